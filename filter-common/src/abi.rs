@@ -1,0 +1,327 @@
+//! Map keys, map values and events: what stands in the kernel's maps, byte for byte.
+//!
+//! Every type here is `repr(C)` without padding, and its size is asserted below. A
+//! change of any of them, or of the meaning of a field, needs a new [`ABI_VERSION`]:
+//! the version is part of the path that the maps are pinned under, so a program can
+//! never read what another layout wrote.
+//!
+//! Times are nanoseconds of one clock, the kernel's boot time (`CLOCK_BOOTTIME`;
+//! `bpf_ktime_get_boot_ns`, Linux 5.8). In a replay it is the time of the capture.
+
+use crate::number::{Digits, Number};
+use crate::plan::{IDENTITY_PAI, Plan};
+
+/// Version of all layouts in this file.
+pub const ABI_VERSION: u32 = 1;
+
+/// Most trunk profiles, the profile `default` (0) included.
+pub const TRUNKS_MAX: u32 = 64;
+/// Words of 64 ports in the set of SIP ports: one bit for every port.
+pub const PORT_WORDS: u32 = 65_536 / 64;
+/// An attempt keeps its first verdict for this long: the longest that an INVITE
+/// transaction lives (64 × T1, RFC 3261 §17.1.1.2), twice for a proxy's fork.
+pub const ATTEMPT_NS: u64 = 64_000_000_000;
+/// How long later fragments of a refused datagram are dropped.
+pub const FRAGMENT_NS: u64 = 2_000_000_000;
+
+/// What a packet gets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Verdict {
+    /// Goes on to the SIP server.
+    Pass = 0,
+    /// Ends in the driver, without an answer.
+    Drop = 1,
+    /// Refused with a SIP response.
+    Reply = 2,
+    /// Sent to an IVR.
+    Divert = 3,
+}
+
+impl Verdict {
+    /// The name in tables, JSON and metrics: a contract.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Verdict::Pass => "pass",
+            Verdict::Drop => "drop",
+            Verdict::Reply => "reply",
+            Verdict::Divert => "divert",
+        }
+    }
+
+    /// The verdict with this number, as maps and events carry it; `None` for an unknown one.
+    #[must_use]
+    pub const fn from_number(number: u8) -> Option<Verdict> {
+        match number {
+            0 => Some(Verdict::Pass),
+            1 => Some(Verdict::Drop),
+            2 => Some(Verdict::Reply),
+            3 => Some(Verdict::Divert),
+            _ => None,
+        }
+    }
+}
+
+/// Everything is judged and recorded, nothing is refused.
+pub const MODE_OBSERVE: u8 = 0;
+/// Blocks are enforced.
+pub const MODE_ENFORCE: u8 = 1;
+
+/// This block only observes.
+pub const BLOCK_OBSERVE: u8 = 1;
+/// No redial grant for this block.
+pub const BLOCK_NO_REDIAL: u8 = 2;
+
+/// A block: against a number (hash) or a prefix (LPM trie).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Block {
+    /// The number or prefix that this entry is about. Compared after reading: an
+    /// element of a BPF hash is re-used without a grace period.
+    pub number: Number,
+    /// Ends at this time; 0: permanent.
+    pub expires: u64,
+    /// Id of the decision, for records; never 0.
+    pub rule: u64,
+    /// Kernel state of another epoch does not count for this block.
+    pub epoch: u32,
+    /// Redial window W in seconds.
+    pub redial_window: u32,
+    /// Redial grant G in seconds.
+    pub redial_grant: u32,
+    /// SIP status code of a reply, 300–699.
+    pub sip_code: u16,
+    /// The N-th separate attempt opens a redial grant.
+    pub redial_attempts: u8,
+    /// What a refused call gets: a [`Verdict`] as number.
+    pub action: u8,
+    /// [`BLOCK_OBSERVE`], [`BLOCK_NO_REDIAL`].
+    pub flags: u8,
+    /// Zero.
+    pub reserved: [u8; 7],
+}
+
+/// An allow for a number (hash) or a prefix (LPM trie), and a protected number or prefix.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Allow {
+    /// The number or prefix that this entry is about; see [`Block::number`].
+    pub number: Number,
+    /// Ends at this time; 0: never.
+    pub expires: u64,
+    /// Id of the decision, for records; never 0.
+    pub rule: u64,
+}
+
+/// Key of the tries of prefixes: a number or prefix as [`Number::key`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct PrefixKey {
+    /// Bits that count: 4 × digits of a prefix, 64 of a whole number.
+    pub prefix_len: u32,
+    /// Big-endian bytes of the number or prefix.
+    pub number: [u8; 8],
+}
+
+impl PrefixKey {
+    /// The key for looking a number up, or for storing a whole one.
+    #[must_use]
+    pub const fn number(number: Number) -> PrefixKey {
+        PrefixKey { prefix_len: 64, number: number.key() }
+    }
+
+    /// The key of a prefix. Its length is 4 × digits, never the padded width: else
+    /// `628120*` would be `62812*`.
+    #[must_use]
+    pub const fn prefix(prefix: Digits) -> PrefixKey {
+        PrefixKey { prefix_len: 4 * prefix.len(), number: prefix.nibbles().to_be_bytes() }
+    }
+}
+
+/// Key of the trie that finds the trunk of a source address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct TrunkKey {
+    /// Bits that count, the 32 of `generation` included.
+    pub prefix_len: u32,
+    /// Which of the two sets of settings this entry belongs to, big-endian.
+    pub generation: [u8; 4],
+    /// IPv6 address; IPv4 mapped (RFC 4291 §2.5.5.2).
+    pub address: [u8; 16],
+}
+
+/// Settings for all trunks. Two sets exist; which one holds is a single index, so
+/// that a change swaps them whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Settings {
+    /// Version of the layout that wrote this; 0: nothing was loaded.
+    pub abi_version: u32,
+    /// Above this many pass events in a second on a CPU they are sampled.
+    pub pass_events_per_second: u32,
+    /// Mode enforce ends at this time, then observe; 0: it does not end.
+    pub enforce_until: u64,
+    /// [`MODE_OBSERVE`] or [`MODE_ENFORCE`].
+    pub mode: u8,
+    /// 1: trunks are configured, and a source outside all of them is never refused.
+    pub trunks_configured: u8,
+    /// Zero.
+    pub reserved: [u8; 6],
+}
+
+/// What is particular about one trunk.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Profile {
+    /// How the trunk's digits become a number.
+    pub plan: Plan,
+    /// [`MODE_OBSERVE`] or [`MODE_ENFORCE`]; enforced is only what both this and
+    /// [`Settings::mode`] enforce.
+    pub mode: u8,
+    /// [`IDENTITY_FROM`](crate::plan::IDENTITY_FROM) or [`IDENTITY_PAI`].
+    pub identity: u8,
+    /// Zero.
+    pub reserved: [u8; 6],
+}
+
+impl Profile {
+    /// Whether `P-Asserted-Identity` of this trunk is to be believed (RFC 3325 §4).
+    #[must_use]
+    pub const fn trusts_pai(&self) -> bool {
+        self.identity == IDENTITY_PAI
+    }
+}
+
+/// One attempt: a number and a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(C)]
+pub struct AttemptKey {
+    /// The caller number.
+    pub number: Number,
+    /// Hash of the Call-ID.
+    pub call_id: u64,
+}
+
+/// What was decided when an attempt was first seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Attempt {
+    /// When it was first seen.
+    pub first: u64,
+    /// The rule of the first verdict; 0: none.
+    pub rule: u64,
+    /// First [`Verdict`] as number.
+    pub verdict: u8,
+    /// What it would have been without observe or override.
+    pub would: u8,
+    /// Its [`Reason`](crate::reason::Reason) as number.
+    pub reason: u8,
+    /// Zero.
+    pub reserved: [u8; 5],
+}
+
+/// A fragmented datagram (RFC 791 §2.3, RFC 8200 §4.5).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[repr(C)]
+pub struct FragmentKey {
+    /// Source address, IPv4 mapped.
+    pub source: [u8; 16],
+    /// Destination address, IPv4 mapped.
+    pub destination: [u8; 16],
+    /// Identification: 16 bits in IPv4, 32 in IPv6.
+    pub id: u32,
+    /// Outer and inner VLAN id, 0 where there is none.
+    pub vlans: [u16; 2],
+}
+
+/// The call-id hash stands for a text that was read.
+pub const EVENT_TO_TAG: u8 = 1;
+/// The attempt was seen before: a retransmission or an authentication retry.
+pub const EVENT_REPEATED: u8 = 2;
+/// Two asserted identities were judged; `number` is the first.
+pub const EVENT_TWO_IDENTITIES: u8 = 4;
+
+/// The identity is from `From`.
+pub const EVENT_FROM: u8 = 1;
+/// The identity is from `P-Asserted-Identity`.
+pub const EVENT_PAI: u8 = 2;
+
+/// IPv4/IPv6 and UDP: the only transport that is read so far.
+pub const TRANSPORT_UDP: u8 = 17;
+/// TCP: counted, never refused.
+pub const TRANSPORT_TCP: u8 = 6;
+
+/// What the gate found out about one packet, and what it did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Event {
+    /// When it was judged.
+    pub time: u64,
+    /// The caller number, [`Number::NONE`] where none was read.
+    pub number: Number,
+    /// The rule that decided; 0: none.
+    pub rule: u64,
+    /// Hash of the Call-ID; 0: not read.
+    pub call_id: u64,
+    /// Source address, IPv4 mapped.
+    pub source: [u8; 16],
+    /// Source port.
+    pub source_port: u16,
+    /// Destination port.
+    pub destination_port: u16,
+    /// Index of the trunk's profile.
+    pub trunk: u16,
+    /// [`TRANSPORT_UDP`], [`TRANSPORT_TCP`]; 0: not read.
+    pub transport: u8,
+    /// [`EVENT_FROM`], [`EVENT_PAI`]; 0: no identity was read.
+    pub identity: u8,
+    /// [`Verdict`] as number.
+    pub verdict: u8,
+    /// What the verdict would have been without observe or override.
+    pub would: u8,
+    /// [`Reason`](crate::reason::Reason) as number.
+    pub reason: u8,
+    /// [`EVENT_TO_TAG`], [`EVENT_REPEATED`], [`EVENT_TWO_IDENTITIES`].
+    pub flags: u8,
+    /// Zero.
+    pub reserved: [u8; 4],
+}
+
+/// Events that were thinned out or lost, per CPU.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct EventStats {
+    /// Refusals whose event found no room.
+    pub refused_lost: u64,
+    /// Passed attempts whose event found no room.
+    pub passed_lost: u64,
+    /// Passed attempts that were not reported, by [`Settings::pass_events_per_second`].
+    pub passed_thinned: u64,
+    /// The second that `passed_in_second` counts.
+    pub second: u64,
+    /// Passed attempts in that second.
+    pub passed_in_second: u64,
+}
+
+macro_rules! layout {
+    ($($type:ty = $size:literal),* $(,)?) => {
+        $(const _: () = assert!(core::mem::size_of::<$type>() == $size);)*
+        /// Names and sizes of all layouts, for the check when pinned maps are opened.
+        pub const LAYOUTS: &[(&str, usize)] = &[$((stringify!($type), $size)),*];
+    };
+}
+
+layout! {
+    Block = 48,
+    Allow = 24,
+    PrefixKey = 12,
+    TrunkKey = 24,
+    Settings = 24,
+    Profile = 104,
+    AttemptKey = 16,
+    Attempt = 24,
+    FragmentKey = 40,
+    Event = 64,
+    EventStats = 40,
+}

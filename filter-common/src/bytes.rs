@@ -1,0 +1,94 @@
+//! How packet bytes are read: checked, one look at a time.
+//!
+//! Slices over packet memory do not verify in the kernel, so everything reads
+//! through this trait. The kernel implements it with packet pointers, the host
+//! with a slice.
+
+/// Offsets from here on are never read: the verifier wants a bound on what is added
+/// to a packet pointer, and no buffer that a driver hands to XDP in one piece is longer.
+pub const OFFSET_MAX: usize = 0x4000;
+
+/// The readable bytes of a frame, from its first one on.
+pub trait Bytes: Sized {
+    /// The byte at `offset`; `None` outside the readable part.
+    fn byte(&self, offset: usize) -> Option<u8>;
+
+    /// The eight bytes from `offset` on, the first one lowest; `None` when not all
+    /// of them are in the readable part.
+    fn word(&self, offset: usize) -> Option<u64>;
+
+    /// The two bytes from `offset` on, in network order.
+    fn be16(&self, offset: usize) -> Option<u16>;
+
+    /// The four bytes from `offset` on, in network order.
+    fn be32(&self, offset: usize) -> Option<u32>;
+
+    /// Length of the whole frame, also of what cannot be read directly (Linux 5.18,
+    /// `bpf_xdp_get_buff_len`).
+    fn frame_len(&self) -> usize;
+
+    /// The same bytes, of which the verifier shall forget how many were found readable:
+    /// else everything that follows is walked again for every way that leads there.
+    #[must_use]
+    fn renewed(&self) -> Self;
+
+    /// `number`, of which the kernel's verifier shall forget what it knows: what follows
+    /// a loop is then walked once, and not once for each way out of the loop.
+    fn forget(&self, number: usize) -> usize {
+        number
+    }
+}
+
+/// A frame on the host.
+#[derive(Clone, Copy, Debug)]
+pub struct Slice<'a> {
+    readable: &'a [u8],
+    frame_len: usize,
+}
+
+impl<'a> Slice<'a> {
+    /// A frame whose first `readable` bytes lie in one piece, as in the kernel.
+    #[must_use]
+    pub fn new(frame: &'a [u8], readable: usize) -> Slice<'a> {
+        Slice { readable: &frame[..frame.len().min(readable)], frame_len: frame.len() }
+    }
+
+    fn array<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
+        if offset >= OFFSET_MAX {
+            return None;
+        }
+        self.readable.get(offset..offset + N)?.try_into().ok()
+    }
+}
+
+impl<'a> From<&'a [u8]> for Slice<'a> {
+    fn from(frame: &'a [u8]) -> Slice<'a> {
+        Slice::new(frame, frame.len())
+    }
+}
+
+impl Bytes for Slice<'_> {
+    fn byte(&self, offset: usize) -> Option<u8> {
+        self.array::<1>(offset).map(|[byte]| byte)
+    }
+
+    fn word(&self, offset: usize) -> Option<u64> {
+        self.array(offset).map(u64::from_le_bytes)
+    }
+
+    fn be16(&self, offset: usize) -> Option<u16> {
+        self.array(offset).map(u16::from_be_bytes)
+    }
+
+    fn be32(&self, offset: usize) -> Option<u32> {
+        self.array(offset).map(u32::from_be_bytes)
+    }
+
+    fn frame_len(&self) -> usize {
+        self.frame_len
+    }
+
+    fn renewed(&self) -> Self {
+        *self
+    }
+}

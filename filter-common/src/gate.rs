@@ -1,0 +1,209 @@
+//! The way of a packet: frame, datagram, INVITE, caller number, decision.
+//!
+//! The kernel program and the host call the same [`judge`], each with its own way to
+//! read bytes and to look things up.
+
+use crate::abi::{
+    EVENT_FROM, EVENT_PAI, EVENT_REPEATED, EVENT_TO_TAG, EVENT_TWO_IDENTITIES, Event, FragmentKey,
+    MODE_ENFORCE, Profile, Settings, TRANSPORT_TCP, TRANSPORT_UDP, Verdict,
+};
+use crate::bytes::Bytes;
+use crate::frame::{self, Packet, Part};
+use crate::number::Number;
+use crate::plan::Plan;
+use crate::policy::{self, Call, Lists};
+use crate::reason::Reason;
+use crate::sip::headers::{self, Mark, Marks};
+use crate::sip::{message, uri};
+
+/// What [`judge`] needs beside the lists.
+pub trait Gate: Lists {
+    /// The settings in force; `None` when nothing was loaded.
+    fn settings(&self) -> Option<Settings>;
+    /// Whether SIP is read on this port.
+    fn is_sip_port(&self, port: u16) -> bool;
+    /// Index of the profile of the trunk that this source address belongs to; 0, the
+    /// profile `default`, for a source outside every trunk.
+    fn trunk(&self, source: &[u8; 16]) -> u32;
+    /// The profile with this index.
+    fn profile(&self, trunk: u32) -> Option<Profile>;
+    /// Until when later fragments of this datagram are dropped; 0: they are not.
+    fn refused_until(&self, key: &FragmentKey) -> u64;
+    /// Later fragments of this datagram are to be dropped for
+    /// [`FRAGMENT_NS`](crate::abi::FRAGMENT_NS) from `now` on.
+    fn refuse_fragments(&mut self, key: &FragmentKey, now: u64);
+    /// Later fragments of this datagram are none of a refused one (any more).
+    fn pass_fragments(&mut self, key: &FragmentKey);
+}
+
+/// Room for the work on one packet: too much for the kernel's stack of 512 bytes.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub struct Scratch {
+    /// What was found out. Reset by [`judge`].
+    pub event: Event,
+    /// The outer layers. Reset by [`judge`].
+    pub packet: Packet,
+    /// Where things stand in the headers. Reset before they are read.
+    pub marks: Marks,
+}
+
+/// Judges one frame. The result stands in `scratch.event`, whose verdict is anything
+/// but `pass` only with a reason that may refuse.
+#[inline(always)]
+pub fn judge<B: Bytes, G: Gate>(bytes: &B, gate: &mut G, scratch: &mut Scratch) -> Reason {
+    scratch.event = Event::default();
+    scratch.packet = Packet::default();
+    let reason = match read_and_decide(bytes, gate, scratch) {
+        Ok(reason) | Err(reason) => reason,
+    };
+    scratch.event.reason = reason as u8;
+    // A first fragment starts its datagram anew: IP ids are used again (RFC 6864).
+    if scratch.packet.part == Part::First {
+        if scratch.event.verdict == Verdict::Pass as u8 {
+            gate.pass_fragments(&scratch.packet.fragment);
+        } else {
+            gate.refuse_fragments(&scratch.packet.fragment, scratch.event.time);
+        }
+    }
+    reason
+}
+
+#[inline(always)]
+fn read_and_decide<B: Bytes, G: Gate>(
+    bytes: &B,
+    gate: &mut G,
+    scratch: &mut Scratch,
+) -> Result<Reason, Reason> {
+    let settings = gate.settings().ok_or(Reason::NoPolicy)?;
+    let read = frame::read(bytes, &mut scratch.packet);
+    let packet = &scratch.packet;
+    let event = &mut scratch.event;
+    event.source = packet.fragment.source;
+    event.source_port = packet.source_port;
+    event.destination_port = packet.destination_port;
+    event.transport = packet.transport;
+    read?;
+
+    if matches!(packet.part, Part::Later | Part::Last) {
+        event.transport = TRANSPORT_UDP;
+        let now = gate.now();
+        let refused = now < gate.refused_until(&packet.fragment);
+        if refused && packet.part == Part::Last {
+            gate.pass_fragments(&packet.fragment);
+        }
+        if refused && enforces(&settings, now) && now >= gate.override_until() {
+            event.verdict = Verdict::Drop as u8;
+            event.would = Verdict::Drop as u8;
+            return Ok(Reason::RefusedFragment);
+        }
+        return Err(Reason::LaterFragment);
+    }
+    if packet.transport == TRANSPORT_TCP {
+        let sip = gate.is_sip_port(packet.destination_port) || gate.is_sip_port(packet.source_port);
+        return Err(if sip { Reason::SipOverTcp } else { Reason::NotUdp });
+    }
+    if !gate.is_sip_port(packet.destination_port) {
+        return Err(Reason::OtherPort);
+    }
+
+    let end = packet.payload + packet.payload_len;
+    let start = message::request_uri(bytes, packet.payload, packet.payload_len)?;
+    // Only now: reading the clock costs more than passing a packet that is no INVITE.
+    event.time = gate.now();
+    find_trunk(gate, event);
+
+    let bytes = &bytes.renewed();
+    scratch.marks = [0; 16];
+    let state = message::scan(bytes, start, end - start, &mut scratch.marks);
+    let invite = message::check(bytes, start, state, &scratch.marks)?;
+    event.call_id = message::call_id_hash(bytes, start + invite.call_id, invite.call_id_len);
+    if invite.to_tag {
+        event.flags |= EVENT_TO_TAG;
+        return Err(Reason::InDialog);
+    }
+    if event.trunk == 0 && settings.trunks_configured != 0 {
+        return Err(Reason::UnknownTrunk);
+    }
+    let profile = gate.profile(event.trunk as u32).ok_or(Reason::NoPolicy)?;
+    let mut uris = scratch.marks[Mark::FromUri as usize];
+    event.identity = EVENT_FROM;
+    if profile.trusts_pai() && scratch.marks[Mark::Pai as usize] != 0 {
+        event.identity = EVENT_PAI;
+        let values = scratch.marks[Mark::PaiValue as usize];
+        if values > 0xFFFF_FFFF {
+            return Err(Reason::TooManyIdentities);
+        }
+        uris = scratch.marks[Mark::PaiUri as usize];
+        if values > 0xFFFF && uris <= 0xFFFF {
+            return Err(Reason::NoNumberUri);
+        }
+    }
+    let bytes = &bytes.renewed();
+    let (first, second) = numbers(bytes, bytes.forget(start), uris, &profile.plan)?;
+    let enforced = enforces(&settings, event.time) && profile.mode == MODE_ENFORCE;
+    let first = Number(bytes.forget(first.0 as usize) as u64);
+    let second = Number(bytes.forget(second.0 as usize) as u64);
+    let enforced = bytes.forget(enforced as usize) != 0;
+    event.number = first;
+    if second != Number::NONE {
+        event.flags |= EVENT_TWO_IDENTITIES;
+    }
+
+    let call = Call { number: first, second, call_id: event.call_id, enforced };
+    let decision = policy::decide(gate, &call);
+    event.verdict = decision.verdict as u8;
+    event.would = decision.would as u8;
+    event.rule = decision.rule;
+    if decision.repeated {
+        event.flags |= EVENT_REPEATED;
+    }
+    Ok(decision.reason)
+}
+
+/// Notes the trunk that the source belongs to; 0, the profile `default`, when none does.
+#[inline(never)]
+fn find_trunk<G: Gate>(gate: &G, event: &mut Event) {
+    event.trunk = gate.trunk(&event.source) as u16;
+}
+
+/// The caller numbers of one or two identities, the newest mark lowest. The second is
+/// [`Number::NONE`] where there is none, or the same number again.
+#[inline(always)]
+fn numbers<B: Bytes>(
+    bytes: &B,
+    start: usize,
+    uris: u64,
+    plan: &Plan,
+) -> Result<(Number, Number), Reason> {
+    let uris = bytes.forget(uris as usize) as u64;
+    let mut read = [Number::NONE; 2];
+    let mut i = 0;
+    while i < 2 {
+        let uri = uris >> (16 * i) & 0xFFFF;
+        if uri == 0 {
+            break;
+        }
+        read[i] = Number(bytes.forget(number(bytes, start, uri, plan)?.0 as usize) as u64);
+        i += 1;
+    }
+    match read {
+        [Number::NONE, _] => Err(Reason::NoNumberUri),
+        [only, Number::NONE] => Ok((only, Number::NONE)),
+        [second, first] if second == first => Ok((first, Number::NONE)),
+        [second, first] => Ok((first, second)),
+    }
+}
+
+/// The caller number of the URI whose scheme ends at a mark.
+#[inline(never)]
+fn number<B: Bytes>(bytes: &B, start: usize, lane: u64, plan: &Plan) -> Result<Number, Reason> {
+    let form = (lane >> 14) as u8 & 3;
+    let dialled = uri::read(bytes, start + headers::offset(lane) + 1, form)?;
+    plan.resolve(&dialled)
+}
+
+/// Whether the mode for all trunks enforces blocks.
+fn enforces(settings: &Settings, now: u64) -> bool {
+    settings.mode == MODE_ENFORCE && (settings.enforce_until == 0 || now < settings.enforce_until)
+}

@@ -1,0 +1,286 @@
+//! The numbering plan of a trunk: turns the digits that it sends into a caller number.
+//!
+//! What can be read in two ways, or in none, is no number: it passes.
+
+use crate::number::{DIGITS_MAX, Digits, Number};
+use crate::reason::Reason;
+
+/// Numbers come as E.164 without `+` (ITU-T E.164). With `+` they are always read.
+pub const FORMAT_E164: u8 = 1;
+/// Numbers come as national numbers with the trunk prefix: `0812…`.
+pub const FORMAT_NATIONAL: u8 = 2;
+/// Numbers come as national numbers without the trunk prefix: `812…`.
+pub const FORMAT_BARE_NATIONAL: u8 = 4;
+/// Numbers come as subscriber numbers of the plan's area: `5551234`.
+pub const FORMAT_SUBSCRIBER: u8 = 8;
+
+/// The identity of a call is its `From` (RFC 3261 §20.20).
+pub const IDENTITY_FROM: u8 = 0;
+/// The identity of a call is its `P-Asserted-Identity` where there is one (RFC 3325).
+pub const IDENTITY_PAI: u8 = 1;
+
+/// Most international prefixes of a plan.
+pub const INTERNATIONAL_MAX: usize = 8;
+/// Longest international prefix in digits (Indonesia: `01016`).
+pub const PREFIX_DIGITS_MAX: u32 = 5;
+/// No country has shorter numbers than this, country code included.
+const E164_DIGITS_MIN: u32 = 7;
+/// More digits than this hold no number behind any prefix.
+const DIALLED_MAX: u32 = DIGITS_MAX + PREFIX_DIGITS_MAX;
+
+/// How one trunk writes numbers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Plan {
+    /// Country code: `62`.
+    pub country: Digits,
+    /// Trunk prefix, dialled before a national number: `0`; may be empty.
+    pub trunk_prefix: Digits,
+    /// Area code without trunk prefix, for subscriber numbers: `21`.
+    pub area: Digits,
+    /// International prefixes, longest first; unused ones empty.
+    pub international: [Digits; INTERNATIONAL_MAX],
+    /// `FORMAT_…` bits: what the trunk sends.
+    pub formats: u8,
+    /// Numbers of at most this many digits are local: short codes and extensions.
+    pub short_digits: u8,
+    /// Zero.
+    pub reserved: [u8; 6],
+}
+
+/// Where a number is valid (`phone-context`, RFC 3966 §5.1.5).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Context {
+    /// Nothing said: the trunk's plan decides.
+    None,
+    /// Under these leading digits of E.164 numbers.
+    Global(Digits),
+    /// In a domain, or nowhere that can be told: no plan reads it.
+    Unknown,
+}
+
+/// The digits that stood in a URI, before the plan.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Dialled {
+    /// The digits before the last sixteen, the last of them in the low nibble.
+    pub high: u64,
+    /// The last sixteen digits, the last of them in the low nibble.
+    pub low: u64,
+    /// How many digits stood there; above 32 only the last 32 are kept.
+    pub count: u32,
+    /// Whether a `+` stood before them.
+    pub plus: bool,
+    /// Where they are valid.
+    pub context: Context,
+}
+
+impl Dialled {
+    /// The first sixteen digits as nibbles from the top. Only for 1 to 20 digits.
+    const fn top(&self) -> u64 {
+        if self.count <= 16 {
+            self.low << ((64 - 4 * self.count) & 63)
+        } else {
+            (self.high << ((128 - 4 * self.count) & 63))
+                | (self.low >> ((4 * self.count - 64) & 63))
+        }
+    }
+
+    /// The digits behind the first `skip`; `None` when there are none or more than 15.
+    const fn behind(&self, skip: u32) -> Option<Digits> {
+        let len = self.count.wrapping_sub(skip);
+        if len == 0 || len > DIGITS_MAX {
+            return None;
+        }
+        Some(Digits((self.low << ((64 - 4 * len) & 63)) | len as u64))
+    }
+}
+
+/// The readings of one text. Two that agree are one.
+struct Readings {
+    number: Number,
+    conflict: bool,
+}
+
+impl Readings {
+    const NONE: Readings = Readings { number: Number::NONE, conflict: false };
+
+    fn add(&mut self, reading: Option<Number>) {
+        if let Some(number) = reading {
+            self.conflict |= self.number != Number::NONE && self.number != number;
+            self.number = number;
+        }
+    }
+}
+
+impl Plan {
+    /// The caller number of what a trunk sent.
+    ///
+    /// # Errors
+    /// [`Reason::TooManyDigits`] and [`Reason::AmbiguousNumber`].
+    pub fn resolve(&self, dialled: &Dialled) -> Result<Number, Reason> {
+        if dialled.count == 0 || dialled.count > DIALLED_MAX {
+            return Err(Reason::TooManyDigits);
+        }
+        let mut readings = Readings::NONE;
+        if dialled.plus {
+            readings.add(dialled.behind(0).and_then(|digits| self.e164(digits)));
+        } else {
+            match dialled.context {
+                Context::None => self.read_plain(dialled, &mut readings),
+                Context::Global(context) if context == self.country => {
+                    self.read_in_country(dialled, &mut readings);
+                }
+                Context::Global(_) | Context::Unknown => {}
+            }
+        }
+        if readings.conflict {
+            Err(Reason::AmbiguousNumber)
+        } else if readings.number != Number::NONE {
+            Ok(readings.number)
+        } else if dialled.count > DIGITS_MAX {
+            Err(Reason::TooManyDigits)
+        } else {
+            Err(Reason::AmbiguousNumber)
+        }
+    }
+
+    fn read_plain(&self, dialled: &Dialled, readings: &mut Readings) {
+        // No national number begins with an international prefix: it decides alone.
+        if let Some(prefix) = self.international_prefix(dialled) {
+            readings.add(dialled.behind(prefix).and_then(|digits| self.e164(digits)));
+            return;
+        }
+        if self.formats & FORMAT_NATIONAL != 0 {
+            readings.add(self.behind_trunk_prefix(dialled));
+        }
+        let Some(digits) = dialled.behind(0) else {
+            return;
+        };
+        if digits.first() == 0 {
+            return;
+        }
+        let own_e164 = self.formats & FORMAT_E164 != 0 && self.has_own_country(digits);
+        if own_e164 {
+            readings.add(Some(Number::e164(digits)));
+        }
+        if digits.len() <= self.short_digits as u32 {
+            if !own_e164 {
+                readings.add(Number::local(digits));
+            }
+            return;
+        }
+        if self.formats & FORMAT_E164 != 0 {
+            readings.add(self.e164(digits));
+        }
+        if self.formats & FORMAT_BARE_NATIONAL != 0 {
+            readings.add(self.national(digits));
+        }
+        if self.formats & FORMAT_SUBSCRIBER != 0 {
+            readings.add(join(self.area, digits).and_then(|digits| self.national(digits)));
+        }
+    }
+
+    /// A number as dialled in our own country, with or without the prefixes that are
+    /// dialled there. Of other contexts only the place is known, not how numbers are
+    /// dialled in it: `863-1234;phone-context=+1-914-555` (RFC 3966 §5.1.5).
+    fn read_in_country(&self, dialled: &Dialled, readings: &mut Readings) {
+        if let Some(prefix) = self.international_prefix(dialled) {
+            readings.add(dialled.behind(prefix).and_then(|digits| self.e164(digits)));
+            return;
+        }
+        readings.add(self.behind_trunk_prefix(dialled));
+        let Some(digits) = dialled.behind(0) else {
+            return;
+        };
+        // A short code is no national number, and digits that begin with the country
+        // code may be the whole number.
+        if digits.len() > self.short_digits as u32 && !digits.starts_with(self.country) {
+            readings.add(self.national(digits));
+        }
+    }
+
+    /// Length of the international prefix that these digits begin with.
+    fn international_prefix(&self, dialled: &Dialled) -> Option<u32> {
+        let top = Digits(dialled.top() & !0xF | DIGITS_MAX as u64);
+        for prefix in self.international {
+            if !prefix.is_empty() && dialled.count > prefix.len() && top.starts_with(prefix) {
+                return Some(prefix.len());
+            }
+        }
+        None
+    }
+
+    fn behind_trunk_prefix(&self, dialled: &Dialled) -> Option<Number> {
+        let top = Digits(dialled.top() & !0xF | DIGITS_MAX as u64);
+        if self.trunk_prefix.is_empty() || !top.starts_with(self.trunk_prefix) {
+            return None;
+        }
+        self.national(dialled.behind(self.trunk_prefix.len())?)
+    }
+
+    /// A national (significant) number, behind the country code.
+    fn national(&self, digits: Digits) -> Option<Number> {
+        if digits.first() == 0 {
+            return None;
+        }
+        Some(Number::e164(join(self.country, digits)?))
+    }
+
+    /// An E.164 number, as long as it can be one.
+    fn e164(&self, digits: Digits) -> Option<Number> {
+        if digits.first() == 0 {
+            return None;
+        }
+        let possible = if digits.starts_with(self.country) {
+            self.has_own_country(digits)
+        } else {
+            digits.len() >= E164_DIGITS_MIN
+        };
+        if possible { Some(Number::e164(digits)) } else { None }
+    }
+
+    /// Whether the digits are our country code and a national number behind it.
+    fn has_own_country(&self, digits: Digits) -> bool {
+        let len = self.country.len();
+        digits.starts_with(self.country)
+            && digits.len() > len
+            && digits.0 << ((4 * len) & 63) >> 60 != 0
+    }
+
+    /// The prefix of E.164 numbers that a text such as `62812*`, `+62812*` or `0812*`
+    /// names; `None` when it is none. Host only: the kernel never reads prefixes.
+    #[must_use]
+    pub fn prefix(&self, text: &str) -> Option<Digits> {
+        let text = text.strip_suffix('*')?;
+        if let Some(global) = text.strip_prefix('+') {
+            return Digits::parse(global).filter(|digits| digits.first() != 0);
+        }
+        let digits = Digits::parse(text)?;
+        let behind = |prefix: Digits| Digits::parse(text.get(prefix.len() as usize..)?);
+        let international = self
+            .international
+            .iter()
+            .find(|prefix| !prefix.is_empty() && digits.starts_with(**prefix));
+        let prefix = if let Some(prefix) = international {
+            behind(*prefix)?
+        } else if !self.trunk_prefix.is_empty() && digits.starts_with(self.trunk_prefix) {
+            let national = behind(self.trunk_prefix)?;
+            if national.first() == 0 && !national.is_empty() {
+                return None;
+            }
+            join(self.country, national)?
+        } else {
+            digits
+        };
+        (prefix.first() != 0).then_some(prefix)
+    }
+}
+
+/// `a` followed by `b`; `None` when that is more than 15 digits.
+fn join(a: Digits, b: Digits) -> Option<Digits> {
+    let len = a.len() + b.len();
+    if len > DIGITS_MAX {
+        return None;
+    }
+    Some(Digits(a.nibbles() | (b.nibbles() >> ((4 * a.len()) & 63)) | len as u64))
+}

@@ -1,0 +1,324 @@
+//! The decision: one function, in the order of DESIGN §5.7.
+//!
+//! The kernel runs it on its maps, the host on ordinary collections. Whatever lets a
+//! call through is looked at for every packet and comes first, so a stale block can
+//! never win.
+
+use crate::abi::{ATTEMPT_NS, Allow, Attempt, BLOCK_OBSERVE, Block, PrefixKey, Verdict};
+use crate::number::{DIGITS_MAX, Number};
+use crate::reason::Reason;
+
+/// The look-ups that a decision rests on.
+pub trait Lists {
+    /// The time of this packet, in nanoseconds of the clock that expiries are in.
+    fn now(&mut self) -> u64;
+    /// Nothing is refused before this time; 0: no override.
+    fn override_until(&self) -> u64;
+    /// The longest protected number or prefix that `key` begins with.
+    fn protected(&self, key: &PrefixKey) -> Option<Allow>;
+    /// The allow for this number.
+    fn allowed_number(&self, number: Number) -> Option<Allow>;
+    /// The allow for the longest prefix of `key`.
+    fn allowed_prefix(&self, key: &PrefixKey) -> Option<Allow>;
+    /// The block against this number.
+    fn blocked_number(&self, number: Number) -> Option<Block>;
+    /// The block against the longest prefix of `key`.
+    fn blocked_prefix(&self, key: &PrefixKey) -> Option<Block>;
+    /// What is remembered of this attempt.
+    fn attempt(&mut self, number: Number, call_id: u64, now: u64) -> Option<Attempt>;
+    /// Remembers the first verdict of an attempt. `false` when that failed.
+    fn remember(&mut self, number: Number, call_id: u64, attempt: &Attempt) -> bool;
+}
+
+/// A call whose caller number was read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Call {
+    /// The caller number.
+    pub number: Number,
+    /// The second asserted identity, where it is another number; else [`Number::NONE`].
+    pub second: Number,
+    /// Hash of the Call-ID.
+    pub call_id: u64,
+    /// Whether mode and trunk enforce blocks; else everything is only observed.
+    pub enforced: bool,
+}
+
+/// What the gate does with a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Decision {
+    /// What the packet gets.
+    pub verdict: Verdict,
+    /// What it would have got without observe or override.
+    pub would: Verdict,
+    /// Why.
+    pub reason: Reason,
+    /// The rule that decided; 0: none.
+    pub rule: u64,
+    /// Whether the attempt was seen before.
+    pub repeated: bool,
+}
+
+/// What the lists say of a number.
+#[derive(Clone, Copy)]
+struct Standing {
+    /// A reason that refuses stands for a live block.
+    reason: Reason,
+    rule: u64,
+    action: u8,
+    observe: bool,
+}
+
+impl Standing {
+    const fn passes(reason: Reason, rule: u64) -> Standing {
+        Standing { reason, rule, action: Verdict::Pass as u8, observe: false }
+    }
+
+    const fn is_blocked(&self) -> bool {
+        matches!(self.reason, Reason::BlockedNumber | Reason::BlockedPrefix)
+    }
+}
+
+/// Decides on a call.
+#[inline(always)]
+pub fn decide<L: Lists>(lists: &mut L, call: &Call) -> Decision {
+    let now = lists.now();
+    let mut found = Standing::passes(Reason::NotBlocked, 0);
+    standing(lists, call.number, now, &mut found);
+    if found.is_blocked() && call.second != Number::NONE {
+        let mut second = Standing::passes(Reason::NotBlocked, 0);
+        standing(lists, call.second, now, &mut second);
+        if !second.is_blocked() {
+            found = second;
+        }
+    }
+    let mut known = Known { repeated: false, verdict: 0, would: 0 };
+    if let Some(attempt) = lists.attempt(call.number, call.call_id, now)
+        && now.wrapping_sub(attempt.first) < ATTEMPT_NS
+    {
+        known = Known { repeated: true, verdict: attempt.verdict, would: attempt.would };
+    }
+    let mut decision = weigh(&found, known, call.enforced);
+    if now < lists.override_until() {
+        decision.verdict = Verdict::Pass;
+        decision.reason = Reason::Override;
+    }
+    if !known.repeated {
+        let attempt = Attempt {
+            first: now,
+            rule: decision.rule,
+            verdict: decision.verdict as u8,
+            would: decision.would as u8,
+            reason: decision.reason as u8,
+            reserved: [0; 5],
+        };
+        let remembered = lists.remember(call.number, call.call_id, &attempt);
+        if !remembered && decision.verdict != Verdict::Pass {
+            decision.verdict = Verdict::Pass;
+            decision.reason = Reason::StateFull;
+        }
+    }
+    decision
+}
+
+/// What was decided before. No `Option`: LLVM reads the undefined half of one, and the
+/// verifier sees that.
+#[derive(Clone, Copy)]
+struct Known {
+    repeated: bool,
+    verdict: u8,
+    would: u8,
+}
+
+/// Weighs a block against what was done with the attempt before. The override comes on top.
+#[inline(always)]
+fn weigh(standing: &Standing, known: Known, enforced: bool) -> Decision {
+    let mut decision = Decision {
+        verdict: Verdict::Pass,
+        would: Verdict::Pass,
+        reason: standing.reason,
+        rule: standing.rule,
+        repeated: known.repeated,
+    };
+    if !standing.is_blocked() {
+        return decision;
+    }
+    let mut action = standing.action;
+    if known.repeated {
+        action = known.would;
+        if known.verdict == Verdict::Pass as u8
+            && (enforced && !standing.observe || known.would == Verdict::Pass as u8)
+        {
+            decision.reason = Reason::AttemptPassed;
+            decision.would = would(action);
+            return decision;
+        }
+    }
+    decision.would = would(action);
+    if !enforced || standing.observe {
+        decision.reason = Reason::Observe;
+    } else if action == Verdict::Drop as u8 {
+        decision.verdict = Verdict::Drop;
+    } else {
+        decision.reason = Reason::UnknownAction;
+    }
+    decision
+}
+
+fn would(action: u8) -> Verdict {
+    match action {
+        1 => Verdict::Drop,
+        2 => Verdict::Reply,
+        3 => Verdict::Divert,
+        _ => Verdict::Pass,
+    }
+}
+
+/// What the lists say of a number: protected, then allowed, then blocked. Each question
+/// is a function of its own, so that the verifier walks what follows it once.
+#[inline(never)]
+fn standing<L: Lists>(lists: &L, number: Number, now: u64, standing: &mut Standing) {
+    let rule = protected(lists, number);
+    if rule != 0 {
+        *standing = Standing::passes(Reason::Protected, rule);
+        return;
+    }
+    let rule = allowed_number(lists, number, now);
+    if rule != 0 {
+        *standing = Standing::passes(Reason::AllowedNumber, rule);
+        return;
+    }
+    let rule = allowed_prefix(lists, number, now);
+    if rule != 0 {
+        *standing = Standing::passes(Reason::AllowedPrefix, rule);
+        return;
+    }
+    let by_number = blocked_number(lists, number, now, standing);
+    if by_number == Found::Live {
+        return;
+    }
+    let by_prefix = blocked_prefix(lists, number, now, standing);
+    if by_prefix == Found::Live {
+        return;
+    }
+    let expired = by_number == Found::Expired || by_prefix == Found::Expired;
+    let reason = if expired { Reason::BlockExpired } else { Reason::NotBlocked };
+    *standing = Standing::passes(reason, 0);
+}
+
+/// What the lists hold against a number.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+enum Found {
+    None = 0,
+    Expired = 1,
+    Live = 2,
+}
+
+/// The rule that protects a number; 0: there is none.
+#[inline(never)]
+fn protected<L: Lists>(lists: &L, number: Number) -> u64 {
+    match lists.protected(&PrefixKey::number(number)) {
+        Some(entry) if covers(entry.number, number) => entry.rule,
+        _ => 0,
+    }
+}
+
+/// The rule of the live allow for a number; 0: there is none.
+#[inline(never)]
+fn allowed_number<L: Lists>(lists: &L, number: Number, now: u64) -> u64 {
+    match lists.allowed_number(number) {
+        Some(allow) if allow.number == number && is_live(allow.expires, now) => allow.rule,
+        _ => 0,
+    }
+}
+
+/// The rule of the longest live allow for a prefix of a number; 0: there is none.
+#[inline(never)]
+fn allowed_prefix<L: Lists>(lists: &L, number: Number, now: u64) -> u64 {
+    let mut key = PrefixKey::number(number);
+    let mut tries = 0;
+    while tries < DIGITS_MAX {
+        let Some(allow) = lists.allowed_prefix(&key) else {
+            break;
+        };
+        if covers(allow.number, number) && is_live(allow.expires, now) {
+            return allow.rule;
+        }
+        // A shorter prefix may still be in force.
+        if !shorten(&mut key, allow.number) {
+            break;
+        }
+        tries += 1;
+    }
+    0
+}
+
+/// Finds the live block against a number.
+#[inline(never)]
+fn blocked_number<L: Lists>(lists: &L, number: Number, now: u64, live: &mut Standing) -> Found {
+    match lists.blocked_number(number) {
+        Some(block) if block.number == number => {
+            if !is_live(block.expires, now) {
+                return Found::Expired;
+            }
+            *live = blocked(Reason::BlockedNumber, &block);
+            Found::Live
+        }
+        _ => Found::None,
+    }
+}
+
+/// Finds the longest live block against a prefix of a number.
+#[inline(never)]
+fn blocked_prefix<L: Lists>(lists: &L, number: Number, now: u64, live: &mut Standing) -> Found {
+    let mut found = Found::None;
+    let mut key = PrefixKey::number(number);
+    let mut tries = 0;
+    while tries < DIGITS_MAX {
+        let Some(block) = lists.blocked_prefix(&key) else {
+            break;
+        };
+        if covers(block.number, number) {
+            if is_live(block.expires, now) {
+                *live = blocked(Reason::BlockedPrefix, &block);
+                return Found::Live;
+            }
+            found = Found::Expired;
+        }
+        if !shorten(&mut key, block.number) {
+            break;
+        }
+        tries += 1;
+    }
+    found
+}
+
+fn blocked(reason: Reason, block: &Block) -> Standing {
+    Standing {
+        reason,
+        rule: block.rule,
+        action: block.action,
+        observe: block.flags & BLOCK_OBSERVE != 0,
+    }
+}
+
+/// An expiry of 0 is none.
+fn is_live(expires: u64, now: u64) -> bool {
+    expires == 0 || now < expires
+}
+
+/// Whether an entry of a trie is this number or a prefix of it.
+fn covers(entry: Number, number: Number) -> bool {
+    // A local number carries its mark as first nibble, so no E.164 prefix covers it.
+    crate::number::Digits(number.0).starts_with(crate::number::Digits(entry.0))
+}
+
+/// Sets `key` to find only prefixes shorter than `entry`; `false` when there are none.
+fn shorten(key: &mut PrefixKey, entry: Number) -> bool {
+    let len = (entry.0 & 0xF) as u32;
+    if len < 2 {
+        return false;
+    }
+    key.prefix_len = 4 * (len - 1);
+    true
+}

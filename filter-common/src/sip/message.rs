@@ -1,0 +1,170 @@
+//! One INVITE: from the payload of a datagram to what the decision needs.
+
+use crate::bytes::Bytes;
+use crate::reason::Reason;
+use crate::sip::headers::{self, BAD, END, Mark, Marks, START};
+
+/// How many bytes from the Request-URI on are read: what is directly readable of a
+/// frame in one page (4,096 less 256 headroom and 320 tailroom, Linux 6.1 `xdp.h`).
+pub const SCAN_MAX: usize = 3520;
+/// Bytes of a Call-ID that count for its hash; its length counts too.
+pub const CALL_ID_MAX: usize = 256;
+/// Empty lines before a request that are skipped (RFC 3261 §7.5).
+const CRLF_MAX: usize = 4;
+
+/// `INVITE ` as [`Bytes::word`] reads it, and the bytes of it that count.
+const METHOD: u64 = u64::from_le_bytes(*b"INVITE \0");
+const METHOD_MASK: u64 = 0x00FF_FFFF_FFFF_FFFF;
+const METHOD_LEN: usize = 7;
+/// ` SIP/2.0` with small letters; the version is case-insensitive (RFC 3261 §7.1).
+const VERSION: u64 = u64::from_le_bytes(*b" sip/2.0");
+const VERSION_CASE: u64 = u64::from_le_bytes(*b"\0\x20\x20\x20\0\0\0\0");
+
+/// Finds the Request-URI of an INVITE in the datagram at `start`, `len` bytes long.
+///
+/// # Errors
+/// [`Reason::NotInvite`]. Methods are case-sensitive (RFC 3261 §7.1).
+#[inline(never)]
+pub fn request_uri<B: Bytes>(bytes: &B, start: usize, len: usize) -> Result<usize, Reason> {
+    let mut at = start;
+    let mut skipped = 0;
+    while skipped < CRLF_MAX && bytes.be16(at) == Some(0x0D0A) {
+        at += 2;
+        skipped += 1;
+    }
+    match bytes.word(at) {
+        Some(word) if word & METHOD_MASK == METHOD && at + METHOD_LEN < start + len => {
+            Ok(at + METHOD_LEN)
+        }
+        _ => Err(Reason::NotInvite),
+    }
+}
+
+/// Walks the headers from the Request-URI at `start` to the empty line, `len` bytes at
+/// most, and leaves in `marks` where things stand. Returns the last state.
+#[inline(never)]
+pub fn scan<B: Bytes>(bytes: &B, start: usize, len: usize, marks: &mut Marks) -> u8 {
+    let (start, len) = (bytes.forget(start), bytes.forget(len));
+    let mut state = START;
+    let mut i = 0;
+    // Eight bytes a look: one bounds check for the verifier and the processor.
+    while i < SCAN_MAX && i + 8 <= len {
+        let Some(word) = bytes.word(start + i) else {
+            break;
+        };
+        let mut k = 0;
+        while k < 8 {
+            let step = headers::step(state, (word >> (8 * k)) as u8);
+            state = step as u8;
+            headers::note(marks, step, i + k);
+            k += 1;
+        }
+        i += 8;
+        if state == END || state == BAD {
+            return state;
+        }
+    }
+    let (mut i, len) = (bytes.forget(i), bytes.forget(len));
+    let mut rest = 0;
+    while rest < 8 && i < len {
+        let Some(byte) = bytes.byte(start + i) else {
+            break;
+        };
+        let step = headers::step(state, byte);
+        state = step as u8;
+        headers::note(marks, step, i);
+        i += 1;
+        rest += 1;
+    }
+    state
+}
+
+/// Where the things stand that the decision needs. Offsets count from the Request-URI.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Invite {
+    /// First byte of the Call-ID.
+    pub call_id: usize,
+    /// Length of the Call-ID in bytes.
+    pub call_id_len: usize,
+    /// Whether the `To` has a tag: not an initial INVITE.
+    pub to_tag: bool,
+}
+
+/// Checks what the walk found: one request line, one `From`, one `To`, one `Call-ID`.
+///
+/// # Errors
+/// The reason why this message is not sure enough to be judged.
+#[inline(always)]
+pub fn check<B: Bytes>(
+    bytes: &B,
+    start: usize,
+    state: u8,
+    marks: &Marks,
+) -> Result<Invite, Reason> {
+    let line_end = headers::offset(marks[Mark::LineEnd as usize]);
+    if state == BAD {
+        return Err(if line_end == 0 { Reason::BadRequestLine } else { Reason::BadHeader });
+    }
+    if line_end != 0 && !has_version(bytes, start + line_end) {
+        return Err(Reason::BadRequestLine);
+    }
+    if state != END {
+        return Err(Reason::HeadersCut);
+    }
+    once(marks[Mark::From as usize], Reason::FromMissing, Reason::FromRepeated)?;
+    once(marks[Mark::To as usize], Reason::ToMissing, Reason::ToRepeated)?;
+    once(marks[Mark::CallId as usize], Reason::CallIdMissing, Reason::CallIdRepeated)?;
+    let call_id = headers::offset(marks[Mark::CallIdStart as usize]);
+    if call_id == 0 {
+        return Err(Reason::CallIdMissing);
+    }
+    Ok(Invite {
+        call_id,
+        call_id_len: headers::offset(marks[Mark::CallIdEnd as usize]).wrapping_sub(call_id),
+        to_tag: marks[Mark::ToTag as usize] != 0,
+    })
+}
+
+fn once(mark: u64, missing: Reason, repeated: Reason) -> Result<(), Reason> {
+    if mark == 0 {
+        Err(missing)
+    } else if mark > 0xFFFF {
+        Err(repeated)
+    } else {
+        Ok(())
+    }
+}
+
+/// Whether ` SIP/2.0` stands before the CR at `line_end`.
+fn has_version<B: Bytes>(bytes: &B, line_end: usize) -> bool {
+    bytes.word(line_end.wrapping_sub(8)).is_some_and(|word| word | VERSION_CASE == VERSION)
+}
+
+/// The hash that tells attempts apart: the same text gives the same hash. Not keyed:
+/// who finds two Call-IDs with one hash gains no more than by sending one of them twice.
+#[inline(always)]
+pub fn call_id_hash<B: Bytes>(bytes: &B, start: usize, len: usize) -> u64 {
+    const MULTIPLIER: u64 = 0x9E37_79B9_7F4A_7C15; // 2^64 / golden ratio, odd
+    let mut hash = len as u64;
+    let mut i = 0;
+    while i < CALL_ID_MAX && i + 8 <= len {
+        let Some(word) = bytes.word(start + i) else {
+            break;
+        };
+        hash = (hash ^ word).wrapping_mul(MULTIPLIER);
+        hash ^= hash >> 32;
+        i += 8;
+    }
+    let (mut i, len) = (bytes.forget(i), bytes.forget(len));
+    let mut rest = 0;
+    while rest < 7 && i < len {
+        let Some(byte) = bytes.byte(start + i) else {
+            break;
+        };
+        hash = (hash ^ byte as u64).wrapping_mul(MULTIPLIER);
+        hash ^= hash >> 32;
+        i += 1;
+        rest += 1;
+    }
+    hash
+}

@@ -1,0 +1,287 @@
+//! The URI automaton: from the byte behind the scheme's colon to the end of the user
+//! part, taking the digits of the number and of a `phone-context` on the way.
+//!
+//! User parts are split first and %-escapes undone afterwards (RFC 3261 §19.1.1,
+//! RFC 3986 §2.4): an escaped delimiter is no delimiter. Visual separators are
+//! dropped (RFC 3966 §5.1.1); any other character means that this is no number.
+
+use crate::bytes::Bytes;
+use crate::number::{DIGITS_MAX, Digits};
+use crate::plan::{Context, Dialled};
+use crate::reason::Reason;
+use crate::sip::headers::Form;
+
+/// How many bytes of a URI are followed, up to the `@` or the `>`.
+pub const URI_MAX: usize = 160;
+
+const CLASS_COUNT: usize = 32;
+
+static CLASSES: [u8; 256] = classes();
+/// State and class → next state (bits 0–6), operations (8–12).
+static STEPS: [u16; 128 * CLASS_COUNT] = steps();
+
+// ---- operations of a step ----
+
+/// The byte is a digit of the number.
+const DIGIT: u16 = 1 << 8;
+/// A `+` stands before the number.
+const PLUS: u16 = 1 << 9;
+/// A `phone-context` begins.
+const CONTEXT: u16 = 1 << 10;
+/// The byte is a digit of the `phone-context`.
+const CONTEXT_DIGIT: u16 = 1 << 11;
+/// The `phone-context` is a domain, or cannot be told.
+const CONTEXT_UNKNOWN: u16 = 1 << 12;
+
+/// The digits of a URI.
+///
+/// # Errors
+/// [`Reason::NoUser`], [`Reason::NotANumber`], [`Reason::UriTooLong`].
+#[inline(always)]
+pub fn read<B: Bytes>(bytes: &B, start: usize, form: u8) -> Result<Dialled, Reason> {
+    let mut state = (form & 3) << 5 | START;
+    let (mut high, mut low, mut count) = (0u64, 0u64, 0u32);
+    let (mut context, mut context_count, mut contexts) = (0u64, 0u32, 0u32);
+    let mut flags = 0u16;
+    let mut i = 0;
+    while i < URI_MAX {
+        let Some(byte) = bytes.byte(start + i) else {
+            break;
+        };
+        let class = CLASSES[byte as usize] as usize & (CLASS_COUNT - 1);
+        let step = STEPS[((state as usize & 127) * CLASS_COUNT) | class];
+        state = step as u8;
+        if state >= FINAL {
+            flags |= step;
+            break;
+        }
+        // No branches: the verifier would walk every way through them for every byte.
+        let is_digit = (step >> 8) as u64 & 1;
+        let mask = 0u64.wrapping_sub(is_digit) & 0xF;
+        high = (high << (4 * is_digit)) | ((low >> 60) & mask);
+        low = (low << (4 * is_digit)) | (byte as u64 & mask);
+        count += is_digit as u32;
+        let is_digit = (step >> 11) as u64 & 1;
+        let mask = 0u64.wrapping_sub(is_digit) & 0xF;
+        context = (context << (4 * is_digit)) | (byte as u64 & mask);
+        context_count += is_digit as u32;
+        contexts += (step >> 10) as u32 & 1;
+        flags |= step;
+        i += 1;
+    }
+    // Their ranges differ for every way out of the loop.
+    let count = bytes.forget(count as usize) as u32;
+    let context_count = bytes.forget(context_count as usize) as u32;
+    let contexts = bytes.forget(contexts as usize) as u32;
+    match state {
+        FOUND => {}
+        NO_USER => return Err(Reason::NoUser),
+        NOT_A_NUMBER => return Err(Reason::NotANumber),
+        _ => return Err(Reason::UriTooLong),
+    }
+    if count == 0 {
+        return Err(if flags & PLUS == 0 { Reason::NoUser } else { Reason::NotANumber });
+    }
+    let context = if flags & CONTEXT_UNKNOWN != 0 || contexts > 1 || context_count > DIGITS_MAX {
+        Context::Unknown
+    } else if contexts == 0 {
+        Context::None
+    } else if context_count == 0 {
+        Context::Unknown
+    } else {
+        let shift = (64 - 4 * context_count) & 63;
+        Context::Global(Digits(context << shift | context_count as u64))
+    };
+    Ok(Dialled { high, low, count, plus: flags & PLUS != 0, context })
+}
+
+// ---- classes ----
+
+const OTHER: u8 = 0;
+const TWO: u8 = 1;
+const THREE: u8 = 2;
+const EIGHT: u8 = 3;
+const NINE: u8 = 4;
+const DIGITS: u8 = 5;
+const PERCENT: u8 = 6;
+const PLUS_SIGN: u8 = 7;
+const DASH: u8 = 8;
+/// `.`, `(` and `)`
+const SEPARATOR: u8 = 9;
+const SEMI: u8 = 10;
+const COLON: u8 = 11;
+const AT: u8 = 12;
+const GT: u8 = 13;
+const EQUAL: u8 = 14;
+/// What ends a URI without angle brackets.
+const BREAK: u8 = 15;
+const LETTERS: &[u8] = b"bcdehnoptx";
+const LETTER: u8 = 16;
+
+const fn classes() -> [u8; 256] {
+    let mut table = [OTHER; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        table[byte] = class(byte as u8);
+        byte += 1;
+    }
+    table
+}
+
+const fn class(byte: u8) -> u8 {
+    let mut i = 0;
+    while i < LETTERS.len() {
+        if byte.to_ascii_lowercase() == LETTERS[i] {
+            return LETTER + i as u8;
+        }
+        i += 1;
+    }
+    match byte {
+        b'2' => TWO,
+        b'3' => THREE,
+        b'8' => EIGHT,
+        b'9' => NINE,
+        b'0'..=b'9' => DIGITS,
+        b'%' => PERCENT,
+        b'+' => PLUS_SIGN,
+        b'-' => DASH,
+        b'.' | b'(' | b')' => SEPARATOR,
+        b';' => SEMI,
+        b':' => COLON,
+        b'@' => AT,
+        b'>' => GT,
+        b'=' => EQUAL,
+        b' ' | b'\t' | b'\r' | b'\n' | b',' => BREAK,
+        _ => OTHER,
+    }
+}
+
+// ---- states: the form in bits 5–6, the part in bits 0–4 ----
+
+/// Nothing yet but separators: a `+` may come.
+const START: u8 = 0;
+/// In the number.
+const NUMBER: u8 = 1;
+/// Behind `%`, `%2` and `%3` in the user part; the first two know whether a `+` may come.
+const START_ESCAPE: u8 = 2;
+const START_ESCAPE_2: u8 = 3;
+const ESCAPE: u8 = 4;
+const ESCAPE_2: u8 = 5;
+const ESCAPE_3: u8 = 6;
+/// In a user part that is no number.
+const NAME: u8 = 7;
+/// In the password (RFC 3261 §19.1.1).
+const PASSWORD: u8 = 8;
+/// At the start of a parameter of the number (RFC 3966 §3), then one state for each
+/// letter of `phone-context`.
+const PARAM: u8 = 9;
+const PHONE_CONTEXT: &[u8] = b"phone-context";
+const PARAM_END: u8 = PARAM + PHONE_CONTEXT.len() as u8;
+/// In another parameter's name; in its value.
+const OTHER_PARAM: u8 = 23;
+const OTHER_VALUE: u8 = 24;
+/// Behind `phone-context=`; in a global one; in any other.
+const CONTEXT_START: u8 = 25;
+const CONTEXT_DIGITS: u8 = 26;
+const CONTEXT_OTHER: u8 = 27;
+
+/// States from here on end the reading. They stand in parts of the last form that
+/// no URI without angle brackets reaches.
+const FINAL: u8 = 3 << 5 | 28;
+const FOUND: u8 = FINAL;
+const NO_USER: u8 = FINAL + 1;
+const NOT_A_NUMBER: u8 = FINAL + 2;
+
+const fn steps() -> [u16; 128 * CLASS_COUNT] {
+    let mut table = [NOT_A_NUMBER as u16; 128 * CLASS_COUNT];
+    let mut state = 0;
+    while state < FINAL as usize {
+        let mut class = 0;
+        while class < CLASS_COUNT {
+            let form = (state >> 5) as u8;
+            table[state * CLASS_COUNT + class] = next(form, state as u8 & 31, class as u8);
+            class += 1;
+        }
+        state += 1;
+    }
+    table
+}
+
+const fn next(form: u8, part: u8, class: u8) -> u16 {
+    let tel = form == Form::Tel as u8 || form == Form::TelBare as u8;
+    let bare = form == Form::SipBare as u8 || form == Form::TelBare as u8;
+
+    // What ends the URI or the user part, wherever it stands.
+    let end = match class {
+        AT if tel => NOT_A_NUMBER,
+        AT => match part {
+            NAME | START_ESCAPE | START_ESCAPE_2 | ESCAPE | ESCAPE_2 | ESCAPE_3 => NOT_A_NUMBER,
+            _ => FOUND,
+        },
+        GT | BREAK if bare != (class == BREAK) => NOT_A_NUMBER,
+        SEMI if !bare => 0,
+        GT | BREAK | SEMI if !tel => NO_USER,
+        GT | BREAK | SEMI => match part {
+            NAME | START_ESCAPE | START_ESCAPE_2 | ESCAPE | ESCAPE_2 | ESCAPE_3 => NOT_A_NUMBER,
+            _ => FOUND,
+        },
+        _ => 0,
+    };
+    if end != 0 {
+        // An empty context is none that a plan could use.
+        let unknown = if part == CONTEXT_START { CONTEXT_UNKNOWN } else { 0 };
+        return end as u16 | unknown;
+    }
+    let (part, operation) = match (part, class) {
+        (START, DASH | SEPARATOR) => (START, 0),
+        (START, PLUS_SIGN) => (NUMBER, PLUS),
+        (START, PERCENT) => (START_ESCAPE, 0),
+        (START_ESCAPE, TWO) => (START_ESCAPE_2, 0),
+        (START_ESCAPE, THREE) => (ESCAPE_3, 0),
+        (START_ESCAPE_2, _) if class == letter(b'b') => (NUMBER, PLUS),
+        (START_ESCAPE_2, _) if is_separator_digit(class) => (START, 0),
+        (START | NUMBER | ESCAPE_3, TWO | THREE | EIGHT | NINE | DIGITS) => (NUMBER, DIGIT),
+        (NUMBER, DASH | SEPARATOR) => (NUMBER, 0),
+        (NUMBER, PERCENT) => (ESCAPE, 0),
+        (ESCAPE, TWO) => (ESCAPE_2, 0),
+        (ESCAPE, THREE) => (ESCAPE_3, 0),
+        (ESCAPE_2, _) if is_separator_digit(class) => (NUMBER, 0),
+        (START | NUMBER, SEMI) => (PARAM, 0),
+        (START | NUMBER, COLON) if !tel => (PASSWORD, 0),
+        (START..=NAME, _) => (NAME, 0),
+        (PASSWORD, _) => (PASSWORD, 0),
+
+        (PARAM..=OTHER_VALUE | CONTEXT_DIGITS | CONTEXT_OTHER, SEMI) => (PARAM, 0),
+        (CONTEXT_START, SEMI) => (PARAM, CONTEXT_UNKNOWN),
+        (PARAM_END, EQUAL) => (CONTEXT_START, CONTEXT),
+        (PARAM..=OTHER_PARAM, EQUAL) => (OTHER_VALUE, 0),
+        // An escaped name may be `phone-context` in disguise.
+        (PARAM..=OTHER_PARAM, PERCENT) => (OTHER_PARAM, CONTEXT_UNKNOWN),
+        (PARAM..PARAM_END, _) => {
+            let expected = letter(PHONE_CONTEXT[(part - PARAM) as usize]);
+            (if class == expected { part + 1 } else { OTHER_PARAM }, 0)
+        }
+        (PARAM_END | OTHER_PARAM, _) => (OTHER_PARAM, 0),
+        (OTHER_VALUE, _) => (OTHER_VALUE, 0),
+        (CONTEXT_START, PLUS_SIGN) => (CONTEXT_DIGITS, 0),
+        (CONTEXT_DIGITS, TWO | THREE | EIGHT | NINE | DIGITS) => (CONTEXT_DIGITS, CONTEXT_DIGIT),
+        (CONTEXT_DIGITS, DASH | SEPARATOR) => (CONTEXT_DIGITS, 0),
+        (CONTEXT_START..=CONTEXT_OTHER, _) => (CONTEXT_OTHER, CONTEXT_UNKNOWN),
+        _ => return NOT_A_NUMBER as u16,
+    };
+    (form << 5 | part) as u16 | operation
+}
+
+/// The second digit of `%2D`, `%2E`, `%28` and `%29`: `-`, `.`, `(` and `)`.
+const fn is_separator_digit(class: u8) -> bool {
+    class == letter(b'd') || class == letter(b'e') || class == EIGHT || class == NINE
+}
+
+const fn letter(byte: u8) -> u8 {
+    class(byte)
+}
+
+const _: () = {
+    assert!(PARAM_END < OTHER_PARAM);
+    assert!(LETTER as usize + LETTERS.len() <= CLASS_COUNT);
+};

@@ -1,0 +1,154 @@
+//! The look-ups of a decision, on the kernel's maps.
+
+use aya_ebpf::Global;
+use aya_ebpf::bindings::BPF_ANY;
+use aya_ebpf::helpers::bpf_ktime_get_boot_ns;
+use aya_ebpf::maps::LpmTrie;
+use aya_ebpf::maps::lpm_trie::Key;
+use filter_common::abi::{
+    Allow, Attempt, AttemptKey, Block, FRAGMENT_NS, FragmentKey, PORT_WORDS, PrefixKey, Profile,
+    Settings, TRUNKS_MAX,
+};
+use filter_common::gate::Gate;
+use filter_common::number::Number;
+use filter_common::policy::Lists;
+
+use crate::maps;
+
+/// 1: this is a replay, and the time is that of the capture. Set when the program is
+/// loaded; it is constant for the verifier, so a live filter has no such code.
+#[unsafe(no_mangle)]
+static REPLAY: Global<u32> = Global::new(0);
+
+/// Whether frames of a capture are judged.
+#[inline(always)]
+pub fn is_replay() -> bool {
+    REPLAY.load() != 0
+}
+
+/// The kernel's maps, for one packet.
+pub struct Kernel {
+    /// 0 until it was read: reading the clock is a helper call.
+    now: u64,
+    generation: u32,
+}
+
+impl Kernel {
+    #[inline(always)]
+    pub fn new() -> Kernel {
+        let generation = maps::GENERATION.get(0).copied().unwrap_or(0);
+        Kernel { now: 0, generation: generation & (maps::GENERATIONS - 1) }
+    }
+}
+
+impl Lists for Kernel {
+    #[inline(always)]
+    fn now(&mut self) -> u64 {
+        if self.now == 0 {
+            self.now = if is_replay() {
+                maps::REPLAY_CLOCK.get(0).copied().unwrap_or(0)
+            } else {
+                // SAFETY: the helper takes nothing and returns a number.
+                unsafe { bpf_ktime_get_boot_ns() }
+            };
+        }
+        self.now
+    }
+
+    #[inline(always)]
+    fn override_until(&self) -> u64 {
+        maps::OVERRIDE.get(0).copied().unwrap_or(0)
+    }
+
+    #[inline(always)]
+    fn protected(&self, key: &PrefixKey) -> Option<Allow> {
+        find(&maps::PROTECTED, key)
+    }
+
+    #[inline(always)]
+    fn allowed_number(&self, number: Number) -> Option<Allow> {
+        // SAFETY: the entry is copied at once, and its number compared afterwards.
+        unsafe { maps::ALLOWED_NUMBERS.get(&number.0).copied() }
+    }
+
+    #[inline(always)]
+    fn allowed_prefix(&self, key: &PrefixKey) -> Option<Allow> {
+        find(&maps::ALLOWED_PREFIXES, key)
+    }
+
+    #[inline(always)]
+    fn blocked_number(&self, number: Number) -> Option<Block> {
+        // SAFETY: the entry is copied at once, and its number compared afterwards.
+        unsafe { maps::BLOCKED_NUMBERS.get(&number.0).copied() }
+    }
+
+    #[inline(always)]
+    fn blocked_prefix(&self, key: &PrefixKey) -> Option<Block> {
+        find(&maps::BLOCKED_PREFIXES, key)
+    }
+
+    #[inline(always)]
+    fn attempt(&mut self, number: Number, call_id: u64, _now: u64) -> Option<Attempt> {
+        // SAFETY: the entry is copied at once; one that is re-used meanwhile holds the
+        // first verdict of another attempt, and only for this one look.
+        unsafe { maps::ATTEMPTS.get(AttemptKey { number, call_id }).copied() }
+    }
+
+    #[inline(always)]
+    fn remember(&mut self, number: Number, call_id: u64, attempt: &Attempt) -> bool {
+        maps::ATTEMPTS.insert(AttemptKey { number, call_id }, attempt, BPF_ANY.into()).is_ok()
+    }
+}
+
+impl Gate for Kernel {
+    #[inline(always)]
+    fn settings(&self) -> Option<Settings> {
+        maps::SETTINGS.get(self.generation).copied().filter(|settings| settings.abi_version != 0)
+    }
+
+    #[inline(always)]
+    fn is_sip_port(&self, port: u16) -> bool {
+        let word = self.generation * PORT_WORDS + port as u32 / 64;
+        maps::PORTS.get(word).is_some_and(|bits| bits >> (port & 63) & 1 != 0)
+    }
+
+    #[inline(always)]
+    fn trunk(&self, source: &[u8; 16]) -> u32 {
+        let mut data = [0; 20];
+        data[..4].copy_from_slice(&self.generation.to_be_bytes());
+        data[4..].copy_from_slice(source);
+        maps::TRUNKS
+            .get(Key::new(160, data))
+            .copied()
+            .filter(|trunk| *trunk < TRUNKS_MAX)
+            .unwrap_or(0)
+    }
+
+    #[inline(always)]
+    fn profile(&self, trunk: u32) -> Option<Profile> {
+        maps::PROFILES.get(self.generation * TRUNKS_MAX + trunk).copied()
+    }
+
+    #[inline(always)]
+    fn refused_until(&self, key: &FragmentKey) -> u64 {
+        // SAFETY: one aligned load.
+        unsafe { maps::FRAGMENTS.get(key).copied().unwrap_or(0) }
+    }
+
+    #[inline(always)]
+    fn refuse_fragments(&mut self, key: &FragmentKey, now: u64) {
+        // When there is no room, the later fragments pass and are never put together.
+        let _ = maps::FRAGMENTS.insert(key, now + FRAGMENT_NS, BPF_ANY.into());
+    }
+
+    #[inline(always)]
+    fn pass_fragments(&mut self, key: &FragmentKey) {
+        // Mostly there is no such entry.
+        let _ = maps::FRAGMENTS.remove(key);
+    }
+}
+
+#[inline(always)]
+fn find<V: Copy>(trie: &LpmTrie<[u8; 8], V>, key: &PrefixKey) -> Option<V> {
+    trie.get(Key::new(key.prefix_len, key.number)).copied()
+}

@@ -1,0 +1,116 @@
+//! The XDP program: gives the packet and the maps to `filter_common::gate::judge` and
+//! turns the reason into an action. It decides nothing itself.
+#![no_std]
+#![no_main]
+#![allow(missing_docs, reason = "the xdp macro makes a function without any")]
+// The barriers that keep LLVM from undoing what the verifier needs to see.
+#![feature(asm_experimental_arch)]
+
+mod kernel;
+mod maps;
+mod packet;
+mod report;
+
+use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS};
+use aya_ebpf::macros::xdp;
+use aya_ebpf::programs::XdpContext;
+use filter_common::abi::Verdict;
+use filter_common::gate::{Gate as _, judge};
+use filter_common::reason::Reason;
+
+use crate::kernel::Kernel;
+use crate::packet::PacketBytes;
+
+/// Entry point. `xdp.frags` (Linux 5.18): also behind an MTU above one page.
+#[xdp(frags)]
+pub fn palang(ctx: XdpContext) -> u32 {
+    let x = unsafe { (*ctx.ctx).ingress_ifindex as u64 };
+    unsafe {
+        core::arch::asm!("if {0} s> 77 goto {1}", in(reg) x, label { unsafe { core::ptr::read_volatile(8 as *const u8); } })
+    };
+    let Some(scratch) = maps::SCRATCH.get_ptr_mut(0) else {
+        return XDP_PASS;
+    };
+    // SAFETY: a per-CPU element; XDP programs do not interrupt each other on a CPU.
+    let scratch = unsafe { &mut *scratch };
+    let Some(spare) = maps::SPARE.get_ptr_mut(0) else {
+        return XDP_PASS;
+    };
+    let bytes = PacketBytes::new(&ctx, spare);
+    let mut kernel = Kernel::new();
+    let reason = judge(&bytes, &mut kernel, scratch);
+    let limit = kernel.settings().map_or(0, |settings| settings.pass_events_per_second);
+    report::report(&scratch.event, reason, limit);
+    #[cfg(feature = "log")]
+    aya_log_ebpf::debug!(&ctx, "{} verdict {}", reason.name(), scratch.event.verdict);
+    action(reason, scratch.event.verdict)
+}
+
+/// What becomes of a packet. A new reason has to choose here; whatever is not refused
+/// for sure passes, and nothing aborts (that would drop).
+fn action(reason: Reason, verdict: u8) -> u32 {
+    match reason {
+        Reason::RefusedFragment
+        | Reason::BlockedNumber
+        | Reason::BlockedPrefix
+        | Reason::RefusalAck => {
+            if verdict == Verdict::Drop as u8 {
+                XDP_DROP
+            } else {
+                XDP_PASS
+            }
+        }
+        Reason::NotIp
+        | Reason::NotUdp
+        | Reason::SipOverTcp
+        | Reason::OtherPort
+        | Reason::BadPacket
+        | Reason::ExtensionLimit
+        | Reason::LengthMismatch
+        | Reason::LaterFragment
+        | Reason::NotInvite
+        | Reason::InDialog
+        | Reason::NoPolicy
+        | Reason::BadRequestLine
+        | Reason::BadHeader
+        | Reason::HeadersCut
+        | Reason::FromMissing
+        | Reason::FromRepeated
+        | Reason::ToMissing
+        | Reason::ToRepeated
+        | Reason::CallIdMissing
+        | Reason::CallIdRepeated
+        | Reason::NoNumberUri
+        | Reason::NoUser
+        | Reason::NotANumber
+        | Reason::TooManyDigits
+        | Reason::AmbiguousNumber
+        | Reason::UriTooLong
+        | Reason::TooManyIdentities
+        | Reason::UnknownTrunk
+        | Reason::Override
+        | Reason::Protected
+        | Reason::AllowedNumber
+        | Reason::AllowedPrefix
+        | Reason::NotBlocked
+        | Reason::BlockExpired
+        | Reason::Observe
+        | Reason::AttemptPassed
+        | Reason::RedialGrant
+        | Reason::StateFull
+        | Reason::CallbackGrace
+        | Reason::EmergencyMark
+        | Reason::UnknownAction => XDP_PASS,
+    }
+}
+
+#[panic_handler]
+fn panic(_info: &core::panic::PanicInfo) -> ! {
+    // Never reached: the verifier refuses a program that could loop here.
+    loop {}
+}
+
+/// The kernel lets only GPL-compatible programs call the helpers used here.
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

@@ -1,0 +1,108 @@
+//! All maps. Who writes, who reads, how long an entry lives.
+//!
+//! The loader sets the capacities that depend on the number of blocks and CPUs. Policy
+//! maps are read-only for the program and never LRU: an LRU map would unblock, or
+//! stop allowing, in silence.
+
+use aya_ebpf::bindings::{BPF_F_NO_PREALLOC, BPF_F_RDONLY_PROG};
+use aya_ebpf::macros::map;
+use aya_ebpf::maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf};
+use filter_common::abi::{
+    Allow, Attempt, AttemptKey, Block, Event, EventStats, FragmentKey, PORT_WORDS, Profile,
+    Settings, TRUNKS_MAX,
+};
+use filter_common::gate::Scratch;
+use filter_common::reason::REASON_NUMBERS;
+
+/// Sets of settings, profiles and trunks: one in force, one that is being written.
+pub const GENERATIONS: u32 = 2;
+
+const POLICY: u32 = BPF_F_RDONLY_PROG;
+/// The kernel wants it for every LPM trie.
+const POLICY_TRIE: u32 = BPF_F_RDONLY_PROG | BPF_F_NO_PREALLOC;
+
+/// Which generation is in force. Written by user space: the one store that swaps all settings.
+#[map]
+pub static GENERATION: Array<u32> = Array::with_max_entries(1, POLICY);
+
+/// Settings, by generation. Written by user space.
+#[map]
+pub static SETTINGS: Array<Settings> = Array::with_max_entries(GENERATIONS, POLICY);
+
+/// SIP ports, one bit each, by generation. Written by user space.
+#[map]
+pub static PORTS: Array<u64> = Array::with_max_entries(GENERATIONS * PORT_WORDS, POLICY);
+
+/// Profiles, by generation and trunk. Written by user space.
+#[map]
+pub static PROFILES: Array<Profile> = Array::with_max_entries(GENERATIONS * TRUNKS_MAX, POLICY);
+
+/// Generation and source address → trunk. Written by user space.
+#[map]
+pub static TRUNKS: LpmTrie<[u8; 20], u32> = LpmTrie::with_max_entries(4096, POLICY_TRIE);
+
+/// Until when nothing is refused. Written by user space, one aligned store.
+#[map]
+pub static OVERRIDE: Array<u64> = Array::with_max_entries(1, POLICY);
+
+/// Protected numbers and prefixes. Written by user space.
+#[map]
+pub static PROTECTED: LpmTrie<[u8; 8], Allow> = LpmTrie::with_max_entries(4096, POLICY_TRIE);
+
+/// Allowed numbers. Written by user space.
+#[map]
+pub static ALLOWED_NUMBERS: HashMap<u64, Allow> = HashMap::with_max_entries(65_536, POLICY);
+
+/// Allowed prefixes. Written by user space.
+#[map]
+pub static ALLOWED_PREFIXES: LpmTrie<[u8; 8], Allow> = LpmTrie::with_max_entries(4096, POLICY_TRIE);
+
+/// Blocked numbers. Written by user space.
+#[map]
+pub static BLOCKED_NUMBERS: HashMap<u64, Block> = HashMap::with_max_entries(1_000_000, POLICY);
+
+/// Blocked prefixes. Written by user space.
+#[map]
+pub static BLOCKED_PREFIXES: LpmTrie<[u8; 8], Block> = LpmTrie::with_max_entries(4096, POLICY_TRIE);
+
+/// First verdicts of attempts. Written and read by the program only. At least
+/// 2 × blocks + 128 × CPUs, or the free lists of the CPUs starve it.
+#[map]
+pub static ATTEMPTS: LruHashMap<AttemptKey, Attempt> = LruHashMap::with_max_entries(2_000_256, 0);
+
+/// Until when later fragments of a refused datagram are dropped. The program's own.
+#[map]
+pub static FRAGMENTS: LruHashMap<FragmentKey, u64> = LruHashMap::with_max_entries(4096, 0);
+
+/// Packets, by trunk and reason. Written by the program, read by user space; survives it.
+#[map]
+pub static COUNTERS: PerCpuArray<u64> =
+    PerCpuArray::with_max_entries(TRUNKS_MAX * REASON_NUMBERS, 0);
+
+/// Events that were thinned out or lost.
+#[map]
+pub static EVENT_STATS: PerCpuArray<EventStats> = PerCpuArray::with_max_entries(1, 0);
+
+/// Events of refused attempts: apart, so that passed ones never displace them.
+#[map]
+pub static EVENTS_REFUSED: RingBuf = RingBuf::with_byte_size(1 << 20, 0);
+
+/// Events of passed attempts.
+#[map]
+pub static EVENTS_PASSED: RingBuf = RingBuf::with_byte_size(1 << 20, 0);
+
+/// Room for the packet that a CPU is working on.
+#[map]
+pub static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
+
+/// Where numbers pass through that the verifier shall forget.
+#[map]
+pub static SPARE: PerCpuArray<usize> = PerCpuArray::with_max_entries(1, 0);
+
+/// The time of the frame that is replayed. Not used by a live filter.
+#[map]
+pub static REPLAY_CLOCK: Array<u64> = Array::with_max_entries(1, POLICY);
+
+/// What was found out about the frame that was replayed last. Not used by a live filter.
+#[map]
+pub static REPLAY_EVENT: Array<Event> = Array::with_max_entries(1, 0);

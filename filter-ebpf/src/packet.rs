@@ -1,0 +1,116 @@
+//! The only place that touches packet memory.
+
+use core::arch::asm;
+
+use aya_ebpf::EbpfContext as _;
+use aya_ebpf::helpers::generated::bpf_xdp_get_buff_len;
+use aya_ebpf::programs::XdpContext;
+use filter_common::bytes::{Bytes, OFFSET_MAX};
+
+/// The directly readable part of a frame: `start` and `end` are packet pointers. They
+/// travel as numbers because a reference to the context would be turned into two
+/// 32-bit arguments, which the verifier refuses to extend to pointers again.
+pub struct PacketBytes<'a> {
+    start: usize,
+    end: usize,
+    ctx: &'a XdpContext,
+    /// Map memory: what the verifier reads back from there it knows nothing about.
+    spare: *mut usize,
+}
+
+impl<'a> PacketBytes<'a> {
+    #[inline(always)]
+    pub fn new(ctx: &'a XdpContext, spare: *mut usize) -> PacketBytes<'a> {
+        // SAFETY: the context that this program was called with. Volatile, so that the
+        // pointers of `renewed` are new ones to the compiler too.
+        let (start, end) = unsafe {
+            (
+                (&raw const (*ctx.ctx).data).read_volatile() as usize,
+                (&raw const (*ctx.ctx).data_end).read_volatile() as usize,
+            )
+        };
+        PacketBytes { start, end, ctx, spare }
+    }
+
+    /// A pointer to `T` at `offset`, when all of it is readable.
+    #[inline(always)]
+    fn at<T>(&self, offset: usize) -> Option<*const T> {
+        // The offset that is checked must be the one that is added, and the pointer that
+        // is checked the one that is read: LLVM would make sums of its own.
+        let offset = opaque(offset);
+        if offset >= OFFSET_MAX {
+            return None;
+        }
+        let pointer = opaque(self.start + offset);
+        // `p + 1 > end` would become `p >= end`, which tells the verifier nothing.
+        if opaque(pointer + size_of::<T>()) > self.end {
+            return None;
+        }
+        Some(pointer as *const T)
+    }
+}
+
+/// The same number, as one that LLVM knows nothing about. The barrier has to be an
+/// instruction: with none the kernel says "Invalid line_info".
+#[inline(always)]
+fn opaque(mut number: usize) -> usize {
+    // SAFETY: moves a register onto itself.
+    unsafe { asm!("{0} = {0}", inout(reg) number, options(pure, nomem, nostack)) };
+    number
+}
+
+/// One load of a packet's bytes, whatever their alignment: the compiler would load them
+/// one by one, and the target feature that forbids it also misaligns the stack.
+macro_rules! load {
+    ($self:ident, $offset:ident, $type:ty, $instruction:literal) => {{
+        let pointer = $self.at::<$type>($offset)?;
+        let value: u64;
+        // SAFETY: `at` has checked all bytes of the load against the end of the packet.
+        unsafe {
+            asm!($instruction, out(reg) value, in(reg) pointer, options(pure, readonly, nostack));
+        }
+        Some(value as $type)
+    }};
+}
+
+impl Bytes for PacketBytes<'_> {
+    #[inline(always)]
+    fn byte(&self, offset: usize) -> Option<u8> {
+        load!(self, offset, u8, "{0} = *(u8 *)({1} + 0)")
+    }
+
+    #[inline(always)]
+    fn word(&self, offset: usize) -> Option<u64> {
+        load!(self, offset, u64, "{0} = *(u64 *)({1} + 0)").map(u64::from_le)
+    }
+
+    #[inline(always)]
+    fn be16(&self, offset: usize) -> Option<u16> {
+        load!(self, offset, u16, "{0} = *(u16 *)({1} + 0)").map(u16::from_be)
+    }
+
+    #[inline(always)]
+    fn be32(&self, offset: usize) -> Option<u32> {
+        load!(self, offset, u32, "{0} = *(u32 *)({1} + 0)").map(u32::from_be)
+    }
+
+    #[inline(always)]
+    fn frame_len(&self) -> usize {
+        // SAFETY: the helper only reads the context that this program was called with.
+        unsafe { bpf_xdp_get_buff_len(self.ctx.as_ptr().cast()) as usize }
+    }
+
+    #[inline(always)]
+    fn renewed(&self) -> Self {
+        PacketBytes::new(self.ctx, self.spare)
+    }
+
+    #[inline(always)]
+    fn forget(&self, number: usize) -> usize {
+        // SAFETY: `spare` is an aligned element of a per-CPU map.
+        unsafe {
+            self.spare.write_volatile(number);
+            self.spare.read_volatile()
+        }
+    }
+}

@@ -1,0 +1,78 @@
+//! Counters and events: what user space learns of a packet.
+
+use aya_ebpf::maps::RingBuf;
+use filter_common::abi::{EVENT_REPEATED, Event, EventStats, TRUNKS_MAX, Verdict};
+use filter_common::reason::{REASON_NUMBERS, Reason};
+
+use crate::kernel::is_replay;
+use crate::maps;
+
+/// Of the pass events above the limit, one in this many is still sent.
+const SAMPLE: u64 = 64;
+
+/// Counts a packet and, when it is a new attempt, tells of it.
+#[inline(always)]
+pub fn report(event: &Event, reason: Reason, pass_events_per_second: u32) {
+    count(event.trunk as u32, reason);
+    if is_replay()
+        && let Some(last) = maps::REPLAY_EVENT.get_ptr_mut(0)
+    {
+        // SAFETY: an array element of this type; replays run one at a time.
+        unsafe { *last = *event };
+    }
+    if !is_attempt(reason) || event.flags & EVENT_REPEATED != 0 {
+        return;
+    }
+    let Some(stats) = maps::EVENT_STATS.get_ptr_mut(0) else {
+        return;
+    };
+    // SAFETY: a per-CPU element, and nothing else runs on this CPU meanwhile.
+    let stats = unsafe { &mut *stats };
+    if event.verdict != Verdict::Pass as u8 {
+        if !send(&maps::EVENTS_REFUSED, event) {
+            stats.refused_lost += 1;
+        }
+    } else if is_thinned(stats, event.time, pass_events_per_second) {
+        stats.passed_thinned += 1;
+    } else if !send(&maps::EVENTS_PASSED, event) {
+        stats.passed_lost += 1;
+    }
+}
+
+/// Whether the packet is an INVITE that could have been a new call: the reasons from
+/// 20 on, of which the ACK to a refusal is none.
+fn is_attempt(reason: Reason) -> bool {
+    reason as u8 >= Reason::BadRequestLine as u8 && reason != Reason::RefusalAck
+}
+
+#[inline(always)]
+fn count(trunk: u32, reason: Reason) {
+    let trunk = if trunk < TRUNKS_MAX { trunk } else { 0 };
+    if let Some(counter) = maps::COUNTERS.get_ptr_mut(trunk * REASON_NUMBERS + reason as u32) {
+        // SAFETY: a per-CPU element, and nothing else runs on this CPU meanwhile.
+        unsafe { *counter += 1 };
+    }
+}
+
+#[inline(always)]
+fn is_thinned(stats: &mut EventStats, time: u64, limit: u32) -> bool {
+    let second = time / 1_000_000_000;
+    if stats.second != second {
+        stats.second = second;
+        stats.passed_in_second = 0;
+    }
+    stats.passed_in_second += 1;
+    stats.passed_in_second > limit as u64 && stats.passed_in_second % SAMPLE != 0
+}
+
+#[inline(always)]
+fn send(ring: &RingBuf, event: &Event) -> bool {
+    match ring.reserve::<Event>(0) {
+        Some(mut entry) => {
+            entry.write(*event);
+            entry.submit(0);
+            true
+        }
+        None => false,
+    }
+}

@@ -1,0 +1,113 @@
+//! What can go wrong between user space and the kernel, in words that help.
+
+use std::io;
+
+use aya::EbpfError;
+use aya::maps::MapError;
+use aya::programs::ProgramError;
+
+/// A missing capability. `EACCES`, which Rust takes for the same, is the verifier's no.
+const EPERM: i32 = 1;
+
+/// An error of the datapath.
+#[derive(Debug)]
+pub enum Error {
+    /// The kernel does not let us: capabilities are missing.
+    Permission,
+    /// The kernel's verifier refuses the program.
+    Verifier(String),
+    /// The program cannot be loaded at all.
+    Load(String),
+    /// A map did not take or give a value.
+    Map {
+        /// Name of the map.
+        name: &'static str,
+        /// What the kernel said.
+        error: String,
+    },
+    /// The object lacks something that this version expects.
+    Missing(&'static str),
+    /// A ring holds an item of another length than an event's.
+    Event(usize),
+    /// The number of CPUs cannot be told.
+    Cpus(io::Error),
+    /// More trunks than the maps hold.
+    TooManyTrunks(usize),
+}
+
+impl std::fmt::Display for Error {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Error::Permission => f.write_str(
+                "no permission to load BPF programs: run as root, or with CAP_BPF, CAP_NET_ADMIN \
+                 and CAP_PERFMON",
+            ),
+            Error::Verifier(log) => write!(
+                f,
+                "the kernel's verifier refuses the program; please report this with `uname -r` \
+                 and these lines:\n{log}"
+            ),
+            Error::Load(error) => write!(f, "cannot load the BPF program: {error}"),
+            Error::Map { name, error } => write!(f, "BPF map {name}: {error}"),
+            Error::Missing(name) => write!(
+                f,
+                "the BPF object has no {name}: it was built from other sources than this program"
+            ),
+            Error::Event(len) => write!(f, "an event of {len} bytes in the ring: other layout"),
+            Error::Cpus(error) => write!(f, "cannot tell the number of CPUs: {error}"),
+            Error::TooManyTrunks(count) => write!(
+                f,
+                "{count} trunks, but the maps hold {} with the default one",
+                filter_common::abi::TRUNKS_MAX
+            ),
+        }
+    }
+}
+
+impl std::error::Error for Error {}
+
+impl Error {
+    pub(super) fn load(error: EbpfError) -> Error {
+        if is_permission(&error) { Error::Permission } else { Error::Load(chain(&error)) }
+    }
+
+    pub(super) fn program(error: ProgramError) -> Error {
+        if let ProgramError::LoadError { io_error, verifier_log } = &error
+            && io_error.raw_os_error() != Some(EPERM)
+        {
+            let log = verifier_log.to_string();
+            let last: Vec<_> = log.lines().rev().take(30).collect();
+            return Error::Verifier(last.into_iter().rev().collect::<Vec<_>>().join("\n"));
+        }
+        if is_permission(&error) { Error::Permission } else { Error::Load(chain(&error)) }
+    }
+
+    pub(super) fn map(name: &'static str, error: MapError) -> Error {
+        if is_permission(&error) {
+            return Error::Permission;
+        }
+        Error::Map { name, error: chain(&error) }
+    }
+}
+
+fn is_permission(error: &(dyn std::error::Error + 'static)) -> bool {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(io) = error.downcast_ref::<io::Error>() {
+            return io.raw_os_error() == Some(EPERM);
+        }
+        next = error.source();
+    }
+    false
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(error) = next {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        next = error.source();
+    }
+    text
+}

@@ -1,0 +1,196 @@
+//! The gate on the host: the same decision as the kernel's, on ordinary collections.
+//!
+//! The tests compare it with the kernel, packet by packet.
+
+use std::collections::HashMap;
+
+use filter_common::abi::{
+    Allow, Attempt, Block, Event, FRAGMENT_NS, FragmentKey, PrefixKey, Profile, Settings,
+};
+use filter_common::bytes::Slice;
+use filter_common::gate::{Gate, Scratch, judge};
+use filter_common::number::Number;
+use filter_common::policy::Lists;
+
+use crate::policy::{Policy, Subject};
+
+/// Bytes of a frame that a test run of a program with `xdp.frags` can read directly:
+/// one page less 256 bytes of headroom and 320 of tailroom (Linux `net/bpf/test_run.c`).
+pub const READABLE: usize = 4096 - 256 - 320;
+
+/// A gate with a policy and its own memory of attempts and fragments.
+#[derive(Clone, Debug, Default)]
+pub struct HostGate {
+    now: u64,
+    override_until: u64,
+    settings: Option<Settings>,
+    ports: Vec<u16>,
+    profiles: Vec<Profile>,
+    sources: Vec<([u8; 16], u32, u32)>,
+    protected: Trie<Allow>,
+    allowed_numbers: HashMap<Number, Allow>,
+    allowed_prefixes: Trie<Allow>,
+    blocked_numbers: HashMap<Number, Block>,
+    blocked_prefixes: Trie<Block>,
+    attempts: HashMap<(Number, u64), Attempt>,
+    fragments: HashMap<FragmentKey, u64>,
+}
+
+/// Entries by the bits that count; small enough in tests to be looked through.
+#[derive(Clone, Debug)]
+struct Trie<V>(Vec<(u64, u32, V)>);
+
+impl<V> Default for Trie<V> {
+    fn default() -> Trie<V> {
+        Trie(Vec::new())
+    }
+}
+
+impl<V: Copy> Trie<V> {
+    fn insert(&mut self, subject: Subject, value: V) {
+        let key = match subject {
+            Subject::Number(number) => PrefixKey::number(number),
+            Subject::Prefix(digits) => PrefixKey::prefix(digits),
+        };
+        let bits = u64::from_be_bytes(key.number);
+        self.0.retain(|entry| (entry.0, entry.1) != (bits, key.prefix_len));
+        self.0.push((bits, key.prefix_len, value));
+    }
+
+    fn longest(&self, key: &PrefixKey) -> Option<V> {
+        let bits = u64::from_be_bytes(key.number);
+        self.0
+            .iter()
+            .filter(|entry| entry.1 <= key.prefix_len && (entry.0 ^ bits) & top_bits(entry.1) == 0)
+            .max_by_key(|entry| entry.1)
+            .map(|entry| entry.2)
+    }
+}
+
+fn top_bits(count: u32) -> u64 {
+    if count == 0 { 0 } else { u64::MAX << (64 - count) }
+}
+
+impl HostGate {
+    /// A gate with this policy, and no memory yet.
+    #[must_use]
+    pub fn new(policy: &Policy) -> HostGate {
+        let mut gate = HostGate {
+            settings: Some(policy.settings),
+            override_until: policy.override_until,
+            ports: policy.ports.clone(),
+            ..HostGate::default()
+        };
+        for (trunk, entry) in policy.trunks.iter().enumerate() {
+            gate.profiles.push(entry.profile);
+            for (address, bits) in &entry.sources {
+                gate.sources.push((*address, *bits, trunk as u32));
+            }
+        }
+        for (subject, allow) in &policy.protected {
+            gate.protected.insert(*subject, *allow);
+        }
+        for (subject, allow) in &policy.allows {
+            match subject {
+                Subject::Number(number) => {
+                    gate.allowed_numbers.insert(*number, *allow);
+                }
+                Subject::Prefix(_) => gate.allowed_prefixes.insert(*subject, *allow),
+            }
+        }
+        for (subject, block) in &policy.blocks {
+            match subject {
+                Subject::Number(number) => {
+                    gate.blocked_numbers.insert(*number, *block);
+                }
+                Subject::Prefix(_) => gate.blocked_prefixes.insert(*subject, *block),
+            }
+        }
+        gate
+    }
+
+    /// Judges an Ethernet frame at a time in nanoseconds.
+    pub fn judge(&mut self, frame: &[u8], now: u64) -> Event {
+        self.now = now;
+        let mut scratch = Scratch::default();
+        judge(&Slice::new(frame, READABLE), self, &mut scratch);
+        scratch.event
+    }
+}
+
+impl Lists for HostGate {
+    fn now(&mut self) -> u64 {
+        self.now
+    }
+
+    fn override_until(&self) -> u64 {
+        self.override_until
+    }
+
+    fn protected(&self, key: &PrefixKey) -> Option<Allow> {
+        self.protected.longest(key)
+    }
+
+    fn allowed_number(&self, number: Number) -> Option<Allow> {
+        self.allowed_numbers.get(&number).copied()
+    }
+
+    fn allowed_prefix(&self, key: &PrefixKey) -> Option<Allow> {
+        self.allowed_prefixes.longest(key)
+    }
+
+    fn blocked_number(&self, number: Number) -> Option<Block> {
+        self.blocked_numbers.get(&number).copied()
+    }
+
+    fn blocked_prefix(&self, key: &PrefixKey) -> Option<Block> {
+        self.blocked_prefixes.longest(key)
+    }
+
+    fn attempt(&mut self, number: Number, call_id: u64, _now: u64) -> Option<Attempt> {
+        self.attempts.get(&(number, call_id)).copied()
+    }
+
+    fn remember(&mut self, number: Number, call_id: u64, attempt: &Attempt) -> bool {
+        self.attempts.insert((number, call_id), *attempt);
+        true
+    }
+}
+
+impl Gate for HostGate {
+    fn settings(&self) -> Option<Settings> {
+        self.settings
+    }
+
+    fn is_sip_port(&self, port: u16) -> bool {
+        self.ports.contains(&port)
+    }
+
+    fn trunk(&self, source: &[u8; 16]) -> u32 {
+        let source = u128::from_be_bytes(*source);
+        self.sources
+            .iter()
+            .filter(|(address, bits, _)| {
+                let differs = u128::from_be_bytes(*address) ^ source;
+                differs.leading_zeros() >= *bits
+            })
+            .max_by_key(|(_, bits, _)| *bits)
+            .map_or(0, |(_, _, trunk)| *trunk)
+    }
+
+    fn profile(&self, trunk: u32) -> Option<Profile> {
+        self.profiles.get(trunk as usize).copied()
+    }
+
+    fn refused_until(&self, key: &FragmentKey) -> u64 {
+        self.fragments.get(key).copied().unwrap_or(0)
+    }
+
+    fn refuse_fragments(&mut self, key: &FragmentKey, now: u64) {
+        self.fragments.insert(*key, now + FRAGMENT_NS);
+    }
+
+    fn pass_fragments(&mut self, key: &FragmentKey) {
+        self.fragments.remove(key);
+    }
+}

@@ -1,0 +1,2 @@
+//! Palang.
+fn main() {}

@@ -1,0 +1,262 @@
+//! The one way to compile the kernel program (`filter-ebpf`).
+//!
+//! `cargo xtask` has this file as a module and `filter-user/build.rs` includes it by path,
+//! so it uses nothing but the standard library.
+
+use std::env;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// What `rustc` calls the kernel's little-endian virtual machine.
+pub const TARGET: &str = "bpfel-unknown-none";
+
+// rustc and bpf-linker are a pair: the linker reads rustc's LLVM bitcode and dies by SIGABRT
+// when its own LLVM is older (0.10.1 did on the bitcode of rustc 1.96). Change these together.
+/// The bpf-linker that is known to work.
+pub const BPF_LINKER: &str = "0.13.0";
+/// The LLVM that this bpf-linker is built with, and the one that rustc must have.
+pub const LLVM: u32 = 22;
+/// The oldest rustc that is known to work: (1, 96) is the first with LLVM 22.
+pub const RUSTC: (u32, u32) = (1, 96);
+
+/// Set to 1, it compiles the debug logging of `filter-ebpf` in.
+pub const LOG_VARIABLE: &str = "PALANG_EBPF_LOG";
+
+/// rustc flags of every build of the kernel program, besides the linker.
+const FLAGS: [&str; 5] = [
+    // BTF is made from debug info, and the kernel wants BTF for callbacks.
+    "-Cdebuginfo=2",
+    "-Clink-arg=--btf",
+    // 32-bit jumps and registers (Linux 5.1): fewer instructions.
+    "-Ctarget-cpu=v3",
+    // Headers lie at odd offsets; the kernel checks packet access whatever its alignment.
+    "-Clink-arg=--cpu-features=+allows-misaligned-mem-access",
+    "-Cpanic=abort",
+];
+
+/// Where the compiled `core` of the kernel target comes from.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Core {
+    /// The compiler's package ships it (Debian's libstd-rust-web-dev-bpf).
+    Shipped,
+    /// Built from the rust-src component of rustup's nightly.
+    FromSource,
+}
+
+/// A compiler and a linker that fit together.
+pub struct Toolchain {
+    /// The folder with `cargo`, `rustc` and perhaps `cargo-clippy`.
+    bin: PathBuf,
+    core: Core,
+    linker: PathBuf,
+    /// "rustc 1.96.0 (LLVM 22.1.8)"
+    rustc_version: String,
+}
+
+/// Finds what compiles the kernel program: Debian's packages or, failing that, rustup's nightly.
+///
+/// # Errors
+/// A text that says what is missing.
+pub fn find() -> Result<Toolchain, String> {
+    let compiler = debian().or_else(|debian| {
+        nightly().map_err(|nightly| {
+            format!("  Debian's compiler: {debian}\n  rustup's nightly: {nightly}\n")
+        })
+    });
+    match (compiler, find_linker()) {
+        (Ok((bin, core, rustc_version)), Ok(linker)) => {
+            Ok(Toolchain { bin, core, linker, rustc_version })
+        }
+        (compiler, linker) => {
+            let mut missing = compiler.err().unwrap_or_default();
+            if let Err(linker) = linker {
+                missing += &format!("  bpf-linker: {linker}\n");
+            }
+            Err(format!("cannot compile the kernel program (filter-ebpf):\n{missing}"))
+        }
+    }
+}
+
+impl Toolchain {
+    /// Which pair this is, for people: "rustc 1.96.0 (LLVM 22.1.8), bpf-linker 0.13.0".
+    pub fn name(&self) -> String {
+        format!("{}, bpf-linker {BPF_LINKER}", self.rustc_version)
+    }
+
+    /// The files whose change means that the object is out of date.
+    pub fn programs(&self) -> [PathBuf; 2] {
+        [self.bin.join("rustc"), self.linker.clone()]
+    }
+
+    /// The command that compiles the kernel program of the workspace at `root`; what it
+    /// makes lies at [`object_in`] the same `target_dir`.
+    pub fn build(&self, root: &Path, target_dir: &Path) -> Command {
+        self.cargo(&self.bin.join("cargo"), "build", root, target_dir)
+    }
+
+    /// Whether [`Toolchain::clippy`] can work.
+    pub fn has_clippy(&self) -> bool {
+        self.bin.join("cargo-clippy").exists()
+    }
+
+    /// The command that runs clippy on the kernel program, if this toolchain has clippy.
+    pub fn clippy(&self, root: &Path, target_dir: &Path) -> Option<Command> {
+        let clippy = self.bin.join("cargo-clippy");
+        self.has_clippy().then(|| self.cargo(&clippy, "clippy", root, target_dir))
+    }
+
+    fn cargo(&self, program: &Path, subcommand: &str, root: &Path, target_dir: &Path) -> Command {
+        let mut command = Command::new(program);
+        clean_environment(&mut command);
+        let mut flags = format!("-Clinker={}", self.linker.display());
+        for flag in FLAGS {
+            flags.push('\x1f');
+            flags += flag;
+        }
+        command
+            .current_dir(root)
+            // For cargo-clippy, which runs cargo.
+            .env("CARGO", self.bin.join("cargo"))
+            .env("RUSTC", self.bin.join("rustc"))
+            // The inline assembler for BPF is not stable.
+            .env("RUSTC_BOOTSTRAP", "1")
+            // Empty: a wrapper in the user's cargo configuration is not used either.
+            .env("RUSTC_WRAPPER", "")
+            // Beats flags in the user's cargo configuration and may hold paths with spaces.
+            .env("CARGO_ENCODED_RUSTFLAGS", flags)
+            .args([subcommand, "--release", "--locked", "--package", "filter-ebpf"])
+            .args(["--target", TARGET, "--target-dir"])
+            .arg(target_dir);
+        if self.core == Core::FromSource {
+            command.args(["-Z", "build-std=core"]);
+        }
+        if env::var_os(LOG_VARIABLE).is_some_and(|value| value == "1") {
+            command.args(["--features", "log"]);
+        }
+        command
+    }
+}
+
+/// Where [`Toolchain::build`] puts the object.
+pub fn object_in(target_dir: &Path) -> PathBuf {
+    target_dir.join(TARGET).join("release/filter-ebpf")
+}
+
+/// The linker of the pinned version, in PATH or where `cargo install` puts it.
+///
+/// # Errors
+/// "not found" or which version was found.
+pub fn find_linker() -> Result<PathBuf, String> {
+    let cargo_home = env::var_os("CARGO_HOME")
+        .map(PathBuf::from)
+        .or_else(|| env::home_dir().map(|home| home.join(".cargo")));
+    let path = env::var_os("PATH").unwrap_or_default();
+    let folders =
+        cargo_home.map(|home| home.join("bin")).into_iter().chain(env::split_paths(&path));
+    let mut wrong = None;
+    for linker in folders.map(|folder| folder.join("bpf-linker")) {
+        if !linker.is_file() {
+            continue;
+        }
+        match output(Command::new(&linker).arg("--version")) {
+            Ok(version) if version.trim() == format!("bpf-linker {BPF_LINKER}") => {
+                return Ok(linker);
+            }
+            Ok(version) => wrong = Some(format!("{} is {}", linker.display(), version.trim())),
+            Err(error) => wrong = Some(error),
+        }
+    }
+    Err(format!("{}, need {BPF_LINKER}", wrong.as_deref().unwrap_or("not found")))
+}
+
+/// Debian's `rustc-web`, which brings a compiled `core` for BPF in a package.
+fn debian() -> Result<(PathBuf, Core, String), String> {
+    let bin = PathBuf::from("/usr/bin");
+    if !bin.join("rustc").exists() || !bin.join("cargo").exists() {
+        return Err("no rustc and cargo in /usr/bin".into());
+    }
+    let version = check_rustc(&bin)?;
+    let sysroot = output(Command::new(bin.join("rustc")).args(["--print", "sysroot"]))?;
+    let core = Path::new(sysroot.trim()).join("lib/rustlib").join(TARGET);
+    if !core.exists() {
+        return Err(format!("{} has no core library for {TARGET}", bin.join("rustc").display()));
+    }
+    Ok((bin, Core::Shipped, version))
+}
+
+/// rustup's nightly with the source of `core`.
+fn nightly() -> Result<(PathBuf, Core, String), String> {
+    let mut rustc = Command::new("rustup");
+    clean_environment(&mut rustc);
+    rustc.args(["run", "nightly", "rustc", "--print", "sysroot"]);
+    let sysroot = output(&mut rustc)?;
+    let sysroot = Path::new(sysroot.trim());
+    let bin = sysroot.join("bin");
+    let version = check_rustc(&bin)?;
+    if !sysroot.join("lib/rustlib/src/rust/library/core").exists() {
+        return Err("the component rust-src is missing".into());
+    }
+    Ok((bin, Core::FromSource, version))
+}
+
+/// Says which rustc is in `bin`, or why it will not do.
+fn check_rustc(bin: &Path) -> Result<String, String> {
+    let rustc = bin.join("rustc");
+    let text = output(Command::new(&rustc).arg("-vV"))?;
+    let field = |name| {
+        let found = text.lines().find_map(|line| line.strip_prefix(name));
+        found.ok_or_else(|| format!("{} -vV does not tell its {name}", rustc.display()))
+    };
+    let (release, llvm) = (field("release: ")?, field("LLVM version: ")?);
+    let number = |text: Option<&str>| text.and_then(|text| text.parse::<u32>().ok()).unwrap_or(0);
+    let mut parts = release.split('.');
+    let version = (number(parts.next()), number(parts.next()));
+    if version < RUSTC || number(llvm.split('.').next()) != LLVM {
+        return Err(format!(
+            "{} is {release} with LLVM {llvm}, need {}.{} or newer with LLVM {LLVM}",
+            rustc.display(),
+            RUSTC.0,
+            RUSTC.1
+        ));
+    }
+    Ok(format!("rustc {release} (LLVM {llvm})"))
+}
+
+/// Removes what an outer cargo, rustup or clippy said about *its* compiler and target: the
+/// inner one has another compiler and another target.
+pub fn clean_environment(command: &mut Command) {
+    // Where crates come from and how cargo talks is the same inside.
+    const KEPT: [&str; 7] = [
+        "CARGO_HOME",
+        "CARGO_HTTP_",
+        "CARGO_NET_",
+        "CARGO_REGISTR",
+        "CARGO_SOURCE_",
+        "CARGO_TERM_",
+        "CARGO_MAKEFLAGS",
+    ];
+    const STARTS: [&str; 4] = ["CARGO", "RUSTC", "RUSTDOC", "CLIPPY_"];
+    const WHOLE: [&str; 3] = ["RUSTFLAGS", "RUSTUP_TOOLCHAIN", "__CARGO_DEFAULT_LIB_METADATA"];
+    let foreign = |name: &OsString| {
+        let name = name.to_string_lossy();
+        WHOLE.contains(&&*name)
+            || STARTS.iter().any(|start| name.starts_with(start))
+                && !KEPT.iter().any(|kept| name.starts_with(kept))
+    };
+    for (name, _) in env::vars_os().filter(|(name, _)| foreign(name)) {
+        command.env_remove(name);
+    }
+}
+
+/// What a program prints.
+fn output(command: &mut Command) -> Result<String, String> {
+    let program = command.get_program().to_string_lossy().into_owned();
+    let output = command.output().map_err(|error| format!("cannot run {program}: {error}"))?;
+    if !output.status.success() {
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        let reason = stderr.lines().next().unwrap_or("no reason given");
+        return Err(format!("{program} failed ({}): {reason}", output.status));
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}

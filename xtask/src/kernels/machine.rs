@@ -1,0 +1,93 @@
+//! One run of the tests: in an emulated machine, or right here.
+
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use anyhow::{Context as _, Result};
+
+use super::image::Kernel;
+use super::outcome::Outcome;
+use crate::shell;
+
+/// How long one kernel may take. `timeout` from coreutils watches over it, so that no qemu
+/// is left behind for ever even when xtask is killed.
+const TIME: &str = "20m";
+
+/// A run under way.
+pub struct Machine {
+    kernel: String,
+    log: PathBuf,
+    process: Child,
+    /// Whether the process is qemu, whose exit code says nothing about the tests.
+    emulated: bool,
+}
+
+impl Machine {
+    /// Boots `kernel`. Emulated (TCG): nested KVM does not work everywhere, and 3 s per
+    /// boot are bearable.
+    pub fn boot(kernel: &Kernel, initramfs: &Path, folder: &Path) -> Result<Self> {
+        let mut command = bounded("qemu-system-x86_64".as_ref());
+        command
+            .args(["-accel", "tcg", "-cpu", "max", "-smp", "2", "-m", "2G"])
+            .args(["-nodefaults", "-no-reboot", "-display", "none", "-serial", "stdio"])
+            .arg("-kernel")
+            .arg(&kernel.vmlinuz)
+            .arg("-initrd")
+            .arg(initramfs)
+            // A panic reboots at once, and qemu leaves instead of rebooting.
+            .args(["-append", "console=ttyS0 panic=-1 loglevel=4"]);
+        Self::start(&mut command, kernel.version.clone(), folder, true)
+    }
+
+    /// Runs the test program on the running kernel.
+    pub fn here(program: &Path, folder: &Path) -> Result<Self> {
+        let version = fs::read_to_string("/proc/sys/kernel/osrelease")
+            .context("cannot tell which kernel this is")?;
+        let mut command = bounded(program.as_os_str());
+        command
+            .args(["--test-threads=2", "--nocapture"])
+            .current_dir(shell::root().join("tests"))
+            .env("PALANG_TESTS_DIR", shell::root().join("tests"))
+            .env("RUST_BACKTRACE", "1");
+        Self::start(&mut command, format!("{} (this one)", version.trim()), folder, false)
+    }
+
+    fn start(command: &mut Command, kernel: String, folder: &Path, emulated: bool) -> Result<Self> {
+        let name = kernel.split(' ').next().unwrap_or("kernel");
+        let log = folder.join(format!("{name}.log"));
+        let output =
+            File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
+        eprintln!("running the tests on {kernel}, log: {}", log.display());
+        let process = command
+            .stdin(Stdio::null())
+            .stderr(output.try_clone()?)
+            .stdout(output)
+            .spawn()
+            .context("cannot run timeout (package coreutils)")?;
+        Ok(Self { kernel, log, process, emulated })
+    }
+
+    /// Waits for the end and reads the log.
+    pub fn wait(mut self) -> Result<Outcome> {
+        let status = self.process.wait().context("cannot wait for the tests")?;
+        // 124 is what `timeout` says when the time was up.
+        let in_time = status.code() != Some(124);
+        let log =
+            fs::read(&self.log).with_context(|| format!("cannot read {}", self.log.display()))?;
+        let log = String::from_utf8_lossy(&log);
+        let mut outcome = Outcome::new(self.kernel, self.log, &log, in_time);
+        if !self.emulated {
+            outcome.exit = status.code();
+        }
+        Ok(outcome)
+    }
+}
+
+/// `program`, ended when its time is up, or by Ctrl-C (in the foreground).
+fn bounded(program: &OsStr) -> Command {
+    let mut command = Command::new("timeout");
+    command.args(["--foreground", "--kill-after=5s", TIME]).arg(program);
+    command
+}

@@ -1,0 +1,53 @@
+//! Developer commands: `cargo xtask COMMAND`.
+
+mod build;
+mod demo;
+#[allow(dead_code, reason = "filter-user/build.rs, which includes this file, uses the rest")]
+mod ebpf;
+mod kernels;
+mod setup;
+mod shell;
+mod test;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Developer commands of Palang.
+#[derive(Parser)]
+#[command(bin_name = "cargo xtask", arg_required_else_help = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Install what building and testing need; the other commands do it too.
+    Setup,
+    /// Build the `palang` binary for release, kernel program inside.
+    Build,
+    /// Check format and lints and run every test, as CI does; needs root.
+    Test,
+    /// Judge a recorded capture with the real kernel program; needs root.
+    Demo,
+    /// Run the kernel tests on Debian's 6.1 and 6.12 kernels (qemu) and on this one; needs root.
+    Kernels,
+}
+
+fn main() -> ExitCode {
+    let done = match Arguments::parse().command {
+        Task::Setup => setup::setup(),
+        Task::Build => build::build(),
+        Task::Test => test::test(),
+        Task::Demo => demo::demo(),
+        Task::Kernels => kernels::kernels(),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,40 @@
+//! `cargo xtask test`: what CI runs.
+
+use std::process::Command;
+
+use anyhow::{Result, anyhow};
+
+use crate::{ebpf, setup, shell};
+
+/// Checks and tests everything; the cheap checks come first.
+pub fn test() -> Result<()> {
+    shell::need_root("test", "the tests load the kernel program")?;
+    setup::setup()?;
+    shell::run(shell::cargo().args(["fmt", "--all", "--check"]))?;
+    host(&["clippy"], &["--all-targets", "--", "-D", "warnings"])?;
+    lint_kernel_program()?;
+    host(&["test"], &[])
+}
+
+/// Everything but the kernel program, which does not compile for the host.
+fn host(subcommand: &[&str], arguments: &[&str]) -> Result<()> {
+    let mut cargo = shell::cargo();
+    cargo.args(subcommand).args(["--workspace", "--exclude", "filter-ebpf"]).args(arguments);
+    shell::run(&mut cargo)
+}
+
+/// clippy on the kernel program, for its own target and by its own compiler.
+fn lint_kernel_program() -> Result<()> {
+    let toolchain = ebpf::find().map_err(|error| anyhow!(error))?;
+    let target_dir = shell::target_dir()?.join("ebpf");
+    let mut clippy: Command = toolchain
+        .clippy(shell::root(), &target_dir)
+        .ok_or_else(|| anyhow!("no clippy for the kernel program; run `cargo xtask setup`"))?;
+    clippy.args(["--", "-D", "warnings"]);
+    let text = format!(
+        "cargo clippy --package filter-ebpf --target {} -- -D warnings  # {}",
+        ebpf::TARGET,
+        toolchain.name()
+    );
+    shell::run_as(&text, &mut clippy)
+}
