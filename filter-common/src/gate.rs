@@ -26,7 +26,7 @@ pub trait Gate: Lists {
     /// profile `default`, for a source outside every trunk.
     fn trunk(&self, source: &[u8; 16]) -> u32;
     /// The profile with this index.
-    fn profile(&self, trunk: u32) -> Option<Profile>;
+    fn profile(&self, trunk: u32) -> Option<&Profile>;
     /// Until when later fragments of this datagram are dropped; 0: they are not.
     fn refused_until(&self, key: &FragmentKey) -> u64;
     /// Later fragments of this datagram are to be dropped for
@@ -108,7 +108,10 @@ fn read_and_decide<B: Bytes, G: Gate>(
     }
 
     let end = packet.payload + packet.payload_len;
-    let start = message::request_uri(bytes, packet.payload, packet.payload_len)?;
+    let start = message::request_uri(bytes, packet.payload, packet.payload_len);
+    if start == 0 {
+        return Err(Reason::NotInvite);
+    }
     // Only now: reading the clock costs more than passing a packet that is no INVITE.
     event.time = gate.now();
     find_trunk(gate, event);
@@ -184,7 +187,11 @@ fn numbers<B: Bytes>(
         if uri == 0 {
             break;
         }
-        read[i] = Number(bytes.forget(number(bytes, start, uri, plan)?.0 as usize) as u64);
+        let value = bytes.forget(number(bytes, start, uri, plan) as usize) as u64;
+        if value & 0xF == 0 {
+            return Err(Reason::from_number((value >> 4) as u8).unwrap_or(Reason::NotANumber));
+        }
+        read[i] = Number(value);
         i += 1;
     }
     match read {
@@ -195,12 +202,20 @@ fn numbers<B: Bytes>(
     }
 }
 
-/// The caller number of the URI whose scheme ends at a mark.
+/// The caller number of the URI whose scheme ends at a mark; or, with a low nibble that
+/// no number has, the reason why there is none. One register: a function that returns
+/// through a pointer may leave that pointer in `r0`, which the verifier refuses.
 #[inline(never)]
-fn number<B: Bytes>(bytes: &B, start: usize, lane: u64, plan: &Plan) -> Result<Number, Reason> {
+fn number<B: Bytes>(bytes: &B, start: usize, lane: u64, plan: &Plan) -> u64 {
     let form = (lane >> 14) as u8 & 3;
-    let dialled = uri::read(bytes, start + headers::offset(lane) + 1, form)?;
-    plan.resolve(&dialled)
+    let number = match uri::read(bytes, start + headers::offset(lane) + 1, form) {
+        Ok(dialled) => plan.resolve(&dialled),
+        Err(reason) => Err(reason),
+    };
+    match number {
+        Ok(number) => number.0,
+        Err(reason) => (reason as u64) << 4,
+    }
 }
 
 /// Whether the mode for all trunks enforces blocks.

@@ -99,10 +99,12 @@ impl Dialled {
 struct Readings {
     number: Number,
     conflict: bool,
+    /// A reading had more digits than an E.164 number.
+    too_long: bool,
 }
 
 impl Readings {
-    const NONE: Readings = Readings { number: Number::NONE, conflict: false };
+    const NONE: Readings = Readings { number: Number::NONE, conflict: false, too_long: false };
 
     fn add(&mut self, reading: Option<Number>) {
         if let Some(number) = reading {
@@ -137,7 +139,7 @@ impl Plan {
             Err(Reason::AmbiguousNumber)
         } else if readings.number != Number::NONE {
             Ok(readings.number)
-        } else if dialled.count > DIGITS_MAX {
+        } else if dialled.count > DIGITS_MAX || readings.too_long {
             Err(Reason::TooManyDigits)
         } else {
             Err(Reason::AmbiguousNumber)
@@ -151,7 +153,7 @@ impl Plan {
             return;
         }
         if self.formats & FORMAT_NATIONAL != 0 {
-            readings.add(self.behind_trunk_prefix(dialled));
+            self.behind_trunk_prefix(dialled, readings);
         }
         let Some(digits) = dialled.behind(0) else {
             return;
@@ -173,10 +175,12 @@ impl Plan {
             readings.add(self.e164(digits));
         }
         if self.formats & FORMAT_BARE_NATIONAL != 0 {
-            readings.add(self.national(digits));
+            self.national(digits, readings);
         }
-        if self.formats & FORMAT_SUBSCRIBER != 0 {
-            readings.add(join(self.area, digits).and_then(|digits| self.national(digits)));
+        if self.formats & FORMAT_SUBSCRIBER != 0
+            && let Some(digits) = join(self.area, digits)
+        {
+            self.national(digits, readings);
         }
     }
 
@@ -188,14 +192,14 @@ impl Plan {
             readings.add(dialled.behind(prefix).and_then(|digits| self.e164(digits)));
             return;
         }
-        readings.add(self.behind_trunk_prefix(dialled));
+        self.behind_trunk_prefix(dialled, readings);
         let Some(digits) = dialled.behind(0) else {
             return;
         };
         // A short code is no national number, and digits that begin with the country
         // code may be the whole number.
         if digits.len() > self.short_digits as u32 && !digits.starts_with(self.country) {
-            readings.add(self.national(digits));
+            self.national(digits, readings);
         }
     }
 
@@ -210,20 +214,25 @@ impl Plan {
         None
     }
 
-    fn behind_trunk_prefix(&self, dialled: &Dialled) -> Option<Number> {
+    fn behind_trunk_prefix(&self, dialled: &Dialled, readings: &mut Readings) {
         let top = Digits(dialled.top() & !0xF | DIGITS_MAX as u64);
-        if self.trunk_prefix.is_empty() || !top.starts_with(self.trunk_prefix) {
-            return None;
+        if !self.trunk_prefix.is_empty()
+            && top.starts_with(self.trunk_prefix)
+            && let Some(digits) = dialled.behind(self.trunk_prefix.len())
+        {
+            self.national(digits, readings);
         }
-        self.national(dialled.behind(self.trunk_prefix.len())?)
     }
 
     /// A national (significant) number, behind the country code.
-    fn national(&self, digits: Digits) -> Option<Number> {
+    fn national(&self, digits: Digits, readings: &mut Readings) {
         if digits.first() == 0 {
-            return None;
+            return;
         }
-        Some(Number::e164(join(self.country, digits)?))
+        match join(self.country, digits) {
+            Some(digits) => readings.add(Some(Number::e164(digits))),
+            None => readings.too_long = true,
+        }
     }
 
     /// An E.164 number, as long as it can be one.

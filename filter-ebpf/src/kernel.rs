@@ -125,8 +125,8 @@ impl Gate for Kernel {
     }
 
     #[inline(always)]
-    fn profile(&self, trunk: u32) -> Option<Profile> {
-        maps::PROFILES.get(self.generation * TRUNKS_MAX + trunk).copied()
+    fn profile(&self, trunk: u32) -> Option<&Profile> {
+        maps::PROFILES.get(self.generation * TRUNKS_MAX + trunk)
     }
 
     #[inline(always)]

@@ -24,10 +24,6 @@ use crate::packet::PacketBytes;
 /// Entry point. `xdp.frags` (Linux 5.18): also behind an MTU above one page.
 #[xdp(frags)]
 pub fn palang(ctx: XdpContext) -> u32 {
-    let x = unsafe { (*ctx.ctx).ingress_ifindex as u64 };
-    unsafe {
-        core::arch::asm!("if {0} s> 77 goto {1}", in(reg) x, label { unsafe { core::ptr::read_volatile(8 as *const u8); } })
-    };
     let Some(scratch) = maps::SCRATCH.get_ptr_mut(0) else {
         return XDP_PASS;
     };

@@ -178,8 +178,8 @@ impl Gate for HostGate {
             .map_or(0, |(_, _, trunk)| *trunk)
     }
 
-    fn profile(&self, trunk: u32) -> Option<Profile> {
-        self.profiles.get(trunk as usize).copied()
+    fn profile(&self, trunk: u32) -> Option<&Profile> {
+        self.profiles.get(trunk as usize)
     }
 
     fn refused_until(&self, key: &FragmentKey) -> u64 {

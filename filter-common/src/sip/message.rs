@@ -20,12 +20,10 @@ const METHOD_LEN: usize = 7;
 const VERSION: u64 = u64::from_le_bytes(*b" sip/2.0");
 const VERSION_CASE: u64 = u64::from_le_bytes(*b"\0\x20\x20\x20\0\0\0\0");
 
-/// Finds the Request-URI of an INVITE in the datagram at `start`, `len` bytes long.
-///
-/// # Errors
-/// [`Reason::NotInvite`]. Methods are case-sensitive (RFC 3261 §7.1).
+/// The offset of the Request-URI of an INVITE in the datagram at `start`, `len` bytes
+/// long; 0: it is none. Methods are case-sensitive (RFC 3261 §7.1).
 #[inline(never)]
-pub fn request_uri<B: Bytes>(bytes: &B, start: usize, len: usize) -> Result<usize, Reason> {
+pub fn request_uri<B: Bytes>(bytes: &B, start: usize, len: usize) -> usize {
     let mut at = start;
     let mut skipped = 0;
     while skipped < CRLF_MAX && bytes.be16(at) == Some(0x0D0A) {
@@ -34,9 +32,9 @@ pub fn request_uri<B: Bytes>(bytes: &B, start: usize, len: usize) -> Result<usiz
     }
     match bytes.word(at) {
         Some(word) if word & METHOD_MASK == METHOD && at + METHOD_LEN < start + len => {
-            Ok(at + METHOD_LEN)
+            at + METHOD_LEN
         }
-        _ => Err(Reason::NotInvite),
+        _ => 0,
     }
 }
 

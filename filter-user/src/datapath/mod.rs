@@ -67,6 +67,15 @@ impl Replay {
         Ok(Replay { ebpf })
     }
 
+    /// Another policy on the same maps, and no memory of attempts and fragments.
+    ///
+    /// # Errors
+    /// A policy with more entries than the maps were made for; a failing system call.
+    pub fn replace(&mut self, policy: &Policy) -> Result<(), Error> {
+        write::clear(&mut self.ebpf)?;
+        write::policy(&mut self.ebpf, policy)
+    }
+
     /// Judges an Ethernet frame as if it had arrived at `time`, in nanoseconds.
     ///
     /// # Errors
@@ -144,9 +153,9 @@ impl Replay {
 /// `XDP_DROP` (`enum xdp_action`, Linux `include/uapi/linux/bpf.h`).
 const XDP_DROP: u32 = 1;
 
-/// Capacity for so many entries: a map of capacity 0 does not load.
+/// Capacity for so many entries, and for a policy that replaces this one.
 fn room(entries: usize) -> u32 {
-    entries.max(1) as u32
+    (entries as u32).max(64)
 }
 
 fn program(ebpf: &mut Ebpf) -> Result<&mut Xdp, Error> {

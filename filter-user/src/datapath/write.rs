@@ -3,7 +3,9 @@
 use aya::Ebpf;
 use aya::maps::lpm_trie::Key;
 use aya::maps::{Array, HashMap, LpmTrie, Map, MapError};
-use filter_common::abi::{Allow, PORT_WORDS, PrefixKey, TRUNKS_MAX};
+use filter_common::abi::{
+    Allow, Attempt, AttemptKey, Block, FragmentKey, PORT_WORDS, PrefixKey, TRUNKS_MAX,
+};
 
 use super::error::Error;
 use super::raw::Raw;
@@ -53,6 +55,37 @@ pub fn policy(ebpf: &mut Ebpf, policy: &Policy) -> Result<(), Error> {
     }
     set(ebpf, "SETTINGS", GENERATION, Raw(policy.settings))?;
     set(ebpf, "GENERATION", 0, GENERATION)
+}
+
+/// Takes everything out of the maps, also the program's own memory.
+pub fn clear(ebpf: &mut Ebpf) -> Result<(), Error> {
+    for name in ["PROTECTED", "ALLOWED_PREFIXES"] {
+        clear_trie::<[u8; 8], Raw<Allow>>(ebpf, name)?;
+    }
+    clear_trie::<[u8; 8], Raw<Block>>(ebpf, "BLOCKED_PREFIXES")?;
+    clear_trie::<[u8; 20], u32>(ebpf, "TRUNKS")?;
+    clear_hash::<u64, Raw<Allow>>(ebpf, "ALLOWED_NUMBERS")?;
+    clear_hash::<u64, Raw<Block>>(ebpf, "BLOCKED_NUMBERS")?;
+    clear_hash::<Raw<AttemptKey>, Raw<Attempt>>(ebpf, "ATTEMPTS")?;
+    clear_hash::<Raw<FragmentKey>, u64>(ebpf, "FRAGMENTS")
+}
+
+fn clear_trie<K: aya::Pod, V: aya::Pod>(ebpf: &mut Ebpf, name: &'static str) -> Result<(), Error> {
+    let mut trie: LpmTrie<_, K, V> = map(ebpf, name)?;
+    let keys: Result<Vec<_>, _> = trie.keys().collect();
+    for key in keys.map_err(|error| Error::map(name, error))? {
+        trie.remove(&key).map_err(|error| Error::map(name, error))?;
+    }
+    Ok(())
+}
+
+fn clear_hash<K: aya::Pod, V: aya::Pod>(ebpf: &mut Ebpf, name: &'static str) -> Result<(), Error> {
+    let mut hash: HashMap<_, K, V> = map(ebpf, name)?;
+    let keys: Result<Vec<_>, _> = hash.keys().collect();
+    for key in keys.map_err(|error| Error::map(name, error))? {
+        hash.remove(&key).map_err(|error| Error::map(name, error))?;
+    }
+    Ok(())
 }
 
 fn insert_allow(ebpf: &mut Ebpf, subject: Subject, allow: Allow) -> Result<(), Error> {

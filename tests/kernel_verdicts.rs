@@ -1,0 +1,97 @@
+//! Verdicts of the real program in the kernel, always beside those of the host.
+//!
+//! `cargo xtask kernels` runs these tests on other kernels too.
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test panics where it fails")]
+
+use filter_common::abi::{EVENT_FROM, EVENT_PAI, EVENT_TWO_IDENTITIES};
+use filter_common::number::Number;
+use palang::policy::{Policy, Subject};
+use palang_tests::gates::{Gates, reason};
+use palang_tests::invites;
+use palang_tests::packet::Layers;
+
+/// Verified instructions allowed on any kernel (the kernel's own limit is 1,000,000).
+const VERIFIED_MAX: u32 = 250_000;
+/// Some time of a capture: 2026-11-24T08:00:00Z.
+const NOW: u64 = 1_795_507_200_000_000_000;
+
+#[test]
+fn the_verifier_walks_few_enough_instructions() {
+    let verified = Gates::new(&Policy::default()).kernel().verified_instructions().unwrap();
+    let verified = verified.expect("Linux 5.16 or newer");
+    println!("verified instructions: {verified} of {VERIFIED_MAX}");
+    assert!(verified <= VERIFIED_MAX);
+}
+
+#[test]
+fn hand_written_invites_are_read_as_a_person_reads_them() {
+    let mut gates = Gates::new(&Policy::default());
+    let mut failures = Vec::new();
+    for invite in invites::all() {
+        gates.replace(&invite.policy());
+        for layers in Layers::ALL {
+            let event = gates.judge(&layers.frame(&invite.message()), NOW);
+            let mut told = format!("{} {}", reason(&event).name(), event.number);
+            let mut expected =
+                format!("{} {}", invite.reason, invite.caller.as_deref().unwrap_or(""));
+            if let Some(callers) = &invite.callers {
+                expected.push_str(&callers[0]);
+                assert_ne!(event.flags & EVENT_TWO_IDENTITIES, 0, "{}", invite.name);
+            }
+            if let Some(identity) = &invite.identity {
+                expected.push_str(&format!(" {identity}"));
+                told.push_str(match event.identity {
+                    EVENT_FROM => " from",
+                    EVENT_PAI => " pai",
+                    _ => "",
+                });
+            }
+            if told != expected {
+                failures.push(format!(
+                    "{} {layers:?}: {told}, expected {expected}: {}",
+                    invite.name, invite.why
+                ));
+                break;
+            }
+        }
+    }
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
+#[test]
+fn blocking_the_caller_refuses_and_blocking_a_neighbour_does_not() {
+    let mut gates = Gates::new(&Policy::default());
+    for invite in invites::all().iter().filter(|invite| invite.caller.is_some()) {
+        let frame = Layers::IPV4.frame(&invite.message());
+        gates.replace(&invite.policy());
+        let number = gates.judge(&frame, NOW).number;
+
+        let mut policy = invite.policy();
+        policy.block(Subject::Number(number), 0, 0);
+        gates.replace(&policy);
+        assert_eq!(reason(&gates.judge(&frame, NOW)).name(), "blocked-number", "{}", invite.name);
+
+        let mut policy = invite.policy();
+        for neighbour in neighbours(number) {
+            policy.block(Subject::Number(neighbour), 0, 0);
+        }
+        gates.replace(&policy);
+        assert_eq!(reason(&gates.judge(&frame, NOW)).name(), "not-blocked", "{}", invite.name);
+    }
+}
+
+/// Numbers that share most digits with this one: longer, shorter, one digit off, local.
+fn neighbours(number: Number) -> Vec<Number> {
+    use filter_common::number::Digits;
+    let text = number.to_string();
+    let parse = |text: &str| Digits::parse(text).map(Number::e164);
+    let mut neighbours = vec![
+        parse(&format!("{text}0")),
+        parse(&text[..text.len() - 1]),
+        parse(&text[1..]),
+        parse(&format!("{}{}", &text[..text.len() - 1], (number.digits().0 >> 4 & 1) ^ 1)),
+        Digits::parse(&text).and_then(Number::local),
+    ];
+    neighbours.push(parse(&text));
+    neighbours.into_iter().flatten().filter(|neighbour| *neighbour != number).collect()
+}

@@ -1,0 +1,73 @@
+//! Frames around a SIP message.
+
+use etherparse::{PacketBuilder, VlanId};
+
+/// Source and destination of all frames here.
+pub const PORTS: (u16, u16) = (5060, 5060);
+/// IPv4 source, as an event has it.
+pub const SOURCE4: [u8; 4] = [10, 0, 0, 1];
+const DESTINATION4: [u8; 4] = [10, 0, 0, 2];
+const MAC: [[u8; 6]; 2] = [[2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2]];
+
+/// What stands around the message.
+#[derive(Clone, Copy, Debug)]
+pub struct Layers {
+    /// IPv6 instead of IPv4.
+    pub ipv6: bool,
+    /// VLAN tags, 0 to 2.
+    pub vlans: u8,
+}
+
+impl Layers {
+    /// All six of them.
+    pub const ALL: [Layers; 6] = [
+        Layers { ipv6: false, vlans: 0 },
+        Layers { ipv6: false, vlans: 1 },
+        Layers { ipv6: false, vlans: 2 },
+        Layers { ipv6: true, vlans: 0 },
+        Layers { ipv6: true, vlans: 1 },
+        Layers { ipv6: true, vlans: 2 },
+    ];
+
+    /// Plain IPv4.
+    pub const IPV4: Layers = Layers::ALL[0];
+
+    /// An Ethernet frame with the message in one UDP datagram.
+    ///
+    /// # Panics
+    /// When the message does not fit a datagram.
+    #[must_use]
+    pub fn frame(self, message: &[u8]) -> Vec<u8> {
+        let link = PacketBuilder::ethernet2(MAC[0], MAC[1]);
+        let mut source6 = [0; 16];
+        (source6[0], source6[15]) = (0xfd, 1);
+        let mut destination6 = source6;
+        destination6[15] = 2;
+        let vlan = |id| VlanId::try_new(id).unwrap();
+        macro_rules! network {
+            ($link:expr) => {{
+                let link = $link;
+                let network = if self.ipv6 {
+                    link.ipv6(source6, destination6, 64)
+                } else {
+                    link.ipv4(SOURCE4, DESTINATION4, 64)
+                };
+                let transport = network.udp(PORTS.0, PORTS.1);
+                let mut frame = Vec::with_capacity(transport.size(message.len()));
+                transport.write(&mut frame, message).unwrap();
+                frame
+            }};
+        }
+        match self.vlans {
+            0 => network!(link),
+            1 => network!(link.single_vlan(vlan(7))),
+            _ => network!(link.double_vlan(vlan(100), vlan(7))),
+        }
+    }
+}
+
+/// A message with the line ends of SIP.
+#[must_use]
+pub fn crlf(text: &str) -> Vec<u8> {
+    text.replace('\n', "\r\n").into_bytes()
+}
