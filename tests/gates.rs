@@ -32,6 +32,15 @@ impl Gates {
         self.host = HostGate::new(policy);
     }
 
+    /// Sets the override in both, and nothing else.
+    ///
+    /// # Panics
+    /// When the kernel does not take it.
+    pub fn set_override(&mut self, until: u64) {
+        self.kernel.set_override(until).unwrap_or_else(|error| panic!("{error}"));
+        self.host.set_override(until);
+    }
+
     /// Judges a frame with both.
     ///
     /// # Panics

@@ -4,6 +4,8 @@
 pub mod gates;
 pub mod invites;
 pub mod packet;
+pub mod reference;
+pub mod seeds;
 
 use std::path::PathBuf;
 

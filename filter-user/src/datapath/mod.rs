@@ -76,6 +76,14 @@ impl Replay {
         write::policy(&mut self.ebpf, policy)
     }
 
+    /// Nothing is refused before this time.
+    ///
+    /// # Errors
+    /// A failing system call.
+    pub fn set_override(&mut self, until: u64) -> Result<(), Error> {
+        write::set_override(&mut self.ebpf, until)
+    }
+
     /// Judges an Ethernet frame as if it had arrived at `time`, in nanoseconds.
     ///
     /// # Errors

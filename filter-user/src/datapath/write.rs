@@ -20,7 +20,7 @@ pub fn policy(ebpf: &mut Ebpf, policy: &Policy) -> Result<(), Error> {
     if policy.trunks.len() > TRUNKS_MAX as usize {
         return Err(Error::TooManyTrunks(policy.trunks.len()));
     }
-    set(ebpf, "OVERRIDE", 0, policy.override_until)?;
+    set_override(ebpf, policy.override_until)?;
     for (subject, allow) in &policy.protected {
         insert_prefix(ebpf, "PROTECTED", *subject, Raw(*allow))?;
     }
@@ -55,6 +55,11 @@ pub fn policy(ebpf: &mut Ebpf, policy: &Policy) -> Result<(), Error> {
     }
     set(ebpf, "SETTINGS", GENERATION, Raw(policy.settings))?;
     set(ebpf, "GENERATION", 0, GENERATION)
+}
+
+/// Nothing is refused before this time.
+pub fn set_override(ebpf: &mut Ebpf, until: u64) -> Result<(), Error> {
+    set(ebpf, "OVERRIDE", 0, until)
 }
 
 /// Takes everything out of the maps, also the program's own memory.

@@ -1,27 +1,13 @@
-//! Verdicts of the real program in the kernel, always beside those of the host.
-//!
-//! `cargo xtask kernels` runs these tests on other kernels too.
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test panics where it fails")]
+//! The hand-written INVITEs: what a person reads in them, the kernel reads too.
 
 use filter_common::abi::{EVENT_FROM, EVENT_PAI, EVENT_TWO_IDENTITIES};
-use filter_common::number::Number;
+use filter_common::number::{Digits, Number};
 use palang::policy::{Policy, Subject};
 use palang_tests::gates::{Gates, reason};
 use palang_tests::invites;
 use palang_tests::packet::Layers;
 
-/// Verified instructions allowed on any kernel (the kernel's own limit is 1,000,000).
-const VERIFIED_MAX: u32 = 250_000;
-/// Some time of a capture: 2026-11-24T08:00:00Z.
-const NOW: u64 = 1_795_507_200_000_000_000;
-
-#[test]
-fn the_verifier_walks_few_enough_instructions() {
-    let verified = Gates::new(&Policy::default()).kernel().verified_instructions().unwrap();
-    let verified = verified.expect("Linux 5.16 or newer");
-    println!("verified instructions: {verified} of {VERIFIED_MAX}");
-    assert!(verified <= VERIFIED_MAX);
-}
+use crate::NOW;
 
 #[test]
 fn hand_written_invites_are_read_as_a_person_reads_them() {
@@ -82,7 +68,6 @@ fn blocking_the_caller_refuses_and_blocking_a_neighbour_does_not() {
 
 /// Numbers that share most digits with this one: longer, shorter, one digit off, local.
 fn neighbours(number: Number) -> Vec<Number> {
-    use filter_common::number::Digits;
     let text = number.to_string();
     let parse = |text: &str| Digits::parse(text).map(Number::e164);
     let mut neighbours = vec![

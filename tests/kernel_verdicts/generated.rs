@@ -1,0 +1,241 @@
+//! Generated and mutated messages: host and kernel agree on all of them, every spelling of
+//! a number is that number, and nothing is refused that a second reader finds doubtful.
+
+use std::cell::RefCell;
+
+use filter_common::abi::Verdict;
+use filter_common::number::{Digits, Number};
+use palang::policy::{Policy, Subject};
+use palang_tests::gates::{Gates, reason};
+use palang_tests::packet::{Layers, crlf};
+use palang_tests::{invites, reference, seeds};
+use proptest::prelude::*;
+use proptest::sample::{Index, select};
+use proptest::test_runner::{Config, TestRunner};
+
+use crate::NOW;
+
+fn run<S: Strategy>(cases: u32, strategy: S, test: impl Fn(S::Value) -> Result<(), TestCaseError>) {
+    let config = Config { cases, failure_persistence: None, ..Config::default() };
+    if let Err(error) = TestRunner::new(config).run(&strategy, test) {
+        panic!("{error}");
+    }
+}
+
+fn layers() -> impl Strategy<Value = Layers> {
+    select(&Layers::ALL[..])
+}
+
+/// A way to write `62` + national digits in a URI, under a plan with prefix 001.
+fn spelling(national: &str, form: usize) -> String {
+    let separated: String = national.chars().flat_map(|digit| [digit, '-']).collect();
+    match form {
+        0 => format!("<sip:+62{national}@x>"),
+        1 => format!("<sip:62{national}@x;user=phone>"),
+        2 => format!("<sip:0{national}@x>;tag=a"),
+        3 => format!("<sip:00162{national}@x>"),
+        4 => format!("<sips:%2b62{national}@x>"),
+        5 => format!("<sip:+62-{separated}@x>"),
+        6 => format!("<sip:+62.({national}@x>"),
+        7 => format!("<tel:+62{national};cpc=ordinary>"),
+        8 => format!("<tel:0{national}>"),
+        9 => format!("<tel:{national};phone-context=+62>"),
+        10 => format!("<sip:0{national};phone-context=+62@x;user=phone>"),
+        11 => format!("sip:+62{national}@x"),
+        12 => format!("tel:+62{national};tag=a"),
+        13 => format!("<sip:+62{national};verstat=TN-Validation-Passed@x>"),
+        14 => format!("<sip:+62{national}:secret@x>"),
+        15 => format!("<SIP:%30{national}@x>"),
+        _ => format!("<sip:+62{national}@[2001:db8::1]:5080;transport=udp?a=b>"),
+    }
+}
+
+/// A header name and what stands before the address.
+fn dressing(style: usize) -> (&'static str, &'static str) {
+    match style {
+        0 => ("From: ", ""),
+        1 => ("f:", ""),
+        2 => ("FROM \t:\t", "Budi Santoso "),
+        3 => ("from:\n ", "\"\" "),
+        4 => ("From: ", r#""a \" <sip:+6281111111@x> \\" "#),
+        5 => ("From: ", "\"0811111111\"\n\t"),
+        _ => ("F : ", "\"<tel:+6281111111>;tag=x\""),
+    }
+}
+
+#[test]
+fn every_spelling_of_a_number_is_that_number() {
+    let mut policy = Policy::default();
+    policy.trunks[0].profile.plan.international[0] = Digits::parse("001").unwrap();
+    let gates = RefCell::new(Gates::new(&policy));
+    let strategy = ("[1-9][0-9]{6,10}", 0..17usize, 0..7usize, layers());
+    run(6_000, strategy, |(national, form, style, layers)| {
+        let (name, display) = dressing(style);
+        // A bare URI has no display name.
+        let display = if matches!(form, 11 | 12) { "" } else { display };
+        let message = format!(
+            "INVITE sip:112@psap.example SIP/2.0\nTo: <sip:112@x>\n{name}{display}{}\ni: 1\n\n",
+            spelling(&national, form)
+        );
+        let event = gates.borrow_mut().judge(&layers.frame(&crlf(&message)), NOW);
+        // Digits that begin with the country code may be the whole number already.
+        let ambiguous = form == 9 && national.starts_with("62");
+        let expected = if ambiguous { String::new() } else { format!("62{national}") };
+        prop_assert_eq!(
+            event.number.to_string(),
+            expected,
+            "{} in {}",
+            reason(&event).name(),
+            message
+        );
+        Ok(())
+    });
+}
+
+/// A change of a message.
+#[derive(Clone, Debug)]
+enum Change {
+    Set(Index, u8),
+    Insert(Index, Vec<u8>),
+    Remove(Index, u8),
+    RepeatLine(Index, Index),
+    RemoveLine(Index),
+    Cut(Index),
+}
+
+fn change() -> impl Strategy<Value = Change> {
+    // What the reader looks for, more often than chance would bring it.
+    let tokens = [
+        "\r\n",
+        "\n",
+        "\r",
+        "\r\n ",
+        "\r\n\r\n",
+        "<",
+        ">",
+        "\"",
+        "\\",
+        ";tag=",
+        ";",
+        ":",
+        "@",
+        ",",
+        "%2B",
+        "%40",
+        "+",
+        "0",
+        "62",
+        "f: ",
+        "From: ",
+        "To: ",
+        "i:",
+        "sip:",
+        "tel:",
+        " ",
+        "\t",
+        "\0",
+        ";phone-context=+62",
+        "P-Asserted-Identity: <tel:+628111>",
+        "=",
+        "é",
+    ];
+    prop_oneof![
+        (any::<Index>(), any::<u8>()).prop_map(|(at, byte)| Change::Set(at, byte)),
+        (any::<Index>(), select(tokens.to_vec()))
+            .prop_map(|(at, token)| Change::Insert(at, token.as_bytes().to_vec())),
+        (any::<Index>(), 1..20u8).prop_map(|(at, len)| Change::Remove(at, len)),
+        (any::<Index>(), any::<Index>()).prop_map(|(from, to)| Change::RepeatLine(from, to)),
+        any::<Index>().prop_map(Change::RemoveLine),
+        any::<Index>().prop_map(Change::Cut),
+    ]
+}
+
+fn apply(message: &mut Vec<u8>, change: &Change) {
+    let lines = |message: &[u8]| -> Vec<Vec<u8>> {
+        message.split_inclusive(|byte| *byte == b'\n').map(<[u8]>::to_vec).collect()
+    };
+    if message.is_empty() {
+        return;
+    }
+    match change {
+        Change::Set(at, byte) => {
+            let at = at.index(message.len());
+            message[at] = *byte;
+        }
+        Change::Insert(at, token) => {
+            let at = at.index(message.len());
+            message.splice(at..at, token.iter().copied());
+        }
+        Change::Remove(at, len) => {
+            let at = at.index(message.len());
+            let end = (at + usize::from(*len)).min(message.len());
+            message.drain(at..end);
+        }
+        Change::RepeatLine(from, to) => {
+            let mut lines = lines(message);
+            let line = lines[from.index(lines.len())].clone();
+            let to = to.index(lines.len());
+            lines.insert(to, line);
+            *message = lines.concat();
+        }
+        Change::RemoveLine(at) => {
+            let mut lines = lines(message);
+            lines.remove(at.index(lines.len()));
+            *message = lines.concat();
+        }
+        Change::Cut(at) => message.truncate(at.index(message.len())),
+    }
+}
+
+#[test]
+fn mutated_messages_are_refused_only_when_a_second_reader_agrees() {
+    let mut policy = Policy::default();
+    let mut originals: Vec<Vec<u8>> =
+        invites::all().iter().map(invites::Invite::message).filter(|m| m.len() < 1400).collect();
+    originals.extend(seeds::all().into_iter().filter(|message| message.len() < 3000));
+    let mut probe = Gates::new(&policy);
+    let mut blocked = std::collections::HashSet::new();
+    for message in &originals {
+        let number = probe.judge(&Layers::IPV4.frame(message), NOW).number;
+        if number != Number::NONE && blocked.insert(number) {
+            policy.block(Subject::Number(number), 0, 0);
+        }
+    }
+    let gates = RefCell::new(Gates::new(&policy));
+    let refused = std::cell::Cell::new(0);
+    let strategy = (any::<Index>(), prop::collection::vec(change(), 0..6), layers());
+    run(24_000, strategy, |(original, changes, layers)| {
+        let mut message = original.get(&originals).clone();
+        for change in &changes {
+            apply(&mut message, change);
+        }
+        let event = gates.borrow_mut().judge(&layers.frame(&message), NOW);
+        if event.verdict != Verdict::Pass as u8 {
+            refused.set(refused.get() + 1);
+            if let Err(doubt) = reference::is_call_from(&message, event.number) {
+                return Err(TestCaseError::fail(format!("{doubt}: {}", message.escape_ascii())));
+            }
+        }
+        Ok(())
+    });
+    assert!(refused.get() > 1_000, "only {} of 24,000 were refused at all", refused.get());
+}
+
+#[test]
+fn frames_of_noise_pass() {
+    let mut policy = Policy::default();
+    policy.block(Subject::Prefix(Digits::parse("6").unwrap()), 0, 0);
+    let gates = RefCell::new(Gates::new(&policy));
+    // Behind real headers up to a random depth.
+    let whole =
+        Layers::ALL.map(|layers| layers.frame(b"INVITE sip:112@x SIP/2.0\r\nFrom: <sip:+6"));
+    let strategy =
+        (select(whole.to_vec()), any::<Index>(), prop::collection::vec(any::<u8>(), 14..200));
+    run(4_000, strategy, |(mut frame, at, noise)| {
+        frame.truncate(at.index(frame.len()));
+        frame.extend(noise);
+        let event = gates.borrow_mut().judge(&frame, NOW);
+        prop_assert_eq!(event.verdict, Verdict::Pass as u8);
+        Ok(())
+    });
+}

@@ -1,0 +1,41 @@
+//! Loading the program: what the verifier needs, which capabilities.
+
+use caps::{CapSet, Capability};
+use palang::datapath::Replay;
+use palang::policy::Policy;
+use palang_tests::gates::Gates;
+
+/// Verified instructions allowed on any kernel (the kernel's own limit is 1,000,000).
+const VERIFIED_MAX: u32 = 250_000;
+
+#[test]
+fn the_verifier_walks_few_enough_instructions() {
+    let verified = Gates::new(&Policy::default()).kernel().verified_instructions().unwrap();
+    let verified = verified.expect("Linux 5.16 or newer");
+    println!("verified instructions: {verified} of {VERIFIED_MAX}");
+    assert!(verified <= VERIFIED_MAX);
+}
+
+#[test]
+fn three_capabilities_are_enough() {
+    // Capabilities belong to a thread.
+    std::thread::spawn(|| {
+        let enough = [Capability::CAP_BPF, Capability::CAP_NET_ADMIN, Capability::CAP_PERFMON];
+        caps::set(None, CapSet::Effective, &enough.into_iter().collect()).unwrap();
+        let _ = Gates::new(&Policy::default());
+    })
+    .join()
+    .expect("loads with CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON");
+}
+
+#[test]
+fn without_capabilities_it_is_refused_with_what_to_do() {
+    let error = std::thread::spawn(|| {
+        caps::clear(None, CapSet::Effective).unwrap();
+        Replay::load(&Policy::default()).err().map(|error| error.to_string())
+    })
+    .join()
+    .unwrap()
+    .expect("refused");
+    assert!(error.contains("CAP_BPF"), "{error}");
+}

@@ -1,0 +1,16 @@
+//! Verdicts of the real program in the kernel, always beside those of the host.
+//!
+//! `cargo xtask kernels` runs these tests on other kernels too.
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test panics where it fails")]
+
+mod decision;
+mod events;
+mod fragments;
+mod generated;
+mod hand_written;
+mod loading;
+
+/// Some time of a capture: 2026-11-24T08:00:00Z, in nanoseconds.
+const NOW: u64 = 1_795_507_200_000_000_000;
+/// One second.
+const SECOND: u64 = 1_000_000_000;
