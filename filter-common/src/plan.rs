@@ -293,3 +293,122 @@ fn join(a: Digits, b: Digits) -> Option<Digits> {
     }
     Some(Digits(a.nibbles() | (b.nibbles() >> ((4 * a.len()) & 63)) | len as u64))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What `text`, digits with an optional `+`, reads as.
+    fn read(plan: &Plan, text: &str) -> Result<String, Reason> {
+        let plus = text.starts_with('+');
+        let (mut high, mut low, mut count) = (0u64, 0u64, 0);
+        for digit in text.bytes().filter(u8::is_ascii_digit) {
+            high = high << 4 | low >> 60;
+            low = low << 4 | u64::from(digit - b'0');
+            count += 1;
+        }
+        let dialled = Dialled { high, low, count, plus, context: Context::None };
+        plan.resolve(&dialled).map(|number| {
+            let local = if number.is_local() { "local " } else { "" };
+            format!("{local}{number}")
+        })
+    }
+
+    fn digits(text: &str) -> Digits {
+        Digits::parse(text).expect("digits")
+    }
+
+    fn plan(formats: u8, international: &[&str]) -> Plan {
+        let mut plan = Plan {
+            country: digits("62"),
+            trunk_prefix: digits("0"),
+            area: digits("21"),
+            formats,
+            short_digits: 6,
+            ..Plan::default()
+        };
+        for (slot, prefix) in plan.international.iter_mut().zip(international) {
+            *slot = digits(prefix);
+        }
+        plan
+    }
+
+    const AMBIGUOUS: Result<String, Reason> = Err(Reason::AmbiguousNumber);
+    const TOO_MANY: Result<String, Reason> = Err(Reason::TooManyDigits);
+
+    #[track_caller]
+    fn assert_read(plan: &Plan, text: &str, expected: &str) {
+        assert_eq!(read(plan, text).as_deref(), Ok(expected), "{text}");
+    }
+
+    #[test]
+    fn e164_and_national() {
+        let plan = plan(FORMAT_E164 | FORMAT_NATIONAL, &[]);
+        assert_read(&plan, "+6281234567890", "6281234567890");
+        assert_read(&plan, "6281234567890", "6281234567890");
+        assert_read(&plan, "081234567890", "6281234567890");
+        assert_read(&plan, "0811", "62811");
+        assert_read(&plan, "6581234567", "6581234567");
+        assert_read(&plan, "110", "local 110");
+        assert_read(&plan, "+123456789012345", "123456789012345");
+        for text in ["+620812", "+62", "0", "00812", "+0812", "+110", "620812345678"] {
+            assert_eq!(read(&plan, text), AMBIGUOUS, "{text}");
+        }
+        for text in ["+1234567890123456", "01234567890123456", "012345678901234"] {
+            assert_eq!(read(&plan, text), TOO_MANY, "{text}");
+        }
+    }
+
+    #[test]
+    fn an_international_prefix_decides_alone() {
+        let text = "0016581234567";
+        let both = FORMAT_E164 | FORMAT_NATIONAL;
+        assert_read(&plan(both, &["001"]), text, "6581234567");
+        assert_read(&plan(both, &["00"]), text, "16581234567");
+        assert_read(&plan(both, &["001", "00"]), text, "6581234567");
+        assert_eq!(read(&plan(both, &[]), text), AMBIGUOUS);
+        let indonesia = plan(both, &["01016", "01017", "001", "007", "008", "009"]);
+        assert_read(&indonesia, "010176281234567890", "6281234567890");
+        assert_read(&indonesia, "01017123456789012345", "123456789012345");
+        assert_eq!(read(&indonesia, "010171234567890123456"), TOO_MANY);
+        assert_eq!(read(&indonesia, "001"), AMBIGUOUS);
+        assert_eq!(read(&indonesia, "001620812345678"), AMBIGUOUS);
+    }
+
+    #[test]
+    fn two_readings_are_none() {
+        let plan = plan(FORMAT_E164 | FORMAT_BARE_NATIONAL, &[]);
+        assert_eq!(read(&plan, "81234567890"), AMBIGUOUS);
+        // With the country code twice it would be too long: one reading is left.
+        assert_read(&plan, "62812345678901", "62812345678901");
+    }
+
+    #[test]
+    fn subscribers_of_an_area() {
+        let mut plan = plan(FORMAT_SUBSCRIBER | FORMAT_NATIONAL, &[]);
+        assert_read(&plan, "5551234", "62215551234");
+        assert_read(&plan, "0215551234", "62215551234");
+        assert_read(&plan, "555123", "local 555123");
+        plan.short_digits = 5;
+        assert_read(&plan, "555123", "6221555123");
+    }
+
+    #[test]
+    fn prefixes_from_text() {
+        let plan = plan(FORMAT_E164 | FORMAT_NATIONAL, &["001"]);
+        for (text, expected) in [
+            ("+62812*", Some("62812")),
+            ("62812*", Some("62812")),
+            ("0812*", Some("62812")),
+            ("0016581*", Some("6581")),
+            ("62812", None),
+            ("*", Some("")),
+            ("+0*", None),
+            ("00812*", None),
+            ("08x*", None),
+        ] {
+            let expected = expected.map(digits).filter(|prefix| !prefix.is_empty());
+            assert_eq!(plan.prefix(text), expected, "{text}");
+        }
+    }
+}

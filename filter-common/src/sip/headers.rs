@@ -672,3 +672,153 @@ const _: () = {
     assert!(LETTER as usize + LETTERS.len() <= CLASS_COUNT);
     assert!(NAMES[3].ws() == NAMES_TO);
 };
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Marks of a header section behind the Request-URI, and the last state.
+    fn walk(headers: &str) -> (u8, Marks) {
+        let text = format!("sip:112@x SIP/2.0\r\n{}\r\n\r\n", headers.replace('\n', "\r\n"));
+        let mut marks = [0; 16];
+        let mut state = START;
+        for (offset, byte) in text.bytes().enumerate() {
+            let step = step(state, byte);
+            state = step as u8;
+            note(&mut marks, step, offset);
+        }
+        (state, marks)
+    }
+
+    fn count(marks: &Marks, mark: Mark) -> usize {
+        (0..4).filter(|lane| marks[mark as usize] >> (16 * lane) & 0xFFFF != 0).count()
+    }
+
+    #[test]
+    fn the_ends_are_never_left() {
+        for end in [END, BAD] {
+            for byte in 0..=255 {
+                assert_eq!(step(end, byte), u16::from(end));
+            }
+        }
+    }
+
+    #[test]
+    fn every_state_that_is_reached_can_end_well() {
+        // Backwards from the end, then forwards from the start.
+        let step_of =
+            |state: u8, class: usize| STEPS[usize::from(state) * CLASS_COUNT + class] as u8;
+        let mut good = [false; 256];
+        good[usize::from(END)] = true;
+        let mut reached = [false; 256];
+        reached[usize::from(START)] = true;
+        for _ in 0..256 {
+            for state in 0..=255u8 {
+                for class in 0..CLASS_COUNT {
+                    let next = step_of(state, class);
+                    if good[usize::from(next)] {
+                        good[usize::from(state)] = true;
+                    }
+                    if reached[usize::from(state)] {
+                        reached[usize::from(next)] = true;
+                    }
+                }
+            }
+        }
+        for state in 0..=255u8 {
+            let (good, reached) = (good[usize::from(state)], reached[usize::from(state)]);
+            assert!(!reached || good || state == BAD, "state {state} leads nowhere");
+        }
+    }
+
+    #[test]
+    fn no_control_character_or_bare_line_end_gets_through_an_address() {
+        for state in FROM.base..=255 {
+            for byte in [0, b'\n', 0x7F] {
+                let next = step(state, byte) as u8;
+                let line_end = byte == b'\n' && next != BAD;
+                assert!(next == BAD || line_end, "state {state}, byte {byte}");
+            }
+        }
+    }
+
+    #[test]
+    fn names_long_compact_in_any_case() {
+        for (name, mark) in [
+            ("From", Mark::From),
+            ("f", Mark::From),
+            ("FROM  ", Mark::From),
+            ("t", Mark::To),
+            ("tO\t", Mark::To),
+            ("i", Mark::CallId),
+            ("cALL-iD", Mark::CallId),
+            ("P-Asserted-Identity", Mark::Pai),
+        ] {
+            let (state, marks) = walk(&format!("{name}: <sip:1@x>"));
+            assert_eq!((state, count(&marks, mark)), (END, 1), "{name}");
+        }
+        for name in ["Fro", "Fromm", "X-From", "fr", "tt", "ii", "Call-IDs", "P-Asserted-Identit"] {
+            let (state, marks) = walk(&format!("{name}: <sip:1@x>"));
+            assert_eq!(state, END, "{name}");
+            for mark in [Mark::From, Mark::To, Mark::CallId, Mark::Pai] {
+                assert_eq!(count(&marks, mark), 0, "{name}");
+            }
+        }
+        for line in ["From x: y", "From\n : y", " From: y", ": y", "no colon", "a<b: y"] {
+            assert_eq!(walk(line).0, BAD, "{line}");
+        }
+    }
+
+    #[test]
+    fn a_tag_is_a_parameter_of_the_header() {
+        for (to, tagged) in [
+            ("<sip:112@x>;tag=a", true),
+            ("<sip:112@x> ; TAG = a", true),
+            ("<sip:112@x>\n ;\n tag\n =\n a", true),
+            ("sip:112@x;tag=a", true),
+            ("<urn:service:sos>;a=b;tag=c", true),
+            ("<sip:112@x>;tag=\"a\"", true),
+            ("<sip:112@x;tag=a>", false),
+            ("\"x;tag=a\" <sip:112@x>", false),
+            ("<sip:112@x>;tag=", false),
+            ("<sip:112@x>;tag", false),
+            ("<sip:112@x>;mytag=a", false),
+            ("<sip:112@x>;tags=a", false),
+            ("<sip:112@x>;a=\";tag=b\"", false),
+            ("<sip:112@x>;ta\n g=b", false),
+        ] {
+            let (state, marks) = walk(&format!("To: {to}"));
+            assert_eq!((state, count(&marks, Mark::ToTag)), (END, usize::from(tagged)), "{to}");
+        }
+    }
+
+    #[test]
+    fn values_of_a_list() {
+        for (pai, values, uris) in [
+            ("<sip:1@x>", 1, 1),
+            ("<sip:1@x>, <tel:2>", 2, 2),
+            ("tel:1, sip:2@x", 2, 2),
+            ("\"a, b\" <sip:1@x>", 1, 1),
+            ("<urn:x>,<tel:1>", 2, 1),
+            ("<sip:1@x>\nP-Asserted-Identity: <tel:2>", 2, 2),
+        ] {
+            let (state, marks) = walk(&format!("P-Asserted-Identity: {pai}"));
+            let counts = (state, count(&marks, Mark::PaiValue), count(&marks, Mark::PaiUri));
+            assert_eq!(counts, (END, values, uris), "{pai}");
+        }
+        assert_eq!(walk("From: <sip:1@x>, <sip:2@x>").0, BAD);
+    }
+
+    #[test]
+    fn a_display_name_is_no_uri() {
+        let (state, marks) = walk(r#"From: "<sip:1@x>" <sip:2@x>"#);
+        assert_eq!((state, count(&marks, Mark::FromUri)), (END, 1));
+        let (state, marks) = walk("From: sip <sip:2@x>");
+        assert_eq!((state, count(&marks, Mark::FromUri)), (END, 1));
+        for from in
+            ["sip:1@x <sip:2@x>", "\"a\" b <sip:1@x>", "\"a <sip:1@x>", "<sip:1@x", "<sip:1@y@x>"]
+        {
+            assert_eq!(walk(&format!("From: {from}")).0, BAD, "{from}");
+        }
+    }
+}

@@ -166,3 +166,41 @@ pub fn call_id_hash<B: Bytes>(bytes: &B, start: usize, len: usize) -> u64 {
     }
     hash
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bytes::Slice;
+
+    #[test]
+    fn an_invite_in_capitals_behind_empty_lines() {
+        for (message, expected) in [
+            ("INVITE sip:1", 7),
+            ("\r\n\r\nINVITE sip:1", 11),
+            ("invite sip:1", 0),
+            ("INVITES sip:1", 0),
+            ("\nINVITE sip:1", 0),
+            ("SIP/2.0 200 OK", 0),
+            ("\r\n\r\n", 0),
+        ] {
+            let bytes = Slice::from(message.as_bytes());
+            assert_eq!(request_uri(&bytes, 0, message.len()), expected, "{message:?}");
+        }
+    }
+
+    #[test]
+    fn call_ids_are_told_apart() {
+        let texts: Vec<String> = (1..40)
+            .map(|len| "a".repeat(len))
+            .chain((0..40).map(|i| format!("{i}@host")))
+            .chain([format!("{}b", "a".repeat(255)), format!("{}c", "a".repeat(255))])
+            .collect();
+        let mut hashes: Vec<_> = texts
+            .iter()
+            .map(|text| call_id_hash(&Slice::from(text.as_bytes()), 0, text.len()))
+            .collect();
+        hashes.sort_unstable();
+        hashes.dedup();
+        assert_eq!(hashes.len(), texts.len());
+    }
+}

@@ -285,3 +285,89 @@ const _: () = {
     assert!(PARAM_END < OTHER_PARAM);
     assert!(LETTER as usize + LETTERS.len() <= CLASS_COUNT);
 };
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bytes::Slice;
+
+    /// `+`, the digits, and the context that stands in a URI behind its scheme.
+    fn digits(uri: &str, form: Form) -> Result<String, Reason> {
+        let dialled = read(&Slice::from(uri.as_bytes()), 0, form as u8)?;
+        let mut text = String::from(if dialled.plus { "+" } else { "" });
+        let nibbles = u128::from(dialled.high) << 64 | u128::from(dialled.low);
+        for i in (0..dialled.count).rev() {
+            text.push_str(&(nibbles >> (4 * i) & 0xF).to_string());
+        }
+        match dialled.context {
+            Context::None => {}
+            Context::Global(digits) => text += &format!(" in {digits}"),
+            Context::Unknown => text += " in ?",
+        }
+        Ok(text)
+    }
+
+    #[test]
+    fn numbers_are_taken_from_user_parts() {
+        for (uri, form, expected) in [
+            ("+62812@x>", Form::Sip, "+62812"),
+            ("%2B62%38%312@x>", Form::Sip, "+62812"),
+            ("%2b62812@x>", Form::Sip, "+62812"),
+            ("0812:secret@x>", Form::Sip, "0812"),
+            ("0812;a=b;c@x>", Form::Sip, "0812"),
+            ("+62-(812).34%2D5@x>", Form::Sip, "+62812345"),
+            ("0812@x", Form::SipBare, "0812"),
+            ("+62812>", Form::Tel, "+62812"),
+            ("+62812;cpc=priority>", Form::Tel, "+62812"),
+            ("812;phone-context=+62>", Form::Tel, "812 in 62"),
+            ("812;PHONE-Context=+6-2;a=b@x>", Form::Sip, "812 in 62"),
+            ("812;phone-context=ims.example>", Form::Tel, "812 in ?"),
+            ("812;phone-context=>", Form::Tel, "812 in ?"),
+            ("812;phone-context=+62;phone-context=+1>", Form::Tel, "812 in ?"),
+            ("812;%70hone-context=+62>", Form::Tel, "812 in ?"),
+            ("812;phone-contexts=+62>", Form::Tel, "812"),
+            ("812;a=phone-context=+62>", Form::Tel, "812"),
+            ("0812 ", Form::TelBare, "0812"),
+            ("0812;tag=1", Form::TelBare, "0812"),
+        ] {
+            assert_eq!(digits(uri, form).as_deref(), Ok(expected), "{uri}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_number() {
+        use Reason::{NoUser, NotANumber, UriTooLong};
+        let long = format!("0812;{}@x>", "a".repeat(URI_MAX));
+        for (uri, form, expected) in [
+            ("10.0.1.199>", Form::Sip, NoUser),
+            ("10.0.1.199:5060>", Form::Sip, NoUser),
+            ("10.0.1.199;transport=udp>", Form::Sip, NoUser),
+            ("10.0.1.199\r", Form::SipBare, NoUser),
+            ("@x>", Form::Sip, NoUser),
+            (";a=b@x>", Form::Sip, NoUser),
+            ("--@x>", Form::Sip, NoUser),
+            ("+@x>", Form::Sip, NotANumber),
+            ("++62812@x>", Form::Sip, NotANumber),
+            ("62+812@x>", Form::Sip, NotANumber),
+            ("62%2B812@x>", Form::Sip, NotANumber),
+            ("0812%40evil@x>", Form::Sip, NotANumber),
+            ("0812%3B@x>", Form::Sip, NotANumber),
+            ("0812%@x>", Form::Sip, NotANumber),
+            ("0812%3@x>", Form::Sip, NotANumber),
+            ("08 12@x>", Form::Sip, NotANumber),
+            ("(021)%20555@x>", Form::Sip, NotANumber),
+            ("alice@x>", Form::Sip, NotANumber),
+            ("0812a@x>", Form::Sip, NotANumber),
+            ("*110@x>", Form::Sip, NotANumber),
+            ("110#@x>", Form::Sip, NotANumber),
+            ("0812?a@x>", Form::Sip, NotANumber),
+            ("0812@x>", Form::Tel, NotANumber),
+            ("0812:1>", Form::Tel, NotANumber),
+            (">", Form::Tel, NoUser),
+            ("0812", Form::Sip, UriTooLong),
+            (&long, Form::Sip, UriTooLong),
+        ] {
+            assert_eq!(digits(uri, form), Err(expected), "{uri}");
+        }
+    }
+}

@@ -44,27 +44,7 @@ impl Replay {
     /// Missing capabilities, a kernel without BPF, a program that the kernel's verifier
     /// refuses, a policy that does not fit the maps.
     pub fn load(policy: &Policy) -> Result<Replay, Error> {
-        let mut loader = EbpfLoader::new();
-        loader.override_global("REPLAY", &1u32, true);
-        let blocks = policy.blocks.len();
-        let numbers = policy
-            .blocks
-            .iter()
-            .filter(|(subject, _)| matches!(subject, Subject::Number(_)))
-            .count();
-        let cpus = nr_cpus().map_err(|(_, error)| Error::Cpus(error))? as u32;
-        let attempts = 2 * numbers as u32 + 128 * cpus;
-        loader
-            .map_max_entries("BLOCKED_NUMBERS", room(numbers))
-            .map_max_entries("BLOCKED_PREFIXES", room(blocks - numbers))
-            .map_max_entries("ALLOWED_NUMBERS", room(policy.allows.len()))
-            .map_max_entries("ALLOWED_PREFIXES", room(policy.allows.len()))
-            .map_max_entries("PROTECTED", room(policy.protected.len()))
-            .map_max_entries("ATTEMPTS", attempts.max(65_536));
-        let mut ebpf = loader.load(OBJECT).map_err(Error::load)?;
-        write::policy(&mut ebpf, policy)?;
-        program(&mut ebpf)?.load().map_err(Error::program)?;
-        Ok(Replay { ebpf })
+        Ok(Replay { ebpf: load(policy, Clock::Capture)? })
     }
 
     /// Another policy on the same maps, and no memory of attempts and fragments.
@@ -158,6 +138,39 @@ impl Replay {
     }
 }
 
+/// What the program takes for the time.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Clock {
+    /// The kernel's boot time.
+    Kernel,
+    /// The time of the frame that is replayed.
+    Capture,
+}
+
+/// Loads the program with a policy, on maps of its own.
+fn load(policy: &Policy, clock: Clock) -> Result<Ebpf, Error> {
+    let blocks = policy.blocks.len();
+    let numbers =
+        policy.blocks.iter().filter(|(subject, _)| matches!(subject, Subject::Number(_))).count();
+    let cpus = nr_cpus().map_err(|(_, error)| Error::Cpus(error))? as u32;
+    let attempts = 2 * numbers as u32 + 128 * cpus;
+    let mut loader = EbpfLoader::new();
+    // A constant for the verifier: a live filter has no code that reads another clock.
+    let replay = u32::from(clock == Clock::Capture);
+    loader
+        .override_global("REPLAY", &replay, true)
+        .map_max_entries("BLOCKED_NUMBERS", room(numbers))
+        .map_max_entries("BLOCKED_PREFIXES", room(blocks - numbers))
+        .map_max_entries("ALLOWED_NUMBERS", room(policy.allows.len()))
+        .map_max_entries("ALLOWED_PREFIXES", room(policy.allows.len()))
+        .map_max_entries("PROTECTED", room(policy.protected.len()))
+        .map_max_entries("ATTEMPTS", attempts.max(65_536));
+    let mut ebpf = loader.load(OBJECT).map_err(Error::load)?;
+    write::policy(&mut ebpf, policy)?;
+    program(&mut ebpf)?.load().map_err(Error::program)?;
+    Ok(ebpf)
+}
+
 /// `XDP_DROP` (`enum xdp_action`, Linux `include/uapi/linux/bpf.h`).
 const XDP_DROP: u32 = 1;
 
@@ -177,4 +190,58 @@ where
 {
     let map = ebpf.map(name).ok_or(Error::Missing(name))?;
     M::try_from(map).map_err(|error| Error::map(name, error))
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test panics where it fails")]
+
+    use filter_common::number::{Digits, Number};
+
+    use super::*;
+
+    /// An INVITE of 6281234567890 over IPv4.
+    fn frame() -> Vec<u8> {
+        let message = b"INVITE sip:112@x SIP/2.0\r\nFrom: <sip:+6281234567890@x>\r\n\
+            To: <sip:112@x>\r\nCall-ID: 1\r\n\r\n";
+        let builder = etherparse::PacketBuilder::ethernet2([2; 6], [4; 6])
+            .ipv4([10, 0, 0, 1], [10, 0, 0, 2], 64)
+            .udp(5060, 5060);
+        let mut frame = Vec::new();
+        builder.write(&mut frame, message).unwrap();
+        frame
+    }
+
+    /// Whether a block that ended at the capture's time, but not at the kernel's, refuses.
+    fn refuses(clock: Clock) -> (bool, Event) {
+        let ended = u64::MAX / 2;
+        let mut policy = Policy::default();
+        let digits = Digits::parse("6281234567890").unwrap();
+        policy.block(Subject::Number(Number::e164(digits)), ended, 0);
+        let mut replay = Replay { ebpf: load(&policy, clock).unwrap_or_else(|e| panic!("{e}")) };
+        let judged = replay.judge(&frame(), ended).unwrap();
+        (judged.dropped, judged.event)
+    }
+
+    #[test]
+    fn only_a_replay_takes_the_time_of_the_capture() {
+        let (dropped, event) = refuses(Clock::Capture);
+        assert!(!dropped);
+        assert_eq!(event.reason, Reason::BlockExpired as u8);
+        let (dropped, event) = refuses(Clock::Kernel);
+        assert!(dropped);
+        assert_eq!(event, Event::default(), "a live filter writes no replay event");
+    }
+
+    #[test]
+    fn a_policy_that_does_not_fit_is_refused() {
+        let mut replay = Replay::load(&Policy::default()).unwrap();
+        let mut policy = Policy::default();
+        for number in 0..1000 {
+            let digits = Digits::parse(&format!("62812{number:06}")).unwrap();
+            policy.block(Subject::Number(Number::e164(digits)), 0, 0);
+        }
+        let error = replay.replace(&policy).expect_err("64 fit").to_string();
+        assert!(error.contains("BLOCKED_NUMBERS"), "{error}");
+    }
 }
