@@ -7,7 +7,7 @@ use crate::reason::Reason;
 /// VLAN tags that are followed (IEEE 802.1Q, 802.1ad).
 pub const VLANS_MAX: usize = 2;
 /// IPv6 extension headers that are followed.
-pub const EXTENSIONS_MAX: usize = 8;
+pub const EXTENSIONS_MAX: usize = 6;
 
 const ETHERNET_LEN: usize = 14;
 const ETHERTYPE_IPV4: u16 = 0x0800;

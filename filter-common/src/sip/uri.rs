@@ -12,7 +12,7 @@ use crate::reason::Reason;
 use crate::sip::headers::Form;
 
 /// How many bytes of a URI are followed, up to the `@` or the `>`.
-pub const URI_MAX: usize = 160;
+pub const URI_MAX: usize = 128;
 
 const CLASS_COUNT: usize = 32;
 
@@ -249,6 +249,8 @@ const fn next(form: u8, part: u8, class: u8) -> u16 {
         (START | NUMBER, SEMI) => (PARAM, 0),
         (START | NUMBER, COLON) if !tel => (PASSWORD, 0),
         (START..=NAME, _) => (NAME, 0),
+        // A password has neither (RFC 3261 §25.1).
+        (PASSWORD, SEMI | COLON) => (NAME, 0),
         (PASSWORD, _) => (PASSWORD, 0),
 
         (PARAM..=OTHER_VALUE | CONTEXT_DIGITS | CONTEXT_OTHER, SEMI) => (PARAM, 0),
@@ -357,6 +359,8 @@ mod tests {
             ("08 12@x>", Form::Sip, NotANumber),
             ("(021)%20555@x>", Form::Sip, NotANumber),
             ("alice@x>", Form::Sip, NotANumber),
+            ("0812:;phone-context=+62@x>", Form::Sip, NotANumber),
+            ("0812:a:b@x>", Form::Sip, NotANumber),
             ("0812a@x>", Form::Sip, NotANumber),
             ("*110@x>", Form::Sip, NotANumber),
             ("110#@x>", Form::Sip, NotANumber),
