@@ -1,6 +1,14 @@
-//! Palang, the caller gate for emergency call centres: everything but the command line.
+//! Palang, the caller gate for emergency call centres.
+//!
+//! `main` parses the command line into a command of [`cli`]. `replay` runs captures through
+//! the kernel program, which [`datapath`] loads with a [`policy`].
 
+pub mod cli;
 pub mod datapath;
+pub mod exit;
 pub mod host;
+pub mod number_text;
 pub mod object;
 pub mod policy;
+pub mod policy_file;
+pub mod replay;

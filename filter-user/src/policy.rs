@@ -3,7 +3,7 @@
 
 use filter_common::abi::{ABI_VERSION, Allow, Block, MODE_ENFORCE, Profile, Settings, Verdict};
 use filter_common::number::{Digits, Number};
-use filter_common::plan::{FORMAT_E164, FORMAT_NATIONAL, IDENTITY_FROM, Plan};
+use filter_common::plan::{FORMAT_E164, FORMAT_NATIONAL, IDENTITY_FROM, INTERNATIONAL_MAX, Plan};
 
 /// The port of SIP over UDP (RFC 3261 §19.1.2).
 pub const SIP_PORT: u16 = 5060;
@@ -81,6 +81,21 @@ pub fn default_plan(country: Digits, trunk_prefix: Digits) -> Plan {
         short_digits: 6,
         ..Plan::default()
     }
+}
+
+/// Gives a plan these international prefixes, longest first.
+///
+/// # Errors
+/// More than a plan holds.
+pub fn set_international(plan: &mut Plan, mut prefixes: Vec<Digits>) -> Result<(), String> {
+    prefixes.sort_by_key(|prefix| std::cmp::Reverse(prefix.len()));
+    prefixes.dedup();
+    if prefixes.len() > INTERNATIONAL_MAX {
+        return Err(format!("more than {INTERNATIONAL_MAX} international prefixes"));
+    }
+    plan.international = [Digits::EMPTY; INTERNATIONAL_MAX];
+    plan.international[..prefixes.len()].copy_from_slice(&prefixes);
+    Ok(())
 }
 
 impl Default for Policy {

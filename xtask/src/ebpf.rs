@@ -24,14 +24,12 @@ pub const RUSTC: (u32, u32) = (1, 96);
 pub const LOG_VARIABLE: &str = "PALANG_EBPF_LOG";
 
 /// rustc flags of every build of the kernel program, besides the linker.
-const FLAGS: [&str; 5] = [
+const FLAGS: [&str; 4] = [
     // BTF is made from debug info, and the kernel wants BTF for callbacks.
     "-Cdebuginfo=2",
     "-Clink-arg=--btf",
     // 32-bit jumps and registers (Linux 5.1): fewer instructions.
     "-Ctarget-cpu=v3",
-    // Headers lie at odd offsets; the kernel checks packet access whatever its alignment.
-    "-Clink-arg=--cpu-features=+allows-misaligned-mem-access",
     "-Cpanic=abort",
 ];
 

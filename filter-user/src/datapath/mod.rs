@@ -44,7 +44,7 @@ impl Replay {
     /// Missing capabilities, a kernel without BPF, a program that the kernel's verifier
     /// refuses, a policy that does not fit the maps.
     pub fn load(policy: &Policy) -> Result<Replay, Error> {
-        Ok(Replay { ebpf: load(policy, Clock::Capture)? })
+        Ok(Replay { ebpf: load(policy, true)? })
     }
 
     /// Another policy on the same maps, and no memory of attempts and fragments.
@@ -138,17 +138,9 @@ impl Replay {
     }
 }
 
-/// What the program takes for the time.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Clock {
-    /// The kernel's boot time.
-    Kernel,
-    /// The time of the frame that is replayed.
-    Capture,
-}
-
-/// Loads the program with a policy, on maps of its own.
-fn load(policy: &Policy, clock: Clock) -> Result<Ebpf, Error> {
+/// Loads the program with a policy, on maps of its own. Only in a replay is its time that
+/// of the capture.
+fn load(policy: &Policy, replay: bool) -> Result<Ebpf, Error> {
     let blocks = policy.blocks.len();
     let numbers =
         policy.blocks.iter().filter(|(subject, _)| matches!(subject, Subject::Number(_))).count();
@@ -156,7 +148,7 @@ fn load(policy: &Policy, clock: Clock) -> Result<Ebpf, Error> {
     let attempts = 2 * numbers as u32 + 128 * cpus;
     let mut loader = EbpfLoader::new();
     // A constant for the verifier: a live filter has no code that reads another clock.
-    let replay = u32::from(clock == Clock::Capture);
+    let replay = u32::from(replay);
     loader
         .override_global("REPLAY", &replay, true)
         .map_max_entries("BLOCKED_NUMBERS", room(numbers))
@@ -194,8 +186,6 @@ where
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test panics where it fails")]
-
     use filter_common::number::{Digits, Number};
 
     use super::*;
@@ -213,22 +203,22 @@ mod tests {
     }
 
     /// Whether a block that ended at the capture's time, but not at the kernel's, refuses.
-    fn refuses(clock: Clock) -> (bool, Event) {
+    fn refuses(replay: bool) -> (bool, Event) {
         let ended = u64::MAX / 2;
         let mut policy = Policy::default();
         let digits = Digits::parse("6281234567890").unwrap();
         policy.block(Subject::Number(Number::e164(digits)), ended, 0);
-        let mut replay = Replay { ebpf: load(&policy, clock).unwrap_or_else(|e| panic!("{e}")) };
+        let mut replay = Replay { ebpf: load(&policy, replay).unwrap_or_else(|e| panic!("{e}")) };
         let judged = replay.judge(&frame(), ended).unwrap();
         (judged.dropped, judged.event)
     }
 
     #[test]
     fn only_a_replay_takes_the_time_of_the_capture() {
-        let (dropped, event) = refuses(Clock::Capture);
+        let (dropped, event) = refuses(true);
         assert!(!dropped);
         assert_eq!(event.reason, Reason::BlockExpired as u8);
-        let (dropped, event) = refuses(Clock::Kernel);
+        let (dropped, event) = refuses(false);
         assert!(dropped);
         assert_eq!(event, Event::default(), "a live filter writes no replay event");
     }

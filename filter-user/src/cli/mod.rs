@@ -1,0 +1,33 @@
+//! The command line: one file for each command.
+
+pub mod output;
+pub mod replay;
+
+use clap::{Parser, Subcommand};
+
+use crate::exit::Failure;
+
+/// The caller gate for emergency call centres.
+#[derive(Debug, Parser)]
+#[command(name = "palang", version, arg_required_else_help = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Replay(replay::Arguments),
+}
+
+impl Cli {
+    /// Does what was asked for.
+    ///
+    /// # Errors
+    /// The failure to tell and to exit with.
+    pub fn run(self) -> Result<(), Failure> {
+        match self.command {
+            Command::Replay(arguments) => replay::run(&arguments),
+        }
+    }
+}

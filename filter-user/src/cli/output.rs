@@ -1,0 +1,155 @@
+//! Records and summaries as a table, as JSON, or raw.
+
+use std::io::{self, Write};
+
+use clap::ValueEnum;
+use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
+use serde::Serialize;
+
+use crate::replay::record::Record;
+use crate::replay::summary::Summary;
+
+/// How the output looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// For people: a table and a summary.
+    Table,
+    /// For programs: one object a line, the summary last.
+    Json,
+    /// For scripts: file, frame, time, src, caller, verdict, would, rule, reason with tabs
+    /// between them, `-` where nothing is known; no header, no summary.
+    Raw,
+}
+
+/// Tells records as they come. A table is held back until the end.
+pub struct Output<W> {
+    format: Format,
+    writer: W,
+    table: Table,
+    files: bool,
+}
+
+#[derive(Serialize)]
+struct Last<'a> {
+    summary: &'a Summary,
+}
+
+impl<W: Write> Output<W> {
+    /// An output; `files` when the table needs a column for them.
+    pub fn new(format: Format, writer: W, files: bool) -> Output<W> {
+        let mut table = Table::new();
+        table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
+        let mut header = vec!["frame", "source", "caller number", "verdict", "reason"];
+        if files {
+            header.insert(0, "file");
+        }
+        table.set_header(header);
+        Output { format, writer, table, files }
+    }
+
+    /// Tells a record.
+    ///
+    /// # Errors
+    /// Those of the writer.
+    pub fn record(&mut self, record: &Record) -> io::Result<()> {
+        match self.format {
+            Format::Table => {
+                let mut row = vec![
+                    record.frame.to_string(),
+                    record.src.clone().unwrap_or_else(|| "-".into()),
+                    record.caller.clone().unwrap_or_else(|| "-".into()),
+                    record.verdict.to_owned(),
+                    reason(record),
+                ];
+                if self.files {
+                    row.insert(0, record.file.clone());
+                }
+                self.table.add_row(row);
+                Ok(())
+            }
+            Format::Json => {
+                serde_json::to_writer(&mut self.writer, record)?;
+                self.writer.write_all(b"\n")
+            }
+            Format::Raw => {
+                let unknown = || "-".to_owned();
+                let fields = [
+                    record.file.clone(),
+                    record.frame.to_string(),
+                    record.time.clone(),
+                    record.src.clone().unwrap_or_else(unknown),
+                    record.caller.clone().unwrap_or_else(unknown),
+                    record.verdict.to_owned(),
+                    record.would.map_or_else(unknown, str::to_owned),
+                    record.rule.clone().unwrap_or_else(unknown),
+                    record.reason.to_owned(),
+                ];
+                writeln!(self.writer, "{}", fields.join("\t"))
+            }
+        }
+    }
+
+    /// Tells the table and the summary.
+    ///
+    /// # Errors
+    /// Those of the writer.
+    pub fn finish(mut self, summary: &Summary) -> io::Result<()> {
+        match self.format {
+            Format::Table => self.people(summary)?,
+            Format::Json => {
+                serde_json::to_writer(&mut self.writer, &Last { summary })?;
+                self.writer.write_all(b"\n")?;
+            }
+            Format::Raw => {}
+        }
+        self.writer.flush()
+    }
+
+    fn people(&mut self, summary: &Summary) -> io::Result<()> {
+        if self.table.row_count() > 0 {
+            if let Some(column) = self.table.column_mut(usize::from(self.files)) {
+                column.set_cell_alignment(CellAlignment::Right);
+            }
+            writeln!(self.writer, "{}\n", self.table.trim_fmt())?;
+        }
+        let told: u64 = summary.verdicts.values().sum();
+        writeln!(
+            self.writer,
+            "{} in {}: {}",
+            count(summary.invites, "INVITE"),
+            count(summary.frames, "frame"),
+            if told == 0 { "nothing to judge".to_owned() } else { list(summary.verdicts.iter()) }
+        )?;
+        if told > 0 {
+            writeln!(self.writer, "reasons: {}", list(summary.reasons.iter()))?;
+        }
+        for (port, invites) in &summary.other_ports {
+            writeln!(
+                self.writer,
+                "{} went to UDP port {port}, which is no SIP port here: add --port {port}",
+                count(*invites, "INVITE")
+            )?;
+        }
+        Ok(())
+    }
+}
+
+/// The reason, with the rule behind it and what the verdict would have been.
+fn reason(record: &Record) -> String {
+    let mut text = record.reason.to_owned();
+    if let Some(would) = record.would {
+        text += &format!(", would {would}");
+    }
+    if let Some(rule) = &record.rule {
+        text += &format!(" ({rule})");
+    }
+    text
+}
+
+fn count(number: u64, noun: &str) -> String {
+    format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
+}
+
+fn list<'a>(counts: impl Iterator<Item = (&'a &'static str, &'a u64)>) -> String {
+    counts.map(|(name, count)| format!("{count} {name}")).collect::<Vec<_>>().join(", ")
+}

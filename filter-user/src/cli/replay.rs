@@ -1,0 +1,180 @@
+//! `palang replay`.
+
+use std::io::{self, BufWriter, IsTerminal as _};
+use std::path::{Path, PathBuf};
+
+use clap::{Args, ValueEnum};
+use filter_common::abi::{MODE_ENFORCE, MODE_OBSERVE};
+use filter_common::number::Digits;
+use filter_common::plan::PREFIX_DIGITS_MAX;
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::output::{Format, Output};
+use crate::exit::{Exit, Failure};
+use crate::number_text;
+use crate::policy::{self, Policy};
+use crate::policy_file;
+use crate::replay::{Error, Replay};
+
+/// Files from this size on get a progress bar.
+const LARGE: u64 = 4 << 20;
+
+/// Judge recorded calls with the real program in the kernel
+///
+/// palang replay trunk.pcap --block 0812-3456-7890 --block '+62811*'
+///
+/// Tells the verdict of every INVITE. Each frame runs through the kernel program on maps
+/// of its own; nothing is attached and no traffic is touched. The time is that of the capture.
+#[derive(Debug, Args)]
+pub struct Arguments {
+    /// pcap or pcapng files; `-` is standard input
+    #[arg(required = true, value_name = "CAPTURE")]
+    captures: Vec<PathBuf>,
+    /// Block a number, or with `*` at its end a prefix; may be given again
+    #[arg(long, value_name = "NUMBER|PREFIX*")]
+    block: Vec<String>,
+    /// Allow a number or a prefix: beats every block; may be given again
+    #[arg(long, value_name = "NUMBER|PREFIX*")]
+    allow: Vec<String>,
+    /// Policy file (TOML); what is given on the command line adds to it or wins
+    #[arg(long, value_name = "FILE")]
+    policy: Option<PathBuf>,
+    /// Enforce blocks, or only say what would be refused
+    #[arg(long)]
+    mode: Option<Mode>,
+    /// UDP port that SIP is read on, instead of 5060; may be given again
+    #[arg(long, value_name = "P", value_parser = clap::value_parser!(u16).range(1..))]
+    port: Vec<u16>,
+    /// Country code of the numbering plan [default: 62]
+    #[arg(long, value_name = "CC")]
+    country_code: Option<String>,
+    /// Trunk prefix of national numbers, may be empty [default: 0]
+    #[arg(long, value_name = "P")]
+    trunk_prefix: Option<String>,
+    /// International prefix, such as 001; may be given again [default: none]
+    #[arg(long, value_name = "P")]
+    international_prefix: Vec<String>,
+    /// How the output looks
+    #[arg(short, long, value_name = "FORMAT", default_value = "table")]
+    output: Format,
+    /// Tell of every frame, not only of INVITEs; the summary's counts then are of all frames
+    #[arg(long)]
+    all: bool,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Mode {
+    Enforce,
+    Observe,
+}
+
+/// Judges the captures.
+///
+/// # Errors
+/// Wrong arguments, a missing permission, captures that cannot be read to their end.
+pub fn run(arguments: &Arguments) -> Result<(), Failure> {
+    let policy = policy(arguments)?;
+    let mut replay = Replay::new(policy, arguments.all)?;
+    let writer = BufWriter::new(io::stdout().lock());
+    let mut output = Output::new(arguments.output, writer, arguments.captures.len() > 1);
+    let mut broken = Vec::new();
+    for path in &arguments.captures {
+        let bar = progress(path);
+        let ticker = bar.clone();
+        let result =
+            replay.capture(path, move |bytes| ticker.inc(bytes), |record| output.record(&record));
+        bar.finish_and_clear();
+        match result {
+            Ok(()) => {}
+            Err(Error::Capture(message)) => broken.push(format!("{}: {message}", path.display())),
+            Err(Error::Kernel(error)) => return Err(error.into()),
+            Err(Error::Output(error)) => return closed(&error),
+        }
+    }
+    if replay.summary.frames > 0 || broken.is_empty() {
+        if let Err(error) = output.finish(&replay.summary) {
+            return closed(&error);
+        }
+    }
+    if broken.is_empty() {
+        return Ok(());
+    }
+    let exit = if replay.summary.frames > 0 { Exit::Partly } else { Exit::Failed };
+    Err(Failure::new(exit, broken.join("\n")))
+}
+
+/// Whoever closes our output has seen enough.
+fn closed(error: &io::Error) -> Result<(), Failure> {
+    if error.kind() == io::ErrorKind::BrokenPipe {
+        return Ok(());
+    }
+    Err(Failure::new(Exit::Failed, format!("cannot write the output: {error}")))
+}
+
+fn progress(path: &Path) -> ProgressBar {
+    let size = path.metadata().map_or(0, |metadata| metadata.len());
+    if size < LARGE || !io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let bar = ProgressBar::new(size);
+    if let Ok(style) = ProgressStyle::with_template("{bar:40} {bytes}/{total_bytes} {eta}") {
+        bar.set_style(style);
+    }
+    bar
+}
+
+fn policy(arguments: &Arguments) -> Result<Policy, Failure> {
+    let usage = |message: String| Failure::new(Exit::Usage, message);
+    let adjust = |policy: &mut Policy| adjust(policy, arguments);
+    let mut policy = match &arguments.policy {
+        Some(path) => policy_file::read(path, &adjust).map_err(usage)?,
+        None => {
+            let mut policy = Policy::default();
+            adjust(&mut policy).map_err(usage)?;
+            policy
+        }
+    };
+    match arguments.mode {
+        Some(Mode::Enforce) => policy.settings.mode = MODE_ENFORCE,
+        Some(Mode::Observe) => policy.settings.mode = MODE_OBSERVE,
+        None => {}
+    }
+    if !arguments.port.is_empty() {
+        policy.ports = arguments.port.clone();
+    }
+    let plan = policy.trunks[0].profile.plan;
+    for text in &arguments.allow {
+        let subject = number_text::subject(text, &plan)
+            .map_err(|message| usage(format!("--allow: {message}")))?;
+        policy.allow(subject, 0);
+    }
+    for text in &arguments.block {
+        let subject = number_text::subject(text, &plan)
+            .map_err(|message| usage(format!("--block: {message}")))?;
+        policy.block(subject, 0, 0);
+    }
+    Ok(policy)
+}
+
+/// The numbering plan of the command line, before any number is read.
+fn adjust(policy: &mut Policy, arguments: &Arguments) -> Result<(), String> {
+    let plan = &mut policy.trunks[0].profile.plan;
+    if let Some(text) = &arguments.country_code {
+        plan.country = digits("--country-code", text, 1, 3)?;
+    }
+    if let Some(text) = &arguments.trunk_prefix {
+        plan.trunk_prefix = digits("--trunk-prefix", text, 0, PREFIX_DIGITS_MAX)?;
+    }
+    let mut prefixes: Vec<Digits> =
+        plan.international.iter().copied().filter(|prefix| !prefix.is_empty()).collect();
+    for text in &arguments.international_prefix {
+        prefixes.push(digits("--international-prefix", text, 1, PREFIX_DIGITS_MAX)?);
+    }
+    policy::set_international(plan, prefixes)
+}
+
+fn digits(argument: &str, text: &str, min: u32, max: u32) -> Result<Digits, String> {
+    Digits::parse(text)
+        .filter(|digits| (min..=max).contains(&digits.len()))
+        .ok_or_else(|| format!("{argument}: {text:?}: {min} to {max} digits are wanted"))
+}

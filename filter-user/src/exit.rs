@@ -1,0 +1,40 @@
+//! Exit codes: a contract with scripts.
+
+/// How a command ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Exit {
+    /// Done.
+    Done = 0,
+    /// Failed.
+    Failed = 1,
+    /// The command line, or a file that it names, says something that cannot be.
+    Usage = 2,
+    /// Refused: a permission is missing.
+    Refused = 5,
+    /// Partly done: what could be done was, and the message tells what not.
+    Partly = 6,
+}
+
+/// Why a command did not end as it should.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// The exit code.
+    pub exit: Exit,
+    /// What was wrong, where, and what to do.
+    pub message: String,
+}
+
+impl Failure {
+    /// A failure with an exit code.
+    pub fn new(exit: Exit, message: impl std::fmt::Display) -> Failure {
+        Failure { exit, message: message.to_string() }
+    }
+}
+
+impl From<crate::datapath::Error> for Failure {
+    fn from(error: crate::datapath::Error) -> Failure {
+        let refused = matches!(error, crate::datapath::Error::Permission);
+        Failure::new(if refused { Exit::Refused } else { Exit::Failed }, error)
+    }
+}

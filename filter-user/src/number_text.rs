@@ -1,0 +1,99 @@
+//! Numbers and prefixes as people write them. The key comes from filter-common, as for a
+//! number in a message.
+
+use filter_common::bytes::Slice;
+use filter_common::number::Number;
+use filter_common::plan::Plan;
+use filter_common::reason::Reason;
+use filter_common::sip::headers::Form;
+use filter_common::sip::uri;
+
+use crate::policy::Subject;
+
+/// The number or, with a `*` at its end, the prefix that a text names under a plan.
+///
+/// # Errors
+/// What is wrong with the text.
+pub fn subject(text: &str, plan: &Plan) -> Result<Subject, String> {
+    if !text.trim_end().ends_with('*') {
+        return number(text, plan).map(Subject::Number);
+    }
+    let digits: String = text
+        .chars()
+        .filter(|c| !c.is_whitespace() && !matches!(c, '-' | '.' | '(' | ')'))
+        .collect();
+    match plan.prefix(&digits) {
+        Some(prefix) if !prefix.is_empty() => Ok(Subject::Prefix(prefix)),
+        _ => Err(format!(
+            "{text:?} is no prefix: write 1 to 15 digits of an E.164 number, such as +62811*"
+        )),
+    }
+}
+
+/// The number that a text names under a plan: `0812-3456-7890`, `+62 812 3456 7890`, `112`.
+///
+/// # Errors
+/// What is wrong with the text.
+pub fn number(text: &str, plan: &Plan) -> Result<Number, String> {
+    let digits: String = text.chars().filter(|c| !c.is_whitespace()).collect();
+    if digits.contains([';', ',', '%']) {
+        return Err(format!("{text:?} is no number"));
+    }
+    // The reader stops behind the URI.
+    let ended = format!("{digits} ");
+    let read = uri::read(&Slice::from(ended.as_bytes()), 0, Form::TelBare as u8)
+        .and_then(|dialled| plan.resolve(&dialled));
+    read.map_err(|reason| match reason {
+        Reason::NoUser => "no number was given".to_owned(),
+        Reason::TooManyDigits => format!("{text:?} has more digits than a number (15)"),
+        Reason::AmbiguousNumber => format!(
+            "{text:?} can be read in no way, or in two, under the plan (country code {}): write it \
+             as +{}…",
+            plan.country, plan.country
+        ),
+        _ => format!("{text:?} is no number: only digits, a leading +, spaces and - . ( )"),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::Policy;
+
+    #[test]
+    fn as_people_write_them() {
+        let plan = Policy::default().trunks[0].profile.plan;
+        for (text, expected) in [
+            ("0812-3456-7890", "6281234567890"),
+            ("+62 812 3456 7890", "6281234567890"),
+            ("(021) 555.1234", "62215551234"),
+            ("112", "112"),
+            ("+62811*", "62811*"),
+            ("0811 *", "62811*"),
+            ("62-811-*", "62811*"),
+        ] {
+            let subject = subject(text, &plan).map(|subject| subject.to_string());
+            assert_eq!(subject.as_deref(), Ok(expected), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_refused() {
+        let plan = Policy::default().trunks[0].profile.plan;
+        for text in [
+            "",
+            "+",
+            "*",
+            "alice",
+            "0812a",
+            "+0812",
+            "00812",
+            "08;12",
+            "1234567890123456",
+            "+*",
+            "a*",
+        ] {
+            assert!(subject(text, &plan).is_err(), "{text}");
+        }
+    }
+}

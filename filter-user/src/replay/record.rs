@@ -1,0 +1,123 @@
+//! What is told of a frame. The JSON form is a contract.
+
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+
+use filter_common::abi::{EVENT_FROM, EVENT_PAI, Event, TRANSPORT_TCP, TRANSPORT_UDP, Verdict};
+use filter_common::frame::Packet;
+use filter_common::number::Number;
+use filter_common::reason::Reason;
+use jiff::Timestamp;
+use serde::Serialize;
+
+use super::message::Message;
+use crate::policy::Policy;
+
+/// One frame and its verdict. Fields that are not known are null.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Record {
+    /// The capture.
+    pub file: String,
+    /// Number in the capture, from 1.
+    pub frame: u64,
+    /// When it was captured, RFC 3339 in UTC.
+    pub time: String,
+    /// Source address and port.
+    pub src: Option<String>,
+    /// Destination address and port.
+    pub dst: Option<String>,
+    /// SIP method, of a request.
+    pub method: Option<String>,
+    /// Call-ID.
+    pub call_id: Option<String>,
+    /// Whether it is an INVITE that begins a call.
+    pub initial: Option<bool>,
+    /// `udp` or `tcp`.
+    pub transport: Option<&'static str>,
+    /// Name of the trunk, of an INVITE that was read.
+    pub trunk: Option<String>,
+    /// Whether the `To` has a tag.
+    pub to_tag: Option<bool>,
+    /// The caller number.
+    pub caller: Option<String>,
+    /// Which header the caller was looked for in: `from` or `pai`.
+    pub identity: Option<&'static str>,
+    /// `pass`, `drop`, `reply` or `divert`.
+    pub verdict: &'static str,
+    /// The verdict without observe and override, where it is another one.
+    pub would: Option<&'static str>,
+    /// The rule that decided.
+    pub rule: Option<String>,
+    /// The reason, from the closed list.
+    pub reason: &'static str,
+}
+
+impl Record {
+    /// What is told of a frame.
+    #[must_use]
+    pub fn new(
+        file: &str,
+        frame: u64,
+        time: u64,
+        packet: &Packet,
+        message: Option<&Message>,
+        event: &Event,
+        policy: &Policy,
+    ) -> Record {
+        let reason = Reason::from_number(event.reason).unwrap_or(Reason::NoPolicy);
+        let method = message.map(|message| message.method.clone());
+        let is_invite = method.as_deref() == Some("INVITE");
+        let to_tag = message.and_then(|message| message.to_tag);
+        let was_read = reason >= Reason::BadRequestLine || reason == Reason::InDialog;
+        let trunk = policy.trunks.get(usize::from(event.trunk)).filter(|_| was_read);
+        let verdict = verdict(event.verdict);
+        let would = self::verdict(event.would);
+        let rule = usize::try_from(event.rule).ok().and_then(|rule| rule.checked_sub(1));
+        let transport = match packet.transport {
+            TRANSPORT_UDP => Some("udp"),
+            TRANSPORT_TCP => Some("tcp"),
+            _ => None,
+        };
+        let key = &packet.fragment;
+        Record {
+            file: file.to_owned(),
+            frame,
+            time: Timestamp::from_nanosecond(time.into())
+                .map(|time| time.to_string())
+                .unwrap_or_default(),
+            src: transport.map(|_| address(key.source, packet.source_port)),
+            dst: transport.map(|_| address(key.destination, packet.destination_port)),
+            initial: to_tag.filter(|_| is_invite).map(|to_tag| !to_tag),
+            call_id: message.and_then(|message| message.call_id.clone()),
+            method,
+            transport,
+            trunk: trunk.map(|trunk| trunk.name.clone()),
+            to_tag,
+            caller: (event.number != Number::NONE).then(|| event.number.to_string()),
+            identity: match event.identity {
+                EVENT_FROM => Some("from"),
+                EVENT_PAI => Some("pai"),
+                _ => None,
+            },
+            verdict,
+            would: (would != verdict).then_some(would),
+            rule: rule.and_then(|rule| policy.rules.get(rule).cloned()),
+            reason: reason.name(),
+        }
+    }
+
+    /// Whether an INVITE begins in this frame.
+    #[must_use]
+    pub fn is_invite(&self) -> bool {
+        self.method.as_deref() == Some("INVITE")
+    }
+}
+
+fn verdict(number: u8) -> &'static str {
+    Verdict::from_number(number).unwrap_or(Verdict::Pass).name()
+}
+
+fn address(address: [u8; 16], port: u16) -> String {
+    let address = Ipv6Addr::from(address);
+    let address = address.to_ipv4_mapped().map_or(IpAddr::V6(address), IpAddr::V4);
+    SocketAddr::new(address, port).to_string()
+}
