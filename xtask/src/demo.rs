@@ -4,12 +4,16 @@ use anyhow::Result;
 
 use crate::{setup, shell};
 
-/// The recorded calls that the demo judges.
-const CAPTURE: &str = "tests/pcaps/sipnab__sip_call.pcap";
+/// The recorded calls that the demo judges: a blocked extension, a scanner, an innocent one.
+const CAPTURES: [&str; 3] = [
+    "tests/pcaps/wswiki__Asterisk_ZFONE_XLITE.pcap",
+    "tests/pcaps/ipfixprobe__sip.pcap",
+    "tests/pcaps/wswiki__SIP_DTMF2.cap",
+];
 /// The example policy, which refuses some of them.
 const POLICY: &str = "docs/demo-policy.toml";
 
-/// Builds `palang` and lets it judge [`CAPTURE`].
+/// Builds `palang` and lets it judge [`CAPTURES`].
 pub fn demo() -> Result<()> {
     shell::need_root("demo", "it loads the kernel program")?;
     setup::setup()?;
@@ -19,11 +23,10 @@ pub fn demo() -> Result<()> {
     let program = shell::target_dir()?.join("debug/palang");
     let program = program.strip_prefix(shell::root()).unwrap_or(&program).display().to_string();
     let mut replay = std::process::Command::new(shell::root().join(&program));
-    replay.current_dir(shell::root()).args(["replay", CAPTURE, "--policy", POLICY]);
-    shell::run_as(&format!("{program} replay {CAPTURE} --policy {POLICY}"), &mut replay)?;
+    replay.current_dir(shell::root()).args(["replay", "--policy", POLICY]).args(CAPTURES);
+    let captures = CAPTURES.join(" ");
+    shell::run_as(&format!("{program} replay --policy {POLICY} {captures}"), &mut replay)?;
 
-    eprintln!(
-        "\nTry it on your own calls:\n    {program} replay YOUR.pcap --country-code 62 --block '62812*'"
-    );
+    eprintln!("\nTry it on your own calls:\n    {program} replay YOUR.pcap --block 0812-3456-7890");
     Ok(())
 }

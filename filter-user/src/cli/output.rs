@@ -1,6 +1,7 @@
 //! Records and summaries as a table, as JSON, or raw.
 
 use std::io::{self, Write};
+use std::path::Path;
 
 use clap::ValueEnum;
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
@@ -62,7 +63,8 @@ impl<W: Write> Output<W> {
                     reason(record),
                 ];
                 if self.files {
-                    row.insert(0, record.file.clone());
+                    let name = Path::new(&record.file).file_name().unwrap_or_default();
+                    row.insert(0, name.to_string_lossy().into_owned());
                 }
                 self.table.add_row(row);
                 Ok(())

@@ -1,0 +1,317 @@
+//! `palang replay` as a person meets it: output, messages, exit codes.
+
+use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use serde_json::Value;
+
+/// Nine INVITEs of 100, three of them to port 5060.
+const SCAN: &str = "ipfixprobe__sip.pcap";
+/// Three INVITEs of 2502.
+const CALL: &str = "wswiki__SIP_DTMF2.cap";
+
+fn capture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/pcaps").join(name)
+}
+
+fn replay(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_palang")).arg("replay").args(arguments).output().unwrap()
+}
+
+fn replay_of(name: &str, arguments: &[&str]) -> Output {
+    let path = capture(name);
+    let mut all = vec![path.to_str().unwrap()];
+    all.extend_from_slice(arguments);
+    replay(&all)
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+#[track_caller]
+fn assert_fails(output: &Output, exit: i32, message: &str) {
+    let error = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(exit), "{error}");
+    assert!(error.contains(message), "{error:?} lacks {message:?}");
+}
+
+/// Records and summary of a JSON replay.
+fn json(output: &Output) -> (Vec<Value>, Value) {
+    let mut lines: Vec<Value> =
+        text(&output.stdout).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let summary = lines.pop().unwrap()["summary"].clone();
+    assert!(summary.is_object());
+    (lines, summary)
+}
+
+fn temporary(name: &str, content: &[u8]) -> PathBuf {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let path = folder.join(format!("{}-{name}", std::process::id()));
+    std::fs::write(&path, content).unwrap();
+    path
+}
+
+#[test]
+fn json_is_a_contract() {
+    let output = replay_of(SCAN, &["-o", "json", "--block", "100"]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    let (records, summary) = json(&output);
+    let first = serde_json::json!({
+        "file": capture(SCAN).to_str().unwrap(), "frame": 1, "time": records[0]["time"],
+        "src": "147.32.77.113:5060", "dst": "195.113.172.38:5060", "method": "INVITE",
+        "call_id": records[0]["call_id"], "initial": true, "transport": "udp",
+        "trunk": "default", "to_tag": false, "caller": "100", "identity": "from",
+        "verdict": "drop", "would": null, "rule": "block 100", "reason": "blocked-number",
+    });
+    assert_eq!(records[0], first);
+    assert!(records[0]["call_id"].as_str().unwrap().len() > 5);
+    assert!(records[0]["time"].as_str().unwrap().ends_with('Z'));
+    assert_eq!(summary["frames"], 50);
+    assert_eq!(summary["invites"], 9);
+    assert_eq!(summary["verdicts"], serde_json::json!({"drop": 3, "pass": 6}));
+    assert_eq!(summary["reasons"], serde_json::json!({"blocked-number": 3, "other-port": 6}));
+}
+
+#[test]
+fn who_is_not_blocked_is_not_refused() {
+    let output = replay_of(CALL, &["-o", "json", "--block", "250", "--block", "25020"]);
+    let (records, _) = json(&output);
+    assert_eq!(records.len(), 3);
+    assert!(records.iter().all(|record| record["verdict"] == "pass"));
+    let output = replay_of(CALL, &["-o", "json", "--block", "2502", "--allow", "2502"]);
+    assert!(json(&output).0.iter().all(|record| record["reason"] == "allowed-number"));
+}
+
+#[test]
+fn observing_tells_what_it_would() {
+    let output = replay_of(CALL, &["-o", "json", "--block", "2502", "--mode", "observe"]);
+    for record in json(&output).0 {
+        assert_eq!((&record["verdict"], &record["would"]), (&"pass".into(), &"drop".into()));
+    }
+}
+
+#[test]
+fn all_tells_of_every_frame() {
+    let (records, summary) = json(&replay_of(SCAN, &["-o", "json", "--all"]));
+    assert_eq!(records.len(), 50);
+    assert_eq!(summary["invites"], 9);
+    assert!(records.iter().any(|record| record["reason"] == "not-udp"));
+}
+
+#[test]
+fn the_table_ends_with_what_to_do() {
+    let output = replay_of(SCAN, &["--block", "100"]);
+    let table = text(&output.stdout);
+    assert!(table.contains("blocked-number (block 100)"), "{table}");
+    assert!(table.contains("9 INVITEs in 50 frames: 3 drop, 6 pass"), "{table}");
+    assert!(table.contains("add --port 5061"), "{table}");
+    let raw = text(&replay_of(SCAN, &["-o", "raw"]).stdout);
+    assert_eq!(raw.lines().count(), 9);
+    assert!(raw.lines().all(|line| line.split('\t').count() == 9), "{raw}");
+}
+
+#[test]
+fn standard_input_is_a_capture_too() {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_palang"))
+        .args(["replay", "-", "-o", "json"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(&std::fs::read(capture(CALL)).unwrap()).unwrap();
+    let (records, _) = json(&child.wait_with_output().unwrap());
+    assert_eq!(records.len(), 3);
+    assert_eq!(records[0]["file"], "-");
+}
+
+#[test]
+fn every_link_type_gives_the_same_verdicts() {
+    let ethernet = std::fs::read(capture(CALL)).unwrap();
+    assert_eq!(ethernet[20], 1, "Ethernet");
+    // Link type, and the header that stands for the 14 bytes of Ethernet.
+    let mut cooked = [0u8; 16];
+    cooked[14] = 8;
+    let mut cooked2 = [0u8; 20];
+    cooked2[0] = 8;
+    let links: [(u32, &[u8]); 6] = [
+        (113, &cooked),
+        (276, &cooked2),
+        (101, &[]),
+        (0, &[2, 0, 0, 0]),
+        (0, &[0, 0, 0, 2]),
+        (12, &[]),
+    ];
+    for (link, header) in links {
+        let mut file = ethernet[..20].to_vec();
+        file.extend(link.to_le_bytes());
+        let mut at = 24;
+        while at < ethernet.len() {
+            let length = u32::from_le_bytes(ethernet[at + 8..at + 12].try_into().unwrap()) as usize;
+            let frame = &ethernet[at + 16..at + 16 + length];
+            if frame[12..14] == [8, 0] {
+                let length = ((length - 14 + header.len()) as u32).to_le_bytes();
+                file.extend_from_slice(&ethernet[at..at + 8]);
+                file.extend(length);
+                file.extend(length);
+                file.extend_from_slice(header);
+                file.extend_from_slice(&frame[14..]);
+            }
+            at += 16 + length;
+        }
+        let path = temporary(
+            &format!("link-{link}-{}", header.len() + usize::from(header.last() == Some(&2))),
+            &file,
+        );
+        let output = replay(&[path.to_str().unwrap(), "--block", "2502", "-o", "json"]);
+        std::fs::remove_file(path).unwrap();
+        let (records, _) = json(&output);
+        assert_eq!(records.len(), 3, "link type {link}");
+        assert!(records.iter().all(|record| record["verdict"] == "drop"), "link type {link}");
+    }
+}
+
+#[test]
+fn a_cut_capture_is_judged_up_to_the_cut() {
+    let whole = std::fs::read(capture(SCAN)).unwrap();
+    let path = temporary("cut.pcap", &whole[..2_000]);
+    let output = replay(&[path.to_str().unwrap(), "-o", "json"]);
+    std::fs::remove_file(path).unwrap();
+    assert_fails(&output, 6, "is cut off behind frame");
+    let (records, summary) = json(&output);
+    assert!(!records.is_empty() && summary["frames"].as_u64().unwrap() < 50);
+}
+
+#[test]
+fn one_bad_file_does_not_hide_the_others() {
+    let good = capture(CALL);
+    let output = replay(&["/does/not/exist.pcap", good.to_str().unwrap(), "-o", "json"]);
+    assert_fails(&output, 6, "/does/not/exist.pcap: cannot be opened");
+    assert_eq!(json(&output).0.len(), 3);
+}
+
+#[test]
+fn what_is_no_capture_is_told() {
+    assert_fails(&replay(&["/does/not/exist.pcap"]), 1, "cannot be opened");
+    for (name, content, message) in [
+        ("empty", &b""[..], "is empty"),
+        ("text", &b"INVITE sip:112@x SIP/2.0\r\n\r\n"[..], "neither a pcap nor a pcapng"),
+    ] {
+        let path = temporary(name, content);
+        assert_fails(&replay(&[path.to_str().unwrap()]), 1, message);
+        std::fs::remove_file(path).unwrap();
+    }
+    // 802.11, which no edge server has.
+    let mut other = std::fs::read(capture(CALL)).unwrap();
+    other[20] = 105;
+    let path = temporary("wlan.pcap", &other);
+    assert_fails(&replay(&[path.to_str().unwrap()]), 1, "link type 105");
+    std::fs::remove_file(path).unwrap();
+}
+
+#[test]
+fn wrong_arguments_are_usage_errors() {
+    assert_fails(&replay(&[]), 2, "CAPTURE");
+    assert_fails(&replay_of(CALL, &["--block", "alice"]), 2, "--block: \"alice\" is no number");
+    assert_fails(
+        &replay_of(CALL, &["--allow", "00812"]),
+        2,
+        "--allow: \"00812\" can be read in no way",
+    );
+    assert_fails(&replay_of(CALL, &["--block", "+*"]), 2, "is no prefix");
+    assert_fails(&replay_of(CALL, &["--port", "0"]), 2, "0");
+    assert_fails(&replay_of(CALL, &["--country-code", "x"]), 2, "--country-code");
+    assert_fails(&replay_of(CALL, &["--mode", "drop"]), 2, "enforce");
+}
+
+#[test]
+fn a_wrong_policy_is_refused_whole_with_line_and_reason() {
+    for (policy, place, message) in [
+        ("mode = \"enforce\"\nblocks = []\n", ":2:1:", "unknown field `blocks`"),
+        ("[[block]]\nnumber = \"0811\"\n", ":1:", "every block ends"),
+        (
+            "[[block]]\nnumber = \"0811\"\npermanent = true\nexpires = 2030-01-01T00:00:00Z\n",
+            ":1:",
+            "not both",
+        ),
+        ("[[block]]\nnumber = \"x\"\npermanent = true\n", ":2:10:", "is no number"),
+        ("[[block]]\nnumber = \"0811*\"\npermanent = true\n", ":2:10:", "a prefix stands in"),
+        ("[[allow]]\nprefix = \"0811\"\n", ":2:10:", "a prefix ends with *"),
+        (
+            "[[allow]]\nnumber = \"0811\"\n\n[[allow]]\nnumber = \"+62811\"\n",
+            ":4:",
+            "line 1 already",
+        ),
+        ("[[block]]\nnumber = \"0811\"\nexpires = \"tomorrow\"\n", ":3:11:", "no time with a zone"),
+        (
+            "[[block]]\nnumber = \"0811\"\npermanent = true\naction = \"reply\"\n",
+            ":4:10:",
+            "not in this version",
+        ),
+        ("[[trunk]]\nname = \"a\"\nsources = [\"10.0.0.300\"]\n", ":3:12:", "no address or prefix"),
+        ("[[trunk]]\nname = \"default\"\nsources = [\"10.0.0.1\"]\n", ":2:8:", "used before"),
+        ("[default]\nformats = [\"subscriber\"]\n", ":2:11:", "needs an area_code"),
+        ("ports = []\n", ":1:9:", "at least one"),
+        ("ports = [70000]\n", ":1:", "70000"),
+        ("mode = \n", ":1:", ""),
+    ] {
+        let path = temporary("policy.toml", policy.as_bytes());
+        let output = replay_of(CALL, &["--policy", path.to_str().unwrap()]);
+        assert_fails(&output, 2, &format!("policy.toml{place}"));
+        assert_fails(&output, 2, message);
+        assert!(output.stdout.is_empty(), "nothing is judged");
+    }
+    assert_fails(&replay_of(CALL, &["--policy", "/does/not/exist.toml"]), 2, "cannot be read");
+}
+
+#[test]
+fn a_policy_file_decides_and_the_command_line_adds() {
+    let policy = "mode = \"observe\"\n[default]\ntrunk_prefix = \"0\"\n\n[[trunk]]\nname = \"dect\"\n\
+        sources = [\"192.168.105.110\"]\n\n[[block]]\nnumber = \"2502\"\nexpires = 2030-01-01T00:00:00+07:00\n";
+    let path = temporary("trunks.toml", policy.as_bytes());
+    let output =
+        replay_of(CALL, &["--policy", path.to_str().unwrap(), "--mode", "enforce", "-o", "json"]);
+    std::fs::remove_file(path).unwrap();
+    let (records, _) = json(&output);
+    let told: Vec<_> = records
+        .iter()
+        .map(|record| (record["trunk"].as_str().unwrap(), record["reason"].as_str().unwrap()))
+        .collect();
+    let refused = ("dect", "blocked-number");
+    assert_eq!(told, [refused, refused, ("default", "unknown-trunk")]);
+}
+
+#[test]
+fn without_rights_it_says_which_are_missing() {
+    // Where the user nobody may look, whatever the rights of the build's folders are.
+    let folder = std::env::temp_dir().join(format!("palang-nobody-{}", std::process::id()));
+    std::fs::create_dir(&folder).unwrap();
+    std::fs::set_permissions(&folder, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let program = folder.join("palang");
+    std::fs::copy(env!("CARGO_BIN_EXE_palang"), &program).unwrap();
+    std::fs::copy(capture(CALL), folder.join(CALL)).unwrap();
+    let output = Command::new("setpriv")
+        .args(["--reuid=65534", "--regid=65534", "--clear-groups"])
+        .arg(&program)
+        .arg("replay")
+        .arg(folder.join(CALL))
+        .output()
+        .unwrap();
+    std::fs::remove_dir_all(&folder).unwrap();
+    assert_fails(&output, 5, "CAP_BPF");
+}
+
+#[test]
+fn a_closed_pipe_is_no_error() {
+    let output = Command::new("sh")
+        .arg("-c")
+        .arg(r#""$0" replay "$1" --all -o json | head -n 1"#)
+        .arg(env!("CARGO_BIN_EXE_palang"))
+        .arg(capture(CALL))
+        .output()
+        .unwrap();
+    assert_eq!(text(&output.stderr), "");
+    assert_eq!(text(&output.stdout).lines().count(), 1);
+}
