@@ -68,7 +68,7 @@ impl Lists for Kernel {
     #[inline(always)]
     fn allowed_number(&self, number: Number) -> Option<Allow> {
         // SAFETY: the entry is copied at once, and its number compared afterwards.
-        unsafe { maps::ALLOWED_NUMBERS.get(&number.0).copied() }
+        unsafe { maps::ALLOWED_NUMBERS.get(number.0).copied() }
     }
 
     #[inline(always)]
@@ -79,7 +79,7 @@ impl Lists for Kernel {
     #[inline(always)]
     fn blocked_number(&self, number: Number) -> Option<Block> {
         // SAFETY: the entry is copied at once, and its number compared afterwards.
-        unsafe { maps::BLOCKED_NUMBERS.get(&number.0).copied() }
+        unsafe { maps::BLOCKED_NUMBERS.get(number.0).copied() }
     }
 
     #[inline(always)]

@@ -62,7 +62,7 @@ fn is_thinned(stats: &mut EventStats, time: u64, limit: u32) -> bool {
         stats.passed_in_second = 0;
     }
     stats.passed_in_second += 1;
-    stats.passed_in_second > limit as u64 && stats.passed_in_second % SAMPLE != 0
+    stats.passed_in_second > limit as u64 && !stats.passed_in_second.is_multiple_of(SAMPLE)
 }
 
 #[inline(always)]

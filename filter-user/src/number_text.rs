@@ -43,15 +43,20 @@ pub fn number(text: &str, plan: &Plan) -> Result<Number, String> {
     let ended = format!("{digits} ");
     let read = uri::read(&Slice::from(ended.as_bytes()), 0, Form::TelBare as u8)
         .and_then(|dialled| plan.resolve(&dialled));
-    read.map_err(|reason| match reason {
-        Reason::NoUser => "no number was given".to_owned(),
-        Reason::TooManyDigits => format!("{text:?} has more digits than a number (15)"),
-        Reason::AmbiguousNumber => format!(
-            "{text:?} can be read in no way, or in two, under the plan (country code {}): write it \
-             as +{}…",
-            plan.country, plan.country
-        ),
-        _ => format!("{text:?} is no number: only digits, a leading +, spaces and - . ( )"),
+    read.map_err(|reason| {
+        if reason == Reason::NoUser {
+            "no number was given".to_owned()
+        } else if reason == Reason::TooManyDigits {
+            format!("{text:?} has more digits than a number (15)")
+        } else if reason == Reason::AmbiguousNumber {
+            let country = plan.country;
+            format!(
+                "{text:?} can be read in no way, or in two, under the plan (country code \
+                 {country}): write it as +{country}…"
+            )
+        } else {
+            format!("{text:?} is no number: only digits, a leading +, spaces and - . ( )")
+        }
     })
 }
 

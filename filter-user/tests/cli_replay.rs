@@ -1,4 +1,5 @@
 //! `palang replay` as a person meets it: output, messages, exit codes.
+#![expect(clippy::unwrap_used, reason = "a test panics where it fails")]
 
 use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;

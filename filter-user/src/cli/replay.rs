@@ -91,10 +91,9 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
             Err(Error::Output(error)) => return closed(&error),
         }
     }
-    if replay.summary.frames > 0 || broken.is_empty() {
-        if let Err(error) = output.finish(&replay.summary) {
-            return closed(&error);
-        }
+    let something = replay.summary.frames > 0 || broken.is_empty();
+    if something && let Err(error) = output.finish(&replay.summary) {
+        return closed(&error);
     }
     if broken.is_empty() {
         return Ok(());

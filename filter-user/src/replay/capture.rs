@@ -156,7 +156,7 @@ fn pcapng(reader: &mut PcapNgReader<Box<dyn Read>>) -> Option<Result<Option<Read
 fn nanoseconds(ticks: u128, resolution: u8) -> u128 {
     let power = u32::from(resolution & 0x7F);
     if resolution & 0x80 != 0 {
-        return ticks * SECOND_NS >> power.min(127);
+        return (ticks * SECOND_NS) >> power.min(127);
     }
     if power <= 9 { ticks * 10u128.pow(9 - power) } else { ticks / 10u128.pow(power.min(38) - 9) }
 }
