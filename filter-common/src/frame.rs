@@ -6,7 +6,7 @@ use crate::reason::Reason;
 
 /// VLAN tags that are followed (IEEE 802.1Q, 802.1ad).
 pub const VLANS_MAX: usize = 2;
-/// IPv6 extension headers that are followed.
+/// Headers behind the IPv6 header that are looked at, the one of the transport included.
 pub const EXTENSIONS_MAX: usize = 6;
 
 const ETHERNET_LEN: usize = 14;

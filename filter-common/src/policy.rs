@@ -322,3 +322,62 @@ fn shorten(key: &mut PrefixKey, entry: Number) -> bool {
     key.prefix_len = 4 * (len - 1);
     true
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::number::Digits;
+
+    /// One block, no memory, or none that can be written.
+    struct Forgetful {
+        memory: bool,
+    }
+
+    fn number() -> Number {
+        Number::e164(Digits::parse("6281234567890").expect("digits"))
+    }
+
+    impl Lists for Forgetful {
+        fn now(&mut self) -> u64 {
+            1
+        }
+        fn override_until(&self) -> u64 {
+            0
+        }
+        fn protected(&self, _: &PrefixKey) -> Option<Allow> {
+            None
+        }
+        fn allowed_number(&self, _: Number) -> Option<Allow> {
+            // An element that was re-used for another number meanwhile.
+            Some(Allow { number: Number(0x1), expires: 0, rule: 7 })
+        }
+        fn allowed_prefix(&self, _: &PrefixKey) -> Option<Allow> {
+            None
+        }
+        fn blocked_number(&self, number: Number) -> Option<Block> {
+            Some(Block { number, rule: 3, action: Verdict::Drop as u8, ..Block::default() })
+        }
+        fn blocked_prefix(&self, _: &PrefixKey) -> Option<Block> {
+            None
+        }
+        fn attempt(&mut self, _: Number, _: u64, _: u64) -> Option<Attempt> {
+            None
+        }
+        fn remember(&mut self, _: Number, _: u64, _: &Attempt) -> bool {
+            self.memory
+        }
+    }
+
+    fn decide_with(memory: bool) -> Decision {
+        let call = Call { number: number(), second: Number::NONE, call_id: 1, enforced: true };
+        decide(&mut Forgetful { memory }, &call)
+    }
+
+    #[test]
+    fn a_refusal_that_cannot_be_remembered_passes() {
+        assert_eq!(decide_with(true).reason, Reason::BlockedNumber);
+        let decision = decide_with(false);
+        assert_eq!((decision.verdict, decision.reason), (Verdict::Pass, Reason::StateFull));
+        assert_eq!(decision.would, Verdict::Drop);
+    }
+}

@@ -7,6 +7,7 @@ mod captures;
 mod decision;
 mod events;
 mod fragments;
+mod frames;
 mod generated;
 mod hand_written;
 mod loading;

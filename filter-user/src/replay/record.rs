@@ -68,7 +68,9 @@ impl Record {
         let is_invite = method.as_deref() == Some("INVITE");
         let to_tag = message.and_then(|message| message.to_tag);
         let was_read = reason >= Reason::BadRequestLine || reason == Reason::InDialog;
-        let trunk = policy.trunks.get(usize::from(event.trunk)).filter(|_| was_read);
+        // Once there are trunks, index 0 is a source outside all of them.
+        let outside = policy.settings.trunks_configured != 0 && event.trunk == 0;
+        let trunk = policy.trunks.get(usize::from(event.trunk)).filter(|_| was_read && !outside);
         let verdict = verdict(event.verdict);
         let would = self::verdict(event.would);
         let rule = usize::try_from(event.rule).ok().and_then(|rule| rule.checked_sub(1));
