@@ -63,7 +63,7 @@ pub struct Packet {
     pub payload_len: usize,
 }
 
-/// Reads the outer layers up to the transport's ports.
+/// Reads the outer layers up to the transport's ports into `packet`, which comes all zero.
 ///
 /// # Errors
 /// The reason why there is no datagram to read. `packet` then holds what was known

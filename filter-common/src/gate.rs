@@ -36,24 +36,23 @@ pub trait Gate: Lists {
     fn pass_fragments(&mut self, key: &FragmentKey);
 }
 
-/// Room for the work on one packet: too much for the kernel's stack of 512 bytes.
+/// Room for the work on one packet: too much for the kernel's stack of 512 bytes. All of
+/// it is zero when a packet begins.
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C)]
 pub struct Scratch {
-    /// What was found out. Reset by [`judge`].
+    /// What was found out.
     pub event: Event,
-    /// The outer layers. Reset by [`judge`].
+    /// The outer layers.
     pub packet: Packet,
-    /// Where things stand in the headers. Reset before they are read.
+    /// Where things stand in the headers.
     pub marks: Marks,
 }
 
 /// Judges one frame. The result stands in `scratch.event`, whose verdict is anything
-/// but `pass` only with a reason that may refuse.
+/// but `pass` only with a reason that may refuse. `scratch` comes all zero.
 #[inline(always)]
 pub fn judge<B: Bytes, G: Gate>(bytes: &B, gate: &mut G, scratch: &mut Scratch) -> Reason {
-    scratch.event = Event::default();
-    scratch.packet = Packet::default();
     let reason = match read_and_decide(bytes, gate, scratch) {
         Ok(reason) | Err(reason) => reason,
     };
@@ -117,7 +116,6 @@ fn read_and_decide<B: Bytes, G: Gate>(
     find_trunk(gate, event);
 
     let bytes = &bytes.renewed();
-    scratch.marks = [0; 16];
     let state = message::scan(bytes, start, end - start, &mut scratch.marks);
     let invite = message::check(bytes, start, state, &scratch.marks)?;
     event.call_id = message::call_id_hash(bytes, start + invite.call_id, invite.call_id_len);
