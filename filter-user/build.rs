@@ -20,6 +20,10 @@ fn main() -> ExitCode {
 
 fn embed() -> Result<(), String> {
     println!("cargo:rerun-if-env-changed={}", ebpf::LOG_VARIABLE);
+    println!("cargo:rustc-check-cfg=cfg(palang_log)");
+    if ebpf::has_log() {
+        println!("cargo:rustc-cfg=palang_log");
+    }
     for source in [
         "Cargo.lock",
         "Cargo.toml",

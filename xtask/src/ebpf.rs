@@ -129,11 +129,16 @@ impl Toolchain {
         if self.core == Core::FromSource {
             command.args(["-Z", "build-std=core"]);
         }
-        if env::var_os(LOG_VARIABLE).is_some_and(|value| value == "1") {
+        if has_log() {
             command.args(["--features", "log"]);
         }
         command
     }
+}
+
+/// Whether the kernel program is to log every judgement, for debugging.
+pub fn has_log() -> bool {
+    env::var_os(LOG_VARIABLE).is_some_and(|value| value == "1")
 }
 
 /// Where [`Toolchain::build`] puts the object.

@@ -26,6 +26,8 @@ const FRAME_MIN: usize = 14;
 /// It has nothing in common with a live filter, and ends with this value.
 pub struct Replay {
     ebpf: Ebpf,
+    #[cfg(palang_log)]
+    log: aya_log::EbpfLogger<env_logger::Logger>,
 }
 
 /// What the kernel did with a frame.
@@ -44,7 +46,21 @@ impl Replay {
     /// Missing capabilities, a kernel without BPF, a program that the kernel's verifier
     /// refuses, a policy that does not fit the maps.
     pub fn load(policy: &Policy) -> Result<Replay, Error> {
-        Ok(Replay { ebpf: load(policy, true)? })
+        Replay::new(load(policy, true)?)
+    }
+
+    #[cfg(not(palang_log))]
+    fn new(ebpf: Ebpf) -> Result<Replay, Error> {
+        Ok(Replay { ebpf })
+    }
+
+    /// Built with `PALANG_EBPF_LOG=1`: what the program logs goes to standard error.
+    #[cfg(palang_log)]
+    fn new(mut ebpf: Ebpf) -> Result<Replay, Error> {
+        let logger = env_logger::Builder::new().filter_level(log::LevelFilter::Debug).build();
+        let log = aya_log::EbpfLogger::init_with_logger(&mut ebpf, logger)
+            .map_err(|error| Error::Load(error.to_string()))?;
+        Ok(Replay { ebpf, log })
     }
 
     /// Another policy on the same maps, and no memory of attempts and fragments.
@@ -79,6 +95,8 @@ impl Replay {
         let result = program(&mut self.ebpf)?
             .test_run(TestRunOptions { data_in: Some(frame), ..TestRunOptions::default() })
             .map_err(Error::program)?;
+        #[cfg(palang_log)]
+        self.log.flush();
         let events: Array<_, Raw<Event>> = read(&self.ebpf, "REPLAY_EVENT")?;
         let event = events.get(&0, 0).map_err(|error| Error::map("REPLAY_EVENT", error))?;
         Ok(Judged { event: event.0, dropped: result.return_value == XDP_DROP })
@@ -208,7 +226,8 @@ mod tests {
         let mut policy = Policy::default();
         let digits = Digits::parse("6281234567890").unwrap();
         policy.block(Subject::Number(Number::e164(digits)), ended, 0);
-        let mut replay = Replay { ebpf: load(&policy, replay).unwrap_or_else(|e| panic!("{e}")) };
+        let ebpf = load(&policy, replay).unwrap_or_else(|error| panic!("{error}"));
+        let mut replay = Replay::new(ebpf).unwrap();
         let judged = replay.judge(&frame(), ended).unwrap();
         (judged.dropped, judged.event)
     }
