@@ -82,6 +82,26 @@ mod tests {
         }
     }
 
+    proptest::proptest! {
+        /// What is printed is read as the same number again.
+        #[test]
+        fn text_number_text(text in "[+]?[0-9]{1,16}") {
+            let plan = Policy::default().trunks[0].profile.plan;
+            if let Ok(number) = number(&text, &plan) {
+                let printed = number.to_string();
+                proptest::prop_assert_eq!(super::number(&printed, &plan), Ok(number), "{}", printed);
+            }
+        }
+
+        /// Nothing that people type ends in a panic.
+        #[test]
+        fn any_text(text in ".*") {
+            let plan = Policy::default().trunks[0].profile.plan;
+            let _ = subject(&text, &plan);
+            let _ = plan.prefix(&text);
+        }
+    }
+
     #[test]
     fn what_is_refused() {
         let plan = Policy::default().trunks[0].profile.plan;

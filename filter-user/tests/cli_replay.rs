@@ -305,6 +305,23 @@ fn without_rights_it_says_which_are_missing() {
 }
 
 #[test]
+fn frames_of_any_length_are_judged() {
+    let mut file = std::fs::read(capture(CALL)).unwrap()[..24].to_vec();
+    let lengths = [0u32, 1, 13, 14, 15, 60, 3_520, 3_521, 9_000, 65_557, 65_558, 262_144];
+    for length in lengths {
+        file.extend([0; 8]);
+        file.extend(length.to_le_bytes());
+        file.extend(length.to_le_bytes());
+        file.extend(std::iter::repeat_n(0x45, length as usize));
+    }
+    let path = temporary("lengths.pcap", &file);
+    let output = replay(&[path.to_str().unwrap(), "--all", "-o", "json"]);
+    std::fs::remove_file(path).unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    assert_eq!(json(&output).0.len(), lengths.len());
+}
+
+#[test]
 fn a_closed_pipe_is_no_error() {
     let output = Command::new("sh")
         .arg("-c")

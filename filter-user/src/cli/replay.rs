@@ -87,7 +87,8 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
         match result {
             Ok(()) => {}
             Err(Error::Capture(message)) => broken.push(format!("{}: {message}", path.display())),
-            Err(Error::Kernel(error)) => return Err(error.into()),
+            // What was judged before is told all the same.
+            Err(Error::Kernel(error)) => broken.push(format!("{}: {error}", path.display())),
             Err(Error::Output(error)) => return closed(&error),
         }
     }

@@ -18,6 +18,8 @@ pub enum Error {
     Verifier(String),
     /// The program cannot be loaded at all.
     Load(String),
+    /// The kernel did not run the program on a frame.
+    Run(String),
     /// A map did not take or give a value.
     Map {
         /// Name of the map.
@@ -48,6 +50,7 @@ impl std::fmt::Display for Error {
                  and these lines:\n{log}"
             ),
             Error::Load(error) => write!(f, "cannot load the BPF program: {error}"),
+            Error::Run(error) => write!(f, "the kernel cannot judge a frame: {error}"),
             Error::Map { name, error } => write!(f, "BPF map {name}: {error}"),
             Error::Missing(name) => write!(
                 f,
@@ -80,6 +83,10 @@ impl Error {
             return Error::Verifier(last.into_iter().rev().collect::<Vec<_>>().join("\n"));
         }
         if is_permission(&error) { Error::Permission } else { Error::Load(chain(&error)) }
+    }
+
+    pub(super) fn run(error: ProgramError) -> Error {
+        Error::Run(chain(&error))
     }
 
     pub(super) fn map(name: &'static str, error: MapError) -> Error {

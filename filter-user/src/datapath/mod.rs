@@ -21,6 +21,9 @@ use crate::policy::{Policy, Subject};
 const PROGRAM: &str = "palang";
 /// Shortest frame that the kernel takes for a test run: an Ethernet header.
 const FRAME_MIN: usize = 14;
+/// The largest IP packet behind Ethernet and two VLAN tags. What a longer frame has behind
+/// that is of no packet, and the kernel has no room for it in a test run.
+const FRAME_MAX: usize = 22 + 65_535;
 
 /// The program on private maps, judging frames of captures with `BPF_PROG_TEST_RUN`.
 /// It has nothing in common with a live filter, and ends with this value.
@@ -90,11 +93,12 @@ impl Replay {
             let event = Event { reason: Reason::NotIp as u8, ..Event::default() };
             return Ok(Judged { event, dropped: false });
         }
+        let frame = &frame[..frame.len().min(FRAME_MAX)];
         let mut clock: Array<_, u64> = write::map(&mut self.ebpf, "REPLAY_CLOCK")?;
         clock.set(0, time, 0).map_err(|error| Error::map("REPLAY_CLOCK", error))?;
         let result = program(&mut self.ebpf)?
             .test_run(TestRunOptions { data_in: Some(frame), ..TestRunOptions::default() })
-            .map_err(Error::program)?;
+            .map_err(Error::run)?;
         #[cfg(palang_log)]
         self.log.flush();
         let events: Array<_, Raw<Event>> = read(&self.ebpf, "REPLAY_EVENT")?;
