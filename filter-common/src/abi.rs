@@ -207,6 +207,8 @@ pub struct AttemptKey {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct Attempt {
+    /// The attempt that this entry is about; see [`Block::number`].
+    pub key: AttemptKey,
     /// When it was first seen.
     pub first: u64,
     /// The rule of the first verdict; 0: none.
@@ -320,7 +322,7 @@ layout! {
     Settings = 24,
     Profile = 104,
     AttemptKey = 16,
-    Attempt = 24,
+    Attempt = 40,
     FragmentKey = 40,
     Event = 64,
     EventStats = 40,

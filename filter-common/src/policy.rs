@@ -4,7 +4,9 @@
 //! call through is looked at for every packet and comes first, so a stale block can
 //! never win.
 
-use crate::abi::{ATTEMPT_NS, Allow, Attempt, BLOCK_OBSERVE, Block, PrefixKey, Verdict};
+use crate::abi::{
+    ATTEMPT_NS, Allow, Attempt, AttemptKey, BLOCK_OBSERVE, Block, PrefixKey, Verdict,
+};
 use crate::number::{DIGITS_MAX, Number};
 use crate::reason::Reason;
 
@@ -27,7 +29,7 @@ pub trait Lists {
     /// What is remembered of this attempt.
     fn attempt(&mut self, number: Number, call_id: u64, now: u64) -> Option<Attempt>;
     /// Remembers the first verdict of an attempt. `false` when that failed.
-    fn remember(&mut self, number: Number, call_id: u64, attempt: &Attempt) -> bool;
+    fn remember(&mut self, attempt: &Attempt) -> bool;
 }
 
 /// A call whose caller number was read.
@@ -91,8 +93,10 @@ pub fn decide<L: Lists>(lists: &mut L, call: &Call) -> Decision {
             found = second;
         }
     }
+    let key = AttemptKey { number: call.number, call_id: call.call_id };
     let mut known = Known { repeated: false, verdict: 0, would: 0 };
     if let Some(attempt) = lists.attempt(call.number, call.call_id, now)
+        && attempt.key == key
         && now.wrapping_sub(attempt.first) < ATTEMPT_NS
     {
         known = Known { repeated: true, verdict: attempt.verdict, would: attempt.would };
@@ -104,6 +108,7 @@ pub fn decide<L: Lists>(lists: &mut L, call: &Call) -> Decision {
     }
     if !known.repeated {
         let attempt = Attempt {
+            key,
             first: now,
             rule: decision.rule,
             verdict: decision.verdict as u8,
@@ -111,7 +116,7 @@ pub fn decide<L: Lists>(lists: &mut L, call: &Call) -> Decision {
             reason: decision.reason as u8,
             reserved: [0; 5],
         };
-        let remembered = lists.remember(call.number, call.call_id, &attempt);
+        let remembered = lists.remember(&attempt);
         if !remembered && decision.verdict != Verdict::Pass {
             decision.verdict = Verdict::Pass;
             decision.reason = Reason::StateFull;
@@ -328,7 +333,7 @@ mod tests {
     use super::*;
     use crate::number::Digits;
 
-    /// One block, no memory, or none that can be written.
+    /// One block; other look-ups find elements that were re-used for something else.
     struct Forgetful {
         memory: bool,
     }
@@ -360,10 +365,21 @@ mod tests {
         fn blocked_prefix(&self, _: &PrefixKey) -> Option<Block> {
             None
         }
-        fn attempt(&mut self, _: Number, _: u64, _: u64) -> Option<Attempt> {
-            None
+        fn attempt(&mut self, number: Number, call_id: u64, now: u64) -> Option<Attempt> {
+            // One that was re-used too: passed, but it was another call.
+            let key = AttemptKey { number, call_id: call_id + 1 };
+            let (verdict, reason) = (Verdict::Pass as u8, Reason::NotBlocked as u8);
+            Some(Attempt {
+                key,
+                first: now,
+                rule: 0,
+                verdict,
+                would: verdict,
+                reason,
+                reserved: [0; 5],
+            })
         }
-        fn remember(&mut self, _: Number, _: u64, _: &Attempt) -> bool {
+        fn remember(&mut self, _: &Attempt) -> bool {
             self.memory
         }
     }

@@ -89,14 +89,13 @@ impl Lists for Kernel {
 
     #[inline(always)]
     fn attempt(&mut self, number: Number, call_id: u64, _now: u64) -> Option<Attempt> {
-        // SAFETY: the entry is copied at once; one that is re-used meanwhile holds the
-        // first verdict of another attempt, and only for this one look.
+        // SAFETY: the entry is copied at once, and its key compared afterwards.
         unsafe { maps::ATTEMPTS.get(AttemptKey { number, call_id }).copied() }
     }
 
     #[inline(always)]
-    fn remember(&mut self, number: Number, call_id: u64, attempt: &Attempt) -> bool {
-        maps::ATTEMPTS.insert(AttemptKey { number, call_id }, attempt, BPF_ANY.into()).is_ok()
+    fn remember(&mut self, attempt: &Attempt) -> bool {
+        maps::ATTEMPTS.insert(attempt.key, attempt, BPF_ANY.into()).is_ok()
     }
 }
 

@@ -5,7 +5,8 @@
 use std::collections::HashMap;
 
 use filter_common::abi::{
-    Allow, Attempt, Block, Event, FRAGMENT_NS, FragmentKey, PrefixKey, Profile, Settings,
+    Allow, Attempt, AttemptKey, Block, Event, FRAGMENT_NS, FragmentKey, PrefixKey, Profile,
+    Settings,
 };
 use filter_common::bytes::Slice;
 use filter_common::gate::{Gate, Scratch, judge};
@@ -32,7 +33,7 @@ pub struct HostGate {
     allowed_prefixes: Trie<Allow>,
     blocked_numbers: HashMap<Number, Block>,
     blocked_prefixes: Trie<Block>,
-    attempts: HashMap<(Number, u64), Attempt>,
+    attempts: HashMap<AttemptKey, Attempt>,
     fragments: HashMap<FragmentKey, u64>,
 }
 
@@ -153,11 +154,11 @@ impl Lists for HostGate {
     }
 
     fn attempt(&mut self, number: Number, call_id: u64, _now: u64) -> Option<Attempt> {
-        self.attempts.get(&(number, call_id)).copied()
+        self.attempts.get(&AttemptKey { number, call_id }).copied()
     }
 
-    fn remember(&mut self, number: Number, call_id: u64, attempt: &Attempt) -> bool {
-        self.attempts.insert((number, call_id), *attempt);
+    fn remember(&mut self, attempt: &Attempt) -> bool {
+        self.attempts.insert(attempt.key, *attempt);
         true
     }
 }
