@@ -37,7 +37,9 @@ pub fn palang(ctx: XdpContext) -> u32 {
         return XDP_PASS;
     };
     let bytes = PacketBytes::new(&ctx, spare);
-    let mut kernel = Kernel::new();
+    let Some(mut kernel) = Kernel::new() else {
+        return XDP_PASS;
+    };
     let reason = judge(&bytes, &mut kernel, scratch);
     let limit = kernel.settings().map_or(0, |settings| settings.pass_events_per_second);
     report::report(&scratch.event, reason, limit);
@@ -51,7 +53,7 @@ pub fn palang(ctx: XdpContext) -> u32 {
 ///
 /// # Safety
 /// `scratch` is writable and of no use to anybody else.
-#[inline(always)]
+#[inline(never)]
 unsafe fn clear(scratch: *mut Scratch) {
     const WORDS: usize = size_of::<Scratch>() / size_of::<u64>();
     const { assert!(WORDS * size_of::<u64>() == size_of::<Scratch>()) };

@@ -10,6 +10,10 @@ pub enum Exit {
     Failed = 1,
     /// The command line, or a file that it names, says something that cannot be.
     Usage = 2,
+    /// The daemon cannot be reached.
+    NoDaemon = 3,
+    /// What was asked for is not there.
+    NotFound = 4,
     /// Refused: a permission is missing.
     Refused = 5,
     /// Partly done: what could be done was, and the message tells what not.

@@ -159,14 +159,14 @@ impl Time {
     }
 }
 
-/// An error at a place of the file.
+/// An error, at a place of the file unless the command line is to blame.
 struct Wrong {
-    at: Range<usize>,
+    at: Option<Range<usize>>,
     message: String,
 }
 
 fn wrong<T>(at: Range<usize>, message: impl Into<String>) -> Result<T, Wrong> {
-    Err(Wrong { at, message: message.into() })
+    Err(Wrong { at: Some(at), message: message.into() })
 }
 
 /// Changes of the default profile that the command line makes before the file's numbers
@@ -181,7 +181,10 @@ pub fn read(path: &Path, adjust: Adjust<'_>) -> Result<Policy, String> {
     let text = std::fs::read_to_string(path)
         .map_err(|error| format!("{}: cannot be read: {error}", path.display()))?;
     parse(&text, adjust).map_err(|wrong| {
-        let before = text.get(..wrong.at.start).unwrap_or("");
+        let Some(at) = wrong.at else {
+            return wrong.message;
+        };
+        let before = text.get(..at.start).unwrap_or("");
         let line = before.matches('\n').count() + 1;
         let column = before.chars().rev().take_while(|c| *c != '\n').count() + 1;
         format!("{}:{line}:{column}: {}", path.display(), wrong.message)
@@ -190,7 +193,7 @@ pub fn read(path: &Path, adjust: Adjust<'_>) -> Result<Policy, String> {
 
 fn parse(text: &str, adjust: Adjust<'_>) -> Result<Policy, Wrong> {
     let file: File = toml::from_str(text).map_err(|error| Wrong {
-        at: error.span().unwrap_or(0..0),
+        at: Some(error.span().unwrap_or(0..0)),
         message: error.message().to_owned(),
     })?;
     let mut policy = Policy::default();
@@ -204,7 +207,7 @@ fn parse(text: &str, adjust: Adjust<'_>) -> Result<Policy, Wrong> {
         policy.ports = ports.into_inner();
     }
     profile(&mut policy.trunks[0].profile, &file.default)?;
-    adjust(&mut policy).map_err(|message| Wrong { at: 0..0, message })?;
+    adjust(&mut policy).map_err(|message| Wrong { at: None, message })?;
     trunks(&mut policy, file.trunk)?;
 
     for text in &file.protected {

@@ -1,5 +1,6 @@
 //! The command line: one file for each command.
 
+pub mod hints;
 pub mod output;
 pub mod replay;
 

@@ -7,6 +7,7 @@ use clap::ValueEnum;
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 use serde::Serialize;
 
+use super::hints::hints;
 use crate::replay::record::Record;
 use crate::replay::summary::Summary;
 
@@ -91,13 +92,13 @@ impl<W: Write> Output<W> {
         }
     }
 
-    /// Tells the table and the summary.
+    /// Tells the table and the summary; `ports` are those that SIP was read on.
     ///
     /// # Errors
     /// Those of the writer.
-    pub fn finish(mut self, summary: &Summary) -> io::Result<()> {
+    pub fn finish(mut self, summary: &Summary, ports: &[u16]) -> io::Result<()> {
         match self.format {
-            Format::Table => self.people(summary)?,
+            Format::Table => self.people(summary, ports)?,
             Format::Json => {
                 serde_json::to_writer(&mut self.writer, &Last { summary })?;
                 self.writer.write_all(b"\n")?;
@@ -107,7 +108,7 @@ impl<W: Write> Output<W> {
         self.writer.flush()
     }
 
-    fn people(&mut self, summary: &Summary) -> io::Result<()> {
+    fn people(&mut self, summary: &Summary, ports: &[u16]) -> io::Result<()> {
         if self.table.row_count() > 0 {
             if let Some(column) = self.table.column_mut(usize::from(self.files)) {
                 column.set_cell_alignment(CellAlignment::Right);
@@ -125,12 +126,8 @@ impl<W: Write> Output<W> {
         if told > 0 {
             writeln!(self.writer, "reasons: {}", list(summary.reasons.iter()))?;
         }
-        for (port, invites) in &summary.other_ports {
-            writeln!(
-                self.writer,
-                "{} went to UDP port {port}, which is no SIP port here: add --port {port}",
-                count(*invites, "INVITE")
-            )?;
+        for hint in hints(summary, ports) {
+            writeln!(self.writer, "{hint}")?;
         }
         Ok(())
     }
@@ -148,7 +145,8 @@ fn reason(record: &Record) -> String {
     text
 }
 
-fn count(number: u64, noun: &str) -> String {
+/// `1 frame`, `2 frames`.
+pub fn count(number: u64, noun: &str) -> String {
     format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
 }
 

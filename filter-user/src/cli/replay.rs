@@ -12,7 +12,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use super::output::{Format, Output};
 use crate::exit::{Exit, Failure};
 use crate::number_text;
-use crate::policy::{self, Policy};
+use crate::policy::{self, Policy, Subject};
 use crate::policy_file;
 use crate::replay::{Error, Replay};
 
@@ -93,7 +93,7 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
         }
     }
     let something = replay.summary.frames > 0 || broken.is_empty();
-    if something && let Err(error) = output.finish(&replay.summary) {
+    if something && let Err(error) = output.finish(&replay.summary, replay.ports()) {
         return closed(&error);
     }
     if broken.is_empty() {
@@ -146,14 +146,30 @@ fn policy(arguments: &Arguments) -> Result<Policy, Failure> {
     for text in &arguments.allow {
         let subject = number_text::subject(text, &plan)
             .map_err(|message| usage(format!("--allow: {message}")))?;
-        policy.allow(subject, 0);
+        match policy.allows.iter().find(|(known, _)| *known == subject) {
+            Some((_, allow)) if allow.expires == 0 => {}
+            Some(_) => return Err(usage(twice("allow", subject))),
+            None => policy.allow(subject, 0),
+        }
     }
     for text in &arguments.block {
         let subject = number_text::subject(text, &plan)
             .map_err(|message| usage(format!("--block: {message}")))?;
-        policy.block(subject, 0, 0);
+        match policy.blocks.iter().find(|(known, _)| *known == subject) {
+            Some((_, block)) if block.expires == 0 && block.flags == 0 => {}
+            Some(_) => return Err(usage(twice("block", subject))),
+            None => policy.block(subject, 0, 0),
+        }
     }
     Ok(policy)
+}
+
+/// Two rules of one kind about one subject that differ: neither may win unseen.
+fn twice(kind: &str, subject: Subject) -> String {
+    format!(
+        "--{kind}: the policy file has another {kind} for {subject}, which ends or only observes: \
+         take one of them away"
+    )
 }
 
 /// The numbering plan of the command line, before any number is read.
@@ -170,7 +186,9 @@ fn adjust(policy: &mut Policy, arguments: &Arguments) -> Result<(), String> {
     for text in &arguments.international_prefix {
         prefixes.push(digits("--international-prefix", text, 1, PREFIX_DIGITS_MAX)?);
     }
-    policy::set_international(plan, prefixes)
+    policy::set_international(plan, prefixes).map_err(|message| {
+        format!("--international-prefix: {message}, those of the policy file included")
+    })
 }
 
 fn digits(argument: &str, text: &str, min: u32, max: u32) -> Result<Digits, String> {

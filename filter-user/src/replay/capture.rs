@@ -1,7 +1,7 @@
 //! Frames of a capture file: pcap or pcapng, from a file or from standard input.
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, Cursor, Read};
 use std::path::Path;
 
 use pcap_file::pcap::PcapReader;
@@ -12,6 +12,13 @@ use pcap_file::{DataLink, PcapError, TsResolution};
 const SECOND_NS: u128 = 1_000_000_000;
 /// First four bytes of a pcapng section (draft-ietf-opsawg-pcapng §4.1).
 const PCAPNG_MAGIC: [u8; 4] = [0x0A, 0x0D, 0x0D, 0x0A];
+/// First four bytes of a pcap in microseconds and in nanoseconds, most significant first
+/// (draft-ietf-opsawg-pcap §4).
+const PCAP_MAGICS: [[u8; 4]; 2] = [[0xA1, 0xB2, 0xC3, 0xD4], [0xA1, 0xB2, 0x3C, 0x4D]];
+/// First four bytes of a pcap with longer record headers, as Linux libpcap once wrote it.
+const MODIFIED_MAGIC: [u8; 4] = [0xA1, 0xB2, 0xCD, 0x34];
+/// What makes a plain capture of one that is not read.
+const REWRITE: &str = "rewrite it with Wireshark's `editcap -F pcap OLD NEW`";
 
 /// A frame as it was captured.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,6 +31,8 @@ pub struct Frame {
     pub link: DataLink,
     /// Its bytes, as far as they were captured.
     pub bytes: Vec<u8>,
+    /// Whether it was longer (snap length).
+    pub is_cut: bool,
 }
 
 /// An open capture: an iterator of frames, that ends with an error where the file is cut.
@@ -48,41 +57,76 @@ impl Capture {
         } else {
             Box::new(File::open(path).map_err(|error| format!("cannot be opened: {error}"))?)
         };
-        let mut reader = BufReader::new(Counted { source, count });
-        let start = reader.fill_buf().map_err(|error| format!("cannot be read: {error}"))?;
-        if start.is_empty() {
-            return Err("is empty".to_owned());
-        }
-        let is_pcapng = start.starts_with(&PCAPNG_MAGIC);
-        let reader: Box<dyn Read> = Box::new(reader);
-        let format = if is_pcapng {
-            PcapNgReader::new(reader).map(Format::PcapNg)
-        } else {
-            PcapReader::new(reader).map(Format::Pcap)
+        let mut reader = Counted { source, count };
+        let mut magic = Vec::new();
+        reader
+            .by_ref()
+            .take(4)
+            .read_to_end(&mut magic)
+            .map_err(|error| format!("cannot be read: {error}"))?;
+        let kind = kind(&magic)?;
+        // The crate reads in large pieces, no buffer is needed.
+        let reader: Box<dyn Read> = Box::new(Cursor::new(magic).chain(reader));
+        let format = match kind {
+            Kind::Pcap => PcapReader::new(reader).map(Format::Pcap),
+            Kind::PcapNg => PcapNgReader::new(reader).map(Format::PcapNg),
         };
-        let format = format.map_err(|_| "is neither a pcap nor a pcapng capture".to_owned())?;
-        Ok(Capture { format, number: 0 })
+        Ok(Capture { format: format.map_err(|error| broken(&error, 0))?, number: 0 })
     }
 
-    fn frame(&mut self, time: u128, link: DataLink, bytes: Vec<u8>) -> Frame {
+    fn frame(&mut self, read: Captured) -> Frame {
         self.number += 1;
-        Frame { number: self.number, time: u64::try_from(time).unwrap_or(u64::MAX), link, bytes }
+        Frame {
+            number: self.number,
+            time: u64::try_from(read.time.max(0)).unwrap_or(u64::MAX),
+            link: read.link,
+            is_cut: (read.bytes.len() as u64) < u64::from(read.original_len),
+            bytes: read.bytes,
+        }
     }
+}
 
-    fn error(&self, error: &PcapError) -> String {
-        let frames = self.number;
-        match error {
-            PcapError::IoError(io) if io.kind() == io::ErrorKind::UnexpectedEof => {
-                format!("is cut off behind frame {frames}")
-            }
-            PcapError::IoError(io) => format!("cannot be read behind frame {frames}: {io}"),
-            PcapError::IncompleteBuffer
-            | PcapError::InvalidField(_)
-            | PcapError::Utf8Error(_)
-            | PcapError::FromUtf8Error(_)
-            | PcapError::InvalidInterfaceId(_) => {
-                format!("is broken behind frame {frames}: {error}")
-            }
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Pcap,
+    PcapNg,
+}
+
+/// The kind of a file that begins with these bytes.
+fn kind(magic: &[u8]) -> Result<Kind, String> {
+    let reversed: Vec<u8> = magic.iter().rev().copied().collect();
+    let is = |known: [u8; 4]| magic == known || reversed == known;
+    if magic.is_empty() {
+        Err("is empty".to_owned())
+    } else if magic == PCAPNG_MAGIC {
+        Ok(Kind::PcapNg)
+    } else if PCAP_MAGICS.into_iter().any(is) {
+        Ok(Kind::Pcap)
+    } else if is(MODIFIED_MAGIC) {
+        Err(format!("is a pcap of the old kind \"modified\", which is not read: {REWRITE}"))
+    } else {
+        Err("is neither a pcap nor a pcapng capture".to_owned())
+    }
+}
+
+/// What is wrong behind so many frames.
+fn broken(error: &PcapError, frames: u64) -> String {
+    let place = if frames == 0 {
+        "before its first frame".to_owned()
+    } else {
+        format!("behind frame {frames}")
+    };
+    match error {
+        PcapError::IoError(io) if io.kind() == io::ErrorKind::UnexpectedEof => {
+            format!("is cut off {place}")
+        }
+        PcapError::IoError(io) => format!("cannot be read {place}: {io}"),
+        PcapError::IncompleteBuffer
+        | PcapError::InvalidField(_)
+        | PcapError::Utf8Error(_)
+        | PcapError::FromUtf8Error(_)
+        | PcapError::InvalidInterfaceId(_) => {
+            format!("is broken {place} ({error}): {REWRITE}")
         }
     }
 }
@@ -101,16 +145,22 @@ impl Iterator for Capture {
                 },
             };
             return Some(match read {
-                Ok((time, link, bytes)) => Ok(self.frame(time, link, bytes)),
-                Err(error) => Err(self.error(&error)),
+                Ok(read) => Ok(self.frame(read)),
+                Err(error) => Err(broken(&error, self.number)),
             });
         }
     }
 }
 
-type Read3 = (u128, DataLink, Vec<u8>);
+/// A frame as a file holds it. The time may lie before 1970.
+struct Captured {
+    time: i128,
+    link: DataLink,
+    bytes: Vec<u8>,
+    original_len: u32,
+}
 
-fn pcap(reader: &mut PcapReader<Box<dyn Read>>) -> Option<Result<Read3, PcapError>> {
+fn pcap(reader: &mut PcapReader<Box<dyn Read>>) -> Option<Result<Captured, PcapError>> {
     let header = reader.header();
     // Raw: captures exist whose frames are longer than the length that their header names.
     Some(reader.next_raw_packet()?.map(|packet| {
@@ -118,22 +168,37 @@ fn pcap(reader: &mut PcapReader<Box<dyn Read>>) -> Option<Result<Read3, PcapErro
             TsResolution::MicroSecond => u128::from(packet.ts_frac) * 1000,
             TsResolution::NanoSecond => u128::from(packet.ts_frac),
         };
-        let time = u128::from(packet.ts_sec) * SECOND_NS + fraction;
-        (time, header.datalink, packet.data.into_owned())
+        Captured {
+            time: (u128::from(packet.ts_sec) * SECOND_NS + fraction) as i128,
+            link: header.datalink,
+            original_len: packet.orig_len,
+            bytes: packet.data.into_owned(),
+        }
     }))
 }
 
 /// The next block; `None` in it when it holds no frame.
-fn pcapng(reader: &mut PcapNgReader<Box<dyn Read>>) -> Option<Result<Option<Read3>, PcapError>> {
-    let (ticks, interface, bytes) = match reader.next_block()? {
+fn pcapng(reader: &mut PcapNgReader<Box<dyn Read>>) -> Option<Result<Option<Captured>, PcapError>> {
+    let (ticks, interface, original_len, bytes) = match reader.next_block()? {
         // The crate takes the ticks for nanoseconds, whatever the interface says.
-        Ok(Block::EnhancedPacket(packet)) => {
-            (packet.timestamp.as_nanos(), packet.interface_id, packet.data.into_owned())
+        Ok(Block::EnhancedPacket(packet)) => (
+            packet.timestamp.as_nanos(),
+            packet.interface_id,
+            packet.original_len,
+            packet.data.into_owned(),
+        ),
+        Ok(Block::Packet(packet)) => (
+            packet.timestamp.into(),
+            packet.interface_id.into(),
+            packet.original_len,
+            packet.data.into_owned(),
+        ),
+        Ok(Block::SimplePacket(packet)) => {
+            let mut bytes = packet.data.into_owned();
+            // The crate leaves the padding at its end.
+            bytes.truncate(packet.original_len as usize);
+            (0, 0, packet.original_len, bytes)
         }
-        Ok(Block::Packet(packet)) => {
-            (packet.timestamp.into(), packet.interface_id.into(), packet.data.into_owned())
-        }
-        Ok(Block::SimplePacket(packet)) => (0, 0, packet.data.into_owned()),
         Ok(_) => return Some(Ok(None)),
         Err(error) => return Some(Err(error)),
     };
@@ -145,11 +210,12 @@ fn pcapng(reader: &mut PcapNgReader<Box<dyn Read>>) -> Option<Result<Option<Read
         if let InterfaceDescriptionOption::IfTsResol(value) = option {
             resolution = *value;
         } else if let InterfaceDescriptionOption::IfTsOffset(value) = option {
-            offset = u128::from(*value);
+            // Signed, whatever the crate says (draft-ietf-opsawg-pcapng §4.2).
+            offset = i128::from(*value as i64);
         }
     }
-    let time = nanoseconds(ticks, resolution) + offset * SECOND_NS;
-    Some(Ok(Some((time, description.linktype, bytes))))
+    let time = nanoseconds(ticks, resolution) as i128 + offset * SECOND_NS as i128;
+    Some(Ok(Some(Captured { time, link: description.linktype, bytes, original_len })))
 }
 
 /// Ticks of `if_tsresol`: a negative power of 10, or of 2 when the top bit is set.
@@ -178,6 +244,121 @@ impl<R: Read, F: Fn(u64)> Read for Counted<R, F> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn capture(file: &[u8], name: &str) -> Result<Vec<Result<Frame, String>>, String> {
+        let path = std::env::temp_dir().join(format!("palang-{}-{name}", std::process::id()));
+        std::fs::write(&path, file).unwrap();
+        let frames = Capture::open(&path, |_| {}).map(Iterator::collect);
+        std::fs::remove_file(path).unwrap();
+        frames
+    }
+
+    fn block(kind: u32, body: &[u8]) -> Vec<u8> {
+        let length = (12 + body.len() as u32).to_le_bytes();
+        [&kind.to_le_bytes()[..], &length, body, &length].concat()
+    }
+
+    /// A pcapng of one interface with these options, up to its packets.
+    fn section(options: &[u8]) -> Vec<u8> {
+        let mut section = vec![0x4D, 0x3C, 0x2B, 0x1A, 1, 0, 0, 0];
+        section.extend([0xFF; 8]);
+        let interface = [&[1, 0, 0, 0, 0, 0, 0, 0], options].concat();
+        [block(0x0A0D_0D0A, &section), block(1, &interface)].concat()
+    }
+
+    /// An enhanced packet of four bytes, of as many as `original_len`.
+    fn packet(ticks: u64, original_len: u32) -> Vec<u8> {
+        let mut body = vec![0; 4];
+        body.extend(((ticks >> 32) as u32).to_le_bytes());
+        body.extend((ticks as u32).to_le_bytes());
+        body.extend(4u32.to_le_bytes());
+        body.extend(original_len.to_le_bytes());
+        body.extend([9; 4]);
+        block(6, &body)
+    }
+
+    #[test]
+    fn pcapng_times_are_those_of_the_interface() {
+        let second = 1_700_000_000u64;
+        let ends = [0u8; 4];
+        for (name, options, ticks, expected) in [
+            ("default", vec![], second * 1_000_000, second),
+            (
+                "nano",
+                [&[9, 0, 1, 0, 9, 0, 0, 0], &ends[..]].concat(),
+                second * SECOND_NS as u64,
+                second,
+            ),
+            ("binary", [&[9, 0, 1, 0, 0x94, 0, 0, 0], &ends[..]].concat(), second << 20, second),
+            (
+                "offset",
+                [&[14, 0, 8, 0][..], &(-3600i64).to_le_bytes(), &ends].concat(),
+                second * 1_000_000,
+                second - 3600,
+            ),
+            (
+                "before 1970",
+                [&[14, 0, 8, 0][..], &i64::MIN.to_le_bytes(), &ends].concat(),
+                second * 1_000_000,
+                0,
+            ),
+        ] {
+            let file = [section(&options), packet(ticks, 4)].concat();
+            let frames = capture(&file, name).unwrap();
+            assert_eq!(frames.len(), 1, "{name}");
+            assert_eq!(frames[0].as_ref().unwrap().time, expected * SECOND_NS as u64, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_cut_pcapng_gives_its_whole_frames() {
+        let file = [section(&[]), packet(1, 4), packet(2, 100), packet(3, 4)].concat();
+        for missing in [1, 4, 20, 35] {
+            let frames = capture(&file[..file.len() - missing], "cut-ng").unwrap();
+            assert_eq!(frames.len(), 3, "{missing}");
+            assert_eq!(frames[2], Err("is cut off behind frame 2".to_owned()));
+            let cut: Vec<_> = frames[..2].iter().map(|f| f.as_ref().unwrap().is_cut).collect();
+            assert_eq!(cut, [false, true]);
+        }
+    }
+
+    #[test]
+    fn a_simple_packet_has_no_padding() {
+        let file = [section(&[]), block(3, &[2, 0, 0, 0, 7, 7, 0, 0])].concat();
+        let frames = capture(&file, "simple").unwrap();
+        assert_eq!(frames[0].as_ref().unwrap().bytes, [7, 7]);
+    }
+
+    #[test]
+    fn every_kind_of_pcap() {
+        for (magic, expected) in
+            [([0xA1, 0xB2, 0xC3, 0xD4], 1_000_002_000), ([0xA1, 0xB2, 0x3C, 0x4D], 1_000_000_002)]
+        {
+            for little in [false, true] {
+                let field = |value: u32| {
+                    if little { value.to_le_bytes() } else { value.to_be_bytes() }
+                };
+                let mut file = magic.to_vec();
+                if little {
+                    file.reverse();
+                }
+                for value in [0, 0, 0, 65_535, 1, 1, 2, 3, 3] {
+                    file.extend(field(value));
+                }
+                file.extend([5; 3]);
+                let frames = capture(&file, "kinds").unwrap();
+                assert_eq!(frames.len(), 1);
+                let frame = frames[0].as_ref().unwrap();
+                assert_eq!((frame.time, &frame.bytes[..]), (expected, &[5; 3][..]));
+                assert_eq!(
+                    capture(&file[..23], "header").err().unwrap(),
+                    "is cut off before its first frame"
+                );
+            }
+        }
+        let modified = capture(&[0x34, 0xCD, 0xB2, 0xA1, 2, 0, 4, 0], "modified").err().unwrap();
+        assert!(modified.contains("editcap"), "{modified}");
+    }
 
     #[test]
     fn ticks_become_nanoseconds() {

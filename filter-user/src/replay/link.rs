@@ -9,6 +9,9 @@ const ETHERTYPE_IPV4: [u8; 2] = [0x08, 0x00];
 const ETHERTYPE_IPV6: [u8; 2] = [0x86, 0xDD];
 /// `LINKTYPE_LINUX_SLL2`, which the crate has no name for.
 const LINUX_SLL2: u32 = 276;
+/// The bits of a pcap header's field that are the link type; above them stands how long
+/// the frame check sequence is (draft-ietf-opsawg-pcap §4).
+const LINK_TYPE: u32 = 0xFFFF;
 
 /// The frame as Ethernet. One that is too short for its own link layer becomes an empty
 /// Ethernet frame, which is `not-ip`.
@@ -16,7 +19,7 @@ const LINUX_SLL2: u32 = 276;
 /// # Errors
 /// A link type that is not known.
 pub fn ethernet(link: DataLink, frame: &[u8]) -> Result<Cow<'_, [u8]>, String> {
-    let reframed = match u32::from(link) {
+    let reframed = match u32::from(link) & LINK_TYPE {
         1 => return Ok(Cow::Borrowed(frame)),
         // Linux cooked: address at 6, protocol at 14.
         113 => split(frame, 16)
@@ -26,9 +29,17 @@ pub fn ethernet(link: DataLink, frame: &[u8]) -> Result<Cow<'_, [u8]>, String> {
             .map(|(header, packet)| frame_of([header[0], header[1]], &header[12..18], packet)),
         // Raw IP, under the numbers that BSDs and Linux have given it.
         12 | 14 | 101 | 228 | 229 => raw(frame),
-        // BSD null and loop: the address family, in the byte order of some machine.
-        0 | 108 => split(frame, 4).and_then(|(_, packet)| raw(packet)),
-        other => return Err(format!("link type {other} is not known; captures on Ethernet are")),
+        // BSD null and loop: an address family.
+        0 | 108 => split(frame, 4)
+            .and_then(|(header, packet)| Some(frame_of(family(header)?, &[0; 6], packet))),
+        other => {
+            let has_name = !matches!(link, DataLink::Unknown(_));
+            let name = if has_name { format!(" ({link:?})") } else { String::new() };
+            return Err(format!(
+                "link type {other}{name} is not read: capture on Ethernet, Linux cooked, raw IP or \
+                 BSD null"
+            ));
+        }
     };
     Ok(Cow::Owned(reframed.unwrap_or_else(|| vec![0; ETHERNET_LEN])))
 }
@@ -47,6 +58,17 @@ fn raw(packet: &[u8]) -> Option<Vec<u8>> {
     Some(frame_of(ethertype, &[0; 6], packet))
 }
 
+/// The EtherType of a BSD address family, in the byte order of the machine that captured.
+fn family(header: &[u8]) -> Option<[u8; 2]> {
+    let family = u32::from_le_bytes(header.try_into().ok()?);
+    match family.min(family.swap_bytes()) {
+        2 => Some(ETHERTYPE_IPV4),
+        // Linux, NetBSD and OpenBSD, FreeBSD, macOS.
+        10 | 24 | 28 | 30 => Some(ETHERTYPE_IPV6),
+        _ => None,
+    }
+}
+
 fn frame_of(ethertype: [u8; 2], source: &[u8], packet: &[u8]) -> Vec<u8> {
     let mut frame = Vec::with_capacity(ETHERNET_LEN + packet.len());
     frame.extend_from_slice(&[0; 6]);
@@ -54,4 +76,53 @@ fn frame_of(ethertype: [u8; 2], source: &[u8], packet: &[u8]) -> Vec<u8> {
     frame.extend_from_slice(&ethertype);
     frame.extend_from_slice(packet);
     frame
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ethertype(link: u32, frame: &[u8]) -> Option<[u8; 2]> {
+        let frame = ethernet(DataLink::from(link), frame).unwrap();
+        (frame.len() > ETHERNET_LEN).then(|| [frame[12], frame[13]])
+    }
+
+    #[test]
+    fn address_families_in_either_byte_order() {
+        for (family, expected) in [
+            (2, Some(ETHERTYPE_IPV4)),
+            (10, Some(ETHERTYPE_IPV6)),
+            (24, Some(ETHERTYPE_IPV6)),
+            (28, Some(ETHERTYPE_IPV6)),
+            (30, Some(ETHERTYPE_IPV6)),
+            (7, None),
+        ] {
+            for header in [u32::to_le_bytes(family), u32::to_be_bytes(family)] {
+                let frame = [&header[..], &[0x45]].concat();
+                assert_eq!(ethertype(0, &frame), expected, "{header:?}");
+                assert_eq!(ethertype(108, &frame), expected, "{header:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_shorter_than_its_link_layer_is_an_empty_frame() {
+        for link in [0, 12, 101, 108, 113, 276] {
+            assert_eq!(ethertype(link, &[]), None, "{link}");
+            assert_eq!(ethertype(link, &[0; 3]), None, "{link}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_link_type_is_named() {
+        let error = ethernet(DataLink::from(105), &[]).unwrap_err();
+        assert!(error.starts_with("link type 105 (IEEE802_11) is not read"), "{error}");
+        let error = ethernet(DataLink::from(9999), &[]).unwrap_err();
+        assert!(error.starts_with("link type 9999 is not read"), "{error}");
+    }
+
+    #[test]
+    fn a_frame_check_sequence_changes_no_link_type() {
+        assert_eq!(ethernet(DataLink::from(0x2400_0001), &[1; 20]).unwrap().len(), 20);
+    }
 }

@@ -8,6 +8,8 @@ pub mod summary;
 
 use std::path::Path;
 
+use filter_common::reason::Reason;
+
 use self::capture::{Capture, Frame};
 use self::record::Record;
 use self::summary::Summary;
@@ -45,6 +47,12 @@ impl Replay {
         Ok(Replay { kernel, policy, all, summary: Summary::default() })
     }
 
+    /// The ports that SIP is read on.
+    #[must_use]
+    pub fn ports(&self) -> &[u16] {
+        &self.policy.ports
+    }
+
     /// Judges a capture, and tells of its frames one by one. `progress` hears of bytes read.
     ///
     /// # Errors
@@ -75,11 +83,14 @@ impl Replay {
         let record =
             Record::new(file, number, time, &packet, message.as_ref(), &event, &self.policy);
         self.summary.frames += 1;
+        if frame.is_cut && record.reason == Reason::BadPacket.name() {
+            self.summary.cut += 1;
+        }
         // A TCP segment to another port is no SIP that anybody asked about.
-        let is_invite = record.is_invite() && record.reason != "not-udp";
+        let is_invite = record.is_invite() && record.reason != Reason::NotUdp.name();
         if is_invite {
             self.summary.invites += 1;
-            if record.reason == "other-port" {
+            if record.reason == Reason::OtherPort.name() {
                 *self.summary.other_ports.entry(packet.destination_port).or_default() += 1;
             }
         }

@@ -21,6 +21,9 @@ pub struct Summary {
     /// INVITEs to UDP ports that are not SIP ports, by port.
     #[serde(skip)]
     pub other_ports: BTreeMap<u16, u64>,
+    /// Packets that pass because they were captured only in part (snap length).
+    #[serde(skip)]
+    pub cut: u64,
 }
 
 impl Summary {
