@@ -18,8 +18,27 @@ use outcome::Outcome;
 /// What downloading, packing and booting call.
 const PACKAGES: [&str; 4] = ["qemu-system-x86", "busybox-static", "cpio", "binutils"];
 
+/// How many of the tests to run.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Tests {
+    /// All of them.
+    All,
+    /// Those of loading: does the verifier take the program, with how many instructions.
+    Loading,
+}
+
+impl Tests {
+    /// Arguments of the test program.
+    fn arguments(self) -> &'static [&'static str] {
+        match self {
+            Tests::All => &["--test-threads=2", "--nocapture"],
+            Tests::Loading => &["--test-threads=2", "--nocapture", "loading::"],
+        }
+    }
+}
+
 /// Runs the tests on Debian's two kernels, side by side, and on the running one.
-pub fn kernels() -> Result<()> {
+pub fn kernels(tests: Tests) -> Result<()> {
     ensure!(
         cfg!(target_arch = "x86_64"),
         "`cargo xtask kernels` boots Debian's amd64 kernels and works on x86-64 only"
@@ -32,7 +51,7 @@ pub fn kernels() -> Result<()> {
     fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
     let kernels = image::fetch_all(&folder)?;
     let program = program::build(&folder)?;
-    let initramfs = initramfs::pack(&folder, &program)?;
+    let initramfs = initramfs::pack(&folder, &program, tests.arguments())?;
 
     let machines = kernels
         .iter()
@@ -40,7 +59,7 @@ pub fn kernels() -> Result<()> {
         .collect::<Result<Vec<_>>>()?;
     let mut outcomes = machines.into_iter().map(Machine::wait).collect::<Result<Vec<_>>>()?;
     // Last and alone: what it measures is not disturbed by the machines.
-    outcomes.push(Machine::here(&program, &folder)?.wait()?);
+    outcomes.push(Machine::here(&program, &folder, tests.arguments())?.wait()?);
     report(&outcomes)
 }
 

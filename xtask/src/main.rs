@@ -41,7 +41,7 @@ fn main() -> ExitCode {
         Task::Build => build::build(),
         Task::Test => test::test(),
         Task::Demo => demo::demo(),
-        Task::Kernels => kernels::kernels(),
+        Task::Kernels => kernels::kernels(kernels::Tests::All),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

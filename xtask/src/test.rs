@@ -4,7 +4,7 @@ use std::process::Command;
 
 use anyhow::{Result, anyhow};
 
-use crate::{ebpf, setup, shell};
+use crate::{ebpf, kernels, setup, shell};
 
 /// Checks and tests everything; the cheap checks come first.
 pub fn test() -> Result<()> {
@@ -13,7 +13,12 @@ pub fn test() -> Result<()> {
     shell::run(shell::cargo().args(["fmt", "--all", "--check"]))?;
     host(&["clippy"], &["--all-targets", "--", "-D", "warnings"])?;
     lint_kernel_program()?;
-    host(&["test"], &[])
+    host(&["test"], &[])?;
+    if cfg!(target_arch = "x86_64") {
+        // The short form; `cargo xtask kernels` runs all kernel tests there.
+        kernels::kernels(kernels::Tests::Loading)?;
+    }
+    Ok(())
 }
 
 /// Everything but the kernel program, which does not compile for the host.

@@ -19,7 +19,7 @@ mount -t bpf bpf /sys/fs/bpf
 mount -t tmpfs tmp /tmp
 ip link set lo up
 cd /tests
-/bin/program --test-threads=2 --nocapture
+/bin/program ARGUMENTS
 echo PALANG-EXIT=$?
 poweroff -f
 ";
@@ -28,10 +28,10 @@ poweroff -f
 const TOOLS: [&str; 5] = ["sh", "mount", "ip", "echo", "poweroff"];
 
 /// Packs everything into one file and tells its path.
-pub fn pack(folder: &Path, program: &Path) -> Result<PathBuf> {
+pub fn pack(folder: &Path, program: &Path, arguments: &[&str]) -> Result<PathBuf> {
     let tree = folder.join("initramfs");
     let archive = folder.join("initramfs.cpio");
-    fill(&tree, program).with_context(|| format!("cannot fill {}", tree.display()))?;
+    fill(&tree, program, arguments).with_context(|| format!("cannot fill {}", tree.display()))?;
 
     let list = tree.with_extension("list");
     let mut find = Command::new("find");
@@ -47,7 +47,7 @@ pub fn pack(folder: &Path, program: &Path) -> Result<PathBuf> {
     Ok(archive)
 }
 
-fn fill(tree: &Path, program: &Path) -> Result<()> {
+fn fill(tree: &Path, program: &Path, arguments: &[&str]) -> Result<()> {
     if tree.exists() {
         fs::remove_dir_all(tree)?;
     }
@@ -59,7 +59,7 @@ fn fill(tree: &Path, program: &Path) -> Result<()> {
         symlink("busybox", tree.join("bin").join(tool))?;
     }
     fs::copy(program, tree.join("bin/program"))?;
-    fs::write(tree.join("init"), INIT)?;
+    fs::write(tree.join("init"), INIT.replace("ARGUMENTS", &arguments.join(" ")))?;
     fs::set_permissions(tree.join("init"), Permissions::from_mode(0o755))?;
     let files = shell::root().join("tests/.");
     shell::run(Command::new("cp").arg("--recursive").args([&files, &tree.join("tests")]))

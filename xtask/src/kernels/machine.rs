@@ -42,12 +42,12 @@ impl Machine {
     }
 
     /// Runs the test program on the running kernel.
-    pub fn here(program: &Path, folder: &Path) -> Result<Self> {
+    pub fn here(program: &Path, folder: &Path, arguments: &[&str]) -> Result<Self> {
         let version = fs::read_to_string("/proc/sys/kernel/osrelease")
             .context("cannot tell which kernel this is")?;
         let mut command = bounded(program.as_os_str());
         command
-            .args(["--test-threads=2", "--nocapture"])
+            .args(arguments)
             .current_dir(shell::root().join("tests"))
             .env("PALANG_TESTS_DIR", shell::root().join("tests"))
             .env("RUST_BACKTRACE", "1");
