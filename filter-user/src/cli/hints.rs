@@ -48,7 +48,7 @@ fn other_ports(summary: &Summary, ports: &[u16]) -> String {
     others.sort_by_key(|(port, invites)| (Reverse(*invites), *port));
     let more = others.len().saturating_sub(PORTS_MAX);
     let mut text =
-        format!("{} went to UDP ports that are no SIP ports here: add", count(invites, "INVITE"));
+        format!("{} went to UDP ports where no SIP is read: add", count(invites, "INVITE"));
     for port in others.iter().map(|(port, _)| port).take(PORTS_MAX).chain(ports) {
         text += &format!(" --port {port}");
     }
@@ -76,7 +76,7 @@ mod tests {
     fn the_ports_that_were_read_are_named_too() {
         assert_eq!(
             hints(&summary("pass", 2), &[5060]),
-            ["3 INVITEs went to UDP ports that are no SIP ports here: \
+            ["3 INVITEs went to UDP ports where no SIP is read: \
               add --port 6001 --port 6000 --port 5060"]
         );
         let many = hints(&summary("pass", 100), &[5060]).join("\n");

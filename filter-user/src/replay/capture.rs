@@ -39,6 +39,8 @@ pub struct Frame {
 pub struct Capture {
     format: Format,
     number: u64,
+    /// Whether an error was told. The crate would tell it again for ever.
+    is_broken: bool,
 }
 
 enum Format {
@@ -71,7 +73,11 @@ impl Capture {
             Kind::Pcap => PcapReader::new(reader).map(Format::Pcap),
             Kind::PcapNg => PcapNgReader::new(reader).map(Format::PcapNg),
         };
-        Ok(Capture { format: format.map_err(|error| broken(&error, 0))?, number: 0 })
+        Ok(Capture {
+            format: format.map_err(|error| broken(&error, 0))?,
+            number: 0,
+            is_broken: false,
+        })
     }
 
     fn frame(&mut self, read: Captured) -> Frame {
@@ -135,7 +141,7 @@ impl Iterator for Capture {
     type Item = Result<Frame, String>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        loop {
+        while !self.is_broken {
             let read = match &mut self.format {
                 Format::Pcap(reader) => pcap(reader)?,
                 Format::PcapNg(reader) => match pcapng(reader)? {
@@ -146,9 +152,13 @@ impl Iterator for Capture {
             };
             return Some(match read {
                 Ok(read) => Ok(self.frame(read)),
-                Err(error) => Err(broken(&error, self.number)),
+                Err(error) => {
+                    self.is_broken = true;
+                    Err(broken(&error, self.number))
+                }
             });
         }
+        None
     }
 }
 
