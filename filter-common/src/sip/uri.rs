@@ -229,7 +229,7 @@ const fn next(form: u8, part: u8, class: u8) -> u16 {
     };
     if end != 0 {
         // An empty context is none that a plan could use.
-        let unknown = if part == CONTEXT_START { CONTEXT_UNKNOWN } else { 0 };
+        let unknown = if part == CONTEXT_START || part == PARAM_END { CONTEXT_UNKNOWN } else { 0 };
         return end as u16 | unknown;
     }
     let (part, operation) = match (part, class) {
@@ -253,8 +253,9 @@ const fn next(form: u8, part: u8, class: u8) -> u16 {
         (PASSWORD, SEMI | COLON) => (NAME, 0),
         (PASSWORD, _) => (PASSWORD, 0),
 
+        (PARAM_END | CONTEXT_START, SEMI) => (PARAM, CONTEXT_UNKNOWN),
+        (PARAM_END, COLON) => (OTHER_PARAM, CONTEXT_UNKNOWN),
         (PARAM..=OTHER_VALUE | CONTEXT_DIGITS | CONTEXT_OTHER, SEMI) => (PARAM, 0),
-        (CONTEXT_START, SEMI) => (PARAM, CONTEXT_UNKNOWN),
         (PARAM_END, EQUAL) => (CONTEXT_START, CONTEXT),
         (PARAM..=OTHER_PARAM, EQUAL) => (OTHER_VALUE, 0),
         // An escaped name may be `phone-context` in disguise.
@@ -325,6 +326,10 @@ mod tests {
             ("812;PHONE-Context=+6-2;a=b@x>", Form::Sip, "812 in 62"),
             ("812;phone-context=ims.example>", Form::Tel, "812 in ?"),
             ("812;phone-context=>", Form::Tel, "812 in ?"),
+            ("812;phone-context>", Form::Tel, "812 in ?"),
+            ("812;phone-context@x>", Form::Sip, "812 in ?"),
+            ("812;phone-context;a=b@x>", Form::Sip, "812 in ?"),
+            ("812;phone-context:pw@x>", Form::Sip, "812 in ?"),
             ("812;phone-context=+62;phone-context=+1>", Form::Tel, "812 in ?"),
             ("812;%70hone-context=+62>", Form::Tel, "812 in ?"),
             ("812;phone-contexts=+62>", Form::Tel, "812"),
