@@ -49,10 +49,7 @@ impl<V> Default for Trie<V> {
 
 impl<V: Copy> Trie<V> {
     fn insert(&mut self, subject: Subject, value: V) {
-        let key = match subject {
-            Subject::Number(number) => PrefixKey::number(number),
-            Subject::Prefix(digits) => PrefixKey::prefix(digits),
-        };
+        let key = subject.key();
         let bits = u64::from_be_bytes(key.number);
         self.0.retain(|entry| (entry.0, entry.1) != (bits, key.prefix_len));
         self.0.push((bits, key.prefix_len, value));

@@ -1,7 +1,9 @@
 //! A policy as the maps hold it: what a file, the command line or the store says, ready
 //! to be written into the kernel or judged with on the host.
 
-use filter_common::abi::{ABI_VERSION, Allow, Block, MODE_ENFORCE, Profile, Settings, Verdict};
+use filter_common::abi::{
+    ABI_VERSION, Allow, Block, MODE_ENFORCE, PrefixKey, Profile, Settings, Verdict,
+};
 use filter_common::number::{Digits, Number};
 use filter_common::plan::{FORMAT_E164, FORMAT_NATIONAL, IDENTITY_FROM, INTERNATIONAL_MAX, Plan};
 
@@ -20,6 +22,15 @@ pub enum Subject {
 }
 
 impl Subject {
+    /// The key of the tries of prefixes.
+    #[must_use]
+    pub fn key(self) -> PrefixKey {
+        match self {
+            Subject::Number(number) => PrefixKey::number(number),
+            Subject::Prefix(digits) => PrefixKey::prefix(digits),
+        }
+    }
+
     /// The number or prefix as an entry of a map carries it.
     #[must_use]
     pub fn raw(self) -> Number {

@@ -3,9 +3,7 @@
 use aya::Ebpf;
 use aya::maps::lpm_trie::Key;
 use aya::maps::{Array, HashMap, LpmTrie, Map, MapError};
-use filter_common::abi::{
-    Allow, Attempt, AttemptKey, Block, FragmentKey, PORT_WORDS, PrefixKey, TRUNKS_MAX,
-};
+use filter_common::abi::{Allow, Attempt, AttemptKey, Block, FragmentKey, PORT_WORDS, TRUNKS_MAX};
 
 use super::error::Error;
 use super::raw::Raw;
@@ -125,10 +123,7 @@ fn insert_prefix<V: aya::Pod>(
     subject: Subject,
     value: V,
 ) -> Result<(), Error> {
-    let key = match subject {
-        Subject::Number(number) => PrefixKey::number(number),
-        Subject::Prefix(digits) => PrefixKey::prefix(digits),
-    };
+    let key = subject.key();
     let mut trie: LpmTrie<_, [u8; 8], V> = map(ebpf, name)?;
     trie.insert(&Key::new(key.prefix_len, key.number), value, 0)
         .map_err(|error| Error::map(name, error))

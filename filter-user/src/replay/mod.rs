@@ -63,9 +63,10 @@ impl Replay {
         progress: impl Fn(u64) + 'static,
         mut tell: impl FnMut(Record) -> std::io::Result<()>,
     ) -> Result<(), Error> {
+        let file = path.display().to_string();
         for frame in Capture::open(path, progress).map_err(Error::Capture)? {
             let frame = frame.map_err(Error::Capture)?;
-            if let Some(record) = self.frame(&path.display().to_string(), &frame)? {
+            if let Some(record) = self.frame(&file, &frame)? {
                 self.summary.add(&record);
                 tell(record).map_err(Error::Output)?;
             }
