@@ -12,3 +12,4 @@ pub mod object;
 pub mod policy;
 pub mod policy_file;
 pub mod replay;
+pub mod wire;

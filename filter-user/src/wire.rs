@@ -1,0 +1,511 @@
+//! What the control API says and hears: the JSON is a contract with consoles and scripts.
+//!
+//! Times are RFC 3339 in UTC. A number is E.164 digits without `+` or a local number; with a
+//! `*` at its end it is a prefix. A field that is not known is null, and a list is never cut.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// Where the daemon listens unless the configuration says otherwise.
+pub const SOCKET: &str = "/run/palang/palang.sock";
+
+/// What the API refuses to do, and why.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Problem {
+    /// What kind of problem; decides the exit code of the CLI.
+    pub kind: ProblemKind,
+    /// What was wrong, where, and what to do.
+    pub message: String,
+}
+
+/// Kinds of problems, with their HTTP status.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum ProblemKind {
+    /// 400: the request says something that cannot be. CLI: exit 2.
+    Usage,
+    /// 403: a permission is missing, or the number is protected or allowed. CLI: exit 5.
+    Refused,
+    /// 404: what was asked for is not there. CLI: exit 4.
+    NotFound,
+    /// 500: a system call failed. CLI: exit 1.
+    Failed,
+    /// 503: the store takes no writes; the data path goes on. CLI: exit 1.
+    Store,
+    /// 507: a map is full; nothing was stored. CLI: exit 1.
+    Full,
+}
+
+/// A block.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Block {
+    /// UUIDv7 of the decision.
+    #[schema(value_type = String)]
+    pub id: uuid::Uuid,
+    /// What the kernel's entry and call records carry; changes with every change of the block.
+    pub rule: u64,
+    /// Number, or prefix with `*`.
+    pub number: String,
+    /// When it was made.
+    #[schema(value_type = String, format = DateTime)]
+    pub created: Timestamp,
+    /// When it ends; null: permanent.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub expires: Option<Timestamp>,
+    /// Why.
+    pub reason: String,
+    /// Who made it.
+    pub author: String,
+    /// How it came here: `operator`, `import`, `direct`.
+    pub origin: String,
+    /// The edge where it was made.
+    pub node: String,
+    /// It only observes.
+    pub observe: bool,
+}
+
+/// An allow: never refused while it lasts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Allow {
+    /// UUIDv7 of the decision.
+    #[schema(value_type = String)]
+    pub id: uuid::Uuid,
+    /// What the kernel's entry and call records carry; changes with every change of the allow.
+    pub rule: u64,
+    /// Number, or prefix with `*`.
+    pub number: String,
+    /// When it was made.
+    #[schema(value_type = String, format = DateTime)]
+    pub created: Timestamp,
+    /// When it ends; null: never.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub expires: Option<Timestamp>,
+    /// Why.
+    pub comment: String,
+    /// Who made it.
+    pub author: String,
+    /// How it came here: `operator`, `import`, `direct`.
+    pub origin: String,
+    /// The edge where it was made.
+    pub node: String,
+}
+
+/// `POST /v1/blocks`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AddBlock {
+    /// As people write it; with `*` at its end a prefix.
+    pub number: String,
+    /// How long, in seconds; one of this, `expires` and `permanent`.
+    #[serde(default)]
+    pub seconds: Option<u64>,
+    /// Until when.
+    #[serde(default)]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub expires: Option<Timestamp>,
+    /// It does not end; role admin.
+    #[serde(default)]
+    pub permanent: bool,
+    /// Why; not empty.
+    pub reason: String,
+    /// It only observes.
+    #[serde(default)]
+    pub observe: bool,
+    /// Refuse when there is a block already, instead of moving its expiry.
+    #[serde(default)]
+    pub if_absent: bool,
+    /// Change nothing, say what would change.
+    #[serde(default)]
+    pub dry_run: bool,
+}
+
+/// `POST /v1/allows`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AddAllow {
+    /// As people write it; with `*` at its end a prefix.
+    pub number: String,
+    /// How long, in seconds; neither this nor `expires`: it does not end.
+    #[serde(default)]
+    pub seconds: Option<u64>,
+    /// Until when.
+    #[serde(default)]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub expires: Option<Timestamp>,
+    /// Why.
+    #[serde(default)]
+    pub comment: String,
+    /// Change nothing, say what would change.
+    #[serde(default)]
+    pub dry_run: bool,
+}
+
+/// One row of `POST /v1/blocks/import`: newline-delimited JSON.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ImportRow {
+    /// Line of the file that the row came from, from 1.
+    pub line: u64,
+    /// As people write it; with `*` at its end a prefix.
+    pub number: String,
+    /// Until when; null: permanent, role admin.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub expires: Option<Timestamp>,
+    /// Why; not empty.
+    pub reason: String,
+    /// Who made it; empty: who imports it.
+    #[serde(default)]
+    pub author: String,
+    /// How it came to be; empty: `import`.
+    #[serde(default)]
+    pub origin: String,
+}
+
+/// Answer to an import, newline-delimited: any number of `progress`, then one `done` or `refused`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum ImportNews {
+    /// Rows that are in the kernel's maps, of all good ones.
+    Progress {
+        /// So many are.
+        done: u64,
+        /// Of so many.
+        total: u64,
+    },
+    /// All good rows are in force.
+    Done {
+        /// New blocks.
+        added: u64,
+        /// Blocks whose expiry moved.
+        moved: u64,
+        /// Rows that say what is in force already.
+        unchanged: u64,
+        /// Bad rows that were skipped.
+        bad: Vec<BadRow>,
+        /// Nothing was changed; this is what would have been.
+        dry_run: bool,
+    },
+    /// Nothing was changed.
+    Refused {
+        /// Why, in one line.
+        problem: Problem,
+        /// The bad rows.
+        bad: Vec<BadRow>,
+    },
+}
+
+/// A row of an import that cannot be taken.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct BadRow {
+    /// Line of the file, from 1.
+    pub line: u64,
+    /// What is wrong with it.
+    pub message: String,
+}
+
+/// What a command changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Change {
+    /// It is new.
+    Added,
+    /// It was there; its expiry, reason or comment is another one now.
+    Moved,
+    /// It was there, and is the same.
+    Unchanged,
+    /// It is gone.
+    Removed,
+}
+
+/// Whether a change survives a restart of the machine.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Persisted {
+    /// It is on disk.
+    Yes,
+    /// It is in force in the kernel; the disk has not answered yet.
+    Pending,
+    /// It is in force in the kernel, and not on disk: why.
+    No(String),
+}
+
+/// Answer to a change of a block or an allow.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Changed<T> {
+    /// What changed.
+    pub change: Change,
+    /// The block or allow as it is now, or was before it was removed.
+    pub now: T,
+    /// The one before, where there was one.
+    pub before: Option<T>,
+    /// Whether it survives a restart of the machine.
+    pub persisted: Persisted,
+    /// Nothing was changed; this is what would have been.
+    pub dry_run: bool,
+    /// What a call from this number gets now; null for a prefix.
+    pub in_force: Option<Check>,
+    /// What whoever asked should know besides: `an allow for 62811* beats this block`.
+    pub notes: Vec<String>,
+}
+
+/// `GET /v1/check/{number}`: what a call from this number gets now, by the kernel's own maps.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Check {
+    /// The number.
+    pub number: String,
+    /// `pass`, `drop`, `reply`, `divert`.
+    pub verdict: String,
+    /// The verdict without observe and override.
+    pub would: String,
+    /// The reason, from the closed list.
+    pub reason: String,
+    /// The rule that decided, as people know it: `block 62812*`; null: none.
+    pub rule: Option<String>,
+    /// Mode in force: `observe` or `enforce`.
+    pub mode: String,
+    /// Until when nothing is refused; null: no override.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub override_until: Option<Timestamp>,
+}
+
+/// `GET /v1/explain/{number}`: which rule decides, who set it, when it ends, and what the
+/// kernel's maps hold.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Explain {
+    /// The outcome.
+    pub check: Check,
+    /// The steps of the decision in the kernel's order; the one that decided has `decides`.
+    pub steps: Vec<Step>,
+}
+
+/// A step of the decision.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Step {
+    /// `override`, `protected`, `allowed-number`, `allowed-prefix`, `blocked-number`,
+    /// `blocked-prefix`, `mode`.
+    pub step: String,
+    /// What the kernel's map holds, in words; null: nothing.
+    pub kernel: Option<String>,
+    /// What the store says of that: who, why, when; null: nothing.
+    pub store: Option<String>,
+    /// Whether this step decided.
+    pub decides: bool,
+}
+
+/// `GET /v1/override`, and the answer to a change of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Override {
+    /// Until when nothing is refused; null: no override.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub until: Option<Timestamp>,
+    /// Why; null when it is off.
+    pub reason: Option<String>,
+    /// Who; null when it is off.
+    pub author: Option<String>,
+    /// Whether it survives a restart of the machine.
+    pub persisted: Persisted,
+    /// Nothing was changed; this is what would have been.
+    pub dry_run: bool,
+}
+
+/// `PUT /v1/override`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SetOverride {
+    /// How long, in seconds; 0: off.
+    pub seconds: u64,
+    /// Why; not empty unless off.
+    #[serde(default)]
+    pub reason: String,
+    /// Change nothing, say what would change.
+    #[serde(default)]
+    pub dry_run: bool,
+}
+
+/// `GET /v1/mode`, and the answer to a change of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Mode {
+    /// `observe` or `enforce`.
+    pub mode: String,
+    /// When enforce falls back to observe; null: it does not.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub until: Option<Timestamp>,
+    /// Whether it survives a restart of the machine.
+    pub persisted: Persisted,
+    /// Nothing was changed; this is what would have been.
+    pub dry_run: bool,
+}
+
+/// `PUT /v1/mode`; role admin.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SetMode {
+    /// `observe` or `enforce`.
+    pub mode: String,
+    /// Seconds until enforce falls back to observe.
+    #[serde(default)]
+    pub seconds: Option<u64>,
+    /// Change nothing, say what would change.
+    #[serde(default)]
+    pub dry_run: bool,
+}
+
+/// How well something is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Colour {
+    /// As it should be.
+    Green,
+    /// Works, but look at it.
+    Amber,
+    /// The gate does not do what it is for.
+    Red,
+}
+
+/// `GET /v1/status`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Status {
+    /// The worst of all findings.
+    pub colour: Colour,
+    /// What is not as it should be, worst first; empty when green.
+    pub findings: Vec<Finding>,
+    /// Whether the daemon answered; false: read from the pinned maps.
+    pub daemon: bool,
+    /// Version of the daemon (or of this program).
+    pub version: String,
+    /// Since when the daemon runs.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub since: Option<Timestamp>,
+    /// Mode.
+    pub mode: Mode,
+    /// Override.
+    pub r#override: Override,
+    /// Where the filter is.
+    pub interfaces: Vec<Interface>,
+    /// Blocks in the kernel's maps; null without the daemon, which counts them.
+    pub blocks: Option<u64>,
+    /// Room for blocked numbers.
+    pub blocks_capacity: u64,
+    /// Allows in the kernel's maps; null without the daemon.
+    pub allows: Option<u64>,
+    /// Packets by reason, over all trunks; reasons without any are left out.
+    pub packets: std::collections::BTreeMap<String, u64>,
+    /// Refusals without a record.
+    pub refused_lost: u64,
+    /// Passed attempts without a record, thinned ones included.
+    pub passed_lost: u64,
+    /// Differences between store and maps that were repaired since the start.
+    pub drift: u64,
+    /// Re-attachments since the start.
+    pub reattached: u64,
+    /// Newest row of the audit: its number and hash; null without the store.
+    pub audit_head: Option<String>,
+}
+
+/// Something that is not as it should be.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Finding {
+    /// How bad.
+    pub colour: Colour,
+    /// What, and what to do.
+    pub message: String,
+}
+
+/// An interface, and the filter on it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Interface {
+    /// Its name.
+    pub name: String,
+    /// Its index; null: there is no such interface.
+    pub index: Option<u32>,
+    /// `native`, `generic` or `offloaded`; null: our filter is not on it.
+    pub xdp: Option<String>,
+    /// Id of the XDP program on it, ours or another's.
+    pub program: Option<u32>,
+    /// What is wrong with it; null: nothing.
+    pub problem: Option<String>,
+}
+
+/// `POST /v1/interfaces/{name}` attaches; `DELETE` detaches.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Attach {
+    /// `native`, `generic` or `native-or-generic`; null: as configured.
+    #[serde(default)]
+    pub mode: Option<String>,
+    /// Change nothing, say what would change.
+    #[serde(default)]
+    pub dry_run: bool,
+}
+
+/// A line of `GET /v1/calls?since=&caller=&call_id=&limit=`: one attempt, newest first.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Call {
+    /// Its number.
+    pub id: u64,
+    /// When it came.
+    #[schema(value_type = String, format = DateTime)]
+    pub time: Timestamp,
+    /// Caller number; null where none was read.
+    pub caller: Option<String>,
+    /// Name of the trunk; null: outside every trunk.
+    pub trunk: Option<String>,
+    /// Source address and port.
+    pub source: String,
+    /// Call-ID, cut at 128 bytes; null where none was read.
+    pub call_id: Option<String>,
+    /// `from` or `pai`: which header named the caller.
+    pub identity: Option<String>,
+    /// What it got.
+    pub verdict: String,
+    /// What it would have got without observe and override.
+    pub would: String,
+    /// Why, from the closed list.
+    pub reason: String,
+    /// The rule that decided, by its number; 0: none.
+    pub rule: u64,
+    /// How often it was sent again; known 70 s after it came.
+    pub repeats: u32,
+}
+
+/// A line of `GET /v1/audit?since=&number=`: oldest first.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct AuditRow {
+    /// Number of the row, from 1, without a gap.
+    pub seq: u64,
+    /// The record as it was hashed: JSON with `time`, `author`, `action`, `number`, `rule`, …
+    pub record: String,
+    /// SHA-256 of the hash before and this record, in hex.
+    pub hash: String,
+}
+
+/// `GET /v1/audit/verify`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct AuditVerdict {
+    /// Rows that were looked at.
+    pub rows: u64,
+    /// The first row that is not what was written; null: none.
+    pub first_bad: Option<u64>,
+    /// Number and hash of the last row: `17:ab…`.
+    pub head: String,
+}
+
+/// `GET /v1/config`: the configuration in force.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ConfigInForce {
+    /// The file.
+    pub path: String,
+    /// What it said when it was read last without an error.
+    pub text: String,
+    /// What was wrong with it since then; null: nothing.
+    pub problem: Option<String>,
+}
+
+/// `POST /v1/store/backup`: an online copy of the store; role admin.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Backup {
+    /// Absolute path of a file that does not exist yet.
+    pub path: String,
+}
