@@ -68,6 +68,12 @@ pub const MODE_OBSERVE: u8 = 0;
 /// Blocks are enforced.
 pub const MODE_ENFORCE: u8 = 1;
 
+/// An expiry that is always over: the block was lifted in the map, and the store may not know
+/// it yet. So a lifted block cannot come back from a store that could not be written.
+pub const LIFTED: u64 = 1;
+/// Rule of an entry that was written into the maps while no daemon answered.
+pub const RULE_DIRECT: u64 = i64::MAX as u64;
+
 /// This block only observes.
 pub const BLOCK_OBSERVE: u8 = 1;
 /// No redial grant for this block.
@@ -220,7 +226,9 @@ pub struct Attempt {
     /// Its [`Reason`](crate::reason::Reason) as number.
     pub reason: u8,
     /// Zero.
-    pub reserved: [u8; 5],
+    pub reserved: u8,
+    /// How often it was seen again. CPUs that count at the same time may lose one.
+    pub repeats: u32,
 }
 
 /// A fragmented datagram (RFC 791 §2.3, RFC 8200 §4.5).
@@ -286,8 +294,31 @@ pub struct Event {
     pub reason: u8,
     /// [`EVENT_TO_TAG`], [`EVENT_REPEATED`], [`EVENT_TWO_IDENTITIES`].
     pub flags: u8,
-    /// Zero.
-    pub reserved: [u8; 4],
+    /// Where the Call-ID begins in the frame; 0: not read.
+    pub call_id_offset: u16,
+    /// How long the Call-ID is, in bytes.
+    pub call_id_len: u16,
+}
+
+/// Bytes of a Call-ID that an [`EventEntry`] holds; a longer one is cut.
+pub const CALL_ID_MAX: usize = 128;
+
+/// An event in a ring, with the Call-ID as it stands in the message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct EventEntry {
+    /// The event.
+    pub event: Event,
+    /// The Call-ID. Only the first `call_id_len` bytes were written.
+    pub call_id: [u8; CALL_ID_MAX],
+}
+
+impl EventEntry {
+    /// The Call-ID as it was sent, cut at [`CALL_ID_MAX`]; empty: not read.
+    #[must_use]
+    pub fn call_id(&self) -> &[u8] {
+        &self.call_id[..usize::from(self.event.call_id_len).min(CALL_ID_MAX)]
+    }
 }
 
 /// Events that were thinned out or lost, per CPU.
@@ -325,5 +356,6 @@ layout! {
     Attempt = 40,
     FragmentKey = 40,
     Event = 64,
+    EventEntry = 192,
     EventStats = 40,
 }

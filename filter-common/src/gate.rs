@@ -119,6 +119,8 @@ fn read_and_decide<B: Bytes, G: Gate>(
     let state = message::scan(bytes, start, end - start, &mut scratch.marks);
     let invite = message::check(bytes, start, state, &scratch.marks)?;
     event.call_id = message::call_id_hash(bytes, start + invite.call_id, invite.call_id_len);
+    event.call_id_offset = (start + invite.call_id) as u16;
+    event.call_id_len = invite.call_id_len as u16;
     if invite.to_tag {
         event.flags |= EVENT_TO_TAG;
         return Err(Reason::InDialog);

@@ -114,7 +114,8 @@ pub fn decide<L: Lists>(lists: &mut L, call: &Call) -> Decision {
             verdict: decision.verdict as u8,
             would: decision.would as u8,
             reason: decision.reason as u8,
-            reserved: [0; 5],
+            reserved: 0,
+            repeats: 0,
         };
         let remembered = lists.remember(&attempt);
         if !remembered && decision.verdict != Verdict::Pass {
@@ -376,7 +377,8 @@ mod tests {
                 verdict,
                 would: verdict,
                 reason,
-                reserved: [0; 5],
+                reserved: 0,
+                repeats: 0,
             })
         }
         fn remember(&mut self, _: &Attempt) -> bool {

@@ -42,7 +42,7 @@ pub fn palang(ctx: XdpContext) -> u32 {
     };
     let reason = judge(&bytes, &mut kernel, scratch);
     let limit = kernel.settings().map_or(0, |settings| settings.pass_events_per_second);
-    report::report(&scratch.event, reason, limit);
+    report::report(&ctx, &scratch.event, reason, limit);
     #[cfg(feature = "log")]
     aya_log_ebpf::debug!(&ctx, "{} verdict {}", reason.name(), scratch.event.verdict);
     action(reason, scratch.event.verdict)

@@ -1,7 +1,11 @@
 //! Counters and events: what user space learns of a packet.
 
+use aya_ebpf::helpers::generated::bpf_xdp_load_bytes;
 use aya_ebpf::maps::RingBuf;
-use filter_common::abi::{EVENT_REPEATED, Event, EventStats, TRUNKS_MAX, Verdict};
+use aya_ebpf::programs::XdpContext;
+use filter_common::abi::{
+    AttemptKey, CALL_ID_MAX, EVENT_REPEATED, Event, EventEntry, EventStats, TRUNKS_MAX, Verdict,
+};
 use filter_common::reason::{REASON_NUMBERS, Reason};
 
 use crate::kernel::is_replay;
@@ -12,7 +16,7 @@ const SAMPLE: u64 = 64;
 
 /// Counts a packet and, when it is a new attempt, tells of it.
 #[inline(always)]
-pub fn report(event: &Event, reason: Reason, pass_events_per_second: u32) {
+pub fn report(ctx: &XdpContext, event: &Event, reason: Reason, pass_events_per_second: u32) {
     count(event.trunk as u32, reason);
     if is_replay()
         && let Some(last) = maps::REPLAY_EVENT.get_ptr_mut(0)
@@ -20,7 +24,11 @@ pub fn report(event: &Event, reason: Reason, pass_events_per_second: u32) {
         // SAFETY: an array element of this type; replays run one at a time.
         unsafe { *last = *event };
     }
-    if !is_attempt(reason) || event.flags & EVENT_REPEATED != 0 {
+    if !is_attempt(reason) {
+        return;
+    }
+    if event.flags & EVENT_REPEATED != 0 {
+        count_repeat(event);
         return;
     }
     let Some(stats) = maps::EVENT_STATS.get_ptr_mut(0) else {
@@ -29,12 +37,12 @@ pub fn report(event: &Event, reason: Reason, pass_events_per_second: u32) {
     // SAFETY: a per-CPU element, and nothing else runs on this CPU meanwhile.
     let stats = unsafe { &mut *stats };
     if event.verdict != Verdict::Pass as u8 {
-        if !send(&maps::EVENTS_REFUSED, event) {
+        if !send(ctx, &maps::EVENTS_REFUSED, event) {
             stats.refused_lost += 1;
         }
     } else if is_thinned(stats, event.time, pass_events_per_second) {
         stats.passed_thinned += 1;
-    } else if !send(&maps::EVENTS_PASSED, event) {
+    } else if !send(ctx, &maps::EVENTS_PASSED, event) {
         stats.passed_lost += 1;
     }
 }
@@ -66,13 +74,30 @@ fn is_thinned(stats: &mut EventStats, time: u64, limit: u32) -> bool {
 }
 
 #[inline(always)]
-fn send(ring: &RingBuf, event: &Event) -> bool {
-    match ring.reserve::<Event>(0) {
-        Some(mut entry) => {
-            entry.write(*event);
-            entry.submit(0);
-            true
-        }
-        None => false,
+fn count_repeat(event: &Event) {
+    let key = AttemptKey { number: event.number, call_id: event.call_id };
+    if let Some(attempt) = maps::ATTEMPTS.get_ptr_mut(key) {
+        // SAFETY: an element of this type; two CPUs may lose one of two counts.
+        unsafe { (*attempt).repeats += 1 };
     }
+}
+
+#[inline(never)]
+fn send(ctx: &XdpContext, ring: &RingBuf, event: &Event) -> bool {
+    let Some(mut entry) = ring.reserve::<EventEntry>(0) else {
+        return false;
+    };
+    let entry_ptr = entry.as_mut_ptr();
+    // SAFETY: as much room as an entry needs was reserved.
+    unsafe {
+        (&raw mut (*entry_ptr).event).write(*event);
+        let len = u32::from(event.call_id_len).min(CALL_ID_MAX as u32);
+        let room = (&raw mut (*entry_ptr).call_id).cast();
+        if len == 0 || bpf_xdp_load_bytes(ctx.ctx, u32::from(event.call_id_offset), room, len) != 0
+        {
+            (&raw mut (*entry_ptr).event.call_id_len).write(0);
+        }
+    }
+    entry.submit(0);
+    true
 }

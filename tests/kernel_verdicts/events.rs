@@ -56,8 +56,24 @@ fn a_retransmission_makes_no_event() {
     }
     let (refused, passed) = gates.kernel().drain_events().unwrap();
     assert_eq!((refused.len(), passed.len()), (1, 1));
-    assert_eq!(refused[0].number.to_string(), "6281234567890");
-    assert_eq!(passed[0].number.to_string(), "6281234567891");
+    assert_eq!(refused[0].event.number.to_string(), "6281234567890");
+    assert_eq!(passed[0].event.number.to_string(), "6281234567891");
+}
+
+#[test]
+fn the_call_id_stands_in_the_event_as_it_was_sent() {
+    let mut gates = Gates::new(&policy());
+    let long = "x".repeat(127) + "YZ@long";
+    for call_id in ["a84b4c76e66710@pc33.example", "1", &long] {
+        let frame = Layers::IPV4.frame(&crlf(&format!(
+            "INVITE sip:112@psap.example SIP/2.0\nFrom: <sip:+6281234567890@x>\nTo: <sip:112@x>\n\
+             Call-ID:  {call_id}\nContent-Length: 0\n\n"
+        )));
+        gates.judge(&frame, NOW);
+        let (refused, _) = gates.kernel().drain_events().unwrap();
+        let expected = &call_id.as_bytes()[..call_id.len().min(128)];
+        assert_eq!(refused[0].call_id(), expected);
+    }
 }
 
 #[test]

@@ -9,7 +9,7 @@ use aya::maps::{Array, PerCpuArray, RingBuf};
 use aya::programs::{TestRun as _, TestRunOptions, Xdp};
 use aya::util::nr_cpus;
 use aya::{Ebpf, EbpfLoader};
-use filter_common::abi::{Event, EventStats, TRUNKS_MAX};
+use filter_common::abi::{Event, EventEntry, EventStats, TRUNKS_MAX};
 use filter_common::reason::{REASON_NUMBERS, Reason};
 
 pub use self::error::Error;
@@ -146,11 +146,11 @@ impl Replay {
     ///
     /// # Errors
     /// A failing system call.
-    pub fn drain_events(&mut self) -> Result<(Vec<Event>, Vec<Event>), Error> {
+    pub fn drain_events(&mut self) -> Result<(Vec<EventEntry>, Vec<EventEntry>), Error> {
         Ok((self.drain("EVENTS_REFUSED")?, self.drain("EVENTS_PASSED")?))
     }
 
-    fn drain(&mut self, name: &'static str) -> Result<Vec<Event>, Error> {
+    fn drain(&mut self, name: &'static str) -> Result<Vec<EventEntry>, Error> {
         let mut ring: RingBuf<_> = write::map(&mut self.ebpf, name)?;
         let mut events = Vec::new();
         while let Some(item) = ring.next() {
