@@ -31,6 +31,12 @@ impl Subject {
         }
     }
 
+    /// The prefix that an entry of a trie of prefixes is about.
+    #[must_use]
+    pub fn of_prefix_entry(raw: Number) -> Subject {
+        Subject::Prefix(Digits(raw.0))
+    }
+
     /// The number or prefix as an entry of a map carries it.
     #[must_use]
     pub fn raw(self) -> Number {

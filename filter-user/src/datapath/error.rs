@@ -1,6 +1,7 @@
 //! What can go wrong between user space and the kernel, in words that help.
 
 use std::io;
+use std::path::{Path, PathBuf};
 
 use aya::EbpfError;
 use aya::maps::MapError;
@@ -8,6 +9,9 @@ use aya::programs::ProgramError;
 
 /// A missing capability. `EACCES`, which Rust takes for the same, is the verifier's no.
 const EPERM: i32 = 1;
+/// A full hash, a full LPM trie.
+const E2BIG: i32 = 7;
+const ENOSPC: i32 = 28;
 
 /// An error of the datapath.
 #[derive(Debug)]
@@ -25,6 +29,33 @@ pub enum Error {
         /// Name of the map.
         name: &'static str,
         /// What the kernel said.
+        error: String,
+    },
+    /// A map has no room for another element.
+    Full(&'static str),
+    /// A pin cannot be opened.
+    Pin {
+        /// The file.
+        path: PathBuf,
+        /// What the kernel said.
+        error: String,
+    },
+    /// A pinned object is not what stands there in this version.
+    Layout {
+        /// The file.
+        path: PathBuf,
+        /// What it is instead.
+        what: String,
+    },
+    /// There is no such interface.
+    NoInterface(String),
+    /// Another XDP program is on the interface.
+    Busy(String),
+    /// The program cannot be attached to the interface.
+    Attach {
+        /// The interface.
+        interface: String,
+        /// What the kernel said, and what to do.
         error: String,
     },
     /// The object lacks something that this version expects.
@@ -52,6 +83,22 @@ impl std::fmt::Display for Error {
             Error::Load(error) => write!(f, "cannot load the BPF program: {error}"),
             Error::Run(error) => write!(f, "the kernel cannot judge a frame: {error}"),
             Error::Map { name, error } => write!(f, "BPF map {name}: {error}"),
+            Error::Full(name) => write!(f, "BPF map {name} is full"),
+            Error::Pin { path, error } => write!(f, "{}: {error}", path.display()),
+            Error::Layout { path, what } => write!(
+                f,
+                "{}: not a map or link of this version of Palang: {what}. Whatever is attached goes \
+                 on. Look what it is (bpftool map show pinned {0}), remove it, and start again",
+                path.display()
+            ),
+            Error::NoInterface(name) => write!(f, "there is no interface {name} (ip link)"),
+            Error::Busy(name) => write!(
+                f,
+                "another XDP program is on {name}: see `ip link show {name}`, and take it off first"
+            ),
+            Error::Attach { interface, error } => {
+                write!(f, "cannot attach to {interface}: {error}")
+            }
             Error::Missing(name) => write!(
                 f,
                 "the BPF object has no {name}: it was built from other sources than this program"
@@ -93,22 +140,43 @@ impl Error {
         if is_permission(&error) {
             return Error::Permission;
         }
-        Error::Map { name, error: chain(&error) }
+        match os_error(&error) {
+            Some(E2BIG | ENOSPC) => Error::Full(name),
+            _ => Error::Map { name, error: chain(&error) },
+        }
+    }
+
+    pub(super) fn pin(path: &Path, error: impl std::error::Error + 'static) -> Error {
+        if is_permission(&error) {
+            return Error::Permission;
+        }
+        Error::Pin { path: path.to_owned(), error: chain(&error) }
+    }
+
+    /// Whether a map has no room for another element: `E2BIG` of a hash, `ENOSPC` of a trie.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        matches!(self, Error::Full(_))
     }
 }
 
 fn is_permission(error: &(dyn std::error::Error + 'static)) -> bool {
+    os_error(error) == Some(EPERM)
+}
+
+/// The number of the system's error behind an error.
+pub(super) fn os_error(error: &(dyn std::error::Error + 'static)) -> Option<i32> {
     let mut next = Some(error);
     while let Some(error) = next {
         if let Some(io) = error.downcast_ref::<io::Error>() {
-            return io.raw_os_error() == Some(EPERM);
+            return io.raw_os_error();
         }
         next = error.source();
     }
-    false
+    None
 }
 
-fn chain(error: &dyn std::error::Error) -> String {
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
     while let Some(error) = next {

@@ -1,6 +1,9 @@
 //! Bytes of maps and rings as values, and back.
 
+use aya::maps::{MapData, RingBuf};
 use filter_common::abi::EventEntry;
+
+use super::error::Error;
 
 /// A type of `filter_common::abi` in a map.
 #[derive(Clone, Copy)]
@@ -11,8 +14,19 @@ pub struct Raw<T>(pub T);
 // only and without padding.
 unsafe impl<T: Copy + 'static> aya::Pod for Raw<T> {}
 
+/// Takes at most `limit` events out of a ring.
+pub fn drain(ring: &mut RingBuf<MapData>, limit: usize) -> Result<Vec<EventEntry>, Error> {
+    let mut events = Vec::new();
+    while events.len() < limit
+        && let Some(item) = ring.next()
+    {
+        events.push(event(&item).ok_or(Error::Event(item.len()))?);
+    }
+    Ok(events)
+}
+
 /// The event in an item of a ring; `None` when the item is too short.
-pub fn event(item: &[u8]) -> Option<EventEntry> {
+fn event(item: &[u8]) -> Option<EventEntry> {
     if item.len() < size_of::<EventEntry>() {
         return None;
     }

@@ -1,0 +1,300 @@
+//! The filter on live interfaces: pinned maps, pinned links, and the program in them.
+//!
+//! ```text
+//! <pins>/v1-1000000/BLOCKED_NUMBERS …   maps, under the layout's version and the capacity
+//! <pins>/links/eth0                     one link for each interface, under no version
+//! ```
+//! A link lives as long as its pin. Nobody holds a link open, so removing the pin takes the
+//! filter off its interface, also when the daemon is dead or hangs.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use aya::maps::{MapData, RingBuf};
+use aya::programs::links::{FdLink, PinnedLink};
+use aya::programs::xdp::XdpLink;
+use aya::programs::{ProgramError, XdpMode as AyaMode};
+use aya::{Ebpf, EbpfLoader};
+use filter_common::abi::{ABI_VERSION, EventEntry};
+
+use super::error::{Error, chain, os_error};
+use super::maps::{Maps, SPECS, open, typed};
+use super::{attempts, program, raw};
+use crate::object::OBJECT;
+
+const ENOLINK: i32 = 67;
+const EBUSY: i32 = 16;
+const EEXIST: i32 = 17;
+const ERANGE: i32 = 34;
+const EOPNOTSUPP: i32 = 95;
+
+/// Where in the driver the program runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum XdpMode {
+    /// In the driver, or not at all.
+    Native,
+    /// Behind the driver, after the kernel has allocated a buffer: works everywhere, slow.
+    Generic,
+    /// In the driver where it can, else generic.
+    NativeOrGeneric,
+}
+
+impl XdpMode {
+    /// The mode with this name in configuration and API.
+    #[must_use]
+    pub fn parse(name: &str) -> Option<XdpMode> {
+        match name {
+            "native" => Some(XdpMode::Native),
+            "generic" => Some(XdpMode::Generic),
+            "native-or-generic" => Some(XdpMode::NativeOrGeneric),
+            _ => None,
+        }
+    }
+}
+
+/// How the program came to be on an interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Attached {
+    /// It was not there.
+    New,
+    /// An older program was there; each packet met one of both.
+    Replaced,
+}
+
+/// The folder of pins.
+#[derive(Clone, Debug)]
+pub struct Pins(PathBuf);
+
+impl Pins {
+    /// Pins under a folder on a BPF file system.
+    #[must_use]
+    pub fn new(folder: &Path) -> Pins {
+        Pins(folder.to_owned())
+    }
+
+    /// The folder of the maps of this version with room for so many blocked numbers.
+    #[must_use]
+    pub fn maps(&self, blocks: u32) -> PathBuf {
+        self.0.join(format!("v{ABI_VERSION}-{blocks}"))
+    }
+
+    /// All folders of maps, of every version: the one that is in force was filled last.
+    #[must_use]
+    pub fn map_folders(&self) -> Vec<PathBuf> {
+        let entries = fs::read_dir(&self.0).into_iter().flatten().flatten();
+        let mut folders: Vec<_> = entries
+            .map(|entry| entry.path())
+            .filter(|path| {
+                let name = path.file_name().unwrap_or_default().to_string_lossy();
+                name.starts_with('v') && path.is_dir()
+            })
+            .collect();
+        folders.sort();
+        folders
+    }
+
+    /// The pin of an interface's link.
+    #[must_use]
+    pub fn link(&self, interface: &str) -> PathBuf {
+        self.0.join("links").join(interface)
+    }
+
+    /// Interfaces that have a pinned link.
+    #[must_use]
+    pub fn links(&self) -> Vec<String> {
+        let entries = fs::read_dir(self.0.join("links")).into_iter().flatten().flatten();
+        let mut names: Vec<_> =
+            entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+        names.sort();
+        names
+    }
+
+    /// Takes the filter off an interface; `false`: it was not on it.
+    ///
+    /// # Errors
+    /// A pin that cannot be removed.
+    pub fn detach(&self, interface: &str) -> Result<bool, Error> {
+        let path = self.link(interface);
+        match fs::remove_file(&path) {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(Error::pin(&path, error)),
+        }
+    }
+
+    /// Removes the maps of other versions and capacities. They end with the program that uses
+    /// them last.
+    pub fn remove_other_maps(&self, blocks: u32) {
+        let ours = self.maps(blocks);
+        for folder in self.map_folders().into_iter().filter(|folder| *folder != ours) {
+            let _ = fs::remove_dir_all(folder);
+        }
+    }
+}
+
+/// The loaded program and its maps.
+pub struct Filter {
+    ebpf: Ebpf,
+    pins: Pins,
+    folder: PathBuf,
+}
+
+impl Filter {
+    /// Loads the program against the pinned maps, which are made where they are missing. What
+    /// is attached is not touched.
+    ///
+    /// # Errors
+    /// No BPF file system, a pinned map of another layout, missing capabilities, a program that
+    /// the verifier refuses.
+    pub fn load(pins: &Pins, blocks: u32) -> Result<Filter, Error> {
+        let folder = pins.maps(blocks);
+        for new in [&folder, &pins.0.join("links")] {
+            fs::create_dir_all(new).map_err(|error| {
+                let hint = "is a BPF file system mounted there? (mount -t bpf bpf /sys/fs/bpf)";
+                Error::Pin { path: new.clone(), error: format!("{error}; {hint}") }
+            })?;
+        }
+        for spec in SPECS.iter().filter(|spec| folder.join(spec.name).exists()) {
+            open(&folder, spec.name)?;
+        }
+        let mut loader = EbpfLoader::new();
+        loader
+            .override_global("REPLAY", &0u32, true)
+            .map_max_entries("BLOCKED_NUMBERS", blocks)
+            .map_max_entries("ATTEMPTS", attempts(blocks)?);
+        for spec in SPECS {
+            loader.map_pin_path(spec.name, folder.join(spec.name));
+        }
+        let mut ebpf = loader.load(OBJECT).map_err(Error::load)?;
+        program(&mut ebpf)?.load().map_err(Error::program)?;
+        let capacity = Maps::capacity(&folder)?;
+        if capacity != blocks {
+            let path = folder.join("BLOCKED_NUMBERS");
+            let what = format!("it holds {capacity} entries, not {blocks}");
+            return Err(Error::Layout { path, what });
+        }
+        Ok(Filter { ebpf, pins: pins.clone(), folder })
+    }
+
+    /// The folder of its maps.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// The kernel's number of the program.
+    ///
+    /// # Errors
+    /// A failing system call.
+    pub fn program_id(&mut self) -> Result<u32, Error> {
+        Ok(program(&mut self.ebpf)?.info().map_err(Error::program)?.id())
+    }
+
+    /// Puts the program on an interface: into the pinned link where there is one, which replaces
+    /// an older program between two packets, else by a new link.
+    ///
+    /// # Errors
+    /// No such interface, another XDP program on it, a driver without native XDP.
+    pub fn attach(&mut self, interface: &str, mode: XdpMode) -> Result<Attached, Error> {
+        if self.replace(interface)? {
+            return Ok(Attached::Replaced);
+        }
+        match mode {
+            XdpMode::Native => self.create(interface, AyaMode::Driver),
+            XdpMode::Generic => self.create(interface, AyaMode::Skb),
+            XdpMode::NativeOrGeneric => match self.create(interface, AyaMode::Driver) {
+                Err(Error::Attach { .. }) => self.create(interface, AyaMode::Skb),
+                done => done,
+            },
+        }?;
+        Ok(Attached::New)
+    }
+
+    /// Replaces the program in the pinned link; `false`: there is none, or none that leads to
+    /// an interface any more.
+    fn replace(&mut self, interface: &str) -> Result<bool, Error> {
+        let path = self.pins.link(interface);
+        if !path.exists() {
+            return Ok(false);
+        }
+        let no_link = |error: &dyn std::error::Error| Error::Layout {
+            path: path.clone(),
+            what: format!("it is no XDP link ({})", chain(error)),
+        };
+        let pinned = PinnedLink::from_pin(&path).map_err(|error| no_link(&error))?;
+        let link = XdpLink::try_from(FdLink::from(pinned)).map_err(|error| no_link(&error))?;
+        let program = program(&mut self.ebpf)?;
+        match program.attach_to_link(link) {
+            Ok(id) => {
+                // Closed here; the pin keeps it.
+                program.take_link(id).map_err(Error::program)?;
+                Ok(true)
+            }
+            Err(error) if os_error(&error) == Some(ENOLINK) => {
+                self.pins.detach(interface)?;
+                Ok(false)
+            }
+            Err(error) => Err(attach_error(interface, &error)),
+        }
+    }
+
+    fn create(&mut self, interface: &str, mode: AyaMode) -> Result<(), Error> {
+        let path = self.pins.link(interface);
+        let program = program(&mut self.ebpf)?;
+        let id = program.attach(interface, mode).map_err(|error| match error {
+            ProgramError::UnknownInterface { name } => Error::NoInterface(name),
+            error => attach_error(interface, &error),
+        })?;
+        let link = program.take_link(id).map_err(Error::program)?;
+        // Aya attaches without a link where the kernel has none; that cannot outlive us.
+        let link = FdLink::try_from(link).map_err(|error| Error::Attach {
+            interface: interface.to_owned(),
+            error: format!("the kernel made no link ({})", chain(&error)),
+        })?;
+        link.pin(&path).map_err(|error| Error::pin(&path, error))?;
+        Ok(())
+    }
+}
+
+fn attach_error(interface: &str, error: &(dyn std::error::Error + 'static)) -> Error {
+    let hint = match os_error(error) {
+        Some(EBUSY | EEXIST) => return Error::Busy(interface.to_owned()),
+        Some(EOPNOTSUPP) => {
+            "; the driver has no native XDP: xdp_mode = \"generic\" works everywhere, slower"
+        }
+        Some(ERANGE) => "; the MTU is too large for this driver's XDP",
+        _ => "",
+    };
+    Error::Attach { interface: interface.to_owned(), error: chain(error) + hint }
+}
+
+/// The rings of events of a live filter.
+pub struct Events {
+    refused: RingBuf<MapData>,
+    passed: RingBuf<MapData>,
+}
+
+impl Events {
+    /// Opens the rings pinned in a folder. Events that nobody has read yet are still in them.
+    ///
+    /// # Errors
+    /// A ring that is missing.
+    pub fn open(folder: &Path) -> Result<Events, Error> {
+        let mut take = |name| open(folder, name);
+        Ok(Events {
+            refused: typed(&mut take, "EVENTS_REFUSED")?,
+            passed: typed(&mut take, "EVENTS_PASSED")?,
+        })
+    }
+
+    /// Takes at most `limit` events out of each ring, refused attempts first.
+    ///
+    /// # Errors
+    /// An event of another layout.
+    pub fn drain(&mut self, limit: usize) -> Result<Vec<EventEntry>, Error> {
+        let mut events = raw::drain(&mut self.refused, limit)?;
+        events.append(&mut raw::drain(&mut self.passed, limit)?);
+        Ok(events)
+    }
+}

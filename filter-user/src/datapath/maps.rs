@@ -1,0 +1,626 @@
+//! The policy maps, from user space: a replay's private ones or a live filter's pinned ones.
+//!
+//! Each write is one system call and in force with it. Every map has a lock of its own,
+//! held for that call only, so that nothing which lets a call through waits for a bulk of blocks.
+
+use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use aya::maps::lpm_trie::Key;
+use aya::maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, MapType, PerCpuArray};
+use filter_common::abi::{
+    Allow, Attempt, AttemptKey, Block, EventStats, FragmentKey, PORT_WORDS, PrefixKey, Profile,
+    Settings, TRUNKS_MAX,
+};
+use filter_common::number::Number;
+use filter_common::reason::{REASON_NUMBERS, Reason};
+
+use super::error::Error;
+use super::raw::Raw;
+use crate::policy::{Policy, Subject};
+
+/// Sets of settings: one in force, one to write the next into.
+const GENERATIONS: u32 = 2;
+const TRUNK_GENERATION_BITS: u32 = 32;
+
+/// What a pinned map has to look like.
+pub(super) struct Spec {
+    pub name: &'static str,
+    kind: MapType,
+    key: usize,
+    value: usize,
+}
+
+const fn spec(name: &'static str, kind: MapType, key: usize, value: usize) -> Spec {
+    Spec { name, kind, key, value }
+}
+
+/// All maps that outlive the daemon. `SCRATCH` and the like are a program's own.
+pub(super) const SPECS: &[Spec] = &[
+    spec("GENERATION", MapType::Array, 4, 4),
+    spec("SETTINGS", MapType::Array, 4, size_of::<Settings>()),
+    spec("PORTS", MapType::Array, 4, 8),
+    spec("PROFILES", MapType::Array, 4, size_of::<Profile>()),
+    spec("TRUNKS", MapType::LpmTrie, 24, 4),
+    spec("OVERRIDE", MapType::Array, 4, 8),
+    spec("PROTECTED", MapType::LpmTrie, size_of::<PrefixKey>(), size_of::<Allow>()),
+    spec("ALLOWED_NUMBERS", MapType::Hash, 8, size_of::<Allow>()),
+    spec("ALLOWED_PREFIXES", MapType::LpmTrie, size_of::<PrefixKey>(), size_of::<Allow>()),
+    spec("BLOCKED_NUMBERS", MapType::Hash, 8, size_of::<Block>()),
+    spec("BLOCKED_PREFIXES", MapType::LpmTrie, size_of::<PrefixKey>(), size_of::<Block>()),
+    spec("ATTEMPTS", MapType::LruHash, size_of::<AttemptKey>(), size_of::<Attempt>()),
+    spec("FRAGMENTS", MapType::LruHash, size_of::<FragmentKey>(), 8),
+    spec("COUNTERS", MapType::PerCpuArray, 4, 8),
+    spec("EVENT_STATS", MapType::PerCpuArray, 4, size_of::<EventStats>()),
+    spec("EVENTS_REFUSED", MapType::RingBuf, 0, 0),
+    spec("EVENTS_PASSED", MapType::RingBuf, 0, 0),
+];
+
+type Trie<K, V> = Mutex<LpmTrie<MapData, K, V>>;
+type Hash<K, V> = Mutex<HashMap<MapData, K, V>>;
+
+/// The maps that user space reads and writes.
+pub struct Maps {
+    generation: Mutex<Array<MapData, u32>>,
+    settings: Mutex<Array<MapData, Raw<Settings>>>,
+    ports: Mutex<Array<MapData, u64>>,
+    profiles: Mutex<Array<MapData, Raw<Profile>>>,
+    trunks: Trie<[u8; 20], u32>,
+    override_until: Mutex<Array<MapData, u64>>,
+    protected: Trie<[u8; 8], Raw<Allow>>,
+    allowed_numbers: Hash<u64, Raw<Allow>>,
+    allowed_prefixes: Trie<[u8; 8], Raw<Allow>>,
+    blocked_numbers: Hash<u64, Raw<Block>>,
+    blocked_prefixes: Trie<[u8; 8], Raw<Block>>,
+    attempts: Hash<Raw<AttemptKey>, Raw<Attempt>>,
+    fragments: Hash<Raw<FragmentKey>, u64>,
+    counters: PerCpuArray<MapData, u64>,
+    event_stats: PerCpuArray<MapData, Raw<EventStats>>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // What is behind it is a file descriptor: nothing that a panic could have left half done.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Maps {
+    /// The maps that `take` hands out by name.
+    pub(super) fn new(
+        mut take: impl FnMut(&'static str) -> Result<Map, Error>,
+    ) -> Result<Maps, Error> {
+        let take = &mut take;
+        Ok(Maps {
+            generation: Mutex::new(typed(take, "GENERATION")?),
+            settings: Mutex::new(typed(take, "SETTINGS")?),
+            ports: Mutex::new(typed(take, "PORTS")?),
+            profiles: Mutex::new(typed(take, "PROFILES")?),
+            trunks: Mutex::new(typed(take, "TRUNKS")?),
+            override_until: Mutex::new(typed(take, "OVERRIDE")?),
+            protected: Mutex::new(typed(take, "PROTECTED")?),
+            allowed_numbers: Mutex::new(typed(take, "ALLOWED_NUMBERS")?),
+            allowed_prefixes: Mutex::new(typed(take, "ALLOWED_PREFIXES")?),
+            blocked_numbers: Mutex::new(typed(take, "BLOCKED_NUMBERS")?),
+            blocked_prefixes: Mutex::new(typed(take, "BLOCKED_PREFIXES")?),
+            attempts: Mutex::new(typed(take, "ATTEMPTS")?),
+            fragments: Mutex::new(typed(take, "FRAGMENTS")?),
+            counters: typed(take, "COUNTERS")?,
+            event_stats: typed(take, "EVENT_STATS")?,
+        })
+    }
+
+    /// Opens the maps pinned in a folder, after comparing every layout: the kernel would hand
+    /// out a map of another layout just as well, and it would be read wrongly in silence.
+    ///
+    /// # Errors
+    /// A map that is missing, that is none, or that another layout wrote.
+    pub fn open(folder: &Path) -> Result<Maps, Error> {
+        Maps::new(|name| open(folder, name))
+    }
+
+    /// How many blocked numbers fit.
+    ///
+    /// # Errors
+    /// A failing system call.
+    pub fn capacity(folder: &Path) -> Result<u32, Error> {
+        let data = open_data(folder, "BLOCKED_NUMBERS")?;
+        let info = data.info().map_err(|error| Error::map("BLOCKED_NUMBERS", error))?;
+        Ok(info.max_entries())
+    }
+
+    /// Until when nothing is refused, in boot time; 0: no override was ever set;
+    /// [`LIFTED`](filter_common::abi::LIFTED): it was switched off.
+    ///
+    /// # Errors
+    /// A failing system call.
+    pub fn override_until(&self) -> Result<u64, Error> {
+        lock(&self.override_until).get(&0, 0).map_err(|error| Error::map("OVERRIDE", error))
+    }
+
+    /// Nothing is refused before this time.
+    ///
+    /// # Errors
+    /// A failing system call.
+    pub fn set_override(&self, until: u64) -> Result<(), Error> {
+        lock(&self.override_until).set(0, until, 0).map_err(|error| Error::map("OVERRIDE", error))
+    }
+
+    /// The allow for exactly this subject.
+    ///
+    /// # Errors
+    /// A failing system call.
+    pub fn allow(&self, subject: Subject) -> Result<Option<Allow>, Error> {
+        let entry = match subject {
+            Subject::Number(number) => {
+                found("ALLOWED_NUMBERS", lock(&self.allowed_numbers).get(&number.0, 0))?
+            }
+            Subject::Prefix(_) => {
+                found("ALLOWED_PREFIXES", lock(&self.allowed_prefixes).get(&key(subject), 0))?
+            }
+        };
+        Ok(entry.map(|Raw(allow)| allow).filter(|allow| allow.number == subject.raw()))
+    }
+
+    /// Writes an allow.
+    ///
+    /// # Errors
+    /// A full map, a failing system call.
+    pub fn set_allow(&self, subject: Subject, allow: Allow) -> Result<(), Error> {
+        match subject {
+            Subject::Number(number) => lock(&self.allowed_numbers)
+                .insert(number.0, Raw(allow), 0)
+                .map_err(|error| Error::map("ALLOWED_NUMBERS", error)),
+            Subject::Prefix(_) => lock(&self.allowed_prefixes)
+                .insert(&key(subject), Raw(allow), 0)
+                .map_err(|error| Error::map("ALLOWED_PREFIXES", error)),
+        }
+    }
+
+    /// Takes an allow out; `false`: there was none.
+    ///
+    /// # Errors
+    /// A failing system call.
+    pub fn remove_allow(&self, subject: Subject) -> Result<bool, Error> {
+        match subject {
+            Subject::Number(number) => {
+                removed("ALLOWED_NUMBERS", lock(&self.allowed_numbers).remove(&number.0))
+            }
+            Subject::Prefix(_) => {
+                removed("ALLOWED_PREFIXES", lock(&self.allowed_prefixes).remove(&key(subject)))
+            }
+        }
+    }
+
+    /// The block against exactly this subject.
+    ///
+    /// # Errors
+    /// A failing system call.
+    pub fn block(&self, subject: Subject) -> Result<Option<Block>, Error> {
+        let entry = match subject {
+            Subject::Number(number) => {
+                found("BLOCKED_NUMBERS", lock(&self.blocked_numbers).get(&number.0, 0))?
+            }
+            Subject::Prefix(_) => {
+                found("BLOCKED_PREFIXES", lock(&self.blocked_prefixes).get(&key(subject), 0))?
+            }
+        };
+        Ok(entry.map(|Raw(block)| block).filter(|block| block.number == subject.raw()))
+    }
+
+    /// Writes a block.
+    ///
+    /// # Errors
+    /// A full map, a failing system call.
+    pub fn set_block(&self, subject: Subject, block: Block) -> Result<(), Error> {
+        match subject {
+            Subject::Number(number) => lock(&self.blocked_numbers)
+                .insert(number.0, Raw(block), 0)
+                .map_err(|error| Error::map("BLOCKED_NUMBERS", error)),
+            Subject::Prefix(_) => lock(&self.blocked_prefixes)
+                .insert(&key(subject), Raw(block), 0)
+                .map_err(|error| Error::map("BLOCKED_PREFIXES", error)),
+        }
+    }
+
+    /// Takes a block out; `false`: there was none.
+    ///
+    /// # Errors
+    /// A failing system call.
+    pub fn remove_block(&self, subject: Subject) -> Result<bool, Error> {
+        match subject {
+            Subject::Number(number) => {
+                removed("BLOCKED_NUMBERS", lock(&self.blocked_numbers).remove(&number.0))
+            }
+            Subject::Prefix(_) => {
+                removed("BLOCKED_PREFIXES", lock(&self.blocked_prefixes).remove(&key(subject)))
+            }
+        }
+    }
+
+    /// All allows.
+    ///
+    /// # Errors
+    /// A failing system call.
+    pub fn allows(&self) -> Result<Vec<(Subject, Allow)>, Error> {
+        let mut allows = Vec::new();
+        for entry in lock(&self.allowed_numbers).iter() {
+            let (_, Raw(allow)) = entry.map_err(|error| Error::map("ALLOWED_NUMBERS", error))?;
+            allows.push((Subject::Number(allow.number), allow));
+        }
+        for entry in lock(&self.allowed_prefixes).iter() {
+            let (_, Raw(allow)) = entry.map_err(|error| Error::map("ALLOWED_PREFIXES", error))?;
+            allows.push((Subject::of_prefix_entry(allow.number), allow));
+        }
+        Ok(allows)
+    }
+
+    /// The protected entry that a key begins with.
+    ///
+    /// # Errors
+    /// A failing system call.
+    pub fn protected(&self, key: &PrefixKey) -> Result<Option<Allow>, Error> {
+        longest("PROTECTED", &self.protected, key)
+    }
+
+    /// The allowed prefix that a key begins with.
+    ///
+    /// # Errors
+    /// A failing system call.
+    pub fn allowed_prefix(&self, key: &PrefixKey) -> Result<Option<Allow>, Error> {
+        longest("ALLOWED_PREFIXES", &self.allowed_prefixes, key)
+    }
+
+    /// The blocked prefix that a key begins with.
+    ///
+    /// # Errors
+    /// A failing system call.
+    pub fn blocked_prefix(&self, key: &PrefixKey) -> Result<Option<Block>, Error> {
+        longest("BLOCKED_PREFIXES", &self.blocked_prefixes, key)
+    }
+
+    /// What the program remembers of an attempt.
+    ///
+    /// # Errors
+    /// A failing system call.
+    pub fn attempt(&self, attempt: AttemptKey) -> Result<Option<Attempt>, Error> {
+        let entry = found("ATTEMPTS", lock(&self.attempts).get(&Raw(attempt), 0))?;
+        Ok(entry.map(|Raw(entry)| entry).filter(|entry| entry.key == attempt))
+    }
+
+    /// The settings in force.
+    ///
+    /// # Errors
+    /// A failing system call.
+    pub fn settings(&self) -> Result<Settings, Error> {
+        let generation = self.generation()?;
+        lock(&self.settings)
+            .get(&generation, 0)
+            .map(|Raw(settings)| settings)
+            .map_err(|error| Error::map("SETTINGS", error))
+    }
+
+    /// The profile of a trunk that is in force.
+    ///
+    /// # Errors
+    /// A failing system call.
+    pub fn profile(&self, trunk: u32) -> Result<Profile, Error> {
+        let index = self.generation()? * TRUNKS_MAX + trunk.min(TRUNKS_MAX - 1);
+        lock(&self.profiles)
+            .get(&index, 0)
+            .map(|Raw(profile)| profile)
+            .map_err(|error| Error::map("PROFILES", error))
+    }
+
+    fn generation(&self) -> Result<u32, Error> {
+        lock(&self.generation)
+            .get(&0, 0)
+            .map(|generation| generation % GENERATIONS)
+            .map_err(|error| Error::map("GENERATION", error))
+    }
+
+    /// Writes settings, ports, profiles and trunks of a policy beside those in force, and
+    /// then puts them into force with one store.
+    ///
+    /// # Errors
+    /// More trunks or sources than fit; a failing system call. What was in force stays so.
+    pub fn set_settings(&self, policy: &Policy) -> Result<(), Error> {
+        if policy.trunks.len() > TRUNKS_MAX as usize {
+            return Err(Error::TooManyTrunks(policy.trunks.len()));
+        }
+        let generation = (self.generation()? + 1) % GENERATIONS;
+        let mut ports = [0u64; PORT_WORDS as usize];
+        for port in &policy.ports {
+            ports[*port as usize / 64] |= 1 << (port & 63);
+        }
+        for (index, word) in (generation * PORT_WORDS..).zip(ports) {
+            set("PORTS", &self.ports, index, word)?;
+        }
+        self.set_trunks(policy, generation)?;
+        set("SETTINGS", &self.settings, generation, Raw(policy.settings))?;
+        set("GENERATION", &self.generation, 0, generation)
+    }
+
+    fn set_trunks(&self, policy: &Policy, generation: u32) -> Result<(), Error> {
+        let error = |error| Error::map("TRUNKS", error);
+        let mut trunks = lock(&self.trunks);
+        // Left over from the settings before the last.
+        let keys: Result<Vec<_>, _> = trunks.keys().collect();
+        for key in keys.map_err(error)? {
+            if key.data()[..4] == generation.to_be_bytes() {
+                trunks.remove(&key).map_err(error)?;
+            }
+        }
+        for (trunk, entry) in policy.trunks.iter().enumerate() {
+            let trunk = trunk as u32;
+            let index = generation * TRUNKS_MAX + trunk;
+            set("PROFILES", &self.profiles, index, Raw(entry.profile))?;
+            for (address, bits) in &entry.sources {
+                let mut data = [0; 20];
+                data[..4].copy_from_slice(&generation.to_be_bytes());
+                data[4..].copy_from_slice(address);
+                let key = Key::new(TRUNK_GENERATION_BITS + bits, data);
+                trunks.insert(&key, trunk, 0).map_err(error)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes the protected entries exactly these, element by element: what stays is never out.
+    ///
+    /// # Errors
+    /// More than fit; a failing system call.
+    pub fn set_protected(&self, wanted: &[(Subject, Allow)]) -> Result<(), Error> {
+        let error = |error| Error::map("PROTECTED", error);
+        let mut trie = lock(&self.protected);
+        for (subject, allow) in wanted {
+            trie.insert(&key(*subject), Raw(*allow), 0).map_err(error)?;
+        }
+        let keys: Result<Vec<_>, _> = trie.keys().collect();
+        for found in keys.map_err(error)? {
+            let found = PrefixKey { prefix_len: found.prefix_len(), number: found.data() };
+            if !wanted.iter().any(|(subject, _)| subject.key() == found) {
+                trie.remove(&Key::new(found.prefix_len, found.number)).map_err(error)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes a whole policy into maps of no use to a live filter.
+    ///
+    /// # Errors
+    /// A policy that does not fit; a failing system call.
+    pub fn fill(&self, policy: &Policy) -> Result<(), Error> {
+        self.set_override(policy.override_until)?;
+        self.set_protected(&policy.protected)?;
+        for (subject, allow) in &policy.allows {
+            self.set_allow(*subject, *allow)?;
+        }
+        for (subject, block) in &policy.blocks {
+            self.set_block(*subject, *block)?;
+        }
+        self.set_settings(policy)
+    }
+
+    /// Takes everything out of the maps of a replay, also the program's own memory.
+    ///
+    /// # Errors
+    /// A failing system call.
+    pub fn clear(&self) -> Result<(), Error> {
+        clear_trie("PROTECTED", &self.protected)?;
+        clear_trie("ALLOWED_PREFIXES", &self.allowed_prefixes)?;
+        clear_trie("BLOCKED_PREFIXES", &self.blocked_prefixes)?;
+        clear_trie("TRUNKS", &self.trunks)?;
+        clear_hash("ALLOWED_NUMBERS", &self.allowed_numbers)?;
+        clear_hash("BLOCKED_NUMBERS", &self.blocked_numbers)?;
+        clear_hash("ATTEMPTS", &self.attempts)?;
+        clear_hash("FRAGMENTS", &self.fragments)
+    }
+
+    /// How many packets of a trunk got a reason, over all CPUs.
+    ///
+    /// # Errors
+    /// A failing system call.
+    pub fn count(&self, trunk: u32, reason: Reason) -> Result<u64, Error> {
+        debug_assert!(trunk < TRUNKS_MAX);
+        let index = trunk * REASON_NUMBERS + reason as u32;
+        let values = self.counters.get(&index, 0).map_err(|error| Error::map("COUNTERS", error))?;
+        Ok(values.iter().sum())
+    }
+
+    /// Events that were thinned out or lost, over all CPUs.
+    ///
+    /// # Errors
+    /// A failing system call.
+    pub fn event_stats(&self) -> Result<EventStats, Error> {
+        let values =
+            self.event_stats.get(&0, 0).map_err(|error| Error::map("EVENT_STATS", error))?;
+        Ok(values.iter().fold(EventStats::default(), |sum, Raw(value)| EventStats {
+            refused_lost: sum.refused_lost + value.refused_lost,
+            passed_lost: sum.passed_lost + value.passed_lost,
+            passed_thinned: sum.passed_thinned + value.passed_thinned,
+            ..EventStats::default()
+        }))
+    }
+}
+
+/// Walks all blocked numbers and prefixes of pinned maps, on file descriptors of its own, so
+/// that nobody waits. The kernel begins anew when the element under the walk is removed, so
+/// an entry may come twice; the walk ends after `limit` steps at the latest.
+///
+/// # Errors
+/// A failing system call, and whatever `each` says.
+pub fn walk_blocks(
+    folder: &Path,
+    limit: u64,
+    mut each: impl FnMut(Subject, Block) -> Result<(), Error>,
+) -> Result<(), Error> {
+    let numbers: HashMap<_, u64, Raw<Block>> = open(folder, "BLOCKED_NUMBERS")?
+        .try_into()
+        .map_err(|error| Error::map("BLOCKED_NUMBERS", error))?;
+    let mut steps = 0;
+    for entry in numbers.iter() {
+        let (_, Raw(block)) = entry.map_err(|error| Error::map("BLOCKED_NUMBERS", error))?;
+        each(Subject::Number(block.number), block)?;
+        steps += 1;
+        if steps >= limit {
+            break;
+        }
+    }
+    let prefixes: LpmTrie<_, [u8; 8], Raw<Block>> = open(folder, "BLOCKED_PREFIXES")?
+        .try_into()
+        .map_err(|error| Error::map("BLOCKED_PREFIXES", error))?;
+    for entry in prefixes.iter() {
+        let (_, Raw(block)) = entry.map_err(|error| Error::map("BLOCKED_PREFIXES", error))?;
+        each(Subject::of_prefix_entry(block.number), block)?;
+    }
+    Ok(())
+}
+
+/// The map that `take` hands out, as what it is.
+pub(super) fn typed<M: TryFrom<Map, Error = MapError>>(
+    take: &mut impl FnMut(&'static str) -> Result<Map, Error>,
+    name: &'static str,
+) -> Result<M, Error> {
+    M::try_from(take(name)?).map_err(|error| Error::map(name, error))
+}
+
+/// A pinned map, its layout compared.
+pub(super) fn open(folder: &Path, name: &'static str) -> Result<Map, Error> {
+    let data = open_data(folder, name)?;
+    Map::from_map_data(data).map_err(|error| Error::map(name, error))
+}
+
+fn open_data(folder: &Path, name: &'static str) -> Result<MapData, Error> {
+    let path = folder.join(name);
+    let data = MapData::from_pin(&path).map_err(|error| Error::pin(&path, error))?;
+    let info = data.info().map_err(|error| Error::pin(&path, error))?;
+    let wrong = |what: String| Error::Layout { path: path.clone(), what };
+    let spec = SPECS.iter().find(|spec| spec.name == name).ok_or(Error::Missing(name))?;
+    let kind = info.map_type().map_err(|error| Error::pin(&path, error))?;
+    if kind != spec.kind {
+        return Err(wrong(format!("it is a {kind:?} map, not {:?}", spec.kind)));
+    }
+    let found = (info.key_size() as usize, info.value_size() as usize);
+    if found != (spec.key, spec.value) {
+        return Err(wrong(format!(
+            "keys and values of {}+{} bytes, not {}+{}",
+            found.0, found.1, spec.key, spec.value
+        )));
+    }
+    Ok(data)
+}
+
+fn key(subject: Subject) -> Key<[u8; 8]> {
+    let key = subject.key();
+    Key::new(key.prefix_len, key.number)
+}
+
+fn found<V>(name: &'static str, got: Result<V, MapError>) -> Result<Option<V>, Error> {
+    match got {
+        Ok(value) => Ok(Some(value)),
+        Err(MapError::KeyNotFound) => Ok(None),
+        Err(error) => Err(Error::map(name, error)),
+    }
+}
+
+/// `ENOENT` of a deletion: the element is not there.
+const ENOENT: i32 = 2;
+
+fn removed(name: &'static str, done: Result<(), MapError>) -> Result<bool, Error> {
+    match done {
+        Ok(()) => Ok(true),
+        Err(MapError::KeyNotFound) => Ok(false),
+        Err(MapError::SyscallError(error)) if error.io_error.raw_os_error() == Some(ENOENT) => {
+            Ok(false)
+        }
+        Err(error) => Err(Error::map(name, error)),
+    }
+}
+
+fn longest<V: Copy + 'static>(
+    name: &'static str,
+    trie: &Trie<[u8; 8], Raw<V>>,
+    key: &PrefixKey,
+) -> Result<Option<V>, Error> {
+    let got = lock(trie).get(&Key::new(key.prefix_len, key.number), 0);
+    Ok(found(name, got)?.map(|Raw(value)| value))
+}
+
+fn set<V: aya::Pod>(
+    name: &'static str,
+    array: &Mutex<Array<MapData, V>>,
+    index: u32,
+    value: V,
+) -> Result<(), Error> {
+    lock(array).set(index, value, 0).map_err(|error| Error::map(name, error))
+}
+
+fn clear_trie<K: aya::Pod, V: aya::Pod>(
+    name: &'static str,
+    trie: &Trie<K, V>,
+) -> Result<(), Error> {
+    let mut trie = lock(trie);
+    let keys: Result<Vec<_>, _> = trie.keys().collect();
+    for key in keys.map_err(|error| Error::map(name, error))? {
+        trie.remove(&key).map_err(|error| Error::map(name, error))?;
+    }
+    Ok(())
+}
+
+fn clear_hash<K: aya::Pod, V: aya::Pod>(
+    name: &'static str,
+    hash: &Hash<K, V>,
+) -> Result<(), Error> {
+    let mut hash = lock(hash);
+    let keys: Result<Vec<_>, _> = hash.keys().collect();
+    for key in keys.map_err(|error| Error::map(name, error))? {
+        hash.remove(&key).map_err(|error| Error::map(name, error))?;
+    }
+    Ok(())
+}
+
+/// The decision of the kernel's program, asked of its own maps: what a call would get now.
+pub struct LookUp<'a> {
+    /// The maps.
+    pub maps: &'a Maps,
+    /// Boot time in nanoseconds.
+    pub now: u64,
+}
+
+impl filter_common::policy::Lists for LookUp<'_> {
+    fn now(&mut self) -> u64 {
+        self.now
+    }
+
+    fn override_until(&self) -> u64 {
+        self.maps.override_until().unwrap_or(u64::MAX)
+    }
+
+    fn protected(&self, key: &PrefixKey) -> Option<Allow> {
+        self.maps.protected(key).ok().flatten()
+    }
+
+    fn allowed_number(&self, number: Number) -> Option<Allow> {
+        self.maps.allow(Subject::Number(number)).ok().flatten()
+    }
+
+    fn allowed_prefix(&self, key: &PrefixKey) -> Option<Allow> {
+        self.maps.allowed_prefix(key).ok().flatten()
+    }
+
+    fn blocked_number(&self, number: Number) -> Option<Block> {
+        self.maps.block(Subject::Number(number)).ok().flatten()
+    }
+
+    fn blocked_prefix(&self, key: &PrefixKey) -> Option<Block> {
+        self.maps.blocked_prefix(key).ok().flatten()
+    }
+
+    /// A question is no attempt.
+    fn attempt(&mut self, _number: Number, _call_id: u64, _now: u64) -> Option<Attempt> {
+        None
+    }
+
+    fn remember(&mut self, _attempt: &Attempt) -> bool {
+        true
+    }
+}

@@ -1,0 +1,228 @@
+//! The program on maps of its own, judging frames of captures with `BPF_PROG_TEST_RUN`.
+
+use aya::maps::{Array, MapData, RingBuf};
+use aya::programs::{TestRun as _, TestRunOptions};
+use aya::{Ebpf, EbpfLoader};
+use filter_common::abi::{Event, EventEntry, EventStats};
+use filter_common::reason::Reason;
+
+use super::error::Error;
+use super::maps::{Maps, typed};
+use super::raw::{self, Raw};
+use super::{attempts, program};
+use crate::object::OBJECT;
+use crate::policy::{Policy, Subject};
+
+/// Shortest frame that the kernel takes for a test run: an Ethernet header.
+const FRAME_MIN: usize = 14;
+/// The largest IP packet behind Ethernet and two VLAN tags. What a longer frame has behind
+/// that is of no packet, and the kernel has no room for it in a test run.
+const FRAME_MAX: usize = 22 + 65_535;
+
+/// `XDP_DROP` (`enum xdp_action`, Linux `include/uapi/linux/bpf.h`).
+const XDP_DROP: u32 = 1;
+
+/// The program on private maps. It has nothing in common with a live filter, and ends with
+/// this value.
+pub struct Replay {
+    ebpf: Ebpf,
+    maps: Maps,
+    clock: Array<MapData, u64>,
+    event: Array<MapData, Raw<Event>>,
+    refused: RingBuf<MapData>,
+    passed: RingBuf<MapData>,
+    #[cfg(palang_log)]
+    log: aya_log::EbpfLogger<env_logger::Logger>,
+}
+
+/// What the kernel did with a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Judged {
+    /// What the program found out.
+    pub event: Event,
+    /// Whether the action was `XDP_DROP`.
+    pub dropped: bool,
+}
+
+impl Replay {
+    /// Loads the program with a policy. Needs `CAP_BPF` and `CAP_NET_ADMIN`.
+    ///
+    /// # Errors
+    /// Missing capabilities, a kernel without BPF, a program that the kernel's verifier
+    /// refuses, a policy that does not fit the maps.
+    pub fn load(policy: &Policy) -> Result<Replay, Error> {
+        load(policy, true)
+    }
+
+    /// Another policy on the same maps, and no memory of attempts and fragments.
+    ///
+    /// # Errors
+    /// A policy with more entries than the maps were made for; a failing system call.
+    pub fn replace(&mut self, policy: &Policy) -> Result<(), Error> {
+        self.maps.clear()?;
+        self.maps.fill(policy)
+    }
+
+    /// Nothing is refused before this time.
+    ///
+    /// # Errors
+    /// A failing system call.
+    pub fn set_override(&mut self, until: u64) -> Result<(), Error> {
+        self.maps.set_override(until)
+    }
+
+    /// Judges an Ethernet frame as if it had arrived at `time`, in nanoseconds.
+    ///
+    /// # Errors
+    /// A failing system call. A frame shorter than an Ethernet header is judged as
+    /// `not-ip` without the kernel, which does not take it.
+    pub fn judge(&mut self, frame: &[u8], time: u64) -> Result<Judged, Error> {
+        if frame.len() < FRAME_MIN {
+            let event = Event { reason: Reason::NotIp as u8, ..Event::default() };
+            return Ok(Judged { event, dropped: false });
+        }
+        let frame = &frame[..frame.len().min(FRAME_MAX)];
+        self.clock.set(0, time, 0).map_err(|error| Error::map("REPLAY_CLOCK", error))?;
+        let result = program(&mut self.ebpf)?
+            .test_run(TestRunOptions { data_in: Some(frame), ..TestRunOptions::default() })
+            .map_err(Error::run)?;
+        #[cfg(palang_log)]
+        self.log.flush();
+        let event = self.event.get(&0, 0).map_err(|error| Error::map("REPLAY_EVENT", error))?;
+        Ok(Judged { event: event.0, dropped: result.return_value == XDP_DROP })
+    }
+
+    /// How many instructions the verifier walked; `None` before Linux 5.16.
+    ///
+    /// # Errors
+    /// A failing system call.
+    pub fn verified_instructions(&mut self) -> Result<Option<u32>, Error> {
+        let info = program(&mut self.ebpf)?.info().map_err(Error::program)?;
+        Ok(info.verified_instruction_count())
+    }
+
+    /// How many packets of a trunk got a reason, over all CPUs.
+    ///
+    /// # Errors
+    /// A failing system call.
+    pub fn count(&self, trunk: u32, reason: Reason) -> Result<u64, Error> {
+        self.maps.count(trunk, reason)
+    }
+
+    /// Events that were thinned out or lost, over all CPUs.
+    ///
+    /// # Errors
+    /// A failing system call.
+    pub fn event_stats(&self) -> Result<EventStats, Error> {
+        self.maps.event_stats()
+    }
+
+    /// Takes the events of refused and of passed attempts out of their rings.
+    ///
+    /// # Errors
+    /// A failing system call.
+    pub fn drain_events(&mut self) -> Result<(Vec<EventEntry>, Vec<EventEntry>), Error> {
+        Ok((raw::drain(&mut self.refused, usize::MAX)?, raw::drain(&mut self.passed, usize::MAX)?))
+    }
+}
+
+/// Loads the program with a policy, on maps of its own. Only in a replay is its time that
+/// of the capture.
+fn load(policy: &Policy, replay: bool) -> Result<Replay, Error> {
+    let blocks = policy.blocks.len();
+    let numbers =
+        policy.blocks.iter().filter(|(subject, _)| matches!(subject, Subject::Number(_))).count();
+    let mut loader = EbpfLoader::new();
+    // A constant for the verifier: a live filter has no code that reads another clock.
+    let replay = u32::from(replay);
+    loader
+        .override_global("REPLAY", &replay, true)
+        .map_max_entries("BLOCKED_NUMBERS", room(numbers))
+        .map_max_entries("BLOCKED_PREFIXES", room(blocks - numbers))
+        .map_max_entries("ALLOWED_NUMBERS", room(policy.allows.len()))
+        .map_max_entries("ALLOWED_PREFIXES", room(policy.allows.len()))
+        .map_max_entries("PROTECTED", room(policy.protected.len()))
+        .map_max_entries("ATTEMPTS", attempts(numbers as u32)?);
+    let mut ebpf = loader.load(OBJECT).map_err(Error::load)?;
+    program(&mut ebpf)?.load().map_err(Error::program)?;
+    #[cfg(palang_log)]
+    let log = logger(&mut ebpf)?;
+    let mut take = |name| ebpf.take_map(name).ok_or(Error::Missing(name));
+    let maps = Maps::new(&mut take)?;
+    maps.fill(policy)?;
+    Ok(Replay {
+        maps,
+        clock: typed(&mut take, "REPLAY_CLOCK")?,
+        event: typed(&mut take, "REPLAY_EVENT")?,
+        refused: typed(&mut take, "EVENTS_REFUSED")?,
+        passed: typed(&mut take, "EVENTS_PASSED")?,
+        #[cfg(palang_log)]
+        log,
+        ebpf,
+    })
+}
+
+/// Built with `PALANG_EBPF_LOG=1`: what the program logs goes to standard error.
+#[cfg(palang_log)]
+fn logger(ebpf: &mut Ebpf) -> Result<aya_log::EbpfLogger<env_logger::Logger>, Error> {
+    let logger = env_logger::Builder::new().filter_level(log::LevelFilter::Debug).build();
+    aya_log::EbpfLogger::init_with_logger(ebpf, logger)
+        .map_err(|error| Error::Load(error.to_string()))
+}
+
+/// Capacity for so many entries, and for a policy that replaces this one.
+fn room(entries: usize) -> u32 {
+    (entries as u32).max(64)
+}
+
+#[cfg(test)]
+mod tests {
+    use filter_common::number::{Digits, Number};
+
+    use super::*;
+
+    /// An INVITE of 6281234567890 over IPv4.
+    fn frame() -> Vec<u8> {
+        let message = b"INVITE sip:112@x SIP/2.0\r\nFrom: <sip:+6281234567890@x>\r\n\
+            To: <sip:112@x>\r\nCall-ID: 1\r\n\r\n";
+        let builder = etherparse::PacketBuilder::ethernet2([2; 6], [4; 6])
+            .ipv4([10, 0, 0, 1], [10, 0, 0, 2], 64)
+            .udp(5060, 5060);
+        let mut frame = Vec::new();
+        builder.write(&mut frame, message).unwrap();
+        frame
+    }
+
+    /// Whether a block that ended at the capture's time, but not at the kernel's, refuses.
+    fn refuses(replay: bool) -> (bool, Event) {
+        let ended = u64::MAX / 2;
+        let mut policy = Policy::default();
+        let digits = Digits::parse("6281234567890").unwrap();
+        policy.block(Subject::Number(Number::e164(digits)), ended, 0);
+        let mut replay = load(&policy, replay).unwrap_or_else(|error| panic!("{error}"));
+        let judged = replay.judge(&frame(), ended).unwrap();
+        (judged.dropped, judged.event)
+    }
+
+    #[test]
+    fn only_a_replay_takes_the_time_of_the_capture() {
+        let (dropped, event) = refuses(true);
+        assert!(!dropped);
+        assert_eq!(event.reason, Reason::BlockExpired as u8);
+        let (dropped, event) = refuses(false);
+        assert!(dropped);
+        assert_eq!(event, Event::default(), "a live filter writes no replay event");
+    }
+
+    #[test]
+    fn a_policy_that_does_not_fit_is_refused() {
+        let mut replay = Replay::load(&Policy::default()).unwrap();
+        let mut policy = Policy::default();
+        for number in 0..1000 {
+            let digits = Digits::parse(&format!("62812{number:06}")).unwrap();
+            policy.block(Subject::Number(Number::e164(digits)), 0, 0);
+        }
+        let error = replay.replace(&policy).expect_err("64 fit").to_string();
+        assert!(error.contains("BLOCKED_NUMBERS"), "{error}");
+    }
+}
