@@ -53,7 +53,7 @@ impl<'a> PacketBytes<'a> {
 /// The same number, as one that LLVM knows nothing about. The barrier has to be an
 /// instruction: with none the kernel says "Invalid line_info".
 #[inline(always)]
-fn opaque(mut number: usize) -> usize {
+pub fn opaque(mut number: usize) -> usize {
     // SAFETY: moves a register onto itself.
     unsafe { asm!("{0} = {0}", inout(reg) number, options(pure, nomem, nostack)) };
     number

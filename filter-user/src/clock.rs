@@ -1,0 +1,89 @@
+//! Two clocks: people say when in UTC, the kernel's maps say it in boot time.
+//!
+//! Boot time (`CLOCK_BOOTTIME`) counts through suspend and nobody can set it, so once an
+//! expiry stands in a map, no step of the wall clock moves it.
+
+use jiff::{SignedDuration, Timestamp};
+use nix::time::{ClockId, clock_gettime};
+
+/// Nanoseconds since the machine was started, as `bpf_ktime_get_boot_ns` counts them.
+#[must_use]
+pub fn boot() -> u64 {
+    // Fails only for a clock that the kernel does not have; this one it has since 2.6.39.
+    clock_gettime(ClockId::CLOCK_BOOTTIME).map_or(0, |time| {
+        time.tv_sec().unsigned_abs() * 1_000_000_000 + time.tv_nsec().unsigned_abs()
+    })
+}
+
+/// When an entry ends, in boot time; 0: it does not end.
+///
+/// A block lives `min(expires − now, expires − created)`: a wall clock that was set back
+/// never makes it longer than it was meant.
+#[must_use]
+pub fn kernel_expiry(created: Timestamp, expires: Option<Timestamp>, now: Timestamp) -> u64 {
+    let Some(expires) = expires else {
+        return 0;
+    };
+    let life = expires.duration_since(now).min(expires.duration_since(created));
+    // 0 would mean for ever; what has ended ends at the first nanosecond.
+    boot().saturating_add_signed(nanoseconds(life)).max(1)
+}
+
+/// The UTC time of a time in boot time, by the wall clock as it stands now.
+#[must_use]
+pub fn wall(time: u64) -> Timestamp {
+    let ago = SignedDuration::from_nanos(boot().wrapping_sub(time).cast_signed());
+    Timestamp::now().checked_sub(ago).unwrap_or(Timestamp::UNIX_EPOCH)
+}
+
+/// Wall clock minus boot time: constant but for steps of the wall clock.
+#[must_use]
+pub fn offset() -> SignedDuration {
+    let boot = SignedDuration::from_nanos(boot().cast_signed());
+    Timestamp::now().duration_since(Timestamp::UNIX_EPOCH).saturating_sub(boot)
+}
+
+fn nanoseconds(duration: SignedDuration) -> i64 {
+    i64::try_from(duration.as_nanos()).unwrap_or(if duration.is_negative() {
+        i64::MIN
+    } else {
+        i64::MAX
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: u64 = 1_000_000_000;
+
+    fn seconds(count: i64) -> SignedDuration {
+        SignedDuration::from_secs(count)
+    }
+
+    /// Seconds that a block lives in the kernel.
+    fn life(created: Timestamp, expires: Timestamp, now: Timestamp) -> u64 {
+        kernel_expiry(created, Some(expires), now).saturating_sub(boot()).div_ceil(SECOND)
+    }
+
+    #[test]
+    fn no_clock_error_lengthens_a_block() {
+        let created = Timestamp::now();
+        let expires = created + seconds(3600);
+        assert_eq!(life(created, expires, created), 3600);
+        assert_eq!(life(created, expires, created + seconds(3000)), 600);
+        // The clock was set back by years.
+        assert_eq!(life(created, expires, created - seconds(100_000_000)), 3600);
+        // It was set forward: over.
+        assert_eq!(life(created, expires, created + seconds(100_000_000)), 0);
+        assert_eq!(kernel_expiry(created, None, created), 0);
+        assert_ne!(kernel_expiry(created, Some(created - seconds(1 << 40)), created), 0);
+    }
+
+    #[test]
+    fn there_and_back() {
+        let time = boot() - 5 * SECOND;
+        let ago = Timestamp::now().duration_since(wall(time));
+        assert!((ago - seconds(5)).abs() < seconds(1), "{ago}");
+    }
+}

@@ -1,0 +1,977 @@
+//! What can be asked of the daemon, and in which order it happens.
+//!
+//! What lets through (override, allow, the end of a block, observe) is in the kernel's maps before
+//! anything else and never waits for a disk. What blocks is on disk first. All writers of blocks
+//! run on the store's thread, one after the other.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use filter_common::abi::{self, BLOCK_OBSERVE, LIFTED, MODE_ENFORCE, MODE_OBSERVE, Verdict};
+use filter_common::number::Number;
+use filter_common::policy::{Call, decide};
+use jiff::{SignedDuration, Timestamp};
+use serde_json::json;
+
+use super::keeper::{Keeper, refused};
+use crate::clock;
+use crate::config::Config;
+use crate::datapath::{self, LookUp, Maps};
+use crate::number_text;
+use crate::policy::{Policy, Subject};
+use crate::store::{Decision, Entry, Error, Kind, Store};
+use crate::wire::{self, Change, Changed, Check, Persisted, Problem, ProblemKind};
+
+/// Longest time that the override can be set for.
+const OVERRIDE_MAX: SignedDuration = SignedDuration::from_hours(7 * 24);
+/// Keys of the store's state.
+pub const OVERRIDE: &str = "override";
+/// See [`OVERRIDE`].
+pub const MODE: &str = "mode";
+/// Prefixes that fit into a trie of `filter-ebpf/src/maps.rs`.
+const PREFIXES_MAX: u64 = 4096;
+
+/// Who asks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Who {
+    /// Name of the user.
+    pub name: String,
+    /// What the user may do.
+    pub role: Role,
+}
+
+/// What a user may do; each may what those before it may.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Role {
+    /// Nothing.
+    None,
+    /// Look, with masked numbers.
+    Read,
+    /// Report calls.
+    Report,
+    /// Block, allow, override.
+    Operate,
+    /// Everything.
+    Admin,
+}
+
+/// The state of the daemon that its tasks share.
+pub struct Control {
+    /// The live maps.
+    pub maps: Maps,
+    /// Where they are pinned.
+    pub folder: PathBuf,
+    /// The store.
+    pub keeper: Keeper,
+    /// Differences between store and maps that were repaired.
+    pub drift: AtomicU64,
+    /// Re-attachments.
+    pub reattached: AtomicU32,
+    config: RwLock<Arc<Config>>,
+    next_rule: AtomicU64,
+    node: String,
+}
+
+fn problem<T>(kind: ProblemKind, message: impl Into<String>) -> Result<T, Problem> {
+    Err(Problem { kind, message: message.into() })
+}
+
+impl From<datapath::Error> for Problem {
+    fn from(error: datapath::Error) -> Problem {
+        let kind = if error.is_full() { ProblemKind::Full } else { ProblemKind::Failed };
+        Problem { kind, message: error.to_string() }
+    }
+}
+
+impl From<Error> for Problem {
+    fn from(error: Error) -> Problem {
+        refused(&error)
+    }
+}
+
+impl Control {
+    /// The control of loaded maps; `last_rule` is the highest number that a rule ever had.
+    #[must_use]
+    pub fn new(
+        maps: Maps,
+        folder: PathBuf,
+        keeper: Keeper,
+        config: Config,
+        node: String,
+        last_rule: u64,
+    ) -> Control {
+        Control {
+            maps,
+            folder,
+            keeper,
+            drift: AtomicU64::new(0),
+            reattached: AtomicU32::new(0),
+            config: RwLock::new(Arc::new(config)),
+            next_rule: AtomicU64::new(last_rule + 1),
+            node,
+        }
+    }
+
+    /// The configuration in force.
+    #[must_use]
+    pub fn config(&self) -> Arc<Config> {
+        Arc::clone(&self.config.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Puts another configuration into force: ports, trunks, plans, protected numbers.
+    ///
+    /// # Errors
+    /// A map that does not take it.
+    pub fn set_config(&self, config: Config) -> Result<(), Problem> {
+        let settings = self.maps.settings()?;
+        self.maps.set_protected(&config.policy.protected)?;
+        self.write_settings(&config.policy, settings.mode, settings.enforce_until)?;
+        *self.config.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(config);
+        Ok(())
+    }
+
+    /// A number for a rule that none ever had.
+    pub fn new_rule(&self) -> u64 {
+        self.next_rule.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Name of this edge in decisions.
+    #[must_use]
+    pub fn node(&self) -> &str {
+        &self.node
+    }
+
+    /// The number or prefix that a text names under the plan of the profile `default`.
+    ///
+    /// # Errors
+    /// What is wrong with the text.
+    pub fn subject(&self, text: &str) -> Result<Subject, Problem> {
+        let plan = self.config().policy.trunks[0].profile.plan;
+        number_text::typed(text, &plan)
+            .map_err(|message| Problem { kind: ProblemKind::Usage, message })
+    }
+
+    // ---- blocks ---------------------------------------------------------------------------
+
+    /// Adds a block, or moves the one that is there.
+    ///
+    /// # Errors
+    /// A number that cannot be read, is protected or allowed; a full map; a store that takes no
+    /// writes. Then nothing has changed.
+    pub async fn add_block(
+        self: &Arc<Self>,
+        who: &Who,
+        add: wire::AddBlock,
+    ) -> Result<Changed<wire::Block>, Problem> {
+        let subject = self.subject(&add.number)?;
+        let now = Timestamp::now();
+        let expires = end(now, add.seconds, add.expires, add.permanent)?;
+        if expires.is_none() && who.role < Role::Admin {
+            return problem(ProblemKind::Refused, "a permanent block needs the role admin");
+        }
+        if add.reason.trim().is_empty() {
+            return problem(ProblemKind::Usage, "a block needs a reason");
+        }
+        self.refuse_protected(subject).await?;
+        let decision = Decision {
+            id: uuid::Uuid::now_v7(),
+            rule: 0,
+            kind: Kind::Block,
+            subject,
+            created: now,
+            expires,
+            reason: add.reason,
+            author: who.name.clone(),
+            origin: "operator".into(),
+            node: self.node.clone(),
+            flags: if add.observe { BLOCK_OBSERVE } else { 0 },
+        };
+        let (decision, before, change) = if add.dry_run {
+            let before = self.find(Kind::Block, subject).await?;
+            let (decision, change) = merge(decision, before.as_ref());
+            (decision, before, change)
+        } else {
+            self.put_block(who, decision, add.if_absent).await?
+        };
+        if add.if_absent && let Some(before) = &before {
+            return problem(ProblemKind::Refused, format!("{} is blocked already", name(before)));
+        }
+        Ok(Changed {
+            change,
+            now: block_of(&decision),
+            before: before.as_ref().map(block_of),
+            persisted: Persisted::Yes,
+            dry_run: add.dry_run,
+            in_force: self.in_force(subject)?,
+            notes: Vec::new(),
+        })
+    }
+
+    async fn put_block(
+        self: &Arc<Self>,
+        who: &Who,
+        decision: Decision,
+        if_absent: bool,
+    ) -> Result<(Decision, Option<Decision>, Change), Problem> {
+        let control = Arc::clone(self);
+        let author = who.name.clone();
+        self.keeper
+            .write(move |store| {
+                let subject = decision.subject;
+                let before = store.find(Kind::Block, subject)?;
+                let (mut decision, change) = merge(decision, before.as_ref());
+                if change == Change::Unchanged || if_absent && before.is_some() {
+                    return Ok((decision, before, change));
+                }
+                if before.is_none() {
+                    control.room(store, subject, 1)?;
+                }
+                decision.rule = control.new_rule();
+                let action = if before.is_some() { "block move" } else { "block add" };
+                store.put(std::slice::from_ref(&decision), |decision, before| {
+                    entry(action, &author, decision, before)
+                })?;
+                let written = control.maps.set_block(subject, block_entry(&decision));
+                if let Err(error) = written {
+                    // The store must not say more than the kernel does.
+                    let undo = entry("block undo", &author, &decision, None);
+                    match &before {
+                        Some(before) => {
+                            store.put(std::slice::from_ref(before), |_, _| undo.clone())?;
+                        }
+                        None => {
+                            store.remove(Kind::Block, subject, undo)?;
+                        }
+                    }
+                    return Err(error.into());
+                }
+                Ok((decision, before, change))
+            })
+            .await
+    }
+
+    /// Whether so many more blocks fit, before the store says that they are there.
+    ///
+    /// # Errors
+    /// That they do not.
+    pub fn room(&self, store: &Store, subject: Subject, more: u64) -> Result<(), Problem> {
+        let capacity = match subject {
+            Subject::Number(_) => u64::from(self.config().blocks),
+            Subject::Prefix(_) => PREFIXES_MAX,
+        };
+        let there = store.count(Kind::Block, matches!(subject, Subject::Prefix(_)))?;
+        if there + more <= capacity {
+            return Ok(());
+        }
+        let what = if matches!(subject, Subject::Prefix(_)) { "prefixes" } else { "numbers" };
+        problem(
+            ProblemKind::Full,
+            format!(
+                "full: {there} of {capacity} blocked {what}, and {more} more; nothing was stored. \
+                 Remove some, or raise [limits] blocks and restart the daemon"
+            ),
+        )
+    }
+
+    /// Refuses what may not be blocked.
+    ///
+    /// # Errors
+    /// The rule that forbids it.
+    pub async fn refuse_protected(&self, subject: Subject) -> Result<(), Problem> {
+        let key = subject.key();
+        if let Some(found) = self.maps.protected(&key)? {
+            let config = self.config();
+            let rule = config.policy.rules.get(found.rule as usize - 1).cloned();
+            let rule = rule.unwrap_or_else(|| "protected".into());
+            return problem(
+                ProblemKind::Refused,
+                format!("{subject} is protected ({rule}, in the configuration): never blocked"),
+            );
+        }
+        let now = clock::boot();
+        let exact = self.maps.allow(subject)?;
+        let prefix = self.maps.allowed_prefix(&key)?;
+        let live = |allow: &abi::Allow| allow.expires == 0 || now < allow.expires;
+        let Some(found) = exact.filter(live).or(prefix.filter(live)) else {
+            return Ok(());
+        };
+        let rule = match self.keeper.read(move |reader| reader.by_rule(found.rule)).await {
+            Ok(Some(decision)) => told(&decision),
+            Ok(None) | Err(_) => format!("allow {}", subject_of(&found, subject)),
+        };
+        problem(
+            ProblemKind::Refused,
+            format!("{subject} is allowed: {rule}. Remove that allow first, if it is wrong"),
+        )
+    }
+
+    /// Ends a block.
+    ///
+    /// # Errors
+    /// There is none.
+    pub async fn remove_block(
+        self: &Arc<Self>,
+        who: &Who,
+        text: &str,
+        dry_run: bool,
+    ) -> Result<Changed<wire::Block>, Problem> {
+        let subject = self.subject(text)?;
+        let in_map = self.maps.block(subject)?.filter(|block| block.expires != LIFTED);
+        let stored = self.find(Kind::Block, subject).await;
+        if in_map.is_none() && matches!(stored, Ok(None)) {
+            return problem(ProblemKind::NotFound, format!("{subject} is not blocked"));
+        }
+        let mut persisted = Persisted::Yes;
+        if !dry_run {
+            // Lifted, not removed: until the store knows, a restart must not bring it back.
+            if let Some(block) = in_map {
+                self.maps.set_block(subject, abi::Block { expires: LIFTED, ..block })?;
+            }
+            let control = Arc::clone(self);
+            let author = who.name.clone();
+            persisted = self
+                .keeper
+                .keep(move |store| {
+                    let entry = Entry::new(Timestamp::now(), &author, "block remove");
+                    store.remove(Kind::Block, subject, entry)?;
+                    // A failure leaves a lifted entry, which refuses nothing.
+                    let _ = control.maps.remove_block(subject);
+                    Ok(())
+                })
+                .await;
+        }
+        let now = match stored {
+            Ok(Some(decision)) => block_of(&decision),
+            Ok(None) | Err(_) => unknown_block(subject, in_map),
+        };
+        Ok(Changed {
+            change: Change::Removed,
+            now,
+            before: None,
+            persisted,
+            dry_run,
+            in_force: self.in_force(subject)?,
+            notes: Vec::new(),
+        })
+    }
+
+    /// One block.
+    ///
+    /// # Errors
+    /// There is none.
+    pub async fn show_block(&self, text: &str) -> Result<wire::Block, Problem> {
+        let subject = self.subject(text)?;
+        match self.find(Kind::Block, subject).await? {
+            Some(decision) => Ok(block_of(&decision)),
+            None => problem(ProblemKind::NotFound, format!("{subject} is not blocked")),
+        }
+    }
+
+    // ---- allows ---------------------------------------------------------------------------
+
+    /// Adds an allow, or moves the one that is there: in force before it is on disk.
+    ///
+    /// # Errors
+    /// A number that cannot be read; a full map.
+    pub async fn add_allow(
+        self: &Arc<Self>,
+        who: &Who,
+        add: wire::AddAllow,
+    ) -> Result<Changed<wire::Allow>, Problem> {
+        let subject = self.subject(&add.number)?;
+        let now = Timestamp::now();
+        let endless = add.seconds.is_none() && add.expires.is_none();
+        let expires = end(now, add.seconds, add.expires, endless)?;
+        let before = self.find_soon(Kind::Allow, subject).await;
+        let fresh = Decision {
+            id: uuid::Uuid::now_v7(),
+            rule: 0,
+            kind: Kind::Allow,
+            subject,
+            created: now,
+            expires,
+            reason: add.comment,
+            author: who.name.clone(),
+            origin: "operator".into(),
+            node: self.node.clone(),
+            flags: 0,
+        };
+        let (mut decision, change) = merge(fresh, before.as_ref());
+        let mut persisted = Persisted::Yes;
+        if !add.dry_run && change != Change::Unchanged {
+            decision.rule = self.new_rule();
+            self.maps.set_allow(subject, allow_entry(&decision))?;
+            let action = if before.is_some() { "allow move" } else { "allow add" };
+            persisted = self.keep_decision(action, &who.name, decision.clone()).await;
+        }
+        let mut notes = Vec::new();
+        if let Some(block) = self.maps.block(subject)?
+            && block.expires != LIFTED
+            && (block.expires == 0 || clock::boot() < block.expires)
+        {
+            notes.push(format!("the block against {subject} stays, without effect"));
+        }
+        Ok(Changed {
+            change,
+            now: allow_of(&decision),
+            before: before.as_ref().map(allow_of),
+            persisted,
+            dry_run: add.dry_run,
+            in_force: self.in_force(subject)?,
+            notes,
+        })
+    }
+
+    /// Writes a decision down that is in force already.
+    pub async fn keep_decision(
+        &self,
+        action: &'static str,
+        author: &str,
+        decision: Decision,
+    ) -> Persisted {
+        let author = author.to_owned();
+        self.keeper
+            .keep(move |store| {
+                store.put(std::slice::from_ref(&decision), |decision, before| {
+                    entry(action, &author, decision, before)
+                })?;
+                Ok(())
+            })
+            .await
+    }
+
+    /// Ends an allow: on disk first, because it stops letting through.
+    ///
+    /// # Errors
+    /// There is none; the store takes no writes.
+    pub async fn remove_allow(
+        self: &Arc<Self>,
+        who: &Who,
+        text: &str,
+        dry_run: bool,
+    ) -> Result<Changed<wire::Allow>, Problem> {
+        let subject = self.subject(text)?;
+        let Some(decision) = self.find(Kind::Allow, subject).await? else {
+            return problem(ProblemKind::NotFound, format!("there is no allow for {subject}"));
+        };
+        if !dry_run {
+            let control = Arc::clone(self);
+            let entry = entry("allow remove", &who.name, &decision, None);
+            self.keeper
+                .write(move |store| {
+                    store.remove(Kind::Allow, subject, entry)?;
+                    control.maps.remove_allow(subject)?;
+                    Ok(())
+                })
+                .await?;
+        }
+        Ok(Changed {
+            change: Change::Removed,
+            now: allow_of(&decision),
+            before: None,
+            persisted: Persisted::Yes,
+            dry_run,
+            in_force: self.in_force(subject)?,
+            notes: Vec::new(),
+        })
+    }
+
+    // ---- override and mode ----------------------------------------------------------------
+
+    /// The override, by the kernel's map.
+    ///
+    /// # Errors
+    /// A failing system call.
+    pub async fn get_override(&self) -> Result<wire::Override, Problem> {
+        let until = live(self.maps.override_until()?).map(clock::wall);
+        let mut found =
+            wire::Override { until, reason: None, author: None, persisted: Persisted::Yes, dry_run: false };
+        if until.is_some() {
+            let stored = self.keeper.read(|reader| reader.state(OVERRIDE)).await;
+            if let Ok(Some(StoredOverride { until: Some(_), reason, author })) = stored {
+                found.reason = Some(reason);
+                found.author = Some(author);
+            } else {
+                found.persisted = Persisted::Pending;
+            }
+        }
+        Ok(found)
+    }
+
+    /// Switches the override on or off: in force before it is on disk.
+    ///
+    /// # Errors
+    /// Too long, no reason, a failing system call.
+    pub async fn set_override(
+        &self,
+        who: &Who,
+        set: wire::SetOverride,
+    ) -> Result<wire::Override, Problem> {
+        let life = i64::try_from(set.seconds).map_or(SignedDuration::MAX, SignedDuration::from_secs);
+        if life > OVERRIDE_MAX {
+            return problem(ProblemKind::Usage, "an override lasts at most 7 days");
+        }
+        if set.seconds > 0 && set.reason.trim().is_empty() {
+            return problem(ProblemKind::Usage, "an override needs a reason");
+        }
+        let on = set.seconds > 0;
+        let until = on.then(|| Timestamp::now() + life);
+        let stored = StoredOverride { until, reason: set.reason, author: who.name.clone() };
+        let mut persisted = Persisted::Yes;
+        if !set.dry_run {
+            self.maps.set_override(if on {
+                clock::boot() + set.seconds * 1_000_000_000
+            } else {
+                LIFTED
+            })?;
+            persisted = self.keep_override(stored.clone(), if on { "override on" } else { "override off" }).await;
+        }
+        Ok(wire::Override {
+            until,
+            reason: on.then_some(stored.reason),
+            author: on.then_some(stored.author),
+            persisted,
+            dry_run: set.dry_run,
+        })
+    }
+
+    /// Writes an override down that is in force already.
+    pub async fn keep_override(&self, stored: StoredOverride, action: &'static str) -> Persisted {
+        self.keeper
+            .keep(move |store| {
+                let entry = Entry::new(Timestamp::now(), &stored.author, action)
+                    .with("reason", stored.reason.as_str())
+                    .with("until", json!(stored.until));
+                store.set_state(OVERRIDE, &stored, Some(entry))
+            })
+            .await
+    }
+
+    /// The mode in force, by the kernel's map.
+    ///
+    /// # Errors
+    /// A failing system call.
+    pub fn get_mode(&self) -> Result<wire::Mode, Problem> {
+        let settings = self.maps.settings()?;
+        let over = settings.enforce_until != 0 && clock::boot() >= settings.enforce_until;
+        let enforces = settings.mode == MODE_ENFORCE && !over;
+        let until = settings.enforce_until;
+        Ok(wire::Mode {
+            mode: if enforces { "enforce" } else { "observe" }.into(),
+            until: (enforces && until != 0).then(|| clock::wall(until)),
+            persisted: Persisted::Yes,
+            dry_run: false,
+        })
+    }
+
+    /// Sets the mode. Observe is in force before it is on disk, enforce after.
+    ///
+    /// # Errors
+    /// An unknown mode; a store that takes no writes; a failing system call.
+    pub async fn set_mode(
+        self: &Arc<Self>,
+        who: &Who,
+        set: wire::SetMode,
+    ) -> Result<wire::Mode, Problem> {
+        let enforce = match (set.mode.as_str(), set.seconds) {
+            ("enforce", Some(0)) => return problem(ProblemKind::Usage, "0 s is no time"),
+            ("enforce", _) => true,
+            ("observe", None) => false,
+            ("observe", Some(_)) => {
+                return problem(ProblemKind::Usage, "observe does not end by itself");
+            }
+            (other, _) => {
+                return problem(ProblemKind::Usage, format!("{other:?}: observe or enforce"));
+            }
+        };
+        let until = match set.seconds {
+            Some(seconds) => end(Timestamp::now(), Some(seconds), None, false)?,
+            None => None,
+        };
+        let mut persisted = Persisted::Yes;
+        if !set.dry_run {
+            let stored = StoredMode { enforce, until };
+            let action = if enforce { "mode enforce" } else { "mode observe" };
+            let entry = Entry::new(Timestamp::now(), &who.name, action).with("until", json!(until));
+            if enforce {
+                let control = Arc::clone(self);
+                self.keeper
+                    .write(move |store| {
+                        store.set_state(MODE, &stored, Some(entry))?;
+                        control.write_mode(&stored)
+                    })
+                    .await?;
+            } else {
+                self.write_mode(&stored)?;
+                persisted = self
+                    .keeper
+                    .keep(move |store| {
+                        store.set_state(MODE, &stored, Some(entry.clone()))
+                    })
+                    .await;
+            }
+        }
+        Ok(wire::Mode {
+            mode: if enforce { "enforce" } else { "observe" }.into(),
+            until,
+            persisted,
+            dry_run: set.dry_run,
+        })
+    }
+
+    /// Puts a mode into force.
+    ///
+    /// # Errors
+    /// A failing system call.
+    pub fn write_mode(&self, stored: &StoredMode) -> Result<(), Problem> {
+        let now = Timestamp::now();
+        let until = clock::kernel_expiry(now, stored.until, now);
+        let mode = if stored.enforce { MODE_ENFORCE } else { MODE_OBSERVE };
+        self.write_settings(&self.config().policy, mode, until)
+    }
+
+    fn write_settings(&self, policy: &Policy, mode: u8, until: u64) -> Result<(), Problem> {
+        let mut policy = policy.clone();
+        policy.settings.mode = mode;
+        policy.settings.enforce_until = until;
+        Ok(self.maps.set_settings(&policy)?)
+    }
+
+    // ---- questions ------------------------------------------------------------------------
+
+    /// What a call from a number gets now: the kernel's decision, asked of the kernel's maps.
+    ///
+    /// # Errors
+    /// A failing system call.
+    pub fn check(&self, number: Number) -> Result<Check, Problem> {
+        let settings = self.maps.settings()?;
+        let profile = self.maps.profile(0)?;
+        let now = clock::boot();
+        let over = settings.enforce_until != 0 && now >= settings.enforce_until;
+        let enforced =
+            settings.mode == MODE_ENFORCE && !over && profile.mode == MODE_ENFORCE;
+        let call = Call { number, second: Number::NONE, call_id: 0, enforced };
+        let decision = decide(&mut LookUp { maps: &self.maps, now }, &call);
+        let subject = Subject::Number(number);
+        let reason = decision.reason;
+        Ok(Check {
+            number: number.to_string(),
+            verdict: decision.verdict.name().into(),
+            would: decision.would.name().into(),
+            reason: reason.name().into(),
+            rule: self.rule_name(subject, decision.rule)?,
+            mode: self.get_mode()?.mode,
+            override_until: live(self.maps.override_until()?).map(clock::wall),
+        })
+    }
+
+    /// The rule with this number, as people know it.
+    fn rule_name(&self, subject: Subject, rule: u64) -> Result<Option<String>, Problem> {
+        if rule == 0 {
+            return Ok(None);
+        }
+        let key = subject.key();
+        let named = |kind: &str, raw: Option<Subject>| {
+            raw.map(|subject| format!("{kind} {subject}"))
+        };
+        if let Some(found) = self.maps.protected(&key)?.filter(|found| found.rule == rule) {
+            let rules = &self.config().policy.rules;
+            return Ok(rules.get(found.rule as usize - 1).cloned());
+        }
+        let number = self.maps.allow(subject)?.filter(|found| found.rule == rule);
+        if number.is_some() {
+            return Ok(named("allow", Some(subject)));
+        }
+        if let Some(found) = self.maps.allowed_prefix(&key)?.filter(|found| found.rule == rule) {
+            return Ok(named("allow", Some(Subject::of_prefix_entry(found.number))));
+        }
+        let number = self.maps.block(subject)?.filter(|found| found.rule == rule);
+        if number.is_some() {
+            return Ok(named("block", Some(subject)));
+        }
+        let prefix = self.maps.blocked_prefix(&key)?.filter(|found| found.rule == rule);
+        Ok(named("block", prefix.map(|found| Subject::of_prefix_entry(found.number))))
+    }
+
+    fn in_force(&self, subject: Subject) -> Result<Option<Check>, Problem> {
+        match subject {
+            Subject::Number(number) => self.check(number).map(Some),
+            Subject::Prefix(_) => Ok(None),
+        }
+    }
+
+    /// Which rule decides on a number, who set it, when it ends, and what the maps hold.
+    ///
+    /// # Errors
+    /// A text that is no number; a failing system call.
+    pub async fn explain(&self, text: &str) -> Result<wire::Explain, Problem> {
+        let Subject::Number(number) = self.subject(text)? else {
+            return problem(ProblemKind::Usage, "explain a number, not a prefix");
+        };
+        let check = self.check(number)?;
+        let subject = Subject::Number(number);
+        let key = subject.key();
+        let mut steps = Vec::new();
+        let mut step = |name: &str, decides: bool, kernel: Option<String>, rule: Option<u64>| {
+            steps.push((name.to_owned(), decides, kernel, rule));
+        };
+        let until = live(self.maps.override_until()?);
+        let ends = |expires: u64| match expires {
+            0 => "no end".to_owned(),
+            LIFTED => "lifted".to_owned(),
+            time if time <= clock::boot() => format!("ended {}", clock::wall(time)),
+            time => format!("ends {}", clock::wall(time)),
+        };
+        let reason = check.reason.as_str();
+        step("override", reason == "override", until.map(ends), None);
+        let found = self.maps.protected(&key)?;
+        let kernel = found.map(|found| {
+            let rules = &self.config().policy.rules;
+            rules.get(found.rule as usize - 1).cloned().unwrap_or_else(|| "protected".into())
+        });
+        step("protected", reason == "protected", kernel, None);
+        let found = self.maps.allow(subject)?;
+        let kernel = found.map(|found| format!("rule {}, {}", found.rule, ends(found.expires)));
+        step("allowed-number", reason == "allowed-number", kernel, found.map(|found| found.rule));
+        let found = self.maps.allowed_prefix(&key)?;
+        let kernel = found.map(|found| {
+            let prefix = Subject::of_prefix_entry(found.number);
+            format!("{prefix}, rule {}, {}", found.rule, ends(found.expires))
+        });
+        step("allowed-prefix", reason == "allowed-prefix", kernel, found.map(|found| found.rule));
+        let blocked = matches!(reason, "blocked-number" | "blocked-prefix" | "observe");
+        let found = self.maps.block(subject)?;
+        let by_number = found.is_some_and(|found| ends(found.expires).starts_with("ends") || found.expires == 0);
+        let kernel = found.map(|found| format!("rule {}, {}", found.rule, ends(found.expires)));
+        step("blocked-number", blocked && by_number, kernel, found.map(|found| found.rule));
+        let found = self.maps.blocked_prefix(&key)?;
+        let kernel = found.map(|found| {
+            let prefix = Subject::of_prefix_entry(found.number);
+            format!("{prefix}, rule {}, {}", found.rule, ends(found.expires))
+        });
+        step("blocked-prefix", blocked && !by_number, kernel, found.map(|found| found.rule));
+        step("mode", reason == "observe", Some(self.get_mode()?.mode), None);
+
+        let rules: Vec<_> = steps.iter().filter_map(|step| step.3).collect();
+        let stored = self
+            .keeper
+            .read(move |reader| {
+                rules.into_iter().map(|rule| Ok((rule, reader.by_rule(rule)?))).collect()
+            })
+            .await;
+        let stored: Vec<(u64, Option<Decision>)> = stored.unwrap_or_default();
+        let of = |rule: u64| {
+            let found = stored.iter().find(|(number, _)| *number == rule);
+            found.and_then(|(_, decision)| decision.as_ref()).map(told)
+        };
+        let steps = steps
+            .into_iter()
+            .map(|(step, decides, kernel, rule)| wire::Step {
+                step,
+                kernel,
+                store: rule.and_then(of),
+                decides,
+            })
+            .collect();
+        Ok(wire::Explain { check, steps })
+    }
+
+    /// The stored decision about a subject.
+    ///
+    /// # Errors
+    /// A store that cannot be read.
+    pub async fn find(&self, kind: Kind, subject: Subject) -> Result<Option<Decision>, Problem> {
+        self.keeper.read(move |reader| reader.find(kind, subject)).await
+    }
+
+    /// As [`Control::find`], for what must not wait: a store that does not answer knows nothing.
+    async fn find_soon(&self, kind: Kind, subject: Subject) -> Option<Decision> {
+        let soon = std::time::Duration::from_secs(1);
+        match tokio::time::timeout(soon, self.find(kind, subject)).await {
+            Ok(Ok(found)) => found,
+            Ok(Err(_)) | Err(_) => None,
+        }
+    }
+}
+
+/// What the store keeps of the override.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct StoredOverride {
+    /// Until when; null: off.
+    pub until: Option<Timestamp>,
+    /// Why.
+    pub reason: String,
+    /// Who.
+    pub author: String,
+}
+
+/// What the store keeps of the mode.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct StoredMode {
+    /// Enforce, or observe.
+    pub enforce: bool,
+    /// When enforce falls back to observe.
+    pub until: Option<Timestamp>,
+}
+
+/// A time in boot time that is still to come.
+fn live(until: u64) -> Option<u64> {
+    (until > clock::boot()).then_some(until)
+}
+
+/// When a decision ends.
+fn end(
+    now: Timestamp,
+    seconds: Option<u64>,
+    expires: Option<Timestamp>,
+    endless: bool,
+) -> Result<Option<Timestamp>, Problem> {
+    let end = match (seconds, expires, endless) {
+        (None, None, true) => return Ok(None),
+        (Some(seconds), None, false) => i64::try_from(seconds)
+            .ok()
+            .and_then(|seconds| now.checked_add(SignedDuration::from_secs(seconds)).ok()),
+        (None, Some(expires), false) => Some(expires),
+        (None, None, false) => {
+            return problem(ProblemKind::Usage, "every block ends: say how long, or permanent");
+        }
+        _ => return problem(ProblemKind::Usage, "say one of: how long, until when, permanent"),
+    };
+    match end {
+        Some(end) if end > now => Ok(Some(end)),
+        Some(end) => problem(ProblemKind::Usage, format!("{end} is over already")),
+        None => problem(ProblemKind::Usage, "that is longer than there is time"),
+    }
+}
+
+/// A decision in place of the one before: who first made it, and when, stays.
+fn merge(mut decision: Decision, before: Option<&Decision>) -> (Decision, Change) {
+    let Some(before) = before else {
+        return (decision, Change::Added);
+    };
+    decision.id = before.id;
+    let same = decision.expires == before.expires
+        && decision.reason == before.reason
+        && decision.flags == before.flags;
+    if same {
+        return (before.clone(), Change::Unchanged);
+    }
+    (decision, Change::Moved)
+}
+
+/// The audit's record of a decision.
+#[must_use]
+pub fn entry(
+    action: &str,
+    author: &str,
+    decision: &Decision,
+    before: Option<&Decision>,
+) -> Entry {
+    let mut entry = Entry::new(Timestamp::now(), author, action)
+        .with("id", decision.id.to_string())
+        .with("expires", json!(decision.expires))
+        .with("reason", decision.reason.as_str())
+        .with("origin", decision.origin.as_str());
+    if decision.flags != 0 {
+        entry = entry.with("observe", decision.flags & BLOCK_OBSERVE != 0);
+    }
+    match before {
+        Some(before) => entry.with("before", json!(before.expires)),
+        None => entry,
+    }
+}
+
+/// The kernel's entry for a stored block.
+#[must_use]
+pub fn block_entry(decision: &Decision) -> abi::Block {
+    abi::Block {
+        number: decision.subject.raw(),
+        expires: clock::kernel_expiry(decision.created, decision.expires, Timestamp::now()),
+        rule: decision.rule,
+        action: Verdict::Drop as u8,
+        flags: decision.flags,
+        ..abi::Block::default()
+    }
+}
+
+/// The kernel's entry for a stored allow.
+#[must_use]
+pub fn allow_entry(decision: &Decision) -> abi::Allow {
+    let now = Timestamp::now();
+    abi::Allow {
+        number: decision.subject.raw(),
+        // Counted from now: an allow that a wrong clock makes longer lets through.
+        expires: clock::kernel_expiry(now, decision.expires, now),
+        rule: decision.rule,
+    }
+}
+
+fn name(decision: &Decision) -> String {
+    let kind = match decision.kind {
+        Kind::Block => "block",
+        Kind::Allow => "allow",
+    };
+    format!("{kind} {}", decision.subject)
+}
+
+/// A decision in words: what, until when, who, why.
+fn told(decision: &Decision) -> String {
+    let end = decision.expires.map_or("no end".to_owned(), |end| format!("until {end}"));
+    let author = &decision.author;
+    format!("{} {end}, by {author}: {}", name(decision), decision.reason)
+}
+
+fn subject_of(allow: &abi::Allow, asked: Subject) -> Subject {
+    if allow.number == asked.raw() { asked } else { Subject::of_prefix_entry(allow.number) }
+}
+
+/// A block as the API tells it.
+#[must_use]
+pub fn block_of(decision: &Decision) -> wire::Block {
+    wire::Block {
+        id: decision.id,
+        rule: decision.rule,
+        number: decision.subject.to_string(),
+        created: decision.created,
+        expires: decision.expires,
+        reason: decision.reason.clone(),
+        author: decision.author.clone(),
+        origin: decision.origin.clone(),
+        node: decision.node.clone(),
+        observe: decision.flags & BLOCK_OBSERVE != 0,
+    }
+}
+
+/// An allow as the API tells it.
+#[must_use]
+pub fn allow_of(decision: &Decision) -> wire::Allow {
+    wire::Allow {
+        id: decision.id,
+        rule: decision.rule,
+        number: decision.subject.to_string(),
+        created: decision.created,
+        expires: decision.expires,
+        comment: decision.reason.clone(),
+        author: decision.author.clone(),
+        origin: decision.origin.clone(),
+        node: decision.node.clone(),
+    }
+}
+
+/// A block that only the kernel knows.
+fn unknown_block(subject: Subject, found: Option<abi::Block>) -> wire::Block {
+    let found = found.unwrap_or_default();
+    wire::Block {
+        id: uuid::Uuid::nil(),
+        rule: found.rule,
+        number: subject.to_string(),
+        created: Timestamp::UNIX_EPOCH,
+        expires: (found.expires != 0).then(|| clock::wall(found.expires)),
+        reason: "only in the kernel's map; the store does not know it".into(),
+        author: String::new(),
+        origin: String::new(),
+        node: String::new(),
+        observe: found.flags & BLOCK_OBSERVE != 0,
+    }
+}

@@ -1,0 +1,224 @@
+//! The thread that owns the store. What blocks waits for it; what lets through does not.
+
+use std::collections::VecDeque;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use tokio::sync::oneshot;
+
+use crate::store::{Error, Reader, Store};
+use crate::wire::{Persisted, Problem, ProblemKind};
+
+/// How long an answer about something that is in force already waits for the disk.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// How long the start waits for the store to open.
+const OPEN_PATIENCE: Duration = Duration::from_secs(10);
+/// How often what could not be written is tried again.
+const RETRY: Duration = Duration::from_secs(5);
+
+type Job = Box<dyn FnOnce(&mut Result<Store, String>) + Send>;
+type Lasting = Box<dyn FnMut(&mut Store) -> Result<(), Error> + Send>;
+
+enum Order {
+    Once(Job),
+    /// In force already: written now or, when that fails, as soon as it can be.
+    Lasting(Lasting, oneshot::Sender<Result<(), String>>),
+}
+
+/// A handle on the store.
+#[derive(Clone)]
+pub struct Keeper {
+    path: PathBuf,
+    orders: Sender<Order>,
+    unsaved: Arc<AtomicUsize>,
+    problem: Arc<Mutex<Option<String>>>,
+}
+
+impl Keeper {
+    /// Opens the store on a thread of its own. A store that cannot be opened is no error: the
+    /// filter is in force without it, and it is tried again.
+    #[must_use]
+    pub fn start(path: &Path) -> Keeper {
+        let (orders, receiver) = channel();
+        let keeper = Keeper {
+            path: path.to_owned(),
+            orders,
+            unsaved: Arc::default(),
+            problem: Arc::default(),
+        };
+        let (path, unsaved) = (path.to_owned(), Arc::clone(&keeper.unsaved));
+        let problem = Arc::clone(&keeper.problem);
+        let (opened, wait) = channel();
+        let started = thread::Builder::new().name("store".into()).spawn(move || {
+            let store = Store::open(&path).map_err(|error| error.to_string());
+            let _ = opened.send(store.as_ref().err().cloned());
+            Thread { path, store, unsaved, problem, waiting: VecDeque::new() }.run(&receiver);
+        });
+        let found = match (started, wait.recv_timeout(OPEN_PATIENCE)) {
+            (Ok(_), Ok(found)) => found,
+            (Ok(_), Err(_)) => Some(format!("{} does not answer", keeper.path.display())),
+            (Err(error), _) => Some(format!("no thread for the store: {error}")),
+        };
+        keeper.note(found);
+        keeper
+    }
+
+    fn note(&self, found: Option<String>) {
+        *self.problem.lock().unwrap_or_else(PoisonError::into_inner) = found;
+    }
+
+    /// What is wrong with the store, as far as known.
+    #[must_use]
+    pub fn problem(&self) -> Option<String> {
+        self.problem.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Changes that are in force and not on disk.
+    #[must_use]
+    pub fn unsaved(&self) -> usize {
+        self.unsaved.load(Ordering::Relaxed)
+    }
+
+    /// Writes something that must be on disk before it is in force.
+    ///
+    /// # Errors
+    /// That the store takes no writes, and why; what `write` says.
+    pub async fn write<T: Send + 'static>(
+        &self,
+        write: impl FnOnce(&mut Store) -> Result<T, Problem> + Send + 'static,
+    ) -> Result<T, Problem> {
+        let (answer, wait) = oneshot::channel();
+        let job: Job = Box::new(move |store| {
+            let done = match store {
+                Ok(store) => write(store),
+                Err(error) => Err(no_writes(error.clone())),
+            };
+            let _ = answer.send(done);
+        });
+        // The thread ends only with the process.
+        let _ = self.orders.send(Order::Once(job));
+        wait.await.unwrap_or_else(|_| {
+            Err(no_writes("the store's thread has ended: restart the daemon".to_owned()))
+        })
+    }
+
+    /// Writes down what is in force already, and says after a moment whether it is on disk.
+    pub async fn keep(
+        &self,
+        write: impl FnMut(&mut Store) -> Result<(), Error> + Send + 'static,
+    ) -> Persisted {
+        let (answer, wait) = oneshot::channel();
+        self.unsaved.fetch_add(1, Ordering::Relaxed);
+        let _ = self.orders.send(Order::Lasting(Box::new(write), answer));
+        match tokio::time::timeout(PATIENCE, wait).await {
+            Ok(Ok(Ok(()))) => Persisted::Yes,
+            Ok(Ok(Err(why))) => Persisted::No(why),
+            Ok(Err(_)) | Err(_) => Persisted::Pending,
+        }
+    }
+
+    /// Asks the store on a connection that never waits for the writer.
+    ///
+    /// # Errors
+    /// A store that cannot be read, and why.
+    pub async fn read<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&Reader) -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Problem> {
+        let path = self.path.clone();
+        let done = tokio::task::spawn_blocking(move || read(&Reader::open(&path)?)).await;
+        match done {
+            Ok(done) => done.map_err(|error| refused(&error)),
+            Err(error) => Err(Problem { kind: ProblemKind::Failed, message: error.to_string() }),
+        }
+    }
+}
+
+/// The problem that a store's error is for whoever asked.
+#[must_use]
+pub fn refused(error: &Error) -> Problem {
+    no_writes(error.to_string())
+}
+
+fn no_writes(message: String) -> Problem {
+    Problem { kind: ProblemKind::Store, message }
+}
+
+struct Thread {
+    path: PathBuf,
+    store: Result<Store, String>,
+    unsaved: Arc<AtomicUsize>,
+    problem: Arc<Mutex<Option<String>>>,
+    waiting: VecDeque<Lasting>,
+}
+
+impl Thread {
+    fn run(&mut self, orders: &Receiver<Order>) {
+        let mut tried = Instant::now();
+        loop {
+            let order = match orders.recv_timeout(RETRY) {
+                Ok(order) => Some(order),
+                Err(RecvTimeoutError::Timeout) => None,
+                Err(RecvTimeoutError::Disconnected) => return,
+            };
+            if tried.elapsed() >= RETRY {
+                self.mend();
+                tried = Instant::now();
+            }
+            match order {
+                // What waits comes first: else it could undo what is written now.
+                Some(Order::Once(job)) => match self.catch_up() {
+                    Ok(()) => job(&mut self.store),
+                    Err(error) => job(&mut Err(error)),
+                },
+                Some(Order::Lasting(mut write, answer)) => {
+                    let done = self.attempt(&mut write);
+                    self.note(done.as_ref().err().cloned());
+                    if done.is_err() {
+                        self.waiting.push_back(write);
+                    } else {
+                        self.unsaved.fetch_sub(1, Ordering::Relaxed);
+                    }
+                    let _ = answer.send(done);
+                }
+                None => {}
+            }
+        }
+    }
+
+    fn attempt(&mut self, write: &mut Lasting) -> Result<(), String> {
+        self.catch_up()?;
+        let store = self.store.as_mut().map_err(|error| error.clone())?;
+        write(store).map_err(|error| error.to_string())
+    }
+
+    fn catch_up(&mut self) -> Result<(), String> {
+        while let Some(write) = self.waiting.front_mut() {
+            let store = self.store.as_mut().map_err(|error| error.clone())?;
+            write(store).map_err(|error| error.to_string())?;
+            self.waiting.pop_front();
+            self.unsaved.fetch_sub(1, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    /// Opens a store that could not be opened, and writes what waits.
+    fn mend(&mut self) {
+        if self.store.is_err() {
+            self.store = Store::open(&self.path).map_err(|error| error.to_string());
+        }
+        let done = match &self.store {
+            Ok(_) => self.catch_up(),
+            Err(error) => Err(error.clone()),
+        };
+        self.note(done.err());
+    }
+
+    fn note(&self, found: Option<String>) {
+        *self.problem.lock().unwrap_or_else(PoisonError::into_inner) = found;
+    }
+}
