@@ -12,4 +12,5 @@ pub mod object;
 pub mod policy;
 pub mod policy_file;
 pub mod replay;
+pub mod store;
 pub mod wire;

@@ -1,0 +1,283 @@
+//! The audit: every change as one JSON record, chained by hashes so that nobody alters,
+//! deletes, inserts or swaps one unseen.
+//!
+//! `hash = SHA-256(hash before ‖ record)`, where the first row has 32 zero bytes before it.
+//! Whoever rewrites the rest of the chain is found by a head that was noted elsewhere: the
+//! daemon logs it to the journal.
+
+use std::fmt::Write as _;
+use std::ops::ControlFlow;
+use std::str::FromStr;
+
+use jiff::Timestamp;
+use rusqlite::types::Value as Column;
+use rusqlite::{Connection, OptionalExtension, Row, params, params_from_iter};
+use serde_json::{Map, Value};
+use sha2::{Digest, Sha256};
+
+use super::{Error, Reader, Store, Write};
+use crate::policy::Subject;
+
+/// A record that is to be written.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Entry {
+    /// When.
+    pub time: Timestamp,
+    /// Who.
+    pub author: String,
+    /// What: `block add`, `block move`, `override on`, `attach`.
+    pub action: String,
+    /// The number or prefix that it is about, as people read it.
+    pub number: Option<String>,
+    /// The rule that it is about.
+    pub rule: Option<u64>,
+    /// What else is to be known: reason, expires. A name of a field above is not for these.
+    pub extra: Map<String, Value>,
+}
+
+impl Entry {
+    /// A record about no number and no rule.
+    #[must_use]
+    pub fn new(time: Timestamp, author: &str, action: &str) -> Entry {
+        Entry {
+            time,
+            author: author.to_owned(),
+            action: action.to_owned(),
+            number: None,
+            rule: None,
+            extra: Map::new(),
+        }
+    }
+
+    /// With one more thing to be known.
+    #[must_use]
+    pub fn with(mut self, name: &str, value: impl Into<Value>) -> Entry {
+        self.extra.insert(name.to_owned(), value.into());
+        self
+    }
+
+    pub(super) fn about(mut self, subject: Subject, rule: u64) -> Entry {
+        self.number = Some(subject.to_string());
+        self.rule = Some(rule);
+        self
+    }
+
+    /// JSON with sorted names, without spaces.
+    fn record(self) -> String {
+        let mut record = self.extra;
+        // Always three digits of a second: as text, times sort by time.
+        record.insert("time".to_owned(), format!("{:.3}", self.time).into());
+        record.insert("author".to_owned(), self.author.into());
+        record.insert("action".to_owned(), self.action.into());
+        record.insert("number".to_owned(), self.number.into());
+        record.insert("rule".to_owned(), self.rule.into());
+        Value::Object(record).to_string()
+    }
+}
+
+/// The last row of the chain: `17:ab…`; `0:00…` while there is none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Head {
+    /// Its number.
+    pub seq: u64,
+    /// Its hash.
+    pub hash: [u8; 32],
+}
+
+impl Head {
+    fn next(self, record: &[u8]) -> Head {
+        let hash = Sha256::new().chain_update(self.hash).chain_update(record).finalize();
+        Head { seq: self.seq + 1, hash: hash.into() }
+    }
+}
+
+impl std::fmt::Display for Head {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}:{}", self.seq, hex(&self.hash))
+    }
+}
+
+impl FromStr for Head {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Head, String> {
+        let parse = || {
+            let (seq, digits) = text.split_once(':')?;
+            let mut hash = [0; 32];
+            if digits.len() != 64 || !digits.is_ascii() {
+                return None;
+            }
+            for (i, byte) in hash.iter_mut().enumerate() {
+                *byte = u8::from_str_radix(&digits[2 * i..2 * i + 2], 16).ok()?;
+            }
+            Some(Head { seq: seq.parse().ok()?, hash })
+        };
+        parse().ok_or_else(|| {
+            format!("{text:?} is no head of an audit: write NUMBER:HASH as `status` shows it")
+        })
+    }
+}
+
+/// Bytes as lower-case hex digits.
+#[must_use]
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+/// A row of the audit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AuditRow {
+    /// Its number, from 1, without a gap.
+    pub seq: u64,
+    /// The JSON exactly as it was hashed.
+    pub record: String,
+    /// Its hash.
+    pub hash: [u8; 32],
+}
+
+/// Which rows of the audit.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AuditFilter {
+    /// Of this time and later.
+    pub since: Option<Timestamp>,
+    /// About this number or prefix, as the record has it.
+    pub number: Option<String>,
+}
+
+/// What a check of the chain found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AuditCheck {
+    /// Rows that were looked at; the check ends at the first bad one.
+    pub rows: u64,
+    /// Number of the first row that is missing or not what was written.
+    pub first_bad: Option<u64>,
+    /// The last good row.
+    pub head: Head,
+}
+
+impl Write<'_> {
+    /// Adds a row to the chain.
+    pub(super) fn audit(&mut self, entry: Entry) -> rusqlite::Result<()> {
+        self.saw(entry.time);
+        let record = entry.record();
+        self.head = self.head.next(record.as_bytes());
+        self.tx
+            .prepare_cached("INSERT INTO audit (seq, record, hash) VALUES (?1, ?2, ?3)")?
+            .execute(params![self.head.seq, record, self.head.hash])?;
+        Ok(())
+    }
+}
+
+impl Store {
+    /// Records what changed nothing in the store: `attach`, `reload`.
+    ///
+    /// # Errors
+    /// Nothing was recorded: the disk says no.
+    pub fn audit(&mut self, entry: Entry) -> Result<(), Error> {
+        self.write(|write| write.audit(entry))
+    }
+}
+
+impl Reader {
+    /// The last row.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub fn audit_head(&self) -> Result<Head, Error> {
+        self.get(head)
+    }
+
+    /// Hands rows from number `from` on to `f`, oldest first, until it breaks.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub fn audit_rows(
+        &self,
+        from: u64,
+        filter: &AuditFilter,
+        f: impl FnMut(AuditRow) -> ControlFlow<()>,
+    ) -> Result<(), Error> {
+        let mut sql = "SELECT seq, record, hash FROM audit WHERE seq >= ?".to_owned();
+        let mut values = vec![Column::from(i64::try_from(from).unwrap_or(i64::MAX))];
+        if let Some(since) = filter.since {
+            sql.push_str(" AND time >= ?");
+            values.push(format!("{since:.3}").into());
+        }
+        if let Some(number) = &filter.number {
+            sql.push_str(" AND number = ?");
+            values.push(number.clone().into());
+        }
+        sql.push_str(" ORDER BY seq");
+        self.each(&sql, params_from_iter(values), read, f).map(drop)
+    }
+
+    /// The last record about a rule, also about one that is gone.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub fn last_audit(&self, rule: u64) -> Result<Option<AuditRow>, Error> {
+        let Ok(rule) = i64::try_from(rule) else { return Ok(None) };
+        let sql = "SELECT seq, record, hash FROM audit WHERE rule = ?1 ORDER BY seq DESC LIMIT 1";
+        self.get(|conn| conn.prepare_cached(sql)?.query_row([rule], read).optional())
+    }
+
+    /// Whether somebody took the decision with this rule out. One that ended or was changed
+    /// was not.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub fn was_removed(&self, rule: u64) -> Result<bool, Error> {
+        let Ok(rule) = i64::try_from(rule) else { return Ok(false) };
+        let sql = "SELECT 1 FROM audit
+                   WHERE rule = ?1 AND record ->> '$.action' IN ('block remove', 'allow remove')";
+        self.get(|conn| conn.prepare_cached(sql)?.exists([rule]))
+    }
+
+    /// Computes the whole chain again. Rows that were cut off at the end are only noticed with
+    /// a head from before.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub fn verify_audit(&self, expected: Option<Head>) -> Result<AuditCheck, Error> {
+        let mut check = AuditCheck { rows: 0, first_bad: None, head: Head::default() };
+        self.get(|conn| {
+            // As raw values: one of a type that this program does not write is a bad row.
+            let mut statement = conn.prepare("SELECT seq, record, hash FROM audit ORDER BY seq")?;
+            let mut rows = statement.query([])?;
+            while let Some(row) = rows.next()? {
+                check.rows += 1;
+                let next = check.head.next(row.get_ref(1)?.as_bytes().unwrap_or_default());
+                if row.get_ref(0)?.as_i64() != Ok(next.seq.cast_signed())
+                    || row.get_ref(2)?.as_blob() != Ok(&next.hash)
+                    || expected.is_some_and(|known| known.seq == next.seq && known != next)
+                {
+                    check.first_bad = Some(next.seq);
+                    break;
+                }
+                check.head = next;
+            }
+            Ok(())
+        })?;
+        if check.first_bad.is_none() && expected.is_some_and(|known| known.seq > check.head.seq) {
+            check.first_bad = Some(check.head.seq + 1);
+        }
+        Ok(check)
+    }
+}
+
+/// The last row of the chain.
+pub(super) fn head(conn: &Connection) -> rusqlite::Result<Head> {
+    let sql = "SELECT seq, hash FROM audit ORDER BY seq DESC LIMIT 1";
+    let row = conn
+        .prepare_cached(sql)?
+        .query_row([], |row| Ok(Head { seq: row.get(0)?, hash: row.get(1)? }))
+        .optional()?;
+    Ok(row.unwrap_or_default())
+}
+
+fn read(row: &Row<'_>) -> rusqlite::Result<AuditRow> {
+    Ok(AuditRow { seq: row.get(0)?, record: row.get(1)?, hash: row.get(2)? })
+}

@@ -1,0 +1,165 @@
+//! Every attempt that the gate saw, passed ones too.
+
+use std::ops::ControlFlow;
+
+use filter_common::number::Number;
+use jiff::Timestamp;
+use rusqlite::{Row, named_params, params_from_iter};
+
+use super::schema::Millis;
+use super::{Error, Reader, Store};
+
+const COLUMNS: &str = "id, time, number, trunk, source, call_id, call_hash, identity, verdict, \
+                       would, reason, rule, repeats";
+
+/// One attempt; numbers of identity, verdict and reason as an
+/// [`Event`](filter_common::abi::Event) carries them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CallRow {
+    /// When it came.
+    pub time: Timestamp,
+    /// Caller number; `None` where none was read.
+    pub number: Option<Number>,
+    /// Name of the trunk; `None`: outside every trunk.
+    pub trunk: Option<String>,
+    /// Source address and port.
+    pub source: String,
+    /// Call-ID, cut; `None` where none was read.
+    pub call_id: Option<String>,
+    /// Hash of the whole Call-ID; 0: not read.
+    pub call_hash: u64,
+    /// Which header named the caller; 0: none.
+    pub identity: u8,
+    /// What it got.
+    pub verdict: u8,
+    /// What it would have got without observe and override.
+    pub would: u8,
+    /// Why.
+    pub reason: u8,
+    /// The rule that decided; 0: none.
+    pub rule: u64,
+    /// How often it was sent again.
+    pub repeats: u32,
+}
+
+/// Which calls.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CallFilter {
+    /// Of this time and later.
+    pub since: Option<Timestamp>,
+    /// From this number.
+    pub number: Option<Number>,
+    /// With this Call-ID.
+    pub call_hash: Option<u64>,
+    /// At most so many.
+    pub limit: Option<u32>,
+}
+
+impl Store {
+    /// Stores calls, all or none; returns their numbers in the same order.
+    ///
+    /// # Errors
+    /// Nothing was stored: the disk says no.
+    pub fn put_calls(&mut self, calls: &[CallRow]) -> Result<Vec<u64>, Error> {
+        self.write(|write| {
+            let mut ids = Vec::with_capacity(calls.len());
+            for call in calls {
+                write.saw(call.time);
+                let mut statement = write.tx.prepare_cached(&format!(
+                    "INSERT INTO calls ({COLUMNS}) VALUES (NULL, :time, :number, :trunk, :source, \
+                     :call_id, :call_hash, :identity, :verdict, :would, :reason, :rule, :repeats)"
+                ))?;
+                // Rule and hash bit by bit: an odd one must not cost the whole batch.
+                let id = statement.insert(named_params! {
+                    ":time": Millis(call.time),
+                    ":number": call.number.map(|number| number.0.cast_signed()),
+                    ":trunk": call.trunk,
+                    ":source": call.source,
+                    ":call_id": call.call_id,
+                    ":call_hash": call.call_hash.cast_signed(),
+                    ":identity": call.identity,
+                    ":verdict": call.verdict,
+                    ":would": call.would,
+                    ":reason": call.reason,
+                    ":rule": call.rule.cast_signed(),
+                    ":repeats": call.repeats,
+                })?;
+                ids.push(id.cast_unsigned());
+            }
+            Ok(ids)
+        })
+    }
+
+    /// Stores how often calls were sent again: number of the call, and how often. A call that
+    /// is gone is left out.
+    ///
+    /// # Errors
+    /// Nothing was stored: the disk says no.
+    pub fn set_repeats(&mut self, repeats: &[(u64, u32)]) -> Result<(), Error> {
+        self.write(|write| {
+            let sql = "UPDATE calls SET repeats = ?2 WHERE id = ?1";
+            let mut statement = write.tx.prepare_cached(sql)?;
+            for (id, count) in repeats {
+                statement.execute((id, count))?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Deletes calls from before a time; returns how many.
+    ///
+    /// # Errors
+    /// Nothing was deleted: the disk says no.
+    pub fn prune_calls(&mut self, before: Timestamp) -> Result<u64, Error> {
+        self.write(|write| {
+            let count = write.tx.execute("DELETE FROM calls WHERE time < ?1", [Millis(before)])?;
+            Ok(count as u64)
+        })
+    }
+}
+
+impl Reader {
+    /// Hands calls and their numbers to `f`, newest first, until it breaks.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub fn calls(
+        &self,
+        filter: &CallFilter,
+        f: impl FnMut((u64, CallRow)) -> ControlFlow<()>,
+    ) -> Result<(), Error> {
+        let wanted = [
+            ("time >= ?", filter.since.map(Timestamp::as_millisecond)),
+            ("number = ?", filter.number.map(|number| number.0.cast_signed())),
+            ("call_hash = ?", filter.call_hash.map(u64::cast_signed)),
+        ];
+        let mut sql = format!("SELECT {COLUMNS} FROM calls WHERE true");
+        for (condition, _) in wanted.iter().filter(|(_, value)| value.is_some()) {
+            sql.push_str(" AND ");
+            sql.push_str(condition);
+        }
+        sql.push_str(" ORDER BY time DESC, id DESC LIMIT ?");
+        // A negative limit is none.
+        let limit = filter.limit.map_or(-1, i64::from);
+        let values = wanted.iter().filter_map(|(_, value)| *value).chain([limit]);
+        self.each(&sql, params_from_iter(values), read, f).map(drop)
+    }
+}
+
+fn read(row: &Row<'_>) -> rusqlite::Result<(u64, CallRow)> {
+    let call = CallRow {
+        time: row.get::<_, Millis>("time")?.0,
+        number: row.get::<_, Option<i64>>("number")?.map(|raw| Number(raw.cast_unsigned())),
+        trunk: row.get("trunk")?,
+        source: row.get("source")?,
+        call_id: row.get("call_id")?,
+        call_hash: row.get::<_, i64>("call_hash")?.cast_unsigned(),
+        identity: row.get("identity")?,
+        verdict: row.get("verdict")?,
+        would: row.get("would")?,
+        reason: row.get("reason")?,
+        rule: row.get::<_, i64>("rule")?.cast_unsigned(),
+        repeats: row.get("repeats")?,
+    };
+    Ok((row.get("id")?, call))
+}

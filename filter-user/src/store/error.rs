@@ -1,0 +1,148 @@
+//! What can go wrong with the store, in words that help.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use rusqlite::ErrorCode;
+use rusqlite::ffi::SQLITE_IOERR_SHMSIZE;
+
+use super::schema;
+
+/// An error of the store. Whatever was to be changed was not changed.
+#[derive(Debug)]
+pub enum Error {
+    /// The file is no whole store.
+    Corrupt {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// A newer version of this program made the file.
+    Newer {
+        /// The file.
+        path: PathBuf,
+        /// Version of its tables.
+        version: u32,
+    },
+    /// The disk is full.
+    Full {
+        /// The store, or the copy that was to be made.
+        path: PathBuf,
+    },
+    /// The file or its file system takes no writes.
+    ReadOnly {
+        /// The store.
+        path: PathBuf,
+    },
+    /// Somebody else holds a lock on the file.
+    Busy {
+        /// The store.
+        path: PathBuf,
+    },
+    /// There is a file where a new one was to be made.
+    Exists {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Anything else.
+    Failed {
+        /// The store.
+        path: PathBuf,
+        /// What the system said.
+        what: String,
+    },
+}
+
+impl std::fmt::Display for Error {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Error::Corrupt { path, what } => write!(
+                f,
+                "{0} is no whole store ({what}). Nothing was written to it. Restore a backup: \
+                 `palang store restore BACKUP --replace` keeps this file beside the new one",
+                path.display()
+            ),
+            Error::Newer { path, version } => write!(
+                f,
+                "{} was made by a newer Palang (tables of version {version}, this one knows {}): \
+                 install that version, or restore a backup from before the upgrade",
+                path.display(),
+                schema::VERSION
+            ),
+            Error::Full { path } => {
+                write!(f, "{}: the disk is full, nothing was stored: make room", path.display())
+            }
+            Error::ReadOnly { path } => write!(
+                f,
+                "{} cannot be written, nothing was stored: look for a read-only file system \
+                 (`findmnt -T`) and at the owner of the file",
+                path.display()
+            ),
+            Error::Busy { path } => write!(
+                f,
+                "{} is locked by another program, nothing was stored: `fuser -v` names it",
+                path.display()
+            ),
+            Error::Exists { path } => {
+                write!(f, "{} is there already and was left alone", path.display())
+            }
+            Error::Failed { path, what } => write!(f, "{}: {what}", path.display()),
+        }
+    }
+}
+
+impl std::error::Error for Error {}
+
+impl Error {
+    pub(super) fn sqlite(path: &Path, error: &rusqlite::Error) -> Error {
+        let path = path.to_owned();
+        let code = error.sqlite_error_code();
+        let is = |wanted: ErrorCode| code == Some(wanted);
+        // Says it without the path, which every variant has.
+        let what = error.to_string();
+        if is(ErrorCode::DatabaseCorrupt) || is(ErrorCode::NotADatabase) || is_bad_value(error) {
+            Error::Corrupt { path, what }
+        } else if is(ErrorCode::DiskFull)
+            // Room for the file of locks beside the store.
+            || error.sqlite_error().is_some_and(|e| e.extended_code == SQLITE_IOERR_SHMSIZE)
+        {
+            Error::Full { path }
+        } else if is(ErrorCode::ReadOnly) {
+            Error::ReadOnly { path }
+        } else if is(ErrorCode::DatabaseBusy) || is(ErrorCode::DatabaseLocked) {
+            Error::Busy { path }
+        } else if is(ErrorCode::CannotOpen) {
+            // SQLite does not tell why. Opening the file here to find out would drop the
+            // locks that this process has on it (POSIX), so only look at it.
+            let why = path.metadata().err().map_or(what, |error| error.to_string());
+            Error::Failed { what: format!("cannot be opened: {why}"), path }
+        } else {
+            Error::Failed { path, what }
+        }
+    }
+
+    pub(super) fn io(path: &Path, error: &io::Error) -> Error {
+        let path = path.to_owned();
+        let kind = error.kind();
+        if matches!(kind, io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {
+            Error::Full { path }
+        } else if kind == io::ErrorKind::ReadOnlyFilesystem {
+            Error::ReadOnly { path }
+        } else if kind == io::ErrorKind::AlreadyExists {
+            Error::Exists { path }
+        } else {
+            Error::Failed { path, what: error.to_string() }
+        }
+    }
+}
+
+/// A value that this program does not write.
+fn is_bad_value(error: &rusqlite::Error) -> bool {
+    matches!(
+        error,
+        rusqlite::Error::FromSqlConversionFailure(..)
+            | rusqlite::Error::IntegralValueOutOfRange(..)
+            | rusqlite::Error::InvalidColumnType(..)
+    )
+}

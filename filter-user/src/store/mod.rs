@@ -1,0 +1,281 @@
+//! The store: one SQLite file that holds what people decided, what was done, and who called.
+//!
+//! | table | what | file |
+//! |---|---|---|
+//! | `decisions` | blocks and allows in force | [`decisions`] |
+//! | `audit` | every change, as a hash chain | [`audit`] |
+//! | `calls` | every attempt that the gate saw | [`calls`] |
+//! | `state` | mode, override, newest time seen | `state` |
+//!
+//! [`Store`] writes and has one owner. Each of its methods is one transaction: a change and
+//! its audit row are on disk together when it returns, or neither is. [`Reader`] only reads,
+//! there may be many, and none waits for the writer (WAL). A store reads as a reader does.
+//!
+//! Times are kept to the millisecond, cut downwards.
+
+use std::ops::{ControlFlow, Deref};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use nix::sys::statvfs::{FsFlags, statvfs};
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, OpenFlags, Row, Transaction, TransactionBehavior};
+
+pub mod audit;
+pub mod backup;
+pub mod calls;
+pub mod decisions;
+mod error;
+mod schema;
+mod state;
+#[cfg(test)]
+mod tests;
+
+pub use audit::{AuditCheck, AuditFilter, AuditRow, Entry, Head};
+pub use backup::restore;
+pub use calls::{CallFilter, CallRow};
+pub use decisions::{Decision, Kind};
+pub use error::Error;
+
+/// How long a lock of somebody else (`sqlite3` on the live file, a backup) is waited for.
+const BUSY: Duration = Duration::from_secs(5);
+/// Page cache of the writer in KiB: an import of a million rows touches its indexes everywhere.
+const WRITER_CACHE_KIB: i64 = 65_536;
+/// What the `-wal` file is cut to after a large transaction, in bytes.
+const WAL_KEPT: i64 = 67_108_864;
+
+/// The store, open for changes.
+#[derive(Debug)]
+pub struct Store {
+    reader: Reader,
+}
+
+/// The store, open for questions.
+#[derive(Debug)]
+pub struct Reader {
+    conn: Connection,
+    path: PathBuf,
+}
+
+impl Deref for Store {
+    type Target = Reader;
+
+    fn deref(&self) -> &Reader {
+        &self.reader
+    }
+}
+
+impl Store {
+    /// Opens the store at `path`, makes it (mode 0640) where there is none, and brings its
+    /// tables to what this version knows.
+    ///
+    /// # Errors
+    /// It cannot be opened. A file that is no whole store is never written to.
+    pub fn open(path: &Path) -> Result<Store, Error> {
+        let path = &absolute(path)?;
+        if !path.try_exists().map_err(|error| Error::io(path, &error))? {
+            create(path)?;
+        }
+        let mut conn = connect(path, path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+        let mut prepare = || {
+            if conn.is_readonly("main")? {
+                return Ok(false);
+            }
+            schema::migrate(&mut conn)?;
+            // WAL lets readers read on; FULL keeps an acknowledged commit through a power cut.
+            conn.pragma_update(None, "journal_mode", "WAL")?;
+            conn.pragma_update(None, "synchronous", "FULL")?;
+            conn.pragma_update(None, "cache_size", -WRITER_CACHE_KIB)?;
+            conn.pragma_update(None, "journal_size_limit", WAL_KEPT)?;
+            conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
+            Ok(true)
+        };
+        match prepare() {
+            Ok(true) => Ok(Store { reader: Reader { conn, path: path.clone() } }),
+            Ok(false) => Err(Error::ReadOnly { path: path.clone() }),
+            Err(error) => Err(Error::sqlite(path, &error)),
+        }
+    }
+
+    /// Runs one change as one transaction, that moves the newest time seen as well.
+    fn write<T>(
+        &mut self,
+        change: impl FnOnce(&mut Write<'_>) -> rusqlite::Result<T>,
+    ) -> Result<T, Error> {
+        let Reader { conn, path } = &mut self.reader;
+        let transact = || {
+            let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            let head = audit::head(&tx)?;
+            let mut write = Write { tx, head, seen: None };
+            let outcome = change(&mut write)?;
+            if let Some(seen) = write.seen {
+                state::move_newest(&write.tx, seen)?;
+            }
+            write.tx.commit()?;
+            Ok(outcome)
+        };
+        transact().map_err(|error| Error::sqlite(path, &error))
+    }
+}
+
+/// A change that is under way.
+struct Write<'c> {
+    tx: Transaction<'c>,
+    /// The last audit row, that the next one is chained to.
+    head: Head,
+    /// The newest time that this change knows.
+    seen: Option<Timestamp>,
+}
+
+impl Write<'_> {
+    fn saw(&mut self, time: Timestamp) {
+        self.seen = self.seen.max(Some(time));
+    }
+}
+
+impl Reader {
+    /// Opens the store at `path` for questions.
+    ///
+    /// # Errors
+    /// It is not there, is no whole store, or is one of another version.
+    pub fn open(path: &Path) -> Result<Reader, Error> {
+        let reader = Reader::open_any(path)?;
+        let version = schema::version(&reader.conn).map_err(|error| reader.error(&error))?;
+        if version == schema::VERSION {
+            return Ok(reader);
+        }
+        let what = format!("its tables are of version {version}: start the daemon once");
+        Err(Error::Failed { path: reader.path, what })
+    }
+
+    /// Opens a store whose tables may be older than this version.
+    fn open_any(path: &Path) -> Result<Reader, Error> {
+        let path = &absolute(path)?;
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY;
+        let conn = match connect(path, path, flags) {
+            // WAL wants a file for locks beside the store. Without one SQLite would read what
+            // a writer is changing, so only where nobody can write at all.
+            Err(Error::ReadOnly { .. } | Error::Failed { .. }) if on_read_only_disk(path) => {
+                let wal = beside(path, "-wal");
+                if wal.metadata().is_ok_and(|wal| wal.len() > 0) {
+                    let what = format!(
+                        "the file system is read-only, and {} holds changes that are not in the \
+                         file yet: copy both to a disk that can be written",
+                        wal.display()
+                    );
+                    return Err(Error::Failed { path: path.clone(), what });
+                }
+                let flags = flags | OpenFlags::SQLITE_OPEN_URI;
+                connect(path, Path::new(&immutable_uri(path)), flags)?
+            }
+            other => other?,
+        };
+        Ok(Reader { conn, path: path.clone() })
+    }
+
+    /// Reads every page and index: seconds for a million rows, so not at each start.
+    ///
+    /// # Errors
+    /// What is broken.
+    pub fn check(&self) -> Result<(), Error> {
+        let answer: String =
+            self.get(|conn| conn.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0)))?;
+        if answer == "ok" {
+            return Ok(());
+        }
+        Err(Error::Corrupt { path: self.path.clone(), what: answer })
+    }
+
+    fn error(&self, error: &rusqlite::Error) -> Error {
+        Error::sqlite(&self.path, error)
+    }
+
+    fn get<T>(&self, ask: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, Error> {
+        ask(&self.conn).map_err(|error| self.error(&error))
+    }
+
+    /// Hands rows to `f` one by one, until it breaks.
+    fn each<T>(
+        &self,
+        sql: &str,
+        params: impl rusqlite::Params,
+        read: impl Fn(&Row<'_>) -> rusqlite::Result<T>,
+        mut f: impl FnMut(T) -> ControlFlow<()>,
+    ) -> Result<ControlFlow<()>, Error> {
+        self.get(|conn| {
+            let mut statement = conn.prepare_cached(sql)?;
+            let mut rows = statement.query(params)?;
+            while let Some(row) = rows.next()? {
+                if f(read(row)?).is_break() {
+                    return Ok(ControlFlow::Break(()));
+                }
+            }
+            Ok(ControlFlow::Continue(()))
+        })
+    }
+}
+
+/// Opens a file and makes sure that it is a store, without writing to it.
+///
+/// `name` is what SQLite opens, `path` what messages call it.
+fn connect(path: &Path, name: &Path, flags: OpenFlags) -> Result<Connection, Error> {
+    let open = || {
+        let conn = Connection::open_with_flags(name, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+        conn.busy_timeout(BUSY)?;
+        // Else closing a broken file would write its -wal into it.
+        conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+        let kind = schema::identify(&conn)?;
+        Ok((conn, kind))
+    };
+    let (conn, kind) = open().map_err(|error| Error::sqlite(path, &error))?;
+    match kind {
+        schema::Identity::Known => Ok(conn),
+        schema::Identity::Newer(version) => Err(Error::Newer { path: path.to_owned(), version }),
+        schema::Identity::Foreign => Err(Error::Corrupt {
+            path: path.to_owned(),
+            what: "it is empty, or the database of another program".to_owned(),
+        }),
+    }
+}
+
+/// Makes a new store: whole with all its tables, or not at all.
+fn create(path: &Path) -> Result<(), Error> {
+    let wal = beside(path, "-wal");
+    if wal.exists() {
+        // SQLite would replay it into whatever stands at this place.
+        let what = format!(
+            "it is gone, but {} is there: bring the file back or restore a backup; for a new \
+             store move the -wal file away",
+            wal.display()
+        );
+        return Err(Error::Failed { path: path.to_owned(), what });
+    }
+    backup::whole(path, |part| {
+        let mut conn = Connection::open(part).map_err(|error| Error::sqlite(path, &error))?;
+        schema::migrate(&mut conn).map_err(|error| Error::sqlite(path, &error))
+    })
+}
+
+/// SQLite takes a relative `file:…` for a URI.
+fn absolute(path: &Path) -> Result<PathBuf, Error> {
+    std::path::absolute(path).map_err(|error| Error::io(path, &error))
+}
+
+/// The file that SQLite keeps beside the store under this ending.
+fn beside(path: &Path, ending: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(ending);
+    PathBuf::from(name)
+}
+
+fn on_read_only_disk(path: &Path) -> bool {
+    statvfs(path).is_ok_and(|disk| disk.flags().contains(FsFlags::ST_RDONLY))
+}
+
+/// <https://www.sqlite.org/uri.html>
+fn immutable_uri(path: &Path) -> String {
+    let escaped =
+        path.to_string_lossy().replace('%', "%25").replace('?', "%3f").replace('#', "%23");
+    format!("file:{escaped}?immutable=1")
+}

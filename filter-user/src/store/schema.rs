@@ -1,0 +1,152 @@
+//! The tables, and how values stand in them.
+
+use jiff::Timestamp;
+use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSql, ToSqlOutput, ValueRef};
+use rusqlite::{Connection, TransactionBehavior};
+
+/// Marks a file as ours (`PRAGMA application_id`): `Plng`.
+const APPLICATION: i64 = 0x506C_6E67;
+
+/// How the tables came to be, oldest first. A step that was released never changes: a new
+/// one is added behind it.
+const STEPS: &[&str] = &["
+    CREATE TABLE decisions (
+        rule INTEGER PRIMARY KEY CHECK (rule > 0),
+        id BLOB NOT NULL UNIQUE,
+        kind INTEGER NOT NULL CHECK (kind IN (0, 1)),
+        prefix INTEGER NOT NULL CHECK (prefix IN (0, 1)),
+        subject INTEGER NOT NULL,
+        created INTEGER NOT NULL,
+        expires INTEGER,
+        reason TEXT NOT NULL,
+        author TEXT NOT NULL,
+        origin TEXT NOT NULL,
+        node TEXT NOT NULL,
+        flags INTEGER NOT NULL,
+        UNIQUE (kind, prefix, subject)
+    ) STRICT;
+    CREATE INDEX decisions_expires ON decisions (expires) WHERE expires IS NOT NULL;
+
+    -- What can be searched for comes out of the record, so that nothing stands beside the hash.
+    CREATE TABLE audit (
+        seq INTEGER PRIMARY KEY,
+        record TEXT NOT NULL,
+        hash BLOB NOT NULL,
+        time TEXT AS (record ->> '$.time') VIRTUAL,
+        number TEXT AS (record ->> '$.number') VIRTUAL,
+        rule INTEGER AS (record ->> '$.rule') VIRTUAL
+    ) STRICT;
+    CREATE INDEX audit_time ON audit (time);
+    CREATE INDEX audit_number ON audit (number) WHERE number IS NOT NULL;
+    CREATE INDEX audit_rule ON audit (rule) WHERE rule IS NOT NULL;
+
+    CREATE TABLE calls (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        time INTEGER NOT NULL,
+        number INTEGER,
+        trunk TEXT,
+        source TEXT NOT NULL,
+        call_id TEXT,
+        call_hash INTEGER NOT NULL,
+        identity INTEGER NOT NULL,
+        verdict INTEGER NOT NULL,
+        would INTEGER NOT NULL,
+        reason INTEGER NOT NULL,
+        rule INTEGER NOT NULL,
+        repeats INTEGER NOT NULL
+    ) STRICT;
+    CREATE INDEX calls_time ON calls (time);
+    CREATE INDEX calls_number ON calls (number, time) WHERE number IS NOT NULL;
+
+    CREATE TABLE state (
+        key TEXT PRIMARY KEY,
+        value TEXT NOT NULL
+    ) STRICT, WITHOUT ROWID;
+"];
+
+/// Version of the tables that this program writes (`PRAGMA user_version`).
+pub const VERSION: u32 = STEPS.len() as u32;
+
+/// What a database is.
+pub enum Identity {
+    /// A store of this version or an older one.
+    Known,
+    /// A store with tables of a newer version.
+    Newer(u32),
+    /// Something else.
+    Foreign,
+}
+
+/// Tells what a database is; reads only.
+pub fn identify(conn: &Connection) -> rusqlite::Result<Identity> {
+    let application: i64 = conn.pragma_query_value(None, "application_id", |row| row.get(0))?;
+    let version = version(conn)?;
+    // Makes SQLite read the schema, and with it notice a file that was cut.
+    conn.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))?;
+    Ok(match version {
+        _ if application != APPLICATION => Identity::Foreign,
+        0 => Identity::Foreign,
+        newer if newer > VERSION => Identity::Newer(newer),
+        _ => Identity::Known,
+    })
+}
+
+/// Version of the tables; 0: none were made.
+pub fn version(conn: &Connection) -> rusqlite::Result<u32> {
+    conn.pragma_query_value(None, "user_version", |row| row.get(0))
+}
+
+/// Brings the tables to [`VERSION`]: all steps or none.
+pub fn migrate(conn: &mut Connection) -> rusqlite::Result<()> {
+    migrate_by(conn, STEPS)
+}
+
+fn migrate_by(conn: &mut Connection, steps: &[&str]) -> rusqlite::Result<()> {
+    let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let done = version(&tx)? as usize;
+    for step in steps.iter().skip(done) {
+        tx.execute_batch(step)?;
+    }
+    if done < steps.len() {
+        tx.pragma_update(None, "application_id", APPLICATION)?;
+        tx.pragma_update(None, "user_version", steps.len())?;
+    }
+    tx.commit()
+}
+
+/// A time as milliseconds since 1970, UTC.
+pub struct Millis(pub Timestamp);
+
+impl ToSql for Millis {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok(self.0.as_millisecond().into())
+    }
+}
+
+impl FromSql for Millis {
+    fn column_result(value: ValueRef<'_>) -> FromSqlResult<Millis> {
+        let millis = value.as_i64()?;
+        Timestamp::from_millisecond(millis).map(Millis).map_err(FromSqlError::other)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_step_is_done_once_and_all_or_none() {
+        let mut conn = Connection::open_in_memory().unwrap();
+        migrate_by(&mut conn, &["CREATE TABLE a (x)"]).unwrap();
+        let two = ["CREATE TABLE a (x)", "CREATE TABLE b (x)"];
+        migrate_by(&mut conn, &two).unwrap();
+        migrate_by(&mut conn, &two).unwrap();
+        assert_eq!(version(&conn).unwrap(), 2);
+
+        let broken = [two[0], two[1], "CREATE TABLE c (x)", "CREATE TABLE a (x)"];
+        migrate_by(&mut conn, &broken).unwrap_err();
+        assert_eq!(version(&conn).unwrap(), 2);
+        conn.prepare("SELECT * FROM b").unwrap();
+        conn.prepare("SELECT * FROM c").unwrap_err();
+    }
+}

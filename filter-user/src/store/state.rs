@@ -1,0 +1,79 @@
+//! Single values: mode, override, newest time seen.
+
+use jiff::Timestamp;
+use rusqlite::types::Type;
+use rusqlite::{Connection, OptionalExtension};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::schema::Millis;
+use super::{Entry, Error, Reader, Store};
+
+/// Key of the newest time seen: milliseconds since 1970, UTC.
+const NEWEST: &str = "newest";
+
+impl Store {
+    /// Stores a value under a key, with its audit row. `newest` is not a key for this.
+    ///
+    /// # Errors
+    /// Nothing was stored: the disk says no.
+    pub fn set_state(
+        &mut self,
+        key: &str,
+        value: &impl Serialize,
+        entry: Option<Entry>,
+    ) -> Result<(), Error> {
+        self.write(|write| {
+            let text = serde_json::to_string(value)
+                .map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
+            write.tx.execute("REPLACE INTO state (key, value) VALUES (?1, ?2)", (key, text))?;
+            entry.map_or(Ok(()), |entry| write.audit(entry))
+        })
+    }
+
+    /// Notes a time that this machine's clock showed, see [`Reader::newest`].
+    ///
+    /// # Errors
+    /// Nothing was stored: the disk says no.
+    pub fn seen(&mut self, now: Timestamp) -> Result<(), Error> {
+        self.write(|write| {
+            write.saw(now);
+            Ok(())
+        })
+    }
+}
+
+impl Reader {
+    /// The value under a key.
+    ///
+    /// # Errors
+    /// The store cannot be read, or the value is of another type.
+    pub fn state<T: DeserializeOwned>(&self, key: &str) -> Result<Option<T>, Error> {
+        self.get(|conn| {
+            let sql = "SELECT value FROM state WHERE key = ?1";
+            let text: Option<String> = conn.query_row(sql, [key], |row| row.get(0)).optional()?;
+            text.map(|text| serde_json::from_str(&text))
+                .transpose()
+                .map_err(|e| rusqlite::Error::FromSqlConversionFailure(0, Type::Text, e.into()))
+        })
+    }
+
+    /// The newest time of all audit rows, calls and sweeps: a clock behind it is suspect.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub fn newest(&self) -> Result<Option<Timestamp>, Error> {
+        let sql = "SELECT CAST(value AS INTEGER) FROM state WHERE key = ?1";
+        self.get(|conn| conn.query_row(sql, [NEWEST], |row| row.get::<_, Millis>(0)).optional())
+            .map(|time| time.map(|time| time.0))
+    }
+}
+
+/// Moves the newest time seen forward.
+pub(super) fn move_newest(conn: &Connection, time: Timestamp) -> rusqlite::Result<()> {
+    let sql = "INSERT INTO state (key, value) VALUES (?1, CAST(?2 AS TEXT))
+        ON CONFLICT (key) DO UPDATE SET value = excluded.value
+        WHERE CAST(state.value AS INTEGER) < CAST(excluded.value AS INTEGER)";
+    conn.prepare_cached(sql)?.execute((NEWEST, Millis(time)))?;
+    Ok(())
+}
