@@ -7,9 +7,12 @@ pub mod cli;
 pub mod datapath;
 pub mod exit;
 pub mod host;
+pub mod netlink;
 pub mod number_text;
 pub mod object;
 pub mod policy;
 pub mod policy_file;
 pub mod replay;
+#[cfg(test)]
+mod test_netns;
 pub mod wire;
