@@ -12,6 +12,7 @@ pub mod number_text;
 pub mod object;
 pub mod policy;
 pub mod policy_file;
+mod profile_file;
 pub mod replay;
 #[cfg(test)]
 mod test_netns;

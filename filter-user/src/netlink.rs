@@ -40,14 +40,14 @@ pub struct Link {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Xdp {
     /// Where it runs.
-    pub mode: XdpMode,
+    pub mode: Attached,
     /// Its id.
     pub program: u32,
 }
 
 /// Where an XDP program runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum XdpMode {
+pub enum Attached {
     /// In the driver, before a socket buffer is made.
     Native,
     /// In the kernel's core, on a socket buffer.
@@ -56,14 +56,14 @@ pub enum XdpMode {
     Offloaded,
 }
 
-impl XdpMode {
+impl Attached {
     /// As the API and the CLI name it.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
-            XdpMode::Native => "native",
-            XdpMode::Generic => "generic",
-            XdpMode::Offloaded => "offloaded",
+            Attached::Native => "native",
+            Attached::Generic => "generic",
+            Attached::Offloaded => "offloaded",
         }
     }
 }
@@ -221,15 +221,15 @@ fn xdp(attributes: &[LinkXdp]) -> Option<Xdp> {
     let mut found: Option<Xdp> = None;
     for attribute in attributes {
         let (mode, program) = if let LinkXdp::DrvProgId(id) = attribute {
-            (XdpMode::Native, *id)
+            (Attached::Native, *id)
         } else if let LinkXdp::SkbProgId(id) = attribute {
-            (XdpMode::Generic, *id)
+            (Attached::Generic, *id)
         } else if let LinkXdp::HwProgId(id) = attribute {
-            (XdpMode::Offloaded, *id)
+            (Attached::Offloaded, *id)
         } else {
             continue;
         };
-        if found.is_none_or(|xdp| xdp.mode == XdpMode::Offloaded) {
+        if found.is_none_or(|xdp| xdp.mode == Attached::Offloaded) {
             found = Some(Xdp { mode, program });
         }
     }
