@@ -4,13 +4,20 @@
 //! the kernel program, which [`datapath`] loads with a [`policy`].
 
 pub mod cli;
+pub mod clock;
+pub mod config;
+pub mod daemon;
 pub mod datapath;
 pub mod exit;
 pub mod host;
+pub mod netlink;
 pub mod number_text;
 pub mod object;
 pub mod policy;
 pub mod policy_file;
+mod profile_file;
 pub mod replay;
 pub mod store;
+#[cfg(test)]
+mod test_netns;
 pub mod wire;

@@ -21,6 +21,7 @@ use filter_common::abi::{ABI_VERSION, EventEntry};
 use super::error::{Error, chain, os_error};
 use super::maps::{Maps, SPECS, open, typed};
 use super::{attempts, program, raw};
+use crate::config::XdpMode;
 use crate::object::OBJECT;
 
 const ENOLINK: i32 = 67;
@@ -28,30 +29,6 @@ const EBUSY: i32 = 16;
 const EEXIST: i32 = 17;
 const ERANGE: i32 = 34;
 const EOPNOTSUPP: i32 = 95;
-
-/// Where in the driver the program runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum XdpMode {
-    /// In the driver, or not at all.
-    Native,
-    /// Behind the driver, after the kernel has allocated a buffer: works everywhere, slow.
-    Generic,
-    /// In the driver where it can, else generic.
-    NativeOrGeneric,
-}
-
-impl XdpMode {
-    /// The mode with this name in configuration and API.
-    #[must_use]
-    pub fn parse(name: &str) -> Option<XdpMode> {
-        match name {
-            "native" => Some(XdpMode::Native),
-            "generic" => Some(XdpMode::Generic),
-            "native-or-generic" => Some(XdpMode::NativeOrGeneric),
-            _ => None,
-        }
-    }
-}
 
 /// How the program came to be on an interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -8,7 +8,7 @@ mod raw;
 mod replay;
 
 pub use self::error::Error;
-pub use self::live::{Attached, Events, Filter, Pins, XdpMode};
+pub use self::live::{Attached, Events, Filter, Pins};
 pub use self::maps::{LookUp, Maps, walk_blocks};
 pub use self::replay::{Judged, Replay};
 

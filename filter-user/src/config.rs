@@ -1,0 +1,804 @@
+//! The daemon's configuration, `palang.toml`: read strictly, and refused whole with file,
+//! line and reason.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use filter_common::abi::{MODE_ENFORCE, MODE_OBSERVE};
+use filter_common::plan::{
+    FORMAT_BARE_NATIONAL, FORMAT_E164, FORMAT_NATIONAL, FORMAT_SUBSCRIBER, IDENTITY_PAI,
+};
+use jiff::{SignedDuration, Span, SpanRelativeTo};
+use serde::{Deserialize, Serialize};
+use toml::Spanned;
+
+use crate::policy::{Policy, Subject, Trunk};
+use crate::profile_file::{
+    self, ProfileFields, TrunkTable, Wrong, ports, profile, protected, trunks, wrong,
+};
+
+/// Where the configuration stands unless the command line says otherwise.
+pub const PATH: &str = "/etc/palang/palang.toml";
+
+/// Longest name of an interface (`IFNAMSIZ` less its zero) and longest path of a Unix socket
+/// in bytes (unix(7), less its zero).
+const INTERFACE_MAX: usize = 15;
+const SOCKET_PATH_MAX: usize = 107;
+
+const BLOCKS: u32 = 1_000_000;
+const BLOCKS_MAX: i64 = 16_000_000;
+
+const CALLS_KEPT: SignedDuration = SignedDuration::from_hours(90 * 24);
+const CALLS_KEPT_MIN: SignedDuration = SignedDuration::from_hours(1);
+const CALLS_KEPT_MAX: SignedDuration = SignedDuration::from_hours(3660 * 24);
+
+/// What a policy file has and a configuration has not: it changes while the daemon runs.
+const NOT_HERE: [(&str, &str); 4] = [
+    ("mode", "palang mode observe|enforce"),
+    ("block", "palang block add NUMBER"),
+    ("allow", "palang allow add NUMBER"),
+    ("override", "palang override on|off"),
+];
+
+/// A configuration that was read without an error.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// The file.
+    pub path: PathBuf,
+    /// What it said, to the letter.
+    pub text: String,
+    /// Ports, protected numbers, trunks. Nothing is blocked or allowed, and the mode is
+    /// observe: the store knows of these.
+    pub policy: Policy,
+    /// Interfaces that the filter stands on.
+    pub interfaces: Vec<String>,
+    /// How it is attached to them.
+    pub xdp_mode: XdpMode,
+    /// Blocked numbers that fit, 1 to 16,000,000.
+    pub blocks: u32,
+    /// How long call records are kept, 1 hour to 3,660 days.
+    pub calls_kept: SignedDuration,
+    /// Group of the socket of the control API.
+    pub group: String,
+    /// Loopback address where only `GET /v1/check/{number}` is served.
+    pub check_listen: Option<SocketAddr>,
+    /// Who may do what.
+    pub roles: Roles,
+    /// Where things are kept.
+    pub paths: Paths,
+}
+
+/// How the filter is attached to an interface.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum XdpMode {
+    /// In the driver, or not at all.
+    #[default]
+    Native,
+    /// In the kernel's core: on every interface, but slower.
+    Generic,
+    /// In the driver where it can be, else in the core.
+    NativeOrGeneric,
+}
+
+/// Groups whose members have a role. Each role includes those before it; root is admin.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Roles {
+    /// Who sees, with masked numbers.
+    pub read: Vec<String>,
+    /// Who may report a call.
+    pub report: Vec<String>,
+    /// Who blocks and allows, and sees full numbers.
+    pub operate: Vec<String>,
+    /// Who may also do what `--permanent`, `mode` and the configuration need.
+    pub admin: Vec<String>,
+}
+
+impl Default for Roles {
+    fn default() -> Roles {
+        Roles {
+            read: vec!["palang".to_owned()],
+            report: Vec::new(),
+            operate: vec!["palang-operate".to_owned()],
+            admin: vec!["palang-admin".to_owned()],
+        }
+    }
+}
+
+/// Where things are kept; all paths are absolute.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Paths {
+    /// Folder of the store.
+    pub state: PathBuf,
+    /// Folder of the socket and of the lock.
+    pub runtime: PathBuf,
+    /// Folder of pinned maps and links, on a BPF file system.
+    pub pins: PathBuf,
+}
+
+impl Default for Paths {
+    fn default() -> Paths {
+        Paths {
+            state: "/var/lib/palang".into(),
+            runtime: "/run/palang".into(),
+            pins: "/sys/fs/bpf/palang".into(),
+        }
+    }
+}
+
+impl Paths {
+    /// The store.
+    #[must_use]
+    pub fn store(&self) -> PathBuf {
+        self.state.join("palang.db")
+    }
+
+    /// The socket of the control API.
+    #[must_use]
+    pub fn socket(&self) -> PathBuf {
+        self.runtime.join("palang.sock")
+    }
+
+    /// The lock that keeps a second daemon away.
+    #[must_use]
+    pub fn lock(&self) -> PathBuf {
+        self.runtime.join("daemon.lock")
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    interfaces: Spanned<Vec<Spanned<String>>>,
+    #[serde(default)]
+    xdp_mode: XdpMode,
+    ports: Option<Spanned<Vec<u16>>>,
+    #[serde(default)]
+    protected: Vec<Spanned<String>>,
+    #[serde(default)]
+    default: ProfileFields,
+    #[serde(default)]
+    trunk: Vec<TrunkTable>,
+    #[serde(default)]
+    limits: Limits,
+    #[serde(default)]
+    retention: Retention,
+    #[serde(default)]
+    api: Api,
+    roles: Option<Spanned<Roles>>,
+    paths: Option<Spanned<Paths>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Limits {
+    blocks: Option<Spanned<i64>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Retention {
+    calls: Option<Spanned<String>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Api {
+    group: Option<Spanned<String>>,
+    check_listen: Option<Spanned<String>>,
+}
+
+impl Config {
+    /// Reads a configuration.
+    ///
+    /// # Errors
+    /// `file:line:column: what is wrong`.
+    pub fn read(path: &Path) -> Result<Config, String> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|error| format!("{}: cannot be read: {error}", path.display()))?;
+        parse(&text)
+            .map(|config| Config { path: path.to_owned(), text: text.clone(), ..config })
+            .map_err(|wrong| wrong.told(path, &text))
+    }
+
+    /// What another configuration says differently and only a restart of the daemon can
+    /// change, in words such as `limits.blocks: 1000000 → 2000000`.
+    #[must_use]
+    pub fn changes_needing_restart(&self, new: &Config) -> Vec<String> {
+        let listen = |config: &Config| {
+            config.check_listen.map_or_else(|| "none".to_owned(), |address| address.to_string())
+        };
+        let path = |path: &Path| path.display().to_string();
+        [
+            ("limits.blocks", self.blocks.to_string(), new.blocks.to_string()),
+            ("api.group", self.group.clone(), new.group.clone()),
+            ("api.check_listen", listen(self), listen(new)),
+            ("paths.state", path(&self.paths.state), path(&new.paths.state)),
+            ("paths.runtime", path(&self.paths.runtime), path(&new.paths.runtime)),
+            ("paths.pins", path(&self.paths.pins), path(&new.paths.pins)),
+        ]
+        .into_iter()
+        .filter(|(_, old, new)| old != new)
+        .map(|(key, old, new)| format!("{key}: {old} → {new}"))
+        .collect()
+    }
+
+    /// All that holds, what the file left out included, as a file would say it.
+    #[must_use]
+    pub fn shown(&self) -> Shown {
+        Shown {
+            interfaces: self.interfaces.clone(),
+            xdp_mode: self.xdp_mode,
+            ports: self.policy.ports.clone(),
+            protected: self.policy.protected.iter().map(|(subject, _)| written(*subject)).collect(),
+            default: ShownProfile::of(&self.policy.trunks[0]),
+            limits: ShownLimits { blocks: self.blocks },
+            retention: ShownRetention { calls: format!("{:#}", self.calls_kept) },
+            api: ShownApi { group: self.group.clone(), check_listen: self.check_listen },
+            roles: self.roles.clone(),
+            paths: self.paths.clone(),
+            trunk: self.policy.trunks[1..].iter().map(ShownTrunk::of).collect(),
+        }
+    }
+}
+
+fn parse(text: &str) -> Result<Config, Wrong> {
+    let file: File = profile_file::toml(text).map_err(not_here)?;
+    let mut policy = Policy::default();
+    policy.settings.mode = MODE_OBSERVE;
+    ports(&mut policy, file.ports)?;
+    profile(&mut policy.trunks[0].profile, &file.default)?;
+    trunks(&mut policy, file.trunk)?;
+    protected(&mut policy, &file.protected)?;
+    Ok(Config {
+        path: PathBuf::new(),
+        text: String::new(),
+        policy,
+        interfaces: interfaces(file.interfaces.get_ref())?,
+        xdp_mode: file.xdp_mode,
+        blocks: file.limits.blocks.as_ref().map_or(Ok(BLOCKS), blocks)?,
+        calls_kept: file.retention.calls.as_ref().map_or(Ok(CALLS_KEPT), calls_kept)?,
+        group: match &file.api.group {
+            Some(name) if is_group(name.get_ref()) => name.get_ref().clone(),
+            Some(name) => return wrong(name.span(), no_group(name.get_ref())),
+            None => "palang".to_owned(),
+        },
+        check_listen: file.api.check_listen.as_ref().map(check_listen).transpose()?,
+        roles: file.roles.map_or_else(|| Ok(Roles::default()), roles)?,
+        paths: file.paths.map_or_else(|| Ok(Paths::default()), paths)?,
+    })
+}
+
+/// Says where that is done what the configuration cannot do.
+fn not_here(wrong: Wrong) -> Wrong {
+    let here = |key: &str| {
+        // Only at the top of the file; `mode` is a field of a trunk, too.
+        wrong.message.starts_with(&format!("unknown field `{key}`, "))
+            && wrong.message.contains("`interfaces`")
+    };
+    match NOT_HERE.iter().find(|(key, _)| here(key)) {
+        Some((key, command)) => Wrong {
+            message: format!(
+                "{key} is no configuration: the daemon keeps it, set it with `{command}`"
+            ),
+            ..wrong
+        },
+        None => wrong,
+    }
+}
+
+fn interfaces(names: &[Spanned<String>]) -> Result<Vec<String>, Wrong> {
+    let mut seen: Vec<String> = Vec::new();
+    for name in names {
+        let text = name.get_ref();
+        let fits =
+            (1..=INTERFACE_MAX).contains(&text.len()) && !matches!(text.as_str(), "." | "..");
+        if !fits || text.contains(|c: char| c.is_whitespace() || c.is_control() || "/:".contains(c))
+        {
+            let message = format!(
+                "{text:?} is no name of an interface: 1 to {INTERFACE_MAX} bytes, no blanks, / or :"
+            );
+            return wrong(name.span(), message);
+        }
+        if seen.contains(text) {
+            return wrong(name.span(), format!("interface {text} stands here twice"));
+        }
+        seen.push(text.clone());
+    }
+    Ok(seen)
+}
+
+fn blocks(count: &Spanned<i64>) -> Result<u32, Wrong> {
+    match u32::try_from(*count.get_ref()) {
+        Ok(blocks) if (1..=BLOCKS_MAX).contains(count.get_ref()) => Ok(blocks),
+        _ => wrong(count.span(), "blocks: 1 to 16000000"),
+    }
+}
+
+fn calls_kept(text: &Spanned<String>) -> Result<SignedDuration, Wrong> {
+    let read = text.get_ref().parse::<Span>().ok().and_then(|span| {
+        // Months and years have no length of their own; of days nobody expects another.
+        span.to_duration(SpanRelativeTo::days_are_24_hours()).ok()
+    });
+    match read {
+        None => {
+            let message = format!(
+                "{:?} is no length of time: write it in weeks, days, hours or minutes, such as 90d",
+                text.get_ref()
+            );
+            wrong(text.span(), message)
+        }
+        Some(kept) if (CALLS_KEPT_MIN..=CALLS_KEPT_MAX).contains(&kept) => Ok(kept),
+        Some(_) => wrong(text.span(), "calls: 1h to 3660d"),
+    }
+}
+
+fn is_group(name: &str) -> bool {
+    !name.is_empty() && !name.contains(|c: char| c.is_whitespace() || c.is_control() || c == ':')
+}
+
+fn no_group(name: &str) -> String {
+    format!("{name:?} is no name of a group")
+}
+
+fn check_listen(text: &Spanned<String>) -> Result<SocketAddr, Wrong> {
+    let (at, text) = (text.span(), text.get_ref());
+    match text.parse::<SocketAddr>() {
+        Err(_) => wrong(at, format!("{text:?} is no address and port: write it as 127.0.0.1:9112")),
+        Ok(address) if !address.ip().to_canonical().is_loopback() => wrong(
+            at,
+            format!(
+                "{text}: only a loopback address (127.0.0.1 or ::1), for whoever reaches it \
+                 learns who is blocked"
+            ),
+        ),
+        Ok(address) if address.port() == 0 => wrong(at, "the port must not be 0"),
+        Ok(address) => Ok(address),
+    }
+}
+
+fn roles(roles: Spanned<Roles>) -> Result<Roles, Wrong> {
+    let (at, roles) = (roles.span(), roles.into_inner());
+    for name in [&roles.read, &roles.report, &roles.operate, &roles.admin].into_iter().flatten() {
+        if !is_group(name) {
+            return wrong(at, no_group(name));
+        }
+    }
+    Ok(roles)
+}
+
+fn paths(paths: Spanned<Paths>) -> Result<Paths, Wrong> {
+    let (at, paths) = (paths.span(), paths.into_inner());
+    for path in [&paths.state, &paths.runtime, &paths.pins] {
+        if !path.is_absolute() {
+            return wrong(at, format!("{} is no absolute path", path.display()));
+        }
+    }
+    if paths.socket().as_os_str().len() > SOCKET_PATH_MAX {
+        let message = format!(
+            "{} is longer than the path of a socket may be ({SOCKET_PATH_MAX} bytes)",
+            paths.socket().display()
+        );
+        return wrong(at, message);
+    }
+    Ok(paths)
+}
+
+/// A configuration with all that it left out.
+#[derive(Clone, Debug, Serialize)]
+pub struct Shown {
+    interfaces: Vec<String>,
+    xdp_mode: XdpMode,
+    ports: Vec<u16>,
+    protected: Vec<String>,
+    default: ShownProfile,
+    limits: ShownLimits,
+    retention: ShownRetention,
+    api: ShownApi,
+    roles: Roles,
+    paths: Paths,
+    trunk: Vec<ShownTrunk>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+struct ShownLimits {
+    blocks: u32,
+}
+
+#[derive(Clone, Debug, Serialize)]
+struct ShownRetention {
+    calls: String,
+}
+
+#[derive(Clone, Debug, Serialize)]
+struct ShownApi {
+    group: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    check_listen: Option<SocketAddr>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+struct ShownProfile {
+    country_code: String,
+    trunk_prefix: String,
+    international_prefixes: Vec<String>,
+    formats: Vec<&'static str>,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    area_code: String,
+    short_number_digits: u8,
+    identity: &'static str,
+    mode: &'static str,
+}
+
+#[derive(Clone, Debug, Serialize)]
+struct ShownTrunk {
+    name: String,
+    sources: Vec<String>,
+    #[serde(flatten)]
+    profile: ShownProfile,
+}
+
+impl ShownProfile {
+    fn of(trunk: &Trunk) -> ShownProfile {
+        let (profile, plan) = (&trunk.profile, &trunk.profile.plan);
+        let formats = [
+            (FORMAT_E164, "e164"),
+            (FORMAT_NATIONAL, "national"),
+            (FORMAT_BARE_NATIONAL, "bare-national"),
+            (FORMAT_SUBSCRIBER, "subscriber"),
+        ];
+        ShownProfile {
+            country_code: plan.country.to_string(),
+            trunk_prefix: plan.trunk_prefix.to_string(),
+            international_prefixes: plan
+                .international
+                .iter()
+                .filter(|prefix| !prefix.is_empty())
+                .map(ToString::to_string)
+                .collect(),
+            formats: formats
+                .iter()
+                .filter(|(bit, _)| plan.formats & bit != 0)
+                .map(|(_, name)| *name)
+                .collect(),
+            area_code: plan.area.to_string(),
+            short_number_digits: plan.short_digits,
+            identity: if profile.identity == IDENTITY_PAI { "pai" } else { "from" },
+            mode: if profile.mode == MODE_ENFORCE { "enforce" } else { "observe" },
+        }
+    }
+}
+
+impl ShownTrunk {
+    fn of(trunk: &Trunk) -> ShownTrunk {
+        let source = |(address, bits): &([u8; 16], u32)| {
+            let address = std::net::Ipv6Addr::from(*address);
+            match address.to_ipv4_mapped() {
+                Some(address) if *bits >= 96 => format!("{address}/{}", bits - 96),
+                _ => format!("{address}/{bits}"),
+            }
+        };
+        ShownTrunk {
+            name: trunk.name.clone(),
+            sources: trunk.sources.iter().map(source).collect(),
+            profile: ShownProfile::of(trunk),
+        }
+    }
+}
+
+/// As a file has it, read in only one way.
+fn written(subject: Subject) -> String {
+    match subject {
+        Subject::Number(number) if number.is_local() => number.to_string(),
+        Subject::Number(_) | Subject::Prefix(_) => format!("+{subject}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use filter_common::number::Digits;
+    use proptest::prelude::*;
+
+    fn told(text: &str) -> Result<Config, String> {
+        parse(text).map_err(|wrong| wrong.told(Path::new("palang.toml"), text))
+    }
+
+    fn good(text: &str) -> Config {
+        told(text).unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    #[test]
+    fn what_is_left_out_has_a_default() {
+        let config = good("interfaces = []");
+        let expected = Config {
+            path: PathBuf::new(),
+            text: String::new(),
+            policy: Policy {
+                settings: filter_common::abi::Settings {
+                    mode: MODE_OBSERVE,
+                    ..Policy::default().settings
+                },
+                ..Policy::default()
+            },
+            interfaces: Vec::new(),
+            xdp_mode: XdpMode::Native,
+            blocks: 1_000_000,
+            calls_kept: SignedDuration::from_hours(2160),
+            group: "palang".to_owned(),
+            check_listen: None,
+            roles: Roles {
+                read: vec!["palang".to_owned()],
+                report: Vec::new(),
+                operate: vec!["palang-operate".to_owned()],
+                admin: vec!["palang-admin".to_owned()],
+            },
+            paths: Paths {
+                state: "/var/lib/palang".into(),
+                runtime: "/run/palang".into(),
+                pins: "/sys/fs/bpf/palang".into(),
+            },
+        };
+        assert_eq!(config, expected);
+        assert_eq!(config.paths.socket(), Path::new(crate::wire::SOCKET));
+        assert_eq!(config.paths.store(), Path::new("/var/lib/palang/palang.db"));
+        assert_eq!(config.paths.lock(), Path::new("/run/palang/daemon.lock"));
+    }
+
+    #[test]
+    fn all_that_can_be_said_is_heard() {
+        let config = good(
+            r#"
+            interfaces = ["eth0", "enp1s0f0np0.100"]
+            xdp_mode = "native-or-generic"
+            ports = [5060, 5070]
+            protected = ["112", "0812-3456-7890", "+62431*"]
+            [default]
+            country_code = "62"
+            mode = "observe"
+            [[trunk]]
+            name = "telkom"
+            sources = ["10.1.0.0/16", "2001:db8::/32"]
+            identity = "pai"
+            mode = "enforce"
+            [limits]
+            blocks = 16000000
+            [retention]
+            calls = "2 weeks 12h"
+            [api]
+            group = "psap"
+            check_listen = "[::1]:9112"
+            [roles]
+            read = ["auditors", "psap"]
+            admin = []
+            [paths]
+            state = "/srv/palang"
+            "#,
+        );
+        assert_eq!(config.interfaces, ["eth0", "enp1s0f0np0.100"]);
+        assert_eq!(config.xdp_mode, XdpMode::NativeOrGeneric);
+        assert_eq!(config.policy.ports, [5060, 5070]);
+        let rules = ["protected 112", "protected 6281234567890", "protected 62431*"];
+        assert_eq!(config.policy.rules, rules);
+        let ids: Vec<_> = config.policy.protected.iter().map(|(_, allow)| allow.rule).collect();
+        assert_eq!(ids, [1, 2, 3]);
+        assert_eq!(config.policy.settings.mode, MODE_OBSERVE, "whatever the profiles say");
+        assert_eq!(config.policy.settings.trunks_configured, 1);
+        let modes: Vec<_> = config.policy.trunks.iter().map(|trunk| trunk.profile.mode).collect();
+        assert_eq!(modes, [MODE_OBSERVE, MODE_ENFORCE]);
+        assert_eq!(config.policy.trunks[1].profile.identity, IDENTITY_PAI);
+        assert_eq!(config.policy.trunks[1].sources.len(), 2);
+        assert_eq!(config.blocks, 16_000_000);
+        assert_eq!(config.calls_kept, SignedDuration::from_hours(14 * 24 + 12));
+        assert_eq!(config.group, "psap");
+        assert_eq!(config.check_listen, Some("[::1]:9112".parse().unwrap()));
+        assert_eq!(config.roles.read, ["auditors", "psap"]);
+        assert_eq!(config.roles.operate, ["palang-operate"], "what is left out keeps its default");
+        assert!(config.roles.admin.is_empty());
+        assert_eq!(config.paths.state, Path::new("/srv/palang"));
+        assert_eq!(config.paths.pins, Path::new("/sys/fs/bpf/palang"));
+    }
+
+    /// `^` stands where the error is told to be.
+    #[test]
+    fn what_is_wrong_is_told_with_its_place() {
+        for (text, message) in [
+            ("^ports = [5060]", "missing field `interfaces`"),
+            ("interfaces = []\n^prots = [5060]", "unknown field `prots`"),
+            ("interfaces = []\n[limits]\n^block = 1", "unknown field `block`"),
+            ("interfaces = []\n[retention]\n^blocks = \"1d\"", "unknown field `blocks`"),
+            ("interfaces = []\n[api]\n^socket = \"/x\"", "unknown field `socket`"),
+            ("interfaces = []\n[api]\n^mode = \"enforce\"", "unknown field `mode`, expected"),
+            ("interfaces = []\n[roles]\n^root = []", "unknown field `root`"),
+            ("interfaces = []\n[paths]\n^db = \"/x\"", "unknown field `db`"),
+            ("interfaces = []\n^mode = \"enforce\"", "set it with `palang mode observe|enforce`"),
+            (
+                "interfaces = []\n[[^block]]\nnumber = \"1\"",
+                "set it with `palang block add NUMBER`",
+            ),
+            (
+                "interfaces = []\n[[^allow]]\nnumber = \"1\"",
+                "set it with `palang allow add NUMBER`",
+            ),
+            ("interfaces = []\n[^override]\nuntil = 1", "set it with `palang override on|off`"),
+            ("interfaces = ^\"eth0\"", "expected a sequence"),
+            ("interfaces = [\"eth0\", ^\"eth0\"]", "eth0 stands here twice"),
+            ("interfaces = [^\"\"]", "no name of an interface"),
+            ("interfaces = [^\"sixteen-bytes-ab\"]", "no name of an interface"),
+            ("interfaces = [^\"a b\"]", "no name of an interface"),
+            ("interfaces = [^\"a/b\"]", "no name of an interface"),
+            ("interfaces = [^\"a\\u0000b\"]", "no name of an interface"),
+            ("interfaces = [^\"..\"]", "no name of an interface"),
+            ("interfaces = []\nxdp_mode = ^\"skb\"", "unknown variant `skb`"),
+            ("interfaces = []\nports = ^[0]", "none of them 0"),
+            ("interfaces = []\nports = [^65536]", "65536"),
+            ("interfaces = []\nprotected = [\"112\", ^\"fire\"]", "is no number"),
+            ("interfaces = []\n[default]\ncountry_code = ^\"062\"", "starts with 0"),
+            ("interfaces = []\n[[trunk]]\nname = \"a\"\nsources = ^[]", "at least one source"),
+            ("interfaces = []\n[limits]\nblocks = ^0", "1 to 16000000"),
+            ("interfaces = []\n[limits]\nblocks = ^-1", "1 to 16000000"),
+            ("interfaces = []\n[limits]\nblocks = ^16000001", "1 to 16000000"),
+            ("interfaces = []\n[limits]\nblocks = ^4294967297", "1 to 16000000"),
+            ("interfaces = []\n[retention]\ncalls = ^\"59m\"", "1h to 3660d"),
+            ("interfaces = []\n[retention]\ncalls = ^\"-90d\"", "1h to 3660d"),
+            ("interfaces = []\n[retention]\ncalls = ^\"3661d\"", "1h to 3660d"),
+            ("interfaces = []\n[retention]\ncalls = ^\"1 year\"", "no length of time"),
+            ("interfaces = []\n[retention]\ncalls = ^\"90\"", "no length of time"),
+            ("interfaces = []\n[retention]\ncalls = ^90", "expected a string"),
+            ("interfaces = []\n[api]\ngroup = ^\"\"", "no name of a group"),
+            ("interfaces = []\n[api]\ncheck_listen = ^\"0.0.0.0:9112\"", "only a loopback address"),
+            ("interfaces = []\n[api]\ncheck_listen = ^\"[::]:9112\"", "only a loopback address"),
+            ("interfaces = []\n[api]\ncheck_listen = ^\"[::ffff:10.0.0.1]:9\"", "only a loopback"),
+            ("interfaces = []\n[api]\ncheck_listen = ^\"127.0.0.1:0\"", "must not be 0"),
+            ("interfaces = []\n[api]\ncheck_listen = ^\"localhost:9112\"", "no address and port"),
+            ("interfaces = []\n[api]\ncheck_listen = ^\"127.0.0.1\"", "no address and port"),
+            ("interfaces = []\n^[roles]\nread = [\"a b\"]", "no name of a group"),
+            ("interfaces = []\n^[paths]\nstate = \"palang\"", "palang is no absolute path"),
+            ("interfaces = []\n^interfaces = []", "duplicate key"),
+            ("interfaces = ^", ""),
+        ] {
+            let at = text.find('^').unwrap();
+            let line = text[..at].matches('\n').count() + 1;
+            let column = at - text[..at].rfind('\n').map_or(0, |newline| newline + 1) + 1;
+            let text = text.replacen('^', "", 1);
+            let error = told(&text).expect_err(&text);
+            assert!(
+                error.starts_with(&format!("palang.toml:{line}:{column}: ")),
+                "{text}\n{error}"
+            );
+            assert!(error.contains(message), "{text}\n{error}");
+        }
+        let long = format!("interfaces = []\n[paths]\nruntime = \"/{}\"", "x".repeat(95));
+        assert!(told(&long).unwrap_err().contains("longer than the path of a socket"));
+        assert!(told(&long.replacen("xx", "x", 1)).is_ok());
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_read_is_named() {
+        let folder = std::env::temp_dir().join(format!("palang-config-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let file = folder.join("palang.toml");
+        let error = Config::read(&file).unwrap_err();
+        assert!(
+            error.starts_with(file.to_str().unwrap()) && error.contains("No such file"),
+            "{error}"
+        );
+        std::fs::write(&file, b"interfaces = [\"\xff\"]").unwrap();
+        assert!(Config::read(&file).unwrap_err().contains("UTF-8"));
+        std::fs::write(&file, "interfaces = [\"eth0\"] # ours\n").unwrap();
+        let config = Config::read(&file).unwrap();
+        assert_eq!((config.path, config.text.as_str()), (file, "interfaces = [\"eth0\"] # ours\n"));
+        std::fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[test]
+    fn what_only_a_restart_changes() {
+        let old = good("interfaces = []");
+        let reloaded = good(
+            "interfaces = [\"eth0\"]\nxdp_mode = \"generic\"\nports = [5070]\nprotected = [\"113\"]\n\
+             [default]\ncountry_code = \"1\"\n[[trunk]]\nname = \"a\"\nsources = [\"10.0.0.1\"]\n\
+             [retention]\ncalls = \"1d\"\n[roles]\nread = []",
+        );
+        assert!(old.changes_needing_restart(&reloaded).is_empty());
+        let restarted = good(
+            "interfaces = []\n[limits]\nblocks = 2000000\n[api]\ngroup = \"ops\"\n\
+             check_listen = \"127.0.0.1:9112\"\n[paths]\nstate = \"/a\"\nruntime = \"/b\"\npins = \"/c\"",
+        );
+        assert_eq!(
+            old.changes_needing_restart(&restarted),
+            [
+                "limits.blocks: 1000000 → 2000000",
+                "api.group: palang → ops",
+                "api.check_listen: none → 127.0.0.1:9112",
+                "paths.state: /var/lib/palang → /a",
+                "paths.runtime: /run/palang → /b",
+                "paths.pins: /sys/fs/bpf/palang → /c",
+            ]
+        );
+    }
+
+    #[test]
+    fn the_example_says_what_holds_anyway() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/palang.toml");
+        let example = Config::read(&path).unwrap();
+        let bare = good("interfaces = [\"eth0\"]\nprotected = [\"112\"]");
+        let example = Config { path: PathBuf::new(), text: String::new(), ..example };
+        assert_eq!(example, bare);
+    }
+
+    /// Every key of a configuration stands in the example, at least behind a `#`.
+    #[test]
+    fn the_example_has_every_key() {
+        let config = good(
+            "interfaces = [\"eth0\"]\n[default]\narea_code = \"21\"\n[[trunk]]\nname = \"a\"\n\
+             sources = [\"10.0.0.1\"]\n[api]\ncheck_listen = \"127.0.0.1:9112\"",
+        );
+        let shown = toml::to_string(&config.shown()).unwrap();
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/palang.toml");
+        let example = std::fs::read_to_string(path).unwrap();
+        for line in shown.lines().filter(|line| !line.is_empty()) {
+            let key = line.split(" = ").next().unwrap();
+            let stands = |line: &str| {
+                let line = line.trim_start_matches("# ");
+                line.starts_with(key) && line[key.len()..].starts_with([' ', '=']) || line == key
+            };
+            assert!(example.lines().any(stands), "{key} is not in docs/palang.toml");
+        }
+    }
+
+    fn digits(min: usize, max: usize) -> impl Strategy<Value = String> {
+        proptest::string::string_regex(&format!("[1-9][0-9]{{{},{}}}", min - 1, max - 1)).unwrap()
+    }
+
+    proptest! {
+        /// What `config show` prints is a configuration, and says the same.
+        #[test]
+        fn what_is_shown_reads_as_the_same(
+            country in digits(1, 3),
+            trunk_prefix in "(0|8)?",
+            area in digits(2, 4),
+            formats in proptest::sample::subsequence(
+                vec!["e164", "national", "bare-national", "subscriber"], 1..=4),
+            international in proptest::collection::vec("00[1-9]{0,3}", 0..4),
+            short in 0u8..=9,
+            protected in proptest::collection::vec(("[1-9][0-9]{6,14}", any::<bool>()), 0..5),
+            sources in proptest::collection::hash_map(any::<std::net::IpAddr>(), 0u8..=32, 1..5),
+            blocks in 1..=BLOCKS_MAX,
+            minutes in 60i64..3660 * 24 * 60,
+            listen in any::<Option<u16>>(),
+        ) {
+            let protected: Vec<_> = protected
+                .iter()
+                .map(|(digits, prefix)| format!("+{digits}{}", if *prefix { "*" } else { "" }))
+                .filter(|text| crate::number_text::subject(text, &crate::policy::default_plan(
+                    Digits::parse(&country).unwrap(), Digits::parse(&trunk_prefix).unwrap())).is_ok())
+                .collect();
+            let sources: Vec<_> =
+                sources.iter().map(|(address, bits)| format!("{address}/{bits}")).collect();
+            let listen = listen.filter(|port| *port > 0).map_or_else(String::new, |port| {
+                format!("[api]\ncheck_listen = \"127.0.0.1:{port}\"\n")
+            });
+            let text = format!(
+                "interfaces = [\"eth0\"]\nprotected = {protected:?}\n[default]\n\
+                 country_code = {country:?}\ntrunk_prefix = {trunk_prefix:?}\n\
+                 international_prefixes = {international:?}\nshort_number_digits = {short}\n\
+                 [[trunk]]\nname = \"a\"\nsources = {sources:?}\nformats = {formats:?}\n\
+                 area_code = {area:?}\n[limits]\nblocks = {blocks}\n[retention]\n\
+                 calls = \"{minutes}m\"\n{listen}"
+            );
+            let Ok(config) = told(&text) else {
+                // Two sources may be one prefix, and a plan may not read its own numbers.
+                return Err(TestCaseError::reject("no configuration"));
+            };
+            let shown = toml::to_string(&config.shown()).unwrap();
+            prop_assert_eq!(told(&shown), Ok(config), "{}", shown);
+        }
+
+        #[test]
+        fn no_text_makes_it_panic(text in "([a-z_]+ = |\\[|\\]|\"|[0-9é]|\n|interfaces = \\[\\]\n|paths|#){0,20}") {
+            let _ = told(&text);
+        }
+    }
+}

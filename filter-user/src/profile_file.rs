@@ -1,0 +1,262 @@
+//! What a policy file and the daemon's configuration have in common: ports, protected
+//! numbers, the profile `default`, trunks, and errors with file, line and column.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::ops::Range;
+use std::path::Path;
+
+use filter_common::abi::{MODE_ENFORCE, MODE_OBSERVE, Profile, TRUNKS_MAX};
+use filter_common::number::Digits;
+use filter_common::plan::{
+    FORMAT_BARE_NATIONAL, FORMAT_E164, FORMAT_NATIONAL, FORMAT_SUBSCRIBER, IDENTITY_FROM,
+    IDENTITY_PAI, PREFIX_DIGITS_MAX,
+};
+use ipnet::IpNet;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use toml::Spanned;
+
+use crate::number_text;
+use crate::policy::{Policy, Subject, Trunk};
+
+/// Longest country code (ITU-T E.164) and longest area code in digits.
+const COUNTRY_DIGITS_MAX: u32 = 3;
+const AREA_DIGITS_MAX: u32 = 6;
+
+#[derive(Clone, Copy, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Mode {
+    Enforce,
+    Observe,
+}
+
+impl Mode {
+    pub(crate) fn number(self) -> u8 {
+        match self {
+            Mode::Enforce => MODE_ENFORCE,
+            Mode::Observe => MODE_OBSERVE,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Format {
+    E164,
+    National,
+    BareNational,
+    Subscriber,
+}
+
+#[derive(Clone, Copy, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Identity {
+    From,
+    Pai,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ProfileFields {
+    country_code: Option<Spanned<String>>,
+    trunk_prefix: Option<Spanned<String>>,
+    international_prefixes: Option<Spanned<Vec<Spanned<String>>>>,
+    formats: Option<Spanned<Vec<Format>>>,
+    area_code: Option<Spanned<String>>,
+    short_number_digits: Option<Spanned<u8>>,
+    identity: Option<Identity>,
+    mode: Option<Mode>,
+}
+
+/// [`ProfileFields`] with a name and sources. Written out, because `flatten` takes the
+/// spans and the strictness away.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct TrunkTable {
+    name: Spanned<String>,
+    sources: Spanned<Vec<Spanned<String>>>,
+    country_code: Option<Spanned<String>>,
+    trunk_prefix: Option<Spanned<String>>,
+    international_prefixes: Option<Spanned<Vec<Spanned<String>>>>,
+    formats: Option<Spanned<Vec<Format>>>,
+    area_code: Option<Spanned<String>>,
+    short_number_digits: Option<Spanned<u8>>,
+    identity: Option<Identity>,
+    mode: Option<Mode>,
+}
+
+/// An error, at a place of the file unless the command line is to blame.
+pub(crate) struct Wrong {
+    pub(crate) at: Option<Range<usize>>,
+    pub(crate) message: String,
+}
+
+impl Wrong {
+    /// `file:line:column: what is wrong`.
+    pub(crate) fn told(self, path: &Path, text: &str) -> String {
+        let Some(at) = self.at else {
+            return self.message;
+        };
+        let before = text.get(..at.start).unwrap_or("");
+        let line = before.matches('\n').count() + 1;
+        let column = before.chars().rev().take_while(|c| *c != '\n').count() + 1;
+        format!("{}:{line}:{column}: {}", path.display(), self.message)
+    }
+}
+
+pub(crate) fn wrong<T>(at: Range<usize>, message: impl Into<String>) -> Result<T, Wrong> {
+    Err(Wrong { at: Some(at), message: message.into() })
+}
+
+/// Reads TOML.
+pub(crate) fn toml<T: DeserializeOwned>(text: &str) -> Result<T, Wrong> {
+    toml::from_str(text).map_err(|error| Wrong {
+        at: Some(error.span().unwrap_or(0..0)),
+        message: error.message().to_owned(),
+    })
+}
+
+pub(crate) fn ports(policy: &mut Policy, ports: Option<Spanned<Vec<u16>>>) -> Result<(), Wrong> {
+    if let Some(ports) = ports {
+        if ports.get_ref().is_empty() || ports.get_ref().contains(&0) {
+            return wrong(ports.span(), "ports: give at least one, none of them 0");
+        }
+        policy.ports = ports.into_inner();
+    }
+    Ok(())
+}
+
+/// Protected numbers; under the plan of the profile `default`, which has to be read before.
+pub(crate) fn protected(policy: &mut Policy, texts: &[Spanned<String>]) -> Result<(), Wrong> {
+    for text in texts {
+        let subject = subject(policy, text)?;
+        policy.protect(subject);
+    }
+    Ok(())
+}
+
+pub(crate) fn trunks(policy: &mut Policy, tables: Vec<TrunkTable>) -> Result<(), Wrong> {
+    let mut sources = HashMap::new();
+    for table in tables {
+        let name = table.name.get_ref().clone();
+        if name.is_empty() || policy.trunks.iter().any(|trunk| trunk.name == name) {
+            let message = format!("trunk name {name:?} is empty or was used before");
+            return wrong(table.name.span(), message);
+        }
+        if policy.trunks.len() >= TRUNKS_MAX as usize {
+            return wrong(table.name.span(), "more trunks than the kernel program holds (63)");
+        }
+        let mut trunk = Trunk { name, sources: Vec::new(), profile: policy.trunks[0].profile };
+        if table.sources.get_ref().is_empty() {
+            return wrong(table.sources.span(), "a trunk needs at least one source");
+        }
+        for source in table.sources.get_ref() {
+            let (at, text) = (source.span(), source.get_ref());
+            let net = text
+                .parse::<IpNet>()
+                .or_else(|_| text.parse::<IpAddr>().map(IpNet::from))
+                .or_else(|_| {
+                    wrong(at.clone(), format!("{text:?} is no address or prefix (10.1.0.0/16)"))
+                })?;
+            let key = mapped(net);
+            if let Some(other) = sources.insert(key, trunk.name.clone()) {
+                return wrong(at, format!("{text} is a source of trunk {other:?} already"));
+            }
+            trunk.sources.push(key);
+        }
+        let fields = ProfileFields {
+            country_code: table.country_code,
+            trunk_prefix: table.trunk_prefix,
+            international_prefixes: table.international_prefixes,
+            formats: table.formats,
+            area_code: table.area_code,
+            short_number_digits: table.short_number_digits,
+            identity: table.identity,
+            mode: table.mode,
+        };
+        profile(&mut trunk.profile, &fields)?;
+        policy.trunks.push(trunk);
+        policy.settings.trunks_configured = 1;
+    }
+    Ok(())
+}
+
+/// A prefix of addresses as the map has it: IPv4 mapped into IPv6.
+fn mapped(net: IpNet) -> ([u8; 16], u32) {
+    match net.trunc() {
+        IpNet::V4(net) => (net.addr().to_ipv6_mapped().octets(), 96 + u32::from(net.prefix_len())),
+        IpNet::V6(net) => (net.addr().octets(), u32::from(net.prefix_len())),
+    }
+}
+
+pub(crate) fn profile(profile: &mut Profile, fields: &ProfileFields) -> Result<(), Wrong> {
+    let plan = &mut profile.plan;
+    if let Some(text) = &fields.country_code {
+        plan.country = digits(text, 1, COUNTRY_DIGITS_MAX)?;
+        if plan.country.to_string().starts_with('0') {
+            return wrong(text.span(), "no country code starts with 0");
+        }
+    }
+    if let Some(text) = &fields.trunk_prefix {
+        plan.trunk_prefix = digits(text, 0, PREFIX_DIGITS_MAX)?;
+    }
+    if let Some(text) = &fields.area_code {
+        plan.area = digits(text, 1, AREA_DIGITS_MAX)?;
+    }
+    if let Some(list) = &fields.international_prefixes {
+        let mut prefixes = Vec::new();
+        for text in list.get_ref() {
+            prefixes.push(digits(text, 1, PREFIX_DIGITS_MAX)?);
+        }
+        crate::policy::set_international(plan, prefixes)
+            .or_else(|message| wrong(list.span(), message))?;
+    }
+    if let Some(formats) = &fields.formats {
+        if formats.get_ref().is_empty() {
+            return wrong(formats.span(), "formats: give at least one");
+        }
+        plan.formats = formats.get_ref().iter().fold(0, |bits, format| {
+            bits | match format {
+                Format::E164 => FORMAT_E164,
+                Format::National => FORMAT_NATIONAL,
+                Format::BareNational => FORMAT_BARE_NATIONAL,
+                Format::Subscriber => FORMAT_SUBSCRIBER,
+            }
+        });
+        if plan.formats & FORMAT_SUBSCRIBER != 0 && plan.area.is_empty() {
+            return wrong(formats.span(), "format \"subscriber\" needs an area_code");
+        }
+    }
+    if let Some(count) = &fields.short_number_digits {
+        plan.short_digits = *count.get_ref();
+        if plan.short_digits > 14 {
+            return wrong(count.span(), "short_number_digits: at most 14");
+        }
+    }
+    if let Some(identity) = fields.identity {
+        profile.identity = match identity {
+            Identity::From => IDENTITY_FROM,
+            Identity::Pai => IDENTITY_PAI,
+        };
+    }
+    if let Some(mode) = fields.mode {
+        profile.mode = mode.number();
+    }
+    Ok(())
+}
+
+fn digits(text: &Spanned<String>, min: u32, max: u32) -> Result<Digits, Wrong> {
+    match Digits::parse(text.get_ref()) {
+        Some(digits) if (min..=max).contains(&digits.len()) => Ok(digits),
+        _ => {
+            let message = format!("{:?}: {min} to {max} digits are wanted", text.get_ref());
+            wrong(text.span(), message)
+        }
+    }
+}
+
+pub(crate) fn subject(policy: &Policy, text: &Spanned<String>) -> Result<Subject, Wrong> {
+    number_text::subject(text.get_ref(), &policy.trunks[0].profile.plan)
+        .or_else(|message| wrong(text.span(), message))
+}
