@@ -8,6 +8,7 @@ pub mod clock;
 pub mod config;
 pub mod daemon;
 pub mod datapath;
+pub mod direct;
 pub mod exit;
 pub mod host;
 pub mod netlink;
@@ -17,6 +18,7 @@ pub mod policy;
 pub mod policy_file;
 mod profile_file;
 pub mod replay;
+pub mod status;
 pub mod store;
 #[cfg(test)]
 mod test_netns;

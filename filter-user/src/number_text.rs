@@ -60,6 +60,18 @@ pub fn number(text: &str, plan: &Plan) -> Result<Number, String> {
     })
 }
 
+/// What an operator typed: as [`subject`], and letters are refused by name, because a phone's
+/// keypad and some libraries turn them into digits, and so into somebody else's number.
+///
+/// # Errors
+/// What is wrong with the text.
+pub fn typed(text: &str, plan: &Plan) -> Result<Subject, String> {
+    if text.chars().any(char::is_alphabetic) {
+        return Err(format!("{text:?} has letters: a number has none"));
+    }
+    subject(text, plan)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

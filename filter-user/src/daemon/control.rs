@@ -10,21 +10,19 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use filter_common::abi::{self, BLOCK_OBSERVE, LIFTED, MODE_ENFORCE, MODE_OBSERVE, Verdict};
 use filter_common::number::Number;
-use filter_common::policy::{Call, decide};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 
 use super::keeper::{Keeper, refused};
 use crate::clock;
 use crate::config::Config;
-use crate::datapath::{self, LookUp, Maps};
+use crate::datapath::{self, Maps};
 use crate::number_text;
 use crate::policy::{Policy, Subject};
+use crate::status;
 use crate::store::{Decision, Entry, Error, Kind, Store};
 use crate::wire::{self, Change, Changed, Check, Persisted, Problem, ProblemKind};
 
-/// Longest time that the override can be set for.
-const OVERRIDE_MAX: SignedDuration = SignedDuration::from_hours(7 * 24);
 /// Keys of the store's state.
 pub const OVERRIDE: &str = "override";
 /// See [`OVERRIDE`].
@@ -194,7 +192,9 @@ impl Control {
         } else {
             self.put_block(who, decision, add.if_absent).await?
         };
-        if add.if_absent && let Some(before) = &before {
+        if add.if_absent
+            && let Some(before) = &before
+        {
             return problem(ProblemKind::Refused, format!("{} is blocked already", name(before)));
         }
         Ok(Changed {
@@ -260,7 +260,7 @@ impl Control {
             Subject::Number(_) => u64::from(self.config().blocks),
             Subject::Prefix(_) => PREFIXES_MAX,
         };
-        let there = store.count(Kind::Block, matches!(subject, Subject::Prefix(_)))?;
+        let there = store.count_of(Kind::Block, matches!(subject, Subject::Prefix(_)))?;
         if there + more <= capacity {
             return Ok(());
         }
@@ -484,10 +484,8 @@ impl Control {
     /// # Errors
     /// A failing system call.
     pub async fn get_override(&self) -> Result<wire::Override, Problem> {
-        let until = live(self.maps.override_until()?).map(clock::wall);
-        let mut found =
-            wire::Override { until, reason: None, author: None, persisted: Persisted::Yes, dry_run: false };
-        if until.is_some() {
+        let mut found = status::override_in_force(self.maps.override_until()?);
+        if found.until.is_some() {
             let stored = self.keeper.read(|reader| reader.state(OVERRIDE)).await;
             if let Ok(Some(StoredOverride { until: Some(_), reason, author })) = stored {
                 found.reason = Some(reason);
@@ -508,8 +506,9 @@ impl Control {
         who: &Who,
         set: wire::SetOverride,
     ) -> Result<wire::Override, Problem> {
-        let life = i64::try_from(set.seconds).map_or(SignedDuration::MAX, SignedDuration::from_secs);
-        if life > OVERRIDE_MAX {
+        let life =
+            i64::try_from(set.seconds).map_or(SignedDuration::MAX, SignedDuration::from_secs);
+        if life > wire::OVERRIDE_MAX {
             return problem(ProblemKind::Usage, "an override lasts at most 7 days");
         }
         if set.seconds > 0 && set.reason.trim().is_empty() {
@@ -525,7 +524,9 @@ impl Control {
             } else {
                 LIFTED
             })?;
-            persisted = self.keep_override(stored.clone(), if on { "override on" } else { "override off" }).await;
+            persisted = self
+                .keep_override(stored.clone(), if on { "override on" } else { "override off" })
+                .await;
         }
         Ok(wire::Override {
             until,
@@ -553,16 +554,7 @@ impl Control {
     /// # Errors
     /// A failing system call.
     pub fn get_mode(&self) -> Result<wire::Mode, Problem> {
-        let settings = self.maps.settings()?;
-        let over = settings.enforce_until != 0 && clock::boot() >= settings.enforce_until;
-        let enforces = settings.mode == MODE_ENFORCE && !over;
-        let until = settings.enforce_until;
-        Ok(wire::Mode {
-            mode: if enforces { "enforce" } else { "observe" }.into(),
-            until: (enforces && until != 0).then(|| clock::wall(until)),
-            persisted: Persisted::Yes,
-            dry_run: false,
-        })
+        Ok(status::mode(&self.maps)?)
     }
 
     /// Sets the mode. Observe is in force before it is on disk, enforce after.
@@ -591,7 +583,7 @@ impl Control {
         };
         let mut persisted = Persisted::Yes;
         if !set.dry_run {
-            let stored = StoredMode { enforce, until };
+            let stored = StoredMode { enforce, since: Some(Timestamp::now()), until };
             let action = if enforce { "mode enforce" } else { "mode observe" };
             let entry = Entry::new(Timestamp::now(), &who.name, action).with("until", json!(until));
             if enforce {
@@ -606,9 +598,7 @@ impl Control {
                 self.write_mode(&stored)?;
                 persisted = self
                     .keeper
-                    .keep(move |store| {
-                        store.set_state(MODE, &stored, Some(entry.clone()))
-                    })
+                    .keep(move |store| store.set_state(MODE, &stored, Some(entry.clone())))
                     .await;
             }
         }
@@ -626,9 +616,22 @@ impl Control {
     /// A failing system call.
     pub fn write_mode(&self, stored: &StoredMode) -> Result<(), Problem> {
         let now = Timestamp::now();
-        let until = clock::kernel_expiry(now, stored.until, now);
+        let until = clock::kernel_expiry(stored.since.unwrap_or(now), stored.until, now);
         let mode = if stored.enforce { MODE_ENFORCE } else { MODE_OBSERVE };
         self.write_settings(&self.config().policy, mode, until)
+    }
+
+    /// Ends enforcing at this boot time at the latest.
+    ///
+    /// # Errors
+    /// A failing system call.
+    pub fn end_enforce(&self, until: u64) -> Result<(), Problem> {
+        let settings = self.maps.settings()?;
+        let until = match settings.enforce_until {
+            0 => until,
+            other => other.min(until),
+        };
+        self.write_settings(&self.config().policy, settings.mode, until)
     }
 
     fn write_settings(&self, policy: &Policy, mode: u8, until: u64) -> Result<(), Problem> {
@@ -640,58 +643,12 @@ impl Control {
 
     // ---- questions ------------------------------------------------------------------------
 
-    /// What a call from a number gets now: the kernel's decision, asked of the kernel's maps.
+    /// What a call from a number gets now.
     ///
     /// # Errors
     /// A failing system call.
     pub fn check(&self, number: Number) -> Result<Check, Problem> {
-        let settings = self.maps.settings()?;
-        let profile = self.maps.profile(0)?;
-        let now = clock::boot();
-        let over = settings.enforce_until != 0 && now >= settings.enforce_until;
-        let enforced =
-            settings.mode == MODE_ENFORCE && !over && profile.mode == MODE_ENFORCE;
-        let call = Call { number, second: Number::NONE, call_id: 0, enforced };
-        let decision = decide(&mut LookUp { maps: &self.maps, now }, &call);
-        let subject = Subject::Number(number);
-        let reason = decision.reason;
-        Ok(Check {
-            number: number.to_string(),
-            verdict: decision.verdict.name().into(),
-            would: decision.would.name().into(),
-            reason: reason.name().into(),
-            rule: self.rule_name(subject, decision.rule)?,
-            mode: self.get_mode()?.mode,
-            override_until: live(self.maps.override_until()?).map(clock::wall),
-        })
-    }
-
-    /// The rule with this number, as people know it.
-    fn rule_name(&self, subject: Subject, rule: u64) -> Result<Option<String>, Problem> {
-        if rule == 0 {
-            return Ok(None);
-        }
-        let key = subject.key();
-        let named = |kind: &str, raw: Option<Subject>| {
-            raw.map(|subject| format!("{kind} {subject}"))
-        };
-        if let Some(found) = self.maps.protected(&key)?.filter(|found| found.rule == rule) {
-            let rules = &self.config().policy.rules;
-            return Ok(rules.get(found.rule as usize - 1).cloned());
-        }
-        let number = self.maps.allow(subject)?.filter(|found| found.rule == rule);
-        if number.is_some() {
-            return Ok(named("allow", Some(subject)));
-        }
-        if let Some(found) = self.maps.allowed_prefix(&key)?.filter(|found| found.rule == rule) {
-            return Ok(named("allow", Some(Subject::of_prefix_entry(found.number))));
-        }
-        let number = self.maps.block(subject)?.filter(|found| found.rule == rule);
-        if number.is_some() {
-            return Ok(named("block", Some(subject)));
-        }
-        let prefix = self.maps.blocked_prefix(&key)?.filter(|found| found.rule == rule);
-        Ok(named("block", prefix.map(|found| Subject::of_prefix_entry(found.number))))
+        Ok(status::check(&self.maps, number)?)
     }
 
     fn in_force(&self, subject: Subject) -> Result<Option<Check>, Problem> {
@@ -716,7 +673,7 @@ impl Control {
         let mut step = |name: &str, decides: bool, kernel: Option<String>, rule: Option<u64>| {
             steps.push((name.to_owned(), decides, kernel, rule));
         };
-        let until = live(self.maps.override_until()?);
+        let until = status::live(self.maps.override_until()?);
         let ends = |expires: u64| match expires {
             0 => "no end".to_owned(),
             LIFTED => "lifted".to_owned(),
@@ -742,7 +699,8 @@ impl Control {
         step("allowed-prefix", reason == "allowed-prefix", kernel, found.map(|found| found.rule));
         let blocked = matches!(reason, "blocked-number" | "blocked-prefix" | "observe");
         let found = self.maps.block(subject)?;
-        let by_number = found.is_some_and(|found| ends(found.expires).starts_with("ends") || found.expires == 0);
+        let by_number = found
+            .is_some_and(|found| ends(found.expires).starts_with("ends") || found.expires == 0);
         let kernel = found.map(|found| format!("rule {}, {}", found.rule, ends(found.expires)));
         step("blocked-number", blocked && by_number, kernel, found.map(|found| found.rule));
         let found = self.maps.blocked_prefix(&key)?;
@@ -811,13 +769,10 @@ pub struct StoredOverride {
 pub struct StoredMode {
     /// Enforce, or observe.
     pub enforce: bool,
+    /// Since when.
+    pub since: Option<Timestamp>,
     /// When enforce falls back to observe.
     pub until: Option<Timestamp>,
-}
-
-/// A time in boot time that is still to come.
-fn live(until: u64) -> Option<u64> {
-    (until > clock::boot()).then_some(until)
 }
 
 /// When a decision ends.
@@ -862,12 +817,7 @@ fn merge(mut decision: Decision, before: Option<&Decision>) -> (Decision, Change
 
 /// The audit's record of a decision.
 #[must_use]
-pub fn entry(
-    action: &str,
-    author: &str,
-    decision: &Decision,
-    before: Option<&Decision>,
-) -> Entry {
+pub fn entry(action: &str, author: &str, decision: &Decision, before: Option<&Decision>) -> Entry {
     let mut entry = Entry::new(Timestamp::now(), author, action)
         .with("id", decision.id.to_string())
         .with("expires", json!(decision.expires))

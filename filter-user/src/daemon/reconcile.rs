@@ -96,10 +96,8 @@ async fn settle_override(control: &Arc<Control>, notes: &[Note]) -> Result<(), P
     let stored = control.keeper.read(|reader| reader.state::<StoredOverride>(OVERRIDE)).await?;
     let now = clock::boot();
     let until = control.maps.override_until()?;
-    let stored_until = stored
-        .as_ref()
-        .and_then(|stored| stored.until)
-        .filter(|until| *until > Timestamp::now());
+    let stored_until =
+        stored.as_ref().and_then(|stored| stored.until).filter(|until| *until > Timestamp::now());
     if until == 0 {
         if let Some(stored_until) = stored_until {
             let now = Timestamp::now();
@@ -110,7 +108,9 @@ async fn settle_override(control: &Arc<Control>, notes: &[Note]) -> Result<(), P
     let in_map = (until > now).then(|| clock::wall(until));
     let same = match (in_map, stored_until) {
         (None, None) => true,
-        (Some(map), Some(stored)) => map.duration_since(stored).abs() < SignedDuration::from_secs(2),
+        (Some(map), Some(stored)) => {
+            map.duration_since(stored).abs() < SignedDuration::from_secs(2)
+        }
         (Some(_), None) | (None, Some(_)) => false,
     };
     if same {
@@ -237,7 +237,8 @@ fn adopt(
         subject,
         created: Timestamp::now(),
         expires,
-        reason: note.map_or_else(|| "found in the kernel's maps".into(), |note| note.reason.clone()),
+        reason: note
+            .map_or_else(|| "found in the kernel's maps".into(), |note| note.reason.clone()),
         author: note.map_or_else(|| "root".into(), |note| note.author.clone()),
         origin: "direct".into(),
         node: control.node().to_owned(),
@@ -341,11 +342,7 @@ fn difference(control: &Control, decision: &Decision) -> Result<Difference, Erro
     Ok(Difference::Write(wanted))
 }
 
-fn settle_block(
-    control: &Control,
-    store: &mut Store,
-    subject: Subject,
-) -> Result<Found, Problem> {
+fn settle_block(control: &Control, store: &mut Store, subject: Subject) -> Result<Found, Problem> {
     let repaired = Found { repaired: 1, ..Found::default() };
     let Some(decision) = store.find(Kind::Block, subject)? else {
         let Some(found) = control.maps.block(subject)? else {
@@ -407,4 +404,3 @@ pub async fn sweep(control: &Arc<Control>) -> Result<u64, Problem> {
         })
         .await
 }
-

@@ -632,8 +632,7 @@ pub fn carry_over(from: &Path, to: &Maps) -> Vec<Error> {
     let mut failed = Vec::new();
     let mut note = |done: Result<(), Error>| failed.extend(done.err());
     note(open(from, "OVERRIDE").and_then(|map| {
-        let old: Array<_, u64> =
-            map.try_into().map_err(|error| Error::map("OVERRIDE", error))?;
+        let old: Array<_, u64> = map.try_into().map_err(|error| Error::map("OVERRIDE", error))?;
         let until = old.get(&0, 0).map_err(|error| Error::map("OVERRIDE", error))?;
         to.set_override(until)
     }));

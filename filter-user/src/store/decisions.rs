@@ -199,6 +199,16 @@ impl Reader {
         self.get(|conn| conn.query_row(sql, [kind.column()], |row| row.get(0)))
     }
 
+    /// How many decisions of a kind are about numbers (`false`) or prefixes (`true`): each
+    /// fills a map of its own.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub fn count_of(&self, kind: Kind, prefix: bool) -> Result<u64, Error> {
+        let sql = "SELECT count(*) FROM decisions WHERE kind = ?1 AND prefix = ?2";
+        self.get(|conn| conn.query_row(sql, (kind.column(), prefix), |row| row.get(0)))
+    }
+
     /// The largest rule number ever given, also to what is gone; 0: none.
     ///
     /// # Errors

@@ -1,0 +1,4 @@
+//! wip
+pub mod control;
+pub mod keeper;
+pub mod reconcile;
