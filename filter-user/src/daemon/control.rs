@@ -274,36 +274,55 @@ impl Control {
         )
     }
 
+    /// Refuses what may not be blocked, and says who allowed it.
+    async fn refuse_protected(&self, subject: Subject) -> Result<(), Problem> {
+        let Err(problem) = self.refuse_protected_now(subject) else {
+            return Ok(());
+        };
+        let Some(rule) = self.live_allow(subject)?.map(|allow| allow.rule) else {
+            return Err(problem);
+        };
+        match self.keeper.read(move |reader| reader.by_rule(rule)).await {
+            Ok(Some(decision)) => Err(Problem {
+                message: format!("{} ({})", problem.message, told(&decision)),
+                ..problem
+            }),
+            Ok(None) | Err(_) => Err(problem),
+        }
+    }
+
     /// Refuses what may not be blocked.
     ///
     /// # Errors
     /// The rule that forbids it.
-    pub async fn refuse_protected(&self, subject: Subject) -> Result<(), Problem> {
-        let key = subject.key();
-        if let Some(found) = self.maps.protected(&key)? {
-            let config = self.config();
-            let rule = config.policy.rules.get(found.rule as usize - 1).cloned();
-            let rule = rule.unwrap_or_else(|| "protected".into());
+    pub fn refuse_protected_now(&self, subject: Subject) -> Result<(), Problem> {
+        if let Some(found) = self.maps.protected(&subject.key())? {
+            let rule = subject_of(found.number, subject);
             return problem(
                 ProblemKind::Refused,
-                format!("{subject} is protected ({rule}, in the configuration): never blocked"),
+                format!("{subject} is never blocked: the configuration protects {rule}"),
             );
         }
+        match self.live_allow(subject)? {
+            None => Ok(()),
+            Some(found) => {
+                let rule = subject_of(found.number, subject);
+                problem(
+                    ProblemKind::Refused,
+                    format!(
+                        "{subject} is not blocked: there is an allow for {rule}; remove that first"
+                    ),
+                )
+            }
+        }
+    }
+
+    /// The allow that is in force for a number or prefix.
+    fn live_allow(&self, subject: Subject) -> Result<Option<abi::Allow>, Problem> {
         let now = clock::boot();
-        let exact = self.maps.allow(subject)?;
-        let prefix = self.maps.allowed_prefix(&key)?;
         let live = |allow: &abi::Allow| allow.expires == 0 || now < allow.expires;
-        let Some(found) = exact.filter(live).or(prefix.filter(live)) else {
-            return Ok(());
-        };
-        let rule = match self.keeper.read(move |reader| reader.by_rule(found.rule)).await {
-            Ok(Some(decision)) => told(&decision),
-            Ok(None) | Err(_) => format!("allow {}", subject_of(&found, subject)),
-        };
-        problem(
-            ProblemKind::Refused,
-            format!("{subject} is allowed: {rule}. Remove that allow first, if it is wrong"),
-        )
+        let exact = self.maps.allow(subject)?.filter(live);
+        Ok(exact.or(self.maps.allowed_prefix(&subject.key())?.filter(live)))
     }
 
     /// Ends a block.
@@ -872,8 +891,9 @@ fn told(decision: &Decision) -> String {
     format!("{} {end}, by {author}: {}", name(decision), decision.reason)
 }
 
-fn subject_of(allow: &abi::Allow, asked: Subject) -> Subject {
-    if allow.number == asked.raw() { asked } else { Subject::of_prefix_entry(allow.number) }
+/// What an entry that covers a subject is about.
+fn subject_of(entry: Number, asked: Subject) -> Subject {
+    if entry == asked.raw() { asked } else { Subject::of_prefix_entry(entry) }
 }
 
 /// A block as the API tells it.
