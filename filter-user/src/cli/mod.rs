@@ -1,5 +1,6 @@
 //! The command line: one file for each command.
 
+pub mod config;
 pub mod hints;
 pub mod output;
 pub mod replay;
@@ -18,6 +19,7 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Config(config::Arguments),
     Replay(replay::Arguments),
 }
 
@@ -28,6 +30,7 @@ impl Cli {
     /// The failure to tell and to exit with.
     pub fn run(self) -> Result<(), Failure> {
         match self.command {
+            Command::Config(arguments) => config::run(&arguments),
             Command::Replay(arguments) => replay::run(&arguments),
         }
     }
