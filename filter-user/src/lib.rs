@@ -6,6 +6,7 @@
 pub mod cli;
 pub mod config;
 pub mod datapath;
+pub mod ethtool;
 pub mod exit;
 pub mod host;
 pub mod netlink;
@@ -18,3 +19,4 @@ pub mod replay;
 #[cfg(test)]
 mod test_netns;
 pub mod wire;
+pub mod xdp_features;
