@@ -6,6 +6,7 @@
 pub mod cli;
 pub mod config;
 pub mod datapath;
+pub mod doctor;
 pub mod ethtool;
 pub mod exit;
 pub mod host;

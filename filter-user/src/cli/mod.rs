@@ -1,6 +1,7 @@
 //! The command line: one file for each command.
 
 pub mod config;
+pub mod doctor;
 pub mod hints;
 pub mod output;
 pub mod replay;
@@ -20,6 +21,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Config(config::Arguments),
+    Doctor(doctor::Arguments),
     Replay(replay::Arguments),
 }
 
@@ -31,6 +33,7 @@ impl Cli {
     pub fn run(self) -> Result<(), Failure> {
         match self.command {
             Command::Config(arguments) => config::run(&arguments),
+            Command::Doctor(arguments) => doctor::run(&arguments),
             Command::Replay(arguments) => replay::run(&arguments),
         }
     }
