@@ -9,6 +9,8 @@ pub mod config;
 pub mod daemon;
 pub mod datapath;
 pub mod direct;
+pub mod doctor;
+pub mod ethtool;
 pub mod exit;
 pub mod host;
 pub mod netlink;
@@ -23,3 +25,4 @@ pub mod store;
 #[cfg(test)]
 mod test_netns;
 pub mod wire;
+pub mod xdp_features;

@@ -1,5 +1,8 @@
 //! The command line: one file for each command.
 
+pub mod config;
+pub mod daemon;
+pub mod doctor;
 pub mod hints;
 pub mod output;
 pub mod replay;
@@ -18,6 +21,9 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Config(config::Arguments),
+    Daemon(daemon::Arguments),
+    Doctor(doctor::Arguments),
     Replay(replay::Arguments),
 }
 
@@ -28,6 +34,9 @@ impl Cli {
     /// The failure to tell and to exit with.
     pub fn run(self) -> Result<(), Failure> {
         match self.command {
+            Command::Config(arguments) => config::run(&arguments),
+            Command::Daemon(arguments) => daemon::run(&arguments),
+            Command::Doctor(arguments) => doctor::run(&arguments),
             Command::Replay(arguments) => replay::run(&arguments),
         }
     }

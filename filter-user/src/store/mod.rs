@@ -32,7 +32,7 @@ mod state;
 #[cfg(test)]
 mod tests;
 
-pub use audit::{AuditCheck, AuditFilter, AuditRow, Entry, Head};
+pub use audit::{AuditCheck, AuditFilter, AuditRow, Entry, Head, hex};
 pub use backup::restore;
 pub use calls::{CallFilter, CallRow};
 pub use decisions::{Decision, Kind};
