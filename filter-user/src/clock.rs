@@ -3,7 +3,7 @@
 //! Boot time (`CLOCK_BOOTTIME`) counts through suspend and nobody can set it, so once an
 //! expiry stands in a map, no step of the wall clock moves it.
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::{SignedDuration, Timestamp, Unit};
 use nix::time::{ClockId, clock_gettime};
 
 /// Nanoseconds since the machine was started, as `bpf_ktime_get_boot_ns` counts them.
@@ -33,7 +33,9 @@ pub fn kernel_expiry(created: Timestamp, expires: Option<Timestamp>, now: Timest
 #[must_use]
 pub fn wall(time: u64) -> Timestamp {
     let ago = SignedDuration::from_nanos(boot().wrapping_sub(time).cast_signed());
-    Timestamp::now().checked_sub(ago).unwrap_or(Timestamp::UNIX_EPOCH)
+    let time = Timestamp::now().checked_sub(ago).unwrap_or(Timestamp::UNIX_EPOCH);
+    // Converting is not exact to the microsecond, and shall not look as if it were.
+    time.round(Unit::Millisecond).unwrap_or(time)
 }
 
 /// Wall clock minus boot time: constant but for steps of the wall clock.

@@ -533,7 +533,7 @@ async fn list_calls(
     }))
 }
 
-/// The audit, oldest first, one row a line. Role admin.
+/// The audit, oldest first, one row a line. Role operate.
 #[utoipa::path(get, path = "/v1/audit",
     params(("since" = Option<String>, Query), ("number" = Option<String>, Query)),
     responses((status = 200, body = wire::AuditRow, content_type = "application/x-ndjson")))]

@@ -87,9 +87,9 @@ async fn serve(config: Config) -> Result<(), Failure> {
     let events = Events::open(&folder)?;
 
     let keeper = Keeper::start(&paths.store());
-    let last_rule = keeper.read(|reader| reader.max_rule()).await.unwrap_or(0);
     // Without a store, numbers that none of its rules can have.
-    let last_rule = if last_rule == 0 { since.as_second().unsigned_abs() } else { last_rule };
+    let no_store = since.as_second().unsigned_abs();
+    let last_rule = keeper.read(|reader| reader.max_rule()).await.unwrap_or(no_store);
     let blocks = config.blocks;
     let interfaces = config.interfaces.clone();
     let check_listen = config.check_listen;
@@ -206,8 +206,17 @@ async fn keep_time(control: Arc<Control>) {
     let mut tick = tokio::time::interval(TICK);
     let (mut seen, mut pruned) = (Instant::now(), Instant::now());
     let mut offset = clock::offset();
+    let mut head = None;
     loop {
         tick.tick().await;
+        // Also where nobody can alter it afterwards: a chain that is cut short looks whole.
+        let newest = control.keeper.read(|reader| reader.audit_head()).await.ok();
+        if newest != head
+            && let Some(newest) = &newest
+        {
+            tracing::info!("audit head {newest}");
+        }
+        head = newest;
         let now = clock::offset();
         let step = now.saturating_sub(offset);
         if step.abs() > STEP {
