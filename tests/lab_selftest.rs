@@ -112,14 +112,20 @@ fn traffic_survives_the_interface() {
 
 #[test]
 fn a_dropped_lab_leaves_nothing() {
-    let left = |prefix: &str| {
+    let prefix = format!("palang-{}-", std::process::id());
+    let left = || {
         let entries = std::fs::read_dir("/run/netns").expect("/run/netns");
         let names = entries.map(|entry| entry.expect("an entry").file_name());
-        names.filter(|name| name.to_string_lossy().contains(prefix)).count()
+        names
+            .filter(|name| {
+                let name = name.to_string_lossy();
+                name.starts_with(&prefix) && name.contains("-leaves-nothing-")
+            })
+            .count()
     };
     let lab = Lab::new("leaves-nothing");
     let other = Lab::new("leaves-nothing");
-    assert_eq!(left("-leaves-nothing-"), 4, "two labs side by side");
+    assert_eq!(left(), 4, "two labs side by side");
     let mut sleeper = lab.command_in_gate("sleep").arg("1000").spawn().expect("sleep");
     // Until nsenter has become sleep, it is not inside.
     let exe = PathBuf::from(format!("/proc/{}/exe", sleeper.id()));
@@ -127,9 +133,9 @@ fn a_dropped_lab_leaves_nothing() {
         std::thread::yield_now();
     }
     drop(lab);
-    assert_eq!(left("-leaves-nothing-"), 2);
+    assert_eq!(left(), 2);
     let status = sleeper.try_wait().expect("waitpid");
     assert!(status.is_some_and(|status| !status.success()), "the lab's process goes on");
     drop(other);
-    assert_eq!(left("-leaves-nothing-"), 0);
+    assert_eq!(left(), 0);
 }

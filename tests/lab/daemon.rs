@@ -57,7 +57,8 @@ impl<'a> Daemon<'a> {
     }
 
     /// Writes the configuration: `config_toml`, completed by this daemon's own paths, the
-    /// interface `gate0` and room for 20,000 blocks where it says nothing of them.
+    /// interface `gate0` and room for 20,000 blocks where it says nothing of them. (The mode is
+    /// not in it: `palang mode enforce`.)
     ///
     /// # Panics
     /// When it is not TOML; write such a thing to [`Daemon::config_file`].
@@ -143,8 +144,8 @@ impl<'a> Daemon<'a> {
     pub fn spawn(&mut self) {
         assert!(!self.is_running(), "the daemon runs already");
         let stderr = File::options().create(true).append(true).open(self.stderr_file());
-        let mut command = self.palang();
-        command.args(["daemon", "--config"]).arg(self.config_file());
+        let mut command = self.lab.command_in_gate(program());
+        command.env_remove("NOTIFY_SOCKET").args(["daemon", "--config"]).arg(self.config_file());
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr.expect("a stderr file"));
         self.child = Some(command.spawn().expect("the daemon started"));
     }
@@ -180,16 +181,14 @@ impl<'a> Daemon<'a> {
     /// When the program is not there.
     #[must_use]
     pub fn cli(&self, arguments: &[&str]) -> Output {
-        run(self.palang().args(arguments))
+        run(&mut self.command(arguments))
     }
 
     /// The same as a command, for a test that wants a stdin, another user, or no waiting.
     #[must_use]
-    pub fn palang(&self) -> Command {
+    pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = self.lab.command_in_gate(program());
-        command.env("PALANG_CONFIG", self.config_file());
-        command.env("PALANG_SOCKET", self.runtime().join("palang.sock"));
-        command.env_remove("NOTIFY_SOCKET");
+        command.arg("--socket").arg(self.runtime().join("palang.sock")).args(arguments);
         command
     }
 
