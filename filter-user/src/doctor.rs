@@ -331,3 +331,189 @@ fn groups(config: &Config, exists: impl Fn(&str) -> bool) -> Vec<Check> {
     }
     checks
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn no_file() -> io::Result<String> {
+        Err(io::ErrorKind::NotFound.into())
+    }
+
+    /// A folder for one test, gone with it.
+    struct Folder(std::path::PathBuf);
+
+    impl Folder {
+        fn new(name: &str) -> Folder {
+            let folder = std::env::temp_dir().join(format!("palang-{name}-{}", std::process::id()));
+            std::fs::create_dir_all(&folder).unwrap();
+            Folder(folder)
+        }
+
+        fn paths(&self) -> Paths {
+            Paths { state: self.0.clone(), ..Paths::default() }
+        }
+    }
+
+    impl Drop for Folder {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_dir_all(&self.0);
+        }
+    }
+
+    #[test]
+    fn kernels_are_compared_by_number() {
+        for (release, state) in [
+            ("5.17.15", State::Fail),
+            ("5.18.0-rc1", State::Ok),
+            ("5.4.0-150-generic", State::Fail),
+            ("6.1.0-38-amd64", State::Ok),
+            ("10.0", State::Ok),
+            ("6", State::Warn),
+            ("", State::Warn),
+            ("99999999999.1", State::Warn),
+        ] {
+            assert_eq!(kernel(release).state, state, "{release}");
+        }
+    }
+
+    #[test]
+    fn switches_of_the_kernel() {
+        let text = |text: &str| Ok(text.to_owned());
+        let states = |check: fn(io::Result<String>) -> Check| {
+            [text("0\n"), text("1\n"), text("2\n"), no_file()].map(|text| check(text).state)
+        };
+        assert_eq!(states(jit), [State::Warn, State::Ok, State::Warn, State::Warn]);
+        assert_eq!(states(unprivileged), [State::Warn, State::Ok, State::Ok, State::Warn]);
+        assert_eq!((btf(true).state, btf(false).state), (State::Ok, State::Fail));
+    }
+
+    #[test]
+    fn a_clock_behind_the_store_or_before_this_program_fails() {
+        let time = |text: &str| text.parse::<Timestamp>().unwrap();
+        let now = time("2026-11-24T10:00:00Z");
+        let state = |now, synchronised, newest| clock(now, synchronised, newest).state;
+        assert_eq!(state(now, true, None), State::Ok);
+        assert_eq!(state(now, true, Some(time("2026-11-24T10:00:04Z"))), State::Ok);
+        assert_eq!(state(now, true, Some(time("2026-11-24T10:01:00Z"))), State::Fail);
+        assert_eq!(state(now, false, Some(time("2026-11-20T10:00:00Z"))), State::Warn);
+        assert_eq!(state(time("1970-01-01T00:03:00Z"), true, None), State::Fail);
+        assert_eq!(NOT_BEFORE, time("2026-01-01T00:00:00Z"));
+        let finding = clock(now, true, Some(time("2031-01-01T00:00:00.5Z"))).finding;
+        assert!(finding.contains("written at 2031-01-01T00:00:00Z"), "{finding}");
+    }
+
+    #[test]
+    fn bpffs_is_where_pins_can_be() {
+        assert_eq!(bpffs(Path::new("/sys/fs/bpf/palang-doctor")).state, State::Ok);
+        let wrong = bpffs(Path::new("/tmp/palang-doctor"));
+        assert!(wrong.finding.contains("no BPF file system"), "{}", wrong.finding);
+        assert_eq!(wrong.mend.as_deref(), Some("mount -t bpf bpf /tmp"));
+        assert_eq!(bpffs(Path::new("/nowhere/at-all/palang")).state, State::Fail);
+    }
+
+    #[test]
+    fn the_store_is_looked_into() {
+        let folder = Folder::new("doctor-store");
+        let paths = folder.paths();
+        let states =
+            || store(&paths).iter().map(|check| (check.check, check.state)).collect::<Vec<_>>();
+        assert_eq!(newest(&paths), None);
+        assert_eq!(states(), [("disk", State::Ok), ("store", State::Ok)], "no store yet");
+
+        let file = paths.store();
+        let database = Connection::open(&file).unwrap();
+        database
+            .execute_batch(
+                "PRAGMA journal_mode = WAL; CREATE TABLE t (number TEXT); \
+                 WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 100) \
+                 INSERT INTO t SELECT hex(randomblob(500)) FROM n;",
+            )
+            .unwrap();
+        assert_eq!(states(), [("disk", State::Ok), ("store", State::Ok)], "open elsewhere");
+        let wal = file.with_extension("db-wal");
+        assert_eq!(
+            newest(&paths),
+            Timestamp::try_from(wal.metadata().unwrap().modified().unwrap()).ok()
+        );
+        drop(database);
+        assert_eq!(states(), [("disk", State::Ok), ("store", State::Ok)]);
+
+        let mut bytes = std::fs::read(&file).unwrap();
+        for byte in &mut bytes[8192..12288] {
+            *byte ^= 0x55;
+        }
+        std::fs::write(&file, bytes).unwrap();
+        let damaged = database_check(&paths);
+        assert!(damaged.finding.contains("is damaged"), "{}", damaged.finding);
+        std::fs::write(&file, "no database at all, only some text that is long enough").unwrap();
+        let unreadable = database_check(&paths);
+        assert!(unreadable.finding.contains("file is not a database"), "{}", unreadable.finding);
+
+        let away = Paths { state: folder.0.join("away"), ..Paths::default() };
+        assert_eq!(store(&away)[0].state, State::Warn);
+        assert!(!away.state.exists(), "nothing is made");
+    }
+
+    fn database_check(paths: &Paths) -> Check {
+        let check = database(paths);
+        assert_eq!((check.check, check.state), ("store", State::Fail));
+        check
+    }
+
+    #[test]
+    fn groups_that_are_missing_are_named_once() {
+        let folder = Folder::new("doctor-groups");
+        let file = folder.0.join("palang.toml");
+        std::fs::write(&file, "interfaces = []\n[roles]\nreport = [\"desk\"]\nadmin = [\"desk\"]")
+            .unwrap();
+        let config = Config::read(&file).unwrap();
+        let found = |there: &'static [&'static str]| {
+            groups(&config, |name| there.contains(&name))
+                .into_iter()
+                .map(|check| (check.state, check.mend))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(found(&["palang", "palang-operate", "desk"]), [(State::Ok, None)]);
+        let mend = |name: &str| Some(format!("groupadd --system {name}"));
+        assert_eq!(
+            found(&[]),
+            [
+                (State::Fail, mend("palang")),
+                (State::Warn, mend("desk")),
+                (State::Warn, mend("palang-operate")),
+            ]
+        );
+        assert!(group_exists("root") && !group_exists("no-such-group-here"));
+    }
+
+    #[test]
+    fn the_real_program_loads() {
+        assert_eq!(capabilities().state, State::Ok, "run tests as root");
+        assert_eq!(program(None), Check::ok("program", "the kernel takes the filter"));
+        let mut policy = Policy::default();
+        policy.trunks = vec![policy.trunks[0].clone(); 65];
+        let too_many = program(Some(&policy));
+        assert_eq!(too_many.state, State::Fail);
+        assert!(too_many.finding.contains("65 trunks"), "{}", too_many.finding);
+    }
+
+    #[test]
+    fn a_configuration_that_is_missing_or_wrong_is_mended_otherwise() {
+        let folder = Folder::new("doctor-config");
+        let file = folder.0.join("palang.toml");
+        let (none, check) = config(&file);
+        assert!(none.is_none() && check.state == State::Fail);
+        let mend = check.mend.unwrap();
+        // What the check says mends it does.
+        assert!(std::process::Command::new("sh").args(["-c", &mend]).status().unwrap().success());
+        assert!(config(&file).0.is_some(), "{mend}");
+        std::fs::write(&file, "interfaces = 1").unwrap();
+        let (none, check) = config(&file);
+        assert!(
+            none.is_none() && check.finding.contains("palang.toml:1:14: "),
+            "{}",
+            check.finding
+        );
+    }
+}

@@ -288,3 +288,199 @@ fn lro(link: &Link, offloads: Offloads, mode: XdpMode) -> Check {
         XdpMode::Generic => Check::ok("lro", "on; generic XDP switches it off"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::*;
+    use crate::test_netns::{in_new_namespace, ip, put_strange_xdp};
+
+    const MODES: [XdpMode; 3] = [XdpMode::Native, XdpMode::Generic, XdpMode::NativeOrGeneric];
+
+    fn link(name: &str) -> Link {
+        Link {
+            name: name.to_owned(),
+            index: 2,
+            up: true,
+            carrier: true,
+            mtu: 1500,
+            vlan_of: None,
+            xdp: None,
+        }
+    }
+
+    fn facts<'a>(link: &'a Link, driver: &str, features: Option<Features>) -> Facts<'a> {
+        Facts {
+            link,
+            parent: None,
+            vlans: Vec::new(),
+            driver: Some(driver.to_owned()).filter(|name| !name.is_empty()),
+            features,
+            offloads: Ok(Offloads { rx_vlan: false, lro: false }),
+        }
+    }
+
+    fn can(native: bool, multi_buffer: bool) -> Option<Features> {
+        Some(Features { native, multi_buffer })
+    }
+
+    #[test]
+    fn the_lists_of_drivers_do_not_contradict() {
+        assert!(NATIVE.is_sorted() && NOT_NATIVE.is_sorted());
+        assert!(NATIVE.iter().all(|name| !NOT_NATIVE.contains(name)));
+    }
+
+    #[test]
+    fn native_is_asked_of_the_kernel_and_then_of_the_list() {
+        use State::{Fail, Ok, Warn};
+        let eth0 = link("eth0");
+        for (name, features, expected) in [
+            ("ixgbe", None, [Ok, Ok, Ok]),
+            ("tg3", None, [Fail, Ok, Warn]),
+            ("palang_test", None, [Warn, Ok, Warn]),
+            ("", None, [Warn, Ok, Warn]),
+            ("tg3", can(true, false), [Ok, Ok, Ok]),
+            ("ixgbe", can(false, false), [Fail, Ok, Warn]),
+            ("virtio_net", can(false, false), [Fail, Ok, Warn]),
+        ] {
+            let facts = facts(&eth0, name, features);
+            assert_eq!(MODES.map(|mode| driver(&facts, mode).state), expected, "{name}");
+        }
+        let vlan = Facts { parent: Some("eth0"), ..facts(&eth0, "802.1Q VLAN Support", None) };
+        let check = driver(&vlan, XdpMode::Native);
+        assert_eq!(check.mend.as_deref(), Some("interfaces = [\"eth0\"]"));
+        let virtio = driver(&facts(&eth0, "virtio_net", can(false, false)), XdpMode::Native);
+        assert!(virtio.finding.contains("the host"), "{}", virtio.finding);
+    }
+
+    #[test]
+    fn a_large_mtu_needs_frames_of_several_buffers() {
+        use State::{Fail, Ok, Warn};
+        let small = Link { mtu: 3498, ..link("eth0") };
+        let large = Link { mtu: 3499, ..link("eth0") };
+        for (link, features, expected) in [
+            (&small, can(true, false), [Ok, Ok, Ok]),
+            (&small, None, [Ok, Ok, Ok]),
+            (&large, can(true, true), [Ok, Ok, Ok]),
+            (&large, can(true, false), [Fail, Ok, Warn]),
+            (&large, None, [Warn, Ok, Warn]),
+            // The driver has been told of already.
+            (&large, can(false, false), [Ok, Ok, Ok]),
+        ] {
+            let facts = facts(link, "ixgbe", features);
+            assert_eq!(MODES.map(|mode| mtu(&facts, mode).state), expected, "{features:?}");
+        }
+    }
+
+    #[test]
+    fn a_program_is_ours_only_where_something_is_pinned() {
+        use State::{Fail, Ok};
+        let on = |mode| Link { xdp: Some(netlink::Xdp { mode, program: 42 }), ..link("eth0") };
+        assert_eq!(xdp(&link("eth0"), XdpMode::Native, true).state, Ok);
+        let strange = xdp(&on(Attached::Generic), XdpMode::Native, false);
+        assert_eq!(strange.state, Fail);
+        assert!(strange.finding.contains("program 42, generic"), "{}", strange.finding);
+        assert_eq!(strange.mend.as_deref(), Some("ip link set dev eth0 xdpgeneric off"));
+        let states = |attached| MODES.map(|mode| xdp(&on(attached), mode, true).state);
+        assert_eq!(states(Attached::Native), [Ok, Ok, Ok]);
+        assert_eq!(states(Attached::Generic), [Fail, Ok, Ok]);
+    }
+
+    #[test]
+    fn offloads_matter_where_they_hurt() {
+        use State::{Fail, Ok, Warn};
+        let eth0 = link("eth0");
+        let none = facts(&eth0, "ixgbe", None);
+        let vlans = Facts { vlans: vec!["eth0.7", "eth0.8"], ..facts(&eth0, "ixgbe", None) };
+        let (on, off) =
+            (Offloads { rx_vlan: true, lro: true }, Offloads { rx_vlan: false, lro: false });
+        assert_eq!(rx_vlan(&none, on).state, Ok);
+        assert_eq!(rx_vlan(&vlans, off).state, Ok);
+        let check = rx_vlan(&vlans, on);
+        assert_eq!(check.state, Warn);
+        assert!(check.finding.contains("eth0.7, eth0.8"), "{}", check.finding);
+        assert_eq!(check.mend.as_deref(), Some("ethtool -K eth0 rxvlan off"));
+        assert_eq!(MODES.map(|mode| lro(&eth0, off, mode).state), [Ok, Ok, Ok]);
+        assert_eq!(MODES.map(|mode| lro(&eth0, on, mode).state), [Fail, Ok, Warn]);
+    }
+
+    fn configuration(name: &str, interfaces: &str) -> (PathBuf, Config) {
+        let folder = std::env::temp_dir().join(format!("palang-{name}-{}", std::process::id()));
+        std::fs::create_dir_all(folder.join("pins")).unwrap();
+        let file = folder.join("palang.toml");
+        let pins = folder.join("pins");
+        std::fs::write(&file, format!("interfaces = {interfaces}\n[paths]\npins = {pins:?}\n"))
+            .unwrap();
+        (folder, Config::read(&file).unwrap())
+    }
+
+    fn told(checks: &[Check]) -> Vec<(&str, &str, State)> {
+        checks
+            .iter()
+            .map(|check| (check.interface.as_deref().unwrap_or("-"), check.check, check.state))
+            .collect()
+    }
+
+    #[test]
+    fn interfaces_of_a_namespace() {
+        use State::{Fail, Ok, Warn};
+        in_new_namespace(async {
+            let (folder, config) = configuration("interfaces", "[\"left\", \"middle\", \"right\"]");
+            ip("link add left mtu 9000 type veth peer name right");
+            ip("link set left up");
+            put_strange_xdp("right", Attached::Generic).await;
+            let found = checks(&config).await;
+            assert_eq!(
+                told(&found),
+                [
+                    ("left", "link", Warn),
+                    ("left", "driver", Ok),
+                    ("left", "mtu", if found[2].finding.contains("several") { Ok } else { Warn }),
+                    ("left", "xdp", Ok),
+                    ("left", "rx-vlan-offload", Ok),
+                    ("left", "lro", Ok),
+                    ("middle", "link", Fail),
+                    ("right", "link", Warn),
+                    ("right", "driver", Ok),
+                    ("right", "mtu", Ok),
+                    ("right", "xdp", Fail),
+                    ("right", "rx-vlan-offload", Ok),
+                    ("right", "lro", Ok),
+                ]
+            );
+            assert_eq!(found[0].finding, "up, but without a carrier");
+            assert_eq!(found[1].finding, "veth does native XDP");
+            assert!(found[6].finding.contains("only lo, right, left"), "{}", found[6].finding);
+            assert_eq!(found[7].mend.as_deref(), Some("ip link set dev right up"));
+            // What the check says mends it does.
+            ip(found[10].mend.as_deref().unwrap().strip_prefix("ip ").unwrap());
+            ip("link set dev right up");
+            let mended = checks(&config).await;
+            assert!(told(&mended).iter().all(|(name, _, state)| *name == "middle" || *state == Ok));
+            std::fs::remove_dir_all(folder).unwrap();
+        });
+    }
+
+    #[test]
+    fn something_pinned_makes_a_program_ours() {
+        in_new_namespace(async {
+            let (folder, config) = configuration("pinned", "[\"left\"]");
+            ip("link add left type veth peer name right");
+            put_strange_xdp("left", Attached::Generic).await;
+            assert!(checks(&config).await[3].finding.contains("another's"));
+            std::fs::write(config.paths.pins.join("links"), "").unwrap();
+            assert!(checks(&config).await[3].finding.contains("but native is asked for"));
+            std::fs::remove_dir_all(folder).unwrap();
+        });
+    }
+
+    #[test]
+    fn no_interface_is_said() {
+        in_new_namespace(async {
+            let (folder, config) = configuration("none", "[]");
+            assert_eq!(told(&checks(&config).await), [("-", "interfaces", State::Warn)]);
+            std::fs::remove_dir_all(folder).unwrap();
+        });
+    }
+}
