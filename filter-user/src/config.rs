@@ -91,7 +91,7 @@ pub struct Roles {
     pub report: Vec<String>,
     /// Who blocks and allows, and sees full numbers.
     pub operate: Vec<String>,
-    /// Who may also do what `--permanent`, `mode` and the configuration need.
+    /// Who also makes permanent blocks, sets the mode, attaches and detaches.
     pub admin: Vec<String>,
 }
 
