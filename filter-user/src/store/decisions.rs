@@ -263,28 +263,30 @@ fn upsert(
     Ok(())
 }
 
+/// Reads a row of [`COLUMNS`]; by position, because looking names up costs a second for a
+/// million rows.
 fn read(row: &Row<'_>) -> rusqlite::Result<Decision> {
-    let raw = row.get::<_, i64>("subject")?.cast_unsigned();
+    let raw = row.get::<_, i64>(4)?.cast_unsigned();
     Ok(Decision {
-        id: Uuid::from_bytes(row.get("id")?),
-        rule: row.get("rule")?,
-        kind: match row.get("kind")? {
+        rule: row.get(0)?,
+        id: Uuid::from_bytes(row.get(1)?),
+        kind: match row.get(2)? {
             0 => Kind::Block,
             1 => Kind::Allow,
             other => return Err(rusqlite::Error::IntegralValueOutOfRange(2, other)),
         },
-        subject: if row.get("prefix")? {
+        subject: if row.get(3)? {
             Subject::Prefix(Digits(raw))
         } else {
             Subject::Number(Number(raw))
         },
-        created: row.get::<_, Millis>("created")?.0,
-        expires: row.get::<_, Option<Millis>>("expires")?.map(|time| time.0),
-        reason: row.get("reason")?,
-        author: row.get("author")?,
-        origin: row.get("origin")?,
-        node: row.get("node")?,
-        flags: row.get("flags")?,
+        created: row.get::<_, Millis>(5)?.0,
+        expires: row.get::<_, Option<Millis>>(6)?.map(|time| time.0),
+        reason: row.get(7)?,
+        author: row.get(8)?,
+        origin: row.get(9)?,
+        node: row.get(10)?,
+        flags: row.get(11)?,
     })
 }
 

@@ -177,13 +177,13 @@ impl Reader {
         Ok(Reader { conn, path: path.clone() })
     }
 
-    /// Reads every page and index: seconds for a million rows, so not at each start.
+    /// Reads every page: seconds for a million rows, so not at each start.
     ///
     /// # Errors
     /// What is broken.
     pub fn check(&self) -> Result<(), Error> {
         let answer: String =
-            self.get(|conn| conn.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0)))?;
+            self.get(|conn| conn.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)))?;
         if answer == "ok" {
             return Ok(());
         }
@@ -253,10 +253,10 @@ fn create(path: &Path) -> Result<(), Error> {
         );
         return Err(Error::Failed { path: path.to_owned(), what });
     }
-    backup::whole(path, |part| {
-        let mut conn = Connection::open(part).map_err(|error| Error::sqlite(path, &error))?;
-        schema::migrate(&mut conn).map_err(|error| Error::sqlite(path, &error))
-    })
+    let part = backup::Part::begin(path.to_owned())?;
+    part.migrate()?;
+    part.sync()?;
+    part.name()
 }
 
 /// SQLite takes a relative `file:…` for a URI.

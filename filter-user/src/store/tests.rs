@@ -34,6 +34,14 @@ impl Home {
     pub fn tamper(&self, sql: &str) {
         Connection::open(&self.path).unwrap().execute_batch(sql).unwrap();
     }
+
+    /// Overwrites a page with decisions on it.
+    pub fn break_a_page(&self) {
+        let mut bytes = fs::read(&self.path).unwrap();
+        let page = bytes.chunks(4096).position(|page| page.windows(8).any(|w| w == b"case 118"));
+        bytes[page.unwrap() * 4096..][..4096].fill(0x5A);
+        fs::write(&self.path, bytes).unwrap();
+    }
 }
 
 pub fn time(seconds: i64) -> Timestamp {
@@ -216,10 +224,7 @@ fn a_broken_page_is_found_by_whoever_reads_it() {
     let home = Home::new();
     let many: Vec<_> = (1..=2000).map(|i| block(i, number(&i.to_string()))).collect();
     put(&mut home.store(), &many);
-    let mut bytes = fs::read(&home.path).unwrap();
-    let page = bytes.chunks(4096).position(|page| page.windows(8).any(|w| w == b"case 118"));
-    bytes[page.unwrap() * 4096..][..4096].fill(0x5A);
-    fs::write(&home.path, bytes).unwrap();
+    home.break_a_page();
     let reader = Reader::open(&home.path).unwrap();
     let error = reader.for_each(Kind::Block, |_| ControlFlow::Continue(())).unwrap_err();
     assert!(matches!(error, Error::Corrupt { .. }), "{error}");
@@ -267,17 +272,17 @@ fn a_place_that_cannot_be_is_named() {
 }
 
 /// A small disk of its own, gone with this value.
-struct Disk(TempDir);
+pub struct Disk(TempDir);
 
 impl Disk {
-    fn new() -> Disk {
+    pub fn new() -> Disk {
         let folder = TempDir::new().unwrap();
         mount(None::<&str>, folder.path(), Some("tmpfs"), MsFlags::empty(), Some("size=1m"))
             .expect("this test mounts a tmpfs: run it as root");
         Disk(folder)
     }
 
-    fn home(&self) -> Home {
+    pub fn home(&self) -> Home {
         // Only the path is used on this disk.
         Home { folder: TempDir::new().unwrap(), path: self.0.path().join("palang.db") }
     }
