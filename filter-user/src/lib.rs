@@ -4,10 +4,12 @@
 //! the kernel program, which [`datapath`] loads with a [`policy`].
 
 pub mod cli;
+pub mod client;
 pub mod clock;
 pub mod config;
 pub mod daemon;
 pub mod datapath;
+pub mod direct;
 pub mod exit;
 pub mod host;
 pub mod netlink;
