@@ -18,6 +18,8 @@ pub enum Exit {
     Refused = 5,
     /// Partly done: what could be done was, and the message tells what not.
     Partly = 6,
+    /// `check`: a call of this number would be refused now.
+    WouldBeRefused = 10,
 }
 
 /// Why a command did not end as it should.

@@ -4,6 +4,7 @@
 //! the kernel program, which [`datapath`] loads with a [`policy`].
 
 pub mod cli;
+pub mod client;
 pub mod clock;
 pub mod config;
 pub mod daemon;

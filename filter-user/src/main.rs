@@ -8,7 +8,7 @@ use palang::cli::Cli;
 fn main() -> ExitCode {
     // clap itself exits with 2 for a wrong command line.
     match Cli::parse().run() {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(exit) => ExitCode::from(exit as u8),
         Err(failure) => {
             eprintln!("palang: {}", failure.message);
             ExitCode::from(failure.exit as u8)

@@ -163,6 +163,9 @@ pub struct ImportRow {
     /// How it came to be; empty: `import`.
     #[serde(default)]
     pub origin: String,
+    /// It only observes.
+    #[serde(default)]
+    pub observe: bool,
 }
 
 /// Answer to an import, newline-delimited: any number of `progress`, then one `done` or `refused`.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
 
-use super::replay::closed;
+use super::print::written;
 use crate::config::{self, Config};
 use crate::exit::{Exit, Failure};
 
@@ -70,7 +70,7 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
             serde_json::to_string(&config.shown()).map_err(failed)? + "\n"
         }
     };
-    io::stdout().write_all(text.as_bytes()).or_else(|error| closed(&error))
+    written(io::stdout().write_all(text.as_bytes()))
 }
 
 fn failed(error: impl std::fmt::Display) -> Failure {

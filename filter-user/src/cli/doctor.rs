@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use comfy_table::{ContentArrangement, Table, presets};
 
-use super::replay::closed;
+use super::print::written;
 use crate::config;
 use crate::doctor::{self, Check, State};
 use crate::exit::{Exit, Failure};
@@ -55,7 +55,7 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
             .map_err(|error| failed(&error))?,
         Format::Raw => checks.iter().map(raw).collect(),
     };
-    io::stdout().write_all(text.as_bytes()).or_else(|error| closed(&error))?;
+    written(io::stdout().write_all(text.as_bytes()))?;
     match count(&checks, State::Fail) {
         0 => Ok(()),
         1 => Err(failed(&"1 check failed")),

@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 
 use filter_common::abi::Verdict;
 
-use super::output::count;
+use super::replay_output::count;
 use crate::replay::summary::Summary;
 
 /// A capture of a scan has thousands of ports; no line should.

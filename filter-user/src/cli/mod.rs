@@ -1,15 +1,39 @@
 //! The command line: one file for each command.
 
+pub mod allow;
+pub mod attach;
+pub mod audit;
+pub mod block;
+mod block_export;
+mod block_import;
+mod block_rows;
+pub mod calls;
+mod changed;
+pub mod check;
 pub mod config;
 pub mod daemon;
 pub mod doctor;
+pub mod explain;
 pub mod hints;
-pub mod output;
+pub mod mode;
+mod number;
+pub mod r#override;
+pub mod print;
 pub mod replay;
+pub mod replay_output;
+pub mod status;
+pub mod store;
+mod time;
+mod whole_file;
+mod without_daemon;
+
+use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
-use crate::exit::Failure;
+use crate::client::Client;
+use crate::exit::{Exit, Failure};
+use crate::wire;
 
 /// The caller gate for emergency call centres.
 #[derive(Debug, Parser)]
@@ -17,6 +41,15 @@ use crate::exit::Failure;
 pub struct Cli {
     #[command(subcommand)]
     command: Command,
+    /// Socket of the daemon
+    #[arg(
+        long,
+        global = true,
+        env = "PALANG_SOCKET",
+        value_name = "PATH",
+        default_value = wire::SOCKET
+    )]
+    socket: PathBuf,
 }
 
 #[derive(Debug, Subcommand)]
@@ -24,20 +57,45 @@ enum Command {
     Config(config::Arguments),
     Daemon(daemon::Arguments),
     Doctor(doctor::Arguments),
+    Status(status::Arguments),
+    Block(block::Arguments),
+    Allow(allow::Arguments),
+    Override(r#override::Arguments),
+    Mode(mode::Arguments),
+    Check(check::Arguments),
+    Explain(explain::Arguments),
+    Calls(calls::Arguments),
+    Audit(audit::Arguments),
+    Attach(attach::AttachArguments),
+    Detach(attach::DetachArguments),
+    Store(store::Arguments),
     Replay(replay::Arguments),
 }
 
 impl Cli {
-    /// Does what was asked for.
+    /// Does what was asked for, and tells how it ended.
     ///
     /// # Errors
     /// The failure to tell and to exit with.
-    pub fn run(self) -> Result<(), Failure> {
+    pub fn run(self) -> Result<Exit, Failure> {
+        let client = &Client::new(&self.socket);
         match self.command {
-            Command::Config(arguments) => config::run(&arguments),
-            Command::Daemon(arguments) => daemon::run(&arguments),
-            Command::Doctor(arguments) => doctor::run(&arguments),
-            Command::Replay(arguments) => replay::run(&arguments),
+            Command::Config(arguments) => config::run(&arguments).map(|()| Exit::Done),
+            Command::Daemon(arguments) => daemon::run(&arguments).map(|()| Exit::Done),
+            Command::Doctor(arguments) => doctor::run(&arguments).map(|()| Exit::Done),
+            Command::Status(arguments) => status::run(&arguments, client),
+            Command::Block(arguments) => block::run(&arguments, client),
+            Command::Allow(arguments) => allow::run(&arguments, client),
+            Command::Override(arguments) => r#override::run(&arguments, client),
+            Command::Mode(arguments) => mode::run(&arguments, client),
+            Command::Check(arguments) => check::run(&arguments, client),
+            Command::Explain(arguments) => explain::run(&arguments, client),
+            Command::Calls(arguments) => calls::run(&arguments, client),
+            Command::Audit(arguments) => audit::run(&arguments, client),
+            Command::Attach(arguments) => attach::attach(&arguments, client),
+            Command::Detach(arguments) => attach::detach(&arguments, client),
+            Command::Store(arguments) => store::run(&arguments, client),
+            Command::Replay(arguments) => replay::run(&arguments).map(|()| Exit::Done),
         }
     }
 }

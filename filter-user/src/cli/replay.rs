@@ -9,7 +9,8 @@ use filter_common::number::Digits;
 use filter_common::plan::PREFIX_DIGITS_MAX;
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::output::{Format, Output};
+use super::print::written;
+use super::replay_output::{Format, Output};
 use crate::exit::{Exit, Failure};
 use crate::number_text;
 use crate::policy::{self, Policy, Subject};
@@ -89,26 +90,18 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
             Err(Error::Capture(message)) => broken.push(format!("{}: {message}", path.display())),
             // What was judged before is told all the same.
             Err(Error::Kernel(error)) => broken.push(format!("{}: {error}", path.display())),
-            Err(Error::Output(error)) => return closed(&error),
+            Err(Error::Output(error)) => return written(Err(error)),
         }
     }
     let something = replay.summary.frames > 0 || broken.is_empty();
     if something && let Err(error) = output.finish(&replay.summary, replay.ports()) {
-        return closed(&error);
+        return written(Err(error));
     }
     if broken.is_empty() {
         return Ok(());
     }
     let exit = if replay.summary.frames > 0 { Exit::Partly } else { Exit::Failed };
     Err(Failure::new(exit, broken.join("\n")))
-}
-
-/// Whoever closes our output has seen enough.
-pub(super) fn closed(error: &io::Error) -> Result<(), Failure> {
-    if error.kind() == io::ErrorKind::BrokenPipe {
-        return Ok(());
-    }
-    Err(Failure::new(Exit::Failed, format!("cannot write the output: {error}")))
 }
 
 fn progress(path: &Path) -> ProgressBar {

@@ -90,7 +90,7 @@ impl Import {
             author: or(row.author, &self.who.name),
             origin: or(row.origin, "import"),
             node: self.control.node().to_owned(),
-            flags: 0,
+            flags: if row.observe { BLOCK_OBSERVE } else { 0 },
         })
     }
 
@@ -139,7 +139,7 @@ fn write(
             Some(before)
                 if before.expires == decision.expires
                     && before.reason == decision.reason
-                    && before.flags & BLOCK_OBSERVE == 0 =>
+                    && before.flags == decision.flags =>
             {
                 unchanged += 1;
                 continue;

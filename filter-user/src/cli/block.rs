@@ -1,0 +1,212 @@
+//! `palang block`.
+
+use std::io::{self, Write};
+use std::ops::ControlFlow;
+
+use clap::{ArgGroup, Args, Subcommand};
+use jiff::Timestamp;
+
+use super::print::{self, Answer, Output, Row, known};
+use super::without_daemon::By;
+use super::{block_export, block_import, changed, number, time};
+use crate::client::{self, Client};
+use crate::exit::{Exit, Failure};
+use crate::wire::{AddBlock, Block};
+
+/// Block and free numbers
+#[derive(Debug, Args)]
+pub struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Add(Add),
+    Remove(Remove),
+    List(List),
+    Show(Show),
+    Import(block_import::Arguments),
+    Export(block_export::Arguments),
+}
+
+/// Block a number, or with `*` at its end a prefix
+///
+/// palang block add 0812-3456-7890 --for 24h --reason 'prank, case 118'
+///
+/// Where there is a block already, its end and reason become these.
+#[derive(Debug, Args)]
+#[command(group = ArgGroup::new("end").required(true))]
+struct Add {
+    /// The caller number as people write it
+    #[arg(value_name = "NUMBER|PREFIX*", value_parser = number::given)]
+    number: String,
+    /// How long: 30m, 24h, 7d
+    #[arg(long = "for", value_name = "DURATION", group = "end", value_parser = time::seconds)]
+    seconds: Option<u64>,
+    /// Until when: '2026-11-25 18:20' local time, or RFC 3339
+    #[arg(long, value_name = "TIME", group = "end", value_parser = time::point)]
+    until: Option<Timestamp>,
+    /// It does not end; needs the role admin
+    #[arg(long, group = "end")]
+    permanent: bool,
+    /// Why
+    #[arg(long, value_name = "TEXT")]
+    reason: String,
+    /// Refuse nothing, only record what would be refused
+    #[arg(long)]
+    observe: bool,
+    /// Change nothing where there is a block already
+    #[arg(long)]
+    if_absent: bool,
+    /// Change nothing, say what would change
+    #[arg(long)]
+    dry_run: bool,
+    #[command(flatten)]
+    output: Output,
+}
+
+/// Take a block away
+///
+/// palang block remove 0812-3456-7890
+///
+/// A number that has no block of its own is exit 4, also where a prefix blocks it.
+#[derive(Debug, Args)]
+struct Remove {
+    /// The number or prefix of the block
+    #[arg(value_name = "NUMBER|PREFIX*", value_parser = number::given)]
+    number: String,
+    /// Change nothing, say what would change
+    #[arg(long)]
+    dry_run: bool,
+    #[command(flatten)]
+    output: Output,
+}
+
+/// List all blocks
+///
+/// palang block list -o json | jq -r .number
+///
+/// Raw: number, end, refuse or observe, reason, author, origin, node, created, rule, id.
+#[derive(Debug, Args)]
+struct List {
+    /// Only those that came this way
+    #[arg(long, value_name = "operator|import|direct")]
+    origin: Option<String>,
+    #[command(flatten)]
+    output: Output,
+}
+
+/// Show a block
+///
+/// palang block show 0812-3456-7890
+///
+/// What decides on a call of this number is another question: `palang explain`.
+#[derive(Debug, Args)]
+struct Show {
+    /// The number or prefix of the block
+    #[arg(value_name = "NUMBER|PREFIX*", value_parser = number::given)]
+    number: String,
+    #[command(flatten)]
+    output: Output,
+}
+
+/// Does what was asked for.
+///
+/// # Errors
+/// The daemon's no, or none to ask.
+pub fn run(arguments: &Arguments, client: &Client) -> Result<Exit, Failure> {
+    match &arguments.command {
+        Command::Add(add) => {
+            let what = AddBlock {
+                number: add.number.clone(),
+                seconds: add.seconds,
+                expires: add.until,
+                permanent: add.permanent,
+                reason: add.reason.clone(),
+                observe: add.observe,
+                if_absent: add.if_absent,
+                dry_run: add.dry_run,
+            };
+            let path = client::path(&["blocks"], &[]);
+            let changed = client.post(&path, &what, client::LONG)?;
+            changed::tell::<Block>(&changed, By::Daemon, client, add.output)?;
+        }
+        Command::Remove(remove) => {
+            let query = [("dry_run", remove.dry_run.then_some("true"))];
+            let path = client::path(&["blocks", &remove.number], &query);
+            let changed = client.delete(&path, client::LONG)?;
+            changed::tell::<Block>(&changed, By::Daemon, client, remove.output)?;
+        }
+        Command::List(list) => {
+            let mut told = list.output.list();
+            let end = client.list(&client::path(&["blocks"], &[]), |block: Block| {
+                let wanted = list.origin.as_ref().is_none_or(|origin| *origin == block.origin);
+                if wanted { told.row(&block) } else { ControlFlow::Continue(()) }
+            });
+            told.finish(end)?;
+        }
+        Command::Show(show) => {
+            let path = client::path(&["blocks", &show.number], &[]);
+            show.output.tell(&client.get::<Block>(&path, client::LONG)?)?;
+        }
+        Command::Import(import) => return block_import::run(import, client),
+        Command::Export(export) => block_export::run(export, client)?,
+    }
+    Ok(Exit::Done)
+}
+
+impl Row for Block {
+    const NOUN: &'static str = "block";
+    const COLUMNS: &'static [&'static str] =
+        &["number", "until", "action", "reason", "author", "origin"];
+
+    fn cells(&self) -> Vec<String> {
+        vec![
+            self.number.clone(),
+            self.expires.map_or_else(|| "for good".to_owned(), |end| time::local(end).to_string()),
+            action(self).to_owned(),
+            self.reason.clone(),
+            self.author.clone(),
+            self.origin.clone(),
+        ]
+    }
+
+    fn raw(&self) -> Vec<String> {
+        vec![
+            self.number.clone(),
+            known(self.expires),
+            action(self).to_owned(),
+            self.reason.clone(),
+            self.author.clone(),
+            self.origin.clone(),
+            self.node.clone(),
+            self.created.to_string(),
+            self.rule.to_string(),
+            self.id.to_string(),
+        ]
+    }
+}
+
+impl Answer for Block {
+    fn people(&self, writer: &mut dyn Write) -> io::Result<()> {
+        let mut field = |label, text: &str| print::field(writer, label, text);
+        field("number", &self.number)?;
+        field("in force", &print::until(self.expires, "for good"))?;
+        field("action", action(self))?;
+        field("reason", &self.reason)?;
+        field("author", &self.author)?;
+        field("created", &time::local(self.created).to_string())?;
+        field("origin", &format!("{} on {}", self.origin, self.node))?;
+        field("rule", &self.rule.to_string())?;
+        field("id", &self.id.to_string())
+    }
+
+    fn raw(&self) -> Vec<Vec<String>> {
+        vec![Row::raw(self)]
+    }
+}
+
+fn action(block: &Block) -> &'static str {
+    if block.observe { "observe" } else { "refuse" }
+}

@@ -1,0 +1,63 @@
+//! `palang block export`.
+
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+
+use super::block_rows::{FileRow, Format, Writer};
+use super::print;
+use super::print::Output;
+use super::whole_file::{self, Exported, WholeFile};
+use crate::client::{self, Client};
+use crate::exit::Failure;
+use crate::wire::Block;
+
+/// Export all blocks to a file that `palang block import` reads
+///
+/// palang block export blocks.csv
+///
+/// The file appears when it is whole; only its owner may read it.
+/// Raw: file, rows; nothing where there is no file.
+#[derive(Debug, Args)]
+pub struct Arguments {
+    /// The file [default: standard output]
+    file: Option<PathBuf>,
+    /// How the file looks [default: json where its name ends so, otherwise csv]
+    #[arg(long)]
+    format: Option<Format>,
+    #[command(flatten)]
+    output: Output,
+}
+
+/// Exports.
+///
+/// # Errors
+/// A file that cannot be written, the daemon's no, or none to ask.
+pub fn run(arguments: &Arguments, client: &Client) -> Result<(), Failure> {
+    let path = arguments.file.as_deref();
+    let format = arguments.format.unwrap_or_else(|| by_name(path));
+    let mut writer = match Writer::new(WholeFile::create(path)?, format) {
+        Ok(writer) => writer,
+        Err(error) => return print::written(Err(error)),
+    };
+    let (mut rows, mut result) = (0, Ok(()));
+    let end = client.list(&client::path(&["blocks"], &[]), |block: Block| {
+        rows += 1;
+        result = writer.row(&FileRow::from(block));
+        if result.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+    });
+    match result.and_then(|()| writer.finish()) {
+        Ok(file) => whole_file::finish(file, Ok(()), end)?,
+        Err(error) => return print::written(Err(error)),
+    }
+    Exported::tell(path, rows, "block", arguments.output)
+}
+
+fn by_name(path: Option<&Path>) -> Format {
+    let ending = path.and_then(Path::extension).and_then(|ending| ending.to_str());
+    match ending {
+        Some("json" | "jsonl" | "ndjson") => Format::Json,
+        Some(_) | None => Format::Csv,
+    }
+}

@@ -1,0 +1,235 @@
+//! `palang block import`.
+
+use std::fs::File;
+use std::io::{self, BufReader, BufWriter, Read, Seek as _, Write};
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
+use serde::Serialize;
+
+use super::block_rows::{self, Format};
+use super::print::{self, Answer, Output, counted, thousands};
+use super::status;
+use crate::client::{self, Client};
+use crate::exit::{Exit, Failure};
+use crate::wire::{BadRow, ImportNews, Problem};
+
+/// Block the numbers of a file, CSV or JSON; all of them or none
+///
+/// palang block import blocks.csv
+///
+/// A CSV file has the header number,expires,reason,author,origin,observe, of which the last
+/// three may be missing; a JSON file is an array, or an object a line, with the same names. Times
+/// are RFC 3339, or local; without one a block is permanent (role admin). A number that is
+/// blocked already gets the end and reason of the file. Bad rows are named by line, and nothing is
+/// imported then, unless --skip-bad.
+/// Raw: new, moved, unchanged, bad.
+#[derive(Debug, Args)]
+pub struct Arguments {
+    /// The file; `-` is standard input
+    file: PathBuf,
+    /// How the file looks [default: its first character tells]
+    #[arg(long)]
+    format: Option<Format>,
+    /// Import the good rows all the same; exit 6 when there were others
+    #[arg(long)]
+    skip_bad: bool,
+    /// Change nothing, say what would change
+    #[arg(long)]
+    dry_run: bool,
+    #[command(flatten)]
+    output: Output,
+}
+
+/// Imports.
+///
+/// # Errors
+/// A file that cannot be read, bad rows, the daemon's no, or none to ask.
+pub fn run(arguments: &Arguments, client: &Client) -> Result<Exit, Failure> {
+    let bar = progress();
+    let rows = read(arguments, &bar)?;
+    tell_bad(&rows.bad);
+    if rows.good == 0 && rows.bad.is_empty() {
+        let message = format!("{}: there are no rows in it", arguments.file.display());
+        return Err(Failure::new(Exit::Usage, message));
+    }
+    // With bad rows nothing is imported, but the daemon tells which others it would not take.
+    let only_ask = !rows.bad.is_empty() && !arguments.skip_bad;
+    let dry_run = arguments.dry_run || only_ask;
+    let news =
+        if rows.good == 0 { None } else { Some(send(&rows, arguments, dry_run, client, &bar)?) };
+    bar.finish_and_clear();
+    let (mut imported, refused) = match news {
+        None => (Imported { dry_run, ..Imported::default() }, None),
+        Some(News::Done(imported)) => (imported, None),
+        Some(News::Refused(problem, bad)) => {
+            (Imported { bad, ..Imported::default() }, Some(problem))
+        }
+    };
+    tell_bad(&imported.bad);
+    if only_ask || imported.bad.is_empty() && rows.good == 0 {
+        let bad = (rows.bad.len() + imported.bad.len()) as u64;
+        return Err(Failure::new(
+            Exit::Usage,
+            format!(
+                "nothing was imported: {} bad, named above by line{}",
+                if bad == 1 {
+                    "1 row is".to_owned()
+                } else {
+                    format!("{} rows are", thousands(bad))
+                },
+                if only_ask { "; correct the file, or --skip-bad" } else { "" },
+            ),
+        ));
+    }
+    if let Some(problem) = refused {
+        return Err(client::Error::Problem(problem).into());
+    }
+    imported.bad.extend(rows.bad);
+    imported.bad.sort_by_key(|row| row.line);
+    arguments.output.tell(&imported)?;
+    if arguments.output.is_for_people() {
+        status::tell_in_force(client)?;
+    }
+    Ok(if imported.bad.is_empty() { Exit::Done } else { Exit::Partly })
+}
+
+/// The rows of a file: the good ones as the API takes them, in a file without a name.
+struct Rows {
+    spool: File,
+    good: u64,
+    bad: Vec<BadRow>,
+}
+
+fn read(arguments: &Arguments, bar: &ProgressBar) -> Result<Rows, Failure> {
+    let path = &arguments.file;
+    let failed = |error: &dyn std::fmt::Display| {
+        Failure::new(Exit::Usage, format!("{}: {error}", path.display()))
+    };
+    let reader: Box<dyn Read> = if path == Path::new("-") {
+        Box::new(io::stdin().lock())
+    } else {
+        let file = File::open(path).map_err(|error| failed(&error))?;
+        bar.set_length(file.metadata().map_or(0, |metadata| metadata.len()));
+        Box::new(file)
+    };
+    bar.set_message("reading");
+    let no_spool = |error: io::Error| {
+        let folder = std::env::temp_dir();
+        Failure::new(Exit::Failed, format!("no temporary file in {}: {error}", folder.display()))
+    };
+    let mut spool = BufWriter::new(tempfile::tempfile().map_err(no_spool)?);
+    let (mut good, mut bad) = (0, Vec::new());
+    let reader = BufReader::with_capacity(1 << 16, bar.wrap_read(reader));
+    block_rows::read(reader, arguments.format, &mut |line, row| {
+        match row {
+            Ok(row) => {
+                good += 1;
+                serde_json::to_writer(&mut spool, &row.on_line(line))?;
+                spool.write_all(b"\n")?;
+            }
+            Err(message) => bad.push(BadRow { line, message }),
+        }
+        Ok(())
+    })
+    .map_err(|error| failed(&error))?;
+    let mut spool = spool.into_inner().map_err(|error| no_spool(error.into_error()))?;
+    spool.rewind().map_err(no_spool)?;
+    Ok(Rows { spool, good, bad })
+}
+
+enum News {
+    Done(Imported),
+    Refused(Problem, Vec<BadRow>),
+}
+
+fn send(
+    rows: &Rows,
+    arguments: &Arguments,
+    dry_run: bool,
+    client: &Client,
+    bar: &ProgressBar,
+) -> Result<News, Failure> {
+    let flag = |is: bool| is.then_some("true");
+    let query = [("dry_run", flag(dry_run)), ("skip_bad", flag(arguments.skip_bad))];
+    let path = client::path(&["blocks", "import"], &query);
+    let spool = rows.spool.try_clone().map_err(|error| Failure::new(Exit::Failed, error))?;
+    bar.set_message("sending");
+    bar.set_position(0);
+    bar.set_length(spool.metadata().map_or(0, |metadata| metadata.len()));
+    let ticker = bar.clone();
+    let mut end = None;
+    client.post_lines(
+        &path,
+        spool,
+        move |bytes| ticker.inc(bytes),
+        |news| {
+            match news {
+                ImportNews::Progress { done, total } => {
+                    bar.set_message("in force");
+                    bar.set_length(total);
+                    bar.set_position(done);
+                    return ControlFlow::Continue(());
+                }
+                ImportNews::Done { added, moved, unchanged, bad, dry_run } => {
+                    end = Some(News::Done(Imported { added, moved, unchanged, bad, dry_run }));
+                }
+                ImportNews::Refused { problem, bad } => end = Some(News::Refused(problem, bad)),
+            }
+            ControlFlow::Break(())
+        },
+    )?;
+    end.ok_or_else(|| {
+        let message = "the daemon did not say how the import ended: `palang block list` tells what \
+                       is in force; importing the file again does no harm";
+        Failure::new(Exit::Failed, message)
+    })
+}
+
+fn progress() -> ProgressBar {
+    let bar = ProgressBar::new(0);
+    if let Ok(style) = ProgressStyle::with_template("{msg:8} {bar:40} {percent:>3} % {eta}") {
+        bar.set_style(style);
+    }
+    bar
+}
+
+fn tell_bad(bad: &[BadRow]) {
+    for row in bad {
+        eprintln!("line {}: {}", row.line, print::clean(&row.message));
+    }
+}
+
+/// What an import did.
+#[derive(Debug, Default, Serialize)]
+struct Imported {
+    added: u64,
+    moved: u64,
+    unchanged: u64,
+    bad: Vec<BadRow>,
+    dry_run: bool,
+}
+
+impl Answer for Imported {
+    fn people(&self, writer: &mut dyn Write) -> io::Result<()> {
+        if self.dry_run {
+            writeln!(writer, "dry run, nothing was changed")?;
+        }
+        let verb = if self.dry_run { "would import" } else { "imported" };
+        let Imported { added, moved, unchanged, bad, .. } = self;
+        let blocks = counted(added + moved + unchanged, "block");
+        let [added, moved, unchanged] = [added, moved, unchanged].map(|count| thousands(*count));
+        writeln!(writer, "{verb} {blocks}: {added} new, {moved} moved, {unchanged} as they were")?;
+        if bad.is_empty() {
+            return Ok(());
+        }
+        writeln!(writer, "skipped {}", counted(bad.len() as u64, "bad row"))
+    }
+
+    fn raw(&self) -> Vec<Vec<String>> {
+        let counts = [self.added, self.moved, self.unchanged, self.bad.len() as u64];
+        vec![counts.iter().map(ToString::to_string).collect()]
+    }
+}

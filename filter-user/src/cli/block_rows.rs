@@ -1,0 +1,444 @@
+//! Blocks in files: CSV with a header, a JSON array, or newline-delimited JSON.
+
+use std::cell::Cell;
+use std::fmt::{self, Display};
+use std::io::{self, BufRead, Read, Write};
+
+use clap::ValueEnum;
+use jiff::Timestamp;
+use serde::de::{DeserializeSeed, Deserializer, SeqAccess, Visitor};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::time;
+use crate::wire::{Block, ImportRow};
+
+/// How a file of blocks looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// With the header number,expires,reason,author,origin,observe; the last three may be missing
+    Csv,
+    /// An object a line (export), or an array of them, with the same names
+    Json,
+}
+
+const HEADER: [&str; 6] = ["number", "expires", "reason", "author", "origin", "observe"];
+const REQUIRED: usize = 3;
+
+/// A row of a file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FileRow {
+    /// Number, or prefix with `*`.
+    pub number: String,
+    /// When it ends; none: permanent. It may not be forgotten, therefore no default.
+    #[serde(deserialize_with = "end")]
+    pub expires: Option<Timestamp>,
+    /// Why.
+    pub reason: String,
+    /// Who made it.
+    #[serde(default)]
+    pub author: String,
+    /// How it came to be.
+    #[serde(default)]
+    pub origin: String,
+    /// It only observes.
+    #[serde(default, deserialize_with = "flag")]
+    pub observe: bool,
+}
+
+fn end<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Timestamp>, D::Error> {
+    let text = Option::<String>::deserialize(deserializer)?;
+    let time = text.map(|text| time::point(text.trim()).map_err(serde::de::Error::custom));
+    time.transpose()
+}
+
+fn flag<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
+    Ok(Option::<bool>::deserialize(deserializer)?.unwrap_or(false))
+}
+
+impl FileRow {
+    /// The row as the API takes it.
+    #[must_use]
+    pub fn on_line(self, line: u64) -> ImportRow {
+        let FileRow { number, expires, reason, author, origin, observe } = self;
+        ImportRow { line, number, expires, reason, author, origin, observe }
+    }
+}
+
+impl From<Block> for FileRow {
+    fn from(block: Block) -> FileRow {
+        let Block { number, expires, reason, author, origin, observe, .. } = block;
+        FileRow { number, expires, reason, author, origin, observe }
+    }
+}
+
+/// Why a file cannot be read to its end.
+#[derive(Debug)]
+pub enum Error {
+    /// Reading it, or handing over a row, failed.
+    Io(io::Error),
+    /// It is no such file, and no row can be told from another.
+    File(String),
+}
+
+impl From<io::Error> for Error {
+    fn from(error: io::Error) -> Error {
+        Error::Io(error)
+    }
+}
+
+impl Display for Error {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Error::Io(error) => error.fmt(formatter),
+            Error::File(message) => formatter.write_str(message),
+        }
+    }
+}
+
+/// Takes a row, or what is wrong with it, and its line.
+pub type Each<'a> = dyn FnMut(u64, Result<FileRow, String>) -> io::Result<()> + 'a;
+
+/// Reads a file row by row; without a format its first character tells.
+///
+/// # Errors
+/// A file that cannot be read to its end; those of `each`.
+pub fn read(
+    mut reader: impl BufRead,
+    format: Option<Format>,
+    each: &mut Each<'_>,
+) -> Result<(), Error> {
+    let start = reader.fill_buf()?;
+    let start = start.strip_prefix(b"\xef\xbb\xbf").unwrap_or(start);
+    let first = start.iter().copied().find(|byte| !byte.is_ascii_whitespace());
+    let json = matches!(first, Some(b'[' | b'{'));
+    match format {
+        Some(Format::Csv) => csv_rows(reader, each),
+        None if !json => csv_rows(reader, each),
+        Some(Format::Json) | None if first == Some(b'[') => array(reader, each),
+        Some(Format::Json) | None => json_lines(reader, each),
+    }
+}
+
+fn csv_rows(reader: impl Read, each: &mut Each<'_>) -> Result<(), Error> {
+    let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::Headers).from_reader(reader);
+    let header = reader.headers().map_err(of_csv)?.clone();
+    check(&header).map_err(|wrong| {
+        Error::File(format!("line 1: {wrong}; the header of a CSV file is {}", HEADER.join(",")))
+    })?;
+    let mut record = csv::StringRecord::new();
+    loop {
+        let read = reader.read_record(&mut record);
+        let line = record.position().map_or(0, csv::Position::line);
+        match read {
+            Ok(false) => return Ok(()),
+            Ok(true) => {
+                let row = record.deserialize(Some(&header));
+                each(line, row.map_err(|error| of_row(&error)))?;
+            }
+            Err(error) => match error.position() {
+                // The reader goes on behind a record that is no row.
+                Some(position) if !error.is_io_error() => {
+                    each(position.line(), Err(of_row(&error)))?;
+                }
+                Some(_) | None => return Err(of_csv(error)),
+            },
+        }
+    }
+}
+
+fn check(header: &csv::StringRecord) -> Result<(), String> {
+    for (index, name) in header.iter().enumerate() {
+        if !HEADER.contains(&name) {
+            return Err(format!("there is no column {name:?}"));
+        }
+        if header.iter().take(index).any(|before| before == name) {
+            return Err(format!("column {name:?} is there twice"));
+        }
+    }
+    let missing = HEADER[..REQUIRED].iter().find(|name| !header.iter().any(|is| is == **name));
+    missing.map_or(Ok(()), |name| Err(format!("column {name:?} is missing")))
+}
+
+fn of_csv(error: csv::Error) -> Error {
+    let message = error.to_string();
+    match error.into_kind() {
+        csv::ErrorKind::Io(error) => Error::Io(error),
+        _ => Error::File(message),
+    }
+}
+
+/// Without the place, which stands in front of it.
+fn of_row(error: &csv::Error) -> String {
+    match error.kind() {
+        csv::ErrorKind::Deserialize { err, .. } => err.kind().to_string(),
+        csv::ErrorKind::UnequalLengths { expected_len, len, .. } => {
+            format!("{len} fields instead of {expected_len}")
+        }
+        csv::ErrorKind::Utf8 { .. } => "not UTF-8".to_owned(),
+        _ => error.to_string(),
+    }
+}
+
+/// Without the place: the line is told by us, and the column of a row helps nobody.
+fn of_json(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    text.split(" at line ").next().unwrap_or_default().to_owned()
+}
+
+fn json_lines(mut reader: impl BufRead, each: &mut Each<'_>) -> Result<(), Error> {
+    let mut text = Vec::new();
+    for line in 1.. {
+        text.clear();
+        if reader.read_until(b'\n', &mut text)? == 0 {
+            break;
+        }
+        let row = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&text).trim_ascii();
+        if !row.is_empty() {
+            each(line, serde_json::from_slice(row).map_err(|error| of_json(&error)))?;
+        }
+    }
+    Ok(())
+}
+
+/// Counts lines. The JSON reader takes single bytes and is at most one ahead.
+struct Lines<'a, R> {
+    reader: R,
+    line: &'a Cell<u64>,
+}
+
+impl<R: Read> Read for Lines<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let length = self.reader.read(buffer)?;
+        let ends = buffer[..length].iter().filter(|byte| **byte == b'\n').count();
+        self.line.set(self.line.get() + ends as u64);
+        Ok(length)
+    }
+}
+
+fn array(mut reader: impl BufRead, each: &mut Each<'_>) -> Result<(), Error> {
+    if reader.fill_buf()?.starts_with(b"\xef\xbb\xbf") {
+        reader.consume(3);
+    }
+    let line = Cell::new(1);
+    let mut failed = None;
+    let mut json = serde_json::Deserializer::from_reader(Lines { reader, line: &line });
+    let rows = Rows { line: &line, each, failed: &mut failed };
+    let result = json.deserialize_seq(rows).and_then(|()| json.end());
+    match (failed, result) {
+        (Some(error), _) => Err(Error::Io(error)),
+        (None, Ok(())) => Ok(()),
+        (None, Err(error)) if error.is_io() => Err(Error::Io(error.into())),
+        (None, Err(error)) => Err(Error::File(format!("not JSON: {error}"))),
+    }
+}
+
+struct Rows<'a, 'b> {
+    line: &'a Cell<u64>,
+    each: &'a mut Each<'b>,
+    failed: &'a mut Option<io::Error>,
+}
+
+impl<'de> Visitor<'de> for Rows<'_, '_> {
+    type Value = ();
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("an array of blocks")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut rows: A) -> Result<(), A::Error> {
+        while let Some((line, value)) = rows.next_element_seed(Placed(self.line))? {
+            let row = FileRow::deserialize(value).map_err(|error| of_json(&error));
+            if let Err(error) = (self.each)(line, row) {
+                *self.failed = Some(error);
+                return Err(serde::de::Error::custom("stopped"));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A value, and the line that it begins on.
+struct Placed<'a>(&'a Cell<u64>);
+
+impl<'de> DeserializeSeed<'de> for Placed<'_> {
+    type Value = (u64, Value);
+
+    fn deserialize<D: Deserializer<'de>>(self, json: D) -> Result<(u64, Value), D::Error> {
+        Ok((self.0.get(), Value::deserialize(json)?))
+    }
+}
+
+/// Writes rows.
+pub enum Writer<W: Write> {
+    /// With the header.
+    Csv(csv::Writer<W>),
+    /// An object a line.
+    Json(W),
+}
+
+impl<W: Write> Writer<W> {
+    /// A writer; of CSV it has written the header.
+    ///
+    /// # Errors
+    /// Those of the writer below.
+    pub fn new(writer: W, format: Format) -> io::Result<Writer<W>> {
+        match format {
+            Format::Csv => {
+                let mut csv = csv::WriterBuilder::new().has_headers(false).from_writer(writer);
+                csv.write_record(HEADER)?;
+                Ok(Writer::Csv(csv))
+            }
+            Format::Json => Ok(Writer::Json(writer)),
+        }
+    }
+
+    /// Writes a row.
+    ///
+    /// # Errors
+    /// Those of the writer below.
+    pub fn row(&mut self, row: &FileRow) -> io::Result<()> {
+        match self {
+            Writer::Csv(csv) => Ok(csv.serialize(row)?),
+            Writer::Json(writer) => {
+                serde_json::to_writer(&mut *writer, row)?;
+                writer.write_all(b"\n")
+            }
+        }
+    }
+
+    /// The writer below, with all that was written.
+    ///
+    /// # Errors
+    /// Those of the writer below.
+    pub fn finish(self) -> io::Result<W> {
+        match self {
+            Writer::Csv(csv) => csv.into_inner().map_err(csv::IntoInnerError::into_error),
+            Writer::Json(writer) => Ok(writer),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    type Row = (u64, Result<FileRow, String>);
+
+    fn rows(text: &str, format: Option<Format>) -> Result<Vec<Row>, String> {
+        let mut rows = Vec::new();
+        read(text.as_bytes(), format, &mut |line, row| {
+            rows.push((line, row));
+            Ok(())
+        })
+        .map_err(|error| error.to_string())?;
+        Ok(rows)
+    }
+
+    #[track_caller]
+    fn assert_bad(rows: &[Row], expected: &[(u64, &str)]) {
+        let bad: Vec<_> = rows
+            .iter()
+            .filter_map(|(line, row)| row.as_ref().err().map(|message| (*line, message.as_str())))
+            .collect();
+        assert_eq!(bad.len(), expected.len(), "{bad:?}");
+        for ((line, message), (expected_line, part)) in bad.iter().zip(expected) {
+            assert_eq!(line, expected_line, "{bad:?}");
+            assert!(message.contains(part), "{message:?} lacks {part:?}");
+        }
+    }
+
+    const CSV: &str = "\u{feff}number,expires,reason,author,origin\n\
+        0812-3456-7890,2026-11-25T11:20:00Z,\"prank, \"\"again\"\"\",siti,operator\n\
+        62811*,,for good,,\n\
+        \n\
+        0813,tomorrow,prank,,\n\
+        0814,2026-11-25T11:20:00Z,\"two\nlines\",,\n\
+        0815,2026-11-25T11:20:00Z\n\
+        0816,2026-11-25T11:20:00Z,prank,,\n";
+
+    #[test]
+    fn bad_rows_of_csv_are_named_by_line() {
+        for text in [CSV.to_owned(), CSV.replace('\n', "\r\n")] {
+            let rows = rows(&text, None).unwrap();
+            assert_bad(&rows, &[(5, "\"tomorrow\" is no time"), (8, "2 fields instead of 5")]);
+            let lines: Vec<_> = rows.iter().map(|(line, _)| *line).collect();
+            assert_eq!(lines, [2, 3, 5, 6, 8, 9]);
+            let first = rows[0].1.as_ref().unwrap();
+            assert_eq!(first.reason, "prank, \"again\"");
+            assert_eq!(first.expires, Some("2026-11-25T11:20:00Z".parse().unwrap()));
+            assert_eq!(rows[1].1.as_ref().unwrap().expires, None);
+        }
+    }
+
+    #[test]
+    fn a_header_that_would_make_blocks_permanent_is_refused() {
+        for (header, part) in [
+            ("number,expiry,reason", "no column \"expiry\""),
+            ("number,reason", "\"expires\" is missing"),
+            ("number,expires,reason,number", "\"number\" is there twice"),
+            ("number;expires;reason", "no column \"number;expires;reason\""),
+        ] {
+            let error = rows(&format!("{header}\n0812,,prank\n"), None).unwrap_err();
+            assert!(error.starts_with("line 1: ") && error.contains(part), "{error}");
+        }
+        let error = rows("{\"number\":\"0812\",\"reason\":\"prank\"}\n", None).unwrap();
+        assert_bad(&error, &[(1, "missing field `expires`")]);
+    }
+
+    #[test]
+    fn an_array_and_lines_say_the_same() {
+        let good = r#"{"number":"0812","expires":null,"reason":"prank","observe":true}"#;
+        let bad = r#"{"number":812,"expires":null,"reason":"prank"}"#;
+        let lines = rows(&format!("{good}\n\n{bad}\n{{\n{good}"), None).unwrap();
+        assert_bad(&lines, &[(3, "invalid type: integer"), (4, "EOF")]);
+        let array = format!("\n[\n{good},\n {bad}, {{\n\n}}\n,\n{good}\n]\n");
+        let array = rows(&array, None).unwrap();
+        assert_bad(&array, &[(4, "invalid type: integer"), (4, "missing field")]);
+        for rows in [lines, array] {
+            let good: Vec<_> = rows.iter().filter_map(|(_, row)| row.as_ref().ok()).collect();
+            assert_eq!(good.len(), 2);
+            assert!(good[0] == good[1] && good[0].observe && good[0].author.is_empty());
+        }
+        let unknown = r#"[{"number":"0812","expires":null,"reason":"prank","observ":true}]"#;
+        assert_bad(&rows(unknown, None).unwrap(), &[(1, "unknown field `observ`")]);
+    }
+
+    #[test]
+    fn an_array_that_is_cut_is_no_file() {
+        let error = rows("[{\"number\":\"0812\"", Some(Format::Json)).unwrap_err();
+        assert!(error.starts_with("not JSON: EOF"), "{error}");
+        assert!(rows("[]x", None).is_err());
+        assert!(rows("[]", None).unwrap().is_empty());
+    }
+
+    proptest! {
+        #[test]
+        fn what_was_exported_imports(
+            given in prop::collection::vec(
+                (".*", prop::option::of(0i64..4_000_000_000), ".*", ".*", ".*", any::<bool>()),
+                0..8,
+            ),
+            json: bool,
+        ) {
+            let given: Vec<_> = given
+                .into_iter()
+                .map(|(number, expires, reason, author, origin, observe)| {
+                    let expires = expires.map(|time| Timestamp::from_second(time).unwrap());
+                    FileRow { number, expires, reason, author, origin, observe }
+                })
+                .collect();
+            let format = if json { Format::Json } else { Format::Csv };
+            let mut writer = Writer::new(Vec::new(), format).unwrap();
+            for row in &given {
+                writer.row(row).unwrap();
+            }
+            let text = String::from_utf8(writer.finish().unwrap()).unwrap();
+            let found: Result<Vec<_>, _> =
+                rows(&text, None).unwrap().into_iter().map(|(_, row)| row).collect();
+            prop_assert_eq!(found, Ok(given));
+        }
+    }
+}

@@ -1,0 +1,58 @@
+//! `palang explain`.
+
+use std::io::{self, Write};
+
+use clap::Args;
+
+use super::number;
+use super::print::{self, Answer, Output, known};
+use crate::client::{self, Client};
+use crate::exit::{Exit, Failure};
+use crate::wire::Explain;
+
+/// Tell which rule decides on a number, who set it, and what the kernel's maps hold
+///
+/// palang explain 0812-3456-7890
+///
+/// The steps stand in the kernel's order; `=>` marks the one that decided.
+/// Raw: a line for each step with its name, kernel, store, and yes where it decided.
+#[derive(Debug, Args)]
+pub struct Arguments {
+    /// The caller number as people write it
+    #[arg(value_parser = number::given)]
+    number: String,
+    #[command(flatten)]
+    output: Output,
+}
+
+/// Explains.
+///
+/// # Errors
+/// The daemon's no, or none to ask.
+pub fn run(arguments: &Arguments, client: &Client) -> Result<Exit, Failure> {
+    let path = client::path(&["explain", &arguments.number], &[]);
+    arguments.output.tell(&client.get::<Explain>(&path, client::LONG)?)?;
+    Ok(Exit::Done)
+}
+
+impl Answer for Explain {
+    fn people(&self, writer: &mut dyn Write) -> io::Result<()> {
+        self.check.people(writer)?;
+        let rows = self.steps.iter().map(|step| {
+            let mark = if step.decides { "=>" } else { "" };
+            let kernel = known(step.kernel.as_ref());
+            vec![mark.to_owned(), step.step.clone(), kernel, known(step.store.as_ref())]
+        });
+        let columns = ["", "step", "kernel", "store"];
+        writeln!(writer, "\n{}", print::table(Some(&columns), rows).trim_fmt())
+    }
+
+    fn raw(&self) -> Vec<Vec<String>> {
+        let fields = |step: &crate::wire::Step| {
+            let decides = if step.decides { "yes" } else { "-" };
+            let kernel = known(step.kernel.as_ref());
+            vec![step.step.clone(), kernel, known(step.store.as_ref()), decides.to_owned()]
+        };
+        self.steps.iter().map(fields).collect()
+    }
+}

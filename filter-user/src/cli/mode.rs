@@ -1,0 +1,91 @@
+//! `palang mode`.
+
+use std::io::{self, Write};
+
+use clap::{Args, ValueEnum};
+
+use super::print::{self, Answer, Output, known};
+use super::{status, time};
+use crate::client::{self, Client};
+use crate::exit::{Exit, Failure};
+use crate::wire::{Mode, SetMode};
+
+/// Tell or set whether blocked callers are refused, or only observed
+///
+/// palang mode enforce --for 24h
+///
+/// Without an argument it tells the mode. Setting it needs the role admin.
+/// Raw: mode, end of enforce.
+#[derive(Debug, Args)]
+pub struct Arguments {
+    /// The mode to set
+    mode: Option<Name>,
+    /// How long enforce lasts: 30m, 24h, 7d; then the mode is observe
+    #[arg(long = "for", value_name = "DURATION", value_parser = time::seconds, requires = "mode")]
+    seconds: Option<u64>,
+    /// Change nothing, say what would change
+    #[arg(long, requires = "mode")]
+    dry_run: bool,
+    #[command(flatten)]
+    output: Output,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Name {
+    /// Judge and record everything, refuse nothing
+    Observe,
+    /// Refuse blocked callers
+    Enforce,
+}
+
+/// Tells or sets the mode.
+///
+/// # Errors
+/// The daemon's no, or none to ask.
+pub fn run(arguments: &Arguments, client: &Client) -> Result<Exit, Failure> {
+    let path = client::path(&["mode"], &[]);
+    let Some(name) = arguments.mode else {
+        arguments.output.tell(&client.get::<Mode>(&path, client::LONG)?)?;
+        return Ok(Exit::Done);
+    };
+    let mode = match name {
+        Name::Observe => "observe",
+        Name::Enforce => "enforce",
+    };
+    if name == Name::Observe && arguments.seconds.is_some() {
+        return Err(Failure::new(Exit::Usage, "observe does not end by itself: leave out --for"));
+    }
+    let what =
+        SetMode { mode: mode.to_owned(), seconds: arguments.seconds, dry_run: arguments.dry_run };
+    let now: Mode = client.put(&path, &what, client::LONG)?;
+    arguments.output.tell(&now)?;
+    if arguments.output.is_for_people() {
+        status::tell_in_force(client)?;
+    }
+    print::warn_unless_persisted(&now.persisted, now.dry_run);
+    Ok(Exit::Done)
+}
+
+/// `observe`, `enforce`, `enforce until …, then observe`.
+#[must_use]
+pub fn words(mode: &Mode) -> String {
+    match mode.until {
+        None => mode.mode.clone(),
+        Some(_) => format!("{} {}, then observe", mode.mode, print::until(mode.until, "")),
+    }
+}
+
+impl Answer for Mode {
+    fn people(&self, writer: &mut dyn Write) -> io::Result<()> {
+        let text = words(self);
+        if self.dry_run {
+            writeln!(writer, "dry run, nothing was changed")?;
+            return writeln!(writer, "mode would be {}", print::clean(&text));
+        }
+        writeln!(writer, "mode {}", print::clean(&text))
+    }
+
+    fn raw(&self) -> Vec<Vec<String>> {
+        vec![vec![self.mode.clone(), known(self.until)]]
+    }
+}

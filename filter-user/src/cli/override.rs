@@ -1,0 +1,143 @@
+//! `palang override`: the break-glass switch.
+
+use std::io::{self, Write};
+
+use clap::{Args, Subcommand};
+
+use super::print::{self, Answer, Output, known};
+use super::without_daemon::{By, or_directly};
+use super::{status, time};
+use crate::client::{self, Client};
+use crate::direct;
+use crate::exit::{Exit, Failure};
+use crate::wire::{Override, SetOverride};
+
+/// Let every call through for a set time
+///
+/// palang override on --for 30m --reason 'flood in the city'
+///
+/// Works for root when the daemon does not answer.
+#[derive(Debug, Args)]
+pub struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    On(On),
+    Off(Off),
+    Status(Show),
+}
+
+/// Refuse nothing for a set time
+///
+/// palang override on --for 30m --reason 'flood in the city'
+///
+/// Where it is on already, its end and reason become these.
+#[derive(Debug, Args)]
+struct On {
+    /// How long: 30m, 24h, 7d
+    #[arg(long = "for", value_name = "DURATION", value_parser = time::seconds)]
+    seconds: u64,
+    /// Why
+    #[arg(long, value_name = "TEXT")]
+    reason: String,
+    /// Change nothing, say what would change
+    #[arg(long)]
+    dry_run: bool,
+    #[command(flatten)]
+    output: Output,
+}
+
+/// End the override
+///
+/// palang override off
+#[derive(Debug, Args)]
+struct Off {
+    /// Change nothing, say what would change
+    #[arg(long)]
+    dry_run: bool,
+    #[command(flatten)]
+    output: Output,
+}
+
+/// Tell whether the override is on, until when, and why
+///
+/// palang override status
+///
+/// Raw: end, reason, author.
+#[derive(Debug, Args)]
+struct Show {
+    #[command(flatten)]
+    output: Output,
+}
+
+/// Does what was asked for.
+///
+/// # Errors
+/// The daemon's no; neither a daemon nor the kernel's maps to work on.
+pub fn run(arguments: &Arguments, client: &Client) -> Result<Exit, Failure> {
+    match &arguments.command {
+        Command::On(on) => {
+            let what =
+                SetOverride { seconds: on.seconds, reason: on.reason.clone(), dry_run: on.dry_run };
+            set(&what, client, on.output)?;
+        }
+        Command::Off(off) => {
+            let what = SetOverride { seconds: 0, reason: String::new(), dry_run: off.dry_run };
+            set(&what, client, off.output)?;
+        }
+        Command::Status(show) => {
+            let answer = client.get(&client::path(&["override"], &[]), client::SHORT);
+            show.output.tell(&or_directly(answer, direct::get_override)?.0)?;
+        }
+    }
+    Ok(Exit::Done)
+}
+
+fn set(what: &SetOverride, client: &Client, output: Output) -> Result<(), Failure> {
+    let answer = client.put(&client::path(&["override"], &[]), what, client::SHORT);
+    let (now, by) = or_directly(answer, || direct::set_override(what))?;
+    output.tell(&now)?;
+    if output.is_for_people() && now.until.is_none() && by == By::Daemon {
+        status::tell_in_force(client)?;
+    }
+    print::warn_unless_persisted(&now.persisted, now.dry_run);
+    Ok(())
+}
+
+/// `on until …: why (who)`, or `off`.
+#[must_use]
+pub fn words(state: &Override) -> String {
+    if state.until.is_none() {
+        return "off".to_owned();
+    }
+    let mut text = format!("on {}", print::until(state.until, ""));
+    if let Some(reason) = &state.reason {
+        text += &format!(": {reason}");
+    }
+    if let Some(author) = &state.author {
+        text += &format!(" ({author})");
+    }
+    text
+}
+
+impl Answer for Override {
+    fn people(&self, writer: &mut dyn Write) -> io::Result<()> {
+        let text = words(self);
+        if self.dry_run {
+            writeln!(writer, "dry run, nothing was changed")?;
+            return writeln!(writer, "override would be {}", print::clean(&text));
+        }
+        writeln!(writer, "override {}", print::clean(&text))?;
+        if self.until.is_some() {
+            writeln!(writer, "in force: nothing is refused until then")?;
+        }
+        Ok(())
+    }
+
+    fn raw(&self) -> Vec<Vec<String>> {
+        vec![vec![known(self.until), known(self.reason.as_ref()), known(self.author.as_ref())]]
+    }
+}

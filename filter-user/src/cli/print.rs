@@ -1,0 +1,404 @@
+//! What commands tell, as a table, as JSON, or raw.
+
+use std::borrow::Cow;
+use std::io::{self, BufWriter, StdoutLock, Write};
+use std::ops::ControlFlow;
+
+use clap::{Args, ValueEnum};
+use comfy_table::{ColumnConstraint, ContentArrangement, Table, Width, presets};
+use jiff::Timestamp;
+use serde::Serialize;
+
+use super::time;
+use crate::client;
+use crate::exit::{Exit, Failure};
+use crate::wire::{Check, Persisted};
+
+/// Rows of a table that are held back to find the widths of its columns.
+const ROWS: usize = 1000;
+/// A wider column does not widen the rows after these.
+const WIDTH_MAX: u16 = 60;
+
+/// How the output looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// For people
+    Table,
+    /// For programs: an object; of a list, one a line, and nothing where it is empty
+    Json,
+    /// For scripts: a line of fields with tabs between them, `-` where nothing is known;
+    /// times in UTC; no header
+    Raw,
+}
+
+/// The option that every command has.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct Output {
+    /// How the output looks
+    #[arg(short = 'o', long = "output", value_name = "FORMAT", default_value = "table")]
+    pub format: Format,
+}
+
+/// What is told as one object.
+pub trait Answer: Serialize {
+    /// For people.
+    ///
+    /// # Errors
+    /// Those of the writer.
+    fn people(&self, writer: &mut dyn Write) -> io::Result<()>;
+    /// The fields of the raw lines.
+    fn raw(&self) -> Vec<Vec<String>>;
+}
+
+/// What is told as a row of a list.
+pub trait Row: Serialize {
+    /// What the rows are, for their count.
+    const NOUN: &'static str;
+    /// The columns of the table.
+    const COLUMNS: &'static [&'static str];
+    /// The cells of the table.
+    fn cells(&self) -> Vec<String>;
+    /// The fields of the raw line.
+    fn raw(&self) -> Vec<String>;
+}
+
+impl Output {
+    /// Tells an answer.
+    ///
+    /// # Errors
+    /// An output that cannot be written, unless whoever reads it has seen enough.
+    pub fn tell(self, answer: &impl Answer) -> Result<(), Failure> {
+        let mut writer = BufWriter::new(io::stdout().lock());
+        written(write(self.format, answer, &mut writer).and_then(|()| writer.flush()))
+    }
+
+    /// Whether people read it.
+    #[must_use]
+    pub fn is_for_people(self) -> bool {
+        self.format == Format::Table
+    }
+
+    /// A list whose rows go to the standard output.
+    #[must_use]
+    pub fn list<R: Row>(self) -> List<R, BufWriter<StdoutLock<'static>>> {
+        List::new(self.format, BufWriter::new(io::stdout().lock()))
+    }
+}
+
+fn write(format: Format, answer: &impl Answer, writer: &mut dyn Write) -> io::Result<()> {
+    match format {
+        Format::Table => answer.people(writer),
+        Format::Json => json_line(answer, writer),
+        Format::Raw => answer.raw().into_iter().try_for_each(|fields| raw_line(&fields, writer)),
+    }
+}
+
+fn json_line(value: &impl Serialize, mut writer: &mut dyn Write) -> io::Result<()> {
+    serde_json::to_writer(&mut writer, value)?;
+    writer.write_all(b"\n")
+}
+
+fn raw_line(fields: &[String], writer: &mut dyn Write) -> io::Result<()> {
+    let fields: Vec<_> = fields.iter().map(|field| clean(field)).collect();
+    writeln!(writer, "{}", fields.join("\t"))
+}
+
+/// Rows as they come. Those of a table are held back by the thousand.
+pub struct List<R, W> {
+    format: Format,
+    writer: W,
+    rows: Vec<Vec<String>>,
+    widths: Vec<u16>,
+    count: u64,
+    /// Why nothing more is written.
+    broken: Option<io::Error>,
+    kind: std::marker::PhantomData<R>,
+}
+
+impl<R: Row, W: Write> List<R, W> {
+    fn new(format: Format, writer: W) -> List<R, W> {
+        let kind = std::marker::PhantomData;
+        List { format, writer, rows: Vec::new(), widths: Vec::new(), count: 0, broken: None, kind }
+    }
+
+    /// Tells a row; breaks when nothing more can be written.
+    pub fn row(&mut self, row: &R) -> ControlFlow<()> {
+        if let Err(error) = self.add(row) {
+            self.broken = Some(error);
+            return ControlFlow::Break(());
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn add(&mut self, row: &R) -> io::Result<()> {
+        self.count += 1;
+        match self.format {
+            Format::Table => {
+                self.rows.push(row.cells());
+                if self.rows.len() < ROWS { Ok(()) } else { self.table() }
+            }
+            Format::Json => json_line(row, &mut self.writer),
+            Format::Raw => raw_line(&row.raw(), &mut self.writer),
+        }
+    }
+
+    fn table(&mut self) -> io::Result<()> {
+        let columns = self.widths.is_empty().then_some(R::COLUMNS);
+        let mut table = table(columns, self.rows.drain(..));
+        for (column, width) in table.column_iter_mut().zip(&self.widths) {
+            column.set_constraint(ColumnConstraint::LowerBoundary(Width::Fixed(*width)));
+        }
+        // With the padding of a cell, which a constraint counts in.
+        let widths = table.column_max_content_widths();
+        self.widths = widths.into_iter().map(|width| width.min(WIDTH_MAX) + 2).collect();
+        writeln!(self.writer, "{}", table.trim_fmt())
+    }
+
+    /// Tells what is left, and of a table the count.
+    ///
+    /// # Errors
+    /// A request that failed, after what came before it; an output that cannot be written,
+    /// unless whoever reads it has seen enough.
+    pub fn finish(mut self, end: Result<(), client::Error>) -> Result<(), Failure> {
+        if let Some(error) = self.broken.take() {
+            return written(Err(error));
+        }
+        let complete = end.is_ok();
+        written(self.rest(complete).and_then(|()| self.writer.flush()))?;
+        end.map_err(Failure::from)
+    }
+
+    fn rest(&mut self, complete: bool) -> io::Result<()> {
+        if self.format != Format::Table {
+            return Ok(());
+        }
+        if !self.rows.is_empty() {
+            self.table()?;
+        }
+        match self.count {
+            _ if !complete => Ok(()),
+            0 => writeln!(self.writer, "no {}s", R::NOUN),
+            count => writeln!(self.writer, "\n{}", counted(count, R::NOUN)),
+        }
+    }
+}
+
+/// A table in the style of all others.
+#[must_use]
+pub fn table(columns: Option<&[&str]>, rows: impl Iterator<Item = Vec<String>>) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
+    if let Some(columns) = columns {
+        table.set_header(columns);
+    }
+    for row in rows {
+        table.add_row(row.iter().map(|cell| clean(cell)));
+    }
+    table
+}
+
+/// Whoever closes our output has seen enough.
+///
+/// # Errors
+/// Another reason why the output could not be written.
+pub fn written(result: io::Result<()>) -> Result<(), Failure> {
+    match result {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(Failure::new(Exit::Failed, format!("cannot write the output: {error}")))
+        }
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+/// Without the control characters that a Call-ID or a reason may hold: a terminal obeys them.
+#[must_use]
+pub fn clean(text: &str) -> Cow<'_, str> {
+    if text.contains(char::is_control) {
+        return text.replace(char::is_control, "\u{fffd}").into();
+    }
+    text.into()
+}
+
+/// `1 frame`, `2 frames`, `1,000,000 frames`.
+#[must_use]
+pub fn counted(number: u64, noun: &str) -> String {
+    format!("{} {noun}{}", thousands(number), if number == 1 { "" } else { "s" })
+}
+
+/// `1,000,000`.
+#[must_use]
+pub fn thousands(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// The text, or `-`.
+#[must_use]
+pub fn known(value: Option<impl ToString>) -> String {
+    value.map_or_else(|| "-".to_owned(), |value| value.to_string())
+}
+
+/// `until 2026-11-25 18:20:00 +07 (in 24 h)`, or what stands for no end.
+#[must_use]
+pub fn until(end: Option<Timestamp>, without: &str) -> String {
+    end.map_or_else(
+        || without.to_owned(),
+        |end| {
+            let distance = time::distance(end, Timestamp::now());
+            format!("until {} ({distance})", time::local(end))
+        },
+    )
+}
+
+/// A label and what it says, in a column.
+///
+/// # Errors
+/// Those of the writer.
+pub fn field(writer: &mut dyn Write, label: &str, text: &str) -> io::Result<()> {
+    writeln!(writer, "{label:<11} {}", clean(text))
+}
+
+/// What a call from a number gets now, and why.
+#[must_use]
+pub fn outcome(check: &Check) -> String {
+    let rule = check.rule.as_ref().map_or_else(String::new, |rule| format!(", {rule}"));
+    if check.verdict != "pass" {
+        return format!("this number is refused ({}, {}{rule})", check.verdict, check.reason);
+    }
+    if check.would == "pass" {
+        return format!("this number passes ({}{rule})", check.reason);
+    }
+    let why = match check.override_until {
+        Some(_) => format!("override {}", until(check.override_until, "on")),
+        None if check.mode == "observe" => "mode observe".to_owned(),
+        None => check.reason.clone(),
+    };
+    format!("{why}, so this number still passes (would: {}{rule})", check.would)
+}
+
+/// Says loudly, on the standard error, that a change would not survive a restart.
+pub fn warn_unless_persisted(persisted: &Persisted, dry_run: bool) {
+    if dry_run {
+        return;
+    }
+    match persisted {
+        Persisted::Yes => {}
+        Persisted::Pending => eprintln!(
+            "palang: NOT ON DISK YET: it is in force now, but the disk has not answered; a \
+             restart of this machine may undo it"
+        ),
+        Persisted::No(why) => eprintln!(
+            "palang: NOT ON DISK: it is in force now, but a restart of this machine undoes it: {}",
+            clean(why)
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Serialize)]
+    struct Word(String);
+
+    impl Row for Word {
+        const NOUN: &'static str = "word";
+        const COLUMNS: &'static [&'static str] = &["word", "length"];
+
+        fn cells(&self) -> Vec<String> {
+            vec![self.0.clone(), self.0.len().to_string()]
+        }
+
+        fn raw(&self) -> Vec<String> {
+            self.cells()
+        }
+    }
+
+    fn list(format: Format, words: impl IntoIterator<Item = String>) -> String {
+        let mut text = Vec::new();
+        let mut list = List::new(format, &mut text);
+        for word in words {
+            assert!(list.row(&Word(word)).is_continue());
+        }
+        list.finish(Ok(())).unwrap();
+        String::from_utf8(text).unwrap()
+    }
+
+    #[test]
+    fn a_list_in_every_format() {
+        let words = || ["gate".to_owned(), "\u{1b}[2J\t".to_owned()];
+        assert_eq!(list(Format::Json, words()), "\"gate\"\n\"\\u001b[2J\\t\"\n");
+        assert_eq!(list(Format::Raw, words()), "gate\t4\n\u{fffd}[2J\u{fffd}\t5\n");
+        let table = list(Format::Table, words());
+        assert_eq!(table, " word   length\n gate   4\n \u{fffd}[2J\u{fffd}  5\n\n2 words\n");
+    }
+
+    #[test]
+    fn an_empty_list() {
+        assert_eq!(list(Format::Table, []), "no words\n");
+        assert_eq!(list(Format::Json, []) + &list(Format::Raw, []), "");
+    }
+
+    #[test]
+    fn a_long_table_keeps_its_columns() {
+        let text = list(Format::Table, (0..2500).map(|index| format!("word{index}")));
+        assert_eq!(text.matches("length").count(), 1);
+        assert_eq!(text.lines().count(), 1 + 2500 + 2);
+        let column = |line: &str| line.rfind("  ");
+        let lines: Vec<_> = text.lines().collect();
+        assert_eq!(column(lines[1001]), column(lines[1002]));
+        assert!(text.ends_with("\n2,500 words\n"), "{text}");
+    }
+
+    #[test]
+    fn a_list_that_breaks_off_says_no_count() {
+        let mut text = Vec::new();
+        let mut list = List::new(Format::Table, &mut text);
+        assert!(list.row(&Word("gate".into())).is_continue());
+        let failure = list.finish(Err(client::Error::Answer("broke off".into()))).unwrap_err();
+        assert_eq!(failure.exit, Exit::Failed);
+        let text = String::from_utf8(text).unwrap();
+        assert!(text.contains("gate") && !text.contains("1 word"), "{text}");
+    }
+
+    #[test]
+    fn outcomes() {
+        let check = Check {
+            number: "6281234567890".into(),
+            verdict: "pass".into(),
+            would: "drop".into(),
+            reason: "observe".into(),
+            rule: Some("block 62812*".into()),
+            mode: "observe".into(),
+            override_until: None,
+        };
+        assert_eq!(
+            outcome(&check),
+            "mode observe, so this number still passes (would: drop, block 62812*)"
+        );
+        let overridden = Check { override_until: Some(Timestamp::MAX), ..check.clone() };
+        assert!(outcome(&overridden).starts_with("override until "));
+        let refused =
+            Check { verdict: "drop".into(), reason: "blocked-prefix".into(), ..check.clone() };
+        assert_eq!(
+            outcome(&refused),
+            "this number is refused (drop, blocked-prefix, block 62812*)"
+        );
+        let free =
+            Check { would: "pass".into(), reason: "not-blocked".into(), rule: None, ..check };
+        assert_eq!(outcome(&free), "this number passes (not-blocked)");
+    }
+
+    #[test]
+    fn numbers_with_thousands() {
+        let texts = [0, 999, 1000, 1_000_000].map(thousands);
+        assert_eq!(texts, ["0", "999", "1,000", "1,000,000"]);
+    }
+}

@@ -1,0 +1,275 @@
+//! `palang status`.
+
+use std::io::{self, Write};
+
+use clap::Args;
+use filter_common::reason::{Fate, Reason};
+
+use super::print::{self, Answer, Output, counted, known, thousands};
+use super::without_daemon::or_directly;
+use super::{attach, mode, r#override, time};
+use crate::client::{self, Client};
+use crate::direct;
+use crate::exit::{Exit, Failure};
+use crate::wire::{Colour, Mode, Override, Status};
+
+/// Tell how the gate is: green, amber or red, and why
+///
+/// palang status
+///
+/// Works for root when the daemon does not answer.
+/// Raw: a line for each thing, with its name and its value.
+#[derive(Debug, Args)]
+pub struct Arguments {
+    #[command(flatten)]
+    output: Output,
+}
+
+/// Tells the status.
+///
+/// # Errors
+/// Neither a daemon nor the kernel's maps to ask.
+pub fn run(arguments: &Arguments, client: &Client) -> Result<Exit, Failure> {
+    arguments.output.tell(&or_directly(ask(client), direct::status)?.0)?;
+    Ok(Exit::Done)
+}
+
+/// Asks the daemon.
+///
+/// # Errors
+/// None that answers.
+pub fn ask(client: &Client) -> Result<Status, client::Error> {
+    client.get(&client::path(&["status"], &[]), client::SHORT)
+}
+
+/// What the gate does now with blocked callers; `None` where the daemon does not say.
+#[must_use]
+pub fn in_force(client: &Client) -> Option<String> {
+    let status = ask(client).ok()?;
+    Some(gate(&status.mode, &status.r#override))
+}
+
+/// Tells what the gate does now, after a change that answers without it.
+///
+/// # Errors
+/// An output that cannot be written.
+pub fn tell_in_force(client: &Client) -> Result<(), Failure> {
+    let Some(gate) = in_force(client) else { return Ok(()) };
+    print::written(writeln!(io::stdout(), "in force: {}", print::clean(&gate)))
+}
+
+fn gate(mode: &Mode, over: &Override) -> String {
+    if over.until.is_some() {
+        return format!("override {}, so nothing is refused", print::until(over.until, "on"));
+    }
+    let does = match mode.mode.as_str() {
+        "enforce" => "blocked callers are refused",
+        _ => "nothing is refused",
+    };
+    format!("mode {}: {does}", mode::words(mode))
+}
+
+/// Refused and passed packets.
+fn packets(status: &Status) -> (u64, u64) {
+    let refuses = |name: &str| {
+        let mut reasons = Reason::ALL.iter();
+        reasons.any(|reason| reason.name() == name && reason.fate() == Fate::Refuse)
+    };
+    let mut counts = (0, 0);
+    for (reason, count) in &status.packets {
+        let side = if refuses(reason) { &mut counts.0 } else { &mut counts.1 };
+        *side += count;
+    }
+    counts
+}
+
+fn colour(colour: Colour) -> &'static str {
+    match colour {
+        Colour::Green => "GREEN",
+        Colour::Amber => "AMBER",
+        Colour::Red => "RED",
+    }
+}
+
+impl Answer for Status {
+    fn people(&self, writer: &mut dyn Write) -> io::Result<()> {
+        if self.findings.is_empty() {
+            writeln!(writer, "{:<5}  all is as it should be", colour(self.colour))?;
+        }
+        for (index, finding) in self.findings.iter().enumerate() {
+            // The first line is the answer, whatever the finding below it says.
+            let name = colour(if index == 0 { self.colour } else { finding.colour });
+            writeln!(writer, "{name:<5}  {}", print::clean(&finding.message))?;
+        }
+        writeln!(writer)?;
+        let mut field = |label, text: &str| print::field(writer, label, text);
+        field("mode", &mode::words(&self.mode))?;
+        field("override", &r#override::words(&self.r#override))?;
+        if self.interfaces.is_empty() {
+            field("interfaces", "none")?;
+        }
+        for (index, interface) in self.interfaces.iter().enumerate() {
+            let label = if index == 0 { "interfaces" } else { "" };
+            field(label, &attach::words(interface))?;
+        }
+        let number = |count: Option<u64>| count.map_or_else(|| "?".to_owned(), thousands);
+        let room = thousands(self.blocks_capacity);
+        field("blocks", &format!("{} of {room}", number(self.blocks)))?;
+        field("allows", &number(self.allows))?;
+        let (refused, passed) = packets(self);
+        let passed = thousands(passed);
+        field("packets", &format!("{} refused, {passed} passed", thousands(refused)))?;
+        let passes = counted(self.passed_lost, "pass").replace("passs", "passes");
+        let lost =
+            format!("{} and {passes} without a record", counted(self.refused_lost, "refusal"));
+        field("lost", &lost)?;
+        let reattached = thousands(self.reattached);
+        field(
+            "repaired",
+            &format!("{} in the maps, {reattached} re-attached", thousands(self.drift)),
+        )?;
+        field("audit head", &known(self.audit_head.as_ref()))?;
+        let since = self.since.map_or_else(String::new, |since| {
+            let ago = time::distance(since, jiff::Timestamp::now());
+            format!(", since {} ({ago})", time::local(since))
+        });
+        let answers =
+            if self.daemon { "" } else { "DOES NOT ANSWER; read from the kernel's maps by " };
+        field("daemon", &format!("{answers}{}{since}", self.version))
+    }
+
+    fn raw(&self) -> Vec<Vec<String>> {
+        let mut lines = vec![
+            vec!["colour".to_owned(), colour(self.colour).to_lowercase()],
+            vec!["daemon".to_owned(), if self.daemon { "yes" } else { "no" }.to_owned()],
+            vec!["version".to_owned(), self.version.clone()],
+            vec!["since".to_owned(), known(self.since)],
+            vec!["mode".to_owned(), self.mode.mode.clone(), known(self.mode.until)],
+            vec!["override".to_owned(), known(self.r#override.until)],
+            vec!["blocks".to_owned(), known(self.blocks), self.blocks_capacity.to_string()],
+            vec!["allows".to_owned(), known(self.allows)],
+            vec!["refused_lost".to_owned(), self.refused_lost.to_string()],
+            vec!["passed_lost".to_owned(), self.passed_lost.to_string()],
+            vec!["drift".to_owned(), self.drift.to_string()],
+            vec!["reattached".to_owned(), self.reattached.to_string()],
+            vec!["audit_head".to_owned(), known(self.audit_head.as_ref())],
+        ];
+        for finding in &self.findings {
+            let colour = colour(finding.colour).to_lowercase();
+            lines.push(vec!["finding".to_owned(), colour, finding.message.clone()]);
+        }
+        for interface in &self.interfaces {
+            let mut line = vec!["interface".to_owned()];
+            line.extend(attach::fields(interface));
+            lines.push(line);
+        }
+        for (reason, count) in &self.packets {
+            lines.push(vec!["packets".to_owned(), reason.clone(), count.to_string()]);
+        }
+        lines
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::{Finding, Interface, Persisted};
+
+    fn status() -> Status {
+        Status {
+            colour: Colour::Green,
+            findings: Vec::new(),
+            daemon: true,
+            version: "0.1.0".into(),
+            since: None,
+            mode: Mode {
+                mode: "enforce".into(),
+                until: None,
+                persisted: Persisted::Yes,
+                dry_run: false,
+            },
+            r#override: Override {
+                until: None,
+                reason: None,
+                author: None,
+                persisted: Persisted::Yes,
+                dry_run: false,
+            },
+            interfaces: vec![Interface {
+                name: "ens1".into(),
+                index: Some(3),
+                xdp: Some("native".into()),
+                program: Some(42),
+                problem: None,
+            }],
+            blocks: Some(1234),
+            blocks_capacity: 1_000_000,
+            allows: Some(2),
+            packets: [("blocked-number", 5), ("refused-fragment", 1), ("not-blocked", 70)]
+                .map(|(name, count)| (name.to_owned(), count))
+                .into(),
+            refused_lost: 0,
+            passed_lost: 1,
+            drift: 0,
+            reattached: 0,
+            audit_head: Some("17:ab".into()),
+        }
+    }
+
+    fn people(status: &Status) -> String {
+        let mut text = Vec::new();
+        status.people(&mut text).unwrap();
+        String::from_utf8(text).unwrap()
+    }
+
+    #[test]
+    fn a_page() {
+        let page = people(&status());
+        assert_eq!(
+            page,
+            "GREEN  all is as it should be\n\n\
+             mode        enforce\n\
+             override    off\n\
+             interfaces  ens1: native (program 42)\n\
+             blocks      1,234 of 1,000,000\n\
+             allows      2\n\
+             packets     6 refused, 70 passed\n\
+             lost        0 refusals and 1 pass without a record\n\
+             repaired    0 in the maps, 0 re-attached\n\
+             audit head  17:ab\n\
+             daemon      0.1.0\n"
+        );
+    }
+
+    #[test]
+    fn the_first_line_is_the_answer() {
+        let finding = |colour, message: &str| Finding { colour, message: message.into() };
+        let findings = vec![
+            finding(Colour::Red, "ens1: the filter is gone"),
+            finding(Colour::Amber, "SIP over TCP was seen"),
+        ];
+        let page = people(&Status {
+            colour: Colour::Red,
+            findings,
+            daemon: false,
+            blocks: None,
+            ..status()
+        });
+        assert!(
+            page.starts_with("RED    ens1: the filter is gone\nAMBER  SIP over TCP was seen\n\n")
+        );
+        assert!(page.contains("blocks      ? of 1,000,000\n"), "{page}");
+        assert!(page.contains("daemon      DOES NOT ANSWER; "), "{page}");
+    }
+
+    #[test]
+    fn what_the_gate_does() {
+        let mut status = status();
+        let enforce = gate(&status.mode, &status.r#override);
+        assert_eq!(enforce, "mode enforce: blocked callers are refused");
+        status.mode.mode = "observe".into();
+        assert_eq!(gate(&status.mode, &status.r#override), "mode observe: nothing is refused");
+        status.r#override.until = Some(jiff::Timestamp::MAX);
+        assert!(gate(&status.mode, &status.r#override).starts_with("override until "));
+    }
+}

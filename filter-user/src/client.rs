@@ -1,0 +1,384 @@
+//! The client of the control API: one request over the daemon's Unix socket.
+
+use std::fmt::Display;
+use std::io::{self, Read};
+use std::ops::ControlFlow;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use futures_util::stream;
+use http_body_util::combinators::BoxBody;
+use http_body_util::{BodyExt as _, Full, StreamBody};
+use hyper::body::{Bytes, Frame, Incoming};
+use hyper::client::conn::http1;
+use hyper::{Method, Request, Response, StatusCode, header};
+use hyper_util::rt::TokioIo;
+use nix::unistd::{Gid, Group};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::net::UnixStream;
+
+use crate::exit::{Exit, Failure};
+use crate::wire::{Problem, ProblemKind};
+
+/// How long a command waits that works without the daemon too.
+pub const SHORT: Duration = Duration::from_secs(2);
+/// How long the others wait.
+pub const LONG: Duration = Duration::from_secs(30);
+/// How long a copy of the store may take.
+pub const BACKUP: Duration = Duration::from_secs(600);
+
+/// A line of a list is far shorter; what is longer is no list.
+const LINE_MAX: usize = 16 << 20;
+const CHUNK: usize = 64 << 10;
+
+/// All but the unreserved characters of RFC 3986 §2.3, and `*`, which a segment may hold.
+const ESCAPED: &AsciiSet =
+    &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'*');
+
+/// Why a request was not answered as it should be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Error {
+    /// Nobody listens, or nobody answers in time: what, where.
+    Silent(String),
+    /// We may not speak to the daemon: what, where, who may.
+    Forbidden(String),
+    /// The daemon says no.
+    Problem(Problem),
+    /// The answer is none that this version understands, or broke off.
+    Answer(String),
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Failure {
+        match error {
+            Error::Silent(message) => Failure::new(
+                Exit::NoDaemon,
+                format!("{message}\nwhat the daemon does: systemctl status palang"),
+            ),
+            Error::Forbidden(message) => Failure::new(Exit::Refused, message),
+            Error::Problem(problem) => Failure::new(exit(problem.kind), problem.message),
+            Error::Answer(message) => Failure::new(Exit::Failed, message),
+        }
+    }
+}
+
+/// The exit code of a kind of problem.
+#[must_use]
+pub fn exit(kind: ProblemKind) -> Exit {
+    match kind {
+        ProblemKind::Usage => Exit::Usage,
+        ProblemKind::Refused => Exit::Refused,
+        ProblemKind::NotFound => Exit::NotFound,
+        ProblemKind::Failed | ProblemKind::Store | ProblemKind::Full => Exit::Failed,
+    }
+}
+
+/// A path of the API: segments are percent-encoded, parameters without a value left out.
+#[must_use]
+pub fn path(segments: &[&str], query: &[(&str, Option<&str>)]) -> String {
+    let mut path = String::from("/v1");
+    for segment in segments {
+        path += &format!("/{}", utf8_percent_encode(segment, ESCAPED));
+    }
+    let query = query.iter().filter_map(|(name, value)| Some((name, (*value)?)));
+    for (index, (name, value)) in query.enumerate() {
+        let mark = if index == 0 { '?' } else { '&' };
+        path += &format!("{mark}{name}={}", utf8_percent_encode(value, ESCAPED));
+    }
+    path
+}
+
+type Body = BoxBody<Bytes, io::Error>;
+
+/// A client; every request has a connection of its own.
+#[derive(Clone, Debug)]
+pub struct Client {
+    socket: PathBuf,
+}
+
+impl Client {
+    /// A client of the daemon behind this socket.
+    #[must_use]
+    pub fn new(socket: &Path) -> Client {
+        Client { socket: socket.to_owned() }
+    }
+
+    /// Asks for an object.
+    ///
+    /// # Errors
+    /// No answer in time, or another one than the object.
+    pub fn get<T: DeserializeOwned>(&self, path: &str, patience: Duration) -> Result<T, Error> {
+        self.object(Method::GET, path, empty(), patience)
+    }
+
+    /// Deletes, and tells the answer.
+    ///
+    /// # Errors
+    /// No answer in time, or another one than the object.
+    pub fn delete<T: DeserializeOwned>(&self, path: &str, patience: Duration) -> Result<T, Error> {
+        self.object(Method::DELETE, path, empty(), patience)
+    }
+
+    /// Posts an object, and tells the answer.
+    ///
+    /// # Errors
+    /// No answer in time, or another one than the object.
+    pub fn post<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        what: &impl Serialize,
+        patience: Duration,
+    ) -> Result<T, Error> {
+        self.object(Method::POST, path, json(what)?, patience)
+    }
+
+    /// Puts an object, and tells the answer.
+    ///
+    /// # Errors
+    /// No answer in time, or another one than the object.
+    pub fn put<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        what: &impl Serialize,
+        patience: Duration,
+    ) -> Result<T, Error> {
+        self.object(Method::PUT, path, json(what)?, patience)
+    }
+
+    /// Asks for a list and hands over each line as it comes, until `each` has seen enough.
+    ///
+    /// # Errors
+    /// An answer that is no list, or a list that breaks off; `each` has seen the lines before.
+    pub fn list<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        each: impl FnMut(T) -> ControlFlow<()>,
+    ) -> Result<(), Error> {
+        self.run(async {
+            let response = self.send(Method::GET, path, empty()).await?;
+            lines(response, each).await
+        })
+    }
+
+    /// Posts newline-delimited JSON from a reader; `sent` hears how many bytes have gone, and
+    /// `each` the lines of the answer.
+    ///
+    /// # Errors
+    /// An answer that is no list, or one that breaks off.
+    pub fn post_lines<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        reader: impl Read + Send + Sync + 'static,
+        sent: impl Fn(u64) + Send + Sync + 'static,
+        each: impl FnMut(T) -> ControlFlow<()>,
+    ) -> Result<(), Error> {
+        let mut reader = reader;
+        let chunks = std::iter::from_fn(move || {
+            let mut chunk = vec![0; CHUNK];
+            match reader.read(&mut chunk) {
+                Ok(0) => None,
+                Ok(length) => {
+                    chunk.truncate(length);
+                    sent(length as u64);
+                    Some(Ok(Frame::data(Bytes::from(chunk))))
+                }
+                Err(error) => Some(Err(error)),
+            }
+        });
+        let body = BoxBody::new(StreamBody::new(stream::iter(chunks)));
+        self.run(async {
+            let response = self.send(Method::POST, path, body).await?;
+            lines(response, each).await
+        })
+    }
+
+    fn object<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: Body,
+        patience: Duration,
+    ) -> Result<T, Error> {
+        self.run(async {
+            let answer = async {
+                let response = self.send(method, path, body).await?;
+                let bytes = response.into_body().collect().await.map_err(broken)?.to_bytes();
+                serde_json::from_slice(&bytes).map_err(not_understood)
+            };
+            tokio::time::timeout(patience, answer).await.unwrap_or_else(|_| {
+                let socket = self.socket.display();
+                let seconds = patience.as_secs();
+                Err(Error::Silent(format!("the daemon at {socket} gave no answer in {seconds} s")))
+            })
+        })
+    }
+
+    fn run<T>(&self, future: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        runtime
+            .map_err(|error| Error::Answer(format!("cannot wait for I/O: {error}")))?
+            .block_on(future)
+    }
+
+    /// Sends a request; an answer that is a problem is an error.
+    async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        body: Body,
+    ) -> Result<Response<Incoming>, Error> {
+        let stream =
+            UnixStream::connect(&self.socket).await.map_err(|error| self.unreachable(&error))?;
+        let (mut sender, connection) =
+            http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
+        tokio::spawn(connection);
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header(header::HOST, "palang")
+            .header(header::CONTENT_TYPE, "application/json")
+            .body(body)
+            .map_err(|error| Error::Answer(format!("{path}: no path to ask for: {error}")))?;
+        let response = sender.send_request(request).await.map_err(broken)?;
+        if response.status().is_success() {
+            return Ok(response);
+        }
+        let status = response.status();
+        let bytes = response.into_body().collect().await.map_err(broken)?.to_bytes();
+        Err(problem(status, &bytes))
+    }
+
+    fn unreachable(&self, error: &io::Error) -> Error {
+        let socket = self.socket.display();
+        let why = match error.kind() {
+            io::ErrorKind::PermissionDenied => {
+                return Error::Forbidden(format!(
+                    "no permission for the daemon's socket {socket}{}",
+                    self.group().map_or_else(String::new, |group| format!(
+                        ": it is for root and the group {group}"
+                    ))
+                ));
+            }
+            io::ErrorKind::NotFound => "there is no such socket: the daemon does not run, or \
+                                        listens elsewhere (--socket)"
+                .to_owned(),
+            io::ErrorKind::ConnectionRefused => {
+                "nobody listens there: the daemon does not run".to_owned()
+            }
+            _ => error.to_string(),
+        };
+        Error::Silent(format!("cannot reach the daemon at {socket}: {why}"))
+    }
+
+    /// The group of the socket, or of the first folder above it that may be looked at.
+    fn group(&self) -> Option<String> {
+        let found = self.socket.ancestors().find_map(|path| path.metadata().ok())?;
+        let gid = Gid::from_raw(found.gid());
+        let name = Group::from_gid(gid).ok().flatten().map(|group| group.name);
+        Some(name.unwrap_or_else(|| gid.to_string()))
+    }
+}
+
+fn empty() -> Body {
+    Full::default().map_err(|never| match never {}).boxed()
+}
+
+fn json(what: &impl Serialize) -> Result<Body, Error> {
+    let bytes = serde_json::to_vec(what)
+        .map_err(|error| Error::Answer(format!("cannot write the request: {error}")))?;
+    Ok(Full::from(bytes).map_err(|never| match never {}).boxed())
+}
+
+/// What an answer with another status than success says.
+fn problem(status: StatusCode, body: &[u8]) -> Error {
+    serde_json::from_slice(body).map_or_else(
+        |_| {
+            let text = String::from_utf8_lossy(body);
+            Error::Answer(format!("the daemon answers {status}: {}", text.trim()))
+        },
+        Error::Problem,
+    )
+}
+
+fn broken(error: impl Display + std::error::Error) -> Error {
+    let cause = error.source().map_or_else(String::new, |cause| format!(": {cause}"));
+    Error::Answer(format!("the daemon's answer broke off: {error}{cause}"))
+}
+
+fn not_understood(error: impl Display) -> Error {
+    Error::Answer(format!(
+        "the daemon's answer is not understood (is it of another version?): {error}"
+    ))
+}
+
+async fn lines<T: DeserializeOwned>(
+    response: Response<Incoming>,
+    mut each: impl FnMut(T) -> ControlFlow<()>,
+) -> Result<(), Error> {
+    let mut body = response.into_body();
+    let mut rest = Vec::new();
+    while let Some(frame) = body.frame().await {
+        let Ok(data) = frame.map_err(broken)?.into_data() else { continue };
+        rest.extend_from_slice(&data);
+        let mut start = 0;
+        while let Some(length) = rest[start..].iter().position(|byte| *byte == b'\n') {
+            let line = &rest[start..start + length];
+            start += length + 1;
+            if each(row(line)?).is_break() {
+                return Ok(());
+            }
+        }
+        rest.drain(..start);
+        if rest.len() > LINE_MAX {
+            return Err(not_understood("a line without an end"));
+        }
+    }
+    if rest.is_empty() {
+        return Ok(());
+    }
+    let _ = each(row(&rest)?);
+    Ok(())
+}
+
+/// A line of a list; what fails while a list is told is a problem in the place of a row.
+fn row<T: DeserializeOwned>(line: &[u8]) -> Result<T, Error> {
+    serde_json::from_slice(line).map_err(|error| {
+        serde_json::from_slice(line).map_or_else(|_| not_understood(error), Error::Problem)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_percent_encoded() {
+        assert_eq!(path(&["blocks", "+62811*"], &[]), "/v1/blocks/%2B62811*");
+        assert_eq!(path(&["blocks", "0812 34/5"], &[]), "/v1/blocks/0812%2034%2F5");
+        assert_eq!(
+            path(&["calls"], &[("caller", None), ("call_id", Some("a&b@c")), ("limit", Some("3"))]),
+            "/v1/calls?call_id=a%26b%40c&limit=3"
+        );
+    }
+
+    #[test]
+    fn an_answer_that_is_no_problem_is_told() {
+        let Error::Answer(message) = problem(StatusCode::PAYLOAD_TOO_LARGE, b"too much\n") else {
+            panic!("no answer")
+        };
+        assert_eq!(message, "the daemon answers 413 Payload Too Large: too much");
+    }
+
+    #[test]
+    fn a_problem_may_stand_in_a_list() {
+        let line = br#"{"kind":"failed","message":"the store broke"}"#;
+        let Err(Error::Problem(problem)) = row::<crate::wire::Block>(line) else {
+            panic!("no problem")
+        };
+        assert_eq!(problem.message, "the store broke");
+        assert!(matches!(row::<crate::wire::Block>(b"{"), Err(Error::Answer(_))));
+    }
+}
