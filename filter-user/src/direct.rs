@@ -2,11 +2,14 @@
 //!
 //! What lets through and what takes the filter off works when the daemon is dead or hangs. The
 //! kernel's maps come first; then a note is left, from which the daemon learns at its next start
-//! who it was and why, and without which nothing is lost but that.
+//! who it was and why, also when the machine was restarted in between.
 
 use std::fs::OpenOptions;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::channel;
+use std::thread;
+use std::time::Duration;
 
 use filter_common::abi::{self, LIFTED, RULE_DIRECT};
 use jiff::{SignedDuration, Timestamp};
@@ -21,6 +24,8 @@ use crate::policy::Subject;
 use crate::status;
 use crate::wire::{self, Change, Changed, Persisted};
 
+/// How long an answer waits for the disk.
+const PATIENCE: Duration = Duration::from_secs(1);
 /// Configuration of the daemon, when it is not where it usually is.
 const CONFIG_VARIABLE: &str = "PALANG_CONFIG";
 
@@ -52,10 +57,11 @@ impl Note {
         text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
     }
 
-    fn leave(&self, paths: &Paths) -> io::Result<()> {
-        let mut file = OpenOptions::new().append(true).create(true).open(Note::file(paths))?;
+    fn leave(&self, file: &Path) -> io::Result<()> {
+        let mut file = OpenOptions::new().append(true).create(true).open(file)?;
         let line = serde_json::to_string(self)? + "\n";
-        file.write_all(line.as_bytes())
+        file.write_all(line.as_bytes())?;
+        file.sync_all()
     }
 }
 
@@ -100,13 +106,17 @@ impl Pinned {
         self.maps.iter().try_for_each(|(_, maps)| act(maps)).map_err(Failure::from)
     }
 
+    /// Leaves a note for the daemon, after the maps have it.
     fn note(&self, note: &Note) -> Persisted {
-        match note.leave(&self.paths) {
-            Ok(()) => Persisted::Pending,
-            Err(error) => {
-                let file = Note::file(&self.paths);
-                Persisted::No(format!("{}: {error}", file.display()))
-            }
+        let file = Note::file(&self.paths);
+        let (note, path) = (note.clone(), file.clone());
+        let (answer, wait) = channel();
+        // A disk may never answer.
+        thread::spawn(move || answer.send(note.leave(&path)));
+        match wait.recv_timeout(PATIENCE) {
+            Ok(Ok(())) => Persisted::Yes,
+            Ok(Err(error)) => Persisted::No(format!("{}: {error}", file.display())),
+            Err(_) => Persisted::Pending,
         }
     }
 }

@@ -74,19 +74,22 @@ fn rule_name(maps: &Maps, number: Number, rule: u64) -> Result<Option<String>, E
     let subject = Subject::Number(number);
     let key = subject.key();
     let is_it = |found: u64| found == rule && rule != 0;
-    let covers = |raw: Number| {
-        if raw == number { subject } else { Subject::of_prefix_entry(raw) }
-    };
+    let prefix = Subject::of_prefix_entry;
     if let Some(found) = maps.protected(&key)?.filter(|found| is_it(found.rule)) {
-        return Ok(Some(format!("protected {}", covers(found.number))));
+        let rule = if found.number == number { subject } else { prefix(found.number) };
+        return Ok(Some(format!("protected {rule}")));
     }
-    let allows = [maps.allow(subject)?, maps.allowed_prefix(&key)?];
-    if let Some(found) = allows.into_iter().flatten().find(|found| is_it(found.rule)) {
-        return Ok(Some(format!("allow {}", covers(found.number))));
+    if maps.allow(subject)?.is_some_and(|found| is_it(found.rule)) {
+        return Ok(Some(format!("allow {subject}")));
     }
-    let blocks = [maps.block(subject)?, maps.blocked_prefix(&key)?];
-    let found = blocks.into_iter().flatten().find(|found| is_it(found.rule));
-    Ok(found.map(|found| format!("block {}", covers(found.number))))
+    if let Some(found) = maps.allowed_prefix(&key)?.filter(|found| is_it(found.rule)) {
+        return Ok(Some(format!("allow {}", prefix(found.number))));
+    }
+    if maps.block(subject)?.is_some_and(|found| is_it(found.rule)) {
+        return Ok(Some(format!("block {subject}")));
+    }
+    let found = maps.blocked_prefix(&key)?.filter(|found| is_it(found.rule));
+    Ok(found.map(|found| format!("block {}", prefix(found.number))))
 }
 
 /// An interface and the program on it, by what the kernel says. `ours` is the id of our program,

@@ -350,10 +350,8 @@ fn listen(path: &Path, group: &str) -> Result<UnixListener, Failure> {
 }
 
 fn failed(path: &Path, error: &io::Error) -> Failure {
-    let exit = match error.kind() {
-        io::ErrorKind::PermissionDenied => Exit::Refused,
-        _ => Exit::Failed,
-    };
+    let denied = error.kind() == io::ErrorKind::PermissionDenied;
+    let exit = if denied { Exit::Refused } else { Exit::Failed };
     Failure::new(exit, format!("{}: {error}", path.display()))
 }
 

@@ -27,7 +27,7 @@ use crate::wire::Problem;
 /// Expiries that differ by less are the same: converting between clocks is not exact.
 const TOLERANCE: u64 = 2_000_000_000;
 /// After so many entries of the running comparison others get the CPU.
-const SLICE: usize = 1000;
+const SLICE: u64 = 1000;
 const PAUSE: Duration = Duration::from_millis(2);
 /// Author of what nobody asked the daemon for.
 const DAEMON: &str = "daemon";
@@ -98,10 +98,18 @@ async fn settle_override(control: &Arc<Control>, notes: &[Note]) -> Result<(), P
     let until = control.maps.override_until()?;
     let stored_until =
         stored.as_ref().and_then(|stored| stored.until).filter(|until| *until > Timestamp::now());
+    let note = notes.iter().rev().find(|note| note.number.is_none());
     if until == 0 {
-        if let Some(stored_until) = stored_until {
+        // The maps are new. What was noted since the daemon's death is younger than the store.
+        let noted = note.map(|note| note.until.filter(|until| *until > Timestamp::now()));
+        if let Some(until) = noted.unwrap_or(stored_until) {
             let now = Timestamp::now();
-            control.maps.set_override(clock::kernel_expiry(now, Some(stored_until), now))?;
+            control.maps.set_override(clock::kernel_expiry(now, Some(until), now))?;
+        }
+        if let (Some(note), Some(noted)) = (note, noted) {
+            let (reason, author) = (note.reason.clone(), note.author.clone());
+            let adopted = StoredOverride { until: noted, reason, author };
+            control.keep_override(adopted, "override adopt").await;
         }
         return Ok(());
     }
@@ -116,7 +124,6 @@ async fn settle_override(control: &Arc<Control>, notes: &[Note]) -> Result<(), P
     if same {
         return Ok(());
     }
-    let note = notes.iter().rev().find(|note| note.number.is_none());
     let adopted = StoredOverride {
         until: in_map,
         reason: note.map_or_else(|| "set on the kernel's maps".into(), |note| note.reason.clone()),
@@ -263,7 +270,7 @@ async fn compare_blocks(control: &Arc<Control>, at_start: bool) -> Result<Found,
             reader.for_each(Kind::Block, |decision| {
                 found.blocks += 1;
                 seen.insert((is_prefix(decision.subject), decision.subject.raw().0));
-                if !at_start && found.blocks as usize % SLICE == 0 {
+                if !at_start && found.blocks.is_multiple_of(SLICE) {
                     std::thread::sleep(PAUSE);
                 }
                 match difference(&worker, &decision) {
@@ -284,7 +291,7 @@ async fn compare_blocks(control: &Arc<Control>, at_start: bool) -> Result<Found,
             let walked = failed.map_or(Ok(()), Err).and_then(|()| {
                 walk_blocks(&worker.folder, limit, |subject, _| {
                     steps += 1;
-                    if !at_start && steps % SLICE == 0 {
+                    if !at_start && u64::is_multiple_of(steps, SLICE) {
                         std::thread::sleep(PAUSE);
                     }
                     if !seen.contains(&(is_prefix(subject), subject.raw().0)) {

@@ -219,9 +219,11 @@ impl Filter {
     fn create(&mut self, interface: &str, mode: AyaMode) -> Result<(), Error> {
         let path = self.pins.link(interface);
         let program = program(&mut self.ebpf)?;
-        let id = program.attach(interface, mode).map_err(|error| match error {
-            ProgramError::UnknownInterface { name } => Error::NoInterface(name),
-            error => attach_error(interface, &error),
+        let id = program.attach(interface, mode).map_err(|error| {
+            if let ProgramError::UnknownInterface { name } = error {
+                return Error::NoInterface(name);
+            }
+            attach_error(interface, &error)
         })?;
         let link = program.take_link(id).map_err(Error::program)?;
         // Aya attaches without a link where the kernel has none; that cannot outlive us.
