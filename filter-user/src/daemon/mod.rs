@@ -24,6 +24,7 @@ use nix::fcntl::{Flock, FlockArg};
 use nix::unistd::Group;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::Notify;
 
 use self::api::App;
 use self::control::Control;
@@ -141,22 +142,26 @@ async fn serve(config: Config) -> Result<(), Failure> {
     tokio::spawn(events::run(Arc::clone(&control), events, lost));
     tokio::spawn(links::run(Arc::clone(&links)));
     tokio::spawn(keep_time(Arc::clone(&control)));
-    tokio::spawn(keep_one(Arc::clone(&control)));
+    let compare = Arc::new(Notify::new());
+    tokio::spawn(keep_one(Arc::clone(&control), Arc::clone(&compare)));
     tokio::spawn(watchdog(app.clone()));
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
     tracing::info!("ready on {}", socket_path.display());
-    until_told(&app).await
+    until_told(&app, &compare).await
 }
 
-/// Waits for signals: SIGHUP reads the configuration again, SIGTERM and SIGINT end the daemon.
-async fn until_told(app: &App) -> Result<(), Failure> {
+/// Waits for signals: SIGHUP reads the configuration again, SIGUSR1 compares store and maps now,
+/// SIGTERM and SIGINT end the daemon.
+async fn until_told(app: &App, compare: &Notify) -> Result<(), Failure> {
     let wait = |kind| signal(kind).map_err(|error| Failure::new(Exit::Failed, error));
     let mut hangup = wait(SignalKind::hangup())?;
+    let mut user1 = wait(SignalKind::user_defined1())?;
     let mut terminate = wait(SignalKind::terminate())?;
     let mut interrupt = wait(SignalKind::interrupt())?;
     loop {
         tokio::select! {
             _ = hangup.recv() => reload(app).await,
+            _ = user1.recv() => compare.notify_one(),
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
         }
@@ -243,11 +248,11 @@ async fn keep_time(control: Arc<Control>) {
     }
 }
 
-/// Compares store and maps, again and again.
-async fn keep_one(control: Arc<Control>) {
+/// Compares store and maps, again and again, and when asked to.
+async fn keep_one(control: Arc<Control>, asked: Arc<Notify>) {
     let mut pause = COMPARE;
     loop {
-        tokio::time::sleep(pause).await;
+        let is_asked = tokio::time::timeout(pause, asked.notified()).await.is_ok();
         let begun = Instant::now();
         match reconcile::compare(&control).await {
             Ok(found) if found.repaired + found.adopted > 0 => tracing::warn!(
@@ -257,6 +262,9 @@ async fn keep_one(control: Arc<Control>) {
             ),
             Ok(_) => {}
             Err(problem) => tracing::error!("cannot compare store and maps: {}", problem.message),
+        }
+        if is_asked {
+            tracing::info!("store and maps were compared in {:?}", begun.elapsed());
         }
         pause = COMPARE.max(begun.elapsed() * COMPARE_SHARE);
     }
@@ -309,8 +317,11 @@ fn log() {
     }
 }
 
-/// Only one daemon may write to store and maps.
-fn lock(path: &Path) -> Result<Flock<fs::File>, Failure> {
+/// Only one daemon may write to store and maps; nobody else may while this is held.
+///
+/// # Errors
+/// Somebody holds it; a file that cannot be made.
+pub fn lock(path: &Path) -> Result<Flock<fs::File>, Failure> {
     let file = fs::OpenOptions::new()
         .read(true)
         .write(true)
@@ -321,7 +332,7 @@ fn lock(path: &Path) -> Result<Flock<fs::File>, Failure> {
     Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, _)| {
         Failure::new(
             Exit::Failed,
-            format!("another palang daemon holds {}: stop it first", path.display()),
+            format!("a palang daemon holds {}: stop it first", path.display()),
         )
     })
 }
