@@ -63,12 +63,8 @@ impl Keeper {
             (Ok(_), Err(_)) => Some(format!("{} does not answer", keeper.path.display())),
             (Err(error), _) => Some(format!("no thread for the store: {error}")),
         };
-        keeper.note(found);
+        note(&keeper.problem, found);
         keeper
-    }
-
-    fn note(&self, found: Option<String>) {
-        *self.problem.lock().unwrap_or_else(PoisonError::into_inner) = found;
     }
 
     /// What is wrong with the store, as far as known.
@@ -92,11 +88,19 @@ impl Keeper {
         write: impl FnOnce(&mut Store) -> Result<T, Problem> + Send + 'static,
     ) -> Result<T, Problem> {
         let (answer, wait) = oneshot::channel();
+        let found = Arc::clone(&self.problem);
         let job: Job = Box::new(move |store| {
             let done = match store {
                 Ok(store) => write(store),
                 Err(error) => Err(no_writes(error.clone())),
             };
+            match &done {
+                Ok(_) => note(&found, None),
+                Err(problem) if problem.kind == ProblemKind::Store => {
+                    note(&found, Some(problem.message.clone()));
+                }
+                Err(_) => {}
+            }
             let _ = answer.send(done);
         });
         // The thread ends only with the process.
@@ -138,6 +142,17 @@ impl Keeper {
     }
 }
 
+/// Notes what is wrong with the store, and tells when that changes.
+fn note(problem: &Mutex<Option<String>>, found: Option<String>) {
+    let mut known = problem.lock().unwrap_or_else(PoisonError::into_inner);
+    match (&*known, &found) {
+        (None, Some(found)) => tracing::error!("the store takes no writes: {found}"),
+        (Some(_), None) => tracing::info!("the store takes writes again"),
+        (Some(_), Some(_)) | (None, None) => {}
+    }
+    *known = found;
+}
+
 /// The problem that a store's error is for whoever asked.
 #[must_use]
 pub fn refused(error: &Error) -> Problem {
@@ -177,7 +192,7 @@ impl Thread {
                 },
                 Some(Order::Lasting(mut write, answer)) => {
                     let done = self.attempt(&mut write);
-                    self.note(done.as_ref().err().cloned());
+                    note(&self.problem, done.as_ref().err().cloned());
                     if done.is_err() {
                         self.waiting.push_back(write);
                     } else {
@@ -208,6 +223,9 @@ impl Thread {
 
     /// Opens a store that could not be opened, and writes what waits.
     fn mend(&mut self) {
+        if self.store.is_ok() && self.waiting.is_empty() {
+            return;
+        }
         if self.store.is_err() {
             self.store = Store::open(&self.path).map_err(|error| error.to_string());
         }
@@ -215,10 +233,6 @@ impl Thread {
             Ok(_) => self.catch_up(),
             Err(error) => Err(error.clone()),
         };
-        self.note(done.err());
-    }
-
-    fn note(&self, found: Option<String>) {
-        *self.problem.lock().unwrap_or_else(PoisonError::into_inner) = found;
+        note(&self.problem, done.err());
     }
 }

@@ -96,22 +96,7 @@ async fn serve(config: Config) -> Result<(), Failure> {
     let (socket_path, group) = (paths.socket(), config.group.clone());
     let control = Arc::new(Control::new(maps, folder, keeper, config.clone(), node(), last_rule));
     control.set_config(config).map_err(|problem| Failure::new(Exit::Failed, problem.message))?;
-    let notes = Note::read(&paths);
-    match reconcile::at_start(&control, fresh, notes).await {
-        Ok(found) => {
-            control.drift.fetch_add(found.repaired, Ordering::Relaxed);
-            let _ = fs::remove_file(Note::file(&paths));
-            tracing::info!(
-                blocks = found.blocks,
-                repaired = found.repaired,
-                adopted = found.adopted,
-                "store and maps are one"
-            );
-        }
-        Err(problem) => {
-            tracing::error!("the maps stay as they are: {}", problem.message);
-        }
-    }
+    let started = begin(&control, fresh, true).await;
     let links = Arc::new(Links::new(Arc::clone(&control), pins.clone(), filter));
     links.settle().await;
     let on = links.seen().iter().filter(|interface| interface.xdp.is_some()).count();
@@ -141,11 +126,34 @@ async fn serve(config: Config) -> Result<(), Failure> {
     tokio::spawn(events::run(Arc::clone(&control), events, lost));
     tokio::spawn(links::run(Arc::clone(&links)));
     tokio::spawn(keep_time(Arc::clone(&control)));
-    tokio::spawn(keep_one(Arc::clone(&control)));
+    tokio::spawn(keep_one(Arc::clone(&control), started));
     tokio::spawn(watchdog(app.clone()));
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
     tracing::info!("ready on {}", socket_path.display());
     until_told(&app).await
+}
+
+/// Makes store and maps one for the first time; `false`: the store cannot be read, the maps stay
+/// as they are, and it has to be tried again.
+async fn begin(control: &Arc<Control>, fresh: bool, alone: bool) -> bool {
+    let paths = control.config().paths.clone();
+    match reconcile::at_start(control, fresh, alone, &Note::read(&paths)).await {
+        Ok(found) => {
+            control.drift.fetch_add(found.repaired, Ordering::Relaxed);
+            let _ = fs::remove_file(Note::file(&paths));
+            tracing::info!(
+                blocks = found.blocks,
+                repaired = found.repaired,
+                adopted = found.adopted,
+                "store and maps are one"
+            );
+            true
+        }
+        Err(problem) => {
+            tracing::error!("the maps stay as they are: {}", problem.message);
+            false
+        }
+    }
 }
 
 /// Waits for signals: SIGHUP reads the configuration again, SIGTERM and SIGINT end the daemon.
@@ -244,9 +252,14 @@ async fn keep_time(control: Arc<Control>) {
 }
 
 /// Compares store and maps, again and again.
-async fn keep_one(control: Arc<Control>) {
+async fn keep_one(control: Arc<Control>, mut started: bool) {
     let mut pause = COMPARE;
     loop {
+        if !started {
+            tokio::time::sleep(TICK * 5).await;
+            started = begin(&control, false, false).await;
+            continue;
+        }
         tokio::time::sleep(pause).await;
         let begun = Instant::now();
         match reconcile::compare(&control).await {

@@ -43,20 +43,21 @@ pub struct Found {
     pub adopted: u64,
 }
 
-/// Makes maps and store one before anything is attached. Only without a store that can be read
-/// do the maps stay as they are.
+/// Makes maps and store one for the first time. `alone`: nobody else writes yet, so that what
+/// differs can be written at once. Without a store that can be read the maps stay as they are.
 ///
 /// # Errors
 /// A store that cannot be read or written; a failing system call.
 pub async fn at_start(
     control: &Arc<Control>,
     fresh: bool,
-    notes: Vec<Note>,
+    alone: bool,
+    notes: &[Note],
 ) -> Result<Found, Problem> {
     restore_mode(control, fresh).await?;
-    settle_override(control, &notes).await?;
-    let mut found = settle_allows(control, &notes).await?;
-    let blocks = compare_blocks(control, true).await?;
+    settle_override(control, notes).await?;
+    let mut found = settle_allows(control, notes).await?;
+    let blocks = compare_blocks(control, alone).await?;
     found.blocks = blocks.blocks;
     found.adopted += blocks.adopted;
     if !fresh {
@@ -257,8 +258,8 @@ fn adopt(
     Ok(decision)
 }
 
-/// Compares all blocks. At the start nobody else writes, and what differs is written at once.
-async fn compare_blocks(control: &Arc<Control>, at_start: bool) -> Result<Found, Problem> {
+/// Compares all blocks.
+async fn compare_blocks(control: &Arc<Control>, alone: bool) -> Result<Found, Problem> {
     let worker = Arc::clone(control);
     let (mut found, doubtful) = control
         .keeper
@@ -270,12 +271,12 @@ async fn compare_blocks(control: &Arc<Control>, at_start: bool) -> Result<Found,
             reader.for_each(Kind::Block, |decision| {
                 found.blocks += 1;
                 seen.insert((is_prefix(decision.subject), decision.subject.raw().0));
-                if !at_start && found.blocks.is_multiple_of(SLICE) {
+                if !alone && found.blocks.is_multiple_of(SLICE) {
                     std::thread::sleep(PAUSE);
                 }
                 match difference(&worker, &decision) {
                     Ok(Difference::None) => {}
-                    Ok(Difference::Write(block)) if at_start => {
+                    Ok(Difference::Write(block)) if alone => {
                         found.repaired += 1;
                         failed = worker.maps.set_block(decision.subject, block).err();
                     }
@@ -291,7 +292,7 @@ async fn compare_blocks(control: &Arc<Control>, at_start: bool) -> Result<Found,
             let walked = failed.map_or(Ok(()), Err).and_then(|()| {
                 walk_blocks(&worker.folder, limit, |subject, _| {
                     steps += 1;
-                    if !at_start && u64::is_multiple_of(steps, SLICE) {
+                    if !alone && u64::is_multiple_of(steps, SLICE) {
                         std::thread::sleep(PAUSE);
                     }
                     if !seen.contains(&(is_prefix(subject), subject.raw().0)) {
@@ -381,6 +382,10 @@ fn settle_block(control: &Control, store: &mut Store, subject: Subject) -> Resul
 /// # Errors
 /// A store that takes no writes; a failing system call.
 pub async fn sweep(control: &Arc<Control>) -> Result<u64, Problem> {
+    // Asked first: a change, even of nothing, is a wait for the disk.
+    if !control.keeper.read(|reader| reader.has_expired(Timestamp::now())).await? {
+        return Ok(0);
+    }
     let worker = Arc::clone(control);
     control
         .keeper
