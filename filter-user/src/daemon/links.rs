@@ -7,10 +7,10 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
-use jiff::Timestamp;
 use tokio::sync::Mutex;
 
 use super::control::{Control, Who};
+use crate::clock;
 use crate::config::XdpMode;
 use crate::datapath::{Error, Filter, Pins};
 use crate::netlink::{self, Link};
@@ -134,9 +134,8 @@ impl Links {
     }
 
     async fn audit(&self, author: &str, action: &'static str, interface: &str, why: &str) {
-        let entry = Entry::new(Timestamp::now(), author, action)
-            .with("interface", interface)
-            .with("why", why);
+        let entry =
+            Entry::new(clock::now(), author, action).with("interface", interface).with("why", why);
         self.control.keeper.keep(move |store| store.audit(entry.clone())).await;
     }
 

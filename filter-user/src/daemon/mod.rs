@@ -19,7 +19,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::SignedDuration;
 use nix::fcntl::{Flock, FlockArg};
 use nix::unistd::Group;
 use tokio::net::{TcpListener, UnixListener};
@@ -66,7 +66,7 @@ pub fn run(path: &Path) -> Result<(), Failure> {
 }
 
 async fn serve(config: Config) -> Result<(), Failure> {
-    let since = Timestamp::now();
+    let since = clock::now();
     let paths = config.paths.clone();
     for folder in [&paths.state, &paths.runtime] {
         fs::create_dir_all(folder).map_err(|error| failed(folder, &error))?;
@@ -90,6 +90,8 @@ async fn serve(config: Config) -> Result<(), Failure> {
     // Without a store, numbers that none of its rules can have.
     let no_store = since.as_second().unsigned_abs();
     let last_rule = keeper.read(|reader| reader.max_rule()).await.unwrap_or(no_store);
+    // A store that was restored is older than the maps.
+    let last_rule = last_rule.max(reconcile::highest_rule(&folder, &maps)?);
     let blocks = config.blocks;
     let interfaces = config.interfaces.clone();
     let check_listen = config.check_listen;
@@ -190,7 +192,7 @@ async fn reload(app: &App) {
         app.control.set_config(new).map_err(|problem| problem.message)?;
         Ok(interfaces)
     });
-    let entry = Entry::new(Timestamp::now(), "daemon", "reload");
+    let entry = Entry::new(clock::now(), "daemon", "reload");
     let problem = match done {
         Ok(interfaces) => {
             let gone: Vec<_> =
@@ -229,8 +231,8 @@ async fn keep_time(control: Arc<Control>) {
         let step = now.saturating_sub(offset);
         if step.abs() > STEP {
             tracing::warn!("the clock was set by {step:#}");
-            let entry = Entry::new(Timestamp::now(), "daemon", "clock step")
-                .with("seconds", step.as_secs());
+            let entry =
+                Entry::new(clock::now(), "daemon", "clock step").with("seconds", step.as_secs());
             control.keeper.keep(move |store| store.audit(entry.clone())).await;
             if let Err(problem) = reconcile::compare(&control).await {
                 tracing::error!("{}", problem.message);
@@ -242,7 +244,7 @@ async fn keep_time(control: Arc<Control>) {
         }
         if seen.elapsed() > SEEN {
             seen = Instant::now();
-            let _ = control.keeper.write(|store| Ok(store.seen(Timestamp::now())?)).await;
+            let _ = control.keeper.write(|store| Ok(store.seen(clock::now())?)).await;
         }
         if pruned.elapsed() > PRUNE {
             pruned = Instant::now();
