@@ -264,7 +264,11 @@ mod tests {
         fs::write(&bad, &fs::read(&copy).unwrap()[..8192]).unwrap();
         fs::copy(&copy, &newer).unwrap();
         Connection::open(&newer).unwrap().pragma_update(None, "user_version", 99).unwrap();
+        let odd = Home::new();
+        put(&mut odd.store(), &[block(1, number("1"))]);
+        odd.tamper("PRAGMA ignore_check_constraints = 1; UPDATE decisions SET kind = 7");
         let before = names(&home);
+        assert!(matches!(restore(&odd.path, &home.path, true), Err(Error::Corrupt { .. })));
         assert!(matches!(restore(&bad, &home.path, true), Err(Error::Corrupt { .. })));
         assert!(matches!(restore(&newer, &home.path, true), Err(Error::Newer { .. })));
         assert!(restore(&home.folder.path().join("none"), &home.path, true).is_err());
