@@ -10,8 +10,6 @@ use crate::config::{self, Config};
 use crate::exit::{Exit, Failure};
 
 /// Check or show a configuration file; needs no daemon
-///
-/// palang config check palang.toml && systemctl reload palang
 #[derive(Debug, Args)]
 pub struct Arguments {
     #[command(subcommand)]
@@ -21,12 +19,16 @@ pub struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Tell what a configuration means, or what is wrong with it (exit 2)
+    ///
+    /// palang config check palang.toml && systemctl reload palang
     Check {
         /// The configuration
         #[arg(value_name = "FILE", default_value = config::PATH)]
         file: PathBuf,
     },
     /// Show a configuration with all that it leaves out
+    ///
+    /// palang config show -o json
     Show {
         /// The configuration
         #[arg(value_name = "FILE", default_value = config::PATH)]

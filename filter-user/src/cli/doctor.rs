@@ -13,6 +13,8 @@ use crate::exit::{Exit, Failure};
 
 /// Look at all that the gate needs from this machine, and tell what mends it
 ///
+/// palang doctor
+///
 /// Needs no daemon and changes nothing. Exit code 1 when a check failed; warnings do not count.
 #[derive(Debug, Args)]
 pub struct Arguments {
