@@ -26,6 +26,7 @@ use crate::wire::{BadRow, ImportNews, Problem};
 /// are RFC 3339, or local; without one a block is permanent (role admin). A number that is
 /// blocked already gets the end and reason of the file. Bad rows are named by line, and nothing is
 /// imported then, unless --skip-bad.
+///
 /// Raw: new, moved, unchanged, bad.
 #[derive(Debug, Args)]
 pub struct Arguments {

@@ -15,6 +15,7 @@ use crate::wire::{Mode, SetMode};
 /// palang mode enforce --for 24h
 ///
 /// Without an argument it tells the mode. Setting it needs the role admin.
+///
 /// Raw: mode, end of enforce.
 #[derive(Debug, Args)]
 pub struct Arguments {

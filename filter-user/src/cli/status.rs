@@ -18,6 +18,7 @@ use crate::wire::{Colour, Mode, Override, Status};
 /// palang status
 ///
 /// Works for root when the daemon does not answer.
+///
 /// Raw: a line for each thing, with its name and its value.
 #[derive(Debug, Args)]
 pub struct Arguments {
