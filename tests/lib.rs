@@ -3,6 +3,7 @@
 
 pub mod gates;
 pub mod invites;
+pub mod lab;
 pub mod packet;
 pub mod reference;
 pub mod seeds;

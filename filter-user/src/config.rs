@@ -91,7 +91,7 @@ pub struct Roles {
     pub report: Vec<String>,
     /// Who blocks and allows, and sees full numbers.
     pub operate: Vec<String>,
-    /// Who may also do what `--permanent`, `mode` and the configuration need.
+    /// Who also makes permanent blocks, sets the mode, attaches and detaches.
     pub admin: Vec<String>,
 }
 
@@ -235,12 +235,61 @@ impl Config {
             protected: self.policy.protected.iter().map(|(subject, _)| written(*subject)).collect(),
             default: ShownProfile::of(&self.policy.trunks[0]),
             limits: ShownLimits { blocks: self.blocks },
-            retention: ShownRetention { calls: format!("{:#}", self.calls_kept) },
+            retention: ShownRetention { calls: days(self.calls_kept) },
             api: ShownApi { group: self.group.clone(), check_listen: self.check_listen },
             roles: self.roles.clone(),
             paths: self.paths.clone(),
             trunk: self.policy.trunks[1..].iter().map(ShownTrunk::of).collect(),
         }
+    }
+
+    /// What the daemon will do by it, in a few lines for people.
+    #[must_use]
+    pub fn meaning(&self) -> Vec<String> {
+        let list = |texts: Vec<String>, none: &str| {
+            if texts.is_empty() { none.to_owned() } else { texts.join(", ") }
+        };
+        let ports = self.policy.ports.iter().map(ToString::to_string).collect();
+        let protected = self.policy.protected.iter().map(|(subject, _)| written(*subject));
+        let (default, trunks) = (&self.policy.trunks[0], &self.policy.trunks[1..]);
+        let observing =
+            self.policy.trunks.iter().filter(|trunk| trunk.profile.mode == MODE_OBSERVE);
+        let mut lines = vec![
+            format!(
+                "reads SIP on UDP port {} of {}",
+                list(ports, "-"),
+                list(self.interfaces.clone(), "no interface until `palang attach INTERFACE`"),
+            ),
+            format!(
+                "attaches {}",
+                match self.xdp_mode {
+                    XdpMode::Native => "native: in the driver, or not at all",
+                    XdpMode::Generic => "generic: in the kernel's core, slower than native",
+                    XdpMode::NativeOrGeneric =>
+                        "native where the driver can, else generic (slower)",
+                }
+            ),
+            format!(
+                "numbers are those of country code {}; trunks: {}",
+                default.profile.plan.country,
+                list(
+                    trunks.iter().map(|trunk| trunk.name.clone()).collect(),
+                    "none, any source may be refused"
+                ),
+            ),
+            format!("never refused: {}", list(protected.collect(), "no number is protected")),
+            format!("room for {} blocked numbers", self.blocks),
+            format!("call records are kept for {}", days(self.calls_kept)),
+            format!("{} is for group {}", self.paths.socket().display(), self.group),
+        ];
+        if let Some(address) = self.check_listen {
+            lines.push(format!("anyone on this machine may check numbers at {address}"));
+        }
+        let observing = list(observing.map(|trunk| trunk.name.clone()).collect(), "");
+        if !observing.is_empty() {
+            lines.push(format!("only observes, whatever the mode: {observing}"));
+        }
+        lines
     }
 }
 
@@ -485,6 +534,17 @@ impl ShownTrunk {
             sources: trunk.sources.iter().map(source).collect(),
             profile: ShownProfile::of(trunk),
         }
+    }
+}
+
+/// `90d` where it is whole days, else hours, minutes and seconds.
+fn days(duration: SignedDuration) -> String {
+    const DAY: i64 = 24 * 60 * 60;
+    match duration.as_secs() {
+        seconds if seconds % DAY == 0 && duration.subsec_nanos() == 0 => {
+            format!("{}d", seconds / DAY)
+        }
+        _ => format!("{duration:#}"),
     }
 }
 

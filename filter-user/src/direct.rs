@@ -1,48 +1,320 @@
-//! The way out without the daemon: the pinned maps, as root (DESIGN §3.5).
+//! The way out without a daemon: root's hand on the pinned maps.
+//!
+//! What lets through and what takes the filter off works when the daemon is dead or hangs. The
+//! kernel's maps come first; then a note is left, from which the daemon learns at its next start
+//! who it was and why, also when the machine was restarted in between.
 
+use std::fs::OpenOptions;
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::channel;
+use std::thread;
+use std::time::Duration;
+
+use filter_common::abi::{self, LIFTED, RULE_DIRECT};
+use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
+
+use crate::clock;
+use crate::config::{self, Config, Paths};
+use crate::datapath::{Maps, Pins};
 use crate::exit::{Exit, Failure};
-use crate::wire;
+use crate::number_text;
+use crate::policy::Subject;
+use crate::status;
+use crate::wire::{self, Change, Changed, Persisted};
 
-fn missing() -> Failure {
-    Failure::new(Exit::Failed, "this version cannot work on the kernel's maps without the daemon")
+/// How long an answer waits for the disk.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// Configuration of the daemon, when it is not where it usually is.
+const CONFIG_VARIABLE: &str = "PALANG_CONFIG";
+
+/// What was done on the maps while no daemon answered.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Note {
+    /// The number or prefix that was allowed; null: the override.
+    pub number: Option<String>,
+    /// Until when; null: without end, or the override was switched off.
+    pub until: Option<Timestamp>,
+    /// Why.
+    pub reason: String,
+    /// Who.
+    pub author: String,
 }
 
-/// Sets the override in the kernel's maps.
-///
-/// # Errors
-/// No pins, no permission, a layout of another version.
-pub fn set_override(_: &wire::SetOverride) -> Result<wire::Override, Failure> {
-    Err(missing())
+impl Note {
+    /// The file of notes in the daemon's folder.
+    #[must_use]
+    pub fn file(paths: &Paths) -> PathBuf {
+        paths.state.join("direct.jsonl")
+    }
+
+    /// The notes that were left, oldest first. A line that cannot be read is left out: what it
+    /// is about stands in the maps.
+    #[must_use]
+    pub fn read(paths: &Paths) -> Vec<Note> {
+        let text = std::fs::read_to_string(Note::file(paths)).unwrap_or_default();
+        text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+    }
+
+    fn leave(&self, file: &Path) -> io::Result<()> {
+        let mut file = OpenOptions::new().append(true).create(true).open(file)?;
+        let line = serde_json::to_string(self)? + "\n";
+        file.write_all(line.as_bytes())?;
+        file.sync_all()
+    }
 }
 
-/// Reads the override from the kernel's maps.
+/// The pinned maps that can be opened. After an upgrade that did not end there may be more than
+/// one set, and which one judges is not known: what lets through goes into all.
+struct Pinned {
+    paths: Paths,
+    maps: Vec<(PathBuf, Maps)>,
+}
+
+impl Pinned {
+    fn open() -> Result<Pinned, Failure> {
+        let paths = paths();
+        let mut maps = Vec::new();
+        let mut last = None;
+        for folder in Pins::new(&paths.pins).map_folders() {
+            match Maps::open(&folder) {
+                Ok(opened) => maps.push((folder, opened)),
+                Err(error) => last = Some(error),
+            }
+        }
+        if maps.is_empty() {
+            return Err(match last {
+                Some(error) => error.into(),
+                None => Failure::new(
+                    Exit::Failed,
+                    format!(
+                        "no maps are pinned under {}: no filter was loaded since this machine \
+                         started",
+                        paths.pins.display()
+                    ),
+                ),
+            });
+        }
+        Ok(Pinned { paths, maps })
+    }
+
+    fn each(
+        &self,
+        mut act: impl FnMut(&Maps) -> Result<(), crate::datapath::Error>,
+    ) -> Result<(), Failure> {
+        self.maps.iter().try_for_each(|(_, maps)| act(maps)).map_err(Failure::from)
+    }
+
+    /// Leaves a note for the daemon, after the maps have it.
+    fn note(&self, note: &Note) -> Persisted {
+        let file = Note::file(&self.paths);
+        let (note, path) = (note.clone(), file.clone());
+        let (answer, wait) = channel();
+        // A disk may never answer.
+        thread::spawn(move || answer.send(note.leave(&path)));
+        match wait.recv_timeout(PATIENCE) {
+            Ok(Ok(())) => Persisted::Yes,
+            Ok(Err(error)) => Persisted::No(format!("{}: {error}", file.display())),
+            Err(_) => Persisted::Pending,
+        }
+    }
+}
+
+/// Where the daemon's configuration says that things are, or where they usually are.
+#[must_use]
+pub fn paths() -> Paths {
+    let path = std::env::var_os(CONFIG_VARIABLE).map_or_else(|| config::PATH.into(), PathBuf::from);
+    paths_of(&path)
+}
+
+fn paths_of(path: &Path) -> Paths {
+    Config::read(path).map(|config| config.paths).unwrap_or_default()
+}
+
+/// Switches the override.
 ///
 /// # Errors
-/// No pins, no permission, a layout of another version.
+/// No pinned maps, no permission, a failing system call.
+pub fn set_override(set: &wire::SetOverride) -> Result<wire::Override, Failure> {
+    let pinned = Pinned::open()?;
+    let on = set.seconds > 0;
+    let life = i64::try_from(set.seconds).map_or(SignedDuration::MAX, SignedDuration::from_secs);
+    if life > wire::OVERRIDE_MAX {
+        return Err(Failure::new(Exit::Usage, "an override lasts at most 7 days"));
+    }
+    let until = on.then(|| clock::now() + life);
+    let author = user();
+    let mut persisted = Persisted::Yes;
+    if !set.dry_run {
+        let deadline = if on { clock::boot() + set.seconds * 1_000_000_000 } else { LIFTED };
+        pinned.each(|maps| maps.set_override(deadline))?;
+        let note = Note { number: None, until, reason: set.reason.clone(), author: author.clone() };
+        persisted = pinned.note(&note);
+    }
+    Ok(wire::Override {
+        until,
+        reason: on.then(|| set.reason.clone()),
+        author: on.then_some(author),
+        persisted,
+        dry_run: set.dry_run,
+    })
+}
+
+/// The override in force.
+///
+/// # Errors
+/// No pinned maps, no permission, a failing system call.
 pub fn get_override() -> Result<wire::Override, Failure> {
-    Err(missing())
+    let pinned = Pinned::open()?;
+    let mut until = 0;
+    pinned.each(|maps| {
+        until = maps.override_until()?.max(until);
+        Ok(())
+    })?;
+    Ok(status::override_in_force(until))
 }
 
-/// Puts an allow into the kernel's maps.
+/// Allows a number or prefix.
 ///
 /// # Errors
-/// No pins, no permission, a layout of another version, a full map.
-pub fn add_allow(_: &wire::AddAllow) -> Result<wire::Changed<wire::Allow>, Failure> {
-    Err(missing())
+/// A text that is no number, no pinned maps, no permission, a full map.
+pub fn add_allow(add: &wire::AddAllow) -> Result<Changed<wire::Allow>, Failure> {
+    let pinned = Pinned::open()?;
+    let Some((_, first)) = pinned.maps.first() else {
+        return Err(Failure::new(Exit::Failed, "no maps are pinned"));
+    };
+    let plan = first.profile(0)?.plan;
+    let subject = number_text::typed(&add.number, &plan)
+        .map_err(|message| Failure::new(Exit::Usage, message))?;
+    let now = clock::now();
+    let expires = match (add.seconds, add.expires) {
+        (Some(seconds), None) => {
+            let life =
+                i64::try_from(seconds).map_or(SignedDuration::MAX, SignedDuration::from_secs);
+            Some(now.checked_add(life).map_err(|error| Failure::new(Exit::Usage, error))?)
+        }
+        (None, expires) => expires,
+        (Some(_), Some(_)) => {
+            return Err(Failure::new(Exit::Usage, "say how long, or until when, not both"));
+        }
+    };
+    if expires.is_some_and(|expires| expires <= now) {
+        return Err(Failure::new(Exit::Usage, "that is over already"));
+    }
+    let before = first.allow(subject)?;
+    let mut persisted = Persisted::Yes;
+    if !add.dry_run {
+        let allow = abi::Allow {
+            number: subject.raw(),
+            expires: clock::kernel_expiry(now, expires, now),
+            rule: RULE_DIRECT,
+        };
+        pinned.each(|maps| maps.set_allow(subject, allow))?;
+        let note = Note {
+            number: Some(match subject {
+                Subject::Number(number) if number.is_local() => number.to_string(),
+                // Read again under any plan.
+                Subject::Number(_) | Subject::Prefix(_) => format!("+{subject}"),
+            }),
+            until: expires,
+            reason: add.comment.clone(),
+            author: user(),
+        };
+        persisted = pinned.note(&note);
+    }
+    let told = |expires, rule| wire::Allow {
+        id: uuid::Uuid::nil(),
+        rule,
+        number: subject.to_string(),
+        created: now,
+        expires,
+        comment: add.comment.clone(),
+        author: user(),
+        origin: "direct".into(),
+        node: String::new(),
+    };
+    Ok(Changed {
+        change: if before.is_some() { Change::Moved } else { Change::Added },
+        now: told(expires, RULE_DIRECT),
+        before: before.map(|before| {
+            let expires = (before.expires != 0).then(|| clock::wall(before.expires));
+            told(expires, before.rule)
+        }),
+        persisted,
+        dry_run: add.dry_run,
+        in_force: match subject {
+            Subject::Number(number) => Some(status::check(first, number)?),
+            Subject::Prefix(_) => None,
+        },
+        notes: Vec::new(),
+    })
 }
 
 /// Takes the filter off an interface, or off all.
 ///
 /// # Errors
-/// No pins, no permission, an interface without the filter.
-pub fn detach(_: Option<&str>, _dry_run: bool) -> Result<Vec<wire::Interface>, Failure> {
-    Err(missing())
+/// It is not on that interface; no permission.
+pub fn detach(interface: Option<&str>, dry_run: bool) -> Result<Vec<wire::Interface>, Failure> {
+    let paths = paths();
+    let pins = Pins::new(&paths.pins);
+    let there = pins.links();
+    let names = match interface {
+        None => there,
+        Some(name) if there.iter().any(|other| other == name) => vec![name.to_owned()],
+        Some(name) => {
+            let message = format!(
+                "the filter is not on {name}: no link is pinned at {}",
+                pins.link(name).display()
+            );
+            return Err(Failure::new(Exit::NotFound, message));
+        }
+    };
+    if !dry_run {
+        for name in &names {
+            pins.detach(name)?;
+        }
+    }
+    let links = netlink()?;
+    Ok(names.iter().map(|name| status::interface(name, &links, None)).collect())
 }
 
-/// Reads the status from the kernel's maps.
+/// What can be told without a daemon.
 ///
 /// # Errors
-/// No pins, no permission, a layout of another version.
+/// No pinned maps, no permission, a failing system call.
 pub fn status() -> Result<wire::Status, Failure> {
-    Err(missing())
+    let pinned = Pinned::open()?;
+    let links = netlink()?;
+    let names = Pins::new(&pinned.paths.pins).links();
+    let interfaces = names.iter().map(|name| status::interface(name, &links, None)).collect();
+    let Some((folder, maps)) = pinned.maps.last() else {
+        return Err(Failure::new(Exit::Failed, "no maps are pinned"));
+    };
+    let mut status = status::of_maps(maps, Maps::capacity(folder)?, interfaces)?;
+    status.find(
+        wire::Colour::Red,
+        "the daemon does not answer: the filter goes on as it was (systemctl status palang)",
+    );
+    Ok(status)
+}
+
+fn netlink() -> Result<Vec<crate::netlink::Link>, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::new(Exit::Failed, error))?;
+    runtime
+        .block_on(crate::netlink::links())
+        .map_err(|error| Failure::new(Exit::Failed, format!("cannot ask for interfaces: {error}")))
+}
+
+/// Who is at the keyboard: with sudo the user behind root.
+fn user() -> String {
+    let sudo = std::env::var("SUDO_USER").ok().filter(|name| !name.is_empty());
+    sudo.or_else(|| {
+        let user = nix::unistd::User::from_uid(nix::unistd::getuid()).ok().flatten();
+        user.map(|user| user.name)
+    })
+    .unwrap_or_else(|| "root".into())
 }

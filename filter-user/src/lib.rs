@@ -10,6 +10,8 @@ pub mod config;
 pub mod daemon;
 pub mod datapath;
 pub mod direct;
+pub mod doctor;
+pub mod ethtool;
 pub mod exit;
 pub mod host;
 pub mod netlink;
@@ -19,7 +21,9 @@ pub mod policy;
 pub mod policy_file;
 mod profile_file;
 pub mod replay;
+pub mod status;
 pub mod store;
 #[cfg(test)]
 mod test_netns;
 pub mod wire;
+pub mod xdp_features;

@@ -239,7 +239,7 @@ fn xdp(attributes: &[LinkXdp]) -> Option<Xdp> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::test_netns::{in_new_namespace, ip};
+    use crate::test_netns::{in_new_namespace, ip, put_strange_xdp};
 
     #[test]
     fn the_program_in_the_driver_or_the_core_goes_before_the_card() {
@@ -266,6 +266,23 @@ mod tests {
             assert_eq!((left.up, left.carrier, left.mtu, left.vlan_of), (true, false, 1500, None));
             assert_eq!(by_name("left").await.unwrap().as_ref(), Some(left));
             assert_eq!(by_name("middle").await.unwrap(), None);
+        });
+    }
+
+    #[test]
+    fn a_program_is_seen_where_it_runs() {
+        in_new_namespace(async {
+            ip("link add left type veth peer name right");
+            put_strange_xdp("left", Attached::Native).await;
+            put_strange_xdp("right", Attached::Generic).await;
+            let xdp = async |name| by_name(name).await.unwrap().unwrap().xdp.unwrap();
+            let (left, right) = (xdp("left").await, xdp("right").await);
+            assert_eq!((left.mode, right.mode), (Attached::Native, Attached::Generic));
+            assert!(left.program != 0 && right.program != 0 && left.program != right.program);
+            let all = links().await.unwrap();
+            assert!(all.iter().any(|link| link.xdp == Some(left)));
+            ip("link set dev left xdpdrv off");
+            assert_eq!(by_name("left").await.unwrap().unwrap().xdp, None);
         });
     }
 
@@ -325,11 +342,12 @@ mod tests {
                 ip("link set left mtu 1400");
                 ip("link set left mtu 1500");
             }
+            assert_eq!(changes.next().await, Some(Change::Missed));
+            // Afterwards it goes on as before.
             ip("link del left");
-            let mut missed = false;
-            while !missed {
-                missed = matches!(changes.next().await, Some(Change::Missed));
-            }
+            let gone =
+                |change: &Change| matches!(change, Change::Gone { name, .. } if name == "left");
+            while !changes.next().await.is_some_and(|change| gone(&change)) {}
         });
     }
 }

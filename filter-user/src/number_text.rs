@@ -7,6 +7,7 @@ use filter_common::plan::Plan;
 use filter_common::reason::Reason;
 use filter_common::sip::headers::Form;
 use filter_common::sip::uri;
+use rlibphonenumber::{PHONE_NUMBER_UTIL, PhoneNumberFormat};
 
 use crate::policy::Subject;
 
@@ -60,6 +61,41 @@ pub fn number(text: &str, plan: &Plan) -> Result<Number, String> {
     })
 }
 
+/// What an operator typed. As [`subject`], and what the plan alone cannot read is read as people
+/// write numbers (`(+62) (0)812…`, `0062…`, other scripts' digits) where that is a number in use.
+/// Where both read it, they have to agree: a block must never hit a stranger.
+///
+/// # Errors
+/// What is wrong with the text. Letters are refused: a keypad makes other numbers of them.
+pub fn typed(text: &str, plan: &Plan) -> Result<Subject, String> {
+    if text.chars().any(char::is_alphabetic) {
+        return Err(format!("{text:?} has letters: a number has none"));
+    }
+    let by_plan = subject(text, plan);
+    let Some(spelt) = spelt(text, plan) else {
+        return by_plan;
+    };
+    let by_people = subject(&spelt, plan);
+    match (by_plan, by_people) {
+        (Ok(Subject::Number(number)), _) if number.is_local() => Ok(Subject::Number(number)),
+        (Ok(plan), Ok(people)) if plan != people => Err(format!(
+            "{text:?} can be read as +{plan} or +{people}: write it with + and the country code"
+        )),
+        (Err(_), Ok(people)) => Ok(people),
+        (by_plan, _) => by_plan,
+    }
+}
+
+/// A number in use, in E.164, that Google's rules read in a text.
+fn spelt(text: &str, plan: &Plan) -> Option<String> {
+    let country = plan.country.to_string().parse().ok()?;
+    let region = PHONE_NUMBER_UTIL.get_region_for_country_code(country)?;
+    let number = PHONE_NUMBER_UTIL.parse(text, Some(region)).ok()?;
+    let has_extension = number.extension.is_some();
+    (!has_extension && number.is_valid())
+        .then(|| number.format_as(PhoneNumberFormat::E164).into_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -99,6 +135,39 @@ mod tests {
             let plan = Policy::default().trunks[0].profile.plan;
             let _ = subject(&text, &plan);
             let _ = plan.prefix(&text);
+        }
+    }
+
+    #[test]
+    fn as_operators_type_them() {
+        let plan = Policy::default().trunks[0].profile.plan;
+        for (text, expected) in [
+            ("0812-3456-7890", "6281234567890"),
+            ("(+62) 812 3456 7890", "6281234567890"),
+            ("008 62 812 3456 7890", "6281234567890"),
+            ("+62 (0)21 3456789", "62213456789"),
+            ("٠٨١٢٣٤٥٦٧٨٩٠", "6281234567890"),
+            ("+1 650-253-0000", "16502530000"),
+            ("112", "112"),
+            ("2502", "2502"),
+            ("+62811*", "62811*"),
+        ] {
+            let subject = typed(text, &plan).map(|subject| subject.to_string());
+            assert_eq!(subject.as_deref(), Ok(expected), "{text}");
+        }
+        for text in ["+3367a829916", "0812-CALL-ME", "0812 3456 7890 ext 5", "", "00812", "+0812"] {
+            assert!(typed(text, &plan).is_err(), "{text}");
+        }
+    }
+
+    proptest::proptest! {
+        /// What both readings read, they read alike; and nothing ends in a panic.
+        #[test]
+        fn any_typed_text(text in "[+0-9() .*-]{0,20}|.*") {
+            let plan = Policy::default().trunks[0].profile.plan;
+            if let (Ok(typed), Ok(subject)) = (typed(&text, &plan), subject(&text, &plan)) {
+                proptest::prop_assert_eq!(typed, subject);
+            }
         }
     }
 

@@ -10,6 +10,9 @@ use utoipa::ToSchema;
 /// Where the daemon listens unless the configuration says otherwise.
 pub const SOCKET: &str = "/run/palang/palang.sock";
 
+/// Longest time that the override can be set for.
+pub const OVERRIDE_MAX: jiff::SignedDuration = jiff::SignedDuration::from_hours(7 * 24);
+
 /// What the API refuses to do, and why.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Problem {

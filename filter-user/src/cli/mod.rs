@@ -10,6 +10,9 @@ mod block_rows;
 pub mod calls;
 mod changed;
 pub mod check;
+pub mod config;
+pub mod daemon;
+pub mod doctor;
 pub mod explain;
 pub mod hints;
 pub mod mode;
@@ -51,6 +54,9 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Config(config::Arguments),
+    Daemon(daemon::Arguments),
+    Doctor(doctor::Arguments),
     Status(status::Arguments),
     Block(block::Arguments),
     Allow(allow::Arguments),
@@ -74,6 +80,9 @@ impl Cli {
     pub fn run(self) -> Result<Exit, Failure> {
         let client = &Client::new(&self.socket);
         match self.command {
+            Command::Config(arguments) => config::run(&arguments).map(|()| Exit::Done),
+            Command::Daemon(arguments) => daemon::run(&arguments).map(|()| Exit::Done),
+            Command::Doctor(arguments) => doctor::run(&arguments).map(|()| Exit::Done),
             Command::Status(arguments) => status::run(&arguments, client),
             Command::Block(arguments) => block::run(&arguments, client),
             Command::Allow(arguments) => allow::run(&arguments, client),

@@ -10,21 +10,19 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use filter_common::abi::{self, BLOCK_OBSERVE, LIFTED, MODE_ENFORCE, MODE_OBSERVE, Verdict};
 use filter_common::number::Number;
-use filter_common::policy::{Call, decide};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 
 use super::keeper::{Keeper, refused};
 use crate::clock;
 use crate::config::Config;
-use crate::datapath::{self, LookUp, Maps};
+use crate::datapath::{self, Maps};
 use crate::number_text;
 use crate::policy::{Policy, Subject};
+use crate::status;
 use crate::store::{Decision, Entry, Error, Kind, Store};
 use crate::wire::{self, Change, Changed, Check, Persisted, Problem, ProblemKind};
 
-/// Longest time that the override can be set for.
-const OVERRIDE_MAX: SignedDuration = SignedDuration::from_hours(7 * 24);
 /// Keys of the store's state.
 pub const OVERRIDE: &str = "override";
 /// See [`OVERRIDE`].
@@ -165,7 +163,7 @@ impl Control {
         add: wire::AddBlock,
     ) -> Result<Changed<wire::Block>, Problem> {
         let subject = self.subject(&add.number)?;
-        let now = Timestamp::now();
+        let now = clock::now();
         let expires = end(now, add.seconds, add.expires, add.permanent)?;
         if expires.is_none() && who.role < Role::Admin {
             return problem(ProblemKind::Refused, "a permanent block needs the role admin");
@@ -194,7 +192,9 @@ impl Control {
         } else {
             self.put_block(who, decision, add.if_absent).await?
         };
-        if add.if_absent && let Some(before) = &before {
+        if add.if_absent
+            && let Some(before) = &before
+        {
             return problem(ProblemKind::Refused, format!("{} is blocked already", name(before)));
         }
         Ok(Changed {
@@ -260,7 +260,7 @@ impl Control {
             Subject::Number(_) => u64::from(self.config().blocks),
             Subject::Prefix(_) => PREFIXES_MAX,
         };
-        let there = store.count(Kind::Block, matches!(subject, Subject::Prefix(_)))?;
+        let there = store.count_of(Kind::Block, matches!(subject, Subject::Prefix(_)))?;
         if there + more <= capacity {
             return Ok(());
         }
@@ -274,36 +274,55 @@ impl Control {
         )
     }
 
+    /// Refuses what may not be blocked, and says who allowed it.
+    async fn refuse_protected(&self, subject: Subject) -> Result<(), Problem> {
+        let Err(problem) = self.refuse_protected_now(subject) else {
+            return Ok(());
+        };
+        let Some(rule) = self.live_allow(subject)?.map(|allow| allow.rule) else {
+            return Err(problem);
+        };
+        match self.keeper.read(move |reader| reader.by_rule(rule)).await {
+            Ok(Some(decision)) => Err(Problem {
+                message: format!("{} ({})", problem.message, told(&decision)),
+                ..problem
+            }),
+            Ok(None) | Err(_) => Err(problem),
+        }
+    }
+
     /// Refuses what may not be blocked.
     ///
     /// # Errors
     /// The rule that forbids it.
-    pub async fn refuse_protected(&self, subject: Subject) -> Result<(), Problem> {
-        let key = subject.key();
-        if let Some(found) = self.maps.protected(&key)? {
-            let config = self.config();
-            let rule = config.policy.rules.get(found.rule as usize - 1).cloned();
-            let rule = rule.unwrap_or_else(|| "protected".into());
+    pub fn refuse_protected_now(&self, subject: Subject) -> Result<(), Problem> {
+        if let Some(found) = self.maps.protected(&subject.key())? {
+            let rule = subject_of(found.number, subject);
             return problem(
                 ProblemKind::Refused,
-                format!("{subject} is protected ({rule}, in the configuration): never blocked"),
+                format!("{subject} is never blocked: the configuration protects {rule}"),
             );
         }
+        match self.live_allow(subject)? {
+            None => Ok(()),
+            Some(found) => {
+                let rule = subject_of(found.number, subject);
+                problem(
+                    ProblemKind::Refused,
+                    format!(
+                        "{subject} is not blocked: there is an allow for {rule}; remove that first"
+                    ),
+                )
+            }
+        }
+    }
+
+    /// The allow that is in force for a number or prefix.
+    fn live_allow(&self, subject: Subject) -> Result<Option<abi::Allow>, Problem> {
         let now = clock::boot();
-        let exact = self.maps.allow(subject)?;
-        let prefix = self.maps.allowed_prefix(&key)?;
         let live = |allow: &abi::Allow| allow.expires == 0 || now < allow.expires;
-        let Some(found) = exact.filter(live).or(prefix.filter(live)) else {
-            return Ok(());
-        };
-        let rule = match self.keeper.read(move |reader| reader.by_rule(found.rule)).await {
-            Ok(Some(decision)) => told(&decision),
-            Ok(None) | Err(_) => format!("allow {}", subject_of(&found, subject)),
-        };
-        problem(
-            ProblemKind::Refused,
-            format!("{subject} is allowed: {rule}. Remove that allow first, if it is wrong"),
-        )
+        let exact = self.maps.allow(subject)?.filter(live);
+        Ok(exact.or(self.maps.allowed_prefix(&subject.key())?.filter(live)))
     }
 
     /// Ends a block.
@@ -318,7 +337,7 @@ impl Control {
     ) -> Result<Changed<wire::Block>, Problem> {
         let subject = self.subject(text)?;
         let in_map = self.maps.block(subject)?.filter(|block| block.expires != LIFTED);
-        let stored = self.find(Kind::Block, subject).await;
+        let stored = self.find_soon(Kind::Block, subject).await;
         if in_map.is_none() && matches!(stored, Ok(None)) {
             return problem(ProblemKind::NotFound, format!("{subject} is not blocked"));
         }
@@ -333,7 +352,7 @@ impl Control {
             persisted = self
                 .keeper
                 .keep(move |store| {
-                    let entry = Entry::new(Timestamp::now(), &author, "block remove");
+                    let entry = Entry::new(clock::now(), &author, "block remove");
                     store.remove(Kind::Block, subject, entry)?;
                     // A failure leaves a lifted entry, which refuses nothing.
                     let _ = control.maps.remove_block(subject);
@@ -380,10 +399,10 @@ impl Control {
         add: wire::AddAllow,
     ) -> Result<Changed<wire::Allow>, Problem> {
         let subject = self.subject(&add.number)?;
-        let now = Timestamp::now();
+        let now = clock::now();
         let endless = add.seconds.is_none() && add.expires.is_none();
         let expires = end(now, add.seconds, add.expires, endless)?;
-        let before = self.find_soon(Kind::Allow, subject).await;
+        let before = self.find_soon(Kind::Allow, subject).await.ok().flatten();
         let fresh = Decision {
             id: uuid::Uuid::now_v7(),
             rule: 0,
@@ -484,11 +503,9 @@ impl Control {
     /// # Errors
     /// A failing system call.
     pub async fn get_override(&self) -> Result<wire::Override, Problem> {
-        let until = live(self.maps.override_until()?).map(clock::wall);
-        let mut found =
-            wire::Override { until, reason: None, author: None, persisted: Persisted::Yes, dry_run: false };
-        if until.is_some() {
-            let stored = self.keeper.read(|reader| reader.state(OVERRIDE)).await;
+        let mut found = status::override_in_force(self.maps.override_until()?);
+        if found.until.is_some() {
+            let stored = self.keeper.read_soon(|reader| reader.state(OVERRIDE)).await;
             if let Ok(Some(StoredOverride { until: Some(_), reason, author })) = stored {
                 found.reason = Some(reason);
                 found.author = Some(author);
@@ -508,15 +525,16 @@ impl Control {
         who: &Who,
         set: wire::SetOverride,
     ) -> Result<wire::Override, Problem> {
-        let life = i64::try_from(set.seconds).map_or(SignedDuration::MAX, SignedDuration::from_secs);
-        if life > OVERRIDE_MAX {
+        let life =
+            i64::try_from(set.seconds).map_or(SignedDuration::MAX, SignedDuration::from_secs);
+        if life > wire::OVERRIDE_MAX {
             return problem(ProblemKind::Usage, "an override lasts at most 7 days");
         }
         if set.seconds > 0 && set.reason.trim().is_empty() {
             return problem(ProblemKind::Usage, "an override needs a reason");
         }
         let on = set.seconds > 0;
-        let until = on.then(|| Timestamp::now() + life);
+        let until = on.then(|| clock::now() + life);
         let stored = StoredOverride { until, reason: set.reason, author: who.name.clone() };
         let mut persisted = Persisted::Yes;
         if !set.dry_run {
@@ -525,7 +543,9 @@ impl Control {
             } else {
                 LIFTED
             })?;
-            persisted = self.keep_override(stored.clone(), if on { "override on" } else { "override off" }).await;
+            persisted = self
+                .keep_override(stored.clone(), if on { "override on" } else { "override off" })
+                .await;
         }
         Ok(wire::Override {
             until,
@@ -540,7 +560,7 @@ impl Control {
     pub async fn keep_override(&self, stored: StoredOverride, action: &'static str) -> Persisted {
         self.keeper
             .keep(move |store| {
-                let entry = Entry::new(Timestamp::now(), &stored.author, action)
+                let entry = Entry::new(clock::now(), &stored.author, action)
                     .with("reason", stored.reason.as_str())
                     .with("until", json!(stored.until));
                 store.set_state(OVERRIDE, &stored, Some(entry))
@@ -553,16 +573,7 @@ impl Control {
     /// # Errors
     /// A failing system call.
     pub fn get_mode(&self) -> Result<wire::Mode, Problem> {
-        let settings = self.maps.settings()?;
-        let over = settings.enforce_until != 0 && clock::boot() >= settings.enforce_until;
-        let enforces = settings.mode == MODE_ENFORCE && !over;
-        let until = settings.enforce_until;
-        Ok(wire::Mode {
-            mode: if enforces { "enforce" } else { "observe" }.into(),
-            until: (enforces && until != 0).then(|| clock::wall(until)),
-            persisted: Persisted::Yes,
-            dry_run: false,
-        })
+        Ok(status::mode(&self.maps)?)
     }
 
     /// Sets the mode. Observe is in force before it is on disk, enforce after.
@@ -586,14 +597,14 @@ impl Control {
             }
         };
         let until = match set.seconds {
-            Some(seconds) => end(Timestamp::now(), Some(seconds), None, false)?,
+            Some(seconds) => end(clock::now(), Some(seconds), None, false)?,
             None => None,
         };
         let mut persisted = Persisted::Yes;
         if !set.dry_run {
-            let stored = StoredMode { enforce, until };
+            let stored = StoredMode { enforce, since: Some(clock::now()), until };
             let action = if enforce { "mode enforce" } else { "mode observe" };
-            let entry = Entry::new(Timestamp::now(), &who.name, action).with("until", json!(until));
+            let entry = Entry::new(clock::now(), &who.name, action).with("until", json!(until));
             if enforce {
                 let control = Arc::clone(self);
                 self.keeper
@@ -606,9 +617,7 @@ impl Control {
                 self.write_mode(&stored)?;
                 persisted = self
                     .keeper
-                    .keep(move |store| {
-                        store.set_state(MODE, &stored, Some(entry.clone()))
-                    })
+                    .keep(move |store| store.set_state(MODE, &stored, Some(entry.clone())))
                     .await;
             }
         }
@@ -625,10 +634,23 @@ impl Control {
     /// # Errors
     /// A failing system call.
     pub fn write_mode(&self, stored: &StoredMode) -> Result<(), Problem> {
-        let now = Timestamp::now();
-        let until = clock::kernel_expiry(now, stored.until, now);
+        let now = clock::now();
+        let until = clock::kernel_expiry(stored.since.unwrap_or(now), stored.until, now);
         let mode = if stored.enforce { MODE_ENFORCE } else { MODE_OBSERVE };
         self.write_settings(&self.config().policy, mode, until)
+    }
+
+    /// Ends enforcing at this boot time at the latest.
+    ///
+    /// # Errors
+    /// A failing system call.
+    pub fn end_enforce(&self, until: u64) -> Result<(), Problem> {
+        let settings = self.maps.settings()?;
+        let until = match settings.enforce_until {
+            0 => until,
+            other => other.min(until),
+        };
+        self.write_settings(&self.config().policy, settings.mode, until)
     }
 
     fn write_settings(&self, policy: &Policy, mode: u8, until: u64) -> Result<(), Problem> {
@@ -640,58 +662,12 @@ impl Control {
 
     // ---- questions ------------------------------------------------------------------------
 
-    /// What a call from a number gets now: the kernel's decision, asked of the kernel's maps.
+    /// What a call from a number gets now.
     ///
     /// # Errors
     /// A failing system call.
     pub fn check(&self, number: Number) -> Result<Check, Problem> {
-        let settings = self.maps.settings()?;
-        let profile = self.maps.profile(0)?;
-        let now = clock::boot();
-        let over = settings.enforce_until != 0 && now >= settings.enforce_until;
-        let enforced =
-            settings.mode == MODE_ENFORCE && !over && profile.mode == MODE_ENFORCE;
-        let call = Call { number, second: Number::NONE, call_id: 0, enforced };
-        let decision = decide(&mut LookUp { maps: &self.maps, now }, &call);
-        let subject = Subject::Number(number);
-        let reason = decision.reason;
-        Ok(Check {
-            number: number.to_string(),
-            verdict: decision.verdict.name().into(),
-            would: decision.would.name().into(),
-            reason: reason.name().into(),
-            rule: self.rule_name(subject, decision.rule)?,
-            mode: self.get_mode()?.mode,
-            override_until: live(self.maps.override_until()?).map(clock::wall),
-        })
-    }
-
-    /// The rule with this number, as people know it.
-    fn rule_name(&self, subject: Subject, rule: u64) -> Result<Option<String>, Problem> {
-        if rule == 0 {
-            return Ok(None);
-        }
-        let key = subject.key();
-        let named = |kind: &str, raw: Option<Subject>| {
-            raw.map(|subject| format!("{kind} {subject}"))
-        };
-        if let Some(found) = self.maps.protected(&key)?.filter(|found| found.rule == rule) {
-            let rules = &self.config().policy.rules;
-            return Ok(rules.get(found.rule as usize - 1).cloned());
-        }
-        let number = self.maps.allow(subject)?.filter(|found| found.rule == rule);
-        if number.is_some() {
-            return Ok(named("allow", Some(subject)));
-        }
-        if let Some(found) = self.maps.allowed_prefix(&key)?.filter(|found| found.rule == rule) {
-            return Ok(named("allow", Some(Subject::of_prefix_entry(found.number))));
-        }
-        let number = self.maps.block(subject)?.filter(|found| found.rule == rule);
-        if number.is_some() {
-            return Ok(named("block", Some(subject)));
-        }
-        let prefix = self.maps.blocked_prefix(&key)?.filter(|found| found.rule == rule);
-        Ok(named("block", prefix.map(|found| Subject::of_prefix_entry(found.number))))
+        Ok(status::check(&self.maps, number)?)
     }
 
     fn in_force(&self, subject: Subject) -> Result<Option<Check>, Problem> {
@@ -716,7 +692,7 @@ impl Control {
         let mut step = |name: &str, decides: bool, kernel: Option<String>, rule: Option<u64>| {
             steps.push((name.to_owned(), decides, kernel, rule));
         };
-        let until = live(self.maps.override_until()?);
+        let until = status::live(self.maps.override_until()?);
         let ends = |expires: u64| match expires {
             0 => "no end".to_owned(),
             LIFTED => "lifted".to_owned(),
@@ -742,7 +718,8 @@ impl Control {
         step("allowed-prefix", reason == "allowed-prefix", kernel, found.map(|found| found.rule));
         let blocked = matches!(reason, "blocked-number" | "blocked-prefix" | "observe");
         let found = self.maps.block(subject)?;
-        let by_number = found.is_some_and(|found| ends(found.expires).starts_with("ends") || found.expires == 0);
+        let by_number = found
+            .is_some_and(|found| ends(found.expires).starts_with("ends") || found.expires == 0);
         let kernel = found.map(|found| format!("rule {}, {}", found.rule, ends(found.expires)));
         step("blocked-number", blocked && by_number, kernel, found.map(|found| found.rule));
         let found = self.maps.blocked_prefix(&key)?;
@@ -777,21 +754,17 @@ impl Control {
         Ok(wire::Explain { check, steps })
     }
 
+    /// The stored decision about a subject, for what must not wait.
+    async fn find_soon(&self, kind: Kind, subject: Subject) -> Result<Option<Decision>, Problem> {
+        self.keeper.read_soon(move |reader| reader.find(kind, subject)).await
+    }
+
     /// The stored decision about a subject.
     ///
     /// # Errors
     /// A store that cannot be read.
     pub async fn find(&self, kind: Kind, subject: Subject) -> Result<Option<Decision>, Problem> {
         self.keeper.read(move |reader| reader.find(kind, subject)).await
-    }
-
-    /// As [`Control::find`], for what must not wait: a store that does not answer knows nothing.
-    async fn find_soon(&self, kind: Kind, subject: Subject) -> Option<Decision> {
-        let soon = std::time::Duration::from_secs(1);
-        match tokio::time::timeout(soon, self.find(kind, subject)).await {
-            Ok(Ok(found)) => found,
-            Ok(Err(_)) | Err(_) => None,
-        }
     }
 }
 
@@ -811,13 +784,10 @@ pub struct StoredOverride {
 pub struct StoredMode {
     /// Enforce, or observe.
     pub enforce: bool,
+    /// Since when.
+    pub since: Option<Timestamp>,
     /// When enforce falls back to observe.
     pub until: Option<Timestamp>,
-}
-
-/// A time in boot time that is still to come.
-fn live(until: u64) -> Option<u64> {
-    (until > clock::boot()).then_some(until)
 }
 
 /// When a decision ends.
@@ -862,13 +832,8 @@ fn merge(mut decision: Decision, before: Option<&Decision>) -> (Decision, Change
 
 /// The audit's record of a decision.
 #[must_use]
-pub fn entry(
-    action: &str,
-    author: &str,
-    decision: &Decision,
-    before: Option<&Decision>,
-) -> Entry {
-    let mut entry = Entry::new(Timestamp::now(), author, action)
+pub fn entry(action: &str, author: &str, decision: &Decision, before: Option<&Decision>) -> Entry {
+    let mut entry = Entry::new(clock::now(), author, action)
         .with("id", decision.id.to_string())
         .with("expires", json!(decision.expires))
         .with("reason", decision.reason.as_str())
@@ -887,7 +852,7 @@ pub fn entry(
 pub fn block_entry(decision: &Decision) -> abi::Block {
     abi::Block {
         number: decision.subject.raw(),
-        expires: clock::kernel_expiry(decision.created, decision.expires, Timestamp::now()),
+        expires: clock::kernel_expiry(decision.created, decision.expires, clock::now()),
         rule: decision.rule,
         action: Verdict::Drop as u8,
         flags: decision.flags,
@@ -898,7 +863,7 @@ pub fn block_entry(decision: &Decision) -> abi::Block {
 /// The kernel's entry for a stored allow.
 #[must_use]
 pub fn allow_entry(decision: &Decision) -> abi::Allow {
-    let now = Timestamp::now();
+    let now = clock::now();
     abi::Allow {
         number: decision.subject.raw(),
         // Counted from now: an allow that a wrong clock makes longer lets through.
@@ -922,8 +887,9 @@ fn told(decision: &Decision) -> String {
     format!("{} {end}, by {author}: {}", name(decision), decision.reason)
 }
 
-fn subject_of(allow: &abi::Allow, asked: Subject) -> Subject {
-    if allow.number == asked.raw() { asked } else { Subject::of_prefix_entry(allow.number) }
+/// What an entry that covers a subject is about.
+fn subject_of(entry: Number, asked: Subject) -> Subject {
+    if entry == asked.raw() { asked } else { Subject::of_prefix_entry(entry) }
 }
 
 /// A block as the API tells it.

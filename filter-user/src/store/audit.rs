@@ -281,3 +281,126 @@ pub(super) fn head(conn: &Connection) -> rusqlite::Result<Head> {
 fn read(row: &Row<'_>) -> rusqlite::Result<AuditRow> {
     Ok(AuditRow { seq: row.get(0)?, record: row.get(1)?, hash: row.get(2)? })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::*;
+    use super::*;
+
+    /// A store with five audit rows.
+    fn five() -> Home {
+        let home = Home::new();
+        let mut store = home.store();
+        for rule in 1..=5_u64 {
+            let subject = number(&format!("6281{rule}"));
+            let make = |_: &_, _: Option<&_>| {
+                let at = time(rule.cast_signed());
+                Entry::new(at, "budi", "block add").with("reason", "prank")
+            };
+            store.put([block(rule, subject)], make).unwrap();
+        }
+        home
+    }
+
+    fn first_bad(home: &Home, expected: Option<Head>) -> Option<u64> {
+        home.store().verify_audit(expected).unwrap().first_bad
+    }
+
+    fn seqs(home: &Home, from: u64, filter: &AuditFilter) -> Vec<u64> {
+        let mut seqs = Vec::new();
+        let push = |row: AuditRow| {
+            seqs.push(row.seq);
+            ControlFlow::Continue(())
+        };
+        home.store().audit_rows(from, filter, push).unwrap();
+        seqs
+    }
+
+    #[test]
+    fn a_record_is_json_with_sorted_names() {
+        let home = five();
+        let row = home.store().last_audit(2).unwrap().unwrap();
+        assert_eq!(
+            row.record,
+            r#"{"action":"block add","author":"budi","number":"62812","reason":"prank","rule":2,"time":"2027-01-15T08:00:02.000Z"}"#
+        );
+        // What `sha256sum` makes of 32 zero bytes and `{}`.
+        assert_eq!(
+            Head::default().next(b"{}").to_string(),
+            "1:fb1634c4e6cd4b1f1afe3ce2d6ef080f7ac5d1f357d723ad4dfca782733b62db"
+        );
+    }
+
+    #[test]
+    fn rows_are_found_by_number_and_time() {
+        let home = five();
+        let since = |at| AuditFilter { since: Some(time(at)), number: None };
+        assert_eq!(seqs(&home, 1, &AuditFilter::default()), [1, 2, 3, 4, 5]);
+        assert_eq!(seqs(&home, 4, &AuditFilter::default()), [4, 5]);
+        assert_eq!(seqs(&home, 0, &since(3)), [3, 4, 5]);
+        let number = |text: &str| Some(text.to_owned());
+        assert_eq!(seqs(&home, 0, &AuditFilter { since: None, number: number("62814") }), [4]);
+        assert_eq!(seqs(&home, 0, &AuditFilter { number: number("62812"), ..since(3) }), [0; 0]);
+    }
+
+    #[test]
+    fn a_whole_chain_verifies() {
+        let home = five();
+        let store = home.store();
+        let head = store.audit_head().unwrap();
+        let whole = AuditCheck { rows: 5, first_bad: None, head };
+        assert_eq!(store.verify_audit(None).unwrap(), whole);
+        assert_eq!(store.verify_audit(Some(head)).unwrap(), whole);
+        assert_eq!(head.to_string().parse(), Ok(head));
+        let empty = Home::new().store().verify_audit(Some(Head::default())).unwrap();
+        assert_eq!(empty, AuditCheck { rows: 0, first_bad: None, head: Head::default() });
+    }
+
+    #[test]
+    fn the_first_bad_row_is_named() {
+        for (bad, sql) in [
+            (3, "UPDATE audit SET record = replace(record, 'budi', 'siti') WHERE seq = 3"),
+            (3, "UPDATE audit SET record = CAST(x'7b2261223a22ff227d' AS TEXT) WHERE seq = 3"),
+            (2, "UPDATE audit SET hash = x'00' WHERE seq = 2"),
+            (1, "DELETE FROM audit WHERE seq = 1"),
+            (4, "DELETE FROM audit WHERE seq = 4"),
+            // Deleted, and the rest moved up.
+            (4, "DELETE FROM audit WHERE seq = 4; UPDATE audit SET seq = 4 WHERE seq = 5"),
+            (1, "INSERT INTO audit SELECT 0, record, hash FROM audit WHERE seq = 1"),
+            (1, "INSERT INTO audit SELECT -7, record, hash FROM audit WHERE seq = 1"),
+            (6, "INSERT INTO audit SELECT 6, record, hash FROM audit WHERE seq = 5"),
+            // Two swapped.
+            (
+                2,
+                "UPDATE audit SET seq = 9 WHERE seq = 2; UPDATE audit SET seq = 2 WHERE seq = 3;
+                 UPDATE audit SET seq = 3 WHERE seq = 9",
+            ),
+        ] {
+            let home = five();
+            home.tamper(sql);
+            assert_eq!(first_bad(&home, None), Some(bad), "{sql}");
+        }
+    }
+
+    #[test]
+    fn a_cut_or_rewritten_tail_is_found_with_a_head_from_before() {
+        let home = five();
+        let head = home.store().audit_head().unwrap();
+        home.tamper("DELETE FROM audit WHERE seq >= 4");
+        assert_eq!(first_bad(&home, None), None);
+        assert_eq!(first_bad(&home, Some(head)), Some(4));
+        // The chain goes on from there, as if nothing had been.
+        for _ in 0..3 {
+            home.store().audit(entry()).unwrap();
+        }
+        assert_eq!(first_bad(&home, None), None);
+        assert_eq!(first_bad(&home, Some(head)), Some(5));
+    }
+
+    #[test]
+    fn what_is_no_head_is_told() {
+        for text in ["", "17", "17:ab", "x:00", &format!("1:{}", "é".repeat(32))] {
+            text.parse::<Head>().unwrap_err();
+        }
+    }
+}

@@ -3,12 +3,15 @@
 use std::fs::{self, File, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use jiff::Timestamp;
+use nix::unistd::geteuid;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
+use tempfile::{Builder, NamedTempFile};
 
-use super::{Error, Reader, absolute, beside};
+use super::{Error, Reader, absolute, beside, pending_changes, schema};
 
 /// The owner writes; its group, to which the roles belong, reads.
 const MODE: u32 = 0o640;
@@ -20,22 +23,27 @@ impl Reader {
     /// # Errors
     /// There is no copy: the file exists, or a disk says no.
     pub fn backup(&self, path: &Path) -> Result<(), Error> {
-        let path = &absolute(path)?;
+        let path = absolute(path)?;
         if path.exists() {
-            return Err(Error::Exists { path: path.clone() });
+            return Err(Error::Exists { path });
         }
-        whole(path, |part| self.copy(part))
+        let part = Part::begin(path)?;
+        self.copy(&part)?;
+        part.sync()?;
+        part.name()
     }
 
-    /// Writes a copy into an empty file.
-    fn copy(&self, path: &Path) -> Result<(), Error> {
-        // Not the backup API: it begins again whenever somebody writes to the store.
-        let Some(name) = path.to_str() else {
-            let what = "the copy's path is not UTF-8".to_owned();
-            return Err(Error::Failed { path: path.to_owned(), what });
+    fn copy(&self, part: &Part) -> Result<(), Error> {
+        let Some(name) = part.file.path().to_str() else {
+            let what = "SQLite wants a path in UTF-8".to_owned();
+            return Err(Error::Failed { path: part.path.clone(), what });
         };
-        let copied = self.conn.execute("VACUUM INTO ?1", [name]);
-        copied.map(drop).map_err(|error| Error::sqlite(path, &error))
+        // Not the backup API: it begins again whenever somebody writes to the store.
+        self.conn.execute("VACUUM INTO ?1", [name]).map(drop).map_err(|error| {
+            let said = Error::sqlite(&part.path, &error);
+            // It is the store that cannot be read, not the copy.
+            if matches!(said, Error::Corrupt { .. }) { self.error(&error) } else { said }
+        })
     }
 }
 
@@ -44,34 +52,29 @@ impl Reader {
 /// `replace`: it is renamed, never deleted.
 ///
 /// # Errors
-/// `to` is as it was: the copy is no whole store or a newer one, `to` exists or is in use.
+/// Nothing was restored: the copy is no whole store or a newer one, `to` exists or is in use,
+/// or a disk says no.
 pub fn restore(from: &Path, to: &Path, replace: bool) -> Result<Option<PathBuf>, Error> {
-    let to = &absolute(to)?;
+    let to = absolute(to)?;
     let copy = Reader::open_any(from)?;
     copy.check()?;
-    let there = to.exists() || beside(to, "-wal").exists();
+    let there = to.exists() || pending_changes(&to).is_some();
     if there && !replace {
-        return Err(Error::Exists { path: to.clone() });
+        return Err(Error::Exists { path: to });
     }
-    if in_use(to) {
-        let what = "a program uses it: stop the daemon (`systemctl stop palang`) first";
-        return Err(Error::Failed { path: to.clone(), what: what.to_owned() });
+    if in_use(&to) {
+        let what = "a program uses it: stop the daemon (`systemctl stop palang`) first".to_owned();
+        return Err(Error::Failed { path: to, what });
     }
-    // The daemon is not always the user who restores.
-    let folder = to.parent().unwrap_or(Path::new("/"));
-    let owner = fs::metadata(if to.exists() { to } else { folder });
-    let owner = owner.map_err(|error| Error::io(to, &error))?;
-
-    let mut moved = None;
-    whole(to, |part| {
-        copy.copy(part)?;
-        chown(part, Some(owner.uid()), Some(owner.gid())).map_err(|e| Error::io(to, &e))?;
-        if there {
-            moved = Some(move_away(to)?);
-        }
-        Ok(())
-    })?;
-    Ok(moved)
+    let part = Part::begin(to)?;
+    copy.copy(&part)?;
+    if geteuid().is_root() {
+        part.give_to_owner()?;
+    }
+    part.sync()?;
+    let away = if there { Some(move_away(&part.path)?) } else { None };
+    part.name()?;
+    Ok(away)
 }
 
 /// Whether another connection has the store open.
@@ -80,6 +83,7 @@ fn in_use(path: &Path) -> bool {
     let ask = || {
         let conn = Connection::open_with_flags(path, flags)?;
         conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+        conn.busy_timeout(Duration::ZERO)?;
         conn.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
         conn.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))
     };
@@ -105,19 +109,219 @@ fn move_away(path: &Path) -> Result<PathBuf, Error> {
     Ok(away)
 }
 
-/// Makes a file that is whole or not there: written beside its place, on disk, then named.
-pub(super) fn whole(
-    path: &Path,
-    fill: impl FnOnce(&Path) -> Result<(), Error>,
-) -> Result<(), Error> {
-    let say = |error| Error::io(path, &error);
-    let folder = path.parent().unwrap_or(Path::new("/"));
-    let name = path.file_name().unwrap_or_default();
-    let part = tempfile::Builder::new().prefix(name).suffix(".part").tempfile_in(folder);
-    let part = part.map_err(say)?;
-    part.as_file().set_permissions(Permissions::from_mode(MODE)).map_err(say)?;
-    fill(part.path())?;
-    part.as_file().sync_all().map_err(say)?;
-    part.persist_noclobber(path).map_err(|error| say(error.error))?;
-    File::open(folder).and_then(|folder| folder.sync_all()).map_err(say)
+/// A store that is being made beside its place, so that it is whole or not there: gone with
+/// this value unless it gets its name.
+pub(super) struct Part {
+    file: NamedTempFile,
+    /// Its place; messages name this.
+    path: PathBuf,
+}
+
+impl Part {
+    /// An empty file beside `path`, which is absolute.
+    pub(super) fn begin(path: PathBuf) -> Result<Part, Error> {
+        let begin = || {
+            let name = path.file_name().unwrap_or_default();
+            let file = Builder::new().prefix(name).suffix(".part").tempfile_in(folder(&path))?;
+            file.as_file().set_permissions(Permissions::from_mode(MODE))?;
+            Ok(file)
+        };
+        let file = begin().map_err(|error| Error::io(&path, &error))?;
+        Ok(Part { file, path })
+    }
+
+    /// Makes the tables in it.
+    pub(super) fn migrate(&self) -> Result<(), Error> {
+        Connection::open(self.file.path())
+            .and_then(|mut conn| schema::migrate(&mut conn))
+            .map_err(|error| Error::sqlite(&self.path, &error))
+    }
+
+    /// Gives it to whom the file in its place belongs, or the folder: who restores is not
+    /// always who runs the daemon.
+    fn give_to_owner(&self) -> Result<(), Error> {
+        fs::metadata(&self.path)
+            .or_else(|_| fs::metadata(folder(&self.path)))
+            .and_then(|owner| chown(self.file.path(), Some(owner.uid()), Some(owner.gid())))
+            .map_err(|error| Error::io(&self.path, &error))
+    }
+
+    pub(super) fn sync(&self) -> Result<(), Error> {
+        self.file.as_file().sync_all().map_err(|error| Error::io(&self.path, &error))
+    }
+
+    /// Puts it in its place, where nothing may be.
+    pub(super) fn name(self) -> Result<(), Error> {
+        let Part { file, path } = self;
+        file.persist_noclobber(&path)
+            .map_err(|error| error.error)
+            .and_then(|_| File::open(folder(&path))?.sync_all())
+            .map_err(|error| Error::io(&path, &error))
+    }
+}
+
+fn folder(path: &Path) -> &Path {
+    path.parent().unwrap_or(Path::new("/"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::*;
+    use super::super::{Kind, Store};
+    use super::*;
+
+    fn names(home: &Home) -> Vec<String> {
+        let mut names: Vec<_> = fs::read_dir(home.folder.path())
+            .unwrap()
+            .map(|file| file.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn a_backup_of_a_live_store_becomes_a_store_elsewhere() {
+        let home = Home::new();
+        let copy = home.folder.path().join("copy");
+        let mut store = home.store();
+        let many: Vec<_> = (1..=3000).map(|i| block(i, number(&i.to_string()))).collect();
+        put(&mut store, &many);
+        let reader = Reader::open(&home.path).unwrap();
+        // The copy is of one moment, whatever is written meanwhile.
+        let (before, after, store) = std::thread::scope(|scope| {
+            let (started, wait) = std::sync::mpsc::channel();
+            let writer = scope.spawn(move || {
+                for rule in 3001..3200 {
+                    put(&mut store, &[block(rule, number(&rule.to_string()))]);
+                    let _ = started.send(());
+                }
+                store
+            });
+            wait.recv().unwrap();
+            let before = reader.count(Kind::Block).unwrap();
+            reader.backup(&copy).unwrap();
+            let after = reader.count(Kind::Block).unwrap();
+            (before, after, writer.join().unwrap())
+        });
+        let kept = digest(&Reader::open(&copy).unwrap());
+        let count = kept.0.len() as u64;
+        assert!((before..=after).contains(&count), "{before} {count} {after}");
+        assert_eq!(kept.2.seq, count, "as many audit rows as blocks");
+
+        assert_eq!(fs::metadata(&copy).unwrap().permissions().mode() & 0o777, 0o640);
+        assert!(matches!(store.backup(&copy), Err(Error::Exists { .. })));
+        assert!(matches!(store.backup(&home.path), Err(Error::Exists { .. })));
+
+        let new = Home::new();
+        assert_eq!(restore(&copy, &new.path, false).unwrap(), None);
+        assert_eq!(names(&new), ["palang.db"]);
+        let mut restored = new.store();
+        assert_eq!(digest(&restored), kept);
+        assert_eq!(restored.verify_audit(Some(kept.2)).unwrap().first_bad, None);
+        put(&mut restored, &[block(9999, number("9999"))]);
+    }
+
+    #[test]
+    fn a_store_that_is_replaced_is_kept_whole() {
+        let home = Home::new();
+        let copy = home.folder.path().join("copy");
+        let mut store = home.store();
+        put(&mut store, &[block(1, number("1"))]);
+        store.backup(&copy).unwrap();
+        let backed_up = digest(&store);
+        put(&mut store, &[block(2, number("2"))]);
+        let latest = digest(&store);
+
+        assert!(matches!(restore(&copy, &home.path, false), Err(Error::Exists { .. })));
+        let error = restore(&copy, &home.path, true).unwrap_err();
+        assert!(error.to_string().contains("stop the daemon"), "{error}");
+        assert_eq!(digest(&store), latest);
+
+        // As after a kill -9: the last changes are only in the -wal file.
+        let config = DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE;
+        store.conn.set_db_config(config, true).unwrap();
+        drop(store);
+        assert!(names(&home).contains(&"palang.db-wal".to_owned()));
+        let away = restore(&copy, &home.path, true).unwrap().unwrap();
+        assert!(!names(&home).contains(&"palang.db-wal".to_owned()));
+        assert_eq!(digest(&home.store()), backed_up);
+        assert_eq!(digest(&Store::open(&away).unwrap()), latest);
+    }
+
+    #[test]
+    fn a_corrupt_store_can_be_replaced_and_a_bad_copy_replaces_nothing() {
+        let home = Home::new();
+        let copy = home.folder.path().join("copy");
+        let mut store = home.store();
+        put(&mut store, &[block(1, number("1"))]);
+        let kept = digest(&store);
+        store.backup(&copy).unwrap();
+        drop(store);
+        fs::write(&home.path, "garbage").unwrap();
+
+        let bad = home.folder.path().join("bad");
+        let newer = home.folder.path().join("newer");
+        fs::write(&bad, &fs::read(&copy).unwrap()[..8192]).unwrap();
+        fs::copy(&copy, &newer).unwrap();
+        Connection::open(&newer).unwrap().pragma_update(None, "user_version", 99).unwrap();
+        let odd = Home::new();
+        put(&mut odd.store(), &[block(1, number("1"))]);
+        // Something that is found by a look, and would be copied without one.
+        let swap_column = |from: &str, to: &str| {
+            odd.tamper(&format!(
+                "PRAGMA writable_schema = ON;
+                 UPDATE sqlite_schema SET sql = replace(sql, '{from}', '{to}')"
+            ));
+        };
+        swap_column("reason TEXT NOT NULL", "reason TEXT");
+        odd.tamper("UPDATE decisions SET reason = NULL");
+        swap_column("reason TEXT", "reason TEXT NOT NULL");
+        let before = names(&home);
+        let error = restore(&odd.path, &home.path, true).unwrap_err();
+        assert!(matches!(error, Error::Corrupt { .. }), "{error}");
+        assert!(matches!(restore(&bad, &home.path, true), Err(Error::Corrupt { .. })));
+        assert!(matches!(restore(&newer, &home.path, true), Err(Error::Newer { .. })));
+        assert!(restore(&home.folder.path().join("none"), &home.path, true).is_err());
+        assert_eq!(names(&home), before);
+        assert_eq!(fs::read(&home.path).unwrap(), b"garbage");
+
+        let away = restore(&copy, &home.path, true).unwrap().unwrap();
+        assert_eq!(fs::read(away).unwrap(), b"garbage");
+        assert_eq!(digest(&home.store()), kept);
+    }
+
+    #[test]
+    fn what_finds_no_room_changes_nothing() {
+        let disk = Disk::new();
+        let small = disk.home();
+        let mut store = small.store();
+        put(&mut store, &[block(1, number("1"))]);
+        let kept = digest(&store);
+        drop(store);
+        let home = Home::new();
+        let many: Vec<_> = (1..=3000).map(|i| block(i, number(&i.to_string()))).collect();
+        put(&mut home.store(), &many);
+
+        let copy = beside(&small.path, ".copy");
+        assert!(matches!(home.store().backup(&copy), Err(Error::Full { path }) if path == copy));
+        let error = restore(&home.path, &small.path, true).unwrap_err();
+        assert!(matches!(error, Error::Full { .. }), "{error}");
+        let left = fs::read_dir(small.path.parent().unwrap()).unwrap();
+        let left = left.map(|file| file.unwrap().file_name().into_string().unwrap());
+        // The -wal file is an empty one.
+        assert!(left.into_iter().all(|name| name == "palang.db" || name == "palang.db-wal"));
+        assert_eq!(digest(&small.store()), kept);
+    }
+
+    #[test]
+    fn a_store_that_cannot_be_copied_is_named() {
+        let home = Home::new();
+        let many: Vec<_> = (1..=2000).map(|i| block(i, number(&i.to_string()))).collect();
+        put(&mut home.store(), &many);
+        home.break_a_page();
+        let copy = home.folder.path().join("copy");
+        let error = Reader::open(&home.path).unwrap().backup(&copy).unwrap_err();
+        assert!(matches!(&error, Error::Corrupt { path, .. } if *path == home.path), "{error}");
+        assert!(!copy.exists());
+    }
 }

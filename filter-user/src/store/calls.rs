@@ -163,3 +163,78 @@ fn read(row: &Row<'_>) -> rusqlite::Result<(u64, CallRow)> {
     };
     Ok((row.get("id")?, call))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{Home, time};
+    use super::*;
+
+    fn call(at: i64, number: u64) -> CallRow {
+        CallRow {
+            time: time(at),
+            number: Some(Number(number)),
+            trunk: Some("telco".to_owned()),
+            source: "192.0.2.1:5060".to_owned(),
+            call_id: Some(format!("{at}@pbx")),
+            call_hash: u64::MAX - number,
+            identity: 1,
+            verdict: 1,
+            would: 1,
+            reason: 255,
+            rule: u64::MAX,
+            repeats: 0,
+        }
+    }
+
+    fn found(reader: &Reader, filter: CallFilter) -> Vec<(u64, CallRow)> {
+        let mut found = Vec::new();
+        let push = |call| {
+            found.push(call);
+            ControlFlow::Continue(())
+        };
+        reader.calls(&filter, push).unwrap();
+        found
+    }
+
+    #[test]
+    fn calls_are_found_newest_first() {
+        let home = Home::new();
+        let mut store = home.store();
+        let unread = CallRow { number: None, trunk: None, call_id: None, ..call(2, 0) };
+        let calls = [call(1, u64::MAX), unread, call(3, 7), call(3, 8)];
+        assert_eq!(store.put_calls(&calls).unwrap(), [1, 2, 3, 4]);
+        assert_eq!(store.newest().unwrap(), Some(time(3)));
+
+        let all = CallFilter::default();
+        let mut newest_first: Vec<_> = (1..).zip(calls).collect();
+        newest_first.reverse();
+        assert_eq!(found(&store, all), newest_first);
+        let ids = |filter| found(&store, filter).iter().map(|(id, _)| *id).collect::<Vec<_>>();
+        assert_eq!(ids(CallFilter { since: Some(time(3)), ..all }), [4, 3]);
+        assert_eq!(ids(CallFilter { number: Some(Number(u64::MAX)), ..all }), [1]);
+        assert_eq!(ids(CallFilter { call_hash: Some(u64::MAX - 7), ..all }), [3]);
+        assert_eq!(ids(CallFilter { limit: Some(2), ..all }), [4, 3]);
+        assert_eq!(
+            ids(CallFilter {
+                since: Some(time(3)),
+                number: Some(Number(8)),
+                limit: Some(5),
+                ..all
+            }),
+            [4]
+        );
+    }
+
+    #[test]
+    fn repeats_and_retention() {
+        let home = Home::new();
+        let mut store = home.store();
+        let ids = store.put_calls(&[call(1, 1), call(2, 2)]).unwrap();
+        store.set_repeats(&[(ids[1], 3), (99, 1)]).unwrap();
+        assert_eq!(found(&store, CallFilter::default())[0].1.repeats, 3);
+        assert_eq!(store.prune_calls(time(2)).unwrap(), 1);
+        assert_eq!(store.prune_calls(time(3)).unwrap(), 1);
+        assert_eq!(found(&store, CallFilter::default()), []);
+        assert_eq!(store.put_calls(&[call(4, 4)]).unwrap(), [3], "numbers are not used again");
+    }
+}

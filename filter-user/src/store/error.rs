@@ -115,7 +115,12 @@ impl Error {
         } else if is(ErrorCode::CannotOpen) {
             // SQLite does not tell why. Opening the file here to find out would drop the
             // locks that this process has on it (POSIX), so only look at it.
-            let why = path.metadata().err().map_or(what, |error| error.to_string());
+            let why = match path.metadata() {
+                Err(error) => error.to_string(),
+                Ok(_) => "not a file that this user may open, or no right to write beside it: \
+                          be root"
+                    .to_owned(),
+            };
             Error::Failed { what: format!("cannot be opened: {why}"), path }
         } else {
             Error::Failed { path, what }

@@ -32,7 +32,7 @@ mod state;
 #[cfg(test)]
 mod tests;
 
-pub use audit::{AuditCheck, AuditFilter, AuditRow, Entry, Head};
+pub use audit::{AuditCheck, AuditFilter, AuditRow, Entry, Head, hex};
 pub use backup::restore;
 pub use calls::{CallFilter, CallRow};
 pub use decisions::{Decision, Kind};
@@ -77,8 +77,12 @@ impl Store {
         if !path.try_exists().map_err(|error| Error::io(path, &error))? {
             create(path)?;
         }
+        if on_read_only_disk(path) {
+            return Err(Error::ReadOnly { path: path.clone() });
+        }
         let mut conn = connect(path, path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
         let mut prepare = || {
+            // What SQLite makes of a file that this user may only read.
             if conn.is_readonly("main")? {
                 return Ok(false);
             }
@@ -157,8 +161,7 @@ impl Reader {
             // WAL wants a file for locks beside the store. Without one SQLite would read what
             // a writer is changing, so only where nobody can write at all.
             Err(Error::ReadOnly { .. } | Error::Failed { .. }) if on_read_only_disk(path) => {
-                let wal = beside(path, "-wal");
-                if wal.metadata().is_ok_and(|wal| wal.len() > 0) {
+                if let Some(wal) = pending_changes(path) {
                     let what = format!(
                         "the file system is read-only, and {} holds changes that are not in the \
                          file yet: copy both to a disk that can be written",
@@ -174,13 +177,13 @@ impl Reader {
         Ok(Reader { conn, path: path.clone() })
     }
 
-    /// Reads every page and index: seconds for a million rows, so not at each start.
+    /// Reads every page: seconds for a million rows, so not at each start.
     ///
     /// # Errors
     /// What is broken.
     pub fn check(&self) -> Result<(), Error> {
         let answer: String =
-            self.get(|conn| conn.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0)))?;
+            self.get(|conn| conn.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)))?;
         if answer == "ok" {
             return Ok(());
         }
@@ -241,8 +244,7 @@ fn connect(path: &Path, name: &Path, flags: OpenFlags) -> Result<Connection, Err
 
 /// Makes a new store: whole with all its tables, or not at all.
 fn create(path: &Path) -> Result<(), Error> {
-    let wal = beside(path, "-wal");
-    if wal.exists() {
+    if let Some(wal) = pending_changes(path) {
         // SQLite would replay it into whatever stands at this place.
         let what = format!(
             "it is gone, but {} is there: bring the file back or restore a backup; for a new \
@@ -251,10 +253,10 @@ fn create(path: &Path) -> Result<(), Error> {
         );
         return Err(Error::Failed { path: path.to_owned(), what });
     }
-    backup::whole(path, |part| {
-        let mut conn = Connection::open(part).map_err(|error| Error::sqlite(path, &error))?;
-        schema::migrate(&mut conn).map_err(|error| Error::sqlite(path, &error))
-    })
+    let part = backup::Part::begin(path.to_owned())?;
+    part.migrate()?;
+    part.sync()?;
+    part.name()
 }
 
 /// SQLite takes a relative `file:…` for a URI.
@@ -267,6 +269,12 @@ fn beside(path: &Path, ending: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(ending);
     PathBuf::from(name)
+}
+
+/// The `-wal` file of a store, when it holds changes.
+fn pending_changes(path: &Path) -> Option<PathBuf> {
+    let wal = beside(path, "-wal");
+    wal.metadata().is_ok_and(|wal| wal.len() > 0).then_some(wal)
 }
 
 fn on_read_only_disk(path: &Path) -> bool {

@@ -1,0 +1,69 @@
+//! `palang config`.
+
+use std::io::{self, Write as _};
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+
+use super::print::{Format, Output, written};
+use crate::config::{self, Config};
+use crate::exit::{Exit, Failure};
+
+/// Check or show a configuration file; needs no daemon
+#[derive(Debug, Args)]
+pub struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Tell what a configuration means, or what is wrong with it (exit 2)
+    ///
+    /// palang config check palang.toml && systemctl reload palang
+    Check {
+        /// The configuration
+        #[arg(value_name = "FILE", default_value = config::PATH)]
+        file: PathBuf,
+    },
+    /// Show a configuration with all that it leaves out
+    ///
+    /// palang config show -o json
+    ///
+    /// Raw: the file to the letter.
+    Show {
+        /// The configuration
+        #[arg(value_name = "FILE", default_value = config::PATH)]
+        file: PathBuf,
+        #[command(flatten)]
+        output: Output,
+    },
+}
+
+/// Checks or shows.
+///
+/// # Errors
+/// A file that cannot be read, or that is wrong.
+pub fn run(arguments: &Arguments) -> Result<(), Failure> {
+    let (Command::Check { file } | Command::Show { file, .. }) = &arguments.command;
+    let config = Config::read(file).map_err(|error| Failure::new(Exit::Usage, error))?;
+    let text = match &arguments.command {
+        Command::Check { .. } => {
+            let mut text = format!("ok: {}\n", file.display());
+            for line in config.meaning() {
+                text += &format!("  {line}\n");
+            }
+            text
+        }
+        Command::Show { output, .. } => match output.format {
+            Format::Table => toml::to_string(&config.shown()).map_err(failed)?,
+            Format::Json => serde_json::to_string(&config.shown()).map_err(failed)? + "\n",
+            Format::Raw => config.text,
+        },
+    };
+    written(io::stdout().write_all(text.as_bytes()))
+}
+
+fn failed(error: impl std::fmt::Display) -> Failure {
+    Failure::new(Exit::Failed, format!("cannot show the configuration: {error}"))
+}

@@ -1,0 +1,752 @@
+//! The control API: HTTP and JSON on a Unix socket. Everything that the CLI does goes through it.
+
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use axum::body::{Body, Bytes};
+use axum::extract::{FromRequest, Path, Query, Request, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use filter_common::abi::{EVENT_FROM, EVENT_PAI, Verdict};
+use filter_common::bytes::Slice;
+use filter_common::reason::Reason;
+use filter_common::sip::message::call_id_hash;
+use futures_util::StreamExt as _;
+use jiff::Timestamp;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc;
+use utoipa::OpenApi;
+
+use super::control::{Control, Role, Who, allow_of, block_of};
+use super::events::Lost;
+use super::import::Import;
+use super::links::Links;
+use crate::clock;
+use crate::config::XdpMode;
+use crate::policy::Subject;
+use crate::status;
+use crate::store::{self, AuditFilter, CallFilter, CallRow, Kind, Reader};
+use crate::wire::{self, Colour, Problem, ProblemKind};
+
+/// Bytes of lines that are sent at once.
+const CHUNK: usize = 32 * 1024;
+/// Chunks that wait for a slow reader.
+const CHUNKS: usize = 8;
+/// Longest line of an import.
+const LINE_MAX: usize = 64 * 1024;
+
+/// What the handlers share.
+#[derive(Clone)]
+pub struct App {
+    /// Commands and questions.
+    pub control: Arc<Control>,
+    /// Where the filter stands.
+    pub links: Arc<Links>,
+    /// Records that were lost.
+    pub lost: Arc<Lost>,
+    /// Since when the daemon runs.
+    pub since: Timestamp,
+    /// What was wrong with the configuration when it was read last.
+    pub config_problem: Arc<std::sync::Mutex<Option<String>>>,
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let status = match self.kind {
+            ProblemKind::Usage => StatusCode::BAD_REQUEST,
+            ProblemKind::Refused => StatusCode::FORBIDDEN,
+            ProblemKind::NotFound => StatusCode::NOT_FOUND,
+            ProblemKind::Failed => StatusCode::INTERNAL_SERVER_ERROR,
+            ProblemKind::Store => StatusCode::SERVICE_UNAVAILABLE,
+            ProblemKind::Full => StatusCode::INSUFFICIENT_STORAGE,
+        };
+        (status, Json(self)).into_response()
+    }
+}
+
+fn usage(message: impl ToString) -> Problem {
+    Problem { kind: ProblemKind::Usage, message: message.to_string() }
+}
+
+type Answer<T> = Result<Json<T>, Problem>;
+
+/// The body of a request, refused as a [`Problem`].
+struct Asked<T>(T);
+
+impl<T: DeserializeOwned> FromRequest<App> for Asked<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, app: &App) -> Result<Asked<T>, Problem> {
+        let body = Bytes::from_request(request, app).await.map_err(usage)?;
+        let body = if body.is_empty() { &b"{}"[..] } else { &body };
+        serde_json::from_slice(body).map(Asked).map_err(usage)
+    }
+}
+
+/// The routes for people and programs on the Unix socket.
+pub fn router(app: App) -> Router {
+    Router::new()
+        .route("/v1/status", get(get_status))
+        .route("/v1/blocks", get(list_blocks).post(add_block))
+        .route("/v1/blocks/import", post(import_blocks))
+        .route("/v1/blocks/{number}", get(show_block).delete(remove_block))
+        .route("/v1/allows", get(list_allows).post(add_allow))
+        .route("/v1/allows/{number}", axum::routing::delete(remove_allow))
+        .route("/v1/override", get(get_override).put(set_override))
+        .route("/v1/mode", get(get_mode).put(set_mode))
+        .route("/v1/check/{number}", get(check))
+        .route("/v1/explain/{number}", get(explain))
+        .route("/v1/calls", get(list_calls))
+        .route("/v1/audit", get(list_audit))
+        .route("/v1/audit/verify", get(verify_audit))
+        .route("/v1/config", get(get_config))
+        .route("/v1/interfaces/{name}", post(attach).delete(detach))
+        .route("/v1/store/backup", post(backup))
+        .route("/openapi.json", get(openapi))
+        .fallback(no_route)
+        .method_not_allowed_fallback(no_route)
+        .with_state(app)
+}
+
+/// The one question that a SIP server on this machine may ask over TCP: nothing else is served
+/// there, because nobody can tell who asks.
+pub fn check_router(app: App) -> Router {
+    Router::new().route("/v1/check/{number}", get(check_unasked)).fallback(no_route).with_state(app)
+}
+
+async fn no_route() -> Problem {
+    Problem {
+        kind: ProblemKind::NotFound,
+        message: "no such route or method: see /openapi.json".into(),
+    }
+}
+
+/// The document of this API.
+#[derive(OpenApi)]
+#[openapi(
+    info(title = "Palang control API", description = "The caller gate for emergency call centres"),
+    paths(
+        get_status,
+        list_blocks,
+        add_block,
+        import_blocks,
+        show_block,
+        remove_block,
+        list_allows,
+        add_allow,
+        remove_allow,
+        get_override,
+        set_override,
+        get_mode,
+        set_mode,
+        check,
+        explain,
+        list_calls,
+        list_audit,
+        verify_audit,
+        get_config,
+        attach,
+        detach,
+        backup
+    )
+)]
+pub struct Document;
+
+async fn openapi() -> Json<utoipa::openapi::OpenApi> {
+    Json(Document::openapi())
+}
+
+/// Lines of JSON, made on a thread of their own and sent as fast as the other side reads. When
+/// something fails on the way the connection is cut: half a list never looks like a whole one.
+fn lines<T, F>(app: &App, produce: F) -> Response
+where
+    T: Serialize,
+    F: FnOnce(&Reader, &mut dyn FnMut(T) -> ControlFlow<()>) -> Result<(), store::Error>
+        + Send
+        + 'static,
+{
+    let (sender, receiver) = mpsc::channel::<Result<Bytes, std::io::Error>>(CHUNKS);
+    let keeper = app.control.keeper.clone();
+    tokio::spawn(async move {
+        let failed = sender.clone();
+        let done = keeper
+            .read(move |reader| {
+                let mut chunk = Vec::with_capacity(CHUNK);
+                let send = |chunk: &mut Vec<u8>| {
+                    let full = std::mem::replace(chunk, Vec::with_capacity(CHUNK));
+                    sender.blocking_send(Ok(full.into())).is_ok()
+                };
+                produce(reader, &mut |line| {
+                    if serde_json::to_writer(&mut chunk, &line).is_err() {
+                        return ControlFlow::Break(());
+                    }
+                    chunk.push(b'\n');
+                    if chunk.len() < CHUNK - 1024 || send(&mut chunk) {
+                        ControlFlow::Continue(())
+                    } else {
+                        ControlFlow::Break(())
+                    }
+                })?;
+                send(&mut chunk);
+                Ok(())
+            })
+            .await;
+        if let Err(problem) = done {
+            let _ = failed.send(Err(std::io::Error::other(problem.message))).await;
+        }
+    });
+    let stream = futures_util::stream::unfold(receiver, async |mut receiver| {
+        receiver.recv().await.map(|chunk| (chunk, receiver))
+    });
+    ([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(stream)).into_response()
+}
+
+/// A store that cannot be read is told before the first line.
+async fn readable(app: &App) -> Result<(), Problem> {
+    app.control.keeper.read(|_| Ok(())).await
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct DryRun {
+    #[serde(default)]
+    dry_run: bool,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ImportQuery {
+    #[serde(default)]
+    dry_run: bool,
+    #[serde(default)]
+    skip_bad: bool,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct CallQuery {
+    since: Option<Timestamp>,
+    caller: Option<String>,
+    call_id: Option<String>,
+    verdict: Option<String>,
+    limit: Option<u64>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AuditQuery {
+    since: Option<Timestamp>,
+    number: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct VerifyQuery {
+    head: Option<String>,
+}
+
+/// The query of a request, refused as a [`Problem`].
+struct Queried<T>(T);
+
+impl<T: DeserializeOwned + Send> axum::extract::FromRequestParts<App> for Queried<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(
+        parts: &mut axum::http::request::Parts,
+        app: &App,
+    ) -> Result<Queried<T>, Problem> {
+        let query = Query::<T>::from_request_parts(parts, app).await;
+        query.map(|Query(query)| Queried(query)).map_err(|error| usage(error.body_text()))
+    }
+}
+
+// ---- routes -------------------------------------------------------------------------------
+
+/// How the gate is. Role read.
+#[utoipa::path(get, path = "/v1/status", responses((status = 200, body = wire::Status)))]
+async fn get_status(State(app): State<App>, who: Who) -> Answer<wire::Status> {
+    who.may(Role::Read)?;
+    app.status().await.map(Json)
+}
+
+/// All blocks, one a line. Role read.
+#[utoipa::path(get, path = "/v1/blocks",
+    responses((status = 200, body = wire::Block, content_type = "application/x-ndjson")))]
+async fn list_blocks(State(app): State<App>, who: Who) -> Result<Response, Problem> {
+    who.may(Role::Read)?;
+    readable(&app).await?;
+    Ok(lines(&app, move |reader, send| {
+        reader.for_each(Kind::Block, |decision| {
+            let block = block_of(&decision);
+            send(wire::Block { number: who.sees(block.number), ..block })
+        })
+    }))
+}
+
+/// Blocks a number or prefix, or moves the end of its block. Role operate; permanent: admin.
+#[utoipa::path(post, path = "/v1/blocks", request_body = wire::AddBlock,
+    responses((status = 200, body = wire::Changed<wire::Block>), (status = 400, body = Problem),
+        (status = 403, body = Problem), (status = 503, body = Problem), (status = 507, body = Problem)))]
+async fn add_block(
+    State(app): State<App>,
+    who: Who,
+    Asked(add): Asked<wire::AddBlock>,
+) -> Answer<wire::Changed<wire::Block>> {
+    who.may(Role::Operate)?;
+    app.control.add_block(&who, add).await.map(Json)
+}
+
+/// Imports blocks, all or none: newline-delimited JSON in both directions. Role operate.
+#[utoipa::path(post, path = "/v1/blocks/import",
+    params(("dry_run" = Option<bool>, Query), ("skip_bad" = Option<bool>, Query)),
+    request_body(content = wire::ImportRow, content_type = "application/x-ndjson"),
+    responses((status = 200, body = wire::ImportNews, content_type = "application/x-ndjson")))]
+async fn import_blocks(
+    State(app): State<App>,
+    who: Who,
+    Queried(query): Queried<ImportQuery>,
+    body: Body,
+) -> Result<Response, Problem> {
+    who.may(Role::Operate)?;
+    let mut import = Import::new(Arc::clone(&app.control), who);
+    let mut body = body.into_data_stream();
+    let (mut rest, mut number) = (Vec::new(), 0);
+    while let Some(chunk) = body.next().await {
+        rest.extend_from_slice(&chunk.map_err(usage)?);
+        let mut done = 0;
+        while let Some(end) = rest[done..].iter().position(|byte| *byte == b'\n') {
+            number += 1;
+            let line = &rest[done..done + end];
+            if !line.is_empty() {
+                import.line(number, line)?;
+            }
+            done += end + 1;
+        }
+        rest.drain(..done);
+        if rest.len() > LINE_MAX {
+            return Err(usage(format!("line {} is longer than {LINE_MAX} bytes", number + 1)));
+        }
+    }
+    if !rest.is_empty() {
+        import.line(number + 1, &rest)?;
+    }
+    let (sender, receiver) = mpsc::channel(CHUNKS);
+    tokio::spawn(import.finish(query.skip_bad, query.dry_run, sender));
+    let stream = futures_util::stream::unfold(receiver, async |mut receiver| {
+        let news: wire::ImportNews = receiver.recv().await?;
+        let line = serde_json::to_vec(&news).map(|mut line| {
+            line.push(b'\n');
+            Bytes::from(line)
+        });
+        Some((line, receiver))
+    });
+    let headers = [(header::CONTENT_TYPE, "application/x-ndjson")];
+    Ok((headers, Body::from_stream(stream)).into_response())
+}
+
+/// One block. Role read.
+#[utoipa::path(get, path = "/v1/blocks/{number}", params(("number" = String, Path)),
+    responses((status = 200, body = wire::Block), (status = 404, body = Problem)))]
+async fn show_block(
+    State(app): State<App>,
+    who: Who,
+    Path(number): Path<String>,
+) -> Answer<wire::Block> {
+    who.may(Role::Read)?;
+    let block = app.control.show_block(&number).await?;
+    Ok(Json(wire::Block { number: who.sees(block.number), ..block }))
+}
+
+/// Ends a block: in force before it is on disk. Role operate.
+#[utoipa::path(delete, path = "/v1/blocks/{number}",
+    params(("number" = String, Path), ("dry_run" = Option<bool>, Query)),
+    responses((status = 200, body = wire::Changed<wire::Block>), (status = 404, body = Problem)))]
+async fn remove_block(
+    State(app): State<App>,
+    who: Who,
+    Path(number): Path<String>,
+    Queried(query): Queried<DryRun>,
+) -> Answer<wire::Changed<wire::Block>> {
+    who.may(Role::Operate)?;
+    app.control.remove_block(&who, &number, query.dry_run).await.map(Json)
+}
+
+/// All allows, one a line. Role read.
+#[utoipa::path(get, path = "/v1/allows",
+    responses((status = 200, body = wire::Allow, content_type = "application/x-ndjson")))]
+async fn list_allows(State(app): State<App>, who: Who) -> Result<Response, Problem> {
+    who.may(Role::Read)?;
+    readable(&app).await?;
+    Ok(lines(&app, move |reader, send| {
+        reader.for_each(Kind::Allow, |decision| {
+            let allow = allow_of(&decision);
+            send(wire::Allow { number: who.sees(allow.number), ..allow })
+        })
+    }))
+}
+
+/// Allows a number or prefix, whatever is blocked: in force before it is on disk. Role operate.
+#[utoipa::path(post, path = "/v1/allows", request_body = wire::AddAllow,
+    responses((status = 200, body = wire::Changed<wire::Allow>), (status = 400, body = Problem)))]
+async fn add_allow(
+    State(app): State<App>,
+    who: Who,
+    Asked(add): Asked<wire::AddAllow>,
+) -> Answer<wire::Changed<wire::Allow>> {
+    who.may(Role::Operate)?;
+    app.control.add_allow(&who, add).await.map(Json)
+}
+
+/// Ends an allow. Role operate.
+#[utoipa::path(delete, path = "/v1/allows/{number}",
+    params(("number" = String, Path), ("dry_run" = Option<bool>, Query)),
+    responses((status = 200, body = wire::Changed<wire::Allow>), (status = 404, body = Problem)))]
+async fn remove_allow(
+    State(app): State<App>,
+    who: Who,
+    Path(number): Path<String>,
+    Queried(query): Queried<DryRun>,
+) -> Answer<wire::Changed<wire::Allow>> {
+    who.may(Role::Operate)?;
+    app.control.remove_allow(&who, &number, query.dry_run).await.map(Json)
+}
+
+/// The override. Role read.
+#[utoipa::path(get, path = "/v1/override", responses((status = 200, body = wire::Override)))]
+async fn get_override(State(app): State<App>, who: Who) -> Answer<wire::Override> {
+    who.may(Role::Read)?;
+    app.control.get_override().await.map(Json)
+}
+
+/// Switches the override: in force before it is on disk. Role operate.
+#[utoipa::path(put, path = "/v1/override", request_body = wire::SetOverride,
+    responses((status = 200, body = wire::Override), (status = 400, body = Problem)))]
+async fn set_override(
+    State(app): State<App>,
+    who: Who,
+    Asked(set): Asked<wire::SetOverride>,
+) -> Answer<wire::Override> {
+    who.may(Role::Operate)?;
+    app.control.set_override(&who, set).await.map(Json)
+}
+
+/// The mode. Role read.
+#[utoipa::path(get, path = "/v1/mode", responses((status = 200, body = wire::Mode)))]
+async fn get_mode(State(app): State<App>, who: Who) -> Answer<wire::Mode> {
+    who.may(Role::Read)?;
+    app.control.get_mode().map(Json)
+}
+
+/// Sets the mode. Role admin.
+#[utoipa::path(put, path = "/v1/mode", request_body = wire::SetMode,
+    responses((status = 200, body = wire::Mode), (status = 400, body = Problem)))]
+async fn set_mode(
+    State(app): State<App>,
+    who: Who,
+    Asked(set): Asked<wire::SetMode>,
+) -> Answer<wire::Mode> {
+    who.may(Role::Admin)?;
+    app.control.set_mode(&who, set).await.map(Json)
+}
+
+/// What a call from this number gets now. With `Accept: text/plain` one line, the verdict first,
+/// for SIP servers. Role read.
+#[utoipa::path(get, path = "/v1/check/{number}", params(("number" = String, Path)),
+    responses((status = 200, body = wire::Check), (status = 400, body = Problem)))]
+async fn check(
+    State(app): State<App>,
+    who: Who,
+    Path(number): Path<String>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    who.may(Role::Read)?;
+    app.check(&number, &headers)
+}
+
+async fn check_unasked(
+    State(app): State<App>,
+    Path(number): Path<String>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    app.check(&number, &headers)
+}
+
+/// Which rule decides on a number, and what the kernel's maps hold. Role operate.
+#[utoipa::path(get, path = "/v1/explain/{number}", params(("number" = String, Path)),
+    responses((status = 200, body = wire::Explain), (status = 400, body = Problem)))]
+async fn explain(
+    State(app): State<App>,
+    who: Who,
+    Path(number): Path<String>,
+) -> Answer<wire::Explain> {
+    who.may(Role::Operate)?;
+    app.control.explain(&number).await.map(Json)
+}
+
+/// Attempts, newest first, one a line. Role read.
+#[utoipa::path(get, path = "/v1/calls",
+    params(("since" = Option<String>, Query), ("caller" = Option<String>, Query),
+        ("call_id" = Option<String>, Query), ("verdict" = Option<String>, Query),
+        ("limit" = Option<u64>, Query)),
+    responses((status = 200, body = wire::Call, content_type = "application/x-ndjson")))]
+async fn list_calls(
+    State(app): State<App>,
+    who: Who,
+    Queried(query): Queried<CallQuery>,
+) -> Result<Response, Problem> {
+    who.may(Role::Read)?;
+    let number = match query.caller {
+        None => None,
+        Some(text) => match app.control.subject(&text)? {
+            Subject::Number(number) => Some(number),
+            Subject::Prefix(_) => return Err(usage("caller: a number, not a prefix")),
+        },
+    };
+    if let Some(verdict) = &query.verdict
+        && !["pass", "drop", "reply", "divert"].contains(&verdict.as_str())
+    {
+        return Err(usage("verdict: pass, drop, reply or divert"));
+    }
+    let hash = query.call_id.as_ref().map(|text| {
+        let bytes = text.as_bytes();
+        call_id_hash(&Slice::from(bytes), 0, bytes.len())
+    });
+    readable(&app).await?;
+    Ok(lines(&app, move |reader, send| {
+        let filter = CallFilter { since: query.since, number, call_hash: hash, limit: None };
+        let mut left = query.limit.unwrap_or(u64::MAX);
+        reader.calls(&filter, |(id, row)| {
+            let call = call(id, row, &who);
+            if query.verdict.as_ref().is_some_and(|verdict| *verdict != call.verdict) {
+                return ControlFlow::Continue(());
+            }
+            if left == 0 {
+                return ControlFlow::Break(());
+            }
+            left -= 1;
+            send(call)
+        })
+    }))
+}
+
+/// The audit, oldest first, one row a line. Role operate.
+#[utoipa::path(get, path = "/v1/audit",
+    params(("since" = Option<String>, Query), ("number" = Option<String>, Query)),
+    responses((status = 200, body = wire::AuditRow, content_type = "application/x-ndjson")))]
+async fn list_audit(
+    State(app): State<App>,
+    who: Who,
+    Queried(query): Queried<AuditQuery>,
+) -> Result<Response, Problem> {
+    who.may(Role::Operate)?;
+    let number = match query.number {
+        None => None,
+        Some(text) => Some(app.control.subject(&text)?.to_string()),
+    };
+    readable(&app).await?;
+    Ok(lines(&app, move |reader, send| {
+        let filter = AuditFilter { since: query.since, number };
+        reader.audit_rows(0, &filter, |row| {
+            let hash = store::hex(&row.hash);
+            send(wire::AuditRow { seq: row.seq, record: row.record, hash })
+        })
+    }))
+}
+
+/// Computes the chain of the audit again. Role read.
+#[utoipa::path(get, path = "/v1/audit/verify", params(("head" = Option<String>, Query)),
+    responses((status = 200, body = wire::AuditVerdict)))]
+async fn verify_audit(
+    State(app): State<App>,
+    who: Who,
+    Queried(query): Queried<VerifyQuery>,
+) -> Answer<wire::AuditVerdict> {
+    who.may(Role::Read)?;
+    let head = query.head.map(|head| head.parse().map_err(usage)).transpose()?;
+    let check = app.control.keeper.read(move |reader| reader.verify_audit(head)).await?;
+    Ok(Json(wire::AuditVerdict {
+        rows: check.rows,
+        first_bad: check.first_bad,
+        head: check.head.to_string(),
+    }))
+}
+
+/// The configuration in force. Role read.
+#[utoipa::path(get, path = "/v1/config", responses((status = 200, body = wire::ConfigInForce)))]
+async fn get_config(State(app): State<App>, who: Who) -> Answer<wire::ConfigInForce> {
+    who.may(Role::Read)?;
+    let config = app.control.config();
+    let problem = app.config_problem.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    Ok(Json(wire::ConfigInForce {
+        path: config.path.display().to_string(),
+        text: config.text.clone(),
+        problem: problem.clone(),
+    }))
+}
+
+/// Attaches the filter to an interface. Role admin.
+#[utoipa::path(post, path = "/v1/interfaces/{name}", params(("name" = String, Path)),
+    request_body = wire::Attach,
+    responses((status = 200, body = wire::Interface), (status = 404, body = Problem)))]
+async fn attach(
+    State(app): State<App>,
+    who: Who,
+    Path(name): Path<String>,
+    Asked(attach): Asked<wire::Attach>,
+) -> Answer<wire::Interface> {
+    who.may(Role::Admin)?;
+    let mode = match attach.mode {
+        None => None,
+        Some(mode) => {
+            let parsed = serde_json::from_value::<XdpMode>(serde_json::Value::String(mode));
+            Some(parsed.map_err(usage)?)
+        }
+    };
+    let done = app.links.attach(&who, &name, mode, attach.dry_run).await?;
+    app.links.settle().await;
+    Ok(Json(done))
+}
+
+/// Takes the filter off an interface. Role admin.
+#[utoipa::path(delete, path = "/v1/interfaces/{name}",
+    params(("name" = String, Path), ("dry_run" = Option<bool>, Query)),
+    responses((status = 200, body = wire::Interface), (status = 404, body = Problem)))]
+async fn detach(
+    State(app): State<App>,
+    who: Who,
+    Path(name): Path<String>,
+    Queried(query): Queried<DryRun>,
+) -> Answer<wire::Interface> {
+    who.may(Role::Admin)?;
+    let done = app.links.detach(&who, &name, query.dry_run).await?;
+    app.links.settle().await;
+    Ok(Json(done))
+}
+
+/// Copies the store while it is in use. Role admin.
+#[utoipa::path(post, path = "/v1/store/backup", request_body = wire::Backup,
+    responses((status = 200), (status = 503, body = Problem)))]
+async fn backup(
+    State(app): State<App>,
+    who: Who,
+    Asked(backup): Asked<wire::Backup>,
+) -> Answer<serde_json::Value> {
+    who.may(Role::Admin)?;
+    let path = PathBuf::from(backup.path);
+    if !path.is_absolute() {
+        return Err(usage("path: it must be absolute"));
+    }
+    app.control.keeper.read(move |reader| reader.backup(&path)).await?;
+    Ok(Json(serde_json::json!({})))
+}
+
+impl App {
+    fn check(&self, number: &str, headers: &HeaderMap) -> Result<Response, Problem> {
+        let Subject::Number(number) = self.control.subject(number)? else {
+            return Err(usage("check a number, not a prefix"));
+        };
+        let check = self.control.check(number)?;
+        let plain = headers
+            .get(header::ACCEPT)
+            .and_then(|accept| accept.to_str().ok())
+            .is_some_and(|accept| accept.starts_with("text/plain"));
+        if plain {
+            return Ok(format!("{} {}\n", check.verdict, check.reason).into_response());
+        }
+        Ok(Json(check).into_response())
+    }
+
+    /// How everything is.
+    ///
+    /// # Errors
+    /// A failing system call.
+    pub async fn status(&self) -> Result<wire::Status, Problem> {
+        let control = &self.control;
+        let config = control.config();
+        let mut status = status::of_maps(&control.maps, config.blocks, self.links.seen())?;
+        status.daemon = true;
+        status.since = Some(self.since);
+        status.r#override = control.get_override().await?;
+        status.drift = control.drift.load(Ordering::Relaxed);
+        status.reattached = control.reattached.load(Ordering::Relaxed).into();
+        status.refused_lost += self.lost.refused.load(Ordering::Relaxed);
+        status.passed_lost += self.lost.passed.load(Ordering::Relaxed);
+        let stored = control
+            .keeper
+            .read_soon(|reader| {
+                let head = reader.audit_head()?;
+                let newest = reader.newest()?;
+                Ok((reader.count(Kind::Block)?, reader.count(Kind::Allow)?, head, newest))
+            })
+            .await;
+        match stored {
+            Ok((blocks, allows, head, newest)) => {
+                status.blocks = Some(blocks);
+                status.allows = Some(allows);
+                status.audit_head = Some(head.to_string());
+                if blocks * 10 > status.blocks_capacity * 9 {
+                    status.find(
+                        Colour::Amber,
+                        format!("{blocks} of {} blocks: nearly full", status.blocks_capacity),
+                    );
+                }
+                if let Some(newest) = newest
+                    && newest > clock::now() + jiff::SignedDuration::from_secs(5)
+                {
+                    let message =
+                        format!("the clock is behind the store's newest record, {newest}: set it");
+                    status.find(Colour::Red, message);
+                }
+            }
+            Err(problem) => status.find(Colour::Red, format!("store: {}", problem.message)),
+        }
+        if let Some(problem) = control.keeper.problem() {
+            let message = format!("the store takes no writes; the filter goes on: {problem}");
+            status.find(Colour::Red, message);
+        }
+        let unsaved = control.keeper.unsaved();
+        if unsaved > 0 {
+            let message = format!("{unsaved} changes are in force and not on disk");
+            status.find(Colour::Amber, message);
+        }
+        let lock = self.config_problem.lock();
+        if let Some(problem) = lock.unwrap_or_else(std::sync::PoisonError::into_inner).as_ref() {
+            status.find(
+                Colour::Amber,
+                format!("the configuration was not reloaded, the old one is in force: {problem}"),
+            );
+        }
+        if status.drift > 0 {
+            let message = format!("{} differences of store and maps were repaired", status.drift);
+            status.find(Colour::Amber, message);
+        }
+        Ok(status)
+    }
+}
+
+fn call(id: u64, row: CallRow, who: &Who) -> wire::Call {
+    let verdict = |number| Verdict::from_number(number).unwrap_or(Verdict::Pass).name().to_owned();
+    wire::Call {
+        id,
+        time: row.time,
+        caller: row.number.map(|number| who.sees(number.to_string())),
+        trunk: row.trunk,
+        source: row.source,
+        call_id: row.call_id,
+        identity: match row.identity {
+            EVENT_FROM => Some("from".to_owned()),
+            EVENT_PAI => Some("pai".to_owned()),
+            _ => None,
+        },
+        verdict: verdict(row.verdict),
+        would: verdict(row.would),
+        reason: Reason::from_number(row.reason).map_or("unknown", Reason::name).to_owned(),
+        rule: row.rule,
+        repeats: row.repeats,
+    }
+}

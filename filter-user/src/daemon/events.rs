@@ -1,0 +1,171 @@
+//! Call records: from the kernel's rings into the store.
+
+use std::collections::VecDeque;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use filter_common::abi::{AttemptKey, EventEntry, Verdict};
+use filter_common::number::Number;
+use jiff::Timestamp;
+
+use super::control::Control;
+use crate::clock;
+use crate::datapath::Events;
+use crate::store::CallRow;
+
+/// How often the rings are looked at. Each holds 5,000 events.
+const LOOK: Duration = Duration::from_millis(100);
+/// How often records go to disk: one commit for all of them.
+const COMMIT: Duration = Duration::from_secs(1);
+/// Events that are taken out of a ring at once.
+const BATCH: usize = 8192;
+/// Records that wait for a disk that takes none, about 200 bytes each.
+const WAITING_MAX: usize = 100_000;
+/// When an attempt is over, and it is known how often it was sent.
+const OVER: Duration = Duration::from_secs(70);
+
+/// Records that were lost because the disk took none.
+#[derive(Debug, Default)]
+pub struct Lost {
+    /// Refused attempts.
+    pub refused: AtomicU64,
+    /// Passed attempts.
+    pub passed: AtomicU64,
+}
+
+struct Recorder {
+    control: Arc<Control>,
+    waiting: Vec<CallRow>,
+    keys: Vec<AttemptKey>,
+    open: VecDeque<(Instant, u64, AttemptKey)>,
+    lost: Arc<Lost>,
+}
+
+/// Takes events out of the rings and writes call records, for ever.
+pub async fn run(control: Arc<Control>, mut events: Events, lost: Arc<Lost>) {
+    let mut recorder =
+        Recorder { control, waiting: Vec::new(), keys: Vec::new(), open: VecDeque::new(), lost };
+    let mut look = tokio::time::interval(LOOK);
+    let mut committed = Instant::now();
+    loop {
+        look.tick().await;
+        match events.drain(BATCH) {
+            Ok(entries) => recorder.take(&entries),
+            Err(error) => tracing::error!("{error}"),
+        }
+        if committed.elapsed() >= COMMIT {
+            recorder.commit().await;
+            recorder.count_repeats().await;
+            committed = Instant::now();
+        }
+    }
+}
+
+impl Recorder {
+    fn take(&mut self, entries: &[EventEntry]) {
+        let config = self.control.config();
+        for entry in entries {
+            let event = &entry.event;
+            if self.waiting.len() >= WAITING_MAX {
+                let refused = event.verdict != Verdict::Pass as u8;
+                let lost = if refused { &self.lost.refused } else { &self.lost.passed };
+                lost.fetch_add(1, Ordering::Relaxed);
+                continue;
+            }
+            let outside = config.policy.settings.trunks_configured != 0 && event.trunk == 0;
+            let trunk = config.policy.trunks.get(usize::from(event.trunk)).filter(|_| !outside);
+            let call_id = entry.call_id();
+            self.waiting.push(CallRow {
+                time: clock::wall(event.time),
+                number: (event.number != Number::NONE).then_some(event.number),
+                trunk: trunk.map(|trunk| trunk.name.clone()),
+                source: address(event.source, event.source_port),
+                call_id: (!call_id.is_empty())
+                    .then(|| String::from_utf8_lossy(call_id).into_owned()),
+                call_hash: event.call_id,
+                identity: event.identity,
+                verdict: event.verdict,
+                would: event.would,
+                reason: event.reason,
+                rule: event.rule,
+                repeats: 0,
+            });
+            self.keys.push(AttemptKey { number: event.number, call_id: event.call_id });
+        }
+    }
+
+    async fn commit(&mut self) {
+        if self.waiting.is_empty() {
+            return;
+        }
+        let rows = std::mem::take(&mut self.waiting);
+        let (sender, back) = std::sync::mpsc::channel();
+        let done = self
+            .control
+            .keeper
+            .write(move |store| {
+                let done = store.put_calls(&rows);
+                // Not lost when the disk takes none: they wait.
+                let _ = sender.send(rows);
+                Ok(done?)
+            })
+            .await;
+        match done {
+            Ok(ids) => {
+                let due = Instant::now() + OVER;
+                let attempts = ids.into_iter().zip(self.keys.drain(..));
+                self.open.extend(
+                    attempts
+                        .filter(|(_, key)| key.number != Number::NONE)
+                        .map(|(id, key)| (due, id, key)),
+                );
+            }
+            Err(_) => {
+                if let Ok(rows) = back.try_recv() {
+                    self.waiting = rows;
+                } else {
+                    self.keys.clear();
+                }
+            }
+        }
+    }
+
+    /// Notes how often the attempts that are over were sent again.
+    async fn count_repeats(&mut self) {
+        let mut counted = Vec::new();
+        while let Some((due, id, key)) = self.open.front().copied()
+            && due <= Instant::now()
+        {
+            self.open.pop_front();
+            if let Ok(Some(attempt)) = self.control.maps.attempt(key)
+                && attempt.repeats > 0
+            {
+                counted.push((id, attempt.repeats));
+            }
+        }
+        if counted.is_empty() {
+            return;
+        }
+        let done = self.control.keeper.write(move |store| Ok(store.set_repeats(&counted)?)).await;
+        if let Err(problem) = done {
+            tracing::warn!("repeats of calls are not counted: {}", problem.message);
+        }
+    }
+}
+
+/// Takes records out that are older than they are kept for.
+pub async fn prune(control: &Arc<Control>) {
+    let before = Timestamp::now() - control.config().calls_kept;
+    let done = control.keeper.write(move |store| Ok(store.prune_calls(before)?)).await;
+    if let Err(problem) = done {
+        tracing::warn!("old call records stay: {}", problem.message);
+    }
+}
+
+fn address(address: [u8; 16], port: u16) -> String {
+    let address = Ipv6Addr::from(address);
+    let address = address.to_ipv4_mapped().map_or(IpAddr::V6(address), IpAddr::V4);
+    SocketAddr::new(address, port).to_string()
+}

@@ -1,0 +1,194 @@
+//! Import of blocks: all or nothing, a million rows or one.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use filter_common::abi::BLOCK_OBSERVE;
+use tokio::sync::mpsc::Sender;
+
+use super::control::{Control, Role, Who, block_entry, entry};
+use crate::clock;
+use crate::policy::Subject;
+use crate::store::{Decision, Kind};
+use crate::wire::{BadRow, ImportNews, ImportRow, Problem, ProblemKind};
+
+/// Rows of the maps between two lines about the progress.
+const STEP: u64 = 10_000;
+
+/// Rows of an import, checked one by one as they come in.
+pub struct Import {
+    control: Arc<Control>,
+    who: Who,
+    seen: HashSet<Subject>,
+    good: Vec<Decision>,
+    bad: Vec<BadRow>,
+}
+
+impl Import {
+    /// An import without rows yet.
+    #[must_use]
+    pub fn new(control: Arc<Control>, who: Who) -> Import {
+        Import { control, who, seen: HashSet::new(), good: Vec::new(), bad: Vec::new() }
+    }
+
+    /// Takes a line of newline-delimited JSON.
+    ///
+    /// # Errors
+    /// A system call that failed; a line that is no row is noted as bad.
+    pub fn line(&mut self, number: u64, line: &[u8]) -> Result<(), Problem> {
+        match serde_json::from_slice::<ImportRow>(line) {
+            Ok(row) => self.row(row),
+            Err(error) => {
+                self.bad.push(BadRow { line: number, message: error.to_string() });
+                Ok(())
+            }
+        }
+    }
+
+    fn row(&mut self, row: ImportRow) -> Result<(), Problem> {
+        let line = row.line;
+        match self.decision(row) {
+            Ok(decision) => {
+                self.good.push(decision);
+                Ok(())
+            }
+            Err(problem) if problem.kind == ProblemKind::Failed => Err(problem),
+            Err(problem) => {
+                self.bad.push(BadRow { line, message: problem.message });
+                Ok(())
+            }
+        }
+    }
+
+    fn decision(&mut self, row: ImportRow) -> Result<Decision, Problem> {
+        let wrong =
+            |message: &str| Err(Problem { kind: ProblemKind::Usage, message: message.into() });
+        let subject = self.control.subject(&row.number)?;
+        let now = clock::now();
+        if row.expires.is_some_and(|expires| expires <= now) {
+            return wrong("it is over already");
+        }
+        if row.expires.is_none() && self.who.role < Role::Admin {
+            return wrong("it has no end, and a permanent block needs the role admin");
+        }
+        if row.reason.trim().is_empty() {
+            return wrong("it has no reason");
+        }
+        self.control.refuse_protected_now(subject)?;
+        if !self.seen.insert(subject) {
+            return wrong("this number stood in a row before");
+        }
+        let or = |text: String, other: &str| if text.is_empty() { other.to_owned() } else { text };
+        Ok(Decision {
+            id: uuid::Uuid::now_v7(),
+            rule: 0,
+            kind: Kind::Block,
+            subject,
+            created: now,
+            expires: row.expires,
+            reason: row.reason,
+            author: or(row.author, &self.who.name),
+            origin: or(row.origin, "import"),
+            node: self.control.node().to_owned(),
+            flags: if row.observe { BLOCK_OBSERVE } else { 0 },
+        })
+    }
+
+    /// Puts the good rows into force and tells how far it is; the last line tells the outcome.
+    pub async fn finish(self, skip_bad: bool, dry_run: bool, news: Sender<ImportNews>) {
+        let Import { control, who, good, bad, seen } = self;
+        drop(seen);
+        if !bad.is_empty() && !skip_bad {
+            let message = format!("{} of {} rows are bad; nothing was changed", bad.len(), {
+                bad.len() + good.len()
+            });
+            let problem = Problem { kind: ProblemKind::Usage, message };
+            let _ = news.send(ImportNews::Refused { problem, bad }).await;
+            return;
+        }
+        let progress = news.clone();
+        let worker = Arc::clone(&control);
+        let done = control
+            .keeper
+            .write(move |store| write(&worker, store, good, &who.name, dry_run, &progress))
+            .await;
+        let last = match done {
+            Ok((added, moved, unchanged)) => {
+                ImportNews::Done { added, moved, unchanged, bad, dry_run }
+            }
+            Err(problem) => ImportNews::Refused { problem, bad },
+        };
+        let _ = news.send(last).await;
+    }
+}
+
+/// Writes decisions into the store and then into the maps. Runs on the store's thread.
+fn write(
+    control: &Control,
+    store: &mut crate::store::Store,
+    mut good: Vec<Decision>,
+    author: &str,
+    dry_run: bool,
+    news: &Sender<ImportNews>,
+) -> Result<(u64, u64, u64), Problem> {
+    let (mut added, mut moved, mut unchanged) = (0, 0, 0);
+    let mut more = [0, 0];
+    let mut changed = Vec::with_capacity(good.len());
+    for mut decision in good.drain(..) {
+        match store.find(Kind::Block, decision.subject)? {
+            Some(before)
+                if before.expires == decision.expires
+                    && before.reason == decision.reason
+                    && before.flags == decision.flags =>
+            {
+                unchanged += 1;
+                continue;
+            }
+            Some(before) => {
+                decision.id = before.id;
+                moved += 1;
+            }
+            None => {
+                added += 1;
+                more[usize::from(matches!(decision.subject, Subject::Prefix(_)))] += 1;
+            }
+        }
+        changed.push(decision);
+    }
+    if let Some(first) =
+        changed.iter().find(|decision| matches!(decision.subject, Subject::Number(_)))
+    {
+        control.room(store, first.subject, more[0])?;
+    }
+    if let Some(first) =
+        changed.iter().find(|decision| matches!(decision.subject, Subject::Prefix(_)))
+    {
+        control.room(store, first.subject, more[1])?;
+    }
+    if dry_run {
+        return Ok((added, moved, unchanged));
+    }
+    for decision in &mut changed {
+        decision.rule = control.new_rule();
+    }
+    store.put(&changed, |decision, before| {
+        let action = if before.is_some() { "block move" } else { "block add" };
+        entry(action, author, decision, before).with("import", true)
+    })?;
+    let total = changed.len() as u64;
+    for (done, decision) in (1..).zip(&changed) {
+        control.maps.set_block(decision.subject, block_entry(decision)).map_err(|error| Problem {
+            kind: ProblemKind::Failed,
+            message: format!(
+                "{error}; {} of {total} blocks are in force, the others are stored and will be within \
+                 minutes",
+                done - 1
+            ),
+        })?;
+        if done % STEP == 0 {
+            // Whoever waits for it may be slow, or gone.
+            let _ = news.try_send(ImportNews::Progress { done, total });
+        }
+    }
+    Ok((added, moved, unchanged))
+}

@@ -1,0 +1,381 @@
+//! The daemon: keeps the policy in the kernel's maps and answers for it. Calls flow without it.
+//!
+//! Read [`run`] downwards: load, make maps and store one, attach, answer, watch.
+
+mod access;
+mod api;
+mod control;
+mod events;
+mod import;
+mod keeper;
+mod links;
+mod reconcile;
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
+
+use jiff::SignedDuration;
+use nix::fcntl::{Flock, FlockArg};
+use nix::unistd::Group;
+use tokio::net::{TcpListener, UnixListener};
+use tokio::signal::unix::{SignalKind, signal};
+
+use self::api::App;
+use self::control::Control;
+use self::keeper::Keeper;
+use self::links::Links;
+use crate::clock;
+use crate::config::Config;
+use crate::datapath::{Events, Filter, Maps, Pins, carry_over};
+use crate::direct::Note;
+use crate::exit::{Exit, Failure};
+use crate::store::Entry;
+
+/// How often what has ended is taken out, and the clock looked at.
+const TICK: Duration = Duration::from_secs(1);
+/// How often the store's newest time moves on without any change.
+const SEEN: Duration = Duration::from_secs(60);
+/// Least time between two comparisons of store and maps.
+const COMPARE: Duration = Duration::from_secs(60);
+/// A comparison takes at most this share of the time.
+const COMPARE_SHARE: u32 = 30;
+/// How often old call records are taken out.
+const PRUNE: Duration = Duration::from_secs(3600);
+/// A wall clock that moved by more than this against boot time was set.
+const STEP: SignedDuration = SignedDuration::from_secs(1);
+
+/// Runs the daemon until it is told to stop. The filter stays where it is.
+///
+/// # Errors
+/// A configuration that cannot be read; another daemon; a program or maps that cannot be loaded.
+/// The filter is then as it was before.
+pub fn run(path: &Path) -> Result<(), Failure> {
+    let config = Config::read(path).map_err(|error| Failure::new(Exit::Usage, error))?;
+    log();
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::new(Exit::Failed, error))?
+        .block_on(serve(config))
+}
+
+async fn serve(config: Config) -> Result<(), Failure> {
+    let since = clock::now();
+    let paths = config.paths.clone();
+    for folder in [&paths.state, &paths.runtime] {
+        fs::create_dir_all(folder).map_err(|error| failed(folder, &error))?;
+    }
+    fs::create_dir_all(&paths.pins).map_err(|error| failed(&paths.pins, &error))?;
+    // Of both, because two configurations may share one.
+    let _locks = [lock(&paths.lock())?, lock(&paths.pins)?];
+    let pins = Pins::new(&paths.pins);
+    let fresh = !pins.maps(config.blocks).exists();
+    let filter = Filter::load(&pins, config.blocks)?;
+    let folder = filter.folder().to_owned();
+    let maps = Maps::open(&folder)?;
+    if fresh {
+        for old in pins.map_folders().iter().filter(|old| **old != folder) {
+            for error in carry_over(old, &maps) {
+                tracing::warn!("{}: not carried over: {error}", old.display());
+            }
+        }
+    }
+    let events = Events::open(&folder)?;
+
+    let keeper = Keeper::start(&paths.store());
+    // Without a store, numbers that none of its rules can have.
+    let no_store = since.as_second().unsigned_abs();
+    let last_rule = keeper.read(|reader| reader.max_rule()).await.unwrap_or(no_store);
+    // A store that was restored is older than the maps.
+    let last_rule = last_rule.max(reconcile::highest_rule(&folder, &maps)?);
+    let blocks = config.blocks;
+    let interfaces = config.interfaces.clone();
+    let check_listen = config.check_listen;
+    let (socket_path, group) = (paths.socket(), config.group.clone());
+    let control = Arc::new(Control::new(maps, folder, keeper, config.clone(), node(), last_rule));
+    control.set_config(config).map_err(|problem| Failure::new(Exit::Failed, problem.message))?;
+    let started = begin(&control, fresh, true).await;
+    let links = Arc::new(Links::new(Arc::clone(&control), pins.clone(), filter));
+    links.settle().await;
+    let on = links.seen().iter().filter(|interface| interface.xdp.is_some()).count();
+    if on < interfaces.len() {
+        tracing::error!("the filter is on {on} of {} interfaces", interfaces.len());
+    }
+    pins.remove_other_maps(blocks);
+
+    let lost = Arc::new(events::Lost::default());
+    let app = App {
+        control: Arc::clone(&control),
+        links: Arc::clone(&links),
+        lost: Arc::clone(&lost),
+        since,
+        config_problem: Arc::default(),
+    };
+    let listener = listen(&socket_path, &group)?;
+    let routes = api::router(app.clone()).into_make_service_with_connect_info::<access::Peer>();
+    tokio::spawn(async move { axum::serve(listener, routes).await });
+    if let Some(address) = check_listen {
+        let listener = TcpListener::bind(address).await.map_err(|error| {
+            Failure::new(Exit::Failed, format!("[api] check_listen: {address}: {error}"))
+        })?;
+        let routes = api::check_router(app.clone());
+        tokio::spawn(async move { axum::serve(listener, routes).await });
+    }
+    tokio::spawn(events::run(Arc::clone(&control), events, lost));
+    tokio::spawn(links::run(Arc::clone(&links)));
+    tokio::spawn(keep_time(Arc::clone(&control)));
+    tokio::spawn(keep_one(Arc::clone(&control), started));
+    tokio::spawn(watchdog(app.clone()));
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+    tracing::info!("ready on {}", socket_path.display());
+    until_told(&app).await
+}
+
+/// Makes store and maps one for the first time; `false`: the store cannot be read, the maps stay
+/// as they are, and it has to be tried again.
+async fn begin(control: &Arc<Control>, fresh: bool, alone: bool) -> bool {
+    let paths = control.config().paths.clone();
+    match reconcile::at_start(control, fresh, alone, &Note::read(&paths)).await {
+        Ok(found) => {
+            control.drift.fetch_add(found.repaired, Ordering::Relaxed);
+            let _ = fs::remove_file(Note::file(&paths));
+            tracing::info!(
+                blocks = found.blocks,
+                repaired = found.repaired,
+                adopted = found.adopted,
+                "store and maps are one"
+            );
+            true
+        }
+        Err(problem) => {
+            tracing::error!("the maps stay as they are: {}", problem.message);
+            false
+        }
+    }
+}
+
+/// Waits for signals: SIGHUP reads the configuration again, SIGTERM and SIGINT end the daemon.
+async fn until_told(app: &App) -> Result<(), Failure> {
+    let wait = |kind| signal(kind).map_err(|error| Failure::new(Exit::Failed, error));
+    let mut hangup = wait(SignalKind::hangup())?;
+    let mut terminate = wait(SignalKind::terminate())?;
+    let mut interrupt = wait(SignalKind::interrupt())?;
+    loop {
+        tokio::select! {
+            _ = hangup.recv() => reload(app).await,
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+        }
+    }
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+    tracing::info!("stopped; the filter stays in force");
+    Ok(())
+}
+
+/// Reads the configuration again; one with an error leaves the old one in force.
+async fn reload(app: &App) {
+    let old = app.control.config();
+    let read = Config::read(&old.path).and_then(|new| {
+        let cannot = old.changes_needing_restart(&new);
+        if cannot.is_empty() {
+            Ok(new)
+        } else {
+            Err(format!("{} cannot change while the daemon runs: restart it", cannot.join(", ")))
+        }
+    });
+    let done = read.and_then(|new| {
+        let interfaces = new.interfaces.clone();
+        app.control.set_config(new).map_err(|problem| problem.message)?;
+        Ok(interfaces)
+    });
+    let entry = Entry::new(clock::now(), "daemon", "reload");
+    let problem = match done {
+        Ok(interfaces) => {
+            let gone: Vec<_> =
+                old.interfaces.iter().filter(|name| !interfaces.contains(name)).cloned().collect();
+            app.links.leave(&gone).await;
+            app.links.settle().await;
+            tracing::info!("the configuration was read again");
+            app.control.keeper.keep(move |store| store.audit(entry.clone())).await;
+            None
+        }
+        Err(error) => {
+            tracing::error!("the old configuration stays in force: {error}");
+            Some(error)
+        }
+    };
+    *app.config_problem.lock().unwrap_or_else(PoisonError::into_inner) = problem;
+}
+
+/// Takes out what has ended, and notices when somebody sets the clock.
+async fn keep_time(control: Arc<Control>) {
+    let mut tick = tokio::time::interval(TICK);
+    let (mut seen, mut pruned) = (Instant::now(), Instant::now());
+    let mut offset = clock::offset();
+    let mut head = None;
+    loop {
+        tick.tick().await;
+        // Also where nobody can alter it afterwards: a chain that is cut short looks whole.
+        let newest = control.keeper.read(|reader| reader.audit_head()).await.ok();
+        if newest != head
+            && let Some(newest) = &newest
+        {
+            tracing::info!("audit head {newest}");
+        }
+        head = newest;
+        let now = clock::offset();
+        let step = now.saturating_sub(offset);
+        if step.abs() > STEP {
+            tracing::warn!("the clock was set by {step:#}");
+            let entry =
+                Entry::new(clock::now(), "daemon", "clock step").with("seconds", step.as_secs());
+            control.keeper.keep(move |store| store.audit(entry.clone())).await;
+            if let Err(problem) = reconcile::compare(&control).await {
+                tracing::error!("{}", problem.message);
+            }
+        }
+        offset = now;
+        if let Err(problem) = reconcile::sweep(&control).await {
+            tracing::debug!("{}", problem.message);
+        }
+        if seen.elapsed() > SEEN {
+            seen = Instant::now();
+            let _ = control.keeper.write(|store| Ok(store.seen(clock::now())?)).await;
+        }
+        if pruned.elapsed() > PRUNE {
+            pruned = Instant::now();
+            events::prune(&control).await;
+        }
+    }
+}
+
+/// Compares store and maps, again and again.
+async fn keep_one(control: Arc<Control>, mut started: bool) {
+    let mut pause = COMPARE;
+    loop {
+        if !started {
+            tokio::time::sleep(TICK * 5).await;
+            started = begin(&control, false, false).await;
+            continue;
+        }
+        tokio::time::sleep(pause).await;
+        let begun = Instant::now();
+        match reconcile::compare(&control).await {
+            Ok(found) if found.repaired + found.adopted > 0 => tracing::warn!(
+                repaired = found.repaired,
+                adopted = found.adopted,
+                "store and maps differed"
+            ),
+            Ok(_) => {}
+            Err(problem) => tracing::error!("cannot compare store and maps: {}", problem.message),
+        }
+        pause = COMPARE.max(begun.elapsed() * COMPARE_SHARE);
+    }
+}
+
+/// Tells systemd that the daemon lives, each time after the maps were read and somebody could
+/// have been answered. A store that hangs is no reason to be killed: the override has to work.
+async fn watchdog(app: App) {
+    let Some(limit) = sd_notify::watchdog_enabled() else { return };
+    let mut tick = tokio::time::interval(limit / 3);
+    loop {
+        tick.tick().await;
+        let status = tokio::time::timeout(limit / 3, app.status()).await;
+        let text = match status {
+            Ok(Ok(status)) => match status.findings.first() {
+                Some(finding) => finding.message.clone(),
+                None => format!("{} blocks, mode {}", status.blocks.unwrap_or(0), status.mode.mode),
+            },
+            Ok(Err(problem)) => {
+                tracing::error!("unhealthy: {}", problem.message);
+                continue;
+            }
+            Err(_) if app.control.maps.settings().is_ok() => "the store does not answer".to_owned(),
+            Err(_) => continue,
+        };
+        let _ = sd_notify::notify(&[
+            sd_notify::NotifyState::Watchdog,
+            sd_notify::NotifyState::Status(&text),
+        ]);
+    }
+}
+
+/// Structured to the journal when systemd runs us, else to standard error.
+fn log() {
+    use tracing_subscriber::layer::SubscriberExt as _;
+    use tracing_subscriber::util::SubscriberInitExt as _;
+    let filter = tracing_subscriber::EnvFilter::try_from_env("PALANG_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    let registry = tracing_subscriber::registry().with(filter);
+    let journal = std::env::var_os("JOURNAL_STREAM").and_then(|_| tracing_journald::layer().ok());
+    let done = match journal {
+        Some(journal) => registry.with(journal).try_init(),
+        None => {
+            let plain = tracing_subscriber::fmt::layer().with_writer(io::stderr).without_time();
+            registry.with(plain.with_target(false)).try_init()
+        }
+    };
+    if let Err(error) = done {
+        eprintln!("palang: no log: {error}");
+    }
+}
+
+/// Only one daemon may write to store and maps. `path` is a file, made where it is missing, or a
+/// folder: a BPF file system has no files.
+fn lock(path: &Path) -> Result<Flock<fs::File>, Failure> {
+    let mut options = fs::OpenOptions::new();
+    options.read(true);
+    if !path.is_dir() {
+        options.write(true).create(true).truncate(false);
+    }
+    let file = options.open(path).map_err(|error| failed(path, &error))?;
+    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|_| {
+        Failure::new(
+            Exit::Failed,
+            format!("another palang daemon holds {}: stop it first", path.display()),
+        )
+    })
+}
+
+fn listen(path: &Path, group: &str) -> Result<UnixListener, Failure> {
+    // We hold the lock: whoever made it is gone.
+    match fs::remove_file(path) {
+        Ok(()) => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(failed(path, &error)),
+    }
+    let listener = UnixListener::bind(path).map_err(|error| failed(path, &error))?;
+    let mode = |mode| fs::set_permissions(path, fs::Permissions::from_mode(mode));
+    mode(0o600).map_err(|error| failed(path, &error))?;
+    match Group::from_name(group) {
+        Ok(Some(found)) => {
+            std::os::unix::fs::chown(path, None, Some(found.gid.as_raw()))
+                .and_then(|()| mode(0o660))
+                .map_err(|error| failed(path, &error))?;
+        }
+        Ok(None) | Err(_) => {
+            tracing::warn!("there is no group {group}: only root can use {}", path.display());
+        }
+    }
+    Ok(listener)
+}
+
+fn failed(path: &Path, error: &io::Error) -> Failure {
+    let denied = error.kind() == io::ErrorKind::PermissionDenied;
+    let exit = if denied { Exit::Refused } else { Exit::Failed };
+    Failure::new(exit, format!("{}: {error}", path.display()))
+}
+
+/// The name of this edge in decisions.
+fn node() -> String {
+    nix::unistd::gethostname()
+        .ok()
+        .and_then(|name| name.into_string().ok())
+        .unwrap_or_else(|| "unknown".into())
+}

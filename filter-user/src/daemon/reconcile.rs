@@ -1,0 +1,433 @@
+//! Store and maps, compared and made one: at the start, and again and again.
+//!
+//! Entry by entry, and never by emptying a map. What lets through is adopted from the maps; what
+//! blocks comes from the store. Reading runs beside everything else; each difference is then
+//! settled on the store's thread, where no change can be half done.
+
+use std::collections::HashSet;
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use filter_common::abi::{self, LIFTED, MODE_ENFORCE, RULE_DIRECT};
+use jiff::{SignedDuration, Timestamp};
+use serde_json::json;
+
+use super::control::{
+    Control, MODE, OVERRIDE, StoredMode, StoredOverride, allow_entry, block_entry, entry,
+};
+use crate::clock;
+use crate::datapath::{Error, Maps, walk_blocks};
+use crate::direct::Note;
+use crate::policy::Subject;
+use crate::store::{Decision, Entry, Kind, Store};
+use crate::wire::Problem;
+
+/// Expiries that differ by less are the same: converting between clocks is not exact.
+const TOLERANCE: u64 = 2_000_000_000;
+/// After so many entries of the running comparison others get the CPU.
+const SLICE: u64 = 1000;
+const PAUSE: Duration = Duration::from_millis(2);
+/// Author of what nobody asked the daemon for.
+const DAEMON: &str = "daemon";
+
+/// What a comparison found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Found {
+    /// Blocks in the store.
+    pub blocks: u64,
+    /// Entries that were written, changed or removed in a map.
+    pub repaired: u64,
+    /// What the store learnt from the maps.
+    pub adopted: u64,
+}
+
+/// The highest rule number that the maps carry.
+///
+/// # Errors
+/// A failing system call.
+pub fn highest_rule(folder: &Path, maps: &Maps) -> Result<u64, Error> {
+    let mut highest = 0;
+    walk_blocks(folder, u64::MAX, |_, block| {
+        highest = highest.max(block.rule);
+        Ok(())
+    })?;
+    let allows = maps.allows()?.into_iter().map(|(_, allow)| allow.rule);
+    Ok(allows.filter(|rule| *rule != RULE_DIRECT).fold(highest, u64::max))
+}
+
+/// Makes maps and store one for the first time. `alone`: nobody else writes yet, so that what
+/// differs can be written at once. Without a store that can be read the maps stay as they are.
+///
+/// # Errors
+/// A store that cannot be read or written; a failing system call.
+pub async fn at_start(
+    control: &Arc<Control>,
+    fresh: bool,
+    alone: bool,
+    notes: &[Note],
+) -> Result<Found, Problem> {
+    restore_mode(control, fresh).await?;
+    settle_override(control, notes).await?;
+    let mut found = settle_allows(control, notes).await?;
+    let blocks = compare_blocks(control, alone).await?;
+    found.blocks = blocks.blocks;
+    found.adopted += blocks.adopted;
+    if !fresh {
+        found.repaired += blocks.repaired;
+    }
+    Ok(found)
+}
+
+/// Compares everything once more while calls flow.
+///
+/// # Errors
+/// A store that cannot be read or written; a failing system call.
+pub async fn compare(control: &Arc<Control>) -> Result<Found, Problem> {
+    settle_override(control, &[]).await?;
+    let mut found = settle_allows(control, &[]).await?;
+    let blocks = compare_blocks(control, false).await?;
+    found.blocks = blocks.blocks;
+    found.repaired += blocks.repaired;
+    found.adopted += blocks.adopted;
+    control.drift.fetch_add(found.repaired, Ordering::Relaxed);
+    Ok(found)
+}
+
+/// The mode of the store; where enforcing ends sooner by the map, by the map.
+async fn restore_mode(control: &Arc<Control>, fresh: bool) -> Result<(), Problem> {
+    let stored = control.keeper.read(|reader| reader.state::<StoredMode>(MODE)).await?;
+    let settings = control.maps.settings()?;
+    control.write_mode(&stored.unwrap_or_default())?;
+    if !fresh && settings.mode == MODE_ENFORCE && settings.enforce_until != 0 {
+        control.end_enforce(settings.enforce_until)?;
+    }
+    Ok(())
+}
+
+/// The override of the map, unless the map never had one.
+async fn settle_override(control: &Arc<Control>, notes: &[Note]) -> Result<(), Problem> {
+    let stored = control.keeper.read(|reader| reader.state::<StoredOverride>(OVERRIDE)).await?;
+    let now = clock::boot();
+    let until = control.maps.override_until()?;
+    let stored_until =
+        stored.as_ref().and_then(|stored| stored.until).filter(|until| *until > clock::now());
+    let note = notes.iter().rev().find(|note| note.number.is_none());
+    if until == 0 {
+        // The maps are new. What was noted since the daemon's death is younger than the store.
+        let noted = note.map(|note| note.until.filter(|until| *until > clock::now()));
+        if let Some(until) = noted.unwrap_or(stored_until) {
+            let now = clock::now();
+            control.maps.set_override(clock::kernel_expiry(now, Some(until), now))?;
+        }
+        if let (Some(note), Some(noted)) = (note, noted) {
+            let (reason, author) = (note.reason.clone(), note.author.clone());
+            let adopted = StoredOverride { until: noted, reason, author };
+            control.keep_override(adopted, "override adopt").await;
+        }
+        return Ok(());
+    }
+    let in_map = (until > now).then(|| clock::wall(until));
+    let same = match (in_map, stored_until) {
+        (None, None) => true,
+        (Some(map), Some(stored)) => {
+            map.duration_since(stored).abs() < SignedDuration::from_secs(2)
+        }
+        (Some(_), None) | (None, Some(_)) => false,
+    };
+    if same {
+        return Ok(());
+    }
+    let adopted = StoredOverride {
+        until: in_map,
+        reason: note.map_or_else(|| "set on the kernel's maps".into(), |note| note.reason.clone()),
+        author: note.map_or_else(|| "root".into(), |note| note.author.clone()),
+    };
+    let persisted = control.keep_override(adopted, "override adopt").await;
+    tracing::warn!(?in_map, ?persisted, "adopted the override that the kernel's map has");
+    Ok(())
+}
+
+/// Adopts allows that only the maps have, and writes those that only the store has.
+async fn settle_allows(control: &Arc<Control>, notes: &[Note]) -> Result<Found, Problem> {
+    let known = control
+        .keeper
+        .read(|reader| {
+            let mut known = Vec::new();
+            reader.for_each(Kind::Allow, |decision| {
+                known.push((decision.subject, decision.rule));
+                ControlFlow::Continue(())
+            })?;
+            Ok(known)
+        })
+        .await?;
+    let in_maps = control.maps.allows()?;
+    let mut doubtful: Vec<Subject> = in_maps
+        .iter()
+        .filter(|(subject, allow)| !known.contains(&(*subject, allow.rule)))
+        .map(|(subject, _)| *subject)
+        .collect();
+    doubtful.extend(
+        known
+            .iter()
+            .map(|(subject, _)| *subject)
+            .filter(|subject| !in_maps.iter().any(|(other, _)| other == subject)),
+    );
+    // Written down while no daemon was there, and the maps are gone with the last boot.
+    doubtful.extend(notes.iter().filter_map(|note| control.subject(note.number.as_ref()?).ok()));
+    let mut found = Found::default();
+    for subject in doubtful {
+        let note = notes
+            .iter()
+            .rev()
+            .find(|note| {
+                note.number.as_ref().is_some_and(|text| control.subject(text) == Ok(subject))
+            })
+            .cloned();
+        let worker = Arc::clone(control);
+        let one = control
+            .keeper
+            .write(move |store| settle_allow(&worker, store, subject, note.as_ref()))
+            .await?;
+        found.adopted += one.adopted;
+        found.repaired += one.repaired;
+    }
+    Ok(found)
+}
+
+fn settle_allow(
+    control: &Control,
+    store: &mut Store,
+    subject: Subject,
+    note: Option<&Note>,
+) -> Result<Found, Problem> {
+    let in_map = control.maps.allow(subject)?;
+    let stored = store.find(Kind::Allow, subject)?;
+    let now = clock::now();
+    let adopted = Found { adopted: 1, ..Found::default() };
+    let repaired = Found { repaired: 1, ..Found::default() };
+    match (in_map, stored) {
+        (None, None) => {
+            let Some(note) = note.filter(|note| note.until.is_none_or(|until| until > now)) else {
+                return Ok(Found::default());
+            };
+            let decision = adopt(control, store, subject, note.until, Some(note))?;
+            control.maps.set_allow(subject, allow_entry(&decision))?;
+            Ok(adopted)
+        }
+        (None, Some(stored)) => {
+            if stored.expires.is_some_and(|expires| expires <= now) {
+                return Ok(Found::default());
+            }
+            control.maps.set_allow(subject, allow_entry(&stored))?;
+            Ok(repaired)
+        }
+        (Some(allow), Some(stored)) if allow.rule == stored.rule => Ok(Found::default()),
+        (Some(allow), Some(stored)) if allow.rule < stored.rule => {
+            control.maps.set_allow(subject, allow_entry(&stored))?;
+            Ok(repaired)
+        }
+        (Some(allow), stored) => {
+            let over = allow.expires != 0 && allow.expires <= clock::boot();
+            let was_removed =
+                stored.is_none() && allow.rule != RULE_DIRECT && store.was_removed(allow.rule)?;
+            if over || was_removed {
+                control.maps.remove_allow(subject)?;
+                return Ok(Found::default());
+            }
+            let expires = (allow.expires != 0).then(|| clock::wall(allow.expires));
+            let decision = adopt(control, store, subject, expires, note)?;
+            control.maps.set_allow(subject, abi::Allow { rule: decision.rule, ..allow })?;
+            Ok(adopted)
+        }
+    }
+}
+
+/// Makes a decision of an allow that was found.
+fn adopt(
+    control: &Control,
+    store: &mut Store,
+    subject: Subject,
+    expires: Option<Timestamp>,
+    note: Option<&Note>,
+) -> Result<Decision, Problem> {
+    let decision = Decision {
+        id: uuid::Uuid::now_v7(),
+        rule: control.new_rule(),
+        kind: Kind::Allow,
+        subject,
+        created: clock::now(),
+        expires,
+        reason: note
+            .map_or_else(|| "found in the kernel's maps".into(), |note| note.reason.clone()),
+        author: note.map_or_else(|| "root".into(), |note| note.author.clone()),
+        origin: "direct".into(),
+        node: control.node().to_owned(),
+        flags: 0,
+    };
+    store.put([&decision], |decision, before| {
+        entry("allow adopt", &decision.author, decision, before)
+    })?;
+    Ok(decision)
+}
+
+/// Compares all blocks.
+async fn compare_blocks(control: &Arc<Control>, alone: bool) -> Result<Found, Problem> {
+    let worker = Arc::clone(control);
+    let (mut found, doubtful) = control
+        .keeper
+        .read(move |reader| {
+            let mut found = Found::default();
+            let mut doubtful = Vec::new();
+            let mut seen = HashSet::new();
+            let mut failed = None;
+            reader.for_each(Kind::Block, |decision| {
+                found.blocks += 1;
+                seen.insert((is_prefix(decision.subject), decision.subject.raw().0));
+                if !alone && found.blocks.is_multiple_of(SLICE) {
+                    std::thread::sleep(PAUSE);
+                }
+                match difference(&worker, &decision) {
+                    Ok(Difference::None) => {}
+                    Ok(Difference::Write(block)) if alone => {
+                        found.repaired += 1;
+                        failed = worker.maps.set_block(decision.subject, block).err();
+                    }
+                    Ok(Difference::Write(_) | Difference::Lifted) => {
+                        doubtful.push(decision.subject);
+                    }
+                    Err(error) => failed = Some(error),
+                }
+                if failed.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            })?;
+            let limit = 3 * u64::from(worker.config().blocks);
+            let mut steps = 0;
+            let walked = failed.map_or(Ok(()), Err).and_then(|()| {
+                walk_blocks(&worker.folder, limit, |subject, _| {
+                    steps += 1;
+                    if !alone && u64::is_multiple_of(steps, SLICE) {
+                        std::thread::sleep(PAUSE);
+                    }
+                    if !seen.contains(&(is_prefix(subject), subject.raw().0)) {
+                        doubtful.push(subject);
+                    }
+                    Ok(())
+                })
+            });
+            Ok(walked.map(|()| (found, doubtful)))
+        })
+        .await?
+        .map_err(|error: Error| Problem::from(error))?;
+    for subject in doubtful {
+        let worker = Arc::clone(control);
+        let one = control.keeper.write(move |store| settle_block(&worker, store, subject)).await?;
+        found.repaired += one.repaired;
+        found.adopted += one.adopted;
+    }
+    Ok(found)
+}
+
+fn is_prefix(subject: Subject) -> bool {
+    matches!(subject, Subject::Prefix(_))
+}
+
+/// How the map differs from a stored block.
+enum Difference {
+    None,
+    /// The map's entry has to be this.
+    Write(abi::Block),
+    /// The block was ended in the map, and the store does not know it.
+    Lifted,
+}
+
+fn difference(control: &Control, decision: &Decision) -> Result<Difference, Error> {
+    let mut wanted = block_entry(decision);
+    let Some(found) = control.maps.block(decision.subject)? else {
+        return Ok(Difference::Write(wanted));
+    };
+    if found.expires == LIFTED && found.rule >= decision.rule {
+        return Ok(Difference::Lifted);
+    }
+    if found.rule == decision.rule {
+        // The same decision was converted before, maybe by a better clock: never longer.
+        wanted.expires = match (found.expires, wanted.expires) {
+            (0, expires) | (expires, 0) => expires,
+            (found, wanted) => found.min(wanted),
+        };
+        let near = found.expires.abs_diff(wanted.expires) < TOLERANCE;
+        let same = abi::Block { expires: wanted.expires, ..found } == wanted;
+        if near && same {
+            return Ok(Difference::None);
+        }
+    }
+    Ok(Difference::Write(wanted))
+}
+
+fn settle_block(control: &Control, store: &mut Store, subject: Subject) -> Result<Found, Problem> {
+    let repaired = Found { repaired: 1, ..Found::default() };
+    let Some(decision) = store.find(Kind::Block, subject)? else {
+        let Some(found) = control.maps.block(subject)? else {
+            return Ok(Found::default());
+        };
+        control.maps.remove_block(subject)?;
+        tracing::warn!(rule = found.rule, "removed a block that only the kernel's map had");
+        return Ok(if found.expires == LIFTED { Found::default() } else { repaired });
+    };
+    match difference(control, &decision)? {
+        Difference::None => Ok(Found::default()),
+        Difference::Write(block) => {
+            control.maps.set_block(subject, block)?;
+            Ok(repaired)
+        }
+        Difference::Lifted => {
+            let entry = Entry::new(clock::now(), DAEMON, "block remove")
+                .with("adopted", json!("it was ended in the kernel's map"));
+            store.remove(Kind::Block, subject, entry)?;
+            control.maps.remove_block(subject)?;
+            Ok(Found { adopted: 1, ..Found::default() })
+        }
+    }
+}
+
+/// Takes out what has ended. A block that ended by the wall clock ends in the map, too; an allow
+/// lasts as long as the map says.
+///
+/// # Errors
+/// A store that takes no writes; a failing system call.
+pub async fn sweep(control: &Arc<Control>) -> Result<u64, Problem> {
+    // Asked first: a change, even of nothing, is a wait for the disk.
+    if !control.keeper.read(|reader| reader.has_expired(clock::now())).await? {
+        return Ok(0);
+    }
+    let worker = Arc::clone(control);
+    control
+        .keeper
+        .write(move |store| {
+            let mut swept = 0;
+            for decision in store.remove_expired(clock::now(), SLICE as u32)? {
+                swept += 1;
+                let subject = decision.subject;
+                match decision.kind {
+                    Kind::Block => {
+                        let found = worker.maps.block(subject)?;
+                        if found.is_some_and(|found| found.rule == decision.rule) {
+                            worker.maps.remove_block(subject)?;
+                        }
+                    }
+                    Kind::Allow => {
+                        let found = worker.maps.allow(subject)?;
+                        let over = |found: abi::Allow| {
+                            found.rule == decision.rule && found.expires <= clock::boot()
+                        };
+                        if found.is_some_and(over) {
+                            worker.maps.remove_allow(subject)?;
+                        }
+                    }
+                }
+            }
+            Ok(swept)
+        })
+        .await
+}

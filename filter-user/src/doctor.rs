@@ -1,0 +1,519 @@
+//! What this machine needs to run the gate, looked at one by one. Needs no daemon and changes
+//! nothing.
+
+mod interface;
+
+use std::io;
+use std::path::Path;
+
+use caps::{CapSet, Capability};
+use jiff::Timestamp;
+use nix::libc;
+use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
+use nix::sys::statvfs::statvfs;
+use nix::unistd::{AccessFlags, Group, access};
+use rusqlite::{Connection, OpenFlags};
+use serde::Serialize;
+
+use crate::config::{Config, Paths};
+use crate::datapath::{Error, Replay};
+use crate::policy::Policy;
+
+/// The oldest kernel: multi-buffer XDP.
+const KERNEL: (u32, u32) = (5, 18);
+/// Less room than this on the disk of the store is a failure, in bytes.
+const DISK_MIN: u64 = 100 << 20;
+/// No clock of a machine that this program was built for says less.
+const NOT_BEFORE: Timestamp = Timestamp::constant(1_767_225_600, 0);
+/// A file may be a moment newer than the clock that was read before.
+const CLOCK_SLACK_SECONDS: i64 = 5;
+
+const BTF: &str = "/sys/kernel/btf/vmlinux";
+const JIT: &str = "/proc/sys/net/core/bpf_jit_enable";
+const UNPRIVILEGED: &str = "/proc/sys/kernel/unprivileged_bpf_disabled";
+
+const MEND_CLOCK: &str = "timedatectl set-ntp true";
+
+/// How a check came out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    /// As it should be.
+    Ok,
+    /// The gate works, but look at it.
+    Warn,
+    /// The gate does not work, or not as configured.
+    Fail,
+}
+
+impl State {
+    /// As the CLI and JSON name it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            State::Ok => "ok",
+            State::Warn => "warn",
+            State::Fail => "fail",
+        }
+    }
+}
+
+/// One thing that was looked at.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Check {
+    /// What was looked at: `kernel`, `store`, `lro`.
+    pub check: &'static str,
+    /// The interface that it is about; null: the machine.
+    pub interface: Option<String>,
+    /// How it came out.
+    pub state: State,
+    /// What was found.
+    pub finding: String,
+    /// What mends it, a command where there is one; null: nothing to mend.
+    pub mend: Option<String>,
+}
+
+impl Check {
+    fn ok(check: &'static str, finding: impl Into<String>) -> Check {
+        Check { check, interface: None, state: State::Ok, finding: finding.into(), mend: None }
+    }
+
+    fn warn(check: &'static str, finding: impl Into<String>, mend: impl Into<String>) -> Check {
+        let mend = Some(mend.into());
+        Check { state: State::Warn, mend, ..Check::ok(check, finding) }
+    }
+
+    fn fail(check: &'static str, finding: impl Into<String>, mend: impl Into<String>) -> Check {
+        Check { state: State::Fail, ..Check::warn(check, finding, mend) }
+    }
+}
+
+/// Looks at everything, with the configuration in this file.
+pub async fn checks(file: &Path) -> Vec<Check> {
+    let (config, first) = config(file);
+    let mut checks =
+        vec![
+            first,
+            kernel(&nix::sys::utsname::uname().map_or_else(
+                |_| String::new(),
+                |name| name.release().to_string_lossy().into_owned(),
+            )),
+            btf(Path::new(BTF).exists()),
+            capabilities(),
+            program(config.as_ref().map(|config| &config.policy)),
+            jit(std::fs::read_to_string(JIT)),
+            unprivileged(std::fs::read_to_string(UNPRIVILEGED)),
+        ];
+    let paths = config.as_ref().map_or_else(Paths::default, |config| config.paths.clone());
+    checks.push(bpffs(&paths.pins));
+    checks.push(clock(Timestamp::now(), synchronised(), newest(&paths)));
+    checks.extend(store(&paths));
+    if let Some(config) = &config {
+        checks.extend(groups(config, group_exists));
+        checks.extend(interface::checks(config).await);
+    }
+    checks
+}
+
+fn config(file: &Path) -> (Option<Config>, Check) {
+    match Config::read(file) {
+        Ok(config) => (Some(config), Check::ok("config", file.display().to_string())),
+        Err(error) if !file.exists() => {
+            let mend = format!(
+                "mkdir -p {} && echo 'interfaces = [\"eth0\"]' > {}",
+                file.parent().unwrap_or(Path::new("/")).display(),
+                file.display()
+            );
+            (None, Check::fail("config", error, mend))
+        }
+        Err(error) => (None, Check::fail("config", error, "correct it, then palang config check")),
+    }
+}
+
+fn kernel(release: &str) -> Check {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(str::parse::<u32>);
+    let (Some(Ok(major)), Some(Ok(minor))) = (numbers.next(), numbers.next()) else {
+        return Check::warn(
+            "kernel",
+            format!("{release:?} is no version that can be read"),
+            "uname -r",
+        );
+    };
+    if (major, minor) >= KERNEL {
+        return Check::ok("kernel", release);
+    }
+    let finding = format!("{release} is older than {}.{}", KERNEL.0, KERNEL.1);
+    Check::fail("kernel", finding, "install a newer kernel, then reboot")
+}
+
+fn btf(present: bool) -> Check {
+    if present {
+        return Check::ok("btf", "the kernel tells its types");
+    }
+    let finding = format!("there is no {BTF}");
+    Check::fail("btf", finding, "boot a kernel with CONFIG_DEBUG_INFO_BTF=y")
+}
+
+fn capabilities() -> Check {
+    let needed = [Capability::CAP_BPF, Capability::CAP_NET_ADMIN, Capability::CAP_PERFMON];
+    let missing: Vec<_> = needed
+        .into_iter()
+        .filter(|needed| !caps::has_cap(None, CapSet::Effective, *needed).unwrap_or(false))
+        .map(|missing| missing.to_string())
+        .collect();
+    if missing.is_empty() {
+        return Check::ok("capabilities", "CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON");
+    }
+    let finding = format!("missing here: {}; other checks may fail for that", missing.join(", "));
+    Check::fail("capabilities", finding, "sudo palang doctor")
+}
+
+/// Loads the program on maps of its own, attached to nothing.
+fn program(policy: Option<&Policy>) -> Check {
+    let default = Policy::default();
+    match Replay::load(policy.unwrap_or(&default)) {
+        Ok(_) => Check::ok("program", "the kernel takes the filter"),
+        Err(error @ Error::Permission) => {
+            Check::fail("program", error.to_string(), "sudo palang doctor")
+        }
+        Err(error) => Check::fail("program", error.to_string(), "report it, with `uname -r`"),
+    }
+}
+
+fn jit(text: io::Result<String>) -> Check {
+    let mend = "sysctl -w net.core.bpf_jit_enable=1";
+    match text.as_deref().map(str::trim) {
+        Ok("1") => Check::ok("jit", "on"),
+        Ok("2") => Check::warn("jit", "on, and writes programs to the kernel's log", mend),
+        Ok(_) => Check::warn("jit", "off: the filter is interpreted, many times slower", mend),
+        Err(error) => Check::warn("jit", format!("{JIT}: {error}"), mend),
+    }
+}
+
+fn unprivileged(text: io::Result<String>) -> Check {
+    let mend = "sysctl -w kernel.unprivileged_bpf_disabled=2";
+    match text.as_deref().map(str::trim) {
+        Ok("1" | "2") => Check::ok("unprivileged-bpf", "only for those with CAP_BPF"),
+        Ok(_) => Check::warn("unprivileged-bpf", "any user may load BPF programs", mend),
+        Err(error) => Check::warn("unprivileged-bpf", format!("{UNPRIVILEGED}: {error}"), mend),
+    }
+}
+
+fn bpffs(pins: &Path) -> Check {
+    let parent = pins.parent().unwrap_or(pins);
+    let place = if pins.exists() { pins } else { parent };
+    let mount = format!("mount -t bpf bpf {}", parent.display());
+    match statfs(place).map(|found| found.filesystem_type() == BPF_FS_MAGIC) {
+        Err(error) => return Check::fail("bpffs", format!("{}: {error}", place.display()), mount),
+        Ok(false) => {
+            let finding = format!("{} is on no BPF file system", place.display());
+            return Check::fail("bpffs", finding, mount);
+        }
+        Ok(true) => {}
+    }
+    match access(place, AccessFlags::W_OK | AccessFlags::X_OK) {
+        Ok(()) => Check::ok("bpffs", place.display().to_string()),
+        Err(error) => {
+            let finding = format!("{} cannot be written: {error}", place.display());
+            Check::fail("bpffs", finding, format!("mount -o remount,rw {}", parent.display()))
+        }
+    }
+}
+
+fn clock(now: Timestamp, synchronised: bool, newest: Option<Timestamp>) -> Check {
+    let now_text = format!("{now:.0}");
+    if now < NOT_BEFORE {
+        let finding = format!("it is {now_text}, which cannot be: blocks would end at wrong times");
+        return Check::fail("clock", finding, MEND_CLOCK);
+    }
+    if let Some(newest) = newest
+        && newest.as_second() > now.as_second() + CLOCK_SLACK_SECONDS
+    {
+        let finding = format!("it is {now_text}, but the store was written at {newest:.0}");
+        return Check::fail("clock", finding, MEND_CLOCK);
+    }
+    if !synchronised {
+        let finding = format!("{now_text}, but not synchronised");
+        return Check::warn("clock", finding, MEND_CLOCK);
+    }
+    Check::ok("clock", format!("{now_text}, synchronised"))
+}
+
+/// Whether something, over NTP or PTP, keeps the kernel's clock right (adjtimex(2)).
+fn synchronised() -> bool {
+    // SAFETY: all zeroes are a valid `timex`, which then asks and changes nothing; the kernel
+    // writes into it alone.
+    let state = unsafe {
+        let mut timex: libc::timex = std::mem::zeroed();
+        libc::adjtimex(&raw mut timex)
+    };
+    state >= 0 && state != libc::TIME_ERROR
+}
+
+/// When the store was written last.
+fn newest(paths: &Paths) -> Option<Timestamp> {
+    let store = paths.store();
+    [store.with_extension("db-wal"), store]
+        .iter()
+        .filter_map(|file| file.metadata().ok()?.modified().ok())
+        .filter_map(|time| Timestamp::try_from(time).ok())
+        .max()
+}
+
+fn store(paths: &Paths) -> Vec<Check> {
+    let folder = &paths.state;
+    let place = folder.display();
+    if !folder.exists() {
+        let finding = format!("{place} is not there yet; systemd makes it at the first start");
+        return vec![Check::warn("store", finding, format!("install -d -m 0750 {place}"))];
+    }
+    vec![room(folder), database(paths)]
+}
+
+fn room(folder: &Path) -> Check {
+    let place = folder.display();
+    let mend = format!("make room: du -xh {place} | sort -h | tail");
+    if let Err(error) = access(folder, AccessFlags::R_OK | AccessFlags::W_OK | AccessFlags::X_OK) {
+        let finding = format!("{place} cannot be written: {error}");
+        return Check::fail("disk", finding, format!("ls -ld {place}; mount | grep ' ro'"));
+    }
+    let free = match statvfs(folder) {
+        Ok(found) => found.blocks_available() * found.fragment_size(),
+        Err(error) => return Check::fail("disk", format!("{place}: {error}"), mend),
+    };
+    let finding = format!("{} MB free at {place}", free >> 20);
+    if free < DISK_MIN { Check::fail("disk", finding, mend) } else { Check::ok("disk", finding) }
+}
+
+fn database(paths: &Paths) -> Check {
+    let file = paths.store();
+    let place = file.display();
+    if !file.exists() {
+        return Check::ok("store", format!("{place} is not there yet; the daemon makes it"));
+    }
+    let sound = || -> rusqlite::Result<String> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let store = Connection::open_with_flags(&file, flags)?;
+        store.busy_timeout(std::time::Duration::from_secs(5))?;
+        store.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))
+    };
+    let finding = match sound() {
+        Ok(answer) if answer == "ok" => return Check::ok("store", format!("{place} is sound")),
+        Ok(answer) => format!("{place} is damaged: {}", answer.replace('\n', " ")),
+        Err(error) => format!("{place} cannot be read: {error}"),
+    };
+    let mend = format!("systemctl stop palang; put a backup in place of {place}");
+    Check::fail("store", finding, mend)
+}
+
+fn group_exists(name: &str) -> bool {
+    matches!(Group::from_name(name), Ok(Some(_)))
+}
+
+fn groups(config: &Config, exists: impl Fn(&str) -> bool) -> Vec<Check> {
+    let mut checks = Vec::new();
+    let mend = |name: &str| format!("groupadd --system {name}");
+    if !exists(&config.group) {
+        let finding = format!("group {} of the socket does not exist", config.group);
+        checks.push(Check::fail("groups", finding, mend(&config.group)));
+    }
+    let roles = &config.roles;
+    let mut seen = vec![&config.group];
+    for name in [&roles.read, &roles.report, &roles.operate, &roles.admin].into_iter().flatten() {
+        if !seen.contains(&name) && !exists(name) {
+            let finding = format!("group {name} of a role does not exist: nobody has it");
+            checks.push(Check::warn("groups", finding, mend(name)));
+        }
+        seen.push(name);
+    }
+    if checks.is_empty() {
+        checks.push(Check::ok("groups", "those of the socket and of the roles exist"));
+    }
+    checks
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn no_file() -> io::Result<String> {
+        Err(io::ErrorKind::NotFound.into())
+    }
+
+    /// A folder for one test, gone with it.
+    struct Folder(std::path::PathBuf);
+
+    impl Folder {
+        fn new(name: &str) -> Folder {
+            let folder = std::env::temp_dir().join(format!("palang-{name}-{}", std::process::id()));
+            std::fs::create_dir_all(&folder).unwrap();
+            Folder(folder)
+        }
+
+        fn paths(&self) -> Paths {
+            Paths { state: self.0.clone(), ..Paths::default() }
+        }
+    }
+
+    impl Drop for Folder {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_dir_all(&self.0);
+        }
+    }
+
+    #[test]
+    fn kernels_are_compared_by_number() {
+        for (release, state) in [
+            ("5.17.15", State::Fail),
+            ("5.18.0-rc1", State::Ok),
+            ("5.4.0-150-generic", State::Fail),
+            ("6.1.0-38-amd64", State::Ok),
+            ("10.0", State::Ok),
+            ("6", State::Warn),
+            ("", State::Warn),
+            ("99999999999.1", State::Warn),
+        ] {
+            assert_eq!(kernel(release).state, state, "{release}");
+        }
+    }
+
+    #[test]
+    fn switches_of_the_kernel() {
+        let text = |text: &str| Ok(text.to_owned());
+        let states = |check: fn(io::Result<String>) -> Check| {
+            [text("0\n"), text("1\n"), text("2\n"), no_file()].map(|text| check(text).state)
+        };
+        assert_eq!(states(jit), [State::Warn, State::Ok, State::Warn, State::Warn]);
+        assert_eq!(states(unprivileged), [State::Warn, State::Ok, State::Ok, State::Warn]);
+        assert_eq!((btf(true).state, btf(false).state), (State::Ok, State::Fail));
+    }
+
+    #[test]
+    fn a_clock_behind_the_store_or_before_this_program_fails() {
+        let time = |text: &str| text.parse::<Timestamp>().unwrap();
+        let now = time("2026-11-24T10:00:00Z");
+        let state = |now, synchronised, newest| clock(now, synchronised, newest).state;
+        assert_eq!(state(now, true, None), State::Ok);
+        assert_eq!(state(now, true, Some(time("2026-11-24T10:00:04Z"))), State::Ok);
+        assert_eq!(state(now, true, Some(time("2026-11-24T10:01:00Z"))), State::Fail);
+        assert_eq!(state(now, false, Some(time("2026-11-20T10:00:00Z"))), State::Warn);
+        assert_eq!(state(time("1970-01-01T00:03:00Z"), true, None), State::Fail);
+        assert_eq!(NOT_BEFORE, time("2026-01-01T00:00:00Z"));
+        let finding = clock(now, true, Some(time("2031-01-01T00:00:00.5Z"))).finding;
+        assert!(finding.contains("written at 2031-01-01T00:00:00Z"), "{finding}");
+    }
+
+    #[test]
+    fn bpffs_is_where_pins_can_be() {
+        assert_eq!(bpffs(Path::new("/sys/fs/bpf/palang-doctor")).state, State::Ok);
+        let wrong = bpffs(Path::new("/tmp/palang-doctor"));
+        assert!(wrong.finding.contains("no BPF file system"), "{}", wrong.finding);
+        assert_eq!(wrong.mend.as_deref(), Some("mount -t bpf bpf /tmp"));
+        assert_eq!(bpffs(Path::new("/nowhere/at-all/palang")).state, State::Fail);
+    }
+
+    #[test]
+    fn the_store_is_looked_into() {
+        let folder = Folder::new("doctor-store");
+        let paths = folder.paths();
+        let states =
+            || store(&paths).iter().map(|check| (check.check, check.state)).collect::<Vec<_>>();
+        assert_eq!(newest(&paths), None);
+        assert_eq!(states(), [("disk", State::Ok), ("store", State::Ok)], "no store yet");
+
+        let file = paths.store();
+        let database = Connection::open(&file).unwrap();
+        database
+            .execute_batch(
+                "PRAGMA journal_mode = WAL; CREATE TABLE t (number TEXT); \
+                 WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 100) \
+                 INSERT INTO t SELECT hex(randomblob(500)) FROM n;",
+            )
+            .unwrap();
+        assert_eq!(states(), [("disk", State::Ok), ("store", State::Ok)], "open elsewhere");
+        let wal = file.with_extension("db-wal");
+        assert_eq!(
+            newest(&paths),
+            Timestamp::try_from(wal.metadata().unwrap().modified().unwrap()).ok()
+        );
+        drop(database);
+        assert_eq!(states(), [("disk", State::Ok), ("store", State::Ok)]);
+
+        let mut bytes = std::fs::read(&file).unwrap();
+        for byte in &mut bytes[8192..12288] {
+            *byte ^= 0x55;
+        }
+        std::fs::write(&file, bytes).unwrap();
+        let damaged = database_check(&paths);
+        assert!(damaged.finding.contains("is damaged"), "{}", damaged.finding);
+        std::fs::write(&file, "no database at all, only some text that is long enough").unwrap();
+        let unreadable = database_check(&paths);
+        assert!(unreadable.finding.contains("file is not a database"), "{}", unreadable.finding);
+
+        let away = Paths { state: folder.0.join("away"), ..Paths::default() };
+        assert_eq!(store(&away)[0].state, State::Warn);
+        assert!(!away.state.exists(), "nothing is made");
+    }
+
+    fn database_check(paths: &Paths) -> Check {
+        let check = database(paths);
+        assert_eq!((check.check, check.state), ("store", State::Fail));
+        check
+    }
+
+    #[test]
+    fn groups_that_are_missing_are_named_once() {
+        let folder = Folder::new("doctor-groups");
+        let file = folder.0.join("palang.toml");
+        std::fs::write(&file, "interfaces = []\n[roles]\nreport = [\"desk\"]\nadmin = [\"desk\"]")
+            .unwrap();
+        let config = Config::read(&file).unwrap();
+        let found = |there: &'static [&'static str]| {
+            groups(&config, |name| there.contains(&name))
+                .into_iter()
+                .map(|check| (check.state, check.mend))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(found(&["palang", "palang-operate", "desk"]), [(State::Ok, None)]);
+        let mend = |name: &str| Some(format!("groupadd --system {name}"));
+        assert_eq!(
+            found(&[]),
+            [
+                (State::Fail, mend("palang")),
+                (State::Warn, mend("desk")),
+                (State::Warn, mend("palang-operate")),
+            ]
+        );
+        assert!(group_exists("root") && !group_exists("no-such-group-here"));
+    }
+
+    #[test]
+    fn the_real_program_loads() {
+        assert_eq!(capabilities().state, State::Ok, "run tests as root");
+        assert_eq!(program(None), Check::ok("program", "the kernel takes the filter"));
+        let mut policy = Policy::default();
+        policy.trunks = vec![policy.trunks[0].clone(); 65];
+        let too_many = program(Some(&policy));
+        assert_eq!(too_many.state, State::Fail);
+        assert!(too_many.finding.contains("65 trunks"), "{}", too_many.finding);
+    }
+
+    #[test]
+    fn a_configuration_that_is_missing_or_wrong_is_mended_otherwise() {
+        let folder = Folder::new("doctor-config");
+        let file = folder.0.join("palang.toml");
+        let (none, check) = config(&file);
+        assert!(none.is_none() && check.state == State::Fail);
+        let mend = check.mend.unwrap();
+        // What the check says mends it does.
+        assert!(std::process::Command::new("sh").args(["-c", &mend]).status().unwrap().success());
+        assert!(config(&file).0.is_some(), "{mend}");
+        std::fs::write(&file, "interfaces = 1").unwrap();
+        let (none, check) = config(&file);
+        assert!(
+            none.is_none() && check.finding.contains("palang.toml:1:14: "),
+            "{}",
+            check.finding
+        );
+    }
+}

@@ -1,0 +1,486 @@
+//! What a configured interface needs so that the filter can stand on it.
+
+use std::path::Path;
+
+use super::{Check, State};
+use crate::config::{Config, XdpMode};
+use crate::ethtool::{self, Offloads};
+use crate::netlink::{self, Attached, Link};
+use crate::xdp_features::{self, Features};
+
+/// Frames of this MTU, in bytes, are one buffer with every driver (ENA has the least room).
+const ONE_BUFFER_MTU: u32 = 3498;
+
+/// Drivers, by the name that ethtool tells, with native XDP in Linux 5.18 to 6.2; newer kernels
+/// tell for each interface.
+const NATIVE: &[&str] = &[
+    "atlantic",
+    "bnxt_en",
+    "bonding",
+    "cpsw",
+    "cpsw-switch",
+    "ena",
+    "fsl_dpa",
+    "fsl_dpaa2_eth",
+    "fsl_enetc",
+    "fsl_enetc_vf",
+    "hv_netvsc",
+    "i40e",
+    "ice",
+    "igb",
+    "igc",
+    "ixgbe",
+    "ixgbevf",
+    "mana",
+    "mlx4_en",
+    "mlx5_core",
+    "mvneta",
+    "mvpp2",
+    "netsec",
+    "nfp",
+    "nicvf",
+    "qede",
+    "rvu_nicpf",
+    "rvu_nicvf",
+    "sfc",
+    "st_gmac",
+    "st_xgmac",
+    "tun",
+    "veth",
+    "virtio_net",
+];
+
+/// Drivers that had none in these kernels.
+const NOT_NATIVE: &[&str] = &[
+    "802.1Q VLAN Support",
+    "be2net",
+    "bnx2",
+    "bnx2x",
+    "bridge",
+    "dummy",
+    "e1000",
+    "e1000e",
+    "ipvlan",
+    "macvlan",
+    "r8169",
+    "tg3",
+    "vmxnet3",
+    "vxlan",
+    "wireguard",
+];
+
+/// What the kernel tells of an interface.
+struct Facts<'a> {
+    link: &'a Link,
+    /// The interface that it is a VLAN of.
+    parent: Option<&'a str>,
+    /// VLANs of it.
+    vlans: Vec<&'a str>,
+    driver: Option<String>,
+    features: Option<Features>,
+    offloads: std::io::Result<Offloads>,
+}
+
+pub(super) async fn checks(config: &Config) -> Vec<Check> {
+    let file = config.path.display();
+    if config.interfaces.is_empty() {
+        let mend = format!("name them in `interfaces` of {file}");
+        return vec![Check::warn("interfaces", "none: no call is judged", mend)];
+    }
+    let links = match netlink::links().await {
+        Ok(links) => links,
+        Err(error) => {
+            let finding = format!("the kernel does not tell of them: {error}");
+            return vec![Check::fail("interfaces", finding, "ip link")];
+        }
+    };
+    let ours = holds_something(&config.paths.pins);
+    let mut checks = Vec::new();
+    for name in &config.interfaces {
+        let found = match links.iter().find(|link| link.name == *name) {
+            None => {
+                let names: Vec<_> = links.iter().map(|link| link.name.as_str()).collect();
+                let finding = format!("there is no such interface, only {}", names.join(", "));
+                vec![Check::fail("link", finding, format!("correct `interfaces` of {file}"))]
+            }
+            Some(link) => judge(&facts(link, &links), config.xdp_mode, ours),
+        };
+        checks.extend(
+            found.into_iter().map(|check| Check { interface: Some(name.clone()), ..check }),
+        );
+    }
+    checks
+}
+
+/// Whether there is anything in the folder of pins: only then a program can be ours.
+fn holds_something(pins: &Path) -> bool {
+    std::fs::read_dir(pins).is_ok_and(|mut entries| entries.next().is_some())
+}
+
+fn facts<'a>(link: &'a Link, links: &'a [Link]) -> Facts<'a> {
+    let parent = links.iter().find(|other| Some(other.index) == link.vlan_of);
+    let vlans = links.iter().filter(|other| other.vlan_of == Some(link.index));
+    Facts {
+        link,
+        parent: parent.map(|parent| parent.name.as_str()),
+        vlans: vlans.map(|vlan| vlan.name.as_str()).collect(),
+        driver: ethtool::driver(&link.name).ok().flatten(),
+        features: xdp_features::of(link.index).ok().flatten(),
+        offloads: ethtool::offloads(&link.name),
+    }
+}
+
+fn judge(facts: &Facts<'_>, mode: XdpMode, ours: bool) -> Vec<Check> {
+    let mut checks = vec![up(facts.link), driver(facts, mode), mtu(facts, mode)];
+    checks.push(xdp(facts.link, mode, ours));
+    match &facts.offloads {
+        Ok(offloads) => {
+            checks.push(rx_vlan(facts, *offloads));
+            checks.push(lro(facts.link, *offloads, mode));
+        }
+        Err(error) => {
+            let mend = format!("ethtool -k {}", facts.link.name);
+            checks.push(Check::warn(
+                "offloads",
+                format!("the driver does not tell: {error}"),
+                mend,
+            ));
+        }
+    }
+    checks
+}
+
+fn up(link: &Link) -> Check {
+    let name = &link.name;
+    if !link.up {
+        return Check::warn("link", "down: no call comes in", format!("ip link set dev {name} up"));
+    }
+    if !link.carrier {
+        return Check::warn(
+            "link",
+            "up, but without a carrier",
+            format!("ethtool {name}; its cable"),
+        );
+    }
+    Check::ok("link", "up")
+}
+
+fn driver(facts: &Facts<'_>, mode: XdpMode) -> Check {
+    let driver = facts.driver.as_deref().unwrap_or("the driver");
+    let listed = |list: &[&str]| facts.driver.as_deref().is_some_and(|name| list.contains(&name));
+    let native = match facts.features {
+        Some(features) => Some(features.native),
+        None if listed(NATIVE) => Some(true),
+        None if listed(NOT_NATIVE) => Some(false),
+        None => None,
+    };
+    let generic = "set xdp_mode = \"generic\" (slower)";
+    match (native, mode) {
+        (Some(true), XdpMode::Native | XdpMode::NativeOrGeneric) => {
+            Check::ok("driver", format!("{driver} does native XDP"))
+        }
+        (_, XdpMode::Generic) => Check::ok("driver", format!("{driver}; generic XDP is asked for")),
+        (None, XdpMode::Native | XdpMode::NativeOrGeneric) => {
+            let finding = format!("{driver}: not known whether it does native XDP");
+            Check::warn("driver", finding, format!("attach and see; else {generic}"))
+        }
+        (Some(false), _) => {
+            let (finding, mend) = match (facts.parent, driver) {
+                (Some(parent), _) => (
+                    format!(
+                        "a VLAN of {parent}; native XDP is with {parent}, which sees its calls"
+                    ),
+                    format!("interfaces = [\"{parent}\"]"),
+                ),
+                (None, "virtio_net") => (
+                    "virtio_net does no native XDP while the host merges segments (GUEST_TSO) and \
+                     does not let it be switched off"
+                        .to_owned(),
+                    format!("the host's settings of this card; else {generic}"),
+                ),
+                (None, _) => (format!("{driver} does no native XDP"), generic.to_owned()),
+            };
+            match mode {
+                XdpMode::NativeOrGeneric => {
+                    Check::warn("driver", format!("{finding}; it will be generic, slower"), mend)
+                }
+                XdpMode::Native | XdpMode::Generic => Check::fail("driver", finding, mend),
+            }
+        }
+    }
+}
+
+fn mtu(facts: &Facts<'_>, mode: XdpMode) -> Check {
+    let Link { name, mtu, .. } = facts.link;
+    let generic = mode == XdpMode::Generic || facts.features.is_some_and(|can| !can.native);
+    if *mtu <= ONE_BUFFER_MTU || generic {
+        return Check::ok("mtu", mtu.to_string());
+    }
+    let mend = format!("ip link set dev {name} mtu 1500");
+    match facts.features {
+        Some(Features { multi_buffer: true, .. }) => {
+            Check::ok("mtu", format!("{mtu}; the driver takes frames of several buffers"))
+        }
+        Some(_) => {
+            let finding =
+                format!("{mtu}: frames of several buffers, which the driver cannot with XDP");
+            let state = if mode == XdpMode::Native { State::Fail } else { State::Warn };
+            Check { state, ..Check::fail("mtu", finding, mend) }
+        }
+        None => {
+            let finding =
+                format!("{mtu}: not every driver takes frames of several buffers with XDP");
+            Check::warn("mtu", finding, format!("attach and see; else {mend}"))
+        }
+    }
+}
+
+fn xdp(link: &Link, mode: XdpMode, ours: bool) -> Check {
+    let name = &link.name;
+    let Some(xdp) = link.xdp else {
+        return Check::ok("xdp", "no program is on it");
+    };
+    let finding = format!("program {}, {}", xdp.program, xdp.mode.name());
+    if !ours {
+        let off = match xdp.mode {
+            Attached::Native => "xdpdrv",
+            Attached::Generic => "xdpgeneric",
+            Attached::Offloaded => "xdpoffload",
+        };
+        let mend = format!("ip link set dev {name} {off} off");
+        return Check::fail("xdp", format!("{finding}: another's, ours cannot be attached"), mend);
+    }
+    if xdp.mode == Attached::Generic && mode == XdpMode::Native {
+        let mend = format!("palang detach {name} && palang attach {name}");
+        return Check::fail("xdp", format!("{finding}, but native is asked for"), mend);
+    }
+    Check::ok("xdp", finding)
+}
+
+/// The filter reads a call with its tag or without, and no rule of it asks for a VLAN. Only
+/// the fragments of a refused datagram are told apart by their VLAN, too.
+fn rx_vlan(facts: &Facts<'_>, offloads: Offloads) -> Check {
+    let name = &facts.link.name;
+    if !offloads.rx_vlan {
+        return Check::ok("rx-vlan-offload", "off: the filter sees VLAN tags");
+    }
+    if facts.vlans.is_empty() {
+        return Check::ok("rx-vlan-offload", "on, and there are no VLANs");
+    }
+    let finding = format!(
+        "on: tags of {} are gone before XDP; calls are read all the same, but fragments of VLANs \
+         with the same addresses are not told apart",
+        facts.vlans.join(", ")
+    );
+    Check::warn("rx-vlan-offload", finding, format!("ethtool -K {name} rxvlan off"))
+}
+
+fn lro(link: &Link, offloads: Offloads, mode: XdpMode) -> Check {
+    if !offloads.lro {
+        return Check::ok("lro", "off");
+    }
+    let mend = format!("ethtool -K {} lro off", link.name);
+    match mode {
+        XdpMode::Native => Check::fail("lro", "on: drivers refuse native XDP with it", mend),
+        XdpMode::NativeOrGeneric => {
+            Check::warn("lro", "on: drivers refuse native XDP with it; it will be generic", mend)
+        }
+        XdpMode::Generic => Check::ok("lro", "on; generic XDP switches it off"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::*;
+    use crate::test_netns::{in_new_namespace, ip, put_strange_xdp};
+
+    const MODES: [XdpMode; 3] = [XdpMode::Native, XdpMode::Generic, XdpMode::NativeOrGeneric];
+
+    fn link(name: &str) -> Link {
+        Link {
+            name: name.to_owned(),
+            index: 2,
+            up: true,
+            carrier: true,
+            mtu: 1500,
+            vlan_of: None,
+            xdp: None,
+        }
+    }
+
+    fn facts<'a>(link: &'a Link, driver: &str, features: Option<Features>) -> Facts<'a> {
+        Facts {
+            link,
+            parent: None,
+            vlans: Vec::new(),
+            driver: Some(driver.to_owned()).filter(|name| !name.is_empty()),
+            features,
+            offloads: Ok(Offloads { rx_vlan: false, lro: false }),
+        }
+    }
+
+    fn can(native: bool, multi_buffer: bool) -> Option<Features> {
+        Some(Features { native, multi_buffer })
+    }
+
+    #[test]
+    fn the_lists_of_drivers_do_not_contradict() {
+        assert!(NATIVE.is_sorted() && NOT_NATIVE.is_sorted());
+        assert!(NATIVE.iter().all(|name| !NOT_NATIVE.contains(name)));
+    }
+
+    #[test]
+    fn native_is_asked_of_the_kernel_and_then_of_the_list() {
+        use State::{Fail, Ok, Warn};
+        let eth0 = link("eth0");
+        for (name, features, expected) in [
+            ("ixgbe", None, [Ok, Ok, Ok]),
+            ("tg3", None, [Fail, Ok, Warn]),
+            ("palang_test", None, [Warn, Ok, Warn]),
+            ("", None, [Warn, Ok, Warn]),
+            ("tg3", can(true, false), [Ok, Ok, Ok]),
+            ("ixgbe", can(false, false), [Fail, Ok, Warn]),
+            ("virtio_net", can(false, false), [Fail, Ok, Warn]),
+        ] {
+            let facts = facts(&eth0, name, features);
+            assert_eq!(MODES.map(|mode| driver(&facts, mode).state), expected, "{name}");
+        }
+        let vlan = Facts { parent: Some("eth0"), ..facts(&eth0, "802.1Q VLAN Support", None) };
+        let check = driver(&vlan, XdpMode::Native);
+        assert_eq!(check.mend.as_deref(), Some("interfaces = [\"eth0\"]"));
+        let virtio = driver(&facts(&eth0, "virtio_net", can(false, false)), XdpMode::Native);
+        assert!(virtio.finding.contains("the host"), "{}", virtio.finding);
+    }
+
+    #[test]
+    fn a_large_mtu_needs_frames_of_several_buffers() {
+        use State::{Fail, Ok, Warn};
+        let small = Link { mtu: 3498, ..link("eth0") };
+        let large = Link { mtu: 3499, ..link("eth0") };
+        for (link, features, expected) in [
+            (&small, can(true, false), [Ok, Ok, Ok]),
+            (&small, None, [Ok, Ok, Ok]),
+            (&large, can(true, true), [Ok, Ok, Ok]),
+            (&large, can(true, false), [Fail, Ok, Warn]),
+            (&large, None, [Warn, Ok, Warn]),
+            // The driver has been told of already.
+            (&large, can(false, false), [Ok, Ok, Ok]),
+        ] {
+            let facts = facts(link, "ixgbe", features);
+            assert_eq!(MODES.map(|mode| mtu(&facts, mode).state), expected, "{features:?}");
+        }
+    }
+
+    #[test]
+    fn a_program_is_ours_only_where_something_is_pinned() {
+        use State::{Fail, Ok};
+        let on = |mode| Link { xdp: Some(netlink::Xdp { mode, program: 42 }), ..link("eth0") };
+        assert_eq!(xdp(&link("eth0"), XdpMode::Native, true).state, Ok);
+        let strange = xdp(&on(Attached::Generic), XdpMode::Native, false);
+        assert_eq!(strange.state, Fail);
+        assert!(strange.finding.contains("program 42, generic"), "{}", strange.finding);
+        assert_eq!(strange.mend.as_deref(), Some("ip link set dev eth0 xdpgeneric off"));
+        let states = |attached| MODES.map(|mode| xdp(&on(attached), mode, true).state);
+        assert_eq!(states(Attached::Native), [Ok, Ok, Ok]);
+        assert_eq!(states(Attached::Generic), [Fail, Ok, Ok]);
+    }
+
+    #[test]
+    fn offloads_matter_where_they_hurt() {
+        use State::{Fail, Ok, Warn};
+        let eth0 = link("eth0");
+        let none = facts(&eth0, "ixgbe", None);
+        let vlans = Facts { vlans: vec!["eth0.7", "eth0.8"], ..facts(&eth0, "ixgbe", None) };
+        let (on, off) =
+            (Offloads { rx_vlan: true, lro: true }, Offloads { rx_vlan: false, lro: false });
+        assert_eq!(rx_vlan(&none, on).state, Ok);
+        assert_eq!(rx_vlan(&vlans, off).state, Ok);
+        let check = rx_vlan(&vlans, on);
+        assert_eq!(check.state, Warn);
+        assert!(check.finding.contains("eth0.7, eth0.8"), "{}", check.finding);
+        assert_eq!(check.mend.as_deref(), Some("ethtool -K eth0 rxvlan off"));
+        assert_eq!(MODES.map(|mode| lro(&eth0, off, mode).state), [Ok, Ok, Ok]);
+        assert_eq!(MODES.map(|mode| lro(&eth0, on, mode).state), [Fail, Ok, Warn]);
+    }
+
+    fn configuration(name: &str, interfaces: &str) -> (PathBuf, Config) {
+        let folder = std::env::temp_dir().join(format!("palang-{name}-{}", std::process::id()));
+        std::fs::create_dir_all(folder.join("pins")).unwrap();
+        let file = folder.join("palang.toml");
+        let pins = folder.join("pins");
+        std::fs::write(&file, format!("interfaces = {interfaces}\n[paths]\npins = {pins:?}\n"))
+            .unwrap();
+        (folder, Config::read(&file).unwrap())
+    }
+
+    fn told(checks: &[Check]) -> Vec<(&str, &str, State)> {
+        checks
+            .iter()
+            .map(|check| (check.interface.as_deref().unwrap_or("-"), check.check, check.state))
+            .collect()
+    }
+
+    #[test]
+    fn interfaces_of_a_namespace() {
+        use State::{Fail, Ok, Warn};
+        in_new_namespace(async {
+            let (folder, config) = configuration("interfaces", "[\"left\", \"middle\", \"right\"]");
+            ip("link add left mtu 9000 type veth peer name right");
+            ip("link set left up");
+            put_strange_xdp("right", Attached::Generic).await;
+            let found = checks(&config).await;
+            assert_eq!(
+                told(&found),
+                [
+                    ("left", "link", Warn),
+                    ("left", "driver", Ok),
+                    ("left", "mtu", if found[2].finding.contains("several") { Ok } else { Warn }),
+                    ("left", "xdp", Ok),
+                    ("left", "rx-vlan-offload", Ok),
+                    ("left", "lro", Ok),
+                    ("middle", "link", Fail),
+                    ("right", "link", Warn),
+                    ("right", "driver", Ok),
+                    ("right", "mtu", Ok),
+                    ("right", "xdp", Fail),
+                    ("right", "rx-vlan-offload", Ok),
+                    ("right", "lro", Ok),
+                ]
+            );
+            assert_eq!(found[0].finding, "up, but without a carrier");
+            assert_eq!(found[1].finding, "veth does native XDP");
+            assert!(found[6].finding.contains("only lo, right, left"), "{}", found[6].finding);
+            assert_eq!(found[7].mend.as_deref(), Some("ip link set dev right up"));
+            // What the check says mends it does.
+            ip(found[10].mend.as_deref().unwrap().strip_prefix("ip ").unwrap());
+            ip("link set dev right up");
+            let mended = checks(&config).await;
+            assert!(told(&mended).iter().all(|(name, _, state)| *name == "middle" || *state == Ok));
+            std::fs::remove_dir_all(folder).unwrap();
+        });
+    }
+
+    #[test]
+    fn something_pinned_makes_a_program_ours() {
+        in_new_namespace(async {
+            let (folder, config) = configuration("pinned", "[\"left\"]");
+            ip("link add left type veth peer name right");
+            put_strange_xdp("left", Attached::Generic).await;
+            assert!(checks(&config).await[3].finding.contains("another's"));
+            std::fs::write(config.paths.pins.join("links"), "").unwrap();
+            assert!(checks(&config).await[3].finding.contains("but native is asked for"));
+            std::fs::remove_dir_all(folder).unwrap();
+        });
+    }
+
+    #[test]
+    fn no_interface_is_said() {
+        in_new_namespace(async {
+            let (folder, config) = configuration("none", "[]");
+            assert_eq!(told(&checks(&config).await), [("-", "interfaces", State::Warn)]);
+            std::fs::remove_dir_all(folder).unwrap();
+        });
+    }
+}

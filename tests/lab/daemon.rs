@@ -1,0 +1,298 @@
+//! The real daemon in the gate's namespace.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+use toml::{Table, Value};
+
+use super::run::{Output, run};
+use super::{INTERFACE, Lab, is_left_over, unique};
+
+/// Where pins can be.
+const BPFFS: &str = "/sys/fs/bpf";
+const PINS: &str = "palang-test-";
+
+/// Room for so many blocks unless a test says otherwise.
+const BLOCKS: i64 = 20_000;
+
+/// How long a start or an end may take.
+const LONGEST: Duration = Duration::from_secs(20);
+
+/// `palang daemon` with its own configuration, store, socket and pins; dropped, all of it is
+/// gone, the filter too. When a test panics, what the daemon said is shown.
+pub struct Daemon<'a> {
+    lab: &'a Lab,
+    folder: TempDir,
+    pins: PathBuf,
+    child: Option<Child>,
+}
+
+impl<'a> Daemon<'a> {
+    /// A daemon that answers. For `config_toml` see [`Daemon::configure`].
+    ///
+    /// # Panics
+    /// When it does not answer within 20 s, with what it said.
+    #[must_use]
+    pub fn start(lab: &'a Lab, config_toml: &str) -> Daemon<'a> {
+        let mut daemon = Daemon::prepare(lab, config_toml);
+        daemon.start_again();
+        daemon
+    }
+
+    /// A daemon that does not run yet.
+    ///
+    /// # Panics
+    /// When there is no room for its files.
+    #[must_use]
+    pub fn prepare(lab: &'a Lab, config_toml: &str) -> Daemon<'a> {
+        let folder = tempfile::Builder::new().prefix("palang-test-").tempdir();
+        let folder = folder.expect("a folder for the daemon's files");
+        let pins = Path::new(BPFFS).join(format!("{PINS}{}", unique()));
+        let daemon = Daemon { lab, folder, pins, child: None };
+        daemon.configure(config_toml);
+        daemon
+    }
+
+    /// Writes the configuration: `config_toml`, completed by this daemon's own paths, the
+    /// interface `gate0` and room for 20,000 blocks where it says nothing of them. (The mode is
+    /// not in it: `palang mode enforce`.)
+    ///
+    /// # Panics
+    /// When it is not TOML; write such a thing to [`Daemon::config_file`].
+    pub fn configure(&self, config_toml: &str) {
+        let mut config: Table = config_toml.parse().expect("the configuration as TOML");
+        let mut complete = |table: &str, key: &str, value: Value| {
+            let table = config.entry(table).or_insert_with(|| Table::new().into());
+            table.as_table_mut().expect("a table").entry(key).or_insert(value);
+        };
+        let text = |path: &Path| Value::from(path.display().to_string());
+        complete("paths", "state", text(&self.state()));
+        complete("paths", "runtime", text(&self.runtime()));
+        complete("paths", "pins", text(&self.pins));
+        complete("limits", "blocks", BLOCKS.into());
+        config.entry("interfaces").or_insert_with(|| vec![INTERFACE].into());
+        fs::write(self.config_file(), config.to_string()).expect("the configuration written");
+    }
+
+    /// The configuration.
+    #[must_use]
+    pub fn config_file(&self) -> PathBuf {
+        self.folder.path().join("palang.toml")
+    }
+
+    /// Folder of the store, `palang.db`.
+    #[must_use]
+    pub fn state(&self) -> PathBuf {
+        self.folder.path().join("state")
+    }
+
+    /// Folder of the socket, `palang.sock`, and the lock.
+    #[must_use]
+    pub fn runtime(&self) -> PathBuf {
+        self.folder.path().join("run")
+    }
+
+    /// Folder of the pins.
+    #[must_use]
+    pub fn pins(&self) -> &Path {
+        &self.pins
+    }
+
+    /// Folder for files of the test, gone with the daemon.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// What the daemon has said up to now, over all its starts.
+    ///
+    /// # Panics
+    /// When it was never started.
+    #[must_use]
+    pub fn stderr(&self) -> String {
+        let bytes = fs::read(self.stderr_file()).expect("the daemon's stderr");
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    /// Its pid.
+    ///
+    /// # Panics
+    /// When it does not run.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.as_ref().expect("the daemon runs").id()
+    }
+
+    /// Whether the process is there.
+    ///
+    /// # Panics
+    /// When the kernel does not tell.
+    pub fn is_running(&mut self) -> bool {
+        match &mut self.child {
+            Some(child) => child.try_wait().expect("waitpid").is_none(),
+            None => false,
+        }
+    }
+
+    /// Starts the process, and does not wait until it answers.
+    ///
+    /// # Panics
+    /// When it runs already, or cannot be run.
+    pub fn spawn(&mut self) {
+        assert!(!self.is_running(), "the daemon runs already");
+        let stderr = File::options().create(true).append(true).open(self.stderr_file());
+        let mut command = self.lab.command_in_gate(program());
+        command.env_remove("NOTIFY_SOCKET").args(["daemon", "--config"]).arg(self.config_file());
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr.expect("a stderr file"));
+        self.child = Some(command.spawn().expect("the daemon started"));
+    }
+
+    /// Starts it, with the same configuration, store and pins, and waits until it answers.
+    ///
+    /// # Panics
+    /// When it runs already, or does not answer within 20 s, with what it said.
+    pub fn start_again(&mut self) {
+        self.spawn();
+        let deadline = Instant::now() + LONGEST;
+        while !self.answers() {
+            assert!(self.is_running(), "the daemon ended at its start");
+            assert!(Instant::now() < deadline, "the daemon does not answer");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Whether the daemon itself answers; without it, `palang status` reads the pinned maps.
+    #[must_use]
+    pub fn answers(&self) -> bool {
+        if !self.runtime().join("palang.sock").exists() {
+            return false;
+        }
+        let status: Result<serde_json::Value, _> =
+            serde_json::from_str(&self.cli(&["status", "-o", "json"]).stdout);
+        status.is_ok_and(|status| status["daemon"] == true)
+    }
+
+    /// `palang ARGUMENTS` for this daemon, as root in the gate's namespace.
+    ///
+    /// # Panics
+    /// When the program is not there.
+    #[must_use]
+    pub fn cli(&self, arguments: &[&str]) -> Output {
+        run(&mut self.command(arguments))
+    }
+
+    /// The same as a command, for a test that wants a stdin, another user, or no waiting.
+    #[must_use]
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = self.lab.command_in_gate(program());
+        command.arg("--socket").arg(self.runtime().join("palang.sock")).args(arguments);
+        command
+    }
+
+    /// SIGKILL.
+    ///
+    /// # Panics
+    /// When it does not run.
+    pub fn kill(&mut self) {
+        let mut child = self.child.take().expect("the daemon runs");
+        child.kill().expect("SIGKILL");
+        child.wait().expect("waitpid");
+    }
+
+    /// Sends a signal, `HUP` for instance.
+    ///
+    /// # Panics
+    /// When it does not run.
+    pub fn signal(&self, name: &str) {
+        let pid = self.pid().to_string();
+        super::run::must(Command::new("kill").args(["-s", name, &pid]));
+    }
+
+    /// SIGTERM; waits for the end. Its exit code.
+    ///
+    /// # Panics
+    /// When it does not run, or does not end within 20 s.
+    pub fn stop(&mut self) -> i32 {
+        self.signal("TERM");
+        self.wait_for_end()
+    }
+
+    /// Waits until it ends by itself. Its exit code; -1 when a signal ended it.
+    ///
+    /// # Panics
+    /// When it does not run, or does not end within 20 s.
+    pub fn wait_for_end(&mut self) -> i32 {
+        let child = self.child.as_mut().expect("the daemon runs");
+        let deadline = Instant::now() + LONGEST;
+        let status = loop {
+            if let Some(status) = child.try_wait().expect("waitpid") {
+                break status;
+            }
+            assert!(Instant::now() < deadline, "the daemon does not end");
+            std::thread::sleep(Duration::from_millis(5));
+        };
+        self.child = None;
+        status.code().unwrap_or(-1)
+    }
+
+    /// [`Daemon::stop`], then [`Daemon::start_again`].
+    ///
+    /// # Panics
+    /// When one of them does, or the daemon ended with an error.
+    pub fn restart(&mut self) {
+        assert_eq!(self.stop(), 0, "the daemon's exit code");
+        self.start_again();
+    }
+
+    fn stderr_file(&self) -> PathBuf {
+        self.folder.path().join("stderr")
+    }
+}
+
+impl Drop for Daemon<'_> {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        if std::thread::panicking() {
+            let said = fs::read(self.stderr_file()).unwrap_or_default();
+            eprintln!("--- palang daemon ---\n{}---", String::from_utf8_lossy(&said));
+        }
+        remove_pins(&self.pins);
+    }
+}
+
+/// The program: `PALANG_BIN`, else the one that cargo has built beside this test program.
+fn program() -> PathBuf {
+    if let Some(path) = std::env::var_os("PALANG_BIN") {
+        return path.into();
+    }
+    let test = std::env::current_exe().expect("the path of this program");
+    // target/<profile>/deps/<test>-<hash>
+    let folder = test.parent().and_then(Path::parent).expect("a folder of cargo's");
+    let program = folder.join("palang-under-test");
+    assert!(program.exists(), "no {}: set PALANG_BIN, or run with cargo", program.display());
+    program
+}
+
+fn remove_pins(folder: &Path) {
+    match fs::remove_dir_all(folder) {
+        Ok(()) => {}
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+        Err(error) => eprintln!("lab: cannot remove {}: {error}", folder.display()),
+    }
+}
+
+/// Removes the pins of test processes that were killed.
+pub fn sweep() {
+    let Ok(entries) = fs::read_dir(BPFFS) else { return };
+    for entry in entries.flatten() {
+        if is_left_over(&entry.file_name().to_string_lossy(), PINS) {
+            remove_pins(&entry.path());
+        }
+    }
+}
