@@ -93,7 +93,7 @@ pub fn run(arguments: &Arguments, client: &Client) -> Result<Exit, Failure> {
     imported.bad.sort_by_key(|row| row.line);
     arguments.output.tell(&imported)?;
     if arguments.output.is_for_people() {
-        status::tell_in_force(client)?;
+        status::tell_in_force(client, imported.dry_run)?;
     }
     Ok(if imported.bad.is_empty() { Exit::Done } else { Exit::Partly })
 }

@@ -61,7 +61,7 @@ pub fn run(arguments: &Arguments, client: &Client) -> Result<Exit, Failure> {
     let now: Mode = client.put(&path, &what, client::LONG)?;
     arguments.output.tell(&now)?;
     if arguments.output.is_for_people() {
-        status::tell_in_force(client)?;
+        status::tell_in_force(client, now.dry_run)?;
     }
     print::warn_unless_persisted(&now.persisted, now.dry_run);
     Ok(Exit::Done)
