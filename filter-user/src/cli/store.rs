@@ -15,7 +15,9 @@ use crate::exit::{Exit, Failure};
 use crate::store::{self, Kind};
 use crate::wire::Backup;
 
-/// Back the store up, and put a copy in its place
+/// Back the store up, and make it anew from a copy
+///
+/// palang store backup /var/backups/palang.db
 #[derive(Debug, Args)]
 pub struct Arguments {
     #[command(subcommand)]
