@@ -225,7 +225,11 @@ fn the_first_row_that_was_altered_is_named() {
         daemon.start_again();
         let told = daemon.cli(&["audit", "verify"]);
         assert_eq!(told.code, 1, "{statement}: {}", told.stdout);
-        assert!(told.stderr.contains(&format!("from row {bad} on")), "{statement}: {}", told.stderr);
+        assert!(
+            told.stderr.contains(&format!("from row {bad} on")),
+            "{statement}: {}",
+            told.stderr
+        );
         let json = daemon.cli(&["audit", "verify", "-o", "json"]);
         assert_eq!(json.code, 1);
         let verdict: AuditVerdict = serde_json::from_str(&json.stdout).expect("JSON");

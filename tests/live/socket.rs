@@ -69,9 +69,8 @@ pub fn exchange(mut stream: impl Read + Write, bytes: &[u8]) -> Answer {
     let _ = stream.write_all(bytes);
     let mut all = Vec::new();
     let ended = stream.read_to_end(&mut all);
-    answer(&all).unwrap_or_else(|| {
-        panic!("no answer ({ended:?}): {:?}", String::from_utf8_lossy(&all))
-    })
+    answer(&all)
+        .unwrap_or_else(|| panic!("no answer ({ended:?}): {:?}", String::from_utf8_lossy(&all)))
 }
 
 fn answer(all: &[u8]) -> Option<Answer> {
