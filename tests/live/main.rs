@@ -3,3 +3,5 @@
 
 mod api;
 mod causality;
+mod other_layout;
+mod upgrade;

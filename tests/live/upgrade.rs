@@ -1,0 +1,171 @@
+//! Another program in the pinned link, other maps behind it: no call notices.
+
+use std::fs;
+use std::time::Duration;
+
+use palang_tests::lab::{Daemon, INTERFACE, Lab, Record, Traffic, now, run};
+
+use crate::api::Api;
+use crate::other_layout;
+
+/// Blocked by number, and by prefix.
+const BLOCKED: [&str; 2] = ["+6281200000001", "0777-000-0002"];
+const PREFIX: &str = "+62777*";
+/// Blocked and allowed; blocked and allowed while no daemon runs.
+const ALLOWED: &str = "+6281200000003";
+const ALLOWED_BY_HAND: &str = "+6281200000004";
+/// Neither.
+const INNOCENT: &str = "+6281200000005";
+const CALLERS: [&str; 5] = [BLOCKED[0], BLOCKED[1], ALLOWED, ALLOWED_BY_HAND, INNOCENT];
+
+/// A daemon that enforces blocks and an allow.
+fn start<'a>(lab: &'a Lab, config_toml: &str) -> (Daemon<'a>, Api) {
+    let daemon = Daemon::start(lab, config_toml);
+    let api = Api::of(&daemon);
+    api.enforce();
+    for number in [BLOCKED[0], PREFIX, ALLOWED, ALLOWED_BY_HAND] {
+        api.block(number, 3600);
+    }
+    api.allow(ALLOWED);
+    (daemon, api)
+}
+
+/// A command while no daemon answers.
+fn by_hand(daemon: &Daemon, arguments: &[&str]) {
+    run::must(daemon.command(arguments).env("PALANG_CONFIG", daemon.config_file()));
+}
+
+/// Some INVITEs of every caller.
+fn some(traffic: &Traffic) {
+    traffic.wait_for(40 * CALLERS.len());
+}
+
+fn program_id(api: &Api) -> u32 {
+    let interface = api.interface(INTERFACE);
+    assert_eq!((interface.xdp.as_deref(), interface.problem), (Some("native"), None));
+    interface.program.expect("a program")
+}
+
+/// The folders of maps that are pinned.
+fn map_folders(daemon: &Daemon) -> Vec<String> {
+    let entries = fs::read_dir(daemon.pins()).expect("the pins");
+    let names = entries.map(|entry| entry.expect("a pin").file_name().into_string());
+    let mut names: Vec<_> = names.map(|name| name.expect("a name")).collect();
+    names.retain(|name| name != "links");
+    names.sort();
+    names
+}
+
+fn nobody_innocent_is_lost(record: &Record) {
+    for caller in [ALLOWED, INNOCENT] {
+        assert!(!record.delivered(caller, ..).is_empty());
+        assert_eq!(record.refused(caller, ..).len(), 0, "{caller}");
+    }
+}
+
+#[test]
+fn a_restart_replaces_the_program_and_keeps_the_maps() {
+    let lab = Lab::new("restart");
+    let (mut daemon, api) = start(&lab, "");
+    let receiver = lab.receiver(5060);
+    let traffic = lab.traffic(&receiver, &CALLERS, 4_000, 1_000_000);
+    some(&traffic);
+    let mut program = program_id(&api);
+    for _ in 0..3 {
+        daemon.restart();
+        some(&traffic);
+        let old = std::mem::replace(&mut program, program_id(&api));
+        assert_ne!(old, program);
+        let status = api.status();
+        assert_eq!((status.drift, status.reattached), (0, 0));
+        assert_eq!((status.blocks, status.allows), (Some(4), Some(1)));
+    }
+    let record = traffic.stop();
+    nobody_innocent_is_lost(&record);
+    for caller in BLOCKED {
+        assert_eq!(record.delivered(caller, ..).len(), 0, "{caller}");
+    }
+}
+
+/// Upgrade and back under traffic: an allow that was set by hand before the one and an override
+/// that was set by hand before the other hold as well as what the daemon knows.
+fn there_and_back(name: &str, there: impl FnOnce(&mut Daemon), back: impl FnOnce(&mut Daemon)) {
+    let lab = Lab::new(name);
+    let (mut daemon, api) = start(&lab, "");
+    let old_folders = map_folders(&daemon);
+    let old_program = program_id(&api);
+    let receiver = lab.receiver(5060);
+    let traffic = lab.traffic(&receiver, &CALLERS, 2_000, 1_000_000);
+    some(&traffic);
+
+    assert_eq!(daemon.stop(), 0);
+    there(&mut daemon);
+    let allowing = now();
+    by_hand(&daemon, &["allow", "add", ALLOWED_BY_HAND]);
+    let allowed = now();
+    some(&traffic);
+    daemon.start_again();
+    some(&traffic);
+    let new_program = program_id(&api);
+    assert_ne!(new_program, old_program);
+    assert_eq!(map_folders(&daemon).len(), 1);
+    assert_ne!(map_folders(&daemon), old_folders);
+    let status = api.status();
+    assert_eq!((status.blocks, status.allows), (Some(4), Some(2)));
+    assert_eq!((status.drift, status.reattached), (0, 0));
+
+    daemon.kill();
+    back(&mut daemon);
+    let overriding = now();
+    by_hand(&daemon, &["override", "on", "--for", "1h", "--reason", "flood"]);
+    let overridden = now();
+    some(&traffic);
+    daemon.start_again();
+    some(&traffic);
+    assert_ne!(program_id(&api), new_program);
+    assert_eq!(map_folders(&daemon), old_folders);
+    assert_eq!(api.get_override().reason.as_deref(), Some("flood"));
+    let ending = now();
+    api.set_override(0);
+    let ended = now();
+    some(&traffic);
+    assert_eq!(api.status().drift, 0);
+    let record = traffic.stop();
+
+    nobody_innocent_is_lost(&record);
+    for caller in BLOCKED {
+        assert!(!record.refused(caller, ..overriding).is_empty());
+        assert_eq!(record.delivered(caller, ..overriding).len(), 0, "{caller}");
+        assert!(!record.delivered(caller, overridden..ending).is_empty());
+        assert_eq!(record.refused(caller, overridden..ending).len(), 0, "{caller}");
+        assert!(!record.refused(caller, ended..).is_empty());
+        assert_eq!(record.delivered(caller, ended..).len(), 0, "{caller}");
+    }
+    assert!(!record.refused(ALLOWED_BY_HAND, ..allowing).is_empty());
+    assert_eq!(record.delivered(ALLOWED_BY_HAND, ..allowing).len(), 0);
+    assert_eq!(record.refused(ALLOWED_BY_HAND, allowed..).len(), 0);
+    let audit = api.audit();
+    for action in ["allow adopt", "override adopt"] {
+        assert!(audit.iter().any(|entry| entry["action"] == action), "{action}: {audit:?}");
+    }
+}
+
+#[test]
+fn more_room_and_less_again() {
+    there_and_back(
+        "capacity",
+        |daemon| daemon.configure("limits.blocks = 30000"),
+        |daemon| daemon.configure(""),
+    );
+}
+
+#[test]
+fn another_layout_and_back() {
+    let other = other_layout::program();
+    let this = palang_tests::lab::daemon::program();
+    there_and_back(
+        "layout",
+        |daemon| daemon.set_program(other),
+        |daemon| daemon.set_program(&this),
+    );
+}
