@@ -143,7 +143,7 @@ pub fn set_override(set: &wire::SetOverride) -> Result<wire::Override, Failure> 
     if life > wire::OVERRIDE_MAX {
         return Err(Failure::new(Exit::Usage, "an override lasts at most 7 days"));
     }
-    let until = on.then(|| Timestamp::now() + life);
+    let until = on.then(|| clock::now() + life);
     let author = user();
     let mut persisted = Persisted::Yes;
     if !set.dry_run {
@@ -187,7 +187,7 @@ pub fn add_allow(add: &wire::AddAllow) -> Result<Changed<wire::Allow>, Failure> 
     let plan = first.profile(0)?.plan;
     let subject = number_text::typed(&add.number, &plan)
         .map_err(|message| Failure::new(Exit::Usage, message))?;
-    let now = Timestamp::now();
+    let now = clock::now();
     let expires = match (add.seconds, add.expires) {
         (Some(seconds), None) => {
             let life =

@@ -1,4 +1,6 @@
-//! `cargo xtask demo`: from a fresh clone to judged calls.
+//! `cargo xtask demo`: from a fresh clone to judged calls, recorded ones and real ones.
+
+mod live;
 
 use anyhow::Result;
 
@@ -20,12 +22,15 @@ pub fn demo() -> Result<()> {
     // Not for release: compiles in half the time, and the kernel program is the same.
     shell::run(shell::cargo().args(["build", "--package", "palang"]))?;
 
-    let program = shell::target_dir()?.join("debug/palang");
-    let program = program.strip_prefix(shell::root()).unwrap_or(&program).display().to_string();
+    let palang = shell::target_dir()?.join("debug/palang");
+    let program = palang.strip_prefix(shell::root()).unwrap_or(&palang).display().to_string();
     let mut replay = std::process::Command::new(shell::root().join(&program));
     replay.current_dir(shell::root()).args(["replay", "--policy", POLICY]).args(CAPTURES);
     let captures = CAPTURES.join(" ");
     shell::run_as(&format!("{program} replay --policy {POLICY} {captures}"), &mut replay)?;
+
+    eprintln!("\n\nNow on an interface: two network namespaces, and the daemon in one of them.");
+    live::show(&palang)?;
 
     eprintln!("\nTry it on your own calls:\n    {program} replay YOUR.pcap --block 0812-3456-7890");
     Ok(())

@@ -22,7 +22,7 @@ const COMPILE: [&str; 7] = [
 ];
 
 /// What the tests call.
-const TEST: [&str; 3] = ["tshark", "iproute2", "ethtool"];
+const TEST: [&str; 5] = ["tshark", "iproute2", "ethtool", "kamailio", "kamailio-utils-modules"];
 
 /// Where Debian keeps the LLVM of [`COMPILE`].
 const LLVM_PREFIX: &str = "/usr/lib/llvm-22";

@@ -26,6 +26,7 @@ use super::control::{Control, Role, Who, allow_of, block_of};
 use super::events::Lost;
 use super::import::Import;
 use super::links::Links;
+use crate::clock;
 use crate::config::XdpMode;
 use crate::policy::Subject;
 use crate::status;
@@ -677,7 +678,7 @@ impl App {
         status.passed_lost += self.lost.passed.load(Ordering::Relaxed);
         let stored = control
             .keeper
-            .read(|reader| {
+            .read_soon(|reader| {
                 let head = reader.audit_head()?;
                 let newest = reader.newest()?;
                 Ok((reader.count(Kind::Block)?, reader.count(Kind::Allow)?, head, newest))
@@ -695,7 +696,7 @@ impl App {
                     );
                 }
                 if let Some(newest) = newest
-                    && newest > Timestamp::now() + jiff::SignedDuration::from_secs(5)
+                    && newest > clock::now() + jiff::SignedDuration::from_secs(5)
                 {
                     let message =
                         format!("the clock is behind the store's newest record, {newest}: set it");

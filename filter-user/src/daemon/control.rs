@@ -163,7 +163,7 @@ impl Control {
         add: wire::AddBlock,
     ) -> Result<Changed<wire::Block>, Problem> {
         let subject = self.subject(&add.number)?;
-        let now = Timestamp::now();
+        let now = clock::now();
         let expires = end(now, add.seconds, add.expires, add.permanent)?;
         if expires.is_none() && who.role < Role::Admin {
             return problem(ProblemKind::Refused, "a permanent block needs the role admin");
@@ -337,7 +337,7 @@ impl Control {
     ) -> Result<Changed<wire::Block>, Problem> {
         let subject = self.subject(text)?;
         let in_map = self.maps.block(subject)?.filter(|block| block.expires != LIFTED);
-        let stored = self.find(Kind::Block, subject).await;
+        let stored = self.find_soon(Kind::Block, subject).await;
         if in_map.is_none() && matches!(stored, Ok(None)) {
             return problem(ProblemKind::NotFound, format!("{subject} is not blocked"));
         }
@@ -352,7 +352,7 @@ impl Control {
             persisted = self
                 .keeper
                 .keep(move |store| {
-                    let entry = Entry::new(Timestamp::now(), &author, "block remove");
+                    let entry = Entry::new(clock::now(), &author, "block remove");
                     store.remove(Kind::Block, subject, entry)?;
                     // A failure leaves a lifted entry, which refuses nothing.
                     let _ = control.maps.remove_block(subject);
@@ -399,10 +399,10 @@ impl Control {
         add: wire::AddAllow,
     ) -> Result<Changed<wire::Allow>, Problem> {
         let subject = self.subject(&add.number)?;
-        let now = Timestamp::now();
+        let now = clock::now();
         let endless = add.seconds.is_none() && add.expires.is_none();
         let expires = end(now, add.seconds, add.expires, endless)?;
-        let before = self.find_soon(Kind::Allow, subject).await;
+        let before = self.find_soon(Kind::Allow, subject).await.ok().flatten();
         let fresh = Decision {
             id: uuid::Uuid::now_v7(),
             rule: 0,
@@ -505,7 +505,7 @@ impl Control {
     pub async fn get_override(&self) -> Result<wire::Override, Problem> {
         let mut found = status::override_in_force(self.maps.override_until()?);
         if found.until.is_some() {
-            let stored = self.keeper.read(|reader| reader.state(OVERRIDE)).await;
+            let stored = self.keeper.read_soon(|reader| reader.state(OVERRIDE)).await;
             if let Ok(Some(StoredOverride { until: Some(_), reason, author })) = stored {
                 found.reason = Some(reason);
                 found.author = Some(author);
@@ -534,7 +534,7 @@ impl Control {
             return problem(ProblemKind::Usage, "an override needs a reason");
         }
         let on = set.seconds > 0;
-        let until = on.then(|| Timestamp::now() + life);
+        let until = on.then(|| clock::now() + life);
         let stored = StoredOverride { until, reason: set.reason, author: who.name.clone() };
         let mut persisted = Persisted::Yes;
         if !set.dry_run {
@@ -560,7 +560,7 @@ impl Control {
     pub async fn keep_override(&self, stored: StoredOverride, action: &'static str) -> Persisted {
         self.keeper
             .keep(move |store| {
-                let entry = Entry::new(Timestamp::now(), &stored.author, action)
+                let entry = Entry::new(clock::now(), &stored.author, action)
                     .with("reason", stored.reason.as_str())
                     .with("until", json!(stored.until));
                 store.set_state(OVERRIDE, &stored, Some(entry))
@@ -597,14 +597,14 @@ impl Control {
             }
         };
         let until = match set.seconds {
-            Some(seconds) => end(Timestamp::now(), Some(seconds), None, false)?,
+            Some(seconds) => end(clock::now(), Some(seconds), None, false)?,
             None => None,
         };
         let mut persisted = Persisted::Yes;
         if !set.dry_run {
-            let stored = StoredMode { enforce, since: Some(Timestamp::now()), until };
+            let stored = StoredMode { enforce, since: Some(clock::now()), until };
             let action = if enforce { "mode enforce" } else { "mode observe" };
-            let entry = Entry::new(Timestamp::now(), &who.name, action).with("until", json!(until));
+            let entry = Entry::new(clock::now(), &who.name, action).with("until", json!(until));
             if enforce {
                 let control = Arc::clone(self);
                 self.keeper
@@ -634,7 +634,7 @@ impl Control {
     /// # Errors
     /// A failing system call.
     pub fn write_mode(&self, stored: &StoredMode) -> Result<(), Problem> {
-        let now = Timestamp::now();
+        let now = clock::now();
         let until = clock::kernel_expiry(stored.since.unwrap_or(now), stored.until, now);
         let mode = if stored.enforce { MODE_ENFORCE } else { MODE_OBSERVE };
         self.write_settings(&self.config().policy, mode, until)
@@ -754,21 +754,17 @@ impl Control {
         Ok(wire::Explain { check, steps })
     }
 
+    /// The stored decision about a subject, for what must not wait.
+    async fn find_soon(&self, kind: Kind, subject: Subject) -> Result<Option<Decision>, Problem> {
+        self.keeper.read_soon(move |reader| reader.find(kind, subject)).await
+    }
+
     /// The stored decision about a subject.
     ///
     /// # Errors
     /// A store that cannot be read.
     pub async fn find(&self, kind: Kind, subject: Subject) -> Result<Option<Decision>, Problem> {
         self.keeper.read(move |reader| reader.find(kind, subject)).await
-    }
-
-    /// As [`Control::find`], for what must not wait: a store that does not answer knows nothing.
-    async fn find_soon(&self, kind: Kind, subject: Subject) -> Option<Decision> {
-        let soon = std::time::Duration::from_secs(1);
-        match tokio::time::timeout(soon, self.find(kind, subject)).await {
-            Ok(Ok(found)) => found,
-            Ok(Err(_)) | Err(_) => None,
-        }
     }
 }
 
@@ -837,7 +833,7 @@ fn merge(mut decision: Decision, before: Option<&Decision>) -> (Decision, Change
 /// The audit's record of a decision.
 #[must_use]
 pub fn entry(action: &str, author: &str, decision: &Decision, before: Option<&Decision>) -> Entry {
-    let mut entry = Entry::new(Timestamp::now(), author, action)
+    let mut entry = Entry::new(clock::now(), author, action)
         .with("id", decision.id.to_string())
         .with("expires", json!(decision.expires))
         .with("reason", decision.reason.as_str())
@@ -856,7 +852,7 @@ pub fn entry(action: &str, author: &str, decision: &Decision, before: Option<&De
 pub fn block_entry(decision: &Decision) -> abi::Block {
     abi::Block {
         number: decision.subject.raw(),
-        expires: clock::kernel_expiry(decision.created, decision.expires, Timestamp::now()),
+        expires: clock::kernel_expiry(decision.created, decision.expires, clock::now()),
         rule: decision.rule,
         action: Verdict::Drop as u8,
         flags: decision.flags,
@@ -867,7 +863,7 @@ pub fn block_entry(decision: &Decision) -> abi::Block {
 /// The kernel's entry for a stored allow.
 #[must_use]
 pub fn allow_entry(decision: &Decision) -> abi::Allow {
-    let now = Timestamp::now();
+    let now = clock::now();
     abi::Allow {
         number: decision.subject.raw(),
         // Counted from now: an allow that a wrong clock makes longer lets through.

@@ -122,8 +122,7 @@ impl Recorder {
                         .map(|(id, key)| (due, id, key)),
                 );
             }
-            Err(problem) => {
-                tracing::error!("call records wait: {}", problem.message);
+            Err(_) => {
                 if let Ok(rows) = back.try_recv() {
                     self.waiting = rows;
                 } else {

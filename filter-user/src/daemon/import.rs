@@ -4,10 +4,10 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use filter_common::abi::BLOCK_OBSERVE;
-use jiff::Timestamp;
 use tokio::sync::mpsc::Sender;
 
 use super::control::{Control, Role, Who, block_entry, entry};
+use crate::clock;
 use crate::policy::Subject;
 use crate::store::{Decision, Kind};
 use crate::wire::{BadRow, ImportNews, ImportRow, Problem, ProblemKind};
@@ -64,7 +64,7 @@ impl Import {
         let wrong =
             |message: &str| Err(Problem { kind: ProblemKind::Usage, message: message.into() });
         let subject = self.control.subject(&row.number)?;
-        let now = Timestamp::now();
+        let now = clock::now();
         if row.expires.is_some_and(|expires| expires <= now) {
             return wrong("it is over already");
         }

@@ -63,12 +63,8 @@ impl Keeper {
             (Ok(_), Err(_)) => Some(format!("{} does not answer", keeper.path.display())),
             (Err(error), _) => Some(format!("no thread for the store: {error}")),
         };
-        keeper.note(found);
+        note(&keeper.problem, found);
         keeper
-    }
-
-    fn note(&self, found: Option<String>) {
-        *self.problem.lock().unwrap_or_else(PoisonError::into_inner) = found;
     }
 
     /// What is wrong with the store, as far as known.
@@ -92,11 +88,19 @@ impl Keeper {
         write: impl FnOnce(&mut Store) -> Result<T, Problem> + Send + 'static,
     ) -> Result<T, Problem> {
         let (answer, wait) = oneshot::channel();
+        let found = Arc::clone(&self.problem);
         let job: Job = Box::new(move |store| {
             let done = match store {
                 Ok(store) => write(store),
                 Err(error) => Err(no_writes(error.clone())),
             };
+            match &done {
+                Ok(_) => note(&found, None),
+                Err(problem) if problem.kind == ProblemKind::Store => {
+                    note(&found, Some(problem.message.clone()));
+                }
+                Err(_) => {}
+            }
             let _ = answer.send(done);
         });
         // The thread ends only with the process.
@@ -121,6 +125,21 @@ impl Keeper {
         }
     }
 
+    /// As [`Keeper::read`], for what must not wait: a disk that does not answer within a second
+    /// is one that cannot be read.
+    ///
+    /// # Errors
+    /// A store that cannot be read in time, and why.
+    pub async fn read_soon<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&Reader) -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Problem> {
+        match tokio::time::timeout(PATIENCE, self.read(read)).await {
+            Ok(done) => done,
+            Err(_) => Err(no_writes(format!("{} does not answer", self.path.display()))),
+        }
+    }
+
     /// Asks the store on a connection that never waits for the writer.
     ///
     /// # Errors
@@ -136,6 +155,17 @@ impl Keeper {
             Err(error) => Err(Problem { kind: ProblemKind::Failed, message: error.to_string() }),
         }
     }
+}
+
+/// Notes what is wrong with the store, and tells when that changes.
+fn note(problem: &Mutex<Option<String>>, found: Option<String>) {
+    let mut known = problem.lock().unwrap_or_else(PoisonError::into_inner);
+    match (&*known, &found) {
+        (None, Some(found)) => tracing::error!("the store takes no writes: {found}"),
+        (Some(_), None) => tracing::info!("the store takes writes again"),
+        (Some(_), Some(_)) | (None, None) => {}
+    }
+    *known = found;
 }
 
 /// The problem that a store's error is for whoever asked.
@@ -177,7 +207,7 @@ impl Thread {
                 },
                 Some(Order::Lasting(mut write, answer)) => {
                     let done = self.attempt(&mut write);
-                    self.note(done.as_ref().err().cloned());
+                    note(&self.problem, done.as_ref().err().cloned());
                     if done.is_err() {
                         self.waiting.push_back(write);
                     } else {
@@ -208,6 +238,9 @@ impl Thread {
 
     /// Opens a store that could not be opened, and writes what waits.
     fn mend(&mut self) {
+        if self.store.is_ok() && self.waiting.is_empty() {
+            return;
+        }
         if self.store.is_err() {
             self.store = Store::open(&self.path).map_err(|error| error.to_string());
         }
@@ -215,10 +248,6 @@ impl Thread {
             Ok(_) => self.catch_up(),
             Err(error) => Err(error.clone()),
         };
-        self.note(done.err());
-    }
-
-    fn note(&self, found: Option<String>) {
-        *self.problem.lock().unwrap_or_else(PoisonError::into_inner) = found;
+        note(&self.problem, done.err());
     }
 }

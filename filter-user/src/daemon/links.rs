@@ -7,10 +7,10 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
-use jiff::Timestamp;
 use tokio::sync::Mutex;
 
 use super::control::{Control, Who};
+use crate::clock;
 use crate::config::XdpMode;
 use crate::datapath::{Error, Filter, Pins};
 use crate::netlink::{self, Link};
@@ -26,8 +26,6 @@ const LOOK: Duration = Duration::from_secs(1);
 struct Known {
     /// Index of the interface that the filter was last seen on.
     index: Option<u32>,
-    /// Somebody took the filter off.
-    taken_off: bool,
     /// Why it could not be attached.
     problem: Option<String>,
 }
@@ -79,7 +77,7 @@ impl Links {
             (true, Ok(links)) => links,
             _ => links,
         };
-        let told = names.iter().map(|name| tell(name, &links, ours, known)).collect();
+        let told = names.iter().map(|name| self.tell(name, &links, ours, known)).collect();
         *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = told;
     }
 
@@ -100,14 +98,17 @@ impl Links {
         }
         let is_new = known.index.is_some_and(|index| index != link.index);
         let was_on = known.index == Some(link.index);
-        if was_on && !self.pins.link(name).exists() && !known.taken_off {
-            known.taken_off = true;
+        if was_on && !self.pins.link(name).exists() && !self.pins.is_off(name) {
+            // By hand, not by `palang detach`.
+            if let Err(error) = self.pins.detach(name) {
+                tracing::error!("{error}");
+            }
             tracing::warn!(
-                "{name}: somebody took the filter off; it stays off until `palang attach {name}`"
+                "{name}: somebody took the filter off; palang attach {name} brings it back"
             );
             self.audit("root", "detach", name, "its pin was removed").await;
         }
-        if known.taken_off {
+        if self.pins.is_off(name) {
             return false;
         }
         match filter.attach(name, mode) {
@@ -133,9 +134,8 @@ impl Links {
     }
 
     async fn audit(&self, author: &str, action: &'static str, interface: &str, why: &str) {
-        let entry = Entry::new(Timestamp::now(), author, action)
-            .with("interface", interface)
-            .with("why", why);
+        let entry =
+            Entry::new(clock::now(), author, action).with("interface", interface).with("why", why);
         self.control.keeper.keep(move |store| store.audit(entry.clone())).await;
     }
 
@@ -165,15 +165,15 @@ impl Links {
                 kind: ProblemKind::Failed,
                 message: told(&error, link),
             })?;
-            let entry = known.entry(name.to_owned()).or_default();
-            *entry = Known { index: Some(link.index), ..Known::default() };
+            self.pins.forget_off(name);
+            known.insert(name.to_owned(), Known { index: Some(link.index), problem: None });
             self.audit(&who.name, "attach", name, "asked for").await;
         }
         let links = interfaces().await?;
-        Ok(tell(name, &links, ours, known))
+        Ok(self.tell(name, &links, ours, known))
     }
 
-    /// Takes the filter off an interface, until it is attached again or the daemon restarts.
+    /// Takes the filter off an interface, until it is attached again or the machine restarts.
     ///
     /// # Errors
     /// It is not on it.
@@ -187,11 +187,27 @@ impl Links {
         }
         if !dry_run {
             self.pins.detach(name)?;
-            known.entry(name.to_owned()).or_default().taken_off = true;
             self.audit(&who.name, "detach", name, "asked for").await;
         }
         let links = interfaces().await?;
-        Ok(tell(name, &links, ours, known))
+        Ok(self.tell(name, &links, ours, known))
+    }
+
+    fn tell(
+        &self,
+        name: &str,
+        links: &[Link],
+        ours: u32,
+        known: &BTreeMap<String, Known>,
+    ) -> Interface {
+        let mut interface = status::interface(name, links, Some(ours));
+        if self.pins.is_off(name) && interface.xdp.is_none() {
+            let message = format!("the filter was taken off by hand: palang attach {name}");
+            interface.problem = Some(message);
+        } else if let Some(problem) = known.get(name).and_then(|known| known.problem.clone()) {
+            interface.problem = Some(problem);
+        }
+        interface
     }
 
     /// Takes the filter off the interfaces that a new configuration does not name any more.
@@ -201,6 +217,7 @@ impl Links {
             if let Err(problem) = self.detach(&who, name, false).await {
                 tracing::warn!("{}", problem.message);
             }
+            self.pins.forget_off(name);
             self.filter.lock().await.1.remove(name);
         }
     }
@@ -223,18 +240,6 @@ fn told(error: &Error, link: &Link) -> String {
         ),
         _ => error.to_string(),
     }
-}
-
-fn tell(name: &str, links: &[Link], ours: u32, known: &BTreeMap<String, Known>) -> Interface {
-    let mut interface = status::interface(name, links, Some(ours));
-    if let Some(known) = known.get(name) {
-        if known.taken_off && interface.xdp.is_none() {
-            interface.problem = Some("the filter was taken off by hand".to_owned());
-        } else if let Some(problem) = &known.problem {
-            interface.problem = Some(problem.clone());
-        }
-    }
-    interface
 }
 
 /// Watches interfaces, for ever.

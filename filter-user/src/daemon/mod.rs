@@ -19,7 +19,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::SignedDuration;
 use nix::fcntl::{Flock, FlockArg};
 use nix::unistd::Group;
 use tokio::net::{TcpListener, UnixListener};
@@ -66,12 +66,14 @@ pub fn run(path: &Path) -> Result<(), Failure> {
 }
 
 async fn serve(config: Config) -> Result<(), Failure> {
-    let since = Timestamp::now();
+    let since = clock::now();
     let paths = config.paths.clone();
     for folder in [&paths.state, &paths.runtime] {
         fs::create_dir_all(folder).map_err(|error| failed(folder, &error))?;
     }
-    let _lock = lock(&paths.lock())?;
+    fs::create_dir_all(&paths.pins).map_err(|error| failed(&paths.pins, &error))?;
+    // Of both, because two configurations may share one.
+    let _locks = [lock(&paths.lock())?, lock(&paths.pins)?];
     let pins = Pins::new(&paths.pins);
     let fresh = !pins.maps(config.blocks).exists();
     let filter = Filter::load(&pins, config.blocks)?;
@@ -90,28 +92,15 @@ async fn serve(config: Config) -> Result<(), Failure> {
     // Without a store, numbers that none of its rules can have.
     let no_store = since.as_second().unsigned_abs();
     let last_rule = keeper.read(|reader| reader.max_rule()).await.unwrap_or(no_store);
+    // A store that was restored is older than the maps.
+    let last_rule = last_rule.max(reconcile::highest_rule(&folder, &maps)?);
     let blocks = config.blocks;
     let interfaces = config.interfaces.clone();
     let check_listen = config.check_listen;
     let (socket_path, group) = (paths.socket(), config.group.clone());
     let control = Arc::new(Control::new(maps, folder, keeper, config.clone(), node(), last_rule));
     control.set_config(config).map_err(|problem| Failure::new(Exit::Failed, problem.message))?;
-    let notes = Note::read(&paths);
-    match reconcile::at_start(&control, fresh, notes).await {
-        Ok(found) => {
-            control.drift.fetch_add(found.repaired, Ordering::Relaxed);
-            let _ = fs::remove_file(Note::file(&paths));
-            tracing::info!(
-                blocks = found.blocks,
-                repaired = found.repaired,
-                adopted = found.adopted,
-                "store and maps are one"
-            );
-        }
-        Err(problem) => {
-            tracing::error!("the maps stay as they are: {}", problem.message);
-        }
-    }
+    let started = begin(&control, fresh, true).await;
     let links = Arc::new(Links::new(Arc::clone(&control), pins.clone(), filter));
     links.settle().await;
     let on = links.seen().iter().filter(|interface| interface.xdp.is_some()).count();
@@ -141,11 +130,34 @@ async fn serve(config: Config) -> Result<(), Failure> {
     tokio::spawn(events::run(Arc::clone(&control), events, lost));
     tokio::spawn(links::run(Arc::clone(&links)));
     tokio::spawn(keep_time(Arc::clone(&control)));
-    tokio::spawn(keep_one(Arc::clone(&control)));
+    tokio::spawn(keep_one(Arc::clone(&control), started));
     tokio::spawn(watchdog(app.clone()));
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
     tracing::info!("ready on {}", socket_path.display());
     until_told(&app).await
+}
+
+/// Makes store and maps one for the first time; `false`: the store cannot be read, the maps stay
+/// as they are, and it has to be tried again.
+async fn begin(control: &Arc<Control>, fresh: bool, alone: bool) -> bool {
+    let paths = control.config().paths.clone();
+    match reconcile::at_start(control, fresh, alone, &Note::read(&paths)).await {
+        Ok(found) => {
+            control.drift.fetch_add(found.repaired, Ordering::Relaxed);
+            let _ = fs::remove_file(Note::file(&paths));
+            tracing::info!(
+                blocks = found.blocks,
+                repaired = found.repaired,
+                adopted = found.adopted,
+                "store and maps are one"
+            );
+            true
+        }
+        Err(problem) => {
+            tracing::error!("the maps stay as they are: {}", problem.message);
+            false
+        }
+    }
 }
 
 /// Waits for signals: SIGHUP reads the configuration again, SIGTERM and SIGINT end the daemon.
@@ -182,7 +194,7 @@ async fn reload(app: &App) {
         app.control.set_config(new).map_err(|problem| problem.message)?;
         Ok(interfaces)
     });
-    let entry = Entry::new(Timestamp::now(), "daemon", "reload");
+    let entry = Entry::new(clock::now(), "daemon", "reload");
     let problem = match done {
         Ok(interfaces) => {
             let gone: Vec<_> =
@@ -221,8 +233,8 @@ async fn keep_time(control: Arc<Control>) {
         let step = now.saturating_sub(offset);
         if step.abs() > STEP {
             tracing::warn!("the clock was set by {step:#}");
-            let entry = Entry::new(Timestamp::now(), "daemon", "clock step")
-                .with("seconds", step.as_secs());
+            let entry =
+                Entry::new(clock::now(), "daemon", "clock step").with("seconds", step.as_secs());
             control.keeper.keep(move |store| store.audit(entry.clone())).await;
             if let Err(problem) = reconcile::compare(&control).await {
                 tracing::error!("{}", problem.message);
@@ -234,7 +246,7 @@ async fn keep_time(control: Arc<Control>) {
         }
         if seen.elapsed() > SEEN {
             seen = Instant::now();
-            let _ = control.keeper.write(|store| Ok(store.seen(Timestamp::now())?)).await;
+            let _ = control.keeper.write(|store| Ok(store.seen(clock::now())?)).await;
         }
         if pruned.elapsed() > PRUNE {
             pruned = Instant::now();
@@ -244,9 +256,14 @@ async fn keep_time(control: Arc<Control>) {
 }
 
 /// Compares store and maps, again and again.
-async fn keep_one(control: Arc<Control>) {
+async fn keep_one(control: Arc<Control>, mut started: bool) {
     let mut pause = COMPARE;
     loop {
+        if !started {
+            tokio::time::sleep(TICK * 5).await;
+            started = begin(&control, false, false).await;
+            continue;
+        }
         tokio::time::sleep(pause).await;
         let begun = Instant::now();
         match reconcile::compare(&control).await {
@@ -309,16 +326,16 @@ fn log() {
     }
 }
 
-/// Only one daemon may write to store and maps.
+/// Only one daemon may write to store and maps. `path` is a file, made where it is missing, or a
+/// folder: a BPF file system has no files.
 fn lock(path: &Path) -> Result<Flock<fs::File>, Failure> {
-    let file = fs::OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .open(path)
-        .map_err(|error| failed(path, &error))?;
-    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, _)| {
+    let mut options = fs::OpenOptions::new();
+    options.read(true);
+    if !path.is_dir() {
+        options.write(true).create(true).truncate(false);
+    }
+    let file = options.open(path).map_err(|error| failed(path, &error))?;
+    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|_| {
         Failure::new(
             Exit::Failed,
             format!("another palang daemon holds {}: stop it first", path.display()),

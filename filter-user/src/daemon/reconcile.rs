@@ -6,6 +6,7 @@
 
 use std::collections::HashSet;
 use std::ops::ControlFlow;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -18,7 +19,7 @@ use super::control::{
     Control, MODE, OVERRIDE, StoredMode, StoredOverride, allow_entry, block_entry, entry,
 };
 use crate::clock;
-use crate::datapath::{Error, walk_blocks};
+use crate::datapath::{Error, Maps, walk_blocks};
 use crate::direct::Note;
 use crate::policy::Subject;
 use crate::store::{Decision, Entry, Kind, Store};
@@ -43,20 +44,35 @@ pub struct Found {
     pub adopted: u64,
 }
 
-/// Makes maps and store one before anything is attached. Only without a store that can be read
-/// do the maps stay as they are.
+/// The highest rule number that the maps carry.
+///
+/// # Errors
+/// A failing system call.
+pub fn highest_rule(folder: &Path, maps: &Maps) -> Result<u64, Error> {
+    let mut highest = 0;
+    walk_blocks(folder, u64::MAX, |_, block| {
+        highest = highest.max(block.rule);
+        Ok(())
+    })?;
+    let allows = maps.allows()?.into_iter().map(|(_, allow)| allow.rule);
+    Ok(allows.filter(|rule| *rule != RULE_DIRECT).fold(highest, u64::max))
+}
+
+/// Makes maps and store one for the first time. `alone`: nobody else writes yet, so that what
+/// differs can be written at once. Without a store that can be read the maps stay as they are.
 ///
 /// # Errors
 /// A store that cannot be read or written; a failing system call.
 pub async fn at_start(
     control: &Arc<Control>,
     fresh: bool,
-    notes: Vec<Note>,
+    alone: bool,
+    notes: &[Note],
 ) -> Result<Found, Problem> {
     restore_mode(control, fresh).await?;
-    settle_override(control, &notes).await?;
-    let mut found = settle_allows(control, &notes).await?;
-    let blocks = compare_blocks(control, true).await?;
+    settle_override(control, notes).await?;
+    let mut found = settle_allows(control, notes).await?;
+    let blocks = compare_blocks(control, alone).await?;
     found.blocks = blocks.blocks;
     found.adopted += blocks.adopted;
     if !fresh {
@@ -97,13 +113,13 @@ async fn settle_override(control: &Arc<Control>, notes: &[Note]) -> Result<(), P
     let now = clock::boot();
     let until = control.maps.override_until()?;
     let stored_until =
-        stored.as_ref().and_then(|stored| stored.until).filter(|until| *until > Timestamp::now());
+        stored.as_ref().and_then(|stored| stored.until).filter(|until| *until > clock::now());
     let note = notes.iter().rev().find(|note| note.number.is_none());
     if until == 0 {
         // The maps are new. What was noted since the daemon's death is younger than the store.
-        let noted = note.map(|note| note.until.filter(|until| *until > Timestamp::now()));
+        let noted = note.map(|note| note.until.filter(|until| *until > clock::now()));
         if let Some(until) = noted.unwrap_or(stored_until) {
-            let now = Timestamp::now();
+            let now = clock::now();
             control.maps.set_override(clock::kernel_expiry(now, Some(until), now))?;
         }
         if let (Some(note), Some(noted)) = (note, noted) {
@@ -189,7 +205,7 @@ fn settle_allow(
 ) -> Result<Found, Problem> {
     let in_map = control.maps.allow(subject)?;
     let stored = store.find(Kind::Allow, subject)?;
-    let now = Timestamp::now();
+    let now = clock::now();
     let adopted = Found { adopted: 1, ..Found::default() };
     let repaired = Found { repaired: 1, ..Found::default() };
     match (in_map, stored) {
@@ -242,7 +258,7 @@ fn adopt(
         rule: control.new_rule(),
         kind: Kind::Allow,
         subject,
-        created: Timestamp::now(),
+        created: clock::now(),
         expires,
         reason: note
             .map_or_else(|| "found in the kernel's maps".into(), |note| note.reason.clone()),
@@ -257,8 +273,8 @@ fn adopt(
     Ok(decision)
 }
 
-/// Compares all blocks. At the start nobody else writes, and what differs is written at once.
-async fn compare_blocks(control: &Arc<Control>, at_start: bool) -> Result<Found, Problem> {
+/// Compares all blocks.
+async fn compare_blocks(control: &Arc<Control>, alone: bool) -> Result<Found, Problem> {
     let worker = Arc::clone(control);
     let (mut found, doubtful) = control
         .keeper
@@ -270,12 +286,12 @@ async fn compare_blocks(control: &Arc<Control>, at_start: bool) -> Result<Found,
             reader.for_each(Kind::Block, |decision| {
                 found.blocks += 1;
                 seen.insert((is_prefix(decision.subject), decision.subject.raw().0));
-                if !at_start && found.blocks.is_multiple_of(SLICE) {
+                if !alone && found.blocks.is_multiple_of(SLICE) {
                     std::thread::sleep(PAUSE);
                 }
                 match difference(&worker, &decision) {
                     Ok(Difference::None) => {}
-                    Ok(Difference::Write(block)) if at_start => {
+                    Ok(Difference::Write(block)) if alone => {
                         found.repaired += 1;
                         failed = worker.maps.set_block(decision.subject, block).err();
                     }
@@ -291,7 +307,7 @@ async fn compare_blocks(control: &Arc<Control>, at_start: bool) -> Result<Found,
             let walked = failed.map_or(Ok(()), Err).and_then(|()| {
                 walk_blocks(&worker.folder, limit, |subject, _| {
                     steps += 1;
-                    if !at_start && u64::is_multiple_of(steps, SLICE) {
+                    if !alone && u64::is_multiple_of(steps, SLICE) {
                         std::thread::sleep(PAUSE);
                     }
                     if !seen.contains(&(is_prefix(subject), subject.raw().0)) {
@@ -366,7 +382,7 @@ fn settle_block(control: &Control, store: &mut Store, subject: Subject) -> Resul
             Ok(repaired)
         }
         Difference::Lifted => {
-            let entry = Entry::new(Timestamp::now(), DAEMON, "block remove")
+            let entry = Entry::new(clock::now(), DAEMON, "block remove")
                 .with("adopted", json!("it was ended in the kernel's map"));
             store.remove(Kind::Block, subject, entry)?;
             control.maps.remove_block(subject)?;
@@ -381,12 +397,16 @@ fn settle_block(control: &Control, store: &mut Store, subject: Subject) -> Resul
 /// # Errors
 /// A store that takes no writes; a failing system call.
 pub async fn sweep(control: &Arc<Control>) -> Result<u64, Problem> {
+    // Asked first: a change, even of nothing, is a wait for the disk.
+    if !control.keeper.read(|reader| reader.has_expired(clock::now())).await? {
+        return Ok(0);
+    }
     let worker = Arc::clone(control);
     control
         .keeper
         .write(move |store| {
             let mut swept = 0;
-            for decision in store.remove_expired(Timestamp::now(), SLICE as u32)? {
+            for decision in store.remove_expired(clock::now(), SLICE as u32)? {
                 swept += 1;
                 let subject = decision.subject;
                 match decision.kind {

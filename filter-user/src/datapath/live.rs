@@ -3,6 +3,7 @@
 //! ```text
 //! <pins>/v1-1000000/BLOCKED_NUMBERS …   maps, under the layout's version and the capacity
 //! <pins>/links/eth0                     one link for each interface, under no version
+//! <pins>/off/eth1                       somebody took the filter off eth1
 //! ```
 //! A link lives as long as its pin. Nobody holds a link open, so removing the pin takes the
 //! filter off its interface, also when the daemon is dead or hangs.
@@ -87,11 +88,30 @@ impl Pins {
         names
     }
 
-    /// Takes the filter off an interface; `false`: it was not on it.
+    /// Takes the filter off an interface, and notes beside the pins that this was wanted: no
+    /// restart of the daemon puts it back. `false`: it was not on it.
     ///
     /// # Errors
     /// A pin that cannot be removed.
     pub fn detach(&self, interface: &str) -> Result<bool, Error> {
+        let off = self.0.join("off").join(interface);
+        // A folder, because a BPF file system holds nothing else that is no BPF object.
+        fs::create_dir_all(&off).map_err(|error| Error::pin(&off, error))?;
+        self.unpin(interface)
+    }
+
+    /// Whether somebody took the filter off an interface since this machine started.
+    #[must_use]
+    pub fn is_off(&self, interface: &str) -> bool {
+        self.0.join("off").join(interface).exists()
+    }
+
+    /// Forgets that somebody took the filter off.
+    pub fn forget_off(&self, interface: &str) {
+        let _ = fs::remove_dir(self.0.join("off").join(interface));
+    }
+
+    fn unpin(&self, interface: &str) -> Result<bool, Error> {
         let path = self.link(interface);
         match fs::remove_file(&path) {
             Ok(()) => Ok(true),
@@ -209,7 +229,7 @@ impl Filter {
                 Ok(true)
             }
             Err(error) if os_error(&error) == Some(ENOLINK) => {
-                self.pins.detach(interface)?;
+                self.pins.unpin(interface)?;
                 Ok(false)
             }
             Err(error) => Err(attach_error(interface, &error)),

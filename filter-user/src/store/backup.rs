@@ -264,7 +264,21 @@ mod tests {
         fs::write(&bad, &fs::read(&copy).unwrap()[..8192]).unwrap();
         fs::copy(&copy, &newer).unwrap();
         Connection::open(&newer).unwrap().pragma_update(None, "user_version", 99).unwrap();
+        let odd = Home::new();
+        put(&mut odd.store(), &[block(1, number("1"))]);
+        // Something that is found by a look, and would be copied without one.
+        let swap_column = |from: &str, to: &str| {
+            odd.tamper(&format!(
+                "PRAGMA writable_schema = ON;
+                 UPDATE sqlite_schema SET sql = replace(sql, '{from}', '{to}')"
+            ));
+        };
+        swap_column("reason TEXT NOT NULL", "reason TEXT");
+        odd.tamper("UPDATE decisions SET reason = NULL");
+        swap_column("reason TEXT", "reason TEXT NOT NULL");
         let before = names(&home);
+        let error = restore(&odd.path, &home.path, true).unwrap_err();
+        assert!(matches!(error, Error::Corrupt { .. }), "{error}");
         assert!(matches!(restore(&bad, &home.path, true), Err(Error::Corrupt { .. })));
         assert!(matches!(restore(&newer, &home.path, true), Err(Error::Newer { .. })));
         assert!(restore(&home.folder.path().join("none"), &home.path, true).is_err());

@@ -190,6 +190,15 @@ impl Reader {
         Ok(())
     }
 
+    /// Whether any decision has ended by `now`.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub fn has_expired(&self, now: Timestamp) -> Result<bool, Error> {
+        let sql = "SELECT 1 FROM decisions WHERE expires <= ?1";
+        self.get(|conn| conn.prepare_cached(sql)?.exists([Millis(now)]))
+    }
+
     /// How many decisions of a kind there are.
     ///
     /// # Errors
