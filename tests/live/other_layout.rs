@@ -59,7 +59,9 @@ fn copy_changed(root: &Path, copy: &Path, file: &str) {
             ("    Block = 48,", "    Block = 56,"),
         ],
         // Cargo tells packages of the same name apart by their version, not by their place.
-        "Cargo.toml" => &[("[workspace.package]\nversion = \"", "[workspace.package]\nversion = \"9")],
+        "Cargo.toml" => {
+            &[("[workspace.package]\nversion = \"", "[workspace.package]\nversion = \"9")]
+        }
         "Cargo.lock" => &[
             ("name = \"filter-common\"\nversion = \"", "name = \"filter-common\"\nversion = \"9"),
             ("name = \"filter-ebpf\"\nversion = \"", "name = \"filter-ebpf\"\nversion = \"9"),

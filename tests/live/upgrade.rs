@@ -1,11 +1,11 @@
 //! Another program in the pinned link, other maps behind it: no call notices.
 
+use std::collections::HashSet;
 use std::fs;
-use std::time::Duration;
 
 use palang_tests::lab::{Daemon, INTERFACE, Lab, Record, Traffic, now, run};
 
-use crate::api::Api;
+use crate::api::{Api, eventually};
 use crate::other_layout;
 
 /// Blocked by number, and by prefix.
@@ -87,6 +87,20 @@ fn a_restart_replaces_the_program_and_keeps_the_maps() {
     }
 }
 
+/// Also of attempts that were refused while no daemon ran.
+fn every_refusal_has_a_record(api: &Api, record: &Record) {
+    for caller in BLOCKED {
+        let missing = || -> Vec<String> {
+            let calls: HashSet<_> =
+                api.calls(caller).into_iter().map(|call| call.call_id).collect();
+            let refused = record.refused(caller, ..).into_iter();
+            let call_ids = refused.map(|invite| invite.call_id.clone());
+            call_ids.filter(|call_id| !calls.contains(&Some(call_id.clone()))).collect()
+        };
+        eventually("a record of every refusal", || missing().is_empty().then_some(()));
+    }
+}
+
 /// Upgrade and back under traffic: an allow that was set by hand before the one and an override
 /// that was set by hand before the other hold as well as what the daemon knows.
 fn there_and_back(name: &str, there: impl FnOnce(&mut Daemon), back: impl FnOnce(&mut Daemon)) {
@@ -144,6 +158,7 @@ fn there_and_back(name: &str, there: impl FnOnce(&mut Daemon), back: impl FnOnce
     assert!(!record.refused(ALLOWED_BY_HAND, ..allowing).is_empty());
     assert_eq!(record.delivered(ALLOWED_BY_HAND, ..allowing).len(), 0);
     assert_eq!(record.refused(ALLOWED_BY_HAND, allowed..).len(), 0);
+    every_refusal_has_a_record(&api, &record);
     let audit = api.audit();
     for action in ["allow adopt", "override adopt"] {
         assert!(audit.iter().any(|entry| entry["action"] == action), "{action}: {audit:?}");

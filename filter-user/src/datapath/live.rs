@@ -72,6 +72,13 @@ impl Pins {
         folders
     }
 
+    /// Whether the maps in a folder have the layout of this version.
+    #[must_use]
+    pub fn is_of_this_version(folder: &Path) -> bool {
+        let name = folder.file_name().unwrap_or_default().to_string_lossy();
+        name.starts_with(&format!("v{ABI_VERSION}-"))
+    }
+
     /// The pin of an interface's link.
     #[must_use]
     pub fn link(&self, interface: &str) -> PathBuf {
