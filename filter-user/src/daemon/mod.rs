@@ -24,6 +24,7 @@ use nix::fcntl::{Flock, FlockArg};
 use nix::unistd::Group;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::oneshot;
 
 use self::api::App;
 use self::control::Control;
@@ -46,6 +47,8 @@ const COMPARE: Duration = Duration::from_secs(60);
 const COMPARE_SHARE: u32 = 30;
 /// How often old call records are taken out.
 const PRUNE: Duration = Duration::from_secs(3600);
+/// How long the end waits for the last call records.
+const LAST_RECORDS: Duration = Duration::from_secs(2);
 /// A wall clock that moved by more than this against boot time was set.
 const STEP: SignedDuration = SignedDuration::from_secs(1);
 
@@ -107,9 +110,16 @@ async fn serve(config: Config) -> Result<(), Failure> {
     if on < interfaces.len() {
         tracing::error!("the filter is on {on} of {} interfaces", interfaces.len());
     }
+    let lost = Arc::new(events::Lost::default());
+    let mut left_behind = Vec::new();
+    for old in pins.map_folders().iter().filter(|old| **old != control.folder) {
+        match events::left_behind(old, &lost) {
+            Ok(mut events) => left_behind.append(&mut events),
+            Err(error) => tracing::warn!("{}: events are lost: {error}", old.display()),
+        }
+    }
     pins.remove_other_maps(blocks);
 
-    let lost = Arc::new(events::Lost::default());
     let app = App {
         control: Arc::clone(&control),
         links: Arc::clone(&links),
@@ -127,14 +137,20 @@ async fn serve(config: Config) -> Result<(), Failure> {
         let routes = api::check_router(app.clone());
         tokio::spawn(async move { axum::serve(listener, routes).await });
     }
-    tokio::spawn(events::run(Arc::clone(&control), events, lost));
+    let (keep_recording, stop) = oneshot::channel();
+    let recorder = tokio::spawn(events::run(Arc::clone(&control), events, left_behind, lost, stop));
     tokio::spawn(links::run(Arc::clone(&links)));
     tokio::spawn(keep_time(Arc::clone(&control)));
     tokio::spawn(keep_one(Arc::clone(&control), started));
     tokio::spawn(watchdog(app.clone()));
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
     tracing::info!("ready on {}", socket_path.display());
-    until_told(&app).await
+    until_told(&app).await?;
+    drop(keep_recording);
+    // A disk that hangs does not hold us up.
+    let _ = tokio::time::timeout(LAST_RECORDS, recorder).await;
+    tracing::info!("stopped; the filter stays in force");
+    Ok(())
 }
 
 /// Makes store and maps one for the first time; `false`: the store cannot be read, the maps stay
@@ -174,7 +190,6 @@ async fn until_told(app: &App) -> Result<(), Failure> {
         }
     }
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
-    tracing::info!("stopped; the filter stays in force");
     Ok(())
 }
 

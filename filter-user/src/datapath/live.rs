@@ -303,4 +303,8 @@ impl Events {
         events.append(&mut raw::drain(&mut self.passed, limit)?);
         Ok(events)
     }
+    /// Takes all events out of both rings unread; how many refused and passed attempts they were.
+    pub fn discard(&mut self) -> (u64, u64) {
+        (raw::discard(&mut self.refused), raw::discard(&mut self.passed))
+    }
 }
