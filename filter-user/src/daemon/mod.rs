@@ -35,7 +35,7 @@ use crate::config::Config;
 use crate::datapath::{Events, Filter, Maps, Pins, carry_over};
 use crate::direct::Note;
 use crate::exit::{Exit, Failure};
-use crate::store::Entry;
+use crate::store::{Entry, Kind};
 
 /// How often what has ended is taken out, and the clock looked at.
 const TICK: Duration = Duration::from_secs(1);
@@ -78,20 +78,22 @@ async fn serve(config: Config) -> Result<(), Failure> {
     // Of both, because two configurations may share one.
     let _locks = [lock(&paths.lock())?, lock(&paths.pins)?];
     let pins = Pins::new(&paths.pins);
-    let fresh = !pins.maps(config.blocks).exists();
+    let keeper = Keeper::start(&paths.store());
+    enough_room(&keeper, config.blocks).await?;
+    let mut others = pins.map_folders();
+    others.retain(|folder| *folder != pins.maps(config.blocks));
+    // Others are there until a start has come to its end: ours may be half filled.
+    let fresh = !pins.maps(config.blocks).exists() || !others.is_empty();
     let filter = Filter::load(&pins, config.blocks)?;
     let folder = filter.folder().to_owned();
     let maps = Maps::open(&folder)?;
-    if fresh {
-        for old in pins.map_folders().iter().filter(|old| **old != folder) {
-            for error in carry_over(old, &maps) {
-                tracing::warn!("{}: not carried over: {error}", old.display());
-            }
+    for old in &others {
+        for error in carry_over(old, &maps) {
+            tracing::warn!("{}: not carried over: {error}", old.display());
         }
     }
     let events = Events::open(&folder)?;
 
-    let keeper = Keeper::start(&paths.store());
     // Without a store, numbers that none of its rules can have.
     let no_store = since.as_second().unsigned_abs();
     let last_rule = keeper.read(|reader| reader.max_rule()).await.unwrap_or(no_store);
@@ -112,7 +114,7 @@ async fn serve(config: Config) -> Result<(), Failure> {
     }
     let lost = Arc::new(events::Lost::default());
     let mut left_behind = Vec::new();
-    for old in pins.map_folders().iter().filter(|old| **old != control.folder) {
+    for old in &others {
         match events::left_behind(old, &lost) {
             Ok(mut events) => left_behind.append(&mut events),
             Err(error) => tracing::warn!("{}: events are lost: {error}", old.display()),
@@ -151,6 +153,22 @@ async fn serve(config: Config) -> Result<(), Failure> {
     let _ = tokio::time::timeout(LAST_RECORDS, recorder).await;
     tracing::info!("stopped; the filter stays in force");
     Ok(())
+}
+
+/// Refuses to go on with maps that the stored blocks do not fit into: the maps in force have them.
+async fn enough_room(keeper: &Keeper, capacity: u32) -> Result<(), Failure> {
+    let stored = keeper.read(|reader| reader.count_of(Kind::Block, false)).await;
+    match stored {
+        Ok(stored) if stored > capacity.into() => Err(Failure::new(
+            Exit::Failed,
+            format!(
+                "full: {stored} of {capacity} blocked numbers; raise [limits] blocks. Whatever is \
+                 attached goes on"
+            ),
+        )),
+        // Without a store the maps stay as they are.
+        Ok(_) | Err(_) => Ok(()),
+    }
 }
 
 /// Makes store and maps one for the first time; `false`: the store cannot be read, the maps stay

@@ -16,6 +16,7 @@ use filter_common::number::Number;
 use filter_common::reason::{REASON_NUMBERS, Reason};
 
 use super::error::Error;
+use super::live::Pins;
 use super::raw::Raw;
 use crate::policy::{Policy, Subject};
 
@@ -655,33 +656,34 @@ impl filter_common::policy::Lists for LookUp<'_> {
     }
 }
 
-/// Copies into `to` what lets through in the maps of another version or capacity, and, where
-/// the layout is the same, the blocks. What cannot be read is left out, and why is told: the
-/// store has the rest.
+/// Copies into `to` what it lacks of the maps of another version or capacity: what lets through
+/// and, where the layout is the same, the blocks and the mode. What cannot be read is left out,
+/// and why is told: the store has the rest.
 pub fn carry_over(from: &Path, to: &Maps) -> Vec<Error> {
     let mut failed = Vec::new();
     let mut note = |done: Result<(), Error>| failed.extend(done.err());
-    note(open(from, "OVERRIDE").and_then(|map| {
-        let old: Array<_, u64> = map.try_into().map_err(|error| Error::map("OVERRIDE", error))?;
-        let until = old.get(&0, 0).map_err(|error| Error::map("OVERRIDE", error))?;
-        to.set_override(until)
+    note(WayOut::open(from).and_then(|old| {
+        if to.override_until()? == 0 {
+            to.set_override(old.override_until()?)?;
+        }
+        for (subject, allow) in old.allows()? {
+            if to.allow(subject)?.is_none() {
+                to.set_allow(subject, allow)?;
+            }
+        }
+        Ok(())
     }));
-    note(open(from, "ALLOWED_NUMBERS").and_then(|map| {
-        let old: HashMap<_, u64, Raw<Allow>> =
-            map.try_into().map_err(|error| Error::map("ALLOWED_NUMBERS", error))?;
-        old.iter().try_for_each(|entry| {
-            let (_, Raw(allow)) = entry.map_err(|error| Error::map("ALLOWED_NUMBERS", error))?;
-            to.set_allow(Subject::Number(allow.number), allow)
-        })
-    }));
-    note(open(from, "ALLOWED_PREFIXES").and_then(|map| {
-        let old: LpmTrie<_, [u8; 8], Raw<Allow>> =
-            map.try_into().map_err(|error| Error::map("ALLOWED_PREFIXES", error))?;
-        old.iter().try_for_each(|entry| {
-            let (_, Raw(allow)) = entry.map_err(|error| Error::map("ALLOWED_PREFIXES", error))?;
-            to.set_allow(Subject::of_prefix_entry(allow.number), allow)
-        })
-    }));
-    note(walk_blocks(from, u64::MAX, |subject, block| to.set_block(subject, block)));
+    if Pins::is_of_this_version(from) {
+        note(walk_blocks(from, u64::MAX, |subject, block| match to.block(subject)? {
+            None => to.set_block(subject, block),
+            Some(_) => Ok(()),
+        }));
+        note(Maps::open(from).and_then(|old| {
+            if to.settings()?.abi_version == 0 {
+                set("SETTINGS", &to.settings, to.generation()?, Raw(old.settings()?))?;
+            }
+            Ok(())
+        }));
+    }
     failed
 }
