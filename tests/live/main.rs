@@ -3,5 +3,6 @@
 
 mod api;
 mod causality;
+mod death;
 mod other_layout;
 mod upgrade;

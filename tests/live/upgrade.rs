@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::fs;
 
+use palang::wire::Colour;
 use palang_tests::lab::{Daemon, INTERFACE, Lab, Record, Traffic, now, run};
 
 use crate::api::{Api, eventually};
@@ -213,6 +214,26 @@ fn an_upgrade_that_was_cut_off_is_finished_by_the_next_start() {
         assert_eq!(record.delivered(caller, ended..).len(), 0, "{caller}");
     }
     assert_eq!(record.refused(ALLOWED_BY_HAND, allowed..).len(), 0);
+}
+
+#[test]
+fn other_maps_take_over_without_a_store() {
+    let lab = Lab::new("storeless");
+    let (mut daemon, api) = start(&lab, "");
+    let receiver = lab.receiver(5060);
+    let traffic = lab.traffic(&receiver, &CALLERS, 2_000, 1_000_000);
+    assert_eq!(daemon.stop(), 0);
+    fs::write(daemon.state().join("palang.db"), "no database at all").expect("the store");
+    daemon.configure("limits.blocks = 30000");
+    daemon.start_again();
+    some(&traffic);
+    program_id(&api);
+    assert_eq!(api.status().colour, Colour::Red);
+    let record = traffic.stop();
+    nobody_innocent_is_lost(&record);
+    for caller in BLOCKED {
+        assert_eq!(record.delivered(caller, ..).len(), 0, "{caller}");
+    }
 }
 
 #[test]
