@@ -27,6 +27,7 @@ pub struct Daemon<'a> {
     lab: &'a Lab,
     folder: TempDir,
     pins: PathBuf,
+    program: PathBuf,
     child: Option<Child>,
 }
 
@@ -51,9 +52,14 @@ impl<'a> Daemon<'a> {
         let folder = tempfile::Builder::new().prefix("palang-test-").tempdir();
         let folder = folder.expect("a folder for the daemon's files");
         let pins = Path::new(BPFFS).join(format!("{PINS}{}", unique()));
-        let daemon = Daemon { lab, folder, pins, child: None };
+        let daemon = Daemon { lab, folder, pins, program: program(), child: None };
         daemon.configure(config_toml);
         daemon
+    }
+
+    /// Takes another program from the next start and the next command on, as an upgrade does.
+    pub fn set_program(&mut self, program: &Path) {
+        program.clone_into(&mut self.program);
     }
 
     /// Writes the configuration: `config_toml`, completed by this daemon's own paths, the
@@ -144,7 +150,7 @@ impl<'a> Daemon<'a> {
     pub fn spawn(&mut self) {
         assert!(!self.is_running(), "the daemon runs already");
         let stderr = File::options().create(true).append(true).open(self.stderr_file());
-        let mut command = self.lab.command_in_gate(program());
+        let mut command = self.lab.command_in_gate(&self.program);
         command.env_remove("NOTIFY_SOCKET").args(["daemon", "--config"]).arg(self.config_file());
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr.expect("a stderr file"));
         self.child = Some(command.spawn().expect("the daemon started"));
@@ -187,7 +193,7 @@ impl<'a> Daemon<'a> {
     /// The same as a command, for a test that wants a stdin, another user, or no waiting.
     #[must_use]
     pub fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = self.lab.command_in_gate(program());
+        let mut command = self.lab.command_in_gate(&self.program);
         command.arg("--socket").arg(self.runtime().join("palang.sock")).args(arguments);
         command
     }
@@ -267,7 +273,8 @@ impl Drop for Daemon<'_> {
 }
 
 /// The program: `PALANG_BIN`, else the one that cargo has built beside this test program.
-fn program() -> PathBuf {
+#[must_use]
+pub fn program() -> PathBuf {
     if let Some(path) = std::env::var_os("PALANG_BIN") {
         return path.into();
     }

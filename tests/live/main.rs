@@ -1,0 +1,8 @@
+//! The daemon, the CLI and the filter on live interfaces.
+#![expect(clippy::expect_used, reason = "a test panics where it fails")]
+
+mod api;
+mod causality;
+mod death;
+mod other_layout;
+mod upgrade;
