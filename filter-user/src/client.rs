@@ -233,7 +233,7 @@ impl Client {
         let stream =
             UnixStream::connect(&self.socket).await.map_err(|error| self.unreachable(&error))?;
         let (mut sender, connection) =
-            http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
+            http1::handshake(TokioIo::new(stream)).await.map_err(|error| self.silent(&error))?;
         tokio::spawn(connection);
         let request = Request::builder()
             .method(method)
@@ -242,7 +242,7 @@ impl Client {
             .header(header::CONTENT_TYPE, "application/json")
             .body(body)
             .map_err(|error| Error::Answer(format!("{path}: no path to ask for: {error}")))?;
-        let response = sender.send_request(request).await.map_err(broken)?;
+        let response = sender.send_request(request).await.map_err(|error| self.silent(&error))?;
         if response.status().is_success() {
             return Ok(response);
         }
@@ -251,24 +251,29 @@ impl Client {
         Err(problem(status, &bytes))
     }
 
+    /// The connection ended before an answer began.
+    fn silent(&self, error: &hyper::Error) -> Error {
+        let socket = self.socket.display();
+        let error = with_cause(error);
+        Error::Silent(format!("the daemon at {socket} hung up without an answer: {error}"))
+    }
+
     fn unreachable(&self, error: &io::Error) -> Error {
         let socket = self.socket.display();
-        let why = match error.kind() {
-            io::ErrorKind::PermissionDenied => {
-                return Error::Forbidden(format!(
-                    "no permission for the daemon's socket {socket}{}",
-                    self.group().map_or_else(String::new, |group| format!(
-                        ": it is for root and the group {group}"
-                    ))
-                ));
-            }
-            io::ErrorKind::NotFound => "there is no such socket: the daemon does not run, or \
-                                        listens elsewhere (--socket)"
-                .to_owned(),
-            io::ErrorKind::ConnectionRefused => {
-                "nobody listens there: the daemon does not run".to_owned()
-            }
-            _ => error.to_string(),
+        let kind = error.kind();
+        if kind == io::ErrorKind::PermissionDenied {
+            let group = self.group();
+            let whose = group.map_or_else(String::new, |group| {
+                format!(": it is for root and the group {group}")
+            });
+            return Error::Forbidden(format!("no permission for the socket {socket}{whose}"));
+        }
+        let why = if kind == io::ErrorKind::NotFound {
+            "there is no such socket: the daemon does not run, or listens elsewhere (--socket)"
+        } else if kind == io::ErrorKind::ConnectionRefused {
+            "nobody listens there: the daemon does not run"
+        } else {
+            &error.to_string()
         };
         Error::Silent(format!("cannot reach the daemon at {socket}: {why}"))
     }
@@ -303,9 +308,14 @@ fn problem(status: StatusCode, body: &[u8]) -> Error {
     )
 }
 
-fn broken(error: impl Display + std::error::Error) -> Error {
+fn broken(error: hyper::Error) -> Error {
+    Error::Answer(format!("the daemon's answer broke off: {}", with_cause(&error)))
+}
+
+/// hyper's errors keep what happened to themselves.
+fn with_cause(error: &dyn std::error::Error) -> String {
     let cause = error.source().map_or_else(String::new, |cause| format!(": {cause}"));
-    Error::Answer(format!("the daemon's answer broke off: {error}{cause}"))
+    format!("{error}{cause}")
 }
 
 fn not_understood(error: impl Display) -> Error {

@@ -1,5 +1,6 @@
 //! `palang block import`.
 
+use std::fmt::Display;
 use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Read, Seek as _, Write};
 use std::ops::ControlFlow;
@@ -105,38 +106,42 @@ struct Rows {
 
 fn read(arguments: &Arguments, bar: &ProgressBar) -> Result<Rows, Failure> {
     let path = &arguments.file;
-    let failed = |error: &dyn std::fmt::Display| {
-        Failure::new(Exit::Usage, format!("{}: {error}", path.display()))
-    };
+    let failed =
+        |exit, error: &dyn Display| Failure::new(exit, format!("{}: {error}", path.display()));
     let reader: Box<dyn Read> = if path == Path::new("-") {
         Box::new(io::stdin().lock())
     } else {
-        let file = File::open(path).map_err(|error| failed(&error))?;
+        let file = File::open(path).map_err(|error| failed(Exit::Usage, &error))?;
         bar.set_length(file.metadata().map_or(0, |metadata| metadata.len()));
         Box::new(file)
     };
     bar.set_message("reading");
+    let folder = std::env::temp_dir();
     let no_spool = |error: io::Error| {
-        let folder = std::env::temp_dir();
-        Failure::new(Exit::Failed, format!("no temporary file in {}: {error}", folder.display()))
+        io::Error::other(format!("no temporary file in {}: {error}", folder.display()))
     };
-    let mut spool = BufWriter::new(tempfile::tempfile().map_err(no_spool)?);
+    let fatal = |error| failed(Exit::Failed, &no_spool(error));
+    let mut spool = BufWriter::new(tempfile::tempfile_in(&folder).map_err(fatal)?);
     let (mut good, mut bad) = (0, Vec::new());
     let reader = BufReader::with_capacity(1 << 16, bar.wrap_read(reader));
     block_rows::read(reader, arguments.format, &mut |line, row| {
         match row {
             Ok(row) => {
                 good += 1;
-                serde_json::to_writer(&mut spool, &row.on_line(line))?;
-                spool.write_all(b"\n")?;
+                let written = serde_json::to_writer(&mut spool, &row.on_line(line));
+                let written = written.map_err(io::Error::from);
+                written.and_then(|()| spool.write_all(b"\n")).map_err(no_spool)?;
             }
             Err(message) => bad.push(BadRow { line, message }),
         }
         Ok(())
     })
-    .map_err(|error| failed(&error))?;
-    let mut spool = spool.into_inner().map_err(|error| no_spool(error.into_error()))?;
-    spool.rewind().map_err(no_spool)?;
+    .map_err(|error| match error {
+        block_rows::Error::File(message) => failed(Exit::Usage, &message),
+        block_rows::Error::Io(error) => failed(Exit::Failed, &error),
+    })?;
+    let mut spool = spool.into_inner().map_err(|error| fatal(error.into_error()))?;
+    spool.rewind().map_err(fatal)?;
     Ok(Rows { spool, good, bad })
 }
 

@@ -1,7 +1,7 @@
 //! Blocks in files: CSV with a header, a JSON array, or newline-delimited JSON.
 
 use std::cell::Cell;
-use std::fmt::{self, Display};
+use std::fmt;
 use std::io::{self, BufRead, Read, Write};
 
 use clap::ValueEnum;
@@ -88,15 +88,6 @@ impl From<io::Error> for Error {
     }
 }
 
-impl Display for Error {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Error::Io(error) => error.fmt(formatter),
-            Error::File(message) => formatter.write_str(message),
-        }
-    }
-}
-
 /// Takes a row, or what is wrong with it, and its line.
 pub type Each<'a> = dyn FnMut(u64, Result<FileRow, String>) -> io::Result<()> + 'a;
 
@@ -114,6 +105,8 @@ pub fn read(
     let first = start.iter().copied().find(|byte| !byte.is_ascii_whitespace());
     let json = matches!(first, Some(b'[' | b'{'));
     match format {
+        // An export of no blocks, as lines.
+        None if first.is_none() => Ok(()),
         Some(Format::Csv) => csv_rows(reader, each),
         None if !json => csv_rows(reader, each),
         Some(Format::Json) | None if first == Some(b'[') => array(reader, each),
@@ -121,64 +114,62 @@ pub fn read(
     }
 }
 
-fn csv_rows(reader: impl Read, each: &mut Each<'_>) -> Result<(), Error> {
-    let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::Headers).from_reader(reader);
-    let header = reader.headers().map_err(of_csv)?.clone();
+fn csv_rows(reader: impl BufRead, each: &mut Each<'_>) -> Result<(), Error> {
+    let place = Place::default();
+    let mut reader = csv::ReaderBuilder::new()
+        .trim(csv::Trim::Headers)
+        .from_reader(Lines { reader, place: &place });
+    let header = reader.byte_headers().map_err(of_csv)?.clone();
     check(&header).map_err(|wrong| {
         Error::File(format!("line 1: {wrong}; the header of a CSV file is {}", HEADER.join(",")))
     })?;
-    let mut record = csv::StringRecord::new();
+    let mut record = csv::ByteRecord::new();
     loop {
-        let read = reader.read_record(&mut record);
-        let line = record.position().map_or(0, csv::Position::line);
+        let read = reader.read_byte_record(&mut record);
+        // The record's own position is that of the empty lines before it.
+        let inner: usize = record.iter().map(ends).sum();
+        let line = place.line() - inner as u64;
         match read {
             Ok(false) => return Ok(()),
             Ok(true) => {
                 let row = record.deserialize(Some(&header));
                 each(line, row.map_err(|error| of_row(&error)))?;
             }
-            Err(error) => match error.position() {
-                // The reader goes on behind a record that is no row.
-                Some(position) if !error.is_io_error() => {
-                    each(position.line(), Err(of_row(&error)))?;
-                }
-                Some(_) | None => return Err(of_csv(error)),
-            },
+            Err(error) if error.is_io_error() => return Err(of_csv(error)),
+            // The reader goes on behind a record that is no row.
+            Err(error) => each(line, Err(of_row(&error)))?,
         }
     }
 }
 
-fn check(header: &csv::StringRecord) -> Result<(), String> {
+fn check(header: &csv::ByteRecord) -> Result<(), String> {
     for (index, name) in header.iter().enumerate() {
-        if !HEADER.contains(&name) {
-            return Err(format!("there is no column {name:?}"));
+        let text = String::from_utf8_lossy(name);
+        if !HEADER.contains(&&*text) {
+            return Err(format!("there is no column {text:?}"));
         }
         if header.iter().take(index).any(|before| before == name) {
-            return Err(format!("column {name:?} is there twice"));
+            return Err(format!("column {text:?} is there twice"));
         }
     }
-    let missing = HEADER[..REQUIRED].iter().find(|name| !header.iter().any(|is| is == **name));
+    let there = |name: &str| header.iter().any(|is| is == name.as_bytes());
+    let missing = HEADER[..REQUIRED].iter().find(|name| !there(name));
     missing.map_or(Ok(()), |name| Err(format!("column {name:?} is missing")))
 }
 
 fn of_csv(error: csv::Error) -> Error {
-    let message = error.to_string();
-    match error.into_kind() {
-        csv::ErrorKind::Io(error) => Error::Io(error),
-        _ => Error::File(message),
-    }
+    if error.is_io_error() { Error::Io(error.into()) } else { Error::File(error.to_string()) }
 }
 
 /// Without the place, which stands in front of it.
 fn of_row(error: &csv::Error) -> String {
-    match error.kind() {
-        csv::ErrorKind::Deserialize { err, .. } => err.kind().to_string(),
-        csv::ErrorKind::UnequalLengths { expected_len, len, .. } => {
-            format!("{len} fields instead of {expected_len}")
-        }
-        csv::ErrorKind::Utf8 { .. } => "not UTF-8".to_owned(),
-        _ => error.to_string(),
+    if let csv::ErrorKind::Deserialize { err, .. } = error.kind() {
+        return err.kind().to_string();
     }
+    if let csv::ErrorKind::UnequalLengths { expected_len, len, .. } = error.kind() {
+        return format!("{len} fields instead of {expected_len}");
+    }
+    error.to_string()
 }
 
 /// Without the place: the line is told by us, and the column of a row helps nobody.
@@ -202,29 +193,54 @@ fn json_lines(mut reader: impl BufRead, each: &mut Each<'_>) -> Result<(), Error
     Ok(())
 }
 
-/// Counts lines. The JSON reader takes single bytes and is at most one ahead.
-struct Lines<'a, R> {
-    reader: R,
-    line: &'a Cell<u64>,
+/// How far a reader has come.
+#[derive(Default)]
+struct Place {
+    ends: Cell<u64>,
+    /// Whether a line has begun.
+    within: Cell<bool>,
 }
 
-impl<R: Read> Read for Lines<'_, R> {
+impl Place {
+    /// The line of the byte that was read last, from 1.
+    fn line(&self) -> u64 {
+        self.ends.get() + u64::from(self.within.get())
+    }
+}
+
+/// Hands over a line at a time, so that who buffers it is no further than its end.
+struct Lines<'a, R> {
+    reader: R,
+    place: &'a Place,
+}
+
+impl<R: BufRead> Read for Lines<'_, R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let length = self.reader.read(buffer)?;
-        let ends = buffer[..length].iter().filter(|byte| **byte == b'\n').count();
-        self.line.set(self.line.get() + ends as u64);
+        let bytes = self.reader.fill_buf()?;
+        let end = bytes.iter().position(|byte| *byte == b'\n');
+        let length = end.map_or(bytes.len(), |end| end + 1).min(buffer.len());
+        buffer[..length].copy_from_slice(&bytes[..length]);
+        self.reader.consume(length);
+        if let Some(last) = buffer[..length].last() {
+            self.place.within.set(*last != b'\n');
+            self.place.ends.set(self.place.ends.get() + u64::from(*last == b'\n'));
+        }
         Ok(length)
     }
+}
+
+fn ends(text: &[u8]) -> usize {
+    text.iter().filter(|byte| **byte == b'\n').count()
 }
 
 fn array(mut reader: impl BufRead, each: &mut Each<'_>) -> Result<(), Error> {
     if reader.fill_buf()?.starts_with(b"\xef\xbb\xbf") {
         reader.consume(3);
     }
-    let line = Cell::new(1);
+    let place = Place::default();
     let mut failed = None;
-    let mut json = serde_json::Deserializer::from_reader(Lines { reader, line: &line });
-    let rows = Rows { line: &line, each, failed: &mut failed };
+    let mut json = serde_json::Deserializer::from_reader(Lines { reader, place: &place });
+    let rows = Rows { place: &place, each, failed: &mut failed };
     let result = json.deserialize_seq(rows).and_then(|()| json.end());
     match (failed, result) {
         (Some(error), _) => Err(Error::Io(error)),
@@ -235,7 +251,7 @@ fn array(mut reader: impl BufRead, each: &mut Each<'_>) -> Result<(), Error> {
 }
 
 struct Rows<'a, 'b> {
-    line: &'a Cell<u64>,
+    place: &'a Place,
     each: &'a mut Each<'b>,
     failed: &'a mut Option<io::Error>,
 }
@@ -248,7 +264,7 @@ impl<'de> Visitor<'de> for Rows<'_, '_> {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut rows: A) -> Result<(), A::Error> {
-        while let Some((line, value)) = rows.next_element_seed(Placed(self.line))? {
+        while let Some((line, value)) = rows.next_element_seed(Placed(self.place))? {
             let row = FileRow::deserialize(value).map_err(|error| of_json(&error));
             if let Err(error) = (self.each)(line, row) {
                 *self.failed = Some(error);
@@ -260,20 +276,20 @@ impl<'de> Visitor<'de> for Rows<'_, '_> {
 }
 
 /// A value, and the line that it begins on.
-struct Placed<'a>(&'a Cell<u64>);
+struct Placed<'a>(&'a Place);
 
 impl<'de> DeserializeSeed<'de> for Placed<'_> {
     type Value = (u64, Value);
 
     fn deserialize<D: Deserializer<'de>>(self, json: D) -> Result<(u64, Value), D::Error> {
-        Ok((self.0.get(), Value::deserialize(json)?))
+        Ok((self.0.line(), Value::deserialize(json)?))
     }
 }
 
 /// Writes rows.
 pub enum Writer<W: Write> {
     /// With the header.
-    Csv(csv::Writer<W>),
+    Csv(Box<csv::Writer<W>>),
     /// An object a line.
     Json(W),
 }
@@ -288,7 +304,7 @@ impl<W: Write> Writer<W> {
             Format::Csv => {
                 let mut csv = csv::WriterBuilder::new().has_headers(false).from_writer(writer);
                 csv.write_record(HEADER)?;
-                Ok(Writer::Csv(csv))
+                Ok(Writer::Csv(Box::new(csv)))
             }
             Format::Json => Ok(Writer::Json(writer)),
         }
@@ -333,7 +349,10 @@ mod tests {
             rows.push((line, row));
             Ok(())
         })
-        .map_err(|error| error.to_string())?;
+        .map_err(|error| match error {
+            Error::Io(error) => error.to_string(),
+            Error::File(message) => message,
+        })?;
         Ok(rows)
     }
 

@@ -3,15 +3,13 @@
 use std::io::{self, Write as _};
 use std::path::PathBuf;
 
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{Args, Subcommand};
 
-use super::print::written;
+use super::print::{Format, Output, written};
 use crate::config::{self, Config};
 use crate::exit::{Exit, Failure};
 
 /// Check or show a configuration file; needs no daemon
-///
-/// palang config check palang.toml && systemctl reload palang
 #[derive(Debug, Args)]
 pub struct Arguments {
     #[command(subcommand)]
@@ -21,30 +19,25 @@ pub struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Tell what a configuration means, or what is wrong with it (exit 2)
+    ///
+    /// palang config check palang.toml && systemctl reload palang
     Check {
         /// The configuration
         #[arg(value_name = "FILE", default_value = config::PATH)]
         file: PathBuf,
     },
     /// Show a configuration with all that it leaves out
+    ///
+    /// palang config show -o json
+    ///
+    /// Raw: the file to the letter.
     Show {
         /// The configuration
         #[arg(value_name = "FILE", default_value = config::PATH)]
         file: PathBuf,
-        /// How the output looks
-        #[arg(short, long, value_name = "FORMAT", default_value = "table")]
-        output: Format,
+        #[command(flatten)]
+        output: Output,
     },
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum Format {
-    /// For people: TOML, with the defaults filled in
-    Table,
-    /// For programs: the same as one JSON object
-    Json,
-    /// The file to the letter
-    Raw,
 }
 
 /// Checks or shows.
@@ -62,13 +55,11 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
             }
             text
         }
-        Command::Show { output: Format::Raw, .. } => config.text,
-        Command::Show { output: Format::Table, .. } => {
-            toml::to_string(&config.shown()).map_err(failed)?
-        }
-        Command::Show { output: Format::Json, .. } => {
-            serde_json::to_string(&config.shown()).map_err(failed)? + "\n"
-        }
+        Command::Show { output, .. } => match output.format {
+            Format::Table => toml::to_string(&config.shown()).map_err(failed)?,
+            Format::Json => serde_json::to_string(&config.shown()).map_err(failed)? + "\n",
+            Format::Raw => config.text,
+        },
     };
     written(io::stdout().write_all(text.as_bytes()))
 }

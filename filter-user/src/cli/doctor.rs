@@ -3,36 +3,27 @@
 use std::io::{self, Write as _};
 use std::path::PathBuf;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use comfy_table::{ContentArrangement, Table, presets};
 
-use super::print::written;
+use super::print::{Format, Output, written};
 use crate::config;
 use crate::doctor::{self, Check, State};
 use crate::exit::{Exit, Failure};
 
 /// Look at all that the gate needs from this machine, and tell what mends it
 ///
+/// palang doctor
+///
 /// Needs no daemon and changes nothing. Exit code 1 when a check failed; warnings do not count.
+/// Raw: state, check, interface, finding, mend.
 #[derive(Debug, Args)]
 pub struct Arguments {
     /// The configuration
     #[arg(long, value_name = "FILE", default_value = config::PATH)]
     config: PathBuf,
-    /// How the output looks
-    #[arg(short, long, value_name = "FORMAT", default_value = "table")]
-    output: Format,
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum Format {
-    /// For people: one line a check
-    Table,
-    /// For programs: one object a line
-    Json,
-    /// For scripts: state, check, interface, finding, mend with tabs between them, `-` where
-    /// there is none
-    Raw,
+    #[command(flatten)]
+    output: Output,
 }
 
 /// Looks at everything.
@@ -46,7 +37,7 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
         .build()
         .map_err(|error| failed(&error))?;
     let checks = runtime.block_on(doctor::checks(&arguments.config));
-    let text = match arguments.output {
+    let text = match arguments.output.format {
         Format::Table => table(&checks),
         Format::Json => checks
             .iter()

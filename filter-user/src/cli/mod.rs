@@ -99,3 +99,30 @@ impl Cli {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_grammar_holds() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_help_begins_with_an_example() {
+        fn look(command: &clap::Command, path: &str) {
+            if command.has_subcommands() {
+                for each in command.get_subcommands() {
+                    look(each, &format!("{path} {}", each.get_name()));
+                }
+                return;
+            }
+            let help = command.get_long_about().map(ToString::to_string).unwrap_or_default();
+            let example = help.split("\n\n").nth(1).unwrap_or_default();
+            assert!(example.starts_with(path), "{path}: {help}");
+        }
+        look(&Cli::command(), "palang");
+    }
+}

@@ -35,7 +35,13 @@ pub enum Format {
 #[derive(Clone, Copy, Debug, Args)]
 pub struct Output {
     /// How the output looks
-    #[arg(short = 'o', long = "output", value_name = "FORMAT", default_value = "table")]
+    #[arg(
+        id = "output",
+        short = 'o',
+        long = "output",
+        value_name = "FORMAT",
+        default_value = "table"
+    )]
     pub format: Format,
 }
 

@@ -678,7 +678,7 @@ impl App {
         status.passed_lost += self.lost.passed.load(Ordering::Relaxed);
         let stored = control
             .keeper
-            .read(|reader| {
+            .read_soon(|reader| {
                 let head = reader.audit_head()?;
                 let newest = reader.newest()?;
                 Ok((reader.count(Kind::Block)?, reader.count(Kind::Allow)?, head, newest))

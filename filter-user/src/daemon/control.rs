@@ -337,7 +337,7 @@ impl Control {
     ) -> Result<Changed<wire::Block>, Problem> {
         let subject = self.subject(text)?;
         let in_map = self.maps.block(subject)?.filter(|block| block.expires != LIFTED);
-        let stored = self.find(Kind::Block, subject).await;
+        let stored = self.find_soon(Kind::Block, subject).await;
         if in_map.is_none() && matches!(stored, Ok(None)) {
             return problem(ProblemKind::NotFound, format!("{subject} is not blocked"));
         }
@@ -402,7 +402,7 @@ impl Control {
         let now = clock::now();
         let endless = add.seconds.is_none() && add.expires.is_none();
         let expires = end(now, add.seconds, add.expires, endless)?;
-        let before = self.find_soon(Kind::Allow, subject).await;
+        let before = self.find_soon(Kind::Allow, subject).await.ok().flatten();
         let fresh = Decision {
             id: uuid::Uuid::now_v7(),
             rule: 0,
@@ -505,7 +505,7 @@ impl Control {
     pub async fn get_override(&self) -> Result<wire::Override, Problem> {
         let mut found = status::override_in_force(self.maps.override_until()?);
         if found.until.is_some() {
-            let stored = self.keeper.read(|reader| reader.state(OVERRIDE)).await;
+            let stored = self.keeper.read_soon(|reader| reader.state(OVERRIDE)).await;
             if let Ok(Some(StoredOverride { until: Some(_), reason, author })) = stored {
                 found.reason = Some(reason);
                 found.author = Some(author);
@@ -754,21 +754,17 @@ impl Control {
         Ok(wire::Explain { check, steps })
     }
 
+    /// The stored decision about a subject, for what must not wait.
+    async fn find_soon(&self, kind: Kind, subject: Subject) -> Result<Option<Decision>, Problem> {
+        self.keeper.read_soon(move |reader| reader.find(kind, subject)).await
+    }
+
     /// The stored decision about a subject.
     ///
     /// # Errors
     /// A store that cannot be read.
     pub async fn find(&self, kind: Kind, subject: Subject) -> Result<Option<Decision>, Problem> {
         self.keeper.read(move |reader| reader.find(kind, subject)).await
-    }
-
-    /// As [`Control::find`], for what must not wait: a store that does not answer knows nothing.
-    async fn find_soon(&self, kind: Kind, subject: Subject) -> Option<Decision> {
-        let soon = std::time::Duration::from_secs(1);
-        match tokio::time::timeout(soon, self.find(kind, subject)).await {
-            Ok(Ok(found)) => found,
-            Ok(Err(_)) | Err(_) => None,
-        }
     }
 }
 

@@ -125,6 +125,21 @@ impl Keeper {
         }
     }
 
+    /// As [`Keeper::read`], for what must not wait: a disk that does not answer within a second
+    /// is one that cannot be read.
+    ///
+    /// # Errors
+    /// A store that cannot be read in time, and why.
+    pub async fn read_soon<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&Reader) -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Problem> {
+        match tokio::time::timeout(PATIENCE, self.read(read)).await {
+            Ok(done) => done,
+            Err(_) => Err(no_writes(format!("{} does not answer", self.path.display()))),
+        }
+    }
+
     /// Asks the store on a connection that never waits for the writer.
     ///
     /// # Errors

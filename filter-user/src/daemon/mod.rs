@@ -71,7 +71,9 @@ async fn serve(config: Config) -> Result<(), Failure> {
     for folder in [&paths.state, &paths.runtime] {
         fs::create_dir_all(folder).map_err(|error| failed(folder, &error))?;
     }
-    let _lock = lock(&paths.lock())?;
+    fs::create_dir_all(&paths.pins).map_err(|error| failed(&paths.pins, &error))?;
+    // Of both, because two configurations may share one.
+    let _locks = [lock(&paths.lock())?, lock(&paths.pins)?];
     let pins = Pins::new(&paths.pins);
     let fresh = !pins.maps(config.blocks).exists();
     let filter = Filter::load(&pins, config.blocks)?;
@@ -324,16 +326,16 @@ fn log() {
     }
 }
 
-/// Only one daemon may write to store and maps.
+/// Only one daemon may write to store and maps. `path` is a file, made where it is missing, or a
+/// folder: a BPF file system has no files.
 fn lock(path: &Path) -> Result<Flock<fs::File>, Failure> {
-    let file = fs::OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .open(path)
-        .map_err(|error| failed(path, &error))?;
-    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, _)| {
+    let mut options = fs::OpenOptions::new();
+    options.read(true);
+    if !path.is_dir() {
+        options.write(true).create(true).truncate(false);
+    }
+    let file = options.open(path).map_err(|error| failed(path, &error))?;
+    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|_| {
         Failure::new(
             Exit::Failed,
             format!("another palang daemon holds {}: stop it first", path.display()),

@@ -1,0 +1,567 @@
+//! The commands that speak to the daemon, against an API that answers from a script: requests,
+//! output, exit codes. The daemon itself is tested elsewhere.
+#![expect(clippy::unwrap_used, reason = "a test panics where it fails")]
+
+use std::fs::Permissions;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::net::UnixListener;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::sync::{Arc, Mutex};
+
+use axum::body::Body;
+use axum::extract::{Path as Segment, Request};
+use axum::http::StatusCode;
+use axum::routing::{delete, get, post, put};
+use axum::{Json, Router};
+use futures_util::stream;
+use jiff::Timestamp;
+use palang::wire::{
+    AddBlock, Allow, AuditVerdict, BadRow, Block, Call, Change, Changed, Check, Colour, ImportNews,
+    ImportRow, Interface, Mode, Override, Persisted, Problem, ProblemKind, SetOverride, Status,
+};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::runtime::Runtime;
+
+/// An API with some routes, on a socket of its own.
+struct Api {
+    folder: TempDir,
+    _runtime: Runtime,
+}
+
+impl Api {
+    fn new(routes: Router) -> Api {
+        let folder = open_folder();
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+        let runtime = runtime.unwrap();
+        let entered = runtime.enter();
+        let listener = tokio::net::UnixListener::bind(folder.path().join("socket")).unwrap();
+        runtime.spawn(async { axum::serve(listener, routes).await });
+        drop(entered);
+        Api { folder, _runtime: runtime }
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.folder.path().join("socket")
+    }
+
+    fn run(&self, arguments: &[&str]) -> Output {
+        palang(&self.socket(), arguments).output().unwrap()
+    }
+}
+
+/// A temporary folder that everybody may enter.
+fn open_folder() -> TempDir {
+    let folder = TempDir::new().unwrap();
+    std::fs::set_permissions(&folder, Permissions::from_mode(0o755)).unwrap();
+    folder
+}
+
+fn palang(socket: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_palang"));
+    command.arg("--socket").arg(socket).args(arguments).stdin(Stdio::null());
+    command
+}
+
+/// The same by a user who is not root.
+fn unprivileged(folder: &Path, arguments: &[&str]) -> Output {
+    let mut command = palang(&folder.join("socket"), arguments);
+    if nix::unistd::geteuid().is_root() {
+        // The build may stand in a folder that only root may enter.
+        let program = folder.join("palang");
+        // Not by this process: what another test forks off in the meantime would hold the file
+        // open for writing, and such a file does not run.
+        let cp = Command::new("cp").arg(env!("CARGO_BIN_EXE_palang")).arg(&program).status();
+        assert!(cp.unwrap().success());
+        let given: Vec<_> = command.get_args().map(ToOwned::to_owned).collect();
+        command = Command::new(program);
+        command.args(given).uid(65534).gid(65534);
+    }
+    command.output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+#[track_caller]
+fn assert_exit(output: &Output, exit: i32) -> (String, String) {
+    let (out, err) = (text(&output.stdout), text(&output.stderr));
+    assert_eq!(output.status.code(), Some(exit), "{out}{err}");
+    (out, err)
+}
+
+fn block(number: &str) -> Block {
+    Block {
+        id: uuid::Uuid::nil(),
+        rule: 7,
+        number: number.into(),
+        created: "2026-11-24T11:20:00Z".parse().unwrap(),
+        expires: Some("2999-11-25T11:20:00Z".parse().unwrap()),
+        reason: "prank, case 118".into(),
+        author: "siti".into(),
+        origin: "operator".into(),
+        node: "edge1".into(),
+        observe: false,
+    }
+}
+
+fn check(number: &str, verdict: &str) -> Check {
+    Check {
+        number: number.into(),
+        verdict: verdict.into(),
+        would: "drop".into(),
+        reason: if verdict == "pass" { "observe" } else { "blocked-number" }.into(),
+        rule: Some("block 6281234567890".into()),
+        mode: if verdict == "pass" { "observe" } else { "enforce" }.into(),
+        override_until: None,
+    }
+}
+
+fn interface(name: &str, xdp: Option<&str>) -> Interface {
+    Interface {
+        name: name.into(),
+        index: Some(3),
+        xdp: xdp.map(Into::into),
+        program: xdp.map(|_| 42),
+        problem: None,
+    }
+}
+
+fn status() -> Status {
+    Status {
+        colour: Colour::Green,
+        findings: Vec::new(),
+        daemon: true,
+        version: "0.1.0".into(),
+        since: None,
+        mode: Mode {
+            mode: "observe".into(),
+            until: None,
+            persisted: Persisted::Yes,
+            dry_run: false,
+        },
+        r#override: Override {
+            until: None,
+            reason: None,
+            author: None,
+            persisted: Persisted::Yes,
+            dry_run: false,
+        },
+        interfaces: ["ens1", "ens2", "ens3"]
+            .map(|name| interface(name, (name != "ens2").then_some("native")))
+            .into(),
+        blocks: Some(1),
+        blocks_capacity: 1_000_000,
+        allows: Some(0),
+        packets: std::collections::BTreeMap::new(),
+        refused_lost: 0,
+        passed_lost: 0,
+        drift: 0,
+        reattached: 0,
+        audit_head: None,
+    }
+}
+
+fn lines<T: serde::Serialize>(rows: impl IntoIterator<Item = T>) -> String {
+    rows.into_iter().map(|row| serde_json::to_string(&row).unwrap() + "\n").collect()
+}
+
+#[test]
+fn every_kind_of_problem_has_its_exit_code() {
+    let kinds = [
+        ("usage", ProblemKind::Usage, StatusCode::BAD_REQUEST, 2),
+        ("refused", ProblemKind::Refused, StatusCode::FORBIDDEN, 5),
+        ("not-found", ProblemKind::NotFound, StatusCode::NOT_FOUND, 4),
+        ("failed", ProblemKind::Failed, StatusCode::INTERNAL_SERVER_ERROR, 1),
+        ("store", ProblemKind::Store, StatusCode::SERVICE_UNAVAILABLE, 1),
+        ("full", ProblemKind::Full, StatusCode::INSUFFICIENT_STORAGE, 1),
+    ];
+    let answer = move |Segment(name): Segment<String>| async move {
+        let (_, kind, status, _) = kinds.into_iter().find(|kind| kind.0 == name).unwrap();
+        (status, Json(Problem { kind, message: format!("{name} is told") }))
+    };
+    let api = Api::new(Router::new().route("/v1/blocks/{number}", get(answer)));
+    for (name, _, _, exit) in kinds {
+        let (out, err) = assert_exit(&api.run(&["block", "show", name]), exit);
+        assert_eq!((out.as_str(), err.as_str()), ("", &*format!("palang: {name} is told\n")));
+    }
+    let (_, err) = assert_exit(&api.run(&["mode"]), 1);
+    assert!(err.contains("404 Not Found"), "{err}");
+}
+
+#[test]
+fn check_exits_with_the_verdict() {
+    let answer = |Segment(number): Segment<String>| async move {
+        let verdict = if number == "+62 811/1" { "pass" } else { "drop" };
+        Json(check(&number, verdict))
+    };
+    let api = Api::new(Router::new().route("/v1/check/{number}", get(answer)));
+    let (out, _) = assert_exit(&api.run(&["check", "+62 811/1"]), 0);
+    assert!(out.starts_with("+62 811/1: mode observe, so this number still passes"), "{out}");
+    let (out, err) = assert_exit(&api.run(&["check", "0812", "-o", "raw"]), 10);
+    assert_eq!(out, "0812\tdrop\tdrop\tblocked-number\tblock 6281234567890\tenforce\t-\n");
+    assert_eq!(err, "");
+}
+
+#[test]
+fn without_a_daemon() {
+    let folder = TempDir::new().unwrap();
+    let socket = folder.path().join("socket");
+    let (_, err) = assert_exit(&palang(&socket, &["block", "list"]).output().unwrap(), 3);
+    assert!(err.contains(socket.to_str().unwrap()), "{err}");
+    assert!(err.contains("there is no such socket"), "{err}");
+    assert!(err.contains("systemctl status palang"), "{err}");
+    drop(UnixListener::bind(&socket).unwrap());
+    let (_, err) = assert_exit(&palang(&socket, &["mode"]).output().unwrap(), 3);
+    assert!(err.contains("nobody listens there"), "{err}");
+}
+
+#[test]
+fn without_permission_for_the_socket() {
+    let folder = open_folder();
+    let socket = folder.path().join("socket");
+    let _listener = UnixListener::bind(&socket).unwrap();
+    std::fs::set_permissions(&socket, Permissions::from_mode(0o000)).unwrap();
+    let (_, err) = assert_exit(&unprivileged(folder.path(), &["override", "status"]), 5);
+    assert!(err.contains("no permission for the socket"), "{err}");
+    let gid = nix::unistd::getegid();
+    let group = nix::unistd::Group::from_gid(gid).unwrap().unwrap().name;
+    assert!(err.contains(&format!("root and the group {group}\n")), "{err}");
+}
+
+#[test]
+fn a_daemon_that_hangs() {
+    let folder = open_folder();
+    let socket = folder.path().join("socket");
+    // It is connected to, and never answers.
+    let _listener = UnixListener::bind(&socket).unwrap();
+    std::fs::set_permissions(&socket, Permissions::from_mode(0o777)).unwrap();
+    let (_, err) = assert_exit(&unprivileged(folder.path(), &["override", "off"]), 3);
+    assert!(err.contains("gave no answer in 2 s"), "{err}");
+    assert!(err.contains("only root can work directly"), "{err}");
+}
+
+#[test]
+fn a_list_comes_as_it_is_made_and_its_reader_may_leave() {
+    // A list without an end: only who does not wait for it sees a line.
+    let answer = || async {
+        let line = lines([block("6281234567890")]);
+        Body::from_stream(stream::iter(std::iter::repeat_with(move || {
+            Ok::<_, std::io::Error>(line.clone())
+        })))
+    };
+    let api = Api::new(Router::new().route("/v1/blocks", get(answer)));
+    for format in ["table", "json", "raw"] {
+        let mut child = palang(&api.socket(), &["block", "list", "-o", format])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut first = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut first).unwrap();
+        let word = if format == "table" { "number" } else { "6281234567890" };
+        assert!(first.contains(word), "{first}");
+        let mut err = String::new();
+        child.stderr.take().unwrap().read_to_string(&mut err).unwrap();
+        assert_eq!((child.wait().unwrap().code(), err.as_str()), (Some(0), ""), "{format}");
+    }
+}
+
+#[test]
+fn a_list_that_breaks_off_is_none() {
+    let answer = || async {
+        // Enough to be sent before the error ends it.
+        let rows = std::iter::repeat_n(lines([block("6281234567890")]), 5000).map(Ok);
+        let end = std::iter::once(Err(std::io::Error::other("the disk died")));
+        Body::from_stream(stream::iter(rows.chain(end)))
+    };
+    let api = Api::new(Router::new().route("/v1/blocks", get(answer)));
+    let (out, err) = assert_exit(&api.run(&["block", "list"]), 1);
+    assert!(out.contains("6281234567890") && !out.contains(" blocks\n"), "{out}");
+    assert!(err.contains("the daemon's answer broke off"), "{err}");
+    let file = api.folder.path().join("blocks.csv");
+    assert_exit(&api.run(&["block", "export", file.to_str().unwrap()]), 1);
+    assert!(!file.exists());
+}
+
+#[test]
+fn a_change_says_what_is_in_force_and_whether_it_lasts() {
+    let answer = |Json(add): Json<AddBlock>| async move {
+        assert_eq!((add.seconds, add.expires, add.permanent), (Some(86_400), None, false));
+        assert_eq!((add.number.as_str(), add.reason.as_str()), ("0812-3456-7890", "prank"));
+        assert!(add.observe && add.if_absent && add.dry_run);
+        Json(Changed {
+            change: Change::Added,
+            now: block("6281234567890"),
+            before: None,
+            persisted: Persisted::No("the disk is full".into()),
+            dry_run: false,
+            in_force: Some(check("6281234567890", "pass")),
+            notes: Vec::new(),
+        })
+    };
+    let api = Api::new(Router::new().route("/v1/blocks", post(answer)));
+    let command =
+        "block add 0812-3456-7890 --for 24h --reason prank --observe --if-absent --dry-run";
+    let mut arguments: Vec<_> = command.split(' ').collect();
+    let (out, err) = assert_exit(&api.run(&arguments), 0);
+    let lines: Vec<_> = out.lines().collect();
+    assert!(lines[0].starts_with("blocked 6281234567890 until 2999-11-2"), "{out}");
+    assert_eq!(
+        lines[1],
+        "in force: mode observe, so this number still passes (would: drop, block 6281234567890)"
+    );
+    assert!(err.starts_with("palang: NOT ON DISK: ") && err.contains("the disk is full"), "{err}");
+    arguments.extend(["-o", "json"]);
+    let (out, _) = assert_exit(&api.run(&arguments), 0);
+    let json: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(json["now"], serde_json::to_value(block("6281234567890")).unwrap());
+}
+
+#[test]
+fn a_block_needs_an_end() {
+    let socket = Path::new("/nowhere");
+    for arguments in [
+        &["block", "add", "0812", "--reason", "prank"][..],
+        &["block", "add", "0812", "--reason", "prank", "--for", "1h", "--permanent"],
+        &["block", "add", "0812", "--reason", "prank", "--for", "24"],
+        &["block", "remove", " "],
+        &["override", "on", "--reason", "flood"],
+        &["mode", "observe", "--for", "1h"],
+    ] {
+        assert_exit(&palang(socket, arguments).output().unwrap(), 2);
+    }
+}
+
+#[test]
+fn an_override_and_a_prefix_say_what_the_gate_does() {
+    let set = |Json(set): Json<SetOverride>| async move {
+        assert_eq!(set, SetOverride::default());
+        Json(status().r#override)
+    };
+    let remove = |request: Request| async move {
+        assert_eq!(request.uri().path(), "/v1/allows/%2B62811*");
+        Json(Changed {
+            change: Change::Removed,
+            now: Allow {
+                id: uuid::Uuid::nil(),
+                rule: 7,
+                number: "62811*".into(),
+                created: Timestamp::UNIX_EPOCH,
+                expires: None,
+                comment: String::new(),
+                author: "siti".into(),
+                origin: "operator".into(),
+                node: "edge1".into(),
+            },
+            before: None,
+            persisted: Persisted::Yes,
+            dry_run: false,
+            in_force: None,
+            notes: vec!["a block for 62811* is in force again".into()],
+        })
+    };
+    let api = Api::new(
+        Router::new()
+            .route("/v1/override", put(set))
+            .route("/v1/allows/{number}", delete(remove))
+            .route("/v1/status", get(|| async { Json(status()) })),
+    );
+    let (out, _) = assert_exit(&api.run(&["override", "off"]), 0);
+    assert_eq!(out, "override off\nin force: mode observe: nothing is refused\n");
+    let (out, _) = assert_exit(&api.run(&["allow", "remove", "+62811*"]), 0);
+    assert_eq!(
+        out,
+        "took away the allow for 62811*, which was in force for good\n\
+         in force: mode observe: nothing is refused\n\
+         note: a block for 62811* is in force again\n"
+    );
+}
+
+/// What imports asked for: the query and the rows.
+type Asked = Arc<Mutex<Vec<(String, Vec<ImportRow>)>>>;
+
+/// An import's route that takes all rows but those for 110, and notes what it got.
+fn imports(asked: Asked) -> Router {
+    let answer = move |request: Request| async move {
+        let query = request.uri().query().unwrap_or_default().to_owned();
+        let body = axum::body::to_bytes(request.into_body(), usize::MAX).await.unwrap();
+        let rows: Vec<ImportRow> = body
+            .split(|byte| *byte == b'\n')
+            .filter(|line| !line.is_empty())
+            .map(|line| serde_json::from_slice(line).unwrap())
+            .collect();
+        let (bad, good): (Vec<_>, Vec<_>) = rows.iter().partition(|row| row.number == "110");
+        let bad: Vec<_> = bad
+            .into_iter()
+            .map(|row| BadRow { line: row.line, message: "110 is protected".into() })
+            .collect();
+        let total = good.len() as u64;
+        let end = if bad.is_empty() || query.contains("skip_bad=true") {
+            let dry_run = query.contains("dry_run=true");
+            ImportNews::Done { added: total, moved: 0, unchanged: 0, bad, dry_run }
+        } else {
+            let message = "1 row is refused: nothing was imported".into();
+            let problem = Problem { kind: ProblemKind::Refused, message };
+            ImportNews::Refused { problem, bad }
+        };
+        asked.lock().unwrap().push((query, rows));
+        lines([ImportNews::Progress { done: total, total }, end])
+    };
+    Router::new().route("/v1/blocks/import", post(answer))
+}
+
+#[test]
+fn imports_are_whole_or_name_what_they_skip() {
+    let asked = Asked::default();
+    let api = Api::new(imports(asked.clone()));
+    let file = api.folder.path().join("blocks.csv");
+    let import = |text: &str, more: &[&str]| {
+        std::fs::write(&file, text).unwrap();
+        let mut arguments = vec!["block", "import", file.to_str().unwrap()];
+        arguments.extend_from_slice(more);
+        let output = api.run(&arguments);
+        (output, asked.lock().unwrap().pop())
+    };
+    let good = "number,expires,reason\n0812,2999-11-25T11:20:00Z,prank\n";
+
+    let (output, request) = import(good, &[]);
+    let (out, err) = assert_exit(&output, 0);
+    assert_eq!(out, "imported 1 block: 1 new, 0 moved, 0 as they were\n");
+    assert_eq!(err, "");
+    let (query, rows) = request.unwrap();
+    assert_eq!((query.as_str(), rows[0].line, rows[0].number.as_str()), ("", 2, "0812"));
+
+    // The daemon's no.
+    let protected = format!("{good}110,,prank\n");
+    let (out, err) = assert_exit(&import(&protected, &[]).0, 5);
+    let expected = "line 3: 110 is protected\npalang: 1 row is refused: nothing was imported\n";
+    assert_eq!((out.as_str(), err.as_str()), ("", expected));
+
+    // What cannot be read is not sent, and nothing else is done; the daemon names the rest.
+    let both = format!("{protected}0813,tomorrow,prank\n");
+    let (output, request) = import(&both, &[]);
+    let (out, err) = assert_exit(&output, 2);
+    assert_eq!(out, "");
+    assert!(err.starts_with("line 4: \"tomorrow\" is no time "), "{err}");
+    assert!(
+        err.contains("\nline 3: 110 is protected\npalang: nothing was imported: 2 rows are bad")
+    );
+    let (query, rows) = request.unwrap();
+    assert_eq!((query.as_str(), rows.len()), ("dry_run=true", 2));
+
+    let (output, request) = import(&both, &["--skip-bad", "-o", "json"]);
+    let (out, err) = assert_exit(&output, 6);
+    assert_eq!(err.lines().count(), 2, "{err}");
+    let json: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(
+        (&json["added"], &json["bad"][0]["line"], &json["bad"][1]["line"]),
+        (&json!(1), &json!(3), &json!(4))
+    );
+    assert_eq!(request.unwrap().0, "skip_bad=true");
+
+    let (output, request) = import("number,expires,reason\n", &[]);
+    assert_exit(&output, 2);
+    assert_eq!(request, None);
+}
+
+#[test]
+fn an_export_imports() {
+    let asked = Asked::default();
+    let blocks = || async {
+        let observing = Block { observe: true, expires: None, ..block("62811*") };
+        lines([block("6281234567890"), observing])
+    };
+    let api = Api::new(imports(asked.clone()).route("/v1/blocks", get(blocks)));
+    for name in ["blocks.csv", "blocks.json"] {
+        let file = api.folder.path().join(name);
+        let (out, _) =
+            assert_exit(&api.run(&["block", "export", file.to_str().unwrap(), "-o", "raw"]), 0);
+        assert_eq!(out, format!("{}\t2\n", file.display()));
+        let mut child = palang(&api.socket(), &["block", "import", "-", "-o", "raw"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let content = std::fs::read(&file).unwrap();
+        child.stdin.take().unwrap().write_all(&content).unwrap();
+        let (out, _) = assert_exit(&child.wait_with_output().unwrap(), 0);
+        assert_eq!(out, "2\t0\t0\t0\n");
+        let (_, rows) = asked.lock().unwrap().pop().unwrap();
+        let told = |row: &ImportRow| (row.number.clone(), row.expires, row.observe);
+        assert_eq!(told(&rows[0]), ("6281234567890".into(), block("").expires, false), "{name}");
+        assert_eq!(told(&rows[1]), ("62811*".into(), None, true), "{name}");
+        assert_eq!((rows[0].author.as_str(), rows[0].reason.as_str()), ("siti", "prank, case 118"));
+    }
+}
+
+#[test]
+fn a_limit_that_cuts_says_so() {
+    let answer = |request: Request| async move {
+        let query = request.uri().query().unwrap();
+        let limit: u64 = query.split("limit=").nth(1).unwrap().parse().unwrap();
+        lines((0..limit.min(3)).map(|id| Call {
+            id,
+            time: Timestamp::UNIX_EPOCH,
+            caller: None,
+            trunk: None,
+            source: "192.0.2.1:5060".into(),
+            call_id: Some("a\u{1b}[2Jb".into()),
+            identity: None,
+            verdict: "pass".into(),
+            would: "pass".into(),
+            reason: "no-user".into(),
+            rule: 0,
+            repeats: 0,
+        }))
+    };
+    let api = Api::new(Router::new().route("/v1/calls", get(answer)));
+    let (out, err) = assert_exit(&api.run(&["calls", "--limit", "2", "-o", "raw"]), 0);
+    assert_eq!(out.lines().count(), 2);
+    assert!(err.starts_with("palang: there are more than 2 calls"), "{err}");
+    let (out, err) = assert_exit(&api.run(&["calls", "--limit", "3"]), 0);
+    assert!(out.ends_with("\n3 calls\n") && !out.contains('\u{1b}'), "{out}");
+    assert_eq!(err, "");
+}
+
+#[test]
+fn detach_takes_the_filter_off_all_that_have_it() {
+    let off = |Segment(name): Segment<String>| async move {
+        if name == "ens3" {
+            let message = "ens3: the link is held by another".into();
+            let problem = Problem { kind: ProblemKind::Failed, message };
+            return Err((StatusCode::INTERNAL_SERVER_ERROR, Json(problem)));
+        }
+        Ok(Json(interface(&name, None)))
+    };
+    let api = Api::new(
+        Router::new()
+            .route("/v1/status", get(|| async { Json(status()) }))
+            .route("/v1/interfaces/{name}", delete(off)),
+    );
+    let (out, err) = assert_exit(&api.run(&["detach"]), 6);
+    assert_eq!(out, "detached from ens1\nin force: ens1: without the filter\n");
+    assert_eq!(err, "palang: ens3: the link is held by another\n");
+}
+
+#[test]
+fn an_audit_that_was_altered_fails() {
+    let answer = |request: Request| async move {
+        let bad = request.uri().query().map(|query| {
+            assert_eq!(query, "head=17%3Aab");
+            17
+        });
+        Json(AuditVerdict { rows: 20, first_bad: bad, head: "20:cd".into() })
+    };
+    let api = Api::new(Router::new().route("/v1/audit/verify", get(answer)));
+    let (out, _) = assert_exit(&api.run(&["audit", "verify"]), 0);
+    assert_eq!(out, "20 rows: nothing was altered\nhead 20:cd\n");
+    let (out, err) = assert_exit(&api.run(&["audit", "verify", "--head", "17:ab"]), 1);
+    assert_eq!(out, "head 20:cd\n");
+    assert_eq!(err, "palang: the audit is not what was written, from row 17 on\n");
+}
