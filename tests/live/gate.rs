@@ -6,7 +6,7 @@ use filter_common::abi::{Allow, Block};
 use palang::datapath::{Maps, Pins};
 use palang::number_text;
 use palang::policy::{Policy, Subject};
-use palang_tests::lab::{Daemon, Invite, Lab, Receiver};
+use palang_tests::lab::{Daemon, Invite, Lab, Receiver, run};
 use serde_json::Value;
 
 /// The longest that anything may take that happens by itself.
@@ -53,6 +53,21 @@ impl<'a> Gate<'a> {
     pub fn does(&self, arguments: &[&str]) -> Value {
         let output = self.daemon.cli(&[arguments, &["-o", "json"]].concat());
         assert_eq!(output.code, 0, "palang {arguments:?}: {output:?}");
+        serde_json::from_str(&output.stdout)
+            .unwrap_or_else(|error| panic!("palang {arguments:?}: {error}: {output:?}"))
+    }
+
+    /// Does something as Siti with sudo that has to work without the daemon, and within a few
+    /// seconds; its answer.
+    pub fn does_by_hand(&self, arguments: &[&str]) -> Value {
+        let mut command = self.daemon.command(&[arguments, &["-o", "json"]].concat());
+        command.env("PALANG_CONFIG", self.daemon.config_file()).env("SUDO_USER", "siti");
+        let begun = Instant::now();
+        let output = run::run(&mut command);
+        assert_eq!(output.code, 0, "palang {arguments:?}: {output:?}");
+        let said = "worked directly on the kernel's maps";
+        assert!(output.stderr.contains(said), "palang {arguments:?}: {output:?}");
+        assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
         serde_json::from_str(&output.stdout)
             .unwrap_or_else(|error| panic!("palang {arguments:?}: {error}: {output:?}"))
     }

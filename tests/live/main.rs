@@ -1,5 +1,6 @@
 //! The daemon, the CLI and the filter on live interfaces.
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test panics where it fails")]
 
+mod direct;
 mod gate;
 mod lists;
