@@ -1,5 +1,6 @@
 //! The real daemon in the gate's namespace.
 
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -28,6 +29,7 @@ pub struct Daemon<'a> {
     folder: TempDir,
     pins: PathBuf,
     program: PathBuf,
+    env: Vec<(String, OsString)>,
     child: Option<Child>,
 }
 
@@ -52,7 +54,7 @@ impl<'a> Daemon<'a> {
         let folder = tempfile::Builder::new().prefix("palang-test-").tempdir();
         let folder = folder.expect("a folder for the daemon's files");
         let pins = Path::new(BPFFS).join(format!("{PINS}{}", unique()));
-        let daemon = Daemon { lab, folder, pins, program: program(), child: None };
+        let daemon = Daemon { lab, folder, pins, program: program(), env: Vec::new(), child: None };
         daemon.configure(config_toml);
         daemon
     }
@@ -60,6 +62,11 @@ impl<'a> Daemon<'a> {
     /// Takes another program from the next start and the next command on, as an upgrade does.
     pub fn set_program(&mut self, program: &Path) {
         program.clone_into(&mut self.program);
+    }
+
+    /// Gives it an environment variable from its next start on.
+    pub fn env(&mut self, name: &str, value: impl Into<OsString>) {
+        self.env.push((name.to_owned(), value.into()));
     }
 
     /// Writes the configuration: `config_toml`, completed by this daemon's own paths, the
@@ -151,6 +158,7 @@ impl<'a> Daemon<'a> {
         assert!(!self.is_running(), "the daemon runs already");
         let stderr = File::options().create(true).append(true).open(self.stderr_file());
         let mut command = self.lab.command_in_gate(&self.program);
+        command.envs(self.env.iter().map(|(name, value)| (name, value)));
         command.env_remove("NOTIFY_SOCKET").args(["daemon", "--config"]).arg(self.config_file());
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr.expect("a stderr file"));
         self.child = Some(command.spawn().expect("the daemon started"));

@@ -1,8 +1,11 @@
 //! The daemon, the CLI and the filter on live interfaces.
-#![expect(clippy::expect_used, reason = "a test panics where it fails")]
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test panics where it fails")]
 
 mod api;
 mod causality;
 mod death;
+mod direct;
+mod gate;
+mod lists;
 mod other_layout;
 mod upgrade;

@@ -33,7 +33,6 @@ use self::links::Links;
 use crate::clock;
 use crate::config::Config;
 use crate::datapath::{Events, Filter, Maps, Pins, carry_over};
-use crate::direct::Note;
 use crate::exit::{Exit, Failure};
 use crate::store::{Entry, Kind};
 
@@ -174,11 +173,9 @@ async fn enough_room(keeper: &Keeper, capacity: u32) -> Result<(), Failure> {
 /// Makes store and maps one for the first time; `false`: the store cannot be read, the maps stay
 /// as they are, and it has to be tried again.
 async fn begin(control: &Arc<Control>, fresh: bool, alone: bool) -> bool {
-    let paths = control.config().paths.clone();
-    match reconcile::at_start(control, fresh, alone, &Note::read(&paths)).await {
+    match reconcile::at_start(control, fresh, alone).await {
         Ok(found) => {
             control.drift.fetch_add(found.repaired, Ordering::Relaxed);
-            let _ = fs::remove_file(Note::file(&paths));
             tracing::info!(
                 blocks = found.blocks,
                 repaired = found.repaired,
@@ -274,6 +271,9 @@ async fn keep_time(control: Arc<Control>) {
             }
         }
         offset = now;
+        if let Err(problem) = reconcile::learn_noted(&control).await {
+            tracing::debug!("{}", problem.message);
+        }
         if let Err(problem) = reconcile::sweep(&control).await {
             tracing::debug!("{}", problem.message);
         }
