@@ -1,5 +1,6 @@
 //! The real daemon in the gate's namespace.
 
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -27,6 +28,8 @@ pub struct Daemon<'a> {
     lab: &'a Lab,
     folder: TempDir,
     pins: PathBuf,
+    program: PathBuf,
+    env: Vec<(String, OsString)>,
     child: Option<Child>,
 }
 
@@ -51,9 +54,19 @@ impl<'a> Daemon<'a> {
         let folder = tempfile::Builder::new().prefix("palang-test-").tempdir();
         let folder = folder.expect("a folder for the daemon's files");
         let pins = Path::new(BPFFS).join(format!("{PINS}{}", unique()));
-        let daemon = Daemon { lab, folder, pins, child: None };
+        let daemon = Daemon { lab, folder, pins, program: program(), env: Vec::new(), child: None };
         daemon.configure(config_toml);
         daemon
+    }
+
+    /// Takes another program from the next start and the next command on, as an upgrade does.
+    pub fn set_program(&mut self, program: &Path) {
+        program.clone_into(&mut self.program);
+    }
+
+    /// Gives it an environment variable from its next start on.
+    pub fn env(&mut self, name: &str, value: impl Into<OsString>) {
+        self.env.push((name.to_owned(), value.into()));
     }
 
     /// Writes the configuration: `config_toml`, completed by this daemon's own paths, the
@@ -154,6 +167,7 @@ impl<'a> Daemon<'a> {
         let stderr = File::options().create(true).append(true).open(self.stderr_file());
         let mut command = self.wrapped(wrapper);
         command.env_remove("NOTIFY_SOCKET").envs(variables.iter().copied());
+        command.envs(self.env.iter().map(|(name, value)| (name, value)));
         command.args(["daemon", "--config"]).arg(self.config_file());
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr.expect("a stderr file"));
         self.child = Some(command.spawn().expect("the daemon started"));
@@ -217,10 +231,10 @@ impl<'a> Daemon<'a> {
 
     fn wrapped(&self, wrapper: &[&str]) -> Command {
         let Some((first, rest)) = wrapper.split_first() else {
-            return self.lab.command_in_gate(program());
+            return self.lab.command_in_gate(&self.program);
         };
         let mut command = self.lab.command_in_gate(first);
-        command.args(rest).arg(program());
+        command.args(rest).arg(&self.program);
         command
     }
 
@@ -299,7 +313,8 @@ impl Drop for Daemon<'_> {
 }
 
 /// The program: `PALANG_BIN`, else the one that cargo has built beside this test program.
-fn program() -> PathBuf {
+#[must_use]
+pub fn program() -> PathBuf {
     if let Some(path) = std::env::var_os("PALANG_BIN") {
         return path.into();
     }

@@ -131,38 +131,6 @@ fn a_full_map_stores_nothing_and_lets_everything_else_work() {
     assert!(refuses(&lab, &lab.receiver(5060)));
 }
 
-/// Whoever lowers the limit below what is stored hears of it, and loses nothing.
-#[test]
-fn a_limit_below_what_is_stored_is_told() {
-    let lab = Lab::new("lowered");
-    let mut daemon = Daemon::start(&lab, "");
-    import(&daemon, (1..=50).map(number));
-    done(&daemon, "POST", "/v1/allows", &json!({ "number": number(8) }));
-    assert_eq!(daemon.stop(), 0);
-    daemon.configure("[limits]\nblocks = 10");
-    daemon.start_again();
-    let told = status(&daemon);
-    assert_eq!(told.colour, Colour::Red, "{:?}", told.findings);
-    assert!(told.findings[0].message.contains("[limits] blocks"), "{:?}", told.findings);
-    assert!(told.findings[0].message.contains("50 blocks"), "{:?}", told.findings);
-    assert_eq!(blocks(&daemon).len(), 50);
-    let allows: Vec<Allow> = ask(&daemon, "GET", "/v1/allows", "").lines();
-    assert_eq!(allows.len(), 1);
-    // What lets through works all the same.
-    done(&daemon, "DELETE", "/v1/blocks/+6281300000050", &Value::Null);
-    done(&daemon, "POST", "/v1/allows", &json!({ "number": number(9) }));
-    assert_eq!(block(&daemon, CALLER).status, 507);
-    assert_eq!(daemon.stop(), 0);
-    daemon.configure("");
-    daemon.start_again();
-    assert!(status(&daemon).findings.is_empty(), "{:?}", status(&daemon).findings);
-    for index in [1, 49] {
-        let path = format!("/v1/check/{}", number(index));
-        let check: Check = ask(&daemon, "GET", &path, "").json();
-        assert_eq!(check.would, "drop");
-    }
-}
-
 // ---- pins -----------------------------------------------------------------------------------
 
 /// Puts another BPF object at the place of a pin; dropped, both are where they were.

@@ -24,7 +24,7 @@ use nix::fcntl::{Flock, FlockArg};
 use nix::unistd::Group;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::{Notify, Semaphore, oneshot};
 
 use self::api::App;
 use self::control::Control;
@@ -33,9 +33,8 @@ use self::links::Links;
 use crate::clock;
 use crate::config::Config;
 use crate::datapath::{Events, Filter, Maps, Pins, carry_over};
-use crate::direct::Note;
 use crate::exit::{Exit, Failure};
-use crate::store::Entry;
+use crate::store::{Entry, Kind};
 
 /// How often what has ended is taken out, and the clock looked at.
 const TICK: Duration = Duration::from_secs(1);
@@ -49,6 +48,8 @@ const AGAIN: Duration = Duration::from_secs(5);
 const COMPARE_SHARE: u32 = 30;
 /// How often old call records are taken out.
 const PRUNE: Duration = Duration::from_secs(3600);
+/// How long the end waits for the last call records.
+const LAST_RECORDS: Duration = Duration::from_secs(2);
 /// A wall clock that moved by more than this against boot time was set.
 const STEP: SignedDuration = SignedDuration::from_secs(1);
 
@@ -78,20 +79,22 @@ async fn serve(config: Config) -> Result<(), Failure> {
     pins.make()?;
     // Of both, because two configurations may share one.
     let _locks = [lock(&paths.lock())?, lock(&paths.pins)?];
-    let fresh = !pins.maps(config.blocks).exists();
+    let keeper = Keeper::start(&paths.store());
+    enough_room(&keeper, config.blocks).await?;
+    let mut others = pins.map_folders();
+    others.retain(|folder| *folder != pins.maps(config.blocks));
+    // Others are there until a start has come to its end: ours may be half filled.
+    let fresh = !pins.maps(config.blocks).exists() || !others.is_empty();
     let filter = Filter::load(&pins, config.blocks)?;
     let folder = filter.folder().to_owned();
     let maps = Maps::open(&folder)?;
-    if fresh {
-        for old in pins.map_folders().iter().filter(|old| **old != folder) {
-            for error in carry_over(old, &maps) {
-                tracing::warn!("{}: not carried over: {error}", old.display());
-            }
+    for old in &others {
+        for error in carry_over(old, &maps) {
+            tracing::warn!("{}: not carried over: {error}", old.display());
         }
     }
     let events = Events::open(&folder)?;
 
-    let keeper = Keeper::start(&paths.store());
     // Without a store, numbers that none of its rules can have.
     let no_store = since.as_second().unsigned_abs();
     let last_rule = keeper.read(|reader| reader.max_rule()).await.unwrap_or(no_store);
@@ -110,9 +113,16 @@ async fn serve(config: Config) -> Result<(), Failure> {
     if on < interfaces.len() {
         tracing::error!("the filter is on {on} of {} interfaces", interfaces.len());
     }
+    let lost = Arc::new(events::Lost::default());
+    let mut left_behind = Vec::new();
+    for old in &others {
+        match events::left_behind(old, &lost) {
+            Ok(mut events) => left_behind.append(&mut events),
+            Err(error) => tracing::warn!("{}: events are lost: {error}", old.display()),
+        }
+    }
     pins.remove_other_maps(blocks);
 
-    let lost = Arc::new(events::Lost::default());
     let app = App {
         control: Arc::clone(&control),
         links: Arc::clone(&links),
@@ -131,7 +141,8 @@ async fn serve(config: Config) -> Result<(), Failure> {
         let routes = api::check_router(app.clone());
         tokio::spawn(async move { axum::serve(listener, routes).await });
     }
-    tokio::spawn(events::run(Arc::clone(&control), events, lost));
+    let (keep_recording, stop) = oneshot::channel();
+    let recorder = tokio::spawn(events::run(Arc::clone(&control), events, left_behind, lost, stop));
     tokio::spawn(links::run(Arc::clone(&links)));
     tokio::spawn(keep_time(Arc::clone(&control)));
     let compare = Arc::new(Notify::new());
@@ -139,17 +150,36 @@ async fn serve(config: Config) -> Result<(), Failure> {
     tokio::spawn(watchdog(app.clone()));
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
     tracing::info!("ready on {}", socket_path.display());
-    until_told(&app, &compare).await
+    until_told(&app, &compare).await?;
+    drop(keep_recording);
+    // A disk that hangs does not hold us up.
+    let _ = tokio::time::timeout(LAST_RECORDS, recorder).await;
+    tracing::info!("stopped; the filter stays in force");
+    Ok(())
+}
+
+/// Refuses to go on with maps that the stored blocks do not fit into: the maps in force have them.
+async fn enough_room(keeper: &Keeper, capacity: u32) -> Result<(), Failure> {
+    let stored = keeper.read(|reader| reader.count_of(Kind::Block, false)).await;
+    match stored {
+        Ok(stored) if stored > capacity.into() => Err(Failure::new(
+            Exit::Failed,
+            format!(
+                "full: {stored} of {capacity} blocked numbers; raise [limits] blocks. Whatever is \
+                 attached goes on"
+            ),
+        )),
+        // Without a store the maps stay as they are.
+        Ok(_) | Err(_) => Ok(()),
+    }
 }
 
 /// Makes store and maps one for the first time; `false`: the store cannot be read, the maps stay
 /// as they are, and it has to be tried again.
 async fn begin(control: &Arc<Control>, fresh: bool, alone: bool) -> bool {
-    let paths = control.config().paths.clone();
-    match reconcile::at_start(control, fresh, alone, &Note::read(&paths)).await {
+    match reconcile::at_start(control, fresh, alone).await {
         Ok(found) => {
             control.drift.fetch_add(found.repaired, Ordering::Relaxed);
-            let _ = fs::remove_file(Note::file(&paths));
             tracing::info!(
                 blocks = found.blocks,
                 repaired = found.repaired,
@@ -183,7 +213,6 @@ async fn until_told(app: &App, compare: &Notify) -> Result<(), Failure> {
         }
     }
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
-    tracing::info!("stopped; the filter stays in force");
     Ok(())
 }
 
@@ -250,6 +279,9 @@ async fn keep_time(control: Arc<Control>) {
             }
         }
         offset = now;
+        if let Err(problem) = reconcile::learn_noted(&control).await {
+            tracing::debug!("{}", problem.message);
+        }
         if let Err(problem) = reconcile::sweep(&control).await {
             tracing::debug!("{}", problem.message);
         }
