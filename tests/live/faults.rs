@@ -620,6 +620,35 @@ fn nothing_on_the_socket_hurts_the_daemon() {
     assert!(daemon.is_running());
 }
 
+/// Rows are all told or none is taken; a wrong file does not fill memory, and is no riddle.
+#[test]
+fn an_import_of_the_wrong_file_is_refused_in_words() {
+    let lab = Lab::new("wrong-file");
+    let daemon = Daemon::start(&lab, "protected = [\"+62812*\"]\n[limits]\nblocks = 100");
+    let file = daemon.folder().join("blocks.csv");
+    let head = "number,expires,reason\n";
+    for skip in [false, true] {
+        let row = |index: u32| format!("+62812{index:08},2099-01-01T00:00:00Z,a list\n");
+        fs::write(&file, head.to_owned() + &(0..40_000).map(row).collect::<String>()).unwrap();
+        let path = file.display().to_string();
+        let mut arguments = vec!["block", "import", &path];
+        arguments.extend(skip.then_some("--skip-bad"));
+        let told = daemon.cli(&arguments);
+        assert_eq!(told.code, 2, "{}", told.stdout);
+        assert!(told.stderr.starts_with("line 2: 6281200000000 is never blocked"));
+        let last = told.stderr.lines().last().unwrap();
+        assert!(last.contains("is this the right file"), "{last}");
+        let rows: usize = last.split(' ').find_map(|word| word.parse().ok()).expect("a count");
+        assert_eq!(told.stderr.lines().count(), rows + 1, "each is named that is counted");
+    }
+    let rows: String = (0..5_000).map(|index| number(index) + ",,a list\n").collect();
+    fs::write(&file, head.to_owned() + &rows).unwrap();
+    let told = daemon.cli(&["block", "import", &file.display().to_string()]);
+    assert_eq!(told.code, 1, "{}", told.stdout);
+    assert!(told.stderr.contains("room for 100 blocked numbers"), "{}", told.stderr);
+    assert!(blocks(&daemon).is_empty());
+}
+
 // ---- what the driver cannot judge -----------------------------------------------------------
 
 #[test]
