@@ -20,6 +20,7 @@ use crate::clock;
 use crate::config::{self, Config, Paths};
 use crate::datapath::{self, Maps, Pins, WayOut};
 use crate::exit::{Exit, Failure};
+use crate::netlink::{self, Link};
 use crate::number_text;
 use crate::policy::Subject;
 use crate::status;
@@ -291,12 +292,14 @@ pub fn detach(interface: Option<&str>, dry_run: bool) -> Result<Vec<wire::Interf
             return Err(Failure::new(Exit::NotFound, message));
         }
     };
-    if !dry_run {
-        for name in &names {
-            pins.detach(name)?;
+    let mut links = netlink(netlink::links())?;
+    for name in names.iter().filter(|_| !dry_run) {
+        let before = links.iter().find(|link| link.name == *name).and_then(|link| link.xdp);
+        pins.detach(name)?;
+        if let Some(before) = before {
+            links = netlink(netlink::links_without(before.program, name))?;
         }
     }
-    let links = netlink()?;
     Ok(names.iter().map(|name| status::interface(name, &links, None)).collect())
 }
 
@@ -306,7 +309,7 @@ pub fn detach(interface: Option<&str>, dry_run: bool) -> Result<Vec<wire::Interf
 /// No pinned maps, no permission, a failing system call.
 pub fn status() -> Result<wire::Status, Failure> {
     let pinned = Pinned::find()?;
-    let links = netlink()?;
+    let links = netlink(netlink::links())?;
     let names = Pins::new(&pinned.paths.pins).links();
     let interfaces = names.iter().map(|name| status::interface(name, &links, None)).collect();
     let (folder, maps) = pinned.of_this_version()?;
@@ -318,13 +321,13 @@ pub fn status() -> Result<wire::Status, Failure> {
     Ok(status)
 }
 
-fn netlink() -> Result<Vec<crate::netlink::Link>, Failure> {
+fn netlink(ask: impl Future<Output = io::Result<Vec<Link>>>) -> Result<Vec<Link>, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| Failure::new(Exit::Failed, error))?;
     runtime
-        .block_on(crate::netlink::links())
+        .block_on(ask)
         .map_err(|error| Failure::new(Exit::Failed, format!("cannot ask for interfaces: {error}")))
 }
 
