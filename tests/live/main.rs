@@ -4,5 +4,7 @@
 mod api;
 mod causality;
 mod death;
+mod interfaces;
 mod other_layout;
+mod strange_xdp;
 mod upgrade;
