@@ -32,10 +32,13 @@ const PATIENCE: Duration = Duration::from_secs(1);
 const CONFIG_VARIABLE: &str = "PALANG_CONFIG";
 
 /// What was done on the maps while no daemon answered.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Note {
-    /// The number or prefix that was allowed; null: the override.
+    /// The number or prefix that was allowed.
     pub number: Option<String>,
+    /// The interface that the filter was taken off; with neither it is about the override.
+    #[serde(default)]
+    pub interface: Option<String>,
     /// Until when; null: without end, or the override was switched off.
     pub until: Option<Timestamp>,
     /// Why.
@@ -51,19 +54,59 @@ impl Note {
         paths.state.join("direct.jsonl")
     }
 
-    /// The notes that were left, oldest first. A line that cannot be read is left out: what it
-    /// is about stands in the maps.
+    /// Whether it is about the override.
     #[must_use]
-    pub fn read(paths: &Paths) -> Vec<Note> {
-        let text = fs::read_to_string(Note::file(paths)).unwrap_or_default();
-        text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+    pub fn is_override(&self) -> bool {
+        self.number.is_none() && self.interface.is_none()
     }
 
-    fn leave(&self, file: &Path) -> io::Result<()> {
+    fn append(&self, file: &Path) -> io::Result<()> {
         let mut file = OpenOptions::new().append(true).create(true).open(file)?;
         let line = serde_json::to_string(self)? + "\n";
         file.write_all(line.as_bytes())?;
         file.sync_all()
+    }
+
+    /// Leaves it for the daemon, after the maps have what it tells.
+    fn leave(self, paths: &Paths) -> Persisted {
+        let file = Note::file(paths);
+        let path = file.clone();
+        let (answer, wait) = channel();
+        // A disk may never answer.
+        thread::spawn(move || answer.send(self.append(&path)));
+        match wait.recv_timeout(PATIENCE) {
+            Ok(Ok(())) => Persisted::Yes,
+            Ok(Err(error)) => Persisted::No(format!("{}: {error}", file.display())),
+            Err(_) => Persisted::Pending,
+        }
+    }
+}
+
+/// The notes that were left, oldest first.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Notes {
+    /// All of them. A line that cannot be read is left out: what it is about stands in the maps.
+    pub list: Vec<Note>,
+    file: PathBuf,
+    length: usize,
+}
+
+impl Notes {
+    /// Reads them.
+    #[must_use]
+    pub fn read(paths: &Paths) -> Notes {
+        let file = Note::file(paths);
+        let text = fs::read_to_string(&file).unwrap_or_default();
+        let list = text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+        Notes { list, file, length: text.len() }
+    }
+
+    /// Removes them, unless there are more by now.
+    pub fn remove(&self) {
+        let is_all = |length| length == self.length as u64;
+        if self.length > 0 && self.file.metadata().is_ok_and(|file| is_all(file.len())) {
+            let _ = fs::remove_file(&self.file);
+        }
     }
 }
 
@@ -115,20 +158,6 @@ impl Pinned {
         };
         Ok((folder.clone(), Maps::open(folder)?))
     }
-
-    /// Leaves a note for the daemon, after the maps have it.
-    fn note(&self, note: &Note) -> Persisted {
-        let file = Note::file(&self.paths);
-        let (note, path) = (note.clone(), file.clone());
-        let (answer, wait) = channel();
-        // A disk may never answer.
-        thread::spawn(move || answer.send(note.leave(&path)));
-        match wait.recv_timeout(PATIENCE) {
-            Ok(Ok(())) => Persisted::Yes,
-            Ok(Err(error)) => Persisted::No(format!("{}: {error}", file.display())),
-            Err(_) => Persisted::Pending,
-        }
-    }
 }
 
 /// Where the daemon's configuration says that things are, or where they usually are.
@@ -166,8 +195,8 @@ pub fn set_override(set: &wire::SetOverride) -> Result<wire::Override, Failure> 
     if !set.dry_run {
         let deadline = if on { clock::boot() + set.seconds * 1_000_000_000 } else { LIFTED };
         pinned.each(|maps| maps.set_override(deadline))?;
-        let note = Note { number: None, until, reason: set.reason.clone(), author: author.clone() };
-        persisted = pinned.note(&note);
+        let (reason, author) = (set.reason.clone(), author.clone());
+        persisted = Note { until, reason, author, ..Note::default() }.leave(&pinned.paths);
     }
     Ok(wire::Override {
         until,
@@ -242,8 +271,9 @@ pub fn add_allow(add: &wire::AddAllow) -> Result<Changed<wire::Allow>, Failure> 
             until: expires,
             reason: add.comment.clone(),
             author: user(),
+            ..Note::default()
         };
-        persisted = pinned.note(&note);
+        persisted = note.leave(&pinned.paths);
     }
     let told = |expires, rule| wire::Allow {
         id: uuid::Uuid::nil(),
@@ -292,12 +322,21 @@ pub fn detach(interface: Option<&str>, dry_run: bool) -> Result<Vec<wire::Interf
             return Err(Failure::new(Exit::NotFound, message));
         }
     };
+<<<<<<< HEAD
     let mut links = netlink(netlink::links())?;
     for name in names.iter().filter(|_| !dry_run) {
         let before = links.iter().find(|link| link.name == *name).and_then(|link| link.xdp);
         pins.detach(name)?;
         if let Some(before) = before {
             links = netlink(netlink::links_without(before.program, name))?;
+=======
+    if !dry_run {
+        for name in &names {
+            pins.detach(name)?;
+            let interface = Some(name.clone());
+            // In force all the same where it cannot be left.
+            Note { interface, author: user(), ..Note::default() }.leave(&paths);
+>>>>>>> main
         }
     }
     Ok(names.iter().map(|name| status::interface(name, &links, None)).collect())

@@ -1,5 +1,6 @@
 //! The real daemon in the gate's namespace.
 
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -28,6 +29,7 @@ pub struct Daemon<'a> {
     folder: TempDir,
     pins: PathBuf,
     program: PathBuf,
+    env: Vec<(String, OsString)>,
     child: Option<Child>,
 }
 
@@ -52,7 +54,7 @@ impl<'a> Daemon<'a> {
         let folder = tempfile::Builder::new().prefix("palang-test-").tempdir();
         let folder = folder.expect("a folder for the daemon's files");
         let pins = Path::new(BPFFS).join(format!("{PINS}{}", unique()));
-        let daemon = Daemon { lab, folder, pins, program: program(), child: None };
+        let daemon = Daemon { lab, folder, pins, program: program(), env: Vec::new(), child: None };
         daemon.configure(config_toml);
         daemon
     }
@@ -60,6 +62,11 @@ impl<'a> Daemon<'a> {
     /// Takes another program from the next start and the next command on, as an upgrade does.
     pub fn set_program(&mut self, program: &Path) {
         program.clone_into(&mut self.program);
+    }
+
+    /// Gives it an environment variable from its next start on.
+    pub fn env(&mut self, name: &str, value: impl Into<OsString>) {
+        self.env.push((name.to_owned(), value.into()));
     }
 
     /// Writes the configuration: `config_toml`, completed by this daemon's own paths, the
@@ -148,10 +155,20 @@ impl<'a> Daemon<'a> {
     /// # Panics
     /// When it runs already, or cannot be run.
     pub fn spawn(&mut self) {
+        self.spawn_by(&[], &[]);
+    }
+
+    /// The same behind another program, `setpriv` for instance, and with these variables.
+    ///
+    /// # Panics
+    /// When it runs already, or cannot be run.
+    pub fn spawn_by(&mut self, wrapper: &[&str], variables: &[(&str, &str)]) {
         assert!(!self.is_running(), "the daemon runs already");
         let stderr = File::options().create(true).append(true).open(self.stderr_file());
-        let mut command = self.lab.command_in_gate(&self.program);
-        command.env_remove("NOTIFY_SOCKET").args(["daemon", "--config"]).arg(self.config_file());
+        let mut command = self.wrapped(wrapper);
+        command.env_remove("NOTIFY_SOCKET").envs(variables.iter().copied());
+        command.envs(self.env.iter().map(|(name, value)| (name, value)));
+        command.args(["daemon", "--config"]).arg(self.config_file());
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr.expect("a stderr file"));
         self.child = Some(command.spawn().expect("the daemon started"));
     }
@@ -162,6 +179,14 @@ impl<'a> Daemon<'a> {
     /// When it runs already, or does not answer within 20 s, with what it said.
     pub fn start_again(&mut self) {
         self.spawn();
+        self.wait_for_answer();
+    }
+
+    /// Waits until it answers.
+    ///
+    /// # Panics
+    /// When it ends, or does not answer within 20 s, with what it said.
+    pub fn wait_for_answer(&mut self) {
         let deadline = Instant::now() + LONGEST;
         while !self.answers() {
             assert!(self.is_running(), "the daemon ended at its start");
@@ -193,8 +218,23 @@ impl<'a> Daemon<'a> {
     /// The same as a command, for a test that wants a stdin, another user, or no waiting.
     #[must_use]
     pub fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = self.lab.command_in_gate(&self.program);
+        self.command_by(&[], arguments)
+    }
+
+    /// The same behind another program, `setpriv` for instance.
+    #[must_use]
+    pub fn command_by(&self, wrapper: &[&str], arguments: &[&str]) -> Command {
+        let mut command = self.wrapped(wrapper);
         command.arg("--socket").arg(self.runtime().join("palang.sock")).args(arguments);
+        command
+    }
+
+    fn wrapped(&self, wrapper: &[&str]) -> Command {
+        let Some((first, rest)) = wrapper.split_first() else {
+            return self.lab.command_in_gate(&self.program);
+        };
+        let mut command = self.lab.command_in_gate(first);
+        command.args(rest).arg(&self.program);
         command
     }
 

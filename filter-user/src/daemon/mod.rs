@@ -24,7 +24,7 @@ use nix::fcntl::{Flock, FlockArg};
 use nix::unistd::Group;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 
 use self::api::App;
 use self::control::Control;
@@ -33,7 +33,6 @@ use self::links::Links;
 use crate::clock;
 use crate::config::Config;
 use crate::datapath::{Events, Filter, Maps, Pins, carry_over};
-use crate::direct::Note;
 use crate::exit::{Exit, Failure};
 use crate::store::{Entry, Kind};
 
@@ -143,11 +142,12 @@ async fn serve(config: Config) -> Result<(), Failure> {
     let recorder = tokio::spawn(events::run(Arc::clone(&control), events, left_behind, lost, stop));
     tokio::spawn(links::run(Arc::clone(&links)));
     tokio::spawn(keep_time(Arc::clone(&control)));
-    tokio::spawn(keep_one(Arc::clone(&control), started));
+    let compare = Arc::new(Notify::new());
+    tokio::spawn(keep_one(Arc::clone(&control), started, Arc::clone(&compare)));
     tokio::spawn(watchdog(app.clone()));
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
     tracing::info!("ready on {}", socket_path.display());
-    until_told(&app).await?;
+    until_told(&app, &compare).await?;
     drop(keep_recording);
     // A disk that hangs does not hold us up.
     let _ = tokio::time::timeout(LAST_RECORDS, recorder).await;
@@ -174,11 +174,9 @@ async fn enough_room(keeper: &Keeper, capacity: u32) -> Result<(), Failure> {
 /// Makes store and maps one for the first time; `false`: the store cannot be read, the maps stay
 /// as they are, and it has to be tried again.
 async fn begin(control: &Arc<Control>, fresh: bool, alone: bool) -> bool {
-    let paths = control.config().paths.clone();
-    match reconcile::at_start(control, fresh, alone, &Note::read(&paths)).await {
+    match reconcile::at_start(control, fresh, alone).await {
         Ok(found) => {
             control.drift.fetch_add(found.repaired, Ordering::Relaxed);
-            let _ = fs::remove_file(Note::file(&paths));
             tracing::info!(
                 blocks = found.blocks,
                 repaired = found.repaired,
@@ -194,15 +192,18 @@ async fn begin(control: &Arc<Control>, fresh: bool, alone: bool) -> bool {
     }
 }
 
-/// Waits for signals: SIGHUP reads the configuration again, SIGTERM and SIGINT end the daemon.
-async fn until_told(app: &App) -> Result<(), Failure> {
+/// Waits for signals: SIGHUP reads the configuration again, SIGUSR1 compares store and maps now,
+/// SIGTERM and SIGINT end the daemon.
+async fn until_told(app: &App, compare: &Notify) -> Result<(), Failure> {
     let wait = |kind| signal(kind).map_err(|error| Failure::new(Exit::Failed, error));
     let mut hangup = wait(SignalKind::hangup())?;
+    let mut user1 = wait(SignalKind::user_defined1())?;
     let mut terminate = wait(SignalKind::terminate())?;
     let mut interrupt = wait(SignalKind::interrupt())?;
     loop {
         tokio::select! {
             _ = hangup.recv() => reload(app).await,
+            _ = user1.recv() => compare.notify_one(),
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
         }
@@ -274,6 +275,9 @@ async fn keep_time(control: Arc<Control>) {
             }
         }
         offset = now;
+        if let Err(problem) = reconcile::learn_noted(&control).await {
+            tracing::debug!("{}", problem.message);
+        }
         if let Err(problem) = reconcile::sweep(&control).await {
             tracing::debug!("{}", problem.message);
         }
@@ -288,8 +292,8 @@ async fn keep_time(control: Arc<Control>) {
     }
 }
 
-/// Compares store and maps, again and again.
-async fn keep_one(control: Arc<Control>, mut started: bool) {
+/// Compares store and maps, again and again, and when asked to.
+async fn keep_one(control: Arc<Control>, mut started: bool, asked: Arc<Notify>) {
     let mut pause = COMPARE;
     loop {
         if !started {
@@ -297,7 +301,7 @@ async fn keep_one(control: Arc<Control>, mut started: bool) {
             started = begin(&control, false, false).await;
             continue;
         }
-        tokio::time::sleep(pause).await;
+        let is_asked = tokio::time::timeout(pause, asked.notified()).await.is_ok();
         let begun = Instant::now();
         match reconcile::compare(&control).await {
             Ok(found) if found.repaired + found.adopted > 0 => tracing::warn!(
@@ -307,6 +311,9 @@ async fn keep_one(control: Arc<Control>, mut started: bool) {
             ),
             Ok(_) => {}
             Err(problem) => tracing::error!("cannot compare store and maps: {}", problem.message),
+        }
+        if is_asked {
+            tracing::info!("store and maps were compared in {:?}", begun.elapsed());
         }
         pause = COMPARE.max(begun.elapsed() * COMPARE_SHARE);
     }
@@ -361,7 +368,10 @@ fn log() {
 
 /// Only one daemon may write to store and maps. `path` is a file, made where it is missing, or a
 /// folder: a BPF file system has no files.
-fn lock(path: &Path) -> Result<Flock<fs::File>, Failure> {
+///
+/// # Errors
+/// Somebody holds it; a file that cannot be made.
+pub fn lock(path: &Path) -> Result<Flock<fs::File>, Failure> {
     let mut options = fs::OpenOptions::new();
     options.read(true);
     if !path.is_dir() {
@@ -371,7 +381,7 @@ fn lock(path: &Path) -> Result<Flock<fs::File>, Failure> {
     Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|_| {
         Failure::new(
             Exit::Failed,
-            format!("another palang daemon holds {}: stop it first", path.display()),
+            format!("a palang daemon holds {}: stop it first", path.display()),
         )
     })
 }
