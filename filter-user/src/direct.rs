@@ -322,23 +322,19 @@ pub fn detach(interface: Option<&str>, dry_run: bool) -> Result<Vec<wire::Interf
             return Err(Failure::new(Exit::NotFound, message));
         }
     };
-<<<<<<< HEAD
-    let mut links = netlink(netlink::links())?;
+    // The way out does not depend on the answer.
+    let links = netlink(netlink::links()).unwrap_or_default();
     for name in names.iter().filter(|_| !dry_run) {
         let before = links.iter().find(|link| link.name == *name).and_then(|link| link.xdp);
         pins.detach(name)?;
         if let Some(before) = before {
-            links = netlink(netlink::links_without(before.program, name))?;
-=======
-    if !dry_run {
-        for name in &names {
-            pins.detach(name)?;
-            let interface = Some(name.clone());
-            // In force all the same where it cannot be left.
-            Note { interface, author: user(), ..Note::default() }.leave(&paths);
->>>>>>> main
+            let _ = netlink(netlink::links_without(before.program, name));
         }
+        let interface = Some(name.clone());
+        // In force all the same where it cannot be left.
+        Note { interface, author: user(), ..Note::default() }.leave(&paths);
     }
+    let links = netlink(netlink::links())?;
     Ok(names.iter().map(|name| status::interface(name, &links, None)).collect())
 }
 

@@ -189,9 +189,9 @@ impl Links {
             interfaces().await?
         } else {
             self.pins.detach(name)?;
-            let links = netlink::links_without(ours, name).await.map_err(unasked)?;
+            let links = netlink::links_without(ours, name).await;
             self.audit(&who.name, "detach", name, "asked for").await;
-            links
+            links.map_err(unasked)?
         };
         Ok(self.tell(name, &links, ours, known))
     }
