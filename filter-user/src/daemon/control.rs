@@ -6,7 +6,7 @@
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use filter_common::abi::{self, BLOCK_OBSERVE, LIFTED, MODE_ENFORCE, MODE_OBSERVE, Verdict};
 use filter_common::number::Number;
@@ -67,6 +67,7 @@ pub struct Control {
     pub drift: AtomicU64,
     /// Re-attachments.
     pub reattached: AtomicU32,
+    comparison: Mutex<Option<String>>,
     config: RwLock<Arc<Config>>,
     next_rule: AtomicU64,
     node: String,
@@ -106,6 +107,7 @@ impl Control {
             keeper,
             drift: AtomicU64::new(0),
             reattached: AtomicU32::new(0),
+            comparison: Mutex::default(),
             config: RwLock::new(Arc::new(config)),
             next_rule: AtomicU64::new(last_rule + 1),
             node,
@@ -128,6 +130,25 @@ impl Control {
         self.write_settings(&config.policy, settings.mode, settings.enforce_until)?;
         *self.config.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(config);
         Ok(())
+    }
+
+    /// Why store and maps could not be made one when it was last tried.
+    #[must_use]
+    pub fn comparison(&self) -> Option<String> {
+        self.comparison.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Notes that, and tells when it changes.
+    pub fn note_comparison(&self, problem: Option<String>) {
+        let mut known = self.comparison.lock().unwrap_or_else(PoisonError::into_inner);
+        match &problem {
+            Some(text) if known.as_ref() != Some(text) => {
+                tracing::error!("store and maps are not one: {text}");
+            }
+            None if known.is_some() => tracing::info!("store and maps are one again"),
+            Some(_) | None => {}
+        }
+        *known = problem;
     }
 
     /// A number for a rule that none ever had.

@@ -23,7 +23,7 @@ use crate::datapath::{Error, Maps, walk_blocks};
 use crate::direct::{Note, Notes};
 use crate::policy::Subject;
 use crate::store::{Decision, Entry, Kind, Store};
-use crate::wire::Problem;
+use crate::wire::{Problem, ProblemKind};
 
 /// Expiries that differ by less are the same: converting between clocks is not exact.
 const TOLERANCE: u64 = 2_000_000_000;
@@ -80,7 +80,9 @@ pub async fn at_start(control: &Arc<Control>, fresh: bool, alone: bool) -> Resul
 /// # Errors
 /// A store that cannot be read or written; a failing system call.
 pub async fn compare(control: &Arc<Control>) -> Result<Found, Problem> {
+    let protected = settle_protected(control)?;
     let mut found = learn(control).await?;
+    found.repaired += protected;
     let blocks = compare_blocks(control, false).await?;
     found.blocks = blocks.blocks;
     found.repaired += blocks.repaired;
@@ -179,6 +181,20 @@ async fn settle_override(control: &Arc<Control>, notes: &[Note]) -> Result<(), P
     let persisted = control.keep_override(adopted, "override adopt").await;
     tracing::warn!(?in_map, ?persisted, "adopted the override that the kernel's map has");
     Ok(())
+}
+
+/// Writes what the configuration protects and the map has not; how many.
+fn settle_protected(control: &Control) -> Result<u64, Problem> {
+    let config = control.config();
+    let mut missing = 0;
+    for (subject, allow) in &config.policy.protected {
+        let found = control.maps.protected(&subject.key())?;
+        missing += u64::from(found.is_none_or(|found| found != *allow));
+    }
+    if missing > 0 {
+        control.maps.set_protected(&config.policy.protected)?;
+    }
+    Ok(missing)
 }
 
 /// Adopts allows that only the maps have, and writes those that only the store has.
@@ -323,8 +339,12 @@ async fn compare_blocks(control: &Arc<Control>, alone: bool) -> Result<Found, Pr
                 match difference(&worker, &decision) {
                     Ok(Difference::None) => {}
                     Ok(Difference::Write(block)) if alone => {
-                        found.repaired += 1;
-                        failed = worker.maps.set_block(decision.subject, block).err();
+                        match worker.maps.set_block(decision.subject, block) {
+                            Ok(()) => found.repaired += 1,
+                            // There may be room when what is not stored is out.
+                            Err(error) if error.is_full() => doubtful.push(decision.subject),
+                            Err(error) => failed = Some(error),
+                        }
                     }
                     Ok(Difference::Write(_) | Difference::Lifted) => {
                         doubtful.push(decision.subject);
@@ -351,9 +371,25 @@ async fn compare_blocks(control: &Arc<Control>, alone: bool) -> Result<Found, Pr
         })
         .await?
         .map_err(|error: Error| Problem::from(error))?;
-    for subject in doubtful {
+    // What is not stored comes last, and goes out first.
+    for subject in doubtful.into_iter().rev() {
         let worker = Arc::clone(control);
-        let one = control.keeper.write(move |store| settle_block(&worker, store, subject)).await?;
+        let done = control.keeper.write(move |store| settle_block(&worker, store, subject)).await;
+        let one = done.map_err(|problem| match problem.kind {
+            ProblemKind::Full => {
+                let (blocks, room) = (found.blocks, control.config().blocks);
+                let message = format!(
+                    "{blocks} blocks are stored, and not all fit: raise [limits] blocks = {room}, \
+                     and restart the daemon"
+                );
+                Problem { message, ..problem }
+            }
+            ProblemKind::Usage
+            | ProblemKind::Refused
+            | ProblemKind::NotFound
+            | ProblemKind::Failed
+            | ProblemKind::Store => problem,
+        })?;
         found.repaired += one.repaired;
         found.adopted += one.adopted;
     }
