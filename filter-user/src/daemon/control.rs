@@ -649,7 +649,11 @@ impl Control {
     /// A failing system call.
     pub fn write_mode(&self, stored: &StoredMode) -> Result<(), Problem> {
         let now = clock::now();
-        let until = clock::kernel_expiry(stored.since.unwrap_or(now), stored.until, now);
+        let until = match stored.since {
+            // Tells it from maps that nobody has set a mode in.
+            Some(_) if !stored.enforce => LIFTED,
+            since => clock::kernel_expiry(since.unwrap_or(now), stored.until, now),
+        };
         let mode = if stored.enforce { MODE_ENFORCE } else { MODE_OBSERVE };
         self.write_settings(&self.config().policy, mode, until)
     }

@@ -45,6 +45,8 @@ const COMPARE: Duration = Duration::from_secs(60);
 const COMPARE_SHARE: u32 = 30;
 /// How often old call records are taken out.
 const PRUNE: Duration = Duration::from_secs(3600);
+/// How long the start waits for the disk.
+const DISK: Duration = Duration::from_secs(5);
 /// A wall clock that moved by more than this against boot time was set.
 const STEP: SignedDuration = SignedDuration::from_secs(1);
 
@@ -129,7 +131,7 @@ async fn serve(config: Config) -> Result<(), Failure> {
     tokio::spawn(events::run(Arc::clone(&control), events, lost));
     tokio::spawn(links::run(Arc::clone(&links)));
     tokio::spawn(keep_time(Arc::clone(&control)));
-    tokio::spawn(keep_one(Arc::clone(&control), started));
+    tokio::spawn(keep_one(Arc::clone(&control), fresh, started));
     tokio::spawn(watchdog(app.clone()));
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
     tracing::info!("ready on {}", socket_path.display());
@@ -139,6 +141,14 @@ async fn serve(config: Config) -> Result<(), Failure> {
 /// Makes store and maps one for the first time; `false`: the store cannot be read, the maps stay
 /// as they are, and it has to be tried again.
 async fn begin(control: &Arc<Control>, fresh: bool, alone: bool) -> bool {
+    if alone {
+        // A disk that is full says so at once, one that hangs would hold up everything.
+        let commit = control.keeper.write(|store| Ok(store.seen(clock::now())?));
+        if tokio::time::timeout(DISK, commit).await.is_err() {
+            tracing::error!("the disk does not answer: the maps stay as they are");
+            return false;
+        }
+    }
     match reconcile::at_start(control, fresh, alone).await {
         Ok(found) => {
             control.drift.fetch_add(found.repaired, Ordering::Relaxed);
@@ -256,12 +266,12 @@ async fn keep_time(control: Arc<Control>) {
 }
 
 /// Compares store and maps, again and again.
-async fn keep_one(control: Arc<Control>, mut started: bool) {
+async fn keep_one(control: Arc<Control>, fresh: bool, mut started: bool) {
     let mut pause = COMPARE;
     loop {
         if !started {
             tokio::time::sleep(TICK * 5).await;
-            started = begin(&control, false, false).await;
+            started = begin(&control, fresh, false).await;
             continue;
         }
         tokio::time::sleep(pause).await;

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use filter_common::abi::{self, LIFTED, MODE_ENFORCE, RULE_DIRECT};
+use filter_common::abi::{self, LIFTED, MODE_ENFORCE, MODE_OBSERVE, RULE_DIRECT};
 use jiff::Timestamp;
 use serde_json::json;
 
@@ -64,7 +64,7 @@ pub fn highest_rule(folder: &Path, maps: &Maps) -> Result<u64, Error> {
 /// # Errors
 /// A store that cannot be read or written; a failing system call.
 pub async fn at_start(control: &Arc<Control>, fresh: bool, alone: bool) -> Result<Found, Problem> {
-    restore_mode(control, fresh).await?;
+    restore_mode(control).await?;
     let mut found = learn(control).await?;
     let blocks = compare_blocks(control, alone).await?;
     found.blocks = blocks.blocks;
@@ -134,12 +134,25 @@ fn detached(note: &Note) -> Option<Entry> {
     Some(entry.with("interface", interface))
 }
 
-/// The mode of the store; where enforcing ends sooner by the map, by the map.
-async fn restore_mode(control: &Arc<Control>, fresh: bool) -> Result<(), Problem> {
+/// The mode of the store; where enforcing ends sooner by the map, by the map. Observe that the
+/// disk did not take is adopted.
+async fn restore_mode(control: &Arc<Control>) -> Result<(), Problem> {
     let stored = control.keeper.read(|reader| reader.state::<StoredMode>(MODE)).await?;
+    let stored = stored.unwrap_or_default();
     let settings = control.maps.settings()?;
-    control.write_mode(&stored.unwrap_or_default())?;
-    if !fresh && settings.mode == MODE_ENFORCE && settings.enforce_until != 0 {
+    if settings.mode == MODE_OBSERVE && settings.enforce_until == LIFTED && stored.enforce {
+        if control.keeper.unsaved() == 0 {
+            let now = clock::now();
+            let adopted = StoredMode { enforce: false, since: Some(now), until: None };
+            let entry = Entry::new(now, "root", "mode adopt").with("mode", "observe");
+            let keep =
+                move |store: &mut Store| store.set_state(MODE, &adopted, Some(entry.clone()));
+            control.keeper.keep(keep).await;
+        }
+        return Ok(());
+    }
+    control.write_mode(&stored)?;
+    if settings.mode == MODE_ENFORCE && settings.enforce_until != 0 {
         control.end_enforce(settings.enforce_until)?;
     }
     Ok(())
