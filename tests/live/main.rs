@@ -2,5 +2,7 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test panics where it fails")]
 
 mod direct;
+mod disk;
 mod gate;
 mod lists;
+mod preload;
