@@ -4,7 +4,7 @@
 //! kernel's maps come first; then a note is left, from which the daemon learns at its next start
 //! who it was and why, also when the machine was restarted in between.
 
-use std::fs::OpenOptions;
+use std::fs::{self, OpenOptions};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::channel;
@@ -12,12 +12,13 @@ use std::thread;
 use std::time::Duration;
 
 use filter_common::abi::{self, LIFTED, RULE_DIRECT};
+use filter_common::plan::Plan;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::clock;
 use crate::config::{self, Config, Paths};
-use crate::datapath::{Maps, Pins};
+use crate::datapath::{self, Maps, Pins, WayOut};
 use crate::exit::{Exit, Failure};
 use crate::number_text;
 use crate::policy::Subject;
@@ -95,7 +96,7 @@ impl Notes {
     #[must_use]
     pub fn read(paths: &Paths) -> Notes {
         let file = Note::file(paths);
-        let text = std::fs::read_to_string(&file).unwrap_or_default();
+        let text = fs::read_to_string(&file).unwrap_or_default();
         let list = text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
         Notes { list, file, length: text.len() }
     }
@@ -104,50 +105,58 @@ impl Notes {
     pub fn remove(&self) {
         let is_all = |length| length == self.length as u64;
         if self.length > 0 && self.file.metadata().is_ok_and(|file| is_all(file.len())) {
-            let _ = std::fs::remove_file(&self.file);
+            let _ = fs::remove_file(&self.file);
         }
     }
 }
 
-/// The pinned maps that can be opened. After an upgrade that did not end there may be more than
-/// one set, and which one judges is not known: what lets through goes into all.
+/// The folders of pinned maps. During an upgrade there may be more than one, or only one of
+/// another version, and which one judges is not known: what lets through goes into all.
 struct Pinned {
     paths: Paths,
-    maps: Vec<(PathBuf, Maps)>,
+    folders: Vec<PathBuf>,
 }
 
 impl Pinned {
-    fn open() -> Result<Pinned, Failure> {
+    fn find() -> Result<Pinned, Failure> {
         let paths = paths();
-        let mut maps = Vec::new();
-        let mut last = None;
-        for folder in Pins::new(&paths.pins).map_folders() {
-            match Maps::open(&folder) {
-                Ok(opened) => maps.push((folder, opened)),
-                Err(error) => last = Some(error),
-            }
+        let mut folders = Pins::new(&paths.pins).map_folders();
+        // An upgrade that did not get far has folders without maps.
+        folders.retain(|folder| fs::read_dir(folder).is_ok_and(|mut pins| pins.next().is_some()));
+        if folders.is_empty() {
+            let message = format!(
+                "no maps are pinned under {}: no filter was loaded since this machine started",
+                paths.pins.display()
+            );
+            return Err(Failure::new(Exit::Failed, message));
         }
-        if maps.is_empty() {
-            return Err(match last {
-                Some(error) => error.into(),
-                None => Failure::new(
-                    Exit::Failed,
-                    format!(
-                        "no maps are pinned under {}: no filter was loaded since this machine \
-                         started",
-                        paths.pins.display()
-                    ),
-                ),
-            });
-        }
-        Ok(Pinned { paths, maps })
+        Ok(Pinned { paths, folders })
     }
 
+    /// Does it with the maps in every folder, also when it fails with some.
     fn each(
         &self,
-        mut act: impl FnMut(&Maps) -> Result<(), crate::datapath::Error>,
+        mut act: impl FnMut(&WayOut) -> Result<(), datapath::Error>,
     ) -> Result<(), Failure> {
-        self.maps.iter().try_for_each(|(_, maps)| act(maps)).map_err(Failure::from)
+        let mut done = Ok(());
+        for folder in &self.folders {
+            done = done.and(WayOut::open(folder).and_then(|maps| act(&maps)));
+        }
+        done.map_err(Failure::from)
+    }
+
+    /// All maps of this version, and their folder.
+    fn of_this_version(&self) -> Result<(PathBuf, Maps), Failure> {
+        let ours = |folder: &&PathBuf| Pins::is_of_this_version(folder);
+        let Some(folder) = self.folders.iter().rfind(ours) else {
+            let message = format!(
+                "the maps under {} are of another version of Palang, and the filter goes on by them; \
+                 override, allow add and detach work. Start the daemon: it takes them over",
+                self.paths.pins.display()
+            );
+            return Err(Failure::new(Exit::Failed, message));
+        };
+        Ok((folder.clone(), Maps::open(folder)?))
     }
 }
 
@@ -156,6 +165,13 @@ impl Pinned {
 pub fn paths() -> Paths {
     let path = std::env::var_os(CONFIG_VARIABLE).map_or_else(|| config::PATH.into(), PathBuf::from);
     paths_of(&path)
+}
+
+/// The numbering plan of the profile `default`, where the maps do not tell it.
+fn configured_plan() -> Result<Plan, Failure> {
+    let path = std::env::var_os(CONFIG_VARIABLE).map_or_else(|| config::PATH.into(), PathBuf::from);
+    let config = Config::read(&path).map_err(|error| Failure::new(Exit::Usage, error))?;
+    Ok(config.policy.trunks[0].profile.plan)
 }
 
 fn paths_of(path: &Path) -> Paths {
@@ -167,7 +183,7 @@ fn paths_of(path: &Path) -> Paths {
 /// # Errors
 /// No pinned maps, no permission, a failing system call.
 pub fn set_override(set: &wire::SetOverride) -> Result<wire::Override, Failure> {
-    let pinned = Pinned::open()?;
+    let pinned = Pinned::find()?;
     let on = set.seconds > 0;
     let life = i64::try_from(set.seconds).map_or(SignedDuration::MAX, SignedDuration::from_secs);
     if life > wire::OVERRIDE_MAX {
@@ -203,7 +219,7 @@ pub fn set_override(set: &wire::SetOverride) -> Result<wire::Override, Failure> 
 /// # Errors
 /// No pinned maps, no permission, a failing system call.
 pub fn get_override() -> Result<wire::Override, Failure> {
-    let pinned = Pinned::open()?;
+    let pinned = Pinned::find()?;
     let mut until = 0;
     pinned.each(|maps| {
         until = maps.override_until()?.max(until);
@@ -217,11 +233,12 @@ pub fn get_override() -> Result<wire::Override, Failure> {
 /// # Errors
 /// A text that is no number, no pinned maps, no permission, a full map.
 pub fn add_allow(add: &wire::AddAllow) -> Result<Changed<wire::Allow>, Failure> {
-    let pinned = Pinned::open()?;
-    let Some((_, first)) = pinned.maps.first() else {
-        return Err(Failure::new(Exit::Failed, "no maps are pinned"));
+    let pinned = Pinned::find()?;
+    let maps = pinned.of_this_version().ok().map(|(_, maps)| maps);
+    let plan = match &maps {
+        Some(maps) => maps.profile(0)?.plan,
+        None => configured_plan()?,
     };
-    let plan = first.profile(0)?.plan;
     let subject = number_text::typed(&add.number, &plan)
         .map_err(|message| Failure::new(Exit::Usage, message))?;
     let now = clock::now();
@@ -239,7 +256,11 @@ pub fn add_allow(add: &wire::AddAllow) -> Result<Changed<wire::Allow>, Failure> 
     if expires.is_some_and(|expires| expires <= now) {
         return Err(Failure::new(Exit::Usage, "that is over already"));
     }
-    let before = first.allow(subject)?;
+    let mut before = None;
+    pinned.each(|maps| {
+        before = before.or(maps.allow(subject)?);
+        Ok(())
+    })?;
     let mut persisted = Persisted::Yes;
     if !add.dry_run {
         let allow = abi::Allow {
@@ -282,9 +303,9 @@ pub fn add_allow(add: &wire::AddAllow) -> Result<Changed<wire::Allow>, Failure> 
         }),
         persisted,
         dry_run: add.dry_run,
-        in_force: match subject {
-            Subject::Number(number) => Some(status::check(first, number)?),
-            Subject::Prefix(_) => None,
+        in_force: match (subject, maps) {
+            (Subject::Number(number), Some(maps)) => Some(status::check(&maps, number)?),
+            (Subject::Number(_), None) | (Subject::Prefix(_), _) => None,
         },
         notes: Vec::new(),
     })
@@ -333,14 +354,12 @@ pub fn detach(interface: Option<&str>, dry_run: bool) -> Result<Vec<wire::Interf
 /// # Errors
 /// No pinned maps, no permission, a failing system call.
 pub fn status() -> Result<wire::Status, Failure> {
-    let pinned = Pinned::open()?;
+    let pinned = Pinned::find()?;
     let links = netlink()?;
     let names = Pins::new(&pinned.paths.pins).links();
     let interfaces = names.iter().map(|name| status::interface(name, &links, None)).collect();
-    let Some((folder, maps)) = pinned.maps.last() else {
-        return Err(Failure::new(Exit::Failed, "no maps are pinned"));
-    };
-    let mut status = status::of_maps(maps, Maps::capacity(folder)?, interfaces)?;
+    let (folder, maps) = pinned.of_this_version()?;
+    let mut status = status::of_maps(&maps, Maps::capacity(&folder)?, interfaces)?;
     status.find(
         wire::Colour::Red,
         "the daemon does not answer: the filter goes on as it was (systemctl status palang)",

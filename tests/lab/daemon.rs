@@ -28,6 +28,7 @@ pub struct Daemon<'a> {
     lab: &'a Lab,
     folder: TempDir,
     pins: PathBuf,
+    program: PathBuf,
     env: Vec<(String, OsString)>,
     child: Option<Child>,
 }
@@ -53,9 +54,14 @@ impl<'a> Daemon<'a> {
         let folder = tempfile::Builder::new().prefix("palang-test-").tempdir();
         let folder = folder.expect("a folder for the daemon's files");
         let pins = Path::new(BPFFS).join(format!("{PINS}{}", unique()));
-        let daemon = Daemon { lab, folder, pins, env: Vec::new(), child: None };
+        let daemon = Daemon { lab, folder, pins, program: program(), env: Vec::new(), child: None };
         daemon.configure(config_toml);
         daemon
+    }
+
+    /// Takes another program from the next start and the next command on, as an upgrade does.
+    pub fn set_program(&mut self, program: &Path) {
+        program.clone_into(&mut self.program);
     }
 
     /// Gives it an environment variable from its next start on.
@@ -149,11 +155,20 @@ impl<'a> Daemon<'a> {
     /// # Panics
     /// When it runs already, or cannot be run.
     pub fn spawn(&mut self) {
+        self.spawn_by(&[], &[]);
+    }
+
+    /// The same behind another program, `setpriv` for instance, and with these variables.
+    ///
+    /// # Panics
+    /// When it runs already, or cannot be run.
+    pub fn spawn_by(&mut self, wrapper: &[&str], variables: &[(&str, &str)]) {
         assert!(!self.is_running(), "the daemon runs already");
         let stderr = File::options().create(true).append(true).open(self.stderr_file());
-        let mut command = self.lab.command_in_gate(program());
+        let mut command = self.wrapped(wrapper);
+        command.env_remove("NOTIFY_SOCKET").envs(variables.iter().copied());
         command.envs(self.env.iter().map(|(name, value)| (name, value)));
-        command.env_remove("NOTIFY_SOCKET").args(["daemon", "--config"]).arg(self.config_file());
+        command.args(["daemon", "--config"]).arg(self.config_file());
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr.expect("a stderr file"));
         self.child = Some(command.spawn().expect("the daemon started"));
     }
@@ -164,6 +179,14 @@ impl<'a> Daemon<'a> {
     /// When it runs already, or does not answer within 20 s, with what it said.
     pub fn start_again(&mut self) {
         self.spawn();
+        self.wait_for_answer();
+    }
+
+    /// Waits until it answers.
+    ///
+    /// # Panics
+    /// When it ends, or does not answer within 20 s, with what it said.
+    pub fn wait_for_answer(&mut self) {
         let deadline = Instant::now() + LONGEST;
         while !self.answers() {
             assert!(self.is_running(), "the daemon ended at its start");
@@ -195,8 +218,23 @@ impl<'a> Daemon<'a> {
     /// The same as a command, for a test that wants a stdin, another user, or no waiting.
     #[must_use]
     pub fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = self.lab.command_in_gate(program());
+        self.command_by(&[], arguments)
+    }
+
+    /// The same behind another program, `setpriv` for instance.
+    #[must_use]
+    pub fn command_by(&self, wrapper: &[&str], arguments: &[&str]) -> Command {
+        let mut command = self.wrapped(wrapper);
         command.arg("--socket").arg(self.runtime().join("palang.sock")).args(arguments);
+        command
+    }
+
+    fn wrapped(&self, wrapper: &[&str]) -> Command {
+        let Some((first, rest)) = wrapper.split_first() else {
+            return self.lab.command_in_gate(&self.program);
+        };
+        let mut command = self.lab.command_in_gate(first);
+        command.args(rest).arg(&self.program);
         command
     }
 
@@ -275,7 +313,8 @@ impl Drop for Daemon<'_> {
 }
 
 /// The program: `PALANG_BIN`, else the one that cargo has built beside this test program.
-fn program() -> PathBuf {
+#[must_use]
+pub fn program() -> PathBuf {
     if let Some(path) = std::env::var_os("PALANG_BIN") {
         return path.into();
     }

@@ -1,9 +1,21 @@
 //! The daemon, the CLI and the filter on live interfaces.
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test panics where it fails")]
 
+mod api;
+mod backup;
+mod causality;
 mod clock;
+mod death;
 mod direct;
 mod disk;
+mod faults;
 mod gate;
 mod lists;
+mod other_layout;
 mod preload;
+mod roles;
+mod routes;
+mod scale;
+mod service;
+mod socket;
+mod upgrade;
