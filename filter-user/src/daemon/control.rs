@@ -29,7 +29,7 @@ pub const OVERRIDE: &str = "override";
 /// See [`OVERRIDE`].
 pub const MODE: &str = "mode";
 /// Prefixes that fit into a trie of `filter-ebpf/src/maps.rs`.
-const PREFIXES_MAX: u64 = 4096;
+pub const PREFIXES_MAX: u64 = 4096;
 
 /// Who asks.
 #[derive(Clone, Debug, PartialEq, Eq)]
