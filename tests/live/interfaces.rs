@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::net::{SocketAddr, UdpSocket};
-use std::time::Duration;
 
 use palang::wire::{Colour, Interface};
 use palang_tests::lab::{Daemon, INTERFACE, Lab, Receiver, now, run};
@@ -180,7 +179,7 @@ fn generic_only_when_asked_for() {
     assert!(status.findings[0].message.contains("generic"), "{:?}", status.findings);
 
     for (mode, on_veth) in [("native-or-generic", "native"), ("generic", "generic")] {
-        daemon.cli(&["detach"]);
+        let _ = daemon.cli(&["detach"]);
         daemon.stop();
         fs::remove_dir_all(daemon.pins()).expect("the pins");
         daemon.configure(&format!("{interfaces}\nxdp_mode = \"{mode}\""));
