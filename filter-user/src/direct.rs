@@ -32,12 +32,13 @@ const PATIENCE: Duration = Duration::from_secs(1);
 const CONFIG_VARIABLE: &str = "PALANG_CONFIG";
 
 /// What was done on the maps while no daemon answered.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Note {
+    /// When.
+    pub time: Timestamp,
     /// The number or prefix that was allowed.
     pub number: Option<String>,
     /// The interface that the filter was taken off; with neither it is about the override.
-    #[serde(default)]
     pub interface: Option<String>,
     /// Until when; null: without end, or the override was switched off.
     pub until: Option<Timestamp>,
@@ -195,8 +196,15 @@ pub fn set_override(set: &wire::SetOverride) -> Result<wire::Override, Failure> 
     if !set.dry_run {
         let deadline = if on { clock::boot() + set.seconds * 1_000_000_000 } else { LIFTED };
         pinned.each(|maps| maps.set_override(deadline))?;
-        let (reason, author) = (set.reason.clone(), author.clone());
-        persisted = Note { until, reason, author, ..Note::default() }.leave(&pinned.paths);
+        let note = Note {
+            time: clock::now(),
+            number: None,
+            interface: None,
+            until,
+            reason: set.reason.clone(),
+            author: author.clone(),
+        };
+        persisted = note.leave(&pinned.paths);
     }
     Ok(wire::Override {
         until,
@@ -263,6 +271,8 @@ pub fn add_allow(add: &wire::AddAllow) -> Result<Changed<wire::Allow>, Failure> 
         };
         pinned.each(|maps| maps.set_allow(subject, allow))?;
         let note = Note {
+            time: now,
+            interface: None,
             number: Some(match subject {
                 Subject::Number(number) if number.is_local() => number.to_string(),
                 // Read again under any plan.
@@ -271,7 +281,6 @@ pub fn add_allow(add: &wire::AddAllow) -> Result<Changed<wire::Allow>, Failure> 
             until: expires,
             reason: add.comment.clone(),
             author: user(),
-            ..Note::default()
         };
         persisted = note.leave(&pinned.paths);
     }
@@ -332,7 +341,16 @@ pub fn detach(interface: Option<&str>, dry_run: bool) -> Result<Vec<wire::Interf
         }
         let interface = Some(name.clone());
         // In force all the same where it cannot be left.
-        Note { interface, author: user(), ..Note::default() }.leave(&paths);
+        let time = clock::now();
+        let note = Note {
+            time,
+            number: None,
+            interface,
+            until: None,
+            reason: String::new(),
+            author: user(),
+        };
+        note.leave(&paths);
     }
     let links = netlink(netlink::links())?;
     Ok(names.iter().map(|name| status::interface(name, &links, None)).collect())

@@ -4,13 +4,16 @@
 mod api;
 mod backup;
 mod causality;
+mod clock;
 mod death;
 mod direct;
+mod disk;
 mod faults;
 mod gate;
 mod interfaces;
 mod lists;
 mod other_layout;
+mod preload;
 mod roles;
 mod routes;
 mod scale;
