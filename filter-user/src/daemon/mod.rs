@@ -48,6 +48,8 @@ const AGAIN: Duration = Duration::from_secs(5);
 const COMPARE_SHARE: u32 = 30;
 /// How often old call records are taken out.
 const PRUNE: Duration = Duration::from_secs(3600);
+/// How long the start waits for the disk.
+const DISK: Duration = Duration::from_secs(5);
 /// How long the end waits for the last call records.
 const LAST_RECORDS: Duration = Duration::from_secs(2);
 /// A wall clock that moved by more than this against boot time was set.
@@ -146,7 +148,7 @@ async fn serve(config: Config) -> Result<(), Failure> {
     tokio::spawn(links::run(Arc::clone(&links)));
     tokio::spawn(keep_time(Arc::clone(&control)));
     let compare = Arc::new(Notify::new());
-    tokio::spawn(keep_one(Arc::clone(&control), started, Arc::clone(&compare)));
+    tokio::spawn(keep_one(Arc::clone(&control), fresh, started, Arc::clone(&compare)));
     tokio::spawn(watchdog(app.clone()));
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
     tracing::info!("ready on {}", socket_path.display());
@@ -177,6 +179,14 @@ async fn enough_room(keeper: &Keeper, capacity: u32) -> Result<(), Failure> {
 /// Makes store and maps one for the first time; `false`: the store cannot be read, the maps stay
 /// as they are, and it has to be tried again.
 async fn begin(control: &Arc<Control>, fresh: bool, alone: bool) -> bool {
+    if alone {
+        // A disk that is full says so at once, one that hangs would hold up everything.
+        let commit = control.keeper.write(|store| Ok(store.seen(clock::now())?));
+        if tokio::time::timeout(DISK, commit).await.is_err() {
+            tracing::error!("the disk does not answer: the maps stay as they are");
+            return false;
+        }
+    }
     match reconcile::at_start(control, fresh, alone).await {
         Ok(found) => {
             control.drift.fetch_add(found.repaired, Ordering::Relaxed);
@@ -297,13 +307,13 @@ async fn keep_time(control: Arc<Control>) {
 }
 
 /// Compares store and maps, again and again, and when asked to.
-async fn keep_one(control: Arc<Control>, mut started: bool, asked: Arc<Notify>) {
+async fn keep_one(control: Arc<Control>, fresh: bool, mut started: bool, asked: Arc<Notify>) {
     let mut pause = if started { COMPARE } else { AGAIN };
     loop {
         if !started {
             tokio::time::sleep(pause).await;
             let begun = Instant::now();
-            started = begin(&control, false, false).await;
+            started = begin(&control, fresh, false).await;
             pause = AGAIN.max(begun.elapsed() * COMPARE_SHARE);
             continue;
         }
