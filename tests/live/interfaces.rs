@@ -179,7 +179,7 @@ fn generic_only_when_asked_for() {
     assert!(status.findings[0].message.contains("generic"), "{:?}", status.findings);
 
     for (mode, on_veth) in [("native-or-generic", "native"), ("generic", "generic")] {
-        let _ = daemon.cli(&["detach"]);
+        run::must(&mut daemon.command(&["detach"]));
         daemon.stop();
         fs::remove_dir_all(daemon.pins()).expect("the pins");
         daemon.configure(&format!("{interfaces}\nxdp_mode = \"{mode}\""));
