@@ -9,8 +9,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use aya::maps::lpm_trie::Key;
 use aya::maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, MapType, PerCpuArray};
 use filter_common::abi::{
-    Allow, Attempt, AttemptKey, Block, EventStats, FragmentKey, PORT_WORDS, PrefixKey, Profile,
-    Settings, TRUNKS_MAX,
+    Allow, Attempt, AttemptKey, Block, EventStats, FragmentKey, Grant, PORT_WORDS, PrefixKey,
+    Profile, Redial, Settings, TRUNKS_MAX,
 };
 use filter_common::number::Number;
 use filter_common::reason::{REASON_NUMBERS, Reason};
@@ -49,6 +49,8 @@ pub(super) const SPECS: &[Spec] = &[
     spec("BLOCKED_NUMBERS", MapType::Hash, 8, size_of::<Block>()),
     spec("BLOCKED_PREFIXES", MapType::LpmTrie, size_of::<PrefixKey>(), size_of::<Block>()),
     spec("ATTEMPTS", MapType::LruHash, size_of::<AttemptKey>(), size_of::<Attempt>()),
+    spec("REDIALS", MapType::LruHash, 8, size_of::<Redial>()),
+    spec("GRANTS", MapType::Hash, 8, size_of::<Grant>()),
     spec("FRAGMENTS", MapType::LruHash, size_of::<FragmentKey>(), 8),
     spec("COUNTERS", MapType::PerCpuArray, 4, 8),
     spec("EVENT_STATS", MapType::PerCpuArray, 4, size_of::<EventStats>()),
@@ -73,6 +75,8 @@ pub struct Maps {
     blocked_numbers: Hash<u64, Raw<Block>>,
     blocked_prefixes: Trie<[u8; 8], Raw<Block>>,
     attempts: Hash<Raw<AttemptKey>, Raw<Attempt>>,
+    redials: Hash<u64, Raw<Redial>>,
+    grants: Hash<u64, Raw<Grant>>,
     fragments: Hash<Raw<FragmentKey>, u64>,
     counters: PerCpuArray<MapData, u64>,
     event_stats: PerCpuArray<MapData, Raw<EventStats>>,
@@ -102,6 +106,8 @@ impl Maps {
             blocked_numbers: Mutex::new(typed(take, "BLOCKED_NUMBERS")?),
             blocked_prefixes: Mutex::new(typed(take, "BLOCKED_PREFIXES")?),
             attempts: Mutex::new(typed(take, "ATTEMPTS")?),
+            redials: Mutex::new(typed(take, "REDIALS")?),
+            grants: Mutex::new(typed(take, "GRANTS")?),
             fragments: Mutex::new(typed(take, "FRAGMENTS")?),
             counters: typed(take, "COUNTERS")?,
             event_stats: typed(take, "EVENT_STATS")?,
@@ -286,6 +292,24 @@ impl Maps {
         Ok(entry.map(|Raw(entry)| entry).filter(|entry| entry.key == attempt))
     }
 
+    /// The redial grant of a number, also one that is over.
+    ///
+    /// # Errors
+    /// A failing system call.
+    pub fn grant(&self, number: Number) -> Result<Option<Grant>, Error> {
+        let entry = found("GRANTS", lock(&self.grants).get(&number.0, 0))?;
+        Ok(entry.map(|Raw(grant)| grant).filter(|grant| grant.number == number))
+    }
+
+    /// How often a blocked number called of late.
+    ///
+    /// # Errors
+    /// A failing system call.
+    pub fn redial(&self, number: Number) -> Result<Option<Redial>, Error> {
+        let entry = found("REDIALS", lock(&self.redials).get(&number.0, 0))?;
+        Ok(entry.map(|Raw(redial)| redial).filter(|redial| redial.number == number))
+    }
+
     /// The settings in force.
     ///
     /// # Errors
@@ -412,6 +436,8 @@ impl Maps {
         clear_hash("ALLOWED_NUMBERS", &self.allowed_numbers)?;
         clear_hash("BLOCKED_NUMBERS", &self.blocked_numbers)?;
         clear_hash("ATTEMPTS", &self.attempts)?;
+        clear_hash("REDIALS", &self.redials)?;
+        clear_hash("GRANTS", &self.grants)?;
         clear_hash("FRAGMENTS", &self.fragments)
     }
 
@@ -621,6 +647,22 @@ impl filter_common::policy::Lists for LookUp<'_> {
     }
 
     fn remember(&mut self, _attempt: &Attempt) -> bool {
+        true
+    }
+
+    fn grant(&self, number: Number) -> Option<Grant> {
+        self.maps.grant(number).ok().flatten()
+    }
+
+    fn open_grant(&mut self, _grant: &Grant) -> bool {
+        true
+    }
+
+    fn redial(&self, number: Number) -> Option<Redial> {
+        self.maps.redial(number).ok().flatten()
+    }
+
+    fn count_redial(&mut self, _redial: &Redial) -> bool {
         true
     }
 }
