@@ -5,6 +5,7 @@ use std::io::{self, Read};
 use std::ops::ControlFlow;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::time::Duration;
 
 use futures_util::stream;
@@ -158,7 +159,16 @@ impl Client {
         each: impl FnMut(T) -> ControlFlow<()>,
     ) -> Result<(), Error> {
         self.run(async {
-            let response = self.send(Method::GET, path, empty()).await?;
+            let mut sending = pin!(self.send(Method::GET, path, empty()));
+            // A list may take long to find, but nobody should wait without knowing for what.
+            let response = match tokio::time::timeout(LONG, &mut sending).await {
+                Ok(response) => response?,
+                Err(_) => {
+                    let socket = self.socket.display();
+                    eprintln!("palang: still waiting for the daemon at {socket} (Ctrl-C ends it)");
+                    sending.await?
+                }
+            };
             lines(response, each).await
         })
     }

@@ -12,6 +12,8 @@ use crate::exit::{Exit, Failure};
 use crate::wire::{AddAllow, Allow};
 
 /// Name numbers that are never refused
+///
+/// palang allow add '+62431*' --comment 'Manado, earthquake'
 #[derive(Debug, Args)]
 pub struct Arguments {
     #[command(subcommand)]

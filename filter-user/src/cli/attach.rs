@@ -48,6 +48,7 @@ enum Name {
 /// palang detach ens1
 ///
 /// Works for root when the daemon does not answer.
+///
 /// Raw: name, index, native or generic, program id, problem.
 #[derive(Debug, Args)]
 pub struct DetachArguments {

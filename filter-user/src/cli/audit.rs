@@ -16,6 +16,8 @@ use crate::exit::{Exit, Failure};
 use crate::wire::{AuditRow, AuditVerdict};
 
 /// Read and verify the record of every change
+///
+/// palang audit list --since 7d --number 0812-3456-7890
 #[derive(Debug, Args)]
 pub struct Arguments {
     #[command(subcommand)]

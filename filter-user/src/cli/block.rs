@@ -14,6 +14,8 @@ use crate::exit::{Exit, Failure};
 use crate::wire::{AddBlock, Block};
 
 /// Block and free numbers
+///
+/// palang block add 0812-3456-7890 --for 24h --reason 'prank, case 118'
 #[derive(Debug, Args)]
 pub struct Arguments {
     #[command(subcommand)]

@@ -18,6 +18,7 @@ use crate::wire::Block;
 /// palang block export blocks.csv
 ///
 /// The file appears when it is whole; only its owner may read it.
+///
 /// Raw: file, rows; nothing where there is no file.
 #[derive(Debug, Args)]
 pub struct Arguments {

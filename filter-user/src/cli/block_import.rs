@@ -26,6 +26,7 @@ use crate::wire::{BadRow, ImportNews, Problem};
 /// are RFC 3339, or local; without one a block is permanent (role admin). A number that is
 /// blocked already gets the end and reason of the file. Bad rows are named by line, and nothing is
 /// imported then, unless --skip-bad.
+///
 /// Raw: new, moved, unchanged, bad.
 #[derive(Debug, Args)]
 pub struct Arguments {
@@ -92,7 +93,7 @@ pub fn run(arguments: &Arguments, client: &Client) -> Result<Exit, Failure> {
     imported.bad.sort_by_key(|row| row.line);
     arguments.output.tell(&imported)?;
     if arguments.output.is_for_people() {
-        status::tell_in_force(client)?;
+        status::tell_in_force(client, imported.dry_run)?;
     }
     Ok(if imported.bad.is_empty() { Exit::Done } else { Exit::Partly })
 }

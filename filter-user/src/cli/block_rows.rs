@@ -217,8 +217,9 @@ struct Lines<'a, R> {
 impl<R: BufRead> Read for Lines<'_, R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let bytes = self.reader.fill_buf()?;
+        let bytes = &bytes[..bytes.len().min(buffer.len())];
         let end = bytes.iter().position(|byte| *byte == b'\n');
-        let length = end.map_or(bytes.len(), |end| end + 1).min(buffer.len());
+        let length = end.map_or(bytes.len(), |end| end + 1);
         buffer[..length].copy_from_slice(&bytes[..length]);
         self.reader.consume(length);
         if let Some(last) = buffer[..length].last() {
@@ -390,6 +391,18 @@ mod tests {
             assert_eq!(first.expires, Some("2026-11-25T11:20:00Z".parse().unwrap()));
             assert_eq!(rows[1].1.as_ref().unwrap().expires, None);
         }
+    }
+
+    #[test]
+    fn a_row_of_another_charset_is_bad() {
+        let text = b"number,expires,reason\n0812,,caf\xe9\n0813,,prank\n";
+        let mut told = Vec::new();
+        read(&text[..], None, &mut |line, row| {
+            told.push((line, row.is_ok()));
+            Ok(())
+        })
+        .unwrap();
+        assert_eq!(told, [(2, false), (3, true)]);
     }
 
     #[test]

@@ -15,6 +15,7 @@ use crate::wire::Check;
 /// palang check 0812-3456-7890 && echo passes
 ///
 /// With override or mode observe every call passes: -o json has the verdict without them.
+///
 /// Raw: number, verdict, would, reason, rule, mode, end of the override.
 #[derive(Debug, Args)]
 pub struct Arguments {

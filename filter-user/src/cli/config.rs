@@ -10,6 +10,8 @@ use crate::config::{self, Config};
 use crate::exit::{Exit, Failure};
 
 /// Check or show a configuration file; needs no daemon
+///
+/// palang config check palang.toml
 #[derive(Debug, Args)]
 pub struct Arguments {
     #[command(subcommand)]

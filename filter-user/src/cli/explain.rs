@@ -15,6 +15,7 @@ use crate::wire::Explain;
 /// palang explain 0812-3456-7890
 ///
 /// The steps stand in the kernel's order; `=>` marks the one that decided.
+///
 /// Raw: a line for each step with its name, kernel, store, and yes where it decided.
 #[derive(Debug, Args)]
 pub struct Arguments {

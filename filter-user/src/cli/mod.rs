@@ -113,12 +113,13 @@ mod tests {
     #[test]
     fn every_help_begins_with_an_example() {
         fn look(command: &clap::Command, path: &str) {
-            if command.has_subcommands() {
-                for each in command.get_subcommands() {
-                    look(each, &format!("{path} {}", each.get_name()));
-                }
-                return;
+            for each in command.get_subcommands() {
+                let path = format!("{path} {}", each.get_name());
+                look(each, &path);
+                begins_with_an_example(each, &path);
             }
+        }
+        fn begins_with_an_example(command: &clap::Command, path: &str) {
             let help = command.get_long_about().map(ToString::to_string).unwrap_or_default();
             let example = help.split("\n\n").nth(1).unwrap_or_default();
             assert!(example.starts_with(path), "{path}: {help}");

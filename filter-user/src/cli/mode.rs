@@ -15,6 +15,7 @@ use crate::wire::{Mode, SetMode};
 /// palang mode enforce --for 24h
 ///
 /// Without an argument it tells the mode. Setting it needs the role admin.
+///
 /// Raw: mode, end of enforce.
 #[derive(Debug, Args)]
 pub struct Arguments {
@@ -60,7 +61,7 @@ pub fn run(arguments: &Arguments, client: &Client) -> Result<Exit, Failure> {
     let now: Mode = client.put(&path, &what, client::LONG)?;
     arguments.output.tell(&now)?;
     if arguments.output.is_for_people() {
-        status::tell_in_force(client)?;
+        status::tell_in_force(client, now.dry_run)?;
     }
     print::warn_unless_persisted(&now.persisted, now.dry_run);
     Ok(Exit::Done)

@@ -101,7 +101,7 @@ fn set(what: &SetOverride, client: &Client, output: Output) -> Result<(), Failur
     let (now, by) = or_directly(answer, || direct::set_override(what))?;
     output.tell(&now)?;
     if output.is_for_people() && now.until.is_none() && by == By::Daemon {
-        status::tell_in_force(client)?;
+        status::tell_in_force(client, now.dry_run)?;
     }
     print::warn_unless_persisted(&now.persisted, now.dry_run);
     Ok(())

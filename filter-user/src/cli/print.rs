@@ -24,10 +24,9 @@ const WIDTH_MAX: u16 = 60;
 pub enum Format {
     /// For people
     Table,
-    /// For programs: an object; of a list, one a line, and nothing where it is empty
+    /// For programs: an object, or one a line; of an empty list nothing
     Json,
-    /// For scripts: a line of fields with tabs between them, `-` where nothing is known;
-    /// times in UTC; no header
+    /// For scripts: fields with tabs between them, `-` where nothing is known, times in UTC
     Raw,
 }
 

@@ -18,6 +18,7 @@ use crate::wire::{Colour, Mode, Override, Status};
 /// palang status
 ///
 /// Works for root when the daemon does not answer.
+///
 /// Raw: a line for each thing, with its name and its value.
 #[derive(Debug, Args)]
 pub struct Arguments {
@@ -53,9 +54,10 @@ pub fn in_force(client: &Client) -> Option<String> {
 ///
 /// # Errors
 /// An output that cannot be written.
-pub fn tell_in_force(client: &Client) -> Result<(), Failure> {
+pub fn tell_in_force(client: &Client, dry_run: bool) -> Result<(), Failure> {
     let Some(gate) = in_force(client) else { return Ok(()) };
-    print::written(writeln!(io::stdout(), "in force: {}", print::clean(&gate)))
+    let now = if dry_run { " now" } else { "" };
+    print::written(writeln!(io::stdout(), "in force{now}: {}", print::clean(&gate)))
 }
 
 fn gate(mode: &Mode, over: &Override) -> String {
@@ -66,7 +68,7 @@ fn gate(mode: &Mode, over: &Override) -> String {
         "enforce" => "blocked callers are refused",
         _ => "nothing is refused",
     };
-    format!("mode {}: {does}", mode::words(mode))
+    format!("mode {}: {does}", mode.mode)
 }
 
 /// Refused and passed packets.

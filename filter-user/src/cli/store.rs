@@ -12,6 +12,8 @@ use crate::exit::{Exit, Failure};
 use crate::wire::Backup;
 
 /// Back the store up
+///
+/// palang store backup /var/backups/palang.db
 #[derive(Debug, Args)]
 pub struct Arguments {
     #[command(subcommand)]

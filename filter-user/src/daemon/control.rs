@@ -560,9 +560,12 @@ impl Control {
     pub async fn keep_override(&self, stored: StoredOverride, action: &'static str) -> Persisted {
         self.keeper
             .keep(move |store| {
-                let entry = Entry::new(clock::now(), &stored.author, action)
-                    .with("reason", stored.reason.as_str())
-                    .with("until", json!(stored.until));
+                let mut entry = Entry::new(clock::now(), &stored.author, action);
+                if stored.until.is_some() {
+                    entry = entry
+                        .with("reason", stored.reason.as_str())
+                        .with("until", json!(stored.until));
+                }
                 store.set_state(OVERRIDE, &stored, Some(entry))
             })
             .await
@@ -716,7 +719,7 @@ impl Control {
             format!("{prefix}, rule {}, {}", found.rule, ends(found.expires))
         });
         step("allowed-prefix", reason == "allowed-prefix", kernel, found.map(|found| found.rule));
-        let blocked = matches!(reason, "blocked-number" | "blocked-prefix" | "observe");
+        let blocked = matches!(reason, "blocked-number" | "blocked-prefix");
         let found = self.maps.block(subject)?;
         let by_number = found
             .is_some_and(|found| ends(found.expires).starts_with("ends") || found.expires == 0);
