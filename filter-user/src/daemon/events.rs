@@ -11,6 +11,7 @@ use filter_common::number::Number;
 use jiff::Timestamp;
 
 use super::control::Control;
+use super::reviews::Reviews;
 use crate::clock;
 use crate::datapath::Events;
 use crate::store::CallRow;
@@ -41,12 +42,13 @@ struct Recorder {
     keys: Vec<AttemptKey>,
     open: VecDeque<(Instant, u64, AttemptKey)>,
     lost: Arc<Lost>,
+    reviews: Reviews,
 }
 
 /// Takes events out of the rings and writes call records, for ever.
-pub async fn run(control: Arc<Control>, mut events: Events, lost: Arc<Lost>) {
-    let mut recorder =
-        Recorder { control, waiting: Vec::new(), keys: Vec::new(), open: VecDeque::new(), lost };
+pub async fn run(control: Arc<Control>, mut events: Events, lost: Arc<Lost>, reviews: Reviews) {
+    let (waiting, keys, open) = (Vec::new(), Vec::new(), VecDeque::new());
+    let mut recorder = Recorder { control, waiting, keys, open, lost, reviews };
     let mut look = tokio::time::interval(LOOK);
     let mut committed = Instant::now();
     loop {
@@ -68,6 +70,7 @@ impl Recorder {
         let config = self.control.config();
         for entry in entries {
             let event = &entry.event;
+            self.reviews.take(&self.control, entry);
             if self.waiting.len() >= WAITING_MAX {
                 let refused = event.verdict != Verdict::Pass as u8;
                 let lost = if refused { &self.lost.refused } else { &self.lost.passed };

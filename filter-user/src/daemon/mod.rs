@@ -10,6 +10,7 @@ mod import;
 mod keeper;
 mod links;
 mod reconcile;
+mod reviews;
 
 use std::fs;
 use std::io;
@@ -29,6 +30,7 @@ use self::api::App;
 use self::control::Control;
 use self::keeper::Keeper;
 use self::links::Links;
+use self::reviews::Reviews;
 use crate::clock;
 use crate::config::Config;
 use crate::datapath::{Events, Filter, Maps, Pins, carry_over};
@@ -81,7 +83,7 @@ async fn serve(config: Config) -> Result<(), Failure> {
     let maps = Maps::open(&folder)?;
     if fresh {
         for old in pins.map_folders().iter().filter(|old| **old != folder) {
-            for error in carry_over(old, &maps) {
+            for error in carry_over(old, &maps, clock::boot()) {
                 tracing::warn!("{}: not carried over: {error}", old.display());
             }
         }
@@ -110,10 +112,12 @@ async fn serve(config: Config) -> Result<(), Failure> {
     pins.remove_other_maps(blocks);
 
     let lost = Arc::new(events::Lost::default());
+    let reviews = Reviews::start(&control);
     let app = App {
         control: Arc::clone(&control),
         links: Arc::clone(&links),
         lost: Arc::clone(&lost),
+        reviews: reviews.clone(),
         since,
         config_problem: Arc::default(),
     };
@@ -127,7 +131,7 @@ async fn serve(config: Config) -> Result<(), Failure> {
         let routes = api::check_router(app.clone());
         tokio::spawn(async move { axum::serve(listener, routes).await });
     }
-    tokio::spawn(events::run(Arc::clone(&control), events, lost));
+    tokio::spawn(events::run(Arc::clone(&control), events, lost, reviews));
     tokio::spawn(links::run(Arc::clone(&links)));
     tokio::spawn(keep_time(Arc::clone(&control)));
     tokio::spawn(keep_one(Arc::clone(&control), started));
@@ -202,6 +206,15 @@ async fn reload(app: &App) {
             app.links.leave(&gone).await;
             app.links.settle().await;
             tracing::info!("the configuration was read again");
+            if app.control.config().redial != old.redial {
+                // Beside everything else: a million blocks take their time.
+                let control = Arc::clone(&app.control);
+                tokio::spawn(async move {
+                    if let Err(problem) = reconcile::compare(&control).await {
+                        tracing::error!("[redial]: not all blocks have it: {}", problem.message);
+                    }
+                });
+            }
             app.control.keeper.keep(move |store| store.audit(entry.clone())).await;
             None
         }
@@ -251,6 +264,7 @@ async fn keep_time(control: Arc<Control>) {
         if pruned.elapsed() > PRUNE {
             pruned = Instant::now();
             events::prune(&control).await;
+            reviews::prune(&control).await;
         }
     }
 }

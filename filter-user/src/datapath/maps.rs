@@ -3,6 +3,7 @@
 //! Each write is one system call and in force with it. Every map has a lock of its own,
 //! held for that call only, so that nothing which lets a call through waits for a bulk of blocks.
 
+use std::cell::Cell;
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -299,6 +300,23 @@ impl Maps {
     pub fn grant(&self, number: Number) -> Result<Option<Grant>, Error> {
         let entry = found("GRANTS", lock(&self.grants).get(&number.0, 0))?;
         Ok(entry.map(|Raw(grant)| grant).filter(|grant| grant.number == number))
+    }
+
+    /// All redial grants, also those that are over.
+    ///
+    /// # Errors
+    /// A failing system call.
+    pub fn grants(&self) -> Result<Vec<Grant>, Error> {
+        let map = lock(&self.grants);
+        let grants = map.iter().map(|entry| entry.map(|(_, Raw(grant))| grant));
+        grants.collect::<Result<_, _>>().map_err(|error| Error::map("GRANTS", error))
+    }
+
+    /// Writes a grant into maps that no program uses yet: afterwards only the program does.
+    fn carry_grant(&self, grant: Grant) -> Result<(), Error> {
+        lock(&self.grants)
+            .insert(grant.number.0, Raw(grant), 0)
+            .map_err(|error| Error::map("GRANTS", error))
     }
 
     /// How often a blocked number called of late.
@@ -606,10 +624,39 @@ fn clear_hash<K: aya::Pod, V: aya::Pod>(
 
 /// The decision of the kernel's program, asked of its own maps: what a call would get now.
 pub struct LookUp<'a> {
-    /// The maps.
-    pub maps: &'a Maps,
-    /// Boot time in nanoseconds.
-    pub now: u64,
+    maps: &'a Maps,
+    now: u64,
+    block: Cell<Option<Block>>,
+    counted: Option<u32>,
+    opens: bool,
+}
+
+impl<'a> LookUp<'a> {
+    /// Nothing was asked yet; `now` is boot time in nanoseconds.
+    #[must_use]
+    pub fn new(maps: &'a Maps, now: u64) -> LookUp<'a> {
+        LookUp { maps, now, block: Cell::new(None), counted: None, opens: false }
+    }
+
+    /// The block that was met last: of what decides, the one that decided.
+    #[must_use]
+    pub fn block(&self) -> Option<Block> {
+        self.block.get()
+    }
+
+    /// The separate attempt that this call would be; `None`: it would not be counted.
+    #[must_use]
+    pub fn attempt_counted(&self) -> Option<u32> {
+        let opens = self.block.get().filter(|_| self.opens);
+        opens.map(|block| u32::from(block.redial_attempts)).or(self.counted)
+    }
+
+    fn met(&self, block: Option<Block>) -> Option<Block> {
+        if block.is_some() {
+            self.block.set(block);
+        }
+        block
+    }
 }
 
 impl filter_common::policy::Lists for LookUp<'_> {
@@ -634,11 +681,11 @@ impl filter_common::policy::Lists for LookUp<'_> {
     }
 
     fn blocked_number(&self, number: Number) -> Option<Block> {
-        self.maps.block(Subject::Number(number)).ok().flatten()
+        self.met(self.maps.block(Subject::Number(number)).ok().flatten())
     }
 
     fn blocked_prefix(&self, key: &PrefixKey) -> Option<Block> {
-        self.maps.blocked_prefix(key).ok().flatten()
+        self.met(self.maps.blocked_prefix(key).ok().flatten())
     }
 
     /// A question is no attempt.
@@ -655,6 +702,7 @@ impl filter_common::policy::Lists for LookUp<'_> {
     }
 
     fn open_grant(&mut self, _grant: &Grant) -> bool {
+        self.opens = true;
         true
     }
 
@@ -662,15 +710,16 @@ impl filter_common::policy::Lists for LookUp<'_> {
         self.maps.redial(number).ok().flatten()
     }
 
-    fn count_redial(&mut self, _redial: &Redial) -> bool {
+    fn count_redial(&mut self, redial: &Redial) -> bool {
+        self.counted = Some(redial.count);
         true
     }
 }
 
 /// Copies into `to` what lets through in the maps of another version or capacity, and, where
-/// the layout is the same, the blocks. What cannot be read is left out, and why is told: the
+/// the layout is the same, the blocks. `now` is boot time. What cannot be read is left out, and why is told: the
 /// store has the rest.
-pub fn carry_over(from: &Path, to: &Maps) -> Vec<Error> {
+pub fn carry_over(from: &Path, to: &Maps, now: u64) -> Vec<Error> {
     let mut failed = Vec::new();
     let mut note = |done: Result<(), Error>| failed.extend(done.err());
     note(open(from, "OVERRIDE").and_then(|map| {
@@ -692,6 +741,14 @@ pub fn carry_over(from: &Path, to: &Maps) -> Vec<Error> {
         old.iter().try_for_each(|entry| {
             let (_, Raw(allow)) = entry.map_err(|error| Error::map("ALLOWED_PREFIXES", error))?;
             to.set_allow(Subject::of_prefix_entry(allow.number), allow)
+        })
+    }));
+    note(open(from, "GRANTS").and_then(|map| {
+        let old: HashMap<_, u64, Raw<Grant>> =
+            map.try_into().map_err(|error| Error::map("GRANTS", error))?;
+        old.iter().try_for_each(|entry| {
+            let (_, Raw(grant)) = entry.map_err(|error| Error::map("GRANTS", error))?;
+            if grant.until > now { to.carry_grant(grant) } else { Ok(()) }
         })
     }));
     note(walk_blocks(from, u64::MAX, |subject, block| to.set_block(subject, block)));
