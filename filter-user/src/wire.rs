@@ -12,6 +12,10 @@ pub use crate::redial::Redial;
 /// Where the daemon listens unless the configuration says otherwise.
 pub const SOCKET: &str = "/run/palang/palang.sock";
 
+/// A request may say until when its answer is waited for, in nanoseconds of `CLOCK_BOOTTIME`. One
+/// that is read later is not done: whoever asked has been told that nobody answers.
+pub const DEADLINE: &str = "palang-deadline";
+
 /// Longest time that the override can be set for.
 pub const OVERRIDE_MAX: jiff::SignedDuration = jiff::SignedDuration::from_hours(7 * 24);
 

@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering;
 use axum::body::{Body, Bytes};
 use axum::extract::{FromRequest, Path, Query, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
+use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
@@ -117,7 +118,20 @@ pub fn router(app: App) -> Router {
         .route("/openapi.json", get(openapi))
         .fallback(no_route)
         .method_not_allowed_fallback(no_route)
+        .layer(axum::middleware::from_fn(in_time))
         .with_state(app)
+}
+
+/// Lets no request through whose answer nobody waits for any more: a daemon that hung would
+/// else do what has been done without it, or undone, since.
+async fn in_time(request: Request, next: Next) -> Response {
+    let deadline = request.headers().get(wire::DEADLINE);
+    let deadline = deadline.and_then(|text| text.to_str().ok()?.parse::<u64>().ok());
+    if deadline.is_some_and(|deadline| deadline < clock::boot()) {
+        let message = "too late: nobody waits for this any more; nothing was done".into();
+        return Problem { kind: ProblemKind::Failed, message }.into_response();
+    }
+    next.run(request).await
 }
 
 /// The one question that a SIP server on this machine may ask over TCP: nothing else is served

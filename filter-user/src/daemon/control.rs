@@ -16,6 +16,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 
 use super::keeper::{Keeper, refused};
+use super::reconcile;
 use super::reviews::review_of;
 use crate::clock;
 use crate::config::Config;
@@ -486,7 +487,14 @@ impl Control {
         dry_run: bool,
     ) -> Result<Changed<wire::Allow>, Problem> {
         let subject = self.subject(text)?;
-        let Some(decision) = self.find(Kind::Allow, subject).await? else {
+        let mut found = self.find(Kind::Allow, subject).await?;
+        if found.is_none() && self.maps.allow(subject)?.is_some() {
+            // In force all the same: the disk did not take it yet, or it was made without us.
+            self.keeper.write(|_| Ok(())).await?;
+            reconcile::learn(self).await?;
+            found = self.find(Kind::Allow, subject).await?;
+        }
+        let Some(decision) = found else {
             return problem(ProblemKind::NotFound, format!("there is no allow for {subject}"));
         };
         if !dry_run {
@@ -560,11 +568,14 @@ impl Control {
         let mut found = status::override_in_force(self.maps.override_until()?);
         if found.until.is_some() {
             let stored = self.keeper.read_soon(|reader| reader.state(OVERRIDE)).await;
-            if let Ok(Some(StoredOverride { until: Some(_), reason, author })) = stored {
-                found.reason = Some(reason);
-                found.author = Some(author);
-            } else {
-                found.persisted = Persisted::Pending;
+            match stored {
+                Ok(Some(StoredOverride { until, reason, author }))
+                    if is_same(until, found.until) =>
+                {
+                    found.reason = Some(reason);
+                    found.author = Some(author);
+                }
+                Ok(_) | Err(_) => found.persisted = Persisted::Pending,
             }
         }
         Ok(found)
@@ -859,6 +870,19 @@ pub struct StoredOverride {
     pub reason: String,
     /// Who.
     pub author: String,
+}
+
+/// Whether an override of the store and one of the map end together. Converting between clocks is
+/// not exact.
+#[must_use]
+pub fn is_same(stored: Option<Timestamp>, in_map: Option<Timestamp>) -> bool {
+    match (stored, in_map) {
+        (None, None) => true,
+        (Some(stored), Some(in_map)) => {
+            in_map.duration_since(stored).abs() < SignedDuration::from_secs(2)
+        }
+        (Some(_), None) | (None, Some(_)) => false,
+    }
 }
 
 /// What the store keeps of the mode.

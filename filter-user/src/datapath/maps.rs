@@ -17,6 +17,7 @@ use filter_common::number::Number;
 use filter_common::reason::{REASON_NUMBERS, Reason};
 
 use super::error::Error;
+use super::live::Pins;
 use super::raw::Raw;
 use crate::policy::{Policy, Subject};
 
@@ -69,10 +70,8 @@ pub struct Maps {
     ports: Mutex<Array<MapData, u64>>,
     profiles: Mutex<Array<MapData, Raw<Profile>>>,
     trunks: Trie<[u8; 20], u32>,
-    override_until: Mutex<Array<MapData, u64>>,
+    way_out: WayOut,
     protected: Trie<[u8; 8], Raw<Allow>>,
-    allowed_numbers: Hash<u64, Raw<Allow>>,
-    allowed_prefixes: Trie<[u8; 8], Raw<Allow>>,
     blocked_numbers: Hash<u64, Raw<Block>>,
     blocked_prefixes: Trie<[u8; 8], Raw<Block>>,
     attempts: Hash<Raw<AttemptKey>, Raw<Attempt>>,
@@ -88,50 +87,29 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl Maps {
-    /// The maps that `take` hands out by name.
-    pub(super) fn new(
-        mut take: impl FnMut(&'static str) -> Result<Map, Error>,
-    ) -> Result<Maps, Error> {
-        let take = &mut take;
-        Ok(Maps {
-            generation: Mutex::new(typed(take, "GENERATION")?),
-            settings: Mutex::new(typed(take, "SETTINGS")?),
-            ports: Mutex::new(typed(take, "PORTS")?),
-            profiles: Mutex::new(typed(take, "PROFILES")?),
-            trunks: Mutex::new(typed(take, "TRUNKS")?),
+/// The maps that let through. Whoever needs a way out cannot wait for the end of an upgrade: they
+/// may be those of another version, where all others cannot be read.
+pub struct WayOut {
+    override_until: Mutex<Array<MapData, u64>>,
+    allowed_numbers: Hash<u64, Raw<Allow>>,
+    allowed_prefixes: Trie<[u8; 8], Raw<Allow>>,
+}
+
+impl WayOut {
+    fn new(take: &mut impl FnMut(&'static str) -> Result<Map, Error>) -> Result<WayOut, Error> {
+        Ok(WayOut {
             override_until: Mutex::new(typed(take, "OVERRIDE")?),
-            protected: Mutex::new(typed(take, "PROTECTED")?),
             allowed_numbers: Mutex::new(typed(take, "ALLOWED_NUMBERS")?),
             allowed_prefixes: Mutex::new(typed(take, "ALLOWED_PREFIXES")?),
-            blocked_numbers: Mutex::new(typed(take, "BLOCKED_NUMBERS")?),
-            blocked_prefixes: Mutex::new(typed(take, "BLOCKED_PREFIXES")?),
-            attempts: Mutex::new(typed(take, "ATTEMPTS")?),
-            redials: Mutex::new(typed(take, "REDIALS")?),
-            grants: Mutex::new(typed(take, "GRANTS")?),
-            fragments: Mutex::new(typed(take, "FRAGMENTS")?),
-            counters: typed(take, "COUNTERS")?,
-            event_stats: typed(take, "EVENT_STATS")?,
         })
     }
 
-    /// Opens the maps pinned in a folder, after comparing every layout: the kernel would hand
-    /// out a map of another layout just as well, and it would be read wrongly in silence.
+    /// Opens those pinned in a folder, after comparing their layouts.
     ///
     /// # Errors
     /// A map that is missing, that is none, or that another layout wrote.
-    pub fn open(folder: &Path) -> Result<Maps, Error> {
-        Maps::new(|name| open(folder, name))
-    }
-
-    /// How many blocked numbers fit.
-    ///
-    /// # Errors
-    /// A failing system call.
-    pub fn capacity(folder: &Path) -> Result<u32, Error> {
-        let data = open_data(folder, "BLOCKED_NUMBERS")?;
-        let info = data.info().map_err(|error| Error::map("BLOCKED_NUMBERS", error))?;
-        Ok(info.max_entries())
+    pub fn open(folder: &Path) -> Result<WayOut, Error> {
+        WayOut::new(&mut |name| open(folder, name))
     }
 
     /// Until when nothing is refused, in boot time; 0: no override was ever set;
@@ -197,6 +175,76 @@ impl Maps {
         }
     }
 
+    /// All allows.
+    ///
+    /// # Errors
+    /// A failing system call.
+    pub fn allows(&self) -> Result<Vec<(Subject, Allow)>, Error> {
+        let mut allows = Vec::new();
+        for entry in lock(&self.allowed_numbers).iter() {
+            let (_, Raw(allow)) = entry.map_err(|error| Error::map("ALLOWED_NUMBERS", error))?;
+            allows.push((Subject::Number(allow.number), allow));
+        }
+        for entry in lock(&self.allowed_prefixes).iter() {
+            let (_, Raw(allow)) = entry.map_err(|error| Error::map("ALLOWED_PREFIXES", error))?;
+            allows.push((Subject::of_prefix_entry(allow.number), allow));
+        }
+        Ok(allows)
+    }
+}
+
+impl std::ops::Deref for Maps {
+    type Target = WayOut;
+
+    fn deref(&self) -> &WayOut {
+        &self.way_out
+    }
+}
+
+impl Maps {
+    /// The maps that `take` hands out by name.
+    pub(super) fn new(
+        mut take: impl FnMut(&'static str) -> Result<Map, Error>,
+    ) -> Result<Maps, Error> {
+        let take = &mut take;
+        Ok(Maps {
+            generation: Mutex::new(typed(take, "GENERATION")?),
+            settings: Mutex::new(typed(take, "SETTINGS")?),
+            ports: Mutex::new(typed(take, "PORTS")?),
+            profiles: Mutex::new(typed(take, "PROFILES")?),
+            trunks: Mutex::new(typed(take, "TRUNKS")?),
+            way_out: WayOut::new(take)?,
+            protected: Mutex::new(typed(take, "PROTECTED")?),
+            blocked_numbers: Mutex::new(typed(take, "BLOCKED_NUMBERS")?),
+            blocked_prefixes: Mutex::new(typed(take, "BLOCKED_PREFIXES")?),
+            attempts: Mutex::new(typed(take, "ATTEMPTS")?),
+            redials: Mutex::new(typed(take, "REDIALS")?),
+            grants: Mutex::new(typed(take, "GRANTS")?),
+            fragments: Mutex::new(typed(take, "FRAGMENTS")?),
+            counters: typed(take, "COUNTERS")?,
+            event_stats: typed(take, "EVENT_STATS")?,
+        })
+    }
+
+    /// Opens the maps pinned in a folder, after comparing every layout: the kernel would hand
+    /// out a map of another layout just as well, and it would be read wrongly in silence.
+    ///
+    /// # Errors
+    /// A map that is missing, that is none, or that another layout wrote.
+    pub fn open(folder: &Path) -> Result<Maps, Error> {
+        Maps::new(|name| open(folder, name))
+    }
+
+    /// How many blocked numbers fit.
+    ///
+    /// # Errors
+    /// A failing system call.
+    pub fn capacity(folder: &Path) -> Result<u32, Error> {
+        let data = open_data(folder, "BLOCKED_NUMBERS")?;
+        let info = data.info().map_err(|error| Error::map("BLOCKED_NUMBERS", error))?;
+        Ok(info.max_entries())
+    }
+
     /// The block against exactly this subject.
     ///
     /// # Errors
@@ -241,23 +289,6 @@ impl Maps {
                 removed("BLOCKED_PREFIXES", lock(&self.blocked_prefixes).remove(&key(subject)))
             }
         }
-    }
-
-    /// All allows.
-    ///
-    /// # Errors
-    /// A failing system call.
-    pub fn allows(&self) -> Result<Vec<(Subject, Allow)>, Error> {
-        let mut allows = Vec::new();
-        for entry in lock(&self.allowed_numbers).iter() {
-            let (_, Raw(allow)) = entry.map_err(|error| Error::map("ALLOWED_NUMBERS", error))?;
-            allows.push((Subject::Number(allow.number), allow));
-        }
-        for entry in lock(&self.allowed_prefixes).iter() {
-            let (_, Raw(allow)) = entry.map_err(|error| Error::map("ALLOWED_PREFIXES", error))?;
-            allows.push((Subject::of_prefix_entry(allow.number), allow));
-        }
-        Ok(allows)
     }
 
     /// The protected entry that a key begins with.
@@ -716,41 +747,46 @@ impl filter_common::policy::Lists for LookUp<'_> {
     }
 }
 
-/// Copies into `to` what lets through in the maps of another version or capacity, and, where
-/// the layout is the same, the blocks. `now` is boot time. What cannot be read is left out, and why is told: the
-/// store has the rest.
+/// Copies into `to` what it lacks of the maps of another version or capacity: what lets through
+/// and, where the layout is the same, the blocks and the mode. What cannot be read is left out,
+/// and why is told: the store has the rest. `now` is boot time: grants that are over stay behind.
 pub fn carry_over(from: &Path, to: &Maps, now: u64) -> Vec<Error> {
     let mut failed = Vec::new();
     let mut note = |done: Result<(), Error>| failed.extend(done.err());
-    note(open(from, "OVERRIDE").and_then(|map| {
-        let old: Array<_, u64> = map.try_into().map_err(|error| Error::map("OVERRIDE", error))?;
-        let until = old.get(&0, 0).map_err(|error| Error::map("OVERRIDE", error))?;
-        to.set_override(until)
-    }));
-    note(open(from, "ALLOWED_NUMBERS").and_then(|map| {
-        let old: HashMap<_, u64, Raw<Allow>> =
-            map.try_into().map_err(|error| Error::map("ALLOWED_NUMBERS", error))?;
-        old.iter().try_for_each(|entry| {
-            let (_, Raw(allow)) = entry.map_err(|error| Error::map("ALLOWED_NUMBERS", error))?;
-            to.set_allow(Subject::Number(allow.number), allow)
-        })
-    }));
-    note(open(from, "ALLOWED_PREFIXES").and_then(|map| {
-        let old: LpmTrie<_, [u8; 8], Raw<Allow>> =
-            map.try_into().map_err(|error| Error::map("ALLOWED_PREFIXES", error))?;
-        old.iter().try_for_each(|entry| {
-            let (_, Raw(allow)) = entry.map_err(|error| Error::map("ALLOWED_PREFIXES", error))?;
-            to.set_allow(Subject::of_prefix_entry(allow.number), allow)
-        })
+    note(WayOut::open(from).and_then(|old| {
+        if to.override_until()? == 0 {
+            to.set_override(old.override_until()?)?;
+        }
+        for (subject, allow) in old.allows()? {
+            if to.allow(subject)?.is_none() {
+                to.set_allow(subject, allow)?;
+            }
+        }
+        Ok(())
     }));
     note(open(from, "GRANTS").and_then(|map| {
         let old: HashMap<_, u64, Raw<Grant>> =
             map.try_into().map_err(|error| Error::map("GRANTS", error))?;
         old.iter().try_for_each(|entry| {
             let (_, Raw(grant)) = entry.map_err(|error| Error::map("GRANTS", error))?;
-            if grant.until > now { to.carry_grant(grant) } else { Ok(()) }
+            // A grant that was given since is the younger one.
+            if grant.until <= now || to.grant(grant.number)?.is_some() {
+                return Ok(());
+            }
+            to.carry_grant(grant)
         })
     }));
-    note(walk_blocks(from, u64::MAX, |subject, block| to.set_block(subject, block)));
+    if Pins::is_of_this_version(from) {
+        note(walk_blocks(from, u64::MAX, |subject, block| match to.block(subject)? {
+            None => to.set_block(subject, block),
+            Some(_) => Ok(()),
+        }));
+        note(Maps::open(from).and_then(|old| {
+            if to.settings()?.abi_version == 0 {
+                set("SETTINGS", &to.settings, to.generation()?, Raw(old.settings()?))?;
+            }
+            Ok(())
+        }));
+    }
     failed
 }

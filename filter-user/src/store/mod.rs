@@ -35,7 +35,7 @@ mod state;
 mod tests;
 
 pub use audit::{AuditCheck, AuditFilter, AuditRow, Entry, Head, hex};
-pub use backup::restore;
+pub use backup::{check_restore, restore};
 pub use calls::{CallFilter, CallRow};
 pub use decisions::{Decision, Kind};
 pub use error::Error;
