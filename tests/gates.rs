@@ -32,6 +32,15 @@ impl Gates {
         self.host = HostGate::new(policy);
     }
 
+    /// Another policy; attempts, redials and grants are remembered.
+    ///
+    /// # Panics
+    /// When the kernel does not take it.
+    pub fn change(&mut self, policy: &Policy) {
+        self.kernel.change(policy).unwrap_or_else(|error| panic!("{error}"));
+        self.host.change(policy);
+    }
+
     /// Sets the override in both, and nothing else.
     ///
     /// # Panics

@@ -21,6 +21,9 @@ pub const PORT_WORDS: u32 = 65_536 / 64;
 /// An attempt keeps its first verdict for this long: the longest that an INVITE
 /// transaction lives (64 × T1, RFC 3261 §17.1.1.2), twice for a proxy's fork.
 pub const ATTEMPT_NS: u64 = 64_000_000_000;
+/// Attempts of one number are separate when they are so far apart: a carrier that tries another
+/// way is no caller who tries again.
+pub const SEPARATE_NS: u64 = 5_000_000_000;
 /// How long later fragments of a refused datagram are dropped.
 pub const FRAGMENT_NS: u64 = 2_000_000_000;
 
@@ -231,6 +234,38 @@ pub struct Attempt {
     pub repeats: u32,
 }
 
+/// How often a blocked number called of late: towards a redial grant.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Redial {
+    /// The number that this entry is about; see [`Block::number`].
+    pub number: Number,
+    /// When the first attempt of this window came.
+    pub start: u64,
+    /// When the last attempt came that counted.
+    pub last: u64,
+    /// Epoch of the block that it was counted for.
+    pub epoch: u32,
+    /// Separate attempts in this window.
+    pub count: u32,
+}
+
+/// A redial grant: a blocked number that is let through for a while.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Grant {
+    /// The number that this entry is about; see [`Block::number`].
+    pub number: Number,
+    /// Ends at this time.
+    pub until: u64,
+    /// The block that it is an exception from.
+    pub rule: u64,
+    /// Epoch of that block.
+    pub epoch: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+
 /// A fragmented datagram (RFC 791 §2.3, RFC 8200 §4.5).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[repr(C)]
@@ -354,6 +389,8 @@ layout! {
     Profile = 104,
     AttemptKey = 16,
     Attempt = 40,
+    Redial = 32,
+    Grant = 32,
     FragmentKey = 40,
     Event = 64,
     EventEntry = 192,

@@ -5,7 +5,8 @@
 //! never win.
 
 use crate::abi::{
-    ATTEMPT_NS, Allow, Attempt, AttemptKey, BLOCK_OBSERVE, Block, PrefixKey, Verdict,
+    ATTEMPT_NS, Allow, Attempt, AttemptKey, BLOCK_NO_REDIAL, BLOCK_OBSERVE, Block, Grant,
+    PrefixKey, Redial, SEPARATE_NS, Verdict,
 };
 use crate::number::{DIGITS_MAX, Number};
 use crate::reason::Reason;
@@ -30,6 +31,14 @@ pub trait Lists {
     fn attempt(&mut self, number: Number, call_id: u64, now: u64) -> Option<Attempt>;
     /// Remembers the first verdict of an attempt. `false` when that failed.
     fn remember(&mut self, attempt: &Attempt) -> bool;
+    /// The redial grant of a number.
+    fn grant(&self, number: Number) -> Option<Grant>;
+    /// Opens a redial grant. `false` when that failed.
+    fn open_grant(&mut self, grant: &Grant) -> bool;
+    /// How often a blocked number called of late.
+    fn redial(&self, number: Number) -> Option<Redial>;
+    /// Remembers how often a blocked number called. `false` when that failed.
+    fn count_redial(&mut self, redial: &Redial) -> bool;
 }
 
 /// A call whose caller number was read.
@@ -68,11 +77,27 @@ struct Standing {
     rule: u64,
     action: u8,
     observe: bool,
+    /// The N-th separate attempt opens a redial grant; 0: none does.
+    redial_attempts: u8,
+    /// Seconds.
+    redial_window: u32,
+    /// Seconds.
+    redial_grant: u32,
+    epoch: u32,
 }
 
 impl Standing {
     const fn passes(reason: Reason, rule: u64) -> Standing {
-        Standing { reason, rule, action: Verdict::Pass as u8, observe: false }
+        Standing {
+            reason,
+            rule,
+            action: Verdict::Pass as u8,
+            observe: false,
+            redial_attempts: 0,
+            redial_window: 0,
+            redial_grant: 0,
+            epoch: 0,
+        }
     }
 
     const fn is_blocked(&self) -> bool {
@@ -102,6 +127,23 @@ pub fn decide<L: Lists>(lists: &mut L, call: &Call) -> Decision {
         known = Known { repeated: true, verdict: attempt.verdict, would: attempt.would };
     }
     let mut decision = weigh(&found, known, call.enforced);
+    // Asked of what would be refused, also while it is only observed.
+    if decision.would != Verdict::Pass && !known.repeated && found.redial_attempts != 0 {
+        let reason = match redial(lists, call.number, now, &found) {
+            1 => Reason::RedialGrant,
+            2 => Reason::StateFull,
+            _ => decision.reason,
+        };
+        if reason != decision.reason {
+            decision = Decision {
+                verdict: Verdict::Pass,
+                would: Verdict::Pass,
+                reason,
+                rule: found.rule,
+                repeated: false,
+            };
+        }
+    }
     if now < lists.override_until() {
         decision.verdict = Verdict::Pass;
         decision.reason = Reason::Override;
@@ -168,6 +210,49 @@ fn weigh(standing: &Standing, known: Known, enforced: bool) -> Decision {
         decision.reason = Reason::UnknownAction;
     }
     decision
+}
+
+/// Counts a separate attempt of a blocked number. 1: a redial grant lets it through, which
+/// this attempt may have opened; 2: that could not be remembered; 0: neither.
+#[inline(never)]
+fn redial<L: Lists>(lists: &mut L, number: Number, now: u64, block: &Standing) -> u32 {
+    const SECOND: u64 = 1_000_000_000;
+    if let Some(grant) = lists.grant(number)
+        && grant.number == number
+        && grant.epoch == block.epoch
+        && now < grant.until
+    {
+        return 1;
+    }
+    let window = block.redial_window as u64 * SECOND;
+    let mut state = Redial { number, start: now, last: 0, epoch: block.epoch, count: 0 };
+    if let Some(found) = lists.redial(number)
+        && found.number == number
+        && found.epoch == block.epoch
+        && found.count != 0
+        && now.wrapping_sub(found.start) < window
+    {
+        if now.wrapping_sub(found.last) < SEPARATE_NS {
+            return 0;
+        }
+        state = found;
+    }
+    state.count += 1;
+    state.last = now;
+    let opens = state.count >= block.redial_attempts as u32;
+    if opens {
+        let until = now + block.redial_grant as u64 * SECOND;
+        let grant = Grant { number, until, rule: block.rule, epoch: block.epoch, reserved: 0 };
+        if !lists.open_grant(&grant) {
+            return 2;
+        }
+        // After the grant it begins anew.
+        state.count = 0;
+    }
+    if !lists.count_redial(&state) {
+        return 2;
+    }
+    opens as u32
 }
 
 fn would(action: u8) -> Verdict {
@@ -305,6 +390,10 @@ fn blocked(reason: Reason, block: &Block) -> Standing {
         rule: block.rule,
         action: block.action,
         observe: block.flags & BLOCK_OBSERVE != 0,
+        redial_attempts: if block.flags & BLOCK_NO_REDIAL == 0 { block.redial_attempts } else { 0 },
+        redial_window: block.redial_window,
+        redial_grant: block.redial_grant,
+        epoch: block.epoch,
     }
 }
 
@@ -382,6 +471,19 @@ mod tests {
             })
         }
         fn remember(&mut self, _: &Attempt) -> bool {
+            self.memory
+        }
+        fn grant(&self, _: Number) -> Option<Grant> {
+            // Somebody else's.
+            Some(Grant { number: Number(0x1), until: u64::MAX, rule: 3, epoch: 0, reserved: 0 })
+        }
+        fn open_grant(&mut self, _: &Grant) -> bool {
+            self.memory
+        }
+        fn redial(&self, _: Number) -> Option<Redial> {
+            Some(Redial { number: Number(0x1), start: 1, last: 0, epoch: 0, count: 9 })
+        }
+        fn count_redial(&mut self, _: &Redial) -> bool {
             self.memory
         }
     }

@@ -6,8 +6,8 @@ use aya_ebpf::helpers::bpf_ktime_get_boot_ns;
 use aya_ebpf::maps::LpmTrie;
 use aya_ebpf::maps::lpm_trie::Key;
 use filter_common::abi::{
-    Allow, Attempt, AttemptKey, Block, FRAGMENT_NS, FragmentKey, PORT_WORDS, PrefixKey, Profile,
-    Settings, TRUNKS_MAX,
+    Allow, Attempt, AttemptKey, Block, FRAGMENT_NS, FragmentKey, Grant, PORT_WORDS, PrefixKey,
+    Profile, Redial, Settings, TRUNKS_MAX,
 };
 use filter_common::gate::Gate;
 use filter_common::number::Number;
@@ -98,6 +98,28 @@ impl Lists for Kernel {
     #[inline(always)]
     fn remember(&mut self, attempt: &Attempt) -> bool {
         maps::ATTEMPTS.insert(attempt.key, attempt, BPF_ANY.into()).is_ok()
+    }
+
+    #[inline(always)]
+    fn grant(&self, number: Number) -> Option<Grant> {
+        // SAFETY: the entry is copied at once, and its number compared afterwards.
+        unsafe { maps::GRANTS.get(number.0).copied() }
+    }
+
+    #[inline(always)]
+    fn open_grant(&mut self, grant: &Grant) -> bool {
+        maps::GRANTS.insert(grant.number.0, grant, BPF_ANY.into()).is_ok()
+    }
+
+    #[inline(always)]
+    fn redial(&self, number: Number) -> Option<Redial> {
+        // SAFETY: the entry is copied at once, and its number compared afterwards.
+        unsafe { maps::REDIALS.get(number.0).copied() }
+    }
+
+    #[inline(always)]
+    fn count_redial(&mut self, redial: &Redial) -> bool {
+        maps::REDIALS.insert(redial.number.0, redial, BPF_ANY.into()).is_ok()
     }
 }
 

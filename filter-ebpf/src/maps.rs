@@ -8,8 +8,8 @@ use aya_ebpf::bindings::{BPF_F_NO_PREALLOC, BPF_F_RDONLY_PROG};
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf};
 use filter_common::abi::{
-    Allow, Attempt, AttemptKey, Block, Event, EventStats, FragmentKey, PORT_WORDS, Profile,
-    Settings, TRUNKS_MAX,
+    Allow, Attempt, AttemptKey, Block, Event, EventStats, FragmentKey, Grant, PORT_WORDS, Profile,
+    Redial, Settings, TRUNKS_MAX,
 };
 use filter_common::gate::Scratch;
 use filter_common::reason::REASON_NUMBERS;
@@ -69,6 +69,15 @@ pub static BLOCKED_PREFIXES: LpmTrie<[u8; 8], Block> = LpmTrie::with_max_entries
 /// 2 × blocks + 128 × CPUs, or the free lists of the CPUs starve it.
 #[map]
 pub static ATTEMPTS: LruHashMap<AttemptKey, Attempt> = LruHashMap::with_max_entries(2_000_256, 0);
+
+/// How often blocked numbers called of late. The program's own; as large as [`ATTEMPTS`] has to
+/// be, so that a million other callers push no count out.
+#[map]
+pub static REDIALS: LruHashMap<u64, Redial> = LruHashMap::with_max_entries(2_000_256, 0);
+
+/// Redial grants. The program's own, and never LRU: a grant that was given holds.
+#[map]
+pub static GRANTS: HashMap<u64, Grant> = HashMap::with_max_entries(65_536, 0);
 
 /// Until when later fragments of a refused datagram are dropped. The program's own.
 #[map]

@@ -5,8 +5,8 @@
 use std::collections::HashMap;
 
 use filter_common::abi::{
-    Allow, Attempt, AttemptKey, Block, Event, FRAGMENT_NS, FragmentKey, PrefixKey, Profile,
-    Settings,
+    Allow, Attempt, AttemptKey, Block, Event, FRAGMENT_NS, FragmentKey, Grant, PrefixKey, Profile,
+    Redial, Settings,
 };
 use filter_common::bytes::Slice;
 use filter_common::gate::{Gate, Scratch, judge};
@@ -35,6 +35,8 @@ pub struct HostGate {
     blocked_prefixes: Trie<Block>,
     attempts: HashMap<AttemptKey, Attempt>,
     fragments: HashMap<FragmentKey, u64>,
+    grants: HashMap<Number, Grant>,
+    redials: HashMap<Number, Redial>,
 }
 
 /// Entries by the bits that count; small enough in tests to be looked through.
@@ -107,6 +109,18 @@ impl HostGate {
         gate
     }
 
+    /// Another policy; what was remembered stays.
+    pub fn change(&mut self, policy: &Policy) {
+        let old = std::mem::take(self);
+        *self = HostGate {
+            attempts: old.attempts,
+            fragments: old.fragments,
+            grants: old.grants,
+            redials: old.redials,
+            ..HostGate::new(policy)
+        };
+    }
+
     /// Nothing is refused before this time.
     pub fn set_override(&mut self, until: u64) {
         self.override_until = until;
@@ -156,6 +170,24 @@ impl Lists for HostGate {
 
     fn remember(&mut self, attempt: &Attempt) -> bool {
         self.attempts.insert(attempt.key, *attempt);
+        true
+    }
+
+    fn grant(&self, number: Number) -> Option<Grant> {
+        self.grants.get(&number).copied()
+    }
+
+    fn open_grant(&mut self, grant: &Grant) -> bool {
+        self.grants.insert(grant.number, *grant);
+        true
+    }
+
+    fn redial(&self, number: Number) -> Option<Redial> {
+        self.redials.get(&number).copied()
+    }
+
+    fn count_redial(&mut self, redial: &Redial) -> bool {
+        self.redials.insert(redial.number, *redial);
         true
     }
 }

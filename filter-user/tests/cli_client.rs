@@ -107,6 +107,8 @@ fn block(number: &str) -> Block {
         origin: "operator".into(),
         node: "edge1".into(),
         observe: false,
+        redial: None,
+        no_redial: false,
     }
 }
 
@@ -119,6 +121,8 @@ fn check(number: &str, verdict: &str) -> Check {
         rule: Some("block 6281234567890".into()),
         mode: if verdict == "pass" { "observe" } else { "enforce" }.into(),
         override_until: None,
+        granted: None,
+        next_attempt: None,
     }
 }
 
@@ -164,6 +168,7 @@ fn status() -> Status {
         drift: 0,
         reattached: 0,
         audit_head: None,
+        reviews: None,
     }
 }
 

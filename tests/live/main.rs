@@ -14,6 +14,7 @@ mod interfaces;
 mod lists;
 mod other_layout;
 mod preload;
+mod redial;
 mod roles;
 mod routes;
 mod scale;

@@ -52,7 +52,11 @@ impl Decision for Block {
     }
 
     fn besides(&self) -> &'static str {
-        if self.observe { ", only to observe" } else { "" }
+        match (self.observe, self.no_redial) {
+            (true, _) => ", only to observe",
+            (false, true) => ", also when calling again and again",
+            (false, false) => "",
+        }
     }
 }
 
@@ -174,6 +178,8 @@ mod tests {
             origin: "operator".into(),
             node: "edge1".into(),
             observe: false,
+            redial: None,
+            no_redial: false,
         }
     }
 
@@ -193,6 +199,8 @@ mod tests {
                 rule: Some("block 6281234567890".into()),
                 mode: "enforce".into(),
                 override_until: None,
+                granted: None,
+                next_attempt: None,
             }),
             notes: vec!["a block for 62812* is there too".into()],
         }

@@ -8,21 +8,25 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
-use filter_common::abi::{self, BLOCK_OBSERVE, LIFTED, MODE_ENFORCE, MODE_OBSERVE, Verdict};
+use filter_common::abi::{
+    self, BLOCK_NO_REDIAL, BLOCK_OBSERVE, LIFTED, MODE_ENFORCE, MODE_OBSERVE, Verdict,
+};
 use filter_common::number::Number;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 
 use super::keeper::{Keeper, refused};
 use super::reconcile;
+use super::reviews::review_of;
 use crate::clock;
 use crate::config::Config;
 use crate::datapath::{self, Maps};
 use crate::number_text;
 use crate::policy::{Policy, Subject};
+use crate::redial::Redial;
 use crate::status;
-use crate::store::{Decision, Entry, Error, Kind, Store};
-use crate::wire::{self, Change, Changed, Check, Persisted, Problem, ProblemKind};
+use crate::store::{Closed, Decision, Entry, Error, Kind, Review, Store};
+use crate::wire::{self, Change, Changed, Check, NextAttempt, Persisted, Problem, ProblemKind};
 
 /// Keys of the store's state.
 pub const OVERRIDE: &str = "override";
@@ -193,6 +197,7 @@ impl Control {
         if add.reason.trim().is_empty() {
             return problem(ProblemKind::Usage, "a block needs a reason");
         }
+        let (redial, flags) = redial_of(add.redial, add.no_redial, add.observe)?;
         self.refuse_protected(subject).await?;
         let decision = Decision {
             id: uuid::Uuid::now_v7(),
@@ -205,7 +210,9 @@ impl Control {
             author: who.name.clone(),
             origin: "operator".into(),
             node: self.node.clone(),
-            flags: if add.observe { BLOCK_OBSERVE } else { 0 },
+            flags,
+            redial,
+            epoch: 0,
         };
         let (decision, before, change) = if add.dry_run {
             let before = self.find(Kind::Block, subject).await?;
@@ -254,7 +261,7 @@ impl Control {
                 store.put(std::slice::from_ref(&decision), |decision, before| {
                     entry(action, &author, decision, before)
                 })?;
-                let written = control.maps.set_block(subject, block_entry(&decision));
+                let written = control.maps.set_block(subject, control.block_entry(&decision));
                 if let Err(error) = written {
                     // The store must not say more than the kernel does.
                     let undo = entry("block undo", &author, &decision, None);
@@ -337,6 +344,12 @@ impl Control {
                 )
             }
         }
+    }
+
+    /// The kernel's entry for a stored block.
+    #[must_use]
+    pub fn block_entry(&self, decision: &Decision) -> abi::Block {
+        block_entry(decision, self.config().redial)
     }
 
     /// The allow that is in force for a number or prefix.
@@ -437,6 +450,8 @@ impl Control {
             origin: "operator".into(),
             node: self.node.clone(),
             flags: 0,
+            redial: None,
+            epoch: 0,
         };
         let (mut decision, change) = merge(fresh, before.as_ref());
         let mut persisted = Persisted::Yes;
@@ -523,6 +538,45 @@ impl Control {
             in_force: self.in_force(subject)?,
             notes: Vec::new(),
         })
+    }
+
+    // ---- reviews --------------------------------------------------------------------------
+
+    /// Notes that somebody looked at an exception.
+    ///
+    /// # Errors
+    /// There is none with this number, or it was closed before; no note; a store that takes no
+    /// writes.
+    pub async fn close_review(
+        &self,
+        who: &Who,
+        id: u64,
+        close: wire::CloseReview,
+    ) -> Result<wire::ReviewClosed, Problem> {
+        if close.note.trim().is_empty() {
+            return problem(ProblemKind::Usage, "say in a note what came of it");
+        }
+        let closed = Closed { time: clock::now(), by: who.name.clone(), note: close.note };
+        let before = if close.dry_run {
+            self.keeper.read(move |reader| reader.review(id)).await?
+        } else {
+            let entry = Entry::new(closed.time, &who.name, "review close")
+                .with("note", closed.note.as_str());
+            let closed = closed.clone();
+            self.keeper.write(move |store| Ok(store.close_review(id, &closed, entry)?)).await?
+        };
+        match before {
+            None => problem(ProblemKind::NotFound, format!("there is no review {id}")),
+            Some(Review { closed: Some(before), .. }) => problem(
+                ProblemKind::Refused,
+                format!("{} closed review {id} at {}: {}", before.by, before.time, before.note),
+            ),
+            Some(review) => Ok(wire::ReviewClosed {
+                in_force: self.check(review.number)?,
+                review: review_of(Some(id), Review { closed: Some(closed), ..review }),
+                dry_run: close.dry_run,
+            }),
+        }
     }
 
     // ---- override and mode ----------------------------------------------------------------
@@ -761,6 +815,12 @@ impl Control {
             format!("{prefix}, rule {}, {}", found.rule, ends(found.expires))
         });
         step("blocked-prefix", blocked && !by_number, kernel, found.map(|found| found.rule));
+        let granted = check.granted.as_ref();
+        let granted = granted.map(|granted| format!("granted until {}", granted.until));
+        let next = check.next_attempt.map(|NextAttempt { attempt, of }| {
+            format!("the next attempt is {attempt}, attempt {of} passes")
+        });
+        step("redial-grant", reason == "redial-grant", granted.or(next), None);
         step("mode", reason == "observe", Some(self.get_mode()?.mode), None);
 
         let rules: Vec<_> = steps.iter().filter_map(|step| step.3).collect();
@@ -799,6 +859,25 @@ impl Control {
     pub async fn find(&self, kind: Kind, subject: Subject) -> Result<Option<Decision>, Problem> {
         self.keeper.read(move |reader| reader.find(kind, subject)).await
     }
+}
+
+/// The settings of a block's own, and its flags.
+///
+/// # Errors
+/// What is wrong with them.
+pub fn redial_of(
+    redial: Option<Redial>,
+    no_redial: bool,
+    observe: bool,
+) -> Result<(Option<Redial>, u8), Problem> {
+    if let Some(redial) = redial {
+        if no_redial {
+            return problem(ProblemKind::Usage, "say one of: redial, no_redial");
+        }
+        redial.check().or_else(|message| problem(ProblemKind::Usage, message))?;
+    }
+    let flag = |set: bool, flag: u8| if set { flag } else { 0 };
+    Ok((redial, flag(observe, BLOCK_OBSERVE) | flag(no_redial, BLOCK_NO_REDIAL)))
 }
 
 /// What the store keeps of the override.
@@ -890,9 +969,12 @@ fn merge(mut decision: Decision, before: Option<&Decision>) -> (Decision, Change
         return (decision, Change::Added);
     };
     decision.id = before.id;
+    // Whoever was let through stays so.
+    decision.epoch = before.epoch;
     let same = decision.expires == before.expires
         && decision.reason == before.reason
-        && decision.flags == before.flags;
+        && decision.flags == before.flags
+        && decision.redial == before.redial;
     if same {
         return (before.clone(), Change::Unchanged);
     }
@@ -910,21 +992,31 @@ pub fn entry(action: &str, author: &str, decision: &Decision, before: Option<&De
     if decision.flags != 0 {
         entry = entry.with("observe", decision.flags & BLOCK_OBSERVE != 0);
     }
+    if decision.flags & BLOCK_NO_REDIAL != 0 {
+        entry = entry.with("redial", "off");
+    } else if let Some(redial) = decision.redial {
+        entry = entry.with("redial", redial.to_string());
+    }
     match before {
         Some(before) => entry.with("before", json!(before.expires)),
         None => entry,
     }
 }
 
-/// The kernel's entry for a stored block.
+/// The kernel's entry for a stored block; `configured` is for one without settings of its own.
 #[must_use]
-pub fn block_entry(decision: &Decision) -> abi::Block {
+pub fn block_entry(decision: &Decision, configured: Redial) -> abi::Block {
+    let redial = decision.redial.unwrap_or(configured);
     abi::Block {
         number: decision.subject.raw(),
         expires: clock::kernel_expiry(decision.created, decision.expires, clock::now()),
         rule: decision.rule,
         action: Verdict::Drop as u8,
         flags: decision.flags,
+        epoch: decision.epoch,
+        redial_attempts: redial.attempts,
+        redial_window: redial.window,
+        redial_grant: redial.grant,
         ..abi::Block::default()
     }
 }
@@ -973,6 +1065,8 @@ pub fn block_of(decision: &Decision) -> wire::Block {
         origin: decision.origin.clone(),
         node: decision.node.clone(),
         observe: decision.flags & BLOCK_OBSERVE != 0,
+        redial: decision.redial,
+        no_redial: decision.flags & BLOCK_NO_REDIAL != 0,
     }
 }
 
@@ -1006,5 +1100,7 @@ fn unknown_block(subject: Subject, found: Option<abi::Block>) -> wire::Block {
         origin: String::new(),
         node: String::new(),
         observe: found.flags & BLOCK_OBSERVE != 0,
+        redial: None,
+        no_redial: found.flags & BLOCK_NO_REDIAL != 0,
     }
 }

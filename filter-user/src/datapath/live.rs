@@ -179,7 +179,8 @@ impl Filter {
         loader
             .override_global("REPLAY", &0u32, true)
             .map_max_entries("BLOCKED_NUMBERS", blocks)
-            .map_max_entries("ATTEMPTS", attempts(blocks)?);
+            .map_max_entries("ATTEMPTS", attempts(blocks)?)
+            .map_max_entries("REDIALS", attempts(blocks)?);
         for spec in SPECS {
             loader.map_pin_path(spec.name, folder.join(spec.name));
         }

@@ -63,6 +63,15 @@ impl Replay {
         self.maps.fill(policy)
     }
 
+    /// Another policy about the same subjects, as a live filter gets it: what the program
+    /// remembers stays.
+    ///
+    /// # Errors
+    /// A failing system call.
+    pub fn change(&mut self, policy: &Policy) -> Result<(), Error> {
+        self.maps.fill(policy)
+    }
+
     /// Nothing is refused before this time.
     ///
     /// # Errors
@@ -142,7 +151,8 @@ fn load(policy: &Policy, replay: bool) -> Result<Replay, Error> {
         .map_max_entries("ALLOWED_NUMBERS", room(policy.allows.len()))
         .map_max_entries("ALLOWED_PREFIXES", room(policy.allows.len()))
         .map_max_entries("PROTECTED", room(policy.protected.len()))
-        .map_max_entries("ATTEMPTS", attempts(numbers as u32)?);
+        .map_max_entries("ATTEMPTS", attempts(numbers as u32)?)
+        .map_max_entries("REDIALS", attempts(numbers as u32)?);
     let mut ebpf = loader.load(OBJECT).map_err(Error::load)?;
     program(&mut ebpf)?.load().map_err(Error::program)?;
     #[cfg(palang_log)]

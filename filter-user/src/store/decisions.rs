@@ -11,9 +11,10 @@ use uuid::Uuid;
 use super::schema::Millis;
 use super::{Entry, Error, Reader, Store};
 use crate::policy::Subject;
+use crate::redial::Redial;
 
-const COLUMNS: &str =
-    "rule, id, kind, prefix, subject, created, expires, reason, author, origin, node, flags";
+const COLUMNS: &str = "rule, id, kind, prefix, subject, created, expires, reason, author, origin, node, flags, \
+     redial_attempts, redial_window, redial_grant, epoch";
 
 /// What a decision does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -60,6 +61,11 @@ pub struct Decision {
     /// [`BLOCK_OBSERVE`](filter_common::abi::BLOCK_OBSERVE),
     /// [`BLOCK_NO_REDIAL`](filter_common::abi::BLOCK_NO_REDIAL).
     pub flags: u8,
+    /// When a blocked caller who calls again is let through; `None`: as configured.
+    pub redial: Option<Redial>,
+    /// What the kernel remembers of the number in another epoch does not count: grows when that has
+    /// to begin anew, and stays when a block moves.
+    pub epoch: u32,
 }
 
 impl Store {
@@ -253,7 +259,8 @@ fn upsert(
     }
     let mut statement = conn.prepare_cached(&format!(
         "INSERT INTO decisions ({COLUMNS}) VALUES (:rule, :id, :kind, :prefix, :subject, \
-         :created, :expires, :reason, :author, :origin, :node, :flags)"
+         :created, :expires, :reason, :author, :origin, :node, :flags, :redial_attempts, \
+         :redial_window, :redial_grant, :epoch)"
     ))?;
     statement.execute(named_params! {
         ":rule": decision.rule,
@@ -268,6 +275,10 @@ fn upsert(
         ":origin": decision.origin,
         ":node": decision.node,
         ":flags": decision.flags,
+        ":redial_attempts": decision.redial.map(|redial| redial.attempts),
+        ":redial_window": decision.redial.map(|redial| redial.window),
+        ":redial_grant": decision.redial.map(|redial| redial.grant),
+        ":epoch": decision.epoch,
     })?;
     Ok(())
 }
@@ -296,6 +307,11 @@ fn read(row: &Row<'_>) -> rusqlite::Result<Decision> {
         origin: row.get(9)?,
         node: row.get(10)?,
         flags: row.get(11)?,
+        redial: match row.get(12)? {
+            Some(attempts) => Some(Redial { attempts, window: row.get(13)?, grant: row.get(14)? }),
+            None => None,
+        },
+        epoch: row.get(15)?,
     })
 }
 
@@ -320,6 +336,8 @@ mod tests {
             created: Timestamp::from_millisecond(1_800_000_000_123).unwrap(),
             expires: None,
             flags: 3,
+            redial: Some(Redial { attempts: 8, window: 86_400, grant: 60 }),
+            epoch: u32::MAX,
             ..block(1, local)
         };
         let other = block(1, prefix("112"));
