@@ -119,6 +119,8 @@ impl Plan {
     ///
     /// # Errors
     /// [`Reason::TooManyDigits`] and [`Reason::AmbiguousNumber`].
+    // A function of its own would be one frame too many on the kernel's stack.
+    #[inline(always)]
     pub fn resolve(&self, dialled: &Dialled) -> Result<Number, Reason> {
         if dialled.count == 0 || dialled.count > DIALLED_MAX {
             return Err(Reason::TooManyDigits);

@@ -5,7 +5,7 @@
 //! never win.
 
 use crate::abi::{
-    ATTEMPT_NS, Allow, Attempt, AttemptKey, BLOCK_NO_REDIAL, BLOCK_OBSERVE, Block, Grant,
+    ATTEMPT_NS, Allow, Attempt, AttemptKey, BLOCK_NO_REDIAL, BLOCK_OBSERVE, Block, Grace, Grant,
     PrefixKey, Redial, SEPARATE_NS, Verdict,
 };
 use crate::number::{DIGITS_MAX, Number};
@@ -31,6 +31,8 @@ pub trait Lists {
     fn attempt(&mut self, number: Number, call_id: u64, now: u64) -> Option<Attempt>;
     /// Remembers the first verdict of an attempt. `false` when that failed.
     fn remember(&mut self, attempt: &Attempt) -> bool;
+    /// The call-back grace of a number.
+    fn grace(&self, number: Number) -> Option<Grace>;
     /// The redial grant of a number.
     fn grant(&self, number: Number) -> Option<Grant>;
     /// Opens a redial grant. `false` when that failed.
@@ -285,15 +287,30 @@ fn standing<L: Lists>(lists: &L, number: Number, now: u64, standing: &mut Standi
     }
     let by_number = blocked_number(lists, number, now, standing);
     if by_number == Found::Live {
+        if is_graced(lists, number, now) != 0 {
+            standing.reason = Reason::CallbackGrace;
+        }
         return;
     }
     let by_prefix = blocked_prefix(lists, number, now, standing);
     if by_prefix == Found::Live {
+        if is_graced(lists, number, now) != 0 {
+            standing.reason = Reason::CallbackGrace;
+        }
         return;
     }
     let expired = by_number == Found::Expired || by_prefix == Found::Expired;
     let reason = if expired { Reason::BlockExpired } else { Reason::NotBlocked };
     *standing = Standing::passes(reason, 0);
+}
+
+/// 1: the centre called this number a while ago, which lets it through whatever blocks say.
+#[inline(never)]
+fn is_graced<L: Lists>(lists: &L, number: Number, now: u64) -> u32 {
+    match lists.grace(number) {
+        Some(grace) if grace.number == number && now < grace.until => 1,
+        _ => 0,
+    }
 }
 
 /// What the lists hold against a number.
@@ -472,6 +489,10 @@ mod tests {
         }
         fn remember(&mut self, _: &Attempt) -> bool {
             self.memory
+        }
+        fn grace(&self, _: Number) -> Option<Grace> {
+            // Somebody else's.
+            Some(Grace { number: Number(0x1), until: u64::MAX })
         }
         fn grant(&self, _: Number) -> Option<Grant> {
             // Somebody else's.

@@ -30,6 +30,8 @@ const BLOCKS_MAX: i64 = 16_000_000;
 
 const CALLS_KEPT: SignedDuration = SignedDuration::from_hours(90 * 24);
 const CALLS_KEPT_MIN: SignedDuration = SignedDuration::from_hours(1);
+/// Longest call-back grace in seconds.
+const GRACE_MAX: u32 = 24 * 60 * 60;
 const CALLS_KEPT_MAX: SignedDuration = SignedDuration::from_hours(3660 * 24);
 
 /// What a policy file has and a configuration has not: it changes while the daemon runs.
@@ -167,6 +169,8 @@ struct File {
     retention: Retention,
     #[serde(default)]
     api: Api,
+    #[serde(default)]
+    callback: Callback,
     roles: Option<Spanned<Roles>>,
     paths: Option<Spanned<Paths>>,
 }
@@ -181,6 +185,12 @@ struct Limits {
 #[serde(deny_unknown_fields)]
 struct Retention {
     calls: Option<Spanned<String>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Callback {
+    grace: Option<Spanned<String>>,
 }
 
 #[derive(Default, Deserialize)]
@@ -236,6 +246,9 @@ impl Config {
             default: ShownProfile::of(&self.policy.trunks[0]),
             limits: ShownLimits { blocks: self.blocks },
             retention: ShownRetention { calls: days(self.calls_kept) },
+            callback: ShownCallback {
+                grace: grace_shown(self.policy.settings.callback_grace),
+            },
             api: ShownApi { group: self.group.clone(), check_listen: self.check_listen },
             roles: self.roles.clone(),
             paths: self.paths.clone(),
@@ -282,6 +295,11 @@ impl Config {
             format!("call records are kept for {}", days(self.calls_kept)),
             format!("{} is for group {}", self.paths.socket().display(), self.group),
         ];
+        let grace = self.policy.settings.callback_grace;
+        if grace != 0 {
+            let grace = grace_shown(grace);
+            lines.push(format!("whom the centre calls is not refused for {grace}"));
+        }
         if let Some(address) = self.check_listen {
             lines.push(format!("anyone on this machine may check numbers at {address}"));
         }
@@ -301,6 +319,7 @@ fn parse(text: &str) -> Result<Config, Wrong> {
     profile(&mut policy.trunks[0].profile, &file.default)?;
     trunks(&mut policy, file.trunk)?;
     protected(&mut policy, &file.protected)?;
+    policy.settings.callback_grace = file.callback.grace.as_ref().map_or(Ok(0), grace)?;
     Ok(Config {
         path: PathBuf::new(),
         text: String::new(),
@@ -384,6 +403,19 @@ fn calls_kept(text: &Spanned<String>) -> Result<SignedDuration, Wrong> {
     }
 }
 
+/// Seconds; 0: off.
+fn grace(text: &Spanned<String>) -> Result<u32, Wrong> {
+    if text.get_ref() == "0" {
+        return Ok(0);
+    }
+    let read = text.get_ref().parse::<Span>().ok();
+    let length = read.and_then(|span| span.to_duration(SpanRelativeTo::days_are_24_hours()).ok());
+    match length.and_then(|length| u32::try_from(length.as_secs()).ok()) {
+        Some(seconds) if (1..=GRACE_MAX).contains(&seconds) => Ok(seconds),
+        _ => wrong(text.span(), "grace: 1s to 24h, such as 60m; 0 is off"),
+    }
+}
+
 fn is_group(name: &str) -> bool {
     !name.is_empty() && !name.contains(|c: char| c.is_whitespace() || c.is_control() || c == ':')
 }
@@ -445,6 +477,7 @@ pub struct Shown {
     default: ShownProfile,
     limits: ShownLimits,
     retention: ShownRetention,
+    callback: ShownCallback,
     api: ShownApi,
     roles: Roles,
     paths: Paths,
@@ -459,6 +492,11 @@ struct ShownLimits {
 #[derive(Clone, Debug, Serialize)]
 struct ShownRetention {
     calls: String,
+}
+
+#[derive(Clone, Debug, Serialize)]
+struct ShownCallback {
+    grace: String,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -534,6 +572,14 @@ impl ShownTrunk {
             sources: trunk.sources.iter().map(source).collect(),
             profile: ShownProfile::of(trunk),
         }
+    }
+}
+
+fn grace_shown(seconds: u32) -> String {
+    match seconds {
+        0 => "0".to_owned(),
+        _ if seconds.is_multiple_of(60) => format!("{}m", seconds / 60),
+        _ => format!("{seconds}s"),
     }
 }
 
