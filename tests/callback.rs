@@ -43,7 +43,7 @@ fn enforcing<'a>(lab: &'a Lab, config: &str) -> Daemon<'a> {
     let daemon = Daemon::start(lab, config);
     for arguments in [
         &["block", "add", BLOCKED, "--for", "2h", "--reason", "test"][..],
-        &["mode", "enforce", "--yes"],
+        &["mode", "enforce"],
     ] {
         let done = daemon.cli(arguments);
         assert_eq!(done.code, 0, "{arguments:?}: {}", done.stderr);

@@ -130,10 +130,11 @@ pub fn decide<L: Lists>(lists: &mut L, call: &Call) -> Decision {
     }
     let mut decision = weigh(&found, known, call.enforced);
     // Asked of what would be refused, also while it is only observed.
-    if decision.would != Verdict::Pass && !known.repeated && found.redial_attempts != 0 {
-        let reason = match redial(lists, call.number, now, &found) {
+    if decision.would != Verdict::Pass {
+        let reason = match excuse(lists, call, now, &found, known.repeated) {
             1 => Reason::RedialGrant,
             2 => Reason::StateFull,
+            3 => Reason::CallbackGrace,
             _ => decision.reason,
         };
         if reason != decision.reason {
@@ -142,7 +143,7 @@ pub fn decide<L: Lists>(lists: &mut L, call: &Call) -> Decision {
                 would: Verdict::Pass,
                 reason,
                 rule: found.rule,
-                repeated: false,
+                repeated: known.repeated,
             };
         }
     }
@@ -214,9 +215,37 @@ fn weigh(standing: &Standing, known: Known, enforced: bool) -> Decision {
     decision
 }
 
+/// What excuses a blocked call. 3: the centre called the number a while ago, which holds for every
+/// packet and is no attempt towards a redial grant; else what [`redial`] says of a new attempt.
+#[inline(never)]
+fn excuse<L: Lists>(
+    lists: &mut L,
+    call: &Call,
+    now: u64,
+    block: &Standing,
+    repeated: bool,
+) -> u32 {
+    if is_graced(lists, call.number, now) || is_graced(lists, call.second, now) {
+        return 3;
+    }
+    if repeated || block.redial_attempts == 0 {
+        return 0;
+    }
+    redial(lists, call.number, now, block)
+}
+
+/// Whether the centre called this number a while ago. Never so of [`Number::NONE`].
+#[inline(always)]
+fn is_graced<L: Lists>(lists: &L, number: Number, now: u64) -> bool {
+    match lists.grace(number) {
+        Some(grace) => grace.number == number && now < grace.until,
+        None => false,
+    }
+}
+
 /// Counts a separate attempt of a blocked number. 1: a redial grant lets it through, which
 /// this attempt may have opened; 2: that could not be remembered; 0: neither.
-#[inline(never)]
+#[inline(always)]
 fn redial<L: Lists>(lists: &mut L, number: Number, now: u64, block: &Standing) -> u32 {
     const SECOND: u64 = 1_000_000_000;
     if let Some(grant) = lists.grant(number)
@@ -287,30 +316,15 @@ fn standing<L: Lists>(lists: &L, number: Number, now: u64, standing: &mut Standi
     }
     let by_number = blocked_number(lists, number, now, standing);
     if by_number == Found::Live {
-        if is_graced(lists, number, now) != 0 {
-            standing.reason = Reason::CallbackGrace;
-        }
         return;
     }
     let by_prefix = blocked_prefix(lists, number, now, standing);
     if by_prefix == Found::Live {
-        if is_graced(lists, number, now) != 0 {
-            standing.reason = Reason::CallbackGrace;
-        }
         return;
     }
     let expired = by_number == Found::Expired || by_prefix == Found::Expired;
     let reason = if expired { Reason::BlockExpired } else { Reason::NotBlocked };
     *standing = Standing::passes(reason, 0);
-}
-
-/// 1: the centre called this number a while ago, which lets it through whatever blocks say.
-#[inline(never)]
-fn is_graced<L: Lists>(lists: &L, number: Number, now: u64) -> u32 {
-    match lists.grace(number) {
-        Some(grace) if grace.number == number && now < grace.until => 1,
-        _ => 0,
-    }
 }
 
 /// What the lists hold against a number.
