@@ -176,7 +176,9 @@ pub struct Settings {
     /// 1: trunks are configured, and a source outside all of them is never refused.
     pub trunks_configured: u8,
     /// Zero.
-    pub reserved: [u8; 6],
+    pub reserved: [u8; 2],
+    /// Seconds for which a number that the centre called passes; 0: call-back grace is off.
+    pub callback_grace: u32,
 }
 
 /// What is particular about one trunk.
@@ -264,6 +266,16 @@ pub struct Grant {
     pub epoch: u32,
     /// Zero.
     pub reserved: u32,
+}
+
+/// Call-back grace: a number that the centre called.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Grace {
+    /// The number that this entry is about; see [`Block::number`].
+    pub number: Number,
+    /// Ends at this time.
+    pub until: u64,
 }
 
 /// A fragmented datagram (RFC 791 §2.3, RFC 8200 §4.5).
@@ -391,6 +403,7 @@ layout! {
     Attempt = 40,
     Redial = 32,
     Grant = 32,
+    Grace = 16,
     FragmentKey = 40,
     Event = 64,
     EventEntry = 192,

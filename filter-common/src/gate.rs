@@ -206,7 +206,7 @@ fn numbers<B: Bytes>(
 /// no number has, the reason why there is none. One register: a function that returns
 /// through a pointer may leave that pointer in `r0`, which the verifier refuses.
 #[inline(never)]
-fn number<B: Bytes>(bytes: &B, start: usize, lane: u64, plan: &Plan) -> u64 {
+pub(crate) fn number<B: Bytes>(bytes: &B, start: usize, lane: u64, plan: &Plan) -> u64 {
     let form = (lane >> 14) as u8 & 3;
     let number = match uri::read(bytes, start + headers::offset(lane) + 1, form) {
         Ok(dialled) => plan.resolve(&dialled),

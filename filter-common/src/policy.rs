@@ -5,7 +5,7 @@
 //! never win.
 
 use crate::abi::{
-    ATTEMPT_NS, Allow, Attempt, AttemptKey, BLOCK_NO_REDIAL, BLOCK_OBSERVE, Block, Grant,
+    ATTEMPT_NS, Allow, Attempt, AttemptKey, BLOCK_NO_REDIAL, BLOCK_OBSERVE, Block, Grace, Grant,
     PrefixKey, Redial, SEPARATE_NS, Verdict,
 };
 use crate::number::{DIGITS_MAX, Number};
@@ -31,6 +31,8 @@ pub trait Lists {
     fn attempt(&mut self, number: Number, call_id: u64, now: u64) -> Option<Attempt>;
     /// Remembers the first verdict of an attempt. `false` when that failed.
     fn remember(&mut self, attempt: &Attempt) -> bool;
+    /// The call-back grace of a number.
+    fn grace(&self, number: Number) -> Option<Grace>;
     /// The redial grant of a number.
     fn grant(&self, number: Number) -> Option<Grant>;
     /// Opens a redial grant. `false` when that failed.
@@ -128,10 +130,11 @@ pub fn decide<L: Lists>(lists: &mut L, call: &Call) -> Decision {
     }
     let mut decision = weigh(&found, known, call.enforced);
     // Asked of what would be refused, also while it is only observed.
-    if decision.would != Verdict::Pass && !known.repeated && found.redial_attempts != 0 {
-        let reason = match redial(lists, call.number, now, &found) {
+    if decision.would != Verdict::Pass {
+        let reason = match excuse(lists, call, now, &found, known.repeated) {
             1 => Reason::RedialGrant,
             2 => Reason::StateFull,
+            3 => Reason::CallbackGrace,
             _ => decision.reason,
         };
         if reason != decision.reason {
@@ -140,7 +143,7 @@ pub fn decide<L: Lists>(lists: &mut L, call: &Call) -> Decision {
                 would: Verdict::Pass,
                 reason,
                 rule: found.rule,
-                repeated: false,
+                repeated: known.repeated,
             };
         }
     }
@@ -212,9 +215,31 @@ fn weigh(standing: &Standing, known: Known, enforced: bool) -> Decision {
     decision
 }
 
+/// What excuses a blocked call. 3: the centre called the number a while ago, which holds for every
+/// packet and is no attempt towards a redial grant; else what [`redial`] says of a new attempt.
+#[inline(never)]
+fn excuse<L: Lists>(lists: &mut L, call: &Call, now: u64, block: &Standing, repeated: bool) -> u32 {
+    if is_graced(lists, call.number, now) || is_graced(lists, call.second, now) {
+        return 3;
+    }
+    if repeated || block.redial_attempts == 0 {
+        return 0;
+    }
+    redial(lists, call.number, now, block)
+}
+
+/// Whether the centre called this number a while ago. Never so of [`Number::NONE`].
+#[inline(always)]
+fn is_graced<L: Lists>(lists: &L, number: Number, now: u64) -> bool {
+    match lists.grace(number) {
+        Some(grace) => grace.number == number && now < grace.until,
+        None => false,
+    }
+}
+
 /// Counts a separate attempt of a blocked number. 1: a redial grant lets it through, which
 /// this attempt may have opened; 2: that could not be remembered; 0: neither.
-#[inline(never)]
+#[inline(always)]
 fn redial<L: Lists>(lists: &mut L, number: Number, now: u64, block: &Standing) -> u32 {
     const SECOND: u64 = 1_000_000_000;
     if let Some(grant) = lists.grant(number)
@@ -472,6 +497,10 @@ mod tests {
         }
         fn remember(&mut self, _: &Attempt) -> bool {
             self.memory
+        }
+        fn grace(&self, _: Number) -> Option<Grace> {
+            // Somebody else's.
+            Some(Grace { number: Number(0x1), until: u64::MAX })
         }
         fn grant(&self, _: Number) -> Option<Grant> {
             // Somebody else's.

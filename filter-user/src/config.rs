@@ -31,6 +31,8 @@ const BLOCKS_MAX: i64 = 16_000_000;
 
 const CALLS_KEPT: SignedDuration = SignedDuration::from_hours(90 * 24);
 const CALLS_KEPT_MIN: SignedDuration = SignedDuration::from_hours(1);
+/// Longest call-back grace in seconds.
+const GRACE_MAX: u32 = 24 * 60 * 60;
 const CALLS_KEPT_MAX: SignedDuration = SignedDuration::from_hours(3660 * 24);
 
 /// What a policy file has and a configuration has not: it changes while the daemon runs.
@@ -188,6 +190,8 @@ struct File {
     notify: Notify,
     #[serde(default)]
     api: Api,
+    #[serde(default)]
+    callback: Callback,
     roles: Option<Spanned<Roles>>,
     paths: Option<Spanned<Paths>>,
 }
@@ -216,6 +220,12 @@ struct RedialTable {
 #[serde(deny_unknown_fields)]
 struct Notify {
     webhook: Option<Spanned<String>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Callback {
+    grace: Option<Spanned<String>>,
 }
 
 #[derive(Default, Deserialize)]
@@ -277,6 +287,7 @@ impl Config {
                 grant: short(self.redial.grant),
             },
             notify: ShownNotify { webhook: self.webhook.as_ref().map(|hook| hook.url.clone()) },
+            callback: ShownCallback { grace: grace_shown(self.policy.settings.callback_grace) },
             api: ShownApi { group: self.group.clone(), check_listen: self.check_listen },
             roles: self.roles.clone(),
             paths: self.paths.clone(),
@@ -336,6 +347,11 @@ impl Config {
         if let Some(webhook) = &self.webhook {
             lines.push(format!("redial grants are told to {}", webhook.url));
         }
+        let grace = self.policy.settings.callback_grace;
+        if grace != 0 {
+            let grace = grace_shown(grace);
+            lines.push(format!("whom the centre calls is not refused for {grace}"));
+        }
         if let Some(address) = self.check_listen {
             lines.push(format!("anyone on this machine may check numbers at {address}"));
         }
@@ -355,6 +371,7 @@ fn parse(text: &str) -> Result<Config, Wrong> {
     profile(&mut policy.trunks[0].profile, &file.default)?;
     trunks(&mut policy, file.trunk)?;
     protected(&mut policy, &file.protected)?;
+    policy.settings.callback_grace = file.callback.grace.as_ref().map_or(Ok(0), grace)?;
     Ok(Config {
         path: PathBuf::new(),
         text: String::new(),
@@ -483,6 +500,19 @@ fn webhook(text: &Spanned<String>) -> Result<Webhook, Wrong> {
     }
 }
 
+/// Seconds; 0: off.
+fn grace(text: &Spanned<String>) -> Result<u32, Wrong> {
+    if text.get_ref() == "0" {
+        return Ok(0);
+    }
+    let read = text.get_ref().parse::<Span>().ok();
+    let length = read.and_then(|span| span.to_duration(SpanRelativeTo::days_are_24_hours()).ok());
+    match length.and_then(|length| u32::try_from(length.as_secs()).ok()) {
+        Some(seconds) if (1..=GRACE_MAX).contains(&seconds) => Ok(seconds),
+        _ => wrong(text.span(), "grace: 1s to 24h, such as 60m; 0 is off"),
+    }
+}
+
 fn is_group(name: &str) -> bool {
     !name.is_empty() && !name.contains(|c: char| c.is_whitespace() || c.is_control() || c == ':')
 }
@@ -546,6 +576,7 @@ pub struct Shown {
     retention: ShownRetention,
     redial: ShownRedial,
     notify: ShownNotify,
+    callback: ShownCallback,
     api: ShownApi,
     roles: Roles,
     paths: Paths,
@@ -573,6 +604,11 @@ struct ShownRedial {
 struct ShownNotify {
     #[serde(skip_serializing_if = "Option::is_none")]
     webhook: Option<String>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+struct ShownCallback {
+    grace: String,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -648,6 +684,14 @@ impl ShownTrunk {
             sources: trunk.sources.iter().map(source).collect(),
             profile: ShownProfile::of(trunk),
         }
+    }
+}
+
+fn grace_shown(seconds: u32) -> String {
+    match seconds {
+        0 => "0".to_owned(),
+        _ if seconds.is_multiple_of(60) => format!("{}m", seconds / 60),
+        _ => format!("{seconds}s"),
     }
 }
 

@@ -5,10 +5,11 @@
 use std::collections::HashMap;
 
 use filter_common::abi::{
-    Allow, Attempt, AttemptKey, Block, Event, FRAGMENT_NS, FragmentKey, Grant, PrefixKey, Profile,
-    Redial, Settings,
+    Allow, Attempt, AttemptKey, Block, Event, FRAGMENT_NS, FragmentKey, Grace, Grant, PrefixKey,
+    Profile, Redial, Settings,
 };
 use filter_common::bytes::Slice;
+use filter_common::egress::{called, is_sip};
 use filter_common::gate::{Gate, Scratch, judge};
 use filter_common::number::Number;
 use filter_common::policy::Lists;
@@ -35,6 +36,7 @@ pub struct HostGate {
     blocked_prefixes: Trie<Block>,
     attempts: HashMap<AttemptKey, Attempt>,
     fragments: HashMap<FragmentKey, u64>,
+    grace: HashMap<Number, Grace>,
     grants: HashMap<Number, Grant>,
     redials: HashMap<Number, Redial>,
 }
@@ -115,6 +117,7 @@ impl HostGate {
         *self = HostGate {
             attempts: old.attempts,
             fragments: old.fragments,
+            grace: old.grace,
             grants: old.grants,
             redials: old.redials,
             ..HostGate::new(policy)
@@ -132,6 +135,22 @@ impl HostGate {
         let mut scratch = Scratch::default();
         judge(&Slice::new(frame, READABLE), self, &mut scratch);
         scratch.event
+    }
+
+    /// Notes which number a frame that leaves at this time calls; [`Number::NONE`]: none.
+    pub fn send(&mut self, frame: &[u8], now: u64) -> Number {
+        let mut scratch = Scratch::default();
+        let bytes = Slice::new(frame, frame.len());
+        if !is_sip(&bytes, self, &mut scratch) {
+            return Number::NONE;
+        }
+        let number = called(&bytes, self, &mut scratch);
+        let seconds = self.settings.map_or(0, |settings| settings.callback_grace);
+        if number != Number::NONE {
+            let until = now + u64::from(seconds) * 1_000_000_000;
+            self.grace.insert(number, Grace { number, until });
+        }
+        number
     }
 }
 
@@ -171,6 +190,10 @@ impl Lists for HostGate {
     fn remember(&mut self, attempt: &Attempt) -> bool {
         self.attempts.insert(attempt.key, *attempt);
         true
+    }
+
+    fn grace(&self, number: Number) -> Option<Grace> {
+        self.grace.get(&number).copied()
     }
 
     fn grant(&self, number: Number) -> Option<Grant> {

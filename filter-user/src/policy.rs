@@ -125,7 +125,8 @@ impl Default for Policy {
                 enforce_until: 0,
                 mode: MODE_ENFORCE,
                 trunks_configured: 0,
-                reserved: [0; 6],
+                reserved: [0; 2],
+                callback_grace: 0,
             },
             ports: vec![SIP_PORT],
             trunks: vec![Trunk {

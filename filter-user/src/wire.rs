@@ -163,6 +163,17 @@ pub struct AddAllow {
     pub dry_run: bool,
 }
 
+/// `POST /v1/callback`: the centre calls this number.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Callback {
+    /// As people write it.
+    pub number: String,
+    /// Change nothing, say what would change.
+    #[serde(default)]
+    pub dry_run: bool,
+}
+
 /// One row of `POST /v1/blocks/import`: newline-delimited JSON.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]

@@ -9,6 +9,7 @@ mod events;
 mod fragments;
 mod frames;
 mod generated;
+mod grace;
 mod hand_written;
 mod loading;
 mod redial;

@@ -7,6 +7,7 @@ pub mod block;
 mod block_export;
 mod block_import;
 mod block_rows;
+pub mod callback;
 pub mod calls;
 mod changed;
 pub mod check;
@@ -61,6 +62,7 @@ enum Command {
     Status(status::Arguments),
     Block(block::Arguments),
     Allow(allow::Arguments),
+    Callback(callback::Arguments),
     Override(r#override::Arguments),
     Mode(mode::Arguments),
     Check(check::Arguments),
@@ -88,6 +90,7 @@ impl Cli {
             Command::Status(arguments) => status::run(&arguments, client),
             Command::Block(arguments) => block::run(&arguments, client),
             Command::Allow(arguments) => allow::run(&arguments, client),
+            Command::Callback(arguments) => callback::run(&arguments, client),
             Command::Override(arguments) => r#override::run(&arguments, client),
             Command::Mode(arguments) => mode::run(&arguments, client),
             Command::Check(arguments) => check::run(&arguments, client),

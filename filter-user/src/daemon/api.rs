@@ -109,6 +109,7 @@ pub fn router(app: App) -> Router {
         .route("/v1/blocks/{number}", get(show_block).delete(remove_block))
         .route("/v1/allows", get(list_allows).post(add_allow))
         .route("/v1/allows/{number}", axum::routing::delete(remove_allow))
+        .route("/v1/callback", post(callback))
         .route("/v1/override", get(get_override).put(set_override))
         .route("/v1/mode", get(get_mode).put(set_mode))
         .route("/v1/check/{number}", get(check))
@@ -168,6 +169,7 @@ async fn no_route() -> Problem {
         list_allows,
         add_allow,
         remove_allow,
+        callback,
         get_override,
         set_override,
         get_mode,
@@ -482,6 +484,20 @@ async fn remove_allow(
 ) -> Answer<wire::Changed<wire::Allow>> {
     who.may(Role::Operate)?;
     app.control.remove_allow(&who, &number, query.dry_run).await.map(Json)
+}
+
+/// The centre calls this number: it passes for as long as the call-back grace. For calls that do
+/// not leave over UDP. Role operate.
+#[utoipa::path(post, path = "/v1/callback", request_body = wire::Callback,
+    responses((status = 200, body = wire::Changed<wire::Allow>), (status = 400, body = Problem),
+        (status = 403, body = Problem)))]
+async fn callback(
+    State(app): State<App>,
+    who: Who,
+    Asked(call): Asked<wire::Callback>,
+) -> Answer<wire::Changed<wire::Allow>> {
+    who.may(Role::Operate)?;
+    app.control.callback(&who, call).await.map(Json)
 }
 
 /// The override. Role read.

@@ -433,6 +433,44 @@ impl Control {
         who: &Who,
         add: wire::AddAllow,
     ) -> Result<Changed<wire::Allow>, Problem> {
+        self.put_allow(who, add, "operator", false).await
+    }
+
+    /// The centre calls a number by a way that the filter does not see: an allow for as long as
+    /// the call-back grace. One that ends later stays as it is.
+    ///
+    /// # Errors
+    /// The grace is off; a number that cannot be read; a full map.
+    pub async fn callback(
+        self: &Arc<Self>,
+        who: &Who,
+        call: wire::Callback,
+    ) -> Result<Changed<wire::Allow>, Problem> {
+        let grace = self.config().policy.settings.callback_grace;
+        if grace == 0 {
+            let message = "call-back grace is off: set grace in [callback] of palang.toml";
+            return problem(ProblemKind::Refused, message);
+        }
+        if let Subject::Prefix(_) = self.subject(&call.number)? {
+            return problem(ProblemKind::Usage, "a call goes to one number, not to a prefix");
+        }
+        let add = wire::AddAllow {
+            number: call.number,
+            seconds: Some(grace.into()),
+            expires: None,
+            comment: "called back".into(),
+            dry_run: call.dry_run,
+        };
+        self.put_allow(who, add, "callback", true).await
+    }
+
+    async fn put_allow(
+        self: &Arc<Self>,
+        who: &Who,
+        add: wire::AddAllow,
+        origin: &str,
+        keep_longer: bool,
+    ) -> Result<Changed<wire::Allow>, Problem> {
         let subject = self.subject(&add.number)?;
         let now = clock::now();
         let endless = add.seconds.is_none() && add.expires.is_none();
@@ -447,13 +485,20 @@ impl Control {
             expires,
             reason: add.comment,
             author: who.name.clone(),
-            origin: "operator".into(),
+            origin: origin.into(),
             node: self.node.clone(),
             flags: 0,
             redial: None,
             epoch: 0,
         };
-        let (mut decision, change) = merge(fresh, before.as_ref());
+        let (mut decision, mut change) = merge(fresh, before.as_ref());
+        if keep_longer && let Some(there) = self.maps.allow(subject)? {
+            let until = clock::kernel_expiry(now, expires, now);
+            if there.expires == 0 || there.expires >= until {
+                decision = before.clone().unwrap_or(decision);
+                change = Change::Unchanged;
+            }
+        }
         let mut persisted = Persisted::Yes;
         if !add.dry_run && change != Change::Unchanged {
             decision.rule = self.new_rule();

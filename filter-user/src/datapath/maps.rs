@@ -10,8 +10,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use aya::maps::lpm_trie::Key;
 use aya::maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, MapType, PerCpuArray};
 use filter_common::abi::{
-    Allow, Attempt, AttemptKey, Block, EventStats, FragmentKey, Grant, PORT_WORDS, PrefixKey,
-    Profile, Redial, Settings, TRUNKS_MAX,
+    Allow, Attempt, AttemptKey, Block, EventStats, FragmentKey, Grace, Grant, PORT_WORDS,
+    PrefixKey, Profile, Redial, Settings, TRUNKS_MAX,
 };
 use filter_common::number::Number;
 use filter_common::reason::{REASON_NUMBERS, Reason};
@@ -53,6 +53,7 @@ pub(super) const SPECS: &[Spec] = &[
     spec("ATTEMPTS", MapType::LruHash, size_of::<AttemptKey>(), size_of::<Attempt>()),
     spec("REDIALS", MapType::LruHash, 8, size_of::<Redial>()),
     spec("GRANTS", MapType::Hash, 8, size_of::<Grant>()),
+    spec("GRACE", MapType::LruHash, 8, size_of::<Grace>()),
     spec("FRAGMENTS", MapType::LruHash, size_of::<FragmentKey>(), 8),
     spec("COUNTERS", MapType::PerCpuArray, 4, 8),
     spec("EVENT_STATS", MapType::PerCpuArray, 4, size_of::<EventStats>()),
@@ -76,6 +77,7 @@ pub struct Maps {
     blocked_prefixes: Trie<[u8; 8], Raw<Block>>,
     attempts: Hash<Raw<AttemptKey>, Raw<Attempt>>,
     redials: Hash<u64, Raw<Redial>>,
+    grace: Hash<u64, Raw<Grace>>,
     grants: Hash<u64, Raw<Grant>>,
     fragments: Hash<Raw<FragmentKey>, u64>,
     counters: PerCpuArray<MapData, u64>,
@@ -219,6 +221,7 @@ impl Maps {
             blocked_prefixes: Mutex::new(typed(take, "BLOCKED_PREFIXES")?),
             attempts: Mutex::new(typed(take, "ATTEMPTS")?),
             redials: Mutex::new(typed(take, "REDIALS")?),
+            grace: Mutex::new(typed(take, "GRACE")?),
             grants: Mutex::new(typed(take, "GRANTS")?),
             fragments: Mutex::new(typed(take, "FRAGMENTS")?),
             counters: typed(take, "COUNTERS")?,
@@ -322,6 +325,15 @@ impl Maps {
     pub fn attempt(&self, attempt: AttemptKey) -> Result<Option<Attempt>, Error> {
         let entry = found("ATTEMPTS", lock(&self.attempts).get(&Raw(attempt), 0))?;
         Ok(entry.map(|Raw(entry)| entry).filter(|entry| entry.key == attempt))
+    }
+
+    /// The call-back grace of a number, also one that is over.
+    ///
+    /// # Errors
+    /// A failing system call.
+    pub fn grace(&self, number: Number) -> Result<Option<Grace>, Error> {
+        let entry = found("GRACE", lock(&self.grace).get(&number.0, 0))?;
+        Ok(entry.map(|Raw(grace)| grace).filter(|grace| grace.number == number))
     }
 
     /// The redial grant of a number, also one that is over.
@@ -486,6 +498,7 @@ impl Maps {
         clear_hash("BLOCKED_NUMBERS", &self.blocked_numbers)?;
         clear_hash("ATTEMPTS", &self.attempts)?;
         clear_hash("REDIALS", &self.redials)?;
+        clear_hash("GRACE", &self.grace)?;
         clear_hash("GRANTS", &self.grants)?;
         clear_hash("FRAGMENTS", &self.fragments)
     }
@@ -726,6 +739,10 @@ impl filter_common::policy::Lists for LookUp<'_> {
 
     fn remember(&mut self, _attempt: &Attempt) -> bool {
         true
+    }
+
+    fn grace(&self, number: Number) -> Option<Grace> {
+        self.maps.grace(number).ok().flatten()
     }
 
     fn grant(&self, number: Number) -> Option<Grant> {
