@@ -201,7 +201,9 @@ fn each_answer_is_what_the_document_says() {
     all::<AuditRow>(&list("/v1/audit"), verdict.rows as usize);
     all::<Review>(&list("/v1/reviews"), 0);
     asked.insert(ENDLESS.to_owned());
-    asked.extend(["blocks", "allows", "calls", "reviews", "audit"].map(|name| format!("GET /v1/{name}")));
+    asked.extend(
+        ["blocks", "allows", "calls", "reviews", "audit"].map(|name| format!("GET /v1/{name}")),
+    );
     let gets: BTreeSet<_> =
         documented(&document).into_iter().filter(|route| route.starts_with("GET ")).collect();
     assert_eq!(asked, gets, "every route that only asks was asked");
