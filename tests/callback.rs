@@ -6,6 +6,7 @@ use std::net::UdpSocket;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use palang::datapath::{Egress, tcx_programs};
 use palang_tests::lab::{Daemon, GATE, INTERFACE, Lab, Receiver, TRUNK, run};
 
 const BLOCKED: &str = "+6281234567890";
@@ -41,20 +42,25 @@ fn until(what: &str, mut is_so: impl FnMut() -> bool) {
 
 fn enforcing<'a>(lab: &'a Lab, config: &str) -> Daemon<'a> {
     let daemon = Daemon::start(lab, config);
-    for arguments in [
-        &["block", "add", BLOCKED, "--for", "2h", "--reason", "test"][..],
-        &["mode", "enforce"],
-    ] {
+    for arguments in
+        [&["block", "add", BLOCKED, "--for", "2h", "--reason", "test"][..], &["mode", "enforce"]]
+    {
         let done = daemon.cli(arguments);
         assert_eq!(done.code, 0, "{arguments:?}: {}", done.stderr);
     }
     daemon
 }
 
-/// The programs that meet packets which leave: tcx and filters of clsact.
+/// The programs of ours that meet packets which leave.
 fn egress_programs(lab: &Lab) -> usize {
-    let tcx = run::must(lab.command_in_gate("bpftool").args(["-j", "net", "show", "dev", INTERFACE]));
-    tcx.matches("palang_egress").count()
+    match Egress::of_this_kernel() {
+        Egress::Tcx => lab.in_gate(|| tcx_programs(INTERFACE)),
+        Egress::Clsact => {
+            let mut tc = lab.command_in_gate("tc");
+            let filters = run::run(tc.args(["filter", "show", "dev", INTERFACE, "egress"])).stdout;
+            filters.matches("palang_egress").count()
+        }
+    }
 }
 
 fn wait_for_egress(lab: &Lab, count: usize) {

@@ -218,13 +218,7 @@ fn weigh(standing: &Standing, known: Known, enforced: bool) -> Decision {
 /// What excuses a blocked call. 3: the centre called the number a while ago, which holds for every
 /// packet and is no attempt towards a redial grant; else what [`redial`] says of a new attempt.
 #[inline(never)]
-fn excuse<L: Lists>(
-    lists: &mut L,
-    call: &Call,
-    now: u64,
-    block: &Standing,
-    repeated: bool,
-) -> u32 {
+fn excuse<L: Lists>(lists: &mut L, call: &Call, now: u64, block: &Standing, repeated: bool) -> u32 {
     if is_graced(lists, call.number, now) || is_graced(lists, call.second, now) {
         return 3;
     }

@@ -6,8 +6,8 @@ use aya_ebpf::helpers::bpf_ktime_get_boot_ns;
 use aya_ebpf::maps::LpmTrie;
 use aya_ebpf::maps::lpm_trie::Key;
 use filter_common::abi::{
-    Allow, Attempt, AttemptKey, Block, FRAGMENT_NS, FragmentKey, Grace, Grant, PORT_WORDS, PrefixKey,
-    Profile, Redial, Settings, TRUNKS_MAX,
+    Allow, Attempt, AttemptKey, Block, FRAGMENT_NS, FragmentKey, Grace, Grant, PORT_WORDS,
+    PrefixKey, Profile, Redial, Settings, TRUNKS_MAX,
 };
 use filter_common::gate::Gate;
 use filter_common::number::Number;

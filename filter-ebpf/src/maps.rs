@@ -8,8 +8,8 @@ use aya_ebpf::bindings::{BPF_F_NO_PREALLOC, BPF_F_RDONLY_PROG};
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf};
 use filter_common::abi::{
-    Allow, Attempt, AttemptKey, Block, Event, EventStats, FragmentKey, Grace, Grant, PORT_WORDS, Profile,
-    Redial, Settings, TRUNKS_MAX,
+    Allow, Attempt, AttemptKey, Block, Event, EventStats, FragmentKey, Grace, Grant, PORT_WORDS,
+    Profile, Redial, Settings, TRUNKS_MAX,
 };
 use filter_common::gate::Scratch;
 use filter_common::reason::REASON_NUMBERS;

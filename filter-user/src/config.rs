@@ -246,9 +246,7 @@ impl Config {
             default: ShownProfile::of(&self.policy.trunks[0]),
             limits: ShownLimits { blocks: self.blocks },
             retention: ShownRetention { calls: days(self.calls_kept) },
-            callback: ShownCallback {
-                grace: grace_shown(self.policy.settings.callback_grace),
-            },
+            callback: ShownCallback { grace: grace_shown(self.policy.settings.callback_grace) },
             api: ShownApi { group: self.group.clone(), check_listen: self.check_listen },
             roles: self.roles.clone(),
             paths: self.paths.clone(),

@@ -5,8 +5,8 @@
 use std::collections::HashMap;
 
 use filter_common::abi::{
-    Allow, Attempt, AttemptKey, Block, Event, FRAGMENT_NS, FragmentKey, Grace, Grant, PrefixKey, Profile,
-    Redial, Settings,
+    Allow, Attempt, AttemptKey, Block, Event, FRAGMENT_NS, FragmentKey, Grace, Grant, PrefixKey,
+    Profile, Redial, Settings,
 };
 use filter_common::bytes::Slice;
 use filter_common::egress::{called, is_sip};

@@ -9,8 +9,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use aya::maps::lpm_trie::Key;
 use aya::maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, MapType, PerCpuArray};
 use filter_common::abi::{
-    Allow, Attempt, AttemptKey, Block, EventStats, FragmentKey, Grace, Grant, PORT_WORDS, PrefixKey,
-    Profile, Redial, Settings, TRUNKS_MAX,
+    Allow, Attempt, AttemptKey, Block, EventStats, FragmentKey, Grace, Grant, PORT_WORDS,
+    PrefixKey, Profile, Redial, Settings, TRUNKS_MAX,
 };
 use filter_common::number::Number;
 use filter_common::reason::{REASON_NUMBERS, Reason};
