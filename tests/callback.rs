@@ -6,6 +6,7 @@ use std::net::UdpSocket;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use palang::datapath::{Egress, tcx_programs};
 use palang_tests::lab::{Daemon, GATE, INTERFACE, Lab, Receiver, TRUNK, run};
 
 const BLOCKED: &str = "+6281234567890";
@@ -50,11 +51,16 @@ fn enforcing<'a>(lab: &'a Lab, config: &str) -> Daemon<'a> {
     daemon
 }
 
-/// The programs that meet packets which leave: tcx and filters of clsact.
+/// The programs of ours that meet packets which leave.
 fn egress_programs(lab: &Lab) -> usize {
-    let tcx =
-        run::must(lab.command_in_gate("bpftool").args(["-j", "net", "show", "dev", INTERFACE]));
-    tcx.matches("palang_egress").count()
+    match Egress::of_this_kernel() {
+        Egress::Tcx => lab.in_gate(|| tcx_programs(INTERFACE)),
+        Egress::Clsact => {
+            let mut tc = lab.command_in_gate("tc");
+            let filters = run::run(tc.args(["filter", "show", "dev", INTERFACE, "egress"])).stdout;
+            filters.matches("palang_egress").count()
+        }
+    }
 }
 
 fn wait_for_egress(lab: &Lab, count: usize) {

@@ -51,7 +51,8 @@ pub fn called<B: Bytes, G: Gate>(bytes: &B, gate: &G, scratch: &mut Scratch) -> 
     if state == BAD || marks[Mark::To as usize] == 0 || marks[Mark::ToTag as usize] != 0 {
         return Number::NONE;
     }
-    let trunk = gate.trunk(&scratch.packet.fragment.destination);
+    let trunk =
+        bytes.forget(find_trunk(gate, &scratch.packet.fragment.destination) as usize) as u32;
     let Some(profile) = gate.profile(trunk) else {
         return Number::NONE;
     };
@@ -62,6 +63,12 @@ pub fn called<B: Bytes, G: Gate>(bytes: &B, gate: &G, scratch: &mut Scratch) -> 
     let number = gate::number(&bytes.renewed(), bytes.forget(start), lane, &profile.plan);
     // A low nibble of 0 is a reason why there is none.
     if number & 0xF == 0 { Number::NONE } else { Number(number) }
+}
+
+/// Index of the trunk that a destination belongs to.
+#[inline(never)]
+fn find_trunk<G: Gate>(gate: &G, destination: &[u8; 16]) -> u32 {
+    gate.trunk(destination)
 }
 
 /// The mark of the colon behind the scheme at `start`; 0: no scheme that has numbers.

@@ -13,12 +13,12 @@ use std::path::PathBuf;
 
 use aya::programs::links::{FdLink, Link as _, PinnedLink};
 use aya::programs::tc::{NlOptions, SchedClassifierLink, TcAttachOptions, TcHandle};
-use aya::programs::{LinkOrder, TcAttachType, tc};
+use aya::programs::{LinkOrder, ProgramInfo, SchedClassifier, TcAttachType, tc};
 use aya::util::KernelVersion;
 
 use super::error::{Error, chain, os_error};
 use super::live::{Filter, Pins};
-use super::{Attached, egress_program};
+use super::{Attached, EGRESS_PROGRAM, egress_program};
 
 const ENOENT: i32 = 2;
 const ENODEV: i32 = 19;
@@ -44,6 +44,15 @@ impl Egress {
         let has_tcx = KernelVersion::current().is_ok_and(|it| it >= KernelVersion::new(6, 6, 0));
         if has_tcx { Egress::Tcx } else { Egress::Clsact }
     }
+}
+
+/// How many programs of ours packets that leave an interface meet on tcx links; on a kernel without
+/// them 0. In the network namespace of the calling thread.
+#[must_use]
+pub fn tcx_programs(interface: &str) -> usize {
+    let found = SchedClassifier::query_tcx(interface, TcAttachType::Egress);
+    let is_ours = |program: &ProgramInfo| program.name() == EGRESS_PROGRAM.as_bytes();
+    found.map_or(0, |(_, programs)| programs.iter().filter(|one| is_ours(one)).count())
 }
 
 impl Pins {
@@ -191,7 +200,6 @@ mod tests {
     use std::path::Path;
     use std::process::Command;
 
-    use super::super::EGRESS_PROGRAM;
     use super::*;
     use crate::config::XdpMode;
     use crate::test_netns::{in_new_namespace, ip};
@@ -200,7 +208,9 @@ mod tests {
     fn count(interface: &str) -> usize {
         let output =
             Command::new("bpftool").args(["-j", "net", "show", "dev", interface]).output().unwrap();
-        String::from_utf8_lossy(&output.stdout).matches(EGRESS_PROGRAM).count()
+        // It may or may not know tcx.
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        text.matches(EGRESS_PROGRAM).count().max(tcx_programs(interface))
     }
 
     fn attached_replaced_and_detached(way: Egress) {

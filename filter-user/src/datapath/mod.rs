@@ -8,7 +8,7 @@ mod maps;
 mod raw;
 mod replay;
 
-pub use self::egress::Egress;
+pub use self::egress::{Egress, tcx_programs};
 pub use self::error::Error;
 pub use self::live::{Attached, Events, Filter, Pins};
 pub use self::maps::{LookUp, Maps, WayOut, carry_over, walk_blocks};
