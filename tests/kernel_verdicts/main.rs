@@ -11,6 +11,7 @@ mod frames;
 mod generated;
 mod hand_written;
 mod loading;
+mod protected;
 mod redial;
 
 /// Some time of a capture: 2026-11-24T08:00:00Z, in nanoseconds.

@@ -296,12 +296,18 @@ impl Control {
     /// # Errors
     /// The rule that forbids it.
     pub fn refuse_protected_now(&self, subject: Subject) -> Result<(), Problem> {
+        let never = |why: String| problem(ProblemKind::Refused, format!("{subject} {why}"));
+        let config = self.config();
         if let Some(found) = self.maps.protected(&subject.key())? {
-            let rule = subject_of(found.number, subject);
-            return problem(
-                ProblemKind::Refused,
-                format!("{subject} is never blocked: the configuration protects {rule}"),
+            let known = config.policy.protected.iter().find(|known| known.entry == found);
+            let rule = known.map_or_else(
+                || subject_of(found.number, subject).to_string(),
+                |known| known.to_string(),
             );
+            return never(format!("is never blocked: the configuration protects {rule}"));
+        }
+        if let Some(why) = config.policy.too_short(subject) {
+            return never(format!("is never blocked: {why}"));
         }
         match self.live_allow(subject)? {
             None => Ok(()),
@@ -705,10 +711,13 @@ impl Control {
         let reason = check.reason.as_str();
         step("override", reason == "override", until.map(ends), None);
         let found = self.maps.protected(&key)?;
-        let kernel = found.map(|found| {
-            let rules = &self.config().policy.rules;
-            rules.get(found.rule as usize - 1).cloned().unwrap_or_else(|| "protected".into())
-        });
+        let config = self.config();
+        let kernel = match found {
+            Some(found) => {
+                Some(config.policy.rule_name(found.rule).unwrap_or_else(|| "protected".into()))
+            }
+            None => config.policy.too_short(subject),
+        };
         step("protected", reason == "protected", kernel, None);
         let found = self.maps.allow(subject)?;
         let kernel = found.map(|found| format!("rule {}, {}", found.rule, ends(found.expires)));
@@ -728,7 +737,9 @@ impl Control {
         let found = self.maps.blocked_prefix(&key)?;
         let kernel = found.map(|found| {
             let prefix = Subject::of_prefix_entry(found.number);
-            format!("{prefix}, rule {}, {}", found.rule, ends(found.expires))
+            let short = config.policy.too_short(prefix);
+            let idle = short.map_or_else(String::new, |why| format!(", never in force: {why}"));
+            format!("{prefix}, rule {}, {}{idle}", found.rule, ends(found.expires))
         });
         step("blocked-prefix", blocked && !by_number, kernel, found.map(|found| found.rule));
         step("mode", reason == "observe", Some(self.get_mode()?.mode), None);

@@ -22,13 +22,16 @@ pub struct Import {
     seen: HashSet<Subject>,
     good: Vec<Decision>,
     bad: Vec<BadRow>,
+    /// A bad row is about a number that must not be blocked.
+    refused: bool,
 }
 
 impl Import {
     /// An import without rows yet.
     #[must_use]
     pub fn new(control: Arc<Control>, who: Who) -> Import {
-        Import { control, who, seen: HashSet::new(), good: Vec::new(), bad: Vec::new() }
+        let (seen, good, bad) = (HashSet::new(), Vec::new(), Vec::new());
+        Import { control, who, seen, good, bad, refused: false }
     }
 
     /// Takes a line of newline-delimited JSON.
@@ -54,6 +57,7 @@ impl Import {
             }
             Err(problem) if problem.kind == ProblemKind::Failed => Err(problem),
             Err(problem) => {
+                self.refused |= problem.kind == ProblemKind::Refused;
                 self.bad.push(BadRow { line, message: problem.message });
                 Ok(())
             }
@@ -96,13 +100,14 @@ impl Import {
 
     /// Puts the good rows into force and tells how far it is; the last line tells the outcome.
     pub async fn finish(self, skip_bad: bool, dry_run: bool, news: Sender<ImportNews>) {
-        let Import { control, who, good, bad, seen } = self;
+        let Import { control, who, good, bad, seen, refused } = self;
         drop(seen);
         if !bad.is_empty() && !skip_bad {
             let message = format!("{} of {} rows are bad; nothing was changed", bad.len(), {
                 bad.len() + good.len()
             });
-            let problem = Problem { kind: ProblemKind::Usage, message };
+            let kind = if refused { ProblemKind::Refused } else { ProblemKind::Usage };
+            let problem = Problem { kind, message };
             let _ = news.send(ImportNews::Refused { problem, bad }).await;
             return;
         }
