@@ -40,6 +40,9 @@ pub struct Note {
     pub reason: String,
     /// Who.
     pub author: String,
+    /// The live incident that it was made for.
+    #[serde(default)]
+    pub incident: Option<String>,
 }
 
 impl Note {
@@ -149,7 +152,13 @@ pub fn set_override(set: &wire::SetOverride) -> Result<wire::Override, Failure> 
     if !set.dry_run {
         let deadline = if on { clock::boot() + set.seconds * 1_000_000_000 } else { LIFTED };
         pinned.each(|maps| maps.set_override(deadline))?;
-        let note = Note { number: None, until, reason: set.reason.clone(), author: author.clone() };
+        let note = Note {
+            number: None,
+            until,
+            reason: set.reason.clone(),
+            author: author.clone(),
+            incident: None,
+        };
         persisted = pinned.note(&note);
     }
     Ok(wire::Override {
@@ -203,13 +212,17 @@ pub fn add_allow(add: &wire::AddAllow) -> Result<Changed<wire::Allow>, Failure> 
         return Err(Failure::new(Exit::Usage, "that is over already"));
     }
     let before = first.allow(subject)?;
+    let allow = abi::Allow {
+        number: subject.raw(),
+        expires: clock::kernel_expiry(now, expires, now),
+        rule: RULE_DIRECT,
+    };
+    // An incident comes and goes: it takes nothing away that lasts longer.
+    let stays = add.incident.as_ref().and(before).filter(|before| {
+        before.expires == 0 || allow.expires != 0 && before.expires >= allow.expires
+    });
     let mut persisted = Persisted::Yes;
-    if !add.dry_run {
-        let allow = abi::Allow {
-            number: subject.raw(),
-            expires: clock::kernel_expiry(now, expires, now),
-            rule: RULE_DIRECT,
-        };
+    if !add.dry_run && stays.is_none() {
         pinned.each(|maps| maps.set_allow(subject, allow))?;
         let note = Note {
             number: Some(match subject {
@@ -220,6 +233,7 @@ pub fn add_allow(add: &wire::AddAllow) -> Result<Changed<wire::Allow>, Failure> 
             until: expires,
             reason: add.comment.clone(),
             author: user(),
+            incident: add.incident.clone(),
         };
         persisted = pinned.note(&note);
     }
@@ -233,14 +247,20 @@ pub fn add_allow(add: &wire::AddAllow) -> Result<Changed<wire::Allow>, Failure> 
         author: user(),
         origin: "direct".into(),
         node: String::new(),
+        incident: add.incident.clone().filter(|_| stays.is_none()),
     };
+    let end = |allow: abi::Allow| (allow.expires != 0).then(|| clock::wall(allow.expires));
     Ok(Changed {
-        change: if before.is_some() { Change::Moved } else { Change::Added },
-        now: told(expires, RULE_DIRECT),
-        before: before.map(|before| {
-            let expires = (before.expires != 0).then(|| clock::wall(before.expires));
-            told(expires, before.rule)
-        }),
+        change: match (stays, before) {
+            (Some(_), _) => Change::Unchanged,
+            (None, Some(_)) => Change::Moved,
+            (None, None) => Change::Added,
+        },
+        now: match stays {
+            Some(before) => told(end(before), before.rule),
+            None => told(expires, RULE_DIRECT),
+        },
+        before: before.map(|before| told(end(before), before.rule)),
         persisted,
         dry_run: add.dry_run,
         in_force: match subject {

@@ -25,8 +25,8 @@ pub trait Decision: Row {
     /// Why.
     fn why(&self) -> &str;
     /// What else people want to know.
-    fn besides(&self) -> &'static str {
-        ""
+    fn besides(&self) -> String {
+        String::new()
     }
 }
 
@@ -51,8 +51,8 @@ impl Decision for Block {
         &self.reason
     }
 
-    fn besides(&self) -> &'static str {
-        if self.observe { ", only to observe" } else { "" }
+    fn besides(&self) -> String {
+        if self.observe { ", only to observe".to_owned() } else { String::new() }
     }
 }
 
@@ -75,6 +75,13 @@ impl Decision for Allow {
 
     fn why(&self) -> &str {
         &self.comment
+    }
+
+    fn besides(&self) -> String {
+        match &self.incident {
+            Some(incident) => format!(", incident {incident}"),
+            None => String::new(),
+        }
     }
 }
 

@@ -30,6 +30,9 @@ pub const MODE: &str = "mode";
 /// Prefixes that fit into a trie of `filter-ebpf/src/maps.rs`.
 const PREFIXES_MAX: u64 = 4096;
 
+/// Longest name of an incident, in bytes.
+const INCIDENT_MAX: usize = 100;
+
 /// Who asks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Who {
@@ -184,6 +187,7 @@ impl Control {
             origin: "operator".into(),
             node: self.node.clone(),
             flags: if add.observe { BLOCK_OBSERVE } else { 0 },
+            incident: None,
         };
         let (decision, before, change) = if add.dry_run {
             let before = self.find(Kind::Block, subject).await?;
@@ -406,6 +410,7 @@ impl Control {
     ) -> Result<Changed<wire::Allow>, Problem> {
         let subject = self.subject(&add.number)?;
         let now = clock::now();
+        let incident = add.incident.map(|incident| incident_id(&incident)).transpose()?;
         let endless = add.seconds.is_none() && add.expires.is_none();
         let expires = end(now, add.seconds, add.expires, endless)?;
         let before = self.find_soon(Kind::Allow, subject).await.ok().flatten();
@@ -421,8 +426,13 @@ impl Control {
             origin: "operator".into(),
             node: self.node.clone(),
             flags: 0,
+            incident,
         };
-        let (mut decision, change) = merge(fresh, before.as_ref());
+        let stays = before.as_ref().filter(|before| stays_for_incident(before, &fresh));
+        let (mut decision, change) = match stays {
+            Some(before) => (before.clone(), Change::Unchanged),
+            None => merge(fresh, before.as_ref()),
+        };
         let mut persisted = Persisted::Yes;
         if !add.dry_run && change != Change::Unchanged {
             decision.rule = self.new_rule();
@@ -431,6 +441,9 @@ impl Control {
             persisted = self.keep_decision(action, &who.name, decision.clone()).await;
         }
         let mut notes = Vec::new();
+        if let Some(before) = stays {
+            notes.push(format!("{} lasts longer, and stays as it was", told(before)));
+        }
         if let Some(block) = self.maps.block(subject)?
             && block.expires != LIFTED
             && (block.expires == 0 || clock::boot() < block.expires)
@@ -499,6 +512,46 @@ impl Control {
             dry_run,
             in_force: self.in_force(subject)?,
             notes: Vec::new(),
+        })
+    }
+
+    /// Ends all allows of an incident: on disk first, because it stops letting through.
+    ///
+    /// # Errors
+    /// There is none; the store takes no writes.
+    pub async fn end_incident(
+        self: &Arc<Self>,
+        who: &Who,
+        incident: &str,
+        dry_run: bool,
+    ) -> Result<wire::IncidentEnded, Problem> {
+        let incident = incident_id(incident)?;
+        let wanted = incident.clone();
+        let removed = if dry_run {
+            self.keeper.read(move |reader| reader.of_incident(Kind::Allow, &wanted)).await?
+        } else {
+            let control = Arc::clone(self);
+            let author = who.name.clone();
+            self.keeper
+                .write(move |store| {
+                    let allows = store.of_incident(Kind::Allow, &wanted)?;
+                    for allow in &allows {
+                        let entry = entry("allow remove", &author, allow, None);
+                        store.remove(Kind::Allow, allow.subject, entry)?;
+                        control.maps.remove_allow(allow.subject)?;
+                    }
+                    Ok(allows)
+                })
+                .await?
+        };
+        if removed.is_empty() {
+            let message = format!("there is no allow for incident {incident}");
+            return problem(ProblemKind::NotFound, message);
+        }
+        Ok(wire::IncidentEnded {
+            incident,
+            removed: removed.iter().map(allow_of).collect(),
+            dry_run,
         })
     }
 
@@ -837,7 +890,8 @@ fn merge(mut decision: Decision, before: Option<&Decision>) -> (Decision, Change
     decision.id = before.id;
     let same = decision.expires == before.expires
         && decision.reason == before.reason
-        && decision.flags == before.flags;
+        && decision.flags == before.flags
+        && decision.incident == before.incident;
     if same {
         return (before.clone(), Change::Unchanged);
     }
@@ -854,6 +908,9 @@ pub fn entry(action: &str, author: &str, decision: &Decision, before: Option<&De
         .with("origin", decision.origin.as_str());
     if decision.flags != 0 {
         entry = entry.with("observe", decision.flags & BLOCK_OBSERVE != 0);
+    }
+    if let Some(incident) = &decision.incident {
+        entry = entry.with("incident", incident.as_str());
     }
     match before {
         Some(before) => entry.with("before", json!(before.expires)),
@@ -898,7 +955,32 @@ fn name(decision: &Decision) -> String {
 fn told(decision: &Decision) -> String {
     let end = decision.expires.map_or("no end".to_owned(), |end| format!("until {end}"));
     let author = &decision.author;
-    format!("{} {end}, by {author}: {}", name(decision), decision.reason)
+    let incident = match &decision.incident {
+        Some(incident) => format!(" for incident {incident}"),
+        None => String::new(),
+    };
+    format!("{}{incident} {end}, by {author}: {}", name(decision), decision.reason)
+}
+
+/// The name of an incident as it is kept.
+fn incident_id(text: &str) -> Result<String, Problem> {
+    let text = text.trim();
+    if text.is_empty() || text.len() > INCIDENT_MAX || text.contains(char::is_control) {
+        let message = format!("an incident is named in 1 to {INCIDENT_MAX} bytes, on one line");
+        return problem(ProblemKind::Usage, message);
+    }
+    Ok(text.to_owned())
+}
+
+/// Whether an allow that is there is to stay when one for an incident is asked for: an incident
+/// comes and goes, and must not take away what lasts longer for another reason.
+fn stays_for_incident(before: &Decision, asked: &Decision) -> bool {
+    let longer = match (before.expires, asked.expires) {
+        (None, _) => true,
+        (Some(_), None) => false,
+        (Some(before), Some(asked)) => before >= asked,
+    };
+    asked.incident.is_some() && before.incident != asked.incident && longer
 }
 
 /// What an entry that covers a subject is about.
@@ -936,6 +1018,7 @@ pub fn allow_of(decision: &Decision) -> wire::Allow {
         author: decision.author.clone(),
         origin: decision.origin.clone(),
         node: decision.node.clone(),
+        incident: decision.incident.clone(),
     }
 }
 

@@ -95,6 +95,7 @@ impl Import {
             origin: or(row.origin, "import"),
             node: self.control.node().to_owned(),
             flags: if row.observe { BLOCK_OBSERVE } else { 0 },
+            incident: None,
         })
     }
 

@@ -266,6 +266,7 @@ fn adopt(
         origin: "direct".into(),
         node: control.node().to_owned(),
         flags: 0,
+        incident: note.and_then(|note| note.incident.clone()),
     };
     store.put([&decision], |decision, before| {
         entry("allow adopt", &decision.author, decision, before)
