@@ -374,12 +374,12 @@ fn blocked_prefix<L: Lists>(lists: &L, number: Number, now: u64, live: &mut Stan
         let Some(block) = lists.blocked_prefix(&key) else {
             break;
         };
-        // It stands in the map all the same; the next ones are shorter still.
-        if prefix_len(block.number) < lists.shortest_prefix() as u32 {
-            break;
-        }
         if covers(block.number, number) {
             if is_live(block.expires, now) {
+                // It stands in the map all the same. All that follow are shorter still.
+                if prefix_len(block.number) < lists.shortest_prefix() as u32 {
+                    break;
+                }
                 *live = blocked(Reason::BlockedPrefix, &block);
                 return Found::Live;
             }
