@@ -21,8 +21,9 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
+use crate::clock;
 use crate::exit::{Exit, Failure};
-use crate::wire::{Problem, ProblemKind};
+use crate::wire::{self, Problem, ProblemKind};
 
 /// How long a command waits that works without the daemon too.
 pub const SHORT: Duration = Duration::from_secs(2);
@@ -159,7 +160,7 @@ impl Client {
         each: impl FnMut(T) -> ControlFlow<()>,
     ) -> Result<(), Error> {
         self.run(async {
-            let mut sending = pin!(self.send(Method::GET, path, empty()));
+            let mut sending = pin!(self.send(Method::GET, path, empty(), None));
             // A list may take long to find, but nobody should wait without knowing for what.
             let response = match tokio::time::timeout(LONG, &mut sending).await {
                 Ok(response) => response?,
@@ -200,7 +201,7 @@ impl Client {
         });
         let body = BoxBody::new(StreamBody::new(stream::iter(chunks)));
         self.run(async {
-            let response = self.send(Method::POST, path, body).await?;
+            let response = self.send(Method::POST, path, body, None).await?;
             lines(response, each).await
         })
     }
@@ -214,7 +215,7 @@ impl Client {
     ) -> Result<T, Error> {
         self.run(async {
             let answer = async {
-                let response = self.send(method, path, body).await?;
+                let response = self.send(method, path, body, Some(patience)).await?;
                 let bytes = response.into_body().collect().await.map_err(broken)?.to_bytes();
                 serde_json::from_slice(&bytes).map_err(not_understood)
             };
@@ -239,17 +240,22 @@ impl Client {
         method: Method,
         path: &str,
         body: Body,
+        patience: Option<Duration>,
     ) -> Result<Response<Incoming>, Error> {
         let stream =
             UnixStream::connect(&self.socket).await.map_err(|error| self.unreachable(&error))?;
         let (mut sender, connection) =
             http1::handshake(TokioIo::new(stream)).await.map_err(|error| self.silent(&error))?;
         tokio::spawn(connection);
-        let request = Request::builder()
+        let mut request = Request::builder()
             .method(method)
             .uri(path)
             .header(header::HOST, "palang")
-            .header(header::CONTENT_TYPE, "application/json")
+            .header(header::CONTENT_TYPE, "application/json");
+        if let Some(patience) = patience {
+            request = request.header(wire::DEADLINE, clock::deadline(patience));
+        }
+        let request = request
             .body(body)
             .map_err(|error| Error::Answer(format!("{path}: no path to ask for: {error}")))?;
         let response = sender.send_request(request).await.map_err(|error| self.silent(&error))?;

@@ -3,6 +3,8 @@
 //! Boot time (`CLOCK_BOOTTIME`) counts through suspend and nobody can set it, so once an
 //! expiry stands in a map, no step of the wall clock moves it.
 
+use std::time::Duration;
+
 use jiff::{RoundMode, SignedDuration, Timestamp, TimestampRound, Unit};
 use nix::time::{ClockId, clock_gettime};
 
@@ -13,6 +15,12 @@ pub fn boot() -> u64 {
     clock_gettime(ClockId::CLOCK_BOOTTIME).map_or(0, |time| {
         time.tv_sec().unsigned_abs() * 1_000_000_000 + time.tv_nsec().unsigned_abs()
     })
+}
+
+/// The boot time that is so far ahead.
+#[must_use]
+pub fn deadline(patience: Duration) -> u64 {
+    boot().saturating_add(u64::try_from(patience.as_nanos()).unwrap_or(u64::MAX))
 }
 
 /// The time of day, as exact as the store keeps it: to the millisecond.

@@ -17,6 +17,7 @@ use crate::profile_file::{
     self, ProfileFields, ProtectedEntry, ShortestTable, TrunkTable, Wrong, ports, profile,
     protected, trunks, wrong,
 };
+use crate::redial::{Redial, short};
 
 /// Where the configuration stands unless the command line says otherwise.
 pub const PATH: &str = "/etc/palang/palang.toml";
@@ -64,6 +65,11 @@ pub struct Config {
     pub blocks: u32,
     /// How long call records are kept, 1 hour to 3,660 days.
     pub calls_kept: SignedDuration,
+    /// When a blocked caller who calls again is let through, for blocks without a setting of
+    /// their own.
+    pub redial: Redial,
+    /// Whom redial grants are told to.
+    pub webhook: Option<Webhook>,
     /// Group of the socket of the control API.
     pub group: String,
     /// Loopback address where only `GET /v1/check/{number}` is served.
@@ -72,6 +78,17 @@ pub struct Config {
     pub roles: Roles,
     /// Where things are kept.
     pub paths: Paths,
+}
+
+/// A program on this machine that takes notifications as HTTP POSTs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Webhook {
+    /// As it was written.
+    pub url: String,
+    /// Loopback address and port.
+    pub address: SocketAddr,
+    /// Path and query, from `/` on.
+    pub path: String,
 }
 
 /// How the filter is attached to an interface.
@@ -172,6 +189,10 @@ struct File {
     #[serde(default)]
     retention: Retention,
     #[serde(default)]
+    redial: RedialTable,
+    #[serde(default)]
+    notify: Notify,
+    #[serde(default)]
     api: Api,
     roles: Option<Spanned<Roles>>,
     paths: Option<Spanned<Paths>>,
@@ -189,6 +210,20 @@ struct Limits {
 #[serde(deny_unknown_fields)]
 struct Retention {
     calls: Option<Spanned<String>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RedialTable {
+    attempts: Option<Spanned<i64>>,
+    window: Option<Spanned<String>>,
+    grant: Option<Spanned<String>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Notify {
+    webhook: Option<Spanned<String>>,
 }
 
 #[derive(Default, Deserialize)]
@@ -248,6 +283,12 @@ impl Config {
                 shortest_prefix: self.policy.settings.shortest_prefix,
             },
             retention: ShownRetention { calls: days(self.calls_kept) },
+            redial: ShownRedial {
+                attempts: self.redial.attempts,
+                window: short(self.redial.window),
+                grant: short(self.redial.grant),
+            },
+            notify: ShownNotify { webhook: self.webhook.as_ref().map(|hook| hook.url.clone()) },
             api: ShownApi { group: self.group.clone(), check_listen: self.check_listen },
             roles: self.roles.clone(),
             paths: self.paths.clone(),
@@ -270,10 +311,10 @@ impl Config {
             }
         });
         let Settings { shortest_number, shortest_prefix, .. } = self.policy.settings;
-        let short = |count: u8, what: &str| {
+        let fewer = |count: u8, what: &str| {
             (count > 0).then(|| format!("{what} of fewer than {count} digits"))
         };
-        let never = never.chain(short(shortest_number, "numbers"));
+        let never = never.chain(fewer(shortest_number, "numbers"));
         let (default, trunks) = (&self.policy.trunks[0], &self.policy.trunks[1..]);
         let observing =
             self.policy.trunks.iter().filter(|trunk| trunk.profile.mode == MODE_OBSERVE);
@@ -303,13 +344,26 @@ impl Config {
             format!("never refused: {}", list(never.collect(), "no number is protected")),
             format!(
                 "never in force: {}",
-                short(shortest_prefix, "blocks against prefixes")
+                fewer(shortest_prefix, "blocks against prefixes")
                     .unwrap_or_else(|| "no block is too short".into())
             ),
             format!("room for {} blocked numbers", self.blocks),
             format!("call records are kept for {}", days(self.calls_kept)),
+            match self.redial {
+                Redial { attempts: 0, .. } => {
+                    "a blocked caller who calls again and again stays refused".to_owned()
+                }
+                Redial { attempts, window, grant } => format!(
+                    "attempt {attempts} of a blocked caller within {} passes, and all for {} after",
+                    short(window),
+                    short(grant)
+                ),
+            },
             format!("{} is for group {}", self.paths.socket().display(), self.group),
         ];
+        if let Some(webhook) = &self.webhook {
+            lines.push(format!("redial grants are told to {}", webhook.url));
+        }
         if let Some(address) = self.check_listen {
             lines.push(format!("anyone on this machine may check numbers at {address}"));
         }
@@ -341,6 +395,8 @@ fn parse(text: &str) -> Result<Config, Wrong> {
         xdp_mode: file.xdp_mode,
         blocks: blocks_limit.as_ref().map_or(Ok(BLOCKS), blocks)?,
         calls_kept: file.retention.calls.as_ref().map_or(Ok(CALLS_KEPT), calls_kept)?,
+        redial: redial(&file.redial)?,
+        webhook: file.notify.webhook.as_ref().map(webhook).transpose()?,
         group: match &file.api.group {
             Some(name) if is_group(name.get_ref()) => name.get_ref().clone(),
             Some(name) => return wrong(name.span(), no_group(name.get_ref())),
@@ -416,6 +472,49 @@ fn calls_kept(text: &Spanned<String>) -> Result<SignedDuration, Wrong> {
     }
 }
 
+fn redial(table: &RedialTable) -> Result<Redial, Wrong> {
+    let mut redial = Redial::default();
+    if let Some(attempts) = &table.attempts {
+        redial.attempts = Redial::check_attempts(*attempts.get_ref())
+            .or_else(|message| wrong(attempts.span(), message))?;
+    }
+    let seconds = |name, text: &Spanned<String>| {
+        Redial::check_seconds(name, text.get_ref()).or_else(|message| wrong(text.span(), message))
+    };
+    if let Some(window) = &table.window {
+        redial.window = seconds("window", window)?;
+    }
+    if let Some(grant) = &table.grant {
+        redial.grant = seconds("grant", grant)?;
+    }
+    Ok(redial)
+}
+
+fn webhook(text: &Spanned<String>) -> Result<Webhook, Wrong> {
+    let (at, url) = (text.span(), text.get_ref());
+    let Ok(uri) = url.parse::<hyper::Uri>() else {
+        return wrong(at, format!("{url:?} is no URL: write it as http://127.0.0.1:8080/palang"));
+    };
+    let address = uri.authority().and_then(|authority| {
+        let host = authority.host().trim_start_matches('[').trim_end_matches(']');
+        let ip = host.parse::<std::net::IpAddr>().ok()?;
+        Some(SocketAddr::new(ip, authority.port_u16().unwrap_or(80)))
+    });
+    match (uri.scheme_str(), address) {
+        (Some("http"), Some(address)) if address.ip().to_canonical().is_loopback() => {
+            let path = uri.path_and_query().map_or("/", |path| path.as_str()).to_owned();
+            Ok(Webhook { url: url.clone(), address, path })
+        }
+        _ => wrong(
+            at,
+            format!(
+                "{url}: only http:// to a loopback address (127.0.0.1 or ::1), because full numbers \
+                 are in it; a program there may send them on"
+            ),
+        ),
+    }
+}
+
 fn is_group(name: &str) -> bool {
     !name.is_empty() && !name.contains(|c: char| c.is_whitespace() || c.is_control() || c == ':')
 }
@@ -477,6 +576,8 @@ pub struct Shown {
     default: ShownProfile,
     limits: ShownLimits,
     retention: ShownRetention,
+    redial: ShownRedial,
+    notify: ShownNotify,
     api: ShownApi,
     roles: Roles,
     paths: Paths,
@@ -510,6 +611,19 @@ impl ShownProtected {
 #[derive(Clone, Debug, Serialize)]
 struct ShownRetention {
     calls: String,
+}
+
+#[derive(Clone, Debug, Serialize)]
+struct ShownRedial {
+    attempts: u8,
+    window: String,
+    grant: String,
+}
+
+#[derive(Clone, Debug, Serialize)]
+struct ShownNotify {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    webhook: Option<String>,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -640,6 +754,8 @@ mod tests {
             xdp_mode: XdpMode::Native,
             blocks: 1_000_000,
             calls_kept: SignedDuration::from_hours(2160),
+            redial: Redial { attempts: 3, window: 600, grant: 1800 },
+            webhook: None,
             group: "palang".to_owned(),
             check_listen: None,
             roles: Roles {
@@ -682,6 +798,12 @@ mod tests {
             shortest_prefix = 8
             [retention]
             calls = "2 weeks 12h"
+            [redial]
+            attempts = 8
+            window = "1h 30m"
+            grant = "24h"
+            [notify]
+            webhook = "http://[::1]:8080/grants?to=desk"
             [api]
             group = "psap"
             check_listen = "[::1]:9112"
@@ -709,6 +831,10 @@ mod tests {
         assert_eq!(config.policy.trunks[1].sources.len(), 2);
         assert_eq!(config.blocks, 16_000_000);
         assert_eq!(config.calls_kept, SignedDuration::from_hours(14 * 24 + 12));
+        assert_eq!(config.redial, Redial { attempts: 8, window: 5400, grant: 86_400 });
+        let webhook = config.webhook.unwrap();
+        assert_eq!(webhook.address, "[::1]:8080".parse().unwrap());
+        assert_eq!(webhook.path, "/grants?to=desk");
         assert_eq!(config.group, "psap");
         assert_eq!(config.check_listen, Some("[::1]:9112".parse().unwrap()));
         assert_eq!(config.roles.read, ["auditors", "psap"]);
@@ -772,6 +898,19 @@ mod tests {
             ("interfaces = []\n[retention]\ncalls = ^\"1 year\"", "no length of time"),
             ("interfaces = []\n[retention]\ncalls = ^\"90\"", "no length of time"),
             ("interfaces = []\n[retention]\ncalls = ^90", "expected a string"),
+            ("interfaces = []\n[redial]\nattempts = ^1", "2 to 8, or 0"),
+            ("interfaces = []\n[redial]\nattempts = ^9", "2 to 8, or 0"),
+            ("interfaces = []\n[redial]\nattempts = ^-1", "2 to 8, or 0"),
+            ("interfaces = []\n[redial]\nattempts = ^259", "2 to 8, or 0"),
+            ("interfaces = []\n[redial]\nwindow = ^\"59s\"", "window: \"59s\" is not 1m to 24h"),
+            ("interfaces = []\n[redial]\ngrant = ^\"1441m\"", "grant: \"1441m\" is not"),
+            ("interfaces = []\n[redial]\ngrant = ^\"\"", "grant: \"\" is not"),
+            ("interfaces = []\n[redial]\n^n = 3", "unknown field `n`"),
+            ("interfaces = []\n[notify]\nwebhook = ^\"https://127.0.0.1/\"", "only http://"),
+            ("interfaces = []\n[notify]\nwebhook = ^\"http://10.0.0.1/\"", "loopback"),
+            ("interfaces = []\n[notify]\nwebhook = ^\"http://localhost/\"", "loopback"),
+            ("interfaces = []\n[notify]\nwebhook = ^\"127.0.0.1:80\"", "only http://"),
+            ("interfaces = []\n[notify]\nwebhook = ^\"\"", "no URL"),
             ("interfaces = []\n[api]\ngroup = ^\"\"", "no name of a group"),
             ("interfaces = []\n[api]\ncheck_listen = ^\"0.0.0.0:9112\"", "only a loopback address"),
             ("interfaces = []\n[api]\ncheck_listen = ^\"[::]:9112\"", "only a loopback address"),
@@ -824,7 +963,8 @@ mod tests {
         let reloaded = good(
             "interfaces = [\"eth0\"]\nxdp_mode = \"generic\"\nports = [5070]\nprotected = [\"113\"]\n\
              [default]\ncountry_code = \"1\"\n[[trunk]]\nname = \"a\"\nsources = [\"10.0.0.1\"]\n\
-             [retention]\ncalls = \"1d\"\n[roles]\nread = []",
+             [retention]\ncalls = \"1d\"\n[redial]\nattempts = 0\n\
+             [notify]\nwebhook = \"http://127.0.0.1/\"\n[roles]\nread = []",
         );
         assert!(old.changes_needing_restart(&reloaded).is_empty());
         let restarted = good(
@@ -858,7 +998,8 @@ mod tests {
     fn the_example_has_every_key() {
         let config = good(
             "interfaces = [\"eth0\"]\n[default]\narea_code = \"21\"\n[[trunk]]\nname = \"a\"\n\
-             sources = [\"10.0.0.1\"]\n[api]\ncheck_listen = \"127.0.0.1:9112\"",
+             sources = [\"10.0.0.1\"]\n[api]\ncheck_listen = \"127.0.0.1:9112\"\n\
+             [notify]\nwebhook = \"http://127.0.0.1:8112/palang\"",
         );
         let shown = toml::to_string(&config.shown()).unwrap();
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/palang.toml");
@@ -894,6 +1035,7 @@ mod tests {
             shortest in (0u8..=15, 0u8..=15),
             minutes in 60i64..3660 * 24 * 60,
             listen in any::<Option<u16>>(),
+            redial in (prop_oneof![Just(0u8), 2u8..=8], 60u32..=86_400, 60u32..=86_400),
         ) {
             let protected: Vec<_> = protected
                 .iter()
@@ -917,8 +1059,10 @@ mod tests {
                  [[trunk]]\nname = \"a\"\nsources = {sources:?}\nformats = {formats:?}\n\
                  area_code = {area:?}\n[limits]\nblocks = {blocks}\n\
                  shortest_number = {}\nshortest_prefix = {}\n[retention]\n\
-                 calls = \"{minutes}m\"\n{listen}",
-                protected.join(", "), shortest.0, shortest.1
+                 calls = \"{minutes}m\"\n[redial]\nattempts = {}\nwindow = \"{}s\"\n\
+                 grant = \"{}s\"\n[notify]\nwebhook = \"http://127.0.0.1:{}/p\"\n{listen}",
+                protected.join(", "), shortest.0, shortest.1,
+                redial.0, redial.1, redial.2, minutes % 65536
             );
             let Ok(config) = told(&text) else {
                 // Two sources may be one prefix, and a plan may not read its own numbers.

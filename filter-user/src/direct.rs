@@ -4,7 +4,7 @@
 //! kernel's maps come first; then a note is left, from which the daemon learns at its next start
 //! who it was and why, also when the machine was restarted in between.
 
-use std::fs::OpenOptions;
+use std::fs::{self, OpenOptions};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::channel;
@@ -12,12 +12,13 @@ use std::thread;
 use std::time::Duration;
 
 use filter_common::abi::{self, LIFTED, RULE_DIRECT};
+use filter_common::plan::Plan;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::clock;
 use crate::config::{self, Config, Paths};
-use crate::datapath::{Maps, Pins};
+use crate::datapath::{self, Maps, Pins, WayOut};
 use crate::exit::{Exit, Failure};
 use crate::number_text;
 use crate::policy::Subject;
@@ -30,10 +31,13 @@ const PATIENCE: Duration = Duration::from_secs(1);
 const CONFIG_VARIABLE: &str = "PALANG_CONFIG";
 
 /// What was done on the maps while no daemon answered.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Note {
-    /// The number or prefix that was allowed; null: the override.
+    /// The number or prefix that was allowed.
     pub number: Option<String>,
+    /// The interface that the filter was taken off; with neither it is about the override.
+    #[serde(default)]
+    pub interface: Option<String>,
     /// Until when; null: without end, or the override was switched off.
     pub until: Option<Timestamp>,
     /// Why.
@@ -52,70 +56,26 @@ impl Note {
         paths.state.join("direct.jsonl")
     }
 
-    /// The notes that were left, oldest first. A line that cannot be read is left out: what it
-    /// is about stands in the maps.
+    /// Whether it is about the override.
     #[must_use]
-    pub fn read(paths: &Paths) -> Vec<Note> {
-        let text = std::fs::read_to_string(Note::file(paths)).unwrap_or_default();
-        text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+    pub fn is_override(&self) -> bool {
+        self.number.is_none() && self.interface.is_none()
     }
 
-    fn leave(&self, file: &Path) -> io::Result<()> {
+    fn append(&self, file: &Path) -> io::Result<()> {
         let mut file = OpenOptions::new().append(true).create(true).open(file)?;
         let line = serde_json::to_string(self)? + "\n";
         file.write_all(line.as_bytes())?;
         file.sync_all()
     }
-}
 
-/// The pinned maps that can be opened. After an upgrade that did not end there may be more than
-/// one set, and which one judges is not known: what lets through goes into all.
-struct Pinned {
-    paths: Paths,
-    maps: Vec<(PathBuf, Maps)>,
-}
-
-impl Pinned {
-    fn open() -> Result<Pinned, Failure> {
-        let paths = paths();
-        let mut maps = Vec::new();
-        let mut last = None;
-        for folder in Pins::new(&paths.pins).map_folders() {
-            match Maps::open(&folder) {
-                Ok(opened) => maps.push((folder, opened)),
-                Err(error) => last = Some(error),
-            }
-        }
-        if maps.is_empty() {
-            return Err(match last {
-                Some(error) => error.into(),
-                None => Failure::new(
-                    Exit::Failed,
-                    format!(
-                        "no maps are pinned under {}: no filter was loaded since this machine \
-                         started",
-                        paths.pins.display()
-                    ),
-                ),
-            });
-        }
-        Ok(Pinned { paths, maps })
-    }
-
-    fn each(
-        &self,
-        mut act: impl FnMut(&Maps) -> Result<(), crate::datapath::Error>,
-    ) -> Result<(), Failure> {
-        self.maps.iter().try_for_each(|(_, maps)| act(maps)).map_err(Failure::from)
-    }
-
-    /// Leaves a note for the daemon, after the maps have it.
-    fn note(&self, note: &Note) -> Persisted {
-        let file = Note::file(&self.paths);
-        let (note, path) = (note.clone(), file.clone());
+    /// Leaves it for the daemon, after the maps have what it tells.
+    fn leave(self, paths: &Paths) -> Persisted {
+        let file = Note::file(paths);
+        let path = file.clone();
         let (answer, wait) = channel();
         // A disk may never answer.
-        thread::spawn(move || answer.send(note.leave(&path)));
+        thread::spawn(move || answer.send(self.append(&path)));
         match wait.recv_timeout(PATIENCE) {
             Ok(Ok(())) => Persisted::Yes,
             Ok(Err(error)) => Persisted::No(format!("{}: {error}", file.display())),
@@ -124,11 +84,96 @@ impl Pinned {
     }
 }
 
+/// The notes that were left, oldest first.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Notes {
+    /// All of them. A line that cannot be read is left out: what it is about stands in the maps.
+    pub list: Vec<Note>,
+    file: PathBuf,
+    length: usize,
+}
+
+impl Notes {
+    /// Reads them.
+    #[must_use]
+    pub fn read(paths: &Paths) -> Notes {
+        let file = Note::file(paths);
+        let text = fs::read_to_string(&file).unwrap_or_default();
+        let list = text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+        Notes { list, file, length: text.len() }
+    }
+
+    /// Removes them, unless there are more by now.
+    pub fn remove(&self) {
+        let is_all = |length| length == self.length as u64;
+        if self.length > 0 && self.file.metadata().is_ok_and(|file| is_all(file.len())) {
+            let _ = fs::remove_file(&self.file);
+        }
+    }
+}
+
+/// The folders of pinned maps. During an upgrade there may be more than one, or only one of
+/// another version, and which one judges is not known: what lets through goes into all.
+struct Pinned {
+    paths: Paths,
+    folders: Vec<PathBuf>,
+}
+
+impl Pinned {
+    fn find() -> Result<Pinned, Failure> {
+        let paths = paths();
+        let mut folders = Pins::new(&paths.pins).map_folders();
+        // An upgrade that did not get far has folders without maps.
+        folders.retain(|folder| fs::read_dir(folder).is_ok_and(|mut pins| pins.next().is_some()));
+        if folders.is_empty() {
+            let message = format!(
+                "no maps are pinned under {}: no filter was loaded since this machine started",
+                paths.pins.display()
+            );
+            return Err(Failure::new(Exit::Failed, message));
+        }
+        Ok(Pinned { paths, folders })
+    }
+
+    /// Does it with the maps in every folder, also when it fails with some.
+    fn each(
+        &self,
+        mut act: impl FnMut(&WayOut) -> Result<(), datapath::Error>,
+    ) -> Result<(), Failure> {
+        let mut done = Ok(());
+        for folder in &self.folders {
+            done = done.and(WayOut::open(folder).and_then(|maps| act(&maps)));
+        }
+        done.map_err(Failure::from)
+    }
+
+    /// All maps of this version, and their folder.
+    fn of_this_version(&self) -> Result<(PathBuf, Maps), Failure> {
+        let ours = |folder: &&PathBuf| Pins::is_of_this_version(folder);
+        let Some(folder) = self.folders.iter().rfind(ours) else {
+            let message = format!(
+                "the maps under {} are of another version of Palang, and the filter goes on by them; \
+                 override, allow add and detach work. Start the daemon: it takes them over",
+                self.paths.pins.display()
+            );
+            return Err(Failure::new(Exit::Failed, message));
+        };
+        Ok((folder.clone(), Maps::open(folder)?))
+    }
+}
+
 /// Where the daemon's configuration says that things are, or where they usually are.
 #[must_use]
 pub fn paths() -> Paths {
     let path = std::env::var_os(CONFIG_VARIABLE).map_or_else(|| config::PATH.into(), PathBuf::from);
     paths_of(&path)
+}
+
+/// The numbering plan of the profile `default`, where the maps do not tell it.
+fn configured_plan() -> Result<Plan, Failure> {
+    let path = std::env::var_os(CONFIG_VARIABLE).map_or_else(|| config::PATH.into(), PathBuf::from);
+    let config = Config::read(&path).map_err(|error| Failure::new(Exit::Usage, error))?;
+    Ok(config.policy.trunks[0].profile.plan)
 }
 
 fn paths_of(path: &Path) -> Paths {
@@ -140,7 +185,7 @@ fn paths_of(path: &Path) -> Paths {
 /// # Errors
 /// No pinned maps, no permission, a failing system call.
 pub fn set_override(set: &wire::SetOverride) -> Result<wire::Override, Failure> {
-    let pinned = Pinned::open()?;
+    let pinned = Pinned::find()?;
     let on = set.seconds > 0;
     let life = i64::try_from(set.seconds).map_or(SignedDuration::MAX, SignedDuration::from_secs);
     if life > wire::OVERRIDE_MAX {
@@ -152,14 +197,8 @@ pub fn set_override(set: &wire::SetOverride) -> Result<wire::Override, Failure> 
     if !set.dry_run {
         let deadline = if on { clock::boot() + set.seconds * 1_000_000_000 } else { LIFTED };
         pinned.each(|maps| maps.set_override(deadline))?;
-        let note = Note {
-            number: None,
-            until,
-            reason: set.reason.clone(),
-            author: author.clone(),
-            incident: None,
-        };
-        persisted = pinned.note(&note);
+        let (reason, author) = (set.reason.clone(), author.clone());
+        persisted = Note { until, reason, author, ..Note::default() }.leave(&pinned.paths);
     }
     Ok(wire::Override {
         until,
@@ -175,7 +214,7 @@ pub fn set_override(set: &wire::SetOverride) -> Result<wire::Override, Failure> 
 /// # Errors
 /// No pinned maps, no permission, a failing system call.
 pub fn get_override() -> Result<wire::Override, Failure> {
-    let pinned = Pinned::open()?;
+    let pinned = Pinned::find()?;
     let mut until = 0;
     pinned.each(|maps| {
         until = maps.override_until()?.max(until);
@@ -189,11 +228,12 @@ pub fn get_override() -> Result<wire::Override, Failure> {
 /// # Errors
 /// A text that is no number, no pinned maps, no permission, a full map.
 pub fn add_allow(add: &wire::AddAllow) -> Result<Changed<wire::Allow>, Failure> {
-    let pinned = Pinned::open()?;
-    let Some((_, first)) = pinned.maps.first() else {
-        return Err(Failure::new(Exit::Failed, "no maps are pinned"));
+    let pinned = Pinned::find()?;
+    let maps = pinned.of_this_version().ok().map(|(_, maps)| maps);
+    let plan = match &maps {
+        Some(maps) => maps.profile(0)?.plan,
+        None => configured_plan()?,
     };
-    let plan = first.profile(0)?.plan;
     let subject = number_text::typed(&add.number, &plan)
         .map_err(|message| Failure::new(Exit::Usage, message))?;
     let now = clock::now();
@@ -211,7 +251,11 @@ pub fn add_allow(add: &wire::AddAllow) -> Result<Changed<wire::Allow>, Failure> 
     if expires.is_some_and(|expires| expires <= now) {
         return Err(Failure::new(Exit::Usage, "that is over already"));
     }
-    let before = first.allow(subject)?;
+    let mut before = None;
+    pinned.each(|maps| {
+        before = before.or(maps.allow(subject)?);
+        Ok(())
+    })?;
     let allow = abi::Allow {
         number: subject.raw(),
         expires: clock::kernel_expiry(now, expires, now),
@@ -234,8 +278,9 @@ pub fn add_allow(add: &wire::AddAllow) -> Result<Changed<wire::Allow>, Failure> 
             reason: add.comment.clone(),
             author: user(),
             incident: add.incident.clone(),
+            ..Note::default()
         };
-        persisted = pinned.note(&note);
+        persisted = note.leave(&pinned.paths);
     }
     let told = |expires, rule| wire::Allow {
         id: uuid::Uuid::nil(),
@@ -263,9 +308,9 @@ pub fn add_allow(add: &wire::AddAllow) -> Result<Changed<wire::Allow>, Failure> 
         before: before.map(|before| told(end(before), before.rule)),
         persisted,
         dry_run: add.dry_run,
-        in_force: match subject {
-            Subject::Number(number) => Some(status::check(first, number)?),
-            Subject::Prefix(_) => None,
+        in_force: match (subject, maps) {
+            (Subject::Number(number), Some(maps)) => Some(status::check(&maps, number)?),
+            (Subject::Number(_), None) | (Subject::Prefix(_), _) => None,
         },
         notes: Vec::new(),
     })
@@ -293,6 +338,9 @@ pub fn detach(interface: Option<&str>, dry_run: bool) -> Result<Vec<wire::Interf
     if !dry_run {
         for name in &names {
             pins.detach(name)?;
+            let interface = Some(name.clone());
+            // In force all the same where it cannot be left.
+            Note { interface, author: user(), ..Note::default() }.leave(&paths);
         }
     }
     let links = netlink()?;
@@ -304,14 +352,12 @@ pub fn detach(interface: Option<&str>, dry_run: bool) -> Result<Vec<wire::Interf
 /// # Errors
 /// No pinned maps, no permission, a failing system call.
 pub fn status() -> Result<wire::Status, Failure> {
-    let pinned = Pinned::open()?;
+    let pinned = Pinned::find()?;
     let links = netlink()?;
     let names = Pins::new(&pinned.paths.pins).links();
     let interfaces = names.iter().map(|name| status::interface(name, &links, None)).collect();
-    let Some((folder, maps)) = pinned.maps.last() else {
-        return Err(Failure::new(Exit::Failed, "no maps are pinned"));
-    };
-    let mut status = status::of_maps(maps, Maps::capacity(folder)?, interfaces)?;
+    let (folder, maps) = pinned.of_this_version()?;
+    let mut status = status::of_maps(&maps, Maps::capacity(&folder)?, interfaces)?;
     status.find(
         wire::Colour::Red,
         "the daemon does not answer: the filter goes on as it was (systemctl status palang)",

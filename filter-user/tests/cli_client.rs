@@ -108,6 +108,8 @@ fn block(number: &str) -> Block {
         origin: "operator".into(),
         node: "edge1".into(),
         observe: false,
+        redial: None,
+        no_redial: false,
     }
 }
 
@@ -120,6 +122,8 @@ fn check(number: &str, verdict: &str) -> Check {
         rule: Some("block 6281234567890".into()),
         mode: if verdict == "pass" { "observe" } else { "enforce" }.into(),
         override_until: None,
+        granted: None,
+        next_attempt: None,
     }
 }
 
@@ -165,6 +169,7 @@ fn status() -> Status {
         drift: 0,
         reattached: 0,
         audit_head: None,
+        reviews: None,
     }
 }
 

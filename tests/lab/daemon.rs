@@ -1,5 +1,6 @@
 //! The real daemon in the gate's namespace.
 
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -27,6 +28,8 @@ pub struct Daemon<'a> {
     lab: &'a Lab,
     folder: TempDir,
     pins: PathBuf,
+    program: PathBuf,
+    env: Vec<(String, OsString)>,
     child: Option<Child>,
 }
 
@@ -51,14 +54,25 @@ impl<'a> Daemon<'a> {
         let folder = tempfile::Builder::new().prefix("palang-test-").tempdir();
         let folder = folder.expect("a folder for the daemon's files");
         let pins = Path::new(BPFFS).join(format!("{PINS}{}", unique()));
-        let daemon = Daemon { lab, folder, pins, child: None };
+        let daemon = Daemon { lab, folder, pins, program: program(), env: Vec::new(), child: None };
         daemon.configure(config_toml);
         daemon
     }
 
+    /// Takes another program from the next start and the next command on, as an upgrade does.
+    pub fn set_program(&mut self, program: &Path) {
+        program.clone_into(&mut self.program);
+    }
+
+    /// Gives it an environment variable from its next start on.
+    pub fn env(&mut self, name: &str, value: impl Into<OsString>) {
+        self.env.push((name.to_owned(), value.into()));
+    }
+
     /// Writes the configuration: `config_toml`, completed by this daemon's own paths, the
-    /// interface `gate0` and room for 20,000 blocks where it says nothing of them. (The mode is
-    /// not in it: `palang mode enforce`.)
+    /// interface `gate0`, room for 20,000 blocks and no redial grant where it says nothing of them:
+    /// else whoever is refused for longer than 10 s would be let through. (The mode is not in it:
+    /// `palang mode enforce`.)
     ///
     /// # Panics
     /// When it is not TOML; write such a thing to [`Daemon::config_file`].
@@ -73,6 +87,7 @@ impl<'a> Daemon<'a> {
         complete("paths", "runtime", text(&self.runtime()));
         complete("paths", "pins", text(&self.pins));
         complete("limits", "blocks", BLOCKS.into());
+        complete("redial", "attempts", 0.into());
         config.entry("interfaces").or_insert_with(|| vec![INTERFACE].into());
         fs::write(self.config_file(), config.to_string()).expect("the configuration written");
     }
@@ -142,10 +157,20 @@ impl<'a> Daemon<'a> {
     /// # Panics
     /// When it runs already, or cannot be run.
     pub fn spawn(&mut self) {
+        self.spawn_by(&[], &[]);
+    }
+
+    /// The same behind another program, `setpriv` for instance, and with these variables.
+    ///
+    /// # Panics
+    /// When it runs already, or cannot be run.
+    pub fn spawn_by(&mut self, wrapper: &[&str], variables: &[(&str, &str)]) {
         assert!(!self.is_running(), "the daemon runs already");
         let stderr = File::options().create(true).append(true).open(self.stderr_file());
-        let mut command = self.lab.command_in_gate(program());
-        command.env_remove("NOTIFY_SOCKET").args(["daemon", "--config"]).arg(self.config_file());
+        let mut command = self.wrapped(wrapper);
+        command.env_remove("NOTIFY_SOCKET").envs(variables.iter().copied());
+        command.envs(self.env.iter().map(|(name, value)| (name, value)));
+        command.args(["daemon", "--config"]).arg(self.config_file());
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr.expect("a stderr file"));
         self.child = Some(command.spawn().expect("the daemon started"));
     }
@@ -156,6 +181,14 @@ impl<'a> Daemon<'a> {
     /// When it runs already, or does not answer within 20 s, with what it said.
     pub fn start_again(&mut self) {
         self.spawn();
+        self.wait_for_answer();
+    }
+
+    /// Waits until it answers.
+    ///
+    /// # Panics
+    /// When it ends, or does not answer within 20 s, with what it said.
+    pub fn wait_for_answer(&mut self) {
         let deadline = Instant::now() + LONGEST;
         while !self.answers() {
             assert!(self.is_running(), "the daemon ended at its start");
@@ -187,8 +220,23 @@ impl<'a> Daemon<'a> {
     /// The same as a command, for a test that wants a stdin, another user, or no waiting.
     #[must_use]
     pub fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = self.lab.command_in_gate(program());
+        self.command_by(&[], arguments)
+    }
+
+    /// The same behind another program, `setpriv` for instance.
+    #[must_use]
+    pub fn command_by(&self, wrapper: &[&str], arguments: &[&str]) -> Command {
+        let mut command = self.wrapped(wrapper);
         command.arg("--socket").arg(self.runtime().join("palang.sock")).args(arguments);
+        command
+    }
+
+    fn wrapped(&self, wrapper: &[&str]) -> Command {
+        let Some((first, rest)) = wrapper.split_first() else {
+            return self.lab.command_in_gate(&self.program);
+        };
+        let mut command = self.lab.command_in_gate(first);
+        command.args(rest).arg(&self.program);
         command
     }
 
@@ -267,7 +315,8 @@ impl Drop for Daemon<'_> {
 }
 
 /// The program: `PALANG_BIN`, else the one that cargo has built beside this test program.
-fn program() -> PathBuf {
+#[must_use]
+pub fn program() -> PathBuf {
     if let Some(path) = std::env::var_os("PALANG_BIN") {
         return path.into();
     }

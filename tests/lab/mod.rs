@@ -7,7 +7,7 @@
 //! Needs root and the programs `ip`, `ethtool`, `nsenter` and `timeout`.
 
 pub mod daemon;
-mod message;
+pub mod message;
 mod namespace;
 mod receiver;
 pub mod run;

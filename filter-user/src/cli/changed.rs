@@ -52,7 +52,12 @@ impl Decision for Block {
     }
 
     fn besides(&self) -> String {
-        if self.observe { ", only to observe".to_owned() } else { String::new() }
+        let besides = match (self.observe, self.no_redial) {
+            (true, _) => ", only to observe",
+            (false, true) => ", also when calling again and again",
+            (false, false) => "",
+        };
+        besides.to_owned()
     }
 }
 
@@ -181,6 +186,8 @@ mod tests {
             origin: "operator".into(),
             node: "edge1".into(),
             observe: false,
+            redial: None,
+            no_redial: false,
         }
     }
 
@@ -200,6 +207,8 @@ mod tests {
                 rule: Some("block 6281234567890".into()),
                 mode: "enforce".into(),
                 override_until: None,
+                granted: None,
+                next_attempt: None,
             }),
             notes: vec!["a block for 62812* is there too".into()],
         }

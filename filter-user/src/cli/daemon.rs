@@ -13,7 +13,8 @@ use crate::exit::Failure;
 /// palang daemon --config palang.toml
 ///
 /// Attaches to the interfaces of the configuration. When it ends, however it ends, the filter
-/// stays in force; `palang detach` takes it out.
+/// stays in force; `palang detach` takes it out. SIGHUP reads the configuration again, SIGUSR1
+/// compares the store with the kernel's maps now (it is done every minute anyway).
 #[derive(Debug, Args)]
 pub struct Arguments {
     /// Configuration (TOML)

@@ -21,6 +21,7 @@ pub mod r#override;
 pub mod print;
 pub mod replay;
 pub mod replay_output;
+pub mod review;
 pub mod status;
 pub mod store;
 mod time;
@@ -65,6 +66,7 @@ enum Command {
     Check(check::Arguments),
     Explain(explain::Arguments),
     Calls(calls::Arguments),
+    Review(review::Arguments),
     Audit(audit::Arguments),
     Attach(attach::AttachArguments),
     Detach(attach::DetachArguments),
@@ -91,6 +93,7 @@ impl Cli {
             Command::Check(arguments) => check::run(&arguments, client),
             Command::Explain(arguments) => explain::run(&arguments, client),
             Command::Calls(arguments) => calls::run(&arguments, client),
+            Command::Review(arguments) => review::run(&arguments, client),
             Command::Audit(arguments) => audit::run(&arguments, client),
             Command::Attach(arguments) => attach::attach(&arguments, client),
             Command::Detach(arguments) => attach::detach(&arguments, client),

@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering;
 use axum::body::{Body, Bytes};
 use axum::extract::{FromRequest, Path, Query, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
+use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
@@ -19,6 +20,7 @@ use futures_util::StreamExt as _;
 use jiff::Timestamp;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::mpsc;
 use utoipa::OpenApi;
 
@@ -26,6 +28,7 @@ use super::control::{Control, Role, Who, allow_of, block_of};
 use super::events::Lost;
 use super::import::Import;
 use super::links::Links;
+use super::reviews::{Reviews, review_of};
 use crate::clock;
 use crate::config::XdpMode;
 use crate::policy::Subject;
@@ -49,6 +52,8 @@ pub struct App {
     pub links: Arc<Links>,
     /// Records that were lost.
     pub lost: Arc<Lost>,
+    /// Redial grants, as they are given.
+    pub reviews: Reviews,
     /// Since when the daemon runs.
     pub since: Timestamp,
     /// What was wrong with the configuration when it was read last.
@@ -102,6 +107,9 @@ pub fn router(app: App) -> Router {
         .route("/v1/check/{number}", get(check))
         .route("/v1/explain/{number}", get(explain))
         .route("/v1/calls", get(list_calls))
+        .route("/v1/reviews", get(list_reviews))
+        .route("/v1/reviews/{id}/close", post(close_review))
+        .route("/v1/events", get(events))
         .route("/v1/audit", get(list_audit))
         .route("/v1/audit/verify", get(verify_audit))
         .route("/v1/config", get(get_config))
@@ -110,7 +118,20 @@ pub fn router(app: App) -> Router {
         .route("/openapi.json", get(openapi))
         .fallback(no_route)
         .method_not_allowed_fallback(no_route)
+        .layer(axum::middleware::from_fn(in_time))
         .with_state(app)
+}
+
+/// Lets no request through whose answer nobody waits for any more: a daemon that hung would
+/// else do what has been done without it, or undone, since.
+async fn in_time(request: Request, next: Next) -> Response {
+    let deadline = request.headers().get(wire::DEADLINE);
+    let deadline = deadline.and_then(|text| text.to_str().ok()?.parse::<u64>().ok());
+    if deadline.is_some_and(|deadline| deadline < clock::boot()) {
+        let message = "too late: nobody waits for this any more; nothing was done".into();
+        return Problem { kind: ProblemKind::Failed, message }.into_response();
+    }
+    next.run(request).await
 }
 
 /// The one question that a SIP server on this machine may ask over TCP: nothing else is served
@@ -148,6 +169,9 @@ async fn no_route() -> Problem {
         check,
         explain,
         list_calls,
+        list_reviews,
+        close_review,
+        events,
         list_audit,
         verify_audit,
         get_config,
@@ -569,6 +593,74 @@ async fn list_calls(
     }))
 }
 
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ReviewQuery {
+    #[serde(default)]
+    all: bool,
+}
+
+/// Redial grants that nobody has looked at, oldest first, one a line; with `all` also the others.
+/// Role read.
+#[utoipa::path(get, path = "/v1/reviews", params(("all" = Option<bool>, Query)),
+    responses((status = 200, body = wire::Review, content_type = "application/x-ndjson")))]
+async fn list_reviews(
+    State(app): State<App>,
+    who: Who,
+    Queried(query): Queried<ReviewQuery>,
+) -> Result<Response, Problem> {
+    who.may(Role::Read)?;
+    readable(&app).await?;
+    Ok(lines(&app, move |reader, send| {
+        reader.reviews(query.all, |(id, review)| {
+            let review = review_of(Some(id), review);
+            send(wire::Review { number: who.sees(review.number), ..review })
+        })
+    }))
+}
+
+/// Notes that somebody looked at a redial grant. Role operate.
+#[utoipa::path(post, path = "/v1/reviews/{id}/close", params(("id" = u64, Path)),
+    request_body = wire::CloseReview,
+    responses((status = 200, body = wire::ReviewClosed), (status = 403, body = Problem),
+        (status = 404, body = Problem)))]
+async fn close_review(
+    State(app): State<App>,
+    who: Who,
+    Path(id): Path<String>,
+    Asked(close): Asked<wire::CloseReview>,
+) -> Answer<wire::ReviewClosed> {
+    who.may(Role::Operate)?;
+    let id = id.parse().map_err(|_| usage(format!("{id:?} is no number of a review")))?;
+    app.control.close_review(&who, id, close).await.map(Json)
+}
+
+/// What happens from now on, one event a line, until the connection is closed. Role read.
+#[utoipa::path(get, path = "/v1/events",
+    responses((status = 200, body = wire::Event, content_type = "application/x-ndjson")))]
+async fn events(State(app): State<App>, who: Who) -> Result<Response, Problem> {
+    who.may(Role::Read)?;
+    let news = (app.reviews.listen(), who);
+    let stream = futures_util::stream::unfold(news, async |(mut news, who)| {
+        let event = match news.recv().await {
+            Ok(wire::Event::RedialGrant { review }) => {
+                let number = who.sees(review.number);
+                wire::Event::RedialGrant { review: wire::Review { number, ..review } }
+            }
+            Ok(lost @ wire::Event::Lost { .. }) => lost,
+            Err(RecvError::Lagged(count)) => wire::Event::Lost { count },
+            Err(RecvError::Closed) => return None,
+        };
+        let line = serde_json::to_vec(&event).map(|mut line| {
+            line.push(b'\n');
+            Bytes::from(line)
+        });
+        Some((line, (news, who)))
+    });
+    let headers = [(header::CONTENT_TYPE, "application/x-ndjson")];
+    Ok((headers, Body::from_stream(stream)).into_response())
+}
+
 /// The audit, oldest first, one row a line. Role operate.
 #[utoipa::path(get, path = "/v1/audit",
     params(("since" = Option<String>, Query), ("number" = Option<String>, Query)),
@@ -716,11 +808,13 @@ impl App {
             .read_soon(|reader| {
                 let head = reader.audit_head()?;
                 let newest = reader.newest()?;
-                Ok((reader.count(Kind::Block)?, reader.count(Kind::Allow)?, head, newest))
+                let reviews = reader.open_reviews()?;
+                Ok((reader.count(Kind::Block)?, reader.count(Kind::Allow)?, head, newest, reviews))
             })
             .await;
         match stored {
-            Ok((blocks, allows, head, newest)) => {
+            Ok((blocks, allows, head, newest, reviews)) => {
+                status.reviews = Some(reviews);
                 status.blocks = Some(blocks);
                 status.allows = Some(allows);
                 status.audit_head = Some(head.to_string());
@@ -755,6 +849,9 @@ impl App {
                 Colour::Amber,
                 format!("the configuration was not reloaded, the old one is in force: {problem}"),
             );
+        }
+        if let Some(problem) = self.reviews.problem() {
+            status.find(Colour::Amber, problem);
         }
         if status.drift > 0 {
             let message = format!("{} differences of store and maps were repaired", status.drift);

@@ -8,20 +8,25 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
-use filter_common::abi::{self, BLOCK_OBSERVE, LIFTED, MODE_ENFORCE, MODE_OBSERVE, Verdict};
+use filter_common::abi::{
+    self, BLOCK_NO_REDIAL, BLOCK_OBSERVE, LIFTED, MODE_ENFORCE, MODE_OBSERVE, Verdict,
+};
 use filter_common::number::Number;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 
 use super::keeper::{Keeper, refused};
+use super::reconcile;
+use super::reviews::review_of;
 use crate::clock;
 use crate::config::Config;
 use crate::datapath::{self, Maps};
 use crate::number_text;
 use crate::policy::{Policy, Subject};
+use crate::redial::Redial;
 use crate::status;
-use crate::store::{Decision, Entry, Error, Kind, Store};
-use crate::wire::{self, Change, Changed, Check, Persisted, Problem, ProblemKind};
+use crate::store::{Closed, Decision, Entry, Error, Kind, Review, Store};
+use crate::wire::{self, Change, Changed, Check, NextAttempt, Persisted, Problem, ProblemKind};
 
 /// Keys of the store's state.
 pub const OVERRIDE: &str = "override";
@@ -174,6 +179,7 @@ impl Control {
         if add.reason.trim().is_empty() {
             return problem(ProblemKind::Usage, "a block needs a reason");
         }
+        let (redial, flags) = redial_of(add.redial, add.no_redial, add.observe)?;
         self.refuse_protected(subject).await?;
         let decision = Decision {
             id: uuid::Uuid::now_v7(),
@@ -186,7 +192,9 @@ impl Control {
             author: who.name.clone(),
             origin: "operator".into(),
             node: self.node.clone(),
-            flags: if add.observe { BLOCK_OBSERVE } else { 0 },
+            flags,
+            redial,
+            epoch: 0,
             incident: None,
         };
         let (decision, before, change) = if add.dry_run {
@@ -236,7 +244,7 @@ impl Control {
                 store.put(std::slice::from_ref(&decision), |decision, before| {
                     entry(action, &author, decision, before)
                 })?;
-                let written = control.maps.set_block(subject, block_entry(&decision));
+                let written = control.maps.set_block(subject, control.block_entry(&decision));
                 if let Err(error) = written {
                     // The store must not say more than the kernel does.
                     let undo = entry("block undo", &author, &decision, None);
@@ -325,6 +333,12 @@ impl Control {
                 )
             }
         }
+    }
+
+    /// The kernel's entry for a stored block.
+    #[must_use]
+    pub fn block_entry(&self, decision: &Decision) -> abi::Block {
+        block_entry(decision, self.config().redial)
     }
 
     /// The allow that is in force for a number or prefix.
@@ -426,6 +440,8 @@ impl Control {
             origin: "operator".into(),
             node: self.node.clone(),
             flags: 0,
+            redial: None,
+            epoch: 0,
             incident,
         };
         let stays = before.as_ref().filter(|before| stays_for_incident(before, &fresh));
@@ -490,7 +506,14 @@ impl Control {
         dry_run: bool,
     ) -> Result<Changed<wire::Allow>, Problem> {
         let subject = self.subject(text)?;
-        let Some(decision) = self.find(Kind::Allow, subject).await? else {
+        let mut found = self.find(Kind::Allow, subject).await?;
+        if found.is_none() && self.maps.allow(subject)?.is_some() {
+            // In force all the same: the disk did not take it yet, or it was made without us.
+            self.keeper.write(|_| Ok(())).await?;
+            reconcile::learn(self).await?;
+            found = self.find(Kind::Allow, subject).await?;
+        }
+        let Some(decision) = found else {
             return problem(ProblemKind::NotFound, format!("there is no allow for {subject}"));
         };
         if !dry_run {
@@ -555,6 +578,45 @@ impl Control {
         })
     }
 
+    // ---- reviews --------------------------------------------------------------------------
+
+    /// Notes that somebody looked at an exception.
+    ///
+    /// # Errors
+    /// There is none with this number, or it was closed before; no note; a store that takes no
+    /// writes.
+    pub async fn close_review(
+        &self,
+        who: &Who,
+        id: u64,
+        close: wire::CloseReview,
+    ) -> Result<wire::ReviewClosed, Problem> {
+        if close.note.trim().is_empty() {
+            return problem(ProblemKind::Usage, "say in a note what came of it");
+        }
+        let closed = Closed { time: clock::now(), by: who.name.clone(), note: close.note };
+        let before = if close.dry_run {
+            self.keeper.read(move |reader| reader.review(id)).await?
+        } else {
+            let entry = Entry::new(closed.time, &who.name, "review close")
+                .with("note", closed.note.as_str());
+            let closed = closed.clone();
+            self.keeper.write(move |store| Ok(store.close_review(id, &closed, entry)?)).await?
+        };
+        match before {
+            None => problem(ProblemKind::NotFound, format!("there is no review {id}")),
+            Some(Review { closed: Some(before), .. }) => problem(
+                ProblemKind::Refused,
+                format!("{} closed review {id} at {}: {}", before.by, before.time, before.note),
+            ),
+            Some(review) => Ok(wire::ReviewClosed {
+                in_force: self.check(review.number)?,
+                review: review_of(Some(id), Review { closed: Some(closed), ..review }),
+                dry_run: close.dry_run,
+            }),
+        }
+    }
+
     // ---- override and mode ----------------------------------------------------------------
 
     /// The override, by the kernel's map.
@@ -565,11 +627,14 @@ impl Control {
         let mut found = status::override_in_force(self.maps.override_until()?);
         if found.until.is_some() {
             let stored = self.keeper.read_soon(|reader| reader.state(OVERRIDE)).await;
-            if let Ok(Some(StoredOverride { until: Some(_), reason, author })) = stored {
-                found.reason = Some(reason);
-                found.author = Some(author);
-            } else {
-                found.persisted = Persisted::Pending;
+            match stored {
+                Ok(Some(StoredOverride { until, reason, author }))
+                    if is_same(until, found.until) =>
+                {
+                    found.reason = Some(reason);
+                    found.author = Some(author);
+                }
+                Ok(_) | Err(_) => found.persisted = Persisted::Pending,
             }
         }
         Ok(found)
@@ -795,6 +860,12 @@ impl Control {
             format!("{prefix}, rule {}, {}{idle}", found.rule, ends(found.expires))
         });
         step("blocked-prefix", blocked && !by_number, kernel, found.map(|found| found.rule));
+        let granted = check.granted.as_ref();
+        let granted = granted.map(|granted| format!("granted until {}", granted.until));
+        let next = check.next_attempt.map(|NextAttempt { attempt, of }| {
+            format!("the next attempt is {attempt}, attempt {of} passes")
+        });
+        step("redial-grant", reason == "redial-grant", granted.or(next), None);
         step("mode", reason == "observe", Some(self.get_mode()?.mode), None);
 
         let rules: Vec<_> = steps.iter().filter_map(|step| step.3).collect();
@@ -835,6 +906,25 @@ impl Control {
     }
 }
 
+/// The settings of a block's own, and its flags.
+///
+/// # Errors
+/// What is wrong with them.
+pub fn redial_of(
+    redial: Option<Redial>,
+    no_redial: bool,
+    observe: bool,
+) -> Result<(Option<Redial>, u8), Problem> {
+    if let Some(redial) = redial {
+        if no_redial {
+            return problem(ProblemKind::Usage, "say one of: redial, no_redial");
+        }
+        redial.check().or_else(|message| problem(ProblemKind::Usage, message))?;
+    }
+    let flag = |set: bool, flag: u8| if set { flag } else { 0 };
+    Ok((redial, flag(observe, BLOCK_OBSERVE) | flag(no_redial, BLOCK_NO_REDIAL)))
+}
+
 /// What the store keeps of the override.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct StoredOverride {
@@ -844,6 +934,19 @@ pub struct StoredOverride {
     pub reason: String,
     /// Who.
     pub author: String,
+}
+
+/// Whether an override of the store and one of the map end together. Converting between clocks is
+/// not exact.
+#[must_use]
+pub fn is_same(stored: Option<Timestamp>, in_map: Option<Timestamp>) -> bool {
+    match (stored, in_map) {
+        (None, None) => true,
+        (Some(stored), Some(in_map)) => {
+            in_map.duration_since(stored).abs() < SignedDuration::from_secs(2)
+        }
+        (Some(_), None) | (None, Some(_)) => false,
+    }
 }
 
 /// What the store keeps of the mode.
@@ -888,10 +991,13 @@ fn merge(mut decision: Decision, before: Option<&Decision>) -> (Decision, Change
         return (decision, Change::Added);
     };
     decision.id = before.id;
+    // Whoever was let through stays so.
+    decision.epoch = before.epoch;
     let same = decision.expires == before.expires
         && decision.reason == before.reason
         && decision.flags == before.flags
-        && decision.incident == before.incident;
+        && decision.incident == before.incident
+        && decision.redial == before.redial;
     if same {
         return (before.clone(), Change::Unchanged);
     }
@@ -912,21 +1018,31 @@ pub fn entry(action: &str, author: &str, decision: &Decision, before: Option<&De
     if let Some(incident) = &decision.incident {
         entry = entry.with("incident", incident.as_str());
     }
+    if decision.flags & BLOCK_NO_REDIAL != 0 {
+        entry = entry.with("redial", "off");
+    } else if let Some(redial) = decision.redial {
+        entry = entry.with("redial", redial.to_string());
+    }
     match before {
         Some(before) => entry.with("before", json!(before.expires)),
         None => entry,
     }
 }
 
-/// The kernel's entry for a stored block.
+/// The kernel's entry for a stored block; `configured` is for one without settings of its own.
 #[must_use]
-pub fn block_entry(decision: &Decision) -> abi::Block {
+pub fn block_entry(decision: &Decision, configured: Redial) -> abi::Block {
+    let redial = decision.redial.unwrap_or(configured);
     abi::Block {
         number: decision.subject.raw(),
         expires: clock::kernel_expiry(decision.created, decision.expires, clock::now()),
         rule: decision.rule,
         action: Verdict::Drop as u8,
         flags: decision.flags,
+        epoch: decision.epoch,
+        redial_attempts: redial.attempts,
+        redial_window: redial.window,
+        redial_grant: redial.grant,
         ..abi::Block::default()
     }
 }
@@ -1002,6 +1118,8 @@ pub fn block_of(decision: &Decision) -> wire::Block {
         origin: decision.origin.clone(),
         node: decision.node.clone(),
         observe: decision.flags & BLOCK_OBSERVE != 0,
+        redial: decision.redial,
+        no_redial: decision.flags & BLOCK_NO_REDIAL != 0,
     }
 }
 
@@ -1036,5 +1154,7 @@ fn unknown_block(subject: Subject, found: Option<abi::Block>) -> wire::Block {
         origin: String::new(),
         node: String::new(),
         observe: found.flags & BLOCK_OBSERVE != 0,
+        redial: None,
+        no_redial: found.flags & BLOCK_NO_REDIAL != 0,
     }
 }

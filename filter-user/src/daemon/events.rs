@@ -1,7 +1,9 @@
 //! Call records: from the kernel's rings into the store.
 
 use std::collections::VecDeque;
+use std::convert::Infallible;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -9,15 +11,18 @@ use std::time::{Duration, Instant};
 use filter_common::abi::{AttemptKey, EventEntry, Verdict};
 use filter_common::number::Number;
 use jiff::Timestamp;
+use tokio::sync::oneshot;
 
 use super::control::Control;
+use super::reviews::Reviews;
 use crate::clock;
-use crate::datapath::Events;
+use crate::datapath::{Error, Events, Pins};
 use crate::store::CallRow;
 
-/// How often the rings are looked at. Each holds 5,000 events.
+/// How often the rings are looked at, and records are stored so that they outlive us. Each ring
+/// holds 5,000 events.
 const LOOK: Duration = Duration::from_millis(100);
-/// How often records go to disk: one commit for all of them.
+/// How often records go to disk, so that they outlive the machine.
 const COMMIT: Duration = Duration::from_secs(1);
 /// Events that are taken out of a ring at once.
 const BATCH: usize = 8192;
@@ -41,26 +46,66 @@ struct Recorder {
     keys: Vec<AttemptKey>,
     open: VecDeque<(Instant, u64, AttemptKey)>,
     lost: Arc<Lost>,
+    reviews: Reviews,
+    /// Whether all that was stored is on disk.
+    on_disk: bool,
 }
 
-/// Takes events out of the rings and writes call records, for ever.
-pub async fn run(control: Arc<Control>, mut events: Events, lost: Arc<Lost>) {
-    let mut recorder =
-        Recorder { control, waiting: Vec::new(), keys: Vec::new(), open: VecDeque::new(), lost };
+/// Takes events out of the rings and writes call records, first those that were `left_behind`,
+/// until there is nobody any more who could tell it to `stop`.
+pub async fn run(
+    control: Arc<Control>,
+    mut events: Events,
+    left_behind: Vec<EventEntry>,
+    lost: Arc<Lost>,
+    reviews: Reviews,
+    mut stop: oneshot::Receiver<Infallible>,
+) {
+    let mut recorder = Recorder {
+        control,
+        waiting: Vec::new(),
+        keys: Vec::new(),
+        open: VecDeque::new(),
+        lost,
+        reviews,
+        on_disk: true,
+    };
+    recorder.take(&left_behind);
     let mut look = tokio::time::interval(LOOK);
     let mut committed = Instant::now();
     loop {
-        look.tick().await;
+        let stopped = tokio::select! {
+            _ = look.tick() => false,
+            _ = &mut stop => true,
+        };
         match events.drain(BATCH) {
             Ok(entries) => recorder.take(&entries),
             Err(error) => tracing::error!("{error}"),
         }
+        if stopped {
+            return recorder.commit(true).await;
+        }
         if committed.elapsed() >= COMMIT {
-            recorder.commit().await;
+            recorder.commit(true).await;
             recorder.count_repeats().await;
             committed = Instant::now();
+        } else if recorder.control.keeper.problem().is_none() {
+            recorder.commit(false).await;
         }
     }
+}
+
+/// The events in the rings of maps that judge no more, after an upgrade. Those of another version
+/// cannot be read, and are lost.
+pub fn left_behind(folder: &Path, lost: &Lost) -> Result<Vec<EventEntry>, Error> {
+    let mut events = Events::open(folder)?;
+    if Pins::is_of_this_version(folder) {
+        return events.drain(usize::MAX);
+    }
+    let (refused, passed) = events.discard();
+    lost.refused.fetch_add(refused, Ordering::Relaxed);
+    lost.passed.fetch_add(passed, Ordering::Relaxed);
+    Ok(Vec::new())
 }
 
 impl Recorder {
@@ -68,6 +113,7 @@ impl Recorder {
         let config = self.control.config();
         for entry in entries {
             let event = &entry.event;
+            self.reviews.take(&self.control, entry);
             if self.waiting.len() >= WAITING_MAX {
                 let refused = event.verdict != Verdict::Pass as u8;
                 let lost = if refused { &self.lost.refused } else { &self.lost.passed };
@@ -96,8 +142,8 @@ impl Recorder {
         }
     }
 
-    async fn commit(&mut self) {
-        if self.waiting.is_empty() {
+    async fn commit(&mut self, on_disk: bool) {
+        if self.waiting.is_empty() && (self.on_disk || !on_disk) {
             return;
         }
         let rows = std::mem::take(&mut self.waiting);
@@ -106,7 +152,12 @@ impl Recorder {
             .control
             .keeper
             .write(move |store| {
-                let done = store.put_calls(&rows);
+                let done = match (on_disk, rows.is_empty()) {
+                    (false, _) => store.put_calls_soon(&rows),
+                    (true, false) => store.put_calls(&rows),
+                    // Any change takes those before it to disk.
+                    (true, true) => store.seen(clock::now()).map(|()| Vec::new()),
+                };
                 // Not lost when the disk takes none: they wait.
                 let _ = sender.send(rows);
                 Ok(done?)
@@ -114,6 +165,7 @@ impl Recorder {
             .await;
         match done {
             Ok(ids) => {
+                self.on_disk = on_disk;
                 let due = Instant::now() + OVER;
                 let attempts = ids.into_iter().zip(self.keys.drain(..));
                 self.open.extend(

@@ -3,10 +3,9 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use filter_common::abi::BLOCK_OBSERVE;
 use tokio::sync::mpsc::Sender;
 
-use super::control::{Control, Role, Who, block_entry, entry};
+use super::control::{Control, Role, Who, entry, redial_of};
 use crate::clock;
 use crate::policy::Subject;
 use crate::store::{Decision, Kind};
@@ -78,6 +77,7 @@ impl Import {
         if row.reason.trim().is_empty() {
             return wrong("it has no reason");
         }
+        let (redial, flags) = redial_of(row.redial, row.no_redial, row.observe)?;
         self.control.refuse_protected_now(subject)?;
         if !self.seen.insert(subject) {
             return wrong("this number stood in a row before");
@@ -94,7 +94,9 @@ impl Import {
             author: or(row.author, &self.who.name),
             origin: or(row.origin, "import"),
             node: self.control.node().to_owned(),
-            flags: if row.observe { BLOCK_OBSERVE } else { 0 },
+            flags,
+            redial,
+            epoch: 0,
             incident: None,
         })
     }
@@ -145,13 +147,15 @@ fn write(
             Some(before)
                 if before.expires == decision.expires
                     && before.reason == decision.reason
-                    && before.flags == decision.flags =>
+                    && before.flags == decision.flags
+                    && before.redial == decision.redial =>
             {
                 unchanged += 1;
                 continue;
             }
             Some(before) => {
                 decision.id = before.id;
+                decision.epoch = before.epoch;
                 moved += 1;
             }
             None => {
@@ -183,7 +187,7 @@ fn write(
     })?;
     let total = changed.len() as u64;
     for (done, decision) in (1..).zip(&changed) {
-        control.maps.set_block(decision.subject, block_entry(decision)).map_err(|error| Problem {
+        control.maps.set_block(decision.subject, control.block_entry(decision)).map_err(|error| Problem {
             kind: ProblemKind::Failed,
             message: format!(
                 "{error}; {} of {total} blocks are in force, the others are stored and will be within \

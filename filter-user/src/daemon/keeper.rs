@@ -79,7 +79,8 @@ impl Keeper {
         self.unsaved.load(Ordering::Relaxed)
     }
 
-    /// Writes something that must be on disk before it is in force.
+    /// Writes something that must be on disk before it is in force. It is not done when whoever
+    /// asked has given up before its turn comes.
     ///
     /// # Errors
     /// That the store takes no writes, and why; what `write` says.
@@ -90,6 +91,9 @@ impl Keeper {
         let (answer, wait) = oneshot::channel();
         let found = Arc::clone(&self.problem);
         let job: Job = Box::new(move |store| {
+            if answer.is_closed() {
+                return;
+            }
             let done = match store {
                 Ok(store) => write(store),
                 Err(error) => Err(no_writes(error.clone())),

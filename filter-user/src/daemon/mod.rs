@@ -10,6 +10,7 @@ mod import;
 mod keeper;
 mod links;
 mod reconcile;
+mod reviews;
 
 use std::fs;
 use std::io;
@@ -24,17 +25,18 @@ use nix::fcntl::{Flock, FlockArg};
 use nix::unistd::Group;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{Notify, oneshot};
 
 use self::api::App;
 use self::control::Control;
 use self::keeper::Keeper;
 use self::links::Links;
+use self::reviews::Reviews;
 use crate::clock;
 use crate::config::Config;
 use crate::datapath::{Events, Filter, Maps, Pins, carry_over};
-use crate::direct::Note;
 use crate::exit::{Exit, Failure};
-use crate::store::Entry;
+use crate::store::{Entry, Kind};
 
 /// How often what has ended is taken out, and the clock looked at.
 const TICK: Duration = Duration::from_secs(1);
@@ -46,6 +48,8 @@ const COMPARE: Duration = Duration::from_secs(60);
 const COMPARE_SHARE: u32 = 30;
 /// How often old call records are taken out.
 const PRUNE: Duration = Duration::from_secs(3600);
+/// How long the end waits for the last call records.
+const LAST_RECORDS: Duration = Duration::from_secs(2);
 /// A wall clock that moved by more than this against boot time was set.
 const STEP: SignedDuration = SignedDuration::from_secs(1);
 
@@ -75,20 +79,22 @@ async fn serve(config: Config) -> Result<(), Failure> {
     // Of both, because two configurations may share one.
     let _locks = [lock(&paths.lock())?, lock(&paths.pins)?];
     let pins = Pins::new(&paths.pins);
-    let fresh = !pins.maps(config.blocks).exists();
+    let keeper = Keeper::start(&paths.store());
+    enough_room(&keeper, config.blocks).await?;
+    let mut others = pins.map_folders();
+    others.retain(|folder| *folder != pins.maps(config.blocks));
+    // Others are there until a start has come to its end: ours may be half filled.
+    let fresh = !pins.maps(config.blocks).exists() || !others.is_empty();
     let filter = Filter::load(&pins, config.blocks)?;
     let folder = filter.folder().to_owned();
     let maps = Maps::open(&folder)?;
-    if fresh {
-        for old in pins.map_folders().iter().filter(|old| **old != folder) {
-            for error in carry_over(old, &maps) {
-                tracing::warn!("{}: not carried over: {error}", old.display());
-            }
+    for old in &others {
+        for error in carry_over(old, &maps, clock::boot()) {
+            tracing::warn!("{}: not carried over: {error}", old.display());
         }
     }
     let events = Events::open(&folder)?;
 
-    let keeper = Keeper::start(&paths.store());
     // Without a store, numbers that none of its rules can have.
     let no_store = since.as_second().unsigned_abs();
     let last_rule = keeper.read(|reader| reader.max_rule()).await.unwrap_or(no_store);
@@ -107,13 +113,22 @@ async fn serve(config: Config) -> Result<(), Failure> {
     if on < interfaces.len() {
         tracing::error!("the filter is on {on} of {} interfaces", interfaces.len());
     }
+    let lost = Arc::new(events::Lost::default());
+    let mut left_behind = Vec::new();
+    for old in &others {
+        match events::left_behind(old, &lost) {
+            Ok(mut events) => left_behind.append(&mut events),
+            Err(error) => tracing::warn!("{}: events are lost: {error}", old.display()),
+        }
+    }
     pins.remove_other_maps(blocks);
 
-    let lost = Arc::new(events::Lost::default());
+    let reviews = Reviews::start(&control);
     let app = App {
         control: Arc::clone(&control),
         links: Arc::clone(&links),
         lost: Arc::clone(&lost),
+        reviews: reviews.clone(),
         since,
         config_problem: Arc::default(),
     };
@@ -127,24 +142,46 @@ async fn serve(config: Config) -> Result<(), Failure> {
         let routes = api::check_router(app.clone());
         tokio::spawn(async move { axum::serve(listener, routes).await });
     }
-    tokio::spawn(events::run(Arc::clone(&control), events, lost));
+    let (keep_recording, stop) = oneshot::channel();
+    let recorder =
+        tokio::spawn(events::run(Arc::clone(&control), events, left_behind, lost, reviews, stop));
     tokio::spawn(links::run(Arc::clone(&links)));
     tokio::spawn(keep_time(Arc::clone(&control)));
-    tokio::spawn(keep_one(Arc::clone(&control), started));
+    let compare = Arc::new(Notify::new());
+    tokio::spawn(keep_one(Arc::clone(&control), started, Arc::clone(&compare)));
     tokio::spawn(watchdog(app.clone()));
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
     tracing::info!("ready on {}", socket_path.display());
-    until_told(&app).await
+    until_told(&app, &compare).await?;
+    drop(keep_recording);
+    // A disk that hangs does not hold us up.
+    let _ = tokio::time::timeout(LAST_RECORDS, recorder).await;
+    tracing::info!("stopped; the filter stays in force");
+    Ok(())
+}
+
+/// Refuses to go on with maps that the stored blocks do not fit into: the maps in force have them.
+async fn enough_room(keeper: &Keeper, capacity: u32) -> Result<(), Failure> {
+    let stored = keeper.read(|reader| reader.count_of(Kind::Block, false)).await;
+    match stored {
+        Ok(stored) if stored > capacity.into() => Err(Failure::new(
+            Exit::Failed,
+            format!(
+                "full: {stored} of {capacity} blocked numbers; raise [limits] blocks. Whatever is \
+                 attached goes on"
+            ),
+        )),
+        // Without a store the maps stay as they are.
+        Ok(_) | Err(_) => Ok(()),
+    }
 }
 
 /// Makes store and maps one for the first time; `false`: the store cannot be read, the maps stay
 /// as they are, and it has to be tried again.
 async fn begin(control: &Arc<Control>, fresh: bool, alone: bool) -> bool {
-    let paths = control.config().paths.clone();
-    match reconcile::at_start(control, fresh, alone, &Note::read(&paths)).await {
+    match reconcile::at_start(control, fresh, alone).await {
         Ok(found) => {
             control.drift.fetch_add(found.repaired, Ordering::Relaxed);
-            let _ = fs::remove_file(Note::file(&paths));
             tracing::info!(
                 blocks = found.blocks,
                 repaired = found.repaired,
@@ -160,26 +197,28 @@ async fn begin(control: &Arc<Control>, fresh: bool, alone: bool) -> bool {
     }
 }
 
-/// Waits for signals: SIGHUP reads the configuration again, SIGTERM and SIGINT end the daemon.
-async fn until_told(app: &App) -> Result<(), Failure> {
+/// Waits for signals: SIGHUP reads the configuration again, SIGUSR1 compares store and maps now,
+/// SIGTERM and SIGINT end the daemon.
+async fn until_told(app: &App, compare: &Notify) -> Result<(), Failure> {
     let wait = |kind| signal(kind).map_err(|error| Failure::new(Exit::Failed, error));
     let mut hangup = wait(SignalKind::hangup())?;
+    let mut user1 = wait(SignalKind::user_defined1())?;
     let mut terminate = wait(SignalKind::terminate())?;
     let mut interrupt = wait(SignalKind::interrupt())?;
     loop {
         tokio::select! {
-            _ = hangup.recv() => reload(app).await,
+            _ = hangup.recv() => reload(app, compare).await,
+            _ = user1.recv() => compare.notify_one(),
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
         }
     }
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
-    tracing::info!("stopped; the filter stays in force");
     Ok(())
 }
 
 /// Reads the configuration again; one with an error leaves the old one in force.
-async fn reload(app: &App) {
+async fn reload(app: &App, compare: &Notify) {
     let old = app.control.config();
     let read = Config::read(&old.path).and_then(|new| {
         let cannot = old.changes_needing_restart(&new);
@@ -202,6 +241,9 @@ async fn reload(app: &App) {
             app.links.leave(&gone).await;
             app.links.settle().await;
             tracing::info!("the configuration was read again");
+            if app.control.config().redial != old.redial {
+                compare.notify_one();
+            }
             app.control.keeper.keep(move |store| store.audit(entry.clone())).await;
             None
         }
@@ -241,6 +283,9 @@ async fn keep_time(control: Arc<Control>) {
             }
         }
         offset = now;
+        if let Err(problem) = reconcile::learn_noted(&control).await {
+            tracing::debug!("{}", problem.message);
+        }
         if let Err(problem) = reconcile::sweep(&control).await {
             tracing::debug!("{}", problem.message);
         }
@@ -251,12 +296,13 @@ async fn keep_time(control: Arc<Control>) {
         if pruned.elapsed() > PRUNE {
             pruned = Instant::now();
             events::prune(&control).await;
+            reviews::prune(&control).await;
         }
     }
 }
 
-/// Compares store and maps, again and again.
-async fn keep_one(control: Arc<Control>, mut started: bool) {
+/// Compares store and maps, again and again, and when asked to.
+async fn keep_one(control: Arc<Control>, mut started: bool, asked: Arc<Notify>) {
     let mut pause = COMPARE;
     loop {
         if !started {
@@ -264,7 +310,7 @@ async fn keep_one(control: Arc<Control>, mut started: bool) {
             started = begin(&control, false, false).await;
             continue;
         }
-        tokio::time::sleep(pause).await;
+        let is_asked = tokio::time::timeout(pause, asked.notified()).await.is_ok();
         let begun = Instant::now();
         match reconcile::compare(&control).await {
             Ok(found) if found.repaired + found.adopted > 0 => tracing::warn!(
@@ -274,6 +320,9 @@ async fn keep_one(control: Arc<Control>, mut started: bool) {
             ),
             Ok(_) => {}
             Err(problem) => tracing::error!("cannot compare store and maps: {}", problem.message),
+        }
+        if is_asked {
+            tracing::info!("store and maps were compared in {:?}", begun.elapsed());
         }
         pause = COMPARE.max(begun.elapsed() * COMPARE_SHARE);
     }
@@ -328,7 +377,10 @@ fn log() {
 
 /// Only one daemon may write to store and maps. `path` is a file, made where it is missing, or a
 /// folder: a BPF file system has no files.
-fn lock(path: &Path) -> Result<Flock<fs::File>, Failure> {
+///
+/// # Errors
+/// Somebody holds it; a file that cannot be made.
+pub fn lock(path: &Path) -> Result<Flock<fs::File>, Failure> {
     let mut options = fs::OpenOptions::new();
     options.read(true);
     if !path.is_dir() {
@@ -338,7 +390,7 @@ fn lock(path: &Path) -> Result<Flock<fs::File>, Failure> {
     Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|_| {
         Failure::new(
             Exit::Failed,
-            format!("another palang daemon holds {}: stop it first", path.display()),
+            format!("a palang daemon holds {}: stop it first", path.display()),
         )
     })
 }

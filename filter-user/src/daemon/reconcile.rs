@@ -12,15 +12,15 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use filter_common::abi::{self, LIFTED, MODE_ENFORCE, RULE_DIRECT};
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use serde_json::json;
 
 use super::control::{
-    Control, MODE, OVERRIDE, StoredMode, StoredOverride, allow_entry, block_entry, entry,
+    Control, MODE, OVERRIDE, StoredMode, StoredOverride, allow_entry, entry, is_same,
 };
 use crate::clock;
 use crate::datapath::{Error, Maps, walk_blocks};
-use crate::direct::Note;
+use crate::direct::{Note, Notes};
 use crate::policy::Subject;
 use crate::store::{Decision, Entry, Kind, Store};
 use crate::wire::Problem;
@@ -63,15 +63,9 @@ pub fn highest_rule(folder: &Path, maps: &Maps) -> Result<u64, Error> {
 ///
 /// # Errors
 /// A store that cannot be read or written; a failing system call.
-pub async fn at_start(
-    control: &Arc<Control>,
-    fresh: bool,
-    alone: bool,
-    notes: &[Note],
-) -> Result<Found, Problem> {
+pub async fn at_start(control: &Arc<Control>, fresh: bool, alone: bool) -> Result<Found, Problem> {
     restore_mode(control, fresh).await?;
-    settle_override(control, notes).await?;
-    let mut found = settle_allows(control, notes).await?;
+    let mut found = learn(control).await?;
     let blocks = compare_blocks(control, alone).await?;
     found.blocks = blocks.blocks;
     found.adopted += blocks.adopted;
@@ -86,14 +80,58 @@ pub async fn at_start(
 /// # Errors
 /// A store that cannot be read or written; a failing system call.
 pub async fn compare(control: &Arc<Control>) -> Result<Found, Problem> {
-    settle_override(control, &[]).await?;
-    let mut found = settle_allows(control, &[]).await?;
+    let mut found = learn(control).await?;
     let blocks = compare_blocks(control, false).await?;
     found.blocks = blocks.blocks;
     found.repaired += blocks.repaired;
     found.adopted += blocks.adopted;
     control.drift.fetch_add(found.repaired, Ordering::Relaxed);
     Ok(found)
+}
+
+/// Learns what was done on the maps without the daemon, when somebody has left a note since.
+///
+/// # Errors
+/// As [`learn`].
+pub async fn learn_noted(control: &Arc<Control>) -> Result<(), Problem> {
+    let paths = control.config().paths.clone();
+    let is_there = tokio::task::spawn_blocking(move || Note::file(&paths).exists()).await;
+    if is_there.unwrap_or(false) {
+        learn(control).await?;
+    }
+    Ok(())
+}
+
+/// Learns what was done on the maps without the daemon, and by the notes, who did it.
+///
+/// # Errors
+/// A store that cannot be read or written; a failing system call.
+pub async fn learn(control: &Arc<Control>) -> Result<Found, Problem> {
+    if control.keeper.unsaved() > 0 {
+        // The store will hear of it from whoever did it.
+        return Ok(Found::default());
+    }
+    let paths = control.config().paths.clone();
+    let notes = tokio::task::spawn_blocking(move || Notes::read(&paths)).await.unwrap_or_default();
+    settle_override(control, &notes.list).await?;
+    let found = settle_allows(control, &notes.list).await?;
+    let entries: Vec<_> = notes.list.iter().filter_map(detached).collect();
+    if !entries.is_empty() {
+        let write =
+            |store: &mut Store| Ok(entries.into_iter().try_for_each(|entry| store.audit(entry))?);
+        control.keeper.write(write).await?;
+    }
+    if control.keeper.unsaved() == 0 {
+        let _ = tokio::task::spawn_blocking(move || notes.remove()).await;
+    }
+    Ok(found)
+}
+
+/// The audit's record of a filter that was taken off.
+fn detached(note: &Note) -> Option<Entry> {
+    let interface = note.interface.as_deref()?;
+    let entry = Entry::new(clock::now(), &note.author, "detach adopt");
+    Some(entry.with("interface", interface))
 }
 
 /// The mode of the store; where enforcing ends sooner by the map, by the map.
@@ -114,7 +152,7 @@ async fn settle_override(control: &Arc<Control>, notes: &[Note]) -> Result<(), P
     let until = control.maps.override_until()?;
     let stored_until =
         stored.as_ref().and_then(|stored| stored.until).filter(|until| *until > clock::now());
-    let note = notes.iter().rev().find(|note| note.number.is_none());
+    let note = notes.iter().rev().find(|note| note.is_override());
     if until == 0 {
         // The maps are new. What was noted since the daemon's death is younger than the store.
         let noted = note.map(|note| note.until.filter(|until| *until > clock::now()));
@@ -130,14 +168,7 @@ async fn settle_override(control: &Arc<Control>, notes: &[Note]) -> Result<(), P
         return Ok(());
     }
     let in_map = (until > now).then(|| clock::wall(until));
-    let same = match (in_map, stored_until) {
-        (None, None) => true,
-        (Some(map), Some(stored)) => {
-            map.duration_since(stored).abs() < SignedDuration::from_secs(2)
-        }
-        (Some(_), None) | (None, Some(_)) => false,
-    };
-    if same {
+    if is_same(stored_until, in_map) {
         return Ok(());
     }
     let adopted = StoredOverride {
@@ -266,6 +297,8 @@ fn adopt(
         origin: "direct".into(),
         node: control.node().to_owned(),
         flags: 0,
+        redial: None,
+        epoch: 0,
         incident: note.and_then(|note| note.incident.clone()),
     };
     store.put([&decision], |decision, before| {
@@ -296,7 +329,10 @@ async fn compare_blocks(control: &Arc<Control>, alone: bool) -> Result<Found, Pr
                         found.repaired += 1;
                         failed = worker.maps.set_block(decision.subject, block).err();
                     }
-                    Ok(Difference::Write(_) | Difference::Lifted) => {
+                    Ok(Difference::Configured(block)) if alone => {
+                        failed = worker.maps.set_block(decision.subject, block).err();
+                    }
+                    Ok(Difference::Write(_) | Difference::Configured(_) | Difference::Lifted) => {
                         doubtful.push(decision.subject);
                     }
                     Err(error) => failed = Some(error),
@@ -339,12 +375,14 @@ enum Difference {
     None,
     /// The map's entry has to be this.
     Write(abi::Block),
+    /// The same but for `[redial]`, which was configured anew: no error that was repaired.
+    Configured(abi::Block),
     /// The block was ended in the map, and the store does not know it.
     Lifted,
 }
 
 fn difference(control: &Control, decision: &Decision) -> Result<Difference, Error> {
-    let mut wanted = block_entry(decision);
+    let mut wanted = control.block_entry(decision);
     let Some(found) = control.maps.block(decision.subject)? else {
         return Ok(Difference::Write(wanted));
     };
@@ -361,6 +399,16 @@ fn difference(control: &Control, decision: &Decision) -> Result<Difference, Erro
         let same = abi::Block { expires: wanted.expires, ..found } == wanted;
         if near && same {
             return Ok(Difference::None);
+        }
+        let other = abi::Block {
+            redial_attempts: wanted.redial_attempts,
+            redial_window: wanted.redial_window,
+            redial_grant: wanted.redial_grant,
+            expires: wanted.expires,
+            ..found
+        };
+        if near && other == wanted {
+            return Ok(Difference::Configured(wanted));
         }
     }
     Ok(Difference::Write(wanted))
@@ -381,6 +429,10 @@ fn settle_block(control: &Control, store: &mut Store, subject: Subject) -> Resul
         Difference::Write(block) => {
             control.maps.set_block(subject, block)?;
             Ok(repaired)
+        }
+        Difference::Configured(block) => {
+            control.maps.set_block(subject, block)?;
+            Ok(Found::default())
         }
         Difference::Lifted => {
             let entry = Entry::new(clock::now(), DAEMON, "block remove")

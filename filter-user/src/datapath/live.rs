@@ -72,6 +72,13 @@ impl Pins {
         folders
     }
 
+    /// Whether the maps in a folder have the layout of this version.
+    #[must_use]
+    pub fn is_of_this_version(folder: &Path) -> bool {
+        let name = folder.file_name().unwrap_or_default().to_string_lossy();
+        name.starts_with(&format!("v{ABI_VERSION}-"))
+    }
+
     /// The pin of an interface's link.
     #[must_use]
     pub fn link(&self, interface: &str) -> PathBuf {
@@ -296,5 +303,9 @@ impl Events {
         let mut events = raw::drain(&mut self.refused, limit)?;
         events.append(&mut raw::drain(&mut self.passed, limit)?);
         Ok(events)
+    }
+    /// Takes all events out of both rings unread; how many refused and passed attempts they were.
+    pub fn discard(&mut self) -> (u64, u64) {
+        (raw::discard(&mut self.refused), raw::discard(&mut self.passed))
     }
 }

@@ -3,6 +3,7 @@
 //! Each write is one system call and in force with it. Every map has a lock of its own,
 //! held for that call only, so that nothing which lets a call through waits for a bulk of blocks.
 
+use std::cell::Cell;
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -16,6 +17,7 @@ use filter_common::number::Number;
 use filter_common::reason::{REASON_NUMBERS, Reason};
 
 use super::error::Error;
+use super::live::Pins;
 use super::raw::Raw;
 use crate::policy::{Policy, Protected, Subject};
 
@@ -68,10 +70,8 @@ pub struct Maps {
     ports: Mutex<Array<MapData, u64>>,
     profiles: Mutex<Array<MapData, Raw<Profile>>>,
     trunks: Trie<[u8; 20], u32>,
-    override_until: Mutex<Array<MapData, u64>>,
+    way_out: WayOut,
     protected: Trie<[u8; 8], Raw<Allow>>,
-    allowed_numbers: Hash<u64, Raw<Allow>>,
-    allowed_prefixes: Trie<[u8; 8], Raw<Allow>>,
     blocked_numbers: Hash<u64, Raw<Block>>,
     blocked_prefixes: Trie<[u8; 8], Raw<Block>>,
     attempts: Hash<Raw<AttemptKey>, Raw<Attempt>>,
@@ -87,50 +87,29 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl Maps {
-    /// The maps that `take` hands out by name.
-    pub(super) fn new(
-        mut take: impl FnMut(&'static str) -> Result<Map, Error>,
-    ) -> Result<Maps, Error> {
-        let take = &mut take;
-        Ok(Maps {
-            generation: Mutex::new(typed(take, "GENERATION")?),
-            settings: Mutex::new(typed(take, "SETTINGS")?),
-            ports: Mutex::new(typed(take, "PORTS")?),
-            profiles: Mutex::new(typed(take, "PROFILES")?),
-            trunks: Mutex::new(typed(take, "TRUNKS")?),
+/// The maps that let through. Whoever needs a way out cannot wait for the end of an upgrade: they
+/// may be those of another version, where all others cannot be read.
+pub struct WayOut {
+    override_until: Mutex<Array<MapData, u64>>,
+    allowed_numbers: Hash<u64, Raw<Allow>>,
+    allowed_prefixes: Trie<[u8; 8], Raw<Allow>>,
+}
+
+impl WayOut {
+    fn new(take: &mut impl FnMut(&'static str) -> Result<Map, Error>) -> Result<WayOut, Error> {
+        Ok(WayOut {
             override_until: Mutex::new(typed(take, "OVERRIDE")?),
-            protected: Mutex::new(typed(take, "PROTECTED")?),
             allowed_numbers: Mutex::new(typed(take, "ALLOWED_NUMBERS")?),
             allowed_prefixes: Mutex::new(typed(take, "ALLOWED_PREFIXES")?),
-            blocked_numbers: Mutex::new(typed(take, "BLOCKED_NUMBERS")?),
-            blocked_prefixes: Mutex::new(typed(take, "BLOCKED_PREFIXES")?),
-            attempts: Mutex::new(typed(take, "ATTEMPTS")?),
-            redials: Mutex::new(typed(take, "REDIALS")?),
-            grants: Mutex::new(typed(take, "GRANTS")?),
-            fragments: Mutex::new(typed(take, "FRAGMENTS")?),
-            counters: typed(take, "COUNTERS")?,
-            event_stats: typed(take, "EVENT_STATS")?,
         })
     }
 
-    /// Opens the maps pinned in a folder, after comparing every layout: the kernel would hand
-    /// out a map of another layout just as well, and it would be read wrongly in silence.
+    /// Opens those pinned in a folder, after comparing their layouts.
     ///
     /// # Errors
     /// A map that is missing, that is none, or that another layout wrote.
-    pub fn open(folder: &Path) -> Result<Maps, Error> {
-        Maps::new(|name| open(folder, name))
-    }
-
-    /// How many blocked numbers fit.
-    ///
-    /// # Errors
-    /// A failing system call.
-    pub fn capacity(folder: &Path) -> Result<u32, Error> {
-        let data = open_data(folder, "BLOCKED_NUMBERS")?;
-        let info = data.info().map_err(|error| Error::map("BLOCKED_NUMBERS", error))?;
-        Ok(info.max_entries())
+    pub fn open(folder: &Path) -> Result<WayOut, Error> {
+        WayOut::new(&mut |name| open(folder, name))
     }
 
     /// Until when nothing is refused, in boot time; 0: no override was ever set;
@@ -196,6 +175,76 @@ impl Maps {
         }
     }
 
+    /// All allows.
+    ///
+    /// # Errors
+    /// A failing system call.
+    pub fn allows(&self) -> Result<Vec<(Subject, Allow)>, Error> {
+        let mut allows = Vec::new();
+        for entry in lock(&self.allowed_numbers).iter() {
+            let (_, Raw(allow)) = entry.map_err(|error| Error::map("ALLOWED_NUMBERS", error))?;
+            allows.push((Subject::Number(allow.number), allow));
+        }
+        for entry in lock(&self.allowed_prefixes).iter() {
+            let (_, Raw(allow)) = entry.map_err(|error| Error::map("ALLOWED_PREFIXES", error))?;
+            allows.push((Subject::of_prefix_entry(allow.number), allow));
+        }
+        Ok(allows)
+    }
+}
+
+impl std::ops::Deref for Maps {
+    type Target = WayOut;
+
+    fn deref(&self) -> &WayOut {
+        &self.way_out
+    }
+}
+
+impl Maps {
+    /// The maps that `take` hands out by name.
+    pub(super) fn new(
+        mut take: impl FnMut(&'static str) -> Result<Map, Error>,
+    ) -> Result<Maps, Error> {
+        let take = &mut take;
+        Ok(Maps {
+            generation: Mutex::new(typed(take, "GENERATION")?),
+            settings: Mutex::new(typed(take, "SETTINGS")?),
+            ports: Mutex::new(typed(take, "PORTS")?),
+            profiles: Mutex::new(typed(take, "PROFILES")?),
+            trunks: Mutex::new(typed(take, "TRUNKS")?),
+            way_out: WayOut::new(take)?,
+            protected: Mutex::new(typed(take, "PROTECTED")?),
+            blocked_numbers: Mutex::new(typed(take, "BLOCKED_NUMBERS")?),
+            blocked_prefixes: Mutex::new(typed(take, "BLOCKED_PREFIXES")?),
+            attempts: Mutex::new(typed(take, "ATTEMPTS")?),
+            redials: Mutex::new(typed(take, "REDIALS")?),
+            grants: Mutex::new(typed(take, "GRANTS")?),
+            fragments: Mutex::new(typed(take, "FRAGMENTS")?),
+            counters: typed(take, "COUNTERS")?,
+            event_stats: typed(take, "EVENT_STATS")?,
+        })
+    }
+
+    /// Opens the maps pinned in a folder, after comparing every layout: the kernel would hand
+    /// out a map of another layout just as well, and it would be read wrongly in silence.
+    ///
+    /// # Errors
+    /// A map that is missing, that is none, or that another layout wrote.
+    pub fn open(folder: &Path) -> Result<Maps, Error> {
+        Maps::new(|name| open(folder, name))
+    }
+
+    /// How many blocked numbers fit.
+    ///
+    /// # Errors
+    /// A failing system call.
+    pub fn capacity(folder: &Path) -> Result<u32, Error> {
+        let data = open_data(folder, "BLOCKED_NUMBERS")?;
+        let info = data.info().map_err(|error| Error::map("BLOCKED_NUMBERS", error))?;
+        Ok(info.max_entries())
+    }
+
     /// The block against exactly this subject.
     ///
     /// # Errors
@@ -242,23 +291,6 @@ impl Maps {
         }
     }
 
-    /// All allows.
-    ///
-    /// # Errors
-    /// A failing system call.
-    pub fn allows(&self) -> Result<Vec<(Subject, Allow)>, Error> {
-        let mut allows = Vec::new();
-        for entry in lock(&self.allowed_numbers).iter() {
-            let (_, Raw(allow)) = entry.map_err(|error| Error::map("ALLOWED_NUMBERS", error))?;
-            allows.push((Subject::Number(allow.number), allow));
-        }
-        for entry in lock(&self.allowed_prefixes).iter() {
-            let (_, Raw(allow)) = entry.map_err(|error| Error::map("ALLOWED_PREFIXES", error))?;
-            allows.push((Subject::of_prefix_entry(allow.number), allow));
-        }
-        Ok(allows)
-    }
-
     /// The protected entry that a key begins with.
     ///
     /// # Errors
@@ -299,6 +331,23 @@ impl Maps {
     pub fn grant(&self, number: Number) -> Result<Option<Grant>, Error> {
         let entry = found("GRANTS", lock(&self.grants).get(&number.0, 0))?;
         Ok(entry.map(|Raw(grant)| grant).filter(|grant| grant.number == number))
+    }
+
+    /// All redial grants, also those that are over.
+    ///
+    /// # Errors
+    /// A failing system call.
+    pub fn grants(&self) -> Result<Vec<Grant>, Error> {
+        let map = lock(&self.grants);
+        let grants = map.iter().map(|entry| entry.map(|(_, Raw(grant))| grant));
+        grants.collect::<Result<_, _>>().map_err(|error| Error::map("GRANTS", error))
+    }
+
+    /// Writes a grant into maps that no program uses yet: afterwards only the program does.
+    fn carry_grant(&self, grant: Grant) -> Result<(), Error> {
+        lock(&self.grants)
+            .insert(grant.number.0, Raw(grant), 0)
+            .map_err(|error| Error::map("GRANTS", error))
     }
 
     /// How often a blocked number called of late.
@@ -606,10 +655,39 @@ fn clear_hash<K: aya::Pod, V: aya::Pod>(
 
 /// The decision of the kernel's program, asked of its own maps: what a call would get now.
 pub struct LookUp<'a> {
-    /// The maps.
-    pub maps: &'a Maps,
-    /// Boot time in nanoseconds.
-    pub now: u64,
+    maps: &'a Maps,
+    now: u64,
+    block: Cell<Option<Block>>,
+    counted: Option<u32>,
+    opens: bool,
+}
+
+impl<'a> LookUp<'a> {
+    /// Nothing was asked yet; `now` is boot time in nanoseconds.
+    #[must_use]
+    pub fn new(maps: &'a Maps, now: u64) -> LookUp<'a> {
+        LookUp { maps, now, block: Cell::new(None), counted: None, opens: false }
+    }
+
+    /// The block that was met last: of what decides, the one that decided.
+    #[must_use]
+    pub fn block(&self) -> Option<Block> {
+        self.block.get()
+    }
+
+    /// The separate attempt that this call would be; `None`: it would not be counted.
+    #[must_use]
+    pub fn attempt_counted(&self) -> Option<u32> {
+        let opens = self.block.get().filter(|_| self.opens);
+        opens.map(|block| u32::from(block.redial_attempts)).or(self.counted)
+    }
+
+    fn met(&self, block: Option<Block>) -> Option<Block> {
+        if block.is_some() {
+            self.block.set(block);
+        }
+        block
+    }
 }
 
 impl filter_common::policy::Lists for LookUp<'_> {
@@ -642,11 +720,11 @@ impl filter_common::policy::Lists for LookUp<'_> {
     }
 
     fn blocked_number(&self, number: Number) -> Option<Block> {
-        self.maps.block(Subject::Number(number)).ok().flatten()
+        self.met(self.maps.block(Subject::Number(number)).ok().flatten())
     }
 
     fn blocked_prefix(&self, key: &PrefixKey) -> Option<Block> {
-        self.maps.blocked_prefix(key).ok().flatten()
+        self.met(self.maps.blocked_prefix(key).ok().flatten())
     }
 
     /// A question is no attempt.
@@ -663,6 +741,7 @@ impl filter_common::policy::Lists for LookUp<'_> {
     }
 
     fn open_grant(&mut self, _grant: &Grant) -> bool {
+        self.opens = true;
         true
     }
 
@@ -670,38 +749,52 @@ impl filter_common::policy::Lists for LookUp<'_> {
         self.maps.redial(number).ok().flatten()
     }
 
-    fn count_redial(&mut self, _redial: &Redial) -> bool {
+    fn count_redial(&mut self, redial: &Redial) -> bool {
+        self.counted = Some(redial.count);
         true
     }
 }
 
-/// Copies into `to` what lets through in the maps of another version or capacity, and, where
-/// the layout is the same, the blocks. What cannot be read is left out, and why is told: the
-/// store has the rest.
-pub fn carry_over(from: &Path, to: &Maps) -> Vec<Error> {
+/// Copies into `to` what it lacks of the maps of another version or capacity: what lets through
+/// and, where the layout is the same, the blocks and the mode. What cannot be read is left out,
+/// and why is told: the store has the rest. `now` is boot time: grants that are over stay behind.
+pub fn carry_over(from: &Path, to: &Maps, now: u64) -> Vec<Error> {
     let mut failed = Vec::new();
     let mut note = |done: Result<(), Error>| failed.extend(done.err());
-    note(open(from, "OVERRIDE").and_then(|map| {
-        let old: Array<_, u64> = map.try_into().map_err(|error| Error::map("OVERRIDE", error))?;
-        let until = old.get(&0, 0).map_err(|error| Error::map("OVERRIDE", error))?;
-        to.set_override(until)
+    note(WayOut::open(from).and_then(|old| {
+        if to.override_until()? == 0 {
+            to.set_override(old.override_until()?)?;
+        }
+        for (subject, allow) in old.allows()? {
+            if to.allow(subject)?.is_none() {
+                to.set_allow(subject, allow)?;
+            }
+        }
+        Ok(())
     }));
-    note(open(from, "ALLOWED_NUMBERS").and_then(|map| {
-        let old: HashMap<_, u64, Raw<Allow>> =
-            map.try_into().map_err(|error| Error::map("ALLOWED_NUMBERS", error))?;
+    note(open(from, "GRANTS").and_then(|map| {
+        let old: HashMap<_, u64, Raw<Grant>> =
+            map.try_into().map_err(|error| Error::map("GRANTS", error))?;
         old.iter().try_for_each(|entry| {
-            let (_, Raw(allow)) = entry.map_err(|error| Error::map("ALLOWED_NUMBERS", error))?;
-            to.set_allow(Subject::Number(allow.number), allow)
+            let (_, Raw(grant)) = entry.map_err(|error| Error::map("GRANTS", error))?;
+            // A grant that was given since is the younger one.
+            if grant.until <= now || to.grant(grant.number)?.is_some() {
+                return Ok(());
+            }
+            to.carry_grant(grant)
         })
     }));
-    note(open(from, "ALLOWED_PREFIXES").and_then(|map| {
-        let old: LpmTrie<_, [u8; 8], Raw<Allow>> =
-            map.try_into().map_err(|error| Error::map("ALLOWED_PREFIXES", error))?;
-        old.iter().try_for_each(|entry| {
-            let (_, Raw(allow)) = entry.map_err(|error| Error::map("ALLOWED_PREFIXES", error))?;
-            to.set_allow(Subject::of_prefix_entry(allow.number), allow)
-        })
-    }));
-    note(walk_blocks(from, u64::MAX, |subject, block| to.set_block(subject, block)));
+    if Pins::is_of_this_version(from) {
+        note(walk_blocks(from, u64::MAX, |subject, block| match to.block(subject)? {
+            None => to.set_block(subject, block),
+            Some(_) => Ok(()),
+        }));
+        note(Maps::open(from).and_then(|old| {
+            if to.settings()?.abi_version == 0 {
+                set("SETTINGS", &to.settings, to.generation()?, Raw(old.settings()?))?;
+            }
+            Ok(())
+        }));
+    }
     failed
 }

@@ -9,7 +9,7 @@ mod replay;
 
 pub use self::error::Error;
 pub use self::live::{Attached, Events, Filter, Pins};
-pub use self::maps::{LookUp, Maps, carry_over, walk_blocks};
+pub use self::maps::{LookUp, Maps, WayOut, carry_over, walk_blocks};
 pub use self::replay::{Judged, Replay};
 
 use aya::Ebpf;

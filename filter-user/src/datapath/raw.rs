@@ -25,6 +25,15 @@ pub fn drain(ring: &mut RingBuf<MapData>, limit: usize) -> Result<Vec<EventEntry
     Ok(events)
 }
 
+/// Takes everything out of a ring; how many events it was.
+pub fn discard(ring: &mut RingBuf<MapData>) -> u64 {
+    let mut count = 0;
+    while ring.next().is_some() {
+        count += 1;
+    }
+    count
+}
+
 /// The event in an item of a ring; `None` when the item is too short.
 fn event(item: &[u8]) -> Option<EventEntry> {
     if item.len() < size_of::<EventEntry>() {

@@ -56,16 +56,8 @@ impl Reader {
 /// or a disk says no.
 pub fn restore(from: &Path, to: &Path, replace: bool) -> Result<Option<PathBuf>, Error> {
     let to = absolute(to)?;
-    let copy = Reader::open_any(from)?;
-    copy.check()?;
-    let there = to.exists() || pending_changes(&to).is_some();
-    if there && !replace {
-        return Err(Error::Exists { path: to });
-    }
-    if in_use(&to) {
-        let what = "a program uses it: stop the daemon (`systemctl stop palang`) first".to_owned();
-        return Err(Error::Failed { path: to, what });
-    }
+    let copy = check_restore(from, &to, replace)?;
+    let there = is_there(&to);
     let part = Part::begin(to)?;
     copy.copy(&part)?;
     if geteuid().is_root() {
@@ -75,6 +67,28 @@ pub fn restore(from: &Path, to: &Path, replace: bool) -> Result<Option<PathBuf>,
     let away = if there { Some(move_away(&part.path)?) } else { None };
     part.name()?;
     Ok(away)
+}
+
+/// Does all of [`restore`] that changes nothing, and hands out the copy, which is whole.
+///
+/// # Errors
+/// Those of [`restore`], but for disks.
+pub fn check_restore(from: &Path, to: &Path, replace: bool) -> Result<Reader, Error> {
+    let to = absolute(to)?;
+    let copy = Reader::open_any(from)?;
+    copy.check()?;
+    if is_there(&to) && !replace {
+        return Err(Error::Exists { path: to });
+    }
+    if in_use(&to) {
+        let what = "a program uses it: stop the daemon (`systemctl stop palang`) first".to_owned();
+        return Err(Error::Failed { path: to, what });
+    }
+    Ok(copy)
+}
+
+fn is_there(path: &Path) -> bool {
+    path.exists() || pending_changes(path).is_some()
 }
 
 /// Whether another connection has the store open.

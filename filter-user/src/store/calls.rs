@@ -90,6 +90,25 @@ impl Store {
         })
     }
 
+    /// As [`Store::put_calls`], without waiting for the disk: what it stored outlives this process
+    /// at once, and the machine when anything else is stored.
+    ///
+    /// # Errors
+    /// Nothing was stored, or what is stored next may not wait for the disk either.
+    pub fn put_calls_soon(&mut self, calls: &[CallRow]) -> Result<Vec<u64>, Error> {
+        self.wait_for_disk(false)?;
+        let done = self.put_calls(calls);
+        self.wait_for_disk(true)?;
+        done
+    }
+
+    fn wait_for_disk(&self, wait: bool) -> Result<(), Error> {
+        let Reader { conn, path } = &self.reader;
+        let synchronous = if wait { "FULL" } else { "NORMAL" };
+        conn.pragma_update(None, "synchronous", synchronous)
+            .map_err(|error| Error::sqlite(path, &error))
+    }
+
     /// Stores how often calls were sent again: number of the call, and how often. A call that
     /// is gone is left out.
     ///

@@ -11,8 +11,10 @@ use uuid::Uuid;
 use super::schema::Millis;
 use super::{Entry, Error, Reader, Store};
 use crate::policy::Subject;
+use crate::redial::Redial;
 
-const COLUMNS: &str = "rule, id, kind, prefix, subject, created, expires, reason, author, origin, node, flags, incident";
+const COLUMNS: &str = "rule, id, kind, prefix, subject, created, expires, reason, author, origin, node, flags, \
+     redial_attempts, redial_window, redial_grant, epoch, incident";
 
 /// What a decision does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -59,6 +61,11 @@ pub struct Decision {
     /// [`BLOCK_OBSERVE`](filter_common::abi::BLOCK_OBSERVE),
     /// [`BLOCK_NO_REDIAL`](filter_common::abi::BLOCK_NO_REDIAL).
     pub flags: u8,
+    /// When a blocked caller who calls again is let through; `None`: as configured.
+    pub redial: Option<Redial>,
+    /// What the kernel remembers of the number in another epoch does not count: grows when that has
+    /// to begin anew, and stays when a block moves.
+    pub epoch: u32,
     /// The live incident that it was made for; `None`: none, else not empty.
     pub incident: Option<String>,
 }
@@ -268,7 +275,8 @@ fn upsert(
     }
     let mut statement = conn.prepare_cached(&format!(
         "INSERT INTO decisions ({COLUMNS}) VALUES (:rule, :id, :kind, :prefix, :subject, \
-         :created, :expires, :reason, :author, :origin, :node, :flags, :incident)"
+         :created, :expires, :reason, :author, :origin, :node, :flags, :redial_attempts, \
+         :redial_window, :redial_grant, :epoch, :incident)"
     ))?;
     statement.execute(named_params! {
         ":rule": decision.rule,
@@ -283,6 +291,10 @@ fn upsert(
         ":origin": decision.origin,
         ":node": decision.node,
         ":flags": decision.flags,
+        ":redial_attempts": decision.redial.map(|redial| redial.attempts),
+        ":redial_window": decision.redial.map(|redial| redial.window),
+        ":redial_grant": decision.redial.map(|redial| redial.grant),
+        ":epoch": decision.epoch,
         ":incident": decision.incident,
     })?;
     Ok(())
@@ -312,7 +324,12 @@ fn read(row: &Row<'_>) -> rusqlite::Result<Decision> {
         origin: row.get(9)?,
         node: row.get(10)?,
         flags: row.get(11)?,
-        incident: row.get(12)?,
+        redial: match row.get(12)? {
+            Some(attempts) => Some(Redial { attempts, window: row.get(13)?, grant: row.get(14)? }),
+            None => None,
+        },
+        epoch: row.get(15)?,
+        incident: row.get(16)?,
     })
 }
 
@@ -337,6 +354,8 @@ mod tests {
             created: Timestamp::from_millisecond(1_800_000_000_123).unwrap(),
             expires: None,
             flags: 3,
+            redial: Some(Redial { attempts: 8, window: 86_400, grant: 60 }),
+            epoch: u32::MAX,
             incident: Some("2026-118".to_owned()),
             ..block(1, local)
         };

@@ -1,0 +1,805 @@
+//! What goes wrong around the daemon: the message a person needs, and nothing lost.
+
+use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::path::PathBuf;
+
+use filter_common::abi;
+use filter_common::number::{Digits, Number};
+use palang::datapath::{Maps, Pins};
+use palang::policy::Subject;
+use palang::wire::{
+    Allow, Block, Changed, Check, Colour, ImportNews, Problem, ProblemKind, Status,
+};
+use palang_tests::lab::{Daemon, GATE, Lab, Receiver};
+use serde_json::{Value, json};
+
+use crate::socket::{Answer, ask, connect, exchange, until};
+
+const CALLER: &str = "+6281234567890";
+const INNOCENT: &str = "+6281200000009";
+/// Room in the maps unless a test's configuration says otherwise.
+const BLOCKS: u32 = 20_000;
+
+fn status(daemon: &Daemon<'_>) -> Status {
+    ask(daemon, "GET", "/v1/status", "").json()
+}
+
+/// A request that has to be done.
+fn done(daemon: &Daemon<'_>, method: &str, path: &str, body: &Value) -> Answer {
+    let body = if body.is_null() { String::new() } else { body.to_string() };
+    let answer = ask(daemon, method, path, &body);
+    assert_eq!(answer.status, 200, "{method} {path} {body}: {}", answer.text());
+    answer
+}
+
+fn block(daemon: &Daemon<'_>, number: &str) -> Answer {
+    let body = json!({ "number": number, "seconds": 3600, "reason": "a test" });
+    ask(daemon, "POST", "/v1/blocks", &body.to_string())
+}
+
+/// A daemon in enforce that refuses [`CALLER`].
+fn refusing(lab: &Lab) -> Daemon<'_> {
+    let daemon = Daemon::start(lab, "");
+    done(&daemon, "PUT", "/v1/mode", &json!({ "mode": "enforce" }));
+    assert_eq!(block(&daemon, CALLER).status, 200);
+    daemon
+}
+
+fn blocks(daemon: &Daemon<'_>) -> Vec<Block> {
+    ask(daemon, "GET", "/v1/blocks", "").lines()
+}
+
+fn import(daemon: &Daemon<'_>, numbers: impl Iterator<Item = String>) -> ImportNews {
+    let row = |(line, number): (usize, String)| {
+        let row = json!({
+            "line": line + 1, "number": number, "expires": "2099-01-01T00:00:00Z", "reason": "a list",
+        });
+        format!("{row}\n")
+    };
+    let body: String = numbers.enumerate().map(row).collect();
+    let answer = ask(daemon, "POST", "/v1/blocks/import", &body);
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    answer.lines().pop().expect("a last line")
+}
+
+/// Whether the gate refuses every INVITE of [`CALLER`] (else: none), and loses none of another's.
+fn refuses(lab: &Lab, receiver: &Receiver) -> bool {
+    let record = lab.traffic(receiver, &[CALLER, INNOCENT], 5_000, 100).finish();
+    assert_eq!(record.refused(INNOCENT, ..).len(), 0, "an innocent one was lost");
+    match record.refused(CALLER, ..).len() {
+        0 => false,
+        50 => true,
+        some => panic!("{some} of 50 were refused"),
+    }
+}
+
+fn number(index: u32) -> String {
+    format!("+62812{index:08}")
+}
+
+// ---- full -----------------------------------------------------------------------------------
+
+#[test]
+fn a_full_map_stores_nothing_and_lets_everything_else_work() {
+    let lab = Lab::new("full");
+    let mut daemon = Daemon::start(&lab, "[limits]\nblocks = 50");
+    done(&daemon, "PUT", "/v1/mode", &json!({ "mode": "enforce" }));
+    let all = ImportNews::Done { added: 49, moved: 0, unchanged: 0, bad: vec![], dry_run: false };
+    assert_eq!(import(&daemon, (1..50).map(number)), all);
+    let before = blocks(&daemon);
+    let ImportNews::Refused { problem, bad } = import(&daemon, (100..102).map(number)) else {
+        panic!("two into one place");
+    };
+    assert_eq!((problem.kind, bad.len()), (ProblemKind::Full, 0), "{}", problem.message);
+    assert_eq!(blocks(&daemon), before);
+    // Fills it: moves one, adds one.
+    let both = ImportNews::Done { added: 1, moved: 0, unchanged: 1, bad: vec![], dry_run: false };
+    assert_eq!(import(&daemon, [1, 50].into_iter().map(number)), both);
+
+    let head = status(&daemon).audit_head;
+    let full = block(&daemon, CALLER);
+    let problem: Problem = full.json();
+    assert_eq!((full.status, problem.kind), (507, ProblemKind::Full));
+    assert!(problem.message.contains("50 of 50") && problem.message.contains("[limits] blocks"));
+    let told = daemon.cli(&["block", "add", CALLER, "--for", "1h", "--reason", "a test"]);
+    assert_eq!((told.code, &*told.stdout), (1, ""), "{}", told.stderr);
+    assert!(told.stderr.contains("full: 50 of 50 blocked numbers"), "{}", told.stderr);
+    assert_eq!(blocks(&daemon).len(), 50);
+    assert_eq!(status(&daemon).audit_head, head, "nothing happened");
+    let check: Check = ask(&daemon, "GET", "/v1/check/+6281234567890", "").json();
+    assert_eq!(check.verdict, "pass");
+    let told = status(&daemon);
+    assert_eq!((told.blocks, told.blocks_capacity, told.colour), (Some(50), 50, Colour::Amber));
+
+    // A block that is there can be moved; prefixes have a place of their own; what lets through
+    // always fits.
+    let moved: Changed<Block> = block(&daemon, &number(7)).json();
+    assert!(moved.before.is_some());
+    assert_eq!(block(&daemon, "+62431*").status, 200);
+    done(&daemon, "POST", "/v1/allows", &json!({ "number": number(8) }));
+    done(&daemon, "PUT", "/v1/override", &json!({ "seconds": 60, "reason": "a test" }));
+    done(&daemon, "PUT", "/v1/override", &json!({ "seconds": 0 }));
+
+    daemon.restart();
+    assert_eq!(block(&daemon, CALLER).status, 507, "also after a restart");
+    done(&daemon, "DELETE", "/v1/blocks/+6281200000001", &Value::Null);
+    assert_eq!(block(&daemon, CALLER).status, 200, "there is room again");
+    assert_eq!(blocks(&daemon).len(), 51);
+    assert!(refuses(&lab, &lab.receiver(5060)));
+}
+
+/// Whoever lowers the limit below what is stored hears of it, and loses nothing.
+#[test]
+fn a_limit_below_what_is_stored_is_told() {
+    let lab = Lab::new("lowered");
+    let mut daemon = Daemon::start(&lab, "");
+    import(&daemon, (1..=50).map(number));
+    done(&daemon, "POST", "/v1/allows", &json!({ "number": number(8) }));
+    assert_eq!(daemon.stop(), 0);
+    daemon.configure("[limits]\nblocks = 10");
+    daemon.start_again();
+    let told = status(&daemon);
+    assert_eq!(told.colour, Colour::Red, "{:?}", told.findings);
+    assert!(told.findings[0].message.contains("[limits] blocks"), "{:?}", told.findings);
+    assert_eq!(blocks(&daemon).len(), 50);
+    assert_eq!(daemon.stop(), 0);
+    daemon.configure("");
+    daemon.start_again();
+    assert!(status(&daemon).findings.is_empty(), "{:?}", status(&daemon).findings);
+    for index in [1, 50] {
+        let path = format!("/v1/check/{}", number(index));
+        let check: Check = ask(&daemon, "GET", &path, "").json();
+        assert_eq!(check.would, "drop");
+    }
+}
+
+// ---- pins -----------------------------------------------------------------------------------
+
+/// Puts another BPF object at the place of a pin; dropped, both are where they were.
+struct Swapped {
+    place: PathBuf,
+    other: PathBuf,
+}
+
+impl Swapped {
+    fn new(place: PathBuf, other: PathBuf) -> Swapped {
+        let swapped = Swapped { place, other };
+        swapped.swap();
+        swapped
+    }
+
+    fn swap(&self) {
+        let third = self.place.with_file_name("third");
+        fs::rename(&self.place, &third).expect("moved away");
+        fs::rename(&self.other, &self.place).expect("moved there");
+        fs::rename(&third, &self.other).expect("moved to the other's place");
+    }
+}
+
+impl Drop for Swapped {
+    fn drop(&mut self) {
+        self.swap();
+    }
+}
+
+#[test]
+fn a_pinned_map_of_another_layout_is_refused_and_the_old_filter_goes_on() {
+    let lab = Lab::new("pins");
+    let mut daemon = refusing(&lab);
+    let receiver = lab.receiver(5060);
+    assert_eq!(daemon.stop(), 0);
+    let pins = Pins::new(daemon.pins());
+    let folder = pins.maps(BLOCKS);
+    let blocked = folder.join("BLOCKED_NUMBERS");
+    for (place, other, what) in [
+        // Another kind of map, other sizes, an empty ring, no map at all.
+        (&blocked, folder.join("COUNTERS"), "PerCpuArray"),
+        (&blocked, folder.join("ALLOWED_NUMBERS"), "bytes"),
+        (&blocked, folder.join("FRAGMENTS"), "LruHash"),
+        (&folder.join("EVENTS_PASSED"), folder.join("SETTINGS"), "Array"),
+        (&blocked, pins.link("gate0"), ""),
+    ] {
+        let swapped = Swapped::new(place.clone(), other);
+        let said = daemon.stderr().len();
+        daemon.spawn();
+        assert_eq!(daemon.wait_for_end(), 1);
+        let said = daemon.stderr()[said..].to_owned();
+        let wrong = [&swapped.place, &swapped.other];
+        let named = wrong.iter().any(|path| said.contains(&path.display().to_string()));
+        assert!(named && said.contains(what), "{said}");
+        assert_eq!(said.trim_end().lines().count(), 1, "{said}");
+        assert!(refuses(&lab, &receiver), "the old filter goes on");
+        // Nor does the way without a daemon guess.
+        let config = daemon.config_file();
+        let direct =
+            daemon.command(&["allow", "add", CALLER]).env("PALANG_CONFIG", config).output();
+        let direct = direct.expect("the CLI");
+        assert!(!direct.status.success());
+        let direct = String::from_utf8_lossy(&direct.stderr).into_owned();
+        assert!(wrong.iter().any(|path| direct.contains(&path.display().to_string())), "{direct}");
+    }
+    // The maps of another capacity, under the name of this one.
+    assert_eq!(fs::metadata(&folder).expect("the folder").mode() & 0o77, 0, "root's only");
+    daemon.configure("[limits]\nblocks = 30000");
+    fs::rename(&folder, pins.maps(30_000)).expect("renamed");
+    daemon.spawn();
+    assert_eq!(daemon.wait_for_end(), 1);
+    assert!(daemon.stderr().contains("it holds 20000 entries, not 30000"), "{}", daemon.stderr());
+    assert!(refuses(&lab, &receiver));
+
+    daemon.configure("");
+    fs::rename(pins.maps(30_000), &folder).expect("renamed");
+    daemon.start_again();
+    assert!(status(&daemon).findings.is_empty(), "{:?}", status(&daemon).findings);
+    assert!(refuses(&lab, &receiver));
+}
+
+#[test]
+fn a_map_at_the_place_of_a_link_is_told_and_not_touched() {
+    let lab = Lab::new("link");
+    let mut daemon = refusing(&lab);
+    let receiver = lab.receiver(5060);
+    assert_eq!(daemon.stop(), 0);
+    let pins = Pins::new(daemon.pins());
+    let (link, aside) = (pins.link("gate0"), daemon.pins().join("aside"));
+    fs::rename(&link, &aside).expect("moved away");
+    // A map that nobody reads: made anew at the next start.
+    fs::rename(pins.maps(BLOCKS).join("EVENTS_PASSED"), &link).expect("moved there");
+
+    daemon.start_again();
+    let told = status(&daemon);
+    assert_eq!(told.colour, Colour::Red);
+    let message = &told.findings[0].message;
+    assert!(message.contains(&link.display().to_string()), "{message}");
+    assert!(link.exists(), "whatever it is");
+    assert!(refuses(&lab, &receiver), "the old filter goes on");
+
+    fs::rename(&link, daemon.pins().join("v0")).expect("moved away");
+    fs::rename(&aside, &link).expect("moved back");
+    until("attached again", || {
+        let interface = status(&daemon).interfaces.into_iter().next()?;
+        interface.xdp.is_some().then_some(())
+    });
+    assert!(refuses(&lab, &receiver));
+}
+
+#[test]
+fn with_something_else_at_a_pin_s_place_calls_pass() {
+    let lab = Lab::new("folder");
+    let mut daemon = Daemon::prepare(&lab, "");
+    let blocked = Pins::new(daemon.pins()).maps(BLOCKS).join("BLOCKED_NUMBERS");
+    fs::create_dir_all(&blocked).expect("a folder on bpffs");
+    daemon.spawn();
+    assert_eq!(daemon.wait_for_end(), 1);
+    assert!(daemon.stderr().contains(&blocked.display().to_string()), "{}", daemon.stderr());
+    assert!(!refuses(&lab, &lab.receiver(5060)));
+}
+
+#[test]
+fn without_a_bpf_file_system_the_daemon_says_what_to_mount() {
+    let lab = Lab::new("bpffs");
+    let mut daemon = Daemon::prepare(&lab, "");
+    let pins = daemon.folder().join("pins");
+    daemon.configure(&format!("[paths]\npins = \"{}\"", pins.display()));
+    daemon.spawn();
+    assert_eq!(daemon.wait_for_end(), 1);
+    let said = daemon.stderr();
+    assert!(said.contains("mount -t bpf"), "{said}");
+    assert!(said.contains(&pins.display().to_string()), "{said}");
+}
+
+// ---- processes ------------------------------------------------------------------------------
+
+#[test]
+fn a_second_daemon_is_refused_and_the_first_goes_on() {
+    let lab = Lab::new("two");
+    let daemon = refusing(&lab);
+    let config = daemon.config_file().display().to_string();
+    let second = daemon.cli(&["daemon", "--config", &config]);
+    assert_eq!(second.code, 1, "{}", second.stderr);
+    assert!(second.stderr.contains("a palang daemon holds"), "{}", second.stderr);
+    let lock = daemon.runtime().join("daemon.lock").display().to_string();
+    assert!(second.stderr.contains(&lock), "{}", second.stderr);
+    assert!(status(&daemon).findings.is_empty());
+    assert!(refuses(&lab, &lab.receiver(5060)));
+}
+
+/// Capabilities as `setpriv` wants them; all that the unit gives.
+const UNIT: [&str; 4] = ["bpf", "net_admin", "perfmon", "chown"];
+
+fn only(capabilities: &[&str]) -> Vec<String> {
+    let set = capabilities.iter().fold("-all".to_owned(), |set, one| set + ",+" + one);
+    let options = [format!("--bounding-set={set}"), format!("--inh-caps={set}")];
+    ["setpriv".to_owned()].into_iter().chain(options).collect()
+}
+
+#[test]
+fn the_powers_of_the_unit_are_enough_and_none_of_them_too_many() {
+    let lab = Lab::new("powers");
+    let mut daemon = Daemon::prepare(&lab, "[api]\ngroup = \"daemon\"");
+    let receiver = lab.receiver(5060);
+    let spawn = |daemon: &mut Daemon<'_>, capabilities: &[&str]| {
+        let wrapper = only(capabilities);
+        let wrapper: Vec<_> = wrapper.iter().map(String::as_str).collect();
+        daemon.spawn_by(&wrapper, &[]);
+    };
+    for missing in UNIT {
+        let rest: Vec<_> = UNIT.into_iter().filter(|one| *one != missing).collect();
+        let said = fs::read_to_string(daemon.folder().join("stderr")).unwrap_or_default().len();
+        spawn(&mut daemon, &rest);
+        // 5: the unit does not start it again (RestartPreventExitStatus=).
+        assert_eq!(daemon.wait_for_end(), 5, "{missing}: {}", daemon.stderr());
+        let said = daemon.stderr()[said..].to_owned();
+        let name = format!("CAP_{}", missing.to_uppercase());
+        assert!(said.contains(&name), "{missing}: {said}");
+        assert!(!said.contains("verifier"), "{said}");
+        assert!(!refuses(&lab, &receiver));
+    }
+    let unit = include_str!("../../packaging/palang.service");
+    let set = UNIT.map(|one| format!("CAP_{}", one.to_uppercase()));
+    let line = unit.lines().find_map(|line| line.strip_prefix("CapabilityBoundingSet="));
+    let mut line: Vec<_> = line.expect("a bounding set").split(' ').collect();
+    line.sort_unstable();
+    let mut set = set.to_vec();
+    set.sort();
+    assert_eq!(line, set);
+    let prevents = "RestartPreventExitStatus=2 5";
+    assert!(unit.lines().any(|line| line == prevents), "no {prevents}");
+
+    spawn(&mut daemon, &UNIT);
+    daemon.wait_for_answer();
+    done(&daemon, "PUT", "/v1/mode", &json!({ "mode": "enforce" }));
+    assert_eq!(block(&daemon, CALLER).status, 200);
+    assert!(refuses(&lab, &receiver));
+    assert!(status(&daemon).findings.is_empty(), "{:?}", status(&daemon).findings);
+    lab.delete_and_recreate_veth();
+    until("attached again", || (status(&daemon).reattached == 1).then_some(()));
+    assert!(refuses(&lab, &receiver));
+    assert_eq!(daemon.stop(), 0);
+}
+
+#[test]
+fn another_user_is_told_what_is_missing() {
+    let lab = Lab::new("user");
+    let mut daemon = refusing(&lab);
+    assert_eq!(daemon.stop(), 0);
+    let folder = daemon.folder().to_owned();
+    // Where such a user can read everything, only the powers are missing.
+    for path in [&folder, &daemon.runtime(), &daemon.state()] {
+        fs::set_permissions(path, fs::Permissions::from_mode(0o777)).expect("chmod");
+    }
+    for entry in fs::read_dir(daemon.state()).expect("the state's folder").flatten() {
+        fs::set_permissions(entry.path(), fs::Permissions::from_mode(0o666)).expect("chmod");
+    }
+    let lock = daemon.runtime().join("daemon.lock");
+    fs::set_permissions(&lock, fs::Permissions::from_mode(0o666)).expect("chmod");
+    // The program may be in a folder that is root's own.
+    let program = folder.join("palang");
+    let built = daemon.command_by(&["setpriv"], &[]);
+    let built = built.get_args().nth(2).expect("the program").to_owned();
+    fs::copy(built, &program).expect("copied");
+    let mut command = lab.command_in_gate("setpriv");
+    command.args(["--reuid=1", "--regid=1", "--clear-groups"]).arg(&program);
+    command.args(["daemon", "--config"]).arg(daemon.config_file());
+    let told = palang_tests::lab::run::run(&mut command);
+    assert_eq!(told.code, 5, "{}", told.stderr);
+    assert!(told.stderr.contains("run as root"), "{}", told.stderr);
+    assert!(refuses(&lab, &lab.receiver(5060)));
+}
+
+// ---- the socket -----------------------------------------------------------------------------
+
+#[test]
+fn whatever_lies_at_the_place_of_the_socket() {
+    let lab = Lab::new("stale");
+    let mut daemon = refusing(&lab);
+    daemon.kill();
+    let socket = daemon.runtime().join("palang.sock");
+    assert!(socket.exists(), "a kill leaves it");
+    let told = daemon.cli(&["block", "list"]);
+    assert_eq!(told.code, 3, "{}", told.stderr);
+    assert!(told.stderr.contains("the daemon does not run"), "{}", told.stderr);
+    daemon.start_again();
+    assert!(status(&daemon).findings.is_empty());
+
+    assert_eq!(daemon.stop(), 0);
+    let _ = fs::remove_file(&socket);
+    fs::write(&socket, "a file").expect("written");
+    daemon.start_again();
+
+    assert_eq!(daemon.stop(), 0);
+    let _ = fs::remove_file(&socket);
+    // Nobody removes a folder unseen.
+    fs::create_dir(&socket).expect("a folder");
+    daemon.spawn();
+    assert_eq!(daemon.wait_for_end(), 1);
+    assert!(daemon.stderr().contains(&socket.display().to_string()), "{}", daemon.stderr());
+    fs::remove_dir(&socket).expect("still there");
+    daemon.start_again();
+}
+
+#[test]
+fn a_socket_that_was_deleted_costs_no_call() {
+    let lab = Lab::new("deleted");
+    let mut daemon = refusing(&lab);
+    let receiver = lab.receiver(5060);
+    fs::remove_file(daemon.runtime().join("palang.sock")).expect("removed");
+    assert!(refuses(&lab, &receiver));
+    let told = daemon.cli(&["block", "list"]);
+    assert_eq!(told.code, 3);
+    assert!(told.stderr.contains("there is no such socket"), "{}", told.stderr);
+    // Root's own way is open, and the daemon, which lives, learns of it.
+    let config = daemon.config_file();
+    let hand = |arguments: &[&str]| {
+        let mut command = daemon.command(arguments);
+        palang_tests::lab::run::must(command.env("PALANG_CONFIG", &config))
+    };
+    hand(&["override", "on", "--for", "10m", "--reason", "no socket"]);
+    assert!(!refuses(&lab, &receiver));
+    daemon.signal("USR1");
+    until("adopted", || daemon.stderr().contains("adopted the override").then_some(()));
+    hand(&["override", "off"]);
+    assert!(refuses(&lab, &receiver));
+    daemon.restart();
+    assert!(refuses(&lab, &receiver));
+    let audit = ask(&daemon, "GET", "/v1/audit", "").text();
+    assert!(audit.contains("no socket"), "{audit}");
+}
+
+#[test]
+fn nothing_on_the_socket_hurts_the_daemon() {
+    let lab = Lab::new("malformed");
+    let mut daemon = refusing(&lab);
+    let receiver = lab.receiver(5060);
+    let traffic = lab.traffic(&receiver, &[CALLER, INNOCENT], 2_000, 1_000_000);
+    let before = (blocks(&daemon), status(&daemon).audit_head);
+
+    let long = "1".repeat(3 << 20);
+    let unending = format!(r#"{{"number":"{long}"#);
+    let deep = "[".repeat(100_000);
+    let wrong: Vec<(&str, &str, &str)> = vec![
+        ("POST", "/v1/blocks", ""),
+        ("POST", "/v1/blocks", "{"),
+        ("POST", "/v1/blocks", "[]"),
+        ("POST", "/v1/blocks", "null"),
+        ("POST", "/v1/blocks", "\0\0\0"),
+        ("POST", "/v1/blocks", "\"number\""),
+        ("POST", "/v1/blocks", &deep),
+        ("POST", "/v1/blocks", &unending),
+        ("POST", "/v1/blocks", r#"{"number":"1","seconds":60}"#),
+        ("POST", "/v1/blocks", r#"{"number":"1","seconds":60,"reason":"a","colour":"red"}"#),
+        ("POST", "/v1/blocks", r#"{"number":112345678,"seconds":60,"reason":"a"}"#),
+        ("POST", "/v1/blocks", r#"{"number":"0812345678","seconds":"60","reason":"a"}"#),
+        ("POST", "/v1/blocks", r#"{"number":"0812345678","seconds":-1,"reason":"a"}"#),
+        ("POST", "/v1/blocks", r#"{"number":"0812345678","seconds":0,"reason":"a"}"#),
+        ("POST", "/v1/blocks", r#"{"number":"0812345678","seconds":1e30,"reason":"a"}"#),
+        (
+            "POST",
+            "/v1/blocks",
+            r#"{"number":"0812345678","seconds":18446744073709551615,"reason":"a"}"#,
+        ),
+        ("POST", "/v1/blocks", r#"{"number":"0812345678","seconds":60,"reason":"  "}"#),
+        ("POST", "/v1/blocks", r#"{"number":"0812345678","reason":"a"}"#),
+        (
+            "POST",
+            "/v1/blocks",
+            r#"{"number":"0812345678","seconds":60,"permanent":true,"reason":"a"}"#,
+        ),
+        ("POST", "/v1/blocks", r#"{"number":"0812345678","expires":"tomorrow","reason":"a"}"#),
+        (
+            "POST",
+            "/v1/blocks",
+            r#"{"number":"0812345678","expires":"1999-01-01T00:00:00Z","reason":"a"}"#,
+        ),
+        ("POST", "/v1/blocks", r#"{"number":"0812-CALL-NOW","seconds":60,"reason":"a"}"#),
+        ("POST", "/v1/blocks", r#"{"number":"","seconds":60,"reason":"a"}"#),
+        ("POST", "/v1/blocks", r#"{"number":"*","seconds":60,"reason":"a"}"#),
+        ("POST", "/v1/allows", r#"{"number":"+62*1"}"#),
+        ("POST", "/v1/allows", r#"{"number":"0812345678","seconds":1,"expires":null,"x":1}"#),
+        ("PUT", "/v1/override", r#"{"seconds":604801,"reason":"a"}"#),
+        ("PUT", "/v1/override", r#"{"seconds":60}"#),
+        ("PUT", "/v1/override", r#"{"reason":"a"}"#),
+        ("PUT", "/v1/override", "{}"),
+        ("PUT", "/v1/mode", "{}"),
+        ("PUT", "/v1/mode", r#"{"mode":"Enforce"}"#),
+        ("PUT", "/v1/mode", r#"{"mode":"observe","seconds":60}"#),
+        ("PUT", "/v1/mode", r#"{"mode":"enforce","seconds":0}"#),
+        ("DELETE", "/v1/blocks/%00", ""),
+        ("DELETE", "/v1/blocks/%FF", ""),
+        ("DELETE", "/v1/blocks/x?dry_run=perhaps", ""),
+        ("DELETE", "/v1/blocks/0812345678?dryrun=true", ""),
+        ("GET", "/v1/calls?limit=-1", ""),
+        ("GET", "/v1/calls?verdict=maybe", ""),
+        ("GET", "/v1/calls?since=yesterday", ""),
+        ("GET", "/v1/calls?since=2026-01-01T00:00:00Z&since=2026-01-01T00:00:00Z", ""),
+        ("GET", "/v1/calls?caller=62812*", ""),
+        ("GET", "/v1/audit?number=nobody", ""),
+        ("GET", "/v1/audit/verify?head=0", ""),
+        ("GET", "/v1/check/62812*", ""),
+        ("GET", "/v1/check/hello", ""),
+        ("GET", "/v1/explain/62812*", ""),
+        ("POST", "/v1/interfaces/gate0", r#"{"mode":"skb"}"#),
+        ("POST", "/v1/store/backup", r#"{"path":"relative.db"}"#),
+        ("POST", "/v1/store/backup", r#"{"path":7}"#),
+        ("POST", "/v1/blocks/import?skip_bad=2", "{}"),
+    ];
+    for (method, path, body) in wrong {
+        let answer = ask(&daemon, method, path, body);
+        let shown = &body[..body.len().min(100)];
+        assert_eq!(answer.status, 400, "{method} {path} {shown}: {}", answer.text());
+        let problem: Problem = answer.json();
+        assert_eq!(problem.kind, ProblemKind::Usage, "{method} {path} {shown}");
+        assert!(problem.message.len() < 500, "{method} {path}: {}", problem.message.len());
+    }
+    for (method, path) in [
+        ("GET", "/"),
+        ("GET", "/v1"),
+        ("GET", "/v1/blocks/"),
+        ("GET", "/v2/status"),
+        ("DELETE", "/v1/blocks"),
+        ("PATCH", "/v1/status"),
+        ("GET", "/v1/../etc/passwd"),
+        ("GET", "/v1/interfaces/gate0"),
+    ] {
+        let answer = ask(&daemon, method, path, "");
+        let problem: Problem = answer.json();
+        assert_eq!((answer.status, problem.kind), (404, ProblemKind::NotFound), "{method} {path}");
+    }
+    // No HTTP at all, or not what this server speaks.
+    for bytes in [
+        &b"\0\xff\xfe garbage \r\n\r\n"[..],
+        b"GET\r\n\r\n",
+        b"GET /v1/status SIP/2.0\r\n\r\n",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        b"GET /v1/status HTTP/1.1\r\nContent-Length: -1\r\n\r\n",
+        b"POST /v1/blocks HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nnot hex\r\n",
+        b"GET /v1/status HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
+    ] {
+        let mut stream = connect(&daemon);
+        let _ = stream.write_all(bytes);
+        let _ = stream.shutdown(std::net::Shutdown::Write);
+        let mut answer = Vec::new();
+        let _ = stream.read_to_end(&mut answer);
+        let answer = String::from_utf8_lossy(&answer).into_owned();
+        assert!(!answer.contains(" 200 "), "{:?}: {answer}", String::from_utf8_lossy(bytes));
+    }
+    let header = format!("GET /v1/status HTTP/1.1\r\nX: {long}\r\n\r\n");
+    assert_eq!(exchange(connect(&daemon), header.as_bytes()).status, 431);
+
+    // Rows of an import: bad ones are named by line, nothing is imported.
+    let line = format!("{{\"number\":\"{long}\"}}\n");
+    let two = format!("{}\n{line}", json!({ "line": 1, "number": number(1), "reason": "a" }));
+    for body in [&line, &long, &two] {
+        let answer = ask(&daemon, "POST", "/v1/blocks/import", body);
+        let problem: Problem = answer.json();
+        assert_eq!(answer.status, 400, "{}", problem.message);
+        assert!(problem.message.contains("longer than"), "{}", problem.message);
+    }
+    let rows = [
+        "{",
+        "null",
+        r#"{"line":1}"#,
+        r#"{"line":"one","number":"0812345678","reason":"a"}"#,
+        r#"{"line":1,"number":"0812345678","reason":"a","more":true}"#,
+        "\u{fffd}",
+    ];
+    let answer = ask(&daemon, "POST", "/v1/blocks/import", &rows.join("\n"));
+    let ImportNews::Refused { bad, .. } = answer.lines().pop().expect("a last line") else {
+        panic!("bad rows were taken: {}", answer.text());
+    };
+    let lines: Vec<_> = bad.iter().map(|row| row.line).collect();
+    assert_eq!(lines, [1, 2, 3, 4, 5, 6]);
+
+    // Half a request holds nobody up, however many there are; half an import imports nothing.
+    let halves: Vec<_> = (0..200)
+        .map(|index| {
+            let mut stream = connect(&daemon);
+            let half: &[u8] = match index % 4 {
+                0 => b"",
+                1 => b"POST /v1/blo",
+                2 => b"POST /v1/blocks HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\n{\"number\":",
+                _ => b"POST /v1/blocks/import HTTP/1.1\r\nHost: a\r\nContent-Length: 900\r\n\r\n\
+                       {\"line\":1,\"number\":\"0812345678\",\"reason\":\"a\",\"expires\":null}\n",
+            };
+            stream.write_all(half).expect("sent");
+            stream
+        })
+        .collect();
+    done(
+        &daemon,
+        "PUT",
+        "/v1/override",
+        &json!({ "seconds": 60, "reason": "a test", "dry_run": true }),
+    );
+    drop(halves);
+
+    assert_eq!((blocks(&daemon), status(&daemon).audit_head), before, "nothing was changed");
+    assert!(status(&daemon).findings.is_empty(), "{:?}", status(&daemon).findings);
+    assert!(!daemon.stderr().contains("panicked"), "{}", daemon.stderr());
+    let record = traffic.stop();
+    assert_eq!(record.delivered(CALLER, ..).len(), 0);
+    assert_eq!(record.refused(INNOCENT, ..).len(), 0);
+    assert!(daemon.is_running());
+}
+
+// ---- what the driver cannot judge -----------------------------------------------------------
+
+#[test]
+fn sip_over_tcp_arrives_is_counted_and_told() {
+    let lab = Lab::new("tcp");
+    let daemon = refusing(&lab);
+    assert_eq!(status(&daemon).colour, Colour::Green);
+    let listener = lab.in_gate(|| TcpListener::bind((GATE, 5060))).expect("TCP port 5060");
+    let mut call = lab.in_trunk(|| TcpStream::connect((GATE, 5060))).expect("connected");
+    let message = format!("INVITE sip:112@{GATE} SIP/2.0\r\nFrom: <sip:{CALLER}@a>;tag=1\r\n\r\n");
+    call.write_all(message.as_bytes()).expect("sent");
+    drop(call);
+    let (mut arrived, mut text) = (listener.accept().expect("accepted").0, String::new());
+    arrived.read_to_string(&mut text).expect("read");
+    assert_eq!(text, message, "also of a blocked caller");
+
+    let told = status(&daemon);
+    assert!(told.packets["sip-over-tcp"] >= 3, "{:?}", told.packets);
+    assert_eq!(told.colour, Colour::Amber);
+    assert!(told.findings[0].message.contains("docs/kamailio.md"), "{:?}", told.findings);
+    let people = daemon.cli(&["status"]).stdout;
+    assert!(people.starts_with("AMBER") && people.contains("SIP over TCP"), "{people}");
+}
+
+// ---- drift ----------------------------------------------------------------------------------
+
+fn subject(digits: &str) -> Subject {
+    Subject::Number(Number::e164(Digits::parse(digits).expect("digits")))
+}
+
+fn prefix(digits: &str) -> Subject {
+    Subject::Prefix(Digits::parse(digits).expect("digits"))
+}
+
+#[test]
+fn what_changes_behind_the_daemon_s_back_is_repaired_and_counted() {
+    let lab = Lab::new("drift");
+    let daemon = Daemon::start(&lab, "protected = [\"113\"]");
+    done(&daemon, "PUT", "/v1/mode", &json!({ "mode": "enforce" }));
+    for number in ["+6281234567890", "+6281200000001", "+6281200000002", "+62431*"] {
+        assert_eq!(block(&daemon, number).status, 200);
+    }
+    done(&daemon, "POST", "/v1/allows", &json!({ "number": "+6281200000005" }));
+    done(&daemon, "POST", "/v1/allows", &json!({ "number": "+62811*", "seconds": 3600 }));
+    let maps = Maps::open(&Pins::new(daemon.pins()).maps(BLOCKS)).expect("the maps");
+    let compared = || daemon.stderr().matches("store and maps were compared").count();
+    let compare = || {
+        let before = compared();
+        daemon.signal("USR1");
+        until("compared", || (compared() > before).then_some(()));
+        status(&daemon).drift
+    };
+    assert_eq!(compare(), 0);
+
+    let state = || {
+        let block = |subject| maps.block(subject).expect("the map");
+        [
+            subject("6281234567890"),
+            subject("6281200000001"),
+            subject("6281200000002"),
+            prefix("62431"),
+        ]
+        .map(block)
+    };
+    let before = state();
+    assert!(before.iter().all(Option::is_some));
+
+    // A stored block is gone; a prefix, too.
+    assert!(maps.remove_block(subject("6281234567890")).expect("removed"));
+    assert!(maps.remove_block(prefix("62431")).expect("removed"));
+    assert_eq!(compare(), 2);
+    let near = |one: Option<abi::Block>, other: Option<abi::Block>| {
+        let (Some(one), Some(other)) = (one, other) else { return one == other };
+        // Two clocks, compared a moment later.
+        let same = abi::Block { expires: other.expires, ..one } == other;
+        same && one.expires.abs_diff(other.expires) < 2_000_000_000
+    };
+    let restored = |why: &str| {
+        for (now, then) in state().into_iter().zip(before) {
+            assert!(near(now, then), "{why}: {now:?} {then:?}");
+        }
+    };
+    restored("removed");
+    assert!(refuses(&lab, &lab.receiver(5060)));
+
+    // Foreign blocks: whoever it is about would be refused by no decision.
+    let foreign = abi::Block { rule: 77_777, ..before[0].expect("a block") };
+    let alien = abi::Block { number: subject("6281200000009").raw(), ..foreign };
+    maps.set_block(subject("6281200000009"), alien).expect("inserted");
+    let alien = abi::Block { number: prefix("6285").raw(), ..foreign };
+    maps.set_block(prefix("6285"), alien).expect("inserted");
+    assert_eq!(compare(), 4);
+    assert_eq!(maps.block(subject("6281200000009")).expect("the map"), None);
+    assert_eq!(maps.block(prefix("6285")).expect("the map"), None);
+
+    // An expiry that somebody made longer; endless; another rule's; another action.
+    let first = before[1].expect("a block");
+    for (index, block) in [
+        abi::Block { expires: first.expires + 7_200_000_000_000, ..first },
+        abi::Block { expires: 0, ..first },
+        abi::Block { rule: 77_778, ..first },
+        abi::Block { flags: abi::BLOCK_OBSERVE, ..first },
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        maps.set_block(subject("6281200000001"), block).expect("written");
+        assert_eq!(compare(), 5 + index as u64, "{block:?}");
+        restored("changed");
+    }
+    // One that ends sooner lets through sooner: no drift, it stays.
+    let sooner = abi::Block { expires: first.expires - 1_800_000_000_000, ..first };
+    maps.set_block(subject("6281200000001"), sooner).expect("written");
+    assert_eq!(compare(), 8);
+    assert_eq!(maps.block(subject("6281200000001")).expect("the map"), Some(sooner));
+    // One that somebody lifted by hand is over, and the store learns it.
+    let lifted = abi::Block { expires: abi::LIFTED, ..before[2].expect("a block") };
+    maps.set_block(subject("6281200000002"), lifted).expect("written");
+    assert_eq!(compare(), 8);
+    assert_eq!(maps.block(subject("6281200000002")).expect("the map"), None);
+    assert_eq!(ask(&daemon, "GET", "/v1/blocks/+6281200000002", "").status, 404);
+
+    // Allows: one that is gone comes back, one that only the map has is adopted; none is removed.
+    assert!(maps.remove_allow(subject("6281200000005")).expect("removed"));
+    assert!(maps.remove_allow(prefix("62811")).expect("removed"));
+    let foreign = abi::Allow { number: subject("6281200000006").raw(), expires: 0, rule: 77_779 };
+    maps.set_allow(subject("6281200000006"), foreign).expect("inserted");
+    let alien = abi::Allow { number: prefix("62812000001").raw(), ..foreign };
+    maps.set_allow(prefix("62812000001"), alien).expect("inserted");
+    assert_eq!(compare(), 10);
+    for _ in 0..2 {
+        for there in [
+            subject("6281200000005"),
+            prefix("62811"),
+            subject("6281200000006"),
+            prefix("62812000001"),
+        ] {
+            assert!(maps.allow(there).expect("the map").is_some(), "{there}");
+        }
+        assert_eq!(compare(), 10);
+    }
+    let allows: Vec<Allow> = ask(&daemon, "GET", "/v1/allows", "").lines();
+    let origins: Vec<_> = allows.iter().map(|allow| (&*allow.number, &*allow.origin)).collect();
+    assert_eq!(
+        origins,
+        [
+            ("6281200000005", "operator"),
+            ("6281200000006", "direct"),
+            ("62811*", "operator"),
+            ("62812000001*", "direct"),
+        ]
+    );
+
+    let told = status(&daemon);
+    assert_eq!(told.colour, Colour::Amber);
+    let message = "10 differences of store and maps were repaired";
+    assert!(told.findings.iter().any(|one| one.message == message), "{:?}", told.findings);
+    let audit = daemon.cli(&["audit", "verify"]);
+    assert_eq!(audit.code, 0, "{}", audit.stderr);
+}
+
+/// The numbers that the configuration protects are compared as well.
+#[test]
+fn a_protected_number_that_was_taken_out_comes_back() {
+    let lab = Lab::new("protected");
+    let daemon = refusing(&lab);
+    daemon.configure(&format!("protected = [\"{CALLER}\"]"));
+    daemon.signal("HUP");
+    until("reloaded", || daemon.stderr().contains("read again").then_some(()));
+    let receiver = lab.receiver(5060);
+    assert!(!refuses(&lab, &receiver));
+    let maps = Maps::open(&Pins::new(daemon.pins()).maps(BLOCKS)).expect("the maps");
+    maps.set_protected(&[]).expect("emptied");
+    assert!(refuses(&lab, &receiver), "the lab sees it");
+    daemon.signal("USR1");
+    until("repaired", || (status(&daemon).drift == 1).then_some(()));
+    assert!(!refuses(&lab, &receiver));
+}

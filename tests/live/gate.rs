@@ -1,0 +1,151 @@
+//! A daemon with calls one by one, and what it, the CLI and the kernel's maps say.
+
+use std::time::{Duration, Instant};
+
+use filter_common::abi::{Allow, Block};
+use palang::datapath::{Maps, Pins};
+use palang::number_text;
+use palang::policy::{Policy, Subject};
+use palang_tests::lab::{Daemon, Invite, Lab, Receiver, run};
+use serde_json::Value;
+
+/// The longest that anything may take that happens by itself.
+const LONGEST: Duration = Duration::from_secs(30);
+
+/// A gate, its daemon, and a telephone at each end.
+pub struct Gate<'a> {
+    pub lab: &'a Lab,
+    pub daemon: Daemon<'a>,
+    receiver: Receiver,
+}
+
+impl<'a> Gate<'a> {
+    /// A gate that refuses blocked callers.
+    pub fn start(lab: &'a Lab, config: &str) -> Gate<'a> {
+        let gate = Gate::of(lab, Daemon::start(lab, config));
+        gate.does(&["mode", "enforce"]);
+        gate
+    }
+
+    /// The gate of a daemon.
+    pub fn of(lab: &'a Lab, daemon: Daemon<'a>) -> Gate<'a> {
+        Gate { lab, daemon, receiver: lab.receiver(5060) }
+    }
+
+    /// One call, and whether it arrived.
+    pub fn call(&self, caller: &str) -> Invite {
+        let record = self.lab.traffic(&self.receiver, &[caller], 1000, 1).finish();
+        assert_eq!((record.lost_by_lab, record.unsendable), (0, 0));
+        record.invites.into_iter().next().unwrap()
+    }
+
+    /// Whether a call passes.
+    pub fn passes(&self, caller: &str) -> bool {
+        self.call(caller).arrived_at.is_some()
+    }
+
+    /// Those of these callers whose calls pass.
+    pub fn passing<'c>(&self, callers: &[&'c str]) -> Vec<&'c str> {
+        callers.iter().copied().filter(|caller| self.passes(caller)).collect()
+    }
+
+    /// Does something with the CLI that has to succeed; its answer.
+    pub fn does(&self, arguments: &[&str]) -> Value {
+        let output = self.daemon.cli(&[arguments, &["-o", "json"]].concat());
+        assert_eq!(output.code, 0, "palang {arguments:?}: {output:?}");
+        serde_json::from_str(&output.stdout)
+            .unwrap_or_else(|error| panic!("palang {arguments:?}: {error}: {output:?}"))
+    }
+
+    /// Does something as Siti with sudo that has to work without the daemon, and within a few
+    /// seconds; its answer.
+    pub fn does_by_hand(&self, arguments: &[&str]) -> Value {
+        let mut command = self.daemon.command(&[arguments, &["-o", "json"]].concat());
+        command.env("PALANG_CONFIG", self.daemon.config_file()).env("SUDO_USER", "siti");
+        let begun = Instant::now();
+        let output = run::run(&mut command);
+        assert_eq!(output.code, 0, "palang {arguments:?}: {output:?}");
+        let said = "worked directly on the kernel's maps";
+        assert!(output.stderr.contains(said), "palang {arguments:?}: {output:?}");
+        assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+        serde_json::from_str(&output.stdout)
+            .unwrap_or_else(|error| panic!("palang {arguments:?}: {error}: {output:?}"))
+    }
+
+    /// The rows of a list.
+    pub fn rows(&self, arguments: &[&str]) -> Vec<Value> {
+        let output = self.daemon.cli(&[arguments, &["-o", "json"]].concat());
+        assert_eq!(output.code, 0, "palang {arguments:?}: {output:?}");
+        output.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    /// Tries something that has to end with this exit code; what it said.
+    pub fn fails(&self, code: i32, arguments: &[&str]) -> String {
+        let output = self.daemon.cli(arguments);
+        assert_eq!(output.code, code, "palang {arguments:?}: {output:?}");
+        assert_eq!(output.stdout, "", "palang {arguments:?}: {output:?}");
+        output.stderr
+    }
+
+    /// All records of the audit, oldest first.
+    pub fn audit(&self) -> Vec<Value> {
+        let rows = self.rows(&["audit", "list"]);
+        let record = |row: &Value| serde_json::from_str(row["record"].as_str().unwrap()).unwrap();
+        rows.iter().map(record).collect()
+    }
+
+    /// The last record of the audit with this action.
+    pub fn last(&self, action: &str) -> Option<Value> {
+        self.audit().into_iter().rfind(|record| record["action"] == action)
+    }
+
+    /// Number and hash of the last record, after the chain was computed again.
+    pub fn head(&self) -> String {
+        self.does(&["audit", "verify"])["head"].as_str().unwrap().to_owned()
+    }
+
+    /// The pinned maps.
+    pub fn maps(&self) -> Maps {
+        let folders = Pins::new(self.daemon.pins()).map_folders();
+        let [folder] = &folders[..] else { panic!("maps in {folders:?}") };
+        Maps::open(folder).unwrap()
+    }
+
+    /// What the kernel's map has of a block.
+    pub fn kernel_block(&self, number: &str) -> Option<Block> {
+        self.maps().block(subject(number)).unwrap()
+    }
+
+    /// What the kernel's map has of an allow.
+    pub fn kernel_allow(&self, number: &str) -> Option<Allow> {
+        self.maps().allow(subject(number)).unwrap()
+    }
+
+    /// SIGKILL, and a new start.
+    pub fn kill_and_start(&mut self) {
+        self.daemon.kill();
+        self.daemon.start_again();
+    }
+
+    /// The findings of `palang status`, as `colour: message`.
+    pub fn findings(&self) -> Vec<String> {
+        let status = self.does(&["status"]);
+        let findings = status["findings"].as_array().unwrap().iter();
+        let text = |value: &Value| value.as_str().unwrap().to_owned();
+        findings.map(|found| text(&found["colour"]) + ": " + &text(&found["message"])).collect()
+    }
+}
+
+/// The subject that a text names under the plan that every test here has.
+pub fn subject(text: &str) -> Subject {
+    number_text::typed(text, &Policy::default().trunks[0].profile.plan).unwrap()
+}
+
+/// Waits until something is so.
+pub fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
+    let deadline = Instant::now() + LONGEST;
+    while !is_so() {
+        assert!(Instant::now() < deadline, "not within {} s: {what}", LONGEST.as_secs());
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}

@@ -1,0 +1,274 @@
+//! Who may do what: other users of the machine on the daemon's socket.
+//!
+//! The users are those that every Linux has; nothing of the machine is changed.
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::path::PathBuf;
+use std::process::Command;
+
+use nix::unistd::{Group, User};
+use palang::wire::{AuditRow, Block, Call};
+use palang_tests::lab::run::{Output, run};
+use palang_tests::lab::{Daemon, Lab};
+
+use crate::socket::{ask, until};
+
+const READER: &str = "daemon";
+const OPERATOR: &str = "bin";
+const ADMIN: &str = "mail";
+/// In the socket's group, and without a role.
+const NOBODY: &str = "lp";
+/// May not even open the socket.
+const STRANGER: &str = "nobody";
+/// The group of the socket.
+const GROUP: &str = "sys";
+
+const NUMBER: &str = "+6281234567890";
+
+fn user(name: &str) -> User {
+    User::from_name(name).expect("the users").unwrap_or_else(|| panic!("there is no user {name}"))
+}
+
+fn group_of(name: &str) -> String {
+    let group = Group::from_gid(user(name).gid).expect("the groups");
+    group.unwrap_or_else(|| panic!("{name} has no group")).name
+}
+
+/// A daemon, and a CLI that everybody may run.
+struct House<'a> {
+    daemon: Daemon<'a>,
+    program: PathBuf,
+}
+
+impl<'a> House<'a> {
+    fn new(lab: &'a Lab) -> House<'a> {
+        let config = format!(
+            "[api]\ngroup = {GROUP:?}\n[roles]\nread = [{:?}]\noperate = [{:?}]\nadmin = [{:?}]",
+            group_of(READER),
+            group_of(OPERATOR),
+            group_of(ADMIN),
+        );
+        let daemon = Daemon::start(lab, &config);
+        let program = daemon.folder().join("palang");
+        let built = daemon.command_by(&["setpriv"], &[]);
+        // nsenter's namespace, setpriv, the program.
+        let built = built.get_args().nth(2).expect("the program").to_owned();
+        fs::copy(built, &program).expect("copied");
+        for path in [daemon.folder(), &daemon.runtime()] {
+            fs::set_permissions(path, Permissions::from_mode(0o755)).expect("chmod");
+        }
+        House { daemon, program }
+    }
+
+    /// `palang ARGUMENTS` as another user.
+    fn by(&self, name: &str, arguments: &[&str]) -> Output {
+        let user = user(name);
+        let group = Group::from_name(GROUP).expect("the groups").expect(GROUP).gid;
+        let mut command = Command::new("setpriv");
+        command.arg(format!("--reuid={}", user.uid)).arg(format!("--regid={}", user.gid));
+        command.arg(match name {
+            STRANGER => "--clear-groups".to_owned(),
+            _ => format!("--groups={group}"),
+        });
+        command.arg(&self.program);
+        command.arg("--socket").arg(self.daemon.runtime().join("palang.sock")).args(arguments);
+        run(&mut command)
+    }
+
+    fn may(&self, name: &str, arguments: &[&str]) -> String {
+        let output = self.by(name, arguments);
+        assert_eq!(output.code, 0, "{name}: {arguments:?}: {}", output.stderr);
+        output.stdout
+    }
+
+    /// Exit 5, with these words.
+    fn may_not(&self, name: &str, arguments: &[&str], words: &[&str]) {
+        let output = self.by(name, arguments);
+        assert_eq!(output.code, 5, "{name}: {arguments:?}: {}{}", output.stdout, output.stderr);
+        for word in words {
+            assert!(output.stderr.contains(word), "{name}: {arguments:?}: {}", output.stderr);
+        }
+        assert_eq!(output.stdout, "", "{name}: {arguments:?}");
+    }
+}
+
+const BLOCK: [&str; 8] =
+    ["block", "add", NUMBER, "--for", "1h", "--reason", "prank, case 118", "--output=json"];
+const EVERYTHING: [&[&str]; 12] = [
+    &["status"],
+    &["block", "list"],
+    &["block", "show", NUMBER],
+    &["allow", "list"],
+    &["override", "status"],
+    &["mode"],
+    &["check", NUMBER],
+    &["explain", NUMBER],
+    &["calls"],
+    &["audit", "list"],
+    &["audit", "verify"],
+    &["config", "show"],
+];
+
+#[test]
+fn a_stranger_does_not_come_in_and_hears_which_group_may() {
+    let lab = Lab::new("stranger");
+    let house = House::new(&lab);
+    let socket = house.daemon.runtime().join("palang.sock").metadata().expect("the socket");
+    assert_eq!(socket.mode() & 0o777, 0o660);
+    let sys = Group::from_name(GROUP).expect("the groups").expect(GROUP);
+    assert_eq!((socket.uid(), socket.gid()), (0, sys.gid.as_raw()));
+    for arguments in EVERYTHING.iter().filter(|arguments| arguments[0] != "config") {
+        house.may_not(STRANGER, arguments, &["permission", &format!("the group {GROUP}")]);
+    }
+    house.may_not(STRANGER, &BLOCK, &[GROUP]);
+    house.may_not(STRANGER, &["override", "on", "--for", "1h", "--reason", "a test"], &[GROUP]);
+}
+
+#[test]
+fn without_a_role_the_socket_is_of_no_use() {
+    let lab = Lab::new("no-role");
+    let house = House::new(&lab);
+    for arguments in EVERYTHING.iter().filter(|arguments| arguments[0] != "config") {
+        house.may_not(NOBODY, arguments, &["lp", "has not the role", "[roles]"]);
+    }
+    house.may_not(NOBODY, &BLOCK, &["role operate"]);
+}
+
+#[test]
+fn who_reads_sees_masked_numbers_and_changes_nothing() {
+    let lab = Lab::new("reader");
+    let house = House::new(&lab);
+    house.may(OPERATOR, &BLOCK);
+    house.may(OPERATOR, &["block", "add", "+62431*", "--for", "1h", "--reason", "a test"]);
+    house.may(OPERATOR, &["allow", "add", "0811-2345-6789"]);
+    let receiver = lab.receiver(5060);
+    let record = lab.traffic(&receiver, &[NUMBER], 5_000, 1).finish();
+    assert_eq!(record.invites.len(), 1);
+
+    let all = house.may(READER, &["block", "list", "-o", "json"]);
+    let numbers: Vec<_> = all
+        .lines()
+        .map(|line| serde_json::from_str::<Block>(line).expect("a block").number)
+        .collect();
+    assert_eq!(numbers, ["6281*******90", "6*****"]);
+    let call = until("the call's record", || {
+        let calls = house.may(READER, &["calls", "-o", "json"]);
+        calls.lines().next().map(|line| serde_json::from_str::<Call>(line).expect("a call"))
+    });
+    assert_eq!(call.caller.as_deref(), Some("6281*******90"));
+    for arguments in EVERYTHING {
+        if ["explain", "audit"].contains(&arguments[0]) && arguments[1] != "verify" {
+            house.may_not(READER, arguments, &["daemon has not the role operate"]);
+            continue;
+        }
+        if arguments[0] == "config" {
+            continue;
+        }
+        for format in ["table", "json", "raw"] {
+            let output = house.by(READER, &[arguments, &["-o", format]].concat());
+            assert!([0, 10].contains(&output.code), "{arguments:?}: {}", output.stderr);
+            // `check` names the number that was asked for.
+            let shown = output.stdout.contains("6281234567890") || output.stdout.contains("7890");
+            assert!(!shown || arguments[0] == "check", "{arguments:?}: {}", output.stdout);
+            assert!(!output.stdout.contains("62811234567"), "{arguments:?}: {}", output.stdout);
+        }
+    }
+    let before = house.may(OPERATOR, &["audit", "list", "-o", "json"]);
+    let backup = house.daemon.state().join("copy.db").display().to_string();
+    for arguments in [
+        &BLOCK[..],
+        &["block", "add", "+62812*", "--for", "1h", "--reason", "a test", "--dry-run"],
+        &["block", "remove", NUMBER],
+        &["allow", "add", NUMBER],
+        &["allow", "remove", "0811-2345-6789"],
+        &["override", "on", "--for", "1h", "--reason", "a test"],
+        &["override", "off"],
+    ] {
+        house.may_not(READER, arguments, &["daemon has not the role operate"]);
+    }
+    for arguments in [
+        &["mode", "observe"][..],
+        &["mode", "enforce", "--for", "1h"],
+        &["attach", "gate0"],
+        &["detach", "gate0"],
+        &["store", "backup", &backup],
+    ] {
+        house.may_not(READER, arguments, &["daemon has not the role admin"]);
+    }
+    assert_eq!(house.may(OPERATOR, &["audit", "list", "-o", "json"]), before);
+}
+
+#[test]
+fn who_operates_blocks_for_a_time_and_leaves_the_rest() {
+    let lab = Lab::new("operator");
+    let house = House::new(&lab);
+    house.may(OPERATOR, &BLOCK);
+    let shown = house.may(OPERATOR, &["block", "list", "-o", "raw"]);
+    assert!(shown.starts_with("6281234567890\t"), "{shown}");
+    house.may(OPERATOR, &["explain", NUMBER]);
+    house.may(OPERATOR, &["allow", "add", "0811-2345-6789", "--for", "1h"]);
+    house.may(OPERATOR, &["allow", "remove", "0811-2345-6789"]);
+    house.may(OPERATOR, &["override", "on", "--for", "1h", "--reason", "flood"]);
+    house.may(OPERATOR, &["override", "off"]);
+    let permanent = ["block", "add", NUMBER, "--permanent", "--reason", "a test"];
+    house.may_not(OPERATOR, &permanent, &["a permanent block needs the role admin"]);
+    house.may_not(OPERATOR, &["mode", "enforce"], &["bin has not the role admin"]);
+    house.may_not(OPERATOR, &["detach", "gate0"], &["bin has not the role admin"]);
+    // Nor through a file.
+    let file = house.daemon.folder().join("permanent.csv");
+    fs::write(&file, format!("number,expires,reason\n{NUMBER},,a list\n")).expect("written");
+    let file = file.display().to_string();
+    let output = house.by(OPERATOR, &["block", "import", &file]);
+    assert_eq!(output.code, 2, "{}{}", output.stdout, output.stderr);
+    assert!(output.stderr.contains("line 2: ") && output.stderr.contains("role admin"));
+    let block: Block = ask(&house.daemon, "GET", "/v1/blocks/+6281234567890", "").json();
+    assert!(block.expires.is_some());
+    assert_eq!((&*block.author, &*block.reason), ("bin", "prank, case 118"));
+}
+
+#[test]
+fn who_administers_may_all_and_the_audit_names_everybody() {
+    let lab = Lab::new("admin");
+    let house = House::new(&lab);
+    house.may(OPERATOR, &BLOCK);
+    let file = house.daemon.folder().join("blocks.csv");
+    let rows = "number,expires,reason,author,origin\n0812-0000-0001,,a list,siti,case 7\n";
+    fs::write(&file, rows).expect("written");
+    house.may(ADMIN, &["block", "import", &file.display().to_string()]);
+    house.may(ADMIN, &["block", "add", NUMBER, "--permanent", "--reason", "every night"]);
+    house.may(ADMIN, &["mode", "enforce", "--for", "1h"]);
+    house.may(ADMIN, &["detach", "gate0"]);
+    house.may(ADMIN, &["attach", "gate0"]);
+    let copy = house.daemon.state().join("copy.db");
+    house.may(ADMIN, &["store", "backup", &copy.display().to_string()]);
+    assert!(copy.exists());
+    let root = house.daemon.cli(&["mode", "observe"]);
+    assert_eq!(root.code, 0, "{}", root.stderr);
+
+    let rows = house.may(ADMIN, &["audit", "list", "-o", "json"]);
+    let authors: Vec<_> = rows
+        .lines()
+        .map(|line| {
+            let row: AuditRow = serde_json::from_str(line).expect("a row");
+            let record: serde_json::Value = serde_json::from_str(&row.record).expect("JSON");
+            let text = |key: &str| record[key].as_str().unwrap_or_default().to_owned();
+            format!("{} {}", text("author"), text("action"))
+        })
+        .collect();
+    assert_eq!(
+        authors,
+        [
+            "bin block add",
+            "mail block add",
+            "mail block move",
+            "mail mode enforce",
+            "mail detach",
+            "mail attach",
+            "root mode observe",
+        ]
+    );
+    // Who made a block and who brought it here are two.
+    let block: Block = ask(&house.daemon, "GET", "/v1/blocks/+6281200000001", "").json();
+    assert_eq!((&*block.author, &*block.origin), ("siti", "case 7"));
+}

@@ -1,0 +1,362 @@
+//! The control API as a contract: what the document says is there, and nothing else.
+
+use std::collections::BTreeSet;
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use palang::wire::{
+    Allow, AuditRow, AuditVerdict, Block, Call, Check, ConfigInForce, Explain, ImportNews, Mode,
+    Override, Problem, Review, Status,
+};
+use palang_tests::lab::{Daemon, Lab};
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+use crate::socket::{Answer, LONGEST, ask, connect, exchange, request, until};
+
+const CALLER: &str = "+6281234567890";
+const CHECK: &str = "127.0.0.1:9112";
+/// Its answer has no end; `redial.rs` listens to it.
+const ENDLESS: &str = "GET /v1/events";
+
+fn document(daemon: &Daemon<'_>) -> Value {
+    ask(daemon, "GET", "/openapi.json", "").json()
+}
+
+/// `METHOD PATH` of all that the router serves: its source is the only list of it.
+fn served() -> BTreeSet<String> {
+    let source = include_str!("../../filter-user/src/daemon/api.rs");
+    let (_, source) = source.split_once("pub fn router(").expect("the router");
+    let (source, _) = source.split_once("\n}\n").expect("its end");
+    let mut served = BTreeSet::new();
+    for route in source.split(".route(").skip(1) {
+        let path = route.split('"').nth(1).expect("a path");
+        let methods = route.split_once(',').expect("its handlers").1;
+        for method in ["get", "post", "put", "delete", "patch"] {
+            let calls = |before: &str| methods.contains(&format!("{before}{method}("));
+            if calls(" ") || calls(".") || calls("::") {
+                served.insert(format!("{} {path}", method.to_uppercase()));
+            }
+        }
+    }
+    served
+}
+
+fn documented(document: &Value) -> BTreeSet<String> {
+    let paths = document["paths"].as_object().expect("paths");
+    paths
+        .iter()
+        .flat_map(|(path, methods)| {
+            let methods = methods.as_object().expect("methods");
+            methods.keys().map(move |method| format!("{} {path}", method.to_uppercase()))
+        })
+        .collect()
+}
+
+#[test]
+fn the_document_has_every_route_and_no_other() {
+    let lab = Lab::new("document");
+    let daemon = Daemon::start(&lab, "");
+    let document = document(&daemon);
+    let mut served = served();
+    assert!(served.remove("GET /openapi.json"));
+    assert_eq!(documented(&document), served);
+    assert!(served.len() >= 22, "{served:?}");
+
+    // What the source says is what the daemon does: no path answers as an unknown one does.
+    let unknown = ask(&daemon, "GET", "/v1/nothing", "").text();
+    for route in &served {
+        let (method, path) = route.split_once(' ').expect("method and path");
+        if route == ENDLESS {
+            continue;
+        }
+        let path = path.replace("{number}", "0").replace("{name}", "no-such").replace("{id}", "0");
+        let answer = ask(&daemon, method, &path, "[]").text();
+        assert_ne!(answer, unknown, "{route}");
+    }
+    for path in document["paths"].as_object().expect("paths").keys() {
+        let path = path.replace("{number}", "0").replace("{name}", "no-such").replace("{id}", "0");
+        assert_eq!(ask(&daemon, "TRACE", &path, "").text(), unknown, "{path}");
+    }
+
+    // Every schema that is referred to is there, and every one that is there is referred to.
+    let text = document.to_string();
+    let schemas = document["components"]["schemas"].as_object().expect("schemas");
+    for name in schemas.keys() {
+        assert!(text.contains(&format!("\"#/components/schemas/{name}\"")), "{name}");
+    }
+    for reference in text.split("\"#/components/schemas/").skip(1) {
+        let name = reference.split('"').next().expect("a name");
+        assert!(schemas.contains_key(name), "{name}");
+    }
+}
+
+/// Whether `value` has exactly the properties that a schema of the document names.
+fn fits(document: &Value, schema: &Value, value: &Value, at: &str) {
+    if let Some(reference) = schema["$ref"].as_str() {
+        let name = reference.rsplit('/').next().expect("a name");
+        let found = &document["components"]["schemas"][name];
+        assert!(found.is_object(), "{at}: no schema {name}");
+        return fits(document, found, value, at);
+    }
+    if let Some(properties) = schema["properties"].as_object() {
+        let object = value.as_object().unwrap_or_else(|| panic!("{at}: no object: {value}"));
+        for (name, inner) in object {
+            let inner_schema =
+                properties.get(name).unwrap_or_else(|| panic!("{at}: {name} is not documented"));
+            fits(document, inner_schema, inner, &format!("{at}.{name}"));
+        }
+        for name in schema["required"].as_array().into_iter().flatten() {
+            let name = name.as_str().expect("a name");
+            assert!(object.contains_key(name), "{at}: {name} is missing");
+        }
+    }
+    if let (Some(inner), Some(values)) = (schema.get("items"), value.as_array()) {
+        for value in values {
+            fits(document, inner, value, &format!("{at}[]"));
+        }
+    }
+}
+
+#[test]
+fn each_answer_is_what_the_document_says() {
+    let lab = Lab::new("answers");
+    let daemon = Daemon::start(&lab, "protected = [\"112\"]");
+    let document = document(&daemon);
+    let change = |method: &str, path: &str, body: Value| {
+        let answer = ask(&daemon, method, path, &body.to_string());
+        assert_eq!(answer.status, 200, "{method} {path}: {}", answer.text());
+        let route = path.split('?').next().expect("a path");
+        let schema = schema_of(&document, method, route);
+        for line in answer.text().lines() {
+            let value = serde_json::from_str(line).expect("JSON");
+            fits(&document, schema, &value, &format!("{method} {path}"));
+        }
+    };
+    change("PUT", "/v1/mode", json!({ "mode": "enforce" }));
+    change("POST", "/v1/blocks", json!({ "number": CALLER, "seconds": 60, "reason": "a" }));
+    change("POST", "/v1/blocks", json!({ "number": CALLER, "permanent": true, "reason": "b" }));
+    change("POST", "/v1/blocks", json!({ "number": "+62431*", "seconds": 60, "reason": "a" }));
+    change("POST", "/v1/allows", json!({ "number": "+62811*", "comment": "ours" }));
+    change("PUT", "/v1/override", json!({ "seconds": 60, "reason": "a" }));
+    change("POST", "/v1/interfaces/gate0", json!({}));
+    let receiver = lab.receiver(5060);
+    let record = lab.traffic(&receiver, &[CALLER, "anonymous"], 5_000, 4).finish();
+    assert_eq!(record.delivered(CALLER, ..).len(), 2, "the override is on");
+    change("PUT", "/v1/override", json!({ "seconds": 0 }));
+    until("records of the calls", || {
+        let calls: Vec<Call> = ask(&daemon, "GET", "/v1/calls", "").lines();
+        (calls.len() == 4).then_some(())
+    });
+
+    let get = |path: &str| {
+        let answer = ask(&daemon, "GET", path, "");
+        assert_eq!(answer.status, 200, "{path}: {}", answer.text());
+        answer
+    };
+    let one = |path: &str| {
+        let answer = get(path);
+        assert!(answer.head.contains("application/json"), "{}", answer.head);
+        fits(&document, schema_of(&document, "GET", path), &answer.json(), path);
+        answer
+    };
+    fn all<T: DeserializeOwned>(answer: &Answer, count: usize) {
+        assert!(answer.head.contains("application/x-ndjson"), "{}", answer.head);
+        assert_eq!(answer.lines::<T>().len(), count, "{}", answer.text());
+    }
+    let list = |path: &str| {
+        let answer = get(path);
+        for value in answer.lines() {
+            fits(&document, schema_of(&document, "GET", path), &value, path);
+        }
+        answer
+    };
+    let mut asked = BTreeSet::new();
+    let mut ask_one = |path: &'static str| {
+        asked.insert(format!("GET {}", route(path)));
+        one(path)
+    };
+    let status: Status = ask_one("/v1/status").json();
+    assert_eq!((status.blocks, status.allows), (Some(2), Some(1)));
+    let block: Block = ask_one("/v1/blocks/+6281234567890").json();
+    assert_eq!((block.expires, &*block.reason), (None, "b"));
+    let none: Override = ask_one("/v1/override").json();
+    assert_eq!(none.until, None);
+    let mode: Mode = ask_one("/v1/mode").json();
+    assert_eq!(mode.mode, "enforce");
+    let check: Check = ask_one("/v1/check/+6281234567890").json();
+    assert_eq!((&*check.verdict, &*check.reason), ("drop", "blocked-number"));
+    let explain: Explain = ask_one("/v1/explain/+6281234567890").json();
+    assert_eq!(explain.steps.len(), 8);
+    let verdict: AuditVerdict = ask_one("/v1/audit/verify").json();
+    assert_eq!(verdict.first_bad, None);
+    let config: ConfigInForce = ask_one("/v1/config").json();
+    assert!(config.text.contains("gate0"));
+    all::<Block>(&list("/v1/blocks"), 2);
+    all::<Allow>(&list("/v1/allows"), 1);
+    all::<Call>(&list("/v1/calls"), 4);
+    all::<Call>(&list("/v1/calls?caller=%2B6281234567890&limit=1"), 1);
+    all::<Call>(&list("/v1/calls?since=2099-01-01T00:00:00Z"), 0);
+    all::<AuditRow>(&list("/v1/audit"), verdict.rows as usize);
+    all::<Review>(&list("/v1/reviews"), 0);
+    asked.insert(ENDLESS.to_owned());
+    asked.extend(
+        ["blocks", "allows", "calls", "reviews", "audit"].map(|name| format!("GET /v1/{name}")),
+    );
+    let gets: BTreeSet<_> =
+        documented(&document).into_iter().filter(|route| route.starts_with("GET ")).collect();
+    assert_eq!(asked, gets, "every route that only asks was asked");
+
+    change("DELETE", "/v1/blocks/+6281234567890?dry_run=true", Value::Null);
+    change("DELETE", "/v1/blocks/+62431*", Value::Null);
+    change("DELETE", "/v1/allows/+62811*", Value::Null);
+    change("DELETE", "/v1/interfaces/gate0", Value::Null);
+    let answer = ask(&daemon, "DELETE", "/v1/blocks/+62431*", "");
+    let problem: Problem = answer.json();
+    assert_eq!(answer.status, 404, "{}", problem.message);
+    fits(&document, &document["components"]["schemas"]["Problem"], &answer.json(), "problem");
+}
+
+/// The route of the document that a path is.
+fn route(path: &str) -> String {
+    let path = path.split('?').next().expect("a path");
+    let mut parts: Vec<_> = path.split('/').collect();
+    match parts[2] {
+        "check" | "explain" => parts[3] = "{number}",
+        "blocks" | "allows" if parts.len() > 3 && parts[3] != "import" => parts[3] = "{number}",
+        "interfaces" => parts[3] = "{name}",
+        _ => {}
+    }
+    parts.join("/")
+}
+
+/// What the document says of an answer with status 200.
+fn schema_of<'a>(document: &'a Value, method: &str, path: &str) -> &'a Value {
+    let answer = &document["paths"][route(path)][method.to_lowercase()]["responses"]["200"];
+    assert!(answer.is_object(), "{method} {path} is not documented");
+    let content = answer["content"].as_object().and_then(|content| content.values().next());
+    content.map_or(&Value::Null, |content| &content["schema"])
+}
+
+#[test]
+fn on_the_loopback_port_there_is_one_question_and_nothing_else() {
+    let lab = Lab::new("loopback");
+    let daemon = Daemon::start(&lab, &format!("[api]\ncheck_listen = {CHECK:?}"));
+    let block = json!({ "number": CALLER, "seconds": 60, "reason": "a test" }).to_string();
+    assert_eq!(ask(&daemon, "POST", "/v1/blocks", &block).status, 200);
+    let tcp = || {
+        let stream = lab.in_gate(|| TcpStream::connect(CHECK)).expect("connected");
+        stream.set_read_timeout(Some(LONGEST)).expect("SO_RCVTIMEO");
+        stream
+    };
+    let plain = |path: &str, accept: &str| {
+        let request = format!(
+            "GET {path} HTTP/1.1\r\nHost: a\r\nAccept: {accept}\r\nConnection: close\r\n\r\n"
+        );
+        exchange(tcp(), request.as_bytes())
+    };
+    let is = |answer: &Answer, text: &str| {
+        assert_eq!((answer.status, &*answer.text()), (200, text));
+        assert!(answer.head.contains("text/plain"), "{}", answer.head);
+    };
+    is(&plain("/v1/check/%2B6281234567890", "text/plain"), "pass observe\n");
+    let enforce = json!({ "mode": "enforce" }).to_string();
+    assert_eq!(ask(&daemon, "PUT", "/v1/mode", &enforce).status, 200);
+    is(&plain("/v1/check/%2B6281234567890", "text/plain"), "drop blocked-number\n");
+    is(&plain("/v1/check/0812-3456-7890", "text/plain, */*;q=0.1"), "drop blocked-number\n");
+    is(&plain("/v1/check/%2B6281200000009", "text/plain"), "pass not-blocked\n");
+    let check: Check = plain("/v1/check/%2B6281234567890", "*/*").json();
+    assert_eq!(check.rule.as_deref(), Some("block 6281234567890"));
+    assert_eq!(plain("/v1/check/hello", "text/plain").status, 400);
+    assert_eq!(plain("/v1/check/62812*", "text/plain").status, 400);
+    // The same on the socket.
+    let bytes = b"GET /v1/check/%2B6281234567890 HTTP/1.1\r\nHost: a\r\nAccept: text/plain\r\n\
+                  Connection: close\r\n\r\n";
+    is(&exchange(connect(&daemon), bytes), "drop blocked-number\n");
+
+    let document = document(&daemon);
+    for route in documented(&document).into_iter().chain(["GET /openapi.json".to_owned()]) {
+        let (method, path) = route.split_once(' ').expect("method and path");
+        if route == "GET /v1/check/{number}" {
+            continue;
+        }
+        let path = path.replace("{number}", "0").replace("{name}", "gate0").replace("{id}", "0");
+        let answer = request(tcp(), method, &path, &block);
+        assert_eq!(answer.status, 404, "{route}: {}", answer.text());
+    }
+    for method in ["POST", "PUT", "DELETE", "OPTIONS", "CONNECT"] {
+        let answer = request(tcp(), method, "/v1/check/%2B6281234567890", "");
+        assert!([400, 404, 405].contains(&answer.status), "{method}: {}", answer.text());
+    }
+    // Only on loopback: the trunk cannot ask who is blocked.
+    let refused = lab.in_trunk(|| {
+        TcpStream::connect_timeout(&"10.112.0.2:9112".parse().expect("an address"), LONGEST)
+    });
+    assert!(refused.is_err());
+    let blocks: Vec<Block> = ask(&daemon, "GET", "/v1/blocks", "").lines();
+    assert_eq!(blocks.len(), 1);
+}
+
+/// Rows of an import.
+fn rows(count: u32) -> String {
+    (1..=count)
+        .map(|index| {
+            let row = json!({
+                "line": index, "number": format!("+62812{index:08}"), "reason": "a list",
+                "expires": "2099-01-01T00:00:00Z",
+            });
+            format!("{row}\n")
+        })
+        .collect()
+}
+
+#[test]
+fn a_long_list_is_complete_and_who_does_not_read_it_holds_nobody_up() {
+    const COUNT: u32 = 20_000;
+    /// More than the daemon sends at once.
+    const LAZY: usize = 200;
+    let lab = Lab::new("list");
+    let daemon = Daemon::start(&lab, &format!("[api]\ncheck_listen = {CHECK:?}"));
+    let news: Vec<ImportNews> = ask(&daemon, "POST", "/v1/blocks/import", &rows(COUNT)).lines();
+    let done = ImportNews::Done {
+        added: COUNT.into(),
+        moved: 0,
+        unchanged: 0,
+        bad: Vec::new(),
+        dry_run: false,
+    };
+    assert_eq!(news.last(), Some(&done));
+    let list = || ask(&daemon, "GET", "/v1/blocks", "").lines::<Block>();
+    let numbers: Vec<_> = list().into_iter().map(|block| block.number).collect();
+    let expected: Vec<_> = (1..=COUNT).map(|index| format!("62812{index:08}")).collect();
+    assert_eq!(numbers, expected);
+
+    let lazy: Vec<_> = (0..LAZY)
+        .map(|_| {
+            let mut stream = connect(&daemon);
+            stream.write_all(b"GET /v1/blocks HTTP/1.1\r\nHost: a\r\n\r\n").expect("sent");
+            stream
+        })
+        .collect();
+    // Some have their first bytes; none reads on.
+    let mut first = [0; 16];
+    lazy.first().expect("some").read_exact(&mut first).expect("an answer");
+    assert_eq!(&first, b"HTTP/1.1 200 OK\r");
+
+    let begun = Instant::now();
+    let answer = ask(&daemon, "PUT", "/v1/override", r#"{"seconds":60,"reason":"a test"}"#);
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    let on: Override = ask(&daemon, "GET", "/v1/override", "").json();
+    assert!(on.until.is_some());
+    let body = json!({ "number": CALLER, "seconds": 60, "reason": "a test" }).to_string();
+    assert_eq!(ask(&daemon, "POST", "/v1/blocks", &body).status, 200);
+    assert_eq!(ask(&daemon, "GET", "/v1/status", "").status, 200);
+    let tcp = lab.in_gate(|| TcpStream::connect(CHECK)).expect("connected");
+    assert_eq!(request(tcp, "GET", "/v1/check/0", "").status, 200);
+    // Far less than anybody would wait for the lazy ones.
+    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+    drop(lazy);
+    until("lists again", || (ask(&daemon, "GET", "/v1/blocks", "").status == 200).then_some(()));
+    assert_eq!(list().len(), COUNT as usize + 1);
+}

@@ -1,0 +1,110 @@
+//! Bytes on the daemon's socket, right and wrong ones, and what comes back.
+
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
+
+use palang_tests::lab::Daemon;
+use serde::de::DeserializeOwned;
+
+/// Longest that an answer may take.
+pub const LONGEST: Duration = Duration::from_secs(30);
+
+/// An answer of HTTP.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: u16,
+    /// As they came, with the status line.
+    pub head: String,
+    pub body: Vec<u8>,
+}
+
+impl Answer {
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+
+    /// The body as one value of JSON.
+    pub fn json<T: DeserializeOwned>(&self) -> T {
+        serde_json::from_slice(&self.body)
+            .unwrap_or_else(|error| panic!("{error}: {}: {}", self.head, self.text()))
+    }
+
+    /// The body as newline-delimited JSON.
+    pub fn lines<T: DeserializeOwned>(&self) -> Vec<T> {
+        assert!(self.body.is_empty() || self.body.ends_with(b"\n"), "cut: {}", self.text());
+        let line = |line: &str| {
+            serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"))
+        };
+        self.text().lines().map(line).collect()
+    }
+}
+
+/// A connection to the daemon's socket.
+pub fn connect(daemon: &Daemon<'_>) -> UnixStream {
+    let stream = UnixStream::connect(daemon.runtime().join("palang.sock")).expect("connected");
+    stream.set_read_timeout(Some(LONGEST)).expect("SO_RCVTIMEO");
+    stream.set_write_timeout(Some(LONGEST)).expect("SO_SNDTIMEO");
+    stream
+}
+
+/// One request to the daemon's socket.
+pub fn ask(daemon: &Daemon<'_>, method: &str, path: &str, body: &str) -> Answer {
+    request(connect(daemon), method, path, body)
+}
+
+/// One request on a connection.
+pub fn request(stream: impl Read + Write, method: &str, path: &str, body: &str) -> Answer {
+    let length = body.len();
+    let request = format!(
+        "{method} {path} HTTP/1.1\r\nHost: palang\r\nConnection: close\r\n\
+         Content-Length: {length}\r\n\r\n{body}"
+    );
+    exchange(stream, request.as_bytes())
+}
+
+/// Sends bytes that ask for the connection to be closed, and reads what comes back.
+pub fn exchange(mut stream: impl Read + Write, bytes: &[u8]) -> Answer {
+    // Whoever refuses a request may do it before the last byte of it.
+    let _ = stream.write_all(bytes);
+    let mut all = Vec::new();
+    let ended = stream.read_to_end(&mut all);
+    answer(&all)
+        .unwrap_or_else(|| panic!("no answer ({ended:?}): {:?}", String::from_utf8_lossy(&all)))
+}
+
+fn answer(all: &[u8]) -> Option<Answer> {
+    let end = all.windows(4).position(|four| four == b"\r\n\r\n")?;
+    let head = String::from_utf8(all[..end].to_vec()).ok()?;
+    let status = head.strip_prefix("HTTP/1.1 ")?.get(..3)?.parse().ok()?;
+    let rest = &all[end + 4..];
+    let chunked = head.to_ascii_lowercase().contains("transfer-encoding: chunked");
+    let body = if chunked { unchunked(rest)? } else { rest.to_vec() };
+    Some(Answer { status, head, body })
+}
+
+/// A whole chunked body (RFC 9112 §7.1); None where its end is missing.
+fn unchunked(mut rest: &[u8]) -> Option<Vec<u8>> {
+    let mut body = Vec::new();
+    loop {
+        let end = rest.windows(2).position(|two| two == b"\r\n")?;
+        let length = usize::from_str_radix(str::from_utf8(&rest[..end]).ok()?, 16).ok()?;
+        if length == 0 {
+            return Some(body);
+        }
+        body.extend_from_slice(rest.get(end + 2..end + 2 + length)?);
+        rest = rest.get(end + 2 + length + 2..)?;
+    }
+}
+
+/// Asks again and again until there is an answer.
+pub fn until<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + LONGEST;
+    loop {
+        if let Some(answer) = ask() {
+            return answer;
+        }
+        assert!(Instant::now() < deadline, "waited in vain: {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
