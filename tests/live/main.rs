@@ -10,6 +10,7 @@ mod faults;
 mod gate;
 mod lists;
 mod other_layout;
+mod protected;
 mod redial;
 mod roles;
 mod routes;

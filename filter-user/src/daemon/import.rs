@@ -21,8 +21,8 @@ pub struct Import {
     seen: HashSet<Subject>,
     good: Vec<Decision>,
     bad: Vec<BadRow>,
-    /// A bad row is about a number that must not be blocked.
-    refused: bool,
+    /// Bad rows about a number that must not be blocked.
+    refused: usize,
 }
 
 impl Import {
@@ -30,7 +30,7 @@ impl Import {
     #[must_use]
     pub fn new(control: Arc<Control>, who: Who) -> Import {
         let (seen, good, bad) = (HashSet::new(), Vec::new(), Vec::new());
-        Import { control, who, seen, good, bad, refused: false }
+        Import { control, who, seen, good, bad, refused: 0 }
     }
 
     /// Takes a line of newline-delimited JSON.
@@ -56,7 +56,7 @@ impl Import {
             }
             Err(problem) if problem.kind == ProblemKind::Failed => Err(problem),
             Err(problem) => {
-                self.refused |= problem.kind == ProblemKind::Refused;
+                self.refused += usize::from(problem.kind == ProblemKind::Refused);
                 self.bad.push(BadRow { line, message: problem.message });
                 Ok(())
             }
@@ -109,7 +109,8 @@ impl Import {
             let message = format!("{} of {} rows are bad; nothing was changed", bad.len(), {
                 bad.len() + good.len()
             });
-            let kind = if refused { ProblemKind::Refused } else { ProblemKind::Usage };
+            // Where rows cannot be read either, the file is to be mended first.
+            let kind = if refused == bad.len() { ProblemKind::Refused } else { ProblemKind::Usage };
             let problem = Problem { kind, message };
             let _ = news.send(ImportNews::Refused { problem, bad }).await;
             return;
