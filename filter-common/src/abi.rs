@@ -77,6 +77,9 @@ pub const LIFTED: u64 = 1;
 /// Rule of an entry that was written into the maps while no daemon answered.
 pub const RULE_DIRECT: u64 = i64::MAX as u64;
 
+/// Rule of a number that no entry protects, but [`Settings::shortest_number`].
+pub const RULE_SHORT_NUMBER: u64 = RULE_DIRECT - 1;
+
 /// This block only observes.
 pub const BLOCK_OBSERVE: u8 = 1;
 /// No redial grant for this block.
@@ -175,8 +178,10 @@ pub struct Settings {
     pub mode: u8,
     /// 1: trunks are configured, and a source outside all of them is never refused.
     pub trunks_configured: u8,
-    /// Zero.
-    pub reserved: [u8; 2],
+    /// Numbers of fewer digits, local ones too, are never refused; 0: all may be.
+    pub shortest_number: u8,
+    /// Blocks against prefixes of fewer digits are never in force; 0: all are.
+    pub shortest_prefix: u8,
     /// Seconds for which a number that the centre called passes; 0: call-back grace is off.
     pub callback_grace: u32,
 }

@@ -125,6 +125,12 @@ impl Number {
         }
     }
 
+    /// How many digits it has; the mark of a local number is none.
+    #[must_use]
+    pub const fn count(self) -> u32 {
+        ((self.0 & 0xF) as u32).wrapping_sub(self.is_local() as u32)
+    }
+
     /// The key of this number in a hash map or an LPM trie.
     #[must_use]
     pub const fn key(self) -> [u8; 8] {
@@ -190,6 +196,8 @@ mod tests {
                 let local = Number::local(digits(&text)).expect("fits");
                 prop_assert!(local.is_local());
                 prop_assert_eq!(local.digits(), digits(&text));
+                prop_assert_eq!(local.count() as usize, text.len());
+                prop_assert_eq!(Number::e164(digits(&text)).count() as usize, text.len());
             }
         }
 

@@ -6,7 +6,7 @@
 
 use crate::abi::{
     ATTEMPT_NS, Allow, Attempt, AttemptKey, BLOCK_NO_REDIAL, BLOCK_OBSERVE, Block, Grace, Grant,
-    PrefixKey, Redial, SEPARATE_NS, Verdict,
+    PrefixKey, RULE_SHORT_NUMBER, Redial, SEPARATE_NS, Verdict,
 };
 use crate::number::{DIGITS_MAX, Number};
 use crate::reason::Reason;
@@ -19,6 +19,10 @@ pub trait Lists {
     fn override_until(&self) -> u64;
     /// The longest protected number or prefix that `key` begins with.
     fn protected(&self, key: &PrefixKey) -> Option<Allow>;
+    /// Numbers of fewer digits are never refused; 0: all may be.
+    fn shortest_number(&self) -> u8;
+    /// Blocks against prefixes of fewer digits are never in force; 0: all are.
+    fn shortest_prefix(&self) -> u8;
     /// The allow for this number.
     fn allowed_number(&self, number: Number) -> Option<Allow>;
     /// The allow for the longest prefix of `key`.
@@ -335,6 +339,7 @@ enum Found {
 fn protected<L: Lists>(lists: &L, number: Number) -> u64 {
     match lists.protected(&PrefixKey::number(number)) {
         Some(entry) if covers(entry.number, number) => entry.rule,
+        _ if number.count() < lists.shortest_number() as u32 => RULE_SHORT_NUMBER,
         _ => 0,
     }
 }
@@ -396,6 +401,10 @@ fn blocked_prefix<L: Lists>(lists: &L, number: Number, now: u64, live: &mut Stan
         };
         if covers(block.number, number) {
             if is_live(block.expires, now) {
+                // It stands in the map all the same. All that follow are shorter still.
+                if prefix_len(block.number) < lists.shortest_prefix() as u32 {
+                    break;
+                }
                 *live = blocked(Reason::BlockedPrefix, &block);
                 return Found::Live;
             }
@@ -433,9 +442,14 @@ fn covers(entry: Number, number: Number) -> bool {
     crate::number::Digits(number.0).starts_with(crate::number::Digits(entry.0))
 }
 
+/// How many digits the prefix of an entry has.
+fn prefix_len(entry: Number) -> u32 {
+    (entry.0 & 0xF) as u32
+}
+
 /// Sets `key` to find only prefixes shorter than `entry`; `false` when there are none.
 fn shorten(key: &mut PrefixKey, entry: Number) -> bool {
-    let len = (entry.0 & 0xF) as u32;
+    let len = prefix_len(entry);
     if len < 2 {
         return false;
     }
@@ -466,6 +480,12 @@ mod tests {
         }
         fn protected(&self, _: &PrefixKey) -> Option<Allow> {
             None
+        }
+        fn shortest_number(&self) -> u8 {
+            0
+        }
+        fn shortest_prefix(&self) -> u8 {
+            0
         }
         fn allowed_number(&self, _: Number) -> Option<Allow> {
             // An element that was re-used for another number meanwhile.

@@ -68,6 +68,16 @@ impl Lists for Kernel {
     }
 
     #[inline(always)]
+    fn shortest_number(&self) -> u8 {
+        maps::SETTINGS.get(self.generation).map_or(0, |settings| settings.shortest_number)
+    }
+
+    #[inline(always)]
+    fn shortest_prefix(&self) -> u8 {
+        maps::SETTINGS.get(self.generation).map_or(0, |settings| settings.shortest_prefix)
+    }
+
+    #[inline(always)]
     fn allowed_number(&self, number: Number) -> Option<Allow> {
         // SAFETY: the entry is copied at once, and its number compared afterwards.
         unsafe { maps::ALLOWED_NUMBERS.get(number.0).copied() }

@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use filter_common::abi::{MODE_ENFORCE, MODE_OBSERVE};
+use filter_common::abi::{MODE_ENFORCE, MODE_OBSERVE, Settings};
 use filter_common::plan::{
     FORMAT_BARE_NATIONAL, FORMAT_E164, FORMAT_NATIONAL, FORMAT_SUBSCRIBER, IDENTITY_PAI,
 };
@@ -12,9 +12,10 @@ use jiff::{SignedDuration, Span, SpanRelativeTo};
 use serde::{Deserialize, Serialize};
 use toml::Spanned;
 
-use crate::policy::{Policy, Subject, Trunk};
+use crate::policy::{Policy, Protected, Subject, Trunk};
 use crate::profile_file::{
-    self, ProfileFields, TrunkTable, Wrong, ports, profile, protected, trunks, wrong,
+    self, ProfileFields, ProtectedEntry, ShortestTable, TrunkTable, Wrong, ports, profile,
+    protected, trunks, wrong,
 };
 use crate::redial::{Redial, short};
 
@@ -28,6 +29,11 @@ const SOCKET_PATH_MAX: usize = 107;
 
 const BLOCKS: u32 = 1_000_000;
 const BLOCKS_MAX: i64 = 16_000_000;
+
+/// Short codes (110, 112, 113, 1669) have up to four digits; they belong to those who help.
+const SHORTEST_NUMBER: u8 = 5;
+/// Country and operator together (62811): what is shorter takes in more than one operator.
+const SHORTEST_PREFIX: u8 = 5;
 
 const CALLS_KEPT: SignedDuration = SignedDuration::from_hours(90 * 24);
 const CALLS_KEPT_MIN: SignedDuration = SignedDuration::from_hours(1);
@@ -175,7 +181,7 @@ struct File {
     xdp_mode: XdpMode,
     ports: Option<Spanned<Vec<u16>>>,
     #[serde(default)]
-    protected: Vec<Spanned<String>>,
+    protected: Vec<Spanned<ProtectedEntry>>,
     #[serde(default)]
     default: ProfileFields,
     #[serde(default)]
@@ -200,6 +206,8 @@ struct File {
 #[serde(deny_unknown_fields)]
 struct Limits {
     blocks: Option<Spanned<i64>>,
+    shortest_number: Option<Spanned<u8>>,
+    shortest_prefix: Option<Spanned<u8>>,
 }
 
 #[derive(Default, Deserialize)]
@@ -277,9 +285,13 @@ impl Config {
             interfaces: self.interfaces.clone(),
             xdp_mode: self.xdp_mode,
             ports: self.policy.ports.clone(),
-            protected: self.policy.protected.iter().map(|(subject, _)| written(*subject)).collect(),
+            protected: self.policy.protected.iter().map(ShownProtected::of).collect(),
             default: ShownProfile::of(&self.policy.trunks[0]),
-            limits: ShownLimits { blocks: self.blocks },
+            limits: ShownLimits {
+                blocks: self.blocks,
+                shortest_number: self.policy.settings.shortest_number,
+                shortest_prefix: self.policy.settings.shortest_prefix,
+            },
             retention: ShownRetention { calls: days(self.calls_kept) },
             redial: ShownRedial {
                 attempts: self.redial.attempts,
@@ -302,7 +314,18 @@ impl Config {
             if texts.is_empty() { none.to_owned() } else { texts.join(", ") }
         };
         let ports = self.policy.ports.iter().map(ToString::to_string).collect();
-        let protected = self.policy.protected.iter().map(|(subject, _)| written(*subject));
+        let never = self.policy.protected.iter().map(|protected| {
+            let number = written(protected.subject);
+            match protected.name.as_str() {
+                "" => number,
+                name => format!("{number} ({name})"),
+            }
+        });
+        let Settings { shortest_number, shortest_prefix, .. } = self.policy.settings;
+        let fewer = |count: u8, what: &str| {
+            (count > 0).then(|| format!("{what} of fewer than {count} digits"))
+        };
+        let never = never.chain(fewer(shortest_number, "numbers"));
         let (default, trunks) = (&self.policy.trunks[0], &self.policy.trunks[1..]);
         let observing =
             self.policy.trunks.iter().filter(|trunk| trunk.profile.mode == MODE_OBSERVE);
@@ -329,7 +352,12 @@ impl Config {
                     "none, any source may be refused"
                 ),
             ),
-            format!("never refused: {}", list(protected.collect(), "no number is protected")),
+            format!("never refused: {}", list(never.collect(), "no number is protected")),
+            format!(
+                "never in force: {}",
+                fewer(shortest_prefix, "blocks against prefixes")
+                    .unwrap_or_else(|| "no block is too short".into())
+            ),
             format!("room for {} blocked numbers", self.blocks),
             format!("call records are kept for {}", days(self.calls_kept)),
             match self.redial {
@@ -372,13 +400,17 @@ fn parse(text: &str) -> Result<Config, Wrong> {
     trunks(&mut policy, file.trunk)?;
     protected(&mut policy, &file.protected)?;
     policy.settings.callback_grace = file.callback.grace.as_ref().map_or(Ok(0), grace)?;
+    policy.settings.shortest_number = SHORTEST_NUMBER;
+    policy.settings.shortest_prefix = SHORTEST_PREFIX;
+    let Limits { blocks: blocks_limit, shortest_number, shortest_prefix } = file.limits;
+    ShortestTable { shortest_number, shortest_prefix }.apply(&mut policy)?;
     Ok(Config {
         path: PathBuf::new(),
         text: String::new(),
         policy,
         interfaces: interfaces(file.interfaces.get_ref())?,
         xdp_mode: file.xdp_mode,
-        blocks: file.limits.blocks.as_ref().map_or(Ok(BLOCKS), blocks)?,
+        blocks: blocks_limit.as_ref().map_or(Ok(BLOCKS), blocks)?,
         calls_kept: file.retention.calls.as_ref().map_or(Ok(CALLS_KEPT), calls_kept)?,
         redial: redial(&file.redial)?,
         webhook: file.notify.webhook.as_ref().map(webhook).transpose()?,
@@ -570,7 +602,7 @@ pub struct Shown {
     interfaces: Vec<String>,
     xdp_mode: XdpMode,
     ports: Vec<u16>,
-    protected: Vec<String>,
+    protected: Vec<ShownProtected>,
     default: ShownProfile,
     limits: ShownLimits,
     retention: ShownRetention,
@@ -586,6 +618,25 @@ pub struct Shown {
 #[derive(Clone, Debug, Serialize)]
 struct ShownLimits {
     blocks: u32,
+    shortest_number: u8,
+    shortest_prefix: u8,
+}
+
+#[derive(Clone, Debug, Serialize)]
+#[serde(untagged)]
+enum ShownProtected {
+    Plain(String),
+    Named { number: String, name: String },
+}
+
+impl ShownProtected {
+    fn of(protected: &Protected) -> ShownProtected {
+        let number = written(protected.subject);
+        match protected.name.as_str() {
+            "" => ShownProtected::Plain(number),
+            name => ShownProtected::Named { number, name: name.to_owned() },
+        }
+    }
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -735,8 +786,10 @@ mod tests {
             path: PathBuf::new(),
             text: String::new(),
             policy: Policy {
-                settings: filter_common::abi::Settings {
+                settings: Settings {
                     mode: MODE_OBSERVE,
+                    shortest_number: 5,
+                    shortest_prefix: 5,
                     ..Policy::default().settings
                 },
                 ..Policy::default()
@@ -774,7 +827,7 @@ mod tests {
             interfaces = ["eth0", "enp1s0f0np0.100"]
             xdp_mode = "native-or-generic"
             ports = [5060, 5070]
-            protected = ["112", "0812-3456-7890", "+62431*"]
+            protected = ["112", "0812-3456-7890", { number = "+62431*", name = "RSUP Manado" }]
             [default]
             country_code = "62"
             mode = "observe"
@@ -785,6 +838,8 @@ mod tests {
             mode = "enforce"
             [limits]
             blocks = 16000000
+            shortest_number = 0
+            shortest_prefix = 8
             [retention]
             calls = "2 weeks 12h"
             [redial]
@@ -806,12 +861,14 @@ mod tests {
         assert_eq!(config.interfaces, ["eth0", "enp1s0f0np0.100"]);
         assert_eq!(config.xdp_mode, XdpMode::NativeOrGeneric);
         assert_eq!(config.policy.ports, [5060, 5070]);
-        let rules = ["protected 112", "protected 6281234567890", "protected 62431*"];
+        let rules = ["protected 112", "protected 6281234567890", "protected 62431* (RSUP Manado)"];
         assert_eq!(config.policy.rules, rules);
-        let ids: Vec<_> = config.policy.protected.iter().map(|(_, allow)| allow.rule).collect();
+        let ids: Vec<_> = config.policy.protected.iter().map(|entry| entry.entry.rule).collect();
         assert_eq!(ids, [1, 2, 3]);
         assert_eq!(config.policy.settings.mode, MODE_OBSERVE, "whatever the profiles say");
         assert_eq!(config.policy.settings.trunks_configured, 1);
+        let Settings { shortest_number, shortest_prefix, .. } = config.policy.settings;
+        assert_eq!((shortest_number, shortest_prefix), (0, 8));
         let modes: Vec<_> = config.policy.trunks.iter().map(|trunk| trunk.profile.mode).collect();
         assert_eq!(modes, [MODE_OBSERVE, MODE_ENFORCE]);
         assert_eq!(config.policy.trunks[1].profile.identity, IDENTITY_PAI);
@@ -865,6 +922,14 @@ mod tests {
             ("interfaces = []\nports = ^[0]", "none of them 0"),
             ("interfaces = []\nports = [^65536]", "65536"),
             ("interfaces = []\nprotected = [\"112\", ^\"fire\"]", "is no number"),
+            ("interfaces = []\nprotected = [^{ number = \"fire\", name = \"x\" }]", "is no number"),
+            ("interfaces = []\nprotected = [^{ number = \"112\" }]", "missing field `name`"),
+            ("interfaces = []\nprotected = [{ number = \"112\", ^nmae = \"x\" }]", "`nmae`"),
+            ("interfaces = []\nprotected = [^{ number = \"112\", name = \" \" }]", "whose number"),
+            ("interfaces = []\nprotected = [^112]", "expected a number or prefix, or {"),
+            ("interfaces = []\n[limits]\nshortest_number = ^16", "0 to 15"),
+            ("interfaces = []\n[limits]\nshortest_prefix = ^16", "0 to 15"),
+            ("interfaces = []\n[limits]\nshortest_prefix = ^-1", "-1"),
             ("interfaces = []\n[default]\ncountry_code = ^\"062\"", "starts with 0"),
             ("interfaces = []\n[[trunk]]\nname = \"a\"\nsources = ^[]", "at least one source"),
             ("interfaces = []\n[limits]\nblocks = ^0", "1 to 16000000"),
@@ -1011,6 +1076,7 @@ mod tests {
             protected in proptest::collection::vec(("[1-9][0-9]{6,14}", any::<bool>()), 0..5),
             sources in proptest::collection::hash_map(any::<std::net::IpAddr>(), 0u8..=32, 1..5),
             blocks in 1..=BLOCKS_MAX,
+            shortest in (0u8..=15, 0u8..=15),
             minutes in 60i64..3660 * 24 * 60,
             listen in any::<Option<u16>>(),
             redial in (prop_oneof![Just(0u8), 2u8..=8], 60u32..=86_400, 60u32..=86_400),
@@ -1020,6 +1086,10 @@ mod tests {
                 .map(|(digits, prefix)| format!("+{digits}{}", if *prefix { "*" } else { "" }))
                 .filter(|text| crate::number_text::subject(text, &crate::policy::default_plan(
                     Digits::parse(&country).unwrap(), Digits::parse(&trunk_prefix).unwrap())).is_ok())
+                .map(|text| match text.len() % 3 {
+                    0 => format!("{{ number = {text:?}, name = \"RSUP {text}\" }}"),
+                    _ => format!("{text:?}"),
+                })
                 .collect();
             let sources: Vec<_> =
                 sources.iter().map(|(address, bits)| format!("{address}/{bits}")).collect();
@@ -1027,13 +1097,15 @@ mod tests {
                 format!("[api]\ncheck_listen = \"127.0.0.1:{port}\"\n")
             });
             let text = format!(
-                "interfaces = [\"eth0\"]\nprotected = {protected:?}\n[default]\n\
+                "interfaces = [\"eth0\"]\nprotected = [{}]\n[default]\n\
                  country_code = {country:?}\ntrunk_prefix = {trunk_prefix:?}\n\
                  international_prefixes = {international:?}\nshort_number_digits = {short}\n\
                  [[trunk]]\nname = \"a\"\nsources = {sources:?}\nformats = {formats:?}\n\
-                 area_code = {area:?}\n[limits]\nblocks = {blocks}\n[retention]\n\
+                 area_code = {area:?}\n[limits]\nblocks = {blocks}\n\
+                 shortest_number = {}\nshortest_prefix = {}\n[retention]\n\
                  calls = \"{minutes}m\"\n[redial]\nattempts = {}\nwindow = \"{}s\"\n\
                  grant = \"{}s\"\n[notify]\nwebhook = \"http://127.0.0.1:{}/p\"\n{listen}",
+                protected.join(", "), shortest.0, shortest.1,
                 redial.0, redial.1, redial.2, minutes % 65536
             );
             let Ok(config) = told(&text) else {

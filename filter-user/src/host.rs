@@ -89,8 +89,8 @@ impl HostGate {
                 gate.sources.push((*address, *bits, trunk as u32));
             }
         }
-        for (subject, allow) in &policy.protected {
-            gate.protected.insert(*subject, *allow);
+        for protected in &policy.protected {
+            gate.protected.insert(protected.subject, protected.entry);
         }
         for (subject, allow) in &policy.allows {
             match subject {
@@ -165,6 +165,14 @@ impl Lists for HostGate {
 
     fn protected(&self, key: &PrefixKey) -> Option<Allow> {
         self.protected.longest(key)
+    }
+
+    fn shortest_number(&self) -> u8 {
+        self.settings.map_or(0, |settings| settings.shortest_number)
+    }
+
+    fn shortest_prefix(&self) -> u8 {
+        self.settings.map_or(0, |settings| settings.shortest_prefix)
     }
 
     fn allowed_number(&self, number: Number) -> Option<Allow> {

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use filter_common::abi::{BLOCK_NO_REDIAL, MODE_ENFORCE, TRUNKS_MAX};
+use filter_common::abi::{BLOCK_NO_REDIAL, MODE_ENFORCE, RULE_SHORT_NUMBER, TRUNKS_MAX};
 use filter_common::number::Number;
 use filter_common::policy::{Call, decide};
 use filter_common::reason::Reason;
@@ -11,7 +11,7 @@ use filter_common::reason::Reason;
 use crate::clock;
 use crate::datapath::{Error, LookUp, Maps};
 use crate::netlink::Link;
-use crate::policy::Subject;
+use crate::policy::{Subject, short_number};
 use crate::wire::{
     self, Check, Colour, Finding, Granted, Interface, Mode, NextAttempt, Override, Persisted,
     Status,
@@ -99,6 +99,9 @@ pub fn check(maps: &Maps, number: Number) -> Result<Check, Error> {
 fn rule_name(maps: &Maps, number: Number, rule: u64) -> Result<Option<String>, Error> {
     let subject = Subject::Number(number);
     let key = subject.key();
+    if rule == RULE_SHORT_NUMBER {
+        return Ok(Some(short_number(maps.settings()?.shortest_number)));
+    }
     let is_it = |found: u64| found == rule && rule != 0;
     let prefix = Subject::of_prefix_entry;
     if let Some(found) = maps.protected(&key)?.filter(|found| is_it(found.rule)) {

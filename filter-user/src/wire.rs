@@ -105,6 +105,9 @@ pub struct Allow {
     pub origin: String,
     /// The edge where it was made.
     pub node: String,
+    /// The live incident that it was made for; null: none.
+    #[serde(default)]
+    pub incident: Option<String>,
 }
 
 /// `POST /v1/blocks`.
@@ -158,6 +161,9 @@ pub struct AddAllow {
     /// Why.
     #[serde(default)]
     pub comment: String,
+    /// The live incident that it is for, in the centre's own words; not empty.
+    #[serde(default)]
+    pub incident: Option<String>,
     /// Change nothing, say what would change.
     #[serde(default)]
     pub dry_run: bool,
@@ -296,6 +302,17 @@ pub struct Changed<T> {
 fn or_null<T: PartialSchema>() -> Schema {
     let null = ObjectBuilder::new().schema_type(Type::Null);
     OneOfBuilder::new().item(T::schema()).item(null).build().into()
+}
+
+/// `DELETE /v1/allows?incident=`: all allows of an incident are taken away.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct IncidentEnded {
+    /// The incident.
+    pub incident: String,
+    /// Its allows, as they were.
+    pub removed: Vec<Allow>,
+    /// Nothing was changed; this is what would have been.
+    pub dry_run: bool,
 }
 
 /// `GET /v1/check/{number}`: what a call from this number gets now, by the kernel's own maps.

@@ -12,6 +12,7 @@ mod generated;
 mod grace;
 mod hand_written;
 mod loading;
+mod protected;
 mod redial;
 
 /// Some time of a capture: 2026-11-24T08:00:00Z, in nanoseconds.

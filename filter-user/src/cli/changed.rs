@@ -25,8 +25,8 @@ pub trait Decision: Row {
     /// Why.
     fn why(&self) -> &str;
     /// What else people want to know.
-    fn besides(&self) -> &'static str {
-        ""
+    fn besides(&self) -> String {
+        String::new()
     }
 }
 
@@ -51,12 +51,13 @@ impl Decision for Block {
         &self.reason
     }
 
-    fn besides(&self) -> &'static str {
-        match (self.observe, self.no_redial) {
+    fn besides(&self) -> String {
+        let besides = match (self.observe, self.no_redial) {
             (true, _) => ", only to observe",
             (false, true) => ", also when calling again and again",
             (false, false) => "",
-        }
+        };
+        besides.to_owned()
     }
 }
 
@@ -79,6 +80,13 @@ impl Decision for Allow {
 
     fn why(&self) -> &str {
         &self.comment
+    }
+
+    fn besides(&self) -> String {
+        match &self.incident {
+            Some(incident) => format!(", incident {incident}"),
+            None => String::new(),
+        }
     }
 }
 

@@ -107,7 +107,7 @@ pub fn router(app: App) -> Router {
         .route("/v1/blocks", get(list_blocks).post(add_block))
         .route("/v1/blocks/import", post(import_blocks))
         .route("/v1/blocks/{number}", get(show_block).delete(remove_block))
-        .route("/v1/allows", get(list_allows).post(add_allow))
+        .route("/v1/allows", get(list_allows).post(add_allow).delete(end_incident))
         .route("/v1/allows/{number}", axum::routing::delete(remove_allow))
         .route("/v1/callback", post(callback))
         .route("/v1/override", get(get_override).put(set_override))
@@ -170,6 +170,7 @@ async fn no_route() -> Problem {
         add_allow,
         remove_allow,
         callback,
+        end_incident,
         get_override,
         set_override,
         get_mode,
@@ -273,6 +274,20 @@ async fn readable(app: &App) -> Result<(), Problem> {
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct DryRun {
+    #[serde(default)]
+    dry_run: bool,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AllowQuery {
+    incident: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct EndIncident {
+    incident: String,
     #[serde(default)]
     dry_run: bool,
 }
@@ -446,18 +461,38 @@ async fn remove_block(
     app.control.remove_block(&who, &number, query.dry_run).await.map(Json)
 }
 
-/// All allows, one a line. Role read.
-#[utoipa::path(get, path = "/v1/allows",
+/// All allows, or those of an incident, one a line. Role read.
+#[utoipa::path(get, path = "/v1/allows", params(("incident" = Option<String>, Query)),
     responses((status = 200, body = wire::Allow, content_type = "application/x-ndjson")))]
-async fn list_allows(State(app): State<App>, who: Who) -> Result<Response, Problem> {
+async fn list_allows(
+    State(app): State<App>,
+    who: Who,
+    Queried(query): Queried<AllowQuery>,
+) -> Result<Response, Problem> {
     who.may(Role::Read)?;
     readable(&app).await?;
     lines(&app, move |reader, send| {
         reader.for_each(Kind::Allow, |decision| {
+            if query.incident.is_some() && query.incident != decision.incident {
+                return ControlFlow::Continue(());
+            }
             let allow = allow_of(&decision);
             send(wire::Allow { number: who.sees(allow.number), ..allow })
         })
     })
+}
+
+/// Ends all allows of an incident. Role operate.
+#[utoipa::path(delete, path = "/v1/allows",
+    params(("incident" = String, Query), ("dry_run" = Option<bool>, Query)),
+    responses((status = 200, body = wire::IncidentEnded), (status = 404, body = Problem)))]
+async fn end_incident(
+    State(app): State<App>,
+    who: Who,
+    Queried(query): Queried<EndIncident>,
+) -> Answer<wire::IncidentEnded> {
+    who.may(Role::Operate)?;
+    app.control.end_incident(&who, &query.incident, query.dry_run).await.map(Json)
 }
 
 /// Allows a number or prefix, whatever is blocked: in force before it is on disk. Role operate.

@@ -35,6 +35,9 @@ pub const MODE: &str = "mode";
 /// Prefixes that fit into a trie of `filter-ebpf/src/maps.rs`.
 pub const PREFIXES_MAX: u64 = 4096;
 
+/// Longest name of an incident, in bytes.
+const INCIDENT_MAX: usize = 100;
+
 /// Who asks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Who {
@@ -213,6 +216,7 @@ impl Control {
             flags,
             redial,
             epoch: 0,
+            incident: None,
         };
         let (decision, before, change) = if add.dry_run {
             let before = self.find(Kind::Block, subject).await?;
@@ -325,12 +329,18 @@ impl Control {
     /// # Errors
     /// The rule that forbids it.
     pub fn refuse_protected_now(&self, subject: Subject) -> Result<(), Problem> {
+        let never = |why: String| problem(ProblemKind::Refused, format!("{subject} {why}"));
+        let config = self.config();
         if let Some(found) = self.maps.protected(&subject.key())? {
-            let rule = subject_of(found.number, subject);
-            return problem(
-                ProblemKind::Refused,
-                format!("{subject} is never blocked: the configuration protects {rule}"),
+            let known = config.policy.protected.iter().find(|known| known.entry == found);
+            let rule = known.map_or_else(
+                || subject_of(found.number, subject).to_string(),
+                |known| known.to_string(),
             );
+            return never(format!("is never blocked: the configuration protects {rule}"));
+        }
+        if let Some(why) = config.policy.too_short(subject) {
+            return never(format!("is never blocked: {why}"));
         }
         match self.live_allow(subject)? {
             None => Ok(()),
@@ -459,6 +469,7 @@ impl Control {
             seconds: Some(grace.into()),
             expires: None,
             comment: "called back".into(),
+            incident: None,
             dry_run: call.dry_run,
         };
         self.put_allow(who, add, "callback", true).await
@@ -473,6 +484,7 @@ impl Control {
     ) -> Result<Changed<wire::Allow>, Problem> {
         let subject = self.subject(&add.number)?;
         let now = clock::now();
+        let incident = add.incident.map(|incident| incident_id(&incident)).transpose()?;
         let endless = add.seconds.is_none() && add.expires.is_none();
         let expires = end(now, add.seconds, add.expires, endless)?;
         let before = self.find_soon(Kind::Allow, subject).await.ok().flatten();
@@ -490,8 +502,13 @@ impl Control {
             flags: 0,
             redial: None,
             epoch: 0,
+            incident,
         };
-        let (mut decision, mut change) = merge(fresh, before.as_ref());
+        let stays = before.as_ref().filter(|before| stays_for_incident(before, &fresh));
+        let (mut decision, mut change) = match stays {
+            Some(before) => (before.clone(), Change::Unchanged),
+            None => merge(fresh, before.as_ref()),
+        };
         if keep_longer && let Some(there) = self.maps.allow(subject)? {
             let until = clock::kernel_expiry(now, expires, now);
             if there.expires == 0 || there.expires >= until {
@@ -507,6 +524,9 @@ impl Control {
             persisted = self.keep_decision(action, &who.name, decision.clone()).await;
         }
         let mut notes = Vec::new();
+        if let Some(before) = stays {
+            notes.push(format!("{} lasts longer, and stays as it was", told(before)));
+        }
         if let Some(block) = self.maps.block(subject)?
             && block.expires != LIFTED
             && (block.expires == 0 || clock::boot() < block.expires)
@@ -582,6 +602,46 @@ impl Control {
             dry_run,
             in_force: self.in_force(subject)?,
             notes: Vec::new(),
+        })
+    }
+
+    /// Ends all allows of an incident: on disk first, because it stops letting through.
+    ///
+    /// # Errors
+    /// There is none; the store takes no writes.
+    pub async fn end_incident(
+        self: &Arc<Self>,
+        who: &Who,
+        incident: &str,
+        dry_run: bool,
+    ) -> Result<wire::IncidentEnded, Problem> {
+        let incident = incident_id(incident)?;
+        let wanted = incident.clone();
+        let removed = if dry_run {
+            self.keeper.read(move |reader| reader.of_incident(Kind::Allow, &wanted)).await?
+        } else {
+            let control = Arc::clone(self);
+            let author = who.name.clone();
+            self.keeper
+                .write(move |store| {
+                    let allows = store.of_incident(Kind::Allow, &wanted)?;
+                    for allow in &allows {
+                        let entry = entry("allow remove", &author, allow, None);
+                        store.remove(Kind::Allow, allow.subject, entry)?;
+                        control.maps.remove_allow(allow.subject)?;
+                    }
+                    Ok(allows)
+                })
+                .await?
+        };
+        if removed.is_empty() {
+            let message = format!("there is no allow for incident {incident}");
+            return problem(ProblemKind::NotFound, message);
+        }
+        Ok(wire::IncidentEnded {
+            incident,
+            removed: removed.iter().map(allow_of).collect(),
+            dry_run,
         })
     }
 
@@ -834,10 +894,13 @@ impl Control {
         let reason = check.reason.as_str();
         step("override", reason == "override", until.map(ends), None);
         let found = self.maps.protected(&key)?;
-        let kernel = found.map(|found| {
-            let rules = &self.config().policy.rules;
-            rules.get(found.rule as usize - 1).cloned().unwrap_or_else(|| "protected".into())
-        });
+        let config = self.config();
+        let kernel = match found {
+            Some(found) => {
+                Some(config.policy.rule_name(found.rule).unwrap_or_else(|| "protected".into()))
+            }
+            None => config.policy.too_short(subject),
+        };
         step("protected", reason == "protected", kernel, None);
         let found = self.maps.allow(subject)?;
         let kernel = found.map(|found| format!("rule {}, {}", found.rule, ends(found.expires)));
@@ -857,7 +920,9 @@ impl Control {
         let found = self.maps.blocked_prefix(&key)?;
         let kernel = found.map(|found| {
             let prefix = Subject::of_prefix_entry(found.number);
-            format!("{prefix}, rule {}, {}", found.rule, ends(found.expires))
+            let short = config.policy.too_short(prefix);
+            let idle = short.map_or_else(String::new, |why| format!(", never in force: {why}"));
+            format!("{prefix}, rule {}, {}{idle}", found.rule, ends(found.expires))
         });
         step("blocked-prefix", blocked && !by_number, kernel, found.map(|found| found.rule));
         let granted = check.granted.as_ref();
@@ -1019,6 +1084,7 @@ fn merge(mut decision: Decision, before: Option<&Decision>) -> (Decision, Change
     let same = decision.expires == before.expires
         && decision.reason == before.reason
         && decision.flags == before.flags
+        && decision.incident == before.incident
         && decision.redial == before.redial;
     if same {
         return (before.clone(), Change::Unchanged);
@@ -1036,6 +1102,9 @@ pub fn entry(action: &str, author: &str, decision: &Decision, before: Option<&De
         .with("origin", decision.origin.as_str());
     if decision.flags != 0 {
         entry = entry.with("observe", decision.flags & BLOCK_OBSERVE != 0);
+    }
+    if let Some(incident) = &decision.incident {
+        entry = entry.with("incident", incident.as_str());
     }
     if decision.flags & BLOCK_NO_REDIAL != 0 {
         entry = entry.with("redial", "off");
@@ -1088,7 +1157,32 @@ fn name(decision: &Decision) -> String {
 fn told(decision: &Decision) -> String {
     let end = decision.expires.map_or("no end".to_owned(), |end| format!("until {end}"));
     let author = &decision.author;
-    format!("{} {end}, by {author}: {}", name(decision), decision.reason)
+    let incident = match &decision.incident {
+        Some(incident) => format!(" for incident {incident}"),
+        None => String::new(),
+    };
+    format!("{}{incident} {end}, by {author}: {}", name(decision), decision.reason)
+}
+
+/// The name of an incident as it is kept.
+fn incident_id(text: &str) -> Result<String, Problem> {
+    let text = text.trim();
+    if text.is_empty() || text.len() > INCIDENT_MAX || text.contains(char::is_control) {
+        let message = format!("an incident is named in 1 to {INCIDENT_MAX} bytes, on one line");
+        return problem(ProblemKind::Usage, message);
+    }
+    Ok(text.to_owned())
+}
+
+/// Whether an allow that is there is to stay when one for an incident is asked for: an incident
+/// comes and goes, and must not take away what lasts longer for another reason.
+fn stays_for_incident(before: &Decision, asked: &Decision) -> bool {
+    let longer = match (before.expires, asked.expires) {
+        (None, _) => true,
+        (Some(_), None) => false,
+        (Some(before), Some(asked)) => before >= asked,
+    };
+    asked.incident.is_some() && before.incident != asked.incident && longer
 }
 
 /// What an entry that covers a subject is about.
@@ -1128,6 +1222,7 @@ pub fn allow_of(decision: &Decision) -> wire::Allow {
         author: decision.author.clone(),
         origin: decision.origin.clone(),
         node: decision.node.clone(),
+        incident: decision.incident.clone(),
     }
 }
 

@@ -27,6 +27,8 @@ pub struct Import {
     bad_bytes: usize,
     /// Why the rows after these are not looked at any more.
     given_up: Option<Problem>,
+    /// Bad rows about a number that must not be blocked.
+    refused: usize,
 }
 
 impl Import {
@@ -41,6 +43,7 @@ impl Import {
             bad: Vec::new(),
             bad_bytes: 0,
             given_up: None,
+            refused: 0,
         }
     }
 
@@ -92,6 +95,7 @@ impl Import {
             }
             Err(problem) if problem.kind == ProblemKind::Failed => Err(problem),
             Err(problem) => {
+                self.refused += usize::from(problem.kind == ProblemKind::Refused);
                 self.bad(line, problem.message);
                 Ok(())
             }
@@ -132,12 +136,13 @@ impl Import {
             flags,
             redial,
             epoch: 0,
+            incident: None,
         })
     }
 
     /// Puts the good rows into force and tells how far it is; the last line tells the outcome.
     pub async fn finish(self, skip_bad: bool, dry_run: bool, news: Sender<ImportNews>) {
-        let Import { control, who, good, bad, seen, given_up, .. } = self;
+        let Import { control, who, good, bad, seen, given_up, refused, .. } = self;
         drop(seen);
         if let Some(problem) = given_up {
             let _ = news.send(ImportNews::Refused { problem, bad }).await;
@@ -147,7 +152,9 @@ impl Import {
             let message = format!("{} of {} rows are bad; nothing was changed", bad.len(), {
                 bad.len() + good.len()
             });
-            let problem = Problem { kind: ProblemKind::Usage, message };
+            // Where rows cannot be read either, the file is to be mended first.
+            let kind = if refused == bad.len() { ProblemKind::Refused } else { ProblemKind::Usage };
+            let problem = Problem { kind, message };
             let _ = news.send(ImportNews::Refused { problem, bad }).await;
             return;
         }

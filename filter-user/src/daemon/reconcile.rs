@@ -237,9 +237,9 @@ async fn restore_override(
 fn settle_protected(control: &Control) -> Result<u64, Problem> {
     let config = control.config();
     let mut missing = 0;
-    for (subject, allow) in &config.policy.protected {
-        let found = control.maps.protected(&subject.key())?;
-        missing += u64::from(found.is_none_or(|found| found != *allow));
+    for protected in &config.policy.protected {
+        let found = control.maps.protected(&protected.subject.key())?;
+        missing += u64::from(found.is_none_or(|found| found != protected.entry));
     }
     if missing > 0 {
         control.maps.set_protected(&config.policy.protected)?;
@@ -373,6 +373,7 @@ fn adopt(
         flags: 0,
         redial: None,
         epoch: 0,
+        incident: note.and_then(|note| note.incident.clone()),
     };
     store.put([&decision], |decision, before| {
         noted(entry("allow adopt", &decision.author, decision, before), note)

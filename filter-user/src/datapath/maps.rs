@@ -19,7 +19,7 @@ use filter_common::reason::{REASON_NUMBERS, Reason};
 use super::error::Error;
 use super::live::Pins;
 use super::raw::Raw;
-use crate::policy::{Policy, Subject};
+use crate::policy::{Policy, Protected, Subject};
 
 /// Sets of settings: one in force, one to write the next into.
 const GENERATIONS: u32 = 2;
@@ -453,16 +453,16 @@ impl Maps {
     ///
     /// # Errors
     /// More than fit; a failing system call.
-    pub fn set_protected(&self, wanted: &[(Subject, Allow)]) -> Result<(), Error> {
+    pub fn set_protected(&self, wanted: &[Protected]) -> Result<(), Error> {
         let error = |error| Error::map("PROTECTED", error);
         let mut trie = lock(&self.protected);
-        for (subject, allow) in wanted {
-            trie.insert(&key(*subject), Raw(*allow), 0).map_err(error)?;
+        for protected in wanted {
+            trie.insert(&key(protected.subject), Raw(protected.entry), 0).map_err(error)?;
         }
         let keys: Result<Vec<_>, _> = trie.keys().collect();
         for found in keys.map_err(error)? {
             let found = PrefixKey { prefix_len: found.prefix_len(), number: found.data() };
-            if !wanted.iter().any(|(subject, _)| subject.key() == found) {
+            if !wanted.iter().any(|protected| protected.subject.key() == found) {
                 trie.remove(&Key::new(found.prefix_len, found.number)).map_err(error)?;
             }
         }
@@ -714,6 +714,14 @@ impl filter_common::policy::Lists for LookUp<'_> {
 
     fn protected(&self, key: &PrefixKey) -> Option<Allow> {
         self.maps.protected(key).ok().flatten()
+    }
+
+    fn shortest_number(&self) -> u8 {
+        self.maps.settings().map_or(u8::MAX, |settings| settings.shortest_number)
+    }
+
+    fn shortest_prefix(&self) -> u8 {
+        self.maps.settings().map_or(u8::MAX, |settings| settings.shortest_prefix)
     }
 
     fn allowed_number(&self, number: Number) -> Option<Allow> {

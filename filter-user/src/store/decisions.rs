@@ -14,7 +14,7 @@ use crate::policy::Subject;
 use crate::redial::Redial;
 
 const COLUMNS: &str = "rule, id, kind, prefix, subject, created, expires, reason, author, origin, node, flags, \
-     redial_attempts, redial_window, redial_grant, epoch";
+     redial_attempts, redial_window, redial_grant, epoch, incident";
 
 /// What a decision does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -66,6 +66,8 @@ pub struct Decision {
     /// What the kernel remembers of the number in another epoch does not count: grows when that has
     /// to begin anew, and stays when a block moves.
     pub epoch: u32,
+    /// The live incident that it was made for; `None`: none, else not empty.
+    pub incident: Option<String>,
 }
 
 impl Store {
@@ -196,6 +198,20 @@ impl Reader {
         Ok(())
     }
 
+    /// The decisions of a kind that were made for an incident, by their rule.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub fn of_incident(&self, kind: Kind, incident: &str) -> Result<Vec<Decision>, Error> {
+        self.get(|conn| {
+            conn.prepare_cached(&format!(
+                "SELECT {COLUMNS} FROM decisions WHERE incident = ?1 AND kind = ?2 ORDER BY rule"
+            ))?
+            .query_map(params![incident, kind.column()], read)?
+            .collect()
+        })
+    }
+
     /// Whether any decision has ended by `now`.
     ///
     /// # Errors
@@ -260,7 +276,7 @@ fn upsert(
     let mut statement = conn.prepare_cached(&format!(
         "INSERT INTO decisions ({COLUMNS}) VALUES (:rule, :id, :kind, :prefix, :subject, \
          :created, :expires, :reason, :author, :origin, :node, :flags, :redial_attempts, \
-         :redial_window, :redial_grant, :epoch)"
+         :redial_window, :redial_grant, :epoch, :incident)"
     ))?;
     statement.execute(named_params! {
         ":rule": decision.rule,
@@ -279,6 +295,7 @@ fn upsert(
         ":redial_window": decision.redial.map(|redial| redial.window),
         ":redial_grant": decision.redial.map(|redial| redial.grant),
         ":epoch": decision.epoch,
+        ":incident": decision.incident,
     })?;
     Ok(())
 }
@@ -312,6 +329,7 @@ fn read(row: &Row<'_>) -> rusqlite::Result<Decision> {
             None => None,
         },
         epoch: row.get(15)?,
+        incident: row.get(16)?,
     })
 }
 
@@ -338,6 +356,7 @@ mod tests {
             flags: 3,
             redial: Some(Redial { attempts: 8, window: 86_400, grant: 60 }),
             epoch: u32::MAX,
+            incident: Some("2026-118".to_owned()),
             ..block(1, local)
         };
         let other = block(1, prefix("112"));
@@ -348,6 +367,28 @@ mod tests {
         assert_eq!(store.by_rule(1).unwrap(), Some(other));
         assert_eq!(store.by_rule(full.rule).unwrap(), Some(full));
         assert_eq!(store.by_rule(u64::MAX).unwrap(), None);
+    }
+
+    #[test]
+    fn those_of_an_incident_are_found() {
+        let home = Home::new();
+        let mut store = home.store();
+        let of = |rule, kind, incident: Option<&str>| Decision {
+            kind,
+            incident: incident.map(str::to_owned),
+            ..block(rule, number(&rule.to_string()))
+        };
+        let wanted = [of(2, Kind::Allow, Some("118")), of(5, Kind::Allow, Some("118"))];
+        let others = [
+            of(1, Kind::Allow, None),
+            of(3, Kind::Allow, Some("11")),
+            of(4, Kind::Block, Some("118")),
+        ];
+        put(&mut store, &wanted);
+        put(&mut store, &others);
+        assert_eq!(store.of_incident(Kind::Allow, "118").unwrap(), wanted);
+        assert_eq!(store.of_incident(Kind::Allow, "119").unwrap(), []);
+        store.put([&of(6, Kind::Allow, Some(""))], |_, _| entry()).unwrap_err();
     }
 
     #[test]

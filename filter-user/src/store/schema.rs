@@ -28,8 +28,10 @@ const STEPS: &[&str] = &["
         redial_window INTEGER,
         redial_grant INTEGER,
         epoch INTEGER NOT NULL,
+        incident TEXT CHECK (incident <> ''),
         UNIQUE (kind, prefix, subject)
     ) STRICT;
+    CREATE INDEX decisions_incident ON decisions (incident) WHERE incident IS NOT NULL;
     CREATE INDEX decisions_expires ON decisions (expires) WHERE expires IS NOT NULL;
 
     -- What can be searched for comes out of the record, so that nothing stands beside the hash.

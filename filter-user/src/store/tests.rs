@@ -71,6 +71,7 @@ pub fn block(rule: u64, subject: Subject) -> Decision {
         flags: 0,
         redial: None,
         epoch: 0,
+        incident: None,
     }
 }
 
