@@ -52,7 +52,7 @@ fn map_folders(daemon: &Daemon) -> Vec<String> {
     let entries = fs::read_dir(daemon.pins()).expect("the pins");
     let names = entries.map(|entry| entry.expect("a pin").file_name().into_string());
     let mut names: Vec<_> = names.map(|name| name.expect("a name")).collect();
-    names.retain(|name| name != "links");
+    names.retain(|name| name.starts_with('v'));
     names.sort();
     names
 }
@@ -233,6 +233,37 @@ fn other_maps_take_over_without_a_store() {
     nobody_innocent_is_lost(&record);
     for caller in BLOCKED {
         assert_eq!(record.delivered(caller, ..).len(), 0, "{caller}");
+    }
+}
+
+/// The program cannot be replaced: somebody moved the pin of its link.
+#[test]
+fn a_program_that_stays_keeps_its_maps_within_reach() {
+    let lab = Lab::new("stays");
+    let (mut daemon, api) = start(&lab, "");
+    let old_program = program_id(&api);
+    let receiver = lab.receiver(5060);
+    let traffic = lab.traffic(&receiver, &CALLERS, 2_000, 1_000_000);
+    assert_eq!(daemon.stop(), 0);
+    let links = daemon.pins().join("links");
+    fs::rename(links.join(INTERFACE), daemon.pins().join("moved")).expect("moved");
+    daemon.configure("limits.blocks = 30000");
+    daemon.start_again();
+    assert_eq!(api.interface(INTERFACE).program, Some(old_program));
+    assert_eq!(api.status().colour, Colour::Red);
+    assert_eq!(map_folders(&daemon).len(), 2);
+    some(&traffic);
+    daemon.kill();
+    let overriding = now();
+    by_hand(&daemon, &["override", "on", "--for", "1h", "--reason", "flood"]);
+    let overridden = now();
+    some(&traffic);
+
+    let record = traffic.stop();
+    nobody_innocent_is_lost(&record);
+    for caller in BLOCKED {
+        assert_eq!(record.delivered(caller, ..overriding).len(), 0, "{caller}");
+        assert_eq!(record.refused(caller, overridden..).len(), 0, "{caller}");
     }
 }
 

@@ -125,7 +125,10 @@ async fn serve(config: Config) -> Result<(), Failure> {
             Err(error) => tracing::warn!("{}: events are lost: {error}", old.display()),
         }
     }
-    pins.remove_other_maps(blocks);
+    // A program that could not be replaced goes on by its maps: root still has to reach them.
+    if links.seen().iter().all(|found| found.xdp.is_some() || found.program.is_none()) {
+        pins.remove_other_maps(blocks);
+    }
 
     let reviews = Reviews::start(&control);
     let app = App {
