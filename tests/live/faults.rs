@@ -287,6 +287,13 @@ fn a_second_daemon_is_refused_and_the_first_goes_on() {
     assert!(second.stderr.contains("a palang daemon holds"), "{}", second.stderr);
     let lock = daemon.runtime().join("daemon.lock").display().to_string();
     assert!(second.stderr.contains(&lock), "{}", second.stderr);
+    // Nor one with files of its own, and the same pins.
+    let other = Daemon::prepare(&lab, &format!("[paths]\npins = \"{}\"", daemon.pins().display()));
+    let config = other.config_file().display().to_string();
+    let third = daemon.cli(&["daemon", "--config", &config]);
+    assert_eq!(third.code, 1, "{}", third.stderr);
+    let pins = daemon.pins().display().to_string();
+    assert!(third.stderr.contains(&format!("a palang daemon holds {pins}")), "{}", third.stderr);
     assert!(status(&daemon).findings.is_empty());
     assert!(refuses(&lab, &lab.receiver(5060)));
 }
