@@ -5,7 +5,8 @@
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
+use utoipa::openapi::schema::{ObjectBuilder, OneOfBuilder, Schema, Type};
+use utoipa::{PartialSchema, ToSchema};
 
 pub use crate::redial::Redial;
 
@@ -268,6 +269,7 @@ pub struct Changed<T> {
     /// The block or allow as it is now, or was before it was removed.
     pub now: T,
     /// The one before, where there was one.
+    #[schema(schema_with = or_null::<T>)]
     pub before: Option<T>,
     /// Whether it survives a restart of the machine.
     pub persisted: Persisted,
@@ -277,6 +279,12 @@ pub struct Changed<T> {
     pub in_force: Option<Check>,
     /// What whoever asked should know besides: `an allow for 62811* beats this block`.
     pub notes: Vec<String>,
+}
+
+/// Else the document says that there always is one: utoipa forgets the `Option` around a `T`.
+fn or_null<T: PartialSchema>() -> Schema {
+    let null = ObjectBuilder::new().schema_type(Type::Null);
+    OneOfBuilder::new().item(T::schema()).item(null).build().into()
 }
 
 /// `GET /v1/check/{number}`: what a call from this number gets now, by the kernel's own maps.
