@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use palang_tests::lab::Lab;
+use palang_tests::lab::{Daemon, Lab};
 
 const SIP: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 5060);
 const CHECK: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 9112);
@@ -182,6 +182,54 @@ fn without_a_daemon_calls_go_on() {
         check.answer(BLOCKED, Answer::drop());
         check.wait_until_refused(&kamailio, "the daemon answers again");
     }
+}
+
+/// No stand-in: the daemon, its store and the kernel's maps.
+#[test]
+fn the_daemon_is_asked_about_calls_over_tcp() {
+    let lab = Lab::new("kamailio");
+    let check = format!("[api]\ncheck_listen = \"{}:{}\"", CHECK.0, CHECK.1);
+    let mut daemon = Daemon::start(&lab, &check);
+    let does = |daemon: &Daemon<'_>, arguments: &[&str]| {
+        let output = daemon.cli(arguments);
+        assert_eq!(output.code, 0, "{arguments:?}: {}", output.stderr);
+    };
+    let kamailio = Kamailio::start(&lab);
+    let block = ["block", "add", BLOCKED, "--for", "1h", "--reason", "a test"];
+    does(&daemon, &block);
+    assert_eq!(kamailio.call(&from(BLOCKED)), GOES_ON, "mode observe");
+    does(&daemon, &["mode", "enforce"]);
+    assert_eq!(kamailio.call(&from(BLOCKED)), REFUSED);
+    assert_eq!(kamailio.call(&from("0812-0000-0001")), REFUSED, "as the trunk writes it");
+    assert_eq!(kamailio.call(&from(FREE)), GOES_ON);
+    assert_eq!(kamailio.call(&from("anonymous")), GOES_ON);
+    assert_eq!(kamailio.call(&from("110")), GOES_ON);
+
+    does(&daemon, &["override", "on", "--for", "1h", "--reason", "a test"]);
+    assert_eq!(kamailio.call(&from(BLOCKED)), GOES_ON);
+    does(&daemon, &["override", "off"]);
+    does(&daemon, &["block", "add", "+62431*", "--for", "1h", "--reason", "a test"]);
+    assert_eq!(kamailio.call(&from("+62431777")), REFUSED);
+    does(&daemon, &["allow", "add", "+62431777"]);
+    assert_eq!(kamailio.call(&from("+62431777")), GOES_ON);
+    does(&daemon, &["block", "remove", BLOCKED]);
+    assert_eq!(kamailio.call(&from(BLOCKED)), GOES_ON);
+    does(&daemon, &block);
+    assert_eq!(kamailio.call(&from(BLOCKED)), REFUSED);
+
+    daemon.kill();
+    assert_eq!(kamailio.call(&from(BLOCKED)), GOES_ON, "killed");
+    assert_eq!(kamailio.call(&from(FREE)), GOES_ON);
+    daemon.start_again();
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while kamailio.call(&from(BLOCKED)) != REFUSED {
+        assert!(Instant::now() < deadline, "the daemon is back, and it is not asked");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    // Hung rather than dead.
+    daemon.signal("STOP");
+    assert_eq!(kamailio.call(&from(BLOCKED)), GOES_ON, "hung");
+    daemon.signal("CONT");
 }
 
 fn blocked() -> HashMap<String, Answer> {

@@ -20,6 +20,7 @@ use crate::clock;
 use crate::config::{self, Config, Paths};
 use crate::datapath::{self, Maps, Pins, WayOut};
 use crate::exit::{Exit, Failure};
+use crate::netlink::{self, Link};
 use crate::number_text;
 use crate::policy::Subject;
 use crate::status;
@@ -31,12 +32,13 @@ const PATIENCE: Duration = Duration::from_secs(1);
 const CONFIG_VARIABLE: &str = "PALANG_CONFIG";
 
 /// What was done on the maps while no daemon answered.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Note {
+    /// When.
+    pub time: Timestamp,
     /// The number or prefix that was allowed.
     pub number: Option<String>,
     /// The interface that the filter was taken off; with neither it is about the override.
-    #[serde(default)]
     pub interface: Option<String>,
     /// Until when; null: without end, or the override was switched off.
     pub until: Option<Timestamp>,
@@ -197,8 +199,16 @@ pub fn set_override(set: &wire::SetOverride) -> Result<wire::Override, Failure> 
     if !set.dry_run {
         let deadline = if on { clock::boot() + set.seconds * 1_000_000_000 } else { LIFTED };
         pinned.each(|maps| maps.set_override(deadline))?;
-        let (reason, author) = (set.reason.clone(), author.clone());
-        persisted = Note { until, reason, author, ..Note::default() }.leave(&pinned.paths);
+        let note = Note {
+            incident: None,
+            time: clock::now(),
+            number: None,
+            interface: None,
+            until,
+            reason: set.reason.clone(),
+            author: author.clone(),
+        };
+        persisted = note.leave(&pinned.paths);
     }
     Ok(wire::Override {
         until,
@@ -269,6 +279,8 @@ pub fn add_allow(add: &wire::AddAllow) -> Result<Changed<wire::Allow>, Failure> 
     if !add.dry_run && stays.is_none() {
         pinned.each(|maps| maps.set_allow(subject, allow))?;
         let note = Note {
+            time: now,
+            interface: None,
             number: Some(match subject {
                 Subject::Number(number) if number.is_local() => number.to_string(),
                 // Read again under any plan.
@@ -278,7 +290,6 @@ pub fn add_allow(add: &wire::AddAllow) -> Result<Changed<wire::Allow>, Failure> 
             reason: add.comment.clone(),
             author: user(),
             incident: add.incident.clone(),
-            ..Note::default()
         };
         persisted = note.leave(&pinned.paths);
     }
@@ -335,15 +346,29 @@ pub fn detach(interface: Option<&str>, dry_run: bool) -> Result<Vec<wire::Interf
             return Err(Failure::new(Exit::NotFound, message));
         }
     };
-    if !dry_run {
-        for name in &names {
-            pins.detach(name)?;
-            let interface = Some(name.clone());
-            // In force all the same where it cannot be left.
-            Note { interface, author: user(), ..Note::default() }.leave(&paths);
+    // The way out does not depend on the answer.
+    let links = netlink(netlink::links()).unwrap_or_default();
+    for name in names.iter().filter(|_| !dry_run) {
+        let before = links.iter().find(|link| link.name == *name).and_then(|link| link.xdp);
+        pins.detach(name)?;
+        if let Some(before) = before {
+            let _ = netlink(netlink::links_without(before.program, name));
         }
+        let interface = Some(name.clone());
+        // In force all the same where it cannot be left.
+        let time = clock::now();
+        let note = Note {
+            incident: None,
+            time,
+            number: None,
+            interface,
+            until: None,
+            reason: String::new(),
+            author: user(),
+        };
+        note.leave(&paths);
     }
-    let links = netlink()?;
+    let links = netlink(netlink::links())?;
     Ok(names.iter().map(|name| status::interface(name, &links, None)).collect())
 }
 
@@ -353,7 +378,7 @@ pub fn detach(interface: Option<&str>, dry_run: bool) -> Result<Vec<wire::Interf
 /// No pinned maps, no permission, a failing system call.
 pub fn status() -> Result<wire::Status, Failure> {
     let pinned = Pinned::find()?;
-    let links = netlink()?;
+    let links = netlink(netlink::links())?;
     let names = Pins::new(&pinned.paths.pins).links();
     let interfaces = names.iter().map(|name| status::interface(name, &links, None)).collect();
     let (folder, maps) = pinned.of_this_version()?;
@@ -365,13 +390,13 @@ pub fn status() -> Result<wire::Status, Failure> {
     Ok(status)
 }
 
-fn netlink() -> Result<Vec<crate::netlink::Link>, Failure> {
+fn netlink(ask: impl Future<Output = io::Result<Vec<Link>>>) -> Result<Vec<Link>, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| Failure::new(Exit::Failed, error))?;
     runtime
-        .block_on(crate::netlink::links())
+        .block_on(ask)
         .map_err(|error| Failure::new(Exit::Failed, format!("cannot ask for interfaces: {error}")))
 }
 

@@ -4,6 +4,7 @@
 use std::io;
 use std::pin::pin;
 use std::task::Poll;
+use std::time::{Duration, Instant};
 
 use futures_util::future::{Either, FutureExt as _, select};
 use futures_util::stream::{self, Stream, StreamExt as _, TryStreamExt as _};
@@ -98,6 +99,24 @@ pub async fn links() -> io::Result<Vec<Link>> {
         request.execute().map_ok(|message| link(&message)).try_collect().await
     })
     .await
+}
+
+/// All interfaces, as soon as this program is off that one: the kernel takes it off some time
+/// after its link is gone. As they are after a second at the latest.
+///
+/// # Errors
+/// Those of the netlink socket.
+pub async fn links_without(program: u32, name: &str) -> io::Result<Vec<Link>> {
+    let deadline = Instant::now() + Duration::from_secs(1);
+    loop {
+        let links = links().await?;
+        let is_on =
+            |link: &Link| link.name == name && link.xdp.is_some_and(|xdp| xdp.program == program);
+        if !links.iter().any(is_on) || Instant::now() > deadline {
+            return Ok(links);
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
 }
 
 /// The interface of this name; `None` when there is none.

@@ -5,7 +5,8 @@
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
+use utoipa::openapi::schema::{ObjectBuilder, OneOfBuilder, Schema, Type};
+use utoipa::{PartialSchema, ToSchema};
 
 pub use crate::redial::Redial;
 
@@ -274,6 +275,7 @@ pub struct Changed<T> {
     /// The block or allow as it is now, or was before it was removed.
     pub now: T,
     /// The one before, where there was one.
+    #[schema(schema_with = or_null::<T>)]
     pub before: Option<T>,
     /// Whether it survives a restart of the machine.
     pub persisted: Persisted,
@@ -294,6 +296,12 @@ pub struct IncidentEnded {
     pub removed: Vec<Allow>,
     /// Nothing was changed; this is what would have been.
     pub dry_run: bool,
+}
+
+/// Else the document says that there always is one: utoipa forgets the `Option` around a `T`.
+fn or_null<T: PartialSchema>() -> Schema {
+    let null = ObjectBuilder::new().schema_type(Type::Null);
+    OneOfBuilder::new().item(T::schema()).item(null).build().into()
 }
 
 /// `GET /v1/check/{number}`: what a call from this number gets now, by the kernel's own maps.

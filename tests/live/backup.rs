@@ -204,7 +204,16 @@ fn the_first_row_that_was_altered_is_named() {
     must(&daemon, &["audit", "verify", "--head", &good.head]);
     assert_eq!(daemon.stop(), 0);
     let store = daemon.state().join("palang.db");
+    // The last one to close it writes what is still in the -wal file into it.
+    drop(Connection::open(&store).and_then(|conn| conn.execute("DELETE FROM calls", [])));
+    assert!(!store.with_extension("db-wal").exists());
     let whole = fs::read(&store).expect("the store");
+    let make_whole = || {
+        for beside in ["db-wal", "db-shm"] {
+            let _ = fs::remove_file(store.with_extension(beside));
+        }
+        fs::write(&store, &whole).expect("written");
+    };
 
     for (statement, bad) in [
         ("UPDATE audit SET record = replace(record, 'a test', 'no test') WHERE seq = 3", 3),
@@ -218,7 +227,7 @@ fn the_first_row_that_was_altered_is_named() {
             7,
         ),
     ] {
-        fs::write(&store, &whole).expect("written");
+        make_whole();
         let conn = Connection::open(&store).expect("the store");
         conn.execute(statement, []).unwrap_or_else(|error| panic!("{statement}: {error}"));
         drop(conn);
@@ -241,7 +250,7 @@ fn the_first_row_that_was_altered_is_named() {
     }
 
     // Cut at its end, the chain looks whole: only a head that was noted elsewhere tells.
-    fs::write(&store, &whole).expect("written");
+    make_whole();
     let conn = Connection::open(&store).expect("the store");
     conn.execute("DELETE FROM audit WHERE seq = 6", []).expect("deleted");
     drop(conn);

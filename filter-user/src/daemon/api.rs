@@ -4,6 +4,7 @@ use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use axum::body::{Body, Bytes};
 use axum::extract::{FromRequest, Path, Query, Request, State};
@@ -21,7 +22,7 @@ use jiff::Timestamp;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::sync::broadcast::error::RecvError;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use utoipa::OpenApi;
 
 use super::control::{Control, Role, Who, allow_of, block_of};
@@ -40,6 +41,10 @@ use crate::wire::{self, Colour, Problem, ProblemKind};
 const CHUNK: usize = 32 * 1024;
 /// Chunks that wait for a slow reader.
 const CHUNKS: usize = 8;
+/// Lists that are sent at once: each needs a thread and the store, and so do other requests.
+pub const LISTS: usize = 64;
+/// How long a list waits for its reader. As long as it is open, the store's -wal file grows.
+const LIST_PATIENCE: Duration = Duration::from_secs(300);
 /// Longest line of an import.
 const LINE_MAX: usize = 64 * 1024;
 
@@ -58,6 +63,8 @@ pub struct App {
     pub since: Timestamp,
     /// What was wrong with the configuration when it was read last.
     pub config_problem: Arc<std::sync::Mutex<Option<String>>>,
+    /// Room for [`LISTS`].
+    pub lists: Arc<Semaphore>,
 }
 
 impl IntoResponse for Problem {
@@ -188,47 +195,73 @@ async fn openapi() -> Json<utoipa::openapi::OpenApi> {
 
 /// Lines of JSON, made on a thread of their own and sent as fast as the other side reads. When
 /// something fails on the way the connection is cut: half a list never looks like a whole one.
-fn lines<T, F>(app: &App, produce: F) -> Response
+fn lines<T, F>(app: &App, produce: F) -> Result<Response, Problem>
 where
     T: Serialize,
     F: FnOnce(&Reader, &mut dyn FnMut(T) -> ControlFlow<()>) -> Result<(), store::Error>
         + Send
         + 'static,
 {
+    let Ok(permit) = Arc::clone(&app.lists).try_acquire_owned() else {
+        let message = format!("{LISTS} lists are being read already: try again in a while");
+        return Err(Problem { kind: ProblemKind::Failed, message });
+    };
     let (sender, receiver) = mpsc::channel::<Result<Bytes, std::io::Error>>(CHUNKS);
     let keeper = app.control.keeper.clone();
     tokio::spawn(async move {
         let failed = sender.clone();
         let done = keeper
             .read(move |reader| {
-                let mut chunk = Vec::with_capacity(CHUNK);
-                let send = |chunk: &mut Vec<u8>| {
-                    let full = std::mem::replace(chunk, Vec::with_capacity(CHUNK));
-                    sender.blocking_send(Ok(full.into())).is_ok()
-                };
-                produce(reader, &mut |line| {
-                    if serde_json::to_writer(&mut chunk, &line).is_err() {
-                        return ControlFlow::Break(());
-                    }
-                    chunk.push(b'\n');
-                    if chunk.len() < CHUNK - 1024 || send(&mut chunk) {
-                        ControlFlow::Continue(())
-                    } else {
-                        ControlFlow::Break(())
-                    }
-                })?;
-                send(&mut chunk);
-                Ok(())
+                let mut outbox = Outbox { sender, chunk: Vec::new(), is_cut: false };
+                produce(reader, &mut |line| outbox.put(&line, LIST_PATIENCE))?;
+                outbox.send(LIST_PATIENCE);
+                Ok(!outbox.is_cut)
             })
             .await;
-        if let Err(problem) = done {
-            let _ = failed.send(Err(std::io::Error::other(problem.message))).await;
-        }
+        drop(permit);
+        let why = match done {
+            Ok(true) => return,
+            Ok(false) => "nobody reads this list".to_owned(),
+            Err(problem) => problem.message,
+        };
+        let _ = failed.send(Err(std::io::Error::other(why))).await;
     });
     let stream = futures_util::stream::unfold(receiver, async |mut receiver| {
         receiver.recv().await.map(|chunk| (chunk, receiver))
     });
-    ([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(stream)).into_response()
+    let headers = [(header::CONTENT_TYPE, "application/x-ndjson")];
+    Ok((headers, Body::from_stream(stream)).into_response())
+}
+
+/// Lines on their way to somebody who reads them or not.
+struct Outbox {
+    sender: mpsc::Sender<Result<Bytes, std::io::Error>>,
+    chunk: Vec<u8>,
+    /// Not all was sent.
+    is_cut: bool,
+}
+
+impl Outbox {
+    /// Takes a line, and sends when a chunk is full.
+    fn put(&mut self, line: &impl Serialize, patience: Duration) -> ControlFlow<()> {
+        self.is_cut |= serde_json::to_writer(&mut self.chunk, line).is_err();
+        self.chunk.push(b'\n');
+        if self.chunk.len() >= CHUNK - 1024 {
+            self.send(patience);
+        }
+        if self.is_cut { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    }
+
+    /// Sends what is there; not from a thread that other requests need.
+    fn send(&mut self, patience: Duration) {
+        if self.is_cut {
+            return;
+        }
+        let full = std::mem::replace(&mut self.chunk, Vec::with_capacity(CHUNK));
+        let send = tokio::time::timeout(patience, self.sender.send(Ok(full.into())));
+        let sent = tokio::runtime::Handle::current().block_on(send);
+        self.is_cut = !matches!(sent, Ok(Ok(())));
+    }
 }
 
 /// A store that cannot be read is told before the first line.
@@ -289,6 +322,21 @@ struct VerifyQuery {
     head: Option<String>,
 }
 
+/// The part of a path that names something, refused as a [`Problem`].
+struct Named(String);
+
+impl axum::extract::FromRequestParts<App> for Named {
+    type Rejection = Problem;
+
+    async fn from_request_parts(
+        parts: &mut axum::http::request::Parts,
+        app: &App,
+    ) -> Result<Named, Problem> {
+        let path = Path::<String>::from_request_parts(parts, app).await;
+        path.map(|Path(name)| Named(name)).map_err(|error| usage(error.body_text()))
+    }
+}
+
 /// The query of a request, refused as a [`Problem`].
 struct Queried<T>(T);
 
@@ -319,12 +367,12 @@ async fn get_status(State(app): State<App>, who: Who) -> Answer<wire::Status> {
 async fn list_blocks(State(app): State<App>, who: Who) -> Result<Response, Problem> {
     who.may(Role::Read)?;
     readable(&app).await?;
-    Ok(lines(&app, move |reader, send| {
+    lines(&app, move |reader, send| {
         reader.for_each(Kind::Block, |decision| {
             let block = block_of(&decision);
             send(wire::Block { number: who.sees(block.number), ..block })
         })
-    }))
+    })
 }
 
 /// Blocks a number or prefix, or moves the end of its block. Role operate; permanent: admin.
@@ -391,11 +439,7 @@ async fn import_blocks(
 /// One block. Role read.
 #[utoipa::path(get, path = "/v1/blocks/{number}", params(("number" = String, Path)),
     responses((status = 200, body = wire::Block), (status = 404, body = Problem)))]
-async fn show_block(
-    State(app): State<App>,
-    who: Who,
-    Path(number): Path<String>,
-) -> Answer<wire::Block> {
+async fn show_block(State(app): State<App>, who: Who, Named(number): Named) -> Answer<wire::Block> {
     who.may(Role::Read)?;
     let block = app.control.show_block(&number).await?;
     Ok(Json(wire::Block { number: who.sees(block.number), ..block }))
@@ -408,7 +452,7 @@ async fn show_block(
 async fn remove_block(
     State(app): State<App>,
     who: Who,
-    Path(number): Path<String>,
+    Named(number): Named,
     Queried(query): Queried<DryRun>,
 ) -> Answer<wire::Changed<wire::Block>> {
     who.may(Role::Operate)?;
@@ -425,7 +469,7 @@ async fn list_allows(
 ) -> Result<Response, Problem> {
     who.may(Role::Read)?;
     readable(&app).await?;
-    Ok(lines(&app, move |reader, send| {
+    lines(&app, move |reader, send| {
         reader.for_each(Kind::Allow, |decision| {
             if query.incident.is_some() && query.incident != decision.incident {
                 return ControlFlow::Continue(());
@@ -433,7 +477,7 @@ async fn list_allows(
             let allow = allow_of(&decision);
             send(wire::Allow { number: who.sees(allow.number), ..allow })
         })
-    }))
+    })
 }
 
 /// Ends all allows of an incident. Role operate.
@@ -468,7 +512,7 @@ async fn add_allow(
 async fn remove_allow(
     State(app): State<App>,
     who: Who,
-    Path(number): Path<String>,
+    Named(number): Named,
     Queried(query): Queried<DryRun>,
 ) -> Answer<wire::Changed<wire::Allow>> {
     who.may(Role::Operate)?;
@@ -520,7 +564,7 @@ async fn set_mode(
 async fn check(
     State(app): State<App>,
     who: Who,
-    Path(number): Path<String>,
+    Named(number): Named,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     who.may(Role::Read)?;
@@ -529,7 +573,7 @@ async fn check(
 
 async fn check_unasked(
     State(app): State<App>,
-    Path(number): Path<String>,
+    Named(number): Named,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     app.check(&number, &headers)
@@ -538,11 +582,7 @@ async fn check_unasked(
 /// Which rule decides on a number, and what the kernel's maps hold. Role operate.
 #[utoipa::path(get, path = "/v1/explain/{number}", params(("number" = String, Path)),
     responses((status = 200, body = wire::Explain), (status = 400, body = Problem)))]
-async fn explain(
-    State(app): State<App>,
-    who: Who,
-    Path(number): Path<String>,
-) -> Answer<wire::Explain> {
+async fn explain(State(app): State<App>, who: Who, Named(number): Named) -> Answer<wire::Explain> {
     who.may(Role::Operate)?;
     app.control.explain(&number).await.map(Json)
 }
@@ -576,7 +616,7 @@ async fn list_calls(
         call_id_hash(&Slice::from(bytes), 0, bytes.len())
     });
     readable(&app).await?;
-    Ok(lines(&app, move |reader, send| {
+    lines(&app, move |reader, send| {
         let filter = CallFilter { since: query.since, number, call_hash: hash, limit: None };
         let mut left = query.limit.unwrap_or(u64::MAX);
         reader.calls(&filter, |(id, row)| {
@@ -590,7 +630,7 @@ async fn list_calls(
             left -= 1;
             send(call)
         })
-    }))
+    })
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -611,12 +651,12 @@ async fn list_reviews(
 ) -> Result<Response, Problem> {
     who.may(Role::Read)?;
     readable(&app).await?;
-    Ok(lines(&app, move |reader, send| {
+    lines(&app, move |reader, send| {
         reader.reviews(query.all, |(id, review)| {
             let review = review_of(Some(id), review);
             send(wire::Review { number: who.sees(review.number), ..review })
         })
-    }))
+    })
 }
 
 /// Notes that somebody looked at a redial grant. Role operate.
@@ -676,13 +716,13 @@ async fn list_audit(
         Some(text) => Some(app.control.subject(&text)?.to_string()),
     };
     readable(&app).await?;
-    Ok(lines(&app, move |reader, send| {
+    lines(&app, move |reader, send| {
         let filter = AuditFilter { since: query.since, number };
         reader.audit_rows(0, &filter, |row| {
             let hash = store::hex(&row.hash);
             send(wire::AuditRow { seq: row.seq, record: row.record, hash })
         })
-    }))
+    })
 }
 
 /// Computes the chain of the audit again. Role read.
@@ -723,7 +763,7 @@ async fn get_config(State(app): State<App>, who: Who) -> Answer<wire::ConfigInFo
 async fn attach(
     State(app): State<App>,
     who: Who,
-    Path(name): Path<String>,
+    Named(name): Named,
     Asked(attach): Asked<wire::Attach>,
 ) -> Answer<wire::Interface> {
     who.may(Role::Admin)?;
@@ -746,7 +786,7 @@ async fn attach(
 async fn detach(
     State(app): State<App>,
     who: Who,
-    Path(name): Path<String>,
+    Named(name): Named,
     Queried(query): Queried<DryRun>,
 ) -> Answer<wire::Interface> {
     who.may(Role::Admin)?;
@@ -834,6 +874,10 @@ impl App {
             }
             Err(problem) => status.find(Colour::Red, format!("store: {}", problem.message)),
         }
+        if let Some(problem) = control.comparison() {
+            let message = format!("store and maps are not one, the filter goes on: {problem}");
+            status.find(Colour::Red, message);
+        }
         if let Some(problem) = control.keeper.problem() {
             let message = format!("the store takes no writes; the filter goes on: {problem}");
             status.find(Colour::Red, message);
@@ -880,5 +924,26 @@ fn call(id: u64, row: CallRow, who: &Who) -> wire::Call {
         reason: Reason::from_number(row.reason).map_or("unknown", Reason::name).to_owned(),
         rule: row.rule,
         repeats: row.repeats,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_does_not_read_is_not_waited_for() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let _inside = runtime.enter();
+        let (sender, mut receiver) = mpsc::channel(1);
+        let line = "x".repeat(CHUNK);
+        let mut outbox = Outbox { sender, chunk: Vec::new(), is_cut: false };
+        let patience = Duration::from_millis(20);
+        assert!(outbox.put(&line, patience).is_continue());
+        assert!(outbox.put(&line, patience).is_break(), "there is room for one");
+        assert!(outbox.is_cut);
+        assert!(receiver.try_recv().is_ok());
+        outbox.send(patience);
+        assert!(receiver.try_recv().is_err(), "nothing follows a cut");
     }
 }

@@ -6,7 +6,7 @@
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use filter_common::abi::{
     self, BLOCK_NO_REDIAL, BLOCK_OBSERVE, LIFTED, MODE_ENFORCE, MODE_OBSERVE, Verdict,
@@ -33,7 +33,7 @@ pub const OVERRIDE: &str = "override";
 /// See [`OVERRIDE`].
 pub const MODE: &str = "mode";
 /// Prefixes that fit into a trie of `filter-ebpf/src/maps.rs`.
-const PREFIXES_MAX: u64 = 4096;
+pub const PREFIXES_MAX: u64 = 4096;
 
 /// Longest name of an incident, in bytes.
 const INCIDENT_MAX: usize = 100;
@@ -74,6 +74,7 @@ pub struct Control {
     pub drift: AtomicU64,
     /// Re-attachments.
     pub reattached: AtomicU32,
+    comparison: Mutex<Option<String>>,
     config: RwLock<Arc<Config>>,
     next_rule: AtomicU64,
     node: String,
@@ -113,6 +114,7 @@ impl Control {
             keeper,
             drift: AtomicU64::new(0),
             reattached: AtomicU32::new(0),
+            comparison: Mutex::default(),
             config: RwLock::new(Arc::new(config)),
             next_rule: AtomicU64::new(last_rule + 1),
             node,
@@ -135,6 +137,25 @@ impl Control {
         self.write_settings(&config.policy, settings.mode, settings.enforce_until)?;
         *self.config.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(config);
         Ok(())
+    }
+
+    /// Why store and maps could not be made one when it was last tried.
+    #[must_use]
+    pub fn comparison(&self) -> Option<String> {
+        self.comparison.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Notes that, and tells when it changes.
+    pub fn note_comparison(&self, problem: Option<String>) {
+        let mut known = self.comparison.lock().unwrap_or_else(PoisonError::into_inner);
+        match &problem {
+            Some(text) if known.as_ref() != Some(text) => {
+                tracing::error!("store and maps are not one: {text}");
+            }
+            None if known.is_some() => tracing::info!("store and maps are one again"),
+            Some(_) | None => {}
+        }
+        *known = problem;
     }
 
     /// A number for a rule that none ever had.
@@ -624,17 +645,17 @@ impl Control {
     /// # Errors
     /// A failing system call.
     pub async fn get_override(&self) -> Result<wire::Override, Problem> {
-        let mut found = status::override_in_force(self.maps.override_until()?);
+        let deadline = self.maps.override_until()?;
+        let mut found = status::override_in_force(deadline);
         if found.until.is_some() {
             let stored = self.keeper.read_soon(|reader| reader.state(OVERRIDE)).await;
-            match stored {
-                Ok(Some(StoredOverride { until, reason, author }))
-                    if is_same(until, found.until) =>
-                {
-                    found.reason = Some(reason);
-                    found.author = Some(author);
+            let stored: Option<StoredOverride> = stored.ok().flatten();
+            match stored.filter(|stored| stored.is(deadline)) {
+                Some(stored) => {
+                    found.reason = Some(stored.reason);
+                    found.author = Some(stored.author);
                 }
-                Ok(_) | Err(_) => found.persisted = Persisted::Pending,
+                None => found.persisted = Persisted::Pending,
             }
         }
         Ok(found)
@@ -658,18 +679,22 @@ impl Control {
             return problem(ProblemKind::Usage, "an override needs a reason");
         }
         let on = set.seconds > 0;
-        let until = on.then(|| clock::now() + life);
-        let stored = StoredOverride { until, reason: set.reason, author: who.name.clone() };
+        let now = clock::now();
+        let until = on.then(|| now + life);
+        let deadline = if on { clock::boot() + set.seconds * 1_000_000_000 } else { LIFTED };
+        let stored = StoredOverride {
+            until,
+            since: Some(now),
+            deadline: Some(deadline),
+            reason: set.reason,
+            author: who.name.clone(),
+        };
         let mut persisted = Persisted::Yes;
         if !set.dry_run {
-            self.maps.set_override(if on {
-                clock::boot() + set.seconds * 1_000_000_000
-            } else {
-                LIFTED
-            })?;
-            persisted = self
-                .keep_override(stored.clone(), if on { "override on" } else { "override off" })
-                .await;
+            self.maps.set_override(deadline)?;
+            let action = if on { "override on" } else { "override off" };
+            let entry = stored.entry(action);
+            persisted = self.keep_override(stored.clone(), Some(entry)).await;
         }
         Ok(wire::Override {
             until,
@@ -680,19 +705,9 @@ impl Control {
         })
     }
 
-    /// Writes an override down that is in force already.
-    pub async fn keep_override(&self, stored: StoredOverride, action: &'static str) -> Persisted {
-        self.keeper
-            .keep(move |store| {
-                let mut entry = Entry::new(clock::now(), &stored.author, action);
-                if stored.until.is_some() {
-                    entry = entry
-                        .with("reason", stored.reason.as_str())
-                        .with("until", json!(stored.until));
-                }
-                store.set_state(OVERRIDE, &stored, Some(entry))
-            })
-            .await
+    /// Writes an override down that is in force already; without an entry it is no news.
+    pub async fn keep_override(&self, stored: StoredOverride, entry: Option<Entry>) -> Persisted {
+        self.keeper.keep(move |store| store.set_state(OVERRIDE, &stored, entry.clone())).await
     }
 
     /// The mode in force, by the kernel's map.
@@ -762,7 +777,11 @@ impl Control {
     /// A failing system call.
     pub fn write_mode(&self, stored: &StoredMode) -> Result<(), Problem> {
         let now = clock::now();
-        let until = clock::kernel_expiry(stored.since.unwrap_or(now), stored.until, now);
+        let until = match stored.since {
+            // Tells it from maps that nobody has set a mode in.
+            Some(_) if !stored.enforce => LIFTED,
+            since => clock::kernel_expiry(since.unwrap_or(now), stored.until, now),
+        };
         let mode = if stored.enforce { MODE_ENFORCE } else { MODE_OBSERVE };
         self.write_settings(&self.config().policy, mode, until)
     }
@@ -926,26 +945,49 @@ pub fn redial_of(
 }
 
 /// What the store keeps of the override.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct StoredOverride {
     /// Until when; null: off.
     pub until: Option<Timestamp>,
+    /// Since when; null: not known.
+    #[serde(default)]
+    pub since: Option<Timestamp>,
+    /// What the map has, which tells it from one that somebody else set there.
+    #[serde(default)]
+    pub deadline: Option<u64>,
     /// Why.
     pub reason: String,
     /// Who.
     pub author: String,
 }
 
-/// Whether an override of the store and one of the map end together. Converting between clocks is
-/// not exact.
-#[must_use]
-pub fn is_same(stored: Option<Timestamp>, in_map: Option<Timestamp>) -> bool {
-    match (stored, in_map) {
-        (None, None) => true,
-        (Some(stored), Some(in_map)) => {
-            in_map.duration_since(stored).abs() < SignedDuration::from_secs(2)
+impl StoredOverride {
+    /// The audit's record of it.
+    #[must_use]
+    pub fn entry(&self, action: &str) -> Entry {
+        Entry::new(clock::now(), &self.author, action)
+            .with("reason", self.reason.as_str())
+            .with("until", json!(self.until))
+    }
+
+    /// Whether it is the one with this deadline in the map.
+    #[must_use]
+    pub fn is(&self, deadline: u64) -> bool {
+        self.deadline == Some(deadline) || self.ends_with(deadline)
+    }
+
+    /// Whether it ends with this deadline by the wall clock, which somebody may have set since.
+    #[must_use]
+    pub fn ends_with(&self, deadline: u64) -> bool {
+        let stored = self.until.filter(|until| *until > Timestamp::now());
+        match (stored, status::live(deadline).map(clock::wall)) {
+            (None, None) => true,
+            // Converting between clocks is not exact.
+            (Some(stored), Some(in_map)) => {
+                in_map.duration_since(stored).abs() < SignedDuration::from_secs(2)
+            }
+            (Some(_), None) | (None, Some(_)) => false,
         }
-        (Some(_), None) | (None, Some(_)) => false,
     }
 }
 
@@ -1050,11 +1092,9 @@ pub fn block_entry(decision: &Decision, configured: Redial) -> abi::Block {
 /// The kernel's entry for a stored allow.
 #[must_use]
 pub fn allow_entry(decision: &Decision) -> abi::Allow {
-    let now = clock::now();
     abi::Allow {
         number: decision.subject.raw(),
-        // Counted from now: an allow that a wrong clock makes longer lets through.
-        expires: clock::kernel_expiry(now, decision.expires, now),
+        expires: clock::kernel_expiry(decision.created, decision.expires, clock::now()),
         rule: decision.rule,
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc::Sender;
 
-use super::control::{Control, Role, Who, entry, redial_of};
+use super::control::{Control, PREFIXES_MAX, Role, Who, entry, redial_of};
 use crate::clock;
 use crate::policy::Subject;
 use crate::store::{Decision, Kind};
@@ -13,6 +13,9 @@ use crate::wire::{BadRow, ImportNews, ImportRow, Problem, ProblemKind};
 
 /// Rows of the maps between two lines about the progress.
 const STEP: u64 = 10_000;
+
+/// Bytes of messages about bad rows: they are told in one line, which somebody has to read.
+const BAD_MAX: usize = 1 << 20;
 
 /// Rows of an import, checked one by one as they come in.
 pub struct Import {
@@ -23,14 +26,25 @@ pub struct Import {
     bad: Vec<BadRow>,
     /// Bad rows about a number that must not be blocked.
     refused: usize,
+    bad_bytes: usize,
+    /// Why the rows after these are not looked at any more.
+    given_up: Option<Problem>,
 }
 
 impl Import {
     /// An import without rows yet.
     #[must_use]
     pub fn new(control: Arc<Control>, who: Who) -> Import {
-        let (seen, good, bad) = (HashSet::new(), Vec::new(), Vec::new());
-        Import { control, who, seen, good, bad, refused: 0 }
+        Import {
+            control,
+            who,
+            seen: HashSet::new(),
+            good: Vec::new(),
+            bad: Vec::new(),
+            refused: 0,
+            bad_bytes: 0,
+            given_up: None,
+        }
     }
 
     /// Takes a line of newline-delimited JSON.
@@ -38,12 +52,28 @@ impl Import {
     /// # Errors
     /// A system call that failed; a line that is no row is noted as bad.
     pub fn line(&mut self, number: u64, line: &[u8]) -> Result<(), Problem> {
+        if self.given_up.is_some() {
+            return Ok(());
+        }
         match serde_json::from_slice::<ImportRow>(line) {
             Ok(row) => self.row(row),
             Err(error) => {
-                self.bad.push(BadRow { line: number, message: error.to_string() });
+                self.bad(number, error.to_string());
                 Ok(())
             }
+        }
+    }
+
+    fn bad(&mut self, line: u64, message: String) {
+        self.bad_bytes += message.len();
+        self.bad.push(BadRow { line, message });
+        if self.bad_bytes > BAD_MAX {
+            let rows = self.bad.len();
+            let message = format!(
+                "{rows} rows are bad, and those after line {line} were not looked at: is this the \
+                 right file? Nothing was changed"
+            );
+            self.given_up = Some(Problem { kind: ProblemKind::Usage, message });
         }
     }
 
@@ -52,12 +82,21 @@ impl Import {
         match self.decision(row) {
             Ok(decision) => {
                 self.good.push(decision);
+                let (rows, room) =
+                    (self.good.len() as u64, u64::from(self.control.config().blocks));
+                if rows > room + PREFIXES_MAX {
+                    let message = format!(
+                        "full: more than {rows} rows, and room for {room} blocked numbers; nothing \
+                         was stored. Raise [limits] blocks and restart the daemon"
+                    );
+                    self.given_up = Some(Problem { kind: ProblemKind::Full, message });
+                }
                 Ok(())
             }
             Err(problem) if problem.kind == ProblemKind::Failed => Err(problem),
             Err(problem) => {
                 self.refused += usize::from(problem.kind == ProblemKind::Refused);
-                self.bad.push(BadRow { line, message: problem.message });
+                self.bad(line, problem.message);
                 Ok(())
             }
         }
@@ -103,8 +142,12 @@ impl Import {
 
     /// Puts the good rows into force and tells how far it is; the last line tells the outcome.
     pub async fn finish(self, skip_bad: bool, dry_run: bool, news: Sender<ImportNews>) {
-        let Import { control, who, good, bad, seen, refused } = self;
+        let Import { control, who, good, bad, seen, refused, given_up, .. } = self;
         drop(seen);
+        if let Some(problem) = given_up {
+            let _ = news.send(ImportNews::Refused { problem, bad }).await;
+            return;
+        }
         if !bad.is_empty() && !skip_bad {
             let message = format!("{} of {} rows are bad; nothing was changed", bad.len(), {
                 bad.len() + good.len()
@@ -142,30 +185,36 @@ fn write(
 ) -> Result<(u64, u64, u64), Problem> {
     let (mut added, mut moved, mut unchanged) = (0, 0, 0);
     let mut more = [0, 0];
-    let mut changed = Vec::with_capacity(good.len());
-    for mut decision in good.drain(..) {
-        match store.find(Kind::Block, decision.subject)? {
-            Some(before)
+    let mut failed = None;
+    // In place: a million decisions are not held twice.
+    good.retain_mut(|decision| {
+        match store.find(Kind::Block, decision.subject) {
+            Ok(Some(before))
                 if before.expires == decision.expires
                     && before.reason == decision.reason
                     && before.flags == decision.flags
                     && before.redial == decision.redial =>
             {
                 unchanged += 1;
-                continue;
+                return false;
             }
-            Some(before) => {
+            Ok(Some(before)) => {
                 decision.id = before.id;
                 decision.epoch = before.epoch;
                 moved += 1;
             }
-            None => {
+            Ok(None) => {
                 added += 1;
                 more[usize::from(matches!(decision.subject, Subject::Prefix(_)))] += 1;
             }
+            Err(error) => failed = Some(error),
         }
-        changed.push(decision);
+        true
+    });
+    if let Some(error) = failed {
+        return Err(error.into());
     }
+    let mut changed = good;
     if let Some(first) =
         changed.iter().find(|decision| matches!(decision.subject, Subject::Number(_)))
     {

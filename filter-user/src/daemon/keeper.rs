@@ -154,10 +154,22 @@ impl Keeper {
     ) -> Result<T, Problem> {
         let path = self.path.clone();
         let done = tokio::task::spawn_blocking(move || read(&Reader::open(&path)?)).await;
-        match done {
-            Ok(done) => done.map_err(|error| refused(&error)),
-            Err(error) => Err(Problem { kind: ProblemKind::Failed, message: error.to_string() }),
+        let done = match done {
+            Ok(done) => done,
+            Err(error) => {
+                return Err(Problem { kind: ProblemKind::Failed, message: error.to_string() });
+            }
+        };
+        if let Err(Error::Corrupt { what, .. }) = &done {
+            let what = what.clone();
+            let stop: Job = Box::new(move |store| {
+                if let Ok(store) = store {
+                    store.stop_writing(&what);
+                }
+            });
+            let _ = self.orders.send(Order::Once(stop));
         }
+        done.map_err(|error| refused(&error))
     }
 }
 

@@ -185,11 +185,14 @@ impl Links {
             let message = format!("the filter is not on {name}");
             return Err(Problem { kind: ProblemKind::NotFound, message });
         }
-        if !dry_run {
+        let links = if dry_run {
+            interfaces().await?
+        } else {
             self.pins.detach(name)?;
+            let links = netlink::links_without(ours, name).await;
             self.audit(&who.name, "detach", name, "asked for").await;
-        }
-        let links = interfaces().await?;
+            links.map_err(unasked)?
+        };
         Ok(self.tell(name, &links, ours, known))
     }
 
@@ -224,10 +227,12 @@ impl Links {
 }
 
 async fn interfaces() -> Result<Vec<Link>, Problem> {
-    netlink::links().await.map_err(|error| Problem {
-        kind: ProblemKind::Failed,
-        message: format!("cannot ask for interfaces: {error}"),
-    })
+    netlink::links().await.map_err(unasked)
+}
+
+fn unasked(error: std::io::Error) -> Problem {
+    let message = format!("cannot ask for interfaces: {error}");
+    Problem { kind: ProblemKind::Failed, message }
 }
 
 /// An error of attaching, with the id of the program that is in the way.

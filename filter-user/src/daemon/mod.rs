@@ -25,7 +25,7 @@ use nix::fcntl::{Flock, FlockArg};
 use nix::unistd::Group;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::{Notify, Semaphore, oneshot};
 
 use self::api::App;
 use self::control::Control;
@@ -44,10 +44,14 @@ const TICK: Duration = Duration::from_secs(1);
 const SEEN: Duration = Duration::from_secs(60);
 /// Least time between two comparisons of store and maps.
 const COMPARE: Duration = Duration::from_secs(60);
+/// How soon a first comparison that failed is tried again.
+const AGAIN: Duration = Duration::from_secs(5);
 /// A comparison takes at most this share of the time.
 const COMPARE_SHARE: u32 = 30;
 /// How often old call records are taken out.
 const PRUNE: Duration = Duration::from_secs(3600);
+/// How long the start waits for the disk.
+const DISK: Duration = Duration::from_secs(5);
 /// How long the end waits for the last call records.
 const LAST_RECORDS: Duration = Duration::from_secs(2);
 /// A wall clock that moved by more than this against boot time was set.
@@ -75,10 +79,10 @@ async fn serve(config: Config) -> Result<(), Failure> {
     for folder in [&paths.state, &paths.runtime] {
         fs::create_dir_all(folder).map_err(|error| failed(folder, &error))?;
     }
-    fs::create_dir_all(&paths.pins).map_err(|error| failed(&paths.pins, &error))?;
+    let pins = Pins::new(&paths.pins);
+    pins.make()?;
     // Of both, because two configurations may share one.
     let _locks = [lock(&paths.lock())?, lock(&paths.pins)?];
-    let pins = Pins::new(&paths.pins);
     let keeper = Keeper::start(&paths.store());
     enough_room(&keeper, config.blocks).await?;
     let mut others = pins.map_folders();
@@ -131,6 +135,7 @@ async fn serve(config: Config) -> Result<(), Failure> {
         reviews: reviews.clone(),
         since,
         config_problem: Arc::default(),
+        lists: Arc::new(Semaphore::new(api::LISTS)),
     };
     let listener = listen(&socket_path, &group)?;
     let routes = api::router(app.clone()).into_make_service_with_connect_info::<access::Peer>();
@@ -148,7 +153,7 @@ async fn serve(config: Config) -> Result<(), Failure> {
     tokio::spawn(links::run(Arc::clone(&links)));
     tokio::spawn(keep_time(Arc::clone(&control)));
     let compare = Arc::new(Notify::new());
-    tokio::spawn(keep_one(Arc::clone(&control), started, Arc::clone(&compare)));
+    tokio::spawn(keep_one(Arc::clone(&control), fresh, started, Arc::clone(&compare)));
     tokio::spawn(watchdog(app.clone()));
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
     tracing::info!("ready on {}", socket_path.display());
@@ -179,6 +184,14 @@ async fn enough_room(keeper: &Keeper, capacity: u32) -> Result<(), Failure> {
 /// Makes store and maps one for the first time; `false`: the store cannot be read, the maps stay
 /// as they are, and it has to be tried again.
 async fn begin(control: &Arc<Control>, fresh: bool, alone: bool) -> bool {
+    if alone {
+        // A disk that is full says so at once, one that hangs would hold up everything.
+        let commit = control.keeper.write(|store| Ok(store.seen(clock::now())?));
+        if tokio::time::timeout(DISK, commit).await.is_err() {
+            tracing::error!("the disk does not answer: the maps stay as they are");
+            return false;
+        }
+    }
     match reconcile::at_start(control, fresh, alone).await {
         Ok(found) => {
             control.drift.fetch_add(found.repaired, Ordering::Relaxed);
@@ -188,10 +201,11 @@ async fn begin(control: &Arc<Control>, fresh: bool, alone: bool) -> bool {
                 adopted = found.adopted,
                 "store and maps are one"
             );
+            control.note_comparison(None);
             true
         }
         Err(problem) => {
-            tracing::error!("the maps stay as they are: {}", problem.message);
+            control.note_comparison(Some(problem.message));
             false
         }
     }
@@ -302,25 +316,29 @@ async fn keep_time(control: Arc<Control>) {
 }
 
 /// Compares store and maps, again and again, and when asked to.
-async fn keep_one(control: Arc<Control>, mut started: bool, asked: Arc<Notify>) {
-    let mut pause = COMPARE;
+async fn keep_one(control: Arc<Control>, fresh: bool, mut started: bool, asked: Arc<Notify>) {
+    let mut pause = if started { COMPARE } else { AGAIN };
     loop {
         if !started {
-            tokio::time::sleep(TICK * 5).await;
-            started = begin(&control, false, false).await;
+            tokio::time::sleep(pause).await;
+            let begun = Instant::now();
+            started = begin(&control, fresh, false).await;
+            pause = AGAIN.max(begun.elapsed() * COMPARE_SHARE);
             continue;
         }
         let is_asked = tokio::time::timeout(pause, asked.notified()).await.is_ok();
         let begun = Instant::now();
-        match reconcile::compare(&control).await {
-            Ok(found) if found.repaired + found.adopted > 0 => tracing::warn!(
+        let compared = reconcile::compare(&control).await;
+        if let Ok(found) = &compared
+            && found.repaired + found.adopted > 0
+        {
+            tracing::warn!(
                 repaired = found.repaired,
                 adopted = found.adopted,
                 "store and maps differed"
-            ),
-            Ok(_) => {}
-            Err(problem) => tracing::error!("cannot compare store and maps: {}", problem.message),
+            );
         }
+        control.note_comparison(compared.err().map(|problem| problem.message));
         if is_asked {
             tracing::info!("store and maps were compared in {:?}", begun.elapsed());
         }
@@ -407,9 +425,13 @@ fn listen(path: &Path, group: &str) -> Result<UnixListener, Failure> {
     mode(0o600).map_err(|error| failed(path, &error))?;
     match Group::from_name(group) {
         Ok(Some(found)) => {
-            std::os::unix::fs::chown(path, None, Some(found.gid.as_raw()))
-                .and_then(|()| mode(0o660))
-                .map_err(|error| failed(path, &error))?;
+            let given = std::os::unix::fs::chown(path, None, Some(found.gid.as_raw()));
+            if let Err(error) = given.and_then(|()| mode(0o660)) {
+                let path = path.display();
+                tracing::warn!(
+                    "only root can use {path}: the group {group} does not get it (CAP_CHOWN): {error}"
+                );
+            }
         }
         Ok(None) | Err(_) => {
             tracing::warn!("there is no group {group}: only root can use {}", path.display());

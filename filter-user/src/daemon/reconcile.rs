@@ -11,19 +11,18 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use filter_common::abi::{self, LIFTED, MODE_ENFORCE, RULE_DIRECT};
+use filter_common::abi::{self, LIFTED, MODE_ENFORCE, MODE_OBSERVE, RULE_DIRECT};
 use jiff::Timestamp;
 use serde_json::json;
 
-use super::control::{
-    Control, MODE, OVERRIDE, StoredMode, StoredOverride, allow_entry, entry, is_same,
-};
+use super::control::{Control, MODE, OVERRIDE, StoredMode, StoredOverride, allow_entry, entry};
 use crate::clock;
 use crate::datapath::{Error, Maps, walk_blocks};
 use crate::direct::{Note, Notes};
 use crate::policy::Subject;
+use crate::status;
 use crate::store::{Decision, Entry, Kind, Store};
-use crate::wire::Problem;
+use crate::wire::{self, Problem, ProblemKind};
 
 /// Expiries that differ by less are the same: converting between clocks is not exact.
 const TOLERANCE: u64 = 2_000_000_000;
@@ -64,13 +63,14 @@ pub fn highest_rule(folder: &Path, maps: &Maps) -> Result<u64, Error> {
 /// # Errors
 /// A store that cannot be read or written; a failing system call.
 pub async fn at_start(control: &Arc<Control>, fresh: bool, alone: bool) -> Result<Found, Problem> {
-    restore_mode(control, fresh).await?;
+    restore_mode(control).await?;
     let mut found = learn(control).await?;
     let blocks = compare_blocks(control, alone).await?;
     found.blocks = blocks.blocks;
     found.adopted += blocks.adopted;
-    if !fresh {
-        found.repaired += blocks.repaired;
+    found.repaired += blocks.repaired;
+    if fresh {
+        found.repaired = 0;
     }
     Ok(found)
 }
@@ -80,7 +80,9 @@ pub async fn at_start(control: &Arc<Control>, fresh: bool, alone: bool) -> Resul
 /// # Errors
 /// A store that cannot be read or written; a failing system call.
 pub async fn compare(control: &Arc<Control>) -> Result<Found, Problem> {
+    let protected = settle_protected(control)?;
     let mut found = learn(control).await?;
+    found.repaired += protected;
     let blocks = compare_blocks(control, false).await?;
     found.blocks = blocks.blocks;
     found.repaired += blocks.repaired;
@@ -113,9 +115,11 @@ pub async fn learn(control: &Arc<Control>) -> Result<Found, Problem> {
     }
     let paths = control.config().paths.clone();
     let notes = tokio::task::spawn_blocking(move || Notes::read(&paths)).await.unwrap_or_default();
-    settle_override(control, &notes.list).await?;
+    let adopted = settle_override(control, &notes.list).await?;
     let found = settle_allows(control, &notes.list).await?;
-    let entries: Vec<_> = notes.list.iter().filter_map(detached).collect();
+    let last = notes.list.iter().rposition(Note::is_override).filter(|_| adopted);
+    let others = notes.list.iter().enumerate().filter(|(index, _)| Some(*index) != last);
+    let entries: Vec<_> = others.filter_map(|(_, note)| over(note)).collect();
     if !entries.is_empty() {
         let write =
             |store: &mut Store| Ok(entries.into_iter().try_for_each(|entry| store.audit(entry))?);
@@ -127,58 +131,128 @@ pub async fn learn(control: &Arc<Control>) -> Result<Found, Problem> {
     Ok(found)
 }
 
-/// The audit's record of a filter that was taken off.
-fn detached(note: &Note) -> Option<Entry> {
-    let interface = note.interface.as_deref()?;
-    let entry = Entry::new(clock::now(), &note.author, "detach adopt");
-    Some(entry.with("interface", interface))
+/// The audit's record of what left nothing to adopt: a filter taken off, an override that was
+/// switched off again.
+fn over(note: &Note) -> Option<Entry> {
+    let entry = |action| noted(Entry::new(clock::now(), &note.author, action), Some(note));
+    match &note.interface {
+        Some(interface) => Some(entry("detach adopt").with("interface", interface.as_str())),
+        None if note.is_override() => {
+            let entry = entry("override adopt").with("until", json!(note.until));
+            Some(entry.with("reason", note.reason.as_str()))
+        }
+        None => None,
+    }
 }
 
-/// The mode of the store; where enforcing ends sooner by the map, by the map.
-async fn restore_mode(control: &Arc<Control>, fresh: bool) -> Result<(), Problem> {
+/// The mode of the store; where enforcing ends sooner by the map, by the map. Observe that the
+/// disk did not take is adopted.
+async fn restore_mode(control: &Arc<Control>) -> Result<(), Problem> {
     let stored = control.keeper.read(|reader| reader.state::<StoredMode>(MODE)).await?;
+    let stored = stored.unwrap_or_default();
     let settings = control.maps.settings()?;
-    control.write_mode(&stored.unwrap_or_default())?;
-    if !fresh && settings.mode == MODE_ENFORCE && settings.enforce_until != 0 {
+    if settings.mode == MODE_OBSERVE && settings.enforce_until == LIFTED && stored.enforce {
+        if control.keeper.unsaved() == 0 {
+            let now = clock::now();
+            let adopted = StoredMode { enforce: false, since: Some(now), until: None };
+            let entry = Entry::new(now, "root", "mode adopt").with("mode", "observe");
+            let keep =
+                move |store: &mut Store| store.set_state(MODE, &adopted, Some(entry.clone()));
+            control.keeper.keep(keep).await;
+        }
+        return Ok(());
+    }
+    control.write_mode(&stored)?;
+    if settings.mode == MODE_ENFORCE && settings.enforce_until != 0 {
         control.end_enforce(settings.enforce_until)?;
     }
     Ok(())
 }
 
-/// The override of the map, unless the map never had one.
-async fn settle_override(control: &Arc<Control>, notes: &[Note]) -> Result<(), Problem> {
+/// The override of the map, unless the map never had one. Whether the last note about it was
+/// adopted.
+async fn settle_override(control: &Arc<Control>, notes: &[Note]) -> Result<bool, Problem> {
     let stored = control.keeper.read(|reader| reader.state::<StoredOverride>(OVERRIDE)).await?;
-    let now = clock::boot();
-    let until = control.maps.override_until()?;
-    let stored_until =
-        stored.as_ref().and_then(|stored| stored.until).filter(|until| *until > clock::now());
+    let stored = stored.unwrap_or_default();
+    let deadline = control.maps.override_until()?;
     let note = notes.iter().rev().find(|note| note.is_override());
-    if until == 0 {
+    if deadline == 0 {
         // The maps are new. What was noted since the daemon's death is younger than the store.
-        let noted = note.map(|note| note.until.filter(|until| *until > clock::now()));
-        if let Some(until) = noted.unwrap_or(stored_until) {
-            let now = clock::now();
-            control.maps.set_override(clock::kernel_expiry(now, Some(until), now))?;
-        }
-        if let (Some(note), Some(noted)) = (note, noted) {
-            let (reason, author) = (note.reason.clone(), note.author.clone());
-            let adopted = StoredOverride { until: noted, reason, author };
-            control.keep_override(adopted, "override adopt").await;
-        }
-        return Ok(());
+        restore_override(control, stored, note).await?;
+        return Ok(note.is_some());
     }
-    let in_map = (until > now).then(|| clock::wall(until));
-    if is_same(stored_until, in_map) {
-        return Ok(());
+    let until = status::live(deadline).map(clock::wall);
+    let since = Some(clock::now());
+    if stored.is(deadline) {
+        if until.is_some() && !stored.ends_with(deadline) {
+            // The same, and somebody has set the clock.
+            control.keep_override(StoredOverride { until, since, ..stored }, None).await;
+        }
+        return Ok(false);
     }
     let adopted = StoredOverride {
-        until: in_map,
+        until,
+        since,
+        deadline: Some(deadline),
         reason: note.map_or_else(|| "set on the kernel's maps".into(), |note| note.reason.clone()),
         author: note.map_or_else(|| "root".into(), |note| note.author.clone()),
     };
-    let persisted = control.keep_override(adopted, "override adopt").await;
-    tracing::warn!(?in_map, ?persisted, "adopted the override that the kernel's map has");
+    let entry = noted(adopted.entry("override adopt"), note);
+    let persisted = control.keep_override(adopted, Some(entry)).await;
+    tracing::warn!(?until, ?persisted, "adopted the override that the kernel's map has");
+    Ok(note.is_some())
+}
+
+/// Puts the override into new maps, for no longer than it was meant.
+async fn restore_override(
+    control: &Arc<Control>,
+    stored: StoredOverride,
+    note: Option<&Note>,
+) -> Result<(), Problem> {
+    let now = clock::now();
+    let wanted = note.map_or(stored, |note| StoredOverride {
+        until: note.until,
+        since: Some(note.time),
+        deadline: None,
+        reason: note.reason.clone(),
+        author: note.author.clone(),
+    });
+    let until = wanted.until.filter(|until| *until > now);
+    if until.is_none() && note.is_none() {
+        return Ok(());
+    }
+    let mut deadline = LIFTED;
+    if until.is_some() {
+        deadline = clock::kernel_expiry(wanted.since.unwrap_or(now), until, now);
+        deadline = deadline.min(clock::deadline(wire::OVERRIDE_MAX.unsigned_abs()));
+        control.maps.set_override(deadline)?;
+    }
+    let entry = note.map(|_| noted(wanted.entry("override adopt"), note));
+    let restored = StoredOverride { until, deadline: Some(deadline), ..wanted };
+    control.keep_override(restored, entry).await;
     Ok(())
+}
+
+/// Writes what the configuration protects and the map has not; how many.
+fn settle_protected(control: &Control) -> Result<u64, Problem> {
+    let config = control.config();
+    let mut missing = 0;
+    for protected in &config.policy.protected {
+        let found = control.maps.protected(&protected.subject.key())?;
+        missing += u64::from(found.is_none_or(|found| found != protected.entry));
+    }
+    if missing > 0 {
+        control.maps.set_protected(&config.policy.protected)?;
+    }
+    Ok(missing)
+}
+
+/// A record of what somebody did earlier.
+fn noted(entry: Entry, note: Option<&Note>) -> Entry {
+    match note {
+        Some(note) => entry.with("done", json!(note.time)),
+        None => entry,
+    }
 }
 
 /// Adopts allows that only the maps have, and writes those that only the store has.
@@ -302,7 +376,7 @@ fn adopt(
         incident: note.and_then(|note| note.incident.clone()),
     };
     store.put([&decision], |decision, before| {
-        entry("allow adopt", &decision.author, decision, before)
+        noted(entry("allow adopt", &decision.author, decision, before), note)
     })?;
     Ok(decision)
 }
@@ -326,8 +400,12 @@ async fn compare_blocks(control: &Arc<Control>, alone: bool) -> Result<Found, Pr
                 match difference(&worker, &decision) {
                     Ok(Difference::None) => {}
                     Ok(Difference::Write(block)) if alone => {
-                        found.repaired += 1;
-                        failed = worker.maps.set_block(decision.subject, block).err();
+                        match worker.maps.set_block(decision.subject, block) {
+                            Ok(()) => found.repaired += 1,
+                            // There may be room when what is not stored is out.
+                            Err(error) if error.is_full() => doubtful.push(decision.subject),
+                            Err(error) => failed = Some(error),
+                        }
                     }
                     Ok(Difference::Configured(block)) if alone => {
                         failed = worker.maps.set_block(decision.subject, block).err();
@@ -357,9 +435,25 @@ async fn compare_blocks(control: &Arc<Control>, alone: bool) -> Result<Found, Pr
         })
         .await?
         .map_err(|error: Error| Problem::from(error))?;
-    for subject in doubtful {
+    // What is not stored comes last, and goes out first.
+    for subject in doubtful.into_iter().rev() {
         let worker = Arc::clone(control);
-        let one = control.keeper.write(move |store| settle_block(&worker, store, subject)).await?;
+        let done = control.keeper.write(move |store| settle_block(&worker, store, subject)).await;
+        let one = done.map_err(|problem| match problem.kind {
+            ProblemKind::Full => {
+                let (blocks, room) = (found.blocks, control.config().blocks);
+                let message = format!(
+                    "{blocks} blocks are stored, and not all fit: raise [limits] blocks = {room}, \
+                     and restart the daemon"
+                );
+                Problem { message, ..problem }
+            }
+            ProblemKind::Usage
+            | ProblemKind::Refused
+            | ProblemKind::NotFound
+            | ProblemKind::Failed
+            | ProblemKind::Store => problem,
+        })?;
         found.repaired += one.repaired;
         found.adopted += one.adopted;
     }
@@ -471,11 +565,18 @@ pub async fn sweep(control: &Arc<Control>) -> Result<u64, Problem> {
                     }
                     Kind::Allow => {
                         let found = worker.maps.allow(subject)?;
-                        let over = |found: abi::Allow| {
-                            found.rule == decision.rule && found.expires <= clock::boot()
+                        let Some(found) = found.filter(|found| found.rule == decision.rule) else {
+                            continue;
                         };
-                        if found.is_some_and(over) {
+                        if found.expires <= clock::boot() {
                             worker.maps.remove_allow(subject)?;
+                        } else if found.expires > clock::boot() + TOLERANCE {
+                            // Somebody has set the clock forward.
+                            let expires = Some(clock::wall(found.expires));
+                            store
+                                .put([&Decision { expires, ..decision }], |decision, before| {
+                                    entry("allow adopt", DAEMON, decision, before)
+                                })?;
                         }
                     }
                 }

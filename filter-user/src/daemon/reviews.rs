@@ -274,8 +274,7 @@ async fn post_all(control: Arc<Control>, mut posts: mpsc::Receiver<wire::Event>,
         let Ok(body) = serde_json::to_vec(&event) else { continue };
         let body = Bytes::from(body);
         let mut pauses = PAUSES.iter();
-        loop {
-            let Some(webhook) = control.config().webhook.clone() else { break };
+        while let Some(webhook) = control.config().webhook.clone() {
             let error = match post(&webhook, body.clone()).await {
                 Ok(()) => {
                     hook.note(None);

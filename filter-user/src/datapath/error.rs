@@ -6,9 +6,11 @@ use std::path::{Path, PathBuf};
 use aya::EbpfError;
 use aya::maps::MapError;
 use aya::programs::ProgramError;
+use caps::{CapSet, Capability};
 
 /// A missing capability. `EACCES`, which Rust takes for the same, is the verifier's no.
 const EPERM: i32 = 1;
+const EACCES: i32 = 13;
 /// A full hash, a full LPM trie.
 const E2BIG: i32 = 7;
 const ENOSPC: i32 = 28;
@@ -125,6 +127,11 @@ impl Error {
         if let ProgramError::LoadError { io_error, verifier_log } = &error
             && io_error.raw_os_error() != Some(EPERM)
         {
+            // Without CAP_PERFMON the verifier is stricter, and takes no program of this kind.
+            let has = |one| caps::has_cap(None, CapSet::Effective, one).unwrap_or(true);
+            if !has(Capability::CAP_PERFMON) && !has(Capability::CAP_SYS_ADMIN) {
+                return Error::Permission;
+            }
             let log = verifier_log.to_string();
             let last: Vec<_> = log.lines().rev().take(30).collect();
             return Error::Verifier(last.into_iter().rev().collect::<Vec<_>>().join("\n"));
@@ -147,7 +154,8 @@ impl Error {
     }
 
     pub(super) fn pin(path: &Path, error: impl std::error::Error + 'static) -> Error {
-        if is_permission(&error) {
+        // A verifier says EACCES, too; here it is the file's mode, or there is a folder.
+        if is_permission(&error) || os_error(&error) == Some(EACCES) && !path.is_dir() {
             return Error::Permission;
         }
         Error::Pin { path: path.to_owned(), error: chain(&error) }

@@ -18,6 +18,7 @@ use aya::programs::xdp::XdpLink;
 use aya::programs::{ProgramError, XdpMode as AyaMode};
 use aya::{Ebpf, EbpfLoader};
 use filter_common::abi::{ABI_VERSION, EventEntry};
+use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 
 use super::error::{Error, chain, os_error};
 use super::maps::{Maps, SPECS, open, typed};
@@ -55,6 +56,20 @@ impl Pins {
     #[must_use]
     pub fn maps(&self, blocks: u32) -> PathBuf {
         self.0.join(format!("v{ABI_VERSION}-{blocks}"))
+    }
+
+    /// Makes the folder.
+    ///
+    /// # Errors
+    /// No BPF file system, no permission.
+    pub fn make(&self) -> Result<(), Error> {
+        let there = self.0.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
+        let found = statfs(there).map_err(|error| Error::pin(there, io::Error::from(error)))?;
+        if found.filesystem_type() != BPF_FS_MAGIC {
+            let error = "it is on no BPF file system: mount -t bpf bpf /sys/fs/bpf".to_owned();
+            return Err(Error::Pin { path: self.0.clone(), error });
+        }
+        fs::create_dir_all(&self.0).map_err(|error| Error::pin(&self.0, error))
     }
 
     /// All folders of maps, of every version: the one that is in force was filled last.
@@ -152,12 +167,10 @@ impl Filter {
     /// No BPF file system, a pinned map of another layout, missing capabilities, a program that
     /// the verifier refuses.
     pub fn load(pins: &Pins, blocks: u32) -> Result<Filter, Error> {
+        pins.make()?;
         let folder = pins.maps(blocks);
         for new in [&folder, &pins.0.join("links")] {
-            fs::create_dir_all(new).map_err(|error| {
-                let hint = "is a BPF file system mounted there? (mount -t bpf bpf /sys/fs/bpf)";
-                Error::Pin { path: new.clone(), error: format!("{error}; {hint}") }
-            })?;
+            fs::create_dir_all(new).map_err(|error| Error::pin(new, error))?;
         }
         for spec in SPECS.iter().filter(|spec| folder.join(spec.name).exists()) {
             open(&folder, spec.name)?;

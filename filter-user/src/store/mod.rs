@@ -52,6 +52,8 @@ const WAL_KEPT: i64 = 67_108_864;
 #[derive(Debug)]
 pub struct Store {
     reader: Reader,
+    /// What is wrong with the file, once something is: then nothing is written any more.
+    corrupt: Option<String>,
 }
 
 /// The store, open for questions.
@@ -99,7 +101,7 @@ impl Store {
             Ok(true)
         };
         match prepare() {
-            Ok(true) => Ok(Store { reader: Reader { conn, path: path.clone() } }),
+            Ok(true) => Ok(Store { reader: Reader { conn, path: path.clone() }, corrupt: None }),
             Ok(false) => Err(Error::ReadOnly { path: path.clone() }),
             Err(error) => Err(Error::sqlite(path, &error)),
         }
@@ -111,6 +113,9 @@ impl Store {
         change: impl FnOnce(&mut Write<'_>) -> rusqlite::Result<T>,
     ) -> Result<T, Error> {
         let Reader { conn, path } = &mut self.reader;
+        if let Some(what) = &self.corrupt {
+            return Err(Error::Corrupt { path: path.clone(), what: what.clone() });
+        }
         let transact = || {
             let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
             let head = audit::head(&tx)?;
@@ -122,7 +127,22 @@ impl Store {
             write.tx.commit()?;
             Ok(outcome)
         };
-        transact().map_err(|error| Error::sqlite(path, &error))
+        let error = match transact() {
+            Ok(outcome) => return Ok(outcome),
+            Err(error) => Error::sqlite(path, &error),
+        };
+        if let Error::Corrupt { what, .. } = &error {
+            self.stop_writing(what);
+        }
+        Err(error)
+    }
+
+    /// Leaves the file as it is from now on, for whoever repairs it: not even what stands in the
+    /// log beside it is written into it.
+    pub fn stop_writing(&mut self, what: &str) {
+        self.corrupt = Some(what.to_owned());
+        // Fails for a connection that is broken itself, which writes nothing either.
+        let _ = self.conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true);
     }
 }
 

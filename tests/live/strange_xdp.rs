@@ -1,0 +1,61 @@
+//! An XDP program that is not ours.
+
+use std::ffi::CString;
+use std::fs;
+use std::io;
+use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
+
+use nix::libc;
+
+// linux/bpf.h
+const BPF_PROG_LOAD: libc::c_int = 5;
+const BPF_OBJ_PIN: libc::c_int = 6;
+const BPF_PROG_TYPE_XDP: u32 = 6;
+
+/// The start of `union bpf_attr` of `BPF_PROG_LOAD`.
+#[repr(C)]
+struct ProgramLoad {
+    program_type: u32,
+    instructions: u32,
+    code: u64,
+    license: u64,
+}
+
+/// The start of `union bpf_attr` of `BPF_OBJ_PIN`.
+#[repr(C)]
+struct ObjectPin {
+    path: u64,
+    fd: u32,
+    flags: u32,
+}
+
+/// Pins a program that passes everything; its id.
+pub fn pin(path: &Path) -> u32 {
+    // r0 = XDP_PASS; exit
+    let code = [0x0000_0002_0000_00b7_u64, 0x0000_0000_0000_0095];
+    let load = ProgramLoad {
+        program_type: BPF_PROG_TYPE_XDP,
+        instructions: code.len() as u32,
+        code: code.as_ptr() as u64,
+        license: c"GPL".as_ptr() as u64,
+    };
+    let fd = bpf(BPF_PROG_LOAD, &load).expect("a program");
+    // SAFETY: the kernel just made this file descriptor for us.
+    let program = unsafe { OwnedFd::from_raw_fd(fd) };
+    let name = CString::new(path.as_os_str().as_bytes()).expect("a path");
+    let pin = ObjectPin { path: name.as_ptr() as u64, fd: fd.cast_unsigned(), flags: 0 };
+    bpf(BPF_OBJ_PIN, &pin).expect("a pin");
+    let info = format!("/proc/self/fdinfo/{}", program.as_raw_fd());
+    let info = fs::read_to_string(info).expect("what the kernel says of the program");
+    let id = info.lines().find_map(|line| line.strip_prefix("prog_id:")?.trim().parse().ok());
+    id.expect("its id")
+}
+
+fn bpf<T>(command: libc::c_int, what: &T) -> io::Result<libc::c_int> {
+    // SAFETY: the kernel reads the struct of the given size and what it points to, all of which
+    // outlive the call.
+    let done = unsafe { libc::syscall(libc::SYS_bpf, command, what, size_of::<T>()) };
+    if done < 0 { Err(io::Error::last_os_error()) } else { Ok(done as libc::c_int) }
+}
