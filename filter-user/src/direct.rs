@@ -200,6 +200,7 @@ pub fn set_override(set: &wire::SetOverride) -> Result<wire::Override, Failure> 
         let deadline = if on { clock::boot() + set.seconds * 1_000_000_000 } else { LIFTED };
         pinned.each(|maps| maps.set_override(deadline))?;
         let note = Note {
+            incident: None,
             time: clock::now(),
             number: None,
             interface: None,
@@ -358,6 +359,7 @@ pub fn detach(interface: Option<&str>, dry_run: bool) -> Result<Vec<wire::Interf
         // In force all the same where it cannot be left.
         let time = clock::now();
         let note = Note {
+            incident: None,
             time,
             number: None,
             interface,
