@@ -207,7 +207,6 @@ pub fn set_override(set: &wire::SetOverride) -> Result<wire::Override, Failure> 
             until,
             reason: set.reason.clone(),
             author: author.clone(),
-            incident: None,
         };
         persisted = note.leave(&pinned.paths);
     }
@@ -366,7 +365,6 @@ pub fn detach(interface: Option<&str>, dry_run: bool) -> Result<Vec<wire::Interf
             until: None,
             reason: String::new(),
             author: user(),
-            incident: None,
         };
         note.leave(&paths);
     }
