@@ -82,6 +82,8 @@ struct Standing {
     reason: Reason,
     rule: u64,
     action: u8,
+    /// How many digits the blocked number or prefix has.
+    digits: u8,
     observe: bool,
     /// The N-th separate attempt opens a redial grant; 0: none does.
     redial_attempts: u8,
@@ -98,6 +100,7 @@ impl Standing {
             reason,
             rule,
             action: Verdict::Pass as u8,
+            digits: 0,
             observe: false,
             redial_attempts: 0,
             redial_window: 0,
@@ -317,7 +320,8 @@ fn standing<L: Lists>(lists: &L, number: Number, now: u64, standing: &mut Standi
         return;
     }
     let by_prefix = blocked_prefix(lists, number, now, standing);
-    if by_prefix == Found::Live {
+    // One that is too short may stand in the map all the same; all others are shorter still.
+    if by_prefix == Found::Live && standing.digits >= lists.shortest_prefix() {
         return;
     }
     let expired = by_number == Found::Expired || by_prefix == Found::Expired;
@@ -401,10 +405,6 @@ fn blocked_prefix<L: Lists>(lists: &L, number: Number, now: u64, live: &mut Stan
         };
         if covers(block.number, number) {
             if is_live(block.expires, now) {
-                // It stands in the map all the same. All that follow are shorter still.
-                if prefix_len(block.number) < lists.shortest_prefix() as u32 {
-                    break;
-                }
                 *live = blocked(Reason::BlockedPrefix, &block);
                 return Found::Live;
             }
@@ -423,6 +423,7 @@ fn blocked(reason: Reason, block: &Block) -> Standing {
         reason,
         rule: block.rule,
         action: block.action,
+        digits: prefix_len(block.number) as u8,
         observe: block.flags & BLOCK_OBSERVE != 0,
         redial_attempts: if block.flags & BLOCK_NO_REDIAL == 0 { block.redial_attempts } else { 0 },
         redial_window: block.redial_window,
