@@ -2,12 +2,12 @@
 
 use std::fs;
 use std::os::unix::net::UnixDatagram;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use palang::wire::{ConfigInForce, Status};
 use palang_tests::lab::{Daemon, Lab};
 
-use crate::socket::{ask, connect, until};
+use crate::socket::{LONGEST, ask, connect, until};
 
 const CALLER: &str = "+6281234567890";
 
@@ -21,14 +21,16 @@ impl Manager {
     fn new(daemon: &Daemon<'_>) -> Manager {
         let path = daemon.folder().join("notify");
         let socket = UnixDatagram::bind(&path).expect("a socket");
-        socket.set_read_timeout(Some(Duration::from_secs(30))).expect("SO_RCVTIMEO");
+        socket.set_read_timeout(Some(LONGEST)).expect("SO_RCVTIMEO");
         Manager { socket, path: path.display().to_string() }
     }
 
     /// The next datagram with such a line; its lines.
     fn wait_for(&self, wanted: &str) -> Vec<String> {
         let mut datagram = [0; 4096];
+        let deadline = Instant::now() + LONGEST;
         loop {
+            assert!(Instant::now() < deadline, "waited in vain: {wanted}");
             let length = self.socket.recv(&mut datagram).expect(wanted);
             let text = str::from_utf8(&datagram[..length]).expect("UTF-8");
             let lines: Vec<_> = text.lines().map(str::to_owned).collect();
@@ -104,7 +106,7 @@ fn the_watchdog_is_silent_when_the_daemon_hangs() {
     manager.socket.set_read_timeout(Some(Duration::from_millis(500))).expect("SO_RCVTIMEO");
     while manager.socket.recv(&mut [0; 4096]).is_ok() {}
     daemon.signal("CONT");
-    manager.socket.set_read_timeout(Some(Duration::from_secs(30))).expect("SO_RCVTIMEO");
+    manager.socket.set_read_timeout(Some(LONGEST)).expect("SO_RCVTIMEO");
     manager.wait_for("WATCHDOG=1");
 }
 
