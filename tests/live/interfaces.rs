@@ -87,7 +87,10 @@ fn made_anew_an_interface_gets_the_filter_again() {
         assert_eq!(api.status().reattached, count);
         let wanted =
             |row: &&serde_json::Value| row["action"] == "reattach" && row["interface"] == INTERFACE;
-        assert_eq!(api.audit().iter().filter(wanted).count(), audited);
+        // Attached first, written down then.
+        eventually("its audit row", || {
+            (api.audit().iter().filter(wanted).count() == audited).then_some(())
+        });
         let from = now();
         traffic.wait_for(100);
         (from, interface)
