@@ -45,7 +45,7 @@ struct BackupArguments {
 
 /// Make the daemon's store from a copy, on this machine or a new one; the daemon must not run
 ///
-/// systemctl stop palang && palang store restore /var/backups/palang.db --replace
+/// palang store restore /var/backups/palang.db --replace
 ///
 /// The copy is checked and not changed. A store that is there is renamed, never deleted. What
 /// the kernel's maps let through stays; what is blocked is made as the copy says when the daemon

@@ -949,7 +949,11 @@ mod tests {
 
     #[test]
     fn who_does_not_read_is_not_waited_for() {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_time()
+            .build()
+            .unwrap();
         let _inside = runtime.enter();
         let (sender, mut receiver) = mpsc::channel(1);
         let line = "x".repeat(CHUNK);
