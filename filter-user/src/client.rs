@@ -26,7 +26,7 @@ use crate::exit::{Exit, Failure};
 use crate::wire::{self, Problem, ProblemKind};
 
 /// How long a command waits that works without the daemon too.
-pub const SHORT: Duration = Duration::from_secs(2);
+pub const SHORT: Duration = Duration::from_secs(3);
 /// How long the others wait.
 pub const LONG: Duration = Duration::from_secs(30);
 /// How long a copy of the store may take.
@@ -213,9 +213,11 @@ impl Client {
         body: Body,
         patience: Duration,
     ) -> Result<T, Error> {
+        // Taken first: when we give up, it is over.
+        let deadline = clock::deadline(patience);
         self.run(async {
             let answer = async {
-                let response = self.send(method, path, body, Some(patience)).await?;
+                let response = self.send(method, path, body, Some(deadline)).await?;
                 let bytes = response.into_body().collect().await.map_err(broken)?.to_bytes();
                 serde_json::from_slice(&bytes).map_err(not_understood)
             };
@@ -240,7 +242,7 @@ impl Client {
         method: Method,
         path: &str,
         body: Body,
-        patience: Option<Duration>,
+        deadline: Option<u64>,
     ) -> Result<Response<Incoming>, Error> {
         let stream =
             UnixStream::connect(&self.socket).await.map_err(|error| self.unreachable(&error))?;
@@ -252,8 +254,8 @@ impl Client {
             .uri(path)
             .header(header::HOST, "palang")
             .header(header::CONTENT_TYPE, "application/json");
-        if let Some(patience) = patience {
-            request = request.header(wire::DEADLINE, clock::deadline(patience));
+        if let Some(deadline) = deadline {
+            request = request.header(wire::DEADLINE, deadline);
         }
         let request = request
             .body(body)

@@ -210,7 +210,7 @@ fn a_hanging_daemon_undoes_nothing() {
     let mut gate = refusing(&lab);
     gate.does(&["allow", "add", "+62814*"]);
 
-    gate.daemon.signal("STOP");
+    hang(&gate);
     gate.does_by_hand(&override_on());
     assert_eq!(gate.passing(&CALLERS), CALLERS);
     let status = gate.does_by_hand(&["status"]);
@@ -229,7 +229,7 @@ fn a_hanging_daemon_undoes_nothing() {
     ];
     assert_eq!(adopted(&gate), expected);
 
-    gate.daemon.signal("STOP");
+    hang(&gate);
     gate.does_by_hand(&override_on());
     let until = gate.maps().override_until().unwrap();
     goes_on(&gate);
@@ -245,7 +245,7 @@ fn a_hanging_daemon_undoes_nothing() {
     gate.does(&["override", "off"]);
     assert_eq!(gate.passing(&CALLERS), [BLOCKED]);
 
-    gate.daemon.signal("STOP");
+    hang(&gate);
     gate.does_by_hand(&["detach"]);
     assert_eq!(gate.passing(&CALLERS), CALLERS);
     goes_on(&gate);
@@ -262,10 +262,23 @@ fn a_hanging_daemon_undoes_nothing() {
     // Whoever asked it and gave up did it by hand: it was not done once more.
     let actions: Vec<_> = gate.audit().iter().map(|record| record["action"].clone()).collect();
     for action in ["override on", "detach"] {
-        assert!(!actions.contains(&json!(action)), "{actions:?}");
+        assert!(!actions.contains(&json!(action)), "{:#?}", gate.audit());
     }
     assert_eq!(actions.iter().filter(|action| **action == "override off").count(), 1);
     gate.head();
+}
+
+/// The daemon hangs: a signal alone does not stop all its threads at once.
+fn hang(gate: &Gate) {
+    gate.daemon.signal("STOP");
+    let tasks = format!("/proc/{}/task", gate.daemon.pid());
+    eventually("all threads hang", || {
+        let mut tasks = fs::read_dir(&tasks).unwrap().map(|task| task.unwrap().path());
+        tasks.all(|task| {
+            let status = fs::read_to_string(task.join("status")).unwrap_or_default();
+            status.contains("State:\tT")
+        })
+    });
 }
 
 /// The daemon goes on, does what it was asked for meanwhile, and learns what was done.

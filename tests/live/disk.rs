@@ -155,7 +155,7 @@ fn wait_for_the_disk(gate: &Gate) {
 #[test]
 fn on_a_full_disk_what_lets_through_works() {
     let lab = Lab::new("disk-full");
-    let (gate, disk) = on_a_disk(&lab);
+    let (mut gate, disk) = on_a_disk(&lab);
     gate.does(&["override", "on", "--for", "1h", "--reason", "before"]);
     gate.does(&["override", "off"]);
     disk.fill();
@@ -196,7 +196,6 @@ fn on_a_full_disk_what_lets_through_works() {
     assert_eq!(actions(&gate)[before..before + 5], expected);
     assert!(gate.audit()[before..].iter().all(|record| record["author"] == "root"));
     assert_eq!(gate.kernel_block(SECOND), None);
-    let mut gate = gate;
     gate.kill_and_start();
     assert_eq!(gate.passing(&CALLERS), CALLERS);
     gate.does(&["mode", "enforce"]);
