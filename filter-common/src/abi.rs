@@ -174,6 +174,9 @@ pub struct Settings {
     pub pass_events_per_second: u32,
     /// Mode enforce ends at this time, then observe; 0: it does not end.
     pub enforce_until: u64,
+    /// [`RULE_SHORT_NUMBER`]. Here, because what follows a constant is walked once more by the
+    /// verifier.
+    pub short_rule: u64,
     /// [`MODE_OBSERVE`] or [`MODE_ENFORCE`].
     pub mode: u8,
     /// 1: trunks are configured, and a source outside all of them is never refused.
@@ -184,6 +187,15 @@ pub struct Settings {
     pub shortest_prefix: u8,
     /// Seconds for which a number that the centre called passes; 0: call-back grace is off.
     pub callback_grace: u32,
+}
+
+impl Settings {
+    /// The rule by which a number of so few digits is never refused; 0: it may be.
+    #[inline(always)]
+    #[must_use]
+    pub const fn short_rule(&self, digits: u32) -> u64 {
+        if digits < self.shortest_number as u32 { self.short_rule } else { 0 }
+    }
 }
 
 /// What is particular about one trunk.
@@ -402,7 +414,7 @@ layout! {
     Allow = 24,
     PrefixKey = 12,
     TrunkKey = 24,
-    Settings = 24,
+    Settings = 32,
     Profile = 104,
     AttemptKey = 16,
     Attempt = 40,

@@ -119,9 +119,6 @@ impl Plan {
     ///
     /// # Errors
     /// [`Reason::TooManyDigits`] and [`Reason::AmbiguousNumber`].
-    // Both programs read numbers; functions that they share would be one frame too many on the
-    // kernel's stack.
-    #[inline(always)]
     pub fn resolve(&self, dialled: &Dialled) -> Result<Number, Reason> {
         if dialled.count == 0 || dialled.count > DIALLED_MAX {
             return Err(Reason::TooManyDigits);
@@ -149,7 +146,6 @@ impl Plan {
         }
     }
 
-    #[inline(always)]
     fn read_plain(&self, dialled: &Dialled, readings: &mut Readings) {
         // No national number begins with an international prefix: it decides alone.
         if let Some(prefix) = self.international_prefix(dialled) {
@@ -191,7 +187,6 @@ impl Plan {
     /// A number as dialled in our own country, with or without the prefixes that are
     /// dialled there. Of other contexts only the place is known, not how numbers are
     /// dialled in it: `863-1234;phone-context=+1-914-555` (RFC 3966 §5.1.5).
-    #[inline(always)]
     fn read_in_country(&self, dialled: &Dialled, readings: &mut Readings) {
         if let Some(prefix) = self.international_prefix(dialled) {
             readings.add(dialled.behind(prefix).and_then(|digits| self.e164(digits)));
@@ -219,7 +214,6 @@ impl Plan {
         None
     }
 
-    #[inline(always)]
     fn behind_trunk_prefix(&self, dialled: &Dialled, readings: &mut Readings) {
         let top = Digits(dialled.top() & !0xF | DIGITS_MAX as u64);
         if !self.trunk_prefix.is_empty()

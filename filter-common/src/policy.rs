@@ -6,7 +6,7 @@
 
 use crate::abi::{
     ATTEMPT_NS, Allow, Attempt, AttemptKey, BLOCK_NO_REDIAL, BLOCK_OBSERVE, Block, Grace, Grant,
-    PrefixKey, RULE_SHORT_NUMBER, Redial, SEPARATE_NS, Verdict,
+    PrefixKey, Redial, SEPARATE_NS, Verdict,
 };
 use crate::number::{DIGITS_MAX, Number};
 use crate::reason::Reason;
@@ -19,8 +19,8 @@ pub trait Lists {
     fn override_until(&self) -> u64;
     /// The longest protected number or prefix that `key` begins with.
     fn protected(&self, key: &PrefixKey) -> Option<Allow>;
-    /// Numbers of fewer digits are never refused; 0: all may be.
-    fn shortest_number(&self) -> u8;
+    /// The rule by which a number of so few digits is never refused; 0: it may be.
+    fn short_rule(&self, digits: u32) -> u64;
     /// Blocks against prefixes of fewer digits are never in force; 0: all are.
     fn shortest_prefix(&self) -> u8;
     /// The allow for this number.
@@ -119,14 +119,7 @@ impl Standing {
 pub fn decide<L: Lists>(lists: &mut L, call: &Call) -> Decision {
     let now = lists.now();
     let mut found = Standing::passes(Reason::NotBlocked, 0);
-    standing(lists, call.number, now, &mut found);
-    if found.is_blocked() && call.second != Number::NONE {
-        let mut second = Standing::passes(Reason::NotBlocked, 0);
-        standing(lists, call.second, now, &mut second);
-        if !second.is_blocked() {
-            found = second;
-        }
-    }
+    standing_of_both(lists, call.number, call.second, now, &mut found);
     let key = AttemptKey { number: call.number, call_id: call.call_id };
     let mut known = Known { repeated: false, verdict: 0, would: 0 };
     if let Some(attempt) = lists.attempt(call.number, call.call_id, now)
@@ -296,6 +289,26 @@ fn would(action: u8) -> Verdict {
     }
 }
 
+/// What the lists say of a number and, where there is one, of a second: only if both are blocked
+/// they are.
+#[inline(never)]
+fn standing_of_both<L: Lists>(
+    lists: &L,
+    number: Number,
+    second: Number,
+    now: u64,
+    found: &mut Standing,
+) {
+    standing(lists, number, now, found);
+    if found.is_blocked() && second != Number::NONE {
+        let mut other = Standing::passes(Reason::NotBlocked, 0);
+        standing(lists, second, now, &mut other);
+        if !other.is_blocked() {
+            *found = other;
+        }
+    }
+}
+
 /// What the lists say of a number: protected, then allowed, then blocked. Each question
 /// is a function of its own, so that the verifier walks what follows it once.
 #[inline(never)]
@@ -343,8 +356,7 @@ enum Found {
 fn protected<L: Lists>(lists: &L, number: Number) -> u64 {
     match lists.protected(&PrefixKey::number(number)) {
         Some(entry) if covers(entry.number, number) => entry.rule,
-        _ if number.count() < lists.shortest_number() as u32 => RULE_SHORT_NUMBER,
-        _ => 0,
+        _ => lists.short_rule(number.count()),
     }
 }
 
@@ -482,7 +494,7 @@ mod tests {
         fn protected(&self, _: &PrefixKey) -> Option<Allow> {
             None
         }
-        fn shortest_number(&self) -> u8 {
+        fn short_rule(&self, _: u32) -> u64 {
             0
         }
         fn shortest_prefix(&self) -> u8 {

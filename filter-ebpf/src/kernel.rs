@@ -68,8 +68,8 @@ impl Lists for Kernel {
     }
 
     #[inline(always)]
-    fn shortest_number(&self) -> u8 {
-        maps::SETTINGS.get(self.generation).map_or(0, |settings| settings.shortest_number)
+    fn short_rule(&self, digits: u32) -> u64 {
+        maps::SETTINGS.get(self.generation).map_or(0, |settings| settings.short_rule(digits))
     }
 
     #[inline(always)]
@@ -141,8 +141,8 @@ impl Lists for Kernel {
 
 impl Gate for Kernel {
     #[inline(always)]
-    fn settings(&self) -> Option<Settings> {
-        maps::SETTINGS.get(self.generation).copied().filter(|settings| settings.abi_version != 0)
+    fn settings(&self) -> Option<&Settings> {
+        maps::SETTINGS.get(self.generation).filter(|settings| settings.abi_version != 0)
     }
 
     #[inline(always)]

@@ -167,8 +167,8 @@ impl Lists for HostGate {
         self.protected.longest(key)
     }
 
-    fn shortest_number(&self) -> u8 {
-        self.settings.map_or(0, |settings| settings.shortest_number)
+    fn short_rule(&self, digits: u32) -> u64 {
+        self.settings.map_or(0, |settings| settings.short_rule(digits))
     }
 
     fn shortest_prefix(&self) -> u8 {
@@ -224,8 +224,8 @@ impl Lists for HostGate {
 }
 
 impl Gate for HostGate {
-    fn settings(&self) -> Option<Settings> {
-        self.settings
+    fn settings(&self) -> Option<&Settings> {
+        self.settings.as_ref()
     }
 
     fn is_sip_port(&self, port: u16) -> bool {

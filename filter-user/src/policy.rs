@@ -148,6 +148,7 @@ impl Default for Policy {
                 abi_version: ABI_VERSION,
                 pass_events_per_second: PASS_EVENTS_PER_SECOND,
                 enforce_until: 0,
+                short_rule: RULE_SHORT_NUMBER,
                 mode: MODE_ENFORCE,
                 trunks_configured: 0,
                 shortest_number: 0,

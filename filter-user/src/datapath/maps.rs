@@ -716,8 +716,8 @@ impl filter_common::policy::Lists for LookUp<'_> {
         self.maps.protected(key).ok().flatten()
     }
 
-    fn shortest_number(&self) -> u8 {
-        self.maps.settings().map_or(u8::MAX, |settings| settings.shortest_number)
+    fn short_rule(&self, digits: u32) -> u64 {
+        self.maps.settings().map_or(0, |settings| settings.short_rule(digits))
     }
 
     fn shortest_prefix(&self) -> u8 {
