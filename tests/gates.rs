@@ -1,6 +1,7 @@
 //! The gate in the kernel and the gate on the host, side by side.
 
 use filter_common::abi::{Event, Verdict};
+use filter_common::number::Number;
 use filter_common::reason::Reason;
 use palang::datapath::Replay;
 use palang::host::HostGate;
@@ -32,6 +33,15 @@ impl Gates {
         self.host = HostGate::new(policy);
     }
 
+    /// Another policy; attempts, redials and grants are remembered.
+    ///
+    /// # Panics
+    /// When the kernel does not take it.
+    pub fn change(&mut self, policy: &Policy) {
+        self.kernel.change(policy).unwrap_or_else(|error| panic!("{error}"));
+        self.host.change(policy);
+    }
+
     /// Sets the override in both, and nothing else.
     ///
     /// # Panics
@@ -55,6 +65,17 @@ impl Gates {
             "action and event disagree on {}",
             dump(frame)
         );
+        host
+    }
+
+    /// Gives both a frame that leaves: the number that it calls.
+    ///
+    /// # Panics
+    /// When they disagree, or the kernel did anything to the frame.
+    pub fn send(&mut self, frame: &[u8], time: u64) -> Number {
+        let host = self.host.send(frame, time);
+        let kernel = self.kernel.send(frame, time).unwrap_or_else(|error| panic!("{error}"));
+        assert_eq!(host, kernel, "host (left) and kernel disagree on {}", dump(frame));
         host
     }
 

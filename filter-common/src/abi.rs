@@ -21,6 +21,9 @@ pub const PORT_WORDS: u32 = 65_536 / 64;
 /// An attempt keeps its first verdict for this long: the longest that an INVITE
 /// transaction lives (64 × T1, RFC 3261 §17.1.1.2), twice for a proxy's fork.
 pub const ATTEMPT_NS: u64 = 64_000_000_000;
+/// Attempts of one number are separate when they are so far apart: a carrier that tries another
+/// way is no caller who tries again.
+pub const SEPARATE_NS: u64 = 5_000_000_000;
 /// How long later fragments of a refused datagram are dropped.
 pub const FRAGMENT_NS: u64 = 2_000_000_000;
 
@@ -73,6 +76,9 @@ pub const MODE_ENFORCE: u8 = 1;
 pub const LIFTED: u64 = 1;
 /// Rule of an entry that was written into the maps while no daemon answered.
 pub const RULE_DIRECT: u64 = i64::MAX as u64;
+
+/// Rule of a number that no entry protects, but [`Settings::shortest_number`].
+pub const RULE_SHORT_NUMBER: u64 = RULE_DIRECT - 1;
 
 /// This block only observes.
 pub const BLOCK_OBSERVE: u8 = 1;
@@ -168,12 +174,28 @@ pub struct Settings {
     pub pass_events_per_second: u32,
     /// Mode enforce ends at this time, then observe; 0: it does not end.
     pub enforce_until: u64,
+    /// [`RULE_SHORT_NUMBER`]. Here, because what follows a constant is walked once more by the
+    /// verifier.
+    pub short_rule: u64,
     /// [`MODE_OBSERVE`] or [`MODE_ENFORCE`].
     pub mode: u8,
     /// 1: trunks are configured, and a source outside all of them is never refused.
     pub trunks_configured: u8,
-    /// Zero.
-    pub reserved: [u8; 6],
+    /// Numbers of fewer digits, local ones too, are never refused; 0: all may be.
+    pub shortest_number: u8,
+    /// Blocks against prefixes of fewer digits are never in force; 0: all are.
+    pub shortest_prefix: u8,
+    /// Seconds for which a number that the centre called passes; 0: call-back grace is off.
+    pub callback_grace: u32,
+}
+
+impl Settings {
+    /// The rule by which a number of so few digits is never refused; 0: it may be.
+    #[inline(always)]
+    #[must_use]
+    pub const fn short_rule(&self, digits: u32) -> u64 {
+        if digits < self.shortest_number as u32 { self.short_rule } else { 0 }
+    }
 }
 
 /// What is particular about one trunk.
@@ -229,6 +251,48 @@ pub struct Attempt {
     pub reserved: u8,
     /// How often it was seen again. CPUs that count at the same time may lose one.
     pub repeats: u32,
+}
+
+/// How often a blocked number called of late: towards a redial grant.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Redial {
+    /// The number that this entry is about; see [`Block::number`].
+    pub number: Number,
+    /// When the first attempt of this window came.
+    pub start: u64,
+    /// When the last attempt came that counted.
+    pub last: u64,
+    /// Epoch of the block that it was counted for.
+    pub epoch: u32,
+    /// Separate attempts in this window.
+    pub count: u32,
+}
+
+/// A redial grant: a blocked number that is let through for a while.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Grant {
+    /// The number that this entry is about; see [`Block::number`].
+    pub number: Number,
+    /// Ends at this time.
+    pub until: u64,
+    /// The block that it is an exception from.
+    pub rule: u64,
+    /// Epoch of that block.
+    pub epoch: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+
+/// Call-back grace: a number that the centre called.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Grace {
+    /// The number that this entry is about; see [`Block::number`].
+    pub number: Number,
+    /// Ends at this time.
+    pub until: u64,
 }
 
 /// A fragmented datagram (RFC 791 §2.3, RFC 8200 §4.5).
@@ -350,10 +414,13 @@ layout! {
     Allow = 24,
     PrefixKey = 12,
     TrunkKey = 24,
-    Settings = 24,
+    Settings = 32,
     Profile = 104,
     AttemptKey = 16,
     Attempt = 40,
+    Redial = 32,
+    Grant = 32,
+    Grace = 16,
     FragmentKey = 40,
     Event = 64,
     EventEntry = 192,

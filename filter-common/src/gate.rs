@@ -19,7 +19,7 @@ use crate::sip::{message, uri};
 /// What [`judge`] needs beside the lists.
 pub trait Gate: Lists {
     /// The settings in force; `None` when nothing was loaded.
-    fn settings(&self) -> Option<Settings>;
+    fn settings(&self) -> Option<&Settings>;
     /// Whether SIP is read on this port.
     fn is_sip_port(&self, port: u16) -> bool;
     /// Index of the profile of the trunk that this source address belongs to; 0, the
@@ -74,7 +74,7 @@ fn read_and_decide<B: Bytes, G: Gate>(
     gate: &mut G,
     scratch: &mut Scratch,
 ) -> Result<Reason, Reason> {
-    let settings = gate.settings().ok_or(Reason::NoPolicy)?;
+    gate.settings().ok_or(Reason::NoPolicy)?;
     let read = frame::read(bytes, &mut scratch.packet);
     let packet = &scratch.packet;
     let event = &mut scratch.event;
@@ -91,7 +91,8 @@ fn read_and_decide<B: Bytes, G: Gate>(
         if refused && packet.part == Part::Last {
             gate.pass_fragments(&packet.fragment);
         }
-        if refused && enforces(&settings, now) && now >= gate.override_until() {
+        let enforces = enforces(gate.settings().ok_or(Reason::NoPolicy)?, now);
+        if refused && enforces && now >= gate.override_until() {
             event.verdict = Verdict::Drop as u8;
             event.would = Verdict::Drop as u8;
             return Ok(Reason::RefusedFragment);
@@ -115,16 +116,21 @@ fn read_and_decide<B: Bytes, G: Gate>(
     event.time = gate.now();
     find_trunk(gate, event);
 
-    let bytes = &bytes.renewed();
-    let state = message::scan(bytes, start, end - start, &mut scratch.marks);
-    let invite = message::check(bytes, start, state, &scratch.marks)?;
-    event.call_id = message::call_id_hash(bytes, start + invite.call_id, invite.call_id_len);
+    // A block, so that the next `renewed` finds the place on the stack free again.
+    let invite = {
+        let bytes = &bytes.renewed();
+        let state = message::scan(bytes, start, end - start, &mut scratch.marks);
+        let invite = message::check(bytes, start, state, &scratch.marks)?;
+        event.call_id = message::call_id_hash(bytes, start + invite.call_id, invite.call_id_len);
+        invite
+    };
     event.call_id_offset = (start + invite.call_id) as u16;
     event.call_id_len = invite.call_id_len as u16;
     if invite.to_tag {
         event.flags |= EVENT_TO_TAG;
         return Err(Reason::InDialog);
     }
+    let settings = gate.settings().ok_or(Reason::NoPolicy)?;
     if event.trunk == 0 && settings.trunks_configured != 0 {
         return Err(Reason::UnknownTrunk);
     }
@@ -144,7 +150,8 @@ fn read_and_decide<B: Bytes, G: Gate>(
     }
     let bytes = &bytes.renewed();
     let (first, second) = numbers(bytes, bytes.forget(start), uris, &profile.plan)?;
-    let enforced = enforces(&settings, event.time) && profile.mode == MODE_ENFORCE;
+    let settings = gate.settings().ok_or(Reason::NoPolicy)?;
+    let enforced = enforces(settings, event.time) && profile.mode == MODE_ENFORCE;
     let first = Number(bytes.forget(first.0 as usize) as u64);
     let second = Number(bytes.forget(second.0 as usize) as u64);
     let enforced = bytes.forget(enforced as usize) != 0;
@@ -206,7 +213,7 @@ fn numbers<B: Bytes>(
 /// no number has, the reason why there is none. One register: a function that returns
 /// through a pointer may leave that pointer in `r0`, which the verifier refuses.
 #[inline(never)]
-fn number<B: Bytes>(bytes: &B, start: usize, lane: u64, plan: &Plan) -> u64 {
+pub(crate) fn number<B: Bytes>(bytes: &B, start: usize, lane: u64, plan: &Plan) -> u64 {
     let form = (lane >> 14) as u8 & 3;
     let number = match uri::read(bytes, start + headers::offset(lane) + 1, form) {
         Ok(dialled) => plan.resolve(&dialled),

@@ -8,6 +8,7 @@
 
 pub mod abi;
 pub mod bytes;
+pub mod egress;
 pub mod frame;
 pub mod gate;
 pub mod number;

@@ -125,6 +125,14 @@ impl Number {
         }
     }
 
+    /// How many digits it has; the mark of a local number is none.
+    #[must_use]
+    pub const fn count(self) -> u32 {
+        // No branch: 15 is the only nibble that the sum carries out of.
+        let local = ((self.0 >> 60) + 1) >> 4;
+        (self.0 & 0xF).wrapping_sub(local) as u32
+    }
+
     /// The key of this number in a hash map or an LPM trie.
     #[must_use]
     pub const fn key(self) -> [u8; 8] {
@@ -190,6 +198,8 @@ mod tests {
                 let local = Number::local(digits(&text)).expect("fits");
                 prop_assert!(local.is_local());
                 prop_assert_eq!(local.digits(), digits(&text));
+                prop_assert_eq!(local.count() as usize, text.len());
+                prop_assert_eq!(Number::e164(digits(&text)).count() as usize, text.len());
             }
         }
 

@@ -5,7 +5,8 @@
 //! never win.
 
 use crate::abi::{
-    ATTEMPT_NS, Allow, Attempt, AttemptKey, BLOCK_OBSERVE, Block, PrefixKey, Verdict,
+    ATTEMPT_NS, Allow, Attempt, AttemptKey, BLOCK_NO_REDIAL, BLOCK_OBSERVE, Block, Grace, Grant,
+    PrefixKey, Redial, SEPARATE_NS, Verdict,
 };
 use crate::number::{DIGITS_MAX, Number};
 use crate::reason::Reason;
@@ -18,6 +19,10 @@ pub trait Lists {
     fn override_until(&self) -> u64;
     /// The longest protected number or prefix that `key` begins with.
     fn protected(&self, key: &PrefixKey) -> Option<Allow>;
+    /// The rule by which a number of so few digits is never refused; 0: it may be.
+    fn short_rule(&self, digits: u32) -> u64;
+    /// Blocks against prefixes of fewer digits are never in force; 0: all are.
+    fn shortest_prefix(&self) -> u8;
     /// The allow for this number.
     fn allowed_number(&self, number: Number) -> Option<Allow>;
     /// The allow for the longest prefix of `key`.
@@ -30,6 +35,16 @@ pub trait Lists {
     fn attempt(&mut self, number: Number, call_id: u64, now: u64) -> Option<Attempt>;
     /// Remembers the first verdict of an attempt. `false` when that failed.
     fn remember(&mut self, attempt: &Attempt) -> bool;
+    /// The call-back grace of a number.
+    fn grace(&self, number: Number) -> Option<Grace>;
+    /// The redial grant of a number.
+    fn grant(&self, number: Number) -> Option<Grant>;
+    /// Opens a redial grant. `false` when that failed.
+    fn open_grant(&mut self, grant: &Grant) -> bool;
+    /// How often a blocked number called of late.
+    fn redial(&self, number: Number) -> Option<Redial>;
+    /// Remembers how often a blocked number called. `false` when that failed.
+    fn count_redial(&mut self, redial: &Redial) -> bool;
 }
 
 /// A call whose caller number was read.
@@ -67,12 +82,31 @@ struct Standing {
     reason: Reason,
     rule: u64,
     action: u8,
+    /// How many digits the blocked number or prefix has.
+    digits: u8,
     observe: bool,
+    /// The N-th separate attempt opens a redial grant; 0: none does.
+    redial_attempts: u8,
+    /// Seconds.
+    redial_window: u32,
+    /// Seconds.
+    redial_grant: u32,
+    epoch: u32,
 }
 
 impl Standing {
     const fn passes(reason: Reason, rule: u64) -> Standing {
-        Standing { reason, rule, action: Verdict::Pass as u8, observe: false }
+        Standing {
+            reason,
+            rule,
+            action: Verdict::Pass as u8,
+            digits: 0,
+            observe: false,
+            redial_attempts: 0,
+            redial_window: 0,
+            redial_grant: 0,
+            epoch: 0,
+        }
     }
 
     const fn is_blocked(&self) -> bool {
@@ -85,14 +119,7 @@ impl Standing {
 pub fn decide<L: Lists>(lists: &mut L, call: &Call) -> Decision {
     let now = lists.now();
     let mut found = Standing::passes(Reason::NotBlocked, 0);
-    standing(lists, call.number, now, &mut found);
-    if found.is_blocked() && call.second != Number::NONE {
-        let mut second = Standing::passes(Reason::NotBlocked, 0);
-        standing(lists, call.second, now, &mut second);
-        if !second.is_blocked() {
-            found = second;
-        }
-    }
+    standing_of_both(lists, call.number, call.second, now, &mut found);
     let key = AttemptKey { number: call.number, call_id: call.call_id };
     let mut known = Known { repeated: false, verdict: 0, would: 0 };
     if let Some(attempt) = lists.attempt(call.number, call.call_id, now)
@@ -102,6 +129,24 @@ pub fn decide<L: Lists>(lists: &mut L, call: &Call) -> Decision {
         known = Known { repeated: true, verdict: attempt.verdict, would: attempt.would };
     }
     let mut decision = weigh(&found, known, call.enforced);
+    // Asked of what would be refused, also while it is only observed.
+    if decision.would != Verdict::Pass {
+        let reason = match excuse(lists, call, now, &found, known.repeated) {
+            1 => Reason::RedialGrant,
+            2 => Reason::StateFull,
+            3 => Reason::CallbackGrace,
+            _ => decision.reason,
+        };
+        if reason != decision.reason {
+            decision = Decision {
+                verdict: Verdict::Pass,
+                would: Verdict::Pass,
+                reason,
+                rule: found.rule,
+                repeated: known.repeated,
+            };
+        }
+    }
     if now < lists.override_until() {
         decision.verdict = Verdict::Pass;
         decision.reason = Reason::Override;
@@ -170,12 +215,97 @@ fn weigh(standing: &Standing, known: Known, enforced: bool) -> Decision {
     decision
 }
 
+/// What excuses a blocked call. 3: the centre called the number a while ago, which holds for every
+/// packet and is no attempt towards a redial grant; else what [`redial`] says of a new attempt.
+#[inline(never)]
+fn excuse<L: Lists>(lists: &mut L, call: &Call, now: u64, block: &Standing, repeated: bool) -> u32 {
+    if is_graced(lists, call.number, now) || is_graced(lists, call.second, now) {
+        return 3;
+    }
+    if repeated || block.redial_attempts == 0 {
+        return 0;
+    }
+    redial(lists, call.number, now, block)
+}
+
+/// Whether the centre called this number a while ago. Never so of [`Number::NONE`].
+#[inline(always)]
+fn is_graced<L: Lists>(lists: &L, number: Number, now: u64) -> bool {
+    match lists.grace(number) {
+        Some(grace) => grace.number == number && now < grace.until,
+        None => false,
+    }
+}
+
+/// Counts a separate attempt of a blocked number. 1: a redial grant lets it through, which
+/// this attempt may have opened; 2: that could not be remembered; 0: neither.
+#[inline(always)]
+fn redial<L: Lists>(lists: &mut L, number: Number, now: u64, block: &Standing) -> u32 {
+    const SECOND: u64 = 1_000_000_000;
+    if let Some(grant) = lists.grant(number)
+        && grant.number == number
+        && grant.epoch == block.epoch
+        && now < grant.until
+    {
+        return 1;
+    }
+    let window = block.redial_window as u64 * SECOND;
+    let mut state = Redial { number, start: now, last: 0, epoch: block.epoch, count: 0 };
+    if let Some(found) = lists.redial(number)
+        && found.number == number
+        && found.epoch == block.epoch
+        && found.count != 0
+        && now.wrapping_sub(found.start) < window
+    {
+        if now.wrapping_sub(found.last) < SEPARATE_NS {
+            return 0;
+        }
+        state = found;
+    }
+    state.count += 1;
+    state.last = now;
+    let opens = state.count >= block.redial_attempts as u32;
+    if opens {
+        let until = now + block.redial_grant as u64 * SECOND;
+        let grant = Grant { number, until, rule: block.rule, epoch: block.epoch, reserved: 0 };
+        if !lists.open_grant(&grant) {
+            return 2;
+        }
+        // After the grant it begins anew.
+        state.count = 0;
+    }
+    if !lists.count_redial(&state) {
+        return 2;
+    }
+    opens as u32
+}
+
 fn would(action: u8) -> Verdict {
     match action {
         1 => Verdict::Drop,
         2 => Verdict::Reply,
         3 => Verdict::Divert,
         _ => Verdict::Pass,
+    }
+}
+
+/// What the lists say of a number and, where there is one, of a second: only if both are blocked
+/// they are.
+#[inline(never)]
+fn standing_of_both<L: Lists>(
+    lists: &L,
+    number: Number,
+    second: Number,
+    now: u64,
+    found: &mut Standing,
+) {
+    standing(lists, number, now, found);
+    if found.is_blocked() && second != Number::NONE {
+        let mut other = Standing::passes(Reason::NotBlocked, 0);
+        standing(lists, second, now, &mut other);
+        if !other.is_blocked() {
+            *found = other;
+        }
     }
 }
 
@@ -203,7 +333,8 @@ fn standing<L: Lists>(lists: &L, number: Number, now: u64, standing: &mut Standi
         return;
     }
     let by_prefix = blocked_prefix(lists, number, now, standing);
-    if by_prefix == Found::Live {
+    // One that is too short may stand in the map all the same; all others are shorter still.
+    if by_prefix == Found::Live && standing.digits >= lists.shortest_prefix() {
         return;
     }
     let expired = by_number == Found::Expired || by_prefix == Found::Expired;
@@ -225,7 +356,7 @@ enum Found {
 fn protected<L: Lists>(lists: &L, number: Number) -> u64 {
     match lists.protected(&PrefixKey::number(number)) {
         Some(entry) if covers(entry.number, number) => entry.rule,
-        _ => 0,
+        _ => lists.short_rule(number.count()),
     }
 }
 
@@ -304,7 +435,12 @@ fn blocked(reason: Reason, block: &Block) -> Standing {
         reason,
         rule: block.rule,
         action: block.action,
+        digits: prefix_len(block.number) as u8,
         observe: block.flags & BLOCK_OBSERVE != 0,
+        redial_attempts: if block.flags & BLOCK_NO_REDIAL == 0 { block.redial_attempts } else { 0 },
+        redial_window: block.redial_window,
+        redial_grant: block.redial_grant,
+        epoch: block.epoch,
     }
 }
 
@@ -319,9 +455,14 @@ fn covers(entry: Number, number: Number) -> bool {
     crate::number::Digits(number.0).starts_with(crate::number::Digits(entry.0))
 }
 
+/// How many digits the prefix of an entry has.
+fn prefix_len(entry: Number) -> u32 {
+    (entry.0 & 0xF) as u32
+}
+
 /// Sets `key` to find only prefixes shorter than `entry`; `false` when there are none.
 fn shorten(key: &mut PrefixKey, entry: Number) -> bool {
-    let len = (entry.0 & 0xF) as u32;
+    let len = prefix_len(entry);
     if len < 2 {
         return false;
     }
@@ -353,6 +494,12 @@ mod tests {
         fn protected(&self, _: &PrefixKey) -> Option<Allow> {
             None
         }
+        fn short_rule(&self, _: u32) -> u64 {
+            0
+        }
+        fn shortest_prefix(&self) -> u8 {
+            0
+        }
         fn allowed_number(&self, _: Number) -> Option<Allow> {
             // An element that was re-used for another number meanwhile.
             Some(Allow { number: Number(0x1), expires: 0, rule: 7 })
@@ -382,6 +529,23 @@ mod tests {
             })
         }
         fn remember(&mut self, _: &Attempt) -> bool {
+            self.memory
+        }
+        fn grace(&self, _: Number) -> Option<Grace> {
+            // Somebody else's.
+            Some(Grace { number: Number(0x1), until: u64::MAX })
+        }
+        fn grant(&self, _: Number) -> Option<Grant> {
+            // Somebody else's.
+            Some(Grant { number: Number(0x1), until: u64::MAX, rule: 3, epoch: 0, reserved: 0 })
+        }
+        fn open_grant(&mut self, _: &Grant) -> bool {
+            self.memory
+        }
+        fn redial(&self, _: Number) -> Option<Redial> {
+            Some(Redial { number: Number(0x1), start: 1, last: 0, epoch: 0, count: 9 })
+        }
+        fn count_redial(&mut self, _: &Redial) -> bool {
             self.memory
         }
     }

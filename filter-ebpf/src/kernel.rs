@@ -6,8 +6,8 @@ use aya_ebpf::helpers::bpf_ktime_get_boot_ns;
 use aya_ebpf::maps::LpmTrie;
 use aya_ebpf::maps::lpm_trie::Key;
 use filter_common::abi::{
-    Allow, Attempt, AttemptKey, Block, FRAGMENT_NS, FragmentKey, PORT_WORDS, PrefixKey, Profile,
-    Settings, TRUNKS_MAX,
+    Allow, Attempt, AttemptKey, Block, FRAGMENT_NS, FragmentKey, Grace, Grant, PORT_WORDS,
+    PrefixKey, Profile, Redial, Settings, TRUNKS_MAX,
 };
 use filter_common::gate::Gate;
 use filter_common::number::Number;
@@ -68,6 +68,16 @@ impl Lists for Kernel {
     }
 
     #[inline(always)]
+    fn short_rule(&self, digits: u32) -> u64 {
+        maps::SETTINGS.get(self.generation).map_or(0, |settings| settings.short_rule(digits))
+    }
+
+    #[inline(always)]
+    fn shortest_prefix(&self) -> u8 {
+        maps::SETTINGS.get(self.generation).map_or(0, |settings| settings.shortest_prefix)
+    }
+
+    #[inline(always)]
     fn allowed_number(&self, number: Number) -> Option<Allow> {
         // SAFETY: the entry is copied at once, and its number compared afterwards.
         unsafe { maps::ALLOWED_NUMBERS.get(number.0).copied() }
@@ -99,12 +109,40 @@ impl Lists for Kernel {
     fn remember(&mut self, attempt: &Attempt) -> bool {
         maps::ATTEMPTS.insert(attempt.key, attempt, BPF_ANY.into()).is_ok()
     }
+
+    #[inline(always)]
+    fn grace(&self, number: Number) -> Option<Grace> {
+        // SAFETY: the entry is copied at once, and its number compared afterwards.
+        unsafe { maps::GRACE.get(number.0).copied() }
+    }
+
+    #[inline(always)]
+    fn grant(&self, number: Number) -> Option<Grant> {
+        // SAFETY: the entry is copied at once, and its number compared afterwards.
+        unsafe { maps::GRANTS.get(number.0).copied() }
+    }
+
+    #[inline(always)]
+    fn open_grant(&mut self, grant: &Grant) -> bool {
+        maps::GRANTS.insert(grant.number.0, grant, BPF_ANY.into()).is_ok()
+    }
+
+    #[inline(always)]
+    fn redial(&self, number: Number) -> Option<Redial> {
+        // SAFETY: the entry is copied at once, and its number compared afterwards.
+        unsafe { maps::REDIALS.get(number.0).copied() }
+    }
+
+    #[inline(always)]
+    fn count_redial(&mut self, redial: &Redial) -> bool {
+        maps::REDIALS.insert(redial.number.0, redial, BPF_ANY.into()).is_ok()
+    }
 }
 
 impl Gate for Kernel {
     #[inline(always)]
-    fn settings(&self) -> Option<Settings> {
-        maps::SETTINGS.get(self.generation).copied().filter(|settings| settings.abi_version != 0)
+    fn settings(&self) -> Option<&Settings> {
+        maps::SETTINGS.get(self.generation).filter(|settings| settings.abi_version != 0)
     }
 
     #[inline(always)]

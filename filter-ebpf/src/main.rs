@@ -6,14 +6,16 @@
 // The barriers that keep LLVM from undoing what the verifier needs to see.
 #![feature(asm_experimental_arch)]
 
+mod egress;
 mod kernel;
 mod maps;
 mod packet;
 mod report;
 
+use aya_ebpf::bindings::TC_ACT_UNSPEC;
 use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS};
-use aya_ebpf::macros::xdp;
-use aya_ebpf::programs::XdpContext;
+use aya_ebpf::macros::{classifier, xdp};
+use aya_ebpf::programs::{TcContext, XdpContext};
 use filter_common::abi::Verdict;
 use filter_common::gate::{Gate as _, Scratch, judge};
 use filter_common::reason::Reason;
@@ -46,6 +48,13 @@ pub fn palang(ctx: XdpContext) -> u32 {
     #[cfg(feature = "log")]
     aya_log_ebpf::debug!(&ctx, "{} verdict {}", reason.name(), scratch.event.verdict);
     action(reason, scratch.event.verdict)
+}
+
+/// What leaves: notes whom the centre calls, and lets every packet go on as if it were not there.
+#[classifier]
+pub fn palang_egress(ctx: TcContext) -> i32 {
+    egress::note_call(&ctx);
+    TC_ACT_UNSPEC
 }
 
 /// Makes the scratch zero, eight bytes at a time: a `memset` would be a call to a loop over

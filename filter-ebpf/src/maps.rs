@@ -8,8 +8,8 @@ use aya_ebpf::bindings::{BPF_F_NO_PREALLOC, BPF_F_RDONLY_PROG};
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf};
 use filter_common::abi::{
-    Allow, Attempt, AttemptKey, Block, Event, EventStats, FragmentKey, PORT_WORDS, Profile,
-    Settings, TRUNKS_MAX,
+    Allow, Attempt, AttemptKey, Block, Event, EventStats, FragmentKey, Grace, Grant, PORT_WORDS,
+    Profile, Redial, Settings, TRUNKS_MAX,
 };
 use filter_common::gate::Scratch;
 use filter_common::reason::REASON_NUMBERS;
@@ -70,6 +70,20 @@ pub static BLOCKED_PREFIXES: LpmTrie<[u8; 8], Block> = LpmTrie::with_max_entries
 #[map]
 pub static ATTEMPTS: LruHashMap<AttemptKey, Attempt> = LruHashMap::with_max_entries(2_000_256, 0);
 
+/// How often blocked numbers called of late. The program's own; as large as [`ATTEMPTS`] has to
+/// be, so that a million other callers push no count out.
+#[map]
+pub static REDIALS: LruHashMap<u64, Redial> = LruHashMap::with_max_entries(2_000_256, 0);
+
+/// Redial grants. The program's own, and never LRU: a grant that was given holds.
+#[map]
+pub static GRANTS: HashMap<u64, Grant> = HashMap::with_max_entries(65_536, 0);
+
+/// Numbers that the centre called. The program's own. LRU, because nobody takes an entry out and
+/// nobody outside writes one: a centre does not call so many numbers in an hour.
+#[map]
+pub static GRACE: LruHashMap<u64, Grace> = LruHashMap::with_max_entries(65_536, 0);
+
 /// Until when later fragments of a refused datagram are dropped. The program's own.
 #[map]
 pub static FRAGMENTS: LruHashMap<FragmentKey, u64> = LruHashMap::with_max_entries(4096, 0);
@@ -94,6 +108,14 @@ pub static EVENTS_PASSED: RingBuf = RingBuf::with_byte_size(1 << 20, 0);
 /// Room for the packet that a CPU is working on.
 #[map]
 pub static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
+
+/// The same for packets that leave: those that come in may interrupt them.
+#[map]
+pub static EGRESS_SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
+
+/// As [`SPARE`], for packets that leave.
+#[map]
+pub static EGRESS_SPARE: PerCpuArray<usize> = PerCpuArray::with_max_entries(1, 0);
 
 /// Where numbers pass through that the verifier shall forget.
 #[map]

@@ -4,31 +4,70 @@ use core::arch::asm;
 
 use aya_ebpf::EbpfContext as _;
 use aya_ebpf::helpers::generated::bpf_xdp_get_buff_len;
-use aya_ebpf::programs::XdpContext;
+use aya_ebpf::programs::{TcContext, XdpContext};
 use filter_common::bytes::{Bytes, OFFSET_MAX};
+
+/// What a program is called with.
+pub trait Frame {
+    /// The packet pointers: the first byte, and the one behind the last that can be read directly.
+    fn pointers(&self) -> (usize, usize);
+    /// Length of the whole frame.
+    fn len(&self) -> usize;
+}
+
+impl Frame for XdpContext {
+    #[inline(always)]
+    fn pointers(&self) -> (usize, usize) {
+        // SAFETY: the context that this program was called with. Volatile, so that the
+        // pointers of `renewed` are new ones to the compiler too.
+        unsafe {
+            (
+                (&raw const (*self.ctx).data).read_volatile() as usize,
+                (&raw const (*self.ctx).data_end).read_volatile() as usize,
+            )
+        }
+    }
+
+    #[inline(always)]
+    fn len(&self) -> usize {
+        // SAFETY: the helper only reads the context that this program was called with.
+        unsafe { bpf_xdp_get_buff_len(self.as_ptr().cast()) as usize }
+    }
+}
+
+impl Frame for TcContext {
+    #[inline(always)]
+    fn pointers(&self) -> (usize, usize) {
+        // SAFETY: as above.
+        unsafe {
+            (
+                (&raw const (*self.skb.skb).data).read_volatile() as usize,
+                (&raw const (*self.skb.skb).data_end).read_volatile() as usize,
+            )
+        }
+    }
+
+    #[inline(always)]
+    fn len(&self) -> usize {
+        self.skb.len() as usize
+    }
+}
 
 /// The directly readable part of a frame: `start` and `end` are packet pointers. They
 /// travel as numbers because a reference to the context would be turned into two
 /// 32-bit arguments, which the verifier refuses to extend to pointers again.
-pub struct PacketBytes<'a> {
+pub struct PacketBytes<'a, F> {
     start: usize,
     end: usize,
-    ctx: &'a XdpContext,
+    ctx: &'a F,
     /// Map memory: what the verifier reads back from there it knows nothing about.
     spare: *mut usize,
 }
 
-impl<'a> PacketBytes<'a> {
+impl<'a, F: Frame> PacketBytes<'a, F> {
     #[inline(always)]
-    pub fn new(ctx: &'a XdpContext, spare: *mut usize) -> PacketBytes<'a> {
-        // SAFETY: the context that this program was called with. Volatile, so that the
-        // pointers of `renewed` are new ones to the compiler too.
-        let (start, end) = unsafe {
-            (
-                (&raw const (*ctx.ctx).data).read_volatile() as usize,
-                (&raw const (*ctx.ctx).data_end).read_volatile() as usize,
-            )
-        };
+    pub fn new(ctx: &'a F, spare: *mut usize) -> PacketBytes<'a, F> {
+        let (start, end) = ctx.pointers();
         PacketBytes { start, end, ctx, spare }
     }
 
@@ -73,7 +112,7 @@ macro_rules! load {
     }};
 }
 
-impl Bytes for PacketBytes<'_> {
+impl<F: Frame> Bytes for PacketBytes<'_, F> {
     #[inline(always)]
     fn byte(&self, offset: usize) -> Option<u8> {
         load!(self, offset, u8, "{0} = *(u8 *)({1} + 0)")
@@ -96,8 +135,7 @@ impl Bytes for PacketBytes<'_> {
 
     #[inline(always)]
     fn frame_len(&self) -> usize {
-        // SAFETY: the helper only reads the context that this program was called with.
-        unsafe { bpf_xdp_get_buff_len(self.ctx.as_ptr().cast()) as usize }
+        self.ctx.len()
     }
 
     #[inline(always)]

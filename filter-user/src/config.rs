@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use filter_common::abi::{MODE_ENFORCE, MODE_OBSERVE};
+use filter_common::abi::{MODE_ENFORCE, MODE_OBSERVE, Settings};
 use filter_common::plan::{
     FORMAT_BARE_NATIONAL, FORMAT_E164, FORMAT_NATIONAL, FORMAT_SUBSCRIBER, IDENTITY_PAI,
 };
@@ -12,10 +12,12 @@ use jiff::{SignedDuration, Span, SpanRelativeTo};
 use serde::{Deserialize, Serialize};
 use toml::Spanned;
 
-use crate::policy::{Policy, Subject, Trunk};
+use crate::policy::{Policy, Protected, Subject, Trunk};
 use crate::profile_file::{
-    self, ProfileFields, TrunkTable, Wrong, ports, profile, protected, trunks, wrong,
+    self, ProfileFields, ProtectedEntry, ShortestTable, TrunkTable, Wrong, ports, profile,
+    protected, trunks, wrong,
 };
+use crate::redial::{Redial, short};
 
 /// Where the configuration stands unless the command line says otherwise.
 pub const PATH: &str = "/etc/palang/palang.toml";
@@ -28,8 +30,15 @@ const SOCKET_PATH_MAX: usize = 107;
 const BLOCKS: u32 = 1_000_000;
 const BLOCKS_MAX: i64 = 16_000_000;
 
+/// Short codes (110, 112, 113, 1669) have up to four digits; they belong to those who help.
+const SHORTEST_NUMBER: u8 = 5;
+/// Country and operator together (62811): what is shorter takes in more than one operator.
+const SHORTEST_PREFIX: u8 = 5;
+
 const CALLS_KEPT: SignedDuration = SignedDuration::from_hours(90 * 24);
 const CALLS_KEPT_MIN: SignedDuration = SignedDuration::from_hours(1);
+/// Longest call-back grace in seconds.
+const GRACE_MAX: u32 = 24 * 60 * 60;
 const CALLS_KEPT_MAX: SignedDuration = SignedDuration::from_hours(3660 * 24);
 
 /// What a policy file has and a configuration has not: it changes while the daemon runs.
@@ -58,6 +67,11 @@ pub struct Config {
     pub blocks: u32,
     /// How long call records are kept, 1 hour to 3,660 days.
     pub calls_kept: SignedDuration,
+    /// When a blocked caller who calls again is let through, for blocks without a setting of
+    /// their own.
+    pub redial: Redial,
+    /// Whom redial grants are told to.
+    pub webhook: Option<Webhook>,
     /// Group of the socket of the control API.
     pub group: String,
     /// Loopback address where only `GET /v1/check/{number}` is served.
@@ -66,6 +80,17 @@ pub struct Config {
     pub roles: Roles,
     /// Where things are kept.
     pub paths: Paths,
+}
+
+/// A program on this machine that takes notifications as HTTP POSTs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Webhook {
+    /// As it was written.
+    pub url: String,
+    /// Loopback address and port.
+    pub address: SocketAddr,
+    /// Path and query, from `/` on.
+    pub path: String,
 }
 
 /// How the filter is attached to an interface.
@@ -156,7 +181,7 @@ struct File {
     xdp_mode: XdpMode,
     ports: Option<Spanned<Vec<u16>>>,
     #[serde(default)]
-    protected: Vec<Spanned<String>>,
+    protected: Vec<Spanned<ProtectedEntry>>,
     #[serde(default)]
     default: ProfileFields,
     #[serde(default)]
@@ -166,7 +191,13 @@ struct File {
     #[serde(default)]
     retention: Retention,
     #[serde(default)]
+    redial: RedialTable,
+    #[serde(default)]
+    notify: Notify,
+    #[serde(default)]
     api: Api,
+    #[serde(default)]
+    callback: Callback,
     roles: Option<Spanned<Roles>>,
     paths: Option<Spanned<Paths>>,
 }
@@ -175,12 +206,34 @@ struct File {
 #[serde(deny_unknown_fields)]
 struct Limits {
     blocks: Option<Spanned<i64>>,
+    shortest_number: Option<Spanned<u8>>,
+    shortest_prefix: Option<Spanned<u8>>,
 }
 
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Retention {
     calls: Option<Spanned<String>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RedialTable {
+    attempts: Option<Spanned<i64>>,
+    window: Option<Spanned<String>>,
+    grant: Option<Spanned<String>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Notify {
+    webhook: Option<Spanned<String>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Callback {
+    grace: Option<Spanned<String>>,
 }
 
 #[derive(Default, Deserialize)]
@@ -232,10 +285,21 @@ impl Config {
             interfaces: self.interfaces.clone(),
             xdp_mode: self.xdp_mode,
             ports: self.policy.ports.clone(),
-            protected: self.policy.protected.iter().map(|(subject, _)| written(*subject)).collect(),
+            protected: self.policy.protected.iter().map(ShownProtected::of).collect(),
             default: ShownProfile::of(&self.policy.trunks[0]),
-            limits: ShownLimits { blocks: self.blocks },
+            limits: ShownLimits {
+                blocks: self.blocks,
+                shortest_number: self.policy.settings.shortest_number,
+                shortest_prefix: self.policy.settings.shortest_prefix,
+            },
             retention: ShownRetention { calls: days(self.calls_kept) },
+            redial: ShownRedial {
+                attempts: self.redial.attempts,
+                window: short(self.redial.window),
+                grant: short(self.redial.grant),
+            },
+            notify: ShownNotify { webhook: self.webhook.as_ref().map(|hook| hook.url.clone()) },
+            callback: ShownCallback { grace: grace_shown(self.policy.settings.callback_grace) },
             api: ShownApi { group: self.group.clone(), check_listen: self.check_listen },
             roles: self.roles.clone(),
             paths: self.paths.clone(),
@@ -250,7 +314,18 @@ impl Config {
             if texts.is_empty() { none.to_owned() } else { texts.join(", ") }
         };
         let ports = self.policy.ports.iter().map(ToString::to_string).collect();
-        let protected = self.policy.protected.iter().map(|(subject, _)| written(*subject));
+        let never = self.policy.protected.iter().map(|protected| {
+            let number = written(protected.subject);
+            match protected.name.as_str() {
+                "" => number,
+                name => format!("{number} ({name})"),
+            }
+        });
+        let Settings { shortest_number, shortest_prefix, .. } = self.policy.settings;
+        let fewer = |count: u8, what: &str| {
+            (count > 0).then(|| format!("{what} of fewer than {count} digits"))
+        };
+        let never = never.chain(fewer(shortest_number, "numbers"));
         let (default, trunks) = (&self.policy.trunks[0], &self.policy.trunks[1..]);
         let observing =
             self.policy.trunks.iter().filter(|trunk| trunk.profile.mode == MODE_OBSERVE);
@@ -277,11 +352,34 @@ impl Config {
                     "none, any source may be refused"
                 ),
             ),
-            format!("never refused: {}", list(protected.collect(), "no number is protected")),
+            format!("never refused: {}", list(never.collect(), "no number is protected")),
+            format!(
+                "never in force: {}",
+                fewer(shortest_prefix, "blocks against prefixes")
+                    .unwrap_or_else(|| "no block is too short".into())
+            ),
             format!("room for {} blocked numbers", self.blocks),
             format!("call records are kept for {}", days(self.calls_kept)),
+            match self.redial {
+                Redial { attempts: 0, .. } => {
+                    "a blocked caller who calls again and again stays refused".to_owned()
+                }
+                Redial { attempts, window, grant } => format!(
+                    "attempt {attempts} of a blocked caller within {} passes, and all for {} after",
+                    short(window),
+                    short(grant)
+                ),
+            },
             format!("{} is for group {}", self.paths.socket().display(), self.group),
         ];
+        if let Some(webhook) = &self.webhook {
+            lines.push(format!("redial grants are told to {}", webhook.url));
+        }
+        let grace = self.policy.settings.callback_grace;
+        if grace != 0 {
+            let grace = grace_shown(grace);
+            lines.push(format!("whom the centre calls is not refused for {grace}"));
+        }
         if let Some(address) = self.check_listen {
             lines.push(format!("anyone on this machine may check numbers at {address}"));
         }
@@ -301,14 +399,21 @@ fn parse(text: &str) -> Result<Config, Wrong> {
     profile(&mut policy.trunks[0].profile, &file.default)?;
     trunks(&mut policy, file.trunk)?;
     protected(&mut policy, &file.protected)?;
+    policy.settings.callback_grace = file.callback.grace.as_ref().map_or(Ok(0), grace)?;
+    policy.settings.shortest_number = SHORTEST_NUMBER;
+    policy.settings.shortest_prefix = SHORTEST_PREFIX;
+    let Limits { blocks: blocks_limit, shortest_number, shortest_prefix } = file.limits;
+    ShortestTable { shortest_number, shortest_prefix }.apply(&mut policy)?;
     Ok(Config {
         path: PathBuf::new(),
         text: String::new(),
         policy,
         interfaces: interfaces(file.interfaces.get_ref())?,
         xdp_mode: file.xdp_mode,
-        blocks: file.limits.blocks.as_ref().map_or(Ok(BLOCKS), blocks)?,
+        blocks: blocks_limit.as_ref().map_or(Ok(BLOCKS), blocks)?,
         calls_kept: file.retention.calls.as_ref().map_or(Ok(CALLS_KEPT), calls_kept)?,
+        redial: redial(&file.redial)?,
+        webhook: file.notify.webhook.as_ref().map(webhook).transpose()?,
         group: match &file.api.group {
             Some(name) if is_group(name.get_ref()) => name.get_ref().clone(),
             Some(name) => return wrong(name.span(), no_group(name.get_ref())),
@@ -384,6 +489,62 @@ fn calls_kept(text: &Spanned<String>) -> Result<SignedDuration, Wrong> {
     }
 }
 
+fn redial(table: &RedialTable) -> Result<Redial, Wrong> {
+    let mut redial = Redial::default();
+    if let Some(attempts) = &table.attempts {
+        redial.attempts = Redial::check_attempts(*attempts.get_ref())
+            .or_else(|message| wrong(attempts.span(), message))?;
+    }
+    let seconds = |name, text: &Spanned<String>| {
+        Redial::check_seconds(name, text.get_ref()).or_else(|message| wrong(text.span(), message))
+    };
+    if let Some(window) = &table.window {
+        redial.window = seconds("window", window)?;
+    }
+    if let Some(grant) = &table.grant {
+        redial.grant = seconds("grant", grant)?;
+    }
+    Ok(redial)
+}
+
+fn webhook(text: &Spanned<String>) -> Result<Webhook, Wrong> {
+    let (at, url) = (text.span(), text.get_ref());
+    let Ok(uri) = url.parse::<hyper::Uri>() else {
+        return wrong(at, format!("{url:?} is no URL: write it as http://127.0.0.1:8080/palang"));
+    };
+    let address = uri.authority().and_then(|authority| {
+        let host = authority.host().trim_start_matches('[').trim_end_matches(']');
+        let ip = host.parse::<std::net::IpAddr>().ok()?;
+        Some(SocketAddr::new(ip, authority.port_u16().unwrap_or(80)))
+    });
+    match (uri.scheme_str(), address) {
+        (Some("http"), Some(address)) if address.ip().to_canonical().is_loopback() => {
+            let path = uri.path_and_query().map_or("/", |path| path.as_str()).to_owned();
+            Ok(Webhook { url: url.clone(), address, path })
+        }
+        _ => wrong(
+            at,
+            format!(
+                "{url}: only http:// to a loopback address (127.0.0.1 or ::1), because full numbers \
+                 are in it; a program there may send them on"
+            ),
+        ),
+    }
+}
+
+/// Seconds; 0: off.
+fn grace(text: &Spanned<String>) -> Result<u32, Wrong> {
+    if text.get_ref() == "0" {
+        return Ok(0);
+    }
+    let read = text.get_ref().parse::<Span>().ok();
+    let length = read.and_then(|span| span.to_duration(SpanRelativeTo::days_are_24_hours()).ok());
+    match length.and_then(|length| u32::try_from(length.as_secs()).ok()) {
+        Some(seconds) if (1..=GRACE_MAX).contains(&seconds) => Ok(seconds),
+        _ => wrong(text.span(), "grace: 1s to 24h, such as 60m; 0 is off"),
+    }
+}
+
 fn is_group(name: &str) -> bool {
     !name.is_empty() && !name.contains(|c: char| c.is_whitespace() || c.is_control() || c == ':')
 }
@@ -441,10 +602,13 @@ pub struct Shown {
     interfaces: Vec<String>,
     xdp_mode: XdpMode,
     ports: Vec<u16>,
-    protected: Vec<String>,
+    protected: Vec<ShownProtected>,
     default: ShownProfile,
     limits: ShownLimits,
     retention: ShownRetention,
+    redial: ShownRedial,
+    notify: ShownNotify,
+    callback: ShownCallback,
     api: ShownApi,
     roles: Roles,
     paths: Paths,
@@ -454,11 +618,48 @@ pub struct Shown {
 #[derive(Clone, Debug, Serialize)]
 struct ShownLimits {
     blocks: u32,
+    shortest_number: u8,
+    shortest_prefix: u8,
+}
+
+#[derive(Clone, Debug, Serialize)]
+#[serde(untagged)]
+enum ShownProtected {
+    Plain(String),
+    Named { number: String, name: String },
+}
+
+impl ShownProtected {
+    fn of(protected: &Protected) -> ShownProtected {
+        let number = written(protected.subject);
+        match protected.name.as_str() {
+            "" => ShownProtected::Plain(number),
+            name => ShownProtected::Named { number, name: name.to_owned() },
+        }
+    }
 }
 
 #[derive(Clone, Debug, Serialize)]
 struct ShownRetention {
     calls: String,
+}
+
+#[derive(Clone, Debug, Serialize)]
+struct ShownRedial {
+    attempts: u8,
+    window: String,
+    grant: String,
+}
+
+#[derive(Clone, Debug, Serialize)]
+struct ShownNotify {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    webhook: Option<String>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+struct ShownCallback {
+    grace: String,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -537,6 +738,14 @@ impl ShownTrunk {
     }
 }
 
+fn grace_shown(seconds: u32) -> String {
+    match seconds {
+        0 => "0".to_owned(),
+        _ if seconds.is_multiple_of(60) => format!("{}m", seconds / 60),
+        _ => format!("{seconds}s"),
+    }
+}
+
 /// `90d` where it is whole days, else hours, minutes and seconds.
 fn days(duration: SignedDuration) -> String {
     const DAY: i64 = 24 * 60 * 60;
@@ -577,8 +786,10 @@ mod tests {
             path: PathBuf::new(),
             text: String::new(),
             policy: Policy {
-                settings: filter_common::abi::Settings {
+                settings: Settings {
                     mode: MODE_OBSERVE,
+                    shortest_number: 5,
+                    shortest_prefix: 5,
                     ..Policy::default().settings
                 },
                 ..Policy::default()
@@ -587,6 +798,8 @@ mod tests {
             xdp_mode: XdpMode::Native,
             blocks: 1_000_000,
             calls_kept: SignedDuration::from_hours(2160),
+            redial: Redial { attempts: 3, window: 600, grant: 1800 },
+            webhook: None,
             group: "palang".to_owned(),
             check_listen: None,
             roles: Roles {
@@ -614,7 +827,7 @@ mod tests {
             interfaces = ["eth0", "enp1s0f0np0.100"]
             xdp_mode = "native-or-generic"
             ports = [5060, 5070]
-            protected = ["112", "0812-3456-7890", "+62431*"]
+            protected = ["112", "0812-3456-7890", { number = "+62431*", name = "RSUP Manado" }]
             [default]
             country_code = "62"
             mode = "observe"
@@ -625,8 +838,16 @@ mod tests {
             mode = "enforce"
             [limits]
             blocks = 16000000
+            shortest_number = 0
+            shortest_prefix = 8
             [retention]
             calls = "2 weeks 12h"
+            [redial]
+            attempts = 8
+            window = "1h 30m"
+            grant = "24h"
+            [notify]
+            webhook = "http://[::1]:8080/grants?to=desk"
             [api]
             group = "psap"
             check_listen = "[::1]:9112"
@@ -640,18 +861,24 @@ mod tests {
         assert_eq!(config.interfaces, ["eth0", "enp1s0f0np0.100"]);
         assert_eq!(config.xdp_mode, XdpMode::NativeOrGeneric);
         assert_eq!(config.policy.ports, [5060, 5070]);
-        let rules = ["protected 112", "protected 6281234567890", "protected 62431*"];
+        let rules = ["protected 112", "protected 6281234567890", "protected 62431* (RSUP Manado)"];
         assert_eq!(config.policy.rules, rules);
-        let ids: Vec<_> = config.policy.protected.iter().map(|(_, allow)| allow.rule).collect();
+        let ids: Vec<_> = config.policy.protected.iter().map(|entry| entry.entry.rule).collect();
         assert_eq!(ids, [1, 2, 3]);
         assert_eq!(config.policy.settings.mode, MODE_OBSERVE, "whatever the profiles say");
         assert_eq!(config.policy.settings.trunks_configured, 1);
+        let Settings { shortest_number, shortest_prefix, .. } = config.policy.settings;
+        assert_eq!((shortest_number, shortest_prefix), (0, 8));
         let modes: Vec<_> = config.policy.trunks.iter().map(|trunk| trunk.profile.mode).collect();
         assert_eq!(modes, [MODE_OBSERVE, MODE_ENFORCE]);
         assert_eq!(config.policy.trunks[1].profile.identity, IDENTITY_PAI);
         assert_eq!(config.policy.trunks[1].sources.len(), 2);
         assert_eq!(config.blocks, 16_000_000);
         assert_eq!(config.calls_kept, SignedDuration::from_hours(14 * 24 + 12));
+        assert_eq!(config.redial, Redial { attempts: 8, window: 5400, grant: 86_400 });
+        let webhook = config.webhook.unwrap();
+        assert_eq!(webhook.address, "[::1]:8080".parse().unwrap());
+        assert_eq!(webhook.path, "/grants?to=desk");
         assert_eq!(config.group, "psap");
         assert_eq!(config.check_listen, Some("[::1]:9112".parse().unwrap()));
         assert_eq!(config.roles.read, ["auditors", "psap"]);
@@ -695,6 +922,14 @@ mod tests {
             ("interfaces = []\nports = ^[0]", "none of them 0"),
             ("interfaces = []\nports = [^65536]", "65536"),
             ("interfaces = []\nprotected = [\"112\", ^\"fire\"]", "is no number"),
+            ("interfaces = []\nprotected = [^{ number = \"fire\", name = \"x\" }]", "is no number"),
+            ("interfaces = []\nprotected = [^{ number = \"112\" }]", "missing field `name`"),
+            ("interfaces = []\nprotected = [{ number = \"112\", ^nmae = \"x\" }]", "`nmae`"),
+            ("interfaces = []\nprotected = [^{ number = \"112\", name = \" \" }]", "whose number"),
+            ("interfaces = []\nprotected = [^112]", "expected a number or prefix, or {"),
+            ("interfaces = []\n[limits]\nshortest_number = ^16", "0 to 15"),
+            ("interfaces = []\n[limits]\nshortest_prefix = ^16", "0 to 15"),
+            ("interfaces = []\n[limits]\nshortest_prefix = ^-1", "-1"),
             ("interfaces = []\n[default]\ncountry_code = ^\"062\"", "starts with 0"),
             ("interfaces = []\n[[trunk]]\nname = \"a\"\nsources = ^[]", "at least one source"),
             ("interfaces = []\n[limits]\nblocks = ^0", "1 to 16000000"),
@@ -707,6 +942,19 @@ mod tests {
             ("interfaces = []\n[retention]\ncalls = ^\"1 year\"", "no length of time"),
             ("interfaces = []\n[retention]\ncalls = ^\"90\"", "no length of time"),
             ("interfaces = []\n[retention]\ncalls = ^90", "expected a string"),
+            ("interfaces = []\n[redial]\nattempts = ^1", "2 to 8, or 0"),
+            ("interfaces = []\n[redial]\nattempts = ^9", "2 to 8, or 0"),
+            ("interfaces = []\n[redial]\nattempts = ^-1", "2 to 8, or 0"),
+            ("interfaces = []\n[redial]\nattempts = ^259", "2 to 8, or 0"),
+            ("interfaces = []\n[redial]\nwindow = ^\"59s\"", "window: \"59s\" is not 1m to 24h"),
+            ("interfaces = []\n[redial]\ngrant = ^\"1441m\"", "grant: \"1441m\" is not"),
+            ("interfaces = []\n[redial]\ngrant = ^\"\"", "grant: \"\" is not"),
+            ("interfaces = []\n[redial]\n^n = 3", "unknown field `n`"),
+            ("interfaces = []\n[notify]\nwebhook = ^\"https://127.0.0.1/\"", "only http://"),
+            ("interfaces = []\n[notify]\nwebhook = ^\"http://10.0.0.1/\"", "loopback"),
+            ("interfaces = []\n[notify]\nwebhook = ^\"http://localhost/\"", "loopback"),
+            ("interfaces = []\n[notify]\nwebhook = ^\"127.0.0.1:80\"", "only http://"),
+            ("interfaces = []\n[notify]\nwebhook = ^\"\"", "no URL"),
             ("interfaces = []\n[api]\ngroup = ^\"\"", "no name of a group"),
             ("interfaces = []\n[api]\ncheck_listen = ^\"0.0.0.0:9112\"", "only a loopback address"),
             ("interfaces = []\n[api]\ncheck_listen = ^\"[::]:9112\"", "only a loopback address"),
@@ -759,7 +1007,8 @@ mod tests {
         let reloaded = good(
             "interfaces = [\"eth0\"]\nxdp_mode = \"generic\"\nports = [5070]\nprotected = [\"113\"]\n\
              [default]\ncountry_code = \"1\"\n[[trunk]]\nname = \"a\"\nsources = [\"10.0.0.1\"]\n\
-             [retention]\ncalls = \"1d\"\n[roles]\nread = []",
+             [retention]\ncalls = \"1d\"\n[redial]\nattempts = 0\n\
+             [notify]\nwebhook = \"http://127.0.0.1/\"\n[roles]\nread = []",
         );
         assert!(old.changes_needing_restart(&reloaded).is_empty());
         let restarted = good(
@@ -793,7 +1042,8 @@ mod tests {
     fn the_example_has_every_key() {
         let config = good(
             "interfaces = [\"eth0\"]\n[default]\narea_code = \"21\"\n[[trunk]]\nname = \"a\"\n\
-             sources = [\"10.0.0.1\"]\n[api]\ncheck_listen = \"127.0.0.1:9112\"",
+             sources = [\"10.0.0.1\"]\n[api]\ncheck_listen = \"127.0.0.1:9112\"\n\
+             [notify]\nwebhook = \"http://127.0.0.1:8112/palang\"",
         );
         let shown = toml::to_string(&config.shown()).unwrap();
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/palang.toml");
@@ -826,14 +1076,20 @@ mod tests {
             protected in proptest::collection::vec(("[1-9][0-9]{6,14}", any::<bool>()), 0..5),
             sources in proptest::collection::hash_map(any::<std::net::IpAddr>(), 0u8..=32, 1..5),
             blocks in 1..=BLOCKS_MAX,
+            shortest in (0u8..=15, 0u8..=15),
             minutes in 60i64..3660 * 24 * 60,
             listen in any::<Option<u16>>(),
+            redial in (prop_oneof![Just(0u8), 2u8..=8], 60u32..=86_400, 60u32..=86_400),
         ) {
             let protected: Vec<_> = protected
                 .iter()
                 .map(|(digits, prefix)| format!("+{digits}{}", if *prefix { "*" } else { "" }))
                 .filter(|text| crate::number_text::subject(text, &crate::policy::default_plan(
                     Digits::parse(&country).unwrap(), Digits::parse(&trunk_prefix).unwrap())).is_ok())
+                .map(|text| match text.len() % 3 {
+                    0 => format!("{{ number = {text:?}, name = \"RSUP {text}\" }}"),
+                    _ => format!("{text:?}"),
+                })
                 .collect();
             let sources: Vec<_> =
                 sources.iter().map(|(address, bits)| format!("{address}/{bits}")).collect();
@@ -841,12 +1097,16 @@ mod tests {
                 format!("[api]\ncheck_listen = \"127.0.0.1:{port}\"\n")
             });
             let text = format!(
-                "interfaces = [\"eth0\"]\nprotected = {protected:?}\n[default]\n\
+                "interfaces = [\"eth0\"]\nprotected = [{}]\n[default]\n\
                  country_code = {country:?}\ntrunk_prefix = {trunk_prefix:?}\n\
                  international_prefixes = {international:?}\nshort_number_digits = {short}\n\
                  [[trunk]]\nname = \"a\"\nsources = {sources:?}\nformats = {formats:?}\n\
-                 area_code = {area:?}\n[limits]\nblocks = {blocks}\n[retention]\n\
-                 calls = \"{minutes}m\"\n{listen}"
+                 area_code = {area:?}\n[limits]\nblocks = {blocks}\n\
+                 shortest_number = {}\nshortest_prefix = {}\n[retention]\n\
+                 calls = \"{minutes}m\"\n[redial]\nattempts = {}\nwindow = \"{}s\"\n\
+                 grant = \"{}s\"\n[notify]\nwebhook = \"http://127.0.0.1:{}/p\"\n{listen}",
+                protected.join(", "), shortest.0, shortest.1,
+                redial.0, redial.1, redial.2, minutes % 65536
             );
             let Ok(config) = told(&text) else {
                 // Two sources may be one prefix, and a plan may not read its own numbers.

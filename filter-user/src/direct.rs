@@ -46,6 +46,9 @@ pub struct Note {
     pub reason: String,
     /// Who.
     pub author: String,
+    /// The live incident that it was made for.
+    #[serde(default)]
+    pub incident: Option<String>,
 }
 
 impl Note {
@@ -197,6 +200,7 @@ pub fn set_override(set: &wire::SetOverride) -> Result<wire::Override, Failure> 
         let deadline = if on { clock::boot() + set.seconds * 1_000_000_000 } else { LIFTED };
         pinned.each(|maps| maps.set_override(deadline))?;
         let note = Note {
+            incident: None,
             time: clock::now(),
             number: None,
             interface: None,
@@ -262,13 +266,17 @@ pub fn add_allow(add: &wire::AddAllow) -> Result<Changed<wire::Allow>, Failure> 
         before = before.or(maps.allow(subject)?);
         Ok(())
     })?;
+    let allow = abi::Allow {
+        number: subject.raw(),
+        expires: clock::kernel_expiry(now, expires, now),
+        rule: RULE_DIRECT,
+    };
+    // An incident comes and goes: it takes nothing away that lasts longer.
+    let stays = add.incident.as_ref().and(before).filter(|before| {
+        before.expires == 0 || allow.expires != 0 && before.expires >= allow.expires
+    });
     let mut persisted = Persisted::Yes;
-    if !add.dry_run {
-        let allow = abi::Allow {
-            number: subject.raw(),
-            expires: clock::kernel_expiry(now, expires, now),
-            rule: RULE_DIRECT,
-        };
+    if !add.dry_run && stays.is_none() {
         pinned.each(|maps| maps.set_allow(subject, allow))?;
         let note = Note {
             time: now,
@@ -281,6 +289,7 @@ pub fn add_allow(add: &wire::AddAllow) -> Result<Changed<wire::Allow>, Failure> 
             until: expires,
             reason: add.comment.clone(),
             author: user(),
+            incident: add.incident.clone(),
         };
         persisted = note.leave(&pinned.paths);
     }
@@ -294,14 +303,20 @@ pub fn add_allow(add: &wire::AddAllow) -> Result<Changed<wire::Allow>, Failure> 
         author: user(),
         origin: "direct".into(),
         node: String::new(),
+        incident: add.incident.clone().filter(|_| stays.is_none()),
     };
+    let end = |allow: abi::Allow| (allow.expires != 0).then(|| clock::wall(allow.expires));
     Ok(Changed {
-        change: if before.is_some() { Change::Moved } else { Change::Added },
-        now: told(expires, RULE_DIRECT),
-        before: before.map(|before| {
-            let expires = (before.expires != 0).then(|| clock::wall(before.expires));
-            told(expires, before.rule)
-        }),
+        change: match (stays, before) {
+            (Some(_), _) => Change::Unchanged,
+            (None, Some(_)) => Change::Moved,
+            (None, None) => Change::Added,
+        },
+        now: match stays {
+            Some(before) => told(end(before), before.rule),
+            None => told(expires, RULE_DIRECT),
+        },
+        before: before.map(|before| told(end(before), before.rule)),
         persisted,
         dry_run: add.dry_run,
         in_force: match (subject, maps) {
@@ -343,6 +358,7 @@ pub fn detach(interface: Option<&str>, dry_run: bool) -> Result<Vec<wire::Interf
         // In force all the same where it cannot be left.
         let time = clock::now();
         let note = Note {
+            incident: None,
             time,
             number: None,
             interface,

@@ -5,10 +5,11 @@
 use std::collections::HashMap;
 
 use filter_common::abi::{
-    Allow, Attempt, AttemptKey, Block, Event, FRAGMENT_NS, FragmentKey, PrefixKey, Profile,
-    Settings,
+    Allow, Attempt, AttemptKey, Block, Event, FRAGMENT_NS, FragmentKey, Grace, Grant, PrefixKey,
+    Profile, Redial, Settings,
 };
 use filter_common::bytes::Slice;
+use filter_common::egress::{called, is_sip};
 use filter_common::gate::{Gate, Scratch, judge};
 use filter_common::number::Number;
 use filter_common::policy::Lists;
@@ -35,6 +36,9 @@ pub struct HostGate {
     blocked_prefixes: Trie<Block>,
     attempts: HashMap<AttemptKey, Attempt>,
     fragments: HashMap<FragmentKey, u64>,
+    grace: HashMap<Number, Grace>,
+    grants: HashMap<Number, Grant>,
+    redials: HashMap<Number, Redial>,
 }
 
 /// Entries by the bits that count; small enough in tests to be looked through.
@@ -85,8 +89,8 @@ impl HostGate {
                 gate.sources.push((*address, *bits, trunk as u32));
             }
         }
-        for (subject, allow) in &policy.protected {
-            gate.protected.insert(*subject, *allow);
+        for protected in &policy.protected {
+            gate.protected.insert(protected.subject, protected.entry);
         }
         for (subject, allow) in &policy.allows {
             match subject {
@@ -107,6 +111,19 @@ impl HostGate {
         gate
     }
 
+    /// Another policy; what was remembered stays.
+    pub fn change(&mut self, policy: &Policy) {
+        let old = std::mem::take(self);
+        *self = HostGate {
+            attempts: old.attempts,
+            fragments: old.fragments,
+            grace: old.grace,
+            grants: old.grants,
+            redials: old.redials,
+            ..HostGate::new(policy)
+        };
+    }
+
     /// Nothing is refused before this time.
     pub fn set_override(&mut self, until: u64) {
         self.override_until = until;
@@ -118,6 +135,22 @@ impl HostGate {
         let mut scratch = Scratch::default();
         judge(&Slice::new(frame, READABLE), self, &mut scratch);
         scratch.event
+    }
+
+    /// Notes which number a frame that leaves at this time calls; [`Number::NONE`]: none.
+    pub fn send(&mut self, frame: &[u8], now: u64) -> Number {
+        let mut scratch = Scratch::default();
+        let bytes = Slice::new(frame, frame.len());
+        if !is_sip(&bytes, self, &mut scratch) {
+            return Number::NONE;
+        }
+        let number = called(&bytes, self, &mut scratch);
+        let seconds = self.settings.map_or(0, |settings| settings.callback_grace);
+        if number != Number::NONE {
+            let until = now + u64::from(seconds) * 1_000_000_000;
+            self.grace.insert(number, Grace { number, until });
+        }
+        number
     }
 }
 
@@ -132,6 +165,14 @@ impl Lists for HostGate {
 
     fn protected(&self, key: &PrefixKey) -> Option<Allow> {
         self.protected.longest(key)
+    }
+
+    fn short_rule(&self, digits: u32) -> u64 {
+        self.settings.map_or(0, |settings| settings.short_rule(digits))
+    }
+
+    fn shortest_prefix(&self) -> u8 {
+        self.settings.map_or(0, |settings| settings.shortest_prefix)
     }
 
     fn allowed_number(&self, number: Number) -> Option<Allow> {
@@ -158,11 +199,33 @@ impl Lists for HostGate {
         self.attempts.insert(attempt.key, *attempt);
         true
     }
+
+    fn grace(&self, number: Number) -> Option<Grace> {
+        self.grace.get(&number).copied()
+    }
+
+    fn grant(&self, number: Number) -> Option<Grant> {
+        self.grants.get(&number).copied()
+    }
+
+    fn open_grant(&mut self, grant: &Grant) -> bool {
+        self.grants.insert(grant.number, *grant);
+        true
+    }
+
+    fn redial(&self, number: Number) -> Option<Redial> {
+        self.redials.get(&number).copied()
+    }
+
+    fn count_redial(&mut self, redial: &Redial) -> bool {
+        self.redials.insert(redial.number, *redial);
+        true
+    }
 }
 
 impl Gate for HostGate {
-    fn settings(&self) -> Option<Settings> {
-        self.settings
+    fn settings(&self) -> Option<&Settings> {
+        self.settings.as_ref()
     }
 
     fn is_sip_port(&self, port: u16) -> bool {

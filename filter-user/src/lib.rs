@@ -20,6 +20,7 @@ pub mod object;
 pub mod policy;
 pub mod policy_file;
 mod profile_file;
+pub mod redial;
 pub mod replay;
 pub mod status;
 pub mod store;

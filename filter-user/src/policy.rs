@@ -2,7 +2,8 @@
 //! to be written into the kernel or judged with on the host.
 
 use filter_common::abi::{
-    ABI_VERSION, Allow, Block, MODE_ENFORCE, PrefixKey, Profile, Settings, Verdict,
+    ABI_VERSION, Allow, Block, MODE_ENFORCE, PrefixKey, Profile, RULE_SHORT_NUMBER, Settings,
+    Verdict,
 };
 use filter_common::number::{Digits, Number};
 use filter_common::plan::{FORMAT_E164, FORMAT_NATIONAL, IDENTITY_FROM, INTERNATIONAL_MAX, Plan};
@@ -67,6 +68,24 @@ pub struct Trunk {
     pub profile: Profile,
 }
 
+/// A number or prefix that is never refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Protected {
+    /// The number or prefix.
+    pub subject: Subject,
+    /// What the map holds of it.
+    pub entry: Allow,
+    /// Whose it is: `RSUP Manado`; empty: nobody said.
+    pub name: String,
+}
+
+impl std::fmt::Display for Protected {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Protected { subject, name, .. } = self;
+        if name.is_empty() { write!(f, "{subject}") } else { write!(f, "{subject} ({name})") }
+    }
+}
+
 /// A whole policy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Policy {
@@ -79,7 +98,7 @@ pub struct Policy {
     /// Until when nothing is refused, in nanoseconds of the filter's clock; 0: no override.
     pub override_until: u64,
     /// Protected numbers and prefixes.
-    pub protected: Vec<(Subject, Allow)>,
+    pub protected: Vec<Protected>,
     /// Allows.
     pub allows: Vec<(Subject, Allow)>,
     /// Blocks.
@@ -115,6 +134,12 @@ pub fn set_international(plan: &mut Plan, mut prefixes: Vec<Digits>) -> Result<(
     Ok(())
 }
 
+/// The rule that protects numbers of fewer digits, in words.
+#[must_use]
+pub fn short_number(shortest: u8) -> String {
+    format!("protected fewer than {shortest} digits")
+}
+
 impl Default for Policy {
     /// Nothing blocked, nothing allowed, Indonesian numbers, everything enforced.
     fn default() -> Policy {
@@ -123,9 +148,12 @@ impl Default for Policy {
                 abi_version: ABI_VERSION,
                 pass_events_per_second: PASS_EVENTS_PER_SECOND,
                 enforce_until: 0,
+                short_rule: RULE_SHORT_NUMBER,
                 mode: MODE_ENFORCE,
                 trunks_configured: 0,
-                reserved: [0; 6],
+                shortest_number: 0,
+                shortest_prefix: 0,
+                callback_grace: 0,
             },
             ports: vec![SIP_PORT],
             trunks: vec![Trunk {
@@ -151,27 +179,61 @@ impl Default for Policy {
 }
 
 impl Policy {
-    fn rule(&mut self, kind: &str, subject: Subject) -> u64 {
+    fn rule(&mut self, kind: &str, subject: &dyn std::fmt::Display) -> u64 {
         self.rules.push(format!("{kind} {subject}"));
         self.rules.len() as u64
     }
 
     /// Adds a protected number or prefix.
     pub fn protect(&mut self, subject: Subject) {
-        let rule = self.rule("protected", subject);
-        self.protected.push((subject, Allow { number: subject.raw(), expires: 0, rule }));
+        self.protect_named(subject, "");
+    }
+
+    /// The same, and whose it is.
+    pub fn protect_named(&mut self, subject: Subject, name: &str) {
+        let entry = Allow { number: subject.raw(), expires: 0, rule: 0 };
+        let mut protected = Protected { subject, entry, name: name.to_owned() };
+        protected.entry.rule = self.rule("protected", &protected);
+        self.protected.push(protected);
+    }
+
+    /// What a rule of this policy is called: `block 62812*`; `None`: it has no such rule.
+    #[must_use]
+    pub fn rule_name(&self, rule: u64) -> Option<String> {
+        if rule == RULE_SHORT_NUMBER {
+            return Some(short_number(self.settings.shortest_number));
+        }
+        let index = usize::try_from(rule.checked_sub(1)?).ok()?;
+        self.rules.get(index).cloned()
+    }
+
+    /// Why a block against a subject would never be in force for the number of its digits; `None`:
+    /// it has enough.
+    #[must_use]
+    pub fn too_short(&self, subject: Subject) -> Option<String> {
+        let Settings { shortest_number, shortest_prefix, .. } = self.settings;
+        match subject {
+            Subject::Number(number) if number.count() < shortest_number.into() => Some(format!(
+                "numbers of fewer than {shortest_number} digits are protected \
+                 ([limits] shortest_number)"
+            )),
+            Subject::Prefix(prefix) if prefix.len() < shortest_prefix.into() => Some(format!(
+                "a prefix has at least {shortest_prefix} digits ([limits] shortest_prefix)"
+            )),
+            Subject::Number(_) | Subject::Prefix(_) => None,
+        }
     }
 
     /// Adds an allow; `expires` in nanoseconds of the filter's clock, 0: never.
     pub fn allow(&mut self, subject: Subject, expires: u64) {
-        let rule = self.rule("allow", subject);
+        let rule = self.rule("allow", &subject);
         self.allows.push((subject, Allow { number: subject.raw(), expires, rule }));
     }
 
     /// Adds a block that drops; `expires` in nanoseconds of the filter's clock, 0:
     /// permanent; `flags` are those of [`Block::flags`].
     pub fn block(&mut self, subject: Subject, expires: u64, flags: u8) {
-        let rule = self.rule("block", subject);
+        let rule = self.rule("block", &subject);
         let block = Block {
             number: subject.raw(),
             expires,
@@ -181,5 +243,58 @@ impl Policy {
             ..Block::default()
         };
         self.blocks.push((subject, block));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_too_short_is_told_with_the_setting() {
+        let digits = |text: &str| Digits::parse(text).unwrap();
+        let local = |text: &str| Subject::Number(Number::local(digits(text)).unwrap());
+        let number = |text: &str| Subject::Number(Number::e164(digits(text)));
+        let prefix = |text: &str| Subject::Prefix(digits(text));
+        let mut policy = Policy::default();
+        let all = [local("1"), local("14045"), number("1"), prefix("6"), prefix("62811")];
+        for subject in all {
+            assert_eq!(policy.too_short(subject), None, "{subject}");
+        }
+        policy.settings.shortest_number = 5;
+        policy.settings.shortest_prefix = 4;
+        for (subject, setting) in [
+            (local("1669"), Some("shortest_number")),
+            (local("14045"), None),
+            (number("6281"), Some("shortest_number")),
+            (number("62811"), None),
+            (prefix("628"), Some("shortest_prefix")),
+            (prefix("6281"), None),
+        ] {
+            let why = policy.too_short(subject);
+            assert_eq!(why.is_some(), setting.is_some(), "{subject}: {why:?}");
+            assert!(why.unwrap_or_default().contains(setting.unwrap_or_default()), "{subject}");
+        }
+    }
+
+    #[test]
+    fn every_rule_has_a_name() {
+        let mut policy = Policy::default();
+        let manado = Subject::Prefix(Digits::parse("62431").unwrap());
+        policy.protect_named(manado, "RSUP Manado");
+        policy.protect(manado);
+        policy.block(manado, 0, 0);
+        policy.settings.shortest_number = 5;
+        for (rule, name) in [
+            (0, None),
+            (1, Some("protected 62431* (RSUP Manado)")),
+            (2, Some("protected 62431*")),
+            (3, Some("block 62431*")),
+            (4, None),
+            (RULE_SHORT_NUMBER, Some("protected fewer than 5 digits")),
+            (u64::MAX, None),
+        ] {
+            assert_eq!(policy.rule_name(rule).as_deref(), name, "{rule}");
+        }
     }
 }

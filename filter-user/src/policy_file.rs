@@ -11,7 +11,8 @@ use toml::Spanned;
 
 use crate::policy::{Policy, Subject};
 use crate::profile_file::{
-    self, Mode, ProfileFields, TrunkTable, Wrong, ports, profile, protected, subject, trunks, wrong,
+    self, Mode, ProfileFields, ProtectedEntry, ShortestTable, TrunkTable, Wrong, ports, profile,
+    protected, subject, trunks, wrong,
 };
 
 #[derive(Deserialize)]
@@ -20,7 +21,9 @@ struct File {
     mode: Option<Mode>,
     ports: Option<Spanned<Vec<u16>>>,
     #[serde(default)]
-    protected: Vec<Spanned<String>>,
+    protected: Vec<Spanned<ProtectedEntry>>,
+    #[serde(default)]
+    limits: ShortestTable,
     #[serde(default)]
     default: ProfileFields,
     #[serde(default)]
@@ -113,6 +116,7 @@ fn parse(text: &str, adjust: Adjust<'_>) -> Result<Policy, Wrong> {
     adjust(&mut policy).map_err(|message| Wrong { at: None, message })?;
     trunks(&mut policy, file.trunk)?;
     protected(&mut policy, &file.protected)?;
+    file.limits.apply(&mut policy)?;
 
     let mut seen = HashMap::new();
     for table in file.allow {

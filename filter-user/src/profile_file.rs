@@ -7,14 +7,15 @@ use std::ops::Range;
 use std::path::Path;
 
 use filter_common::abi::{MODE_ENFORCE, MODE_OBSERVE, Profile, TRUNKS_MAX};
-use filter_common::number::Digits;
+use filter_common::number::{DIGITS_MAX, Digits};
 use filter_common::plan::{
     FORMAT_BARE_NATIONAL, FORMAT_E164, FORMAT_NATIONAL, FORMAT_SUBSCRIBER, IDENTITY_FROM,
     IDENTITY_PAI, PREFIX_DIGITS_MAX,
 };
 use ipnet::IpNet;
-use serde::Deserialize;
-use serde::de::DeserializeOwned;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{DeserializeOwned, Error as _, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use toml::Spanned;
 
 use crate::number_text;
@@ -86,6 +87,68 @@ pub(crate) struct TrunkTable {
     mode: Option<Mode>,
 }
 
+/// A protected number or prefix: `"112"`, or with whose it is.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ProtectedTable {
+    number: String,
+    name: String,
+}
+
+pub(crate) struct ProtectedEntry(ProtectedTable);
+
+impl<'de> Deserialize<'de> for ProtectedEntry {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<ProtectedEntry, D::Error> {
+        struct Either;
+        impl<'de> Visitor<'de> for Either {
+            type Value = ProtectedEntry;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("a number or prefix, or { number = \"…\", name = \"…\" }")
+            }
+
+            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<ProtectedEntry, E> {
+                Ok(ProtectedEntry(ProtectedTable { number: text.into(), name: String::new() }))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<ProtectedEntry, A::Error> {
+                let table = ProtectedTable::deserialize(MapAccessDeserializer::new(map))?;
+                if table.name.trim().is_empty() || table.name.contains(char::is_control) {
+                    return Err(A::Error::custom("name: say whose number it is, in one line"));
+                }
+                Ok(ProtectedEntry(table))
+            }
+        }
+        deserializer.deserialize_any(Either)
+    }
+}
+
+/// What is too short to be blocked.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ShortestTable {
+    pub(crate) shortest_number: Option<Spanned<u8>>,
+    pub(crate) shortest_prefix: Option<Spanned<u8>>,
+}
+
+impl ShortestTable {
+    /// Puts it into the settings; what is not said stays as it is there.
+    pub(crate) fn apply(&self, policy: &mut Policy) -> Result<(), Wrong> {
+        let settings = &mut policy.settings;
+        for (digits, name, setting) in [
+            (&self.shortest_number, "shortest_number", &mut settings.shortest_number),
+            (&self.shortest_prefix, "shortest_prefix", &mut settings.shortest_prefix),
+        ] {
+            let Some(digits) = digits else { continue };
+            *setting = *digits.get_ref();
+            if u32::from(*setting) > DIGITS_MAX {
+                return wrong(digits.span(), format!("{name}: 0 to {DIGITS_MAX}; 0: any length"));
+            }
+        }
+        Ok(())
+    }
+}
+
 /// An error, at a place of the file unless the command line is to blame.
 pub(crate) struct Wrong {
     pub(crate) at: Option<Range<usize>>,
@@ -128,10 +191,15 @@ pub(crate) fn ports(policy: &mut Policy, ports: Option<Spanned<Vec<u16>>>) -> Re
 }
 
 /// Protected numbers; under the plan of the profile `default`, which has to be read before.
-pub(crate) fn protected(policy: &mut Policy, texts: &[Spanned<String>]) -> Result<(), Wrong> {
-    for text in texts {
-        let subject = subject(policy, text)?;
-        policy.protect(subject);
+pub(crate) fn protected(
+    policy: &mut Policy,
+    entries: &[Spanned<ProtectedEntry>],
+) -> Result<(), Wrong> {
+    for entry in entries {
+        let ProtectedEntry(ProtectedTable { number, name }) = entry.get_ref();
+        let subject = number_text::subject(number, &policy.trunks[0].profile.plan)
+            .or_else(|message| wrong(entry.span(), message))?;
+        policy.protect_named(subject, name);
     }
     Ok(())
 }

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use filter_common::abi::{MODE_ENFORCE, TRUNKS_MAX};
+use filter_common::abi::{BLOCK_NO_REDIAL, MODE_ENFORCE, RULE_SHORT_NUMBER, TRUNKS_MAX};
 use filter_common::number::Number;
 use filter_common::policy::{Call, decide};
 use filter_common::reason::Reason;
@@ -11,8 +11,11 @@ use filter_common::reason::Reason;
 use crate::clock;
 use crate::datapath::{Error, LookUp, Maps};
 use crate::netlink::Link;
-use crate::policy::Subject;
-use crate::wire::{self, Check, Colour, Finding, Interface, Mode, Override, Persisted, Status};
+use crate::policy::{Subject, short_number};
+use crate::wire::{
+    self, Check, Colour, Finding, Granted, Interface, Mode, NextAttempt, Override, Persisted,
+    Status,
+};
 
 /// A time in boot time that is still to come.
 #[must_use]
@@ -57,7 +60,28 @@ pub fn check(maps: &Maps, number: Number) -> Result<Check, Error> {
     let mode = mode(maps)?;
     let enforced = mode.mode == "enforce" && maps.profile(0)?.mode == MODE_ENFORCE;
     let call = Call { number, second: Number::NONE, call_id: 0, enforced };
-    let decision = decide(&mut LookUp { maps, now: clock::boot() }, &call);
+    let now = clock::boot();
+    let mut lists = LookUp::new(maps, now);
+    let decision = decide(&mut lists, &call);
+    let block = lists.block().filter(|block| block.rule == decision.rule);
+    let block =
+        block.filter(|block| block.redial_attempts != 0 && block.flags & BLOCK_NO_REDIAL == 0);
+    let grant = match block {
+        Some(block) => maps.grant(number)?.filter(|grant| grant.epoch == block.epoch),
+        None => None,
+    };
+    let granted = grant
+        .filter(|grant| now < grant.until)
+        .map(|grant| Granted { kind: "redial".into(), until: clock::wall(grant.until) });
+    let next_attempt = match block.filter(|_| granted.is_none()) {
+        Some(block) => {
+            // Within 5 s of the last it is the same attempt.
+            let last = maps.redial(number)?.map_or(0, |redial| redial.count);
+            let attempt = lists.attempt_counted().unwrap_or(last);
+            Some(NextAttempt { attempt, of: block.redial_attempts.into() })
+        }
+        None => None,
+    };
     Ok(Check {
         number: number.to_string(),
         verdict: decision.verdict.name().into(),
@@ -66,6 +90,8 @@ pub fn check(maps: &Maps, number: Number) -> Result<Check, Error> {
         rule: rule_name(maps, number, decision.rule)?,
         mode: mode.mode,
         override_until: live(maps.override_until()?).map(clock::wall),
+        granted,
+        next_attempt,
     })
 }
 
@@ -73,6 +99,9 @@ pub fn check(maps: &Maps, number: Number) -> Result<Check, Error> {
 fn rule_name(maps: &Maps, number: Number, rule: u64) -> Result<Option<String>, Error> {
     let subject = Subject::Number(number);
     let key = subject.key();
+    if rule == RULE_SHORT_NUMBER {
+        return Ok(Some(short_number(maps.settings()?.shortest_number)));
+    }
     let is_it = |found: u64| found == rule && rule != 0;
     let prefix = Subject::of_prefix_entry;
     if let Some(found) = maps.protected(&key)?.filter(|found| is_it(found.rule)) {
@@ -151,6 +180,7 @@ pub fn of_maps(maps: &Maps, capacity: u32, interfaces: Vec<Interface>) -> Result
         drift: 0,
         reattached: 0,
         audit_head: None,
+        reviews: None,
     };
     status.look();
     Ok(status)

@@ -8,6 +8,8 @@ use serde::{Deserialize, Serialize};
 use utoipa::openapi::schema::{ObjectBuilder, OneOfBuilder, Schema, Type};
 use utoipa::{PartialSchema, ToSchema};
 
+pub use crate::redial::Redial;
+
 /// Where the daemon listens unless the configuration says otherwise.
 pub const SOCKET: &str = "/run/palang/palang.sock";
 
@@ -71,6 +73,12 @@ pub struct Block {
     pub node: String,
     /// It only observes.
     pub observe: bool,
+    /// When a blocked caller who calls again is let through; null: as configured.
+    #[serde(default)]
+    pub redial: Option<Redial>,
+    /// Who calls again is not let through.
+    #[serde(default)]
+    pub no_redial: bool,
 }
 
 /// An allow: never refused while it lasts.
@@ -97,6 +105,9 @@ pub struct Allow {
     pub origin: String,
     /// The edge where it was made.
     pub node: String,
+    /// The live incident that it was made for; null: none.
+    #[serde(default)]
+    pub incident: Option<String>,
 }
 
 /// `POST /v1/blocks`.
@@ -120,6 +131,12 @@ pub struct AddBlock {
     /// It only observes.
     #[serde(default)]
     pub observe: bool,
+    /// When a blocked caller who calls again is let through; null: as configured.
+    #[serde(default)]
+    pub redial: Option<Redial>,
+    /// Who calls again is not let through; not with `redial`.
+    #[serde(default)]
+    pub no_redial: bool,
     /// Refuse when there is a block already, instead of moving its expiry.
     #[serde(default)]
     pub if_absent: bool,
@@ -144,6 +161,20 @@ pub struct AddAllow {
     /// Why.
     #[serde(default)]
     pub comment: String,
+    /// The live incident that it is for, in the centre's own words; not empty.
+    #[serde(default)]
+    pub incident: Option<String>,
+    /// Change nothing, say what would change.
+    #[serde(default)]
+    pub dry_run: bool,
+}
+
+/// `POST /v1/callback`: the centre calls this number.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Callback {
+    /// As people write it.
+    pub number: String,
     /// Change nothing, say what would change.
     #[serde(default)]
     pub dry_run: bool,
@@ -171,6 +202,12 @@ pub struct ImportRow {
     /// It only observes.
     #[serde(default)]
     pub observe: bool,
+    /// When a blocked caller who calls again is let through; null: as configured.
+    #[serde(default)]
+    pub redial: Option<Redial>,
+    /// Who calls again is not let through; not with `redial`.
+    #[serde(default)]
+    pub no_redial: bool,
 }
 
 /// Answer to an import, newline-delimited: any number of `progress`, then one `done` or `refused`.
@@ -267,6 +304,17 @@ fn or_null<T: PartialSchema>() -> Schema {
     OneOfBuilder::new().item(T::schema()).item(null).build().into()
 }
 
+/// `DELETE /v1/allows?incident=`: all allows of an incident are taken away.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct IncidentEnded {
+    /// The incident.
+    pub incident: String,
+    /// Its allows, as they were.
+    pub removed: Vec<Allow>,
+    /// Nothing was changed; this is what would have been.
+    pub dry_run: bool,
+}
+
 /// `GET /v1/check/{number}`: what a call from this number gets now, by the kernel's own maps.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Check {
@@ -285,6 +333,31 @@ pub struct Check {
     /// Until when nothing is refused; null: no override.
     #[schema(value_type = Option<String>, format = DateTime)]
     pub override_until: Option<Timestamp>,
+    /// What lets this blocked number through for a while; null: nothing.
+    #[serde(default)]
+    pub granted: Option<Granted>,
+    /// Which separate attempt a call now would be; null where none is counted.
+    #[serde(default)]
+    pub next_attempt: Option<NextAttempt>,
+}
+
+/// An exception from a block.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Granted {
+    /// `redial`: the caller called again and again.
+    pub kind: String,
+    /// When it ends.
+    #[schema(value_type = String, format = DateTime)]
+    pub until: Timestamp,
+}
+
+/// How near a blocked number is to a redial grant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct NextAttempt {
+    /// The attempt that a call now would be, from 1; within 5 s of the last it would be the same.
+    pub attempt: u32,
+    /// The attempt that passes and opens the grant.
+    pub of: u32,
 }
 
 /// `GET /v1/explain/{number}`: which rule decides, who set it, when it ends, and what the
@@ -301,7 +374,7 @@ pub struct Explain {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Step {
     /// `override`, `protected`, `allowed-number`, `allowed-prefix`, `blocked-number`,
-    /// `blocked-prefix`, `mode`.
+    /// `blocked-prefix`, `redial-grant`, `mode`.
     pub step: String,
     /// What the kernel's map holds, in words; null: nothing.
     pub kernel: Option<String>,
@@ -419,6 +492,9 @@ pub struct Status {
     pub reattached: u64,
     /// Newest row of the audit: its number and hash; null without the store.
     pub audit_head: Option<String>,
+    /// Redial grants that nobody has looked at; null without the store.
+    #[serde(default)]
+    pub reviews: Option<u64>,
 }
 
 /// Something that is not as it should be.
@@ -526,4 +602,73 @@ pub struct ConfigInForce {
 pub struct Backup {
     /// Absolute path of a file that does not exist yet.
     pub path: String,
+}
+
+/// A line of `GET /v1/reviews?all=`, oldest first: an exception that the kernel made from a block,
+/// for somebody to look at.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Review {
+    /// Its number; null in a notification that did not wait for the disk.
+    pub id: Option<u64>,
+    /// When the call came that was let through first.
+    #[schema(value_type = String, format = DateTime)]
+    pub time: Timestamp,
+    /// The caller number.
+    pub number: String,
+    /// What let it through: `redial-grant`.
+    pub kind: String,
+    /// The block that it is an exception from, by its number.
+    pub rule: u64,
+    /// Call-ID of that call, cut at 128 bytes; null where it is not known.
+    pub call_id: Option<String>,
+    /// When the exception ends.
+    #[schema(value_type = String, format = DateTime)]
+    pub until: Timestamp,
+    /// When it was looked at; null: not yet.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub closed: Option<Timestamp>,
+    /// By whom.
+    pub closed_by: Option<String>,
+    /// What came of it.
+    pub note: Option<String>,
+}
+
+/// `POST /v1/reviews/{id}/close`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CloseReview {
+    /// What came of it; not empty.
+    #[serde(default)]
+    pub note: String,
+    /// Change nothing, say what would change.
+    #[serde(default)]
+    pub dry_run: bool,
+}
+
+/// Answer to the closing of a review.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ReviewClosed {
+    /// As it is now.
+    pub review: Review,
+    /// What a call from its number gets now: closing changes nothing of that.
+    pub in_force: Check,
+    /// Nothing was changed; this is what would have been.
+    pub dry_run: bool,
+}
+
+/// A line of `GET /v1/events`, and what is posted to the webhook. More kinds will come: leave out
+/// those that you do not know.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(tag = "event", rename_all = "kebab-case")]
+pub enum Event {
+    /// A blocked caller called again and again, and is let through for a while.
+    RedialGrant {
+        /// As it stands on the review list.
+        review: Review,
+    },
+    /// Whoever listens was too slow.
+    Lost {
+        /// So many events were left out.
+        count: u64,
+    },
 }

@@ -19,8 +19,9 @@ use axum::{Json, Router};
 use futures_util::stream;
 use jiff::Timestamp;
 use palang::wire::{
-    AddBlock, Allow, AuditVerdict, BadRow, Block, Call, Change, Changed, Check, Colour, ImportNews,
-    ImportRow, Interface, Mode, Override, Persisted, Problem, ProblemKind, SetOverride, Status,
+    AddAllow, AddBlock, Allow, AuditVerdict, BadRow, Block, Call, Change, Changed, Check, Colour,
+    ImportNews, ImportRow, IncidentEnded, Interface, Mode, Override, Persisted, Problem,
+    ProblemKind, SetOverride, Status,
 };
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -107,6 +108,8 @@ fn block(number: &str) -> Block {
         origin: "operator".into(),
         node: "edge1".into(),
         observe: false,
+        redial: None,
+        no_redial: false,
     }
 }
 
@@ -119,6 +122,8 @@ fn check(number: &str, verdict: &str) -> Check {
         rule: Some("block 6281234567890".into()),
         mode: if verdict == "pass" { "observe" } else { "enforce" }.into(),
         override_until: None,
+        granted: None,
+        next_attempt: None,
     }
 }
 
@@ -164,6 +169,7 @@ fn status() -> Status {
         drift: 0,
         reattached: 0,
         audit_head: None,
+        reviews: None,
     }
 }
 
@@ -358,6 +364,7 @@ fn an_override_and_a_prefix_say_what_the_gate_does() {
                 author: "siti".into(),
                 origin: "operator".into(),
                 node: "edge1".into(),
+                incident: None,
             },
             before: None,
             persisted: Persisted::Yes,
@@ -381,6 +388,78 @@ fn an_override_and_a_prefix_say_what_the_gate_does() {
          in force: mode observe: nothing is refused\n\
          note: a block for 62811* is in force again\n"
     );
+}
+
+#[test]
+fn allows_of_an_incident() {
+    fn allow(number: &str) -> Allow {
+        Allow {
+            id: uuid::Uuid::nil(),
+            rule: 7,
+            number: number.into(),
+            created: Timestamp::UNIX_EPOCH,
+            expires: None,
+            comment: "fire".into(),
+            author: "siti".into(),
+            origin: "operator".into(),
+            node: "edge1".into(),
+            incident: Some("2026/118".into()),
+        }
+    }
+    let add = |Json(add): Json<AddAllow>| async move {
+        assert_eq!((add.seconds, add.incident.as_deref()), (Some(3600), Some("2026/118")));
+        Json(Changed {
+            change: Change::Added,
+            now: allow("62811"),
+            before: None,
+            persisted: Persisted::Yes,
+            dry_run: false,
+            in_force: Some(check("62811", "pass")),
+            notes: Vec::new(),
+        })
+    };
+    let list = |request: Request| async move {
+        assert_eq!(request.uri().query(), Some("incident=2026%2F118"));
+        lines([allow("62811"), allow("62812*")])
+    };
+    let end = |request: Request| async move {
+        let dry_run = match request.uri().query() {
+            Some("incident=2026%2F118") => false,
+            Some("incident=2026%2F118&dry_run=true") => true,
+            other => panic!("{other:?}"),
+        };
+        let removed = vec![allow("62811"), allow("62812*")];
+        Json(IncidentEnded { incident: "2026/118".into(), removed, dry_run })
+    };
+    let api = Api::new(
+        Router::new()
+            .route("/v1/allows", post(add).get(list).delete(end))
+            .route("/v1/status", get(|| async { Json(status()) })),
+    );
+    let add = ["allow", "add", "0811", "--for", "1h", "--incident", "2026/118"];
+    let (out, _) = assert_exit(&api.run(&add), 0);
+    assert!(out.starts_with("allowed 62811 for good, incident 2026/118: fire\n"), "{out}");
+    let (out, _) = assert_exit(&api.run(&["allow", "list", "--incident", "2026/118"]), 0);
+    assert!(
+        out.contains("incident") && out.contains("2026/118") && out.contains("2 allows"),
+        "{out}"
+    );
+    let raw = ["allow", "list", "--incident", "2026/118", "-o", "raw"];
+    let (out, _) = assert_exit(&api.run(&raw), 0);
+    assert!(out.lines().all(|line| line.ends_with("\t2026/118")), "{out}");
+    let remove = ["allow", "remove", "--incident", "2026/118"];
+    let (out, _) = assert_exit(&api.run(&remove), 0);
+    assert_eq!(
+        out,
+        "took away 2 allows of incident 2026/118\n  62811, which was in force for good\n  \
+         62812*, which was in force for good\nin force: mode observe: nothing is refused\n"
+    );
+    let (out, _) = assert_exit(&api.run(&[&remove[..], &["--dry-run", "-o", "json"]].concat()), 0);
+    let json: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((&json["dry_run"], &json["removed"][1]["number"]), (&json!(true), &json!("62812*")));
+    // One or the other.
+    assert_exit(&api.run(&["allow", "remove"]), 2);
+    assert_exit(&api.run(&["allow", "remove", "0811", "--incident", "1"]), 2);
 }
 
 /// What imports asked for: the query and the rows.

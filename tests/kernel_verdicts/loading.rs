@@ -17,6 +17,14 @@ fn the_verifier_walks_few_enough_instructions() {
 }
 
 #[test]
+fn so_it_does_of_packets_that_leave() {
+    let verified = Gates::new(&Policy::default()).kernel().verified_egress_instructions().unwrap();
+    let verified = verified.expect("Linux 5.16 or newer");
+    println!("verified instructions: {verified} of {VERIFIED_MAX}");
+    assert!(verified <= VERIFIED_MAX);
+}
+
+#[test]
 fn three_capabilities_are_enough() {
     // Capabilities belong to a thread.
     std::thread::spawn(|| {

@@ -9,8 +9,11 @@ mod events;
 mod fragments;
 mod frames;
 mod generated;
+mod grace;
 mod hand_written;
 mod loading;
+mod protected;
+mod redial;
 
 /// Some time of a capture: 2026-11-24T08:00:00Z, in nanoseconds.
 const NOW: u64 = 1_795_507_200_000_000_000;

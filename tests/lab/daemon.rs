@@ -70,8 +70,9 @@ impl<'a> Daemon<'a> {
     }
 
     /// Writes the configuration: `config_toml`, completed by this daemon's own paths, the
-    /// interface `gate0` and room for 20,000 blocks where it says nothing of them. (The mode is
-    /// not in it: `palang mode enforce`.)
+    /// interface `gate0`, room for 20,000 blocks and no redial grant where it says nothing of them:
+    /// else whoever is refused for longer than 10 s would be let through. (The mode is not in it:
+    /// `palang mode enforce`.)
     ///
     /// # Panics
     /// When it is not TOML; write such a thing to [`Daemon::config_file`].
@@ -86,6 +87,7 @@ impl<'a> Daemon<'a> {
         complete("paths", "runtime", text(&self.runtime()));
         complete("paths", "pins", text(&self.pins));
         complete("limits", "blocks", BLOCKS.into());
+        complete("redial", "attempts", 0.into());
         config.entry("interfaces").or_insert_with(|| vec![INTERFACE].into());
         fs::write(self.config_file(), config.to_string()).expect("the configuration written");
     }

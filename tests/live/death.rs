@@ -177,6 +177,8 @@ fn rows(round: u32) -> Vec<u8> {
             author: String::new(),
             origin: String::new(),
             observe: false,
+            redial: None,
+            no_redial: false,
         };
         serde_json::to_string(&row).expect("JSON") + "\n"
     };

@@ -443,7 +443,7 @@ fn letters_are_no_number() {
 #[test]
 fn what_is_exported_can_be_imported() {
     let lab = Lab::new("export");
-    let gate = Gate::start(&lab, "");
+    let gate = Gate::start(&lab, "[limits]\nshortest_number = 0");
     block(&gate, BLOCKED);
     let comma = "prank, \"case\" 118\nsecond line";
     gate.does(&["block", "add", "+62813*", "--permanent", "--reason", comma]);

@@ -14,6 +14,8 @@ mod interfaces;
 mod lists;
 mod other_layout;
 mod preload;
+mod protected;
+mod redial;
 mod roles;
 mod routes;
 mod scale;

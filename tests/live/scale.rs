@@ -32,10 +32,10 @@ fn a_hundred_thousand_blocks_are_all_there_whatever_happens() {
     let rows: String = (1..=COUNT)
         .map(|index| {
             let (number, author) = (number(index), ["siti", "budi"][index as usize % 2]);
-            format!("{number},2099-01-01T00:00:00Z,list {},{author},import,false\n", index % 100)
+            format!("{number},2099-01-01T00:00:00Z,list {},{author},import,false,\n", index % 100)
         })
         .collect();
-    let csv = format!("number,expires,reason,author,origin,observe\n{rows}");
+    let csv = format!("number,expires,reason,author,origin,observe,redial\n{rows}");
     // As people write numbers.
     let by_people = csv.replace("\n62812", "\n0812-");
     fs::write(&file, by_people).expect("written");

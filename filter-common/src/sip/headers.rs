@@ -57,6 +57,12 @@ pub const fn offset(lane: u64) -> usize {
     (lane & 0x3FFF) as usize
 }
 
+/// The lane of a scheme's colon at this offset, as a walk marks it.
+#[must_use]
+pub const fn lane(offset: u64, form: Form) -> u64 {
+    (form as u64) << 14 | offset
+}
+
 /// The empty line was reached: everything is read.
 pub const END: u8 = 0;
 /// Not a SIP header section as far as the caller number is concerned.

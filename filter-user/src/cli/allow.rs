@@ -1,15 +1,17 @@
 //! `palang allow`.
 
+use std::io::{self, Write};
+
 use clap::{ArgGroup, Args, Subcommand};
 use jiff::Timestamp;
 
-use super::print::{Output, Row, known};
+use super::print::{self, Answer, Output, Row, counted, known};
 use super::without_daemon::{By, or_directly};
-use super::{changed, number, time};
+use super::{changed, number, status, time};
 use crate::client::{self, Client};
 use crate::direct;
 use crate::exit::{Exit, Failure};
-use crate::wire::{AddAllow, Allow};
+use crate::wire::{AddAllow, Allow, IncidentEnded};
 
 /// Name numbers that are never refused
 ///
@@ -31,8 +33,9 @@ enum Command {
 ///
 /// palang allow add '+62431*' --comment 'Manado, earthquake'
 ///
-/// Beats every block. Where there is an allow already, its end and comment become these.
-/// Works for root when the daemon does not answer.
+/// Beats every block. Where there is an allow already, its end and comment become these; but one
+/// that lasts longer is not cut short for an incident. Works for root when the daemon does not
+/// answer.
 #[derive(Debug, Args)]
 #[command(group = ArgGroup::new("end"))]
 struct Add {
@@ -48,6 +51,9 @@ struct Add {
     /// Why
     #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     comment: String,
+    /// The live incident that it is for: `palang allow remove --incident ID` ends all of its allows
+    #[arg(long, value_name = "ID")]
+    incident: Option<String>,
     /// Change nothing, say what would change
     #[arg(long)]
     dry_run: bool,
@@ -58,11 +64,17 @@ struct Add {
 /// Take an allow away
 ///
 /// palang allow remove '+62431*'
+///
+/// palang allow remove --incident 2026-118
 #[derive(Debug, Args)]
+#[command(group = ArgGroup::new("which").required(true))]
 struct Remove {
     /// The number or prefix of the allow
-    #[arg(value_name = "NUMBER|PREFIX*", value_parser = number::given)]
-    number: String,
+    #[arg(value_name = "NUMBER|PREFIX*", group = "which", value_parser = number::given)]
+    number: Option<String>,
+    /// All allows of this incident
+    #[arg(long, value_name = "ID", group = "which")]
+    incident: Option<String>,
     /// Change nothing, say what would change
     #[arg(long)]
     dry_run: bool,
@@ -74,9 +86,12 @@ struct Remove {
 ///
 /// palang allow list
 ///
-/// Raw: number, end, comment, author, origin, node, created, rule, id.
+/// Raw: number, end, comment, author, origin, node, created, rule, id, incident.
 #[derive(Debug, Args)]
 struct List {
+    /// Only those of this incident
+    #[arg(long, value_name = "ID")]
+    incident: Option<String>,
     #[command(flatten)]
     output: Output,
 }
@@ -93,6 +108,7 @@ pub fn run(arguments: &Arguments, client: &Client) -> Result<Exit, Failure> {
                 seconds: add.seconds,
                 expires: add.until,
                 comment: add.comment.clone(),
+                incident: add.incident.clone(),
                 dry_run: add.dry_run,
             };
             let answer = client.post(&client::path(&["allows"], &[]), &what, client::SHORT);
@@ -100,14 +116,24 @@ pub fn run(arguments: &Arguments, client: &Client) -> Result<Exit, Failure> {
             changed::tell(&changed, by, client, add.output)?;
         }
         Command::Remove(remove) => {
-            let query = [("dry_run", remove.dry_run.then_some("true"))];
-            let path = client::path(&["allows", &remove.number], &query);
-            let changed = client.delete(&path, client::LONG)?;
-            changed::tell::<Allow>(&changed, By::Daemon, client, remove.output)?;
+            let dry_run = ("dry_run", remove.dry_run.then_some("true"));
+            if let Some(number) = &remove.number {
+                let path = client::path(&["allows", number], &[dry_run]);
+                let changed = client.delete(&path, client::LONG)?;
+                changed::tell::<Allow>(&changed, By::Daemon, client, remove.output)?;
+            } else {
+                let incident = ("incident", remove.incident.as_deref());
+                let path = client::path(&["allows"], &[incident, dry_run]);
+                let ended: IncidentEnded = client.delete(&path, client::LONG)?;
+                remove.output.tell(&ended)?;
+                if remove.output.is_for_people() {
+                    status::tell_in_force(client, ended.dry_run)?;
+                }
+            }
         }
         Command::List(list) => {
             let mut told = list.output.list();
-            let path = client::path(&["allows"], &[]);
+            let path = client::path(&["allows"], &[("incident", list.incident.as_deref())]);
             let end = client.list(&path, |allow: Allow| told.row(&allow));
             told.finish(end)?;
         }
@@ -117,12 +143,14 @@ pub fn run(arguments: &Arguments, client: &Client) -> Result<Exit, Failure> {
 
 impl Row for Allow {
     const NOUN: &'static str = "allow";
-    const COLUMNS: &'static [&'static str] = &["number", "until", "comment", "author", "origin"];
+    const COLUMNS: &'static [&'static str] =
+        &["number", "until", "incident", "comment", "author", "origin"];
 
     fn cells(&self) -> Vec<String> {
         vec![
             self.number.clone(),
             self.expires.map_or_else(|| "for good".to_owned(), |end| time::local(end).to_string()),
+            self.incident.clone().unwrap_or_default(),
             self.comment.clone(),
             self.author.clone(),
             self.origin.clone(),
@@ -140,6 +168,28 @@ impl Row for Allow {
             self.created.to_string(),
             self.rule.to_string(),
             self.id.to_string(),
+            known(self.incident.as_deref()),
         ]
+    }
+}
+
+impl Answer for IncidentEnded {
+    fn people(&self, writer: &mut dyn Write) -> io::Result<()> {
+        if self.dry_run {
+            writeln!(writer, "dry run, nothing was changed")?;
+        }
+        let verb = if self.dry_run { "would take away" } else { "took away" };
+        let count = counted(self.removed.len() as u64, "allow");
+        let line = format!("{verb} {count} of incident {}", self.incident);
+        writeln!(writer, "{}", print::clean(&line))?;
+        self.removed.iter().try_for_each(|allow| {
+            let until = print::until(allow.expires, "for good");
+            let line = format!("  {}, which was in force {until}", allow.number);
+            writeln!(writer, "{}", print::clean(&line))
+        })
+    }
+
+    fn raw(&self) -> Vec<Vec<String>> {
+        self.removed.iter().map(Row::raw).collect()
     }
 }

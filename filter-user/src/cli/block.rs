@@ -11,6 +11,7 @@ use super::without_daemon::By;
 use super::{block_export, block_import, changed, number, time};
 use crate::client::{self, Client};
 use crate::exit::{Exit, Failure};
+use crate::redial::Redial;
 use crate::wire::{AddBlock, Block};
 
 /// Block and free numbers
@@ -36,7 +37,8 @@ enum Command {
 ///
 /// palang block add 0812-3456-7890 --for 24h --reason 'prank, case 118'
 ///
-/// Where there is a block already, its end and reason become these.
+/// Where there is a block already, its end and reason become these. A caller who calls again and
+/// again is let through as `[redial]` of palang.toml says, unless --redial or --no-redial.
 #[derive(Debug, Args)]
 #[command(group = ArgGroup::new("end").required(true))]
 struct Add {
@@ -58,6 +60,12 @@ struct Add {
     /// Refuse nothing, only record what would be refused
     #[arg(long)]
     observe: bool,
+    /// Who calls again and again is let through: the 3rd attempt within 10 min, for 30 min
+    #[arg(long, value_name = "3/10m/30m")]
+    redial: Option<Redial>,
+    /// Who calls again and again stays refused, also in need
+    #[arg(long, conflicts_with = "redial")]
+    no_redial: bool,
     /// Change nothing where there is a block already
     #[arg(long)]
     if_absent: bool,
@@ -89,7 +97,8 @@ struct Remove {
 ///
 /// palang block list -o json | jq -r .number
 ///
-/// Raw: number, end, refuse or observe, reason, author, origin, node, created, rule, id.
+/// Raw: number, end, refuse or observe, reason, author, origin, node, created, rule, id,
+/// redial.
 #[derive(Debug, Args)]
 struct List {
     /// Only those that came this way
@@ -127,6 +136,8 @@ pub fn run(arguments: &Arguments, client: &Client) -> Result<Exit, Failure> {
                 permanent: add.permanent,
                 reason: add.reason.clone(),
                 observe: add.observe,
+                redial: add.redial,
+                no_redial: add.no_redial,
                 if_absent: add.if_absent,
                 dry_run: add.dry_run,
             };
@@ -186,6 +197,7 @@ impl Row for Block {
             self.created.to_string(),
             self.rule.to_string(),
             self.id.to_string(),
+            redial(self),
         ]
     }
 }
@@ -196,6 +208,7 @@ impl Answer for Block {
         field("number", &self.number)?;
         field("in force", &print::until(self.expires, "for good"))?;
         field("action", action(self))?;
+        field("redial", &redial(self))?;
         field("reason", &self.reason)?;
         field("author", &self.author)?;
         field("created", &time::local(self.created).to_string())?;
@@ -206,6 +219,14 @@ impl Answer for Block {
 
     fn raw(&self) -> Vec<Vec<String>> {
         vec![Row::raw(self)]
+    }
+}
+
+fn redial(block: &Block) -> String {
+    match block.redial {
+        _ if block.no_redial => "off".to_owned(),
+        Some(redial) => redial.to_string(),
+        None => "as configured".to_owned(),
     }
 }
 

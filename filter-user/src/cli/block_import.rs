@@ -21,8 +21,8 @@ use crate::wire::{BadRow, ImportNews, Problem};
 ///
 /// palang block import blocks.csv
 ///
-/// A CSV file has the header number,expires,reason,author,origin,observe, of which the last
-/// three may be missing; a JSON file is an array, or an object a line, with the same names. Times
+/// A CSV file has the header number,expires,reason,author,origin,observe,redial, of which the last
+/// four may be missing; a JSON file is an array, or an object a line, with the same names. Times
 /// are RFC 3339, or local; without one a block is permanent (role admin). A number that is
 /// blocked already gets the end and reason of the file. Bad rows are named by line, and nothing is
 /// imported then, unless --skip-bad.

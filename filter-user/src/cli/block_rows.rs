@@ -7,22 +7,23 @@ use std::io::{self, BufRead, Read, Write};
 use clap::ValueEnum;
 use jiff::Timestamp;
 use serde::de::{DeserializeSeed, Deserializer, SeqAccess, Visitor};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 use serde_json::Value;
 
 use super::time;
+use crate::redial::Redial;
 use crate::wire::{Block, ImportRow};
 
 /// How a file of blocks looks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Format {
-    /// With the header number,expires,reason,author,origin,observe; the last three may be missing
+    /// With the header number,expires,reason,author,origin,observe,redial; the last four may be missing
     Csv,
     /// An object a line (export), or an array of them, with the same names
     Json,
 }
 
-const HEADER: [&str; 6] = ["number", "expires", "reason", "author", "origin", "observe"];
+const HEADER: [&str; 7] = ["number", "expires", "reason", "author", "origin", "observe", "redial"];
 const REQUIRED: usize = 3;
 
 /// A row of a file.
@@ -45,6 +46,42 @@ pub struct FileRow {
     /// It only observes.
     #[serde(default, deserialize_with = "flag")]
     pub observe: bool,
+    /// `3/10m/30m`, `off`; empty: as configured.
+    #[serde(default)]
+    pub redial: OwnRedial,
+}
+
+/// What a block says of callers who call again and again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OwnRedial {
+    /// Nothing: as configured.
+    #[default]
+    AsConfigured,
+    /// They stay refused.
+    Off,
+    /// They are let through so.
+    Own(Redial),
+}
+
+impl Serialize for OwnRedial {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            OwnRedial::AsConfigured => serializer.serialize_str(""),
+            OwnRedial::Off => serializer.serialize_str("off"),
+            OwnRedial::Own(redial) => serializer.collect_str(redial),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for OwnRedial {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<OwnRedial, D::Error> {
+        let text = Option::<String>::deserialize(deserializer)?.unwrap_or_default();
+        match text.trim() {
+            "" => Ok(OwnRedial::AsConfigured),
+            "off" => Ok(OwnRedial::Off),
+            text => text.parse().map(OwnRedial::Own).map_err(serde::de::Error::custom),
+        }
+    }
 }
 
 fn end<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Timestamp>, D::Error> {
@@ -61,15 +98,25 @@ impl FileRow {
     /// The row as the API takes it.
     #[must_use]
     pub fn on_line(self, line: u64) -> ImportRow {
-        let FileRow { number, expires, reason, author, origin, observe } = self;
-        ImportRow { line, number, expires, reason, author, origin, observe }
+        let FileRow { number, expires, reason, author, origin, observe, redial } = self;
+        let (redial, no_redial) = match redial {
+            OwnRedial::AsConfigured => (None, false),
+            OwnRedial::Off => (None, true),
+            OwnRedial::Own(redial) => (Some(redial), false),
+        };
+        ImportRow { line, number, expires, reason, author, origin, observe, redial, no_redial }
     }
 }
 
 impl From<Block> for FileRow {
     fn from(block: Block) -> FileRow {
         let Block { number, expires, reason, author, origin, observe, .. } = block;
-        FileRow { number, expires, reason, author, origin, observe }
+        let redial = match block.redial {
+            _ if block.no_redial => OwnRedial::Off,
+            Some(redial) => OwnRedial::Own(redial),
+            None => OwnRedial::AsConfigured,
+        };
+        FileRow { number, expires, reason, author, origin, observe, redial }
     }
 }
 
@@ -450,16 +497,29 @@ mod tests {
         #[test]
         fn what_was_exported_imports(
             given in prop::collection::vec(
-                (".*", prop::option::of(0i64..4_000_000_000), ".*", ".*", ".*", any::<bool>()),
+                (
+                    ".*",
+                    prop::option::of(0i64..4_000_000_000),
+                    ".*",
+                    ".*",
+                    ".*",
+                    any::<bool>(),
+                    (0u8..=8, 60u32..=86_400),
+                ),
                 0..8,
             ),
             json: bool,
         ) {
             let given: Vec<_> = given
                 .into_iter()
-                .map(|(number, expires, reason, author, origin, observe)| {
+                .map(|(number, expires, reason, author, origin, observe, (attempts, window))| {
+                    let redial = match attempts {
+                        0 => OwnRedial::AsConfigured,
+                        1 => OwnRedial::Off,
+                        attempts => OwnRedial::Own(Redial { attempts, window, grant: window }),
+                    };
                     let expires = expires.map(|time| Timestamp::from_second(time).unwrap());
-                    FileRow { number, expires, reason, author, origin, observe }
+                    FileRow { number, expires, reason, author, origin, observe, redial }
                 })
                 .collect();
             let format = if json { Format::Json } else { Format::Csv };

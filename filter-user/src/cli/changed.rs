@@ -25,8 +25,8 @@ pub trait Decision: Row {
     /// Why.
     fn why(&self) -> &str;
     /// What else people want to know.
-    fn besides(&self) -> &'static str {
-        ""
+    fn besides(&self) -> String {
+        String::new()
     }
 }
 
@@ -51,8 +51,13 @@ impl Decision for Block {
         &self.reason
     }
 
-    fn besides(&self) -> &'static str {
-        if self.observe { ", only to observe" } else { "" }
+    fn besides(&self) -> String {
+        let besides = match (self.observe, self.no_redial) {
+            (true, _) => ", only to observe",
+            (false, true) => ", also when calling again and again",
+            (false, false) => "",
+        };
+        besides.to_owned()
     }
 }
 
@@ -75,6 +80,13 @@ impl Decision for Allow {
 
     fn why(&self) -> &str {
         &self.comment
+    }
+
+    fn besides(&self) -> String {
+        match &self.incident {
+            Some(incident) => format!(", incident {incident}"),
+            None => String::new(),
+        }
     }
 }
 
@@ -174,6 +186,8 @@ mod tests {
             origin: "operator".into(),
             node: "edge1".into(),
             observe: false,
+            redial: None,
+            no_redial: false,
         }
     }
 
@@ -193,6 +207,8 @@ mod tests {
                 rule: Some("block 6281234567890".into()),
                 mode: "enforce".into(),
                 override_until: None,
+                granted: None,
+                next_attempt: None,
             }),
             notes: vec!["a block for 62812* is there too".into()],
         }

@@ -7,6 +7,7 @@ pub mod block;
 mod block_export;
 mod block_import;
 mod block_rows;
+pub mod callback;
 pub mod calls;
 mod changed;
 pub mod check;
@@ -21,6 +22,7 @@ pub mod r#override;
 pub mod print;
 pub mod replay;
 pub mod replay_output;
+pub mod review;
 pub mod status;
 pub mod store;
 mod time;
@@ -60,11 +62,13 @@ enum Command {
     Status(status::Arguments),
     Block(block::Arguments),
     Allow(allow::Arguments),
+    Callback(callback::Arguments),
     Override(r#override::Arguments),
     Mode(mode::Arguments),
     Check(check::Arguments),
     Explain(explain::Arguments),
     Calls(calls::Arguments),
+    Review(review::Arguments),
     Audit(audit::Arguments),
     Attach(attach::AttachArguments),
     Detach(attach::DetachArguments),
@@ -86,11 +90,13 @@ impl Cli {
             Command::Status(arguments) => status::run(&arguments, client),
             Command::Block(arguments) => block::run(&arguments, client),
             Command::Allow(arguments) => allow::run(&arguments, client),
+            Command::Callback(arguments) => callback::run(&arguments, client),
             Command::Override(arguments) => r#override::run(&arguments, client),
             Command::Mode(arguments) => mode::run(&arguments, client),
             Command::Check(arguments) => check::run(&arguments, client),
             Command::Explain(arguments) => explain::run(&arguments, client),
             Command::Calls(arguments) => calls::run(&arguments, client),
+            Command::Review(arguments) => review::run(&arguments, client),
             Command::Audit(arguments) => audit::run(&arguments, client),
             Command::Attach(arguments) => attach::attach(&arguments, client),
             Command::Detach(arguments) => attach::detach(&arguments, client),

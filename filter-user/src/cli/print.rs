@@ -12,7 +12,7 @@ use serde::Serialize;
 use super::time;
 use crate::client;
 use crate::exit::{Exit, Failure};
-use crate::wire::{Check, Persisted};
+use crate::wire::{Check, NextAttempt, Persisted};
 
 /// Rows of a table that are held back to find the widths of its columns.
 const ROWS: usize = 1000;
@@ -275,7 +275,17 @@ pub fn field(writer: &mut dyn Write, label: &str, text: &str) -> io::Result<()> 
 pub fn outcome(check: &Check) -> String {
     let rule = check.rule.as_ref().map_or_else(String::new, |rule| format!(", {rule}"));
     if check.verdict != "pass" {
-        return format!("this number is refused ({}, {}{rule})", check.verdict, check.reason);
+        let next = check.next_attempt.map_or_else(String::new, |NextAttempt { attempt, of }| {
+            format!("; its next attempt is {attempt}, attempt {of} passes")
+        });
+        return format!("this number is refused ({}, {}{rule}){next}", check.verdict, check.reason);
+    }
+    if check.reason == "redial-grant" {
+        let why = match &check.granted {
+            Some(granted) => format!("redial grant {}", until(Some(granted.until), "on")),
+            None => "its next attempt opens a redial grant".to_owned(),
+        };
+        return format!("{why}, so this number passes ({}{rule})", check.reason);
     }
     if check.would == "pass" {
         return format!("this number passes ({}{rule})", check.reason);
@@ -383,6 +393,8 @@ mod tests {
             rule: Some("block 62812*".into()),
             mode: "observe".into(),
             override_until: None,
+            granted: None,
+            next_attempt: None,
         };
         assert_eq!(
             outcome(&check),

@@ -125,6 +125,9 @@ impl Answer for Status {
         let lost =
             format!("{} and {passes} without a record", counted(self.refused_lost, "refusal"));
         field("lost", &lost)?;
+        let list =
+            if self.reviews.is_some_and(|open| open > 0) { ": palang review list" } else { "" };
+        field("reviews", &format!("{} open{list}", number(self.reviews)))?;
         let reattached = thousands(self.reattached);
         field(
             "repaired",
@@ -155,6 +158,7 @@ impl Answer for Status {
             vec!["drift".to_owned(), self.drift.to_string()],
             vec!["reattached".to_owned(), self.reattached.to_string()],
             vec!["audit_head".to_owned(), known(self.audit_head.as_ref())],
+            vec!["reviews".to_owned(), known(self.reviews)],
         ];
         for finding in &self.findings {
             let colour = colour(finding.colour).to_lowercase();
@@ -215,6 +219,7 @@ mod tests {
             drift: 0,
             reattached: 0,
             audit_head: Some("17:ab".into()),
+            reviews: Some(2),
         }
     }
 
@@ -237,6 +242,7 @@ mod tests {
              allows      2\n\
              packets     6 refused, 70 passed\n\
              lost        0 refusals and 1 pass without a record\n\
+             reviews     2 open: palang review list\n\
              repaired    0 in the maps, 0 re-attached\n\
              audit head  17:ab\n\
              daemon      0.1.0\n"

@@ -21,6 +21,7 @@ use futures_util::StreamExt as _;
 use jiff::Timestamp;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{Semaphore, mpsc};
 use utoipa::OpenApi;
 
@@ -28,6 +29,7 @@ use super::control::{Control, Role, Who, allow_of, block_of};
 use super::events::Lost;
 use super::import::Import;
 use super::links::Links;
+use super::reviews::{Reviews, review_of};
 use crate::clock;
 use crate::config::XdpMode;
 use crate::policy::Subject;
@@ -55,6 +57,8 @@ pub struct App {
     pub links: Arc<Links>,
     /// Records that were lost.
     pub lost: Arc<Lost>,
+    /// Redial grants, as they are given.
+    pub reviews: Reviews,
     /// Since when the daemon runs.
     pub since: Timestamp,
     /// What was wrong with the configuration when it was read last.
@@ -103,13 +107,17 @@ pub fn router(app: App) -> Router {
         .route("/v1/blocks", get(list_blocks).post(add_block))
         .route("/v1/blocks/import", post(import_blocks))
         .route("/v1/blocks/{number}", get(show_block).delete(remove_block))
-        .route("/v1/allows", get(list_allows).post(add_allow))
+        .route("/v1/allows", get(list_allows).post(add_allow).delete(end_incident))
         .route("/v1/allows/{number}", axum::routing::delete(remove_allow))
+        .route("/v1/callback", post(callback))
         .route("/v1/override", get(get_override).put(set_override))
         .route("/v1/mode", get(get_mode).put(set_mode))
         .route("/v1/check/{number}", get(check))
         .route("/v1/explain/{number}", get(explain))
         .route("/v1/calls", get(list_calls))
+        .route("/v1/reviews", get(list_reviews))
+        .route("/v1/reviews/{id}/close", post(close_review))
+        .route("/v1/events", get(events))
         .route("/v1/audit", get(list_audit))
         .route("/v1/audit/verify", get(verify_audit))
         .route("/v1/config", get(get_config))
@@ -161,6 +169,8 @@ async fn no_route() -> Problem {
         list_allows,
         add_allow,
         remove_allow,
+        callback,
+        end_incident,
         get_override,
         set_override,
         get_mode,
@@ -168,6 +178,9 @@ async fn no_route() -> Problem {
         check,
         explain,
         list_calls,
+        list_reviews,
+        close_review,
+        events,
         list_audit,
         verify_audit,
         get_config,
@@ -261,6 +274,20 @@ async fn readable(app: &App) -> Result<(), Problem> {
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct DryRun {
+    #[serde(default)]
+    dry_run: bool,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AllowQuery {
+    incident: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct EndIncident {
+    incident: String,
     #[serde(default)]
     dry_run: bool,
 }
@@ -434,18 +461,38 @@ async fn remove_block(
     app.control.remove_block(&who, &number, query.dry_run).await.map(Json)
 }
 
-/// All allows, one a line. Role read.
-#[utoipa::path(get, path = "/v1/allows",
+/// All allows, or those of an incident, one a line. Role read.
+#[utoipa::path(get, path = "/v1/allows", params(("incident" = Option<String>, Query)),
     responses((status = 200, body = wire::Allow, content_type = "application/x-ndjson")))]
-async fn list_allows(State(app): State<App>, who: Who) -> Result<Response, Problem> {
+async fn list_allows(
+    State(app): State<App>,
+    who: Who,
+    Queried(query): Queried<AllowQuery>,
+) -> Result<Response, Problem> {
     who.may(Role::Read)?;
     readable(&app).await?;
     lines(&app, move |reader, send| {
         reader.for_each(Kind::Allow, |decision| {
+            if query.incident.is_some() && query.incident != decision.incident {
+                return ControlFlow::Continue(());
+            }
             let allow = allow_of(&decision);
             send(wire::Allow { number: who.sees(allow.number), ..allow })
         })
     })
+}
+
+/// Ends all allows of an incident. Role operate.
+#[utoipa::path(delete, path = "/v1/allows",
+    params(("incident" = String, Query), ("dry_run" = Option<bool>, Query)),
+    responses((status = 200, body = wire::IncidentEnded), (status = 404, body = Problem)))]
+async fn end_incident(
+    State(app): State<App>,
+    who: Who,
+    Queried(query): Queried<EndIncident>,
+) -> Answer<wire::IncidentEnded> {
+    who.may(Role::Operate)?;
+    app.control.end_incident(&who, &query.incident, query.dry_run).await.map(Json)
 }
 
 /// Allows a number or prefix, whatever is blocked: in force before it is on disk. Role operate.
@@ -472,6 +519,20 @@ async fn remove_allow(
 ) -> Answer<wire::Changed<wire::Allow>> {
     who.may(Role::Operate)?;
     app.control.remove_allow(&who, &number, query.dry_run).await.map(Json)
+}
+
+/// The centre calls this number: it passes for as long as the call-back grace. For calls that do
+/// not leave over UDP. Role operate.
+#[utoipa::path(post, path = "/v1/callback", request_body = wire::Callback,
+    responses((status = 200, body = wire::Changed<wire::Allow>), (status = 400, body = Problem),
+        (status = 403, body = Problem)))]
+async fn callback(
+    State(app): State<App>,
+    who: Who,
+    Asked(call): Asked<wire::Callback>,
+) -> Answer<wire::Changed<wire::Allow>> {
+    who.may(Role::Operate)?;
+    app.control.callback(&who, call).await.map(Json)
 }
 
 /// The override. Role read.
@@ -586,6 +647,74 @@ async fn list_calls(
             send(call)
         })
     })
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ReviewQuery {
+    #[serde(default)]
+    all: bool,
+}
+
+/// Redial grants that nobody has looked at, oldest first, one a line; with `all` also the others.
+/// Role read.
+#[utoipa::path(get, path = "/v1/reviews", params(("all" = Option<bool>, Query)),
+    responses((status = 200, body = wire::Review, content_type = "application/x-ndjson")))]
+async fn list_reviews(
+    State(app): State<App>,
+    who: Who,
+    Queried(query): Queried<ReviewQuery>,
+) -> Result<Response, Problem> {
+    who.may(Role::Read)?;
+    readable(&app).await?;
+    lines(&app, move |reader, send| {
+        reader.reviews(query.all, |(id, review)| {
+            let review = review_of(Some(id), review);
+            send(wire::Review { number: who.sees(review.number), ..review })
+        })
+    })
+}
+
+/// Notes that somebody looked at a redial grant. Role operate.
+#[utoipa::path(post, path = "/v1/reviews/{id}/close", params(("id" = u64, Path)),
+    request_body = wire::CloseReview,
+    responses((status = 200, body = wire::ReviewClosed), (status = 403, body = Problem),
+        (status = 404, body = Problem)))]
+async fn close_review(
+    State(app): State<App>,
+    who: Who,
+    Named(id): Named,
+    Asked(close): Asked<wire::CloseReview>,
+) -> Answer<wire::ReviewClosed> {
+    who.may(Role::Operate)?;
+    let id = id.parse().map_err(|_| usage(format!("{id:?} is no number of a review")))?;
+    app.control.close_review(&who, id, close).await.map(Json)
+}
+
+/// What happens from now on, one event a line, until the connection is closed. Role read.
+#[utoipa::path(get, path = "/v1/events",
+    responses((status = 200, body = wire::Event, content_type = "application/x-ndjson")))]
+async fn events(State(app): State<App>, who: Who) -> Result<Response, Problem> {
+    who.may(Role::Read)?;
+    let news = (app.reviews.listen(), who);
+    let stream = futures_util::stream::unfold(news, async |(mut news, who)| {
+        let event = match news.recv().await {
+            Ok(wire::Event::RedialGrant { review }) => {
+                let number = who.sees(review.number);
+                wire::Event::RedialGrant { review: wire::Review { number, ..review } }
+            }
+            Ok(lost @ wire::Event::Lost { .. }) => lost,
+            Err(RecvError::Lagged(count)) => wire::Event::Lost { count },
+            Err(RecvError::Closed) => return None,
+        };
+        let line = serde_json::to_vec(&event).map(|mut line| {
+            line.push(b'\n');
+            Bytes::from(line)
+        });
+        Some((line, (news, who)))
+    });
+    let headers = [(header::CONTENT_TYPE, "application/x-ndjson")];
+    Ok((headers, Body::from_stream(stream)).into_response())
 }
 
 /// The audit, oldest first, one row a line. Role operate.
@@ -735,11 +864,13 @@ impl App {
             .read_soon(|reader| {
                 let head = reader.audit_head()?;
                 let newest = reader.newest()?;
-                Ok((reader.count(Kind::Block)?, reader.count(Kind::Allow)?, head, newest))
+                let reviews = reader.open_reviews()?;
+                Ok((reader.count(Kind::Block)?, reader.count(Kind::Allow)?, head, newest, reviews))
             })
             .await;
         match stored {
-            Ok((blocks, allows, head, newest)) => {
+            Ok((blocks, allows, head, newest, reviews)) => {
+                status.reviews = Some(reviews);
                 status.blocks = Some(blocks);
                 status.allows = Some(allows);
                 status.audit_head = Some(head.to_string());
@@ -778,6 +909,9 @@ impl App {
                 Colour::Amber,
                 format!("the configuration was not reloaded, the old one is in force: {problem}"),
             );
+        }
+        if let Some(problem) = self.reviews.problem() {
+            status.find(Colour::Amber, problem);
         }
         if status.drift > 0 {
             let message = format!("{} differences of store and maps were repaired", status.drift);

@@ -8,21 +8,25 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
-use filter_common::abi::{self, BLOCK_OBSERVE, LIFTED, MODE_ENFORCE, MODE_OBSERVE, Verdict};
+use filter_common::abi::{
+    self, BLOCK_NO_REDIAL, BLOCK_OBSERVE, LIFTED, MODE_ENFORCE, MODE_OBSERVE, Verdict,
+};
 use filter_common::number::Number;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 
 use super::keeper::{Keeper, refused};
 use super::reconcile;
+use super::reviews::review_of;
 use crate::clock;
 use crate::config::Config;
 use crate::datapath::{self, Maps};
 use crate::number_text;
 use crate::policy::{Policy, Subject};
+use crate::redial::Redial;
 use crate::status;
-use crate::store::{Decision, Entry, Error, Kind, Store};
-use crate::wire::{self, Change, Changed, Check, Persisted, Problem, ProblemKind};
+use crate::store::{Closed, Decision, Entry, Error, Kind, Review, Store};
+use crate::wire::{self, Change, Changed, Check, NextAttempt, Persisted, Problem, ProblemKind};
 
 /// Keys of the store's state.
 pub const OVERRIDE: &str = "override";
@@ -30,6 +34,9 @@ pub const OVERRIDE: &str = "override";
 pub const MODE: &str = "mode";
 /// Prefixes that fit into a trie of `filter-ebpf/src/maps.rs`.
 pub const PREFIXES_MAX: u64 = 4096;
+
+/// Longest name of an incident, in bytes.
+const INCIDENT_MAX: usize = 100;
 
 /// Who asks.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -193,6 +200,7 @@ impl Control {
         if add.reason.trim().is_empty() {
             return problem(ProblemKind::Usage, "a block needs a reason");
         }
+        let (redial, flags) = redial_of(add.redial, add.no_redial, add.observe)?;
         self.refuse_protected(subject).await?;
         let decision = Decision {
             id: uuid::Uuid::now_v7(),
@@ -205,7 +213,10 @@ impl Control {
             author: who.name.clone(),
             origin: "operator".into(),
             node: self.node.clone(),
-            flags: if add.observe { BLOCK_OBSERVE } else { 0 },
+            flags,
+            redial,
+            epoch: 0,
+            incident: None,
         };
         let (decision, before, change) = if add.dry_run {
             let before = self.find(Kind::Block, subject).await?;
@@ -254,7 +265,7 @@ impl Control {
                 store.put(std::slice::from_ref(&decision), |decision, before| {
                     entry(action, &author, decision, before)
                 })?;
-                let written = control.maps.set_block(subject, block_entry(&decision));
+                let written = control.maps.set_block(subject, control.block_entry(&decision));
                 if let Err(error) = written {
                     // The store must not say more than the kernel does.
                     let undo = entry("block undo", &author, &decision, None);
@@ -318,12 +329,18 @@ impl Control {
     /// # Errors
     /// The rule that forbids it.
     pub fn refuse_protected_now(&self, subject: Subject) -> Result<(), Problem> {
+        let never = |why: String| problem(ProblemKind::Refused, format!("{subject} {why}"));
+        let config = self.config();
         if let Some(found) = self.maps.protected(&subject.key())? {
-            let rule = subject_of(found.number, subject);
-            return problem(
-                ProblemKind::Refused,
-                format!("{subject} is never blocked: the configuration protects {rule}"),
+            let known = config.policy.protected.iter().find(|known| known.entry == found);
+            let rule = known.map_or_else(
+                || subject_of(found.number, subject).to_string(),
+                |known| known.to_string(),
             );
+            return never(format!("is never blocked: the configuration protects {rule}"));
+        }
+        if let Some(why) = config.policy.too_short(subject) {
+            return never(format!("is never blocked: {why}"));
         }
         match self.live_allow(subject)? {
             None => Ok(()),
@@ -337,6 +354,12 @@ impl Control {
                 )
             }
         }
+    }
+
+    /// The kernel's entry for a stored block.
+    #[must_use]
+    pub fn block_entry(&self, decision: &Decision) -> abi::Block {
+        block_entry(decision, self.config().redial)
     }
 
     /// The allow that is in force for a number or prefix.
@@ -420,8 +443,48 @@ impl Control {
         who: &Who,
         add: wire::AddAllow,
     ) -> Result<Changed<wire::Allow>, Problem> {
+        self.put_allow(who, add, "operator", false).await
+    }
+
+    /// The centre calls a number by a way that the filter does not see: an allow for as long as
+    /// the call-back grace. One that ends later stays as it is.
+    ///
+    /// # Errors
+    /// The grace is off; a number that cannot be read; a full map.
+    pub async fn callback(
+        self: &Arc<Self>,
+        who: &Who,
+        call: wire::Callback,
+    ) -> Result<Changed<wire::Allow>, Problem> {
+        let grace = self.config().policy.settings.callback_grace;
+        if grace == 0 {
+            let message = "call-back grace is off: set grace in [callback] of palang.toml";
+            return problem(ProblemKind::Refused, message);
+        }
+        if let Subject::Prefix(_) = self.subject(&call.number)? {
+            return problem(ProblemKind::Usage, "a call goes to one number, not to a prefix");
+        }
+        let add = wire::AddAllow {
+            number: call.number,
+            seconds: Some(grace.into()),
+            expires: None,
+            comment: "called back".into(),
+            incident: None,
+            dry_run: call.dry_run,
+        };
+        self.put_allow(who, add, "callback", true).await
+    }
+
+    async fn put_allow(
+        self: &Arc<Self>,
+        who: &Who,
+        add: wire::AddAllow,
+        origin: &str,
+        keep_longer: bool,
+    ) -> Result<Changed<wire::Allow>, Problem> {
         let subject = self.subject(&add.number)?;
         let now = clock::now();
+        let incident = add.incident.map(|incident| incident_id(&incident)).transpose()?;
         let endless = add.seconds.is_none() && add.expires.is_none();
         let expires = end(now, add.seconds, add.expires, endless)?;
         let before = self.find_soon(Kind::Allow, subject).await.ok().flatten();
@@ -434,11 +497,25 @@ impl Control {
             expires,
             reason: add.comment,
             author: who.name.clone(),
-            origin: "operator".into(),
+            origin: origin.into(),
             node: self.node.clone(),
             flags: 0,
+            redial: None,
+            epoch: 0,
+            incident,
         };
-        let (mut decision, change) = merge(fresh, before.as_ref());
+        let stays = before.as_ref().filter(|before| stays_for_incident(before, &fresh));
+        let (mut decision, mut change) = match stays {
+            Some(before) => (before.clone(), Change::Unchanged),
+            None => merge(fresh, before.as_ref()),
+        };
+        if keep_longer && let Some(there) = self.maps.allow(subject)? {
+            let until = clock::kernel_expiry(now, expires, now);
+            if there.expires == 0 || there.expires >= until {
+                decision = before.clone().unwrap_or(decision);
+                change = Change::Unchanged;
+            }
+        }
         let mut persisted = Persisted::Yes;
         if !add.dry_run && change != Change::Unchanged {
             decision.rule = self.new_rule();
@@ -447,6 +524,9 @@ impl Control {
             persisted = self.keep_decision(action, &who.name, decision.clone()).await;
         }
         let mut notes = Vec::new();
+        if let Some(before) = stays {
+            notes.push(format!("{} lasts longer, and stays as it was", told(before)));
+        }
         if let Some(block) = self.maps.block(subject)?
             && block.expires != LIFTED
             && (block.expires == 0 || clock::boot() < block.expires)
@@ -523,6 +603,85 @@ impl Control {
             in_force: self.in_force(subject)?,
             notes: Vec::new(),
         })
+    }
+
+    /// Ends all allows of an incident: on disk first, because it stops letting through.
+    ///
+    /// # Errors
+    /// There is none; the store takes no writes.
+    pub async fn end_incident(
+        self: &Arc<Self>,
+        who: &Who,
+        incident: &str,
+        dry_run: bool,
+    ) -> Result<wire::IncidentEnded, Problem> {
+        let incident = incident_id(incident)?;
+        let wanted = incident.clone();
+        let removed = if dry_run {
+            self.keeper.read(move |reader| reader.of_incident(Kind::Allow, &wanted)).await?
+        } else {
+            let control = Arc::clone(self);
+            let author = who.name.clone();
+            self.keeper
+                .write(move |store| {
+                    let allows = store.of_incident(Kind::Allow, &wanted)?;
+                    for allow in &allows {
+                        let entry = entry("allow remove", &author, allow, None);
+                        store.remove(Kind::Allow, allow.subject, entry)?;
+                        control.maps.remove_allow(allow.subject)?;
+                    }
+                    Ok(allows)
+                })
+                .await?
+        };
+        if removed.is_empty() {
+            let message = format!("there is no allow for incident {incident}");
+            return problem(ProblemKind::NotFound, message);
+        }
+        Ok(wire::IncidentEnded {
+            incident,
+            removed: removed.iter().map(allow_of).collect(),
+            dry_run,
+        })
+    }
+
+    // ---- reviews --------------------------------------------------------------------------
+
+    /// Notes that somebody looked at an exception.
+    ///
+    /// # Errors
+    /// There is none with this number, or it was closed before; no note; a store that takes no
+    /// writes.
+    pub async fn close_review(
+        &self,
+        who: &Who,
+        id: u64,
+        close: wire::CloseReview,
+    ) -> Result<wire::ReviewClosed, Problem> {
+        if close.note.trim().is_empty() {
+            return problem(ProblemKind::Usage, "say in a note what came of it");
+        }
+        let closed = Closed { time: clock::now(), by: who.name.clone(), note: close.note };
+        let before = if close.dry_run {
+            self.keeper.read(move |reader| reader.review(id)).await?
+        } else {
+            let entry = Entry::new(closed.time, &who.name, "review close")
+                .with("note", closed.note.as_str());
+            let closed = closed.clone();
+            self.keeper.write(move |store| Ok(store.close_review(id, &closed, entry)?)).await?
+        };
+        match before {
+            None => problem(ProblemKind::NotFound, format!("there is no review {id}")),
+            Some(Review { closed: Some(before), .. }) => problem(
+                ProblemKind::Refused,
+                format!("{} closed review {id} at {}: {}", before.by, before.time, before.note),
+            ),
+            Some(review) => Ok(wire::ReviewClosed {
+                in_force: self.check(review.number)?,
+                review: review_of(Some(id), Review { closed: Some(closed), ..review }),
+                dry_run: close.dry_run,
+            }),
+        }
     }
 
     // ---- override and mode ----------------------------------------------------------------
@@ -735,10 +894,13 @@ impl Control {
         let reason = check.reason.as_str();
         step("override", reason == "override", until.map(ends), None);
         let found = self.maps.protected(&key)?;
-        let kernel = found.map(|found| {
-            let rules = &self.config().policy.rules;
-            rules.get(found.rule as usize - 1).cloned().unwrap_or_else(|| "protected".into())
-        });
+        let config = self.config();
+        let kernel = match found {
+            Some(found) => {
+                Some(config.policy.rule_name(found.rule).unwrap_or_else(|| "protected".into()))
+            }
+            None => config.policy.too_short(subject),
+        };
         step("protected", reason == "protected", kernel, None);
         let found = self.maps.allow(subject)?;
         let kernel = found.map(|found| format!("rule {}, {}", found.rule, ends(found.expires)));
@@ -758,9 +920,17 @@ impl Control {
         let found = self.maps.blocked_prefix(&key)?;
         let kernel = found.map(|found| {
             let prefix = Subject::of_prefix_entry(found.number);
-            format!("{prefix}, rule {}, {}", found.rule, ends(found.expires))
+            let short = config.policy.too_short(prefix);
+            let idle = short.map_or_else(String::new, |why| format!(", never in force: {why}"));
+            format!("{prefix}, rule {}, {}{idle}", found.rule, ends(found.expires))
         });
         step("blocked-prefix", blocked && !by_number, kernel, found.map(|found| found.rule));
+        let granted = check.granted.as_ref();
+        let granted = granted.map(|granted| format!("granted until {}", granted.until));
+        let next = check.next_attempt.map(|NextAttempt { attempt, of }| {
+            format!("the next attempt is {attempt}, attempt {of} passes")
+        });
+        step("redial-grant", reason == "redial-grant", granted.or(next), None);
         step("mode", reason == "observe", Some(self.get_mode()?.mode), None);
 
         let rules: Vec<_> = steps.iter().filter_map(|step| step.3).collect();
@@ -799,6 +969,25 @@ impl Control {
     pub async fn find(&self, kind: Kind, subject: Subject) -> Result<Option<Decision>, Problem> {
         self.keeper.read(move |reader| reader.find(kind, subject)).await
     }
+}
+
+/// The settings of a block's own, and its flags.
+///
+/// # Errors
+/// What is wrong with them.
+pub fn redial_of(
+    redial: Option<Redial>,
+    no_redial: bool,
+    observe: bool,
+) -> Result<(Option<Redial>, u8), Problem> {
+    if let Some(redial) = redial {
+        if no_redial {
+            return problem(ProblemKind::Usage, "say one of: redial, no_redial");
+        }
+        redial.check().or_else(|message| problem(ProblemKind::Usage, message))?;
+    }
+    let flag = |set: bool, flag: u8| if set { flag } else { 0 };
+    Ok((redial, flag(observe, BLOCK_OBSERVE) | flag(no_redial, BLOCK_NO_REDIAL)))
 }
 
 /// What the store keeps of the override.
@@ -890,9 +1079,13 @@ fn merge(mut decision: Decision, before: Option<&Decision>) -> (Decision, Change
         return (decision, Change::Added);
     };
     decision.id = before.id;
+    // Whoever was let through stays so.
+    decision.epoch = before.epoch;
     let same = decision.expires == before.expires
         && decision.reason == before.reason
-        && decision.flags == before.flags;
+        && decision.flags == before.flags
+        && decision.incident == before.incident
+        && decision.redial == before.redial;
     if same {
         return (before.clone(), Change::Unchanged);
     }
@@ -910,21 +1103,34 @@ pub fn entry(action: &str, author: &str, decision: &Decision, before: Option<&De
     if decision.flags != 0 {
         entry = entry.with("observe", decision.flags & BLOCK_OBSERVE != 0);
     }
+    if let Some(incident) = &decision.incident {
+        entry = entry.with("incident", incident.as_str());
+    }
+    if decision.flags & BLOCK_NO_REDIAL != 0 {
+        entry = entry.with("redial", "off");
+    } else if let Some(redial) = decision.redial {
+        entry = entry.with("redial", redial.to_string());
+    }
     match before {
         Some(before) => entry.with("before", json!(before.expires)),
         None => entry,
     }
 }
 
-/// The kernel's entry for a stored block.
+/// The kernel's entry for a stored block; `configured` is for one without settings of its own.
 #[must_use]
-pub fn block_entry(decision: &Decision) -> abi::Block {
+pub fn block_entry(decision: &Decision, configured: Redial) -> abi::Block {
+    let redial = decision.redial.unwrap_or(configured);
     abi::Block {
         number: decision.subject.raw(),
         expires: clock::kernel_expiry(decision.created, decision.expires, clock::now()),
         rule: decision.rule,
         action: Verdict::Drop as u8,
         flags: decision.flags,
+        epoch: decision.epoch,
+        redial_attempts: redial.attempts,
+        redial_window: redial.window,
+        redial_grant: redial.grant,
         ..abi::Block::default()
     }
 }
@@ -951,7 +1157,32 @@ fn name(decision: &Decision) -> String {
 fn told(decision: &Decision) -> String {
     let end = decision.expires.map_or("no end".to_owned(), |end| format!("until {end}"));
     let author = &decision.author;
-    format!("{} {end}, by {author}: {}", name(decision), decision.reason)
+    let incident = match &decision.incident {
+        Some(incident) => format!(" for incident {incident}"),
+        None => String::new(),
+    };
+    format!("{}{incident} {end}, by {author}: {}", name(decision), decision.reason)
+}
+
+/// The name of an incident as it is kept.
+fn incident_id(text: &str) -> Result<String, Problem> {
+    let text = text.trim();
+    if text.is_empty() || text.len() > INCIDENT_MAX || text.contains(char::is_control) {
+        let message = format!("an incident is named in 1 to {INCIDENT_MAX} bytes, on one line");
+        return problem(ProblemKind::Usage, message);
+    }
+    Ok(text.to_owned())
+}
+
+/// Whether an allow that is there is to stay when one for an incident is asked for: an incident
+/// comes and goes, and must not take away what lasts longer for another reason.
+fn stays_for_incident(before: &Decision, asked: &Decision) -> bool {
+    let longer = match (before.expires, asked.expires) {
+        (None, _) => true,
+        (Some(_), None) => false,
+        (Some(before), Some(asked)) => before >= asked,
+    };
+    asked.incident.is_some() && before.incident != asked.incident && longer
 }
 
 /// What an entry that covers a subject is about.
@@ -973,6 +1204,8 @@ pub fn block_of(decision: &Decision) -> wire::Block {
         origin: decision.origin.clone(),
         node: decision.node.clone(),
         observe: decision.flags & BLOCK_OBSERVE != 0,
+        redial: decision.redial,
+        no_redial: decision.flags & BLOCK_NO_REDIAL != 0,
     }
 }
 
@@ -989,6 +1222,7 @@ pub fn allow_of(decision: &Decision) -> wire::Allow {
         author: decision.author.clone(),
         origin: decision.origin.clone(),
         node: decision.node.clone(),
+        incident: decision.incident.clone(),
     }
 }
 
@@ -1006,5 +1240,7 @@ fn unknown_block(subject: Subject, found: Option<abi::Block>) -> wire::Block {
         origin: String::new(),
         node: String::new(),
         observe: found.flags & BLOCK_OBSERVE != 0,
+        redial: None,
+        no_redial: found.flags & BLOCK_NO_REDIAL != 0,
     }
 }

@@ -14,6 +14,7 @@ use jiff::Timestamp;
 use tokio::sync::oneshot;
 
 use super::control::Control;
+use super::reviews::Reviews;
 use crate::clock;
 use crate::datapath::{Error, Events, Pins};
 use crate::store::CallRow;
@@ -45,6 +46,7 @@ struct Recorder {
     keys: Vec<AttemptKey>,
     open: VecDeque<(Instant, u64, AttemptKey)>,
     lost: Arc<Lost>,
+    reviews: Reviews,
     /// Whether all that was stored is on disk.
     on_disk: bool,
 }
@@ -56,6 +58,7 @@ pub async fn run(
     mut events: Events,
     left_behind: Vec<EventEntry>,
     lost: Arc<Lost>,
+    reviews: Reviews,
     mut stop: oneshot::Receiver<Infallible>,
 ) {
     let mut recorder = Recorder {
@@ -64,6 +67,7 @@ pub async fn run(
         keys: Vec::new(),
         open: VecDeque::new(),
         lost,
+        reviews,
         on_disk: true,
     };
     recorder.take(&left_behind);
@@ -109,6 +113,7 @@ impl Recorder {
         let config = self.control.config();
         for entry in entries {
             let event = &entry.event;
+            self.reviews.take(&self.control, entry);
             if self.waiting.len() >= WAITING_MAX {
                 let refused = event.verdict != Verdict::Pass as u8;
                 let lost = if refused { &self.lost.refused } else { &self.lost.passed };

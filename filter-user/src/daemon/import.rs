@@ -3,10 +3,9 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use filter_common::abi::BLOCK_OBSERVE;
 use tokio::sync::mpsc::Sender;
 
-use super::control::{Control, PREFIXES_MAX, Role, Who, block_entry, entry};
+use super::control::{Control, PREFIXES_MAX, Role, Who, entry, redial_of};
 use crate::clock;
 use crate::policy::Subject;
 use crate::store::{Decision, Kind};
@@ -28,6 +27,8 @@ pub struct Import {
     bad_bytes: usize,
     /// Why the rows after these are not looked at any more.
     given_up: Option<Problem>,
+    /// Bad rows about a number that must not be blocked.
+    refused: usize,
 }
 
 impl Import {
@@ -42,6 +43,7 @@ impl Import {
             bad: Vec::new(),
             bad_bytes: 0,
             given_up: None,
+            refused: 0,
         }
     }
 
@@ -93,6 +95,7 @@ impl Import {
             }
             Err(problem) if problem.kind == ProblemKind::Failed => Err(problem),
             Err(problem) => {
+                self.refused += usize::from(problem.kind == ProblemKind::Refused);
                 self.bad(line, problem.message);
                 Ok(())
             }
@@ -113,6 +116,7 @@ impl Import {
         if row.reason.trim().is_empty() {
             return wrong("it has no reason");
         }
+        let (redial, flags) = redial_of(row.redial, row.no_redial, row.observe)?;
         self.control.refuse_protected_now(subject)?;
         if !self.seen.insert(subject) {
             return wrong("this number stood in a row before");
@@ -129,13 +133,16 @@ impl Import {
             author: or(row.author, &self.who.name),
             origin: or(row.origin, "import"),
             node: self.control.node().to_owned(),
-            flags: if row.observe { BLOCK_OBSERVE } else { 0 },
+            flags,
+            redial,
+            epoch: 0,
+            incident: None,
         })
     }
 
     /// Puts the good rows into force and tells how far it is; the last line tells the outcome.
     pub async fn finish(self, skip_bad: bool, dry_run: bool, news: Sender<ImportNews>) {
-        let Import { control, who, good, bad, seen, given_up, .. } = self;
+        let Import { control, who, good, bad, seen, given_up, refused, .. } = self;
         drop(seen);
         if let Some(problem) = given_up {
             let _ = news.send(ImportNews::Refused { problem, bad }).await;
@@ -145,7 +152,9 @@ impl Import {
             let message = format!("{} of {} rows are bad; nothing was changed", bad.len(), {
                 bad.len() + good.len()
             });
-            let problem = Problem { kind: ProblemKind::Usage, message };
+            // Where rows cannot be read either, the file is to be mended first.
+            let kind = if refused == bad.len() { ProblemKind::Refused } else { ProblemKind::Usage };
+            let problem = Problem { kind, message };
             let _ = news.send(ImportNews::Refused { problem, bad }).await;
             return;
         }
@@ -183,13 +192,15 @@ fn write(
             Ok(Some(before))
                 if before.expires == decision.expires
                     && before.reason == decision.reason
-                    && before.flags == decision.flags =>
+                    && before.flags == decision.flags
+                    && before.redial == decision.redial =>
             {
                 unchanged += 1;
                 return false;
             }
             Ok(Some(before)) => {
                 decision.id = before.id;
+                decision.epoch = before.epoch;
                 moved += 1;
             }
             Ok(None) => {
@@ -226,7 +237,7 @@ fn write(
     })?;
     let total = changed.len() as u64;
     for (done, decision) in (1..).zip(&changed) {
-        control.maps.set_block(decision.subject, block_entry(decision)).map_err(|error| Problem {
+        control.maps.set_block(decision.subject, control.block_entry(decision)).map_err(|error| Problem {
             kind: ProblemKind::Failed,
             message: format!(
                 "{error}; {} of {total} blocks are in force, the others are stored and will be within \

@@ -12,7 +12,7 @@ use tokio::sync::Mutex;
 use super::control::{Control, Who};
 use crate::clock;
 use crate::config::XdpMode;
-use crate::datapath::{Error, Filter, Pins};
+use crate::datapath::{Egress, Error, Filter, Pins};
 use crate::netlink::{self, Link};
 use crate::status;
 use crate::store::Entry;
@@ -28,6 +28,16 @@ struct Known {
     index: Option<u32>,
     /// Why it could not be attached.
     problem: Option<String>,
+    /// Index of the interface that the program for packets that leave was put on.
+    egress: Option<u32>,
+    /// Why that could not be.
+    egress_problem: Option<String>,
+}
+
+impl Known {
+    fn told(&self) -> Option<String> {
+        self.problem.clone().or_else(|| self.egress_problem.clone())
+    }
 }
 
 /// The program, and where it stands.
@@ -72,6 +82,8 @@ impl Links {
             let entry = known.entry(name.clone()).or_default();
             let link = links.iter().find(|link| link.name == *name);
             changed |= self.settle_one(filter, entry, name, link, ours, config.xdp_mode).await;
+            let graced = config.policy.settings.callback_grace != 0;
+            self.settle_egress(filter, entry, name, link, graced);
         }
         let links = match (changed, netlink::links().await) {
             (true, Ok(links)) => links,
@@ -133,6 +145,43 @@ impl Links {
         }
     }
 
+    /// The program for packets that leave stands where the filter stands, while call-back grace
+    /// is on.
+    fn settle_egress(
+        &self,
+        filter: &mut Filter,
+        known: &mut Known,
+        name: &str,
+        link: Option<&Link>,
+        graced: bool,
+    ) {
+        let is_on = self.pins.has_egress(name);
+        let Some(link) = link.filter(|_| graced && self.pins.link(name).exists()) else {
+            known.egress_problem = None;
+            if is_on && let Err(error) = self.pins.detach_egress(name) {
+                tracing::error!("{error}");
+            }
+            return;
+        };
+        if is_on && known.egress == Some(link.index) {
+            return;
+        }
+        match filter.attach_egress(name, Egress::of_this_kernel()) {
+            Ok(how) => {
+                tracing::info!("{name}: call-back grace sees what leaves ({how:?})");
+                known.egress = Some(link.index);
+                known.egress_problem = None;
+            }
+            Err(error) => {
+                let text = error.to_string();
+                if known.egress_problem.as_ref() != Some(&text) {
+                    tracing::error!("{text}");
+                    known.egress_problem = Some(text);
+                }
+            }
+        }
+    }
+
     async fn audit(&self, author: &str, action: &'static str, interface: &str, why: &str) {
         let entry =
             Entry::new(clock::now(), author, action).with("interface", interface).with("why", why);
@@ -166,7 +215,7 @@ impl Links {
                 message: told(&error, link),
             })?;
             self.pins.forget_off(name);
-            known.insert(name.to_owned(), Known { index: Some(link.index), problem: None });
+            known.insert(name.to_owned(), Known { index: Some(link.index), ..Known::default() });
             self.audit(&who.name, "attach", name, "asked for").await;
         }
         let links = interfaces().await?;
@@ -207,7 +256,7 @@ impl Links {
         if self.pins.is_off(name) && interface.xdp.is_none() {
             let message = format!("the filter was taken off by hand: palang attach {name}");
             interface.problem = Some(message);
-        } else if let Some(problem) = known.get(name).and_then(|known| known.problem.clone()) {
+        } else if let Some(problem) = known.get(name).and_then(Known::told) {
             interface.problem = Some(problem);
         }
         interface

@@ -10,6 +10,7 @@ mod import;
 mod keeper;
 mod links;
 mod reconcile;
+mod reviews;
 
 use std::fs;
 use std::io;
@@ -30,6 +31,7 @@ use self::api::App;
 use self::control::Control;
 use self::keeper::Keeper;
 use self::links::Links;
+use self::reviews::Reviews;
 use crate::clock;
 use crate::config::Config;
 use crate::datapath::{Events, Filter, Maps, Pins, carry_over};
@@ -91,7 +93,7 @@ async fn serve(config: Config) -> Result<(), Failure> {
     let folder = filter.folder().to_owned();
     let maps = Maps::open(&folder)?;
     for old in &others {
-        for error in carry_over(old, &maps) {
+        for error in carry_over(old, &maps, clock::boot()) {
             tracing::warn!("{}: not carried over: {error}", old.display());
         }
     }
@@ -128,10 +130,12 @@ async fn serve(config: Config) -> Result<(), Failure> {
         pins.remove_other_maps(blocks);
     }
 
+    let reviews = Reviews::start(&control);
     let app = App {
         control: Arc::clone(&control),
         links: Arc::clone(&links),
         lost: Arc::clone(&lost),
+        reviews: reviews.clone(),
         since,
         config_problem: Arc::default(),
         lists: Arc::new(Semaphore::new(api::LISTS)),
@@ -147,7 +151,8 @@ async fn serve(config: Config) -> Result<(), Failure> {
         tokio::spawn(async move { axum::serve(listener, routes).await });
     }
     let (keep_recording, stop) = oneshot::channel();
-    let recorder = tokio::spawn(events::run(Arc::clone(&control), events, left_behind, lost, stop));
+    let recorder =
+        tokio::spawn(events::run(Arc::clone(&control), events, left_behind, lost, reviews, stop));
     tokio::spawn(links::run(Arc::clone(&links)));
     tokio::spawn(keep_time(Arc::clone(&control)));
     let compare = Arc::new(Notify::new());
@@ -219,7 +224,7 @@ async fn until_told(app: &App, compare: &Notify) -> Result<(), Failure> {
     let mut interrupt = wait(SignalKind::interrupt())?;
     loop {
         tokio::select! {
-            _ = hangup.recv() => reload(app).await,
+            _ = hangup.recv() => reload(app, compare).await,
             _ = user1.recv() => compare.notify_one(),
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
@@ -230,7 +235,7 @@ async fn until_told(app: &App, compare: &Notify) -> Result<(), Failure> {
 }
 
 /// Reads the configuration again; one with an error leaves the old one in force.
-async fn reload(app: &App) {
+async fn reload(app: &App, compare: &Notify) {
     let old = app.control.config();
     let read = Config::read(&old.path).and_then(|new| {
         let cannot = old.changes_needing_restart(&new);
@@ -253,6 +258,9 @@ async fn reload(app: &App) {
             app.links.leave(&gone).await;
             app.links.settle().await;
             tracing::info!("the configuration was read again");
+            if app.control.config().redial != old.redial {
+                compare.notify_one();
+            }
             app.control.keeper.keep(move |store| store.audit(entry.clone())).await;
             None
         }
@@ -305,6 +313,7 @@ async fn keep_time(control: Arc<Control>) {
         if pruned.elapsed() > PRUNE {
             pruned = Instant::now();
             events::prune(&control).await;
+            reviews::prune(&control).await;
         }
     }
 }

@@ -15,9 +15,7 @@ use filter_common::abi::{self, LIFTED, MODE_ENFORCE, MODE_OBSERVE, RULE_DIRECT};
 use jiff::Timestamp;
 use serde_json::json;
 
-use super::control::{
-    Control, MODE, OVERRIDE, StoredMode, StoredOverride, allow_entry, block_entry, entry,
-};
+use super::control::{Control, MODE, OVERRIDE, StoredMode, StoredOverride, allow_entry, entry};
 use crate::clock;
 use crate::datapath::{Error, Maps, walk_blocks};
 use crate::direct::{Note, Notes};
@@ -239,9 +237,9 @@ async fn restore_override(
 fn settle_protected(control: &Control) -> Result<u64, Problem> {
     let config = control.config();
     let mut missing = 0;
-    for (subject, allow) in &config.policy.protected {
-        let found = control.maps.protected(&subject.key())?;
-        missing += u64::from(found.is_none_or(|found| found != *allow));
+    for protected in &config.policy.protected {
+        let found = control.maps.protected(&protected.subject.key())?;
+        missing += u64::from(found.is_none_or(|found| found != protected.entry));
     }
     if missing > 0 {
         control.maps.set_protected(&config.policy.protected)?;
@@ -373,6 +371,9 @@ fn adopt(
         origin: "direct".into(),
         node: control.node().to_owned(),
         flags: 0,
+        redial: None,
+        epoch: 0,
+        incident: note.and_then(|note| note.incident.clone()),
     };
     store.put([&decision], |decision, before| {
         noted(entry("allow adopt", &decision.author, decision, before), note)
@@ -406,7 +407,10 @@ async fn compare_blocks(control: &Arc<Control>, alone: bool) -> Result<Found, Pr
                             Err(error) => failed = Some(error),
                         }
                     }
-                    Ok(Difference::Write(_) | Difference::Lifted) => {
+                    Ok(Difference::Configured(block)) if alone => {
+                        failed = worker.maps.set_block(decision.subject, block).err();
+                    }
+                    Ok(Difference::Write(_) | Difference::Configured(_) | Difference::Lifted) => {
                         doubtful.push(decision.subject);
                     }
                     Err(error) => failed = Some(error),
@@ -465,12 +469,14 @@ enum Difference {
     None,
     /// The map's entry has to be this.
     Write(abi::Block),
+    /// The same but for `[redial]`, which was configured anew: no error that was repaired.
+    Configured(abi::Block),
     /// The block was ended in the map, and the store does not know it.
     Lifted,
 }
 
 fn difference(control: &Control, decision: &Decision) -> Result<Difference, Error> {
-    let mut wanted = block_entry(decision);
+    let mut wanted = control.block_entry(decision);
     let Some(found) = control.maps.block(decision.subject)? else {
         return Ok(Difference::Write(wanted));
     };
@@ -487,6 +493,16 @@ fn difference(control: &Control, decision: &Decision) -> Result<Difference, Erro
         let same = abi::Block { expires: wanted.expires, ..found } == wanted;
         if near && same {
             return Ok(Difference::None);
+        }
+        let other = abi::Block {
+            redial_attempts: wanted.redial_attempts,
+            redial_window: wanted.redial_window,
+            redial_grant: wanted.redial_grant,
+            expires: wanted.expires,
+            ..found
+        };
+        if near && other == wanted {
+            return Ok(Difference::Configured(wanted));
         }
     }
     Ok(Difference::Write(wanted))
@@ -507,6 +523,10 @@ fn settle_block(control: &Control, store: &mut Store, subject: Subject) -> Resul
         Difference::Write(block) => {
             control.maps.set_block(subject, block)?;
             Ok(repaired)
+        }
+        Difference::Configured(block) => {
+            control.maps.set_block(subject, block)?;
+            Ok(Found::default())
         }
         Difference::Lifted => {
             let entry = Entry::new(clock::now(), DAEMON, "block remove")

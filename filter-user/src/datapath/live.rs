@@ -119,7 +119,9 @@ impl Pins {
         let off = self.0.join("off").join(interface);
         // A folder, because a BPF file system holds nothing else that is no BPF object.
         fs::create_dir_all(&off).map_err(|error| Error::pin(&off, error))?;
-        self.unpin(interface)
+        let was_on = self.unpin(interface)?;
+        self.detach_egress(interface)?;
+        Ok(was_on)
     }
 
     /// Whether somebody took the filter off an interface since this machine started.
@@ -131,6 +133,11 @@ impl Pins {
     /// Forgets that somebody took the filter off.
     pub fn forget_off(&self, interface: &str) {
         let _ = fs::remove_dir(self.0.join("off").join(interface));
+    }
+
+    /// The folder itself.
+    pub(super) fn folder(&self) -> &Path {
+        &self.0
     }
 
     fn unpin(&self, interface: &str) -> Result<bool, Error> {
@@ -179,7 +186,8 @@ impl Filter {
         loader
             .override_global("REPLAY", &0u32, true)
             .map_max_entries("BLOCKED_NUMBERS", blocks)
-            .map_max_entries("ATTEMPTS", attempts(blocks)?);
+            .map_max_entries("ATTEMPTS", attempts(blocks)?)
+            .map_max_entries("REDIALS", attempts(blocks)?);
         for spec in SPECS {
             loader.map_pin_path(spec.name, folder.join(spec.name));
         }
@@ -192,6 +200,14 @@ impl Filter {
             return Err(Error::Layout { path, what });
         }
         Ok(Filter { ebpf, pins: pins.clone(), folder })
+    }
+
+    pub(super) fn ebpf(&mut self) -> &mut Ebpf {
+        &mut self.ebpf
+    }
+
+    pub(super) fn pins(&self) -> &Pins {
+        &self.pins
     }
 
     /// The folder of its maps.

@@ -3,14 +3,15 @@
 //! Each write is one system call and in force with it. Every map has a lock of its own,
 //! held for that call only, so that nothing which lets a call through waits for a bulk of blocks.
 
+use std::cell::Cell;
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use aya::maps::lpm_trie::Key;
 use aya::maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, MapType, PerCpuArray};
 use filter_common::abi::{
-    Allow, Attempt, AttemptKey, Block, EventStats, FragmentKey, PORT_WORDS, PrefixKey, Profile,
-    Settings, TRUNKS_MAX,
+    Allow, Attempt, AttemptKey, Block, EventStats, FragmentKey, Grace, Grant, PORT_WORDS,
+    PrefixKey, Profile, Redial, Settings, TRUNKS_MAX,
 };
 use filter_common::number::Number;
 use filter_common::reason::{REASON_NUMBERS, Reason};
@@ -18,7 +19,7 @@ use filter_common::reason::{REASON_NUMBERS, Reason};
 use super::error::Error;
 use super::live::Pins;
 use super::raw::Raw;
-use crate::policy::{Policy, Subject};
+use crate::policy::{Policy, Protected, Subject};
 
 /// Sets of settings: one in force, one to write the next into.
 const GENERATIONS: u32 = 2;
@@ -50,6 +51,9 @@ pub(super) const SPECS: &[Spec] = &[
     spec("BLOCKED_NUMBERS", MapType::Hash, 8, size_of::<Block>()),
     spec("BLOCKED_PREFIXES", MapType::LpmTrie, size_of::<PrefixKey>(), size_of::<Block>()),
     spec("ATTEMPTS", MapType::LruHash, size_of::<AttemptKey>(), size_of::<Attempt>()),
+    spec("REDIALS", MapType::LruHash, 8, size_of::<Redial>()),
+    spec("GRANTS", MapType::Hash, 8, size_of::<Grant>()),
+    spec("GRACE", MapType::LruHash, 8, size_of::<Grace>()),
     spec("FRAGMENTS", MapType::LruHash, size_of::<FragmentKey>(), 8),
     spec("COUNTERS", MapType::PerCpuArray, 4, 8),
     spec("EVENT_STATS", MapType::PerCpuArray, 4, size_of::<EventStats>()),
@@ -72,6 +76,9 @@ pub struct Maps {
     blocked_numbers: Hash<u64, Raw<Block>>,
     blocked_prefixes: Trie<[u8; 8], Raw<Block>>,
     attempts: Hash<Raw<AttemptKey>, Raw<Attempt>>,
+    redials: Hash<u64, Raw<Redial>>,
+    grace: Hash<u64, Raw<Grace>>,
+    grants: Hash<u64, Raw<Grant>>,
     fragments: Hash<Raw<FragmentKey>, u64>,
     counters: PerCpuArray<MapData, u64>,
     event_stats: PerCpuArray<MapData, Raw<EventStats>>,
@@ -213,6 +220,9 @@ impl Maps {
             blocked_numbers: Mutex::new(typed(take, "BLOCKED_NUMBERS")?),
             blocked_prefixes: Mutex::new(typed(take, "BLOCKED_PREFIXES")?),
             attempts: Mutex::new(typed(take, "ATTEMPTS")?),
+            redials: Mutex::new(typed(take, "REDIALS")?),
+            grace: Mutex::new(typed(take, "GRACE")?),
+            grants: Mutex::new(typed(take, "GRANTS")?),
             fragments: Mutex::new(typed(take, "FRAGMENTS")?),
             counters: typed(take, "COUNTERS")?,
             event_stats: typed(take, "EVENT_STATS")?,
@@ -317,6 +327,50 @@ impl Maps {
         Ok(entry.map(|Raw(entry)| entry).filter(|entry| entry.key == attempt))
     }
 
+    /// The call-back grace of a number, also one that is over.
+    ///
+    /// # Errors
+    /// A failing system call.
+    pub fn grace(&self, number: Number) -> Result<Option<Grace>, Error> {
+        let entry = found("GRACE", lock(&self.grace).get(&number.0, 0))?;
+        Ok(entry.map(|Raw(grace)| grace).filter(|grace| grace.number == number))
+    }
+
+    /// The redial grant of a number, also one that is over.
+    ///
+    /// # Errors
+    /// A failing system call.
+    pub fn grant(&self, number: Number) -> Result<Option<Grant>, Error> {
+        let entry = found("GRANTS", lock(&self.grants).get(&number.0, 0))?;
+        Ok(entry.map(|Raw(grant)| grant).filter(|grant| grant.number == number))
+    }
+
+    /// All redial grants, also those that are over.
+    ///
+    /// # Errors
+    /// A failing system call.
+    pub fn grants(&self) -> Result<Vec<Grant>, Error> {
+        let map = lock(&self.grants);
+        let grants = map.iter().map(|entry| entry.map(|(_, Raw(grant))| grant));
+        grants.collect::<Result<_, _>>().map_err(|error| Error::map("GRANTS", error))
+    }
+
+    /// Writes a grant into maps that no program uses yet: afterwards only the program does.
+    fn carry_grant(&self, grant: Grant) -> Result<(), Error> {
+        lock(&self.grants)
+            .insert(grant.number.0, Raw(grant), 0)
+            .map_err(|error| Error::map("GRANTS", error))
+    }
+
+    /// How often a blocked number called of late.
+    ///
+    /// # Errors
+    /// A failing system call.
+    pub fn redial(&self, number: Number) -> Result<Option<Redial>, Error> {
+        let entry = found("REDIALS", lock(&self.redials).get(&number.0, 0))?;
+        Ok(entry.map(|Raw(redial)| redial).filter(|redial| redial.number == number))
+    }
+
     /// The settings in force.
     ///
     /// # Errors
@@ -399,16 +453,16 @@ impl Maps {
     ///
     /// # Errors
     /// More than fit; a failing system call.
-    pub fn set_protected(&self, wanted: &[(Subject, Allow)]) -> Result<(), Error> {
+    pub fn set_protected(&self, wanted: &[Protected]) -> Result<(), Error> {
         let error = |error| Error::map("PROTECTED", error);
         let mut trie = lock(&self.protected);
-        for (subject, allow) in wanted {
-            trie.insert(&key(*subject), Raw(*allow), 0).map_err(error)?;
+        for protected in wanted {
+            trie.insert(&key(protected.subject), Raw(protected.entry), 0).map_err(error)?;
         }
         let keys: Result<Vec<_>, _> = trie.keys().collect();
         for found in keys.map_err(error)? {
             let found = PrefixKey { prefix_len: found.prefix_len(), number: found.data() };
-            if !wanted.iter().any(|(subject, _)| subject.key() == found) {
+            if !wanted.iter().any(|protected| protected.subject.key() == found) {
                 trie.remove(&Key::new(found.prefix_len, found.number)).map_err(error)?;
             }
         }
@@ -443,6 +497,9 @@ impl Maps {
         clear_hash("ALLOWED_NUMBERS", &self.allowed_numbers)?;
         clear_hash("BLOCKED_NUMBERS", &self.blocked_numbers)?;
         clear_hash("ATTEMPTS", &self.attempts)?;
+        clear_hash("REDIALS", &self.redials)?;
+        clear_hash("GRACE", &self.grace)?;
+        clear_hash("GRANTS", &self.grants)?;
         clear_hash("FRAGMENTS", &self.fragments)
     }
 
@@ -611,10 +668,39 @@ fn clear_hash<K: aya::Pod, V: aya::Pod>(
 
 /// The decision of the kernel's program, asked of its own maps: what a call would get now.
 pub struct LookUp<'a> {
-    /// The maps.
-    pub maps: &'a Maps,
-    /// Boot time in nanoseconds.
-    pub now: u64,
+    maps: &'a Maps,
+    now: u64,
+    block: Cell<Option<Block>>,
+    counted: Option<u32>,
+    opens: bool,
+}
+
+impl<'a> LookUp<'a> {
+    /// Nothing was asked yet; `now` is boot time in nanoseconds.
+    #[must_use]
+    pub fn new(maps: &'a Maps, now: u64) -> LookUp<'a> {
+        LookUp { maps, now, block: Cell::new(None), counted: None, opens: false }
+    }
+
+    /// The block that was met last: of what decides, the one that decided.
+    #[must_use]
+    pub fn block(&self) -> Option<Block> {
+        self.block.get()
+    }
+
+    /// The separate attempt that this call would be; `None`: it would not be counted.
+    #[must_use]
+    pub fn attempt_counted(&self) -> Option<u32> {
+        let opens = self.block.get().filter(|_| self.opens);
+        opens.map(|block| u32::from(block.redial_attempts)).or(self.counted)
+    }
+
+    fn met(&self, block: Option<Block>) -> Option<Block> {
+        if block.is_some() {
+            self.block.set(block);
+        }
+        block
+    }
 }
 
 impl filter_common::policy::Lists for LookUp<'_> {
@@ -630,6 +716,14 @@ impl filter_common::policy::Lists for LookUp<'_> {
         self.maps.protected(key).ok().flatten()
     }
 
+    fn short_rule(&self, digits: u32) -> u64 {
+        self.maps.settings().map_or(0, |settings| settings.short_rule(digits))
+    }
+
+    fn shortest_prefix(&self) -> u8 {
+        self.maps.settings().map_or(u8::MAX, |settings| settings.shortest_prefix)
+    }
+
     fn allowed_number(&self, number: Number) -> Option<Allow> {
         self.maps.allow(Subject::Number(number)).ok().flatten()
     }
@@ -639,11 +733,11 @@ impl filter_common::policy::Lists for LookUp<'_> {
     }
 
     fn blocked_number(&self, number: Number) -> Option<Block> {
-        self.maps.block(Subject::Number(number)).ok().flatten()
+        self.met(self.maps.block(Subject::Number(number)).ok().flatten())
     }
 
     fn blocked_prefix(&self, key: &PrefixKey) -> Option<Block> {
-        self.maps.blocked_prefix(key).ok().flatten()
+        self.met(self.maps.blocked_prefix(key).ok().flatten())
     }
 
     /// A question is no attempt.
@@ -654,12 +748,34 @@ impl filter_common::policy::Lists for LookUp<'_> {
     fn remember(&mut self, _attempt: &Attempt) -> bool {
         true
     }
+
+    fn grace(&self, number: Number) -> Option<Grace> {
+        self.maps.grace(number).ok().flatten()
+    }
+
+    fn grant(&self, number: Number) -> Option<Grant> {
+        self.maps.grant(number).ok().flatten()
+    }
+
+    fn open_grant(&mut self, _grant: &Grant) -> bool {
+        self.opens = true;
+        true
+    }
+
+    fn redial(&self, number: Number) -> Option<Redial> {
+        self.maps.redial(number).ok().flatten()
+    }
+
+    fn count_redial(&mut self, redial: &Redial) -> bool {
+        self.counted = Some(redial.count);
+        true
+    }
 }
 
 /// Copies into `to` what it lacks of the maps of another version or capacity: what lets through
 /// and, where the layout is the same, the blocks and the mode. What cannot be read is left out,
-/// and why is told: the store has the rest.
-pub fn carry_over(from: &Path, to: &Maps) -> Vec<Error> {
+/// and why is told: the store has the rest. `now` is boot time: grants that are over stay behind.
+pub fn carry_over(from: &Path, to: &Maps, now: u64) -> Vec<Error> {
     let mut failed = Vec::new();
     let mut note = |done: Result<(), Error>| failed.extend(done.err());
     note(WayOut::open(from).and_then(|old| {
@@ -672,6 +788,18 @@ pub fn carry_over(from: &Path, to: &Maps) -> Vec<Error> {
             }
         }
         Ok(())
+    }));
+    note(open(from, "GRANTS").and_then(|map| {
+        let old: HashMap<_, u64, Raw<Grant>> =
+            map.try_into().map_err(|error| Error::map("GRANTS", error))?;
+        old.iter().try_for_each(|entry| {
+            let (_, Raw(grant)) = entry.map_err(|error| Error::map("GRANTS", error))?;
+            // A grant that was given since is the younger one.
+            if grant.until <= now || to.grant(grant.number)?.is_some() {
+                return Ok(());
+            }
+            to.carry_grant(grant)
+        })
     }));
     if Pins::is_of_this_version(from) {
         note(walk_blocks(from, u64::MAX, |subject, block| match to.block(subject)? {

@@ -1,22 +1,27 @@
 //! The kernel side, from user space: load the program, attach it, fill its maps, run it. The
 //! only place that knows Aya.
 
+mod egress;
 mod error;
 mod live;
 mod maps;
 mod raw;
 mod replay;
 
+pub use self::egress::{Egress, tcx_programs};
 pub use self::error::Error;
 pub use self::live::{Attached, Events, Filter, Pins};
 pub use self::maps::{LookUp, Maps, WayOut, carry_over, walk_blocks};
 pub use self::replay::{Judged, Replay};
 
 use aya::Ebpf;
-use aya::programs::Xdp;
+use aya::programs::{ProgramError, SchedClassifier, Xdp};
 
 /// Name of the program in the object, as `bpftool prog` shows it.
 const PROGRAM: &str = "palang";
+
+/// Name of the program for packets that leave.
+const EGRESS_PROGRAM: &str = "palang_egress";
 
 /// The program's memory of attempts needs room for two of each blocked number, and for
 /// what each CPU keeps free for itself, or it forgets too early.
@@ -28,4 +33,14 @@ fn attempts(blocks: u32) -> Result<u32, Error> {
 fn program(ebpf: &mut Ebpf) -> Result<&mut Xdp, Error> {
     let program = ebpf.program_mut(PROGRAM).ok_or(Error::Missing(PROGRAM))?;
     program.try_into().map_err(Error::program)
+}
+
+/// The program for packets that leave, loaded when it is asked for the first time.
+fn egress_program(ebpf: &mut Ebpf) -> Result<&mut SchedClassifier, Error> {
+    let program = ebpf.program_mut(EGRESS_PROGRAM).ok_or(Error::Missing(EGRESS_PROGRAM))?;
+    let program: &mut SchedClassifier = program.try_into().map_err(Error::program)?;
+    match program.load() {
+        Ok(()) | Err(ProgramError::AlreadyLoaded) => Ok(program),
+        Err(error) => Err(Error::program(error)),
+    }
 }

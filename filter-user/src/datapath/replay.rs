@@ -4,12 +4,13 @@ use aya::maps::{Array, MapData, RingBuf};
 use aya::programs::{TestRun as _, TestRunOptions};
 use aya::{Ebpf, EbpfLoader};
 use filter_common::abi::{Event, EventEntry, EventStats};
+use filter_common::number::Number;
 use filter_common::reason::Reason;
 
 use super::error::Error;
 use super::maps::{Maps, typed};
 use super::raw::{self, Raw};
-use super::{attempts, program};
+use super::{attempts, egress_program, program};
 use crate::object::OBJECT;
 use crate::policy::{Policy, Subject};
 
@@ -21,6 +22,9 @@ const FRAME_MAX: usize = 22 + 65_535;
 
 /// `XDP_DROP` (`enum xdp_action`, Linux `include/uapi/linux/bpf.h`).
 const XDP_DROP: u32 = 1;
+
+/// `TC_ACT_UNSPEC` (Linux `include/uapi/linux/pkt_cls.h`): as if the program were not there.
+const TC_ACT_UNSPEC: u32 = u32::MAX;
 
 /// The program on private maps. It has nothing in common with a live filter, and ends with
 /// this value.
@@ -63,6 +67,15 @@ impl Replay {
         self.maps.fill(policy)
     }
 
+    /// Another policy about the same subjects, as a live filter gets it: what the program
+    /// remembers stays.
+    ///
+    /// # Errors
+    /// A failing system call.
+    pub fn change(&mut self, policy: &Policy) -> Result<(), Error> {
+        self.maps.fill(policy)
+    }
+
     /// Nothing is refused before this time.
     ///
     /// # Errors
@@ -90,6 +103,38 @@ impl Replay {
         self.log.flush();
         let event = self.event.get(&0, 0).map_err(|error| Error::map("REPLAY_EVENT", error))?;
         Ok(Judged { event: event.0, dropped: result.return_value == XDP_DROP })
+    }
+
+    /// Gives the program for packets that leave a frame at a time in nanoseconds: the number that
+    /// it calls, which is [`Number::NONE`] where it calls none.
+    ///
+    /// # Errors
+    /// A failing system call; a frame that the program did anything to.
+    pub fn send(&mut self, frame: &[u8], time: u64) -> Result<Number, Error> {
+        self.clock.set(0, time, 0).map_err(|error| Error::map("REPLAY_CLOCK", error))?;
+        let mut out = vec![0; frame.len() + 64];
+        let result = egress_program(&mut self.ebpf)?
+            .test_run(TestRunOptions {
+                data_in: Some(frame),
+                data_out: Some(&mut out),
+                ..TestRunOptions::default()
+            })
+            .map_err(Error::run)?;
+        if result.return_value != TC_ACT_UNSPEC || out.get(..frame.len()) != Some(frame) {
+            return Err(Error::Run("the program for packets that leave stopped one".to_owned()));
+        }
+        let event = self.event.get(&0, 0).map_err(|error| Error::map("REPLAY_EVENT", error))?;
+        Ok(event.0.number)
+    }
+
+    /// How many instructions of the program for packets that leave the verifier walked; `None`
+    /// before Linux 5.16.
+    ///
+    /// # Errors
+    /// A failing system call; a program that the verifier refuses.
+    pub fn verified_egress_instructions(&mut self) -> Result<Option<u32>, Error> {
+        let info = egress_program(&mut self.ebpf)?.info().map_err(Error::program)?;
+        Ok(info.verified_instruction_count())
     }
 
     /// How many instructions the verifier walked; `None` before Linux 5.16.
@@ -142,7 +187,8 @@ fn load(policy: &Policy, replay: bool) -> Result<Replay, Error> {
         .map_max_entries("ALLOWED_NUMBERS", room(policy.allows.len()))
         .map_max_entries("ALLOWED_PREFIXES", room(policy.allows.len()))
         .map_max_entries("PROTECTED", room(policy.protected.len()))
-        .map_max_entries("ATTEMPTS", attempts(numbers as u32)?);
+        .map_max_entries("ATTEMPTS", attempts(numbers as u32)?)
+        .map_max_entries("REDIALS", attempts(numbers as u32)?);
     let mut ebpf = loader.load(OBJECT).map_err(Error::load)?;
     program(&mut ebpf)?.load().map_err(Error::program)?;
     #[cfg(palang_log)]

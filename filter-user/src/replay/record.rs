@@ -73,7 +73,6 @@ impl Record {
         let trunk = policy.trunks.get(usize::from(event.trunk)).filter(|_| was_read && !outside);
         let verdict = verdict(event.verdict);
         let would = self::verdict(event.would);
-        let rule = usize::try_from(event.rule).ok().and_then(|rule| rule.checked_sub(1));
         let transport = match packet.transport {
             TRANSPORT_UDP => Some("udp"),
             TRANSPORT_TCP => Some("tcp"),
@@ -102,7 +101,7 @@ impl Record {
             },
             verdict,
             would: (would != verdict).then_some(would),
-            rule: rule.and_then(|rule| policy.rules.get(rule).cloned()),
+            rule: policy.rule_name(event.rule),
             reason: reason.name(),
         }
     }

@@ -11,9 +11,10 @@ use uuid::Uuid;
 use super::schema::Millis;
 use super::{Entry, Error, Reader, Store};
 use crate::policy::Subject;
+use crate::redial::Redial;
 
-const COLUMNS: &str =
-    "rule, id, kind, prefix, subject, created, expires, reason, author, origin, node, flags";
+const COLUMNS: &str = "rule, id, kind, prefix, subject, created, expires, reason, author, origin, node, flags, \
+     redial_attempts, redial_window, redial_grant, epoch, incident";
 
 /// What a decision does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -60,6 +61,13 @@ pub struct Decision {
     /// [`BLOCK_OBSERVE`](filter_common::abi::BLOCK_OBSERVE),
     /// [`BLOCK_NO_REDIAL`](filter_common::abi::BLOCK_NO_REDIAL).
     pub flags: u8,
+    /// When a blocked caller who calls again is let through; `None`: as configured.
+    pub redial: Option<Redial>,
+    /// What the kernel remembers of the number in another epoch does not count: grows when that has
+    /// to begin anew, and stays when a block moves.
+    pub epoch: u32,
+    /// The live incident that it was made for; `None`: none, else not empty.
+    pub incident: Option<String>,
 }
 
 impl Store {
@@ -190,6 +198,20 @@ impl Reader {
         Ok(())
     }
 
+    /// The decisions of a kind that were made for an incident, by their rule.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub fn of_incident(&self, kind: Kind, incident: &str) -> Result<Vec<Decision>, Error> {
+        self.get(|conn| {
+            conn.prepare_cached(&format!(
+                "SELECT {COLUMNS} FROM decisions WHERE incident = ?1 AND kind = ?2 ORDER BY rule"
+            ))?
+            .query_map(params![incident, kind.column()], read)?
+            .collect()
+        })
+    }
+
     /// Whether any decision has ended by `now`.
     ///
     /// # Errors
@@ -253,7 +275,8 @@ fn upsert(
     }
     let mut statement = conn.prepare_cached(&format!(
         "INSERT INTO decisions ({COLUMNS}) VALUES (:rule, :id, :kind, :prefix, :subject, \
-         :created, :expires, :reason, :author, :origin, :node, :flags)"
+         :created, :expires, :reason, :author, :origin, :node, :flags, :redial_attempts, \
+         :redial_window, :redial_grant, :epoch, :incident)"
     ))?;
     statement.execute(named_params! {
         ":rule": decision.rule,
@@ -268,6 +291,11 @@ fn upsert(
         ":origin": decision.origin,
         ":node": decision.node,
         ":flags": decision.flags,
+        ":redial_attempts": decision.redial.map(|redial| redial.attempts),
+        ":redial_window": decision.redial.map(|redial| redial.window),
+        ":redial_grant": decision.redial.map(|redial| redial.grant),
+        ":epoch": decision.epoch,
+        ":incident": decision.incident,
     })?;
     Ok(())
 }
@@ -296,6 +324,12 @@ fn read(row: &Row<'_>) -> rusqlite::Result<Decision> {
         origin: row.get(9)?,
         node: row.get(10)?,
         flags: row.get(11)?,
+        redial: match row.get(12)? {
+            Some(attempts) => Some(Redial { attempts, window: row.get(13)?, grant: row.get(14)? }),
+            None => None,
+        },
+        epoch: row.get(15)?,
+        incident: row.get(16)?,
     })
 }
 
@@ -320,6 +354,9 @@ mod tests {
             created: Timestamp::from_millisecond(1_800_000_000_123).unwrap(),
             expires: None,
             flags: 3,
+            redial: Some(Redial { attempts: 8, window: 86_400, grant: 60 }),
+            epoch: u32::MAX,
+            incident: Some("2026-118".to_owned()),
             ..block(1, local)
         };
         let other = block(1, prefix("112"));
@@ -330,6 +367,28 @@ mod tests {
         assert_eq!(store.by_rule(1).unwrap(), Some(other));
         assert_eq!(store.by_rule(full.rule).unwrap(), Some(full));
         assert_eq!(store.by_rule(u64::MAX).unwrap(), None);
+    }
+
+    #[test]
+    fn those_of_an_incident_are_found() {
+        let home = Home::new();
+        let mut store = home.store();
+        let of = |rule, kind, incident: Option<&str>| Decision {
+            kind,
+            incident: incident.map(str::to_owned),
+            ..block(rule, number(&rule.to_string()))
+        };
+        let wanted = [of(2, Kind::Allow, Some("118")), of(5, Kind::Allow, Some("118"))];
+        let others = [
+            of(1, Kind::Allow, None),
+            of(3, Kind::Allow, Some("11")),
+            of(4, Kind::Block, Some("118")),
+        ];
+        put(&mut store, &wanted);
+        put(&mut store, &others);
+        assert_eq!(store.of_incident(Kind::Allow, "118").unwrap(), wanted);
+        assert_eq!(store.of_incident(Kind::Allow, "119").unwrap(), []);
+        store.put([&of(6, Kind::Allow, Some(""))], |_, _| entry()).unwrap_err();
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! | `decisions` | blocks and allows in force | [`decisions`] |
 //! | `audit` | every change, as a hash chain | [`audit`] |
 //! | `calls` | every attempt that the gate saw | [`calls`] |
+//! | `reviews` | redial grants, for somebody to look at | [`reviews`] |
 //! | `state` | mode, override, newest time seen | `state` |
 //!
 //! [`Store`] writes and has one owner. Each of its methods is one transaction: a change and
@@ -27,6 +28,7 @@ pub mod backup;
 pub mod calls;
 pub mod decisions;
 mod error;
+pub mod reviews;
 mod schema;
 mod state;
 #[cfg(test)]
@@ -37,6 +39,7 @@ pub use backup::{check_restore, restore};
 pub use calls::{CallFilter, CallRow};
 pub use decisions::{Decision, Kind};
 pub use error::Error;
+pub use reviews::{Closed, Review};
 
 /// How long a lock of somebody else (`sqlite3` on the live file, a backup) is waited for.
 const BUSY: Duration = Duration::from_secs(5);

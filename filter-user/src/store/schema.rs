@@ -23,8 +23,15 @@ const STEPS: &[&str] = &["
         origin TEXT NOT NULL,
         node TEXT NOT NULL,
         flags INTEGER NOT NULL,
+        -- NULL, all three: as configured. Windows and grants in seconds.
+        redial_attempts INTEGER,
+        redial_window INTEGER,
+        redial_grant INTEGER,
+        epoch INTEGER NOT NULL,
+        incident TEXT CHECK (incident <> ''),
         UNIQUE (kind, prefix, subject)
     ) STRICT;
+    CREATE INDEX decisions_incident ON decisions (incident) WHERE incident IS NOT NULL;
     CREATE INDEX decisions_expires ON decisions (expires) WHERE expires IS NOT NULL;
 
     -- What can be searched for comes out of the record, so that nothing stands beside the hash.
@@ -57,6 +64,22 @@ const STEPS: &[&str] = &["
     ) STRICT;
     CREATE INDEX calls_time ON calls (time);
     CREATE INDEX calls_number ON calls (number, time) WHERE number IS NOT NULL;
+
+    CREATE TABLE reviews (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        time INTEGER NOT NULL,
+        number INTEGER NOT NULL,
+        kind TEXT NOT NULL,
+        rule INTEGER NOT NULL,
+        call_id TEXT,
+        until INTEGER NOT NULL,
+        closed INTEGER,
+        closed_by TEXT,
+        note TEXT,
+        CHECK ((closed IS NULL) = (closed_by IS NULL) AND (closed IS NULL) = (note IS NULL))
+    ) STRICT;
+    CREATE INDEX reviews_number ON reviews (number, time);
+    CREATE INDEX reviews_open ON reviews (id) WHERE closed IS NULL;
 
     CREATE TABLE state (
         key TEXT PRIMARY KEY,

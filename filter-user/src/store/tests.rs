@@ -69,6 +69,9 @@ pub fn block(rule: u64, subject: Subject) -> Decision {
         origin: "operator".to_owned(),
         node: "edge1".to_owned(),
         flags: 0,
+        redial: None,
+        epoch: 0,
+        incident: None,
     }
 }
 

@@ -1,0 +1,87 @@
+//! The way of a packet that leaves: which number does the centre call?
+//!
+//! Two steps, because between them the kernel may have to make more of the packet readable.
+
+use crate::bytes::Bytes;
+use crate::frame::{self, Part};
+use crate::gate::{self, Gate, Scratch};
+use crate::number::Number;
+use crate::sip::headers::{self, BAD, Form, Mark};
+use crate::sip::message;
+
+/// Bytes of a frame that are read at most.
+pub const READ_MAX: usize = message::SCAN_MAX + 256;
+
+/// `sip:`, `sips` and `tel:` in small letters; schemes are case-insensitive (RFC 3261 §19.1.1).
+const SIP: u32 = u32::from_be_bytes(*b"sip:");
+const SIPS: u32 = u32::from_be_bytes(*b"sips");
+const TEL: u32 = u32::from_be_bytes(*b"tel:");
+const SMALL: u32 = 0x2020_2020;
+
+/// Reads the outer layers into `scratch`, which comes all zero: whether this may be SIP over UDP
+/// while call-back grace is on. A SIP server sends from its SIP port; where it does not, the
+/// trunk listens on one.
+#[inline(always)]
+pub fn is_sip<B: Bytes, G: Gate>(bytes: &B, gate: &G, scratch: &mut Scratch) -> bool {
+    let packet = &mut scratch.packet;
+    gate.settings().is_some_and(|settings| settings.callback_grace != 0)
+        && frame::read(bytes, packet).is_ok()
+        && packet.transport == crate::abi::TRANSPORT_UDP
+        && matches!(packet.part, Part::Whole | Part::First)
+        && (gate.is_sip_port(packet.source_port) || gate.is_sip_port(packet.destination_port))
+}
+
+/// The number that an initial INVITE calls; [`Number::NONE`]: it is none, or its Request-URI
+/// has no number in the plan of the trunk that it goes to. Follows [`is_sip`].
+#[inline(always)]
+pub fn called<B: Bytes, G: Gate>(bytes: &B, gate: &G, scratch: &mut Scratch) -> Number {
+    let payload = bytes.forget(scratch.packet.payload);
+    let len = bytes.forget(scratch.packet.payload_len);
+    let start = message::request_uri(bytes, payload, len);
+    if start == 0 {
+        return Number::NONE;
+    }
+    // What differs between the ways to here ends here, for the verifier.
+    let bytes = &bytes.renewed();
+    let start = bytes.forget(start);
+    let state = message::scan(bytes, start, payload + len - start, &mut scratch.marks);
+    // Within a dialog the Request-URI is the other side's contact. Headers behind `To` may be
+    // cut off: they change nothing.
+    let marks = &scratch.marks;
+    if state == BAD || marks[Mark::To as usize] == 0 || marks[Mark::ToTag as usize] != 0 {
+        return Number::NONE;
+    }
+    let trunk =
+        bytes.forget(find_trunk(gate, &scratch.packet.fragment.destination) as usize) as u32;
+    let Some(profile) = gate.profile(trunk) else {
+        return Number::NONE;
+    };
+    let lane = bytes.forget(scheme(bytes, start) as usize) as u64;
+    if lane == 0 {
+        return Number::NONE;
+    }
+    let number = gate::number(&bytes.renewed(), bytes.forget(start), lane, &profile.plan);
+    // A low nibble of 0 is a reason why there is none.
+    if number & 0xF == 0 { Number::NONE } else { Number(number) }
+}
+
+/// Index of the trunk that a destination belongs to.
+#[inline(never)]
+fn find_trunk<G: Gate>(gate: &G, destination: &[u8; 16]) -> u32 {
+    gate.trunk(destination)
+}
+
+/// The mark of the colon behind the scheme at `start`; 0: no scheme that has numbers.
+#[inline(never)]
+fn scheme<B: Bytes>(bytes: &B, start: usize) -> u64 {
+    let Some(scheme) = bytes.be32(start) else {
+        return 0;
+    };
+    // The `@` ends the reading of the first two, as in angle brackets; a space that of `tel:`.
+    match scheme | SMALL {
+        SIP => headers::lane(3, Form::Sip),
+        SIPS => headers::lane(4, Form::Sip),
+        TEL => headers::lane(3, Form::TelBare),
+        _ => 0,
+    }
+}

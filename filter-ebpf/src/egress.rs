@@ -1,0 +1,62 @@
+//! Notes which numbers the centre calls.
+
+use aya_ebpf::bindings::BPF_ANY;
+use aya_ebpf::programs::TcContext;
+use filter_common::abi::Grace;
+use filter_common::egress::{READ_MAX, called, is_sip};
+use filter_common::gate::{Gate as _, Scratch};
+use filter_common::number::Number;
+use filter_common::policy::Lists as _;
+
+use crate::kernel::{Kernel, is_replay};
+use crate::maps;
+use crate::packet::{Frame as _, PacketBytes};
+
+const SECOND: u64 = 1_000_000_000;
+
+/// Opens the call-back grace of the number that a packet calls, if it calls one.
+#[inline(always)]
+pub fn note_call(ctx: &TcContext) {
+    let (Some(scratch), Some(spare)) =
+        (maps::EGRESS_SCRATCH.get_ptr_mut(0), maps::EGRESS_SPARE.get_ptr_mut(0))
+    else {
+        return;
+    };
+    // SAFETY: a per-CPU element, and packets that leave do not interrupt each other on a CPU.
+    // All its bytes may be zero.
+    let scratch = unsafe {
+        crate::clear(scratch);
+        &mut *scratch
+    };
+    let Some(mut kernel) = Kernel::new() else {
+        return;
+    };
+    let number = find(ctx, &kernel, scratch, spare);
+    if is_replay()
+        && let Some(last) = maps::REPLAY_EVENT.get_ptr_mut(0)
+    {
+        // SAFETY: an array element of this type; replays run one at a time.
+        unsafe { (*last).number = number };
+    }
+    if number == Number::NONE {
+        return;
+    }
+    let grace = kernel.settings().map_or(0, |settings| settings.callback_grace);
+    let until = kernel.now() + grace as u64 * SECOND;
+    // When there is no room the packet goes on all the same.
+    let _ = maps::GRACE.insert(number.0, Grace { number, until }, BPF_ANY.into());
+}
+
+#[inline(always)]
+fn find(ctx: &TcContext, kernel: &Kernel, scratch: &mut Scratch, spare: *mut usize) -> Number {
+    if !is_sip(&PacketBytes::new(ctx, spare), kernel, scratch) {
+        return Number::NONE;
+    }
+    let wanted = ctx.len().min(READ_MAX as u32);
+    let (start, end) = ctx.pointers();
+    // Only what is SIP and lies in several pieces is made one. Where that fails, what can be read is.
+    if end - start < wanted as usize {
+        let _ = ctx.skb.pull_data(wanted);
+    }
+    called(&PacketBytes::new(ctx, spare), kernel, scratch)
+}

@@ -1,0 +1,331 @@
+//! Redial grants that the kernel gave: onto the review list, and told to whoever listens.
+//!
+//! The filter's ring tells of a grant with the call that opened it. In case that was lost, the map
+//! of grants is looked through now and then: one grant is one entry, however often it is told.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use filter_common::abi::EventEntry;
+use filter_common::number::Number;
+use filter_common::reason::Reason;
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::Bytes;
+use hyper::client::conn::http1;
+use hyper::{Request, header};
+use hyper_util::rt::TokioIo;
+use jiff::Timestamp;
+use tokio::net::TcpStream;
+use tokio::sync::{broadcast, mpsc};
+
+use super::control::Control;
+use crate::clock;
+use crate::config::Webhook;
+use crate::policy::Subject;
+use crate::store::{Entry, Review};
+use crate::wire;
+
+/// How often the map of grants is looked through.
+const LOOK: Duration = Duration::from_secs(60);
+/// Grants that wait for a disk that takes none, and notifications for a console that hangs.
+const WAITING: usize = 1024;
+/// Grants whose end is remembered.
+const KNOWN: usize = 10_000;
+/// How long a console may take for one answer.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// Pauses before a notification is sent again.
+const PAUSES: [Duration; 4] = [
+    Duration::from_millis(250),
+    Duration::from_secs(1),
+    Duration::from_secs(2),
+    Duration::from_secs(4),
+];
+
+/// Author of what the kernel did.
+const KERNEL: &str = "kernel";
+/// The only kind of exception so far.
+pub const REDIAL_GRANT: &str = "redial-grant";
+
+/// A call that a grant let through, or a grant that stands in the map.
+#[derive(Debug)]
+struct Seen {
+    time: Timestamp,
+    number: Number,
+    rule: u64,
+    call_id: Option<String>,
+    until: Timestamp,
+}
+
+/// Where grants come in, and who is told of them.
+#[derive(Clone, Debug)]
+pub struct Reviews {
+    seen: mpsc::Sender<Seen>,
+    news: broadcast::Sender<wire::Event>,
+    hook: Arc<Hook>,
+}
+
+/// How it is with the webhook.
+#[derive(Debug, Default)]
+struct Hook {
+    undelivered: AtomicU64,
+    problem: Mutex<Option<String>>,
+}
+
+impl Hook {
+    fn note(&self, problem: Option<String>) {
+        *self.problem.lock().unwrap_or_else(PoisonError::into_inner) = problem;
+    }
+}
+
+impl Reviews {
+    /// Begins to put grants on the list and to tell of them.
+    #[must_use]
+    pub fn start(control: &Arc<Control>) -> Reviews {
+        let (seen, coming) = mpsc::channel(WAITING);
+        let (news, _) = broadcast::channel(WAITING);
+        let reviews = Reviews { seen, news, hook: Arc::default() };
+        let (posts, to_post) = mpsc::channel(WAITING);
+        tokio::spawn(keep(Arc::clone(control), coming, reviews.clone(), posts));
+        tokio::spawn(post_all(Arc::clone(control), to_post, Arc::clone(&reviews.hook)));
+        reviews
+    }
+
+    /// Takes note of what the kernel did with a call.
+    pub fn take(&self, control: &Control, entry: &EventEntry) {
+        let event = &entry.event;
+        if event.reason != Reason::RedialGrant as u8 {
+            return;
+        }
+        let call_id = entry.call_id();
+        let seen = Seen {
+            time: clock::wall(event.time),
+            number: event.number,
+            rule: event.rule,
+            call_id: (!call_id.is_empty()).then(|| String::from_utf8_lossy(call_id).into_owned()),
+            until: clock::wall(end(control, event.number, event.time)),
+        };
+        // Where there is no room, the map of grants tells it later.
+        let _ = self.seen.try_send(seen);
+    }
+
+    /// What is told from now on, to whoever listens.
+    #[must_use]
+    pub fn listen(&self) -> broadcast::Receiver<wire::Event> {
+        self.news.subscribe()
+    }
+
+    /// What is wrong with the webhook; `None`: the last notification was taken.
+    #[must_use]
+    pub fn problem(&self) -> Option<String> {
+        let problem = self.hook.problem.lock().unwrap_or_else(PoisonError::into_inner).clone()?;
+        let count = self.hook.undelivered.load(Ordering::Relaxed);
+        Some(format!("webhook: {count} notifications were not delivered, the last: {problem}"))
+    }
+}
+
+/// When the grant ends that let a call through, in boot time. The map has only the newest of a
+/// number, and the event may be an old one.
+fn end(control: &Control, number: Number, time: u64) -> u64 {
+    let latest = time + length(control, number);
+    let grant = control.maps.grant(number).ok().flatten();
+    match grant.map(|grant| grant.until).filter(|until| *until > time) {
+        Some(until) => until.min(latest),
+        None => latest,
+    }
+}
+
+/// How long a grant of this number lasts, in nanoseconds.
+fn length(control: &Control, number: Number) -> u64 {
+    let subject = Subject::Number(number);
+    let own = control.maps.block(subject).ok().flatten();
+    let block = own.or_else(|| control.maps.blocked_prefix(&subject.key()).ok().flatten());
+    let seconds = block.map_or(0, |block| block.redial_grant);
+    let seconds = if seconds == 0 { control.config().redial.grant } else { seconds };
+    u64::from(seconds) * 1_000_000_000
+}
+
+/// Puts on the list what comes in, for ever.
+async fn keep(
+    control: Arc<Control>,
+    mut coming: mpsc::Receiver<Seen>,
+    reviews: Reviews,
+    posts: mpsc::Sender<wire::Event>,
+) {
+    let mut known: HashMap<Number, Timestamp> = HashMap::new();
+    let mut look = tokio::time::interval(LOOK);
+    // Calls that wait in the ring from a time without a daemon say more than the map.
+    look.reset_after(Duration::from_secs(2));
+    loop {
+        let mut batch = Vec::new();
+        tokio::select! {
+            seen = coming.recv() => match seen {
+                Some(seen) => batch.push(seen),
+                None => return,
+            },
+            _ = look.tick() => batch = in_map(&control),
+        }
+        for seen in batch {
+            if known.get(&seen.number).is_some_and(|until| *until > seen.time) {
+                continue;
+            }
+            if known.len() >= KNOWN {
+                // The store tells them apart as well.
+                known.clear();
+            }
+            known.insert(seen.number, seen.until);
+            let Some(event) = record(&control, seen).await else { continue };
+            let _ = reviews.news.send(event.clone());
+            if control.config().webhook.is_some() && posts.try_send(event).is_err() {
+                reviews.hook.undelivered.fetch_add(1, Ordering::Relaxed);
+                reviews.hook.note(Some("too many wait for it".to_owned()));
+            }
+        }
+    }
+}
+
+/// The grants that run, by the kernel's map.
+fn in_map(control: &Control) -> Vec<Seen> {
+    let grants = match control.maps.grants() {
+        Ok(grants) => grants,
+        Err(error) => {
+            tracing::error!("{error}");
+            return Vec::new();
+        }
+    };
+    let now = clock::boot();
+    let running = grants.into_iter().filter(|grant| grant.until > now);
+    running
+        .map(|grant| Seen {
+            time: clock::wall(grant.until.saturating_sub(length(control, grant.number)).min(now)),
+            number: grant.number,
+            rule: grant.rule,
+            call_id: None,
+            until: clock::wall(grant.until),
+        })
+        .collect()
+}
+
+/// Puts a grant on the list; what is to be told of it, unless it is an old one.
+async fn record(control: &Control, seen: Seen) -> Option<wire::Event> {
+    let review = Review {
+        time: seen.time,
+        number: seen.number,
+        kind: REDIAL_GRANT.to_owned(),
+        rule: seen.rule,
+        call_id: seen.call_id,
+        until: seen.until,
+        closed: None,
+    };
+    let entry = Entry::new(clock::now(), KERNEL, "redial grant")
+        .with("granted", review.time.to_string())
+        .with("until", review.until.to_string())
+        .with("call_id", review.call_id.clone());
+    let stored = Arc::new(Mutex::new(None));
+    let (told, wanted) = (Arc::clone(&stored), review.clone());
+    // It is in force already; and somebody has to know of it with any disk.
+    control
+        .keeper
+        .keep(move |store| {
+            let id = store.open_review(&wanted, entry.clone())?;
+            *told.lock().unwrap_or_else(PoisonError::into_inner) = Some(id);
+            Ok(())
+        })
+        .await;
+    let stored = *stored.lock().unwrap_or_else(PoisonError::into_inner);
+    match stored {
+        Some(None) => None,
+        Some(id) => Some(told_of(id, review)),
+        None => Some(told_of(None, review)),
+    }
+}
+
+fn told_of(id: Option<u64>, review: Review) -> wire::Event {
+    tracing::warn!(id, rule = review.rule, "a redial grant let a blocked caller through");
+    wire::Event::RedialGrant { review: review_of(id, review) }
+}
+
+/// An exception as the API tells it.
+#[must_use]
+pub fn review_of(id: Option<u64>, review: Review) -> wire::Review {
+    let (closed, closed_by, note) = match review.closed {
+        Some(closed) => (Some(closed.time), Some(closed.by), Some(closed.note)),
+        None => (None, None, None),
+    };
+    wire::Review {
+        id,
+        time: review.time,
+        number: review.number.to_string(),
+        kind: review.kind,
+        rule: review.rule,
+        call_id: review.call_id,
+        until: review.until,
+        closed,
+        closed_by,
+        note,
+    }
+}
+
+/// Sends notifications to the webhook, one after the other, for ever.
+async fn post_all(control: Arc<Control>, mut posts: mpsc::Receiver<wire::Event>, hook: Arc<Hook>) {
+    while let Some(event) = posts.recv().await {
+        let Ok(body) = serde_json::to_vec(&event) else { continue };
+        let body = Bytes::from(body);
+        let mut pauses = PAUSES.iter();
+        while let Some(webhook) = control.config().webhook.clone() {
+            let error = match post(&webhook, body.clone()).await {
+                Ok(()) => {
+                    hook.note(None);
+                    break;
+                }
+                Err(error) => format!("{}: {error}", webhook.url),
+            };
+            tracing::warn!("webhook: {error}");
+            hook.note(Some(error));
+            match pauses.next() {
+                Some(pause) => tokio::time::sleep(*pause).await,
+                None => {
+                    hook.undelivered.fetch_add(1, Ordering::Relaxed);
+                    break;
+                }
+            }
+        }
+    }
+}
+
+/// One try; an answer that is no success is an error.
+async fn post(webhook: &Webhook, body: Bytes) -> Result<(), String> {
+    let asked = tokio::time::timeout(PATIENCE, exchange(webhook.address, webhook, body)).await;
+    asked.unwrap_or_else(|_| Err(format!("no answer within {} s", PATIENCE.as_secs())))
+}
+
+async fn exchange(address: SocketAddr, webhook: &Webhook, body: Bytes) -> Result<(), String> {
+    let text = |error: &dyn std::error::Error| error.to_string();
+    let stream = TcpStream::connect(address).await.map_err(|error| text(&error))?;
+    let (mut sender, connection) =
+        http1::handshake(TokioIo::new(stream)).await.map_err(|error| text(&error))?;
+    let request = Request::post(webhook.path.as_str())
+        .header(header::HOST, address.to_string())
+        .header(header::CONTENT_TYPE, "application/json")
+        .header(header::CONNECTION, "close")
+        .body(Full::new(body))
+        .map_err(|error| text(&error))?;
+    // Ends with the connection: the other side closes it, or `sender` is gone.
+    tokio::spawn(connection);
+    let response = sender.send_request(request).await.map_err(|error| text(&error))?;
+    let status = response.status();
+    // Read to its end: else the other side may see its answer cut off.
+    let _ = response.into_body().collect().await;
+    if status.is_success() { Ok(()) } else { Err(format!("it answered {status}")) }
+}
+
+/// Takes entries out that were closed and are older than calls are kept for.
+pub async fn prune(control: &Arc<Control>) {
+    let before = Timestamp::now() - control.config().calls_kept;
+    let done = control.keeper.write(move |store| Ok(store.prune_reviews(before)?)).await;
+    if let Err(problem) = done {
+        tracing::warn!("old reviews stay: {}", problem.message);
+    }
+}

@@ -1,0 +1,261 @@
+//! The program for packets that leave, on an interface: by a pinned tcx link from Linux 6.6 on,
+//! before that as a filter of the qdisc clsact with a priority and handle of ours.
+//!
+//! ```text
+//! <pins>/links-egress/eth0    the tcx link
+//! <pins>/clsact/eth0          a note: there is a filter of ours
+//! ```
+//! Both outlive every process. The qdisc is not taken away again: others may use it.
+
+use std::fs;
+use std::io;
+use std::path::PathBuf;
+
+use aya::programs::links::{FdLink, Link as _, PinnedLink};
+use aya::programs::tc::{NlOptions, SchedClassifierLink, TcAttachOptions, TcHandle};
+use aya::programs::{LinkOrder, ProgramInfo, SchedClassifier, TcAttachType, tc};
+use aya::util::KernelVersion;
+
+use super::error::{Error, chain, os_error};
+use super::live::{Filter, Pins};
+use super::{Attached, EGRESS_PROGRAM, egress_program};
+
+const ENOENT: i32 = 2;
+const ENODEV: i32 = 19;
+const ENOLINK: i32 = 67;
+
+/// Priority and handle of our filter.
+const PRIORITY: u16 = 112;
+const HANDLE: TcHandle = TcHandle::new(0, 112);
+
+/// How a program meets packets that leave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Egress {
+    /// A link of its own (Linux 6.6).
+    Tcx,
+    /// A filter of the qdisc clsact.
+    Clsact,
+}
+
+impl Egress {
+    /// The way that this kernel has.
+    #[must_use]
+    pub fn of_this_kernel() -> Egress {
+        let has_tcx = KernelVersion::current().is_ok_and(|it| it >= KernelVersion::new(6, 6, 0));
+        if has_tcx { Egress::Tcx } else { Egress::Clsact }
+    }
+}
+
+/// How many programs of ours packets that leave an interface meet on tcx links; on a kernel without
+/// them 0. In the network namespace of the calling thread.
+#[must_use]
+pub fn tcx_programs(interface: &str) -> usize {
+    let found = SchedClassifier::query_tcx(interface, TcAttachType::Egress);
+    let is_ours = |program: &ProgramInfo| program.name() == EGRESS_PROGRAM.as_bytes();
+    found.map_or(0, |(_, programs)| programs.iter().filter(|one| is_ours(one)).count())
+}
+
+impl Pins {
+    /// The pin of the link of packets that leave an interface.
+    #[must_use]
+    pub fn egress_link(&self, interface: &str) -> PathBuf {
+        self.folder().join("links-egress").join(interface)
+    }
+
+    fn clsact(&self, interface: &str) -> PathBuf {
+        self.folder().join("clsact").join(interface)
+    }
+
+    /// Whether the program for packets that leave was put on an interface.
+    #[must_use]
+    pub fn has_egress(&self, interface: &str) -> bool {
+        self.egress_link(interface).exists() || self.clsact(interface).exists()
+    }
+
+    /// Takes the program for packets that leave off an interface; `false`: it was not on it.
+    ///
+    /// # Errors
+    /// A pin that cannot be removed, a filter that cannot.
+    pub fn detach_egress(&self, interface: &str) -> Result<bool, Error> {
+        let path = self.egress_link(interface);
+        let tcx = match fs::remove_file(&path) {
+            Ok(()) => true,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => false,
+            Err(error) => return Err(Error::pin(&path, error)),
+        };
+        let note = self.clsact(interface);
+        if !note.exists() {
+            return Ok(tcx);
+        }
+        match ours(interface).map(|link| link.detach()) {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) if is_gone(os_error(&error)) => {}
+            Err(error) if is_gone(error.raw_os_error()) => {}
+            Ok(Err(error)) => return Err(failed(interface, &error)),
+            Err(error) => return Err(failed(interface, &error)),
+        }
+        fs::remove_dir(&note).map_err(|error| Error::pin(&note, error))?;
+        Ok(true)
+    }
+}
+
+impl Filter {
+    /// Puts the program for packets that leave on an interface, in place of an older one of ours.
+    ///
+    /// # Errors
+    /// A program that the verifier refuses, no such interface, a kernel that cannot.
+    pub fn attach_egress(&mut self, interface: &str, way: Egress) -> Result<Attached, Error> {
+        match way {
+            Egress::Tcx => self.attach_tcx(interface),
+            Egress::Clsact => self.attach_clsact(interface),
+        }
+    }
+
+    fn attach_tcx(&mut self, interface: &str) -> Result<Attached, Error> {
+        let path = self.pins().egress_link(interface);
+        let program = egress_program(self.ebpf())?;
+        if path.exists() {
+            let no_link = |error: &dyn std::error::Error| Error::Layout {
+                path: path.clone(),
+                what: format!("it is no tcx link ({})", chain(error)),
+            };
+            let pinned = PinnedLink::from_pin(&path).map_err(|error| no_link(&error))?;
+            let link = SchedClassifierLink::try_from(FdLink::from(pinned))
+                .map_err(|error| no_link(&error))?;
+            match program.attach_to_link(link) {
+                Ok(id) => {
+                    // Closed here; the pin keeps it.
+                    program.take_link(id).map_err(Error::program)?;
+                    return Ok(Attached::Replaced);
+                }
+                // The interface is gone; there may be another of its name.
+                Err(error) if os_error(&error) == Some(ENOLINK) => {
+                    fs::remove_file(&path).map_err(|error| Error::pin(&path, error))?;
+                }
+                Err(error) => return Err(failed(interface, &error)),
+            }
+        }
+        make_folder_of(&path)?;
+        // First, because another program may end the way of a packet.
+        let order = TcAttachOptions::TcxOrder(LinkOrder::first());
+        let id = program
+            .attach_with_options(interface, TcAttachType::Egress, order)
+            .map_err(|error| failed(interface, &error))?;
+        let link = program.take_link(id).map_err(Error::program)?;
+        let link = FdLink::try_from(link).map_err(|error| failed(interface, &error))?;
+        link.pin(&path).map_err(|error| Error::pin(&path, error))?;
+        Ok(Attached::New)
+    }
+
+    fn attach_clsact(&mut self, interface: &str) -> Result<Attached, Error> {
+        let note = self.pins().clsact(interface);
+        // Before the filter: what is noted is found again.
+        fs::create_dir_all(&note).map_err(|error| Error::pin(&note, error))?;
+        // Mostly it is there; where it cannot be made, the filter says so.
+        let _ = tc::qdisc_add_clsact(interface);
+        let program = egress_program(self.ebpf())?;
+        let link = ours(interface).map_err(|error| failed(interface, &error))?;
+        let (id, how) = match program.attach_to_link(link) {
+            Ok(id) => (id, Attached::Replaced),
+            Err(error) if os_error(&error) == Some(ENOENT) => {
+                let options = NlOptions { priority: PRIORITY, handle: HANDLE, classid: None };
+                let options = TcAttachOptions::Netlink(options);
+                let id = program
+                    .attach_with_options(interface, TcAttachType::Egress, options)
+                    .map_err(|error| failed(interface, &error))?;
+                (id, Attached::New)
+            }
+            Err(error) => return Err(failed(interface, &error)),
+        };
+        // The filter shall outlive us, and dropping this takes it off.
+        std::mem::forget(program.take_link(id).map_err(Error::program)?);
+        Ok(how)
+    }
+}
+
+fn make_folder_of(path: &std::path::Path) -> Result<(), Error> {
+    let folder = path.parent().unwrap_or(path);
+    fs::create_dir_all(folder).map_err(|error| Error::pin(folder, error))
+}
+
+/// Our filter on an interface, whether or not it is there.
+fn ours(interface: &str) -> io::Result<SchedClassifierLink> {
+    SchedClassifierLink::attached(interface, TcAttachType::Egress, PRIORITY, HANDLE, None)
+}
+
+/// Without the interface or its qdisc there is no filter.
+fn is_gone(error: Option<i32>) -> bool {
+    matches!(error, Some(ENOENT | ENODEV | 22))
+}
+
+fn failed(interface: &str, error: &(dyn std::error::Error + 'static)) -> Error {
+    Error::Attach {
+        interface: interface.to_owned(),
+        error: format!("the program for packets that leave (call-back grace): {}", chain(error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::process::Command;
+
+    use super::*;
+    use crate::config::XdpMode;
+    use crate::test_netns::{in_new_namespace, ip};
+
+    /// Programs of ours for packets that leave.
+    fn count(interface: &str) -> usize {
+        let output =
+            Command::new("bpftool").args(["-j", "net", "show", "dev", interface]).output().unwrap();
+        // It may or may not know tcx.
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        text.matches(EGRESS_PROGRAM).count().max(tcx_programs(interface))
+    }
+
+    fn attached_replaced_and_detached(way: Egress) {
+        in_new_namespace(async move {
+            let folder = format!("/sys/fs/bpf/palang-unit-{way:?}-{}", std::process::id());
+            let pins = Pins::new(Path::new(&folder));
+            ip("link add left type veth peer name right");
+            let load = || Filter::load(&pins, 1000).unwrap_or_else(|error| panic!("{error}"));
+            let attach = |filter: &mut Filter| {
+                filter.attach_egress("left", way).unwrap_or_else(|error| panic!("{error}"))
+            };
+            let mut filter = load();
+            assert_eq!(filter.attach("left", XdpMode::Generic).unwrap(), Attached::New);
+            assert_eq!(attach(&mut filter), Attached::New);
+            assert_eq!(attach(&mut filter), Attached::Replaced);
+            drop(filter);
+            assert_eq!(count("left"), 1, "it outlives who attached it");
+            let mut filter = load();
+            assert_eq!(attach(&mut filter), Attached::Replaced);
+            assert_eq!(count("left"), 1);
+            assert!(pins.has_egress("left"));
+
+            // Another interface of that name.
+            ip("link del left");
+            ip("link add left type veth peer name right");
+            assert_eq!(count("left"), 0);
+            assert_eq!(attach(&mut filter), Attached::New);
+            drop(filter);
+            pins.detach("left").unwrap();
+            assert_eq!(count("left"), 0);
+            assert!(!pins.has_egress("left"));
+            assert!(!pins.detach_egress("left").unwrap(), "it was off already");
+            fs::remove_dir_all(folder).unwrap();
+        });
+    }
+
+    #[test]
+    fn a_tcx_link() {
+        if Egress::of_this_kernel() == Egress::Tcx {
+            attached_replaced_and_detached(Egress::Tcx);
+        }
+    }
+
+    #[test]
+    fn a_filter_of_clsact() {
+        attached_replaced_and_detached(Egress::Clsact);
+    }
+}

@@ -1,0 +1,260 @@
+//! What somebody has to look at: each redial grant that was given.
+
+use std::ops::ControlFlow;
+
+use filter_common::number::Number;
+use jiff::Timestamp;
+use rusqlite::{OptionalExtension, Row, named_params, params};
+
+use super::schema::Millis;
+use super::{Entry, Error, Reader, Store};
+
+const COLUMNS: &str = "id, time, number, kind, rule, call_id, until, closed, closed_by, note";
+/// The same grant, told twice, begins at times that differ by less: converting between clocks is
+/// not exact.
+const NEAR_MS: i64 = 5000;
+
+/// An exception that the kernel made, for somebody to look at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Review {
+    /// When the call came that was let through first.
+    pub time: Timestamp,
+    /// The caller number.
+    pub number: Number,
+    /// What let it through: `redial-grant`.
+    pub kind: String,
+    /// The block that it is an exception from.
+    pub rule: u64,
+    /// Call-ID of that call, cut; `None` where it is not known.
+    pub call_id: Option<String>,
+    /// When the exception ends.
+    pub until: Timestamp,
+    /// That it was looked at; `None`: not yet.
+    pub closed: Option<Closed>,
+}
+
+/// Who looked at it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Closed {
+    /// When.
+    pub time: Timestamp,
+    /// Who.
+    pub by: String,
+    /// What came of it.
+    pub note: String,
+}
+
+impl Store {
+    /// Puts an exception on the list, with an audit row, unless it is there already. Its number,
+    /// or `None` where it is there.
+    ///
+    /// # Errors
+    /// Nothing was stored: the disk says no.
+    pub fn open_review(&mut self, review: &Review, entry: Entry) -> Result<Option<u64>, Error> {
+        self.write(|write| {
+            let number = review.number.0.cast_signed();
+            let known = write
+                .tx
+                .prepare_cached(
+                    "SELECT 1 FROM reviews
+                     WHERE number = ?1 AND kind = ?2 AND time - ?3 <= ?4 AND until > ?4",
+                )?
+                .exists(params![number, review.kind, NEAR_MS, Millis(review.time)])?;
+            if known {
+                return Ok(None);
+            }
+            let mut statement = write.tx.prepare_cached(
+                "INSERT INTO reviews (time, number, kind, rule, call_id, until)
+                 VALUES (:time, :number, :kind, :rule, :call_id, :until)",
+            )?;
+            let id = statement.insert(named_params! {
+                ":time": Millis(review.time),
+                ":number": number,
+                ":kind": review.kind,
+                ":rule": review.rule.cast_signed(),
+                ":call_id": review.call_id,
+                ":until": Millis(review.until),
+            })?;
+            drop(statement);
+            write.audit(about(entry, id.cast_unsigned(), review))?;
+            Ok(Some(id.cast_unsigned()))
+        })
+    }
+
+    /// Notes that somebody looked at an exception, with an audit row. The exception as it was
+    /// before; `None`: there is none with this number. One that was closed already is not changed.
+    ///
+    /// # Errors
+    /// Nothing was stored: the disk says no.
+    pub fn close_review(
+        &mut self,
+        id: u64,
+        closed: &Closed,
+        entry: Entry,
+    ) -> Result<Option<Review>, Error> {
+        self.write(|write| {
+            let sql = format!("SELECT {COLUMNS} FROM reviews WHERE id = ?1");
+            let found = write.tx.prepare_cached(&sql)?.query_row([id], read).optional()?;
+            let Some((_, before)) = found else { return Ok(None) };
+            if before.closed.is_none() {
+                write.tx.execute(
+                    "UPDATE reviews SET closed = ?2, closed_by = ?3, note = ?4 WHERE id = ?1",
+                    params![id, Millis(closed.time), closed.by, closed.note],
+                )?;
+                write.audit(about(entry, id, &before))?;
+            }
+            Ok(Some(before))
+        })
+    }
+
+    /// Deletes exceptions from before a time that were closed; returns how many.
+    ///
+    /// # Errors
+    /// Nothing was deleted: the disk says no.
+    pub fn prune_reviews(&mut self, before: Timestamp) -> Result<u64, Error> {
+        self.write(|write| {
+            let sql = "DELETE FROM reviews WHERE time < ?1 AND closed IS NOT NULL";
+            Ok(write.tx.execute(sql, [Millis(before)])? as u64)
+        })
+    }
+}
+
+impl Reader {
+    /// Hands exceptions and their numbers to `f`, oldest first, until it breaks; those that
+    /// were closed only with `all`.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub fn reviews(
+        &self,
+        all: bool,
+        f: impl FnMut((u64, Review)) -> ControlFlow<()>,
+    ) -> Result<(), Error> {
+        let which = if all { "" } else { "WHERE closed IS NULL" };
+        let sql = format!("SELECT {COLUMNS} FROM reviews {which} ORDER BY id");
+        self.each(&sql, [], read, f).map(drop)
+    }
+
+    /// The exception with this number.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub fn review(&self, id: u64) -> Result<Option<Review>, Error> {
+        let Ok(id) = i64::try_from(id) else { return Ok(None) };
+        let sql = format!("SELECT {COLUMNS} FROM reviews WHERE id = ?1");
+        let found = self.get(|conn| conn.prepare_cached(&sql)?.query_row([id], read).optional())?;
+        Ok(found.map(|(_, review)| review))
+    }
+
+    /// How many exceptions nobody has looked at.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub fn open_reviews(&self) -> Result<u64, Error> {
+        let sql = "SELECT count(*) FROM reviews WHERE closed IS NULL";
+        self.get(|conn| conn.query_row(sql, [], |row| row.get(0)))
+    }
+}
+
+/// Not as a row about the block's rule: that tells what became of the block.
+fn about(mut entry: Entry, id: u64, review: &Review) -> Entry {
+    entry.number = Some(review.number.to_string());
+    entry.with("review", id).with("kind", review.kind.as_str()).with("block_rule", review.rule)
+}
+
+fn read(row: &Row<'_>) -> rusqlite::Result<(u64, Review)> {
+    let closed = row.get::<_, Option<Millis>>("closed")?;
+    let review = Review {
+        time: row.get::<_, Millis>("time")?.0,
+        number: Number(row.get::<_, i64>("number")?.cast_unsigned()),
+        kind: row.get("kind")?,
+        rule: row.get::<_, i64>("rule")?.cast_unsigned(),
+        call_id: row.get("call_id")?,
+        until: row.get::<_, Millis>("until")?.0,
+        closed: match closed {
+            Some(Millis(time)) => {
+                Some(Closed { time, by: row.get("closed_by")?, note: row.get("note")? })
+            }
+            None => None,
+        },
+    };
+    Ok((row.get("id")?, review))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{Home, time};
+    use super::*;
+
+    fn review(at: i64, number: u64) -> Review {
+        Review {
+            time: time(at),
+            number: Number(number),
+            kind: "redial-grant".to_owned(),
+            rule: u64::MAX,
+            call_id: Some("a@pbx".to_owned()),
+            until: time(at + 1800),
+            closed: None,
+        }
+    }
+
+    fn entry(action: &str) -> Entry {
+        Entry::new(time(0), "budi", action)
+    }
+
+    fn listed(reader: &Reader, all: bool) -> Vec<(u64, Review)> {
+        let mut found = Vec::new();
+        let push = |row| {
+            found.push(row);
+            ControlFlow::Continue(())
+        };
+        reader.reviews(all, push).unwrap();
+        found
+    }
+
+    #[test]
+    fn one_grant_is_one_entry() {
+        let home = Home::new();
+        let mut store = home.store();
+        let mut open = |review: &Review| store.open_review(review, entry("redial grant")).unwrap();
+        assert_eq!(open(&review(100, u64::MAX)), Some(1));
+        assert_eq!(open(&review(100, u64::MAX)), None, "the very same");
+        assert_eq!(open(&review(99, u64::MAX)), None, "told by another clock");
+        assert_eq!(open(&review(100 + 1799, u64::MAX)), None, "a later call of the same grant");
+        assert_eq!(open(&review(100 + 1800, u64::MAX)), Some(2), "the next grant");
+        assert_eq!(open(&review(100, 7)), Some(3), "of another number");
+        assert_eq!(store.audit_head().unwrap().seq, 3);
+        assert_eq!(store.open_reviews().unwrap(), 3);
+        assert_eq!(store.review(1).unwrap(), Some(review(100, u64::MAX)));
+        assert_eq!(store.review(u64::MAX).unwrap(), None);
+        drop(store);
+        assert_eq!(listed(&home.store(), false).len(), 3);
+    }
+
+    #[test]
+    fn closed_once_and_kept_for_a_while() {
+        let home = Home::new();
+        let mut store = home.store();
+        for number in [7, 8] {
+            store.open_review(&review(100, number), entry("redial grant")).unwrap();
+        }
+        let closed =
+            Closed { time: time(200), by: "siti".to_owned(), note: "a real call".to_owned() };
+        let mut close = |id, closed: &Closed| store.close_review(id, closed, entry("review close"));
+        assert_eq!(close(1, &closed).unwrap(), Some(review(100, 7)));
+        let again = Closed { by: "budi".to_owned(), ..closed.clone() };
+        let first = Review { closed: Some(closed), ..review(100, 7) };
+        assert_eq!(close(1, &again).unwrap(), Some(first.clone()));
+        assert_eq!(close(3, &again).unwrap(), None);
+        assert_eq!(store.audit_head().unwrap().seq, 3);
+        assert_eq!(listed(&store, false), [(2, review(100, 8))]);
+        assert_eq!(listed(&store, true)[0], (1, first));
+        assert_eq!(store.open_reviews().unwrap(), 1);
+        // What nobody has looked at stays, however old.
+        assert_eq!(store.prune_reviews(time(1000)).unwrap(), 1);
+        assert_eq!(listed(&store, true), [(2, review(100, 8))]);
+        let next = store.open_review(&review(9000, 9), entry("redial grant")).unwrap();
+        assert_eq!(next, Some(3), "numbers are not used again");
+        assert!(store.verify_audit(None).unwrap().first_bad.is_none());
+    }
+}

@@ -1,0 +1,166 @@
+//! Call-back grace on a live interface: the centre calls a blocked number, and it gets through.
+
+#![expect(clippy::expect_used, reason = "a test panics where it fails")]
+
+use std::net::UdpSocket;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use palang::datapath::{Egress, tcx_programs};
+use palang_tests::lab::{Daemon, GATE, INTERFACE, Lab, Receiver, TRUNK, run};
+
+const BLOCKED: &str = "+6281234567890";
+const OTHER: &str = "+6281234567891";
+const LONG: &str = "[callback]\ngrace = \"60m\"\n";
+
+/// An INVITE of the centre to the trunk, from the SIP port as a SIP server sends it.
+fn call_back(lab: &Lab, port: u16, number: &str, padding: usize) {
+    let message = format!(
+        "INVITE sip:{number}@{TRUNK} SIP/2.0\r\nVia: SIP/2.0/UDP {GATE}:{port};branch=z9hG4bK1\r\n\
+         From: <sip:112@{GATE}>;tag=1\r\nX: {}\r\nTo: <sip:{number}@{TRUNK}>\r\nCall-ID: out\r\n\
+         CSeq: 1 INVITE\r\nContent-Length: 0\r\n\r\n",
+        "x".repeat(padding)
+    );
+    let socket = lab.in_gate(|| UdpSocket::bind((GATE, port))).expect("a port of the gate");
+    socket.send_to(message.as_bytes(), (TRUNK, 5060)).expect("sent");
+}
+
+/// Whether a new call of this number arrives.
+fn arrives(lab: &Lab, receiver: &Receiver, number: &str) -> bool {
+    let record = lab.traffic(receiver, &[number], 100, 1).finish();
+    assert_eq!(record.sent(number, ..).len(), 1);
+    record.delivered(number, ..).len() == 1
+}
+
+fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while !is_so() {
+        assert!(Instant::now() < deadline, "not within 30 s: {what}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+fn enforcing<'a>(lab: &'a Lab, config: &str) -> Daemon<'a> {
+    let daemon = Daemon::start(lab, config);
+    for arguments in
+        [&["block", "add", BLOCKED, "--for", "2h", "--reason", "test"][..], &["mode", "enforce"]]
+    {
+        let done = daemon.cli(arguments);
+        assert_eq!(done.code, 0, "{arguments:?}: {}", done.stderr);
+    }
+    daemon
+}
+
+/// The programs of ours that meet packets which leave.
+fn egress_programs(lab: &Lab) -> usize {
+    match Egress::of_this_kernel() {
+        Egress::Tcx => lab.in_gate(|| tcx_programs(INTERFACE)),
+        Egress::Clsact => {
+            let mut tc = lab.command_in_gate("tc");
+            let filters = run::run(tc.args(["filter", "show", "dev", INTERFACE, "egress"])).stdout;
+            filters.matches("palang_egress").count()
+        }
+    }
+}
+
+fn wait_for_egress(lab: &Lab, count: usize) {
+    until(&format!("{count} programs for packets that leave"), || egress_programs(lab) == count);
+}
+
+#[test]
+fn whom_the_centre_calls_gets_through() {
+    let lab = Lab::new("callback");
+    let receiver = lab.receiver(5060);
+    let mut daemon = enforcing(&lab, LONG);
+    wait_for_egress(&lab, 1);
+    assert!(!arrives(&lab, &receiver, BLOCKED));
+    call_back(&lab, 5062, OTHER, 0);
+    assert!(!arrives(&lab, &receiver, BLOCKED), "another number was called");
+
+    // Nobody of ours runs.
+    daemon.kill();
+    call_back(&lab, 5062, BLOCKED, 0);
+    assert!(arrives(&lab, &receiver, BLOCKED));
+
+    // A restart keeps the grace, and makes no second program.
+    daemon.start_again();
+    assert!(arrives(&lab, &receiver, BLOCKED));
+    std::thread::sleep(Duration::from_secs(3));
+    assert_eq!(egress_programs(&lab), 1);
+    let check = daemon.cli(&["check", BLOCKED, "-o", "json"]);
+    assert!(check.stdout.contains("callback-grace"), "{} {}", check.stdout, check.stderr);
+
+    let done = daemon.cli(&["detach", INTERFACE]);
+    assert_eq!(done.code, 0, "{}", done.stderr);
+    assert_eq!(egress_programs(&lab), 0);
+    assert!(!daemon.pins().join("links-egress").join(INTERFACE).exists());
+}
+
+#[test]
+fn it_ends_on_time_and_with_the_setting() {
+    let lab = Lab::new("callback");
+    let receiver = lab.receiver(5060);
+    let daemon = enforcing(&lab, "[callback]\ngrace = \"3s\"\n");
+    wait_for_egress(&lab, 1);
+    let called = Instant::now();
+    call_back(&lab, 5062, BLOCKED, 1200);
+    let passed = arrives(&lab, &receiver, BLOCKED);
+    assert!(passed || called.elapsed() > Duration::from_secs(3));
+    until("the grace ends", || !arrives(&lab, &receiver, BLOCKED));
+    assert!(called.elapsed() >= Duration::from_secs(3));
+
+    daemon.configure("");
+    daemon.signal("HUP");
+    wait_for_egress(&lab, 0);
+    call_back(&lab, 5062, BLOCKED, 0);
+    assert!(!arrives(&lab, &receiver, BLOCKED));
+}
+
+#[test]
+fn a_dead_daemon_leaves_nothing_after_detach() {
+    let lab = Lab::new("callback");
+    let mut daemon = enforcing(&lab, LONG);
+    wait_for_egress(&lab, 1);
+    daemon.kill();
+    let mut detach: Command = daemon.command(&["detach", INTERFACE]);
+    run::must(detach.env("PALANG_CONFIG", daemon.config_file()));
+    assert_eq!(egress_programs(&lab), 0);
+}
+
+#[test]
+fn an_interface_made_anew_has_it_again() {
+    let lab = Lab::new("callback");
+    let receiver = lab.receiver(5060);
+    let _daemon = enforcing(&lab, LONG);
+    wait_for_egress(&lab, 1);
+    lab.delete_and_recreate_veth();
+    wait_for_egress(&lab, 1);
+    assert!(!arrives(&lab, &receiver, BLOCKED));
+    call_back(&lab, 5062, BLOCKED, 0);
+    assert!(arrives(&lab, &receiver, BLOCKED));
+}
+
+#[test]
+fn what_the_kernel_cannot_see_is_told() {
+    let lab = Lab::new("callback");
+    let receiver = lab.receiver(5060);
+    let daemon = enforcing(&lab, LONG);
+    assert!(!arrives(&lab, &receiver, BLOCKED));
+    let done = daemon.cli(&["callback", BLOCKED, "-o", "json"]);
+    assert_eq!(done.code, 0, "{}", done.stderr);
+    assert!(done.stdout.contains("\"origin\":\"callback\""), "{}", done.stdout);
+    assert!(arrives(&lab, &receiver, BLOCKED));
+
+    // An allow without end stays one.
+    assert_eq!(daemon.cli(&["allow", "add", OTHER]).code, 0);
+    let done = daemon.cli(&["callback", OTHER, "-o", "json"]);
+    assert!(done.stdout.contains("\"unchanged\""), "{} {}", done.stdout, done.stderr);
+
+    let audit = daemon.cli(&["audit", "list", "-o", "json"]).stdout;
+    assert!(audit.contains("callback"), "{audit}");
+
+    assert_eq!(daemon.cli(&["callback", "62812*"]).code, 2);
+    daemon.configure("");
+    daemon.signal("HUP");
+    until("the grace is off", || daemon.cli(&["callback", OTHER]).code == 5);
+}

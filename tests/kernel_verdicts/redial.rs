@@ -1,0 +1,180 @@
+//! The redial grant, in the kernel: who calls again and again is let through.
+
+use filter_common::abi::{BLOCK_NO_REDIAL, BLOCK_OBSERVE, Block, Event, Verdict};
+use filter_common::number::{Digits, Number};
+use palang::policy::{Policy, Subject};
+use palang_tests::gates::{Gates, reason};
+use palang_tests::packet::{Layers, crlf};
+
+use crate::{NOW, SECOND};
+
+const CALLER: &str = "6281234567890";
+
+/// A call from the blocked number, or from another.
+fn call(number: &str, call_id: usize) -> Vec<u8> {
+    Layers::IPV4.frame(&crlf(&format!(
+        "INVITE sip:112@psap.example SIP/2.0\nFrom: <sip:+{number}@x>\nTo: <sip:112@x>\n\
+         Call-ID: {call_id}\n\n"
+    )))
+}
+
+/// Three attempts in ten minutes open a grant of half an hour.
+fn block(subject: Subject) -> Policy {
+    let mut policy = Policy::default();
+    policy.block(subject, 0, 0);
+    let block = &mut policy.blocks[0].1;
+    *block =
+        Block { redial_attempts: 3, redial_window: 600, redial_grant: 1800, epoch: 1, ..*block };
+    policy
+}
+
+fn number() -> Subject {
+    Subject::Number(Number::e164(Digits::parse(CALLER).unwrap()))
+}
+
+struct Caller {
+    gates: Gates,
+    calls: usize,
+}
+
+impl Caller {
+    fn new(policy: &Policy) -> Caller {
+        Caller { gates: Gates::new(policy), calls: 0 }
+    }
+
+    /// A new attempt, so many seconds after the start.
+    fn calls(&mut self, seconds: u64) -> Event {
+        self.calls += 1;
+        self.gates.judge(&call(CALLER, self.calls), NOW + seconds * SECOND)
+    }
+
+    /// The last attempt once more.
+    fn repeats(&mut self, seconds: u64) -> Event {
+        self.gates.judge(&call(CALLER, self.calls), NOW + seconds * SECOND)
+    }
+}
+
+#[track_caller]
+fn assert_reason(event: &Event, expected: &str) {
+    assert_eq!(reason(event).name(), expected);
+    let refused = matches!(expected, "blocked-number" | "blocked-prefix");
+    assert_eq!(event.verdict == Verdict::Drop as u8, refused);
+}
+
+#[test]
+fn the_third_separate_attempt_opens_a_grant_that_ends_on_time() {
+    let mut caller = Caller::new(&block(number()));
+    assert_reason(&caller.calls(0), "blocked-number");
+    assert_reason(&caller.calls(60), "blocked-number");
+    assert_reason(&caller.calls(120), "redial-grant");
+    assert_eq!(caller.calls(130).rule, 1, "the block that it is an exception from is told");
+    assert_reason(&caller.calls(120 + 1799), "redial-grant");
+    // Over, and it begins anew.
+    assert_reason(&caller.calls(120 + 1800), "blocked-number");
+    assert_reason(&caller.calls(120 + 1860), "blocked-number");
+    assert_reason(&caller.calls(120 + 1920), "redial-grant");
+}
+
+#[test]
+fn what_is_no_separate_attempt_does_not_count() {
+    let mut caller = Caller::new(&block(number()));
+    assert_reason(&caller.calls(0), "blocked-number");
+    for _ in 0..7 {
+        // Retransmissions, authentication retries.
+        assert_reason(&caller.repeats(1), "blocked-number");
+    }
+    // The carrier tries other ways: other calls within five seconds.
+    assert_reason(&caller.calls(2), "blocked-number");
+    assert_reason(&caller.calls(4), "blocked-number");
+    assert_reason(&caller.calls(10), "blocked-number");
+    assert_reason(&caller.repeats(30), "blocked-number");
+    assert_reason(&caller.calls(15), "redial-grant");
+    // The grant does not change the verdict of an attempt that was judged before.
+    caller.calls -= 1;
+    assert_reason(&caller.repeats(16), "blocked-number");
+}
+
+#[test]
+fn the_window_ends() {
+    let mut caller = Caller::new(&block(number()));
+    assert_reason(&caller.calls(0), "blocked-number");
+    assert_reason(&caller.calls(300), "blocked-number");
+    assert_reason(&caller.calls(600), "blocked-number");
+    assert_reason(&caller.calls(900), "blocked-number");
+    assert_reason(&caller.calls(1199), "redial-grant");
+}
+
+#[test]
+fn another_epoch_begins_anew_and_ends_the_grant() {
+    let mut caller = Caller::new(&block(number()));
+    for seconds in [0, 60, 120] {
+        caller.calls(seconds);
+    }
+    assert_reason(&caller.calls(180), "redial-grant");
+    let mut policy = block(number());
+    policy.blocks[0].1.epoch = 2;
+    policy.blocks[0].1.redial_attempts = 6;
+    caller.gates.change(&policy);
+    for attempt in 0..5 {
+        assert_reason(&caller.calls(240 + 60 * attempt), "blocked-number");
+    }
+    assert_reason(&caller.calls(600), "redial-grant");
+}
+
+#[test]
+fn the_block_may_give_none() {
+    let mut policy = block(number());
+    policy.blocks[0].1.flags = BLOCK_NO_REDIAL;
+    let mut caller = Caller::new(&policy);
+    for attempt in 0..8 {
+        assert_reason(&caller.calls(60 * attempt), "blocked-number");
+    }
+}
+
+#[test]
+fn each_number_of_a_blocked_prefix_redials_for_itself() {
+    let mut caller = Caller::new(&block(Subject::Prefix(Digits::parse("62812").unwrap())));
+    for seconds in [0, 60] {
+        assert_reason(&caller.calls(seconds), "blocked-prefix");
+        let other = caller.gates.judge(&call("6281234567899", 100 + seconds as usize), NOW);
+        assert_reason(&other, "blocked-prefix");
+    }
+    assert_reason(&caller.calls(120), "redial-grant");
+    let other = caller.gates.judge(&call("6281234567898", 200), NOW + 121 * SECOND);
+    assert_reason(&other, "blocked-prefix");
+}
+
+#[test]
+fn a_million_other_attempts_push_no_grant_out() {
+    let mut policy = block(number());
+    let prefix = Subject::Prefix(Digits::parse("62899").unwrap());
+    policy.block(prefix, 0, 0);
+    let template = policy.blocks[0].1;
+    let other = &mut policy.blocks[1].1;
+    *other = Block { number: other.number, rule: other.rule, ..template };
+    let mut caller = Caller::new(&policy);
+    for seconds in [0, 60, 120] {
+        caller.calls(seconds);
+    }
+    // As many as the memory of attempts holds, twice.
+    for index in 0..140_000 {
+        let frame = call(&format!("62899{index:07}"), 1000 + index);
+        caller.gates.kernel().judge(&frame, NOW + 121 * SECOND).unwrap();
+    }
+    caller.calls += 1;
+    let frame = call(CALLER, 999_999);
+    let judged = caller.gates.kernel().judge(&frame, NOW + 130 * SECOND).unwrap();
+    assert_reason(&judged.event, "redial-grant");
+}
+
+#[test]
+fn observing_counts_too() {
+    let mut policy = block(number());
+    policy.blocks[0].1.flags = BLOCK_OBSERVE;
+    let mut caller = Caller::new(&policy);
+    assert_reason(&caller.calls(0), "observe");
+    assert_reason(&caller.calls(60), "observe");
+    let event = caller.calls(120);
+    assert_reason(&event, "redial-grant");
+    assert_eq!(event.would, Verdict::Pass as u8);
+}
