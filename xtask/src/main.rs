@@ -32,7 +32,11 @@ enum Task {
     /// Judge a recorded capture with the real kernel program; needs root.
     Demo,
     /// Run the kernel tests on Debian's 6.1 and 6.12 kernels (qemu) and on this one; needs root.
-    Kernels,
+    Kernels {
+        /// Only load the program and tell the verified instructions: a minute.
+        #[arg(long)]
+        loading: bool,
+    },
 }
 
 fn main() -> ExitCode {
@@ -41,7 +45,8 @@ fn main() -> ExitCode {
         Task::Build => build::build(),
         Task::Test => test::test(),
         Task::Demo => demo::demo(),
-        Task::Kernels => kernels::kernels(kernels::Tests::All),
+        Task::Kernels { loading: true } => kernels::kernels(kernels::Tests::Loading),
+        Task::Kernels { loading: false } => kernels::kernels(kernels::Tests::All),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
