@@ -9,7 +9,8 @@ const APPLICATION: i64 = 0x506C_6E67;
 
 /// How the tables came to be, oldest first. A step that was released never changes: a new
 /// one is added behind it.
-const STEPS: &[&str] = &["
+const STEPS: &[&str] = &[
+    "
     CREATE TABLE decisions (
         rule INTEGER PRIMARY KEY CHECK (rule > 0),
         id BLOB NOT NULL UNIQUE,
@@ -23,15 +24,8 @@ const STEPS: &[&str] = &["
         origin TEXT NOT NULL,
         node TEXT NOT NULL,
         flags INTEGER NOT NULL,
-        -- NULL, all three: as configured. Windows and grants in seconds.
-        redial_attempts INTEGER,
-        redial_window INTEGER,
-        redial_grant INTEGER,
-        epoch INTEGER NOT NULL,
-        incident TEXT CHECK (incident <> ''),
         UNIQUE (kind, prefix, subject)
     ) STRICT;
-    CREATE INDEX decisions_incident ON decisions (incident) WHERE incident IS NOT NULL;
     CREATE INDEX decisions_expires ON decisions (expires) WHERE expires IS NOT NULL;
 
     -- What can be searched for comes out of the record, so that nothing stands beside the hash.
@@ -65,6 +59,20 @@ const STEPS: &[&str] = &["
     CREATE INDEX calls_time ON calls (time);
     CREATE INDEX calls_number ON calls (number, time) WHERE number IS NOT NULL;
 
+    CREATE TABLE state (
+        key TEXT PRIMARY KEY,
+        value TEXT NOT NULL
+    ) STRICT, WITHOUT ROWID;
+",
+    "
+    -- NULL, all three: as configured. Windows and grants in seconds.
+    ALTER TABLE decisions ADD COLUMN redial_attempts INTEGER;
+    ALTER TABLE decisions ADD COLUMN redial_window INTEGER;
+    ALTER TABLE decisions ADD COLUMN redial_grant INTEGER;
+    ALTER TABLE decisions ADD COLUMN epoch INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE decisions ADD COLUMN incident TEXT CHECK (incident <> '');
+    CREATE INDEX decisions_incident ON decisions (incident) WHERE incident IS NOT NULL;
+
     CREATE TABLE reviews (
         id INTEGER PRIMARY KEY AUTOINCREMENT,
         time INTEGER NOT NULL,
@@ -80,12 +88,8 @@ const STEPS: &[&str] = &["
     ) STRICT;
     CREATE INDEX reviews_number ON reviews (number, time);
     CREATE INDEX reviews_open ON reviews (id) WHERE closed IS NULL;
-
-    CREATE TABLE state (
-        key TEXT PRIMARY KEY,
-        value TEXT NOT NULL
-    ) STRICT, WITHOUT ROWID;
-"];
+",
+];
 
 /// Version of the tables that this program writes (`PRAGMA user_version`).
 pub const VERSION: u32 = STEPS.len() as u32;
@@ -171,5 +175,22 @@ mod tests {
         assert_eq!(version(&conn).unwrap(), 2);
         conn.prepare("SELECT * FROM b").unwrap();
         conn.prepare("SELECT * FROM c").unwrap_err();
+    }
+
+    #[test]
+    fn a_block_of_the_first_version_is_kept() {
+        let mut conn = Connection::open_in_memory().unwrap();
+        migrate_by(&mut conn, &STEPS[..1]).unwrap();
+        conn.execute_batch(
+            "INSERT INTO decisions VALUES (7, x'00', 0, 0, 42, 1, NULL, 'r', 'a', 'o', 'n', 1)",
+        )
+        .unwrap();
+        migrate(&mut conn).unwrap();
+        let row = conn.query_row(
+            "SELECT rule, flags, redial_attempts, epoch, incident FROM decisions",
+            [],
+            |row| <(i64, i64, Option<i64>, i64, Option<String>)>::try_from(row),
+        );
+        assert_eq!(row.unwrap(), (7, 1, None, 0, None));
     }
 }
