@@ -1,0 +1,604 @@
+//! The ladder: what reported calls of one number lead to. Pure: it knows no clock, no store and
+//! no number; whoever asks hands it strikes and a time.
+//!
+//! - A report that counts is a **strike** with the weight of its kind, in hundredths, so that
+//!   sums are exact: three silent calls are 1.02 strikes.
+//! - A strike counts while it is less than `fades` away from the time asked for. One that lies
+//!   ahead, because the clock was set back, counts no more than any other; one that lies further
+//!   ahead than `fades` was written by a clock that was wrong, and does not count.
+//! - The highest rung that the sum reaches says what follows. Every block of it ends.
+//! - Where no prank and no abusive call is among the strikes that count, a block is never longer
+//!   than `silent_longest`: who says nothing may be hiding.
+//! - One call is at most one strike, by the newest report of that call. Whoever collects strikes
+//!   sees to that (`store::reports`).
+
+use std::fmt;
+use std::path::Path;
+
+use jiff::{SignedDuration, Span, SpanRelativeTo, Timestamp};
+use serde::{Deserialize, Serialize};
+use toml::Spanned;
+use utoipa::ToSchema;
+
+use crate::profile_file::{self, Wrong, wrong};
+
+const MINUTE: u64 = 60;
+const HOUR: u64 = 60 * MINUTE;
+const DAY: u64 = 24 * HOUR;
+
+/// Longest block of a rung in seconds: whatever a file says, it ends.
+pub const BLOCK_MAX: u64 = 90 * DAY;
+/// Longest time in seconds that a strike can count.
+pub const FADES_MAX: u64 = 366 * DAY;
+/// Largest weight and largest sum of a rung, in hundredths.
+const HUNDREDTHS_MAX: u32 = 100 * 100;
+/// More rungs than anybody needs.
+const RUNGS_MAX: usize = 20;
+
+/// What a call-taker says of a call.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    Hash,
+    PartialOrd,
+    Ord,
+    Serialize,
+    Deserialize,
+    ToSchema,
+    clap::ValueEnum,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum ReportKind {
+    /// A joke, a false emergency.
+    Prank,
+    /// Insults, threats.
+    Abusive,
+    /// Nobody spoke. It may be somebody who cannot.
+    Silent,
+    /// A test call, by a technician.
+    Test,
+}
+
+impl ReportKind {
+    /// All, in the order that people are told of them.
+    pub const ALL: [ReportKind; 4] =
+        [ReportKind::Prank, ReportKind::Abusive, ReportKind::Silent, ReportKind::Test];
+
+    /// As it is written.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            ReportKind::Prank => "prank",
+            ReportKind::Abusive => "abusive",
+            ReportKind::Silent => "silent",
+            ReportKind::Test => "test",
+        }
+    }
+
+    /// The kind that is written so.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<ReportKind> {
+        ReportKind::ALL.into_iter().find(|kind| kind.name() == name)
+    }
+
+    /// Whether the caller meant it: then a block may be longer than that of a silent caller, and
+    /// a redial grant ends.
+    #[must_use]
+    pub fn is_misuse(self) -> bool {
+        match self {
+            ReportKind::Prank | ReportKind::Abusive => true,
+            ReportKind::Silent | ReportKind::Test => false,
+        }
+    }
+}
+
+impl fmt::Display for ReportKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// A report that counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Strike {
+    /// When it was reported.
+    pub time: Timestamp,
+    /// What was reported.
+    pub kind: ReportKind,
+}
+
+/// What follows from the strikes of one number.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Step {
+    /// The sum of the strikes that count, in hundredths.
+    pub strikes: u32,
+    /// How long the number is to be blocked from now on, in seconds; `None`: not.
+    pub block: Option<u64>,
+    /// Somebody has to look at it.
+    pub review: bool,
+    /// The lowest rungs: it stands on record, nothing else follows.
+    pub warning: bool,
+}
+
+/// What follows from a sum of strikes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rung {
+    /// The least sum, in hundredths; above 0.
+    pub strikes: u32,
+    /// How long a block, in seconds, 60 to [`BLOCK_MAX`]; `None`: a warning on record.
+    pub block: Option<u64>,
+    /// Somebody has to look at it.
+    pub review: bool,
+}
+
+/// Weights and rungs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ladder {
+    /// Weights in hundredths, in the order of [`ReportKind::ALL`].
+    pub weights: [u32; 4],
+    /// How long a strike counts, in seconds, 3,600 to [`FADES_MAX`].
+    pub fades: u64,
+    /// The longest block in seconds where only silent calls count.
+    pub silent_longest: u64,
+    /// From the lowest on: each has more strikes than the one before, and no shorter block.
+    pub rungs: Vec<Rung>,
+}
+
+impl Default for Ladder {
+    /// `docs/ladder.toml` says the same, and why.
+    fn default() -> Ladder {
+        Ladder {
+            weights: [100, 100, 34, 0],
+            fades: 30 * DAY,
+            silent_longest: HOUR,
+            rungs: vec![
+                Rung { strikes: 100, block: None, review: false },
+                Rung { strikes: 200, block: Some(DAY), review: false },
+                Rung { strikes: 300, block: Some(3 * DAY), review: true },
+                Rung { strikes: 400, block: Some(7 * DAY), review: true },
+            ],
+        }
+    }
+}
+
+impl Ladder {
+    /// Reads a ladder from a file; what the file leaves out is as in the default.
+    ///
+    /// # Errors
+    /// `file:line:column: what is wrong`.
+    pub fn read(path: &Path) -> Result<Ladder, String> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|error| format!("{}: cannot be read: {error}", path.display()))?;
+        Ladder::parse(&text).map_err(|wrong| wrong.told(path, &text))
+    }
+
+    fn parse(text: &str) -> Result<Ladder, Wrong> {
+        let file: File = profile_file::toml(text)?;
+        let mut ladder = Ladder::default();
+        if let Some(fades) = &file.fades {
+            ladder.fades = seconds(fades, "fades", HOUR, FADES_MAX)?;
+        }
+        if let Some(longest) = &file.silent_longest {
+            ladder.silent_longest = seconds(longest, "silent_longest", MINUTE, BLOCK_MAX)?;
+        }
+        let Weights { prank, abusive, silent, test } = file.weights;
+        for (weight, given) in ladder.weights.iter_mut().zip([prank, abusive, silent, test]) {
+            if let Some(given) = given {
+                *weight = hundredths(&given, "a weight", 0)?;
+            }
+        }
+        if let Some(rungs) = file.rung {
+            ladder.rungs = read_rungs(&rungs)?;
+        }
+        Ok(ladder)
+    }
+
+    /// How much a report of this kind weighs, in hundredths.
+    #[must_use]
+    pub fn weight(&self, kind: ReportKind) -> u32 {
+        let [prank, abusive, silent, test] = self.weights;
+        match kind {
+            ReportKind::Prank => prank,
+            ReportKind::Abusive => abusive,
+            ReportKind::Silent => silent,
+            ReportKind::Test => test,
+        }
+    }
+
+    /// Whether a strike counts at this time.
+    #[must_use]
+    pub fn counts(&self, strike: &Strike, now: Timestamp) -> bool {
+        let away = now.duration_since(strike.time).unsigned_abs();
+        self.weight(strike.kind) > 0 && away < std::time::Duration::from_secs(self.fades)
+    }
+
+    /// What follows from these strikes, in any order.
+    #[must_use]
+    pub fn judge(&self, strikes: &[Strike], now: Timestamp) -> Step {
+        let counting = || strikes.iter().filter(|strike| self.counts(strike, now));
+        let sum = counting().fold(0_u32, |sum, s| sum.saturating_add(self.weight(s.kind)));
+        let Some(rung) = self.rungs.iter().rev().find(|rung| sum >= rung.strikes) else {
+            return Step { strikes: sum, ..Step::default() };
+        };
+        let misused = counting().any(|strike| strike.kind.is_misuse());
+        let longest = if misused { BLOCK_MAX } else { self.silent_longest };
+        Step {
+            strikes: sum,
+            block: rung.block.map(|block| block.min(longest)),
+            review: rung.review,
+            warning: rung.block.is_none(),
+        }
+    }
+
+    /// The strikes that count in words: `2.34 strikes: 2 prank, 1 silent`.
+    #[must_use]
+    pub fn told(&self, strikes: &[Strike], now: Timestamp) -> String {
+        let sum = self.judge(strikes, now).strikes;
+        let kinds = ReportKind::ALL.into_iter().filter_map(|kind| {
+            let of_kind = |strike: &&Strike| strike.kind == kind && self.counts(strike, now);
+            match strikes.iter().filter(of_kind).count() {
+                0 => None,
+                count => Some(format!("{count} {kind}")),
+            }
+        });
+        let kinds: Vec<_> = kinds.collect();
+        format!("{} strikes: {}", decimal(sum), kinds.join(", ")).trim_end_matches(": ").to_owned()
+    }
+}
+
+/// Hundredths as people read them: `2.34`.
+#[must_use]
+pub fn decimal(hundredths: u32) -> String {
+    format!("{}.{:02}", hundredths / 100, hundredths % 100)
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    fades: Option<Spanned<String>>,
+    silent_longest: Option<Spanned<String>>,
+    #[serde(default)]
+    weights: Weights,
+    rung: Option<Vec<Spanned<RungTable>>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Weights {
+    prank: Option<Spanned<f64>>,
+    abusive: Option<Spanned<f64>>,
+    silent: Option<Spanned<f64>>,
+    test: Option<Spanned<f64>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RungTable {
+    strikes: Spanned<f64>,
+    block: Option<Spanned<String>>,
+    #[serde(default)]
+    review: bool,
+}
+
+fn read_rungs(tables: &[Spanned<RungTable>]) -> Result<Vec<Rung>, Wrong> {
+    let mut rungs: Vec<Rung> = Vec::new();
+    for table in tables {
+        let RungTable { strikes, block, review } = table.get_ref();
+        if rungs.len() == RUNGS_MAX {
+            return wrong(strikes.span(), format!("more than {RUNGS_MAX} rungs"));
+        }
+        let rung = Rung {
+            strikes: hundredths(strikes, "strikes", 1)?,
+            block: match block {
+                Some(block) => Some(seconds(block, "block", MINUTE, BLOCK_MAX)?),
+                None => None,
+            },
+            review: *review,
+        };
+        if let Some(below) = rungs.last() {
+            if rung.strikes <= below.strikes {
+                return wrong(strikes.span(), "strikes: more than those of the rung before");
+            }
+            if rung.block < below.block {
+                let at = block.as_ref().map_or_else(|| strikes.span(), Spanned::span);
+                return wrong(at, "more strikes must not be a shorter block than the rung before");
+            }
+            if below.review && !rung.review {
+                let message = "more strikes must not be less looked at: review = true, as before";
+                return wrong(strikes.span(), message);
+            }
+        }
+        rungs.push(rung);
+    }
+    Ok(rungs)
+}
+
+/// A number with at most two decimals, as hundredths.
+fn hundredths(number: &Spanned<f64>, name: &str, least: u32) -> Result<u32, Wrong> {
+    let given = *number.get_ref();
+    let found =
+        (least..=HUNDREDTHS_MAX).find(|wanted| (given * 100.0 - f64::from(*wanted)).abs() < 1e-6);
+    found.map_or_else(
+        || {
+            let least = if least == 0 { "0" } else { "0.01" };
+            wrong(number.span(), format!("{name}: {least} to 100, with at most two decimals"))
+        },
+        Ok,
+    )
+}
+
+/// A length of time such as `24h`, in whole seconds.
+fn seconds(text: &Spanned<String>, name: &str, least: u64, most: u64) -> Result<u64, Wrong> {
+    let span = text.get_ref().parse::<Span>().ok();
+    // Months and years have no length of their own; of days nobody expects another.
+    let length = span.and_then(|span| span.to_duration(SpanRelativeTo::days_are_24_hours()).ok());
+    let whole = |length: SignedDuration| {
+        (length.subsec_nanos() == 0).then(|| u64::try_from(length.as_secs()).ok()).flatten()
+    };
+    match length.and_then(whole) {
+        Some(seconds) if (least..=most).contains(&seconds) => Ok(seconds),
+        Some(_) | None => wrong(
+            text.span(),
+            format!(
+                "{name}: {:?} is not {} to {}, such as 24h or 3d",
+                text.get_ref(),
+                length_told(least),
+                length_told(most)
+            ),
+        ),
+    }
+}
+
+/// `24h`, `3d`: seconds in the largest unit that is exact; a day is `24h`.
+#[must_use]
+pub fn length_told(seconds: u64) -> String {
+    match seconds {
+        s if s > DAY && s.is_multiple_of(DAY) => format!("{}d", s / DAY),
+        s if s.is_multiple_of(HOUR) => format!("{}h", s / HOUR),
+        s if s.is_multiple_of(MINUTE) => format!("{}m", s / MINUTE),
+        s => format!("{s}s"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Of a time far from either end.
+    const NOW: i64 = 1_800_000_000;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    fn strikes(kinds: &[ReportKind]) -> Vec<Strike> {
+        kinds.iter().map(|kind| Strike { time: at(NOW), kind: *kind }).collect()
+    }
+
+    #[test]
+    fn the_default_step_by_step() {
+        use ReportKind::{Abusive, Prank, Silent, Test};
+        let ladder = Ladder::default();
+        let judge = |kinds: &[ReportKind]| {
+            let step = ladder.judge(&strikes(kinds), at(NOW));
+            (step.strikes, step.block, step.review, step.warning)
+        };
+        assert_eq!(judge(&[]), (0, None, false, false));
+        assert_eq!(judge(&[Test; 9]), (0, None, false, false));
+        assert_eq!(judge(&[Prank]), (100, None, false, true));
+        assert_eq!(judge(&[Prank, Abusive]), (200, Some(DAY), false, false));
+        assert_eq!(judge(&[Prank, Prank, Prank]), (300, Some(3 * DAY), true, false));
+        assert_eq!(judge(&[Prank; 4]), (400, Some(7 * DAY), true, false));
+        assert_eq!(judge(&[Prank; 99]), (9900, Some(7 * DAY), true, false));
+        assert_eq!(judge(&[Silent; 2]), (68, None, false, false));
+        assert_eq!(judge(&[Silent; 3]), (102, None, false, true), "exact, and enough");
+        assert_eq!(judge(&[Silent; 6]), (204, Some(HOUR), false, false));
+        assert_eq!(judge(&[Silent; 99]), (3366, Some(HOUR), true, false));
+        assert_eq!(judge(&[Prank, Silent, Silent, Silent]), (202, Some(DAY), false, false));
+    }
+
+    #[test]
+    fn a_strike_fades_and_one_ahead_counts_once() {
+        let ladder = Ladder::default();
+        let days = 30 * 24 * 60 * 60;
+        let sum = |time: i64| {
+            let strike = Strike { time: at(time), kind: ReportKind::Prank };
+            ladder.judge(&[strike], at(NOW)).strikes
+        };
+        assert_eq!((sum(NOW), sum(NOW - days + 1), sum(NOW - days)), (100, 100, 0));
+        assert_eq!((sum(NOW + days - 1), sum(NOW + days)), (100, 0));
+        assert_eq!(sum(Timestamp::MAX.as_second()), 0);
+        let silent = Strike { time: at(NOW), kind: ReportKind::Silent };
+        let faded = Strike { time: at(NOW - days), kind: ReportKind::Prank };
+        let step = ladder.judge(&[[silent; 6].as_slice(), &[faded]].concat(), at(NOW));
+        assert_eq!(step.block, Some(HOUR), "a prank that counts no more lengthens nothing");
+    }
+
+    #[test]
+    fn in_words() {
+        use ReportKind::{Prank, Silent, Test};
+        let ladder = Ladder::default();
+        let told = |kinds: &[ReportKind]| ladder.told(&strikes(kinds), at(NOW));
+        assert_eq!(told(&[Silent, Prank, Test, Prank]), "2.34 strikes: 2 prank, 1 silent");
+        assert_eq!(told(&[]), "0.00 strikes");
+        let lengths = [DAY, 3 * DAY, HOUR, 90 * MINUTE, 61].map(length_told);
+        assert_eq!(lengths, ["24h", "3d", "1h", "90m", "61s"]);
+        for kind in ReportKind::ALL {
+            assert_eq!(ReportKind::from_name(kind.name()), Some(kind));
+            assert_eq!(serde_json::to_value(kind).unwrap(), kind.name());
+        }
+    }
+
+    #[test]
+    fn the_file_in_docs_is_the_default() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/ladder.toml");
+        assert_eq!(Ladder::read(&path), Ok(Ladder::default()));
+        let text = std::fs::read_to_string(&path).unwrap();
+        for key in ["fades", "silent_longest", "prank", "abusive", "silent", "test"] {
+            assert!(text.lines().any(|line| line.starts_with(&format!("{key} = "))), "{key}");
+        }
+        assert_eq!(text.matches("[[rung]]").count(), Ladder::default().rungs.len());
+        for source in ["EENA", "NENA-INF-023", "Indonesia"] {
+            assert!(text.contains(source), "{source}");
+        }
+    }
+
+    /// `^` stands where the error is told to be.
+    #[test]
+    fn what_is_wrong_is_told_with_its_place() {
+        let rung = "[[rung]]\nstrikes = 1\nblock = \"1d\"\nreview = true\n[[rung]]\n";
+        for (text, message) in [
+            ("^fade = \"1d\"".to_owned(), "unknown field `fade`"),
+            ("fades = ^\"59m\"".to_owned(), "fades: \"59m\" is not 1h to 366d"),
+            ("fades = ^\"1 month\"".to_owned(), "is not 1h to 366d"),
+            ("silent_longest = ^\"0s\"".to_owned(), "is not 1m to 90d"),
+            ("[weights]\nprank = ^0.345".to_owned(), "at most two decimals"),
+            ("[weights]\nprank = ^-1".to_owned(), "a weight: 0 to 100"),
+            ("[weights]\nprank = ^nan".to_owned(), "a weight: 0 to 100"),
+            ("[weights]\n^joke = 1".to_owned(), "unknown field `joke`"),
+            ("[[rung]]\nstrikes = ^0".to_owned(), "strikes: 0.01 to 100"),
+            ("^[[rung]]\nblock = \"1d\"".to_owned(), "missing field `strikes`"),
+            ("[[rung]]\nstrikes = 1\nblock = ^\"91d\"".to_owned(), "block: \"91d\" is not"),
+            ("[[rung]]\nstrikes = 1\n^permanent = true".to_owned(), "unknown field `permanent`"),
+            (format!("{rung}strikes = ^1"), "more than those of the rung before"),
+            (format!("{rung}strikes = 2\nblock = ^\"23h\""), "a shorter block"),
+            (format!("{rung}strikes = ^2"), "a shorter block"),
+            (format!("{rung}strikes = ^2\nblock = \"2d\""), "review = true"),
+        ] {
+            let place = text.find('^').unwrap();
+            let line = text[..place].matches('\n').count() + 1;
+            let column = place - text[..place].rfind('\n').map_or(0, |newline| newline + 1) + 1;
+            let text = text.replacen('^', "", 1);
+            let told = Ladder::parse(&text).err().unwrap().told(Path::new("ladder.toml"), &text);
+            assert!(told.starts_with(&format!("ladder.toml:{line}:{column}: ")), "{text}\n{told}");
+            assert!(told.contains(message), "{text}\n{told}");
+        }
+        let missing = Ladder::read(Path::new("/nowhere/ladder.toml")).unwrap_err();
+        assert!(missing.starts_with("/nowhere/ladder.toml: cannot be read: "), "{missing}");
+    }
+
+    #[test]
+    fn a_file_changes_what_it_names() {
+        let ladder = Ladder::parse("[weights]\nsilent = 0.1\ntest = 2").ok().unwrap();
+        let expected = Ladder { weights: [100, 100, 10, 200], ..Ladder::default() };
+        assert_eq!(ladder, expected);
+        let none = Ladder::parse("rung = []").ok().unwrap();
+        assert_eq!(none.judge(&strikes(&[ReportKind::Prank; 50]), at(NOW)).block, None);
+    }
+
+    fn kind() -> impl Strategy<Value = ReportKind> {
+        prop::sample::select(ReportKind::ALL.to_vec())
+    }
+
+    /// Strikes around [`NOW`], some of them ahead of it.
+    fn some(most: usize) -> impl Strategy<Value = Vec<Strike>> {
+        let strike = (-5_000_000_i64..5_000_000, kind())
+            .prop_map(|(second, kind)| Strike { time: at(NOW + second), kind });
+        prop::collection::vec(strike, 0..most)
+    }
+
+    prop_compose! {
+        fn ladder()(
+            weights in prop::array::uniform4(0u32..300),
+            fades in HOUR..=FADES_MAX,
+            silent_longest in MINUTE..=BLOCK_MAX,
+            steps in prop::collection::vec((1u32..300, 0..20 * DAY, any::<bool>()), 0..6),
+        ) -> Ladder {
+            let mut rungs: Vec<Rung> = Vec::new();
+            for (more, longer, review) in steps {
+                let below = rungs.last().copied();
+                let block = below.and_then(|rung| rung.block).unwrap_or(0) + longer;
+                rungs.push(Rung {
+                    strikes: below.map_or(0, |rung| rung.strikes) + more,
+                    block: (block >= MINUTE).then_some(block.min(BLOCK_MAX)),
+                    review: review || below.is_some_and(|rung| rung.review),
+                });
+            }
+            Ladder { weights, fades, silent_longest, rungs }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn the_order_of_reports_does_not_matter(
+            (sorted, shuffled) in some(12).prop_flat_map(|all| {
+                (Just(all.clone()), Just(all).prop_shuffle())
+            }),
+            ladder in ladder(),
+        ) {
+            prop_assert_eq!(ladder.judge(&sorted, at(NOW)), ladder.judge(&shuffled, at(NOW)));
+            prop_assert_eq!(ladder.told(&sorted, at(NOW)), ladder.told(&shuffled, at(NOW)));
+        }
+
+        /// Two lists that are put together weigh what both weigh.
+        #[test]
+        fn lists_of_two_edges_add_up(a in some(8), b in some(8), ladder in ladder()) {
+            let sum = |strikes: &[Strike]| ladder.judge(strikes, at(NOW)).strikes;
+            prop_assert_eq!(sum(&[a.clone(), b.clone()].concat()), sum(&a) + sum(&b));
+        }
+
+        /// What is past only fades: less, shorter, never again more.
+        #[test]
+        fn what_is_past_fades(
+            past in some(12), ladder in ladder(), first in 0i64..50_000_000, more in 0i64..50_000_000,
+        ) {
+            let past: Vec<_> = past
+                .into_iter()
+                .map(|strike| Strike { time: strike.time.min(at(NOW)), ..strike })
+                .collect();
+            let (now, later) = (at(NOW + first), at(NOW + first + more));
+            let (now, later) = (ladder.judge(&past, now), ladder.judge(&past, later));
+            prop_assert!(later.strikes <= now.strikes);
+            prop_assert!(later.block <= now.block);
+            prop_assert!(now.review || !later.review);
+        }
+
+        #[test]
+        fn one_strike_more_is_never_a_shorter_block(
+            before in some(12), one in kind(), ladder in ladder(),
+        ) {
+            let more = [before.clone(), strikes(&[one])].concat();
+            let (before, after) = (ladder.judge(&before, at(NOW)), ladder.judge(&more, at(NOW)));
+            prop_assert!(after.strikes >= before.strikes);
+            prop_assert!(after.block >= before.block);
+            prop_assert!(after.review || !before.review);
+        }
+
+        /// Every block ends, and without a prank or an abusive call that counts it ends soon.
+        #[test]
+        fn every_block_ends(all in some(40), ladder in ladder()) {
+            let step = ladder.judge(&all, at(NOW));
+            prop_assert!(step.block.is_none_or(|block| (MINUTE..=BLOCK_MAX).contains(&block)));
+            let misuse = |strike: &Strike| strike.kind.is_misuse() && ladder.counts(strike, at(NOW));
+            if !all.iter().any(misuse) {
+                prop_assert!(step.block.is_none_or(|block| block <= ladder.silent_longest));
+            }
+            prop_assert!(!(step.warning && step.block.is_some()));
+        }
+
+        /// A clock that steps, in either direction and by any amount, adds no weight: never more
+        /// than each strike once.
+        #[test]
+        fn a_step_of_the_clock_adds_nothing(
+            all in some(12), ladder in ladder(), step in -200_000_000_000_i64..200_000_000_000,
+        ) {
+            let whole: u32 = all.iter().map(|strike| ladder.weight(strike.kind)).sum();
+            let stepped = ladder.judge(&all, at(NOW + step));
+            prop_assert!(stepped.strikes <= whole);
+            let each = Ladder { fades: u64::MAX / 4, ..ladder.clone() };
+            prop_assert!(stepped.block <= each.judge(&all, at(NOW)).block);
+        }
+
+        #[test]
+        fn no_text_makes_it_panic(
+            text in "([a-z_]+ = |\\[\\[rung\\]\\]|\\[weights\\]|\"|[0-9.é-]|\n|strikes = 1\n|prank = 1\n){0,20}",
+        ) {
+            let _ = Ladder::parse(&text);
+        }
+    }
+}
