@@ -12,6 +12,7 @@ use jiff::{SignedDuration, Span, SpanRelativeTo};
 use serde::{Deserialize, Serialize};
 use toml::Spanned;
 
+use crate::ladder::{Ladder, length_told};
 use crate::policy::{Policy, Protected, Subject, Trunk};
 use crate::profile_file::{
     self, ProfileFields, ProtectedEntry, ShortestTable, TrunkTable, Wrong, ports, profile,
@@ -70,6 +71,10 @@ pub struct Config {
     /// When a blocked caller who calls again is let through, for blocks without a setting of
     /// their own.
     pub redial: Redial,
+    /// What reported calls lead to.
+    pub ladder: Ladder,
+    /// The file that says so, as it was written; `None`: as delivered.
+    pub ladder_file: Option<String>,
     /// Whom redial grants are told to.
     pub webhook: Option<Webhook>,
     /// Group of the socket of the control API.
@@ -180,6 +185,7 @@ struct File {
     #[serde(default)]
     xdp_mode: XdpMode,
     ports: Option<Spanned<Vec<u16>>>,
+    ladder: Option<Spanned<String>>,
     #[serde(default)]
     protected: Vec<Spanned<ProtectedEntry>>,
     #[serde(default)]
@@ -244,16 +250,19 @@ struct Api {
 }
 
 impl Config {
-    /// Reads a configuration.
+    /// Reads a configuration, and the ladder that it names; the path of that is relative to it.
     ///
     /// # Errors
-    /// `file:line:column: what is wrong`.
+    /// `file:line:column: what is wrong`, in whichever of the two.
     pub fn read(path: &Path) -> Result<Config, String> {
         let text = std::fs::read_to_string(path)
             .map_err(|error| format!("{}: cannot be read: {error}", path.display()))?;
-        parse(&text)
-            .map(|config| Config { path: path.to_owned(), text: text.clone(), ..config })
-            .map_err(|wrong| wrong.told(path, &text))
+        let mut config = parse(&text).map_err(|wrong| wrong.told(path, &text))?;
+        if let Some(file) = &config.ladder_file {
+            let folder = path.parent().unwrap_or_else(|| Path::new(""));
+            config.ladder = Ladder::read(&folder.join(file))?;
+        }
+        Ok(Config { path: path.to_owned(), text, ..config })
     }
 
     /// What another configuration says differently and only a restart of the daemon can
@@ -285,6 +294,7 @@ impl Config {
             interfaces: self.interfaces.clone(),
             xdp_mode: self.xdp_mode,
             ports: self.policy.ports.clone(),
+            ladder: self.ladder_file.clone(),
             protected: self.policy.protected.iter().map(ShownProtected::of).collect(),
             default: ShownProfile::of(&self.policy.trunks[0]),
             limits: ShownLimits {
@@ -370,6 +380,7 @@ impl Config {
                     short(grant)
                 ),
             },
+            ladder_meaning(&self.ladder, self.ladder_file.as_deref(), trunks),
             format!("{} is for group {}", self.paths.socket().display(), self.group),
         ];
         if let Some(webhook) = &self.webhook {
@@ -413,6 +424,13 @@ fn parse(text: &str) -> Result<Config, Wrong> {
         blocks: blocks_limit.as_ref().map_or(Ok(BLOCKS), blocks)?,
         calls_kept: file.retention.calls.as_ref().map_or(Ok(CALLS_KEPT), calls_kept)?,
         redial: redial(&file.redial)?,
+        ladder: Ladder::default(),
+        ladder_file: match file.ladder {
+            Some(name) if name.get_ref().is_empty() => {
+                return wrong(name.span(), "ladder: name a file, or leave it out");
+            }
+            name => name.map(Spanned::into_inner),
+        },
         webhook: file.notify.webhook.as_ref().map(webhook).transpose()?,
         group: match &file.api.group {
             Some(name) if is_group(name.get_ref()) => name.get_ref().clone(),
@@ -423,6 +441,26 @@ fn parse(text: &str) -> Result<Config, Wrong> {
         roles: file.roles.map_or_else(|| Ok(Roles::default()), roles)?,
         paths: file.paths.map_or_else(|| Ok(Paths::default()), paths)?,
     })
+}
+
+/// What reports lead to, in a line.
+fn ladder_meaning(ladder: &Ladder, file: Option<&str>, trunks: &[Trunk]) -> String {
+    let trusted = trunks.iter().filter(|trunk| trunk.vouches()).map(|trunk| trunk.name.as_str());
+    let trusted: Vec<_> = trusted.collect();
+    if trusted.is_empty() {
+        return "reports of calls block nobody: no trunk's caller numbers are trusted".to_owned();
+    }
+    let blocks = ladder.rungs.iter().filter_map(|rung| {
+        let block = rung.block?;
+        Some(format!("{} strikes: {}", crate::ladder::decimal(rung.strikes), length_told(block)))
+    });
+    let blocks: Vec<_> = blocks.collect();
+    let rungs = if blocks.is_empty() { "no block".to_owned() } else { blocks.join(", ") };
+    format!(
+        "reports of calls on {} lead to ({}) {rungs}",
+        trusted.join(", "),
+        file.unwrap_or("as delivered"),
+    )
 }
 
 /// Says where that is done what the configuration cannot do.
@@ -602,6 +640,8 @@ pub struct Shown {
     interfaces: Vec<String>,
     xdp_mode: XdpMode,
     ports: Vec<u16>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ladder: Option<String>,
     protected: Vec<ShownProtected>,
     default: ShownProfile,
     limits: ShownLimits,
@@ -686,6 +726,7 @@ struct ShownProfile {
 struct ShownTrunk {
     name: String,
     sources: Vec<String>,
+    trusts_from: bool,
     #[serde(flatten)]
     profile: ShownProfile,
 }
@@ -733,6 +774,7 @@ impl ShownTrunk {
         ShownTrunk {
             name: trunk.name.clone(),
             sources: trunk.sources.iter().map(source).collect(),
+            trusts_from: trunk.trusts_from,
             profile: ShownProfile::of(trunk),
         }
     }
@@ -799,6 +841,8 @@ mod tests {
             blocks: 1_000_000,
             calls_kept: SignedDuration::from_hours(2160),
             redial: Redial { attempts: 3, window: 600, grant: 1800 },
+            ladder: Ladder::default(),
+            ladder_file: None,
             webhook: None,
             group: "palang".to_owned(),
             check_listen: None,
@@ -921,6 +965,13 @@ mod tests {
             ("interfaces = []\nxdp_mode = ^\"skb\"", "unknown variant `skb`"),
             ("interfaces = []\nports = ^[0]", "none of them 0"),
             ("interfaces = []\nports = [^65536]", "65536"),
+            ("interfaces = []\nladder = ^\"\"", "name a file"),
+            ("interfaces = []\nladder = ^{}", "expected a string"),
+            (
+                "interfaces = []\n[[trunk]]\nname = \"a\"\nsources = [\"::1\"]\ntrusts_from = ^1",
+                "expected a boolean",
+            ),
+            ("interfaces = []\n[default]\n^trusts_from = true", "unknown field `trusts_from`"),
             ("interfaces = []\nprotected = [\"112\", ^\"fire\"]", "is no number"),
             ("interfaces = []\nprotected = [^{ number = \"fire\", name = \"x\" }]", "is no number"),
             ("interfaces = []\nprotected = [^{ number = \"112\" }]", "missing field `name`"),
@@ -997,8 +1048,35 @@ mod tests {
         assert!(Config::read(&file).unwrap_err().contains("UTF-8"));
         std::fs::write(&file, "interfaces = [\"eth0\"] # ours\n").unwrap();
         let config = Config::read(&file).unwrap();
-        assert_eq!((config.path, config.text.as_str()), (file, "interfaces = [\"eth0\"] # ours\n"));
+        assert_eq!(
+            (&config.path, config.text.as_str()),
+            (&file, "interfaces = [\"eth0\"] # ours\n")
+        );
+        // A ladder stands beside it, and is as strict.
+        std::fs::write(&file, "interfaces = []\nladder = \"ours.toml\"").unwrap();
+        let ladder = folder.join("ours.toml");
+        let error = Config::read(&config.path).unwrap_err();
+        assert!(error.starts_with(&format!("{}: cannot be read", ladder.display())), "{error}");
+        std::fs::write(&ladder, "fades = \"1d\"\nrungs = 1").unwrap();
+        let error = Config::read(&config.path).unwrap_err();
+        assert!(error.starts_with(&format!("{}:2:1: unknown", ladder.display())), "{error}");
+        std::fs::write(&ladder, "fades = \"1d\"").unwrap();
+        assert_eq!(Config::read(&config.path).unwrap().ladder.fades, 86_400);
         std::fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[test]
+    fn what_reports_lead_to_is_told() {
+        let line = |trunk: &str| {
+            let trunk = format!("[[trunk]]\nname = \"telkom\"\nsources = [\"::1\"]\n{trunk}");
+            let lines = good(&format!("interfaces = []\n{trunk}")).meaning();
+            lines.into_iter().find(|line| line.starts_with("reports of calls")).unwrap()
+        };
+        assert!(line("").contains("no trunk's caller numbers are trusted"));
+        let rungs = "reports of calls on telkom lead to (as delivered) 2.00 strikes: 24h, \
+                     3.00 strikes: 3d, 4.00 strikes: 7d";
+        assert_eq!(line("trusts_from = true"), rungs);
+        assert_eq!(line("identity = \"pai\""), rungs);
     }
 
     #[test]
@@ -1041,7 +1119,7 @@ mod tests {
     #[test]
     fn the_example_has_every_key() {
         let config = good(
-            "interfaces = [\"eth0\"]\n[default]\narea_code = \"21\"\n[[trunk]]\nname = \"a\"\n\
+            "interfaces = [\"eth0\"]\nladder = \"x\"\n[default]\narea_code = \"21\"\n[[trunk]]\nname = \"a\"\n\
              sources = [\"10.0.0.1\"]\n[api]\ncheck_listen = \"127.0.0.1:9112\"\n\
              [notify]\nwebhook = \"http://127.0.0.1:8112/palang\"",
         );
@@ -1100,12 +1178,12 @@ mod tests {
                 "interfaces = [\"eth0\"]\nprotected = [{}]\n[default]\n\
                  country_code = {country:?}\ntrunk_prefix = {trunk_prefix:?}\n\
                  international_prefixes = {international:?}\nshort_number_digits = {short}\n\
-                 [[trunk]]\nname = \"a\"\nsources = {sources:?}\nformats = {formats:?}\n\
+                 [[trunk]]\nname = \"a\"\ntrusts_from = {}\nsources = {sources:?}\nformats = {formats:?}\n\
                  area_code = {area:?}\n[limits]\nblocks = {blocks}\n\
                  shortest_number = {}\nshortest_prefix = {}\n[retention]\n\
                  calls = \"{minutes}m\"\n[redial]\nattempts = {}\nwindow = \"{}s\"\n\
                  grant = \"{}s\"\n[notify]\nwebhook = \"http://127.0.0.1:{}/p\"\n{listen}",
-                protected.join(", "), shortest.0, shortest.1,
+                protected.join(", "), shortest.1 % 2 == 0, shortest.0, shortest.1,
                 redial.0, redial.1, redial.2, minutes % 65536
             );
             let Ok(config) = told(&text) else {

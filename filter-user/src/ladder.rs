@@ -104,7 +104,7 @@ impl fmt::Display for ReportKind {
 /// A report that counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Strike {
-    /// When it was reported.
+    /// When the call came.
     pub time: Timestamp,
     /// What was reported.
     pub kind: ReportKind,

@@ -6,7 +6,9 @@ use filter_common::abi::{
     Verdict,
 };
 use filter_common::number::{Digits, Number};
-use filter_common::plan::{FORMAT_E164, FORMAT_NATIONAL, IDENTITY_FROM, INTERNATIONAL_MAX, Plan};
+use filter_common::plan::{
+    FORMAT_E164, FORMAT_NATIONAL, IDENTITY_FROM, IDENTITY_PAI, INTERNATIONAL_MAX, Plan,
+};
 
 /// The port of SIP over UDP (RFC 3261 §19.1.2).
 pub const SIP_PORT: u16 = 5060;
@@ -66,6 +68,17 @@ pub struct Trunk {
     pub sources: Vec<([u8; 16], u32)>,
     /// Its plan, mode and identity.
     pub profile: Profile,
+    /// The carrier vouches for From: a report of a call on it may be a strike.
+    pub trusts_from: bool,
+}
+
+impl Trunk {
+    /// Whether the numbers of calls on it are trusted at all, by From or by P-Asserted-Identity
+    /// (RFC 3325).
+    #[must_use]
+    pub fn vouches(&self) -> bool {
+        self.trusts_from || self.profile.identity == IDENTITY_PAI
+    }
 }
 
 /// A number or prefix that is never refused.
@@ -168,6 +181,7 @@ impl Default for Policy {
                     identity: IDENTITY_FROM,
                     reserved: [0; 6],
                 },
+                trusts_from: false,
             }],
             override_until: 0,
             protected: Vec::new(),

@@ -85,6 +85,8 @@ pub(crate) struct TrunkTable {
     short_number_digits: Option<Spanned<u8>>,
     identity: Option<Identity>,
     mode: Option<Mode>,
+    #[serde(default)]
+    trusts_from: bool,
 }
 
 /// A protected number or prefix: `"112"`, or with whose it is.
@@ -215,7 +217,12 @@ pub(crate) fn trunks(policy: &mut Policy, tables: Vec<TrunkTable>) -> Result<(),
         if policy.trunks.len() >= TRUNKS_MAX as usize {
             return wrong(table.name.span(), "more trunks than the kernel program holds (63)");
         }
-        let mut trunk = Trunk { name, sources: Vec::new(), profile: policy.trunks[0].profile };
+        let mut trunk = Trunk {
+            name,
+            sources: Vec::new(),
+            profile: policy.trunks[0].profile,
+            trusts_from: table.trusts_from,
+        };
         if table.sources.get_ref().is_empty() {
             return wrong(table.sources.span(), "a trunk needs at least one source");
         }

@@ -227,6 +227,7 @@ fn a_source_outside_every_trunk_is_never_refused() {
         name: "other".into(),
         sources: vec![(elsewhere, 128), (source, 0)].into_iter().take(1).collect(),
         profile,
+        trusts_from: false,
     });
     let mut gates = Gates::new(&policy);
     assert_eq!(reason(&gates.judge(&call(CALLER, "a"), NOW)), Reason::UnknownTrunk);
@@ -238,8 +239,10 @@ fn a_source_outside_every_trunk_is_never_refused() {
         name: "wide".into(),
         sources: vec![(source, 104)],
         profile: observing,
+        trusts_from: false,
     });
-    policy.trunks.push(Trunk { name: "narrow".into(), sources: vec![(source, 120)], profile });
+    let sources = vec![(source, 120)];
+    policy.trunks.push(Trunk { name: "narrow".into(), sources, profile, trusts_from: false });
     gates.replace(&policy);
     let event = gates.judge(&call(CALLER, "a"), NOW);
     assert_event(&event, Reason::BlockedNumber, Verdict::Drop, Verdict::Drop);

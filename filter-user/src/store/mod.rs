@@ -5,7 +5,8 @@
 //! | `decisions` | blocks and allows in force | [`decisions`] |
 //! | `audit` | every change, as a hash chain | [`audit`] |
 //! | `calls` | every attempt that the gate saw | [`calls`] |
-//! | `reviews` | redial grants, for somebody to look at | [`reviews`] |
+//! | `reviews` | redial grants and reports, for somebody to look at | [`reviews`] |
+//! | `reports` | what call-takers said of calls | [`reports`] |
 //! | `state` | mode, override, newest time seen | `state` |
 //!
 //! [`Store`] writes and has one owner. Each of its methods is one transaction: a change and
@@ -28,6 +29,7 @@ pub mod backup;
 pub mod calls;
 pub mod decisions;
 mod error;
+pub mod reports;
 pub mod reviews;
 mod schema;
 mod state;
@@ -39,6 +41,7 @@ pub use backup::{check_restore, restore};
 pub use calls::{CallFilter, CallRow};
 pub use decisions::{Decision, Kind};
 pub use error::Error;
+pub use reports::{Added, Report, ReportFilter, ReportedCall};
 pub use reviews::{Closed, Review};
 
 /// How long a lock of somebody else (`sqlite3` on the live file, a backup) is waited for.

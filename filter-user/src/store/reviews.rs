@@ -1,4 +1,5 @@
-//! What somebody has to look at: each redial grant that was given.
+//! What somebody has to look at: each redial grant that was given, and reports that led to no
+//! strike or to a long block.
 
 use std::ops::ControlFlow;
 
@@ -7,27 +8,27 @@ use jiff::Timestamp;
 use rusqlite::{OptionalExtension, Row, named_params, params};
 
 use super::schema::Millis;
-use super::{Entry, Error, Reader, Store};
+use super::{Entry, Error, Reader, Store, Write};
 
 const COLUMNS: &str = "id, time, number, kind, rule, call_id, until, closed, closed_by, note";
 /// The same grant, told twice, begins at times that differ by less: converting between clocks is
 /// not exact.
 const NEAR_MS: i64 = 5000;
 
-/// An exception that the kernel made, for somebody to look at.
+/// An exception that the kernel made, or a report, for somebody to look at.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Review {
-    /// When the call came that was let through first.
+    /// When the call came that was let through first, or when the call was reported.
     pub time: Timestamp,
     /// The caller number.
     pub number: Number,
-    /// What let it through: `redial-grant`.
+    /// What let it through: `redial-grant`. Or `report`.
     pub kind: String,
-    /// The block that it is an exception from.
+    /// The block that it is an exception from, or that the report led to; 0: none.
     pub rule: u64,
     /// Call-ID of that call, cut; `None` where it is not known.
     pub call_id: Option<String>,
-    /// When the exception ends.
+    /// When the exception ends, or the block that the report led to; with no block its own time.
     pub until: Timestamp,
     /// That it was looked at; `None`: not yet.
     pub closed: Option<Closed>,
@@ -63,21 +64,9 @@ impl Store {
             if known {
                 return Ok(None);
             }
-            let mut statement = write.tx.prepare_cached(
-                "INSERT INTO reviews (time, number, kind, rule, call_id, until)
-                 VALUES (:time, :number, :kind, :rule, :call_id, :until)",
-            )?;
-            let id = statement.insert(named_params! {
-                ":time": Millis(review.time),
-                ":number": number,
-                ":kind": review.kind,
-                ":rule": review.rule.cast_signed(),
-                ":call_id": review.call_id,
-                ":until": Millis(review.until),
-            })?;
-            drop(statement);
-            write.audit(about(entry, id.cast_unsigned(), review))?;
-            Ok(Some(id.cast_unsigned()))
+            let id = write.add_review(review)?;
+            write.audit(about(entry, id, review))?;
+            Ok(Some(id))
         })
     }
 
@@ -116,6 +105,43 @@ impl Store {
             let sql = "DELETE FROM reviews WHERE time < ?1 AND closed IS NOT NULL";
             Ok(write.tx.execute(sql, [Millis(before)])? as u64)
         })
+    }
+}
+
+impl Write<'_> {
+    fn add_review(&mut self, review: &Review) -> rusqlite::Result<u64> {
+        let mut statement = self.tx.prepare_cached(
+            "INSERT INTO reviews (time, number, kind, rule, call_id, until)
+             VALUES (:time, :number, :kind, :rule, :call_id, :until)",
+        )?;
+        let id = statement.insert(named_params! {
+            ":time": Millis(review.time),
+            ":number": review.number.0.cast_signed(),
+            ":kind": review.kind,
+            ":rule": review.rule.cast_signed(),
+            ":call_id": review.call_id,
+            ":until": Millis(review.until),
+        })?;
+        Ok(id.cast_unsigned())
+    }
+
+    /// Puts a report on the list; one of the same call that nobody has looked at yet is the same
+    /// entry. The audit row of the report tells of it.
+    pub(super) fn open_report(&mut self, review: &Review) -> rusqlite::Result<u64> {
+        let known = self
+            .tx
+            .prepare_cached(
+                "SELECT id FROM reviews
+                 WHERE number = ?1 AND kind = ?2 AND call_id IS ?3 AND closed IS NULL",
+            )?
+            .query_row(params![review.number.0.cast_signed(), review.kind, review.call_id], |row| {
+                row.get(0)
+            })
+            .optional()?;
+        match known {
+            Some(id) => Ok(id),
+            None => self.add_review(review),
+        }
     }
 }
 

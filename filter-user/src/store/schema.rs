@@ -89,6 +89,32 @@ const STEPS: &[&str] = &[
     CREATE INDEX reviews_number ON reviews (number, time);
     CREATE INDEX reviews_open ON reviews (id) WHERE closed IS NULL;
 ",
+    "
+    -- The call as it was when it was reported, because call records go earlier. Where why_not is
+    -- NULL the report is a strike.
+    CREATE TABLE reports (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        time INTEGER NOT NULL,
+        number INTEGER NOT NULL,
+        kind TEXT NOT NULL,
+        call_id TEXT,
+        call_hash INTEGER,
+        call INTEGER,
+        call_time INTEGER,
+        trunk TEXT,
+        reason INTEGER,
+        rule INTEGER,
+        why_not TEXT CHECK (why_not <> ''),
+        author TEXT NOT NULL,
+        note TEXT NOT NULL,
+        CHECK ((call IS NULL) = (call_time IS NULL) AND (call IS NULL) = (reason IS NULL)
+            AND (call IS NULL) = (rule IS NULL)),
+        CHECK (call IS NOT NULL OR why_not IS NOT NULL)
+    ) STRICT;
+    CREATE INDEX reports_time ON reports (time);
+    CREATE INDEX reports_number ON reports (number, time);
+    CREATE INDEX reports_strikes ON reports (number, call_time) WHERE why_not IS NULL;
+",
 ];
 
 /// Version of the tables that this program writes (`PRAGMA user_version`).
@@ -192,5 +218,6 @@ mod tests {
             |row| <(i64, i64, Option<i64>, i64, Option<String>)>::try_from(row),
         );
         assert_eq!(row.unwrap(), (7, 1, None, 0, None));
+        conn.prepare("SELECT why_not FROM reports").unwrap();
     }
 }
