@@ -6,9 +6,7 @@ use filter_common::abi::{
     Verdict,
 };
 use filter_common::number::{Digits, Number};
-use filter_common::plan::{
-    FORMAT_E164, FORMAT_NATIONAL, IDENTITY_FROM, IDENTITY_PAI, INTERNATIONAL_MAX, Plan,
-};
+use filter_common::plan::{FORMAT_E164, FORMAT_NATIONAL, IDENTITY_FROM, INTERNATIONAL_MAX, Plan};
 
 /// The port of SIP over UDP (RFC 3261 §19.1.2).
 pub const SIP_PORT: u16 = 5060;
@@ -77,7 +75,7 @@ impl Trunk {
     /// (RFC 3325).
     #[must_use]
     pub fn vouches(&self) -> bool {
-        self.trusts_from || self.profile.identity == IDENTITY_PAI
+        self.trusts_from || self.profile.trusts_pai()
     }
 }
 

@@ -29,12 +29,13 @@ use super::control::{Control, Role, Who, allow_of, block_of};
 use super::events::Lost;
 use super::import::Import;
 use super::links::Links;
+use super::reports::report_of;
 use super::reviews::{Reviews, review_of};
 use crate::clock;
 use crate::config::XdpMode;
 use crate::policy::Subject;
 use crate::status;
-use crate::store::{self, AuditFilter, CallFilter, CallRow, Kind, Reader};
+use crate::store::{self, AuditFilter, CallFilter, CallRow, Kind, Reader, ReportFilter};
 use crate::wire::{self, Colour, Problem, ProblemKind};
 
 /// Bytes of lines that are sent at once.
@@ -115,8 +116,11 @@ pub fn router(app: App) -> Router {
         .route("/v1/check/{number}", get(check))
         .route("/v1/explain/{number}", get(explain))
         .route("/v1/calls", get(list_calls))
+        .route("/v1/reports", get(list_reports).post(add_report))
         .route("/v1/reviews", get(list_reviews))
         .route("/v1/reviews/{id}/close", post(close_review))
+        .route("/v1/reviews/{id}/extend", post(extend_review))
+        .route("/v1/reviews/{id}/free", post(free_review))
         .route("/v1/events", get(events))
         .route("/v1/audit", get(list_audit))
         .route("/v1/audit/verify", get(verify_audit))
@@ -178,8 +182,12 @@ async fn no_route() -> Problem {
         check,
         explain,
         list_calls,
+        list_reports,
+        add_report,
         list_reviews,
         close_review,
+        extend_review,
+        free_review,
         events,
         list_audit,
         verify_audit,
@@ -651,12 +659,64 @@ async fn list_calls(
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
+struct ReportQuery {
+    since: Option<Timestamp>,
+    number: Option<String>,
+}
+
+/// Reports of calls, newest first, one a line. Role read.
+#[utoipa::path(get, path = "/v1/reports",
+    params(("since" = Option<String>, Query), ("number" = Option<String>, Query)),
+    responses((status = 200, body = wire::Report, content_type = "application/x-ndjson")))]
+async fn list_reports(
+    State(app): State<App>,
+    who: Who,
+    Queried(query): Queried<ReportQuery>,
+) -> Result<Response, Problem> {
+    who.may(Role::Read)?;
+    let number = match query.number {
+        None => None,
+        Some(text) => match app.control.subject(&text)? {
+            Subject::Number(number) => Some(number),
+            Subject::Prefix(_) => return Err(usage("number: a number, not a prefix")),
+        },
+    };
+    readable(&app).await?;
+    let config = app.control.config();
+    lines(&app, move |reader, send| {
+        let filter = ReportFilter { since: query.since, number };
+        let now = clock::now();
+        reader.reports(&filter, |(id, report)| {
+            let report = report_of(Some(id), report, &config.ladder, now);
+            send(wire::Report { number: who.sees(report.number), ..report })
+        })
+    })
+}
+
+/// Reports a call. It is a strike where number and Call-ID are those of a call of the last 24 h
+/// that passed, on a trunk that vouches for the number; what the strikes lead to says the ladder.
+/// Role report.
+#[utoipa::path(post, path = "/v1/reports", request_body = wire::AddReport,
+    responses((status = 200, body = wire::Reported), (status = 400, body = Problem),
+        (status = 403, body = Problem), (status = 503, body = Problem)))]
+async fn add_report(
+    State(app): State<App>,
+    who: Who,
+    Asked(add): Asked<wire::AddReport>,
+) -> Answer<wire::Reported> {
+    who.may(Role::Report)?;
+    app.control.add_report(&who, add).await.map(Json)
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct ReviewQuery {
     #[serde(default)]
     all: bool,
 }
 
-/// Redial grants that nobody has looked at, oldest first, one a line; with `all` also the others.
+/// Redial grants and reports that nobody has looked at, oldest first, one a line; with `all` also the
+/// others.
 /// Role read.
 #[utoipa::path(get, path = "/v1/reviews", params(("all" = Option<bool>, Query)),
     responses((status = 200, body = wire::Review, content_type = "application/x-ndjson")))]
@@ -675,7 +735,7 @@ async fn list_reviews(
     })
 }
 
-/// Notes that somebody looked at a redial grant. Role operate.
+/// Notes that somebody looked at a redial grant or a report. Role operate.
 #[utoipa::path(post, path = "/v1/reviews/{id}/close", params(("id" = u64, Path)),
     request_body = wire::CloseReview,
     responses((status = 200, body = wire::ReviewClosed), (status = 403, body = Problem),
@@ -687,8 +747,41 @@ async fn close_review(
     Asked(close): Asked<wire::CloseReview>,
 ) -> Answer<wire::ReviewClosed> {
     who.may(Role::Operate)?;
-    let id = id.parse().map_err(|_| usage(format!("{id:?} is no number of a review")))?;
-    app.control.close_review(&who, id, close).await.map(Json)
+    app.control.close_review(&who, review_id(&id)?, close).await.map(Json)
+}
+
+/// Extends the block of a review's number and closes the review. Role operate.
+#[utoipa::path(post, path = "/v1/reviews/{id}/extend", params(("id" = u64, Path)),
+    request_body = wire::ExtendReview,
+    responses((status = 200, body = wire::ReviewSettled), (status = 403, body = Problem),
+        (status = 404, body = Problem)))]
+async fn extend_review(
+    State(app): State<App>,
+    who: Who,
+    Named(id): Named,
+    Asked(extend): Asked<wire::ExtendReview>,
+) -> Answer<wire::ReviewSettled> {
+    who.may(Role::Operate)?;
+    app.control.extend_review(&who, review_id(&id)?, extend).await.map(Json)
+}
+
+/// Ends the block of a review's number and closes the review. Role operate.
+#[utoipa::path(post, path = "/v1/reviews/{id}/free", params(("id" = u64, Path)),
+    request_body = wire::CloseReview,
+    responses((status = 200, body = wire::ReviewSettled), (status = 403, body = Problem),
+        (status = 404, body = Problem)))]
+async fn free_review(
+    State(app): State<App>,
+    who: Who,
+    Named(id): Named,
+    Asked(free): Asked<wire::CloseReview>,
+) -> Answer<wire::ReviewSettled> {
+    who.may(Role::Operate)?;
+    app.control.free_review(&who, review_id(&id)?, free).await.map(Json)
+}
+
+fn review_id(id: &str) -> Result<u64, Problem> {
+    id.parse().map_err(|_| usage(format!("{id:?} is no number of a review")))
 }
 
 /// What happens from now on, one event a line, until the connection is closed. Role read.

@@ -25,7 +25,7 @@ use crate::number_text;
 use crate::policy::{Policy, Subject};
 use crate::redial::Redial;
 use crate::status;
-use crate::store::{Closed, Decision, Entry, Error, Kind, Review, Store};
+use crate::store::{Closed, Decision, Entry, Error, Kind, Reader, Review, Store};
 use crate::wire::{self, Change, Changed, Check, NextAttempt, Persisted, Problem, ProblemKind};
 
 /// Keys of the store's state.
@@ -251,44 +251,58 @@ impl Control {
         let author = who.name.clone();
         self.keeper
             .write(move |store| {
-                let subject = decision.subject;
-                let before = store.find(Kind::Block, subject)?;
+                let before = store.find(Kind::Block, decision.subject)?;
                 let (mut decision, change) = merge(decision, before.as_ref());
                 if change == Change::Unchanged || if_absent && before.is_some() {
                     return Ok((decision, before, change));
                 }
                 if before.is_none() {
-                    control.room(store, subject, 1)?;
+                    control.room(store, decision.subject, 1)?;
                 }
                 decision.rule = control.new_rule();
-                let action = if before.is_some() { "block move" } else { "block add" };
-                store.put(std::slice::from_ref(&decision), |decision, before| {
-                    entry(action, &author, decision, before)
-                })?;
-                let written = control.maps.set_block(subject, control.block_entry(&decision));
-                if let Err(error) = written {
-                    // The store must not say more than the kernel does.
-                    let undo = entry("block undo", &author, &decision, None);
-                    match &before {
-                        Some(before) => {
-                            store.put(std::slice::from_ref(before), |_, _| undo.clone())?;
-                        }
-                        None => {
-                            store.remove(Kind::Block, subject, undo)?;
-                        }
-                    }
-                    return Err(error.into());
-                }
+                control.write_block(store, &author, &decision, before.as_ref(), None)?;
                 Ok((decision, before, change))
             })
             .await
+    }
+
+    /// Puts a block into store and map, in place of the one before; with what else is to be told
+    /// of it in the audit. Runs on the store's thread.
+    ///
+    /// # Errors
+    /// A store or a map that does not take it. Then nothing has changed.
+    pub fn write_block(
+        &self,
+        store: &mut Store,
+        author: &str,
+        decision: &Decision,
+        before: Option<&Decision>,
+        besides: Option<Entry>,
+    ) -> Result<(), Problem> {
+        let action = if before.is_some() { "block move" } else { "block add" };
+        store.put_telling(decision, besides, |decision, before| {
+            entry(action, author, decision, before)
+        })?;
+        let written = self.maps.set_block(decision.subject, self.block_entry(decision));
+        let Err(error) = written else { return Ok(()) };
+        // The store must not say more than the kernel does.
+        let undo = entry("block undo", author, decision, None);
+        match before {
+            Some(before) => {
+                store.put([before], |_, _| undo.clone())?;
+            }
+            None => {
+                store.remove(Kind::Block, decision.subject, undo)?;
+            }
+        }
+        Err(error.into())
     }
 
     /// Whether so many more blocks fit, before the store says that they are there.
     ///
     /// # Errors
     /// That they do not.
-    pub fn room(&self, store: &Store, subject: Subject, more: u64) -> Result<(), Problem> {
+    pub fn room(&self, store: &Reader, subject: Subject, more: u64) -> Result<(), Problem> {
         let capacity = match subject {
             Subject::Number(_) => u64::from(self.config().blocks),
             Subject::Prefix(_) => PREFIXES_MAX,
@@ -380,7 +394,19 @@ impl Control {
         text: &str,
         dry_run: bool,
     ) -> Result<Changed<wire::Block>, Problem> {
-        let subject = self.subject(text)?;
+        self.unblock(who, self.subject(text)?, dry_run).await
+    }
+
+    /// Ends the block against a subject.
+    ///
+    /// # Errors
+    /// There is none.
+    pub async fn unblock(
+        self: &Arc<Self>,
+        who: &Who,
+        subject: Subject,
+        dry_run: bool,
+    ) -> Result<Changed<wire::Block>, Problem> {
         let in_map = self.maps.block(subject)?.filter(|block| block.expires != LIFTED);
         let stored = self.find_soon(Kind::Block, subject).await;
         if in_map.is_none() && matches!(stored, Ok(None)) {
@@ -670,18 +696,99 @@ impl Control {
             let closed = closed.clone();
             self.keeper.write(move |store| Ok(store.close_review(id, &closed, entry)?)).await?
         };
-        match before {
-            None => problem(ProblemKind::NotFound, format!("there is no review {id}")),
-            Some(Review { closed: Some(before), .. }) => problem(
-                ProblemKind::Refused,
-                format!("{} closed review {id} at {}: {}", before.by, before.time, before.note),
-            ),
-            Some(review) => Ok(wire::ReviewClosed {
-                in_force: self.check(review.number)?,
-                review: review_of(Some(id), Review { closed: Some(closed), ..review }),
-                dry_run: close.dry_run,
-            }),
+        let review = still_open(id, before)?;
+        Ok(wire::ReviewClosed {
+            in_force: self.check(review.number)?,
+            review: review_of(Some(id), Review { closed: Some(closed), ..review }),
+            dry_run: close.dry_run,
+        })
+    }
+
+    /// Moves the end of the block that a review is about, and closes the review.
+    ///
+    /// # Errors
+    /// There is no such review, or it was closed before; the number has no block, or one that ends
+    /// later; what [`Control::add_block`] says.
+    pub async fn extend_review(
+        self: &Arc<Self>,
+        who: &Who,
+        id: u64,
+        extend: wire::ExtendReview,
+    ) -> Result<wire::ReviewSettled, Problem> {
+        let found = self.keeper.read(move |reader| reader.review(id)).await?;
+        let subject = Subject::Number(still_open(id, found)?.number);
+        let now = clock::now();
+        let expires = end(now, Some(extend.seconds), None, false)?;
+        let Some(before) = self.find(Kind::Block, subject).await? else {
+            let message = format!("{subject} has no block of its own: see `palang block add`");
+            return problem(ProblemKind::NotFound, message);
+        };
+        if before.expires.is_none() || before.expires >= expires {
+            let message = format!("that extends nothing: there is {}", told(&before));
+            return problem(ProblemKind::Usage, message);
         }
+        self.refuse_protected(subject).await?;
+        let decision = Decision {
+            created: now,
+            expires,
+            author: who.name.clone(),
+            origin: "operator".into(),
+            ..before.clone()
+        };
+        let (decision, change) = match extend.dry_run {
+            true => (decision, Change::Moved),
+            false => {
+                let (decision, _, change) = self.put_block(who, decision, false).await?;
+                (decision, change)
+            }
+        };
+        let note = match (extend.note.trim(), expires) {
+            ("", Some(expires)) => format!("block extended until {expires}"),
+            _ => extend.note,
+        };
+        let close = wire::CloseReview { note, dry_run: extend.dry_run };
+        let closed = self.close_review(who, id, close).await;
+        Ok(wire::ReviewSettled {
+            review: settled("the block was extended", closed)?,
+            block: Changed {
+                change,
+                now: block_of(&decision),
+                before: Some(block_of(&before)),
+                persisted: Persisted::Yes,
+                dry_run: extend.dry_run,
+                in_force: self.in_force(subject)?,
+                notes: Vec::new(),
+            },
+        })
+    }
+
+    /// Ends the block that a review is about, and closes the review.
+    ///
+    /// # Errors
+    /// There is no such review, or it was closed before; the number has no block; no note.
+    pub async fn free_review(
+        self: &Arc<Self>,
+        who: &Who,
+        id: u64,
+        free: wire::CloseReview,
+    ) -> Result<wire::ReviewSettled, Problem> {
+        if free.note.trim().is_empty() {
+            return problem(ProblemKind::Usage, "say in a note why");
+        }
+        let found = self.keeper.read(move |reader| reader.review(id)).await?;
+        let subject = Subject::Number(still_open(id, found)?.number);
+        let block = match self.unblock(who, subject, free.dry_run).await {
+            Err(Problem { kind: ProblemKind::NotFound, .. }) => {
+                let message = format!(
+                    "{subject} has no block of its own: `palang review close` ends the review, and \
+                     `palang explain` tells whether a prefix blocks it"
+                );
+                return problem(ProblemKind::NotFound, message);
+            }
+            done => done?,
+        };
+        let closed = self.close_review(who, id, free).await;
+        Ok(wire::ReviewSettled { review: settled("the block has ended", closed)?, block })
     }
 
     // ---- override and mode ----------------------------------------------------------------
@@ -1046,6 +1153,29 @@ pub struct StoredMode {
     pub since: Option<Timestamp>,
     /// When enforce falls back to observe.
     pub until: Option<Timestamp>,
+}
+
+/// A review that nobody has closed.
+fn still_open(id: u64, found: Option<Review>) -> Result<Review, Problem> {
+    match found {
+        None => problem(ProblemKind::NotFound, format!("there is no review {id}")),
+        Some(Review { closed: Some(before), .. }) => problem(
+            ProblemKind::Refused,
+            format!("{} closed review {id} at {}: {}", before.by, before.time, before.note),
+        ),
+        Some(review) => Ok(review),
+    }
+}
+
+/// The review that was closed after something was done about its block.
+fn settled(
+    done: &str,
+    closed: Result<wire::ReviewClosed, Problem>,
+) -> Result<wire::Review, Problem> {
+    closed.map(|closed| closed.review).map_err(|problem| Problem {
+        message: format!("{done}, but the review is still open: {}", problem.message),
+        ..problem
+    })
 }
 
 /// When a decision ends.

@@ -10,6 +10,7 @@ mod import;
 mod keeper;
 mod links;
 mod reconcile;
+mod reports;
 mod reviews;
 
 use std::fs;
@@ -314,6 +315,7 @@ async fn keep_time(control: Arc<Control>) {
             pruned = Instant::now();
             events::prune(&control).await;
             reviews::prune(&control).await;
+            reports::prune(&control).await;
         }
     }
 }

@@ -54,7 +54,7 @@ pub struct Decision {
     pub reason: String,
     /// Who made it.
     pub author: String,
-    /// How it came here: `operator`, `import`, `direct`.
+    /// How it came here: `operator`, `import`, `direct`, `ladder`.
     pub origin: String,
     /// The edge where it was made.
     pub node: String,
@@ -95,6 +95,25 @@ impl Store {
                 count += 1;
             }
             Ok(count)
+        })
+    }
+
+    /// As [`Store::put`] of one decision, with one more row in the audit about what it means.
+    ///
+    /// # Errors
+    /// Nothing was stored: a rule or id is another decision's, or the disk says no.
+    pub fn put_telling(
+        &mut self,
+        decision: &Decision,
+        besides: Option<Entry>,
+        entry: impl FnOnce(&Decision, Option<&Decision>) -> Entry,
+    ) -> Result<(), Error> {
+        self.write(|write| {
+            let before = find(&write.tx, decision.kind, decision.subject)?;
+            upsert(&write.tx, decision, before.as_ref())?;
+            let entry = entry(decision, before.as_ref());
+            write.audit(entry.about(decision.subject, decision.rule))?;
+            besides.map_or(Ok(()), |besides| write.audit(besides))
         })
     }
 

@@ -161,8 +161,8 @@ impl Reader {
         self.each(&sql, params_from_iter(values), read, f).map(drop)
     }
 
-    /// The strikes of a number whose calls came at this time or later, with the numbers of their
-    /// reports, oldest call first. A strike has the time of its call, so that it does not matter
+    /// The strikes of a number whose calls came at this time or later, with the numbers of these
+    /// calls, oldest first. A strike has the time of its call, so that it does not matter
     /// when, how often and in which order calls are reported.
     ///
     /// # Errors
@@ -170,7 +170,7 @@ impl Reader {
     pub fn strikes(&self, number: Number, since: Timestamp) -> Result<Vec<(u64, Strike)>, Error> {
         self.get(|conn| {
             conn.prepare_cached(
-                "SELECT id, call_time, kind FROM reports
+                "SELECT call, call_time, kind FROM reports
                  WHERE number = ?1 AND call_time >= ?2 AND why_not IS NULL ORDER BY call_time, id",
             )?
             .query_map(params![number.0.cast_signed(), Millis(since)], |row| {
@@ -351,8 +351,8 @@ mod tests {
         let strikes = |since| store.strikes(Number(7), time(since)).unwrap();
         let prank = Strike { time: time(190), kind: ReportKind::Prank };
         let abusive = Strike { time: time(90), kind: ReportKind::Abusive };
-        assert_eq!(strikes(0), [(4, abusive), (3, prank)]);
-        assert_eq!(strikes(91), [(3, prank)], "by the time of the call");
+        assert_eq!(strikes(0), [(1, abusive), (2, prank)]);
+        assert_eq!(strikes(91), [(2, prank)], "by the time of the call");
         let why = listed(&store, ReportFilter::default());
         let why = why.iter().find(|(id, _)| *id == 1).unwrap().1.why_not.as_deref();
         assert_eq!(why, Some("report 4 of the same call took its place"));
@@ -369,7 +369,7 @@ mod tests {
             ..report(400, 7, 2)
         };
         assert_eq!(store.add_report(&test, None, entry()).unwrap().replaced, [3]);
-        assert_eq!(store.strikes(Number(7), time(0)).unwrap(), [(4, abusive)]);
+        assert_eq!(store.strikes(Number(7), time(0)).unwrap(), [(1, abusive)]);
         assert_eq!(of_call(&store, 2), None);
     }
 

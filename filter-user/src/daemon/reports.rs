@@ -1,0 +1,461 @@
+//! Reports of calls: which of them are strikes, and what the ladder makes of these.
+//!
+//! Caller ID can be forged, so a report is a strike only where the call was seen here, was let
+//! through, and came on a trunk that vouches for its number. Every other one is on record and on
+//! the review list, and blocks nobody.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use filter_common::abi::{self, BLOCK_NO_REDIAL, EVENT_PAI, Verdict};
+use filter_common::bytes::Slice;
+use filter_common::number::Number;
+use filter_common::reason::Reason;
+use filter_common::sip::message::call_id_hash;
+use jiff::{SignedDuration, Timestamp};
+
+use super::control::{Control, Who, block_of};
+use crate::clock;
+use crate::config::Config;
+use crate::datapath;
+use crate::ladder::{Ladder, ReportKind, Step, Strike};
+use crate::policy::Subject;
+use crate::redial::Redial;
+use crate::store::{
+    AuditFilter, CallFilter, CallRow, Decision, Entry, Error, Kind, Reader, Report, ReportedCall,
+    Review, Store,
+};
+use crate::wire::{self, Change, Problem, ProblemKind};
+
+/// How old a call may be that a report makes a strike of.
+const CALL_AGE: SignedDuration = SignedDuration::from_hours(24);
+/// Records of one call that are looked at: it is sent again, or comes on two trunks.
+const RECORDS: u32 = 100;
+/// Longest Call-ID and longest note, in bytes.
+const CALL_ID_MAX: usize = 4096;
+const NOTE_MAX: usize = 1000;
+/// Attempts that a doubled redial setting asks for at most.
+const ATTEMPTS_MAX: u8 = 8;
+
+/// The kind of a review that a report led to.
+pub const REPORT: &str = "report";
+/// Origin of a block that the ladder set.
+pub const LADDER: &str = "ladder";
+/// What the audit calls the end of a redial grant by a report.
+const GRANT_END: &str = "grant end";
+
+/// A report as it was asked for.
+#[derive(Clone)]
+struct Asked {
+    number: Number,
+    kind: ReportKind,
+    call_id: Option<String>,
+    call_hash: Option<u64>,
+    author: String,
+    note: String,
+    now: Timestamp,
+}
+
+/// What a report leads to.
+struct Plan {
+    report: Report,
+    /// What the strikes come to, this one included.
+    step: Step,
+    /// The same in words.
+    told: String,
+    /// The block that is to be put, and the one before.
+    block: Option<(Decision, Option<Decision>)>,
+    /// Of `block`: it is the ladder's, and not only the end of a grant.
+    is_ladder: bool,
+    /// A redial grant ends with `block`; the attempts that it takes from now on.
+    ends_grant: Option<u8>,
+    review: Option<Review>,
+    problem: Option<Problem>,
+    notes: Vec<String>,
+}
+
+impl Control {
+    /// Takes a report, and does what the ladder says.
+    ///
+    /// # Errors
+    /// A number that cannot be read; a store that takes no writes: then nothing was recorded.
+    pub async fn add_report(
+        self: &Arc<Self>,
+        who: &Who,
+        add: wire::AddReport,
+    ) -> Result<wire::Reported, Problem> {
+        let usage = |message: &str| Problem { kind: ProblemKind::Usage, message: message.into() };
+        let Subject::Number(number) = self.subject(&add.number)? else {
+            return Err(usage("report the call of one number, not of a prefix"));
+        };
+        let call_id = add.call_id.filter(|call_id| !call_id.is_empty());
+        if call_id.as_ref().is_some_and(|call_id| call_id.len() > CALL_ID_MAX) {
+            return Err(usage("call_id: no Call-ID is as long as that"));
+        }
+        if add.note.len() > NOTE_MAX {
+            return Err(usage("note: at most 1000 bytes"));
+        }
+        let hash = |text: &String| {
+            let bytes = text.as_bytes();
+            call_id_hash(&Slice::from(bytes), 0, bytes.len())
+        };
+        let asked = Asked {
+            number,
+            kind: add.kind,
+            call_hash: call_id.as_ref().map(hash),
+            call_id,
+            author: who.name.clone(),
+            note: add.note,
+            now: clock::now(),
+        };
+        let control = Arc::clone(self);
+        let (plan, ids) = if add.dry_run {
+            let plan = move |reader: &Reader| Ok(control.plan(reader, &asked));
+            (self.keeper.read(plan).await??, None)
+        } else {
+            let take = move |store: &mut Store| {
+                let plan = control.plan(store, &asked)?;
+                control.carry_out(store, plan)
+            };
+            self.keeper.write(take).await?
+        };
+        let Plan { report, step, told, block, is_ladder, ends_grant, review, problem, notes } =
+            plan;
+        let needs_review = review.is_some();
+        let put = block.as_ref().map(|(decision, before)| {
+            let change = if before.is_some() { Change::Moved } else { Change::Added };
+            (block_of(decision), change)
+        });
+        let (id, review) = ids.map_or((None, None), |(id, review)| (Some(id), review));
+        let ladder = &self.config().ladder;
+        Ok(wire::Reported {
+            report: report_of(id, report, ladder, clock::now()),
+            strikes_hundredths: step.strikes,
+            strikes: told,
+            warning: step.warning,
+            change: put.as_ref().filter(|_| is_ladder).map(|(_, change)| *change),
+            block: put.as_ref().filter(|_| is_ladder).map(|(block, _)| block.clone()),
+            grant_ended: put.filter(|_| ends_grant.is_some()).map(|(block, _)| block),
+            needs_review,
+            review,
+            problem,
+            in_force: self.check(number)?,
+            dry_run: add.dry_run,
+            notes,
+        })
+    }
+
+    /// What a report leads to; changes nothing.
+    fn plan(&self, reader: &Reader, asked: &Asked) -> Result<Plan, Problem> {
+        let config = self.config();
+        let ladder = &config.ladder;
+        let (call, mut why_not) = matched(&config, reader, asked)?;
+        if why_not.is_none() && ladder.weight(asked.kind) == 0 {
+            why_not = Some(format!("a {} call weighs nothing on the ladder", asked.kind));
+        }
+        let is_strike = why_not.is_none();
+        let since = asked.now.checked_sub(lasts(ladder.fades)).unwrap_or(Timestamp::MIN);
+        let reported = call.as_ref().map(|call| call.id);
+        let before = reader.strikes(asked.number, since)?;
+        let others = before.into_iter().filter(|(call, _)| Some(*call) != reported);
+        let mut strikes: Vec<_> = others.map(|(_, strike)| strike).collect();
+        if let Some(call) = call.as_ref().filter(|_| is_strike) {
+            strikes.push(Strike { time: call.time, kind: asked.kind });
+        }
+        let mut plan = Plan {
+            step: ladder.judge(&strikes, asked.now),
+            told: ladder.told(&strikes, asked.now),
+            report: Report {
+                time: asked.now,
+                number: asked.number,
+                kind: asked.kind,
+                call_id: asked.call_id.clone(),
+                call_hash: asked.call_hash,
+                call,
+                why_not,
+                author: asked.author.clone(),
+                note: asked.note.clone(),
+            },
+            block: None,
+            is_ladder: false,
+            ends_grant: None,
+            review: None,
+            problem: None,
+            notes: Vec::new(),
+        };
+        let mut look = !is_strike && ladder.weight(asked.kind) > 0;
+        if is_strike {
+            look |= plan.step.review;
+            if let Some(seconds) = plan.step.block {
+                look |= self.plan_block(reader, &mut plan, seconds)?;
+            }
+            self.plan_grant_end(reader, &mut plan)?;
+        }
+        if look {
+            let decision = plan.block.as_ref().map(|(decision, _)| decision);
+            plan.review = Some(Review {
+                time: asked.now,
+                number: asked.number,
+                kind: REPORT.to_owned(),
+                rule: 0,
+                call_id: asked.call_id.clone(),
+                until: decision.and_then(|decision| decision.expires).unwrap_or(asked.now),
+                closed: None,
+            });
+        }
+        Ok(plan)
+    }
+
+    /// Plans the ladder's block; whether somebody has to look at it because there is to be none.
+    fn plan_block(&self, reader: &Reader, plan: &mut Plan, seconds: u64) -> Result<bool, Problem> {
+        let (number, now) = (plan.report.number, plan.report.time);
+        let subject = Subject::Number(number);
+        if let Err(problem) = self.refuse_protected_now(subject) {
+            plan.problem = Some(problem);
+            return Ok(true);
+        }
+        let expires = Some(now.checked_add(lasts(seconds)).unwrap_or(now));
+        let before = reader.find(Kind::Block, subject)?;
+        let live = before.as_ref().filter(|before| before.expires.is_none_or(|end| end > now));
+        if let Some(before) = live {
+            if before.expires.is_none() || before.expires >= expires {
+                let end =
+                    before.expires.map_or("for good".to_owned(), |end| format!("until {end}"));
+                plan.notes.push(format!("{number} is blocked {end} already: that stays"));
+                return Ok(false);
+            }
+            if before.flags != 0 {
+                let what = "has a block that only observes, or that no redial opens: that stays";
+                plan.notes.push(format!("{number} {what} as {} set it", before.author));
+                return Ok(true);
+            }
+        } else if let Err(problem) = self.room(reader, subject, 1) {
+            plan.problem = Some(problem);
+            return Ok(true);
+        }
+        let decision = Decision {
+            id: before.as_ref().map_or_else(uuid::Uuid::now_v7, |before| before.id),
+            rule: 0,
+            kind: Kind::Block,
+            subject,
+            created: now,
+            expires,
+            reason: plan.told.clone(),
+            author: plan.report.author.clone(),
+            origin: LADDER.to_owned(),
+            node: self.node().to_owned(),
+            flags: 0,
+            // What was doubled stays so for as long as the number is blocked.
+            redial: before.as_ref().and_then(|before| before.redial),
+            epoch: before.as_ref().map_or(0, |before| before.epoch),
+            incident: None,
+        };
+        plan.block = Some((decision, before));
+        plan.is_ladder = true;
+        Ok(false)
+    }
+
+    /// Plans the end of the redial grant that let the reported call through: with the ladder's
+    /// block where there is one, else by the block that covers the number. The kernel drops what
+    /// it remembers of another epoch.
+    fn plan_grant_end(&self, reader: &Reader, plan: &mut Plan) -> Result<(), Problem> {
+        let Some(call) = &plan.report.call else { return Ok(()) };
+        let number = plan.report.number;
+        if !plan.report.kind.is_misuse()
+            || call.reason != Reason::RedialGrant as u8
+            || grant_ended_since(reader, number, call.time)?
+        {
+            return Ok(());
+        }
+        let Some(covering) = self.covering(number)? else { return Ok(()) };
+        let opens = covering.redial_attempts != 0 && covering.flags & BLOCK_NO_REDIAL == 0;
+        let attempts = covering.redial_attempts.saturating_mul(2).min(ATTEMPTS_MAX);
+        let doubled = opens.then_some(Redial {
+            attempts,
+            window: covering.redial_window,
+            grant: covering.redial_grant,
+        });
+        if plan.block.is_none() {
+            let subject = if covering.number == number {
+                Subject::Number(number)
+            } else {
+                Subject::of_prefix_entry(covering.number)
+            };
+            let Some(before) = reader.find(Kind::Block, subject)? else {
+                let what = "is only in the kernel's map: its redial grant stays";
+                plan.notes.push(format!("the block against {subject} {what}"));
+                return Ok(());
+            };
+            plan.block = Some((before.clone(), Some(before)));
+        }
+        if let Some((decision, _)) = &mut plan.block {
+            decision.epoch = covering.epoch.wrapping_add(1);
+            decision.redial = doubled.or(decision.redial);
+            plan.ends_grant = Some(if opens { attempts } else { 0 });
+        }
+        Ok(())
+    }
+
+    /// The block that decides on a number, by the kernel's maps.
+    fn covering(&self, number: Number) -> Result<Option<abi::Block>, datapath::Error> {
+        let now = clock::boot();
+        let live = |block: &abi::Block| block.expires == 0 || now < block.expires;
+        let subject = Subject::Number(number);
+        let own = self.maps.block(subject)?.filter(live);
+        Ok(own.or(self.maps.blocked_prefix(&subject.key())?.filter(live)))
+    }
+
+    /// Puts a plan into force: the report first, then the block. Runs on the store's thread.
+    fn carry_out(
+        &self,
+        store: &mut Store,
+        mut plan: Plan,
+    ) -> Result<(Plan, Option<(u64, Option<u64>)>), Problem> {
+        let report = &plan.report;
+        if let Some((decision, _)) = &mut plan.block {
+            decision.rule = self.new_rule();
+            if let Some(review) = &mut plan.review {
+                review.rule = decision.rule;
+            }
+        }
+        let mut entry = Entry::new(report.time, &report.author, "report");
+        if report.why_not.is_none() {
+            entry = entry.with("strikes", plan.told.as_str());
+        }
+        let added = store.add_report(report, plan.review.as_ref(), entry)?;
+        if let Some((decision, before)) = &plan.block {
+            let grant_end = plan.ends_grant.map(|attempts| {
+                let mut entry = Entry::new(clock::now(), &report.author, GRANT_END)
+                    .with("report", added.id)
+                    .with("block", decision.subject.to_string())
+                    .with("block_rule", decision.rule)
+                    .with("attempts", attempts);
+                entry.number = Some(report.number.to_string());
+                entry
+            });
+            let author = &report.author;
+            let done = self.write_block(store, author, decision, before.as_ref(), grant_end);
+            if let Err(problem) = done {
+                tracing::error!("a reported number is not blocked: {}", problem.message);
+                plan.problem = Some(problem);
+                plan.block = None;
+            }
+        }
+        Ok((plan, Some((added.id, added.review))))
+    }
+}
+
+/// Seconds of a ladder, of which there are at most a year's.
+fn lasts(seconds: u64) -> SignedDuration {
+    SignedDuration::from_secs(seconds.cast_signed())
+}
+
+/// The call that a report is about, and why it makes no strike.
+fn matched(
+    config: &Config,
+    reader: &Reader,
+    asked: &Asked,
+) -> Result<(Option<ReportedCall>, Option<String>), Error> {
+    let Some(call_hash) = asked.call_hash else {
+        return Ok((None, Some("no Call-ID was given".to_owned())));
+    };
+    let filter = CallFilter {
+        number: Some(asked.number),
+        call_hash: Some(call_hash),
+        limit: Some(RECORDS),
+        since: None,
+    };
+    let mut found: Option<(ReportedCall, Option<String>)> = None;
+    reader.calls(&filter, |(id, row)| {
+        let why_not = why_no_strike(config, &row, asked.now);
+        let is_strike = why_not.is_none();
+        if is_strike || found.is_none() {
+            let CallRow { time, trunk, reason, rule, .. } = row;
+            found = Some((ReportedCall { id, time, trunk, reason, rule }, why_not));
+        }
+        if is_strike { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    })?;
+    if let Some((call, None)) = found {
+        return Ok((Some(call), None));
+    }
+    // Who reports a call again may change what was said of it, for as long as it counts.
+    if let Some(call) = reader.strike_of_call(asked.number, call_hash)? {
+        return Ok((Some(call), None));
+    }
+    let (call, why_not) = found.unzip();
+    let no_call = || "no call with this number and Call-ID is on record".to_owned();
+    Ok((call, Some(why_not.flatten().unwrap_or_else(no_call))))
+}
+
+/// Why a report of this call would be no strike.
+fn why_no_strike(config: &Config, call: &CallRow, now: Timestamp) -> Option<String> {
+    if Verdict::from_number(call.verdict) != Some(Verdict::Pass) {
+        return Some("the call was refused, so nobody has heard it".to_owned());
+    }
+    if now.duration_since(call.time).abs() > CALL_AGE {
+        return Some(format!("the call is of {}: only the last 24 hours count", call.time));
+    }
+    let Some(name) = &call.trunk else {
+        return Some("the call came from outside every trunk".to_owned());
+    };
+    // The first is the profile `default`, which is no trunk.
+    let Some(trunk) = config.policy.trunks.iter().skip(1).find(|trunk| trunk.name == *name) else {
+        return Some(format!("{name} is no [[trunk]] of palang.toml: its numbers may be forged"));
+    };
+    let by_pai = call.identity == EVENT_PAI && trunk.profile.trusts_pai();
+    if by_pai || trunk.trusts_from {
+        return None;
+    }
+    Some(format!("trunk {name} does not vouch for the number, which stood in From"))
+}
+
+/// Whether a report has ended the grant of a number already, after that call came.
+fn grant_ended_since(reader: &Reader, number: Number, since: Timestamp) -> Result<bool, Error> {
+    let filter = AuditFilter { since: Some(since), number: Some(number.to_string()) };
+    let mut ended = false;
+    reader.audit_rows(0, &filter, |row| {
+        let record = serde_json::from_str::<serde_json::Value>(&row.record).unwrap_or_default();
+        ended = record["action"] == GRANT_END;
+        if ended { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    })?;
+    Ok(ended)
+}
+
+/// A report as the API tells it.
+#[must_use]
+pub fn report_of(id: Option<u64>, report: Report, ladder: &Ladder, now: Timestamp) -> wire::Report {
+    let Report { time, number, kind, call_id, call, why_not, author, note, .. } = report;
+    let strike = call.as_ref().filter(|_| why_not.is_none());
+    let strike = strike.map(|call| Strike { time: call.time, kind });
+    let counts = strike.filter(|strike| ladder.counts(strike, now));
+    let reason = call
+        .as_ref()
+        .map(|call| Reason::from_number(call.reason).map_or("unknown", Reason::name).to_owned());
+    wire::Report {
+        id,
+        time,
+        number: number.to_string(),
+        kind,
+        call_id,
+        call: call.as_ref().map(|call| call.id),
+        call_time: call.as_ref().map(|call| call.time),
+        trunk: call.as_ref().and_then(|call| call.trunk.clone()),
+        reason,
+        rule: call.map_or(0, |call| call.rule),
+        strike: strike.is_some(),
+        counts_hundredths: counts.map_or(0, |strike| ladder.weight(strike.kind)),
+        why_not,
+        author,
+        note,
+    }
+}
+
+/// Takes reports out that are older than calls are kept for, and count no more.
+pub async fn prune(control: &Arc<Control>) {
+    let config = control.config();
+    let before = clock::now() - config.calls_kept.max(lasts(config.ladder.fades));
+    let done = control.keeper.write(move |store| Ok(store.prune_reports(before)?)).await;
+    if let Err(problem) = done {
+        tracing::warn!("old reports stay: {}", problem.message);
+    }
+}
