@@ -5,8 +5,10 @@ use std::ops::ControlFlow;
 
 use clap::{ArgGroup, Args, Subcommand};
 use jiff::Timestamp;
+use serde::Serialize;
 
 use super::print::{self, Answer, Output, Row, known};
+use super::report::Strikes;
 use super::without_daemon::By;
 use super::{block_export, block_import, changed, number, time};
 use crate::client::{self, Client};
@@ -101,14 +103,14 @@ struct Remove {
 /// redial.
 #[derive(Debug, Args)]
 struct List {
-    /// Only those that came this way
-    #[arg(long, value_name = "operator|import|direct")]
+    /// Only those that came this way; `auto`: those that no person set
+    #[arg(long, value_name = "operator|import|direct|ladder|auto")]
     origin: Option<String>,
     #[command(flatten)]
     output: Output,
 }
 
-/// Show a block
+/// Show a block, and the reports of calls that count against its number
 ///
 /// palang block show 0812-3456-7890
 ///
@@ -154,19 +156,48 @@ pub fn run(arguments: &Arguments, client: &Client) -> Result<Exit, Failure> {
         Command::List(list) => {
             let mut told = list.output.list();
             let end = client.list(&client::path(&["blocks"], &[]), |block: Block| {
-                let wanted = list.origin.as_ref().is_none_or(|origin| *origin == block.origin);
+                let wanted = list.origin.as_ref().is_none_or(|origin| came_by(&block, origin));
                 if wanted { told.row(&block) } else { ControlFlow::Continue(()) }
             });
             told.finish(end)?;
         }
         Command::Show(show) => {
             let path = client::path(&["blocks", &show.number], &[]);
-            show.output.tell(&client.get::<Block>(&path, client::LONG)?)?;
+            let block = client.get::<Block>(&path, client::LONG)?;
+            show.output.tell(&Shown { block, strikes: Strikes::of(client, &show.number)? })?;
         }
         Command::Import(import) => return block_import::run(import, client),
         Command::Export(export) => block_export::run(export, client)?,
     }
     Ok(Exit::Done)
+}
+
+/// Origins that are no person's.
+const AUTOMATIC: [&str; 2] = ["ladder", "auto-rate"];
+
+fn came_by(block: &Block, origin: &str) -> bool {
+    let origins = if origin == "auto" { &AUTOMATIC[..] } else { &[origin] };
+    origins.contains(&block.origin.as_str())
+}
+
+/// A block, and the strikes of its number.
+#[derive(Serialize)]
+struct Shown {
+    #[serde(flatten)]
+    block: Block,
+    #[serde(flatten)]
+    strikes: Strikes,
+}
+
+impl Answer for Shown {
+    fn people(&self, writer: &mut dyn Write) -> io::Result<()> {
+        self.block.people(writer)?;
+        self.strikes.people(writer)
+    }
+
+    fn raw(&self) -> Vec<Vec<String>> {
+        Answer::raw(&self.block)
+    }
 }
 
 impl Row for Block {
@@ -232,4 +263,38 @@ fn redial(block: &Block) -> String {
 
 fn action(block: &Block) -> &'static str {
     if block.observe { "observe" } else { "refuse" }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn auto_is_what_no_person_set() {
+        let by = |origin: &str| Block {
+            id: uuid::Uuid::nil(),
+            rule: 1,
+            number: "6281234567890".into(),
+            created: Timestamp::UNIX_EPOCH,
+            expires: None,
+            reason: "prank".into(),
+            author: "siti".into(),
+            origin: origin.into(),
+            node: "edge1".into(),
+            observe: false,
+            redial: None,
+            no_redial: false,
+        };
+        for (origin, automatic) in
+            [("operator", false), ("import", false), ("ladder", true), ("auto-rate", true)]
+        {
+            assert_eq!(came_by(&by(origin), "auto"), automatic, "{origin}");
+            assert!(came_by(&by(origin), origin), "{origin}");
+        }
+        assert!(!came_by(&by("operator"), "ladder"));
+        // The names of both stand beside each other in the JSON.
+        let shown = Shown { block: by("ladder"), strikes: Strikes::default() };
+        let json = serde_json::to_value(shown).unwrap();
+        assert_eq!((&json["origin"], &json["strikes_hundredths"]), (&"ladder".into(), &0.into()));
+    }
 }

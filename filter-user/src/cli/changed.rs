@@ -157,16 +157,22 @@ impl<D: Decision> Answer for Told<'_, D> {
     }
 
     fn raw(&self) -> Vec<Vec<String>> {
-        let change = match self.changed.change {
-            Change::Added => "added",
-            Change::Moved => "moved",
-            Change::Unchanged => "unchanged",
-            Change::Removed => "removed",
-        };
-        let mut fields = vec![change.to_owned()];
-        fields.extend(self.changed.now.raw());
-        vec![fields]
+        vec![raw(self.changed)]
     }
+}
+
+/// The fields of a raw line: what changed, and the block or allow.
+#[must_use]
+pub fn raw<D: Decision>(changed: &Changed<D>) -> Vec<String> {
+    let change = match changed.change {
+        Change::Added => "added",
+        Change::Moved => "moved",
+        Change::Unchanged => "unchanged",
+        Change::Removed => "removed",
+    };
+    let mut fields = vec![change.to_owned()];
+    fields.extend(changed.now.raw());
+    fields
 }
 
 #[cfg(test)]

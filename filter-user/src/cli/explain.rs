@@ -3,9 +3,11 @@
 use std::io::{self, Write};
 
 use clap::Args;
+use serde::Serialize;
 
 use super::number;
 use super::print::{self, Answer, Output, known};
+use super::report::Strikes;
 use crate::client::{self, Client};
 use crate::exit::{Exit, Failure};
 use crate::wire::Explain;
@@ -14,7 +16,8 @@ use crate::wire::Explain;
 ///
 /// palang explain 0812-3456-7890
 ///
-/// The steps stand in the kernel's order; `=>` marks the one that decided.
+/// The steps stand in the kernel's order; `=>` marks the one that decided. After them the reports of
+/// calls that count against the number.
 ///
 /// Raw: a line for each step with its name, kernel, store, and yes where it decided.
 #[derive(Debug, Args)]
@@ -32,8 +35,30 @@ pub struct Arguments {
 /// The daemon's no, or none to ask.
 pub fn run(arguments: &Arguments, client: &Client) -> Result<Exit, Failure> {
     let path = client::path(&["explain", &arguments.number], &[]);
-    arguments.output.tell(&client.get::<Explain>(&path, client::LONG)?)?;
+    let explain = client.get::<Explain>(&path, client::LONG)?;
+    let strikes = Strikes::of(client, &arguments.number)?;
+    arguments.output.tell(&Told { explain, strikes })?;
     Ok(Exit::Done)
+}
+
+/// What decides, and the reports that count against the number.
+#[derive(Serialize)]
+struct Told {
+    #[serde(flatten)]
+    explain: Explain,
+    #[serde(flatten)]
+    strikes: Strikes,
+}
+
+impl Answer for Told {
+    fn people(&self, writer: &mut dyn Write) -> io::Result<()> {
+        self.explain.people(writer)?;
+        self.strikes.people(writer)
+    }
+
+    fn raw(&self) -> Vec<Vec<String>> {
+        self.explain.raw()
+    }
 }
 
 impl Answer for Explain {

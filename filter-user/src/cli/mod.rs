@@ -22,6 +22,7 @@ pub mod r#override;
 pub mod print;
 pub mod replay;
 pub mod replay_output;
+pub mod report;
 pub mod review;
 pub mod status;
 pub mod store;
@@ -68,6 +69,7 @@ enum Command {
     Check(check::Arguments),
     Explain(explain::Arguments),
     Calls(calls::Arguments),
+    Report(report::Arguments),
     Review(review::Arguments),
     Audit(audit::Arguments),
     Attach(attach::AttachArguments),
@@ -96,6 +98,7 @@ impl Cli {
             Command::Check(arguments) => check::run(&arguments, client),
             Command::Explain(arguments) => explain::run(&arguments, client),
             Command::Calls(arguments) => calls::run(&arguments, client),
+            Command::Report(arguments) => report::run(&arguments, client),
             Command::Review(arguments) => review::run(&arguments, client),
             Command::Audit(arguments) => audit::run(&arguments, client),
             Command::Attach(arguments) => attach::attach(&arguments, client),

@@ -4,13 +4,17 @@ use std::io::{self, Write};
 
 use clap::{Args, Subcommand};
 
-use super::print::{self, Answer, Output, Row, known};
+use serde::Serialize;
+
+use super::changed;
+use super::print::{self, Answer, Format, Output, Row, known};
 use super::time;
+use super::without_daemon::By;
 use crate::client::{self, Client};
 use crate::exit::{Exit, Failure};
-use crate::wire::{CloseReview, Review, ReviewClosed};
+use crate::wire::{CloseReview, ExtendReview, Review, ReviewClosed, ReviewSettled};
 
-/// Look at blocked callers who were let through because they called again and again
+/// Look at blocked callers who were let through, and at reports that a person has to decide on
 ///
 /// palang review list
 #[derive(Debug, Args)]
@@ -23,13 +27,18 @@ pub struct Arguments {
 enum Command {
     List(List),
     Close(Close),
+    Extend(Extend),
+    Free(Free),
 }
 
-/// List the redial grants that nobody has looked at, oldest first
+/// List the redial grants and reports that nobody has looked at, oldest first
 ///
 /// palang review list
 ///
-/// Raw: id, time, number, kind, end of the grant, rule of the block, Call-ID, closed, by, note.
+/// A `report` is one that is no strike, that led to a long block, or to none where there should be
+/// one: `palang report list NUMBER` tells which.
+///
+/// Raw: id, time, number, kind, end of the grant or block, rule of the block, Call-ID, closed, by, note.
 #[derive(Debug, Args)]
 struct List {
     /// Also those that were closed
@@ -39,7 +48,7 @@ struct List {
     output: Output,
 }
 
-/// Note that a redial grant was looked at, and what came of it
+/// Note that a redial grant or a report was looked at, and what came of it
 ///
 /// palang review close 3 --note 'a real call: ambulance sent, block removed'
 ///
@@ -51,6 +60,51 @@ struct Close {
     /// Its number in the list
     id: u64,
     /// What came of it
+    #[arg(long, value_name = "TEXT")]
+    note: String,
+    /// Change nothing, say what would change
+    #[arg(long)]
+    dry_run: bool,
+    #[command(flatten)]
+    output: Output,
+}
+
+/// Let the block of a number go on, and close its review
+///
+/// palang review extend 3 --for 7d
+///
+/// Only a number with a block of its own that ends earlier.
+///
+/// Raw: the review as in the list; added, moved, unchanged or removed, and the block as in its list.
+#[derive(Debug, Args)]
+struct Extend {
+    /// Its number in the list
+    id: u64,
+    /// How long from now on: 24h, 7d
+    #[arg(long = "for", value_name = "DURATION", value_parser = time::seconds)]
+    seconds: u64,
+    /// What came of it [default: that the block was extended]
+    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+    note: String,
+    /// Change nothing, say what would change
+    #[arg(long)]
+    dry_run: bool,
+    #[command(flatten)]
+    output: Output,
+}
+
+/// Take the block of a number away, and close its review
+///
+/// palang review free 3 --note 'a child, spoken to the parents'
+///
+/// Strikes stay: `palang report add … --kind test` with the Call-ID takes one back.
+///
+/// Raw: as `extend`.
+#[derive(Debug, Args)]
+struct Free {
+    /// Its number in the list
+    id: u64,
+    /// Why
     #[arg(long, value_name = "TEXT")]
     note: String,
     /// Change nothing, say what would change
@@ -78,8 +132,54 @@ pub fn run(arguments: &Arguments, client: &Client) -> Result<Exit, Failure> {
             let closed: ReviewClosed = client.post(&path, &what, client::LONG)?;
             close.output.tell(&closed)?;
         }
+        Command::Extend(extend) => {
+            let path = client::path(&["reviews", &extend.id.to_string(), "extend"], &[]);
+            let what = ExtendReview {
+                seconds: extend.seconds,
+                note: extend.note.clone(),
+                dry_run: extend.dry_run,
+            };
+            settle(&client.post(&path, &what, client::LONG)?, client, extend.output)?;
+        }
+        Command::Free(free) => {
+            let path = client::path(&["reviews", &free.id.to_string(), "free"], &[]);
+            let what = CloseReview { note: free.note.clone(), dry_run: free.dry_run };
+            settle(&client.post(&path, &what, client::LONG)?, client, free.output)?;
+        }
     }
     Ok(Exit::Done)
+}
+
+/// Tells what became of a block and of its review.
+fn settle(settled: &ReviewSettled, client: &Client, output: Output) -> Result<(), Failure> {
+    if output.format != Format::Table {
+        output.tell(&Settled(settled))?;
+        print::warn_unless_persisted(&settled.block.persisted, settled.block.dry_run);
+        return Ok(());
+    }
+    changed::tell(&settled.block, By::Daemon, client, output)?;
+    output.tell(&Settled(settled))
+}
+
+#[derive(Serialize)]
+#[serde(transparent)]
+struct Settled<'a>(&'a ReviewSettled);
+
+impl Answer for Settled<'_> {
+    fn people(&self, writer: &mut dyn Write) -> io::Result<()> {
+        let ReviewSettled { review, block } = self.0;
+        let does = if block.dry_run { "would close" } else { "closed" };
+        let note = known(review.note.as_ref());
+        let line = format!("{does} review {} of {}: {note}", known(review.id), review.number);
+        writeln!(writer, "{}", print::clean(&line))
+    }
+
+    fn raw(&self) -> Vec<Vec<String>> {
+        let ReviewSettled { review, block } = self.0;
+        let mut fields = Row::raw(review);
+        fields.extend(changed::raw(block));
+        vec![fields]
+    }
 }
 
 impl Row for Review {
@@ -129,8 +229,9 @@ impl Answer for ReviewClosed {
         }
         let does = if self.dry_run { "would close" } else { "closed" };
         let review = &self.review;
+        let what = if review.kind == "report" { "reported" } else { "let through" };
         let line = format!(
-            "{does} review {} of {}, let through {}: {}",
+            "{does} review {} of {}, {what} {}: {}",
             known(review.id),
             review.number,
             time::local(review.time),
