@@ -134,7 +134,9 @@ pub fn decide<L: Lists>(lists: &mut L, call: &Call) -> Decision {
     let mut decision = weigh(&found, known, call.enforced != 0);
     // Asked of what would be refused, also while it is only observed.
     if decision.would != Verdict::Pass {
-        let reason = match excuse(lists, call, now, &found, known.repeated) {
+        let excused =
+            if call.marked != 0 { 4 } else { excuse(lists, call, now, &found, known.repeated) };
+        let reason = match excused {
             1 => Reason::RedialGrant,
             2 => Reason::StateFull,
             3 => Reason::CallbackGrace,
@@ -219,14 +221,11 @@ fn weigh(standing: &Standing, known: Known, enforced: bool) -> Decision {
     decision
 }
 
-/// What excuses a blocked call. 4: an emergency mark, 3: the centre called the number a while ago;
-/// both hold for every packet and are no attempt towards a redial grant. Else what [`redial`] says
-/// of a new attempt.
+/// What excuses a blocked call without a mark. 3: the centre called the number a while ago, which
+/// holds for every packet and is no attempt towards a redial grant; else what [`redial`] says of a
+/// new attempt.
 #[inline(never)]
 fn excuse<L: Lists>(lists: &mut L, call: &Call, now: u64, block: &Standing, repeated: bool) -> u32 {
-    if call.marked != 0 {
-        return 4;
-    }
     if is_graced(lists, call.number, now) || is_graced(lists, call.second, now) {
         return 3;
     }
