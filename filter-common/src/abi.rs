@@ -10,6 +10,7 @@
 
 use crate::number::{Digits, Number};
 use crate::plan::{IDENTITY_PAI, Plan};
+use crate::sip::emergency::MARKS_MAX;
 
 /// Version of all layouts in this file.
 pub const ABI_VERSION: u32 = 2;
@@ -204,6 +205,8 @@ impl Settings {
 pub struct Profile {
     /// How the trunk's digits become a number.
     pub plan: Plan,
+    /// [`emergency::mark`](crate::sip::emergency::mark)s with which a call passes; 0: no more.
+    pub marks: [u64; MARKS_MAX],
     /// [`MODE_OBSERVE`] or [`MODE_ENFORCE`]; enforced is only what both this and
     /// [`Settings::mode`] enforce.
     pub mode: u8,
@@ -415,7 +418,7 @@ layout! {
     PrefixKey = 12,
     TrunkKey = 24,
     Settings = 32,
-    Profile = 104,
+    Profile = 136,
     AttemptKey = 16,
     Attempt = 40,
     Redial = 32,

@@ -14,7 +14,7 @@ use crate::plan::Plan;
 use crate::policy::{self, Call, Lists};
 use crate::reason::Reason;
 use crate::sip::headers::{self, Mark, Marks};
-use crate::sip::{message, uri};
+use crate::sip::{emergency, message, uri};
 
 /// What [`judge`] needs beside the lists.
 pub trait Gate: Lists {
@@ -154,13 +154,15 @@ fn read_and_decide<B: Bytes, G: Gate>(
     let enforced = enforces(settings, event.time) && profile.mode == MODE_ENFORCE;
     let first = Number(bytes.forget(first.0 as usize) as u64);
     let second = Number(bytes.forget(second.0 as usize) as u64);
-    let enforced = bytes.forget(enforced as usize) != 0;
+    let enforced = bytes.forget(enforced as usize) as u32;
     event.number = first;
     if second != Number::NONE {
         event.flags |= EVENT_TWO_IDENTITIES;
     }
 
-    let call = Call { number: first, second, call_id: event.call_id, enforced };
+    let marked = emergency::is_marked(&bytes.renewed(), start, &scratch.marks, &profile.marks);
+    let marked = bytes.forget(marked as usize) as u32;
+    let call = Call { number: first, second, call_id: event.call_id, enforced, marked };
     let decision = policy::decide(gate, &call);
     event.verdict = decision.verdict as u8;
     event.would = decision.would as u8;

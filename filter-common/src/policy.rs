@@ -56,8 +56,11 @@ pub struct Call {
     pub second: Number,
     /// Hash of the Call-ID.
     pub call_id: u64,
-    /// Whether mode and trunk enforce blocks; else everything is only observed.
-    pub enforced: bool,
+    /// Not 0: mode and trunk enforce blocks; else everything is only observed. Neither this nor
+    /// the next is a `bool`: making one is a branch, and what follows is walked twice.
+    pub enforced: u32,
+    /// Not 0: it carries an emergency mark that its trunk is trusted for.
+    pub marked: u32,
 }
 
 /// What the gate does with a call.
@@ -128,13 +131,16 @@ pub fn decide<L: Lists>(lists: &mut L, call: &Call) -> Decision {
     {
         known = Known { repeated: true, verdict: attempt.verdict, would: attempt.would };
     }
-    let mut decision = weigh(&found, known, call.enforced);
+    let mut decision = weigh(&found, known, call.enforced != 0);
     // Asked of what would be refused, also while it is only observed.
     if decision.would != Verdict::Pass {
-        let reason = match excuse(lists, call, now, &found, known.repeated) {
+        let excused =
+            if call.marked != 0 { 4 } else { excuse(lists, call, now, &found, known.repeated) };
+        let reason = match excused {
             1 => Reason::RedialGrant,
             2 => Reason::StateFull,
             3 => Reason::CallbackGrace,
+            4 => Reason::EmergencyMark,
             _ => decision.reason,
         };
         if reason != decision.reason {
@@ -215,8 +221,9 @@ fn weigh(standing: &Standing, known: Known, enforced: bool) -> Decision {
     decision
 }
 
-/// What excuses a blocked call. 3: the centre called the number a while ago, which holds for every
-/// packet and is no attempt towards a redial grant; else what [`redial`] says of a new attempt.
+/// What excuses a blocked call without a mark. 3: the centre called the number a while ago, which
+/// holds for every packet and is no attempt towards a redial grant; else what [`redial`] says of a
+/// new attempt.
 #[inline(never)]
 fn excuse<L: Lists>(lists: &mut L, call: &Call, now: u64, block: &Standing, repeated: bool) -> u32 {
     if is_graced(lists, call.number, now) || is_graced(lists, call.second, now) {
@@ -551,7 +558,8 @@ mod tests {
     }
 
     fn decide_with(memory: bool) -> Decision {
-        let call = Call { number: number(), second: Number::NONE, call_id: 1, enforced: true };
+        let call =
+            Call { number: number(), second: Number::NONE, call_id: 1, enforced: 1, marked: 0 };
         decide(&mut Forgetful { memory }, &call)
     }
 

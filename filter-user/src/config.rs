@@ -727,6 +727,8 @@ struct ShownTrunk {
     name: String,
     sources: Vec<String>,
     trusts_from: bool,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    emergency_marks: Vec<String>,
     #[serde(flatten)]
     profile: ShownProfile,
 }
@@ -775,6 +777,7 @@ impl ShownTrunk {
             name: trunk.name.clone(),
             sources: trunk.sources.iter().map(source).collect(),
             trusts_from: trunk.trusts_from,
+            emergency_marks: trunk.emergency_marks.clone(),
             profile: ShownProfile::of(trunk),
         }
     }
@@ -811,6 +814,7 @@ fn written(subject: Subject) -> String {
 mod tests {
     use super::*;
     use filter_common::number::Digits;
+    use filter_common::sip::emergency;
     use proptest::prelude::*;
 
     fn told(text: &str) -> Result<Config, String> {
@@ -880,6 +884,7 @@ mod tests {
             sources = ["10.1.0.0/16", "2001:db8::/32"]
             identity = "pai"
             mode = "enforce"
+            emergency_marks = ["psap-callback", "ETS.0"]
             [limits]
             blocks = 16000000
             shortest_number = 0
@@ -917,6 +922,9 @@ mod tests {
         assert_eq!(modes, [MODE_OBSERVE, MODE_ENFORCE]);
         assert_eq!(config.policy.trunks[1].profile.identity, IDENTITY_PAI);
         assert_eq!(config.policy.trunks[1].sources.len(), 2);
+        let marks = ["psap-callback", "ets.0"].map(|text| emergency::mark(text).unwrap());
+        assert_eq!(config.policy.trunks[1].profile.marks, [marks[0], marks[1], 0, 0]);
+        assert_eq!(config.policy.trunks[0].profile.marks, [0; 4]);
         assert_eq!(config.blocks, 16_000_000);
         assert_eq!(config.calls_kept, SignedDuration::from_hours(14 * 24 + 12));
         assert_eq!(config.redial, Redial { attempts: 8, window: 5400, grant: 86_400 });
@@ -983,6 +991,17 @@ mod tests {
             ("interfaces = []\n[limits]\nshortest_prefix = ^-1", "-1"),
             ("interfaces = []\n[default]\ncountry_code = ^\"062\"", "starts with 0"),
             ("interfaces = []\n[[trunk]]\nname = \"a\"\nsources = ^[]", "at least one source"),
+            ("interfaces = []\n[default]\n^emergency_marks = [\"ets.0\"]", "emergency_marks"),
+            (
+                "interfaces = []\n[[trunk]]\nname = \"a\"\nsources = [\"10.0.0.1\"]\n\
+                 emergency_marks = [^\"emergency\"]",
+                "neither \"psap-callback\" nor",
+            ),
+            (
+                "interfaces = []\n[[trunk]]\nname = \"a\"\nsources = [\"10.0.0.1\"]\n\
+                 emergency_marks = [\"a.0\", \"a.1\", \"a.2\", \"a.3\", ^\"a.4\"]",
+                "at most 4",
+            ),
             ("interfaces = []\n[limits]\nblocks = ^0", "1 to 16000000"),
             ("interfaces = []\n[limits]\nblocks = ^-1", "1 to 16000000"),
             ("interfaces = []\n[limits]\nblocks = ^16000001", "1 to 16000000"),

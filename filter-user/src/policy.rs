@@ -7,6 +7,7 @@ use filter_common::abi::{
 };
 use filter_common::number::{Digits, Number};
 use filter_common::plan::{FORMAT_E164, FORMAT_NATIONAL, IDENTITY_FROM, INTERNATIONAL_MAX, Plan};
+use filter_common::sip::emergency::MARKS_MAX;
 
 /// The port of SIP over UDP (RFC 3261 §19.1.2).
 pub const SIP_PORT: u16 = 5060;
@@ -64,6 +65,8 @@ pub struct Trunk {
     pub name: String,
     /// Source prefixes: IPv6 or IPv4-mapped address, and bits that count of 128.
     pub sources: Vec<([u8; 16], u32)>,
+    /// Marks with which a call from it passes, as they were written.
+    pub emergency_marks: Vec<String>,
     /// Its plan, mode and identity.
     pub profile: Profile,
     /// The carrier vouches for From: a report of a call on it may be a strike.
@@ -170,7 +173,9 @@ impl Default for Policy {
             trunks: vec![Trunk {
                 name: "default".to_owned(),
                 sources: Vec::new(),
+                emergency_marks: Vec::new(),
                 profile: Profile {
+                    marks: [0; MARKS_MAX],
                     plan: default_plan(
                         Digits::parse("62").unwrap_or(Digits::EMPTY),
                         Digits::parse("0").unwrap_or(Digits::EMPTY),

@@ -12,6 +12,7 @@ use filter_common::plan::{
     FORMAT_BARE_NATIONAL, FORMAT_E164, FORMAT_NATIONAL, FORMAT_SUBSCRIBER, IDENTITY_FROM,
     IDENTITY_PAI, PREFIX_DIGITS_MAX,
 };
+use filter_common::sip::emergency::{self, MARKS_MAX};
 use ipnet::IpNet;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{DeserializeOwned, Error as _, MapAccess, Visitor};
@@ -87,6 +88,8 @@ pub(crate) struct TrunkTable {
     mode: Option<Mode>,
     #[serde(default)]
     trusts_from: bool,
+    #[serde(default)]
+    emergency_marks: Vec<Spanned<String>>,
 }
 
 /// A protected number or prefix: `"112"`, or with whose it is.
@@ -217,12 +220,8 @@ pub(crate) fn trunks(policy: &mut Policy, tables: Vec<TrunkTable>) -> Result<(),
         if policy.trunks.len() >= TRUNKS_MAX as usize {
             return wrong(table.name.span(), "more trunks than the kernel program holds (63)");
         }
-        let mut trunk = Trunk {
-            name,
-            sources: Vec::new(),
-            profile: policy.trunks[0].profile,
-            trusts_from: table.trusts_from,
-        };
+        let trusts_from = table.trusts_from;
+        let mut trunk = Trunk { name, trusts_from, ..policy.trunks[0].clone() };
         if table.sources.get_ref().is_empty() {
             return wrong(table.sources.span(), "a trunk needs at least one source");
         }
@@ -251,8 +250,36 @@ pub(crate) fn trunks(policy: &mut Policy, tables: Vec<TrunkTable>) -> Result<(),
             mode: table.mode,
         };
         profile(&mut trunk.profile, &fields)?;
+        emergency_marks(&mut trunk, &table.emergency_marks)?;
         policy.trunks.push(trunk);
         policy.settings.trunks_configured = 1;
+    }
+    Ok(())
+}
+
+/// `psap-callback`, or `namespace.priority` (RFC 4412 §3.1). Only a trunk has any: of an unknown
+/// source they say nothing.
+fn emergency_marks(trunk: &mut Trunk, texts: &[Spanned<String>]) -> Result<(), Wrong> {
+    let is_token = |text: &str| {
+        !text.is_empty()
+            && text.chars().all(|c| c.is_ascii_alphanumeric() || "-!%*_+`'~".contains(c))
+    };
+    for (index, text) in texts.iter().enumerate() {
+        let value = text.get_ref();
+        let known = value.eq_ignore_ascii_case("psap-callback")
+            || value.split_once('.').is_some_and(|(one, other)| is_token(one) && is_token(other));
+        let Some(mark) = emergency::mark(value).filter(|_| known) else {
+            let message = format!(
+                "emergency_marks: {value:?} is neither \"psap-callback\" nor a value of \
+                 Resource-Priority such as \"esnet.0\", of 4 to 16 characters"
+            );
+            return wrong(text.span(), message);
+        };
+        let Some(place) = trunk.profile.marks.get_mut(index) else {
+            return wrong(text.span(), format!("emergency_marks: at most {MARKS_MAX}"));
+        };
+        *place = mark;
+        trunk.emergency_marks.push(value.clone());
     }
     Ok(())
 }

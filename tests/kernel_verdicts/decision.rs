@@ -226,6 +226,7 @@ fn a_source_outside_every_trunk_is_never_refused() {
     policy.trunks.push(Trunk {
         name: "other".into(),
         sources: vec![(elsewhere, 128), (source, 0)].into_iter().take(1).collect(),
+        emergency_marks: Vec::new(),
         profile,
         trusts_from: false,
     });
@@ -238,11 +239,17 @@ fn a_source_outside_every_trunk_is_never_refused() {
     policy.trunks.push(Trunk {
         name: "wide".into(),
         sources: vec![(source, 104)],
+        emergency_marks: Vec::new(),
         profile: observing,
         trusts_from: false,
     });
-    let sources = vec![(source, 120)];
-    policy.trunks.push(Trunk { name: "narrow".into(), sources, profile, trusts_from: false });
+    policy.trunks.push(Trunk {
+        name: "narrow".into(),
+        sources: vec![(source, 120)],
+        emergency_marks: Vec::new(),
+        profile,
+        trusts_from: false,
+    });
     gates.replace(&policy);
     let event = gates.judge(&call(CALLER, "a"), NOW);
     assert_event(&event, Reason::BlockedNumber, Verdict::Drop, Verdict::Drop);

@@ -1,6 +1,11 @@
 //! Loading the program: what the verifier needs, which capabilities.
 
+use std::sync::mpsc::channel;
+use std::time::Duration;
+
 use caps::{CapSet, Capability};
+use nix::sys::pthread::{pthread_kill, pthread_self};
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 use palang::datapath::Replay;
 use palang::policy::Policy;
 use palang_tests::gates::Gates;
@@ -46,4 +51,24 @@ fn without_capabilities_it_is_refused_with_what_to_do() {
     .unwrap()
     .expect("refused");
     assert!(error.contains("CAP_BPF"), "{error}");
+}
+
+#[test]
+fn a_signal_meanwhile_is_no_refusal() {
+    extern "C" fn nothing(_: i32) {}
+    let action = SigAction::new(SigHandler::Handler(nothing), SaFlags::SA_RESTART, SigSet::empty());
+    // SAFETY: the handler does nothing.
+    unsafe { sigaction(Signal::SIGUSR1, &action) }.unwrap();
+    let (sender, receiver) = channel();
+    let loading = std::thread::spawn(move || {
+        sender.send(pthread_self()).unwrap();
+        Gates::new(&Policy::default());
+    });
+    let thread = receiver.recv().unwrap();
+    // Not more of them than a load is tried again.
+    for _ in 0..4 {
+        std::thread::sleep(Duration::from_millis(60));
+        let _ = pthread_kill(thread, Signal::SIGUSR1);
+    }
+    loading.join().unwrap();
 }

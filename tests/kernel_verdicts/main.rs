@@ -12,6 +12,7 @@ mod generated;
 mod grace;
 mod hand_written;
 mod loading;
+mod marks;
 mod protected;
 mod redial;
 

@@ -30,6 +30,12 @@ pub enum Mark {
     PaiValue = 10,
     /// The colon behind the scheme of a `P-Asserted-Identity` URI, with its [`Form`].
     PaiUri = 11,
+    /// A `Priority` or `Resource-Priority` header field: its colon.
+    Priority = 12,
+    /// The first byte of a value of one of these.
+    PriorityStart = 13,
+    /// The byte behind it.
+    PriorityEnd = 14,
 }
 
 /// How a URI stands there.
@@ -112,7 +118,7 @@ const EQUAL: u8 = 12;
 const CONTROL: u8 = 13;
 const DASH: u8 = 14;
 /// Letters that stand in a name which matters, in either case, from this class on.
-const LETTERS: &[u8] = b"acdefgilmnoprsty";
+const LETTERS: &[u8] = b"acdefgilmnoprstuy";
 const LETTER: u8 = 15;
 
 const fn classes() -> [u8; 256] {
@@ -186,7 +192,9 @@ struct Name {
     long: &'static [u8],
     /// The compact form (RFC 3261 §7.3.3), one letter.
     compact: Option<u8>,
-    /// State behind the first letter; the others follow.
+    /// State behind the first letter.
+    first: u8,
+    /// State behind the second letter, less one; the others follow.
     base: u8,
     /// State behind the compact letter.
     compact_state: u8,
@@ -199,14 +207,26 @@ impl Name {
     const fn ws(&self) -> u8 {
         self.base + self.long.len() as u8
     }
+
+    /// How many of its letters stand before this state; 0: it is none of this name.
+    const fn letters(&self, state: u8) -> usize {
+        if state == self.first {
+            1
+        } else if state > self.base && state < self.ws() {
+            (state - self.base) as usize + 1
+        } else {
+            0
+        }
+    }
 }
 
 /// `f` is the first letter of `from` and its compact form, so both share a state; so
-/// do `t` and `to`. `i` needs one of its own.
-const NAMES: [Name; 4] = [
+/// do `t` and `to`. `i` needs one of its own. Both names with `p` share the one behind it.
+const NAMES: [Name; 6] = [
     Name {
         long: b"from",
         compact: Some(b'f'),
+        first: 20,
         base: 20,
         compact_state: 20,
         mark: Mark::From,
@@ -215,6 +235,7 @@ const NAMES: [Name; 4] = [
     Name {
         long: b"to",
         compact: Some(b't'),
+        first: 25,
         base: 25,
         compact_state: 25,
         mark: Mark::To,
@@ -223,6 +244,7 @@ const NAMES: [Name; 4] = [
     Name {
         long: b"call-id",
         compact: Some(b'i'),
+        first: 28,
         base: 28,
         compact_state: 36,
         mark: Mark::CallId,
@@ -231,14 +253,42 @@ const NAMES: [Name; 4] = [
     Name {
         long: b"p-asserted-identity",
         compact: None,
+        first: 37,
         base: 37,
         compact_state: BAD,
         mark: Mark::Pai,
         value: PAI.state(BEFORE),
     },
+    Name {
+        long: b"priority",
+        compact: None,
+        first: 37,
+        base: MORE_NAMES_FROM,
+        compact_state: BAD,
+        mark: Mark::Priority,
+        value: PRIORITY,
+    },
+    Name {
+        long: b"resource-priority",
+        compact: None,
+        first: 234,
+        base: 234,
+        compact_state: BAD,
+        mark: Mark::Priority,
+        value: PRIORITY,
+    },
 ];
 const NAMES_FROM: u8 = 20;
 const NAMES_TO: u8 = 56;
+/// The first state behind those of the addresses, and the last.
+const MORE_NAMES_FROM: u8 = PAI.base + PARTS;
+const MORE_NAMES_TO: u8 = 251;
+/// In the value of `Priority` or `Resource-Priority`: before or between values, in one; behind a
+/// CR; at the next line.
+const PRIORITY: u8 = 252;
+const PRIORITY_VALUE: u8 = 253;
+const PRIORITY_CR: u8 = 254;
+const PRIORITY_LINE: u8 = 255;
 
 /// A header field whose value is a `name-addr` or an `addr-spec`. All three have the
 /// same states, from `base` on.
@@ -367,7 +417,9 @@ const fn letter(byte: u8) -> u8 {
 }
 
 const fn next(state: u8, class: u8) -> u16 {
-    if state >= NAMES_FROM && state <= NAMES_TO {
+    if state >= NAMES_FROM && state <= NAMES_TO
+        || state >= MORE_NAMES_FROM && state <= MORE_NAMES_TO
+    {
         return in_name(state, class);
     }
     if state >= FROM.base && state < FROM.base + PARTS {
@@ -404,6 +456,17 @@ const fn next(state: u8, class: u8) -> u16 {
         (VALUE_LINE, _) => return line(class),
         (LAST_CR, LF) => END,
 
+        (PRIORITY | PRIORITY_VALUE, LF) => BAD,
+        (PRIORITY, WS | COMMA) => PRIORITY,
+        (PRIORITY, CR) => PRIORITY_CR,
+        (PRIORITY, _) => return marked(PRIORITY_VALUE, Mark::PriorityStart),
+        (PRIORITY_VALUE, WS | COMMA) => return marked(PRIORITY, Mark::PriorityEnd),
+        (PRIORITY_VALUE, CR) => return marked(PRIORITY_CR, Mark::PriorityEnd),
+        (PRIORITY_VALUE, _) => PRIORITY_VALUE,
+        (PRIORITY_CR, LF) => PRIORITY_LINE,
+        (PRIORITY_LINE, WS) => PRIORITY,
+        (PRIORITY_LINE, _) => return line(class),
+
         (NAME, _) => return other_name(class),
         (NAME_WS, WS) => NAME_WS,
         (NAME_WS, COLON) => VALUE,
@@ -435,7 +498,7 @@ const fn line(class: u8) -> u16 {
     while i < NAMES.len() {
         let name = &NAMES[i];
         if class == letter(name.long[0]) {
-            return name.base as u16;
+            return name.first as u16;
         }
         if let Some(compact) = name.compact
             && class == letter(compact)
@@ -467,9 +530,9 @@ const fn in_name(state: u8, class: u8) -> u16 {
     let mut i = 0;
     while i < NAMES.len() {
         let name = &NAMES[i];
-        let last = name.base + name.long.len() as u8 - 1;
+        let letters = name.letters(state);
         let compact = name.compact.is_some() && state == name.compact_state;
-        if state == last || state == name.ws() || compact {
+        if letters == name.long.len() || state == name.ws() || compact {
             if class == COLON {
                 return marked(name.value, name.mark);
             }
@@ -480,11 +543,8 @@ const fn in_name(state: u8, class: u8) -> u16 {
                 return BAD as u16;
             }
         }
-        if state >= name.base && state < last {
-            let letters = (state - name.base) as usize + 1;
-            if class == letter(name.long[letters]) {
-                return state as u16 + 1;
-            }
+        if letters > 0 && letters < name.long.len() && class == letter(name.long[letters]) {
+            return name.base as u16 + letters as u16;
         }
         i += 1;
     }
@@ -674,7 +734,7 @@ const fn known_scheme(address: &Address, state: u8, read: u8, sip: Form, tel: Fo
 
 const _: () = {
     assert!(BARE_TEL == BARE_SIP + 4 && ANGLE_TEL == ANGLE_SIP + 4);
-    assert!(PAI.base as usize + PARTS as usize <= 256);
+    assert!(NAMES[4].ws() < NAMES[5].base && NAMES[5].ws() == MORE_NAMES_TO);
     assert!(LETTER as usize + LETTERS.len() <= CLASS_COUNT);
     assert!(NAMES[3].ws() == NAMES_TO);
 };
@@ -739,7 +799,7 @@ mod tests {
 
     #[test]
     fn no_control_character_or_bare_line_end_gets_through_an_address() {
-        for state in FROM.base..=255 {
+        for state in FROM.base..PAI.base + PARTS {
             for byte in [0, b'\n', 0x7F] {
                 let next = step(state, byte) as u8;
                 let line_end = byte == b'\n' && next != BAD;
@@ -759,14 +819,34 @@ mod tests {
             ("i", Mark::CallId),
             ("cALL-iD", Mark::CallId),
             ("P-Asserted-Identity", Mark::Pai),
+            ("Priority", Mark::Priority),
+            ("PRIORITY ", Mark::Priority),
+            ("resource-Priority", Mark::Priority),
         ] {
             let (state, marks) = walk(&format!("{name}: <sip:1@x>"));
             assert_eq!((state, count(&marks, mark)), (END, 1), "{name}");
         }
-        for name in ["Fro", "Fromm", "X-From", "fr", "tt", "ii", "Call-IDs", "P-Asserted-Identit"] {
+        for name in [
+            "Fro",
+            "Fromm",
+            "X-From",
+            "fr",
+            "tt",
+            "ii",
+            "Call-IDs",
+            "P-Asserted-Identit",
+            "p",
+            "r",
+            "Priorit",
+            "Prioritys",
+            "P-Priority",
+            "PAsserted-Identity",
+            "Resource-",
+            "Resource-Priorityx",
+        ] {
             let (state, marks) = walk(&format!("{name}: <sip:1@x>"));
             assert_eq!(state, END, "{name}");
-            for mark in [Mark::From, Mark::To, Mark::CallId, Mark::Pai] {
+            for mark in [Mark::From, Mark::To, Mark::CallId, Mark::Pai, Mark::Priority] {
                 assert_eq!(count(&marks, mark), 0, "{name}");
             }
         }

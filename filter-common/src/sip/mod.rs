@@ -6,6 +6,7 @@
 //! pass the kernel's verifier; a table look-up leaves it one path (`notes` in
 //! ARCHITECTURE.md).
 
+pub mod emergency;
 pub mod headers;
 pub mod message;
 pub mod uri;

@@ -22,7 +22,7 @@ use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 
 use super::error::{Error, chain, os_error};
 use super::maps::{Maps, SPECS, open, typed};
-use super::{attempts, program, raw};
+use super::{attempts, load_program, program, raw};
 use crate::config::XdpMode;
 use crate::object::OBJECT;
 
@@ -192,7 +192,7 @@ impl Filter {
             loader.map_pin_path(spec.name, folder.join(spec.name));
         }
         let mut ebpf = loader.load(OBJECT).map_err(Error::load)?;
-        program(&mut ebpf)?.load().map_err(Error::program)?;
+        load_program(&mut ebpf)?;
         let capacity = Maps::capacity(&folder)?;
         if capacity != blocks {
             let path = folder.join("BLOCKED_NUMBERS");

@@ -14,6 +14,8 @@ pub use self::live::{Attached, Events, Filter, Pins};
 pub use self::maps::{LookUp, Maps, WayOut, carry_over, walk_blocks};
 pub use self::replay::{Judged, Replay};
 
+use std::io::ErrorKind;
+
 use aya::Ebpf;
 use aya::programs::{ProgramError, SchedClassifier, Xdp};
 
@@ -30,17 +32,41 @@ fn attempts(blocks: u32) -> Result<u32, Error> {
     Ok(blocks.saturating_mul(2).saturating_add(128 * cpus).max(65_536))
 }
 
+/// How often a load is tried that a signal interrupts.
+const LOADS: u32 = 10;
+
 fn program(ebpf: &mut Ebpf) -> Result<&mut Xdp, Error> {
     let program = ebpf.program_mut(PROGRAM).ok_or(Error::Missing(PROGRAM))?;
     program.try_into().map_err(Error::program)
+}
+
+/// Loads the program for packets that come in.
+fn load_program(ebpf: &mut Ebpf) -> Result<(), Error> {
+    let program = program(ebpf)?;
+    uninterrupted(|| program.load())
 }
 
 /// The program for packets that leave, loaded when it is asked for the first time.
 fn egress_program(ebpf: &mut Ebpf) -> Result<&mut SchedClassifier, Error> {
     let program = ebpf.program_mut(EGRESS_PROGRAM).ok_or(Error::Missing(EGRESS_PROGRAM))?;
     let program: &mut SchedClassifier = program.try_into().map_err(Error::program)?;
-    match program.load() {
-        Ok(()) | Err(ProgramError::AlreadyLoaded) => Ok(program),
-        Err(error) => Err(Error::program(error)),
+    uninterrupted(|| match program.load() {
+        Err(ProgramError::AlreadyLoaded) => Ok(()),
+        loaded => loaded,
+    })?;
+    Ok(program)
+}
+
+/// The verifier gives up with `EAGAIN` when the thread gets a signal, which says nothing of the
+/// program.
+fn uninterrupted(mut load: impl FnMut() -> Result<(), ProgramError>) -> Result<(), Error> {
+    let mut left = LOADS;
+    loop {
+        left -= 1;
+        match load() {
+            Err(ProgramError::LoadError { io_error, .. })
+                if left > 0 && io_error.kind() == ErrorKind::WouldBlock => {}
+            loaded => return loaded.map_err(Error::program),
+        }
     }
 }

@@ -10,7 +10,7 @@ use filter_common::reason::Reason;
 use super::error::Error;
 use super::maps::{Maps, typed};
 use super::raw::{self, Raw};
-use super::{attempts, egress_program, program};
+use super::{attempts, egress_program, load_program, program};
 use crate::object::OBJECT;
 use crate::policy::{Policy, Subject};
 
@@ -190,7 +190,7 @@ fn load(policy: &Policy, replay: bool) -> Result<Replay, Error> {
         .map_max_entries("ATTEMPTS", attempts(numbers as u32)?)
         .map_max_entries("REDIALS", attempts(numbers as u32)?);
     let mut ebpf = loader.load(OBJECT).map_err(Error::load)?;
-    program(&mut ebpf)?.load().map_err(Error::program)?;
+    load_program(&mut ebpf)?;
     #[cfg(palang_log)]
     let log = logger(&mut ebpf)?;
     let mut take = |name| ebpf.take_map(name).ok_or(Error::Missing(name));
