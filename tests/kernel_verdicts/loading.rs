@@ -62,7 +62,7 @@ fn a_signal_meanwhile_is_no_refusal() {
     let (sender, receiver) = channel();
     let loading = std::thread::spawn(move || {
         sender.send(pthread_self()).unwrap();
-        Gates::new(&Policy::default());
+        let _ = Gates::new(&Policy::default());
     });
     let thread = receiver.recv().unwrap();
     // Not more of them than a load is tried again.
