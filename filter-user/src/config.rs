@@ -81,6 +81,8 @@ pub struct Config {
     pub group: String,
     /// Loopback address where only `GET /v1/check/{number}` is served.
     pub check_listen: Option<SocketAddr>,
+    /// Where metrics and health are told; a loopback address.
+    pub metrics_listen: Option<SocketAddr>,
     /// Who may do what.
     pub roles: Roles,
     /// Where things are kept.
@@ -204,6 +206,8 @@ struct File {
     api: Api,
     #[serde(default)]
     callback: Callback,
+    #[serde(default)]
+    metrics: Metrics,
     roles: Option<Spanned<Roles>>,
     paths: Option<Spanned<Paths>>,
 }
@@ -244,6 +248,12 @@ struct Callback {
 
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
+struct Metrics {
+    listen: Option<Spanned<String>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Api {
     group: Option<Spanned<String>>,
     check_listen: Option<Spanned<String>>,
@@ -269,14 +279,15 @@ impl Config {
     /// change, in words such as `limits.blocks: 1000000 → 2000000`.
     #[must_use]
     pub fn changes_needing_restart(&self, new: &Config) -> Vec<String> {
-        let listen = |config: &Config| {
-            config.check_listen.map_or_else(|| "none".to_owned(), |address| address.to_string())
+        let listen = |address: Option<SocketAddr>| {
+            address.map_or_else(|| "none".to_owned(), |address| address.to_string())
         };
         let path = |path: &Path| path.display().to_string();
         [
             ("limits.blocks", self.blocks.to_string(), new.blocks.to_string()),
             ("api.group", self.group.clone(), new.group.clone()),
-            ("api.check_listen", listen(self), listen(new)),
+            ("api.check_listen", listen(self.check_listen), listen(new.check_listen)),
+            ("metrics.listen", listen(self.metrics_listen), listen(new.metrics_listen)),
             ("paths.state", path(&self.paths.state), path(&new.paths.state)),
             ("paths.runtime", path(&self.paths.runtime), path(&new.paths.runtime)),
             ("paths.pins", path(&self.paths.pins), path(&new.paths.pins)),
@@ -311,6 +322,7 @@ impl Config {
             notify: ShownNotify { webhook: self.webhook.as_ref().map(|hook| hook.url.clone()) },
             callback: ShownCallback { grace: grace_shown(self.policy.settings.callback_grace) },
             api: ShownApi { group: self.group.clone(), check_listen: self.check_listen },
+            metrics: ShownMetrics { listen: self.metrics_listen },
             roles: self.roles.clone(),
             paths: self.paths.clone(),
             trunk: self.policy.trunks[1..].iter().map(ShownTrunk::of).collect(),
@@ -394,6 +406,9 @@ impl Config {
         if let Some(address) = self.check_listen {
             lines.push(format!("anyone on this machine may check numbers at {address}"));
         }
+        if let Some(address) = self.metrics_listen {
+            lines.push(format!("metrics and health are at http://{address}/metrics"));
+        }
         let observing = list(observing.map(|trunk| trunk.name.clone()).collect(), "");
         if !observing.is_empty() {
             lines.push(format!("only observes, whatever the mode: {observing}"));
@@ -437,7 +452,8 @@ fn parse(text: &str) -> Result<Config, Wrong> {
             Some(name) => return wrong(name.span(), no_group(name.get_ref())),
             None => "palang".to_owned(),
         },
-        check_listen: file.api.check_listen.as_ref().map(check_listen).transpose()?,
+        check_listen: file.api.check_listen.as_ref().map(loopback).transpose()?,
+        metrics_listen: file.metrics.listen.as_ref().map(loopback).transpose()?,
         roles: file.roles.map_or_else(|| Ok(Roles::default()), roles)?,
         paths: file.paths.map_or_else(|| Ok(Paths::default()), paths)?,
     })
@@ -591,15 +607,16 @@ fn no_group(name: &str) -> String {
     format!("{name:?} is no name of a group")
 }
 
-fn check_listen(text: &Spanned<String>) -> Result<SocketAddr, Wrong> {
+/// Whoever reaches the address learns who is blocked, or how the centre is.
+fn loopback(text: &Spanned<String>) -> Result<SocketAddr, Wrong> {
     let (at, text) = (text.span(), text.get_ref());
     match text.parse::<SocketAddr>() {
         Err(_) => wrong(at, format!("{text:?} is no address and port: write it as 127.0.0.1:9112")),
         Ok(address) if !address.ip().to_canonical().is_loopback() => wrong(
             at,
             format!(
-                "{text}: only a loopback address (127.0.0.1 or ::1), for whoever reaches it \
-                 learns who is blocked"
+                "{text}: only a loopback address (127.0.0.1 or ::1), for nobody is asked there \
+                 who he is"
             ),
         ),
         Ok(address) if address.port() == 0 => wrong(at, "the port must not be 0"),
@@ -650,6 +667,7 @@ pub struct Shown {
     notify: ShownNotify,
     callback: ShownCallback,
     api: ShownApi,
+    metrics: ShownMetrics,
     roles: Roles,
     paths: Paths,
     trunk: Vec<ShownTrunk>,
@@ -700,6 +718,12 @@ struct ShownNotify {
 #[derive(Clone, Debug, Serialize)]
 struct ShownCallback {
     grace: String,
+}
+
+#[derive(Clone, Debug, Serialize)]
+struct ShownMetrics {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    listen: Option<SocketAddr>,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -850,6 +874,7 @@ mod tests {
             webhook: None,
             group: "palang".to_owned(),
             check_listen: None,
+            metrics_listen: None,
             roles: Roles {
                 read: vec!["palang".to_owned()],
                 report: Vec::new(),
@@ -900,6 +925,8 @@ mod tests {
             [api]
             group = "psap"
             check_listen = "[::1]:9112"
+            [metrics]
+            listen = "127.0.0.1:9113"
             [roles]
             read = ["auditors", "psap"]
             admin = []
@@ -933,6 +960,7 @@ mod tests {
         assert_eq!(webhook.path, "/grants?to=desk");
         assert_eq!(config.group, "psap");
         assert_eq!(config.check_listen, Some("[::1]:9112".parse().unwrap()));
+        assert_eq!(config.metrics_listen, Some("127.0.0.1:9113".parse().unwrap()));
         assert_eq!(config.roles.read, ["auditors", "psap"]);
         assert_eq!(config.roles.operate, ["palang-operate"], "what is left out keeps its default");
         assert!(config.roles.admin.is_empty());
@@ -999,7 +1027,7 @@ mod tests {
             ),
             (
                 "interfaces = []\n[[trunk]]\nname = \"a\"\nsources = [\"10.0.0.1\"]\n\
-                 emergency_marks = [\"a.0\", \"a.1\", \"a.2\", \"a.3\", ^\"a.4\"]",
+                 emergency_marks = [\"aa.0\", \"aa.1\", \"aa.2\", \"aa.3\", ^\"aa.4\"]",
                 "at most 4",
             ),
             ("interfaces = []\n[limits]\nblocks = ^0", "1 to 16000000"),
@@ -1030,6 +1058,7 @@ mod tests {
             ("interfaces = []\n[api]\ncheck_listen = ^\"[::]:9112\"", "only a loopback address"),
             ("interfaces = []\n[api]\ncheck_listen = ^\"[::ffff:10.0.0.1]:9\"", "only a loopback"),
             ("interfaces = []\n[api]\ncheck_listen = ^\"127.0.0.1:0\"", "must not be 0"),
+            ("interfaces = []\n[metrics]\nlisten = ^\"0.0.0.0:9113\"", "only a loopback address"),
             ("interfaces = []\n[api]\ncheck_listen = ^\"localhost:9112\"", "no address and port"),
             ("interfaces = []\n[api]\ncheck_listen = ^\"127.0.0.1\"", "no address and port"),
             ("interfaces = []\n^[roles]\nread = [\"a b\"]", "no name of a group"),
@@ -1110,7 +1139,8 @@ mod tests {
         assert!(old.changes_needing_restart(&reloaded).is_empty());
         let restarted = good(
             "interfaces = []\n[limits]\nblocks = 2000000\n[api]\ngroup = \"ops\"\n\
-             check_listen = \"127.0.0.1:9112\"\n[paths]\nstate = \"/a\"\nruntime = \"/b\"\npins = \"/c\"",
+             check_listen = \"127.0.0.1:9112\"\n[metrics]\nlisten = \"127.0.0.1:9113\"\n[paths]\nstate = \"/a\"\nruntime = \"/b\"\n\
+             pins = \"/c\"",
         );
         assert_eq!(
             old.changes_needing_restart(&restarted),
@@ -1118,6 +1148,7 @@ mod tests {
                 "limits.blocks: 1000000 → 2000000",
                 "api.group: palang → ops",
                 "api.check_listen: none → 127.0.0.1:9112",
+                "metrics.listen: none → 127.0.0.1:9113",
                 "paths.state: /var/lib/palang → /a",
                 "paths.runtime: /run/palang → /b",
                 "paths.pins: /sys/fs/bpf/palang → /c",

@@ -12,6 +12,7 @@ mod faults;
 mod gate;
 mod interfaces;
 mod lists;
+mod metrics;
 mod other_layout;
 mod preload;
 mod protected;

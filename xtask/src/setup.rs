@@ -22,7 +22,8 @@ const COMPILE: [&str; 7] = [
 ];
 
 /// What the tests call.
-const TEST: [&str; 5] = ["tshark", "iproute2", "ethtool", "kamailio", "kamailio-utils-modules"];
+const TEST: [&str; 6] =
+    ["tshark", "iproute2", "ethtool", "kamailio", "kamailio-utils-modules", "prometheus"];
 
 /// Where Debian keeps the LLVM of [`COMPILE`].
 const LLVM_PREFIX: &str = "/usr/lib/llvm-22";

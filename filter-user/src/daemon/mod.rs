@@ -9,6 +9,7 @@ mod events;
 mod import;
 mod keeper;
 mod links;
+mod metrics;
 mod reconcile;
 mod reports;
 mod reviews;
@@ -107,7 +108,7 @@ async fn serve(config: Config) -> Result<(), Failure> {
     let last_rule = last_rule.max(reconcile::highest_rule(&folder, &maps)?);
     let blocks = config.blocks;
     let interfaces = config.interfaces.clone();
-    let check_listen = config.check_listen;
+    let (check_listen, metrics_listen) = (config.check_listen, config.metrics_listen);
     let (socket_path, group) = (paths.socket(), config.group.clone());
     let control = Arc::new(Control::new(maps, folder, keeper, config.clone(), node(), last_rule));
     control.set_config(config).map_err(|problem| Failure::new(Exit::Failed, problem.message))?;
@@ -149,6 +150,13 @@ async fn serve(config: Config) -> Result<(), Failure> {
             Failure::new(Exit::Failed, format!("[api] check_listen: {address}: {error}"))
         })?;
         let routes = api::check_router(app.clone());
+        tokio::spawn(async move { axum::serve(listener, routes).await });
+    }
+    if let Some(address) = metrics_listen {
+        let listener = TcpListener::bind(address).await.map_err(|error| {
+            Failure::new(Exit::Failed, format!("[metrics] listen: {address}: {error}"))
+        })?;
+        let routes = metrics::router(app.clone());
         tokio::spawn(async move { axum::serve(listener, routes).await });
     }
     let (keep_recording, stop) = oneshot::channel();
