@@ -564,6 +564,27 @@ pub struct Call {
     pub repeats: u32,
 }
 
+/// A line of `GET /v1/calls/live`: what is judged from now on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Live {
+    /// An attempt; its `id` is 0, because it is not stored yet.
+    Call(Call),
+    /// Once a second: what has no line.
+    Lost(Lost),
+}
+
+/// Attempts that nobody was told of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Lost {
+    /// Refused attempts without a record, since the maps were made.
+    pub refused: u64,
+    /// Passed attempts without a record, thinned ones included.
+    pub passed: u64,
+    /// Attempts that whoever looks was too slow for, since he began.
+    pub missed: u64,
+}
+
 /// A line of `GET /v1/audit?since=&number=`: oldest first.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct AuditRow {

@@ -13,6 +13,7 @@ mod gate;
 mod interfaces;
 mod lists;
 mod metrics;
+mod monitor;
 mod other_layout;
 mod preload;
 mod protected;

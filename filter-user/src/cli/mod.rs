@@ -17,6 +17,7 @@ pub mod doctor;
 pub mod explain;
 pub mod hints;
 pub mod mode;
+pub mod monitor;
 mod number;
 pub mod r#override;
 pub mod print;
@@ -69,6 +70,7 @@ enum Command {
     Check(check::Arguments),
     Explain(explain::Arguments),
     Calls(calls::Arguments),
+    Monitor(monitor::Arguments),
     Report(report::Arguments),
     Review(review::Arguments),
     Audit(audit::Arguments),
@@ -98,6 +100,7 @@ impl Cli {
             Command::Check(arguments) => check::run(&arguments, client),
             Command::Explain(arguments) => explain::run(&arguments, client),
             Command::Calls(arguments) => calls::run(&arguments, client),
+            Command::Monitor(arguments) => monitor::run(&arguments, client),
             Command::Report(arguments) => report::run(&arguments, client),
             Command::Review(arguments) => review::run(&arguments, client),
             Command::Audit(arguments) => audit::run(&arguments, client),

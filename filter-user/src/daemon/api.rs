@@ -22,7 +22,7 @@ use jiff::Timestamp;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::sync::broadcast::error::RecvError;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Semaphore, broadcast, mpsc};
 use utoipa::OpenApi;
 
 use super::control::{Control, Role, Who, allow_of, block_of};
@@ -60,6 +60,8 @@ pub struct App {
     pub lost: Arc<Lost>,
     /// Redial grants, as they are given.
     pub reviews: Reviews,
+    /// Calls, as they are judged.
+    pub live: broadcast::Sender<CallRow>,
     /// Since when the daemon runs.
     pub since: Timestamp,
     /// What was wrong with the configuration when it was read last.
@@ -116,6 +118,7 @@ pub fn router(app: App) -> Router {
         .route("/v1/check/{number}", get(check))
         .route("/v1/explain/{number}", get(explain))
         .route("/v1/calls", get(list_calls))
+        .route("/v1/calls/live", get(live_calls))
         .route("/v1/reports", get(list_reports).post(add_report))
         .route("/v1/reviews", get(list_reviews))
         .route("/v1/reviews/{id}/close", post(close_review))
@@ -182,6 +185,7 @@ async fn no_route() -> Problem {
         check,
         explain,
         list_calls,
+        live_calls,
         list_reports,
         add_report,
         list_reviews,
@@ -805,6 +809,60 @@ async fn events(State(app): State<App>, who: Who) -> Result<Response, Problem> {
             Bytes::from(line)
         });
         Some((line, (news, who)))
+    });
+    let headers = [(header::CONTENT_TYPE, "application/x-ndjson")];
+    Ok((headers, Body::from_stream(stream)).into_response())
+}
+
+/// Attempts as they are judged, one a line, and once a second how many were lost, until the
+/// connection is closed. Role read.
+#[utoipa::path(get, path = "/v1/calls/live",
+    responses((status = 200, body = wire::Live, content_type = "application/x-ndjson")))]
+async fn live_calls(State(app): State<App>, who: Who) -> Result<Response, Problem> {
+    who.may(Role::Read)?;
+    struct Looking {
+        app: App,
+        who: Who,
+        calls: broadcast::Receiver<CallRow>,
+        tick: tokio::time::Interval,
+        missed: u64,
+    }
+    let looking = Looking {
+        calls: app.live.subscribe(),
+        app,
+        who,
+        tick: tokio::time::interval(Duration::from_secs(1)),
+        missed: 0,
+    };
+    let stream = futures_util::stream::unfold(looking, async |mut looking| {
+        loop {
+            let line = tokio::select! {
+                row = looking.calls.recv() => match row {
+                    Ok(row) => wire::Live::Call(call(0, row, &looking.who)),
+                    Err(RecvError::Lagged(count)) => {
+                        looking.missed += count;
+                        continue;
+                    }
+                    Err(RecvError::Closed) => return None,
+                },
+                _ = looking.tick.tick() => {
+                    let stats = looking.app.control.maps.event_stats().unwrap_or_default();
+                    let lost = &looking.app.lost;
+                    wire::Live::Lost(wire::Lost {
+                        refused: stats.refused_lost + lost.refused.load(Ordering::Relaxed),
+                        passed: stats.passed_lost
+                            + stats.passed_thinned
+                            + lost.passed.load(Ordering::Relaxed),
+                        missed: looking.missed,
+                    })
+                }
+            };
+            let line = serde_json::to_vec(&line).map(|mut line| {
+                line.push(b'\n');
+                Bytes::from(line)
+            });
+            return Some((line, looking));
+        }
     });
     let headers = [(header::CONTENT_TYPE, "application/x-ndjson")];
     Ok((headers, Body::from_stream(stream)).into_response())

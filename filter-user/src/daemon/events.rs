@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use filter_common::abi::{AttemptKey, EventEntry, Verdict};
 use filter_common::number::Number;
 use jiff::Timestamp;
-use tokio::sync::oneshot;
+use tokio::sync::{broadcast, oneshot};
 
 use super::control::Control;
 use super::reviews::Reviews;
@@ -47,6 +47,7 @@ struct Recorder {
     open: VecDeque<(Instant, u64, AttemptKey)>,
     lost: Arc<Lost>,
     reviews: Reviews,
+    live: broadcast::Sender<CallRow>,
     /// Whether all that was stored is on disk.
     on_disk: bool,
 }
@@ -59,6 +60,7 @@ pub async fn run(
     left_behind: Vec<EventEntry>,
     lost: Arc<Lost>,
     reviews: Reviews,
+    live: broadcast::Sender<CallRow>,
     mut stop: oneshot::Receiver<Infallible>,
 ) {
     let mut recorder = Recorder {
@@ -68,6 +70,7 @@ pub async fn run(
         open: VecDeque::new(),
         lost,
         reviews,
+        live,
         on_disk: true,
     };
     recorder.take(&left_behind);
@@ -114,16 +117,10 @@ impl Recorder {
         for entry in entries {
             let event = &entry.event;
             self.reviews.take(&self.control, entry);
-            if self.waiting.len() >= WAITING_MAX {
-                let refused = event.verdict != Verdict::Pass as u8;
-                let lost = if refused { &self.lost.refused } else { &self.lost.passed };
-                lost.fetch_add(1, Ordering::Relaxed);
-                continue;
-            }
             let outside = config.policy.settings.trunks_configured != 0 && event.trunk == 0;
             let trunk = config.policy.trunks.get(usize::from(event.trunk)).filter(|_| !outside);
             let call_id = entry.call_id();
-            self.waiting.push(CallRow {
+            let row = CallRow {
                 time: clock::wall(event.time),
                 number: (event.number != Number::NONE).then_some(event.number),
                 trunk: trunk.map(|trunk| trunk.name.clone()),
@@ -137,7 +134,18 @@ impl Recorder {
                 reason: event.reason,
                 rule: event.rule,
                 repeats: 0,
-            });
+            };
+            // Nobody may listen.
+            if self.live.receiver_count() > 0 {
+                let _ = self.live.send(row.clone());
+            }
+            if self.waiting.len() >= WAITING_MAX {
+                let refused = event.verdict != Verdict::Pass as u8;
+                let lost = if refused { &self.lost.refused } else { &self.lost.passed };
+                lost.fetch_add(1, Ordering::Relaxed);
+                continue;
+            }
+            self.waiting.push(row);
             self.keys.push(AttemptKey { number: event.number, call_id: event.call_id });
         }
     }

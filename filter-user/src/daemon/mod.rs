@@ -27,7 +27,7 @@ use nix::fcntl::{Flock, FlockArg};
 use nix::unistd::Group;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{Notify, Semaphore, oneshot};
+use tokio::sync::{Notify, Semaphore, broadcast, oneshot};
 
 use self::api::App;
 use self::control::Control;
@@ -52,6 +52,8 @@ const AGAIN: Duration = Duration::from_secs(5);
 const COMPARE_SHARE: u32 = 30;
 /// How often old call records are taken out.
 const PRUNE: Duration = Duration::from_secs(3600);
+/// Calls that wait for somebody who looks at them live and is slow.
+const LIVE: usize = 4096;
 /// How long the start waits for the disk.
 const DISK: Duration = Duration::from_secs(5);
 /// How long the end waits for the last call records.
@@ -133,11 +135,13 @@ async fn serve(config: Config) -> Result<(), Failure> {
     }
 
     let reviews = Reviews::start(&control);
+    let live = broadcast::Sender::new(LIVE);
     let app = App {
         control: Arc::clone(&control),
         links: Arc::clone(&links),
         lost: Arc::clone(&lost),
         reviews: reviews.clone(),
+        live: live.clone(),
         since,
         config_problem: Arc::default(),
         lists: Arc::new(Semaphore::new(api::LISTS)),
@@ -160,8 +164,15 @@ async fn serve(config: Config) -> Result<(), Failure> {
         tokio::spawn(async move { axum::serve(listener, routes).await });
     }
     let (keep_recording, stop) = oneshot::channel();
-    let recorder =
-        tokio::spawn(events::run(Arc::clone(&control), events, left_behind, lost, reviews, stop));
+    let recorder = tokio::spawn(events::run(
+        Arc::clone(&control),
+        events,
+        left_behind,
+        lost,
+        reviews,
+        live,
+        stop,
+    ));
     tokio::spawn(links::run(Arc::clone(&links)));
     tokio::spawn(keep_time(Arc::clone(&control)));
     let compare = Arc::new(Notify::new());

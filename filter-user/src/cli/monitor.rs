@@ -1,0 +1,133 @@
+//! `palang monitor`.
+
+use std::io::{self, Write as _};
+use std::ops::ControlFlow;
+
+use clap::{Args, ValueEnum};
+use filter_common::abi::Verdict;
+use filter_common::reason::Reason;
+
+use super::print::{Format, Output, Row as _, known};
+use super::time;
+use crate::client::{self, Client};
+use crate::exit::{Exit, Failure};
+use crate::wire::{Call, Live, Lost};
+
+/// Show each attempt as it is judged, until Ctrl-C
+///
+/// palang monitor -t refuse -t unread
+///
+/// One line an attempt: time, verdict, reason, caller, trunk. A line with `lost` tells of attempts that have none, at
+/// the beginning and whenever it grows. Raw: as `palang calls`, without lines of what was lost.
+#[derive(Debug, Args)]
+pub struct Arguments {
+    /// Only these; may be given more than once [default: all]
+    #[arg(short = 't', long = "type", value_name = "TYPE")]
+    types: Vec<Type>,
+    /// Source, rule and Call-ID as well
+    #[arg(short = 'v', long)]
+    verbose: bool,
+    /// End after so many attempts
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    count: Option<u64>,
+    #[command(flatten)]
+    output: Output,
+}
+
+/// What became of an attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Type {
+    /// Refused
+    Refuse,
+    /// Passed, by what was decided
+    Pass,
+    /// Passed, because it could not be read for sure
+    Unread,
+}
+
+impl Type {
+    fn of(call: &Call) -> Type {
+        let unread =
+            |reason: &&Reason| (Reason::BadRequestLine..Reason::UnknownTrunk).contains(*reason);
+        let reason = Reason::ALL.iter().find(|reason| reason.name() == call.reason);
+        if call.verdict != Verdict::Pass.name() {
+            Type::Refuse
+        } else if reason.filter(unread).is_some() {
+            Type::Unread
+        } else {
+            Type::Pass
+        }
+    }
+}
+
+/// Looks until it is ended, or nobody reads any more.
+///
+/// # Errors
+/// The daemon's no, or none to ask; a daemon that ends.
+pub fn run(arguments: &Arguments, client: &Client) -> Result<Exit, Failure> {
+    let mut left = arguments.count;
+    let mut known_lost = None;
+    let looked = client.list(&client::path(&["calls", "live"], &[]), |line: Live| {
+        let written = match line {
+            Live::Call(call) => {
+                let wanted =
+                    arguments.types.is_empty() || arguments.types.contains(&Type::of(&call));
+                if !wanted {
+                    return ControlFlow::Continue(());
+                }
+                left = left.map(|left| left - 1);
+                tell(arguments, &call)
+            }
+            Live::Lost(lost) if known_lost == Some(lost) => Ok(()),
+            Live::Lost(lost) => {
+                known_lost = Some(lost);
+                tell_lost(arguments.output.format, lost)
+            }
+        };
+        // Whoever reads it may have seen enough.
+        if written.is_err() || left == Some(0) {
+            return ControlFlow::Break(());
+        }
+        ControlFlow::Continue(())
+    });
+    looked?;
+    Ok(Exit::Done)
+}
+
+fn tell(arguments: &Arguments, call: &Call) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    match arguments.output.format {
+        Format::Json => writeln!(out, "{}", serde_json::to_string(call)?),
+        Format::Raw => writeln!(out, "{}", call.raw().join("\t")),
+        Format::Table => {
+            let mut reason = call.reason.clone();
+            if call.would != call.verdict {
+                reason += &format!(", would {}", call.would);
+            }
+            let time = time::local(call.time);
+            let (caller, trunk) = (known(call.caller.as_ref()), known(call.trunk.as_ref()));
+            write!(out, "{time}  {:<5}  {reason:<24}  {caller:<16}  {trunk}", call.verdict)?;
+            if arguments.verbose {
+                let call_id = known(call.call_id.as_ref());
+                write!(out, "  {}  rule {}  {call_id}", call.source, call.rule)?;
+            }
+            writeln!(out)
+        }
+    }?;
+    out.flush()
+}
+
+fn tell_lost(format: Format, lost: Lost) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    let Lost { refused, passed, missed } = lost;
+    match format {
+        Format::Json => writeln!(out, "{}", serde_json::json!({ "lost": lost })),
+        Format::Raw => Ok(()),
+        Format::Table => writeln!(
+            out,
+            "lost: {refused} refused and {passed} passed attempts have no record (thinned ones \
+             included); {missed} missed here"
+        ),
+    }?;
+    out.flush()
+}
