@@ -16,6 +16,7 @@ mod other_layout;
 mod preload;
 mod protected;
 mod redial;
+mod reports;
 mod roles;
 mod routes;
 mod scale;

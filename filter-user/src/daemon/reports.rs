@@ -156,8 +156,10 @@ impl Control {
         let is_strike = why_not.is_none();
         let since = asked.now.checked_sub(lasts(ladder.fades)).unwrap_or(Timestamp::MIN);
         let reported = call.as_ref().map(|call| call.id);
-        let before = reader.strikes(asked.number, since)?;
-        let others = before.into_iter().filter(|(call, _)| Some(*call) != reported);
+        let known = reader.strikes(asked.number, since)?;
+        let before: Vec<_> = known.iter().map(|(_, strike)| *strike).collect();
+        let before = ladder.judge(&before, asked.now);
+        let others = known.into_iter().filter(|(call, _)| Some(*call) != reported);
         let mut strikes: Vec<_> = others.map(|(_, strike)| strike).collect();
         if let Some(call) = call.as_ref().filter(|_| is_strike) {
             strikes.push(Strike { time: call.time, kind: asked.kind });
@@ -184,11 +186,14 @@ impl Control {
             notes: Vec::new(),
         };
         let mut look = !is_strike && ladder.weight(asked.kind) > 0;
-        if is_strike {
+        // What was said of a call again is no second reason for a block.
+        if is_strike && plan.step.strikes > before.strikes {
             look |= plan.step.review;
             if let Some(seconds) = plan.step.block {
                 look |= self.plan_block(reader, &mut plan, seconds)?;
             }
+        }
+        if is_strike {
             self.plan_grant_end(reader, &mut plan)?;
         }
         if look {
