@@ -22,8 +22,8 @@ use crate::ladder::{Ladder, ReportKind, Step, Strike};
 use crate::policy::Subject;
 use crate::redial::Redial;
 use crate::store::{
-    AuditFilter, CallFilter, CallRow, Decision, Entry, Error, Kind, Reader, Report, ReportedCall,
-    Review, Store,
+    Added, AuditFilter, CallFilter, CallRow, Decision, Entry, Error, Kind, Reader, Report,
+    ReportedCall, Review, Store,
 };
 use crate::wire::{self, Change, Problem, ProblemKind};
 
@@ -109,7 +109,7 @@ impl Control {
             now: clock::now(),
         };
         let control = Arc::clone(self);
-        let (plan, ids) = if add.dry_run {
+        let (plan, added) = if add.dry_run {
             let plan = move |reader: &Reader| Ok(control.plan(reader, &asked));
             (self.keeper.read(plan).await??, None)
         } else {
@@ -117,7 +117,8 @@ impl Control {
                 let plan = control.plan(store, &asked)?;
                 control.carry_out(store, plan)
             };
-            self.keeper.write(take).await?
+            let (plan, added) = self.keeper.write(take).await?;
+            (plan, Some(added))
         };
         let Plan { report, step, told, block, is_ladder, ends_grant, review, problem, notes } =
             plan;
@@ -126,7 +127,7 @@ impl Control {
             let change = if before.is_some() { Change::Moved } else { Change::Added };
             (block_of(decision), change)
         });
-        let (id, review) = ids.map_or((None, None), |(id, review)| (Some(id), review));
+        let id = added.as_ref().map(|added| added.id);
         let ladder = &self.config().ladder;
         Ok(wire::Reported {
             report: report_of(id, report, ladder, clock::now()),
@@ -137,7 +138,7 @@ impl Control {
             block: put.as_ref().filter(|_| is_ladder).map(|(block, _)| block.clone()),
             grant_ended: put.filter(|_| ends_grant.is_some()).map(|(block, _)| block),
             needs_review,
-            review,
+            review: added.and_then(|added| added.review),
             problem,
             in_force: self.check(number)?,
             dry_run: add.dry_run,
@@ -311,11 +312,7 @@ impl Control {
     }
 
     /// Puts a plan into force: the report first, then the block. Runs on the store's thread.
-    fn carry_out(
-        &self,
-        store: &mut Store,
-        mut plan: Plan,
-    ) -> Result<(Plan, Option<(u64, Option<u64>)>), Problem> {
+    fn carry_out(&self, store: &mut Store, mut plan: Plan) -> Result<(Plan, Added), Problem> {
         let report = &plan.report;
         if let Some((decision, _)) = &mut plan.block {
             decision.rule = self.new_rule();
@@ -346,7 +343,7 @@ impl Control {
                 plan.block = None;
             }
         }
-        Ok((plan, Some((added.id, added.review))))
+        Ok((plan, added))
     }
 }
 
