@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test panics where it fails")]
 
 mod api;
+mod auto_rate;
 mod backup;
 mod causality;
 mod clock;

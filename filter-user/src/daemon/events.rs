@@ -13,6 +13,7 @@ use filter_common::number::Number;
 use jiff::Timestamp;
 use tokio::sync::oneshot;
 
+use super::auto_rate::Counter;
 use super::control::Control;
 use super::reviews::Reviews;
 use crate::clock;
@@ -47,6 +48,7 @@ struct Recorder {
     open: VecDeque<(Instant, u64, AttemptKey)>,
     lost: Arc<Lost>,
     reviews: Reviews,
+    rate: Counter,
     /// Whether all that was stored is on disk.
     on_disk: bool,
 }
@@ -61,6 +63,7 @@ pub async fn run(
     reviews: Reviews,
     mut stop: oneshot::Receiver<Infallible>,
 ) {
+    let rate = Counter::start(&control);
     let mut recorder = Recorder {
         control,
         waiting: Vec::new(),
@@ -68,6 +71,7 @@ pub async fn run(
         open: VecDeque::new(),
         lost,
         reviews,
+        rate,
         on_disk: true,
     };
     recorder.take(&left_behind);
@@ -114,6 +118,7 @@ impl Recorder {
         for entry in entries {
             let event = &entry.event;
             self.reviews.take(&self.control, entry);
+            self.rate.take(&config, event);
             if self.waiting.len() >= WAITING_MAX {
                 let refused = event.verdict != Verdict::Pass as u8;
                 let lost = if refused { &self.lost.refused } else { &self.lost.passed };

@@ -7,7 +7,7 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use filter_common::abi::{self, BLOCK_NO_REDIAL, EVENT_PAI, Verdict};
+use filter_common::abi::{self, BLOCK_NO_REDIAL, Verdict};
 use filter_common::bytes::Slice;
 use filter_common::number::Number;
 use filter_common::reason::Reason;
@@ -404,11 +404,8 @@ fn why_no_strike(config: &Config, call: &CallRow, now: Timestamp) -> Option<Stri
     let Some(trunk) = config.policy.trunks.iter().skip(1).find(|trunk| trunk.name == *name) else {
         return Some(format!("{name} is no [[trunk]] of palang.toml: its numbers may be forged"));
     };
-    let by_pai = call.identity == EVENT_PAI && trunk.profile.trusts_pai();
-    if by_pai || trunk.trusts_from {
-        return None;
-    }
-    Some(format!("trunk {name} does not vouch for the number, which stood in From"))
+    let why = || format!("trunk {name} does not vouch for the number, which stood in From");
+    (!trunk.vouches_for(call.identity)).then(why)
 }
 
 /// Whether a report has ended the grant of a number already, after that call came.
