@@ -493,7 +493,7 @@ pub struct Status {
     pub reattached: u64,
     /// Newest row of the audit: its number and hash; null without the store.
     pub audit_head: Option<String>,
-    /// Redial grants that nobody has looked at; null without the store.
+    /// Redial grants and reports that nobody has looked at; null without the store.
     #[serde(default)]
     pub reviews: Option<u64>,
 }

@@ -458,3 +458,179 @@ pub async fn prune(control: &Arc<Control>) {
         tracing::warn!("old reports stay: {}", problem.message);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+
+    use filter_common::abi::{EVENT_FROM, EVENT_PAI};
+    use filter_common::number::Digits;
+    use filter_common::plan::{IDENTITY_FROM, IDENTITY_PAI};
+    use proptest::prelude::*;
+    use proptest::test_runner::TestRunner;
+
+    use super::*;
+
+    /// A configuration with the trunks `from`, `pai` and `vouches`.
+    fn config() -> Config {
+        let folder = tempfile::TempDir::new().unwrap();
+        let file = folder.path().join("palang.toml");
+        let trunk = |name: &str, address: &str, field: &str| {
+            format!("[[trunk]]\nname = \"{name}\"\nsources = [\"{address}\"]\n{field}\n")
+        };
+        let text = [
+            "interfaces = []\n[default]\nidentity = \"pai\"\n".to_owned(),
+            trunk("from", "192.0.2.1", "identity = \"from\""),
+            trunk("pai", "192.0.2.2", ""),
+            trunk("vouches", "192.0.2.3", "identity = \"from\"\ntrusts_from = true"),
+        ];
+        std::fs::write(&file, text.concat()).unwrap();
+        Config::read(&file).unwrap()
+    }
+
+    fn now() -> Timestamp {
+        Timestamp::from_second(1_800_000_000).unwrap()
+    }
+
+    fn row(
+        at: i64,
+        number: u64,
+        call: u64,
+        trunk: Option<&str>,
+        identity: u8,
+        verdict: u8,
+    ) -> CallRow {
+        CallRow {
+            time: now() + SignedDuration::from_secs(at),
+            number: Some(Number(number)),
+            trunk: trunk.map(str::to_owned),
+            source: "192.0.2.1:5060".to_owned(),
+            call_id: None,
+            call_hash: call,
+            identity,
+            verdict,
+            would: verdict,
+            reason: Reason::NotBlocked as u8,
+            rule: 0,
+            repeats: 0,
+        }
+    }
+
+    fn asked(number: u64, call_hash: Option<u64>) -> Asked {
+        Asked {
+            number: Number(number),
+            kind: ReportKind::Prank,
+            call_id: None,
+            call_hash,
+            author: "siti".to_owned(),
+            note: String::new(),
+            now: now(),
+        }
+    }
+
+    /// Most calls pass.
+    fn verdict() -> impl Strategy<Value = u8> {
+        prop_oneof![3 => Just(Verdict::Pass as u8), 1 => Just(Verdict::Drop as u8)]
+    }
+
+    fn trunk() -> impl Strategy<Value = Option<&'static str>> {
+        let names = ["from", "pai", "vouches", "default", "gone"];
+        prop::option::of(prop::sample::select(names.to_vec()))
+    }
+
+    /// Among any calls, a report is a strike just where one of them has its number and its Call-ID,
+    /// is of the last 24 h, passed, and came on a trunk that vouches for the header that named it.
+    #[test]
+    fn only_a_matched_and_trusted_call_is_a_strike() {
+        let config = config();
+        let folder = tempfile::TempDir::new().unwrap();
+        let store = RefCell::new(Store::open(&folder.path().join("palang.db")).unwrap());
+        let call =
+            (-120_000_i64..120_000, 1u64..3, 1u64..3, trunk(), EVENT_FROM..=EVENT_PAI, verdict());
+        let calls = prop::collection::vec(call, 0..8);
+        let case = (calls, 1u64..3, prop::option::weighted(0.9, 1u64..3));
+        let mut runner = TestRunner::new(ProptestConfig::with_cases(256));
+        let done = runner.run(&case, |(calls, number, call_id)| {
+            let mut store = store.borrow_mut();
+            store.prune_calls(Timestamp::MAX).unwrap();
+            let rows: Vec<_> = calls
+                .iter()
+                .map(|(at, number, call_id, trunk, identity, verdict)| {
+                    row(*at, *number, *call_id, *trunk, *identity, *verdict)
+                })
+                .collect();
+            let ids = store.put_calls(&rows).unwrap();
+            let strikes: Vec<_> = ids
+                .into_iter()
+                .zip(&calls)
+                .filter(|(_, (at, of, with, trunk, identity, verdict))| {
+                    let vouched = match trunk {
+                        Some("vouches") => true,
+                        Some("pai") => *identity == EVENT_PAI,
+                        _ => false,
+                    };
+                    let is_it = *of == number && Some(*with) == call_id;
+                    is_it && at.abs() <= 86_400 && *verdict == Verdict::Pass as u8 && vouched
+                })
+                .map(|(id, _)| id)
+                .collect();
+            let (found, why_not) = matched(&config, &store, &asked(number, call_id)).unwrap();
+            prop_assert_eq!(why_not.is_none(), !strikes.is_empty(), "{:?}", why_not);
+            if why_not.is_none() {
+                prop_assert!(strikes.contains(&found.unwrap().id));
+            }
+            Ok(())
+        });
+        done.unwrap();
+    }
+
+    #[test]
+    fn what_was_a_strike_can_be_said_again_for_as_long_as_it_counts() {
+        let config = config();
+        assert_eq!(config.policy.trunks[2].profile.identity, IDENTITY_PAI);
+        assert_eq!(config.policy.trunks[3].profile.identity, IDENTITY_FROM);
+        let folder = tempfile::TempDir::new().unwrap();
+        let mut store = Store::open(&folder.path().join("palang.db")).unwrap();
+        let pass = Verdict::Pass as u8;
+        store.put_calls(&[row(-90_000, 7, 1, Some("vouches"), EVENT_FROM, pass)]).unwrap();
+        let ask = |store: &Store| matched(&config, store, &asked(7, Some(1))).unwrap();
+        let (call, why_not) = ask(&store);
+        assert!(why_not.unwrap().contains("only the last 24 hours count"));
+        let report = Report {
+            time: now(),
+            number: Number(7),
+            kind: ReportKind::Prank,
+            call_id: None,
+            call_hash: Some(1),
+            call: call.clone(),
+            why_not: None,
+            author: "siti".to_owned(),
+            note: String::new(),
+        };
+        store.add_report(&report, None, Entry::new(now(), "siti", "report")).unwrap();
+        assert_eq!(ask(&store), (call.clone(), None));
+        // Without its record, too.
+        store.prune_calls(now()).unwrap();
+        assert_eq!(ask(&store), (call, None));
+    }
+
+    #[test]
+    fn a_grant_ends_once() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let mut store = Store::open(&folder.path().join("palang.db")).unwrap();
+        let number = |digits: &str| Number::e164(Digits::parse(digits).unwrap());
+        let about = |action: &str, digits: &str| Entry {
+            number: Some(number(digits).to_string()),
+            ..Entry::new(now(), "siti", action)
+        };
+        store.audit(about("report", "62811")).unwrap();
+        store.audit(about(GRANT_END, "62812")).unwrap();
+        let ended = |digits: &str, at: i64| {
+            let since = now() + SignedDuration::from_secs(at);
+            grant_ended_since(&store, number(digits), since).unwrap()
+        };
+        assert!(ended("62812", -1) && ended("62812", 0));
+        assert!(!ended("62812", 1), "before that call came");
+        assert!(!ended("62811", -1));
+    }
+}
