@@ -138,6 +138,9 @@ fn a_prankster_climbs_the_ladder_and_does_not_keep_a_redial_grant() {
     assert_eq!(granted["check"]["granted"]["kind"], "redial");
     assert!(gate.passes(CALLER));
 
+    let is_told = || gate.last("redial grant").is_some();
+    eventually("the redial grant on the review list", is_told);
+
     // A prank all the same: the grant ends, with the same write as the longer block.
     let told = report(&gate, CALLER, "prank", Some(&fourth.call_id));
     let block = &told["block"];
