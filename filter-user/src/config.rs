@@ -75,6 +75,8 @@ pub struct Config {
     pub ladder: Ladder,
     /// The file that says so, as it was written; `None`: as delivered.
     pub ladder_file: Option<String>,
+    /// When a number is blocked for the number of its calls alone.
+    pub auto_rate: AutoRate,
     /// Whom redial grants are told to.
     pub webhook: Option<Webhook>,
     /// Group of the socket of the control API.
@@ -98,6 +100,23 @@ pub struct Webhook {
     pub address: SocketAddr,
     /// Path and query, from `/` on.
     pub path: String,
+}
+
+/// Blocks a number that calls too often; only where its trunk vouches for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AutoRate {
+    /// More separate attempts than these within the window are too many, 2 to 100; 0: off.
+    pub attempts: u8,
+    /// Seconds, 60 to 86,400.
+    pub window: u32,
+    /// How long the block lasts, in seconds, 60 to 86,400.
+    pub block: u32,
+}
+
+impl Default for AutoRate {
+    fn default() -> AutoRate {
+        AutoRate { attempts: 0, window: 15 * 60, block: 60 * 60 }
+    }
 }
 
 /// How the filter is attached to an interface.
@@ -201,6 +220,8 @@ struct File {
     #[serde(default)]
     redial: RedialTable,
     #[serde(default)]
+    auto_rate: AutoRateTable,
+    #[serde(default)]
     notify: Notify,
     #[serde(default)]
     api: Api,
@@ -232,6 +253,14 @@ struct RedialTable {
     attempts: Option<Spanned<i64>>,
     window: Option<Spanned<String>>,
     grant: Option<Spanned<String>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AutoRateTable {
+    attempts: Option<Spanned<i64>>,
+    window: Option<Spanned<String>>,
+    block: Option<Spanned<String>>,
 }
 
 #[derive(Default, Deserialize)]
@@ -319,6 +348,11 @@ impl Config {
                 window: short(self.redial.window),
                 grant: short(self.redial.grant),
             },
+            auto_rate: ShownAutoRate {
+                attempts: self.auto_rate.attempts,
+                window: short(self.auto_rate.window),
+                block: short(self.auto_rate.block),
+            },
             notify: ShownNotify { webhook: self.webhook.as_ref().map(|hook| hook.url.clone()) },
             callback: ShownCallback { grace: grace_shown(self.policy.settings.callback_grace) },
             api: ShownApi { group: self.group.clone(), check_listen: self.check_listen },
@@ -398,6 +432,15 @@ impl Config {
         if let Some(webhook) = &self.webhook {
             lines.push(format!("redial grants are told to {}", webhook.url));
         }
+        if self.auto_rate.attempts != 0 {
+            let AutoRate { attempts, window, block } = self.auto_rate;
+            lines.push(format!(
+                "whose number is trusted and calls more than {attempts} times within {} is blocked \
+                 for {}",
+                short(window),
+                short(block)
+            ));
+        }
         let grace = self.policy.settings.callback_grace;
         if grace != 0 {
             let grace = grace_shown(grace);
@@ -446,6 +489,7 @@ fn parse(text: &str) -> Result<Config, Wrong> {
             }
             name => name.map(Spanned::into_inner),
         },
+        auto_rate: auto_rate(&file.auto_rate)?,
         webhook: file.notify.webhook.as_ref().map(webhook).transpose()?,
         group: match &file.api.group {
             Some(name) if is_group(name.get_ref()) => name.get_ref().clone(),
@@ -561,6 +605,26 @@ fn redial(table: &RedialTable) -> Result<Redial, Wrong> {
     Ok(redial)
 }
 
+fn auto_rate(table: &AutoRateTable) -> Result<AutoRate, Wrong> {
+    let mut rate = AutoRate::default();
+    if let Some(attempts) = &table.attempts {
+        rate.attempts = match u8::try_from(*attempts.get_ref()) {
+            Ok(attempts @ (0 | 2..=100)) => attempts,
+            Ok(_) | Err(_) => return wrong(attempts.span(), "attempts: 2 to 100; 0 is off"),
+        };
+    }
+    let seconds = |name, text: &Spanned<String>| {
+        Redial::check_seconds(name, text.get_ref()).or_else(|message| wrong(text.span(), message))
+    };
+    if let Some(window) = &table.window {
+        rate.window = seconds("window", window)?;
+    }
+    if let Some(block) = &table.block {
+        rate.block = seconds("block", block)?;
+    }
+    Ok(rate)
+}
+
 fn webhook(text: &Spanned<String>) -> Result<Webhook, Wrong> {
     let (at, url) = (text.span(), text.get_ref());
     let Ok(uri) = url.parse::<hyper::Uri>() else {
@@ -664,6 +728,7 @@ pub struct Shown {
     limits: ShownLimits,
     retention: ShownRetention,
     redial: ShownRedial,
+    auto_rate: ShownAutoRate,
     notify: ShownNotify,
     callback: ShownCallback,
     api: ShownApi,
@@ -707,6 +772,13 @@ struct ShownRedial {
     attempts: u8,
     window: String,
     grant: String,
+}
+
+#[derive(Clone, Debug, Serialize)]
+struct ShownAutoRate {
+    attempts: u8,
+    window: String,
+    block: String,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -871,6 +943,7 @@ mod tests {
             redial: Redial { attempts: 3, window: 600, grant: 1800 },
             ladder: Ladder::default(),
             ladder_file: None,
+            auto_rate: AutoRate { attempts: 0, window: 900, block: 3600 },
             webhook: None,
             group: "palang".to_owned(),
             check_listen: None,
@@ -1048,6 +1121,12 @@ mod tests {
             ("interfaces = []\n[redial]\ngrant = ^\"1441m\"", "grant: \"1441m\" is not"),
             ("interfaces = []\n[redial]\ngrant = ^\"\"", "grant: \"\" is not"),
             ("interfaces = []\n[redial]\n^n = 3", "unknown field `n`"),
+            ("interfaces = []\n[auto_rate]\nattempts = ^1", "2 to 100; 0 is off"),
+            ("interfaces = []\n[auto_rate]\nattempts = ^101", "2 to 100; 0 is off"),
+            ("interfaces = []\n[auto_rate]\nattempts = ^256", "2 to 100; 0 is off"),
+            ("interfaces = []\n[auto_rate]\nwindow = ^\"25h\"", "window: \"25h\" is not"),
+            ("interfaces = []\n[auto_rate]\nblock = ^\"1s\"", "block: \"1s\" is not 1m to 24h"),
+            ("interfaces = []\n[auto_rate]\n^per = 1", "unknown field `per`"),
             ("interfaces = []\n[notify]\nwebhook = ^\"https://127.0.0.1/\"", "only http://"),
             ("interfaces = []\n[notify]\nwebhook = ^\"http://10.0.0.1/\"", "loopback"),
             ("interfaces = []\n[notify]\nwebhook = ^\"http://localhost/\"", "loopback"),
@@ -1232,9 +1311,9 @@ mod tests {
                  area_code = {area:?}\n[limits]\nblocks = {blocks}\n\
                  shortest_number = {}\nshortest_prefix = {}\n[retention]\n\
                  calls = \"{minutes}m\"\n[redial]\nattempts = {}\nwindow = \"{}s\"\n\
-                 grant = \"{}s\"\n[notify]\nwebhook = \"http://127.0.0.1:{}/p\"\n{listen}",
+                 grant = \"{}s\"\n[auto_rate]\nattempts = {}\nblock = \"{}s\"\n[notify]\nwebhook = \"http://127.0.0.1:{}/p\"\n{listen}",
                 protected.join(", "), shortest.1 % 2 == 0, shortest.0, shortest.1,
-                redial.0, redial.1, redial.2, minutes % 65536
+                redial.0, redial.1, redial.2, redial.0, redial.1, minutes % 65536
             );
             let Ok(config) = told(&text) else {
                 // Two sources may be one prefix, and a plan may not read its own numbers.

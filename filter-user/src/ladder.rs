@@ -435,6 +435,16 @@ mod tests {
     }
 
     #[test]
+    fn the_other_files_in_docs_are_ladders() {
+        for (name, last) in [("ladder-mild.toml", 24 * HOUR), ("ladder-strict.toml", 7 * DAY)] {
+            let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs").join(name);
+            let ladder = Ladder::read(&path).unwrap();
+            assert_ne!(ladder, Ladder::default());
+            assert_eq!(ladder.rungs.last().and_then(|rung| rung.block), Some(last), "{name}");
+        }
+    }
+
+    #[test]
     fn the_file_in_docs_is_the_default() {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/ladder.toml");
         assert_eq!(Ladder::read(&path), Ok(Ladder::default()));

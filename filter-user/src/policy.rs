@@ -2,8 +2,8 @@
 //! to be written into the kernel or judged with on the host.
 
 use filter_common::abi::{
-    ABI_VERSION, Allow, Block, MODE_ENFORCE, PrefixKey, Profile, RULE_SHORT_NUMBER, Settings,
-    Verdict,
+    ABI_VERSION, Allow, Block, EVENT_PAI, MODE_ENFORCE, PrefixKey, Profile, RULE_SHORT_NUMBER,
+    Settings, Verdict,
 };
 use filter_common::number::{Digits, Number};
 use filter_common::plan::{FORMAT_E164, FORMAT_NATIONAL, IDENTITY_FROM, INTERNATIONAL_MAX, Plan};
@@ -79,6 +79,15 @@ impl Trunk {
     #[must_use]
     pub fn vouches(&self) -> bool {
         self.trusts_from || self.profile.trusts_pai()
+    }
+
+    /// Whether the number of a call is trusted that was named by this header: [`EVENT_FROM`] or
+    /// [`EVENT_PAI`].
+    ///
+    /// [`EVENT_FROM`]: filter_common::abi::EVENT_FROM
+    #[must_use]
+    pub fn vouches_for(&self, identity: u8) -> bool {
+        self.trusts_from || identity == EVENT_PAI && self.profile.trusts_pai()
     }
 }
 

@@ -68,7 +68,7 @@ pub struct Block {
     pub reason: String,
     /// Who made it.
     pub author: String,
-    /// How it came here: `operator`, `import`, `direct`, `ladder`.
+    /// How it came here: `operator`, `import`, `direct`, `ladder`, `auto-rate`.
     pub origin: String,
     /// The edge where it was made.
     pub node: String,
@@ -493,7 +493,7 @@ pub struct Status {
     pub reattached: u64,
     /// Newest row of the audit: its number and hash; null without the store.
     pub audit_head: Option<String>,
-    /// Redial grants that nobody has looked at; null without the store.
+    /// Redial grants and reports that nobody has looked at; null without the store.
     #[serde(default)]
     pub reviews: Option<u64>,
 }
@@ -569,7 +569,7 @@ pub struct Call {
 #[serde(rename_all = "snake_case")]
 pub enum Live {
     /// An attempt; its `id` is 0, because it is not stored yet.
-    Call(Call),
+    Call(Box<Call>),
     /// Once a second: what has no line.
     Lost(Lost),
 }

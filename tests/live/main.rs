@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test panics where it fails")]
 
 mod api;
+mod auto_rate;
 mod backup;
 mod causality;
 mod clock;
@@ -18,6 +19,7 @@ mod other_layout;
 mod preload;
 mod protected;
 mod redial;
+mod reports;
 mod roles;
 mod routes;
 mod scale;

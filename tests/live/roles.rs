@@ -15,6 +15,8 @@ use palang_tests::lab::{Daemon, Lab};
 use crate::socket::{ask, until};
 
 const READER: &str = "daemon";
+/// May report calls, and read.
+const REPORTER: &str = "games";
 const OPERATOR: &str = "bin";
 const ADMIN: &str = "mail";
 /// In the socket's group, and without a role.
@@ -44,8 +46,10 @@ struct House<'a> {
 impl<'a> House<'a> {
     fn new(lab: &'a Lab) -> House<'a> {
         let config = format!(
-            "[api]\ngroup = {GROUP:?}\n[roles]\nread = [{:?}]\noperate = [{:?}]\nadmin = [{:?}]",
+            "[api]\ngroup = {GROUP:?}\n[roles]\nread = [{:?}]\nreport = [{:?}]\noperate = [{:?}]\n\
+             admin = [{:?}]",
             group_of(READER),
+            group_of(REPORTER),
             group_of(OPERATOR),
             group_of(ADMIN),
         );
@@ -95,7 +99,8 @@ impl<'a> House<'a> {
 
 const BLOCK: [&str; 8] =
     ["block", "add", NUMBER, "--for", "1h", "--reason", "prank, case 118", "--output=json"];
-const EVERYTHING: [&[&str]; 12] = [
+const REPORT: [&str; 6] = ["report", "add", NUMBER, "--kind", "prank", "--call-id=x"];
+const EVERYTHING: [&[&str]; 14] = [
     &["status"],
     &["block", "list"],
     &["block", "show", NUMBER],
@@ -105,6 +110,8 @@ const EVERYTHING: [&[&str]; 12] = [
     &["check", NUMBER],
     &["explain", NUMBER],
     &["calls"],
+    &["report", "list"],
+    &["review", "list"],
     &["audit", "list"],
     &["audit", "verify"],
     &["config", "show"],
@@ -133,6 +140,40 @@ fn without_a_role_the_socket_is_of_no_use() {
         house.may_not(NOBODY, arguments, &["lp", "has not the role", "[roles]"]);
     }
     house.may_not(NOBODY, &BLOCK, &["role operate"]);
+    house.may_not(NOBODY, &REPORT, &["role report"]);
+}
+
+#[test]
+fn who_reports_calls_decides_on_no_number() {
+    let lab = Lab::new("reporter");
+    let house = House::new(&lab);
+    let json = |arguments: &[&str]| -> serde_json::Value {
+        serde_json::from_str(&house.may(REPORTER, &[arguments, &["-o", "json"]].concat()))
+            .expect("JSON")
+    };
+    let told = json(&REPORT);
+    assert_eq!(told["report"]["author"], REPORTER);
+    assert_eq!((&told["report"]["strike"], &told["review"]), (&false.into(), &1.into()));
+    // Its number is seen by nobody who does not say it.
+    for list in ["report", "review"] {
+        assert_eq!(json(&[list, "list"])["number"], "6281*******90", "{list}");
+    }
+    let number = json(&["report", "list", NUMBER])["number"].clone();
+    assert_eq!(number, "6281*******90");
+    house.may_not(READER, &REPORT, &["daemon has not the role report"]);
+    for arguments in [
+        &BLOCK[..],
+        &["review", "close", "1", "--note", "a test"],
+        &["review", "extend", "1", "--for", "7d"],
+        &["review", "free", "1", "--note", "a test"],
+        &["allow", "add", NUMBER],
+        &["explain", NUMBER],
+    ] {
+        house.may_not(REPORTER, arguments, &["games has not the role operate"]);
+    }
+    assert!(house.may(OPERATOR, &["report", "list", "-o", "raw"]).contains("\t6281234567890\t"));
+    house.may(OPERATOR, &REPORT);
+    house.may(OPERATOR, &["review", "close", "1", "--note", "a test"]);
 }
 
 #[test]
@@ -142,6 +183,7 @@ fn who_reads_sees_masked_numbers_and_changes_nothing() {
     house.may(OPERATOR, &BLOCK);
     house.may(OPERATOR, &["block", "add", "+62431*", "--for", "1h", "--reason", "a test"]);
     house.may(OPERATOR, &["allow", "add", "0811-2345-6789"]);
+    house.may(OPERATOR, &REPORT);
     let receiver = lab.receiver(5060);
     let record = lab.traffic(&receiver, &[NUMBER], 5_000, 1).finish();
     assert_eq!(record.invites.len(), 1);

@@ -7,15 +7,16 @@ use std::time::{Duration, Instant};
 
 use palang::wire::{
     Allow, AuditRow, AuditVerdict, Block, Call, Check, ConfigInForce, Explain, ImportNews, Mode,
-    Override, Problem, Review, Status,
+    Override, Problem, Report, Reported, Review, Status,
 };
-use palang_tests::lab::{Daemon, Lab};
+use palang_tests::lab::{Daemon, Lab, TRUNK};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use crate::socket::{Answer, LONGEST, ask, connect, exchange, request, until};
 
 const CALLER: &str = "+6281234567890";
+const PRANKSTER: &str = "+6281200000009";
 const CHECK: &str = "127.0.0.1:9112";
 /// Their answers have no end; `redial.rs` and `monitor.rs` listen to them.
 const ENDLESS: [&str; 2] = ["GET /v1/calls/live", "GET /v1/events"];
@@ -143,7 +144,8 @@ fn fits(document: &Value, schema: &Value, value: &Value, at: &str) -> Result<(),
 #[test]
 fn each_answer_is_what_the_document_says() {
     let lab = Lab::new("answers");
-    let daemon = Daemon::start(&lab, "protected = [\"112\"]");
+    let trunk = format!("[[trunk]]\nname = \"lab\"\nsources = [\"{TRUNK}\"]\ntrusts_from = true");
+    let daemon = Daemon::start(&lab, &format!("protected = [\"112\"]\n{trunk}"));
     let document = document(&daemon);
     let change = |method: &str, path: &str, body: Value| {
         let answer = ask(&daemon, method, path, &body.to_string());
@@ -154,6 +156,7 @@ fn each_answer_is_what_the_document_says() {
             let value = serde_json::from_str(line).expect("JSON");
             fits(&document, schema, &value, &format!("{method} {path}")).expect("documented");
         }
+        answer
     };
     change("PUT", "/v1/mode", json!({ "mode": "enforce" }));
     change("POST", "/v1/blocks", json!({ "number": CALLER, "seconds": 60, "reason": "a" }));
@@ -163,13 +166,26 @@ fn each_answer_is_what_the_document_says() {
     change("PUT", "/v1/override", json!({ "seconds": 60, "reason": "a" }));
     change("POST", "/v1/interfaces/gate0", json!({}));
     let receiver = lab.receiver(5060);
-    let record = lab.traffic(&receiver, &[CALLER, "anonymous"], 5_000, 4).finish();
+    let record = lab.traffic(&receiver, &[CALLER, "anonymous", PRANKSTER], 5_000, 6).finish();
     assert_eq!(record.delivered(CALLER, ..).len(), 2, "the override is on");
     change("PUT", "/v1/override", json!({ "seconds": 0 }));
     until("records of the calls", || {
         let calls: Vec<Call> = ask(&daemon, "GET", "/v1/calls", "").lines();
-        (calls.len() == 4).then_some(())
+        (calls.len() == 6).then_some(())
     });
+    for call in record.delivered(PRANKSTER, ..) {
+        let report = json!({ "number": PRANKSTER, "kind": "prank", "call_id": call.call_id });
+        change("POST", "/v1/reports", report);
+    }
+    let unmatched = json!({ "number": PRANKSTER, "kind": "silent", "note": "a test" });
+    let reported: Reported = change("POST", "/v1/reports", unmatched.clone()).json();
+    let block = reported.in_force.rule.as_deref();
+    assert_eq!((block, reported.review), (Some("block 6281200000009"), Some(1)));
+    change("POST", "/v1/reviews/1/extend", json!({ "seconds": 200_000 }));
+    change("POST", "/v1/reports", unmatched.clone());
+    change("POST", "/v1/reviews/2/free", json!({ "note": "a test" }));
+    change("POST", "/v1/reports", unmatched);
+    change("POST", "/v1/reviews/3/close", json!({ "note": "a test" }));
 
     let get = |path: &str| {
         let answer = ask(&daemon, "GET", path, "");
@@ -217,14 +233,19 @@ fn each_answer_is_what_the_document_says() {
     assert!(config.text.contains("gate0"));
     all::<Block>(&list("/v1/blocks"), 2);
     all::<Allow>(&list("/v1/allows"), 1);
-    all::<Call>(&list("/v1/calls"), 4);
+    all::<Call>(&list("/v1/calls"), 6);
     all::<Call>(&list("/v1/calls?caller=%2B6281234567890&limit=1"), 1);
     all::<Call>(&list("/v1/calls?since=2099-01-01T00:00:00Z"), 0);
     all::<AuditRow>(&list("/v1/audit"), verdict.rows as usize);
     all::<Review>(&list("/v1/reviews"), 0);
     asked.extend(ENDLESS.map(str::to_owned));
+    all::<Review>(&list("/v1/reviews?all=true"), 3);
+    all::<Report>(&list("/v1/reports"), 5);
+    all::<Report>(&list("/v1/reports?number=%2B6281200000001"), 0);
+    all::<Report>(&list("/v1/reports?since=2099-01-01T00:00:00Z"), 0);
     asked.extend(
-        ["blocks", "allows", "calls", "reviews", "audit"].map(|name| format!("GET /v1/{name}")),
+        ["blocks", "allows", "calls", "reports", "reviews", "audit"]
+            .map(|name| format!("GET /v1/{name}")),
     );
     let gets: BTreeSet<_> =
         documented(&document).into_iter().filter(|route| route.starts_with("GET ")).collect();
@@ -248,6 +269,7 @@ fn route(path: &str) -> String {
     match parts[2] {
         "check" | "explain" => parts[3] = "{number}",
         "blocks" | "allows" if parts.len() > 3 && parts[3] != "import" => parts[3] = "{number}",
+        "reviews" if parts.len() > 3 => parts[3] = "{id}",
         "interfaces" => parts[3] = "{name}",
         _ => {}
     }

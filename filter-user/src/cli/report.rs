@@ -48,7 +48,7 @@ struct Add {
     /// What the call was; `silent` where nobody spoke
     #[arg(long)]
     kind: ReportKind,
-    /// Call-ID of the call, as the console or `palang calls` shows it
+    /// Call-ID of the call, as the console shows it; whole, also where `palang calls` cuts it
     #[arg(long, value_name = "ID")]
     call_id: Option<String>,
     /// What else there is to say

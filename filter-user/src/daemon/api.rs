@@ -838,7 +838,7 @@ async fn live_calls(State(app): State<App>, who: Who) -> Result<Response, Proble
         loop {
             let line = tokio::select! {
                 row = looking.calls.recv() => match row {
-                    Ok(row) => wire::Live::Call(call(0, row, &looking.who)),
+                    Ok(row) => wire::Live::Call(Box::new(call(0, row, &looking.who))),
                     Err(RecvError::Lagged(count)) => {
                         looking.missed += count;
                         continue;

@@ -13,6 +13,7 @@ use filter_common::number::Number;
 use jiff::Timestamp;
 use tokio::sync::{broadcast, oneshot};
 
+use super::auto_rate::Counter;
 use super::control::Control;
 use super::reviews::Reviews;
 use crate::clock;
@@ -48,6 +49,7 @@ struct Recorder {
     lost: Arc<Lost>,
     reviews: Reviews,
     live: broadcast::Sender<CallRow>,
+    rate: Counter,
     /// Whether all that was stored is on disk.
     on_disk: bool,
 }
@@ -63,6 +65,7 @@ pub async fn run(
     live: broadcast::Sender<CallRow>,
     mut stop: oneshot::Receiver<Infallible>,
 ) {
+    let rate = Counter::start(&control);
     let mut recorder = Recorder {
         control,
         waiting: Vec::new(),
@@ -71,6 +74,7 @@ pub async fn run(
         lost,
         reviews,
         live,
+        rate,
         on_disk: true,
     };
     recorder.take(&left_behind);
@@ -117,6 +121,7 @@ impl Recorder {
         for entry in entries {
             let event = &entry.event;
             self.reviews.take(&self.control, entry);
+            self.rate.take(&config, event);
             let outside = config.policy.settings.trunks_configured != 0 && event.trunk == 0;
             let trunk = config.policy.trunks.get(usize::from(event.trunk)).filter(|_| !outside);
             let call_id = entry.call_id();

@@ -4,6 +4,7 @@
 
 mod access;
 mod api;
+mod auto_rate;
 mod control;
 mod events;
 mod import;

@@ -7,7 +7,7 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use filter_common::abi::{self, BLOCK_NO_REDIAL, EVENT_PAI, Verdict};
+use filter_common::abi::{self, BLOCK_NO_REDIAL, Verdict};
 use filter_common::bytes::Slice;
 use filter_common::number::Number;
 use filter_common::reason::Reason;
@@ -22,8 +22,8 @@ use crate::ladder::{Ladder, ReportKind, Step, Strike};
 use crate::policy::Subject;
 use crate::redial::Redial;
 use crate::store::{
-    AuditFilter, CallFilter, CallRow, Decision, Entry, Error, Kind, Reader, Report, ReportedCall,
-    Review, Store,
+    Added, AuditFilter, CallFilter, CallRow, Decision, Entry, Error, Kind, Reader, Report,
+    ReportedCall, Review, Store,
 };
 use crate::wire::{self, Change, Problem, ProblemKind};
 
@@ -109,7 +109,7 @@ impl Control {
             now: clock::now(),
         };
         let control = Arc::clone(self);
-        let (plan, ids) = if add.dry_run {
+        let (plan, added) = if add.dry_run {
             let plan = move |reader: &Reader| Ok(control.plan(reader, &asked));
             (self.keeper.read(plan).await??, None)
         } else {
@@ -117,7 +117,8 @@ impl Control {
                 let plan = control.plan(store, &asked)?;
                 control.carry_out(store, plan)
             };
-            self.keeper.write(take).await?
+            let (plan, added) = self.keeper.write(take).await?;
+            (plan, Some(added))
         };
         let Plan { report, step, told, block, is_ladder, ends_grant, review, problem, notes } =
             plan;
@@ -126,7 +127,7 @@ impl Control {
             let change = if before.is_some() { Change::Moved } else { Change::Added };
             (block_of(decision), change)
         });
-        let (id, review) = ids.map_or((None, None), |(id, review)| (Some(id), review));
+        let id = added.as_ref().map(|added| added.id);
         let ladder = &self.config().ladder;
         Ok(wire::Reported {
             report: report_of(id, report, ladder, clock::now()),
@@ -137,7 +138,7 @@ impl Control {
             block: put.as_ref().filter(|_| is_ladder).map(|(block, _)| block.clone()),
             grant_ended: put.filter(|_| ends_grant.is_some()).map(|(block, _)| block),
             needs_review,
-            review,
+            review: added.and_then(|added| added.review),
             problem,
             in_force: self.check(number)?,
             dry_run: add.dry_run,
@@ -156,8 +157,10 @@ impl Control {
         let is_strike = why_not.is_none();
         let since = asked.now.checked_sub(lasts(ladder.fades)).unwrap_or(Timestamp::MIN);
         let reported = call.as_ref().map(|call| call.id);
-        let before = reader.strikes(asked.number, since)?;
-        let others = before.into_iter().filter(|(call, _)| Some(*call) != reported);
+        let known = reader.strikes(asked.number, since)?;
+        let before: Vec<_> = known.iter().map(|(_, strike)| *strike).collect();
+        let before = ladder.judge(&before, asked.now);
+        let others = known.into_iter().filter(|(call, _)| Some(*call) != reported);
         let mut strikes: Vec<_> = others.map(|(_, strike)| strike).collect();
         if let Some(call) = call.as_ref().filter(|_| is_strike) {
             strikes.push(Strike { time: call.time, kind: asked.kind });
@@ -184,11 +187,14 @@ impl Control {
             notes: Vec::new(),
         };
         let mut look = !is_strike && ladder.weight(asked.kind) > 0;
-        if is_strike {
+        // What was said of a call again is no second reason for a block.
+        if is_strike && plan.step.strikes > before.strikes {
             look |= plan.step.review;
             if let Some(seconds) = plan.step.block {
                 look |= self.plan_block(reader, &mut plan, seconds)?;
             }
+        }
+        if is_strike {
             self.plan_grant_end(reader, &mut plan)?;
         }
         if look {
@@ -306,11 +312,7 @@ impl Control {
     }
 
     /// Puts a plan into force: the report first, then the block. Runs on the store's thread.
-    fn carry_out(
-        &self,
-        store: &mut Store,
-        mut plan: Plan,
-    ) -> Result<(Plan, Option<(u64, Option<u64>)>), Problem> {
+    fn carry_out(&self, store: &mut Store, mut plan: Plan) -> Result<(Plan, Added), Problem> {
         let report = &plan.report;
         if let Some((decision, _)) = &mut plan.block {
             decision.rule = self.new_rule();
@@ -341,7 +343,7 @@ impl Control {
                 plan.block = None;
             }
         }
-        Ok((plan, Some((added.id, added.review))))
+        Ok((plan, added))
     }
 }
 
@@ -402,11 +404,8 @@ fn why_no_strike(config: &Config, call: &CallRow, now: Timestamp) -> Option<Stri
     let Some(trunk) = config.policy.trunks.iter().skip(1).find(|trunk| trunk.name == *name) else {
         return Some(format!("{name} is no [[trunk]] of palang.toml: its numbers may be forged"));
     };
-    let by_pai = call.identity == EVENT_PAI && trunk.profile.trusts_pai();
-    if by_pai || trunk.trusts_from {
-        return None;
-    }
-    Some(format!("trunk {name} does not vouch for the number, which stood in From"))
+    let why = || format!("trunk {name} does not vouch for the number, which stood in From");
+    (!trunk.vouches_for(call.identity)).then(why)
 }
 
 /// Whether a report has ended the grant of a number already, after that call came.
@@ -457,5 +456,181 @@ pub async fn prune(control: &Arc<Control>) {
     let done = control.keeper.write(move |store| Ok(store.prune_reports(before)?)).await;
     if let Err(problem) = done {
         tracing::warn!("old reports stay: {}", problem.message);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+
+    use filter_common::abi::{EVENT_FROM, EVENT_PAI};
+    use filter_common::number::Digits;
+    use filter_common::plan::{IDENTITY_FROM, IDENTITY_PAI};
+    use proptest::prelude::*;
+    use proptest::test_runner::TestRunner;
+
+    use super::*;
+
+    /// A configuration with the trunks `from`, `pai` and `vouches`.
+    fn config() -> Config {
+        let folder = tempfile::TempDir::new().unwrap();
+        let file = folder.path().join("palang.toml");
+        let trunk = |name: &str, address: &str, field: &str| {
+            format!("[[trunk]]\nname = \"{name}\"\nsources = [\"{address}\"]\n{field}\n")
+        };
+        let text = [
+            "interfaces = []\n[default]\nidentity = \"pai\"\n".to_owned(),
+            trunk("from", "192.0.2.1", "identity = \"from\""),
+            trunk("pai", "192.0.2.2", ""),
+            trunk("vouches", "192.0.2.3", "identity = \"from\"\ntrusts_from = true"),
+        ];
+        std::fs::write(&file, text.concat()).unwrap();
+        Config::read(&file).unwrap()
+    }
+
+    fn now() -> Timestamp {
+        Timestamp::from_second(1_800_000_000).unwrap()
+    }
+
+    fn row(
+        at: i64,
+        number: u64,
+        call: u64,
+        trunk: Option<&str>,
+        identity: u8,
+        verdict: u8,
+    ) -> CallRow {
+        CallRow {
+            time: now() + SignedDuration::from_secs(at),
+            number: Some(Number(number)),
+            trunk: trunk.map(str::to_owned),
+            source: "192.0.2.1:5060".to_owned(),
+            call_id: None,
+            call_hash: call,
+            identity,
+            verdict,
+            would: verdict,
+            reason: Reason::NotBlocked as u8,
+            rule: 0,
+            repeats: 0,
+        }
+    }
+
+    fn asked(number: u64, call_hash: Option<u64>) -> Asked {
+        Asked {
+            number: Number(number),
+            kind: ReportKind::Prank,
+            call_id: None,
+            call_hash,
+            author: "siti".to_owned(),
+            note: String::new(),
+            now: now(),
+        }
+    }
+
+    /// Most calls pass.
+    fn verdict() -> impl Strategy<Value = u8> {
+        prop_oneof![3 => Just(Verdict::Pass as u8), 1 => Just(Verdict::Drop as u8)]
+    }
+
+    fn trunk() -> impl Strategy<Value = Option<&'static str>> {
+        let names = ["from", "pai", "vouches", "default", "gone"];
+        prop::option::of(prop::sample::select(names.to_vec()))
+    }
+
+    /// Among any calls, a report is a strike just where one of them has its number and its Call-ID,
+    /// is of the last 24 h, passed, and came on a trunk that vouches for the header that named it.
+    #[test]
+    fn only_a_matched_and_trusted_call_is_a_strike() {
+        let config = config();
+        let folder = tempfile::TempDir::new().unwrap();
+        let store = RefCell::new(Store::open(&folder.path().join("palang.db")).unwrap());
+        let call =
+            (-120_000_i64..120_000, 1u64..3, 1u64..3, trunk(), EVENT_FROM..=EVENT_PAI, verdict());
+        let calls = prop::collection::vec(call, 0..8);
+        let case = (calls, 1u64..3, prop::option::weighted(0.9, 1u64..3));
+        let mut runner = TestRunner::new(ProptestConfig::with_cases(256));
+        let done = runner.run(&case, |(calls, number, call_id)| {
+            let mut store = store.borrow_mut();
+            store.prune_calls(Timestamp::MAX).unwrap();
+            let rows: Vec<_> = calls
+                .iter()
+                .map(|(at, number, call_id, trunk, identity, verdict)| {
+                    row(*at, *number, *call_id, *trunk, *identity, *verdict)
+                })
+                .collect();
+            let ids = store.put_calls(&rows).unwrap();
+            let strikes: Vec<_> = ids
+                .into_iter()
+                .zip(&calls)
+                .filter(|(_, (at, of, with, trunk, identity, verdict))| {
+                    let vouched = match trunk {
+                        Some("vouches") => true,
+                        Some("pai") => *identity == EVENT_PAI,
+                        _ => false,
+                    };
+                    let is_it = *of == number && Some(*with) == call_id;
+                    is_it && at.abs() <= 86_400 && *verdict == Verdict::Pass as u8 && vouched
+                })
+                .map(|(id, _)| id)
+                .collect();
+            let (found, why_not) = matched(&config, &store, &asked(number, call_id)).unwrap();
+            prop_assert_eq!(why_not.is_none(), !strikes.is_empty(), "{:?}", why_not);
+            if why_not.is_none() {
+                prop_assert!(strikes.contains(&found.unwrap().id));
+            }
+            Ok(())
+        });
+        done.unwrap();
+    }
+
+    #[test]
+    fn what_was_a_strike_can_be_said_again_for_as_long_as_it_counts() {
+        let config = config();
+        assert_eq!(config.policy.trunks[2].profile.identity, IDENTITY_PAI);
+        assert_eq!(config.policy.trunks[3].profile.identity, IDENTITY_FROM);
+        let folder = tempfile::TempDir::new().unwrap();
+        let mut store = Store::open(&folder.path().join("palang.db")).unwrap();
+        let pass = Verdict::Pass as u8;
+        store.put_calls(&[row(-90_000, 7, 1, Some("vouches"), EVENT_FROM, pass)]).unwrap();
+        let ask = |store: &Store| matched(&config, store, &asked(7, Some(1))).unwrap();
+        let (call, why_not) = ask(&store);
+        assert!(why_not.unwrap().contains("only the last 24 hours count"));
+        let report = Report {
+            time: now(),
+            number: Number(7),
+            kind: ReportKind::Prank,
+            call_id: None,
+            call_hash: Some(1),
+            call: call.clone(),
+            why_not: None,
+            author: "siti".to_owned(),
+            note: String::new(),
+        };
+        store.add_report(&report, None, Entry::new(now(), "siti", "report")).unwrap();
+        assert_eq!(ask(&store), (call.clone(), None));
+        // Without its record, too.
+        store.prune_calls(now()).unwrap();
+        assert_eq!(ask(&store), (call, None));
+    }
+
+    #[test]
+    fn a_grant_ends_once() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let mut store = Store::open(&folder.path().join("palang.db")).unwrap();
+        let number = |digits: &str| Number::e164(Digits::parse(digits).unwrap());
+        let about = |action: &str, digits: &str| Entry {
+            number: Some(number(digits).to_string()),
+            ..Entry::new(now(), "siti", action)
+        };
+        store.audit(about("report", "62811")).unwrap();
+        store.audit(about(GRANT_END, "62812")).unwrap();
+        let ended = |digits: &str, at: i64| {
+            let since = now() + SignedDuration::from_secs(at);
+            grant_ended_since(&store, number(digits), since).unwrap()
+        };
+        assert!(ended("62812", -1) && ended("62812", 0));
+        assert!(!ended("62812", 1), "before that call came");
+        assert!(!ended("62811", -1));
     }
 }

@@ -54,7 +54,7 @@ pub struct Decision {
     pub reason: String,
     /// Who made it.
     pub author: String,
-    /// How it came here: `operator`, `import`, `direct`, `ladder`.
+    /// How it came here: `operator`, `import`, `direct`, `ladder`, `auto-rate`.
     pub origin: String,
     /// The edge where it was made.
     pub node: String,
