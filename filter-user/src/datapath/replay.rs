@@ -55,7 +55,21 @@ impl Replay {
     /// Missing capabilities, a kernel without BPF, a program that the kernel's verifier
     /// refuses, a policy that does not fit the maps.
     pub fn load(policy: &Policy) -> Result<Replay, Error> {
-        load(policy, true)
+        load(policy, true, &[])
+    }
+
+    /// The same with other sizes of some maps, `("GRANTS", 64)`: to see what a full one does.
+    ///
+    /// # Errors
+    /// As for [`Replay::load`].
+    pub fn load_sized(policy: &Policy, sizes: &[(&str, u32)]) -> Result<Replay, Error> {
+        load(policy, true, sizes)
+    }
+
+    /// Its maps, for what user space does with those of a live filter.
+    #[must_use]
+    pub fn maps(&self) -> &Maps {
+        &self.maps
     }
 
     /// Another policy on the same maps, and no memory of attempts and fragments.
@@ -173,7 +187,7 @@ impl Replay {
 
 /// Loads the program with a policy, on maps of its own. Only in a replay is its time that
 /// of the capture.
-fn load(policy: &Policy, replay: bool) -> Result<Replay, Error> {
+fn load(policy: &Policy, replay: bool, sizes: &[(&str, u32)]) -> Result<Replay, Error> {
     let blocks = policy.blocks.len();
     let numbers =
         policy.blocks.iter().filter(|(subject, _)| matches!(subject, Subject::Number(_))).count();
@@ -189,6 +203,9 @@ fn load(policy: &Policy, replay: bool) -> Result<Replay, Error> {
         .map_max_entries("PROTECTED", room(policy.protected.len()))
         .map_max_entries("ATTEMPTS", attempts(numbers as u32)?)
         .map_max_entries("REDIALS", attempts(numbers as u32)?);
+    for (map, entries) in sizes {
+        loader.map_max_entries(map, *entries);
+    }
     let mut ebpf = loader.load(OBJECT).map_err(Error::load)?;
     program(&mut ebpf)?.load().map_err(Error::program)?;
     #[cfg(palang_log)]
@@ -245,7 +262,7 @@ mod tests {
         let mut policy = Policy::default();
         let digits = Digits::parse("6281234567890").unwrap();
         policy.block(Subject::Number(Number::e164(digits)), ended, 0);
-        let mut replay = load(&policy, replay).unwrap_or_else(|error| panic!("{error}"));
+        let mut replay = load(&policy, replay, &[]).unwrap_or_else(|error| panic!("{error}"));
         let judged = replay.judge(&frame(), ended).unwrap();
         (judged.dropped, judged.event)
     }

@@ -1,0 +1,1 @@
+//! Full and shared maps of the program.
