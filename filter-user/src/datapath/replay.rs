@@ -1,7 +1,7 @@
 //! The program on maps of its own, judging frames of captures with `BPF_PROG_TEST_RUN`.
 
 use aya::maps::{Array, MapData, RingBuf};
-use aya::programs::{TestRun as _, TestRunOptions};
+use aya::programs::{TestRun as _, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfLoader};
 use filter_common::abi::{Event, EventEntry, EventStats};
 use filter_common::number::Number;
@@ -10,7 +10,7 @@ use filter_common::reason::Reason;
 use super::error::Error;
 use super::maps::{Maps, typed};
 use super::raw::{self, Raw};
-use super::{attempts, egress_program, program};
+use super::{PROGRAM, attempts, egress_program, program};
 use crate::object::OBJECT;
 use crate::policy::{Policy, Subject};
 
@@ -117,6 +117,20 @@ impl Replay {
         self.log.flush();
         let event = self.event.get(&0, 0).map_err(|error| Error::map("REPLAY_EVENT", error))?;
         Ok(Judged { event: event.0, dropped: result.return_value == XDP_DROP })
+    }
+
+    /// Judges a frame at the time of the last one, on the CPU of the caller, of whom there may be
+    /// several at once: whether the action was `XDP_DROP`.
+    ///
+    /// # Errors
+    /// A failing system call.
+    pub fn judge_at_once(&self, frame: &[u8]) -> Result<bool, Error> {
+        let program = self.ebpf.program(PROGRAM).ok_or(Error::Missing(PROGRAM))?;
+        let program: &Xdp = program.try_into().map_err(Error::program)?;
+        let result = program
+            .test_run(TestRunOptions { data_in: Some(frame), ..TestRunOptions::default() })
+            .map_err(Error::run)?;
+        Ok(result.return_value == XDP_DROP)
     }
 
     /// Gives the program for packets that leave a frame at a time in nanoseconds: the number that
