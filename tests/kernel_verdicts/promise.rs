@@ -107,10 +107,10 @@ fn step() -> impl Strategy<Value = Step> {
         }),
         2 => (subject(), any::<bool>())
             .prop_map(|(subject, lifted)| Step::Unblock { subject, lifted }),
-        1 => subject().prop_map(|subject| Step::Report { subject }),
+        4 => subject().prop_map(|subject| Step::Report { subject }),
         1 => (subject(), seconds()).prop_map(|(subject, seconds)| Step::Allow { subject, seconds }),
         2 => subject().prop_map(|subject| Step::Disallow { subject }),
-        1 => select(vec![0, 0, 10, 100]).prop_map(|seconds| Step::Override { seconds }),
+        3 => select(vec![0, 1, 4, 20]).prop_map(|seconds| Step::Override { seconds }),
         1 => subject().prop_map(|subject| Step::Protect { subject }),
         3 => Just(Step::Unprotect),
         1 => number().prop_map(|number| Step::Callback { number }),
