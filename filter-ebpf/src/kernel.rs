@@ -129,8 +129,10 @@ impl Lists for Kernel {
 
     #[inline(always)]
     fn redial(&self, number: Number) -> Option<Redial> {
+        // Asked again when there is none: while another CPU replaces an entry, a look-up that is under
+        // way may walk past the old and the new one, and the count would begin anew.
         // SAFETY: the entry is copied at once, and its number compared afterwards.
-        unsafe { maps::REDIALS.get(number.0).copied() }
+        unsafe { maps::REDIALS.get(number.0).or_else(|| maps::REDIALS.get(number.0)).copied() }
     }
 
     #[inline(always)]
