@@ -14,6 +14,7 @@ mod interfaces;
 mod lists;
 mod other_layout;
 mod preload;
+mod promise;
 mod protected;
 mod redial;
 mod roles;
