@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use filter_common::abi::{BLOCK_NO_REDIAL, BLOCK_OBSERVE, Block, LIFTED, Verdict};
 use filter_common::number::{Digits, Number};
 use palang::policy::{Policy, Subject};
-use palang_tests::gates::Gates;
+use palang_tests::gates::{Gates, reason};
 use palang_tests::packet::{Layers, crlf};
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -408,4 +408,83 @@ fn whoever_has_a_way_out_is_let_through_and_nobody_is_refused_without_a_block() 
     ] {
         assert!(outcomes.contains_key(outcome), "no call was: {outcome}: {outcomes:?}");
     }
+}
+
+/// A block against the first number, with a grant at the second attempt.
+fn blocked() -> Policy {
+    let mut policy = nothing();
+    policy.block(subject(0), 0, 0);
+    let block = &mut policy.blocks[0].1;
+    (block.redial_attempts, block.redial_window, block.redial_grant) = (2, 600, 1800);
+    policy
+}
+
+/// A call of the first number, so many seconds after the start: what becomes of it.
+fn judged(gates: &mut Gates, call: usize, seconds: u64) -> &'static str {
+    let event = gates.judge(&invite(NUMBERS[0], call), NOW + seconds * SECOND);
+    let name = reason(&event).name();
+    assert_eq!(event.verdict == Verdict::Drop as u8, name.starts_with("blocked-"), "{name}");
+    name
+}
+
+#[test]
+fn for_64_seconds_a_new_block_changes_nothing_for_an_attempt_that_passed() {
+    for index in [0, 4] {
+        let mut gates = Gates::new(&nothing());
+        assert_eq!(judged(&mut gates, 1, 0), "not-blocked");
+        let mut policy = nothing();
+        policy.block(subject(index), 0, 0);
+        gates.change(&policy);
+        for seconds in [1, 2, 4, 32, 63] {
+            assert_eq!(judged(&mut gates, 1, seconds), "attempt-passed");
+        }
+        // Another attempt, and the same after its time, are refused.
+        assert!(judged(&mut gates, 2, 2).starts_with("blocked-"));
+        assert!(judged(&mut gates, 1, 64).starts_with("blocked-"));
+    }
+}
+
+#[test]
+fn for_64_seconds_a_grant_changes_nothing_for_an_attempt_that_was_refused() {
+    let mut gates = Gates::new(&blocked());
+    assert_eq!(judged(&mut gates, 1, 0), "blocked-number");
+    assert_eq!(judged(&mut gates, 2, 10), "redial-grant");
+    for seconds in [11, 32, 63] {
+        assert_eq!(judged(&mut gates, 1, seconds), "blocked-number");
+    }
+    assert_eq!(judged(&mut gates, 1, 64), "redial-grant");
+    // Nor does its end for one that passed.
+    assert_eq!(judged(&mut gates, 3, 1809), "redial-grant");
+    assert_eq!(judged(&mut gates, 3, 1811), "attempt-passed");
+    assert_eq!(judged(&mut gates, 4, 1811), "blocked-number");
+}
+
+#[test]
+fn whatever_lets_through_does_so_from_the_next_retransmission_on() {
+    let ways: [(&str, fn(&mut Policy)); 7] = [
+        ("allowed-number", |policy| policy.allow(subject(0), 0)),
+        ("allowed-prefix", |policy| policy.allow(subject(5), 0)),
+        ("protected", |policy| policy.protect(subject(0))),
+        ("protected", |policy| policy.protect(subject(4))),
+        ("override", |policy| policy.override_until = NOW + 100 * SECOND),
+        ("block-expired", |policy| policy.blocks[0].1.expires = LIFTED),
+        ("not-blocked", |policy| policy.blocks.clear()),
+    ];
+    let mut gates = Gates::new(&blocked());
+    for (expected, open) in ways {
+        gates.replace(&blocked());
+        assert_eq!(judged(&mut gates, 1, 0), "blocked-number");
+        assert_eq!(judged(&mut gates, 1, 1), "blocked-number");
+        let mut policy = blocked();
+        open(&mut policy);
+        gates.change_lists(&policy);
+        assert_eq!(judged(&mut gates, 1, 2), expected);
+        // Closed again, the first verdict holds.
+        gates.change_lists(&blocked());
+        assert_eq!(judged(&mut gates, 1, 3), "blocked-number", "{expected}");
+    }
+    gates.replace(&blocked());
+    assert_eq!(judged(&mut gates, 1, 0), "blocked-number");
+    gates.send(&callback(NUMBERS[0]), NOW + SECOND);
+    assert_eq!(judged(&mut gates, 1, 2), "callback-grace");
 }
