@@ -461,7 +461,8 @@ fn for_64_seconds_a_grant_changes_nothing_for_an_attempt_that_was_refused() {
 
 #[test]
 fn whatever_lets_through_does_so_from_the_next_retransmission_on() {
-    let ways: [(&str, fn(&mut Policy)); 7] = [
+    type Way = (&'static str, fn(&mut Policy));
+    let ways: [Way; 7] = [
         ("allowed-number", |policy| policy.allow(subject(0), 0)),
         ("allowed-prefix", |policy| policy.allow(subject(5), 0)),
         ("protected", |policy| policy.protect(subject(0))),
