@@ -2,10 +2,12 @@
 
 #![expect(clippy::expect_used, reason = "a test panics where it fails")]
 
+use std::io::Write as _;
 use std::net::UdpSocket;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use nix::sys::sendfile::sendfile;
 use palang::datapath::{Egress, tcx_programs};
 use palang_tests::lab::{Daemon, GATE, INTERFACE, Lab, Receiver, TRUNK, run};
 
@@ -15,14 +17,18 @@ const LONG: &str = "[callback]\ngrace = \"60m\"\n";
 
 /// An INVITE of the centre to the trunk, from the SIP port as a SIP server sends it.
 fn call_back(lab: &Lab, port: u16, number: &str, padding: usize) {
-    let message = format!(
+    let message = invite(port, number, padding);
+    let socket = lab.in_gate(|| UdpSocket::bind((GATE, port))).expect("a port of the gate");
+    socket.send_to(message.as_bytes(), (TRUNK, 5060)).expect("sent");
+}
+
+fn invite(port: u16, number: &str, padding: usize) -> String {
+    format!(
         "INVITE sip:{number}@{TRUNK} SIP/2.0\r\nVia: SIP/2.0/UDP {GATE}:{port};branch=z9hG4bK1\r\n\
          From: <sip:112@{GATE}>;tag=1\r\nX: {}\r\nTo: <sip:{number}@{TRUNK}>\r\nCall-ID: out\r\n\
          CSeq: 1 INVITE\r\nContent-Length: 0\r\n\r\n",
         "x".repeat(padding)
-    );
-    let socket = lab.in_gate(|| UdpSocket::bind((GATE, port))).expect("a port of the gate");
-    socket.send_to(message.as_bytes(), (TRUNK, 5060)).expect("sent");
+    )
 }
 
 /// Whether a new call of this number arrives.
@@ -114,6 +120,32 @@ fn it_ends_on_time_and_with_the_setting() {
     wait_for_egress(&lab, 0);
     call_back(&lab, 5062, BLOCKED, 0);
     assert!(!arrives(&lab, &receiver, BLOCKED));
+}
+
+/// What a program sends out of a file's pages is not copied: behind the headers the packet has no
+/// byte of its own, and the filter has to ask for the rest.
+#[test]
+fn a_call_that_lies_in_several_pieces_opens_it_too() {
+    let lab = Lab::new("callback");
+    let receiver = lab.receiver(5060);
+    let daemon = enforcing(&lab, LONG);
+    wait_for_egress(&lab, 1);
+    let mut ethtool = lab.command_in_gate("ethtool");
+    let features = run::must(ethtool.args(["-k", INTERFACE]));
+    assert!(features.contains("scatter-gather: on"), "else the kernel copies: {features}");
+    for (number, padding) in [(BLOCKED, 0), (OTHER, 1000)] {
+        let block = daemon.cli(&["block", "add", number, "--for", "2h", "--reason", "test"]);
+        assert_eq!(block.code, 0, "{}", block.stderr);
+        assert!(!arrives(&lab, &receiver, number));
+        let message = invite(5062, number, padding);
+        let mut file = tempfile::tempfile().expect("a file");
+        file.write_all(message.as_bytes()).expect("written");
+        let socket = lab.in_gate(|| UdpSocket::bind((GATE, 5062))).expect("a port of the gate");
+        lab.in_gate(|| socket.connect((TRUNK, 5060))).expect("connected");
+        let sent = sendfile(&socket, &file, Some(&mut 0), message.len()).expect("sendfile");
+        assert_eq!(sent, message.len());
+        assert!(arrives(&lab, &receiver, number), "{padding}");
+    }
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use filter_common::abi::{Event, Verdict};
 use filter_common::number::Number;
 use filter_common::reason::Reason;
-use palang::datapath::Replay;
+use palang::datapath::{Error, Maps, Replay};
 use palang::host::HostGate;
 use palang::policy::Policy;
 
@@ -11,6 +11,7 @@ use palang::policy::Policy;
 pub struct Gates {
     host: HostGate,
     kernel: Replay,
+    policy: Policy,
 }
 
 impl Gates {
@@ -20,8 +21,17 @@ impl Gates {
     /// When it does not load.
     #[must_use]
     pub fn new(policy: &Policy) -> Gates {
-        let kernel = Replay::load(policy).unwrap_or_else(|error| panic!("{error}"));
-        Gates { host: HostGate::new(policy), kernel }
+        Gates::sized(policy, &[])
+    }
+
+    /// The same with other sizes of some of the kernel's maps.
+    ///
+    /// # Panics
+    /// When it does not load.
+    #[must_use]
+    pub fn sized(policy: &Policy, sizes: &[(&str, u32)]) -> Gates {
+        let kernel = Replay::load_sized(policy, sizes).unwrap_or_else(|error| panic!("{error}"));
+        Gates { host: HostGate::new(policy), kernel, policy: policy.clone() }
     }
 
     /// Another policy, and no memory of attempts and fragments.
@@ -31,6 +41,7 @@ impl Gates {
     pub fn replace(&mut self, policy: &Policy) {
         self.kernel.replace(policy).unwrap_or_else(|error| panic!("{error}"));
         self.host = HostGate::new(policy);
+        self.policy = policy.clone();
     }
 
     /// Another policy; attempts, redials and grants are remembered.
@@ -40,6 +51,20 @@ impl Gates {
     pub fn change(&mut self, policy: &Policy) {
         self.kernel.change(policy).unwrap_or_else(|error| panic!("{error}"));
         self.host.change(policy);
+        self.policy = policy.clone();
+    }
+
+    /// The same for a policy with other lists and another override only, entry by entry as a daemon
+    /// does it: what is no longer in a list is taken out.
+    ///
+    /// # Panics
+    /// When the kernel does not take it.
+    pub fn change_lists(&mut self, policy: &Policy) {
+        if let Err(error) = write_lists(self.kernel.maps(), &self.policy, policy) {
+            panic!("{error}");
+        }
+        self.host.change(policy);
+        self.policy = policy.clone();
     }
 
     /// Sets the override in both, and nothing else.
@@ -49,6 +74,7 @@ impl Gates {
     pub fn set_override(&mut self, until: u64) {
         self.kernel.set_override(until).unwrap_or_else(|error| panic!("{error}"));
         self.host.set_override(until);
+        self.policy.override_until = until;
     }
 
     /// Judges a frame with both.
@@ -83,6 +109,29 @@ impl Gates {
     pub fn kernel(&mut self) -> &mut Replay {
         &mut self.kernel
     }
+}
+
+/// Makes one policy's lists in the kernel another's.
+fn write_lists(maps: &Maps, old: &Policy, new: &Policy) -> Result<(), Error> {
+    maps.set_override(new.override_until)?;
+    maps.set_protected(&new.protected)?;
+    for (subject, allow) in &new.allows {
+        maps.set_allow(*subject, *allow)?;
+    }
+    for (subject, block) in &new.blocks {
+        maps.set_block(*subject, *block)?;
+    }
+    for (subject, _) in &old.allows {
+        if !new.allows.iter().any(|(other, _)| other == subject) {
+            maps.remove_allow(*subject)?;
+        }
+    }
+    for (subject, _) in &old.blocks {
+        if !new.blocks.iter().any(|(other, _)| other == subject) {
+            maps.remove_block(*subject)?;
+        }
+    }
+    Ok(())
 }
 
 /// The reason of an event.

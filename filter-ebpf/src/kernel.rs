@@ -43,6 +43,20 @@ impl Kernel {
     }
 }
 
+/// What a hash holds of a number that may be let through. Asked again where that is nothing: while
+/// an entry is replaced, a look-up on another CPU may walk past the old and the new one, or find
+/// the old one as it becomes another's.
+macro_rules! find_number {
+    ($map:ident, $number:expr) => {{
+        let find = || {
+            // SAFETY: the entry is copied at once, and its number compared afterwards.
+            let entry = unsafe { maps::$map.get($number.0) };
+            entry.filter(|entry| entry.number == $number)
+        };
+        find().or_else(find).copied()
+    }};
+}
+
 impl Lists for Kernel {
     #[inline(always)]
     fn now(&mut self) -> u64 {
@@ -79,8 +93,7 @@ impl Lists for Kernel {
 
     #[inline(always)]
     fn allowed_number(&self, number: Number) -> Option<Allow> {
-        // SAFETY: the entry is copied at once, and its number compared afterwards.
-        unsafe { maps::ALLOWED_NUMBERS.get(number.0).copied() }
+        find_number!(ALLOWED_NUMBERS, number)
     }
 
     #[inline(always)]
@@ -112,14 +125,12 @@ impl Lists for Kernel {
 
     #[inline(always)]
     fn grace(&self, number: Number) -> Option<Grace> {
-        // SAFETY: the entry is copied at once, and its number compared afterwards.
-        unsafe { maps::GRACE.get(number.0).copied() }
+        find_number!(GRACE, number)
     }
 
     #[inline(always)]
     fn grant(&self, number: Number) -> Option<Grant> {
-        // SAFETY: the entry is copied at once, and its number compared afterwards.
-        unsafe { maps::GRANTS.get(number.0).copied() }
+        find_number!(GRANTS, number)
     }
 
     #[inline(always)]
@@ -129,8 +140,7 @@ impl Lists for Kernel {
 
     #[inline(always)]
     fn redial(&self, number: Number) -> Option<Redial> {
-        // SAFETY: the entry is copied at once, and its number compared afterwards.
-        unsafe { maps::REDIALS.get(number.0).copied() }
+        find_number!(REDIALS, number)
     }
 
     #[inline(always)]

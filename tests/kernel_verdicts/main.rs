@@ -13,8 +13,10 @@ mod grace;
 mod hand_written;
 mod loading;
 mod marks;
+mod promise;
 mod protected;
 mod redial;
+mod state;
 
 /// Some time of a capture: 2026-11-24T08:00:00Z, in nanoseconds.
 const NOW: u64 = 1_795_507_200_000_000_000;

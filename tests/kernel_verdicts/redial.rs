@@ -145,29 +145,6 @@ fn each_number_of_a_blocked_prefix_redials_for_itself() {
 }
 
 #[test]
-fn a_million_other_attempts_push_no_grant_out() {
-    let mut policy = block(number());
-    let prefix = Subject::Prefix(Digits::parse("62899").unwrap());
-    policy.block(prefix, 0, 0);
-    let template = policy.blocks[0].1;
-    let other = &mut policy.blocks[1].1;
-    *other = Block { number: other.number, rule: other.rule, ..template };
-    let mut caller = Caller::new(&policy);
-    for seconds in [0, 60, 120] {
-        caller.calls(seconds);
-    }
-    // As many as the memory of attempts holds, twice.
-    for index in 0..140_000 {
-        let frame = call(&format!("62899{index:07}"), 1000 + index);
-        caller.gates.kernel().judge(&frame, NOW + 121 * SECOND).unwrap();
-    }
-    caller.calls += 1;
-    let frame = call(CALLER, 999_999);
-    let judged = caller.gates.kernel().judge(&frame, NOW + 130 * SECOND).unwrap();
-    assert_reason(&judged.event, "redial-grant");
-}
-
-#[test]
 fn observing_counts_too() {
     let mut policy = block(number());
     policy.blocks[0].1.flags = BLOCK_OBSERVE;

@@ -17,6 +17,7 @@ mod metrics;
 mod monitor;
 mod other_layout;
 mod preload;
+mod promise;
 mod protected;
 mod redial;
 mod reports;

@@ -1,7 +1,7 @@
 //! The program on maps of its own, judging frames of captures with `BPF_PROG_TEST_RUN`.
 
 use aya::maps::{Array, MapData, RingBuf};
-use aya::programs::{TestRun as _, TestRunOptions};
+use aya::programs::{TestRun as _, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfLoader};
 use filter_common::abi::{Event, EventEntry, EventStats};
 use filter_common::number::Number;
@@ -10,7 +10,7 @@ use filter_common::reason::Reason;
 use super::error::Error;
 use super::maps::{Maps, typed};
 use super::raw::{self, Raw};
-use super::{attempts, egress_program, load_program, program};
+use super::{PROGRAM, attempts, egress_program, load_program, program};
 use crate::object::OBJECT;
 use crate::policy::{Policy, Subject};
 
@@ -55,7 +55,21 @@ impl Replay {
     /// Missing capabilities, a kernel without BPF, a program that the kernel's verifier
     /// refuses, a policy that does not fit the maps.
     pub fn load(policy: &Policy) -> Result<Replay, Error> {
-        load(policy, true)
+        load(policy, true, &[])
+    }
+
+    /// The same with other sizes of some maps, `("GRANTS", 64)`: to see what a full one does.
+    ///
+    /// # Errors
+    /// As for [`Replay::load`].
+    pub fn load_sized(policy: &Policy, sizes: &[(&str, u32)]) -> Result<Replay, Error> {
+        load(policy, true, sizes)
+    }
+
+    /// Its maps, for what user space does with those of a live filter.
+    #[must_use]
+    pub fn maps(&self) -> &Maps {
+        &self.maps
     }
 
     /// Another policy on the same maps, and no memory of attempts and fragments.
@@ -103,6 +117,20 @@ impl Replay {
         self.log.flush();
         let event = self.event.get(&0, 0).map_err(|error| Error::map("REPLAY_EVENT", error))?;
         Ok(Judged { event: event.0, dropped: result.return_value == XDP_DROP })
+    }
+
+    /// Judges a frame at the time of the last one, on the CPU of the caller, of whom there may be
+    /// several at once: whether the action was `XDP_DROP`.
+    ///
+    /// # Errors
+    /// A failing system call.
+    pub fn judge_at_once(&self, frame: &[u8]) -> Result<bool, Error> {
+        let program = self.ebpf.program(PROGRAM).ok_or(Error::Missing(PROGRAM))?;
+        let program: &Xdp = program.try_into().map_err(Error::program)?;
+        let result = program
+            .test_run(TestRunOptions { data_in: Some(frame), ..TestRunOptions::default() })
+            .map_err(Error::run)?;
+        Ok(result.return_value == XDP_DROP)
     }
 
     /// Gives the program for packets that leave a frame at a time in nanoseconds: the number that
@@ -173,7 +201,7 @@ impl Replay {
 
 /// Loads the program with a policy, on maps of its own. Only in a replay is its time that
 /// of the capture.
-fn load(policy: &Policy, replay: bool) -> Result<Replay, Error> {
+fn load(policy: &Policy, replay: bool, sizes: &[(&str, u32)]) -> Result<Replay, Error> {
     let blocks = policy.blocks.len();
     let numbers =
         policy.blocks.iter().filter(|(subject, _)| matches!(subject, Subject::Number(_))).count();
@@ -189,6 +217,9 @@ fn load(policy: &Policy, replay: bool) -> Result<Replay, Error> {
         .map_max_entries("PROTECTED", room(policy.protected.len()))
         .map_max_entries("ATTEMPTS", attempts(numbers as u32)?)
         .map_max_entries("REDIALS", attempts(numbers as u32)?);
+    for (map, entries) in sizes {
+        loader.map_max_entries(map, *entries);
+    }
     let mut ebpf = loader.load(OBJECT).map_err(Error::load)?;
     load_program(&mut ebpf)?;
     #[cfg(palang_log)]
@@ -245,7 +276,7 @@ mod tests {
         let mut policy = Policy::default();
         let digits = Digits::parse("6281234567890").unwrap();
         policy.block(Subject::Number(Number::e164(digits)), ended, 0);
-        let mut replay = load(&policy, replay).unwrap_or_else(|error| panic!("{error}"));
+        let mut replay = load(&policy, replay, &[]).unwrap_or_else(|error| panic!("{error}"));
         let judged = replay.judge(&frame(), ended).unwrap();
         (judged.dropped, judged.event)
     }
