@@ -5,14 +5,14 @@
 use std::collections::HashMap;
 
 use filter_common::abi::{
-    Allow, Attempt, AttemptKey, Block, Event, FRAGMENT_NS, FragmentKey, Grace, Grant, PrefixKey,
-    Profile, Redial, Settings,
+    ATTEMPT_NS, Allow, Attempt, AttemptKey, Block, Event, FRAGMENT_NS, FragmentKey, Grace, Grant,
+    PrefixKey, Profile, Redial, Settings,
 };
 use filter_common::bytes::Slice;
 use filter_common::egress::{called, is_sip};
 use filter_common::gate::{Gate, Scratch, judge};
 use filter_common::number::Number;
-use filter_common::policy::Lists;
+use filter_common::policy::{Call, Decision, Lists, decide};
 
 use crate::policy::{Policy, Subject};
 
@@ -101,14 +101,19 @@ impl HostGate {
             }
         }
         for (subject, block) in &policy.blocks {
-            match subject {
-                Subject::Number(number) => {
-                    gate.blocked_numbers.insert(*number, *block);
-                }
-                Subject::Prefix(_) => gate.blocked_prefixes.insert(*subject, *block),
-            }
+            gate.put_block(*subject, *block);
         }
         gate
+    }
+
+    /// Puts a block, in place of the one with the same subject.
+    pub fn put_block(&mut self, subject: Subject, block: Block) {
+        match subject {
+            Subject::Number(number) => {
+                self.blocked_numbers.insert(number, block);
+            }
+            Subject::Prefix(_) => self.blocked_prefixes.insert(subject, block),
+        }
     }
 
     /// Another policy; what was remembered stays.
@@ -135,6 +140,18 @@ impl HostGate {
         let mut scratch = Scratch::default();
         judge(&Slice::new(frame, READABLE), self, &mut scratch);
         scratch.event
+    }
+
+    /// Decides at a time in nanoseconds on a call whose number was read before.
+    pub fn decide(&mut self, call: &Call, now: u64) -> Decision {
+        self.now = now;
+        decide(self, call)
+    }
+
+    /// Forgets attempts and fragments that count no more at this time.
+    pub fn forget(&mut self, now: u64) {
+        self.attempts.retain(|_, attempt| now.saturating_sub(attempt.first) < ATTEMPT_NS);
+        self.fragments.retain(|_, until| now < *until);
     }
 
     /// Notes which number a frame that leaves at this time calls; [`Number::NONE`]: none.

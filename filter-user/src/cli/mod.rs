@@ -16,6 +16,7 @@ pub mod daemon;
 pub mod doctor;
 pub mod explain;
 pub mod hints;
+mod in_force;
 pub mod mode;
 mod number;
 pub mod r#override;
@@ -27,6 +28,8 @@ pub mod review;
 pub mod status;
 pub mod store;
 mod time;
+pub mod what_if;
+mod what_if_output;
 mod whole_file;
 mod without_daemon;
 
@@ -76,6 +79,7 @@ enum Command {
     Detach(attach::DetachArguments),
     Store(store::Arguments),
     Replay(replay::Arguments),
+    WhatIf(what_if::Arguments),
 }
 
 impl Cli {
@@ -105,6 +109,7 @@ impl Cli {
             Command::Detach(arguments) => attach::detach(&arguments, client),
             Command::Store(arguments) => store::run(&arguments, client),
             Command::Replay(arguments) => replay::run(&arguments).map(|()| Exit::Done),
+            Command::WhatIf(arguments) => what_if::run(&arguments, client),
         }
     }
 }
