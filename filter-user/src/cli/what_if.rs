@@ -61,7 +61,7 @@ pub struct Arguments {
     #[arg(long, value_name = "DURATION|TIME", value_parser = time::since)]
     since: Option<Timestamp>,
     /// Until when; a duration is one before now
-    #[arg(long, requires = "since", value_name = "DURATION|TIME", value_parser = time::since)]
+    #[arg(long, conflicts_with = "captures", value_name = "DURATION|TIME", value_parser = time::since)]
     until: Option<Timestamp>,
     /// The policy that is tried: as docs/demo-policy.toml
     #[arg(long, value_name = "FILE")]

@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use std::path::Path;
 
 use comfy_table::CellAlignment;
+use filter_common::reason::Reason;
 use serde::Serialize;
 
 use super::print::{self, Answer, counted, known, thousands};
@@ -95,7 +96,10 @@ impl Told {
         let Tally { calls, policy, baseline, .. } = &self.tally;
         let baseline = baseline.as_ref().map(|(counts, _)| counts);
         let counts = [Some(policy), baseline].map(|counts| counts.cloned().unwrap_or_default());
-        let reasons: BTreeSet<_> = counts.iter().flat_map(|counts| counts.passed.keys()).collect();
+        let mut reasons: BTreeSet<_> =
+            counts.iter().flat_map(|counts| counts.passed.keys()).collect();
+        // It has a line of its own.
+        reasons.remove(&Reason::RedialGrant.name());
         let mut lines = vec![
             ("calls".to_owned(), [*calls; 2]),
             ("refused".to_owned(), counts.each_ref().map(|counts| counts.refused)),

@@ -6,8 +6,8 @@ use std::error::Error;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use plotters::prelude::{
-    BLACK, ChartBuilder, IntoDrawingArea as _, IntoFont as _, LineSeries, PathElement, RGBColor,
-    SVGBackend, SeriesLabelPosition, WHITE,
+    BLACK, BindKeyPoints as _, ChartBuilder, IntoDrawingArea as _, IntoFont as _, LineSeries,
+    PathElement, RGBColor, SVGBackend, SeriesLabelPosition, WHITE,
 };
 use plotters::style::{Color as _, ShapeStyle};
 
@@ -18,6 +18,14 @@ const SIZE: (u32, u32) = (1000, 460);
 /// Also told apart by who sees no difference of red and green (Okabe and Ito), and by their width.
 const REFUSED: RGBColor = RGBColor(213, 94, 0);
 const GRANTED: RGBColor = RGBColor(0, 114, 178);
+
+/// Labels of the time at most.
+const TICKS_MAX: u64 = 8;
+/// Seconds from one label to the next.
+const TICKS: [u64; 16] = [
+    1, 5, 10, 30, 60, 300, 600, 1800, 3600, 10_800, 21_600, 43_200, 86_400, 172_800, 604_800,
+    2_419_200,
+];
 
 /// What it counts, of the policy (0) or the baseline (1).
 type Line = (&'static str, usize, RGBColor, fn(&Step) -> [u64; 2]);
@@ -42,11 +50,14 @@ pub fn svg(timeline: &Timeline, baseline: Option<&str>) -> Result<String, Box<dy
             .margin(12)
             .x_label_area_size(36)
             .y_label_area_size(56)
-            .build_cartesian_2d(first..last, 0..highest.unwrap_or(0).max(1) + 1)?;
+            .build_cartesian_2d(
+                (first..last).with_key_points(ticks(first, last)),
+                0..highest.unwrap_or(0).max(1) + 1,
+            )?;
         chart
             .configure_mesh()
             .disable_x_mesh()
-            .x_labels(8)
+            .label_style(("sans-serif", 13).into_font())
             .x_label_formatter(&|seconds| label(*seconds, last - first))
             .y_label_formatter(&|count| count.to_string())
             .y_desc("calls")
@@ -76,6 +87,7 @@ pub fn svg(timeline: &Timeline, baseline: Option<&str>) -> Result<String, Box<dy
         chart
             .configure_series_labels()
             .position(SeriesLabelPosition::UpperRight)
+            .label_font(("sans-serif", 13).into_font())
             .background_style(WHITE.mix(0.85))
             .border_style(BLACK.mix(0.3))
             .draw()?;
@@ -86,6 +98,18 @@ pub fn svg(timeline: &Timeline, baseline: Option<&str>) -> Result<String, Box<dy
 
 fn legend(x: i32, y: i32, style: ShapeStyle) -> PathElement<(i32, i32)> {
     PathElement::new(vec![(x, y), (x + 18, y)], style)
+}
+
+/// Round times of the local zone between two, at most [`TICKS_MAX`].
+fn ticks(first: u64, last: u64) -> Vec<u64> {
+    let span = last - first;
+    let round = TICKS.into_iter().find(|tick| span / tick < TICKS_MAX);
+    let tick = round.unwrap_or_else(|| span / TICKS_MAX + 1);
+    let start = Timestamp::from_second(i64::try_from(first).unwrap_or(i64::MAX));
+    let zone = TimeZone::system().to_offset(start.unwrap_or_default()).seconds();
+    let past = first.saturating_add_signed(zone.into()) % tick;
+    let begin = if past == 0 { first } else { first - past + tick };
+    (0..TICKS_MAX).map(|index| begin + index * tick).take_while(|time| *time <= last).collect()
 }
 
 /// A time in the local zone, as precise as the whole picture needs it.
@@ -114,6 +138,19 @@ fn length(seconds: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn labels_stand_at_round_times() {
+        for (first, span) in [(1_700_000_000, 1), (1_700_000_000, 86_400 * 7), (0, 1 << 33), (7, 0)]
+        {
+            let last = first + span;
+            let ticks = ticks(first, last);
+            assert!(ticks.len() <= 8 && ticks.iter().all(|time| (first..=last).contains(time)));
+            assert!(!ticks.is_empty(), "{first} {span}");
+        }
+        let week = ticks(1_700_000_000, 1_700_000_000 + 86_400 * 6);
+        assert!(week.iter().all(|time| label(*time, 86_400 * 6).ends_with("00:00")), "{week:?}");
+    }
 
     #[test]
     fn a_picture_has_a_line_for_each_policy() {
