@@ -308,7 +308,7 @@ fn wrong_arguments_are_usage_errors() {
         (&["--policy", &new][..], "CAPTURE"),
         (&[&calls], "--policy"),
         (&[&calls, "--policy", &new, "--since", "7d"], "--since"),
-        (&[&calls, "--policy", &new, "--until", "7d"], "--since"),
+        (&[&calls, "--policy", &new, "--until", "7d"], "--until"),
         (&[&calls, "--policy", &new, "--plot", plot.to_str().unwrap()], "PNG needs fonts"),
         (&[&calls, "--policy", &new, "--plot", "calls"], "only FILE.svg"),
     ] {

@@ -42,7 +42,8 @@ pub struct Record {
     pub outcome: Outcome,
 }
 
-/// A report that makes a strike.
+/// A report that makes a strike. Of each call there is at most one: the daemon strikes by what was
+/// said last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Report {
     /// When it was made.
@@ -101,8 +102,7 @@ struct Side<'a> {
     gate: HostGate,
     /// What became of the calls that are reported later.
     reported: HashMap<u64, Option<Outcome>>,
-    /// By the call that they are about.
-    strikes: HashMap<Number, Vec<(u64, Strike)>>,
+    strikes: HashMap<Number, Vec<Strike>>,
     /// When a report ended the redial grant of a number.
     grant_ends: HashMap<Number, Timestamp>,
     forgot: u64,
@@ -173,61 +173,199 @@ impl<'a> Side<'a> {
             return;
         }
         let strikes = self.strikes.entry(report.number).or_default();
-        // A call is one strike, by what was said of it last.
-        strikes.retain(|(call, _)| *call != report.call);
-        strikes.push((report.call, Strike { time: report.call_time, kind: report.kind }));
-        let strikes: Vec<_> = strikes.iter().map(|(_, strike)| *strike).collect();
-        if let Some(seconds) = ladder.judge(&strikes, report.time).block {
-            self.block(report.number, nanoseconds(report.time), seconds);
+        strikes.push(Strike { time: report.call_time, kind: report.kind });
+        let seconds = ladder.judge(strikes, report.time).block;
+        let covering = self.covering(report.number, nanoseconds(report.time));
+        let mut put = seconds.and_then(|seconds| self.block(report, seconds, covering));
+        // The redial grant that let the call through is over, and the next one is dearer.
+        let ended = self.grant_ends.get(&report.number);
+        let ends = report.kind.is_misuse()
+            && outcome.is_some_and(Outcome::granted)
+            && ended.is_none_or(|ended| *ended < report.call_time);
+        if let Some(covering) = covering.filter(|_| ends) {
+            let block = put.get_or_insert(covering);
+            block.epoch = covering.epoch.wrapping_add(1);
+            if covering.flags & BLOCK_NO_REDIAL == 0 {
+                block.redial_attempts =
+                    covering.redial_attempts.saturating_mul(2).min(ATTEMPTS_MAX);
+                block.redial_window = covering.redial_window;
+                block.redial_grant = covering.redial_grant;
+            }
+            self.grant_ends.insert(report.number, report.time);
         }
-        if report.kind.is_misuse() && outcome.is_some_and(Outcome::granted) {
-            self.end_grant(report);
+        if let Some(block) = put {
+            let own = block.number == report.number;
+            let prefix = Subject::of_prefix_entry(block.number);
+            self.gate.put_block(if own { Subject::Number(block.number) } else { prefix }, block);
         }
     }
 
-    fn block(&mut self, number: Number, now: u64, seconds: u64) {
+    /// The block that decides on a number.
+    fn covering(&self, number: Number, now: u64) -> Option<Block> {
+        let live = |block: &Block| is_live(block, now);
+        let own = self.gate.blocked_number(number).filter(live);
+        own.or_else(|| self.gate.blocked_prefix(&PrefixKey::number(number)).filter(live))
+    }
+
+    /// The ladder's block; `None`: the one before is as long, or is not the ladder's to change.
+    fn block(&self, report: &Report, seconds: u64, covering: Option<Block>) -> Option<Block> {
+        let now = nanoseconds(report.time);
         let expires = now.saturating_add(seconds.saturating_mul(SECOND));
-        let before = self.gate.blocked_number(number);
-        let stays =
-            |block: &Block| block.expires == 0 || block.expires >= expires || block.flags != 0;
-        if before.filter(|block| is_live(block, now)).is_some_and(|block| stays(&block)) {
-            return;
+        let before = self.gate.blocked_number(report.number);
+        let live = before.filter(|block| is_live(block, now));
+        if live.is_some_and(|b| b.expires == 0 || b.expires >= expires || b.flags != 0) {
+            return None;
         }
-        // What was doubled stays so, and the epoch too.
+        // What was doubled stays so; a grant that has ended does not begin again.
         let mut block = before.unwrap_or_default();
         if before.is_none() {
             self.file.redial.put(&mut block);
+            block.epoch = covering.map_or(0, |covering| covering.epoch);
         }
-        block = Block { number, expires, rule: LADDER_RULE, flags: 0, ..block };
-        block.action = Verdict::Drop as u8;
-        self.gate.put_block(Subject::Number(number), block);
-    }
-
-    /// The redial grant that let the reported call through is over, and the next one is dearer.
-    fn end_grant(&mut self, report: &Report) {
-        let ended = self.grant_ends.get(&report.number);
-        if ended.is_some_and(|ended| *ended >= report.call_time) {
-            return;
-        }
-        let now = nanoseconds(report.time);
-        let own = self.gate.blocked_number(report.number);
-        let prefix = || self.gate.blocked_prefix(&PrefixKey::number(report.number));
-        let live = |block: &Block| is_live(block, now);
-        let Some(mut block) = own.filter(live).or_else(|| prefix().filter(live)) else { return };
-        if block.flags & BLOCK_NO_REDIAL == 0 {
-            block.redial_attempts = block.redial_attempts.saturating_mul(2).min(ATTEMPTS_MAX);
-        }
-        block.epoch = block.epoch.wrapping_add(1);
-        let subject = if block.number == report.number {
-            Subject::Number(report.number)
-        } else {
-            Subject::of_prefix_entry(block.number)
-        };
-        self.gate.put_block(subject, block);
-        self.grant_ends.insert(report.number, report.time);
+        let action = Verdict::Drop as u8;
+        Some(Block { number: report.number, expires, rule: LADDER_RULE, action, flags: 0, ..block })
     }
 }
 
 fn is_live(block: &Block, now: u64) -> bool {
     block.expires == 0 || now < block.expires
+}
+
+#[cfg(test)]
+mod tests {
+    use filter_common::number::Digits;
+
+    use super::*;
+    use crate::ladder::Ladder;
+    use crate::policy::Policy;
+    use crate::redial::Redial;
+
+    const START: i64 = 1_800_000_000;
+    const HOUR: i64 = 3600;
+    const DAY: i64 = 24 * HOUR;
+
+    fn number() -> Number {
+        Number::e164(Digits::parse("6281234567890").unwrap())
+    }
+
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::from_second(START + seconds).unwrap()
+    }
+
+    fn record(seconds: i64) -> Record {
+        Record {
+            id: seconds.cast_unsigned(),
+            time: nanoseconds(at(seconds)),
+            number: number(),
+            call_id: seconds.cast_unsigned(),
+            source: [0; 16],
+            outcome: Outcome::pass(Reason::NotBlocked.name()),
+        }
+    }
+
+    /// A report, so long after its call.
+    fn report(call: i64, later: i64, kind: ReportKind) -> Report {
+        let (call_time, time) = (at(call), at(call + later));
+        Report { time, number: number(), kind, call: call.cast_unsigned(), call_time }
+    }
+
+    fn file(subjects: &[Subject], redial: Redial) -> PolicyFile {
+        let mut policy = Policy::default();
+        for subject in subjects {
+            policy.block(*subject, 0, 0);
+        }
+        for (_, block) in &mut policy.blocks {
+            redial.put(block);
+        }
+        PolicyFile { policy, redial, ladder: Some(Ladder::default()) }
+    }
+
+    /// Which calls pass, and how, in their order.
+    fn reasons(file: &PolicyFile, calls: &[i64], reports: &[Report]) -> Vec<&'static str> {
+        let mut side = Side::new(file, reports);
+        let mut reports = reports.iter().peekable();
+        let mut judge = |call: &i64| {
+            let record = record(*call);
+            while let Some(report) =
+                reports.next_if(|report| nanoseconds(report.time) < record.time)
+            {
+                side.report(report);
+            }
+            side.judge(&record).reason
+        };
+        calls.iter().map(&mut judge).collect()
+    }
+
+    #[test]
+    fn strikes_add_up_as_they_are_reported() {
+        let file = file(&[], Redial::default());
+        let (prank, silent) = (report(0, 1, ReportKind::Prank), report(10, 2, ReportKind::Silent));
+        let told = |reports: &[Report]| reasons(&file, &[0, 10, HOUR, 2 * DAY], reports);
+        let free = ["not-blocked"; 4];
+        assert_eq!(told(&[prank]), free);
+        assert_eq!(told(&[prank, silent]), free, "1.34 strikes");
+        let second = report(10, 2, ReportKind::Abusive);
+        let day = ["not-blocked", "not-blocked", "blocked-number", "block-expired"];
+        assert_eq!(told(&[prank, second]), day);
+        assert_eq!(
+            told(&[prank, second, report(HOUR, 1, ReportKind::Prank)]),
+            day,
+            "it was refused"
+        );
+        // Reported late: from then on.
+        assert_eq!(
+            told(&[prank, report(10, 2 * HOUR, ReportKind::Prank)])[2..],
+            ["not-blocked", "block-expired"]
+        );
+    }
+
+    #[test]
+    fn a_report_of_a_call_that_is_not_on_record_counts() {
+        let file = file(&[], Redial::default());
+        let before = [report(-HOUR, 1, ReportKind::Prank), report(-HOUR / 2, 1, ReportKind::Prank)];
+        assert_eq!(reasons(&file, &[0], &before), ["blocked-number"]);
+    }
+
+    /// Blocked for good, by its number or by a prefix: the third attempt is let in, is reported,
+    /// and from then on six are needed.
+    #[test]
+    fn a_reported_grant_ends_and_the_next_one_is_dearer() {
+        for subject in [Subject::Number(number()), Subject::Prefix(Digits::parse("62812").unwrap())]
+        {
+            let file = file(&[subject], Redial::default());
+            let mut calls: Vec<i64> = (0..3).map(|index| 10 * index).collect();
+            calls.extend((0..7).map(|index| 60 + 10 * index));
+            let prank = [report(20, 30, ReportKind::Prank)];
+            let expected = |calls: &[i64], refused: &[usize]| {
+                let all = 0..calls.len();
+                all.map(|index| if refused.contains(&index) { "blocked" } else { "redial-grant" })
+                    .collect::<Vec<_>>()
+            };
+            let told = |calls: &[i64], reports: &[Report]| {
+                let told = reasons(&file, calls, reports).into_iter();
+                let short =
+                    |reason: &'static str| reason.split("-number").next().unwrap_or_default();
+                told.map(|reason| short(reason).trim_end_matches("-prefix")).collect::<Vec<_>>()
+            };
+            assert_eq!(told(&calls, &[]), expected(&calls, &[0, 1]), "{subject}");
+            assert_eq!(told(&calls, &prank), expected(&calls, &[0, 1, 3, 4, 5, 6, 7]), "{subject}");
+            // Who says nothing keeps the grant.
+            let silent = [report(20, 30, ReportKind::Silent)];
+            assert_eq!(told(&calls, &silent), expected(&calls, &[0, 1]), "{subject}");
+            // Another call of the same grant is reported: that does not double again. Where the
+            // prefix was blocked, the ladder's block of the number begins with three.
+            calls.insert(3, 25);
+            let again = [prank[0], report(25, 26, ReportKind::Abusive)];
+            let is_prefix = matches!(subject, Subject::Prefix(_));
+            let refused: &[usize] = if is_prefix { &[0, 1, 4, 5] } else { &[0, 1, 4, 5, 6, 7, 8] };
+            assert_eq!(told(&calls, &again), expected(&calls, refused), "{subject}");
+        }
+    }
+
+    #[test]
+    fn a_longer_block_stays() {
+        let file = file(&[Subject::Number(number())], Redial { attempts: 0, ..Redial::default() });
+        let pranks = [report(-20, 1, ReportKind::Prank), report(-10, 1, ReportKind::Prank)];
+        assert_eq!(reasons(&file, &[0, 48 * HOUR], &pranks), ["blocked-number"; 2]);
+    }
 }

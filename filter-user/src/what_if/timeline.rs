@@ -79,3 +79,51 @@ impl Timeline {
             .map(|time| (time / SECOND, self.steps.get(&time).copied().unwrap_or_default()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        /// Whatever comes, in whatever order: nothing is lost, and the picture stays small.
+        #[test]
+        fn every_call_is_in_a_step(
+            calls in prop::collection::vec((any::<u64>(), 0u32..64, any::<[bool; 4]>()), 0..200),
+        ) {
+            let mut timeline = Timeline::default();
+            let mut expected = Step::default();
+            for (time, shift, [a, b, c, d]) in calls {
+                timeline.add(time >> shift, [a, b], [c, d]);
+                for (side, (refused, granted)) in [(a, c), (b, d)].into_iter().enumerate() {
+                    expected.refused[side] += u64::from(refused);
+                    expected.granted[side] += u64::from(granted);
+                }
+            }
+            let mut found = Step::default();
+            let mut count = 0;
+            for (_, step) in timeline.steps() {
+                count += 1;
+                for side in 0..2 {
+                    found.refused[side] += step.refused[side];
+                    found.granted[side] += step.granted[side];
+                }
+            }
+            prop_assert_eq!(found, expected);
+            prop_assert!(count <= STEPS_MAX);
+        }
+    }
+
+    #[test]
+    fn steps_are_as_wide_as_they_have_to_be() {
+        let width_of = |hours: u64| {
+            let mut timeline = Timeline::default();
+            for hour in 0..=hours {
+                timeline.add(hour * 3600 * SECOND, [true, false], [false; 2]);
+            }
+            timeline.seconds()
+        };
+        assert_eq!([0, 1, 24, 7 * 24].map(width_of), [1, 60, 900, 3600]);
+    }
+}
