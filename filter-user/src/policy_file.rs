@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::path::Path;
 
-use filter_common::abi::BLOCK_OBSERVE;
+use filter_common::abi::{BLOCK_NO_REDIAL, BLOCK_OBSERVE};
 use jiff::Timestamp;
 use serde::Deserialize;
 use toml::Spanned;
@@ -23,7 +23,8 @@ use crate::redial::Redial;
 pub struct PolicyFile {
     /// What the gate judges by.
     pub policy: Policy,
-    /// When a blocked caller who calls again is let through; without `[redial]` never.
+    /// When a blocked caller who calls again is let through, for blocks without a setting of their
+    /// own; without `[redial]` never.
     pub redial: Redial,
     /// What reported calls lead to; without `ladder` nothing.
     pub ladder: Option<Ladder>,
@@ -63,6 +64,9 @@ struct BlockTable {
     _reason: Option<String>,
     #[serde(default)]
     observe: bool,
+    redial: Option<Spanned<String>>,
+    #[serde(default)]
+    no_redial: bool,
     action: Option<Spanned<String>>,
 }
 
@@ -176,10 +180,21 @@ fn parse(text: &str, adjust: Adjust<'_>) -> Result<(PolicyFile, Option<String>),
             }
             _ => {}
         }
-        policy.block(subject, expires, if table.observe { BLOCK_OBSERVE } else { 0 });
-    }
-    for (_, block) in &mut policy.blocks {
-        redial.put(block);
+        let own = match &table.redial {
+            Some(text) if table.no_redial => {
+                return wrong(text.span(), "a block has `redial` or `no_redial`, not both");
+            }
+            Some(text) => {
+                text.get_ref().parse().or_else(|message: String| wrong(text.span(), message))?
+            }
+            None => redial,
+        };
+        let flags = if table.observe { BLOCK_OBSERVE } else { 0 }
+            | if table.no_redial { BLOCK_NO_REDIAL } else { 0 };
+        policy.block(subject, expires, flags);
+        if let Some((_, block)) = policy.blocks.last_mut() {
+            own.put(block);
+        }
     }
     if let Some(table) = file.r#override {
         policy.override_until = nanoseconds(&table.until)?;

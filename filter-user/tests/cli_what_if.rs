@@ -196,6 +196,12 @@ fn who_calls_again_is_let_in() {
     let none = home.file("none.toml", blocks(&[BLOCKED]));
     let (told, _) = home.json(&[&calls, "--policy", &none, "--against", &old]);
     assert_eq!(told["difference"], difference(0, 0, 0, 0));
+    // A block's own setting beats that of the file.
+    for (own, granted) in [("redial = \"2/10m/30m\"\n", 3), ("no_redial = true\n", 0)] {
+        let own = home.file("own.toml", format!("[redial]\n{}{own}", blocks(&[BLOCKED])));
+        let (told, _) = home.json(&[&calls, "--policy", &own, "--against", &old]);
+        assert_eq!(told["policy"]["granted"], granted);
+    }
     // Fewer attempts, and a window that is too short for the same ones.
     let two = home.file("two.toml", format!("[redial]\nattempts = 2\n{}", blocks(&[BLOCKED])));
     let (told, _) = home.json(&[&calls, "--policy", &two, "--against", &new]);
@@ -280,6 +286,16 @@ fn a_wrong_policy_is_refused_whole_with_its_place() {
         ("ladder = \"steep.toml\"\n", "steep.toml:2:11: ", "strikes: 0.01 to 100"),
         ("ladder = \"none.toml\"\n", "none.toml: ", "cannot be read"),
         ("[[block]]\nnumber = \"0811\"\n", "new.toml:1:1: ", "every block ends"),
+        (
+            "[[block]]\nnumber = \"0811\"\npermanent = true\nredial = \"3/10m\"\n",
+            "new.toml:4:10: ",
+            "such as 3/10m/30m",
+        ),
+        (
+            "[[block]]\nnumber = \"0811\"\npermanent = true\nredial = \"3/10m/30m\"\nno_redial = true\n",
+            "new.toml:4:10: ",
+            "not both",
+        ),
     ] {
         let new = home.file("new.toml", policy);
         for sides in [[&new, &good], [&good, &new]] {
@@ -441,7 +457,8 @@ fn the_policy_in_force_is_asked_for() {
     let home = Home::with(daemon("observe", blocked()));
     let calls = home.file("calls.pcap", std::fs::read(calls).unwrap());
     let new = home.file("new.toml", "");
-    let (told, _) = home.json(&[&calls, "--policy", &new]);
+    let (told, err) = home.json(&[&calls, "--policy", &new]);
+    assert!(err.contains("its mode is observe"), "{err}");
     assert_eq!(told["baseline"]["refused"], 0);
     assert_eq!(told["baseline"]["passed"]["observe"], 5);
 }

@@ -5,6 +5,7 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use filter_common::abi::MODE_OBSERVE;
 use filter_common::bytes::Slice;
 use filter_common::number::Number;
 use filter_common::plan::Plan;
@@ -146,7 +147,12 @@ fn captured(
     let (baseline, compared) = match against {
         Some(file) => (Some(file.policy), named),
         None => match in_force::policy(client) {
-            Ok(in_force) => (Some(in_force), Some(Compared::in_force())),
+            Ok(in_force) => {
+                if in_force.settings.mode == MODE_OBSERVE {
+                    eprintln!("palang: the policy in force refuses nothing: its mode is observe");
+                }
+                (Some(in_force), Some(Compared::in_force()))
+            }
             Err(why) => {
                 eprintln!(
                     "palang: compared with nothing, because the policy in force is not known \
