@@ -41,31 +41,26 @@ pub struct HostGate {
     redials: HashMap<Number, Redial>,
 }
 
-/// Entries by the bits that count; small enough in tests to be looked through.
+/// Entries by how many bits count, and these bits. Whole digits count, so four bits each.
 #[derive(Clone, Debug)]
-struct Trie<V>(Vec<(u64, u32, V)>);
+struct Trie<V>(HashMap<(u32, u64), V>);
 
 impl<V> Default for Trie<V> {
     fn default() -> Trie<V> {
-        Trie(Vec::new())
+        Trie(HashMap::new())
     }
 }
 
 impl<V: Copy> Trie<V> {
     fn insert(&mut self, subject: Subject, value: V) {
         let key = subject.key();
-        let bits = u64::from_be_bytes(key.number);
-        self.0.retain(|entry| (entry.0, entry.1) != (bits, key.prefix_len));
-        self.0.push((bits, key.prefix_len, value));
+        self.0.insert((key.prefix_len, u64::from_be_bytes(key.number)), value);
     }
 
     fn longest(&self, key: &PrefixKey) -> Option<V> {
         let bits = u64::from_be_bytes(key.number);
-        self.0
-            .iter()
-            .filter(|entry| entry.1 <= key.prefix_len && (entry.0 ^ bits) & top_bits(entry.1) == 0)
-            .max_by_key(|entry| entry.1)
-            .map(|entry| entry.2)
+        let mut lengths = (0..=key.prefix_len / 4).rev().map(|digits| 4 * digits);
+        lengths.find_map(|length| self.0.get(&(length, bits & top_bits(length))).copied())
     }
 }
 
