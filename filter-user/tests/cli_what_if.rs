@@ -215,6 +215,29 @@ fn who_calls_again_is_let_in() {
     assert_eq!(told["difference"], difference(1, 0, 0, 1));
 }
 
+/// The kernel program judges a policy file as `what-if` does.
+#[test]
+fn replay_says_the_same() {
+    let home = Home::new();
+    let calls: Vec<_> = (0..12).map(|n| (20 * n, n.to_string())).collect();
+    let calls: Vec<_> = calls.iter().map(|(second, id)| (*second, BLOCKED, id.as_str())).collect();
+    let calls = home.file("calls.pcap", pcap(&calls));
+    let redial = "[redial]\nattempts = 4\nwindow = \"2m\"\ngrant = \"1m\"\n";
+    let policy = home.file("new.toml", format!("{redial}{}", blocks(&[BLOCKED])));
+    let (told, _) = home.json(&[&calls, "--policy", &policy, "--against", &policy]);
+    // Seconds 0, 20, 40 are refused, 60 opens a grant until 120; 120, 140, 160 are refused, 180
+    // opens the next one.
+    assert_eq!(told["policy"]["refused"], 6);
+    assert_eq!(told["policy"]["passed"], json!({"redial-grant": 6}));
+    let replay = Command::new(env!("CARGO_BIN_EXE_palang"))
+        .args(["replay", &calls, "--policy", &policy, "-o", "json"])
+        .output()
+        .unwrap();
+    let (out, _) = assert_exit(&replay, 0);
+    let summary: Value = serde_json::from_str(out.lines().last().unwrap()).unwrap();
+    assert_eq!(summary["summary"]["reasons"], json!({"blocked-number": 6, "redial-grant": 6}));
+}
+
 #[test]
 fn the_same_policy_on_both_sides_differs_in_nothing() {
     let home = Home::new();
@@ -337,6 +360,10 @@ fn wrong_arguments_are_usage_errors() {
 #[test]
 fn captures_that_cannot_be_read_to_their_end() {
     let home = Home::new();
+    let ports = home.file("ports.toml", "ports = [9]\n");
+    let none = home.run(&[&capture(SCAN), "--policy", &ports, "--against", &ports]);
+    let nothing = "no calls in 50 frames on the policy's UDP ports: nothing to judge\n";
+    assert_eq!(assert_exit(&none, 0).0, nothing);
     let policy = home.file("new.toml", blocks(&["100"]));
     let whole = std::fs::read(capture(SCAN)).unwrap();
     let cut = home.file("cut.pcap", &whole[..2_000]);

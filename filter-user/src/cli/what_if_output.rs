@@ -154,7 +154,8 @@ impl Answer for Told {
             .frames
             .map_or_else(String::new, |frames| format!(" in {}", counted(frames, "frame")));
         if self.tally.calls == 0 {
-            return writeln!(writer, "no calls{within}: nothing to judge");
+            let ports = self.frames.map_or("", |_| " on the policy's UDP ports");
+            return writeln!(writer, "no calls{within}{ports}: nothing to judge");
         }
         writeln!(writer, "{}{within}\n", counted(self.tally.calls, "call"))?;
         self.totals(writer)?;
