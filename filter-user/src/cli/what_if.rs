@@ -31,6 +31,9 @@ use crate::what_if::records::{self, Record, Report};
 use crate::what_if::tally::Tally;
 use crate::wire;
 
+/// Numbers that people are told of without `--all`.
+const ROWS: usize = 20;
+
 /// Try a policy on calls that came: whom would it refuse, whom let in
 ///
 /// palang what-if --since 7d --policy new.toml
@@ -114,10 +117,11 @@ pub fn run(arguments: &Arguments, client: &Client) -> Result<Exit, Failure> {
     if told.frames == Some(0) && !broken.is_empty() {
         return Err(Failure::new(Exit::Failed, broken.join("\n")));
     }
+    let told = told.cut_to(if arguments.all { None } else { Some(ROWS) });
+    arguments.output.tell(&told)?;
     if let Some(path) = &arguments.plot {
         draw(path, &told)?;
     }
-    arguments.output.tell(&told.cut_to(if arguments.all { None } else { Some(20) }))?;
     match broken.is_empty() {
         true => Ok(Exit::Done),
         false => Err(Failure::new(Exit::Partly, broken.join("\n"))),

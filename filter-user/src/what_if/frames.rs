@@ -75,7 +75,7 @@ impl Frames {
 
     /// Else a long capture would be held in memory, call by call.
     fn forget(&mut self, time: u64) {
-        if time.saturating_sub(self.forgot) < ATTEMPT_NS {
+        if time.abs_diff(self.forgot) < ATTEMPT_NS {
             return;
         }
         self.forgot = time;
