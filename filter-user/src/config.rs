@@ -249,7 +249,7 @@ struct Retention {
 
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct RedialTable {
+pub(crate) struct RedialTable {
     attempts: Option<Spanned<i64>>,
     window: Option<Spanned<String>>,
     grant: Option<Spanned<String>>,
@@ -460,7 +460,8 @@ impl Config {
     }
 }
 
-fn parse(text: &str) -> Result<Config, Wrong> {
+/// Without the ladder: its file is another one.
+pub(crate) fn parse(text: &str) -> Result<Config, Wrong> {
     let file: File = profile_file::toml(text).map_err(not_here)?;
     let mut policy = Policy::default();
     policy.settings.mode = MODE_OBSERVE;
@@ -587,7 +588,7 @@ fn calls_kept(text: &Spanned<String>) -> Result<SignedDuration, Wrong> {
     }
 }
 
-fn redial(table: &RedialTable) -> Result<Redial, Wrong> {
+pub(crate) fn redial(table: &RedialTable) -> Result<Redial, Wrong> {
     let mut redial = Redial::default();
     if let Some(attempts) = &table.attempts {
         redial.attempts = Redial::check_attempts(*attempts.get_ref())

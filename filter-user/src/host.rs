@@ -5,14 +5,14 @@
 use std::collections::HashMap;
 
 use filter_common::abi::{
-    Allow, Attempt, AttemptKey, Block, Event, FRAGMENT_NS, FragmentKey, Grace, Grant, PrefixKey,
-    Profile, Redial, Settings,
+    ATTEMPT_NS, Allow, Attempt, AttemptKey, Block, Event, FRAGMENT_NS, FragmentKey, Grace, Grant,
+    PrefixKey, Profile, Redial, Settings,
 };
 use filter_common::bytes::Slice;
 use filter_common::egress::{called, is_sip};
 use filter_common::gate::{Gate, Scratch, judge};
 use filter_common::number::Number;
-use filter_common::policy::Lists;
+use filter_common::policy::{Call, Decision, Lists, decide};
 
 use crate::policy::{Policy, Subject};
 
@@ -41,31 +41,26 @@ pub struct HostGate {
     redials: HashMap<Number, Redial>,
 }
 
-/// Entries by the bits that count; small enough in tests to be looked through.
+/// Entries by how many bits count, and these bits. Whole digits count, so four bits each.
 #[derive(Clone, Debug)]
-struct Trie<V>(Vec<(u64, u32, V)>);
+struct Trie<V>(HashMap<(u32, u64), V>);
 
 impl<V> Default for Trie<V> {
     fn default() -> Trie<V> {
-        Trie(Vec::new())
+        Trie(HashMap::new())
     }
 }
 
 impl<V: Copy> Trie<V> {
     fn insert(&mut self, subject: Subject, value: V) {
         let key = subject.key();
-        let bits = u64::from_be_bytes(key.number);
-        self.0.retain(|entry| (entry.0, entry.1) != (bits, key.prefix_len));
-        self.0.push((bits, key.prefix_len, value));
+        self.0.insert((key.prefix_len, u64::from_be_bytes(key.number)), value);
     }
 
     fn longest(&self, key: &PrefixKey) -> Option<V> {
         let bits = u64::from_be_bytes(key.number);
-        self.0
-            .iter()
-            .filter(|entry| entry.1 <= key.prefix_len && (entry.0 ^ bits) & top_bits(entry.1) == 0)
-            .max_by_key(|entry| entry.1)
-            .map(|entry| entry.2)
+        let mut lengths = (0..=key.prefix_len / 4).rev().map(|digits| 4 * digits);
+        lengths.find_map(|length| self.0.get(&(length, bits & top_bits(length))).copied())
     }
 }
 
@@ -101,14 +96,19 @@ impl HostGate {
             }
         }
         for (subject, block) in &policy.blocks {
-            match subject {
-                Subject::Number(number) => {
-                    gate.blocked_numbers.insert(*number, *block);
-                }
-                Subject::Prefix(_) => gate.blocked_prefixes.insert(*subject, *block),
-            }
+            gate.put_block(*subject, *block);
         }
         gate
+    }
+
+    /// Puts a block, in place of the one with the same subject.
+    pub fn put_block(&mut self, subject: Subject, block: Block) {
+        match subject {
+            Subject::Number(number) => {
+                self.blocked_numbers.insert(number, block);
+            }
+            Subject::Prefix(_) => self.blocked_prefixes.insert(subject, block),
+        }
     }
 
     /// Another policy; what was remembered stays.
@@ -135,6 +135,18 @@ impl HostGate {
         let mut scratch = Scratch::default();
         judge(&Slice::new(frame, READABLE), self, &mut scratch);
         scratch.event
+    }
+
+    /// Decides at a time in nanoseconds on a call whose number was read before.
+    pub fn decide(&mut self, call: &Call, now: u64) -> Decision {
+        self.now = now;
+        decide(self, call)
+    }
+
+    /// Forgets attempts and fragments that count no more at this time.
+    pub fn forget(&mut self, now: u64) {
+        self.attempts.retain(|_, attempt| now.saturating_sub(attempt.first) < ATTEMPT_NS);
+        self.fragments.retain(|_, until| now < *until);
     }
 
     /// Notes which number a frame that leaves at this time calls; [`Number::NONE`]: none.

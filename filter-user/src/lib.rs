@@ -27,5 +27,6 @@ pub mod status;
 pub mod store;
 #[cfg(test)]
 mod test_netns;
+pub mod what_if;
 pub mod wire;
 pub mod xdp_features;

@@ -4,22 +4,39 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::path::Path;
 
-use filter_common::abi::BLOCK_OBSERVE;
+use filter_common::abi::{BLOCK_NO_REDIAL, BLOCK_OBSERVE};
 use jiff::Timestamp;
 use serde::Deserialize;
 use toml::Spanned;
 
+use crate::config::{self, RedialTable};
+use crate::ladder::Ladder;
 use crate::policy::{Policy, Subject};
 use crate::profile_file::{
     self, Mode, ProfileFields, ProtectedEntry, ShortestTable, TrunkTable, Wrong, ports, profile,
     protected, subject, trunks, wrong,
 };
+use crate::redial::Redial;
+
+/// What a policy file says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PolicyFile {
+    /// What the gate judges by.
+    pub policy: Policy,
+    /// When a blocked caller who calls again is let through, for blocks without a setting of their
+    /// own; without `[redial]` never.
+    pub redial: Redial,
+    /// What reported calls lead to; without `ladder` nothing.
+    pub ladder: Option<Ladder>,
+}
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct File {
     mode: Option<Mode>,
     ports: Option<Spanned<Vec<u16>>>,
+    ladder: Option<Spanned<String>>,
+    redial: Option<RedialTable>,
     #[serde(default)]
     protected: Vec<Spanned<ProtectedEntry>>,
     #[serde(default)]
@@ -47,6 +64,9 @@ struct BlockTable {
     _reason: Option<String>,
     #[serde(default)]
     observe: bool,
+    redial: Option<Spanned<String>>,
+    #[serde(default)]
+    no_redial: bool,
     action: Option<Spanned<String>>,
 }
 
@@ -95,18 +115,31 @@ impl Time {
 /// are read.
 pub type Adjust<'a> = &'a dyn Fn(&mut Policy) -> Result<(), String>;
 
-/// Reads a policy file.
+/// Reads a policy file, and the ladder that it names; the path of that is relative to it.
 ///
 /// # Errors
-/// `file:line:column: what is wrong`, in one line where possible.
-pub fn read(path: &Path, adjust: Adjust<'_>) -> Result<Policy, String> {
+/// `file:line:column: what is wrong`, in one line where possible; in whichever of the two.
+pub fn read(path: &Path, adjust: Adjust<'_>) -> Result<PolicyFile, String> {
     let text = std::fs::read_to_string(path)
         .map_err(|error| format!("{}: cannot be read: {error}", path.display()))?;
-    parse(&text, adjust).map_err(|wrong| wrong.told(path, &text))
+    let (mut file, ladder) = parse(&text, adjust).map_err(|wrong| wrong.told(path, &text))?;
+    if let Some(name) = ladder {
+        let folder = path.parent().unwrap_or_else(|| Path::new(""));
+        file.ladder = Some(Ladder::read(&folder.join(name))?);
+    }
+    Ok(file)
 }
 
-fn parse(text: &str, adjust: Adjust<'_>) -> Result<Policy, Wrong> {
+/// The file without its ladder, and where that stands.
+fn parse(text: &str, adjust: Adjust<'_>) -> Result<(PolicyFile, Option<String>), Wrong> {
     let file: File = profile_file::toml(text)?;
+    let redial = match &file.redial {
+        Some(table) => config::redial(table)?,
+        None => Redial { attempts: 0, ..Redial::default() },
+    };
+    if let Some(name) = file.ladder.as_ref().filter(|name| name.get_ref().is_empty()) {
+        return wrong(name.span(), "ladder: name a file, or leave it out");
+    }
     let mut policy = Policy::default();
     if let Some(mode) = file.mode {
         policy.settings.mode = mode.number();
@@ -147,12 +180,27 @@ fn parse(text: &str, adjust: Adjust<'_>) -> Result<Policy, Wrong> {
             }
             _ => {}
         }
-        policy.block(subject, expires, if table.observe { BLOCK_OBSERVE } else { 0 });
+        let own = match &table.redial {
+            Some(text) if table.no_redial => {
+                return wrong(text.span(), "a block has `redial` or `no_redial`, not both");
+            }
+            Some(text) => {
+                text.get_ref().parse().or_else(|message: String| wrong(text.span(), message))?
+            }
+            None => redial,
+        };
+        let flags = if table.observe { BLOCK_OBSERVE } else { 0 }
+            | if table.no_redial { BLOCK_NO_REDIAL } else { 0 };
+        policy.block(subject, expires, flags);
+        if let Some((_, block)) = policy.blocks.last_mut() {
+            own.put(block);
+        }
     }
     if let Some(table) = file.r#override {
         policy.override_until = nanoseconds(&table.until)?;
     }
-    Ok(policy)
+    let ladder = file.ladder.map(Spanned::into_inner);
+    Ok((PolicyFile { policy, redial, ladder: None }, ladder))
 }
 
 fn nanoseconds(time: &Spanned<Time>) -> Result<u64, Wrong> {

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use filter_common::abi::Block;
 use jiff::{Span, SpanRelativeTo};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -58,6 +59,13 @@ impl Redial {
             }
             Ok(_) | Err(_) => Err(wrong()),
         }
+    }
+
+    /// Gives them to a block as the kernel knows it.
+    pub fn put(self, block: &mut Block) {
+        block.redial_attempts = self.attempts;
+        block.redial_window = self.window;
+        block.redial_grant = self.grant;
     }
 
     /// Whether a block may have these settings of its own.

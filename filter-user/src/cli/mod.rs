@@ -16,6 +16,7 @@ pub mod daemon;
 pub mod doctor;
 pub mod explain;
 pub mod hints;
+mod in_force;
 pub mod mode;
 pub mod monitor;
 mod number;
@@ -28,6 +29,8 @@ pub mod review;
 pub mod status;
 pub mod store;
 mod time;
+pub mod what_if;
+mod what_if_output;
 mod whole_file;
 mod without_daemon;
 
@@ -78,6 +81,7 @@ enum Command {
     Detach(attach::DetachArguments),
     Store(store::Arguments),
     Replay(replay::Arguments),
+    WhatIf(what_if::Arguments),
 }
 
 impl Cli {
@@ -108,6 +112,7 @@ impl Cli {
             Command::Detach(arguments) => attach::detach(&arguments, client),
             Command::Store(arguments) => store::run(&arguments, client),
             Command::Replay(arguments) => replay::run(&arguments).map(|()| Exit::Done),
+            Command::WhatIf(arguments) => what_if::run(&arguments, client),
         }
     }
 }

@@ -104,7 +104,8 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     Err(Failure::new(exit, broken.join("\n")))
 }
 
-fn progress(path: &Path) -> ProgressBar {
+/// A bar for a large file, where somebody looks at it.
+pub(super) fn progress(path: &Path) -> ProgressBar {
     let size = path.metadata().map_or(0, |metadata| metadata.len());
     if size < LARGE || !io::stderr().is_terminal() {
         return ProgressBar::hidden();
@@ -120,7 +121,7 @@ fn policy(arguments: &Arguments) -> Result<Policy, Failure> {
     let usage = |message: String| Failure::new(Exit::Usage, message);
     let adjust = |policy: &mut Policy| adjust(policy, arguments);
     let mut policy = match &arguments.policy {
-        Some(path) => policy_file::read(path, &adjust).map_err(usage)?,
+        Some(path) => policy_file::read(path, &adjust).map_err(usage)?.policy,
         None => {
             let mut policy = Policy::default();
             adjust(&mut policy).map_err(usage)?;

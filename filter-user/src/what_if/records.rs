@@ -1,0 +1,371 @@
+//! The daemon's call records and reports, judged by one policy or by two.
+//!
+//! A record has the number as it was read when the call came: how another numbering plan would
+//! have read it, nobody knows any more. The trunk is found anew, by the source address.
+
+use std::collections::HashMap;
+
+use filter_common::abi::{BLOCK_NO_REDIAL, Block, MODE_ENFORCE, PrefixKey, Verdict};
+use filter_common::gate::Gate as _;
+use filter_common::number::Number;
+use filter_common::policy::{Call, Lists as _};
+use filter_common::reason::Reason;
+use jiff::Timestamp;
+
+use super::tally::Tally;
+use super::{NO_NUMBER, Outcome};
+use crate::host::HostGate;
+use crate::ladder::{ReportKind, Strike};
+use crate::policy::Subject;
+use crate::policy_file::PolicyFile;
+
+const SECOND: u64 = 1_000_000_000;
+/// Rule of a block that the ladder sets here. Nobody asks for its name.
+const LADDER_RULE: u64 = u64::MAX;
+/// Attempts that a doubled redial setting asks for at most, as in the daemon.
+const ATTEMPTS_MAX: u8 = 8;
+
+/// A call as the daemon recorded it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// Its number in the records.
+    pub id: u64,
+    /// When it came, in nanoseconds since 1970.
+    pub time: u64,
+    /// The caller; [`Number::NONE`]: none was read.
+    pub number: Number,
+    /// Hash of the Call-ID.
+    pub call_id: u64,
+    /// Source address, IPv4 mapped.
+    pub source: [u8; 16],
+    /// What became of it.
+    pub outcome: Outcome,
+}
+
+/// A report that makes a strike. Of each call there is at most one: the daemon strikes by what was
+/// said last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Report {
+    /// When it was made.
+    pub time: Timestamp,
+    /// The caller.
+    pub number: Number,
+    /// What the call was.
+    pub kind: ReportKind,
+    /// The call's number in the records.
+    pub call: u64,
+    /// When the call came.
+    pub call_time: Timestamp,
+}
+
+/// What the policy makes of records, and a baseline: another policy, or what was recorded. Records
+/// and reports are in the order of time.
+#[must_use]
+pub fn judge(
+    policy: &PolicyFile,
+    against: Option<&PolicyFile>,
+    records: &[Record],
+    reports: &[Report],
+) -> Tally {
+    let mut tally = Tally::new(true);
+    let mut policy = Side::new(policy, reports);
+    let mut against = against.map(|against| Side::new(against, reports));
+    let mut reports = reports.iter().peekable();
+    for record in records {
+        while let Some(report) = reports.next_if(|report| nanoseconds(report.time) < record.time) {
+            policy.report(report);
+            if let Some(side) = &mut against {
+                side.report(report);
+            }
+        }
+        let outcome = policy.judge(record);
+        let baseline = match &mut against {
+            Some(side) => side.judge(record),
+            None if record.number == Number::NONE => Outcome::pass(NO_NUMBER),
+            None => record.outcome,
+        };
+        let number = (record.number != Number::NONE).then_some(record.number);
+        tally.count(record.time, number, outcome, Some(baseline));
+    }
+    tally
+}
+
+/// Nanoseconds since 1970.
+#[must_use]
+pub fn nanoseconds(time: Timestamp) -> u64 {
+    u64::try_from(time.as_nanosecond().max(0)).unwrap_or(u64::MAX)
+}
+
+/// A policy on its way through records and reports.
+struct Side<'a> {
+    file: &'a PolicyFile,
+    gate: HostGate,
+    /// What became of the calls that are reported later.
+    reported: HashMap<u64, Option<Outcome>>,
+    strikes: HashMap<Number, Vec<Strike>>,
+    /// When a report ended the redial grant of a number.
+    grant_ends: HashMap<Number, Timestamp>,
+    forgot: u64,
+}
+
+impl<'a> Side<'a> {
+    fn new(file: &'a PolicyFile, reports: &[Report]) -> Side<'a> {
+        Side {
+            file,
+            gate: HostGate::new(&file.policy),
+            reported: reports.iter().map(|report| (report.call, None)).collect(),
+            strikes: HashMap::new(),
+            grant_ends: HashMap::new(),
+            forgot: 0,
+        }
+    }
+
+    fn judge(&mut self, record: &Record) -> Outcome {
+        if record.time.saturating_sub(self.forgot) > 3600 * SECOND {
+            self.forgot = record.time;
+            self.gate.forget(record.time);
+        }
+        let outcome = self.decide(record);
+        if let Some(reported) = self.reported.get_mut(&record.id) {
+            *reported = Some(outcome);
+        }
+        outcome
+    }
+
+    fn decide(&mut self, record: &Record) -> Outcome {
+        if record.number == Number::NONE {
+            return Outcome::pass(NO_NUMBER);
+        }
+        let settings = self.file.policy.settings;
+        let trunk = self.gate.trunk(&record.source);
+        if trunk == 0 && settings.trunks_configured != 0 {
+            return Outcome::pass(Reason::UnknownTrunk.name());
+        }
+        let Some(profile) = self.gate.profile(trunk) else {
+            return Outcome::pass(Reason::NoPolicy.name());
+        };
+        let enforced = settings.mode == MODE_ENFORCE && profile.mode == MODE_ENFORCE;
+        // No policy file says otherwise, so what excused the call then excuses it again.
+        let excused = [Reason::EmergencyMark, Reason::CallbackGrace]
+            .into_iter()
+            .find(|reason| reason.name() == record.outcome.reason);
+        let call = Call {
+            number: record.number,
+            second: Number::NONE,
+            call_id: record.call_id,
+            enforced: enforced.into(),
+            marked: excused.is_some().into(),
+        };
+        let decision = self.gate.decide(&call, record.time);
+        let reason = match excused {
+            Some(excused) if decision.reason == Reason::EmergencyMark => excused,
+            Some(_) | None => decision.reason,
+        };
+        Outcome { refused: decision.verdict != Verdict::Pass, reason: reason.name() }
+    }
+
+    /// Does what the daemon does with a report that is a strike (`daemon::reports`).
+    fn report(&mut self, report: &Report) {
+        let Some(ladder) = &self.file.ladder else { return };
+        let outcome = self.reported.get(&report.call).copied().flatten();
+        // Nobody hears a call that is refused, so nobody reports it.
+        if outcome.is_some_and(|outcome| outcome.refused) || ladder.weight(report.kind) == 0 {
+            return;
+        }
+        let strikes = self.strikes.entry(report.number).or_default();
+        strikes.push(Strike { time: report.call_time, kind: report.kind });
+        let seconds = ladder.judge(strikes, report.time).block;
+        let covering = self.covering(report.number, nanoseconds(report.time));
+        let mut put = seconds.and_then(|seconds| self.block(report, seconds, covering));
+        // The redial grant that let the call through is over, and the next one is dearer.
+        let ended = self.grant_ends.get(&report.number);
+        let ends = report.kind.is_misuse()
+            && outcome.is_some_and(Outcome::granted)
+            && ended.is_none_or(|ended| *ended < report.call_time);
+        if let Some(covering) = covering.filter(|_| ends) {
+            let block = put.get_or_insert(covering);
+            block.epoch = covering.epoch.wrapping_add(1);
+            if covering.flags & BLOCK_NO_REDIAL == 0 {
+                block.redial_attempts =
+                    covering.redial_attempts.saturating_mul(2).min(ATTEMPTS_MAX);
+                block.redial_window = covering.redial_window;
+                block.redial_grant = covering.redial_grant;
+            }
+            self.grant_ends.insert(report.number, report.time);
+        }
+        if let Some(block) = put {
+            let own = block.number == report.number;
+            let prefix = Subject::of_prefix_entry(block.number);
+            self.gate.put_block(if own { Subject::Number(block.number) } else { prefix }, block);
+        }
+    }
+
+    /// The block that decides on a number.
+    fn covering(&self, number: Number, now: u64) -> Option<Block> {
+        let live = |block: &Block| is_live(block, now);
+        let own = self.gate.blocked_number(number).filter(live);
+        own.or_else(|| self.gate.blocked_prefix(&PrefixKey::number(number)).filter(live))
+    }
+
+    /// The ladder's block; `None`: the one before is as long, or is not the ladder's to change.
+    fn block(&self, report: &Report, seconds: u64, covering: Option<Block>) -> Option<Block> {
+        let now = nanoseconds(report.time);
+        let expires = now.saturating_add(seconds.saturating_mul(SECOND));
+        let before = self.gate.blocked_number(report.number);
+        let live = before.filter(|block| is_live(block, now));
+        if live.is_some_and(|b| b.expires == 0 || b.expires >= expires || b.flags != 0) {
+            return None;
+        }
+        // What was doubled stays so; a grant that has ended does not begin again.
+        let mut block = before.unwrap_or_default();
+        if before.is_none() {
+            self.file.redial.put(&mut block);
+            block.epoch = covering.map_or(0, |covering| covering.epoch);
+        }
+        let action = Verdict::Drop as u8;
+        Some(Block { number: report.number, expires, rule: LADDER_RULE, action, flags: 0, ..block })
+    }
+}
+
+fn is_live(block: &Block, now: u64) -> bool {
+    block.expires == 0 || now < block.expires
+}
+
+#[cfg(test)]
+mod tests {
+    use filter_common::number::Digits;
+
+    use super::*;
+    use crate::ladder::Ladder;
+    use crate::policy::Policy;
+    use crate::redial::Redial;
+
+    const START: i64 = 1_800_000_000;
+    const HOUR: i64 = 3600;
+    const DAY: i64 = 24 * HOUR;
+
+    fn number() -> Number {
+        Number::e164(Digits::parse("6281234567890").unwrap())
+    }
+
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::from_second(START + seconds).unwrap()
+    }
+
+    fn record(seconds: i64) -> Record {
+        Record {
+            id: seconds.cast_unsigned(),
+            time: nanoseconds(at(seconds)),
+            number: number(),
+            call_id: seconds.cast_unsigned(),
+            source: [0; 16],
+            outcome: Outcome::pass(Reason::NotBlocked.name()),
+        }
+    }
+
+    /// A report, so long after its call.
+    fn report(call: i64, later: i64, kind: ReportKind) -> Report {
+        let (call_time, time) = (at(call), at(call + later));
+        Report { time, number: number(), kind, call: call.cast_unsigned(), call_time }
+    }
+
+    fn file(subjects: &[Subject], redial: Redial) -> PolicyFile {
+        let mut policy = Policy::default();
+        for subject in subjects {
+            policy.block(*subject, 0, 0);
+        }
+        for (_, block) in &mut policy.blocks {
+            redial.put(block);
+        }
+        PolicyFile { policy, redial, ladder: Some(Ladder::default()) }
+    }
+
+    /// Which calls pass, and how, in their order.
+    fn reasons(file: &PolicyFile, calls: &[i64], reports: &[Report]) -> Vec<&'static str> {
+        let mut side = Side::new(file, reports);
+        let mut reports = reports.iter().peekable();
+        let mut judge = |call: &i64| {
+            let record = record(*call);
+            while let Some(report) =
+                reports.next_if(|report| nanoseconds(report.time) < record.time)
+            {
+                side.report(report);
+            }
+            side.judge(&record).reason
+        };
+        calls.iter().map(&mut judge).collect()
+    }
+
+    #[test]
+    fn strikes_add_up_as_they_are_reported() {
+        let file = file(&[], Redial::default());
+        let (prank, silent) = (report(0, 1, ReportKind::Prank), report(10, 2, ReportKind::Silent));
+        let told = |reports: &[Report]| reasons(&file, &[0, 10, HOUR, 2 * DAY], reports);
+        let free = ["not-blocked"; 4];
+        assert_eq!(told(&[prank]), free);
+        assert_eq!(told(&[prank, silent]), free, "1.34 strikes");
+        let second = report(10, 2, ReportKind::Abusive);
+        let day = ["not-blocked", "not-blocked", "blocked-number", "block-expired"];
+        assert_eq!(told(&[prank, second]), day);
+        assert_eq!(
+            told(&[prank, second, report(HOUR, 1, ReportKind::Prank)]),
+            day,
+            "it was refused"
+        );
+        // Reported late: from then on.
+        assert_eq!(
+            told(&[prank, report(10, 2 * HOUR, ReportKind::Prank)])[2..],
+            ["not-blocked", "block-expired"]
+        );
+    }
+
+    #[test]
+    fn a_report_of_a_call_that_is_not_on_record_counts() {
+        let file = file(&[], Redial::default());
+        let before = [report(-HOUR, 1, ReportKind::Prank), report(-HOUR / 2, 1, ReportKind::Prank)];
+        assert_eq!(reasons(&file, &[0], &before), ["blocked-number"]);
+    }
+
+    /// Blocked for good, by its number or by a prefix: the third attempt is let in, is reported,
+    /// and from then on six are needed.
+    #[test]
+    fn a_reported_grant_ends_and_the_next_one_is_dearer() {
+        for subject in [Subject::Number(number()), Subject::Prefix(Digits::parse("62812").unwrap())]
+        {
+            let file = file(&[subject], Redial::default());
+            let mut calls: Vec<i64> = (0..3).map(|index| 10 * index).collect();
+            calls.extend((0..7).map(|index| 60 + 10 * index));
+            let prank = [report(20, 30, ReportKind::Prank)];
+            let expected = |calls: &[i64], refused: &[usize]| {
+                let all = 0..calls.len();
+                all.map(|index| if refused.contains(&index) { "blocked" } else { "redial-grant" })
+                    .collect::<Vec<_>>()
+            };
+            let told = |calls: &[i64], reports: &[Report]| {
+                let told = reasons(&file, calls, reports).into_iter();
+                let short =
+                    |reason: &'static str| reason.split("-number").next().unwrap_or_default();
+                told.map(|reason| short(reason).trim_end_matches("-prefix")).collect::<Vec<_>>()
+            };
+            assert_eq!(told(&calls, &[]), expected(&calls, &[0, 1]), "{subject}");
+            assert_eq!(told(&calls, &prank), expected(&calls, &[0, 1, 3, 4, 5, 6, 7]), "{subject}");
+            // Who says nothing keeps the grant.
+            let silent = [report(20, 30, ReportKind::Silent)];
+            assert_eq!(told(&calls, &silent), expected(&calls, &[0, 1]), "{subject}");
+            // Another call of the same grant is reported: that does not double again. Where the
+            // prefix was blocked, the ladder's block of the number begins with three.
+            calls.insert(3, 25);
+            let again = [prank[0], report(25, 26, ReportKind::Abusive)];
+            let is_prefix = matches!(subject, Subject::Prefix(_));
+            let refused: &[usize] = if is_prefix { &[0, 1, 4, 5] } else { &[0, 1, 4, 5, 6, 7, 8] };
+            assert_eq!(told(&calls, &again), expected(&calls, refused), "{subject}");
+        }
+    }
+
+    #[test]
+    fn a_longer_block_stays() {
+        let file = file(&[Subject::Number(number())], Redial { attempts: 0, ..Redial::default() });
+        let pranks = [report(-20, 1, ReportKind::Prank), report(-10, 1, ReportKind::Prank)];
+        assert_eq!(reasons(&file, &[0, 48 * HOUR], &pranks), ["blocked-number"; 2]);
+    }
+}

@@ -1,0 +1,169 @@
+//! Counts of calls, by policy and by number.
+
+use std::collections::{BTreeMap, HashMap};
+
+use filter_common::number::Number;
+use serde::Serialize;
+
+use super::Outcome;
+use super::timeline::Timeline;
+
+/// What a policy did with all calls. The JSON form is a contract.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Counts {
+    /// Calls that were refused.
+    pub refused: u64,
+    /// Calls that a redial grant let through; they are among those that passed.
+    pub granted: u64,
+    /// Calls that passed, by reason.
+    pub passed: BTreeMap<&'static str, u64>,
+}
+
+impl Counts {
+    fn add(&mut self, outcome: Outcome) {
+        self.refused += u64::from(outcome.refused);
+        self.granted += u64::from(outcome.granted());
+        if !outcome.refused {
+            *self.passed.entry(outcome.reason).or_default() += 1;
+        }
+    }
+}
+
+/// Calls that fare otherwise than by the baseline. The JSON form is a contract.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Difference {
+    /// Refused, which passed by the baseline.
+    pub newly_refused: u64,
+    /// Passed, which was refused by the baseline.
+    pub newly_passed: u64,
+    /// Let through by a redial grant, and not so by the baseline.
+    pub newly_granted: u64,
+    /// Not let through by a redial grant, but so by the baseline.
+    pub no_longer_granted: u64,
+}
+
+impl Difference {
+    fn add(&mut self, policy: Outcome, baseline: Outcome) {
+        let (before, now) = (baseline.granted(), policy.granted());
+        self.newly_refused += u64::from(policy.refused && !baseline.refused);
+        self.newly_passed += u64::from(!policy.refused && baseline.refused);
+        self.newly_granted += u64::from(now && !before);
+        self.no_longer_granted += u64::from(before && !now);
+    }
+
+    /// Calls that differ at all, for the order of a list.
+    fn calls(&self) -> u64 {
+        self.newly_refused + self.newly_passed + self.newly_granted + self.no_longer_granted
+    }
+}
+
+/// Calls of one number that are refused or let in by a redial grant.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct OfNumber {
+    refused: u64,
+    granted: u64,
+    baseline_refused: u64,
+    baseline_granted: u64,
+    difference: Difference,
+}
+
+/// A number that changes sides; without a baseline one that is refused or let in by a redial
+/// grant. The JSON form is a contract.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct NumberRow {
+    /// The caller number.
+    pub number: String,
+    /// Its calls that the policy refuses.
+    pub refused: u64,
+    /// Its calls that a redial grant lets through.
+    pub granted: u64,
+    /// Its calls that the baseline refuses; null: there is none.
+    pub baseline_refused: Option<u64>,
+    /// Its calls that a redial grant lets through by the baseline; null: there is none.
+    pub baseline_granted: Option<u64>,
+    /// Which of them fare otherwise; null: there is no baseline.
+    pub difference: Option<Difference>,
+}
+
+/// Counts so far.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tally {
+    /// All calls.
+    pub calls: u64,
+    /// By the policy that is tried.
+    pub policy: Counts,
+    /// By the policy that it is compared with, and which calls fare otherwise.
+    pub baseline: Option<(Counts, Difference)>,
+    /// Refusals and grants over time.
+    pub timeline: Timeline,
+    /// Only numbers that are refused or let in by one of both.
+    numbers: HashMap<Number, OfNumber>,
+}
+
+impl Tally {
+    /// No calls yet.
+    #[must_use]
+    pub fn new(with_baseline: bool) -> Tally {
+        Tally {
+            calls: 0,
+            policy: Counts::default(),
+            baseline: with_baseline.then(Default::default),
+            timeline: Timeline::default(),
+            numbers: HashMap::new(),
+        }
+    }
+
+    /// Counts a call of this time, in nanoseconds since 1970.
+    pub fn count(
+        &mut self,
+        time: u64,
+        number: Option<Number>,
+        policy: Outcome,
+        baseline: Option<Outcome>,
+    ) {
+        self.calls += 1;
+        self.policy.add(policy);
+        if let (Some((counts, difference)), Some(baseline)) = (&mut self.baseline, baseline) {
+            counts.add(baseline);
+            difference.add(policy, baseline);
+        }
+        let either =
+            |what: fn(Outcome) -> bool| [Some(policy), baseline].map(|o| o.is_some_and(what));
+        let (refused, granted) = (either(|outcome| outcome.refused), either(Outcome::granted));
+        self.timeline.add(time, refused, granted);
+        let touched = [refused, granted].concat().contains(&true);
+        if let Some(number) = number.filter(|_| touched) {
+            let of_number = self.numbers.entry(number).or_default();
+            of_number.refused += u64::from(refused[0]);
+            of_number.granted += u64::from(granted[0]);
+            of_number.baseline_refused += u64::from(refused[1]);
+            of_number.baseline_granted += u64::from(granted[1]);
+            if let Some(baseline) = baseline {
+                of_number.difference.add(policy, baseline);
+            }
+        }
+    }
+
+    /// The numbers that change sides, or without a baseline those that are refused or let in: those
+    /// with the most calls first.
+    #[must_use]
+    pub fn numbers(&self) -> Vec<NumberRow> {
+        let compares = self.baseline.is_some();
+        let told = |of: &OfNumber| match compares {
+            true => of.difference.calls(),
+            false => of.refused + of.granted,
+        };
+        let mut rows: Vec<_> = self.numbers.iter().filter(|(_, of)| told(of) > 0).collect();
+        rows.sort_by_key(|(number, of)| (std::cmp::Reverse(told(of)), **number));
+        rows.into_iter()
+            .map(|(number, of)| NumberRow {
+                number: number.to_string(),
+                refused: of.refused,
+                granted: of.granted,
+                baseline_refused: compares.then_some(of.baseline_refused),
+                baseline_granted: compares.then_some(of.baseline_granted),
+                difference: compares.then_some(of.difference),
+            })
+            .collect()
+    }
+}
