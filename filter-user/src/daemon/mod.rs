@@ -9,6 +9,7 @@ mod events;
 mod import;
 mod keeper;
 mod links;
+mod person;
 mod reconcile;
 mod reports;
 mod reviews;
