@@ -13,6 +13,7 @@ mod gate;
 mod interfaces;
 mod lists;
 mod other_layout;
+mod person;
 mod preload;
 mod protected;
 mod redial;

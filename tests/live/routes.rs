@@ -6,8 +6,8 @@ use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use palang::wire::{
-    Allow, AuditRow, AuditVerdict, Block, Call, Check, ConfigInForce, Explain, ImportNews, Mode,
-    Override, Problem, Review, Status,
+    Allow, AuditRow, AuditVerdict, Block, Call, Check, ConfigInForce, Explain, Held, ImportNews,
+    Mode, Override, Problem, Report, Review, Status,
 };
 use palang_tests::lab::{Daemon, Lab};
 use serde::de::DeserializeOwned;
@@ -211,6 +211,9 @@ fn each_answer_is_what_the_document_says() {
     assert_eq!((&*check.verdict, &*check.reason), ("drop", "blocked-number"));
     let explain: Explain = ask_one("/v1/explain/+6281234567890").json();
     assert_eq!(explain.steps.len(), 8);
+    let held: Held = ask_one("/v1/numbers/+6281234567890").json();
+    assert_eq!((held.calls.len(), held.block, held.allow), (2, Some(block), None));
+    assert_eq!(held.audit.len(), 2);
     let verdict: AuditVerdict = ask_one("/v1/audit/verify").json();
     assert_eq!(verdict.first_bad, None);
     let config: ConfigInForce = ask_one("/v1/config").json();
@@ -222,15 +225,25 @@ fn each_answer_is_what_the_document_says() {
     all::<Call>(&list("/v1/calls?since=2099-01-01T00:00:00Z"), 0);
     all::<AuditRow>(&list("/v1/audit"), verdict.rows as usize);
     all::<Review>(&list("/v1/reviews"), 0);
+    all::<Report>(&list("/v1/reports"), 0);
     asked.insert(ENDLESS.to_owned());
     asked.extend(
-        ["blocks", "allows", "calls", "reviews", "audit"].map(|name| format!("GET /v1/{name}")),
+        ["blocks", "allows", "calls", "reports", "reviews", "audit"]
+            .map(|name| format!("GET /v1/{name}")),
     );
     let gets: BTreeSet<_> =
         documented(&document).into_iter().filter(|route| route.starts_with("GET ")).collect();
     assert_eq!(asked, gets, "every route that only asks was asked");
 
     change("DELETE", "/v1/blocks/+6281234567890?dry_run=true", Value::Null);
+    change("DELETE", "/v1/blocks/+6281234567890", Value::Null);
+    let erase = "/v1/numbers/+6281234567890?reason=a%20test";
+    change("DELETE", &format!("{erase}&dry_run=true"), Value::Null);
+    change("DELETE", erase, Value::Null);
+    assert_eq!(ask(&daemon, "DELETE", erase, "").status, 404, "nothing is left");
+    for bad in ["+6281234567890", "+6281234567890?reason=%20", "+62431*?reason=a", "x?reason=a"] {
+        assert_eq!(ask(&daemon, "DELETE", &format!("/v1/numbers/{bad}"), "").status, 400, "{bad}");
+    }
     change("DELETE", "/v1/blocks/+62431*", Value::Null);
     change("DELETE", "/v1/allows/+62811*", Value::Null);
     change("DELETE", "/v1/interfaces/gate0", Value::Null);
@@ -246,7 +259,7 @@ fn route(path: &str) -> String {
     let path = path.split('?').next().expect("a path");
     let mut parts: Vec<_> = path.split('/').collect();
     match parts[2] {
-        "check" | "explain" => parts[3] = "{number}",
+        "check" | "explain" | "numbers" => parts[3] = "{number}",
         "blocks" | "allows" if parts.len() > 3 && parts[3] != "import" => parts[3] = "{number}",
         "interfaces" => parts[3] = "{name}",
         _ => {}

@@ -47,12 +47,12 @@ impl Answer for Held {
         for line in remembered(&self.kernel) {
             print::field(writer, "kernel", &line)?;
         }
-        section(writer, self.block.as_slice())?;
-        section(writer, self.allow.as_slice())?;
-        section(writer, &self.calls)?;
-        section(writer, &self.reports)?;
-        section(writer, &self.reviews)?;
-        section(writer, &self.audit)?;
+        section(writer, "block", self.block.as_slice())?;
+        section(writer, "allow", self.allow.as_slice())?;
+        section(writer, "call", &self.calls)?;
+        section(writer, "report", &self.reports)?;
+        section(writer, "review", &self.reviews)?;
+        section(writer, "audit row", &self.audit)?;
         writeln!(writer)?;
         self.notes.iter().try_for_each(|note| writeln!(writer, "note: {}", print::clean(note)))
     }
@@ -70,12 +70,12 @@ impl Answer for Held {
 }
 
 /// A count and a table; without rows nothing but that.
-fn section<R: Row>(writer: &mut dyn Write, rows: &[R]) -> io::Result<()> {
+fn section<R: Row>(writer: &mut dyn Write, noun: &str, rows: &[R]) -> io::Result<()> {
     if rows.is_empty() {
-        return writeln!(writer, "\nno {}s", R::NOUN);
+        return writeln!(writer, "\nno {noun}s");
     }
     let table = print::table(Some(R::COLUMNS), rows.iter().map(Row::cells));
-    writeln!(writer, "\n{}\n{}", counted(rows.len() as u64, R::NOUN), table.trim_fmt())
+    writeln!(writer, "\n{}\n{}", counted(rows.len() as u64, noun), table.trim_fmt())
 }
 
 fn named<R: Row>(name: &str, rows: &[R], lines: &mut Vec<Vec<String>>) {

@@ -156,7 +156,7 @@ impl Control {
             return in_force("allow");
         }
         // It would come back onto the review list.
-        if let Some(grant) = self.maps.grant(number)?.filter(|grant| live(grant.until)) {
+        if let Some(grant) = self.maps.grant(number)?.filter(|grant| now < grant.until) {
             let message = format!(
                 "a redial grant lets {number} through until {}; nothing was erased: ask again then",
                 clock::wall(grant.until)
