@@ -1,6 +1,7 @@
 //! One number: all that is held about it is told, and then forgotten.
 
 use std::fs;
+use std::time::Duration;
 
 use palang_tests::lab::Lab;
 use serde_json::{Value, json};
@@ -100,4 +101,21 @@ fn a_number_is_forgotten_and_the_audit_holds() {
         }
     }
     assert!(!gate.daemon.stderr().contains(DIGITS));
+}
+
+#[test]
+fn what_a_redial_grant_still_lets_through_is_not_forgotten() {
+    let lab = Lab::new("erase-grant");
+    let gate = Gate::start(&lab, "[redial]\nattempts = 2\ngrant = \"1m\"");
+    gate.does(&["block", "add", CALLER, "--for", "1h", "--reason", "prank"]);
+    assert!(!gate.passes(CALLER));
+    // Attempts that are so far apart are separate ones.
+    std::thread::sleep(Duration::from_millis(5100));
+    assert!(gate.passes(CALLER), "the second attempt opens a grant");
+    eventually("the grant is on the list", || held(&gate).1[2] == 1);
+    assert!(held(&gate).0["kernel"]["grant_until"].is_string());
+    gate.does(&["block", "remove", CALLER]);
+    let said = gate.fails(5, &ERASE);
+    assert!(said.contains("a redial grant lets 6281234567890 through until"), "{said}");
+    assert_eq!(held(&gate).1[2], 1);
 }
