@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use palang_tests::lab::Lab;
 use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
 
 use crate::gate::{Gate, eventually, subject};
 
@@ -26,6 +27,22 @@ fn stand_in_a_file(gate: &Gate<'_>, bytes: &[u8]) -> bool {
     let files = fs::read_dir(gate.daemon.state()).unwrap().map(|file| file.unwrap().path());
     let mut stores = files.filter(|file| file.to_string_lossy().contains("palang.db"));
     stores.any(|file| fs::read(file).unwrap().windows(bytes.len()).any(|window| window == bytes))
+}
+
+/// The head of an exported audit, computed by somebody who has nothing but the file.
+fn head_of_export(gate: &Gate<'_>) -> String {
+    let file = gate.daemon.folder().join("audit.ndjson");
+    let _ = fs::remove_file(&file);
+    gate.does(&["audit", "export", file.to_str().unwrap()]);
+    let (mut hash, mut rows) = ([0; 32], 0);
+    for line in fs::read_to_string(&file).unwrap().lines() {
+        let row: Value = serde_json::from_str(line).unwrap();
+        let record = row["record"].as_str().unwrap();
+        hash = Sha256::new().chain_update(hash).chain_update(record).finalize().into();
+        rows += 1;
+    }
+    let digits: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("{rows}:{digits}")
 }
 
 #[test]
@@ -56,6 +73,7 @@ fn a_number_is_forgotten_and_the_audit_holds() {
 
     // What is in force is not erased with the rest.
     let head = gate.head();
+    assert_eq!(head_of_export(&gate), head);
     assert!(gate.fails(5, &ERASE).contains(&format!("palang block remove {DIGITS}")));
     gate.does(&["block", "remove", CALLER]);
     gate.does(&["allow", "add", CALLER, "--for", "1h"]);
@@ -94,6 +112,7 @@ fn a_number_is_forgotten_and_the_audit_holds() {
             (&erase["calls"], &erase["reason"]),
             (&json!(2), &json!("asked for, letter 12"))
         );
+        assert_eq!(head_of_export(&gate), gate.head());
         let verdict = gate.does(&["audit", "verify", "--head", &head]);
         assert_eq!(verdict["first_bad"], Value::Null);
         if !restarted {
