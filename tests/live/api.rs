@@ -10,6 +10,8 @@ use palang::wire::{
 };
 use palang_tests::lab::Daemon;
 
+use crate::gate::with_number;
+
 /// How long something may take that the daemon does by itself within a second.
 pub const SOON: Duration = Duration::from_secs(20);
 
@@ -103,10 +105,13 @@ impl Api {
         self.list(&client::path(&["calls"], &[("caller", Some(caller))]))
     }
 
-    /// The audit's records, as JSON.
+    /// The audit's records, as JSON, with their numbers.
     pub fn audit(&self) -> Vec<serde_json::Value> {
         let rows: Vec<AuditRow> = self.list(&client::path(&["audit"], &[]));
-        let json = |row: AuditRow| serde_json::from_str(&row.record).expect("a record in JSON");
+        let json = |row: AuditRow| {
+            let record = serde_json::from_str(&row.record).expect("a record in JSON");
+            with_number(record, row.number.as_deref())
+        };
         rows.into_iter().map(json).collect()
     }
 

@@ -87,11 +87,13 @@ impl<'a> Gate<'a> {
         output.stderr
     }
 
-    /// All records of the audit, oldest first.
+    /// All records of the audit, oldest first, with their numbers.
     pub fn audit(&self) -> Vec<Value> {
-        let rows = self.rows(&["audit", "list"]);
-        let record = |row: &Value| serde_json::from_str(row["record"].as_str().unwrap()).unwrap();
-        rows.iter().map(record).collect()
+        let record = |row: &Value| {
+            let record: Value = serde_json::from_str(row["record"].as_str().unwrap()).unwrap();
+            with_number(record, row["number"].as_str())
+        };
+        self.rows(&["audit", "list"]).iter().map(record).collect()
     }
 
     /// The last record of the audit with this action.
@@ -134,6 +136,15 @@ impl<'a> Gate<'a> {
         let text = |value: &Value| value.as_str().unwrap().to_owned();
         findings.map(|found| text(&found["colour"]) + ": " + &text(&found["message"])).collect()
     }
+}
+
+/// A record of the audit, with the number that its pseudonym stands for.
+pub fn with_number(mut record: Value, number: Option<&str>) -> Value {
+    if let Some(number) = number {
+        assert!(record["number"].as_str().unwrap().starts_with('#'), "{record}");
+        record["number"] = number.into();
+    }
+    record
 }
 
 /// The subject that a text names under the plan that every test here has.

@@ -16,6 +16,7 @@ mod lists;
 mod metrics;
 mod monitor;
 mod other_layout;
+mod person;
 mod preload;
 mod promise;
 mod protected;

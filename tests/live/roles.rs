@@ -100,7 +100,8 @@ impl<'a> House<'a> {
 const BLOCK: [&str; 8] =
     ["block", "add", NUMBER, "--for", "1h", "--reason", "prank, case 118", "--output=json"];
 const REPORT: [&str; 6] = ["report", "add", NUMBER, "--kind", "prank", "--call-id=x"];
-const EVERYTHING: [&[&str]; 14] = [
+const ERASE: [&str; 5] = ["erase", "--number", NUMBER, "--reason", "a letter"];
+const EVERYTHING: [&[&str]; 15] = [
     &["status"],
     &["block", "list"],
     &["block", "show", NUMBER],
@@ -114,6 +115,7 @@ const EVERYTHING: [&[&str]; 14] = [
     &["review", "list"],
     &["audit", "list"],
     &["audit", "verify"],
+    &["export", "--number", NUMBER],
     &["config", "show"],
 ];
 
@@ -200,7 +202,7 @@ fn who_reads_sees_masked_numbers_and_changes_nothing() {
     });
     assert_eq!(call.caller.as_deref(), Some("6281*******90"));
     for arguments in EVERYTHING {
-        if ["explain", "audit"].contains(&arguments[0]) && arguments[1] != "verify" {
+        if ["explain", "audit", "export"].contains(&arguments[0]) && arguments[1] != "verify" {
             house.may_not(READER, arguments, &["daemon has not the role operate"]);
             continue;
         }
@@ -235,6 +237,7 @@ fn who_reads_sees_masked_numbers_and_changes_nothing() {
         &["attach", "gate0"],
         &["detach", "gate0"],
         &["store", "backup", &backup],
+        &ERASE,
     ] {
         house.may_not(READER, arguments, &["daemon has not the role admin"]);
     }
@@ -249,6 +252,9 @@ fn who_operates_blocks_for_a_time_and_leaves_the_rest() {
     let shown = house.may(OPERATOR, &["block", "list", "-o", "raw"]);
     assert!(shown.starts_with("6281234567890\t"), "{shown}");
     house.may(OPERATOR, &["explain", NUMBER]);
+    let held = house.may(OPERATOR, &["export", "--number", NUMBER, "-o", "json"]);
+    assert!(held.contains("\"number\":\"6281234567890\""), "{held}");
+    house.may_not(OPERATOR, &ERASE, &["bin has not the role admin"]);
     house.may(OPERATOR, &["allow", "add", "0811-2345-6789", "--for", "1h"]);
     house.may(OPERATOR, &["allow", "remove", "0811-2345-6789"]);
     house.may(OPERATOR, &["override", "on", "--for", "1h", "--reason", "flood"]);
@@ -285,6 +291,9 @@ fn who_administers_may_all_and_the_audit_names_everybody() {
     let copy = house.daemon.state().join("copy.db");
     house.may(ADMIN, &["store", "backup", &copy.display().to_string()]);
     assert!(copy.exists());
+    house.may_not(ADMIN, &ERASE, &["palang block remove 6281234567890"]);
+    house.may(ADMIN, &["block", "remove", NUMBER]);
+    house.may(ADMIN, &ERASE);
     let root = house.daemon.cli(&["mode", "observe"]);
     assert_eq!(root.code, 0, "{}", root.stderr);
 
@@ -307,6 +316,8 @@ fn who_administers_may_all_and_the_audit_names_everybody() {
             "mail mode enforce",
             "mail detach",
             "mail attach",
+            "mail block remove",
+            "mail erase",
             "root mode observe",
         ]
     );

@@ -6,8 +6,8 @@ use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use palang::wire::{
-    Allow, AuditRow, AuditVerdict, Block, Call, Check, ConfigInForce, Explain, ImportNews, Mode,
-    Override, Problem, Report, Reported, Review, Status,
+    Allow, AuditRow, AuditVerdict, Block, Call, Check, ConfigInForce, Explain, Held, ImportNews,
+    Mode, Override, Problem, Report, Reported, Review, Status,
 };
 use palang_tests::lab::{Daemon, Lab, TRUNK};
 use serde::de::DeserializeOwned;
@@ -227,6 +227,9 @@ fn each_answer_is_what_the_document_says() {
     assert_eq!((&*check.verdict, &*check.reason), ("drop", "blocked-number"));
     let explain: Explain = ask_one("/v1/explain/+6281234567890").json();
     assert_eq!(explain.steps.len(), 8);
+    let held: Held = ask_one("/v1/numbers/+6281234567890").json();
+    assert_eq!((held.calls.len(), held.block, held.allow), (2, Some(block), None));
+    assert_eq!(held.audit.len(), 2);
     let verdict: AuditVerdict = ask_one("/v1/audit/verify").json();
     assert_eq!(verdict.first_bad, None);
     let config: ConfigInForce = ask_one("/v1/config").json();
@@ -252,6 +255,14 @@ fn each_answer_is_what_the_document_says() {
     assert_eq!(asked, gets, "every route that only asks was asked");
 
     change("DELETE", "/v1/blocks/+6281234567890?dry_run=true", Value::Null);
+    change("DELETE", "/v1/blocks/+6281234567890", Value::Null);
+    let erase = "/v1/numbers/+6281234567890?reason=a%20test";
+    change("DELETE", &format!("{erase}&dry_run=true"), Value::Null);
+    change("DELETE", erase, Value::Null);
+    assert_eq!(ask(&daemon, "DELETE", erase, "").status, 404, "nothing is left");
+    for bad in ["+6281234567890", "+6281234567890?reason=%20", "+62431*?reason=a", "x?reason=a"] {
+        assert_eq!(ask(&daemon, "DELETE", &format!("/v1/numbers/{bad}"), "").status, 400, "{bad}");
+    }
     change("DELETE", "/v1/blocks/+62431*", Value::Null);
     change("DELETE", "/v1/allows/+62811*", Value::Null);
     change("DELETE", "/v1/interfaces/gate0", Value::Null);
@@ -267,7 +278,7 @@ fn route(path: &str) -> String {
     let path = path.split('?').next().expect("a path");
     let mut parts: Vec<_> = path.split('/').collect();
     match parts[2] {
-        "check" | "explain" => parts[3] = "{number}",
+        "check" | "explain" | "numbers" => parts[3] = "{number}",
         "blocks" | "allows" if parts.len() > 3 && parts[3] != "import" => parts[3] = "{number}",
         "reviews" if parts.len() > 3 => parts[3] = "{id}",
         "interfaces" => parts[3] = "{name}",

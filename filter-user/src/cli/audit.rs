@@ -35,14 +35,16 @@ enum Command {
 ///
 /// palang audit list --since 7d --number 0812-3456-7890
 ///
+/// A number that was erased is told as its pseudonym, `#` and hex digits.
+///
 /// Raw: row, time, author, action, number, the record as JSON, hash.
 #[derive(Debug, Args)]
 struct List {
     /// Since when: 1h, 7d, '2026-11-25 18:20' local time, or RFC 3339
     #[arg(long, value_name = "DURATION|TIME", value_parser = time::since)]
     since: Option<Timestamp>,
-    /// About this number or prefix
-    #[arg(long, value_name = "NUMBER|PREFIX*")]
+    /// About this number or prefix, also an erased one; or about the one with this pseudonym
+    #[arg(long, value_name = "NUMBER|PREFIX*|#HEX")]
     number: Option<String>,
     #[command(flatten)]
     output: Output,
@@ -67,7 +69,8 @@ struct Verify {
 ///
 /// palang audit export audit.ndjson
 ///
-/// The file appears when it is whole. Raw: file, rows; nothing where there is no file.
+/// Each line has a record as it was hashed, its hash, and beside them the number that the pseudonym
+/// in the record stands for. The file appears when it is whole. Raw: file, rows; nothing where there is no file.
 #[derive(Debug, Args)]
 struct Export {
     /// The file [default: standard output]
@@ -117,9 +120,14 @@ pub fn run(arguments: &Arguments, client: &Client) -> Result<Exit, Failure> {
     Ok(Exit::Done)
 }
 
-/// The record's fields; none where it is not JSON, which then is no record of ours.
+/// The record's fields, with the number where it is known; none where it is not JSON, which then is
+/// no record of ours.
 fn record(row: &AuditRow) -> Map<String, Value> {
-    serde_json::from_str(&row.record).unwrap_or_default()
+    let mut record: Map<_, _> = serde_json::from_str(&row.record).unwrap_or_default();
+    if let Some(number) = &row.number {
+        record.insert("number".to_owned(), number.as_str().into());
+    }
+    record
 }
 
 fn text(value: Option<Value>) -> String {
@@ -185,7 +193,16 @@ mod tests {
             record: r#"{"action":"block add","author":"siti","number":"628","reason":"prank","rule":7,"time":"bad","to":null}"#
                 .into(),
             hash: "ab".into(),
+            number: None,
         };
+        let beside = AuditRow {
+            record: row.record.replace("628", "#ab"),
+            number: Some("628".into()),
+            ..row.clone()
+        };
+        assert_eq!(beside.cells(), row.cells());
+        let erased = AuditRow { number: None, ..beside };
+        assert_eq!(erased.cells()[4], "#ab");
         assert_eq!(row.cells(), ["17", "bad", "siti", "block add", "628", "reason=prank, rule=7"]);
         assert_eq!(row.raw()[..5], ["17", "bad", "siti", "block add", "628"]);
         let foreign = AuditRow { record: "tampered".into(), ..row };

@@ -14,7 +14,9 @@ pub mod check;
 pub mod config;
 pub mod daemon;
 pub mod doctor;
+pub mod erase;
 pub mod explain;
+pub mod export;
 pub mod hints;
 mod in_force;
 pub mod mode;
@@ -77,6 +79,8 @@ enum Command {
     Report(report::Arguments),
     Review(review::Arguments),
     Audit(audit::Arguments),
+    Export(export::Arguments),
+    Erase(erase::Arguments),
     Attach(attach::AttachArguments),
     Detach(attach::DetachArguments),
     Store(store::Arguments),
@@ -108,6 +112,8 @@ impl Cli {
             Command::Report(arguments) => report::run(&arguments, client),
             Command::Review(arguments) => review::run(&arguments, client),
             Command::Audit(arguments) => audit::run(&arguments, client),
+            Command::Export(arguments) => export::run(&arguments, client),
+            Command::Erase(arguments) => erase::run(&arguments, client),
             Command::Attach(arguments) => attach::attach(&arguments, client),
             Command::Detach(arguments) => attach::detach(&arguments, client),
             Command::Store(arguments) => store::run(&arguments, client),

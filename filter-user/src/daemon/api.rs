@@ -29,6 +29,7 @@ use super::control::{Control, Role, Who, allow_of, block_of};
 use super::events::Lost;
 use super::import::Import;
 use super::links::Links;
+use super::person::audit_row_of;
 use super::reports::report_of;
 use super::reviews::{Reviews, review_of};
 use crate::clock;
@@ -125,6 +126,7 @@ pub fn router(app: App) -> Router {
         .route("/v1/reviews/{id}/extend", post(extend_review))
         .route("/v1/reviews/{id}/free", post(free_review))
         .route("/v1/events", get(events))
+        .route("/v1/numbers/{number}", get(export_number).delete(erase_number))
         .route("/v1/audit", get(list_audit))
         .route("/v1/audit/verify", get(verify_audit))
         .route("/v1/config", get(get_config))
@@ -193,6 +195,8 @@ async fn no_route() -> Problem {
         extend_review,
         free_review,
         events,
+        export_number,
+        erase_number,
         list_audit,
         verify_audit,
         get_config,
@@ -334,6 +338,14 @@ struct AuditQuery {
 #[serde(deny_unknown_fields)]
 struct VerifyQuery {
     head: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct EraseQuery {
+    reason: String,
+    #[serde(default)]
+    dry_run: bool,
 }
 
 /// The part of a path that names something, refused as a [`Problem`].
@@ -868,7 +880,38 @@ async fn live_calls(State(app): State<App>, who: Who) -> Result<Response, Proble
     Ok((headers, Body::from_stream(stream)).into_response())
 }
 
-/// The audit, oldest first, one row a line. Role operate.
+/// All that is held about one number. Role operate.
+#[utoipa::path(get, path = "/v1/numbers/{number}", params(("number" = String, Path)),
+    responses((status = 200, body = wire::Held), (status = 400, body = Problem)))]
+async fn export_number(
+    State(app): State<App>,
+    who: Who,
+    Named(number): Named,
+) -> Answer<wire::Held> {
+    who.may(Role::Operate)?;
+    app.control.export_number(&who, &number).await.map(Json)
+}
+
+/// Forgets a number: its calls, reports and reviews are deleted, and in the audit only its pseudonym
+/// is left. Refused while a block, an allow or a redial grant for exactly this number is in force.
+/// Role admin.
+#[utoipa::path(delete, path = "/v1/numbers/{number}",
+    params(("number" = String, Path), ("reason" = String, Query),
+        ("dry_run" = Option<bool>, Query)),
+    responses((status = 200, body = wire::Erased), (status = 400, body = Problem),
+        (status = 403, body = Problem), (status = 404, body = Problem),
+        (status = 503, body = Problem)))]
+async fn erase_number(
+    State(app): State<App>,
+    who: Who,
+    Named(number): Named,
+    Queried(query): Queried<EraseQuery>,
+) -> Answer<wire::Erased> {
+    who.may(Role::Admin)?;
+    app.control.erase_number(&who, &number, query.reason, query.dry_run).await.map(Json)
+}
+
+/// The audit, oldest first, one row a line. The number may also be a pseudonym. Role operate.
 #[utoipa::path(get, path = "/v1/audit",
     params(("since" = Option<String>, Query), ("number" = Option<String>, Query)),
     responses((status = 200, body = wire::AuditRow, content_type = "application/x-ndjson")))]
@@ -880,15 +923,13 @@ async fn list_audit(
     who.may(Role::Operate)?;
     let number = match query.number {
         None => None,
+        Some(pseudonym) if pseudonym.starts_with('#') => Some(pseudonym),
         Some(text) => Some(app.control.subject(&text)?.to_string()),
     };
     readable(&app).await?;
     lines(&app, move |reader, send| {
         let filter = AuditFilter { since: query.since, number };
-        reader.audit_rows(0, &filter, |row| {
-            let hash = store::hex(&row.hash);
-            send(wire::AuditRow { seq: row.seq, record: row.record, hash })
-        })
+        reader.audit_rows(0, &filter, |row| send(audit_row_of(row)))
     })
 }
 
@@ -1072,7 +1113,8 @@ impl App {
     }
 }
 
-fn call(id: u64, row: CallRow, who: &Who) -> wire::Call {
+/// A call as the API tells it to this user.
+pub fn call(id: u64, row: CallRow, who: &Who) -> wire::Call {
     let verdict = |number| Verdict::from_number(number).unwrap_or(Verdict::Pass).name().to_owned();
     wire::Call {
         id,

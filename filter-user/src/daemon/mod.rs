@@ -11,6 +11,7 @@ mod import;
 mod keeper;
 mod links;
 mod metrics;
+mod person;
 mod reconcile;
 mod reports;
 mod reviews;

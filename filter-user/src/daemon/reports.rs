@@ -253,7 +253,11 @@ impl Control {
             flags: 0,
             // What was doubled stays so for as long as the number is blocked.
             redial: before.as_ref().and_then(|before| before.redial),
-            epoch: before.as_ref().map_or(0, |before| before.epoch),
+            // A grant that a report has ended under a prefix's block does not begin again.
+            epoch: match &before {
+                Some(before) => before.epoch,
+                None => self.covering(number)?.map_or(0, |covering| covering.epoch),
+            },
             incident: None,
         };
         plan.block = Some((decision, before));
@@ -262,7 +266,7 @@ impl Control {
     }
 
     /// Plans the end of the redial grant that let the reported call through: with the ladder's
-    /// block where there is one, else by the block that covers the number. The kernel drops what
+    /// block where there is one, else by the number's block, or one that is made for it. The kernel drops what
     /// it remembers of another epoch.
     fn plan_grant_end(&self, reader: &Reader, plan: &mut Plan) -> Result<(), Problem> {
         let Some(call) = &plan.report.call else { return Ok(()) };
@@ -282,17 +286,40 @@ impl Control {
             grant: covering.redial_grant,
         });
         if plan.block.is_none() {
-            let subject = if covering.number == number {
-                Subject::Number(number)
-            } else {
-                Subject::of_prefix_entry(covering.number)
-            };
+            let is_own = covering.number == number;
+            let prefix = Subject::of_prefix_entry(covering.number);
+            let subject = if is_own { Subject::Number(number) } else { prefix };
             let Some(before) = reader.find(Kind::Block, subject)? else {
                 let what = "is only in the kernel's map: its redial grant stays";
                 plan.notes.push(format!("the block against {subject} {what}"));
                 return Ok(());
             };
-            plan.block = Some((before.clone(), Some(before)));
+            plan.block = if is_own {
+                Some((before.clone(), Some(before)))
+            } else {
+                // Nobody else of this prefix loses a grant: a block of this number's own, until no
+                // grant of it can run any more.
+                if let Err(problem) = self.room(reader, Subject::Number(number), 1) {
+                    plan.problem = Some(problem);
+                    return Ok(());
+                }
+                let now = plan.report.time;
+                let over = now.checked_add(lasts(covering.redial_grant.into())).unwrap_or(now);
+                let own = Decision {
+                    id: uuid::Uuid::now_v7(),
+                    subject: Subject::Number(number),
+                    created: now,
+                    expires: Some(before.expires.map_or(over, |end| end.min(over))),
+                    reason: format!(
+                        "{} reported on a redial grant from {prefix}",
+                        plan.report.kind
+                    ),
+                    author: plan.report.author.clone(),
+                    origin: LADDER.to_owned(),
+                    ..before
+                };
+                Some((own, None))
+            };
         }
         if let Some((decision, _)) = &mut plan.block {
             decision.epoch = covering.epoch.wrapping_add(1);

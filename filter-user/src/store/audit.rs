@@ -4,19 +4,26 @@
 //! `hash = SHA-256(hash before ‖ record)`, where the first row has 32 zero bytes before it.
 //! Whoever rewrites the rest of the chain is found by a head that was noted elsewhere: the
 //! daemon logs it to the journal.
+//!
+//! A number stands in the record as its pseudonym ([`super::pseudonym`]) and plain beside it, where
+//! it can be erased. In rows from before there were pseudonyms it stands in the record.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::ops::ControlFlow;
 use std::str::FromStr;
 
 use jiff::Timestamp;
-use rusqlite::types::Value as Column;
+use rusqlite::types::{Value as Column, ValueRef};
 use rusqlite::{Connection, OptionalExtension, Row, params, params_from_iter};
+use serde::Deserialize;
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
-use super::{Error, Reader, Store, Write};
+use super::{Error, Pseudonyms, Reader, Store, Write};
 use crate::policy::Subject;
+
+const COLUMNS: &str = "seq, record, hash, plain";
 
 /// A record that is to be written.
 #[derive(Clone, Debug, PartialEq)]
@@ -62,14 +69,21 @@ impl Entry {
         self
     }
 
-    /// JSON with sorted names, without spaces.
-    fn record(self) -> String {
+    /// JSON with sorted names, without spaces; a pseudonym in it stands for the number.
+    fn record(self, names: &Pseudonyms) -> String {
         let mut record = self.extra;
+        let pseudonym = self.number.as_deref().map(|number| names.pseudonym(number));
+        for value in record.values_mut() {
+            // What else is told may be the number once more.
+            if value.is_string() && value.as_str() == self.number.as_deref() {
+                *value = pseudonym.clone().into();
+            }
+        }
         // Always three digits of a second: as text, times sort by time.
         record.insert("time".to_owned(), format!("{:.3}", self.time).into());
         record.insert("author".to_owned(), self.author.into());
         record.insert("action".to_owned(), self.action.into());
-        record.insert("number".to_owned(), self.number.into());
+        record.insert("number".to_owned(), pseudonym.into());
         record.insert("rule".to_owned(), self.rule.into());
         Value::Object(record).to_string()
     }
@@ -85,7 +99,8 @@ pub struct Head {
 }
 
 impl Head {
-    fn next(self, record: &[u8]) -> Head {
+    /// The row after it.
+    pub(super) fn next(self, record: &[u8]) -> Head {
         let hash = Sha256::new().chain_update(self.hash).chain_update(record).finalize();
         Head { seq: self.seq + 1, hash: hash.into() }
     }
@@ -103,14 +118,7 @@ impl FromStr for Head {
     fn from_str(text: &str) -> Result<Head, String> {
         let parse = || {
             let (seq, digits) = text.split_once(':')?;
-            let mut hash = [0; 32];
-            if digits.len() != 64 || !digits.is_ascii() {
-                return None;
-            }
-            for (i, byte) in hash.iter_mut().enumerate() {
-                *byte = u8::from_str_radix(&digits[2 * i..2 * i + 2], 16).ok()?;
-            }
-            Some(Head { seq: seq.parse().ok()?, hash })
+            Some(Head { seq: seq.parse().ok()?, hash: unhex(digits)? })
         };
         parse().ok_or_else(|| {
             format!("{text:?} is no head of an audit: write NUMBER:HASH as `status` shows it")
@@ -127,6 +135,18 @@ pub fn hex(bytes: &[u8]) -> String {
     })
 }
 
+/// What [`hex`] made of 32 bytes.
+pub(super) fn unhex(digits: &str) -> Option<[u8; 32]> {
+    let mut bytes = [0; 32];
+    if digits.len() != 64 || !digits.is_ascii() {
+        return None;
+    }
+    for (i, byte) in bytes.iter_mut().enumerate() {
+        *byte = u8::from_str_radix(&digits[2 * i..2 * i + 2], 16).ok()?;
+    }
+    Some(bytes)
+}
+
 /// A row of the audit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AuditRow {
@@ -136,6 +156,9 @@ pub struct AuditRow {
     pub record: String,
     /// Its hash.
     pub hash: [u8; 32],
+    /// The number or prefix that the record has the pseudonym of; `None`: it is about none, the
+    /// number was erased, or the record itself has it.
+    pub plain: Option<String>,
 }
 
 /// Which rows of the audit.
@@ -143,7 +166,7 @@ pub struct AuditRow {
 pub struct AuditFilter {
     /// Of this time and later.
     pub since: Option<Timestamp>,
-    /// About this number or prefix, as the record has it.
+    /// About this number or prefix, also after it was erased; or the pseudonym of one.
     pub number: Option<String>,
 }
 
@@ -161,12 +184,22 @@ pub struct AuditCheck {
 impl Write<'_> {
     /// Adds a row to the chain.
     pub(super) fn audit(&mut self, entry: Entry) -> rusqlite::Result<()> {
+        let plain = entry.number.clone();
+        self.chain(entry, plain)
+    }
+
+    /// Adds a row about a number that is not to be told.
+    pub(super) fn audit_without_number(&mut self, entry: Entry) -> rusqlite::Result<()> {
+        self.chain(entry, None)
+    }
+
+    fn chain(&mut self, entry: Entry, plain: Option<String>) -> rusqlite::Result<()> {
         self.saw(entry.time);
-        let record = entry.record();
+        let record = entry.record(self.names);
         self.head = self.head.next(record.as_bytes());
         self.tx
-            .prepare_cached("INSERT INTO audit (seq, record, hash) VALUES (?1, ?2, ?3)")?
-            .execute(params![self.head.seq, record, self.head.hash])?;
+            .prepare_cached(&format!("INSERT INTO audit ({COLUMNS}) VALUES (?1, ?2, ?3, ?4)"))?
+            .execute(params![self.head.seq, record, self.head.hash, plain])?;
         Ok(())
     }
 }
@@ -200,15 +233,16 @@ impl Reader {
         filter: &AuditFilter,
         f: impl FnMut(AuditRow) -> ControlFlow<()>,
     ) -> Result<(), Error> {
-        let mut sql = "SELECT seq, record, hash FROM audit WHERE seq >= ?".to_owned();
+        let mut sql = format!("SELECT {COLUMNS} FROM audit WHERE seq >= ?");
         let mut values = vec![Column::from(i64::try_from(from).unwrap_or(i64::MAX))];
         if let Some(since) = filter.since {
             sql.push_str(" AND time >= ?");
             values.push(format!("{since:.3}").into());
         }
         if let Some(number) = &filter.number {
-            sql.push_str(" AND number = ?");
+            sql.push_str(" AND number IN (?, ?)");
             values.push(number.clone().into());
+            values.push(self.pseudonyms()?.pseudonym(number).into());
         }
         sql.push_str(" ORDER BY seq");
         self.each(&sql, params_from_iter(values), read, f).map(drop)
@@ -220,8 +254,8 @@ impl Reader {
     /// The store cannot be read.
     pub fn last_audit(&self, rule: u64) -> Result<Option<AuditRow>, Error> {
         let Ok(rule) = i64::try_from(rule) else { return Ok(None) };
-        let sql = "SELECT seq, record, hash FROM audit WHERE rule = ?1 ORDER BY seq DESC LIMIT 1";
-        self.get(|conn| conn.prepare_cached(sql)?.query_row([rule], read).optional())
+        let sql = format!("SELECT {COLUMNS} FROM audit WHERE rule = ?1 ORDER BY seq DESC LIMIT 1");
+        self.get(|conn| conn.prepare_cached(&sql)?.query_row([rule], read).optional())
     }
 
     /// Whether somebody took the decision with this rule out. One that ended or was changed
@@ -236,23 +270,27 @@ impl Reader {
         self.get(|conn| conn.prepare_cached(sql)?.exists([rule]))
     }
 
-    /// Computes the whole chain again. Rows that were cut off at the end are only noticed with
-    /// a head from before.
+    /// Computes the whole chain again, and the pseudonym of each number that stands beside it. Rows
+    /// that were cut off at the end are only noticed with a head from before.
     ///
     /// # Errors
     /// The store cannot be read.
     pub fn verify_audit(&self, expected: Option<Head>) -> Result<AuditCheck, Error> {
         let mut check = AuditCheck { rows: 0, first_bad: None, head: Head::default() };
         self.get(|conn| {
+            let names = Pseudonyms::of(conn)?;
             // As raw values: one of a type that this program does not write is a bad row.
-            let mut statement = conn.prepare("SELECT seq, record, hash FROM audit ORDER BY seq")?;
+            let mut statement =
+                conn.prepare(&format!("SELECT {COLUMNS} FROM audit ORDER BY seq"))?;
             let mut rows = statement.query([])?;
             while let Some(row) = rows.next()? {
                 check.rows += 1;
-                let next = check.head.next(row.get_ref(1)?.as_bytes().unwrap_or_default());
+                let record = row.get_ref(1)?.as_bytes().unwrap_or_default();
+                let next = check.head.next(record);
                 if row.get_ref(0)?.as_i64() != Ok(next.seq.cast_signed())
                     || row.get_ref(2)?.as_blob() != Ok(&next.hash)
                     || expected.is_some_and(|known| known.seq == next.seq && known != next)
+                    || !is_told_by(record, row.get_ref(3)?, &names)
                 {
                     check.first_bad = Some(next.seq);
                     break;
@@ -268,6 +306,23 @@ impl Reader {
     }
 }
 
+/// Whether what stands beside a record is the number that its pseudonym stands for, or nothing.
+fn is_told_by(record: &[u8], plain: ValueRef<'_>, names: &Pseudonyms) -> bool {
+    #[derive(Deserialize)]
+    struct About<'r> {
+        #[serde(borrow)]
+        number: Option<Cow<'r, str>>,
+    }
+    if plain == ValueRef::Null {
+        return true;
+    }
+    let (Ok(plain), Ok(about)) = (plain.as_str(), serde_json::from_slice::<About<'_>>(record))
+    else {
+        return false;
+    };
+    about.number.is_some_and(|number| number == names.pseudonym(plain))
+}
+
 /// The last row of the chain.
 pub(super) fn head(conn: &Connection) -> rusqlite::Result<Head> {
     let sql = "SELECT seq, hash FROM audit ORDER BY seq DESC LIMIT 1";
@@ -279,7 +334,7 @@ pub(super) fn head(conn: &Connection) -> rusqlite::Result<Head> {
 }
 
 fn read(row: &Row<'_>) -> rusqlite::Result<AuditRow> {
-    Ok(AuditRow { seq: row.get(0)?, record: row.get(1)?, hash: row.get(2)? })
+    Ok(AuditRow { seq: row.get(0)?, record: row.get(1)?, hash: row.get(2)?, plain: row.get(3)? })
 }
 
 #[cfg(test)]
@@ -319,11 +374,16 @@ mod tests {
     #[test]
     fn a_record_is_json_with_sorted_names() {
         let home = five();
-        let row = home.store().last_audit(2).unwrap().unwrap();
+        let store = home.store();
+        let row = store.last_audit(2).unwrap().unwrap();
+        let pseudonym = store.pseudonyms().unwrap().pseudonym("62812");
         assert_eq!(
             row.record,
-            r#"{"action":"block add","author":"budi","number":"62812","reason":"prank","rule":2,"time":"2027-01-15T08:00:02.000Z"}"#
+            format!(
+                r#"{{"action":"block add","author":"budi","number":"{pseudonym}","reason":"prank","rule":2,"time":"2027-01-15T08:00:02.000Z"}}"#
+            )
         );
+        assert_eq!(row.plain.as_deref(), Some("62812"));
         // What `sha256sum` makes of 32 zero bytes and `{}`.
         assert_eq!(
             Head::default().next(b"{}").to_string(),
@@ -341,6 +401,32 @@ mod tests {
         let number = |text: &str| Some(text.to_owned());
         assert_eq!(seqs(&home, 0, &AuditFilter { since: None, number: number("62814") }), [4]);
         assert_eq!(seqs(&home, 0, &AuditFilter { number: number("62812"), ..since(3) }), [0; 0]);
+        let pseudonym = home.store().pseudonyms().unwrap().pseudonym("62814");
+        assert_eq!(seqs(&home, 0, &AuditFilter { since: None, number: Some(pseudonym) }), [4]);
+    }
+
+    #[test]
+    fn the_number_stands_in_no_field_of_the_record() {
+        let home = Home::new();
+        let mut entry =
+            entry().with("block", "62812").with("to", "62813").with("none", Value::Null);
+        entry.number = Some("62812".to_owned());
+        home.store().audit(entry).unwrap();
+        home.store()
+            .audit(Entry::new(time(1), "budi", "attach").with("none", Value::Null))
+            .unwrap();
+        let store = home.store();
+        let pseudonym = store.pseudonyms().unwrap().pseudonym("62812");
+        let mut records = Vec::new();
+        let filter = AuditFilter::default();
+        let push = |row: AuditRow| {
+            records.push(serde_json::from_str::<Value>(&row.record).unwrap());
+            ControlFlow::Continue(())
+        };
+        store.audit_rows(0, &filter, push).unwrap();
+        assert_eq!([&records[0]["block"], &records[0]["number"]], [&pseudonym, &pseudonym]);
+        assert_eq!((&records[0]["to"], &records[0]["none"]), (&"62813".into(), &Value::Null));
+        assert_eq!((&records[1]["number"], &records[1]["none"]), (&Value::Null, &Value::Null));
     }
 
     #[test]
@@ -366,9 +452,17 @@ mod tests {
             (4, "DELETE FROM audit WHERE seq = 4"),
             // Deleted, and the rest moved up.
             (4, "DELETE FROM audit WHERE seq = 4; UPDATE audit SET seq = 4 WHERE seq = 5"),
-            (1, "INSERT INTO audit SELECT 0, record, hash FROM audit WHERE seq = 1"),
-            (1, "INSERT INTO audit SELECT -7, record, hash FROM audit WHERE seq = 1"),
-            (6, "INSERT INTO audit SELECT 6, record, hash FROM audit WHERE seq = 5"),
+            (1, "INSERT INTO audit SELECT 0, record, hash, plain FROM audit WHERE seq = 1"),
+            (1, "INSERT INTO audit SELECT -7, record, hash, plain FROM audit WHERE seq = 1"),
+            (6, "INSERT INTO audit SELECT 6, record, hash, plain FROM audit WHERE seq = 5"),
+            // Another number beside the record, or one where there is none.
+            (3, "UPDATE audit SET plain = '62814' WHERE seq = 3"),
+            (3, "UPDATE audit SET plain = CAST(x'ff' AS TEXT) WHERE seq = 3"),
+            (3, "UPDATE audit SET plain = number WHERE seq = 3"),
+            (
+                1,
+                "UPDATE state SET value = '\"' || hex(randomblob(32)) || '\"' WHERE key = 'audit-key'",
+            ),
             // Two swapped.
             (
                 2,

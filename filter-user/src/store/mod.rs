@@ -3,11 +3,13 @@
 //! | table | what | file |
 //! |---|---|---|
 //! | `decisions` | blocks and allows in force | [`decisions`] |
-//! | `audit` | every change, as a hash chain | [`audit`] |
+//! | `audit` | every change, as a hash chain with pseudonyms of numbers | [`audit`], [`pseudonym`] |
 //! | `calls` | every attempt that the gate saw | [`calls`] |
 //! | `reviews` | redial grants and reports, for somebody to look at | [`reviews`] |
 //! | `reports` | what call-takers said of calls | [`reports`] |
-//! | `state` | mode, override, newest time seen | `state` |
+//! | `state` | mode, override, newest time seen, key of the pseudonyms | `state` |
+//!
+//! All that it holds about one number is read and erased together: [`person`].
 //!
 //! [`Store`] writes and has one owner. Each of its methods is one transaction: a change and
 //! its audit row are on disk together when it returns, or neither is. [`Reader`] only reads,
@@ -29,6 +31,8 @@ pub mod backup;
 pub mod calls;
 pub mod decisions;
 mod error;
+pub mod person;
+pub mod pseudonym;
 pub mod reports;
 pub mod reviews;
 mod schema;
@@ -41,6 +45,8 @@ pub use backup::{check_restore, restore};
 pub use calls::{CallFilter, CallRow};
 pub use decisions::{Decision, Kind};
 pub use error::Error;
+pub use person::{Counts, Person};
+pub use pseudonym::Pseudonyms;
 pub use reports::{Added, Report, ReportFilter, ReportedCall};
 pub use reviews::{Closed, Review};
 
@@ -55,6 +61,8 @@ const WAL_KEPT: i64 = 67_108_864;
 #[derive(Debug)]
 pub struct Store {
     reader: Reader,
+    /// Who numbers are in the audit.
+    names: Pseudonyms,
     /// What is wrong with the file, once something is: then nothing is written any more.
     corrupt: Option<String>,
 }
@@ -92,8 +100,10 @@ impl Store {
         let mut prepare = || {
             // What SQLite makes of a file that this user may only read.
             if conn.is_readonly("main")? {
-                return Ok(false);
+                return Ok(None);
             }
+            // What is deleted is overwritten: an erased number is not to be found in the file.
+            conn.pragma_update(None, "secure_delete", "ON")?;
             schema::migrate(&mut conn)?;
             // WAL lets readers read on; FULL keeps an acknowledged commit through a power cut.
             conn.pragma_update(None, "journal_mode", "WAL")?;
@@ -101,11 +111,14 @@ impl Store {
             conn.pragma_update(None, "cache_size", -WRITER_CACHE_KIB)?;
             conn.pragma_update(None, "journal_size_limit", WAL_KEPT)?;
             conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
-            Ok(true)
+            Pseudonyms::of(&conn).map(Some)
         };
         match prepare() {
-            Ok(true) => Ok(Store { reader: Reader { conn, path: path.clone() }, corrupt: None }),
-            Ok(false) => Err(Error::ReadOnly { path: path.clone() }),
+            Ok(Some(names)) => {
+                let reader = Reader { conn, path: path.clone() };
+                Ok(Store { reader, names, corrupt: None })
+            }
+            Ok(None) => Err(Error::ReadOnly { path: path.clone() }),
             Err(error) => Err(Error::sqlite(path, &error)),
         }
     }
@@ -119,10 +132,11 @@ impl Store {
         if let Some(what) = &self.corrupt {
             return Err(Error::Corrupt { path: path.clone(), what: what.clone() });
         }
+        let names = &self.names;
         let transact = || {
             let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
             let head = audit::head(&tx)?;
-            let mut write = Write { tx, head, seen: None };
+            let mut write = Write { tx, head, names, seen: None };
             let outcome = change(&mut write)?;
             if let Some(seen) = write.seen {
                 state::move_newest(&write.tx, seen)?;
@@ -154,6 +168,7 @@ struct Write<'c> {
     tx: Transaction<'c>,
     /// The last audit row, that the next one is chained to.
     head: Head,
+    names: &'c Pseudonyms,
     /// The newest time that this change knows.
     seen: Option<Timestamp>,
 }

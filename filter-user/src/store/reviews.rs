@@ -10,7 +10,8 @@ use rusqlite::{OptionalExtension, Row, named_params, params};
 use super::schema::Millis;
 use super::{Entry, Error, Reader, Store, Write};
 
-const COLUMNS: &str = "id, time, number, kind, rule, call_id, until, closed, closed_by, note";
+pub(super) const COLUMNS: &str =
+    "id, time, number, kind, rule, call_id, until, closed, closed_by, note";
 /// The same grant, told twice, begins at times that differ by less: converting between clocks is
 /// not exact.
 const NEAR_MS: i64 = 5000;
@@ -188,7 +189,7 @@ fn about(mut entry: Entry, id: u64, review: &Review) -> Entry {
     entry.with("review", id).with("kind", review.kind.as_str()).with("block_rule", review.rule)
 }
 
-fn read(row: &Row<'_>) -> rusqlite::Result<(u64, Review)> {
+pub(super) fn read(row: &Row<'_>) -> rusqlite::Result<(u64, Review)> {
     let closed = row.get::<_, Option<Millis>>("closed")?;
     let review = Review {
         time: row.get::<_, Millis>("time")?.0,

@@ -115,6 +115,13 @@ const STEPS: &[&str] = &[
     CREATE INDEX reports_number ON reports (number, time);
     CREATE INDEX reports_strikes ON reports (number, call_time) WHERE why_not IS NULL;
 ",
+    "
+    -- Beside the record, whose number is a pseudonym from now on: no part of the chain, so that it
+    -- can be forgotten. The key of the pseudonyms is random from the operating system.
+    ALTER TABLE audit ADD COLUMN plain TEXT;
+    INSERT INTO state (key, value)
+        VALUES ('audit-key', '\"' || lower(hex(randomblob(32))) || '\"');
+",
 ];
 
 /// Version of the tables that this program writes (`PRAGMA user_version`).
@@ -219,5 +226,58 @@ mod tests {
         );
         assert_eq!(row.unwrap(), (7, 1, None, 0, None));
         conn.prepare("SELECT why_not FROM reports").unwrap();
+    }
+
+    #[test]
+    fn an_audit_from_before_pseudonyms_holds_and_keeps_its_numbers() {
+        use super::super::tests::*;
+        use super::super::{AuditFilter, Entry};
+
+        let home = Home::new();
+        let (older, newer) = ("6281234567890", "6281234567891");
+        let mut conn = Connection::open(&home.path).unwrap();
+        migrate_by(&mut conn, &STEPS[..3]).unwrap();
+        let mut head = super::super::Head::default();
+        for (rule, number) in [(1, older), (2, older), (3, newer)] {
+            let record = format!(
+                r#"{{"action":"block add","author":"budi","number":"{number}","rule":{rule},"time":"2027-01-15T08:00:02.000Z"}}"#
+            );
+            head = head.next(record.as_bytes());
+            let row = (head.seq, record, head.hash);
+            conn.execute("INSERT INTO audit (seq, record, hash) VALUES (?1, ?2, ?3)", row).unwrap();
+        }
+        drop(conn);
+
+        let mut store = home.store();
+        let holds = |store: &super::super::Store| {
+            let check = store.verify_audit(Some(head)).unwrap();
+            assert_eq!(check.first_bad, None);
+            check.rows
+        };
+        assert_eq!(holds(&store), 3);
+        put(&mut store, &[block(4, number(older))]);
+        assert_eq!(holds(&store), 4);
+        let rows = |number: &str| {
+            let filter = AuditFilter { since: None, number: Some(number.to_owned()) };
+            let mut rows = Vec::new();
+            let push = |row| {
+                rows.push(row);
+                std::ops::ControlFlow::Continue(())
+            };
+            home.store().audit_rows(0, &filter, push).unwrap();
+            rows
+        };
+        assert_eq!(rows(older).iter().map(|row| row.seq).collect::<Vec<_>>(), [1, 2, 4]);
+        assert_eq!(store.last_audit(2).unwrap().unwrap().plain, None);
+
+        let erased =
+            store.erase(number(older).raw(), Entry::new(time(9), "root", "erase")).unwrap();
+        assert_eq!((erased.audit, erased.audit_records), (1, 2));
+        assert_eq!(holds(&store), 5);
+        let left = rows(older);
+        assert!(left[0].record.contains(older) && !left[2].record.contains(older), "{left:?}");
+        // Whoever writes a number beside a row that never had one is found.
+        home.tamper("UPDATE audit SET plain = number WHERE seq = 3");
+        assert_eq!(store.verify_audit(None).unwrap().first_bad, Some(3));
     }
 }

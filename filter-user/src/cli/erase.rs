@@ -1,0 +1,112 @@
+//! `palang erase`.
+
+use std::io::{self, Write};
+
+use clap::Args;
+
+use super::number;
+use super::print::{self, Answer, Output, counted};
+use crate::client::{self, Client};
+use crate::exit::{Exit, Failure};
+use crate::wire::Erased;
+
+/// Forget a number: its calls, reports and reviews go, the audit keeps a pseudonym
+///
+/// palang erase --number 0812-3456-7890 --reason 'asked for by its owner, letter 12'
+///
+/// It cannot be undone. Exit 5 while a block, an allow or a redial grant for exactly this number is
+/// in force: end it first. Exit 4 where nothing is held. What stands only in words (reasons, notes)
+/// is not searched, and backups keep what they have. Needs the role admin (docs/privacy.md).
+///
+/// Raw: number, pseudonym, calls, reports, reviews, audit rows, audit rows that keep the number.
+#[derive(Debug, Args)]
+pub struct Arguments {
+    /// The number as people write it
+    #[arg(long, value_name = "NUMBER", value_parser = number::given)]
+    number: String,
+    /// Why; the audit keeps it, so it must not have the number or a name in it
+    #[arg(long, value_name = "TEXT")]
+    reason: String,
+    /// Change nothing, say what would change
+    #[arg(long)]
+    dry_run: bool,
+    #[command(flatten)]
+    output: Output,
+}
+
+/// Erases.
+///
+/// # Errors
+/// The daemon's no, or none to ask.
+pub fn run(arguments: &Arguments, client: &Client) -> Result<Exit, Failure> {
+    let dry_run = arguments.dry_run.then_some("true");
+    let query = [("reason", Some(arguments.reason.as_str())), ("dry_run", dry_run)];
+    let path = client::path(&["numbers", &arguments.number], &query);
+    let erased: Erased = client.delete(&path, client::LONG)?;
+    arguments.output.tell(&erased)?;
+    Ok(Exit::Done)
+}
+
+impl Answer for Erased {
+    fn people(&self, writer: &mut dyn Write) -> io::Result<()> {
+        if self.dry_run {
+            writeln!(writer, "dry run, nothing was changed")?;
+        }
+        let verb = if self.dry_run { "would erase" } else { "erased" };
+        let counts = [
+            counted(self.calls, "call"),
+            counted(self.reports, "report"),
+            counted(self.reviews, "review"),
+        ];
+        writeln!(writer, "{verb} {}: {}", print::clean(&self.number), counts.join(", "))?;
+        let verb = if self.dry_run { "would have" } else { "have" };
+        let rows = counted(self.audit_rows, "audit row");
+        writeln!(writer, "{rows} {verb} {} instead", print::clean(&self.pseudonym))?;
+        self.notes.iter().try_for_each(|note| writeln!(writer, "note: {}", print::clean(note)))
+    }
+
+    fn raw(&self) -> Vec<Vec<String>> {
+        let counts =
+            [self.calls, self.reports, self.reviews, self.audit_rows, self.audit_rows_kept];
+        let names = [self.number.clone(), self.pseudonym.clone()];
+        vec![names.into_iter().chain(counts.map(|count| count.to_string())).collect()]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn people(erased: &Erased) -> Vec<String> {
+        let mut text = Vec::new();
+        erased.people(&mut text).unwrap();
+        String::from_utf8(text).unwrap().lines().map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn what_is_gone_and_what_stays() {
+        let erased = Erased {
+            number: "6281234567890".into(),
+            pseudonym: "#ab".into(),
+            calls: 1,
+            reports: 0,
+            reviews: 2,
+            audit_rows: 5,
+            audit_rows_kept: 3,
+            dry_run: false,
+            notes: vec!["backups".into()],
+        };
+        assert_eq!(
+            people(&erased),
+            [
+                "erased 6281234567890: 1 call, 0 reports, 2 reviews",
+                "5 audit rows have #ab instead",
+                "note: backups",
+            ]
+        );
+        assert_eq!(erased.raw(), [["6281234567890", "#ab", "1", "0", "2", "5", "3"]]);
+        let lines = people(&Erased { dry_run: true, ..erased });
+        assert_eq!(lines[0], "dry run, nothing was changed");
+        assert!(lines[1].starts_with("would erase 6281234567890"), "{lines:?}");
+    }
+}

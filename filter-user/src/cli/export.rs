@@ -1,0 +1,98 @@
+//! `palang export`.
+
+use std::io::{self, Write};
+
+use clap::Args;
+
+use super::number;
+use super::print::{self, Answer, Output, Row, counted};
+use super::time;
+use crate::client::{self, Client};
+use crate::exit::{Exit, Failure};
+use crate::wire::{Held, Redials, Remembered};
+
+/// Tell all that is held about one number
+///
+/// palang export --number 0812-3456-7890 -o json >letter-12.json
+///
+/// Block, allow, calls, reports, reviews, audit rows, and what the kernel remembers: what its owner
+/// may ask for. JSON is one document. What stands only in words (reasons, notes) is not searched.
+/// Needs the role operate (docs/privacy.md).
+///
+/// Raw: block, allow, call, report, review or audit, then the fields of that list.
+#[derive(Debug, Args)]
+pub struct Arguments {
+    /// The number as people write it
+    #[arg(long, value_name = "NUMBER", value_parser = number::given)]
+    number: String,
+    #[command(flatten)]
+    output: Output,
+}
+
+/// Exports.
+///
+/// # Errors
+/// The daemon's no, or none to ask.
+pub fn run(arguments: &Arguments, client: &Client) -> Result<Exit, Failure> {
+    let path = client::path(&["numbers", &arguments.number], &[]);
+    let held: Held = client.get(&path, client::LONG)?;
+    arguments.output.tell(&held)?;
+    Ok(Exit::Done)
+}
+
+impl Answer for Held {
+    fn people(&self, writer: &mut dyn Write) -> io::Result<()> {
+        self.check.people(writer)?;
+        print::field(writer, "pseudonym", &self.pseudonym)?;
+        for line in remembered(&self.kernel) {
+            print::field(writer, "kernel", &line)?;
+        }
+        section(writer, "block", self.block.as_slice())?;
+        section(writer, "allow", self.allow.as_slice())?;
+        section(writer, "call", &self.calls)?;
+        section(writer, "report", &self.reports)?;
+        section(writer, "review", &self.reviews)?;
+        section(writer, "audit row", &self.audit)?;
+        writeln!(writer)?;
+        self.notes.iter().try_for_each(|note| writeln!(writer, "note: {}", print::clean(note)))
+    }
+
+    fn raw(&self) -> Vec<Vec<String>> {
+        let mut lines = Vec::new();
+        named("block", self.block.as_slice(), &mut lines);
+        named("allow", self.allow.as_slice(), &mut lines);
+        named("call", &self.calls, &mut lines);
+        named("report", &self.reports, &mut lines);
+        named("review", &self.reviews, &mut lines);
+        named("audit", &self.audit, &mut lines);
+        lines
+    }
+}
+
+/// A count and a table; without rows nothing but that.
+fn section<R: Row>(writer: &mut dyn Write, noun: &str, rows: &[R]) -> io::Result<()> {
+    if rows.is_empty() {
+        return writeln!(writer, "\nno {noun}s");
+    }
+    let table = print::table(Some(R::COLUMNS), rows.iter().map(Row::cells));
+    writeln!(writer, "\n{}\n{}", counted(rows.len() as u64, noun), table.trim_fmt())
+}
+
+fn named<R: Row>(name: &str, rows: &[R], lines: &mut Vec<Vec<String>>) {
+    for row in rows {
+        let mut fields = vec![name.to_owned()];
+        fields.extend(row.raw());
+        lines.push(fields);
+    }
+}
+
+fn remembered(kernel: &Remembered) -> Vec<String> {
+    let Remembered { grant_until, grace_until, redial } = kernel;
+    let grant = grant_until.map(|end| format!("redial grant {}", print::until(Some(end), "")));
+    let grace = grace_until.map(|end| format!("call-back grace {}", print::until(Some(end), "")));
+    let redial = redial.map(|Redials { attempts, first, last }| {
+        let (first, last) = (time::local(first), time::local(last));
+        format!("{} while blocked, {first} to {last}", counted(attempts.into(), "attempt"))
+    });
+    [grant, grace, redial].into_iter().flatten().collect()
+}
