@@ -5,8 +5,8 @@
 use std::collections::HashMap;
 
 use filter_common::abi::{
-    Allow, Attempt, AttemptKey, Block, Event, FRAGMENT_NS, FragmentKey, Grace, Grant, PrefixKey,
-    Profile, Redial, Settings,
+    ATTEMPT_NS, Allow, Attempt, AttemptKey, Block, Event, FRAGMENT_NS, FragmentKey, Grace, Grant,
+    PrefixKey, Profile, Redial, Settings,
 };
 use filter_common::bytes::Slice;
 use filter_common::egress::{called, is_sip};
@@ -127,6 +127,23 @@ impl HostGate {
     /// Nothing is refused before this time.
     pub fn set_override(&mut self, until: u64) {
         self.override_until = until;
+    }
+
+    /// The time of what is asked without a frame, in nanoseconds.
+    pub fn set_time(&mut self, now: u64) {
+        self.now = now;
+    }
+
+    /// Puts a block against one number in, or in place of its old one.
+    pub fn put_block(&mut self, block: &Block) {
+        self.blocked_numbers.insert(block.number, *block);
+    }
+
+    /// Forgets the attempts that keep their first verdict no longer: in the kernel newer ones push
+    /// them out.
+    pub fn forget_attempts(&mut self) {
+        let now = self.now;
+        self.attempts.retain(|_, attempt| now.wrapping_sub(attempt.first) < ATTEMPT_NS);
     }
 
     /// Judges an Ethernet frame at a time in nanoseconds.

@@ -1,0 +1,119 @@
+//! Plots as SVG.
+
+use std::path::Path;
+
+use anyhow::{Context as _, Result};
+use plotters::prelude::*;
+
+use crate::cases::{Case, Series};
+use crate::tables::lost;
+use crate::year::Outcome;
+
+const SIZE: (u32, u32) = (760, 440);
+const FONT: (&str, u32) = ("sans-serif", 13);
+
+/// Prank attempts refused against emergencies lost: a point for each policy.
+///
+/// # Errors
+/// The file cannot be written.
+pub fn trade(path: &Path, runs: &[(Case, Outcome)]) -> Result<()> {
+    let points: Vec<_> = runs
+        .iter()
+        .filter(|(case, _)| case.series != Series::Centres)
+        .map(|(case, outcome)| {
+            let refused = outcome.pranks_refused as f64 / outcome.prank_attempts.max(1) as f64;
+            (case, refused * 100.0, lost(&outcome.needs) as f64 / outcome.years)
+        })
+        .collect();
+    let top = points.iter().map(|point| point.2).fold(1.0, f64::max);
+    let area = SVGBackend::new(path, SIZE).into_drawing_area();
+    area.fill(&WHITE)?;
+    // Zero has a place of its own on an axis of logarithms.
+    let scale = |lost: f64| (1.0 + lost).log10();
+    let mut chart = ChartBuilder::on(&area)
+        .margin(14)
+        .x_label_area_size(40)
+        .y_label_area_size(60)
+        .build_cartesian_2d(0.0..100.0, 0.0..scale(top) * 1.08)?;
+    chart
+        .configure_mesh()
+        .x_desc("prank attempts refused, %")
+        .y_desc("emergencies lost in a year")
+        .y_label_formatter(&|y| format!("{:.0}", 10_f64.powf(*y) - 1.0))
+        .label_style(FONT)
+        .axis_desc_style(FONT)
+        .light_line_style(WHITE)
+        .draw()?;
+    for (case, refused, lost) in &points {
+        let (color, labelled) = match case.series {
+            Series::Ends => (RED, true),
+            Series::Attempts => (BLUE, true),
+            Series::Times => (RGBColor(150, 150, 150), false),
+            Series::Ladders => (RGBColor(0, 120, 60), true),
+            Series::Centres => continue,
+        };
+        let at = (*refused, scale(*lost));
+        chart.draw_series([Circle::new(at, if labelled { 4 } else { 2 }, color.filled())])?;
+        if labelled {
+            // What lies far to the right is told to its left.
+            let left = *refused > 60.0;
+            let width = case.name.chars().count() as i32 * 6;
+            let offset = (if left { -8 - width } else { 8 }, -6);
+            let label = EmptyElement::at(at) + Text::new(case.name.clone(), offset, FONT);
+            chart.draw_series([label])?;
+        }
+    }
+    area.present().with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// How many emergencies of blocked numbers have passed after so many seconds, for each N.
+///
+/// # Errors
+/// The file cannot be written.
+pub fn delays(path: &Path, runs: &[(Case, Outcome)]) -> Result<()> {
+    const LAST: f64 = 600.0;
+    let area = SVGBackend::new(path, SIZE).into_drawing_area();
+    area.fill(&WHITE)?;
+    let mut chart = ChartBuilder::on(&area)
+        .margin(14)
+        .x_label_area_size(40)
+        .y_label_area_size(60)
+        .build_cartesian_2d(0.0..LAST, 0.0..100.0)?;
+    chart
+        .configure_mesh()
+        .x_desc("seconds since the first attempt")
+        .y_desc("emergencies of blocked numbers that have passed, %")
+        .label_style(FONT)
+        .axis_desc_style(FONT)
+        .light_line_style(WHITE)
+        .draw()?;
+    let with_attempts = runs.iter().enumerate().filter(|(index, (case, _))| {
+        *index == 0 || case.series == Series::Attempts && case.rules.redial.attempts != 0
+    });
+    let colors = [RED, BLUE, RGBColor(0, 120, 60), MAGENTA, RGBColor(120, 80, 0)];
+    for ((_, (case, outcome)), color) in with_attempts.zip(colors.into_iter().cycle()) {
+        let whole = outcome.needs.len().max(1) as f64;
+        let after = |seconds: f64| {
+            let passed = |need: &&_| {
+                let need: &crate::year::Need = need;
+                need.passed.is_some() && need.seconds <= seconds
+            };
+            outcome.needs.iter().filter(passed).count() as f64 / whole * 100.0
+        };
+        let line = (0..=120).map(|step| f64::from(step) * LAST / 120.0);
+        let line: Vec<_> = line.map(|seconds| (seconds, after(seconds))).collect();
+        let name = format!("N = {}", case.rules.redial.attempts);
+        chart
+            .draw_series(LineSeries::new(line, color.stroke_width(2)))?
+            .label(name)
+            .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], color.stroke_width(2)));
+    }
+    chart
+        .configure_series_labels()
+        .position(SeriesLabelPosition::LowerRight)
+        .background_style(WHITE.mix(0.9))
+        .border_style(RGBColor(200, 200, 200))
+        .label_font(FONT)
+        .draw()?;
+    area.present().with_context(|| format!("cannot write {}", path.display()))
+}
