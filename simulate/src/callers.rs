@@ -106,7 +106,7 @@ impl Callers {
                     self.intents.push(Intent { time, who, number, trusted: true, calls, seed });
                 }
             }
-            self.needs(0.0..days * DAY, model::NEEDS_PER_YEAR * days / YEAR, number, chance);
+            self.needs(0.0..days * DAY, world.needs * days / YEAR, number, chance);
         }
         Ok(())
     }
@@ -180,7 +180,7 @@ impl Callers {
                 let who = Who::Forger;
                 self.intents.push(Intent { time, who, number, trusted, calls: 1, seed });
             }
-            self.needs(year.clone(), model::NEEDS_PER_YEAR * days / YEAR, number, chance);
+            self.needs(year.clone(), world.needs * days / YEAR, number, chance);
         }
         Ok(())
     }

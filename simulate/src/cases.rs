@@ -16,12 +16,14 @@ pub enum Series {
     Ends,
     /// Another N.
     Attempts,
-    /// Another W or G.
+    /// Another W or G, or no doubling.
     Times,
     /// Another ladder.
     Ladders,
     /// Another centre.
     Centres,
+    /// A centre whose trunks vouch for every number, or for none that is forged.
+    Forgery,
 }
 
 /// One of those that are compared.
@@ -48,7 +50,7 @@ pub fn all(days: u32) -> Vec<Case> {
 /// The default policy.
 #[must_use]
 pub fn default_rules() -> Rules {
-    Rules { redial: Redial::default(), ladder: Ladder::default(), for_ever: false }
+    Rules { redial: Redial::default(), ladder: Ladder::default(), for_ever: false, doubles: true }
 }
 
 /// The default policy with another redial setting.
@@ -72,6 +74,11 @@ fn policies(days: u32) -> Vec<Case> {
         add(Series::Attempts, format!("redial {redial}"), with_redial(redial));
     }
     add(Series::Attempts, "redial off".to_owned(), with_redial(off));
+    for attempts in [3, 2] {
+        let rules = with_redial(Redial { attempts, ..usual });
+        let name = format!("redial {}, never doubled", rules.redial);
+        add(Series::Times, name, Rules { doubles: false, ..rules });
+    }
     let times = [(3, 2, 30), (3, 5, 30), (3, 30, 30), (3, 60, 30), (3, 10, 5), (3, 10, 10)];
     for (attempts, window, grant) in times.into_iter().chain([(3, 10, 120), (2, 10, 10)]) {
         let redial = Redial { attempts, window: window * 60, grant: grant * 60 };
@@ -96,8 +103,10 @@ fn policies(days: u32) -> Vec<Case> {
         rungs: vec![rung(3, Some(DAY))],
         ..Ladder::default()
     };
-    let ladder = |ladder, redial, for_ever| Rules { redial, ladder, for_ever };
-    add(Series::Ladders, "mild ladder".to_owned(), ladder(mild, usual, false));
+    let ladder = |ladder, redial, for_ever| Rules { redial, ladder, for_ever, doubles: true };
+    let two = Redial { attempts: 2, ..usual };
+    add(Series::Ladders, "mild ladder".to_owned(), ladder(mild.clone(), usual, false));
+    add(Series::Ladders, "mild ladder, redial 2".to_owned(), ladder(mild, two, false));
     add(Series::Ladders, "24 h at once".to_owned(), ladder(at_once.clone(), usual, false));
     add(Series::Ladders, "24 h at once, redial off".to_owned(), ladder(at_once, off, false));
     add(Series::Ladders, "three and for ever".to_owned(), ladder(three.clone(), usual, true));
@@ -115,8 +124,6 @@ fn centres(days: u32) -> Vec<Case> {
         ("callers give up soon", World { redials: model::REDIALS_HASTY, ..usual.clone() }),
         ("30 % know the rule", World { knowing: model::KNOWN_WIDELY, ..usual.clone() }),
         ("two edges", World { edges: 2, ..usual.clone() }),
-        ("forged on trusted trunks", World { forged_on_trusted: 1.0, ..usual.clone() }),
-        ("forged on others", World { forged_on_trusted: 0.0, ..usual }),
     ];
     let mut cases = Vec::new();
     for (name, world) in worlds {
@@ -129,6 +136,15 @@ fn centres(days: u32) -> Vec<Case> {
                 rules: with_redial(redial),
             });
         }
+    }
+    let forgeries = [("all forged on trusted trunks", 1.0), ("none forged on trusted trunks", 0.0)];
+    for (name, forged_on_trusted) in forgeries {
+        cases.push(Case {
+            series: Series::Forgery,
+            name: name.to_owned(),
+            world: World { forged_on_trusted, ..usual.clone() },
+            rules: default_rules(),
+        });
     }
     cases
 }

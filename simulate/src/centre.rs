@@ -32,6 +32,8 @@ pub struct Rules {
     pub ladder: Ladder,
     /// Its blocks do not end. Palang's ladder cannot do this; others do.
     pub for_ever: bool,
+    /// A prank report on a granted call doubles N; else it only ends the grant.
+    pub doubles: bool,
 }
 
 /// A call that a call-taker has heard.
@@ -109,7 +111,7 @@ impl Centre {
 
     /// A call-taker reports a call.
     pub fn report(&mut self, call: &Answered, kind: ReportKind, now: u64) -> Reported {
-        let Rules { ladder, redial, for_ever } = &self.rules;
+        let Rules { ladder, redial, for_ever, doubles } = &self.rules;
         let trunk = &self.trunks[usize::from(call.trusted)];
         if !trunk.vouches() || ladder.weight(kind) == 0 {
             return Reported::default();
@@ -133,7 +135,8 @@ impl Centre {
             && call.reason == Reason::RedialGrant
             && !ended
         {
-            let attempts = held.redial.attempts.saturating_mul(2).min(ATTEMPTS_MAX);
+            let factor = if *doubles { 2 } else { 1 };
+            let attempts = held.redial.attempts.saturating_mul(factor).min(ATTEMPTS_MAX);
             put = Some(Held {
                 expires: put.map_or(held.expires, |put| put.expires),
                 redial: Redial { attempts, ..held.redial },

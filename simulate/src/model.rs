@@ -116,6 +116,8 @@ pub struct World {
     pub nuisance: f64,
     /// Share of pranksters who know the redial rule.
     pub knowing: f64,
+    /// Calls in need in a year from a number that pranks are made from.
+    pub needs: f64,
     /// How many people in need dial again 0, 1, 2, 3 and more times.
     pub redials: [f64; 4],
     /// Share of forged numbers that come on a trusted trunk.
@@ -132,6 +134,7 @@ impl World {
             days,
             nuisance: NUISANCE,
             knowing: KNOWS_THE_RULE,
+            needs: NEEDS_PER_YEAR,
             redials: REDIALS,
             forged_on_trusted: FORGED_ON_TRUSTED,
             edges: 1,

@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result};
 use plotters::prelude::*;
 
 use crate::cases::{Case, Series};
-use crate::tables::lost;
+use crate::tables::{emergencies, lost};
 use crate::year::Outcome;
 
 const SIZE: (u32, u32) = (760, 440);
@@ -19,10 +19,10 @@ const FONT: (&str, u32) = ("sans-serif", 13);
 pub fn trade(path: &Path, runs: &[(Case, Outcome)]) -> Result<()> {
     let points: Vec<_> = runs
         .iter()
-        .filter(|(case, _)| case.series != Series::Centres)
+        .filter(|(case, _)| !matches!(case.series, Series::Centres | Series::Forgery))
         .map(|(case, outcome)| {
             let refused = outcome.pranks_refused as f64 / outcome.prank_attempts.max(1) as f64;
-            (case, refused * 100.0, lost(&outcome.needs) as f64 / outcome.years)
+            (case, refused * 100.0, lost(outcome) as f64 / outcome.years)
         })
         .collect();
     let top = points.iter().map(|point| point.2).fold(1.0, f64::max);
@@ -50,7 +50,7 @@ pub fn trade(path: &Path, runs: &[(Case, Outcome)]) -> Result<()> {
             Series::Attempts => (BLUE, true),
             Series::Times => (RGBColor(150, 150, 150), false),
             Series::Ladders => (RGBColor(0, 120, 60), true),
-            Series::Centres => continue,
+            Series::Centres | Series::Forgery => continue,
         };
         let at = (*refused, scale(*lost));
         chart.draw_series([Circle::new(at, if labelled { 4 } else { 2 }, color.filled())])?;
@@ -92,13 +92,11 @@ pub fn delays(path: &Path, runs: &[(Case, Outcome)]) -> Result<()> {
     });
     let colors = [RED, BLUE, RGBColor(0, 120, 60), MAGENTA, RGBColor(120, 80, 0)];
     for ((_, (case, outcome)), color) in with_attempts.zip(colors.into_iter().cycle()) {
-        let whole = outcome.needs.len().max(1) as f64;
+        let whole = emergencies(outcome).count().max(1) as f64;
         let after = |seconds: f64| {
-            let passed = |need: &&_| {
-                let need: &crate::year::Need = need;
-                need.passed.is_some() && need.seconds <= seconds
-            };
-            outcome.needs.iter().filter(passed).count() as f64 / whole * 100.0
+            let passed = emergencies(outcome)
+                .filter(|need| need.passed.is_some() && need.seconds <= seconds);
+            passed.count() as f64 / whole * 100.0
         };
         let line = (0..=120).map(|step| f64::from(step) * LAST / 120.0);
         let line: Vec<_> = line.map(|seconds| (seconds, after(seconds))).collect();

@@ -17,20 +17,24 @@ pub fn costs<'a>(rows: impl Iterator<Item = (&'a str, &'a Outcome)>) -> Table {
         "delay median / 95 %",
         "lost / year",
         "lost",
+        "second calls lost / year",
     ]);
     for (name, outcome) in rows {
-        let needs = &outcome.needs;
-        let lost = lost(needs);
-        let (median, most) = delays(needs);
+        let needs: Vec<_> = emergencies(outcome).collect();
+        let again = outcome.needs.iter().filter(|need| need.again);
+        let lost_again = again.filter(|need| need.passed.is_none()).count();
+        let lost = lost(outcome);
+        let (median, most) = delays(&needs);
         table.add_row([
             name.to_owned(),
             percent(outcome.pranks_refused, outcome.prank_attempts),
             format!("{:.0}", outcome.pranks_answered as f64 / outcome.years / 365.0),
             per_year(needs.len(), outcome),
-            passed_at(needs),
+            passed_at(&needs),
             if median.is_nan() { "–".to_owned() } else { format!("{median:.0} s / {most:.0} s") },
             per_year(lost, outcome),
             percent(lost as u64, needs.len() as u64),
+            per_year(lost_again, outcome),
         ]);
     }
     table
@@ -48,11 +52,11 @@ pub fn innocents<'a>(rows: impl Iterator<Item = (&'a str, &'a Outcome)>) -> Tabl
         "hours each",
         "blocks by mistake / year",
         "hours each",
-        "lost of recycled or misused / forged / other numbers, a year",
+        "lost: misused / forged / other numbers, a year",
     ]);
     for (name, outcome) in rows {
         let of = |whose: Whose| {
-            let of = outcome.needs.iter().filter(|need| need.whose == whose);
+            let of = emergencies(outcome).filter(|need| need.whose == whose);
             per_year(of.filter(|need| need.passed.is_none()).count(), outcome)
         };
         let lost = [Whose::Misused, Whose::Forged, Whose::Other].map(of).join(" / ");
@@ -81,14 +85,19 @@ fn table(header: &[&str]) -> Table {
     table
 }
 
-/// Emergencies that gave up.
+/// Calls in need from blocked numbers that are not the second of an emergency.
+pub fn emergencies(outcome: &Outcome) -> impl Iterator<Item = &Need> {
+    outcome.needs.iter().filter(|need| !need.again)
+}
+
+/// Emergencies whose callers gave up.
 #[must_use]
-pub fn lost(needs: &[Need]) -> usize {
-    needs.iter().filter(|need| need.passed.is_none()).count()
+pub fn lost(outcome: &Outcome) -> usize {
+    emergencies(outcome).filter(|need| need.passed.is_none()).count()
 }
 
 /// Median and 95th percentile in seconds of those who were refused first and then passed.
-fn delays(needs: &[Need]) -> (f64, f64) {
+fn delays(needs: &[&Need]) -> (f64, f64) {
     let late = needs.iter().filter(|need| need.passed.is_some() && need.seconds > 0.0);
     let mut seconds: Vec<_> = late.map(|need| need.seconds).collect();
     seconds.sort_by(f64::total_cmp);
@@ -99,7 +108,7 @@ fn delays(needs: &[Need]) -> (f64, f64) {
     (at(0.5), at(0.95))
 }
 
-fn passed_at(needs: &[Need]) -> String {
+fn passed_at(needs: &[&Need]) -> String {
     let count = |is: &dyn Fn(u32) -> bool| {
         let passed = needs.iter().filter(|need| need.passed.is_some_and(is)).count();
         percent(passed as u64, needs.len() as u64)

@@ -8,19 +8,22 @@ use crate::model::World;
 use crate::tables::lost;
 use crate::year::{self, Outcome};
 
-const DAYS: u32 = 20;
-
 fn run(world: &World, rules: &Rules) -> Outcome {
     year::run(world, rules, 7).unwrap()
 }
 
+/// A short year with many emergencies, to have some to count.
+fn short() -> World {
+    World { needs: 20.0, ..World::new(20) }
+}
+
 fn with_attempts(attempts: u8) -> Outcome {
-    run(&World::new(DAYS), &with_redial(Redial { attempts, ..Redial::default() }))
+    run(&short(), &with_redial(Redial { attempts, ..Redial::default() }))
 }
 
 #[test]
 fn one_seed_is_one_year() {
-    let world = World::new(DAYS);
+    let world = short();
     let first = run(&world, &default_rules());
     assert_eq!(first, run(&world, &default_rules()));
     assert_ne!(first, year::run(&world, &default_rules(), 8).unwrap());
@@ -32,18 +35,19 @@ fn without_redial_who_is_blocked_is_lost() {
     let outcome = with_attempts(0);
     assert!(!outcome.needs.is_empty());
     // A block may end while somebody dials again; a grant there is none.
+    let given_up = outcome.needs.iter().filter(|need| need.passed.is_none()).count();
     let ended = outcome.needs.iter().filter(|need| need.passed.is_some()).count();
-    assert_eq!(lost(&outcome.needs) + ended, outcome.needs.len());
+    assert_eq!(given_up + ended, outcome.needs.len());
     assert!(outcome.needs.iter().all(|need| !need.granted));
-    assert!(ended <= 1, "{ended} blocks of {} ended just then", outcome.needs.len());
+    assert!(ended * 100 <= given_up, "{ended} blocks ended just then, {given_up} gave up");
     assert!(with_attempts(3).needs.iter().any(|need| need.granted));
 }
 
 #[test]
 fn one_attempt_less_loses_fewer() {
     let (two, three) = (with_attempts(2), with_attempts(3));
-    assert!(lost(&two.needs) < lost(&three.needs));
-    assert!(lost(&three.needs) < lost(&with_attempts(0).needs));
+    assert!(lost(&two) < lost(&three));
+    assert!(lost(&three) < lost(&with_attempts(0)));
     assert!(two.pranks_answered > three.pranks_answered);
 }
 

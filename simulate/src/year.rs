@@ -13,7 +13,7 @@ use crate::centre::{Answered, Centre, Rules, SECOND};
 use crate::chance::{Chance, mixed};
 use crate::model::{self, DAY, World};
 
-/// A call in need from a number that was blocked when it was first dialled.
+/// A call in need from a number that was blocked at the first attempt.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Need {
     /// Which attempt passed, from 1; `None`: the caller gave up.
@@ -22,6 +22,8 @@ pub struct Need {
     pub seconds: f64,
     /// It passed by a redial grant; else because the block ended.
     pub granted: bool,
+    /// The same emergency had been answered already: a second call.
+    pub again: bool,
     /// Whose number it is.
     pub whose: Whose,
 }
@@ -48,7 +50,7 @@ pub struct Outcome {
     pub pranks_refused: u64,
     /// Pranks that a call-taker has answered.
     pub pranks_answered: u64,
-    /// Calls in need from blocked numbers.
+    /// Calls in need from blocked numbers, in the order of their ends.
     pub needs: Vec<Need>,
     /// Strikes.
     pub strikes: u64,
@@ -312,10 +314,12 @@ impl Year<'_> {
     }
 
     fn need(&mut self, index: usize, passed: Option<u32>, granted: bool, now: u64) {
-        let number = self.callers.intents[index].number;
-        let seconds = (now - self.progress[index].first) as f64 / SECOND as f64;
+        let Intent { number, calls, .. } = self.callers.intents[index];
+        let Progress { first, calls_left, .. } = self.progress[index];
+        let seconds = (now - first) as f64 / SECOND as f64;
         let whose = self.whose(number);
-        self.outcome.needs.push(Need { passed, seconds, granted, whose });
+        let again = calls_left < calls;
+        self.outcome.needs.push(Need { passed, seconds, granted, again, whose });
     }
 
     fn whose(&self, number: Number) -> Whose {
