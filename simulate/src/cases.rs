@@ -89,6 +89,15 @@ fn policies(days: u32) -> Vec<Case> {
         rungs: vec![rung(2, None), rung(3, Some(HOUR)), rung(4, Some(DAY)), rung(6, Some(3 * DAY))],
         ..Ladder::default()
     };
+    let shorter = Ladder {
+        rungs: vec![
+            rung(1, None),
+            rung(2, Some(6 * HOUR)),
+            rung(3, Some(DAY)),
+            rung(4, Some(3 * DAY)),
+        ],
+        ..Ladder::default()
+    };
     // Bontang and Purworejo: a prank or a silent call, blocked for 1x24 h.
     let at_once = Ladder {
         weights: [100, 100, 100, 0],
@@ -105,8 +114,10 @@ fn policies(days: u32) -> Vec<Case> {
     };
     let ladder = |ladder, redial, for_ever| Rules { redial, ladder, for_ever, doubles: true };
     let two = Redial { attempts: 2, ..usual };
+    add(Series::Ladders, "shorter blocks".to_owned(), ladder(shorter.clone(), usual, false));
+    add(Series::Ladders, "shorter blocks, N = 2".to_owned(), ladder(shorter, two, false));
     add(Series::Ladders, "mild ladder".to_owned(), ladder(mild.clone(), usual, false));
-    add(Series::Ladders, "mild ladder, redial 2".to_owned(), ladder(mild, two, false));
+    add(Series::Ladders, "mild ladder, N = 2".to_owned(), ladder(mild, two, false));
     add(Series::Ladders, "24 h at once".to_owned(), ladder(at_once.clone(), usual, false));
     add(Series::Ladders, "24 h at once, redial off".to_owned(), ladder(at_once, off, false));
     add(Series::Ladders, "three and for ever".to_owned(), ladder(three.clone(), usual, true));
