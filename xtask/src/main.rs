@@ -7,6 +7,7 @@ mod ebpf;
 mod kernels;
 mod setup;
 mod shell;
+mod simulate;
 mod test;
 
 use std::process::ExitCode;
@@ -37,6 +38,12 @@ enum Task {
         #[arg(long)]
         loading: bool,
     },
+    /// A simulated year of a centre: what the default policy and others cost and save.
+    Simulate {
+        /// What the simulator takes: `--seed`, `--days`, `--quick`, `--out`; see `-- --help`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
 }
 
 fn main() -> ExitCode {
@@ -47,6 +54,7 @@ fn main() -> ExitCode {
         Task::Demo => demo::demo(),
         Task::Kernels { loading: true } => kernels::kernels(kernels::Tests::Loading),
         Task::Kernels { loading: false } => kernels::kernels(kernels::Tests::All),
+        Task::Simulate { arguments } => simulate::simulate(&arguments),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

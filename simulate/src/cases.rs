@@ -1,0 +1,161 @@
+//! What is compared: rules, and centres.
+
+use palang::ladder::{Ladder, Rung};
+use palang::redial::Redial;
+
+use crate::centre::Rules;
+use crate::model::{self, World};
+
+const HOUR: u64 = 3600;
+const DAY: u64 = 24 * HOUR;
+
+/// Why something is tried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Series {
+    /// The default, and nothing at all.
+    Ends,
+    /// Another N.
+    Attempts,
+    /// Another W or G, or no doubling.
+    Times,
+    /// Another ladder.
+    Ladders,
+    /// Another centre.
+    Centres,
+    /// A centre whose trunks vouch for every number, or for none that is forged.
+    Forgery,
+}
+
+/// One of those that are compared.
+#[derive(Clone, Debug)]
+pub struct Case {
+    /// Why.
+    pub series: Series,
+    /// Its name in tables.
+    pub name: String,
+    /// The centre.
+    pub world: World,
+    /// The rules.
+    pub rules: Rules,
+}
+
+/// All of them; the default policy is the first.
+#[must_use]
+pub fn all(days: u32) -> Vec<Case> {
+    let mut cases = policies(days);
+    cases.extend(centres(days));
+    cases
+}
+
+/// The default policy.
+#[must_use]
+pub fn default_rules() -> Rules {
+    Rules { redial: Redial::default(), ladder: Ladder::default(), for_ever: false, doubles: true }
+}
+
+/// The default policy with another redial setting.
+#[must_use]
+pub fn with_redial(redial: Redial) -> Rules {
+    Rules { redial, ..default_rules() }
+}
+
+fn policies(days: u32) -> Vec<Case> {
+    let mut cases = Vec::new();
+    let mut add = |series, name: String, rules| {
+        cases.push(Case { series, name, world: World::new(days), rules });
+    };
+    let usual = Redial::default();
+    let off = Redial { attempts: 0, ..usual };
+    add(Series::Ends, format!("default: {usual}"), default_rules());
+    let nobody = Ladder { rungs: Vec::new(), ..Ladder::default() };
+    add(Series::Ends, "nobody is blocked".to_owned(), Rules { ladder: nobody, ..default_rules() });
+    for attempts in [2, 4, 5, 8] {
+        let redial = Redial { attempts, ..usual };
+        add(Series::Attempts, format!("redial {redial}"), with_redial(redial));
+    }
+    add(Series::Attempts, "redial off".to_owned(), with_redial(off));
+    for attempts in [3, 2] {
+        let rules = with_redial(Redial { attempts, ..usual });
+        let name = format!("redial {}, never doubled", rules.redial);
+        add(Series::Times, name, Rules { doubles: false, ..rules });
+    }
+    let times = [(3, 2, 30), (3, 5, 30), (3, 30, 30), (3, 60, 30), (3, 10, 5), (3, 10, 10)];
+    for (attempts, window, grant) in times.into_iter().chain([(3, 10, 120), (2, 10, 10)]) {
+        let redial = Redial { attempts, window: window * 60, grant: grant * 60 };
+        add(Series::Times, format!("redial {redial}"), with_redial(redial));
+    }
+    let rung = |strikes: u32, block| Rung { strikes: strikes * 100, block, review: false };
+    let mild = Ladder {
+        rungs: vec![rung(2, None), rung(3, Some(HOUR)), rung(4, Some(DAY)), rung(6, Some(3 * DAY))],
+        ..Ladder::default()
+    };
+    let shorter = Ladder {
+        rungs: vec![
+            rung(1, None),
+            rung(2, Some(6 * HOUR)),
+            rung(3, Some(DAY)),
+            rung(4, Some(3 * DAY)),
+        ],
+        ..Ladder::default()
+    };
+    // Bontang and Purworejo: a prank or a silent call, blocked for 1x24 h.
+    let at_once = Ladder {
+        weights: [100, 100, 100, 0],
+        silent_longest: DAY,
+        rungs: vec![rung(1, Some(DAY))],
+        ..Ladder::default()
+    };
+    // Police 110, North Sumatra: three pranks. Nothing is said of a strike that fades.
+    let three = Ladder {
+        weights: [100, 100, 0, 0],
+        fades: 366 * DAY,
+        rungs: vec![rung(3, Some(DAY))],
+        ..Ladder::default()
+    };
+    let ladder = |ladder, redial, for_ever| Rules { redial, ladder, for_ever, doubles: true };
+    let two = Redial { attempts: 2, ..usual };
+    add(Series::Ladders, "shorter blocks".to_owned(), ladder(shorter.clone(), usual, false));
+    add(Series::Ladders, "shorter blocks, N = 2".to_owned(), ladder(shorter, two, false));
+    add(Series::Ladders, "mild ladder".to_owned(), ladder(mild.clone(), usual, false));
+    add(Series::Ladders, "mild ladder, N = 2".to_owned(), ladder(mild, two, false));
+    add(Series::Ladders, "24 h at once".to_owned(), ladder(at_once.clone(), usual, false));
+    add(Series::Ladders, "24 h at once, redial off".to_owned(), ladder(at_once, off, false));
+    add(Series::Ladders, "three and for ever".to_owned(), ladder(three.clone(), usual, true));
+    add(Series::Ladders, "three and for ever, redial off".to_owned(), ladder(three, off, true));
+    cases
+}
+
+/// Other centres, each with the default and with one attempt less.
+fn centres(days: u32) -> Vec<Case> {
+    let usual = World::new(days);
+    let [least, most] = model::NUISANCE_ENDS;
+    let worlds = [
+        ("20 % nuisance", World { nuisance: least, ..usual.clone() }),
+        ("80 % nuisance", World { nuisance: most, ..usual.clone() }),
+        ("callers give up soon", World { redials: model::REDIALS_HASTY, ..usual.clone() }),
+        ("30 % know the rule", World { knowing: model::KNOWN_WIDELY, ..usual.clone() }),
+        ("two edges", World { edges: 2, ..usual.clone() }),
+    ];
+    let mut cases = Vec::new();
+    for (name, world) in worlds {
+        for attempts in [3, 2] {
+            let redial = Redial { attempts, ..Redial::default() };
+            cases.push(Case {
+                series: Series::Centres,
+                name: format!("{name}, redial {redial}"),
+                world: world.clone(),
+                rules: with_redial(redial),
+            });
+        }
+    }
+    let forgeries = [("all forged on trusted trunks", 1.0), ("none forged on trusted trunks", 0.0)];
+    for (name, forged_on_trusted) in forgeries {
+        cases.push(Case {
+            series: Series::Forgery,
+            name: name.to_owned(),
+            world: World { forged_on_trusted, ..usual.clone() },
+            rules: default_rules(),
+        });
+    }
+    cases
+}

@@ -1,0 +1,390 @@
+//! A year of a centre, event by event.
+
+use std::collections::{BTreeMap, HashSet};
+
+use anyhow::Result;
+use filter_common::abi::Verdict;
+use filter_common::number::Number;
+use filter_common::reason::Reason;
+use palang::ladder::ReportKind;
+
+use crate::callers::{Callers, Intent, Who};
+use crate::centre::{Answered, Centre, Rules, SECOND};
+use crate::chance::{Chance, mixed};
+use crate::model::{self, DAY, World};
+
+/// A call in need from a number that was blocked at the first attempt.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Need {
+    /// Which attempt passed, from 1; `None`: the caller gave up.
+    pub passed: Option<u32>,
+    /// Seconds from the first attempt until one passed or the caller gave up.
+    pub seconds: f64,
+    /// It passed by a redial grant; else because the block ended.
+    pub granted: bool,
+    /// The same emergency had been answered already: a second call.
+    pub again: bool,
+    /// Whose number it is.
+    pub whose: Whose,
+}
+
+/// Whose number it is that is blocked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Whose {
+    /// Pranks were made from it, by whoever had the telephone then.
+    Misused,
+    /// An innocent's, whose number somebody forged.
+    Forged,
+    /// Another innocent's: reported by mistake, or silent.
+    Other,
+}
+
+/// What has happened in a year, or in several.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Outcome {
+    /// Years of one centre.
+    pub years: f64,
+    /// Attempts of pranksters and forgers; not what a carrier sends twice.
+    pub prank_attempts: u64,
+    /// Of these, refused.
+    pub pranks_refused: u64,
+    /// Pranks that a call-taker has answered.
+    pub pranks_answered: u64,
+    /// Calls in need from blocked numbers, in the order of their ends.
+    pub needs: Vec<Need>,
+    /// Strikes.
+    pub strikes: u64,
+    /// Strikes against a number whose owner made no prank, by forgery.
+    pub strikes_forged: u64,
+    /// The same by mistake: the call was real.
+    pub strikes_mistaken: u64,
+    /// Blocks against innocents whose number was forged, and for how many hours.
+    pub forged: (u64, f64),
+    /// Blocks against other innocents who spoke, and for how many hours.
+    pub mistaken: (u64, f64),
+}
+
+impl Outcome {
+    /// Adds another centre's.
+    pub fn add(&mut self, other: Outcome) {
+        self.years += other.years;
+        self.prank_attempts += other.prank_attempts;
+        self.pranks_refused += other.pranks_refused;
+        self.pranks_answered += other.pranks_answered;
+        self.needs.extend(other.needs);
+        self.strikes += other.strikes;
+        self.strikes_forged += other.strikes_forged;
+        self.strikes_mistaken += other.strikes_mistaken;
+        for (sum, more) in [(&mut self.forged, other.forged), (&mut self.mistaken, other.mistaken)]
+        {
+            sum.0 += more.0;
+            sum.1 += more.1;
+        }
+    }
+}
+
+enum Event {
+    /// The caller dials.
+    Dial { intent: usize },
+    /// An INVITE comes once more: sent again, or a second time by the carrier.
+    Again { intent: usize, generation: u32, call_id: u64, edge: usize },
+    /// The caller gives up.
+    GiveUp { intent: usize, generation: u32 },
+    /// A call-taker reports a call.
+    Report { call: Answered, kind: ReportKind, who: Who },
+}
+
+/// How far an intent has come.
+#[derive(Clone, Copy, Default)]
+struct Progress {
+    /// Counts what was dialled and answered: an event of before concerns nobody.
+    generation: u32,
+    calls_left: u32,
+    /// In a row.
+    refusals: u32,
+    /// Of this call, in nanoseconds.
+    first: u64,
+    /// The number was blocked at the first attempt of this call.
+    blocked: bool,
+}
+
+/// A year that is going on.
+struct Year<'a> {
+    world: &'a World,
+    rules: &'a Rules,
+    callers: &'a Callers,
+    centre: Centre,
+    progress: Vec<Progress>,
+    /// By time in nanoseconds, then by order.
+    queue: BTreeMap<(u64, u64), Event>,
+    counter: u64,
+    misused: HashSet<Number>,
+    forged: HashSet<Number>,
+    end: u64,
+    outcome: Outcome,
+}
+
+/// Lets a year pass.
+///
+/// # Errors
+/// More numbers than there are.
+pub fn run(world: &World, rules: &Rules, seed: u64) -> Result<Outcome> {
+    let callers = Callers::new(world, seed)?;
+    let is_prankster = |intent: &&Intent| matches!(intent.who, Who::Prankster { .. });
+    let mut year = Year {
+        world,
+        rules,
+        centre: Centre::new(rules, world.edges)?,
+        progress: callers
+            .intents
+            .iter()
+            .map(|intent| Progress { calls_left: intent.calls, ..Progress::default() })
+            .collect(),
+        queue: BTreeMap::new(),
+        counter: 0,
+        misused: callers.intents.iter().filter(is_prankster).map(|intent| intent.number).collect(),
+        forged: callers.forged.iter().copied().collect(),
+        callers: &callers,
+        end: nanoseconds(f64::from(world.days) * DAY),
+        outcome: Outcome { years: f64::from(world.days) / model::YEAR, ..Outcome::default() },
+    };
+    let mut next_forget = 0;
+    for (index, intent) in callers.intents.iter().enumerate() {
+        let time = nanoseconds(intent.time);
+        year.until(time);
+        if time > next_forget {
+            year.centre.forget();
+            next_forget = time + 600 * SECOND;
+        }
+        year.dial(index, time);
+    }
+    year.until(u64::MAX);
+    Ok(year.outcome)
+}
+
+impl Year<'_> {
+    fn until(&mut self, time: u64) {
+        while let Some(entry) = self.queue.first_entry()
+            && entry.key().0 < time
+        {
+            let ((now, _), event) = entry.remove_entry();
+            match event {
+                Event::Dial { intent } => self.dial(intent, now),
+                Event::Again { intent, generation, call_id, edge } => {
+                    let number = self.callers.intents[intent].number;
+                    let decision = self.centre.call(edge, number, call_id, now);
+                    let current = self.progress[intent].generation == generation;
+                    if current && decision.verdict == Verdict::Pass {
+                        self.passed(intent, decision.reason, now);
+                    }
+                }
+                Event::GiveUp { intent, generation } => {
+                    if self.progress[intent].generation == generation {
+                        self.need(intent, None, false, now);
+                    }
+                }
+                Event::Report { call, kind, who } => self.report(&call, kind, who, now),
+            }
+        }
+    }
+
+    fn at(&mut self, time: u64, event: Event) {
+        self.counter += 1;
+        self.queue.insert((time, self.counter), event);
+    }
+
+    fn call_id(&mut self) -> u64 {
+        self.counter += 1;
+        mixed(self.counter)
+    }
+
+    fn dial(&mut self, index: usize, now: u64) {
+        let intent = &self.callers.intents[index];
+        let progress = &mut self.progress[index];
+        progress.generation += 1;
+        let generation = progress.generation;
+        let mut chance = Chance::new(intent.seed, generation.into());
+        let edge = chance.one_of(self.world.edges);
+        let call_id = self.call_id();
+        let decision = self.centre.call(edge, intent.number, call_id, now);
+        let refused = decision.verdict != Verdict::Pass;
+
+        let progress = &mut self.progress[index];
+        if progress.refusals == 0 {
+            progress.first = now;
+            progress.blocked = refused || decision.reason == Reason::RedialGrant;
+        }
+        if is_prank(intent.who) {
+            self.outcome.prank_attempts += 1;
+            self.outcome.pranks_refused += u64::from(refused);
+        }
+        if chance.happens(model::SENT_TWICE) {
+            let call_id = self.call_id();
+            let edge = (edge + 1) % self.world.edges;
+            let time = now + nanoseconds(chance.within(&(0.3..4.5)));
+            self.at(time, Event::Again { intent: index, generation, call_id, edge });
+        }
+        if refused {
+            self.refused(index, call_id, edge, chance, now);
+        } else {
+            self.passed(index, decision.reason, now);
+        }
+    }
+
+    fn refused(&mut self, index: usize, call_id: u64, edge: usize, mut chance: Chance, now: u64) {
+        let intent = &self.callers.intents[index];
+        let Progress { generation, refusals, .. } = self.progress[index];
+        let refusals = refusals + 1;
+        self.progress[index].refusals = refusals;
+        let mut redials = match intent.who {
+            Who::InNeed { .. } => refusals <= patience(self.world, intent.seed),
+            Who::Prankster { knowing: true } => refusals < self.rules.redial.attempts.into(),
+            Who::Prankster { knowing: false } | Who::Forger => {
+                chance.happens(model::PRANKSTER_REDIALS)
+            }
+            Who::Pocket => false,
+        };
+        let wait = match intent.who {
+            Who::Prankster { knowing: true } => chance.within(&model::KNOWING),
+            Who::Pocket => chance.within(&model::NEXT_CALL),
+            Who::InNeed { .. } | Who::Prankster { knowing: false } | Who::Forger if redials => {
+                until_redial(&mut chance)
+            }
+            Who::InNeed { .. } | Who::Prankster { knowing: false } | Who::Forger => {
+                chance.within(&model::GIVES_UP)
+            }
+        };
+        if intent.who == Who::Pocket {
+            // Nobody notices: the next call comes as it would have.
+            let progress = &mut self.progress[index];
+            progress.calls_left = progress.calls_left.saturating_sub(1);
+            redials = progress.calls_left > 0;
+        }
+        for after in model::SENT_AGAIN.into_iter().filter(|after| *after < wait) {
+            let time = now + nanoseconds(after);
+            self.at(time, Event::Again { intent: index, generation, call_id, edge });
+        }
+        let time = now + nanoseconds(wait);
+        if redials {
+            self.at(time, Event::Dial { intent: index });
+        } else if matches!(intent.who, Who::InNeed { .. }) {
+            self.at(time, Event::GiveUp { intent: index, generation });
+        }
+    }
+
+    fn passed(&mut self, index: usize, reason: Reason, now: u64) {
+        let intent = &self.callers.intents[index];
+        let progress = &mut self.progress[index];
+        progress.generation += 1;
+        let mut chance = Chance::new(intent.seed, progress.generation.into());
+        let attempt = progress.refusals + 1;
+        if matches!(intent.who, Who::InNeed { .. }) && progress.blocked {
+            self.need(index, Some(attempt), reason == Reason::RedialGrant, now);
+        }
+        if is_prank(intent.who) {
+            self.outcome.pranks_answered += 1;
+        }
+        let (kind, share) = match intent.who {
+            Who::Prankster { .. } | Who::Forger => (ReportKind::Prank, model::PRANKS_REPORTED),
+            Who::Pocket | Who::InNeed { hiding: true } => {
+                (ReportKind::Silent, model::SILENT_REPORTED)
+            }
+            Who::InNeed { hiding: false } => (ReportKind::Prank, model::MISTAKEN),
+        };
+        if chance.happens(share) {
+            let Intent { number, trusted, who, .. } = *intent;
+            let call = Answered { number, time: now, reason, trusted };
+            let time = now + nanoseconds(chance.within(&model::REPORT_AFTER));
+            self.at(time, Event::Report { call, kind, who });
+        }
+        let progress = &mut self.progress[index];
+        progress.refusals = 0;
+        progress.calls_left = progress.calls_left.saturating_sub(1);
+        if progress.calls_left > 0 {
+            let after = match intent.who {
+                Who::InNeed { hiding: false } => model::CALLS_AGAIN_AFTER,
+                Who::InNeed { hiding: true }
+                | Who::Prankster { .. }
+                | Who::Forger
+                | Who::Pocket => model::NEXT_CALL,
+            };
+            let time = now + nanoseconds(chance.within(&after));
+            self.at(time, Event::Dial { intent: index });
+        }
+    }
+
+    fn need(&mut self, index: usize, passed: Option<u32>, granted: bool, now: u64) {
+        let Intent { number, calls, .. } = self.callers.intents[index];
+        let Progress { first, calls_left, .. } = self.progress[index];
+        let seconds = (now - first) as f64 / SECOND as f64;
+        let whose = self.whose(number);
+        let again = calls_left < calls;
+        self.outcome.needs.push(Need { passed, seconds, granted, again, whose });
+    }
+
+    fn whose(&self, number: Number) -> Whose {
+        if self.forged.contains(&number) {
+            Whose::Forged
+        } else if self.misused.contains(&number) {
+            Whose::Misused
+        } else {
+            Whose::Other
+        }
+    }
+
+    fn report(&mut self, call: &Answered, kind: ReportKind, who: Who, now: u64) {
+        let reported = self.centre.report(call, kind, now);
+        let strike = u64::from(reported.strike);
+        self.outcome.strikes += strike;
+        match who {
+            Who::Forger => self.outcome.strikes_forged += strike,
+            Who::InNeed { hiding: false } => self.outcome.strikes_mistaken += strike,
+            Who::InNeed { hiding: true } | Who::Prankster { .. } | Who::Pocket => {}
+        }
+        if let Some((from, to)) = reported.blocked {
+            let hours = (to.min(self.end).saturating_sub(from)) as f64 / SECOND as f64 / 3600.0;
+            let sum = match self.whose(call.number) {
+                Whose::Forged => &mut self.outcome.forged,
+                Whose::Other if who == (Who::InNeed { hiding: false }) => {
+                    &mut self.outcome.mistaken
+                }
+                Whose::Other | Whose::Misused => return,
+            };
+            sum.0 += 1;
+            sum.1 += hours;
+        }
+    }
+}
+
+fn is_prank(who: Who) -> bool {
+    match who {
+        Who::Prankster { .. } | Who::Forger => true,
+        Who::InNeed { .. } | Who::Pocket => false,
+    }
+}
+
+/// How often somebody in need dials again.
+fn patience(world: &World, seed: u64) -> u32 {
+    let mut chance = Chance::new(seed, u64::MAX);
+    let mut redials = chance.which(&world.redials) as u32;
+    if redials as usize + 1 == world.redials.len() {
+        while chance.happens(model::REDIALS_ON) {
+            redials += 1;
+        }
+    }
+    redials
+}
+
+/// Seconds until somebody dials again who does not know the rule.
+fn until_redial(chance: &mut Chance) -> f64 {
+    let [hang_up, wait] = model::HANG_UP_OR_WAIT;
+    match chance.which(&[hang_up, wait, 1.0 - hang_up - wait]) {
+        0 => chance.within(&model::HANGS_UP),
+        1 => chance.within(&model::GIVES_UP) + chance.within(&model::DIALS),
+        _ => chance.within(&model::SOMETHING_ELSE),
+    }
+}
+
+fn nanoseconds(seconds: f64) -> u64 {
+    (seconds * SECOND as f64) as u64
+}
