@@ -941,7 +941,7 @@ mod tests {
             xdp_mode: XdpMode::Native,
             blocks: 1_000_000,
             calls_kept: SignedDuration::from_hours(2160),
-            redial: Redial { attempts: 3, window: 600, grant: 1800 },
+            redial: Redial { attempts: 2, window: 600, grant: 1800 },
             ladder: Ladder::default(),
             ladder_file: None,
             auto_rate: AutoRate { attempts: 0, window: 900, block: 3600 },

@@ -28,7 +28,9 @@ pub struct Redial {
 
 impl Default for Redial {
     fn default() -> Redial {
-        Redial { attempts: 3, window: 10 * 60, grant: 30 * 60 }
+        // Two, not the three of other practice: a simulated year loses fewer emergencies by it and
+        // lets nine pranks a day more through (docs/policy.md).
+        Redial { attempts: 2, window: 10 * 60, grant: 30 * 60 }
     }
 }
 
@@ -126,7 +128,7 @@ mod tests {
 
     #[test]
     fn as_people_write_it() {
-        let default: Redial = "3/10m/30m".parse().unwrap();
+        let default: Redial = "2/10m/30m".parse().unwrap();
         assert_eq!(default, Redial::default());
         let long: Redial = "8/24h/90s".parse().unwrap();
         assert_eq!((long.attempts, long.window, long.grant), (8, 86_400, 90));

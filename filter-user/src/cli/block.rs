@@ -62,7 +62,7 @@ struct Add {
     /// Refuse nothing, only record what would be refused
     #[arg(long)]
     observe: bool,
-    /// Who calls again and again is let through: the 3rd attempt within 10 min, for 30 min
+    /// Who calls again is let through: here at the 3rd attempt within 10 min, for 30 min
     #[arg(long, value_name = "3/10m/30m")]
     redial: Option<Redial>,
     /// Who calls again and again stays refused, also in need

@@ -256,6 +256,10 @@ mod tests {
         Number::e164(Digits::parse("6281234567890").unwrap())
     }
 
+    fn three() -> Redial {
+        Redial { attempts: 3, ..Redial::default() }
+    }
+
     fn at(seconds: i64) -> Timestamp {
         Timestamp::from_second(START + seconds).unwrap()
     }
@@ -306,7 +310,7 @@ mod tests {
 
     #[test]
     fn strikes_add_up_as_they_are_reported() {
-        let file = file(&[], Redial::default());
+        let file = file(&[], three());
         let (prank, silent) = (report(0, 1, ReportKind::Prank), report(10, 2, ReportKind::Silent));
         let told = |reports: &[Report]| reasons(&file, &[0, 10, HOUR, 2 * DAY], reports);
         let free = ["not-blocked"; 4];
@@ -329,7 +333,7 @@ mod tests {
 
     #[test]
     fn a_report_of_a_call_that_is_not_on_record_counts() {
-        let file = file(&[], Redial::default());
+        let file = file(&[], three());
         let before = [report(-HOUR, 1, ReportKind::Prank), report(-HOUR / 2, 1, ReportKind::Prank)];
         assert_eq!(reasons(&file, &[0], &before), ["blocked-number"]);
     }
@@ -340,7 +344,7 @@ mod tests {
     fn a_reported_grant_ends_and_the_next_one_is_dearer() {
         for subject in [Subject::Number(number()), Subject::Prefix(Digits::parse("62812").unwrap())]
         {
-            let file = file(&[subject], Redial::default());
+            let file = file(&[subject], three());
             let mut calls: Vec<i64> = (0..3).map(|index| 10 * index).collect();
             calls.extend((0..7).map(|index| 60 + 10 * index));
             let prank = [report(20, 30, ReportKind::Prank)];
