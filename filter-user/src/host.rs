@@ -134,11 +134,6 @@ impl HostGate {
         self.now = now;
     }
 
-    /// Puts a block against one number in, or in place of its old one.
-    pub fn put_block(&mut self, block: &Block) {
-        self.blocked_numbers.insert(block.number, *block);
-    }
-
     /// Forgets the attempts that keep their first verdict no longer: in the kernel newer ones push
     /// them out.
     pub fn forget_attempts(&mut self) {

@@ -11,7 +11,7 @@ use filter_common::reason::Reason;
 use jiff::Timestamp;
 use palang::host::HostGate;
 use palang::ladder::{Ladder, ReportKind, Strike};
-use palang::policy::{Policy, Trunk};
+use palang::policy::{Policy, Subject, Trunk};
 use palang::redial::Redial;
 
 /// Nanoseconds of a second.
@@ -166,7 +166,7 @@ impl Centre {
             ..Block::default()
         };
         // Edges share decisions, not what their kernels remember.
-        self.edges.iter_mut().for_each(|gate| gate.put_block(&block));
+        self.edges.iter_mut().for_each(|gate| gate.put_block(Subject::Number(block.number), block));
         self.blocks.insert(number, held);
     }
 }
