@@ -134,6 +134,10 @@ fn centres(days: u32) -> Vec<Case> {
         ("80 % nuisance", World { nuisance: most, ..usual.clone() }),
         ("callers give up soon", World { redials: model::REDIALS_HASTY, ..usual.clone() }),
         ("30 % know the rule", World { knowing: model::KNOWN_WIDELY, ..usual.clone() }),
+        (
+            "30 % know it and dial on to 8",
+            World { knowing: model::KNOWN_WIDELY, dialling_on: true, ..usual.clone() },
+        ),
         ("two edges", World { edges: 2, ..usual.clone() }),
     ];
     let mut cases = Vec::new();

@@ -19,7 +19,7 @@ pub const SECOND: u64 = 1_000_000_000;
 /// When the year begins, in seconds since 1970.
 const START: i64 = 1_800_000_000;
 /// Attempts that a doubled redial setting asks for at most, as in the daemon.
-const ATTEMPTS_MAX: u8 = 8;
+pub const ATTEMPTS_MAX: u8 = 8;
 /// The end of a block that has none.
 const NEVER: u64 = u64::MAX;
 

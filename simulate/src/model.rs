@@ -116,6 +116,8 @@ pub struct World {
     pub nuisance: f64,
     /// Share of pranksters who know the redial rule.
     pub knowing: f64,
+    /// Those dial on until the most attempts that N can be doubled to; else N times, and stop.
+    pub dialling_on: bool,
     /// Calls in need in a year from a number that pranks are made from.
     pub needs: f64,
     /// How many people in need dial again 0, 1, 2, 3 and more times.
@@ -134,6 +136,7 @@ impl World {
             days,
             nuisance: NUISANCE,
             knowing: KNOWS_THE_RULE,
+            dialling_on: false,
             needs: NEEDS_PER_YEAR,
             redials: REDIALS,
             forged_on_trusted: FORGED_ON_TRUSTED,

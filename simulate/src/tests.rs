@@ -1,9 +1,12 @@
 //! The simulator does what it says; each of these can fail.
 
+use filter_common::number::{Digits, Number};
+use filter_common::reason::Reason;
+use palang::ladder::ReportKind;
 use palang::redial::Redial;
 
 use crate::cases::{default_rules, with_redial};
-use crate::centre::Rules;
+use crate::centre::{Answered, Centre, Rules, SECOND};
 use crate::model::World;
 use crate::tables::lost;
 use crate::year::{self, Outcome};
@@ -68,4 +71,33 @@ fn a_number_that_is_forged_on_a_trunk_that_does_not_vouch_is_not_blocked() {
     assert_eq!((outcome.strikes_forged, outcome.forged), (0, (0, 0.0)));
     let outcome = run(&world(1.0), &default_rules());
     assert!(outcome.strikes_forged > 0 && outcome.forged.0 > 0);
+}
+
+#[test]
+fn a_prank_report_on_a_granted_call_ends_the_grant_and_doubles_n_once() {
+    let mut centre = Centre::new(&default_rules(), 1).unwrap();
+    let number = Number::e164(Digits::parse("6281234567890").unwrap());
+    let mut now = 0;
+    let mut reasons = |centre: &mut Centre, calls: u64| -> Vec<Reason> {
+        let calls = (0..calls).map(|_| {
+            now += 10 * SECOND;
+            centre.call(0, number, now, now).reason
+        });
+        calls.collect()
+    };
+    let report = |centre: &mut Centre, reason, time| {
+        let call = Answered { number, time, reason, trusted: true };
+        centre.report(&call, ReportKind::Prank, time + SECOND)
+    };
+    assert_eq!(reasons(&mut centre, 2), [Reason::NotBlocked; 2]);
+    assert_eq!(report(&mut centre, Reason::NotBlocked, 10 * SECOND).blocked, None);
+    assert!(report(&mut centre, Reason::NotBlocked, 20 * SECOND).blocked.is_some());
+    let third = [Reason::BlockedNumber, Reason::BlockedNumber, Reason::RedialGrant];
+    assert_eq!(reasons(&mut centre, 3), third);
+    report(&mut centre, Reason::RedialGrant, 50 * SECOND);
+    // The same grant let this one through: it has ended already.
+    report(&mut centre, Reason::RedialGrant, 49 * SECOND);
+    let sixth = reasons(&mut centre, 6);
+    assert_eq!(sixth[..5], [Reason::BlockedNumber; 5]);
+    assert_eq!(sixth[5], Reason::RedialGrant);
 }

@@ -9,7 +9,7 @@ use filter_common::reason::Reason;
 use palang::ladder::ReportKind;
 
 use crate::callers::{Callers, Intent, Who};
-use crate::centre::{Answered, Centre, Rules, SECOND};
+use crate::centre::{ATTEMPTS_MAX, Answered, Centre, Rules, SECOND};
 use crate::chance::{Chance, mixed};
 use crate::model::{self, DAY, World};
 
@@ -238,7 +238,11 @@ impl Year<'_> {
         self.progress[index].refusals = refusals;
         let mut redials = match intent.who {
             Who::InNeed { .. } => refusals <= patience(self.world, intent.seed),
-            Who::Prankster { knowing: true } => refusals < self.rules.redial.attempts.into(),
+            Who::Prankster { knowing: true } => match self.rules.redial.attempts {
+                0 => false,
+                _ if self.world.dialling_on => refusals < ATTEMPTS_MAX.into(),
+                attempts => refusals < attempts.into(),
+            },
             Who::Prankster { knowing: false } | Who::Forger => {
                 chance.happens(model::PRANKSTER_REDIALS)
             }
