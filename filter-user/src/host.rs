@@ -129,18 +129,6 @@ impl HostGate {
         self.override_until = until;
     }
 
-    /// The time of what is asked without a frame, in nanoseconds.
-    pub fn set_time(&mut self, now: u64) {
-        self.now = now;
-    }
-
-    /// Forgets the attempts that keep their first verdict no longer: in the kernel newer ones push
-    /// them out.
-    pub fn forget_attempts(&mut self) {
-        let now = self.now;
-        self.attempts.retain(|_, attempt| now.wrapping_sub(attempt.first) < ATTEMPT_NS);
-    }
-
     /// Judges an Ethernet frame at a time in nanoseconds.
     pub fn judge(&mut self, frame: &[u8], now: u64) -> Event {
         self.now = now;

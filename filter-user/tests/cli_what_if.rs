@@ -181,7 +181,7 @@ fn who_calls_again_is_let_in() {
         (200, BLOCKED, "d"), // within the grant
     ]);
     let calls = home.file("calls.pcap", calls);
-    let new = home.file("new.toml", format!("[redial]\n{}", blocks(&[BLOCKED])));
+    let new = home.file("new.toml", format!("[redial]\nattempts = 3\n{}", blocks(&[BLOCKED])));
     let old = home.file("old.toml", format!("[redial]\nattempts = 0\n{}", blocks(&[BLOCKED])));
     let (told, _) = home.json(&[&calls, "--policy", &new, "--against", &old]);
     assert_eq!(told["calls"], 5);

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use anyhow::{Context as _, Result};
 use filter_common::abi::{Block, Verdict};
 use filter_common::number::Number;
-use filter_common::policy::{Call, Decision, decide};
+use filter_common::policy::{Call, Decision};
 use filter_common::reason::Reason;
 use jiff::Timestamp;
 use palang::host::HostGate;
@@ -99,14 +99,13 @@ impl Centre {
 
     /// What an edge decides on a call at a time in nanoseconds.
     pub fn call(&mut self, edge: usize, number: Number, call_id: u64, now: u64) -> Decision {
-        let gate = &mut self.edges[edge];
-        gate.set_time(now);
-        decide(gate, &Call { number, second: Number::NONE, call_id, enforced: 1, marked: 0 })
+        let call = Call { number, second: Number::NONE, call_id, enforced: 1, marked: 0 };
+        self.edges[edge].decide(&call, now)
     }
 
     /// Forgets what the kernel has forgotten too.
-    pub fn forget(&mut self) {
-        self.edges.iter_mut().for_each(HostGate::forget_attempts);
+    pub fn forget(&mut self, now: u64) {
+        self.edges.iter_mut().for_each(|gate| gate.forget(now));
     }
 
     /// A call-taker reports a call.

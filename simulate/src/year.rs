@@ -153,7 +153,7 @@ pub fn run(world: &World, rules: &Rules, seed: u64) -> Result<Outcome> {
         let time = nanoseconds(intent.time);
         year.until(time);
         if time > next_forget {
-            year.centre.forget();
+            year.centre.forget(time);
             next_forget = time + 600 * SECOND;
         }
         year.dial(index, time);

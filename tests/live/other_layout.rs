@@ -66,6 +66,10 @@ fn copy_changed(root: &Path, copy: &Path, file: &str) {
             ("name = \"filter-common\"\nversion = \"", "name = \"filter-common\"\nversion = \"9"),
             ("name = \"filter-ebpf\"\nversion = \"", "name = \"filter-ebpf\"\nversion = \"9"),
             ("name = \"palang\"\nversion = \"", "name = \"palang\"\nversion = \"9"),
+            (
+                "name = \"palang-simulate\"\nversion = \"",
+                "name = \"palang-simulate\"\nversion = \"9",
+            ),
             ("name = \"palang-tests\"\nversion = \"", "name = \"palang-tests\"\nversion = \"9"),
             ("name = \"xtask\"\nversion = \"", "name = \"xtask\"\nversion = \"9"),
         ],
