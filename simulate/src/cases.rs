@@ -69,7 +69,7 @@ fn policies(days: u32) -> Vec<Case> {
     add(Series::Ends, format!("default: {usual}"), default_rules());
     let nobody = Ladder { rungs: Vec::new(), ..Ladder::default() };
     add(Series::Ends, "nobody is blocked".to_owned(), Rules { ladder: nobody, ..default_rules() });
-    for attempts in [2, 4, 5, 8] {
+    for attempts in [3, 4, 5, 8] {
         let redial = Redial { attempts, ..usual };
         add(Series::Attempts, format!("redial {redial}"), with_redial(redial));
     }
@@ -79,8 +79,8 @@ fn policies(days: u32) -> Vec<Case> {
         let name = format!("redial {}, never doubled", rules.redial);
         add(Series::Times, name, Rules { doubles: false, ..rules });
     }
-    let times = [(3, 2, 30), (3, 5, 30), (3, 30, 30), (3, 60, 30), (3, 10, 5), (3, 10, 10)];
-    for (attempts, window, grant) in times.into_iter().chain([(3, 10, 120), (2, 10, 10)]) {
+    let times = [(2, 2, 30), (2, 5, 30), (2, 30, 30), (2, 60, 30), (2, 10, 5), (2, 10, 10)];
+    for (attempts, window, grant) in times.into_iter().chain([(2, 10, 120), (3, 10, 10)]) {
         let redial = Redial { attempts, window: window * 60, grant: grant * 60 };
         add(Series::Times, format!("redial {redial}"), with_redial(redial));
     }
@@ -113,11 +113,11 @@ fn policies(days: u32) -> Vec<Case> {
         ..Ladder::default()
     };
     let ladder = |ladder, redial, for_ever| Rules { redial, ladder, for_ever, doubles: true };
-    let two = Redial { attempts: 2, ..usual };
+    let more = Redial { attempts: 3, ..usual };
     add(Series::Ladders, "shorter blocks".to_owned(), ladder(shorter.clone(), usual, false));
-    add(Series::Ladders, "shorter blocks, N = 2".to_owned(), ladder(shorter, two, false));
+    add(Series::Ladders, "shorter blocks, N = 3".to_owned(), ladder(shorter, more, false));
     add(Series::Ladders, "mild ladder".to_owned(), ladder(mild.clone(), usual, false));
-    add(Series::Ladders, "mild ladder, N = 2".to_owned(), ladder(mild, two, false));
+    add(Series::Ladders, "mild ladder, N = 3".to_owned(), ladder(mild, more, false));
     add(Series::Ladders, "24 h at once".to_owned(), ladder(at_once.clone(), usual, false));
     add(Series::Ladders, "24 h at once, redial off".to_owned(), ladder(at_once, off, false));
     add(Series::Ladders, "three and for ever".to_owned(), ladder(three.clone(), usual, true));
@@ -125,7 +125,7 @@ fn policies(days: u32) -> Vec<Case> {
     cases
 }
 
-/// Other centres, each with the default and with one attempt less.
+/// Other centres, each with the default and with one attempt more.
 fn centres(days: u32) -> Vec<Case> {
     let usual = World::new(days);
     let [least, most] = model::NUISANCE_ENDS;

@@ -75,7 +75,8 @@ fn a_number_that_is_forged_on_a_trunk_that_does_not_vouch_is_not_blocked() {
 
 #[test]
 fn a_prank_report_on_a_granted_call_ends_the_grant_and_doubles_n_once() {
-    let mut centre = Centre::new(&default_rules(), 1).unwrap();
+    let three = Redial { attempts: 3, ..Redial::default() };
+    let mut centre = Centre::new(&with_redial(three), 1).unwrap();
     let number = Number::e164(Digits::parse("6281234567890").unwrap());
     let mut now = 0;
     let mut reasons = |centre: &mut Centre, calls: u64| -> Vec<Reason> {
