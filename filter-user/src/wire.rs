@@ -534,7 +534,7 @@ pub struct Attach {
     pub dry_run: bool,
 }
 
-/// A line of `GET /v1/calls?since=&caller=&call_id=&limit=`: one attempt, newest first.
+/// A line of `GET /v1/calls?since=&caller=&call_id=&verdict=&reason=&trunk=&limit=`: one attempt, newest first.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Call {
     /// Its number.

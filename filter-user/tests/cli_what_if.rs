@@ -209,8 +209,8 @@ fn who_calls_again_is_let_in() {
     assert_eq!(told["difference"], difference(0, 1, 1, 0));
     let late =
         home.file("late.pcap", pcap(&[(0, BLOCKED, "a"), (30, BLOCKED, "b"), (90, BLOCKED, "c")]));
-    let short =
-        home.file("short.toml", format!("[redial]\nwindow = \"1m\"\n{}", blocks(&[BLOCKED])));
+    let minute = "[redial]\nattempts = 3\nwindow = \"1m\"\n";
+    let short = home.file("short.toml", format!("{minute}{}", blocks(&[BLOCKED])));
     let (told, _) = home.json(&[&late, "--policy", &short, "--against", &new]);
     assert_eq!(told["difference"], difference(1, 0, 0, 1));
 }

@@ -515,6 +515,7 @@ fn nothing_on_the_socket_hurts_the_daemon() {
         ("DELETE", "/v1/blocks/0812345678?dryrun=true", ""),
         ("GET", "/v1/calls?limit=-1", ""),
         ("GET", "/v1/calls?verdict=maybe", ""),
+        ("GET", "/v1/calls?reason=maybe", ""),
         ("GET", "/v1/calls?since=yesterday", ""),
         ("GET", "/v1/calls?since=2026-01-01T00:00:00Z&since=2026-01-01T00:00:00Z", ""),
         ("GET", "/v1/calls?caller=62812*", ""),

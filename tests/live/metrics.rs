@@ -87,6 +87,16 @@ fn what_was_sent_is_what_is_counted() {
         assert_eq!(value(&metrics, &series), expected, "{series} in\n{metrics}");
     }
     eventually("as many records as attempts", || gate.rows(&["calls"]).len() == 3 + 4 + 5);
+    for (filter, expected) in [
+        (&["--verdict", "drop"][..], 3),
+        (&["--reason", "not-blocked"], 4),
+        (&["--reason", "from-missing"], 5),
+        (&["--trunk", "default"], 12),
+        (&["--trunk", "default", "--reason", "blocked-number", "--verdict", "pass"], 0),
+        (&["--trunk", "telkom"], 0),
+    ] {
+        assert_eq!(gate.rows(&[&["calls"], filter].concat()).len(), expected, "{filter:?}");
+    }
     assert!(metrics.contains("mode=\"native\"} 1"), "{metrics}");
     assert!(metrics.ends_with("# EOF\n"));
     for personal in ["812345", "unread", "10.", "192."] {

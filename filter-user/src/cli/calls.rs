@@ -30,6 +30,12 @@ pub struct Arguments {
     /// With this verdict
     #[arg(long, value_name = "pass|drop|reply")]
     verdict: Option<String>,
+    /// With this reason, as the list shows it
+    #[arg(long, value_name = "REASON")]
+    reason: Option<String>,
+    /// From this trunk
+    #[arg(long, value_name = "NAME")]
+    trunk: Option<String>,
     /// So many at most; says so when there are more [default: all]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..u64::MAX))]
     limit: Option<u64>,
@@ -50,6 +56,8 @@ pub fn run(arguments: &Arguments, client: &Client) -> Result<Exit, Failure> {
         ("caller", arguments.caller.as_deref()),
         ("call_id", arguments.call_id.as_deref()),
         ("verdict", arguments.verdict.as_deref()),
+        ("reason", arguments.reason.as_deref()),
+        ("trunk", arguments.trunk.as_deref()),
         ("limit", limit.as_deref()),
     ];
     let mut told = arguments.output.list();

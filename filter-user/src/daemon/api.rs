@@ -324,6 +324,8 @@ struct CallQuery {
     caller: Option<String>,
     call_id: Option<String>,
     verdict: Option<String>,
+    reason: Option<String>,
+    trunk: Option<String>,
     limit: Option<u64>,
 }
 
@@ -631,6 +633,7 @@ async fn explain(State(app): State<App>, who: Who, Named(number): Named) -> Answ
 #[utoipa::path(get, path = "/v1/calls",
     params(("since" = Option<String>, Query), ("caller" = Option<String>, Query),
         ("call_id" = Option<String>, Query), ("verdict" = Option<String>, Query),
+        ("reason" = Option<String>, Query), ("trunk" = Option<String>, Query),
         ("limit" = Option<u64>, Query)),
     responses((status = 200, body = wire::Call, content_type = "application/x-ndjson")))]
 async fn list_calls(
@@ -651,6 +654,11 @@ async fn list_calls(
     {
         return Err(usage("verdict: pass, drop, reply or divert"));
     }
+    if let Some(reason) = &query.reason
+        && !Reason::ALL.iter().any(|known| known.name() == reason)
+    {
+        return Err(usage(format!("reason: {reason:?} is none; `palang calls` shows them")));
+    }
     let hash = query.call_id.as_ref().map(|text| {
         let bytes = text.as_bytes();
         call_id_hash(&Slice::from(bytes), 0, bytes.len())
@@ -661,7 +669,13 @@ async fn list_calls(
         let mut left = query.limit.unwrap_or(u64::MAX);
         reader.calls(&filter, |(id, row)| {
             let call = call(id, row, &who);
-            if query.verdict.as_ref().is_some_and(|verdict| *verdict != call.verdict) {
+            let is_other = |wanted: &Option<String>, is: Option<&String>| {
+                wanted.as_ref().is_some_and(|wanted| Some(wanted) != is)
+            };
+            if is_other(&query.verdict, Some(&call.verdict))
+                || is_other(&query.reason, Some(&call.reason))
+                || is_other(&query.trunk, call.trunk.as_ref())
+            {
                 return ControlFlow::Continue(());
             }
             if left == 0 {
