@@ -12,17 +12,17 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use aya::Ebpf;
 use aya::maps::{MapData, RingBuf};
 use aya::programs::links::{FdLink, PinnedLink};
 use aya::programs::xdp::XdpLink;
 use aya::programs::{ProgramError, XdpMode as AyaMode};
-use aya::{Ebpf, EbpfLoader};
 use filter_common::abi::{ABI_VERSION, EventEntry};
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 
 use super::error::{Error, chain, os_error};
 use super::maps::{Maps, SPECS, open, typed};
-use super::{attempts, load_program, program, raw};
+use super::{attempts, load_program, loader, program, raw};
 use crate::config::XdpMode;
 use crate::object::OBJECT;
 
@@ -182,7 +182,7 @@ impl Filter {
         for spec in SPECS.iter().filter(|spec| folder.join(spec.name).exists()) {
             open(&folder, spec.name)?;
         }
-        let mut loader = EbpfLoader::new();
+        let mut loader = loader();
         loader
             .override_global("REPLAY", &0u32, true)
             .map_max_entries("BLOCKED_NUMBERS", blocks)

@@ -16,8 +16,8 @@ pub use self::replay::{Judged, Replay};
 
 use std::io::ErrorKind;
 
-use aya::Ebpf;
 use aya::programs::{ProgramError, SchedClassifier, Xdp};
+use aya::{Ebpf, EbpfLoader, VerifierLogLevel};
 
 /// Name of the program in the object, as `bpftool prog` shows it.
 const PROGRAM: &str = "palang";
@@ -38,6 +38,15 @@ const LOADS: u32 = 10;
 fn program(ebpf: &mut Ebpf) -> Result<&mut Xdp, Error> {
     let program = ebpf.program_mut(PROGRAM).ok_or(Error::Missing(PROGRAM))?;
     program.try_into().map_err(Error::program)
+}
+
+/// A loader with a verifier that tells what is wrong, and no more. The library tries a load that
+/// failed once more with a log, and a good load fails when the log of each instruction does not
+/// fit (`ENOSPC`); by then a signal that interrupted the first try is forgotten.
+fn loader<'a>() -> EbpfLoader<'a> {
+    let mut loader = EbpfLoader::new();
+    loader.verifier_log_level(VerifierLogLevel::STATS);
+    loader
 }
 
 /// Loads the program for packets that come in.

@@ -1,8 +1,8 @@
 //! The program on maps of its own, judging frames of captures with `BPF_PROG_TEST_RUN`.
 
+use aya::Ebpf;
 use aya::maps::{Array, MapData, RingBuf};
 use aya::programs::{TestRun as _, TestRunOptions, Xdp};
-use aya::{Ebpf, EbpfLoader};
 use filter_common::abi::{Event, EventEntry, EventStats};
 use filter_common::number::Number;
 use filter_common::reason::Reason;
@@ -10,7 +10,7 @@ use filter_common::reason::Reason;
 use super::error::Error;
 use super::maps::{Maps, typed};
 use super::raw::{self, Raw};
-use super::{PROGRAM, attempts, egress_program, load_program, program};
+use super::{PROGRAM, attempts, egress_program, load_program, loader, program};
 use crate::object::OBJECT;
 use crate::policy::{Policy, Subject};
 
@@ -205,7 +205,7 @@ fn load(policy: &Policy, replay: bool, sizes: &[(&str, u32)]) -> Result<Replay, 
     let blocks = policy.blocks.len();
     let numbers =
         policy.blocks.iter().filter(|(subject, _)| matches!(subject, Subject::Number(_))).count();
-    let mut loader = EbpfLoader::new();
+    let mut loader = loader();
     // A constant for the verifier: a live filter has no code that reads another clock.
     let replay = u32::from(replay);
     loader
