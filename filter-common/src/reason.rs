@@ -36,6 +36,20 @@ macro_rules! reasons {
                 match self { $(Reason::$variant => Fate::$fate,)* }
             }
 
+            /// Whether it is of an INVITE that could have been a new call: from 20 on, of which
+            /// the ACK to a refusal is none.
+            #[must_use]
+            pub const fn is_attempt(self) -> bool {
+                self as u8 >= Reason::BadRequestLine as u8
+                    && self as u8 != Reason::RefusalAck as u8
+            }
+
+            /// Whether it is of an INVITE that could not be read for sure.
+            #[must_use]
+            pub const fn is_unread(self) -> bool {
+                self.is_attempt() && (self as u8) < Reason::UnknownTrunk as u8
+            }
+
             /// The reason with this number; `None` for one that this version does not know.
             #[must_use]
             pub const fn from_number(number: u8) -> Option<Reason> {

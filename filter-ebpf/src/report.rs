@@ -25,7 +25,7 @@ pub fn report(ctx: &XdpContext, event: &Event, reason: Reason, pass_events_per_s
         // SAFETY: an array element of this type; replays run one at a time.
         unsafe { *last = *event };
     }
-    if !is_attempt(reason) {
+    if !reason.is_attempt() {
         return;
     }
     if event.flags & EVENT_REPEATED != 0 {
@@ -47,12 +47,6 @@ pub fn report(ctx: &XdpContext, event: &Event, reason: Reason, pass_events_per_s
     } else if !send(ctx, &maps::EVENTS_PASSED, event) {
         stats.passed_lost += 1;
     }
-}
-
-/// Whether the packet is an INVITE that could have been a new call: the reasons from
-/// 20 on, of which the ACK to a refusal is none.
-fn is_attempt(reason: Reason) -> bool {
-    reason as u8 >= Reason::BadRequestLine as u8 && reason != Reason::RefusalAck
 }
 
 #[inline(always)]

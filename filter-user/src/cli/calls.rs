@@ -84,17 +84,13 @@ impl Row for Call {
         &["time", "caller", "trunk", "source", "verdict", "reason", "rule", "repeats", "Call-ID"];
 
     fn cells(&self) -> Vec<String> {
-        let mut reason = self.reason.clone();
-        if self.would != self.verdict {
-            reason += &format!(", would {}", self.would);
-        }
         vec![
             time::local(self.time).to_string(),
             known(self.caller.as_ref()),
             known(self.trunk.as_ref()),
             self.source.clone(),
             self.verdict.clone(),
-            reason,
+            reason(self),
             rule(self),
             self.repeats.to_string(),
             known(self.call_id.as_ref()),
@@ -117,6 +113,14 @@ impl Row for Call {
             self.id.to_string(),
         ]
     }
+}
+
+/// Why, and what it would have been without observe and override.
+pub(super) fn reason(call: &Call) -> String {
+    if call.would == call.verdict {
+        return call.reason.clone();
+    }
+    format!("{}, would {}", call.reason, call.would)
 }
 
 fn rule(call: &Call) -> String {

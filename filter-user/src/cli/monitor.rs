@@ -8,7 +8,7 @@ use filter_common::abi::Verdict;
 use filter_common::reason::Reason;
 
 use super::print::{Format, Output, Row as _, known};
-use super::time;
+use super::{calls, print, time};
 use crate::client::{self, Client};
 use crate::exit::{Exit, Failure};
 use crate::wire::{Call, Live, Lost};
@@ -47,12 +47,10 @@ enum Type {
 
 impl Type {
     fn of(call: &Call) -> Type {
-        let unread =
-            |reason: &&Reason| (Reason::BadRequestLine..Reason::UnknownTrunk).contains(*reason);
         let reason = Reason::ALL.iter().find(|reason| reason.name() == call.reason);
         if call.verdict != Verdict::Pass.name() {
             Type::Refuse
-        } else if reason.filter(unread).is_some() {
+        } else if reason.is_some_and(|reason| reason.is_unread()) {
             Type::Unread
         } else {
             Type::Pass
@@ -97,21 +95,19 @@ pub fn run(arguments: &Arguments, client: &Client) -> Result<Exit, Failure> {
 fn tell(arguments: &Arguments, call: &Call) -> io::Result<()> {
     let mut out = io::stdout().lock();
     match arguments.output.format {
-        Format::Json => writeln!(out, "{}", serde_json::to_string(call)?),
-        Format::Raw => writeln!(out, "{}", call.raw().join("\t")),
+        Format::Json => print::json_line(call, &mut out),
+        Format::Raw => print::raw_line(&call.raw(), &mut out),
         Format::Table => {
-            let mut reason = call.reason.clone();
-            if call.would != call.verdict {
-                reason += &format!(", would {}", call.would);
-            }
-            let time = time::local(call.time);
+            let (time, reason) = (time::local(call.time), calls::reason(call));
             let (caller, trunk) = (known(call.caller.as_ref()), known(call.trunk.as_ref()));
-            write!(out, "{time}  {:<5}  {reason:<24}  {caller:<16}  {trunk}", call.verdict)?;
+            let mut line =
+                format!("{time}  {:<5}  {reason:<24}  {caller:<16}  {trunk}", call.verdict);
             if arguments.verbose {
                 let call_id = known(call.call_id.as_ref());
-                write!(out, "  {}  rule {}  {call_id}", call.source, call.rule)?;
+                line += &format!("  {}  rule {}  {call_id}", call.source, call.rule);
             }
-            writeln!(out)
+            // Whoever calls writes the Call-ID.
+            writeln!(out, "{}", print::clean(&line))
         }
     }?;
     out.flush()
@@ -121,7 +117,7 @@ fn tell_lost(format: Format, lost: Lost) -> io::Result<()> {
     let mut out = io::stdout().lock();
     let Lost { refused, passed, missed } = lost;
     match format {
-        Format::Json => writeln!(out, "{}", serde_json::json!({ "lost": lost })),
+        Format::Json => print::json_line(&Live::Lost(lost), &mut out),
         Format::Raw => Ok(()),
         Format::Table => writeln!(
             out,

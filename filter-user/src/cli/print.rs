@@ -98,12 +98,14 @@ fn write(format: Format, answer: &impl Answer, writer: &mut dyn Write) -> io::Re
     }
 }
 
-fn json_line(value: &impl Serialize, mut writer: &mut dyn Write) -> io::Result<()> {
+/// A line of JSON.
+pub(super) fn json_line(value: &impl Serialize, mut writer: &mut dyn Write) -> io::Result<()> {
     serde_json::to_writer(&mut writer, value)?;
     writer.write_all(b"\n")
 }
 
-fn raw_line(fields: &[String], writer: &mut dyn Write) -> io::Result<()> {
+/// Fields with tabs between them, without control characters.
+pub(super) fn raw_line(fields: &[String], writer: &mut dyn Write) -> io::Result<()> {
     let fields: Vec<_> = fields.iter().map(|field| clean(field)).collect();
     writeln!(writer, "{}", fields.join("\t"))
 }

@@ -15,9 +15,10 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use filter_common::abi::{EVENT_FROM, EVENT_PAI, Verdict};
 use filter_common::bytes::Slice;
+use filter_common::number::Number;
 use filter_common::reason::Reason;
 use filter_common::sip::message::call_id_hash;
-use futures_util::StreamExt as _;
+use futures_util::{Stream, StreamExt as _};
 use jiff::Timestamp;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -629,6 +630,15 @@ async fn explain(State(app): State<App>, who: Who, Named(number): Named) -> Answ
     app.control.explain(&number).await.map(Json)
 }
 
+/// The number that a query names, if it names one.
+fn number_of(app: &App, name: &str, text: Option<&str>) -> Result<Option<Number>, Problem> {
+    match text.map(|text| app.control.subject(text)).transpose()? {
+        None => Ok(None),
+        Some(Subject::Number(number)) => Ok(Some(number)),
+        Some(Subject::Prefix(_)) => Err(usage(format!("{name}: a number, not a prefix"))),
+    }
+}
+
 /// Attempts, newest first, one a line. Role read.
 #[utoipa::path(get, path = "/v1/calls",
     params(("since" = Option<String>, Query), ("caller" = Option<String>, Query),
@@ -642,13 +652,7 @@ async fn list_calls(
     Queried(query): Queried<CallQuery>,
 ) -> Result<Response, Problem> {
     who.may(Role::Read)?;
-    let number = match query.caller {
-        None => None,
-        Some(text) => match app.control.subject(&text)? {
-            Subject::Number(number) => Some(number),
-            Subject::Prefix(_) => return Err(usage("caller: a number, not a prefix")),
-        },
-    };
+    let number = number_of(&app, "caller", query.caller.as_deref())?;
     if let Some(verdict) = &query.verdict
         && !["pass", "drop", "reply", "divert"].contains(&verdict.as_str())
     {
@@ -704,13 +708,7 @@ async fn list_reports(
     Queried(query): Queried<ReportQuery>,
 ) -> Result<Response, Problem> {
     who.may(Role::Read)?;
-    let number = match query.number {
-        None => None,
-        Some(text) => match app.control.subject(&text)? {
-            Subject::Number(number) => Some(number),
-            Subject::Prefix(_) => return Err(usage("number: a number, not a prefix")),
-        },
-    };
+    let number = number_of(&app, "number", query.number.as_deref())?;
     readable(&app).await?;
     let config = app.control.config();
     lines(&app, move |reader, send| {
@@ -830,14 +828,9 @@ async fn events(State(app): State<App>, who: Who) -> Result<Response, Problem> {
             Err(RecvError::Lagged(count)) => wire::Event::Lost { count },
             Err(RecvError::Closed) => return None,
         };
-        let line = serde_json::to_vec(&event).map(|mut line| {
-            line.push(b'\n');
-            Bytes::from(line)
-        });
-        Some((line, (news, who)))
+        Some((event, (news, who)))
     });
-    let headers = [(header::CONTENT_TYPE, "application/x-ndjson")];
-    Ok((headers, Body::from_stream(stream)).into_response())
+    Ok(endless(stream))
 }
 
 /// Attempts as they are judged, one a line, and once a second how many were lost, until the
@@ -883,15 +876,22 @@ async fn live_calls(State(app): State<App>, who: Who) -> Result<Response, Proble
                     })
                 }
             };
-            let line = serde_json::to_vec(&line).map(|mut line| {
-                line.push(b'\n');
-                Bytes::from(line)
-            });
             return Some((line, looking));
         }
     });
+    Ok(endless(stream))
+}
+
+/// One line of JSON for each item, as they come.
+fn endless<T: Serialize>(items: impl Stream<Item = T> + Send + 'static) -> Response {
+    let lines = items.map(|item| {
+        serde_json::to_vec(&item).map(|mut line| {
+            line.push(b'\n');
+            Bytes::from(line)
+        })
+    });
     let headers = [(header::CONTENT_TYPE, "application/x-ndjson")];
-    Ok((headers, Body::from_stream(stream)).into_response())
+    (headers, Body::from_stream(lines)).into_response()
 }
 
 /// All that is held about one number. Role operate.

@@ -105,12 +105,9 @@ fn packets(app: &App, registry: &mut Registry) -> Result<(), Problem> {
 
 /// The verdict on an INVITE with this reason; `None`: it is about no new call.
 fn verdict(reason: Reason) -> Option<&'static str> {
-    if (reason as u8) < Reason::BadRequestLine as u8 || reason == Reason::RefusalAck {
-        return None;
-    }
-    Some(match reason.fate() {
+    reason.is_attempt().then(|| match reason.fate() {
         Fate::Refuse => "refused",
-        Fate::Pass if (reason as u8) < Reason::UnknownTrunk as u8 => "unread",
+        Fate::Pass if reason.is_unread() => "unread",
         Fate::Pass => "passed",
     })
 }

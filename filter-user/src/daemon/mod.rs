@@ -18,12 +18,14 @@ mod reviews;
 
 use std::fs;
 use std::io;
+use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
+use axum::Router;
 use jiff::SignedDuration;
 use nix::fcntl::{Flock, FlockArg};
 use nix::unistd::Group;
@@ -152,18 +154,10 @@ async fn serve(config: Config) -> Result<(), Failure> {
     let routes = api::router(app.clone()).into_make_service_with_connect_info::<access::Peer>();
     tokio::spawn(async move { axum::serve(listener, routes).await });
     if let Some(address) = check_listen {
-        let listener = TcpListener::bind(address).await.map_err(|error| {
-            Failure::new(Exit::Failed, format!("[api] check_listen: {address}: {error}"))
-        })?;
-        let routes = api::check_router(app.clone());
-        tokio::spawn(async move { axum::serve(listener, routes).await });
+        listen_tcp("[api] check_listen", address, api::check_router(app.clone())).await?;
     }
     if let Some(address) = metrics_listen {
-        let listener = TcpListener::bind(address).await.map_err(|error| {
-            Failure::new(Exit::Failed, format!("[metrics] listen: {address}: {error}"))
-        })?;
-        let routes = metrics::router(app.clone());
-        tokio::spawn(async move { axum::serve(listener, routes).await });
+        listen_tcp("[metrics] listen", address, metrics::router(app.clone())).await?;
     }
     let (keep_recording, stop) = oneshot::channel();
     let recorder = tokio::spawn(events::run(
@@ -464,6 +458,15 @@ fn listen(path: &Path, group: &str) -> Result<UnixListener, Failure> {
         }
     }
     Ok(listener)
+}
+
+/// Answers on a loopback address, which a setting names.
+async fn listen_tcp(setting: &str, address: SocketAddr, routes: Router) -> Result<(), Failure> {
+    let listener = TcpListener::bind(address)
+        .await
+        .map_err(|error| Failure::new(Exit::Failed, format!("{setting}: {address}: {error}")))?;
+    tokio::spawn(async move { axum::serve(listener, routes).await });
+    Ok(())
 }
 
 fn failed(path: &Path, error: &io::Error) -> Failure {
