@@ -1,5 +1,6 @@
 //! Developer commands: `cargo xtask COMMAND`.
 
+mod bench;
 mod build;
 mod demo;
 #[allow(dead_code, reason = "filter-user/build.rs, which includes this file, uses the rest")]
@@ -38,6 +39,12 @@ enum Task {
         #[arg(long)]
         loading: bool,
     },
+    /// How fast it is, and beside what: `kernel`, `peers`, `goodput`, `control`; needs root.
+    Bench {
+        /// What the suite takes; see `-- --help`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
     /// A simulated year of a centre: what the default policy and others cost and save.
     Simulate {
         /// What the simulator takes: `--seed`, `--days`, `--quick`, `--out`; see `-- --help`.
@@ -54,6 +61,7 @@ fn main() -> ExitCode {
         Task::Demo => demo::demo(),
         Task::Kernels { loading: true } => kernels::kernels(kernels::Tests::Loading),
         Task::Kernels { loading: false } => kernels::kernels(kernels::Tests::All),
+        Task::Bench { arguments } => bench::bench(&arguments),
         Task::Simulate { arguments } => simulate::simulate(&arguments),
     };
     match done {
