@@ -4,6 +4,7 @@
 pub mod gates;
 pub mod invites;
 pub mod lab;
+pub mod mutations;
 pub mod packet;
 pub mod reference;
 pub mod seeds;

@@ -7,15 +7,26 @@
 /// Offsets from here on are never read: the verifier wants a bound on what is added
 /// to a packet pointer, and no buffer that a driver hands to XDP in one piece is longer.
 pub const OFFSET_MAX: usize = 0x4000;
+/// Bytes that are found readable at once.
+pub const WINDOW: usize = 64;
 
 /// The readable bytes of a frame, from its first one on.
 pub trait Bytes: Sized {
+    /// [`WINDOW`] bytes that can be read.
+    type Window: Window;
+
     /// The byte at `offset`; `None` outside the readable part.
     fn byte(&self, offset: usize) -> Option<u8>;
 
     /// The eight bytes from `offset` on, the first one lowest; `None` when not all
     /// of them are in the readable part.
     fn word(&self, offset: usize) -> Option<u64>;
+
+    /// The [`WINDOW`] bytes from `offset` on; `None` when not all of them are in the readable part.
+    fn window(&self, offset: usize) -> Option<Self::Window>;
+
+    /// How many bytes are in the readable part.
+    fn readable(&self) -> usize;
 
     /// The two bytes from `offset` on, in network order.
     fn be16(&self, offset: usize) -> Option<u16>;
@@ -36,6 +47,25 @@ pub trait Bytes: Sized {
     /// a loop is then walked once, and not once for each way out of the loop.
     fn forget(&self, number: usize) -> usize {
         number
+    }
+
+    /// `number`, which the compiler shall keep in a register and not make anew at each use.
+    fn pinned(&self, number: u64) -> u64 {
+        number
+    }
+}
+
+/// [`WINDOW`] bytes that can be read.
+pub trait Window {
+    /// Its eight bytes from `INDEX` × 8 on, the first one lowest.
+    fn word<const INDEX: usize>(&self) -> u64;
+}
+
+impl Window for [u8; WINDOW] {
+    fn word<const INDEX: usize>(&self) -> u64 {
+        let mut word = [0; 8];
+        word.copy_from_slice(&self[INDEX * 8..][..8]);
+        u64::from_le_bytes(word)
     }
 }
 
@@ -68,12 +98,22 @@ impl<'a> From<&'a [u8]> for Slice<'a> {
 }
 
 impl Bytes for Slice<'_> {
+    type Window = [u8; WINDOW];
+
     fn byte(&self, offset: usize) -> Option<u8> {
         self.array::<1>(offset).map(|[byte]| byte)
     }
 
     fn word(&self, offset: usize) -> Option<u64> {
         self.array(offset).map(u64::from_le_bytes)
+    }
+
+    fn window(&self, offset: usize) -> Option<[u8; WINDOW]> {
+        self.array(offset)
+    }
+
+    fn readable(&self) -> usize {
+        self.readable.len()
     }
 
     fn be16(&self, offset: usize) -> Option<u16> {

@@ -5,7 +5,7 @@ use core::arch::asm;
 use aya_ebpf::EbpfContext as _;
 use aya_ebpf::helpers::generated::bpf_xdp_get_buff_len;
 use aya_ebpf::programs::{TcContext, XdpContext};
-use filter_common::bytes::{Bytes, OFFSET_MAX};
+use filter_common::bytes::{Bytes, OFFSET_MAX, WINDOW, Window};
 
 /// What a program is called with.
 pub trait Frame {
@@ -112,7 +112,26 @@ macro_rules! load {
     }};
 }
 
+/// A packet pointer, with [`WINDOW`] bytes behind it that were checked.
+pub struct PacketWindow(*const [u8; WINDOW]);
+
+impl Window for PacketWindow {
+    #[inline(always)]
+    fn word<const INDEX: usize>(&self) -> u64 {
+        const { assert!(INDEX < WINDOW / 8) };
+        let word: u64;
+        // SAFETY: `at` has checked all bytes of the window against the end of the packet.
+        unsafe {
+            asm!("{0} = *(u64 *)({1} + {2})", out(reg) word, in(reg) self.0, const INDEX * 8,
+                options(pure, readonly, nostack));
+        }
+        u64::from_le(word)
+    }
+}
+
 impl<F: Frame> Bytes for PacketBytes<'_, F> {
+    type Window = PacketWindow;
+
     #[inline(always)]
     fn byte(&self, offset: usize) -> Option<u8> {
         load!(self, offset, u8, "{0} = *(u8 *)({1} + 0)")
@@ -121,6 +140,16 @@ impl<F: Frame> Bytes for PacketBytes<'_, F> {
     #[inline(always)]
     fn word(&self, offset: usize) -> Option<u64> {
         load!(self, offset, u64, "{0} = *(u64 *)({1} + 0)").map(u64::from_le)
+    }
+
+    #[inline(always)]
+    fn window(&self, offset: usize) -> Option<PacketWindow> {
+        self.at(offset).map(PacketWindow)
+    }
+
+    #[inline(always)]
+    fn readable(&self) -> usize {
+        opaque(self.end) - opaque(self.start)
     }
 
     #[inline(always)]
@@ -150,5 +179,10 @@ impl<F: Frame> Bytes for PacketBytes<'_, F> {
             self.spare.write_volatile(number);
             self.spare.read_volatile()
         }
+    }
+
+    #[inline(always)]
+    fn pinned(&self, number: u64) -> u64 {
+        opaque(number as usize) as u64
     }
 }

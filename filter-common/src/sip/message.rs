@@ -2,6 +2,7 @@
 
 use crate::bytes::Bytes;
 use crate::reason::Reason;
+use crate::sip::fast;
 use crate::sip::headers::{self, BAD, END, Mark, Marks, START};
 
 /// How many bytes from the Request-URI on are read. Nearly all that is directly readable
@@ -40,9 +41,19 @@ pub fn request_uri<B: Bytes>(bytes: &B, start: usize, len: usize) -> usize {
 }
 
 /// Walks the headers from the Request-URI at `start` to the empty line, `len` bytes at
-/// most, and leaves in `marks` where things stand. Returns the last state.
+/// most, and leaves in `marks`, which come all zero, where things stand. Returns the last state.
 #[inline(never)]
 pub fn scan<B: Bytes>(bytes: &B, start: usize, len: usize, marks: &mut Marks) -> u8 {
+    if fast::scan(bytes, start, len, marks) != 0 {
+        return END;
+    }
+    *marks = [0; 16];
+    scan_all(&bytes.renewed(), start, len, marks)
+}
+
+/// The full reader: the automaton, byte by byte.
+#[inline(always)]
+pub fn scan_all<B: Bytes>(bytes: &B, start: usize, len: usize, marks: &mut Marks) -> u8 {
     let (start, len) = (bytes.forget(start), bytes.forget(len));
     let mut state = START;
     let mut i = 0;

@@ -7,6 +7,7 @@
 //! ARCHITECTURE.md).
 
 pub mod emergency;
+pub mod fast;
 pub mod headers;
 pub mod message;
 pub mod uri;
