@@ -13,7 +13,7 @@ use crate::number::Number;
 use crate::plan::Plan;
 use crate::policy::{self, Call, Lists};
 use crate::reason::Reason;
-use crate::sip::headers::{self, Mark, Marks};
+use crate::sip::headers::{self, Form, Mark, Marks};
 use crate::sip::{emergency, message, uri};
 
 /// What [`judge`] needs beside the lists.
@@ -160,7 +160,10 @@ fn read_and_decide<B: Bytes, G: Gate>(
         event.flags |= EVENT_TWO_IDENTITIES;
     }
 
-    let marked = emergency::is_marked(&bytes.renewed(), start, &scratch.marks, &profile.marks);
+    let marked = match profile.marks[0] {
+        0 => 0,
+        _ => emergency::is_marked(&bytes.renewed(), start, &scratch.marks, &profile.marks),
+    };
     let marked = bytes.forget(marked as usize) as u32;
     let call = Call { number: first, second, call_id: event.call_id, enforced, marked };
     let decision = policy::decide(gate, &call);
@@ -217,8 +220,10 @@ fn numbers<B: Bytes>(
 #[inline(never)]
 pub(crate) fn number<B: Bytes>(bytes: &B, start: usize, lane: u64, plan: &Plan) -> u64 {
     let form = (lane >> 14) as u8 & 3;
-    let number = match uri::read(bytes, start + headers::offset(lane) + 1, form) {
-        Ok(dialled) => plan.resolve(&dialled),
+    let user = start + headers::offset(lane) + 1;
+    let plain = if form == Form::Sip as u8 { uri::read_plain(bytes, user) } else { None };
+    let number = match plain.map_or_else(|| uri::read(&bytes.renewed(), user, form), Ok) {
+        Ok(dialled) => plan.resolve(&dialled.forgotten(bytes)),
         Err(reason) => Err(reason),
     };
     match number {

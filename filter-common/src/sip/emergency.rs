@@ -90,18 +90,17 @@ fn read<B: Bytes>(bytes: &B, at: usize, len: usize) -> u64 {
 mod tests {
     use super::*;
     use crate::bytes::Slice;
-    use crate::sip::headers::START;
+    use crate::sip::headers::{START, Step};
 
     fn marked(headers: &str, wanted: [u64; MARKS_MAX]) -> bool {
         let text = format!("sip:112@x SIP/2.0\r\n{}\r\n\r\n", headers.replace('\n', "\r\n"));
         let mut marks = [0; 16];
-        let mut state = START;
+        let mut step = Step::at(START);
         for (offset, byte) in text.bytes().enumerate() {
-            let step = headers::step(state, byte);
-            state = step as u8;
-            headers::note(&mut marks, step, offset);
+            step = step.next(byte);
+            step.note(&mut marks, offset);
         }
-        assert_eq!(state, headers::END, "{headers}");
+        assert_eq!(step.state(), headers::END, "{headers}");
         is_marked(&Slice::from(text.as_bytes()), 0, &marks, &wanted) != 0
     }
 

@@ -348,17 +348,17 @@ fn seek<B: Bytes>(bytes: &B, at: usize, stop: impl Fn(u64) -> u64) -> usize {
 // ---- eight bytes at once ----
 
 /// The same byte eight times.
-const fn all(byte: u8) -> u64 {
+pub(super) const fn all(byte: u8) -> u64 {
     0x0101_0101_0101_0101 * byte as u64
 }
 
 /// The top bit of each byte, where the functions below leave what they find. Only the lowest byte
 /// that they find is exact: borrows and carries go upwards.
-const TOP: u64 = all(0x80);
+pub(super) const TOP: u64 = all(0x80);
 
 /// Which byte the lowest bit of [`TOP`] stands for.
 #[inline(always)]
-const fn lowest(found: u64) -> usize {
+pub(super) const fn lowest(found: u64) -> usize {
     ((found & found.wrapping_neg()) >> 7).wrapping_mul(0x0001_0203_0405_0607) as usize >> 56
 }
 

@@ -3,7 +3,7 @@
 use crate::bytes::Bytes;
 use crate::reason::Reason;
 use crate::sip::fast;
-use crate::sip::headers::{self, BAD, END, Mark, Marks, START};
+use crate::sip::headers::{self, BAD, END, Mark, Marks, START, Step};
 
 /// How many bytes from the Request-URI on are read. Nearly all that is directly readable
 /// of a frame in one page (4,096 bytes less 256 headroom and 320 tailroom); each byte
@@ -55,7 +55,7 @@ pub fn scan<B: Bytes>(bytes: &B, start: usize, len: usize, marks: &mut Marks) ->
 #[inline(always)]
 pub fn scan_all<B: Bytes>(bytes: &B, start: usize, len: usize, marks: &mut Marks) -> u8 {
     let (start, len) = (bytes.forget(start), bytes.forget(len));
-    let mut state = START;
+    let mut step = Step::at(START);
     let mut i = 0;
     // Eight bytes a look: one bounds check for the verifier and the processor.
     while i < SCAN_MAX && i + 8 <= len {
@@ -64,12 +64,12 @@ pub fn scan_all<B: Bytes>(bytes: &B, start: usize, len: usize, marks: &mut Marks
         };
         let mut k = 0;
         while k < 8 {
-            let step = headers::step(state, (word >> (8 * k)) as u8);
-            state = step as u8;
-            headers::note(marks, step, i + k);
+            step = step.next((word >> (8 * k)) as u8);
+            step.note(marks, i + k);
             k += 1;
         }
         i += 8;
+        let state = step.state();
         if state == END || state == BAD {
             return state;
         }
@@ -80,13 +80,12 @@ pub fn scan_all<B: Bytes>(bytes: &B, start: usize, len: usize, marks: &mut Marks
         let Some(byte) = bytes.byte(start + i) else {
             break;
         };
-        let step = headers::step(state, byte);
-        state = step as u8;
-        headers::note(marks, step, i);
+        step = step.next(byte);
+        step.note(marks, i);
         i += 1;
         rest += 1;
     }
-    state
+    step.state()
 }
 
 /// Where the things stand that the decision needs. Offsets count from the Request-URI.

@@ -9,6 +9,7 @@ use crate::bytes::Bytes;
 use crate::number::{DIGITS_MAX, Digits};
 use crate::plan::{Context, Dialled};
 use crate::reason::Reason;
+use crate::sip::fast::{TOP, all, lowest};
 use crate::sip::headers::Form;
 
 /// How many bytes of a URI are followed, up to the `@` or the `>`.
@@ -93,6 +94,41 @@ pub fn read<B: Bytes>(bytes: &B, start: usize, form: u8) -> Result<Dialled, Reas
         Context::Global(Digits(context << shift | context_count as u64))
     };
     Ok(Dialled { high, low, count, plus: flags & PLUS != 0, context })
+}
+
+/// The digits of a plain user part in angle brackets, eight at once: an optional `+`, 1 to 15 digits,
+/// `@`. `None`: it is written in another way; [`read`] tells.
+#[inline(always)]
+pub fn read_plain<B: Bytes>(bytes: &B, start: usize) -> Option<Dialled> {
+    let plus = bytes.byte(start)? == b'+';
+    let at = bytes.forget(start + plus as usize);
+    let (first, second) = (bytes.word(at)?, bytes.word(at + 8)?);
+    let (end, count) = match (not_digits(first), not_digits(second)) {
+        (0, 0) => return None,
+        (0, found) => (second >> (8 * lowest(found)), 8 + lowest(found)),
+        (found, _) => (first >> (8 * lowest(found)), lowest(found)),
+    };
+    if end as u8 != b'@' || count == 0 {
+        return None;
+    }
+    let low = (nibbles(first) << 32 | nibbles(second)) >> ((64 - 4 * count) & 63);
+    Some(Dialled { high: 0, low, count: count as u32, plus, context: Context::None })
+}
+
+/// [`TOP`] bits of the bytes that are no digits; the lowest is exact.
+#[inline(always)]
+const fn not_digits(x: u64) -> u64 {
+    let digits = x ^ all(b'0');
+    (digits.wrapping_add(all(0x80 - 10)) | digits) & TOP
+}
+
+/// Eight digits as nibbles, the first one highest.
+#[inline(always)]
+const fn nibbles(digits: u64) -> u64 {
+    let x = digits.swap_bytes() & all(0xF);
+    let x = (x | x >> 4) & 0x00FF_00FF_00FF_00FF;
+    let x = (x | x >> 8) & 0x0000_FFFF_0000_FFFF;
+    (x | x >> 16) & 0xFFFF_FFFF
 }
 
 // ---- classes ----
@@ -378,5 +414,44 @@ mod tests {
         ] {
             assert_eq!(digits(uri, form), Err(expected), "{uri}");
         }
+    }
+
+    #[test]
+    fn a_plain_user_part_is_read_as_the_automaton_reads_it() {
+        let mut plain = 0;
+        for text in [
+            "+6281234567890@x.example",
+            "081234567890@x.example.net",
+            "+123456789012345@x",
+            "1@x.example.net.example",
+            "12345678@x.example.net",
+            "1234567@x.example.net.",
+            "123456789012345@x",
+            "1234567890123456@x",
+            "+@x.example.net.example",
+            "@x.example.net.example.",
+            "++1@x.example.net.example",
+            "12345678:@x.example.net",
+            "1234\u{80}5@x.example.net",
+            "12/4@x.example.net.exam",
+            "12:4@x.example.net.exam",
+        ] {
+            for cut in 0..=text.len() {
+                for byte in [None, Some(b'0'), Some(b'@'), Some(b'/'), Some(0xB5), Some(0)] {
+                    let mut text = text.as_bytes().to_vec();
+                    if let Some(byte) = byte {
+                        text.insert(cut, byte);
+                    } else {
+                        text.truncate(cut);
+                    }
+                    let bytes = Slice::from(&text[..]);
+                    if let Some(dialled) = read_plain(&bytes, 0) {
+                        assert_eq!(Ok(dialled), read(&bytes, 0, Form::Sip as u8), "{text:?}");
+                        plain += 1;
+                    }
+                }
+            }
+        }
+        assert!(plain > 200, "{plain}");
     }
 }
