@@ -6,11 +6,17 @@ use proptest::sample::{Index, select};
 /// A change of a message.
 #[derive(Clone, Debug)]
 pub enum Change {
+    /// Another byte.
     Set(Index, u8),
+    /// Bytes more.
     Insert(Index, Vec<u8>),
+    /// So many bytes less.
     Remove(Index, u8),
+    /// A line that stands somewhere else as well.
     RepeatLine(Index, Index),
+    /// A line less.
     RemoveLine(Index),
+    /// The end missing.
     Cut(Index),
 }
 

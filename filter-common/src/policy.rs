@@ -23,7 +23,7 @@ pub trait Lists {
     fn short_rule(&self, digits: u32) -> u64;
     /// Blocks against prefixes of fewer digits are never in force; 0: all are.
     fn shortest_prefix(&self) -> u8;
-    /// The allow for this number.
+    /// The allow for this number. May miss one that is being replaced, for a moment.
     fn allowed_number(&self, number: Number) -> Option<Allow>;
     /// The allow for the longest prefix of `key`.
     fn allowed_prefix(&self, key: &PrefixKey) -> Option<Allow>;
@@ -336,17 +336,22 @@ fn standing<L: Lists>(lists: &L, number: Number, now: u64, standing: &mut Standi
         return;
     }
     let by_number = blocked_number(lists, number, now, standing);
-    if by_number == Found::Live {
-        return;
+    if by_number != Found::Live {
+        let by_prefix = blocked_prefix(lists, number, now, standing);
+        // One that is too short may stand in the map all the same; all others are shorter still.
+        if by_prefix != Found::Live || standing.digits < lists.shortest_prefix() {
+            let expired = by_number == Found::Expired || by_prefix == Found::Expired;
+            let reason = if expired { Reason::BlockExpired } else { Reason::NotBlocked };
+            *standing = Standing::passes(reason, 0);
+            return;
+        }
     }
-    let by_prefix = blocked_prefix(lists, number, now, standing);
-    // One that is too short may stand in the map all the same; all others are shorter still.
-    if by_prefix == Found::Live && standing.digits >= lists.shortest_prefix() {
-        return;
+    // Asked again before anybody is refused: the first look may have missed an allow that was being
+    // replaced.
+    let rule = allowed_number(lists, number, now);
+    if rule != 0 {
+        *standing = Standing::passes(Reason::AllowedNumber, rule);
     }
-    let expired = by_number == Found::Expired || by_prefix == Found::Expired;
-    let reason = if expired { Reason::BlockExpired } else { Reason::NotBlocked };
-    *standing = Standing::passes(reason, 0);
 }
 
 /// What the lists hold against a number.
