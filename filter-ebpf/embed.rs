@@ -37,6 +37,9 @@ fn embed(name: &str, variable: &str) -> Result<(), String> {
     ] {
         println!("cargo:rerun-if-changed=../{source}");
     }
+    if name == ebpf::BENCH {
+        println!("cargo:rerun-if-changed=../filter-ebpf/bench");
+    }
     let toolchain = ebpf::find()
         .map_err(|missing| format!("{missing}run `cargo xtask setup` to install it"))?;
     for program in toolchain.programs() {

@@ -1,18 +1,16 @@
 //! The filter as the daemon loads it, and the programs that it is timed beside, on the same maps.
 
-use std::borrow::Cow;
 use std::fs;
 use std::os::fd::{AsFd as _, AsRawFd as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
 use aya::maps::{Array, MapData};
-use aya::programs::{ProgramInfo, TestRun as _, TestRunOptions, Xdp, XdpAttachType};
-use aya::programs::loaded_programs;
+use aya::programs::{TestRun as _, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfLoader, VerifierLogLevel};
 use palang::datapath::{Events, Filter, Maps, Pins};
 
-#[path = "../../../filter-ebpf/src/bench/variants.rs"]
+#[path = "../../../filter-ebpf/bench/variants.rs"]
 mod variants;
 
 pub use variants::{Draw, FRAME_LEN, VARIANTS_MAX, Variant, octal};
@@ -105,7 +103,7 @@ pub struct Loaded {
 pub struct Stack {
     pins: PathBuf,
     filter: Filter,
-    palang: Xdp,
+    palang: Ebpf,
     bench: Ebpf,
     variants: Array<MapData, Variant>,
     draw: Array<MapData, Draw>,
@@ -127,35 +125,24 @@ impl Stack {
     pub fn load(blocks: u32) -> Result<Stack> {
         let pid = std::process::id();
         let pins = PathBuf::from(BPFFS).join(format!("palang-bench-{pid}-{blocks}"));
-        let mut filter = Filter::load(&Pins::new(&pins), blocks)?;
-        let folder = filter.folder().to_owned();
-        let palang = Xdp::from_program_info(
-            info(filter.program_id()?)?,
-            Cow::Borrowed("palang"),
-            XdpAttachType::Interface,
-        )?;
-        let mut names = Vec::new();
-        for entry in fs::read_dir(&folder)? {
-            names.push(entry?.file_name().to_string_lossy().into_owned());
-        }
-        let mut loader = EbpfLoader::new();
-        loader
-            .verifier_log_level(VerifierLogLevel::STATS)
-            .override_global("REPLAY", &0u32, true);
-        for name in &names {
-            loader.map_pin_path(name, folder.join(name));
-        }
-        let mut bench = loader.load(&OBJECT.0).context("loading the programs beside it")?;
-        for (name, program) in bench.programs_mut() {
-            let program: &mut Xdp = program.try_into()?;
-            program.load().with_context(|| format!("loading {name}"))?;
+        // Makes the maps, as the daemon does.
+        let filter = Filter::load(&Pins::new(&pins), blocks)?;
+        let folder = filter.folder();
+        let mut palang = load(palang::object::OBJECT, folder).context("loading the filter")?;
+        let mut bench = load(&OBJECT.0, folder).context("loading the programs beside it")?;
+        for program in Program::ALL {
+            let of = if program == Program::Palang { &mut palang } else { &mut bench };
+            load_program(of, program.name())?;
+            if let Some(name) = program.varied() {
+                load_program(&mut bench, name)?;
+            }
         }
         let mut take = |name| bench.take_map(name).with_context(|| format!("no map {name}"));
         Ok(Stack {
             variants: take("VARIANTS")?.try_into()?,
             draw: take("DRAW")?.try_into()?,
-            maps: Maps::open(&folder)?,
-            events: Events::open(&folder)?,
+            maps: Maps::open(folder)?,
+            events: Events::open(folder)?,
             pins,
             filter,
             palang,
@@ -185,10 +172,8 @@ impl Stack {
     }
 
     fn program(&self, name: &str) -> Result<&Xdp> {
-        if name == Program::Palang.name() {
-            return Ok(&self.palang);
-        }
-        let program = self.bench.program(name).with_context(|| format!("no program {name}"))?;
+        let of = if name == Program::Palang.name() { &self.palang } else { &self.bench };
+        let program = of.program(name).with_context(|| format!("no program {name}"))?;
         Ok(program.try_into()?)
     }
 
@@ -220,14 +205,22 @@ impl Stack {
     }
 }
 
-fn info(id: u32) -> Result<ProgramInfo> {
-    for program in loaded_programs() {
-        // One that ended meanwhile is not ours.
-        if let Ok(program) = program
-            && program.id() == id
-        {
-            return Ok(program);
-        }
+/// An object on the maps pinned in a folder.
+fn load(object: &[u8], folder: &Path) -> Result<Ebpf> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        names.push(entry?.file_name().to_string_lossy().into_owned());
     }
-    anyhow::bail!("the kernel has no program {id} any more")
+    let mut loader = EbpfLoader::new();
+    loader.verifier_log_level(VerifierLogLevel::STATS).override_global("REPLAY", &0u32, true);
+    for name in &names {
+        loader.map_pin_path(name, folder.join(name));
+    }
+    Ok(loader.load(object)?)
+}
+
+fn load_program(object: &mut Ebpf, name: &str) -> Result<()> {
+    let program = object.program_mut(name).with_context(|| format!("no program {name}"))?;
+    let program: &mut Xdp = program.try_into()?;
+    program.load().with_context(|| format!("loading {name}"))
 }

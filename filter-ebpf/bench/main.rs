@@ -8,15 +8,15 @@
 #![allow(missing_docs, reason = "the xdp macro makes functions without any")]
 #![feature(asm_experimental_arch)]
 
-#[path = "../kernel.rs"]
+#[path = "../src/kernel.rs"]
 mod kernel;
-#[path = "../maps.rs"]
+#[path = "../src/maps.rs"]
 mod maps;
 mod naive;
 mod outer;
-#[path = "../packet.rs"]
+#[path = "../src/packet.rs"]
 mod packet;
-#[path = "../report.rs"]
+#[path = "../src/report.rs"]
 mod report;
 mod told;
 mod variants;
