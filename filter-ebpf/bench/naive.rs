@@ -6,7 +6,7 @@ use filter_common::number::Number;
 
 use crate::outer::PAYLOAD;
 
-const SCAN_MAX: usize = 1024;
+const SCAN_MAX: usize = 768;
 const NAME_MAX: usize = 96;
 const HEADER: u64 = u64::from_le_bytes(*b"\nFrom:\0\0");
 const HEADER_MASK: u64 = 0x0000_FFFF_FFFF_FFFF;

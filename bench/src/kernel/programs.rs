@@ -121,8 +121,8 @@ impl Drop for Stack {
 }
 
 impl Stack {
-    /// Loads the filter with room for so many blocked numbers, and the other programs beside it.
-    pub fn load(blocks: u32) -> Result<Stack> {
+    /// Loads the filter with room for so many blocked numbers, and these programs beside it.
+    pub fn load(blocks: u32, beside: &[Program]) -> Result<Stack> {
         let pid = std::process::id();
         let pins = PathBuf::from(BPFFS).join(format!("palang-bench-{pid}-{blocks}"));
         // Makes the maps, as the daemon does.
@@ -130,9 +130,11 @@ impl Stack {
         let folder = filter.folder();
         let mut palang = load(palang::object::OBJECT, folder).context("loading the filter")?;
         let mut bench = load(&OBJECT.0, folder).context("loading the programs beside it")?;
-        for program in Program::ALL {
-            let of = if program == Program::Palang { &mut palang } else { &mut bench };
-            load_program(of, program.name())?;
+        load_program(&mut palang, Program::Palang.name())?;
+        for program in beside {
+            if *program != Program::Palang {
+                load_program(&mut bench, program.name())?;
+            }
             if let Some(name) = program.varied() {
                 load_program(&mut bench, name)?;
             }
