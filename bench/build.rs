@@ -1,4 +1,5 @@
-//! Compiles the programs that the filter is timed beside; `src/kernel/programs.rs` embeds them.
+//! Compiles the programs that the filter is timed beside, and the flood; `src/kernel/programs.rs`
+//! and `src/veth/flood.rs` embed them.
 
 use std::process::ExitCode;
 
@@ -6,5 +7,9 @@ use std::process::ExitCode;
 mod embed;
 
 fn main() -> ExitCode {
-    embed::object(embed::ebpf::BENCH, "BENCH_OBJECT")
+    let bench = embed::object(embed::ebpf::BENCH, "BENCH_OBJECT");
+    if bench != ExitCode::SUCCESS {
+        return bench;
+    }
+    embed::object(embed::ebpf::FLOOD, "FLOOD_OBJECT")
 }

@@ -37,8 +37,9 @@ fn embed(name: &str, variable: &str) -> Result<(), String> {
     ] {
         println!("cargo:rerun-if-changed=../{source}");
     }
-    if name == ebpf::BENCH {
+    if name != ebpf::FILTER {
         println!("cargo:rerun-if-changed=../filter-ebpf/bench");
+        println!("cargo:rerun-if-changed=../filter-ebpf/flood");
     }
     let toolchain = ebpf::find()
         .map_err(|missing| format!("{missing}run `cargo xtask setup` to install it"))?;

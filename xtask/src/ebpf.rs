@@ -24,6 +24,8 @@ pub const RUSTC: (u32, u32) = (1, 96);
 pub const FILTER: &str = "filter-ebpf";
 /// The object of what `cargo xtask bench kernel` times it beside.
 pub const BENCH: &str = "bench";
+/// The object of what `cargo xtask bench peers` and `goodput` flood with.
+pub const FLOOD: &str = "flood";
 
 /// Set to 1, it compiles the debug logging of `filter-ebpf` in.
 pub const LOG_VARIABLE: &str = "PALANG_EBPF_LOG";
