@@ -72,7 +72,7 @@ impl Peer {
     fn name(self) -> &'static str {
         match self {
             Null => "XDP that drops everything, native",
-            Palang => "**Palang, native**",
+            Palang => "Palang, native",
             PalangNewCalls => "Palang, native, each INVITE a new call",
             Naive => "XDP, one byte at a time and one look-up, native",
             PalangGeneric => "Palang, generic",
@@ -229,15 +229,13 @@ fn turn(
     let let_through = counts.udp as f64 / counts.packets as f64;
     ensure!(
         is_server || let_through < LET_THROUGH_AT_MOST,
-        "{} let {} of {} INVITEs through",
-        peer.name(),
+        "it let {} of {} INVITEs through",
         counts.udp,
         counts.packets
     );
     ensure!(
         peer != KamailioPaced || counts.overflow * 100 < counts.read,
-        "{} lost {} of {} INVITEs",
-        peer.name(),
+        "it lost {} of {} INVITEs",
         counts.overflow,
         counts.udp
     );
@@ -247,15 +245,18 @@ fn turn(
     Ok(Turn { cost, daemon, rate: refused as f64 / seconds })
 }
 
-/// A receiver and all its turns, or why it had none.
+/// A receiver and all its turns.
 struct Row {
     peer: Peer,
-    turns: Result<Vec<Turn>, String>,
+    turns: Vec<Turn>,
+    is_there: bool,
+    /// What was wrong with the last turn that gave no figure.
+    failure: Option<String>,
 }
 
 impl Row {
     fn costs(&self) -> Vec<f64> {
-        let mut costs: Vec<f64> = self.turns.iter().flatten().map(|turn| turn.cost).collect();
+        let mut costs: Vec<f64> = self.turns.iter().map(|turn| turn.cost).collect();
         costs.sort_unstable_by(f64::total_cmp);
         costs
     }
@@ -271,8 +272,7 @@ impl Row {
 
     /// The turn that cost least.
     fn best(&self) -> Option<Turn> {
-        let turns = self.turns.iter().flatten();
-        turns.min_by(|one, other| one.cost.total_cmp(&other.cost)).copied()
+        self.turns.iter().min_by(|one, other| one.cost.total_cmp(&other.cost)).copied()
     }
 }
 
@@ -282,55 +282,45 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         true => (1, Duration::from_millis(400)),
         false => (arguments.rounds.max(1), Duration::from_secs(1)),
     };
-    let mut rows: Vec<Row> = PEERS.map(|peer| Row { peer, turns: Ok(Vec::new()) }).into();
-    for row in &mut rows {
-        if let Some((program, package)) = row.peer.needs()
-            && !is_installed(program, package)
-        {
-            row.turns = Err(format!("not measured: no {program} here"));
-        }
-    }
+    let mut rows = PEERS.map(|peer| {
+        let is_there = peer.needs().is_none_or(|(program, package)| is_installed(program, package));
+        Row { peer, turns: Vec::new(), is_there, failure: None }
+    });
     let bench = Bench::new()?;
     let mut flood = Flood::load(&bench.lab)?;
     let mut others = Others::load()?;
-    let mut disturbed = 0;
+    let mut idle = cpu::Idle::new(Duration::from_secs(if arguments.quick { 1 } else { 120 }));
     for round in 1..=rounds {
-        for row in &mut rows {
-            let Ok(turns) = &mut row.turns else { continue };
-            let longest = Duration::from_secs(if arguments.quick { 1 } else { 20 });
-            disturbed += u32::from(!cpu::wait_until_idle(longest)?);
+        for row in rows.iter_mut().filter(|row| row.is_there) {
+            idle.wait()?;
             let turn = turn(&bench, &mut flood, &mut others, row.peer, window);
             // Ended by the user: no measurement that failed.
             bench.go_on()?;
+            let name = row.peer.name();
             match turn {
                 Ok(turn) => {
-                    eprintln!(
-                        "{round}/{rounds} {}: {:.0} ns, {:.0}/s",
-                        row.peer.name(),
-                        turn.cost,
-                        turn.rate
-                    );
-                    turns.push(turn);
+                    eprintln!("{round}/{rounds} {name}: {:.0} ns, {:.0}/s", turn.cost, turn.rate);
+                    row.turns.push(turn);
                 }
                 Err(error) => {
-                    eprintln!("{}: {error:#}", row.peer.name());
-                    row.turns = Err(format!("not measured: {error:#}"));
+                    eprintln!("{round}/{rounds} {name}: {error:#}");
+                    row.failure = Some(format!("{error:#}"));
                 }
             }
         }
     }
     drop(bench);
-    let text = text(&rows, rounds, disturbed)?;
+    let text = text(&rows, rounds, &idle)?;
     println!("{text}");
-    let measured = |row: &Row| row.turns.is_ok() || row.peer.needs().is_some();
-    ensure!(rows.iter().all(measured), "not all of it could be measured");
+    let mut own = rows.iter().filter(|row| row.peer.needs().is_none());
+    ensure!(own.all(|row| !row.turns.is_empty()), "not all of it could be measured");
     if !arguments.quick {
         page::write("peers", &text)?;
     }
     Ok(())
 }
 
-fn text(rows: &[Row], rounds: u32, disturbed: u32) -> Result<String> {
+fn text(rows: &[Row], rounds: u32, idle: &cpu::Idle) -> Result<String> {
     let row = |peer| rows.iter().find(|row| row.peer == peer);
     let least = |peer| row(peer).and_then(Row::least);
     let ours = least(Palang);
@@ -340,9 +330,9 @@ fn text(rows: &[Row], rounds: u32, disturbed: u32) -> Result<String> {
     let mut missing = String::new();
     for row in rows {
         let (Some(best), Some(median)) = (row.best(), row.median()) else {
-            if let Err(why) = &row.turns {
-                writeln!(missing, "- {}: {why}", row.peer.name())?;
-            }
+            let package = row.peer.needs().map_or("", |(program, _)| program);
+            let why = row.failure.clone().unwrap_or_else(|| format!("no {package} here"));
+            writeln!(missing, "- not measured: {}: {why}", row.peer.name())?;
             continue;
         };
         let ratio = ours.map_or_else(String::new, |ours| two_digits(best.cost / ours));
@@ -356,7 +346,7 @@ fn text(rows: &[Row], rounds: u32, disturbed: u32) -> Result<String> {
     for column in table.column_iter_mut().skip(1) {
         column.set_cell_alignment(CellAlignment::Right);
     }
-    let mut text = format!("{table}\n\n{missing}");
+    let mut text = format!("{table}\n\n{missing}\n");
     let ratio = |over, under| Some(least(over)? / least(under)?);
     let targets = [
         ("Palang, native / XDP that drops everything", ratio(Palang, Null), "≤", 1.8),
@@ -388,12 +378,7 @@ fn text(rows: &[Row], rounds: u32, disturbed: u32) -> Result<String> {
     text += "nft cannot look into the message at all, and the iptables strings match anywhere in it: neither could tell this caller \
              from his victim. Kamailio (one worker; its time counts, too) reads the whole message and could have routed the call. ";
     text += "A veth pair is no network card: take ratios from here, never packets a second.\n";
-    if disturbed > 0 {
-        writeln!(
-            text,
-            "\nThe machine was not idle before {disturbed} of the turns: medians are worth little."
-        )?;
-    }
+    text += &idle.remark();
     Ok(text)
 }
 

@@ -56,18 +56,43 @@ pub fn family(pid: u32) -> Vec<u32> {
     family
 }
 
-/// Waits until the machine has been idle for 0.4 s, at most `longest`; whether it was.
-pub fn wait_until_idle(longest: Duration) -> Result<bool> {
-    let deadline = Instant::now() + longest;
-    loop {
-        let (idle, all) = ticks()?;
-        std::thread::sleep(Duration::from_millis(400));
-        let (idle_now, all_now) = ticks()?;
-        if (idle_now - idle) as f64 > 0.96 * (all_now - all) as f64 {
-            return Ok(true);
+/// Waits for an idle machine, and gives up when there is none.
+pub struct Idle {
+    patience: Duration,
+    /// How often the machine was not idle.
+    pub disturbed: u32,
+}
+
+impl Idle {
+    /// Waits for so long at most, all waits together.
+    pub fn new(patience: Duration) -> Idle {
+        Idle { patience, disturbed: 0 }
+    }
+
+    /// Returns when the machine has been idle for 0.4 s, or the patience is at its end.
+    pub fn wait(&mut self) -> Result<()> {
+        loop {
+            let (start, (idle, all)) = (Instant::now(), ticks()?);
+            std::thread::sleep(Duration::from_millis(400));
+            let (idle_now, all_now) = ticks()?;
+            if (idle_now - idle) as f64 > 0.96 * (all_now - all) as f64 {
+                return Ok(());
+            }
+            self.patience = self.patience.saturating_sub(start.elapsed());
+            if self.patience.is_zero() {
+                self.disturbed += 1;
+                return Ok(());
+            }
         }
-        if Instant::now() > deadline {
-            return Ok(false);
+    }
+
+    /// A sentence for below a table, when the machine was not idle.
+    pub fn remark(&self) -> String {
+        match self.disturbed {
+            0 => String::new(),
+            times => format!(
+                "\n**The machine was not idle before {times} of the measurements: they are worth little.**\n"
+            ),
         }
     }
 }

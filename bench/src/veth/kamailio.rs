@@ -96,6 +96,10 @@ request_route {{
 
 impl Drop for Kamailio<'_> {
     fn drop(&mut self) {
+        // Ended by itself: its number may be another's by now. The lab ends what is left.
+        if !matches!(self.child.try_wait(), Ok(None)) {
+            return;
+        }
         // The workers do not end with their parent.
         for pid in self.pids().into_iter().rev() {
             if let Ok(pid) = i32::try_from(pid) {
