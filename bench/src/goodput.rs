@@ -64,7 +64,10 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     for &wanted in floods {
         for (has_gate, points) in [(false, &mut without), (true, &mut with)] {
             idle.wait()?;
-            let point = measure(&bench, &mut flood, wanted, has_gate, time)?;
+            let point = measure(&bench, &mut flood, wanted, has_gate, time);
+            // Ended by the user: what went wrong then is no news.
+            bench.go_on()?;
+            let point = point?;
             let gate = if has_gate { "with" } else { "without" };
             eprintln!(
                 "{:.0}/s {gate} the gate: {:.1} % answered, CPU {:.0} %",

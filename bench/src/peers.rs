@@ -233,6 +233,7 @@ fn turn(
         counts.udp,
         counts.packets
     );
+    ensure!(counts.sent == 0, "it answered {} of {} INVITEs", counts.sent, counts.packets);
     ensure!(
         peer != KamailioPaced || counts.overflow * 100 < counts.read,
         "it lost {} of {} INVITEs",

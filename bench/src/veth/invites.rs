@@ -36,16 +36,17 @@ pub fn all() -> Result<Vec<Variant>> {
 }
 
 fn variant(index: u32) -> Result<Variant> {
-    // Odd, so that all are different; spread over the whole list.
+    // Spread over the whole list.
     let caller = blocked(index * 7);
     let (names, proxies) = (index as usize % 23, index / 23 % 3);
     let name = "Bpk Surya Adiningrat Wijaya".get(..names).unwrap_or_default();
     let mut head = format!("INVITE sip:112@{GATE} SIP/2.0\r\n");
-    for proxy in 0..=proxies {
-        head += &format!(
-            "Via: SIP/2.0/UDP 192.0.2.{}:5060;branch=z9hG4bK{index:05}{proxy}\r\n",
-            index % 250
-        );
+    // The trunk's last: an answer, which nobody is to get, would arrive and be counted.
+    let branch = "b".repeat(index as usize % 29);
+    head += &format!("Via: SIP/2.0/UDP {TRUNK}:5060;branch=z9hG4bK{index:05}{branch}\r\n");
+    for proxy in 0..proxies {
+        let address = format!("192.0.2.{}", index % 250);
+        head += &format!("Via: SIP/2.0/UDP {address}:5060;branch=z9hG4bK{index:05}{proxy}\r\n");
     }
     head += "Max-Forwards: 70\r\n";
     head += &if name.is_empty() {

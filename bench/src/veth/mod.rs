@@ -50,6 +50,8 @@ pub struct Counts {
     pub read: u64,
     /// Datagrams that came as far as UDP, whatever became of them.
     pub udp: u64,
+    /// Datagrams that the gate sent.
+    pub sent: u64,
     /// Datagrams that found the socket's buffer full.
     pub overflow: u64,
     /// Nanoseconds on the CPU of the receiving thread.
@@ -66,6 +68,7 @@ impl Counts {
             packets: self.packets - before.packets,
             read: self.read - before.read,
             udp: self.udp - before.udp,
+            sent: self.sent - before.sent,
             overflow: self.overflow - before.overflow,
             napi: self.napi - before.napi,
             programs: self.programs.saturating_sub(before.programs),
@@ -129,6 +132,7 @@ impl Bench {
                 packets: received(&device)?,
                 read: udp("InDatagrams")?,
                 udp: udp("InDatagrams")? + udp("NoPorts")? + udp("InErrors")?,
+                sent: udp("OutDatagrams")?,
                 overflow: udp("RcvbufErrors")?,
                 napi,
                 programs,
