@@ -190,68 +190,90 @@ fn delays(answers: &Answers) -> String {
     format!("{} / {}", milliseconds(50), milliseconds(99))
 }
 
-const SIZE: (u32, u32) = (760, 640);
+const SIZE: (u32, u32) = (760, 840);
 const FONT: (&str, u32) = ("sans-serif", 13);
 const GREEN: RGBColor = RGBColor(0, 120, 60);
 
-/// Answered share above, CPU below.
+/// Answered share, set-up delay, CPU.
 fn plot(path: &Path, without: &[Point], with: &[Point]) -> Result<()> {
     let area = SVGBackend::new(path, SIZE).into_drawing_area();
     area.fill(&WHITE)?;
-    let (above, below) = area.split_vertically(SIZE.1 / 2);
     let share = |point: &Point| point.answers.share() * 100.0;
+    let delay =
+        |point: &Point| point.answers.percentile(50).map_or(0.0, |delay| delay.as_secs_f64() * 1e3);
     let cpu = |point: &Point| point.cpu * 100.0;
-    chart(&above, "honest calls answered, %", without, with, share)?;
-    chart(&below, "receiving CPU busy, %", without, with, cpu)?;
+    let longest = without.iter().chain(with).map(delay).fold(1.0, f64::max);
+    for (area, chart) in area.split_evenly((3, 1)).iter().zip([
+        Chart { name: "honest calls answered, %", top: 105.0, value: &share },
+        Chart { name: "set-up delay, median, ms", top: longest * 1.1, value: &delay },
+        Chart { name: "receiving CPU busy, %", top: 105.0, value: &cpu },
+    ]) {
+        chart.draw(area, without, with)?;
+    }
     area.present().with_context(|| format!("cannot write {}", path.display()))
 }
 
-fn chart(
-    area: &DrawingArea<SVGBackend<'_>, plotters::coord::Shift>,
-    name: &str,
-    without: &[Point],
-    with: &[Point],
-    value: impl Fn(&Point) -> f64,
-) -> Result<()> {
-    let last = with.len().saturating_sub(1) as f64;
-    let mut chart = ChartBuilder::on(area)
-        .margin(14)
-        .x_label_area_size(40)
-        .y_label_area_size(60)
-        .build_cartesian_2d(0.0..last, 0.0..105.0)?;
-    // One step for each flood: 0 has no place on a logarithmic axis.
-    let floods = |x: &f64| {
-        let point = with.get(x.round() as usize);
-        point.map_or_else(String::new, |point| match point.wanted {
-            0 => "0".to_owned(),
-            wanted => format!("{} k", wanted / 1000),
-        })
-    };
-    chart
-        .configure_mesh()
-        .x_labels(with.len())
-        .x_label_formatter(&floods)
-        .x_desc("INVITEs of blocked callers a second")
-        .y_desc(name)
-        .label_style(FONT)
-        .axis_desc_style(FONT)
-        .max_light_lines(0)
-        .draw()?;
-    for (points, name, color) in [(with, "with the gate", GREEN), (without, "without", RED)] {
-        let line: Vec<_> =
-            points.iter().enumerate().map(|(x, point)| (x as f64, value(point))).collect();
-        chart.draw_series(line.iter().map(|&at| Circle::new(at, 3, color.filled())))?;
+struct Chart<'a> {
+    name: &'a str,
+    /// The end of the axis.
+    top: f64,
+    value: &'a dyn Fn(&Point) -> f64,
+}
+
+impl Chart<'_> {
+    fn draw(
+        &self,
+        area: &DrawingArea<SVGBackend<'_>, plotters::coord::Shift>,
+        without: &[Point],
+        with: &[Point],
+    ) -> Result<()> {
+        let last = with.len().saturating_sub(1) as f64;
+        let mut chart = ChartBuilder::on(area)
+            .margin(14)
+            .margin_right(32)
+            .x_label_area_size(40)
+            .y_label_area_size(60)
+            .build_cartesian_2d(0.0..last, 0.0..self.top)?;
+        // One step for each flood: 0 has no place on a logarithmic axis.
+        let floods = |x: &f64| {
+            let point = with.get(x.round() as usize);
+            point.map_or_else(String::new, |point| match point.wanted {
+                0 => "0".to_owned(),
+                wanted => format!("{} k", wanted / 1000),
+            })
+        };
         chart
-            .draw_series(LineSeries::new(line, color.stroke_width(2)))?
-            .label(name)
-            .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], color.stroke_width(2)));
+            .configure_mesh()
+            .x_labels(with.len())
+            .x_label_formatter(&floods)
+            .x_desc("INVITEs of blocked callers a second")
+            .y_desc(self.name)
+            .y_labels(6)
+            .y_label_formatter(&|y| {
+                if self.top < 10.0 { format!("{y:.1}") } else { format!("{y:.0}") }
+            })
+            .label_style(FONT)
+            .axis_desc_style(FONT)
+            .max_light_lines(0)
+            .draw()?;
+        for (points, name, color) in [(with, "with the gate", GREEN), (without, "without", RED)] {
+            let line: Vec<_> = points
+                .iter()
+                .enumerate()
+                .map(|(x, point)| (x as f64, (self.value)(point)))
+                .collect();
+            chart.draw_series(line.iter().map(|&at| Circle::new(at, 3, color.filled())))?;
+            chart.draw_series(LineSeries::new(line, color.stroke_width(2)))?.label(name).legend(
+                move |(x, y)| PathElement::new([(x, y), (x + 18, y)], color.stroke_width(2)),
+            );
+        }
+        chart
+            .configure_series_labels()
+            .position(SeriesLabelPosition::MiddleLeft)
+            .background_style(WHITE.mix(0.9))
+            .border_style(RGBColor(200, 200, 200))
+            .label_font(FONT)
+            .draw()?;
+        Ok(())
     }
-    chart
-        .configure_series_labels()
-        .position(SeriesLabelPosition::MiddleLeft)
-        .background_style(WHITE.mix(0.9))
-        .border_style(RGBColor(200, 200, 200))
-        .label_font(FONT)
-        .draw()?;
-    Ok(())
 }
