@@ -277,3 +277,35 @@ impl Chart<'_> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn point(wanted: u32, flood: f64, answered: usize) -> Point {
+        let delays = vec![Duration::from_millis(2); answered];
+        let answers = Answers { calls: 1000, delays };
+        Point { wanted, flood, answers, cpu: 0.5, daemon: 0.1 }
+    }
+
+    #[test]
+    fn the_target_is_met_only_by_a_flood_that_was_sent() {
+        let verdict = |flood, answered| text(&[], &[point(TARGET.0, flood, answered)]);
+        assert!(verdict(128_000.0, 995).contains("99.5 % (met)"));
+        assert!(verdict(128_000.0, 985).contains("98.5 % (missed)"));
+        assert!(verdict(64_000.0, 995).contains("not proved"));
+    }
+
+    #[test]
+    fn the_plot_shows_all_floods() -> Result<()> {
+        let folder = tempfile::tempdir()?;
+        let path = folder.path().join("plot.svg");
+        let points = [0, 2000, 128_000].map(|flood| point(flood, f64::from(flood), 990));
+        plot(&path, &points, &points)?;
+        let plot = std::fs::read_to_string(path)?;
+        for label in ["2 k", "128 k", "with the gate", "honest calls", "delay", "CPU"] {
+            assert!(plot.contains(label), "{label}");
+        }
+        Ok(())
+    }
+}
