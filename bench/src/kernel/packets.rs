@@ -76,7 +76,7 @@ pub fn fixed(layers: Layers, number: &str) -> Packet {
     let route = "Record-Route: <sip:203.0.113.9;lr;ftag=6b1f02ce>\n";
     let before = format!("{via}{via2}{route}Max-Forwards: 67\nUser-Agent: carrier-sbc/8.4\n");
     let uri = "INVITE sip:112@psap.example.id;user=phone SIP/2.0\n";
-    let used = uri.len() + before.len() + 7; // each line end becomes two bytes
+    let used = uri.len() + before.len() + 6; // each line end becomes two bytes
     let pad = "x".repeat(315_usize.saturating_sub(used + "X-Trunk: \r\n".len()));
     let message = format!(
         "{uri}{before}X-Trunk: {pad}\n{}",
@@ -88,11 +88,13 @@ pub fn fixed(layers: Layers, number: &str) -> Packet {
 /// `From` and all behind it.
 fn rest(name: &str, number: &str, call_id: &str, tag: &str) -> String {
     let body = "v=0\no=- 2890844526 2890844526 IN IP4 198.51.100.23\ns=-\n\
-        c=IN IP4 198.51.100.23\nt=0 0\nm=audio 49172 RTP/AVP 8 101\n";
+        c=IN IP4 198.51.100.23\nt=0 0\nm=audio 49172 RTP/AVP 8 101\n\
+        a=rtpmap:8 PCMA/8000\na=rtpmap:101 telephone-event/8000\n";
     format!(
         "From: {name}<sip:+{number}@carrier.example.net;user=phone>;tag={tag}\n\
          To: <sip:112@psap.example.id;user=phone>\nCall-ID: {call_id}\nCSeq: 1 INVITE\n\
          Contact: <sip:198.51.100.23:5060>\nAllow: INVITE, ACK, CANCEL, BYE, PRACK, UPDATE\n\
+         Supported: timer, 100rel\nSession-Expires: 1800\nMin-SE: 90\n\
          Content-Type: application/sdp\nContent-Length: {}\n\n{body}",
         body.len() + body.lines().count()
     )
@@ -142,7 +144,7 @@ fn one(random: &mut Random, start: &str, digits: std::ops::RangeInclusive<u64>) 
     for _ in 0..random.below(2) {
         let _ = writeln!(message, "Record-Route: <sip:203.0.113.{};lr>", random.below(254));
     }
-    message += ["", "Supported: 100rel, timer\n", "Max-Forwards: 67\n"][random.below(3) as usize];
+    message += ["", "Privacy: none\n", "Max-Forwards: 67\n"][random.below(3) as usize];
     let names = ["", "\"Budi\" ", "\"Siti Rahayu\" ", "Anonymous ", "\"PT. Sumber Air\" "];
     let name = names[random.below(5) as usize];
     let len = digits.start() + random.below(digits.end() - digits.start() + 1);

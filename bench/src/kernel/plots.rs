@@ -29,6 +29,7 @@ pub fn programs(path: &Path, measured: &Measured) -> Result<()> {
         .build_cartesian_2d(0.0..top * 1.15, 0.0..programs.len() as f64)?;
     chart
         .configure_mesh()
+        .x_label_formatter(&|ns| format!("{ns:.0}"))
         .x_desc("ns per packet above null (fixed) and above drawing a frame (drawn)")
         .disable_y_axis()
         .disable_y_mesh()
@@ -92,6 +93,7 @@ pub fn sizes(path: &Path, measured: &Measured) -> Result<()> {
         .configure_mesh()
         .x_desc("blocked numbers")
         .x_label_formatter(&|numbers| format!("{numbers:.0}"))
+        .y_label_formatter(&|ns| format!("{ns:.0}"))
         .y_desc("ns per packet above drawing a frame")
         .label_style(FONT)
         .axis_desc_style(FONT)
