@@ -100,9 +100,8 @@ impl Peer {
         match self {
             Null | Palang | PalangNewCalls | Naive | PalangGeneric | NftIngress | NftRaw
             | IptablesOne => None,
-            // A little more than they can take: what is lost on the way costs, too.
-            IptablesMany => Some(60_000),
-            Server => Some(60_000),
+            // More than they can take, and not so much that the rest is a burden.
+            IptablesMany | Server => Some(80_000),
             KamailioPaced => Some(20_000),
         }
     }
@@ -242,7 +241,8 @@ fn turn(
     );
     let programs = counts.programs as f64 / refused as f64;
     let (own, daemon) = if is_server { (programs, 0.0) } else { (0.0, programs) };
-    let cost = counts.napi as f64 / refused as f64 + own;
+    // Those that found a server's buffer full have cost the kernel, and are not refused by it.
+    let cost = counts.napi as f64 / counts.packets as f64 + own;
     Ok(Turn { cost, daemon, rate: refused as f64 / seconds })
 }
 
