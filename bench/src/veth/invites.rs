@@ -38,32 +38,35 @@ pub fn all() -> Result<Vec<Variant>> {
 fn variant(index: u32) -> Result<Variant> {
     // Spread over the whole list.
     let caller = blocked(index * 7);
-    let (names, proxies) = (index as usize % 23, index / 23 % 3);
+    let (names, branches) = (index as usize % 23, index as usize % 29);
     let name = "Bpk Surya Adiningrat Wijaya".get(..names).unwrap_or_default();
-    let mut head = format!("INVITE sip:112@{GATE} SIP/2.0\r\n");
-    // The trunk's last: an answer, which nobody is to get, would arrive and be counted.
-    let branch = "b".repeat(index as usize % 29);
-    head += &format!("Via: SIP/2.0/UDP {TRUNK}:5060;branch=z9hG4bK{index:05}{branch}\r\n");
-    for proxy in 0..proxies {
-        let address = format!("192.0.2.{}", index % 250);
-        head += &format!("Via: SIP/2.0/UDP {address}:5060;branch=z9hG4bK{index:05}{proxy}\r\n");
+    let branch = "b".repeat(branches);
+    let proxy = format!("192.0.2.{}", index % 250);
+    // The trunk's Via first: an answer, which nobody is to get, would arrive and be counted.
+    let mut head = format!(
+        "INVITE sip:112@{GATE}:5060 SIP/2.0\r\n\
+         Record-Route: <sip:{TRUNK};lr;ftag={index:08x}>\r\n\
+         Via: SIP/2.0/UDP {TRUNK}:5060;branch=z9hG4bK{index:05}{branch}\r\n\
+         Via: SIP/2.0/UDP {proxy}:5060;branch=z9hG4bK776asdhds{index:05}\r\n"
+    );
+    if index / 23 % 2 == 1 {
+        head += &format!("Via: SIP/2.0/UDP {proxy}:5062;branch=z9hG4bK87a{index:05}\r\n");
     }
-    head += "Max-Forwards: 70\r\n";
-    head += &if name.is_empty() {
-        format!("From: <sip:+{caller}@{HOST}>;tag={index:08x}\r\n")
-    } else {
-        format!("From: \"{name}\" <sip:+{caller}@{HOST}>;tag={index:08x}\r\n")
-    };
-    head += &format!("To: <sip:112@{GATE}>\r\nCall-ID: ");
+    head += "Max-Forwards: 68\r\nFrom: ";
+    if !name.is_empty() {
+        head += &format!("\"{name}\" ");
+    }
+    head += &format!("<sip:+{caller}@{HOST}>;tag={index:08x}\r\nTo: <sip:112@{GATE}>\r\nCall-ID: ");
     let call_id_at = HEADERS + head.len();
     head += &format!(
-        "{index:08}@{HOST}\r\nCSeq: 1 INVITE\r\nContact: <sip:+{caller}@192.0.2.9:5060>\r\n"
+        "{index:08}@{HOST}\r\nCSeq: 1 INVITE\r\nContact: <sip:+{caller}@192.0.2.9:5060>\r\n\
+         User-Agent: Trunk 4.2\r\nAllow: INVITE, ACK, CANCEL, BYE, OPTIONS, UPDATE\r\n\
+         Content-Type: application/sdp\r\nContent-Length: "
     );
-    head += "Content-Type: application/sdp\r\nContent-Length: ";
     let body = "v=0\r\no=- 1 1 IN IP4 192.0.2.9\r\ns=-\r\nc=IN IP4 192.0.2.9\r\nt=0 0\r\nm=audio 40000 RTP/AVP 8 0\r\n";
     // "123\r\n\r\n" and "a=…\r\n"
-    let room = FRAME_LEN - HEADERS - head.len() - 7;
-    ensure!((body.len() + 4..1000).contains(&room) && room >= 100, "no room for a body: {room}");
+    let room = (FRAME_LEN - HEADERS).saturating_sub(head.len() + 7);
+    ensure!((100..1000).contains(&room) && room >= body.len() + 4, "no room for a body: {room}");
     let padding = "x".repeat(room - body.len() - 4);
     let message = format!("{head}{room}\r\n\r\n{body}a={padding}\r\n");
 
@@ -93,7 +96,7 @@ mod tests {
 
     #[test]
     fn invites_are_whole_and_all_different() {
-        let all = all().unwrap_or_default();
+        let all = all().unwrap_or_else(|error| panic!("{error:#}"));
         assert_eq!(all.len(), VARIANTS as usize);
         let mut callers = HashSet::new();
         let mut offsets = HashSet::new();
@@ -111,6 +114,8 @@ mod tests {
             assert!(message[..message.len() - call_id.len()].ends_with("\r\nCall-ID: "));
         }
         assert_eq!(callers.len(), VARIANTS as usize);
+        // As in calls of a carrier: behind the Vias of its proxies.
+        assert!(offsets.iter().all(|offset| (200..400).contains(offset)), "{offsets:?}");
         assert!(offsets.len() > 40, "{}", offsets.len());
     }
 }
