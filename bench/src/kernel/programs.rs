@@ -17,6 +17,8 @@ pub use variants::{Draw, FRAME_LEN, VARIANTS_MAX, Variant, octal};
 
 /// Where the kernel has its BPF file system.
 const BPFFS: &str = "/sys/fs/bpf";
+/// What the folders of pins are called, before process and capacity.
+const FOLDER: &str = "palang-bench-";
 
 /// The ELF reader of aya casts parts of the object to structures.
 #[repr(C, align(8))]
@@ -99,9 +101,35 @@ pub struct Loaded {
     pub verified: u32,
 }
 
+/// A folder of pins of this process, gone with this value.
+struct Folder(PathBuf);
+
+impl Folder {
+    /// Also removes what a run left there that was killed: its maps would live on.
+    fn new(blocks: u32) -> Result<Folder> {
+        for entry in fs::read_dir(BPFFS).context("no BPF file system")? {
+            let path = entry?.path();
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let process = name.strip_prefix(FOLDER).and_then(|rest| rest.split('-').next());
+            if process.is_some_and(|process| !Path::new("/proc").join(process).exists()) {
+                fs::remove_dir_all(&path)?;
+            }
+        }
+        let pid = std::process::id();
+        Ok(Folder(Path::new(BPFFS).join(format!("{FOLDER}{pid}-{blocks}"))))
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        // The next run tries again.
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
 /// All programs on one set of maps.
 pub struct Stack {
-    pins: PathBuf,
+    _pins: Folder,
     filter: Filter,
     palang: Ebpf,
     bench: Ebpf,
@@ -113,20 +141,12 @@ pub struct Stack {
     pub events: Events,
 }
 
-impl Drop for Stack {
-    fn drop(&mut self) {
-        // The maps end with the programs; what is left of the folder would do no harm.
-        let _ = fs::remove_dir_all(&self.pins);
-    }
-}
-
 impl Stack {
     /// Loads the filter with room for so many blocked numbers, and these programs beside it.
     pub fn load(blocks: u32, beside: &[Program]) -> Result<Stack> {
-        let pid = std::process::id();
-        let pins = PathBuf::from(BPFFS).join(format!("palang-bench-{pid}-{blocks}"));
+        let pins = Folder::new(blocks)?;
         // Makes the maps, as the daemon does.
-        let filter = Filter::load(&Pins::new(&pins), blocks)?;
+        let filter = Filter::load(&Pins::new(&pins.0), blocks)?;
         let folder = filter.folder();
         let mut palang = load(palang::object::OBJECT, folder).context("loading the filter")?;
         let mut bench = load(&OBJECT.0, folder).context("loading the programs beside it")?;
@@ -145,7 +165,7 @@ impl Stack {
             draw: take("DRAW")?.try_into()?,
             maps: Maps::open(folder)?,
             events: Events::open(folder)?,
-            pins,
+            _pins: pins,
             filter,
             palang,
             bench,
