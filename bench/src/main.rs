@@ -6,6 +6,7 @@ mod goodput;
 mod kernel;
 mod page;
 mod peers;
+mod veth;
 
 use std::process::ExitCode;
 

@@ -37,8 +37,10 @@ pub const GATE6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0x112, 0, 0, 0, 0, 0, 2);
 /// The interface that a gate stands on.
 pub const INTERFACE: &str = "gate0";
 
-const TRUNK_INTERFACE: &str = "trunk0";
-const MACS: [&str; 2] = ["02:00:00:00:01:12", "02:00:00:00:02:12"];
+/// The trunk's end of the pair.
+pub const TRUNK_INTERFACE: &str = "trunk0";
+/// Hardware addresses of `trunk0` and `gate0`.
+pub const MACS: [&str; 2] = ["02:00:00:00:01:12", "02:00:00:00:02:12"];
 
 /// Two namespaces and the veth pair between them; dropped, they are gone with every process in
 /// them. Any number of labs stand side by side.

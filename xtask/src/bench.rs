@@ -4,10 +4,13 @@ use anyhow::Result;
 
 use crate::{setup, shell};
 
-/// Builds the suite for release and runs it.
+/// Builds the suite and `palang` for release and runs the suite.
 pub fn bench(arguments: &[String]) -> Result<()> {
     setup::setup()?;
+    // The program that the suite measures: cargo builds none of another package for `run`.
+    shell::run(shell::cargo().args(["build", "--release", "--package", "palang"]))?;
     let mut cargo = shell::cargo();
+    cargo.env("PALANG_BIN", shell::target_dir()?.join("release/palang"));
     cargo.args(["run", "--release", "--package", "palang-bench", "--"]).args(arguments);
     shell::run(&mut cargo)
 }

@@ -1,6 +1,6 @@
 //! The one way to compile the kernel program (`filter-ebpf`).
 //!
-//! `cargo xtask` has this file as a module and `filter-user/build.rs` includes it by path,
+//! `cargo xtask` has this file as a module and `filter-ebpf/embed.rs` includes it by path,
 //! so it uses nothing but the standard library.
 
 use std::env;
@@ -19,6 +19,13 @@ pub const BPF_LINKER: &str = "0.13.0";
 pub const LLVM: u32 = 22;
 /// The oldest rustc that is known to work: (1, 96) is the first with LLVM 22.
 pub const RUSTC: (u32, u32) = (1, 96);
+
+/// The object of the filter.
+pub const FILTER: &str = "filter-ebpf";
+/// The object of what `cargo xtask bench kernel` times it beside.
+pub const BENCH: &str = "bench";
+/// The object of what `cargo xtask bench peers` and `goodput` flood with.
+pub const FLOOD: &str = "flood";
 
 /// Set to 1, it compiles the debug logging of `filter-ebpf` in.
 pub const LOG_VARIABLE: &str = "PALANG_EBPF_LOG";
@@ -87,10 +94,12 @@ impl Toolchain {
         [self.bin.join("rustc"), self.linker.clone()]
     }
 
-    /// The command that compiles the kernel program of the workspace at `root`; what it
-    /// makes lies at [`object_in`] the same `target_dir`.
-    pub fn build(&self, root: &Path, target_dir: &Path) -> Command {
-        self.cargo(&self.bin.join("cargo"), "build", root, target_dir)
+    /// The command that compiles an object of the workspace at `root`; what it makes lies at
+    /// [`object_in`] the same `target_dir`.
+    pub fn build(&self, object: &str, root: &Path, target_dir: &Path) -> Command {
+        let mut command = self.cargo(&self.bin.join("cargo"), "build", root, target_dir);
+        command.args(["--bin", object]);
+        command
     }
 
     /// Whether [`Toolchain::clippy`] can work.
@@ -141,9 +150,9 @@ pub fn has_log() -> bool {
     env::var_os(LOG_VARIABLE).is_some_and(|value| value == "1")
 }
 
-/// Where [`Toolchain::build`] puts the object.
-pub fn object_in(target_dir: &Path) -> PathBuf {
-    target_dir.join(TARGET).join("release/filter-ebpf")
+/// Where [`Toolchain::build`] puts an object.
+pub fn object_in(target_dir: &Path, object: &str) -> PathBuf {
+    target_dir.join(TARGET).join("release").join(object)
 }
 
 /// The linker of the pinned version, in PATH or where `cargo install` puts it.

@@ -3,7 +3,7 @@
 mod bench;
 mod build;
 mod demo;
-#[allow(dead_code, reason = "filter-user/build.rs, which includes this file, uses the rest")]
+#[allow(dead_code, reason = "filter-ebpf/embed.rs, which includes this file, uses the rest")]
 mod ebpf;
 mod kernels;
 mod setup;

@@ -14,6 +14,16 @@ pub fn test() -> Result<()> {
     host(&["clippy"], &["--all-targets", "--", "-D", "warnings"])?;
     lint_kernel_program()?;
     host(&["test"], &[])?;
+    // Prints how fast the filter is, and fails only when one of the programs does not load or
+    // decides something else than what is timed.
+    shell::run(shell::cargo().args([
+        "run",
+        "--package",
+        "palang-bench",
+        "--",
+        "kernel",
+        "--quick",
+    ]))?;
     if cfg!(target_arch = "x86_64") {
         // The short form; `cargo xtask kernels` runs all kernel tests there.
         kernels::kernels(kernels::Tests::Loading)?;

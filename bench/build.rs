@@ -1,0 +1,15 @@
+//! Compiles the programs that the filter is timed beside, and the flood; `src/kernel/programs.rs`
+//! and `src/veth/flood.rs` embed them.
+
+use std::process::ExitCode;
+
+#[path = "../filter-ebpf/embed.rs"]
+mod embed;
+
+fn main() -> ExitCode {
+    let bench = embed::object(embed::ebpf::BENCH, "BENCH_OBJECT");
+    if bench != ExitCode::SUCCESS {
+        return bench;
+    }
+    embed::object(embed::ebpf::FLOOD, "FLOOD_OBJECT")
+}

@@ -1,0 +1,82 @@
+//! The lists that the filter looks into.
+
+use anyhow::{Context as _, Result};
+use filter_common::abi::{BLOCK_NO_REDIAL, BLOCK_OBSERVE, Block, Verdict};
+use filter_common::number::{Digits, Number};
+use palang::datapath::Maps;
+use palang::policy::{Policy, Subject};
+
+use super::programs::octal;
+
+/// Numbers that begin so are blocked, as many as a list has: all of eight octal digits behind.
+pub const BLOCKED_START: &str = "6281";
+/// One of them, the first.
+pub const BLOCKED: &str = "628100000000";
+/// Numbers that begin so are on no list.
+pub const INNOCENT_START: &str = "6282";
+/// One of them.
+pub const INNOCENT: &str = "6282345670123";
+/// Numbers that begin so are blocked, and their redials are counted.
+const REDIALLED_START: &str = "6283";
+/// One of them.
+pub const REDIALLED: &str = "628300000000";
+/// How many of these there are.
+pub const REDIALLED_NUMBERS: u32 = 1 << 16;
+/// The block against this one only observes.
+pub const OBSERVED: &str = "6284345670123";
+/// This one is allowed by its first digits.
+pub const ALLOWED: &str = "6285345670123";
+const ALLOWED_START: &str = "62853";
+
+/// Room for what else is blocked beside the list of a base stack.
+pub const EXTRA: u32 = REDIALLED_NUMBERS + 64;
+
+/// Fills a list with so many numbers, by the daemon's writer.
+pub fn fill(maps: &Maps, numbers: u32) -> Result<()> {
+    for number in 0..numbers {
+        block(maps, &drawn(BLOCKED_START, number), BLOCK_NO_REDIAL)?;
+    }
+    Ok(())
+}
+
+/// What else the verdicts are about.
+pub fn fill_extra(maps: &Maps) -> Result<()> {
+    for number in 0..REDIALLED_NUMBERS {
+        block(maps, &drawn(REDIALLED_START, number), 0)?;
+    }
+    block(maps, OBSERVED, BLOCK_OBSERVE)
+}
+
+/// The settings, and the allow.
+pub fn policy() -> Result<Policy> {
+    let mut policy = Policy::default();
+    policy.allow(Subject::Prefix(digits(ALLOWED_START)?), 0);
+    policy.settings.pass_events_per_second = 0;
+    Ok(policy)
+}
+
+/// A number as the programs draw it.
+fn drawn(start: &str, number: u32) -> String {
+    let digits = octal(number).to_le_bytes();
+    format!("{start}{}", String::from_utf8_lossy(&digits))
+}
+
+fn digits(text: &str) -> Result<Digits> {
+    Digits::parse(text).with_context(|| format!("{text} is no number"))
+}
+
+fn block(maps: &Maps, number: &str, flags: u8) -> Result<()> {
+    let number = Number::e164(digits(number)?);
+    let block = Block {
+        number,
+        rule: 1,
+        redial_window: 3600,
+        redial_grant: 600,
+        // More than a number ever calls here: none is granted anything.
+        redial_attempts: u8::MAX,
+        action: Verdict::Drop as u8,
+        flags,
+        ..Block::default()
+    };
+    Ok(maps.set_block(Subject::Number(number), block)?)
+}

@@ -1,0 +1,248 @@
+//! The filter as the daemon loads it, and the programs that it is timed beside, on the same maps.
+
+use std::fs;
+use std::os::fd::{AsFd as _, AsRawFd as _};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, ensure};
+use aya::maps::{Array, MapData};
+use aya::programs::{TestRun as _, TestRunOptions, Xdp};
+use aya::{Ebpf, EbpfLoader, VerifierLogLevel};
+use palang::datapath::{Events, Filter, Maps, Pins};
+
+#[path = "../../../filter-ebpf/bench/variants.rs"]
+mod variants;
+
+pub use variants::{Draw, FRAME_LEN, VARIANTS_MAX, Variant, octal};
+
+/// Where the kernel has its BPF file system.
+const BPFFS: &str = "/sys/fs/bpf";
+/// What the folders of pins are called, before process and capacity.
+const FOLDER: &str = "palang-bench-";
+
+/// The ELF reader of aya casts parts of the object to structures.
+#[repr(C, align(8))]
+struct Aligned<T: ?Sized>(T);
+
+static OBJECT: &Aligned<[u8]> = &Aligned(*include_bytes!(env!("BENCH_OBJECT")));
+
+// SAFETY: `repr(C)`, of integers only and without padding.
+unsafe impl aya::Pod for Variant {}
+// SAFETY: as above.
+unsafe impl aya::Pod for Draw {}
+
+/// What is timed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Program {
+    /// Nothing: the test run itself.
+    Null,
+    /// Ethernet, IPv4, UDP and the port.
+    Parse,
+    /// The same and one look-up.
+    Lookup,
+    /// The layers and the headers, no decision.
+    Scan,
+    /// The decision, told where number and Call-ID are.
+    Oracle,
+    /// The decision, the number found byte by byte.
+    Naive,
+    /// The filter.
+    Palang,
+}
+
+impl Program {
+    /// All of them, in the order of tables.
+    pub const ALL: [Program; 7] = [
+        Program::Null,
+        Program::Parse,
+        Program::Lookup,
+        Program::Oracle,
+        Program::Palang,
+        Program::Scan,
+        Program::Naive,
+    ];
+
+    /// Its name in the object.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Program::Null => "null",
+            Program::Parse => "parse",
+            Program::Lookup => "lookup",
+            Program::Scan => "scan_full",
+            Program::Oracle => "oracle",
+            Program::Naive => "naive",
+            Program::Palang => "palang",
+        }
+    }
+
+    /// The one that draws a frame before; `None`: there is none.
+    pub const fn varied(self) -> Option<&'static str> {
+        match self {
+            Program::Null => Some("copy_varied"),
+            Program::Scan => Some("scan_varied"),
+            Program::Oracle => Some("oracle_varied"),
+            Program::Naive => Some("naive_varied"),
+            Program::Palang => Some("palang_varied"),
+            Program::Parse | Program::Lookup => None,
+        }
+    }
+
+    /// Whether it decides, and counts the reason.
+    pub const fn decides(self) -> bool {
+        matches!(self, Program::Oracle | Program::Naive | Program::Palang)
+    }
+}
+
+/// What the kernel made of a program.
+pub struct Loaded {
+    /// Bytes of machine code.
+    pub jited: u32,
+    /// Instructions that the verifier walked; 0 before Linux 5.16.
+    pub verified: u32,
+}
+
+/// A folder of pins of this process, gone with this value.
+struct Folder(PathBuf);
+
+impl Folder {
+    /// Also removes what a run left there that was killed: its maps would live on.
+    fn new(blocks: u32) -> Result<Folder> {
+        for entry in fs::read_dir(BPFFS).context("no BPF file system")? {
+            let path = entry?.path();
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let process = name.strip_prefix(FOLDER).and_then(|rest| rest.split('-').next());
+            if process.is_some_and(|process| !Path::new("/proc").join(process).exists()) {
+                fs::remove_dir_all(&path)?;
+            }
+        }
+        let pid = std::process::id();
+        Ok(Folder(Path::new(BPFFS).join(format!("{FOLDER}{pid}-{blocks}"))))
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        // The next run tries again.
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// All programs on one set of maps.
+pub struct Stack {
+    _pins: Folder,
+    filter: Filter,
+    palang: Ebpf,
+    bench: Ebpf,
+    variants: Array<MapData, Variant>,
+    draw: Array<MapData, Draw>,
+    /// Its maps, as the daemon writes them.
+    pub maps: Maps,
+    /// Its rings.
+    pub events: Events,
+}
+
+impl Stack {
+    /// Loads the filter with room for so many blocked numbers, and these programs beside it.
+    pub fn load(blocks: u32, beside: &[Program]) -> Result<Stack> {
+        let pins = Folder::new(blocks)?;
+        // Makes the maps, as the daemon does.
+        let filter = Filter::load(&Pins::new(&pins.0), blocks)?;
+        let folder = filter.folder();
+        let mut palang = load(palang::object::OBJECT, folder).context("loading the filter")?;
+        let mut bench = load(&OBJECT.0, folder).context("loading the programs beside it")?;
+        load_program(&mut palang, Program::Palang.name())?;
+        for program in beside {
+            if *program != Program::Palang {
+                load_program(&mut bench, program.name())?;
+            }
+            if let Some(name) = program.varied() {
+                load_program(&mut bench, name)?;
+            }
+        }
+        let mut take = |name| bench.take_map(name).with_context(|| format!("no map {name}"));
+        Ok(Stack {
+            variants: take("VARIANTS")?.try_into()?,
+            draw: take("DRAW")?.try_into()?,
+            maps: Maps::open(folder)?,
+            events: Events::open(folder)?,
+            _pins: pins,
+            filter,
+            palang,
+            bench,
+        })
+    }
+
+    /// Draws from these variants from now on.
+    pub fn set_corpus(&mut self, variants: &[Variant]) -> Result<()> {
+        for (index, variant) in variants.iter().enumerate() {
+            self.variants.set(index as u32, *variant, 0)?;
+        }
+        Ok(())
+    }
+
+    /// Draws like this from now on. The attempts are counted on.
+    pub fn set_draw(&mut self, draw: Draw) -> Result<()> {
+        let attempt = self.draw.get(&0, 0)?.attempt;
+        Ok(self.draw.set(0, Draw { attempt, ..draw }, 0)?)
+    }
+
+    /// ns per run, and what the last run returned.
+    pub fn run(&self, program: &str, frame: &[u8], repeat: u32) -> Result<(f64, u32)> {
+        let options = TestRunOptions { data_in: Some(frame), repeat, ..TestRunOptions::default() };
+        let result = self.program(program)?.test_run(options)?;
+        Ok((result.duration.as_nanos() as f64, result.return_value))
+    }
+
+    fn program(&self, name: &str) -> Result<&Xdp> {
+        let of = if name == Program::Palang.name() { &self.palang } else { &self.bench };
+        let program = of.program(name).with_context(|| format!("no program {name}"))?;
+        Ok(program.try_into()?)
+    }
+
+    /// What the kernel made of a program.
+    pub fn loaded(&self, name: &str) -> Result<Loaded> {
+        let info = self.program(name)?.info()?;
+        Ok(Loaded {
+            jited: info.size_jitted(),
+            verified: info.verified_instruction_count().unwrap_or(0),
+        })
+    }
+
+    /// The memory of the filter's maps in bytes, each by name, the largest first.
+    pub fn memory(&self) -> Result<Vec<(String, u64)>> {
+        let mut maps = Vec::new();
+        for entry in fs::read_dir(self.filter.folder())? {
+            let path = entry?.path();
+            let map = MapData::from_pin(&path)?;
+            let fd = map.fd().as_fd().as_raw_fd();
+            let text = fs::read_to_string(format!("/proc/self/fdinfo/{fd}"))?;
+            let bytes = text.lines().find_map(|line| line.strip_prefix("memlock:"));
+            let bytes = bytes.context("the kernel tells no memory of a map")?.trim().parse()?;
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            maps.push((name, bytes));
+        }
+        ensure!(!maps.is_empty(), "the filter has no pinned maps");
+        maps.sort_by_key(|(_, bytes)| std::cmp::Reverse(*bytes));
+        Ok(maps)
+    }
+}
+
+/// An object on the maps pinned in a folder.
+fn load(object: &[u8], folder: &Path) -> Result<Ebpf> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        names.push(entry?.file_name().to_string_lossy().into_owned());
+    }
+    let mut loader = EbpfLoader::new();
+    loader.verifier_log_level(VerifierLogLevel::STATS).override_global("REPLAY", &0u32, true);
+    for name in &names {
+        loader.map_pin_path(name, folder.join(name));
+    }
+    Ok(loader.load(object)?)
+}
+
+fn load_program(object: &mut Ebpf, name: &str) -> Result<()> {
+    let program = object.program_mut(name).with_context(|| format!("no program {name}"))?;
+    let program: &mut Xdp = program.try_into()?;
+    program.load().with_context(|| format!("loading {name}"))
+}

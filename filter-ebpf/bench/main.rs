@@ -1,0 +1,251 @@
+//! The programs that `cargo xtask bench kernel` times beside the filter. No part of Palang.
+//!
+//! Those called `…_varied` first write a frame into the packet that is drawn from a corpus, so
+//! that neither the branch predictor nor the cache knows what comes; `copy_varied` does nothing
+//! else and is subtracted.
+#![no_std]
+#![no_main]
+#![allow(missing_docs, reason = "the xdp macro makes functions without any")]
+#![feature(asm_experimental_arch)]
+
+#[path = "../src/kernel.rs"]
+mod kernel;
+#[path = "../src/maps.rs"]
+mod maps;
+mod naive;
+mod outer;
+#[path = "../src/packet.rs"]
+mod packet;
+#[path = "../src/report.rs"]
+mod report;
+mod told;
+mod variants;
+
+use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS};
+use aya_ebpf::helpers::bpf_get_prandom_u32;
+use aya_ebpf::helpers::generated::bpf_xdp_store_bytes;
+use aya_ebpf::macros::{map, xdp};
+use aya_ebpf::maps::Array;
+use aya_ebpf::programs::XdpContext;
+use filter_common::abi::Verdict;
+use filter_common::bytes::Bytes as _;
+use filter_common::frame;
+use filter_common::gate::{Gate as _, Scratch, judge};
+use filter_common::sip::message;
+
+use crate::kernel::Kernel;
+use crate::packet::PacketBytes;
+use crate::variants::{Draw, FRAME_LEN, VARIANTS_MAX, Variant, octal};
+
+/// The corpus. Written by the runner.
+#[map]
+static VARIANTS: Array<Variant> = Array::with_max_entries(VARIANTS_MAX, 0);
+
+/// How frames are drawn. Written by the runner.
+#[map]
+static DRAW: Array<Draw> = Array::with_max_entries(1, 0);
+
+/// What the test run itself costs.
+#[xdp(frags)]
+pub fn null(_ctx: XdpContext) -> u32 {
+    XDP_DROP
+}
+
+/// Ethernet, IPv4, UDP and the port.
+#[xdp(frags)]
+pub fn parse(ctx: XdpContext) -> u32 {
+    verdict(read_port(&ctx))
+}
+
+/// The same and one look-up in the list of blocked numbers.
+#[xdp(frags)]
+pub fn lookup(ctx: XdpContext) -> u32 {
+    verdict(read_port(&ctx).map(|port| {
+        let number = 0x6281_2345_6789_000C_u64.wrapping_add(port as u64 & 1);
+        // SAFETY: only whether there is one counts.
+        unsafe { maps::BLOCKED_NUMBERS.get(number).is_none() }
+    }))
+}
+
+/// The outer layers and the headers, read as the full reader does, and no decision.
+#[xdp(frags)]
+pub fn scan_full(ctx: XdpContext) -> u32 {
+    verdict(scan(&ctx))
+}
+
+/// The decision with all its look-ups, told where number and Call-ID are.
+#[xdp(frags)]
+pub fn oracle(ctx: XdpContext) -> u32 {
+    verdict(oracle_of(&ctx, 0))
+}
+
+/// The same decision, the number found byte by byte.
+#[xdp(frags)]
+pub fn naive(ctx: XdpContext) -> u32 {
+    verdict(naive_of(&ctx, 0))
+}
+
+/// Draws a frame.
+#[xdp(frags)]
+pub fn copy_varied(ctx: XdpContext) -> u32 {
+    draw(&ctx);
+    XDP_DROP
+}
+
+/// Draws a frame and judges it as the filter does.
+#[xdp(frags)]
+pub fn palang_varied(ctx: XdpContext) -> u32 {
+    draw(&ctx);
+    verdict(palang(&ctx))
+}
+
+#[xdp(frags)]
+pub fn scan_varied(ctx: XdpContext) -> u32 {
+    draw(&ctx);
+    verdict(scan(&ctx))
+}
+
+#[xdp(frags)]
+pub fn oracle_varied(ctx: XdpContext) -> u32 {
+    let variant = draw(&ctx);
+    verdict(oracle_of(&ctx, variant))
+}
+
+#[xdp(frags)]
+pub fn naive_varied(ctx: XdpContext) -> u32 {
+    let variant = draw(&ctx);
+    verdict(naive_of(&ctx, variant))
+}
+
+/// Writes a frame of the corpus into the packet, and tells which.
+#[inline(never)]
+fn draw(ctx: &XdpContext) -> u32 {
+    let Some(how) = DRAW.get_ptr_mut(0) else { return 0 };
+    // SAFETY: an array element of this type; benchmarks run on one CPU.
+    let how = unsafe { &mut *how };
+    let index = random(how.variants);
+    let Some(variant) = VARIANTS.get(index) else { return 0 };
+    store(ctx, 0, variant.frame.as_ptr(), FRAME_LEN as u32);
+    if how.numbers != 0 {
+        let digits = octal(random(how.numbers));
+        store(ctx, variant.number_at as u32 + 4, (&raw const digits).cast(), 8);
+    }
+    if how.new_attempts != 0 {
+        how.attempt = how.attempt.wrapping_add(1);
+        let call_id = octal(how.attempt);
+        store(ctx, variant.call_id_at as u32, (&raw const call_id).cast(), 8);
+    }
+    index
+}
+
+/// A random number below `below`.
+#[inline(always)]
+fn random(below: u32) -> u32 {
+    // SAFETY: the helper takes nothing and returns a number.
+    let random = unsafe { bpf_get_prandom_u32() };
+    ((random as u64 * below as u64) >> 32) as u32
+}
+
+#[inline(always)]
+fn store(ctx: &XdpContext, offset: u32, from: *const u8, len: u32) {
+    // SAFETY: there are `len` bytes behind `from`. A packet that is too short stays as it is,
+    // and what is counted of it tells the runner.
+    unsafe { bpf_xdp_store_bytes(ctx.ctx, offset, from.cast_mut().cast(), len) };
+}
+
+/// What the entry point of the filter does, in a program that may do something before it.
+#[inline(always)]
+fn palang(ctx: &XdpContext) -> Option<bool> {
+    let scratch = cleared()?;
+    let bytes = PacketBytes::new(ctx, maps::SPARE.get_ptr_mut(0)?);
+    let mut kernel = Kernel::new()?;
+    let reason = judge(&bytes, &mut kernel, scratch);
+    let limit = kernel.settings().map_or(0, |settings| settings.pass_events_per_second);
+    report::report(ctx, &scratch.event, reason, limit);
+    Some(scratch.event.verdict == Verdict::Drop as u8)
+}
+
+#[inline(always)]
+fn read_port(ctx: &XdpContext) -> Option<bool> {
+    let bytes = PacketBytes::new(ctx, maps::SPARE.get_ptr_mut(0)?);
+    Some(outer::read(&bytes)?.destination_port == 5060)
+}
+
+#[inline(always)]
+fn scan(ctx: &XdpContext) -> Option<bool> {
+    let scratch = cleared()?;
+    let bytes = PacketBytes::new(ctx, maps::SPARE.get_ptr_mut(0)?);
+    frame::read(&bytes, &mut scratch.packet).ok()?;
+    let (payload, len) = (scratch.packet.payload, scratch.packet.payload_len);
+    let start = message::request_uri(&bytes, payload, len);
+    let bytes = &bytes.renewed();
+    let state = message::scan(bytes, start, payload + len - start, &mut scratch.marks);
+    Some(message::check(bytes, start, state, &scratch.marks).is_ok())
+}
+
+#[inline(always)]
+fn oracle_of(ctx: &XdpContext, variant: u32) -> Option<bool> {
+    let variant = VARIANTS.get(variant)?;
+    let bytes = PacketBytes::new(ctx, maps::SPARE.get_ptr_mut(0)?);
+    let outer = outer::read(&bytes)?;
+    if !Kernel::new()?.is_sip_port(outer.destination_port) {
+        return None;
+    }
+    let number = told::number(&bytes, variant)?;
+    told::decide(ctx, &bytes, &outer, number, variant)
+}
+
+#[inline(always)]
+fn naive_of(ctx: &XdpContext, variant: u32) -> Option<bool> {
+    let variant = VARIANTS.get(variant)?;
+    let bytes = PacketBytes::new(ctx, maps::SPARE.get_ptr_mut(0)?);
+    let outer = outer::read(&bytes)?;
+    if !Kernel::new()?.is_sip_port(outer.destination_port) {
+        return None;
+    }
+    let number = naive::number(&bytes)?;
+    let bytes = &bytes.renewed();
+    told::decide(ctx, bytes, &outer, number, variant)
+}
+
+/// The scratch, all zero, as the filter's entry point makes it.
+#[inline(always)]
+fn cleared() -> Option<&'static mut Scratch> {
+    let scratch = maps::SCRATCH.get_ptr_mut(0)?;
+    // SAFETY: a per-CPU element; XDP programs do not interrupt each other on a CPU. All its bytes
+    // may be zero.
+    unsafe {
+        clear(scratch);
+        Some(&mut *scratch)
+    }
+}
+
+/// # Safety
+/// `scratch` is writable and of no use to anybody else.
+#[inline(never)]
+unsafe fn clear(scratch: *mut Scratch) {
+    const WORDS: usize = size_of::<Scratch>() / size_of::<u64>();
+    let words = scratch.cast::<u64>();
+    let mut i = 0;
+    while i < WORDS {
+        // SAFETY: within the scratch, which is aligned for words.
+        unsafe { words.add(i).write_volatile(0) };
+        i += 1;
+    }
+}
+
+#[inline(always)]
+fn verdict(is_refused: Option<bool>) -> u32 {
+    if is_refused == Some(true) { XDP_DROP } else { XDP_PASS }
+}
+
+#[panic_handler]
+fn panic(_info: &core::panic::PanicInfo) -> ! {
+    // Never reached: the verifier refuses a program that could loop here.
+    loop {}
+}
+
+/// The kernel lets only GPL-compatible programs call the helpers used here.
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
