@@ -18,6 +18,7 @@ mod monitor;
 mod other_layout;
 mod person;
 mod preload;
+mod privileges;
 mod promise;
 mod protected;
 mod redial;

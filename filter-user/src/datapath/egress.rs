@@ -100,6 +100,14 @@ impl Pins {
 }
 
 impl Filter {
+    /// Loads the program for packets that leave, in case that it is attached later.
+    ///
+    /// # Errors
+    /// A program that the verifier refuses.
+    pub fn load_egress(&mut self) -> Result<(), Error> {
+        egress_program(self.ebpf()).map(drop)
+    }
+
     /// Puts the program for packets that leave on an interface, in place of an older one of ours.
     ///
     /// # Errors
