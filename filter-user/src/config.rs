@@ -132,6 +132,18 @@ pub enum XdpMode {
     NativeOrGeneric,
 }
 
+impl XdpMode {
+    /// As configurations and the API name it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            XdpMode::Native => "native",
+            XdpMode::Generic => "generic",
+            XdpMode::NativeOrGeneric => "native-or-generic",
+        }
+    }
+}
+
 /// Groups whose members have a role. Each role includes those before it; root is admin.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
@@ -300,6 +312,14 @@ impl Config {
     pub fn read(path: &Path) -> Result<Config, String> {
         let text = std::fs::read_to_string(path)
             .map_err(|error| format!("{}: cannot be read: {error}", path.display()))?;
+        Config::of(path, text)
+    }
+
+    /// What [`Config::read`] makes of a file with this text.
+    ///
+    /// # Errors
+    /// As with [`Config::read`].
+    pub fn of(path: &Path, text: String) -> Result<Config, String> {
         let mut config = parse(&text).map_err(|wrong| wrong.told(path, &text))?;
         config = Config { path: path.to_owned(), text, ..config };
         if let Some(file) = config.ladder_path() {

@@ -27,6 +27,7 @@ mod roles;
 mod routes;
 mod scale;
 mod service;
+mod setup;
 mod socket;
 mod strange_xdp;
 mod upgrade;

@@ -9,6 +9,7 @@ use super::print::{self, Answer, Output, known};
 use super::status;
 use super::without_daemon::{By, or_directly};
 use crate::client::{self, Client};
+use crate::config::XdpMode;
 use crate::direct;
 use crate::exit::{Exit, Failure};
 use crate::wire::{Attach, Interface};
@@ -33,14 +34,25 @@ pub struct AttachArguments {
     output: Output,
 }
 
+/// Where the program runs.
 #[derive(Clone, Copy, Debug, ValueEnum)]
-enum Name {
+pub enum Name {
     /// In the network driver
     Native,
     /// After the driver, slower; any interface can
     Generic,
     /// In the driver where it can, otherwise after it
     NativeOrGeneric,
+}
+
+impl From<Name> for XdpMode {
+    fn from(name: Name) -> XdpMode {
+        match name {
+            Name::Native => XdpMode::Native,
+            Name::Generic => XdpMode::Generic,
+            Name::NativeOrGeneric => XdpMode::NativeOrGeneric,
+        }
+    }
 }
 
 /// Take the filter off an interface, or off all: every call then reaches the SIP server
@@ -67,12 +79,8 @@ pub struct DetachArguments {
 /// # Errors
 /// The daemon's no, or none to ask.
 pub fn attach(arguments: &AttachArguments, client: &Client) -> Result<Exit, Failure> {
-    let mode = arguments.mode.map(|mode| match mode {
-        Name::Native => "native",
-        Name::Generic => "generic",
-        Name::NativeOrGeneric => "native-or-generic",
-    });
-    let what = Attach { mode: mode.map(str::to_owned), dry_run: arguments.dry_run };
+    let mode = arguments.mode.map(|mode| XdpMode::from(mode).name().to_owned());
+    let what = Attach { mode, dry_run: arguments.dry_run };
     let path = client::path(&["interfaces", &arguments.interface], &[]);
     let interface: Interface = client.post(&path, &what, client::LONG)?;
     let verbs = ["attached to", "attach to"];

@@ -28,6 +28,7 @@ pub mod replay;
 pub mod replay_output;
 pub mod report;
 pub mod review;
+pub mod setup;
 pub mod status;
 pub mod store;
 mod time;
@@ -66,6 +67,7 @@ enum Command {
     Config(config::Arguments),
     Daemon(daemon::Arguments),
     Doctor(doctor::Arguments),
+    Setup(setup::Arguments),
     Status(status::Arguments),
     Block(block::Arguments),
     Allow(allow::Arguments),
@@ -99,6 +101,7 @@ impl Cli {
             Command::Config(arguments) => config::run(&arguments).map(|()| Exit::Done),
             Command::Daemon(arguments) => daemon::run(&arguments).map(|()| Exit::Done),
             Command::Doctor(arguments) => doctor::run(&arguments).map(|()| Exit::Done),
+            Command::Setup(arguments) => setup::run(&arguments),
             Command::Status(arguments) => status::run(&arguments, client),
             Command::Block(arguments) => block::run(&arguments, client),
             Command::Allow(arguments) => allow::run(&arguments, client),

@@ -16,13 +16,12 @@ mod privileges;
 mod reconcile;
 mod reports;
 mod reviews;
+mod socket;
 
 use std::fs;
 use std::io;
 use std::net::SocketAddr;
-use std::os::unix::fs::PermissionsExt as _;
-use std::os::unix::net;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
@@ -30,8 +29,7 @@ use std::time::{Duration, Instant};
 use axum::Router;
 use jiff::SignedDuration;
 use nix::fcntl::{Flock, FlockArg};
-use nix::unistd::Group;
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Notify, Semaphore, broadcast, oneshot};
 
@@ -84,7 +82,7 @@ pub fn run(path: &Path) -> Result<(), Failure> {
     pins.make()?;
     // Of both, because two configurations may share one.
     let _locks = [lock(&paths.lock())?, lock(&paths.pins)?];
-    let listener = bind(&paths.socket(), &config.group)?;
+    let socket = socket::Bound::new(&paths.socket(), &config.group)?;
     privileges::close_files(&config)?;
     let loader = privileges::drop_capabilities()?;
     tokio::runtime::Builder::new_multi_thread()
@@ -92,14 +90,14 @@ pub fn run(path: &Path) -> Result<(), Failure> {
         .enable_all()
         .build()
         .map_err(|error| Failure::new(Exit::Failed, error))?
-        .block_on(serve(config, pins, loader, listener))
+        .block_on(serve(config, pins, loader, socket))
 }
 
 async fn serve(
     config: Config,
     pins: Pins,
     loader: Loader,
-    listener: net::UnixListener,
+    socket: socket::Bound,
 ) -> Result<(), Failure> {
     let since = clock::now();
     let paths = config.paths.clone();
@@ -162,7 +160,7 @@ async fn serve(
         config_problem: Arc::default(),
         lists: Arc::new(Semaphore::new(api::LISTS)),
     };
-    let listener = listen(listener, &socket_path)?;
+    let listener = socket.listen()?;
     let routes = api::router(app.clone()).into_make_service_with_connect_info::<access::Peer>();
     tokio::spawn(async move { axum::serve(listener, routes).await });
     if let Some(address) = check_listen {
@@ -443,49 +441,6 @@ pub fn lock(path: &Path) -> Result<Flock<fs::File>, Failure> {
             format!("a palang daemon holds {}: stop it first", path.display()),
         )
     })
-}
-
-/// The socket with its group, which needs CAP_CHOWN, under a name where nobody looks for it yet.
-fn bind(path: &Path, group: &str) -> Result<net::UnixListener, Failure> {
-    let new = &new_socket(path);
-    // We hold the lock: whoever made it is gone.
-    match fs::remove_file(new) {
-        Ok(()) => {}
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => return Err(failed(new, &error)),
-    }
-    let listener = net::UnixListener::bind(new).map_err(|error| failed(new, &error))?;
-    let mode = |mode| fs::set_permissions(new, fs::Permissions::from_mode(mode));
-    mode(0o600).map_err(|error| failed(new, &error))?;
-    match Group::from_name(group) {
-        Ok(Some(found)) => {
-            let given = std::os::unix::fs::chown(new, None, Some(found.gid.as_raw()));
-            if let Err(error) = given.and_then(|()| mode(0o660)) {
-                let path = path.display();
-                tracing::warn!(
-                    "only root can use {path}: the group {group} does not get it (CAP_CHOWN): {error}"
-                );
-            }
-        }
-        Ok(None) | Err(_) => {
-            tracing::warn!("there is no group {group}: only root can use {}", path.display());
-        }
-    }
-    Ok(listener)
-}
-
-/// Not longer than the name of the socket: there may be no room for that.
-fn new_socket(path: &Path) -> PathBuf {
-    path.with_extension("new")
-}
-
-/// From here on whoever connects is answered.
-fn listen(listener: net::UnixListener, path: &Path) -> Result<UnixListener, Failure> {
-    fs::rename(new_socket(path), path).map_err(|error| failed(path, &error))?;
-    listener
-        .set_nonblocking(true)
-        .and_then(|()| UnixListener::from_std(listener))
-        .map_err(|error| failed(path, &error))
 }
 
 /// Answers on a loopback address, which a setting names.

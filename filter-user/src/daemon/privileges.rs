@@ -57,9 +57,8 @@ pub fn close_files(config: &Config) -> Result<(), Failure> {
         Failure::new(Exit::Failed, format!("cannot close the file system (Landlock): {error}"))
     })?;
     match done {
-        RulesetStatus::FullyEnforced => tracing::info!("files are closed but for our own folders"),
-        RulesetStatus::PartiallyEnforced => {
-            tracing::info!("files are closed but for our own folders, as far as this kernel can");
+        RulesetStatus::FullyEnforced | RulesetStatus::PartiallyEnforced => {
+            tracing::debug!("files are closed but for our own folders ({done:?})");
         }
         RulesetStatus::NotEnforced => {
             tracing::warn!("this kernel has no Landlock: files are not closed");
