@@ -16,6 +16,8 @@ mod reconcile;
 mod reports;
 mod reviews;
 
+pub use self::person::audit_row_of;
+
 use std::fs;
 use std::io;
 use std::net::SocketAddr;
