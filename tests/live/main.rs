@@ -21,6 +21,7 @@ mod preload;
 mod promise;
 mod protected;
 mod redial;
+mod removal;
 mod reports;
 mod roles;
 mod routes;

@@ -77,7 +77,8 @@ impl Source {
             }
         }
         let mut deb = self.cargo()?;
-        deb.args(["deb", "--package", "palang", "--no-build", "--no-strip", "--no-dbgsym"])
+        // Quiet: it takes what lies below target/ for something that it should build.
+        deb.args(["deb", "--quiet", "--package", "palang", "--no-build", "--no-strip", "--no-dbgsym"])
             .arg("--output")
             .arg(&folder);
         shell::run(&mut deb)?;
