@@ -22,6 +22,7 @@ mod privileges;
 mod promise;
 mod protected;
 mod redial;
+mod removal;
 mod reports;
 mod roles;
 mod routes;

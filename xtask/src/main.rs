@@ -3,9 +3,11 @@
 mod bench;
 mod build;
 mod demo;
+mod deny;
 #[allow(dead_code, reason = "filter-user/build.rs, which includes this file, uses the rest")]
 mod ebpf;
 mod kernels;
+mod package;
 mod setup;
 mod shell;
 mod simulate;
@@ -29,6 +31,14 @@ enum Task {
     Setup,
     /// Build the `palang` binary for release, kernel program inside.
     Build,
+    /// Build and check the .deb and the .rpm, in target/package.
+    Package {
+        /// Build two copies of the last commit in two folders and compare the bytes.
+        #[arg(long)]
+        twice: bool,
+    },
+    /// Check licences, advisories and duplicates of all dependencies (deny.toml).
+    Deny,
     /// Check format and lints and run every test, as CI does; needs root.
     Test,
     /// Judge a recorded capture with the real kernel program; needs root.
@@ -57,6 +67,8 @@ fn main() -> ExitCode {
     let done = match Arguments::parse().command {
         Task::Setup => setup::setup(),
         Task::Build => build::build(),
+        Task::Package { twice } => package::package(twice),
+        Task::Deny => deny::deny(),
         Task::Test => test::test(),
         Task::Demo => demo::demo(),
         Task::Kernels { loading: true } => kernels::kernels(kernels::Tests::Loading),

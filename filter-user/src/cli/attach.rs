@@ -59,7 +59,8 @@ impl From<Name> for XdpMode {
 ///
 /// palang detach ens1
 ///
-/// Works for root when the daemon does not answer.
+/// Works for root when the daemon does not answer. With --unpin nothing of Palang is left in the
+/// kernel: no maps, no program for packets that leave. What is blocked stays in the store.
 ///
 /// Raw: name, index, native or generic, program id, problem.
 #[derive(Debug, Args)]
@@ -67,6 +68,9 @@ pub struct DetachArguments {
     /// The interface [default: all that have the filter]
     #[arg(value_name = "IFACE")]
     interface: Option<String>,
+    /// Off all interfaces, and remove the maps too; root, the daemon must not run
+    #[arg(long, conflicts_with = "interface")]
+    unpin: bool,
     /// Change nothing, say what would change
     #[arg(long)]
     dry_run: bool,
@@ -95,6 +99,14 @@ pub fn attach(arguments: &AttachArguments, client: &Client) -> Result<Exit, Fail
 /// then is told.
 pub fn detach(arguments: &DetachArguments, client: &Client) -> Result<Exit, Failure> {
     let dry_run = arguments.dry_run;
+    if arguments.unpin {
+        let interfaces = direct::unpin(dry_run)?;
+        for interface in &interfaces {
+            let verbs = ["detached from", "detach from"];
+            arguments.output.tell(&Told::new(interface, verbs, dry_run))?;
+        }
+        return nothing_left(interfaces.is_empty(), arguments.output);
+    }
     let tell = |interface: &Interface| {
         let told = Told::new(interface, ["detached from", "detach from"], dry_run);
         arguments.output.tell(&told)

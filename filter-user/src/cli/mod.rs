@@ -11,6 +11,7 @@ pub mod callback;
 pub mod calls;
 mod changed;
 pub mod check;
+pub mod completions;
 pub mod config;
 pub mod daemon;
 pub mod doctor;
@@ -88,6 +89,7 @@ enum Command {
     Store(store::Arguments),
     Replay(replay::Arguments),
     WhatIf(what_if::Arguments),
+    Completions(completions::Arguments),
 }
 
 impl Cli {
@@ -122,6 +124,7 @@ impl Cli {
             Command::Store(arguments) => store::run(&arguments, client),
             Command::Replay(arguments) => replay::run(&arguments).map(|()| Exit::Done),
             Command::WhatIf(arguments) => what_if::run(&arguments, client),
+            Command::Completions(arguments) => completions::run(&arguments),
         }
     }
 }

@@ -18,6 +18,8 @@ mod reports;
 mod reviews;
 mod socket;
 
+pub use self::person::audit_row_of;
+
 use std::fs;
 use std::io;
 use std::net::SocketAddr;
