@@ -53,6 +53,14 @@ pub fn package(twice: bool) -> Result<()> {
     Ok(())
 }
 
+/// Builds the .deb, unchecked; where it is.
+pub fn deb() -> Result<PathBuf> {
+    tools::install()?;
+    let root = shell::root().to_owned();
+    let time = commit_time(&root)?;
+    Ok(Source { root, time }.make()?.deb)
+}
+
 fn commit_time(root: &Path) -> Result<String> {
     let mut git = Command::new("git");
     git.current_dir(root).args(["log", "-1", "--format=%ct"]);
@@ -78,13 +86,22 @@ impl Source {
         }
         let mut deb = self.cargo()?;
         // Quiet: it takes what lies below target/ for something that it should build.
-        deb.args(["deb", "--quiet", "--package", "palang", "--no-build", "--no-strip", "--no-dbgsym"])
-            .arg("--output")
-            .arg(&folder);
+        deb.args([
+            "deb",
+            "--quiet",
+            "--package",
+            "palang",
+            "--no-build",
+            "--no-strip",
+            "--no-dbgsym",
+        ])
+        .arg("--output")
+        .arg(&folder);
         shell::run(&mut deb)?;
         let mut rpm = self.cargo()?;
         // What it requires is read from the binary, whatever else this machine has.
-        rpm.args(["generate-rpm", "--package", "filter-user", "--auto-req", "builtin", "--output"]).arg(&folder);
+        rpm.args(["generate-rpm", "--package", "filter-user", "--auto-req", "builtin", "--output"])
+            .arg(&folder);
         shell::run(&mut rpm)?;
         let made = |kind: &str| {
             let found = files(&folder)?;

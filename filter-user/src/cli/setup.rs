@@ -517,7 +517,8 @@ fn systemctl(arguments: &[&str]) -> Result<(), String> {
         Ok(output) if output.status.success() => Ok(()),
         Ok(output) => {
             let said = String::from_utf8_lossy(&output.stderr);
-            Err(format!("{told}: {}", said.trim().lines().next().unwrap_or("failed")))
+            // Before the last line it tells of links that it makes.
+            Err(format!("{told}: {}", said.trim().lines().last().unwrap_or("failed")))
         }
         Err(error) => Err(format!("{told}: {error}")),
     }
