@@ -97,7 +97,8 @@ fn is_a_good_service(machine: &Machine) {
     assert_eq!(machine.show(UNIT, "SubState"), "running");
     assert_eq!(machine.show(UNIT, "WatchdogUSec"), "30s");
     assert_ne!(machine.show(UNIT, "WatchdogTimestampMonotonic"), "0");
-    assert!(machine.show(UNIT, "StatusText").contains("mode observe"));
+    // Told with each sign of life to the watchdog.
+    eventually("the status", || machine.show(UNIT, "StatusText").contains("mode observe"));
 
     let pid = machine.show(UNIT, "MainPID");
     let status = machine.must("cat", &[&format!("/proc/{pid}/status")]);
