@@ -89,6 +89,13 @@ fn set_up(machine: &Machine) {
     assert_eq!(status["daemon"], true);
     assert_eq!(status["mode"]["mode"], "observe");
     assert_eq!(status["interfaces"][0]["xdp"], "native");
+
+    // Once more, with another port: systemd reloads the daemon. And once more: nothing to do.
+    let again = [&setup[..], &["--port", "5060", "--port", "5062"]].concat();
+    let plan = machine.palang(&again)["plan"].to_string();
+    assert!(plan.contains("systemctl reload"), "{plan}");
+    assert!(machine.must("palang", &["config", "show"]).contains("ports = [5060, 5062]"));
+    assert_eq!(machine.palang(&again)["plan"], json!([]));
 }
 
 fn is_a_good_service(machine: &Machine) {
@@ -116,6 +123,9 @@ fn is_a_good_service(machine: &Machine) {
         machine.must("journalctl", &["--unit", UNIT, "--no-pager"]).contains(read)
     });
     assert_eq!(machine.show(UNIT, "MainPID"), pid, "the same process");
+
+    let said = machine.must("journalctl", &["--unit", UNIT, "--no-pager"]);
+    assert!(!said.contains("no Landlock"), "{said}");
 
     let security = machine.must("systemd-analyze", &["security", "--no-pager", UNIT]);
     let exposure = security.rsplit_once("Overall exposure level").expect("a level").1;

@@ -414,8 +414,11 @@ fn attached<'a>(status: &'a Status, name: &str) -> Option<&'a Interface> {
     status.interfaces.iter().find(|found| found.name == name && found.xdp.is_some())
 }
 
+/// How a step is undone.
+type How = Box<dyn FnOnce() -> Result<(), String>>;
+
 /// The undoing of each step that was done, newest last.
-struct Undo(Vec<(String, Box<dyn FnOnce() -> Result<(), String>>)>);
+struct Undo(Vec<(String, How)>);
 
 impl Undo {
     fn push(&mut self, what: String, how: impl FnOnce() -> Result<(), String> + 'static) {
