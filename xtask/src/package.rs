@@ -43,12 +43,12 @@ pub fn package(twice: bool) -> Result<()> {
     tools::install()?;
     let root = shell::root().to_owned();
     let time = commit_time(&root)?;
-    if twice {
-        return twice::compare(&time);
-    }
     let source = Source { root, time };
     let made = source.make()?;
     checks::check(&source, &made)?;
+    if twice {
+        twice::compare(&source, &made)?;
+    }
     eprintln!("\nbuilt {}\nbuilt {}", made.deb.display(), made.rpm.display());
     Ok(())
 }
@@ -78,13 +78,22 @@ impl Source {
         }
         let mut deb = self.cargo()?;
         // Quiet: it takes what lies below target/ for something that it should build.
-        deb.args(["deb", "--quiet", "--package", "palang", "--no-build", "--no-strip", "--no-dbgsym"])
-            .arg("--output")
-            .arg(&folder);
+        deb.args([
+            "deb",
+            "--quiet",
+            "--package",
+            "palang",
+            "--no-build",
+            "--no-strip",
+            "--no-dbgsym",
+        ])
+        .arg("--output")
+        .arg(&folder);
         shell::run(&mut deb)?;
         let mut rpm = self.cargo()?;
         // What it requires is read from the binary, whatever else this machine has.
-        rpm.args(["generate-rpm", "--package", "filter-user", "--auto-req", "builtin", "--output"]).arg(&folder);
+        rpm.args(["generate-rpm", "--package", "filter-user", "--auto-req", "builtin", "--output"])
+            .arg(&folder);
         shell::run(&mut rpm)?;
         let made = |kind: &str| {
             let found = files(&folder)?;
