@@ -108,6 +108,8 @@ impl Source {
         let mut cargo = self.cargo()?;
         cargo.args(["build", "--release", "--locked", "--package", "palang"]);
         cargo.args(["--package", "palang-pages"]);
+        // SQLite would be compiled again after every commit; the time is in nothing that is built.
+        cargo.env_remove("SOURCE_DATE_EPOCH");
         shell::run_as("cargo build --release --package palang --package palang-pages", &mut cargo)?;
         Ok(self.folder().join("release/palang"))
     }

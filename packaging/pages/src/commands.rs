@@ -94,7 +94,7 @@ fn add(
 /// clap_mangen ends lines where a blank line ends them anyway.
 fn without_idle_breaks(text: &str) -> Vec<u8> {
     let lines: Vec<_> = text.lines().collect();
-    let near = |index: usize| lines.get(index).is_some_and(|line| *line == ".sp");
+    let near = |index: usize| lines.get(index).is_some_and(|line| line.is_empty());
     let mut kept = String::new();
     for (index, line) in lines.iter().enumerate() {
         let is_idle = near(index + 1) || index > 0 && near(index - 1);
