@@ -35,7 +35,7 @@ enum Task {
     Build,
     /// Build and check the .deb and the .rpm, in target/package.
     Package {
-        /// Build two copies of the last commit in two folders and compare the bytes.
+        /// Build the last commit again, in another folder, and compare the bytes.
         #[arg(long)]
         twice: bool,
     },

@@ -50,11 +50,11 @@ guides: policy, runbook, privacy, packages
 "#;
 
 /// The pages, each with its file name.
-pub fn pages() -> Result<Vec<(String, Vec<u8>)>> {
+pub fn pages(date: &str) -> Result<Vec<(String, Vec<u8>)>> {
     let mut root = Cli::command().disable_help_subcommand(true);
     root.build();
     let mut pages = Vec::new();
-    add(&root, "palang", None, &mut pages)?;
+    add(&root, "palang", None, date, &mut pages)?;
     Ok(pages)
 }
 
@@ -62,11 +62,13 @@ fn add(
     command: &Command,
     name: &str,
     parent: Option<&str>,
+    date: &str,
     pages: &mut Vec<(String, Vec<u8>)>,
 ) -> Result<()> {
     let children: Vec<_> = command.get_subcommands().filter(|each| !each.is_hide_set()).collect();
     let page = Man::new(command.clone().display_name(name.to_owned()))
         .title(name)
+        .date(date)
         .source(format!("palang {}", env!("CARGO_PKG_VERSION")))
         .manual("Palang");
     let mut text = Vec::new();
@@ -82,11 +84,26 @@ fn add(
         text.extend_from_slice(END.as_bytes());
     }
     text.extend_from_slice(see_also(name, parent, &children).as_bytes());
-    pages.push((format!("{name}.1"), text));
+    pages.push((format!("{name}.1"), without_idle_breaks(&String::from_utf8(text)?)));
     for child in children {
-        add(child, &format!("{name}-{}", child.get_name()), Some(name), pages)?;
+        add(child, &format!("{name}-{}", child.get_name()), Some(name), date, pages)?;
     }
     Ok(())
+}
+
+/// clap_mangen ends lines where a blank line ends them anyway.
+fn without_idle_breaks(text: &str) -> Vec<u8> {
+    let lines: Vec<_> = text.lines().collect();
+    let near = |index: usize| lines.get(index).is_some_and(|line| line.is_empty());
+    let mut kept = String::new();
+    for (index, line) in lines.iter().enumerate() {
+        let is_idle = near(index + 1) || index > 0 && near(index - 1);
+        if *line != ".br" || !is_idle {
+            kept += line;
+            kept.push('\n');
+        }
+    }
+    kept.into_bytes()
 }
 
 fn see_also(name: &str, parent: Option<&str>, children: &[&Command]) -> String {
@@ -105,7 +122,7 @@ mod tests {
 
     #[test]
     fn each_command_has_a_page_that_leads_to_its_parent() {
-        let pages = pages().unwrap();
+        let pages = pages("2026-11-24").unwrap();
         let text = |name: &str| {
             let page = pages.iter().find(|(page, _)| page == name);
             String::from_utf8(page.unwrap().1.clone()).unwrap()

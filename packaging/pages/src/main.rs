@@ -10,14 +10,15 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
 
-/// `palang-pages FOLDER docs/palang.toml`: writes `man1/` and `man5/` in the folder.
+/// `palang-pages FOLDER docs/palang.toml 2026-11-24`: writes `man1/` and `man5/` in the folder.
 fn main() -> Result<()> {
-    let mut arguments = env::args_os().skip(1).map(PathBuf::from);
-    let folder = arguments.next().context("say in which folder")?;
-    let example = arguments.next().context("say where palang.toml is")?;
+    let mut arguments = env::args().skip(1);
+    let folder = arguments.next().map(PathBuf::from).context("say in which folder")?;
+    let example = arguments.next().map(PathBuf::from).context("say where palang.toml is")?;
+    let date = arguments.next().context("say the date of the pages")?;
     let example = fs::read_to_string(&example).with_context(|| example.display().to_string())?;
     for (section, pages) in
-        [("man1", commands::pages()?), ("man5", vec![settings::page(&example)?])]
+        [("man1", commands::pages(&date)?), ("man5", vec![settings::page(&example, &date)?])]
     {
         fs::create_dir_all(folder.join(section))?;
         for (name, text) in pages {

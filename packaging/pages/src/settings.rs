@@ -17,11 +17,11 @@ struct Setting {
 ///
 /// # Errors
 /// An example in which no setting is found.
-pub fn page(example: &str) -> Result<(String, Vec<u8>)> {
+pub fn page(example: &str, date: &str) -> Result<(String, Vec<u8>)> {
     let (head, settings) = read(example);
     ensure!(settings.len() > 20, "docs/palang.toml has only {} settings?", settings.len());
     let mut text = format!(
-        ".TH palang.toml 5 \"\" \"palang {}\" Palang\n.SH NAME\npalang.toml \\- configuration of the \
+        ".TH palang.toml 5 \"{date}\" \"palang {}\" Palang\n.SH NAME\npalang.toml \\- configuration of the \
          Palang daemon\n.SH SYNOPSIS\n.I /etc/palang/palang.toml\n.SH DESCRIPTION\n{}\n\
          .SH SETTINGS\n",
         env!("CARGO_PKG_VERSION"),
@@ -34,7 +34,7 @@ pub fn page(example: &str) -> Result<(String, Vec<u8>)> {
                 let _ = writeln!(text, "{}", roff(&says.join(" ")));
             }
         } else {
-            let _ = write!(text, ".TP\n.B {}\n{}\n", roff(line), roff(&says.join(" ")));
+            let _ = write!(text, ".TP\n.B {}\n{}\n", roff(line), text_of(says));
         }
     }
     text +=
@@ -56,7 +56,9 @@ fn read(example: &str) -> (Vec<String>, Vec<Setting>) {
             // More of what stands behind the setting before.
             Some(text) if text.starts_with("      ") && says.is_empty() && !settings.is_empty() => {
                 if let Some(last) = settings.last_mut() {
-                    last.says.push(text.trim().to_owned());
+                    let behind = last.says.pop().unwrap_or_default();
+                    let behind = behind.strip_suffix('.').unwrap_or(&behind);
+                    last.says.push(format!("{behind} {}.", text.trim()));
                 }
             }
             Some(text) => says.push(text.trim().to_owned()),
@@ -95,6 +97,11 @@ fn setting(line: &str) -> Option<(String, Option<String>)> {
     Some((setting.trim().to_owned(), (!says.is_empty()).then(|| says.join(" "))))
 }
 
+/// What is said of a setting; nothing is a text, too, for roff wants one.
+fn text_of(says: &[String]) -> String {
+    if says.is_empty() { "\\&".to_owned() } else { roff(&says.join(" ")) }
+}
+
 /// As roff shows it: nothing in it is a request.
 fn roff(text: &str) -> String {
     let text = text.replace('\\', "\\e").replace('-', "\\-").replace('"', "\\(dq");
@@ -121,7 +128,7 @@ mod tests {
             [
                 setting("ports = [5060]", &["What it is.", "UDP. Default: [5060]."]),
                 setting("[limits]", &[]),
-                setting("blocks = 7", &["Default: 9; up to.", "sixteen"]),
+                setting("blocks = 7", &["Default: 9; up to sixteen."]),
             ]
         );
     }
@@ -129,7 +136,7 @@ mod tests {
     #[test]
     fn each_setting_of_the_example_is_on_the_page() {
         let example = include_str!("../../../docs/palang.toml");
-        let (_, text) = page(example).unwrap();
+        let (_, text) = page(example, "2026-11-24").unwrap();
         let text = String::from_utf8(text).unwrap();
         let table: toml::Table = example.parse().unwrap();
         for (key, value) in &table {

@@ -49,6 +49,7 @@ pub fn make(source: &Source, binary: &Path) -> Result<()> {
     }
     let mut pages = Command::new(source.folder().join("release/palang-pages"));
     pages.arg(tree.root.join("usr/share/man")).arg(at("docs/palang.toml"));
+    pages.arg(date(source, "+%F")?);
     shell::run(&mut pages)?;
     tree.compress(&["usr/share/man/man1", "usr/share/man/man5"], |_| true)?;
     tree.compress(&[doc], |name| name == "changelog" || name.ends_with(".json"))?;
@@ -130,12 +131,16 @@ fn bill(source: &Source, member: &str) -> Result<String> {
 
 /// Debian wants a changelog in its own form; ours is CHANGELOG.md.
 fn debian_changelog(source: &Source) -> Result<String> {
-    let mut date = Command::new("date");
-    date.env("LC_ALL", "C").args(["--utc", "--rfc-email", "--date", &format!("@{}", source.time)]);
     Ok(format!(
         "palang ({}-1) unstable; urgency=medium\n\n  * What changed: /usr/share/doc/palang/changelog.gz\n\n \
          -- The Palang founders <palang@palang.invalid>  {}\n",
         env!("CARGO_PKG_VERSION"),
-        shell::read(&mut date)?.trim()
+        date(source, "--rfc-email")?
     ))
+}
+
+fn date(source: &Source, format: &str) -> Result<String> {
+    let mut date = Command::new("date");
+    date.env("LC_ALL", "C").args(["--utc", "--date", &format!("@{}", source.time), format]);
+    Ok(shell::read(&mut date)?.trim().to_owned())
 }

@@ -1,4 +1,4 @@
-//! Two builds of one commit, in two folders: the same bytes?
+//! The same commit built once more, in another folder: the same bytes?
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,55 +9,54 @@ use anyhow::{Context as _, Result, ensure};
 use super::{FOLDER, Made, Source, checks, files};
 use crate::{ebpf, shell};
 
-/// Builds both, one after the other, and compares binary, kernel program and packages.
-pub fn compare(time: &str) -> Result<()> {
-    let home = shell::root().join(FOLDER).join("twice");
-    if home.exists() {
-        fs::remove_dir_all(&home)?;
+/// Builds the last commit in a new folder and compares kernel program, binary and packages with
+/// those that were made of this folder.
+pub fn compare(source: &Source, made: &Made) -> Result<()> {
+    let mut status = Command::new("git");
+    let changed = shell::read(status.current_dir(shell::root()).args(["status", "--porcelain"]))?;
+    ensure!(changed.is_empty(), "commit first, the last commit is built again:\n{changed}");
+    let other_root = shell::root().join(FOLDER).join("twice");
+    if other_root.exists() {
+        fs::remove_dir_all(&other_root)?;
     }
-    // Names of other lengths, since a path that is left somewhere may be padded.
-    let made = ["one", "another-folder"].map(|name| build(&home.join(name), time));
-    let [one, other] = made;
-    let (one, other) = (one?, other?);
+    let other = Source { root: other_root.clone(), time: source.time.clone() };
+    export(&other.root)?;
+    let again = other.make()?;
+    checks::check(&other, &again)?;
     let mut differ = Vec::new();
-    for (name, [one, other]) in [
-        ("kernel program", [object(&one)?, object(&other)?]),
-        ("binary", [one.binary, other.binary]),
-        (".deb", [one.deb, other.deb]),
-        (".rpm", [one.rpm, other.rpm]),
+    for (name, one, other) in [
+        ("kernel program", &object(made)?, &object(&again)?),
+        ("binary", &made.binary, &again.binary),
+        (".deb", &made.deb, &again.deb),
+        (".rpm", &made.rpm, &again.rpm),
     ] {
-        if fs::read(&one)? == fs::read(&other)? {
+        if fs::read(one)? == fs::read(other)? {
             eprintln!("{name}: the same bytes");
         } else {
             differ.push(format!("{name}: {} and {} differ", one.display(), other.display()));
         }
     }
     ensure!(differ.is_empty(), "the build is not reproducible:\n{}", differ.join("\n"));
-    fs::remove_dir_all(&home)?;
-    Ok(())
+    Ok(fs::remove_dir_all(&other_root)?)
 }
 
-/// A build of the last commit in a folder of its own.
-fn build(root: &Path, time: &str) -> Result<Made> {
-    fs::create_dir_all(root)?;
-    let archive = root.join("source.tar");
+/// Puts the source of the last commit into a folder.
+fn export(folder: &Path) -> Result<()> {
+    fs::create_dir_all(folder)?;
+    let archive = folder.join("source.tar");
     let mut git = Command::new("git");
     git.current_dir(shell::root()).args(["archive", "--output"]).arg(&archive).arg("HEAD");
     shell::run(&mut git)?;
-    shell::run(Command::new("tar").arg("-xf").arg(&archive).arg("-C").arg(root))?;
-    fs::remove_file(&archive)?;
-    let source = Source { root: root.to_owned(), time: time.to_owned() };
-    let made = source.make()?;
-    checks::check(&source, &made)?;
-    Ok(made)
+    shell::run(Command::new("tar").arg("-xf").arg(&archive).arg("-C").arg(folder))?;
+    Ok(fs::remove_file(&archive)?)
 }
 
-/// The object of the kernel program that is in the binary.
+/// The object of the kernel program that is in the binary: the newest, for a folder that was built
+/// in before may have older ones.
 fn object(made: &Made) -> Result<PathBuf> {
     let release = made.binary.parent().unwrap_or(Path::new("."));
-    files(&release.join("build"))?
-        .into_iter()
-        .map(|folder| ebpf::object_in(&folder.join("out/ebpf")))
-        .find(|object| object.exists())
-        .with_context(|| format!("no kernel program in {}", release.display()))
+    let objects = files(&release.join("build"))?.into_iter();
+    let objects = objects.map(|folder| ebpf::object_in(&folder.join("out/ebpf")));
+    let newest = objects.max_by_key(|object| object.metadata().and_then(|it| it.modified()).ok());
+    newest.with_context(|| format!("no kernel program in {}", release.display()))
 }
