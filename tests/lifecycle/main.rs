@@ -39,6 +39,7 @@ fn from_the_first_installation_to_the_second() {
 
     install(&machine, "1");
     attaches_nothing_by_itself(&lab, &machine);
+    puts_back_what_fails(&machine);
     set_up(&machine);
     is_a_good_service(&machine);
     blocks(&lab, &machine, &receiver);
@@ -72,6 +73,30 @@ fn attaches_nothing_by_itself(lab: &Lab, machine: &Machine) {
         machine.must("getent", &["group", group]);
     }
     machine.must("palang", &["config", "check"]);
+}
+
+fn puts_back_what_fails(machine: &Machine) {
+    step("palang setup of a service that does not start");
+    let config = || machine.must("cat", &["/etc/palang/palang.toml"]);
+    let before = config();
+    let folder = "/run/systemd/system/palang.service.d";
+    let fails = format!(
+        "mkdir {folder}; printf '[Service]\\nExecStartPre=/bin/false\\n' > {folder}/f.conf"
+    );
+    machine.must("sh", &["-c", &fails]);
+    machine.must("systemctl", &["daemon-reload"]);
+    let failed = machine.run("palang", &["setup", INTERFACE, "--yes", "--country-code", "62"]);
+    assert_eq!(failed.code, 1, "{}", failed.stderr);
+    for wanted in ["journalctl", "put back: palang.service stopped", "palang.toml as it was"] {
+        assert!(failed.stderr.contains(wanted), "{wanted}: {}", failed.stderr);
+    }
+    assert!(!failed.stderr.contains("NOT put back"), "{}", failed.stderr);
+    assert_eq!(config(), before);
+    assert_eq!(machine.show(UNIT, "UnitFileState"), "disabled");
+    assert!(!machine.has("/sys/fs/bpf/palang/off/gate0"));
+    machine.must("rm", &["-r", folder]);
+    machine.must("systemctl", &["daemon-reload"]);
+    machine.must("systemctl", &["reset-failed", UNIT]);
 }
 
 fn set_up(machine: &Machine) {
