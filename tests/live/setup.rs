@@ -211,12 +211,11 @@ fn what_fails_half_way_is_put_back() {
     assert_eq!(text(&daemon), edited);
     assert!(status(&daemon).interfaces.is_empty());
 
-    // The interface is in the way of attaching: larger than one buffer of native XDP.
+    // The daemon takes the configuration, and cannot attach: a folder is where the pin has to be.
     fs::write(daemon.config_file(), edited.replacen("blocks = 30000", "blocks = 20000", 1))
         .expect("written");
     daemon.restart();
     let before = text(&daemon);
-    // Nothing can be pinned under this name.
     let links = daemon.pins().join("links");
     fs::create_dir_all(links.join("gate0")).expect("a folder in the way");
     let output = setup(&daemon, &["gate0", "--yes", "--country-code", "62"]);
