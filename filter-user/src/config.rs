@@ -132,6 +132,18 @@ pub enum XdpMode {
     NativeOrGeneric,
 }
 
+impl XdpMode {
+    /// As configurations and the API name it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            XdpMode::Native => "native",
+            XdpMode::Generic => "generic",
+            XdpMode::NativeOrGeneric => "native-or-generic",
+        }
+    }
+}
+
 /// Groups whose members have a role. Each role includes those before it; root is admin.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
@@ -167,6 +179,9 @@ pub struct Paths {
     pub runtime: PathBuf,
     /// Folder of pinned maps and links, on a BPF file system.
     pub pins: PathBuf,
+    /// Folder where backups are written, besides `state`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub backup: Option<PathBuf>,
 }
 
 impl Default for Paths {
@@ -175,6 +190,7 @@ impl Default for Paths {
             state: "/var/lib/palang".into(),
             runtime: "/run/palang".into(),
             pins: "/sys/fs/bpf/palang".into(),
+            backup: None,
         }
     }
 }
@@ -296,12 +312,27 @@ impl Config {
     pub fn read(path: &Path) -> Result<Config, String> {
         let text = std::fs::read_to_string(path)
             .map_err(|error| format!("{}: cannot be read: {error}", path.display()))?;
+        Config::of(path, text)
+    }
+
+    /// What [`Config::read`] makes of a file with this text.
+    ///
+    /// # Errors
+    /// As with [`Config::read`].
+    pub fn of(path: &Path, text: String) -> Result<Config, String> {
         let mut config = parse(&text).map_err(|wrong| wrong.told(path, &text))?;
-        if let Some(file) = &config.ladder_file {
-            let folder = path.parent().unwrap_or_else(|| Path::new(""));
-            config.ladder = Ladder::read(&folder.join(file))?;
+        config = Config { path: path.to_owned(), text, ..config };
+        if let Some(file) = config.ladder_path() {
+            config.ladder = Ladder::read(&file)?;
         }
-        Ok(Config { path: path.to_owned(), text, ..config })
+        Ok(config)
+    }
+
+    /// The file of the ladder, where one is named.
+    #[must_use]
+    pub fn ladder_path(&self) -> Option<PathBuf> {
+        let folder = self.path.parent().unwrap_or_else(|| Path::new(""));
+        self.ladder_file.as_ref().map(|file| folder.join(file))
     }
 
     /// What another configuration says differently and only a restart of the daemon can
@@ -312,6 +343,7 @@ impl Config {
             address.map_or_else(|| "none".to_owned(), |address| address.to_string())
         };
         let path = |path: &Path| path.display().to_string();
+        let backup = |paths: &Paths| paths.backup.as_deref().map_or_else(|| "none".into(), path);
         [
             ("limits.blocks", self.blocks.to_string(), new.blocks.to_string()),
             ("api.group", self.group.clone(), new.group.clone()),
@@ -320,6 +352,7 @@ impl Config {
             ("paths.state", path(&self.paths.state), path(&new.paths.state)),
             ("paths.runtime", path(&self.paths.runtime), path(&new.paths.runtime)),
             ("paths.pins", path(&self.paths.pins), path(&new.paths.pins)),
+            ("paths.backup", backup(&self.paths), backup(&new.paths)),
         ]
         .into_iter()
         .filter(|(_, old, new)| old != new)
@@ -701,7 +734,7 @@ fn roles(roles: Spanned<Roles>) -> Result<Roles, Wrong> {
 
 fn paths(paths: Spanned<Paths>) -> Result<Paths, Wrong> {
     let (at, paths) = (paths.span(), paths.into_inner());
-    for path in [&paths.state, &paths.runtime, &paths.pins] {
+    for path in [&paths.state, &paths.runtime, &paths.pins].into_iter().chain(&paths.backup) {
         if !path.is_absolute() {
             return wrong(at, format!("{} is no absolute path", path.display()));
         }
@@ -959,6 +992,7 @@ mod tests {
                 state: "/var/lib/palang".into(),
                 runtime: "/run/palang".into(),
                 pins: "/sys/fs/bpf/palang".into(),
+                backup: None,
             },
         };
         assert_eq!(config, expected);
@@ -1220,7 +1254,7 @@ mod tests {
         let restarted = good(
             "interfaces = []\n[limits]\nblocks = 2000000\n[api]\ngroup = \"ops\"\n\
              check_listen = \"127.0.0.1:9112\"\n[metrics]\nlisten = \"127.0.0.1:9113\"\n[paths]\nstate = \"/a\"\nruntime = \"/b\"\n\
-             pins = \"/c\"",
+             pins = \"/c\"\nbackup = \"/d\"",
         );
         assert_eq!(
             old.changes_needing_restart(&restarted),
@@ -1232,6 +1266,7 @@ mod tests {
                 "paths.state: /var/lib/palang → /a",
                 "paths.runtime: /run/palang → /b",
                 "paths.pins: /sys/fs/bpf/palang → /c",
+                "paths.backup: none → /d",
             ]
         );
     }

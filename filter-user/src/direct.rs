@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock;
 use crate::config::{self, Config, Paths};
+use crate::daemon;
 use crate::datapath::{self, Maps, Pins, WayOut};
 use crate::exit::{Exit, Failure};
 use crate::netlink::{self, Link};
@@ -336,7 +337,7 @@ pub fn detach(interface: Option<&str>, dry_run: bool) -> Result<Vec<wire::Interf
     let pins = Pins::new(&paths.pins);
     let there = pins.links();
     let names = match interface {
-        None => there,
+        None => pins.interfaces(),
         Some(name) if there.iter().any(|other| other == name) => vec![name.to_owned()],
         Some(name) => {
             let message = format!(
@@ -370,6 +371,27 @@ pub fn detach(interface: Option<&str>, dry_run: bool) -> Result<Vec<wire::Interf
     }
     let links = netlink(netlink::links())?;
     Ok(names.iter().map(|name| status::interface(name, &links, None)).collect())
+}
+
+/// Takes the filter off all interfaces and removes the maps: nothing of Palang is left in the
+/// kernel. Needs no store and no configuration.
+///
+/// # Errors
+/// A daemon that runs; a pin that cannot be removed.
+pub fn unpin(dry_run: bool) -> Result<Vec<wire::Interface>, Failure> {
+    let paths = paths();
+    // It would make them anew.
+    let locks = [paths.lock(), paths.pins.clone()];
+    let _locks = locks
+        .iter()
+        .filter(|lock| lock.exists())
+        .map(|lock| daemon::lock(lock))
+        .collect::<Result<Vec<_>, _>>()?;
+    let detached = detach(None, dry_run)?;
+    if !dry_run {
+        Pins::new(&paths.pins).remove()?;
+    }
+    Ok(detached)
 }
 
 /// What can be told without a daemon.

@@ -91,6 +91,15 @@ impl Check {
 /// Looks at everything, with the configuration in this file.
 pub async fn checks(file: &Path) -> Vec<Check> {
     let (config, first) = config(file);
+    checks_of(config.as_ref(), first).await
+}
+
+/// Looks at everything, with a configuration that is not in force yet.
+pub async fn checks_with(config: &Config) -> Vec<Check> {
+    checks_of(Some(config), Check::ok("config", config.path.display().to_string())).await
+}
+
+async fn checks_of(config: Option<&Config>, first: Check) -> Vec<Check> {
     let mut checks =
         vec![
             first,
@@ -100,15 +109,15 @@ pub async fn checks(file: &Path) -> Vec<Check> {
             )),
             btf(Path::new(BTF).exists()),
             capabilities(),
-            program(config.as_ref().map(|config| &config.policy)),
+            program(config.map(|config| &config.policy)),
             jit(std::fs::read_to_string(JIT)),
             unprivileged(std::fs::read_to_string(UNPRIVILEGED)),
         ];
-    let paths = config.as_ref().map_or_else(Paths::default, |config| config.paths.clone());
+    let paths = config.map_or_else(Paths::default, |config| config.paths.clone());
     checks.push(bpffs(&paths.pins));
     checks.push(clock(Timestamp::now(), synchronised(), newest(&paths)));
     checks.extend(store(&paths));
-    if let Some(config) = &config {
+    if let Some(config) = config {
         checks.extend(groups(config, group_exists));
         checks.extend(interface::checks(config).await);
     }

@@ -13,6 +13,7 @@
 //!   sees to that (`store::reports`).
 
 use std::fmt;
+use std::io::ErrorKind;
 use std::path::Path;
 
 use jiff::{SignedDuration, Span, SpanRelativeTo, Timestamp};
@@ -170,8 +171,14 @@ impl Ladder {
     /// # Errors
     /// `file:line:column: what is wrong`.
     pub fn read(path: &Path) -> Result<Ladder, String> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|error| format!("{}: cannot be read: {error}", path.display()))?;
+        let text = std::fs::read_to_string(path).map_err(|error| {
+            let closed = if error.kind() == ErrorKind::PermissionDenied {
+                "; a daemon that runs reads ladders only in folders that were named at its start"
+            } else {
+                ""
+            };
+            format!("{}: cannot be read: {error}{closed}", path.display())
+        })?;
         Ladder::parse(&text).map_err(|wrong| wrong.told(path, &text))
     }
 

@@ -69,7 +69,8 @@ impl<'a> Daemon<'a> {
         self.env.push((name.to_owned(), value.into()));
     }
 
-    /// Writes the configuration: `config_toml`, completed by this daemon's own paths, the
+    /// Writes the configuration: `config_toml`, completed by this daemon's own paths (backups
+    /// go to [`Daemon::folder`]), the
     /// interface `gate0`, room for 20,000 blocks and no redial grant where it says nothing of them:
     /// else whoever is refused for longer than 10 s would be let through. (The mode is not in it:
     /// `palang mode enforce`.)
@@ -86,6 +87,7 @@ impl<'a> Daemon<'a> {
         complete("paths", "state", text(&self.state()));
         complete("paths", "runtime", text(&self.runtime()));
         complete("paths", "pins", text(&self.pins));
+        complete("paths", "backup", text(self.folder.path()));
         complete("limits", "blocks", BLOCKS.into());
         complete("redial", "attempts", 0.into());
         config.entry("interfaces").or_insert_with(|| vec![INTERFACE].into());

@@ -70,6 +70,12 @@ impl Lab {
         lab
     }
 
+    /// The gate's network namespace, as a file.
+    #[must_use]
+    pub fn gate_namespace(&self) -> std::path::PathBuf {
+        self.gate.path()
+    }
+
     /// A command that runs `program` in the gate's namespace, with the pid of the command.
     #[must_use]
     pub fn command_in_gate(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {

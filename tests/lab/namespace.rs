@@ -1,7 +1,7 @@
 //! One network namespace.
 
 use std::fs::{self, File};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use nix::sched::{CloneFlags, setns};
@@ -30,6 +30,10 @@ impl Namespace {
         &self.name
     }
 
+    pub fn path(&self) -> PathBuf {
+        Path::new(FOLDER).join(&self.name)
+    }
+
     /// `program` inside. Not with `ip netns exec`, which hides bpffs under a new /sys.
     pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
         let mut command = Command::new("nsenter");
@@ -56,7 +60,7 @@ impl Namespace {
 
     /// Runs a function on a thread inside: the thread that calls stays where it is.
     pub fn inside<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
-        let path = Path::new(FOLDER).join(&self.name);
+        let path = self.path();
         std::thread::scope(|scope| {
             let thread = scope.spawn(move || {
                 let file = File::open(&path)

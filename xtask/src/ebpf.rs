@@ -54,6 +54,7 @@ pub struct Toolchain {
     /// The folder with `cargo`, `rustc` and perhaps `cargo-clippy`.
     bin: PathBuf,
     core: Core,
+    sysroot: PathBuf,
     linker: PathBuf,
     /// "rustc 1.96.0 (LLVM 22.1.8)"
     rustc_version: String,
@@ -70,8 +71,8 @@ pub fn find() -> Result<Toolchain, String> {
         })
     });
     match (compiler, find_linker()) {
-        (Ok((bin, core, rustc_version)), Ok(linker)) => {
-            Ok(Toolchain { bin, core, linker, rustc_version })
+        (Ok((bin, core, sysroot, rustc_version)), Ok(linker)) => {
+            Ok(Toolchain { bin, core, sysroot, linker, rustc_version })
         }
         (compiler, linker) => {
             let mut missing = compiler.err().unwrap_or_default();
@@ -116,11 +117,9 @@ impl Toolchain {
     fn cargo(&self, program: &Path, subcommand: &str, root: &Path, target_dir: &Path) -> Command {
         let mut command = Command::new(program);
         clean_environment(&mut command);
-        let mut flags = format!("-Clinker={}", self.linker.display());
-        for flag in FLAGS {
-            flags.push('\x1f');
-            flags += flag;
-        }
+        let linker = format!("-Clinker={}", self.linker.display());
+        let flags = [linker].into_iter().chain(FLAGS.map(str::to_owned));
+        let flags: Vec<_> = flags.chain(remap(root, &self.sysroot)).collect();
         command
             .current_dir(root)
             // For cargo-clippy, which runs cargo.
@@ -131,7 +130,7 @@ impl Toolchain {
             // Empty: a wrapper in the user's cargo configuration is not used either.
             .env("RUSTC_WRAPPER", "")
             // Beats flags in the user's cargo configuration and may hold paths with spaces.
-            .env("CARGO_ENCODED_RUSTFLAGS", flags)
+            .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"))
             .args([subcommand, "--release", "--locked", "--package", "filter-ebpf"])
             .args(["--target", TARGET, "--target-dir"])
             .arg(target_dir);
@@ -160,12 +159,9 @@ pub fn object_in(target_dir: &Path, object: &str) -> PathBuf {
 /// # Errors
 /// "not found" or which version was found.
 pub fn find_linker() -> Result<PathBuf, String> {
-    let cargo_home = env::var_os("CARGO_HOME")
-        .map(PathBuf::from)
-        .or_else(|| env::home_dir().map(|home| home.join(".cargo")));
     let path = env::var_os("PATH").unwrap_or_default();
     let folders =
-        cargo_home.map(|home| home.join("bin")).into_iter().chain(env::split_paths(&path));
+        cargo_home().map(|home| home.join("bin")).into_iter().chain(env::split_paths(&path));
     let mut wrong = None;
     for linker in folders.map(|folder| folder.join("bpf-linker")) {
         if !linker.is_file() {
@@ -182,34 +178,58 @@ pub fn find_linker() -> Result<PathBuf, String> {
     Err(format!("{}, need {BPF_LINKER}", wrong.as_deref().unwrap_or("not found")))
 }
 
+/// Flags of rustc that put the same names in the place of this machine's folders: the object and
+/// the binary are the same wherever they are built.
+pub fn remap(root: &Path, sysroot: &Path) -> Vec<String> {
+    folders(root, sysroot).map(|(from, to)| format!("--remap-path-prefix={from}={to}")).collect()
+}
+
+/// Folders of this machine that source comes from, and what they are called in what is built.
+pub fn folders(root: &Path, sysroot: &Path) -> impl Iterator<Item = (String, &'static str)> {
+    let root = root.canonicalize().unwrap_or_else(|_| root.to_owned());
+    let library = sysroot.join("lib/rustlib/src/rust");
+    let folders = [
+        (cargo_home(), "/usr/src/cargo"),
+        (Some(library), "/usr/src/rust"),
+        (Some(root), "/usr/src/palang"),
+    ];
+    folders.into_iter().filter_map(|(from, to)| Some((from?.display().to_string(), to)))
+}
+
+fn cargo_home() -> Option<PathBuf> {
+    let set = env::var_os("CARGO_HOME").map(PathBuf::from);
+    set.or_else(|| env::home_dir().map(|home| home.join(".cargo")))
+}
+
 /// Debian's `rustc-web`, which brings a compiled `core` for BPF in a package.
-fn debian() -> Result<(PathBuf, Core, String), String> {
+fn debian() -> Result<(PathBuf, Core, PathBuf, String), String> {
     let bin = PathBuf::from("/usr/bin");
     if !bin.join("rustc").exists() || !bin.join("cargo").exists() {
         return Err("no rustc and cargo in /usr/bin".into());
     }
     let version = check_rustc(&bin)?;
     let sysroot = output(Command::new(bin.join("rustc")).args(["--print", "sysroot"]))?;
-    let core = Path::new(sysroot.trim()).join("lib/rustlib").join(TARGET);
+    let sysroot = PathBuf::from(sysroot.trim());
+    let core = sysroot.join("lib/rustlib").join(TARGET);
     if !core.exists() {
         return Err(format!("{} has no core library for {TARGET}", bin.join("rustc").display()));
     }
-    Ok((bin, Core::Shipped, version))
+    Ok((bin, Core::Shipped, sysroot, version))
 }
 
 /// rustup's nightly with the source of `core`.
-fn nightly() -> Result<(PathBuf, Core, String), String> {
+fn nightly() -> Result<(PathBuf, Core, PathBuf, String), String> {
     let mut rustc = Command::new("rustup");
     clean_environment(&mut rustc);
     rustc.args(["run", "nightly", "rustc", "--print", "sysroot"]);
     let sysroot = output(&mut rustc)?;
-    let sysroot = Path::new(sysroot.trim());
+    let sysroot = PathBuf::from(sysroot.trim());
     let bin = sysroot.join("bin");
     let version = check_rustc(&bin)?;
     if !sysroot.join("lib/rustlib/src/rust/library/core").exists() {
         return Err("the component rust-src is missing".into());
     }
-    Ok((bin, Core::FromSource, version))
+    Ok((bin, Core::FromSource, sysroot, version))
 }
 
 /// Says which rustc is in `bin`, or why it will not do.

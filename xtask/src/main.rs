@@ -3,14 +3,18 @@
 mod bench;
 mod build;
 mod demo;
+mod deny;
 #[allow(dead_code, reason = "filter-ebpf/embed.rs, which includes this file, uses the rest")]
 mod ebpf;
 mod kernels;
+mod lifecycle;
+mod package;
 mod setup;
 mod shell;
 mod simulate;
 mod test;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -29,6 +33,14 @@ enum Task {
     Setup,
     /// Build the `palang` binary for release, kernel program inside.
     Build,
+    /// Build and check the .deb and the .rpm, in target/package.
+    Package {
+        /// Build the last commit again, in another folder, and compare the bytes.
+        #[arg(long)]
+        twice: bool,
+    },
+    /// Check licences, advisories and duplicates of all dependencies (deny.toml).
+    Deny,
     /// Check format and lints and run every test, as CI does; needs root.
     Test,
     /// Judge a recorded capture with the real kernel program; needs root.
@@ -45,6 +57,13 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// Install, upgrade and remove the .deb on a Debian of its own with systemd, under calls; needs
+    /// root.
+    Lifecycle {
+        /// A package that `cargo xtask package` has made; without it one is made.
+        #[arg(long, value_name = "FILE")]
+        deb: Option<PathBuf>,
+    },
     /// A simulated year of a centre: what the default policy and others cost and save.
     Simulate {
         /// What the simulator takes: `--seed`, `--days`, `--quick`, `--out`; see `-- --help`.
@@ -57,6 +76,9 @@ fn main() -> ExitCode {
     let done = match Arguments::parse().command {
         Task::Setup => setup::setup(),
         Task::Build => build::build(),
+        Task::Lifecycle { deb } => lifecycle::lifecycle(deb.as_deref()),
+        Task::Package { twice } => package::package(twice),
+        Task::Deny => deny::deny(),
         Task::Test => test::test(),
         Task::Demo => demo::demo(),
         Task::Kernels { loading: true } => kernels::kernels(kernels::Tests::Loading),

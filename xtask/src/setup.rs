@@ -159,6 +159,18 @@ fn install_linker() -> Command {
     install
 }
 
+/// Installs a cargo subcommand, if it is not there in this version.
+pub fn tool(name: &str, version: &str) -> Result<()> {
+    let listed = shell::read(shell::cargo().args(["install", "--list"]))?;
+    if listed.lines().any(|line| line == format!("{name} v{version}:")) {
+        return Ok(());
+    }
+    let mut install = shell::cargo();
+    // Not this repository's settings.
+    install.current_dir("/").args(["install", name, "--version", version, "--locked"]);
+    shell::run(&mut install)
+}
+
 /// What to type when we may not install.
 fn as_root(packages: &[&str], linker: Option<&Command>) -> String {
     let mut text = String::from("something is missing, and this is not root. Run:\n");

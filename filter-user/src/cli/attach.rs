@@ -9,6 +9,7 @@ use super::print::{self, Answer, Output, known};
 use super::status;
 use super::without_daemon::{By, or_directly};
 use crate::client::{self, Client};
+use crate::config::XdpMode;
 use crate::direct;
 use crate::exit::{Exit, Failure};
 use crate::wire::{Attach, Interface};
@@ -33,8 +34,9 @@ pub struct AttachArguments {
     output: Output,
 }
 
+/// Where the program runs.
 #[derive(Clone, Copy, Debug, ValueEnum)]
-enum Name {
+pub enum Name {
     /// In the network driver
     Native,
     /// After the driver, slower; any interface can
@@ -43,11 +45,22 @@ enum Name {
     NativeOrGeneric,
 }
 
+impl From<Name> for XdpMode {
+    fn from(name: Name) -> XdpMode {
+        match name {
+            Name::Native => XdpMode::Native,
+            Name::Generic => XdpMode::Generic,
+            Name::NativeOrGeneric => XdpMode::NativeOrGeneric,
+        }
+    }
+}
+
 /// Take the filter off an interface, or off all: every call then reaches the SIP server
 ///
 /// palang detach ens1
 ///
-/// Works for root when the daemon does not answer.
+/// Works for root when the daemon does not answer. With --unpin nothing of Palang is left in the
+/// kernel: no maps, no program for packets that leave. What is blocked stays in the store.
 ///
 /// Raw: name, index, native or generic, program id, problem.
 #[derive(Debug, Args)]
@@ -55,6 +68,9 @@ pub struct DetachArguments {
     /// The interface [default: all that have the filter]
     #[arg(value_name = "IFACE")]
     interface: Option<String>,
+    /// Off all interfaces, and remove the maps too; root, the daemon must not run
+    #[arg(long, conflicts_with = "interface")]
+    unpin: bool,
     /// Change nothing, say what would change
     #[arg(long)]
     dry_run: bool,
@@ -67,12 +83,8 @@ pub struct DetachArguments {
 /// # Errors
 /// The daemon's no, or none to ask.
 pub fn attach(arguments: &AttachArguments, client: &Client) -> Result<Exit, Failure> {
-    let mode = arguments.mode.map(|mode| match mode {
-        Name::Native => "native",
-        Name::Generic => "generic",
-        Name::NativeOrGeneric => "native-or-generic",
-    });
-    let what = Attach { mode: mode.map(str::to_owned), dry_run: arguments.dry_run };
+    let mode = arguments.mode.map(|mode| XdpMode::from(mode).name().to_owned());
+    let what = Attach { mode, dry_run: arguments.dry_run };
     let path = client::path(&["interfaces", &arguments.interface], &[]);
     let interface: Interface = client.post(&path, &what, client::LONG)?;
     let verbs = ["attached to", "attach to"];
@@ -87,6 +99,14 @@ pub fn attach(arguments: &AttachArguments, client: &Client) -> Result<Exit, Fail
 /// then is told.
 pub fn detach(arguments: &DetachArguments, client: &Client) -> Result<Exit, Failure> {
     let dry_run = arguments.dry_run;
+    if arguments.unpin {
+        let interfaces = direct::unpin(dry_run)?;
+        for interface in &interfaces {
+            let verbs = ["detached from", "detach from"];
+            arguments.output.tell(&Told::new(interface, verbs, dry_run))?;
+        }
+        return nothing_left(interfaces.is_empty(), arguments.output);
+    }
     let tell = |interface: &Interface| {
         let told = Told::new(interface, ["detached from", "detach from"], dry_run);
         arguments.output.tell(&told)

@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 use std::ops::ControlFlow;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use jiff::Timestamp;
@@ -12,7 +12,9 @@ use super::print::{self, Answer, Output, Row, counted, known};
 use super::time;
 use super::whole_file::{self, Exported, WholeFile};
 use crate::client::{self, Client};
+use crate::daemon::audit_row_of;
 use crate::exit::{Exit, Failure};
+use crate::store::{AuditFilter, Reader};
 use crate::wire::{AuditRow, AuditVerdict};
 
 /// Read and verify the record of every change
@@ -70,11 +72,15 @@ struct Verify {
 /// palang audit export audit.ndjson
 ///
 /// Each line has a record as it was hashed, its hash, and beside them the number that the pseudonym
-/// in the record stands for. The file appears when it is whole. Raw: file, rows; nothing where there is no file.
+/// in the record stands for. The file appears when it is whole. With --store it is read from a copy, or
+/// where no daemon runs any more. Raw: file, rows; nothing where there is no file.
 #[derive(Debug, Args)]
 struct Export {
     /// The file [default: standard output]
     file: Option<PathBuf>,
+    /// The store to read [default: ask the daemon]
+    #[arg(long, value_name = "FILE")]
+    store: Option<PathBuf>,
     #[command(flatten)]
     output: Output,
 }
@@ -106,18 +112,34 @@ pub fn run(arguments: &Arguments, client: &Client) -> Result<Exit, Failure> {
         Command::Export(export) => {
             let mut file = WholeFile::create(export.file.as_deref())?;
             let (mut rows, mut result) = (0, Ok(()));
-            let end = client.list(&client::path(&["audit"], &[]), |row: AuditRow| {
+            let write = |row: AuditRow| {
                 rows += 1;
                 result = serde_json::to_writer(&mut file, &row)
                     .map_err(io::Error::from)
                     .and_then(|()| file.write_all(b"\n"));
                 if result.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
-            });
+            };
+            let end = match &export.store {
+                Some(store) => Ok(of_store(store, write)?),
+                None => client.list(&client::path(&["audit"], &[]), write),
+            };
             whole_file::finish(file, result, end)?;
             Exported::tell(export.file.as_deref(), rows, "row", export.output)?;
         }
     }
     Ok(Exit::Done)
+}
+
+/// Hands over what a store has, as the daemon would tell it.
+fn of_store(
+    store: &Path,
+    mut write: impl FnMut(AuditRow) -> ControlFlow<()>,
+) -> Result<(), Failure> {
+    Reader::open(store)
+        .and_then(|reader| {
+            reader.audit_rows(0, &AuditFilter::default(), |row| write(audit_row_of(row)))
+        })
+        .map_err(|error| Failure::new(Exit::Failed, error))
 }
 
 /// The record's fields, with the number where it is known; none where it is not JSON, which then is

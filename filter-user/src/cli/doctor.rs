@@ -58,7 +58,9 @@ fn count(checks: &[Check], state: State) -> usize {
     checks.iter().filter(|check| check.state == state).count()
 }
 
-fn table(checks: &[Check]) -> String {
+/// The checks for people, and how many came out how.
+#[must_use]
+pub fn table(checks: &[Check]) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
     for check in checks {

@@ -11,6 +11,7 @@ pub mod callback;
 pub mod calls;
 mod changed;
 pub mod check;
+pub mod completions;
 pub mod config;
 pub mod daemon;
 pub mod doctor;
@@ -28,6 +29,7 @@ pub mod replay;
 pub mod replay_output;
 pub mod report;
 pub mod review;
+pub mod setup;
 pub mod status;
 pub mod store;
 mod time;
@@ -66,6 +68,7 @@ enum Command {
     Config(config::Arguments),
     Daemon(daemon::Arguments),
     Doctor(doctor::Arguments),
+    Setup(setup::Arguments),
     Status(status::Arguments),
     Block(block::Arguments),
     Allow(allow::Arguments),
@@ -86,6 +89,7 @@ enum Command {
     Store(store::Arguments),
     Replay(replay::Arguments),
     WhatIf(what_if::Arguments),
+    Completions(completions::Arguments),
 }
 
 impl Cli {
@@ -99,6 +103,7 @@ impl Cli {
             Command::Config(arguments) => config::run(&arguments).map(|()| Exit::Done),
             Command::Daemon(arguments) => daemon::run(&arguments).map(|()| Exit::Done),
             Command::Doctor(arguments) => doctor::run(&arguments).map(|()| Exit::Done),
+            Command::Setup(arguments) => setup::run(&arguments),
             Command::Status(arguments) => status::run(&arguments, client),
             Command::Block(arguments) => block::run(&arguments, client),
             Command::Allow(arguments) => allow::run(&arguments, client),
@@ -119,6 +124,7 @@ impl Cli {
             Command::Store(arguments) => store::run(&arguments, client),
             Command::Replay(arguments) => replay::run(&arguments).map(|()| Exit::Done),
             Command::WhatIf(arguments) => what_if::run(&arguments, client),
+            Command::Completions(arguments) => completions::run(&arguments),
         }
     }
 }

@@ -17,7 +17,7 @@ use crate::wire::Backup;
 
 /// Back the store up, and make it anew from a copy
 ///
-/// palang store backup /var/backups/palang.db
+/// palang store backup /var/lib/palang/palang.backup
 #[derive(Debug, Args)]
 pub struct Arguments {
     #[command(subcommand)]
@@ -32,9 +32,9 @@ enum Command {
 
 /// Copy the store while the daemon works; needs the role admin
 ///
-/// palang store backup /var/backups/palang.db
+/// palang store backup /var/lib/palang/palang.backup
 ///
-/// The daemon writes the file. Raw: file.
+/// The daemon writes the file: below /var/lib/palang, or where `[paths] backup` says. Raw: file.
 #[derive(Debug, Args)]
 struct BackupArguments {
     /// A file that does not exist yet

@@ -31,6 +31,7 @@ use super::events::Lost;
 use super::import::Import;
 use super::links::Links;
 use super::person::audit_row_of;
+use super::privileges;
 use super::reports::report_of;
 use super::reviews::{Reviews, review_of};
 use crate::clock;
@@ -1017,9 +1018,9 @@ async fn detach(
     Ok(Json(done))
 }
 
-/// Copies the store while it is in use. Role admin.
+/// Copies the store while it is in use, to a file below `[paths] state` or `backup`. Role admin.
 #[utoipa::path(post, path = "/v1/store/backup", request_body = wire::Backup,
-    responses((status = 200), (status = 503, body = Problem)))]
+    responses((status = 200), (status = 403, body = Problem), (status = 503, body = Problem)))]
 async fn backup(
     State(app): State<App>,
     who: Who,
@@ -1030,6 +1031,8 @@ async fn backup(
     if !path.is_absolute() {
         return Err(usage("path: it must be absolute"));
     }
+    privileges::may_write_backup(&app.control.config(), &path)
+        .map_err(|message| Problem { kind: ProblemKind::Refused, message })?;
     app.control.keeper.read(move |reader| reader.backup(&path)).await?;
     Ok(Json(serde_json::json!({})))
 }

@@ -1,6 +1,6 @@
 //! The daemon: keeps the policy in the kernel's maps and answers for it. Calls flow without it.
 //!
-//! Read [`run`] downwards: load, make maps and store one, attach, answer, watch.
+//! Read [`run`] downwards: give up privileges, load, make maps and store one, attach, answer, watch.
 
 mod access;
 mod api;
@@ -12,14 +12,17 @@ mod keeper;
 mod links;
 mod metrics;
 mod person;
+mod privileges;
 mod reconcile;
 mod reports;
 mod reviews;
+mod socket;
+
+pub use self::person::audit_row_of;
 
 use std::fs;
 use std::io;
 use std::net::SocketAddr;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
@@ -28,8 +31,7 @@ use std::time::{Duration, Instant};
 use axum::Router;
 use jiff::SignedDuration;
 use nix::fcntl::{Flock, FlockArg};
-use nix::unistd::Group;
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Notify, Semaphore, broadcast, oneshot};
 
@@ -37,10 +39,11 @@ use self::api::App;
 use self::control::Control;
 use self::keeper::Keeper;
 use self::links::Links;
+use self::privileges::Loader;
 use self::reviews::Reviews;
 use crate::clock;
 use crate::config::Config;
-use crate::datapath::{Events, Filter, Maps, Pins, carry_over};
+use crate::datapath::{Events, Maps, Pins, carry_over};
 use crate::exit::{Exit, Failure};
 use crate::store::{Entry, Kind};
 
@@ -73,17 +76,7 @@ const STEP: SignedDuration = SignedDuration::from_secs(1);
 pub fn run(path: &Path) -> Result<(), Failure> {
     let config = Config::read(path).map_err(|error| Failure::new(Exit::Usage, error))?;
     log();
-    tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .map_err(|error| Failure::new(Exit::Failed, error))?
-        .block_on(serve(config))
-}
-
-async fn serve(config: Config) -> Result<(), Failure> {
-    let since = clock::now();
-    let paths = config.paths.clone();
+    let paths = &config.paths;
     for folder in [&paths.state, &paths.runtime] {
         fs::create_dir_all(folder).map_err(|error| failed(folder, &error))?;
     }
@@ -91,13 +84,32 @@ async fn serve(config: Config) -> Result<(), Failure> {
     pins.make()?;
     // Of both, because two configurations may share one.
     let _locks = [lock(&paths.lock())?, lock(&paths.pins)?];
+    let socket = socket::Bound::new(&paths.socket(), &config.group)?;
+    privileges::close_files(&config)?;
+    let loader = privileges::drop_capabilities()?;
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::new(Exit::Failed, error))?
+        .block_on(serve(config, pins, loader, socket))
+}
+
+async fn serve(
+    config: Config,
+    pins: Pins,
+    loader: Loader,
+    socket: socket::Bound,
+) -> Result<(), Failure> {
+    let since = clock::now();
+    let paths = config.paths.clone();
     let keeper = Keeper::start(&paths.store());
     enough_room(&keeper, config.blocks).await?;
     let mut others = pins.map_folders();
     others.retain(|folder| *folder != pins.maps(config.blocks));
     // Others are there until a start has come to its end: ours may be half filled.
     let fresh = !pins.maps(config.blocks).exists() || !others.is_empty();
-    let filter = Filter::load(&pins, config.blocks)?;
+    let filter = loader.load(&pins, config.blocks).await?;
     let folder = filter.folder().to_owned();
     let maps = Maps::open(&folder)?;
     for old in &others {
@@ -115,7 +127,7 @@ async fn serve(config: Config) -> Result<(), Failure> {
     let blocks = config.blocks;
     let interfaces = config.interfaces.clone();
     let (check_listen, metrics_listen) = (config.check_listen, config.metrics_listen);
-    let (socket_path, group) = (paths.socket(), config.group.clone());
+    let socket_path = paths.socket();
     let control = Arc::new(Control::new(maps, folder, keeper, config.clone(), node(), last_rule));
     control.set_config(config).map_err(|problem| Failure::new(Exit::Failed, problem.message))?;
     let started = begin(&control, fresh, true).await;
@@ -150,7 +162,7 @@ async fn serve(config: Config) -> Result<(), Failure> {
         config_problem: Arc::default(),
         lists: Arc::new(Semaphore::new(api::LISTS)),
     };
-    let listener = listen(&socket_path, &group)?;
+    let listener = socket.listen()?;
     let routes = api::router(app.clone()).into_make_service_with_connect_info::<access::Peer>();
     tokio::spawn(async move { axum::serve(listener, routes).await });
     if let Some(address) = check_listen {
@@ -431,33 +443,6 @@ pub fn lock(path: &Path) -> Result<Flock<fs::File>, Failure> {
             format!("a palang daemon holds {}: stop it first", path.display()),
         )
     })
-}
-
-fn listen(path: &Path, group: &str) -> Result<UnixListener, Failure> {
-    // We hold the lock: whoever made it is gone.
-    match fs::remove_file(path) {
-        Ok(()) => {}
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => return Err(failed(path, &error)),
-    }
-    let listener = UnixListener::bind(path).map_err(|error| failed(path, &error))?;
-    let mode = |mode| fs::set_permissions(path, fs::Permissions::from_mode(mode));
-    mode(0o600).map_err(|error| failed(path, &error))?;
-    match Group::from_name(group) {
-        Ok(Some(found)) => {
-            let given = std::os::unix::fs::chown(path, None, Some(found.gid.as_raw()));
-            if let Err(error) = given.and_then(|()| mode(0o660)) {
-                let path = path.display();
-                tracing::warn!(
-                    "only root can use {path}: the group {group} does not get it (CAP_CHOWN): {error}"
-                );
-            }
-        }
-        Ok(None) | Err(_) => {
-            tracing::warn!("there is no group {group}: only root can use {}", path.display());
-        }
-    }
-    Ok(listener)
 }
 
 /// Answers on a loopback address, which a setting names.

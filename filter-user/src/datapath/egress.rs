@@ -66,6 +66,13 @@ impl Pins {
         self.folder().join("clsact").join(interface)
     }
 
+    /// Interfaces that have the program for packets that leave.
+    pub(super) fn egress_interfaces(&self) -> Vec<String> {
+        let folders = ["links-egress", "clsact"].map(|name| self.folder().join(name));
+        let entries = folders.iter().flat_map(fs::read_dir).flatten().flatten();
+        entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
+    }
+
     /// Whether the program for packets that leave was put on an interface.
     #[must_use]
     pub fn has_egress(&self, interface: &str) -> bool {
@@ -100,6 +107,14 @@ impl Pins {
 }
 
 impl Filter {
+    /// Loads the program for packets that leave, in case that it is attached later.
+    ///
+    /// # Errors
+    /// A program that the verifier refuses.
+    pub fn load_egress(&mut self) -> Result<(), Error> {
+        egress_program(self.ebpf()).map(drop)
+    }
+
     /// Puts the program for packets that leave on an interface, in place of an older one of ours.
     ///
     /// # Errors

@@ -110,6 +110,29 @@ impl Pins {
         names
     }
 
+    /// Interfaces that have a pinned link, or a program for packets that leave.
+    #[must_use]
+    pub fn interfaces(&self) -> Vec<String> {
+        let mut names = self.links();
+        names.extend(self.egress_interfaces());
+        names.sort();
+        names.dedup();
+        names
+    }
+
+    /// Removes the folder with all that is pinned in it: what is attached by links goes with it.
+    ///
+    /// # Errors
+    /// A pin that cannot be removed.
+    pub fn remove(&self) -> Result<(), Error> {
+        match fs::remove_dir_all(&self.0) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(Error::pin(&self.0, error))
+            }
+            Ok(()) | Err(_) => Ok(()),
+        }
+    }
+
     /// Takes the filter off an interface, and notes beside the pins that this was wanted: no
     /// restart of the daemon puts it back. `false`: it was not on it.
     ///

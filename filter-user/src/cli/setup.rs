@@ -1,0 +1,602 @@
+//! `palang setup`: from an installed package to a filter that observes.
+
+use std::io::{self, IsTerminal as _, Write};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use nix::sys::signal::{Signal, kill};
+use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
+use nix::unistd::{Pid, geteuid};
+use serde::Serialize;
+
+use super::attach::{Name, words};
+use super::print::{self, Answer, Output, known};
+use super::{doctor as doctor_told, status};
+use crate::client::{self, Client};
+use crate::config;
+use crate::datapath::Pins;
+use crate::doctor::{self, State};
+use crate::exit::{Exit, Failure};
+use crate::netlink;
+use crate::setup::{self, Change, Listener, Wanted};
+use crate::wire::{Attach, ConfigInForce, Interface, Mode, SetMode, Status};
+
+/// The unit that the package installs; it reads [`config::PATH`].
+const UNIT: &str = "palang.service";
+/// Of Indonesia, for whose emergency centres this was made.
+const COUNTRY_CODE: &str = "62";
+/// How long the daemon may take to put a configuration in force, and to attach.
+const PATIENCE: Duration = Duration::from_secs(30);
+const LOOK: Duration = Duration::from_millis(100);
+
+/// Check this machine, write the configuration and put the filter on an interface, in mode observe
+///
+/// palang setup ens1
+///
+/// Needs root. Tells first what it finds and what it will do, and asks; nothing is refused until
+/// `palang mode enforce`. What fails half-way is put back. A configuration that somebody edited is
+/// changed only where it has to be, and never when it has other interfaces. Without systemd it
+/// writes the configuration and tells how to start the daemon (exit 6).
+///
+/// Raw: interface, native or generic, mode, configuration, ports, country code.
+#[derive(Debug, Args)]
+pub struct Arguments {
+    /// The interface that calls come in on
+    #[arg(value_name = "IFACE")]
+    interface: String,
+    /// UDP port that SIP is read on; may be repeated [default: those of the SIP servers that run,
+    /// else 5060]
+    #[arg(long, value_name = "PORT")]
+    port: Vec<u16>,
+    /// Country code of the numbers; 62 is Indonesia
+    #[arg(long, value_name = "CC")]
+    country_code: Option<String>,
+    /// Where the program runs [default: as configured, native]
+    #[arg(long)]
+    mode: Option<Name>,
+    /// The configuration
+    #[arg(long, value_name = "FILE", default_value = config::PATH)]
+    config: PathBuf,
+    /// Do not ask
+    #[arg(long)]
+    yes: bool,
+    /// Change nothing, say what would change
+    #[arg(long)]
+    dry_run: bool,
+    #[command(flatten)]
+    output: Output,
+}
+
+/// Sets up.
+///
+/// # Errors
+/// What stands in the way, before anything was changed; or what failed, when all was put back.
+pub fn run(arguments: &Arguments) -> Result<Exit, Failure> {
+    if !geteuid().is_root() {
+        let message = format!("only root can set up: sudo palang setup {}", arguments.interface);
+        return Err(Failure::new(Exit::Refused, message));
+    }
+    let found = Found::look(arguments)?;
+    let people = arguments.output.is_for_people();
+    if people {
+        print::written(found.tell(&mut io::stdout()))?;
+    }
+    if let Some(count) = found.failed() {
+        let message = format!(
+            "{count} of the checks failed, nothing was changed:\n{}mend that, then again; all \
+             checks: palang doctor",
+            doctor_told::table(&found.trouble(State::Fail))
+        );
+        return Err(Failure::new(Exit::Failed, message));
+    }
+    if arguments.dry_run {
+        arguments.output.tell(&found.told(None, true))?;
+        return Ok(Exit::Done);
+    }
+    if !arguments.yes && !found.plan.is_empty() && !agreed()? {
+        return Err(Failure::new(Exit::Refused, "nothing was changed"));
+    }
+    let mut undo = Undo(Vec::new());
+    match found.carry_out(&mut undo) {
+        Ok(Some(status)) => {
+            arguments.output.tell(&found.told(Some(&status), false))?;
+            Ok(Exit::Done)
+        }
+        Ok(None) => Err(Failure::new(
+            Exit::Partly,
+            format!(
+                "{file} is written. There is no systemd with a unit {UNIT} for it: start `palang \
+                 daemon --config {file}`, then `palang setup {name} --config {file}` goes on",
+                file = arguments.config.display(),
+                name = arguments.interface
+            ),
+        )),
+        Err(failure) => {
+            let message = format!("{}\n{}", failure.message, undo.all());
+            Err(Failure::new(failure.exit, message))
+        }
+    }
+}
+
+/// Who starts and reloads the daemon.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Daemon {
+    /// It runs under systemd.
+    Service,
+    /// It runs, and systemd has nothing to do with it.
+    Process,
+    /// systemd can start it.
+    StartedByUs,
+    /// It has to be started by hand.
+    Nobody,
+}
+
+/// What was found, and what follows from it.
+struct Found {
+    interface: String,
+    change: Change,
+    listeners: Vec<Listener>,
+    checks: Vec<doctor::Check>,
+    client: Client,
+    daemon: Daemon,
+    /// What will be done; empty: all of it is done.
+    plan: Vec<String>,
+}
+
+impl Found {
+    fn look(arguments: &Arguments) -> Result<Found, Failure> {
+        let name = &arguments.interface;
+        let usage = |message: String| Failure::new(Exit::Usage, message);
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(|error| Failure::new(Exit::Failed, error))?;
+        let links = runtime
+            .block_on(netlink::links())
+            .map_err(|error| Failure::new(Exit::Failed, format!("interfaces: {error}")))?;
+        let Some(link) = links.iter().find(|link| link.name == *name) else {
+            let names: Vec<_> = links.iter().map(|link| link.name.as_str()).collect();
+            let message = format!("there is no interface {name}, only {}", names.join(", "));
+            return Err(Failure::new(Exit::NotFound, message));
+        };
+        let before = setup::read(&arguments.config).map_err(usage)?;
+        let country_code = match &arguments.country_code {
+            Some(code) => Some(code.clone()),
+            None if setup::country_code(before.as_deref()).is_some() => None,
+            None => Some(ask_country_code(arguments)?),
+        };
+        let listeners = setup::sip_listeners();
+        let ports = match arguments.port.as_slice() {
+            [] if setup::is_untouched(before.as_deref()) && !listeners.is_empty() => {
+                Some(listeners.iter().map(|listener| listener.port).collect())
+            }
+            [] => None,
+            ports => Some(ports.to_vec()),
+        };
+        let wanted = Wanted {
+            interface: name.clone(),
+            ports,
+            country_code,
+            xdp_mode: arguments.mode.map(Into::into),
+        };
+        let change = setup::change(&arguments.config, before, &wanted).map_err(usage)?;
+        let paths = &change.config.paths;
+        if let Some(xdp) = link.xdp
+            && !Pins::new(&paths.pins).link(name).exists()
+        {
+            let message = format!(
+                "{name} has another XDP program already, id {id}: bpftool prog show id {id} tells \
+                 whose. One interface takes one program; when nothing needs it: ip link set dev \
+                 {name} xdp off",
+                id = xdp.program
+            );
+            return Err(Failure::new(Exit::Refused, message));
+        }
+        let client = Client::new(&paths.socket());
+        let running = match status::ask(&client) {
+            Ok(status) => Some(status),
+            Err(client::Error::Silent(_)) => None,
+            Err(error) => return Err(error.into()),
+        };
+        let daemon = match &running {
+            Some(_) if unit("is-active", &arguments.config) => Daemon::Service,
+            Some(_) => Daemon::Process,
+            None if unit("cat", &arguments.config) => Daemon::StartedByUs,
+            None => Daemon::Nobody,
+        };
+        let on = running.as_ref().is_some_and(|status| attached(status, name).is_some());
+        if let Some(status) = running.filter(|_| !on)
+            && status.mode.mode != "observe"
+        {
+            let message = format!(
+                "the gate refuses calls already (mode {}), and would on {name} at once: palang \
+                 mode observe first, or palang attach {name}",
+                status.mode.mode
+            );
+            return Err(Failure::new(Exit::Refused, message));
+        }
+        let checks = runtime.block_on(doctor::checks_with(&change.config));
+        let plan = plan(&change, name, daemon, on);
+        Ok(Found { interface: name.clone(), change, listeners, checks, client, daemon, plan })
+    }
+
+    fn trouble(&self, least: State) -> Vec<doctor::Check> {
+        let wanted = |state| match least {
+            State::Fail => state == State::Fail,
+            State::Ok | State::Warn => state != State::Ok,
+        };
+        self.checks.iter().filter(|check| wanted(check.state)).cloned().collect()
+    }
+
+    /// How many checks failed.
+    fn failed(&self) -> Option<usize> {
+        Some(self.trouble(State::Fail).len()).filter(|count| *count > 0)
+    }
+
+    fn tell(&self, writer: &mut dyn Write) -> io::Result<()> {
+        let config = &self.change.config;
+        let trouble = self.trouble(State::Warn);
+        if trouble.is_empty() {
+            writeln!(writer, "checks: all {} are ok", self.checks.len())?;
+        } else {
+            writeln!(writer, "checks, of {} those that are not ok:", self.checks.len())?;
+            write!(writer, "{}", doctor_told::table(&trouble))?;
+        }
+        match self.listeners.as_slice() {
+            [] => writeln!(writer, "SIP servers: none has a UDP port open now")?,
+            listeners => {
+                let told = listeners.iter().map(|listener| {
+                    let process = listener.process.as_deref().unwrap_or("unknown");
+                    format!("{} ({})", listener.port, print::clean(process))
+                });
+                writeln!(writer, "SIP servers: UDP {}", told.collect::<Vec<_>>().join(", "))?;
+            }
+        }
+        writeln!(writer, "\n{} will say:", config.path.display())?;
+        for line in config.meaning() {
+            writeln!(writer, "  {}", print::clean(&line))?;
+        }
+        writeln!(writer, "\nplan:")?;
+        if self.plan.is_empty() {
+            return writeln!(writer, "  nothing, all of it is done\n");
+        }
+        for (number, line) in self.plan.iter().enumerate() {
+            writeln!(writer, "  {}. {}", number + 1, print::clean(line))?;
+        }
+        writeln!(writer)
+    }
+
+    fn told(&self, status: Option<&Status>, dry_run: bool) -> Told {
+        let config = &self.change.config;
+        let interface = status.and_then(|status| attached(status, &self.interface)).cloned();
+        Told {
+            interface: self.interface.clone(),
+            xdp: interface.as_ref().and_then(|found| found.xdp.clone()),
+            mode: status.map(|status| status.mode.mode.clone()),
+            config: config.path.display().to_string(),
+            ports: config.policy.ports.clone(),
+            country_code: config.policy.trunks[0].profile.plan.country.to_string(),
+            plan: self.plan.clone(),
+            dry_run,
+            words: interface.as_ref().map(words),
+        }
+    }
+
+    /// Does what the plan says; `None`: there is no daemon, and none that can be started.
+    fn carry_out(&self, undo: &mut Undo) -> Result<Option<Status>, Failure> {
+        let path = &self.change.path;
+        if self.change.is_one() {
+            write(&self.change)?;
+            let before = self.change.before.clone();
+            let file = path.clone();
+            undo.push(format!("{} as it was", path.display()), move || put_back(&file, before));
+        }
+        match self.daemon {
+            Daemon::Nobody => return Ok(None),
+            Daemon::StartedByUs => self.start(undo)?,
+            Daemon::Service | Daemon::Process => {
+                if self.change.is_one() {
+                    self.reload(undo)?;
+                }
+            }
+        }
+        let name = &self.interface;
+        let now: Status = status::ask(&self.client)?;
+        if attached(&now, name).is_none() {
+            let url = client::path(&["interfaces", name], &[]);
+            let what = Attach { mode: None, dry_run: false };
+            let _: Interface = self.client.post(&url, &what, client::LONG)?;
+            let (client, url) = (self.client.clone(), url);
+            undo.push(format!("the filter taken off {name}"), move || {
+                let gone: Result<Interface, _> = client.delete(&url, client::LONG);
+                gone.map(drop).map_err(|error| Failure::from(error).message)
+            });
+        }
+        let status = until(&format!("{name} has the filter"), || {
+            let status = status::ask(&self.client).ok()?;
+            attached(&status, name).is_some().then_some(status)
+        })?;
+        Ok(Some(status))
+    }
+
+    /// Starts the unit with the filter held off until the mode is observe: the store of an
+    /// earlier installation may say enforce.
+    fn start(&self, undo: &mut Undo) -> Result<(), Failure> {
+        let pins = Pins::new(&self.change.config.paths.pins);
+        let name = &self.interface;
+        pins.make()?;
+        if !pins.is_off(name) {
+            pins.detach(name)?;
+            let (pins, name) = (pins.clone(), name.clone());
+            undo.push("no note that the filter was taken off".to_owned(), move || {
+                pins.forget_off(&name);
+                Ok(())
+            });
+        }
+        undo.push(format!("{UNIT} stopped and disabled"), || {
+            systemctl(&["disable", "--now", UNIT])
+        });
+        systemctl(&["enable", "--now", UNIT]).map_err(|error| {
+            Failure::new(Exit::Failed, format!("{error}\nwhy: journalctl -u {UNIT} -n 20"))
+        })?;
+        until("the daemon answers", || status::ask(&self.client).ok())?;
+        let path = client::path(&["mode"], &[]);
+        let what = SetMode { mode: "observe".to_owned(), seconds: None, dry_run: false };
+        let mode: Mode = self.client.get(&path, client::SHORT)?;
+        if mode.mode != what.mode {
+            let _: Mode = self.client.put(&path, &what, client::LONG)?;
+        }
+        Ok(())
+    }
+
+    fn reload(&self, undo: &mut Undo) -> Result<(), Failure> {
+        let socket = self.change.config.paths.socket();
+        let daemon = self.daemon;
+        let reload = move || match daemon {
+            Daemon::Service => systemctl(&["reload", UNIT]),
+            Daemon::Process | Daemon::StartedByUs | Daemon::Nobody => hang_up(&socket),
+        };
+        let again = reload.clone();
+        // Before the file is put back is too early.
+        undo.0.insert(0, ("the daemon told to read it again".to_owned(), Box::new(again)));
+        reload().map_err(|error| Failure::new(Exit::Failed, error))?;
+        let wanted = &self.change.config.text;
+        let in_force = until("the daemon has read the configuration", || {
+            let path = client::path(&["config"], &[]);
+            let found: ConfigInForce = self.client.get(&path, client::SHORT).ok()?;
+            (found.text == *wanted || found.problem.is_some()).then_some(found)
+        })?;
+        match in_force.problem {
+            None => Ok(()),
+            Some(problem) => {
+                let message = format!("the daemon does not take the configuration: {problem}");
+                Err(Failure::new(Exit::Failed, message))
+            }
+        }
+    }
+}
+
+fn plan(change: &Change, name: &str, daemon: Daemon, on: bool) -> Vec<String> {
+    let mut plan = Vec::new();
+    let file = change.path.display();
+    if change.is_one() {
+        let verb = if change.before.is_some() { "change" } else { "write" };
+        plan.push(format!("{verb} {file}; comments and all else in it stay"));
+    }
+    match daemon {
+        Daemon::Nobody => {
+            plan.push(format!("nothing more: there is no unit {UNIT} to start the daemon with"));
+            return plan;
+        }
+        Daemon::StartedByUs => {
+            plan.push(format!("systemctl enable --now {UNIT}, mode observe"));
+        }
+        Daemon::Service if change.is_one() => plan.push(format!("systemctl reload {UNIT}")),
+        Daemon::Process if change.is_one() => {
+            plan.push("tell the daemon that runs to read it again (SIGHUP)".to_owned());
+        }
+        Daemon::Service | Daemon::Process => {}
+    }
+    if !on {
+        let mode = change.config.xdp_mode.name();
+        plan.push(format!(
+            "put the filter on {name} ({mode}): calls are judged and counted, none is refused. The \
+             card's link may go down for a moment"
+        ));
+    }
+    plan
+}
+
+fn attached<'a>(status: &'a Status, name: &str) -> Option<&'a Interface> {
+    status.interfaces.iter().find(|found| found.name == name && found.xdp.is_some())
+}
+
+/// How a step is undone.
+type How = Box<dyn FnOnce() -> Result<(), String>>;
+
+/// The undoing of each step that was done, newest last.
+struct Undo(Vec<(String, How)>);
+
+impl Undo {
+    fn push(&mut self, what: String, how: impl FnOnce() -> Result<(), String> + 'static) {
+        self.0.push((what, Box::new(how)));
+    }
+
+    /// Undoes everything; what came of it.
+    fn all(self) -> String {
+        if self.0.is_empty() {
+            return "nothing was changed".to_owned();
+        }
+        let lines = self.0.into_iter().rev().map(|(what, how)| match how() {
+            Ok(()) => format!("put back: {what}"),
+            Err(error) => format!("NOT put back: {what}: {error}"),
+        });
+        lines.collect::<Vec<_>>().join("\n")
+    }
+}
+
+/// Puts the new text in place of the old one; a reader sees one or the other.
+fn write(change: &Change) -> Result<(), Failure> {
+    let failed = |error: &dyn std::fmt::Display| {
+        let message = format!("{}: cannot be written: {error}", change.path.display());
+        Failure::new(Exit::Failed, message)
+    };
+    // Somebody may have edited it while we asked.
+    if setup::read(&change.path).map_err(|error| failed(&error))? != change.before {
+        return Err(failed(&"it was changed meanwhile, once more please"));
+    }
+    replace(&change.path, &change.config.text).map_err(|error| failed(&error))
+}
+
+fn replace(path: &Path, text: &str) -> io::Result<()> {
+    use std::os::unix::fs::PermissionsExt as _;
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let folder = folder.unwrap_or(Path::new("."));
+    std::fs::create_dir_all(folder)?;
+    let mode = match path.metadata() {
+        Ok(old) => old.permissions(),
+        Err(_) => std::fs::Permissions::from_mode(0o644),
+    };
+    let mut file = tempfile::NamedTempFile::new_in(folder)?;
+    file.write_all(text.as_bytes())?;
+    file.as_file().set_permissions(mode)?;
+    file.as_file().sync_all()?;
+    file.persist(path)?;
+    Ok(())
+}
+
+fn put_back(path: &Path, before: Option<String>) -> Result<(), String> {
+    match before {
+        Some(text) => replace(path, &text),
+        None => std::fs::remove_file(path),
+    }
+    .map_err(|error| error.to_string())
+}
+
+fn ask_country_code(arguments: &Arguments) -> Result<String, Failure> {
+    if arguments.yes || !io::stdin().is_terminal() {
+        let message = format!(
+            "which country code do the numbers have? Add --country-code CC ({COUNTRY_CODE} is \
+             Indonesia)"
+        );
+        return Err(Failure::new(Exit::Usage, message));
+    }
+    match answer(&format!("country code of the numbers [{COUNTRY_CODE}]: "))?.as_str() {
+        "" => Ok(COUNTRY_CODE.to_owned()),
+        code => Ok(code.to_owned()),
+    }
+}
+
+fn agreed() -> Result<bool, Failure> {
+    if !io::stdin().is_terminal() {
+        let message = "nothing was changed: nobody can be asked here, add --yes";
+        return Err(Failure::new(Exit::Usage, message));
+    }
+    Ok(matches!(answer("go on? [y/N] ")?.to_lowercase().as_str(), "y" | "yes"))
+}
+
+fn answer(question: &str) -> Result<String, Failure> {
+    let failed = |error| Failure::new(Exit::Failed, error);
+    let mut stderr = io::stderr();
+    stderr.write_all(question.as_bytes()).and_then(|()| stderr.flush()).map_err(failed)?;
+    let mut line = String::new();
+    io::stdin().read_line(&mut line).map_err(failed)?;
+    Ok(line.trim().to_owned())
+}
+
+/// Whether systemd runs this machine and says yes of our unit, which reads this configuration.
+fn unit(question: &str, config: &Path) -> bool {
+    config == Path::new(config::PATH)
+        && Path::new("/run/systemd/system").is_dir()
+        && systemctl(&[question, UNIT]).is_ok()
+}
+
+fn systemctl(arguments: &[&str]) -> Result<(), String> {
+    let told = format!("systemctl {}", arguments.join(" "));
+    match Command::new("systemctl").args(arguments).output() {
+        Ok(output) if output.status.success() => Ok(()),
+        Ok(output) => {
+            let said = String::from_utf8_lossy(&output.stderr);
+            // Before the last line it tells of links that it makes.
+            Err(format!("{told}: {}", said.trim().lines().last().unwrap_or("failed")))
+        }
+        Err(error) => Err(format!("{told}: {error}")),
+    }
+}
+
+/// SIGHUP to whoever listens on the socket.
+fn hang_up(socket: &Path) -> Result<(), String> {
+    let told = |error: &dyn std::fmt::Display| format!("{}: {error}", socket.display());
+    let stream = UnixStream::connect(socket).map_err(|error| told(&error))?;
+    let peer = getsockopt(&stream, PeerCredentials).map_err(|error| told(&error))?;
+    kill(Pid::from_raw(peer.pid()), Signal::SIGHUP).map_err(|error| told(&error))
+}
+
+fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> Result<T, Failure> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(found) = look() {
+            return Ok(found);
+        }
+        if Instant::now() > deadline {
+            let message = format!("waited {} s in vain until {what}", PATIENCE.as_secs());
+            return Err(Failure::new(Exit::Failed, message));
+        }
+        std::thread::sleep(LOOK);
+    }
+}
+
+#[derive(Serialize)]
+struct Told {
+    interface: String,
+    /// Null: not attached yet.
+    xdp: Option<String>,
+    /// Null: no daemon was asked.
+    mode: Option<String>,
+    config: String,
+    ports: Vec<u16>,
+    country_code: String,
+    plan: Vec<String>,
+    dry_run: bool,
+    #[serde(skip)]
+    words: Option<String>,
+}
+
+impl Answer for Told {
+    fn people(&self, writer: &mut dyn Write) -> io::Result<()> {
+        let name = &self.interface;
+        if self.dry_run {
+            return writeln!(writer, "dry run, nothing was changed");
+        }
+        if let (Some(words), Some(mode)) = (&self.words, &self.mode) {
+            writeln!(writer, "in force: {}, mode {}", print::clean(words), print::clean(mode))?;
+        }
+        writeln!(
+            writer,
+            "\nnext:\n  \
+             palang status            how the gate is\n  \
+             palang selftest          a call of its own through the filter\n  \
+             palang monitor           calls as they come\n  \
+             palang block add NUMBER --for 24h --reason prank\n  \
+             palang mode enforce      from then on blocked callers are refused\n\
+             the way out:\n  \
+             palang override on --for 1h --reason WHY   nothing is refused\n  \
+             palang detach {name}     the filter is gone; palang attach {name} brings it back",
+        )
+    }
+
+    fn raw(&self) -> Vec<Vec<String>> {
+        let ports: Vec<_> = self.ports.iter().map(ToString::to_string).collect();
+        vec![vec![
+            self.interface.clone(),
+            known(self.xdp.as_ref()),
+            known(self.mode.as_ref()),
+            self.config.clone(),
+            ports.join(","),
+            self.country_code.clone(),
+        ]]
+    }
+}

@@ -1,0 +1,53 @@
+//! What the packages do before they remove the program: nothing of it is left in the kernel, and
+//! the audit can be read by others.
+
+use std::fs;
+
+use palang::datapath::tcx_programs;
+use palang_tests::lab::{Lab, run};
+
+use crate::gate::Gate;
+
+const BLOCKED: &str = "+6281200000001";
+
+#[test]
+fn nothing_is_left_in_the_kernel_and_the_audit_is_kept() {
+    let lab = Lab::new("removal");
+    let mut gate = Gate::start(&lab, "[callback]\ngrace = \"60m\"");
+    gate.does(&["block", "add", BLOCKED, "--for", "24h", "--reason", "prank"]);
+    assert!(!gate.passes(BLOCKED));
+    let rows = gate.rows(&["audit", "list"]);
+    let file = gate.daemon.folder().join("kept.ndjson");
+    let store = gate.daemon.state().join("palang.db");
+    let (file, store) = (file.to_str().unwrap(), store.to_str().unwrap());
+
+    let unpin = |gate: &Gate<'_>, code: i32| {
+        let mut command = gate.daemon.command(&["detach", "--unpin"]);
+        let output = run::run(command.env("PALANG_CONFIG", gate.daemon.config_file()));
+        assert_eq!(output.code, code, "{output:?}");
+        output
+    };
+    // A daemon would make them anew.
+    assert!(unpin(&gate, 1).stderr.contains("stop it first"));
+    assert!(!gate.passes(BLOCKED), "nothing was taken off");
+
+    gate.daemon.stop();
+    assert!(!gate.passes(BLOCKED), "the filter does not need the daemon");
+    assert!(unpin(&gate, 0).stdout.contains("detached from gate0"));
+    assert!(gate.passes(BLOCKED));
+    assert!(!gate.daemon.pins().exists());
+    let programs = lab.in_gate(|| tcx_programs("gate0"));
+    assert_eq!(programs, 0);
+    assert!(unpin(&gate, 0).stdout.contains("on no interface"));
+
+    run::must(&mut gate.daemon.command(&["audit", "export", "--store", store, file]));
+    let kept = fs::read_to_string(file).unwrap();
+    let kept: Vec<serde_json::Value> =
+        kept.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(kept[..rows.len()], rows);
+
+    // Installed again: the store is as it was, and so is what it blocks.
+    gate.daemon.start_again();
+    gate.does(&["attach", "gate0"]);
+    assert!(!gate.passes(BLOCKED));
+}
