@@ -28,4 +28,5 @@ mod scale;
 mod service;
 mod socket;
 mod strange_xdp;
+mod top;
 mod upgrade;

@@ -15,6 +15,7 @@ mod person;
 mod reconcile;
 mod reports;
 mod reviews;
+mod top;
 
 use std::fs;
 use std::io;
