@@ -5,13 +5,24 @@ use std::process::Command;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use palang::wire::Top;
-use palang_tests::lab::{Daemon, Lab, Receiver, Traffic};
+use palang_tests::lab::{Daemon, Lab};
+use tempfile::TempDir;
 
 use crate::gate::{Gate, eventually};
 use crate::socket::connect;
 
 const BLOCKED: [&str; 2] = ["+6281234567890", "+6281234567891"];
 const FREE: &str = "+6281234567892";
+/// The first blocked one calls most.
+const CALLERS: [&str; 4] = [BLOCKED[0], FREE, BLOCKED[0], BLOCKED[1]];
+const CONFIG: &str = r#"
+ports = [5060, 5070]
+[redial]
+attempts = 0
+[[trunk]]
+name = "telkom"
+sources = ["10.112.0.1", "fd00:112::1"]
+"#;
 /// What the packaged unit leaves to the daemon.
 const UNIT: [&str; 3] =
     ["setpriv", "--inh-caps=-all", "--bounding-set=-all,+bpf,+net_admin,+perfmon,+chown"];
@@ -25,12 +36,16 @@ fn alone() -> MutexGuard<'static, ()> {
 }
 
 /// A terminal of 80×24; dropped, it is gone with what runs in it.
-struct Terminal(String);
+struct Terminal {
+    /// Where tmux has its socket.
+    folder: TempDir,
+}
 
 impl Terminal {
     /// Runs a command there, tells its exit code and how the terminal is afterwards, and waits.
-    fn run(lab: &str, command: &Command) -> Terminal {
-        let terminal = Terminal(format!("palang-test-{}-{lab}", std::process::id()));
+    fn run(command: &Command) -> Terminal {
+        let folder = tempfile::Builder::new().prefix("palang-test-").tempdir().unwrap();
+        let terminal = Terminal { folder };
         let words = std::iter::once(command.get_program()).chain(command.get_args());
         let words: Vec<_> = words.map(|word| format!("'{}'", word.to_str().unwrap())).collect();
         let line = format!("{}; echo ended $?; stty -a; exec sleep 600", words.join(" "));
@@ -38,10 +53,15 @@ impl Terminal {
         terminal
     }
 
-    fn tmux(&self, arguments: &[&str]) -> String {
+    fn command(&self) -> Command {
         let mut tmux = Command::new("tmux");
-        tmux.args(["-L", &self.0, "-f", "/dev/null"]).args(arguments);
-        let output = tmux.output().expect("tmux: cargo xtask setup installs it");
+        tmux.arg("-S").arg(self.folder.path().join("tmux")).args(["-f", "/dev/null"]);
+        tmux
+    }
+
+    fn tmux(&self, arguments: &[&str]) -> String {
+        let output = self.command().args(arguments).output();
+        let output = output.expect("tmux: cargo xtask setup installs it");
         assert!(output.status.success(), "{arguments:?}: {output:?}");
         String::from_utf8(output.stdout).unwrap()
     }
@@ -84,10 +104,10 @@ impl Terminal {
 
     /// Waits until it has ended with this exit code and the terminal is as it was.
     fn ends(&self, code: i32) {
-        let screen = self.shows("the end", |screen| screen.contains("iexten"));
+        let screen = self.shows("the end", |screen| screen.contains("extproc"));
         assert!(screen.contains(&format!("ended {code}")), "{screen}");
-        for is_on in [" icanon", " echo ", " isig"] {
-            assert!(screen.contains(is_on), "{is_on}: {screen}");
+        for is_on in ["icanon", "echo", "isig", "opost"] {
+            assert!(screen.split_whitespace().any(|word| word == is_on), "{is_on}: {screen}");
         }
         assert!(!screen.contains("palang top"), "{screen}");
         assert_eq!(self.tmux(&["display-message", "-p", "#{cursor_flag}"]).trim(), "1");
@@ -97,8 +117,7 @@ impl Terminal {
 
 impl Drop for Terminal {
     fn drop(&mut self) {
-        let mut tmux = Command::new("tmux");
-        let _ = tmux.args(["-L", &self.0, "kill-server"]).output();
+        let _ = self.command().arg("kill-server").output();
     }
 }
 
@@ -124,18 +143,11 @@ fn figure(screen: &str, name: &str) -> f64 {
     number.parse().unwrap_or_default()
 }
 
-/// Refused and passed calls.
-fn calls<'a>(lab: &'a Lab, receiver: &'a Receiver) -> Traffic<'a> {
-    // The last of three is a caller who calls as often as the one before: the first calls most.
-    let callers = [BLOCKED[0], FREE, BLOCKED[0], BLOCKED[1]];
-    lab.traffic(receiver, &callers, 200, 60_000)
-}
-
 #[test]
 fn real_traffic_on_the_screen() {
     let _alone = alone();
     let lab = Lab::new("top");
-    let mut daemon = Daemon::prepare(&lab, "[redial]\nattempts = 0");
+    let mut daemon = Daemon::prepare(&lab, CONFIG);
     daemon.spawn_by(&UNIT, &[]);
     daemon.wait_for_answer();
     let gate = Gate::of(&lab, daemon);
@@ -145,21 +157,31 @@ fn real_traffic_on_the_screen() {
     }
     assert!(!is_measured(&gate), "nobody wants it");
 
-    let receiver = lab.receiver(5070);
-    let _ = receiver;
-    let terminal = Terminal::run("top", &gate.daemon.command(&["top"]));
+    let terminal = Terminal::run(&gate.daemon.command(&["top"]));
     terminal
         .shows("a quiet gate", |screen| screen.contains("ENFORCE  blocked callers are refused"));
-    for _ in 0..3 {
-        assert!(!gate.passes(BLOCKED[0]));
-    }
-    let screen = terminal.shows("who is refused", |screen| {
-        screen.lines().any(|line| line.starts_with("6281234567890") && line.contains(" 3 "))
+    let receiver = lab.receiver(5070);
+    let traffic = lab.traffic(&receiver, &CALLERS, 200, 60_000);
+    let screen = terminal.shows("calls", |screen| {
+        figure(screen, "attempts/s") > 0.0
+            && figure(screen, "ns per packet") > 0.0
+            && screen.lines().any(|line| line.starts_with("6281234567891"))
     });
-    for text in ["gate0           native     attached", "default", "q quits", "blocked-number"] {
+    for text in ["gate0           native     attached", "telkom", "blocked-number", "q quits"] {
         assert!(screen.contains(text), "{text}: {screen}");
     }
-    eventually("the kernel measures", || is_measured(&gate));
+    assert!(is_measured(&gate));
+    traffic.wait_for(5_000);
+    let record = traffic.stop();
+    let refused = BLOCKED.map(|caller| record.refused(caller, ..).len());
+    assert!(refused[0] > refused[1], "{refused:?}");
+    let screen = terminal.shows("what was sent", |screen| {
+        let told = BLOCKED.map(|caller| figure(screen, caller.trim_start_matches('+')) as usize);
+        told == refused
+    });
+    let place = |caller: &str| screen.find(caller.trim_start_matches('+'));
+    assert!(place(BLOCKED[0]) < place(BLOCKED[1]), "most first: {screen}");
+    assert_eq!(place(FREE), None, "{screen}");
     terminal.key("q");
     terminal.ends(0);
     assert!(!is_measured(&gate), "nobody wants it any more");
@@ -167,7 +189,7 @@ fn real_traffic_on_the_screen() {
 
     // However it ends, also when it can do nothing about it.
     for (way, code) in [("TERM", Some(0)), ("KILL", None)] {
-        let terminal = Terminal::run("top", &gate.daemon.command(&["top"]));
+        let terminal = Terminal::run(&gate.daemon.command(&["top"]));
         terminal.shows("the screen", |screen| screen.contains("ENFORCE"));
         eventually("the kernel measures", || is_measured(&gate));
         terminal.signal(way);
@@ -188,7 +210,7 @@ fn a_daemon_that_dies_and_comes_back() {
     let mut gate = Gate::start(&lab, "[redial]\nattempts = 0");
     gate.does(&["block", "add", BLOCKED[0], "--for", "1h", "--reason", "prank"]);
     assert!(!gate.passes(BLOCKED[0]));
-    let terminal = Terminal::run("top-death", &gate.daemon.command(&["top"]));
+    let terminal = Terminal::run(&gate.daemon.command(&["top"]));
     let refused = |screen: &str| screen.lines().any(|line| line.starts_with("6281234567890"));
     terminal.shows("who is refused", |screen| screen.contains("ENFORCE") && refused(screen));
     gate.daemon.signal("STOP");
@@ -217,7 +239,7 @@ fn who_may_not_measure_sees_everything_else() {
     let lab = Lab::new("top-plain");
     let gate = Gate::start(&lab, "");
     let command = gate.daemon.command_by(&NO_ADMIN, &["top"]);
-    let terminal = Terminal::run("top-plain", &command);
+    let terminal = Terminal::run(&command);
     assert!(gate.passes(FREE));
     terminal.shows("attempts", |screen| {
         screen.contains("only for root: sudo palang top")
@@ -235,7 +257,7 @@ fn without_a_terminal_or_a_daemon_it_says_what_to_do() {
     let said = gate.fails(2, &["top"]);
     assert!(said.contains("palang monitor") && said.contains("palang status"), "{said}");
     gate.daemon.kill();
-    let terminal = Terminal::run("top-nothing", &gate.daemon.command(&["top"]));
+    let terminal = Terminal::run(&gate.daemon.command(&["top"]));
     let screen = terminal.shows("why not", |screen| screen.contains("ended 3"));
     assert!(screen.contains("cannot reach the daemon"), "{screen}");
 }

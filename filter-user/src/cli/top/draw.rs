@@ -35,7 +35,7 @@ pub fn draw(view: &View, frame: &mut Frame<'_>) {
     }
     // What a larger terminal has more is for trunks and callers.
     let more = usize::from(area.height - HEIGHT);
-    let findings = findings(view, top, FINDINGS + more / 8);
+    let findings = findings(view, top, FINDINGS + more / 8, area.width);
     let interfaces = interfaces(top);
     let trunks = trunks(view, top, TRUNKS + more / 3);
     let height = |rows: usize| Constraint::Length(rows as u16);
@@ -129,8 +129,9 @@ fn coloured(view: &View, colour: Color) -> Style {
     if view.colours { Style::new().fg(colour) } else { Style::new() }
 }
 
-/// Worst first, `room` of them and a line about the others.
-fn findings(view: &View, top: &Top, room: usize) -> Vec<Line<'static>> {
+/// Worst first, the first of them in two lines where it needs them, `room` of them and a line about
+/// the others.
+fn findings(view: &View, top: &Top, room: usize, width: u16) -> Vec<Line<'static>> {
     let line = |colour: Colour, text: &str| {
         let (word, paint) = match colour {
             Colour::Green => ("GREEN", Color::Green),
@@ -139,23 +140,35 @@ fn findings(view: &View, top: &Top, room: usize) -> Vec<Line<'static>> {
         };
         let style = coloured(view, paint).add_modifier(Modifier::BOLD);
         let word = Text::styled(format!(" {word:<6}"), style);
-        Line::from(vec![word, Text::raw(clean(text).into_owned())])
+        let (text, rest) = broken(&clean(text), usize::from(width) - 7);
+        let mut lines = vec![Line::from(vec![word, Text::raw(text)])];
+        lines.extend(rest.map(|rest| Line::raw(format!("       {rest}"))));
+        lines
     };
     if let Connection::Gone(why) = &view.connection {
-        return vec![line(Colour::Red, &format!("asking again: {why}"))];
+        return line(Colour::Red, &format!("asking again: {why}"));
     }
     let findings = &top.status.findings;
-    if findings.is_empty() {
-        return vec![line(top.status.colour, "all is as it should be")];
-    }
+    let Some(first) = findings.first() else {
+        return line(top.status.colour, "all is as it should be");
+    };
+    let mut lines = line(first.colour, &first.message);
     let shown = if findings.len() > room { room - 1 } else { findings.len() };
-    let mut lines: Vec<_> =
-        findings.iter().take(shown).map(|found| line(found.colour, &found.message)).collect();
+    for found in findings.iter().take(shown).skip(1) {
+        lines.extend(line(found.colour, &found.message).into_iter().take(1));
+    }
     if let Some(next) = findings.get(shown) {
         let text = format!("and {} more: palang status", findings.len() - shown);
-        lines.push(line(next.colour, &text));
+        lines.extend(line(next.colour, &text));
     }
     lines
+}
+
+/// A text as far as it fits into a line, and the rest.
+fn broken(text: &str, width: usize) -> (String, Option<String>) {
+    let Some((end, _)) = text.char_indices().nth(width) else { return (text.to_owned(), None) };
+    let end = text[..end].rfind(' ').unwrap_or(end);
+    (text[..end].to_owned(), Some(text[end..].trim_start().to_owned()))
 }
 
 fn figures(view: &View, top: &Top) -> Table<'static> {
@@ -168,7 +181,8 @@ fn figures(view: &View, top: &Top) -> Table<'static> {
         (Some(Span { packet_ns: Some(_), .. }), _) => "measured while this is open".to_owned(),
         (_, Measuring::Off(why)) => why.clone(),
         (Some(Span { packets: 0, .. }), Measuring::On) => "no packets".to_owned(),
-        (_, Measuring::On) => "nothing measured".to_owned(),
+        (Some(_), Measuring::On) => "nothing measured".to_owned(),
+        (None, Measuring::On) => "-".to_owned(),
     };
     let rows = [
         (
@@ -485,7 +499,9 @@ blocked caller, 5 min  attempts   refused    last      why             trunk
             ];
         });
         let mut gone = view();
-        gone.connection = Connection::Gone("nobody listens there".into());
+        let why = "cannot reach the daemon at /run/palang/palang.sock: nobody listens there: the \
+                   daemon does not run";
+        gone.connection = Connection::Gone(why.into());
         let mut silent = view();
         (silent.connection, silent.silent_for) = (Connection::Silent, 7);
         let banners = [&view(), &observe, &until, &over, &off, &gone, &silent]
@@ -510,7 +526,8 @@ blocked caller, 5 min  attempts   refused    last      why             trunk
         );
         // What was told last stays, and no rate is made of it.
         let gone = screen(&gone);
-        assert_eq!(gone[2], " RED   asking again: nobody listens there");
+        let why = " RED   asking again: cannot reach the daemon at /run/palang/palang.sock: nobody";
+        assert_eq!((&*gone[2], &*gone[3]), (why, "       listens there: the daemon does not run"));
         assert!(gone.iter().any(|line| line.starts_with("6281234567890")), "{gone:#?}");
         assert!(
             gone.iter().any(|line| line.starts_with("attempts/s      -           -")),
