@@ -78,8 +78,7 @@ pub fn run(_: &Arguments, client: &Client) -> Result<Exit, Failure> {
     // From here on a panic gives the terminal back, too.
     let shown =
         ratatui::try_init().and_then(|mut terminal| show(&mut terminal, &mut view, &news, &ended));
-    // A terminal that is gone takes nothing back.
-    let restored = if shown.is_ok() { ratatui::try_restore() } else { Ok(ratatui::restore()) };
+    let restored = ratatui::try_restore();
     shown.and(restored).map_err(failed)?;
     Ok(Exit::Done)
 }
