@@ -201,6 +201,14 @@ fn real_traffic_on_the_screen() {
         }
         assert!(!is_measured(&gate), "{way}");
     }
+
+    // The connection that somebody looks by is cut.
+    let terminal = Terminal::run(&gate.daemon.command(&["top"]));
+    terminal.shows("the screen", |screen| screen.contains("ENFORCE"));
+    let process = format!("/proc/{}", terminal.pid());
+    drop(terminal);
+    eventually("it ends with its terminal", || !std::path::Path::new(&process).exists());
+    assert!(!is_measured(&gate), "without a terminal");
 }
 
 #[test]

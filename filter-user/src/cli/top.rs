@@ -13,6 +13,7 @@ use clap::Args;
 use ratatui::DefaultTerminal;
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
 
 use self::view::{Connection, Measuring, View};
 use crate::client::{self, Client};
@@ -37,6 +38,8 @@ pub struct Arguments {}
 const LOOK: Duration = Duration::from_millis(200);
 /// How long until a daemon that is gone is asked again.
 const AGAIN: Duration = Duration::from_secs(1);
+/// How long the screen may take to end after a signal.
+const GRACE: Duration = Duration::from_secs(1);
 /// A daemon that tells nothing for so long hangs.
 const SILENCE: Duration = Duration::from_secs(4);
 
@@ -83,12 +86,21 @@ pub fn run(_: &Arguments, client: &Client) -> Result<Exit, Failure> {
     Ok(Exit::Done)
 }
 
-/// Becomes true when somebody ends this process kindly, or the terminal goes away.
+/// Becomes true when somebody ends this process kindly, or the terminal goes away. The library
+/// reads from a terminal that is gone without end, and the kernel would measure as long: whatever
+/// still goes on a moment later is cut off.
 fn ended_by_signal() -> io::Result<Arc<AtomicBool>> {
     let ended = Arc::new(AtomicBool::new(false));
-    for signal in [SIGTERM, SIGINT, SIGHUP] {
-        signal_hook::flag::register(signal, Arc::clone(&ended))?;
-    }
+    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
+    let told = Arc::clone(&ended);
+    std::thread::spawn(move || {
+        if signals.forever().next().is_some() {
+            told.store(true, Ordering::Relaxed);
+            std::thread::sleep(GRACE);
+            let _ = ratatui::try_restore();
+            std::process::exit(Exit::Done as i32);
+        }
+    });
     Ok(ended)
 }
 
