@@ -174,6 +174,26 @@ impl Client {
         })
     }
 
+    /// Asks for a list without an end, as [`Client::list`] does, and says nothing while it waits.
+    ///
+    /// # Errors
+    /// No answer in time, or one that is no list; a list that breaks off.
+    pub fn watch<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        each: impl FnMut(T) -> ControlFlow<()>,
+    ) -> Result<(), Error> {
+        self.run(async {
+            let sending = self.send(Method::GET, path, empty(), None);
+            let Ok(response) = tokio::time::timeout(SHORT, sending).await else {
+                let (socket, seconds) = (self.socket.display(), SHORT.as_secs());
+                let message = format!("the daemon at {socket} gave no answer in {seconds} s");
+                return Err(Error::Silent(message));
+            };
+            lines(response?, each).await
+        })
+    }
+
     /// Posts newline-delimited JSON from a reader; `sent` hears how many bytes have gone, and
     /// `each` the lines of the answer.
     ///

@@ -585,6 +585,57 @@ pub struct Lost {
     pub missed: u64,
 }
 
+/// A line of `GET /v1/top`: how the gate is, once a second. Counts only rise; a rate is the
+/// difference of two lines.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Top {
+    /// When this was read.
+    #[schema(value_type = String, format = DateTime)]
+    pub time: Timestamp,
+    /// The same in nanoseconds of `CLOCK_BOOTTIME`, which nobody sets.
+    pub boot_ns: u64,
+    /// How the gate is.
+    pub status: Status,
+    /// The configured trunks, `default` first.
+    pub trunks: Vec<TrunkPackets>,
+    /// How long the program has run while the kernel measured it (`BPF_ENABLE_STATS`), in
+    /// nanoseconds.
+    pub run_time_ns: u64,
+    /// Packets that it has run for meanwhile.
+    pub run_count: u64,
+    /// Who was refused most in the last 5 minutes, most first, 50 at most.
+    pub busiest: Vec<BusyCaller>,
+    /// Attempts in these minutes of callers that there was no room to count.
+    pub uncounted: u64,
+}
+
+/// What the kernel counted on a trunk.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct TrunkPackets {
+    /// Its name.
+    pub name: String,
+    /// Packets by reason, repeats included; reasons without any are left out.
+    pub packets: std::collections::BTreeMap<String, u64>,
+}
+
+/// A caller who is refused, or would be without observe and override.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct BusyCaller {
+    /// Its number.
+    pub number: String,
+    /// Its attempts, without repeats.
+    pub attempts: u64,
+    /// Those that were refused.
+    pub refused: u64,
+    /// When the last came.
+    #[schema(value_type = String, format = DateTime)]
+    pub last: Timestamp,
+    /// Why that one got its verdict, from the closed list.
+    pub reason: String,
+    /// The trunk that it came by; null: outside every trunk.
+    pub trunk: Option<String>,
+}
+
 /// A line of `GET /v1/audit?since=&number=`: oldest first.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct AuditRow {

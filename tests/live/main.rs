@@ -31,4 +31,5 @@ mod service;
 mod setup;
 mod socket;
 mod strange_xdp;
+mod top;
 mod upgrade;

@@ -18,8 +18,8 @@ use crate::socket::{Answer, LONGEST, ask, connect, exchange, request, until};
 const CALLER: &str = "+6281234567890";
 const PRANKSTER: &str = "+6281200000009";
 const CHECK: &str = "127.0.0.1:9112";
-/// Their answers have no end; `redial.rs` and `monitor.rs` listen to them.
-const ENDLESS: [&str; 2] = ["GET /v1/calls/live", "GET /v1/events"];
+/// Their answers have no end; `redial.rs`, `monitor.rs` and `top.rs` listen to them.
+const ENDLESS: [&str; 3] = ["GET /v1/calls/live", "GET /v1/events", "GET /v1/top"];
 
 fn document(daemon: &Daemon<'_>) -> Value {
     ask(daemon, "GET", "/openapi.json", "").json()

@@ -22,8 +22,8 @@ const COMPILE: [&str; 7] = [
 ];
 
 /// What the tests call.
-const TEST: [&str; 6] =
-    ["tshark", "iproute2", "ethtool", "kamailio", "kamailio-utils-modules", "prometheus"];
+const TEST: [&str; 7] =
+    ["tshark", "iproute2", "ethtool", "kamailio", "kamailio-utils-modules", "prometheus", "tmux"];
 
 /// Where Debian keeps the LLVM of [`COMPILE`].
 const LLVM_PREFIX: &str = "/usr/lib/llvm-22";

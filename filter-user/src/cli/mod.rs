@@ -33,6 +33,7 @@ pub mod setup;
 pub mod status;
 pub mod store;
 mod time;
+pub mod top;
 pub mod what_if;
 mod what_if_output;
 mod whole_file;
@@ -79,6 +80,7 @@ enum Command {
     Explain(explain::Arguments),
     Calls(calls::Arguments),
     Monitor(monitor::Arguments),
+    Top(top::Arguments),
     Report(report::Arguments),
     Review(review::Arguments),
     Audit(audit::Arguments),
@@ -114,6 +116,7 @@ impl Cli {
             Command::Explain(arguments) => explain::run(&arguments, client),
             Command::Calls(arguments) => calls::run(&arguments, client),
             Command::Monitor(arguments) => monitor::run(&arguments, client),
+            Command::Top(arguments) => top::run(&arguments, client),
             Command::Report(arguments) => report::run(&arguments, client),
             Command::Review(arguments) => review::run(&arguments, client),
             Command::Audit(arguments) => audit::run(&arguments, client),

@@ -34,6 +34,7 @@ use super::person::audit_row_of;
 use super::privileges;
 use super::reports::report_of;
 use super::reviews::{Reviews, review_of};
+use super::top;
 use crate::clock;
 use crate::config::XdpMode;
 use crate::policy::Subject;
@@ -122,6 +123,7 @@ pub fn router(app: App) -> Router {
         .route("/v1/explain/{number}", get(explain))
         .route("/v1/calls", get(list_calls))
         .route("/v1/calls/live", get(live_calls))
+        .route("/v1/top", get(get_top))
         .route("/v1/reports", get(list_reports).post(add_report))
         .route("/v1/reviews", get(list_reviews))
         .route("/v1/reviews/{id}/close", post(close_review))
@@ -190,6 +192,7 @@ async fn no_route() -> Problem {
         explain,
         list_calls,
         live_calls,
+        get_top,
         list_reports,
         add_report,
         list_reviews,
@@ -881,6 +884,15 @@ async fn live_calls(State(app): State<App>, who: Who) -> Result<Response, Proble
         }
     });
     Ok(endless(stream))
+}
+
+/// The status, counts by trunk, and who is refused most, once a second, until the connection is
+/// closed. Role read.
+#[utoipa::path(get, path = "/v1/top",
+    responses((status = 200, body = wire::Top, content_type = "application/x-ndjson")))]
+async fn get_top(State(app): State<App>, who: Who) -> Result<Response, Problem> {
+    who.may(Role::Read)?;
+    Ok(endless(top::lines(app, who)))
 }
 
 /// One line of JSON for each item, as they come.

@@ -18,6 +18,7 @@ use serde_json::json;
 use super::keeper::{Keeper, refused};
 use super::reconcile;
 use super::reviews::review_of;
+use super::top::Busiest;
 use crate::clock;
 use crate::config::Config;
 use crate::datapath::{self, Maps};
@@ -74,6 +75,8 @@ pub struct Control {
     pub drift: AtomicU64,
     /// Re-attachments.
     pub reattached: AtomicU32,
+    /// Who is refused most.
+    pub busiest: Busiest,
     comparison: Mutex<Option<String>>,
     config: RwLock<Arc<Config>>,
     next_rule: AtomicU64,
@@ -114,6 +117,7 @@ impl Control {
             keeper,
             drift: AtomicU64::new(0),
             reattached: AtomicU32::new(0),
+            busiest: Busiest::default(),
             comparison: Mutex::default(),
             config: RwLock::new(Arc::new(config)),
             next_rule: AtomicU64::new(last_rule + 1),

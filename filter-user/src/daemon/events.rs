@@ -140,6 +140,7 @@ impl Recorder {
                 rule: event.rule,
                 repeats: 0,
             };
+            self.control.busiest.take(&row, event.time);
             // Nobody may listen.
             if self.live.receiver_count() > 0 {
                 let _ = self.live.send(row.clone());

@@ -12,7 +12,7 @@ use tokio::sync::Mutex;
 use super::control::{Control, Who};
 use crate::clock;
 use crate::config::XdpMode;
-use crate::datapath::{Egress, Error, Filter, Pins};
+use crate::datapath::{Egress, Error, Filter, Pins, RunTime};
 use crate::netlink::{self, Link};
 use crate::status;
 use crate::store::Entry;
@@ -60,6 +60,14 @@ impl Links {
     #[must_use]
     pub fn seen(&self) -> Vec<Interface> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// What the kernel measured of the program.
+    ///
+    /// # Errors
+    /// A failing system call.
+    pub async fn run_time(&self) -> Result<RunTime, Error> {
+        self.filter.lock().await.0.run_time()
     }
 
     /// Attaches wherever the filter should be and is not.

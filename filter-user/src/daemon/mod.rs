@@ -17,6 +17,7 @@ mod reconcile;
 mod reports;
 mod reviews;
 mod socket;
+mod top;
 
 pub use self::person::audit_row_of;
 

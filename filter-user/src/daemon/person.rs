@@ -113,6 +113,7 @@ impl Control {
                 let entry =
                     Entry::new(clock::now(), &author, "erase").with("reason", reason.as_str());
                 let counts = store.erase(number, entry)?;
+                control.busiest.forget(number);
                 // It is erased, whatever becomes of the log.
                 Ok((counts, store.clear_log().unwrap_or(false)))
             })

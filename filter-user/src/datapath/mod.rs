@@ -7,12 +7,14 @@ mod live;
 mod maps;
 mod raw;
 mod replay;
+mod run_time;
 
 pub use self::egress::{Egress, tcx_programs};
 pub use self::error::Error;
 pub use self::live::{Attached, Events, Filter, Pins};
 pub use self::maps::{LookUp, Maps, WayOut, carry_over, walk_blocks};
 pub use self::replay::{Judged, Replay};
+pub use self::run_time::{RunTime, Statistics};
 
 use std::io::ErrorKind;
 

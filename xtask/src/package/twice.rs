@@ -56,7 +56,7 @@ fn export(folder: &Path) -> Result<()> {
 fn object(made: &Made) -> Result<PathBuf> {
     let release = made.binary.parent().unwrap_or(Path::new("."));
     let objects = files(&release.join("build"))?.into_iter();
-    let objects = objects.map(|folder| ebpf::object_in(&folder.join("out/ebpf")));
+    let objects = objects.map(|folder| ebpf::object_in(&folder.join("out/ebpf"), ebpf::FILTER));
     let newest = objects.max_by_key(|object| object.metadata().and_then(|it| it.modified()).ok());
     newest.with_context(|| format!("no kernel program in {}", release.display()))
 }

@@ -1,0 +1,177 @@
+//! `palang top`.
+
+mod draw;
+mod view;
+
+use std::io::{self, IsTerminal as _};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use ratatui::DefaultTerminal;
+use ratatui::crossterm::event::{self, Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use self::view::{Connection, Measuring, View};
+use crate::client::{self, Client};
+use crate::datapath::Statistics;
+use crate::exit::{Exit, Failure};
+use crate::wire::Top;
+
+/// Watch the gate on a screen: attempts, trunks, busiest callers; q ends it
+///
+/// palang top
+///
+/// Once a second: attempts/s and refused share, by trunk; who is refused most; time per packet; interfaces; events
+/// lost. Attempts are INVITEs as the kernel counts them, with those that are sent again. Ends with q, Esc or Ctrl-C.
+/// Needs a terminal of 80x24; for scripts there are `palang monitor` and `palang status`. Without colours: NO_COLOR=1.
+///
+/// Time per packet needs root (CAP_SYS_ADMIN): as long as this is open the kernel measures all BPF programs, which
+/// costs each packet some nanoseconds, and not longer. Everything else needs the role read.
+#[derive(Debug, Args)]
+pub struct Arguments {}
+
+/// How often keys and news are looked at.
+const LOOK: Duration = Duration::from_millis(200);
+/// How long until a daemon that is gone is asked again.
+const AGAIN: Duration = Duration::from_secs(1);
+/// How long the screen may take to end after a signal.
+const GRACE: Duration = Duration::from_secs(1);
+/// A daemon that tells nothing for so long hangs.
+const SILENCE: Duration = Duration::from_secs(4);
+
+/// What the daemon tells, or why it tells nothing.
+enum News {
+    Top(Box<Top>),
+    Gone(client::Error),
+}
+
+/// Shows the screen until somebody ends it.
+///
+/// # Errors
+/// No terminal; the daemon's no, or none to ask, at the start.
+pub fn run(_: &Arguments, client: &Client) -> Result<Exit, Failure> {
+    if !io::stdout().is_terminal() {
+        let message = "the standard output is no terminal to draw a screen on: `palang monitor` \
+                       and `palang status` write lines";
+        return Err(Failure::new(Exit::Usage, message));
+    }
+    let news = listen(client.clone());
+    let first = match news.recv() {
+        Ok(News::Top(top)) => top,
+        Ok(News::Gone(error)) => return Err(error.into()),
+        Err(error) => return Err(Failure::new(Exit::Failed, error)),
+    };
+    // Held until the end of this function, or of this process.
+    let (_statistics, measuring) = match Statistics::enable() {
+        Ok(statistics) => (Some(statistics), Measuring::On),
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            (None, Measuring::Off("only for root: sudo palang top".to_owned()))
+        }
+        Err(error) => (None, Measuring::Off(format!("the kernel does not measure: {error}"))),
+    };
+    let is_plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    let mut view = View::new(measuring, !is_plain, jiff::tz::TimeZone::system());
+    view.hear(*first);
+    let failed = |error| Failure::new(Exit::Failed, format!("the terminal: {error}"));
+    let ended = ended_by_signal().map_err(failed)?;
+    // From here on a panic gives the terminal back, too.
+    let shown =
+        ratatui::try_init().and_then(|mut terminal| show(&mut terminal, &mut view, &news, &ended));
+    let restored = ratatui::try_restore();
+    shown.and(restored).map_err(failed)?;
+    Ok(Exit::Done)
+}
+
+/// Becomes true when somebody ends this process kindly, or the terminal goes away. The library
+/// reads from a terminal that is gone without end, and the kernel would measure as long: whatever
+/// still goes on a moment later is cut off.
+fn ended_by_signal() -> io::Result<Arc<AtomicBool>> {
+    let ended = Arc::new(AtomicBool::new(false));
+    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
+    let told = Arc::clone(&ended);
+    std::thread::spawn(move || {
+        if signals.forever().next().is_some() {
+            told.store(true, Ordering::Relaxed);
+            std::thread::sleep(GRACE);
+            let _ = ratatui::try_restore();
+            std::process::exit(Exit::Done as i32);
+        }
+    });
+    Ok(ended)
+}
+
+/// Asks the daemon on a thread of its own, again and again when it is gone.
+fn listen(client: Client) -> Receiver<News> {
+    let (sender, news) = channel();
+    std::thread::spawn(move || while tell(&client, &sender).is_ok() {});
+    news
+}
+
+/// Passes on what the daemon tells until it is gone; an error: nobody listens.
+fn tell(client: &Client, sender: &Sender<News>) -> Result<(), ()> {
+    let path = client::path(&["top"], &[]);
+    let ended = client.watch(&path, |top: Box<Top>| match sender.send(News::Top(top)) {
+        Ok(()) => std::ops::ControlFlow::Continue(()),
+        Err(_) => std::ops::ControlFlow::Break(()),
+    });
+    let hung_up = || client::Error::Silent("the daemon hung up".to_owned());
+    sender.send(News::Gone(ended.err().unwrap_or_else(hung_up))).map_err(|_| ())?;
+    std::thread::sleep(AGAIN);
+    Ok(())
+}
+
+fn show(
+    terminal: &mut DefaultTerminal,
+    view: &mut View,
+    news: &Receiver<News>,
+    ended: &AtomicBool,
+) -> io::Result<()> {
+    let mut heard = Instant::now();
+    while !ended.load(Ordering::Relaxed) {
+        loop {
+            match news.try_recv() {
+                Ok(News::Top(top)) => {
+                    heard = Instant::now();
+                    view.hear(*top);
+                }
+                Ok(News::Gone(error)) => view.connection = Connection::Gone(why(error)),
+                Err(TryRecvError::Empty) => break,
+                Err(TryRecvError::Disconnected) => {
+                    return Err(io::Error::other("nobody asks the daemon any more"));
+                }
+            }
+        }
+        if heard.elapsed() > SILENCE && matches!(view.connection, Connection::Up) {
+            view.connection = Connection::Silent;
+        }
+        view.silent_for = heard.elapsed().as_secs();
+        terminal.draw(|frame| draw::draw(view, frame))?;
+        if event::poll(LOOK)?
+            && let Event::Key(key) = event::read()?
+            && is_end(key)
+        {
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+fn why(error: client::Error) -> String {
+    match error {
+        client::Error::Silent(message)
+        | client::Error::Forbidden(message)
+        | client::Error::Answer(message) => message,
+        client::Error::Problem(problem) => problem.message,
+    }
+}
+
+fn is_end(key: KeyEvent) -> bool {
+    let is_control_c =
+        key.code == KeyCode::Char('c') && key.modifiers.contains(KeyModifiers::CONTROL);
+    let is_q = key.code == KeyCode::Char('q') || key.code == KeyCode::Esc;
+    key.kind == KeyEventKind::Press && (is_q || is_control_c)
+}
