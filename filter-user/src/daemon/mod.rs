@@ -7,6 +7,7 @@ mod api;
 mod auto_rate;
 mod control;
 mod events;
+mod evidence;
 mod import;
 mod keeper;
 mod links;
@@ -35,12 +36,13 @@ use tokio::sync::{Notify, Semaphore, broadcast, oneshot};
 
 use self::api::App;
 use self::control::Control;
+use self::evidence::Evidence;
 use self::keeper::Keeper;
 use self::links::Links;
 use self::reviews::Reviews;
 use crate::clock;
 use crate::config::Config;
-use crate::datapath::{Events, Filter, Maps, Pins, carry_over};
+use crate::datapath::{Events, EvidenceRing, Filter, Maps, Pins, carry_over};
 use crate::exit::{Exit, Failure};
 use crate::store::{Entry, Kind};
 
@@ -105,7 +107,9 @@ async fn serve(config: Config) -> Result<(), Failure> {
             tracing::warn!("{}: not carried over: {error}", old.display());
         }
     }
-    let events = Events::open(&folder)?;
+    let rings = (Events::open(&folder)?, EvidenceRing::open(&folder)?);
+    let evidence = Arc::new(Evidence::open(&folder)?);
+    evidence.configure(config.evidence.is_some());
 
     // Without a store, numbers that none of its rules can have.
     let no_store = since.as_second().unsigned_abs();
@@ -146,6 +150,7 @@ async fn serve(config: Config) -> Result<(), Failure> {
         lost: Arc::clone(&lost),
         reviews: reviews.clone(),
         live: live.clone(),
+        evidence: Arc::clone(&evidence),
         since,
         config_problem: Arc::default(),
         lists: Arc::new(Semaphore::new(api::LISTS)),
@@ -162,11 +167,12 @@ async fn serve(config: Config) -> Result<(), Failure> {
     let (keep_recording, stop) = oneshot::channel();
     let recorder = tokio::spawn(events::run(
         Arc::clone(&control),
-        events,
+        rings,
         left_behind,
         lost,
         reviews,
         live,
+        Arc::clone(&evidence),
         stop,
     ));
     tokio::spawn(links::run(Arc::clone(&links)));
@@ -177,6 +183,7 @@ async fn serve(config: Config) -> Result<(), Failure> {
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
     tracing::info!("ready on {}", socket_path.display());
     until_told(&app, &compare).await?;
+    evidence.stop();
     drop(keep_recording);
     // A disk that hangs does not hold us up.
     let _ = tokio::time::timeout(LAST_RECORDS, recorder).await;
@@ -274,6 +281,7 @@ async fn reload(app: &App, compare: &Notify) {
             app.links.leave(&gone).await;
             app.links.settle().await;
             tracing::info!("the configuration was read again");
+            app.evidence.configure(app.control.config().evidence.is_some());
             if app.control.config().redial != old.redial {
                 compare.notify_one();
             }
