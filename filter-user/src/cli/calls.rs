@@ -195,14 +195,21 @@ impl Answer for CallShown {
 fn export(arguments: &Export, client: &Client) -> Result<Exit, Failure> {
     let path = arguments.file.as_deref();
     let mut writer = csv::Writer::from_writer(WholeFile::create(path)?);
-    let (mut rows, mut result) = (0, writer.write_record(CSV));
+    let (mut rows, mut result) = (0, Ok(()));
     let end = client.list(&arguments.filter.path(None), |call: Call| {
+        // Not before: nothing is told where the daemon says no.
+        if rows == 0 {
+            result = writer.write_record(CSV);
+        }
+        rows += 1;
         if result.is_ok() {
-            rows += 1;
             result = writer.write_record(csv_cells(&call));
         }
         if result.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     });
+    if rows == 0 && end.is_ok() {
+        result = writer.write_record(CSV);
+    }
     let file = result
         .map_err(io::Error::from)
         .and_then(|()| writer.into_inner().map_err(csv::IntoInnerError::into_error));
