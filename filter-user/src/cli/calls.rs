@@ -84,7 +84,7 @@ impl Filter {
 ///
 /// palang calls show 4711
 ///
-/// The id is the last field of `palang calls -o raw`, `id` of `-o json`. INVITEs of refused attempts are kept where
+/// The id stands in the list. INVITEs of refused attempts are kept where
 /// palang.toml has [evidence]. Needs the role operate: the message has numbers in it that cannot be masked.
 ///
 /// JSON: `frame` has the whole frame as base64. Raw: the message to the byte; exit 4 where none was kept.
@@ -171,7 +171,6 @@ impl Answer for CallShown {
             print::field(writer, name, &cell)?;
         }
         print::field(writer, "identity", &known(self.call.identity.as_ref()))?;
-        print::field(writer, "id", &self.call.id.to_string())?;
         let Some(evidence) = &self.evidence else {
             return print::field(writer, "INVITE", "not kept");
         };
@@ -258,11 +257,14 @@ fn harmless(text: &str) -> String {
 
 impl Row for Call {
     const NOUN: &'static str = "call";
-    const COLUMNS: &'static [&'static str] =
-        &["time", "caller", "trunk", "source", "verdict", "reason", "rule", "repeats", "Call-ID"];
+    const COLUMNS: &'static [&'static str] = &[
+        "id", "time", "caller", "trunk", "source", "verdict", "reason", "rule", "repeats",
+        "Call-ID",
+    ];
 
     fn cells(&self) -> Vec<String> {
         vec![
+            self.id.to_string(),
             time::local(self.time).to_string(),
             known(self.caller.as_ref()),
             known(self.trunk.as_ref()),
