@@ -223,6 +223,10 @@ fn who_reads_sees_masked_numbers_and_changes_nothing() {
             assert!(!output.stdout.contains("62811234567"), "{arguments:?}: {}", output.stdout);
         }
     }
+    let written = std::env::temp_dir().join(format!("palang-test-{}.pcapng", std::process::id()));
+    let write = ["monitor", "--write", written.to_str().expect("a path of letters")];
+    house.may_not(READER, &write, &["daemon has not the role operate"]);
+    assert!(!written.exists(), "nothing came of it");
     let before = house.may(OPERATOR, &["audit", "list", "-o", "json"]);
     let backup = house.daemon.state().join("copy.db").display().to_string();
     for arguments in [

@@ -2,7 +2,7 @@
 //! each of them, and no larger than was said.
 
 use std::borrow::Cow;
-use std::fs::{File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
@@ -106,10 +106,14 @@ impl Capture {
         Ok(())
     }
 
-    /// Says how much is in it.
-    pub fn tell(&self) {
+    /// Says how much is in it; a file without any INVITE goes.
+    pub fn finish(self) {
         let path = self.path.display().to_string();
-        eprintln!("palang: {} in {}", counted(self.count, "INVITE"), clean(&path));
+        if self.count > 0 {
+            eprintln!("palang: {} in {}", counted(self.count, "INVITE"), clean(&path));
+        } else if fs::remove_file(&self.path).is_ok() {
+            eprintln!("palang: no INVITE came, so there is no {}", clean(&path));
+        }
     }
 }
 
@@ -158,5 +162,11 @@ mod tests {
         }
         assert_eq!(Reader::open(&path, |_| ()).unwrap().count(), 3);
         assert!(std::fs::metadata(&path).unwrap().len() <= 1000);
+        file.finish();
+        assert!(path.exists());
+
+        let path = folder.path().join("none.pcapng");
+        Capture::create(&path, 1000, 10).unwrap().finish();
+        assert!(!path.exists());
     }
 }

@@ -134,10 +134,10 @@ pub fn run(arguments: &Arguments, client: &Client) -> Result<Exit, Failure> {
     if let Some(failure) = failed {
         return Err(failure);
     }
-    looked?;
     if let Some(capture) = capture {
-        capture.tell();
+        capture.finish();
     }
+    looked?;
     Ok(Exit::Done)
 }
 
