@@ -46,12 +46,12 @@ impl Capture {
     /// A file that is there already, which may be evidence; one that cannot be written.
     pub fn create(path: &Path, max_bytes: u64, max_count: u64) -> Result<Capture, Failure> {
         let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
-        let file = file.map_err(|error| match error.kind() {
-            io::ErrorKind::AlreadyExists => {
+        let file = file.map_err(|error| {
+            if error.kind() == io::ErrorKind::AlreadyExists {
                 let message = format!("{} is there already: name another file", path.display());
-                Failure::new(Exit::Usage, message)
+                return Failure::new(Exit::Usage, message);
             }
-            _ => Failure::new(Exit::Failed, format!("{}: {error}", path.display())),
+            Failure::new(Exit::Failed, format!("{}: {error}", path.display()))
         })?;
         let begin = || {
             let mut writer = PcapNgWriter::new(file)?;

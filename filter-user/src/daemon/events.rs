@@ -62,12 +62,21 @@ struct Recorder {
     on_disk: bool,
 }
 
-/// Takes events out of the rings and writes call records, first those that were `left_behind`,
+/// What the kernel tells.
+pub struct Rings {
+    /// Attempts.
+    pub events: Events,
+    /// Frames of refused ones.
+    pub frames: EvidenceRing,
+    /// Attempts from the rings of maps that judge no more.
+    pub left_behind: Vec<EventEntry>,
+}
+
+/// Takes events out of the rings and writes call records, first those that were left behind,
 /// until there is nobody any more who could tell it to `stop`.
 pub async fn run(
     control: Arc<Control>,
-    (mut events, mut ring): (Events, EvidenceRing),
-    left_behind: Vec<EventEntry>,
+    Rings { mut events, mut frames, left_behind }: Rings,
     lost: Arc<Lost>,
     reviews: Reviews,
     live: broadcast::Sender<CallRow>,
@@ -97,7 +106,7 @@ pub async fn run(
             _ = &mut stop => true,
         };
         // Frames first: the event of each is then taken out already, or is taken out now.
-        match ring.drain() {
+        match frames.drain() {
             Ok(frames) => recorder.take_frames(&frames),
             Err(error) => tracing::error!("{error}"),
         }

@@ -107,7 +107,7 @@ async fn serve(config: Config) -> Result<(), Failure> {
             tracing::warn!("{}: not carried over: {error}", old.display());
         }
     }
-    let rings = (Events::open(&folder)?, EvidenceRing::open(&folder)?);
+    let (events, frames) = (Events::open(&folder)?, EvidenceRing::open(&folder)?);
     let evidence = Arc::new(Evidence::open(&folder)?);
     evidence.configure(config.evidence.is_some());
 
@@ -167,8 +167,7 @@ async fn serve(config: Config) -> Result<(), Failure> {
     let (keep_recording, stop) = oneshot::channel();
     let recorder = tokio::spawn(events::run(
         Arc::clone(&control),
-        rings,
-        left_behind,
+        events::Rings { events, frames, left_behind },
         lost,
         reviews,
         live,
