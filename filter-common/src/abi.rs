@@ -404,6 +404,51 @@ pub struct EventStats {
     pub passed_in_second: u64,
 }
 
+/// Bytes of a refused frame that an [`Evidence`] holds; a longer one is cut.
+pub const EVIDENCE_MAX: usize = 2048;
+
+/// The frame of a refused attempt in a ring, as it came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Evidence {
+    /// When it was judged, as in its [`Event`].
+    pub time: u64,
+    /// The caller number.
+    pub number: Number,
+    /// Hash of the Call-ID.
+    pub call_id: u64,
+    /// How long the frame was, in bytes.
+    pub frame_len: u32,
+    /// How many of its bytes were kept.
+    pub kept_len: u32,
+    /// The frame. Only the first `kept_len` bytes were written.
+    pub bytes: [u8; EVIDENCE_MAX],
+}
+
+impl Evidence {
+    /// The frame as it came, cut at [`EVIDENCE_MAX`].
+    #[must_use]
+    pub fn frame(&self) -> &[u8] {
+        &self.bytes[..(self.kept_len as usize).min(EVIDENCE_MAX)]
+    }
+}
+
+/// Frames of refused attempts that were kept or not, per CPU, while keeping was on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct EvidenceStats {
+    /// Frames that went into the ring.
+    pub kept: u64,
+    /// Frames that found no room in it.
+    pub lost: u64,
+    /// Frames above the rate at which they are kept.
+    pub limited: u64,
+    /// The second that `in_second` counts.
+    pub second: u64,
+    /// Frames in that second.
+    pub in_second: u64,
+}
+
 macro_rules! layout {
     ($($type:ty = $size:literal),* $(,)?) => {
         $(const _: () = assert!(core::mem::size_of::<$type>() == $size);)*
@@ -428,4 +473,6 @@ layout! {
     Event = 64,
     EventEntry = 192,
     EventStats = 40,
+    Evidence = 2080,
+    EvidenceStats = 40,
 }

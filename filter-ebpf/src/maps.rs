@@ -8,8 +8,8 @@ use aya_ebpf::bindings::{BPF_F_NO_PREALLOC, BPF_F_RDONLY_PROG};
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf};
 use filter_common::abi::{
-    Allow, Attempt, AttemptKey, Block, Event, EventStats, FragmentKey, Grace, Grant, PORT_WORDS,
-    Profile, Redial, Settings, TRUNKS_MAX,
+    Allow, Attempt, AttemptKey, Block, Event, EventStats, EvidenceStats, FragmentKey, Grace, Grant,
+    PORT_WORDS, Profile, Redial, Settings, TRUNKS_MAX,
 };
 use filter_common::gate::Scratch;
 use filter_common::reason::REASON_NUMBERS;
@@ -104,6 +104,18 @@ pub static EVENTS_REFUSED: RingBuf = RingBuf::with_byte_size(1 << 20, 0);
 /// Events of passed attempts.
 #[map]
 pub static EVENTS_PASSED: RingBuf = RingBuf::with_byte_size(1 << 20, 0);
+
+/// How many frames of refused attempts each CPU keeps in a second; 0: none. Written by user space.
+#[map]
+pub static EVIDENCE_PER_SECOND: Array<u32> = Array::with_max_entries(1, POLICY);
+
+/// Frames of refused attempts: apart, so that they never displace an event.
+#[map]
+pub static EVIDENCE: RingBuf = RingBuf::with_byte_size(1 << 20, 0);
+
+/// Frames that were kept, lost, or above the rate.
+#[map]
+pub static EVIDENCE_STATS: PerCpuArray<EvidenceStats> = PerCpuArray::with_max_entries(1, 0);
 
 /// Room for the packet that a CPU is working on.
 #[map]

@@ -1,10 +1,11 @@
-//! Counters and events: what user space learns of a packet.
+//! Counters, events and evidence: what user space learns of a packet.
 
-use aya_ebpf::helpers::generated::bpf_xdp_load_bytes;
+use aya_ebpf::helpers::generated::{bpf_xdp_get_buff_len, bpf_xdp_load_bytes};
 use aya_ebpf::maps::RingBuf;
 use aya_ebpf::programs::XdpContext;
 use filter_common::abi::{
-    AttemptKey, CALL_ID_MAX, EVENT_REPEATED, Event, EventEntry, EventStats, TRUNKS_MAX, Verdict,
+    AttemptKey, CALL_ID_MAX, EVENT_REPEATED, EVIDENCE_MAX, Event, EventEntry, EventStats, Evidence,
+    EvidenceStats, TRUNKS_MAX, Verdict,
 };
 use filter_common::reason::{REASON_NUMBERS, Reason};
 
@@ -42,6 +43,7 @@ pub fn report(ctx: &XdpContext, event: &Event, reason: Reason, pass_events_per_s
         if !send(ctx, &maps::EVENTS_REFUSED, event) {
             stats.refused_lost += 1;
         }
+        keep(ctx, event);
     } else if is_thinned(stats, event.time, pass_events_per_second) {
         stats.passed_thinned += 1;
     } else if !send(ctx, &maps::EVENTS_PASSED, event) {
@@ -96,6 +98,67 @@ fn send(ctx: &XdpContext, ring: &RingBuf, event: &Event) -> bool {
         if len == 0 || bpf_xdp_load_bytes(ctx.ctx, offset, room, sure as u32) != 0 {
             (&raw mut (*entry_ptr).event.call_id_len).write(0);
         }
+    }
+    entry.submit(0);
+    true
+}
+
+/// Keeps the frame of a refused attempt, where somebody wants it. One that finds no room is lost,
+/// and nothing else with it.
+#[inline(never)]
+fn keep(ctx: &XdpContext, event: &Event) -> u32 {
+    let wanted = maps::EVIDENCE_PER_SECOND.get(0).copied().unwrap_or(0);
+    if wanted == 0 || event.verdict == Verdict::Pass as u8 {
+        return 0;
+    }
+    let Some(stats) = maps::EVIDENCE_STATS.get_ptr_mut(0) else {
+        return 0;
+    };
+    // SAFETY: a per-CPU element, and nothing else runs on this CPU meanwhile.
+    let stats = unsafe { &mut *stats };
+    if is_above(stats, event.time, wanted) {
+        stats.limited += 1;
+    } else if send_frame(ctx, event) {
+        stats.kept += 1;
+    } else {
+        stats.lost += 1;
+    }
+    0
+}
+
+#[inline(always)]
+fn is_above(stats: &mut EvidenceStats, time: u64, limit: u32) -> bool {
+    let second = time / 1_000_000_000;
+    if stats.second != second {
+        stats.second = second;
+        stats.in_second = 0;
+    }
+    stats.in_second += 1;
+    stats.in_second > limit as u64
+}
+
+#[inline(always)]
+fn send_frame(ctx: &XdpContext, event: &Event) -> bool {
+    // SAFETY: the context of this packet.
+    let len = unsafe { bpf_xdp_get_buff_len(ctx.ctx) } as usize;
+    let Some(mut entry) = maps::EVIDENCE.reserve::<Evidence>(0) else {
+        return false;
+    };
+    let entry_ptr = entry.as_mut_ptr();
+    // Between 1 and EVIDENCE_MAX, as in `send`; no frame is empty.
+    let kept = (opaque(len.min(EVIDENCE_MAX).wrapping_sub(1)) & (EVIDENCE_MAX - 1)) + 1;
+    // SAFETY: as much room as an entry needs was reserved.
+    let read = unsafe {
+        (&raw mut (*entry_ptr).time).write(event.time);
+        (&raw mut (*entry_ptr).number).write(event.number);
+        (&raw mut (*entry_ptr).call_id).write(event.call_id);
+        (&raw mut (*entry_ptr).frame_len).write(len as u32);
+        (&raw mut (*entry_ptr).kept_len).write(kept as u32);
+        bpf_xdp_load_bytes(ctx.ctx, 0, (&raw mut (*entry_ptr).bytes).cast(), kept as u32)
+    };
+    if read != 0 {
+        entry.discard(0);
+        return false;
     }
     entry.submit(0);
     true

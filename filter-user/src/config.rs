@@ -42,6 +42,13 @@ const CALLS_KEPT_MIN: SignedDuration = SignedDuration::from_hours(1);
 const GRACE_MAX: u32 = 24 * 60 * 60;
 const CALLS_KEPT_MAX: SignedDuration = SignedDuration::from_hours(3660 * 24);
 
+const EVIDENCE_CALLS: u32 = 10_000;
+const EVIDENCE_CALLS_MAX: u32 = 1_000_000;
+const EVIDENCE_BYTES: u64 = 32 << 20;
+const EVIDENCE_BYTES_MIN: u64 = 4096;
+const EVIDENCE_BYTES_MAX: u64 = 1 << 40;
+const EVIDENCE_KEPT: SignedDuration = SignedDuration::from_hours(30 * 24);
+
 /// What a policy file has and a configuration has not: it changes while the daemon runs.
 const NOT_HERE: [(&str, &str); 4] = [
     ("mode", "palang mode observe|enforce"),
@@ -68,6 +75,8 @@ pub struct Config {
     pub blocks: u32,
     /// How long call records are kept, 1 hour to 3,660 days.
     pub calls_kept: SignedDuration,
+    /// How INVITEs of refused attempts are kept; `None`: they are not.
+    pub evidence: Option<EvidenceKept>,
     /// When a blocked caller who calls again is let through, for blocks without a setting of
     /// their own.
     pub redial: Redial,
@@ -100,6 +109,17 @@ pub struct Webhook {
     pub address: SocketAddr,
     /// Path and query, from `/` on.
     pub path: String,
+}
+
+/// How INVITEs of refused attempts are kept. The oldest make room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EvidenceKept {
+    /// So many at most, 1 to 1,000,000.
+    pub max_calls: u32,
+    /// So many bytes at most, 4,096 to 2^40.
+    pub max_bytes: u64,
+    /// For so long, 1 hour to as long as call records.
+    pub kept: SignedDuration,
 }
 
 /// Blocks a number that calls too often; only where its trunk vouches for it.
@@ -233,6 +253,7 @@ struct File {
     limits: Limits,
     #[serde(default)]
     retention: Retention,
+    evidence: Option<EvidenceTable>,
     #[serde(default)]
     redial: RedialTable,
     #[serde(default)]
@@ -261,6 +282,14 @@ struct Limits {
 #[serde(deny_unknown_fields)]
 struct Retention {
     calls: Option<Spanned<String>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct EvidenceTable {
+    max_calls: Option<Spanned<i64>>,
+    max_bytes: Option<Spanned<i64>>,
+    retention: Option<Spanned<String>>,
 }
 
 #[derive(Default, Deserialize)]
@@ -376,6 +405,11 @@ impl Config {
                 shortest_prefix: self.policy.settings.shortest_prefix,
             },
             retention: ShownRetention { calls: days(self.calls_kept) },
+            evidence: self.evidence.map(|evidence| ShownEvidence {
+                max_calls: evidence.max_calls,
+                max_bytes: evidence.max_bytes,
+                retention: days(evidence.kept),
+            }),
             redial: ShownRedial {
                 attempts: self.redial.attempts,
                 window: short(self.redial.window),
@@ -449,6 +483,16 @@ impl Config {
             ),
             format!("room for {} blocked numbers", self.blocks),
             format!("call records are kept for {}", days(self.calls_kept)),
+            self.evidence.map_or_else(
+                || "no message of a call is kept".to_owned(),
+                |EvidenceKept { max_calls, max_bytes, kept }| {
+                    format!(
+                        "INVITEs of refused calls are kept for {}, at most {max_calls} and \
+                         {max_bytes} bytes",
+                        days(kept)
+                    )
+                },
+            ),
             match self.redial {
                 Redial { attempts: 0, .. } => {
                     "a blocked caller who calls again and again stays refused".to_owned()
@@ -505,6 +549,10 @@ pub(crate) fn parse(text: &str) -> Result<Config, Wrong> {
     policy.settings.callback_grace = file.callback.grace.as_ref().map_or(Ok(0), grace)?;
     policy.settings.shortest_number = SHORTEST_NUMBER;
     policy.settings.shortest_prefix = SHORTEST_PREFIX;
+    let calls_kept = match &file.retention.calls {
+        Some(text) => length(text, "calls", CALLS_KEPT_MAX)?,
+        None => CALLS_KEPT,
+    };
     let Limits { blocks: blocks_limit, shortest_number, shortest_prefix } = file.limits;
     ShortestTable { shortest_number, shortest_prefix }.apply(&mut policy)?;
     Ok(Config {
@@ -514,7 +562,8 @@ pub(crate) fn parse(text: &str) -> Result<Config, Wrong> {
         interfaces: interfaces(file.interfaces.get_ref())?,
         xdp_mode: file.xdp_mode,
         blocks: blocks_limit.as_ref().map_or(Ok(BLOCKS), blocks)?,
-        calls_kept: file.retention.calls.as_ref().map_or(Ok(CALLS_KEPT), calls_kept)?,
+        calls_kept,
+        evidence: file.evidence.map(|table| evidence(&table, calls_kept)).transpose()?,
         redial: redial(&file.redial)?,
         ladder: Ladder::default(),
         ladder_file: match file.ladder {
@@ -603,7 +652,12 @@ fn blocks(count: &Spanned<i64>) -> Result<u32, Wrong> {
     }
 }
 
-fn calls_kept(text: &Spanned<String>) -> Result<SignedDuration, Wrong> {
+/// A length of time from an hour to `longest`.
+fn length(
+    text: &Spanned<String>,
+    name: &str,
+    longest: SignedDuration,
+) -> Result<SignedDuration, Wrong> {
     let read = text.get_ref().parse::<Span>().ok().and_then(|span| {
         // Months and years have no length of their own; of days nobody expects another.
         span.to_duration(SpanRelativeTo::days_are_24_hours()).ok()
@@ -616,9 +670,40 @@ fn calls_kept(text: &Spanned<String>) -> Result<SignedDuration, Wrong> {
             );
             wrong(text.span(), message)
         }
-        Some(kept) if (CALLS_KEPT_MIN..=CALLS_KEPT_MAX).contains(&kept) => Ok(kept),
-        Some(_) => wrong(text.span(), "calls: 1h to 3660d"),
+        Some(kept) if (CALLS_KEPT_MIN..=longest).contains(&kept) => Ok(kept),
+        Some(_) => wrong(text.span(), format!("{name}: 1h to {}", days(longest))),
     }
+}
+
+fn evidence(table: &EvidenceTable, calls_kept: SignedDuration) -> Result<EvidenceKept, Wrong> {
+    let EvidenceTable { max_calls, max_bytes, retention } = table;
+    Ok(EvidenceKept {
+        max_calls: match max_calls {
+            None => EVIDENCE_CALLS,
+            Some(count) => match u32::try_from(*count.get_ref()) {
+                Ok(calls @ 1..=EVIDENCE_CALLS_MAX) => calls,
+                Ok(_) | Err(_) => {
+                    return wrong(count.span(), format!("max_calls: 1 to {EVIDENCE_CALLS_MAX}"));
+                }
+            },
+        },
+        max_bytes: match max_bytes {
+            None => EVIDENCE_BYTES,
+            Some(count) => match u64::try_from(*count.get_ref()) {
+                Ok(bytes @ EVIDENCE_BYTES_MIN..=EVIDENCE_BYTES_MAX) => bytes,
+                Ok(_) | Err(_) => {
+                    let message =
+                        format!("max_bytes: {EVIDENCE_BYTES_MIN} to {EVIDENCE_BYTES_MAX}");
+                    return wrong(count.span(), message);
+                }
+            },
+        },
+        kept: match retention {
+            None => EVIDENCE_KEPT.min(calls_kept),
+            // A message without its call record would say nothing of what became of it.
+            Some(text) => length(text, "retention (at most that of calls)", calls_kept)?,
+        },
+    })
 }
 
 pub(crate) fn redial(table: &RedialTable) -> Result<Redial, Wrong> {
@@ -761,6 +846,8 @@ pub struct Shown {
     default: ShownProfile,
     limits: ShownLimits,
     retention: ShownRetention,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    evidence: Option<ShownEvidence>,
     redial: ShownRedial,
     auto_rate: ShownAutoRate,
     notify: ShownNotify,
@@ -777,6 +864,13 @@ struct ShownLimits {
     blocks: u32,
     shortest_number: u8,
     shortest_prefix: u8,
+}
+
+#[derive(Clone, Debug, Serialize)]
+struct ShownEvidence {
+    max_calls: u32,
+    max_bytes: u64,
+    retention: String,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -974,6 +1068,7 @@ mod tests {
             xdp_mode: XdpMode::Native,
             blocks: 1_000_000,
             calls_kept: SignedDuration::from_hours(2160),
+            evidence: None,
             redial: Redial { attempts: 2, window: 600, grant: 1800 },
             ladder: Ladder::default(),
             ladder_file: None,
@@ -1024,6 +1119,10 @@ mod tests {
             shortest_prefix = 8
             [retention]
             calls = "2 weeks 12h"
+            [evidence]
+            max_calls = 500
+            max_bytes = 1048576
+            retention = "7d"
             [redial]
             attempts = 8
             window = "1h 30m"
@@ -1062,6 +1161,9 @@ mod tests {
         assert_eq!(config.policy.trunks[0].profile.marks, [0; 4]);
         assert_eq!(config.blocks, 16_000_000);
         assert_eq!(config.calls_kept, SignedDuration::from_hours(14 * 24 + 12));
+        let kept = SignedDuration::from_hours(7 * 24);
+        let evidence = EvidenceKept { max_calls: 500, max_bytes: 1 << 20, kept };
+        assert_eq!(config.evidence, Some(evidence));
         assert_eq!(config.redial, Redial { attempts: 8, window: 5400, grant: 86_400 });
         let webhook = config.webhook.unwrap();
         assert_eq!(webhook.address, "[::1]:8080".parse().unwrap());
@@ -1148,6 +1250,17 @@ mod tests {
             ("interfaces = []\n[retention]\ncalls = ^\"1 year\"", "no length of time"),
             ("interfaces = []\n[retention]\ncalls = ^\"90\"", "no length of time"),
             ("interfaces = []\n[retention]\ncalls = ^90", "expected a string"),
+            ("interfaces = []\n[evidence]\nmax_calls = ^0", "1 to 1000000"),
+            ("interfaces = []\n[evidence]\nmax_calls = ^4294967297", "1 to 1000000"),
+            ("interfaces = []\n[evidence]\nmax_bytes = ^4095", "4096 to 1099511627776"),
+            ("interfaces = []\n[evidence]\nmax_bytes = ^-1", "4096 to 1099511627776"),
+            ("interfaces = []\n[evidence]\nretention = ^\"91d\"", "1h to 90d"),
+            (
+                "interfaces = []\n[retention]\ncalls = \"1d\"\n[evidence]\nretention = ^\"25h\"",
+                "1h to 1d",
+            ),
+            ("interfaces = []\n[evidence]\nretention = ^\"0h\"", "1h to 90d"),
+            ("interfaces = []\n[evidence]\n^calls = 1", "unknown field `calls`"),
             ("interfaces = []\n[redial]\nattempts = ^1", "2 to 8, or 0"),
             ("interfaces = []\n[redial]\nattempts = ^9", "2 to 8, or 0"),
             ("interfaces = []\n[redial]\nattempts = ^-1", "2 to 8, or 0"),
@@ -1272,6 +1385,18 @@ mod tests {
     }
 
     #[test]
+    fn evidence_is_off_unless_its_table_is_there() {
+        assert_eq!(good("interfaces = []").evidence, None);
+        let kept = |hours| SignedDuration::from_hours(hours);
+        let evidence = good("interfaces = []\n[evidence]").evidence.unwrap();
+        assert_eq!((evidence.max_calls, evidence.max_bytes), (10_000, 32 << 20));
+        assert_eq!(evidence.kept, kept(30 * 24));
+        let short = good("interfaces = []\n[retention]\ncalls = \"2d\"\n[evidence]");
+        assert_eq!(short.evidence.unwrap().kept, kept(48), "no longer than calls");
+        assert!(short.meaning().iter().any(|line| line.contains("INVITEs of refused calls")));
+    }
+
+    #[test]
     fn the_example_says_what_holds_anyway() {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/palang.toml");
         let example = Config::read(&path).unwrap();
@@ -1286,7 +1411,7 @@ mod tests {
         let config = good(
             "interfaces = [\"eth0\"]\nladder = \"x\"\n[default]\narea_code = \"21\"\n[[trunk]]\nname = \"a\"\n\
              sources = [\"10.0.0.1\"]\n[api]\ncheck_listen = \"127.0.0.1:9112\"\n\
-             [notify]\nwebhook = \"http://127.0.0.1:8112/palang\"",
+             [notify]\nwebhook = \"http://127.0.0.1:8112/palang\"\n[evidence]",
         );
         let shown = toml::to_string(&config.shown()).unwrap();
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/palang.toml");
@@ -1339,6 +1464,7 @@ mod tests {
             let listen = listen.filter(|port| *port > 0).map_or_else(String::new, |port| {
                 format!("[api]\ncheck_listen = \"127.0.0.1:{port}\"\n")
             });
+            let calls = blocks.min(EVIDENCE_CALLS_MAX.into());
             let text = format!(
                 "interfaces = [\"eth0\"]\nprotected = [{}]\n[default]\n\
                  country_code = {country:?}\ntrunk_prefix = {trunk_prefix:?}\n\
@@ -1346,7 +1472,7 @@ mod tests {
                  [[trunk]]\nname = \"a\"\ntrusts_from = {}\nsources = {sources:?}\nformats = {formats:?}\n\
                  area_code = {area:?}\n[limits]\nblocks = {blocks}\n\
                  shortest_number = {}\nshortest_prefix = {}\n[retention]\n\
-                 calls = \"{minutes}m\"\n[redial]\nattempts = {}\nwindow = \"{}s\"\n\
+                 calls = \"{minutes}m\"\n[evidence]\nmax_calls = {calls}\nretention = \"{minutes}m\"\n[redial]\nattempts = {}\nwindow = \"{}s\"\n\
                  grant = \"{}s\"\n[auto_rate]\nattempts = {}\nblock = \"{}s\"\n[notify]\nwebhook = \"http://127.0.0.1:{}/p\"\n{listen}",
                 protected.join(", "), shortest.1 % 2 == 0, shortest.0, shortest.1,
                 redial.0, redial.1, redial.2, redial.0, redial.1, minutes % 65536

@@ -28,6 +28,7 @@ pub mod status;
 pub mod store;
 #[cfg(test)]
 mod test_netns;
+pub mod udp_payload;
 pub mod what_if;
 pub mod wire;
 pub mod xdp_features;

@@ -3,10 +3,14 @@
 //! Times are RFC 3339 in UTC. A number is E.164 digits without `+` or a local number; with a
 //! `*` at its end it is a prefix. A field that is not known is null, and a list is never cut.
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::openapi::schema::{ObjectBuilder, OneOfBuilder, Schema, Type};
 use utoipa::{PartialSchema, ToSchema};
+
+use crate::udp_payload::udp_payload;
 
 pub use crate::ladder::ReportKind;
 pub use crate::redial::Redial;
@@ -564,12 +568,60 @@ pub struct Call {
     pub repeats: u32,
 }
 
-/// A line of `GET /v1/calls/live`: what is judged from now on.
+/// `GET /v1/calls/{id}`: all of one attempt.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct CallShown {
+    /// Its record.
+    pub call: Call,
+    /// Its INVITE; null where it was not kept, or is deleted already.
+    pub evidence: Option<Evidence>,
+}
+
+/// The INVITE of a refused attempt, as it came.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Evidence {
+    /// Number of its call; 0: it is not stored yet, or not at all.
+    pub call: u64,
+    /// When it came.
+    #[schema(value_type = String, format = DateTime)]
+    pub time: Timestamp,
+    /// How many bytes the frame had; what is kept is cut at 2,048.
+    pub frame_len: u32,
+    /// The frame from its Ethernet header on, as base64 (RFC 4648 §4).
+    pub frame: String,
+    /// The SIP message in it, for people: what is not UTF-8 is replaced.
+    pub message: String,
+}
+
+impl Evidence {
+    /// The frame of a call.
+    #[must_use]
+    pub fn new(call: u64, time: Timestamp, frame_len: u32, frame: &[u8]) -> Evidence {
+        let message = udp_payload(frame).unwrap_or_default();
+        Evidence {
+            call,
+            time,
+            frame_len,
+            frame: BASE64_STANDARD.encode(frame),
+            message: String::from_utf8_lossy(message).into_owned(),
+        }
+    }
+
+    /// The bytes of the frame; `None`: they are no base64.
+    #[must_use]
+    pub fn bytes(&self) -> Option<Vec<u8>> {
+        BASE64_STANDARD.decode(&self.frame).ok()
+    }
+}
+
+/// A line of `GET /v1/calls/live?evidence=`: what is judged from now on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Live {
     /// An attempt; its `id` is 0, because it is not stored yet.
     Call(Box<Call>),
+    /// The INVITE of a refused one, before or after its line; only where it was asked for.
+    Evidence(Box<Evidence>),
     /// Once a second: what has no line.
     Lost(Lost),
 }
@@ -583,6 +635,10 @@ pub struct Lost {
     pub passed: u64,
     /// Attempts that whoever looks was too slow for, since he began.
     pub missed: u64,
+    /// INVITEs of refused attempts that were not kept, since the maps were made; null: they were not
+    /// asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub evidence: Option<u64>,
 }
 
 /// A line of `GET /v1/top`: how the gate is, once a second. Counts only rise; a rate is the
@@ -684,6 +740,8 @@ pub struct Held {
     pub kernel: Remembered,
     /// Its calls, newest first.
     pub calls: Vec<Call>,
+    /// INVITEs of them, where they were kept, newest first.
+    pub evidence: Vec<Evidence>,
     /// Reports of its calls, newest first.
     pub reports: Vec<Report>,
     /// Its entries on the review list, closed ones too, oldest first.

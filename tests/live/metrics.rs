@@ -20,7 +20,7 @@ fn ask(lab: &Lab, port: u16, path: &str) -> Answer {
     request(stream, "GET", path, "")
 }
 
-fn scrape(lab: &Lab) -> String {
+pub fn scrape(lab: &Lab) -> String {
     let answer = ask(lab, 9113, "/metrics");
     assert_eq!(answer.status, 200, "{}", answer.text());
     answer.text()
@@ -28,7 +28,7 @@ fn scrape(lab: &Lab) -> String {
 
 /// The value of one series, as it is written.
 #[track_caller]
-fn value(metrics: &str, series: &str) -> u64 {
+pub fn value(metrics: &str, series: &str) -> u64 {
     let line = metrics.lines().find(|line| line.starts_with(&format!("{series} ")));
     let line = line.unwrap_or_else(|| panic!("no {series} in\n{metrics}"));
     line.rsplit_once(' ').unwrap().1.parse().unwrap()
@@ -83,6 +83,8 @@ fn what_was_sent_is_what_is_counted() {
         ("palang_changes_unsaved".to_owned(), 0),
         ("palang_config_last_reload_successful".to_owned(), 1),
         ("palang_events_lost_total{verdict=\"refused\"}".to_owned(), 0),
+        ("palang_evidence_total{outcome=\"kept\"}".to_owned(), 0),
+        ("palang_evidence_stored".to_owned(), 0),
     ] {
         assert_eq!(value(&metrics, &series), expected, "{series} in\n{metrics}");
     }
@@ -98,6 +100,10 @@ fn what_was_sent_is_what_is_counted() {
         assert_eq!(gate.rows(&[&["calls"], filter].concat()).len(), expected, "{filter:?}");
     }
     assert!(metrics.contains("mode=\"native\"} 1"), "{metrics}");
+    let commits = || value(&scrape(&lab), "palang_store_commit_seconds_count");
+    let before = commits();
+    gate.does(&["allow", "add", FREE, "--for", "1h"]);
+    assert!(commits() > before, "a change is one commit more");
     assert!(metrics.ends_with("# EOF\n"));
     for personal in ["812345", "unread", "10.", "192."] {
         let labels = metrics.lines().filter(|line| !line.starts_with('#'));
@@ -128,7 +134,7 @@ fn promtool_takes_it_and_a_real_prometheus_scrapes_it() {
     // What `promtool check metrics` reads is the older text format: without an end mark, and a
     // counter is described by its whole name.
     let mut metrics = scrape(&lab).replace("# EOF\n", "");
-    for counter in ["packets", "invites", "events_lost", "drift", "reattached"] {
+    for counter in ["packets", "invites", "events_lost", "drift", "reattached", "evidence"] {
         for kind in ["HELP", "TYPE"] {
             let name = format!("# {kind} palang_{counter} ");
             assert!(metrics.contains(&name), "{metrics}");

@@ -1,11 +1,15 @@
 //! `palang monitor`: what is judged, while it is judged.
 
+use std::fs;
 use std::io::{BufRead as _, BufReader};
-use std::process::{Child, Stdio};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
-use palang_tests::lab::{Lab, message};
+use palang::datapath::{EvidenceSwitch, Pins};
+use palang_tests::lab::{Lab, message, run};
 use serde_json::Value;
 
 use crate::gate::{Gate, eventually};
@@ -23,8 +27,12 @@ struct Monitor {
 impl Monitor {
     /// Looks, from the first line about what is lost on.
     fn start(gate: &Gate<'_>, arguments: &[&str]) -> (Monitor, String) {
+        Monitor::start_saying(gate, arguments, Stdio::inherit())
+    }
+
+    fn start_saying(gate: &Gate<'_>, arguments: &[&str], stderr: Stdio) -> (Monitor, String) {
         let mut command = gate.daemon.command(&[&["monitor"], arguments].concat());
-        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+        let mut child = command.stdout(Stdio::piped()).stderr(stderr).spawn().unwrap();
         let stdout = BufReader::new(child.stdout.take().unwrap());
         let (sender, lines) = channel();
         std::thread::spawn(move || {
@@ -91,6 +99,85 @@ fn each_attempt_is_a_line_and_types_choose() {
     eventually("it ends after one", || unread.child.try_wait().unwrap().is_some());
     assert_eq!(unread.child.wait().unwrap().code(), Some(0));
     assert!(refused.lines.try_recv().is_err(), "only refused ones");
+}
+
+/// A field of each frame of a capture, as tshark reads it.
+fn tshark(file: &Path, field: &str) -> Vec<String> {
+    let output =
+        run::must(Command::new("tshark").arg("-r").arg(file).args(["-T", "fields", "-e", field]));
+    output.lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn refused_invites_are_written_as_long_as_somebody_looks() {
+    let lab = Lab::new("monitor-write");
+    let gate = Gate::start(&lab, "");
+    gate.does(&["block", "add", BLOCKED, "--for", "1h", "--reason", "prank"]);
+    let file = gate.daemon.folder().join("refused.pcapng");
+    let path = file.to_str().unwrap();
+
+    let (mut monitor, first) = Monitor::start(&gate, &["--write", path, "--count", "4"]);
+    assert!(first.ends_with("0 INVITEs not kept"), "{first}");
+    assert_eq!(gate.last("evidence watch").unwrap()["author"], "root");
+    let mut refused = Vec::new();
+    for _ in 0..3 {
+        assert!(gate.passes(FREE));
+        let call = gate.call(BLOCKED);
+        assert_eq!(call.arrived_at, None);
+        refused.push(call.call_id);
+    }
+    eventually("it ends after what was asked for", || monitor.child.try_wait().unwrap().is_some());
+    assert_eq!(monitor.child.wait().unwrap().code(), Some(0));
+    let written = tshark(&file, "sip.Call-ID");
+    assert!(!written.is_empty() && refused.starts_with(&written), "{written:?} of {refused:?}");
+    assert!(written.len() >= 2, "four attempts, two of them refused: {written:?}");
+    for user in tshark(&file, "sip.from.user") {
+        assert_eq!(user, BLOCKED);
+    }
+    assert_eq!(file.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+    assert!(gate.fails(2, &["monitor", "--write", path]).contains("already"));
+
+    // The gate judges them as it did.
+    let policy = gate.daemon.folder().join("policy.toml");
+    let text = format!("mode = \"enforce\"\n[[block]]\nnumber = \"{BLOCKED}\"\npermanent = true\n");
+    fs::write(&policy, text).unwrap();
+    let arguments = ["replay", path, "--policy", policy.to_str().unwrap(), "-o", "json"];
+    let replayed = gate.daemon.cli(&arguments);
+    assert_eq!(replayed.code, 0, "{replayed:?}");
+    let lines = replayed.stdout.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let refused = lines.filter(|line| line["reason"] == "blocked-number").count();
+    assert_eq!(refused, written.len(), "{replayed:?}");
+
+    // Nobody looks any more, and nothing is kept.
+    let folder = Pins::new(gate.daemon.pins()).map_folders().remove(0);
+    let switch = EvidenceSwitch::open(&folder).unwrap();
+    eventually("the kernel keeps none", || {
+        let kept = switch.stats().unwrap().kept;
+        assert!(!gate.passes(BLOCKED));
+        switch.stats().unwrap().kept == kept
+    });
+    let shown = gate.rows(&["calls", "--caller", BLOCKED]);
+    let id = shown.last().unwrap()["id"].to_string();
+    assert_eq!(gate.does(&["calls", "show", &id])["evidence"], Value::Null, "none is stored");
+}
+
+#[test]
+fn what_is_written_has_a_bound_and_it_goes_on_showing() {
+    let lab = Lab::new("monitor-bound");
+    let gate = Gate::start(&lab, "");
+    gate.does(&["block", "add", BLOCKED, "--for", "1h", "--reason", "prank"]);
+    let file = gate.daemon.folder().join("refused.pcapng");
+    let arguments = ["-t", "refuse", "--write", file.to_str().unwrap(), "--max-count", "2"];
+    let said = gate.daemon.folder().join("said");
+    let (monitor, _) =
+        Monitor::start_saying(&gate, &arguments, fs::File::create(&said).unwrap().into());
+    for _ in 0..5 {
+        assert!(!gate.passes(BLOCKED));
+    }
+    let shown = (0..20).map(|_| monitor.line()).filter(|line| line.contains("drop")).take(5);
+    assert_eq!(shown.count(), 5, "it goes on showing");
+    eventually("it says so", || fs::read_to_string(&said).unwrap().contains("2 INVITEs; no more"));
+    assert_eq!(tshark(&file, "sip.Method"), ["INVITE"; 2]);
 }
 
 #[test]

@@ -6,8 +6,8 @@ use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use palang::wire::{
-    Allow, AuditRow, AuditVerdict, Block, Call, Check, ConfigInForce, Explain, Held, ImportNews,
-    Mode, Override, Problem, Report, Reported, Review, Status,
+    Allow, AuditRow, AuditVerdict, Block, Call, CallShown, Check, ConfigInForce, Explain, Held,
+    ImportNews, Mode, Override, Problem, Report, Reported, Review, Status,
 };
 use palang_tests::lab::{Daemon, Lab, TRUNK};
 use serde::de::DeserializeOwned;
@@ -230,6 +230,8 @@ fn each_answer_is_what_the_document_says() {
     let held: Held = ask_one("/v1/numbers/+6281234567890").json();
     assert_eq!((held.calls.len(), held.block, held.allow), (2, Some(block), None));
     assert_eq!(held.audit.len(), 2);
+    let shown: CallShown = ask_one("/v1/calls/1").json();
+    assert_eq!((shown.call.id, shown.evidence), (1, None));
     let verdict: AuditVerdict = ask_one("/v1/audit/verify").json();
     assert_eq!(verdict.first_bad, None);
     let config: ConfigInForce = ask_one("/v1/config").json();
@@ -280,6 +282,7 @@ fn route(path: &str) -> String {
     match parts[2] {
         "check" | "explain" | "numbers" => parts[3] = "{number}",
         "blocks" | "allows" if parts.len() > 3 && parts[3] != "import" => parts[3] = "{number}",
+        "calls" if parts.len() > 3 && parts[3] != "live" => parts[3] = "{id}",
         "reviews" if parts.len() > 3 => parts[3] = "{id}",
         "interfaces" => parts[3] = "{name}",
         _ => {}

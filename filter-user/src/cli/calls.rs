@@ -1,15 +1,19 @@
 //! `palang calls`.
 
+use std::io::{self, Write};
 use std::ops::ControlFlow;
+use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, Subcommand};
 use jiff::Timestamp;
 
-use super::print::{Output, Row, counted, known};
+use super::print::{self, Answer, Format, Output, Row, counted, known};
 use super::time;
+use super::whole_file::{self, Exported, WholeFile};
 use crate::client::{self, Client};
 use crate::exit::{Exit, Failure};
-use crate::wire::Call;
+use crate::udp_payload::udp_payload;
+use crate::wire::{Call, CallShown};
 
 /// List call attempts, newest first; passed ones too
 ///
@@ -17,7 +21,28 @@ use crate::wire::Call;
 ///
 /// Raw: time, caller, trunk, source, verdict, would, reason, rule, identity, repeats, Call-ID, id.
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct Arguments {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    filter: Filter,
+    /// So many at most; says so when there are more [default: all]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..u64::MAX))]
+    limit: Option<u64>,
+    #[command(flatten)]
+    output: Output,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Show(Show),
+    Export(Export),
+}
+
+/// Which attempts.
+#[derive(Debug, Args)]
+struct Filter {
     /// Since when: 1h, 7d, '2026-11-25 18:20' local time, or RFC 3339
     #[arg(long, value_name = "DURATION|TIME", value_parser = time::since)]
     since: Option<Timestamp>,
@@ -36,33 +61,77 @@ pub struct Arguments {
     /// From this trunk
     #[arg(long, value_name = "NAME")]
     trunk: Option<String>,
-    /// So many at most; says so when there are more [default: all]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..u64::MAX))]
-    limit: Option<u64>,
+}
+
+impl Filter {
+    fn path(&self, limit: Option<u64>) -> String {
+        let since = self.since.map(|since| since.to_string());
+        let limit = limit.map(|limit| limit.to_string());
+        let query = [
+            ("since", since.as_deref()),
+            ("caller", self.caller.as_deref()),
+            ("call_id", self.call_id.as_deref()),
+            ("verdict", self.verdict.as_deref()),
+            ("reason", self.reason.as_deref()),
+            ("trunk", self.trunk.as_deref()),
+            ("limit", limit.as_deref()),
+        ];
+        client::path(&["calls"], &query)
+    }
+}
+
+/// Show all of one attempt, with its INVITE where that was kept
+///
+/// palang calls show 4711
+///
+/// The id stands in the list. INVITEs of refused attempts are kept where
+/// palang.toml has [evidence]. Needs the role operate: the message has numbers in it that cannot be masked.
+///
+/// JSON: `frame` has the whole frame as base64. Raw: the message to the byte; exit 4 where none was kept.
+#[derive(Debug, Args)]
+struct Show {
+    /// Number of the attempt
+    id: u64,
     #[command(flatten)]
     output: Output,
 }
 
-/// Lists.
+/// Export attempts as CSV, newest first
+///
+/// palang calls export --since 30d --verdict drop refused.csv
+///
+/// The file appears when it is whole; only its owner may read it. Times are in UTC. Whoever calls chooses the
+/// Call-ID: a cell that a spreadsheet would take for a formula begins with an apostrophe instead.
+///
+/// Raw: file, rows; nothing where there is no file.
+#[derive(Debug, Args)]
+struct Export {
+    /// The file, or `-` [default: standard output]
+    file: Option<PathBuf>,
+    #[command(flatten)]
+    filter: Filter,
+    #[command(flatten)]
+    output: Output,
+}
+
+/// Lists, shows one, or exports.
 ///
 /// # Errors
-/// The daemon's no, or none to ask.
+/// The daemon's no, or none to ask; a file that cannot be written.
 pub fn run(arguments: &Arguments, client: &Client) -> Result<Exit, Failure> {
-    let since = arguments.since.map(|since| since.to_string());
-    // One more than wanted tells whether the limit cut any.
-    let limit = arguments.limit.map(|limit| (limit + 1).to_string());
-    let query = [
-        ("since", since.as_deref()),
-        ("caller", arguments.caller.as_deref()),
-        ("call_id", arguments.call_id.as_deref()),
-        ("verdict", arguments.verdict.as_deref()),
-        ("reason", arguments.reason.as_deref()),
-        ("trunk", arguments.trunk.as_deref()),
-        ("limit", limit.as_deref()),
-    ];
+    match &arguments.command {
+        None => list(arguments, client),
+        Some(Command::Show(show)) => self::show(show, client),
+        Some(Command::Export(export)) => self::export(export, client),
+    }
+}
+
+fn list(arguments: &Arguments, client: &Client) -> Result<Exit, Failure> {
     let mut told = arguments.output.list();
     let (mut left, mut cut) = (arguments.limit, false);
-    let end = client.list(&client::path(&["calls"], &query), |call: Call| {
+    // One more than wanted tells whether the limit cut any.
+    let path = arguments.filter.path(arguments.limit.map(|limit| limit + 1));
+    let end = client.list(&path, |call: Call| {
         cut = left == Some(0);
         if cut {
             return ControlFlow::Break(());
@@ -78,13 +147,124 @@ pub fn run(arguments: &Arguments, client: &Client) -> Result<Exit, Failure> {
     Ok(Exit::Done)
 }
 
+fn show(arguments: &Show, client: &Client) -> Result<Exit, Failure> {
+    let id = arguments.id.to_string();
+    let shown: CallShown = client.get(&client::path(&["calls", &id], &[]), client::LONG)?;
+    if arguments.output.format != Format::Raw {
+        arguments.output.tell(&shown)?;
+        return Ok(Exit::Done);
+    }
+    let Some(evidence) = shown.evidence else {
+        let message = format!("no INVITE of call {id} is kept: see [evidence] in palang.toml");
+        return Err(Failure::new(Exit::NotFound, message));
+    };
+    let frame = evidence.bytes().unwrap_or_default();
+    let message = udp_payload(&frame).unwrap_or_default();
+    let mut out = io::stdout().lock();
+    print::written(out.write_all(message).and_then(|()| out.flush()))?;
+    Ok(Exit::Done)
+}
+
+impl Answer for CallShown {
+    fn people(&self, writer: &mut dyn Write) -> io::Result<()> {
+        for (name, cell) in Call::COLUMNS.iter().zip(self.call.cells()) {
+            print::field(writer, name, &cell)?;
+        }
+        print::field(writer, "identity", &known(self.call.identity.as_ref()))?;
+        let Some(evidence) = &self.evidence else {
+            return print::field(writer, "INVITE", "not kept");
+        };
+        let kept = evidence.bytes().map_or(0, |frame| frame.len() as u64);
+        let length = match u64::from(evidence.frame_len) {
+            whole if whole > kept => format!("a frame of {whole} bytes, of which {kept} were kept"),
+            whole => format!("a frame of {whole} bytes"),
+        };
+        print::field(writer, "INVITE", &length)?;
+        writeln!(writer)?;
+        // Whoever calls writes it: nothing of it moves the cursor.
+        evidence.message.lines().try_for_each(|line| writeln!(writer, "  {}", print::clean(line)))
+    }
+
+    /// Not used: raw is the message itself.
+    fn raw(&self) -> Vec<Vec<String>> {
+        vec![self.call.raw()]
+    }
+}
+
+fn export(arguments: &Export, client: &Client) -> Result<Exit, Failure> {
+    let path = arguments.file.as_deref();
+    let mut writer = csv::Writer::from_writer(WholeFile::create(path)?);
+    let (mut rows, mut result) = (0, Ok(()));
+    let end = client.list(&arguments.filter.path(None), |call: Call| {
+        // Not before: nothing is told where the daemon says no.
+        if rows == 0 {
+            result = writer.write_record(CSV);
+        }
+        rows += 1;
+        if result.is_ok() {
+            result = writer.write_record(csv_cells(&call));
+        }
+        if result.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+    });
+    if rows == 0 && end.is_ok() {
+        result = writer.write_record(CSV);
+    }
+    let file = result
+        .map_err(io::Error::from)
+        .and_then(|()| writer.into_inner().map_err(csv::IntoInnerError::into_error));
+    match file {
+        Ok(file) => whole_file::finish(file, Ok(()), end)?,
+        Err(error) => print::written(Err(error))?,
+    }
+    Exported::tell(path, rows, "call", arguments.output)?;
+    Ok(Exit::Done)
+}
+
+/// The header of an export: the fields of a raw line.
+const CSV: [&str; 12] = [
+    "time", "caller", "trunk", "source", "verdict", "would", "reason", "rule", "identity",
+    "repeats", "call_id", "id",
+];
+
+/// The cells of a call; what is not known is empty.
+fn csv_cells(call: &Call) -> [String; 12] {
+    let text = |text: Option<&String>| text.map_or_else(String::new, |text| harmless(text));
+    [
+        call.time.to_string(),
+        text(call.caller.as_ref()),
+        text(call.trunk.as_ref()),
+        harmless(&call.source),
+        call.verdict.clone(),
+        call.would.clone(),
+        call.reason.clone(),
+        if call.rule == 0 { String::new() } else { call.rule.to_string() },
+        text(call.identity.as_ref()),
+        call.repeats.to_string(),
+        text(call.call_id.as_ref()),
+        call.id.to_string(),
+    ]
+}
+
+/// A cell that is no formula, and that no terminal obeys.
+fn harmless(text: &str) -> String {
+    let text = print::clean(text);
+    if text.starts_with(['=', '+', '-', '@', '\u{fffd}']) {
+        format!("'{text}")
+    } else {
+        text.into()
+    }
+}
+
 impl Row for Call {
     const NOUN: &'static str = "call";
-    const COLUMNS: &'static [&'static str] =
-        &["time", "caller", "trunk", "source", "verdict", "reason", "rule", "repeats", "Call-ID"];
+    const COLUMNS: &'static [&'static str] = &[
+        "id", "time", "caller", "trunk", "source", "verdict", "reason", "rule", "repeats",
+        "Call-ID",
+    ];
 
     fn cells(&self) -> Vec<String> {
         vec![
+            self.id.to_string(),
             time::local(self.time).to_string(),
             known(self.caller.as_ref()),
             known(self.trunk.as_ref()),
@@ -125,4 +305,65 @@ pub(super) fn reason(call: &Call) -> String {
 
 fn rule(call: &Call) -> String {
     known((call.rule != 0).then_some(call.rule))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::Evidence;
+
+    fn call(call_id: &str) -> Call {
+        Call {
+            id: 7,
+            time: Timestamp::UNIX_EPOCH,
+            caller: Some("6281234567890".into()),
+            trunk: None,
+            source: "[2001:db8::1]:5060".into(),
+            call_id: Some(call_id.into()),
+            identity: Some("from".into()),
+            verdict: "drop".into(),
+            would: "drop".into(),
+            reason: "blocked-number".into(),
+            rule: 3,
+            repeats: 1,
+        }
+    }
+
+    #[test]
+    fn no_cell_is_a_formula() {
+        for call_id in ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1+1", "\r=1"] {
+            let cells = csv_cells(&call(call_id));
+            assert!(cells[10].starts_with('\''), "{cells:?}");
+            assert!(!cells[10].contains(char::is_control), "{cells:?}");
+        }
+        let mut writer = csv::Writer::from_writer(Vec::new());
+        writer.write_record(csv_cells(&call("a,\"b\"@x"))).unwrap();
+        let text = String::from_utf8(writer.into_inner().unwrap()).unwrap();
+        let expected = "1970-01-01T00:00:00Z,6281234567890,,[2001:db8::1]:5060,drop,drop,\
+                        blocked-number,3,from,1,\"a,\"\"b\"\"@x\",7\n";
+        assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn a_message_moves_no_cursor() {
+        let mut frame = Vec::new();
+        etherparse::PacketBuilder::ethernet2([2; 6], [4; 6])
+            .ipv4([10, 0, 0, 1], [10, 0, 0, 2], 64)
+            .udp(5060, 5060)
+            .write(&mut frame, b"INVITE sip:112@x SIP/2.0\r\nX: \x1b[2J\r\n\r\n")
+            .unwrap();
+        let evidence = Evidence::new(7, Timestamp::UNIX_EPOCH, 3000, &frame);
+        assert_eq!(evidence.bytes().unwrap(), frame);
+        let people = |shown: &CallShown| {
+            let mut text = Vec::new();
+            shown.people(&mut text).unwrap();
+            String::from_utf8(text).unwrap()
+        };
+        let text = people(&CallShown { call: call("1"), evidence: Some(evidence) });
+        assert!(text.ends_with("  INVITE sip:112@x SIP/2.0\n  X: \u{fffd}[2J\n  \n"), "{text:?}");
+        assert!(text.contains("a frame of 3000 bytes, of which"), "{text}");
+        assert!(!text.contains('\x1b'));
+        let text = people(&CallShown { call: call("1"), evidence: None });
+        assert!(text.ends_with("INVITE      not kept\n"), "{text:?}");
+    }
 }

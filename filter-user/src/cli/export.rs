@@ -9,17 +9,18 @@ use super::print::{self, Answer, Output, Row, counted};
 use super::time;
 use crate::client::{self, Client};
 use crate::exit::{Exit, Failure};
-use crate::wire::{Held, Redials, Remembered};
+use crate::wire::{Evidence, Held, Redials, Remembered};
 
 /// Tell all that is held about one number
 ///
 /// palang export --number 0812-3456-7890 -o json >letter-12.json
 ///
-/// Block, allow, calls, reports, reviews, audit rows, and what the kernel remembers: what its owner
+/// Block, allow, calls, INVITEs that were kept, reports, reviews, audit rows, and what the kernel remembers: what its owner
 /// may ask for. JSON is one document. What stands only in words (reasons, notes) is not searched.
 /// Needs the role operate (docs/privacy.md).
 ///
-/// Raw: block, allow, call, report, review or audit, then the fields of that list.
+/// Raw: block, allow, call, evidence, report, review or audit, then the fields of that list; of evidence call, time,
+/// length of the frame, the frame as base64.
 #[derive(Debug, Args)]
 pub struct Arguments {
     /// The number as people write it
@@ -50,6 +51,7 @@ impl Answer for Held {
         section(writer, "block", self.block.as_slice())?;
         section(writer, "allow", self.allow.as_slice())?;
         section(writer, "call", &self.calls)?;
+        section(writer, "INVITE", &self.evidence)?;
         section(writer, "report", &self.reports)?;
         section(writer, "review", &self.reviews)?;
         section(writer, "audit row", &self.audit)?;
@@ -62,6 +64,7 @@ impl Answer for Held {
         named("block", self.block.as_slice(), &mut lines);
         named("allow", self.allow.as_slice(), &mut lines);
         named("call", &self.calls, &mut lines);
+        named("evidence", &self.evidence, &mut lines);
         named("report", &self.reports, &mut lines);
         named("review", &self.reviews, &mut lines);
         named("audit", &self.audit, &mut lines);
@@ -83,6 +86,29 @@ fn named<R: Row>(name: &str, rows: &[R], lines: &mut Vec<Vec<String>>) {
         let mut fields = vec![name.to_owned()];
         fields.extend(row.raw());
         lines.push(fields);
+    }
+}
+
+impl Row for Evidence {
+    const NOUN: &'static str = "INVITE";
+    const COLUMNS: &'static [&'static str] = &["time", "call", "bytes", "see"];
+
+    fn cells(&self) -> Vec<String> {
+        vec![
+            time::local(self.time).to_string(),
+            self.call.to_string(),
+            self.frame_len.to_string(),
+            format!("palang calls show {}", self.call),
+        ]
+    }
+
+    fn raw(&self) -> Vec<String> {
+        vec![
+            self.call.to_string(),
+            self.time.to_string(),
+            self.frame_len.to_string(),
+            self.frame.clone(),
+        ]
     }
 }
 

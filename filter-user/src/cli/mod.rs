@@ -16,6 +16,7 @@ pub mod config;
 pub mod daemon;
 pub mod doctor;
 pub mod erase;
+mod evidence_file;
 pub mod explain;
 pub mod export;
 pub mod hints;

@@ -28,6 +28,7 @@ use utoipa::OpenApi;
 
 use super::control::{Control, Role, Who, allow_of, block_of};
 use super::events::Lost;
+use super::evidence::{Evidence, Watch, evidence_of};
 use super::import::Import;
 use super::links::Links;
 use super::person::audit_row_of;
@@ -39,7 +40,7 @@ use crate::clock;
 use crate::config::XdpMode;
 use crate::policy::Subject;
 use crate::status;
-use crate::store::{self, AuditFilter, CallFilter, CallRow, Kind, Reader, ReportFilter};
+use crate::store::{self, AuditFilter, CallFilter, CallRow, Entry, Kind, Reader, ReportFilter};
 use crate::wire::{self, Colour, Problem, ProblemKind};
 
 /// Bytes of lines that are sent at once.
@@ -66,6 +67,8 @@ pub struct App {
     pub reviews: Reviews,
     /// Calls, as they are judged.
     pub live: broadcast::Sender<CallRow>,
+    /// INVITEs of refused calls, where somebody wants them.
+    pub evidence: Arc<Evidence>,
     /// Since when the daemon runs.
     pub since: Timestamp,
     /// What was wrong with the configuration when it was read last.
@@ -123,6 +126,7 @@ pub fn router(app: App) -> Router {
         .route("/v1/explain/{number}", get(explain))
         .route("/v1/calls", get(list_calls))
         .route("/v1/calls/live", get(live_calls))
+        .route("/v1/calls/{id}", get(show_call))
         .route("/v1/top", get(get_top))
         .route("/v1/reports", get(list_reports).post(add_report))
         .route("/v1/reviews", get(list_reviews))
@@ -192,6 +196,7 @@ async fn no_route() -> Problem {
         explain,
         list_calls,
         live_calls,
+        show_call,
         get_top,
         list_reports,
         add_report,
@@ -695,6 +700,32 @@ async fn list_calls(
     })
 }
 
+/// All of one attempt, with its INVITE where that was kept. Role operate.
+#[utoipa::path(get, path = "/v1/calls/{id}", params(("id" = String, Path)),
+    responses((status = 200, body = wire::CallShown), (status = 403, body = Problem),
+        (status = 404, body = Problem)))]
+async fn show_call(State(app): State<App>, who: Who, Named(id): Named) -> Answer<wire::CallShown> {
+    who.may(Role::Operate)?;
+    let id: u64 = id.parse().map_err(|_| usage(format!("{id:?} is no number of a call")))?;
+    let read = app.control.keeper.read(move |reader| Ok((reader.call(id)?, reader.evidence(id)?)));
+    let (Some(row), evidence) = read.await? else {
+        let message =
+            format!("no call {id}: never recorded, or deleted by [retention] or an erase");
+        return Err(Problem { kind: ProblemKind::NotFound, message });
+    };
+    Ok(Json(wire::CallShown {
+        call: call(id, row, &who),
+        evidence: evidence.map(|row| evidence_of(id, &row)),
+    }))
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct LiveQuery {
+    #[serde(default)]
+    evidence: bool,
+}
+
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct ReportQuery {
@@ -838,26 +869,42 @@ async fn events(State(app): State<App>, who: Who) -> Result<Response, Problem> {
 }
 
 /// Attempts as they are judged, one a line, and once a second how many were lost, until the
-/// connection is closed. Role read.
-#[utoipa::path(get, path = "/v1/calls/live",
-    responses((status = 200, body = wire::Live, content_type = "application/x-ndjson")))]
-async fn live_calls(State(app): State<App>, who: Who) -> Result<Response, Problem> {
+/// connection is closed. Role read. With `evidence=true` also the INVITEs of refused ones, which
+/// the kernel keeps for as long: role operate, and the audit tells of it.
+#[utoipa::path(get, path = "/v1/calls/live", params(("evidence" = Option<bool>, Query)),
+    responses((status = 200, body = wire::Live, content_type = "application/x-ndjson"),
+        (status = 403, body = Problem)))]
+async fn live_calls(
+    State(app): State<App>,
+    who: Who,
+    Queried(query): Queried<LiveQuery>,
+) -> Result<Response, Problem> {
     who.may(Role::Read)?;
     struct Looking {
         app: App,
         who: Who,
         calls: broadcast::Receiver<CallRow>,
+        watch: Option<Watch>,
         tick: tokio::time::Interval,
         missed: u64,
+        missed_frames: u64,
     }
-    let looking = Looking {
-        calls: app.live.subscribe(),
-        app,
-        who,
-        tick: tokio::time::interval(Duration::from_secs(1)),
-        missed: 0,
+    let calls = app.live.subscribe();
+    let watch = if query.evidence {
+        who.may(Role::Operate)?;
+        let entry = Entry::new(clock::now(), &who.name, "evidence watch");
+        app.control.keeper.keep(move |store| store.audit(entry.clone())).await;
+        Some(app.evidence.watch())
+    } else {
+        None
     };
+    let tick = tokio::time::interval(Duration::from_secs(1));
+    let looking = Looking { app, who, calls, watch, tick, missed: 0, missed_frames: 0 };
     let stream = futures_util::stream::unfold(looking, async |mut looking| {
+        let frame = async |watch: &mut Option<Watch>| match watch {
+            Some(watch) => watch.frames.recv().await,
+            None => std::future::pending().await,
+        };
         loop {
             let line = tokio::select! {
                 row = looking.calls.recv() => match row {
@@ -868,15 +915,30 @@ async fn live_calls(State(app): State<App>, who: Who) -> Result<Response, Proble
                     }
                     Err(RecvError::Closed) => return None,
                 },
+                kept = frame(&mut looking.watch) => match kept {
+                    Ok(kept) => {
+                        let (time, frame) = (clock::wall(kept.time), kept.frame());
+                        let evidence = wire::Evidence::new(0, time, kept.frame_len, frame);
+                        wire::Live::Evidence(Box::new(evidence))
+                    }
+                    Err(RecvError::Lagged(count)) => {
+                        looking.missed_frames += count;
+                        continue;
+                    }
+                    Err(RecvError::Closed) => return None,
+                },
                 _ = looking.tick.tick() => {
                     let stats = looking.app.control.maps.event_stats().unwrap_or_default();
                     let lost = &looking.app.lost;
+                    let evidence = looking.watch.as_ref().and(looking.app.evidence.stats().ok());
                     wire::Live::Lost(wire::Lost {
                         refused: stats.refused_lost + lost.refused.load(Ordering::Relaxed),
                         passed: stats.passed_lost
                             + stats.passed_thinned
                             + lost.passed.load(Ordering::Relaxed),
                         missed: looking.missed,
+                        evidence: evidence
+                            .map(|stats| stats.lost + stats.limited + looking.missed_frames),
                     })
                 }
             };

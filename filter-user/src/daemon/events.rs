@@ -8,17 +8,18 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use filter_common::abi::{AttemptKey, EventEntry, Verdict};
+use filter_common::abi::{self, AttemptKey, EventEntry, Verdict};
 use filter_common::number::Number;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use tokio::sync::{broadcast, oneshot};
 
 use super::auto_rate::Counter;
 use super::control::Control;
+use super::evidence::Evidence;
 use super::reviews::Reviews;
 use crate::clock;
-use crate::datapath::{Error, Events, Pins};
-use crate::store::CallRow;
+use crate::datapath::{Error, Events, EvidenceRing, Pins};
+use crate::store::{CallRow, EvidenceRow, Room, Unplaced};
 
 /// How often the rings are looked at, and records are stored so that they outlive us. Each ring
 /// holds 5,000 events.
@@ -29,6 +30,10 @@ const COMMIT: Duration = Duration::from_secs(1);
 const BATCH: usize = 8192;
 /// Records that wait for a disk that takes none, about 200 bytes each.
 const WAITING_MAX: usize = 100_000;
+/// Frames that wait for their call to be stored, about 2 KiB each.
+const FRAMES_MAX: usize = 2000;
+/// How long the call of a frame is looked for: its event may be lost.
+const LOOKED_FOR: SignedDuration = SignedDuration::from_secs(5);
 /// When an attempt is over, and it is known how often it was sent.
 const OVER: Duration = Duration::from_secs(70);
 
@@ -50,19 +55,32 @@ struct Recorder {
     reviews: Reviews,
     live: broadcast::Sender<CallRow>,
     rate: Counter,
+    evidence: Arc<Evidence>,
+    /// Frames of refused attempts that wait for their call.
+    frames: Vec<Unplaced>,
     /// Whether all that was stored is on disk.
     on_disk: bool,
 }
 
-/// Takes events out of the rings and writes call records, first those that were `left_behind`,
+/// What the kernel tells.
+pub struct Rings {
+    /// Attempts.
+    pub events: Events,
+    /// Frames of refused ones.
+    pub frames: EvidenceRing,
+    /// Attempts from the rings of maps that judge no more.
+    pub left_behind: Vec<EventEntry>,
+}
+
+/// Takes events out of the rings and writes call records, first those that were left behind,
 /// until there is nobody any more who could tell it to `stop`.
 pub async fn run(
     control: Arc<Control>,
-    mut events: Events,
-    left_behind: Vec<EventEntry>,
+    Rings { mut events, mut frames, left_behind }: Rings,
     lost: Arc<Lost>,
     reviews: Reviews,
     live: broadcast::Sender<CallRow>,
+    evidence: Arc<Evidence>,
     mut stop: oneshot::Receiver<Infallible>,
 ) {
     let rate = Counter::start(&control);
@@ -75,6 +93,8 @@ pub async fn run(
         reviews,
         live,
         rate,
+        evidence,
+        frames: Vec::new(),
         on_disk: true,
     };
     recorder.take(&left_behind);
@@ -85,19 +105,27 @@ pub async fn run(
             _ = look.tick() => false,
             _ = &mut stop => true,
         };
+        // Frames first: the event of each is then taken out already, or is taken out now.
+        match frames.drain() {
+            Ok(frames) => recorder.take_frames(&frames),
+            Err(error) => tracing::error!("{error}"),
+        }
         match events.drain(BATCH) {
             Ok(entries) => recorder.take(&entries),
             Err(error) => tracing::error!("{error}"),
         }
         if stopped {
-            return recorder.commit(true).await;
+            recorder.commit(true).await;
+            return recorder.commit_frames().await;
         }
         if committed.elapsed() >= COMMIT {
             recorder.commit(true).await;
+            recorder.commit_frames().await;
             recorder.count_repeats().await;
             committed = Instant::now();
         } else if recorder.control.keeper.problem().is_none() {
             recorder.commit(false).await;
+            recorder.commit_frames().await;
         }
     }
 }
@@ -154,6 +182,50 @@ impl Recorder {
             self.waiting.push(row);
             self.keys.push(AttemptKey { number: event.number, call_id: event.call_id });
         }
+    }
+
+    fn take_frames(&mut self, frames: &[abi::Evidence]) {
+        let stored = self.control.config().evidence.is_some();
+        for frame in frames {
+            self.evidence.tell(frame);
+            if !stored {
+                continue;
+            }
+            if self.frames.len() >= FRAMES_MAX {
+                self.evidence.lose(1);
+                continue;
+            }
+            let row = EvidenceRow {
+                time: clock::wall(frame.time),
+                frame_len: frame.frame_len,
+                frame: frame.frame().to_vec(),
+            };
+            self.frames.push((frame.number, frame.call_id, row));
+        }
+    }
+
+    /// Stores frames beside their calls, which were stored before.
+    async fn commit_frames(&mut self) {
+        let Some(kept) = self.control.config().evidence else {
+            self.frames.clear();
+            return;
+        };
+        if self.frames.is_empty() {
+            return;
+        }
+        let frames = self.frames.clone();
+        let room = Room { frames: kept.max_calls.into(), bytes: kept.max_bytes };
+        let put = self.control.keeper.write(move |store| Ok(store.put_evidence(frames, room)?));
+        // Else they wait, until there is no room for more.
+        let Ok(mut unplaced) = put.await else { return };
+        self.on_disk = false;
+        // Calls that wait for a disk may be those of the frames.
+        if self.waiting.is_empty() {
+            let (all, since) = (unplaced.len(), clock::now() - LOOKED_FOR);
+            unplaced.retain(|(_, _, row)| row.time >= since);
+            self.evidence.lose(all - unplaced.len());
+        }
+        self.frames = unplaced;
     }
 
     async fn commit(&mut self, on_disk: bool) {
@@ -221,11 +293,18 @@ impl Recorder {
     }
 }
 
-/// Takes records out that are older than they are kept for.
+/// Takes records out that are older than they are kept for, and INVITEs, which go earlier. Where
+/// INVITEs are kept no longer, those that were go with their records.
 pub async fn prune(control: &Arc<Control>) {
-    let before = Timestamp::now() - control.config().calls_kept;
-    let done = control.keeper.write(move |store| Ok(store.prune_calls(before)?)).await;
-    if let Err(problem) = done {
+    let (now, config) = (Timestamp::now(), control.config());
+    let done = control.keeper.write(move |store| {
+        store.prune_calls(now - config.calls_kept)?;
+        if let Some(evidence) = config.evidence {
+            store.prune_evidence(now - evidence.kept)?;
+        }
+        Ok(())
+    });
+    if let Err(problem) = done.await {
         tracing::warn!("old call records stay: {}", problem.message);
     }
 }

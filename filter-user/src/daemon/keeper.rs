@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use tokio::sync::oneshot;
 
 use crate::store::{Error, Reader, Store};
@@ -19,6 +20,10 @@ const PATIENCE: Duration = Duration::from_secs(1);
 const OPEN_PATIENCE: Duration = Duration::from_secs(10);
 /// How often what could not be written is tried again.
 const RETRY: Duration = Duration::from_secs(5);
+
+/// Bounds of the times that changes take: 0.5 ms to 16 s, twice as long each.
+const FIRST_BUCKET: f64 = 0.0005;
+const BUCKETS: u16 = 16;
 
 type Job = Box<dyn FnOnce(&mut Result<Store, String>) + Send>;
 type Lasting = Box<dyn FnMut(&mut Store) -> Result<(), Error> + Send>;
@@ -36,6 +41,7 @@ pub struct Keeper {
     orders: Sender<Order>,
     unsaved: Arc<AtomicUsize>,
     problem: Arc<Mutex<Option<String>>>,
+    took: Histogram,
 }
 
 impl Keeper {
@@ -49,14 +55,17 @@ impl Keeper {
             orders,
             unsaved: Arc::default(),
             problem: Arc::default(),
+            took: Histogram::new(exponential_buckets(FIRST_BUCKET, 2.0, BUCKETS)),
         };
+        let took = keeper.took.clone();
         let (path, unsaved) = (path.to_owned(), Arc::clone(&keeper.unsaved));
         let problem = Arc::clone(&keeper.problem);
         let (opened, wait) = channel();
         let started = thread::Builder::new().name("store".into()).spawn(move || {
             let store = Store::open(&path).map_err(|error| error.to_string());
             let _ = opened.send(store.as_ref().err().cloned());
-            Thread { path, store, unsaved, problem, waiting: VecDeque::new() }.run(&receiver);
+            let waiting = VecDeque::new();
+            Thread { path, store, unsaved, problem, waiting, took }.run(&receiver);
         });
         let found = match (started, wait.recv_timeout(OPEN_PATIENCE)) {
             (Ok(_), Ok(found)) => found,
@@ -77,6 +86,12 @@ impl Keeper {
     #[must_use]
     pub fn unsaved(&self) -> usize {
         self.unsaved.load(Ordering::Relaxed)
+    }
+
+    /// How long changes took on the store's thread, in seconds.
+    #[must_use]
+    pub fn took(&self) -> Histogram {
+        self.took.clone()
     }
 
     /// Writes something that must be on disk before it is in force. It is not done when whoever
@@ -200,6 +215,7 @@ struct Thread {
     unsaved: Arc<AtomicUsize>,
     problem: Arc<Mutex<Option<String>>>,
     waiting: VecDeque<Lasting>,
+    took: Histogram,
 }
 
 impl Thread {
@@ -215,6 +231,7 @@ impl Thread {
                 self.mend();
                 tried = Instant::now();
             }
+            let begun = order.is_some().then(Instant::now);
             match order {
                 // What waits comes first: else it could undo what is written now.
                 Some(Order::Once(job)) => match self.catch_up() {
@@ -232,6 +249,9 @@ impl Thread {
                     let _ = answer.send(done);
                 }
                 None => {}
+            }
+            if let Some(begun) = begun {
+                self.took.observe(begun.elapsed().as_secs_f64());
             }
         }
     }

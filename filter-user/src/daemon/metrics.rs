@@ -18,7 +18,7 @@ use prometheus_client::encoding::{EncodeLabelSet, text};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::registry::Registry;
+use prometheus_client::registry::{Registry, Unit};
 
 use super::api::App;
 use crate::store::Head;
@@ -60,6 +60,9 @@ async fn metrics(State(app): State<App>) -> Result<Response, Problem> {
     let mut registry = Registry::with_prefix("palang");
     packets(&app, &mut registry)?;
     state(&app, &status, &mut registry);
+    evidence(&app, &mut registry).await?;
+    let help = "How long changes took on the store's thread, the wait for the disk included";
+    registry.register_with_unit("store_commit", help, Unit::Seconds, app.control.keeper.took());
     let mut text = String::new();
     // A String takes everything.
     let _ = text::encode(&mut text, &registry);
@@ -126,6 +129,34 @@ struct Attached {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Lost {
     verdict: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Outcome {
+    outcome: &'static str,
+}
+
+/// INVITEs of refused attempts. Where nobody wants them all of it stands still.
+async fn evidence(app: &App, registry: &mut Registry) -> Result<(), Problem> {
+    let stats = app.evidence.stats()?;
+    let frames = Family::<Outcome, Counter<u64, AtomicU64>>::default();
+    for (outcome, count) in [("kept", stats.kept), ("lost", stats.lost), ("limited", stats.limited)]
+    {
+        frames.get_or_create(&Outcome { outcome }).inc_by(count);
+    }
+    let help = "INVITEs of refused attempts while they were wanted; limited: above the rate";
+    registry.register("evidence", help, frames);
+    // What the store does not tell is left out: 0 would be a lie.
+    if let Ok(room) = app.control.keeper.read_soon(|reader| reader.evidence_size()).await {
+        let mut gauge = |name: &str, help: &str, value: u64| {
+            let gauge = Gauge::<i64>::default();
+            gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
+            registry.register(name, help, gauge);
+        };
+        gauge("evidence_stored", "INVITEs in the store", room.frames);
+        gauge("evidence_stored_bytes", "Bytes of INVITEs in the store", room.bytes);
+    }
+    Ok(())
 }
 
 /// What the daemon knows.

@@ -7,6 +7,7 @@ mod api;
 mod auto_rate;
 mod control;
 mod events;
+mod evidence;
 mod import;
 mod keeper;
 mod links;
@@ -38,13 +39,14 @@ use tokio::sync::{Notify, Semaphore, broadcast, oneshot};
 
 use self::api::App;
 use self::control::Control;
+use self::evidence::Evidence;
 use self::keeper::Keeper;
 use self::links::Links;
 use self::privileges::Loader;
 use self::reviews::Reviews;
 use crate::clock;
 use crate::config::Config;
-use crate::datapath::{Events, Maps, Pins, carry_over};
+use crate::datapath::{Events, EvidenceRing, Maps, Pins, carry_over};
 use crate::exit::{Exit, Failure};
 use crate::store::{Entry, Kind};
 
@@ -118,7 +120,9 @@ async fn serve(
             tracing::warn!("{}: not carried over: {error}", old.display());
         }
     }
-    let events = Events::open(&folder)?;
+    let (events, frames) = (Events::open(&folder)?, EvidenceRing::open(&folder)?);
+    let evidence = Arc::new(Evidence::open(&folder)?);
+    evidence.configure(config.evidence.is_some());
 
     // Without a store, numbers that none of its rules can have.
     let no_store = since.as_second().unsigned_abs();
@@ -159,6 +163,7 @@ async fn serve(
         lost: Arc::clone(&lost),
         reviews: reviews.clone(),
         live: live.clone(),
+        evidence: Arc::clone(&evidence),
         since,
         config_problem: Arc::default(),
         lists: Arc::new(Semaphore::new(api::LISTS)),
@@ -175,11 +180,11 @@ async fn serve(
     let (keep_recording, stop) = oneshot::channel();
     let recorder = tokio::spawn(events::run(
         Arc::clone(&control),
-        events,
-        left_behind,
+        events::Rings { events, frames, left_behind },
         lost,
         reviews,
         live,
+        Arc::clone(&evidence),
         stop,
     ));
     tokio::spawn(links::run(Arc::clone(&links)));
@@ -190,6 +195,7 @@ async fn serve(
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
     tracing::info!("ready on {}", socket_path.display());
     until_told(&app, &compare).await?;
+    evidence.stop();
     drop(keep_recording);
     // A disk that hangs does not hold us up.
     let _ = tokio::time::timeout(LAST_RECORDS, recorder).await;
@@ -287,6 +293,7 @@ async fn reload(app: &App, compare: &Notify) {
             app.links.leave(&gone).await;
             app.links.settle().await;
             tracing::info!("the configuration was read again");
+            app.evidence.configure(app.control.config().evidence.is_some());
             if app.control.config().redial != old.redial {
                 compare.notify_one();
             }

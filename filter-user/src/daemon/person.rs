@@ -8,6 +8,7 @@ use filter_common::number::Number;
 
 use super::api::call;
 use super::control::{Control, Who, allow_of, block_of};
+use super::evidence::evidence_of;
 use super::reports::report_of;
 use super::reviews::review_of;
 use crate::clock;
@@ -35,7 +36,7 @@ impl Control {
             .keeper
             .read(move |reader| Ok((reader.person(number)?, reader.pseudonyms()?)))
             .await?;
-        let Person { block, allow, calls, reports, reviews, audit } = person;
+        let Person { block, allow, calls, evidence, reports, reviews, audit } = person;
         let (now, ladder) = (clock::now(), &self.config().ladder);
         Ok(wire::Held {
             number: number.to_string(),
@@ -46,6 +47,7 @@ impl Control {
             allow: allow.as_ref().map(allow_of),
             kernel: self.remembered(number)?,
             calls: calls.into_iter().map(|(id, row)| call(id, row, who)).collect(),
+            evidence: evidence.into_iter().map(|(id, row)| evidence_of(id, &row)).collect(),
             reports: reports
                 .into_iter()
                 .map(|(id, report)| report_of(Some(id), report, ladder, now))

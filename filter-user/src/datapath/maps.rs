@@ -10,8 +10,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use aya::maps::lpm_trie::Key;
 use aya::maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, MapType, PerCpuArray};
 use filter_common::abi::{
-    Allow, Attempt, AttemptKey, Block, EventStats, FragmentKey, Grace, Grant, PORT_WORDS,
-    PrefixKey, Profile, Redial, Settings, TRUNKS_MAX,
+    Allow, Attempt, AttemptKey, Block, EventStats, EvidenceStats, FragmentKey, Grace, Grant,
+    PORT_WORDS, PrefixKey, Profile, Redial, Settings, TRUNKS_MAX,
 };
 use filter_common::number::Number;
 use filter_common::reason::{REASON_NUMBERS, Reason};
@@ -59,6 +59,9 @@ pub(super) const SPECS: &[Spec] = &[
     spec("EVENT_STATS", MapType::PerCpuArray, 4, size_of::<EventStats>()),
     spec("EVENTS_REFUSED", MapType::RingBuf, 0, 0),
     spec("EVENTS_PASSED", MapType::RingBuf, 0, 0),
+    spec("EVIDENCE_PER_SECOND", MapType::Array, 4, 4),
+    spec("EVIDENCE", MapType::RingBuf, 0, 0),
+    spec("EVIDENCE_STATS", MapType::PerCpuArray, 4, size_of::<EvidenceStats>()),
 ];
 
 type Trie<K, V> = Mutex<LpmTrie<MapData, K, V>>;
@@ -84,7 +87,7 @@ pub struct Maps {
     event_stats: PerCpuArray<MapData, Raw<EventStats>>,
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // What is behind it is a file descriptor: nothing that a panic could have left half done.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -3,6 +3,7 @@
 
 mod egress;
 mod error;
+mod evidence;
 mod live;
 mod maps;
 mod raw;
@@ -11,6 +12,7 @@ mod run_time;
 
 pub use self::egress::{Egress, tcx_programs};
 pub use self::error::Error;
+pub use self::evidence::{EvidenceRing, EvidenceSwitch};
 pub use self::live::{Attached, Events, Filter, Pins};
 pub use self::maps::{LookUp, Maps, WayOut, carry_over, walk_blocks};
 pub use self::replay::{Judged, Replay};

@@ -1,7 +1,7 @@
 //! Bytes of maps and rings as values, and back.
 
 use aya::maps::{MapData, RingBuf};
-use filter_common::abi::EventEntry;
+use filter_common::abi::{EventEntry, Evidence};
 
 use super::error::Error;
 
@@ -14,15 +14,26 @@ pub struct Raw<T>(pub T);
 // only and without padding.
 unsafe impl<T: Copy + 'static> aya::Pod for Raw<T> {}
 
-/// Takes at most `limit` events out of a ring.
-pub fn drain(ring: &mut RingBuf<MapData>, limit: usize) -> Result<Vec<EventEntry>, Error> {
-    let mut events = Vec::new();
-    while events.len() < limit
+/// What a ring holds.
+///
+/// # Safety
+/// Every pattern of its bytes is a value.
+pub unsafe trait Entry: Copy {}
+
+// SAFETY: `repr(C)`, of integers only.
+unsafe impl Entry for EventEntry {}
+// SAFETY: `repr(C)`, of integers only.
+unsafe impl Entry for Evidence {}
+
+/// Takes at most `limit` entries out of a ring.
+pub fn drain<T: Entry>(ring: &mut RingBuf<MapData>, limit: usize) -> Result<Vec<T>, Error> {
+    let mut entries = Vec::new();
+    while entries.len() < limit
         && let Some(item) = ring.next()
     {
-        events.push(event(&item).ok_or(Error::Event(item.len()))?);
+        entries.push(entry(&item).ok_or(Error::Event(item.len()))?);
     }
-    Ok(events)
+    Ok(entries)
 }
 
 /// Takes everything out of a ring; how many events it was.
@@ -34,11 +45,11 @@ pub fn discard(ring: &mut RingBuf<MapData>) -> u64 {
     count
 }
 
-/// The event in an item of a ring; `None` when the item is too short.
-fn event(item: &[u8]) -> Option<EventEntry> {
-    if item.len() < size_of::<EventEntry>() {
+/// The entry in an item of a ring; `None` when the item is too short.
+fn entry<T: Entry>(item: &[u8]) -> Option<T> {
+    if item.len() < size_of::<T>() {
         return None;
     }
     // SAFETY: there are as many bytes as an entry has, of which every pattern is valid.
-    Some(unsafe { item.as_ptr().cast::<EventEntry>().read_unaligned() })
+    Some(unsafe { item.as_ptr().cast::<T>().read_unaligned() })
 }

@@ -3,11 +3,12 @@
 use aya::Ebpf;
 use aya::maps::{Array, MapData, RingBuf};
 use aya::programs::{TestRun as _, TestRunOptions, Xdp};
-use filter_common::abi::{Event, EventEntry, EventStats};
+use filter_common::abi::{Event, EventEntry, EventStats, Evidence};
 use filter_common::number::Number;
 use filter_common::reason::Reason;
 
 use super::error::Error;
+use super::evidence::{EvidenceRing, EvidenceSwitch};
 use super::maps::{Maps, typed};
 use super::raw::{self, Raw};
 use super::{PROGRAM, attempts, egress_program, load_program, loader, program};
@@ -35,6 +36,8 @@ pub struct Replay {
     event: Array<MapData, Raw<Event>>,
     refused: RingBuf<MapData>,
     passed: RingBuf<MapData>,
+    evidence: EvidenceSwitch,
+    frames: EvidenceRing,
     #[cfg(palang_log)]
     log: aya_log::EbpfLogger<env_logger::Logger>,
 }
@@ -197,6 +200,20 @@ impl Replay {
     pub fn drain_events(&mut self) -> Result<(Vec<EventEntry>, Vec<EventEntry>), Error> {
         Ok((raw::drain(&mut self.refused, usize::MAX)?, raw::drain(&mut self.passed, usize::MAX)?))
     }
+
+    /// The switch of frames of refused attempts, which is off.
+    #[must_use]
+    pub fn evidence(&self) -> &EvidenceSwitch {
+        &self.evidence
+    }
+
+    /// Takes the frames of refused attempts out of their ring.
+    ///
+    /// # Errors
+    /// A failing system call.
+    pub fn drain_evidence(&mut self) -> Result<Vec<Evidence>, Error> {
+        self.frames.drain()
+    }
 }
 
 /// Loads the program with a policy, on maps of its own. Only in a replay is its time that
@@ -233,6 +250,8 @@ fn load(policy: &Policy, replay: bool, sizes: &[(&str, u32)]) -> Result<Replay, 
         event: typed(&mut take, "REPLAY_EVENT")?,
         refused: typed(&mut take, "EVENTS_REFUSED")?,
         passed: typed(&mut take, "EVENTS_PASSED")?,
+        evidence: EvidenceSwitch::new(&mut take)?,
+        frames: EvidenceRing::new(&mut take)?,
         #[cfg(palang_log)]
         log,
         ebpf,

@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 
 use filter_common::number::Number;
 use jiff::Timestamp;
-use rusqlite::{Row, named_params, params_from_iter};
+use rusqlite::{OptionalExtension as _, Row, named_params, params_from_iter};
 
 use super::schema::Millis;
 use super::{Error, Reader, Store};
@@ -102,7 +102,7 @@ impl Store {
         done
     }
 
-    fn wait_for_disk(&self, wait: bool) -> Result<(), Error> {
+    pub(super) fn wait_for_disk(&self, wait: bool) -> Result<(), Error> {
         let Reader { conn, path } = &self.reader;
         let synchronous = if wait { "FULL" } else { "NORMAL" };
         conn.pragma_update(None, "synchronous", synchronous)
@@ -162,6 +162,16 @@ impl Reader {
         let limit = filter.limit.map_or(-1, i64::from);
         let values = wanted.iter().filter_map(|(_, value)| *value).chain([limit]);
         self.each(&sql, params_from_iter(values), read, f).map(drop)
+    }
+
+    /// The call with this number.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub fn call(&self, id: u64) -> Result<Option<CallRow>, Error> {
+        let sql = format!("SELECT {COLUMNS} FROM calls WHERE id = ?1");
+        let read = |row: &Row<'_>| read(row).map(|(_, call)| call);
+        self.get(|conn| conn.query_row(&sql, [id.cast_signed()], read).optional())
     }
 }
 

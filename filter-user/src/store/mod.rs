@@ -5,6 +5,7 @@
 //! | `decisions` | blocks and allows in force | [`decisions`] |
 //! | `audit` | every change, as a hash chain with pseudonyms of numbers | [`audit`], [`pseudonym`] |
 //! | `calls` | every attempt that the gate saw | [`calls`] |
+//! | `evidence` | INVITEs of refused attempts, where they are kept | [`evidence`] |
 //! | `reviews` | redial grants and reports, for somebody to look at | [`reviews`] |
 //! | `reports` | what call-takers said of calls | [`reports`] |
 //! | `state` | mode, override, newest time seen, key of the pseudonyms | `state` |
@@ -31,6 +32,7 @@ pub mod backup;
 pub mod calls;
 pub mod decisions;
 mod error;
+pub mod evidence;
 pub mod person;
 pub mod pseudonym;
 pub mod reports;
@@ -45,6 +47,7 @@ pub use backup::{check_restore, restore};
 pub use calls::{CallFilter, CallRow};
 pub use decisions::{Decision, Kind};
 pub use error::Error;
+pub use evidence::{EvidenceRow, Room, Unplaced};
 pub use person::{Counts, Person};
 pub use pseudonym::Pseudonyms;
 pub use reports::{Added, Report, ReportFilter, ReportedCall};

@@ -8,8 +8,8 @@ use rusqlite::{Connection, params};
 
 use super::reviews::{self, Review};
 use super::{
-    AuditFilter, AuditRow, BUSY, CallFilter, CallRow, Decision, Entry, Error, Kind, Reader, Report,
-    ReportFilter, Store,
+    AuditFilter, AuditRow, BUSY, CallFilter, CallRow, Decision, Entry, Error, EvidenceRow, Kind,
+    Reader, Report, ReportFilter, Store,
 };
 use crate::policy::Subject;
 
@@ -25,6 +25,8 @@ pub struct Person {
     pub allow: Option<Decision>,
     /// Its calls and their numbers, newest first.
     pub calls: Vec<(u64, CallRow)>,
+    /// INVITEs of them and the numbers of the calls, newest first.
+    pub evidence: Vec<(u64, EvidenceRow)>,
     /// Reports of its calls and their numbers, newest first.
     pub reports: Vec<(u64, Report)>,
     /// Exceptions and reports to look at, closed ones too, oldest first.
@@ -70,12 +72,16 @@ impl Reader {
             block: self.find(Kind::Block, subject)?,
             allow: self.find(Kind::Allow, subject)?,
             calls: Vec::new(),
+            evidence: Vec::new(),
             reports: Vec::new(),
             reviews: Vec::new(),
             audit: Vec::new(),
         };
         let filter = CallFilter { number: Some(number), ..CallFilter::default() };
         self.calls(&filter, into(&mut person.calls))?;
+        for (id, _) in &person.calls {
+            person.evidence.extend(self.evidence(*id)?.map(|row| (*id, row)));
+        }
         let filter = ReportFilter { number: Some(number), ..ReportFilter::default() };
         self.reports(&filter, into(&mut person.reports))?;
         let sql = format!("SELECT {} FROM reviews WHERE number = ?1 ORDER BY id", reviews::COLUMNS);

@@ -122,6 +122,21 @@ const STEPS: &[&str] = &[
     INSERT INTO state (key, value)
         VALUES ('audit-key', '\"' || lower(hex(randomblob(32))) || '\"');
 ",
+    "
+    -- Beside the calls, whose rows stay short. It goes with its call, whoever deletes that.
+    CREATE TABLE evidence (
+        call INTEGER PRIMARY KEY,
+        time INTEGER NOT NULL,
+        frame_len INTEGER NOT NULL,
+        kept_len INTEGER NOT NULL,
+        frame BLOB NOT NULL
+    ) STRICT;
+    CREATE INDEX evidence_time ON evidence (time);
+    -- What all of it takes is told without reading it.
+    CREATE INDEX evidence_size ON evidence (call, kept_len);
+    CREATE TRIGGER evidence_goes AFTER DELETE ON calls
+        BEGIN DELETE FROM evidence WHERE call = OLD.id; END;
+",
 ];
 
 /// Version of the tables that this program writes (`PRAGMA user_version`).
