@@ -151,6 +151,20 @@ fn an_allowed_prefix_lets_through_while_the_trie_is_written() {
     assert_eq!(refused, 0, "of {} calls of an allowed prefix", calls());
 }
 
+/// What the others rest on: a write that does leave a gap is seen.
+#[test]
+fn an_allowed_prefix_that_is_taken_out_and_put_back_is_missed() {
+    let mut policy = all_blocked();
+    policy.allow(prefix(STAYS), 0);
+    let (stays, allow) = policy.allows[0];
+    let replay = gate(&policy, &[]);
+    let refused = refused_while(&replay, |maps, _| {
+        maps.remove_allow(stays).unwrap();
+        maps.set_allow(stays, allow).unwrap();
+    });
+    assert!(refused > 0, "of {} calls none fell into the gap", calls());
+}
+
 #[test]
 fn a_protected_prefix_lets_through_while_the_trie_is_written() {
     // As the daemon writes it when its configuration is read again: the whole list each time.
