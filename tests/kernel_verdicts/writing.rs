@@ -6,6 +6,7 @@ use std::thread;
 
 use filter_common::abi::{Allow, Block, LIFTED, Verdict};
 use filter_common::number::{Digits, Number};
+use filter_common::reason::Reason;
 use palang::datapath::{Maps, Replay};
 use palang::policy::{Policy, Subject};
 use palang_tests::packet::{Layers, crlf};
@@ -13,10 +14,12 @@ use palang_tests::packet::{Layers, crlf};
 use crate::NOW;
 use crate::state::stay_on_cpu;
 
-/// Calls of a test; `PALANG_CASES=50` makes it a million.
-fn calls() -> usize {
-    let more = std::env::var("PALANG_CASES").map_or(1, |more| more.parse().expect("a number"));
-    20_000 * more
+/// Calls of a test.
+const CALLS: usize = 20_000;
+
+/// How often each of them is judged: `PALANG_CASES=500` makes it ten million.
+fn times() -> u32 {
+    std::env::var("PALANG_CASES").map_or(1, |times| times.parse().expect("a number"))
 }
 
 /// The numbers that call.
@@ -51,9 +54,10 @@ fn gate(policy: &Policy, sizes: &[(&str, u32)]) -> Replay {
     replay
 }
 
-/// How many of [`calls`] calls of [`CALLERS`] in turn are refused on one CPU while `write` is done
-/// again and again on another, with the number of its turn.
-fn refused_while(replay: &Replay, write: impl Fn(&Maps, usize) + Sync) -> usize {
+/// How many of [`CALLS`] calls of [`CALLERS`] in turn are found blocked on one CPU while `write` is
+/// done again and again on another, with the number of its turn: refused, or only not because the
+/// attempt had passed before.
+fn refused_while(replay: &Replay, write: impl Fn(&Maps, usize) + Sync) -> u64 {
     let done = AtomicBool::new(false);
     thread::scope(|scope| {
         let writer = scope.spawn(|| {
@@ -66,13 +70,21 @@ fn refused_while(replay: &Replay, write: impl Fn(&Maps, usize) + Sync) -> usize 
             turn
         });
         stay_on_cpu(1);
-        let judged: Result<Vec<bool>, _> =
-            (0..calls()).map(|id| replay.judge_at_once(&call(id % CALLERS, id + 1))).collect();
+        let before = blocked(replay);
+        let judged: Result<Vec<bool>, _> = (0..CALLS)
+            .map(|id| replay.judge_repeatedly(&call(id % CALLERS, id + 1), times()))
+            .collect();
         done.store(true, Ordering::Relaxed);
         let turns = writer.join().unwrap();
         assert!(turns > 100, "the lists were written {turns} times: this shows nothing");
-        judged.unwrap().into_iter().filter(|dropped| *dropped).count()
+        judged.unwrap();
+        blocked(replay) - before
     })
+}
+
+fn blocked(replay: &Replay) -> u64 {
+    let reasons = [Reason::BlockedNumber, Reason::BlockedPrefix, Reason::AttemptPassed];
+    reasons.into_iter().map(|reason| replay.count(0, reason).unwrap()).sum()
 }
 
 /// A policy that blocks all of them, and what has to be true of it before anything is written.
@@ -97,7 +109,7 @@ fn an_allow_that_gets_another_end_lets_through_all_the_while() {
             maps.set_allow(*subject, *allow).unwrap();
         }
     });
-    assert_eq!(refused, 0, "of {} calls of allowed numbers", calls());
+    assert_eq!(refused, 0, "of {CALLS} calls of allowed numbers");
 }
 
 /// Others come and go whose elements stand in the same buckets, and are used again at once.
@@ -113,7 +125,7 @@ fn an_allow_lets_through_while_others_come_and_go() {
         maps.set_allow(other, Allow { number: other.raw(), expires: 0, rule: 901 }).unwrap();
         maps.remove_allow(other).unwrap();
     });
-    assert_eq!(refused, 0, "of {} calls of allowed numbers", calls());
+    assert_eq!(refused, 0, "of {CALLS} calls of allowed numbers");
 }
 
 /// Prefixes around an entry of a trie that stays: the same again, longer ones, a shorter one, one
@@ -148,7 +160,7 @@ fn an_allowed_prefix_lets_through_while_the_trie_is_written() {
         let remove = |subject| assert!(maps.remove_allow(subject).unwrap(), "{subject}");
         write_around(prefix(STAYS), turn, set, remove);
     });
-    assert_eq!(refused, 0, "of {} calls of an allowed prefix", calls());
+    assert_eq!(refused, 0, "of {CALLS} calls of an allowed prefix");
 }
 
 /// What the others rest on: a write that does leave a gap is seen.
@@ -162,7 +174,7 @@ fn an_allowed_prefix_that_is_taken_out_and_put_back_is_missed() {
         maps.remove_allow(stays).unwrap();
         maps.set_allow(stays, allow).unwrap();
     });
-    assert!(refused > 0, "of {} calls none fell into the gap", calls());
+    assert!(refused > 0, "of {CALLS} calls none fell into the gap");
 }
 
 #[test]
@@ -180,7 +192,7 @@ fn a_protected_prefix_lets_through_while_the_trie_is_written() {
     let refused = refused_while(&replay, |maps, turn| {
         maps.set_protected(&lists[turn * 3 % lists.len()].protected).unwrap();
     });
-    assert_eq!(refused, 0, "of {} calls of protected numbers", calls());
+    assert_eq!(refused, 0, "of {CALLS} calls of protected numbers");
 }
 
 /// The map of blocks is as small as it can be: what a number's block leaves behind is another
@@ -196,7 +208,7 @@ fn a_block_that_is_over_refuses_nobody_while_others_come_and_go() {
         maps.set_block(live, block(live, 0)).unwrap();
         maps.remove_block(live).unwrap();
     });
-    assert_eq!(refused, 0, "of {} calls of numbers whose block is over", calls());
+    assert_eq!(refused, 0, "of {CALLS} calls of numbers whose block is over");
 }
 
 #[test]
@@ -218,7 +230,7 @@ fn a_prefix_block_that_is_over_refuses_nobody_while_the_trie_is_written() {
             _ => assert!(maps.remove_block(other).unwrap(), "{other}"),
         }
     });
-    assert_eq!(refused, 0, "of {} calls of a prefix whose block is over", calls());
+    assert_eq!(refused, 0, "of {CALLS} calls of a prefix whose block is over");
 }
 
 /// As `palang block add` and `palang unblock` do it, by number and by prefix: from the moment that the
@@ -249,7 +261,7 @@ fn an_unblocked_number_passes_from_the_moment_that_the_map_says_so() {
             });
             stay_on_cpu(1);
             let (mut unblocked, mut refused, mut wrong) = (0, 0, 0);
-            for id in 0..calls() {
+            for id in 0..CALLS {
                 let before = phase.load(Ordering::SeqCst);
                 let dropped = replay.judge_at_once(&call(0, id + 1)).unwrap();
                 let is_unblocked = before % 2 == 1 && phase.load(Ordering::SeqCst) == before;

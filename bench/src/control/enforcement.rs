@@ -1,11 +1,12 @@
 //! From a command to the first packet that meets it.
 
 use std::iter::zip;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use palang::client::{self, Client, LONG};
+use palang::client::{self, Client};
 use palang::wire::{AddBlock, SetOverride};
-use palang_tests::lab::{Invite, Lab, Receiver, now};
+use palang_tests::lab::{Invite, Lab, now};
 
 /// INVITEs a second: no time is finer than what lies between two.
 const PER_SECOND: u32 = 5_000;
@@ -13,8 +14,11 @@ const PER_SECOND: u32 = 5_000;
 /// INVITEs between two commands, at least.
 const BETWEEN: usize = 100;
 
-/// INVITEs of one repetition, at most.
-const AT_MOST: usize = 1_000_000;
+/// How long an answer is waited for: what blocks waits for an import to end.
+const PATIENCE: Duration = Duration::from_secs(1200);
+
+/// After so long no further repetition begins.
+const LONGEST: Duration = Duration::from_secs(300);
 
 /// Each a command and what becomes of an INVITE after it, in the order in which they are done.
 const STEPS: [(&str, Refused); 4] = [
@@ -58,31 +62,23 @@ impl Latencies {
     }
 }
 
-/// Repeats all commands, each time on another number of a `series` of its own.
+/// Repeats all commands, each time on another number of a `series` of its own; fewer times than
+/// wanted where it takes too long.
 pub fn measure(lab: &Lab, client: &Client, series: u32, repetitions: usize) -> Result<Latencies> {
     let mut latencies = Latencies::default();
-    let mut receiver = lab.receiver(5060);
-    for repetition in 0..repetitions {
-        // It keeps whatever arrives.
-        if repetition % 50 == 49 {
-            drop(receiver);
-            receiver = lab.receiver(5060);
-        }
+    let began = Instant::now();
+    for repetition in (0..repetitions).take_while(|_| began.elapsed() < LONGEST) {
         let caller = format!("+62813{series}{repetition:07}");
-        once(lab, &receiver, client, &caller, &mut latencies)
+        once(lab, client, &caller, &mut latencies)
             .with_context(|| format!("repetition {repetition}, {caller}"))?;
     }
     Ok(latencies)
 }
 
-fn once(
-    lab: &Lab,
-    receiver: &Receiver,
-    client: &Client,
-    caller: &str,
-    latencies: &mut Latencies,
-) -> Result<()> {
-    let traffic = lab.traffic(receiver, &[caller], PER_SECOND, AT_MOST);
+fn once(lab: &Lab, client: &Client, caller: &str, latencies: &mut Latencies) -> Result<()> {
+    // One for each, because it keeps whatever arrives.
+    let receiver = lab.receiver(5060);
+    let traffic = lab.traffic(&receiver, &[caller], PER_SECOND, usize::MAX);
     let mut asked = Vec::new();
     let mut answered = Vec::new();
     for step in 0..STEPS.len() {
@@ -135,11 +131,11 @@ fn ask(client: &Client, step: usize, caller: &str) -> Result<()> {
                 reason: "measured".to_owned(),
                 ..AddBlock::default()
             };
-            client.post("/v1/blocks", &add, LONG)
+            client.post("/v1/blocks", &add, PATIENCE)
         }
-        1 => client.put("/v1/override", &set_override(600), LONG),
-        2 => client.put("/v1/override", &set_override(0), LONG),
-        _ => client.delete(&client::path(&["blocks", caller], &[]), LONG),
+        1 => client.put("/v1/override", &set_override(600), PATIENCE),
+        2 => client.put("/v1/override", &set_override(0), PATIENCE),
+        _ => client.delete(&client::path(&["blocks", caller], &[]), PATIENCE),
     };
     answer.map(drop).map_err(|error| anyhow::anyhow!("{}: {error:?}", STEPS[step].0))
 }
