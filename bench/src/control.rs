@@ -44,12 +44,14 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         None => built()?,
     };
     let (count, repetitions) = if arguments.quick { (20_000, 50) } else { (1_000_000, 200) };
+    // A block waits until an import has ended: two hundred of them would take hours.
+    let longest = Duration::from_secs(if arguments.quick { 20 } else { 300 });
     let lab = Lab::new("bench-control");
     let mut latencies = Vec::new();
-    let mut sizes = vec![measure(&lab, &program, count, repetitions, &mut latencies)?];
+    let mut sizes = vec![measure(&lab, &program, count, (repetitions, longest), &mut latencies)?];
     if arguments.ten_million {
         // The latencies are those of a million: what a command does depends on no length of a list.
-        sizes.push(measure(&lab, &program, 10_000_000, 0, &mut latencies)?);
+        sizes.push(measure(&lab, &program, 10_000_000, (0, longest), &mut latencies)?);
     }
     let text = tables(&latencies, &sizes);
     println!("{text}");
@@ -80,7 +82,7 @@ fn measure(
     lab: &Lab,
     program: &Path,
     count: u32,
-    repetitions: usize,
+    (repetitions, longest): (usize, Duration),
     latencies: &mut Vec<Situation>,
 ) -> Result<Size> {
     let limits = format!("[limits]\nblocks = {}", count + count / 100);
@@ -94,7 +96,7 @@ fn measure(
     };
     if repetitions > 0 {
         eprintln!("commands, no blocks");
-        situation("no blocks", enforcement::measure(lab, &client, 1, repetitions)?);
+        situation("no blocks", enforcement::measure(lab, &client, 1, repetitions, longest)?);
     }
 
     eprintln!("import of {count}");
@@ -110,7 +112,7 @@ fn measure(
 
     if repetitions > 0 {
         eprintln!("commands, {count} blocks");
-        let steps = enforcement::measure(lab, &client, 2, repetitions)?;
+        let steps = enforcement::measure(lab, &client, 2, repetitions, longest)?;
         situation(&format!("{} blocks", short(count)), steps);
 
         eprintln!("commands during an import");
@@ -125,7 +127,7 @@ fn measure(
                 }
                 Ok(imports)
             });
-            let steps = enforcement::measure(lab, &client, 3, repetitions);
+            let steps = enforcement::measure(lab, &client, 3, repetitions, longest);
             done.store(true, Ordering::Relaxed);
             match imports.join() {
                 Ok(imports) => eprintln!("{} imports meanwhile", imports?),
@@ -219,7 +221,9 @@ fn tables(latencies: &[Situation], sizes: &[Size]) -> String {
     let _ = write!(
         text,
         "\nINVITEs are {} ms apart (median; p99 {} ms): no time here is finer than that. All of them become \
-         call records, which the same disk has to take.\n\n\
+         call records, which the same disk has to take. A block \
+         waits until an import has been written, what lets through does not; then there are fewer repetitions, \
+         after five minutes.\n\n\
          ### Long lists\n\n\
          | blocks | {} |\n|---|{}\n",
         milliseconds(quantile(&gaps, 0.5)),

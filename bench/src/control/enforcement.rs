@@ -17,9 +17,6 @@ const BETWEEN: usize = 100;
 /// How long an answer is waited for: what blocks waits for an import to end.
 const PATIENCE: Duration = Duration::from_secs(1200);
 
-/// After so long no further repetition begins.
-const LONGEST: Duration = Duration::from_secs(300);
-
 /// Each a command and what becomes of an INVITE after it, in the order in which they are done.
 const STEPS: [(&str, Refused); 4] = [
     ("`block add`", Refused(true)),
@@ -62,12 +59,18 @@ impl Latencies {
     }
 }
 
-/// Repeats all commands, each time on another number of a `series` of its own; fewer times than
-/// wanted where it takes too long.
-pub fn measure(lab: &Lab, client: &Client, series: u32, repetitions: usize) -> Result<Latencies> {
+/// Repeats all commands, each time on another number of a `series` of its own; none begins
+/// after `longest`.
+pub fn measure(
+    lab: &Lab,
+    client: &Client,
+    series: u32,
+    repetitions: usize,
+    longest: Duration,
+) -> Result<Latencies> {
     let mut latencies = Latencies::default();
     let began = Instant::now();
-    for repetition in (0..repetitions).take_while(|_| began.elapsed() < LONGEST) {
+    for repetition in (0..repetitions).take_while(|_| began.elapsed() < longest) {
         let caller = format!("+62813{series}{repetition:07}");
         once(lab, client, &caller, &mut latencies)
             .with_context(|| format!("repetition {repetition}, {caller}"))?;
