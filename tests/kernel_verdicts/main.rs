@@ -17,6 +17,7 @@ mod promise;
 mod protected;
 mod redial;
 mod state;
+mod writing;
 
 /// Some time of a capture: 2026-11-24T08:00:00Z, in nanoseconds.
 const NOW: u64 = 1_795_507_200_000_000_000;

@@ -51,10 +51,19 @@ impl<'a> Daemon<'a> {
     /// When there is no room for its files.
     #[must_use]
     pub fn prepare(lab: &'a Lab, config_toml: &str) -> Daemon<'a> {
+        Daemon::prepare_program(lab, program(), config_toml)
+    }
+
+    /// The same of another program, of a release build for instance.
+    ///
+    /// # Panics
+    /// When there is no room for its files.
+    #[must_use]
+    pub fn prepare_program(lab: &'a Lab, program: PathBuf, config_toml: &str) -> Daemon<'a> {
         let folder = tempfile::Builder::new().prefix("palang-test-").tempdir();
         let folder = folder.expect("a folder for the daemon's files");
         let pins = Path::new(BPFFS).join(format!("{PINS}{}", unique()));
-        let daemon = Daemon { lab, folder, pins, program: program(), env: Vec::new(), child: None };
+        let daemon = Daemon { lab, folder, pins, program, env: Vec::new(), child: None };
         daemon.configure(config_toml);
         daemon
     }

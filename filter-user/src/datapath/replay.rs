@@ -128,10 +128,23 @@ impl Replay {
     /// # Errors
     /// A failing system call.
     pub fn judge_at_once(&self, frame: &[u8]) -> Result<bool, Error> {
+        self.judge_repeatedly(frame, 1)
+    }
+
+    /// The same so many times without leaving the kernel, as often as a flood comes: whether the
+    /// last action was `XDP_DROP`. What the others were, [`Replay::count`] tells.
+    ///
+    /// # Errors
+    /// A failing system call.
+    pub fn judge_repeatedly(&self, frame: &[u8], times: u32) -> Result<bool, Error> {
         let program = self.ebpf.program(PROGRAM).ok_or(Error::Missing(PROGRAM))?;
         let program: &Xdp = program.try_into().map_err(Error::program)?;
         let result = program
-            .test_run(TestRunOptions { data_in: Some(frame), ..TestRunOptions::default() })
+            .test_run(TestRunOptions {
+                data_in: Some(frame),
+                repeat: times,
+                ..TestRunOptions::default()
+            })
             .map_err(Error::run)?;
         Ok(result.return_value == XDP_DROP)
     }
