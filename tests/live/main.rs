@@ -25,6 +25,7 @@ mod reports;
 mod roles;
 mod routes;
 mod scale;
+mod selftest;
 mod service;
 mod socket;
 mod strange_xdp;

@@ -28,6 +28,7 @@ pub mod replay;
 pub mod replay_output;
 pub mod report;
 pub mod review;
+pub mod selftest;
 pub mod status;
 pub mod store;
 mod time;
@@ -67,6 +68,7 @@ enum Command {
     Daemon(daemon::Arguments),
     Doctor(doctor::Arguments),
     Status(status::Arguments),
+    Selftest(selftest::Arguments),
     Block(block::Arguments),
     Allow(allow::Arguments),
     Callback(callback::Arguments),
@@ -100,6 +102,7 @@ impl Cli {
             Command::Daemon(arguments) => daemon::run(&arguments).map(|()| Exit::Done),
             Command::Doctor(arguments) => doctor::run(&arguments).map(|()| Exit::Done),
             Command::Status(arguments) => status::run(&arguments, client),
+            Command::Selftest(arguments) => selftest::run(&arguments),
             Command::Block(arguments) => block::run(&arguments, client),
             Command::Allow(arguments) => allow::run(&arguments, client),
             Command::Callback(arguments) => callback::run(&arguments, client),
