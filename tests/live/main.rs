@@ -9,6 +9,7 @@ mod clock;
 mod death;
 mod direct;
 mod disk;
+mod doctor;
 mod faults;
 mod gate;
 mod interfaces;
