@@ -174,15 +174,10 @@ fn capabilities_that_are_missing() {
     look(&daemon, "capabilities").is("ok", "CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON");
 
     // With none of them the kernel does not take the program, and that is said, too.
-    let nobody = ["setpriv", "--reuid", "65534", "--clear-groups"];
-    let program = daemon.folder().join("palang");
-    fs::copy(palang_tests::lab::daemon::program(), &program).unwrap();
-    let mut copy = Daemon::prepare(&lab, "");
-    copy.set_program(&program);
-    let output = run::run(&mut copy.command_by(&nobody, &["doctor", "-o", "json"]));
-    if !output.stdout.is_empty() {
-        one(&output.stdout, "program").is("fail", "no permission to load BPF programs");
-    }
+    let without = ["setpriv", "--bounding-set", "-all", "--inh-caps", "-all"];
+    let mut command = daemon.command_by(&without, &["doctor", "-o", "json", "--config"]);
+    let output = run::run(command.arg(daemon.config_file()));
+    one(&output.stdout, "program").is("fail", "no permission to load BPF programs");
 }
 
 #[test]

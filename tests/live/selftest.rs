@@ -63,9 +63,14 @@ fn calls(found: &Value) -> Vec<String> {
 fn kernel_state(gate: &Gate) -> Vec<String> {
     let maps = gate.maps();
     let mut state = vec![format!("{:?}", maps.copy_without_blocks().unwrap())];
+    // All that comes of SIP: the kernel itself may send something else at any time.
+    let of_sip = |reason: &&Reason| **reason >= Reason::NotInvite;
     for trunk in 0..TRUNKS_MAX {
-        for reason in Reason::ALL {
-            state.push(maps.count(trunk, *reason).unwrap().to_string());
+        for reason in Reason::ALL.iter().filter(of_sip) {
+            let count = maps.count(trunk, *reason).unwrap();
+            if count > 0 {
+                state.push(format!("{count} {}", reason.name()));
+            }
         }
     }
     let stats = maps.event_stats().unwrap();
@@ -88,7 +93,8 @@ fn armed_observing_and_overridden_are_three_things() {
     let gate = Gate::start(&lab, "");
     gate.does(&["block", "add", BLOCKED, "--for", "24h", "--reason", "prank"]);
     gate.does(&["allow", "add", "0811-555-0100", "--comment", "hospital"]);
-    // No packet of the lab's own while it is looked at.
+    // The counters say something before it, too.
+    assert!(!gate.passes(BLOCKED));
     let before = kernel_state(&gate);
 
     let armed = selftest(&gate.daemon, 0);
@@ -119,7 +125,7 @@ fn armed_observing_and_overridden_are_three_things() {
 
     // What the gate itself does was not changed by any of it.
     assert!(!gate.passes(BLOCKED));
-    assert_eq!(gate.call("+6281200000002").arrived_at.is_some(), true);
+    assert!(gate.passes("+6281200000002"));
 }
 
 #[test]

@@ -47,11 +47,13 @@ pub fn in_own_namespace<T: Send>(
 ) -> Result<T, String> {
     std::thread::scope(|scope| {
         let thread = scope.spawn(|| {
-            unshare(CloneFlags::CLONE_NEWNET).map_err(|error| match error {
-                Errno::EPERM => "no permission for a network namespace (CAP_SYS_ADMIN): \
-                                 sudo palang selftest"
-                    .to_owned(),
-                error => format!("no network namespace: {error}; is CONFIG_NET_NS=y?"),
+            unshare(CloneFlags::CLONE_NEWNET).map_err(|error| {
+                if error == Errno::EPERM {
+                    return "no permission for a network namespace (CAP_SYS_ADMIN): sudo palang \
+                            selftest"
+                        .to_owned();
+                }
+                format!("no network namespace: {error}; is CONFIG_NET_NS=y?")
             })?;
             work()
         });
