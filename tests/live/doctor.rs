@@ -5,11 +5,13 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::process::Command;
 
+use palang::datapath::Pins;
 use palang_tests::lab::{Daemon, Lab, daemon, run};
 use serde_json::Value;
 
 use crate::gate::Gate;
 use crate::other_layout;
+use crate::strange_xdp;
 
 /// A check as it came out.
 #[derive(Debug)]
@@ -209,10 +211,38 @@ fn a_daemon_that_is_dead_hangs_or_is_another() {
     gate.daemon.set_program(&ours);
     look(&gate.daemon, "engine").is("warn", "the daemon is version 9");
     look(&gate.daemon, "pins").is("warn", "another layout");
-    look(&gate.daemon, "xdp").is("warn", "of another build");
     // What `systemctl restart palang` does.
     gate.daemon.restart();
     for check in ["engine", "pins", "xdp"] {
         look(&gate.daemon, check).is("ok", "");
     }
+}
+
+/// As after an upgrade whose daemon was not started yet: what judges is not what this palang knows.
+#[test]
+fn a_program_of_another_build() {
+    let lab = Lab::new("doctor-build");
+    let mut gate = Gate::start(&lab, "");
+    look(&gate.daemon, "xdp").is("ok", "native");
+    gate.daemon.kill();
+    fs::remove_file(gate.daemon.pins().join("links/gate0")).unwrap();
+    let [folder] = &Pins::new(gate.daemon.pins()).map_folders()[..] else { panic!("maps") };
+    let maps = ["OVERRIDE", "GENERATION", "BLOCKED_NUMBERS"].map(|name| folder.join(name));
+    let other = gate.daemon.pins().join("other");
+    let id = strange_xdp::pin_with(&other, &maps);
+    let pinned = other.display().to_string();
+    run::must(
+        lab.command_in_gate("ip")
+            .args(["link", "set", "dev", "gate0", "xdpdrv", "pinned", &pinned]),
+    );
+    let told = look(&gate.daemon, "xdp");
+    told.is("warn", "of another build");
+    assert_eq!(told.mend, "systemctl restart palang");
+
+    let mut command = gate.daemon.command(&["selftest", "-o", "json"]);
+    let output = run::run(command.env("PALANG_CONFIG", gate.daemon.config_file()));
+    assert_eq!(output.code, 13, "{output:?}");
+    let found: Value = serde_json::from_str(&output.stdout).unwrap();
+    let problem = found["problems"][0].as_str().unwrap();
+    assert!(problem.contains(&format!("program {id} in force is another than")), "{problem}");
 }
