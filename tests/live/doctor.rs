@@ -230,11 +230,7 @@ fn a_program_of_another_build() {
     let maps = ["OVERRIDE", "GENERATION", "BLOCKED_NUMBERS"].map(|name| folder.join(name));
     let other = gate.daemon.pins().join("other");
     let id = strange_xdp::pin_with(&other, &maps);
-    let pinned = other.display().to_string();
-    run::must(
-        lab.command_in_gate("ip")
-            .args(["link", "set", "dev", "gate0", "xdpdrv", "pinned", &pinned]),
-    );
+    strange_xdp::attach(&lab, &other);
     let told = look(&gate.daemon, "xdp");
     told.is("warn", "of another build");
     assert_eq!(told.mend, "systemctl restart palang");

@@ -8,6 +8,9 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use nix::libc;
+use palang_tests::lab::{Lab, run};
+
+use crate::gate::eventually;
 
 // linux/bpf.h
 const BPF_PROG_LOAD: libc::c_int = 5;
@@ -68,6 +71,18 @@ pub fn pin_with(path: &Path, maps: &[PathBuf]) -> u32 {
     let info = fs::read_to_string(info).expect("what the kernel says of the program");
     let id = info.lines().find_map(|line| line.strip_prefix("prog_id:")?.trim().parse().ok());
     id.expect("its id")
+}
+
+/// Puts a pinned program into the driver of `gate0`, as soon as what was there is gone: the kernel
+/// takes its time.
+pub fn attach(lab: &Lab, pin: &Path) {
+    let pin = pin.display().to_string();
+    eventually("the interface is free", || {
+        let mut show = lab.command_in_gate("ip");
+        !run::must(show.args(["-o", "link", "show", "dev", "gate0"])).contains("prog/xdp")
+    });
+    let mut attach = lab.command_in_gate("ip");
+    run::must(attach.args(["link", "set", "dev", "gate0", "xdpdrv", "pinned", &pin]));
 }
 
 fn bpf<T>(command: libc::c_int, what: &T) -> io::Result<libc::c_int> {
