@@ -31,7 +31,7 @@ fn selftest(daemon: &Daemon, code: i32) -> Value {
     found
 }
 
-/// The first line for people, and the one problem or note of the JSON.
+/// The first line for people.
 fn first_line(daemon: &Daemon) -> String {
     let mut command = daemon.command(&["selftest"]);
     let output = run::run(command.env("PALANG_CONFIG", daemon.config_file()));
@@ -188,6 +188,7 @@ fn it_needs_no_daemon_and_knows_a_gate_that_does_not_stand() {
     let broken = selftest(&gate.daemon, 13);
     assert_eq!(problems(&broken), ["gate0: somebody took the filter off: palang attach gate0"]);
     assert!(first_line(&gate.daemon).starts_with("BROKEN "));
+    assert!(!broken.to_string().contains("armed"), "{broken}");
 
     gate.daemon.start_again();
     gate.does(&["attach", "gate0"]);

@@ -22,7 +22,8 @@ use crate::selftest::{self, Call, Outcome, Selftest, Tried};
 /// whether the same filter is on every configured interface. Needs root, and no daemon.
 ///
 /// Exit code, for cron: 0 armed: blocked callers are refused, nobody else · 11 observing · 12
-/// overridden · 13 broken, with what is wrong · 1 it could not be tried.
+/// overridden · 13 broken, with what is wrong · 1, 5 it
+/// could not be tried.
 ///
 /// Raw: a line for each thing, with its name and its value.
 #[derive(Debug, Args)]

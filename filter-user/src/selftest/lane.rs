@@ -34,6 +34,8 @@ pub const ANYBODY: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 112);
 
 /// The longest that a packet may take over a veth pair, on the busiest machine.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// The same when one was lost already: there may be many trunks.
+const PATIENCE_LOST: Duration = Duration::from_millis(500);
 /// How long a socket waits at once.
 const MOMENT: Duration = Duration::from_millis(2);
 const LARGEST: usize = 4096;
@@ -77,6 +79,7 @@ pub struct Lane {
     sockets: Vec<UdpSocket>,
     port: u16,
     sent: u32,
+    patience: Duration,
 }
 
 impl Lane {
@@ -105,7 +108,7 @@ impl Lane {
             })
             .collect();
         let sockets = sockets.map_err(|error| format!("no socket on UDP port {port}: {error}"))?;
-        Ok(Lane { trial, far, sockets, port, sent: 0 })
+        Ok(Lane { trial, far, sockets, port, sent: 0, patience: PATIENCE })
     }
 
     /// The filter and its maps.
@@ -129,7 +132,7 @@ impl Lane {
         let marker = format!("behind-{call_id}");
         self.send(source, &call::invite(caller, asserted, &call_id))?;
         self.send(source, &call::options(&marker))?;
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + self.patience;
         let (mut seen, mut behind) = (Seen::default(), false);
         loop {
             for text in self.received() {
@@ -148,6 +151,7 @@ impl Lane {
                 break;
             }
         }
+        self.patience = PATIENCE_LOST;
         if behind {
             Ok(seen)
         } else {
