@@ -1,6 +1,7 @@
 //! What this machine needs to run the gate, looked at one by one. Needs no daemon and changes
 //! nothing.
 
+mod in_force;
 mod interface;
 
 use std::io;
@@ -30,6 +31,9 @@ const CLOCK_SLACK_SECONDS: i64 = 5;
 
 const BTF: &str = "/sys/kernel/btf/vmlinux";
 const JIT: &str = "/proc/sys/net/core/bpf_jit_enable";
+/// Since this kernel BPF memory is the cgroup's, and `ulimit -l` does not count.
+const NO_MEMORY_LOCK: (u32, u32) = (5, 11);
+const LIMITS: &str = "/proc/self/limits";
 const UNPRIVILEGED: &str = "/proc/sys/kernel/unprivileged_bpf_disabled";
 
 const MEND_CLOCK: &str = "timedatectl set-ntp true";
@@ -100,26 +104,28 @@ pub async fn checks_with(config: &Config) -> Vec<Check> {
 }
 
 async fn checks_of(config: Option<&Config>, first: Check) -> Vec<Check> {
-    let mut checks =
-        vec![
-            first,
-            kernel(&nix::sys::utsname::uname().map_or_else(
-                |_| String::new(),
-                |name| name.release().to_string_lossy().into_owned(),
-            )),
-            btf(Path::new(BTF).exists()),
-            capabilities(),
-            program(config.map(|config| &config.policy)),
-            jit(std::fs::read_to_string(JIT)),
-            unprivileged(std::fs::read_to_string(UNPRIVILEGED)),
-        ];
+    let release = nix::sys::utsname::uname()
+        .map_or_else(|_| String::new(), |name| name.release().to_string_lossy().into_owned());
+    let (tag, program) = program(config.map(|config| &config.policy));
+    let mut checks = vec![
+        first,
+        kernel(&release),
+        btf(Path::new(BTF).exists()),
+        capabilities(),
+        program,
+        jit(std::fs::read_to_string(JIT)),
+        unprivileged(std::fs::read_to_string(UNPRIVILEGED)),
+        memory_lock(&release, &std::fs::read_to_string(LIMITS).unwrap_or_default()),
+    ];
     let paths = config.map_or_else(Paths::default, |config| config.paths.clone());
     checks.push(bpffs(&paths.pins));
+    checks.push(in_force::pins(&paths.pins));
+    checks.push(engine(&paths).await);
     checks.push(clock(Timestamp::now(), synchronised(), newest(&paths)));
     checks.extend(store(&paths));
     if let Some(config) = config {
         checks.extend(groups(config, group_exists));
-        checks.extend(interface::checks(config).await);
+        checks.extend(interface::checks(config, tag).await);
     }
     checks
 }
@@ -139,9 +145,37 @@ fn config(file: &Path) -> (Option<Config>, Check) {
     }
 }
 
-fn kernel(release: &str) -> Check {
+/// Asks the daemon on a thread of its own, because the client waits.
+async fn engine(paths: &Paths) -> Check {
+    let asked = paths.clone();
+    let told = tokio::task::spawn_blocking(move || in_force::engine(&asked)).await;
+    told.unwrap_or_else(|error| Check::warn("engine", error.to_string(), "palang status"))
+}
+
+fn version(release: &str) -> Option<(u32, u32)> {
     let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(str::parse::<u32>);
-    let (Some(Ok(major)), Some(Ok(minor))) = (numbers.next(), numbers.next()) else {
+    Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
+}
+
+/// The limit of locked memory, which older kernels count maps against.
+fn memory_lock(release: &str, limits: &str) -> Check {
+    if version(release).is_some_and(|version| version >= NO_MEMORY_LOCK) {
+        return Check::ok("memory-lock", "no limit: this kernel counts maps to the cgroup");
+    }
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max locked memory"));
+    let soft = line.and_then(|line| line.split_whitespace().next());
+    match soft {
+        Some("unlimited") => Check::ok("memory-lock", "no limit"),
+        Some(bytes) => {
+            let finding = format!("at most {bytes} bytes of maps");
+            Check::fail("memory-lock", finding, "ulimit -l unlimited; LimitMEMLOCK=infinity")
+        }
+        None => Check::warn("memory-lock", format!("{LIMITS} does not tell"), "ulimit -l"),
+    }
+}
+
+fn kernel(release: &str) -> Check {
+    let Some((major, minor)) = version(release) else {
         return Check::warn(
             "kernel",
             format!("{release:?} is no version that can be read"),
@@ -177,15 +211,17 @@ fn capabilities() -> Check {
     Check::fail("capabilities", finding, "sudo palang doctor")
 }
 
-/// Loads the program on maps of its own, attached to nothing.
-fn program(policy: Option<&Policy>) -> Check {
+/// Loads the program on maps of its own, attached to nothing; its tag.
+fn program(policy: Option<&Policy>) -> (Option<u64>, Check) {
     let default = Policy::default();
     match Replay::load(policy.unwrap_or(&default)) {
-        Ok(_) => Check::ok("program", "the kernel takes the filter"),
+        Ok(mut loaded) => (loaded.tag().ok(), Check::ok("program", "the kernel takes the filter")),
         Err(error @ Error::Permission) => {
-            Check::fail("program", error.to_string(), "sudo palang doctor")
+            (None, Check::fail("program", error.to_string(), "sudo palang doctor"))
         }
-        Err(error) => Check::fail("program", error.to_string(), "report it, with `uname -r`"),
+        Err(error) => {
+            (None, Check::fail("program", error.to_string(), "report it, with `uname -r`"))
+        }
     }
 }
 
@@ -387,6 +423,20 @@ mod tests {
     }
 
     #[test]
+    fn locked_memory_counts_on_old_kernels_only() {
+        let limits =
+            |soft: &str| format!("Limit  Soft\nMax locked memory   {soft}  65536  bytes\n");
+        for (release, limits, state) in [
+            ("5.18.0", limits("65536"), State::Ok),
+            ("5.10.0", limits("65536"), State::Fail),
+            ("5.10.0", limits("unlimited"), State::Ok),
+            ("5.10.0", String::new(), State::Warn),
+        ] {
+            assert_eq!(memory_lock(release, &limits).state, state, "{release} {limits}");
+        }
+    }
+
+    #[test]
     fn switches_of_the_kernel() {
         let text = |text: &str| Ok(text.to_owned());
         let states = |check: fn(io::Result<String>) -> Check| {
@@ -499,10 +549,12 @@ mod tests {
     #[test]
     fn the_real_program_loads() {
         assert_eq!(capabilities().state, State::Ok, "run tests as root");
-        assert_eq!(program(None), Check::ok("program", "the kernel takes the filter"));
+        let (tag, taken) = program(None);
+        assert_eq!(taken, Check::ok("program", "the kernel takes the filter"));
+        assert_ne!(tag, None);
         let mut policy = Policy::default();
         policy.trunks = vec![policy.trunks[0].clone(); 65];
-        let too_many = program(Some(&policy));
+        let (_, too_many) = program(Some(&policy));
         assert_eq!(too_many.state, State::Fail);
         assert!(too_many.finding.contains("65 trunks"), "{}", too_many.finding);
     }

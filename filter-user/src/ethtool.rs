@@ -9,6 +9,15 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 
 const ETHTOOL_GDRVINFO: u32 = 0x03;
 const ETHTOOL_GFLAGS: u32 = 0x25;
+const ETHTOOL_GSTRINGS: u32 = 0x1b;
+const ETHTOOL_GSSET_INFO: u32 = 0x37;
+const ETHTOOL_GFEATURES: u32 = 0x3a;
+const ETHTOOL_GCHANNELS: u32 = 0x3c;
+/// The set of strings that names features.
+const ETH_SS_FEATURES: u32 = 4;
+/// Length of a name.
+const ETH_GSTRING_LEN: usize = 32;
+const GRO_HW: &str = "rx-gro-hw";
 const ETH_FLAG_RXVLAN: u32 = 1 << 8;
 const ETH_FLAG_LRO: u32 = 1 << 15;
 
@@ -19,6 +28,19 @@ pub struct Offloads {
     pub rx_vlan: bool,
     /// It puts the segments of a TCP stream together.
     pub lro: bool,
+    /// It does so in a way that the kernel can undo (`rx-gro-hw`).
+    pub gro_hw: bool,
+}
+
+/// Queues that frames come in by, each judged by one CPU at a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Queues {
+    /// In use.
+    pub now: u32,
+    /// That the card has.
+    pub most: u32,
+    /// Whether they also send: `ethtool -L` calls those `combined`, others `rx`.
+    pub combined: bool,
 }
 
 /// `struct ethtool_drvinfo`.
@@ -34,6 +56,31 @@ struct DriverInfo {
 struct Value {
     command: u32,
     data: u32,
+}
+
+/// `struct ethtool_channels`.
+#[repr(C)]
+#[derive(Default)]
+struct Channels {
+    command: u32,
+    max_rx: u32,
+    max_tx: u32,
+    max_other: u32,
+    max_combined: u32,
+    rx: u32,
+    tx: u32,
+    other: u32,
+    combined: u32,
+}
+
+/// `struct ethtool_sset_info` with room for one length.
+#[repr(C)]
+struct SetInfo {
+    command: u32,
+    reserved: u32,
+    mask: u64,
+    length: u32,
+    padding: u32,
 }
 
 /// Name of the driver of an interface: `ixgbe`, `veth`; `None` where it has no name.
@@ -58,11 +105,62 @@ pub fn driver(interface: &str) -> io::Result<Option<String>> {
 pub fn offloads(interface: &str) -> io::Result<Offloads> {
     let mut flags = Value { command: ETHTOOL_GFLAGS, data: 0 };
     ask(interface, &mut flags)?;
-    Ok(Offloads { rx_vlan: flags.data & ETH_FLAG_RXVLAN != 0, lro: flags.data & ETH_FLAG_LRO != 0 })
+    Ok(Offloads {
+        rx_vlan: flags.data & ETH_FLAG_RXVLAN != 0,
+        lro: flags.data & ETH_FLAG_LRO != 0,
+        gro_hw: is_active(interface, GRO_HW)?,
+    })
 }
 
-/// `T` is the struct that belongs to the command in it.
-fn ask<T>(interface: &str, question: &mut T) -> io::Result<()> {
+/// Queues of an interface; `None` where its driver does not tell.
+///
+/// # Errors
+/// Those of the system call, such as no interface of this name.
+pub fn queues(interface: &str) -> io::Result<Option<Queues>> {
+    let mut channels = Channels { command: ETHTOOL_GCHANNELS, ..Channels::default() };
+    match ask(interface, &mut channels) {
+        Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => return Ok(None),
+        asked => asked?,
+    }
+    let combined = channels.max_combined > 0;
+    Ok(Some(Queues {
+        now: channels.rx + channels.combined,
+        most: if combined { channels.max_combined } else { channels.max_rx },
+        combined,
+    }))
+}
+
+/// Whether a feature (`ethtool -k`) is on; `false` where the kernel has none of this name.
+fn is_active(interface: &str, name: &str) -> io::Result<bool> {
+    let mut info = SetInfo {
+        command: ETHTOOL_GSSET_INFO,
+        reserved: 0,
+        mask: 1 << ETH_SS_FEATURES,
+        length: 0,
+        padding: 0,
+    };
+    ask(interface, &mut info)?;
+    let count = if info.mask == 0 { 0 } else { info.length };
+    // A head of three words, then the names.
+    let mut names = vec![0u32; 3 + count as usize * (ETH_GSTRING_LEN / size_of::<u32>())];
+    names[..3].copy_from_slice(&[ETHTOOL_GSTRINGS, ETH_SS_FEATURES, count]);
+    ask(interface, names.as_mut_slice())?;
+    let names: Vec<u8> = names[3..].iter().flat_map(|word| word.to_ne_bytes()).collect();
+    let is_it = |found: &[u8]| found.split(|byte| *byte == 0).next() == Some(name.as_bytes());
+    let Some(bit) = names.chunks_exact(ETH_GSTRING_LEN).position(is_it) else { return Ok(false) };
+
+    // A head of two words, then for each 32 features: available, requested, active, never changed.
+    let blocks = count.div_ceil(u32::BITS);
+    let mut features = vec![0u32; 2 + 4 * blocks as usize];
+    features[..2].copy_from_slice(&[ETHTOOL_GFEATURES, blocks]);
+    ask(interface, features.as_mut_slice())?;
+    let active = features.get(2 + 4 * (bit / u32::BITS as usize) + 2);
+    Ok(active.is_some_and(|active| active >> (bit % u32::BITS as usize) & 1 != 0))
+}
+
+/// `T` is what belongs to the command in it: a struct, or words with room for all that their head
+/// asks for.
+fn ask<T: ?Sized>(interface: &str, question: &mut T) -> io::Result<()> {
     let name = interface.as_bytes();
     // The last byte stays zero.
     if name.len() >= libc::IFNAMSIZ {
@@ -95,6 +193,8 @@ mod tests {
     fn the_structs_are_the_kernels() {
         assert_eq!(size_of::<DriverInfo>(), 196);
         assert_eq!(size_of::<Value>(), 8);
+        assert_eq!(size_of::<Channels>(), 36);
+        assert_eq!(size_of::<SetInfo>(), 24);
     }
 
     #[test]
@@ -114,13 +214,42 @@ mod tests {
     }
 
     #[test]
+    fn queues_are_told_where_there_are_some() {
+        in_new_namespace(async {
+            ip("link add left numrxqueues 4 numtxqueues 4 type veth peer name right");
+            let queues = |name| queues(name).unwrap();
+            let left = queues("left").unwrap();
+            assert_eq!((left.most, left.combined), (4, false));
+            assert!((1..=4).contains(&left.now), "{left:?}");
+            assert_eq!(queues("lo"), None);
+        });
+    }
+
+    #[test]
+    fn features_are_found_by_name() {
+        in_new_namespace(async {
+            ip("link add left type veth peer name right");
+            // The same as the flag of an older command says.
+            for (data, on) in [(ETH_FLAG_RXVLAN, true), (0, false)] {
+                let mut flags = Value { command: ETHTOOL_SFLAGS, data };
+                ask("left", &mut flags).unwrap();
+                assert_eq!(is_active("left", "rx-vlan-hw-parse").unwrap(), on);
+            }
+            assert!(is_active("left", "highdma").unwrap());
+            assert!(!is_active("left", GRO_HW).unwrap());
+            assert!(!is_active("left", "no-such-feature").unwrap());
+        });
+    }
+
+    #[test]
     fn vlan_offload_is_seen() {
         in_new_namespace(async {
             ip("link add left type veth peer name right");
-            assert_eq!(offloads("left").unwrap(), Offloads { rx_vlan: true, lro: false });
+            let all_off = Offloads { rx_vlan: false, lro: false, gro_hw: false };
+            assert_eq!(offloads("left").unwrap(), Offloads { rx_vlan: true, ..all_off });
             let mut off = Value { command: ETHTOOL_SFLAGS, data: 0 };
             ask("left", &mut off).unwrap();
-            assert_eq!(offloads("left").unwrap(), Offloads { rx_vlan: false, lro: false });
+            assert_eq!(offloads("left").unwrap(), all_off);
         });
     }
 }

@@ -20,6 +20,12 @@ pub enum Exit {
     Partly = 6,
     /// `check`: a call of this number would be refused now.
     WouldBeRefused = 10,
+    /// `selftest`: all works, but blocked callers are only observed.
+    Observing = 11,
+    /// `selftest`: all works, but the override is on.
+    Overridden = 12,
+    /// `selftest`: a blocked caller would not be refused, or an innocent one would.
+    Broken = 13,
 }
 
 /// Why a command did not end as it should.

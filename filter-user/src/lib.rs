@@ -23,6 +23,7 @@ pub mod policy_file;
 mod profile_file;
 pub mod redial;
 pub mod replay;
+pub mod selftest;
 pub mod setup;
 pub mod status;
 pub mod store;

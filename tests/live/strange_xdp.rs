@@ -5,13 +5,17 @@ use std::fs;
 use std::io;
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use nix::libc;
+use palang_tests::lab::{Lab, run};
+
+use crate::gate::eventually;
 
 // linux/bpf.h
 const BPF_PROG_LOAD: libc::c_int = 5;
 const BPF_OBJ_PIN: libc::c_int = 6;
+const BPF_OBJ_GET: libc::c_int = 7;
 const BPF_PROG_TYPE_XDP: u32 = 6;
 
 /// The start of `union bpf_attr` of `BPF_PROG_LOAD`.
@@ -23,7 +27,7 @@ struct ProgramLoad {
     license: u64,
 }
 
-/// The start of `union bpf_attr` of `BPF_OBJ_PIN`.
+/// The start of `union bpf_attr` of `BPF_OBJ_PIN` and `BPF_OBJ_GET`.
 #[repr(C)]
 struct ObjectPin {
     path: u64,
@@ -33,8 +37,24 @@ struct ObjectPin {
 
 /// Pins a program that passes everything; its id.
 pub fn pin(path: &Path) -> u32 {
+    pin_with(path, &[])
+}
+
+/// The same, of a program that has these pinned maps.
+pub fn pin_with(path: &Path, maps: &[PathBuf]) -> u32 {
+    let mut code = Vec::new();
+    let mut open = Vec::new();
+    for map in maps {
+        let name = CString::new(map.as_os_str().as_bytes()).expect("a path");
+        let get = ObjectPin { path: name.as_ptr() as u64, fd: 0, flags: 0 };
+        let fd = bpf(BPF_OBJ_GET, &get).expect("a pinned map");
+        // SAFETY: the kernel just made this file descriptor for us.
+        open.push(unsafe { OwnedFd::from_raw_fd(fd) });
+        // r1 = map
+        code.extend([u64::from(fd.cast_unsigned()) << 32 | 0x1118, 0]);
+    }
     // r0 = XDP_PASS; exit
-    let code = [0x0000_0002_0000_00b7_u64, 0x0000_0000_0000_0095];
+    code.extend([0x0000_0002_0000_00b7_u64, 0x0000_0000_0000_0095]);
     let load = ProgramLoad {
         program_type: BPF_PROG_TYPE_XDP,
         instructions: code.len() as u32,
@@ -51,6 +71,18 @@ pub fn pin(path: &Path) -> u32 {
     let info = fs::read_to_string(info).expect("what the kernel says of the program");
     let id = info.lines().find_map(|line| line.strip_prefix("prog_id:")?.trim().parse().ok());
     id.expect("its id")
+}
+
+/// Puts a pinned program into the driver of `gate0`, as soon as what was there is gone: the kernel
+/// takes its time.
+pub fn attach(lab: &Lab, pin: &Path) {
+    let pin = pin.display().to_string();
+    eventually("the interface is free", || {
+        let mut show = lab.command_in_gate("ip");
+        !run::must(show.args(["-o", "link", "show", "dev", "gate0"])).contains("prog/xdp")
+    });
+    let mut attach = lab.command_in_gate("ip");
+    run::must(attach.args(["link", "set", "dev", "gate0", "xdpdrv", "pinned", &pin]));
 }
 
 fn bpf<T>(command: libc::c_int, what: &T) -> io::Result<libc::c_int> {

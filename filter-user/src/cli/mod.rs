@@ -30,6 +30,7 @@ pub mod replay;
 pub mod replay_output;
 pub mod report;
 pub mod review;
+pub mod selftest;
 pub mod setup;
 pub mod status;
 pub mod store;
@@ -72,6 +73,7 @@ enum Command {
     Doctor(doctor::Arguments),
     Setup(setup::Arguments),
     Status(status::Arguments),
+    Selftest(selftest::Arguments),
     Block(block::Arguments),
     Allow(allow::Arguments),
     Callback(callback::Arguments),
@@ -108,6 +110,7 @@ impl Cli {
             Command::Doctor(arguments) => doctor::run(&arguments).map(|()| Exit::Done),
             Command::Setup(arguments) => setup::run(&arguments),
             Command::Status(arguments) => status::run(&arguments, client),
+            Command::Selftest(arguments) => selftest::run(&arguments),
             Command::Block(arguments) => block::run(&arguments, client),
             Command::Allow(arguments) => allow::run(&arguments, client),
             Command::Callback(arguments) => callback::run(&arguments, client),

@@ -3,6 +3,8 @@
 //! Each write is one system call and in force with it. Every map has a lock of its own,
 //! held for that call only, so that nothing which lets a call through waits for a bulk of blocks.
 
+mod copy;
+
 use std::cell::Cell;
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};

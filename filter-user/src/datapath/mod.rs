@@ -5,22 +5,26 @@ mod egress;
 mod error;
 mod evidence;
 mod live;
+mod loaded;
 mod maps;
 mod raw;
 mod replay;
 mod run_time;
+mod trial;
 
 pub use self::egress::{Egress, tcx_programs};
 pub use self::error::Error;
 pub use self::evidence::{EvidenceRing, EvidenceSwitch};
 pub use self::live::{Attached, Events, Filter, Pins};
+pub use self::loaded::{Loaded, loaded, map_id};
 pub use self::maps::{LookUp, Maps, WayOut, carry_over, walk_blocks};
 pub use self::replay::{Judged, Replay};
 pub use self::run_time::{RunTime, Statistics};
+pub use self::trial::Trial;
 
 use std::io::ErrorKind;
 
-use aya::programs::{ProgramError, SchedClassifier, Xdp};
+use aya::programs::{ProgramError, SchedClassifier, Xdp, XdpMode as AyaMode};
 use aya::{Ebpf, EbpfLoader, VerifierLogLevel};
 
 /// Name of the program in the object, as `bpftool prog` shows it.

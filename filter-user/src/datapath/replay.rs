@@ -181,6 +181,18 @@ impl Replay {
         Ok(info.verified_instruction_count())
     }
 
+    /// The program's tag: a hash of its instructions, the same wherever the same object was loaded.
+    ///
+    /// # Errors
+    /// A failing system call.
+    pub fn tag(&mut self) -> Result<u64, Error> {
+        Ok(program(&mut self.ebpf)?.info().map_err(Error::program)?.tag())
+    }
+
+    pub(super) fn ebpf_mut(&mut self) -> &mut Ebpf {
+        &mut self.ebpf
+    }
+
     /// How many instructions the verifier walked; `None` before Linux 5.16.
     ///
     /// # Errors
@@ -231,7 +243,7 @@ impl Replay {
 
 /// Loads the program with a policy, on maps of its own. Only in a replay is its time that
 /// of the capture.
-fn load(policy: &Policy, replay: bool, sizes: &[(&str, u32)]) -> Result<Replay, Error> {
+pub(super) fn load(policy: &Policy, replay: bool, sizes: &[(&str, u32)]) -> Result<Replay, Error> {
     let blocks = policy.blocks.len();
     let numbers =
         policy.blocks.iter().filter(|(subject, _)| matches!(subject, Subject::Number(_))).count();

@@ -1,10 +1,9 @@
 //! What a configured interface needs so that the filter can stand on it.
 
-use std::path::Path;
-
+use super::in_force::{Whose, whose};
 use super::{Check, State};
 use crate::config::{Config, XdpMode};
-use crate::ethtool::{self, Offloads};
+use crate::ethtool::{self, Offloads, Queues};
 use crate::netlink::{self, Attached, Link};
 use crate::xdp_features::{self, Features};
 
@@ -79,9 +78,14 @@ struct Facts<'a> {
     driver: Option<String>,
     features: Option<Features>,
     offloads: std::io::Result<Offloads>,
+    /// `None`: its driver does not tell.
+    queues: Option<Queues>,
+    /// Whose XDP program is on it.
+    whose: Whose,
 }
 
-pub(super) async fn checks(config: &Config) -> Vec<Check> {
+/// `tag` is that of the program in this binary, where it could be loaded.
+pub(super) async fn checks(config: &Config, tag: Option<u64>) -> Vec<Check> {
     let file = config.path.display();
     if config.interfaces.is_empty() {
         let mend = format!("name them in `interfaces` of {file}");
@@ -94,7 +98,7 @@ pub(super) async fn checks(config: &Config) -> Vec<Check> {
             return vec![Check::fail("interfaces", finding, "ip link")];
         }
     };
-    let ours = holds_something(&config.paths.pins);
+    let cpus = std::thread::available_parallelism().map_or(1, |cpus| cpus.get() as u32);
     let mut checks = Vec::new();
     for name in &config.interfaces {
         let found = match links.iter().find(|link| link.name == *name) {
@@ -103,18 +107,19 @@ pub(super) async fn checks(config: &Config) -> Vec<Check> {
                 let finding = format!("there is no such interface, only {}", names.join(", "));
                 vec![Check::fail("link", finding, format!("correct `interfaces` of {file}"))]
             }
-            Some(link) => judge(&facts(link, &links), config.xdp_mode, ours),
+            Some(link) => {
+                let mut facts = facts(link, &links);
+                if let Some(xdp) = link.xdp {
+                    facts.whose = whose(xdp.program, &config.paths.pins, tag);
+                }
+                judge(&facts, config.xdp_mode, cpus)
+            }
         };
         checks.extend(
             found.into_iter().map(|check| Check { interface: Some(name.clone()), ..check }),
         );
     }
     checks
-}
-
-/// Whether there is anything in the folder of pins: only then a program can be ours.
-fn holds_something(pins: &Path) -> bool {
-    std::fs::read_dir(pins).is_ok_and(|mut entries| entries.next().is_some())
 }
 
 fn facts<'a>(link: &'a Link, links: &'a [Link]) -> Facts<'a> {
@@ -127,16 +132,20 @@ fn facts<'a>(link: &'a Link, links: &'a [Link]) -> Facts<'a> {
         driver: ethtool::driver(&link.name).ok().flatten(),
         features: xdp_features::of(link.index).ok().flatten(),
         offloads: ethtool::offloads(&link.name),
+        queues: ethtool::queues(&link.name).ok().flatten(),
+        whose: Whose::Ours,
     }
 }
 
-fn judge(facts: &Facts<'_>, mode: XdpMode, ours: bool) -> Vec<Check> {
+fn judge(facts: &Facts<'_>, mode: XdpMode, cpus: u32) -> Vec<Check> {
     let mut checks = vec![up(facts.link), driver(facts, mode), mtu(facts, mode)];
-    checks.push(xdp(facts.link, mode, ours));
+    checks.push(queues(&facts.link.name, facts.queues, cpus));
+    checks.push(xdp(facts.link, mode, facts.whose));
     match &facts.offloads {
         Ok(offloads) => {
             checks.push(rx_vlan(facts, *offloads));
-            checks.push(lro(facts.link, *offloads, mode));
+            checks.push(merging("lro", "lro", facts.link, offloads.lro, mode));
+            checks.push(merging("gro-hw", "rx-gro-hw", facts.link, offloads.gro_hw, mode));
         }
         Err(error) => {
             let mend = format!("ethtool -k {}", facts.link.name);
@@ -235,13 +244,27 @@ fn mtu(facts: &Facts<'_>, mode: XdpMode) -> Check {
     }
 }
 
-fn xdp(link: &Link, mode: XdpMode, ours: bool) -> Check {
+/// Each queue is judged by one CPU at a time.
+fn queues(name: &str, queues: Option<Queues>, cpus: u32) -> Check {
+    let Some(Queues { now, most, combined }) = queues else {
+        return Check::ok("queues", "the driver tells of none");
+    };
+    let finding = format!("{now} of {most}");
+    if now > 1 || most < 2 || cpus < 2 {
+        return Check::ok("queues", finding);
+    }
+    let kind = if combined { "combined" } else { "rx" };
+    let mend = format!("ethtool -L {name} {kind} {}", most.min(cpus));
+    Check::warn("queues", format!("{finding}: one CPU of {cpus} judges all that comes in"), mend)
+}
+
+fn xdp(link: &Link, mode: XdpMode, whose: Whose) -> Check {
     let name = &link.name;
     let Some(xdp) = link.xdp else {
         return Check::ok("xdp", "no program is on it");
     };
     let finding = format!("program {}, {}", xdp.program, xdp.mode.name());
-    if !ours {
+    if whose == Whose::Others {
         let off = match xdp.mode {
             Attached::Native => "xdpdrv",
             Attached::Generic => "xdpgeneric",
@@ -254,6 +277,10 @@ fn xdp(link: &Link, mode: XdpMode, ours: bool) -> Check {
         let mend = format!("palang detach {name} && palang attach {name}");
         return Check::fail("xdp", format!("{finding}, but native is asked for"), mend);
     }
+    if whose == Whose::OtherBuild {
+        let finding = format!("{finding}: of another build than this palang");
+        return Check::warn("xdp", finding, "systemctl restart palang");
+    }
     Check::ok("xdp", finding)
 }
 
@@ -265,7 +292,8 @@ fn rx_vlan(facts: &Facts<'_>, offloads: Offloads) -> Check {
         return Check::ok("rx-vlan-offload", "off: the filter sees VLAN tags");
     }
     if facts.vlans.is_empty() {
-        return Check::ok("rx-vlan-offload", "on, and there are no VLANs");
+        let finding = "on: VLAN tags are gone before XDP; with no VLAN here it does no harm yet";
+        return Check::warn("rx-vlan-offload", finding, format!("ethtool -K {name} rxvlan off"));
     }
     let finding = format!(
         "on: tags of {} are gone before XDP; calls are read all the same, but fragments of VLANs \
@@ -275,17 +303,22 @@ fn rx_vlan(facts: &Facts<'_>, offloads: Offloads) -> Check {
     Check::warn("rx-vlan-offload", finding, format!("ethtool -K {name} rxvlan off"))
 }
 
-fn lro(link: &Link, offloads: Offloads, mode: XdpMode) -> Check {
-    if !offloads.lro {
-        return Check::ok("lro", "off");
+/// Whether the card puts segments together, by `check`; ethtool calls it `feature`. Where the filter
+/// is in the driver all the same, this driver can do both.
+fn merging(check: &'static str, feature: &str, link: &Link, on: bool, mode: XdpMode) -> Check {
+    if !on {
+        return Check::ok(check, "off");
     }
-    let mend = format!("ethtool -K {} lro off", link.name);
+    if link.xdp.is_some_and(|xdp| xdp.mode == Attached::Native) {
+        return Check::ok(check, "on, and native XDP is there all the same");
+    }
+    let mend = format!("ethtool -K {} {feature} off", link.name);
     match mode {
-        XdpMode::Native => Check::fail("lro", "on: drivers refuse native XDP with it", mend),
+        XdpMode::Native => Check::fail(check, "on: drivers refuse native XDP with it", mend),
         XdpMode::NativeOrGeneric => {
-            Check::warn("lro", "on: drivers refuse native XDP with it; it will be generic", mend)
+            Check::warn(check, "on: drivers refuse native XDP with it; it will be generic", mend)
         }
-        XdpMode::Generic => Check::ok("lro", "on; generic XDP switches it off"),
+        XdpMode::Generic => Check::ok(check, "on; generic XDP can do without"),
     }
 }
 
@@ -296,6 +329,7 @@ mod tests {
     use super::*;
     use crate::test_netns::{in_new_namespace, ip, put_strange_xdp};
 
+    const ALL_OFF: Offloads = Offloads { rx_vlan: false, lro: false, gro_hw: false };
     const MODES: [XdpMode; 3] = [XdpMode::Native, XdpMode::Generic, XdpMode::NativeOrGeneric];
 
     fn link(name: &str) -> Link {
@@ -317,7 +351,9 @@ mod tests {
             vlans: Vec::new(),
             driver: Some(driver.to_owned()).filter(|name| !name.is_empty()),
             features,
-            offloads: Ok(Offloads { rx_vlan: false, lro: false }),
+            offloads: Ok(ALL_OFF),
+            queues: None,
+            whose: Whose::Ours,
         }
     }
 
@@ -377,12 +413,15 @@ mod tests {
     fn a_program_is_ours_only_where_something_is_pinned() {
         use State::{Fail, Ok};
         let on = |mode| Link { xdp: Some(netlink::Xdp { mode, program: 42 }), ..link("eth0") };
-        assert_eq!(xdp(&link("eth0"), XdpMode::Native, true).state, Ok);
-        let strange = xdp(&on(Attached::Generic), XdpMode::Native, false);
+        assert_eq!(xdp(&link("eth0"), XdpMode::Native, Whose::Ours).state, Ok);
+        let strange = xdp(&on(Attached::Generic), XdpMode::Native, Whose::Others);
         assert_eq!(strange.state, Fail);
         assert!(strange.finding.contains("program 42, generic"), "{}", strange.finding);
         assert_eq!(strange.mend.as_deref(), Some("ip link set dev eth0 xdpgeneric off"));
-        let states = |attached| MODES.map(|mode| xdp(&on(attached), mode, true).state);
+        let states = |attached| MODES.map(|mode| xdp(&on(attached), mode, Whose::Ours).state);
+        let older = xdp(&on(Attached::Native), XdpMode::Native, Whose::OtherBuild);
+        assert_eq!(older.state, State::Warn);
+        assert!(older.finding.contains("another build"), "{}", older.finding);
         assert_eq!(states(Attached::Native), [Ok, Ok, Ok]);
         assert_eq!(states(Attached::Generic), [Fail, Ok, Ok]);
     }
@@ -393,16 +432,46 @@ mod tests {
         let eth0 = link("eth0");
         let none = facts(&eth0, "ixgbe", None);
         let vlans = Facts { vlans: vec!["eth0.7", "eth0.8"], ..facts(&eth0, "ixgbe", None) };
-        let (on, off) =
-            (Offloads { rx_vlan: true, lro: true }, Offloads { rx_vlan: false, lro: false });
-        assert_eq!(rx_vlan(&none, on).state, Ok);
+        let (on, off) = (Offloads { rx_vlan: true, lro: true, gro_hw: true }, ALL_OFF);
+        assert_eq!(rx_vlan(&none, off).state, Ok);
+        let none = rx_vlan(&none, on);
+        assert_eq!(none.state, Warn);
+        assert!(none.finding.contains("no harm yet"), "{}", none.finding);
         assert_eq!(rx_vlan(&vlans, off).state, Ok);
         let check = rx_vlan(&vlans, on);
         assert_eq!(check.state, Warn);
         assert!(check.finding.contains("eth0.7, eth0.8"), "{}", check.finding);
         assert_eq!(check.mend.as_deref(), Some("ethtool -K eth0 rxvlan off"));
-        assert_eq!(MODES.map(|mode| lro(&eth0, off, mode).state), [Ok, Ok, Ok]);
-        assert_eq!(MODES.map(|mode| lro(&eth0, on, mode).state), [Fail, Ok, Warn]);
+        let native = netlink::Xdp { mode: Attached::Native, program: 42 };
+        let works = Link { xdp: Some(native), ..link("eth0") };
+        for (link, on, expected) in [
+            (&eth0, false, [Ok, Ok, Ok]),
+            (&eth0, true, [Fail, Ok, Warn]),
+            (&works, true, [Ok, Ok, Ok]),
+        ] {
+            let merging = |mode| merging("gro-hw", "rx-gro-hw", link, on, mode);
+            assert_eq!(MODES.map(|mode| merging(mode).state), expected, "{on}");
+        }
+        let check = merging("gro-hw", "rx-gro-hw", &eth0, true, XdpMode::Native);
+        assert_eq!(check.mend.as_deref(), Some("ethtool -K eth0 rx-gro-hw off"));
+    }
+
+    #[test]
+    fn one_queue_for_many_cpus_is_few() {
+        let told =
+            |now, most, combined, cpus| queues("eth0", Some(Queues { now, most, combined }), cpus);
+        for (now, most, cpus, state) in [
+            (1, 1, 8, State::Ok),
+            (1, 8, 1, State::Ok),
+            (2, 8, 8, State::Ok),
+            (1, 8, 8, State::Warn),
+        ] {
+            assert_eq!(told(now, most, true, cpus).state, state, "{now} of {most}, {cpus}");
+        }
+        let mend = |combined, cpus| told(1, 8, combined, cpus).mend;
+        assert_eq!(mend(true, 4).as_deref(), Some("ethtool -L eth0 combined 4"));
+        assert_eq!(mend(false, 64).as_deref(), Some("ethtool -L eth0 rx 8"));
+        assert_eq!(queues("eth0", None, 8).state, State::Ok);
     }
 
     fn configuration(name: &str, interfaces: &str) -> (PathBuf, Config) {
@@ -427,37 +496,47 @@ mod tests {
         use State::{Fail, Ok, Warn};
         in_new_namespace(async {
             let (folder, config) = configuration("interfaces", "[\"left\", \"middle\", \"right\"]");
-            ip("link add left mtu 9000 type veth peer name right");
+            let one = "numrxqueues 1 numtxqueues 1";
+            ip(&format!("link add left mtu 9000 {one} type veth peer name right {one}"));
             ip("link set left up");
             put_strange_xdp("right", Attached::Generic).await;
-            let found = checks(&config).await;
+            let found = checks(&config, None).await;
             assert_eq!(
                 told(&found),
                 [
                     ("left", "link", Warn),
                     ("left", "driver", Ok),
                     ("left", "mtu", if found[2].finding.contains("several") { Ok } else { Warn }),
+                    ("left", "queues", Ok),
                     ("left", "xdp", Ok),
-                    ("left", "rx-vlan-offload", Ok),
+                    ("left", "rx-vlan-offload", Warn),
                     ("left", "lro", Ok),
+                    ("left", "gro-hw", Ok),
                     ("middle", "link", Fail),
                     ("right", "link", Warn),
                     ("right", "driver", Ok),
                     ("right", "mtu", Ok),
+                    ("right", "queues", Ok),
                     ("right", "xdp", Fail),
-                    ("right", "rx-vlan-offload", Ok),
+                    ("right", "rx-vlan-offload", Warn),
                     ("right", "lro", Ok),
+                    ("right", "gro-hw", Ok),
                 ]
             );
             assert_eq!(found[0].finding, "up, but without a carrier");
             assert_eq!(found[1].finding, "veth does native XDP");
-            assert!(found[6].finding.contains("only lo, right, left"), "{}", found[6].finding);
-            assert_eq!(found[7].mend.as_deref(), Some("ip link set dev right up"));
+            assert!(found[8].finding.contains("only lo, right, left"), "{}", found[8].finding);
+            assert_eq!(found[9].mend.as_deref(), Some("ip link set dev right up"));
             // What the check says mends it does.
-            ip(found[10].mend.as_deref().unwrap().strip_prefix("ip ").unwrap());
+            ip(found[13].mend.as_deref().unwrap().strip_prefix("ip ").unwrap());
             ip("link set dev right up");
-            let mended = checks(&config).await;
-            assert!(told(&mended).iter().all(|(name, _, state)| *name == "middle" || *state == Ok));
+            let mended = checks(&config, None).await;
+            let left = told(&mended).into_iter().filter(|(_, _, state)| *state != Ok);
+            let left: Vec<_> = left.map(|(name, check, _)| (name, check)).collect();
+            let offload = |name| (name, "rx-vlan-offload");
+            let mtu = found[2].state != Ok;
+            let expected = [offload("left"), ("middle", "link"), offload("right")];
+            assert_eq!(left[usize::from(mtu)..], expected);
             std::fs::remove_dir_all(folder).unwrap();
         });
     }
@@ -468,9 +547,9 @@ mod tests {
             let (folder, config) = configuration("pinned", "[\"left\"]");
             ip("link add left type veth peer name right");
             put_strange_xdp("left", Attached::Generic).await;
-            assert!(checks(&config).await[3].finding.contains("another's"));
+            assert!(checks(&config, None).await[4].finding.contains("another's"));
             std::fs::write(config.paths.pins.join("links"), "").unwrap();
-            assert!(checks(&config).await[3].finding.contains("but native is asked for"));
+            assert!(checks(&config, None).await[4].finding.contains("but native is asked for"));
             std::fs::remove_dir_all(folder).unwrap();
         });
     }
@@ -479,7 +558,7 @@ mod tests {
     fn no_interface_is_said() {
         in_new_namespace(async {
             let (folder, config) = configuration("none", "[]");
-            assert_eq!(told(&checks(&config).await), [("-", "interfaces", State::Warn)]);
+            assert_eq!(told(&checks(&config, None).await), [("-", "interfaces", State::Warn)]);
             std::fs::remove_dir_all(folder).unwrap();
         });
     }

@@ -1,0 +1,162 @@
+//! `palang selftest`.
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::print::{self, Answer, Output, known, thousands};
+use super::{mode, r#override};
+use crate::config;
+use crate::exit::{Exit, Failure};
+use crate::netlink;
+use crate::selftest::{self, Call, Outcome, Selftest, Tried};
+
+/// Try whether a blocked caller would be refused now
+///
+/// palang selftest
+///
+/// Sends real INVITEs from numbers that are nobody's through the filter with a copy of the policy in
+/// force: over each trunk one that is blocked, one that is not, and one that is blocked and allowed.
+/// All in a network of its own: no live call, map, counter or interface is touched. Also looks
+/// whether the same filter is on every configured interface. Needs root, and no daemon.
+///
+/// Exit code, for cron: 0 armed: blocked callers are refused, nobody else · 11 observing · 12
+/// overridden · 13 broken, with what is wrong · 1, 5 it
+/// could not be tried.
+///
+/// Raw: a line for each thing, with its name and its value.
+#[derive(Debug, Args)]
+pub struct Arguments {
+    /// The daemon's configuration
+    #[arg(long, env = "PALANG_CONFIG", value_name = "FILE", default_value = config::PATH)]
+    config: PathBuf,
+    #[command(flatten)]
+    output: Output,
+}
+
+/// Tries it.
+///
+/// # Errors
+/// It could not be tried.
+pub fn run(arguments: &Arguments) -> Result<Exit, Failure> {
+    if !nix::unistd::geteuid().is_root() {
+        return Err(Failure::new(Exit::Refused, "only root can try it: sudo palang selftest"));
+    }
+    let failed = |error: &dyn std::fmt::Display| Failure::new(Exit::Failed, error);
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| failed(&error))?;
+    let links = runtime
+        .block_on(netlink::links())
+        .map_err(|error| failed(&format!("cannot ask for interfaces: {error}")))?;
+    let found = selftest::run(&arguments.config, &links)
+        .map_err(|error| failed(&format!("it could not be tried: {error}")))?;
+    arguments.output.tell(&found)?;
+    Ok(match found.outcome {
+        Outcome::Armed => Exit::Done,
+        Outcome::Observing => Exit::Observing,
+        Outcome::Overridden => Exit::Overridden,
+        Outcome::Broken => Exit::Broken,
+    })
+}
+
+/// In one line, what each outcome means.
+fn words(outcome: Outcome) -> &'static str {
+    match outcome {
+        Outcome::Armed => "ARMED       blocked callers are refused, others pass",
+        Outcome::Observing => {
+            "OBSERVING   blocked callers pass: they are only observed (palang mode, or the trunk's mode)"
+        }
+        Outcome::Overridden => {
+            "OVERRIDDEN  blocked callers pass: the override is on (palang override off)"
+        }
+        Outcome::Broken => "BROKEN      do not rely on it",
+    }
+}
+
+fn call(call: Option<&Call>) -> String {
+    let Some(call) = call else { return "-".to_owned() };
+    let fate = if call.arrived { "passes" } else { "refused" };
+    format!("{fate} ({})", call.reason.as_deref().unwrap_or("?"))
+}
+
+fn cells(tried: &Tried) -> Vec<String> {
+    vec![
+        tried.trunk.clone(),
+        tried.outcome.name().to_owned(),
+        known(tried.source),
+        known(tried.caller.as_ref()),
+        call(tried.blocked.as_ref()),
+        call(tried.other.as_ref()),
+        call(tried.allowed.as_ref()),
+    ]
+}
+
+impl Answer for Selftest {
+    fn people(&self, writer: &mut dyn Write) -> io::Result<()> {
+        writeln!(writer, "{}", words(self.outcome))?;
+        for problem in &self.problems {
+            writeln!(writer, "  {}", print::clean(problem))?;
+        }
+        for note in &self.notes {
+            writeln!(writer, "  note: {}", print::clean(note))?;
+        }
+        writeln!(writer)?;
+        let columns =
+            ["trunk", "", "source", "caller", "blocked", "not blocked", "blocked, allowed"];
+        let table = print::table(Some(&columns), self.trunks.iter().map(cells));
+        writeln!(writer, "{}\n", table.trim_fmt())?;
+        let mut field = |label, text: &str| print::field(writer, label, text);
+        if let (Some(mode), Some(over)) = (&self.mode, &self.r#override) {
+            field("mode", &mode::words(mode))?;
+            field("override", &r#override::words(over))?;
+        }
+        if let Some(blocks) = self.blocks {
+            field("blocks", &format!("{} in force, none of them tried", thousands(blocks)))?;
+        }
+        for (index, stand) in self.interfaces.iter().enumerate() {
+            let on = match (&stand.xdp, stand.program, &stand.tag) {
+                (Some(xdp), Some(id), Some(tag)) => format!("{xdp} (program {id}, tag {tag})"),
+                (Some(_), ..) | (None, ..) => "without the filter".to_owned(),
+            };
+            let label = if index == 0 { "interfaces" } else { "" };
+            field(label, &format!("{}: {on}", stand.name))?;
+        }
+        field("tried", &format!("{} (tag {})", self.version, self.tag))
+    }
+
+    fn raw(&self) -> Vec<Vec<String>> {
+        let mut lines = vec![
+            vec!["outcome".to_owned(), self.outcome.name().to_owned()],
+            vec!["version".to_owned(), self.version.clone()],
+            vec!["tag".to_owned(), self.tag.clone()],
+            vec!["mode".to_owned(), known(self.mode.as_ref().map(|mode| &mode.mode))],
+            vec![
+                "override".to_owned(),
+                known(self.r#override.as_ref().and_then(|over| over.until)),
+            ],
+            vec!["blocks".to_owned(), known(self.blocks)],
+        ];
+        let named = |name: &str, text: &String| vec![name.to_owned(), text.clone()];
+        lines.extend(self.problems.iter().map(|problem| named("problem", problem)));
+        lines.extend(self.notes.iter().map(|note| named("note", note)));
+        lines.extend(self.interfaces.iter().map(|stand| {
+            vec![
+                "interface".to_owned(),
+                stand.name.clone(),
+                known(stand.xdp.as_ref()),
+                known(stand.program),
+                known(stand.tag.as_ref()),
+                known(stand.problem.as_ref()),
+            ]
+        }));
+        lines.extend(self.trunks.iter().map(|tried| {
+            let mut line = vec!["trunk".to_owned()];
+            line.extend(cells(tried));
+            line
+        }));
+        lines
+    }
+}

@@ -1,0 +1,98 @@
+//! The policy in the maps, read back: to try it elsewhere without touching them.
+
+use std::net::Ipv6Addr;
+
+use aya::maps::lpm_trie::Key;
+use filter_common::abi::PORT_WORDS;
+
+use super::{Error, Maps, Raw, Subject, TRUNK_GENERATION_BITS, TRUNKS_MAX, lock};
+use crate::policy::{Policy, Protected, Trunk};
+
+/// A number's key in a trie of prefixes, against a prefix of at most 15 digits.
+const WHOLE_NUMBER_BITS: u32 = 64;
+
+impl Maps {
+    /// Settings, ports, trunks, override, protected entries and allows as they are in force.
+    /// Blocks stay behind: there may be millions. A trunk that no source leads to is left out,
+    /// and the maps know no names.
+    ///
+    /// # Errors
+    /// A failing system call.
+    pub fn copy_without_blocks(&self) -> Result<Policy, Error> {
+        let mut generation = self.generation()?;
+        loop {
+            let policy = self.copy_of(generation)?;
+            // Swapped meanwhile: what was read may be half of the next settings.
+            let now = self.generation()?;
+            if now == generation {
+                return Ok(policy);
+            }
+            generation = now;
+        }
+    }
+
+    fn copy_of(&self, generation: u32) -> Result<Policy, Error> {
+        let mut policy = Policy { trunks: self.copy_trunks(generation)?, ..Policy::default() };
+        let settings = lock(&self.settings).get(&generation, 0);
+        policy.settings = settings.map_err(|error| Error::map("SETTINGS", error))?.0;
+        policy.ports = self.copy_ports(generation)?;
+        policy.override_until = self.override_until()?;
+        policy.allows = self.allows()?;
+        for entry in lock(&self.protected).iter() {
+            let (key, Raw(entry)) = entry.map_err(|error| Error::map("PROTECTED", error))?;
+            let subject = match key.prefix_len() {
+                WHOLE_NUMBER_BITS => Subject::Number(entry.number),
+                _ => Subject::of_prefix_entry(entry.number),
+            };
+            policy.protected.push(Protected { subject, entry, name: String::new() });
+        }
+        Ok(policy)
+    }
+
+    fn copy_ports(&self, generation: u32) -> Result<Vec<u16>, Error> {
+        let map = lock(&self.ports);
+        let mut ports = Vec::new();
+        for word in 0..PORT_WORDS {
+            let bits = map
+                .get(&(generation * PORT_WORDS + word), 0)
+                .map_err(|error| Error::map("PORTS", error))?;
+            ports.extend(
+                (0..64).filter(|bit| bits >> bit & 1 != 0).map(|bit| (word * 64 + bit) as u16),
+            );
+        }
+        Ok(ports)
+    }
+
+    fn copy_trunks(&self, generation: u32) -> Result<Vec<Trunk>, Error> {
+        let mut sources: Vec<Vec<([u8; 16], u32)>> = vec![Vec::new()];
+        for entry in lock(&self.trunks).iter() {
+            let (key, trunk): (Key<[u8; 20]>, u32) =
+                entry.map_err(|error| Error::map("TRUNKS", error))?;
+            if key.data()[..4] != generation.to_be_bytes() || trunk >= TRUNKS_MAX {
+                continue;
+            }
+            let mut address = [0; 16];
+            address.copy_from_slice(&key.data()[4..]);
+            let trunk = trunk as usize;
+            sources.resize(sources.len().max(trunk + 1), Vec::new());
+            sources[trunk].push((address, key.prefix_len().saturating_sub(TRUNK_GENERATION_BITS)));
+        }
+        let map = lock(&self.profiles);
+        let mut trunks = Vec::new();
+        for (index, mut sources) in (0..).zip(sources) {
+            // As a person would list them.
+            sources.sort_by_key(|(address, bits)| (Ipv6Addr::from(*address), *bits));
+            let profile = map
+                .get(&(generation * TRUNKS_MAX + index), 0)
+                .map_err(|error| Error::map("PROFILES", error))?;
+            trunks.push(Trunk {
+                name: if index == 0 { "default".to_owned() } else { format!("trunk {index}") },
+                sources,
+                emergency_marks: Vec::new(),
+                profile: profile.0,
+                trusts_from: false,
+            });
+        }
+        Ok(trunks)
+    }
+}

@@ -1,0 +1,59 @@
+//! The program on maps of its own and on an interface: to see what it does with real packets.
+
+use filter_common::abi::EventEntry;
+
+use super::error::{Error, chain};
+use super::maps::Maps;
+use super::replay::{self, Replay};
+use super::{AyaMode, program};
+use crate::policy::Policy;
+
+/// The program as a live filter has it, but on private maps. All of it ends with this value: the
+/// maps, the program, and that it is on an interface.
+pub struct Trial(Replay);
+
+impl Trial {
+    /// Loads the program of this binary with a policy, whose times are boot time.
+    ///
+    /// # Errors
+    /// Missing capabilities, a program that the verifier refuses, a policy that does not fit.
+    pub fn load(policy: &Policy) -> Result<Trial, Error> {
+        replay::load(policy, false, &[]).map(Trial)
+    }
+
+    /// Puts it into the driver of an interface of the calling thread's namespace.
+    ///
+    /// # Errors
+    /// No such interface, another program on it, a driver without native XDP.
+    pub fn attach(&mut self, interface: &str) -> Result<(), Error> {
+        let attached = program(self.0.ebpf_mut())?.attach(interface, AyaMode::Driver);
+        attached.map(|_| ()).map_err(|error| Error::Attach {
+            interface: interface.to_owned(),
+            error: chain(&error),
+        })
+    }
+
+    /// Its maps.
+    #[must_use]
+    pub fn maps(&self) -> &Maps {
+        self.0.maps()
+    }
+
+    /// The program's tag: a hash of its instructions, the same wherever the same object was loaded.
+    ///
+    /// # Errors
+    /// A failing system call.
+    pub fn tag(&mut self) -> Result<u64, Error> {
+        self.0.tag()
+    }
+
+    /// All events since the last time.
+    ///
+    /// # Errors
+    /// A failing system call.
+    pub fn events(&mut self) -> Result<Vec<EventEntry>, Error> {
+        let (mut events, passed) = self.0.drain_events()?;
+        events.extend(passed);
+        Ok(events)
+    }
+}

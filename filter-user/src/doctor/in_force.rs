@@ -1,0 +1,153 @@
+//! What is in force now: pinned maps, the daemon, and whether the program on an interface is the
+//! one of this binary.
+
+use std::io;
+use std::path::Path;
+
+use filter_common::abi::ABI_VERSION;
+
+use super::Check;
+use crate::client::{self, Client};
+use crate::config::Paths;
+use crate::datapath::{Error, Maps, Pins, loaded, map_id};
+use crate::wire::Status;
+
+const RESTART: &str = "systemctl restart palang";
+/// A map that every layout has.
+const EVERY_LAYOUT_HAS: &str = "OVERRIDE";
+
+/// Whose program is on an interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Whose {
+    /// Ours, and the one in this binary as far as can be told.
+    Ours,
+    /// Ours, of another build.
+    OtherBuild,
+    /// Not ours.
+    Others,
+}
+
+/// Whose program this is. `tag` is that of the program in this binary, where it could be loaded.
+pub(super) fn whose(program: u32, folder: &Path, tag: Option<u64>) -> Whose {
+    let pins = Pins::new(folder);
+    let maps: Vec<_> = pins
+        .map_folders()
+        .iter()
+        .filter_map(|folder| map_id(folder, EVERY_LAYOUT_HAS).ok())
+        .collect();
+    let found = loaded(program).ok().flatten();
+    match found {
+        Some(found) if !maps.is_empty() => {
+            if !maps.iter().any(|map| found.maps.contains(map)) {
+                Whose::Others
+            } else if tag.is_some_and(|tag| tag != found.tag) {
+                Whose::OtherBuild
+            } else {
+                Whose::Ours
+            }
+        }
+        // Nobody can be asked; with nothing pinned at all it cannot be ours.
+        Some(_) | None if holds_something(folder) => Whose::Ours,
+        Some(_) | None => Whose::Others,
+    }
+}
+
+/// Whether there is anything in the folder of pins.
+fn holds_something(pins: &Path) -> bool {
+    std::fs::read_dir(pins).is_ok_and(|mut entries| entries.next().is_some())
+}
+
+/// The pinned maps and links.
+pub(super) fn pins(folder: &Path) -> Check {
+    let place = folder.display();
+    match std::fs::read_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            return Check::warn("pins", format!("{place}: {error}"), "sudo palang doctor");
+        }
+        Ok(_) | Err(_) => {}
+    }
+    let pins = Pins::new(folder);
+    let holds_maps = |folder: &std::path::PathBuf| holds_something(folder);
+    let folders: Vec<_> = pins.map_folders().into_iter().filter(holds_maps).collect();
+    if folders.is_empty() {
+        let finding = format!("{place} has no maps: no filter is in force");
+        return Check::warn("pins", finding, "systemctl start palang");
+    }
+    let Some(ours) = folders.iter().rfind(|folder| Pins::is_of_this_version(folder)) else {
+        let finding = format!(
+            "the maps in {place} have another layout than this palang's (v{ABI_VERSION}): the filter \
+             goes on by them"
+        );
+        return Check::warn("pins", finding, RESTART);
+    };
+    let read = Maps::open(ours).and_then(|maps| maps.settings());
+    let settings = match read {
+        Ok(settings) => settings,
+        Err(error @ Error::Permission) => {
+            return Check::fail("pins", error.to_string(), "sudo palang doctor");
+        }
+        Err(error) => {
+            let mend = format!("palang detach; rm -r {}; {RESTART}; palang attach", ours.display());
+            return Check::fail("pins", error.to_string(), mend);
+        }
+    };
+    if settings.abi_version != ABI_VERSION {
+        let finding = format!("the maps in {} have no settings: every call passes", ours.display());
+        return Check::fail("pins", finding, RESTART);
+    }
+    let links = pins.links();
+    let maps = ours.file_name().unwrap_or_default().to_string_lossy();
+    if links.is_empty() {
+        let finding = format!("maps {maps}, but the filter is on no interface");
+        return Check::warn("pins", finding, "palang attach IFACE");
+    }
+    Check::ok("pins", format!("maps {maps}, links {}", links.join(", ")))
+}
+
+/// The daemon.
+pub(super) fn engine(paths: &Paths) -> Check {
+    let asked: Result<Status, _> =
+        Client::new(&paths.socket()).get(&client::path(&["status"], &[]), client::SHORT);
+    let ours = env!("CARGO_PKG_VERSION");
+    match asked {
+        Ok(status) if status.version == ours => {
+            Check::ok("engine", format!("the daemon answers, version {ours}"))
+        }
+        Ok(status) => {
+            let finding = format!("the daemon is version {}, this palang {ours}", status.version);
+            Check::warn("engine", finding, RESTART)
+        }
+        Err(client::Error::Silent(why)) => {
+            let mend = "systemctl restart palang; journalctl -u palang -n 20";
+            if Pins::new(&paths.pins).links().is_empty() {
+                return Check::warn("engine", format!("the daemon does not answer: {why}"), mend);
+            }
+            let finding =
+                format!("the daemon does not answer, the filter goes on as it was: {why}");
+            Check::fail("engine", finding, mend)
+        }
+        // It answers, and be it with a no.
+        Err(error) => {
+            let answer = crate::exit::Failure::from(error).message;
+            Check::ok("engine", format!("the daemon answers: {answer}"))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::State;
+    use super::*;
+
+    #[test]
+    fn with_nothing_in_force_it_is_said() {
+        let folder = std::env::temp_dir().join(format!("palang-none-{}", std::process::id()));
+        let none = pins(&folder);
+        assert_eq!(none.state, State::Warn);
+        assert!(none.finding.contains("no filter is in force"), "{}", none.finding);
+        assert_eq!(whose(u32::MAX, &folder, None), Whose::Others);
+        let paths = Paths { runtime: folder.clone(), pins: folder, ..Paths::default() };
+        let silent = engine(&paths);
+        assert_eq!((silent.check, silent.state), ("engine", State::Warn));
+    }
+}
