@@ -29,7 +29,7 @@ pub fn page(example: &str, date: &str) -> Result<(String, Vec<u8>)> {
     );
     for Setting { line, says } in &settings {
         if line.starts_with('[') {
-            let _ = write!(text, ".SS \"{}\"\n", roff(line));
+            let _ = writeln!(text, ".SS \"{}\"", roff(line));
             if !says.is_empty() {
                 let _ = writeln!(text, "{}", roff(&says.join(" ")));
             }
