@@ -44,7 +44,7 @@ pub fn called<B: Bytes, G: Gate>(bytes: &B, gate: &G, scratch: &mut Scratch) -> 
     // What differs between the ways to here ends here, for the verifier.
     let bytes = &bytes.renewed();
     let start = bytes.forget(start);
-    let state = message::scan(bytes, start, payload + len - start, &mut scratch.marks);
+    let state = message::scan_all(bytes, start, payload + len - start, &mut scratch.marks);
     // Within a dialog the Request-URI is the other side's contact. Headers behind `To` may be
     // cut off: they change nothing.
     let marks = &scratch.marks;

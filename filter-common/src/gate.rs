@@ -222,7 +222,11 @@ pub(crate) fn number<B: Bytes>(bytes: &B, start: usize, lane: u64, plan: &Plan) 
     let form = (lane >> 14) as u8 & 3;
     let user = start + headers::offset(lane) + 1;
     let plain = if form == Form::Sip as u8 { uri::read_plain(bytes, user) } else { None };
-    let number = match plain.map_or_else(|| uri::read(&bytes.renewed(), user, form), Ok) {
+    let any = || {
+        let (user, form) = (bytes.forget(user), bytes.forget(form as usize));
+        uri::read(&bytes.renewed(), user, form as u8)
+    };
+    let number = match plain.map_or_else(any, Ok) {
         Ok(dialled) => plan.resolve(&dialled.forgotten(bytes)),
         Err(reason) => Err(reason),
     };

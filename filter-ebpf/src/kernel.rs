@@ -1,5 +1,7 @@
 //! The look-ups of a decision, on the kernel's maps.
 
+use core::mem::MaybeUninit;
+
 use aya_ebpf::Global;
 use aya_ebpf::bindings::BPF_ANY;
 use aya_ebpf::helpers::bpf_ktime_get_boot_ns;
@@ -43,17 +45,31 @@ impl Kernel {
     }
 }
 
+/// Copies what a hash holds, from its last word to its first, which is its own number or key. An
+/// element that is taken out may be written anew for another number while it is read, from its first
+/// word on: where the number is the right one all the rest was, too.
+#[inline(always)]
+fn copied<T: Copy>(entry: *const T) -> T {
+    const { assert!(size_of::<T>() % 8 == 0 && align_of::<T>() == 8) };
+    let mut copy = MaybeUninit::<T>::uninit();
+    let (from, to) = (entry.cast::<u64>(), copy.as_mut_ptr().cast::<u64>());
+    let mut word = size_of::<T>() / 8;
+    while word > 0 {
+        word -= 1;
+        // SAFETY: within an element of a map, which stays memory of that map, and within the copy.
+        unsafe { to.add(word).write(from.add(word).read_volatile()) };
+    }
+    // SAFETY: all of its words were written, and every pattern is valid.
+    unsafe { copy.assume_init() }
+}
+
 /// What a hash holds of a number that may be let through. Asked again where that is nothing: while
 /// an entry is replaced, a look-up on another CPU may walk past the old and the new one, or find
 /// the old one as it becomes another's.
 macro_rules! find_number {
     ($map:ident, $number:expr) => {{
-        let find = || {
-            // SAFETY: the entry is copied at once, and its number compared afterwards.
-            let entry = unsafe { maps::$map.get($number.0) };
-            entry.filter(|entry| entry.number == $number)
-        };
-        find().or_else(find).copied()
+        let find = || maps::$map.get_ptr($number.0).map(copied);
+        find().filter(|entry| entry.number == $number).or_else(find)
     }};
 }
 
@@ -93,8 +109,7 @@ impl Lists for Kernel {
 
     #[inline(always)]
     fn allowed_number(&self, number: Number) -> Option<Allow> {
-        // SAFETY: the entry is copied at once, and its number compared afterwards.
-        unsafe { maps::ALLOWED_NUMBERS.get(number.0).copied() }
+        maps::ALLOWED_NUMBERS.get_ptr(number.0).map(copied)
     }
 
     #[inline(always)]
@@ -104,8 +119,7 @@ impl Lists for Kernel {
 
     #[inline(always)]
     fn blocked_number(&self, number: Number) -> Option<Block> {
-        // SAFETY: the entry is copied at once, and its number compared afterwards.
-        unsafe { maps::BLOCKED_NUMBERS.get(number.0).copied() }
+        maps::BLOCKED_NUMBERS.get_ptr(number.0).map(copied)
     }
 
     #[inline(always)]
@@ -115,8 +129,7 @@ impl Lists for Kernel {
 
     #[inline(always)]
     fn attempt(&mut self, number: Number, call_id: u64, _now: u64) -> Option<Attempt> {
-        // SAFETY: the entry is copied at once, and its key compared afterwards.
-        unsafe { maps::ATTEMPTS.get(AttemptKey { number, call_id }).copied() }
+        maps::ATTEMPTS.get_ptr(AttemptKey { number, call_id }).map(copied)
     }
 
     #[inline(always)]

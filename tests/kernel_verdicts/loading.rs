@@ -11,7 +11,7 @@ use palang::policy::Policy;
 use palang_tests::gates::Gates;
 
 /// Verified instructions allowed on any kernel (the kernel's own limit is 1,000,000).
-const VERIFIED_MAX: u32 = 250_000;
+const VERIFIED_MAX: u32 = 350_000;
 
 #[test]
 fn the_verifier_walks_few_enough_instructions() {

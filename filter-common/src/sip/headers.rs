@@ -88,18 +88,18 @@ pub const CLASS_COUNT: usize = 32;
 /// mark in bits 14–15, the mark in bits 19–22. So each needs only one instruction to be taken out.
 #[derive(Clone, Copy)]
 #[repr(transparent)]
-pub struct Step(u32);
+pub struct Step(u64);
 
 impl Step {
     /// In a state, with nothing to note.
     #[must_use]
     pub const fn at(state: u8) -> Step {
-        Step(state as u32 * CLASS_COUNT as u32)
+        Step(state as u64 * CLASS_COUNT as u64)
     }
 
     /// Makes one of a state (bits 0–7), a mark (8–11) and a form (14–15).
     const fn pack(next: u16) -> u32 {
-        Step::at(next as u8).0 | (next & 0xC000) as u32 | ((next >> 8 & 0xF) as u32) << 19
+        Step::at(next as u8).0 as u32 | (next & 0xC000) as u32 | ((next >> 8 & 0xF) as u32) << 19
     }
 
     /// The state.
@@ -113,9 +113,9 @@ impl Step {
     #[inline(always)]
     #[must_use]
     pub fn next(self, byte: u8) -> Step {
-        const ROW: u32 = 255 * CLASS_COUNT as u32;
+        const ROW: u64 = 255 * CLASS_COUNT as u64;
         let class = CLASSES[byte as usize] as usize & (CLASS_COUNT - 1);
-        Step(STEPS[(self.0 & ROW) as usize | class])
+        Step(STEPS[(self.0 & ROW) as usize | class] as u64)
     }
 
     /// Notes the mark at `offset`; a step without one is noted in slot 0, which nobody reads: a
@@ -123,7 +123,7 @@ impl Step {
     #[inline(always)]
     pub fn note(self, marks: &mut Marks, offset: usize) {
         let slot = (self.0 >> 19) as usize & 0xF;
-        marks[slot] = (marks[slot] << 16) | offset as u64 | (self.0 & 0xC000) as u64;
+        marks[slot] = (marks[slot] << 16) | offset as u64 | self.0 & 0xC000;
     }
 }
 
@@ -798,8 +798,9 @@ mod tests {
     #[test]
     fn every_state_that_is_reached_can_end_well() {
         // Backwards from the end, then forwards from the start.
-        let step_of =
-            |state: u8, class: usize| Step(STEPS[usize::from(state) * CLASS_COUNT + class]).state();
+        let step_of = |state: u8, class: usize| {
+            Step(STEPS[usize::from(state) * CLASS_COUNT + class].into()).state()
+        };
         let mut good = [false; 256];
         good[usize::from(END)] = true;
         let mut reached = [false; 256];
