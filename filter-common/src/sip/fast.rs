@@ -156,7 +156,7 @@ fn look<B: Bytes>(bytes: &B, at: usize) -> (usize, u64) {
         // The last bytes that can be read, and zeros behind them, which are found.
         let last = bytes.forget(at.min(bytes.readable().wrapping_sub(8)));
         let word = match bytes.word(last) {
-            Some(word) => word >> (8 * (at - last) & 63),
+            Some(word) => word >> ((8 * (at - last)) & 63),
             None => 0,
         };
         return (at + 8, word.wrapping_sub(all(0x10)) & TOP);
