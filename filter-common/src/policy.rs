@@ -316,8 +316,7 @@ fn standing_of_both<L: Lists>(
     }
 }
 
-/// What the lists say of a number: protected, then allowed, then blocked. Each question
-/// is a function of its own, so that the verifier walks what follows it once.
+/// What the lists say of a number: protected, then allowed, then blocked.
 #[inline(never)]
 fn standing<L: Lists>(lists: &L, number: Number, now: u64, standing: &mut Standing) {
     let rule = protected(lists, number);
@@ -364,7 +363,7 @@ enum Found {
 }
 
 /// The rule that protects a number; 0: there is none.
-#[inline(never)]
+#[inline(always)]
 fn protected<L: Lists>(lists: &L, number: Number) -> u64 {
     match lists.protected(&PrefixKey::number(number)) {
         Some(entry) if covers(entry.number, number) => entry.rule,
@@ -373,7 +372,7 @@ fn protected<L: Lists>(lists: &L, number: Number) -> u64 {
 }
 
 /// The rule of the live allow for a number; 0: there is none.
-#[inline(never)]
+#[inline(always)]
 fn allowed_number<L: Lists>(lists: &L, number: Number, now: u64) -> u64 {
     match lists.allowed_number(number) {
         Some(allow) if allow.number == number && is_live(allow.expires, now) => allow.rule,
@@ -382,7 +381,7 @@ fn allowed_number<L: Lists>(lists: &L, number: Number, now: u64) -> u64 {
 }
 
 /// The rule of the longest live allow for a prefix of a number; 0: there is none.
-#[inline(never)]
+#[inline(always)]
 fn allowed_prefix<L: Lists>(lists: &L, number: Number, now: u64) -> u64 {
     let mut key = PrefixKey::number(number);
     let mut tries = 0;
@@ -403,7 +402,7 @@ fn allowed_prefix<L: Lists>(lists: &L, number: Number, now: u64) -> u64 {
 }
 
 /// Finds the live block against a number.
-#[inline(never)]
+#[inline(always)]
 fn blocked_number<L: Lists>(lists: &L, number: Number, now: u64, live: &mut Standing) -> Found {
     match lists.blocked_number(number) {
         Some(block) if block.number == number => {
@@ -418,7 +417,7 @@ fn blocked_number<L: Lists>(lists: &L, number: Number, now: u64, live: &mut Stan
 }
 
 /// Finds the longest live block against a prefix of a number.
-#[inline(never)]
+#[inline(always)]
 fn blocked_prefix<L: Lists>(lists: &L, number: Number, now: u64, live: &mut Standing) -> Found {
     let mut found = Found::None;
     let mut key = PrefixKey::number(number);

@@ -241,6 +241,7 @@ fn an_unblocked_number_passes_from_the_moment_that_the_map_says_so() {
         let replay = gate(&Policy::default(), &[("BLOCKED_NUMBERS", 2)]);
         // Odd: unblocked.
         let (phase, done) = (AtomicU64::new(1), AtomicBool::new(false));
+        let calls = AtomicU64::new(0);
         let other = Subject::Number(number(100));
         thread::scope(|scope| {
             let writer = scope.spawn(|| {
@@ -249,6 +250,11 @@ fn an_unblocked_number_passes_from_the_moment_that_the_map_says_so() {
                 while !done.load(Ordering::SeqCst) {
                     phase.fetch_add(1, Ordering::SeqCst);
                     maps.set_block(subject, block(subject, 0)).unwrap();
+                    // Until a call has met it.
+                    let begun = calls.load(Ordering::SeqCst);
+                    while calls.load(Ordering::SeqCst) < begun + 2 && !done.load(Ordering::SeqCst) {
+                        std::hint::spin_loop();
+                    }
                     maps.set_block(subject, block(subject, LIFTED)).unwrap();
                     phase.fetch_add(1, Ordering::SeqCst);
                     maps.remove_block(subject).unwrap();
@@ -264,6 +270,7 @@ fn an_unblocked_number_passes_from_the_moment_that_the_map_says_so() {
             for id in 0..CALLS {
                 let before = phase.load(Ordering::SeqCst);
                 let dropped = replay.judge_at_once(&call(0, id + 1)).unwrap();
+                calls.fetch_add(1, Ordering::SeqCst);
                 let is_unblocked = before % 2 == 1 && phase.load(Ordering::SeqCst) == before;
                 unblocked += usize::from(is_unblocked);
                 refused += usize::from(dropped);
