@@ -66,6 +66,7 @@ fn copy_changed(root: &Path, copy: &Path, file: &str) {
             ("name = \"filter-common\"\nversion = \"", "name = \"filter-common\"\nversion = \"9"),
             ("name = \"filter-ebpf\"\nversion = \"", "name = \"filter-ebpf\"\nversion = \"9"),
             ("name = \"palang\"\nversion = \"", "name = \"palang\"\nversion = \"9"),
+            ("name = \"palang-pages\"\nversion = \"", "name = \"palang-pages\"\nversion = \"9"),
             ("name = \"palang-bench\"\nversion = \"", "name = \"palang-bench\"\nversion = \"9"),
             (
                 "name = \"palang-simulate\"\nversion = \"",
