@@ -50,7 +50,7 @@ impl Kernel {
 /// word on: where the number is the right one all the rest was, too.
 #[inline(always)]
 fn copied<T: Copy>(entry: *const T) -> T {
-    const { assert!(size_of::<T>() % 8 == 0 && align_of::<T>() == 8) };
+    const { assert!(size_of::<T>().is_multiple_of(8) && align_of::<T>() == 8) };
     let mut copy = MaybeUninit::<T>::uninit();
     let (from, to) = (entry.cast::<u64>(), copy.as_mut_ptr().cast::<u64>());
     let mut word = size_of::<T>() / 8;

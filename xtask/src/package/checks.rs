@@ -72,7 +72,7 @@ fn pages(tree: &Path) -> Result<()> {
     let man = tree.join("usr/share/man");
     let pages = [files(&man.join("man1"))?, files(&man.join("man5"))?].concat();
     ensure!(pages.len() > 30, "only {} man pages", pages.len());
-    // mandoc opens packed pages only by their names, not as files.
+    // mandoc takes the bytes of a packed page for its text.
     const LINT: &str = r#"set -e; for page; do gzip -dc "$page" > "$0/$(basename "$page" .gz)"; done
         mandoc -T lint -W warning "$0"/*"#;
     let folder = tree.with_file_name("pages");
