@@ -114,7 +114,9 @@ fn read_and_decide<B: Bytes, G: Gate>(
     }
     // Only now: reading the clock costs more than passing a packet that is no INVITE.
     event.time = gate.now();
-    find_trunk(gate, event);
+    if gate.settings().ok_or(Reason::NoPolicy)?.trunks_configured != 0 {
+        find_trunk(gate, event);
+    }
 
     // A block, so that the next `renewed` finds the place on the stack free again.
     let invite = {

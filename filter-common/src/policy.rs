@@ -31,7 +31,7 @@ pub trait Lists {
     fn blocked_number(&self, number: Number) -> Option<Block>;
     /// The block against the longest prefix of `key`.
     fn blocked_prefix(&self, key: &PrefixKey) -> Option<Block>;
-    /// What is remembered of this attempt.
+    /// What is remembered of this attempt, of which this is another packet.
     fn attempt(&mut self, number: Number, call_id: u64, now: u64) -> Option<Attempt>;
     /// Remembers the first verdict of an attempt. `false` when that failed.
     fn remember(&mut self, attempt: &Attempt) -> bool;

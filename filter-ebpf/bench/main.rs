@@ -18,6 +18,8 @@ mod outer;
 mod packet;
 #[path = "../src/report.rs"]
 mod report;
+#[path = "../src/run.rs"]
+mod run;
 mod told;
 mod variants;
 
@@ -30,7 +32,7 @@ use aya_ebpf::programs::XdpContext;
 use filter_common::abi::Verdict;
 use filter_common::bytes::Bytes as _;
 use filter_common::frame;
-use filter_common::gate::{Gate as _, Scratch, judge};
+use filter_common::gate::Gate as _;
 use filter_common::sip::message;
 
 use crate::kernel::Kernel;
@@ -96,7 +98,7 @@ pub fn copy_varied(ctx: XdpContext) -> u32 {
 #[xdp(frags)]
 pub fn palang_varied(ctx: XdpContext) -> u32 {
     draw(&ctx);
-    verdict(palang(&ctx))
+    verdict(run::run(&ctx).map(|(_, verdict)| verdict == Verdict::Drop as u8))
 }
 
 #[xdp(frags)]
@@ -153,18 +155,6 @@ fn store(ctx: &XdpContext, offset: u32, from: *const u8, len: u32) {
     unsafe { bpf_xdp_store_bytes(ctx.ctx, offset, from.cast_mut().cast(), len) };
 }
 
-/// What the entry point of the filter does, in a program that may do something before it.
-#[inline(always)]
-fn palang(ctx: &XdpContext) -> Option<bool> {
-    let scratch = cleared()?;
-    let bytes = PacketBytes::new(ctx, maps::SPARE.get_ptr_mut(0)?);
-    let mut kernel = Kernel::new()?;
-    let reason = judge(&bytes, &mut kernel, scratch);
-    let limit = kernel.settings().map_or(0, |settings| settings.pass_events_per_second);
-    report::report(ctx, &scratch.event, reason, limit);
-    Some(scratch.event.verdict == Verdict::Drop as u8)
-}
-
 #[inline(always)]
 fn read_port(ctx: &XdpContext) -> Option<bool> {
     let bytes = PacketBytes::new(ctx, maps::SPARE.get_ptr_mut(0)?);
@@ -173,7 +163,7 @@ fn read_port(ctx: &XdpContext) -> Option<bool> {
 
 #[inline(always)]
 fn scan(ctx: &XdpContext) -> Option<bool> {
-    let scratch = cleared()?;
+    let scratch = run::cleared(&maps::SCRATCH)?;
     let bytes = PacketBytes::new(ctx, maps::SPARE.get_ptr_mut(0)?);
     frame::read(&bytes, &mut scratch.packet).ok()?;
     let (payload, len) = (scratch.packet.payload, scratch.packet.payload_len);
@@ -206,32 +196,6 @@ fn naive_of(ctx: &XdpContext, variant: u32) -> Option<bool> {
     let number = naive::number(&bytes)?;
     let bytes = &bytes.renewed();
     told::decide(ctx, bytes, &outer, number, variant)
-}
-
-/// The scratch, all zero, as the filter's entry point makes it.
-#[inline(always)]
-fn cleared() -> Option<&'static mut Scratch> {
-    let scratch = maps::SCRATCH.get_ptr_mut(0)?;
-    // SAFETY: a per-CPU element; XDP programs do not interrupt each other on a CPU. All its bytes
-    // may be zero.
-    unsafe {
-        clear(scratch);
-        Some(&mut *scratch)
-    }
-}
-
-/// # Safety
-/// `scratch` is writable and of no use to anybody else.
-#[inline(never)]
-unsafe fn clear(scratch: *mut Scratch) {
-    const WORDS: usize = size_of::<Scratch>() / size_of::<u64>();
-    let words = scratch.cast::<u64>();
-    let mut i = 0;
-    while i < WORDS {
-        // SAFETY: within the scratch, which is aligned for words.
-        unsafe { words.add(i).write_volatile(0) };
-        i += 1;
-    }
 }
 
 #[inline(always)]

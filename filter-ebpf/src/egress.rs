@@ -9,8 +9,8 @@ use filter_common::number::Number;
 use filter_common::policy::Lists as _;
 
 use crate::kernel::{Kernel, is_replay};
-use crate::maps;
 use crate::packet::{Frame as _, PacketBytes};
+use crate::{maps, run};
 
 const SECOND: u64 = 1_000_000_000;
 
@@ -18,15 +18,9 @@ const SECOND: u64 = 1_000_000_000;
 #[inline(always)]
 pub fn note_call(ctx: &TcContext) {
     let (Some(scratch), Some(spare)) =
-        (maps::EGRESS_SCRATCH.get_ptr_mut(0), maps::EGRESS_SPARE.get_ptr_mut(0))
+        (run::cleared(&maps::EGRESS_SCRATCH), maps::EGRESS_SPARE.get_ptr_mut(0))
     else {
         return;
-    };
-    // SAFETY: a per-CPU element, and packets that leave do not interrupt each other on a CPU.
-    // All its bytes may be zero.
-    let scratch = unsafe {
-        crate::clear(scratch);
-        &mut *scratch
     };
     let Some(mut kernel) = Kernel::new() else {
         return;

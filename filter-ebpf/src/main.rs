@@ -11,43 +11,24 @@ mod kernel;
 mod maps;
 mod packet;
 mod report;
+mod run;
 
 use aya_ebpf::bindings::TC_ACT_UNSPEC;
 use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS};
 use aya_ebpf::macros::{classifier, xdp};
 use aya_ebpf::programs::{TcContext, XdpContext};
 use filter_common::abi::Verdict;
-use filter_common::gate::{Gate as _, Scratch, judge};
 use filter_common::reason::Reason;
-
-use crate::kernel::Kernel;
-use crate::packet::PacketBytes;
 
 /// Entry point. `xdp.frags` (Linux 5.18): also behind an MTU above one page.
 #[xdp(frags)]
 pub fn palang(ctx: XdpContext) -> u32 {
-    let Some(scratch) = maps::SCRATCH.get_ptr_mut(0) else {
+    let Some((reason, verdict)) = run::run(&ctx) else {
         return XDP_PASS;
     };
-    // SAFETY: a per-CPU element; XDP programs do not interrupt each other on a CPU. All
-    // its bytes may be zero.
-    let scratch = unsafe {
-        clear(scratch);
-        &mut *scratch
-    };
-    let Some(spare) = maps::SPARE.get_ptr_mut(0) else {
-        return XDP_PASS;
-    };
-    let bytes = PacketBytes::new(&ctx, spare);
-    let Some(mut kernel) = Kernel::new() else {
-        return XDP_PASS;
-    };
-    let reason = judge(&bytes, &mut kernel, scratch);
-    let limit = kernel.settings().map_or(0, |settings| settings.pass_events_per_second);
-    report::report(&ctx, &scratch.event, reason, limit);
     #[cfg(feature = "log")]
-    aya_log_ebpf::debug!(&ctx, "{} verdict {}", reason.name(), scratch.event.verdict);
-    action(reason, scratch.event.verdict)
+    aya_log_ebpf::debug!(&ctx, "{} verdict {}", reason.name(), verdict);
+    action(reason, verdict)
 }
 
 /// What leaves: notes whom the centre calls, and lets every packet go on as if it were not there.
@@ -55,24 +36,6 @@ pub fn palang(ctx: XdpContext) -> u32 {
 pub fn palang_egress(ctx: TcContext) -> i32 {
     egress::note_call(&ctx);
     TC_ACT_UNSPEC
-}
-
-/// Makes the scratch zero, eight bytes at a time: a `memset` would be a call to a loop over
-/// bytes, and dearer than all that a packet which is no INVITE costs else.
-///
-/// # Safety
-/// `scratch` is writable and of no use to anybody else.
-#[inline(never)]
-unsafe fn clear(scratch: *mut Scratch) {
-    const WORDS: usize = size_of::<Scratch>() / size_of::<u64>();
-    const { assert!(WORDS * size_of::<u64>() == size_of::<Scratch>()) };
-    let words = scratch.cast::<u64>();
-    let mut i = 0;
-    while i < WORDS {
-        // SAFETY: within the scratch, which is aligned for words.
-        unsafe { words.add(i).write_volatile(0) };
-        i += 1;
-    }
 }
 
 /// What becomes of a packet. A new reason has to choose here; whatever is not refused

@@ -4,7 +4,7 @@ use aya_ebpf::helpers::generated::{bpf_xdp_get_buff_len, bpf_xdp_load_bytes};
 use aya_ebpf::maps::RingBuf;
 use aya_ebpf::programs::XdpContext;
 use filter_common::abi::{
-    AttemptKey, CALL_ID_MAX, EVENT_REPEATED, EVIDENCE_MAX, Event, EventEntry, EventStats, Evidence,
+    CALL_ID_MAX, EVENT_REPEATED, EVIDENCE_MAX, Event, EventEntry, EventStats, Evidence,
     EvidenceStats, TRUNKS_MAX, Verdict,
 };
 use filter_common::reason::{REASON_NUMBERS, Reason};
@@ -26,11 +26,7 @@ pub fn report(ctx: &XdpContext, event: &Event, reason: Reason, pass_events_per_s
         // SAFETY: an array element of this type; replays run one at a time.
         unsafe { *last = *event };
     }
-    if !reason.is_attempt() {
-        return;
-    }
-    if event.flags & EVENT_REPEATED != 0 {
-        count_repeat(event);
+    if !reason.is_attempt() || event.flags & EVENT_REPEATED != 0 {
         return;
     }
     let Some(stats) = maps::EVENT_STATS.get_ptr_mut(0) else {
@@ -69,15 +65,6 @@ fn is_thinned(stats: &mut EventStats, time: u64, limit: u32) -> bool {
     }
     stats.passed_in_second += 1;
     stats.passed_in_second > limit as u64 && !stats.passed_in_second.is_multiple_of(SAMPLE)
-}
-
-#[inline(always)]
-fn count_repeat(event: &Event) {
-    let key = AttemptKey { number: event.number, call_id: event.call_id };
-    if let Some(attempt) = maps::ATTEMPTS.get_ptr_mut(key) {
-        // SAFETY: an element of this type; two CPUs may lose one of two counts.
-        unsafe { (*attempt).repeats += 1 };
-    }
 }
 
 #[inline(never)]

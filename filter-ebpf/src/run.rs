@@ -1,0 +1,54 @@
+//! What the entry point does with a packet, for the filter and for the programs of the benchmark.
+
+use aya_ebpf::maps::PerCpuArray;
+use aya_ebpf::programs::XdpContext;
+use filter_common::gate::{Gate as _, Scratch, judge};
+use filter_common::reason::Reason;
+
+use crate::kernel::Kernel;
+use crate::maps;
+use crate::packet::PacketBytes;
+use crate::report;
+
+/// Judges a packet and reports it: the reason and the `Verdict`. `None` never happens: the maps have
+/// those elements.
+#[inline(always)]
+pub fn run(ctx: &XdpContext) -> Option<(Reason, u8)> {
+    let scratch = cleared(&maps::SCRATCH)?;
+    let bytes = PacketBytes::new(ctx, maps::SPARE.get_ptr_mut(0)?);
+    let mut kernel = Kernel::new()?;
+    let reason = judge(&bytes, &mut kernel, scratch);
+    let limit = kernel.settings().map_or(0, |settings| settings.pass_events_per_second);
+    report::report(ctx, &scratch.event, reason, limit);
+    Some((reason, scratch.event.verdict))
+}
+
+/// A scratch, all zero.
+#[inline(always)]
+pub fn cleared(room: &PerCpuArray<Scratch>) -> Option<&'static mut Scratch> {
+    let scratch = room.get_ptr_mut(0)?;
+    // SAFETY: a per-CPU element of one program, and packets do not interrupt each other in it on a
+    // CPU. All its bytes may be zero.
+    unsafe {
+        clear(scratch);
+        Some(&mut *scratch)
+    }
+}
+
+/// Makes the scratch zero, eight bytes at a time: a `memset` would be a call to a loop over
+/// bytes, and dearer than all that a packet which is no INVITE costs else.
+///
+/// # Safety
+/// `scratch` is writable and of no use to anybody else.
+#[inline(never)]
+unsafe fn clear(scratch: *mut Scratch) {
+    const WORDS: usize = size_of::<Scratch>() / size_of::<u64>();
+    const { assert!(WORDS * size_of::<u64>() == size_of::<Scratch>()) };
+    let words = scratch.cast::<u64>();
+    let mut i = 0;
+    while i < WORDS {
+        // SAFETY: within the scratch, which is aligned for words.
+        unsafe { words.add(i).write_volatile(0) };
+        i += 1;
+    }
+}
