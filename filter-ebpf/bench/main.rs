@@ -33,6 +33,7 @@ use filter_common::abi::Verdict;
 use filter_common::bytes::Bytes as _;
 use filter_common::frame;
 use filter_common::gate::Gate as _;
+use filter_common::sip::headers::Marks;
 use filter_common::sip::message;
 
 use crate::kernel::Kernel;
@@ -69,10 +70,16 @@ pub fn lookup(ctx: XdpContext) -> u32 {
     }))
 }
 
-/// The outer layers and the headers, read as the full reader does, and no decision.
+/// The outer layers and the headers, and no decision.
+#[xdp(frags)]
+pub fn scan(ctx: XdpContext) -> u32 {
+    verdict(scan_of(&ctx, message::scan))
+}
+
+/// The same by the full reader.
 #[xdp(frags)]
 pub fn scan_full(ctx: XdpContext) -> u32 {
-    verdict(scan(&ctx))
+    verdict(scan_of(&ctx, message::scan_all))
 }
 
 /// The decision with all its look-ups, told where number and Call-ID are.
@@ -104,7 +111,13 @@ pub fn palang_varied(ctx: XdpContext) -> u32 {
 #[xdp(frags)]
 pub fn scan_varied(ctx: XdpContext) -> u32 {
     draw(&ctx);
-    verdict(scan(&ctx))
+    verdict(scan_of(&ctx, message::scan))
+}
+
+#[xdp(frags)]
+pub fn scan_full_varied(ctx: XdpContext) -> u32 {
+    draw(&ctx);
+    verdict(scan_of(&ctx, message::scan_all))
 }
 
 #[xdp(frags)]
@@ -162,14 +175,17 @@ fn read_port(ctx: &XdpContext) -> Option<bool> {
 }
 
 #[inline(always)]
-fn scan(ctx: &XdpContext) -> Option<bool> {
+fn scan_of<'a>(
+    ctx: &'a XdpContext,
+    scan: fn(&PacketBytes<'a, XdpContext>, usize, usize, &mut Marks) -> u8,
+) -> Option<bool> {
     let scratch = run::cleared(&maps::SCRATCH)?;
     let bytes = PacketBytes::new(ctx, maps::SPARE.get_ptr_mut(0)?);
     frame::read(&bytes, &mut scratch.packet).ok()?;
     let (payload, len) = (scratch.packet.payload, scratch.packet.payload_len);
     let start = message::request_uri(&bytes, payload, len);
     let bytes = &bytes.renewed();
-    let state = message::scan(bytes, start, payload + len - start, &mut scratch.marks);
+    let state = scan(bytes, start, payload + len - start, &mut scratch.marks);
     Some(message::check(bytes, start, state, &scratch.marks).is_ok())
 }
 

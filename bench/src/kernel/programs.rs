@@ -42,6 +42,8 @@ pub enum Program {
     Lookup,
     /// The layers and the headers, no decision.
     Scan,
+    /// The same by the full reader.
+    ScanFull,
     /// The decision, told where number and Call-ID are.
     Oracle,
     /// The decision, the number found byte by byte.
@@ -52,13 +54,14 @@ pub enum Program {
 
 impl Program {
     /// All of them, in the order of tables.
-    pub const ALL: [Program; 7] = [
+    pub const ALL: [Program; 8] = [
         Program::Null,
         Program::Parse,
         Program::Lookup,
         Program::Oracle,
         Program::Palang,
         Program::Scan,
+        Program::ScanFull,
         Program::Naive,
     ];
 
@@ -68,7 +71,8 @@ impl Program {
             Program::Null => "null",
             Program::Parse => "parse",
             Program::Lookup => "lookup",
-            Program::Scan => "scan_full",
+            Program::Scan => "scan",
+            Program::ScanFull => "scan_full",
             Program::Oracle => "oracle",
             Program::Naive => "naive",
             Program::Palang => "palang",
@@ -80,6 +84,7 @@ impl Program {
         match self {
             Program::Null => Some("copy_varied"),
             Program::Scan => Some("scan_varied"),
+            Program::ScanFull => Some("scan_full_varied"),
             Program::Oracle => Some("oracle_varied"),
             Program::Naive => Some("naive_varied"),
             Program::Palang => Some("palang_varied"),
