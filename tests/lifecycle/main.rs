@@ -43,8 +43,10 @@ fn from_the_first_installation_to_the_second() {
     set_up(&machine);
     is_a_good_service(&machine);
     blocks(&lab, &machine, &receiver);
-    is_upgraded_under_traffic(&lab, &machine, &receiver);
-    is_removed_under_traffic(&lab, &machine, &receiver);
+    is_upgraded_under_traffic(&lab, &machine, &receiver, || install(&machine, "2"));
+    is_removed_under_traffic(&lab, &machine, &receiver, "palang.toml", || {
+        machine.must("apt-get", &["remove", "--yes", "palang"]);
+    });
     is_purged_but_for_the_audit(&machine);
 
     install(&machine, "2");
@@ -52,7 +54,23 @@ fn from_the_first_installation_to_the_second() {
     set_up(&machine);
     assert_eq!(machine.palang(&["status"])["blocks"], 0, "it starts clean");
     assert_eq!(refused(&lab, &receiver), 0);
-    eprintln!("installed, set up, upgraded, removed, purged, installed again");
+    is_purged_with_the_audit(&machine);
+    eprintln!("installed, set up, upgraded, removed, purged, installed again, purged");
+
+    // Debian's rpm runs the same scripts as that of RHEL, in the same order.
+    rpm(&machine, "--install");
+    attaches_nothing_by_itself(&lab, &machine);
+    set_up(&machine);
+    is_a_good_service(&machine);
+    blocks(&lab, &machine, &receiver);
+    let upgrade = || rpm(&machine, "--upgrade");
+    is_upgraded_under_traffic(&lab, &machine, &receiver, upgrade);
+    // RPM puts a configuration aside that was changed.
+    is_removed_under_traffic(&lab, &machine, &receiver, "palang.toml.rpmsave", || {
+        machine.must("rpm", &["--erase", "--force-debian", "palang"]);
+    });
+    assert!(machine.has("/var/lib/palang/audit.ndjson"));
+    eprintln!("as .rpm: installed, set up, upgraded, removed");
 }
 
 fn step(what: &str) {
@@ -63,6 +81,13 @@ fn install(machine: &Machine, which: &str) {
     step(&format!("install package {which}"));
     let file = format!("/packages/palang-{which}.deb");
     machine.must("apt-get", &["install", "--yes", "--no-install-recommends", &file]);
+}
+
+/// Its dependencies are RHEL's; the same version once more counts as an upgrade.
+fn rpm(machine: &Machine, how: &str) {
+    step(&format!("rpm {how}"));
+    let file = "/packages/palang.rpm";
+    machine.must("rpm", &[how, "--nodeps", "--replacepkgs", "--force-debian", file]);
 }
 
 fn attaches_nothing_by_itself(lab: &Lab, machine: &Machine) {
@@ -181,12 +206,17 @@ fn refused(lab: &Lab, receiver: &Receiver) -> usize {
     record.refused(BLOCKED, ..).len()
 }
 
-fn is_upgraded_under_traffic(lab: &Lab, machine: &Machine, receiver: &Receiver) {
+fn is_upgraded_under_traffic(
+    lab: &Lab,
+    machine: &Machine,
+    receiver: &Receiver,
+    upgrade: impl Fn(),
+) {
     step("upgrade under traffic");
     let before = (program(lab), machine.show(UNIT, "MainPID"));
     let traffic = lab.traffic(receiver, &CALLERS, PER_SECOND, usize::MAX);
     traffic.wait_for(200);
-    install(machine, "2");
+    upgrade();
     traffic.wait_for(200);
     let record = traffic.stop();
     assert!(program(lab).is_some());
@@ -202,12 +232,18 @@ fn is_upgraded_under_traffic(lab: &Lab, machine: &Machine, receiver: &Receiver) 
     assert_eq!((&status["mode"]["mode"], &status["blocks"]), (&json!("enforce"), &json!(1)));
 }
 
-fn is_removed_under_traffic(lab: &Lab, machine: &Machine, receiver: &Receiver) {
+fn is_removed_under_traffic(
+    lab: &Lab,
+    machine: &Machine,
+    receiver: &Receiver,
+    config: &str,
+    remove: impl Fn(),
+) {
     step("remove under traffic");
     let traffic = lab.traffic(receiver, &CALLERS, PER_SECOND, usize::MAX);
     traffic.wait_for(200);
     let begin = now();
-    machine.must("apt-get", &["remove", "--yes", "palang"]);
+    remove();
     let end = now();
     traffic.wait_for(200);
     let record = traffic.stop();
@@ -226,7 +262,7 @@ fn is_removed_under_traffic(lab: &Lab, machine: &Machine, receiver: &Receiver) {
     assert_ne!(machine.run("systemctl", &["is-active", UNIT]).code, 0);
     assert!(!machine.has("/usr/bin/palang"));
     assert!(machine.has("/var/lib/palang/palang.db"), "a removal keeps the state");
-    assert!(machine.has("/etc/palang/palang.toml"));
+    assert!(machine.has(&format!("/etc/palang/{config}")));
 }
 
 fn is_purged_but_for_the_audit(machine: &Machine) {
@@ -242,6 +278,15 @@ fn is_purged_but_for_the_audit(machine: &Machine) {
     assert!(rows.len() > 3, "{kept}");
     let mode = machine.must("stat", &["--format=%a", "/var/lib/palang-audit"]);
     assert_eq!(mode.trim(), "700");
+}
+
+fn is_purged_with_the_audit(machine: &Machine) {
+    step("purge, the audit too");
+    machine.must("touch", &["/etc/palang/purge-audit"]);
+    machine.must("apt-get", &["purge", "--yes", "palang"]);
+    for gone in ["/var/lib/palang", "/var/lib/palang-audit", "/etc/palang"] {
+        assert!(!machine.has(gone), "{gone}");
+    }
 }
 
 /// Id of the XDP program on the gate's interface.

@@ -1,36 +1,34 @@
-//! `cargo xtask lifecycle`: the .deb on a Debian of its own, with systemd as its first process and
+//! `cargo xtask lifecycle`: the packages on a Debian of its own, with systemd as its first process and
 //! real calls: installed, set up, upgraded and removed under traffic, purged, installed again.
 //!
 //! ```text
 //! target/lifecycle/root       Debian 12 (debootstrap), made once and never changed
-//! target/lifecycle/packages   the package, and the same as a newer version
+//! target/lifecycle/packages   the .deb, the same as a newer version, and the .rpm
 //! ```
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 
+use crate::package::Made;
 use crate::{package, setup, shell};
 
 /// The Debian that packages are made for.
 const SUITE: &str = "bookworm";
 /// What a small server has and debootstrap leaves out.
-const PACKAGES: &str = "systemd,systemd-sysv,dbus,udev,procps,iproute2";
+const PACKAGES: &str = "systemd,systemd-sysv,dbus,udev,procps,iproute2,rpm";
 
-/// Makes what the test needs, and runs it. `deb`: a package that was made before.
-pub fn lifecycle(deb: Option<&Path>) -> Result<()> {
+/// Makes what the test needs, and runs it. `made`: with the packages that were made before.
+pub fn lifecycle(made: bool) -> Result<()> {
     shell::need_root("lifecycle", "it starts a Debian of its own")?;
     setup::setup()?;
     setup::packages(&["debootstrap", "systemd-container", "dpkg"])?;
-    let deb = match deb {
-        Some(deb) => deb.to_owned(),
-        None => package::deb()?,
-    };
+    let made = package::unchecked(made)?;
     let folder = shell::target_dir()?.join("lifecycle");
     let root = root(&folder)?;
-    let packages = packages(&folder, &deb)?;
+    let packages = packages(&folder, &made)?;
     let mut cargo = shell::cargo();
     cargo.args(["test", "--package", "palang-tests", "--test", "lifecycle", "--", "--nocapture"]);
     cargo.env("PALANG_LIFECYCLE_ROOT", root).env("PALANG_LIFECYCLE_PACKAGES", packages);
@@ -55,16 +53,17 @@ fn root(folder: &Path) -> Result<PathBuf> {
     Ok(root)
 }
 
-/// `palang-1.deb`, and `palang-2.deb`: the same, only newer.
-fn packages(folder: &Path, deb: &Path) -> Result<PathBuf> {
+/// `palang-1.deb`, `palang-2.deb`, which is the same, only newer, and `palang.rpm`.
+fn packages(folder: &Path, made: &Made) -> Result<PathBuf> {
     let packages = folder.join("packages");
     let tree = packages.join("tree");
     if packages.exists() {
         fs::remove_dir_all(&packages)?;
     }
     fs::create_dir_all(&packages)?;
-    fs::copy(deb, packages.join("palang-1.deb")).with_context(|| deb.display().to_string())?;
-    shell::run(Command::new("dpkg-deb").arg("--raw-extract").arg(deb).arg(&tree))?;
+    fs::copy(&made.deb, packages.join("palang-1.deb"))?;
+    fs::copy(&made.rpm, packages.join("palang.rpm"))?;
+    shell::run(Command::new("dpkg-deb").arg("--raw-extract").arg(&made.deb).arg(&tree))?;
     let control = tree.join("DEBIAN/control");
     let text = fs::read_to_string(&control)?;
     let newer: String = text

@@ -14,7 +14,6 @@ mod shell;
 mod simulate;
 mod test;
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -57,12 +56,12 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
-    /// Install, upgrade and remove the .deb on a Debian of its own with systemd, under calls; needs
+    /// Install, upgrade and remove the packages on a Debian of its own with systemd, under calls; needs
     /// root.
     Lifecycle {
-        /// A package that `cargo xtask package` has made; without it one is made.
-        #[arg(long, value_name = "FILE")]
-        deb: Option<PathBuf>,
+        /// With the packages in target/package, which `cargo xtask package` has made.
+        #[arg(long)]
+        made: bool,
     },
     /// A simulated year of a centre: what the default policy and others cost and save.
     Simulate {
@@ -76,7 +75,7 @@ fn main() -> ExitCode {
     let done = match Arguments::parse().command {
         Task::Setup => setup::setup(),
         Task::Build => build::build(),
-        Task::Lifecycle { deb } => lifecycle::lifecycle(deb.as_deref()),
+        Task::Lifecycle { made } => lifecycle::lifecycle(made),
         Task::Package { twice } => package::package(twice),
         Task::Deny => deny::deny(),
         Task::Test => test::test(),

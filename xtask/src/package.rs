@@ -31,9 +31,9 @@ struct Source {
 }
 
 /// What was made.
-struct Made {
-    deb: PathBuf,
-    rpm: PathBuf,
+pub struct Made {
+    pub deb: PathBuf,
+    pub rpm: PathBuf,
     binary: PathBuf,
 }
 
@@ -53,12 +53,16 @@ pub fn package(twice: bool) -> Result<()> {
     Ok(())
 }
 
-/// Builds the .deb, unchecked; where it is.
-pub fn deb() -> Result<PathBuf> {
-    tools::install()?;
+/// The packages, unchecked: those that were `made` before, or new ones.
+pub fn unchecked(made: bool) -> Result<Made> {
     let root = shell::root().to_owned();
     let time = commit_time(&root)?;
-    Ok(Source { root, time }.make()?.deb)
+    let source = Source { root, time };
+    if made {
+        return source.made();
+    }
+    tools::install()?;
+    source.make()
 }
 
 fn commit_time(root: &Path) -> Result<String> {
@@ -103,13 +107,19 @@ impl Source {
         rpm.args(["generate-rpm", "--package", "filter-user", "--auto-req", "builtin", "--output"])
             .arg(&folder);
         shell::run(&mut rpm)?;
+        self.made()
+    }
+
+    /// What stands in the folder.
+    fn made(&self) -> Result<Made> {
+        let folder = self.folder();
         let made = |kind: &str| {
             let found = files(&folder)?;
             let found =
                 found.into_iter().find(|file| file.extension().is_some_and(|it| it == kind));
             found.with_context(|| format!("no .{kind} in {}", folder.display()))
         };
-        Ok(Made { deb: made("deb")?, rpm: made("rpm")?, binary })
+        Ok(Made { deb: made("deb")?, rpm: made("rpm")?, binary: folder.join("release/palang") })
     }
 
     fn build(&self) -> Result<PathBuf> {

@@ -44,6 +44,10 @@ pub fn make(source: &Source, binary: &Path) -> Result<()> {
     }
     tree.copy_into(&at("README.md"), doc)?;
     tree.copy(&at("CHANGELOG.md"), &format!("{doc}/changelog"))?;
+    // Copied, too: the .rpm keeps the time of a file that is older than the commit.
+    for licence in ["LICENSE-APACHE", "LICENSE-MIT"] {
+        tree.copy_into(&at(licence), "usr/share/licenses/palang")?;
+    }
     for (member, name) in [("filter-user", "palang"), ("filter-ebpf", "palang-kernel-program")] {
         tree.write(&format!("{doc}/{name}.cdx.json"), &bill(source, member)?)?;
     }
