@@ -97,6 +97,13 @@ fn a_grant_that_finds_no_room_lets_through_all_the_same() {
     }
     assert_eq!(kernel.calls(0, 2020), "redial-grant");
     assert_eq!(kernel.calls(late, 2020), "state-full");
+
+    // What the daemon does now and then: all that have ended are gone, who calls now has a place.
+    let forgotten = kernel.0.maps().forget_grants(NOW + 2020 * SECOND).unwrap();
+    assert_eq!(forgotten, ROOM - 1);
+    assert_eq!(kernel.calls(0, 2030), "redial-grant", "this one was renewed");
+    assert_eq!(kernel.calls(late, 2030), "redial-grant");
+    assert!(kernel.0.maps().grant(number(late)).unwrap().is_some());
 }
 
 /// In maps as delivered a million attempts are not even half of what fits. `PALANG_CASES=245` makes

@@ -5,6 +5,8 @@ use std::net::{Ipv4Addr, TcpListener};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
+use filter_common::abi::Grant;
+use filter_common::number::{Digits, Number};
 use palang_tests::lab::{GATE, Lab, TRUNK};
 use serde_json::Value;
 
@@ -239,6 +241,30 @@ fn all_of_it_without_the_daemon() {
     std::thread::sleep(Duration::from_secs(3));
     assert_eq!(reviews(&gate), listed, "one grant is one entry");
     assert!(console.posted.try_recv().is_err(), "told once");
+}
+
+#[test]
+fn grants_that_ended_make_room() {
+    let lab = Lab::new("redial-ended");
+    let mut gate = Gate::start(&lab, "");
+    gate.daemon.kill();
+    let grant = |number: u64, until| {
+        let number = Number::e164(Digits::parse(&number.to_string()).unwrap());
+        Grant { number, until, rule: 1, epoch: 0, reserved: 0 }
+    };
+    let lasting = grant(6_281_100_000_000, u64::MAX);
+    let maps = gate.maps();
+    maps.carry_grant(lasting).unwrap();
+    for number in 6_281_200_000_000..6_281_200_000_100 {
+        maps.carry_grant(grant(number, 1)).unwrap();
+    }
+    gate.daemon.start_again();
+    let begun = Instant::now();
+    while gate.maps().grants().unwrap().len() > 1 {
+        assert!(begun.elapsed() < SOON, "they stand there yet");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert_eq!(gate.maps().grants().unwrap(), [lasting]);
 }
 
 #[test]

@@ -165,7 +165,10 @@ async fn keep(
                 Some(seen) => batch.push(seen),
                 None => return,
             },
-            _ = look.tick() => batch = in_map(&control),
+            _ = look.tick() => {
+                batch = in_map(&control);
+                forget(&control);
+            }
         }
         for seen in batch {
             if known.get(&seen.number).is_some_and(|until| *until > seen.time) {
@@ -206,6 +209,16 @@ fn in_map(control: &Control) -> Vec<Seen> {
             until: clock::wall(grant.until),
         })
         .collect()
+}
+
+/// Makes room in the kernel's map: nobody else takes out what has ended.
+fn forget(control: &Control) {
+    let ended = clock::boot().saturating_sub(LOOK.as_nanos() as u64);
+    match control.maps.forget_grants(ended) {
+        Ok(0) => {}
+        Ok(forgotten) => tracing::debug!("{forgotten} ended grants were taken out of the map"),
+        Err(error) => tracing::error!("{error}"),
+    }
 }
 
 /// Puts a grant on the list; what is to be told of it, unless it is an old one.
