@@ -341,7 +341,7 @@ fn text(rows: &[Row], rounds: u32, idle: &cpu::Idle) -> Result<String> {
             row.peer.name().to_owned(),
             format!("{:.0} ({median:.0})", best.cost),
             ratio,
-            format!("{:.0},000", best.rate / 1000.0),
+            format!("{:.0} k", best.rate / 1000.0),
         ]);
     }
     for column in table.column_iter_mut().skip(1) {
