@@ -245,7 +245,7 @@ impl Reader {
     /// # Errors
     /// The store cannot be read.
     pub fn count(&self, kind: Kind) -> Result<u64, Error> {
-        let sql = "SELECT count(*) FROM decisions WHERE kind = ?1";
+        let sql = "SELECT sum(count) FROM decision_counts WHERE kind = ?1";
         self.get(|conn| conn.query_row(sql, [kind.column()], |row| row.get(0)))
     }
 
@@ -255,7 +255,7 @@ impl Reader {
     /// # Errors
     /// The store cannot be read.
     pub fn count_of(&self, kind: Kind, prefix: bool) -> Result<u64, Error> {
-        let sql = "SELECT count(*) FROM decisions WHERE kind = ?1 AND prefix = ?2";
+        let sql = "SELECT count FROM decision_counts WHERE kind = ?1 AND prefix = ?2";
         self.get(|conn| conn.query_row(sql, (kind.column(), prefix), |row| row.get(0)))
     }
 
@@ -588,6 +588,13 @@ mod tests {
                     }
                 }
                 prop_assert_eq!(store.max_rule().unwrap(), rule);
+                for kind in [Kind::Block, Kind::Allow] {
+                    let count = |wanted: &dyn Fn(Subject) -> bool| {
+                        model.keys().filter(|(of, subject)| *of == kind && wanted(*subject)).count() as u64
+                    };
+                    prop_assert_eq!(store.count(kind).unwrap(), count(&|_| true));
+                    prop_assert_eq!(store.count_of(kind, true).unwrap(), count(&is_prefix));
+                }
             }
             let mut stored = all(&store, Kind::Block);
             stored.extend(all(&store, Kind::Allow));

@@ -137,6 +137,25 @@ const STEPS: &[&str] = &[
     CREATE TRIGGER evidence_goes AFTER DELETE ON calls
         BEGIN DELETE FROM evidence WHERE call = OLD.id; END;
 ",
+    "
+    -- Each block asks whether there is room for it: counting a million others took 30 ms.
+    CREATE TABLE decision_counts (
+        kind INTEGER NOT NULL,
+        prefix INTEGER NOT NULL,
+        count INTEGER NOT NULL CHECK (count >= 0),
+        PRIMARY KEY (kind, prefix)
+    ) STRICT, WITHOUT ROWID;
+    INSERT INTO decision_counts
+        SELECT kinds.value, prefixes.value, (SELECT count(*) FROM decisions
+            WHERE kind = kinds.value AND prefix = prefixes.value)
+        FROM json_each('[0, 1]') AS kinds, json_each('[0, 1]') AS prefixes;
+    CREATE TRIGGER decision_comes AFTER INSERT ON decisions BEGIN
+        UPDATE decision_counts SET count = count + 1 WHERE kind = NEW.kind AND prefix = NEW.prefix;
+    END;
+    CREATE TRIGGER decision_goes AFTER DELETE ON decisions BEGIN
+        UPDATE decision_counts SET count = count - 1 WHERE kind = OLD.kind AND prefix = OLD.prefix;
+    END;
+",
 ];
 
 /// Version of the tables that this program writes (`PRAGMA user_version`).
@@ -240,6 +259,8 @@ mod tests {
             |row| <(i64, i64, Option<i64>, i64, Option<String>)>::try_from(row),
         );
         assert_eq!(row.unwrap(), (7, 1, None, 0, None));
+        let count = "SELECT count FROM decision_counts WHERE kind = 0 AND prefix = 0";
+        assert_eq!(conn.query_row(count, [], |row| row.get(0)), Ok(1));
         conn.prepare("SELECT why_not FROM reports").unwrap();
     }
 
