@@ -49,6 +49,12 @@ pub trait Bytes: Sized {
         number
     }
 
+    /// `number`, of which the verifier shall forget which registers it was copied to: what it learnt
+    /// of a copy would else tell ways apart. A cheap [`Bytes::forget`] of what no way knows anything about.
+    fn unlinked(&self, number: u64) -> u64 {
+        number
+    }
+
     /// `number`, which the compiler shall keep in a register and not make anew at each use.
     fn pinned(&self, number: u64) -> u64 {
         number

@@ -182,6 +182,13 @@ impl<F: Frame> Bytes for PacketBytes<'_, F> {
     }
 
     #[inline(always)]
+    fn unlinked(&self, mut number: u64) -> u64 {
+        // SAFETY: changes no bit of a register.
+        unsafe { asm!("{0} ^= 0", inout(reg) number, options(pure, nomem, nostack)) };
+        number
+    }
+
+    #[inline(always)]
     fn pinned(&self, number: u64) -> u64 {
         opaque(number as usize) as u64
     }

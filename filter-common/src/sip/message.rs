@@ -62,6 +62,11 @@ pub fn scan_all<B: Bytes>(bytes: &B, start: usize, len: usize, marks: &mut Marks
         let Some(word) = bytes.word(start + i) else {
             break;
         };
+        if step.stays(word) {
+            step = step.unlinked(bytes);
+            i += 8;
+            continue;
+        }
         let mut k = 0;
         while k < 8 {
             step = step.next((word >> (8 * k)) as u8);
