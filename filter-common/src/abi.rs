@@ -13,7 +13,7 @@ use crate::plan::{IDENTITY_PAI, Plan};
 use crate::sip::emergency::MARKS_MAX;
 
 /// Version of all layouts in this file.
-pub const ABI_VERSION: u32 = 2;
+pub const ABI_VERSION: u32 = 3;
 
 /// Most trunk profiles, the profile `default` (0) included.
 pub const TRUNKS_MAX: u32 = 64;

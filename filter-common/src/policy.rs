@@ -11,10 +11,6 @@ use crate::abi::{
 use crate::number::{DIGITS_MAX, Number};
 use crate::reason::Reason;
 
-/// How often an allow is looked for again. While it is replaced without a pause, one look in 600 misses it,
-/// and two in a row did so on emulated processors.
-const LOOKS_AGAIN: u32 = 3;
-
 /// The look-ups that a decision rests on.
 pub trait Lists {
     /// The time of this packet, in nanoseconds of the clock that expiries are in.
@@ -29,7 +25,7 @@ pub trait Lists {
     fn shortest_prefix(&self) -> u8;
     /// The allow for this number. May miss one that is being replaced, for a moment.
     fn allowed_number(&self, number: Number) -> Option<Allow>;
-    /// The allow for the longest prefix of `key`.
+    /// The allow for the longest prefix of `key`, the whole number included. Never misses one.
     fn allowed_prefix(&self, key: &PrefixKey) -> Option<Allow>;
     /// The block against this number.
     fn blocked_number(&self, number: Number) -> Option<Block>;
@@ -349,16 +345,6 @@ fn standing<L: Lists>(lists: &L, number: Number, now: u64, standing: &mut Standi
             return;
         }
     }
-    // Asked again before anybody is refused: a look may have missed an allow that was being replaced.
-    let mut looks = 0;
-    while looks < LOOKS_AGAIN {
-        let rule = allowed_number(lists, number, now);
-        if rule != 0 {
-            *standing = Standing::passes(Reason::AllowedNumber, rule);
-            return;
-        }
-        looks += 1;
-    }
 }
 
 /// What the lists hold against a number.
@@ -393,15 +379,17 @@ fn allowed_number<L: Lists>(lists: &L, number: Number, now: u64) -> u64 {
 fn allowed_prefix<L: Lists>(lists: &L, number: Number, now: u64) -> u64 {
     let mut key = PrefixKey::number(number);
     let mut tries = 0;
-    while tries < DIGITS_MAX {
+    while tries <= DIGITS_MAX {
         let Some(allow) = lists.allowed_prefix(&key) else {
             break;
         };
         if covers(allow.number, number) && is_live(allow.expires, now) {
             return allow.rule;
         }
-        // A shorter prefix may still be in force.
-        if !shorten(&mut key, allow.number) {
+        // A shorter prefix may still be in force; behind a whole number one of as many digits.
+        if tries == 0 {
+            key.prefix_len = 4 * DIGITS_MAX;
+        } else if !shorten(&mut key, allow.number) {
             break;
         }
         tries += 1;

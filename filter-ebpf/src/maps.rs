@@ -53,9 +53,11 @@ pub static PROTECTED: LpmTrie<[u8; 8], Allow> = LpmTrie::with_max_entries(4096, 
 #[map]
 pub static ALLOWED_NUMBERS: HashMap<u64, Allow> = HashMap::with_max_entries(65_536, POLICY);
 
-/// Allowed prefixes. Written by user space.
+/// Allowed prefixes, and all of [`ALLOWED_NUMBERS`] once more: the kernel replaces an entry of a trie in
+/// one go, and one of a hash so that a look-up can miss it. Written by user space.
 #[map]
-pub static ALLOWED_PREFIXES: LpmTrie<[u8; 8], Allow> = LpmTrie::with_max_entries(4096, POLICY_TRIE);
+pub static ALLOWED_PREFIXES: LpmTrie<[u8; 8], Allow> =
+    LpmTrie::with_max_entries(4096 + 65_536, POLICY_TRIE);
 
 /// Blocked numbers. Written by user space.
 #[map]

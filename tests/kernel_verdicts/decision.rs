@@ -156,6 +156,20 @@ fn the_longest_live_prefix_decides() {
     assert_eq!(policy.rules[event.rule as usize - 1], "allow 6281*");
 }
 
+/// In the kernel both stand in one trie.
+#[test]
+fn an_allow_that_ended_hides_no_prefix_of_as_many_digits() {
+    let mut policy = Policy::default();
+    policy.block(number(CALLER), 0, 0);
+    policy.allow(number(CALLER), NOW);
+    policy.allow(prefix(CALLER), 0);
+    let mut gates = Gates::new(&policy);
+    let event = gates.judge(&call(CALLER, "a"), NOW);
+    assert_event(&event, Reason::AllowedPrefix, Verdict::Pass, Verdict::Pass);
+    let event = gates.judge(&call(CALLER, "b"), NOW - 1);
+    assert_event(&event, Reason::AllowedNumber, Verdict::Pass, Verdict::Pass);
+}
+
 #[test]
 fn observing_refuses_nothing_and_says_what_it_would() {
     let mut gates = Gates::new(&Policy::default());

@@ -12,7 +12,7 @@ use palang_tests::gates::Gates;
 
 /// Verified instructions allowed on any kernel (the kernel's own limit is 1,000,000): of one reader
 /// they were 250,000.
-const VERIFIED_MAX: u32 = 450_000;
+const VERIFIED_MAX: u32 = 480_000;
 
 #[test]
 fn the_verifier_walks_few_enough_instructions() {

@@ -123,7 +123,8 @@ fn an_allow_lets_through_while_others_come_and_go() {
     for caller in 0..CALLERS {
         policy.allow(Subject::Number(number(caller)), 0);
     }
-    let replay = gate(&policy, &[("ALLOWED_NUMBERS", 2 * CALLERS as u32)]);
+    let room = 2 * CALLERS as u32;
+    let replay = gate(&policy, &[("ALLOWED_NUMBERS", room), ("ALLOWED_PREFIXES", room)]);
     let refused = refused_while(&replay, |maps, turn| {
         let other = Subject::Number(number(100 + turn % 1000));
         maps.set_allow(other, Allow { number: other.raw(), expires: 0, rule: 901 }).unwrap();

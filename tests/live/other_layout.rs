@@ -54,7 +54,7 @@ fn copy_changed(root: &Path, copy: &Path, file: &str) {
     let Ok(mut bytes) = fs::read(root.join(file)) else { return };
     let changes: &[(&str, &str)] = match file {
         "filter-common/src/abi.rs" => &[
-            ("ABI_VERSION: u32 = 2;", "ABI_VERSION: u32 = 3;"),
+            ("ABI_VERSION: u32 = 3;", "ABI_VERSION: u32 = 4;"),
             ("pub reserved: [u8; 7],", "pub reserved: [u8; 15],"),
             ("    Block = 48,", "    Block = 56,"),
         ],

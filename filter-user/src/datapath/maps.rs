@@ -6,6 +6,7 @@
 mod copy;
 
 use std::cell::Cell;
+use std::collections::HashSet;
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -15,7 +16,7 @@ use filter_common::abi::{
     Allow, Attempt, AttemptKey, Block, EventStats, EvidenceStats, FragmentKey, Grace, Grant,
     PORT_WORDS, PrefixKey, Profile, Redial, Settings, TRUNKS_MAX,
 };
-use filter_common::number::Number;
+use filter_common::number::{DIGITS_MAX, Number};
 use filter_common::reason::{REASON_NUMBERS, Reason};
 
 use super::error::Error;
@@ -152,18 +153,20 @@ impl WayOut {
         Ok(entry.map(|Raw(allow)| allow).filter(|allow| allow.number == subject.raw()))
     }
 
-    /// Writes an allow.
+    /// Writes an allow; that of a number into the trie first, where none of its calls can miss it while
+    /// the hash is written.
     ///
     /// # Errors
     /// A full map, a failing system call.
     pub fn set_allow(&self, subject: Subject, allow: Allow) -> Result<(), Error> {
+        lock(&self.allowed_prefixes)
+            .insert(&key(subject), Raw(allow), 0)
+            .map_err(|error| Error::map("ALLOWED_PREFIXES", error))?;
         match subject {
             Subject::Number(number) => lock(&self.allowed_numbers)
                 .insert(number.0, Raw(allow), 0)
                 .map_err(|error| Error::map("ALLOWED_NUMBERS", error)),
-            Subject::Prefix(_) => lock(&self.allowed_prefixes)
-                .insert(&key(subject), Raw(allow), 0)
-                .map_err(|error| Error::map("ALLOWED_PREFIXES", error)),
+            Subject::Prefix(_) => Ok(()),
         }
     }
 
@@ -172,29 +175,36 @@ impl WayOut {
     /// # Errors
     /// A failing system call.
     pub fn remove_allow(&self, subject: Subject) -> Result<bool, Error> {
-        match subject {
+        let of_hash = match subject {
             Subject::Number(number) => {
-                removed("ALLOWED_NUMBERS", lock(&self.allowed_numbers).remove(&number.0))
+                removed("ALLOWED_NUMBERS", lock(&self.allowed_numbers).remove(&number.0))?
             }
-            Subject::Prefix(_) => {
-                removed("ALLOWED_PREFIXES", lock(&self.allowed_prefixes).remove(&key(subject)))
-            }
-        }
+            Subject::Prefix(_) => false,
+        };
+        let of_trie =
+            removed("ALLOWED_PREFIXES", lock(&self.allowed_prefixes).remove(&key(subject)))?;
+        Ok(of_hash || of_trie)
     }
 
-    /// All allows.
+    /// All allows, also one of a number whose writing or removal was cut short: in the trie only.
     ///
     /// # Errors
     /// A failing system call.
     pub fn allows(&self) -> Result<Vec<(Subject, Allow)>, Error> {
         let mut allows = Vec::new();
+        let mut numbers = HashSet::new();
         for entry in lock(&self.allowed_numbers).iter() {
             let (_, Raw(allow)) = entry.map_err(|error| Error::map("ALLOWED_NUMBERS", error))?;
+            numbers.insert(allow.number);
             allows.push((Subject::Number(allow.number), allow));
         }
         for entry in lock(&self.allowed_prefixes).iter() {
-            let (_, Raw(allow)) = entry.map_err(|error| Error::map("ALLOWED_PREFIXES", error))?;
-            allows.push((Subject::of_prefix_entry(allow.number), allow));
+            let (key, Raw(allow)) = entry.map_err(|error| Error::map("ALLOWED_PREFIXES", error))?;
+            if key.prefix_len() != PrefixKey::number(allow.number).prefix_len {
+                allows.push((Subject::of_prefix_entry(allow.number), allow));
+            } else if !numbers.contains(&allow.number) {
+                allows.push((Subject::Number(allow.number), allow));
+            }
         }
         Ok(allows)
     }
@@ -312,7 +322,9 @@ impl Maps {
     /// # Errors
     /// A failing system call.
     pub fn allowed_prefix(&self, key: &PrefixKey) -> Result<Option<Allow>, Error> {
-        longest("ALLOWED_PREFIXES", &self.allowed_prefixes, key)
+        // Whole numbers stand there, too.
+        let key = PrefixKey { prefix_len: key.prefix_len.min(4 * DIGITS_MAX), ..*key };
+        longest("ALLOWED_PREFIXES", &self.allowed_prefixes, &key)
     }
 
     /// The blocked prefix that a key begins with.
