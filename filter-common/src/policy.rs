@@ -342,7 +342,6 @@ fn standing<L: Lists>(lists: &L, number: Number, now: u64, standing: &mut Standi
             let expired = by_number == Found::Expired || by_prefix == Found::Expired;
             let reason = if expired { Reason::BlockExpired } else { Reason::NotBlocked };
             *standing = Standing::passes(reason, 0);
-            return;
         }
     }
 }
