@@ -64,7 +64,7 @@ fn egress_programs(lab: &Lab) -> usize {
         Egress::Clsact => {
             let mut tc = lab.command_in_gate("tc");
             let filters = run::run(tc.args(["filter", "show", "dev", INTERFACE, "egress"])).stdout;
-            filters.matches("palang_egress").count()
+            filters.lines().filter(|line| line.contains("palang_egress")).count()
         }
     }
 }

@@ -22,8 +22,17 @@ const COMPILE: [&str; 7] = [
 ];
 
 /// What the tests call.
-const TEST: [&str; 7] =
-    ["tshark", "iproute2", "ethtool", "kamailio", "kamailio-utils-modules", "prometheus", "tmux"];
+const TEST: [&str; 9] = [
+    "tshark",
+    "iproute2",
+    "ethtool",
+    "kamailio",
+    "kamailio-utils-modules",
+    "prometheus",
+    "tmux",
+    "curl",
+    "python3",
+];
 
 /// Where Debian keeps the LLVM of [`COMPILE`].
 const LLVM_PREFIX: &str = "/usr/lib/llvm-22";
