@@ -99,7 +99,8 @@ fn a_grant_that_finds_no_room_lets_through_all_the_same() {
     assert_eq!(kernel.calls(late, 2020), "state-full");
 
     // What the daemon does now and then: all that have ended are gone, who calls now has a place.
-    let forgotten = kernel.0.maps().forget_grants(NOW + 2020 * SECOND).unwrap();
+    let maps = kernel.0.maps();
+    let forgotten = maps.forget_grants(&maps.grants().unwrap(), NOW + 2020 * SECOND).unwrap();
     assert_eq!(forgotten, ROOM - 1);
     assert_eq!(kernel.calls(0, 2030), "redial-grant", "this one was renewed");
     assert_eq!(kernel.calls(late, 2030), "redial-grant");

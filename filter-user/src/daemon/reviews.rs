@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use filter_common::abi::EventEntry;
+use filter_common::abi::{EventEntry, Grant};
 use filter_common::number::Number;
 use filter_common::reason::Reason;
 use http_body_util::{BodyExt as _, Full};
@@ -165,10 +165,13 @@ async fn keep(
                 Some(seen) => batch.push(seen),
                 None => return,
             },
-            _ = look.tick() => {
-                batch = in_map(&control);
-                forget(&control);
-            }
+            _ = look.tick() => match control.maps.grants() {
+                Ok(grants) => {
+                    batch = running(&control, &grants);
+                    forget(&control, &grants);
+                }
+                Err(error) => tracing::error!("{error}"),
+            },
         }
         for seen in batch {
             if known.get(&seen.number).is_some_and(|until| *until > seen.time) {
@@ -189,17 +192,10 @@ async fn keep(
     }
 }
 
-/// The grants that run, by the kernel's map.
-fn in_map(control: &Control) -> Vec<Seen> {
-    let grants = match control.maps.grants() {
-        Ok(grants) => grants,
-        Err(error) => {
-            tracing::error!("{error}");
-            return Vec::new();
-        }
-    };
+/// Those of the kernel's grants that run.
+fn running(control: &Control, grants: &[Grant]) -> Vec<Seen> {
     let now = clock::boot();
-    let running = grants.into_iter().filter(|grant| grant.until > now);
+    let running = grants.iter().filter(|grant| grant.until > now);
     running
         .map(|grant| Seen {
             time: clock::wall(grant.until.saturating_sub(length(control, grant.number)).min(now)),
@@ -212,9 +208,9 @@ fn in_map(control: &Control) -> Vec<Seen> {
 }
 
 /// Makes room in the kernel's map: nobody else takes out what has ended.
-fn forget(control: &Control) {
+fn forget(control: &Control, grants: &[Grant]) {
     let ended = clock::boot().saturating_sub(LOOK.as_nanos() as u64);
-    match control.maps.forget_grants(ended) {
+    match control.maps.forget_grants(grants, ended) {
         Ok(0) => {}
         Ok(forgotten) => tracing::debug!("{forgotten} ended grants were taken out of the map"),
         Err(error) => tracing::error!("{error}"),

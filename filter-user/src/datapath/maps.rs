@@ -372,17 +372,17 @@ impl Maps {
         grants.collect::<Result<_, _>>().map_err(|error| Error::map("GRANTS", error))
     }
 
-    /// Takes the grants out that ended before `ended`, in boot time: they are of no use any more, and
-    /// the program has no room for others that they stand in. How many they were.
+    /// Takes those of these grants out that ended before `ended`, in boot time: they are of no use any
+    /// more, and the program has no room for others that they stand in. How many they were.
     ///
     /// One that the program renews between the look and the removal, a microsecond, goes with it:
     /// the call that it was given to has passed, and further ones are counted anew.
     ///
     /// # Errors
     /// A failing system call.
-    pub fn forget_grants(&self, ended: u64) -> Result<usize, Error> {
+    pub fn forget_grants(&self, grants: &[Grant], ended: u64) -> Result<usize, Error> {
         let mut forgotten = 0;
-        for grant in self.grants()? {
+        for grant in grants.iter().filter(|grant| grant.until < ended) {
             // Looked at again: it may have been renewed since the map was read.
             if self.grant(grant.number)?.is_some_and(|grant| grant.until < ended) {
                 forgotten +=
