@@ -19,6 +19,7 @@ const POLICY: &str = "docs/demo-policy.toml";
 pub fn demo() -> Result<()> {
     shell::need_root("demo", "it loads the kernel program")?;
     setup::setup()?;
+    setup::mount_bpf()?;
     // Not for release: compiles in half the time, and the kernel program is the same.
     shell::run(shell::cargo().args(["build", "--package", "palang"]))?;
 

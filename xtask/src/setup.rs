@@ -34,6 +34,9 @@ const TEST: [&str; 9] = [
     "python3",
 ];
 
+/// Where programs and maps are pinned.
+const BPFFS: &str = "/sys/fs/bpf";
+
 /// Where Debian keeps the LLVM of [`COMPILE`].
 const LLVM_PREFIX: &str = "/usr/lib/llvm-22";
 
@@ -64,6 +67,15 @@ pub fn setup() -> Result<()> {
     let toolchain = ebpf::find().map_err(|error| anyhow!("{error}{}", other_systems()))?;
     eprintln!("setup: complete ({})", toolchain.name());
     Ok(())
+}
+
+/// Mounts the kernel's BPF file system where nobody has yet: in a container, for one.
+pub fn mount_bpf() -> Result<()> {
+    let mounts = fs::read_to_string("/proc/mounts").context("/proc/mounts")?;
+    if mounts.lines().any(|mount| mount.split(' ').nth(1) == Some(BPFFS)) {
+        return Ok(());
+    }
+    shell::run(Command::new("mount").args(["-t", "bpf", "bpf", BPFFS]))
 }
 
 /// Installs the Debian packages among `wanted` that are missing.

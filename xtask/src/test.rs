@@ -10,6 +10,7 @@ use crate::{ebpf, kernels, setup, shell};
 pub fn test() -> Result<()> {
     shell::need_root("test", "the tests load the kernel program")?;
     setup::setup()?;
+    setup::mount_bpf()?;
     shell::run(shell::cargo().args(["fmt", "--all", "--check"]))?;
     host(&["clippy"], &["--all-targets", "--", "-D", "warnings"])?;
     lint_kernel_program()?;
