@@ -59,7 +59,7 @@ pub fn unchecked(made: bool) -> Result<Made> {
     let time = commit_time(&root)?;
     let source = Source { root, time };
     if made {
-        return source.made();
+        return source.made().context("no packages there: `cargo xtask package` makes them");
     }
     tools::install()?;
     source.make()
