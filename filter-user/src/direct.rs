@@ -217,6 +217,7 @@ pub fn set_override(set: &wire::SetOverride) -> Result<wire::Override, Failure> 
         author: on.then_some(author),
         persisted,
         dry_run: set.dry_run,
+        order: 0,
     })
 }
 
@@ -320,6 +321,7 @@ pub fn add_allow(add: &wire::AddAllow) -> Result<Changed<wire::Allow>, Failure> 
         before: before.map(|before| told(end(before), before.rule)),
         persisted,
         dry_run: add.dry_run,
+        order: 0,
         in_force: match (subject, maps) {
             (Subject::Number(number), Some(maps)) => Some(status::check(&maps, number)?),
             (Subject::Number(_), None) | (Subject::Prefix(_), _) => None,

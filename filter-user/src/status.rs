@@ -32,6 +32,7 @@ pub fn override_in_force(until: u64) -> Override {
         author: None,
         persisted: Persisted::Yes,
         dry_run: false,
+        order: 0,
     }
 }
 
@@ -48,6 +49,7 @@ pub fn mode(maps: &Maps) -> Result<Mode, Error> {
         until: (enforces && until != 0).then(|| clock::wall(until)),
         persisted: Persisted::Yes,
         dry_run: false,
+        order: 0,
     })
 }
 

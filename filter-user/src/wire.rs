@@ -44,6 +44,9 @@ pub enum ProblemKind {
     Refused,
     /// 404: what was asked for is not there. CLI: exit 4.
     NotFound,
+    /// 409: a change of the same thing that was accepted later is in force; this one is not. CLI:
+    /// exit 1.
+    Superseded,
     /// 500: a system call failed. CLI: exit 1.
     Failed,
     /// 503: the store takes no writes; the data path goes on. CLI: exit 1.
@@ -234,6 +237,9 @@ pub enum ImportNews {
         moved: u64,
         /// Rows that say what is in force already.
         unchanged: u64,
+        /// Rows that were skipped: a change of the same number was accepted after the import.
+        #[serde(default)]
+        superseded: u64,
         /// Bad rows that were skipped.
         bad: Vec<BadRow>,
         /// Nothing was changed; this is what would have been.
@@ -297,6 +303,10 @@ pub struct Changed<T> {
     pub persisted: Persisted,
     /// Nothing was changed; this is what would have been.
     pub dry_run: bool,
+    /// Place of this change in the order of all changes: one with a larger place was accepted
+    /// later, and wins. 0: nothing was changed, or it was done without the daemon.
+    #[serde(default)]
+    pub order: u64,
     /// What a call from this number gets now; null for a prefix.
     pub in_force: Option<Check>,
     /// What whoever asked should know besides: `an allow for 62811* beats this block`.
@@ -314,10 +324,13 @@ fn or_null<T: PartialSchema>() -> Schema {
 pub struct IncidentEnded {
     /// The incident.
     pub incident: String,
-    /// Its allows, as they were.
+    /// Its allows, as they were. One that somebody has made again since is not among them.
     pub removed: Vec<Allow>,
     /// Nothing was changed; this is what would have been.
     pub dry_run: bool,
+    /// Place of this change in the order of all changes; 0: nothing was changed.
+    #[serde(default)]
+    pub order: u64,
 }
 
 /// `GET /v1/check/{number}`: what a call from this number gets now, by the kernel's own maps.
@@ -403,6 +416,10 @@ pub struct Override {
     pub persisted: Persisted,
     /// Nothing was changed; this is what would have been.
     pub dry_run: bool,
+    /// Of the answer to a change: its place in the order of all changes. 0: nothing was changed, or
+    /// it was done without the daemon.
+    #[serde(default)]
+    pub order: u64,
 }
 
 /// `PUT /v1/override`.
@@ -431,6 +448,9 @@ pub struct Mode {
     pub persisted: Persisted,
     /// Nothing was changed; this is what would have been.
     pub dry_run: bool,
+    /// Of the answer to a change: its place in the order of all changes. 0: nothing was changed.
+    #[serde(default)]
+    pub order: u64,
 }
 
 /// `PUT /v1/mode`; role admin.

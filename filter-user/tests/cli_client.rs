@@ -149,6 +149,7 @@ fn status() -> Status {
             until: None,
             persisted: Persisted::Yes,
             dry_run: false,
+            order: 0,
         },
         r#override: Override {
             until: None,
@@ -156,6 +157,7 @@ fn status() -> Status {
             author: None,
             persisted: Persisted::Yes,
             dry_run: false,
+            order: 0,
         },
         interfaces: ["ens1", "ens2", "ens3"]
             .map(|name| interface(name, (name != "ens2").then_some("native")))
@@ -307,6 +309,7 @@ fn a_change_says_what_is_in_force_and_whether_it_lasts() {
             before: None,
             persisted: Persisted::No("the disk is full".into()),
             dry_run: false,
+            order: 7,
             in_force: Some(check("6281234567890", "pass")),
             notes: Vec::new(),
         })
@@ -369,6 +372,7 @@ fn an_override_and_a_prefix_say_what_the_gate_does() {
             before: None,
             persisted: Persisted::Yes,
             dry_run: false,
+            order: 7,
             in_force: None,
             notes: vec!["a block for 62811* is in force again".into()],
         })
@@ -414,6 +418,7 @@ fn allows_of_an_incident() {
             before: None,
             persisted: Persisted::Yes,
             dry_run: false,
+            order: 7,
             in_force: Some(check("62811", "pass")),
             notes: Vec::new(),
         })
@@ -429,7 +434,7 @@ fn allows_of_an_incident() {
             other => panic!("{other:?}"),
         };
         let removed = vec![allow("62811"), allow("62812*")];
-        Json(IncidentEnded { incident: "2026/118".into(), removed, dry_run })
+        Json(IncidentEnded { incident: "2026/118".into(), removed, dry_run, order: 7 })
     };
     let api = Api::new(
         Router::new()
@@ -483,7 +488,7 @@ fn imports(asked: Asked) -> Router {
         let total = good.len() as u64;
         let end = if bad.is_empty() || query.contains("skip_bad=true") {
             let dry_run = query.contains("dry_run=true");
-            ImportNews::Done { added: total, moved: 0, unchanged: 0, bad, dry_run }
+            ImportNews::Done { added: total, moved: 0, unchanged: 0, superseded: 0, bad, dry_run }
         } else {
             let message = "1 row is refused: nothing was imported".into();
             let problem = Problem { kind: ProblemKind::Refused, message };

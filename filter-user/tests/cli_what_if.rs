@@ -438,7 +438,13 @@ fn daemon(mode: &'static str, blocked: Vec<Block>) -> Router {
         text: "interfaces = []\n[redial]\nattempts = 2\n".into(),
         problem: None,
     };
-    let mode = Mode { mode: mode.into(), until: None, persisted: Persisted::Yes, dry_run: false };
+    let mode = Mode {
+        mode: mode.into(),
+        until: None,
+        persisted: Persisted::Yes,
+        dry_run: false,
+        order: 0,
+    };
     let blocked = lines(blocked);
     Router::new()
         .route("/v1/config", get(|| async { Json(config) }))

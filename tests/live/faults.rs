@@ -87,7 +87,14 @@ fn a_full_map_stores_nothing_and_lets_everything_else_work() {
     let lab = Lab::new("full");
     let mut daemon = Daemon::start(&lab, "[limits]\nblocks = 50");
     done(&daemon, "PUT", "/v1/mode", &json!({ "mode": "enforce" }));
-    let all = ImportNews::Done { added: 49, moved: 0, unchanged: 0, bad: vec![], dry_run: false };
+    let all = ImportNews::Done {
+        added: 49,
+        moved: 0,
+        unchanged: 0,
+        superseded: 0,
+        bad: vec![],
+        dry_run: false,
+    };
     assert_eq!(import(&daemon, (1..50).map(number)), all);
     let before = blocks(&daemon);
     let ImportNews::Refused { problem, bad } = import(&daemon, (100..102).map(number)) else {
@@ -96,7 +103,14 @@ fn a_full_map_stores_nothing_and_lets_everything_else_work() {
     assert_eq!((problem.kind, bad.len()), (ProblemKind::Full, 0), "{}", problem.message);
     assert_eq!(blocks(&daemon), before);
     // Fills it: moves one, adds one.
-    let both = ImportNews::Done { added: 1, moved: 0, unchanged: 1, bad: vec![], dry_run: false };
+    let both = ImportNews::Done {
+        added: 1,
+        moved: 0,
+        unchanged: 1,
+        superseded: 0,
+        bad: vec![],
+        dry_run: false,
+    };
     assert_eq!(import(&daemon, [1, 50].into_iter().map(number)), both);
 
     let head = status(&daemon).audit_head;

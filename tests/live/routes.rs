@@ -383,6 +383,7 @@ fn a_long_list_is_complete_and_who_does_not_read_it_holds_nobody_up() {
         added: COUNT.into(),
         moved: 0,
         unchanged: 0,
+        superseded: 0,
         bad: Vec::new(),
         dry_run: false,
     };

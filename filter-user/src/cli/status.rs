@@ -193,6 +193,7 @@ mod tests {
                 until: None,
                 persisted: Persisted::Yes,
                 dry_run: false,
+                order: 0,
             },
             r#override: Override {
                 until: None,
@@ -200,6 +201,7 @@ mod tests {
                 author: None,
                 persisted: Persisted::Yes,
                 dry_run: false,
+                order: 0,
             },
             interfaces: vec![Interface {
                 name: "ens1".into(),

@@ -83,6 +83,7 @@ impl IntoResponse for Problem {
             ProblemKind::Usage => StatusCode::BAD_REQUEST,
             ProblemKind::Refused => StatusCode::FORBIDDEN,
             ProblemKind::NotFound => StatusCode::NOT_FOUND,
+            ProblemKind::Superseded => StatusCode::CONFLICT,
             ProblemKind::Failed => StatusCode::INTERNAL_SERVER_ERROR,
             ProblemKind::Store => StatusCode::SERVICE_UNAVAILABLE,
             ProblemKind::Full => StatusCode::INSUFFICIENT_STORAGE,
@@ -416,7 +417,8 @@ async fn list_blocks(State(app): State<App>, who: Who) -> Result<Response, Probl
 /// Blocks a number or prefix, or moves the end of its block. Role operate; permanent: admin.
 #[utoipa::path(post, path = "/v1/blocks", request_body = wire::AddBlock,
     responses((status = 200, body = wire::Changed<wire::Block>), (status = 400, body = Problem),
-        (status = 403, body = Problem), (status = 503, body = Problem), (status = 507, body = Problem)))]
+        (status = 403, body = Problem), (status = 409, body = Problem), (status = 503, body = Problem),
+        (status = 507, body = Problem)))]
 async fn add_block(
     State(app): State<App>,
     who: Who,
@@ -521,7 +523,8 @@ async fn list_allows(
 /// Ends all allows of an incident. Role operate.
 #[utoipa::path(delete, path = "/v1/allows",
     params(("incident" = String, Query), ("dry_run" = Option<bool>, Query)),
-    responses((status = 200, body = wire::IncidentEnded), (status = 404, body = Problem)))]
+    responses((status = 200, body = wire::IncidentEnded), (status = 404, body = Problem),
+        (status = 409, body = Problem)))]
 async fn end_incident(
     State(app): State<App>,
     who: Who,
@@ -546,7 +549,8 @@ async fn add_allow(
 /// Ends an allow. Role operate.
 #[utoipa::path(delete, path = "/v1/allows/{number}",
     params(("number" = String, Path), ("dry_run" = Option<bool>, Query)),
-    responses((status = 200, body = wire::Changed<wire::Allow>), (status = 404, body = Problem)))]
+    responses((status = 200, body = wire::Changed<wire::Allow>), (status = 404, body = Problem),
+        (status = 409, body = Problem)))]
 async fn remove_allow(
     State(app): State<App>,
     who: Who,
@@ -599,7 +603,8 @@ async fn get_mode(State(app): State<App>, who: Who) -> Answer<wire::Mode> {
 
 /// Sets the mode. Role admin.
 #[utoipa::path(put, path = "/v1/mode", request_body = wire::SetMode,
-    responses((status = 200, body = wire::Mode), (status = 400, body = Problem)))]
+    responses((status = 200, body = wire::Mode), (status = 400, body = Problem),
+        (status = 409, body = Problem)))]
 async fn set_mode(
     State(app): State<App>,
     who: Who,
@@ -817,7 +822,7 @@ async fn close_review(
 #[utoipa::path(post, path = "/v1/reviews/{id}/extend", params(("id" = u64, Path)),
     request_body = wire::ExtendReview,
     responses((status = 200, body = wire::ReviewSettled), (status = 403, body = Problem),
-        (status = 404, body = Problem)))]
+        (status = 404, body = Problem), (status = 409, body = Problem)))]
 async fn extend_review(
     State(app): State<App>,
     who: Who,

@@ -12,6 +12,7 @@ mod import;
 mod keeper;
 mod links;
 mod metrics;
+mod order;
 mod person;
 mod privileges;
 mod reconcile;
@@ -54,12 +55,16 @@ use crate::store::{Entry, Kind};
 const TICK: Duration = Duration::from_secs(1);
 /// How often the store's newest time moves on without any change.
 const SEEN: Duration = Duration::from_secs(60);
-/// Least time between two comparisons of store and maps.
-const COMPARE: Duration = Duration::from_secs(60);
+/// Within this time a comparison heals what somebody changed without the daemon.
+const HEALS: Duration = Duration::from_secs(60);
+/// Time between two comparisons of everything but the blocks.
+const COMPARE: Duration = Duration::from_secs(15);
+/// Least time between two comparisons of the blocks, of which there may be a million.
+const COMPARE_BLOCKS: Duration = Duration::from_secs(15);
 /// How soon a first comparison that failed is tried again.
 const AGAIN: Duration = Duration::from_secs(5);
-/// A comparison takes at most this share of the time.
-const COMPARE_SHARE: u32 = 30;
+/// A start that fails is tried again for at most this share of the time.
+const AGAIN_SHARE: u32 = 30;
 /// How often old call records are taken out.
 const PRUNE: Duration = Duration::from_secs(3600);
 /// Calls that wait for somebody who looks at them live and is slow.
@@ -357,18 +362,23 @@ async fn keep_time(control: Arc<Control>) {
 
 /// Compares store and maps, again and again, and when asked to.
 async fn keep_one(control: Arc<Control>, fresh: bool, mut started: bool, asked: Arc<Notify>) {
-    let mut pause = if started { COMPARE } else { AGAIN };
-    loop {
-        if !started {
-            tokio::time::sleep(pause).await;
-            let begun = Instant::now();
-            started = begin(&control, fresh, false).await;
-            pause = AGAIN.max(begun.elapsed() * COMPARE_SHARE);
-            continue;
-        }
-        let is_asked = tokio::time::timeout(pause, asked.notified()).await.is_ok();
+    let mut pause = AGAIN;
+    while !started {
+        tokio::time::sleep(pause).await;
         let begun = Instant::now();
-        let compared = reconcile::compare(&control).await;
+        started = begin(&control, fresh, false).await;
+        pause = AGAIN.max(begun.elapsed() * AGAIN_SHARE);
+    }
+    let mut due = Instant::now() + HEALS - COMPARE;
+    let mut of_blocks = None;
+    loop {
+        let is_asked = tokio::time::timeout(COMPARE, asked.notified()).await.is_ok();
+        let begun = Instant::now();
+        let is_due = is_asked || begun >= due;
+        let compared = match is_due {
+            true => reconcile::compare(&control).await,
+            false => reconcile::compare_settings(&control).await,
+        };
         if let Ok(found) = &compared
             && found.repaired + found.adopted > 0
         {
@@ -378,11 +388,17 @@ async fn keep_one(control: Arc<Control>, fresh: bool, mut started: bool, asked: 
                 "store and maps differed"
             );
         }
-        control.note_comparison(compared.err().map(|problem| problem.message));
-        if is_asked {
-            tracing::info!("store and maps were compared in {:?}", begun.elapsed());
+        let problem = compared.err().map(|problem| problem.message);
+        if is_due {
+            of_blocks.clone_from(&problem);
+            let took = begun.elapsed();
+            // What is changed while a comparison runs may be found by the next one only.
+            due = Instant::now() + HEALS.saturating_sub(COMPARE + 2 * took).max(COMPARE_BLOCKS);
+            if is_asked {
+                tracing::info!("store and maps were compared in {took:?}");
+            }
         }
-        pause = COMPARE.max(begun.elapsed() * COMPARE_SHARE);
+        control.note_comparison(problem.or_else(|| of_blocks.clone()));
     }
 }
 

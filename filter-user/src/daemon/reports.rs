@@ -15,6 +15,7 @@ use filter_common::sip::message::call_id_hash;
 use jiff::{SignedDuration, Timestamp};
 
 use super::control::{Control, Who, block_of};
+use super::order::Key;
 use crate::clock;
 use crate::config::Config;
 use crate::datapath;
@@ -113,11 +114,12 @@ impl Control {
             let plan = move |reader: &Reader| Ok(control.plan(reader, &asked));
             (self.keeper.read(plan).await??, None)
         } else {
-            let take = move |store: &mut Store| {
+            let take = move |store: &mut Store, place: u64| {
                 let plan = control.plan(store, &asked)?;
-                control.carry_out(store, plan)
+                control.carry_out(store, plan, place)
             };
-            let (plan, added) = self.keeper.write(take).await?;
+            let key = Key::Block(Subject::Number(number));
+            let (plan, added) = self.order.queue(key, take).await?;
             (plan, Some(added))
         };
         let Plan { report, step, told, block, is_ladder, ends_grant, review, problem, notes } =
@@ -338,11 +340,25 @@ impl Control {
         Ok(own.or(self.maps.blocked_prefix(&subject.key())?.filter(live)))
     }
 
-    /// Puts a plan into force: the report first, then the block. Runs on the store's thread.
-    fn carry_out(&self, store: &mut Store, mut plan: Plan) -> Result<(Plan, Added), Problem> {
+    /// Puts a plan into force: the report first, then the block, unless somebody has let the number
+    /// through since the report was accepted. Runs on the store's thread.
+    fn carry_out(
+        &self,
+        store: &mut Store,
+        mut plan: Plan,
+        place: u64,
+    ) -> Result<(Plan, Added), Problem> {
         let report = &plan.report;
+        let key = Key::Block(Subject::Number(report.number));
+        if plan.block.is_some()
+            && let Err(problem) = self.order.turn().check(key, place)
+        {
+            plan.problem = Some(problem);
+            plan.block = None;
+            plan.ends_grant = None;
+        }
         if let Some((decision, _)) = &mut plan.block {
-            decision.rule = self.new_rule();
+            decision.rule = place;
             if let Some(review) = &mut plan.review {
                 review.rule = decision.rule;
             }

@@ -392,6 +392,7 @@ mod tests {
                     until: None,
                     persisted: Persisted::Yes,
                     dry_run: false,
+                    order: 0,
                 },
                 r#override: Override {
                     until: None,
@@ -399,6 +400,7 @@ mod tests {
                     author: None,
                     persisted: Persisted::Yes,
                     dry_run: false,
+                    order: 0,
                 },
                 interfaces: vec![interface("ens1", None)],
                 blocks: Some(2),
