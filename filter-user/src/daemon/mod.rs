@@ -3,17 +3,20 @@
 //! Read [`run`] downwards: give up privileges, load, make maps and store one, attach, answer, watch.
 
 mod access;
+mod accounts;
 mod api;
 mod auto_rate;
 mod control;
 mod events;
 mod evidence;
+mod flood;
 mod import;
 mod keeper;
 mod links;
 mod metrics;
 mod person;
 mod privileges;
+mod queue;
 mod reconcile;
 mod reports;
 mod reviews;
@@ -37,6 +40,7 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Notify, Semaphore, broadcast, oneshot};
 
+use self::accounts::Accounts;
 use self::api::App;
 use self::control::Control;
 use self::evidence::Evidence;
@@ -121,6 +125,7 @@ async fn serve(
         }
     }
     let (events, frames) = (Events::open(&folder)?, EvidenceRing::open(&folder)?);
+    let accounts = Arc::new(Accounts::open(&folder)?);
     let evidence = Arc::new(Evidence::open(&folder)?);
     evidence.configure(config.evidence.is_some());
 
@@ -142,11 +147,13 @@ async fn serve(
     if on < interfaces.len() {
         tracing::error!("the filter is on {on} of {} interfaces", interfaces.len());
     }
-    let lost = Arc::new(events::Lost::default());
-    let mut left_behind = Vec::new();
+    let mut left_behind = (Vec::new(), Vec::new());
     for old in &others {
-        match events::left_behind(old, &lost) {
-            Ok(mut events) => left_behind.append(&mut events),
+        match events::left_behind(old) {
+            Ok((mut events, rings)) => {
+                left_behind.0.append(&mut events);
+                left_behind.1.push(rings);
+            }
             Err(error) => tracing::warn!("{}: events are lost: {error}", old.display()),
         }
     }
@@ -160,7 +167,7 @@ async fn serve(
     let app = App {
         control: Arc::clone(&control),
         links: Arc::clone(&links),
-        lost: Arc::clone(&lost),
+        accounts: Arc::clone(&accounts),
         reviews: reviews.clone(),
         live: live.clone(),
         evidence: Arc::clone(&evidence),
@@ -181,7 +188,7 @@ async fn serve(
     let recorder = tokio::spawn(events::run(
         Arc::clone(&control),
         events::Rings { events, frames, left_behind },
-        lost,
+        accounts,
         reviews,
         live,
         Arc::clone(&evidence),
