@@ -42,6 +42,11 @@ const CALLS_KEPT_MIN: SignedDuration = SignedDuration::from_hours(1);
 const GRACE_MAX: u32 = 24 * 60 * 60;
 const CALLS_KEPT_MAX: SignedDuration = SignedDuration::from_hours(3660 * 24);
 
+/// Most records of refusals that a number may have in a second.
+const PER_NUMBER_MAX: u32 = 1000;
+/// Most new records of refusals that a trunk may have in a second.
+const PER_TRUNK_MAX: u32 = 10_000;
+
 const EVIDENCE_CALLS: u32 = 10_000;
 const EVIDENCE_CALLS_MAX: u32 = 1_000_000;
 const EVIDENCE_BYTES: u64 = 32 << 20;
@@ -75,6 +80,8 @@ pub struct Config {
     pub blocks: u32,
     /// How long call records are kept, 1 hour to 3,660 days.
     pub calls_kept: SignedDuration,
+    /// How many refusals have a record of their own.
+    pub records: RecordLimits,
     /// How INVITEs of refused attempts are kept; `None`: they are not.
     pub evidence: Option<EvidenceKept>,
     /// When a blocked caller who calls again is let through, for blocks without a setting of
@@ -109,6 +116,23 @@ pub struct Webhook {
     pub address: SocketAddr,
     /// Path and query, from `/` on.
     pub path: String,
+}
+
+/// How many refusals have a record of their own; in a flood not every one has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RecordLimits {
+    /// Of a number in a second, 1 to 1,000; further ones count in its last record. 0: any number.
+    pub per_number: u32,
+    /// Of a trunk in a second, 1 to 10,000; further ones are only counted. 0: any number.
+    pub per_trunk: u32,
+}
+
+impl Default for RecordLimits {
+    /// A person dials a few times a minute, and a carrier tries three or four ways for a call. Records
+    /// of a flood take 2 GB a day.
+    fn default() -> RecordLimits {
+        RecordLimits { per_number: 5, per_trunk: 100 }
+    }
 }
 
 /// How INVITEs of refused attempts are kept. The oldest make room.
@@ -253,6 +277,8 @@ struct File {
     limits: Limits,
     #[serde(default)]
     retention: Retention,
+    #[serde(default)]
+    records: RecordsTable,
     evidence: Option<EvidenceTable>,
     #[serde(default)]
     redial: RedialTable,
@@ -282,6 +308,13 @@ struct Limits {
 #[serde(deny_unknown_fields)]
 struct Retention {
     calls: Option<Spanned<String>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RecordsTable {
+    per_number: Option<Spanned<i64>>,
+    per_trunk: Option<Spanned<i64>>,
 }
 
 #[derive(Deserialize)]
@@ -405,6 +438,10 @@ impl Config {
                 shortest_prefix: self.policy.settings.shortest_prefix,
             },
             retention: ShownRetention { calls: days(self.calls_kept) },
+            records: ShownRecords {
+                per_number: self.records.per_number,
+                per_trunk: self.records.per_trunk,
+            },
             evidence: self.evidence.map(|evidence| ShownEvidence {
                 max_calls: evidence.max_calls,
                 max_bytes: evidence.max_bytes,
@@ -483,6 +520,7 @@ impl Config {
             ),
             format!("room for {} blocked numbers", self.blocks),
             format!("call records are kept for {}", days(self.calls_kept)),
+            records_meaning(self.records),
             self.evidence.map_or_else(
                 || "no message of a call is kept".to_owned(),
                 |EvidenceKept { max_calls, max_bytes, kept }| {
@@ -563,6 +601,7 @@ pub(crate) fn parse(text: &str) -> Result<Config, Wrong> {
         xdp_mode: file.xdp_mode,
         blocks: blocks_limit.as_ref().map_or(Ok(BLOCKS), blocks)?,
         calls_kept,
+        records: records(&file.records)?,
         evidence: file.evidence.map(|table| evidence(&table, calls_kept)).transpose()?,
         redial: redial(&file.redial)?,
         ladder: Ladder::default(),
@@ -584,6 +623,18 @@ pub(crate) fn parse(text: &str) -> Result<Config, Wrong> {
         roles: file.roles.map_or_else(|| Ok(Roles::default()), roles)?,
         paths: file.paths.map_or_else(|| Ok(Paths::default()), paths)?,
     })
+}
+
+/// Which refusals have a record, in a line.
+fn records_meaning(limits: RecordLimits) -> String {
+    let most = |count: u32, whose: &str| (count > 0).then(|| format!("{count} of a {whose}"));
+    let RecordLimits { per_number, per_trunk } = limits;
+    let limits: Vec<_> =
+        [most(per_number, "number"), most(per_trunk, "trunk")].into_iter().flatten().collect();
+    if limits.is_empty() {
+        return "every refusal has a record of its own, also in a flood".to_owned();
+    }
+    format!("refusals with a record of their own in a second: {}", limits.join(", "))
 }
 
 /// What reports lead to, in a line.
@@ -673,6 +724,23 @@ fn length(
         Some(kept) if (CALLS_KEPT_MIN..=longest).contains(&kept) => Ok(kept),
         Some(_) => wrong(text.span(), format!("{name}: 1h to {}", days(longest))),
     }
+}
+
+fn records(table: &RecordsTable) -> Result<RecordLimits, Wrong> {
+    let limit = |given: &Option<Spanned<i64>>, name, default, most: u32| match given {
+        None => Ok(default),
+        Some(given) => match u32::try_from(*given.get_ref()) {
+            Ok(limit) if limit <= most => Ok(limit),
+            Ok(_) | Err(_) => {
+                wrong(given.span(), format!("{name}: 1 to {most}, or 0 for any number"))
+            }
+        },
+    };
+    let RecordLimits { per_number, per_trunk } = RecordLimits::default();
+    Ok(RecordLimits {
+        per_number: limit(&table.per_number, "per_number", per_number, PER_NUMBER_MAX)?,
+        per_trunk: limit(&table.per_trunk, "per_trunk", per_trunk, PER_TRUNK_MAX)?,
+    })
 }
 
 fn evidence(table: &EvidenceTable, calls_kept: SignedDuration) -> Result<EvidenceKept, Wrong> {
@@ -846,6 +914,7 @@ pub struct Shown {
     default: ShownProfile,
     limits: ShownLimits,
     retention: ShownRetention,
+    records: ShownRecords,
     #[serde(skip_serializing_if = "Option::is_none")]
     evidence: Option<ShownEvidence>,
     redial: ShownRedial,
@@ -893,6 +962,12 @@ impl ShownProtected {
 #[derive(Clone, Debug, Serialize)]
 struct ShownRetention {
     calls: String,
+}
+
+#[derive(Clone, Debug, Serialize)]
+struct ShownRecords {
+    per_number: u32,
+    per_trunk: u32,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -1068,6 +1143,7 @@ mod tests {
             xdp_mode: XdpMode::Native,
             blocks: 1_000_000,
             calls_kept: SignedDuration::from_hours(2160),
+            records: RecordLimits { per_number: 5, per_trunk: 100 },
             evidence: None,
             redial: Redial { attempts: 2, window: 600, grant: 1800 },
             ladder: Ladder::default(),
@@ -1119,6 +1195,9 @@ mod tests {
             shortest_prefix = 8
             [retention]
             calls = "2 weeks 12h"
+            [records]
+            per_number = 1000
+            per_trunk = 0
             [evidence]
             max_calls = 500
             max_bytes = 1048576
@@ -1161,6 +1240,7 @@ mod tests {
         assert_eq!(config.policy.trunks[0].profile.marks, [0; 4]);
         assert_eq!(config.blocks, 16_000_000);
         assert_eq!(config.calls_kept, SignedDuration::from_hours(14 * 24 + 12));
+        assert_eq!(config.records, RecordLimits { per_number: 1000, per_trunk: 0 });
         let kept = SignedDuration::from_hours(7 * 24);
         let evidence = EvidenceKept { max_calls: 500, max_bytes: 1 << 20, kept };
         assert_eq!(config.evidence, Some(evidence));
@@ -1250,6 +1330,9 @@ mod tests {
             ("interfaces = []\n[retention]\ncalls = ^\"1 year\"", "no length of time"),
             ("interfaces = []\n[retention]\ncalls = ^\"90\"", "no length of time"),
             ("interfaces = []\n[retention]\ncalls = ^90", "expected a string"),
+            ("interfaces = []\n[records]\nper_number = ^1001", "1 to 1000, or 0"),
+            ("interfaces = []\n[records]\nper_trunk = ^-1", "1 to 10000, or 0"),
+            ("interfaces = []\n[records]\n^calls = 1", "unknown field `calls`"),
             ("interfaces = []\n[evidence]\nmax_calls = ^0", "1 to 1000000"),
             ("interfaces = []\n[evidence]\nmax_calls = ^4294967297", "1 to 1000000"),
             ("interfaces = []\n[evidence]\nmax_bytes = ^4095", "4096 to 1099511627776"),
@@ -1472,9 +1555,9 @@ mod tests {
                  [[trunk]]\nname = \"a\"\ntrusts_from = {}\nsources = {sources:?}\nformats = {formats:?}\n\
                  area_code = {area:?}\n[limits]\nblocks = {blocks}\n\
                  shortest_number = {}\nshortest_prefix = {}\n[retention]\n\
-                 calls = \"{minutes}m\"\n[evidence]\nmax_calls = {calls}\nretention = \"{minutes}m\"\n[redial]\nattempts = {}\nwindow = \"{}s\"\n\
+                 calls = \"{minutes}m\"\n[records]\nper_number = {}\nper_trunk = {}\n[evidence]\nmax_calls = {calls}\nretention = \"{minutes}m\"\n[redial]\nattempts = {}\nwindow = \"{}s\"\n\
                  grant = \"{}s\"\n[auto_rate]\nattempts = {}\nblock = \"{}s\"\n[notify]\nwebhook = \"http://127.0.0.1:{}/p\"\n{listen}",
-                protected.join(", "), shortest.1 % 2 == 0, shortest.0, shortest.1,
+                protected.join(", "), shortest.1 % 2 == 0, shortest.0, shortest.1, redial.0, minutes % 10_001,
                 redial.0, redial.1, redial.2, redial.0, redial.1, minutes % 65536
             );
             let Ok(config) = told(&text) else {

@@ -406,7 +406,7 @@ pub fn status() -> Result<wire::Status, Failure> {
     let names = Pins::new(&pinned.paths.pins).links();
     let interfaces = names.iter().map(|name| status::interface(name, &links, None)).collect();
     let (folder, maps) = pinned.of_this_version()?;
-    let mut status = status::of_maps(&maps, Maps::capacity(&folder)?, interfaces)?;
+    let mut status = status::of_maps(&maps, Maps::capacity(&folder)?, interfaces, None)?;
     status.find(
         wire::Colour::Red,
         "the daemon does not answer: the filter goes on as it was (systemctl status palang)",

@@ -18,6 +18,7 @@ pub mod ladder;
 pub mod netlink;
 pub mod number_text;
 pub mod object;
+pub mod per_ring;
 pub mod policy;
 pub mod policy_file;
 mod profile_file;

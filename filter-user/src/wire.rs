@@ -507,10 +507,13 @@ pub struct Status {
     pub allows: Option<u64>,
     /// Packets by reason, over all trunks; reasons without any are left out.
     pub packets: std::collections::BTreeMap<String, u64>,
-    /// Refusals without a record.
+    /// Refusals without a record, thinned ones not included; as [`Attempts`] where the daemon answers.
     pub refused_lost: u64,
     /// Passed attempts without a record, thinned ones included.
     pub passed_lost: u64,
+    /// What became of the record of every attempt; null without the daemon.
+    #[serde(default)]
+    pub attempts: Option<Attempts>,
     /// Differences between store and maps that were repaired since the start.
     pub drift: u64,
     /// Re-attachments since the start.
@@ -520,6 +523,40 @@ pub struct Status {
     /// Redial grants and reports that nobody has looked at; null without the store.
     #[serde(default)]
     pub reviews: Option<u64>,
+}
+
+impl Status {
+    /// Refusals of a flood that are only counted, of all trunks.
+    #[must_use]
+    pub fn refused_thinned(&self) -> u64 {
+        self.attempts.as_ref().map_or(0, |attempts| attempts.refused.thinned)
+    }
+}
+
+/// What became of the record of every attempt, since the machine was started or the store was replaced.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Attempts {
+    /// Refusals, and attempts that a redial grant let through.
+    pub refused: Records,
+    /// All other attempts.
+    pub passed: Records,
+    /// Refusals of a flood that are only counted, by the name of their trunk.
+    pub thinned: std::collections::BTreeMap<String, u64>,
+}
+
+/// Attempts that were judged: the sum of the other four.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Records {
+    /// Attempts that the kernel judged, without repeats.
+    pub judged: u64,
+    /// Those that have a record, or count in one.
+    pub recorded: u64,
+    /// Those whose record is not in the store yet.
+    pub waiting: u64,
+    /// Those that are only counted, because they were too many in a second.
+    pub thinned: u64,
+    /// Those without a record that should have one.
+    pub lost: u64,
 }
 
 /// Something that is not as it should be.
@@ -586,6 +623,15 @@ pub struct Call {
     pub rule: u64,
     /// How often it was sent again; known 70 s after it came.
     pub repeats: u32,
+    /// Attempts that this record stands for: 1, or in a flood this one and further refusals of the
+    /// same caller within the same minute.
+    #[serde(default = "one")]
+    pub attempts: u64,
+}
+
+/// Attempts of a record that an older daemon reports.
+fn one() -> u64 {
+    1
 }
 
 /// `GET /v1/calls/{id}`: all of one attempt.
@@ -653,6 +699,9 @@ pub struct Lost {
     pub refused: u64,
     /// Passed attempts without a record, thinned ones included.
     pub passed: u64,
+    /// Refused attempts of a flood that are only counted, by trunk.
+    #[serde(default)]
+    pub thinned: u64,
     /// Attempts that whoever looks was too slow for, since he began.
     pub missed: u64,
     /// INVITEs of refused attempts that were not kept, since the maps were made; null: they were not

@@ -168,6 +168,7 @@ fn status() -> Status {
         packets: std::collections::BTreeMap::new(),
         refused_lost: 0,
         passed_lost: 0,
+        attempts: None,
         drift: 0,
         reattached: 0,
         audit_head: None,
@@ -602,6 +603,7 @@ fn a_limit_that_cuts_says_so() {
             reason: "no-user".into(),
             rule: 0,
             repeats: 0,
+            attempts: 1,
         }))
     };
     let api = Api::new(Router::new().route("/v1/calls", get(answer)));

@@ -525,6 +525,7 @@ fn call(id: u64, hours: i64, caller: Option<&str>, verdict: &str, reason: &str) 
         reason: reason.into(),
         rule: 0,
         repeats: 0,
+        attempts: 1,
     }
 }
 
@@ -612,6 +613,19 @@ fn records_are_compared_with_what_became_of_them() {
     assert_eq!(told["difference"], difference(2, 0, 0, 0));
     let same = [&SINCE[..], &["--policy", &new, "--against", &new]].concat();
     assert_eq!(home.json(&same).0["difference"], difference(0, 0, 0, 0));
+}
+
+#[test]
+fn a_record_of_many_attempts_counts_as_many() {
+    let flood = Call { attempts: 500, ..call(1, 0, Some(BLOCKED), "drop", "blocked-number") };
+    let home = Home::with(records(vec![flood], Vec::new()));
+    let new = home.file("new.toml", blocks(&[]));
+    let (told, _) = home.json(&[&SINCE[..], &["--policy", &new]].concat());
+    assert_eq!(told["calls"], 500);
+    assert_eq!(told["policy"]["passed"], json!({"not-blocked": 500}));
+    assert_eq!(told["baseline"]["refused"], 500);
+    assert_eq!(told["difference"], difference(0, 500, 0, 0));
+    assert_eq!(told["numbers"][0]["baseline_refused"], 500);
 }
 
 #[test]

@@ -26,8 +26,8 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{Semaphore, broadcast, mpsc};
 use utoipa::OpenApi;
 
+use super::accounts::Accounts;
 use super::control::{Control, Role, Who, allow_of, block_of};
-use super::events::Lost;
 use super::evidence::{Evidence, Watch, evidence_of};
 use super::import::Import;
 use super::links::Links;
@@ -61,8 +61,8 @@ pub struct App {
     pub control: Arc<Control>,
     /// Where the filter stands.
     pub links: Arc<Links>,
-    /// Records that were lost.
-    pub lost: Arc<Lost>,
+    /// Which attempts have a record.
+    pub accounts: Arc<Accounts>,
     /// Redial grants, as they are given.
     pub reviews: Reviews,
     /// Calls, as they are judged.
@@ -934,13 +934,12 @@ async fn live_calls(
                 },
                 _ = looking.tick.tick() => {
                     let stats = looking.app.control.maps.event_stats().unwrap_or_default();
-                    let lost = &looking.app.lost;
+                    let attempts = looking.app.accounts.told(stats);
                     let evidence = looking.watch.as_ref().and(looking.app.evidence.stats().ok());
                     wire::Live::Lost(wire::Lost {
-                        refused: stats.refused_lost + lost.refused.load(Ordering::Relaxed),
-                        passed: stats.passed_lost
-                            + stats.passed_thinned
-                            + lost.passed.load(Ordering::Relaxed),
+                        refused: attempts.refused.lost,
+                        passed: attempts.passed.lost + attempts.passed.thinned,
+                        thinned: attempts.refused.thinned,
                         missed: looking.missed,
                         evidence: evidence
                             .map(|stats| stats.lost + stats.limited + looking.missed_frames),
@@ -1139,14 +1138,19 @@ impl App {
     pub async fn status(&self) -> Result<wire::Status, Problem> {
         let control = &self.control;
         let config = control.config();
-        let mut status = status::of_maps(&control.maps, config.blocks, self.links.seen())?;
+        let attempts = Some(self.accounts.told(control.maps.event_stats()?));
+        let mut status =
+            status::of_maps(&control.maps, config.blocks, self.links.seen(), attempts)?;
         status.daemon = true;
         status.since = Some(self.since);
         status.r#override = control.get_override().await?;
         status.drift = control.drift.load(Ordering::Relaxed);
         status.reattached = control.reattached.load(Ordering::Relaxed).into();
-        status.refused_lost += self.lost.refused.load(Ordering::Relaxed);
-        status.passed_lost += self.lost.passed.load(Ordering::Relaxed);
+        if self.accounts.is_flood() {
+            let message =
+                "a flood: refusals above [records] per_trunk are only counted, see `lost`";
+            status.find(Colour::Amber, message);
+        }
         let stored = control
             .keeper
             .read_soon(|reader| {
@@ -1229,6 +1233,7 @@ pub fn call(id: u64, row: CallRow, who: &Who) -> wire::Call {
         reason: Reason::from_number(row.reason).map_or("unknown", Reason::name).to_owned(),
         rule: row.rule,
         repeats: row.repeats,
+        attempts: row.count,
     }
 }
 

@@ -3,11 +3,13 @@
 //! Read [`run`] downwards: give up privileges, load, make maps and store one, attach, answer, watch.
 
 mod access;
+mod accounts;
 mod api;
 mod auto_rate;
 mod control;
 mod events;
 mod evidence;
+mod flood;
 mod import;
 mod keeper;
 mod links;
@@ -15,6 +17,7 @@ mod metrics;
 mod order;
 mod person;
 mod privileges;
+mod queue;
 mod reconcile;
 mod reports;
 mod reviews;
@@ -38,6 +41,7 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Notify, Semaphore, broadcast, oneshot};
 
+use self::accounts::Accounts;
 use self::api::App;
 use self::control::Control;
 use self::evidence::Evidence;
@@ -126,6 +130,7 @@ async fn serve(
         }
     }
     let (events, frames) = (Events::open(&folder)?, EvidenceRing::open(&folder)?);
+    let accounts = Arc::new(Accounts::open(&folder)?);
     let evidence = Arc::new(Evidence::open(&folder)?);
     evidence.configure(config.evidence.is_some());
 
@@ -147,11 +152,13 @@ async fn serve(
     if on < interfaces.len() {
         tracing::error!("the filter is on {on} of {} interfaces", interfaces.len());
     }
-    let lost = Arc::new(events::Lost::default());
-    let mut left_behind = Vec::new();
+    let mut left_behind = (Vec::new(), Vec::new());
     for old in &others {
-        match events::left_behind(old, &lost) {
-            Ok(mut events) => left_behind.append(&mut events),
+        match events::left_behind(old) {
+            Ok((mut events, rings)) => {
+                left_behind.0.append(&mut events);
+                left_behind.1.push(rings);
+            }
             Err(error) => tracing::warn!("{}: events are lost: {error}", old.display()),
         }
     }
@@ -165,7 +172,7 @@ async fn serve(
     let app = App {
         control: Arc::clone(&control),
         links: Arc::clone(&links),
-        lost: Arc::clone(&lost),
+        accounts: Arc::clone(&accounts),
         reviews: reviews.clone(),
         live: live.clone(),
         evidence: Arc::clone(&evidence),
@@ -186,7 +193,7 @@ async fn serve(
     let recorder = tokio::spawn(events::run(
         Arc::clone(&control),
         events::Rings { events, frames, left_behind },
-        lost,
+        accounts,
         reviews,
         live,
         Arc::clone(&evidence),

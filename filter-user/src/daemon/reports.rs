@@ -556,6 +556,7 @@ mod tests {
             reason: Reason::NotBlocked as u8,
             rule: 0,
             repeats: 0,
+            count: 1,
         }
     }
 

@@ -87,7 +87,7 @@ pub struct Maps {
     grants: Hash<u64, Raw<Grant>>,
     fragments: Hash<Raw<FragmentKey>, u64>,
     counters: PerCpuArray<MapData, u64>,
-    event_stats: PerCpuArray<MapData, Raw<EventStats>>,
+    event_stats: PerCpuStats,
 }
 
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -680,15 +680,28 @@ impl Maps {
     /// # Errors
     /// A failing system call.
     pub fn event_stats(&self) -> Result<EventStats, Error> {
-        let values =
-            self.event_stats.get(&0, 0).map_err(|error| Error::map("EVENT_STATS", error))?;
-        Ok(values.iter().fold(EventStats::default(), |sum, Raw(value)| EventStats {
-            refused_lost: sum.refused_lost + value.refused_lost,
-            passed_lost: sum.passed_lost + value.passed_lost,
-            passed_thinned: sum.passed_thinned + value.passed_thinned,
-            ..EventStats::default()
-        }))
+        sum(&self.event_stats)
     }
+}
+
+type PerCpuStats = PerCpuArray<MapData, Raw<EventStats>>;
+
+/// Events of the maps pinned in a folder that were thinned out or lost.
+///
+/// # Errors
+/// A map that is missing, or of another layout; a failing system call.
+pub fn event_stats(folder: &Path) -> Result<EventStats, Error> {
+    sum(&typed::<PerCpuStats>(&mut |name| open(folder, name), "EVENT_STATS")?)
+}
+
+fn sum(stats: &PerCpuStats) -> Result<EventStats, Error> {
+    let values = stats.get(&0, 0).map_err(|error| Error::map("EVENT_STATS", error))?;
+    Ok(values.iter().fold(EventStats::default(), |sum, Raw(value)| EventStats {
+        refused_lost: sum.refused_lost + value.refused_lost,
+        passed_lost: sum.passed_lost + value.passed_lost,
+        passed_thinned: sum.passed_thinned + value.passed_thinned,
+        ..EventStats::default()
+    }))
 }
 
 /// Walks all blocked numbers and prefixes of pinned maps, on file descriptors of its own, so

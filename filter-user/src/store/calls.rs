@@ -7,13 +7,14 @@ use jiff::Timestamp;
 use rusqlite::{OptionalExtension as _, Row, named_params, params_from_iter};
 
 use super::schema::Millis;
-use super::{Error, Reader, Store};
+use super::{Error, Reader, Store, Write};
+use crate::per_ring::is_in_ring_of_refusals;
 
 const COLUMNS: &str = "id, time, number, trunk, source, call_id, call_hash, identity, verdict, \
-                       would, reason, rule, repeats";
+                       would, reason, rule, repeats, count";
 
-/// One attempt; numbers of identity, verdict and reason as an
-/// [`Event`](filter_common::abi::Event) carries them.
+/// One attempt, and in a flood further ones of the same caller; numbers of identity, verdict and
+/// reason as an [`Event`](filter_common::abi::Event) carries them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CallRow {
     /// When it came.
@@ -40,6 +41,17 @@ pub struct CallRow {
     pub rule: u64,
     /// How often it was sent again.
     pub repeats: u32,
+    /// Attempts that this record stands for, 1 to 2^63 - 1: this one, and further refusals of the
+    /// same caller within the same minute.
+    pub count: u64,
+}
+
+impl CallRow {
+    /// Whether the kernel reports it in the ring of refusals, which also has redial grants.
+    #[must_use]
+    pub fn is_in_ring_of_refusals(&self) -> bool {
+        is_in_ring_of_refusals(self.verdict, self.reason)
+    }
 }
 
 /// Which calls.
@@ -61,48 +73,24 @@ impl Store {
     /// # Errors
     /// Nothing was stored: the disk says no.
     pub fn put_calls(&mut self, calls: &[CallRow]) -> Result<Vec<u64>, Error> {
-        self.write(|write| {
-            let mut ids = Vec::with_capacity(calls.len());
-            for call in calls {
-                write.saw(call.time);
-                let mut statement = write.tx.prepare_cached(&format!(
-                    "INSERT INTO calls ({COLUMNS}) VALUES (NULL, :time, :number, :trunk, :source, \
-                     :call_id, :call_hash, :identity, :verdict, :would, :reason, :rule, :repeats)"
-                ))?;
-                // Rule and hash bit by bit: an odd one must not cost the whole batch.
-                let id = statement.insert(named_params! {
-                    ":time": Millis(call.time),
-                    ":number": call.number.map(|number| number.0.cast_signed()),
-                    ":trunk": call.trunk,
-                    ":source": call.source,
-                    ":call_id": call.call_id,
-                    ":call_hash": call.call_hash.cast_signed(),
-                    ":identity": call.identity,
-                    ":verdict": call.verdict,
-                    ":would": call.would,
-                    ":reason": call.reason,
-                    ":rule": call.rule.cast_signed(),
-                    ":repeats": call.repeats,
-                })?;
-                ids.push(id.cast_unsigned());
-            }
-            Ok(ids)
-        })
+        self.write(|write| calls.iter().map(|call| write.call(call)).collect())
     }
 
-    /// As [`Store::put_calls`], without waiting for the disk: what it stored outlives this process
-    /// at once, and the machine when anything else is stored.
-    ///
-    /// # Errors
-    /// Nothing was stored, or what is stored next may not wait for the disk either.
-    pub fn put_calls_soon(&mut self, calls: &[CallRow]) -> Result<Vec<u64>, Error> {
+    /// Writes without waiting for the disk.
+    pub(super) fn soon<T>(
+        &mut self,
+        write: impl FnOnce(&mut Store) -> Result<T, Error>,
+    ) -> Result<T, Error> {
         self.wait_for_disk(false)?;
-        let done = self.put_calls(calls);
-        self.wait_for_disk(true)?;
+        let done = write(self);
+        if let Err(error) = self.wait_for_disk(true) {
+            // What is answered next has to be on disk. What was written now is written.
+            self.stop_writing(&format!("it does not wait for the disk: {error}"));
+        }
         done
     }
 
-    pub(super) fn wait_for_disk(&self, wait: bool) -> Result<(), Error> {
+    fn wait_for_disk(&self, wait: bool) -> Result<(), Error> {
         let Reader { conn, path } = &self.reader;
         let synchronous = if wait { "FULL" } else { "NORMAL" };
         conn.pragma_update(None, "synchronous", synchronous)
@@ -134,6 +122,34 @@ impl Store {
             let count = write.tx.execute("DELETE FROM calls WHERE time < ?1", [Millis(before)])?;
             Ok(count as u64)
         })
+    }
+}
+
+impl Write<'_> {
+    /// Stores a call; returns its number.
+    pub(super) fn call(&mut self, call: &CallRow) -> rusqlite::Result<u64> {
+        self.saw(call.time);
+        let mut statement = self.tx.prepare_cached(&format!(
+            "INSERT INTO calls ({COLUMNS}) VALUES (NULL, :time, :number, :trunk, :source, \
+             :call_id, :call_hash, :identity, :verdict, :would, :reason, :rule, :repeats, :count)"
+        ))?;
+        // Rule and hash bit by bit: they have all 64.
+        let id = statement.insert(named_params! {
+            ":time": Millis(call.time),
+            ":number": call.number.map(|number| number.0.cast_signed()),
+            ":trunk": call.trunk,
+            ":source": call.source,
+            ":call_id": call.call_id,
+            ":call_hash": call.call_hash.cast_signed(),
+            ":identity": call.identity,
+            ":verdict": call.verdict,
+            ":would": call.would,
+            ":reason": call.reason,
+            ":rule": call.rule.cast_signed(),
+            ":repeats": call.repeats,
+            ":count": call.count,
+        })?;
+        Ok(id.cast_unsigned())
     }
 }
 
@@ -189,6 +205,7 @@ fn read(row: &Row<'_>) -> rusqlite::Result<(u64, CallRow)> {
         reason: row.get("reason")?,
         rule: row.get::<_, i64>("rule")?.cast_unsigned(),
         repeats: row.get("repeats")?,
+        count: row.get("count")?,
     };
     Ok((row.get("id")?, call))
 }
@@ -212,6 +229,7 @@ mod tests {
             reason: 255,
             rule: u64::MAX,
             repeats: 0,
+            count: 1,
         }
     }
 

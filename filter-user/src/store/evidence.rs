@@ -37,7 +37,7 @@ pub type Unplaced = (Number, u64, EvidenceRow);
 impl Store {
     /// Stores frames beside the calls that they belong to, and deletes the oldest above the `room`.
     /// Those whose call is not stored come back. Does not wait for the disk, as
-    /// [`Store::put_calls_soon`].
+    /// [`Store::put_records`] may.
     ///
     /// # Errors
     /// Nothing was stored: the disk says no.
@@ -46,10 +46,7 @@ impl Store {
         frames: Vec<Unplaced>,
         room: Room,
     ) -> Result<Vec<Unplaced>, Error> {
-        self.wait_for_disk(false)?;
-        let done = self.place(frames, room);
-        self.wait_for_disk(true)?;
-        done
+        self.soon(|store| store.place(frames, room))
     }
 
     fn place(&mut self, frames: Vec<Unplaced>, room: Room) -> Result<Vec<Unplaced>, Error> {
@@ -178,6 +175,7 @@ mod tests {
             reason: 1,
             rule: 1,
             repeats: 0,
+            count: 1,
         }
     }
 

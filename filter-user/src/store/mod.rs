@@ -4,11 +4,11 @@
 //! |---|---|---|
 //! | `decisions` | blocks and allows in force | [`decisions`] |
 //! | `audit` | every change, as a hash chain with pseudonyms of numbers | [`audit`], [`pseudonym`] |
-//! | `calls` | every attempt that the gate saw | [`calls`] |
+//! | `calls` | every attempt that the gate saw | [`calls`], [`records`] |
 //! | `evidence` | INVITEs of refused attempts, where they are kept | [`evidence`] |
 //! | `reviews` | redial grants and reports, for somebody to look at | [`reviews`] |
 //! | `reports` | what call-takers said of calls | [`reports`] |
-//! | `state` | mode, override, newest time seen, key of the pseudonyms | `state` |
+//! | `state` | mode, override, newest time seen, key of the pseudonyms, account of records | `state` |
 //!
 //! All that it holds about one number is read and erased together: [`person`].
 //!
@@ -35,6 +35,7 @@ mod error;
 pub mod evidence;
 pub mod person;
 pub mod pseudonym;
+pub mod records;
 pub mod reports;
 pub mod reviews;
 mod schema;
@@ -50,6 +51,7 @@ pub use error::Error;
 pub use evidence::{EvidenceRow, Room, Unplaced};
 pub use person::{Counts, Person};
 pub use pseudonym::Pseudonyms;
+pub use records::{Account, Records, Stored};
 pub use reports::{Added, Report, ReportFilter, ReportedCall};
 pub use reviews::{Closed, Review};
 

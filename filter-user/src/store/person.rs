@@ -214,6 +214,7 @@ mod tests {
             reason: 1,
             rule: 0,
             repeats: 0,
+            count: 1,
         }
     }
 

@@ -24,9 +24,7 @@ impl Store {
         entry: Option<Entry>,
     ) -> Result<(), Error> {
         self.write(|write| {
-            let text = serde_json::to_string(value)
-                .map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
-            write.tx.execute("REPLACE INTO state (key, value) VALUES (?1, ?2)", (key, text))?;
+            put(&write.tx, key, value)?;
             entry.map_or(Ok(()), |entry| write.audit(entry))
         })
     }
@@ -67,6 +65,14 @@ impl Reader {
         self.get(|conn| conn.query_row(sql, [NEWEST], |row| row.get::<_, Millis>(0)).optional())
             .map(|time| time.map(|time| time.0))
     }
+}
+
+/// Stores a value under a key.
+pub(super) fn put(conn: &Connection, key: &str, value: &impl Serialize) -> rusqlite::Result<()> {
+    let text = serde_json::to_string(value)
+        .map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
+    conn.prepare_cached("REPLACE INTO state (key, value) VALUES (?1, ?2)")?.execute((key, text))?;
+    Ok(())
 }
 
 /// Moves the newest time seen forward.

@@ -40,6 +40,8 @@ pub struct Record {
     pub source: [u8; 16],
     /// What became of it.
     pub outcome: Outcome,
+    /// Attempts that it stands for. Those after the first fare as the first does.
+    pub attempts: u64,
 }
 
 /// A report that makes a strike. Of each call there is at most one: the daemon strikes by what was
@@ -85,7 +87,7 @@ pub fn judge(
             None => record.outcome,
         };
         let number = (record.number != Number::NONE).then_some(record.number);
-        tally.count(record.time, number, outcome, Some(baseline));
+        tally.count(record.attempts, record.time, number, outcome, Some(baseline));
     }
     tally
 }
@@ -272,6 +274,7 @@ mod tests {
             call_id: seconds.cast_unsigned(),
             source: [0; 16],
             outcome: Outcome::pass(Reason::NotBlocked.name()),
+            attempts: 1,
         }
     }
 
