@@ -44,12 +44,9 @@ enum Task {
     Test,
     /// Judge a recorded capture with the real kernel program; needs root.
     Demo,
-    /// Run the kernel tests on Debian's 6.1 and 6.12 kernels (qemu) and on this one; needs root.
-    Kernels {
-        /// Only load the program and tell the verified instructions: a minute.
-        #[arg(long)]
-        loading: bool,
-    },
+    /// Run the kernel tests on Debian's kernels from 5.10 to the newest (qemu) and on this one; needs
+    /// root.
+    Kernels(kernels::Options),
     /// How fast it is, and beside what: `kernel`, `peers`, `goodput`, `control`; needs root.
     Bench {
         /// What the suite takes; see `-- --help`.
@@ -80,8 +77,7 @@ fn main() -> ExitCode {
         Task::Deny => deny::deny(),
         Task::Test => test::test(),
         Task::Demo => demo::demo(),
-        Task::Kernels { loading: true } => kernels::kernels(kernels::Tests::Loading),
-        Task::Kernels { loading: false } => kernels::kernels(kernels::Tests::All),
+        Task::Kernels(options) => kernels::kernels(&options),
         Task::Bench { arguments } => bench::bench(&arguments),
         Task::Simulate { arguments } => simulate::simulate(&arguments),
     };

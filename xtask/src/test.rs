@@ -27,7 +27,7 @@ pub fn test() -> Result<()> {
     ]))?;
     if cfg!(target_arch = "x86_64") {
         // The short form; `cargo xtask kernels` runs all kernel tests there.
-        kernels::kernels(kernels::Tests::Loading)?;
+        kernels::kernels(&kernels::Options::for_ci())?;
     }
     Ok(())
 }
