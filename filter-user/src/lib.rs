@@ -14,6 +14,7 @@ pub mod doctor;
 pub mod ethtool;
 pub mod exit;
 pub mod host;
+mod kernels;
 pub mod ladder;
 pub mod netlink;
 pub mod number_text;
