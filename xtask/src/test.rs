@@ -4,7 +4,7 @@ use std::process::Command;
 
 use anyhow::{Result, anyhow};
 
-use crate::{ebpf, kernels, setup, shell};
+use crate::{ebpf, kernels, setup, shell, tidy};
 
 /// Checks and tests everything; the cheap checks come first.
 pub fn test() -> Result<()> {
@@ -12,6 +12,8 @@ pub fn test() -> Result<()> {
     setup::setup()?;
     setup::mount_bpf()?;
     shell::run(shell::cargo().args(["fmt", "--all", "--check"]))?;
+    eprintln!("\n$ cargo xtask tidy");
+    tidy::check(&[])?;
     host(&["clippy"], &["--all-targets", "--", "-D", "warnings"])?;
     lint_kernel_program()?;
     host(&["test"], &[])?;
