@@ -1,5 +1,6 @@
 //! Developer commands: `cargo xtask COMMAND`.
 
+mod aarch64;
 mod bench;
 mod build;
 mod demo;
@@ -49,6 +50,8 @@ enum Task {
         /// Files and folders: print all of their findings, also those of the baseline.
         paths: Vec<String>,
     },
+    /// Check that everything but the kernel program compiles for aarch64.
+    CheckAarch64,
     /// Check format and lints and run every test, as CI does; needs root.
     Test,
     /// Judge a recorded capture with the real kernel program; needs root.
@@ -87,6 +90,7 @@ fn main() -> ExitCode {
         Task::Lifecycle { made } => lifecycle::lifecycle(made),
         Task::Package { twice } => package::package(twice),
         Task::Deny => deny::deny(),
+        Task::CheckAarch64 => aarch64::check(),
         Task::Tidy { update: true, .. } => tidy::update(),
         Task::Tidy { paths, .. } => tidy::check(&paths),
         Task::Test => test::test(),

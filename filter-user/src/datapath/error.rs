@@ -8,6 +8,8 @@ use aya::maps::MapError;
 use aya::programs::ProgramError;
 use caps::{CapSet, Capability};
 
+use crate::object::OBJECT;
+
 /// A missing capability. `EACCES`, which Rust takes for the same, is the verifier's no.
 const EPERM: i32 = 1;
 const EACCES: i32 = 13;
@@ -22,6 +24,8 @@ pub enum Error {
     Permission,
     /// The kernel's verifier refuses the program.
     Verifier(String),
+    /// This `palang` was built without the BPF toolchain.
+    NoProgram,
     /// The program cannot be loaded at all.
     Load(String),
     /// The kernel did not run the program on a frame.
@@ -82,6 +86,10 @@ impl std::fmt::Display for Error {
                 "the kernel's verifier refuses the program; please report this with `uname -r` \
                  and these lines:\n{log}"
             ),
+            Error::NoProgram => f.write_str(
+                "cannot load the kernel program: this palang was built without it; run \
+                 `cargo xtask setup`, then build palang again",
+            ),
             Error::Load(error) => write!(f, "cannot load the BPF program: {error}"),
             Error::Run(error) => write!(f, "the kernel cannot judge a frame: {error}"),
             Error::Map { name, error } => write!(f, "BPF map {name}: {error}"),
@@ -120,6 +128,9 @@ impl std::error::Error for Error {}
 
 impl Error {
     pub(super) fn load(error: EbpfError) -> Error {
+        if OBJECT.is_empty() {
+            return Error::NoProgram;
+        }
         if is_permission(&error) { Error::Permission } else { Error::Load(chain(&error)) }
     }
 
