@@ -99,6 +99,7 @@ mod tests {
     use crate::test_netns::{in_new_namespace, ip};
 
     /// The kernels that tests run on are newer than 6.3, or say that they do not know.
+    #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
     #[test]
     fn a_veth_can_and_a_loopback_cannot() {
         in_new_namespace(async {

@@ -216,6 +216,7 @@ fn who_calls_again_is_let_in() {
 }
 
 /// The kernel program judges a policy file as `what-if` does.
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn replay_says_the_same() {
     let home = Home::new();

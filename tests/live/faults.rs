@@ -82,6 +82,7 @@ fn number(index: u32) -> String {
 
 // ---- full -----------------------------------------------------------------------------------
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn a_full_map_stores_nothing_and_lets_everything_else_work() {
     let lab = Lab::new("full");
@@ -174,6 +175,7 @@ impl Drop for Swapped {
     }
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn a_pinned_map_of_another_layout_is_refused_and_the_old_filter_goes_on() {
     let lab = Lab::new("pins");
@@ -225,6 +227,7 @@ fn a_pinned_map_of_another_layout_is_refused_and_the_old_filter_goes_on() {
     assert!(refuses(&lab, &receiver));
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn a_map_at_the_place_of_a_link_is_told_and_not_touched() {
     let lab = Lab::new("link");
@@ -254,6 +257,7 @@ fn a_map_at_the_place_of_a_link_is_told_and_not_touched() {
     assert!(refuses(&lab, &receiver));
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn with_something_else_at_a_pin_s_place_calls_pass() {
     let lab = Lab::new("folder");
@@ -266,6 +270,7 @@ fn with_something_else_at_a_pin_s_place_calls_pass() {
     assert!(!refuses(&lab, &lab.receiver(5060)));
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn without_a_bpf_file_system_the_daemon_says_what_to_mount() {
     let lab = Lab::new("bpffs");
@@ -291,6 +296,7 @@ fn without_a_bpf_file_system_the_daemon_says_what_to_mount() {
 
 // ---- processes ------------------------------------------------------------------------------
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn a_second_daemon_is_refused_and_the_first_goes_on() {
     let lab = Lab::new("two");
@@ -321,6 +327,7 @@ fn only(capabilities: &[&str]) -> Vec<String> {
     ["setpriv".to_owned()].into_iter().chain(options).collect()
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn the_powers_of_the_unit_are_enough_and_none_of_them_too_many() {
     let lab = Lab::new("powers");
@@ -377,6 +384,7 @@ fn the_powers_of_the_unit_are_enough_and_none_of_them_too_many() {
     assert_eq!(daemon.stop(), 0);
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn another_user_is_told_what_is_missing() {
     let lab = Lab::new("user");
@@ -408,6 +416,7 @@ fn another_user_is_told_what_is_missing() {
 
 // ---- the socket -----------------------------------------------------------------------------
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn whatever_lies_at_the_place_of_the_socket() {
     let lab = Lab::new("stale");
@@ -437,6 +446,7 @@ fn whatever_lies_at_the_place_of_the_socket() {
     daemon.start_again();
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn a_socket_that_was_deleted_costs_no_call() {
     let lab = Lab::new("deleted");
@@ -465,6 +475,7 @@ fn a_socket_that_was_deleted_costs_no_call() {
     assert!(audit.contains("no socket"), "{audit}");
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn nothing_on_the_socket_hurts_the_daemon() {
     let lab = Lab::new("malformed");
@@ -643,6 +654,7 @@ fn nothing_on_the_socket_hurts_the_daemon() {
 }
 
 /// Rows are all told or none is taken; a wrong file does not fill memory, and is no riddle.
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn an_import_of_the_wrong_file_is_refused_in_words() {
     let lab = Lab::new("wrong-file");
@@ -673,6 +685,7 @@ fn an_import_of_the_wrong_file_is_refused_in_words() {
 
 // ---- what the driver cannot judge -----------------------------------------------------------
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn sip_over_tcp_arrives_is_counted_and_told() {
     let lab = Lab::new("tcp");
@@ -705,6 +718,7 @@ fn prefix(digits: &str) -> Subject {
     Subject::Prefix(Digits::parse(digits).expect("digits"))
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn what_changes_behind_the_daemon_s_back_is_repaired_and_counted() {
     let lab = Lab::new("drift");
@@ -833,6 +847,7 @@ fn what_changes_behind_the_daemon_s_back_is_repaired_and_counted() {
 }
 
 /// The numbers that the configuration protects are compared as well.
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn a_protected_number_that_was_taken_out_comes_back() {
     let lab = Lab::new("protected");

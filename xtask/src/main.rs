@@ -1,5 +1,6 @@
 //! Developer commands: `cargo xtask COMMAND`.
 
+mod aarch64;
 mod bench;
 mod build;
 mod demo;
@@ -13,6 +14,7 @@ mod setup;
 mod shell;
 mod simulate;
 mod test;
+mod tidy;
 
 use std::process::ExitCode;
 
@@ -40,6 +42,16 @@ enum Task {
     },
     /// Check licences, advisories and duplicates of all dependencies (deny.toml).
     Deny,
+    /// Check the rules that the compiler does not know: layers, references, English; needs no build.
+    Tidy {
+        /// Write the baseline and the records of layouts and reasons, where their rules permit it.
+        #[arg(long, conflicts_with = "paths")]
+        update: bool,
+        /// Files and folders: print all of their findings, also those of the baseline.
+        paths: Vec<String>,
+    },
+    /// Check that everything but the kernel program compiles for aarch64.
+    CheckAarch64,
     /// Check format and lints and run every test, as CI does; needs root.
     Test,
     /// Judge a recorded capture with the real kernel program; needs root.
@@ -49,7 +61,7 @@ enum Task {
     Kernels(kernels::Options),
     /// How fast it is, and beside what: `kernel`, `peers`, `goodput`, `control`; needs root.
     Bench {
-        /// What the suite takes; see `-- --help`.
+        /// Arguments of the suite; see `-- --help`.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
@@ -62,7 +74,7 @@ enum Task {
     },
     /// A simulated year of a centre: what the default policy and others cost and save.
     Simulate {
-        /// What the simulator takes: `--seed`, `--days`, `--quick`, `--out`; see `-- --help`.
+        /// Arguments of the simulator: `--seed`, `--days`, `--quick`, `--out`; see `-- --help`.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
@@ -75,6 +87,9 @@ fn main() -> ExitCode {
         Task::Lifecycle { made } => lifecycle::lifecycle(made),
         Task::Package { twice } => package::package(twice),
         Task::Deny => deny::deny(),
+        Task::CheckAarch64 => aarch64::check(),
+        Task::Tidy { update: true, .. } => tidy::update(),
+        Task::Tidy { paths, .. } => tidy::check(&paths),
         Task::Test => test::test(),
         Task::Demo => demo::demo(),
         Task::Kernels(options) => kernels::kernels(&options),

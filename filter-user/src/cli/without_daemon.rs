@@ -1,4 +1,4 @@
-//! What root can do when the daemon does not answer (DESIGN §3.5).
+//! What root can do when the daemon does not answer (docs/design.md §3.5).
 
 use nix::unistd::geteuid;
 

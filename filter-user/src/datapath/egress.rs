@@ -264,6 +264,7 @@ mod tests {
         });
     }
 
+    #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
     #[test]
     fn a_tcx_link() {
         if Egress::of_this_kernel() == Egress::Tcx {
@@ -271,6 +272,7 @@ mod tests {
         }
     }
 
+    #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
     #[test]
     fn a_filter_of_clsact() {
         attached_replaced_and_detached(Egress::Clsact);

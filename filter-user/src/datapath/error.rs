@@ -9,6 +9,7 @@ use aya::programs::ProgramError;
 use caps::{CapSet, Capability};
 
 use crate::kernels;
+use crate::object::OBJECT;
 
 /// A missing capability. `EACCES`, which Rust takes for the same, is the verifier's no.
 const EPERM: i32 = 1;
@@ -27,6 +28,8 @@ pub enum Error {
     Permission,
     /// The kernel refuses every program that was tried, each for a reason of its own.
     Refused(Vec<Refusal>),
+    /// This `palang` was built without the BPF toolchain.
+    NoProgram,
     /// The program cannot be loaded at all.
     Load(String),
     /// The kernel did not run the program on a frame.
@@ -97,6 +100,10 @@ impl std::fmt::Display for Error {
                     log => write!(f, "\n{}, the end of the verifier's log:\n{log}", refusal.program),
                 })
             }
+            Error::NoProgram => f.write_str(
+                "cannot load the kernel program: this palang was built without it; run \
+                 `cargo xtask setup`, then build palang again",
+            ),
             Error::Load(error) => write!(f, "cannot load the BPF program: {error}"),
             Error::Run(error) => write!(f, "the kernel cannot judge a frame: {error}"),
             Error::Map { name, error } => write!(f, "BPF map {name}: {error}"),
@@ -135,6 +142,9 @@ impl std::error::Error for Error {}
 
 impl Error {
     pub(super) fn load(error: EbpfError) -> Error {
+        if OBJECT.is_empty() {
+            return Error::NoProgram;
+        }
         if is_permission(&error) { Error::Permission } else { Error::Load(chain(&error)) }
     }
 

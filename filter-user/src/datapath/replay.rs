@@ -361,6 +361,7 @@ mod tests {
         (judged.dropped, judged.event)
     }
 
+    #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
     #[test]
     fn only_a_replay_takes_the_time_of_the_capture() {
         let (dropped, event) = refuses(true);
@@ -371,6 +372,7 @@ mod tests {
         assert_eq!(event, Event::default(), "a live filter writes no replay event");
     }
 
+    #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
     #[test]
     fn a_policy_that_does_not_fit_is_refused() {
         let mut replay = Replay::load(&Policy::default()).unwrap();

@@ -491,6 +491,7 @@ mod tests {
             .collect()
     }
 
+    #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
     #[test]
     fn interfaces_of_a_namespace() {
         use State::{Fail, Ok, Warn};
@@ -541,6 +542,7 @@ mod tests {
         });
     }
 
+    #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
     #[test]
     fn something_pinned_makes_a_program_ours() {
         in_new_namespace(async {
@@ -554,6 +556,7 @@ mod tests {
         });
     }
 
+    #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
     #[test]
     fn no_interface_is_said() {
         in_new_namespace(async {

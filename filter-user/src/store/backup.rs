@@ -304,6 +304,7 @@ mod tests {
         assert_eq!(digest(&home.store()), kept);
     }
 
+    #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
     #[test]
     fn what_finds_no_room_changes_nothing() {
         let disk = Disk::new();

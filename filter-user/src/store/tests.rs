@@ -302,6 +302,7 @@ impl Drop for Disk {
     }
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn a_full_disk_stores_nothing_by_halves() {
     let disk = Disk::new();
@@ -323,6 +324,7 @@ fn a_full_disk_stores_nothing_by_halves() {
     store.check().unwrap();
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn a_new_store_on_a_full_disk_leaves_nothing() {
     let disk = Disk::new();
@@ -332,6 +334,7 @@ fn a_new_store_on_a_full_disk_leaves_nothing() {
     assert_eq!(fs::read_dir(disk.0.path()).unwrap().count(), 1);
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn a_read_only_disk_can_be_read() {
     let disk = Disk::new();
@@ -346,6 +349,7 @@ fn a_read_only_disk_can_be_read() {
     assert_eq!(digest(&Reader::open(&home.path).unwrap()), kept);
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn a_read_only_disk_with_changes_beside_the_store_is_not_half_read() {
     let disk = Disk::new();
