@@ -1,6 +1,8 @@
 //! What this kernel can do for the program, found out by loading a few instructions. Release numbers
 //! say nothing: distributions carry features back to older kernels.
 
+#![expect(unsafe_code, reason = "nix has no bpf(2), which loads the instructions that are tried")]
+
 use std::io;
 use std::os::fd::{FromRawFd as _, OwnedFd};
 

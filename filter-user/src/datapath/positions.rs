@@ -4,6 +4,8 @@
 //! Documentation/bpf/ringbuf.rst). These counts are as old as the ring, and belong to no process: so
 //! they say what a daemon took and did not live to write down.
 
+#![expect(unsafe_code, reason = "the two pages of a ring with its counts are shared memory")]
+
 use std::fs;
 use std::num::NonZero;
 use std::path::Path;

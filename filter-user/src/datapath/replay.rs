@@ -356,7 +356,8 @@ mod tests {
         let mut policy = Policy::default();
         let digits = Digits::parse("6281234567890").unwrap();
         policy.block(Subject::Number(Number::e164(digits)), ended, 0);
-        let mut replay = load(OBJECT, &Plan::of_this_kernel().unwrap(), &policy, replay, &[]).unwrap_or_else(|error| panic!("{error}"));
+        let mut replay = load(OBJECT, &Plan::of_this_kernel().unwrap(), &policy, replay, &[])
+            .unwrap_or_else(|error| panic!("{error}"));
         let judged = replay.judge(&frame(), ended).unwrap();
         (judged.dropped, judged.event)
     }
