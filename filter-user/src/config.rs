@@ -42,6 +42,10 @@ const CALLS_KEPT_MIN: SignedDuration = SignedDuration::from_hours(1);
 const GRACE_MAX: u32 = 24 * 60 * 60;
 const CALLS_KEPT_MAX: SignedDuration = SignedDuration::from_hours(3660 * 24);
 
+/// Bytes that the store may take.
+const MAX_BYTES_MIN: u64 = 1 << 20;
+const MAX_BYTES_MAX: u64 = 1 << 40;
+
 const EVIDENCE_CALLS: u32 = 10_000;
 const EVIDENCE_CALLS_MAX: u32 = 1_000_000;
 const EVIDENCE_BYTES: u64 = 32 << 20;
@@ -75,6 +79,9 @@ pub struct Config {
     pub blocks: u32,
     /// How long call records are kept, 1 hour to 3,660 days.
     pub calls_kept: SignedDuration,
+    /// Bytes that the store may take before the oldest call records go, 2^20 to 2^40; `None`: 10 GiB
+    /// or 20 % of the disk's free space, whichever is less.
+    pub max_bytes: Option<u64>,
     /// How INVITEs of refused attempts are kept; `None`: they are not.
     pub evidence: Option<EvidenceKept>,
     /// When a blocked caller who calls again is let through, for blocks without a setting of
@@ -282,6 +289,7 @@ struct Limits {
 #[serde(deny_unknown_fields)]
 struct Retention {
     calls: Option<Spanned<String>>,
+    max_bytes: Option<Spanned<i64>>,
 }
 
 #[derive(Deserialize)]
@@ -404,7 +412,7 @@ impl Config {
                 shortest_number: self.policy.settings.shortest_number,
                 shortest_prefix: self.policy.settings.shortest_prefix,
             },
-            retention: ShownRetention { calls: days(self.calls_kept) },
+            retention: ShownRetention { calls: days(self.calls_kept), max_bytes: self.max_bytes },
             evidence: self.evidence.map(|evidence| ShownEvidence {
                 max_calls: evidence.max_calls,
                 max_bytes: evidence.max_bytes,
@@ -482,7 +490,14 @@ impl Config {
                     .unwrap_or_else(|| "no block is too short".into())
             ),
             format!("room for {} blocked numbers", self.blocks),
-            format!("call records are kept for {}", days(self.calls_kept)),
+            format!(
+                "call records are kept for {}, while the store takes at most {}",
+                days(self.calls_kept),
+                match self.max_bytes {
+                    Some(bytes) => format!("{bytes} bytes"),
+                    None => "10 GiB, or 20 % of the free space where that is less".to_owned(),
+                }
+            ),
             self.evidence.map_or_else(
                 || "no message of a call is kept".to_owned(),
                 |EvidenceKept { max_calls, max_bytes, kept }| {
@@ -563,6 +578,7 @@ pub(crate) fn parse(text: &str) -> Result<Config, Wrong> {
         xdp_mode: file.xdp_mode,
         blocks: blocks_limit.as_ref().map_or(Ok(BLOCKS), blocks)?,
         calls_kept,
+        max_bytes: file.retention.max_bytes.as_ref().map(max_bytes).transpose()?,
         evidence: file.evidence.map(|table| evidence(&table, calls_kept)).transpose()?,
         redial: redial(&file.redial)?,
         ladder: Ladder::default(),
@@ -672,6 +688,15 @@ fn length(
         }
         Some(kept) if (CALLS_KEPT_MIN..=longest).contains(&kept) => Ok(kept),
         Some(_) => wrong(text.span(), format!("{name}: 1h to {}", days(longest))),
+    }
+}
+
+fn max_bytes(count: &Spanned<i64>) -> Result<u64, Wrong> {
+    match u64::try_from(*count.get_ref()) {
+        Ok(bytes @ MAX_BYTES_MIN..=MAX_BYTES_MAX) => Ok(bytes),
+        Ok(_) | Err(_) => {
+            wrong(count.span(), format!("max_bytes: {MAX_BYTES_MIN} to {MAX_BYTES_MAX}"))
+        }
     }
 }
 
@@ -893,6 +918,8 @@ impl ShownProtected {
 #[derive(Clone, Debug, Serialize)]
 struct ShownRetention {
     calls: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_bytes: Option<u64>,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -1068,6 +1095,7 @@ mod tests {
             xdp_mode: XdpMode::Native,
             blocks: 1_000_000,
             calls_kept: SignedDuration::from_hours(2160),
+            max_bytes: None,
             evidence: None,
             redial: Redial { attempts: 2, window: 600, grant: 1800 },
             ladder: Ladder::default(),
@@ -1119,6 +1147,7 @@ mod tests {
             shortest_prefix = 8
             [retention]
             calls = "2 weeks 12h"
+            max_bytes = 1099511627776
             [evidence]
             max_calls = 500
             max_bytes = 1048576
@@ -1161,6 +1190,7 @@ mod tests {
         assert_eq!(config.policy.trunks[0].profile.marks, [0; 4]);
         assert_eq!(config.blocks, 16_000_000);
         assert_eq!(config.calls_kept, SignedDuration::from_hours(14 * 24 + 12));
+        assert_eq!(config.max_bytes, Some(1 << 40));
         let kept = SignedDuration::from_hours(7 * 24);
         let evidence = EvidenceKept { max_calls: 500, max_bytes: 1 << 20, kept };
         assert_eq!(config.evidence, Some(evidence));
@@ -1250,6 +1280,10 @@ mod tests {
             ("interfaces = []\n[retention]\ncalls = ^\"1 year\"", "no length of time"),
             ("interfaces = []\n[retention]\ncalls = ^\"90\"", "no length of time"),
             ("interfaces = []\n[retention]\ncalls = ^90", "expected a string"),
+            ("interfaces = []\n[retention]\nmax_bytes = ^1048575", "1048576 to 1099511627776"),
+            ("interfaces = []\n[retention]\nmax_bytes = ^-1", "1048576 to 1099511627776"),
+            ("interfaces = []\n[retention]\nmax_bytes = ^1099511627777", "1048576 to"),
+            ("interfaces = []\n[retention]\nmax_bytes = ^\"10 GiB\"", "expected i64"),
             ("interfaces = []\n[evidence]\nmax_calls = ^0", "1 to 1000000"),
             ("interfaces = []\n[evidence]\nmax_calls = ^4294967297", "1 to 1000000"),
             ("interfaces = []\n[evidence]\nmax_bytes = ^4095", "4096 to 1099511627776"),
@@ -1360,7 +1394,7 @@ mod tests {
         let reloaded = good(
             "interfaces = [\"eth0\"]\nxdp_mode = \"generic\"\nports = [5070]\nprotected = [\"113\"]\n\
              [default]\ncountry_code = \"1\"\n[[trunk]]\nname = \"a\"\nsources = [\"10.0.0.1\"]\n\
-             [retention]\ncalls = \"1d\"\n[redial]\nattempts = 0\n\
+             [retention]\ncalls = \"1d\"\nmax_bytes = 2000000\n[redial]\nattempts = 0\n\
              [notify]\nwebhook = \"http://127.0.0.1/\"\n[roles]\nread = []",
         );
         assert!(old.changes_needing_restart(&reloaded).is_empty());
@@ -1411,7 +1445,8 @@ mod tests {
         let config = good(
             "interfaces = [\"eth0\"]\nladder = \"x\"\n[default]\narea_code = \"21\"\n[[trunk]]\nname = \"a\"\n\
              sources = [\"10.0.0.1\"]\n[api]\ncheck_listen = \"127.0.0.1:9112\"\n\
-             [notify]\nwebhook = \"http://127.0.0.1:8112/palang\"\n[evidence]",
+             [notify]\nwebhook = \"http://127.0.0.1:8112/palang\"\n[retention]\n\
+             max_bytes = 2000000\n[evidence]",
         );
         let shown = toml::to_string(&config.shown()).unwrap();
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/palang.toml");
@@ -1472,9 +1507,10 @@ mod tests {
                  [[trunk]]\nname = \"a\"\ntrusts_from = {}\nsources = {sources:?}\nformats = {formats:?}\n\
                  area_code = {area:?}\n[limits]\nblocks = {blocks}\n\
                  shortest_number = {}\nshortest_prefix = {}\n[retention]\n\
-                 calls = \"{minutes}m\"\n[evidence]\nmax_calls = {calls}\nretention = \"{minutes}m\"\n[redial]\nattempts = {}\nwindow = \"{}s\"\n\
+                 calls = \"{minutes}m\"\nmax_bytes = {}\n[evidence]\nmax_calls = {calls}\nretention = \"{minutes}m\"\n[redial]\nattempts = {}\nwindow = \"{}s\"\n\
                  grant = \"{}s\"\n[auto_rate]\nattempts = {}\nblock = \"{}s\"\n[notify]\nwebhook = \"http://127.0.0.1:{}/p\"\n{listen}",
                 protected.join(", "), shortest.1 % 2 == 0, shortest.0, shortest.1,
+                MAX_BYTES_MIN + minutes.unsigned_abs(),
                 redial.0, redial.1, redial.2, redial.0, redial.1, minutes % 65536
             );
             let Ok(config) = told(&text) else {

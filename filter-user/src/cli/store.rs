@@ -124,6 +124,7 @@ fn told(error: store::Error) -> Failure {
         store::Error::Full { .. }
         | store::Error::ReadOnly { .. }
         | store::Error::Busy { .. }
+        | store::Error::Gone { .. }
         | store::Error::Failed { .. } => Failure::new(Exit::Failed, error),
     }
 }

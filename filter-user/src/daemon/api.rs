@@ -1148,11 +1148,15 @@ impl App {
                 let head = reader.audit_head()?;
                 let newest = reader.newest()?;
                 let reviews = reader.open_reviews()?;
-                Ok((reader.count(Kind::Block)?, reader.count(Kind::Allow)?, head, newest, reviews))
+                let counts = (reader.count(Kind::Block)?, reader.count(Kind::Allow)?);
+                Ok((counts, head, newest, reviews, reader.size()?))
             })
             .await;
         match stored {
-            Ok((blocks, allows, head, newest, reviews)) => {
+            Ok(((blocks, allows), head, newest, reviews, size)) => {
+                if let Some(finding) = control.limit.finding(size) {
+                    status.find(Colour::Amber, finding);
+                }
                 status.reviews = Some(reviews);
                 status.blocks = Some(blocks);
                 status.allows = Some(allows);
@@ -1192,6 +1196,9 @@ impl App {
                 Colour::Amber,
                 format!("the configuration was not reloaded, the old one is in force: {problem}"),
             );
+        }
+        for problem in control.chores.problems() {
+            status.find(Colour::Amber, problem);
         }
         if let Some(problem) = self.reviews.problem() {
             status.find(Colour::Amber, problem);

@@ -15,8 +15,10 @@ use filter_common::number::Number;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 
+use super::chores::Chores;
 use super::keeper::{Keeper, refused};
 use super::reconcile;
+use super::retention::Limit;
 use super::reviews::review_of;
 use super::top::Busiest;
 use crate::clock;
@@ -77,6 +79,10 @@ pub struct Control {
     pub reattached: AtomicU32,
     /// Who is refused most.
     pub busiest: Busiest,
+    /// What goes wrong where nobody waits for an answer.
+    pub chores: Chores,
+    /// How much the store may take.
+    pub limit: Limit,
     comparison: Mutex<Option<String>>,
     config: RwLock<Arc<Config>>,
     next_rule: AtomicU64,
@@ -118,6 +124,8 @@ impl Control {
             drift: AtomicU64::new(0),
             reattached: AtomicU32::new(0),
             busiest: Busiest::default(),
+            chores: Chores::default(),
+            limit: Limit::default(),
             comparison: Mutex::default(),
             config: RwLock::new(Arc::new(config)),
             next_rule: AtomicU64::new(last_rule + 1),
@@ -261,7 +269,7 @@ impl Control {
                     return Ok((decision, before, change));
                 }
                 if before.is_none() {
-                    control.room(store, decision.subject, 1)?;
+                    control.make_room(store, decision.subject, 1)?;
                 }
                 decision.rule = control.new_rule();
                 control.write_block(store, &author, &decision, before.as_ref(), None)?;
@@ -323,6 +331,23 @@ impl Control {
                  Remove some, or raise [limits] blocks and restart the daemon"
             ),
         )
+    }
+
+    /// As [`Control::room`], after what has ended made room. Runs on the store's thread.
+    ///
+    /// # Errors
+    /// That they do not fit; a store or a map that does not take the change.
+    pub fn make_room(&self, store: &mut Store, subject: Subject, more: u64) -> Result<(), Problem> {
+        loop {
+            match self.room(store, subject, more) {
+                Err(full) if full.kind == ProblemKind::Full => {
+                    if reconcile::sweep_some(self, store)? == 0 {
+                        return Err(full);
+                    }
+                }
+                done => return done,
+            }
+        }
     }
 
     /// Refuses what may not be blocked, and says who allowed it.

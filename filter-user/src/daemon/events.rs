@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use filter_common::abi::{self, AttemptKey, EventEntry, Verdict};
 use filter_common::number::Number;
-use jiff::{SignedDuration, Timestamp};
+use jiff::SignedDuration;
 use tokio::sync::{broadcast, oneshot};
 
 use super::auto_rate::Counter;
@@ -290,22 +290,6 @@ impl Recorder {
         if let Err(problem) = done {
             tracing::warn!("repeats of calls are not counted: {}", problem.message);
         }
-    }
-}
-
-/// Takes records out that are older than they are kept for, and INVITEs, which go earlier. Where
-/// INVITEs are kept no longer, those that were go with their records.
-pub async fn prune(control: &Arc<Control>) {
-    let (now, config) = (Timestamp::now(), control.config());
-    let done = control.keeper.write(move |store| {
-        store.prune_calls(now - config.calls_kept)?;
-        if let Some(evidence) = config.evidence {
-            store.prune_evidence(now - evidence.kept)?;
-        }
-        Ok(())
-    });
-    if let Err(problem) = done.await {
-        tracing::warn!("old call records stay: {}", problem.message);
     }
 }
 

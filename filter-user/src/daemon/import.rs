@@ -218,12 +218,12 @@ fn write(
     if let Some(first) =
         changed.iter().find(|decision| matches!(decision.subject, Subject::Number(_)))
     {
-        control.room(store, first.subject, more[0])?;
+        control.make_room(store, first.subject, more[0])?;
     }
     if let Some(first) =
         changed.iter().find(|decision| matches!(decision.subject, Subject::Prefix(_)))
     {
-        control.room(store, first.subject, more[1])?;
+        control.make_room(store, first.subject, more[1])?;
     }
     if dry_run {
         return Ok((added, moved, unchanged));

@@ -5,6 +5,7 @@
 mod access;
 mod api;
 mod auto_rate;
+mod chores;
 mod control;
 mod events;
 mod evidence;
@@ -13,9 +14,10 @@ mod keeper;
 mod links;
 mod metrics;
 mod person;
-mod privileges;
+pub(crate) mod privileges;
 mod reconcile;
 mod reports;
+mod retention;
 mod reviews;
 mod socket;
 mod top;
@@ -60,14 +62,15 @@ const COMPARE: Duration = Duration::from_secs(60);
 const AGAIN: Duration = Duration::from_secs(5);
 /// A comparison takes at most this share of the time.
 const COMPARE_SHARE: u32 = 30;
-/// How often old call records are taken out.
-const PRUNE: Duration = Duration::from_secs(3600);
 /// Calls that wait for somebody who looks at them live and is slow.
 const LIVE: usize = 4096;
 /// How long the start waits for the disk.
 const DISK: Duration = Duration::from_secs(5);
 /// How long the end waits for the last call records.
 const LAST_RECORDS: Duration = Duration::from_secs(2);
+/// What it means when something fails that the daemon does by itself.
+const ENDED: &str = "blocks and allows that have ended stay in the store";
+const NOTES: &str = "what was done without the daemon is not adopted";
 /// A wall clock that moved by more than this against boot time was set.
 const STEP: SignedDuration = SignedDuration::from_secs(1);
 
@@ -189,6 +192,8 @@ async fn serve(
     ));
     tokio::spawn(links::run(Arc::clone(&links)));
     tokio::spawn(keep_time(Arc::clone(&control)));
+    tokio::spawn(take_out_ended(Arc::clone(&control)));
+    tokio::spawn(retention::run(Arc::clone(&control)));
     let compare = Arc::new(Notify::new());
     tokio::spawn(keep_one(Arc::clone(&control), fresh, started, Arc::clone(&compare)));
     tokio::spawn(watchdog(app.clone()));
@@ -308,10 +313,19 @@ async fn reload(app: &App, compare: &Notify) {
     *app.config_problem.lock().unwrap_or_else(PoisonError::into_inner) = problem;
 }
 
-/// Takes out what has ended, and notices when somebody sets the clock.
+/// Takes out what has ended. When much has, it is all out as soon as the disk can.
+async fn take_out_ended(control: Arc<Control>) {
+    let mut tick = tokio::time::interval(TICK);
+    loop {
+        tick.tick().await;
+        while control.chores.tried(ENDED, reconcile::sweep(&control).await) == Some(true) {}
+    }
+}
+
+/// Notices when somebody sets the clock, and what was done without the daemon.
 async fn keep_time(control: Arc<Control>) {
     let mut tick = tokio::time::interval(TICK);
-    let (mut seen, mut pruned) = (Instant::now(), Instant::now());
+    let mut seen = Instant::now();
     let mut offset = clock::offset();
     let mut head = None;
     loop {
@@ -336,21 +350,10 @@ async fn keep_time(control: Arc<Control>) {
             }
         }
         offset = now;
-        if let Err(problem) = reconcile::learn_noted(&control).await {
-            tracing::debug!("{}", problem.message);
-        }
-        if let Err(problem) = reconcile::sweep(&control).await {
-            tracing::debug!("{}", problem.message);
-        }
+        control.chores.tried(NOTES, reconcile::learn_noted(&control).await);
         if seen.elapsed() > SEEN {
             seen = Instant::now();
             let _ = control.keeper.write(|store| Ok(store.seen(clock::now())?)).await;
-        }
-        if pruned.elapsed() > PRUNE {
-            pruned = Instant::now();
-            events::prune(&control).await;
-            reviews::prune(&control).await;
-            reports::prune(&control).await;
         }
     }
 }

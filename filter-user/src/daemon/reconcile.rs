@@ -29,6 +29,8 @@ const TOLERANCE: u64 = 2_000_000_000;
 /// After so many entries of the running comparison others get the CPU.
 const SLICE: u64 = 1000;
 const PAUSE: Duration = Duration::from_millis(2);
+/// So many decisions that have ended are taken out at once: a command never waits for a million.
+const SWEPT: u32 = 200;
 /// Author of what nobody asked the daemon for.
 const DAEMON: &str = "daemon";
 
@@ -538,50 +540,52 @@ fn settle_block(control: &Control, store: &mut Store, subject: Subject) -> Resul
     }
 }
 
-/// Takes out what has ended. A block that ended by the wall clock ends in the map, too; an allow
-/// lasts as long as the map says.
+/// Takes out some of what has ended, earliest first; whether there may be more. A block that ended
+/// by the wall clock ends in the map, too; an allow lasts as long as the map says.
 ///
 /// # Errors
 /// A store that takes no writes; a failing system call.
-pub async fn sweep(control: &Arc<Control>) -> Result<u64, Problem> {
+pub async fn sweep(control: &Arc<Control>) -> Result<bool, Problem> {
     // Asked first: a change, even of nothing, is a wait for the disk.
     if !control.keeper.read(|reader| reader.has_expired(clock::now())).await? {
-        return Ok(0);
+        return Ok(false);
     }
     let worker = Arc::clone(control);
-    control
-        .keeper
-        .write(move |store| {
-            let mut swept = 0;
-            for decision in store.remove_expired(clock::now(), SLICE as u32)? {
-                swept += 1;
-                let subject = decision.subject;
-                match decision.kind {
-                    Kind::Block => {
-                        let found = worker.maps.block(subject)?;
-                        if found.is_some_and(|found| found.rule == decision.rule) {
-                            worker.maps.remove_block(subject)?;
-                        }
-                    }
-                    Kind::Allow => {
-                        let found = worker.maps.allow(subject)?;
-                        let Some(found) = found.filter(|found| found.rule == decision.rule) else {
-                            continue;
-                        };
-                        if found.expires <= clock::boot() {
-                            worker.maps.remove_allow(subject)?;
-                        } else if found.expires > clock::boot() + TOLERANCE {
-                            // Somebody has set the clock forward.
-                            let expires = Some(clock::wall(found.expires));
-                            store
-                                .put([&Decision { expires, ..decision }], |decision, before| {
-                                    entry("allow adopt", DAEMON, decision, before)
-                                })?;
-                        }
-                    }
+    control.keeper.write(move |store| Ok(sweep_some(&worker, store)? > 0)).await
+}
+
+/// Takes out at most [`SWEPT`] of what has ended; how many. Runs on the store's thread.
+///
+/// # Errors
+/// As [`sweep`].
+pub fn sweep_some(control: &Control, store: &mut Store) -> Result<u64, Problem> {
+    let mut swept = 0;
+    for decision in store.remove_expired(clock::now(), SWEPT)? {
+        swept += 1;
+        let subject = decision.subject;
+        match decision.kind {
+            Kind::Block => {
+                let found = control.maps.block(subject)?;
+                if found.is_some_and(|found| found.rule == decision.rule) {
+                    control.maps.remove_block(subject)?;
                 }
             }
-            Ok(swept)
-        })
-        .await
+            Kind::Allow => {
+                let found = control.maps.allow(subject)?;
+                let Some(found) = found.filter(|found| found.rule == decision.rule) else {
+                    continue;
+                };
+                if found.expires <= clock::boot() {
+                    control.maps.remove_allow(subject)?;
+                } else if found.expires > clock::boot() + TOLERANCE {
+                    // Somebody has set the clock forward.
+                    let expires = Some(clock::wall(found.expires));
+                    store.put([&Decision { expires, ..decision }], |decision, before| {
+                        entry("allow adopt", DAEMON, decision, before)
+                    })?;
+                }
+            }
+        }
+    }
+    Ok(swept)
 }

@@ -476,19 +476,16 @@ pub fn report_of(id: Option<u64>, report: Report, ladder: &Ladder, now: Timestam
     }
 }
 
-/// Takes reports out that are older than calls are kept for, and count no more.
-pub async fn prune(control: &Arc<Control>) {
-    let config = control.config();
-    let before = clock::now() - config.calls_kept.max(lasts(config.ladder.fades));
-    let done = control.keeper.write(move |store| Ok(store.prune_reports(before)?)).await;
-    if let Err(problem) = done {
-        tracing::warn!("old reports stay: {}", problem.message);
-    }
+/// How long reports are kept: as calls, and as long as they count.
+#[must_use]
+pub fn kept(config: &Config) -> SignedDuration {
+    config.calls_kept.max(lasts(config.ladder.fades))
 }
 
 #[cfg(test)]
 mod tests {
     use std::cell::RefCell;
+    use std::time::Duration;
 
     use filter_common::abi::{EVENT_FROM, EVENT_PAI};
     use filter_common::number::Digits;
@@ -579,7 +576,7 @@ mod tests {
         let mut runner = TestRunner::new(ProptestConfig::with_cases(256));
         let done = runner.run(&case, |(calls, number, call_id)| {
             let mut store = store.borrow_mut();
-            store.prune_calls(Timestamp::MAX).unwrap();
+            store.prune_calls(Timestamp::MAX, Duration::MAX).unwrap();
             let rows: Vec<_> = calls
                 .iter()
                 .map(|(at, number, call_id, trunk, identity, verdict)| {
@@ -637,7 +634,7 @@ mod tests {
         store.add_report(&report, None, Entry::new(now(), "siti", "report")).unwrap();
         assert_eq!(ask(&store), (call.clone(), None));
         // Without its record, too.
-        store.prune_calls(now()).unwrap();
+        store.prune_calls(now(), Duration::MAX).unwrap();
         assert_eq!(ask(&store), (call, None));
     }
 
