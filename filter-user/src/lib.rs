@@ -13,6 +13,7 @@ pub mod direct;
 pub mod doctor;
 pub mod ethtool;
 pub mod exit;
+pub mod free_text;
 pub mod host;
 pub mod ladder;
 pub mod netlink;

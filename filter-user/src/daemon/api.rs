@@ -29,6 +29,7 @@ use utoipa::OpenApi;
 use super::control::{Control, Role, Who, allow_of, block_of};
 use super::events::Lost;
 use super::evidence::{Evidence, Watch, evidence_of};
+use super::held;
 use super::import::Import;
 use super::links::Links;
 use super::person::audit_row_of;
@@ -140,6 +141,7 @@ pub fn router(app: App) -> Router {
         .route("/v1/config", get(get_config))
         .route("/v1/interfaces/{name}", post(attach).delete(detach))
         .route("/v1/store/backup", post(backup))
+        .route("/v1/store/adopt", post(adopt_store))
         .route("/openapi.json", get(openapi))
         .fallback(no_route)
         .method_not_allowed_fallback(no_route)
@@ -212,7 +214,8 @@ async fn no_route() -> Problem {
         get_config,
         attach,
         detach,
-        backup
+        backup,
+        adopt_store
     )
 )]
 pub struct Document;
@@ -1111,6 +1114,19 @@ async fn backup(
     Ok(Json(serde_json::json!({})))
 }
 
+/// Decides, where the store is not the one that the kernel's maps were written from. Role admin.
+#[utoipa::path(post, path = "/v1/store/adopt", request_body = wire::AdoptStore,
+    responses((status = 200, body = wire::Adopted), (status = 400, body = Problem),
+        (status = 403, body = Problem), (status = 503, body = Problem)))]
+async fn adopt_store(
+    State(app): State<App>,
+    who: Who,
+    Asked(adopt): Asked<wire::AdoptStore>,
+) -> Answer<wire::Adopted> {
+    who.may(Role::Admin)?;
+    held::adopt(&app.control, &who, adopt).await.map(Json)
+}
+
 impl App {
     fn check(&self, number: &str, headers: &HeaderMap) -> Result<Response, Problem> {
         let Subject::Number(number) = self.control.subject(number)? else {
@@ -1176,6 +1192,9 @@ impl App {
                 }
             }
             Err(problem) => status.find(Colour::Red, format!("store: {}", problem.message)),
+        }
+        if let Some(finding) = control.held.finding() {
+            status.find(Colour::Red, finding);
         }
         if let Some(problem) = control.comparison() {
             let message = format!("store and maps are not one, the filter goes on: {problem}");

@@ -16,6 +16,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 
 use super::chores::Chores;
+use super::held::Held;
 use super::keeper::{Keeper, refused};
 use super::reconcile;
 use super::retention::Limit;
@@ -24,6 +25,7 @@ use super::top::Busiest;
 use crate::clock;
 use crate::config::Config;
 use crate::datapath::{self, Maps};
+use crate::free_text;
 use crate::number_text;
 use crate::policy::{Policy, Subject};
 use crate::redial::Redial;
@@ -37,9 +39,6 @@ pub const OVERRIDE: &str = "override";
 pub const MODE: &str = "mode";
 /// Prefixes that fit into a trie of `filter-ebpf/src/maps.rs`.
 pub const PREFIXES_MAX: u64 = 4096;
-
-/// Longest name of an incident, in bytes.
-const INCIDENT_MAX: usize = 100;
 
 /// Who asks.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -83,6 +82,8 @@ pub struct Control {
     pub chores: Chores,
     /// How much the store may take.
     pub limit: Limit,
+    /// Whether the maps keep what they hold, whatever the store says.
+    pub held: Held,
     comparison: Mutex<Option<String>>,
     config: RwLock<Arc<Config>>,
     next_rule: AtomicU64,
@@ -126,6 +127,7 @@ impl Control {
             busiest: Busiest::default(),
             chores: Chores::default(),
             limit: Limit::default(),
+            held: Held::default(),
             comparison: Mutex::default(),
             config: RwLock::new(Arc::new(config)),
             next_rule: AtomicU64::new(last_rule + 1),
@@ -212,6 +214,7 @@ impl Control {
         if add.reason.trim().is_empty() {
             return problem(ProblemKind::Usage, "a block needs a reason");
         }
+        bounded("reason", &add.reason)?;
         let (redial, flags) = redial_of(add.redial, add.no_redial, add.observe)?;
         self.refuse_protected(subject).await?;
         let decision = Decision {
@@ -540,6 +543,7 @@ impl Control {
         let subject = self.subject(&add.number)?;
         let now = clock::now();
         let incident = add.incident.map(|incident| incident_id(&incident)).transpose()?;
+        bounded("comment", &add.comment)?;
         let endless = add.seconds.is_none() && add.expires.is_none();
         let expires = end(now, add.seconds, add.expires, endless)?;
         let before = self.find_soon(Kind::Allow, subject).await.ok().flatten();
@@ -636,6 +640,13 @@ impl Control {
             found = self.find(Kind::Allow, subject).await?;
         }
         let Some(decision) = found else {
+            if self.held.is_held() && self.maps.allow(subject)?.is_some() {
+                let message = format!(
+                    "the allow for {subject} is only in the kernel's maps, which keep what they \
+                     hold: `palang status` says how to decide"
+                );
+                return problem(ProblemKind::Refused, message);
+            }
             return problem(ProblemKind::NotFound, format!("there is no allow for {subject}"));
         };
         if !dry_run {
@@ -716,6 +727,7 @@ impl Control {
         if close.note.trim().is_empty() {
             return problem(ProblemKind::Usage, "say in a note what came of it");
         }
+        bounded("note", &close.note)?;
         let closed = Closed { time: clock::now(), by: who.name.clone(), note: close.note };
         let before = if close.dry_run {
             self.keeper.read(move |reader| reader.review(id)).await?
@@ -744,6 +756,7 @@ impl Control {
         id: u64,
         extend: wire::ExtendReview,
     ) -> Result<wire::ReviewSettled, Problem> {
+        bounded("note", &extend.note)?;
         let found = self.keeper.read(move |reader| reader.review(id)).await?;
         let subject = Subject::Number(still_open(id, found)?.number);
         let now = clock::now();
@@ -804,6 +817,7 @@ impl Control {
         if free.note.trim().is_empty() {
             return problem(ProblemKind::Usage, "say in a note why");
         }
+        bounded("note", &free.note)?;
         let found = self.keeper.read(move |reader| reader.review(id)).await?;
         let subject = Subject::Number(still_open(id, found)?.number);
         let block = match self.unblock(who, subject, free.dry_run).await {
@@ -860,6 +874,7 @@ impl Control {
         if set.seconds > 0 && set.reason.trim().is_empty() {
             return problem(ProblemKind::Usage, "an override needs a reason");
         }
+        bounded("reason", &set.reason)?;
         let on = set.seconds > 0;
         let now = clock::now();
         let until = on.then(|| now + life);
@@ -1325,12 +1340,15 @@ fn told(decision: &Decision) -> String {
 
 /// The name of an incident as it is kept.
 fn incident_id(text: &str) -> Result<String, Problem> {
-    let text = text.trim();
-    if text.is_empty() || text.len() > INCIDENT_MAX || text.contains(char::is_control) {
-        let message = format!("an incident is named in 1 to {INCIDENT_MAX} bytes, on one line");
-        return problem(ProblemKind::Usage, message);
-    }
-    Ok(text.to_owned())
+    free_text::incident(text).or_else(|message| problem(ProblemKind::Usage, message))
+}
+
+/// Checks a reason, comment or note.
+///
+/// # Errors
+/// It is too long.
+pub fn bounded(field: &str, text: &str) -> Result<(), Problem> {
+    free_text::text(field, text).or_else(|message| problem(ProblemKind::Usage, message))
 }
 
 /// Whether an allow that is there is to stay when one for an incident is asked for: an incident

@@ -9,6 +9,7 @@ mod chores;
 mod control;
 mod events;
 mod evidence;
+mod held;
 mod import;
 mod keeper;
 mod links;
@@ -45,12 +46,14 @@ use self::evidence::Evidence;
 use self::keeper::Keeper;
 use self::links::Links;
 use self::privileges::Loader;
+use self::reconcile::InMaps;
 use self::reviews::Reviews;
 use crate::clock;
 use crate::config::Config;
 use crate::datapath::{Events, EvidenceRing, Maps, Pins, carry_over};
 use crate::exit::{Exit, Failure};
 use crate::store::{Entry, Kind};
+use crate::wire::Problem;
 
 /// How often what has ended is taken out, and the clock looked at.
 const TICK: Duration = Duration::from_secs(1);
@@ -131,14 +134,15 @@ async fn serve(
     let no_store = since.as_second().unsigned_abs();
     let last_rule = keeper.read(|reader| reader.max_rule()).await.unwrap_or(no_store);
     // A store that was restored is older than the maps.
-    let last_rule = last_rule.max(reconcile::highest_rule(&folder, &maps)?);
+    let in_maps = reconcile::in_maps(&folder, &maps)?;
+    let last_rule = last_rule.max(in_maps.newest);
     let blocks = config.blocks;
     let interfaces = config.interfaces.clone();
     let (check_listen, metrics_listen) = (config.check_listen, config.metrics_listen);
     let socket_path = paths.socket();
     let control = Arc::new(Control::new(maps, folder, keeper, config.clone(), node(), last_rule));
     control.set_config(config).map_err(|problem| Failure::new(Exit::Failed, problem.message))?;
-    let started = begin(&control, fresh, true).await;
+    let started = begin(&control, in_maps, fresh, true).await;
     let links = Arc::new(Links::new(Arc::clone(&control), pins.clone(), filter));
     links.settle().await;
     let on = links.seen().iter().filter(|interface| interface.xdp.is_some()).count();
@@ -195,7 +199,7 @@ async fn serve(
     tokio::spawn(take_out_ended(Arc::clone(&control)));
     tokio::spawn(retention::run(Arc::clone(&control)));
     let compare = Arc::new(Notify::new());
-    tokio::spawn(keep_one(Arc::clone(&control), fresh, started, Arc::clone(&compare)));
+    tokio::spawn(keep_one(Arc::clone(&control), in_maps, fresh, started, Arc::clone(&compare)));
     tokio::spawn(watchdog(app.clone()));
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
     tracing::info!("ready on {}", socket_path.display());
@@ -226,7 +230,7 @@ async fn enough_room(keeper: &Keeper, capacity: u32) -> Result<(), Failure> {
 
 /// Makes store and maps one for the first time; `false`: the store cannot be read, the maps stay
 /// as they are, and it has to be tried again.
-async fn begin(control: &Arc<Control>, fresh: bool, alone: bool) -> bool {
+async fn begin(control: &Arc<Control>, in_maps: InMaps, fresh: bool, alone: bool) -> bool {
     if alone {
         // A disk that is full says so at once, one that hangs would hold up everything.
         let commit = control.keeper.write(|store| Ok(store.seen(clock::now())?));
@@ -235,8 +239,20 @@ async fn begin(control: &Arc<Control>, fresh: bool, alone: bool) -> bool {
             return false;
         }
     }
-    match reconcile::at_start(control, fresh, alone).await {
-        Ok(found) => {
+    let made_one = async {
+        if held::look(control, in_maps).await? {
+            return Ok(None);
+        }
+        let found = reconcile::at_start(control, fresh, alone).await?;
+        held::note_followed(control).await?;
+        Ok::<_, Problem>(Some(found))
+    };
+    match made_one.await {
+        Ok(None) => {
+            control.note_comparison(None);
+            true
+        }
+        Ok(Some(found)) => {
             control.drift.fetch_add(found.repaired, Ordering::Relaxed);
             tracing::info!(
                 blocks = found.blocks,
@@ -359,13 +375,19 @@ async fn keep_time(control: Arc<Control>) {
 }
 
 /// Compares store and maps, again and again, and when asked to.
-async fn keep_one(control: Arc<Control>, fresh: bool, mut started: bool, asked: Arc<Notify>) {
+async fn keep_one(
+    control: Arc<Control>,
+    in_maps: InMaps,
+    fresh: bool,
+    mut started: bool,
+    asked: Arc<Notify>,
+) {
     let mut pause = if started { COMPARE } else { AGAIN };
     loop {
         if !started {
             tokio::time::sleep(pause).await;
             let begun = Instant::now();
-            started = begin(&control, fresh, false).await;
+            started = begin(&control, in_maps, fresh, false).await;
             pause = AGAIN.max(begun.elapsed() * COMPARE_SHARE);
             continue;
         }

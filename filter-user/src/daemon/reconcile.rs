@@ -31,6 +31,9 @@ const SLICE: u64 = 1000;
 const PAUSE: Duration = Duration::from_millis(2);
 /// So many decisions that have ended are taken out at once: a command never waits for a million.
 const SWEPT: u32 = 200;
+/// What it means when notes are not as this program writes them.
+const ODD_NOTES: &str = "some notes of what was done without the daemon are odd and were left out";
+const UNREAD_NOTES: &str = "the notes of what was done without the daemon cannot be read";
 /// Author of what nobody asked the daemon for.
 const DAEMON: &str = "daemon";
 
@@ -45,18 +48,32 @@ pub struct Found {
     pub adopted: u64,
 }
 
-/// The highest rule number that the maps carry.
+/// What the maps hold at the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct InMaps {
+    /// Blocks, those that have ended or were lifted included.
+    pub blocks: u64,
+    /// The highest rule number of a block; 0: none.
+    pub newest_block: u64,
+    /// The highest rule number of a block or an allow; 0: none.
+    pub newest: u64,
+}
+
+/// Counts what the maps hold.
 ///
 /// # Errors
 /// A failing system call.
-pub fn highest_rule(folder: &Path, maps: &Maps) -> Result<u64, Error> {
-    let mut highest = 0;
+pub fn in_maps(folder: &Path, maps: &Maps) -> Result<InMaps, Error> {
+    let mut found = InMaps::default();
     walk_blocks(folder, u64::MAX, |_, block| {
-        highest = highest.max(block.rule);
+        found.blocks += 1;
+        found.newest_block = found.newest_block.max(block.rule);
         Ok(())
     })?;
     let allows = maps.allows()?.into_iter().map(|(_, allow)| allow.rule);
-    Ok(allows.filter(|rule| *rule != RULE_DIRECT).fold(highest, u64::max))
+    let allows = allows.filter(|rule| *rule != RULE_DIRECT);
+    found.newest = allows.fold(found.newest_block, u64::max);
+    Ok(found)
 }
 
 /// Makes maps and store one for the first time. `alone`: nobody else writes yet, so that what
@@ -83,6 +100,9 @@ pub async fn at_start(control: &Arc<Control>, fresh: bool, alone: bool) -> Resul
 /// A store that cannot be read or written; a failing system call.
 pub async fn compare(control: &Arc<Control>) -> Result<Found, Problem> {
     let protected = settle_protected(control)?;
+    if control.held.is_held() {
+        return Ok(Found { repaired: protected, ..Found::default() });
+    }
     let mut found = learn(control).await?;
     found.repaired += protected;
     let blocks = compare_blocks(control, false).await?;
@@ -99,8 +119,11 @@ pub async fn compare(control: &Arc<Control>) -> Result<Found, Problem> {
 /// As [`learn`].
 pub async fn learn_noted(control: &Arc<Control>) -> Result<(), Problem> {
     let paths = control.config().paths.clone();
-    let is_there = tokio::task::spawn_blocking(move || Note::file(&paths).exists()).await;
-    if is_there.unwrap_or(false) {
+    let look = move || (Note::file(&paths).exists(), Notes::put_aside(&paths));
+    let (is_there, aside) = tokio::task::spawn_blocking(look).await.unwrap_or_default();
+    let aside = aside.map(|file| format!("look at {}, and delete it", file.display()));
+    control.chores.note(ODD_NOTES, aside);
+    if is_there {
         learn(control).await?;
     }
     Ok(())
@@ -111,12 +134,26 @@ pub async fn learn_noted(control: &Arc<Control>) -> Result<(), Problem> {
 /// # Errors
 /// A store that cannot be read or written; a failing system call.
 pub async fn learn(control: &Arc<Control>) -> Result<Found, Problem> {
+    if control.held.is_held() {
+        // Nothing is adopted before it is decided what is right.
+        return Ok(Found::default());
+    }
     if control.keeper.unsaved() > 0 {
         // The store will hear of it from whoever did it.
         return Ok(Found::default());
     }
     let paths = control.config().paths.clone();
-    let notes = tokio::task::spawn_blocking(move || Notes::read(&paths)).await.unwrap_or_default();
+    let file = Note::file(&paths);
+    let read = tokio::task::spawn_blocking(move || Notes::read(&paths))
+        .await
+        .unwrap_or_else(|error| Err(std::io::Error::other(error)));
+    let problem = read.as_ref().err().map(|error| format!("{}: {error}", file.display()));
+    control.chores.note(UNREAD_NOTES, problem);
+    // What they are about is adopted from the maps all the same.
+    let notes = read.unwrap_or_default();
+    for (line, why) in &notes.odd {
+        tracing::warn!("{}:{line}: this note is not adopted: {why}", file.display());
+    }
     let adopted = settle_override(control, &notes.list).await?;
     let found = settle_allows(control, &notes.list).await?;
     let last = notes.list.iter().rposition(Note::is_override).filter(|_| adopted);

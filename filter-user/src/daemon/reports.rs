@@ -14,7 +14,7 @@ use filter_common::reason::Reason;
 use filter_common::sip::message::call_id_hash;
 use jiff::{SignedDuration, Timestamp};
 
-use super::control::{Control, Who, block_of};
+use super::control::{Control, Who, block_of, bounded};
 use crate::clock;
 use crate::config::Config;
 use crate::datapath;
@@ -31,9 +31,8 @@ use crate::wire::{self, Change, Problem, ProblemKind};
 const CALL_AGE: SignedDuration = SignedDuration::from_hours(24);
 /// Records of one call that are looked at: it is sent again, or comes on two trunks.
 const RECORDS: u32 = 100;
-/// Longest Call-ID and longest note, in bytes.
+/// Longest Call-ID, in bytes.
 const CALL_ID_MAX: usize = 4096;
-const NOTE_MAX: usize = 1000;
 /// Attempts that a doubled redial setting asks for at most.
 const ATTEMPTS_MAX: u8 = 8;
 
@@ -92,9 +91,7 @@ impl Control {
         if call_id.as_ref().is_some_and(|call_id| call_id.len() > CALL_ID_MAX) {
             return Err(usage("call_id: no Call-ID is as long as that"));
         }
-        if add.note.len() > NOTE_MAX {
-            return Err(usage("note: at most 1000 bytes"));
-        }
+        bounded("note", &add.note)?;
         let hash = |text: &String| {
             let bytes = text.as_bytes();
             call_id_hash(&Slice::from(bytes), 0, bytes.len())

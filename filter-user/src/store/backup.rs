@@ -7,11 +7,13 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use nix::unistd::geteuid;
-use rusqlite::OpenFlags;
 use rusqlite::config::DbConfig;
+use rusqlite::{Connection, OpenFlags};
 use tempfile::{Builder, NamedTempFile};
 
-use super::{Error, Reader, absolute, beside, connection, pending_changes, retention, schema};
+use super::{
+    Error, Reader, absolute, beside, connection, pending_changes, retention, schema, state,
+};
 
 /// The owner writes; its group, to which the roles belong, reads.
 const MODE: u32 = 0o640;
@@ -66,6 +68,7 @@ pub fn restore(from: &Path, to: &Path, replace: bool) -> Result<Option<PathBuf>,
     let there = is_there(&to);
     let part = Part::begin(to)?;
     copy.copy(&part)?;
+    part.with(|conn| state::mark_restored(conn))?;
     if geteuid().is_root() {
         part.give_to_owner()?;
     }
@@ -151,11 +154,18 @@ impl Part {
 
     /// Makes the tables in it.
     pub(super) fn migrate(&self) -> Result<(), Error> {
+        self.with(|conn| {
+            retention::make_incremental(conn)?;
+            schema::migrate(conn)
+        })
+    }
+
+    fn with(
+        &self,
+        change: impl FnOnce(&mut Connection) -> rusqlite::Result<()>,
+    ) -> Result<(), Error> {
         connection::open(self.file.path(), OpenFlags::SQLITE_OPEN_READ_WRITE)
-            .and_then(|mut conn| {
-                retention::make_incremental(&conn)?;
-                schema::migrate(&mut conn)
-            })
+            .and_then(|mut conn| change(&mut conn))
             .map_err(|error| Error::sqlite(&self.path, &error))
     }
 
@@ -188,8 +198,6 @@ fn folder(path: &Path) -> &Path {
 
 #[cfg(test)]
 mod tests {
-    use rusqlite::Connection;
-
     use super::super::tests::*;
     use super::super::{Kind, Store};
     use super::*;

@@ -60,6 +60,7 @@ pub use pseudonym::Pseudonyms;
 pub use reports::{Added, Report, ReportFilter, ReportedCall};
 pub use retention::{Size, Step, bring_in_log};
 pub use reviews::{Closed, Review};
+pub use state::{HELD, RESTORED};
 
 /// How long a lock of somebody else (`sqlite3` on the live file, a backup) is waited for.
 const BUSY: Duration = Duration::from_secs(5);

@@ -223,6 +223,7 @@ fn everything(home: &Home) {
     assert!(!store.was_removed(7).unwrap());
     assert_eq!(store.verify_audit(Some(head)).unwrap().first_bad, None);
     store.pseudonyms().unwrap();
+    store.identity().unwrap();
 
     // Single values.
     store.set_state("mode", &"observe", Some(entry())).unwrap();
