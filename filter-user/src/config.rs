@@ -46,6 +46,9 @@ const CALLS_KEPT_MAX: SignedDuration = SignedDuration::from_hours(3660 * 24);
 const PER_NUMBER_MAX: u32 = 1000;
 /// Most new records of refusals that a trunk may have in a second.
 const PER_TRUNK_MAX: u32 = 10_000;
+/// Bytes that the store may take.
+const MAX_BYTES_MIN: u64 = 1 << 20;
+const MAX_BYTES_MAX: u64 = 1 << 40;
 
 const EVIDENCE_CALLS: u32 = 10_000;
 const EVIDENCE_CALLS_MAX: u32 = 1_000_000;
@@ -82,6 +85,9 @@ pub struct Config {
     pub calls_kept: SignedDuration,
     /// How many refusals have a record of their own.
     pub records: RecordLimits,
+    /// Bytes that the store may take before the oldest call records go, 2^20 to 2^40; `None`: 10 GiB
+    /// or 20 % of the disk's free space, whichever is less.
+    pub max_bytes: Option<u64>,
     /// How INVITEs of refused attempts are kept; `None`: they are not.
     pub evidence: Option<EvidenceKept>,
     /// When a blocked caller who calls again is let through, for blocks without a setting of
@@ -308,6 +314,7 @@ struct Limits {
 #[serde(deny_unknown_fields)]
 struct Retention {
     calls: Option<Spanned<String>>,
+    max_bytes: Option<Spanned<i64>>,
 }
 
 #[derive(Default, Deserialize)]
@@ -437,7 +444,7 @@ impl Config {
                 shortest_number: self.policy.settings.shortest_number,
                 shortest_prefix: self.policy.settings.shortest_prefix,
             },
-            retention: ShownRetention { calls: days(self.calls_kept) },
+            retention: ShownRetention { calls: days(self.calls_kept), max_bytes: self.max_bytes },
             records: ShownRecords {
                 per_number: self.records.per_number,
                 per_trunk: self.records.per_trunk,
@@ -519,7 +526,14 @@ impl Config {
                     .unwrap_or_else(|| "no block is too short".into())
             ),
             format!("room for {} blocked numbers", self.blocks),
-            format!("call records are kept for {}", days(self.calls_kept)),
+            format!(
+                "call records are kept for {}, while the store takes at most {}",
+                days(self.calls_kept),
+                match self.max_bytes {
+                    Some(bytes) => format!("{bytes} bytes"),
+                    None => "10 GiB, or 20 % of the free space where that is less".to_owned(),
+                }
+            ),
             records_meaning(self.records),
             self.evidence.map_or_else(
                 || "no message of a call is kept".to_owned(),
@@ -602,6 +616,7 @@ pub(crate) fn parse(text: &str) -> Result<Config, Wrong> {
         blocks: blocks_limit.as_ref().map_or(Ok(BLOCKS), blocks)?,
         calls_kept,
         records: records(&file.records)?,
+        max_bytes: file.retention.max_bytes.as_ref().map(max_bytes).transpose()?,
         evidence: file.evidence.map(|table| evidence(&table, calls_kept)).transpose()?,
         redial: redial(&file.redial)?,
         ladder: Ladder::default(),
@@ -741,6 +756,15 @@ fn records(table: &RecordsTable) -> Result<RecordLimits, Wrong> {
         per_number: limit(&table.per_number, "per_number", per_number, PER_NUMBER_MAX)?,
         per_trunk: limit(&table.per_trunk, "per_trunk", per_trunk, PER_TRUNK_MAX)?,
     })
+}
+
+fn max_bytes(count: &Spanned<i64>) -> Result<u64, Wrong> {
+    match u64::try_from(*count.get_ref()) {
+        Ok(bytes @ MAX_BYTES_MIN..=MAX_BYTES_MAX) => Ok(bytes),
+        Ok(_) | Err(_) => {
+            wrong(count.span(), format!("max_bytes: {MAX_BYTES_MIN} to {MAX_BYTES_MAX}"))
+        }
+    }
 }
 
 fn evidence(table: &EvidenceTable, calls_kept: SignedDuration) -> Result<EvidenceKept, Wrong> {
@@ -962,6 +986,8 @@ impl ShownProtected {
 #[derive(Clone, Debug, Serialize)]
 struct ShownRetention {
     calls: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_bytes: Option<u64>,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -1144,6 +1170,7 @@ mod tests {
             blocks: 1_000_000,
             calls_kept: SignedDuration::from_hours(2160),
             records: RecordLimits { per_number: 5, per_trunk: 100 },
+            max_bytes: None,
             evidence: None,
             redial: Redial { attempts: 2, window: 600, grant: 1800 },
             ladder: Ladder::default(),
@@ -1195,6 +1222,7 @@ mod tests {
             shortest_prefix = 8
             [retention]
             calls = "2 weeks 12h"
+            max_bytes = 1099511627776
             [records]
             per_number = 1000
             per_trunk = 0
@@ -1241,6 +1269,7 @@ mod tests {
         assert_eq!(config.blocks, 16_000_000);
         assert_eq!(config.calls_kept, SignedDuration::from_hours(14 * 24 + 12));
         assert_eq!(config.records, RecordLimits { per_number: 1000, per_trunk: 0 });
+        assert_eq!(config.max_bytes, Some(1 << 40));
         let kept = SignedDuration::from_hours(7 * 24);
         let evidence = EvidenceKept { max_calls: 500, max_bytes: 1 << 20, kept };
         assert_eq!(config.evidence, Some(evidence));
@@ -1333,6 +1362,10 @@ mod tests {
             ("interfaces = []\n[records]\nper_number = ^1001", "1 to 1000, or 0"),
             ("interfaces = []\n[records]\nper_trunk = ^-1", "1 to 10000, or 0"),
             ("interfaces = []\n[records]\n^calls = 1", "unknown field `calls`"),
+            ("interfaces = []\n[retention]\nmax_bytes = ^1048575", "1048576 to 1099511627776"),
+            ("interfaces = []\n[retention]\nmax_bytes = ^-1", "1048576 to 1099511627776"),
+            ("interfaces = []\n[retention]\nmax_bytes = ^1099511627777", "1048576 to"),
+            ("interfaces = []\n[retention]\nmax_bytes = ^\"10 GiB\"", "expected i64"),
             ("interfaces = []\n[evidence]\nmax_calls = ^0", "1 to 1000000"),
             ("interfaces = []\n[evidence]\nmax_calls = ^4294967297", "1 to 1000000"),
             ("interfaces = []\n[evidence]\nmax_bytes = ^4095", "4096 to 1099511627776"),
@@ -1443,7 +1476,7 @@ mod tests {
         let reloaded = good(
             "interfaces = [\"eth0\"]\nxdp_mode = \"generic\"\nports = [5070]\nprotected = [\"113\"]\n\
              [default]\ncountry_code = \"1\"\n[[trunk]]\nname = \"a\"\nsources = [\"10.0.0.1\"]\n\
-             [retention]\ncalls = \"1d\"\n[redial]\nattempts = 0\n\
+             [retention]\ncalls = \"1d\"\nmax_bytes = 2000000\n[redial]\nattempts = 0\n\
              [notify]\nwebhook = \"http://127.0.0.1/\"\n[roles]\nread = []",
         );
         assert!(old.changes_needing_restart(&reloaded).is_empty());
@@ -1494,7 +1527,8 @@ mod tests {
         let config = good(
             "interfaces = [\"eth0\"]\nladder = \"x\"\n[default]\narea_code = \"21\"\n[[trunk]]\nname = \"a\"\n\
              sources = [\"10.0.0.1\"]\n[api]\ncheck_listen = \"127.0.0.1:9112\"\n\
-             [notify]\nwebhook = \"http://127.0.0.1:8112/palang\"\n[evidence]",
+             [notify]\nwebhook = \"http://127.0.0.1:8112/palang\"\n[retention]\n\
+             max_bytes = 2000000\n[evidence]",
         );
         let shown = toml::to_string(&config.shown()).unwrap();
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/palang.toml");
@@ -1555,9 +1589,10 @@ mod tests {
                  [[trunk]]\nname = \"a\"\ntrusts_from = {}\nsources = {sources:?}\nformats = {formats:?}\n\
                  area_code = {area:?}\n[limits]\nblocks = {blocks}\n\
                  shortest_number = {}\nshortest_prefix = {}\n[retention]\n\
-                 calls = \"{minutes}m\"\n[records]\nper_number = {}\nper_trunk = {}\n[evidence]\nmax_calls = {calls}\nretention = \"{minutes}m\"\n[redial]\nattempts = {}\nwindow = \"{}s\"\n\
+                 calls = \"{minutes}m\"\nmax_bytes = {}\n[records]\nper_number = {}\nper_trunk = {}\n[evidence]\nmax_calls = {calls}\nretention = \"{minutes}m\"\n[redial]\nattempts = {}\nwindow = \"{}s\"\n\
                  grant = \"{}s\"\n[auto_rate]\nattempts = {}\nblock = \"{}s\"\n[notify]\nwebhook = \"http://127.0.0.1:{}/p\"\n{listen}",
-                protected.join(", "), shortest.1 % 2 == 0, shortest.0, shortest.1, redial.0, minutes % 10_001,
+                protected.join(", "), shortest.1 % 2 == 0, shortest.0, shortest.1,
+                MAX_BYTES_MIN + minutes.unsigned_abs(), redial.0, minutes % 10_001,
                 redial.0, redial.1, redial.2, redial.0, redial.1, minutes % 65536
             );
             let Ok(config) = told(&text) else {

@@ -15,6 +15,7 @@ pub mod direct;
 pub mod doctor;
 pub mod ethtool;
 pub mod exit;
+pub mod free_text;
 pub mod host;
 mod kernels;
 pub mod ladder;

@@ -29,6 +29,7 @@ use utoipa::OpenApi;
 use super::accounts::Accounts;
 use super::control::{Control, Role, Who, allow_of, block_of};
 use super::evidence::{Evidence, Watch, evidence_of};
+use super::held;
 use super::import::Import;
 use super::links::Links;
 use super::person::audit_row_of;
@@ -141,6 +142,7 @@ pub fn router(app: App) -> Router {
         .route("/v1/config", get(get_config))
         .route("/v1/interfaces/{name}", post(attach).delete(detach))
         .route("/v1/store/backup", post(backup))
+        .route("/v1/store/adopt", post(adopt_store))
         .route("/openapi.json", get(openapi))
         .fallback(no_route)
         .method_not_allowed_fallback(no_route)
@@ -213,7 +215,8 @@ async fn no_route() -> Problem {
         get_config,
         attach,
         detach,
-        backup
+        backup,
+        adopt_store
     )
 )]
 pub struct Document;
@@ -1115,6 +1118,19 @@ async fn backup(
     Ok(Json(serde_json::json!({})))
 }
 
+/// Decides, where the store is not the one that the kernel's maps were written from. Role admin.
+#[utoipa::path(post, path = "/v1/store/adopt", request_body = wire::AdoptStore,
+    responses((status = 200, body = wire::Adopted), (status = 400, body = Problem),
+        (status = 403, body = Problem), (status = 503, body = Problem)))]
+async fn adopt_store(
+    State(app): State<App>,
+    who: Who,
+    Asked(adopt): Asked<wire::AdoptStore>,
+) -> Answer<wire::Adopted> {
+    who.may(Role::Admin)?;
+    held::adopt(&app.control, &who, adopt).await.map(Json)
+}
+
 impl App {
     fn check(&self, number: &str, headers: &HeaderMap) -> Result<Response, Problem> {
         let Subject::Number(number) = self.control.subject(number)? else {
@@ -1157,11 +1173,15 @@ impl App {
                 let head = reader.audit_head()?;
                 let newest = reader.newest()?;
                 let reviews = reader.open_reviews()?;
-                Ok((reader.count(Kind::Block)?, reader.count(Kind::Allow)?, head, newest, reviews))
+                let counts = (reader.count(Kind::Block)?, reader.count(Kind::Allow)?);
+                Ok((counts, head, newest, reviews, reader.size()?))
             })
             .await;
         match stored {
-            Ok((blocks, allows, head, newest, reviews)) => {
+            Ok(((blocks, allows), head, newest, reviews, size)) => {
+                if let Some(finding) = control.limit.finding(size) {
+                    status.find(Colour::Amber, finding);
+                }
                 status.reviews = Some(reviews);
                 status.blocks = Some(blocks);
                 status.allows = Some(allows);
@@ -1182,6 +1202,9 @@ impl App {
             }
             Err(problem) => status.find(Colour::Red, format!("store: {}", problem.message)),
         }
+        if let Some(finding) = control.held.finding() {
+            status.find(Colour::Red, finding);
+        }
         if let Some(problem) = control.comparison() {
             let message = format!("store and maps are not one, the filter goes on: {problem}");
             status.find(Colour::Red, message);
@@ -1201,6 +1224,9 @@ impl App {
                 Colour::Amber,
                 format!("the configuration was not reloaded, the old one is in force: {problem}"),
             );
+        }
+        for problem in control.chores.problems() {
+            status.find(Colour::Amber, problem);
         }
         if let Some(problem) = self.reviews.problem() {
             status.find(Colour::Amber, problem);

@@ -134,7 +134,7 @@ fn block(
         return Err(Problem { kind: ProblemKind::Refused, message });
     }
     if before.is_none() {
-        control.room(store, subject, 1)?;
+        control.make_room(store, subject, 1)?;
     }
     let AutoRate { attempts, window, block } = rate;
     let decision = Decision {

@@ -16,14 +16,18 @@ use filter_common::number::Number;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 
+use super::chores::Chores;
+use super::held::Held;
 use super::keeper::{Keeper, refused};
 use super::order::{Key, Later, Order, Turn, superseded};
 use super::reconcile;
+use super::retention::Limit;
 use super::reviews::review_of;
 use super::top::Busiest;
 use crate::clock;
 use crate::config::Config;
 use crate::datapath::{self, Maps};
+use crate::free_text;
 use crate::number_text;
 use crate::policy::{Policy, Subject};
 use crate::redial::Redial;
@@ -37,9 +41,6 @@ pub const OVERRIDE: &str = "override";
 pub const MODE: &str = "mode";
 /// Prefixes that fit into a trie of `filter-ebpf/src/maps.rs`.
 pub const PREFIXES_MAX: u64 = 4096;
-
-/// Longest name of an incident, in bytes.
-const INCIDENT_MAX: usize = 100;
 
 /// Who asks.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -82,6 +83,12 @@ pub struct Control {
     pub reattached: AtomicU32,
     /// Who is refused most.
     pub busiest: Busiest,
+    /// What goes wrong where nobody waits for an answer.
+    pub chores: Chores,
+    /// How much the store may take.
+    pub limit: Limit,
+    /// Whether the maps keep what they hold, whatever the store says.
+    pub held: Held,
     comparison: Mutex<Option<String>>,
     config: RwLock<Arc<Config>>,
     /// Mode and end of enforcing that were put into force; `None`: those of the map.
@@ -125,6 +132,9 @@ impl Control {
             drift: AtomicU64::new(0),
             reattached: AtomicU32::new(0),
             busiest: Busiest::default(),
+            chores: Chores::default(),
+            limit: Limit::default(),
+            held: Held::default(),
             comparison: Mutex::default(),
             config: RwLock::new(Arc::new(config)),
             mode: Mutex::default(),
@@ -207,6 +217,7 @@ impl Control {
         if add.reason.trim().is_empty() {
             return problem(ProblemKind::Usage, "a block needs a reason");
         }
+        bounded("reason", &add.reason)?;
         let (redial, flags) = redial_of(add.redial, add.no_redial, add.observe)?;
         self.refuse_protected(subject).await?;
         let decision = Decision {
@@ -270,7 +281,7 @@ impl Control {
                 return Ok((0, decision, before, change));
             }
             if before.is_none() {
-                control.room(store, subject, 1)?;
+                control.make_room(store, subject, 1)?;
             }
             decision.rule = place;
             control.write_block(store, &author, &decision, before.as_ref(), None)?;
@@ -339,6 +350,23 @@ impl Control {
                  Remove some, or raise [limits] blocks and restart the daemon"
             ),
         )
+    }
+
+    /// As [`Control::room`], after what has ended made room. Runs on the store's thread.
+    ///
+    /// # Errors
+    /// That they do not fit; a store or a map that does not take the change.
+    pub fn make_room(&self, store: &mut Store, subject: Subject, more: u64) -> Result<(), Problem> {
+        loop {
+            match self.room(store, subject, more) {
+                Err(full) if full.kind == ProblemKind::Full => {
+                    if reconcile::sweep_some(self, store)? == 0 {
+                        return Err(full);
+                    }
+                }
+                done => return done,
+            }
+        }
     }
 
     /// Refuses what may not be blocked, and says who allowed it.
@@ -592,6 +620,7 @@ impl Control {
         let subject = self.subject(&add.number)?;
         let now = clock::now();
         let incident = add.incident.map(|incident| incident_id(&incident)).transpose()?;
+        bounded("comment", &add.comment)?;
         let endless = add.seconds.is_none() && add.expires.is_none();
         let expires = end(now, add.seconds, add.expires, endless)?;
         let fresh = Decision {
@@ -702,6 +731,13 @@ impl Control {
             found = self.take_allow(who, subject, dry_run).await?;
         }
         let Some((order, decision)) = found else {
+            if self.held.is_held() && self.maps.allow(subject)?.is_some() {
+                let message = format!(
+                    "the allow for {subject} is only in the kernel's maps, which keep what they \
+                     hold: `palang status` says how to decide"
+                );
+                return problem(ProblemKind::Refused, message);
+            }
             return problem(ProblemKind::NotFound, format!("there is no allow for {subject}"));
         };
         Ok(Changed {
@@ -838,6 +874,7 @@ impl Control {
         if close.note.trim().is_empty() {
             return problem(ProblemKind::Usage, "say in a note what came of it");
         }
+        bounded("note", &close.note)?;
         let closed = Closed { time: clock::now(), by: who.name.clone(), note: close.note };
         let before = if close.dry_run {
             self.keeper.read(move |reader| reader.review(id)).await?
@@ -866,6 +903,7 @@ impl Control {
         id: u64,
         extend: wire::ExtendReview,
     ) -> Result<wire::ReviewSettled, Problem> {
+        bounded("note", &extend.note)?;
         let found = self.keeper.read(move |reader| reader.review(id)).await?;
         let subject = Subject::Number(still_open(id, found)?.number);
         let now = clock::now();
@@ -927,6 +965,7 @@ impl Control {
         if free.note.trim().is_empty() {
             return problem(ProblemKind::Usage, "say in a note why");
         }
+        bounded("note", &free.note)?;
         let found = self.keeper.read(move |reader| reader.review(id)).await?;
         let subject = Subject::Number(still_open(id, found)?.number);
         let block = match self.unblock(who, subject, free.dry_run).await {
@@ -983,6 +1022,7 @@ impl Control {
         if set.seconds > 0 && set.reason.trim().is_empty() {
             return problem(ProblemKind::Usage, "an override needs a reason");
         }
+        bounded("reason", &set.reason)?;
         let on = set.seconds > 0;
         let now = clock::now();
         let until = on.then(|| now + life);
@@ -1578,12 +1618,15 @@ fn told(decision: &Decision) -> String {
 
 /// The name of an incident as it is kept.
 fn incident_id(text: &str) -> Result<String, Problem> {
-    let text = text.trim();
-    if text.is_empty() || text.len() > INCIDENT_MAX || text.contains(char::is_control) {
-        let message = format!("an incident is named in 1 to {INCIDENT_MAX} bytes, on one line");
-        return problem(ProblemKind::Usage, message);
-    }
-    Ok(text.to_owned())
+    free_text::incident(text).or_else(|message| problem(ProblemKind::Usage, message))
+}
+
+/// Checks a reason, comment or note.
+///
+/// # Errors
+/// It is too long.
+pub fn bounded(field: &str, text: &str) -> Result<(), Problem> {
+    free_text::text(field, text).or_else(|message| problem(ProblemKind::Usage, message))
 }
 
 /// Whether an allow that is there is to stay when one for an incident is asked for: an incident

@@ -13,7 +13,6 @@ use std::time::{Duration, Instant};
 
 use filter_common::abi::{self, AttemptKey, EventEntry, Verdict};
 use filter_common::number::Number;
-use jiff::Timestamp;
 use tokio::sync::{broadcast, oneshot};
 
 use super::accounts::{Accounts, Left, Now};
@@ -445,22 +444,6 @@ impl Recorder {
                 return;
             }
         }
-    }
-}
-
-/// Takes records out that are older than they are kept for, and INVITEs, which go earlier. Where
-/// INVITEs are kept no longer, those that were go with their records.
-pub async fn prune(control: &Arc<Control>) {
-    let (now, config) = (Timestamp::now(), control.config());
-    let done = control.keeper.write(move |store| {
-        store.prune_calls(now - config.calls_kept)?;
-        if let Some(evidence) = config.evidence {
-            store.prune_evidence(now - evidence.kept)?;
-        }
-        Ok(())
-    });
-    if let Err(problem) = done.await {
-        tracing::warn!("old call records stay: {}", problem.message);
     }
 }
 

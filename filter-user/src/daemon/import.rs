@@ -8,6 +8,7 @@ use tokio::sync::mpsc::Sender;
 use super::control::{Control, PREFIXES_MAX, Role, Who, entry, redial_of};
 use super::order::Key;
 use crate::clock;
+use crate::free_text;
 use crate::policy::Subject;
 use crate::store::{Decision, Kind, Store};
 use crate::wire::{BadRow, ImportNews, ImportRow, Problem, ProblemKind};
@@ -18,6 +19,10 @@ const STEP: u64 = 10_000;
 /// Bytes of messages about bad rows: they are told in one line, which somebody has to read.
 const BAD_MAX: usize = 1 << 20;
 
+/// Bytes of the words in all rows of an import: they are in memory until all are stored. A million
+/// rows may have 268 bytes each.
+const WORDS_MAX: usize = 256 << 20;
+
 /// Rows of an import, checked one by one as they come in.
 pub struct Import {
     control: Arc<Control>,
@@ -26,6 +31,8 @@ pub struct Import {
     good: Vec<Decision>,
     bad: Vec<BadRow>,
     bad_bytes: usize,
+    /// Bytes of the words in the good rows.
+    words: usize,
     /// Why the rows after these are not looked at any more.
     given_up: Option<Problem>,
     /// Bad rows about a number that must not be blocked.
@@ -43,6 +50,7 @@ impl Import {
             good: Vec::new(),
             bad: Vec::new(),
             bad_bytes: 0,
+            words: 0,
             given_up: None,
             refused: 0,
         }
@@ -82,7 +90,16 @@ impl Import {
         let line = row.line;
         match self.decision(row) {
             Ok(decision) => {
+                let Decision { reason, author, origin, .. } = &decision;
+                self.words += reason.len() + author.len() + origin.len();
                 self.good.push(decision);
+                if self.words > WORDS_MAX {
+                    let message = format!(
+                        "the reasons, authors and origins up to line {line} are longer than \
+                         {WORDS_MAX} bytes together; nothing was stored. Import the rows in parts"
+                    );
+                    self.given_up = Some(Problem { kind: ProblemKind::Usage, message });
+                }
                 let (rows, room) =
                     (self.good.len() as u64, u64::from(self.control.config().blocks));
                 if rows > room + PREFIXES_MAX {
@@ -117,6 +134,10 @@ impl Import {
         if row.reason.trim().is_empty() {
             return wrong("it has no reason");
         }
+        free_text::text("reason", &row.reason)
+            .and_then(|()| free_text::name("author", &row.author))
+            .and_then(|()| free_text::name("origin", &row.origin))
+            .map_err(|message| Problem { kind: ProblemKind::Usage, message })?;
         let (redial, flags) = redial_of(row.redial, row.no_redial, row.observe)?;
         self.control.refuse_protected_now(subject)?;
         if !self.seen.insert(subject) {
@@ -245,12 +266,12 @@ fn write(
     if let Some(first) =
         changed.iter().find(|decision| matches!(decision.subject, Subject::Number(_)))
     {
-        control.room(store, first.subject, more[0])?;
+        control.make_room(store, first.subject, more[0])?;
     }
     if let Some(first) =
         changed.iter().find(|decision| matches!(decision.subject, Subject::Prefix(_)))
     {
-        control.room(store, first.subject, more[1])?;
+        control.make_room(store, first.subject, more[1])?;
     }
     if dry_run {
         return Ok(written);

@@ -34,6 +34,11 @@ const TOLERANCE: u64 = 2_000_000_000;
 /// After so many entries of the running comparison others get the CPU.
 const SLICE: u64 = 1000;
 const PAUSE: Duration = Duration::from_millis(2);
+/// So many decisions that have ended are taken out at once: a command never waits for a million.
+const SWEPT: u32 = 200;
+/// What it means when notes are not as this program writes them.
+const ODD_NOTES: &str = "some notes of what was done without the daemon are odd and were left out";
+const UNREAD_NOTES: &str = "the notes of what was done without the daemon cannot be read";
 /// Author of what nobody asked the daemon for.
 const DAEMON: &str = "daemon";
 
@@ -48,18 +53,32 @@ pub struct Found {
     pub adopted: u64,
 }
 
-/// The highest rule number that the maps carry.
+/// What the maps hold at the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct InMaps {
+    /// Blocks, those that have ended or were lifted included.
+    pub blocks: u64,
+    /// The highest rule number of a block; 0: none.
+    pub newest_block: u64,
+    /// The highest rule number of a block or an allow; 0: none.
+    pub newest: u64,
+}
+
+/// Counts what the maps hold.
 ///
 /// # Errors
 /// A failing system call.
-pub fn highest_rule(folder: &Path, maps: &Maps) -> Result<u64, Error> {
-    let mut highest = 0;
+pub fn in_maps(folder: &Path, maps: &Maps) -> Result<InMaps, Error> {
+    let mut found = InMaps::default();
     walk_blocks(folder, u64::MAX, |_, block| {
-        highest = highest.max(block.rule);
+        found.blocks += 1;
+        found.newest_block = found.newest_block.max(block.rule);
         Ok(())
     })?;
     let allows = maps.allows()?.into_iter().map(|(_, allow)| allow.rule);
-    Ok(allows.filter(|rule| *rule != RULE_DIRECT).fold(highest, u64::max))
+    let allows = allows.filter(|rule| *rule != RULE_DIRECT);
+    found.newest = allows.fold(found.newest_block, u64::max);
+    Ok(found)
 }
 
 /// Makes maps and store one for the first time. `alone`: nobody else writes yet, so that what
@@ -102,7 +121,10 @@ pub async fn compare_settings(control: &Arc<Control>) -> Result<Found, Problem> 
     // Without the store: the daemon knows what it put into force.
     let settings = control.settle_settings()?;
     let worker = Arc::clone(control);
-    let mode = settle(control, false, move |reader| settle_mode(&worker, reader, false)).await?;
+    let mode = match control.held.is_held() {
+        true => Found::default(),
+        false => settle(control, false, move |reader| settle_mode(&worker, reader, false)).await?,
+    };
     let mut found = learn(control).await?;
     found.repaired += settings + mode.repaired;
     found.adopted += mode.adopted;
@@ -116,6 +138,9 @@ pub async fn compare_settings(control: &Arc<Control>) -> Result<Found, Problem> 
 /// A store that cannot be read or written; a failing system call.
 pub async fn compare(control: &Arc<Control>) -> Result<Found, Problem> {
     let others = compare_settings(control).await;
+    if control.held.is_held() {
+        return others;
+    }
     let blocks = compare_blocks(control, false).await?;
     let mut found = others?;
     control.drift.fetch_add(blocks.repaired, Ordering::Relaxed);
@@ -131,8 +156,11 @@ pub async fn compare(control: &Arc<Control>) -> Result<Found, Problem> {
 /// As [`learn`].
 pub async fn learn_noted(control: &Arc<Control>) -> Result<(), Problem> {
     let paths = control.config().paths.clone();
-    let is_there = tokio::task::spawn_blocking(move || Note::file(&paths).exists()).await;
-    if is_there.unwrap_or(false) {
+    let look = move || (Note::file(&paths).exists(), Notes::put_aside(&paths));
+    let (is_there, aside) = tokio::task::spawn_blocking(look).await.unwrap_or_default();
+    let aside = aside.map(|file| format!("look at {}, and delete it", file.display()));
+    control.chores.note(ODD_NOTES, aside);
+    if is_there {
         learn(control).await?;
     }
     Ok(())
@@ -147,12 +175,26 @@ pub async fn learn(control: &Arc<Control>) -> Result<Found, Problem> {
 }
 
 async fn learn_as(control: &Arc<Control>, alone: bool) -> Result<Found, Problem> {
+    if control.held.is_held() {
+        // Nothing is adopted before it is decided what is right.
+        return Ok(Found::default());
+    }
     if control.keeper.unsaved() > 0 {
         // The store will hear of it from whoever did it.
         return Ok(Found::default());
     }
     let paths = control.config().paths.clone();
-    let notes = tokio::task::spawn_blocking(move || Notes::read(&paths)).await.unwrap_or_default();
+    let file = Note::file(&paths);
+    let read = tokio::task::spawn_blocking(move || Notes::read(&paths))
+        .await
+        .unwrap_or_else(|error| Err(std::io::Error::other(error)));
+    let problem = read.as_ref().err().map(|error| format!("{}: {error}", file.display()));
+    control.chores.note(UNREAD_NOTES, problem);
+    // What they are about is adopted from the maps all the same.
+    let notes = read.unwrap_or_default();
+    for (line, why) in &notes.odd {
+        tracing::warn!("{}:{line}: this note is not adopted: {why}", file.display());
+    }
     let (worker, list) = (Arc::clone(control), notes.list.clone());
     let settled = settle(control, alone, move |reader| settle_override(&worker, reader, &list));
     let (adopted, kept) = match settled.await? {
@@ -633,53 +675,55 @@ fn settle_block(control: &Control, store: &mut Store, subject: Subject) -> Resul
     }
 }
 
-/// Takes out what has ended. A block that ended by the wall clock ends in the map, too; an allow
-/// lasts as long as the map says.
+/// Takes out some of what has ended, earliest first; whether there may be more. A block that ended
+/// by the wall clock ends in the map, too; an allow lasts as long as the map says.
 ///
 /// # Errors
 /// A store that takes no writes; a failing system call.
-pub async fn sweep(control: &Arc<Control>) -> Result<u64, Problem> {
+pub async fn sweep(control: &Arc<Control>) -> Result<bool, Problem> {
     // Asked first: a change, even of nothing, is a wait for the disk.
     if !control.keeper.read(|reader| reader.has_expired(clock::now())).await? {
-        return Ok(0);
+        return Ok(false);
     }
     let worker = Arc::clone(control);
-    control
-        .keeper
-        .write(move |store| {
-            let mut swept = 0;
-            for decision in store.remove_expired(clock::now(), SLICE as u32)? {
-                swept += 1;
-                let subject = decision.subject;
-                // What was let through meanwhile has another rule.
-                let turn = worker.order.turn();
-                match decision.kind {
-                    Kind::Block => {
-                        let found = worker.maps.block(subject)?;
-                        if found.is_some_and(|found| found.rule == decision.rule) {
-                            worker.maps.remove_block(subject)?;
-                        }
-                    }
-                    Kind::Allow => {
-                        let found = worker.maps.allow(subject)?;
-                        let Some(found) = found.filter(|found| found.rule == decision.rule) else {
-                            continue;
-                        };
-                        if found.expires <= clock::boot() {
-                            worker.maps.remove_allow(subject)?;
-                        } else if found.expires > clock::boot() + TOLERANCE {
-                            // Somebody has set the clock forward.
-                            drop(turn);
-                            let expires = Some(clock::wall(found.expires));
-                            store
-                                .put([&Decision { expires, ..decision }], |decision, before| {
-                                    entry("allow adopt", DAEMON, decision, before)
-                                })?;
-                        }
-                    }
+    control.keeper.write(move |store| Ok(sweep_some(&worker, store)? > 0)).await
+}
+
+/// Takes out at most [`SWEPT`] of what has ended; how many. Runs on the store's thread.
+///
+/// # Errors
+/// As [`sweep`].
+pub fn sweep_some(control: &Control, store: &mut Store) -> Result<u64, Problem> {
+    let mut swept = 0;
+    for decision in store.remove_expired(clock::now(), SWEPT)? {
+        swept += 1;
+        let subject = decision.subject;
+        // What was let through meanwhile has another rule.
+        let turn = control.order.turn();
+        match decision.kind {
+            Kind::Block => {
+                let found = control.maps.block(subject)?;
+                if found.is_some_and(|found| found.rule == decision.rule) {
+                    control.maps.remove_block(subject)?;
                 }
             }
-            Ok(swept)
-        })
-        .await
+            Kind::Allow => {
+                let found = control.maps.allow(subject)?;
+                let Some(found) = found.filter(|found| found.rule == decision.rule) else {
+                    continue;
+                };
+                if found.expires <= clock::boot() {
+                    control.maps.remove_allow(subject)?;
+                } else if found.expires > clock::boot() + TOLERANCE {
+                    // Somebody has set the clock forward.
+                    drop(turn);
+                    let expires = Some(clock::wall(found.expires));
+                    store.put([&Decision { expires, ..decision }], |decision, before| {
+                        entry("allow adopt", DAEMON, decision, before)
+                    })?;
+                }
+            }
+        }
+    }
+    Ok(swept)
 }

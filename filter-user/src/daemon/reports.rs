@@ -14,7 +14,7 @@ use filter_common::reason::Reason;
 use filter_common::sip::message::call_id_hash;
 use jiff::{SignedDuration, Timestamp};
 
-use super::control::{Control, Who, block_of};
+use super::control::{Control, Who, block_of, bounded};
 use super::order::Key;
 use crate::clock;
 use crate::config::Config;
@@ -32,9 +32,8 @@ use crate::wire::{self, Change, Problem, ProblemKind};
 const CALL_AGE: SignedDuration = SignedDuration::from_hours(24);
 /// Records of one call that are looked at: it is sent again, or comes on two trunks.
 const RECORDS: u32 = 100;
-/// Longest Call-ID and longest note, in bytes.
+/// Longest Call-ID, in bytes.
 const CALL_ID_MAX: usize = 4096;
-const NOTE_MAX: usize = 1000;
 /// Attempts that a doubled redial setting asks for at most.
 const ATTEMPTS_MAX: u8 = 8;
 
@@ -93,9 +92,7 @@ impl Control {
         if call_id.as_ref().is_some_and(|call_id| call_id.len() > CALL_ID_MAX) {
             return Err(usage("call_id: no Call-ID is as long as that"));
         }
-        if add.note.len() > NOTE_MAX {
-            return Err(usage("note: at most 1000 bytes"));
-        }
+        bounded("note", &add.note)?;
         let hash = |text: &String| {
             let bytes = text.as_bytes();
             call_id_hash(&Slice::from(bytes), 0, bytes.len())
@@ -492,19 +489,16 @@ pub fn report_of(id: Option<u64>, report: Report, ladder: &Ladder, now: Timestam
     }
 }
 
-/// Takes reports out that are older than calls are kept for, and count no more.
-pub async fn prune(control: &Arc<Control>) {
-    let config = control.config();
-    let before = clock::now() - config.calls_kept.max(lasts(config.ladder.fades));
-    let done = control.keeper.write(move |store| Ok(store.prune_reports(before)?)).await;
-    if let Err(problem) = done {
-        tracing::warn!("old reports stay: {}", problem.message);
-    }
+/// How long reports are kept: as calls, and as long as they count.
+#[must_use]
+pub fn kept(config: &Config) -> SignedDuration {
+    config.calls_kept.max(lasts(config.ladder.fades))
 }
 
 #[cfg(test)]
 mod tests {
     use std::cell::RefCell;
+    use std::time::Duration;
 
     use filter_common::abi::{EVENT_FROM, EVENT_PAI};
     use filter_common::number::Digits;
@@ -596,7 +590,7 @@ mod tests {
         let mut runner = TestRunner::new(ProptestConfig::with_cases(256));
         let done = runner.run(&case, |(calls, number, call_id)| {
             let mut store = store.borrow_mut();
-            store.prune_calls(Timestamp::MAX).unwrap();
+            store.prune_calls(Timestamp::MAX, Duration::MAX).unwrap();
             let rows: Vec<_> = calls
                 .iter()
                 .map(|(at, number, call_id, trunk, identity, verdict)| {
@@ -654,7 +648,7 @@ mod tests {
         store.add_report(&report, None, Entry::new(now(), "siti", "report")).unwrap();
         assert_eq!(ask(&store), (call.clone(), None));
         // Without its record, too.
-        store.prune_calls(now()).unwrap();
+        store.prune_calls(now(), Duration::MAX).unwrap();
         assert_eq!(ask(&store), (call, None));
     }
 

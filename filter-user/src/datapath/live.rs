@@ -4,6 +4,7 @@
 //! <pins>/v1-1000000/BLOCKED_NUMBERS …   maps, under the layout's version and the capacity
 //! <pins>/links/eth0                     one link for each interface, under no version
 //! <pins>/off/eth1                       somebody took the filter off eth1
+//! <pins>/store/0a1b2c3d4e5f6071         the store that the maps were written from
 //! ```
 //! A link lives as long as its pin. Nobody holds a link open, so removing the pin takes the
 //! filter off its interface, also when the daemon is dead or hangs.
@@ -156,6 +157,30 @@ impl Pins {
     /// Forgets that somebody took the filter off.
     pub fn forget_off(&self, interface: &str) {
         let _ = fs::remove_dir(self.0.join("off").join(interface));
+    }
+
+    /// Names the store that the maps are written from, in place of the one before.
+    ///
+    /// # Errors
+    /// A folder that cannot be made.
+    pub fn note_store(&self, identity: &str) -> Result<(), Error> {
+        let others = self.noted_stores();
+        let folder = self.0.join("store");
+        let new = folder.join(identity);
+        fs::create_dir_all(&new).map_err(|error| Error::pin(&new, error))?;
+        for other in others.iter().filter(|other| *other != identity) {
+            let other = folder.join(other);
+            fs::remove_dir(&other).map_err(|error| Error::pin(&other, error))?;
+        }
+        Ok(())
+    }
+
+    /// The store that the maps were written from; none in maps that no version with this note has
+    /// written. Two where a daemon died between two steps of [`Pins::note_store`].
+    #[must_use]
+    pub fn noted_stores(&self) -> Vec<String> {
+        let entries = fs::read_dir(self.0.join("store")).into_iter().flatten().flatten();
+        entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
     }
 
     /// The folder itself.

@@ -1,13 +1,15 @@
 //! Every attempt that the gate saw, passed ones too.
 
 use std::ops::ControlFlow;
+use std::time::Duration;
 
 use filter_common::number::Number;
 use jiff::Timestamp;
 use rusqlite::{OptionalExtension as _, Row, named_params, params_from_iter};
 
+use super::retention::ROWS;
 use super::schema::Millis;
-use super::{Error, Reader, Store, Write};
+use super::{Error, Reader, Step, Store, Write};
 use crate::per_ring::is_in_ring_of_refusals;
 
 const COLUMNS: &str = "id, time, number, trunk, source, call_id, call_hash, identity, verdict, \
@@ -113,15 +115,16 @@ impl Store {
         })
     }
 
-    /// Deletes calls from before a time; returns how many.
+    /// Deletes calls from before a time, oldest first, for at most `time`.
     ///
     /// # Errors
     /// Nothing was deleted: the disk says no.
-    pub fn prune_calls(&mut self, before: Timestamp) -> Result<u64, Error> {
-        self.write(|write| {
-            let count = write.tx.execute("DELETE FROM calls WHERE time < ?1", [Millis(before)])?;
-            Ok(count as u64)
-        })
+    pub fn prune_calls(&mut self, before: Timestamp, time: Duration) -> Result<Step, Error> {
+        let sql = format!(
+            "DELETE FROM calls WHERE id IN (
+                 SELECT id FROM calls WHERE time < ?1 ORDER BY time LIMIT {ROWS})"
+        );
+        self.write(|write| write.repeat(&sql, &[&Millis(before)], time))
     }
 }
 
@@ -279,8 +282,8 @@ mod tests {
         let ids = store.put_calls(&[call(1, 1), call(2, 2)]).unwrap();
         store.set_repeats(&[(ids[1], 3), (99, 1)]).unwrap();
         assert_eq!(found(&store, CallFilter::default())[0].1.repeats, 3);
-        assert_eq!(store.prune_calls(time(2)).unwrap(), 1);
-        assert_eq!(store.prune_calls(time(3)).unwrap(), 1);
+        assert_eq!(store.prune_calls(time(2), Duration::MAX).unwrap().count, 1);
+        assert_eq!(store.prune_calls(time(3), Duration::MAX).unwrap().count, 1);
         assert_eq!(found(&store, CallFilter::default()), []);
         assert_eq!(store.put_calls(&[call(4, 4)]).unwrap(), [3], "numbers are not used again");
     }

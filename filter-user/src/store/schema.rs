@@ -9,7 +9,7 @@ const APPLICATION: i64 = 0x506C_6E67;
 
 /// How the tables came to be, oldest first. A step that was released never changes: a new
 /// one is added behind it.
-const STEPS: &[&str] = &[
+pub(super) const STEPS: &[&str] = &[
     "
     CREATE TABLE decisions (
         rule INTEGER PRIMARY KEY CHECK (rule > 0),
@@ -199,7 +199,7 @@ pub fn migrate(conn: &mut Connection) -> rusqlite::Result<()> {
     migrate_by(conn, STEPS)
 }
 
-fn migrate_by(conn: &mut Connection, steps: &[&str]) -> rusqlite::Result<()> {
+pub(super) fn migrate_by(conn: &mut Connection, steps: &[&str]) -> rusqlite::Result<()> {
     let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let done = version(&tx)? as usize;
     for step in steps.iter().skip(done) {

@@ -12,6 +12,17 @@ use super::{Entry, Error, Reader, Store};
 /// Key of the newest time seen: milliseconds since 1970, UTC.
 const NEWEST: &str = "newest";
 
+/// Key of why the maps do not follow this store; null: they do.
+pub const HELD: &str = "held";
+/// Key of whether the store was restored from a copy, and the maps have not followed it yet.
+pub const RESTORED: &str = "restored";
+
+/// Marks a store that was made from a copy: somebody has decided for it.
+pub(super) fn mark_restored(conn: &Connection) -> rusqlite::Result<()> {
+    conn.execute("REPLACE INTO state (key, value) VALUES (?1, 'true')", [RESTORED])?;
+    conn.execute("DELETE FROM state WHERE key = ?1", [HELD]).map(drop)
+}
+
 impl Store {
     /// Stores a value under a key, with its audit row. `newest` is not a key for this.
     ///
