@@ -436,6 +436,7 @@ fn daemon(mode: &'static str, blocked: Vec<Block>) -> Router {
     let config = ConfigInForce {
         path: "/etc/palang/palang.toml".into(),
         text: "interfaces = []\n[redial]\nattempts = 2\n".into(),
+        masked: false,
         problem: None,
     };
     let mode = Mode { mode: mode.into(), until: None, persisted: Persisted::Yes, dry_run: false };

@@ -17,6 +17,7 @@ use super::auto_rate::Counter;
 use super::control::Control;
 use super::evidence::Evidence;
 use super::reviews::Reviews;
+use super::tasks::Tasks;
 use crate::clock;
 use crate::datapath::{Error, Events, EvidenceRing, Pins};
 use crate::store::{CallRow, EvidenceRow, Room, Unplaced};
@@ -81,9 +82,10 @@ pub async fn run(
     reviews: Reviews,
     live: broadcast::Sender<CallRow>,
     evidence: Arc<Evidence>,
+    tasks: Tasks,
     mut stop: oneshot::Receiver<Infallible>,
 ) {
-    let rate = Counter::start(&control);
+    let rate = Counter::start(&control, &tasks);
     let mut recorder = Recorder {
         control,
         waiting: Vec::new(),
