@@ -37,3 +37,4 @@ mod socket;
 mod strange_xdp;
 mod top;
 mod upgrade;
+mod worst;

@@ -17,7 +17,8 @@ use crate::wire::Block;
 ///
 /// palang block export blocks.csv
 ///
-/// The file appears when it is whole; only its owner may read it.
+/// The file appears when it is whole; only its owner may read it. In CSV a text that a spreadsheet
+/// would take for a formula begins with an apostrophe; `palang block import` takes it away again.
 ///
 /// Raw: file, rows; nothing where there is no file.
 #[derive(Debug, Args)]

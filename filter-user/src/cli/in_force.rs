@@ -15,6 +15,8 @@ use crate::policy::{Policy, Subject};
 use crate::what_if::records::nanoseconds;
 use crate::wire::{Allow, Block, ConfigInForce, Mode};
 
+const MASKED: &str = "the numbers are masked: the role operate sees them ([roles] in palang.toml)";
+
 /// The policy in force; its times are nanoseconds since 1970. The override is left out: it is a
 /// matter of the moment.
 ///
@@ -27,6 +29,9 @@ pub fn policy(client: &Client) -> Result<Policy, String> {
     };
     let config: ConfigInForce =
         client.get(&client::path(&["config"], &[]), client::SHORT).map_err(told)?;
+    if config.masked {
+        return Err(MASKED.into());
+    }
     let config = config::parse(&config.text)
         .map_err(|wrong| wrong.told(Path::new(&config.path), &config.text))?;
     let mut policy = config.policy;
@@ -83,9 +88,7 @@ pub fn is_masked(text: &str) -> bool {
 /// It is none, or masked.
 pub fn subject(text: &str, plan: &Plan) -> Result<Subject, String> {
     if is_masked(text) {
-        return Err(
-            "the numbers are masked: the role operate sees them ([roles] in palang.toml)".into()
-        );
+        return Err(MASKED.into());
     }
     let is_local = !text.ends_with('*') && text.len() <= usize::from(plan.short_digits);
     let text = if is_local { text.to_owned() } else { format!("+{text}") };

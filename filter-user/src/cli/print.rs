@@ -226,6 +226,18 @@ pub fn clean(text: &str) -> Cow<'_, str> {
     text.into()
 }
 
+/// A cell of CSV that no spreadsheet takes for a formula, and no terminal obeys: such a cell begins
+/// with an apostrophe instead.
+#[must_use]
+pub fn harmless(text: &str) -> String {
+    let text = clean(text);
+    if text.starts_with(['=', '+', '-', '@', '\u{fffd}']) {
+        format!("'{text}")
+    } else {
+        text.into()
+    }
+}
+
 /// `1 frame`, `2 frames`, `1,000,000 frames`.
 #[must_use]
 pub fn counted(number: u64, noun: &str) -> String {
