@@ -8,6 +8,7 @@ mod initramfs;
 mod machine;
 mod outcome;
 mod program;
+mod runs;
 mod table;
 
 use std::fs;
@@ -23,6 +24,7 @@ use factor::{Factor, factors};
 use image::Kernel;
 use machine::Machine;
 use outcome::{Load, Outcome};
+use runs::Tests;
 
 /// CPUs of an emulated machine: tests of races take two.
 const CPUS: usize = 2;
@@ -58,13 +60,8 @@ impl Options {
         if self.arm64 { Arch::Arm64 } else { Arch::Amd64 }
     }
 
-    /// Arguments of the test program.
-    fn arguments(&self) -> &'static [&'static str] {
-        if self.loading {
-            &["--test-threads=2", "--nocapture", "loading::"]
-        } else {
-            &["--test-threads=2", "--nocapture"]
-        }
+    fn tests(&self) -> Tests {
+        if self.loading { Tests::Loading } else { Tests::All }
     }
 }
 
@@ -88,14 +85,13 @@ pub fn kernels(options: &Options) -> Result<()> {
         named.collect::<Result<_>>()?
     };
     let programs = program::programs(&folder, arch)?;
-    let initramfs =
-        initramfs::pack(&folder, &programs.busybox, &programs.tests, options.arguments())?;
+    let initramfs = initramfs::pack(&folder, &programs, options.tests())?;
 
     let mut outcomes = boot_all(&kernels, arch, &initramfs, &folder)?;
     let emulated = outcomes.len();
     if !options.arm64 {
         // Last and alone: what it measures is not disturbed by the machines.
-        outcomes.push(Machine::here(&programs.tests, &folder, options.arguments())?.wait()?);
+        outcomes.push(Machine::here(&programs.tests, &folder, options.tests())?.wait()?);
     }
     let factors = factors(&outcomes);
     report(&outcomes, &factors);

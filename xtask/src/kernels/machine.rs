@@ -10,6 +10,7 @@ use anyhow::{Context as _, Result};
 use super::arch::Arch;
 use super::image::Kernel;
 use super::outcome::Outcome;
+use super::runs::Tests;
 use crate::shell;
 
 /// How long one kernel may take. `timeout` from coreutils watches over it, so that no qemu
@@ -45,12 +46,12 @@ impl Machine {
     }
 
     /// Runs the test program on the running kernel.
-    pub fn here(program: &Path, folder: &Path, arguments: &[&str]) -> Result<Self> {
+    pub fn here(program: &Path, folder: &Path, tests: Tests) -> Result<Self> {
         let version = fs::read_to_string("/proc/sys/kernel/osrelease")
             .context("cannot tell which kernel this is")?;
-        let mut command = bounded(program.as_os_str());
+        let mut command = bounded("sh".as_ref());
         command
-            .args(arguments)
+            .args(["-c", &tests.script(program)])
             .current_dir(shell::root().join("tests"))
             .env("PALANG_TESTS_DIR", shell::root().join("tests"))
             .env("RUST_BACKTRACE", "1");
