@@ -4,16 +4,18 @@ use std::cmp::Reverse;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, bail};
 
 use super::apt::Apt;
 use super::arch::Arch;
+use super::runs::Tests;
 
 /// Which kernels of a suite the matrix has.
 enum Pick {
     /// The newest of one line: "6.1".
     Line(&'static str),
-    /// The newest of every line that the suite has; in short runs, of the newest line.
+    /// The newest of every line that the suite has. All tests run on the newest line, and those of loading
+    /// on the others; short runs leave the others out.
     EveryLine,
 }
 
@@ -38,80 +40,123 @@ pub struct Kernel {
     /// Where it comes from: a suite of Debian, or a path.
     pub origin: String,
     pub image: PathBuf,
+    /// What runs on it.
+    pub tests: Tests,
 }
 
-/// Puts the kernels of the matrix into `folder`, oldest first.
-pub fn matrix(folder: &Path, arch: Arch, short: bool) -> Result<Vec<Kernel>> {
-    let mut kernels = Vec::new();
-    for (suite, pick) in &MATRIX {
-        if matches!(pick, Pick::Line(line) if short && !SHORT.contains(line)) {
-            continue;
+/// Where kernels are put, for which architecture, and what is to run on them.
+pub struct Images {
+    pub folder: PathBuf,
+    pub arch: Arch,
+    pub tests: Tests,
+}
+
+impl Images {
+    /// Fetches the kernels of the matrix, oldest first.
+    pub fn matrix(&self, short: bool) -> Result<Vec<Kernel>> {
+        let mut kernels = Vec::new();
+        for (suite, pick) in &MATRIX {
+            if matches!(pick, Pick::Line(line) if short && !SHORT.contains(line)) {
+                continue;
+            }
+            let apt = self.apt(suite)?;
+            let mut versions = newest_of_each_line(&self.versions(&apt)?);
+            if let Pick::Line(wanted) = pick {
+                versions.retain(|version| line(version) == line(wanted));
+            }
+            let Some(last) = versions.pop() else {
+                bail!("{suite} of Debian has no cloud kernel for {}", self.arch.debian());
+            };
+            for version in versions.iter().filter(|_| !short) {
+                kernels.push(self.fetch(&apt, suite, version, Tests::Loading)?);
+            }
+            kernels.push(self.fetch(&apt, suite, &last, self.tests)?);
         }
-        let apt = suite_of(folder, suite, arch)?;
-        let mut versions = newest_of_each_line(&versions(&apt, arch)?);
-        match pick {
-            Pick::Line(wanted) => versions.retain(|version| line(version) == line(wanted)),
-            Pick::EveryLine if short => drop(versions.drain(..versions.len().saturating_sub(1))),
-            Pick::EveryLine => {}
+        Ok(kernels)
+    }
+
+    /// Returns the kernel that a person names by its image or its version.
+    pub fn named(&self, name: &str) -> Result<Kernel> {
+        let path = Path::new(name);
+        if path.is_file() {
+            let version = match path.file_name().map(|file| file.to_string_lossy()) {
+                Some(file) if file == "vmlinuz" => path.parent().and_then(Path::file_name),
+                _ => path.file_name(),
+            };
+            let version = version.unwrap_or(path.as_os_str()).to_string_lossy();
+            return Ok(self.own(path, version.trim_start_matches("vmlinuz-")));
         }
-        ensure!(
-            !versions.is_empty(),
-            "{suite} of Debian has no cloud kernel for {}",
-            arch.debian()
-        );
-        for version in versions {
-            kernels.push(fetch(folder, &apt, suite, &version, arch)?);
+        let installed = places(name).map(|place| format!("/{place}"));
+        if let Some(path) = installed.iter().map(Path::new).find(|path| path.is_file()) {
+            return Ok(self.own(path, name));
+        }
+        for (suite, _) in &MATRIX {
+            let apt = self.apt(suite)?;
+            if !packages(&apt, name)?.is_empty() {
+                return self.fetch(&apt, suite, name, self.tests);
+            }
+        }
+        bail!(
+            "{name} is no file, is not installed ({}), and no package of Debian ({}) is \
+             linux-image-{name}: name an image by its path",
+            installed.join(", "),
+            MATRIX.map(|(suite, _)| suite).join(", ")
+        )
+    }
+
+    fn own(&self, path: &Path, version: &str) -> Kernel {
+        Kernel {
+            version: version.to_owned(),
+            origin: path.display().to_string(),
+            image: path.to_owned(),
+            tests: self.tests,
         }
     }
-    Ok(kernels)
-}
 
-/// Returns the kernel that a person names by its image or its version.
-pub fn named(folder: &Path, arch: Arch, name: &str) -> Result<Kernel> {
-    let path = Path::new(name);
-    if path.is_file() {
-        let version = match path.file_name().map(|file| file.to_string_lossy()) {
-            Some(file) if file == "vmlinuz" => path.parent().and_then(Path::file_name),
-            _ => path.file_name(),
-        };
-        let version = version.unwrap_or(path.as_os_str()).to_string_lossy();
-        return Ok(own(path, version.trim_start_matches("vmlinuz-")));
+    fn apt(&self, suite: &str) -> Result<Apt> {
+        let folder = self.folder.join("apt").join(format!("{suite}-{}", self.arch.debian()));
+        Apt::open(folder, &[suite], self.arch)
     }
-    let installed = [format!("/boot/vmlinuz-{name}"), format!("/usr/lib/modules/{name}/vmlinuz")];
-    if let Some(path) = installed.iter().map(Path::new).find(|path| path.is_file()) {
-        return Ok(own(path, name));
+
+    /// Returns the versions of all cloud kernels of a suite.
+    fn versions(&self, apt: &Apt) -> Result<Vec<String>> {
+        let ending = format!("-cloud-{}", self.arch.debian());
+        let names = apt.search(&format!("^linux-image-[0-9].*{ending}$"))?;
+        let version = |name: &String| name.strip_prefix("linux-image-").map(str::to_owned);
+        // "6.1-cloud-amd64" has no image: it depends on the newest.
+        let whole = |version: &String| version.trim_end_matches(&ending).matches('.').count() > 1;
+        Ok(names.iter().filter_map(version).filter(whole).collect())
     }
-    for (suite, _) in &MATRIX {
-        let apt = suite_of(folder, suite, arch)?;
-        if !packages(&apt, name)?.is_empty() {
-            return fetch(folder, &apt, suite, name, arch);
+
+    /// Downloads a kernel of Debian, unless it has been before.
+    fn fetch(&self, apt: &Apt, suite: &str, version: &str, tests: Tests) -> Result<Kernel> {
+        let images = self.folder.join("images").join(self.arch.debian());
+        let image = images.join(version);
+        if !image.exists() {
+            let unpacked = self.folder.join("unpacked");
+            if unpacked.exists() {
+                fs::remove_dir_all(&unpacked)?; // what an interrupted run left
+            }
+            let package = packages(apt, version)?;
+            let package =
+                package.first().with_context(|| format!("{suite} has no package of {version}"))?;
+            apt.unpack(package, None, &unpacked)?;
+            let places = places(version).map(|place| unpacked.join(place));
+            let place = places.iter().find(|place| place.is_file()).with_context(|| {
+                format!("{package} has no kernel where others have it: look into it")
+            })?;
+            fs::create_dir_all(&images)?;
+            fs::rename(place, &image)?;
+            fs::remove_dir_all(&unpacked)?; // mostly modules
         }
+        Ok(Kernel { version: version.to_owned(), origin: suite.to_owned(), image, tests })
     }
-    bail!(
-        "{name} is no file, is not installed ({}), and no package of Debian ({}) is linux-image-{name}: \
-         name an image by its path",
-        installed.join(", "),
-        MATRIX.map(|(suite, _)| suite).join(", ")
-    )
 }
 
-fn own(path: &Path, version: &str) -> Kernel {
-    let version = version.to_owned();
-    Kernel { version, origin: path.display().to_string(), image: path.to_owned() }
-}
-
-fn suite_of(folder: &Path, suite: &str, arch: Arch) -> Result<Apt> {
-    Apt::open(folder.join("apt").join(format!("{suite}-{}", arch.debian())), &[suite], arch)
-}
-
-/// Returns the versions of all cloud kernels of a suite.
-fn versions(apt: &Apt, arch: Arch) -> Result<Vec<String>> {
-    let ending = format!("-cloud-{}", arch.debian());
-    let names = apt.search(&format!("^linux-image-[0-9].*{ending}$"))?;
-    let version = |name: &String| name.strip_prefix("linux-image-").map(str::to_owned);
-    // "6.1-cloud-amd64" has no image: it depends on the newest.
-    let is_version = |version: &String| version.trim_end_matches(&ending).matches('.').count() > 1;
-    Ok(names.iter().filter_map(version).filter(is_version).collect())
+/// Returns where a system or a package has the image of a kernel: the second place since Linux 7.2 in
+/// Debian, and always in Fedora.
+fn places(version: &str) -> [String; 2] {
+    [format!("boot/vmlinuz-{version}"), format!("usr/lib/modules/{version}/vmlinuz")]
 }
 
 /// Returns the packages that have the image of a kernel, the likeliest first: since Linux 6.19
@@ -121,31 +166,6 @@ fn packages(apt: &Apt, version: &str) -> Result<Vec<String>> {
     let mut names = apt.search(&format!("^linux-(image|binary)-{escaped}$"))?;
     names.sort(); // "linux-binary-…" before "linux-image-…"
     Ok(names)
-}
-
-fn fetch(folder: &Path, apt: &Apt, suite: &str, version: &str, arch: Arch) -> Result<Kernel> {
-    let images = folder.join("images").join(arch.debian());
-    let image = images.join(version);
-    if !image.exists() {
-        let unpacked = folder.join("unpacked");
-        if unpacked.exists() {
-            fs::remove_dir_all(&unpacked)?; // what an interrupted run left
-        }
-        let package = packages(apt, version)?;
-        let package = package.first().with_context(|| format!("{suite} has no {version} now"))?;
-        apt.unpack(package, None, &unpacked)?;
-        // The second since Linux 7.2.
-        let places =
-            [format!("boot/vmlinuz-{version}"), format!("usr/lib/modules/{version}/vmlinuz")];
-        let place = places.iter().map(|place| unpacked.join(place)).find(|place| place.is_file());
-        let place = place.with_context(|| {
-            format!("{package} has no kernel at {}: look where it is now", places.join(" or "))
-        })?;
-        fs::create_dir_all(&images)?;
-        fs::rename(place, &image)?;
-        fs::remove_dir_all(&unpacked)?;
-    }
-    Ok(Kernel { version: version.to_owned(), origin: suite.to_owned(), image })
 }
 
 /// Returns the numbers of a version, which order it among those of one suite.

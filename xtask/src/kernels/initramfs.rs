@@ -34,7 +34,10 @@ const TOOLS: [&str; 6] = ["sh", "mount", "ip", "echo", "uname", "poweroff"];
 /// Packs everything into one file and returns its path.
 pub fn pack(folder: &Path, programs: &Programs, tests: Tests) -> Result<PathBuf> {
     let tree = folder.join("initramfs");
-    let archive = folder.join("initramfs.cpio");
+    let archive = folder.join(match tests {
+        Tests::All => "all.cpio",
+        Tests::Loading => "loading.cpio",
+    });
     fill(&tree, programs, tests).with_context(|| format!("cannot fill {}", tree.display()))?;
 
     let list = tree.with_extension("list");

@@ -17,6 +17,15 @@ pub enum Tests {
 }
 
 impl Tests {
+    /// Returns how long they may take on one kernel, for `timeout` from coreutils. Emulated on two busy
+    /// CPUs, all of them took twenty minutes.
+    pub fn time(self) -> &'static str {
+        match self {
+            Tests::All => "80m",
+            Tests::Loading => "15m",
+        }
+    }
+
     /// Returns a script of the shell that runs them and exits with 0 when all passed.
     pub fn script(self, program: &Path) -> String {
         let run = format!("'{}' --test-threads=2 --nocapture", program.display());
