@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 
 use super::apt::Apt;
 use super::arch::Arch;
@@ -19,15 +19,16 @@ enum Pick {
     EveryLine,
 }
 
-/// The suites of Debian that are looked into, oldest kernel first.
+/// The suites of Debian that are looked into, oldest kernel first. An old release has less for arm64 in
+/// its security suite than its index says.
 ///
 /// Of each line it is the cloud kernel: serial console, BPF's compiler and BTF are built in, and it is a
 /// tenth of the size of the others.
-const MATRIX: [(&str, Pick); 4] = [
-    ("bullseye-security", Pick::Line("5.10")),
-    ("bookworm-security", Pick::Line("6.1")),
-    ("trixie-security", Pick::Line("6.12")),
-    ("trixie-backports", Pick::EveryLine),
+const MATRIX: [(&[&str], Pick); 4] = [
+    (&["bullseye-security", "bullseye"], Pick::Line("5.10")),
+    (&["bookworm-security"], Pick::Line("6.1")),
+    (&["trixie-security"], Pick::Line("6.12")),
+    (&["trixie-backports"], Pick::EveryLine),
 ];
 
 /// What a short run has of it, beside the newest line.
@@ -55,24 +56,47 @@ impl Images {
     /// Fetches the kernels of the matrix, oldest first.
     pub fn matrix(&self, short: bool) -> Result<Vec<Kernel>> {
         let mut kernels = Vec::new();
-        for (suite, pick) in &MATRIX {
+        for (suites, pick) in &MATRIX {
             if matches!(pick, Pick::Line(line) if short && !SHORT.contains(line)) {
                 continue;
             }
-            let apt = self.apt(suite)?;
-            let mut versions = newest_of_each_line(&self.versions(&apt)?);
+            let apt = self.apt(suites)?;
+            let mut lines = lines(&self.versions(&apt)?);
             if let Pick::Line(wanted) = pick {
-                versions.retain(|version| line(version) == line(wanted));
+                lines.retain(|versions| {
+                    versions.iter().any(|version| line(version) == line(wanted))
+                });
             }
-            let Some(last) = versions.pop() else {
-                bail!("{suite} of Debian has no cloud kernel for {}", self.arch.debian());
+            let Some(last) = lines.pop() else {
+                bail!("{} of Debian has no cloud kernel for {}", suites[0], self.arch.debian());
             };
-            for version in versions.iter().filter(|_| !short) {
-                kernels.push(self.fetch(&apt, suite, version, Tests::Loading)?);
+            for versions in lines.iter().filter(|_| !short) {
+                kernels.push(self.newest(&apt, suites, versions, Tests::Loading)?);
             }
-            kernels.push(self.fetch(&apt, suite, &last, self.tests)?);
+            kernels.push(self.newest(&apt, suites, &last, self.tests)?);
         }
         Ok(kernels)
+    }
+
+    /// Fetches the first of these versions that the mirror has.
+    fn newest(
+        &self,
+        apt: &Apt,
+        suites: &[&str],
+        versions: &[String],
+        tests: Tests,
+    ) -> Result<Kernel> {
+        let mut failed = None;
+        for version in versions {
+            match self.fetch(apt, suites, version, tests) {
+                Ok(kernel) => return Ok(kernel),
+                Err(error) => {
+                    eprintln!("{version} is left out, trying the one before: {error:#}");
+                    failed = Some(error);
+                }
+            }
+        }
+        Err(failed.unwrap_or_else(|| anyhow!("there is no version to fetch")))
     }
 
     /// Returns the kernel that a person names by its image or its version.
@@ -90,17 +114,17 @@ impl Images {
         if let Some(path) = installed.iter().map(Path::new).find(|path| path.is_file()) {
             return Ok(self.own(path, name));
         }
-        for (suite, _) in &MATRIX {
-            let apt = self.apt(suite)?;
+        for (suites, _) in &MATRIX {
+            let apt = self.apt(suites)?;
             if !packages(&apt, name)?.is_empty() {
-                return self.fetch(&apt, suite, name, self.tests);
+                return self.fetch(&apt, suites, name, self.tests);
             }
         }
         bail!(
             "{name} is no file, is not installed ({}), and no package of Debian ({}) is \
              linux-image-{name}: name an image by its path",
             installed.join(", "),
-            MATRIX.map(|(suite, _)| suite).join(", ")
+            MATRIX.map(|(suites, _)| suites.join(", ")).join(", ")
         )
     }
 
@@ -113,9 +137,9 @@ impl Images {
         }
     }
 
-    fn apt(&self, suite: &str) -> Result<Apt> {
-        let folder = self.folder.join("apt").join(format!("{suite}-{}", self.arch.debian()));
-        Apt::open(folder, &[suite], self.arch)
+    fn apt(&self, suites: &[&str]) -> Result<Apt> {
+        let name = format!("{}-{}", suites.join("-"), self.arch.debian());
+        Apt::open(self.folder.join("apt").join(name), suites, self.arch)
     }
 
     /// Returns the versions of all cloud kernels of a suite.
@@ -129,7 +153,7 @@ impl Images {
     }
 
     /// Downloads a kernel of Debian, unless it has been before.
-    fn fetch(&self, apt: &Apt, suite: &str, version: &str, tests: Tests) -> Result<Kernel> {
+    fn fetch(&self, apt: &Apt, suites: &[&str], version: &str, tests: Tests) -> Result<Kernel> {
         let images = self.folder.join("images").join(self.arch.debian());
         let image = images.join(version);
         if !image.exists() {
@@ -138,8 +162,7 @@ impl Images {
                 fs::remove_dir_all(&unpacked)?; // what an interrupted run left
             }
             let package = packages(apt, version)?;
-            let package =
-                package.first().with_context(|| format!("{suite} has no package of {version}"))?;
+            let package = package.first().with_context(|| format!("no package has {version}"))?;
             apt.unpack(package, None, &unpacked)?;
             let places = places(version).map(|place| unpacked.join(place));
             let place = places.iter().find(|place| place.is_file()).with_context(|| {
@@ -149,7 +172,8 @@ impl Images {
             fs::rename(place, &image)?;
             fs::remove_dir_all(&unpacked)?; // mostly modules
         }
-        Ok(Kernel { version: version.to_owned(), origin: suite.to_owned(), image, tests })
+        let origin = format!("Debian {}", suites[0].trim_end_matches("-security"));
+        Ok(Kernel { version: version.to_owned(), origin, image, tests })
     }
 }
 
@@ -182,20 +206,20 @@ fn line(version: &str) -> Vec<u32> {
     numbers
 }
 
-/// Returns the newest version of each line, oldest line first.
-fn newest_of_each_line(versions: &[String]) -> Vec<String> {
+/// Returns the versions of each line, newest first, and the oldest line first.
+fn lines(versions: &[String]) -> Vec<Vec<String>> {
     let mut sorted = versions.to_vec();
     sorted.sort_by_key(|version| (line(version), Reverse(numbers(version))));
-    sorted.dedup_by_key(|version| line(version));
-    sorted
+    sorted.dedup(); // in two suites
+    sorted.chunk_by(|one, next| line(one) == line(next)).map(<[String]>::to_vec).collect()
 }
 
 #[cfg(test)]
 mod tests {
-    use super::newest_of_each_line;
+    use super::lines;
 
     #[test]
-    fn the_newest_of_each_line_is_taken() {
+    fn versions_of_a_line_are_together_and_the_newest_is_first() {
         let versions = [
             "7.3.4+deb13-cloud-amd64",
             "6.12.95+deb12-cloud-amd64",
@@ -204,23 +228,26 @@ mod tests {
             "6.1.0-57-cloud-amd64",
             "6.1.0-9-cloud-amd64",
             "6.1.0-0.deb11.52-cloud-amd64",
+            "6.1.0-9-cloud-amd64",
             "7.0.13+deb13-cloud-arm64",
             "7.0.9+deb13-cloud-arm64",
         ];
-        let newest = newest_of_each_line(&versions.map(str::to_owned));
-        assert_eq!(
-            newest,
-            [
-                "6.1.0-57-cloud-amd64",
+        let lines = lines(&versions.map(str::to_owned));
+        let expected: [&[&str]; 4] = [
+            &["6.1.0-57-cloud-amd64", "6.1.0-9-cloud-amd64", "6.1.0-0.deb11.52-cloud-amd64"],
+            &[
                 "6.12.115+deb13.1-cloud-amd64",
-                "7.0.13+deb13-cloud-arm64",
-                "7.3.4+deb13-cloud-amd64",
-            ]
-        );
+                "6.12.115+deb13-cloud-amd64",
+                "6.12.95+deb12-cloud-amd64",
+            ],
+            &["7.0.13+deb13-cloud-arm64", "7.0.9+deb13-cloud-arm64"],
+            &["7.3.4+deb13-cloud-amd64"],
+        ];
+        assert_eq!(lines, expected);
     }
 
     #[test]
-    fn nothing_is_the_newest_of_nothing() {
-        assert!(newest_of_each_line(&[]).is_empty());
+    fn no_versions_are_no_lines() {
+        assert!(lines(&[]).is_empty());
     }
 }
