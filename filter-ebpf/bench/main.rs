@@ -23,8 +23,8 @@ mod run;
 mod told;
 mod variants;
 
-use aya_ebpf::bindings::xdp_md;
 use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS};
+use aya_ebpf::bindings::xdp_md;
 use aya_ebpf::helpers::bpf_get_prandom_u32;
 use aya_ebpf::helpers::generated::bpf_xdp_store_bytes;
 use aya_ebpf::macros::{map, xdp};

@@ -69,7 +69,8 @@ mod tests {
 
     #[test]
     fn the_newest_older_kernel_is_the_previous_one() {
-        let debian = all(&["6.9.7-amd64", "6.12.57+deb13-amd64", "7.1.13+deb13-amd64", "6.1.0-47-amd64"]);
+        let debian =
+            all(&["6.9.7-amd64", "6.12.57+deb13-amd64", "7.1.13+deb13-amd64", "6.1.0-47-amd64"]);
         let of = |running: &str| previous(running, &debian).map(String::as_str);
         assert_eq!(of("7.1.13+deb13-amd64"), Some("6.12.57+deb13-amd64"));
         assert_eq!(of("6.12.57+deb13-amd64"), Some("6.9.7-amd64"));

@@ -16,8 +16,8 @@ use aya::programs::tc::{NlOptions, SchedClassifierLink, TcAttachOptions, TcHandl
 use aya::programs::{LinkOrder, ProgramInfo, SchedClassifier, TcAttachType, tc};
 use aya::util::KernelVersion;
 
-use super::error::{Error, chain, os_error};
 use super::Attached;
+use super::error::{Error, chain, os_error};
 use super::gate::EGRESS_PROGRAM;
 use super::live::{Filter, Pins};
 

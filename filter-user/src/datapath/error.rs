@@ -94,7 +94,9 @@ impl std::fmt::Display for Error {
                 )?;
                 refusals.iter().try_for_each(|refusal| match refusal.log.as_str() {
                     "" => Ok(()),
-                    log => write!(f, "\n{}, the end of the verifier's log:\n{log}", refusal.program),
+                    log => {
+                        write!(f, "\n{}, the end of the verifier's log:\n{log}", refusal.program)
+                    }
                 })
             }
             Error::Load(error) => write!(f, "cannot load the BPF program: {error}"),
@@ -202,9 +204,10 @@ pub struct Refusal {
 
 impl Refusal {
     fn new(program: &'static str, error: &io::Error, log: &str) -> Refusal {
-        let instructions = log.lines().rev().find_map(|line| {
-            line.strip_prefix("processed ")?.split(' ').next()?.parse().ok()
-        });
+        let instructions = log
+            .lines()
+            .rev()
+            .find_map(|line| line.strip_prefix("processed ")?.split(' ').next()?.parse().ok());
         let last: Vec<_> = log.lines().rev().take(LOG_LINES).collect();
         let log = last.into_iter().rev().collect::<Vec<_>>().join("\n");
         Refusal { program, instructions, error: error.to_string(), log }

@@ -158,7 +158,8 @@ pub fn slow_reader(refusals: &[Refusal]) -> String {
     let mut text = "slow reader on this kernel".to_owned();
     if !refusals.is_empty() {
         let told: Vec<_> = refusals.iter().map(Refusal::to_string).collect();
-        text += &format!(": Linux {} refuses the full one ({})", kernels::running(), told.join("; "));
+        text +=
+            &format!(": Linux {} refuses the full one ({})", kernels::running(), told.join("; "));
     }
     text + &format!(
         ". Calls are judged as before, but headers above {} bytes pass (headers-cut); {}",
