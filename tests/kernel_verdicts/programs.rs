@@ -48,6 +48,7 @@ fn fixtures() -> Vec<(u64, Vec<u8>)> {
     frames
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn every_program_says_of_every_fixture_what_the_host_says() {
     let frames = fixtures();
@@ -74,6 +75,7 @@ fn every_program_says_of_every_fixture_what_the_host_says() {
     }
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn the_slim_reader_reads_all_that_an_ethernet_frame_holds() {
     for program in programs() {
@@ -96,6 +98,7 @@ fn the_slim_reader_reads_all_that_an_ethernet_frame_holds() {
     }
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn every_program_copies_call_ids_and_frames() {
     for program in programs() {
@@ -143,6 +146,7 @@ fn of(reader: Reader) -> Vec<&'static str> {
     programs.map(Program::name).collect()
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn the_slim_program_stands_in_for_a_full_one_that_the_kernel_refuses() {
     let object = exploding(OBJECT, &of(Reader::Full));
@@ -161,6 +165,7 @@ fn the_slim_program_stands_in_for_a_full_one_that_the_kernel_refuses() {
     assert_eq!(Replay::load(&blocking()).unwrap().slow_reader(), None);
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn a_kernel_that_refuses_both_is_named_with_what_to_do() {
     let object = exploding(OBJECT, &[of(Reader::Full), of(Reader::Slim)].concat());
@@ -180,6 +185,7 @@ fn a_kernel_that_refuses_both_is_named_with_what_to_do() {
     }
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn features_are_those_that_the_programs_need() {
     let Features { frags, buffer_helpers, .. } = Features::probe().unwrap();

@@ -24,6 +24,7 @@ mod preload;
 mod privileges;
 mod promise;
 mod protected;
+mod records;
 mod redial;
 mod removal;
 mod reports;

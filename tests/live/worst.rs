@@ -245,6 +245,7 @@ fn get(path: &str) -> Vec<u8> {
     format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n").into_bytes()
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn hundreds_of_verifications_that_nobody_waits_for() {
     open_many();
@@ -272,6 +273,7 @@ fn hundreds_of_verifications_that_nobody_waits_for() {
 
 /// A verification takes seconds with so many rows. Begun again and again, and never waited for, it
 /// costs a moment each time.
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn whoever_hangs_up_ends_the_question() {
     open_many();
@@ -309,6 +311,7 @@ fn cpu_time(daemon: &Daemon<'_>) -> Duration {
     Duration::from_millis(ticks * 10)
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn lists_whose_readers_do_not_read() {
     open_many();
@@ -357,6 +360,7 @@ impl Scene<'_> {
     }
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn connections_that_say_nothing() {
     open_many();
@@ -407,6 +411,7 @@ fn is_closed(mut stream: &UnixStream) -> bool {
     }
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn requests_whose_bodies_never_end() {
     open_many();
@@ -451,6 +456,7 @@ fn requests_whose_bodies_never_end() {
     assert!(blocks.is_empty(), "half a request did something: {blocks:?}");
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn what_is_too_much_is_said_at_once_with_what_to_do() {
     open_many();
