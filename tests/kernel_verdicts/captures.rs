@@ -196,7 +196,6 @@ fn blocking_each_caller_refuses_exactly_that_caller() {
     assert!(callers > 15, "only {callers} callers");
 }
 
-#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn a_capture_that_is_not_read_says_so() {
     let path = palang_tests::folder().join("pcaps/gpl").join(NOT_READ);
