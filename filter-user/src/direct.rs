@@ -13,13 +13,14 @@ use std::time::Duration;
 
 use filter_common::abi::{self, LIFTED, RULE_DIRECT};
 use filter_common::plan::Plan;
+use filter_common::sip::message::Reader;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::clock;
 use crate::config::{self, Config, Paths};
 use crate::daemon;
-use crate::datapath::{self, Maps, Pins, WayOut};
+use crate::datapath::{self, Maps, Pins, Program, WayOut, loaded, slow_reader};
 use crate::exit::{Exit, Failure};
 use crate::free_text;
 use crate::netlink::{self, Link};
@@ -478,9 +479,14 @@ pub fn status() -> Result<wire::Status, Failure> {
     let pinned = Pinned::find()?;
     let links = netlink(netlink::links())?;
     let names = Pins::new(&pinned.paths.pins).links();
-    let interfaces = names.iter().map(|name| status::interface(name, &links, None)).collect();
+    let interfaces: Vec<_> =
+        names.iter().map(|name| status::interface(name, &links, None)).collect();
+    let slow = interfaces.iter().filter_map(|interface| interface.program).any(is_slow);
     let (folder, maps) = pinned.of_this_version()?;
     let mut status = status::of_maps(&maps, Maps::capacity(&folder)?, interfaces, None)?;
+    if slow {
+        status.find(wire::Colour::Amber, slow_reader(&[]));
+    }
     status.find(
         wire::Colour::Red,
         "the daemon does not answer: the filter goes on as it was (systemctl status palang)",
@@ -490,6 +496,13 @@ pub fn status() -> Result<wire::Status, Failure> {
 
 fn usage(message: String) -> Failure {
     Failure::new(Exit::Usage, message)
+}
+
+/// Whether this is our program with the slim reader.
+fn is_slow(program: u32) -> bool {
+    let found = loaded(program).ok().flatten();
+    let ours = found.and_then(|found| Program::of_kernel_name(&found.name));
+    ours.is_some_and(|program| program.reader == Reader::Slim)
 }
 
 fn netlink(ask: impl Future<Output = io::Result<Vec<Link>>>) -> Result<Vec<Link>, Failure> {

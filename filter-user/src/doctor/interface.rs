@@ -10,8 +10,8 @@ use crate::xdp_features::{self, Features};
 /// Frames of this MTU, in bytes, are one buffer with every driver (ENA has the least room).
 const ONE_BUFFER_MTU: u32 = 3498;
 
-/// Drivers, by the name that ethtool tells, with native XDP in Linux 5.18 to 6.2; newer kernels
-/// tell for each interface.
+/// Drivers, by the name that ethtool tells, with native XDP in kernels that do not report it for each
+/// interface (Linux 6.3 does).
 const NATIVE: &[&str] = &[
     "atlantic",
     "bnxt_en",
@@ -77,6 +77,8 @@ struct Facts<'a> {
     vlans: Vec<&'a str>,
     driver: Option<String>,
     features: Option<Features>,
+    /// Whether the kernel gives programs frames of several buffers; `None`: not known.
+    frags: Option<bool>,
     offloads: std::io::Result<Offloads>,
     /// `None`: its driver does not tell.
     queues: Option<Queues>,
@@ -84,8 +86,9 @@ struct Facts<'a> {
     whose: Whose,
 }
 
-/// `tag` is that of the program in this binary, where it could be loaded.
-pub(super) async fn checks(config: &Config, tag: Option<u64>) -> Vec<Check> {
+/// `tag` is that of the program in this binary, where it could be loaded; `frags` is whether the kernel
+/// gives programs frames of several buffers, where that is known.
+pub(super) async fn checks(config: &Config, tag: Option<u64>, frags: Option<bool>) -> Vec<Check> {
     let file = config.path.display();
     if config.interfaces.is_empty() {
         let mend = format!("name them in `interfaces` of {file}");
@@ -108,7 +111,7 @@ pub(super) async fn checks(config: &Config, tag: Option<u64>) -> Vec<Check> {
                 vec![Check::fail("link", finding, format!("correct `interfaces` of {file}"))]
             }
             Some(link) => {
-                let mut facts = facts(link, &links);
+                let mut facts = Facts { frags, ..facts(link, &links) };
                 if let Some(xdp) = link.xdp {
                     facts.whose = whose(xdp.program, &config.paths.pins, tag);
                 }
@@ -131,6 +134,7 @@ fn facts<'a>(link: &'a Link, links: &'a [Link]) -> Facts<'a> {
         vlans: vlans.map(|vlan| vlan.name.as_str()).collect(),
         driver: ethtool::driver(&link.name).ok().flatten(),
         features: xdp_features::of(link.index).ok().flatten(),
+        frags: None,
         offloads: ethtool::offloads(&link.name),
         queues: ethtool::queues(&link.name).ok().flatten(),
         whose: Whose::Ours,
@@ -226,14 +230,19 @@ fn mtu(facts: &Facts<'_>, mode: XdpMode) -> Check {
         return Check::ok("mtu", mtu.to_string());
     }
     let mend = format!("ip link set dev {name} mtu 1500");
+    let state = if mode == XdpMode::Native { State::Fail } else { State::Warn };
     match facts.features {
+        _ if facts.frags == Some(false) => {
+            let finding =
+                format!("{mtu}: frames of several buffers, which this kernel does not give to XDP");
+            Check { state, ..Check::fail("mtu", finding, mend) }
+        }
         Some(Features { multi_buffer: true, .. }) => {
             Check::ok("mtu", format!("{mtu}; the driver takes frames of several buffers"))
         }
         Some(_) => {
             let finding =
                 format!("{mtu}: frames of several buffers, which the driver cannot with XDP");
-            let state = if mode == XdpMode::Native { State::Fail } else { State::Warn };
             Check { state, ..Check::fail("mtu", finding, mend) }
         }
         None => {
@@ -351,6 +360,7 @@ mod tests {
             vlans: Vec::new(),
             driver: Some(driver.to_owned()).filter(|name| !name.is_empty()),
             features,
+            frags: Some(true),
             offloads: Ok(ALL_OFF),
             queues: None,
             whose: Whose::Ours,
@@ -406,6 +416,12 @@ mod tests {
         ] {
             let facts = facts(link, "ixgbe", features);
             assert_eq!(MODES.map(|mode| mtu(&facts, mode).state), expected, "{features:?}");
+        }
+        for (link, expected) in [(&small, [Ok, Ok, Ok]), (&large, [Fail, Ok, Warn])] {
+            let facts = Facts { frags: Some(false), ..facts(link, "ixgbe", can(true, true)) };
+            let found = MODES.map(|mode| mtu(&facts, mode));
+            assert_eq!(found.clone().map(|check| check.state), expected);
+            assert_eq!(found[0].finding.contains("this kernel"), found[0].state == Fail);
         }
     }
 
@@ -501,7 +517,7 @@ mod tests {
             ip(&format!("link add left mtu 9000 {one} type veth peer name right {one}"));
             ip("link set left up");
             put_strange_xdp("right", Attached::Generic).await;
-            let found = checks(&config, None).await;
+            let found = checks(&config, None, Some(true)).await;
             assert_eq!(
                 told(&found),
                 [
@@ -531,7 +547,7 @@ mod tests {
             // What the check says mends it does.
             ip(found[13].mend.as_deref().unwrap().strip_prefix("ip ").unwrap());
             ip("link set dev right up");
-            let mended = checks(&config, None).await;
+            let mended = checks(&config, None, Some(true)).await;
             let left = told(&mended).into_iter().filter(|(_, _, state)| *state != Ok);
             let left: Vec<_> = left.map(|(name, check, _)| (name, check)).collect();
             let offload = |name| (name, "rx-vlan-offload");
@@ -549,9 +565,13 @@ mod tests {
             let (folder, config) = configuration("pinned", "[\"left\"]");
             ip("link add left type veth peer name right");
             put_strange_xdp("left", Attached::Generic).await;
-            assert!(checks(&config, None).await[4].finding.contains("another's"));
+            assert!(checks(&config, None, Some(true)).await[4].finding.contains("another's"));
             std::fs::write(config.paths.pins.join("links"), "").unwrap();
-            assert!(checks(&config, None).await[4].finding.contains("but native is asked for"));
+            assert!(
+                checks(&config, None, Some(true)).await[4]
+                    .finding
+                    .contains("but native is asked for")
+            );
             std::fs::remove_dir_all(folder).unwrap();
         });
     }
@@ -561,7 +581,10 @@ mod tests {
     fn no_interface_is_said() {
         in_new_namespace(async {
             let (folder, config) = configuration("none", "[]");
-            assert_eq!(told(&checks(&config, None).await), [("-", "interfaces", State::Warn)]);
+            assert_eq!(
+                told(&checks(&config, None, Some(true)).await),
+                [("-", "interfaces", State::Warn)]
+            );
             std::fs::remove_dir_all(folder).unwrap();
         });
     }

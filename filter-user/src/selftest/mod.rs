@@ -159,7 +159,8 @@ pub fn run(file: &Path, links: &[Link]) -> Result<Selftest, String> {
         }
     };
     let policy = policy(live.as_ref(), config.as_ref());
-    let (tag, mut trunks) = try_calls(&policy)?;
+    let (Loaded { tag, slow_reader }, mut trunks) = try_calls(&policy)?;
+    notes.extend(slow_reader);
 
     let mut names = config.map_or_else(Vec::new, |config| config.interfaces);
     let pinned = pins.links();
@@ -330,8 +331,15 @@ struct Plan {
     callers: [call::Caller; 2],
 }
 
-/// Sends calls over every trunk of a policy, in a network of their own; the tag of the program.
-fn try_calls(policy: &Policy) -> Result<(u64, Vec<Tried>), String> {
+/// The program that was tried.
+struct Loaded {
+    tag: u64,
+    /// What to say where the kernel refuses the full reader.
+    slow_reader: Option<String>,
+}
+
+/// Sends calls over every trunk of a policy, in a network of their own, through a program.
+fn try_calls(policy: &Policy) -> Result<(Loaded, Vec<Tried>), String> {
     let mut policy = policy.clone();
     // The copy shall tell of every call.
     policy.settings.pass_events_per_second =
@@ -352,9 +360,10 @@ fn try_calls(policy: &Policy) -> Result<(u64, Vec<Tried>), String> {
         policy.block(Subject::Number(plan.callers[0].number), 0, BLOCK_NO_REDIAL);
     }
     let with_ipv6 = plans.iter().any(|plan| plan.source.is_ipv6());
-    let (tag, seen) = in_own_namespace(|| {
+    let (loaded, seen) = in_own_namespace(|| {
         let mut trial = Trial::load(&policy).map_err(|error| error.to_string())?;
         let tag = trial.tag().map_err(|error| error.to_string())?;
+        let loaded = Loaded { tag, slow_reader: trial.slow_reader() };
         let mut lane = Lane::new(trial, port.unwrap_or(SIP_PORT), with_ipv6)?;
         let mut seen: Vec<[Result<Seen, String>; 3]> = Vec::new();
         for Plan { source, asserted, callers: [blocked, free], .. } in &plans {
@@ -369,7 +378,7 @@ fn try_calls(policy: &Policy) -> Result<(u64, Vec<Tried>), String> {
                 .map_err(|error| error.to_string())?;
             seen[2] = lane.call(caller, plan.asserted, plan.source);
         }
-        Ok((tag, seen))
+        Ok((loaded, seen))
     })?;
     for (plan, seen) in plans.iter().zip(seen) {
         let mut told = told(&policy, plan, seen);
@@ -379,7 +388,7 @@ fn try_calls(policy: &Policy) -> Result<(u64, Vec<Tried>), String> {
         }
         tried.insert(plan.trunk, told);
     }
-    Ok((tag, tried.into_values().collect()))
+    Ok((loaded, tried.into_values().collect()))
 }
 
 /// What to send over a trunk, or why nothing can be sent.
