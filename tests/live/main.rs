@@ -35,6 +35,7 @@ mod selftest;
 mod service;
 mod setup;
 mod socket;
+mod store;
 mod strange_xdp;
 mod top;
 mod upgrade;
