@@ -17,7 +17,7 @@ pub use self::error::Error;
 pub use self::evidence::{EvidenceRing, EvidenceSwitch};
 pub use self::live::{Attached, Events, Filter, Pins};
 pub use self::loaded::{Loaded, loaded, map_id};
-pub use self::maps::{LookUp, Maps, WayOut, carry_over, walk_blocks};
+pub use self::maps::{AllowHalves, LookUp, Maps, WayOut, carry_over, walk_blocks};
 pub use self::replay::{Judged, Replay};
 pub use self::run_time::{RunTime, Statistics};
 pub use self::trial::Trial;
