@@ -17,7 +17,6 @@ use super::auto_rate::Counter;
 use super::control::Control;
 use super::evidence::Evidence;
 use super::reviews::Reviews;
-use super::tasks::Tasks;
 use crate::clock;
 use crate::datapath::{Error, Events, EvidenceRing, Pins};
 use crate::store::{CallRow, EvidenceRow, Room, Unplaced};
@@ -73,19 +72,26 @@ pub struct Rings {
     pub left_behind: Vec<EventEntry>,
 }
 
+/// Who hears of each attempt.
+pub struct Listeners {
+    /// The review list.
+    pub reviews: Reviews,
+    /// Those who look at calls live.
+    pub live: broadcast::Sender<CallRow>,
+    /// What blocks numbers that call too often.
+    pub rate: Counter,
+}
+
 /// Takes events out of the rings and writes call records, first those that were left behind,
 /// until there is nobody any more who could tell it to `stop`.
 pub async fn run(
     control: Arc<Control>,
     Rings { mut events, mut frames, left_behind }: Rings,
     lost: Arc<Lost>,
-    reviews: Reviews,
-    live: broadcast::Sender<CallRow>,
+    Listeners { reviews, live, rate }: Listeners,
     evidence: Arc<Evidence>,
-    tasks: Tasks,
     mut stop: oneshot::Receiver<Infallible>,
 ) {
-    let rate = Counter::start(&control, &tasks);
     let mut recorder = Recorder {
         control,
         waiting: Vec::new(),

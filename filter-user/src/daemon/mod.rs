@@ -40,6 +40,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Notify, broadcast, oneshot};
 
 use self::api::App;
+use self::auto_rate::Counter;
 use self::control::Control;
 use self::evidence::Evidence;
 use self::keeper::Keeper;
@@ -193,10 +194,8 @@ async fn serve(
         Arc::clone(&control),
         events::Rings { events, frames, left_behind },
         lost,
-        reviews,
-        live,
+        events::Listeners { reviews, live, rate: Counter::start(&control, &tasks) },
         Arc::clone(&evidence),
-        tasks.clone(),
         stop,
     );
     let recorder = tasks.spawn("call records", recording);
