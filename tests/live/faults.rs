@@ -340,6 +340,9 @@ fn the_powers_of_the_unit_are_enough_and_none_of_them_too_many() {
     assert_eq!(line, set);
     // Whatever exit code it ends with, it is not started again and again.
     assert!(unit.lines().any(|line| line == "Restart=on-abnormal"));
+    // A part of it that broke is no error of the configuration.
+    let again = format!("RestartForceExitStatus={} 101", palang::exit::Exit::Internal as u8);
+    assert!(unit.lines().any(|line| line == again), "{again}");
 
     spawn(&mut daemon, &UNIT[..3]);
     daemon.wait_for_answer();
