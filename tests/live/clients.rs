@@ -340,6 +340,7 @@ fn undone(looks: &[Look], done: &[Done]) -> Vec<String> {
     wrong
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn eight_clients_at_once_leave_one_truth() {
     let rounds = std::env::var("PALANG_TEST_ROUNDS").map_or(ROUNDS, |text| text.parse().unwrap());

@@ -361,6 +361,9 @@ fn the_powers_of_the_unit_are_enough_and_none_of_them_too_many() {
     assert_eq!(line, set);
     // Whatever exit code it ends with, it is not started again and again.
     assert!(unit.lines().any(|line| line == "Restart=on-abnormal"));
+    // A part of it that broke is no error of the configuration.
+    let again = format!("RestartForceExitStatus={} 101", palang::exit::Exit::Internal as u8);
+    assert!(unit.lines().any(|line| line == again), "{again}");
 
     spawn(&mut daemon, &UNIT[..3]);
     daemon.wait_for_answer();
@@ -571,10 +574,23 @@ fn nothing_on_the_socket_hurts_the_daemon() {
         ("PATCH", "/v1/status"),
         ("GET", "/v1/../etc/passwd"),
         ("GET", "/v1/interfaces/gate0"),
+        // Numbers that nothing can have.
+        ("GET", "/v1/calls/18446744073709551615"),
+        ("GET", "/v1/calls/9223372036854775808"),
     ] {
         let answer = ask(&daemon, method, path, "");
         let problem: Problem = answer.json();
         assert_eq!((answer.status, problem.kind), (404, ProblemKind::NotFound), "{method} {path}");
+    }
+    for (path, body) in [
+        ("close", r#"{"note":"a test"}"#),
+        ("extend", r#"{"seconds":60}"#),
+        ("free", r#"{"note":"a test"}"#),
+    ] {
+        for id in [7, i64::MAX as u64 + 1, u64::MAX] {
+            let answer = ask(&daemon, "POST", &format!("/v1/reviews/{id}/{path}"), body);
+            assert_eq!(answer.status, 404, "{id} {path}: {}", answer.text());
+        }
     }
     // No HTTP at all, or not what this server speaks.
     for bytes in [

@@ -208,6 +208,7 @@ fn an_allow_is_stored(gate: &Gate, number: &str) -> bool {
     allows.iter().any(|allow| allow["number"] == number.trim_start_matches('+'))
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn observe_is_not_undone_by_an_older_enforce() {
     let lab = Lab::new("order-mode");
@@ -228,6 +229,7 @@ fn observe_is_not_undone_by_an_older_enforce() {
     );
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn an_unblock_is_not_undone_by_an_older_block() {
     let lab = Lab::new("order-move");
@@ -243,6 +245,7 @@ fn an_unblock_is_not_undone_by_an_older_block() {
 }
 
 /// There is nothing to unblock yet, and there never will be.
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn an_unblock_stops_a_block_that_waits() {
     let lab = Lab::new("order-add");
@@ -254,6 +257,7 @@ fn an_unblock_stops_a_block_that_waits() {
     );
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn an_unblock_is_not_undone_by_an_older_import() {
     let lab = Lab::new("order-import");
@@ -289,6 +293,7 @@ fn an_unblock_is_not_undone_by_an_older_import() {
     }
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn an_allow_is_not_undone_by_an_older_removal() {
     let lab = Lab::new("order-allow");
@@ -304,6 +309,7 @@ fn an_allow_is_not_undone_by_an_older_removal() {
     );
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn an_allow_is_not_undone_by_the_end_of_an_incident_before_it() {
     let lab = Lab::new("order-incident");
@@ -320,6 +326,7 @@ fn an_allow_is_not_undone_by_the_end_of_an_incident_before_it() {
     );
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn an_unblock_is_not_undone_by_an_older_extension() {
     let lab = Lab::new("order-extend");
@@ -337,6 +344,7 @@ fn an_unblock_is_not_undone_by_an_older_extension() {
     );
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn an_unblock_is_not_undone_by_an_older_report() {
     let lab = Lab::new("order-report");
@@ -369,6 +377,7 @@ fn an_unblock_is_not_undone_by_an_older_report() {
 
 /// A block is in the store, an unblock that was accepted after it is in the map, and neither is
 /// where the other is when the daemon is killed.
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn an_unblock_that_overtook_a_stored_block_outlives_a_kill() {
     let lab = Lab::new("order-kill");
@@ -401,6 +410,7 @@ fn an_unblock_that_overtook_a_stored_block_outlives_a_kill() {
 
 /// Root's hand on the maps has no place in the order, but what it did while a removal waited is
 /// later than the removal.
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn an_allow_by_hand_is_not_undone_by_an_older_removal() {
     let lab = Lab::new("order-by-hand");
@@ -426,6 +436,7 @@ fn an_allow_by_hand_is_not_undone_by_an_older_removal() {
 }
 
 /// A reload writes ports and trunks, and the mode with them.
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn a_reload_undoes_no_mode_and_a_mode_no_reload() {
     let lab = Lab::new("order-reload");

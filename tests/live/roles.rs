@@ -12,19 +12,20 @@ use palang::wire::{AuditRow, Block, Call};
 use palang_tests::lab::run::{Output, run};
 use palang_tests::lab::{Daemon, Lab};
 
-use crate::socket::{ask, until};
+use crate::socket::{ask, connect, request, until};
+use crate::worst::as_user;
 
-const READER: &str = "daemon";
+pub const READER: &str = "daemon";
 /// May report calls, and read.
 const REPORTER: &str = "games";
-const OPERATOR: &str = "bin";
+pub const OPERATOR: &str = "bin";
 const ADMIN: &str = "mail";
 /// In the socket's group, and without a role.
 const NOBODY: &str = "lp";
 /// May not even open the socket.
 const STRANGER: &str = "nobody";
 /// The group of the socket.
-const GROUP: &str = "sys";
+pub const GROUP: &str = "sys";
 
 const NUMBER: &str = "+6281234567890";
 
@@ -215,17 +216,27 @@ fn who_reads_sees_masked_numbers_and_changes_nothing() {
             house.may_not(READER, arguments, &["daemon has not the role operate"]);
             continue;
         }
+        // Whoever may ask for each number finds the masked ones.
+        if arguments[0] == "check" || arguments.starts_with(&["block", "show"]) {
+            house.may_not(READER, arguments, &["daemon has not the role report"]);
+            continue;
+        }
         if arguments[0] == "config" {
             continue;
         }
         for format in ["table", "json", "raw"] {
             let output = house.by(READER, &[arguments, &["-o", format]].concat());
-            assert!([0, 10].contains(&output.code), "{arguments:?}: {}", output.stderr);
-            // `check` names the number that was asked for.
-            let shown = output.stdout.contains("6281234567890") || output.stdout.contains("7890");
-            assert!(!shown || arguments[0] == "check", "{arguments:?}: {}", output.stdout);
+            assert_eq!(output.code, 0, "{arguments:?}: {}", output.stderr);
+            assert!(!output.stdout.contains("7890"), "{arguments:?}: {}", output.stdout);
             assert!(!output.stdout.contains("62811234567"), "{arguments:?}: {}", output.stdout);
         }
+    }
+    for arguments in [["calls", "--caller", NUMBER], ["report", "list", NUMBER]] {
+        house.may_not(READER, &arguments, &["daemon has not the role report"]);
+    }
+    for arguments in [&["check", NUMBER][..], &["block", "show", NUMBER]] {
+        let output = house.by(REPORTER, arguments);
+        assert!([0, 10].contains(&output.code), "{arguments:?}: {}", output.stderr);
     }
     let written = std::env::temp_dir().join(format!("palang-test-{}.pcapng", std::process::id()));
     let write = ["monitor", "--write", written.to_str().expect("a path of letters")];
@@ -255,6 +266,42 @@ fn who_reads_sees_masked_numbers_and_changes_nothing() {
         house.may_not(READER, arguments, &["daemon has not the role admin"]);
     }
     assert_eq!(house.may(OPERATOR, &["audit", "list", "-o", "json"]), before);
+}
+
+/// The configuration has numbers, too, and its comments may have.
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
+#[test]
+fn who_reads_sees_a_configuration_with_masked_numbers() {
+    let lab = Lab::new("masked-config");
+    let house = House::new(&lab);
+    let protected =
+        "protected = [\"+6281234567890\", { number = \"+62431555123\", name = \"RSUP\" }]";
+    let roles = fs::read_to_string(house.daemon.config_file()).expect("the configuration");
+    let text = format!("# not 0812-9999-1111\n{protected}\n{roles}");
+    fs::write(house.daemon.config_file(), &text).expect("written");
+    house.daemon.signal("HUP");
+    let config = |user: &str| -> palang::wire::ConfigInForce {
+        let mut stream = as_user(user, || connect(&house.daemon));
+        request(&mut stream, "GET", "/v1/config", "").json()
+    };
+    until("the reload", || (config(OPERATOR).text == text).then_some(()));
+    assert!(!config(OPERATOR).masked);
+    for user in [READER, REPORTER] {
+        let shown = config(user);
+        assert!(shown.masked);
+        for hidden in ["1234567890", "555123", "9999"] {
+            assert!(!shown.text.contains(hidden), "{user}: {}", shown.text);
+        }
+        for there in ["+6281*******90", "RSUP", "gate0"] {
+            assert!(shown.text.contains(there), "{user}: {}", shown.text);
+        }
+    }
+    // Nobody tries a policy on it.
+    let file = house.daemon.folder().join("policy.toml");
+    fs::write(&file, "mode = \"enforce\"\n").expect("written");
+    fs::set_permissions(&file, Permissions::from_mode(0o644)).expect("chmod");
+    let told = house.by(READER, &["what-if", &file.display().to_string(), "--since", "1h"]);
+    assert!(told.stderr.contains("role operate"), "{}{}", told.stdout, told.stderr);
 }
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]

@@ -61,6 +61,7 @@ fn held(gate: &Gate<'_>) -> Option<String> {
     gate.findings().into_iter().find(|told| told.contains("palang store adopt --from-maps"))
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn a_store_that_is_missing_at_the_start_empties_no_map() {
     let lab = Lab::new("store-missing");
@@ -137,6 +138,7 @@ fn a_store_that_is_missing_at_the_start_empties_no_map() {
     }
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn whoever_wants_the_new_store_gets_it() {
     let lab = Lab::new("store-new");
@@ -167,6 +169,7 @@ fn whoever_wants_the_new_store_gets_it() {
     assert_eq!(gate.passing(&CALLERS), CALLERS);
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn an_older_store_is_followed_only_when_somebody_says_so() {
     let lab = Lab::new("store-older");
@@ -230,6 +233,7 @@ fn an_older_store_is_followed_only_when_somebody_says_so() {
     gate.head();
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn what_goes_into_a_deleted_file_is_not_said_to_be_stored() {
     let lab = Lab::new("store-deleted");
@@ -258,6 +262,7 @@ fn what_goes_into_a_deleted_file_is_not_said_to_be_stored() {
 }
 
 /// What was answered is in the file, or in a log that somebody may delete.
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn a_deleted_log_takes_no_answered_block_with_it() {
     let lab = Lab::new("log-deleted");
@@ -275,6 +280,7 @@ fn a_deleted_log_takes_no_answered_block_with_it() {
     gate.head();
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn odd_notes_stop_no_adoption() {
     let lab = Lab::new("odd-notes");
@@ -337,6 +343,7 @@ fn odd_notes_stop_no_adoption() {
     eventually("no finding any more", || gate.findings().is_empty());
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn no_way_in_takes_words_without_a_bound() {
     let lab = Lab::new("words");

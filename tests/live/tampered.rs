@@ -63,6 +63,7 @@ fn heals(what: &str, mut is_healed: impl FnMut() -> bool) {
     }
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn half_an_allow_is_told_as_the_kernel_has_it_and_made_whole() {
     let lab = Lab::new("half-allow");
@@ -108,6 +109,7 @@ fn half_an_allow_is_told_as_the_kernel_has_it_and_made_whole() {
 }
 
 /// An allow by hand for a prefix has the same number in the same trie as one for the number.
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn an_allow_for_a_prefix_is_none_for_the_number_of_the_same_digits() {
     let lab = Lab::new("half-prefix");
@@ -131,6 +133,7 @@ fn an_allow_for_a_prefix_is_none_for_the_number_of_the_same_digits() {
 }
 
 /// A refused allow is none, in either map.
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn an_allow_that_does_not_fit_lets_nobody_through() {
     let lab = Lab::new("full-allows");
@@ -160,6 +163,7 @@ fn an_allow_that_does_not_fit_lets_nobody_through() {
     assert!(!gate.passes(CALLER));
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn settings_that_somebody_changed_are_put_right() {
     let lab = Lab::new("tampered");
@@ -226,6 +230,7 @@ fn settings_that_somebody_changed_are_put_right() {
 
 /// What the store says counts where it is not what the daemon put into force: an older file in its
 /// place, say. What lets through stays.
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn a_store_that_says_another_mode_takes_nothing_away_that_lets_through() {
     let lab = Lab::new("other-mode");

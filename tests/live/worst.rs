@@ -21,16 +21,11 @@ use palang_tests::lab::{Daemon, Lab};
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
+use crate::roles::{GROUP, OPERATOR, READER};
 use crate::routes::rows;
 use crate::service::Manager;
 use crate::socket::{Answer, LONGEST, ask, exchange, request, until};
 
-/// Has the role read.
-const READER: &str = "daemon";
-/// Has the role operate.
-const OPERATOR: &str = "bin";
-/// The group of the socket.
-const GROUP: &str = "sys";
 const CHECK: &str = "127.0.0.1:9112";
 const METRICS: &str = "127.0.0.1:9113";
 
@@ -186,8 +181,8 @@ fn connect(path: &std::path::Path) -> UnixStream {
     stream
 }
 
-/// Runs something on a thread of its own that is another user's.
-fn as_user<T: Send>(name: &str, work: impl FnOnce() -> T + Send) -> T {
+/// Runs something on a thread of its own that is another user's, in the group of the socket.
+pub fn as_user<T: Send>(name: &str, work: impl FnOnce() -> T + Send) -> T {
     if name == "root" {
         return work();
     }

@@ -22,7 +22,6 @@ use super::evidence::Evidence;
 use super::flood::{Flood, Place};
 use super::queue::Queue;
 use super::reviews::Reviews;
-use super::tasks::Tasks;
 use crate::clock;
 use crate::config::Config;
 use crate::datapath::{self, Error, Events, EvidenceRing, Pins, Positions};
@@ -105,19 +104,26 @@ struct Placed {
 
 type Job = Pin<Box<dyn Future<Output = Result<Done, Problem>> + Send>>;
 
+/// Who hears of each attempt.
+pub struct Listeners {
+    /// The review list.
+    pub reviews: Reviews,
+    /// Those who look at calls live.
+    pub live: broadcast::Sender<CallRow>,
+    /// What blocks numbers that call too often.
+    pub rate: Counter,
+}
+
 /// Takes events out of the rings and writes call records, first those that were left behind,
 /// until there is nobody any more who could tell it to `stop`.
 pub async fn run(
     control: Arc<Control>,
     Rings { mut events, mut frames, left_behind: (left_behind, left) }: Rings,
     accounts: Arc<Accounts>,
-    reviews: Reviews,
-    live: broadcast::Sender<CallRow>,
+    Listeners { reviews, live, rate }: Listeners,
     evidence: Arc<Evidence>,
-    tasks: Tasks,
     mut stop: oneshot::Receiver<Infallible>,
 ) {
-    let rate = Counter::start(&control, &tasks);
     let mut recorder = Recorder {
         control,
         queue: Queue::default(),

@@ -15,8 +15,9 @@ use super::limits;
 use crate::store::{Error, Reader, Store};
 use crate::wire::{Persisted, Problem, ProblemKind};
 
-/// How long an answer about something that is in force already waits for the disk.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// How long an answer about something that is in force already waits for the disk: it has to come
+/// within a second.
+const PATIENCE: Duration = Duration::from_millis(750);
 /// How long the start waits for the store to open.
 const OPEN_PATIENCE: Duration = Duration::from_secs(10);
 /// How often what could not be written is tried again.
@@ -209,7 +210,7 @@ impl Keeper {
     }
 
     /// As [`Keeper::read`], for ways out and the status, which must not wait: a disk that does not
-    /// answer within a second is one that cannot be read.
+    /// answer for [`PATIENCE`] is one that cannot be read.
     ///
     /// # Errors
     /// A store that cannot be read in time, and why.

@@ -198,10 +198,7 @@ pub async fn admit(request: Request, next: Next) -> Response {
     };
     let route = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
     let kind = Kind::of(request.method(), route);
-    let request = match kind {
-        Kind::Import => Ok(request),
-        _ => whole(request).await,
-    };
+    let request = if kind == Kind::Import { Ok(request) } else { whole(request).await };
     let slot = request.and_then(|request| Ok((peer.user.slot(kind, &peer.connection)?, request)));
     match slot {
         Ok((slot, request)) => SLOT.scope(Arc::new(slot), next.run(request)).await,

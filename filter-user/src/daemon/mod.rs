@@ -48,6 +48,7 @@ use tokio::sync::{Notify, broadcast, oneshot};
 
 use self::accounts::Accounts;
 use self::api::App;
+use self::auto_rate::Counter;
 use self::control::Control;
 use self::evidence::Evidence;
 use self::keeper::Keeper;
@@ -215,10 +216,8 @@ async fn serve(
         Arc::clone(&control),
         events::Rings { events, frames, left_behind },
         accounts,
-        reviews,
-        live,
+        events::Listeners { reviews, live, rate: Counter::start(&control, &tasks) },
         Arc::clone(&evidence),
-        tasks.clone(),
         stop,
     );
     let recorder = tasks.spawn("call records", recording);

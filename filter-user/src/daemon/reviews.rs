@@ -336,3 +336,44 @@ async fn exchange(address: SocketAddr, webhook: &Webhook, body: Bytes) -> Result
     let _ = Limited::new(response.into_body(), ANSWER_MAX).collect().await;
     if status.is_success() { Ok(()) } else { Err(format!("it answered {status}")) }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read as _, Write as _};
+    use std::net::TcpListener;
+
+    use super::*;
+
+    /// More than is read of an answer, and than lies in the buffers of two sockets.
+    const ENDLESS: usize = 64 << 20;
+
+    /// A console that answers so, and never stops; how much it could send.
+    fn endless(head: &'static [u8]) -> (Webhook, std::thread::JoinHandle<usize>) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let sent = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let _ = stream.read(&mut [0; 4096]).unwrap();
+            stream.write_all(head).unwrap();
+            let (chunk, mut sent) = ([b'a'; 64 * 1024], 0);
+            while sent < ENDLESS && stream.write_all(&chunk).is_ok() {
+                sent += chunk.len();
+            }
+            sent
+        });
+        let url = format!("http://{address}/");
+        (Webhook { url, address, path: "/".to_owned() }, sent)
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn an_answer_without_an_end_is_cut() {
+        let (webhook, sent) = endless(b"HTTP/1.1 200 OK\r\n\r\n");
+        assert_eq!(post(&webhook, Bytes::from_static(b"{}")).await, Ok(()));
+        let sent = sent.join().unwrap();
+        assert!(sent < ENDLESS, "{sent} bytes");
+        let (webhook, sent) = endless(b"HTTP/1.1 200 OK\r\nX: ");
+        post(&webhook, Bytes::from_static(b"{}")).await.unwrap_err();
+        let sent = sent.join().unwrap();
+        assert!(sent < ENDLESS, "{sent} bytes");
+    }
+}

@@ -31,6 +31,9 @@ partly done
 .TP
 .B 10
 of \fBpalang check\fR: the call would be refused
+.TP
+.B 70
+of \fBpalang daemon\fR: a part of it broke; systemd starts it again
 .SH FILES
 .TP
 .I /etc/palang/palang.toml
