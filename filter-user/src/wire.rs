@@ -308,13 +308,18 @@ pub struct Changed<T> {
     /// Nothing was changed; this is what would have been.
     pub dry_run: bool,
     /// Place of this change in the order of all changes: one with a larger place was accepted
-    /// later, and wins. 0: nothing was changed, or it was done without the daemon.
-    #[serde(default)]
+    /// later, and wins. Missing: nothing was changed, or it was done without the daemon.
+    #[serde(default, skip_serializing_if = "has_no_place")]
     pub order: u64,
     /// What a call from this number gets now; null for a prefix.
     pub in_force: Option<Check>,
     /// What whoever asked should know besides: `an allow for 62811* beats this block`.
     pub notes: Vec<String>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands out a reference")]
+fn has_no_place(order: &u64) -> bool {
+    *order == 0
 }
 
 /// Else the document says that there always is one: utoipa forgets the `Option` around a `T`.
@@ -332,8 +337,8 @@ pub struct IncidentEnded {
     pub removed: Vec<Allow>,
     /// Nothing was changed; this is what would have been.
     pub dry_run: bool,
-    /// Place of this change in the order of all changes; 0: nothing was changed.
-    #[serde(default)]
+    /// Place of this change in the order of all changes. Missing: nothing was changed.
+    #[serde(default, skip_serializing_if = "has_no_place")]
     pub order: u64,
 }
 
@@ -420,9 +425,9 @@ pub struct Override {
     pub persisted: Persisted,
     /// Nothing was changed; this is what would have been.
     pub dry_run: bool,
-    /// Of the answer to a change: its place in the order of all changes. 0: nothing was changed, or
-    /// it was done without the daemon.
-    #[serde(default)]
+    /// Place of a change in the order of all changes. Missing: this is no change, or it was done
+    /// without the daemon.
+    #[serde(default, skip_serializing_if = "has_no_place")]
     pub order: u64,
 }
 
@@ -452,8 +457,8 @@ pub struct Mode {
     pub persisted: Persisted,
     /// Nothing was changed; this is what would have been.
     pub dry_run: bool,
-    /// Of the answer to a change: its place in the order of all changes. 0: nothing was changed.
-    #[serde(default)]
+    /// Place of a change in the order of all changes. Missing: this is no change.
+    #[serde(default, skip_serializing_if = "has_no_place")]
     pub order: u64,
 }
 
