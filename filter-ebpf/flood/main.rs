@@ -12,13 +12,23 @@ mod order;
 #[allow(dead_code, reason = "the benchmark of the kernel program uses the rest")]
 mod outer;
 #[path = "../src/packet.rs"]
+#[allow(dead_code, reason = "the filter uses the rest")]
 mod packet;
+
+/// The map that `packet` needs.
+mod maps {
+    use aya_ebpf::macros::map;
+    use aya_ebpf::maps::PerCpuArray;
+
+    #[map]
+    pub static SPARE: PerCpuArray<usize> = PerCpuArray::with_max_entries(1, 0);
+}
 
 use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS};
 use aya_ebpf::helpers::bpf_get_prandom_u32;
 use aya_ebpf::helpers::generated::{bpf_ktime_get_ns, bpf_redirect, bpf_xdp_store_bytes};
 use aya_ebpf::macros::{map, xdp};
-use aya_ebpf::maps::{Array, HashMap, PerCpuArray};
+use aya_ebpf::maps::{Array, HashMap};
 use aya_ebpf::programs::XdpContext;
 
 use crate::order::{FRAME_LEN, Order, VARIANTS, Variant};
@@ -38,9 +48,6 @@ static ORDER: Array<Order> = Array::with_max_entries(1, 0);
 /// The list of the naive program. Written by the runner.
 #[map]
 static BLOCKED: HashMap<u64, u8> = HashMap::with_max_entries(16_384, 0);
-
-#[map]
-static SPARE: PerCpuArray<usize> = PerCpuArray::with_max_entries(1, 0);
 
 /// Run again and again on live frames: each run sends one INVITE, or none while none is due.
 #[xdp]
@@ -91,7 +98,7 @@ pub fn naive_filter(ctx: XdpContext) -> u32 {
 
 #[inline(always)]
 fn is_blocked(ctx: &XdpContext) -> Option<bool> {
-    let bytes = PacketBytes::new(ctx, SPARE.get_ptr_mut(0)?);
+    let bytes = PacketBytes::new(ctx.ctx, maps::SPARE.get_ptr_mut(0)?);
     if outer::read(&bytes)?.destination_port != 5060 {
         return None;
     }
