@@ -33,6 +33,7 @@ mod scale;
 mod selftest;
 mod service;
 mod setup;
+mod slow_reader;
 mod socket;
 mod strange_xdp;
 mod top;
