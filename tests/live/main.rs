@@ -36,6 +36,7 @@ mod scale;
 mod selftest;
 mod service;
 mod setup;
+mod slow_reader;
 mod socket;
 mod store;
 mod strange_xdp;
