@@ -456,7 +456,12 @@ fn eight_clients_at_once_leave_one_truth() {
         looks.len(),
         looks.len() as f64 / took.as_secs_f64()
     );
-    assert!(wrong.is_empty(), "{} in {rounds} rounds:\n{}", wrong.len(), wrong.join("\n"));
-    assert!(undone.is_empty(), "{} were undone:\n{}", undone.len(), undone.join("\n"));
+    assert!(
+        wrong.is_empty() && undone.is_empty(),
+        "{} in {rounds} rounds:\n{}\nundone for a moment:\n{}",
+        wrong.len(),
+        wrong.join("\n"),
+        undone.join("\n")
+    );
     assert!(daemon.cli(&["audit", "verify"]).code == 0);
 }

@@ -428,7 +428,7 @@ impl Control {
     fn live_allow(&self, subject: Subject) -> Result<Option<abi::Allow>, Problem> {
         let now = clock::boot();
         let live = |allow: &abi::Allow| allow.expires == 0 || now < allow.expires;
-        let exact = self.maps.allow(subject)?.filter(live);
+        let exact = self.live_allow_of(subject)?;
         Ok(exact.or(self.maps.allowed_prefix(&subject.key())?.filter(live)))
     }
 
@@ -639,17 +639,12 @@ impl Control {
             epoch: 0,
             incident,
         };
-        let mut stored = self.find_soon(Kind::Allow, subject).await;
-        let there = self.maps.allow(subject)?.map(|there| there.rule);
-        if stored.as_ref().is_ok_and(|stored| stored.as_ref().map(|stored| stored.rule) != there) {
-            // It changed in between.
-            stored = self.find_soon(Kind::Allow, subject).await;
-        }
+        let stored = self.known_allow(subject).await?;
         let (put, kept) = {
             let mut turn = self.order.hurry();
-            let there = self.maps.allow(subject)?;
+            let there = self.live_allow_of(subject)?;
             let rule = there.map(|there| there.rule);
-            let stored = stored.ok().flatten().filter(|stored| Some(stored.rule) == rule);
+            let stored = stored.filter(|stored| Some(stored.rule) == rule);
             let before = turn.unsaved_allow(subject).cloned().or(stored);
             let mut put = PutAllow::plan(fresh, there, before, keep_longer);
             // What takes the allow away and waits for the disk was accepted before this.
@@ -690,6 +685,27 @@ impl Control {
             in_force: self.in_force(subject)?,
             notes,
         })
+    }
+
+    /// What the store says of the allow that is in force for exactly this subject. Where there is
+    /// none, nobody waits for the store.
+    async fn known_allow(&self, subject: Subject) -> Result<Option<Decision>, Problem> {
+        // Once more where it changes meanwhile.
+        for _ in 0..2 {
+            let Some(there) = self.live_allow_of(subject)? else { return Ok(None) };
+            let Ok(stored) = self.find_soon(Kind::Allow, subject).await else { return Ok(None) };
+            if stored.as_ref().is_some_and(|stored| stored.rule == there.rule) {
+                return Ok(stored);
+            }
+        }
+        Ok(None)
+    }
+
+    /// The allow that is in force for exactly this subject.
+    fn live_allow_of(&self, subject: Subject) -> Result<Option<abi::Allow>, Problem> {
+        let now = clock::boot();
+        let is_live = |allow: &abi::Allow| allow.expires == 0 || now < allow.expires;
+        Ok(self.maps.allow(subject)?.filter(is_live))
     }
 
     /// Hands an allow to the store's thread that the map has already; its rule is its place in the

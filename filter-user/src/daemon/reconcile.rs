@@ -120,14 +120,18 @@ async fn settle<T: Send + 'static>(
 pub async fn compare_settings(control: &Arc<Control>) -> Result<Found, Problem> {
     // Without the store: the daemon knows what it put into force.
     let settings = control.settle_settings()?;
-    let worker = Arc::clone(control);
-    let mode = match control.held.is_held() {
-        true => Found::default(),
-        false => settle(control, false, move |reader| settle_mode(&worker, reader, false)).await?,
-    };
+    let stored = control.keeper.read(|reader| reader.state::<StoredMode>(MODE)).await?;
+    let (mode, _) = control.mode_in_force(&control.order.turn())?;
     let mut found = learn(control).await?;
-    found.repaired += settings + mode.repaired;
-    found.adopted += mode.adopted;
+    let differs = stored.unwrap_or_default().enforce != (mode == MODE_ENFORCE);
+    if differs && !control.held.is_held() {
+        let worker = Arc::clone(control);
+        let mode = settle(control, false, move |reader| settle_mode(&worker, reader, false));
+        let mode = mode.await?;
+        found.repaired += mode.repaired;
+        found.adopted += mode.adopted;
+    }
+    found.repaired += settings;
     control.drift.fetch_add(found.repaired, Ordering::Relaxed);
     Ok(found)
 }
@@ -195,9 +199,15 @@ async fn learn_as(control: &Arc<Control>, alone: bool) -> Result<Found, Problem>
     for (line, why) in &notes.odd {
         tracing::warn!("{}:{line}: this note is not adopted: {why}", file.display());
     }
-    let (worker, list) = (Arc::clone(control), notes.list.clone());
-    let settled = settle(control, alone, move |reader| settle_override(&worker, reader, &list));
-    let (adopted, kept) = match settled.await? {
+    let stored = control.keeper.read(|reader| reader.state::<StoredOverride>(OVERRIDE)).await?;
+    let is_known = is_known(&stored.unwrap_or_default(), control.maps.override_until()?);
+    let settled = if is_known && !notes.list.iter().any(Note::is_override) {
+        Adopted::Nothing
+    } else {
+        let (worker, list) = (Arc::clone(control), notes.list.clone());
+        settle(control, alone, move |reader| settle_override(&worker, reader, &list)).await?
+    };
+    let (adopted, kept) = match settled {
         Adopted::Note(kept) => (true, Some(kept)),
         Adopted::Map(kept) => (false, Some(kept)),
         Adopted::Nothing => (false, None),
@@ -279,6 +289,16 @@ enum Adopted {
 /// Whether the disk has it.
 type Kept = Pin<Box<dyn Future<Output = Persisted> + Send>>;
 
+/// Whether the store has the override with this deadline in the map, and its end; 0: the map is
+/// new, and there is none to put into it.
+fn is_known(stored: &StoredOverride, deadline: u64) -> bool {
+    let is_over = status::live(deadline).is_none();
+    match deadline {
+        0 => stored.until.is_none_or(|until| until <= clock::now()),
+        _ => stored.is(deadline) && (is_over || stored.ends_with(deadline)),
+    }
+}
+
 /// The override of the map, unless the map never had one. Runs in [`settle`]: there the store is
 /// no older than the map, unless the order knows better.
 fn settle_override(control: &Control, store: &Reader, notes: &[Note]) -> Result<Adopted, Problem> {
@@ -298,10 +318,9 @@ fn settle_override(control: &Control, store: &Reader, notes: &[Note]) -> Result<
         };
         let entry = note.map(|_| noted(restored.entry("override adopt"), note));
         (restored, entry)
+    } else if is_known(&stored, deadline) {
+        return Ok(Adopted::Nothing);
     } else if stored.is(deadline) {
-        if until.is_none() || stored.ends_with(deadline) {
-            return Ok(Adopted::Nothing);
-        }
         // The same, and somebody has set the clock.
         (StoredOverride { until, since, ..stored }, None)
     } else {
