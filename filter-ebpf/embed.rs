@@ -86,7 +86,9 @@ fn embed_nothing(variable: &str, missing: &str) -> Result<(), String> {
     for line in missing.lines() {
         println!("cargo:warning={line}");
     }
-    println!("cargo:warning=built without it: run `cargo xtask setup`, then build again");
+    println!(
+        "cargo:warning=built without the kernel program: run `cargo xtask setup`, then build again"
+    );
     // Built again when something of the toolchain comes.
     for place in ebpf::places().into_iter().filter(|place| place.exists()) {
         println!("cargo:rerun-if-changed={}", place.display());

@@ -52,6 +52,42 @@ pub struct Scratch {
 
 /// Judges one frame with a reader. The result stands in `scratch.event`, whose verdict is anything
 /// but `pass` only with a reason that may refuse. `scratch` comes all zero.
+///
+/// ```
+/// use filter_common::abi::Verdict;
+/// use filter_common::bytes::Slice;
+/// use filter_common::gate::{Scratch, judge};
+/// use filter_common::reason::Reason;
+/// # mod gate {
+/// #     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/judge/gate.rs"));
+/// # }
+/// # use filter_common::number::{Digits, Number};
+/// # use gate::{OneBlock, invite};
+///
+/// // `OneBlock` is a gate with one blocked number, `invite` a frame: see `examples/judge`.
+/// # let digits = |text| Digits::parse(text).unwrap();
+/// let mut gate = OneBlock::new(Number::e164(digits("6281234567890")));
+/// let mut verdict = |caller, gate: &mut OneBlock| {
+///     let frame = invite(caller, caller);
+///     let mut scratch = Scratch::default();
+///     let reason = judge(&Slice::new(&frame, frame.len()), gate, &mut scratch);
+///     (scratch.event.verdict, reason)
+/// };
+///
+/// // However the number is written, the block is against the caller.
+/// let drop = (Verdict::Drop as u8, Reason::BlockedNumber);
+/// assert_eq!(verdict("+6281234567890", &mut gate), drop);
+/// assert_eq!(verdict("0812-3456-7890", &mut gate), drop);
+///
+/// // Another number passes, and so does what is not a number.
+/// let pass = Verdict::Pass as u8;
+/// assert_eq!(verdict("+6281234567891", &mut gate), (pass, Reason::NotBlocked));
+/// assert_eq!(verdict("siti", &mut gate), (pass, Reason::NotANumber));
+///
+/// // The override beats every block.
+/// gate.override_until = u64::MAX;
+/// assert_eq!(verdict("+6281234567890", &mut gate), (pass, Reason::Override));
+/// ```
 #[inline(always)]
 pub fn judge<B: Bytes, G: Gate>(
     bytes: &mut B,

@@ -30,6 +30,36 @@ const E164_DIGITS_MIN: u32 = 7;
 const DIALLED_MAX: u32 = DIGITS_MAX + PREFIX_DIGITS_MAX;
 
 /// How one trunk writes numbers.
+///
+/// ```
+/// use filter_common::number::{Digits, Number};
+/// use filter_common::plan::{Context, Dialled, FORMAT_E164, FORMAT_NATIONAL, Plan};
+/// use filter_common::reason::Reason;
+///
+/// # let digits = |text| Digits::parse(text).unwrap();
+/// let indonesia = Plan {
+///     country: digits("62"),
+///     trunk_prefix: digits("0"),
+///     formats: FORMAT_E164 | FORMAT_NATIONAL,
+///     short_digits: 6,
+///     ..Plan::default()
+/// };
+/// // The digits as nibbles, their count, and whether a `+` is before them.
+/// let read = |low, count, plus| {
+///     indonesia.resolve(&Dialled { high: 0, low, count, plus, context: Context::None })
+/// };
+///
+/// let mobile = Number::e164(digits("6281234567890"));
+/// assert_eq!(read(0x6281234567890, 13, true), Ok(mobile)); // +62 812 3456 7890
+/// assert_eq!(read(0x6281234567890, 13, false), Ok(mobile)); // 62 812 3456 7890
+/// assert_eq!(read(0x081234567890, 12, false), Ok(mobile)); // 0812 3456 7890
+///
+/// // Up to six digits are a local number: a short code, an extension.
+/// assert_eq!(read(0x112, 3, false).ok(), Number::local(digits("112")));
+///
+/// // A number with a leading zero has no E.164 form, and this trunk sends no other prefix.
+/// assert_eq!(read(0x0081234567890, 13, false), Err(Reason::AmbiguousNumber));
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Plan {

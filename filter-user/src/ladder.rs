@@ -136,6 +136,30 @@ pub struct Rung {
 }
 
 /// Weights and rungs.
+///
+/// ```
+/// use jiff::{SignedDuration, Timestamp};
+/// use palang::ladder::{Ladder, ReportKind, Strike};
+///
+/// let ladder = Ladder::default();
+/// let now: Timestamp = "2026-11-24T12:00:00Z".parse()?;
+/// let strike = |kind, days: i64| Strike { time: now - SignedDuration::from_hours(24 * days), kind };
+///
+/// // The first prank is a warning on record, the second a block of 24 h.
+/// let first = ladder.judge(&[strike(ReportKind::Prank, 1)], now);
+/// assert!(first.warning && first.block.is_none());
+/// let pranks = [strike(ReportKind::Prank, 1), strike(ReportKind::Prank, 0)];
+/// assert_eq!(ladder.judge(&pranks, now).block, Some(24 * 60 * 60));
+///
+/// // A strike counts for 30 days.
+/// let old = [strike(ReportKind::Prank, 31), strike(ReportKind::Prank, 0)];
+/// assert!(ladder.judge(&old, now).warning);
+///
+/// // Silent calls alone never block for longer than 1 h: that caller may be hiding.
+/// let silent = [strike(ReportKind::Silent, 0); 12];
+/// assert_eq!(ladder.judge(&silent, now).block, Some(60 * 60));
+/// # Ok::<(), jiff::Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ladder {
     /// Weights in hundredths, in the order of [`ReportKind::ALL`].

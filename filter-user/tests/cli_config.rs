@@ -86,6 +86,7 @@ fn show_fills_in_what_is_left_out() {
     assert_eq!(text(&output.stdout), show("table"));
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn doctor_tells_the_same_in_three_ways() {
     let file = temporary("doctor.toml", "interfaces = [\"lo\", \"no-such-one\"]\n");
@@ -123,6 +124,7 @@ fn doctor_tells_the_same_in_three_ways() {
     assert!(table.contains(&format!("warn, {fails} fail\n")), "{table}");
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn doctor_goes_on_without_a_configuration() {
     let output = palang(&["doctor", "--config", "/does/not/exist.toml", "-o", "raw"]);

@@ -71,6 +71,7 @@ fn three_capabilities_are_enough() {
     .expect("loads with CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON");
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn without_capabilities_it_is_refused_with_what_to_do() {
     let error = std::thread::spawn(|| {

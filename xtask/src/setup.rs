@@ -22,7 +22,7 @@ const COMPILE: [&str; 7] = [
 ];
 
 /// What the tests call.
-const TEST: [&str; 9] = [
+const TEST: [&str; 10] = [
     "tshark",
     "iproute2",
     "ethtool",
@@ -32,6 +32,7 @@ const TEST: [&str; 9] = [
     "tmux",
     "curl",
     "python3",
+    "zsh",
 ];
 
 /// Where programs and maps are pinned.
