@@ -288,7 +288,7 @@ fn people_see_twenty_numbers_and_how_many_more_there_are() {
     let rows = |out: &str| out.lines().filter(|line| line.trim_start().starts_with("6281")).count();
     let (out, _) = assert_exit(&home.run(&arguments), 0);
     assert_eq!(rows(&out), 20);
-    assert!(out.ends_with("\nand 3 more numbers (--all tells them)\n"), "{out}");
+    assert!(out.ends_with("\nand 3 more numbers (--all shows them)\n"), "{out}");
     let (out, _) = assert_exit(&home.run(&[&arguments[..], &["--all"]].concat()), 0);
     assert!(rows(&out) == 23 && !out.contains("more number"), "{out}");
     let (out, _) = assert_exit(&home.run(&[&arguments[..], &["-o", "raw"]].concat()), 0);
@@ -307,7 +307,7 @@ fn a_wrong_policy_is_refused_whole_with_its_place() {
         ("[redial]\nwait = 3\n", "new.toml:2:1: ", "unknown field `wait`"),
         ("ladder = \"\"\n", "new.toml:1:10: ", "ladder: name a file"),
         ("ladder = \"steep.toml\"\n", "steep.toml:2:11: ", "strikes: 0.01 to 100"),
-        ("ladder = \"none.toml\"\n", "none.toml: ", "cannot be read"),
+        ("ladder = \"none.toml\"\n", "none.toml: ", "cannot read"),
         ("[[block]]\nnumber = \"0811\"\n", "new.toml:1:1: ", "every block ends"),
         (
             "[[block]]\nnumber = \"0811\"\npermanent = true\nredial = \"3/10m\"\n",
@@ -371,7 +371,7 @@ fn captures_that_cannot_be_read_to_their_end() {
         home.run(&[captures, &["--policy", &policy, "--against", &policy, "-o", "json"]].concat())
     };
     let (out, err) = assert_exit(&judge(&[&cut]), 6);
-    assert!(err.contains("is cut off behind frame"), "{err}");
+    assert!(err.contains("is cut off after frame"), "{err}");
     let told: Value = serde_json::from_str(&out).unwrap();
     assert!((1..50).contains(&told["frames"].as_u64().unwrap()), "{told}");
     let (out, err) = assert_exit(&judge(&["/does/not/exist.pcap"]), 1);

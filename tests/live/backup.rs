@@ -235,7 +235,7 @@ fn the_first_row_that_was_altered_is_named() {
         let told = daemon.cli(&["audit", "verify"]);
         assert_eq!(told.code, 1, "{statement}: {}", told.stdout);
         assert!(
-            told.stderr.contains(&format!("from row {bad} on")),
+            told.stderr.contains(&format!("chain breaks at row {bad};")),
             "{statement}: {}",
             told.stderr
         );
