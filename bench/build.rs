@@ -4,6 +4,7 @@
 use std::process::ExitCode;
 
 #[path = "../filter-ebpf/embed.rs"]
+#[allow(dead_code, reason = "the build scripts of other packages use the rest")]
 mod embed;
 
 fn main() -> ExitCode {

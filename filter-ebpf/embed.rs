@@ -1,6 +1,11 @@
 //! What the build script of a package does that embeds an object of the kernel's virtual machine.
+//!
+//! Without the BPF toolchain it embeds an empty file: everything compiles, and the host tests run.
+//! Loading refuses such a build, and neither `cargo xtask build` nor `package` accepts it.
 
 use std::env;
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
@@ -16,6 +21,21 @@ pub fn object(name: &str, variable: &str) -> ExitCode {
             eprintln!("{error}");
             ExitCode::FAILURE
         }
+    }
+}
+
+/// Sets `cfg(kernel)` where tests can run the kernel program: as root, with the toolchain.
+///
+/// Tests that need it are ignored without it, and `cargo test` counts them. `cargo xtask test`
+/// fails if it counts one.
+pub fn kernel_tests() {
+    println!("cargo:rustc-check-cfg=cfg(kernel)");
+    for user in ["USER", "LOGNAME", "HOME"] {
+        println!("cargo:rerun-if-env-changed={user}");
+    }
+    let is_root = fs::metadata("/proc/self").is_ok_and(|process| process.uid() == 0);
+    if is_root && ebpf::find().is_ok() {
+        println!("cargo:rustc-cfg=kernel");
     }
 }
 
@@ -41,8 +61,10 @@ fn embed(name: &str, variable: &str) -> Result<(), String> {
         println!("cargo:rerun-if-changed=../filter-ebpf/bench");
         println!("cargo:rerun-if-changed=../filter-ebpf/flood");
     }
-    let toolchain = ebpf::find()
-        .map_err(|missing| format!("{missing}run `cargo xtask setup` to install it"))?;
+    let toolchain = match ebpf::find() {
+        Ok(toolchain) => toolchain,
+        Err(missing) => return embed_nothing(variable, &missing),
+    };
     for program in toolchain.programs() {
         println!("cargo:rerun-if-changed={}", program.display());
     }
@@ -54,6 +76,23 @@ fn embed(name: &str, variable: &str) -> Result<(), String> {
 
     println!("cargo:rustc-env={variable}={}", ebpf::object_in(&target_dir, name).display());
     println!("cargo:rustc-env=PALANG_TOOLCHAIN={}", toolchain.name());
+    Ok(())
+}
+
+/// Embeds an empty file in the place of the object.
+fn embed_nothing(variable: &str, missing: &str) -> Result<(), String> {
+    let empty = folder("OUT_DIR")?.join("no-object");
+    fs::write(&empty, "").map_err(|error| format!("{}: {error}", empty.display()))?;
+    for line in missing.lines() {
+        println!("cargo:warning={line}");
+    }
+    println!("cargo:warning=built without it: run `cargo xtask setup`, then build again");
+    // Built again when something of the toolchain comes.
+    for place in ebpf::places().into_iter().filter(|place| place.exists()) {
+        println!("cargo:rerun-if-changed={}", place.display());
+    }
+    println!("cargo:rustc-env={variable}={}", empty.display());
+    println!("cargo:rustc-env=PALANG_TOOLCHAIN=none");
     Ok(())
 }
 

@@ -73,6 +73,7 @@ fn wait_for_egress(lab: &Lab, count: usize) {
     until(&format!("{count} programs for packets that leave"), || egress_programs(lab) == count);
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn whom_the_centre_calls_gets_through() {
     let lab = Lab::new("callback");
@@ -102,6 +103,7 @@ fn whom_the_centre_calls_gets_through() {
     assert!(!daemon.pins().join("links-egress").join(INTERFACE).exists());
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn it_ends_on_time_and_with_the_setting() {
     let lab = Lab::new("callback");
@@ -124,6 +126,7 @@ fn it_ends_on_time_and_with_the_setting() {
 
 /// What a program sends out of a file's pages is not copied: behind the headers the packet has no
 /// byte of its own, and the filter has to ask for the rest.
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn a_call_that_lies_in_several_pieces_opens_it_too() {
     let lab = Lab::new("callback");
@@ -148,6 +151,7 @@ fn a_call_that_lies_in_several_pieces_opens_it_too() {
     }
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn a_dead_daemon_leaves_nothing_after_detach() {
     let lab = Lab::new("callback");
@@ -159,6 +163,7 @@ fn a_dead_daemon_leaves_nothing_after_detach() {
     assert_eq!(egress_programs(&lab), 0);
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn an_interface_made_anew_has_it_again() {
     let lab = Lab::new("callback");
@@ -172,6 +177,7 @@ fn an_interface_made_anew_has_it_again() {
     assert!(arrives(&lab, &receiver, BLOCKED));
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn what_the_kernel_cannot_see_is_told() {
     let lab = Lab::new("callback");

@@ -23,6 +23,7 @@ const GOES_ON: u16 = 299;
 const BLOCKED: &str = "+6281200000001";
 const FREE: &str = "+6281200000002";
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn a_blocked_caller_is_refused_and_another_goes_on() {
     let lab = Lab::new("kamailio");
@@ -40,6 +41,7 @@ fn a_blocked_caller_is_refused_and_another_goes_on() {
     assert_eq!(check.take_requests(), [asked]);
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn what_is_not_asked_goes_on() {
     let lab = Lab::new("kamailio");
@@ -58,6 +60,7 @@ fn what_is_not_asked_goes_on() {
 }
 
 /// One worker of Kamailio reads all of them: a number must not stay from the message before.
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn odd_callers_are_not_lost() {
     let lab = Lab::new("kamailio");
@@ -130,6 +133,7 @@ fn odd_callers_are_not_lost() {
     assert_eq!(check.take_requests(), [""; 0]);
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn an_answer_that_is_not_known_refuses_nothing() {
     let lab = Lab::new("kamailio");
@@ -163,6 +167,7 @@ fn an_answer_that_is_not_known_refuses_nothing() {
     }
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn without_a_daemon_calls_go_on() {
     let lab = Lab::new("kamailio");
@@ -185,6 +190,7 @@ fn without_a_daemon_calls_go_on() {
 }
 
 /// No stand-in: the daemon, its store and the kernel's maps.
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn the_daemon_is_asked_about_calls_over_tcp() {
     let lab = Lab::new("kamailio");

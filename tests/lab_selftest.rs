@@ -9,6 +9,7 @@ use palang_tests::lab::{INTERFACE, Lab, now, run};
 
 const CALLERS: [&str; 4] = ["+6281200000001", "0812-0000-0002", "110", "+6281200000004"];
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn without_a_filter_everything_arrives_in_order() {
     let lab = Lab::new("complete");
@@ -37,6 +38,7 @@ fn without_a_filter_everything_arrives_in_order() {
 }
 
 /// A filter of the kernel's own stands for the gate: it drops every INVITE, and no OPTIONS.
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn what_does_not_arrive_is_told_by_caller_and_time() {
     // Classic BPF: `ld [42]` (after Ethernet, IPv4 and UDP), is it "INVI", then TC_ACT_SHOT.
@@ -72,6 +74,7 @@ fn what_does_not_arrive_is_told_by_caller_and_time() {
     }
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn one_receiver_keeps_two_traffics_and_both_address_families_apart() {
     let lab = Lab::new("apart");
@@ -86,6 +89,7 @@ fn one_receiver_keeps_two_traffics_and_both_address_families_apart() {
     assert!(six.is_some());
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn traffic_survives_the_interface() {
     let lab = Lab::new("interface");
@@ -110,6 +114,7 @@ fn traffic_survives_the_interface() {
     assert_eq!(record.refused(CALLERS[0], and_again..).len(), 0);
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn a_dropped_lab_leaves_nothing() {
     let prefix = format!("palang-{}-", std::process::id());

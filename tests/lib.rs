@@ -8,6 +8,7 @@ pub mod mutations;
 pub mod packet;
 pub mod reference;
 pub mod seeds;
+pub mod verifier;
 
 use std::path::PathBuf;
 

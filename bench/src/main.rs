@@ -10,7 +10,7 @@ mod veth;
 
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use clap::{Parser, Subcommand};
 
 /// How fast Palang is, and beside what.
@@ -44,6 +44,12 @@ fn main() -> ExitCode {
 }
 
 fn run(command: &Bench) -> Result<()> {
+    // The objects of the benchmarks are built with the filter's, or none of them is.
+    ensure!(
+        !palang::object::OBJECT.is_empty(),
+        "no benchmark: this program was built without the kernel programs; run `cargo xtask setup`, \
+         then build it again"
+    );
     match command {
         Bench::Kernel(arguments) => kernel::run(arguments),
         Bench::Peers(arguments) => peers::run(arguments),

@@ -43,6 +43,13 @@ pub trait Bytes: Sized {
     #[must_use]
     fn renewed(&self) -> Self;
 
+    /// The same in place: what was known of these bytes before is nowhere any more, neither in a
+    /// register nor on the stack, whatever the verifier takes for alive.
+    #[inline(always)]
+    fn renew(&mut self) {
+        *self = self.renewed();
+    }
+
     /// `number`, of which the kernel's verifier shall forget what it knows: what follows
     /// a loop is then walked once, and not once for each way out of the loop.
     fn forget(&self, number: usize) -> usize {

@@ -34,7 +34,7 @@ pub fn is_sip<B: Bytes, G: Gate>(bytes: &B, gate: &G, scratch: &mut Scratch) -> 
 /// The number that an initial INVITE calls; [`Number::NONE`]: it is none, or its Request-URI
 /// has no number in the plan of the trunk that it goes to. Follows [`is_sip`].
 #[inline(always)]
-pub fn called<B: Bytes, G: Gate>(bytes: &B, gate: &G, scratch: &mut Scratch) -> Number {
+pub fn called<B: Bytes, G: Gate>(bytes: &mut B, gate: &G, scratch: &mut Scratch) -> Number {
     let payload = bytes.forget(scratch.packet.payload);
     let len = bytes.forget(scratch.packet.payload_len);
     let start = message::request_uri(bytes, payload, len);
@@ -42,7 +42,7 @@ pub fn called<B: Bytes, G: Gate>(bytes: &B, gate: &G, scratch: &mut Scratch) -> 
         return Number::NONE;
     }
     // What differs between the ways to here ends here, for the verifier.
-    let bytes = &bytes.renewed();
+    bytes.renew();
     let start = bytes.forget(start);
     let state = message::scan_all(bytes, start, payload + len - start, &mut scratch.marks);
     // Within a dialog the Request-URI is the other side's contact. Headers behind `To` may be
@@ -60,7 +60,8 @@ pub fn called<B: Bytes, G: Gate>(bytes: &B, gate: &G, scratch: &mut Scratch) -> 
     if lane == 0 {
         return Number::NONE;
     }
-    let number = gate::number(&bytes.renewed(), bytes.forget(start), lane, &profile.plan);
+    bytes.renew();
+    let number = gate::number(bytes, bytes.forget(start), lane, &profile.plan);
     // A low nibble of 0 is a reason why there is none.
     if number & 0xF == 0 { Number::NONE } else { Number(number) }
 }

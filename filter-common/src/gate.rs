@@ -14,7 +14,8 @@ use crate::plan::Plan;
 use crate::policy::{self, Call, Lists};
 use crate::reason::Reason;
 use crate::sip::headers::{self, Form, Mark, Marks};
-use crate::sip::{emergency, message, uri};
+use crate::sip::message::{self, Reader};
+use crate::sip::{emergency, uri};
 
 /// What [`judge`] needs beside the lists.
 pub trait Gate: Lists {
@@ -49,11 +50,16 @@ pub struct Scratch {
     pub marks: Marks,
 }
 
-/// Judges one frame. The result stands in `scratch.event`, whose verdict is anything
+/// Judges one frame with a reader. The result stands in `scratch.event`, whose verdict is anything
 /// but `pass` only with a reason that may refuse. `scratch` comes all zero.
 #[inline(always)]
-pub fn judge<B: Bytes, G: Gate>(bytes: &B, gate: &mut G, scratch: &mut Scratch) -> Reason {
-    let reason = match read_and_decide(bytes, gate, scratch) {
+pub fn judge<B: Bytes, G: Gate>(
+    bytes: &mut B,
+    gate: &mut G,
+    scratch: &mut Scratch,
+    reader: Reader,
+) -> Reason {
+    let reason = match read_and_decide(bytes, gate, scratch, reader) {
         Ok(reason) | Err(reason) => reason,
     };
     scratch.event.reason = reason as u8;
@@ -70,9 +76,10 @@ pub fn judge<B: Bytes, G: Gate>(bytes: &B, gate: &mut G, scratch: &mut Scratch) 
 
 #[inline(always)]
 fn read_and_decide<B: Bytes, G: Gate>(
-    bytes: &B,
+    bytes: &mut B,
     gate: &mut G,
     scratch: &mut Scratch,
+    reader: Reader,
 ) -> Result<Reason, Reason> {
     gate.settings().ok_or(Reason::NoPolicy)?;
     let read = frame::read(bytes, &mut scratch.packet);
@@ -118,14 +125,14 @@ fn read_and_decide<B: Bytes, G: Gate>(
         find_trunk(gate, event);
     }
 
-    // A block, so that the next `renewed` finds the place on the stack free again.
-    let invite = {
-        let bytes = &bytes.renewed();
-        let state = message::scan(bytes, start, end - start, &mut scratch.marks);
-        let invite = message::check(bytes, start, state, &scratch.marks)?;
-        event.call_id = message::call_id_hash(bytes, start + invite.call_id, invite.call_id_len);
-        invite
+    bytes.renew();
+    let scan = match reader {
+        Reader::Full => message::scan,
+        Reader::Slim => message::scan_slim,
     };
+    let state = scan(bytes, start, end - start, &mut scratch.marks);
+    let invite = message::check(bytes, start, state, &scratch.marks)?;
+    event.call_id = message::call_id_hash(bytes, start + invite.call_id, invite.call_id_len);
     event.call_id_offset = (start + invite.call_id) as u16;
     event.call_id_len = invite.call_id_len as u16;
     if invite.to_tag {
@@ -150,7 +157,7 @@ fn read_and_decide<B: Bytes, G: Gate>(
             return Err(Reason::NoNumberUri);
         }
     }
-    let bytes = &bytes.renewed();
+    bytes.renew();
     let (first, second) = numbers(bytes, bytes.forget(start), uris, &profile.plan)?;
     let settings = gate.settings().ok_or(Reason::NoPolicy)?;
     let enforced = enforces(settings, event.time) && profile.mode == MODE_ENFORCE;
@@ -164,7 +171,10 @@ fn read_and_decide<B: Bytes, G: Gate>(
 
     let marked = match profile.marks[0] {
         0 => 0,
-        _ => emergency::is_marked(&bytes.renewed(), start, &scratch.marks, &profile.marks),
+        _ => {
+            bytes.renew();
+            emergency::is_marked(bytes, start, &scratch.marks, &profile.marks)
+        }
     };
     let marked = bytes.forget(marked as usize) as u32;
     let call = Call { number: first, second, call_id: event.call_id, enforced, marked };

@@ -1,4 +1,4 @@
-//! The decision: one function, in the order of DESIGN §5.7.
+//! The decision: one function, in the order of docs/design.md §5.7.
 //!
 //! The kernel runs it on its maps, the host on ordinary collections. Whatever lets a
 //! call through is looked at for every packet and comes first, so a stale block can

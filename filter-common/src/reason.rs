@@ -65,7 +65,7 @@ reasons! {
     NotIp = 1, "not-ip", Pass;
     /// IP, but neither UDP nor TCP: ICMP (also one that quotes an INVITE), tunnels, ESP.
     NotUdp = 2, "not-udp", Pass;
-    /// TCP from or to a SIP port: a call that XDP cannot read (DESIGN §3.6).
+    /// TCP from or to a SIP port: a call that XDP cannot read (docs/design.md §3.6).
     SipOverTcp = 3, "sip-over-tcp", Pass;
     /// UDP to a port that is not configured as a SIP port.
     OtherPort = 4, "other-port", Pass;
@@ -120,7 +120,7 @@ reasons! {
     /// More than two `P-Asserted-Identity` values (RFC 3325 §9.1).
     TooManyIdentities = 35, "too-many-identities", Pass;
 
-    // 40–59: a call with a caller number, decided in the order of DESIGN §5.7.
+    // 40–59: a call with a caller number, decided in the order of docs/design.md §5.7.
     /// The source is outside every configured trunk.
     UnknownTrunk = 40, "unknown-trunk", Pass;
     /// The emergency override is on.
@@ -143,7 +143,7 @@ reasons! {
     Observe = 49, "observe", Pass;
     /// Blocked, but this attempt was let through before, less than 64 s ago.
     AttemptPassed = 50, "attempt-passed", Pass;
-    /// Blocked, but the caller redialled often enough (DESIGN §5.8).
+    /// Blocked, but the caller redialled often enough (docs/design.md §5.8).
     RedialGrant = 51, "redial-grant", Pass;
     /// Blocked, but the kernel's memory of attempts or grants could not be written.
     StateFull = 52, "state-full", Pass;

@@ -24,6 +24,7 @@ mod told;
 mod variants;
 
 use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS};
+use aya_ebpf::bindings::xdp_md;
 use aya_ebpf::helpers::bpf_get_prandom_u32;
 use aya_ebpf::helpers::generated::bpf_xdp_store_bytes;
 use aya_ebpf::macros::{map, xdp};
@@ -34,7 +35,7 @@ use filter_common::bytes::Bytes as _;
 use filter_common::frame;
 use filter_common::gate::Gate as _;
 use filter_common::sip::headers::Marks;
-use filter_common::sip::message;
+use filter_common::sip::message::{self, Reader};
 
 use crate::kernel::Kernel;
 use crate::packet::PacketBytes;
@@ -105,7 +106,7 @@ pub fn copy_varied(ctx: XdpContext) -> u32 {
 #[xdp(frags)]
 pub fn palang_varied(ctx: XdpContext) -> u32 {
     draw(&ctx);
-    verdict(run::run(&ctx).map(|(_, verdict)| verdict == Verdict::Drop as u8))
+    verdict(run::run(&ctx, Reader::Full).map(|(_, verdict)| verdict == Verdict::Drop as u8))
 }
 
 #[xdp(frags)]
@@ -170,17 +171,17 @@ fn store(ctx: &XdpContext, offset: u32, from: *const u8, len: u32) {
 
 #[inline(always)]
 fn read_port(ctx: &XdpContext) -> Option<bool> {
-    let bytes = PacketBytes::new(ctx, maps::SPARE.get_ptr_mut(0)?);
+    let bytes = PacketBytes::new(ctx.ctx, maps::SPARE.get_ptr_mut(0)?);
     Some(outer::read(&bytes)?.destination_port == 5060)
 }
 
 #[inline(always)]
-fn scan_of<'a>(
-    ctx: &'a XdpContext,
-    scan: fn(&PacketBytes<'a, XdpContext>, usize, usize, &mut Marks) -> u8,
+fn scan_of(
+    ctx: &XdpContext,
+    scan: fn(&PacketBytes<*mut xdp_md>, usize, usize, &mut Marks) -> u8,
 ) -> Option<bool> {
     let scratch = run::cleared(&maps::SCRATCH)?;
-    let bytes = PacketBytes::new(ctx, maps::SPARE.get_ptr_mut(0)?);
+    let bytes = PacketBytes::new(ctx.ctx, maps::SPARE.get_ptr_mut(0)?);
     frame::read(&bytes, &mut scratch.packet).ok()?;
     let (payload, len) = (scratch.packet.payload, scratch.packet.payload_len);
     let start = message::request_uri(&bytes, payload, len);
@@ -192,7 +193,7 @@ fn scan_of<'a>(
 #[inline(always)]
 fn oracle_of(ctx: &XdpContext, variant: u32) -> Option<bool> {
     let variant = VARIANTS.get(variant)?;
-    let bytes = PacketBytes::new(ctx, maps::SPARE.get_ptr_mut(0)?);
+    let bytes = PacketBytes::new(ctx.ctx, maps::SPARE.get_ptr_mut(0)?);
     let outer = outer::read(&bytes)?;
     if !Kernel::new()?.is_sip_port(outer.destination_port) {
         return None;
@@ -204,7 +205,7 @@ fn oracle_of(ctx: &XdpContext, variant: u32) -> Option<bool> {
 #[inline(always)]
 fn naive_of(ctx: &XdpContext, variant: u32) -> Option<bool> {
     let variant = VARIANTS.get(variant)?;
-    let bytes = PacketBytes::new(ctx, maps::SPARE.get_ptr_mut(0)?);
+    let bytes = PacketBytes::new(ctx.ctx, maps::SPARE.get_ptr_mut(0)?);
     let outer = outer::read(&bytes)?;
     if !Kernel::new()?.is_sip_port(outer.destination_port) {
         return None;

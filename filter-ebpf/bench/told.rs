@@ -85,6 +85,6 @@ pub fn decide<B: Bytes>(
     if decision.repeated {
         event.flags |= EVENT_REPEATED;
     }
-    report::report(ctx, event, decision.reason, limit);
+    report::report(ctx.ctx, event, decision.reason, limit);
     Some(event.verdict != 0)
 }

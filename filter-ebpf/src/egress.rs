@@ -3,13 +3,14 @@
 use aya_ebpf::bindings::BPF_ANY;
 use aya_ebpf::programs::TcContext;
 use filter_common::abi::Grace;
+use filter_common::bytes::Bytes as _;
 use filter_common::egress::{READ_MAX, called, is_sip};
 use filter_common::gate::{Gate as _, Scratch};
 use filter_common::number::Number;
 use filter_common::policy::Lists as _;
 
 use crate::kernel::{Kernel, is_replay};
-use crate::packet::{Frame as _, PacketBytes};
+use crate::packet::{Context as _, PacketBytes};
 use crate::{maps, run};
 
 const SECOND: u64 = 1_000_000_000;
@@ -43,14 +44,17 @@ pub fn note_call(ctx: &TcContext) {
 
 #[inline(always)]
 fn find(ctx: &TcContext, kernel: &Kernel, scratch: &mut Scratch, spare: *mut usize) -> Number {
-    if !is_sip(&PacketBytes::new(ctx, spare), kernel, scratch) {
+    let skb = ctx.skb.skb;
+    let mut bytes = PacketBytes::new(skb, spare);
+    if !is_sip(&bytes, kernel, scratch) {
         return Number::NONE;
     }
     let wanted = ctx.len().min(READ_MAX as u32);
-    let (start, end) = ctx.pointers();
+    let (start, end) = skb.pointers();
     // Only what is SIP and lies in several pieces is made one. Where that fails, what can be read is.
     if end - start < wanted as usize {
         let _ = ctx.skb.pull_data(wanted);
     }
-    called(&PacketBytes::new(ctx, spare), kernel, scratch)
+    bytes.renew();
+    called(&mut bytes, kernel, scratch)
 }

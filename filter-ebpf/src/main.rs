@@ -19,15 +19,39 @@ use aya_ebpf::macros::{classifier, xdp};
 use aya_ebpf::programs::{TcContext, XdpContext};
 use filter_common::abi::Verdict;
 use filter_common::reason::Reason;
+use filter_common::sip::message::Reader;
 
-/// Entry point. `xdp.frags` (Linux 5.18): also behind an MTU above one page.
+/// The program. `xdp.frags` (Linux 5.18): also on an interface whose MTU is above one page.
 #[xdp(frags)]
 pub fn palang(ctx: XdpContext) -> u32 {
-    let Some((reason, verdict)) = run::run(&ctx) else {
+    gate(&ctx, Reader::Full)
+}
+
+/// The same for a kernel without `xdp.frags`: a frame is one buffer.
+#[xdp]
+pub fn palang_no_frags(ctx: XdpContext) -> u32 {
+    gate(&ctx, Reader::Full)
+}
+
+/// The program with the slim reader, for a kernel that refuses the full one.
+#[xdp(frags)]
+pub fn palang_slim(ctx: XdpContext) -> u32 {
+    gate(&ctx, Reader::Slim)
+}
+
+/// The same for a kernel without `xdp.frags`.
+#[xdp]
+pub fn palang_slim_no_frags(ctx: XdpContext) -> u32 {
+    gate(&ctx, Reader::Slim)
+}
+
+#[inline(always)]
+fn gate(ctx: &XdpContext, reader: Reader) -> u32 {
+    let Some((reason, verdict)) = run::run(ctx, reader) else {
         return XDP_PASS;
     };
     #[cfg(feature = "log")]
-    aya_log_ebpf::debug!(&ctx, "{} verdict {}", reason.name(), verdict);
+    aya_log_ebpf::debug!(ctx, "{} verdict {}", reason.name(), verdict);
     action(reason, verdict)
 }
 

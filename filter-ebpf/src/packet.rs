@@ -2,73 +2,94 @@
 
 use core::arch::asm;
 
-use aya_ebpf::EbpfContext as _;
-use aya_ebpf::helpers::generated::bpf_xdp_get_buff_len;
-use aya_ebpf::programs::{TcContext, XdpContext};
+use aya_ebpf::Global;
+use aya_ebpf::bindings::{__sk_buff, xdp_md};
+use aya_ebpf::helpers::generated::{bpf_xdp_get_buff_len, bpf_xdp_load_bytes};
 use filter_common::bytes::{Bytes, OFFSET_MAX, WINDOW, Window};
 
-/// What a program is called with.
-pub trait Frame {
-    /// The packet pointers: the first byte, and the one behind the last that can be read directly.
-    fn pointers(&self) -> (usize, usize);
-    /// Length of the whole frame.
-    fn len(&self) -> usize;
+use crate::maps;
+
+/// 1: the kernel has `bpf_xdp_get_buff_len` and `bpf_xdp_load_bytes` (Linux 5.18). Set when the program
+/// is loaded; it is constant for the verifier, so on a kernel without them no code calls them.
+#[unsafe(no_mangle)]
+static BUFFER_HELPERS: Global<u32> = Global::new(1);
+
+/// Whether the kernel has the helpers that reach all buffers of a frame. Without them a frame is
+/// one buffer.
+#[inline(always)]
+pub fn has_buffer_helpers() -> bool {
+    BUFFER_HELPERS.load() != 0
 }
 
-impl Frame for XdpContext {
+/// What a program is called with: the pointer that the kernel gives it. By value, so that no struct
+/// holds a reference to one on the stack: the verifier of Linux 7.1 no longer sees which slots of the
+/// stack are dead behind such a reference, and walks what follows once for each value in them.
+pub trait Context: Copy {
+    /// The packet pointers: the first byte, and the one behind the last that can be read directly.
+    fn pointers(self) -> (usize, usize);
+    /// Length of the whole frame.
+    fn len(self) -> usize;
+}
+
+impl Context for *mut xdp_md {
     #[inline(always)]
-    fn pointers(&self) -> (usize, usize) {
+    fn pointers(self) -> (usize, usize) {
         // SAFETY: the context that this program was called with. Volatile, so that the
         // pointers of `renewed` are new ones to the compiler too.
         unsafe {
             (
-                (&raw const (*self.ctx).data).read_volatile() as usize,
-                (&raw const (*self.ctx).data_end).read_volatile() as usize,
+                (&raw const (*self).data).read_volatile() as usize,
+                (&raw const (*self).data_end).read_volatile() as usize,
             )
         }
     }
 
     #[inline(always)]
-    fn len(&self) -> usize {
+    fn len(self) -> usize {
+        if !has_buffer_helpers() {
+            let (start, end) = self.pointers();
+            return opaque(end) - opaque(start);
+        }
         // SAFETY: the helper only reads the context that this program was called with.
-        unsafe { bpf_xdp_get_buff_len(self.as_ptr().cast()) as usize }
+        unsafe { bpf_xdp_get_buff_len(self) as usize }
     }
 }
 
-impl Frame for TcContext {
+impl Context for *mut __sk_buff {
     #[inline(always)]
-    fn pointers(&self) -> (usize, usize) {
+    fn pointers(self) -> (usize, usize) {
         // SAFETY: as above.
         unsafe {
             (
-                (&raw const (*self.skb.skb).data).read_volatile() as usize,
-                (&raw const (*self.skb.skb).data_end).read_volatile() as usize,
+                (&raw const (*self).data).read_volatile() as usize,
+                (&raw const (*self).data_end).read_volatile() as usize,
             )
         }
     }
 
     #[inline(always)]
-    fn len(&self) -> usize {
-        self.skb.len() as usize
+    fn len(self) -> usize {
+        // SAFETY: as above.
+        unsafe { (*self).len as usize }
     }
 }
 
 /// The directly readable part of a frame: `start` and `end` are packet pointers. They
 /// travel as numbers because a reference to the context would be turned into two
 /// 32-bit arguments, which the verifier refuses to extend to pointers again.
-pub struct PacketBytes<'a, F> {
+pub struct PacketBytes<C> {
     start: usize,
     end: usize,
-    ctx: &'a F,
+    context: C,
     /// Map memory: what the verifier reads back from there it knows nothing about.
     spare: *mut usize,
 }
 
-impl<'a, F: Frame> PacketBytes<'a, F> {
+impl<C: Context> PacketBytes<C> {
     #[inline(always)]
-    pub fn new(ctx: &'a F, spare: *mut usize) -> PacketBytes<'a, F> {
-        let (start, end) = ctx.pointers();
-        PacketBytes { start, end, ctx, spare }
+    pub fn new(context: C, spare: *mut usize) -> PacketBytes<C> {
+        let (start, end) = context.pointers();
+        PacketBytes { start, end, context, spare }
     }
 
     /// A pointer to `T` at `offset`, when all of it is readable.
@@ -87,6 +108,100 @@ impl<'a, F: Frame> PacketBytes<'a, F> {
         }
         Some(pointer as *const T)
     }
+}
+
+/// Copies bytes of a frame from `offset` on, `len` of them and 1 to `MAX`, a power of two. `false`:
+/// the frame does not have them, or not in one buffer where the kernel lacks the helpers.
+///
+/// # Safety
+/// `to` has room for `MAX` bytes and is aligned for words.
+#[inline(always)]
+pub unsafe fn copy<const MAX: usize>(
+    context: *mut xdp_md,
+    offset: usize,
+    to: *mut u8,
+    len: usize,
+) -> bool {
+    const { assert!(MAX.is_power_of_two()) };
+    // Between 1 and MAX also for the verifier of Linux 6.1, which learns nothing from `len != 0`.
+    let len = (opaque(len.wrapping_sub(1)) & (MAX - 1)) + 1;
+    if has_buffer_helpers() {
+        // SAFETY: the context of this packet, and as much room as the caller says.
+        return unsafe { bpf_xdp_load_bytes(context, offset as u32, to.cast(), len as u32) } == 0;
+    }
+    // SAFETY: as the caller says.
+    unsafe { copy_readable::<MAX>(context, offset, to, len) != 0 }
+}
+
+/// The same without a helper; 0: not all of them can be read.
+///
+/// # Safety
+/// As for [`copy`].
+#[inline(never)]
+unsafe fn copy_readable<const MAX: usize>(
+    context: *mut xdp_md,
+    offset: usize,
+    to: *mut u8,
+    len: usize,
+) -> u32 {
+    let Some(spare) = maps::SPARE.get_ptr_mut(0) else {
+        return 0;
+    };
+    let mut bytes = PacketBytes::new(context, spare);
+    let (len, offset) = (bytes.forget(len), bytes.forget(offset));
+    let mut i = 0;
+    // What a loop cannot read the last one finds once more, on one way for the verifier.
+    while i < MAX && i + WINDOW <= len {
+        let Some(window) = bytes.window(offset + i) else {
+            break;
+        };
+        macro_rules! words {
+            ($($index:literal)*) => {
+                $(
+                    // SAFETY: below MAX, and aligned for words.
+                    unsafe {
+                        let word = window.word::<$index>().to_le();
+                        to.add(i + 8 * $index).cast::<u64>().write(word);
+                    }
+                )*
+            };
+        }
+        words!(0 1 2 3 4 5 6 7);
+        i += WINDOW;
+    }
+    bytes.renew();
+    let (mut i, len, offset) = (bytes.forget(i), bytes.forget(len), bytes.forget(offset));
+    let mut words = 0;
+    while words < WINDOW / 8 {
+        let at = opaque(i);
+        if at > MAX - 8 || at + 8 > len {
+            break;
+        }
+        let Some(word) = bytes.word(offset + at) else {
+            break;
+        };
+        // SAFETY: below MAX; a multiple of 8.
+        unsafe { to.add(at).cast::<u64>().write(word.to_le()) };
+        i += 8;
+        words += 1;
+    }
+    bytes.renew();
+    let (mut i, len, offset) = (bytes.forget(i), bytes.forget(len), bytes.forget(offset));
+    let mut rest = 0;
+    while rest < 8 {
+        let at = opaque(i);
+        if at >= MAX || at >= len {
+            break;
+        }
+        let Some(byte) = bytes.byte(offset + at) else {
+            return 0;
+        };
+        // SAFETY: below MAX.
+        unsafe { to.add(at).write(byte) };
+        i += 1;
+        rest += 1;
+    }
+    1
 }
 
 /// The same number, as one that LLVM knows nothing about. The barrier has to be an
@@ -129,7 +244,7 @@ impl Window for PacketWindow {
     }
 }
 
-impl<F: Frame> Bytes for PacketBytes<'_, F> {
+impl<C: Context> Bytes for PacketBytes<C> {
     type Window = PacketWindow;
 
     #[inline(always)]
@@ -164,12 +279,12 @@ impl<F: Frame> Bytes for PacketBytes<'_, F> {
 
     #[inline(always)]
     fn frame_len(&self) -> usize {
-        self.ctx.len()
+        self.context.len()
     }
 
     #[inline(always)]
     fn renewed(&self) -> Self {
-        PacketBytes::new(self.ctx, self.spare)
+        PacketBytes::new(self.context, self.spare)
     }
 
     #[inline(always)]

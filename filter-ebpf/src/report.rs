@@ -1,8 +1,7 @@
 //! Counters, events and evidence: what user space learns of a packet.
 
-use aya_ebpf::helpers::generated::{bpf_xdp_get_buff_len, bpf_xdp_load_bytes};
+use aya_ebpf::bindings::xdp_md;
 use aya_ebpf::maps::RingBuf;
-use aya_ebpf::programs::XdpContext;
 use filter_common::abi::{
     CALL_ID_MAX, EVENT_REPEATED, EVIDENCE_MAX, Event, EventEntry, EventStats, Evidence,
     EvidenceStats, TRUNKS_MAX, Verdict,
@@ -11,14 +10,14 @@ use filter_common::reason::{REASON_NUMBERS, Reason};
 
 use crate::kernel::is_replay;
 use crate::maps;
-use crate::packet::opaque;
+use crate::packet::{self, Context as _};
 
 /// Of the pass events above the limit, one in this many is still sent.
 const SAMPLE: u64 = 64;
 
 /// Counts a packet and, when it is a new attempt, tells of it.
 #[inline(always)]
-pub fn report(ctx: &XdpContext, event: &Event, reason: Reason, pass_events_per_second: u32) {
+pub fn report(ctx: *mut xdp_md, event: &Event, reason: Reason, pass_events_per_second: u32) {
     count(event.trunk as u32, reason);
     if is_replay()
         && let Some(last) = maps::REPLAY_EVENT.get_ptr_mut(0)
@@ -68,21 +67,18 @@ fn is_thinned(stats: &mut EventStats, time: u64, limit: u32) -> bool {
 }
 
 #[inline(never)]
-fn send(ctx: &XdpContext, ring: &RingBuf, event: &Event) -> bool {
+fn send(ctx: *mut xdp_md, ring: &RingBuf, event: &Event) -> bool {
     let Some(mut entry) = ring.reserve::<EventEntry>(0) else {
         return false;
     };
     let entry_ptr = entry.as_mut_ptr();
+    let len = usize::from(event.call_id_len).min(CALL_ID_MAX);
     // SAFETY: as much room as an entry needs was reserved.
     unsafe {
         (&raw mut (*entry_ptr).event).write(*event);
-        let len = usize::from(event.call_id_len).min(CALL_ID_MAX);
         let room = (&raw mut (*entry_ptr).call_id).cast();
-        // Between 1 and CALL_ID_MAX also for the verifier of Linux 6.1, which learns nothing
-        // from `len != 0`.
-        let sure = (opaque(len.wrapping_sub(1)) & (CALL_ID_MAX - 1)) + 1;
-        let offset = u32::from(event.call_id_offset);
-        if len == 0 || bpf_xdp_load_bytes(ctx.ctx, offset, room, sure as u32) != 0 {
+        let offset = usize::from(event.call_id_offset);
+        if len == 0 || !packet::copy::<CALL_ID_MAX>(ctx, offset, room, len) {
             (&raw mut (*entry_ptr).event.call_id_len).write(0);
         }
     }
@@ -93,7 +89,7 @@ fn send(ctx: &XdpContext, ring: &RingBuf, event: &Event) -> bool {
 /// Keeps the frame of a refused attempt, where somebody wants it. One that finds no room is lost,
 /// and nothing else with it.
 #[inline(never)]
-fn keep(ctx: &XdpContext, event: &Event) -> u32 {
+fn keep(ctx: *mut xdp_md, event: &Event) -> u32 {
     let wanted = maps::EVIDENCE_PER_SECOND.get(0).copied().unwrap_or(0);
     if wanted == 0 || event.verdict == Verdict::Pass as u8 {
         return 0;
@@ -125,25 +121,24 @@ fn is_above(stats: &mut EvidenceStats, time: u64, limit: u32) -> bool {
 }
 
 #[inline(always)]
-fn send_frame(ctx: &XdpContext, event: &Event) -> bool {
-    // SAFETY: the context of this packet.
-    let len = unsafe { bpf_xdp_get_buff_len(ctx.ctx) } as usize;
+fn send_frame(ctx: *mut xdp_md, event: &Event) -> bool {
+    let len = ctx.len();
     let Some(mut entry) = maps::EVIDENCE.reserve::<Evidence>(0) else {
         return false;
     };
     let entry_ptr = entry.as_mut_ptr();
-    // Between 1 and EVIDENCE_MAX, as in `send`; no frame is empty.
-    let kept = (opaque(len.min(EVIDENCE_MAX).wrapping_sub(1)) & (EVIDENCE_MAX - 1)) + 1;
+    // No frame is empty.
+    let kept = len.min(EVIDENCE_MAX);
     // SAFETY: as much room as an entry needs was reserved.
-    let read = unsafe {
+    let copied = unsafe {
         (&raw mut (*entry_ptr).time).write(event.time);
         (&raw mut (*entry_ptr).number).write(event.number);
         (&raw mut (*entry_ptr).call_id).write(event.call_id);
         (&raw mut (*entry_ptr).frame_len).write(len as u32);
         (&raw mut (*entry_ptr).kept_len).write(kept as u32);
-        bpf_xdp_load_bytes(ctx.ctx, 0, (&raw mut (*entry_ptr).bytes).cast(), kept as u32)
+        packet::copy::<EVIDENCE_MAX>(ctx, 0, (&raw mut (*entry_ptr).bytes).cast(), kept)
     };
-    if read != 0 {
+    if !copied {
         entry.discard(0);
         return false;
     }

@@ -4,22 +4,23 @@ use aya_ebpf::maps::PerCpuArray;
 use aya_ebpf::programs::XdpContext;
 use filter_common::gate::{Gate as _, Scratch, judge};
 use filter_common::reason::Reason;
+use filter_common::sip::message::Reader;
 
 use crate::kernel::Kernel;
 use crate::maps;
 use crate::packet::PacketBytes;
 use crate::report;
 
-/// Judges a packet and reports it: the reason and the `Verdict`. `None` never happens: the maps have
-/// those elements.
+/// Judges a packet with a reader and reports it: the reason and the `Verdict`. `None` never happens:
+/// the maps have those elements.
 #[inline(always)]
-pub fn run(ctx: &XdpContext) -> Option<(Reason, u8)> {
+pub fn run(ctx: &XdpContext, reader: Reader) -> Option<(Reason, u8)> {
     let scratch = cleared(&maps::SCRATCH)?;
-    let bytes = PacketBytes::new(ctx, maps::SPARE.get_ptr_mut(0)?);
+    let mut bytes = PacketBytes::new(ctx.ctx, maps::SPARE.get_ptr_mut(0)?);
     let mut kernel = Kernel::new()?;
-    let reason = judge(&bytes, &mut kernel, scratch);
+    let reason = judge(&mut bytes, &mut kernel, scratch, reader);
     let limit = kernel.settings().map_or(0, |settings| settings.pass_events_per_second);
-    report::report(ctx, &scratch.event, reason, limit);
+    report::report(ctx.ctx, &scratch.event, reason, limit);
     Some((reason, scratch.event.verdict))
 }
 

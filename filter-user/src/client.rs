@@ -74,7 +74,9 @@ pub fn exit(kind: ProblemKind) -> Exit {
         ProblemKind::Usage => Exit::Usage,
         ProblemKind::Refused => Exit::Refused,
         ProblemKind::NotFound => Exit::NotFound,
-        ProblemKind::Failed | ProblemKind::Store | ProblemKind::Full => Exit::Failed,
+        ProblemKind::Failed | ProblemKind::Store | ProblemKind::Full | ProblemKind::Superseded => {
+            Exit::Failed
+        }
     }
 }
 

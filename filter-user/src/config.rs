@@ -42,6 +42,14 @@ const CALLS_KEPT_MIN: SignedDuration = SignedDuration::from_hours(1);
 const GRACE_MAX: u32 = 24 * 60 * 60;
 const CALLS_KEPT_MAX: SignedDuration = SignedDuration::from_hours(3660 * 24);
 
+/// Most records of refusals that a number may have in a second.
+const PER_NUMBER_MAX: u32 = 1000;
+/// Most new records of refusals that a trunk may have in a second.
+const PER_TRUNK_MAX: u32 = 10_000;
+/// Bytes that the store may take.
+const MAX_BYTES_MIN: u64 = 1 << 20;
+const MAX_BYTES_MAX: u64 = 1 << 40;
+
 const EVIDENCE_CALLS: u32 = 10_000;
 const EVIDENCE_CALLS_MAX: u32 = 1_000_000;
 const EVIDENCE_BYTES: u64 = 32 << 20;
@@ -75,6 +83,11 @@ pub struct Config {
     pub blocks: u32,
     /// How long call records are kept, 1 hour to 3,660 days.
     pub calls_kept: SignedDuration,
+    /// How many refusals have a record of their own.
+    pub records: RecordLimits,
+    /// Bytes that the store may take before the oldest call records go, 2^20 to 2^40; `None`: 10 GiB
+    /// or 20 % of the disk's free space, whichever is less.
+    pub max_bytes: Option<u64>,
     /// How INVITEs of refused attempts are kept; `None`: they are not.
     pub evidence: Option<EvidenceKept>,
     /// When a blocked caller who calls again is let through, for blocks without a setting of
@@ -109,6 +122,23 @@ pub struct Webhook {
     pub address: SocketAddr,
     /// Path and query, from `/` on.
     pub path: String,
+}
+
+/// How many refusals have a record of their own; in a flood not every one has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RecordLimits {
+    /// Of a number in a second, 1 to 1,000; further ones count in its last record. 0: any number.
+    pub per_number: u32,
+    /// Of a trunk in a second, 1 to 10,000; further ones are only counted. 0: any number.
+    pub per_trunk: u32,
+}
+
+impl Default for RecordLimits {
+    /// A person dials a few times a minute, and a carrier tries three or four ways for a call. Records
+    /// of a flood take 2 GB a day.
+    fn default() -> RecordLimits {
+        RecordLimits { per_number: 5, per_trunk: 100 }
+    }
 }
 
 /// How INVITEs of refused attempts are kept. The oldest make room.
@@ -253,6 +283,8 @@ struct File {
     limits: Limits,
     #[serde(default)]
     retention: Retention,
+    #[serde(default)]
+    records: RecordsTable,
     evidence: Option<EvidenceTable>,
     #[serde(default)]
     redial: RedialTable,
@@ -282,6 +314,14 @@ struct Limits {
 #[serde(deny_unknown_fields)]
 struct Retention {
     calls: Option<Spanned<String>>,
+    max_bytes: Option<Spanned<i64>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RecordsTable {
+    per_number: Option<Spanned<i64>>,
+    per_trunk: Option<Spanned<i64>>,
 }
 
 #[derive(Deserialize)]
@@ -404,7 +444,11 @@ impl Config {
                 shortest_number: self.policy.settings.shortest_number,
                 shortest_prefix: self.policy.settings.shortest_prefix,
             },
-            retention: ShownRetention { calls: days(self.calls_kept) },
+            retention: ShownRetention { calls: days(self.calls_kept), max_bytes: self.max_bytes },
+            records: ShownRecords {
+                per_number: self.records.per_number,
+                per_trunk: self.records.per_trunk,
+            },
             evidence: self.evidence.map(|evidence| ShownEvidence {
                 max_calls: evidence.max_calls,
                 max_bytes: evidence.max_bytes,
@@ -482,7 +526,15 @@ impl Config {
                     .unwrap_or_else(|| "no block is too short".into())
             ),
             format!("room for {} blocked numbers", self.blocks),
-            format!("call records are kept for {}", days(self.calls_kept)),
+            format!(
+                "call records are kept for {}, while the store takes at most {}",
+                days(self.calls_kept),
+                match self.max_bytes {
+                    Some(bytes) => format!("{bytes} bytes"),
+                    None => "10 GiB, or 20 % of the free space where that is less".to_owned(),
+                }
+            ),
+            records_meaning(self.records),
             self.evidence.map_or_else(
                 || "no message of a call is kept".to_owned(),
                 |EvidenceKept { max_calls, max_bytes, kept }| {
@@ -563,6 +615,8 @@ pub(crate) fn parse(text: &str) -> Result<Config, Wrong> {
         xdp_mode: file.xdp_mode,
         blocks: blocks_limit.as_ref().map_or(Ok(BLOCKS), blocks)?,
         calls_kept,
+        records: records(&file.records)?,
+        max_bytes: file.retention.max_bytes.as_ref().map(max_bytes).transpose()?,
         evidence: file.evidence.map(|table| evidence(&table, calls_kept)).transpose()?,
         redial: redial(&file.redial)?,
         ladder: Ladder::default(),
@@ -584,6 +638,18 @@ pub(crate) fn parse(text: &str) -> Result<Config, Wrong> {
         roles: file.roles.map_or_else(|| Ok(Roles::default()), roles)?,
         paths: file.paths.map_or_else(|| Ok(Paths::default()), paths)?,
     })
+}
+
+/// Which refusals have a record, in a line.
+fn records_meaning(limits: RecordLimits) -> String {
+    let most = |count: u32, whose: &str| (count > 0).then(|| format!("{count} of a {whose}"));
+    let RecordLimits { per_number, per_trunk } = limits;
+    let limits: Vec<_> =
+        [most(per_number, "number"), most(per_trunk, "trunk")].into_iter().flatten().collect();
+    if limits.is_empty() {
+        return "every refusal has a record of its own, also in a flood".to_owned();
+    }
+    format!("refusals with a record of their own in a second: {}", limits.join(", "))
 }
 
 /// What reports lead to, in a line.
@@ -672,6 +738,32 @@ fn length(
         }
         Some(kept) if (CALLS_KEPT_MIN..=longest).contains(&kept) => Ok(kept),
         Some(_) => wrong(text.span(), format!("{name}: 1h to {}", days(longest))),
+    }
+}
+
+fn records(table: &RecordsTable) -> Result<RecordLimits, Wrong> {
+    let limit = |given: &Option<Spanned<i64>>, name, default, most: u32| match given {
+        None => Ok(default),
+        Some(given) => match u32::try_from(*given.get_ref()) {
+            Ok(limit) if limit <= most => Ok(limit),
+            Ok(_) | Err(_) => {
+                wrong(given.span(), format!("{name}: 1 to {most}, or 0 for any number"))
+            }
+        },
+    };
+    let RecordLimits { per_number, per_trunk } = RecordLimits::default();
+    Ok(RecordLimits {
+        per_number: limit(&table.per_number, "per_number", per_number, PER_NUMBER_MAX)?,
+        per_trunk: limit(&table.per_trunk, "per_trunk", per_trunk, PER_TRUNK_MAX)?,
+    })
+}
+
+fn max_bytes(count: &Spanned<i64>) -> Result<u64, Wrong> {
+    match u64::try_from(*count.get_ref()) {
+        Ok(bytes @ MAX_BYTES_MIN..=MAX_BYTES_MAX) => Ok(bytes),
+        Ok(_) | Err(_) => {
+            wrong(count.span(), format!("max_bytes: {MAX_BYTES_MIN} to {MAX_BYTES_MAX}"))
+        }
     }
 }
 
@@ -846,6 +938,7 @@ pub struct Shown {
     default: ShownProfile,
     limits: ShownLimits,
     retention: ShownRetention,
+    records: ShownRecords,
     #[serde(skip_serializing_if = "Option::is_none")]
     evidence: Option<ShownEvidence>,
     redial: ShownRedial,
@@ -893,6 +986,14 @@ impl ShownProtected {
 #[derive(Clone, Debug, Serialize)]
 struct ShownRetention {
     calls: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_bytes: Option<u64>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+struct ShownRecords {
+    per_number: u32,
+    per_trunk: u32,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -1068,6 +1169,8 @@ mod tests {
             xdp_mode: XdpMode::Native,
             blocks: 1_000_000,
             calls_kept: SignedDuration::from_hours(2160),
+            records: RecordLimits { per_number: 5, per_trunk: 100 },
+            max_bytes: None,
             evidence: None,
             redial: Redial { attempts: 2, window: 600, grant: 1800 },
             ladder: Ladder::default(),
@@ -1119,6 +1222,10 @@ mod tests {
             shortest_prefix = 8
             [retention]
             calls = "2 weeks 12h"
+            max_bytes = 1099511627776
+            [records]
+            per_number = 1000
+            per_trunk = 0
             [evidence]
             max_calls = 500
             max_bytes = 1048576
@@ -1161,6 +1268,8 @@ mod tests {
         assert_eq!(config.policy.trunks[0].profile.marks, [0; 4]);
         assert_eq!(config.blocks, 16_000_000);
         assert_eq!(config.calls_kept, SignedDuration::from_hours(14 * 24 + 12));
+        assert_eq!(config.records, RecordLimits { per_number: 1000, per_trunk: 0 });
+        assert_eq!(config.max_bytes, Some(1 << 40));
         let kept = SignedDuration::from_hours(7 * 24);
         let evidence = EvidenceKept { max_calls: 500, max_bytes: 1 << 20, kept };
         assert_eq!(config.evidence, Some(evidence));
@@ -1209,7 +1318,7 @@ mod tests {
             ("interfaces = [^\"a\\u0000b\"]", "no name of an interface"),
             ("interfaces = [^\"..\"]", "no name of an interface"),
             ("interfaces = []\nxdp_mode = ^\"skb\"", "unknown variant `skb`"),
-            ("interfaces = []\nports = ^[0]", "none of them 0"),
+            ("interfaces = []\nports = ^[0]", "0 is not allowed"),
             ("interfaces = []\nports = [^65536]", "65536"),
             ("interfaces = []\nladder = ^\"\"", "name a file"),
             ("interfaces = []\nladder = ^{}", "expected a string"),
@@ -1250,6 +1359,13 @@ mod tests {
             ("interfaces = []\n[retention]\ncalls = ^\"1 year\"", "no length of time"),
             ("interfaces = []\n[retention]\ncalls = ^\"90\"", "no length of time"),
             ("interfaces = []\n[retention]\ncalls = ^90", "expected a string"),
+            ("interfaces = []\n[records]\nper_number = ^1001", "1 to 1000, or 0"),
+            ("interfaces = []\n[records]\nper_trunk = ^-1", "1 to 10000, or 0"),
+            ("interfaces = []\n[records]\n^calls = 1", "unknown field `calls`"),
+            ("interfaces = []\n[retention]\nmax_bytes = ^1048575", "1048576 to 1099511627776"),
+            ("interfaces = []\n[retention]\nmax_bytes = ^-1", "1048576 to 1099511627776"),
+            ("interfaces = []\n[retention]\nmax_bytes = ^1099511627777", "1048576 to"),
+            ("interfaces = []\n[retention]\nmax_bytes = ^\"10 GiB\"", "expected i64"),
             ("interfaces = []\n[evidence]\nmax_calls = ^0", "1 to 1000000"),
             ("interfaces = []\n[evidence]\nmax_calls = ^4294967297", "1 to 1000000"),
             ("interfaces = []\n[evidence]\nmax_bytes = ^4095", "4096 to 1099511627776"),
@@ -1360,7 +1476,7 @@ mod tests {
         let reloaded = good(
             "interfaces = [\"eth0\"]\nxdp_mode = \"generic\"\nports = [5070]\nprotected = [\"113\"]\n\
              [default]\ncountry_code = \"1\"\n[[trunk]]\nname = \"a\"\nsources = [\"10.0.0.1\"]\n\
-             [retention]\ncalls = \"1d\"\n[redial]\nattempts = 0\n\
+             [retention]\ncalls = \"1d\"\nmax_bytes = 2000000\n[redial]\nattempts = 0\n\
              [notify]\nwebhook = \"http://127.0.0.1/\"\n[roles]\nread = []",
         );
         assert!(old.changes_needing_restart(&reloaded).is_empty());
@@ -1411,7 +1527,8 @@ mod tests {
         let config = good(
             "interfaces = [\"eth0\"]\nladder = \"x\"\n[default]\narea_code = \"21\"\n[[trunk]]\nname = \"a\"\n\
              sources = [\"10.0.0.1\"]\n[api]\ncheck_listen = \"127.0.0.1:9112\"\n\
-             [notify]\nwebhook = \"http://127.0.0.1:8112/palang\"\n[evidence]",
+             [notify]\nwebhook = \"http://127.0.0.1:8112/palang\"\n[retention]\n\
+             max_bytes = 2000000\n[evidence]",
         );
         let shown = toml::to_string(&config.shown()).unwrap();
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/palang.toml");
@@ -1472,9 +1589,10 @@ mod tests {
                  [[trunk]]\nname = \"a\"\ntrusts_from = {}\nsources = {sources:?}\nformats = {formats:?}\n\
                  area_code = {area:?}\n[limits]\nblocks = {blocks}\n\
                  shortest_number = {}\nshortest_prefix = {}\n[retention]\n\
-                 calls = \"{minutes}m\"\n[evidence]\nmax_calls = {calls}\nretention = \"{minutes}m\"\n[redial]\nattempts = {}\nwindow = \"{}s\"\n\
+                 calls = \"{minutes}m\"\nmax_bytes = {}\n[records]\nper_number = {}\nper_trunk = {}\n[evidence]\nmax_calls = {calls}\nretention = \"{minutes}m\"\n[redial]\nattempts = {}\nwindow = \"{}s\"\n\
                  grant = \"{}s\"\n[auto_rate]\nattempts = {}\nblock = \"{}s\"\n[notify]\nwebhook = \"http://127.0.0.1:{}/p\"\n{listen}",
                 protected.join(", "), shortest.1 % 2 == 0, shortest.0, shortest.1,
+                MAX_BYTES_MIN + minutes.unsigned_abs(), redial.0, minutes % 10_001,
                 redial.0, redial.1, redial.2, redial.0, redial.1, minutes % 65536
             );
             let Ok(config) = told(&text) else {

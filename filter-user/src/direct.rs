@@ -21,6 +21,7 @@ use crate::config::{self, Config, Paths};
 use crate::daemon;
 use crate::datapath::{self, Maps, Pins, WayOut};
 use crate::exit::{Exit, Failure};
+use crate::free_text;
 use crate::netlink::{self, Link};
 use crate::number_text;
 use crate::policy::Subject;
@@ -29,6 +30,10 @@ use crate::wire::{self, Change, Changed, Persisted};
 
 /// How long an answer waits for the disk.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// A line without an end is being written for so long.
+const WRITING: Duration = Duration::from_secs(5);
+/// After the name of the file: odd notes, and the time at which they were found.
+const ASIDE: &str = ".odd-";
 /// Configuration of the daemon, when it is not where it usually is.
 const CONFIG_VARIABLE: &str = "PALANG_CONFIG";
 
@@ -57,6 +62,26 @@ impl Note {
     #[must_use]
     pub fn file(paths: &Paths) -> PathBuf {
         paths.state.join("direct.jsonl")
+    }
+
+    /// What is odd about it, so that it could not be adopted.
+    ///
+    /// # Errors
+    /// In words.
+    fn check(&self) -> Result<(), String> {
+        free_text::text("reason", &self.reason)?;
+        free_text::name("author", &self.author)?;
+        free_text::name("number", self.number.as_deref().unwrap_or_default())?;
+        free_text::name("interface", self.interface.as_deref().unwrap_or_default())?;
+        if self.number.is_some() && self.interface.is_some() {
+            return Err("it is about a number and an interface".to_owned());
+        }
+        match &self.incident {
+            Some(incident) if free_text::incident(incident)? != *incident => {
+                Err("incident: white space at its ends".to_owned())
+            }
+            Some(_) | None => Ok(()),
+        }
     }
 
     /// Whether it is about the override.
@@ -90,28 +115,73 @@ impl Note {
 /// The notes that were left, oldest first.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Notes {
-    /// All of them. A line that cannot be read is left out: what it is about stands in the maps.
+    /// Those that can be adopted.
     pub list: Vec<Note>,
+    /// What is wrong with the others, by the number of the line. What they are about is in the maps
+    /// all the same.
+    pub odd: Vec<(usize, String)>,
     file: PathBuf,
     length: usize,
 }
 
 impl Notes {
-    /// Reads them.
-    #[must_use]
-    pub fn read(paths: &Paths) -> Notes {
+    /// Reads them. A line that is being written is left for the next time.
+    ///
+    /// # Errors
+    /// The file is there and cannot be read.
+    pub fn read(paths: &Paths) -> io::Result<Notes> {
         let file = Note::file(paths);
-        let text = fs::read_to_string(&file).unwrap_or_default();
-        let list = text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
-        Notes { list, file, length: text.len() }
+        let mut notes = Notes { file, ..Notes::default() };
+        let bytes = match fs::read(&notes.file) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(notes),
+            read => read?,
+        };
+        let written = notes.file.metadata()?.modified()?;
+        if !bytes.ends_with(b"\n") && written.elapsed().is_ok_and(|ago| ago < WRITING) {
+            return Ok(notes);
+        }
+        notes.length = bytes.len();
+        for (number, line) in (1..).zip(bytes.split(|byte| *byte == b'\n')) {
+            let read = |line| {
+                let note: Note = serde_json::from_slice(line).map_err(|error| error.to_string())?;
+                note.check().map(|()| note)
+            };
+            match read(line) {
+                _ if line.is_empty() => {}
+                Ok(note) => notes.list.push(note),
+                Err(why) => notes.odd.push((number, why)),
+            }
+        }
+        Ok(notes)
     }
 
-    /// Removes them, unless there are more by now.
+    /// Removes them, unless there are more by now. Where some are odd the file is put aside for
+    /// somebody to look at.
     pub fn remove(&self) {
         let is_all = |length| length == self.length as u64;
-        if self.length > 0 && self.file.metadata().is_ok_and(|file| is_all(file.len())) {
-            let _ = fs::remove_file(&self.file);
+        if self.length == 0 || !self.file.metadata().is_ok_and(|file| is_all(file.len())) {
+            return;
         }
+        if self.odd.is_empty() {
+            let _ = fs::remove_file(&self.file);
+            return;
+        }
+        let now = clock::now().strftime("%Y%m%dT%H%M%S%.3fZ");
+        let mut aside = self.file.clone().into_os_string();
+        aside.push(format!("{ASIDE}{now}"));
+        let _ = fs::rename(&self.file, aside);
+    }
+
+    /// A file with odd notes that nobody has looked at yet.
+    #[must_use]
+    pub fn put_aside(paths: &Paths) -> Option<PathBuf> {
+        let file = Note::file(paths);
+        let begin = format!("{}{ASIDE}", file.file_name()?.to_string_lossy());
+        let entries = fs::read_dir(&paths.state).ok()?;
+        entries
+            .flatten()
+            .find(|entry| entry.file_name().to_string_lossy().starts_with(&begin))
+            .map(|entry| entry.path())
     }
 }
 
@@ -189,6 +259,7 @@ fn paths_of(path: &Path) -> Paths {
 /// No pinned maps, no permission, a failing system call.
 pub fn set_override(set: &wire::SetOverride) -> Result<wire::Override, Failure> {
     let pinned = Pinned::find()?;
+    free_text::text("reason", &set.reason).map_err(usage)?;
     let on = set.seconds > 0;
     let life = i64::try_from(set.seconds).map_or(SignedDuration::MAX, SignedDuration::from_secs);
     if life > wire::OVERRIDE_MAX {
@@ -217,6 +288,7 @@ pub fn set_override(set: &wire::SetOverride) -> Result<wire::Override, Failure> 
         author: on.then_some(author),
         persisted,
         dry_run: set.dry_run,
+        order: 0,
     })
 }
 
@@ -239,6 +311,9 @@ pub fn get_override() -> Result<wire::Override, Failure> {
 /// # Errors
 /// A text that is no number, no pinned maps, no permission, a full map.
 pub fn add_allow(add: &wire::AddAllow) -> Result<Changed<wire::Allow>, Failure> {
+    // What the daemon could not adopt is not noted.
+    free_text::text("comment", &add.comment).map_err(usage)?;
+    let incident = add.incident.as_deref().map(free_text::incident).transpose().map_err(usage)?;
     let pinned = Pinned::find()?;
     let maps = pinned.of_this_version().ok().map(|(_, maps)| maps);
     let plan = match &maps {
@@ -273,7 +348,7 @@ pub fn add_allow(add: &wire::AddAllow) -> Result<Changed<wire::Allow>, Failure> 
         rule: RULE_DIRECT,
     };
     // An incident comes and goes: it takes nothing away that lasts longer.
-    let stays = add.incident.as_ref().and(before).filter(|before| {
+    let stays = incident.as_ref().and(before).filter(|before| {
         before.expires == 0 || allow.expires != 0 && before.expires >= allow.expires
     });
     let mut persisted = Persisted::Yes;
@@ -290,7 +365,7 @@ pub fn add_allow(add: &wire::AddAllow) -> Result<Changed<wire::Allow>, Failure> 
             until: expires,
             reason: add.comment.clone(),
             author: user(),
-            incident: add.incident.clone(),
+            incident: incident.clone(),
         };
         persisted = note.leave(&pinned.paths);
     }
@@ -304,7 +379,7 @@ pub fn add_allow(add: &wire::AddAllow) -> Result<Changed<wire::Allow>, Failure> 
         author: user(),
         origin: "direct".into(),
         node: String::new(),
-        incident: add.incident.clone().filter(|_| stays.is_none()),
+        incident: incident.clone().filter(|_| stays.is_none()),
     };
     let end = |allow: abi::Allow| (allow.expires != 0).then(|| clock::wall(allow.expires));
     Ok(Changed {
@@ -320,6 +395,7 @@ pub fn add_allow(add: &wire::AddAllow) -> Result<Changed<wire::Allow>, Failure> 
         before: before.map(|before| told(end(before), before.rule)),
         persisted,
         dry_run: add.dry_run,
+        order: 0,
         in_force: match (subject, maps) {
             (Subject::Number(number), Some(maps)) => Some(status::check(&maps, number)?),
             (Subject::Number(_), None) | (Subject::Prefix(_), _) => None,
@@ -404,12 +480,16 @@ pub fn status() -> Result<wire::Status, Failure> {
     let names = Pins::new(&pinned.paths.pins).links();
     let interfaces = names.iter().map(|name| status::interface(name, &links, None)).collect();
     let (folder, maps) = pinned.of_this_version()?;
-    let mut status = status::of_maps(&maps, Maps::capacity(&folder)?, interfaces)?;
+    let mut status = status::of_maps(&maps, Maps::capacity(&folder)?, interfaces, None)?;
     status.find(
         wire::Colour::Red,
         "the daemon does not answer: the filter goes on as it was (systemctl status palang)",
     );
     Ok(status)
+}
+
+fn usage(message: String) -> Failure {
+    Failure::new(Exit::Usage, message)
 }
 
 fn netlink(ask: impl Future<Output = io::Result<Vec<Link>>>) -> Result<Vec<Link>, Failure> {
@@ -424,10 +504,135 @@ fn netlink(ask: impl Future<Output = io::Result<Vec<Link>>>) -> Result<Vec<Link>
 
 /// Who is at the keyboard: with sudo the user behind root.
 fn user() -> String {
-    let sudo = std::env::var("SUDO_USER").ok().filter(|name| !name.is_empty());
+    let is_name = |name: &String| !name.is_empty() && free_text::name("", name).is_ok();
+    let sudo = std::env::var("SUDO_USER").ok().filter(is_name);
     sudo.or_else(|| {
         let user = nix::unistd::User::from_uid(nix::unistd::getuid()).ok().flatten();
         user.map(|user| user.name)
     })
     .unwrap_or_else(|| "root".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::store::{Decision, Entry, Kind, Store};
+
+    fn paths() -> (tempfile::TempDir, Paths) {
+        let folder = tempfile::tempdir().unwrap();
+        let paths = Paths { state: folder.path().to_owned(), ..Paths::default() };
+        (folder, paths)
+    }
+
+    fn note() -> Note {
+        Note {
+            time: clock::now(),
+            number: Some("+6281200000001".to_owned()),
+            interface: None,
+            until: None,
+            reason: "in need".to_owned(),
+            author: "siti".to_owned(),
+            incident: Some("2026-118".to_owned()),
+        }
+    }
+
+    #[test]
+    fn odd_lines_are_named_and_put_aside_and_the_others_are_read() {
+        let (_folder, paths) = paths();
+        assert_eq!(Notes::read(&paths).unwrap().list, []);
+        let file = Note::file(&paths);
+        note().append(&file).unwrap();
+        let long = "x".repeat(free_text::TEXT_MAX + 1);
+        for odd in [
+            Note { incident: Some(String::new()), ..note() },
+            Note { incident: Some(" 118".to_owned()), ..note() },
+            Note { reason: long.clone(), ..note() },
+            Note { author: long, ..note() },
+            Note { interface: Some("eth0".to_owned()), ..note() },
+        ] {
+            odd.append(&file).unwrap();
+        }
+        note().append(&file).unwrap();
+        let mut raw = OpenOptions::new().append(true).open(&file).unwrap();
+        raw.write_all(b"{\"time\": 3}\n\xff\xfe\n\n").unwrap();
+        let notes = Notes::read(&paths).unwrap();
+        assert_eq!(
+            notes.list,
+            [note(), note()].map(|one| Note { time: notes.list[0].time, ..one })
+        );
+        let lines: Vec<_> = notes.odd.iter().map(|(line, _)| *line).collect();
+        assert_eq!(lines, [2, 3, 4, 5, 6, 8, 9]);
+        assert!(notes.odd[0].1.contains("an incident is named"), "{:?}", notes.odd);
+        assert_eq!(Notes::put_aside(&paths), None);
+        notes.remove();
+        assert!(!file.exists());
+        let aside = Notes::put_aside(&paths).unwrap();
+        assert_eq!(fs::read(aside).unwrap().len(), notes.length);
+    }
+
+    #[test]
+    fn a_line_that_is_being_written_waits() {
+        let (_folder, paths) = paths();
+        let file = Note::file(&paths);
+        note().append(&file).unwrap();
+        let mut text = OpenOptions::new().append(true).open(&file).unwrap();
+        text.write_all(b"{\"time\":").unwrap();
+        let notes = Notes::read(&paths).unwrap();
+        assert_eq!((notes.list.len(), notes.odd.len()), (0, 0));
+        notes.remove();
+        assert!(file.exists());
+        // Nobody writes it any more.
+        let long_ago = std::time::SystemTime::now() - 2 * WRITING;
+        text.set_modified(long_ago).unwrap();
+        let notes = Notes::read(&paths).unwrap();
+        assert_eq!((notes.list.len(), notes.odd.len()), (1, 1));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        /// Whatever is in the file: a note that is read can be stored, and reading never fails.
+        #[test]
+        fn a_note_that_is_read_can_be_adopted(
+            reason in prop_oneof![".{0,20}", ".{300,1200}"],
+            author in ".{0,300}",
+            incident in prop::option::of(".{0,120}"),
+            until in prop::option::of(any::<i32>()),
+            cut in 0usize..400,
+        ) {
+            let (folder, paths) = paths();
+            let until = until.map(|at| Timestamp::from_second(at.into()).unwrap());
+            let line = serde_json::to_string(&Note { reason, author, incident, until, ..note() });
+            let line = line.unwrap();
+            let cut: String = line.chars().take(cut).collect();
+            fs::write(Note::file(&paths), format!("{cut}\n{line}\n")).unwrap();
+            let notes = Notes::read(&paths).unwrap();
+            prop_assert_eq!(notes.list.len() + notes.odd.len(), 2 - usize::from(cut.is_empty()));
+            let mut store = Store::open(&folder.path().join("palang.db")).unwrap();
+            for note in notes.list {
+                let decision = Decision {
+                    id: uuid::Uuid::now_v7(),
+                    rule: store.max_rule().unwrap() + 1,
+                    kind: Kind::Allow,
+                    subject: Subject::of_prefix_entry(filter_common::number::Number(1)),
+                    created: clock::now(),
+                    expires: note.until,
+                    reason: note.reason,
+                    author: note.author,
+                    origin: "direct".into(),
+                    node: "edge1".into(),
+                    flags: 0,
+                    redial: None,
+                    epoch: 0,
+                    incident: note.incident,
+                };
+                let entry = |decision: &Decision, _: Option<&Decision>| {
+                    Entry::new(clock::now(), &decision.author, "allow adopt")
+                };
+                store.put([&decision], entry).unwrap();
+            }
+        }
+    }
 }

@@ -160,6 +160,7 @@ fn is_active(interface: &str, name: &str) -> io::Result<bool> {
 
 /// Sends an ethtool request. `T` belongs to the command in it: a struct, or words with room for
 /// everything that their header requests.
+#[expect(unsafe_code, reason = "nix has no ioctl whose request points to a second struct")]
 fn ask<T: ?Sized>(interface: &str, question: &mut T) -> io::Result<()> {
     let name = interface.as_bytes();
     // The name must end with a zero byte.
@@ -197,6 +198,7 @@ mod tests {
         assert_eq!(size_of::<SetInfo>(), 24);
     }
 
+    #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
     #[test]
     fn driver_name_is_read() {
         in_new_namespace(async {
@@ -213,6 +215,7 @@ mod tests {
         });
     }
 
+    #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
     #[test]
     fn queues_are_read_if_the_driver_reports_them() {
         in_new_namespace(async {
@@ -225,6 +228,7 @@ mod tests {
         });
     }
 
+    #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
     #[test]
     fn features_are_found_by_name() {
         in_new_namespace(async {
@@ -241,6 +245,7 @@ mod tests {
         });
     }
 
+    #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
     #[test]
     fn vlan_offload_is_read() {
         in_new_namespace(async {

@@ -13,16 +13,19 @@ use filter_common::egress::{called, is_sip};
 use filter_common::gate::{Gate, Scratch, judge};
 use filter_common::number::Number;
 use filter_common::policy::{Call, Decision, Lists, decide};
+use filter_common::sip::message::Reader;
 
 use crate::policy::{Policy, Subject};
 
-/// Bytes of a frame that a test run of a program with `xdp.frags` can read directly: one page less 256
-/// bytes of headroom and 320 bytes of tailroom (Linux `net/bpf/test_run.c`).
+/// Bytes of a frame that a program can read directly in a test run, and all that a program without
+/// `xdp.frags` gets: one page less 256 bytes of headroom and 320 bytes of tailroom (Linux
+/// `net/bpf/test_run.c`).
 pub const READABLE: usize = 4096 - 256 - 320;
 
 /// A gate with one policy and its own state: attempts, fragments, grants.
 #[derive(Clone, Debug, Default)]
 pub struct HostGate {
+    reader: Reader,
     now: u64,
     override_until: u64,
     settings: Option<Settings>,
@@ -101,6 +104,12 @@ impl HostGate {
         gate
     }
 
+    /// Returns the gate with another reader; a new gate has the full reader.
+    #[must_use]
+    pub fn with_reader(self, reader: Reader) -> HostGate {
+        HostGate { reader, ..self }
+    }
+
     /// Adds a block or replaces the one with the same subject.
     pub fn put_block(&mut self, subject: Subject, block: Block) {
         match subject {
@@ -115,6 +124,7 @@ impl HostGate {
     pub fn change(&mut self, policy: &Policy) {
         let old = std::mem::take(self);
         *self = HostGate {
+            reader: old.reader,
             attempts: old.attempts,
             fragments: old.fragments,
             grace: old.grace,
@@ -133,7 +143,7 @@ impl HostGate {
     pub fn judge(&mut self, frame: &[u8], now: u64) -> Event {
         self.now = now;
         let mut scratch = Scratch::default();
-        judge(&Slice::new(frame, READABLE), self, &mut scratch);
+        judge(&mut Slice::new(frame, READABLE), self, &mut scratch, self.reader);
         scratch.event
     }
 
@@ -152,11 +162,11 @@ impl HostGate {
     /// Records and returns the number that an outgoing frame calls; [`Number::NONE`] if there is none.
     pub fn send(&mut self, frame: &[u8], now: u64) -> Number {
         let mut scratch = Scratch::default();
-        let bytes = Slice::new(frame, frame.len());
+        let mut bytes = Slice::new(frame, frame.len());
         if !is_sip(&bytes, self, &mut scratch) {
             return Number::NONE;
         }
-        let number = called(&bytes, self, &mut scratch);
+        let number = called(&mut bytes, self, &mut scratch);
         let seconds = self.settings.map_or(0, |settings| settings.callback_grace);
         if number != Number::NONE {
             let until = now + u64::from(seconds) * 1_000_000_000;

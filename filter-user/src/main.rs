@@ -1,5 +1,7 @@
 //! `palang`: parse, act, and exit with a code that scripts can rely on.
 
+#![forbid(unsafe_code)]
+
 use std::process::ExitCode;
 
 use clap::Parser as _;

@@ -272,6 +272,7 @@ mod tests {
         assert_eq!(found(&[card, LinkXdp::SkbProgId(9)]), Some(("generic", 9)));
     }
 
+    #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
     #[test]
     fn links_of_a_namespace() {
         in_new_namespace(async {
@@ -288,6 +289,7 @@ mod tests {
         });
     }
 
+    #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
     #[test]
     fn program_is_reported_with_its_mode() {
         in_new_namespace(async {
@@ -319,6 +321,7 @@ mod tests {
         assert_eq!(link(&message).vlan_of, None);
     }
 
+    #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
     #[test]
     fn changes_are_reported() {
         in_new_namespace(async {
@@ -351,6 +354,7 @@ mod tests {
         });
     }
 
+    #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
     #[test]
     fn lost_messages_are_reported() {
         in_new_namespace(async {

@@ -13,8 +13,8 @@ use crate::datapath::{Error, LookUp, Maps};
 use crate::netlink::Link;
 use crate::policy::{Subject, short_number};
 use crate::wire::{
-    self, Check, Colour, Finding, Granted, Interface, Mode, NextAttempt, Override, Persisted,
-    Status,
+    self, Attempts, Check, Colour, Finding, Granted, Interface, Mode, NextAttempt, Override,
+    Persisted, Status,
 };
 
 /// A time in boot time that is still to come.
@@ -32,6 +32,7 @@ pub fn override_in_force(until: u64) -> Override {
         author: None,
         persisted: Persisted::Yes,
         dry_run: false,
+        order: 0,
     }
 }
 
@@ -48,6 +49,7 @@ pub fn mode(maps: &Maps) -> Result<Mode, Error> {
         until: (enforces && until != 0).then(|| clock::wall(until)),
         persisted: Persisted::Yes,
         dry_run: false,
+        order: 0,
     })
 }
 
@@ -147,11 +149,16 @@ pub fn interface(name: &str, links: &[Link], ours: Option<u32>) -> Interface {
     }
 }
 
-/// What maps and interfaces tell by themselves.
+/// What maps and interfaces tell by themselves. Only a daemon knows what became of all `attempts`.
 ///
 /// # Errors
 /// A failing system call.
-pub fn of_maps(maps: &Maps, capacity: u32, interfaces: Vec<Interface>) -> Result<Status, Error> {
+pub fn of_maps(
+    maps: &Maps,
+    capacity: u32,
+    interfaces: Vec<Interface>,
+    attempts: Option<Attempts>,
+) -> Result<Status, Error> {
     let mut packets = BTreeMap::new();
     for reason in Reason::ALL {
         let mut count = 0;
@@ -163,6 +170,10 @@ pub fn of_maps(maps: &Maps, capacity: u32, interfaces: Vec<Interface>) -> Result
         }
     }
     let stats = maps.event_stats()?;
+    let (refused_lost, passed_lost) = match &attempts {
+        Some(Attempts { refused, passed, .. }) => (refused.lost, passed.lost + passed.thinned),
+        None => (stats.refused_lost, stats.passed_lost + stats.passed_thinned),
+    };
     let mut status = Status {
         colour: Colour::Green,
         findings: Vec::new(),
@@ -176,8 +187,9 @@ pub fn of_maps(maps: &Maps, capacity: u32, interfaces: Vec<Interface>) -> Result
         blocks_capacity: capacity.into(),
         allows: None,
         packets,
-        refused_lost: stats.refused_lost,
-        passed_lost: stats.passed_lost + stats.passed_thinned,
+        refused_lost,
+        passed_lost,
+        attempts,
         drift: 0,
         reattached: 0,
         audit_head: None,

@@ -1,5 +1,7 @@
 //! Tests in a network namespace of their own; they need root and `ip` of iproute2.
 
+#![expect(unsafe_code, reason = "loads a program of two instructions without the real one")]
+
 use std::io;
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
 use std::process::Command;

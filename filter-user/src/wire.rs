@@ -44,6 +44,9 @@ pub enum ProblemKind {
     Refused,
     /// 404: what was asked for is not there. CLI: exit 4.
     NotFound,
+    /// 409: a change of the same thing that was accepted later is in force; this one is not. CLI:
+    /// exit 1.
+    Superseded,
     /// 500: a system call failed. CLI: exit 1.
     Failed,
     /// 503: the store takes no writes; the data path goes on. CLI: exit 1.
@@ -234,6 +237,9 @@ pub enum ImportNews {
         moved: u64,
         /// Rows that say what is in force already.
         unchanged: u64,
+        /// Rows that were skipped: a change of the same number was accepted after the import.
+        #[serde(default)]
+        superseded: u64,
         /// Bad rows that were skipped.
         bad: Vec<BadRow>,
         /// Nothing was changed; this is what would have been.
@@ -297,6 +303,10 @@ pub struct Changed<T> {
     pub persisted: Persisted,
     /// Nothing was changed; this is what would have been.
     pub dry_run: bool,
+    /// Place of this change in the order of all changes: one with a larger place was accepted
+    /// later, and wins. 0: nothing was changed, or it was done without the daemon.
+    #[serde(default)]
+    pub order: u64,
     /// What a call from this number gets now; null for a prefix.
     pub in_force: Option<Check>,
     /// What whoever asked should know besides: `an allow for 62811* beats this block`.
@@ -314,10 +324,13 @@ fn or_null<T: PartialSchema>() -> Schema {
 pub struct IncidentEnded {
     /// The incident.
     pub incident: String,
-    /// Its allows, as they were.
+    /// Its allows, as they were. One that somebody has made again since is not among them.
     pub removed: Vec<Allow>,
     /// Nothing was changed; this is what would have been.
     pub dry_run: bool,
+    /// Place of this change in the order of all changes; 0: nothing was changed.
+    #[serde(default)]
+    pub order: u64,
 }
 
 /// `GET /v1/check/{number}`: what a call from this number gets now, by the kernel's own maps.
@@ -403,6 +416,10 @@ pub struct Override {
     pub persisted: Persisted,
     /// Nothing was changed; this is what would have been.
     pub dry_run: bool,
+    /// Of the answer to a change: its place in the order of all changes. 0: nothing was changed, or
+    /// it was done without the daemon.
+    #[serde(default)]
+    pub order: u64,
 }
 
 /// `PUT /v1/override`.
@@ -431,6 +448,9 @@ pub struct Mode {
     pub persisted: Persisted,
     /// Nothing was changed; this is what would have been.
     pub dry_run: bool,
+    /// Of the answer to a change: its place in the order of all changes. 0: nothing was changed.
+    #[serde(default)]
+    pub order: u64,
 }
 
 /// `PUT /v1/mode`; role admin.
@@ -487,10 +507,13 @@ pub struct Status {
     pub allows: Option<u64>,
     /// Packets by reason, over all trunks; reasons without any are left out.
     pub packets: std::collections::BTreeMap<String, u64>,
-    /// Refusals without a record.
+    /// Refusals without a record, thinned ones not included; as [`Attempts`] where the daemon answers.
     pub refused_lost: u64,
     /// Passed attempts without a record, thinned ones included.
     pub passed_lost: u64,
+    /// What became of the record of every attempt; null without the daemon.
+    #[serde(default)]
+    pub attempts: Option<Attempts>,
     /// Differences between store and maps that were repaired since the start.
     pub drift: u64,
     /// Re-attachments since the start.
@@ -500,6 +523,40 @@ pub struct Status {
     /// Redial grants and reports that nobody has looked at; null without the store.
     #[serde(default)]
     pub reviews: Option<u64>,
+}
+
+impl Status {
+    /// Refusals of a flood that are only counted, of all trunks.
+    #[must_use]
+    pub fn refused_thinned(&self) -> u64 {
+        self.attempts.as_ref().map_or(0, |attempts| attempts.refused.thinned)
+    }
+}
+
+/// What became of the record of every attempt, since the machine was started or the store was replaced.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Attempts {
+    /// Refusals, and attempts that a redial grant let through.
+    pub refused: Records,
+    /// All other attempts.
+    pub passed: Records,
+    /// Refusals of a flood that are only counted, by the name of their trunk.
+    pub thinned: std::collections::BTreeMap<String, u64>,
+}
+
+/// Attempts that were judged: the sum of the other four.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Records {
+    /// Attempts that the kernel judged, without repeats.
+    pub judged: u64,
+    /// Those that have a record, or count in one.
+    pub recorded: u64,
+    /// Those whose record is not in the store yet.
+    pub waiting: u64,
+    /// Those that are only counted, because they were too many in a second.
+    pub thinned: u64,
+    /// Those without a record that should have one.
+    pub lost: u64,
 }
 
 /// Something that is not as it should be.
@@ -566,6 +623,15 @@ pub struct Call {
     pub rule: u64,
     /// How often it was sent again; known 70 s after it came.
     pub repeats: u32,
+    /// Attempts that this record stands for: 1, or in a flood this one and further refusals of the
+    /// same caller within the same minute.
+    #[serde(default = "one")]
+    pub attempts: u64,
+}
+
+/// Attempts of a record that an older daemon reports.
+fn one() -> u64 {
+    1
 }
 
 /// `GET /v1/calls/{id}`: all of one attempt.
@@ -633,6 +699,9 @@ pub struct Lost {
     pub refused: u64,
     /// Passed attempts without a record, thinned ones included.
     pub passed: u64,
+    /// Refused attempts of a flood that are only counted, by trunk.
+    #[serde(default)]
+    pub thinned: u64,
     /// Attempts that whoever looks was too slow for, since he began.
     pub missed: u64,
     /// INVITEs of refused attempts that were not kept, since the maps were made; null: they were not
@@ -819,6 +888,43 @@ pub struct ConfigInForce {
 pub struct Backup {
     /// Absolute path of a file that does not exist yet.
     pub path: String,
+}
+
+/// `POST /v1/store/adopt`: decides, where the store is not the one that the kernel's maps were
+/// written from; role admin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AdoptStore {
+    /// What is right.
+    pub from: AdoptFrom,
+    /// Change nothing, say what would change.
+    #[serde(default)]
+    pub dry_run: bool,
+}
+
+/// What is right where store and maps do not belong together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum AdoptFrom {
+    /// What the kernel's maps hold: it is stored.
+    Maps,
+    /// What the store holds: the maps follow it.
+    Store,
+}
+
+/// What was decided for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Adopted {
+    /// What is right.
+    pub from: AdoptFrom,
+    /// Blocks that were stored.
+    pub blocks: u64,
+    /// Stored blocks that were ended, because the maps do not have them.
+    pub removed: u64,
+    /// Allows that were stored.
+    pub allows: u64,
+    /// Nothing was changed.
+    pub dry_run: bool,
 }
 
 /// `POST /v1/reports`: what a call-taker says of a call.

@@ -99,6 +99,7 @@ mod tests {
     use crate::test_netns::{in_new_namespace, ip};
 
     /// Kernels before 6.3 report no features.
+    #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
     #[test]
     fn veth_has_native_xdp_and_loopback_does_not() {
         in_new_namespace(async {

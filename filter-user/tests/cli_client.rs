@@ -149,6 +149,7 @@ fn status() -> Status {
             until: None,
             persisted: Persisted::Yes,
             dry_run: false,
+            order: 0,
         },
         r#override: Override {
             until: None,
@@ -156,6 +157,7 @@ fn status() -> Status {
             author: None,
             persisted: Persisted::Yes,
             dry_run: false,
+            order: 0,
         },
         interfaces: ["ens1", "ens2", "ens3"]
             .map(|name| interface(name, (name != "ens2").then_some("native")))
@@ -166,6 +168,7 @@ fn status() -> Status {
         packets: std::collections::BTreeMap::new(),
         refused_lost: 0,
         passed_lost: 0,
+        attempts: None,
         drift: 0,
         reattached: 0,
         audit_head: None,
@@ -307,6 +310,7 @@ fn a_change_says_what_is_in_force_and_whether_it_lasts() {
             before: None,
             persisted: Persisted::No("the disk is full".into()),
             dry_run: false,
+            order: 7,
             in_force: Some(check("6281234567890", "pass")),
             notes: Vec::new(),
         })
@@ -369,6 +373,7 @@ fn an_override_and_a_prefix_say_what_the_gate_does() {
             before: None,
             persisted: Persisted::Yes,
             dry_run: false,
+            order: 7,
             in_force: None,
             notes: vec!["a block for 62811* is in force again".into()],
         })
@@ -414,6 +419,7 @@ fn allows_of_an_incident() {
             before: None,
             persisted: Persisted::Yes,
             dry_run: false,
+            order: 7,
             in_force: Some(check("62811", "pass")),
             notes: Vec::new(),
         })
@@ -429,7 +435,7 @@ fn allows_of_an_incident() {
             other => panic!("{other:?}"),
         };
         let removed = vec![allow("62811"), allow("62812*")];
-        Json(IncidentEnded { incident: "2026/118".into(), removed, dry_run })
+        Json(IncidentEnded { incident: "2026/118".into(), removed, dry_run, order: 7 })
     };
     let api = Api::new(
         Router::new()
@@ -483,7 +489,7 @@ fn imports(asked: Asked) -> Router {
         let total = good.len() as u64;
         let end = if bad.is_empty() || query.contains("skip_bad=true") {
             let dry_run = query.contains("dry_run=true");
-            ImportNews::Done { added: total, moved: 0, unchanged: 0, bad, dry_run }
+            ImportNews::Done { added: total, moved: 0, unchanged: 0, superseded: 0, bad, dry_run }
         } else {
             let message = "1 row is refused: nothing was imported".into();
             let problem = Problem { kind: ProblemKind::Refused, message };
@@ -597,6 +603,7 @@ fn a_limit_that_cuts_says_so() {
             reason: "no-user".into(),
             rule: 0,
             repeats: 0,
+            attempts: 1,
         }))
     };
     let api = Api::new(Router::new().route("/v1/calls", get(answer)));

@@ -216,6 +216,7 @@ fn who_calls_again_is_let_in() {
 }
 
 /// The kernel program judges a policy file as `what-if` does.
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn replay_says_the_same() {
     let home = Home::new();
@@ -308,7 +309,7 @@ fn a_wrong_policy_is_refused_whole_with_its_place() {
         ("ladder = \"\"\n", "new.toml:1:10: ", "ladder: name a file"),
         ("ladder = \"steep.toml\"\n", "steep.toml:2:11: ", "strikes: 0.01 to 100"),
         ("ladder = \"none.toml\"\n", "none.toml: ", "cannot read"),
-        ("[[block]]\nnumber = \"0811\"\n", "new.toml:1:1: ", "every block ends"),
+        ("[[block]]\nnumber = \"0811\"\n", "new.toml:1:1: ", "every block needs an end"),
         (
             "[[block]]\nnumber = \"0811\"\npermanent = true\nredial = \"3/10m\"\n",
             "new.toml:4:10: ",
@@ -438,7 +439,13 @@ fn daemon(mode: &'static str, blocked: Vec<Block>) -> Router {
         text: "interfaces = []\n[redial]\nattempts = 2\n".into(),
         problem: None,
     };
-    let mode = Mode { mode: mode.into(), until: None, persisted: Persisted::Yes, dry_run: false };
+    let mode = Mode {
+        mode: mode.into(),
+        until: None,
+        persisted: Persisted::Yes,
+        dry_run: false,
+        order: 0,
+    };
     let blocked = lines(blocked);
     Router::new()
         .route("/v1/config", get(|| async { Json(config) }))
@@ -519,6 +526,7 @@ fn call(id: u64, hours: i64, caller: Option<&str>, verdict: &str, reason: &str) 
         reason: reason.into(),
         rule: 0,
         repeats: 0,
+        attempts: 1,
     }
 }
 
@@ -606,6 +614,19 @@ fn records_are_compared_with_what_became_of_them() {
     assert_eq!(told["difference"], difference(2, 0, 0, 0));
     let same = [&SINCE[..], &["--policy", &new, "--against", &new]].concat();
     assert_eq!(home.json(&same).0["difference"], difference(0, 0, 0, 0));
+}
+
+#[test]
+fn a_record_of_many_attempts_counts_as_many() {
+    let flood = Call { attempts: 500, ..call(1, 0, Some(BLOCKED), "drop", "blocked-number") };
+    let home = Home::with(records(vec![flood], Vec::new()));
+    let new = home.file("new.toml", blocks(&[]));
+    let (told, _) = home.json(&[&SINCE[..], &["--policy", &new]].concat());
+    assert_eq!(told["calls"], 500);
+    assert_eq!(told["policy"]["passed"], json!({"not-blocked": 500}));
+    assert_eq!(told["baseline"]["refused"], 500);
+    assert_eq!(told["difference"], difference(0, 500, 0, 0));
+    assert_eq!(told["numbers"][0]["baseline_refused"], 500);
 }
 
 #[test]

@@ -124,6 +124,7 @@ fn policy(ports: &[u16]) -> Policy {
     Policy { ports: ports.to_vec(), ..Policy::default() }
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn captures_are_judged_as_expected() {
     let mut gates = Gates::new(&Policy::default());
@@ -155,6 +156,7 @@ fn captures_are_judged_as_expected() {
     assert!(invites > 200, "only {invites} INVITEs");
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn blocking_each_caller_refuses_exactly_that_caller() {
     let mut gates = Gates::new(&Policy::default());

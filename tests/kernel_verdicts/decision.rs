@@ -38,6 +38,7 @@ fn assert_event(event: &Event, expected: Reason, verdict: Verdict, would: Verdic
 
 const CALLER: &str = "6281234567890";
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn a_block_against_a_number_is_of_that_number_only() {
     let mut policy = Policy::default();
@@ -55,6 +56,7 @@ fn a_block_against_a_number_is_of_that_number_only() {
     }
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn a_prefix_is_as_long_as_its_digits() {
     let mut policy = Policy::default();
@@ -68,6 +70,7 @@ fn a_prefix_is_as_long_as_its_digits() {
     }
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn a_prefix_of_numbers_is_none_of_short_codes() {
     let mut policy = Policy::default();
@@ -83,6 +86,7 @@ fn a_prefix_of_numbers_is_none_of_short_codes() {
     assert_event(&event, Reason::BlockedPrefix, Verdict::Drop, Verdict::Drop);
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn what_lets_through_beats_a_block() {
     let blocked = || {
@@ -117,6 +121,7 @@ fn what_lets_through_beats_a_block() {
     assert_event(&gates.judge(&frame, NOW), Reason::Override, Verdict::Pass, Verdict::Drop);
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn blocks_allows_and_the_override_end_in_the_kernel() {
     let mut policy = Policy::default();
@@ -137,6 +142,7 @@ fn blocks_allows_and_the_override_end_in_the_kernel() {
     }
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn the_longest_live_prefix_decides() {
     let mut policy = Policy::default();
@@ -157,6 +163,7 @@ fn the_longest_live_prefix_decides() {
 }
 
 /// In the kernel both stand in one trie.
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn an_allow_that_ended_hides_no_prefix_of_as_many_digits() {
     let mut policy = Policy::default();
@@ -170,6 +177,7 @@ fn an_allow_that_ended_hides_no_prefix_of_as_many_digits() {
     assert_event(&event, Reason::AllowedNumber, Verdict::Pass, Verdict::Pass);
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn observing_refuses_nothing_and_says_what_it_would() {
     let mut gates = Gates::new(&Policy::default());
@@ -194,6 +202,7 @@ fn observing_refuses_nothing_and_says_what_it_would() {
     }
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn an_attempt_keeps_its_first_verdict_for_64_seconds() {
     // Passed at first, because the allow was still in force.
@@ -212,6 +221,7 @@ fn an_attempt_keeps_its_first_verdict_for_64_seconds() {
     assert_eq!(reason(&other), Reason::BlockedNumber);
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn a_refused_attempt_is_let_through_by_a_new_override() {
     let mut policy = Policy::default();
@@ -226,6 +236,7 @@ fn a_refused_attempt_is_let_through_by_a_new_override() {
     assert_event(&event, Reason::BlockedNumber, Verdict::Drop, Verdict::Drop);
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn a_source_outside_every_trunk_is_never_refused() {
     let mut policy = Policy::default();
@@ -270,6 +281,7 @@ fn a_source_outside_every_trunk_is_never_refused() {
     assert_eq!(policy.trunks[usize::from(event.trunk)].name, "narrow");
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn an_action_of_a_later_version_passes() {
     let mut policy = Policy::default();

@@ -23,6 +23,7 @@ fn policy() -> Policy {
     policy
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn each_packet_is_counted_under_its_reason_and_no_other() {
     let mut gates = Gates::new(&policy());
@@ -48,6 +49,7 @@ fn each_packet_is_counted_under_its_reason_and_no_other() {
     }
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn a_retransmission_makes_no_event() {
     let mut gates = Gates::new(&policy());
@@ -61,6 +63,7 @@ fn a_retransmission_makes_no_event() {
     assert_eq!(passed[0].event.number.to_string(), "6281234567891");
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn the_call_id_stands_in_the_event_as_it_was_sent() {
     let mut gates = Gates::new(&policy());
@@ -77,6 +80,7 @@ fn the_call_id_stands_in_the_event_as_it_was_sent() {
     }
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn passes_above_the_rate_are_thinned_and_counted() {
     let mut policy = policy();
@@ -98,6 +102,7 @@ fn passes_above_the_rate_are_thinned_and_counted() {
     assert_eq!(gates.kernel().drain_events().unwrap().1.len(), 1);
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn refusals_that_find_no_room_are_counted_as_lost() {
     let mut gates = Gates::new(&policy());
@@ -122,6 +127,7 @@ fn mixture(calls: usize) -> Vec<Vec<u8>> {
     frames
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn evidence_changes_no_verdict_and_no_event() {
     let calls = 2000;
@@ -144,6 +150,7 @@ fn evidence_changes_no_verdict_and_no_event() {
     }
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn the_frame_of_a_refusal_is_kept_where_somebody_wants_it() {
     let mut gates = Gates::new(&policy());
@@ -195,6 +202,7 @@ fn the_frame_of_a_refusal_is_kept_where_somebody_wants_it() {
     assert_eq!((stats.kept, stats.lost, stats.limited), (all.len() as u64, 0, second));
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn frames_that_find_no_room_are_counted_as_lost() {
     let mut gates = Gates::new(&policy());

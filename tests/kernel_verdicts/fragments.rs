@@ -46,6 +46,7 @@ fn gates() -> Gates {
     Gates::new(&policy)
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn the_rest_of_a_refused_datagram_is_dropped() {
     let mut gates = gates();
@@ -58,6 +59,7 @@ fn the_rest_of_a_refused_datagram_is_dropped() {
     assert_eq!(reason(&gates.judge(&middle, NOW)), Reason::LaterFragment);
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn it_is_forgotten_after_two_seconds() {
     let mut gates = gates();
@@ -67,6 +69,7 @@ fn it_is_forgotten_after_two_seconds() {
     assert_eq!(reason(&late), Reason::LaterFragment);
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn an_innocent_datagram_with_the_same_id_passes_whole() {
     let mut gates = gates();
@@ -78,6 +81,7 @@ fn an_innocent_datagram_with_the_same_id_passes_whole() {
     assert_eq!(reason(&gates.judge(&last, NOW)), Reason::LaterFragment);
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn another_id_is_another_datagram() {
     let mut gates = gates();
@@ -87,6 +91,7 @@ fn another_id_is_another_datagram() {
     assert_eq!(reason(&gates.judge(&middle, NOW)), Reason::LaterFragment);
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn a_later_fragment_is_never_taken_for_a_datagram() {
     // Its first bytes read as UDP to port 5060 with an INVITE of the blocked number.
@@ -98,6 +103,7 @@ fn a_later_fragment_is_never_taken_for_a_datagram() {
     assert_eq!(reason(&gates.judge(&disguised, NOW)), Reason::LaterFragment);
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn headers_that_end_in_a_later_fragment_pass() {
     let mut gates = gates();
@@ -107,6 +113,7 @@ fn headers_that_end_in_a_later_fragment_pass() {
     assert_eq!(reason(&gates.judge(&first, NOW)), Reason::HeadersCut);
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn ipv6_fragments_are_followed_too() {
     let mut gates = gates();

@@ -31,6 +31,7 @@ fn assert_reason(gates: &mut Gates, frame: &[u8], expected: Reason) {
     assert_eq!(reason(&gates.judge(frame, NOW)).name(), expected.name());
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn options_and_padding_are_stepped_over() {
     let mut gates = gates();
@@ -55,6 +56,7 @@ fn options_and_padding_are_stepped_over() {
     assert_reason(&mut gates, &padded, Reason::BlockedNumber);
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn extension_headers_are_stepped_over_to_a_limit() {
     let mut gates = gates();
@@ -83,6 +85,7 @@ fn extension_headers_are_stepped_over_to_a_limit() {
     assert_reason(&mut gates, &routed, Reason::NotUdp);
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn lengths_that_disagree_pass() {
     let mut gates = gates();
@@ -104,6 +107,7 @@ fn lengths_that_disagree_pass() {
     assert_reason(&mut gates, &frame, Reason::BlockedNumber);
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn a_quoted_invite_is_no_call() {
     let mut gates = gates();
@@ -122,6 +126,7 @@ fn a_quoted_invite_is_no_call() {
     }
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn a_third_vlan_tag_passes() {
     let mut gates = gates();
@@ -131,6 +136,7 @@ fn a_third_vlan_tag_passes() {
     assert_reason(&mut gates, &frame, Reason::NotIp);
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn tcp_on_a_sip_port_is_counted() {
     let mut gates = gates();
@@ -149,6 +155,7 @@ fn tcp_on_a_sip_port_is_counted() {
     }
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn the_second_message_of_a_datagram_is_ignored() {
     let mut gates = gates();
@@ -161,6 +168,7 @@ fn the_second_message_of_a_datagram_is_ignored() {
     assert_reason(&mut gates, &Layers::IPV4.frame(&both), Reason::BlockedNumber);
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn long_messages_are_read_as_far_as_the_frame_is_readable() {
     let mut gates = gates();

@@ -74,6 +74,7 @@ fn dressing(style: usize) -> (&'static str, &'static str) {
     }
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn every_spelling_of_a_number_is_that_number() {
     let mut policy = Policy::default();
@@ -103,6 +104,7 @@ fn every_spelling_of_a_number_is_that_number() {
     });
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn mutated_messages_are_refused_only_when_a_second_reader_agrees() {
     let mut policy = Policy::default();
@@ -137,6 +139,7 @@ fn mutated_messages_are_refused_only_when_a_second_reader_agrees() {
     assert!(refused.get() > 1_000, "only {} were refused at all", refused.get());
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn frames_of_noise_pass() {
     let mut policy = Policy::default();

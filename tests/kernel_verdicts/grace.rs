@@ -49,6 +49,7 @@ fn assert_reason(event: &Event, expected: &str) {
     assert_eq!(event.verdict == Verdict::Drop as u8, expected == "blocked-number");
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn a_called_number_passes_until_the_grace_ends() {
     let mut gates = Gates::new(&policy());
@@ -66,6 +67,7 @@ fn a_called_number_passes_until_the_grace_ends() {
     assert_reason(&gates.judge(&call(4), NOW + 4001 * SECOND), "callback-grace");
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn a_grace_call_is_no_redial_attempt() {
     let mut policy = policy();
@@ -80,6 +82,7 @@ fn a_grace_call_is_no_redial_attempt() {
     assert_reason(&gates.judge(&call(9), NOW + 3600 * SECOND), "blocked-number");
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn whom_an_invite_calls() {
     let mut gates = Gates::new(&policy());
@@ -122,6 +125,7 @@ fn whom_an_invite_calls() {
     }
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn only_while_it_is_on_and_of_what_is_sip() {
     let mut policy = policy();
@@ -136,6 +140,7 @@ fn only_while_it_is_on_and_of_what_is_sip() {
     assert_eq!(gates.send(&called, NOW), Number::NONE);
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn the_plan_is_that_of_the_trunk_that_is_called() {
     let mut policy = policy();

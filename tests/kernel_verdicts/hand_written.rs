@@ -9,6 +9,7 @@ use palang_tests::packet::Layers;
 
 use crate::NOW;
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn hand_written_invites_are_read_as_a_person_reads_them() {
     let mut gates = Gates::new(&Policy::default());
@@ -44,6 +45,7 @@ fn hand_written_invites_are_read_as_a_person_reads_them() {
     assert!(failures.is_empty(), "{}", failures.join("\n"));
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn blocking_the_caller_refuses_and_blocking_a_neighbour_does_not() {
     let mut gates = Gates::new(&Policy::default());

@@ -14,6 +14,7 @@ use palang_tests::gates::Gates;
 /// they were 250,000.
 const VERIFIED_MAX: u32 = 480_000;
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn the_verifier_walks_few_enough_instructions() {
     let verified = Gates::new(&Policy::default()).kernel().verified_instructions().unwrap();
@@ -22,6 +23,7 @@ fn the_verifier_walks_few_enough_instructions() {
     assert!(verified <= VERIFIED_MAX);
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn so_it_does_of_packets_that_leave() {
     let verified = Gates::new(&Policy::default()).kernel().verified_egress_instructions().unwrap();
@@ -30,6 +32,7 @@ fn so_it_does_of_packets_that_leave() {
     assert!(verified <= VERIFIED_MAX);
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn three_capabilities_are_enough() {
     // Capabilities belong to a thread.
@@ -54,6 +57,7 @@ fn without_capabilities_it_is_refused_with_what_to_do() {
     assert!(error.contains("CAP_BPF"), "{error}");
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn a_signal_meanwhile_is_no_refusal() {
     extern "C" fn nothing(_: i32) {}

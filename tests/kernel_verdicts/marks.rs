@@ -47,12 +47,14 @@ fn assert_reason(event: &Event, expected: &str) {
     assert_eq!(event.verdict == Verdict::Drop as u8, expected == "blocked-number");
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn no_mark_is_trusted_unasked() {
     let mut gates = Gates::new(&policy(&[]));
     assert_reason(&gates.judge(&call(BOTH, 1), NOW), "blocked-number");
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn only_the_marks_of_the_trunk_count() {
     let callback = mark("psap-callback");
@@ -74,6 +76,7 @@ fn only_the_marks_of_the_trunk_count() {
     }
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn a_marked_call_is_no_redial_attempt() {
     let mut gates = Gates::new(&policy(&[mark("psap-callback")]));
@@ -88,6 +91,7 @@ fn a_marked_call_is_no_redial_attempt() {
     assert_reason(&gates.judge(&call("", 11), NOW + 50 * SECOND), "redial-grant");
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn any_place_in_the_packet_and_any_length() {
     let mut gates = Gates::new(&policy(&[mark("esnet.0")]));

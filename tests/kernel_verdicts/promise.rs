@@ -365,6 +365,7 @@ fn callback(number: &str) -> Vec<u8> {
     )))
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn whoever_has_a_way_out_is_let_through_and_nobody_is_refused_without_a_block() {
     let more = std::env::var("PALANG_CASES").map_or(1, |more| more.parse().expect("a number"));
@@ -427,6 +428,7 @@ fn judged(gates: &mut Gates, call: usize, seconds: u64) -> &'static str {
     name
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn for_64_seconds_a_new_block_changes_nothing_for_an_attempt_that_passed() {
     for index in [0, 4] {
@@ -444,6 +446,7 @@ fn for_64_seconds_a_new_block_changes_nothing_for_an_attempt_that_passed() {
     }
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn for_64_seconds_a_grant_changes_nothing_for_an_attempt_that_was_refused() {
     let mut gates = Gates::new(&blocked());
@@ -459,6 +462,7 @@ fn for_64_seconds_a_grant_changes_nothing_for_an_attempt_that_was_refused() {
     assert_eq!(judged(&mut gates, 4, 1811), "blocked-number");
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn whatever_lets_through_does_so_from_the_next_retransmission_on() {
     type Way = (&'static str, fn(&mut Policy));

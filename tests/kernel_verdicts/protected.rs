@@ -48,6 +48,7 @@ fn assert_reason(event: &Event, expected: Reason) {
     assert_eq!(event.verdict == Verdict::Drop as u8, refused);
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn a_protected_number_is_let_through_by_the_rule_that_names_it() {
     let mut policy = Policy::default();
@@ -72,6 +73,7 @@ fn a_protected_number_is_let_through_by_the_rule_that_names_it() {
     assert_reason(&gates.judge(&from("+62215550101"), NOW), Reason::BlockedNumber);
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn a_number_of_too_few_digits_is_never_refused() {
     let mut policy = Policy::default();
@@ -100,6 +102,7 @@ fn a_number_of_too_few_digits_is_never_refused() {
     );
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn a_block_against_a_prefix_of_too_few_digits_is_not_in_force() {
     let mut policy = Policy::default();
@@ -121,6 +124,7 @@ fn a_block_against_a_prefix_of_too_few_digits_is_not_in_force() {
     assert_reason(&gates.judge(&from("+6281234567890"), NOW), Reason::BlockedPrefix);
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn a_caller_without_a_number_passes_whatever_is_blocked() {
     let mut policy = Policy::default();
@@ -187,6 +191,7 @@ fn written(number: Number) -> String {
     if number.is_local() { number.to_string() } else { format!("+{number}") }
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn nothing_that_is_put_in_brings_a_protected_or_short_subject_into_force() {
     let gates = RefCell::new(Gates::new(&Policy::default()));

@@ -61,6 +61,7 @@ fn assert_reason(event: &Event, expected: &str) {
     assert_eq!(event.verdict == Verdict::Drop as u8, refused);
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn the_third_separate_attempt_opens_a_grant_that_ends_on_time() {
     let mut caller = Caller::new(&block(number()));
@@ -75,6 +76,7 @@ fn the_third_separate_attempt_opens_a_grant_that_ends_on_time() {
     assert_reason(&caller.calls(120 + 1920), "redial-grant");
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn what_is_no_separate_attempt_does_not_count() {
     let mut caller = Caller::new(&block(number()));
@@ -94,6 +96,7 @@ fn what_is_no_separate_attempt_does_not_count() {
     assert_reason(&caller.repeats(16), "blocked-number");
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn the_window_ends() {
     let mut caller = Caller::new(&block(number()));
@@ -104,6 +107,7 @@ fn the_window_ends() {
     assert_reason(&caller.calls(1199), "redial-grant");
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn another_epoch_begins_anew_and_ends_the_grant() {
     let mut caller = Caller::new(&block(number()));
@@ -121,6 +125,7 @@ fn another_epoch_begins_anew_and_ends_the_grant() {
     assert_reason(&caller.calls(600), "redial-grant");
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn the_block_may_give_none() {
     let mut policy = block(number());
@@ -131,6 +136,7 @@ fn the_block_may_give_none() {
     }
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn each_number_of_a_blocked_prefix_redials_for_itself() {
     let mut caller = Caller::new(&block(Subject::Prefix(Digits::parse("62812").unwrap())));
@@ -144,6 +150,7 @@ fn each_number_of_a_blocked_prefix_redials_for_itself() {
     assert_reason(&other, "blocked-prefix");
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn observing_counts_too() {
     let mut policy = block(number());

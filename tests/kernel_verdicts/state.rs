@@ -62,6 +62,7 @@ impl Kernel {
     }
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn a_grant_that_finds_no_room_lets_through_all_the_same() {
     const ROOM: usize = 64;
@@ -109,6 +110,7 @@ fn a_grant_that_finds_no_room_lets_through_all_the_same() {
 
 /// In maps as delivered a million attempts are not even half of what fits. `PALANG_CASES=245` makes
 /// a million of these.
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn attempts_without_end_push_no_grant_out() {
     // Eight times as many as there is room for, at least.
@@ -147,6 +149,7 @@ pub fn stay_on_cpu(index: usize) {
 /// one attempt, however they meet. So with `ATTEMPTS` = 3 none passes in the first two rounds, in
 /// the third at least one of each number does and opens its grant, and then all pass: no count and
 /// no grant was lost.
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn two_cpus_at_once_lose_no_grant() {
     const CPUS: usize = 2;

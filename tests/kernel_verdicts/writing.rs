@@ -100,6 +100,7 @@ fn all_blocked() -> Policy {
     policy
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn an_allow_that_gets_another_end_lets_through_all_the_while() {
     let mut policy = all_blocked();
@@ -117,6 +118,7 @@ fn an_allow_that_gets_another_end_lets_through_all_the_while() {
 }
 
 /// Others come and go whose elements stand in the same buckets, and are used again at once.
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn an_allow_lets_through_while_others_come_and_go() {
     let mut policy = all_blocked();
@@ -150,6 +152,7 @@ fn write_around(stays: Subject, turn: usize, set: impl Fn(Subject), remove: impl
 
 const STAYS: &str = "62812555";
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn an_allowed_prefix_lets_through_while_the_trie_is_written() {
     let mut policy = all_blocked();
@@ -169,6 +172,7 @@ fn an_allowed_prefix_lets_through_while_the_trie_is_written() {
 }
 
 /// What the others rest on: a write that does leave a gap is seen.
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn an_allowed_prefix_that_is_taken_out_and_put_back_is_missed() {
     let mut policy = all_blocked();
@@ -182,6 +186,7 @@ fn an_allowed_prefix_that_is_taken_out_and_put_back_is_missed() {
     assert!(refused > 0, "of {CALLS} calls none fell into the gap");
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn a_protected_prefix_lets_through_while_the_trie_is_written() {
     // As the daemon writes it when its configuration is read again: the whole list each time.
@@ -202,6 +207,7 @@ fn a_protected_prefix_lets_through_while_the_trie_is_written() {
 
 /// The map of blocks is as small as it can be: what a number's block leaves behind is another
 /// number's at once, mostly in the same bucket.
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn a_block_that_is_over_refuses_nobody_while_others_come_and_go() {
     let replay = gate(&Policy::default(), &[("BLOCKED_NUMBERS", 2)]);
@@ -216,6 +222,7 @@ fn a_block_that_is_over_refuses_nobody_while_others_come_and_go() {
     assert_eq!(refused, 0, "of {CALLS} calls of numbers whose block is over");
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn a_prefix_block_that_is_over_refuses_nobody_while_the_trie_is_written() {
     let over = prefix(STAYS);
@@ -240,6 +247,7 @@ fn a_prefix_block_that_is_over_refuses_nobody_while_the_trie_is_written() {
 
 /// As `palang block add` and `palang unblock` do it, by number and by prefix: from the moment that the
 /// unblock has written the map, every call passes, until the number is blocked again.
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn an_unblocked_number_passes_from_the_moment_that_the_map_says_so() {
     for subject in [Subject::Number(number(0)), prefix(STAYS)] {

@@ -17,6 +17,7 @@ fn config(trusts_from: bool) -> String {
     )
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn more_attempts_than_are_allowed_block_a_trusted_number_only() {
     let lab = Lab::new("auto-rate");

@@ -31,6 +31,7 @@ fn verify(daemon: &Daemon<'_>) -> AuditVerdict {
     ask(daemon, "GET", "/v1/audit/verify", "").json()
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn a_copy_of_a_store_in_use_becomes_the_same_gate_on_a_new_machine() {
     let old_lab = Lab::new("backup");
@@ -128,6 +129,7 @@ fn a_copy_of_a_store_in_use_becomes_the_same_gate_on_a_new_machine() {
     }
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn a_restore_replaces_nothing_unasked_and_nothing_under_a_daemon() {
     let lab = Lab::new("in-use");
@@ -191,6 +193,7 @@ fn a_restore_replaces_nothing_unasked_and_nothing_under_a_daemon() {
     assert_eq!(ask(&daemon, "GET", "/v1/blocks", "").lines::<Block>().len(), 2);
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn the_first_row_that_was_altered_is_named() {
     let lab = Lab::new("altered");

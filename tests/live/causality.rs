@@ -61,6 +61,7 @@ fn nobody_innocent_is_lost(record: &Record) -> usize {
         .sum()
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn a_block_holds_from_its_answer_on_and_ends_with_its_removal() {
     const ROUNDS: usize = 1000;
@@ -86,6 +87,7 @@ fn a_block_holds_from_its_answer_on_and_ends_with_its_removal() {
     assert_eq!(api.status().drift, 0);
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn the_same_by_the_cli_and_for_a_prefix() {
     const ROUNDS: usize = 20;
@@ -110,6 +112,7 @@ fn the_same_by_the_cli_and_for_a_prefix() {
     nobody_innocent_is_lost(&record);
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn an_allow_the_override_and_observe_hold_over_a_block_as_long_as_they_are_in_force() {
     const ROUNDS: usize = 50;

@@ -80,6 +80,7 @@ fn is_clock_told(gate: &Gate) -> bool {
     findings.iter().any(|told| told.starts_with("red: the clock is behind the store's newest"))
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn a_start_years_ago_lengthens_nothing() {
     let lab = Lab::new("clock-start");
@@ -135,6 +136,7 @@ fn a_start_years_ago_lengthens_nothing() {
     gate.head();
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn an_override_lasts_as_long_as_it_was_meant() {
     let lab = Lab::new("clock-override");
@@ -172,6 +174,7 @@ fn an_override_lasts_as_long_as_it_was_meant() {
     assert_eq!(gate.does(&["override", "status"])["until"], Value::Null);
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn a_step_forward_ends_blocks_and_one_back_changes_nothing() {
     let lab = Lab::new("clock-step");

@@ -59,6 +59,7 @@ fn end_in_map(daemon: &Daemon, number: &str) -> u64 {
     end.expect("the block in the map") - clock::boot() + now()
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn killed_it_changes_no_verdict_and_the_next_one_takes_over() {
     let lab = Lab::new("killed");
@@ -123,6 +124,7 @@ fn killed_it_changes_no_verdict_and_the_next_one_takes_over() {
     }
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn stopped_it_leaves_the_filter_in_force() {
     let lab = Lab::new("stopped");
@@ -196,6 +198,7 @@ fn in_map(daemon: &Daemon) -> HashMap<Subject, u64> {
     found
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn an_import_that_is_cut_off_is_stored_whole_or_not_at_all() {
     let lab = Lab::new("import");

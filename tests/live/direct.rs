@@ -36,6 +36,7 @@ fn adopted(gate: &Gate) -> Vec<[Value; 4]> {
         .collect()
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn a_dead_daemon_learns_of_the_override() {
     let lab = Lab::new("dead-override");
@@ -85,6 +86,7 @@ fn a_dead_daemon_learns_of_the_override() {
     gate.head();
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn a_dead_daemon_learns_of_allows() {
     let lab = Lab::new("dead-allow");
@@ -155,6 +157,7 @@ fn rule_of(rows: &[Value], number: &str) -> Value {
     rows.iter().find(|row| row["number"] == number).unwrap()["rule"].clone()
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn a_dead_daemon_stays_taken_off() {
     let lab = Lab::new("dead-detach");
@@ -183,6 +186,7 @@ fn a_dead_daemon_stays_taken_off() {
 }
 
 /// The maps end with the machine; what root did is written down beside the store.
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn what_was_done_by_hand_outlives_the_machine() {
     let lab = Lab::new("dead-reboot");
@@ -204,6 +208,7 @@ fn what_was_done_by_hand_outlives_the_machine() {
     assert_eq!(adopted(&gate).len(), 2);
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn a_hanging_daemon_undoes_nothing() {
     let lab = Lab::new("hung");

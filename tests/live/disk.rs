@@ -152,6 +152,7 @@ fn wait_for_the_disk(gate: &Gate) {
     });
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn on_a_full_disk_what_lets_through_works() {
     let lab = Lab::new("disk-full");
@@ -204,6 +205,7 @@ fn on_a_full_disk_what_lets_through_works() {
     assert!(!gate.passes(THIRD));
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn what_a_full_disk_did_not_take_outlives_a_kill() {
     let lab = Lab::new("disk-full-kill");
@@ -244,6 +246,7 @@ fn what_a_full_disk_did_not_take_outlives_a_kill() {
     gate.head();
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn a_disk_that_hangs_holds_up_only_what_blocks() {
     let lab = Lab::new("disk-hangs");
@@ -293,6 +296,7 @@ fn a_disk_that_hangs_holds_up_only_what_blocks() {
 }
 
 /// What waits for the disk is lost with the daemon; the maps have it.
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn what_a_hanging_disk_did_not_take_outlives_a_kill() {
     let lab = Lab::new("disk-hangs-kill");
@@ -338,6 +342,7 @@ fn what_a_hanging_disk_did_not_take_outlives_a_kill() {
     gate.head();
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn on_a_read_only_disk_the_last_maps_stay_in_force() {
     let lab = Lab::new("disk-read-only");
@@ -371,6 +376,7 @@ fn on_a_read_only_disk_the_last_maps_stay_in_force() {
     }
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn a_corrupt_store_changes_nothing_in_the_kernel() {
     let lab = Lab::new("corrupt");
@@ -416,6 +422,7 @@ fn a_corrupt_store_changes_nothing_in_the_kernel() {
     }
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn a_store_that_breaks_under_the_daemon_changes_nothing_in_the_kernel() {
     let lab = Lab::new("breaks");

@@ -70,6 +70,7 @@ fn mend(gate: &Gate, command: &str) {
     run::must(&mut shell);
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn a_filter_in_generic_mode() {
     let lab = Lab::new("doctor-generic");
@@ -85,6 +86,7 @@ fn a_filter_in_generic_mode() {
     assert_eq!(status["interfaces"][0]["xdp"], "native", "{status}");
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn offloads_and_mtu_of_an_interface() {
     let lab = Lab::new("doctor-offloads");
@@ -110,6 +112,7 @@ fn offloads_and_mtu_of_an_interface() {
     look(&gate.daemon, "link").is("ok", "up");
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn few_queues_for_many_cpus() {
     let cpus = std::thread::available_parallelism().unwrap().get();
@@ -131,6 +134,7 @@ fn few_queues_for_many_cpus() {
     look(&gate.daemon, "queues").is("ok", &format!("{} of 4", cpus.min(4)));
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn a_bpf_file_system_that_is_not_there_or_cannot_be_written() {
     let lab = Lab::new("doctor-bpffs");
@@ -159,6 +163,7 @@ fn a_bpf_file_system_that_is_not_there_or_cannot_be_written() {
     one(&mended, "bpffs").is("ok", "bpf");
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn capabilities_that_are_missing() {
     let lab = Lab::new("doctor-caps");
@@ -182,6 +187,7 @@ fn capabilities_that_are_missing() {
     one(&output.stdout, "program").is("fail", "no permission to load BPF programs");
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn a_daemon_that_is_dead_hangs_or_is_another() {
     let lab = Lab::new("doctor-engine");
@@ -219,6 +225,7 @@ fn a_daemon_that_is_dead_hangs_or_is_another() {
 }
 
 /// As after an upgrade whose daemon was not started yet: what judges is not what this palang knows.
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn a_program_of_another_build() {
     let lab = Lab::new("doctor-build");

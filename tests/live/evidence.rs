@@ -33,6 +33,7 @@ fn kept(shown: &[CallShown]) -> Vec<u64> {
     shown.iter().filter(|one| one.evidence.is_some()).map(|one| one.call.id).collect()
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn the_invite_of_a_refused_call_is_kept_to_the_byte_and_goes_with_it() {
     let lab = Lab::new("evidence");
@@ -80,6 +81,7 @@ fn the_invite_of_a_refused_call_is_kept_to_the_byte_and_goes_with_it() {
     assert!(!gate.daemon.stderr().contains(DIGITS), "no number in the log");
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn only_the_newest_are_kept_and_none_where_it_is_off() {
     let lab = Lab::new("evidence-room");
@@ -108,6 +110,7 @@ fn only_the_newest_are_kept_and_none_where_it_is_off() {
     assert_eq!(kept(&shown(&gate, 8)), [5, 6, 7], "those that were kept stay");
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn calls_are_exported_as_csv() {
     let lab = Lab::new("calls-csv");

@@ -82,12 +82,20 @@ fn number(index: u32) -> String {
 
 // ---- full -----------------------------------------------------------------------------------
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn a_full_map_stores_nothing_and_lets_everything_else_work() {
     let lab = Lab::new("full");
     let mut daemon = Daemon::start(&lab, "[limits]\nblocks = 50");
     done(&daemon, "PUT", "/v1/mode", &json!({ "mode": "enforce" }));
-    let all = ImportNews::Done { added: 49, moved: 0, unchanged: 0, bad: vec![], dry_run: false };
+    let all = ImportNews::Done {
+        added: 49,
+        moved: 0,
+        unchanged: 0,
+        superseded: 0,
+        bad: vec![],
+        dry_run: false,
+    };
     assert_eq!(import(&daemon, (1..50).map(number)), all);
     let before = blocks(&daemon);
     let ImportNews::Refused { problem, bad } = import(&daemon, (100..102).map(number)) else {
@@ -96,7 +104,14 @@ fn a_full_map_stores_nothing_and_lets_everything_else_work() {
     assert_eq!((problem.kind, bad.len()), (ProblemKind::Full, 0), "{}", problem.message);
     assert_eq!(blocks(&daemon), before);
     // Fills it: moves one, adds one.
-    let both = ImportNews::Done { added: 1, moved: 0, unchanged: 1, bad: vec![], dry_run: false };
+    let both = ImportNews::Done {
+        added: 1,
+        moved: 0,
+        unchanged: 1,
+        superseded: 0,
+        bad: vec![],
+        dry_run: false,
+    };
     assert_eq!(import(&daemon, [1, 50].into_iter().map(number)), both);
 
     let head = status(&daemon).audit_head;
@@ -160,6 +175,7 @@ impl Drop for Swapped {
     }
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn a_pinned_map_of_another_layout_is_refused_and_the_old_filter_goes_on() {
     let lab = Lab::new("pins");
@@ -211,6 +227,7 @@ fn a_pinned_map_of_another_layout_is_refused_and_the_old_filter_goes_on() {
     assert!(refuses(&lab, &receiver));
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn a_map_at_the_place_of_a_link_is_told_and_not_touched() {
     let lab = Lab::new("link");
@@ -240,6 +257,7 @@ fn a_map_at_the_place_of_a_link_is_told_and_not_touched() {
     assert!(refuses(&lab, &receiver));
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn with_something_else_at_a_pin_s_place_calls_pass() {
     let lab = Lab::new("folder");
@@ -252,6 +270,7 @@ fn with_something_else_at_a_pin_s_place_calls_pass() {
     assert!(!refuses(&lab, &lab.receiver(5060)));
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn without_a_bpf_file_system_the_daemon_says_what_to_mount() {
     let lab = Lab::new("bpffs");
@@ -277,6 +296,7 @@ fn without_a_bpf_file_system_the_daemon_says_what_to_mount() {
 
 // ---- processes ------------------------------------------------------------------------------
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn a_second_daemon_is_refused_and_the_first_goes_on() {
     let lab = Lab::new("two");
@@ -307,6 +327,7 @@ fn only(capabilities: &[&str]) -> Vec<String> {
     ["setpriv".to_owned()].into_iter().chain(options).collect()
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn the_powers_of_the_unit_are_enough_and_none_of_them_too_many() {
     let lab = Lab::new("powers");
@@ -363,6 +384,7 @@ fn the_powers_of_the_unit_are_enough_and_none_of_them_too_many() {
     assert_eq!(daemon.stop(), 0);
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn another_user_is_told_what_is_missing() {
     let lab = Lab::new("user");
@@ -394,6 +416,7 @@ fn another_user_is_told_what_is_missing() {
 
 // ---- the socket -----------------------------------------------------------------------------
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn whatever_lies_at_the_place_of_the_socket() {
     let lab = Lab::new("stale");
@@ -423,6 +446,7 @@ fn whatever_lies_at_the_place_of_the_socket() {
     daemon.start_again();
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn a_socket_that_was_deleted_costs_no_call() {
     let lab = Lab::new("deleted");
@@ -451,6 +475,7 @@ fn a_socket_that_was_deleted_costs_no_call() {
     assert!(audit.contains("no socket"), "{audit}");
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn nothing_on_the_socket_hurts_the_daemon() {
     let lab = Lab::new("malformed");
@@ -629,6 +654,7 @@ fn nothing_on_the_socket_hurts_the_daemon() {
 }
 
 /// Rows are all told or none is taken; a wrong file does not fill memory, and is no riddle.
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn an_import_of_the_wrong_file_is_refused_in_words() {
     let lab = Lab::new("wrong-file");
@@ -659,6 +685,7 @@ fn an_import_of_the_wrong_file_is_refused_in_words() {
 
 // ---- what the driver cannot judge -----------------------------------------------------------
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn sip_over_tcp_arrives_is_counted_and_told() {
     let lab = Lab::new("tcp");
@@ -691,6 +718,7 @@ fn prefix(digits: &str) -> Subject {
     Subject::Prefix(Digits::parse(digits).expect("digits"))
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn what_changes_behind_the_daemon_s_back_is_repaired_and_counted() {
     let lab = Lab::new("drift");
@@ -819,6 +847,7 @@ fn what_changes_behind_the_daemon_s_back_is_repaired_and_counted() {
 }
 
 /// The numbers that the configuration protects are compared as well.
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn a_protected_number_that_was_taken_out_comes_back() {
     let lab = Lab::new("protected");

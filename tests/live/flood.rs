@@ -60,6 +60,7 @@ fn send(lab: &Lab, count: usize) {
     }
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn in_a_flood_every_attempt_has_a_record_or_is_counted_as_lost() {
     let lab = Lab::new("flood");
@@ -100,6 +101,7 @@ fn in_a_flood_every_attempt_has_a_record_or_is_counted_as_lost() {
     eventually("INVITEs are kept, as many as there is room for", || stored() == 100);
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn as_many_of_each_kind_come_out_as_went_in() {
     let lab = Lab::new("each-kind");

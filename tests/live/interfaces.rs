@@ -68,6 +68,7 @@ fn passes_second(lab: &Lab, receiver: &Receiver, caller: &str) -> bool {
     receiver.arrivals().iter().any(|one| one.call_id() == call_id)
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn made_anew_an_interface_gets_the_filter_again() {
     let lab = Lab::new("anew");
@@ -124,6 +125,7 @@ fn made_anew_an_interface_gets_the_filter_again() {
     }
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn another_program_on_the_interface_is_named_and_waited_for() {
     for mode in ["xdpdrv", "xdpgeneric"] {
@@ -160,6 +162,7 @@ fn another_program_on_the_interface_is_named_and_waited_for() {
     }
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn generic_only_when_asked_for() {
     let lab = Lab::new("generic");
@@ -192,6 +195,7 @@ fn generic_only_when_asked_for() {
     }
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn whoever_takes_it_off_is_obeyed_and_attach_brings_it_back() {
     let lab = Lab::new("off");

@@ -23,6 +23,7 @@ fn block(gate: &Gate, number: &str) -> Value {
     gate.does(&["block", "add", number, "--for", "24h", "--reason", "prank"])
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn an_allow_beats_every_block_until_it_is_taken_away() {
     let lab = Lab::new("allow");
@@ -59,6 +60,7 @@ fn an_allow_beats_every_block_until_it_is_taken_away() {
     assert_eq!(gate.rows(&["allow", "list"]), [Value::Null; 0]);
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn an_allow_that_ends_leaves_the_block_in_force() {
     let lab = Lab::new("allow-ends");
@@ -88,6 +90,7 @@ fn an_allow_that_ends_leaves_the_block_in_force() {
     assert!(gate.passes(BLOCKED));
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn who_is_protected_or_allowed_is_not_blocked() {
     let lab = Lab::new("protected");
@@ -150,6 +153,7 @@ fn who_is_protected_or_allowed_is_not_blocked() {
     assert_eq!(gate.passing(&callers), passing);
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn a_block_is_made_once_and_moved() {
     let lab = Lab::new("moved");
@@ -206,6 +210,7 @@ fn number(head: &str) -> u64 {
     head.split_once(':').unwrap().0.parse().unwrap()
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn the_override_lets_everything_through_while_it_lasts() {
     let lab = Lab::new("override");
@@ -247,6 +252,7 @@ fn the_override_lets_everything_through_while_it_lasts() {
     assert_eq!(actions, expected, "nothing was adopted");
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn observe_judges_and_refuses_nothing() {
     let lab = Lab::new("observe");
@@ -299,6 +305,7 @@ fn observe_judges_and_refuses_nothing() {
     assert!(gate.passes("+6281300000001") && !gate.passes(BLOCKED));
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn check_and_explain_say_what_the_kernel_does() {
     let lab = Lab::new("explain");
@@ -357,6 +364,7 @@ fn check_and_explain_say_what_the_kernel_does() {
     gate.fails(2, &["explain", "+62813*"]);
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn a_dry_run_changes_nothing() {
     let lab = Lab::new("dry-run");
@@ -418,6 +426,7 @@ fn everything(gate: &Gate) -> BTreeMap<String, String> {
     all
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn letters_are_no_number() {
     let lab = Lab::new("letters");
@@ -440,6 +449,7 @@ fn letters_are_no_number() {
     assert_eq!(gate.rows(&["allow", "list"]), [Value::Null; 0]);
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn what_is_exported_can_be_imported() {
     let lab = Lab::new("export");
@@ -479,6 +489,7 @@ fn what_is_exported_can_be_imported() {
     }
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn every_call_is_recorded() {
     let lab = Lab::new("calls");
@@ -520,6 +531,7 @@ fn every_call_is_recorded() {
 }
 
 /// Slow: how often an attempt was sent is only known when it is over.
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn repeats_of_a_call_are_counted() {
     let lab = Lab::new("repeats");

@@ -48,6 +48,7 @@ impl Drop for Prometheus {
     }
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn what_was_sent_is_what_is_counted() {
     let lab = Lab::new("metrics");
@@ -118,6 +119,7 @@ fn what_was_sent_is_what_is_counted() {
     assert_eq!(value(&scrape(&lab), "palang_enforcing"), 0);
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn promtool_takes_it_and_a_real_prometheus_scrapes_it() {
     let lab = Lab::new("prometheus");
@@ -183,6 +185,7 @@ fn promtool_takes_it_and_a_real_prometheus_scrapes_it() {
     });
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn ready_is_who_has_the_filter_on_its_interfaces() {
     let lab = Lab::new("ready");
@@ -199,6 +202,7 @@ fn ready_is_who_has_the_filter_on_its_interfaces() {
     assert!(lab.in_gate(|| TcpStream::connect((Ipv4Addr::LOCALHOST, 9113))).is_err());
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn every_alert_fires_on_what_it_is_for_and_has_its_page() {
     let test = Command::new("promtool")

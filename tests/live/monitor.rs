@@ -59,6 +59,7 @@ impl Drop for Monitor {
     }
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn each_attempt_is_a_line_and_types_choose() {
     let lab = Lab::new("monitor");
@@ -108,6 +109,7 @@ fn tshark(file: &Path, field: &str) -> Vec<String> {
     output.lines().map(str::to_owned).collect()
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn refused_invites_are_written_as_long_as_somebody_looks() {
     let lab = Lab::new("monitor-write");
@@ -161,6 +163,7 @@ fn refused_invites_are_written_as_long_as_somebody_looks() {
     assert_eq!(gate.does(&["calls", "show", &id])["evidence"], Value::Null, "none is stored");
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn what_is_written_has_a_bound_and_it_goes_on_showing() {
     let lab = Lab::new("monitor-bound");
@@ -180,6 +183,7 @@ fn what_is_written_has_a_bound_and_it_goes_on_showing() {
     assert_eq!(tshark(&file, "sip.Method"), ["INVITE"; 2]);
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn it_ends_with_the_daemon_and_says_so() {
     let lab = Lab::new("monitor-end");

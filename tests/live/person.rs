@@ -45,6 +45,7 @@ fn head_of_export(gate: &Gate<'_>) -> String {
     format!("{rows}:{digits}")
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn a_number_is_forgotten_and_the_audit_holds() {
     let lab = Lab::new("erase");
@@ -122,6 +123,7 @@ fn a_number_is_forgotten_and_the_audit_holds() {
     assert!(!gate.daemon.stderr().contains(DIGITS));
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn what_a_redial_grant_still_lets_through_is_not_forgotten() {
     let lab = Lab::new("erase-grant");

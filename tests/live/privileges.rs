@@ -16,6 +16,7 @@ fn problem(daemon: &Daemon<'_>) -> Option<String> {
     ask(daemon, "GET", "/v1/config", "").json::<ConfigInForce>().problem
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn no_thread_has_more_than_what_attaching_needs() {
     let lab = Lab::new("capeff");
@@ -51,6 +52,7 @@ fn no_thread_has_more_than_what_attaching_needs() {
     assert!(status().findings.is_empty(), "{:?}", status().findings);
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn backups_go_where_the_configuration_says_and_nowhere_else() {
     let lab = Lab::new("closed-backup");
@@ -87,6 +89,7 @@ fn backups_go_where_the_configuration_says_and_nowhere_else() {
 }
 
 /// What is readable for everybody, and for root all the more, is not for the daemon.
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn files_outside_its_folders_are_closed() {
     let lab = Lab::new("closed-files");

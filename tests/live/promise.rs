@@ -47,6 +47,7 @@ fn reasons(gate: &Gate<'_>, caller: &str) -> Vec<Value> {
     calls.into_iter().map(|mut call| call["reason"].take()).collect()
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn all_of_it_with_the_daemon_killed() {
     let lab = Lab::new("promise");

@@ -11,6 +11,7 @@ use crate::gate::{Gate, subject};
 const BLOCKED: &str = "0812-0000-0001";
 const OTHER: &str = "+6281300000001";
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn what_is_protected_or_too_short_is_refused_with_its_rule_and_ignored_in_the_map() {
     let lab = Lab::new("never-blocked");
@@ -75,6 +76,7 @@ fn what_is_protected_or_too_short_is_refused_with_its_rule_and_ignored_in_the_ma
     assert_eq!(check["rule"], "protected fewer than 5 digits");
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn allows_of_an_incident_end_together() {
     let lab = Lab::new("incident");

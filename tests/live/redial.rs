@@ -108,6 +108,7 @@ fn wait_for_reviews(gate: &Gate<'_>, count: usize) -> Vec<Value> {
     }
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn the_third_attempt_passes_and_somebody_is_told() {
     let lab = Lab::new("redial");
@@ -210,6 +211,7 @@ fn the_third_attempt_passes_and_somebody_is_told() {
     assert_eq!(gate.findings(), [""; 0]);
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn all_of_it_without_the_daemon() {
     let lab = Lab::new("redial-alone");
@@ -243,6 +245,7 @@ fn all_of_it_without_the_daemon() {
     assert!(console.posted.try_recv().is_err(), "told once");
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn grants_that_ended_make_room() {
     let lab = Lab::new("redial-ended");
@@ -267,6 +270,7 @@ fn grants_that_ended_make_room() {
     assert_eq!(gate.maps().grants().unwrap(), [lasting]);
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn another_setting_is_in_force_for_all_blocks_without_their_own() {
     let lab = Lab::new("redial-settings");

@@ -10,6 +10,7 @@ use crate::gate::Gate;
 
 const BLOCKED: &str = "+6281200000001";
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn nothing_is_left_in_the_kernel_and_the_audit_is_kept() {
     let lab = Lab::new("removal");

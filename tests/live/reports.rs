@@ -82,6 +82,7 @@ fn is_no_strike(gate: &Gate<'_>, reported: &Value, why: &str) {
     assert_eq!(review["call_id"], reported["report"]["call_id"]);
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn a_prankster_climbs_the_ladder_and_does_not_keep_a_redial_grant() {
     let lab = Lab::new("ladder");
@@ -258,6 +259,7 @@ fn a_prankster_climbs_the_ladder_and_does_not_keep_a_redial_grant() {
     assert_eq!(gate.findings(), [""; 0]);
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn what_is_no_strike_blocks_nobody_and_somebody_looks_at_it() {
     let lab = Lab::new("no-strike");
@@ -354,6 +356,7 @@ fn what_is_no_strike_blocks_nobody_and_somebody_looks_at_it() {
 }
 
 /// Until trunks are configured no number is trusted, whatever the profile `default` says.
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn without_trunks_no_report_blocks() {
     let lab = Lab::new("no-trunks");
@@ -372,6 +375,7 @@ fn without_trunks_no_report_blocks() {
 }
 
 /// Whoever can send anything from a trunk that does not vouch for it gets nobody blocked.
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn a_forged_number_never_blocks_whose_it_is() {
     let lab = Lab::new("forged");
@@ -422,6 +426,7 @@ fn a_forged_number_never_blocks_whose_it_is() {
     );
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn who_may_not_be_blocked_is_reviewed_and_a_longer_block_stays() {
     let lab = Lab::new("not-blocked");
@@ -492,6 +497,7 @@ fn who_may_not_be_blocked_is_reviewed_and_a_longer_block_stays() {
     assert_eq!(minutes_left(&told["block"]), 7 * DAY / 60);
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn a_ladder_of_ones_own_and_a_wrong_one() {
     let lab = Lab::new("own-ladder");
@@ -513,6 +519,7 @@ fn a_ladder_of_ones_own_and_a_wrong_one() {
     assert!(!gate.passes(CALLER));
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn a_prank_on_a_granted_call_ends_the_grant_of_a_block_that_stays() {
     let lab = Lab::new("grant-end");

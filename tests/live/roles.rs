@@ -121,6 +121,7 @@ const EVERYTHING: [&[&str]; 17] = [
     &["config", "show"],
 ];
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn a_stranger_does_not_come_in_and_hears_which_group_may() {
     let lab = Lab::new("stranger");
@@ -136,6 +137,7 @@ fn a_stranger_does_not_come_in_and_hears_which_group_may() {
     house.may_not(STRANGER, &["override", "on", "--for", "1h", "--reason", "a test"], &[GROUP]);
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn without_a_role_the_socket_is_of_no_use() {
     let lab = Lab::new("no-role");
@@ -147,6 +149,7 @@ fn without_a_role_the_socket_is_of_no_use() {
     house.may_not(NOBODY, &REPORT, &["role report"]);
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn who_reports_calls_decides_on_no_number() {
     let lab = Lab::new("reporter");
@@ -180,6 +183,7 @@ fn who_reports_calls_decides_on_no_number() {
     house.may(OPERATOR, &["review", "close", "1", "--note", "a test"]);
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn who_reads_sees_masked_numbers_and_changes_nothing() {
     let lab = Lab::new("reader");
@@ -253,6 +257,7 @@ fn who_reads_sees_masked_numbers_and_changes_nothing() {
     assert_eq!(house.may(OPERATOR, &["audit", "list", "-o", "json"]), before);
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn who_operates_blocks_for_a_time_and_leaves_the_rest() {
     let lab = Lab::new("operator");
@@ -284,6 +289,7 @@ fn who_operates_blocks_for_a_time_and_leaves_the_rest() {
     assert_eq!((&*block.author, &*block.reason), ("bin", "prank, case 118"));
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn who_administers_may_all_and_the_audit_names_everybody() {
     let lab = Lab::new("admin");

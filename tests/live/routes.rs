@@ -55,6 +55,7 @@ fn documented(document: &Value) -> BTreeSet<String> {
         .collect()
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn the_document_has_every_route_and_no_other() {
     let lab = Lab::new("document");
@@ -141,6 +142,7 @@ fn fits(document: &Value, schema: &Value, value: &Value, at: &str) -> Result<(),
     Ok(())
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn each_answer_is_what_the_document_says() {
     let lab = Lab::new("answers");
@@ -298,6 +300,7 @@ fn schema_of<'a>(document: &'a Value, method: &str, path: &str) -> &'a Value {
     content.map_or(&Value::Null, |content| &content["schema"])
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn on_the_loopback_port_there_is_one_question_and_nothing_else() {
     let lab = Lab::new("loopback");
@@ -370,6 +373,7 @@ fn rows(count: u32) -> String {
         .collect()
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn a_long_list_is_complete_and_who_does_not_read_it_holds_nobody_up() {
     const COUNT: u32 = 20_000;
@@ -383,6 +387,7 @@ fn a_long_list_is_complete_and_who_does_not_read_it_holds_nobody_up() {
         added: COUNT.into(),
         moved: 0,
         unchanged: 0,
+        superseded: 0,
         bad: Vec::new(),
         dry_run: false,
     };

@@ -23,6 +23,7 @@ fn status(daemon: &Daemon<'_>) -> Status {
     ask(daemon, "GET", "/v1/status", "").json()
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn a_hundred_thousand_blocks_are_all_there_whatever_happens() {
     let lab = Lab::new("scale");

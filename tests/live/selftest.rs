@@ -87,6 +87,7 @@ fn kernel_state(gate: &Gate) -> Vec<String> {
     state
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn armed_observing_and_overridden_are_three_things() {
     let lab = Lab::new("selftest");
@@ -128,6 +129,7 @@ fn armed_observing_and_overridden_are_three_things() {
     assert!(gate.passes("+6281200000002"));
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn each_trunk_is_tried_in_its_own_words() {
     let lab = Lab::new("selftest-trunks");
@@ -177,6 +179,7 @@ fn each_trunk_is_tried_in_its_own_words() {
     assert!(problems(&broken)[0].contains("allow 62* lets all of them through"), "{broken}");
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn it_needs_no_daemon_and_knows_a_gate_that_does_not_stand() {
     let lab = Lab::new("selftest-broken");
@@ -218,6 +221,7 @@ fn it_needs_no_daemon_and_knows_a_gate_that_does_not_stand() {
     assert_eq!(calls(&broken), [refused], "the program of the binary was tried all the same");
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn another_layout_in_force_is_not_taken_for_ours() {
     let lab = Lab::new("selftest-layout");
@@ -232,6 +236,7 @@ fn another_layout_in_force_is_not_taken_for_ours() {
     assert!(problems(&broken)[0].starts_with("the maps in force have a different layout"), "{broken}");
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn whoever_may_not_try_it_is_told_so() {
     let lab = Lab::new("selftest-rights");

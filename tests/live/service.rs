@@ -56,6 +56,7 @@ fn block(daemon: &Daemon<'_>, number: &str) {
     assert_eq!(answer.status, 200, "{}", answer.text());
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn ready_means_that_it_answers_and_the_watchdog_hears_of_it() {
     let lab = Lab::new("notify");
@@ -94,6 +95,7 @@ fn ready_means_that_it_answers_and_the_watchdog_hears_of_it() {
 }
 
 /// Stopped with SIGSTOP it is as dead as a process can be that is still there.
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn the_watchdog_is_silent_when_the_daemon_hangs() {
     let lab = Lab::new("watchdog");
@@ -110,6 +112,7 @@ fn the_watchdog_is_silent_when_the_daemon_hangs() {
     manager.wait_for("WATCHDOG=1");
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn a_reload_puts_ports_and_protected_numbers_into_force() {
     let lab = Lab::new("reload");
@@ -157,6 +160,7 @@ fn a_reload_puts_ports_and_protected_numbers_into_force() {
     assert_eq!(daemon.stop(), 0);
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn a_broken_configuration_keeps_the_old_one() {
     let lab = Lab::new("broken");
@@ -220,6 +224,7 @@ fn a_broken_configuration_keeps_the_old_one() {
     assert!(!findings.iter().any(|one| one.message.contains("old one")), "{findings:?}");
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn it_ends_at_once_and_with_success_whoever_is_connected() {
     let lab = Lab::new("end");

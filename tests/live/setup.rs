@@ -37,6 +37,7 @@ fn status(daemon: &Daemon<'_>) -> Status {
     ask(daemon, "GET", "/v1/status", "").json()
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn from_a_daemon_without_interfaces_to_one_that_observes() {
     let lab = Lab::new("setup");
@@ -88,6 +89,7 @@ fn from_a_daemon_without_interfaces_to_one_that_observes() {
 }
 
 /// Whoever sits at a terminal is asked, for the country too, and No is the default.
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn at_a_terminal_it_asks() {
     let lab = Lab::new("setup-tty");
@@ -120,6 +122,7 @@ fn at_a_terminal_it_asks() {
     assert!(status(&daemon).interfaces[0].xdp.is_some());
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn what_stands_in_the_way_is_told_and_nothing_is_changed() {
     let lab = Lab::new("setup-no");
@@ -194,6 +197,7 @@ fn edited_check(daemon: &Daemon<'_>, before: &str) {
     assert_eq!(fs::read_to_string(daemon.config_file()).expect("read"), text);
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn what_fails_half_way_is_put_back() {
     let lab = Lab::new("setup-undo");
@@ -230,6 +234,7 @@ fn what_fails_half_way_is_put_back() {
 }
 
 /// Here systemd does not start it: the file is written, and it says how to go on.
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn without_a_daemon_it_says_how_to_start_one() {
     let lab = Lab::new("setup-alone");

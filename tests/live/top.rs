@@ -143,6 +143,7 @@ fn figure(screen: &str, name: &str) -> f64 {
     number.parse().unwrap_or_default()
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn real_traffic_on_the_screen() {
     let _alone = alone();
@@ -211,6 +212,7 @@ fn real_traffic_on_the_screen() {
     assert!(!is_measured(&gate), "without a terminal");
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn a_daemon_that_dies_and_comes_back() {
     let _alone = alone();
@@ -241,6 +243,7 @@ fn a_daemon_that_dies_and_comes_back() {
     terminal.ends(0);
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn who_may_not_measure_sees_everything_else() {
     let _alone = alone();
@@ -258,6 +261,7 @@ fn who_may_not_measure_sees_everything_else() {
     terminal.ends(0);
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn without_a_terminal_or_a_daemon_it_says_what_to_do() {
     let lab = Lab::new("top-nothing");

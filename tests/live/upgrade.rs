@@ -64,6 +64,7 @@ fn nobody_innocent_is_lost(record: &Record) {
     }
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn a_restart_replaces_the_program_and_keeps_the_maps() {
     let lab = Lab::new("restart");
@@ -174,6 +175,7 @@ fn there_and_back(
 }
 
 /// A start with other maps was cut off; what was set by hand before still has to reach them.
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn an_upgrade_that_was_cut_off_is_finished_by_the_next_start() {
     let lab = Lab::new("cut");
@@ -216,6 +218,7 @@ fn an_upgrade_that_was_cut_off_is_finished_by_the_next_start() {
     assert_eq!(record.refused(ALLOWED_BY_HAND, allowed..).len(), 0);
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn other_maps_take_over_without_a_store() {
     let lab = Lab::new("storeless");
@@ -237,6 +240,7 @@ fn other_maps_take_over_without_a_store() {
 }
 
 /// The program cannot be replaced: somebody moved the pin of its link.
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn a_program_that_stays_keeps_its_maps_within_reach() {
     let lab = Lab::new("stays");
@@ -267,6 +271,7 @@ fn a_program_that_stays_keeps_its_maps_within_reach() {
     }
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn less_room_than_there_are_blocks_is_refused() {
     let lab = Lab::new("room");
@@ -293,6 +298,7 @@ fn less_room_than_there_are_blocks_is_refused() {
     }
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn more_room_and_less_again() {
     let lost = there_and_back(
@@ -303,6 +309,7 @@ fn more_room_and_less_again() {
     assert_eq!(lost, 0);
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn another_layout_and_back() {
     let other = other_layout::program();

@@ -84,6 +84,15 @@ pub fn find() -> Result<Toolchain, String> {
     }
 }
 
+/// Returns the places that change when one of the programs that [`find`] looks for is installed.
+pub fn places() -> Vec<PathBuf> {
+    let linker = cargo_home().map(|home| home.join("bin"));
+    [Some("/usr/bin/rustc".into()), Some("/usr/lib/rustlib".into()), linker]
+        .into_iter()
+        .flatten()
+        .collect()
+}
+
 impl Toolchain {
     /// Which pair this is, for people: "rustc 1.96.0 (LLVM 22.1.8), bpf-linker 0.13.0".
     pub fn name(&self) -> String {

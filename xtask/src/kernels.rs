@@ -1,79 +1,198 @@
-//! `cargo xtask kernels`: the same tests of the kernel program on three kernels.
+//! `cargo xtask kernels`: the same tests of the kernel program on many kernels.
 
+mod apt;
+mod arch;
+mod factor;
 mod image;
 mod initramfs;
 mod machine;
 mod outcome;
 mod program;
+mod table;
 
 use std::fs;
 use std::path::Path;
+use std::thread::available_parallelism;
 
 use anyhow::{Context as _, Result, ensure};
+use clap::Args;
 
 use crate::{setup, shell};
+use arch::Arch;
+use factor::{Factor, factors};
+use image::Kernel;
 use machine::Machine;
-use outcome::Outcome;
+use outcome::{Load, Outcome};
 
-/// What downloading, packing and booting call.
-const PACKAGES: [&str; 4] = ["qemu-system-x86", "busybox-static", "cpio", "binutils"];
+/// CPUs of an emulated machine: tests of races take two.
+const CPUS: usize = 2;
 
-/// How many of the tests to run.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Tests {
-    /// All of them.
-    All,
-    /// Those of loading: does the verifier take the program, with how many instructions.
-    Loading,
+/// Which tests run on which kernels.
+#[derive(Args, Default)]
+pub struct Options {
+    /// Only load the programs and report the verified instructions.
+    #[arg(long)]
+    pub loading: bool,
+    /// Only on the oldest kernel, on 6.1, the newest, and this machine's.
+    #[arg(long)]
+    pub short: bool,
+    /// On Debian's kernels for arm64, emulated.
+    #[arg(long)]
+    pub arm64: bool,
+    /// On this kernel and this machine's only: a path, the version of an installed kernel, or one that
+    /// Debian has; more than once for several.
+    #[arg(long, value_name = "PATH|VERSION", conflicts_with = "short")]
+    pub image: Vec<String>,
+    /// Write the table in docs/kernels.md.
+    #[arg(long, conflicts_with_all = ["short", "image"])]
+    pub write_table: bool,
 }
 
-impl Tests {
+impl Options {
+    /// What `cargo xtask test` runs.
+    pub fn for_ci() -> Self {
+        Self { loading: true, short: true, ..Self::default() }
+    }
+
+    fn arch(&self) -> Arch {
+        if self.arm64 { Arch::Arm64 } else { Arch::Amd64 }
+    }
+
     /// Arguments of the test program.
-    fn arguments(self) -> &'static [&'static str] {
-        match self {
-            Tests::All => &["--test-threads=2", "--nocapture"],
-            Tests::Loading => &["--test-threads=2", "--nocapture", "loading::"],
+    fn arguments(&self) -> &'static [&'static str] {
+        if self.loading {
+            &["--test-threads=2", "--nocapture", "loading::"]
+        } else {
+            &["--test-threads=2", "--nocapture"]
         }
     }
 }
 
-/// Runs the tests on Debian's two kernels, side by side, and on the running one.
-pub fn kernels(tests: Tests) -> Result<()> {
+/// Runs the tests on each kernel, and on the running one.
+pub fn kernels(options: &Options) -> Result<()> {
     ensure!(
         cfg!(target_arch = "x86_64"),
-        "`cargo xtask kernels` boots Debian's amd64 kernels and works on x86-64 only"
+        "`cargo xtask kernels` builds for this machine or from it for arm64, and works on x86-64 only"
     );
     shell::need_root("kernels", "the tests load the kernel program")?;
+    let arch = options.arch();
     setup::setup()?;
-    setup::packages(&PACKAGES)?;
+    setup::packages(arch.packages())?;
 
     let folder = shell::target_dir()?.join("kernels");
     fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
-    let kernels = image::fetch_all(&folder)?;
-    let program = program::build(&folder)?;
-    let initramfs = initramfs::pack(&folder, &program, tests.arguments())?;
+    let kernels = if options.image.is_empty() {
+        image::matrix(&folder, arch, options.short)?
+    } else {
+        let named = options.image.iter().map(|name| image::named(&folder, arch, name));
+        named.collect::<Result<_>>()?
+    };
+    let programs = program::programs(&folder, arch)?;
+    let initramfs =
+        initramfs::pack(&folder, &programs.busybox, &programs.tests, options.arguments())?;
 
-    let machines = kernels
-        .iter()
-        .map(|kernel| Machine::boot(kernel, &initramfs, &folder))
-        .collect::<Result<Vec<_>>>()?;
-    let mut outcomes = machines.into_iter().map(Machine::wait).collect::<Result<Vec<_>>>()?;
-    // Last and alone: what it measures is not disturbed by the machines.
-    outcomes.push(Machine::here(&program, &folder, tests.arguments())?.wait()?);
-    report(&outcomes)
+    let mut outcomes = boot_all(&kernels, arch, &initramfs, &folder)?;
+    let emulated = outcomes.len();
+    if !options.arm64 {
+        // Last and alone: what it measures is not disturbed by the machines.
+        outcomes.push(Machine::here(&programs.tests, &folder, options.arguments())?.wait()?);
+    }
+    let factors = factors(&outcomes);
+    report(&outcomes, &factors);
+    if options.write_table {
+        table::write(arch, &outcomes[..emulated], &factors)?;
+    }
+    judge(&outcomes, &factors)
 }
 
-/// Prints the table; fails if a kernel failed or ran nothing.
-fn report(outcomes: &[Outcome]) -> Result<()> {
-    println!("\n{:<32} {:<28} log", "kernel", "tests");
-    for outcome in outcomes {
-        let log = outcome.log.strip_prefix(shell::root()).unwrap_or(&outcome.log);
-        println!("{:<32} {:<28} {}", outcome.kernel, outcome.result(), Path::display(log));
-        for line in &outcome.verified {
-            println!("    {line}");
+/// Boots each kernel, as many at once as this machine has CPUs for.
+fn boot_all(
+    kernels: &[Kernel],
+    arch: Arch,
+    initramfs: &Path,
+    folder: &Path,
+) -> Result<Vec<Outcome>> {
+    let at_once = (available_parallelism().map_or(1, usize::from) / CPUS).max(1);
+    let mut outcomes = Vec::new();
+    for kernels in kernels.chunks(at_once) {
+        let machines = kernels.iter().map(|kernel| Machine::boot(kernel, arch, initramfs, folder));
+        let machines = machines.collect::<Result<Vec<_>>>()?;
+        for machine in machines {
+            outcomes.push(machine.wait()?);
         }
     }
-    let failed = outcomes.iter().filter(|outcome| !outcome.is_good()).count();
+    Ok(outcomes)
+}
+
+/// Prints what came out, kernel by kernel.
+fn report(outcomes: &[Outcome], factors: &[Factor]) {
+    println!("\n{}", table::table(outcomes, factors));
+    for outcome in outcomes {
+        for (program, load) in &outcome.programs {
+            if let Load::Refused(why) = load {
+                println!("{} refuses {program}: {why}", outcome.kernel);
+            }
+        }
+        if let Some(failure) = outcome.failure() {
+            let log = outcome.log.strip_prefix(shell::root()).unwrap_or(&outcome.log);
+            println!("{} FAILED: {failure}; read {}", outcome.kernel, log.display());
+        }
+    }
+}
+
+/// Fails if a kernel failed, or its verifier walks much more than the others'.
+fn judge(outcomes: &[Outcome], factors: &[Factor]) -> Result<()> {
+    let failed = outcomes.iter().filter(|outcome| outcome.failure().is_some()).count();
     ensure!(failed == 0, "{failed} of {} kernels failed; read their logs", outcomes.len());
+    let too_high: Vec<_> = factors.iter().filter(|factor| factor.is_too_high()).collect();
+    let lines = too_high.iter().map(|factor| {
+        let Factor { program, median, most, kernel } = factor;
+        format!(
+            "\n  {program} needs {most} verified instructions on {kernel}, the median is {median}"
+        )
+    });
+    ensure!(
+        too_high.is_empty(),
+        "the verifier of one kernel walks over 1.5 times the median:{}\n\
+         A newer kernel of that line may refuse the program: find out what it walks twice \
+         (verifier log, level 2)",
+        lines.collect::<String>()
+    );
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Outcome, factors, judge};
+
+    /// A kernel that takes the full program after so many instructions and passes the tests.
+    fn kernel(release: &str, verified: u32) -> Outcome {
+        let log = format!(
+            "verified instructions of palang: {verified} of 480000\n\
+             verified instructions of palang_slim: 99 of 480000\n\
+             test result: ok. 12 passed; 0 failed\nPALANG-EXIT=0\n"
+        );
+        Outcome::new(release, "a suite", "a log".into(), &log, true)
+    }
+
+    fn judged(kernels: &[Outcome]) -> String {
+        judge(kernels, &factors(kernels)).err().map(|error| error.to_string()).unwrap_or_default()
+    }
+
+    #[test]
+    fn kernels_that_agree_are_good() {
+        assert_eq!(judged(&[kernel("6.1", 400), kernel("6.12", 410), kernel("7.1", 420)]), "");
+    }
+
+    #[test]
+    fn a_planted_explosion_fails_the_run_although_all_tests_pass() {
+        let error = judged(&[kernel("6.1", 400), kernel("6.12", 410), kernel("7.1", 900)]);
+        assert!(error.contains("palang needs 900 verified instructions on 7.1"), "{error}");
+    }
+
+    #[test]
+    fn one_failing_kernel_fails_the_run() {
+        let dead = Outcome::new("7.3", "a suite", "a log".into(), "Kernel panic", true);
+        assert!(judged(&[kernel("6.1", 400), dead]).starts_with("1 of 2 kernels failed"));
+    }
 }

@@ -1,5 +1,6 @@
 //! Developer commands: `cargo xtask COMMAND`.
 
+mod aarch64;
 mod bench;
 mod build;
 mod demo;
@@ -13,6 +14,7 @@ mod setup;
 mod shell;
 mod simulate;
 mod test;
+mod tidy;
 
 use std::process::ExitCode;
 
@@ -40,19 +42,26 @@ enum Task {
     },
     /// Check licences, advisories and duplicates of all dependencies (deny.toml).
     Deny,
+    /// Check the rules that the compiler does not know: layers, references, English; needs no build.
+    Tidy {
+        /// Write the baseline and the records of layouts and reasons, where their rules permit it.
+        #[arg(long, conflicts_with = "paths")]
+        update: bool,
+        /// Files and folders: print all of their findings, also those of the baseline.
+        paths: Vec<String>,
+    },
+    /// Check that everything but the kernel program compiles for aarch64.
+    CheckAarch64,
     /// Check format and lints and run every test, as CI does; needs root.
     Test,
     /// Judge a recorded capture with the real kernel program; needs root.
     Demo,
-    /// Run the kernel tests on Debian's 6.1 and 6.12 kernels (qemu) and on this one; needs root.
-    Kernels {
-        /// Only load the program and tell the verified instructions: a minute.
-        #[arg(long)]
-        loading: bool,
-    },
+    /// Run the kernel tests on Debian's kernels from 5.10 to the newest (qemu) and on this one; needs
+    /// root.
+    Kernels(kernels::Options),
     /// How fast it is, and beside what: `kernel`, `peers`, `goodput`, `control`; needs root.
     Bench {
-        /// What the suite takes; see `-- --help`.
+        /// Arguments of the suite; see `-- --help`.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
@@ -65,7 +74,7 @@ enum Task {
     },
     /// A simulated year of a centre: what the default policy and others cost and save.
     Simulate {
-        /// What the simulator takes: `--seed`, `--days`, `--quick`, `--out`; see `-- --help`.
+        /// Arguments of the simulator: `--seed`, `--days`, `--quick`, `--out`; see `-- --help`.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
@@ -78,10 +87,12 @@ fn main() -> ExitCode {
         Task::Lifecycle { made } => lifecycle::lifecycle(made),
         Task::Package { twice } => package::package(twice),
         Task::Deny => deny::deny(),
+        Task::CheckAarch64 => aarch64::check(),
+        Task::Tidy { update: true, .. } => tidy::update(),
+        Task::Tidy { paths, .. } => tidy::check(&paths),
         Task::Test => test::test(),
         Task::Demo => demo::demo(),
-        Task::Kernels { loading: true } => kernels::kernels(kernels::Tests::Loading),
-        Task::Kernels { loading: false } => kernels::kernels(kernels::Tests::All),
+        Task::Kernels(options) => kernels::kernels(&options),
         Task::Bench { arguments } => bench::bench(&arguments),
         Task::Simulate { arguments } => simulate::simulate(&arguments),
     };

@@ -18,7 +18,7 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
 
-use crate::{ebpf, setup, shell};
+use crate::{build, ebpf, setup, shell};
 
 /// Where everything of this command goes.
 const FOLDER: &str = "target/package";
@@ -129,7 +129,9 @@ impl Source {
         // SQLite would be compiled again after every commit; the time is in nothing that is built.
         cargo.env_remove("SOURCE_DATE_EPOCH");
         shell::run_as("cargo build --release --package palang --package palang-pages", &mut cargo)?;
-        Ok(self.folder().join("release/palang"))
+        let binary = self.folder().join("release/palang");
+        build::check(&binary)?;
+        Ok(binary)
     }
 
     /// A cargo that leaves no trace of this machine in what it builds.

@@ -2,6 +2,7 @@
 
 use std::env;
 use std::fs;
+use std::io::{BufRead as _, BufReader};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -59,6 +60,32 @@ pub fn run_as(text: &str, command: &mut Command) -> Result<()> {
         .with_context(|| format!("cannot run {}", command.get_program().display()))?;
     ensure!(status.success(), "`{text}` failed ({status})");
     Ok(())
+}
+
+/// Runs a command, shows what it prints to its standard output, and returns that.
+///
+/// # Errors
+/// Fails if the command cannot be run, or fails.
+pub fn run_and_read(command: &mut Command) -> Result<String> {
+    let text = show(command);
+    eprintln!("\n$ {text}");
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .with_context(|| format!("cannot run {}", command.get_program().display()))?;
+    let mut printed = String::new();
+    if let Some(output) = child.stdout.take() {
+        for line in BufReader::new(output).lines() {
+            let line = line.with_context(|| format!("`{text}` printed no UTF-8"))?;
+            println!("{line}");
+            printed += &line;
+            printed.push('\n');
+        }
+    }
+    let status = child.wait().with_context(|| format!("`{text}`"))?;
+    ensure!(status.success(), "`{text}` failed ({status})");
+    Ok(printed)
 }
 
 /// What a command prints; what it says on stderr is shown.

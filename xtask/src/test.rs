@@ -2,9 +2,9 @@
 
 use std::process::Command;
 
-use anyhow::{Result, anyhow};
+use anyhow::{Result, anyhow, ensure};
 
-use crate::{ebpf, kernels, setup, shell};
+use crate::{ebpf, kernels, setup, shell, tidy};
 
 /// Checks and tests everything; the cheap checks come first.
 pub fn test() -> Result<()> {
@@ -12,9 +12,17 @@ pub fn test() -> Result<()> {
     setup::setup()?;
     setup::mount_bpf()?;
     shell::run(shell::cargo().args(["fmt", "--all", "--check"]))?;
+    eprintln!("\n$ cargo xtask tidy");
+    tidy::check(&[])?;
     host(&["clippy"], &["--all-targets", "--", "-D", "warnings"])?;
     lint_kernel_program()?;
-    host(&["test"], &[])?;
+    let printed = shell::run_and_read(&mut host_cargo(&["test"], &[]))?;
+    let skipped = ignored(&printed);
+    ensure!(
+        skipped == 0,
+        "{skipped} tests were ignored: as root, with the BPF toolchain, none is. If this folder was \
+         built by another user before, run `cargo clean --package palang --package palang-tests`"
+    );
     // Prints how fast the filter is, and fails only when one of the programs does not load or
     // decides something else than what is timed.
     shell::run(shell::cargo().args([
@@ -27,16 +35,29 @@ pub fn test() -> Result<()> {
     ]))?;
     if cfg!(target_arch = "x86_64") {
         // The short form; `cargo xtask kernels` runs all kernel tests there.
-        kernels::kernels(kernels::Tests::Loading)?;
+        kernels::kernels(&kernels::Options::for_ci())?;
     }
     Ok(())
 }
 
 /// Everything but the kernel program, which does not compile for the host.
 fn host(subcommand: &[&str], arguments: &[&str]) -> Result<()> {
+    shell::run(&mut host_cargo(subcommand, arguments))
+}
+
+fn host_cargo(subcommand: &[&str], arguments: &[&str]) -> Command {
     let mut cargo = shell::cargo();
     cargo.args(subcommand).args(["--workspace", "--exclude", "filter-ebpf"]).args(arguments);
-    shell::run(&mut cargo)
+    cargo
+}
+
+/// Returns the number of tests that `cargo test` did not run, from what it printed.
+fn ignored(printed: &str) -> usize {
+    let results = printed.lines().filter(|line| line.starts_with("test result: "));
+    let counts = results.flat_map(|line| line.split("; ")).filter_map(|count| {
+        count.strip_suffix(" ignored").and_then(|count| count.trim().parse::<usize>().ok())
+    });
+    counts.sum()
 }
 
 /// clippy on the kernel program, for its own target and by its own compiler.
@@ -53,4 +74,18 @@ fn lint_kernel_program() -> Result<()> {
         toolchain.name()
     );
     shell::run_as(&text, &mut clippy)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ignored_tests_of_all_programs_are_summed_up() {
+        let printed = "test a ... ignored, needs root and the kernel program\n\
+            test result: ok. 12 passed; 0 failed; 3 ignored; 0 measured; 0 filtered out; finished in 0.1s\n\
+            test result: ok. 1 passed; 0 failed; 0 ignored; 0 measured; 4 filtered out\n\
+            test result: ok. 0 passed; 0 failed; 10 ignored; 0 measured; 0 filtered out\n";
+        assert_eq!(ignored(printed), 13);
+    }
 }

@@ -9,6 +9,9 @@ use crate::sip::headers::{self, BAD, END, Mark, Marks, START, Step};
 /// of a frame in one page (4,096 bytes less 256 headroom and 320 tailroom); each byte
 /// costs about 30 of the verified instructions that the kernel program may have.
 pub const SCAN_MAX: usize = 3392;
+/// How many bytes the slim reader reads from the Request-URI on: all that an Ethernet frame of
+/// 1,500 bytes can hold.
+pub const SLIM_SCAN_MAX: usize = 1472;
 /// Bytes of a Call-ID that count for its hash; its length counts too.
 pub const CALL_ID_MAX: usize = 256;
 /// Empty lines before a request that are skipped (RFC 3261 §7.5).
@@ -40,6 +43,18 @@ pub fn request_uri<B: Bytes>(bytes: &B, start: usize, len: usize) -> usize {
     }
 }
 
+/// Which reader walks the headers of a message. Both say the same of every message that both
+/// read to its empty line.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Reader {
+    /// The fast reader, and the automaton where that is unsure. Reads [`SCAN_MAX`] bytes.
+    #[default]
+    Full,
+    /// The automaton alone, byte by byte, for a kernel whose verifier refuses the full reader.
+    /// Reads [`SLIM_SCAN_MAX`] bytes.
+    Slim,
+}
+
 /// Walks the headers from the Request-URI at `start` to the empty line, `len` bytes at
 /// most, and leaves in `marks`, which come all zero, where things stand. Returns the last state.
 #[inline(never)]
@@ -51,18 +66,36 @@ pub fn scan<B: Bytes>(bytes: &B, start: usize, len: usize, marks: &mut Marks) ->
     scan_all(&bytes.renewed(), start, len, marks)
 }
 
-/// The full reader: the automaton, byte by byte.
+/// The same by the slim reader.
+#[inline(never)]
+pub fn scan_slim<B: Bytes>(bytes: &B, start: usize, len: usize, marks: &mut Marks) -> u8 {
+    walk::<B, SLIM_SCAN_MAX, false>(bytes, start, len, marks)
+}
+
+/// The automaton, on all that the full reader reads.
 #[inline(always)]
 pub fn scan_all<B: Bytes>(bytes: &B, start: usize, len: usize, marks: &mut Marks) -> u8 {
+    walk::<B, SCAN_MAX, true>(bytes, start, len, marks)
+}
+
+/// The automaton on `MAX` bytes and a few more. With `LEAPS` it steps over eight bytes of a value
+/// that does not matter at once, which costs the verifier a second way through each turn.
+#[inline(always)]
+fn walk<B: Bytes, const MAX: usize, const LEAPS: bool>(
+    bytes: &B,
+    start: usize,
+    len: usize,
+    marks: &mut Marks,
+) -> u8 {
     let (start, len) = (bytes.forget(start), bytes.forget(len));
     let mut step = Step::at(START);
     let mut i = 0;
     // Eight bytes a look: one bounds check for the verifier and the processor.
-    while i < SCAN_MAX && i + 8 <= len {
+    while i < MAX && i + 8 <= len {
         let Some(word) = bytes.word(start + i) else {
             break;
         };
-        if step.stays(word) {
+        if LEAPS && step.stays(word) {
             step = step.unlinked(bytes);
             i += 8;
             continue;

@@ -179,8 +179,9 @@ fn send(
                     bar.set_position(done);
                     return ControlFlow::Continue(());
                 }
-                ImportNews::Done { added, moved, unchanged, bad, dry_run } => {
-                    end = Some(News::Done(Imported { added, moved, unchanged, bad, dry_run }));
+                ImportNews::Done { added, moved, unchanged, superseded, bad, dry_run } => {
+                    let counts = Imported { added, moved, unchanged, superseded, bad, dry_run };
+                    end = Some(News::Done(counts));
                 }
                 ImportNews::Refused { problem, bad } => end = Some(News::Refused(problem, bad)),
             }
@@ -214,6 +215,7 @@ struct Imported {
     added: u64,
     moved: u64,
     unchanged: u64,
+    superseded: u64,
     bad: Vec<BadRow>,
     dry_run: bool,
 }
@@ -228,6 +230,10 @@ impl Answer for Imported {
         let blocks = counted(added + moved + unchanged, "block");
         let [added, moved, unchanged] = [added, moved, unchanged].map(|count| thousands(*count));
         writeln!(writer, "{verb} {blocks}: {added} new, {moved} moved, {unchanged} as they were")?;
+        if self.superseded > 0 {
+            let rows = counted(self.superseded, "row");
+            writeln!(writer, "skipped {rows}: later changes of these numbers are in force")?;
+        }
         if bad.is_empty() {
             return Ok(());
         }

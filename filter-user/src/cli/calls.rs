@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 use jiff::Timestamp;
 
-use super::print::{self, Answer, Format, Output, Row, counted, known};
+use super::print::{self, Answer, Format, Output, Row, counted, known, thousands};
 use super::time;
 use super::whole_file::{self, Exported, WholeFile};
 use crate::client::{self, Client};
@@ -19,7 +19,10 @@ use crate::wire::{Call, CallShown};
 ///
 /// palang calls --since 1h --caller 0812-3456-7890
 ///
-/// Raw: time, caller, trunk, source, verdict, would, reason, rule, identity, repeats, Call-ID, id.
+/// In a flood one line stands for many refused attempts of one caller: the column `attempts` has their number. Time,
+/// source and Call-ID are those of the first; the others came within the same minute.
+///
+/// Raw: time, caller, trunk, source, verdict, would, reason, rule, identity, repeats, Call-ID, id, attempts.
 #[derive(Debug, Args)]
 #[command(args_conflicts_with_subcommands = true)]
 pub struct Arguments {
@@ -171,6 +174,14 @@ impl Answer for CallShown {
             print::field(writer, name, &cell)?;
         }
         print::field(writer, "identity", &known(self.call.identity.as_ref()))?;
+        if self.call.attempts > 1 {
+            let more = counted(self.call.attempts - 1, "further refused attempt");
+            print::field(
+                writer,
+                "",
+                &format!("this one, and {more} of this caller in its minute"),
+            )?;
+        }
         let Some(evidence) = &self.evidence else {
             return print::field(writer, "INVITE", "not kept");
         };
@@ -221,13 +232,13 @@ fn export(arguments: &Export, client: &Client) -> Result<Exit, Failure> {
 }
 
 /// The header of an export: the fields of a raw line.
-const CSV: [&str; 12] = [
+const CSV: [&str; 13] = [
     "time", "caller", "trunk", "source", "verdict", "would", "reason", "rule", "identity",
-    "repeats", "call_id", "id",
+    "repeats", "call_id", "id", "attempts",
 ];
 
 /// The cells of a call; what is not known is empty.
-fn csv_cells(call: &Call) -> [String; 12] {
+fn csv_cells(call: &Call) -> [String; 13] {
     let text = |text: Option<&String>| text.map_or_else(String::new, |text| harmless(text));
     [
         call.time.to_string(),
@@ -242,6 +253,7 @@ fn csv_cells(call: &Call) -> [String; 12] {
         call.repeats.to_string(),
         text(call.call_id.as_ref()),
         call.id.to_string(),
+        call.attempts.to_string(),
     ]
 }
 
@@ -258,8 +270,8 @@ fn harmless(text: &str) -> String {
 impl Row for Call {
     const NOUN: &'static str = "call";
     const COLUMNS: &'static [&'static str] = &[
-        "id", "time", "caller", "trunk", "source", "verdict", "reason", "rule", "repeats",
-        "Call-ID",
+        "id", "time", "caller", "trunk", "source", "verdict", "reason", "rule", "attempts",
+        "repeats", "Call-ID",
     ];
 
     fn cells(&self) -> Vec<String> {
@@ -272,6 +284,7 @@ impl Row for Call {
             self.verdict.clone(),
             reason(self),
             rule(self),
+            thousands(self.attempts),
             self.repeats.to_string(),
             known(self.call_id.as_ref()),
         ]
@@ -291,6 +304,7 @@ impl Row for Call {
             self.repeats.to_string(),
             known(self.call_id.as_ref()),
             self.id.to_string(),
+            self.attempts.to_string(),
         ]
     }
 }
@@ -326,6 +340,7 @@ mod tests {
             reason: "blocked-number".into(),
             rule: 3,
             repeats: 1,
+            attempts: 1,
         }
     }
 
@@ -340,7 +355,7 @@ mod tests {
         writer.write_record(csv_cells(&call("a,\"b\"@x"))).unwrap();
         let text = String::from_utf8(writer.into_inner().unwrap()).unwrap();
         let expected = "1970-01-01T00:00:00Z,6281234567890,,[2001:db8::1]:5060,drop,drop,\
-                        blocked-number,3,from,1,\"a,\"\"b\"\"@x\",7\n";
+                        blocked-number,3,from,1,\"a,\"\"b\"\"@x\",7,1\n";
         assert_eq!(text, expected);
     }
 

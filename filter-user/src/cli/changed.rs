@@ -205,6 +205,7 @@ mod tests {
             before: (change == Change::Moved).then(|| block(Some(hours(2)), "prank")),
             persisted: Persisted::Yes,
             dry_run: false,
+            order: 7,
             in_force: Some(Check {
                 number: "6281234567890".into(),
                 verdict: "drop".into(),

@@ -47,11 +47,12 @@ use clap::{Parser, Subcommand};
 
 use crate::client::Client;
 use crate::exit::{Exit, Failure};
+use crate::object::VERSION;
 use crate::wire;
 
 /// The caller gate for emergency call centres.
 #[derive(Debug, Parser)]
-#[command(name = "palang", version, arg_required_else_help = true)]
+#[command(name = "palang", version, long_version = VERSION, arg_required_else_help = true)]
 pub struct Cli {
     #[command(subcommand)]
     command: Command,

@@ -164,7 +164,7 @@ fn tell(arguments: &Arguments, call: &Call) -> io::Result<()> {
 
 fn tell_lost(format: Format, lost: Lost) -> io::Result<()> {
     let mut out = io::stdout().lock();
-    let Lost { refused, passed, missed, evidence } = lost;
+    let Lost { refused, passed, thinned, missed, evidence } = lost;
     match format {
         Format::Json => print::json_line(&Live::Lost(lost), &mut out),
         Format::Raw => Ok(()),
@@ -174,6 +174,9 @@ fn tell_lost(format: Format, lost: Lost) -> io::Result<()> {
                 "lost: {refused} refused and {passed} passed attempts have no record (thinned ones \
                  included); {missed} missed here"
             )?;
+            if thinned > 0 {
+                write!(out, "; {thinned} refused attempts of floods only counted")?;
+            }
             if let Some(evidence) = evidence {
                 write!(out, "; {evidence} INVITEs not kept")?;
             }

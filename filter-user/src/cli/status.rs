@@ -11,7 +11,7 @@ use super::{attach, mode, r#override, time};
 use crate::client::{self, Client};
 use crate::direct;
 use crate::exit::{Exit, Failure};
-use crate::wire::{Colour, Mode, Override, Status};
+use crate::wire::{Colour, Mode, Override, Records, Status};
 
 /// Tell how the gate is: green, amber or red, and why
 ///
@@ -125,6 +125,10 @@ impl Answer for Status {
         let lost =
             format!("{} and {passes} without a record", counted(self.refused_lost, "refusal"));
         field("lost", &lost)?;
+        for (trunk, thinned) in self.attempts.iter().flat_map(|attempts| &attempts.thinned) {
+            let thinned = counted(*thinned, "refusal");
+            field("", &format!("{thinned} of floods on {trunk} only counted"))?;
+        }
         let list =
             if self.reviews.is_some_and(|open| open > 0) { ": palang review list" } else { "" };
         field("reviews", &format!("{} open{list}", number(self.reviews)))?;
@@ -160,6 +164,16 @@ impl Answer for Status {
             vec!["audit_head".to_owned(), known(self.audit_head.as_ref())],
             vec!["reviews".to_owned(), known(self.reviews)],
         ];
+        if let Some(attempts) = &self.attempts {
+            for (ring, records) in [("refused", attempts.refused), ("passed", attempts.passed)] {
+                let Records { judged, recorded, waiting, thinned, lost } = records;
+                let counts = [judged, recorded, waiting, thinned, lost].map(|n| n.to_string());
+                lines.push([&["attempts".to_owned(), ring.to_owned()], &counts[..]].concat());
+            }
+            for (trunk, thinned) in &attempts.thinned {
+                lines.push(vec!["thinned".to_owned(), trunk.clone(), thinned.to_string()]);
+            }
+        }
         for finding in &self.findings {
             let colour = colour(finding.colour).to_lowercase();
             lines.push(vec!["finding".to_owned(), colour, finding.message.clone()]);
@@ -179,7 +193,7 @@ impl Answer for Status {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::{Finding, Interface, Persisted};
+    use crate::wire::{Attempts, Finding, Interface, Persisted};
 
     fn status() -> Status {
         Status {
@@ -193,6 +207,7 @@ mod tests {
                 until: None,
                 persisted: Persisted::Yes,
                 dry_run: false,
+                order: 0,
             },
             r#override: Override {
                 until: None,
@@ -200,6 +215,7 @@ mod tests {
                 author: None,
                 persisted: Persisted::Yes,
                 dry_run: false,
+                order: 0,
             },
             interfaces: vec![Interface {
                 name: "ens1".into(),
@@ -216,6 +232,7 @@ mod tests {
                 .into(),
             refused_lost: 0,
             passed_lost: 1,
+            attempts: None,
             drift: 0,
             reattached: 0,
             audit_head: Some("17:ab".into()),
@@ -247,6 +264,22 @@ mod tests {
              audit head  17:ab\n\
              daemon      0.1.0\n"
         );
+    }
+
+    #[test]
+    fn what_became_of_attempts() {
+        let records = Records { judged: 15, recorded: 9, waiting: 1, thinned: 4, lost: 1 };
+        let thinned = [("telkom".to_owned(), 4)].into();
+        let attempts = Attempts { refused: records, passed: Records::default(), thinned };
+        let status = Status { attempts: Some(attempts), ..status() };
+        let page = people(&status);
+        let line = "            4 refusals of floods on telkom only counted\n";
+        assert!(page.contains(&format!("without a record\n{line}reviews")), "{page}");
+        let raw: Vec<_> = status.raw().iter().map(|line| line.join(" ")).collect();
+        for line in ["attempts refused 15 9 1 4 1", "attempts passed 0 0 0 0 0", "thinned telkom 4"]
+        {
+            assert!(raw.iter().any(|found| found == line), "{line}: {raw:?}");
+        }
     }
 
     #[test]

@@ -13,9 +13,9 @@ use crate::config::{self, Config};
 use crate::daemon;
 use crate::exit::{Exit, Failure};
 use crate::store::{self, Kind};
-use crate::wire::Backup;
+use crate::wire::{AdoptFrom, AdoptStore, Adopted, Backup};
 
-/// Back the store up, and make it anew from a copy
+/// Back the store up, make it again from a copy, decide between store and maps
 ///
 /// palang store backup /var/lib/palang/palang.backup
 #[derive(Debug, Args)]
@@ -28,6 +28,7 @@ pub struct Arguments {
 enum Command {
     Backup(BackupArguments),
     Restore(RestoreArguments),
+    Adopt(AdoptArguments),
 }
 
 /// Copy the store while the daemon works; needs the role admin
@@ -67,6 +68,29 @@ struct RestoreArguments {
     output: Output,
 }
 
+/// Decide, where the store is not the one that the kernel's maps were written from; needs the role admin
+///
+/// palang store adopt --from-maps
+///
+/// The store was missing when the daemon started, or another or an older one was put in its place: then
+/// the maps keep what they hold, and `palang status` is red. With --from-maps it is stored: numbers, ends
+/// and mode, without the reasons, which only the store had. With --from-store the maps follow the store
+/// as it is. Raw: maps or store, blocks stored, blocks ended, allows stored.
+#[derive(Debug, Args)]
+struct AdoptArguments {
+    /// Store what the maps hold
+    #[arg(long, required_unless_present = "from_store", conflicts_with = "from_store")]
+    from_maps: bool,
+    /// Let the maps follow the store: what only they block passes
+    #[arg(long)]
+    from_store: bool,
+    /// Change nothing, say what would change
+    #[arg(long)]
+    dry_run: bool,
+    #[command(flatten)]
+    output: Output,
+}
+
 /// Does what was asked for.
 ///
 /// # Errors
@@ -75,6 +99,7 @@ pub fn run(arguments: &Arguments, client: &Client) -> Result<Exit, Failure> {
     match &arguments.command {
         Command::Backup(arguments) => backup(arguments, client),
         Command::Restore(arguments) => restore(arguments),
+        Command::Adopt(arguments) => adopt(arguments, client),
     }
 }
 
@@ -124,6 +149,7 @@ fn told(error: store::Error) -> Failure {
         store::Error::Full { .. }
         | store::Error::ReadOnly { .. }
         | store::Error::Busy { .. }
+        | store::Error::Gone { .. }
         | store::Error::Failed { .. } => Failure::new(Exit::Failed, error),
     }
 }
@@ -182,6 +208,42 @@ fn backup(backup: &BackupArguments, client: &Client) -> Result<Exit, Failure> {
         client.post(&client::path(&["store", "backup"], &[]), &what, client::BACKUP)?;
     backup.output.tell(&Done { file })?;
     Ok(Exit::Done)
+}
+
+fn adopt(arguments: &AdoptArguments, client: &Client) -> Result<Exit, Failure> {
+    let AdoptArguments { from_maps, dry_run, output, .. } = arguments;
+    let from = if *from_maps { AdoptFrom::Maps } else { AdoptFrom::Store };
+    let adopt = AdoptStore { from, dry_run: *dry_run };
+    let path = client::path(&["store", "adopt"], &[]);
+    let adopted: Adopted = client.post(&path, &adopt, client::BACKUP)?;
+    output.tell(&adopted)?;
+    Ok(Exit::Done)
+}
+
+impl Answer for Adopted {
+    fn people(&self, writer: &mut dyn Write) -> io::Result<()> {
+        if self.dry_run {
+            writeln!(writer, "dry run, nothing was changed")?;
+        }
+        if self.from == AdoptFrom::Store {
+            return writeln!(writer, "the kernel's maps follow the store");
+        }
+        let (blocks, allows) = (counted(self.blocks, "block"), counted(self.allows, "allow"));
+        let removed = counted(self.removed, "stored block");
+        writeln!(
+            writer,
+            "the store has what the kernel's maps hold: {blocks} and {allows} stored, {removed} ended"
+        )
+    }
+
+    fn raw(&self) -> Vec<Vec<String>> {
+        let from = match self.from {
+            AdoptFrom::Maps => "maps",
+            AdoptFrom::Store => "store",
+        };
+        let counts = [self.blocks, self.removed, self.allows].map(|count| count.to_string());
+        vec![[vec![from.to_owned()], counts.to_vec()].concat()]
+    }
 }
 
 #[derive(Serialize)]

@@ -272,6 +272,7 @@ fn record(call: &wire::Call, plan: &Plan) -> Result<Record, Failure> {
         call_id: call_id.unwrap_or(call.id),
         source: address.octets(),
         outcome: Outcome { refused: call.verdict != "pass", reason: known.unwrap_or("unknown") },
+        attempts: call.attempts,
     })
 }
 

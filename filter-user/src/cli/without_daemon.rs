@@ -1,4 +1,4 @@
-//! Commands that root can run when the daemon does not answer.
+//! Commands that root can run when the daemon does not answer (docs/design.md §3.5).
 
 use nix::unistd::geteuid;
 

@@ -26,9 +26,10 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{Semaphore, broadcast, mpsc};
 use utoipa::OpenApi;
 
+use super::accounts::Accounts;
 use super::control::{Control, Role, Who, allow_of, block_of};
-use super::events::Lost;
 use super::evidence::{Evidence, Watch, evidence_of};
+use super::held;
 use super::import::Import;
 use super::links::Links;
 use super::person::audit_row_of;
@@ -61,8 +62,8 @@ pub struct App {
     pub control: Arc<Control>,
     /// Where the filter stands.
     pub links: Arc<Links>,
-    /// Records that were lost.
-    pub lost: Arc<Lost>,
+    /// Which attempts have a record.
+    pub accounts: Arc<Accounts>,
     /// Redial grants, as they are given.
     pub reviews: Reviews,
     /// Calls, as they are judged.
@@ -83,6 +84,7 @@ impl IntoResponse for Problem {
             ProblemKind::Usage => StatusCode::BAD_REQUEST,
             ProblemKind::Refused => StatusCode::FORBIDDEN,
             ProblemKind::NotFound => StatusCode::NOT_FOUND,
+            ProblemKind::Superseded => StatusCode::CONFLICT,
             ProblemKind::Failed => StatusCode::INTERNAL_SERVER_ERROR,
             ProblemKind::Store => StatusCode::SERVICE_UNAVAILABLE,
             ProblemKind::Full => StatusCode::INSUFFICIENT_STORAGE,
@@ -140,6 +142,7 @@ pub fn router(app: App) -> Router {
         .route("/v1/config", get(get_config))
         .route("/v1/interfaces/{name}", post(attach).delete(detach))
         .route("/v1/store/backup", post(backup))
+        .route("/v1/store/adopt", post(adopt_store))
         .route("/openapi.json", get(openapi))
         .fallback(no_route)
         .method_not_allowed_fallback(no_route)
@@ -212,7 +215,8 @@ async fn no_route() -> Problem {
         get_config,
         attach,
         detach,
-        backup
+        backup,
+        adopt_store
     )
 )]
 pub struct Document;
@@ -416,7 +420,8 @@ async fn list_blocks(State(app): State<App>, who: Who) -> Result<Response, Probl
 /// Blocks a number or prefix, or moves the end of its block. Role operate; permanent: admin.
 #[utoipa::path(post, path = "/v1/blocks", request_body = wire::AddBlock,
     responses((status = 200, body = wire::Changed<wire::Block>), (status = 400, body = Problem),
-        (status = 403, body = Problem), (status = 503, body = Problem), (status = 507, body = Problem)))]
+        (status = 403, body = Problem), (status = 409, body = Problem), (status = 503, body = Problem),
+        (status = 507, body = Problem)))]
 async fn add_block(
     State(app): State<App>,
     who: Who,
@@ -521,7 +526,8 @@ async fn list_allows(
 /// Ends all allows of an incident. Role operate.
 #[utoipa::path(delete, path = "/v1/allows",
     params(("incident" = String, Query), ("dry_run" = Option<bool>, Query)),
-    responses((status = 200, body = wire::IncidentEnded), (status = 404, body = Problem)))]
+    responses((status = 200, body = wire::IncidentEnded), (status = 404, body = Problem),
+        (status = 409, body = Problem)))]
 async fn end_incident(
     State(app): State<App>,
     who: Who,
@@ -546,7 +552,8 @@ async fn add_allow(
 /// Ends an allow. Role operate.
 #[utoipa::path(delete, path = "/v1/allows/{number}",
     params(("number" = String, Path), ("dry_run" = Option<bool>, Query)),
-    responses((status = 200, body = wire::Changed<wire::Allow>), (status = 404, body = Problem)))]
+    responses((status = 200, body = wire::Changed<wire::Allow>), (status = 404, body = Problem),
+        (status = 409, body = Problem)))]
 async fn remove_allow(
     State(app): State<App>,
     who: Who,
@@ -599,7 +606,8 @@ async fn get_mode(State(app): State<App>, who: Who) -> Answer<wire::Mode> {
 
 /// Sets the mode. Role admin.
 #[utoipa::path(put, path = "/v1/mode", request_body = wire::SetMode,
-    responses((status = 200, body = wire::Mode), (status = 400, body = Problem)))]
+    responses((status = 200, body = wire::Mode), (status = 400, body = Problem),
+        (status = 409, body = Problem)))]
 async fn set_mode(
     State(app): State<App>,
     who: Who,
@@ -817,7 +825,7 @@ async fn close_review(
 #[utoipa::path(post, path = "/v1/reviews/{id}/extend", params(("id" = u64, Path)),
     request_body = wire::ExtendReview,
     responses((status = 200, body = wire::ReviewSettled), (status = 403, body = Problem),
-        (status = 404, body = Problem)))]
+        (status = 404, body = Problem), (status = 409, body = Problem)))]
 async fn extend_review(
     State(app): State<App>,
     who: Who,
@@ -929,13 +937,12 @@ async fn live_calls(
                 },
                 _ = looking.tick.tick() => {
                     let stats = looking.app.control.maps.event_stats().unwrap_or_default();
-                    let lost = &looking.app.lost;
+                    let attempts = looking.app.accounts.told(stats);
                     let evidence = looking.watch.as_ref().and(looking.app.evidence.stats().ok());
                     wire::Live::Lost(wire::Lost {
-                        refused: stats.refused_lost + lost.refused.load(Ordering::Relaxed),
-                        passed: stats.passed_lost
-                            + stats.passed_thinned
-                            + lost.passed.load(Ordering::Relaxed),
+                        refused: attempts.refused.lost,
+                        passed: attempts.passed.lost + attempts.passed.thinned,
+                        thinned: attempts.refused.thinned,
                         missed: looking.missed,
                         evidence: evidence
                             .map(|stats| stats.lost + stats.limited + looking.missed_frames),
@@ -1111,6 +1118,19 @@ async fn backup(
     Ok(Json(serde_json::json!({})))
 }
 
+/// Decides, where the store is not the one that the kernel's maps were written from. Role admin.
+#[utoipa::path(post, path = "/v1/store/adopt", request_body = wire::AdoptStore,
+    responses((status = 200, body = wire::Adopted), (status = 400, body = Problem),
+        (status = 403, body = Problem), (status = 503, body = Problem)))]
+async fn adopt_store(
+    State(app): State<App>,
+    who: Who,
+    Asked(adopt): Asked<wire::AdoptStore>,
+) -> Answer<wire::Adopted> {
+    who.may(Role::Admin)?;
+    held::adopt(&app.control, &who, adopt).await.map(Json)
+}
+
 impl App {
     fn check(&self, number: &str, headers: &HeaderMap) -> Result<Response, Problem> {
         let Subject::Number(number) = self.control.subject(number)? else {
@@ -1134,25 +1154,34 @@ impl App {
     pub async fn status(&self) -> Result<wire::Status, Problem> {
         let control = &self.control;
         let config = control.config();
-        let mut status = status::of_maps(&control.maps, config.blocks, self.links.seen())?;
+        let attempts = Some(self.accounts.told(control.maps.event_stats()?));
+        let mut status =
+            status::of_maps(&control.maps, config.blocks, self.links.seen(), attempts)?;
         status.daemon = true;
         status.since = Some(self.since);
         status.r#override = control.get_override().await?;
         status.drift = control.drift.load(Ordering::Relaxed);
         status.reattached = control.reattached.load(Ordering::Relaxed).into();
-        status.refused_lost += self.lost.refused.load(Ordering::Relaxed);
-        status.passed_lost += self.lost.passed.load(Ordering::Relaxed);
+        if self.accounts.is_flood() {
+            let message =
+                "a flood: refusals above [records] per_trunk are only counted, see `lost`";
+            status.find(Colour::Amber, message);
+        }
         let stored = control
             .keeper
             .read_soon(|reader| {
                 let head = reader.audit_head()?;
                 let newest = reader.newest()?;
                 let reviews = reader.open_reviews()?;
-                Ok((reader.count(Kind::Block)?, reader.count(Kind::Allow)?, head, newest, reviews))
+                let counts = (reader.count(Kind::Block)?, reader.count(Kind::Allow)?);
+                Ok((counts, head, newest, reviews, reader.size()?))
             })
             .await;
         match stored {
-            Ok((blocks, allows, head, newest, reviews)) => {
+            Ok(((blocks, allows), head, newest, reviews, size)) => {
+                if let Some(finding) = control.limit.finding(size) {
+                    status.find(Colour::Amber, finding);
+                }
                 status.reviews = Some(reviews);
                 status.blocks = Some(blocks);
                 status.allows = Some(allows);
@@ -1173,6 +1202,9 @@ impl App {
             }
             Err(problem) => status.find(Colour::Red, format!("store: {}", problem.message)),
         }
+        if let Some(finding) = control.held.finding() {
+            status.find(Colour::Red, finding);
+        }
         if let Some(problem) = control.comparison() {
             let message = format!("store and maps are not one, the filter goes on: {problem}");
             status.find(Colour::Red, message);
@@ -1192,6 +1224,9 @@ impl App {
                 Colour::Amber,
                 format!("the configuration was not reloaded, the old one is in force: {problem}"),
             );
+        }
+        for problem in control.chores.problems() {
+            status.find(Colour::Amber, problem);
         }
         if let Some(problem) = self.reviews.problem() {
             status.find(Colour::Amber, problem);
@@ -1224,6 +1259,7 @@ pub fn call(id: u64, row: CallRow, who: &Who) -> wire::Call {
         reason: Reason::from_number(row.reason).map_or("unknown", Reason::name).to_owned(),
         rule: row.rule,
         repeats: row.repeats,
+        attempts: row.count,
     }
 }
 

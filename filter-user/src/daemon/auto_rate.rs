@@ -14,6 +14,7 @@ use jiff::SignedDuration;
 use tokio::sync::mpsc;
 
 use super::control::Control;
+use super::order::Key;
 use crate::clock;
 use crate::config::{AutoRate, Config};
 use crate::policy::Subject;
@@ -99,11 +100,15 @@ async fn block_all(control: Arc<Control>, mut found: mpsc::Receiver<Number>) {
             continue;
         }
         let worker = Arc::clone(&control);
-        let done = control.keeper.write(move |store| block(&worker, store, rate, number)).await;
+        let block = move |store: &mut Store, place| block(&worker, store, rate, number, place);
+        let done = control.order.queue(Key::Block(Subject::Number(number)), block).await;
         match done {
             Ok(rule) => tracing::warn!(rule, "a number that called too often is blocked"),
             Err(problem) if problem.kind == ProblemKind::Refused => {
                 tracing::info!("a number that called too often is not blocked: it is never, or is");
+            }
+            Err(problem) if problem.kind == ProblemKind::Superseded => {
+                tracing::info!("a number that called too often passes: {}", problem.message);
             }
             Err(problem) => {
                 tracing::error!("a number that called too often passes: {}", problem.message);
@@ -112,12 +117,13 @@ async fn block_all(control: Arc<Control>, mut found: mpsc::Receiver<Number>) {
     }
 }
 
-/// Blocks a number; its rule. Runs on the store's thread.
+/// Blocks a number; its rule, which is its place in the order. Runs on the store's thread.
 fn block(
     control: &Control,
     store: &mut Store,
     rate: AutoRate,
     number: Number,
+    place: u64,
 ) -> Result<u64, Problem> {
     let subject = Subject::Number(number);
     control.refuse_protected_now(subject)?;
@@ -128,12 +134,12 @@ fn block(
         return Err(Problem { kind: ProblemKind::Refused, message });
     }
     if before.is_none() {
-        control.room(store, subject, 1)?;
+        control.make_room(store, subject, 1)?;
     }
     let AutoRate { attempts, window, block } = rate;
     let decision = Decision {
         id: before.as_ref().map_or_else(uuid::Uuid::now_v7, |before| before.id),
-        rule: control.new_rule(),
+        rule: place,
         kind: Kind::Block,
         subject,
         created: now,

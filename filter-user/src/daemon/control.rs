@@ -1,27 +1,33 @@
 //! What can be asked of the daemon, and in which order it happens.
 //!
 //! What lets through (override, allow, the end of a block, observe) is in the kernel's maps before
-//! anything else and never waits for a disk. What blocks is on disk first. All writers of blocks
-//! run on the store's thread, one after the other.
+//! anything else and never waits for a disk. What blocks is on disk first, and waits for its turn on
+//! the store's thread. [`super::order`] keeps an earlier change from undoing a later one.
 
+use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use filter_common::abi::{
-    self, BLOCK_NO_REDIAL, BLOCK_OBSERVE, LIFTED, MODE_ENFORCE, MODE_OBSERVE, Verdict,
+    self, BLOCK_NO_REDIAL, BLOCK_OBSERVE, LIFTED, MODE_ENFORCE, MODE_OBSERVE, RULE_DIRECT, Verdict,
 };
 use filter_common::number::Number;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 
+use super::chores::Chores;
+use super::held::Held;
 use super::keeper::{Keeper, refused};
+use super::order::{Key, Later, Order, Turn, superseded};
 use super::reconcile;
+use super::retention::Limit;
 use super::reviews::review_of;
 use super::top::Busiest;
 use crate::clock;
 use crate::config::Config;
 use crate::datapath::{self, Maps};
+use crate::free_text;
 use crate::number_text;
 use crate::policy::{Policy, Subject};
 use crate::redial::Redial;
@@ -35,9 +41,6 @@ pub const OVERRIDE: &str = "override";
 pub const MODE: &str = "mode";
 /// Prefixes that fit into a trie of `filter-ebpf/src/maps.rs`.
 pub const PREFIXES_MAX: u64 = 4096;
-
-/// Longest name of an incident, in bytes.
-const INCIDENT_MAX: usize = 100;
 
 /// Who asks.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -71,15 +74,25 @@ pub struct Control {
     pub folder: PathBuf,
     /// The store.
     pub keeper: Keeper,
+    /// The order of all changes; its lock guards what the maps hold of mode, override, blocks and
+    /// allows, and the settings.
+    pub order: Order,
     /// Differences between store and maps that were repaired.
     pub drift: AtomicU64,
     /// Re-attachments.
     pub reattached: AtomicU32,
     /// Who is refused most.
     pub busiest: Busiest,
+    /// What goes wrong where nobody waits for an answer.
+    pub chores: Chores,
+    /// How much the store may take.
+    pub limit: Limit,
+    /// Whether the maps keep what they hold, whatever the store says.
+    pub held: Held,
     comparison: Mutex<Option<String>>,
     config: RwLock<Arc<Config>>,
-    next_rule: AtomicU64,
+    /// Mode and end of enforcing that were put into force; `None`: those of the map.
+    mode: Mutex<Option<(u8, u64)>>,
     node: String,
 }
 
@@ -114,13 +127,17 @@ impl Control {
         Control {
             maps,
             folder,
+            order: Order::new(keeper.clone(), last_rule),
             keeper,
             drift: AtomicU64::new(0),
             reattached: AtomicU32::new(0),
             busiest: Busiest::default(),
+            chores: Chores::default(),
+            limit: Limit::default(),
+            held: Held::default(),
             comparison: Mutex::default(),
             config: RwLock::new(Arc::new(config)),
-            next_rule: AtomicU64::new(last_rule + 1),
+            mode: Mutex::default(),
             node,
         }
     }
@@ -136,9 +153,10 @@ impl Control {
     /// # Errors
     /// A map that does not take it.
     pub fn set_config(&self, config: Config) -> Result<(), Problem> {
-        let settings = self.maps.settings()?;
+        let turn = self.order.turn();
+        let (mode, until) = self.mode_in_force(&turn)?;
         self.maps.set_protected(&config.policy.protected)?;
-        self.write_settings(&config.policy, settings.mode, settings.enforce_until)?;
+        self.write_settings(&turn, &config.policy, mode, until)?;
         *self.config.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(config);
         Ok(())
     }
@@ -160,11 +178,6 @@ impl Control {
             Some(_) | None => {}
         }
         *known = problem;
-    }
-
-    /// A number for a rule that none ever had.
-    pub fn new_rule(&self) -> u64 {
-        self.next_rule.fetch_add(1, Ordering::Relaxed)
     }
 
     /// Name of this edge in decisions.
@@ -204,6 +217,7 @@ impl Control {
         if add.reason.trim().is_empty() {
             return problem(ProblemKind::Usage, "a block needs a reason");
         }
+        bounded("reason", &add.reason)?;
         let (redial, flags) = redial_of(add.redial, add.no_redial, add.observe)?;
         self.refuse_protected(subject).await?;
         let decision = Decision {
@@ -222,12 +236,14 @@ impl Control {
             epoch: 0,
             incident: None,
         };
-        let (decision, before, change) = if add.dry_run {
+        let (place, decision, before, change) = if add.dry_run {
             let before = self.find(Kind::Block, subject).await?;
             let (decision, change) = merge(decision, before.as_ref());
-            (decision, before, change)
+            (0, decision, before, change)
         } else {
-            self.put_block(who, decision, add.if_absent).await?
+            let if_absent = add.if_absent;
+            self.put_block(who, subject, if_absent, move |before| Ok(merge(decision, before)))
+                .await?
         };
         if add.if_absent
             && let Some(before) = &before
@@ -240,41 +256,46 @@ impl Control {
             before: before.as_ref().map(block_of),
             persisted: Persisted::Yes,
             dry_run: add.dry_run,
+            order: place,
             in_force: self.in_force(subject)?,
             notes: Vec::new(),
         })
     }
 
+    /// Puts the block that `decide` makes of the one before. Its place in the order (0: nothing was
+    /// changed), the block, the one before, and what changed.
     async fn put_block(
         self: &Arc<Self>,
         who: &Who,
-        decision: Decision,
+        subject: Subject,
         if_absent: bool,
-    ) -> Result<(Decision, Option<Decision>, Change), Problem> {
+        decide: impl FnOnce(Option<&Decision>) -> Result<(Decision, Change), Problem> + Send + 'static,
+    ) -> Result<(u64, Decision, Option<Decision>, Change), Problem> {
         let control = Arc::clone(self);
         let author = who.name.clone();
-        self.keeper
-            .write(move |store| {
-                let before = store.find(Kind::Block, decision.subject)?;
-                let (mut decision, change) = merge(decision, before.as_ref());
-                if change == Change::Unchanged || if_absent && before.is_some() {
-                    return Ok((decision, before, change));
-                }
-                if before.is_none() {
-                    control.room(store, decision.subject, 1)?;
-                }
-                decision.rule = control.new_rule();
-                control.write_block(store, &author, &decision, before.as_ref(), None)?;
-                Ok((decision, before, change))
-            })
-            .await
+        let put = move |store: &mut Store, place: u64| {
+            control.order.turn().check(Key::Block(subject), place)?;
+            let before = store.find(Kind::Block, subject)?;
+            let (mut decision, change) = decide(before.as_ref())?;
+            if change == Change::Unchanged || if_absent && before.is_some() {
+                return Ok((0, decision, before, change));
+            }
+            if before.is_none() {
+                control.make_room(store, subject, 1)?;
+            }
+            decision.rule = place;
+            control.write_block(store, &author, &decision, before.as_ref(), None)?;
+            Ok((place, decision, before, change))
+        };
+        self.order.queue(Key::Block(subject), put).await
     }
 
     /// Puts a block into store and map, in place of the one before; with what else is to be told
-    /// of it in the audit. Runs on the store's thread.
+    /// of it in the audit. Its rule is its place in the order. Runs on the store's thread.
     ///
     /// # Errors
-    /// A store or a map that does not take it. Then nothing has changed.
+    /// A store or a map that does not take it, or a later change of the same block. Then the map
+    /// is as it was; the store is, too, or the later change comes to it next.
     pub fn write_block(
         &self,
         store: &mut Store,
@@ -283,11 +304,17 @@ impl Control {
         before: Option<&Decision>,
         besides: Option<Entry>,
     ) -> Result<(), Problem> {
+        let key = Key::Block(decision.subject);
+        self.order.turn().check(key, decision.rule)?;
         let action = if before.is_some() { "block move" } else { "block add" };
         store.put_telling(decision, besides, |decision, before| {
             entry(action, author, decision, before)
         })?;
-        let written = self.maps.set_block(decision.subject, self.block_entry(decision));
+        let written = {
+            let turn = self.order.turn();
+            turn.check(key, decision.rule)?;
+            self.maps.set_block(decision.subject, self.block_entry(decision))
+        };
         let Err(error) = written else { return Ok(()) };
         // The store must not say more than the kernel does.
         let undo = entry("block undo", author, decision, None);
@@ -323,6 +350,23 @@ impl Control {
                  Remove some, or raise [limits] blocks and restart the daemon"
             ),
         )
+    }
+
+    /// As [`Control::room`], after what has ended made room. Runs on the store's thread.
+    ///
+    /// # Errors
+    /// That they do not fit; a store or a map that does not take the change.
+    pub fn make_room(&self, store: &mut Store, subject: Subject, more: u64) -> Result<(), Problem> {
+        loop {
+            match self.room(store, subject, more) {
+                Err(full) if full.kind == ProblemKind::Full => {
+                    if reconcile::sweep_some(self, store)? == 0 {
+                        return Err(full);
+                    }
+                }
+                done => return done,
+            }
+        }
     }
 
     /// Refuses what may not be blocked, and says who allowed it.
@@ -411,43 +455,104 @@ impl Control {
         subject: Subject,
         dry_run: bool,
     ) -> Result<Changed<wire::Block>, Problem> {
-        let in_map = self.maps.block(subject)?.filter(|block| block.expires != LIFTED);
-        let stored = self.find_soon(Kind::Block, subject).await;
-        if in_map.is_none() && matches!(stored, Ok(None)) {
-            return problem(ProblemKind::NotFound, format!("{subject} is not blocked"));
-        }
-        let mut persisted = Persisted::Yes;
-        if !dry_run {
-            // Lifted, not removed: until the store knows, a restart must not bring it back.
-            if let Some(block) = in_map {
-                self.maps.set_block(subject, abi::Block { expires: LIFTED, ..block })?;
-            }
-            let control = Arc::clone(self);
-            let author = who.name.clone();
-            persisted = self
-                .keeper
-                .keep(move |store| {
-                    let entry = Entry::new(clock::now(), &author, "block remove");
-                    store.remove(Kind::Block, subject, entry)?;
-                    // A failure leaves a lifted entry, which refuses nothing.
-                    let _ = control.maps.remove_block(subject);
-                    Ok(())
-                })
-                .await;
-        }
-        let now = match stored {
-            Ok(Some(decision)) => block_of(&decision),
-            Ok(None) | Err(_) => unknown_block(subject, in_map),
+        // Asked first only where the map does not say it: a way out waits for no disk.
+        let is_in_map = |block: Option<abi::Block>| block.filter(|block| block.expires != LIFTED);
+        let stored = match is_in_map(self.maps.block(subject)?) {
+            Some(_) if !dry_run => None,
+            Some(_) | None => Some(self.find_soon(Kind::Block, subject).await),
         };
-        Ok(Changed {
+        let is_stored = !matches!(stored, Some(Ok(None)));
+        let mut changed = Changed {
             change: Change::Removed,
-            now,
+            now: unknown_block(subject, None),
             before: None,
-            persisted,
+            persisted: Persisted::Yes,
             dry_run,
-            in_force: self.in_force(subject)?,
+            order: 0,
+            in_force: None,
             notes: Vec::new(),
-        })
+        };
+        let removed = Arc::new(Mutex::new(None));
+        let kept = {
+            let mut turn = self.order.hurry();
+            let in_map = is_in_map(self.maps.block(subject)?);
+            if in_map.is_none() && !is_stored && !turn.is_waiting(Key::Block(subject)) {
+                return problem(ProblemKind::NotFound, format!("{subject} is not blocked"));
+            }
+            changed.now = unknown_block(subject, in_map);
+            if dry_run {
+                None
+            } else {
+                changed.order = turn.places(1);
+                self.lift(subject, changed.order)?;
+                let later = Later::new(changed.order, "block remove", &who.name);
+                let write = self.removal(who, subject, changed.order, Arc::clone(&removed));
+                Some(turn.keep(Key::Block(subject), later, write))
+            }
+        };
+        let stored = match (kept, stored) {
+            (None, stored) => stored.and_then(Result::ok).flatten(),
+            (Some(kept), Some(stored)) => {
+                changed.persisted = kept.await;
+                stored.ok().flatten()
+            }
+            (Some(kept), None) => {
+                let (persisted, stored) = tokio::join!(kept, self.find_soon(Kind::Block, subject));
+                changed.persisted = persisted;
+                stored.ok().flatten()
+            }
+        };
+        let removed = removed.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(decision) = removed.or(stored) {
+            changed.now = block_of(&decision);
+        }
+        changed.in_force = self.in_force(subject)?;
+        Ok(changed)
+    }
+
+    /// Ends a block in the map, where it stays until the store knows: a restart must not bring it
+    /// back. One that is not in the map yet is lifted all the same, for the same reason.
+    fn lift(&self, subject: Subject, place: u64) -> Result<(), Problem> {
+        let there = self.maps.block(subject)?;
+        let block = there.unwrap_or(abi::Block { number: subject.raw(), ..abi::Block::default() });
+        match self.maps.set_block(subject, abi::Block { expires: LIFTED, rule: place, ..block }) {
+            // Nothing is in the map that could refuse.
+            Err(error) if there.is_none() && error.is_full() => Ok(()),
+            done => Ok(done?),
+        }
+    }
+
+    /// Takes a lifted block out of store and map; what the store had goes into `removed`.
+    fn removal(
+        self: &Arc<Self>,
+        who: &Who,
+        subject: Subject,
+        place: u64,
+        removed: Arc<Mutex<Option<Decision>>>,
+    ) -> impl FnMut(&mut Store) -> Result<(), Error> + Send + use<> {
+        let control = Arc::clone(self);
+        let author = who.name.clone();
+        move |store| {
+            let entry = Entry::new(clock::now(), &author, "block remove");
+            let found = store.remove(Kind::Block, subject, entry)?;
+            *removed.lock().unwrap_or_else(PoisonError::into_inner) = found;
+            // A failure leaves a lifted entry, which refuses nothing.
+            let _ = control.forget_lifted(subject, place);
+            Ok(())
+        }
+    }
+
+    /// Takes an entry out of the map that was lifted at this place of the order or before.
+    ///
+    /// # Errors
+    /// A failing system call.
+    pub fn forget_lifted(&self, subject: Subject, place: u64) -> Result<(), datapath::Error> {
+        let _turn = self.order.turn();
+        let lifted = |block: &abi::Block| block.expires == LIFTED && block.rule <= place;
+        if self.maps.block(subject)?.as_ref().is_some_and(lifted) {
+            self.maps.remove_block(subject)?;
+        }
+        Ok(())
     }
 
     /// One block.
@@ -515,9 +620,9 @@ impl Control {
         let subject = self.subject(&add.number)?;
         let now = clock::now();
         let incident = add.incident.map(|incident| incident_id(&incident)).transpose()?;
+        bounded("comment", &add.comment)?;
         let endless = add.seconds.is_none() && add.expires.is_none();
         let expires = end(now, add.seconds, add.expires, endless)?;
-        let before = self.find_soon(Kind::Allow, subject).await.ok().flatten();
         let fresh = Decision {
             id: uuid::Uuid::now_v7(),
             rule: 0,
@@ -534,27 +639,39 @@ impl Control {
             epoch: 0,
             incident,
         };
-        let stays = before.as_ref().filter(|before| stays_for_incident(before, &fresh));
-        let (mut decision, mut change) = match stays {
-            Some(before) => (before.clone(), Change::Unchanged),
-            None => merge(fresh, before.as_ref()),
-        };
-        if keep_longer && let Some(there) = self.maps.allow(subject)? {
-            let until = clock::kernel_expiry(now, expires, now);
-            if there.expires == 0 || there.expires >= until {
-                decision = before.clone().unwrap_or(decision);
-                change = Change::Unchanged;
+        let mut stored = self.find_soon(Kind::Allow, subject).await;
+        let there = self.maps.allow(subject)?.map(|there| there.rule);
+        if stored.as_ref().is_ok_and(|stored| stored.as_ref().map(|stored| stored.rule) != there) {
+            // It changed in between.
+            stored = self.find_soon(Kind::Allow, subject).await;
+        }
+        let (put, kept) = {
+            let mut turn = self.order.hurry();
+            let there = self.maps.allow(subject)?;
+            let rule = there.map(|there| there.rule);
+            let stored = stored.ok().flatten().filter(|stored| Some(stored.rule) == rule);
+            let before = turn.unsaved_allow(subject).cloned().or(stored);
+            let mut put = PutAllow::plan(fresh, there, before, keep_longer);
+            // What takes the allow away and waits for the disk was accepted before this.
+            if put.change == Change::Unchanged && turn.is_waiting(Key::Allow(subject)) {
+                put.change = Change::Moved;
             }
-        }
-        let mut persisted = Persisted::Yes;
-        if !add.dry_run && change != Change::Unchanged {
-            decision.rule = self.new_rule();
-            self.maps.set_allow(subject, allow_entry(&decision))?;
-            let action = if before.is_some() { "allow move" } else { "allow add" };
-            persisted = self.keep_decision(action, &who.name, decision.clone()).await;
-        }
+            if add.dry_run || put.change == Change::Unchanged {
+                (put, None)
+            } else {
+                put.decision.rule = turn.places(1);
+                self.maps.set_allow(subject, allow_entry(&put.decision))?;
+                let action = if put.before.is_some() { "allow move" } else { "allow add" };
+                (put.clone(), Some(self.keep_allow(turn, action, &who.name, put.decision)))
+            }
+        };
+        let order = if kept.is_some() { put.decision.rule } else { 0 };
+        let persisted = match kept {
+            Some(kept) => kept.await,
+            None => Persisted::Yes,
+        };
         let mut notes = Vec::new();
-        if let Some(before) = stays {
+        if let Some(before) = put.before.as_ref().filter(|_| put.stays) {
             notes.push(format!("{} lasts longer, and stays as it was", told(before)));
         }
         if let Some(block) = self.maps.block(subject)?
@@ -564,32 +681,34 @@ impl Control {
             notes.push(format!("the block against {subject} stays, without effect"));
         }
         Ok(Changed {
-            change,
-            now: allow_of(&decision),
-            before: before.as_ref().map(allow_of),
+            change: put.change,
+            now: allow_of(&put.decision),
+            before: put.before.as_ref().map(allow_of),
             persisted,
             dry_run: add.dry_run,
+            order,
             in_force: self.in_force(subject)?,
             notes,
         })
     }
 
-    /// Writes a decision down that is in force already.
-    pub async fn keep_decision(
+    /// Hands an allow to the store's thread that the map has already; its rule is its place in the
+    /// order.
+    fn keep_allow(
         &self,
+        turn: Turn<'_>,
         action: &'static str,
         author: &str,
         decision: Decision,
-    ) -> Persisted {
+    ) -> impl Future<Output = Persisted> + use<> {
+        let later = Later::new(decision.rule, action, author).with_allow(decision.clone());
         let author = author.to_owned();
-        self.keeper
-            .keep(move |store| {
-                store.put(std::slice::from_ref(&decision), |decision, before| {
-                    entry(action, &author, decision, before)
-                })?;
-                Ok(())
-            })
-            .await
+        turn.keep(Key::Allow(decision.subject), later, move |store| {
+            store.put(std::slice::from_ref(&decision), |decision, before| {
+                entry(action, &author, decision, before)
+            })?;
+            Ok(())
+        })
     }
 
     /// Ends an allow: on disk first, because it stops letting through.
@@ -603,36 +722,89 @@ impl Control {
         dry_run: bool,
     ) -> Result<Changed<wire::Allow>, Problem> {
         let subject = self.subject(text)?;
-        let mut found = self.find(Kind::Allow, subject).await?;
+        // What root did by hand comes first: its note must not bring back what is removed now.
+        reconcile::learn_noted(self).await?;
+        let mut found = self.take_allow(who, subject, dry_run).await?;
         if found.is_none() && self.maps.allow(subject)?.is_some() {
-            // In force all the same: the disk did not take it yet, or it was made without us.
-            self.keeper.write(|_| Ok(())).await?;
+            // In force all the same: it was made without us.
             reconcile::learn(self).await?;
-            found = self.find(Kind::Allow, subject).await?;
+            found = self.take_allow(who, subject, dry_run).await?;
         }
-        let Some(decision) = found else {
+        let Some((order, decision)) = found else {
+            if self.held.is_held() && self.maps.allow(subject)?.is_some() {
+                let message = format!(
+                    "the allow for {subject} is only in the kernel's maps, which keep what they \
+                     hold: `palang status` says how to decide"
+                );
+                return problem(ProblemKind::Refused, message);
+            }
             return problem(ProblemKind::NotFound, format!("there is no allow for {subject}"));
         };
-        if !dry_run {
-            let control = Arc::clone(self);
-            let entry = entry("allow remove", &who.name, &decision, None);
-            self.keeper
-                .write(move |store| {
-                    store.remove(Kind::Allow, subject, entry)?;
-                    control.maps.remove_allow(subject)?;
-                    Ok(())
-                })
-                .await?;
-        }
         Ok(Changed {
             change: Change::Removed,
             now: allow_of(&decision),
             before: None,
             persisted: Persisted::Yes,
             dry_run,
+            order,
             in_force: self.in_force(subject)?,
             notes: Vec::new(),
         })
+    }
+
+    /// Takes an allow out of store and map, unless it is only asked about: its place in the order,
+    /// and what the store had.
+    async fn take_allow(
+        self: &Arc<Self>,
+        who: &Who,
+        subject: Subject,
+        dry_run: bool,
+    ) -> Result<Option<(u64, Decision)>, Problem> {
+        if dry_run {
+            let find = move |store: &mut Store| Ok(store.find(Kind::Allow, subject)?);
+            // On the thread: what is in force and waits for the disk counts.
+            return Ok(self.keeper.write(find).await?.map(|decision| (0, decision)));
+        }
+        let (control, who) = (Arc::clone(self), who.clone());
+        let by_hand = self.maps.allow(subject)?.filter(is_by_hand);
+        let take = move |store: &mut Store, place: u64| {
+            control.order.turn().check(Key::Allow(subject), place)?;
+            let Some(decision) = store.find(Kind::Allow, subject)? else { return Ok(None) };
+            control.remove_stored_allow(store, &who, &decision, place, by_hand)?;
+            Ok(Some((place, decision)))
+        };
+        self.order.queue(Key::Allow(subject), take).await
+    }
+
+    /// Takes an allow out of the store, and then out of the map. `by_hand` is what root had put
+    /// there when this was accepted. Runs on the store's thread.
+    ///
+    /// # Errors
+    /// A store that takes no writes; a later change of the same allow.
+    fn remove_stored_allow(
+        &self,
+        store: &mut Store,
+        who: &Who,
+        decision: &Decision,
+        place: u64,
+        by_hand: Option<abi::Allow>,
+    ) -> Result<(), Problem> {
+        let subject = decision.subject;
+        let is_last = || {
+            let turn = self.order.turn();
+            turn.check(Key::Allow(subject), place)?;
+            // Root's hand on the maps takes no lock.
+            let found = self.maps.allow(subject)?.filter(is_by_hand);
+            if found.is_some() && found != by_hand {
+                return Err(superseded("allow add on the kernel's maps"));
+            }
+            Ok(turn)
+        };
+        drop(is_last()?);
+        store.remove(Kind::Allow, subject, entry("allow remove", &who.name, decision, None))?;
+        let _turn = is_last()?;
+        self.maps.remove_allow(subject)?;
+        Ok(())
     }
 
     /// Ends all allows of an incident: on disk first, because it stops letting through.
@@ -647,22 +819,32 @@ impl Control {
     ) -> Result<wire::IncidentEnded, Problem> {
         let incident = incident_id(incident)?;
         let wanted = incident.clone();
-        let removed = if dry_run {
-            self.keeper.read(move |reader| reader.of_incident(Kind::Allow, &wanted)).await?
+        let (order, removed) = if dry_run {
+            let found = self.keeper.read(move |reader| reader.of_incident(Kind::Allow, &wanted));
+            (0, found.await?)
         } else {
-            let control = Arc::clone(self);
-            let author = who.name.clone();
-            self.keeper
-                .write(move |store| {
-                    let allows = store.of_incident(Kind::Allow, &wanted)?;
-                    for allow in &allows {
-                        let entry = entry("allow remove", &author, allow, None);
-                        store.remove(Kind::Allow, allow.subject, entry)?;
-                        control.maps.remove_allow(allow.subject)?;
+            let (control, who) = (Arc::clone(self), who.clone());
+            let by_hand = self.maps.allows()?.into_iter().filter(|(_, allow)| is_by_hand(allow));
+            let by_hand: HashMap<_, _> = by_hand.collect();
+            let remove = move |store: &mut Store, place: u64| {
+                let mut removed = Vec::new();
+                let mut later = None;
+                for allow in store.of_incident(Kind::Allow, &wanted)? {
+                    let by_hand = by_hand.get(&allow.subject).copied();
+                    match control.remove_stored_allow(store, &who, &allow, place, by_hand) {
+                        Ok(()) => removed.push(allow),
+                        Err(problem) if problem.kind == ProblemKind::Superseded => {
+                            later = Some(problem);
+                        }
+                        Err(problem) => return Err(problem),
                     }
-                    Ok(allows)
-                })
-                .await?
+                }
+                match later {
+                    Some(problem) if removed.is_empty() => Err(problem),
+                    Some(_) | None => Ok((place, removed)),
+                }
+            };
+            self.order.queue(Key::Incident, remove).await?
         };
         if removed.is_empty() {
             let message = format!("there is no allow for incident {incident}");
@@ -672,6 +854,7 @@ impl Control {
             incident,
             removed: removed.iter().map(allow_of).collect(),
             dry_run,
+            order,
         })
     }
 
@@ -691,6 +874,7 @@ impl Control {
         if close.note.trim().is_empty() {
             return problem(ProblemKind::Usage, "say in a note what came of it");
         }
+        bounded("note", &close.note)?;
         let closed = Closed { time: clock::now(), by: who.name.clone(), note: close.note };
         let before = if close.dry_run {
             self.keeper.read(move |reader| reader.review(id)).await?
@@ -719,32 +903,33 @@ impl Control {
         id: u64,
         extend: wire::ExtendReview,
     ) -> Result<wire::ReviewSettled, Problem> {
+        bounded("note", &extend.note)?;
         let found = self.keeper.read(move |reader| reader.review(id)).await?;
         let subject = Subject::Number(still_open(id, found)?.number);
         let now = clock::now();
         let expires = end(now, Some(extend.seconds), None, false)?;
-        let Some(before) = self.find(Kind::Block, subject).await? else {
-            let message = format!("{subject} has no block of its own: see `palang block add`");
-            return problem(ProblemKind::NotFound, message);
-        };
-        if before.expires.is_none() || before.expires >= expires {
-            let message = format!("that extends nothing: there is {}", told(&before));
-            return problem(ProblemKind::Usage, message);
-        }
-        self.refuse_protected(subject).await?;
-        let decision = Decision {
-            created: now,
-            expires,
-            author: who.name.clone(),
-            origin: "operator".into(),
-            ..before.clone()
-        };
-        let (decision, change) = match extend.dry_run {
-            true => (decision, Change::Moved),
-            false => {
-                let (decision, _, change) = self.put_block(who, decision, false).await?;
-                (decision, change)
+        let author = who.name.clone();
+        // Of the block as it is when its turn comes: it may have ended, or be another one by then.
+        let longer = move |before: Option<&Decision>| {
+            let Some(before) = before else {
+                let message = format!("{subject} has no block of its own: see `palang block add`");
+                return problem(ProblemKind::NotFound, message);
+            };
+            if before.expires.is_none() || before.expires >= expires {
+                let message = format!("that extends nothing: there is {}", told(before));
+                return problem(ProblemKind::Usage, message);
             }
+            let (author, origin) = (author.clone(), "operator".into());
+            let decision = Decision { created: now, expires, author, origin, ..before.clone() };
+            Ok((decision, Change::Moved))
+        };
+        let before = self.find(Kind::Block, subject).await?;
+        let (decision, change) = longer(before.as_ref())?;
+        self.refuse_protected(subject).await?;
+        let (order, decision, before, change) = if extend.dry_run {
+            (0, decision, before, change)
+        } else {
+            self.put_block(who, subject, false, longer).await?
         };
         let note = match (extend.note.trim(), expires) {
             ("", Some(expires)) => format!("block extended until {expires}"),
@@ -757,9 +942,10 @@ impl Control {
             block: Changed {
                 change,
                 now: block_of(&decision),
-                before: Some(block_of(&before)),
+                before: before.as_ref().map(block_of),
                 persisted: Persisted::Yes,
                 dry_run: extend.dry_run,
+                order,
                 in_force: self.in_force(subject)?,
                 notes: Vec::new(),
             },
@@ -779,6 +965,7 @@ impl Control {
         if free.note.trim().is_empty() {
             return problem(ProblemKind::Usage, "say in a note why");
         }
+        bounded("note", &free.note)?;
         let found = self.keeper.read(move |reader| reader.review(id)).await?;
         let subject = Subject::Number(still_open(id, found)?.number);
         let block = match self.unblock(who, subject, free.dry_run).await {
@@ -835,6 +1022,7 @@ impl Control {
         if set.seconds > 0 && set.reason.trim().is_empty() {
             return problem(ProblemKind::Usage, "an override needs a reason");
         }
+        bounded("reason", &set.reason)?;
         let on = set.seconds > 0;
         let now = clock::now();
         let until = on.then(|| now + life);
@@ -846,12 +1034,17 @@ impl Control {
             reason: set.reason,
             author: who.name.clone(),
         };
-        let mut persisted = Persisted::Yes;
+        let (mut persisted, mut order) = (Persisted::Yes, 0);
         if !set.dry_run {
-            self.maps.set_override(deadline)?;
             let action = if on { "override on" } else { "override off" };
             let entry = stored.entry(action);
-            persisted = self.keep_override(stored.clone(), Some(entry)).await;
+            let kept = {
+                let mut turn = self.order.hurry();
+                self.maps.set_override(deadline)?;
+                order = turn.places(1);
+                keep_override(turn, order, action, stored.clone(), Some(entry))
+            };
+            persisted = kept.await;
         }
         Ok(wire::Override {
             until,
@@ -859,12 +1052,8 @@ impl Control {
             author: on.then_some(stored.author),
             persisted,
             dry_run: set.dry_run,
+            order,
         })
-    }
-
-    /// Writes an override down that is in force already; without an entry it is no news.
-    pub async fn keep_override(&self, stored: StoredOverride, entry: Option<Entry>) -> Persisted {
-        self.keeper.keep(move |store| store.set_state(OVERRIDE, &stored, entry.clone())).await
     }
 
     /// The mode in force, by the kernel's map.
@@ -899,25 +1088,30 @@ impl Control {
             Some(seconds) => end(clock::now(), Some(seconds), None, false)?,
             None => None,
         };
-        let mut persisted = Persisted::Yes;
+        let (mut persisted, mut order) = (Persisted::Yes, 0);
         if !set.dry_run {
             let stored = StoredMode { enforce, since: Some(clock::now()), until };
             let action = if enforce { "mode enforce" } else { "mode observe" };
             let entry = Entry::new(clock::now(), &who.name, action).with("until", json!(until));
             if enforce {
                 let control = Arc::clone(self);
-                self.keeper
-                    .write(move |store| {
-                        store.set_state(MODE, &stored, Some(entry))?;
-                        control.write_mode(&stored)
-                    })
-                    .await?;
+                let put = move |store: &mut Store, place: u64| {
+                    control.order.turn().check(Key::Mode, place)?;
+                    store.set_state(MODE, &stored, Some(entry))?;
+                    let turn = control.order.turn();
+                    turn.check(Key::Mode, place)?;
+                    control.write_mode(&turn, &stored)?;
+                    Ok(place)
+                };
+                order = self.order.queue(Key::Mode, put).await?;
             } else {
-                self.write_mode(&stored)?;
-                persisted = self
-                    .keeper
-                    .keep(move |store| store.set_state(MODE, &stored, Some(entry.clone())))
-                    .await;
+                let kept = {
+                    let mut turn = self.order.hurry();
+                    self.write_mode(&turn, &stored)?;
+                    order = turn.places(1);
+                    keep_mode(turn, order, action, &who.name, stored, entry)
+                };
+                persisted = kept.await;
             }
         }
         Ok(wire::Mode {
@@ -925,6 +1119,7 @@ impl Control {
             until,
             persisted,
             dry_run: set.dry_run,
+            order,
         })
     }
 
@@ -932,7 +1127,7 @@ impl Control {
     ///
     /// # Errors
     /// A failing system call.
-    pub fn write_mode(&self, stored: &StoredMode) -> Result<(), Problem> {
+    pub fn write_mode(&self, turn: &Turn<'_>, stored: &StoredMode) -> Result<(), Problem> {
         let now = clock::now();
         let until = match stored.since {
             // Tells it from maps that nobody has set a mode in.
@@ -940,27 +1135,68 @@ impl Control {
             since => clock::kernel_expiry(since.unwrap_or(now), stored.until, now),
         };
         let mode = if stored.enforce { MODE_ENFORCE } else { MODE_OBSERVE };
-        self.write_settings(&self.config().policy, mode, until)
+        self.write_settings(turn, &self.config().policy, mode, until)
     }
 
     /// Ends enforcing at this boot time at the latest.
     ///
     /// # Errors
     /// A failing system call.
-    pub fn end_enforce(&self, until: u64) -> Result<(), Problem> {
-        let settings = self.maps.settings()?;
-        let until = match settings.enforce_until {
-            0 => until,
-            other => other.min(until),
-        };
-        self.write_settings(&self.config().policy, settings.mode, until)
+    pub fn end_enforce(&self, turn: &Turn<'_>, until: u64) -> Result<(), Problem> {
+        let (mode, before) = self.mode_in_force(turn)?;
+        let until = if before == 0 { until } else { before.min(until) };
+        self.write_settings(turn, &self.config().policy, mode, until)
     }
 
-    fn write_settings(&self, policy: &Policy, mode: u8, until: u64) -> Result<(), Problem> {
-        let mut policy = policy.clone();
-        policy.settings.mode = mode;
-        policy.settings.enforce_until = until;
-        Ok(self.maps.set_settings(&policy)?)
+    /// The mode and the end of enforcing that the daemon put into force, or found at its start.
+    ///
+    /// # Errors
+    /// A failing system call.
+    pub fn mode_in_force(&self, _turn: &Turn<'_>) -> Result<(u8, u64), Problem> {
+        let known = *self.mode.lock().unwrap_or_else(PoisonError::into_inner);
+        match known {
+            Some(known) => Ok(known),
+            None => {
+                let settings = self.maps.settings()?;
+                Ok((settings.mode, settings.enforce_until))
+            }
+        }
+    }
+
+    /// Writes settings, ports, trunks and profiles into the maps. The lock is held from before
+    /// they were read.
+    fn write_settings(
+        &self,
+        _turn: &Turn<'_>,
+        policy: &Policy,
+        mode: u8,
+        until: u64,
+    ) -> Result<(), Problem> {
+        self.maps.set_settings(&with_mode(policy, mode, until))?;
+        *self.mode.lock().unwrap_or_else(PoisonError::into_inner) = Some((mode, until));
+        Ok(())
+    }
+
+    /// Writes what the maps lack of the settings in force: mode, ports, trunks, profiles and
+    /// protected numbers. How many of settings and protected entries were wrong.
+    ///
+    /// # Errors
+    /// A failing system call.
+    pub fn settle_settings(&self) -> Result<u64, Problem> {
+        let turn = self.order.turn();
+        let config = self.config();
+        let (mode, until) = self.mode_in_force(&turn)?;
+        let wrong = self.maps.wrong_protected(&config.policy.protected)?;
+        if wrong > 0 {
+            tracing::warn!("{wrong} protected entries were changed without the daemon");
+            self.maps.set_protected(&config.policy.protected)?;
+        }
+        if self.maps.has_settings(&with_mode(&config.policy, mode, until))? {
+            return Ok(wrong);
+        }
+        tracing::warn!("mode, ports, trunks or profiles were changed without the daemon");
+        self.write_settings(&turn, &config.policy, mode, until)?;
+        Ok(wrong + 1)
     }
 
     // ---- questions ------------------------------------------------------------------------
@@ -1079,6 +1315,88 @@ impl Control {
     /// A store that cannot be read.
     pub async fn find(&self, kind: Kind, subject: Subject) -> Result<Option<Decision>, Problem> {
         self.keeper.read(move |reader| reader.find(kind, subject)).await
+    }
+}
+
+/// A policy with this mode and end of enforcing.
+fn with_mode(policy: &Policy, mode: u8, until: u64) -> Policy {
+    let mut policy = policy.clone();
+    policy.settings.mode = mode;
+    policy.settings.enforce_until = until;
+    policy
+}
+
+/// Hands an override to the store's thread that the map has already; without an entry it is no
+/// news.
+pub fn keep_override(
+    turn: Turn<'_>,
+    place: u64,
+    action: &str,
+    stored: StoredOverride,
+    entry: Option<Entry>,
+) -> impl Future<Output = Persisted> + use<> {
+    let later = Later::new(place, action, &stored.author);
+    turn.keep(Key::Override, later, move |store| store.set_state(OVERRIDE, &stored, entry.clone()))
+}
+
+/// Hands a mode to the store's thread that the map has already.
+pub fn keep_mode(
+    turn: Turn<'_>,
+    place: u64,
+    action: &str,
+    author: &str,
+    stored: StoredMode,
+    entry: Entry,
+) -> impl Future<Output = Persisted> + use<> {
+    let later = Later::new(place, action, author);
+    turn.keep(Key::Mode, later, move |store| store.set_state(MODE, &stored, Some(entry.clone())))
+}
+
+/// Whether root put an allow into the maps without the daemon, which does not know it yet.
+fn is_by_hand(allow: &abi::Allow) -> bool {
+    allow.rule == RULE_DIRECT
+}
+
+/// What an allow that was asked for makes of the one that is there.
+#[derive(Clone)]
+struct PutAllow {
+    decision: Decision,
+    before: Option<Decision>,
+    change: Change,
+    /// The one that is there was made for something other than this incident, and lasts longer.
+    stays: bool,
+}
+
+impl PutAllow {
+    /// `there` is what the map has, `before` what is known of it. With `keep_longer` an allow that
+    /// ends later stays as it is.
+    fn plan(
+        fresh: Decision,
+        there: Option<abi::Allow>,
+        before: Option<Decision>,
+        keep_longer: bool,
+    ) -> PutAllow {
+        let until = clock::kernel_expiry(fresh.created, fresh.expires, fresh.created);
+        let longer =
+            there.filter(|there| there.expires == 0 || until != 0 && there.expires >= until);
+        let stays = before.as_ref().filter(|before| stays_for_incident(before, &fresh)).cloned();
+        if let Some(decision) = stays {
+            return PutAllow { decision, before, change: Change::Unchanged, stays: true };
+        }
+        let is_for_incident = fresh.incident.is_some();
+        let (mut decision, mut change) = merge(fresh, before.as_ref());
+        match longer {
+            Some(_) if keep_longer => {
+                decision = before.clone().unwrap_or(decision);
+                change = Change::Unchanged;
+            }
+            // For what, nobody can say now; it must not end with the incident.
+            Some(there) if is_for_incident && before.is_none() => {
+                decision.expires = (there.expires != 0).then(|| clock::wall(there.expires));
+            }
+            Some(_) | None => {}
+        }
+        PutAllow { decision, before, change, stays: false }
     }
 }
 
@@ -1300,12 +1618,15 @@ fn told(decision: &Decision) -> String {
 
 /// The name of an incident as it is kept.
 fn incident_id(text: &str) -> Result<String, Problem> {
-    let text = text.trim();
-    if text.is_empty() || text.len() > INCIDENT_MAX || text.contains(char::is_control) {
-        let message = format!("an incident is named in 1 to {INCIDENT_MAX} bytes, on one line");
-        return problem(ProblemKind::Usage, message);
-    }
-    Ok(text.to_owned())
+    free_text::incident(text).or_else(|message| problem(ProblemKind::Usage, message))
+}
+
+/// Checks a reason, comment or note.
+///
+/// # Errors
+/// It is too long.
+pub fn bounded(field: &str, text: &str) -> Result<(), Problem> {
+    free_text::text(field, text).or_else(|message| problem(ProblemKind::Usage, message))
 }
 
 /// Whether an allow that is there is to stay when one for an incident is asked for: an incident

@@ -1,57 +1,66 @@
 //! Call records: from the kernel's rings into the store.
+//!
+//! The recorder never waits for the store: while that writes, it takes events out of the rings and
+//! keeps them in its [`Queue`].
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::Path;
+use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use filter_common::abi::{self, AttemptKey, EventEntry, Verdict};
 use filter_common::number::Number;
-use jiff::{SignedDuration, Timestamp};
 use tokio::sync::{broadcast, oneshot};
 
+use super::accounts::{Accounts, Left, Now};
 use super::auto_rate::Counter;
 use super::control::Control;
 use super::evidence::Evidence;
+use super::flood::{Flood, Place};
+use super::queue::Queue;
 use super::reviews::Reviews;
 use crate::clock;
-use crate::datapath::{Error, Events, EvidenceRing, Pins};
-use crate::store::{CallRow, EvidenceRow, Room, Unplaced};
+use crate::config::Config;
+use crate::datapath::{self, Error, Events, EvidenceRing, Pins, Positions};
+use crate::per_ring::{PerRing, is_in_ring_of_refusals};
+use crate::store::{Account, CallRow, EvidenceRow, Room, Store, Stored, Unplaced};
+use crate::wire::Problem;
 
 /// How often the rings are looked at, and records are stored so that they outlive us. Each ring
 /// holds 5,000 events.
 const LOOK: Duration = Duration::from_millis(100);
+/// The same while many events come.
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
+/// So many events in a look are many: a quarter of what a ring holds.
+const MANY: usize = 1300;
 /// How often records go to disk, so that they outlive the machine.
 const COMMIT: Duration = Duration::from_secs(1);
 /// Events that are taken out of a ring at once.
 const BATCH: usize = 8192;
-/// Records that wait for a disk that takes none, about 200 bytes each.
-const WAITING_MAX: usize = 100_000;
 /// Frames that wait for their call to be stored, about 2 KiB each.
 const FRAMES_MAX: usize = 2000;
-/// How long the call of a frame is looked for: its event may be lost.
-const LOOKED_FOR: SignedDuration = SignedDuration::from_secs(5);
 /// When an attempt is over, and it is known how often it was sent.
 const OVER: Duration = Duration::from_secs(70);
-
-/// Records that were lost because the disk took none.
-#[derive(Debug, Default)]
-pub struct Lost {
-    /// Refused attempts.
-    pub refused: AtomicU64,
-    /// Passed attempts.
-    pub passed: AtomicU64,
-}
+/// How long the start waits for the store.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 struct Recorder {
     control: Arc<Control>,
-    waiting: Vec<CallRow>,
-    keys: Vec<AttemptKey>,
+    queue: Queue,
+    flood: Flood,
+    accounts: Arc<Accounts>,
+    /// The account that the store has; `None`: the store could not be read yet.
+    account: Option<Account>,
+    /// Rings from before an upgrade.
+    left: Arc<[Left]>,
+    /// When a refusal was thinned out last.
+    thinned_at: Option<Instant>,
     open: VecDeque<(Instant, u64, AttemptKey)>,
-    lost: Arc<Lost>,
+    /// How often calls were sent again, not stored yet.
+    repeats: Vec<(u64, u32)>,
     reviews: Reviews,
     live: broadcast::Sender<CallRow>,
     rate: Counter,
@@ -60,6 +69,9 @@ struct Recorder {
     frames: Vec<Unplaced>,
     /// Whether all that was stored is on disk.
     on_disk: bool,
+    /// When something was last given to the store, and to the disk.
+    stored: Instant,
+    committed: Instant,
 }
 
 /// What the kernel tells.
@@ -68,16 +80,36 @@ pub struct Rings {
     pub events: Events,
     /// Frames of refused ones.
     pub frames: EvidenceRing,
-    /// Attempts from the rings of maps that judge no more.
-    pub left_behind: Vec<EventEntry>,
+    /// Attempts from the rings of maps that judge no more, and these rings.
+    pub left_behind: (Vec<EventEntry>, Vec<Left>),
 }
+
+/// What the store has made of a job, whose parts are transactions of their own.
+struct Done {
+    records: Stored,
+    frames: Option<Placed>,
+    /// How many repeats were stored.
+    repeats: usize,
+    on_disk: bool,
+}
+
+/// Frames that the store has looked at.
+struct Placed {
+    count: usize,
+    /// Those whose call is not stored.
+    unplaced: Vec<Unplaced>,
+    /// Whether all calls up to these frames are stored.
+    has_all: bool,
+}
+
+type Job = Pin<Box<dyn Future<Output = Result<Done, Problem>> + Send>>;
 
 /// Takes events out of the rings and writes call records, first those that were left behind,
 /// until there is nobody any more who could tell it to `stop`.
 pub async fn run(
     control: Arc<Control>,
-    Rings { mut events, mut frames, left_behind }: Rings,
-    lost: Arc<Lost>,
+    Rings { mut events, mut frames, left_behind: (left_behind, left) }: Rings,
+    accounts: Arc<Accounts>,
     reviews: Reviews,
     live: broadcast::Sender<CallRow>,
     evidence: Arc<Evidence>,
@@ -86,64 +118,114 @@ pub async fn run(
     let rate = Counter::start(&control);
     let mut recorder = Recorder {
         control,
-        waiting: Vec::new(),
-        keys: Vec::new(),
+        queue: Queue::default(),
+        flood: Flood::default(),
+        accounts,
+        account: None,
+        left: left.into(),
+        thinned_at: None,
         open: VecDeque::new(),
-        lost,
+        repeats: Vec::new(),
         reviews,
         live,
         rate,
         evidence,
         frames: Vec::new(),
         on_disk: true,
+        stored: Instant::now(),
+        committed: Instant::now(),
     };
     recorder.take(&left_behind);
-    let mut look = tokio::time::interval(LOOK);
-    let mut committed = Instant::now();
+    // The account is stored before anything is taken out: what a daemon takes that is killed then
+    // shows as lost.
+    let mut job = Some(recorder.job_with(false, None));
+    if let Ok(done) = tokio::time::timeout(PATIENCE, finished(&mut job)).await {
+        job = None;
+        recorder.finish(done);
+    }
+    let mut next = Instant::now();
     loop {
         let stopped = tokio::select! {
-            _ = look.tick() => false,
+            () = tokio::time::sleep_until(next.into()) => false,
+            done = finished(&mut job) => {
+                job = None;
+                recorder.finish(done);
+                continue;
+            }
             _ = &mut stop => true,
         };
-        // Frames first: the event of each is then taken out already, or is taken out now.
-        match frames.drain() {
-            Ok(frames) => recorder.take_frames(&frames),
-            Err(error) => tracing::error!("{error}"),
-        }
-        match events.drain(BATCH) {
-            Ok(entries) => recorder.take(&entries),
-            Err(error) => tracing::error!("{error}"),
-        }
+        let taken = recorder.look(&mut events, &mut frames);
+        recorder.publish();
         if stopped {
-            recorder.commit(true).await;
-            return recorder.commit_frames().await;
+            return recorder.end(job).await;
         }
-        if committed.elapsed() >= COMMIT {
-            recorder.commit(true).await;
-            recorder.commit_frames().await;
-            recorder.count_repeats().await;
-            committed = Instant::now();
-        } else if recorder.control.keeper.problem().is_none() {
-            recorder.commit(false).await;
-            recorder.commit_frames().await;
+        if job.is_none() {
+            job = recorder.job();
         }
+        next = Instant::now() + if taken > MANY { LOOK_AGAIN } else { LOOK };
+    }
+}
+
+/// What the store has made of a job; never, where there is none.
+async fn finished(job: &mut Option<Job>) -> Result<Done, Problem> {
+    match job {
+        Some(job) => job.await,
+        None => std::future::pending().await,
     }
 }
 
 /// The events in the rings of maps that judge no more, after an upgrade. Those of another version
 /// cannot be read, and are lost.
-pub fn left_behind(folder: &Path, lost: &Lost) -> Result<Vec<EventEntry>, Error> {
+///
+/// # Errors
+/// A ring that is missing.
+pub fn left_behind(folder: &Path) -> Result<(Vec<EventEntry>, Left), Error> {
+    let positions = Positions::open(folder)?;
     let mut events = Events::open(folder)?;
+    let mut entries = Vec::new();
+    let mut drained = PerRing::default();
     if Pins::is_of_this_version(folder) {
-        return events.drain(usize::MAX);
+        entries = events.drain(usize::MAX)?;
+        for EventEntry { event, .. } in &entries {
+            drained.add(is_in_ring_of_refusals(event.verdict, event.reason), 1);
+        }
+    } else {
+        (drained.refused, drained.passed) = events.discard();
     }
-    let (refused, passed) = events.discard();
-    lost.refused.fetch_add(refused, Ordering::Relaxed);
-    lost.passed.fetch_add(passed, Ordering::Relaxed);
-    Ok(Vec::new())
+    let unsent = match datapath::event_stats(folder) {
+        Ok(stats) => PerRing {
+            refused: stats.refused_lost,
+            passed: stats.passed_lost + stats.passed_thinned,
+        },
+        Err(error) => {
+            tracing::warn!("what the kernel lost before the upgrade is not counted: {error}");
+            PerRing::default()
+        }
+    };
+    let rings = positions.rings().to_owned();
+    Ok((entries, Left { rings, taken_bytes: positions.taken(1), drained, unsent }))
 }
 
 impl Recorder {
+    /// Takes out of the rings what is in them; how many events that was.
+    fn look(&mut self, events: &mut Events, frames: &mut EvidenceRing) -> usize {
+        // Frames first: the event of each is then taken out already, or is taken out now.
+        match frames.drain() {
+            Ok(frames) => self.take_frames(&frames),
+            Err(error) => tracing::error!("{error}"),
+        }
+        match events.drain(BATCH) {
+            Ok(entries) => {
+                self.take(&entries);
+                entries.len()
+            }
+            Err(error) => {
+                tracing::error!("{error}");
+                0
+            }
+        }
+    }
+
     fn take(&mut self, entries: &[EventEntry]) {
         let config = self.control.config();
         for entry in entries {
@@ -167,20 +249,52 @@ impl Recorder {
                 reason: event.reason,
                 rule: event.rule,
                 repeats: 0,
+                count: 1,
             };
             self.control.busiest.take(&row, event.time);
             // Nobody may listen.
             if self.live.receiver_count() > 0 {
                 let _ = self.live.send(row.clone());
             }
-            if self.waiting.len() >= WAITING_MAX {
-                let refused = event.verdict != Verdict::Pass as u8;
-                let lost = if refused { &self.lost.refused } else { &self.lost.passed };
-                lost.fetch_add(1, Ordering::Relaxed);
-                continue;
+            self.record(&config, entry, row);
+        }
+    }
+
+    /// Gives an attempt a record, counts it in another one, or thins it out. Where there is no room it
+    /// is lost.
+    fn record(&mut self, config: &Config, entry: &EventEntry, row: CallRow) {
+        let event = &entry.event;
+        let is_refusal = row.is_in_ring_of_refusals();
+        let has_room = self.queue.has_room(is_refusal);
+        let key = AttemptKey { number: event.number, call_id: event.call_id };
+        if event.verdict == Verdict::Pass as u8 {
+            if has_room {
+                self.queue.push(row, key);
             }
-            self.waiting.push(row);
-            self.keys.push(AttemptKey { number: event.number, call_id: event.call_id });
+            return;
+        }
+        if self.flood.go_on(event) {
+            self.queue.close();
+        }
+        let mut place = self.flood.place(config.records, event, has_room);
+        if let Place::In(record) = place
+            && !self.queue.count(record)
+        {
+            // Somebody erased the number meanwhile.
+            self.flood.forget(event);
+            place = self.flood.place(config.records, event, has_room);
+        }
+        match place {
+            Place::Own => {
+                let record = self.queue.push(row, key);
+                self.flood.put(event, record);
+            }
+            Place::Thinned if has_room => {
+                let trunk = config.policy.trunks.get(usize::from(event.trunk));
+                self.queue.thin(trunk.map_or("unknown", |trunk| &trunk.name));
+                self.thinned_at = Some(Instant::now());
+            }
+            Place::Thinned | Place::In(_) => {}
         }
     }
 
@@ -204,75 +318,95 @@ impl Recorder {
         }
     }
 
-    /// Stores frames beside their calls, which were stored before.
-    async fn commit_frames(&mut self) {
+    /// What the store is to do now.
+    fn job(&mut self) -> Option<Job> {
+        let waits_for_disk = self.committed.elapsed() >= COMMIT;
+        // A store that takes nothing is tried once a second.
+        let may_be_soon = self.stored.elapsed() >= LOOK && self.control.keeper.problem().is_none();
+        if !waits_for_disk && !may_be_soon {
+            return None;
+        }
+        if waits_for_disk {
+            self.count_repeats();
+        }
+        let room = self.room_for_frames();
+        let waits = !self.queue.has_no_rows() || (waits_for_disk && !self.queue.is_empty());
+        let is_due = waits_for_disk && (!self.on_disk || !self.repeats.is_empty());
+        if !waits && !is_due && self.frames.is_empty() {
+            return None;
+        }
+        Some(self.job_with(waits_for_disk, room))
+    }
+
+    /// How many frames are kept; `None`: none are.
+    fn room_for_frames(&mut self) -> Option<Room> {
         let Some(kept) = self.control.config().evidence else {
             self.frames.clear();
-            return;
+            return None;
         };
-        if self.frames.is_empty() {
-            return;
-        }
-        let frames = self.frames.clone();
-        let room = Room { frames: kept.max_calls.into(), bytes: kept.max_bytes };
-        let put = self.control.keeper.write(move |store| Ok(store.put_evidence(frames, room)?));
-        // Else they wait, until there is no room for more.
-        let Ok(mut unplaced) = put.await else { return };
-        self.on_disk = false;
-        // Calls that wait for a disk may be those of the frames.
-        if self.waiting.is_empty() {
-            let (all, since) = (unplaced.len(), clock::now() - LOOKED_FOR);
-            unplaced.retain(|(_, _, row)| row.time >= since);
-            self.evidence.lose(all - unplaced.len());
-        }
-        self.frames = unplaced;
+        Some(Room { frames: kept.max_calls.into(), bytes: kept.max_bytes })
     }
 
-    async fn commit(&mut self, on_disk: bool) {
-        if self.waiting.is_empty() && (self.on_disk || !on_disk) {
-            return;
+    /// Gives the store a copy of what waits, frames only where there is room for them.
+    fn job_with(&mut self, waits_for_disk: bool, room: Option<Room>) -> Job {
+        self.stored = Instant::now();
+        if waits_for_disk {
+            self.committed = self.stored;
         }
-        let rows = std::mem::take(&mut self.waiting);
-        let (sender, back) = std::sync::mpsc::channel();
-        let done = self
-            .control
-            .keeper
-            .write(move |store| {
-                let done = match (on_disk, rows.is_empty()) {
-                    (false, _) => store.put_calls_soon(&rows),
-                    (true, false) => store.put_calls(&rows),
-                    // Any change takes those before it to disk.
-                    (true, true) => store.seen(clock::now()).map(|()| Vec::new()),
-                };
-                // Not lost when the disk takes none: they wait.
-                let _ = sender.send(rows);
-                Ok(done?)
-            })
-            .await;
-        match done {
-            Ok(ids) => {
-                self.on_disk = on_disk;
-                let due = Instant::now() + OVER;
-                let attempts = ids.into_iter().zip(self.keys.drain(..));
-                self.open.extend(
-                    attempts
-                        .filter(|(_, key)| key.number != Number::NONE)
-                        .map(|(id, key)| (due, id, key)),
-                );
+        let records = self.queue.hand_out(waits_for_disk);
+        let has_all = self.queue.has_handed_out_all();
+        let repeats = if waits_for_disk { self.repeats.clone() } else { Vec::new() };
+        let frames = room.filter(|_| !self.frames.is_empty());
+        let frames = frames.map(|room| (self.frames.clone(), room));
+        let (account, left) = (self.account.clone(), Arc::clone(&self.left));
+        let (keeper, accounts) = (self.control.keeper.clone(), Arc::clone(&self.accounts));
+        let write = move |store: &mut Store| {
+            let account = match account {
+                Some(account) => account,
+                None => accounts.go_on(store.account()?, &left),
+            };
+            let records = store.put_records(&records, &account, waits_for_disk)?;
+            let place = |(frames, room): (Vec<Unplaced>, _)| {
+                let count = frames.len();
+                let unplaced = store.put_evidence(frames, room).ok()?;
+                Some(Placed { count, unplaced, has_all })
+            };
+            let frames = frames.and_then(place);
+            let is_counted = !repeats.is_empty() && store.set_repeats(&repeats).is_ok();
+            let repeats = if is_counted { repeats.len() } else { 0 };
+            Ok(Done { records, frames, repeats, on_disk: waits_for_disk })
+        };
+        Box::pin(async move { keeper.write(write).await })
+    }
+
+    /// Takes note of what the store has made of a job.
+    fn finish(&mut self, done: Result<Done, Problem>) {
+        let Ok(Done { records, frames, repeats, on_disk }) = done else {
+            return self.queue.failed();
+        };
+        self.on_disk = on_disk && frames.is_none();
+        let due = Instant::now() + OVER;
+        let new = self.queue.stored(&records);
+        let odd = records.ids.iter().filter(|id| id.is_none()).count();
+        if odd > 0 {
+            tracing::error!("{odd} attempts have no record: the store refuses what is in it");
+        }
+        self.account = Some(records.account);
+        let attempts = new.into_iter().filter(|(_, key)| key.number != Number::NONE);
+        self.open.extend(attempts.map(|(id, key)| (due, id, key)));
+        self.repeats.drain(..repeats);
+        if let Some(Placed { count, mut unplaced, has_all }) = frames {
+            if has_all {
+                // Their calls have no record of their own, and get none any more.
+                self.evidence.lose(unplaced.len());
+                unplaced.clear();
             }
-            Err(_) => {
-                if let Ok(rows) = back.try_recv() {
-                    self.waiting = rows;
-                } else {
-                    self.keys.clear();
-                }
-            }
+            self.frames.splice(..count, unplaced);
         }
     }
 
-    /// Notes how often the attempts that are over were sent again.
-    async fn count_repeats(&mut self) {
-        let mut counted = Vec::new();
+    /// Looks how often the attempts that are over were sent again.
+    fn count_repeats(&mut self) {
         while let Some((due, id, key)) = self.open.front().copied()
             && due <= Instant::now()
         {
@@ -280,32 +414,36 @@ impl Recorder {
             if let Ok(Some(attempt)) = self.control.maps.attempt(key)
                 && attempt.repeats > 0
             {
-                counted.push((id, attempt.repeats));
+                self.repeats.push((id, attempt.repeats));
             }
         }
-        if counted.is_empty() {
-            return;
-        }
-        let done = self.control.keeper.write(move |store| Ok(store.set_repeats(&counted)?)).await;
-        if let Err(problem) = done {
-            tracing::warn!("repeats of calls are not counted: {}", problem.message);
-        }
     }
-}
 
-/// Takes records out that are older than they are kept for, and INVITEs, which go earlier. Where
-/// INVITEs are kept no longer, those that were go with their records.
-pub async fn prune(control: &Arc<Control>) {
-    let (now, config) = (Timestamp::now(), control.config());
-    let done = control.keeper.write(move |store| {
-        store.prune_calls(now - config.calls_kept)?;
-        if let Some(evidence) = config.evidence {
-            store.prune_evidence(now - evidence.kept)?;
+    /// Says how many attempts have a record now.
+    fn publish(&self) {
+        self.accounts.set(Now {
+            account: self.account.clone().unwrap_or_else(|| self.accounts.go_on(None, &self.left)),
+            waiting: self.queue.waiting(),
+            thinned: self.queue.thinned().clone(),
+            thinned_at: self.thinned_at,
+            taken: self.accounts.taken(),
+        });
+    }
+
+    /// Writes what is left, as far as the store takes it.
+    async fn end(mut self, job: Option<Job>) {
+        if let Some(job) = job {
+            self.finish(job.await);
         }
-        Ok(())
-    });
-    if let Err(problem) = done.await {
-        tracing::warn!("old call records stay: {}", problem.message);
+        loop {
+            let room = self.room_for_frames();
+            let done = self.job_with(true, room).await;
+            let failed = done.is_err();
+            self.finish(done);
+            if failed || self.queue.is_empty() {
+                return;
+            }
+        }
     }
 }
 

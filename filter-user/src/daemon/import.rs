@@ -6,9 +6,11 @@ use std::sync::Arc;
 use tokio::sync::mpsc::Sender;
 
 use super::control::{Control, PREFIXES_MAX, Role, Who, entry, redial_of};
+use super::order::Key;
 use crate::clock;
+use crate::free_text;
 use crate::policy::Subject;
-use crate::store::{Decision, Kind};
+use crate::store::{Decision, Kind, Store};
 use crate::wire::{BadRow, ImportNews, ImportRow, Problem, ProblemKind};
 
 /// Rows of the maps between two lines about the progress.
@@ -16,6 +18,10 @@ const STEP: u64 = 10_000;
 
 /// Bytes of messages about bad rows: they are told in one line, which somebody has to read.
 const BAD_MAX: usize = 1 << 20;
+
+/// Bytes of the words in all rows of an import: they are in memory until all are stored. A million
+/// rows may have 268 bytes each.
+const WORDS_MAX: usize = 256 << 20;
 
 /// Rows of an import, checked one by one as they come in.
 pub struct Import {
@@ -25,6 +31,8 @@ pub struct Import {
     good: Vec<Decision>,
     bad: Vec<BadRow>,
     bad_bytes: usize,
+    /// Bytes of the words in the good rows.
+    words: usize,
     /// Why the rows after these are not looked at any more.
     given_up: Option<Problem>,
     /// Bad rows about a number that must not be blocked.
@@ -42,6 +50,7 @@ impl Import {
             good: Vec::new(),
             bad: Vec::new(),
             bad_bytes: 0,
+            words: 0,
             given_up: None,
             refused: 0,
         }
@@ -81,7 +90,16 @@ impl Import {
         let line = row.line;
         match self.decision(row) {
             Ok(decision) => {
+                let Decision { reason, author, origin, .. } = &decision;
+                self.words += reason.len() + author.len() + origin.len();
                 self.good.push(decision);
+                if self.words > WORDS_MAX {
+                    let message = format!(
+                        "the reasons, authors and origins up to line {line} are longer than \
+                         {WORDS_MAX} bytes together; nothing was stored. Import the rows in parts"
+                    );
+                    self.given_up = Some(Problem { kind: ProblemKind::Usage, message });
+                }
                 let (rows, room) =
                     (self.good.len() as u64, u64::from(self.control.config().blocks));
                 if rows > room + PREFIXES_MAX {
@@ -116,6 +134,10 @@ impl Import {
         if row.reason.trim().is_empty() {
             return wrong("it has no reason");
         }
+        free_text::text("reason", &row.reason)
+            .and_then(|()| free_text::name("author", &row.author))
+            .and_then(|()| free_text::name("origin", &row.origin))
+            .map_err(|message| Problem { kind: ProblemKind::Usage, message })?;
         let (redial, flags) = redial_of(row.redial, row.no_redial, row.observe)?;
         self.control.refuse_protected_now(subject)?;
         if !self.seen.insert(subject) {
@@ -143,7 +165,6 @@ impl Import {
     /// Puts the good rows into force and tells how far it is; the last line tells the outcome.
     pub async fn finish(self, skip_bad: bool, dry_run: bool, news: Sender<ImportNews>) {
         let Import { control, who, good, bad, seen, given_up, refused, .. } = self;
-        drop(seen);
         if let Some(problem) = given_up {
             let _ = news.send(ImportNews::Refused { problem, bad }).await;
             return;
@@ -160,13 +181,14 @@ impl Import {
         }
         let progress = news.clone();
         let worker = Arc::clone(&control);
-        let done = control
-            .keeper
-            .write(move |store| write(&worker, store, good, &who.name, dry_run, &progress))
-            .await;
-        let last = match done {
-            Ok((added, moved, unchanged)) => {
-                ImportNews::Done { added, moved, unchanged, bad, dry_run }
+        let write = move |store: &mut Store, first: u64| {
+            write(&worker, store, good, first, &who.name, dry_run, &progress)
+        };
+        // A trial is nothing that an unblock has to stop.
+        let subjects = if dry_run { HashSet::new() } else { seen };
+        let last = match control.order.queue_bulk(subjects, write).await {
+            Ok(Written { added, moved, unchanged, superseded }) => {
+                ImportNews::Done { added, moved, unchanged, superseded, bad, dry_run }
             }
             Err(problem) => ImportNews::Refused { problem, bad },
         };
@@ -174,20 +196,44 @@ impl Import {
     }
 }
 
-/// Writes decisions into the store and then into the maps. Runs on the store's thread.
+/// How many rows did what.
+#[derive(Default)]
+struct Written {
+    added: u64,
+    moved: u64,
+    unchanged: u64,
+    superseded: u64,
+}
+
+/// Writes decisions into the store and then into the maps. Their rules are their places in the
+/// order, from `first` on. Runs on the store's thread.
 fn write(
     control: &Control,
-    store: &mut crate::store::Store,
+    store: &mut Store,
     mut good: Vec<Decision>,
+    first: u64,
     author: &str,
     dry_run: bool,
     news: &Sender<ImportNews>,
-) -> Result<(u64, u64, u64), Problem> {
-    let (mut added, mut moved, mut unchanged) = (0, 0, 0);
+) -> Result<Written, Problem> {
+    let mut written = Written::default();
+    let Written { added, moved, unchanged, superseded } = &mut written;
     let mut more = [0, 0];
     let mut failed = None;
+    // Of each row that is left.
+    let mut is_new = Vec::new();
+    for (place, decision) in (first..).zip(&mut good) {
+        decision.rule = place;
+    }
+    let check = |decision: &Decision| {
+        control.order.turn().check(Key::Block(decision.subject), decision.rule)
+    };
     // In place: a million decisions are not held twice.
     good.retain_mut(|decision| {
+        if !dry_run && check(decision).is_err() {
+            *superseded += 1;
+            return false;
+        }
         match store.find(Kind::Block, decision.subject) {
             Ok(Some(before))
                 if before.expires == decision.expires
@@ -195,16 +241,18 @@ fn write(
                     && before.flags == decision.flags
                     && before.redial == decision.redial =>
             {
-                unchanged += 1;
+                *unchanged += 1;
                 return false;
             }
             Ok(Some(before)) => {
                 decision.id = before.id;
                 decision.epoch = before.epoch;
-                moved += 1;
+                *moved += 1;
+                is_new.push(false);
             }
             Ok(None) => {
-                added += 1;
+                *added += 1;
+                is_new.push(true);
                 more[usize::from(matches!(decision.subject, Subject::Prefix(_)))] += 1;
             }
             Err(error) => failed = Some(error),
@@ -214,29 +262,33 @@ fn write(
     if let Some(error) = failed {
         return Err(error.into());
     }
-    let mut changed = good;
+    let changed = good;
     if let Some(first) =
         changed.iter().find(|decision| matches!(decision.subject, Subject::Number(_)))
     {
-        control.room(store, first.subject, more[0])?;
+        control.make_room(store, first.subject, more[0])?;
     }
     if let Some(first) =
         changed.iter().find(|decision| matches!(decision.subject, Subject::Prefix(_)))
     {
-        control.room(store, first.subject, more[1])?;
+        control.make_room(store, first.subject, more[1])?;
     }
     if dry_run {
-        return Ok((added, moved, unchanged));
-    }
-    for decision in &mut changed {
-        decision.rule = control.new_rule();
+        return Ok(written);
     }
     store.put(&changed, |decision, before| {
         let action = if before.is_some() { "block move" } else { "block add" };
         entry(action, author, decision, before).with("import", true)
     })?;
     let total = changed.len() as u64;
-    for (done, decision) in (1..).zip(&changed) {
+    for ((done, decision), is_new) in (1..).zip(&changed).zip(is_new) {
+        let turn = control.order.turn();
+        if turn.check(Key::Block(decision.subject), decision.rule).is_err() {
+            // The later change comes to the store next.
+            written.superseded += 1;
+            *(if is_new { &mut written.added } else { &mut written.moved }) -= 1;
+            continue;
+        }
         control.maps.set_block(decision.subject, control.block_entry(decision)).map_err(|error| Problem {
             kind: ProblemKind::Failed,
             message: format!(
@@ -245,10 +297,11 @@ fn write(
                 done - 1
             ),
         })?;
+        drop(turn);
         if done % STEP == 0 {
             // Whoever waits for it may be slow, or gone.
             let _ = news.try_send(ImportNews::Progress { done, total });
         }
     }
-    Ok((added, moved, unchanged))
+    Ok(written)
 }

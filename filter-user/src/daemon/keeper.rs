@@ -94,15 +94,17 @@ impl Keeper {
         self.took.clone()
     }
 
-    /// Writes something that must be on disk before it is in force. It is not done when whoever
-    /// asked has given up before its turn comes.
+    /// Writes something that must be on disk before it is in force. The thread has it when this
+    /// returns; the future only waits for the answer. It is not done when whoever asked has given
+    /// up before its turn comes.
     ///
     /// # Errors
     /// That the store takes no writes, and why; what `write` says.
-    pub async fn write<T: Send + 'static>(
-        &self,
-        write: impl FnOnce(&mut Store) -> Result<T, Problem> + Send + 'static,
-    ) -> Result<T, Problem> {
+    pub fn write<T, F>(&self, write: F) -> impl Future<Output = Result<T, Problem>> + use<T, F>
+    where
+        T: Send + 'static,
+        F: FnOnce(&mut Store) -> Result<T, Problem> + Send + 'static,
+    {
         let (answer, wait) = oneshot::channel();
         let found = Arc::clone(&self.problem);
         let job: Job = Box::new(move |store| {
@@ -124,23 +126,28 @@ impl Keeper {
         });
         // The thread ends only with the process.
         let _ = self.orders.send(Order::Once(job));
-        wait.await.unwrap_or_else(|_| {
-            Err(no_writes("the store's thread has ended: restart the daemon".to_owned()))
-        })
+        async {
+            wait.await.unwrap_or_else(|_| {
+                Err(no_writes("the store's thread has ended: restart the daemon".to_owned()))
+            })
+        }
     }
 
-    /// Writes down what is in force already, and says after a moment whether it is on disk.
-    pub async fn keep(
-        &self,
-        write: impl FnMut(&mut Store) -> Result<(), Error> + Send + 'static,
-    ) -> Persisted {
+    /// Writes down what is in force already. The thread has it when this returns; the future says
+    /// after a moment whether it is on disk.
+    pub fn keep<F>(&self, write: F) -> impl Future<Output = Persisted> + use<F>
+    where
+        F: FnMut(&mut Store) -> Result<(), Error> + Send + 'static,
+    {
         let (answer, wait) = oneshot::channel();
         self.unsaved.fetch_add(1, Ordering::Relaxed);
         let _ = self.orders.send(Order::Lasting(Box::new(write), answer));
-        match tokio::time::timeout(PATIENCE, wait).await {
-            Ok(Ok(Ok(()))) => Persisted::Yes,
-            Ok(Ok(Err(why))) => Persisted::No(why),
-            Ok(Err(_)) | Err(_) => Persisted::Pending,
+        async {
+            match tokio::time::timeout(PATIENCE, wait).await {
+                Ok(Ok(Ok(()))) => Persisted::Yes,
+                Ok(Ok(Err(why))) => Persisted::No(why),
+                Ok(Err(_)) | Err(_) => Persisted::Pending,
+            }
         }
     }
 

@@ -60,6 +60,7 @@ async fn metrics(State(app): State<App>) -> Result<Response, Problem> {
     let mut registry = Registry::with_prefix("palang");
     packets(&app, &mut registry)?;
     state(&app, &status, &mut registry);
+    attempts(&app, &status, &mut registry);
     evidence(&app, &mut registry).await?;
     let help = "How long changes took on the store's thread, the wait for the disk included";
     registry.register_with_unit("store_commit", help, Unit::Seconds, app.control.keeper.took());
@@ -127,8 +128,13 @@ struct Attached {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Lost {
+struct Ring {
     verdict: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByTrunk {
+    trunk: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -175,12 +181,6 @@ fn state(app: &App, status: &Status, registry: &mut Registry) {
     let help = "1: the filter is on this interface, which is up";
     registry.register("attached", help, attached);
 
-    let lost = Family::<Lost, Counter>::default();
-    lost.get_or_create(&Lost { verdict: "refused" }).inc_by(status.refused_lost);
-    lost.get_or_create(&Lost { verdict: "passed" }).inc_by(status.passed_lost);
-    let help = "Attempts without a record; passed ones are thinned above a rate";
-    registry.register("events_lost", help, lost);
-
     let mut gauge = |name: &str, help: &str, value: u64| {
         let gauge = Gauge::<i64>::default();
         gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
@@ -219,6 +219,42 @@ fn state(app: &App, status: &Status, registry: &mut Registry) {
     };
     counter("drift", "Differences of store and maps that were repaired", status.drift);
     counter("reattached", "Times that the filter was attached again", status.reattached);
+}
+
+/// What became of the record of every attempt: judged is the sum of recorded, waiting, lost, and of
+/// refusals that were thinned.
+fn attempts(app: &App, status: &Status, registry: &mut Registry) {
+    let lost = Family::<Ring, Counter<u64, AtomicU64>>::default();
+    lost.get_or_create(&Ring { verdict: "refused" }).inc_by(status.refused_lost);
+    lost.get_or_create(&Ring { verdict: "passed" }).inc_by(status.passed_lost);
+    let help = "Attempts without a record; passed ones are thinned above a rate";
+    registry.register("events_lost", help, lost);
+    let Some(attempts) = &status.attempts else { return };
+    let judged = Family::<Ring, Counter<u64, AtomicU64>>::default();
+    let recorded = Family::<Ring, Counter<u64, AtomicU64>>::default();
+    let waiting = Family::<Ring, Gauge>::default();
+    for (verdict, records) in [("refused", attempts.refused), ("passed", attempts.passed)] {
+        let ring = Ring { verdict };
+        judged.get_or_create(&ring).inc_by(records.judged);
+        recorded.get_or_create(&ring).inc_by(records.recorded);
+        let count = i64::try_from(records.waiting).unwrap_or(i64::MAX);
+        waiting.get_or_create(&ring).set(count);
+    }
+    registry.register("attempts", "Attempts that were judged, without repeats", judged);
+    let help = "Attempts that have a record, or count in one";
+    registry.register("attempts_recorded", help, recorded);
+    let help = "Attempts whose record is not in the store yet";
+    registry.register("attempts_waiting", help, waiting);
+    let thinned = Family::<ByTrunk, Counter<u64, AtomicU64>>::default();
+    for trunk in &app.control.config().policy.trunks {
+        // A counter that begins with its first count has no rate.
+        thinned.get_or_create(&ByTrunk { trunk: trunk.name.clone() }).inc_by(0);
+    }
+    for (trunk, count) in &attempts.thinned {
+        thinned.get_or_create(&ByTrunk { trunk: trunk.clone() }).inc_by(*count);
+    }
+    let help = "Refusals of floods that are only counted, above [records] per_trunk";
+    registry.register("refusals_thinned", help, thinned);
 }
 
 fn audit_head(status: &Status) -> Option<u64> {

@@ -3,19 +3,26 @@
 //! Read [`run`] downwards: give up privileges, load, make maps and store one, attach, answer, watch.
 
 mod access;
+mod accounts;
 mod api;
 mod auto_rate;
+mod chores;
 mod control;
 mod events;
 mod evidence;
+mod flood;
+mod held;
 mod import;
 mod keeper;
 mod links;
 mod metrics;
+mod order;
 mod person;
-mod privileges;
+pub(crate) mod privileges;
+mod queue;
 mod reconcile;
 mod reports;
+mod retention;
 mod reviews;
 mod socket;
 mod top;
@@ -37,37 +44,45 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Notify, Semaphore, broadcast, oneshot};
 
+use self::accounts::Accounts;
 use self::api::App;
 use self::control::Control;
 use self::evidence::Evidence;
 use self::keeper::Keeper;
 use self::links::Links;
 use self::privileges::Loader;
+use self::reconcile::InMaps;
 use self::reviews::Reviews;
 use crate::clock;
 use crate::config::Config;
 use crate::datapath::{Events, EvidenceRing, Maps, Pins, carry_over};
 use crate::exit::{Exit, Failure};
 use crate::store::{Entry, Kind};
+use crate::wire::Problem;
 
 /// How often what has ended is taken out, and the clock looked at.
 const TICK: Duration = Duration::from_secs(1);
 /// How often the store's newest time moves on without any change.
 const SEEN: Duration = Duration::from_secs(60);
-/// Least time between two comparisons of store and maps.
-const COMPARE: Duration = Duration::from_secs(60);
+/// Within this time a comparison heals what somebody changed without the daemon.
+const HEALS: Duration = Duration::from_secs(60);
+/// Time between two comparisons of everything but the blocks.
+const COMPARE: Duration = Duration::from_secs(15);
+/// Least time between two comparisons of the blocks, of which there may be a million.
+const COMPARE_BLOCKS: Duration = Duration::from_secs(15);
 /// How soon a first comparison that failed is tried again.
 const AGAIN: Duration = Duration::from_secs(5);
-/// A comparison takes at most this share of the time.
-const COMPARE_SHARE: u32 = 30;
-/// How often old call records are taken out.
-const PRUNE: Duration = Duration::from_secs(3600);
+/// A start that fails is tried again for at most this share of the time.
+const AGAIN_SHARE: u32 = 30;
 /// Calls that wait for somebody who looks at them live and is slow.
 const LIVE: usize = 4096;
 /// How long the start waits for the disk.
 const DISK: Duration = Duration::from_secs(5);
 /// How long the end waits for the last call records.
 const LAST_RECORDS: Duration = Duration::from_secs(2);
+/// What it means when something fails that the daemon does by itself.
+const ENDED: &str = "blocks and allows that have ended stay in the store";
+const NOTES: &str = "what was done without the daemon is not adopted";
 /// A wall clock that moved by more than this against boot time was set.
 const STEP: SignedDuration = SignedDuration::from_secs(1);
 
@@ -121,6 +136,7 @@ async fn serve(
         }
     }
     let (events, frames) = (Events::open(&folder)?, EvidenceRing::open(&folder)?);
+    let accounts = Arc::new(Accounts::open(&folder)?);
     let evidence = Arc::new(Evidence::open(&folder)?);
     evidence.configure(config.evidence.is_some());
 
@@ -128,25 +144,28 @@ async fn serve(
     let no_store = since.as_second().unsigned_abs();
     let last_rule = keeper.read(|reader| reader.max_rule()).await.unwrap_or(no_store);
     // A store that was restored is older than the maps.
-    let last_rule = last_rule.max(reconcile::highest_rule(&folder, &maps)?);
+    let in_maps = reconcile::in_maps(&folder, &maps)?;
+    let last_rule = last_rule.max(in_maps.newest);
     let blocks = config.blocks;
     let interfaces = config.interfaces.clone();
     let (check_listen, metrics_listen) = (config.check_listen, config.metrics_listen);
     let socket_path = paths.socket();
     let control = Arc::new(Control::new(maps, folder, keeper, config.clone(), node(), last_rule));
     control.set_config(config).map_err(|problem| Failure::new(Exit::Failed, problem.message))?;
-    let started = begin(&control, fresh, true).await;
+    let started = begin(&control, in_maps, fresh, true).await;
     let links = Arc::new(Links::new(Arc::clone(&control), pins.clone(), filter));
     links.settle().await;
     let on = links.seen().iter().filter(|interface| interface.xdp.is_some()).count();
     if on < interfaces.len() {
         tracing::error!("the filter is on {on} of {} interfaces", interfaces.len());
     }
-    let lost = Arc::new(events::Lost::default());
-    let mut left_behind = Vec::new();
+    let mut left_behind = (Vec::new(), Vec::new());
     for old in &others {
-        match events::left_behind(old, &lost) {
-            Ok(mut events) => left_behind.append(&mut events),
+        match events::left_behind(old) {
+            Ok((mut events, rings)) => {
+                left_behind.0.append(&mut events);
+                left_behind.1.push(rings);
+            }
             Err(error) => tracing::warn!("{}: events are lost: {error}", old.display()),
         }
     }
@@ -160,7 +179,7 @@ async fn serve(
     let app = App {
         control: Arc::clone(&control),
         links: Arc::clone(&links),
-        lost: Arc::clone(&lost),
+        accounts: Arc::clone(&accounts),
         reviews: reviews.clone(),
         live: live.clone(),
         evidence: Arc::clone(&evidence),
@@ -181,7 +200,7 @@ async fn serve(
     let recorder = tokio::spawn(events::run(
         Arc::clone(&control),
         events::Rings { events, frames, left_behind },
-        lost,
+        accounts,
         reviews,
         live,
         Arc::clone(&evidence),
@@ -189,8 +208,10 @@ async fn serve(
     ));
     tokio::spawn(links::run(Arc::clone(&links)));
     tokio::spawn(keep_time(Arc::clone(&control)));
+    tokio::spawn(take_out_ended(Arc::clone(&control)));
+    tokio::spawn(retention::run(Arc::clone(&control)));
     let compare = Arc::new(Notify::new());
-    tokio::spawn(keep_one(Arc::clone(&control), fresh, started, Arc::clone(&compare)));
+    tokio::spawn(keep_one(Arc::clone(&control), in_maps, fresh, started, Arc::clone(&compare)));
     tokio::spawn(watchdog(app.clone()));
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
     tracing::info!("ready on {}", socket_path.display());
@@ -221,7 +242,7 @@ async fn enough_room(keeper: &Keeper, capacity: u32) -> Result<(), Failure> {
 
 /// Makes store and maps one for the first time; `false`: the store cannot be read, the maps stay
 /// as they are, and it has to be tried again.
-async fn begin(control: &Arc<Control>, fresh: bool, alone: bool) -> bool {
+async fn begin(control: &Arc<Control>, in_maps: InMaps, fresh: bool, alone: bool) -> bool {
     if alone {
         // A disk that is full says so at once, one that hangs would hold up everything.
         let commit = control.keeper.write(|store| Ok(store.seen(clock::now())?));
@@ -230,8 +251,20 @@ async fn begin(control: &Arc<Control>, fresh: bool, alone: bool) -> bool {
             return false;
         }
     }
-    match reconcile::at_start(control, fresh, alone).await {
-        Ok(found) => {
+    let made_one = async {
+        if held::look(control, in_maps).await? {
+            return Ok(None);
+        }
+        let found = reconcile::at_start(control, fresh, alone).await?;
+        held::note_followed(control).await?;
+        Ok::<_, Problem>(Some(found))
+    };
+    match made_one.await {
+        Ok(None) => {
+            control.note_comparison(None);
+            true
+        }
+        Ok(Some(found)) => {
             control.drift.fetch_add(found.repaired, Ordering::Relaxed);
             tracing::info!(
                 blocks = found.blocks,
@@ -308,10 +341,19 @@ async fn reload(app: &App, compare: &Notify) {
     *app.config_problem.lock().unwrap_or_else(PoisonError::into_inner) = problem;
 }
 
-/// Takes out what has ended, and notices when somebody sets the clock.
+/// Takes out what has ended. When much has, it is all out as soon as the disk can.
+async fn take_out_ended(control: Arc<Control>) {
+    let mut tick = tokio::time::interval(TICK);
+    loop {
+        tick.tick().await;
+        while control.chores.tried(ENDED, reconcile::sweep(&control).await) == Some(true) {}
+    }
+}
+
+/// Notices when somebody sets the clock, and what was done without the daemon.
 async fn keep_time(control: Arc<Control>) {
     let mut tick = tokio::time::interval(TICK);
-    let (mut seen, mut pruned) = (Instant::now(), Instant::now());
+    let mut seen = Instant::now();
     let mut offset = clock::offset();
     let mut head = None;
     loop {
@@ -336,39 +378,39 @@ async fn keep_time(control: Arc<Control>) {
             }
         }
         offset = now;
-        if let Err(problem) = reconcile::learn_noted(&control).await {
-            tracing::debug!("{}", problem.message);
-        }
-        if let Err(problem) = reconcile::sweep(&control).await {
-            tracing::debug!("{}", problem.message);
-        }
+        control.chores.tried(NOTES, reconcile::learn_noted(&control).await);
         if seen.elapsed() > SEEN {
             seen = Instant::now();
             let _ = control.keeper.write(|store| Ok(store.seen(clock::now())?)).await;
-        }
-        if pruned.elapsed() > PRUNE {
-            pruned = Instant::now();
-            events::prune(&control).await;
-            reviews::prune(&control).await;
-            reports::prune(&control).await;
         }
     }
 }
 
 /// Compares store and maps, again and again, and when asked to.
-async fn keep_one(control: Arc<Control>, fresh: bool, mut started: bool, asked: Arc<Notify>) {
-    let mut pause = if started { COMPARE } else { AGAIN };
-    loop {
-        if !started {
-            tokio::time::sleep(pause).await;
-            let begun = Instant::now();
-            started = begin(&control, fresh, false).await;
-            pause = AGAIN.max(begun.elapsed() * COMPARE_SHARE);
-            continue;
-        }
-        let is_asked = tokio::time::timeout(pause, asked.notified()).await.is_ok();
+async fn keep_one(
+    control: Arc<Control>,
+    in_maps: InMaps,
+    fresh: bool,
+    mut started: bool,
+    asked: Arc<Notify>,
+) {
+    let mut pause = AGAIN;
+    while !started {
+        tokio::time::sleep(pause).await;
         let begun = Instant::now();
-        let compared = reconcile::compare(&control).await;
+        started = begin(&control, in_maps, fresh, false).await;
+        pause = AGAIN.max(begun.elapsed() * AGAIN_SHARE);
+    }
+    let mut due = Instant::now() + HEALS - COMPARE;
+    let mut of_blocks = None;
+    loop {
+        let is_asked = tokio::time::timeout(COMPARE, asked.notified()).await.is_ok();
+        let begun = Instant::now();
+        let is_due = is_asked || begun >= due;
+        let compared = match is_due {
+            true => reconcile::compare(&control).await,
+            false => reconcile::compare_settings(&control).await,
+        };
         if let Ok(found) = &compared
             && found.repaired + found.adopted > 0
         {
@@ -378,11 +420,17 @@ async fn keep_one(control: Arc<Control>, fresh: bool, mut started: bool, asked: 
                 "store and maps differed"
             );
         }
-        control.note_comparison(compared.err().map(|problem| problem.message));
-        if is_asked {
-            tracing::info!("store and maps were compared in {:?}", begun.elapsed());
+        let problem = compared.err().map(|problem| problem.message);
+        if is_due {
+            of_blocks.clone_from(&problem);
+            let took = begun.elapsed();
+            // What is changed while a comparison runs may be found by the next one only.
+            due = Instant::now() + HEALS.saturating_sub(COMPARE + 2 * took).max(COMPARE_BLOCKS);
+            if is_asked {
+                tracing::info!("store and maps were compared in {took:?}");
+            }
         }
-        pause = COMPARE.max(begun.elapsed() * COMPARE_SHARE);
+        control.note_comparison(problem.or_else(|| of_blocks.clone()));
     }
 }
 

@@ -7,7 +7,7 @@ use filter_common::abi::LIFTED;
 use filter_common::number::Number;
 
 use super::api::call;
-use super::control::{Control, Who, allow_of, block_of};
+use super::control::{Control, Who, allow_of, block_of, bounded};
 use super::evidence::evidence_of;
 use super::reports::report_of;
 use super::reviews::review_of;
@@ -92,6 +92,7 @@ impl Control {
         if reason.trim().is_empty() {
             return problem(ProblemKind::Usage, "say in a reason who asked for it, without names");
         }
+        bounded("reason", &reason)?;
         if names(&reason, number) {
             let message = "the reason has the number in it, and the audit keeps the reason";
             return problem(ProblemKind::Usage, message);

@@ -217,6 +217,7 @@ mod tests {
         assert_eq!(folder_of(Path::new("/")), Path::new("."));
     }
 
+    #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
     #[test]
     fn capabilities_that_are_given_up_are_gone_and_those_of_other_threads_are_not() {
         let loader = thread::spawn(|| {

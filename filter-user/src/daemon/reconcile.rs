@@ -4,9 +4,10 @@
 //! blocks comes from the store. Reading runs beside everything else; each difference is then
 //! settled on the store's thread, where no change can be half done.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::ops::ControlFlow;
 use std::path::Path;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -15,20 +16,29 @@ use filter_common::abi::{self, LIFTED, MODE_ENFORCE, MODE_OBSERVE, RULE_DIRECT};
 use jiff::Timestamp;
 use serde_json::json;
 
-use super::control::{Control, MODE, OVERRIDE, StoredMode, StoredOverride, allow_entry, entry};
+use super::control::{
+    Control, MODE, OVERRIDE, StoredMode, StoredOverride, allow_entry, entry, keep_mode,
+    keep_override,
+};
+use super::order::Key;
 use crate::clock;
 use crate::datapath::{Error, Maps, walk_blocks};
 use crate::direct::{Note, Notes};
 use crate::policy::Subject;
 use crate::status;
-use crate::store::{Decision, Entry, Kind, Store};
-use crate::wire::{self, Problem, ProblemKind};
+use crate::store::{Decision, Entry, Kind, Reader, Store};
+use crate::wire::{self, Persisted, Problem, ProblemKind};
 
 /// Expiries that differ by less are the same: converting between clocks is not exact.
 const TOLERANCE: u64 = 2_000_000_000;
 /// After so many entries of the running comparison others get the CPU.
 const SLICE: u64 = 1000;
 const PAUSE: Duration = Duration::from_millis(2);
+/// So many decisions that have ended are taken out at once: a command never waits for a million.
+const SWEPT: u32 = 200;
+/// What it means when notes are not as this program writes them.
+const ODD_NOTES: &str = "some notes of what was done without the daemon are odd and were left out";
+const UNREAD_NOTES: &str = "the notes of what was done without the daemon cannot be read";
 /// Author of what nobody asked the daemon for.
 const DAEMON: &str = "daemon";
 
@@ -43,18 +53,32 @@ pub struct Found {
     pub adopted: u64,
 }
 
-/// The highest rule number that the maps carry.
+/// What the maps hold at the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct InMaps {
+    /// Blocks, those that have ended or were lifted included.
+    pub blocks: u64,
+    /// The highest rule number of a block; 0: none.
+    pub newest_block: u64,
+    /// The highest rule number of a block or an allow; 0: none.
+    pub newest: u64,
+}
+
+/// Counts what the maps hold.
 ///
 /// # Errors
 /// A failing system call.
-pub fn highest_rule(folder: &Path, maps: &Maps) -> Result<u64, Error> {
-    let mut highest = 0;
+pub fn in_maps(folder: &Path, maps: &Maps) -> Result<InMaps, Error> {
+    let mut found = InMaps::default();
     walk_blocks(folder, u64::MAX, |_, block| {
-        highest = highest.max(block.rule);
+        found.blocks += 1;
+        found.newest_block = found.newest_block.max(block.rule);
         Ok(())
     })?;
     let allows = maps.allows()?.into_iter().map(|(_, allow)| allow.rule);
-    Ok(allows.filter(|rule| *rule != RULE_DIRECT).fold(highest, u64::max))
+    let allows = allows.filter(|rule| *rule != RULE_DIRECT);
+    found.newest = allows.fold(found.newest_block, u64::max);
+    Ok(found)
 }
 
 /// Makes maps and store one for the first time. `alone`: nobody else writes yet, so that what
@@ -63,8 +87,9 @@ pub fn highest_rule(folder: &Path, maps: &Maps) -> Result<u64, Error> {
 /// # Errors
 /// A store that cannot be read or written; a failing system call.
 pub async fn at_start(control: &Arc<Control>, fresh: bool, alone: bool) -> Result<Found, Problem> {
-    restore_mode(control).await?;
-    let mut found = learn(control).await?;
+    let worker = Arc::clone(control);
+    settle(control, alone, move |reader| settle_mode(&worker, reader, true)).await?;
+    let mut found = learn_as(control, alone).await?;
     let blocks = compare_blocks(control, alone).await?;
     found.blocks = blocks.blocks;
     found.adopted += blocks.adopted;
@@ -75,19 +100,53 @@ pub async fn at_start(control: &Arc<Control>, fresh: bool, alone: bool) -> Resul
     Ok(found)
 }
 
+/// Settles something where no change can be half done: on the store's thread, or, as long as
+/// nobody else writes, anywhere. A disk that takes no writes does not keep us from the start.
+async fn settle<T: Send + 'static>(
+    control: &Control,
+    alone: bool,
+    settle: impl FnOnce(&Reader) -> Result<T, Problem> + Send + 'static,
+) -> Result<T, Problem> {
+    if alone {
+        return control.keeper.read(move |reader| Ok(settle(reader))).await?;
+    }
+    control.keeper.write(move |store| settle(store)).await
+}
+
+/// Compares everything but the blocks once more while calls flow: that takes no time.
+///
+/// # Errors
+/// A store that cannot be read or written; a failing system call.
+pub async fn compare_settings(control: &Arc<Control>) -> Result<Found, Problem> {
+    // Without the store: the daemon knows what it put into force.
+    let settings = control.settle_settings()?;
+    let worker = Arc::clone(control);
+    let mode = match control.held.is_held() {
+        true => Found::default(),
+        false => settle(control, false, move |reader| settle_mode(&worker, reader, false)).await?,
+    };
+    let mut found = learn(control).await?;
+    found.repaired += settings + mode.repaired;
+    found.adopted += mode.adopted;
+    control.drift.fetch_add(found.repaired, Ordering::Relaxed);
+    Ok(found)
+}
+
 /// Compares everything once more while calls flow.
 ///
 /// # Errors
 /// A store that cannot be read or written; a failing system call.
 pub async fn compare(control: &Arc<Control>) -> Result<Found, Problem> {
-    let protected = settle_protected(control)?;
-    let mut found = learn(control).await?;
-    found.repaired += protected;
+    let others = compare_settings(control).await;
+    if control.held.is_held() {
+        return others;
+    }
     let blocks = compare_blocks(control, false).await?;
+    let mut found = others?;
+    control.drift.fetch_add(blocks.repaired, Ordering::Relaxed);
     found.blocks = blocks.blocks;
     found.repaired += blocks.repaired;
     found.adopted += blocks.adopted;
-    control.drift.fetch_add(found.repaired, Ordering::Relaxed);
     Ok(found)
 }
 
@@ -97,8 +156,11 @@ pub async fn compare(control: &Arc<Control>) -> Result<Found, Problem> {
 /// As [`learn`].
 pub async fn learn_noted(control: &Arc<Control>) -> Result<(), Problem> {
     let paths = control.config().paths.clone();
-    let is_there = tokio::task::spawn_blocking(move || Note::file(&paths).exists()).await;
-    if is_there.unwrap_or(false) {
+    let look = move || (Note::file(&paths).exists(), Notes::put_aside(&paths));
+    let (is_there, aside) = tokio::task::spawn_blocking(look).await.unwrap_or_default();
+    let aside = aside.map(|file| format!("look at {}, and delete it", file.display()));
+    control.chores.note(ODD_NOTES, aside);
+    if is_there {
         learn(control).await?;
     }
     Ok(())
@@ -109,13 +171,43 @@ pub async fn learn_noted(control: &Arc<Control>) -> Result<(), Problem> {
 /// # Errors
 /// A store that cannot be read or written; a failing system call.
 pub async fn learn(control: &Arc<Control>) -> Result<Found, Problem> {
+    learn_as(control, false).await
+}
+
+async fn learn_as(control: &Arc<Control>, alone: bool) -> Result<Found, Problem> {
+    if control.held.is_held() {
+        // Nothing is adopted before it is decided what is right.
+        return Ok(Found::default());
+    }
     if control.keeper.unsaved() > 0 {
         // The store will hear of it from whoever did it.
         return Ok(Found::default());
     }
     let paths = control.config().paths.clone();
-    let notes = tokio::task::spawn_blocking(move || Notes::read(&paths)).await.unwrap_or_default();
-    let adopted = settle_override(control, &notes.list).await?;
+    let file = Note::file(&paths);
+    let read = tokio::task::spawn_blocking(move || Notes::read(&paths))
+        .await
+        .unwrap_or_else(|error| Err(std::io::Error::other(error)));
+    let problem = read.as_ref().err().map(|error| format!("{}: {error}", file.display()));
+    control.chores.note(UNREAD_NOTES, problem);
+    // What they are about is adopted from the maps all the same.
+    let notes = read.unwrap_or_default();
+    for (line, why) in &notes.odd {
+        tracing::warn!("{}:{line}: this note is not adopted: {why}", file.display());
+    }
+    let (worker, list) = (Arc::clone(control), notes.list.clone());
+    let settled = settle(control, alone, move |reader| settle_override(&worker, reader, &list));
+    let (adopted, kept) = match settled.await? {
+        Adopted::Note(kept) => (true, Some(kept)),
+        Adopted::Map(kept) => (false, Some(kept)),
+        Adopted::Nothing => (false, None),
+        // The next time: whoever changed it tells the store.
+        Adopted::NotNow => return Ok(Found::default()),
+    };
+    if let Some(kept) = kept {
+        let persisted = kept.await;
+        tracing::warn!(?persisted, "adopted the override that the kernel's map has");
+    }
     let found = settle_allows(control, &notes.list).await?;
     let last = notes.list.iter().rposition(Note::is_override).filter(|_| adopted);
     let others = notes.list.iter().enumerate().filter(|(index, _)| Some(*index) != last);
@@ -145,70 +237,98 @@ fn over(note: &Note) -> Option<Entry> {
     }
 }
 
-/// The mode of the store; where enforcing ends sooner by the map, by the map. Observe that the
-/// disk did not take is adopted.
-async fn restore_mode(control: &Arc<Control>) -> Result<(), Problem> {
-    let stored = control.keeper.read(|reader| reader.state::<StoredMode>(MODE)).await?;
-    let stored = stored.unwrap_or_default();
-    let settings = control.maps.settings()?;
-    if settings.mode == MODE_OBSERVE && settings.enforce_until == LIFTED && stored.enforce {
-        if control.keeper.unsaved() == 0 {
-            let now = clock::now();
-            let adopted = StoredMode { enforce: false, since: Some(now), until: None };
-            let entry = Entry::new(now, "root", "mode adopt").with("mode", "observe");
-            let keep =
-                move |store: &mut Store| store.set_state(MODE, &adopted, Some(entry.clone()));
-            control.keeper.keep(keep).await;
-        }
-        return Ok(());
+/// The mode of the store; where enforcing ends sooner by the map, by the map. Observe that is in
+/// force and that the store lacks is adopted. Runs in [`settle`].
+fn settle_mode(control: &Control, store: &Reader, at_start: bool) -> Result<Found, Problem> {
+    let stored = store.state::<StoredMode>(MODE)?.unwrap_or_default();
+    let mut turn = control.order.turn();
+    if turn.is_unsaved(Key::Mode) {
+        return Ok(Found::default());
     }
-    control.write_mode(&stored)?;
-    if settings.mode == MODE_ENFORCE && settings.enforce_until != 0 {
-        control.end_enforce(settings.enforce_until)?;
+    let (mode, until) = control.mode_in_force(&turn)?;
+    if mode == MODE_OBSERVE && until == LIFTED && stored.enforce {
+        let now = clock::now();
+        let adopted = StoredMode { enforce: false, since: Some(now), until: None };
+        let entry = Entry::new(now, "root", "mode adopt").with("mode", "observe");
+        let place = turn.places(1);
+        drop(keep_mode(turn, place, "mode adopt", "root", adopted, entry));
+        return Ok(Found { adopted: 1, ..Found::default() });
     }
-    Ok(())
+    if !at_start && stored.enforce == (mode == MODE_ENFORCE) {
+        return Ok(Found::default());
+    }
+    control.write_mode(&turn, &stored)?;
+    if mode == MODE_ENFORCE && until != 0 {
+        control.end_enforce(&turn, until)?;
+    }
+    Ok(Found { repaired: 1, ..Found::default() })
 }
 
-/// The override of the map, unless the map never had one. Whether the last note about it was
-/// adopted.
-async fn settle_override(control: &Arc<Control>, notes: &[Note]) -> Result<bool, Problem> {
-    let stored = control.keeper.read(|reader| reader.state::<StoredOverride>(OVERRIDE)).await?;
-    let stored = stored.unwrap_or_default();
-    let deadline = control.maps.override_until()?;
+/// What became of the override in the map.
+enum Adopted {
+    /// The store has it.
+    Nothing,
+    /// The store gets it, and a note says who set it.
+    Note(Kept),
+    /// The store gets it.
+    Map(Kept),
+    /// It is being changed.
+    NotNow,
+}
+
+/// Whether the disk has it.
+type Kept = Pin<Box<dyn Future<Output = Persisted> + Send>>;
+
+/// The override of the map, unless the map never had one. Runs in [`settle`]: there the store is
+/// no older than the map, unless the order knows better.
+fn settle_override(control: &Control, store: &Reader, notes: &[Note]) -> Result<Adopted, Problem> {
+    let stored = store.state::<StoredOverride>(OVERRIDE)?.unwrap_or_default();
     let note = notes.iter().rev().find(|note| note.is_override());
-    if deadline == 0 {
-        // The maps are new. What was noted since the daemon's death is younger than the store.
-        restore_override(control, stored, note).await?;
-        return Ok(note.is_some());
+    let mut turn = control.order.turn();
+    if turn.is_unsaved(Key::Override) {
+        return Ok(Adopted::NotNow);
     }
+    let deadline = control.maps.override_until()?;
     let until = status::live(deadline).map(clock::wall);
     let since = Some(clock::now());
-    if stored.is(deadline) {
-        if until.is_some() && !stored.ends_with(deadline) {
-            // The same, and somebody has set the clock.
-            control.keep_override(StoredOverride { until, since, ..stored }, None).await;
+    let (stored, entry) = if deadline == 0 {
+        // The maps are new. What was noted since the daemon's death is younger than the store.
+        let Some(restored) = restore_override(control, stored, note)? else {
+            return Ok(Adopted::Nothing);
+        };
+        let entry = note.map(|_| noted(restored.entry("override adopt"), note));
+        (restored, entry)
+    } else if stored.is(deadline) {
+        if until.is_none() || stored.ends_with(deadline) {
+            return Ok(Adopted::Nothing);
         }
-        return Ok(false);
-    }
-    let adopted = StoredOverride {
-        until,
-        since,
-        deadline: Some(deadline),
-        reason: note.map_or_else(|| "set on the kernel's maps".into(), |note| note.reason.clone()),
-        author: note.map_or_else(|| "root".into(), |note| note.author.clone()),
+        // The same, and somebody has set the clock.
+        (StoredOverride { until, since, ..stored }, None)
+    } else {
+        let adopted = StoredOverride {
+            until,
+            since,
+            deadline: Some(deadline),
+            reason: note
+                .map_or_else(|| "set on the kernel's maps".into(), |note| note.reason.clone()),
+            author: note.map_or_else(|| "root".into(), |note| note.author.clone()),
+        };
+        let entry = noted(adopted.entry("override adopt"), note);
+        (adopted, Some(entry))
     };
-    let entry = noted(adopted.entry("override adopt"), note);
-    let persisted = control.keep_override(adopted, Some(entry)).await;
-    tracing::warn!(?until, ?persisted, "adopted the override that the kernel's map has");
-    Ok(note.is_some())
+    let place = turn.places(1);
+    let is_noted = note.is_some() && entry.is_some();
+    let kept: Kept = Box::pin(keep_override(turn, place, "override adopt", stored, entry));
+    Ok(if is_noted { Adopted::Note(kept) } else { Adopted::Map(kept) })
 }
 
-/// Puts the override into new maps, for no longer than it was meant.
-async fn restore_override(
-    control: &Arc<Control>,
+/// Puts the override into new maps, for no longer than it was meant. What the store is to have;
+/// `None`: there is no override.
+fn restore_override(
+    control: &Control,
     stored: StoredOverride,
     note: Option<&Note>,
-) -> Result<(), Problem> {
+) -> Result<Option<StoredOverride>, Problem> {
     let now = clock::now();
     let wanted = note.map_or(stored, |note| StoredOverride {
         until: note.until,
@@ -219,7 +339,7 @@ async fn restore_override(
     });
     let until = wanted.until.filter(|until| *until > now);
     if until.is_none() && note.is_none() {
-        return Ok(());
+        return Ok(None);
     }
     let mut deadline = LIFTED;
     if until.is_some() {
@@ -227,24 +347,7 @@ async fn restore_override(
         deadline = deadline.min(clock::deadline(wire::OVERRIDE_MAX.unsigned_abs()));
         control.maps.set_override(deadline)?;
     }
-    let entry = note.map(|_| noted(wanted.entry("override adopt"), note));
-    let restored = StoredOverride { until, deadline: Some(deadline), ..wanted };
-    control.keep_override(restored, entry).await;
-    Ok(())
-}
-
-/// Writes what the configuration protects and the map has not; how many.
-fn settle_protected(control: &Control) -> Result<u64, Problem> {
-    let config = control.config();
-    let mut missing = 0;
-    for protected in &config.policy.protected {
-        let found = control.maps.protected(&protected.subject.key())?;
-        missing += u64::from(found.is_none_or(|found| found != protected.entry));
-    }
-    if missing > 0 {
-        control.maps.set_protected(&config.policy.protected)?;
-    }
-    Ok(missing)
+    Ok(Some(StoredOverride { until, deadline: Some(deadline), ..wanted }))
 }
 
 /// A record of what somebody did earlier.
@@ -260,26 +363,24 @@ async fn settle_allows(control: &Arc<Control>, notes: &[Note]) -> Result<Found, 
     let known = control
         .keeper
         .read(|reader| {
-            let mut known = Vec::new();
+            let mut known = HashMap::new();
             reader.for_each(Kind::Allow, |decision| {
-                known.push((decision.subject, decision.rule));
+                known.insert(decision.subject, decision.rule);
                 ControlFlow::Continue(())
             })?;
             Ok(known)
         })
         .await?;
-    let in_maps = control.maps.allows()?;
-    let mut doubtful: Vec<Subject> = in_maps
+    let in_maps = control.maps.all_allows()?;
+    let mut doubtful: HashSet<Subject> = in_maps
         .iter()
-        .filter(|(subject, allow)| !known.contains(&(*subject, allow.rule)))
+        .filter(|(subject, halves)| {
+            let rule = halves.trie.or(halves.hash).map(|allow| allow.rule);
+            halves.differ(**subject) || known.get(subject).copied() != rule
+        })
         .map(|(subject, _)| *subject)
         .collect();
-    doubtful.extend(
-        known
-            .iter()
-            .map(|(subject, _)| *subject)
-            .filter(|subject| !in_maps.iter().any(|(other, _)| other == subject)),
-    );
+    doubtful.extend(known.keys().filter(|subject| !in_maps.contains_key(subject)));
     // Written down while no daemon was there, and the maps are gone with the last boot.
     doubtful.extend(notes.iter().filter_map(|note| control.subject(note.number.as_ref()?).ok()));
     let mut found = Found::default();
@@ -302,52 +403,75 @@ async fn settle_allows(control: &Arc<Control>, notes: &[Note]) -> Result<Found, 
     Ok(found)
 }
 
+/// Makes one allow the same in the store and in both of its maps. Runs on the store's thread.
 fn settle_allow(
     control: &Control,
     store: &mut Store,
     subject: Subject,
     note: Option<&Note>,
 ) -> Result<Found, Problem> {
-    let in_map = control.maps.allow(subject)?;
-    let stored = store.find(Kind::Allow, subject)?;
     let now = clock::now();
-    let adopted = Found { adopted: 1, ..Found::default() };
-    let repaired = Found { repaired: 1, ..Found::default() };
-    match (in_map, stored) {
-        (None, None) => {
-            let Some(note) = note.filter(|note| note.until.is_none_or(|until| until > now)) else {
-                return Ok(Found::default());
-            };
-            let decision = adopt(control, store, subject, note.until, Some(note))?;
-            control.maps.set_allow(subject, allow_entry(&decision))?;
-            Ok(adopted)
+    let (adopted, repaired) =
+        (Found { adopted: 1, ..Found::default() }, Found { repaired: 1, ..Found::default() });
+    let stored = store.find(Kind::Allow, subject)?;
+    let halves = control.maps.allow_halves(subject)?;
+    let in_map = halves.trie.or(halves.hash);
+    let was_removed = match in_map {
+        Some(allow) if stored.is_none() && allow.rule != RULE_DIRECT => {
+            store.was_removed(allow.rule)?
         }
+        Some(_) | None => false,
+    };
+    // The store takes no time under the lock. What somebody changed meanwhile is left alone.
+    let is_as_found = || {
+        let turn = control.order.turn();
+        let is_same =
+            !turn.is_unsaved(Key::Allow(subject)) && control.maps.allow_halves(subject)? == halves;
+        Ok::<_, Problem>(is_same.then_some(turn))
+    };
+    let Some(turn) = is_as_found()? else { return Ok(Found::default()) };
+    let (expires, note) = match (in_map, stored) {
+        (None, None) => match note.filter(|note| note.until.is_none_or(|until| until > now)) {
+            Some(note) => (note.until, Some(note)),
+            None => return Ok(Found::default()),
+        },
         (None, Some(stored)) => {
             if stored.expires.is_some_and(|expires| expires <= now) {
                 return Ok(Found::default());
             }
             control.maps.set_allow(subject, allow_entry(&stored))?;
-            Ok(repaired)
+            return Ok(repaired);
         }
-        (Some(allow), Some(stored)) if allow.rule == stored.rule => Ok(Found::default()),
+        (Some(allow), Some(stored)) if allow.rule == stored.rule => {
+            if !halves.differ(subject) {
+                return Ok(Found::default());
+            }
+            control.maps.set_allow(subject, allow)?;
+            return Ok(repaired);
+        }
         (Some(allow), Some(stored)) if allow.rule < stored.rule => {
             control.maps.set_allow(subject, allow_entry(&stored))?;
-            Ok(repaired)
+            return Ok(repaired);
         }
-        (Some(allow), stored) => {
+        (Some(allow), _) => {
             let over = allow.expires != 0 && allow.expires <= clock::boot();
-            let was_removed =
-                stored.is_none() && allow.rule != RULE_DIRECT && store.was_removed(allow.rule)?;
             if over || was_removed {
                 control.maps.remove_allow(subject)?;
                 return Ok(Found::default());
             }
-            let expires = (allow.expires != 0).then(|| clock::wall(allow.expires));
-            let decision = adopt(control, store, subject, expires, note)?;
-            control.maps.set_allow(subject, abi::Allow { rule: decision.rule, ..allow })?;
-            Ok(adopted)
+            ((allow.expires != 0).then(|| clock::wall(allow.expires)), note)
         }
+    };
+    drop(turn);
+    let decision = adopt(control, store, subject, expires, note)?;
+    if let Some(_turn) = is_as_found()? {
+        let entry = match in_map {
+            Some(allow) => abi::Allow { rule: decision.rule, ..allow },
+            None => allow_entry(&decision),
+        };
+        control.maps.set_allow(subject, entry)?;
     }
+    Ok(adopted)
 }
 
 /// Makes a decision of an allow that was found.
@@ -360,7 +484,7 @@ fn adopt(
 ) -> Result<Decision, Problem> {
     let decision = Decision {
         id: uuid::Uuid::now_v7(),
-        rule: control.new_rule(),
+        rule: control.order.turn().places(1),
         kind: Kind::Allow,
         subject,
         created: clock::now(),
@@ -400,6 +524,7 @@ async fn compare_blocks(control: &Arc<Control>, alone: bool) -> Result<Found, Pr
                 match difference(&worker, &decision) {
                     Ok(Difference::None) => {}
                     Ok(Difference::Write(block)) if alone => {
+                        let _turn = worker.order.turn();
                         match worker.maps.set_block(decision.subject, block) {
                             Ok(()) => found.repaired += 1,
                             // There may be room when what is not stored is out.
@@ -408,9 +533,12 @@ async fn compare_blocks(control: &Arc<Control>, alone: bool) -> Result<Found, Pr
                         }
                     }
                     Ok(Difference::Configured(block)) if alone => {
+                        let _turn = worker.order.turn();
                         failed = worker.maps.set_block(decision.subject, block).err();
                     }
-                    Ok(Difference::Write(_) | Difference::Configured(_) | Difference::Lifted) => {
+                    Ok(
+                        Difference::Write(_) | Difference::Configured(_) | Difference::Lifted(_),
+                    ) => {
                         doubtful.push(decision.subject);
                     }
                     Err(error) => failed = Some(error),
@@ -451,6 +579,7 @@ async fn compare_blocks(control: &Arc<Control>, alone: bool) -> Result<Found, Pr
             ProblemKind::Usage
             | ProblemKind::Refused
             | ProblemKind::NotFound
+            | ProblemKind::Superseded
             | ProblemKind::Failed
             | ProblemKind::Store => problem,
         })?;
@@ -471,8 +600,8 @@ enum Difference {
     Write(abi::Block),
     /// The same but for `[redial]`, which was configured anew: no error that was repaired.
     Configured(abi::Block),
-    /// The block was ended in the map, and the store does not know it.
-    Lifted,
+    /// The block was ended in the map at this place of the order, and the store does not know it.
+    Lifted(u64),
 }
 
 fn difference(control: &Control, decision: &Decision) -> Result<Difference, Error> {
@@ -481,7 +610,7 @@ fn difference(control: &Control, decision: &Decision) -> Result<Difference, Erro
         return Ok(Difference::Write(wanted));
     };
     if found.expires == LIFTED && found.rule >= decision.rule {
-        return Ok(Difference::Lifted);
+        return Ok(Difference::Lifted(found.rule));
     }
     if found.rule == decision.rule {
         // The same decision was converted before, maybe by a better clock: never longer.
@@ -508,9 +637,16 @@ fn difference(control: &Control, decision: &Decision) -> Result<Difference, Erro
     Ok(Difference::Write(wanted))
 }
 
+/// Makes one block the same in store and map. Runs on the store's thread, and leaves alone what was
+/// let through and has not come to the store.
 fn settle_block(control: &Control, store: &mut Store, subject: Subject) -> Result<Found, Problem> {
     let repaired = Found { repaired: 1, ..Found::default() };
-    let Some(decision) = store.find(Kind::Block, subject)? else {
+    let stored = store.find(Kind::Block, subject)?;
+    let turn = control.order.turn();
+    if turn.is_unsaved(Key::Block(subject)) {
+        return Ok(Found::default());
+    }
+    let Some(decision) = stored else {
         let Some(found) = control.maps.block(subject)? else {
             return Ok(Found::default());
         };
@@ -528,60 +664,66 @@ fn settle_block(control: &Control, store: &mut Store, subject: Subject) -> Resul
             control.maps.set_block(subject, block)?;
             Ok(Found::default())
         }
-        Difference::Lifted => {
+        Difference::Lifted(place) => {
+            drop(turn);
             let entry = Entry::new(clock::now(), DAEMON, "block remove")
                 .with("adopted", json!("it was ended in the kernel's map"));
             store.remove(Kind::Block, subject, entry)?;
-            control.maps.remove_block(subject)?;
+            control.forget_lifted(subject, place)?;
             Ok(Found { adopted: 1, ..Found::default() })
         }
     }
 }
 
-/// Takes out what has ended. A block that ended by the wall clock ends in the map, too; an allow
-/// lasts as long as the map says.
+/// Takes out some of what has ended, earliest first; whether there may be more. A block that ended
+/// by the wall clock ends in the map, too; an allow lasts as long as the map says.
 ///
 /// # Errors
 /// A store that takes no writes; a failing system call.
-pub async fn sweep(control: &Arc<Control>) -> Result<u64, Problem> {
+pub async fn sweep(control: &Arc<Control>) -> Result<bool, Problem> {
     // Asked first: a change, even of nothing, is a wait for the disk.
     if !control.keeper.read(|reader| reader.has_expired(clock::now())).await? {
-        return Ok(0);
+        return Ok(false);
     }
     let worker = Arc::clone(control);
-    control
-        .keeper
-        .write(move |store| {
-            let mut swept = 0;
-            for decision in store.remove_expired(clock::now(), SLICE as u32)? {
-                swept += 1;
-                let subject = decision.subject;
-                match decision.kind {
-                    Kind::Block => {
-                        let found = worker.maps.block(subject)?;
-                        if found.is_some_and(|found| found.rule == decision.rule) {
-                            worker.maps.remove_block(subject)?;
-                        }
-                    }
-                    Kind::Allow => {
-                        let found = worker.maps.allow(subject)?;
-                        let Some(found) = found.filter(|found| found.rule == decision.rule) else {
-                            continue;
-                        };
-                        if found.expires <= clock::boot() {
-                            worker.maps.remove_allow(subject)?;
-                        } else if found.expires > clock::boot() + TOLERANCE {
-                            // Somebody has set the clock forward.
-                            let expires = Some(clock::wall(found.expires));
-                            store
-                                .put([&Decision { expires, ..decision }], |decision, before| {
-                                    entry("allow adopt", DAEMON, decision, before)
-                                })?;
-                        }
-                    }
+    control.keeper.write(move |store| Ok(sweep_some(&worker, store)? > 0)).await
+}
+
+/// Takes out at most [`SWEPT`] of what has ended; how many. Runs on the store's thread.
+///
+/// # Errors
+/// As [`sweep`].
+pub fn sweep_some(control: &Control, store: &mut Store) -> Result<u64, Problem> {
+    let mut swept = 0;
+    for decision in store.remove_expired(clock::now(), SWEPT)? {
+        swept += 1;
+        let subject = decision.subject;
+        // What was let through meanwhile has another rule.
+        let turn = control.order.turn();
+        match decision.kind {
+            Kind::Block => {
+                let found = control.maps.block(subject)?;
+                if found.is_some_and(|found| found.rule == decision.rule) {
+                    control.maps.remove_block(subject)?;
                 }
             }
-            Ok(swept)
-        })
-        .await
+            Kind::Allow => {
+                let found = control.maps.allow(subject)?;
+                let Some(found) = found.filter(|found| found.rule == decision.rule) else {
+                    continue;
+                };
+                if found.expires <= clock::boot() {
+                    control.maps.remove_allow(subject)?;
+                } else if found.expires > clock::boot() + TOLERANCE {
+                    // Somebody has set the clock forward.
+                    drop(turn);
+                    let expires = Some(clock::wall(found.expires));
+                    store.put([&Decision { expires, ..decision }], |decision, before| {
+                        entry("allow adopt", DAEMON, decision, before)
+                    })?;
+                }
+            }
+        }
+    }
+    Ok(swept)
 }

@@ -14,7 +14,8 @@ use filter_common::reason::Reason;
 use filter_common::sip::message::call_id_hash;
 use jiff::{SignedDuration, Timestamp};
 
-use super::control::{Control, Who, block_of};
+use super::control::{Control, Who, block_of, bounded};
+use super::order::Key;
 use crate::clock;
 use crate::config::Config;
 use crate::datapath;
@@ -31,9 +32,8 @@ use crate::wire::{self, Change, Problem, ProblemKind};
 const CALL_AGE: SignedDuration = SignedDuration::from_hours(24);
 /// Records of one call that are looked at: it is sent again, or comes on two trunks.
 const RECORDS: u32 = 100;
-/// Longest Call-ID and longest note, in bytes.
+/// Longest Call-ID, in bytes.
 const CALL_ID_MAX: usize = 4096;
-const NOTE_MAX: usize = 1000;
 /// Attempts that a doubled redial setting asks for at most.
 const ATTEMPTS_MAX: u8 = 8;
 
@@ -92,9 +92,7 @@ impl Control {
         if call_id.as_ref().is_some_and(|call_id| call_id.len() > CALL_ID_MAX) {
             return Err(usage("call_id: no Call-ID is as long as that"));
         }
-        if add.note.len() > NOTE_MAX {
-            return Err(usage("note: at most 1000 bytes"));
-        }
+        bounded("note", &add.note)?;
         let hash = |text: &String| {
             let bytes = text.as_bytes();
             call_id_hash(&Slice::from(bytes), 0, bytes.len())
@@ -113,11 +111,12 @@ impl Control {
             let plan = move |reader: &Reader| Ok(control.plan(reader, &asked));
             (self.keeper.read(plan).await??, None)
         } else {
-            let take = move |store: &mut Store| {
+            let take = move |store: &mut Store, place: u64| {
                 let plan = control.plan(store, &asked)?;
-                control.carry_out(store, plan)
+                control.carry_out(store, plan, place)
             };
-            let (plan, added) = self.keeper.write(take).await?;
+            let key = Key::Block(Subject::Number(number));
+            let (plan, added) = self.order.queue(key, take).await?;
             (plan, Some(added))
         };
         let Plan { report, step, told, block, is_ladder, ends_grant, review, problem, notes } =
@@ -338,11 +337,25 @@ impl Control {
         Ok(own.or(self.maps.blocked_prefix(&subject.key())?.filter(live)))
     }
 
-    /// Puts a plan into force: the report first, then the block. Runs on the store's thread.
-    fn carry_out(&self, store: &mut Store, mut plan: Plan) -> Result<(Plan, Added), Problem> {
+    /// Puts a plan into force: the report first, then the block, unless somebody has let the number
+    /// through since the report was accepted. Runs on the store's thread.
+    fn carry_out(
+        &self,
+        store: &mut Store,
+        mut plan: Plan,
+        place: u64,
+    ) -> Result<(Plan, Added), Problem> {
         let report = &plan.report;
+        let key = Key::Block(Subject::Number(report.number));
+        if plan.block.is_some()
+            && let Err(problem) = self.order.turn().check(key, place)
+        {
+            plan.problem = Some(problem);
+            plan.block = None;
+            plan.ends_grant = None;
+        }
         if let Some((decision, _)) = &mut plan.block {
-            decision.rule = self.new_rule();
+            decision.rule = place;
             if let Some(review) = &mut plan.review {
                 review.rule = decision.rule;
             }
@@ -476,19 +489,16 @@ pub fn report_of(id: Option<u64>, report: Report, ladder: &Ladder, now: Timestam
     }
 }
 
-/// Takes reports out that are older than calls are kept for, and count no more.
-pub async fn prune(control: &Arc<Control>) {
-    let config = control.config();
-    let before = clock::now() - config.calls_kept.max(lasts(config.ladder.fades));
-    let done = control.keeper.write(move |store| Ok(store.prune_reports(before)?)).await;
-    if let Err(problem) = done {
-        tracing::warn!("old reports stay: {}", problem.message);
-    }
+/// How long reports are kept: as calls, and as long as they count.
+#[must_use]
+pub fn kept(config: &Config) -> SignedDuration {
+    config.calls_kept.max(lasts(config.ladder.fades))
 }
 
 #[cfg(test)]
 mod tests {
     use std::cell::RefCell;
+    use std::time::Duration;
 
     use filter_common::abi::{EVENT_FROM, EVENT_PAI};
     use filter_common::number::Digits;
@@ -540,6 +550,7 @@ mod tests {
             reason: Reason::NotBlocked as u8,
             rule: 0,
             repeats: 0,
+            count: 1,
         }
     }
 
@@ -579,7 +590,7 @@ mod tests {
         let mut runner = TestRunner::new(ProptestConfig::with_cases(256));
         let done = runner.run(&case, |(calls, number, call_id)| {
             let mut store = store.borrow_mut();
-            store.prune_calls(Timestamp::MAX).unwrap();
+            store.prune_calls(Timestamp::MAX, Duration::MAX).unwrap();
             let rows: Vec<_> = calls
                 .iter()
                 .map(|(at, number, call_id, trunk, identity, verdict)| {
@@ -637,7 +648,7 @@ mod tests {
         store.add_report(&report, None, Entry::new(now(), "siti", "report")).unwrap();
         assert_eq!(ask(&store), (call.clone(), None));
         // Without its record, too.
-        store.prune_calls(now()).unwrap();
+        store.prune_calls(now(), Duration::MAX).unwrap();
         assert_eq!(ask(&store), (call, None));
     }
 

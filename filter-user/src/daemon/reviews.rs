@@ -329,12 +329,3 @@ async fn exchange(address: SocketAddr, webhook: &Webhook, body: Bytes) -> Result
     let _ = response.into_body().collect().await;
     if status.is_success() { Ok(()) } else { Err(format!("it answered {status}")) }
 }
-
-/// Takes entries out that were closed and are older than calls are kept for.
-pub async fn prune(control: &Arc<Control>) {
-    let before = Timestamp::now() - control.config().calls_kept;
-    let done = control.keeper.write(move |store| Ok(store.prune_reviews(before)?)).await;
-    if let Err(problem) = done {
-        tracing::warn!("old reviews stay: {}", problem.message);
-    }
-}

@@ -81,6 +81,7 @@ fn not_yet(path: &Path) -> PathBuf {
 mod tests {
     use super::*;
 
+    #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
     #[test]
     fn nobody_can_connect_before_it_listens() {
         let folder = tempfile::tempdir().unwrap();

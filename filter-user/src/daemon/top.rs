@@ -208,6 +208,7 @@ mod tests {
             reason: Reason::BlockedNumber as u8,
             rule: 1,
             repeats: 0,
+            count: 1,
         }
     }
 

@@ -16,9 +16,10 @@ use aya::programs::tc::{NlOptions, SchedClassifierLink, TcAttachOptions, TcHandl
 use aya::programs::{LinkOrder, ProgramInfo, SchedClassifier, TcAttachType, tc};
 use aya::util::KernelVersion;
 
+use super::Attached;
 use super::error::{Error, chain, os_error};
+use super::gate::EGRESS_PROGRAM;
 use super::live::{Filter, Pins};
-use super::{Attached, EGRESS_PROGRAM, egress_program};
 
 const ENOENT: i32 = 2;
 const ENODEV: i32 = 19;
@@ -112,7 +113,7 @@ impl Filter {
     /// # Errors
     /// A program that the verifier refuses.
     pub fn load_egress(&mut self) -> Result<(), Error> {
-        egress_program(self.ebpf()).map(drop)
+        self.gate().egress().map(drop)
     }
 
     /// Puts the program for packets that leave on an interface, in place of an older one of ours.
@@ -128,7 +129,7 @@ impl Filter {
 
     fn attach_tcx(&mut self, interface: &str) -> Result<Attached, Error> {
         let path = self.pins().egress_link(interface);
-        let program = egress_program(self.ebpf())?;
+        let program = self.gate().egress()?;
         if path.exists() {
             let no_link = |error: &dyn std::error::Error| Error::Layout {
                 path: path.clone(),
@@ -168,7 +169,7 @@ impl Filter {
         fs::create_dir_all(&note).map_err(|error| Error::pin(&note, error))?;
         // Mostly it is there; where it cannot be made, the filter says so.
         let _ = tc::qdisc_add_clsact(interface);
-        let program = egress_program(self.ebpf())?;
+        let program = self.gate().egress()?;
         let link = ours(interface).map_err(|error| failed(interface, &error))?;
         let (id, how) = match program.attach_to_link(link) {
             Ok(id) => (id, Attached::Replaced),
@@ -263,6 +264,7 @@ mod tests {
         });
     }
 
+    #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
     #[test]
     fn a_tcx_link() {
         if Egress::of_this_kernel() == Egress::Tcx {
@@ -270,6 +272,7 @@ mod tests {
         }
     }
 
+    #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
     #[test]
     fn a_filter_of_clsact() {
         attached_replaced_and_detached(Egress::Clsact);

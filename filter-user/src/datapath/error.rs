@@ -8,6 +8,9 @@ use aya::maps::MapError;
 use aya::programs::ProgramError;
 use caps::{CapSet, Capability};
 
+use crate::kernels;
+use crate::object::OBJECT;
+
 /// A missing capability. `EACCES`, which Rust takes for the same, is the verifier's no.
 const EPERM: i32 = 1;
 const EACCES: i32 = 13;
@@ -15,13 +18,18 @@ const EACCES: i32 = 13;
 const E2BIG: i32 = 7;
 const ENOSPC: i32 = 28;
 
+/// Lines of a verifier's log that are kept of a refusal.
+const LOG_LINES: usize = 30;
+
 /// An error of the datapath.
 #[derive(Debug)]
 pub enum Error {
     /// The kernel does not let us: capabilities are missing.
     Permission,
-    /// The kernel's verifier refuses the program.
-    Verifier(String),
+    /// The kernel refuses every program that was tried, each for a reason of its own.
+    Refused(Vec<Refusal>),
+    /// This `palang` was built without the BPF toolchain.
+    NoProgram,
     /// The program cannot be loaded at all.
     Load(String),
     /// The kernel did not run the program on a frame.
@@ -77,10 +85,26 @@ impl std::fmt::Display for Error {
                 "no permission to load BPF programs: run as root, or with CAP_BPF, CAP_NET_ADMIN \
                  and CAP_PERFMON",
             ),
-            Error::Verifier(log) => write!(
-                f,
-                "the kernel's verifier refuses the program; please report this with `uname -r` \
-                 and these lines:\n{log}"
+            Error::Refused(refusals) => {
+                let told: Vec<_> = refusals.iter().map(Refusal::to_string).collect();
+                write!(
+                    f,
+                    "cannot load the program: Linux {} refuses it ({}); {}. What is attached stays in \
+                     force",
+                    kernels::running(),
+                    told.join("; "),
+                    kernels::advice()
+                )?;
+                refusals.iter().try_for_each(|refusal| match refusal.log.as_str() {
+                    "" => Ok(()),
+                    log => {
+                        write!(f, "\n{}, the end of the verifier's log:\n{log}", refusal.program)
+                    }
+                })
+            }
+            Error::NoProgram => f.write_str(
+                "cannot load the kernel program: this palang was built without it; run \
+                 `cargo xtask setup`, then build palang again",
             ),
             Error::Load(error) => write!(f, "cannot load the BPF program: {error}"),
             Error::Run(error) => write!(f, "the kernel cannot judge a frame: {error}"),
@@ -120,23 +144,30 @@ impl std::error::Error for Error {}
 
 impl Error {
     pub(super) fn load(error: EbpfError) -> Error {
+        if OBJECT.is_empty() {
+            return Error::NoProgram;
+        }
         if is_permission(&error) { Error::Permission } else { Error::Load(chain(&error)) }
     }
 
     pub(super) fn program(error: ProgramError) -> Error {
-        if let ProgramError::LoadError { io_error, verifier_log } = &error
-            && io_error.raw_os_error() != Some(EPERM)
-        {
-            // Without CAP_PERFMON the verifier is stricter, and takes no program of this kind.
-            let has = |one| caps::has_cap(None, CapSet::Effective, one).unwrap_or(true);
-            if !has(Capability::CAP_PERFMON) && !has(Capability::CAP_SYS_ADMIN) {
-                return Error::Permission;
-            }
-            let log = verifier_log.to_string();
-            let last: Vec<_> = log.lines().rev().take(30).collect();
-            return Error::Verifier(last.into_iter().rev().collect::<Vec<_>>().join("\n"));
-        }
         if is_permission(&error) { Error::Permission } else { Error::Load(chain(&error)) }
+    }
+
+    /// The kernel does not take the program of this name.
+    pub(super) fn loading(program: &'static str, error: ProgramError) -> Error {
+        let ProgramError::LoadError { io_error, verifier_log } = &error else {
+            return Error::program(error);
+        };
+        if io_error.raw_os_error() == Some(EPERM) {
+            return Error::Permission;
+        }
+        // Without CAP_PERFMON the verifier is stricter, and takes no program of this kind.
+        let has = |one| caps::has_cap(None, CapSet::Effective, one).unwrap_or(true);
+        if !has(Capability::CAP_PERFMON) && !has(Capability::CAP_SYS_ADMIN) {
+            return Error::Permission;
+        }
+        Error::Refused(vec![Refusal::new(program, io_error, &verifier_log.to_string())])
     }
 
     pub(super) fn run(error: ProgramError) -> Error {
@@ -165,6 +196,42 @@ impl Error {
     #[must_use]
     pub fn is_full(&self) -> bool {
         matches!(self, Error::Full(_))
+    }
+}
+
+/// A program that the kernel refuses, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// Its name in the object.
+    pub program: &'static str,
+    /// How many instructions the verifier walked; `None`: it did not get to them.
+    pub instructions: Option<u32>,
+    /// What the kernel said.
+    pub error: String,
+    /// The last lines of the verifier's log; empty: there is none.
+    pub log: String,
+}
+
+impl Refusal {
+    fn new(program: &'static str, error: &io::Error, log: &str) -> Refusal {
+        let instructions = log
+            .lines()
+            .rev()
+            .find_map(|line| line.strip_prefix("processed ")?.split(' ').next()?.parse().ok());
+        let last: Vec<_> = log.lines().rev().take(LOG_LINES).collect();
+        let log = last.into_iter().rev().collect::<Vec<_>>().join("\n");
+        Refusal { program, instructions, error: error.to_string(), log }
+    }
+}
+
+impl std::fmt::Display for Refusal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}", self.program, self.error)?;
+        match self.instructions {
+            Some(count) => write!(f, " after {count} instructions"),
+            None if self.log.is_empty() => f.write_str(" and no word more"),
+            None => Ok(()),
+        }
     }
 }
 

@@ -4,6 +4,7 @@
 //! <pins>/v1-1000000/BLOCKED_NUMBERS …   maps, under the layout's version and the capacity
 //! <pins>/links/eth0                     one link for each interface, under no version
 //! <pins>/off/eth1                       somebody took the filter off eth1
+//! <pins>/store/0a1b2c3d4e5f6071         the store that the maps were written from
 //! ```
 //! A link lives as long as its pin. Nobody holds a link open, so removing the pin takes the
 //! filter off its interface, also when the daemon is dead or hangs.
@@ -12,7 +13,6 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use aya::Ebpf;
 use aya::maps::{MapData, RingBuf};
 use aya::programs::links::{FdLink, PinnedLink};
 use aya::programs::xdp::XdpLink;
@@ -21,8 +21,9 @@ use filter_common::abi::{ABI_VERSION, EventEntry};
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 
 use super::error::{Error, chain, os_error};
+use super::gate::{Gate, Plan, Program};
 use super::maps::{Maps, SPECS, open, typed};
-use super::{attempts, load_program, loader, program, raw};
+use super::{attempts, raw};
 use crate::config::XdpMode;
 use crate::object::OBJECT;
 
@@ -158,6 +159,30 @@ impl Pins {
         let _ = fs::remove_dir(self.0.join("off").join(interface));
     }
 
+    /// Names the store that the maps are written from, in place of the one before.
+    ///
+    /// # Errors
+    /// A folder that cannot be made.
+    pub fn note_store(&self, identity: &str) -> Result<(), Error> {
+        let others = self.noted_stores();
+        let folder = self.0.join("store");
+        let new = folder.join(identity);
+        fs::create_dir_all(&new).map_err(|error| Error::pin(&new, error))?;
+        for other in others.iter().filter(|other| *other != identity) {
+            let other = folder.join(other);
+            fs::remove_dir(&other).map_err(|error| Error::pin(&other, error))?;
+        }
+        Ok(())
+    }
+
+    /// The store that the maps were written from; none in maps that no version with this note has
+    /// written. Two where a daemon died between two steps of [`Pins::note_store`].
+    #[must_use]
+    pub fn noted_stores(&self) -> Vec<String> {
+        let entries = fs::read_dir(self.0.join("store")).into_iter().flatten().flatten();
+        entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
+    }
+
     /// The folder itself.
     pub(super) fn folder(&self) -> &Path {
         &self.0
@@ -184,18 +209,18 @@ impl Pins {
 
 /// The loaded program and its maps.
 pub struct Filter {
-    ebpf: Ebpf,
+    gate: Gate,
     pins: Pins,
     folder: PathBuf,
 }
 
 impl Filter {
-    /// Loads the program against the pinned maps, which are made where they are missing. What
-    /// is attached is not touched.
+    /// Loads the program against the pinned maps, which are made where they are missing: the one
+    /// with the slim reader where the kernel refuses the full one. What is attached is not touched.
     ///
     /// # Errors
-    /// No BPF file system, a pinned map of another layout, missing capabilities, a program that
-    /// the verifier refuses.
+    /// No BPF file system, a pinned map of another layout, missing capabilities, a kernel that
+    /// refuses both programs.
     pub fn load(pins: &Pins, blocks: u32) -> Result<Filter, Error> {
         pins.make()?;
         let folder = pins.maps(blocks);
@@ -205,28 +230,40 @@ impl Filter {
         for spec in SPECS.iter().filter(|spec| folder.join(spec.name).exists()) {
             open(&folder, spec.name)?;
         }
-        let mut loader = loader();
-        loader
-            .override_global("REPLAY", &0u32, true)
-            .map_max_entries("BLOCKED_NUMBERS", blocks)
-            .map_max_entries("ATTEMPTS", attempts(blocks)?)
-            .map_max_entries("REDIALS", attempts(blocks)?);
-        for spec in SPECS {
-            loader.map_pin_path(spec.name, folder.join(spec.name));
-        }
-        let mut ebpf = loader.load(OBJECT).map_err(Error::load)?;
-        load_program(&mut ebpf)?;
+        let attempts = attempts(blocks)?;
+        let gate = Gate::load(OBJECT, &Plan::of_this_kernel()?, |loader| {
+            loader
+                .override_global("REPLAY", &0u32, true)
+                .map_max_entries("BLOCKED_NUMBERS", blocks)
+                .map_max_entries("ATTEMPTS", attempts)
+                .map_max_entries("REDIALS", attempts);
+            for spec in SPECS {
+                loader.map_pin_path(spec.name, folder.join(spec.name));
+            }
+        })?;
         let capacity = Maps::capacity(&folder)?;
         if capacity != blocks {
             let path = folder.join("BLOCKED_NUMBERS");
             let what = format!("it holds {capacity} entries, not {blocks}");
             return Err(Error::Layout { path, what });
         }
-        Ok(Filter { ebpf, pins: pins.clone(), folder })
+        Ok(Filter { gate, pins: pins.clone(), folder })
     }
 
-    pub(super) fn ebpf(&mut self) -> &mut Ebpf {
-        &mut self.ebpf
+    pub(super) fn gate(&mut self) -> &mut Gate {
+        &mut self.gate
+    }
+
+    /// Which program of the object it is.
+    #[must_use]
+    pub fn program(&self) -> Program {
+        self.gate.program()
+    }
+
+    /// What to say where this kernel refuses the full reader; `None`: it takes it.
+    #[must_use]
+    pub fn slow_reader(&self) -> Option<String> {
+        self.gate.slow_reader()
     }
 
     pub(super) fn pins(&self) -> &Pins {
@@ -244,7 +281,7 @@ impl Filter {
     /// # Errors
     /// A failing system call.
     pub fn program_id(&mut self) -> Result<u32, Error> {
-        Ok(program(&mut self.ebpf)?.info().map_err(Error::program)?.id())
+        Ok(self.gate.xdp()?.info().map_err(Error::program)?.id())
     }
 
     /// Puts the program on an interface: into the pinned link where there is one, which replaces
@@ -280,7 +317,7 @@ impl Filter {
         };
         let pinned = PinnedLink::from_pin(&path).map_err(|error| no_link(&error))?;
         let link = XdpLink::try_from(FdLink::from(pinned)).map_err(|error| no_link(&error))?;
-        let program = program(&mut self.ebpf)?;
+        let program = self.gate.xdp()?;
         match program.attach_to_link(link) {
             Ok(id) => {
                 // Closed here; the pin keeps it.
@@ -297,7 +334,7 @@ impl Filter {
 
     fn create(&mut self, interface: &str, mode: AyaMode) -> Result<(), Error> {
         let path = self.pins.link(interface);
-        let program = program(&mut self.ebpf)?;
+        let program = self.gate.xdp()?;
         let id = program.attach(interface, mode).map_err(|error| {
             if let ProgramError::UnknownInterface { name } = error {
                 return Error::NoInterface(name);

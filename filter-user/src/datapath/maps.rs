@@ -6,7 +6,7 @@
 mod copy;
 
 use std::cell::Cell;
-use std::collections::HashSet;
+use std::collections::HashMap as StdHashMap;
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -87,7 +87,7 @@ pub struct Maps {
     grants: Hash<u64, Raw<Grant>>,
     fragments: Hash<Raw<FragmentKey>, u64>,
     counters: PerCpuArray<MapData, u64>,
-    event_stats: PerCpuArray<MapData, Raw<EventStats>>,
+    event_stats: PerCpuStats,
 }
 
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -137,37 +137,72 @@ impl WayOut {
         lock(&self.override_until).set(0, until, 0).map_err(|error| Error::map("OVERRIDE", error))
     }
 
-    /// The allow for exactly this subject.
+    /// The allow for exactly this subject. That of a number counts when it is in one of its two
+    /// maps; where they differ, the trie has the newer one.
     ///
     /// # Errors
     /// A failing system call.
     pub fn allow(&self, subject: Subject) -> Result<Option<Allow>, Error> {
-        let entry = match subject {
-            Subject::Number(number) => {
-                found("ALLOWED_NUMBERS", lock(&self.allowed_numbers).get(&number.0, 0))?
-            }
-            Subject::Prefix(_) => {
-                found("ALLOWED_PREFIXES", lock(&self.allowed_prefixes).get(&key(subject), 0))?
-            }
+        let halves = self.allow_halves(subject)?;
+        Ok(halves.trie.or(halves.hash))
+    }
+
+    /// What each of the two maps has of the allow for exactly this subject.
+    ///
+    /// # Errors
+    /// A failing system call.
+    pub fn allow_halves(&self, subject: Subject) -> Result<AllowHalves, Error> {
+        let is_it = |allow: &Allow| allow.number == subject.raw();
+        let in_trie = |key: &Key<[u8; 8]>| {
+            let entry = found("ALLOWED_PREFIXES", lock(&self.allowed_prefixes).get(key, 0))?;
+            Ok(entry.map(|Raw(allow)| allow).filter(is_it))
         };
-        Ok(entry.map(|Raw(allow)| allow).filter(|allow| allow.number == subject.raw()))
+        let key = key(subject);
+        let trie = in_trie(&key)?;
+        let Subject::Number(number) = subject else {
+            return Ok(AllowHalves { hash: None, trie });
+        };
+        // The entry of a prefix of all its digits carries the same number.
+        let prefix = in_trie(&Key::new(key.prefix_len().min(4 * DIGITS_MAX), key.data()))?;
+        let entry = found("ALLOWED_NUMBERS", lock(&self.allowed_numbers).get(&number.0, 0))?;
+        Ok(AllowHalves {
+            hash: entry.map(|Raw(allow)| allow).filter(is_it),
+            trie: trie.filter(|_| trie != prefix),
+        })
+    }
+
+    /// The allow that the hash has of a number, as the kernel asks it.
+    fn allowed_number(&self, number: Number) -> Result<Option<Allow>, Error> {
+        let entry = found("ALLOWED_NUMBERS", lock(&self.allowed_numbers).get(&number.0, 0))?;
+        Ok(entry.map(|Raw(allow)| allow))
     }
 
     /// Writes an allow; that of a number into the trie first, where none of its calls can miss it while
     /// the hash is written.
     ///
     /// # Errors
-    /// A full map, a failing system call.
+    /// A full map, a failing system call. What was in force stays so.
     pub fn set_allow(&self, subject: Subject, allow: Allow) -> Result<(), Error> {
-        lock(&self.allowed_prefixes)
-            .insert(&key(subject), Raw(allow), 0)
-            .map_err(|error| Error::map("ALLOWED_PREFIXES", error))?;
-        match subject {
-            Subject::Number(number) => lock(&self.allowed_numbers)
-                .insert(number.0, Raw(allow), 0)
-                .map_err(|error| Error::map("ALLOWED_NUMBERS", error)),
-            Subject::Prefix(_) => Ok(()),
+        let before = self.allow_halves(subject)?.trie;
+        let put = |allow| {
+            lock(&self.allowed_prefixes)
+                .insert(&key(subject), Raw(allow), 0)
+                .map_err(|error| Error::map("ALLOWED_PREFIXES", error))
+        };
+        put(allow)?;
+        let Subject::Number(number) = subject else { return Ok(()) };
+        let done = lock(&self.allowed_numbers).insert(number.0, Raw(allow), 0);
+        if done.is_err() {
+            // Half an allow would let through all the same.
+            match before {
+                Some(before) => put(before)?,
+                None => {
+                    let gone = lock(&self.allowed_prefixes).remove(&key(subject));
+                    removed("ALLOWED_PREFIXES", gone)?;
+                }
+            }
         }
+        done.map_err(|error| Error::map("ALLOWED_NUMBERS", error))
     }
 
     /// Takes an allow out; `false`: there was none.
@@ -186,27 +221,56 @@ impl WayOut {
         Ok(of_hash || of_trie)
     }
 
-    /// All allows, also one of a number whose writing or removal was cut short: in the trie only.
+    /// All allows, also one of a number whose writing or removal was cut short: in one map only.
     ///
     /// # Errors
     /// A failing system call.
     pub fn allows(&self) -> Result<Vec<(Subject, Allow)>, Error> {
-        let mut allows = Vec::new();
-        let mut numbers = HashSet::new();
+        let halves = self.all_allows()?.into_iter();
+        let allow = |(subject, halves): (Subject, AllowHalves)| {
+            halves.trie.or(halves.hash).map(|allow| (subject, allow))
+        };
+        Ok(halves.filter_map(allow).collect())
+    }
+
+    /// What each of the two maps has of all allows.
+    ///
+    /// # Errors
+    /// A failing system call.
+    pub fn all_allows(&self) -> Result<StdHashMap<Subject, AllowHalves>, Error> {
+        let mut all: StdHashMap<_, AllowHalves> = StdHashMap::new();
         for entry in lock(&self.allowed_numbers).iter() {
             let (_, Raw(allow)) = entry.map_err(|error| Error::map("ALLOWED_NUMBERS", error))?;
-            numbers.insert(allow.number);
-            allows.push((Subject::Number(allow.number), allow));
+            all.entry(Subject::Number(allow.number)).or_default().hash = Some(allow);
         }
         for entry in lock(&self.allowed_prefixes).iter() {
             let (key, Raw(allow)) = entry.map_err(|error| Error::map("ALLOWED_PREFIXES", error))?;
-            if key.prefix_len() != PrefixKey::number(allow.number).prefix_len {
-                allows.push((Subject::of_prefix_entry(allow.number), allow));
-            } else if !numbers.contains(&allow.number) {
-                allows.push((Subject::Number(allow.number), allow));
-            }
+            let is_number = key.prefix_len() == PrefixKey::number(allow.number).prefix_len;
+            let subject = match is_number {
+                true => Subject::Number(allow.number),
+                false => Subject::of_prefix_entry(allow.number),
+            };
+            all.entry(subject).or_default().trie = Some(allow);
         }
-        Ok(allows)
+        Ok(all)
+    }
+}
+
+/// An allow in the two maps: that of a number is in a hash and in the trie of prefixes, that of a
+/// prefix in the trie only.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AllowHalves {
+    /// What the hash has.
+    pub hash: Option<Allow>,
+    /// What the trie has.
+    pub trie: Option<Allow>,
+}
+
+impl AllowHalves {
+    /// Whether one of the maps lacks what the other has of a number, or has something else.
+    #[must_use]
+    pub fn differ(&self, subject: Subject) -> bool {
+        matches!(subject, Subject::Number(_)) && self.hash != self.trie
     }
 }
 
@@ -315,6 +379,12 @@ impl Maps {
     /// A failing system call.
     pub fn protected(&self, key: &PrefixKey) -> Result<Option<Allow>, Error> {
         longest("PROTECTED", &self.protected, key)
+    }
+
+    /// The allow that the trie has of the longest prefix of a key, the whole number included, as the
+    /// kernel asks it.
+    fn longest_allowed(&self, key: &PrefixKey) -> Result<Option<Allow>, Error> {
+        longest("ALLOWED_PREFIXES", &self.allowed_prefixes, key)
     }
 
     /// The allowed prefix that a key begins with.
@@ -452,11 +522,7 @@ impl Maps {
             return Err(Error::TooManyTrunks(policy.trunks.len()));
         }
         let generation = (self.generation()? + 1) % GENERATIONS;
-        let mut ports = [0u64; PORT_WORDS as usize];
-        for port in &policy.ports {
-            ports[*port as usize / 64] |= 1 << (port & 63);
-        }
-        for (index, word) in (generation * PORT_WORDS..).zip(ports) {
+        for (index, word) in (generation * PORT_WORDS..).zip(port_words(policy)) {
             set("PORTS", &self.ports, index, word)?;
         }
         self.set_trunks(policy, generation)?;
@@ -479,14 +545,69 @@ impl Maps {
             let index = generation * TRUNKS_MAX + trunk;
             set("PROFILES", &self.profiles, index, Raw(entry.profile))?;
             for (address, bits) in &entry.sources {
-                let mut data = [0; 20];
-                data[..4].copy_from_slice(&generation.to_be_bytes());
-                data[4..].copy_from_slice(address);
-                let key = Key::new(TRUNK_GENERATION_BITS + bits, data);
-                trunks.insert(&key, trunk, 0).map_err(error)?;
+                trunks.insert(&trunk_key(generation, address, *bits), trunk, 0).map_err(error)?;
             }
         }
         Ok(())
+    }
+
+    /// Whether settings, ports, trunks and profiles are exactly those of a policy.
+    ///
+    /// # Errors
+    /// A failing system call.
+    pub fn has_settings(&self, policy: &Policy) -> Result<bool, Error> {
+        let generation = self.generation()?;
+        if self.settings()? != policy.settings {
+            return Ok(false);
+        }
+        for (index, word) in (generation * PORT_WORDS..).zip(port_words(policy)) {
+            let there = lock(&self.ports).get(&index, 0);
+            if there.map_err(|error| Error::map("PORTS", error))? != word {
+                return Ok(false);
+            }
+        }
+        for (index, trunk) in (generation * TRUNKS_MAX..).zip(&policy.trunks) {
+            let there = lock(&self.profiles).get(&index, 0);
+            let Raw(there) = there.map_err(|error| Error::map("PROFILES", error))?;
+            if there != trunk.profile {
+                return Ok(false);
+            }
+        }
+        let mut wanted = StdHashMap::new();
+        for (index, trunk) in (0u32..).zip(&policy.trunks) {
+            let sources = trunk.sources.iter();
+            wanted.extend(sources.map(|(address, bits)| {
+                let key = trunk_key(generation, address, *bits);
+                ((key.prefix_len(), key.data()), index)
+            }));
+        }
+        for entry in lock(&self.trunks).iter() {
+            let (key, trunk) = entry.map_err(|error| Error::map("TRUNKS", error))?;
+            let is_in_force = key.data()[..4] == generation.to_be_bytes();
+            if is_in_force && wanted.remove(&(key.prefix_len(), key.data())) != Some(trunk) {
+                return Ok(false);
+            }
+        }
+        Ok(wanted.is_empty())
+    }
+
+    /// How many protected entries are missing, are others than these, or are too many.
+    ///
+    /// # Errors
+    /// A failing system call.
+    pub fn wrong_protected(&self, wanted: &[Protected]) -> Result<u64, Error> {
+        let mut missing: StdHashMap<_, _> = wanted
+            .iter()
+            .map(|protected| (protected.subject.key(), protected.entry))
+            .map(|(key, entry)| ((key.prefix_len, key.number), entry))
+            .collect();
+        let mut wrong = 0;
+        for entry in lock(&self.protected).iter() {
+            let (key, Raw(entry)) = entry.map_err(|error| Error::map("PROTECTED", error))?;
+            let known = missing.remove(&(key.prefix_len(), key.data()));
+            wrong += u64::from(known != Some(entry));
+        }
+        Ok(wrong + missing.len() as u64)
     }
 
     /// Makes the protected entries exactly these, element by element: what stays is never out.
@@ -559,15 +680,28 @@ impl Maps {
     /// # Errors
     /// A failing system call.
     pub fn event_stats(&self) -> Result<EventStats, Error> {
-        let values =
-            self.event_stats.get(&0, 0).map_err(|error| Error::map("EVENT_STATS", error))?;
-        Ok(values.iter().fold(EventStats::default(), |sum, Raw(value)| EventStats {
-            refused_lost: sum.refused_lost + value.refused_lost,
-            passed_lost: sum.passed_lost + value.passed_lost,
-            passed_thinned: sum.passed_thinned + value.passed_thinned,
-            ..EventStats::default()
-        }))
+        sum(&self.event_stats)
     }
+}
+
+type PerCpuStats = PerCpuArray<MapData, Raw<EventStats>>;
+
+/// Events of the maps pinned in a folder that were thinned out or lost.
+///
+/// # Errors
+/// A map that is missing, or of another layout; a failing system call.
+pub fn event_stats(folder: &Path) -> Result<EventStats, Error> {
+    sum(&typed::<PerCpuStats>(&mut |name| open(folder, name), "EVENT_STATS")?)
+}
+
+fn sum(stats: &PerCpuStats) -> Result<EventStats, Error> {
+    let values = stats.get(&0, 0).map_err(|error| Error::map("EVENT_STATS", error))?;
+    Ok(values.iter().fold(EventStats::default(), |sum, Raw(value)| EventStats {
+        refused_lost: sum.refused_lost + value.refused_lost,
+        passed_lost: sum.passed_lost + value.passed_lost,
+        passed_thinned: sum.passed_thinned + value.passed_thinned,
+        ..EventStats::default()
+    }))
 }
 
 /// Walks all blocked numbers and prefixes of pinned maps, on file descriptors of its own, so
@@ -635,6 +769,22 @@ fn open_data(folder: &Path, name: &'static str) -> Result<MapData, Error> {
         )));
     }
     Ok(data)
+}
+
+/// The ports of a policy as the map has them, a bit each.
+fn port_words(policy: &Policy) -> [u64; PORT_WORDS as usize] {
+    let mut words = [0; PORT_WORDS as usize];
+    for port in &policy.ports {
+        words[*port as usize / 64] |= 1 << (port & 63);
+    }
+    words
+}
+
+fn trunk_key(generation: u32, address: &[u8; 16], bits: u32) -> Key<[u8; 20]> {
+    let mut data = [0; 20];
+    data[..4].copy_from_slice(&generation.to_be_bytes());
+    data[4..].copy_from_slice(address);
+    Key::new(TRUNK_GENERATION_BITS + bits, data)
 }
 
 fn key(subject: Subject) -> Key<[u8; 8]> {
@@ -765,11 +915,11 @@ impl filter_common::policy::Lists for LookUp<'_> {
     }
 
     fn allowed_number(&self, number: Number) -> Option<Allow> {
-        self.maps.allow(Subject::Number(number)).ok().flatten()
+        self.maps.allowed_number(number).ok().flatten()
     }
 
     fn allowed_prefix(&self, key: &PrefixKey) -> Option<Allow> {
-        self.maps.allowed_prefix(key).ok().flatten()
+        self.maps.longest_allowed(key).ok().flatten()
     }
 
     fn blocked_number(&self, number: Number) -> Option<Block> {

@@ -1,5 +1,7 @@
 //! Bytes of maps and rings as values, and back.
 
+#![expect(unsafe_code, reason = "maps and rings hold bytes, and the types of abi are all bytes")]
+
 use aya::maps::{MapData, RingBuf};
 use filter_common::abi::{EventEntry, Evidence};
 

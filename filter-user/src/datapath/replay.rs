@@ -1,17 +1,18 @@
 //! The program on maps of its own, judging frames of captures with `BPF_PROG_TEST_RUN`.
 
-use aya::Ebpf;
 use aya::maps::{Array, MapData, RingBuf};
-use aya::programs::{TestRun as _, TestRunOptions, Xdp};
+use aya::programs::{TestRun as _, TestRunOptions};
 use filter_common::abi::{Event, EventEntry, EventStats, Evidence};
 use filter_common::number::Number;
 use filter_common::reason::Reason;
 
+use super::attempts;
 use super::error::Error;
 use super::evidence::{EvidenceRing, EvidenceSwitch};
+use super::gate::{Gate, Plan, Program};
 use super::maps::{Maps, typed};
 use super::raw::{self, Raw};
-use super::{PROGRAM, attempts, egress_program, load_program, loader, program};
+use crate::host::READABLE;
 use crate::object::OBJECT;
 use crate::policy::{Policy, Subject};
 
@@ -30,7 +31,7 @@ const TC_ACT_UNSPEC: u32 = u32::MAX;
 /// The program on private maps. It has nothing in common with a live filter, and ends with
 /// this value.
 pub struct Replay {
-    ebpf: Ebpf,
+    gate: Gate,
     maps: Maps,
     clock: Array<MapData, u64>,
     event: Array<MapData, Raw<Event>>,
@@ -52,21 +53,44 @@ pub struct Judged {
 }
 
 impl Replay {
-    /// Loads the program with a policy. Needs `CAP_BPF` and `CAP_NET_ADMIN`.
+    /// Loads the program with a policy: the one with the slim reader where the kernel refuses the
+    /// full one. Needs `CAP_BPF` and `CAP_NET_ADMIN`.
     ///
     /// # Errors
-    /// Missing capabilities, a kernel without BPF, a program that the kernel's verifier
-    /// refuses, a policy that does not fit the maps.
+    /// Missing capabilities, a kernel without BPF or one that refuses both programs, a policy that
+    /// does not fit the maps.
     pub fn load(policy: &Policy) -> Result<Replay, Error> {
-        load(policy, true, &[])
+        Replay::load_as(&Plan::of_this_kernel()?, policy, &[])
     }
 
-    /// The same with other sizes of some maps, `("GRANTS", 64)`: to see what a full one does.
+    /// The same by another plan, and with other sizes of some maps, `("GRANTS", 64)`: to see what a
+    /// full one does.
     ///
     /// # Errors
     /// As for [`Replay::load`].
-    pub fn load_sized(policy: &Policy, sizes: &[(&str, u32)]) -> Result<Replay, Error> {
-        load(policy, true, sizes)
+    pub fn load_as(plan: &Plan, policy: &Policy, sizes: &[(&str, u32)]) -> Result<Replay, Error> {
+        load(OBJECT, plan, policy, true, sizes)
+    }
+
+    /// The same from another object than that of this binary: to see what becomes of a program that
+    /// the kernel refuses.
+    ///
+    /// # Errors
+    /// As for [`Replay::load`].
+    pub fn load_object(object: &[u8], plan: &Plan, policy: &Policy) -> Result<Replay, Error> {
+        load(object, plan, policy, true, &[])
+    }
+
+    /// Which program of the object it is.
+    #[must_use]
+    pub fn program(&self) -> Program {
+        self.gate.program()
+    }
+
+    /// What to say where this kernel refuses the full reader; `None`: it takes it.
+    #[must_use]
+    pub fn slow_reader(&self) -> Option<String> {
+        self.gate.slow_reader()
     }
 
     /// Its maps, for what user space does with those of a live filter.
@@ -105,15 +129,19 @@ impl Replay {
     ///
     /// # Errors
     /// A failing system call. A frame shorter than an Ethernet header is judged as
-    /// `not-ip` without the kernel, which does not take it.
+    /// `not-ip` without the kernel, which does not take it. Without `xdp.frags` a frame is cut to
+    /// [`READABLE`] bytes: no longer one reaches such a program.
     pub fn judge(&mut self, frame: &[u8], time: u64) -> Result<Judged, Error> {
         if frame.len() < FRAME_MIN {
             let event = Event { reason: Reason::NotIp as u8, ..Event::default() };
             return Ok(Judged { event, dropped: false });
         }
-        let frame = &frame[..frame.len().min(FRAME_MAX)];
+        let longest = if self.gate.program().frags { FRAME_MAX } else { READABLE };
+        let frame = &frame[..frame.len().min(longest)];
         self.clock.set(0, time, 0).map_err(|error| Error::map("REPLAY_CLOCK", error))?;
-        let result = program(&mut self.ebpf)?
+        let result = self
+            .gate
+            .xdp_to_run()?
             .test_run(TestRunOptions { data_in: Some(frame), ..TestRunOptions::default() })
             .map_err(Error::run)?;
         #[cfg(palang_log)]
@@ -137,9 +165,9 @@ impl Replay {
     /// # Errors
     /// A failing system call.
     pub fn judge_repeatedly(&self, frame: &[u8], times: u32) -> Result<bool, Error> {
-        let program = self.ebpf.program(PROGRAM).ok_or(Error::Missing(PROGRAM))?;
-        let program: &Xdp = program.try_into().map_err(Error::program)?;
-        let result = program
+        let result = self
+            .gate
+            .xdp_to_run()?
             .test_run(TestRunOptions {
                 data_in: Some(frame),
                 repeat: times,
@@ -157,7 +185,9 @@ impl Replay {
     pub fn send(&mut self, frame: &[u8], time: u64) -> Result<Number, Error> {
         self.clock.set(0, time, 0).map_err(|error| Error::map("REPLAY_CLOCK", error))?;
         let mut out = vec![0; frame.len() + 64];
-        let result = egress_program(&mut self.ebpf)?
+        let result = self
+            .gate
+            .egress()?
             .test_run(TestRunOptions {
                 data_in: Some(frame),
                 data_out: Some(&mut out),
@@ -177,7 +207,7 @@ impl Replay {
     /// # Errors
     /// A failing system call; a program that the verifier refuses.
     pub fn verified_egress_instructions(&mut self) -> Result<Option<u32>, Error> {
-        let info = egress_program(&mut self.ebpf)?.info().map_err(Error::program)?;
+        let info = self.gate.egress()?.info().map_err(Error::program)?;
         Ok(info.verified_instruction_count())
     }
 
@@ -186,11 +216,11 @@ impl Replay {
     /// # Errors
     /// A failing system call.
     pub fn tag(&mut self) -> Result<u64, Error> {
-        Ok(program(&mut self.ebpf)?.info().map_err(Error::program)?.tag())
+        Ok(self.gate.xdp()?.info().map_err(Error::program)?.tag())
     }
 
-    pub(super) fn ebpf_mut(&mut self) -> &mut Ebpf {
-        &mut self.ebpf
+    pub(super) fn gate(&mut self) -> &mut Gate {
+        &mut self.gate
     }
 
     /// How many instructions the verifier walked; `None` before Linux 5.16.
@@ -198,7 +228,7 @@ impl Replay {
     /// # Errors
     /// A failing system call.
     pub fn verified_instructions(&mut self) -> Result<Option<u32>, Error> {
-        let info = program(&mut self.ebpf)?.info().map_err(Error::program)?;
+        let info = self.gate.xdp()?.info().map_err(Error::program)?;
         Ok(info.verified_instruction_count())
     }
 
@@ -241,32 +271,38 @@ impl Replay {
     }
 }
 
-/// Loads the program with a policy, on maps of its own. Only in a replay is its time that
+/// Loads a program of the object with a policy, on maps of its own. Only in a replay is its time that
 /// of the capture.
-pub(super) fn load(policy: &Policy, replay: bool, sizes: &[(&str, u32)]) -> Result<Replay, Error> {
+pub(super) fn load(
+    object: &[u8],
+    plan: &Plan,
+    policy: &Policy,
+    replay: bool,
+    sizes: &[(&str, u32)],
+) -> Result<Replay, Error> {
     let blocks = policy.blocks.len();
     let numbers =
         policy.blocks.iter().filter(|(subject, _)| matches!(subject, Subject::Number(_))).count();
-    let mut loader = loader();
+    let attempts = attempts(numbers as u32)?;
     // A constant for the verifier: a live filter has no code that reads another clock.
-    let replay = u32::from(replay);
-    loader
-        .override_global("REPLAY", &replay, true)
-        .map_max_entries("BLOCKED_NUMBERS", room(numbers))
-        .map_max_entries("BLOCKED_PREFIXES", room(blocks - numbers))
-        .map_max_entries("ALLOWED_NUMBERS", room(policy.allows.len()))
-        .map_max_entries("ALLOWED_PREFIXES", room(policy.allows.len()))
-        .map_max_entries("PROTECTED", room(policy.protected.len()))
-        .map_max_entries("ATTEMPTS", attempts(numbers as u32)?)
-        .map_max_entries("REDIALS", attempts(numbers as u32)?);
-    for (map, entries) in sizes {
-        loader.map_max_entries(map, *entries);
-    }
-    let mut ebpf = loader.load(OBJECT).map_err(Error::load)?;
-    load_program(&mut ebpf)?;
+    let replay = if replay { &1u32 } else { &0u32 };
+    let mut gate = Gate::load(object, plan, |loader| {
+        loader
+            .override_global("REPLAY", replay, true)
+            .map_max_entries("BLOCKED_NUMBERS", room(numbers))
+            .map_max_entries("BLOCKED_PREFIXES", room(blocks - numbers))
+            .map_max_entries("ALLOWED_NUMBERS", room(policy.allows.len()))
+            .map_max_entries("ALLOWED_PREFIXES", room(policy.allows.len()))
+            .map_max_entries("PROTECTED", room(policy.protected.len()))
+            .map_max_entries("ATTEMPTS", attempts)
+            .map_max_entries("REDIALS", attempts);
+        for (map, entries) in sizes {
+            loader.map_max_entries(map, *entries);
+        }
+    })?;
     #[cfg(palang_log)]
-    let log = logger(&mut ebpf)?;
-    let mut take = |name| ebpf.take_map(name).ok_or(Error::Missing(name));
+    let log = logger(&mut gate.ebpf)?;
+    let mut take = |name| gate.ebpf.take_map(name).ok_or(Error::Missing(name));
     let maps = Maps::new(&mut take)?;
     maps.fill(policy)?;
     Ok(Replay {
@@ -279,13 +315,13 @@ pub(super) fn load(policy: &Policy, replay: bool, sizes: &[(&str, u32)]) -> Resu
         frames: EvidenceRing::new(&mut take)?,
         #[cfg(palang_log)]
         log,
-        ebpf,
+        gate,
     })
 }
 
 /// Built with `PALANG_EBPF_LOG=1`: what the program logs goes to standard error.
 #[cfg(palang_log)]
-fn logger(ebpf: &mut Ebpf) -> Result<aya_log::EbpfLogger<env_logger::Logger>, Error> {
+fn logger(ebpf: &mut aya::Ebpf) -> Result<aya_log::EbpfLogger<env_logger::Logger>, Error> {
     let logger = env_logger::Builder::new().filter_level(log::LevelFilter::Debug).build();
     aya_log::EbpfLogger::init_with_logger(ebpf, logger)
         .map_err(|error| Error::Load(error.to_string()))
@@ -320,11 +356,13 @@ mod tests {
         let mut policy = Policy::default();
         let digits = Digits::parse("6281234567890").unwrap();
         policy.block(Subject::Number(Number::e164(digits)), ended, 0);
-        let mut replay = load(&policy, replay, &[]).unwrap_or_else(|error| panic!("{error}"));
+        let mut replay = load(OBJECT, &Plan::of_this_kernel().unwrap(), &policy, replay, &[])
+            .unwrap_or_else(|error| panic!("{error}"));
         let judged = replay.judge(&frame(), ended).unwrap();
         (judged.dropped, judged.event)
     }
 
+    #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
     #[test]
     fn only_a_replay_takes_the_time_of_the_capture() {
         let (dropped, event) = refuses(true);
@@ -335,6 +373,7 @@ mod tests {
         assert_eq!(event, Event::default(), "a live filter writes no replay event");
     }
 
+    #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
     #[test]
     fn a_policy_that_does_not_fit_is_refused() {
         let mut replay = Replay::load(&Policy::default()).unwrap();

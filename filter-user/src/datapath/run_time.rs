@@ -5,8 +5,8 @@ use std::os::fd::OwnedFd;
 
 use aya::sys::{Stats, enable_stats};
 
+use super::Error;
 use super::live::Filter;
-use super::{Error, program};
 
 /// What was measured since the program was loaded, while statistics were on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -24,7 +24,7 @@ impl Filter {
     /// # Errors
     /// A failing system call.
     pub fn run_time(&mut self) -> Result<RunTime, Error> {
-        let info = program(self.ebpf())?.info().map_err(Error::program)?;
+        let info = self.gate().xdp()?.info().map_err(Error::program)?;
         let nanoseconds = u64::try_from(info.run_time().as_nanos()).unwrap_or(u64::MAX);
         Ok(RunTime { nanoseconds, packets: info.run_count() })
     }

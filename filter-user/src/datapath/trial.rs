@@ -1,11 +1,13 @@
 //! The program on maps of its own and on an interface: to see what it does with real packets.
 
+use aya::programs::XdpMode as AyaMode;
 use filter_common::abi::EventEntry;
 
 use super::error::{Error, chain};
+use super::gate::Plan;
 use super::maps::Maps;
 use super::replay::{self, Replay};
-use super::{AyaMode, program};
+use crate::object::OBJECT;
 use crate::policy::Policy;
 
 /// The program as a live filter has it, but on private maps. All of it ends with this value: the
@@ -18,7 +20,7 @@ impl Trial {
     /// # Errors
     /// Missing capabilities, a program that the verifier refuses, a policy that does not fit.
     pub fn load(policy: &Policy) -> Result<Trial, Error> {
-        replay::load(policy, false, &[]).map(Trial)
+        replay::load(OBJECT, &Plan::of_this_kernel()?, policy, false, &[]).map(Trial)
     }
 
     /// Puts it into the driver of an interface of the calling thread's namespace.
@@ -26,7 +28,7 @@ impl Trial {
     /// # Errors
     /// No such interface, another program on it, a driver without native XDP.
     pub fn attach(&mut self, interface: &str) -> Result<(), Error> {
-        let attached = program(self.0.ebpf_mut())?.attach(interface, AyaMode::Driver);
+        let attached = self.0.gate().xdp()?.attach(interface, AyaMode::Driver);
         attached.map(|_| ()).map_err(|error| Error::Attach {
             interface: interface.to_owned(),
             error: chain(&error),
@@ -45,6 +47,12 @@ impl Trial {
     /// A failing system call.
     pub fn tag(&mut self) -> Result<u64, Error> {
         self.0.tag()
+    }
+
+    /// As [`Replay::slow_reader`].
+    #[must_use]
+    pub fn slow_reader(&self) -> Option<String> {
+        self.0.slow_reader()
     }
 
     /// All events since the last time.

@@ -504,6 +504,7 @@ mod tests {
             .collect()
     }
 
+    #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
     #[test]
     fn interfaces_of_a_namespace() {
         use State::{Fail, Ok, Warn};
@@ -558,6 +559,7 @@ mod tests {
         });
     }
 
+    #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
     #[test]
     fn something_pinned_makes_a_program_ours() {
         in_new_namespace(async {
@@ -571,6 +573,7 @@ mod tests {
         });
     }
 
+    #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
     #[test]
     fn missing_interfaces_are_reported() {
         in_new_namespace(async {

@@ -219,6 +219,7 @@ async fn make(
 }
 
 /// Opens a socket that sends whole frames out of an interface (packet(7)).
+#[expect(unsafe_code, reason = "nix binds no packet socket to an interface by its index")]
 fn packet_socket(index: u32) -> io::Result<OwnedFd> {
     let kind = libc::SOCK_RAW | libc::SOCK_CLOEXEC;
     // SAFETY: a system call with three integers. Protocol 0 receives nothing.

@@ -11,7 +11,9 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 use tempfile::{Builder, NamedTempFile};
 
-use super::{Error, Reader, absolute, beside, pending_changes, schema};
+use super::{
+    Error, Reader, absolute, beside, connection, pending_changes, retention, schema, state,
+};
 
 /// The owner writes; its group, to which the roles belong, reads.
 const MODE: u32 = 0o640;
@@ -39,7 +41,13 @@ impl Reader {
             return Err(Error::Failed { path: part.path.clone(), what });
         };
         // Not the backup API: it begins again whenever somebody writes to the store.
-        self.conn.execute("VACUUM INTO ?1", [name]).map(drop).map_err(|error| {
+        let copy = || {
+            if !retention::is_incremental(&self.conn)? {
+                retention::make_incremental(&self.conn)?;
+            }
+            self.conn.execute("VACUUM INTO ?1", [name]).map(drop)
+        };
+        copy().map_err(|error| {
             let said = Error::sqlite(&part.path, &error);
             // It is the store that cannot be read, not the copy.
             if matches!(said, Error::Corrupt { .. }) { self.error(&error) } else { said }
@@ -60,6 +68,7 @@ pub fn restore(from: &Path, to: &Path, replace: bool) -> Result<Option<PathBuf>,
     let there = is_there(&to);
     let part = Part::begin(to)?;
     copy.copy(&part)?;
+    part.with(|conn| state::mark_restored(conn))?;
     if geteuid().is_root() {
         part.give_to_owner()?;
     }
@@ -93,9 +102,8 @@ fn is_there(path: &Path) -> bool {
 
 /// Whether another connection has the store open.
 fn in_use(path: &Path) -> bool {
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let ask = || {
-        let conn = Connection::open_with_flags(path, flags)?;
+        let conn = connection::open(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
         conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
         conn.busy_timeout(Duration::ZERO)?;
         conn.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
@@ -146,8 +154,18 @@ impl Part {
 
     /// Makes the tables in it.
     pub(super) fn migrate(&self) -> Result<(), Error> {
-        Connection::open(self.file.path())
-            .and_then(|mut conn| schema::migrate(&mut conn))
+        self.with(|conn| {
+            retention::make_incremental(conn)?;
+            schema::migrate(conn)
+        })
+    }
+
+    fn with(
+        &self,
+        change: impl FnOnce(&mut Connection) -> rusqlite::Result<()>,
+    ) -> Result<(), Error> {
+        connection::open(self.file.path(), OpenFlags::SQLITE_OPEN_READ_WRITE)
+            .and_then(|mut conn| change(&mut conn))
             .map_err(|error| Error::sqlite(&self.path, &error))
     }
 
@@ -304,6 +322,7 @@ mod tests {
         assert_eq!(digest(&home.store()), kept);
     }
 
+    #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
     #[test]
     fn what_finds_no_room_changes_nothing() {
         let disk = Disk::new();

@@ -1,19 +1,22 @@
 //! Every attempt that the gate saw, passed ones too.
 
 use std::ops::ControlFlow;
+use std::time::Duration;
 
 use filter_common::number::Number;
 use jiff::Timestamp;
 use rusqlite::{OptionalExtension as _, Row, named_params, params_from_iter};
 
+use super::retention::ROWS;
 use super::schema::Millis;
-use super::{Error, Reader, Store};
+use super::{Error, Reader, Step, Store, Write};
+use crate::per_ring::is_in_ring_of_refusals;
 
 const COLUMNS: &str = "id, time, number, trunk, source, call_id, call_hash, identity, verdict, \
-                       would, reason, rule, repeats";
+                       would, reason, rule, repeats, count";
 
-/// One attempt; numbers of identity, verdict and reason as an
-/// [`Event`](filter_common::abi::Event) carries them.
+/// One attempt, and in a flood further ones of the same caller; numbers of identity, verdict and
+/// reason as an [`Event`](filter_common::abi::Event) carries them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CallRow {
     /// When it came.
@@ -40,6 +43,17 @@ pub struct CallRow {
     pub rule: u64,
     /// How often it was sent again.
     pub repeats: u32,
+    /// Attempts that this record stands for, 1 to 2^63 - 1: this one, and further refusals of the
+    /// same caller within the same minute.
+    pub count: u64,
+}
+
+impl CallRow {
+    /// Whether the kernel reports it in the ring of refusals, which also has redial grants.
+    #[must_use]
+    pub fn is_in_ring_of_refusals(&self) -> bool {
+        is_in_ring_of_refusals(self.verdict, self.reason)
+    }
 }
 
 /// Which calls.
@@ -61,48 +75,24 @@ impl Store {
     /// # Errors
     /// Nothing was stored: the disk says no.
     pub fn put_calls(&mut self, calls: &[CallRow]) -> Result<Vec<u64>, Error> {
-        self.write(|write| {
-            let mut ids = Vec::with_capacity(calls.len());
-            for call in calls {
-                write.saw(call.time);
-                let mut statement = write.tx.prepare_cached(&format!(
-                    "INSERT INTO calls ({COLUMNS}) VALUES (NULL, :time, :number, :trunk, :source, \
-                     :call_id, :call_hash, :identity, :verdict, :would, :reason, :rule, :repeats)"
-                ))?;
-                // Rule and hash bit by bit: an odd one must not cost the whole batch.
-                let id = statement.insert(named_params! {
-                    ":time": Millis(call.time),
-                    ":number": call.number.map(|number| number.0.cast_signed()),
-                    ":trunk": call.trunk,
-                    ":source": call.source,
-                    ":call_id": call.call_id,
-                    ":call_hash": call.call_hash.cast_signed(),
-                    ":identity": call.identity,
-                    ":verdict": call.verdict,
-                    ":would": call.would,
-                    ":reason": call.reason,
-                    ":rule": call.rule.cast_signed(),
-                    ":repeats": call.repeats,
-                })?;
-                ids.push(id.cast_unsigned());
-            }
-            Ok(ids)
-        })
+        self.write(|write| calls.iter().map(|call| write.call(call)).collect())
     }
 
-    /// As [`Store::put_calls`], without waiting for the disk: what it stored outlives this process
-    /// at once, and the machine when anything else is stored.
-    ///
-    /// # Errors
-    /// Nothing was stored, or what is stored next may not wait for the disk either.
-    pub fn put_calls_soon(&mut self, calls: &[CallRow]) -> Result<Vec<u64>, Error> {
+    /// Writes without waiting for the disk.
+    pub(super) fn soon<T>(
+        &mut self,
+        write: impl FnOnce(&mut Store) -> Result<T, Error>,
+    ) -> Result<T, Error> {
         self.wait_for_disk(false)?;
-        let done = self.put_calls(calls);
-        self.wait_for_disk(true)?;
+        let done = write(self);
+        if let Err(error) = self.wait_for_disk(true) {
+            // What is answered next has to be on disk. What was written now is written.
+            self.stop_writing(&format!("it does not wait for the disk: {error}"));
+        }
         done
     }
 
-    pub(super) fn wait_for_disk(&self, wait: bool) -> Result<(), Error> {
+    fn wait_for_disk(&self, wait: bool) -> Result<(), Error> {
         let Reader { conn, path } = &self.reader;
         let synchronous = if wait { "FULL" } else { "NORMAL" };
         conn.pragma_update(None, "synchronous", synchronous)
@@ -125,15 +115,44 @@ impl Store {
         })
     }
 
-    /// Deletes calls from before a time; returns how many.
+    /// Deletes calls from before a time, oldest first, for at most `time`.
     ///
     /// # Errors
     /// Nothing was deleted: the disk says no.
-    pub fn prune_calls(&mut self, before: Timestamp) -> Result<u64, Error> {
-        self.write(|write| {
-            let count = write.tx.execute("DELETE FROM calls WHERE time < ?1", [Millis(before)])?;
-            Ok(count as u64)
-        })
+    pub fn prune_calls(&mut self, before: Timestamp, time: Duration) -> Result<Step, Error> {
+        let sql = format!(
+            "DELETE FROM calls WHERE id IN (
+                 SELECT id FROM calls WHERE time < ?1 ORDER BY time LIMIT {ROWS})"
+        );
+        self.write(|write| write.repeat(&sql, &[&Millis(before)], time))
+    }
+}
+
+impl Write<'_> {
+    /// Stores a call; returns its number.
+    pub(super) fn call(&mut self, call: &CallRow) -> rusqlite::Result<u64> {
+        self.saw(call.time);
+        let mut statement = self.tx.prepare_cached(&format!(
+            "INSERT INTO calls ({COLUMNS}) VALUES (NULL, :time, :number, :trunk, :source, \
+             :call_id, :call_hash, :identity, :verdict, :would, :reason, :rule, :repeats, :count)"
+        ))?;
+        // Rule and hash bit by bit: they have all 64.
+        let id = statement.insert(named_params! {
+            ":time": Millis(call.time),
+            ":number": call.number.map(|number| number.0.cast_signed()),
+            ":trunk": call.trunk,
+            ":source": call.source,
+            ":call_id": call.call_id,
+            ":call_hash": call.call_hash.cast_signed(),
+            ":identity": call.identity,
+            ":verdict": call.verdict,
+            ":would": call.would,
+            ":reason": call.reason,
+            ":rule": call.rule.cast_signed(),
+            ":repeats": call.repeats,
+            ":count": call.count,
+        })?;
+        Ok(id.cast_unsigned())
     }
 }
 
@@ -189,6 +208,7 @@ fn read(row: &Row<'_>) -> rusqlite::Result<(u64, CallRow)> {
         reason: row.get("reason")?,
         rule: row.get::<_, i64>("rule")?.cast_unsigned(),
         repeats: row.get("repeats")?,
+        count: row.get("count")?,
     };
     Ok((row.get("id")?, call))
 }
@@ -212,6 +232,7 @@ mod tests {
             reason: 255,
             rule: u64::MAX,
             repeats: 0,
+            count: 1,
         }
     }
 
@@ -261,8 +282,8 @@ mod tests {
         let ids = store.put_calls(&[call(1, 1), call(2, 2)]).unwrap();
         store.set_repeats(&[(ids[1], 3), (99, 1)]).unwrap();
         assert_eq!(found(&store, CallFilter::default())[0].1.repeats, 3);
-        assert_eq!(store.prune_calls(time(2)).unwrap(), 1);
-        assert_eq!(store.prune_calls(time(3)).unwrap(), 1);
+        assert_eq!(store.prune_calls(time(2), Duration::MAX).unwrap().count, 1);
+        assert_eq!(store.prune_calls(time(3), Duration::MAX).unwrap().count, 1);
         assert_eq!(found(&store, CallFilter::default()), []);
         assert_eq!(store.put_calls(&[call(4, 4)]).unwrap(), [3], "numbers are not used again");
     }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use rusqlite::ErrorCode;
 use rusqlite::ffi::SQLITE_IOERR_SHMSIZE;
 
-use super::schema;
+use super::{connection, schema};
 
 /// An error of the store. Whatever was to be changed was not changed.
 #[derive(Debug)]
@@ -38,6 +38,11 @@ pub enum Error {
     /// Somebody else holds a lock on the file.
     Busy {
         /// The store.
+        path: PathBuf,
+    },
+    /// Somebody deleted or replaced a file of the store while it is open.
+    Gone {
+        /// The file.
         path: PathBuf,
     },
     /// There is a file where a new one was to be made.
@@ -84,6 +89,13 @@ impl std::fmt::Display for Error {
                 "{} is locked by another program, nothing was stored: `fuser -v` names it",
                 path.display()
             ),
+            Error::Gone { path } => write!(
+                f,
+                "{} was deleted or replaced while the daemon runs, so nothing is stored: put it back, \
+                 or restart the daemon (`systemctl restart palang`), which keeps what the kernel's \
+                 maps hold",
+                path.display()
+            ),
             Error::Exists { path } => {
                 write!(f, "{} is there already and was left alone", path.display())
             }
@@ -113,15 +125,23 @@ impl Error {
         } else if is(ErrorCode::DatabaseBusy) || is(ErrorCode::DatabaseLocked) {
             Error::Busy { path }
         } else if is(ErrorCode::CannotOpen) {
-            // SQLite does not tell why. Opening the file here to find out would drop the
-            // locks that this process has on it (POSIX), so only look at it.
-            let why = match path.metadata() {
-                Err(error) => error.to_string(),
-                Ok(_) => "not a file that this user may open, or no right to write beside it: \
-                          be root"
-                    .to_owned(),
+            let what = match connection::take_unopened() {
+                Some((file, why)) if Path::new(&file) == path => {
+                    format!("cannot be opened: {why}; be root, and look at the rights")
+                }
+                // It was tried again for reading when it could not be made.
+                Some((file, why)) if why.kind() == io::ErrorKind::NotFound => {
+                    format!("needs {file}, which cannot be made: no right to write in its folder")
+                }
+                Some((file, why)) => format!("needs {file}, which cannot be opened: {why}"),
+                // Opening it here to find out would drop the locks that this process has on the
+                // file (POSIX).
+                None => match path.metadata() {
+                    Err(error) => format!("cannot be opened: {error}"),
+                    Ok(_) => format!("cannot be opened: {what}"),
+                },
             };
-            Error::Failed { what: format!("cannot be opened: {why}"), path }
+            Error::Failed { path, what }
         } else {
             Error::Failed { path, what }
         }

@@ -1,15 +1,20 @@
 //! INVITEs of refused attempts, as they came, where they are kept. Each belongs to a call and goes
 //! with it: a trigger in [`schema`](super::schema).
 
+use std::time::Duration;
+
 use filter_common::number::Number;
 use jiff::{SignedDuration, Timestamp};
-use rusqlite::{OptionalExtension as _, Row, Transaction, params};
+use rusqlite::{OptionalExtension as _, Row, params};
 
+use super::retention::ROWS;
 use super::schema::Millis;
-use super::{Error, Reader, Store};
+use super::{Error, Reader, Step, Store, Write};
 
 /// The times of an attempt's record and of its frame are read from the clock one after the other.
 const APART: SignedDuration = SignedDuration::from_secs(2);
+/// How long frames are deleted at once.
+const ROOM_TIME: Duration = Duration::from_millis(20);
 
 /// The frame of a refused attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,7 +42,7 @@ pub type Unplaced = (Number, u64, EvidenceRow);
 impl Store {
     /// Stores frames beside the calls that they belong to, and deletes the oldest above the `room`.
     /// Those whose call is not stored come back. Does not wait for the disk, as
-    /// [`Store::put_calls_soon`].
+    /// [`Store::put_records`] may.
     ///
     /// # Errors
     /// Nothing was stored: the disk says no.
@@ -46,10 +51,7 @@ impl Store {
         frames: Vec<Unplaced>,
         room: Room,
     ) -> Result<Vec<Unplaced>, Error> {
-        self.wait_for_disk(false)?;
-        let done = self.place(frames, room);
-        self.wait_for_disk(true)?;
-        done
+        self.soon(|store| store.place(frames, room))
     }
 
     fn place(&mut self, frames: Vec<Unplaced>, room: Room) -> Result<Vec<Unplaced>, Error> {
@@ -84,24 +86,28 @@ impl Store {
                     row.frame
                 ])?;
             }
-            make_room(&write.tx, room)?;
+            make_room(write, room)?;
             Ok(unplaced)
         })
     }
 
-    /// Deletes frames from before a time; how many.
+    /// Deletes frames from before a time, oldest first, for at most `time`.
     ///
     /// # Errors
     /// Nothing was deleted: the disk says no.
-    pub fn prune_evidence(&mut self, before: Timestamp) -> Result<usize, Error> {
-        self.write(|write| {
-            write.tx.execute("DELETE FROM evidence WHERE time < ?1", [Millis(before)])
-        })
+    pub fn prune_evidence(&mut self, before: Timestamp, time: Duration) -> Result<Step, Error> {
+        let sql = format!(
+            "DELETE FROM evidence WHERE call IN (
+                 SELECT call FROM evidence WHERE time < ?1 ORDER BY time LIMIT {ROWS})"
+        );
+        self.write(|write| write.repeat(&sql, &[&Millis(before)], time))
     }
 }
 
-/// Deletes the oldest frames until the others fit.
-fn make_room(tx: &Transaction<'_>, room: Room) -> rusqlite::Result<()> {
+/// Deletes the oldest frames until the others fit. When much less room was configured, the next
+/// frames go on with it.
+fn make_room(write: &Write<'_>, room: Room) -> rusqlite::Result<()> {
+    let tx = &write.tx;
     let (mut frames, mut bytes) = size(tx)?;
     let mut last = None;
     if frames > room.frames || bytes > room.bytes {
@@ -117,7 +123,11 @@ fn make_room(tx: &Transaction<'_>, room: Room) -> rusqlite::Result<()> {
         }
     }
     if let Some(last) = last {
-        tx.execute("DELETE FROM evidence WHERE call <= ?1", [last])?;
+        let sql = format!(
+            "DELETE FROM evidence WHERE call IN (
+                 SELECT call FROM evidence WHERE call <= ?1 ORDER BY call LIMIT {ROWS})"
+        );
+        write.repeat(&sql, &[&last], ROOM_TIME)?;
     }
     Ok(())
 }
@@ -178,6 +188,7 @@ mod tests {
             reason: 1,
             rule: 1,
             repeats: 0,
+            count: 1,
         }
     }
 
@@ -205,14 +216,14 @@ mod tests {
         assert_eq!(store.call(3).unwrap(), Some(call(100, 6)));
         assert_eq!(store.call(4).unwrap(), None);
 
-        store.prune_calls(time(50)).unwrap();
+        store.prune_calls(time(50), Duration::MAX).unwrap();
         assert_eq!(text(&store, 1), None);
         let erased = store.erase(Number(5), Entry::new(time(200), "root", "erase")).unwrap();
         assert_eq!(erased.calls, 1);
         assert_eq!((text(&store, 2), text(&store, 3)), (None, Some("three".to_owned())));
         assert_eq!(store.evidence_size().unwrap(), Room { frames: 1, bytes: 5 });
-        assert_eq!(store.prune_evidence(time(100)).unwrap(), 0);
-        assert_eq!(store.prune_evidence(time(101)).unwrap(), 1);
+        assert_eq!(store.prune_evidence(time(100), Duration::MAX).unwrap().count, 0);
+        assert_eq!(store.prune_evidence(time(101), Duration::MAX).unwrap().count, 1);
         assert_eq!(store.call(3).unwrap(), Some(call(100, 6)), "its record stays");
     }
 

@@ -4,11 +4,11 @@
 //! |---|---|---|
 //! | `decisions` | blocks and allows in force | [`decisions`] |
 //! | `audit` | every change, as a hash chain with pseudonyms of numbers | [`audit`], [`pseudonym`] |
-//! | `calls` | every attempt that the gate saw | [`calls`] |
+//! | `calls` | every attempt that the gate saw | [`calls`], [`records`] |
 //! | `evidence` | INVITEs of refused attempts, where they are kept | [`evidence`] |
 //! | `reviews` | redial grants and reports, for somebody to look at | [`reviews`] |
 //! | `reports` | what call-takers said of calls | [`reports`] |
-//! | `state` | mode, override, newest time seen, key of the pseudonyms | `state` |
+//! | `state` | mode, override, newest time seen, key of the pseudonyms, account of records | `state` |
 //!
 //! All that it holds about one number is read and erased together: [`person`].
 //!
@@ -30,17 +30,25 @@ use rusqlite::{Connection, OpenFlags, Row, Transaction, TransactionBehavior};
 pub mod audit;
 pub mod backup;
 pub mod calls;
+mod connection;
 pub mod decisions;
 mod error;
 pub mod evidence;
 pub mod person;
+mod place;
 pub mod pseudonym;
+pub mod records;
 pub mod reports;
+pub mod retention;
 pub mod reviews;
+#[cfg(test)]
+mod sandbox;
 mod schema;
 mod state;
 #[cfg(test)]
 mod tests;
+
+use place::Place;
 
 pub use audit::{AuditCheck, AuditFilter, AuditRow, Entry, Head, hex};
 pub use backup::{check_restore, restore};
@@ -50,15 +58,19 @@ pub use error::Error;
 pub use evidence::{EvidenceRow, Room, Unplaced};
 pub use person::{Counts, Person};
 pub use pseudonym::Pseudonyms;
+pub use records::{Account, Records, Stored};
 pub use reports::{Added, Report, ReportFilter, ReportedCall};
+pub use retention::{Size, Step, bring_in_log};
 pub use reviews::{Closed, Review};
+pub use state::{HELD, RESTORED};
 
 /// How long a lock of somebody else (`sqlite3` on the live file, a backup) is waited for.
 const BUSY: Duration = Duration::from_secs(5);
 /// Page cache of the writer in KiB: an import of a million rows touches its indexes everywhere.
 const WRITER_CACHE_KIB: i64 = 65_536;
-/// What the `-wal` file is cut to after a large transaction, in bytes.
-const WAL_KEPT: i64 = 67_108_864;
+/// The log is brought into the file by whoever commits only when it has this many pages (64 MiB):
+/// [`bring_in_log`] does it before, and nobody waits for that.
+const LOG_PAGES: i64 = 16_384;
 
 /// The store, open for changes.
 #[derive(Debug)]
@@ -68,6 +80,8 @@ pub struct Store {
     names: Pseudonyms,
     /// What is wrong with the file, once something is: then nothing is written any more.
     corrupt: Option<String>,
+    /// Where its files were when it was opened.
+    place: Place,
 }
 
 /// The store, open for questions.
@@ -108,18 +122,21 @@ impl Store {
             // What is deleted is overwritten: an erased number is not to be found in the file.
             conn.pragma_update(None, "secure_delete", "ON")?;
             schema::migrate(&mut conn)?;
+            // Where there is no room for that, the file only does not shrink.
+            let _ = retention::rewrite(&conn);
             // WAL lets readers read on; FULL keeps an acknowledged commit through a power cut.
             conn.pragma_update(None, "journal_mode", "WAL")?;
             conn.pragma_update(None, "synchronous", "FULL")?;
             conn.pragma_update(None, "cache_size", -WRITER_CACHE_KIB)?;
-            conn.pragma_update(None, "journal_size_limit", WAL_KEPT)?;
+            conn.pragma_update(None, "wal_autocheckpoint", LOG_PAGES)?;
+            conn.pragma_update(None, "journal_size_limit", retention::LOG)?;
             conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
             Pseudonyms::of(&conn).map(Some)
         };
         match prepare() {
             Ok(Some(names)) => {
                 let reader = Reader { conn, path: path.clone() };
-                Ok(Store { reader, names, corrupt: None })
+                Ok(Store { reader, names, corrupt: None, place: Place::of(path) })
             }
             Ok(None) => Err(Error::ReadOnly { path: path.clone() }),
             Err(error) => Err(Error::sqlite(path, &error)),
@@ -135,6 +152,13 @@ impl Store {
         if let Some(what) = &self.corrupt {
             return Err(Error::Corrupt { path: path.clone(), what: what.clone() });
         }
+        if let Err(gone) = self.place.check() {
+            if self.place.is_only_log_gone() {
+                // What was answered is then at least in the file.
+                let _ = conn.query_row("PRAGMA wal_checkpoint(FULL)", [], |_| Ok(()));
+            }
+            return Err(gone);
+        }
         let names = &self.names;
         let transact = || {
             let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
@@ -148,7 +172,8 @@ impl Store {
             Ok(outcome)
         };
         let error = match transact() {
-            Ok(outcome) => return Ok(outcome),
+            // It may have gone meanwhile, and the change with it.
+            Ok(outcome) => return self.place.check().map(|()| outcome),
             Err(error) => Error::sqlite(path, &error),
         };
         if let Error::Corrupt { what, .. } = &error {
@@ -268,7 +293,7 @@ impl Reader {
 /// `name` is what SQLite opens, `path` what messages call it.
 fn connect(path: &Path, name: &Path, flags: OpenFlags) -> Result<Connection, Error> {
     let open = || {
-        let conn = Connection::open_with_flags(name, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+        let conn = connection::open(name, flags)?;
         conn.busy_timeout(BUSY)?;
         // Else closing a broken file would write its -wal into it.
         conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;

@@ -4,8 +4,9 @@ use std::ops::ControlFlow;
 use std::time::Duration;
 
 use filter_common::number::Number;
-use rusqlite::{Connection, params};
+use rusqlite::Connection;
 
+use super::retention::ROWS;
 use super::reviews::{self, Review};
 use super::{
     AuditFilter, AuditRow, BUSY, CallFilter, CallRow, Decision, Entry, Error, EvidenceRow, Kind,
@@ -132,17 +133,23 @@ impl Store {
     pub fn erase(&mut self, number: Number, entry: Entry) -> Result<Counts, Error> {
         let (plain, pseudonym) = self.names_of(number)?;
         self.write(|write| {
+            let raw = number.0.cast_signed();
             let of = |table: &str| {
-                let sql = format!("DELETE FROM {table} WHERE number = ?1");
-                let count = write.tx.execute(&sql, [number.0.cast_signed()])?;
-                Ok::<_, rusqlite::Error>(count as u64)
+                let sql = format!(
+                    "DELETE FROM {table} WHERE id IN (
+                         SELECT id FROM {table} WHERE number = ?1 LIMIT {ROWS})"
+                );
+                write.repeat(&sql, &[&raw], Duration::MAX).map(|step| step.count)
             };
-            let sql = "UPDATE audit SET plain = NULL WHERE number = ?1 AND plain IS NOT NULL";
+            let sql = format!(
+                "UPDATE audit SET plain = NULL WHERE seq IN (
+                     SELECT seq FROM audit WHERE number = ?1 AND plain IS NOT NULL LIMIT {ROWS})"
+            );
             let erased = Counts {
                 calls: of("calls")?,
                 reports: of("reports")?,
                 reviews: of("reviews")?,
-                audit: write.tx.execute(sql, params![pseudonym])? as u64,
+                audit: write.repeat(&sql, &[&pseudonym], Duration::MAX)?.count,
                 audit_records: records_with(&write.tx, &plain)?,
             };
             let mut entry = entry
@@ -214,6 +221,7 @@ mod tests {
             reason: 1,
             rule: 0,
             repeats: 0,
+            count: 1,
         }
     }
 

@@ -43,6 +43,15 @@ impl Pseudonyms {
 }
 
 impl Reader {
+    /// What this store and its copies have, and no other store: 16 hex digits, no secret.
+    ///
+    /// # Errors
+    /// The store cannot be read, or its key is gone.
+    pub fn identity(&self) -> Result<String, Error> {
+        let pseudonym = self.pseudonyms()?.pseudonym("the store itself");
+        Ok(pseudonym[1..=16].to_owned())
+    }
+
     /// Makes pseudonyms with this store's key.
     ///
     /// # Errors

@@ -1,14 +1,16 @@
 //! What call-takers said of calls, and which of it counts as a strike.
 
 use std::ops::ControlFlow;
+use std::time::Duration;
 
 use filter_common::number::Number;
 use jiff::Timestamp;
 use rusqlite::types::Type;
 use rusqlite::{Row, named_params, params, params_from_iter};
 
+use super::retention::ROWS;
 use super::schema::Millis;
-use super::{Entry, Error, Reader, Review, Store};
+use super::{Entry, Error, Reader, Review, Step, Store};
 use crate::ladder::{ReportKind, Strike};
 
 const COLUMNS: &str = "id, time, number, kind, call_id, call_hash, call, call_time, trunk, reason, rule, \
@@ -125,15 +127,17 @@ impl Store {
         })
     }
 
-    /// Deletes reports that are from before a time, as are their calls; returns how many.
+    /// Deletes reports that are from before a time, as are their calls, for at most `time`.
     ///
     /// # Errors
     /// Nothing was deleted: the disk says no.
-    pub fn prune_reports(&mut self, before: Timestamp) -> Result<u64, Error> {
-        self.write(|write| {
-            let sql = "DELETE FROM reports WHERE time < ?1 AND ifnull(call_time, time) < ?1";
-            Ok(write.tx.execute(sql, [Millis(before)])? as u64)
-        })
+    pub fn prune_reports(&mut self, before: Timestamp, time: Duration) -> Result<Step, Error> {
+        let sql = format!(
+            "DELETE FROM reports WHERE id IN (
+                 SELECT id FROM reports WHERE time < ?1 AND ifnull(call_time, time) < ?1
+                 ORDER BY time LIMIT {ROWS})"
+        );
+        self.write(|write| write.repeat(&sql, &[&Millis(before)], time))
     }
 }
 
@@ -410,9 +414,9 @@ mod tests {
         let mut ahead = report(50, 7, 2);
         ahead.call.as_mut().unwrap().time = time(500);
         store.add_report(&ahead, None, entry()).unwrap();
-        assert_eq!(store.prune_reports(time(100)).unwrap(), 0);
-        assert_eq!(store.prune_reports(time(101)).unwrap(), 2);
-        assert_eq!(store.prune_reports(time(501)).unwrap(), 1);
+        assert_eq!(store.prune_reports(time(100), Duration::MAX).unwrap().count, 0);
+        assert_eq!(store.prune_reports(time(101), Duration::MAX).unwrap().count, 2);
+        assert_eq!(store.prune_reports(time(501), Duration::MAX).unwrap().count, 1);
         let added = store.add_report(&unmatched(600, 7), None, entry()).unwrap();
         assert_eq!(added.id, 4, "numbers are not used again");
         // A strike without a call.

@@ -2,13 +2,15 @@
 //! strike or to a long block.
 
 use std::ops::ControlFlow;
+use std::time::Duration;
 
 use filter_common::number::Number;
 use jiff::Timestamp;
 use rusqlite::{OptionalExtension, Row, named_params, params};
 
+use super::retention::ROWS;
 use super::schema::Millis;
-use super::{Entry, Error, Reader, Store, Write};
+use super::{Entry, Error, Reader, Step, Store, Write};
 
 pub(super) const COLUMNS: &str =
     "id, time, number, kind, rule, call_id, until, closed, closed_by, note";
@@ -97,15 +99,16 @@ impl Store {
         })
     }
 
-    /// Deletes exceptions from before a time that were closed; returns how many.
+    /// Deletes exceptions from before a time that were closed, for at most `time`.
     ///
     /// # Errors
     /// Nothing was deleted: the disk says no.
-    pub fn prune_reviews(&mut self, before: Timestamp) -> Result<u64, Error> {
-        self.write(|write| {
-            let sql = "DELETE FROM reviews WHERE time < ?1 AND closed IS NOT NULL";
-            Ok(write.tx.execute(sql, [Millis(before)])? as u64)
-        })
+    pub fn prune_reviews(&mut self, before: Timestamp, time: Duration) -> Result<Step, Error> {
+        let sql = format!(
+            "DELETE FROM reviews WHERE id IN (
+                 SELECT id FROM reviews WHERE time < ?1 AND closed IS NOT NULL LIMIT {ROWS})"
+        );
+        self.write(|write| write.repeat(&sql, &[&Millis(before)], time))
     }
 }
 
@@ -278,7 +281,7 @@ mod tests {
         assert_eq!(listed(&store, true)[0], (1, first));
         assert_eq!(store.open_reviews().unwrap(), 1);
         // What nobody has looked at stays, however old.
-        assert_eq!(store.prune_reviews(time(1000)).unwrap(), 1);
+        assert_eq!(store.prune_reviews(time(1000), Duration::MAX).unwrap().count, 1);
         assert_eq!(listed(&store, true), [(2, review(100, 8))]);
         let next = store.open_review(&review(9000, 9), entry("redial grant")).unwrap();
         assert_eq!(next, Some(3), "numbers are not used again");

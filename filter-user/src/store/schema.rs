@@ -9,7 +9,7 @@ const APPLICATION: i64 = 0x506C_6E67;
 
 /// How the tables came to be, oldest first. A step that was released never changes: a new
 /// one is added behind it.
-const STEPS: &[&str] = &[
+pub(super) const STEPS: &[&str] = &[
     "
     CREATE TABLE decisions (
         rule INTEGER PRIMARY KEY CHECK (rule > 0),
@@ -156,6 +156,10 @@ const STEPS: &[&str] = &[
         UPDATE decision_counts SET count = count - 1 WHERE kind = OLD.kind AND prefix = OLD.prefix;
     END;
 ",
+    "
+    -- Attempts that a record stands for. Without a CHECK, which would read every record there is.
+    ALTER TABLE calls ADD COLUMN count INTEGER NOT NULL DEFAULT 1;
+",
 ];
 
 /// Version of the tables that this program writes (`PRAGMA user_version`).
@@ -195,7 +199,7 @@ pub fn migrate(conn: &mut Connection) -> rusqlite::Result<()> {
     migrate_by(conn, STEPS)
 }
 
-fn migrate_by(conn: &mut Connection, steps: &[&str]) -> rusqlite::Result<()> {
+pub(super) fn migrate_by(conn: &mut Connection, steps: &[&str]) -> rusqlite::Result<()> {
     let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let done = version(&tx)? as usize;
     for step in steps.iter().skip(done) {
@@ -262,6 +266,19 @@ mod tests {
         let count = "SELECT count FROM decision_counts WHERE kind = 0 AND prefix = 0";
         assert_eq!(conn.query_row(count, [], |row| row.get(0)), Ok(1));
         conn.prepare("SELECT why_not FROM reports").unwrap();
+    }
+
+    #[test]
+    fn a_record_of_an_older_version_stands_for_one_attempt() {
+        let mut conn = Connection::open_in_memory().unwrap();
+        let before = STEPS.iter().position(|step| step.contains("ADD COLUMN count")).unwrap();
+        migrate_by(&mut conn, &STEPS[..before]).unwrap();
+        conn.execute_batch(
+            "INSERT INTO calls VALUES (1, 0, 7, 't', 's', 'c', 0, 1, 1, 1, 2, 3, 0)",
+        )
+        .unwrap();
+        migrate(&mut conn).unwrap();
+        assert_eq!(conn.query_row("SELECT count FROM calls", [], |row| row.get(0)), Ok(1));
     }
 
     #[test]

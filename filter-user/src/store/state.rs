@@ -12,6 +12,17 @@ use super::{Entry, Error, Reader, Store};
 /// Key of the newest time seen: milliseconds since 1970, UTC.
 const NEWEST: &str = "newest";
 
+/// Key of why the maps do not follow this store; null: they do.
+pub const HELD: &str = "held";
+/// Key of whether the store was restored from a copy, and the maps have not followed it yet.
+pub const RESTORED: &str = "restored";
+
+/// Marks a store that was made from a copy: somebody has decided for it.
+pub(super) fn mark_restored(conn: &Connection) -> rusqlite::Result<()> {
+    conn.execute("REPLACE INTO state (key, value) VALUES (?1, 'true')", [RESTORED])?;
+    conn.execute("DELETE FROM state WHERE key = ?1", [HELD]).map(drop)
+}
+
 impl Store {
     /// Stores a value under a key, with its audit row. `newest` is not a key for this.
     ///
@@ -24,9 +35,7 @@ impl Store {
         entry: Option<Entry>,
     ) -> Result<(), Error> {
         self.write(|write| {
-            let text = serde_json::to_string(value)
-                .map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
-            write.tx.execute("REPLACE INTO state (key, value) VALUES (?1, ?2)", (key, text))?;
+            put(&write.tx, key, value)?;
             entry.map_or(Ok(()), |entry| write.audit(entry))
         })
     }
@@ -67,6 +76,14 @@ impl Reader {
         self.get(|conn| conn.query_row(sql, [NEWEST], |row| row.get::<_, Millis>(0)).optional())
             .map(|time| time.map(|time| time.0))
     }
+}
+
+/// Stores a value under a key.
+pub(super) fn put(conn: &Connection, key: &str, value: &impl Serialize) -> rusqlite::Result<()> {
+    let text = serde_json::to_string(value)
+        .map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
+    conn.prepare_cached("REPLACE INTO state (key, value) VALUES (?1, ?2)")?.execute((key, text))?;
+    Ok(())
 }
 
 /// Moves the newest time seen forward.

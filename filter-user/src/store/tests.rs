@@ -302,6 +302,7 @@ impl Drop for Disk {
     }
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn a_full_disk_stores_nothing_by_halves() {
     let disk = Disk::new();
@@ -323,6 +324,7 @@ fn a_full_disk_stores_nothing_by_halves() {
     store.check().unwrap();
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn a_new_store_on_a_full_disk_leaves_nothing() {
     let disk = Disk::new();
@@ -332,6 +334,7 @@ fn a_new_store_on_a_full_disk_leaves_nothing() {
     assert_eq!(fs::read_dir(disk.0.path()).unwrap().count(), 1);
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn a_read_only_disk_can_be_read() {
     let disk = Disk::new();
@@ -346,6 +349,7 @@ fn a_read_only_disk_can_be_read() {
     assert_eq!(digest(&Reader::open(&home.path).unwrap()), kept);
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn a_read_only_disk_with_changes_beside_the_store_is_not_half_read() {
     let disk = Disk::new();
@@ -358,4 +362,43 @@ fn a_read_only_disk_with_changes_beside_the_store_is_not_half_read() {
     disk.make_read_only();
     let error = Reader::open(&home.path).unwrap_err();
     assert!(error.to_string().contains("palang.db-wal"), "{error}");
+}
+
+#[test]
+fn what_is_written_into_a_deleted_file_is_not_stored() {
+    let home = Home::new();
+    let mut store = home.store();
+    put(&mut store, &[block(1, number("1"))]);
+    let aside = home.folder.path().join("aside");
+    fs::rename(&home.path, &aside).unwrap();
+    let error = store.put([&block(2, number("2"))], |_, _| entry()).unwrap_err();
+    assert!(matches!(&error, Error::Gone { path } if *path == home.path), "{error}");
+    assert!(store.clear_log().is_ok(), "nothing is answered by it");
+    // Another file is another store.
+    fs::copy(&aside, &home.path).unwrap();
+    assert!(matches!(store.audit(entry()), Err(Error::Gone { .. })));
+    fs::rename(&aside, &home.path).unwrap();
+    put(&mut store, &[block(3, number("3"))]);
+    let kept = digest(&store);
+    drop(store);
+    assert_eq!(digest(&home.store()), kept);
+}
+
+#[test]
+fn a_deleted_log_takes_nothing_with_it_that_was_answered() {
+    let home = Home::new();
+    let mut store = home.store();
+    put(&mut store, &[block(1, number("1"))]);
+    let kept = digest(&store);
+    let wal = beside(&home.path, "-wal");
+    fs::remove_file(&wal).unwrap();
+    let error = store.audit(entry()).unwrap_err();
+    assert!(matches!(&error, Error::Gone { path } if *path == wal), "{error}");
+    // As after a kill -9: nothing is written when it is closed.
+    store.stop_writing("the test ends here");
+    drop(store);
+    for beside in ["-wal", "-shm"].map(|ending| beside(&home.path, ending)) {
+        let _ = fs::remove_file(beside);
+    }
+    assert_eq!(digest(&home.store()), kept);
 }

@@ -57,7 +57,7 @@ impl Frames {
         }
         // The plans may differ: a call whose number only one of them can parse is counted under that number.
         let number = [event.number, before_read.number].into_iter().find(|n| *n != Number::NONE);
-        self.tally.count(time, number, Outcome::of(&event), before.as_ref().map(Outcome::of));
+        self.tally.count(1, time, number, Outcome::of(&event), before.as_ref().map(Outcome::of));
     }
 
     fn was_seen(&mut self, key: Key, time: u64) -> bool {
@@ -246,6 +246,7 @@ mod tests {
                         call_id: event.call_id,
                         source: event.source,
                         outcome: Outcome::of(&event),
+                        attempts: 1,
                     });
                 }
             }

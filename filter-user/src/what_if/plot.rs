@@ -155,8 +155,8 @@ mod tests {
     #[test]
     fn a_picture_has_a_line_for_each_policy() {
         let mut timeline = Timeline::default();
-        timeline.add(1_700_000_000_000_000_000, [true, false], [false, false]);
-        timeline.add(1_700_000_020_000_000_000, [false, true], [true, false]);
+        timeline.add(1, 1_700_000_000_000_000_000, [true, false], [false, false]);
+        timeline.add(1, 1_700_000_020_000_000_000, [false, true], [true, false]);
         let alone = svg(&timeline, None).unwrap();
         let both = svg(&timeline, Some("old.toml")).unwrap();
         assert!(alone.starts_with("<svg") && alone.trim_end().ends_with("</svg>"), "{alone}");

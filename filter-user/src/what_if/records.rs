@@ -40,6 +40,8 @@ pub struct Record {
     pub source: [u8; 16],
     /// Outcome of the call.
     pub outcome: Outcome,
+    /// Attempts that it stands for. Those after the first fare as the first does.
+    pub attempts: u64,
 }
 
 /// A report that is a strike. Each call has at most one: the daemon uses its latest report.
@@ -84,7 +86,7 @@ pub fn judge(
             None => record.outcome,
         };
         let number = (record.number != Number::NONE).then_some(record.number);
-        tally.count(record.time, number, outcome, Some(baseline));
+        tally.count(record.attempts, record.time, number, outcome, Some(baseline));
     }
     tally
 }
@@ -272,6 +274,7 @@ mod tests {
             call_id: seconds.cast_unsigned(),
             source: [0; 16],
             outcome: Outcome::pass(Reason::NotBlocked.name()),
+            attempts: 1,
         }
     }
 

@@ -20,11 +20,11 @@ pub struct Counts {
 }
 
 impl Counts {
-    fn add(&mut self, outcome: Outcome) {
-        self.refused += u64::from(outcome.refused);
-        self.granted += u64::from(outcome.granted());
+    fn add(&mut self, calls: u64, outcome: Outcome) {
+        self.refused += calls * u64::from(outcome.refused);
+        self.granted += calls * u64::from(outcome.granted());
         if !outcome.refused {
-            *self.passed.entry(outcome.reason).or_default() += 1;
+            *self.passed.entry(outcome.reason).or_default() += calls;
         }
     }
 }
@@ -43,12 +43,12 @@ pub struct Difference {
 }
 
 impl Difference {
-    fn add(&mut self, policy: Outcome, baseline: Outcome) {
+    fn add(&mut self, calls: u64, policy: Outcome, baseline: Outcome) {
         let (before, now) = (baseline.granted(), policy.granted());
-        self.newly_refused += u64::from(policy.refused && !baseline.refused);
-        self.newly_passed += u64::from(!policy.refused && baseline.refused);
-        self.newly_granted += u64::from(now && !before);
-        self.no_longer_granted += u64::from(before && !now);
+        self.newly_refused += calls * u64::from(policy.refused && !baseline.refused);
+        self.newly_passed += calls * u64::from(!policy.refused && baseline.refused);
+        self.newly_granted += calls * u64::from(now && !before);
+        self.no_longer_granted += calls * u64::from(before && !now);
     }
 
     /// Returns the number of differences, used to sort a list.
@@ -113,33 +113,34 @@ impl Tally {
         }
     }
 
-    /// Counts a call at `time`, in nanoseconds since 1970.
+    /// Counts N calls at `time`, in nanoseconds since 1970.
     pub fn count(
         &mut self,
+        calls: u64,
         time: u64,
         number: Option<Number>,
         policy: Outcome,
         baseline: Option<Outcome>,
     ) {
-        self.calls += 1;
-        self.policy.add(policy);
+        self.calls += calls;
+        self.policy.add(calls, policy);
         if let (Some((counts, difference)), Some(baseline)) = (&mut self.baseline, baseline) {
-            counts.add(baseline);
-            difference.add(policy, baseline);
+            counts.add(calls, baseline);
+            difference.add(calls, policy, baseline);
         }
         let either =
             |what: fn(Outcome) -> bool| [Some(policy), baseline].map(|o| o.is_some_and(what));
         let (refused, granted) = (either(|outcome| outcome.refused), either(Outcome::granted));
-        self.timeline.add(time, refused, granted);
+        self.timeline.add(calls, time, refused, granted);
         let touched = [refused, granted].concat().contains(&true);
         if let Some(number) = number.filter(|_| touched) {
             let of_number = self.numbers.entry(number).or_default();
-            of_number.refused += u64::from(refused[0]);
-            of_number.granted += u64::from(granted[0]);
-            of_number.baseline_refused += u64::from(refused[1]);
-            of_number.baseline_granted += u64::from(granted[1]);
+            of_number.refused += calls * u64::from(refused[0]);
+            of_number.granted += calls * u64::from(granted[0]);
+            of_number.baseline_refused += calls * u64::from(refused[1]);
+            of_number.baseline_granted += calls * u64::from(granted[1]);
             if let Some(baseline) = baseline {
-                of_number.difference.add(policy, baseline);
+                of_number.difference.add(calls, policy, baseline);
             }
         }
     }

@@ -33,12 +33,13 @@ impl Default for Timeline {
 }
 
 impl Timeline {
-    /// Counts a call: whether it was refused or let through by a grant, by the policy and the baseline.
-    pub fn add(&mut self, time: u64, refused: [bool; 2], granted: [bool; 2]) {
+    /// Counts N calls: whether they were refused or let through by a grant, by the policy and the
+    /// baseline.
+    pub fn add(&mut self, calls: u64, time: u64, refused: [bool; 2], granted: [bool; 2]) {
         let step = self.steps.entry(time - time % self.width).or_default();
         for side in 0..2 {
-            step.refused[side] += u64::from(refused[side]);
-            step.granted[side] += u64::from(granted[side]);
+            step.refused[side] += calls * u64::from(refused[side]);
+            step.granted[side] += calls * u64::from(granted[side]);
         }
         while self.span() / self.width >= STEPS_MAX {
             self.widen();
@@ -95,7 +96,7 @@ mod tests {
             let mut timeline = Timeline::default();
             let mut expected = Step::default();
             for (time, shift, [a, b, c, d]) in calls {
-                timeline.add(time >> shift, [a, b], [c, d]);
+                timeline.add(1, time >> shift, [a, b], [c, d]);
                 for (side, (refused, granted)) in [(a, c), (b, d)].into_iter().enumerate() {
                     expected.refused[side] += u64::from(refused);
                     expected.granted[side] += u64::from(granted);
@@ -120,7 +121,7 @@ mod tests {
         let width_of = |hours: u64| {
             let mut timeline = Timeline::default();
             for hour in 0..=hours {
-                timeline.add(hour * 3600 * SECOND, [true, false], [false; 2]);
+                timeline.add(1, hour * 3600 * SECOND, [true, false], [false; 2]);
             }
             timeline.seconds()
         };

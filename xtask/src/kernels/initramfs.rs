@@ -9,7 +9,8 @@ use anyhow::{Context as _, Result};
 
 use crate::shell;
 
-/// Prints `PALANG-EXIT=` with the exit code of the tests, for `outcome.rs`.
+/// Prints `PALANG-KERNEL=` with the kernel's own version and `PALANG-EXIT=` with the exit code of
+/// the tests, for `outcome.rs`.
 const INIT: &str = "#!/bin/sh
 export PATH=/bin PALANG_TESTS_DIR=/tests RUST_BACKTRACE=1
 mount -t proc proc /proc
@@ -19,19 +20,21 @@ mount -t bpf bpf /sys/fs/bpf
 mount -t tmpfs tmp /tmp
 ip link set lo up
 cd /tests
+echo PALANG-KERNEL=$(uname -r)
 /bin/program ARGUMENTS
 echo PALANG-EXIT=$?
 poweroff -f
 ";
 
 /// What [`INIT`] calls.
-const TOOLS: [&str; 5] = ["sh", "mount", "ip", "echo", "poweroff"];
+const TOOLS: [&str; 6] = ["sh", "mount", "ip", "echo", "uname", "poweroff"];
 
-/// Packs everything into one file and tells its path.
-pub fn pack(folder: &Path, program: &Path, arguments: &[&str]) -> Result<PathBuf> {
+/// Packs everything into one file and returns its path.
+pub fn pack(folder: &Path, busybox: &Path, program: &Path, arguments: &[&str]) -> Result<PathBuf> {
     let tree = folder.join("initramfs");
     let archive = folder.join("initramfs.cpio");
-    fill(&tree, program, arguments).with_context(|| format!("cannot fill {}", tree.display()))?;
+    fill(&tree, busybox, program, arguments)
+        .with_context(|| format!("cannot fill {}", tree.display()))?;
 
     let list = tree.with_extension("list");
     let mut find = Command::new("find");
@@ -47,14 +50,14 @@ pub fn pack(folder: &Path, program: &Path, arguments: &[&str]) -> Result<PathBuf
     Ok(archive)
 }
 
-fn fill(tree: &Path, program: &Path, arguments: &[&str]) -> Result<()> {
+fn fill(tree: &Path, busybox: &Path, program: &Path, arguments: &[&str]) -> Result<()> {
     if tree.exists() {
         fs::remove_dir_all(tree)?;
     }
     for folder in ["bin", "dev", "proc", "sys", "tmp", "tests"] {
         fs::create_dir_all(tree.join(folder))?;
     }
-    fs::copy("/bin/busybox", tree.join("bin/busybox")).context("no busybox")?;
+    fs::copy(busybox, tree.join("bin/busybox")).context("no busybox")?;
     for tool in TOOLS {
         symlink("busybox", tree.join("bin").join(tool))?;
     }

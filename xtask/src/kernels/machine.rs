@@ -7,6 +7,7 @@ use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context as _, Result};
 
+use super::arch::Arch;
 use super::image::Kernel;
 use super::outcome::Outcome;
 use crate::shell;
@@ -18,6 +19,7 @@ const TIME: &str = "20m";
 /// A run under way.
 pub struct Machine {
     kernel: String,
+    origin: String,
     log: PathBuf,
     process: Child,
     /// Whether the process is qemu, whose exit code says nothing about the tests.
@@ -25,20 +27,21 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// Boots `kernel`. Emulated (TCG): nested KVM does not work everywhere, and 3 s per
-    /// boot are bearable.
-    pub fn boot(kernel: &Kernel, initramfs: &Path, folder: &Path) -> Result<Self> {
-        let mut command = bounded("qemu-system-x86_64".as_ref());
+    /// Boots `kernel`.
+    pub fn boot(kernel: &Kernel, arch: Arch, initramfs: &Path, folder: &Path) -> Result<Self> {
+        let (emulator, machine) = arch.qemu();
+        let mut command = bounded(emulator.as_ref());
         command
-            .args(["-accel", "tcg", "-cpu", "max", "-smp", "2", "-m", "2G"])
+            .args(machine)
+            .args(["-smp", "2", "-m", "2G"])
             .args(["-nodefaults", "-no-reboot", "-display", "none", "-serial", "stdio"])
             .arg("-kernel")
-            .arg(&kernel.vmlinuz)
+            .arg(&kernel.image)
             .arg("-initrd")
             .arg(initramfs)
             // A panic reboots at once, and qemu leaves instead of rebooting.
-            .args(["-append", "console=ttyS0 panic=-1 loglevel=4"]);
-        Self::start(&mut command, kernel.version.clone(), folder, true)
+            .args(["-append", &format!("console={} panic=-1 loglevel=4", arch.console())]);
+        Self::start(&mut command, &kernel.version, &kernel.origin, folder, true)
     }
 
     /// Runs the test program on the running kernel.
@@ -51,12 +54,17 @@ impl Machine {
             .current_dir(shell::root().join("tests"))
             .env("PALANG_TESTS_DIR", shell::root().join("tests"))
             .env("RUST_BACKTRACE", "1");
-        Self::start(&mut command, format!("{} (this one)", version.trim()), folder, false)
+        Self::start(&mut command, version.trim(), "this machine", folder, false)
     }
 
-    fn start(command: &mut Command, kernel: String, folder: &Path, emulated: bool) -> Result<Self> {
-        let name = kernel.split(' ').next().unwrap_or("kernel");
-        let log = folder.join(format!("{name}.log"));
+    fn start(
+        command: &mut Command,
+        kernel: &str,
+        origin: &str,
+        folder: &Path,
+        emulated: bool,
+    ) -> Result<Self> {
+        let log = folder.join(format!("{kernel}.log"));
         let output =
             File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
         eprintln!("running the tests on {kernel}, log: {}", log.display());
@@ -66,7 +74,7 @@ impl Machine {
             .stdout(output)
             .spawn()
             .context("cannot run timeout (package coreutils)")?;
-        Ok(Self { kernel, log, process, emulated })
+        Ok(Self { kernel: kernel.into(), origin: origin.into(), log, process, emulated })
     }
 
     /// Waits for the end and reads the log.
@@ -77,7 +85,7 @@ impl Machine {
         let log =
             fs::read(&self.log).with_context(|| format!("cannot read {}", self.log.display()))?;
         let log = String::from_utf8_lossy(&log);
-        let mut outcome = Outcome::new(self.kernel, self.log, &log, in_time);
+        let mut outcome = Outcome::new(&self.kernel, &self.origin, self.log, &log, in_time);
         if !self.emulated {
             outcome.exit = status.code();
         }

@@ -177,6 +177,10 @@ fn figures(view: &View, top: &Top) -> Table<'static> {
     let total = Attempts::of(&top.status.packets);
     let status = &top.status;
     let (refused, passed) = (thousands(status.refused_lost), thousands(status.passed_lost));
+    let thinned = match status.refused_thinned() {
+        0 => String::new(),
+        thinned => format!(", {} thinned", thousands(thinned)),
+    };
     let measured = match (second, &view.measuring) {
         (Some(Span { packet_ns: Some(_), .. }), _) => "measured while this is open".to_owned(),
         (_, Measuring::Off(why)) => why.clone(),
@@ -197,7 +201,7 @@ fn figures(view: &View, top: &Top) -> Table<'static> {
         (
             "events lost/s",
             both(|span| rate(span, span.lost)),
-            format!("{refused} refused, {passed} passed"),
+            format!("{refused} refused, {passed} passed{thinned}"),
         ),
     ];
     let rows = rows
@@ -392,6 +396,7 @@ mod tests {
                     until: None,
                     persisted: Persisted::Yes,
                     dry_run: false,
+                    order: 0,
                 },
                 r#override: Override {
                     until: None,
@@ -399,6 +404,7 @@ mod tests {
                     author: None,
                     persisted: Persisted::Yes,
                     dry_run: false,
+                    order: 0,
                 },
                 interfaces: vec![interface("ens1", None)],
                 blocks: Some(2),
@@ -407,6 +413,7 @@ mod tests {
                 packets: all,
                 refused_lost: 0,
                 passed_lost: 12,
+                attempts: None,
                 drift: 0,
                 reattached: 0,
                 audit_head: None,

@@ -113,7 +113,7 @@ impl Sample {
                 .iter()
                 .map(|trunk| (trunk.name.clone(), Attempts::of(&trunk.packets)))
                 .collect(),
-            lost: top.status.refused_lost + top.status.passed_lost,
+            lost: top.status.refused_lost + top.status.passed_lost + top.status.refused_thinned(),
             run_time_ns: top.run_time_ns,
             run_count: top.run_count,
         }

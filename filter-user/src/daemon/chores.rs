@@ -1,0 +1,71 @@
+//! What the daemon does by itself, and what is wrong with it: said in the log once, and in the
+//! status for as long as it lasts.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+
+use crate::wire::Problem;
+
+/// What goes wrong where nobody waits for an answer.
+#[derive(Debug, Default)]
+pub struct Chores(Mutex<BTreeMap<&'static str, String>>);
+
+impl Chores {
+    /// Notes how something went. `failed` is what the failure means, for people, and stands for
+    /// the chore.
+    pub fn note(&self, failed: &'static str, problem: Option<String>) {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match problem {
+            Some(problem) => {
+                let before = known.insert(failed, problem.clone());
+                if before.as_ref() != Some(&problem) {
+                    tracing::warn!("{failed}: {problem}");
+                }
+            }
+            None => {
+                if known.remove(failed).is_some() {
+                    tracing::info!("no longer so: {failed}");
+                }
+            }
+        }
+    }
+
+    /// As [`Chores::note`], of something that was tried; what it returned where it went well.
+    pub fn tried<T>(&self, failed: &'static str, done: Result<T, Problem>) -> Option<T> {
+        match done {
+            Ok(value) => {
+                self.note(failed, None);
+                Some(value)
+            }
+            Err(problem) => {
+                self.note(failed, Some(problem.message));
+                None
+            }
+        }
+    }
+
+    /// What is wrong now, in the order of what failed.
+    #[must_use]
+    pub fn problems(&self) -> Vec<String> {
+        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        known.iter().map(|(failed, problem)| format!("{failed}: {problem}")).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::ProblemKind;
+
+    #[test]
+    fn a_problem_is_there_until_it_went_well() {
+        let chores = Chores::default();
+        let problem = || Problem { kind: ProblemKind::Store, message: "no disk".to_owned() };
+        assert_eq!(chores.tried::<()>("b stays", Err(problem())), None);
+        chores.note("a stays", Some("no time".to_owned()));
+        assert_eq!(chores.problems(), ["a stays: no time", "b stays: no disk"]);
+        assert_eq!(chores.tried("b stays", Ok(7)), Some(7));
+        chores.note("a stays", None);
+        assert_eq!(chores.problems(), [""; 0]);
+    }
+}

@@ -1,0 +1,393 @@
+//! The store is not the one that the kernel's maps were written from: it was missing at the start,
+//! or replaced, or is older than they are. Then the maps keep what they hold, the mode included,
+//! until somebody decides which of both is right.
+//!
+//! A folder beside the pins names the store that the maps were written from. An older copy of the
+//! same store is known by its rules: each block is stored before it is in a map, so no map has a
+//! block that is newer than the whole store. `palang store restore` marks the store that it makes
+//! as decided for.
+
+use std::ops::ControlFlow;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use filter_common::abi::{self, BLOCK_NO_REDIAL, BLOCK_OBSERVE, LIFTED, MODE_ENFORCE, RULE_DIRECT};
+use serde_json::json;
+
+use super::control::{Control, MODE, StoredMode, Who, entry};
+use super::order::Key;
+use super::reconcile::{self, InMaps};
+use crate::clock;
+use crate::datapath::{Pins, walk_blocks};
+use crate::policy::Subject;
+use crate::redial::Redial;
+use crate::store::{Decision, Entry, HELD, Kind, RESTORED, Store};
+use crate::wire::{AdoptFrom, AdoptStore, Adopted, Problem, ProblemKind};
+
+/// So many blocks are settled at once; others who write have a turn in between.
+const SLICE: usize = 200;
+
+/// Whether the maps keep what they hold, whatever the store says.
+#[derive(Debug, Default)]
+pub struct Held {
+    why: Mutex<Option<String>>,
+    deciding: tokio::sync::Mutex<()>,
+}
+
+impl Held {
+    /// Why the maps keep what they hold; `None`: they follow the store.
+    #[must_use]
+    pub fn why(&self) -> Option<String> {
+        self.why.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Whether the maps keep what they hold.
+    #[must_use]
+    pub fn is_held(&self) -> bool {
+        self.why.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+    }
+
+    fn set(&self, why: Option<String>) {
+        *self.why.lock().unwrap_or_else(PoisonError::into_inner) = why;
+    }
+
+    /// What the status says.
+    #[must_use]
+    pub fn finding(&self) -> Option<String> {
+        let why = self.why()?;
+        Some(format!(
+            "the store is not the one that the kernel's maps were written from, and the maps keep \
+             what they hold: {why}. Decide: `palang store adopt --from-maps` stores what the maps \
+             hold; `palang store restore BACKUP --replace`, with the daemon stopped, or \
+             `palang store adopt --from-store` let the maps follow a store"
+        ))
+    }
+}
+
+/// Looks whether the store is the one that the maps were written from, before anything is made
+/// one. `true`: it is not, and the maps keep what they hold.
+///
+/// # Errors
+/// A store that cannot be read; a failing system call.
+pub async fn look(control: &Arc<Control>, in_maps: InMaps) -> Result<bool, Problem> {
+    let (known, identity, newest, stored, is_restored) = control
+        .keeper
+        .read(|reader| {
+            let held = reader.state::<Option<String>>(HELD)?.flatten();
+            let is_restored = reader.state::<bool>(RESTORED)?.unwrap_or_default();
+            let counts = (reader.max_rule()?, reader.count(Kind::Block)?);
+            Ok((held, reader.identity()?, counts.0, counts.1, is_restored))
+        })
+        .await?;
+    let settings = control.maps.settings()?;
+    let is_enforcing = settings.mode == MODE_ENFORCE && settings.enforce_until != LIFTED;
+    let noted = Pins::new(&control.config().paths.pins).noted_stores();
+    let found = if in_maps.blocks == 0 && !is_enforcing || is_restored {
+        // Nothing is lost, or somebody has decided.
+        None
+    } else if known.is_some() {
+        known.clone()
+    } else if !noted.is_empty() && !noted.contains(&identity) {
+        Some(format!(
+            "it is another one, or a new one; blocks in the maps: {}, in the store: {stored}",
+            in_maps.blocks
+        ))
+    } else if in_maps.newest_block > newest {
+        Some(format!(
+            "it is older; newest rule in the maps: {}, in the store: {newest}; blocks in the maps: \
+             {}, in the store: {stored}",
+            in_maps.newest_block, in_maps.blocks
+        ))
+    } else {
+        None
+    };
+    control.held.set(found.clone());
+    if let Some(finding) = control.held.finding() {
+        tracing::error!("{finding}");
+    }
+    if found == known {
+        return Ok(found.is_some());
+    }
+    // New blocks make the store newer than the maps: the next start has to know it all the same.
+    let is_held = found.is_some();
+    let action = if is_held { "store held" } else { "store follow" };
+    let about = Entry::new(clock::now(), "daemon", action).with("why", json!(found));
+    let noted = move |store: &mut Store| Ok(store.set_state(HELD, &found, Some(about))?);
+    if let Err(problem) = control.keeper.write(noted).await {
+        tracing::error!("that the maps keep what they hold is not on disk: {}", problem.message);
+    }
+    Ok(is_held)
+}
+
+/// Notes that the maps follow this store from now on.
+///
+/// # Errors
+/// A store that cannot be read or written; a folder of pins that cannot be written.
+pub async fn note_followed(control: &Control) -> Result<(), Problem> {
+    let (identity, is_restored) = control
+        .keeper
+        .read(|reader| Ok((reader.identity()?, reader.state::<bool>(RESTORED)?)))
+        .await?;
+    Pins::new(&control.config().paths.pins).note_store(&identity)?;
+    if is_restored == Some(true) {
+        control.keeper.write(|store| Ok(store.set_state(RESTORED, &false, None)?)).await?;
+    }
+    Ok(())
+}
+
+/// Decides for the maps or for the store.
+///
+/// # Errors
+/// There is nothing to decide, or somebody decides just now; a store that cannot be read or
+/// written; a failing system call. What was done by then stays, and the decision can be made again.
+pub async fn adopt(
+    control: &Arc<Control>,
+    who: &Who,
+    AdoptStore { from, dry_run }: AdoptStore,
+) -> Result<Adopted, Problem> {
+    let refused = |message: &str| Problem { kind: ProblemKind::Refused, message: message.into() };
+    let Ok(_alone) = control.held.deciding.try_lock() else {
+        return Err(refused("somebody decides just now"));
+    };
+    if !control.held.is_held() {
+        return Err(refused("the maps follow the store: there is nothing to decide"));
+    }
+    let mut done = Adopted { from, blocks: 0, removed: 0, allows: 0, dry_run };
+    if from == AdoptFrom::Maps {
+        adopt_blocks(control, who, &mut done).await?;
+        remove_others(control, who, &mut done).await?;
+        let (worker, author) = (Arc::clone(control), who.name.clone());
+        let rest = move |store: &mut Store| {
+            if !dry_run {
+                adopt_mode(&worker, store, &author)?;
+            }
+            adopt_allows(&worker, store, &author, dry_run)
+        };
+        done.allows = control.keeper.write(rest).await?;
+    }
+    if dry_run {
+        return Ok(done);
+    }
+    let about = Entry::new(clock::now(), &who.name, "store adopt")
+        .with("from", json!(from))
+        .with("blocks", done.blocks)
+        .with("removed", done.removed)
+        .with("allows", done.allows);
+    let decided =
+        move |store: &mut Store| Ok(store.set_state(HELD, &None::<String>, Some(about))?);
+    control.keeper.write(decided).await?;
+    control.held.set(None);
+    note_followed(control).await?;
+    reconcile::at_start(control, false, false).await?;
+    Ok(done)
+}
+
+/// Makes decisions of the blocks that the maps hold.
+async fn adopt_blocks(
+    control: &Arc<Control>,
+    who: &Who,
+    done: &mut Adopted,
+) -> Result<(), Problem> {
+    let folder = control.folder.clone();
+    let walk = move || {
+        let mut subjects = Vec::new();
+        walk_blocks(&folder, u64::MAX, |subject, _| {
+            subjects.push(subject);
+            Ok(())
+        })
+        .map(|()| subjects)
+    };
+    let subjects = tokio::task::spawn_blocking(walk).await.map_err(ended)??;
+    for slice in subjects.chunks(SLICE) {
+        let (worker, author, slice) = (Arc::clone(control), who.name.clone(), slice.to_vec());
+        let dry_run = done.dry_run;
+        let adopt = move |store: &mut Store| adopt_some(&worker, store, &author, &slice, dry_run);
+        done.blocks += control.keeper.write(adopt).await?;
+    }
+    Ok(())
+}
+
+fn ended(error: tokio::task::JoinError) -> Problem {
+    Problem { kind: ProblemKind::Failed, message: error.to_string() }
+}
+
+/// Makes decisions of some blocks; how many. Runs on the store's thread.
+fn adopt_some(
+    control: &Control,
+    store: &mut Store,
+    author: &str,
+    subjects: &[Subject],
+    dry_run: bool,
+) -> Result<u64, Problem> {
+    let (now, boot) = (clock::now(), clock::boot());
+    let mut wanted = Vec::new();
+    for subject in subjects {
+        let Some(found) = control.maps.block(*subject)? else { continue };
+        let is_over = found.expires != 0 && found.expires <= boot;
+        let stored = store.find(Kind::Block, *subject)?;
+        if is_over || stored.as_ref().is_some_and(|stored| stored.rule == found.rule) {
+            // What has ended is taken out by the comparison, as ever.
+            continue;
+        }
+        wanted.push((decision(control, author, *subject, found, stored, now), found));
+    }
+    if dry_run || wanted.is_empty() {
+        return Ok(wanted.len() as u64);
+    }
+    // Another rule: that of the map may be another decision's in this store.
+    for (decision, _) in &mut wanted {
+        decision.rule = control.order.turn().places(1);
+    }
+    store.put(wanted.iter().map(|(decision, _)| decision), |decision, before| {
+        entry("block adopt", author, decision, before)
+    })?;
+    for (decision, found) in &wanted {
+        let block = abi::Block { rule: decision.rule, ..*found };
+        let turn = control.order.turn();
+        // A block that was ended meanwhile stays ended.
+        if !turn.is_unsaved(Key::Block(decision.subject)) {
+            control.maps.set_block(decision.subject, block)?;
+        }
+    }
+    Ok(wanted.len() as u64)
+}
+
+fn decision(
+    control: &Control,
+    author: &str,
+    subject: Subject,
+    found: abi::Block,
+    stored: Option<Decision>,
+    now: jiff::Timestamp,
+) -> Decision {
+    let redial = Redial {
+        attempts: found.redial_attempts,
+        window: found.redial_window,
+        grant: found.redial_grant,
+    };
+    let is_own = redial != control.config().redial && redial.attempts != 0;
+    Decision {
+        id: stored.map_or_else(uuid::Uuid::now_v7, |stored| stored.id),
+        rule: 0,
+        kind: Kind::Block,
+        subject,
+        created: now,
+        expires: (found.expires != 0).then(|| clock::wall(found.expires)),
+        reason: "found in the kernel's maps".into(),
+        author: author.to_owned(),
+        origin: "direct".into(),
+        node: control.node().to_owned(),
+        flags: found.flags & (BLOCK_OBSERVE | BLOCK_NO_REDIAL),
+        redial: (is_own && redial.check().is_ok()).then_some(redial),
+        epoch: found.epoch,
+        incident: None,
+    }
+}
+
+/// Ends the stored blocks that the maps lack.
+async fn remove_others(
+    control: &Arc<Control>,
+    who: &Who,
+    done: &mut Adopted,
+) -> Result<(), Problem> {
+    let worker = Arc::clone(control);
+    let others = control
+        .keeper
+        .read(move |reader| {
+            let mut others = Vec::new();
+            let mut failed = None;
+            reader.for_each(Kind::Block, |decision| {
+                match worker.maps.block(decision.subject) {
+                    Ok(None) => others.push(decision.subject),
+                    Ok(Some(_)) => {}
+                    Err(error) => failed = Some(error),
+                }
+                if failed.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            })?;
+            Ok(failed.map_or(Ok(others), Err))
+        })
+        .await??;
+    if done.dry_run {
+        done.removed = others.len() as u64;
+        return Ok(());
+    }
+    for slice in others.chunks(SLICE) {
+        let (worker, author, slice) = (Arc::clone(control), who.name.clone(), slice.to_vec());
+        let remove = move |store: &mut Store| {
+            let mut removed = 0;
+            for subject in slice {
+                // It may have been made meanwhile.
+                if worker.maps.block(subject)?.is_none() {
+                    let entry = Entry::new(clock::now(), &author, "block remove")
+                        .with("adopted", "the kernel's maps do not have it");
+                    removed += u64::from(store.remove(Kind::Block, subject, entry)?.is_some());
+                }
+            }
+            Ok(removed)
+        };
+        done.removed += control.keeper.write(remove).await?;
+    }
+    Ok(())
+}
+
+/// Makes decisions of the allows that only the maps hold; how many. Runs on the store's thread.
+fn adopt_allows(
+    control: &Control,
+    store: &mut Store,
+    author: &str,
+    dry_run: bool,
+) -> Result<u64, Problem> {
+    let mut adopted = 0;
+    for (subject, found) in control.maps.allows()? {
+        let is_over = found.expires != 0 && found.expires <= clock::boot();
+        let stored = store.find(Kind::Allow, subject)?;
+        // Those of root's hand have a note, by which they are adopted.
+        if is_over
+            || found.rule == RULE_DIRECT
+            || stored.as_ref().is_some_and(|stored| stored.rule == found.rule)
+        {
+            continue;
+        }
+        adopted += 1;
+        if dry_run {
+            continue;
+        }
+        let decision = Decision {
+            id: stored.map_or_else(uuid::Uuid::now_v7, |stored| stored.id),
+            rule: control.order.turn().places(1),
+            kind: Kind::Allow,
+            subject,
+            created: clock::now(),
+            expires: (found.expires != 0).then(|| clock::wall(found.expires)),
+            reason: "found in the kernel's maps".into(),
+            author: author.to_owned(),
+            origin: "direct".into(),
+            node: control.node().to_owned(),
+            flags: 0,
+            redial: None,
+            epoch: 0,
+            incident: None,
+        };
+        store
+            .put([&decision], |decision, before| entry("allow adopt", author, decision, before))?;
+        let turn = control.order.turn();
+        // An allow that was changed meanwhile stays as it is.
+        if !turn.is_unsaved(Key::Allow(subject)) {
+            control.maps.set_allow(subject, abi::Allow { rule: decision.rule, ..found })?;
+        }
+    }
+    Ok(adopted)
+}
+
+/// Stores the mode that the maps have. Runs on the store's thread.
+fn adopt_mode(control: &Control, store: &mut Store, author: &str) -> Result<(), Problem> {
+    let settings = control.maps.settings()?;
+    let until = Some(settings.enforce_until).filter(|until| *until != 0 && *until != LIFTED);
+    let mode = StoredMode {
+        enforce: settings.mode == MODE_ENFORCE,
+        since: Some(clock::now()),
+        until: until.map(clock::wall),
+    };
+    let name = if mode.enforce { "enforce" } else { "observe" };
+    let about = Entry::new(clock::now(), author, "mode adopt").with("mode", name);
+    Ok(store.set_state(MODE, &mode, Some(about))?)
+}

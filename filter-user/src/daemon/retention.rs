@@ -1,0 +1,228 @@
+//! Keeps records within bounds, by age and by size, in steps between which everybody who writes has
+//! a turn.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use nix::sys::statvfs::statvfs;
+
+use super::control::Control;
+use super::reports;
+use crate::clock;
+use crate::config::Config;
+use crate::store::{self, Error, Size, Step, Store};
+use crate::wire::{Problem, ProblemKind};
+
+/// How often the size of the store is looked at.
+const LOOK: Duration = Duration::from_secs(1);
+/// How often old records are looked for.
+const AGE: Duration = Duration::from_secs(3600);
+/// How long a step takes, besides its commit: others wait for it.
+const STEP: Duration = Duration::from_millis(20);
+/// Bytes of free pages that stay in the file for new rows: at least these, or this share of it.
+const FREE: u64 = 16 << 20;
+const FREE_SHARE: u64 = 10;
+/// The store takes at most these, or this share of the disk's free space, where nothing is
+/// configured.
+const MAX_BYTES: u64 = 10 << 30;
+const DISK_SHARE: u64 = 5;
+/// Above these percent of the limit the status says so.
+const NEARLY: u64 = 80;
+/// What the oldest records make room for, in percent of the limit.
+const ROOM: u64 = 5;
+
+const OLD: &str = "old records stay";
+const LARGE: &str = "the store is larger than [retention] max_bytes";
+const PAGES: &str = "the store's file does not shrink";
+const LOG: &str = "the log beside the store does not shrink";
+
+/// The limit in force.
+#[derive(Debug, Default)]
+pub struct Limit(AtomicU64);
+
+impl Limit {
+    /// How many bytes the store may take; 0: not known yet.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// What the status says of a store of this size, where it is nearly full.
+    #[must_use]
+    pub fn finding(&self, size: Size) -> Option<String> {
+        let limit = self.bytes();
+        let percent = size.used.saturating_mul(100).checked_div(limit)?;
+        (percent >= NEARLY).then(|| {
+            format!(
+                "the store takes {percent} % of [retention] max_bytes ({} of {} MiB): at 100 % the \
+                 oldest call records go before their time",
+                size.used >> 20,
+                limit >> 20
+            )
+        })
+    }
+}
+
+/// Takes out what is too old or too much, from now on.
+pub async fn run(control: Arc<Control>) {
+    let mut tick = tokio::time::interval(LOOK);
+    let mut aged: Option<Instant> = None;
+    let mut configured = None;
+    loop {
+        tick.tick().await;
+        let config = control.config();
+        if configured != Some(config.max_bytes)
+            && let Ok(limit) = limit(&control, &config).await
+        {
+            control.limit.0.store(limit, Ordering::Relaxed);
+            configured = Some(config.max_bytes);
+        }
+        if aged.is_none_or(|at| at.elapsed() >= AGE) {
+            aged = Some(Instant::now());
+            control.chores.tried(OLD, by_age(&control, &config).await);
+        }
+        let limit = control.limit.bytes();
+        if limit > 0 {
+            control.chores.tried(LARGE, by_size(&control, limit).await);
+        }
+        control.chores.tried(PAGES, give_back(&control).await);
+        control.chores.tried(LOG, bring_in_log(&control).await);
+    }
+}
+
+/// The configured limit, or the one that the disk has room for. It stays until the next start: what
+/// another program writes for a while costs no records.
+async fn limit(control: &Control, config: &Config) -> Result<u64, Problem> {
+    if let Some(bytes) = config.max_bytes {
+        return Ok(bytes);
+    }
+    let size = control.keeper.read(|reader| reader.size()).await?;
+    let folder = config.paths.state.clone();
+    let free = tokio::task::spawn_blocking(move || free(&folder)).await;
+    let free = free.ok().flatten().ok_or_else(|| Problem {
+        kind: ProblemKind::Failed,
+        message: format!("{}: its free space is not known", config.paths.state.display()),
+    })?;
+    Ok(default_limit(free, size))
+}
+
+/// What the store may take of a disk with so much free space beside it.
+fn default_limit(free: u64, size: Size) -> u64 {
+    MAX_BYTES.min(free.saturating_add(size.used + size.free) / DISK_SHARE)
+}
+
+fn free(folder: &Path) -> Option<u64> {
+    let found = statvfs(folder).ok()?;
+    Some(found.blocks_available() * found.fragment_size())
+}
+
+/// Takes records out that are older than they are kept for, and INVITEs, which go earlier. Where
+/// INVITEs are kept no longer, those that were go with their records.
+async fn by_age(control: &Arc<Control>, config: &Config) -> Result<(), Problem> {
+    let now = clock::now();
+    let before = |kept| now.checked_sub(kept).unwrap_or(Timestamp::MIN);
+    if let Some(evidence) = config.evidence {
+        let old = before(evidence.kept);
+        steps(control, move |store| store.prune_evidence(old, STEP)).await?;
+    }
+    let old = before(config.calls_kept);
+    steps(control, move |store| store.prune_calls(old, STEP)).await?;
+    steps(control, move |store| store.prune_reviews(old, STEP)).await?;
+    let old = before(reports::kept(config));
+    steps(control, move |store| store.prune_reports(old, STEP)).await
+}
+
+/// Takes the oldest calls out of a store that is too large, whatever their age.
+async fn by_size(control: &Arc<Control>, limit: u64) -> Result<(), Problem> {
+    let mut used = control.keeper.read(|reader| reader.size()).await?.used;
+    if used <= limit {
+        return Ok(());
+    }
+    let mut is_done = false;
+    while !is_done && used > limit - limit * ROOM / 100 {
+        let prune = |store: &mut Store| {
+            let step = store.prune_calls(Timestamp::MAX, STEP)?;
+            Ok((step.is_done, store.size()?.used))
+        };
+        (is_done, used) = control.keeper.write(prune).await?;
+        bring_in_log(control).await?;
+    }
+    if used <= limit {
+        return Ok(());
+    }
+    let message =
+        format!("it takes {} of {} MiB without any call record: raise it", used >> 20, limit >> 20);
+    Err(Problem { kind: ProblemKind::Full, message })
+}
+
+/// Gives free pages back to the file system.
+async fn give_back(control: &Arc<Control>) -> Result<(), Problem> {
+    let Size { used, free } = control.keeper.read(|reader| reader.size()).await?;
+    let keep = FREE.max(used / FREE_SHARE);
+    // Not for each page: it is written again soon.
+    if free <= 2 * keep {
+        return Ok(());
+    }
+    steps(control, move |store| store.give_back(keep, STEP)).await
+}
+
+/// Does step after step until nothing is left to do; half of the time is for others.
+async fn steps(
+    control: &Arc<Control>,
+    step: impl Fn(&mut Store) -> Result<Step, Error> + Clone + Send + 'static,
+) -> Result<(), Problem> {
+    loop {
+        let (begun, step) = (Instant::now(), step.clone());
+        let done = control.keeper.write(move |store| Ok(step(store)?)).await?;
+        bring_in_log(control).await?;
+        if done.is_done {
+            return Ok(());
+        }
+        tokio::time::sleep(begun.elapsed()).await;
+    }
+}
+
+/// Brings the log into the file, on a thread of its own: no change waits for that. Not into a file
+/// that something is wrong with.
+async fn bring_in_log(control: &Control) -> Result<(), Problem> {
+    if control.keeper.problem().is_some() {
+        return Ok(());
+    }
+    let path = control.config().paths.store();
+    let done = tokio::task::spawn_blocking(move || store::bring_in_log(&path)).await;
+    match done {
+        Ok(done) => Ok(done.map(drop)?),
+        Err(error) => Err(Problem { kind: ProblemKind::Failed, message: error.to_string() }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GIB: u64 = 1 << 30;
+
+    #[test]
+    fn the_limit_is_a_share_of_the_disk_and_does_not_shrink_as_the_store_grows() {
+        let size = |used, free| Size { used, free };
+        assert_eq!(default_limit(100 * GIB, size(0, 0)), 10 * GIB);
+        assert_eq!(default_limit(5 * GIB, size(0, 0)), GIB);
+        assert_eq!(default_limit(4 * GIB, size(GIB / 2, GIB / 2)), GIB);
+        assert_eq!(default_limit(0, size(0, 0)), 0);
+        assert_eq!(default_limit(u64::MAX, size(GIB, 0)), 10 * GIB);
+    }
+
+    #[test]
+    fn a_store_that_is_nearly_full_is_a_finding() {
+        let limit = Limit(AtomicU64::new(GIB));
+        let full = limit.finding(Size { used: GIB, free: 0 }).unwrap();
+        assert!(full.contains("100 % of [retention] max_bytes (1024 of 1024 MiB)"), "{full}");
+        let of = |used| limit.finding(Size { used, free: GIB });
+        assert_eq!(of(GIB / 100 * 79), None);
+        assert!(of(GIB / 100 * 81).is_some());
+        assert_eq!(Limit::default().finding(Size { used: GIB, free: 0 }), None, "not known yet");
+    }
+}

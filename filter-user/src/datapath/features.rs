@@ -1,0 +1,194 @@
+//! What this kernel can do for the program, found out by loading a few instructions. Release numbers
+//! say nothing: distributions carry features back to older kernels.
+
+#![expect(unsafe_code, reason = "nix has no bpf(2), which loads the instructions that are tried")]
+
+use std::io;
+use std::os::fd::{FromRawFd as _, OwnedFd};
+
+use nix::libc;
+use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit, setrlimit};
+
+use super::error::Error;
+
+/// How often a load is tried that a signal interrupts.
+const TRIES: u32 = 10;
+
+/// Numbers of Linux `include/uapi/linux/bpf.h`.
+const PROG_LOAD: libc::c_long = 5;
+const TYPE_SOCKET_FILTER: u32 = 1;
+const TYPE_XDP: u32 = 6;
+const XDP_HAS_FRAGS: u32 = 1 << 5;
+const KTIME_GET_COARSE_NS: u32 = 160;
+const XDP_GET_BUFF_LEN: u32 = 188;
+const XDP_LOAD_BYTES: u32 = 189;
+
+/// What the kernel can do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Features {
+    /// It gives programs frames of several buffers (`xdp.frags`, Linux 5.18).
+    pub frags: bool,
+    /// It has `bpf_xdp_get_buff_len` and `bpf_xdp_load_bytes` (Linux 5.18).
+    pub buffer_helpers: bool,
+    /// It counts maps against `ulimit -l` of the process (before Linux 5.11).
+    pub locked_memory: bool,
+}
+
+impl Features {
+    /// Finds them out.
+    ///
+    /// # Errors
+    /// [`Error::Permission`] without the capabilities, [`Error::Load`] when the kernel takes no program
+    /// at all.
+    pub fn probe() -> Result<Features, Error> {
+        let pass = [move_imm(0, 2), EXIT];
+        if !takes(TYPE_XDP, 0, &pass)? {
+            return Err(Error::Load("the kernel takes no XDP program".to_owned()));
+        }
+        let buff_len = [call(XDP_GET_BUFF_LEN), move_imm(0, 2), EXIT];
+        // Eight bytes to the stack.
+        let load_bytes = [
+            move_imm(2, 0),
+            move_reg(3, 10),
+            add_imm(3, -8),
+            move_imm(4, 8),
+            call(XDP_LOAD_BYTES),
+            move_imm(0, 2),
+            EXIT,
+        ];
+        // What libbpf asks, too: the helper came together with the other way of counting.
+        let coarse = [call(KTIME_GET_COARSE_NS), EXIT];
+        Ok(Features {
+            frags: takes(TYPE_XDP, XDP_HAS_FRAGS, &pass)?,
+            buffer_helpers: takes(TYPE_XDP, 0, &buff_len)? && takes(TYPE_XDP, 0, &load_bytes)?,
+            locked_memory: !takes(TYPE_SOCKET_FILTER, 0, &coarse)?,
+        })
+    }
+
+    /// Lifts the limit of locked memory of this process, where maps are counted against it and the
+    /// process may.
+    pub(super) fn lift_memory_limit(self) {
+        if self.locked_memory {
+            // Where it may not, the maps say so.
+            let _ = setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY);
+        }
+    }
+}
+
+/// Bytes of maps that this process may have on a kernel that counts them; `None`: any number.
+#[must_use]
+pub fn memory_limit() -> Option<u64> {
+    let (soft, _) = getrlimit(Resource::RLIMIT_MEMLOCK).ok()?;
+    (soft != RLIM_INFINITY).then_some(soft)
+}
+
+/// An instruction: operation, registers, offset, immediate (Linux `Documentation/bpf/standardization`).
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct Instruction {
+    operation: u8,
+    registers: u8,
+    offset: i16,
+    immediate: i32,
+}
+
+const EXIT: Instruction = Instruction { operation: 0x95, registers: 0, offset: 0, immediate: 0 };
+
+const fn move_imm(to: u8, immediate: i32) -> Instruction {
+    Instruction { operation: 0xB7, registers: to, offset: 0, immediate }
+}
+
+const fn move_reg(to: u8, from: u8) -> Instruction {
+    Instruction { operation: 0xBF, registers: from << 4 | to, offset: 0, immediate: 0 }
+}
+
+const fn add_imm(to: u8, immediate: i32) -> Instruction {
+    Instruction { operation: 0x07, registers: to, offset: 0, immediate }
+}
+
+const fn call(helper: u32) -> Instruction {
+    Instruction { operation: 0x85, registers: 0, offset: 0, immediate: helper.cast_signed() }
+}
+
+/// The beginning of `union bpf_attr` for `BPF_PROG_LOAD`; the kernel takes the rest for zero.
+#[repr(C)]
+struct ProgLoad {
+    prog_type: u32,
+    insn_cnt: u32,
+    insns: u64,
+    license: u64,
+    log_level: u32,
+    log_size: u32,
+    log_buf: u64,
+    kern_version: u32,
+    prog_flags: u32,
+}
+
+/// Whether the kernel takes a program with these flags.
+///
+/// # Errors
+/// It says something that has nothing to do with the program.
+fn takes(prog_type: u32, prog_flags: u32, instructions: &[Instruction]) -> Result<bool, Error> {
+    let attributes = ProgLoad {
+        prog_type,
+        insn_cnt: instructions.len() as u32,
+        insns: instructions.as_ptr() as u64,
+        license: c"GPL".as_ptr() as u64,
+        log_level: 0,
+        log_size: 0,
+        log_buf: 0,
+        kern_version: 0,
+        prog_flags,
+    };
+    let mut left = TRIES;
+    loop {
+        // SAFETY: the kernel reads as many bytes of the attributes as they have, and of what they point
+        // to the instructions that are counted, and a text that ends with 0. All of it outlives the call.
+        let fd = unsafe {
+            libc::syscall(
+                libc::SYS_bpf,
+                PROG_LOAD,
+                &raw const attributes,
+                size_of::<ProgLoad>() as libc::c_long,
+            )
+        };
+        if fd >= 0 {
+            // SAFETY: the kernel just made this file descriptor for us.
+            drop(unsafe { OwnedFd::from_raw_fd(fd as i32) });
+            return Ok(true);
+        }
+        let error = io::Error::last_os_error();
+        left -= 1;
+        match error.raw_os_error() {
+            Some(libc::EAGAIN) if left > 0 => {}
+            Some(libc::EPERM) => return Err(Error::Permission),
+            Some(libc::EINVAL | libc::EACCES | libc::E2BIG) => return Ok(false),
+            _ => return Err(Error::Load(format!("a program of two instructions: {error}"))),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_kernel_takes_and_does_not() {
+        let pass = [move_imm(0, 2), EXIT];
+        assert!(takes(TYPE_XDP, 0, &pass).unwrap());
+        assert!(!takes(TYPE_XDP, 1 << 30, &pass).unwrap(), "a flag that no kernel has");
+        let unknown = [call(0x7FFF_FFFF), move_imm(0, 2), EXIT];
+        assert!(!takes(TYPE_XDP, 0, &unknown).unwrap(), "a helper that no kernel has");
+        assert!(!takes(TYPE_XDP, 0, &[EXIT]).unwrap(), "r0 is not set");
+        assert!(!takes(0x7FFF, 0, &pass).unwrap(), "a type that no kernel has");
+    }
+
+    #[test]
+    fn without_capabilities_that_is_said() {
+        let refused = std::thread::spawn(|| {
+            caps::clear(None, caps::CapSet::Effective).unwrap();
+            Features::probe()
+        });
+        assert!(matches!(refused.join().unwrap(), Err(Error::Permission)));
+    }
+}

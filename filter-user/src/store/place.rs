@@ -1,0 +1,54 @@
+//! Notices that somebody deleted or replaced the files of an open store: what is written then is
+//! gone with the process.
+
+use std::fs::Metadata;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+
+use super::{Error, beside};
+
+/// The files of an open store, as they were when it was opened.
+#[derive(Debug)]
+pub(super) struct Place([Named; 2]);
+
+#[derive(Debug)]
+struct Named {
+    path: PathBuf,
+    /// Device and inode; `None`: it was not there.
+    file: Option<(u64, u64)>,
+}
+
+impl Named {
+    fn now(path: PathBuf) -> Named {
+        let file = path.metadata().ok().map(|found: Metadata| (found.dev(), found.ino()));
+        Named { path, file }
+    }
+}
+
+impl Place {
+    /// The store at this path and the log beside it, which are open.
+    pub(super) fn of(path: &Path) -> Place {
+        Place([path.to_owned(), beside(path, "-wal")].map(Named::now))
+    }
+
+    /// Whether each file is still the one that was opened.
+    ///
+    /// # Errors
+    /// [`Error::Gone`]: the first that is not.
+    pub(super) fn check(&self) -> Result<(), Error> {
+        for known in &self.0 {
+            if Named::now(known.path.clone()).file != known.file {
+                return Err(Error::Gone { path: known.path.clone() });
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether only the log is not the one that was opened: what it holds can still be written into
+    /// the store.
+    pub(super) fn is_only_log_gone(&self) -> bool {
+        let [store, log] = &self.0;
+        let is_there = |known: &Named| Named::now(known.path.clone()).file == known.file;
+        is_there(store) && !is_there(log)
+    }
+}

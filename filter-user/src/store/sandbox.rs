@@ -1,0 +1,381 @@
+//! Every statement of the store, in the sandbox of the daemon, which has no folder for temporary
+//! files.
+
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+use std::thread;
+
+use filter_common::number::Number;
+use rusqlite::trace::{TraceEvent, TraceEventCodes};
+
+use super::schema::{STEPS, migrate_by};
+use super::tests::*;
+use super::*;
+use crate::config::Config;
+use crate::daemon::privileges;
+use crate::ladder::ReportKind;
+
+/// Rows of each table: a statement about all of them does not fit into what SQLite holds in memory
+/// by itself (16 pages of a statement's journal, 250 of a sorter, 500 of a temporary table).
+const MANY: u64 = 20_000;
+/// A number with many calls and many audit rows.
+const BUSY_NUMBER: &str = "6281299999999";
+const CALLS_OF_ONE: u64 = 5_000;
+/// Each is a transaction of its own.
+const REPORTS: u64 = 500;
+
+/// Statements that sort in memory, and what bounds their rows.
+const SORTED: [(&str, &str); 3] = [
+    ("AND number IN (?, ?) ORDER BY seq", "the audit rows of one number"),
+    ("FROM reviews WHERE number = ?1 ORDER BY id", "the reviews of one number"),
+    ("why_not IS NULL ORDER BY id DESC LIMIT 1", "only the first is kept"),
+];
+
+thread_local! {
+    static ASKED: RefCell<BTreeSet<String>> = const { RefCell::new(BTreeSet::new()) };
+}
+
+/// Does something where files are closed as they are to the daemon.
+fn in_the_sandbox<T: Send>(home: &Home, act: impl FnOnce() -> T + Send) -> T {
+    let folder = home.folder.path().display();
+    let text = format!(
+        "interfaces = []\n[paths]\nstate = \"{folder}\"\nruntime = \"{folder}\"\npins = \"{folder}\""
+    );
+    let config = Config::of(&home.folder.path().join("palang.toml"), text).unwrap();
+    thread::scope(|scope| {
+        let closed = scope.spawn(|| {
+            privileges::close_files(&config).unwrap();
+            for folder in ["/var/tmp", "/tmp", "."] {
+                let error = tempfile::tempfile_in(folder).unwrap_err();
+                assert_eq!(error.kind(), std::io::ErrorKind::PermissionDenied, "{folder}");
+            }
+            act()
+        });
+        closed.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+}
+
+/// A home in memory: these tests make thousands of transactions, and prove nothing of a disk.
+fn quick_home() -> Home {
+    let folder = tempfile::tempdir_in("/dev/shm").unwrap();
+    let path = folder.path().join("palang.db");
+    Home { folder, path }
+}
+
+fn raw(digits: &str) -> Number {
+    number(digits).raw()
+}
+
+fn call(at: u64, number: Number) -> CallRow {
+    CallRow {
+        time: time(at.cast_signed()),
+        number: Some(number),
+        trunk: Some("telco".to_owned()),
+        source: "192.0.2.1:5060".to_owned(),
+        call_id: Some(format!("{at}@pbx")),
+        call_hash: at,
+        identity: 1,
+        verdict: 1,
+        would: 1,
+        reason: 255,
+        rule: at,
+        repeats: 0,
+        count: 1,
+    }
+}
+
+fn report(at: u64, number: Number) -> Report {
+    Report {
+        time: time(at.cast_signed()),
+        number,
+        kind: ReportKind::Prank,
+        call_id: Some(format!("{at}@pbx")),
+        call_hash: Some(at),
+        call: Some(ReportedCall {
+            id: at,
+            time: time(at.cast_signed()),
+            trunk: None,
+            reason: 255,
+            rule: 1,
+        }),
+        why_not: None,
+        author: "siti".to_owned(),
+        note: "laughter".to_owned(),
+    }
+}
+
+fn review(at: u64, number: Number, kind: &str) -> Review {
+    Review {
+        time: time(at.cast_signed()),
+        number,
+        kind: kind.to_owned(),
+        rule: 1,
+        call_id: None,
+        until: time(at.cast_signed() + 60),
+        closed: None,
+    }
+}
+
+fn caller(index: u64) -> String {
+    (6_281_200_000_000 + index * 7919 % 1_000_000_007).to_string()
+}
+
+fn go_on<T>(_: T) -> ControlFlow<()> {
+    ControlFlow::Continue(())
+}
+
+/// Calls every method of the store, each about as much as there is.
+fn everything(home: &Home) {
+    let mut store = home.store();
+    let asked = |event: TraceEvent<'_>| {
+        if let TraceEvent::Stmt(statement, _) = event {
+            ASKED.with_borrow_mut(|asked| asked.insert(statement.sql().into_owned()));
+        }
+    };
+    store.reader.conn.trace_v2(TraceEventCodes::SQLITE_TRACE_STMT, Some(asked)).unwrap();
+
+    // Blocks and allows.
+    let ends = |rule: u64| Decision {
+        expires: Some(time(rule.cast_signed())),
+        incident: rule.is_multiple_of(2).then(|| "2027-1".to_owned()),
+        ..block(rule, number(&caller(rule)))
+    };
+    assert_eq!(store.put((1..=MANY).map(ends), |_, _| entry()).unwrap(), MANY);
+    store.put((1..=MANY).map(ends), |_, _| entry()).unwrap();
+    let allow = Decision { kind: Kind::Allow, ..ends(MANY + 1) };
+    store.put_telling(&allow, Some(entry()), |_, _| entry()).unwrap();
+    assert_eq!(store.find(Kind::Block, number(&caller(7))).unwrap().unwrap().rule, 7);
+    assert_eq!(store.by_rule(7).unwrap().unwrap().rule, 7);
+    store.for_each(Kind::Block, go_on).unwrap();
+    assert_eq!(store.of_incident(Kind::Block, "2027-1").unwrap().len() as u64, MANY / 2);
+    assert!(store.has_expired(time(9)).unwrap());
+    assert_eq!(store.count(Kind::Block).unwrap(), MANY);
+    assert_eq!(store.count_of(Kind::Block, false).unwrap(), MANY);
+    assert_eq!(store.max_rule().unwrap(), MANY + 1);
+    assert!(store.remove(Kind::Allow, allow.subject, entry()).unwrap().is_some());
+
+    // Calls and INVITEs: those of many callers, among them many of one.
+    let one = raw(BUSY_NUMBER);
+    let calls = |from: u64| {
+        let step = MANY / CALLS_OF_ONE;
+        let of = move |at: u64| if at.is_multiple_of(step) { one } else { raw(&caller(at)) };
+        (from..from + MANY).map(|at| call(at, of(at))).collect::<Vec<_>>()
+    };
+    let ids = store.put_calls(&calls(1)).unwrap();
+    store.put_calls(&calls(MANY + 1)).unwrap();
+    let repeats: Vec<_> = ids.iter().map(|id| (*id, 3)).collect();
+    store.set_repeats(&repeats).unwrap();
+    store.calls(&CallFilter::default(), go_on).unwrap();
+    let since = Some(time(5));
+    let of_one = CallFilter { since, number: Some(one), ..CallFilter::default() };
+    store.calls(&of_one, go_on).unwrap();
+    store.calls(&CallFilter { since, call_hash: Some(9), ..CallFilter::default() }, go_on).unwrap();
+    assert!(store.call(7).unwrap().is_some());
+    let frame = |at: u64| EvidenceRow {
+        time: time(at.cast_signed()),
+        frame_len: 1000,
+        frame: vec![b'x'; 1000],
+    };
+    let frames = calls(1)
+        .into_iter()
+        .map(|call| (call.number.unwrap(), call.call_hash, frame(call.call_hash)));
+    let room = |frames| Room { frames, bytes: 1 << 30 };
+    assert_eq!(store.put_evidence(frames.collect(), room(MANY)).unwrap(), []);
+    assert_eq!(store.evidence_size().unwrap().frames, MANY);
+    store.put_evidence(Vec::new(), room(MANY / 2)).unwrap();
+    assert!(store.evidence(MANY).unwrap().is_some());
+
+    // Reports and reviews.
+    for at in 1..=REPORTS {
+        store.add_report(&report(at, one), Some(&review(at, one, "report")), entry()).unwrap();
+        let number = raw(&caller(at));
+        let id = store.open_review(&review(at, number, "redial-grant"), entry()).unwrap().unwrap();
+        let closed =
+            Closed { time: time(2), by: "siti".to_owned(), note: "ambulance sent".to_owned() };
+        store.close_review(id, &closed, entry()).unwrap();
+    }
+    store.reports(&ReportFilter::default(), go_on).unwrap();
+    store.reports(&ReportFilter { since, number: Some(one) }, go_on).unwrap();
+    store.strikes(one, time(0)).unwrap();
+    store.strike_of_call(one, 9).unwrap();
+    store.reviews(true, go_on).unwrap();
+    store.reviews(false, go_on).unwrap();
+    assert!(store.review(1).unwrap().is_some());
+    assert!(store.open_reviews().unwrap() > 0);
+
+    // The audit.
+    for _ in 0..REPORTS {
+        let mut about_one = entry();
+        about_one.number = Some(BUSY_NUMBER.to_owned());
+        store.audit(about_one).unwrap();
+    }
+    let head = store.audit_head().unwrap();
+    for (since, number) in [
+        (None, None),
+        (since, None),
+        (None, Some(BUSY_NUMBER.to_owned())),
+        (since, Some(BUSY_NUMBER.to_owned())),
+    ] {
+        store.audit_rows(3, &AuditFilter { since, number }, go_on).unwrap();
+    }
+    assert!(store.last_audit(7).unwrap().is_some());
+    assert!(!store.was_removed(7).unwrap());
+    assert_eq!(store.verify_audit(Some(head)).unwrap().first_bad, None);
+    store.pseudonyms().unwrap();
+    store.identity().unwrap();
+
+    // Single values.
+    store.set_state("mode", &"observe", Some(entry())).unwrap();
+    assert_eq!(store.state("mode").unwrap(), Some("observe".to_owned()));
+    store.seen(time(9)).unwrap();
+    assert!(store.newest().unwrap().is_some());
+
+    // Copies.
+    let copy = home.folder.path().join("copy");
+    store.backup(&copy).unwrap();
+    store.check().unwrap();
+    check_restore(&copy, &home.folder.path().join("other"), false).unwrap();
+    restore(&copy, &home.folder.path().join("other"), false).unwrap();
+
+    // The end of it all.
+    assert_eq!(store.person(one).unwrap().reports.len() as u64, REPORTS);
+    assert_eq!(store.counts(one).unwrap().calls, 2 * CALLS_OF_ONE);
+    let erased = store.erase(one, entry()).unwrap();
+    assert_eq!((erased.calls, erased.reports), (2 * CALLS_OF_ONE, REPORTS));
+    assert!(store.clear_log().unwrap());
+    while !store.remove_expired(time(MANY.cast_signed()), 1000).unwrap().is_empty() {}
+    assert_eq!(store.count(Kind::Block).unwrap(), 0);
+    let far = time(1_000_000);
+    let long = Duration::MAX;
+    store.prune_calls(time(MANY.cast_signed()), long).unwrap();
+    store.prune_evidence(far, long).unwrap();
+    store.prune_calls(far, long).unwrap();
+    store.prune_reports(far, long).unwrap();
+    store.prune_reviews(far, long).unwrap();
+    assert!(store.size().unwrap().free > 1 << 20);
+    assert!(store.give_back(0, long).unwrap().is_done);
+    assert_eq!(store.size().unwrap().free, 0);
+    bring_in_log(&home.path).unwrap();
+    assert_eq!(store.evidence_size().unwrap().frames, 0);
+    store.stop_writing("the test is over");
+}
+
+#[test]
+fn no_statement_needs_a_temporary_file_or_sorts_all_there_is() {
+    let home = quick_home();
+    in_the_sandbox(&home, || {
+        everything(&home);
+        let conn = Reader::open(&home.path).unwrap().conn;
+        let asked = ASKED.take();
+        assert!(asked.len() > 40, "{asked:?}");
+        let mut sorted = BTreeSet::new();
+        for sql in asked.iter().filter(|sql| !sql.starts_with("--")) {
+            let Ok(mut plan) = conn.prepare(&format!("EXPLAIN QUERY PLAN {sql}")) else {
+                continue;
+            };
+            let mut steps = plan.raw_query();
+            while let Some(step) = steps.next().unwrap() {
+                let step: String = step.get(3).unwrap();
+                if step.contains("TEMP B-TREE") {
+                    let is_known = |(part, _): &&(&str, &str)| sql.contains(part);
+                    let known = SORTED.iter().find(is_known);
+                    let known = known.unwrap_or_else(|| panic!("{sql}: {step}"));
+                    sorted.insert(known.0);
+                }
+            }
+        }
+        assert_eq!(sorted.len(), SORTED.len(), "no longer sorted: {sorted:?}");
+    });
+}
+
+/// A store of an older version, with many rows in the tables that it has.
+fn of_version(home: &Home, version: usize) {
+    let mut conn = Connection::open(&home.path).unwrap();
+    conn.pragma_update(None, "synchronous", "OFF").unwrap();
+    migrate_by(&mut conn, &STEPS[..version]).unwrap();
+    let rows = format!(
+        "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {MANY})"
+    );
+    conn.execute_batch(&format!(
+        "BEGIN;
+         {rows} INSERT INTO decisions (rule, id, kind, prefix, subject, created, expires, reason,
+             author, origin, node, flags)
+         SELECT i, randomblob(16), 0, 0, i, 1, 2, 'prank', 'budi', 'operator', 'edge1', 0 FROM n;
+         {rows} INSERT INTO calls (time, number, source, call_hash, identity, verdict, would,
+             reason, rule, repeats)
+         SELECT i, i, '192.0.2.1:5060', i, 1, 0, 0, 1, 0, 0 FROM n;
+         COMMIT"
+    ))
+    .unwrap();
+    let mut head = Head::default();
+    let tx = conn.unchecked_transaction().unwrap();
+    for rule in 1..=MANY {
+        let record = format!(r#"{{"number":"{}","rule":{rule}}}"#, caller(rule));
+        head = head.next(record.as_bytes());
+        let row = (head.seq, record, head.hash);
+        tx.execute("INSERT INTO audit (seq, record, hash) VALUES (?1, ?2, ?3)", row).unwrap();
+    }
+    tx.commit().unwrap();
+}
+
+#[test]
+fn every_older_version_is_brought_on() {
+    for version in 1..=STEPS.len() {
+        let home = quick_home();
+        of_version(&home, version);
+        in_the_sandbox(&home, || {
+            let store = home.store();
+            assert_eq!(store.count(Kind::Block).unwrap(), MANY, "version {version}");
+            assert_eq!(store.verify_audit(None).unwrap().first_bad, None, "version {version}");
+        });
+    }
+}
+
+/// The sources of the store without tests, but for that of connections.
+fn sources() -> Vec<String> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/store");
+    let files = fs::read_dir(folder).unwrap().map(|file| file.unwrap().path());
+    let others = ["tests.rs", "sandbox.rs", "connection.rs"];
+    files
+        .filter(|file| !others.iter().any(|other| file.ends_with(other)))
+        .map(|file| fs::read_to_string(file).unwrap())
+        .map(|source| source.split("#[cfg(test)]\nmod tests {").next().unwrap().to_owned())
+        .collect()
+}
+
+/// Names of the public methods of the store, by the sources.
+fn methods() -> BTreeSet<String> {
+    let mut methods = BTreeSet::new();
+    for source in sources() {
+        for block in ["impl Store {", "impl Reader {"] {
+            for methods_of in source.split(block).skip(1) {
+                let methods_of = methods_of.split("\n}\n").next().unwrap();
+                let names = methods_of.split("    pub fn ").skip(1);
+                methods.extend(names.map(|rest| rest.split(['(', '<']).next().unwrap().to_owned()));
+            }
+        }
+    }
+    methods
+}
+
+#[test]
+fn every_method_is_called_in_the_sandbox() {
+    let (_, calls) = include_str!("sandbox.rs").split_once("fn everything(").unwrap();
+    let methods = methods();
+    assert!(methods.len() > 40, "{methods:?}");
+    for method in methods.iter().filter(|method| *method != "open") {
+        assert!(
+            calls.contains(&format!("store.{method}(")),
+            "{method} is not called in `everything`"
+        );
+    }
+}
+
+#[test]
+fn every_connection_is_opened_in_one_place() {
+    for source in sources() {
+        assert!(!source.contains("Connection::open"), "{source}");
+    }
+}
