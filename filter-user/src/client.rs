@@ -313,7 +313,7 @@ impl Client {
         let why = if kind == io::ErrorKind::NotFound {
             "the socket does not exist: the daemon does not run, or uses another socket (--socket)"
         } else if kind == io::ErrorKind::ConnectionRefused {
-            "nobody listens there: the daemon does not run"
+            "nothing listens on the socket: the daemon does not run"
         } else {
             &error.to_string()
         };

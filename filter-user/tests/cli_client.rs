@@ -227,7 +227,7 @@ fn without_a_daemon() {
     assert!(err.contains("systemctl status palang"), "{err}");
     drop(UnixListener::bind(&socket).unwrap());
     let (_, err) = assert_exit(&palang(&socket, &["mode"]).output().unwrap(), 3);
-    assert!(err.contains("nobody listens there"), "{err}");
+    assert!(err.contains("nothing listens on the socket"), "{err}");
 }
 
 #[test]

@@ -247,5 +247,8 @@ fn a_program_of_another_build() {
     assert_eq!(output.code, 13, "{output:?}");
     let found: Value = serde_json::from_str(&output.stdout).unwrap();
     let problem = found["problems"][0].as_str().unwrap();
-    assert!(problem.contains(&format!("program {id} in force is not the tested program")), "{problem}");
+    assert!(
+        problem.contains(&format!("program {id} in force is not the tested program")),
+        "{problem}"
+    );
 }

@@ -233,7 +233,10 @@ fn another_layout_in_force_is_not_taken_for_ours() {
     selftest(&gate.daemon, 0);
     gate.daemon.set_program(&ours);
     let broken = selftest(&gate.daemon, 13);
-    assert!(problems(&broken)[0].starts_with("the maps in force have a different layout"), "{broken}");
+    assert!(
+        problems(&broken)[0].starts_with("the maps in force have a different layout"),
+        "{broken}"
+    );
 }
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
