@@ -3,9 +3,38 @@
 use filter_common::abi::{Event, Verdict};
 use filter_common::number::Number;
 use filter_common::reason::Reason;
-use palang::datapath::{Error, Maps, Replay};
-use palang::host::HostGate;
+use palang::datapath::{Error, Features, Maps, Plan, Program, Replay};
+use palang::host::{HostGate, READABLE};
 use palang::policy::Policy;
+
+/// Names the program of the object that all tests load, `palang_slim` for instance. Not set: the one
+/// that the kernel takes first.
+const PROGRAM: &str = "PALANG_TEST_PROGRAM";
+
+/// What tests load.
+///
+/// # Panics
+/// When `PALANG_TEST_PROGRAM` names no program, or the kernel takes none.
+#[must_use]
+pub fn plan() -> Plan {
+    let Ok(name) = std::env::var(PROGRAM) else {
+        return Plan::of_this_kernel().unwrap_or_else(|error| panic!("{error}"));
+    };
+    let named = Program::ALL.into_iter().find(|program| program.name() == name);
+    only(named.unwrap_or_else(|| panic!("{PROGRAM}: there is no program {name}")))
+}
+
+/// This program alone, as a kernel has it that it is made for: one without `xdp.frags` has no helpers
+/// for frames of several buffers either.
+///
+/// # Panics
+/// When the kernel takes no XDP program.
+#[must_use]
+pub fn only(program: Program) -> Plan {
+    let plan = Plan::only(program).unwrap_or_else(|error| panic!("{error}"));
+    let buffer_helpers = program.frags && plan.features.buffer_helpers;
+    Plan { features: Features { buffer_helpers, ..plan.features }, ..plan }
+}
 
 /// Both gates with one policy. Whatever they judge, they must agree in every byte.
 pub struct Gates {
@@ -30,8 +59,18 @@ impl Gates {
     /// When it does not load.
     #[must_use]
     pub fn sized(policy: &Policy, sizes: &[(&str, u32)]) -> Gates {
-        let kernel = Replay::load_sized(policy, sizes).unwrap_or_else(|error| panic!("{error}"));
-        Gates { host: HostGate::new(policy), kernel, policy: policy.clone() }
+        Gates::of(&plan(), policy, sizes)
+    }
+
+    /// The same by another plan.
+    ///
+    /// # Panics
+    /// When it does not load.
+    #[must_use]
+    pub fn of(plan: &Plan, policy: &Policy, sizes: &[(&str, u32)]) -> Gates {
+        let kernel = Replay::load_as(plan, policy, sizes).unwrap_or_else(|error| panic!("{error}"));
+        let host = HostGate::new(policy).with_reader(kernel.program().reader);
+        Gates { host, kernel, policy: policy.clone() }
     }
 
     /// Another policy, and no memory of attempts and fragments.
@@ -40,7 +79,7 @@ impl Gates {
     /// When the kernel does not take it.
     pub fn replace(&mut self, policy: &Policy) {
         self.kernel.replace(policy).unwrap_or_else(|error| panic!("{error}"));
-        self.host = HostGate::new(policy);
+        self.host = HostGate::new(policy).with_reader(self.kernel.program().reader);
         self.policy = policy.clone();
     }
 
@@ -82,7 +121,9 @@ impl Gates {
     /// # Panics
     /// When they disagree, or the kernel's action is not what its event says.
     pub fn judge(&mut self, frame: &[u8], time: u64) -> Event {
-        let host = self.host.judge(frame, time);
+        // No longer frame reaches a program without `xdp.frags`.
+        let longest = if self.kernel.program().frags { frame.len() } else { READABLE };
+        let host = self.host.judge(&frame[..frame.len().min(longest)], time);
         let kernel = self.kernel.judge(frame, time).unwrap_or_else(|error| panic!("{error}"));
         assert_eq!(host, kernel.event, "host (left) and kernel disagree on {}", dump(frame));
         assert_eq!(

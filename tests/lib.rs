@@ -6,6 +6,7 @@ pub mod invites;
 pub mod lab;
 pub mod mutations;
 pub mod packet;
+pub mod planted;
 pub mod reference;
 pub mod seeds;
 pub mod verifier;

@@ -32,6 +32,9 @@ pub const LONG: Duration = Duration::from_secs(30);
 /// Timeout for a copy of the store.
 pub const BACKUP: Duration = Duration::from_secs(600);
 
+/// Wait before a connection is tried again for which the socket had no room.
+const AGAIN: Duration = Duration::from_millis(20);
+
 /// Longest line of a list in bytes; a longer one is not a list.
 const LINE_MAX: usize = 16 << 20;
 const CHUNK: usize = 64 << 10;
@@ -61,7 +64,11 @@ impl From<Error> for Failure {
                 format!("{message}\nstate of the daemon: systemctl status palang"),
             ),
             Error::Forbidden(message) => Failure::new(Exit::Refused, message),
-            Error::Problem(problem) => Failure::new(exit(problem.kind), problem.message),
+            // The message may contain text from others, so control characters are removed.
+            Error::Problem(problem) => Failure::new(
+                exit(problem.kind),
+                problem.message.replace(char::is_control, "\u{fffd}"),
+            ),
             Error::Answer(message) => Failure::new(Exit::Failed, message),
         }
     }
@@ -74,9 +81,12 @@ pub fn exit(kind: ProblemKind) -> Exit {
         ProblemKind::Usage => Exit::Usage,
         ProblemKind::Refused => Exit::Refused,
         ProblemKind::NotFound => Exit::NotFound,
-        ProblemKind::Failed | ProblemKind::Store | ProblemKind::Full | ProblemKind::Superseded => {
-            Exit::Failed
-        }
+        ProblemKind::Failed
+        | ProblemKind::Store
+        | ProblemKind::Full
+        | ProblemKind::Superseded
+        | ProblemKind::Busy
+        | ProblemKind::Overloaded => Exit::Failed,
     }
 }
 
@@ -266,8 +276,7 @@ impl Client {
         body: Body,
         deadline: Option<u64>,
     ) -> Result<Response<Incoming>, Error> {
-        let stream =
-            UnixStream::connect(&self.socket).await.map_err(|error| self.unreachable(&error))?;
+        let stream = self.connect().await.map_err(|error| self.unreachable(&error))?;
         let (mut sender, connection) =
             http1::handshake(TokioIo::new(stream)).await.map_err(|error| self.silent(&error))?;
         tokio::spawn(connection);
@@ -289,6 +298,22 @@ impl Client {
         let status = response.status();
         let bytes = response.into_body().collect().await.map_err(broken)?.to_bytes();
         Err(problem(status, &bytes))
+    }
+
+    /// Connects. If the queue of the socket is full, the kernel returns EAGAIN (connect(2)); the client
+    /// then tries again for up to [`SHORT`].
+    async fn connect(&self) -> io::Result<UnixStream> {
+        let begun = tokio::time::Instant::now();
+        loop {
+            match UnixStream::connect(&self.socket).await {
+                Err(error)
+                    if error.kind() == io::ErrorKind::WouldBlock && begun.elapsed() < SHORT =>
+                {
+                    tokio::time::sleep(AGAIN).await;
+                }
+                done => return done,
+            }
+        }
     }
 
     /// Reports a connection that ended before an answer began.
@@ -405,6 +430,36 @@ fn row<T: DeserializeOwned>(line: &[u8]) -> Result<T, Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn words_of_others_do_nothing_to_a_terminal() {
+        let message = "by siti: \u{1b}[2J\npalang: done".to_owned();
+        let failure =
+            Failure::from(Error::Problem(Problem { kind: ProblemKind::Refused, message }));
+        assert_eq!(failure.message, "by siti: \u{fffd}[2J\u{fffd}palang: done");
+    }
+
+    /// A socket whose backlog is full has room again when somebody accepts.
+    #[test]
+    fn whoever_finds_no_room_tries_again() {
+        use std::os::unix::net::{UnixListener, UnixStream};
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("socket");
+        let listener = UnixListener::bind(&path).unwrap();
+        nix::sys::socket::listen(&listener, nix::sys::socket::Backlog::new(1).unwrap()).unwrap();
+        let _waiting = [UnixStream::connect(&path).unwrap(), UnixStream::connect(&path).unwrap()];
+        let client = Client::new(&path);
+        let acceptor = std::thread::spawn(move || {
+            std::thread::sleep(5 * AGAIN);
+            drop((listener.accept().unwrap(), listener.accept().unwrap()));
+            // Hangs up on the client, too.
+            drop(listener.accept().unwrap());
+        });
+        let answer = client.get::<crate::wire::Status>("/v1/status", LONG);
+        let Err(Error::Silent(said)) = answer else { panic!("{answer:?}") };
+        assert!(said.contains("hung up"), "{said}");
+        acceptor.join().unwrap();
+    }
 
     #[test]
     fn paths_are_percent_encoded() {

@@ -973,6 +973,18 @@ enum ShownProtected {
     Named { number: String, name: String },
 }
 
+impl Shown {
+    /// The same, with each protected number as `mask` makes it.
+    #[must_use]
+    pub fn masked(mut self, mask: impl Fn(&str) -> String) -> Shown {
+        for protected in &mut self.protected {
+            let (ShownProtected::Plain(number) | ShownProtected::Named { number, .. }) = protected;
+            *number = mask(number);
+        }
+        self
+    }
+}
+
 impl ShownProtected {
     fn of(protected: &Protected) -> ShownProtected {
         let number = written(protected.subject);

@@ -53,6 +53,10 @@ pub enum ProblemKind {
     Store,
     /// 507: a map is full; nothing was stored. CLI: exit 1.
     Full,
+    /// 429: this user has too many such requests under way; nothing was done. CLI: exit 1.
+    Busy,
+    /// 503: all users together have too many such requests under way; nothing was done. CLI: exit 1.
+    Overloaded,
 }
 
 /// A block.
@@ -876,8 +880,12 @@ pub struct Erased {
 pub struct ConfigInForce {
     /// The file.
     pub path: String,
-    /// What it said when it was read last without an error.
+    /// What it said when it was read last without an error; where `masked`, all that holds, without
+    /// comments.
     pub text: String,
+    /// Whether protected numbers have their middle hidden: below the role operate.
+    #[serde(default)]
+    pub masked: bool,
     /// What was wrong with it since then; null: nothing.
     pub problem: Option<String>,
 }

@@ -437,6 +437,7 @@ fn daemon(mode: &'static str, blocked: Vec<Block>) -> Router {
     let config = ConfigInForce {
         path: "/etc/palang/palang.toml".into(),
         text: "interfaces = []\n[redial]\nattempts = 2\n".into(),
+        masked: false,
         problem: None,
     };
     let mode = Mode {

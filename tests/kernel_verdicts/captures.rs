@@ -93,6 +93,14 @@ fn frames(capture: &Path) -> Vec<Frame> {
     frames
 }
 
+/// The frames of all captures, with their times.
+pub fn all_frames() -> Vec<(u64, Vec<u8>)> {
+    let mut captures: Vec<_> = fixtures().into_iter().map(|fixture| fixture.capture).collect();
+    captures.dedup();
+    let all = captures.iter().flat_map(|capture| frames(capture));
+    all.map(|(_, time, frame)| (time, frame)).collect()
+}
+
 /// Judges all frames; rows of those in which an INVITE begins, and what was refused.
 fn judge(gates: &mut Gates, frames: &[Frame]) -> (Vec<(Row, Number)>, Vec<u64>) {
     let (mut rows, mut refused) = (Vec::new(), Vec::new());

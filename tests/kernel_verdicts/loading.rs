@@ -4,32 +4,58 @@ use std::sync::mpsc::channel;
 use std::time::Duration;
 
 use caps::{CapSet, Capability};
+use filter_common::sip::message::Reader;
 use nix::sys::pthread::{pthread_kill, pthread_self};
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
-use palang::datapath::Replay;
+use palang::datapath::{Plan, Program, Replay};
 use palang::policy::Policy;
 use palang_tests::gates::Gates;
+use palang_tests::verifier::{Load, watch};
 
 /// Verified instructions allowed on any kernel (the kernel's own limit is 1,000,000): of one reader
 /// they were 250,000.
 const VERIFIED_MAX: u32 = 480_000;
 
+/// The same of a program with the slim reader, which has to be far from every limit.
+const SLIM_VERIFIED_MAX: u32 = 400_000;
+/// Bytes of a program's name that the kernel keeps.
+const KERNEL_NAME_MAX: usize = 15;
+
+/// Prints and checks how many instructions of a program the verifier walked.
+fn check(program: &str, loads: &[Load], max: u32) {
+    let name = &program[..program.len().min(KERNEL_NAME_MAX)];
+    let load = loads.iter().rfind(|load| load.program == name).expect("it was loaded");
+    let verified = load.verified().unwrap_or_else(|| panic!("{program}: {}", load.log));
+    println!("verified instructions of {program}: {verified} of {max}");
+    assert_eq!(load.result, Ok(()), "{}", load.log);
+    assert!(verified <= max, "{program}");
+}
+
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn the_verifier_walks_few_enough_instructions() {
-    let verified = Gates::new(&Policy::default()).kernel().verified_instructions().unwrap();
-    let verified = verified.expect("Linux 5.16 or newer");
-    println!("verified instructions: {verified} of {VERIFIED_MAX}");
-    assert!(verified <= VERIFIED_MAX);
+    for program in Program::ALL {
+        let plan = Plan::only(program).unwrap();
+        if program.frags && !plan.features.frags {
+            println!("verified instructions of {}: refused (no xdp.frags)", program.name());
+            continue;
+        }
+        let (loaded, loads) = watch(|| Replay::load_as(&plan, &Policy::default(), &[]).map(drop));
+        loaded.unwrap_or_else(|error| panic!("{error}"));
+        let max = match program.reader {
+            Reader::Full => VERIFIED_MAX,
+            Reader::Slim => SLIM_VERIFIED_MAX,
+        };
+        check(program.name(), &loads, max);
+    }
 }
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn so_it_does_of_packets_that_leave() {
-    let verified = Gates::new(&Policy::default()).kernel().verified_egress_instructions().unwrap();
-    let verified = verified.expect("Linux 5.16 or newer");
-    println!("verified instructions: {verified} of {VERIFIED_MAX}");
-    assert!(verified <= VERIFIED_MAX);
+    let (loaded, loads) = watch(|| Replay::load(&Policy::default())?.load_egress());
+    loaded.unwrap_or_else(|error| panic!("{error}"));
+    check("palang_egress", &loads, VERIFIED_MAX);
 }
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]

@@ -13,6 +13,7 @@ mod grace;
 mod hand_written;
 mod loading;
 mod marks;
+mod programs;
 mod promise;
 mod protected;
 mod redial;

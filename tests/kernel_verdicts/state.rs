@@ -10,7 +10,7 @@ use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
 use palang::datapath::Replay;
 use palang::policy::{Policy, Subject};
-use palang_tests::gates::reason;
+use palang_tests::gates::{plan, reason};
 use palang_tests::packet::{Layers, crlf};
 
 use crate::{NOW, SECOND};
@@ -44,9 +44,8 @@ struct Kernel(Replay);
 
 impl Kernel {
     fn new(attempts: u8, sizes: &[(&str, u32)]) -> Kernel {
-        Kernel(
-            Replay::load_sized(&policy(attempts), sizes).unwrap_or_else(|error| panic!("{error}")),
-        )
+        let loaded = Replay::load_as(&plan(), &policy(attempts), sizes);
+        Kernel(loaded.unwrap_or_else(|error| panic!("{error}")))
     }
 
     fn judge(&mut self, frame: &[u8], seconds: u64) -> Event {

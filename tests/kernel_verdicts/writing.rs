@@ -10,6 +10,7 @@ use filter_common::number::{Digits, Number};
 use filter_common::reason::Reason;
 use palang::datapath::{Maps, Replay};
 use palang::policy::{Policy, Subject};
+use palang_tests::gates::plan;
 use palang_tests::packet::{Layers, crlf};
 
 use crate::NOW;
@@ -53,7 +54,8 @@ fn block(subject: Subject, expires: u64) -> Block {
 
 /// The program, all of whose calls are at [`NOW`].
 fn gate(policy: &Policy, sizes: &[(&str, u32)]) -> Replay {
-    let mut replay = Replay::load_sized(policy, sizes).unwrap_or_else(|error| panic!("{error}"));
+    let loaded = Replay::load_as(&plan(), policy, sizes);
+    let mut replay = loaded.unwrap_or_else(|error| panic!("{error}"));
     replay.judge(&call(9999, 0), NOW).unwrap();
     replay
 }

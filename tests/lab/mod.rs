@@ -7,6 +7,7 @@
 //! Needs root and the programs `ip`, `ethtool`, `nsenter` and `timeout`.
 
 pub mod daemon;
+pub mod flood;
 pub mod message;
 mod namespace;
 mod receiver;
@@ -20,6 +21,7 @@ use std::sync::Once;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 pub use daemon::Daemon;
+pub use flood::{Callers, Flood};
 pub use receiver::{Arrival, Receiver};
 pub use sender::Sender;
 pub use traffic::{Invite, Record, Traffic};
@@ -120,6 +122,15 @@ impl Lab {
         at_most: usize,
     ) -> Traffic<'a> {
         Traffic::start(self, receiver, callers, per_second, at_most)
+    }
+
+    /// INVITEs to port 5060 of the gate, as fast as one thread sends them.
+    ///
+    /// # Panics
+    /// When the kernel gives no socket.
+    #[must_use]
+    pub fn flood(&self, callers: Callers) -> Flood<'_> {
+        Flood::start(self, &self.trunk, callers)
     }
 
     /// Runs a function on a thread inside the gate's namespace; sockets that it makes stay there.

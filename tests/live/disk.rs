@@ -26,18 +26,19 @@ const CALLERS: [&str; 3] = [FIRST, SECOND, PREFIXED];
 const ADD: [&str; 7] = ["block", "add", THIRD, "--for", "1h", "--reason", "prank"];
 
 /// A small disk for a daemon's state; dropped, it is gone.
-struct Disk(PathBuf);
+pub struct Disk(PathBuf);
 
 impl Disk {
     /// The source of the file system, for `mount` and for [`sweep`](Disk::sweep).
     const NAME: &str = "palang-test-disk-";
 
-    fn mount(folder: PathBuf) -> Disk {
+    /// Mounts one of a size such as `4m`.
+    pub fn mount(folder: PathBuf, size: &str) -> Disk {
         static SWEEP: Once = Once::new();
         SWEEP.call_once(Disk::sweep);
         fs::create_dir(&folder).unwrap();
         let name = format!("{}{}", Disk::NAME, std::process::id());
-        let options = ["-t", "tmpfs", "-o", "size=4m", &name];
+        let options = ["-t", "tmpfs", "-o", &format!("size={size}"), &name];
         run::must(Command::new("mount").args(options).arg(&folder));
         Disk(folder)
     }
@@ -55,7 +56,7 @@ impl Disk {
     }
 
     /// Not a byte more fits.
-    fn fill(&self) {
+    pub fn fill(&self) {
         let mut file = File::create(self.0.join("fill")).unwrap();
         loop {
             match file.write(&[0; 4096]) {
@@ -66,7 +67,7 @@ impl Disk {
         }
     }
 
-    fn make_room(&self) {
+    pub fn make_room(&self) {
         fs::remove_file(self.0.join("fill")).unwrap();
     }
 
@@ -84,7 +85,7 @@ impl Drop for Disk {
 /// A gate on a disk of its own, that refuses [`CALLERS`].
 fn on_a_disk(lab: &Lab) -> (Gate<'_>, Disk) {
     let mut gate = Gate::of(lab, Daemon::prepare(lab, ""));
-    let disk = Disk::mount(gate.daemon.state());
+    let disk = Disk::mount(gate.daemon.state(), "4m");
     gate.daemon.start_again();
     blocks(&gate);
     (gate, disk)

@@ -361,7 +361,7 @@ fn on_the_loopback_port_there_is_one_question_and_nothing_else() {
 }
 
 /// Rows of an import.
-fn rows(count: u32) -> String {
+pub fn rows(count: u32) -> String {
     (1..=count)
         .map(|index| {
             let row = json!({

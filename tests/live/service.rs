@@ -12,13 +12,13 @@ use crate::socket::{LONGEST, ask, connect, until};
 const CALLER: &str = "+6281234567890";
 
 /// Stands for systemd: takes what the daemon tells it (sd_notify(3)).
-struct Manager {
-    socket: UnixDatagram,
-    path: String,
+pub struct Manager {
+    pub socket: UnixDatagram,
+    pub path: String,
 }
 
 impl Manager {
-    fn new(daemon: &Daemon<'_>) -> Manager {
+    pub fn new(daemon: &Daemon<'_>) -> Manager {
         let path = daemon.folder().join("notify");
         let socket = UnixDatagram::bind(&path).expect("a socket");
         socket.set_read_timeout(Some(LONGEST)).expect("SO_RCVTIMEO");

@@ -8,6 +8,7 @@ mod initramfs;
 mod machine;
 mod outcome;
 mod program;
+mod runs;
 mod table;
 
 use std::fs;
@@ -20,9 +21,11 @@ use clap::Args;
 use crate::{setup, shell};
 use arch::Arch;
 use factor::{Factor, factors};
-use image::Kernel;
+use image::{Images, Kernel};
 use machine::Machine;
 use outcome::{Load, Outcome};
+use program::Programs;
+use runs::Tests;
 
 /// CPUs of an emulated machine: tests of races take two.
 const CPUS: usize = 2;
@@ -30,7 +33,8 @@ const CPUS: usize = 2;
 /// Which tests run on which kernels.
 #[derive(Args, Default)]
 pub struct Options {
-    /// Only load the programs and report the verified instructions.
+    /// Only load the programs and report the verified instructions; without it, all tests run twice on
+    /// the kernels of Debian's releases and on the newest.
     #[arg(long)]
     pub loading: bool,
     /// Only on the oldest kernel, on 6.1, the newest, and this machine's.
@@ -58,13 +62,8 @@ impl Options {
         if self.arm64 { Arch::Arm64 } else { Arch::Amd64 }
     }
 
-    /// Arguments of the test program.
-    fn arguments(&self) -> &'static [&'static str] {
-        if self.loading {
-            &["--test-threads=2", "--nocapture", "loading::"]
-        } else {
-            &["--test-threads=2", "--nocapture"]
-        }
+    fn tests(&self) -> Tests {
+        if self.loading { Tests::Loading } else { Tests::All }
     }
 }
 
@@ -75,27 +74,24 @@ pub fn kernels(options: &Options) -> Result<()> {
         "`cargo xtask kernels` builds for this machine or from it for arm64, and works on x86-64 only"
     );
     shell::need_root("kernels", "the tests load the kernel program")?;
-    let arch = options.arch();
+    let (arch, tests) = (options.arch(), options.tests());
     setup::setup()?;
     setup::packages(arch.packages())?;
 
     let folder = shell::target_dir()?.join("kernels");
     fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    let images = Images { folder: folder.clone(), arch, tests };
     let kernels = if options.image.is_empty() {
-        image::matrix(&folder, arch, options.short)?
+        images.matrix(options.short)?
     } else {
-        let named = options.image.iter().map(|name| image::named(&folder, arch, name));
-        named.collect::<Result<_>>()?
+        options.image.iter().map(|name| images.named(name)).collect::<Result<_>>()?
     };
     let programs = program::programs(&folder, arch)?;
-    let initramfs =
-        initramfs::pack(&folder, &programs.busybox, &programs.tests, options.arguments())?;
-
-    let mut outcomes = boot_all(&kernels, arch, &initramfs, &folder)?;
+    let mut outcomes = boot_all(&kernels, arch, &programs, &folder)?;
     let emulated = outcomes.len();
     if !options.arm64 {
         // Last and alone: what it measures is not disturbed by the machines.
-        outcomes.push(Machine::here(&programs.tests, &folder, options.arguments())?.wait()?);
+        outcomes.push(Machine::here(&programs.tests, &folder, tests)?.wait()?);
     }
     let factors = factors(&outcomes);
     report(&outcomes, &factors);
@@ -109,14 +105,20 @@ pub fn kernels(options: &Options) -> Result<()> {
 fn boot_all(
     kernels: &[Kernel],
     arch: Arch,
-    initramfs: &Path,
+    programs: &Programs,
     folder: &Path,
 ) -> Result<Vec<Outcome>> {
+    let all = initramfs::pack(folder, programs, Tests::All)?;
+    let loading = initramfs::pack(folder, programs, Tests::Loading)?;
+    let initramfs = |kernel: &Kernel| match kernel.tests {
+        Tests::All => &all,
+        Tests::Loading => &loading,
+    };
     let at_once = (available_parallelism().map_or(1, usize::from) / CPUS).max(1);
     let mut outcomes = Vec::new();
     for kernels in kernels.chunks(at_once) {
-        let machines = kernels.iter().map(|kernel| Machine::boot(kernel, arch, initramfs, folder));
-        let machines = machines.collect::<Result<Vec<_>>>()?;
+        let boot = |kernel| Machine::boot(kernel, arch, initramfs(kernel), folder);
+        let machines = kernels.iter().map(boot).collect::<Result<Vec<_>>>()?;
         for machine in machines {
             outcomes.push(machine.wait()?);
         }

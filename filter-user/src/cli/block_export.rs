@@ -17,7 +17,8 @@ use crate::wire::Block;
 ///
 /// palang block export blocks.csv
 ///
-/// The file appears only when it is complete; only its owner can read it.
+/// The file appears only when it is complete; only its owner can read it. In CSV, a text that a
+/// spreadsheet would read as a formula gets an apostrophe in front; `palang block import` removes it.
 ///
 /// Raw: file, rows; nothing on standard output.
 #[derive(Debug, Args)]

@@ -95,6 +95,17 @@ fn flag<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
 }
 
 impl FileRow {
+    /// Applies `change` to each text of the row.
+    fn with_texts(self, change: impl Fn(String) -> String) -> FileRow {
+        FileRow {
+            number: change(self.number),
+            reason: change(self.reason),
+            author: change(self.author),
+            origin: change(self.origin),
+            ..self
+        }
+    }
+
     /// Converts the row to a row of an API import request.
     #[must_use]
     pub fn on_line(self, line: u64) -> ImportRow {
@@ -118,6 +129,24 @@ impl From<Block> for FileRow {
         };
         FileRow { number, expires, reason, author, origin, observe, redial }
     }
+}
+
+/// Characters with which a formula begins in a spreadsheet.
+const FORMULA: [char; 6] = ['=', '+', '-', '@', '\t', '\r'];
+
+/// Puts an apostrophe in front of a text that a spreadsheet would read as a formula, or that begins
+/// with an apostrophe itself. [`from_cell`] restores the text.
+fn to_cell(text: String) -> String {
+    if text.starts_with(FORMULA) || text.starts_with('\'') { format!("'{text}") } else { text }
+}
+
+/// Restores the text that [`to_cell`] changed. Spreadsheets write such cells, too.
+fn from_cell(mut cell: String) -> String {
+    let rest = cell.strip_prefix('\'');
+    if rest.is_some_and(|rest| rest.starts_with(FORMULA) || rest.starts_with('\'')) {
+        cell.remove(0);
+    }
+    cell
 }
 
 /// Reasons why a file cannot be read to its end.
@@ -180,6 +209,7 @@ fn csv_rows(reader: impl BufRead, each: &mut Each<'_>) -> Result<(), Error> {
             Ok(false) => return Ok(()),
             Ok(true) => {
                 let row = record.deserialize(Some(&header));
+                let row = row.map(|row: FileRow| row.with_texts(from_cell));
                 each(line, row.map_err(|error| of_row(&error)))?;
             }
             Err(error) if error.is_io_error() => return Err(of_csv(error)),
@@ -364,7 +394,7 @@ impl<W: Write> Writer<W> {
     /// Returns the error of the underlying writer.
     pub fn row(&mut self, row: &FileRow) -> io::Result<()> {
         match self {
-            Writer::Csv(csv) => Ok(csv.serialize(row)?),
+            Writer::Csv(csv) => Ok(csv.serialize(row.clone().with_texts(to_cell))?),
             Writer::Json(writer) => {
                 serde_json::to_writer(&mut *writer, row)?;
                 writer.write_all(b"\n")
@@ -493,6 +523,34 @@ mod tests {
         assert!(rows("[]", None).unwrap().is_empty());
     }
 
+    #[test]
+    fn csv_cells_are_not_formulas() {
+        for reason in ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "'=1", "''", "'"] {
+            let row = FileRow {
+                number: "62812".into(),
+                expires: None,
+                reason: reason.into(),
+                author: reason.into(),
+                origin: "operator".into(),
+                observe: false,
+                redial: OwnRedial::AsConfigured,
+            };
+            let mut writer = Writer::new(Vec::new(), Format::Csv).unwrap();
+            writer.row(&row).unwrap();
+            let text = writer.finish().unwrap();
+            let mut reader = csv::Reader::from_reader(&text[..]);
+            let cells = reader.records().next().unwrap().unwrap();
+            assert!(cells.iter().all(|cell| !cell.starts_with(FORMULA)), "{cells:?}");
+            let text = String::from_utf8(text).unwrap();
+            assert_eq!(rows(&text, None).unwrap(), [(2, Ok(row))]);
+        }
+        // Other texts stay unchanged.
+        for text in ["'tis a prank", "prank", ""] {
+            assert_eq!(from_cell(text.into()), text);
+        }
+        assert_eq!(from_cell("'+62812".into()), "+62812");
+    }
+
     proptest! {
         #[test]
         fn exported_rows_import_unchanged(
@@ -500,7 +558,7 @@ mod tests {
                 (
                     ".*",
                     prop::option::of(0i64..4_000_000_000),
-                    ".*",
+                    "['=+@-]{0,2}.*",
                     ".*",
                     ".*",
                     any::<bool>(),

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 use jiff::Timestamp;
 
-use super::print::{self, Answer, Format, Output, Row, counted, known, thousands};
+use super::print::{self, Answer, Format, Output, Row, counted, harmless, known, thousands};
 use super::time;
 use super::whole_file::{self, Exported, WholeFile};
 use crate::client::{self, Client};
@@ -255,16 +255,6 @@ fn csv_cells(call: &Call) -> [String; 13] {
         call.id.to_string(),
         call.attempts.to_string(),
     ]
-}
-
-/// Makes a cell safe: it is not a formula and has no control characters.
-fn harmless(text: &str) -> String {
-    let text = print::clean(text);
-    if text.starts_with(['=', '+', '-', '@', '\u{fffd}']) {
-        format!("'{text}")
-    } else {
-        text.into()
-    }
 }
 
 impl Row for Call {

@@ -15,6 +15,9 @@ use crate::policy::{Policy, Subject};
 use crate::what_if::records::nanoseconds;
 use crate::wire::{Allow, Block, ConfigInForce, Mode};
 
+const MASKED: &str =
+    "the daemon masks the numbers: this needs the role operate ([roles] in palang.toml)";
+
 /// Returns the policy in force; its times are nanoseconds since 1970. The override is not part of
 /// it, as it is only temporary.
 ///
@@ -27,6 +30,9 @@ pub fn policy(client: &Client) -> Result<Policy, String> {
     };
     let config: ConfigInForce =
         client.get(&client::path(&["config"], &[]), client::SHORT).map_err(reason)?;
+    if config.masked {
+        return Err(MASKED.into());
+    }
     let config = config::parse(&config.text)
         .map_err(|wrong| wrong.told(Path::new(&config.path), &config.text))?;
     let mut policy = config.policy;
@@ -83,10 +89,7 @@ pub fn is_masked(text: &str) -> bool {
 /// Returns a message if the number is not valid or is masked.
 pub fn subject(text: &str, plan: &Plan) -> Result<Subject, String> {
     if is_masked(text) {
-        return Err(
-            "the daemon masks the numbers: this needs the role operate ([roles] in palang.toml)"
-                .into(),
-        );
+        return Err(MASKED.into());
     }
     let is_local = !text.ends_with('*') && text.len() <= usize::from(plan.short_digits);
     let text = if is_local { text.to_owned() } else { format!("+{text}") };

@@ -226,6 +226,18 @@ pub fn clean(text: &str) -> Cow<'_, str> {
     text.into()
 }
 
+/// Makes a CSV cell safe: without control characters, and with an apostrophe in front of a text that a
+/// spreadsheet would read as a formula.
+#[must_use]
+pub fn harmless(text: &str) -> String {
+    let text = clean(text);
+    if text.starts_with(['=', '+', '-', '@', '\u{fffd}']) {
+        format!("'{text}")
+    } else {
+        text.into()
+    }
+}
+
 /// Formats a count with its noun: `1 frame`, `2 frames`, `1,000,000 frames`.
 #[must_use]
 pub fn counted(number: u64, noun: &str) -> String {

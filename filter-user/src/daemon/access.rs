@@ -1,31 +1,38 @@
 //! Who asks, and what they may: by the user at the other end of the Unix socket.
 
+use std::sync::Arc;
+
 use axum::extract::FromRequestParts;
-use axum::extract::connect_info::{ConnectInfo, Connected};
+use axum::extract::connect_info::ConnectInfo;
 use axum::http::request::Parts;
-use axum::serve::IncomingStream;
-use nix::unistd::{Gid, Group, Uid, User, getgrouplist};
-use tokio::net::UnixListener;
+use nix::unistd::{self, Gid, Group, Uid, getgrouplist};
+use tokio::net::unix::UCred;
 
 use super::api::App;
 use super::control::{Role, Who};
+use super::limits::{self, User, Users};
+use super::listen::Handle;
 use crate::config::Roles;
 use crate::wire::{Problem, ProblemKind};
 
-/// The process at the other end (`SO_PEERCRED`, unix(7)).
-#[derive(Clone, Copy, Debug)]
+/// The process at the other end (`SO_PEERCRED`, unix(7)), and what it may have of the daemon.
+#[derive(Clone, Debug)]
 pub struct Peer {
-    uid: Option<u32>,
-    gid: Option<u32>,
+    uid: u32,
+    gid: u32,
+    /// The slots of its user.
+    pub user: Arc<User>,
+    /// Its connection.
+    pub connection: Handle,
 }
 
-impl Connected<IncomingStream<'_, UnixListener>> for Peer {
-    fn connect_info(stream: IncomingStream<'_, UnixListener>) -> Peer {
-        let credentials = stream.io().peer_cred().ok();
-        Peer {
-            uid: credentials.as_ref().map(tokio::net::unix::UCred::uid),
-            gid: credentials.as_ref().map(tokio::net::unix::UCred::gid),
-        }
+impl Peer {
+    /// The peer of a connection; `None`: the kernel did not say who it is.
+    #[must_use]
+    pub fn new(credentials: Option<UCred>, users: &Users, connection: Handle) -> Option<Peer> {
+        let credentials = credentials?;
+        let (uid, gid) = (credentials.uid(), credentials.gid());
+        Some(Peer { uid, gid, user: users.user(uid), connection })
     }
 }
 
@@ -33,25 +40,29 @@ impl FromRequestParts<App> for Who {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Who, Problem> {
-        let peer = parts.extensions.get::<ConnectInfo<Peer>>().map(|ConnectInfo(peer)| *peer);
-        let (Some(uid), Some(gid)) =
-            (peer.and_then(|peer| peer.uid), peer.and_then(|peer| peer.gid))
-        else {
+        let peer = parts.extensions.get::<ConnectInfo<Option<Peer>>>();
+        let Some(Peer { uid, gid, .. }) = peer.and_then(|ConnectInfo(peer)| peer.clone()) else {
             return Err(refused("it is not known who asks"));
         };
+        if uid == 0 {
+            // Nothing that the user database does keeps root out.
+            return Ok(Who { name: "root".into(), role: Role::Admin });
+        }
         let roles = app.control.config().roles.clone();
+        let slot = limits::slot();
         // Users and groups may come from a directory far away.
-        let who = tokio::task::spawn_blocking(move || who(uid, gid, &roles)).await;
+        let who = tokio::task::spawn_blocking(move || {
+            let _slot = slot;
+            who(uid, gid, &roles)
+        });
+        let who = who.await;
         who.map_err(|error| Problem { kind: ProblemKind::Failed, message: error.to_string() })
     }
 }
 
 fn who(uid: u32, gid: u32, roles: &Roles) -> Who {
-    let user = User::from_uid(Uid::from_raw(uid)).ok().flatten();
+    let user = unistd::User::from_uid(Uid::from_raw(uid)).ok().flatten();
     let name = user.map_or_else(|| format!("uid {uid}"), |user| user.name);
-    if uid == 0 {
-        return Who { name, role: Role::Admin };
-    }
     let gid = Gid::from_raw(gid);
     let listed = std::ffi::CString::new(name.as_bytes()).ok();
     let mut gids = listed.and_then(|name| getgrouplist(&name, gid).ok()).unwrap_or_default();
@@ -149,9 +160,8 @@ mod tests {
     }
 
     #[test]
-    fn root_is_admin_and_a_stranger_nothing() {
+    fn a_stranger_is_nothing() {
         let roles = Roles::default();
-        assert_eq!(who(0, 0, &roles).role, Role::Admin);
         assert_eq!(who(54_321, 54_321, &roles).role, Role::None);
     }
 }

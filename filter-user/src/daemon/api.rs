@@ -2,8 +2,8 @@
 
 use std::ops::ControlFlow;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
@@ -18,20 +18,23 @@ use filter_common::bytes::Slice;
 use filter_common::number::Number;
 use filter_common::reason::Reason;
 use filter_common::sip::message::call_id_hash;
-use futures_util::{Stream, StreamExt as _};
+use futures_util::StreamExt as _;
 use jiff::Timestamp;
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
 use tokio::sync::broadcast::error::RecvError;
-use tokio::sync::{Semaphore, broadcast, mpsc};
+use tokio::sync::{broadcast, mpsc};
 use utoipa::OpenApi;
 
+use super::access;
 use super::accounts::Accounts;
-use super::control::{Control, Role, Who, allow_of, block_of};
+use super::control::{Control, PREFIXES_MAX, Role, Who, allow_of, block_of};
 use super::evidence::{Evidence, Watch, evidence_of};
 use super::held;
 use super::import::Import;
+use super::limits;
 use super::links::Links;
+use super::lists;
 use super::person::audit_row_of;
 use super::privileges;
 use super::reports::report_of;
@@ -41,19 +44,17 @@ use crate::clock;
 use crate::config::XdpMode;
 use crate::policy::Subject;
 use crate::status;
-use crate::store::{self, AuditFilter, CallFilter, CallRow, Entry, Kind, Reader, ReportFilter};
+use crate::store::{AuditFilter, CallFilter, CallRow, Entry, Kind, ReportFilter};
 use crate::wire::{self, Colour, Problem, ProblemKind};
 
-/// Bytes of lines that are sent at once.
-const CHUNK: usize = 32 * 1024;
-/// Chunks that wait for a slow reader.
-const CHUNKS: usize = 8;
-/// Lists that are sent at once: each needs a thread and the store, and so do other requests.
-pub const LISTS: usize = 64;
-/// How long a list waits for its reader. As long as it is open, the store's -wal file grows.
-const LIST_PATIENCE: Duration = Duration::from_secs(300);
+/// Lines about an import that wait for a slow reader.
+const NEWS: usize = 8;
 /// Longest line of an import.
-const LINE_MAX: usize = 64 * 1024;
+const LINE_MAX: usize = 4 * 1024;
+/// Bytes that a row of an import may have on average, where there are as many as there is room for.
+const ROW_BYTES: u64 = 512;
+/// How long an import may take for its next rows: somebody may type them.
+const CHUNK_TIME: Duration = Duration::from_secs(60);
 
 /// What the handlers share.
 #[derive(Clone)]
@@ -74,8 +75,6 @@ pub struct App {
     pub since: Timestamp,
     /// What was wrong with the configuration when it was read last.
     pub config_problem: Arc<std::sync::Mutex<Option<String>>>,
-    /// Room for [`LISTS`].
-    pub lists: Arc<Semaphore>,
 }
 
 impl IntoResponse for Problem {
@@ -88,6 +87,14 @@ impl IntoResponse for Problem {
             ProblemKind::Failed => StatusCode::INTERNAL_SERVER_ERROR,
             ProblemKind::Store => StatusCode::SERVICE_UNAVAILABLE,
             ProblemKind::Full => StatusCode::INSUFFICIENT_STORAGE,
+            ProblemKind::Busy => {
+                let headers = [(header::RETRY_AFTER, "1")];
+                return (StatusCode::TOO_MANY_REQUESTS, headers, Json(self)).into_response();
+            }
+            ProblemKind::Overloaded => {
+                let headers = [(header::RETRY_AFTER, "1")];
+                return (StatusCode::SERVICE_UNAVAILABLE, headers, Json(self)).into_response();
+            }
         };
         (status, Json(self)).into_response()
     }
@@ -147,6 +154,7 @@ pub fn router(app: App) -> Router {
         .fallback(no_route)
         .method_not_allowed_fallback(no_route)
         .layer(axum::middleware::from_fn(in_time))
+        .layer(axum::middleware::from_fn(limits::admit))
         .with_state(app)
 }
 
@@ -178,6 +186,7 @@ async fn no_route() -> Problem {
 /// The document of this API.
 #[derive(OpenApi)]
 #[openapi(
+    modifiers(&Refusals),
     info(title = "Palang control API", description = "The caller gate for emergency call centres"),
     paths(
         get_status,
@@ -221,84 +230,40 @@ async fn no_route() -> Problem {
 )]
 pub struct Document;
 
-async fn openapi() -> Json<utoipa::openapi::OpenApi> {
-    Json(Document::openapi())
-}
+/// What any request may be answered instead of its own answer ([`limits`]).
+struct Refusals;
 
-/// Lines of JSON, made on a thread of their own and sent as fast as the other side reads. When
-/// something fails on the way the connection is cut: half a list never looks like a whole one.
-fn lines<T, F>(app: &App, produce: F) -> Result<Response, Problem>
-where
-    T: Serialize,
-    F: FnOnce(&Reader, &mut dyn FnMut(T) -> ControlFlow<()>) -> Result<(), store::Error>
-        + Send
-        + 'static,
-{
-    let Ok(permit) = Arc::clone(&app.lists).try_acquire_owned() else {
-        let message = format!("{LISTS} lists are being read already: try again in a while");
-        return Err(Problem { kind: ProblemKind::Failed, message });
-    };
-    let (sender, receiver) = mpsc::channel::<Result<Bytes, std::io::Error>>(CHUNKS);
-    let keeper = app.control.keeper.clone();
-    tokio::spawn(async move {
-        let failed = sender.clone();
-        let done = keeper
-            .read(move |reader| {
-                let mut outbox = Outbox { sender, chunk: Vec::new(), is_cut: false };
-                produce(reader, &mut |line| outbox.put(&line, LIST_PATIENCE))?;
-                outbox.send(LIST_PATIENCE);
-                Ok(!outbox.is_cut)
-            })
-            .await;
-        drop(permit);
-        let why = match done {
-            Ok(true) => return,
-            Ok(false) => "nobody reads this list".to_owned(),
-            Err(problem) => problem.message,
+impl utoipa::Modify for Refusals {
+    fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
+        use utoipa::openapi::{ContentBuilder, Ref, ResponseBuilder};
+        let answer = |description: &str| {
+            let problem = ContentBuilder::new().schema(Some(Ref::from_schema_name("Problem")));
+            let answer = ResponseBuilder::new().description(description);
+            answer.content("application/json", problem.build()).build()
         };
-        let _ = failed.send(Err(std::io::Error::other(why))).await;
-    });
-    let stream = futures_util::stream::unfold(receiver, async |mut receiver| {
-        receiver.recv().await.map(|chunk| (chunk, receiver))
-    });
-    let headers = [(header::CONTENT_TYPE, "application/x-ndjson")];
-    Ok((headers, Body::from_stream(stream)).into_response())
-}
-
-/// Lines on their way to somebody who reads them or not.
-struct Outbox {
-    sender: mpsc::Sender<Result<Bytes, std::io::Error>>,
-    chunk: Vec<u8>,
-    /// Not all was sent.
-    is_cut: bool,
-}
-
-impl Outbox {
-    /// Takes a line, and sends when a chunk is full.
-    fn put(&mut self, line: &impl Serialize, patience: Duration) -> ControlFlow<()> {
-        self.is_cut |= serde_json::to_writer(&mut self.chunk, line).is_err();
-        self.chunk.push(b'\n');
-        if self.chunk.len() >= CHUNK - 1024 {
-            self.send(patience);
+        for item in document.paths.paths.values_mut() {
+            for operation in [&mut item.get, &mut item.post, &mut item.put, &mut item.delete]
+                .into_iter()
+                .flatten()
+            {
+                let responses = &mut operation.responses.responses;
+                responses.entry("429".into()).or_insert_with(|| {
+                    answer("This user has too many such requests under way").into()
+                });
+                responses.entry("503".into()).or_insert_with(|| {
+                    answer("All users together have too many such requests under way").into()
+                });
+            }
         }
-        if self.is_cut { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-    }
-
-    /// Sends what is there; not from a thread that other requests need.
-    fn send(&mut self, patience: Duration) {
-        if self.is_cut {
-            return;
-        }
-        let full = std::mem::replace(&mut self.chunk, Vec::with_capacity(CHUNK));
-        let send = tokio::time::timeout(patience, self.sender.send(Ok(full.into())));
-        let sent = tokio::runtime::Handle::current().block_on(send);
-        self.is_cut = !matches!(sent, Ok(Ok(())));
     }
 }
 
-/// A store that cannot be read is told before the first line.
-async fn readable(app: &App) -> Result<(), Problem> {
-    app.control.keeper.read(|_| Ok(())).await
+async fn openapi() -> impl IntoResponse {
+    static TEXT: LazyLock<Bytes> = LazyLock::new(|| {
+        // It is made of strings; a test reads it.
+        Document::openapi().to_json().unwrap_or_default().into()
+    });
+    ([(header::CONTENT_TYPE, "application/json")], TEXT.clone())
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -408,13 +373,15 @@ async fn get_status(State(app): State<App>, who: Who) -> Answer<wire::Status> {
     responses((status = 200, body = wire::Block, content_type = "application/x-ndjson")))]
 async fn list_blocks(State(app): State<App>, who: Who) -> Result<Response, Problem> {
     who.may(Role::Read)?;
-    readable(&app).await?;
-    lines(&app, move |reader, send| {
-        reader.for_each(Kind::Block, |decision| {
+    let mut last = None;
+    lists::list(&app.control.keeper, move |reader, page| {
+        reader.for_each_after(Kind::Block, last, |decision| {
+            last = Some(decision.subject);
             let block = block_of(&decision);
-            send(wire::Block { number: who.sees(block.number), ..block })
+            page.put(&wire::Block { number: who.sees(block.number), ..block })
         })
     })
+    .await
 }
 
 /// Blocks a number or prefix, or moves the end of its block. Role operate; permanent: admin.
@@ -445,9 +412,21 @@ async fn import_blocks(
     who.may(Role::Operate)?;
     let mut import = Import::new(Arc::clone(&app.control), who);
     let mut body = body.into_data_stream();
-    let (mut rest, mut number) = (Vec::new(), 0);
-    while let Some(chunk) = body.next().await {
-        rest.extend_from_slice(&chunk.map_err(usage)?);
+    let (mut rest, mut number, mut bytes) = (Vec::new(), 0, 0);
+    let most = (u64::from(app.control.config().blocks) + PREFIXES_MAX) * ROW_BYTES;
+    loop {
+        let Ok(chunk) = tokio::time::timeout(CHUNK_TIME, body.next()).await else {
+            let seconds = CHUNK_TIME.as_secs();
+            return Err(usage(format!("no row came for {seconds} s; nothing was changed")));
+        };
+        let Some(chunk) = chunk else { break };
+        let chunk = chunk.map_err(usage)?;
+        bytes += chunk.len() as u64;
+        if bytes > most {
+            let message = format!("it is longer than {most} bytes; nothing was changed");
+            return Err(usage(message));
+        }
+        rest.extend_from_slice(&chunk);
         let mut done = 0;
         while let Some(end) = rest[done..].iter().position(|byte| *byte == b'\n') {
             number += 1;
@@ -465,8 +444,13 @@ async fn import_blocks(
     if !rest.is_empty() {
         import.line(number + 1, &rest)?;
     }
-    let (sender, receiver) = mpsc::channel(CHUNKS);
-    tokio::spawn(import.finish(query.skip_bad, query.dry_run, sender));
+    let (sender, receiver) = mpsc::channel(NEWS);
+    let slot = limits::slot();
+    tokio::spawn(async move {
+        // It goes on when whoever asked hangs up.
+        let _slot = slot;
+        import.finish(query.skip_bad, query.dry_run, sender).await;
+    });
     let stream = futures_util::stream::unfold(receiver, async |mut receiver| {
         let news: wire::ImportNews = receiver.recv().await?;
         let line = serde_json::to_vec(&news).map(|mut line| {
@@ -479,11 +463,12 @@ async fn import_blocks(
     Ok((headers, Body::from_stream(stream)).into_response())
 }
 
-/// One block. Role read.
+/// One block. Role report: whoever may ask for numbers finds masked ones by asking for all.
 #[utoipa::path(get, path = "/v1/blocks/{number}", params(("number" = String, Path)),
-    responses((status = 200, body = wire::Block), (status = 404, body = Problem)))]
+    responses((status = 200, body = wire::Block), (status = 403, body = Problem),
+        (status = 404, body = Problem)))]
 async fn show_block(State(app): State<App>, who: Who, Named(number): Named) -> Answer<wire::Block> {
-    who.may(Role::Read)?;
+    who.may(Role::Report)?;
     let block = app.control.show_block(&number).await?;
     Ok(Json(wire::Block { number: who.sees(block.number), ..block }))
 }
@@ -511,16 +496,18 @@ async fn list_allows(
     Queried(query): Queried<AllowQuery>,
 ) -> Result<Response, Problem> {
     who.may(Role::Read)?;
-    readable(&app).await?;
-    lines(&app, move |reader, send| {
-        reader.for_each(Kind::Allow, |decision| {
+    let mut last = None;
+    lists::list(&app.control.keeper, move |reader, page| {
+        reader.for_each_after(Kind::Allow, last, |decision| {
+            last = Some(decision.subject);
             if query.incident.is_some() && query.incident != decision.incident {
-                return ControlFlow::Continue(());
+                return page.pass();
             }
             let allow = allow_of(&decision);
-            send(wire::Allow { number: who.sees(allow.number), ..allow })
+            page.put(&wire::Allow { number: who.sees(allow.number), ..allow })
         })
     })
+    .await
 }
 
 /// Ends all allows of an incident. Role operate.
@@ -618,16 +605,17 @@ async fn set_mode(
 }
 
 /// What a call from this number gets now. With `Accept: text/plain` one line, the verdict first,
-/// for SIP servers. Role read.
+/// for SIP servers. Role report: whoever may ask for numbers finds masked ones by asking for all.
 #[utoipa::path(get, path = "/v1/check/{number}", params(("number" = String, Path)),
-    responses((status = 200, body = wire::Check), (status = 400, body = Problem)))]
+    responses((status = 200, body = wire::Check), (status = 400, body = Problem),
+        (status = 403, body = Problem)))]
 async fn check(
     State(app): State<App>,
     who: Who,
     Named(number): Named,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    who.may(Role::Read)?;
+    who.may(Role::Report)?;
     app.check(&number, &headers)
 }
 
@@ -647,8 +635,17 @@ async fn explain(State(app): State<App>, who: Who, Named(number): Named) -> Answ
     app.control.explain(&number).await.map(Json)
 }
 
-/// The number that a query names, if it names one.
-fn number_of(app: &App, name: &str, text: Option<&str>) -> Result<Option<Number>, Problem> {
+/// The number that a query names, if it names one. For the role report: whoever may ask for
+/// numbers finds masked ones by asking for all.
+fn number_of(
+    app: &App,
+    who: &Who,
+    name: &str,
+    text: Option<&str>,
+) -> Result<Option<Number>, Problem> {
+    if text.is_some() {
+        who.may(Role::Report)?;
+    }
     match text.map(|text| app.control.subject(text)).transpose()? {
         None => Ok(None),
         Some(Subject::Number(number)) => Ok(Some(number)),
@@ -656,7 +653,7 @@ fn number_of(app: &App, name: &str, text: Option<&str>) -> Result<Option<Number>
     }
 }
 
-/// Attempts, newest first, one a line. Role read.
+/// Attempts, newest first, one a line. Role read; with `caller` report.
 #[utoipa::path(get, path = "/v1/calls",
     params(("since" = Option<String>, Query), ("caller" = Option<String>, Query),
         ("call_id" = Option<String>, Query), ("verdict" = Option<String>, Query),
@@ -669,7 +666,7 @@ async fn list_calls(
     Queried(query): Queried<CallQuery>,
 ) -> Result<Response, Problem> {
     who.may(Role::Read)?;
-    let number = number_of(&app, "caller", query.caller.as_deref())?;
+    let number = number_of(&app, &who, "caller", query.caller.as_deref())?;
     if let Some(verdict) = &query.verdict
         && !["pass", "drop", "reply", "divert"].contains(&verdict.as_str())
     {
@@ -684,11 +681,13 @@ async fn list_calls(
         let bytes = text.as_bytes();
         call_id_hash(&Slice::from(bytes), 0, bytes.len())
     });
-    readable(&app).await?;
-    lines(&app, move |reader, send| {
-        let filter = CallFilter { since: query.since, number, call_hash: hash, limit: None };
-        let mut left = query.limit.unwrap_or(u64::MAX);
+    let mut left = query.limit.unwrap_or(u64::MAX);
+    let mut filter =
+        CallFilter { since: query.since, number, call_hash: hash, ..CallFilter::default() };
+    lists::list(&app.control.keeper, move |reader, page| {
+        let mut last = filter.after;
         reader.calls(&filter, |(id, row)| {
+            last = Some((row.time, id));
             let call = call(id, row, &who);
             let is_other = |wanted: &Option<String>, is: Option<&String>| {
                 wanted.as_ref().is_some_and(|wanted| Some(wanted) != is)
@@ -697,15 +696,18 @@ async fn list_calls(
                 || is_other(&query.reason, Some(&call.reason))
                 || is_other(&query.trunk, call.trunk.as_ref())
             {
-                return ControlFlow::Continue(());
+                return page.pass();
             }
             if left == 0 {
                 return ControlFlow::Break(());
             }
             left -= 1;
-            send(call)
-        })
+            page.put(&call)
+        })?;
+        filter.after = last;
+        Ok(())
     })
+    .await
 }
 
 /// All of one attempt, with its INVITE where that was kept. Role operate.
@@ -741,7 +743,7 @@ struct ReportQuery {
     number: Option<String>,
 }
 
-/// Reports of calls, newest first, one a line. Role read.
+/// Reports of calls, newest first, one a line. Role read; with `number` report.
 #[utoipa::path(get, path = "/v1/reports",
     params(("since" = Option<String>, Query), ("number" = Option<String>, Query)),
     responses((status = 200, body = wire::Report, content_type = "application/x-ndjson")))]
@@ -751,17 +753,21 @@ async fn list_reports(
     Queried(query): Queried<ReportQuery>,
 ) -> Result<Response, Problem> {
     who.may(Role::Read)?;
-    let number = number_of(&app, "number", query.number.as_deref())?;
-    readable(&app).await?;
+    let number = number_of(&app, &who, "number", query.number.as_deref())?;
     let config = app.control.config();
-    lines(&app, move |reader, send| {
-        let filter = ReportFilter { since: query.since, number };
+    let mut filter = ReportFilter { since: query.since, number, after: None };
+    lists::list(&app.control.keeper, move |reader, page| {
         let now = clock::now();
+        let mut last = filter.after;
         reader.reports(&filter, |(id, report)| {
+            last = Some((report.time, id));
             let report = report_of(Some(id), report, &config.ladder, now);
-            send(wire::Report { number: who.sees(report.number), ..report })
-        })
+            page.put(&wire::Report { number: who.sees(report.number), ..report })
+        })?;
+        filter.after = last;
+        Ok(())
     })
+    .await
 }
 
 /// Reports a call. It is a strike where number and Call-ID are those of a call of the last 24 h
@@ -797,13 +803,15 @@ async fn list_reviews(
     Queried(query): Queried<ReviewQuery>,
 ) -> Result<Response, Problem> {
     who.may(Role::Read)?;
-    readable(&app).await?;
-    lines(&app, move |reader, send| {
-        reader.reviews(query.all, |(id, review)| {
+    let mut last = 0;
+    lists::list(&app.control.keeper, move |reader, page| {
+        reader.reviews(query.all, last, |(id, review)| {
+            last = id;
             let review = review_of(Some(id), review);
-            send(wire::Review { number: who.sees(review.number), ..review })
+            page.put(&wire::Review { number: who.sees(review.number), ..review })
         })
     })
+    .await
 }
 
 /// Notes that somebody looked at a redial grant or a report. Role operate.
@@ -873,7 +881,7 @@ async fn events(State(app): State<App>, who: Who) -> Result<Response, Problem> {
         };
         Some((event, (news, who)))
     });
-    Ok(endless(stream))
+    Ok(lists::endless(stream))
 }
 
 /// Attempts as they are judged, one a line, and once a second how many were lost, until the
@@ -952,7 +960,7 @@ async fn live_calls(
             return Some((line, looking));
         }
     });
-    Ok(endless(stream))
+    Ok(lists::endless(stream))
 }
 
 /// The status, counts by trunk, and who is refused most, once a second, until the connection is
@@ -961,19 +969,7 @@ async fn live_calls(
     responses((status = 200, body = wire::Top, content_type = "application/x-ndjson")))]
 async fn get_top(State(app): State<App>, who: Who) -> Result<Response, Problem> {
     who.may(Role::Read)?;
-    Ok(endless(top::lines(app, who)))
-}
-
-/// One line of JSON for each item, as they come.
-fn endless<T: Serialize>(items: impl Stream<Item = T> + Send + 'static) -> Response {
-    let lines = items.map(|item| {
-        serde_json::to_vec(&item).map(|mut line| {
-            line.push(b'\n');
-            Bytes::from(line)
-        })
-    });
-    let headers = [(header::CONTENT_TYPE, "application/x-ndjson")];
-    (headers, Body::from_stream(lines)).into_response()
+    Ok(lists::endless(top::lines(app, who)))
 }
 
 /// All that is held about one number. Role operate.
@@ -1022,11 +1018,15 @@ async fn list_audit(
         Some(pseudonym) if pseudonym.starts_with('#') => Some(pseudonym),
         Some(text) => Some(app.control.subject(&text)?.to_string()),
     };
-    readable(&app).await?;
-    lines(&app, move |reader, send| {
-        let filter = AuditFilter { since: query.since, number };
-        reader.audit_rows(0, &filter, |row| send(audit_row_of(row)))
+    let mut next = 0;
+    let filter = AuditFilter { since: query.since, number };
+    lists::list(&app.control.keeper, move |reader, page| {
+        reader.audit_rows(next, &filter, |row| {
+            next = row.seq + 1;
+            page.put(&audit_row_of(row))
+        })
     })
+    .await
 }
 
 /// Computes the chain of the audit again. Role read.
@@ -1039,7 +1039,7 @@ async fn verify_audit(
 ) -> Answer<wire::AuditVerdict> {
     who.may(Role::Read)?;
     let head = query.head.map(|head| head.parse().map_err(usage)).transpose()?;
-    let check = app.control.keeper.read(move |reader| reader.verify_audit(head)).await?;
+    let check = app.control.keeper.read_long(move |reader| reader.verify_audit(head)).await?;
     Ok(Json(wire::AuditVerdict {
         rows: check.rows,
         first_bad: check.first_bad,
@@ -1047,17 +1047,25 @@ async fn verify_audit(
     }))
 }
 
-/// The configuration in force. Role read.
+/// The configuration in force. Role read; below operate without comments, and with protected
+/// numbers masked.
 #[utoipa::path(get, path = "/v1/config", responses((status = 200, body = wire::ConfigInForce)))]
 async fn get_config(State(app): State<App>, who: Who) -> Answer<wire::ConfigInForce> {
     who.may(Role::Read)?;
     let config = app.control.config();
+    let masked = who.role < Role::Operate;
+    let text = if masked {
+        let shown = config.shown().masked(access::masked);
+        toml::to_string(&shown).map_err(|error| Problem {
+            kind: ProblemKind::Failed,
+            message: format!("the configuration cannot be shown: {error}"),
+        })?
+    } else {
+        config.text.clone()
+    };
+    let path = config.path.display().to_string();
     let problem = app.config_problem.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    Ok(Json(wire::ConfigInForce {
-        path: config.path.display().to_string(),
-        text: config.text.clone(),
-        problem: problem.clone(),
-    }))
+    Ok(Json(wire::ConfigInForce { path, text, masked, problem: problem.clone() }))
 }
 
 /// Attaches the filter to an interface. Role admin.
@@ -1114,7 +1122,7 @@ async fn backup(
     }
     privileges::may_write_backup(&app.control.config(), &path)
         .map_err(|message| Problem { kind: ProblemKind::Refused, message })?;
-    app.control.keeper.read(move |reader| reader.backup(&path)).await?;
+    app.control.keeper.read_long(move |reader| reader.backup(&path)).await?;
     Ok(Json(serde_json::json!({})))
 }
 
@@ -1260,30 +1268,5 @@ pub fn call(id: u64, row: CallRow, who: &Who) -> wire::Call {
         rule: row.rule,
         repeats: row.repeats,
         attempts: row.count,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn who_does_not_read_is_not_waited_for() {
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(1)
-            .enable_time()
-            .build()
-            .unwrap();
-        let _inside = runtime.enter();
-        let (sender, mut receiver) = mpsc::channel(1);
-        let line = "x".repeat(CHUNK);
-        let mut outbox = Outbox { sender, chunk: Vec::new(), is_cut: false };
-        let patience = Duration::from_millis(20);
-        assert!(outbox.put(&line, patience).is_continue());
-        assert!(outbox.put(&line, patience).is_break(), "there is room for one");
-        assert!(outbox.is_cut);
-        assert!(receiver.try_recv().is_ok());
-        outbox.send(patience);
-        assert!(receiver.try_recv().is_err(), "nothing follows a cut");
     }
 }

@@ -15,6 +15,7 @@ use tokio::sync::mpsc;
 
 use super::control::Control;
 use super::order::Key;
+use super::tasks::Tasks;
 use crate::clock;
 use crate::config::{AutoRate, Config};
 use crate::policy::Subject;
@@ -41,9 +42,9 @@ pub struct Counter {
 
 impl Counter {
     /// A counter, and a task that blocks whom it finds.
-    pub fn start(control: &Arc<Control>) -> Counter {
+    pub fn start(control: &Arc<Control>, tasks: &Tasks) -> Counter {
         let (too_many, found) = mpsc::channel(WAITING);
-        tokio::spawn(block_all(Arc::clone(control), found));
+        tasks.spawn("blocks of who calls too often", block_all(Arc::clone(control), found));
         Counter { attempts: HashMap::new(), too_many }
     }
 

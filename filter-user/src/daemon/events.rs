@@ -22,6 +22,7 @@ use super::evidence::Evidence;
 use super::flood::{Flood, Place};
 use super::queue::Queue;
 use super::reviews::Reviews;
+use super::tasks::Tasks;
 use crate::clock;
 use crate::config::Config;
 use crate::datapath::{self, Error, Events, EvidenceRing, Pins, Positions};
@@ -113,9 +114,10 @@ pub async fn run(
     reviews: Reviews,
     live: broadcast::Sender<CallRow>,
     evidence: Arc<Evidence>,
+    tasks: Tasks,
     mut stop: oneshot::Receiver<Infallible>,
 ) {
-    let rate = Counter::start(&control);
+    let rate = Counter::start(&control, &tasks);
     let mut recorder = Recorder {
         control,
         queue: Queue::default(),

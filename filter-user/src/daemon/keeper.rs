@@ -2,15 +2,16 @@
 
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, oneshot, watch};
 
+use super::limits;
 use crate::store::{Error, Reader, Store};
 use crate::wire::{Persisted, Problem, ProblemKind};
 
@@ -24,6 +25,16 @@ const RETRY: Duration = Duration::from_secs(5);
 /// Bounds of the times that changes take: 0.5 ms to 16 s, twice as long each.
 const FIRST_BUCKET: f64 = 0.0005;
 const BUCKETS: u16 = 16;
+
+/// Threads of each lane of readers. Together they are far fewer than tokio has for what blocks, and
+/// their files fit into what a process may open.
+const SOON: usize = 8;
+/// See [`SOON`].
+const SHORT: usize = 8;
+/// See [`SOON`].
+const PAGE: usize = 4;
+/// See [`SOON`]. One less than the processors of a small server, or two.
+const LONG: usize = 2;
 
 type Job = Box<dyn FnOnce(&mut Result<Store, String>) + Send>;
 type Lasting = Box<dyn FnMut(&mut Store) -> Result<(), Error> + Send>;
@@ -42,6 +53,31 @@ pub struct Keeper {
     unsaved: Arc<AtomicUsize>,
     problem: Arc<Mutex<Option<String>>>,
     took: Histogram,
+    lanes: Arc<Lanes>,
+    /// Nothing is ever sent: it is closed when the thread has ended.
+    alive: watch::Receiver<()>,
+}
+
+/// Readers that run at the same time; those of one lane wait for no other.
+struct Lanes {
+    /// For ways out and the status.
+    soon: Arc<Semaphore>,
+    /// For what reads a few rows.
+    short: Arc<Semaphore>,
+    /// For pages of lists.
+    page: Arc<Semaphore>,
+    /// For what reads the whole store.
+    long: Arc<Semaphore>,
+}
+
+/// Set when nobody waits for a reader any more.
+#[derive(Default)]
+struct Abandoned(Arc<AtomicBool>);
+
+impl Drop for Abandoned {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 impl Keeper {
@@ -50,7 +86,16 @@ impl Keeper {
     #[must_use]
     pub fn start(path: &Path) -> Keeper {
         let (orders, receiver) = channel();
+        let (lives, alive) = watch::channel(());
+        let lane = |threads| Arc::new(Semaphore::new(threads));
         let keeper = Keeper {
+            lanes: Arc::new(Lanes {
+                soon: lane(SOON),
+                short: lane(SHORT),
+                page: lane(PAGE),
+                long: lane(LONG),
+            }),
+            alive,
             path: path.to_owned(),
             orders,
             unsaved: Arc::default(),
@@ -62,6 +107,7 @@ impl Keeper {
         let problem = Arc::clone(&keeper.problem);
         let (opened, wait) = channel();
         let started = thread::Builder::new().name("store".into()).spawn(move || {
+            let _lives = lives;
             let store = Store::open(&path).map_err(|error| error.to_string());
             let _ = opened.send(store.as_ref().err().cloned());
             let waiting = VecDeque::new();
@@ -142,17 +188,28 @@ impl Keeper {
         let (answer, wait) = oneshot::channel();
         self.unsaved.fetch_add(1, Ordering::Relaxed);
         let _ = self.orders.send(Order::Lasting(Box::new(write), answer));
-        async {
-            match tokio::time::timeout(PATIENCE, wait).await {
-                Ok(Ok(Ok(()))) => Persisted::Yes,
-                Ok(Ok(Err(why))) => Persisted::No(why),
-                Ok(Err(_)) | Err(_) => Persisted::Pending,
+        let slot = limits::slot();
+        async move {
+            let waited = async move {
+                let _slot = slot;
+                tokio::time::timeout(PATIENCE, wait).await
+            };
+            // The slot is held for that long also where whoever asked hangs up: nobody piles up work.
+            match tokio::spawn(waited).await {
+                Ok(Ok(Ok(Ok(())))) => Persisted::Yes,
+                Ok(Ok(Ok(Err(why)))) => Persisted::No(why),
+                Ok(Ok(Err(_)) | Err(_)) | Err(_) => Persisted::Pending,
             }
         }
     }
 
-    /// As [`Keeper::read`], for what must not wait: a disk that does not answer within a second
-    /// is one that cannot be read.
+    /// Returns when the store's thread has ended, which it does only by a panic.
+    pub async fn ended(&self) {
+        while self.alive.clone().changed().await.is_ok() {}
+    }
+
+    /// As [`Keeper::read`], for ways out and the status, which must not wait: a disk that does not
+    /// answer within a second is one that cannot be read.
     ///
     /// # Errors
     /// A store that cannot be read in time, and why.
@@ -160,13 +217,13 @@ impl Keeper {
         &self,
         read: impl FnOnce(&Reader) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Problem> {
-        match tokio::time::timeout(PATIENCE, self.read(read)).await {
+        match tokio::time::timeout(PATIENCE, self.read_on(&self.lanes.soon, read)).await {
             Ok(done) => done,
             Err(_) => Err(no_writes(format!("{} does not answer", self.path.display()))),
         }
     }
 
-    /// Asks the store on a connection that never waits for the writer.
+    /// Asks the store for a few rows, on a connection that never waits for the writer.
     ///
     /// # Errors
     /// A store that cannot be read, and why.
@@ -174,9 +231,50 @@ impl Keeper {
         &self,
         read: impl FnOnce(&Reader) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Problem> {
+        self.read_on(&self.lanes.short, read).await
+    }
+
+    /// As [`Keeper::read`], for one page of a list.
+    ///
+    /// # Errors
+    /// A store that cannot be read, and why.
+    pub async fn read_page<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&Reader) -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Problem> {
+        self.read_on(&self.lanes.page, read).await
+    }
+
+    /// As [`Keeper::read`], for what reads the whole store, or all of one number.
+    ///
+    /// # Errors
+    /// A store that cannot be read, and why.
+    pub async fn read_long<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&Reader) -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Problem> {
+        self.read_on(&self.lanes.long, read).await
+    }
+
+    /// Reads on a thread of a lane. It ends when whoever asked has given up.
+    async fn read_on<T: Send + 'static>(
+        &self,
+        lane: &Arc<Semaphore>,
+        read: impl FnOnce(&Reader) -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Problem> {
+        // A lane is never closed.
+        let turn = Arc::clone(lane).acquire_owned().await.ok();
+        let slot = limits::slot();
+        let abandoned = Abandoned::default();
+        let is_abandoned = Arc::clone(&abandoned.0);
         let path = self.path.clone();
-        let done = tokio::task::spawn_blocking(move || read(&Reader::open(&path)?)).await;
-        let done = match done {
+        let done = tokio::task::spawn_blocking(move || {
+            let _held = (turn, slot);
+            let mut reader = Reader::open(&path)?;
+            reader.end_when(is_abandoned)?;
+            read(&reader)
+        });
+        let done = match done.await {
             Ok(done) => done,
             Err(error) => {
                 return Err(Problem { kind: ProblemKind::Failed, message: error.to_string() });
@@ -292,5 +390,129 @@ impl Thread {
             Err(error) => Err(error.clone()),
         };
         note(&self.problem, done.err());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock;
+
+    /// A keeper of a new store.
+    fn keeper() -> (tempfile::TempDir, Keeper) {
+        let folder = tempfile::tempdir().unwrap();
+        let keeper = Keeper::start(&folder.path().join("palang.db"));
+        assert_eq!(keeper.problem(), None);
+        (folder, keeper)
+    }
+
+    /// Reads that do not end by themselves, on all threads of a lane and more.
+    fn hogs(lane: impl Fn() -> tokio::task::JoinHandle<()>) -> Vec<tokio::task::JoinHandle<()>> {
+        (0..3 * SOON).map(|_| lane()).collect()
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn no_lane_waits_for_another() {
+        let (_folder, keeper) = keeper();
+        let (end, ended) = watch::channel(());
+        let hog = {
+            let keeper = keeper.clone();
+            move || {
+                let (keeper, ended) = (keeper.clone(), ended.clone());
+                tokio::spawn(async move {
+                    let wait = move |_: &Reader| {
+                        while ended.has_changed().is_ok() {
+                            thread::sleep(Duration::from_millis(5));
+                        }
+                        Ok(())
+                    };
+                    let _ = tokio::join!(
+                        keeper.read_long(wait.clone()),
+                        keeper.read_page(wait.clone()),
+                        keeper.read(wait)
+                    );
+                })
+            }
+        };
+        let hogs = hogs(hog);
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        let head = keeper.read_soon(|reader| reader.audit_head()).await.unwrap();
+        assert_eq!(head.seq, 0);
+        assert!(hogs.iter().all(|hog| !hog.is_finished()), "they are not in the way");
+        drop(end);
+        for hog in hogs {
+            hog.await.unwrap();
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn what_must_not_wait_says_so_after_a_moment() {
+        let (_folder, keeper) = keeper();
+        let (end, ended) = watch::channel(());
+        let hog = {
+            let keeper = keeper.clone();
+            move || {
+                let (keeper, ended) = (keeper.clone(), ended.clone());
+                tokio::spawn(async move {
+                    // As a disk that hangs: it does not hear that nobody waits any more.
+                    let wait = move |_: &Reader| {
+                        while ended.has_changed().is_ok() {
+                            thread::sleep(Duration::from_millis(5));
+                        }
+                        Ok(())
+                    };
+                    let _ = keeper.read_soon(wait).await;
+                })
+            }
+        };
+        for hog in hogs(hog) {
+            hog.await.unwrap();
+        }
+        let problem = keeper.read_soon(|_| Ok(())).await.unwrap_err();
+        assert!(problem.message.contains("does not answer"), "{}", problem.message);
+        drop(end);
+        while keeper.read_soon(|_| Ok(())).await.is_err() {}
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_question_ends_with_whoever_asked() {
+        let (_folder, keeper) = keeper();
+        let rows = 300;
+        let write = keeper.write(move |store| {
+            for _ in 0..rows {
+                store.audit(crate::store::Entry::new(clock::now(), "siti", "attach"))?;
+            }
+            Ok(())
+        });
+        write.await.unwrap();
+        let (begun, has_begun) = std::sync::mpsc::channel();
+        let (told, outcome) = std::sync::mpsc::channel();
+        let read = move |reader: &Reader| {
+            let _ = begun.send(());
+            // Until it is told to end.
+            let error = loop {
+                if let Err(error) = reader.verify_audit(None) {
+                    break error;
+                }
+            };
+            let _ = told.send(error.to_string());
+            Ok(())
+        };
+        let reading = tokio::spawn(async move { keeper.read_long(read).await });
+        let outcome = tokio::task::spawn_blocking(move || {
+            has_begun.recv().unwrap();
+            reading.abort();
+            outcome.recv_timeout(Duration::from_secs(20))
+        });
+        assert!(outcome.await.unwrap().unwrap().contains("interrupted"));
+    }
+
+    #[tokio::test]
+    async fn the_end_of_the_store_s_thread_is_noticed() {
+        let (_folder, keeper) = keeper();
+        let ended = keeper.ended();
+        let answer = keeper.write(|_| -> Result<(), Problem> { panic!("a test") }).await;
+        assert!(answer.unwrap_err().message.contains("has ended"));
+        ended.await;
     }
 }

@@ -8,8 +8,9 @@ use std::sync::PoisonError;
 use std::sync::atomic::AtomicU64;
 
 use axum::Router;
-use axum::extract::State;
+use axum::extract::{ConnectInfo, Request, State};
 use axum::http::{StatusCode, header};
+use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use filter_common::abi::TRUNKS_MAX;
@@ -19,13 +20,18 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::{Registry, Unit};
+use tower::limit::GlobalConcurrencyLimitLayer;
 
 use super::api::App;
+use super::listen::Handle;
 use crate::store::Head;
 use crate::wire::{Colour, Problem, Status};
 
 /// What Prometheus asks for and understands.
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// Answers that are made at the same time; others wait for their turn.
+const AT_ONCE: usize = 2;
 
 /// Answers on the loopback address.
 pub fn router(app: App) -> Router {
@@ -33,7 +39,19 @@ pub fn router(app: App) -> Router {
         .route("/metrics", get(metrics))
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
+        .layer(GlobalConcurrencyLimitLayer::new(AT_ONCE))
+        .layer(middleware::from_fn(busy))
         .with_state(app)
+}
+
+/// Keeps the connection open while its answer is made.
+async fn busy(
+    ConnectInfo(connection): ConnectInfo<Handle>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let _busy = connection.busy();
+    next.run(request).await
 }
 
 /// Whether the daemon lives and reaches the kernel's maps.

@@ -14,7 +14,10 @@ mod flood;
 mod held;
 mod import;
 mod keeper;
+mod limits;
 mod links;
+mod listen;
+mod lists;
 mod metrics;
 mod order;
 mod person;
@@ -25,24 +28,23 @@ mod reports;
 mod retention;
 mod reviews;
 mod socket;
+mod tasks;
 mod top;
 
 pub use self::person::audit_row_of;
 
 use std::fs;
 use std::io;
-use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
-use axum::Router;
 use jiff::SignedDuration;
 use nix::fcntl::{Flock, FlockArg};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{Notify, Semaphore, broadcast, oneshot};
+use tokio::sync::{Notify, broadcast, oneshot};
 
 use self::accounts::Accounts;
 use self::api::App;
@@ -174,7 +176,10 @@ async fn serve(
         pins.remove_other_maps(blocks);
     }
 
-    let reviews = Reviews::start(&control);
+    let (tasks, mut ended) = tasks::watch();
+    let store = control.keeper.clone();
+    tasks.spawn("the store's thread", async move { store.ended().await });
+    let reviews = Reviews::start(&control, &tasks);
     let live = broadcast::Sender::new(LIVE);
     let app = App {
         control: Arc::clone(&control),
@@ -185,43 +190,65 @@ async fn serve(
         evidence: Arc::clone(&evidence),
         since,
         config_problem: Arc::default(),
-        lists: Arc::new(Semaphore::new(api::LISTS)),
     };
     let listener = socket.listen()?;
-    let routes = api::router(app.clone()).into_make_service_with_connect_info::<access::Peer>();
-    tokio::spawn(async move { axum::serve(listener, routes).await });
-    if let Some(address) = check_listen {
-        listen_tcp("[api] check_listen", address, api::check_router(app.clone())).await?;
-    }
-    if let Some(address) = metrics_listen {
-        listen_tcp("[metrics] listen", address, metrics::router(app.clone())).await?;
+    let users = limits::Users::new();
+    let peer = move |who, connection| access::Peer::new(who, &users, connection);
+    let routes = api::router(app.clone());
+    tasks.spawn("[api]", listen::serve("[api]", listener, listen::API, routes, peer));
+    for (name, address, limits, routes) in [
+        ("[api] check_listen", check_listen, listen::CHECK, api::check_router(app.clone())),
+        ("[metrics] listen", metrics_listen, listen::METRICS, metrics::router(app.clone())),
+    ] {
+        let Some(address) = address else { continue };
+        let listener = TcpListener::bind(address)
+            .await
+            .map_err(|error| Failure::new(Exit::Failed, format!("{name}: {address}: {error}")))?;
+        let serving = listen::serve(name, listener, limits, routes, |_, connection| connection);
+        tasks.spawn(name, serving);
     }
     let (keep_recording, stop) = oneshot::channel();
-    let recorder = tokio::spawn(events::run(
+    let recording = events::run(
         Arc::clone(&control),
         events::Rings { events, frames, left_behind },
         accounts,
         reviews,
         live,
         Arc::clone(&evidence),
+        tasks.clone(),
         stop,
-    ));
-    tokio::spawn(links::run(Arc::clone(&links)));
-    tokio::spawn(keep_time(Arc::clone(&control)));
-    tokio::spawn(take_out_ended(Arc::clone(&control)));
-    tokio::spawn(retention::run(Arc::clone(&control)));
+    );
+    let recorder = tasks.spawn("call records", recording);
+    tasks.spawn("interfaces", links::run(Arc::clone(&links)));
+    tasks.spawn("time", keep_time(Arc::clone(&control)));
+    tasks.spawn("expiry", take_out_ended(Arc::clone(&control)));
+    tasks.spawn("retention", retention::run(Arc::clone(&control)));
     let compare = Arc::new(Notify::new());
-    tokio::spawn(keep_one(Arc::clone(&control), in_maps, fresh, started, Arc::clone(&compare)));
-    tokio::spawn(watchdog(app.clone()));
+    let keeping = keep_one(Arc::clone(&control), in_maps, fresh, started, Arc::clone(&compare));
+    tasks.spawn("comparison", keeping);
+    if let Some(limit) = sd_notify::watchdog_enabled() {
+        tasks.spawn("watchdog", watchdog(app.clone(), limit));
+    }
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
     tracing::info!("ready on {}", socket_path.display());
-    until_told(&app, &compare).await?;
+    let broken = tokio::select! {
+        told = until_told(&app, &compare) => told.map(|()| None)?,
+        broken = ended.first() => Some(broken),
+    };
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
     evidence.stop();
     drop(keep_recording);
     // A disk that hangs does not hold us up.
     let _ = tokio::time::timeout(LAST_RECORDS, recorder).await;
     tracing::info!("stopped; the filter stays in force");
-    Ok(())
+    broken.map_or(Ok(()), |part| {
+        let message = format!(
+            "a part of the daemon has ended, which never should: {part}. The daemon ends with it, \
+             and systemd starts it again; the filter stays in force. Report what the log says before"
+        );
+        tracing::error!("{message}");
+        Err(Failure::new(Exit::Internal, message))
+    })
 }
 
 /// Refuses to go on with maps that the stored blocks do not fit into: the maps in force have them.
@@ -298,7 +325,6 @@ async fn until_told(app: &App, compare: &Notify) -> Result<(), Failure> {
             _ = interrupt.recv() => break,
         }
     }
-    let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
     Ok(())
 }
 
@@ -436,8 +462,7 @@ async fn keep_one(
 
 /// Tells systemd that the daemon lives, each time after the maps were read and somebody could
 /// have been answered. A store that hangs is no reason to be killed: the override has to work.
-async fn watchdog(app: App) {
-    let Some(limit) = sd_notify::watchdog_enabled() else { return };
+async fn watchdog(app: App, limit: Duration) {
     let mut tick = tokio::time::interval(limit / 3);
     loop {
         tick.tick().await;
@@ -499,15 +524,6 @@ pub fn lock(path: &Path) -> Result<Flock<fs::File>, Failure> {
             format!("a palang daemon holds {}: stop it first", path.display()),
         )
     })
-}
-
-/// Answers on a loopback address, which a setting names.
-async fn listen_tcp(setting: &str, address: SocketAddr, routes: Router) -> Result<(), Failure> {
-    let listener = TcpListener::bind(address)
-        .await
-        .map_err(|error| Failure::new(Exit::Failed, format!("{setting}: {address}: {error}")))?;
-    tokio::spawn(async move { axum::serve(listener, routes).await });
-    Ok(())
 }
 
 fn failed(path: &Path, error: &io::Error) -> Failure {

@@ -34,7 +34,7 @@ impl Control {
         let number = self.one_number(text)?;
         let (person, names) = self
             .keeper
-            .read(move |reader| Ok((reader.person(number)?, reader.pseudonyms()?)))
+            .read_long(move |reader| Ok((reader.person(number)?, reader.pseudonyms()?)))
             .await?;
         let Person { block, allow, calls, evidence, reports, reviews, audit } = person;
         let (now, ladder) = (clock::now(), &self.config().ladder);

@@ -581,7 +581,9 @@ async fn compare_blocks(control: &Arc<Control>, alone: bool) -> Result<Found, Pr
             | ProblemKind::NotFound
             | ProblemKind::Superseded
             | ProblemKind::Failed
-            | ProblemKind::Store => problem,
+            | ProblemKind::Store
+            | ProblemKind::Busy
+            | ProblemKind::Overloaded => problem,
         })?;
         found.repaired += one.repaired;
         found.adopted += one.adopted;

@@ -405,7 +405,7 @@ fn matched(
         number: Some(asked.number),
         call_hash: Some(call_hash),
         limit: Some(RECORDS),
-        since: None,
+        ..CallFilter::default()
     };
     let mut found: Option<(ReportedCall, Option<String>)> = None;
     reader.calls(&filter, |(id, row)| {

@@ -12,7 +12,7 @@ use std::time::Duration;
 use filter_common::abi::{EventEntry, Grant};
 use filter_common::number::Number;
 use filter_common::reason::Reason;
-use http_body_util::{BodyExt as _, Full};
+use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Bytes;
 use hyper::client::conn::http1;
 use hyper::{Request, header};
@@ -20,8 +20,10 @@ use hyper_util::rt::TokioIo;
 use jiff::Timestamp;
 use tokio::net::TcpStream;
 use tokio::sync::{broadcast, mpsc};
+use tokio::task::JoinSet;
 
 use super::control::Control;
+use super::tasks::Tasks;
 use crate::clock;
 use crate::config::Webhook;
 use crate::policy::Subject;
@@ -36,6 +38,8 @@ const WAITING: usize = 1024;
 const KNOWN: usize = 10_000;
 /// How long a console may take for one answer.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// Bytes of its answer that are read; they mean nothing.
+const ANSWER_MAX: usize = 64 * 1024;
 /// Pauses before a notification is sent again.
 const PAUSES: [Duration; 4] = [
     Duration::from_millis(250),
@@ -83,13 +87,15 @@ impl Hook {
 impl Reviews {
     /// Begins to put grants on the list and to tell of them.
     #[must_use]
-    pub fn start(control: &Arc<Control>) -> Reviews {
+    pub fn start(control: &Arc<Control>, tasks: &Tasks) -> Reviews {
         let (seen, coming) = mpsc::channel(WAITING);
         let (news, _) = broadcast::channel(WAITING);
         let reviews = Reviews { seen, news, hook: Arc::default() };
         let (posts, to_post) = mpsc::channel(WAITING);
-        tokio::spawn(keep(Arc::clone(control), coming, reviews.clone(), posts));
-        tokio::spawn(post_all(Arc::clone(control), to_post, Arc::clone(&reviews.hook)));
+        let keeping = keep(Arc::clone(control), coming, reviews.clone(), posts);
+        tasks.spawn("reviews", keeping);
+        let posting = post_all(Arc::clone(control), to_post, Arc::clone(&reviews.hook));
+        tasks.spawn("webhook", posting);
         reviews
     }
 
@@ -321,11 +327,12 @@ async fn exchange(address: SocketAddr, webhook: &Webhook, body: Bytes) -> Result
         .header(header::CONNECTION, "close")
         .body(Full::new(body))
         .map_err(|error| text(&error))?;
-    // Ends with the connection: the other side closes it, or `sender` is gone.
-    tokio::spawn(connection);
+    // Ends with this exchange, whatever the other side still sends.
+    let mut connections = JoinSet::new();
+    connections.spawn(connection);
     let response = sender.send_request(request).await.map_err(|error| text(&error))?;
     let status = response.status();
     // Read to its end: else the other side may see its answer cut off.
-    let _ = response.into_body().collect().await;
+    let _ = Limited::new(response.into_body(), ANSWER_MAX).collect().await;
     if status.is_success() { Ok(()) } else { Err(format!("it answered {status}")) }
 }

@@ -201,14 +201,12 @@ impl Replay {
         Ok(event.0.number)
     }
 
-    /// How many instructions of the program for packets that leave the verifier walked; `None`
-    /// before Linux 5.16.
+    /// Loads the program for packets that leave; [`Replay::send`] does it, too.
     ///
     /// # Errors
-    /// A failing system call; a program that the verifier refuses.
-    pub fn verified_egress_instructions(&mut self) -> Result<Option<u32>, Error> {
-        let info = self.gate.egress()?.info().map_err(Error::program)?;
-        Ok(info.verified_instruction_count())
+    /// A program that the verifier refuses.
+    pub fn load_egress(&mut self) -> Result<(), Error> {
+        self.gate.egress().map(drop)
     }
 
     /// The program's tag: a hash of its instructions, the same wherever the same object was loaded.

@@ -65,6 +65,8 @@ pub struct CallFilter {
     pub number: Option<Number>,
     /// With this Call-ID.
     pub call_hash: Option<u64>,
+    /// That come after the one of this time and number, newest first.
+    pub after: Option<(Timestamp, u64)>,
     /// At most so many.
     pub limit: Option<u32>,
 }
@@ -176,10 +178,14 @@ impl Reader {
             sql.push_str(" AND ");
             sql.push_str(condition);
         }
+        let mut values: Vec<_> = wanted.iter().filter_map(|(_, value)| *value).collect();
+        if let Some((time, id)) = filter.after {
+            sql.push_str(" AND (time, id) < (?, ?)");
+            values.extend([time.as_millisecond(), id.cast_signed()]);
+        }
         sql.push_str(" ORDER BY time DESC, id DESC LIMIT ?");
         // A negative limit is none.
-        let limit = filter.limit.map_or(-1, i64::from);
-        let values = wanted.iter().filter_map(|(_, value)| *value).chain([limit]);
+        values.push(filter.limit.map_or(-1, i64::from));
         self.each(&sql, params_from_iter(values), read, f).map(drop)
     }
 
@@ -273,6 +279,30 @@ mod tests {
             }),
             [4]
         );
+    }
+
+    #[test]
+    fn a_list_goes_on_where_it_stopped() {
+        let home = Home::new();
+        let mut store = home.store();
+        // Many of the same millisecond.
+        let calls: Vec<_> = (0..9).map(|index| call(index / 4, index as u64 % 2)).collect();
+        store.put_calls(&calls).unwrap();
+        for number in [None, Some(Number(1))] {
+            let mut filter = CallFilter { number, ..CallFilter::default() };
+            let whole = found(&store, filter);
+            let mut pages = Vec::new();
+            for _ in 0..=whole.len() {
+                let page = filter;
+                let one = |(id, row): (u64, CallRow)| {
+                    filter.after = Some((row.time, id));
+                    pages.push((id, row));
+                    ControlFlow::Break(())
+                };
+                store.calls(&page, one).unwrap();
+            }
+            assert_eq!(pages, whole);
+        }
     }
 
     #[test]

@@ -197,18 +197,39 @@ impl Reader {
     pub fn for_each(
         &self,
         kind: Kind,
+        f: impl FnMut(Decision) -> ControlFlow<()>,
+    ) -> Result<(), Error> {
+        self.for_each_after(kind, None, f)
+    }
+
+    /// As [`Reader::for_each`], of those that come after the one about `last`, which may be gone.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub fn for_each_after(
+        &self,
+        kind: Kind,
+        last: Option<Subject>,
         mut f: impl FnMut(Decision) -> ControlFlow<()>,
     ) -> Result<(), Error> {
         let sql = format!(
             "SELECT {COLUMNS} FROM decisions
              WHERE kind = ?1 AND prefix = ?2 AND subject BETWEEN ?3 AND ?4 ORDER BY subject"
         );
+        let last = last.map(|last| (is_prefix(last), last.raw().0));
         let moment = self.conn.unchecked_transaction();
         let _moment = moment.map_err(|error| self.error(&error))?;
         for prefix in [false, true] {
             // Numbers whose top bit is set are negative here, but not the smallest.
-            for (first, last) in [(0, i64::MAX), (i64::MIN, -1)] {
-                let range = params![kind.column(), prefix, first, last];
+            for (lowest, highest) in [(0, i64::MAX), (i64::MIN, -1)] {
+                let first = match last {
+                    Some(last) if last >= (prefix, i64::cast_unsigned(highest)) => continue,
+                    Some((of, raw)) if of == prefix && raw >= i64::cast_unsigned(lowest) => {
+                        (raw + 1).cast_signed()
+                    }
+                    Some(_) | None => lowest,
+                };
+                let range = params![kind.column(), prefix, first, highest];
                 if self.each(&sql, range, read, &mut f)?.is_break() {
                     return Ok(());
                 }
@@ -507,6 +528,26 @@ mod tests {
         };
         store.for_each(Kind::Block, take).unwrap();
         assert_eq!(first, Some(number("1")));
+
+        let rest = |last| {
+            let mut rest = Vec::new();
+            let push = |decision: Decision| {
+                rest.push(decision.subject);
+                ControlFlow::Continue(())
+            };
+            store.for_each_after(Kind::Block, last, push).unwrap();
+            rest
+        };
+        assert_eq!(rest(None), sorted);
+        for (index, last) in sorted.iter().enumerate() {
+            assert_eq!(rest(Some(*last)), sorted[index + 1..]);
+        }
+        // Of those that are gone, and of the ends of each range.
+        assert_eq!(rest(Some(number("2"))), sorted[1..]);
+        let raw = |raw| Subject::Number(Number(raw));
+        assert_eq!(rest(Some(raw(i64::MAX as u64))), sorted[2..]);
+        assert_eq!(rest(Some(raw(u64::MAX))), sorted[4..]);
+        assert_eq!(rest(Some(Subject::Prefix(Digits(u64::MAX)))), []);
     }
 
     #[test]
@@ -518,6 +559,36 @@ mod tests {
         assert_eq!(store.put(many, |_, _| entry()).unwrap(), 100_000);
         assert_eq!(store.count(Kind::Block).unwrap(), 100_000);
         assert_eq!(store.audit_head().unwrap().seq, 100_000);
+        assert_eq!(store.verify_audit(None).unwrap().rows, 100_000);
+        // Not only the first rows are looked at.
+        for bad in [10_000, 10_001, 99_999] {
+            home.tamper(&format!("UPDATE audit SET record = record || ' ' WHERE seq = {bad}"));
+            assert_eq!(store.verify_audit(None).unwrap().first_bad, Some(bad));
+            home.tamper(&format!("UPDATE audit SET record = trim(record) WHERE seq = {bad}"));
+        }
+    }
+
+    #[test]
+    fn a_question_that_nobody_waits_for_ends() {
+        use std::sync::Arc;
+        use std::sync::atomic::{AtomicBool, Ordering};
+        let home = Home::new();
+        let mut store = home.store();
+        let many = (1..=2000).map(|rule| block(rule, number(&(6_281_100_000 + rule).to_string())));
+        store.put(many, |_, _| entry()).unwrap();
+        let mut reader = Reader::open(&home.path).unwrap();
+        let end = Arc::new(AtomicBool::new(false));
+        reader.end_when(Arc::clone(&end)).unwrap();
+        let mut seen = 0;
+        let error = reader.for_each(Kind::Block, |_| {
+            seen += 1;
+            end.store(true, Ordering::Relaxed);
+            ControlFlow::Continue(())
+        });
+        assert!(error.unwrap_err().to_string().contains("interrupted"));
+        assert!(seen < 2000, "{seen}");
+        assert!(matches!(reader.verify_audit(None), Err(Error::Failed { .. })));
+        assert!(store.verify_audit(None).is_ok(), "others go on");
     }
 
     #[derive(Clone, Debug)]

@@ -20,6 +20,8 @@
 
 use std::ops::{ControlFlow, Deref};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -71,6 +73,9 @@ const WRITER_CACHE_KIB: i64 = 65_536;
 /// The log is brought into the file by whoever commits only when it has this many pages (64 MiB):
 /// [`bring_in_log`] does it before, and nobody waits for that.
 const LOG_PAGES: i64 = 16_384;
+
+/// Instructions of SQLite (a few for each row) after which a question looks whether it may go on.
+const LOOK_EVERY: i32 = 1000;
 
 /// The store, open for changes.
 #[derive(Debug)]
@@ -244,6 +249,17 @@ impl Reader {
             other => other?,
         };
         Ok(Reader { conn, path: path.clone() })
+    }
+
+    /// Ends each question that runs when `end` is set, or begins afterwards, with an error. A
+    /// question that takes less than a millisecond may still be answered.
+    ///
+    /// # Errors
+    /// SQLite does not take it, which it never should.
+    pub fn end_when(&mut self, end: Arc<AtomicBool>) -> Result<(), Error> {
+        let look = move || end.load(Ordering::Relaxed);
+        let set = self.conn.progress_handler(LOOK_EVERY, Some(look));
+        set.map_err(|error| self.error(&error))
     }
 
     /// Reads every page: seconds for a million rows, so not at each start.

@@ -61,6 +61,8 @@ pub struct ReportFilter {
     pub since: Option<Timestamp>,
     /// About this number.
     pub number: Option<Number>,
+    /// That come after the one of this time and number, newest first.
+    pub after: Option<(Timestamp, u64)>,
 }
 
 /// What became of a report that was stored.
@@ -160,8 +162,12 @@ impl Reader {
             sql.push_str(" AND ");
             sql.push_str(condition);
         }
+        let mut values: Vec<_> = wanted.iter().filter_map(|(_, value)| *value).collect();
+        if let Some((time, id)) = filter.after {
+            sql.push_str(" AND (time, id) < (?, ?)");
+            values.extend([time.as_millisecond(), id.cast_signed()]);
+        }
         sql.push_str(" ORDER BY time DESC, id DESC");
-        let values = wanted.iter().filter_map(|(_, value)| *value);
         self.each(&sql, params_from_iter(values), read, f).map(drop)
     }
 
@@ -338,6 +344,9 @@ mod tests {
         assert_eq!(listed(&store, since).len(), 2);
         let number = ReportFilter { number: Some(Number(7)), ..all };
         assert_eq!(listed(&store, number), [third.clone(), second.clone()]);
+        // Two of the same moment, of which the first was the last one of a page.
+        let rest = ReportFilter { after: Some((third.1.time, third.0)), ..all };
+        assert_eq!(listed(&store, rest), [first.clone(), second.clone()]);
         assert_eq!(store.verify_audit(None).unwrap().rows, 3);
     }
 

@@ -84,6 +84,8 @@ impl Store {
         closed: &Closed,
         entry: Entry,
     ) -> Result<Option<Review>, Error> {
+        // No exception has a number that SQLite cannot hold.
+        let Ok(id) = i64::try_from(id) else { return Ok(None) };
         self.write(|write| {
             let sql = format!("SELECT {COLUMNS} FROM reviews WHERE id = ?1");
             let found = write.tx.prepare_cached(&sql)?.query_row([id], read).optional()?;
@@ -93,7 +95,7 @@ impl Store {
                     "UPDATE reviews SET closed = ?2, closed_by = ?3, note = ?4 WHERE id = ?1",
                     params![id, Millis(closed.time), closed.by, closed.note],
                 )?;
-                write.audit(about(entry, id, &before))?;
+                write.audit(about(entry, id.cast_unsigned(), &before))?;
             }
             Ok(Some(before))
         })
@@ -150,19 +152,20 @@ impl Write<'_> {
 }
 
 impl Reader {
-    /// Hands exceptions and their numbers to `f`, oldest first, until it breaks; those that
-    /// were closed only with `all`.
+    /// Hands exceptions with numbers above `after` to `f`, oldest first, until it breaks; those
+    /// that were closed only with `all`.
     ///
     /// # Errors
     /// The store cannot be read.
     pub fn reviews(
         &self,
         all: bool,
+        after: u64,
         f: impl FnMut((u64, Review)) -> ControlFlow<()>,
     ) -> Result<(), Error> {
-        let which = if all { "" } else { "WHERE closed IS NULL" };
-        let sql = format!("SELECT {COLUMNS} FROM reviews {which} ORDER BY id");
-        self.each(&sql, [], read, f).map(drop)
+        let which = if all { "" } else { "AND closed IS NULL" };
+        let sql = format!("SELECT {COLUMNS} FROM reviews WHERE id > ?1 {which} ORDER BY id");
+        self.each(&sql, [after.cast_signed()], read, f).map(drop)
     }
 
     /// The exception with this number.
@@ -238,8 +241,41 @@ mod tests {
             found.push(row);
             ControlFlow::Continue(())
         };
-        reader.reviews(all, push).unwrap();
+        reader.reviews(all, 0, push).unwrap();
         found
+    }
+
+    #[test]
+    fn a_list_goes_on_where_it_stopped() {
+        let home = Home::new();
+        let mut store = home.store();
+        for index in 0..3_u64 {
+            let review = review(100 + 100 * index.cast_signed(), index);
+            store.open_review(&review, entry("redial grant")).unwrap();
+        }
+        let whole = listed(&store, false);
+        let (mut last, mut pages) = (0, Vec::new());
+        for _ in 0..3 {
+            let after = last;
+            let one = |(id, review)| {
+                last = id;
+                pages.push((id, review));
+                ControlFlow::Break(())
+            };
+            store.reviews(false, after, one).unwrap();
+        }
+        assert_eq!(pages, whole);
+    }
+
+    #[test]
+    fn a_number_that_no_exception_can_have_is_not_there() {
+        let home = Home::new();
+        let closed = Closed { time: time(1), by: "siti".into(), note: "a test".into() };
+        for id in [7, i64::MAX as u64 + 1, u64::MAX] {
+            let mut store = home.store();
+            assert_eq!(store.close_review(id, &closed, entry("review close")).unwrap(), None);
+            assert_eq!(store.review(id).unwrap(), None);
+        }
     }
 
     #[test]

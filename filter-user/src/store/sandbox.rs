@@ -197,11 +197,13 @@ fn everything(home: &Home) {
         store.close_review(id, &closed, entry()).unwrap();
     }
     store.reports(&ReportFilter::default(), go_on).unwrap();
-    store.reports(&ReportFilter { since, number: Some(one) }, go_on).unwrap();
+    store
+        .reports(&ReportFilter { since, number: Some(one), ..ReportFilter::default() }, go_on)
+        .unwrap();
     store.strikes(one, time(0)).unwrap();
     store.strike_of_call(one, 9).unwrap();
-    store.reviews(true, go_on).unwrap();
-    store.reviews(false, go_on).unwrap();
+    store.reviews(true, 0, go_on).unwrap();
+    store.reviews(false, 0, go_on).unwrap();
     assert!(store.review(1).unwrap().is_some());
     assert!(store.open_reviews().unwrap() > 0);
 

@@ -4,28 +4,31 @@ use std::cmp::Reverse;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, anyhow, bail};
 
 use super::apt::Apt;
 use super::arch::Arch;
+use super::runs::Tests;
 
 /// Which kernels of a suite the matrix has.
 enum Pick {
     /// The newest of one line: "6.1".
     Line(&'static str),
-    /// The newest of every line that the suite has; in short runs, of the newest line.
+    /// The newest of every line that the suite has. All tests run on the newest line, and those of loading
+    /// on the others; short runs leave the others out.
     EveryLine,
 }
 
-/// The suites of Debian that are looked into, oldest kernel first.
+/// The suites of Debian that are looked into, oldest kernel first. An old release has less for arm64 in
+/// its security suite than its index says.
 ///
 /// Of each line it is the cloud kernel: serial console, BPF's compiler and BTF are built in, and it is a
 /// tenth of the size of the others.
-const MATRIX: [(&str, Pick); 4] = [
-    ("bullseye-security", Pick::Line("5.10")),
-    ("bookworm-security", Pick::Line("6.1")),
-    ("trixie-security", Pick::Line("6.12")),
-    ("trixie-backports", Pick::EveryLine),
+const MATRIX: [(&[&str], Pick); 4] = [
+    (&["bullseye-security", "bullseye"], Pick::Line("5.10")),
+    (&["bookworm-security"], Pick::Line("6.1")),
+    (&["trixie-security"], Pick::Line("6.12")),
+    (&["trixie-backports"], Pick::EveryLine),
 ];
 
 /// What a short run has of it, beside the newest line.
@@ -38,80 +41,146 @@ pub struct Kernel {
     /// Where it comes from: a suite of Debian, or a path.
     pub origin: String,
     pub image: PathBuf,
+    /// What runs on it.
+    pub tests: Tests,
 }
 
-/// Puts the kernels of the matrix into `folder`, oldest first.
-pub fn matrix(folder: &Path, arch: Arch, short: bool) -> Result<Vec<Kernel>> {
-    let mut kernels = Vec::new();
-    for (suite, pick) in &MATRIX {
-        if matches!(pick, Pick::Line(line) if short && !SHORT.contains(line)) {
-            continue;
+/// Where kernels are put, for which architecture, and what is to run on them.
+pub struct Images {
+    pub folder: PathBuf,
+    pub arch: Arch,
+    pub tests: Tests,
+}
+
+impl Images {
+    /// Fetches the kernels of the matrix, oldest first.
+    pub fn matrix(&self, short: bool) -> Result<Vec<Kernel>> {
+        let mut kernels = Vec::new();
+        for (suites, pick) in &MATRIX {
+            if matches!(pick, Pick::Line(line) if short && !SHORT.contains(line)) {
+                continue;
+            }
+            let apt = self.apt(suites)?;
+            let mut lines = lines(&self.versions(&apt)?);
+            if let Pick::Line(wanted) = pick {
+                lines.retain(|versions| {
+                    versions.iter().any(|version| line(version) == line(wanted))
+                });
+            }
+            let Some(last) = lines.pop() else {
+                bail!("{} of Debian has no cloud kernel for {}", suites[0], self.arch.debian());
+            };
+            for versions in lines.iter().filter(|_| !short) {
+                kernels.push(self.newest(&apt, suites, versions, Tests::Loading)?);
+            }
+            kernels.push(self.newest(&apt, suites, &last, self.tests)?);
         }
-        let apt = suite_of(folder, suite, arch)?;
-        let mut versions = newest_of_each_line(&versions(&apt, arch)?);
-        match pick {
-            Pick::Line(wanted) => versions.retain(|version| line(version) == line(wanted)),
-            Pick::EveryLine if short => drop(versions.drain(..versions.len().saturating_sub(1))),
-            Pick::EveryLine => {}
-        }
-        ensure!(
-            !versions.is_empty(),
-            "{suite} of Debian has no cloud kernel for {}",
-            arch.debian()
-        );
+        Ok(kernels)
+    }
+
+    /// Fetches the first of these versions that the mirror has.
+    fn newest(
+        &self,
+        apt: &Apt,
+        suites: &[&str],
+        versions: &[String],
+        tests: Tests,
+    ) -> Result<Kernel> {
+        let mut failed = None;
         for version in versions {
-            kernels.push(fetch(folder, &apt, suite, &version, arch)?);
+            match self.fetch(apt, suites, version, tests) {
+                Ok(kernel) => return Ok(kernel),
+                Err(error) => {
+                    eprintln!("{version} is left out, trying the one before: {error:#}");
+                    failed = Some(error);
+                }
+            }
+        }
+        Err(failed.unwrap_or_else(|| anyhow!("there is no version to fetch")))
+    }
+
+    /// Returns the kernel that a person names by its image or its version.
+    pub fn named(&self, name: &str) -> Result<Kernel> {
+        let path = Path::new(name);
+        if path.is_file() {
+            let version = match path.file_name().map(|file| file.to_string_lossy()) {
+                Some(file) if file == "vmlinuz" => path.parent().and_then(Path::file_name),
+                _ => path.file_name(),
+            };
+            let version = version.unwrap_or(path.as_os_str()).to_string_lossy();
+            return Ok(self.own(path, version.trim_start_matches("vmlinuz-")));
+        }
+        let installed = places(name).map(|place| format!("/{place}"));
+        if let Some(path) = installed.iter().map(Path::new).find(|path| path.is_file()) {
+            return Ok(self.own(path, name));
+        }
+        for (suites, _) in &MATRIX {
+            let apt = self.apt(suites)?;
+            if !packages(&apt, name)?.is_empty() {
+                return self.fetch(&apt, suites, name, self.tests);
+            }
+        }
+        bail!(
+            "{name} is no file, is not installed ({}), and no package of Debian ({}) is \
+             linux-image-{name}: name an image by its path",
+            installed.join(", "),
+            MATRIX.map(|(suites, _)| suites.join(", ")).join(", ")
+        )
+    }
+
+    fn own(&self, path: &Path, version: &str) -> Kernel {
+        Kernel {
+            version: version.to_owned(),
+            origin: path.display().to_string(),
+            image: path.to_owned(),
+            tests: self.tests,
         }
     }
-    Ok(kernels)
-}
 
-/// Returns the kernel that a person names by its image or its version.
-pub fn named(folder: &Path, arch: Arch, name: &str) -> Result<Kernel> {
-    let path = Path::new(name);
-    if path.is_file() {
-        let version = match path.file_name().map(|file| file.to_string_lossy()) {
-            Some(file) if file == "vmlinuz" => path.parent().and_then(Path::file_name),
-            _ => path.file_name(),
-        };
-        let version = version.unwrap_or(path.as_os_str()).to_string_lossy();
-        return Ok(own(path, version.trim_start_matches("vmlinuz-")));
+    fn apt(&self, suites: &[&str]) -> Result<Apt> {
+        let name = format!("{}-{}", suites.join("-"), self.arch.debian());
+        Apt::open(self.folder.join("apt").join(name), suites, self.arch)
     }
-    let installed = [format!("/boot/vmlinuz-{name}"), format!("/usr/lib/modules/{name}/vmlinuz")];
-    if let Some(path) = installed.iter().map(Path::new).find(|path| path.is_file()) {
-        return Ok(own(path, name));
+
+    /// Returns the versions of all cloud kernels of a suite.
+    fn versions(&self, apt: &Apt) -> Result<Vec<String>> {
+        let ending = format!("-cloud-{}", self.arch.debian());
+        let names = apt.search(&format!("^linux-image-[0-9].*{ending}$"))?;
+        let version = |name: &String| name.strip_prefix("linux-image-").map(str::to_owned);
+        // "6.1-cloud-amd64" has no image: it depends on the newest.
+        let whole = |version: &String| version.trim_end_matches(&ending).matches('.').count() > 1;
+        Ok(names.iter().filter_map(version).filter(whole).collect())
     }
-    for (suite, _) in &MATRIX {
-        let apt = suite_of(folder, suite, arch)?;
-        if !packages(&apt, name)?.is_empty() {
-            return fetch(folder, &apt, suite, name, arch);
+
+    /// Downloads a kernel of Debian, unless it has been before.
+    fn fetch(&self, apt: &Apt, suites: &[&str], version: &str, tests: Tests) -> Result<Kernel> {
+        let images = self.folder.join("images").join(self.arch.debian());
+        let image = images.join(version);
+        if !image.exists() {
+            let unpacked = self.folder.join("unpacked");
+            if unpacked.exists() {
+                fs::remove_dir_all(&unpacked)?; // what an interrupted run left
+            }
+            let package = packages(apt, version)?;
+            let package = package.first().with_context(|| format!("no package has {version}"))?;
+            apt.unpack(package, None, &unpacked)?;
+            let places = places(version).map(|place| unpacked.join(place));
+            let place = places.iter().find(|place| place.is_file()).with_context(|| {
+                format!("{package} has no kernel where others have it: look into it")
+            })?;
+            fs::create_dir_all(&images)?;
+            fs::rename(place, &image)?;
+            fs::remove_dir_all(&unpacked)?; // mostly modules
         }
+        let origin = format!("Debian {}", suites[0].trim_end_matches("-security"));
+        Ok(Kernel { version: version.to_owned(), origin, image, tests })
     }
-    bail!(
-        "{name} is no file, is not installed ({}), and no package of Debian ({}) is linux-image-{name}: \
-         name an image by its path",
-        installed.join(", "),
-        MATRIX.map(|(suite, _)| suite).join(", ")
-    )
 }
 
-fn own(path: &Path, version: &str) -> Kernel {
-    let version = version.to_owned();
-    Kernel { version, origin: path.display().to_string(), image: path.to_owned() }
-}
-
-fn suite_of(folder: &Path, suite: &str, arch: Arch) -> Result<Apt> {
-    Apt::open(folder.join("apt").join(format!("{suite}-{}", arch.debian())), &[suite], arch)
-}
-
-/// Returns the versions of all cloud kernels of a suite.
-fn versions(apt: &Apt, arch: Arch) -> Result<Vec<String>> {
-    let ending = format!("-cloud-{}", arch.debian());
-    let names = apt.search(&format!("^linux-image-[0-9].*{ending}$"))?;
-    let version = |name: &String| name.strip_prefix("linux-image-").map(str::to_owned);
-    // "6.1-cloud-amd64" has no image: it depends on the newest.
-    let is_version = |version: &String| version.trim_end_matches(&ending).matches('.').count() > 1;
-    Ok(names.iter().filter_map(version).filter(is_version).collect())
+/// Returns where a system or a package has the image of a kernel: the second place since Linux 7.2 in
+/// Debian, and always in Fedora.
+fn places(version: &str) -> [String; 2] {
+    [format!("boot/vmlinuz-{version}"), format!("usr/lib/modules/{version}/vmlinuz")]
 }
 
 /// Returns the packages that have the image of a kernel, the likeliest first: since Linux 6.19
@@ -121,31 +190,6 @@ fn packages(apt: &Apt, version: &str) -> Result<Vec<String>> {
     let mut names = apt.search(&format!("^linux-(image|binary)-{escaped}$"))?;
     names.sort(); // "linux-binary-…" before "linux-image-…"
     Ok(names)
-}
-
-fn fetch(folder: &Path, apt: &Apt, suite: &str, version: &str, arch: Arch) -> Result<Kernel> {
-    let images = folder.join("images").join(arch.debian());
-    let image = images.join(version);
-    if !image.exists() {
-        let unpacked = folder.join("unpacked");
-        if unpacked.exists() {
-            fs::remove_dir_all(&unpacked)?; // what an interrupted run left
-        }
-        let package = packages(apt, version)?;
-        let package = package.first().with_context(|| format!("{suite} has no {version} now"))?;
-        apt.unpack(package, None, &unpacked)?;
-        // The second since Linux 7.2.
-        let places =
-            [format!("boot/vmlinuz-{version}"), format!("usr/lib/modules/{version}/vmlinuz")];
-        let place = places.iter().map(|place| unpacked.join(place)).find(|place| place.is_file());
-        let place = place.with_context(|| {
-            format!("{package} has no kernel at {}: look where it is now", places.join(" or "))
-        })?;
-        fs::create_dir_all(&images)?;
-        fs::rename(place, &image)?;
-        fs::remove_dir_all(&unpacked)?;
-    }
-    Ok(Kernel { version: version.to_owned(), origin: suite.to_owned(), image })
 }
 
 /// Returns the numbers of a version, which order it among those of one suite.
@@ -162,20 +206,20 @@ fn line(version: &str) -> Vec<u32> {
     numbers
 }
 
-/// Returns the newest version of each line, oldest line first.
-fn newest_of_each_line(versions: &[String]) -> Vec<String> {
+/// Returns the versions of each line, newest first, and the oldest line first.
+fn lines(versions: &[String]) -> Vec<Vec<String>> {
     let mut sorted = versions.to_vec();
     sorted.sort_by_key(|version| (line(version), Reverse(numbers(version))));
-    sorted.dedup_by_key(|version| line(version));
-    sorted
+    sorted.dedup(); // in two suites
+    sorted.chunk_by(|one, next| line(one) == line(next)).map(<[String]>::to_vec).collect()
 }
 
 #[cfg(test)]
 mod tests {
-    use super::newest_of_each_line;
+    use super::lines;
 
     #[test]
-    fn the_newest_of_each_line_is_taken() {
+    fn versions_of_a_line_are_together_and_the_newest_is_first() {
         let versions = [
             "7.3.4+deb13-cloud-amd64",
             "6.12.95+deb12-cloud-amd64",
@@ -184,23 +228,26 @@ mod tests {
             "6.1.0-57-cloud-amd64",
             "6.1.0-9-cloud-amd64",
             "6.1.0-0.deb11.52-cloud-amd64",
+            "6.1.0-9-cloud-amd64",
             "7.0.13+deb13-cloud-arm64",
             "7.0.9+deb13-cloud-arm64",
         ];
-        let newest = newest_of_each_line(&versions.map(str::to_owned));
-        assert_eq!(
-            newest,
-            [
-                "6.1.0-57-cloud-amd64",
+        let lines = lines(&versions.map(str::to_owned));
+        let expected: [&[&str]; 4] = [
+            &["6.1.0-57-cloud-amd64", "6.1.0-9-cloud-amd64", "6.1.0-0.deb11.52-cloud-amd64"],
+            &[
                 "6.12.115+deb13.1-cloud-amd64",
-                "7.0.13+deb13-cloud-arm64",
-                "7.3.4+deb13-cloud-amd64",
-            ]
-        );
+                "6.12.115+deb13-cloud-amd64",
+                "6.12.95+deb12-cloud-amd64",
+            ],
+            &["7.0.13+deb13-cloud-arm64", "7.0.9+deb13-cloud-arm64"],
+            &["7.3.4+deb13-cloud-amd64"],
+        ];
+        assert_eq!(lines, expected);
     }
 
     #[test]
-    fn nothing_is_the_newest_of_nothing() {
-        assert!(newest_of_each_line(&[]).is_empty());
+    fn no_versions_are_no_lines() {
+        assert!(lines(&[]).is_empty());
     }
 }

@@ -7,6 +7,8 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result};
 
+use super::program::Programs;
+use super::runs::Tests;
 use crate::shell;
 
 /// Prints `PALANG-KERNEL=` with the kernel's own version and `PALANG-EXIT=` with the exit code of
@@ -21,7 +23,7 @@ mount -t tmpfs tmp /tmp
 ip link set lo up
 cd /tests
 echo PALANG-KERNEL=$(uname -r)
-/bin/program ARGUMENTS
+sh /tests.sh
 echo PALANG-EXIT=$?
 poweroff -f
 ";
@@ -30,11 +32,13 @@ poweroff -f
 const TOOLS: [&str; 6] = ["sh", "mount", "ip", "echo", "uname", "poweroff"];
 
 /// Packs everything into one file and returns its path.
-pub fn pack(folder: &Path, busybox: &Path, program: &Path, arguments: &[&str]) -> Result<PathBuf> {
+pub fn pack(folder: &Path, programs: &Programs, tests: Tests) -> Result<PathBuf> {
     let tree = folder.join("initramfs");
-    let archive = folder.join("initramfs.cpio");
-    fill(&tree, busybox, program, arguments)
-        .with_context(|| format!("cannot fill {}", tree.display()))?;
+    let archive = folder.join(match tests {
+        Tests::All => "all.cpio",
+        Tests::Loading => "loading.cpio",
+    });
+    fill(&tree, programs, tests).with_context(|| format!("cannot fill {}", tree.display()))?;
 
     let list = tree.with_extension("list");
     let mut find = Command::new("find");
@@ -50,19 +54,20 @@ pub fn pack(folder: &Path, busybox: &Path, program: &Path, arguments: &[&str]) -
     Ok(archive)
 }
 
-fn fill(tree: &Path, busybox: &Path, program: &Path, arguments: &[&str]) -> Result<()> {
+fn fill(tree: &Path, programs: &Programs, tests: Tests) -> Result<()> {
     if tree.exists() {
         fs::remove_dir_all(tree)?;
     }
     for folder in ["bin", "dev", "proc", "sys", "tmp", "tests"] {
         fs::create_dir_all(tree.join(folder))?;
     }
-    fs::copy(busybox, tree.join("bin/busybox")).context("no busybox")?;
+    fs::copy(&programs.busybox, tree.join("bin/busybox")).context("no busybox")?;
     for tool in TOOLS {
         symlink("busybox", tree.join("bin").join(tool))?;
     }
-    fs::copy(program, tree.join("bin/program"))?;
-    fs::write(tree.join("init"), INIT.replace("ARGUMENTS", &arguments.join(" ")))?;
+    fs::copy(&programs.tests, tree.join("bin/program"))?;
+    fs::write(tree.join("tests.sh"), tests.script(Path::new("/bin/program")))?;
+    fs::write(tree.join("init"), INIT)?;
     fs::set_permissions(tree.join("init"), Permissions::from_mode(0o755))?;
     let files = shell::root().join("tests/.");
     shell::run(Command::new("cp").arg("--recursive").args([&files, &tree.join("tests")]))

@@ -10,11 +10,8 @@ use anyhow::{Context as _, Result};
 use super::arch::Arch;
 use super::image::Kernel;
 use super::outcome::Outcome;
+use super::runs::Tests;
 use crate::shell;
-
-/// How long one kernel may take. `timeout` from coreutils watches over it, so that no qemu
-/// is left behind for ever even when xtask is killed.
-const TIME: &str = "20m";
 
 /// A run under way.
 pub struct Machine {
@@ -30,7 +27,7 @@ impl Machine {
     /// Boots `kernel`.
     pub fn boot(kernel: &Kernel, arch: Arch, initramfs: &Path, folder: &Path) -> Result<Self> {
         let (emulator, machine) = arch.qemu();
-        let mut command = bounded(emulator.as_ref());
+        let mut command = bounded(emulator.as_ref(), kernel.tests);
         command
             .args(machine)
             .args(["-smp", "2", "-m", "2G"])
@@ -45,12 +42,12 @@ impl Machine {
     }
 
     /// Runs the test program on the running kernel.
-    pub fn here(program: &Path, folder: &Path, arguments: &[&str]) -> Result<Self> {
+    pub fn here(program: &Path, folder: &Path, tests: Tests) -> Result<Self> {
         let version = fs::read_to_string("/proc/sys/kernel/osrelease")
             .context("cannot tell which kernel this is")?;
-        let mut command = bounded(program.as_os_str());
+        let mut command = bounded("sh".as_ref(), tests);
         command
-            .args(arguments)
+            .args(["-c", &tests.script(program)])
             .current_dir(shell::root().join("tests"))
             .env("PALANG_TESTS_DIR", shell::root().join("tests"))
             .env("RUST_BACKTRACE", "1");
@@ -93,9 +90,10 @@ impl Machine {
     }
 }
 
-/// `program`, ended when its time is up, or by Ctrl-C (in the foreground).
-fn bounded(program: &OsStr) -> Command {
+/// Returns a command that is ended when its time is up, or by Ctrl-C (in the foreground). `timeout`
+/// from coreutils watches over it, so that no qemu is left for ever even when xtask is killed.
+fn bounded(program: &OsStr, tests: Tests) -> Command {
     let mut command = Command::new("timeout");
-    command.args(["--foreground", "--kill-after=5s", TIME]).arg(program);
+    command.args(["--foreground", "--kill-after=5s", tests.time()]).arg(program);
     command
 }

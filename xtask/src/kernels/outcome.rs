@@ -58,8 +58,9 @@ impl Outcome {
             } else if let Some(exit) = line.strip_prefix("PALANG-EXIT=") {
                 outcome.exit = exit.parse().ok();
             } else if let Some((_, counts)) = line.split_once("test result: ") {
-                outcome.passed = number_before(counts, " passed");
-                outcome.failed = number_before(counts, " failed");
+                // There may be several runs of them.
+                outcome.passed += number_before(counts, " passed");
+                outcome.failed += number_before(counts, " failed");
             }
         }
         outcome
@@ -180,6 +181,11 @@ mod tests {
             ("test result: ok. 12 passed; 0 failed", "ended too early"),
             ("test result: ok. 0 passed; 0 failed\nPALANG-EXIT=0", "no test ran"),
             ("test result: FAILED. 3 passed; 1 failed\nPALANG-EXIT=101", "1 of 4 tests"),
+            (
+                "test result: FAILED. 3 passed; 1 failed\n\
+                 test result: ok. 4 passed; 0 failed\nPALANG-EXIT=101",
+                "1 of 8 tests",
+            ),
             ("PALANG-EXIT=139", "exit code 139"),
         ] {
             let log = format!("{LOADS}{log}");

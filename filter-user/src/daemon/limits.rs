@@ -1,0 +1,310 @@
+//! How much of the daemon one user gets: slots for each kind of request.
+//!
+//! A request that finds no slot is answered at once. Slots of one kind are never taken by another,
+//! so that ways out and the status wait for nobody who asks for something else.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::{ConnectInfo, MatchedPath, Request};
+use axum::http::Method;
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::access::Peer;
+use super::listen::{Busy, Handle};
+use crate::wire::{Problem, ProblemKind};
+
+/// Bytes of a body, unless it is an import.
+const BODY_MAX: usize = 64 * 1024;
+/// How long such a body may take.
+const BODY_TIME: Duration = Duration::from_secs(10);
+
+/// What a request is about, as far as others could have to wait for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Lets calls through, or shows how the gate is.
+    WayOut,
+    /// Changes something else.
+    Change,
+    /// Reads a little.
+    Read,
+    /// Reads a list, page by page.
+    List,
+    /// Hears of what happens, without an end.
+    Stream,
+    /// Reads the whole store, or all of one number.
+    Long,
+    /// Writes a whole list.
+    Import,
+}
+
+const KINDS: [Kind; 7] =
+    [Kind::WayOut, Kind::Change, Kind::Read, Kind::List, Kind::Stream, Kind::Long, Kind::Import];
+
+impl Kind {
+    /// The kind of a request for a route of the API.
+    #[must_use]
+    pub fn of(method: &Method, route: Option<&str>) -> Kind {
+        match (method.as_str(), route.unwrap_or_default()) {
+            ("GET", "/v1/status")
+            | ("GET" | "PUT", "/v1/override" | "/v1/mode")
+            | ("POST", "/v1/allows" | "/v1/callback" | "/v1/reviews/{id}/free")
+            | ("DELETE", "/v1/blocks/{number}") => Kind::WayOut,
+            ("GET", "/v1/blocks" | "/v1/allows" | "/v1/calls")
+            | ("GET", "/v1/reports" | "/v1/reviews" | "/v1/audit") => Kind::List,
+            ("GET", "/v1/events" | "/v1/calls/live" | "/v1/top") => Kind::Stream,
+            ("GET", "/v1/audit/verify" | "/v1/numbers/{number}") | ("POST", "/v1/store/backup") => {
+                Kind::Long
+            }
+            ("POST", "/v1/blocks/import") => Kind::Import,
+            ("GET" | "HEAD", _) => Kind::Read,
+            _ => Kind::Change,
+        }
+    }
+
+    /// Requests of this kind that one user may have under way, and all users together.
+    const fn slots(self) -> (usize, usize) {
+        match self {
+            Kind::WayOut => (32, super::listen::API.all),
+            Kind::Change | Kind::Read => (16, 64),
+            Kind::List => (16, 64),
+            Kind::Stream => (32, 128),
+            Kind::Long => (2, 8),
+            Kind::Import => (2, 4),
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Kind::WayOut => "ways out and status",
+            Kind::Change => "changes",
+            Kind::Read => "questions",
+            Kind::List => "lists",
+            Kind::Stream => "live answers",
+            Kind::Long => "verifications, exports and backups",
+            Kind::Import => "imports",
+        }
+    }
+}
+
+// A user whose slots are all taken still has connections that can be closed for a new one.
+const _: () = {
+    let (mut sum, mut index) = (0, 0);
+    while index < KINDS.len() {
+        sum += KINDS[index].slots().0;
+        index += 1;
+    }
+    assert!(sum < super::listen::API.each);
+};
+
+type Slots = [Arc<Semaphore>; KINDS.len()];
+
+/// One user's slots; they are forgotten with the last connection and the last request.
+#[derive(Debug)]
+pub struct User {
+    each: Slots,
+    all: Arc<Slots>,
+}
+
+/// All users that have a connection or a request under way.
+#[derive(Debug)]
+pub struct Users {
+    known: Mutex<HashMap<u32, Weak<User>>>,
+    all: Arc<Slots>,
+}
+
+impl Users {
+    /// Nobody yet.
+    #[must_use]
+    pub fn new() -> Users {
+        let all = Arc::new(KINDS.map(|kind| Arc::new(Semaphore::new(kind.slots().1))));
+        Users { known: Mutex::default(), all }
+    }
+
+    /// The user with this number.
+    #[must_use]
+    pub fn user(&self, uid: u32) -> Arc<User> {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(user) = known.get(&uid).and_then(Weak::upgrade) {
+            return user;
+        }
+        known.retain(|_, user| user.strong_count() > 0);
+        let each = KINDS.map(|kind| Arc::new(Semaphore::new(kind.slots().0)));
+        let user = Arc::new(User { each, all: Arc::clone(&self.all) });
+        known.insert(uid, Arc::downgrade(&user));
+        user
+    }
+}
+
+/// A request's right to be under way. It ends with the last of its copies: that of the handler, or
+/// of what the handler set in motion.
+#[derive(Debug)]
+pub struct Slot {
+    _each: OwnedSemaphorePermit,
+    _all: OwnedSemaphorePermit,
+    /// Slots that are taken are not forgotten when a user hangs up.
+    _user: Arc<User>,
+    _busy: Busy,
+}
+
+impl User {
+    /// Takes a slot.
+    ///
+    /// # Errors
+    /// [`ProblemKind::Busy`]: the user has all of his own; [`ProblemKind::Overloaded`]: all users
+    /// together have all.
+    pub fn slot(self: &Arc<User>, kind: Kind, connection: &Handle) -> Result<Slot, Problem> {
+        let take = |slots: &Slots| Arc::clone(&slots[kind as usize]).try_acquire_owned().ok();
+        let (each, all) = kind.slots();
+        let none = |problem, count, whose| {
+            let what = kind.name();
+            let message = format!(
+                "{count} {what} {whose} are under way, which is the most: nothing was done; ask \
+                 again when one of them has ended"
+            );
+            Err(Problem { kind: problem, message })
+        };
+        let Some(own) = take(&self.each) else {
+            return none(ProblemKind::Busy, each, "of this user");
+        };
+        let Some(shared) = take(&self.all) else {
+            return none(ProblemKind::Overloaded, all, "of all users");
+        };
+        Ok(Slot { _each: own, _all: shared, _user: Arc::clone(self), _busy: connection.busy() })
+    }
+}
+
+tokio::task_local! {
+    static SLOT: Arc<Slot>;
+}
+
+/// The slot of the request that is being answered; `None`: it is the daemon's own work.
+#[must_use]
+pub fn slot() -> Option<Arc<Slot>> {
+    SLOT.try_with(Arc::clone).ok()
+}
+
+/// Answers a request that has come whole and finds a slot, and says no to all others.
+pub async fn admit(request: Request, next: Next) -> Response {
+    let peer = request.extensions().get::<ConnectInfo<Option<Peer>>>();
+    let Some(peer) = peer.and_then(|ConnectInfo(peer)| peer.clone()) else {
+        let message = "it is not known who asks".to_owned();
+        return Problem { kind: ProblemKind::Refused, message }.into_response();
+    };
+    let route = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
+    let kind = Kind::of(request.method(), route);
+    let request = match kind {
+        Kind::Import => Ok(request),
+        _ => whole(request).await,
+    };
+    let slot = request.and_then(|request| Ok((peer.user.slot(kind, &peer.connection)?, request)));
+    match slot {
+        Ok((slot, request)) => SLOT.scope(Arc::new(slot), next.run(request)).await,
+        Err(problem) => problem.into_response(),
+    }
+}
+
+/// A request with its whole body.
+async fn whole(request: Request) -> Result<Request, Problem> {
+    let usage = |message| Problem { kind: ProblemKind::Usage, message };
+    let (parts, body) = request.into_parts();
+    let body = tokio::time::timeout(BODY_TIME, Limited::new(body, BODY_MAX).collect()).await;
+    let body = body.map_err(|_| {
+        usage(format!("the body did not come to its end within {} s", BODY_TIME.as_secs()))
+    })?;
+    let body = body.map_err(|error| match error.is::<LengthLimitError>() {
+        true => usage(format!("the body is longer than {BODY_MAX} bytes")),
+        false => usage(format!("the body broke off: {error}")),
+    })?;
+    Ok(Request::from_parts(parts, Body::from(body.to_bytes())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::listen::{Connections, Limits};
+    use super::*;
+
+    fn connection() -> Handle {
+        Connections::new(Limits { all: 10, each: 10 }).open(Some(7)).unwrap().0.handle.clone()
+    }
+
+    #[test]
+    fn what_lets_through_shares_its_slots_with_nothing_else() {
+        let ways_out = [
+            ("GET", "/v1/status"),
+            ("GET", "/v1/override"),
+            ("PUT", "/v1/override"),
+            ("GET", "/v1/mode"),
+            ("PUT", "/v1/mode"),
+            ("POST", "/v1/allows"),
+            ("POST", "/v1/callback"),
+            ("DELETE", "/v1/blocks/{number}"),
+            ("POST", "/v1/reviews/{id}/free"),
+        ];
+        let document = <super::super::api::Document as utoipa::OpenApi>::openapi();
+        let document = serde_json::to_value(document).unwrap();
+        let mut found = 0;
+        for (path, operations) in document["paths"].as_object().unwrap() {
+            for method in operations.as_object().unwrap().keys() {
+                let method = method.to_uppercase();
+                let kind = Kind::of(&method.parse().unwrap(), Some(path));
+                let is_one = ways_out.contains(&(&*method, path));
+                assert_eq!(kind == Kind::WayOut, is_one, "{method} {path}");
+                assert_ne!((kind, &*method), (Kind::Change, "GET"), "{path}");
+                found += usize::from(is_one);
+            }
+        }
+        assert_eq!(found, ways_out.len());
+        assert_eq!(Kind::of(&Method::GET, None), Kind::Read);
+        assert_eq!(Kind::of(&Method::from_bytes(b"ODD").unwrap(), None), Kind::Change);
+    }
+
+    #[test]
+    fn one_user_s_slots_are_not_another_s() {
+        let users = Users::new();
+        let connection = connection();
+        let (each, _) = Kind::Long.slots();
+        let take = |uid| users.user(uid).slot(Kind::Long, &connection);
+        let mut taken: Vec<_> = (0..each).map(|_| take(1).unwrap()).collect();
+        let problem = take(1).unwrap_err();
+        assert_eq!(problem.kind, ProblemKind::Busy);
+        assert!(problem.message.contains("nothing was done"), "{}", problem.message);
+        assert!(users.user(1).slot(Kind::WayOut, &connection).is_ok());
+        taken.push(take(2).unwrap());
+        // A slot comes back when its request has ended, whatever became of the user's connections.
+        drop(taken.remove(0));
+        taken.push(take(1).unwrap());
+        assert_eq!(take(1).unwrap_err().kind, ProblemKind::Busy);
+        drop(taken);
+        assert!(take(1).is_ok());
+    }
+
+    #[test]
+    fn all_users_together_have_a_limit_but_for_ways_out() {
+        let users = Users::new();
+        let connection = connection();
+        let take = |uid| users.user(uid).slot(Kind::Long, &connection);
+        let (each, all) = Kind::Long.slots();
+        let taken: Vec<_> = (0..all).map(|index| take((index / each) as u32).unwrap()).collect();
+        let problem = take(99).unwrap_err();
+        assert_eq!(problem.kind, ProblemKind::Overloaded);
+        drop(taken);
+        let (each, all) = Kind::WayOut.slots();
+        assert!(all >= super::super::listen::API.all, "as many as there are connections");
+        assert!(each * 4 < all);
+    }
+
+    #[tokio::test]
+    async fn a_body_that_is_too_long_is_refused_in_words() {
+        let request = |length| Request::new(Body::from(vec![b' '; length]));
+        assert!(whole(request(BODY_MAX)).await.is_ok());
+        let problem = whole(request(BODY_MAX + 1)).await.unwrap_err();
+        assert_eq!(problem.kind, ProblemKind::Usage);
+        assert!(problem.message.contains("longer than 65536 bytes"), "{}", problem.message);
+    }
+}

@@ -1,0 +1,203 @@
+//! Each program of the object beside the host: with and without `xdp.frags`, with the full and the slim
+//! reader.
+
+use filter_common::number::{Digits, Number};
+use filter_common::reason::Reason;
+use filter_common::sip::message::{Reader, SLIM_SCAN_MAX};
+use palang::datapath::{Error, Features, Plan, Program, Replay};
+use palang::host::{HostGate, READABLE};
+use palang::object::OBJECT;
+use palang::policy::{Policy, Subject};
+use palang_tests::gates::{self, Gates, reason};
+use palang_tests::packet::{Layers, crlf};
+use palang_tests::planted::exploding;
+use palang_tests::{invites, seeds};
+
+use crate::{NOW, SECOND, captures};
+
+const CALLER: &str = "6281234567890";
+
+/// The programs that this kernel can take.
+fn programs() -> impl Iterator<Item = Program> {
+    let features = Features::probe().unwrap();
+    Program::ALL.into_iter().filter(move |program| !program.frags || features.frags)
+}
+
+fn blocking() -> Policy {
+    let mut policy = Policy::default();
+    policy.block(Subject::Number(Number::e164(Digits::parse(CALLER).unwrap())), 0, 0);
+    policy
+}
+
+fn invite(call_id: &str, headers: &str, body: &str) -> Vec<u8> {
+    crlf(&format!(
+        "INVITE sip:112@psap.example SIP/2.0\nFrom: <sip:+{CALLER}@x>\nTo: <sip:112@x>\n{headers}\
+         Call-ID: {call_id}\n\n{body}"
+    ))
+}
+
+/// Every fixture, in every form of outer layers where it is a message of its own.
+fn fixtures() -> Vec<(u64, Vec<u8>)> {
+    let invites = invites::all();
+    let messages = invites.iter().map(invites::Invite::message).chain(seeds::all());
+    let mut frames: Vec<_> = messages
+        .filter(|message| message.len() < 65_000)
+        .flat_map(|message| Layers::ALL.map(|layers| (NOW, layers.frame(&message))))
+        .collect();
+    frames.extend(captures::all_frames());
+    frames
+}
+
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
+#[test]
+fn every_program_says_of_every_fixture_what_the_host_says() {
+    let frames = fixtures();
+    assert!(frames.len() > 3_000, "{}", frames.len());
+    for program in programs() {
+        let mut gates = Gates::of(&gates::only(program), &blocking(), &[]);
+        let mut full = HostGate::new(&blocking());
+        let mut cut = 0;
+        for (time, frame) in &frames {
+            let event = gates.judge(frame, *time);
+            let longest = if program.frags { frame.len() } else { READABLE };
+            let expected = full.judge(&frame[..frame.len().min(longest)], *time);
+            if event == expected {
+                continue;
+            }
+            // What the slim reader does not read to its end passes, and nothing else differs.
+            let name = program.name();
+            assert_eq!(program.reader, Reader::Slim, "{name}: {event:?}, not {expected:?}");
+            assert_eq!(reason(&event), Reason::HeadersCut, "{name}: {event:?}, not {expected:?}");
+            assert!(frame.len() > SLIM_SCAN_MAX, "{name}");
+            cut += 1;
+        }
+        println!("{}: {cut} of {} fixtures cut", program.name(), frames.len());
+    }
+}
+
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
+#[test]
+fn the_slim_reader_reads_all_that_an_ethernet_frame_holds() {
+    for program in programs() {
+        let mut gates = Gates::of(&gates::only(program), &blocking(), &[]);
+        let message = |len: usize| {
+            let fill = |count| invite("1", &format!("X: {}\n", "x".repeat(count)), "");
+            fill(len - fill(0).len())
+        };
+        // Behind an IPv4 and a UDP header: 1,500 bytes.
+        let judged = |gates: &mut Gates, len| {
+            reason(&gates.judge(&Layers::IPV4.frame(&message(len)), NOW)).name()
+        };
+        assert_eq!(judged(&mut gates, 1472), "blocked-number", "{}", program.name());
+        // Both readers read a few bytes more than they promise, and the same on the host.
+        for len in SLIM_SCAN_MAX - 10..SLIM_SCAN_MAX + 30 {
+            judged(&mut gates, len);
+        }
+        let beyond = if program.reader == Reader::Slim { "headers-cut" } else { "blocked-number" };
+        assert_eq!(judged(&mut gates, SLIM_SCAN_MAX + 30), beyond, "{}", program.name());
+    }
+}
+
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
+#[test]
+fn every_program_copies_call_ids_and_frames() {
+    for program in programs() {
+        let mut gates = Gates::of(&gates::only(program), &blocking(), &[]);
+        gates.kernel().evidence().set(u32::MAX).unwrap();
+        let name = program.name();
+        let lengths = (1..=140).chain([200, 255, 256, 300]);
+        for (count, len) in lengths.enumerate() {
+            let call_id: String = ('a'..='z').cycle().skip(count % 26).take(len).collect();
+            // The Call-ID is also the last that the frame holds, and the frame is longer than what is kept.
+            for body in ["", "v=0\n", &"x".repeat(if len % 10 == 0 { 2_000 } else { 37 })] {
+                let frame = Layers::IPV4.frame(&invite(&call_id, "", body));
+                let time = NOW + count as u64 * 100 * SECOND;
+                gates.kernel().judge(&frame, time).unwrap();
+                let (refused, _) = gates.kernel().drain_events().unwrap();
+                let kept = gates.kernel().drain_evidence().unwrap();
+                if !body.is_empty() {
+                    assert_eq!((refused.len(), kept.len()), (0, 0), "sent again: no event");
+                    continue;
+                }
+                assert_eq!((refused.len(), kept.len()), (1, 1), "{name}: {len}");
+                assert_eq!(refused[0].call_id(), &call_id.as_bytes()[..len.min(128)], "{name}");
+                assert_eq!(kept[0].frame_len as usize, frame.len(), "{name}");
+                assert_eq!(kept[0].frame(), &frame[..frame.len().min(2048)], "{name}: {len}");
+            }
+        }
+        for len in (300..360).chain(2_000..2_100).chain([3_000, READABLE - 1, READABLE]) {
+            let padding = len - Layers::IPV4.frame(&invite(&format!("{len:05}"), "", "")).len();
+            let body: String = ('0'..='9').cycle().take(padding).collect();
+            let frame = Layers::IPV4.frame(&invite(&format!("{len:05}"), "", &body));
+            assert_eq!(frame.len(), len);
+            gates.kernel().judge(&frame, NOW + 1_000_000 * SECOND).unwrap();
+            let (refused, _) = gates.kernel().drain_events().unwrap();
+            assert_eq!(refused[0].call_id(), format!("{len:05}").as_bytes(), "{name}");
+            let kept = gates.kernel().drain_evidence().unwrap();
+            assert_eq!(kept[0].frame(), &frame[..len.min(2048)], "{name}: {len}");
+            assert_eq!(kept[0].frame_len as usize, len, "{name}");
+        }
+    }
+}
+
+/// Of one reader: with and without `xdp.frags`.
+fn of(reader: Reader) -> Vec<&'static str> {
+    let programs = Program::ALL.into_iter().filter(|program| program.reader == reader);
+    programs.map(Program::name).collect()
+}
+
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
+#[test]
+fn the_slim_program_stands_in_for_a_full_one_that_the_kernel_refuses() {
+    let object = exploding(OBJECT, &of(Reader::Full));
+    let plan = Plan::of_this_kernel().unwrap();
+    let mut kernel = Replay::load_object(&object, &plan, &blocking()).unwrap();
+    assert_eq!(kernel.program(), Program { reader: Reader::Slim, ..plan.programs[0] });
+    let why = kernel.slow_reader().expect("it is said");
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    for part in ["slow reader on this kernel", release.trim(), "100000", "previous kernel"] {
+        assert!(why.contains(part), "no {part:?} in {why:?}");
+    }
+    let judged = kernel.judge(&Layers::IPV4.frame(&invite("1", "", "")), NOW).unwrap();
+    assert!(judged.dropped);
+    assert_eq!(reason(&judged.event), Reason::BlockedNumber);
+    // A number of the real object: whoever takes the full one says nothing.
+    assert_eq!(Replay::load(&blocking()).unwrap().slow_reader(), None);
+}
+
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
+#[test]
+fn a_kernel_that_refuses_both_is_named_with_what_to_do() {
+    let object = exploding(OBJECT, &[of(Reader::Full), of(Reader::Slim)].concat());
+    let plan = Plan::of_this_kernel().unwrap();
+    let error = Replay::load_object(&object, &plan, &Policy::default()).err().expect("refused");
+    let Error::Refused(refusals) = &error else { panic!("{error}") };
+    let names: Vec<_> = refusals.iter().map(|refusal| refusal.program).collect();
+    assert_eq!(names, plan.programs.iter().map(|program| program.name()).collect::<Vec<_>>());
+    let walked: Vec<_> = refusals.iter().map(|refusal| refusal.instructions).collect();
+    assert!(walked.iter().all(|count| count.is_some_and(|count| count > 999_999)), "{walked:?}");
+    let text = error.to_string();
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    for part in
+        [release.trim(), "1000001 instructions", "boot the previous kernel", "report this with"]
+    {
+        assert!(text.contains(part), "no {part:?} in {text}");
+    }
+}
+
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
+#[test]
+fn features_are_those_that_the_programs_need() {
+    let Features { frags, buffer_helpers, .. } = Features::probe().unwrap();
+    let takes = |program: Program, buffer_helpers: bool| {
+        let plan = Plan::only(program).unwrap();
+        let features = Features { buffer_helpers, ..plan.features };
+        Replay::load_as(&Plan { features, ..plan }, &Policy::default(), &[]).is_ok()
+    };
+    let slim = |frags| Program { reader: Reader::Slim, frags };
+    assert!(takes(slim(false), false), "every kernel");
+    assert_eq!(takes(slim(true), false), frags);
+    assert_eq!(takes(slim(false), true), buffer_helpers);
+    let first = Plan::of_this_kernel().unwrap().programs[0];
+    assert_eq!(first, Program { reader: Reader::Full, frags: frags && buffer_helpers });
+}

@@ -1,0 +1,453 @@
+//! Every refused attempt has a record, or is counted as lost or thinned, whatever fails: what was sent
+//! is what was judged, and that is what is recorded, thinned and lost.
+//!
+//! The records of other tests have no limits in a flood; these are about what is shipped.
+
+use std::fs::{self, File};
+use std::ops::ControlFlow;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use filter_common::reason::{Fate, Reason};
+use palang::client::{self, Client};
+use palang::wire::Top;
+use palang_tests::lab::{Callers, Daemon, Lab, message};
+use rusqlite::Connection;
+use serde_json::Value;
+
+use crate::disk::Disk;
+use crate::gate::{Gate, eventually};
+use crate::metrics::{scrape, value};
+use crate::other_layout;
+use crate::preload;
+
+const BLOCKED: &str = "+6281234567890";
+const FREE: &str = "+6281100000001";
+/// All numbers of a flood of many.
+const PREFIX: &str = "+62812*";
+/// Refusals of one number in a test of a fault: far more than have a record of their own.
+const MANY: u64 = 1000;
+
+/// What became of refused attempts, by what the kernel and the API say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Refused {
+    pub judged: u64,
+    /// Attempts that records stand for.
+    pub recorded: u64,
+    pub thinned: u64,
+    pub lost: u64,
+    /// Records.
+    pub rows: u64,
+}
+
+impl Refused {
+    pub fn of(gate: &Gate<'_>) -> Refused {
+        let maps = gate.maps();
+        let refuses = |reason: &&Reason| reason.fate() == Fate::Refuse && reason.is_attempt();
+        let judged =
+            Reason::ALL.iter().filter(refuses).map(|one| maps.count(0, *one).unwrap()).sum();
+        let rows = gate.rows(&["calls", "--verdict", "drop"]);
+        // A daemon without counts has a record for each.
+        let recorded = rows.iter().map(|row| row["attempts"].as_u64().unwrap_or(1)).sum();
+        let status = gate.does(&["status"]);
+        let thinned = status["attempts"]["refused"]["thinned"].as_u64().unwrap_or_default();
+        let lost = status["refused_lost"].as_u64().unwrap();
+        Refused { judged, recorded, thinned, lost, rows: rows.len() as u64 }
+    }
+
+    fn adds_up(&self) -> bool {
+        self.judged == self.recorded + self.thinned + self.lost
+    }
+}
+
+/// Waits until the account is right. `sent` is how many were sent, each of which is refused.
+#[track_caller]
+pub fn adds_up(gate: &Gate<'_>, sent: u64) -> Refused {
+    let mut last = Refused::of(gate);
+    for _ in 0..200 {
+        if last.judged == sent && last.adds_up() {
+            // The API says the same, and nothing waits any more.
+            let status = gate.does(&["status"]);
+            let told = &status["attempts"]["refused"];
+            if told["waiting"] == 0 {
+                let told = |name: &str| told[name].as_u64().unwrap();
+                assert_eq!(told("recorded"), last.recorded, "{status}");
+                assert_eq!(told("judged"), told("recorded") + told("thinned") + told("lost"));
+                return last;
+            }
+        }
+        thread::sleep(Duration::from_millis(100));
+        last = Refused::of(gate);
+    }
+    panic!("of {sent} refusals that were sent: {last:?}");
+}
+
+/// A gate that blocks one number, and the folder of its state on a disk of its own.
+fn on_a_disk<'a>(lab: &'a Lab, config: &str, size: &str) -> (Gate<'a>, Disk) {
+    let mut gate = Gate::of(lab, Daemon::prepare(lab, config));
+    let disk = Disk::mount(gate.daemon.state(), size);
+    gate.daemon.start_again();
+    enforce(&gate);
+    (gate, disk)
+}
+
+fn enforce(gate: &Gate<'_>) {
+    gate.does(&["mode", "enforce"]);
+    gate.does(&["block", "add", BLOCKED, "--for", "24h", "--reason", "prank"]);
+}
+
+/// Sends refusals, each a call of its own, slowly enough for the queue of the veth pair. Some are
+/// judged in each of several looks of the daemon.
+fn refuse(lab: &Lab, name: &str, count: u64) {
+    let sender = lab.sender();
+    for index in 0..count {
+        let invite = message::invite(BLOCKED, &format!("{index}@{name}"));
+        sender.send(5060, invite.as_bytes()).unwrap();
+        if index % 16 == 0 {
+            thread::sleep(Duration::from_millis(8));
+        }
+    }
+}
+
+/// A disk takes nothing, and something that lets through waits for it.
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
+#[test]
+fn refusals_while_what_lets_through_waits_for_a_full_disk() {
+    let lab = Lab::new("records-full");
+    let (gate, disk) = on_a_disk(&lab, "", "4m");
+    disk.fill();
+    assert!(gate.does(&["allow", "add", FREE])["persisted"]["no"].is_string());
+    refuse(&lab, "full", MANY);
+    // Whoever looks meanwhile sees that they wait, and none is lost.
+    let told = &gate.does(&["status"])["attempts"]["refused"];
+    assert_eq!((&told["recorded"], &told["lost"]), (&0.into(), &0.into()), "{told}");
+    disk.make_room();
+    assert_eq!(adds_up(&gate, MANY).lost, 0, "there was room to wait");
+    assert!(gate.passes(FREE) && !gate.passes(BLOCKED));
+}
+
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
+#[test]
+fn refusals_while_the_store_cannot_be_opened() {
+    let lab = Lab::new("records-unopened");
+    let mut gate = Gate::start(&lab, "");
+    enforce(&gate);
+    refuse(&lab, "before", 20);
+    adds_up(&gate, 20);
+    assert_eq!(gate.daemon.stop(), 0);
+    let store = gate.daemon.state().join("palang.db");
+    let away = gate.daemon.state().join("away.db");
+    fs::rename(&store, &away).unwrap();
+    fs::create_dir(&store).unwrap();
+    gate.daemon.start_again();
+    refuse(&lab, "unopened", MANY);
+    // The last thing that such a daemon knows goes to nobody, and is lost.
+    gate.kill_and_start();
+    refuse(&lab, "again", MANY);
+    fs::remove_dir(&store).unwrap();
+    fs::rename(&away, &store).unwrap();
+    let refused = adds_up(&gate, 20 + 2 * MANY);
+    assert!((MANY / 2..=MANY).contains(&refused.lost), "{refused:?}");
+}
+
+/// For so many seconds; longer ones are for an environment that has the time.
+fn seconds(variable: &str, usual: u64) -> Duration {
+    let text = std::env::var(variable).ok();
+    Duration::from_secs(text.map_or(usual, |text| text.parse().expect("seconds")))
+}
+
+/// `PALANG_LOCK_SECONDS=60` for the long form.
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
+#[test]
+fn refusals_while_another_program_locks_the_store() {
+    let lab = Lab::new("records-locked");
+    let gate = Gate::start(&lab, "");
+    enforce(&gate);
+    let other = Connection::open(gate.daemon.state().join("palang.db")).unwrap();
+    other.execute_batch("BEGIN EXCLUSIVE").unwrap();
+    // Longer than the store waits for a lock, and something waits for it in front of the records.
+    assert_ne!(gate.does(&["allow", "add", FREE])["persisted"], "yes");
+    refuse(&lab, "locked", MANY);
+    thread::sleep(seconds("PALANG_LOCK_SECONDS", 12));
+    refuse(&lab, "still", MANY);
+    assert!(gate.passes(FREE) && !gate.passes(BLOCKED));
+    other.execute_batch("ROLLBACK").unwrap();
+    assert_eq!(adds_up(&gate, 2 * MANY + 1).lost, 0, "there was room to wait");
+}
+
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
+#[test]
+fn refusals_while_the_disk_hangs_and_the_daemon_is_killed() {
+    let lab = Lab::new("records-hang");
+    let mut gate = Gate::of(&lab, Daemon::prepare(&lab, ""));
+    let hangs = preload::hanging_disk(&mut gate.daemon);
+    gate.daemon.start_again();
+    enforce(&gate);
+    refuse(&lab, "before", 20);
+    adds_up(&gate, 20);
+    File::create(&hangs).unwrap();
+    gate.does(&["allow", "add", FREE]);
+    refuse(&lab, "hang", MANY);
+    assert_eq!(gate.does(&["status"])["attempts"]["refused"]["lost"], 0);
+    fs::remove_file(&hangs).unwrap();
+    assert_eq!(adds_up(&gate, MANY + 20).lost, 0, "there was room to wait");
+
+    // What is in memory goes with the process, and the next one counts it.
+    File::create(&hangs).unwrap();
+    gate.does(&["allow", "add", FREE]);
+    refuse(&lab, "kill", MANY);
+    gate.daemon.kill();
+    fs::remove_file(&hangs).unwrap();
+    gate.daemon.start_again();
+    let refused = adds_up(&gate, 2 * MANY + 20);
+    assert!(refused.lost > MANY / 2, "{refused:?}");
+    // Nor does it forget them with the next start.
+    gate.daemon.restart();
+    assert_eq!(adds_up(&gate, 2 * MANY + 20).lost, refused.lost);
+}
+
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
+#[test]
+fn more_refusals_than_wait_for_a_disk_that_hangs() {
+    let lab = Lab::new("records-queue");
+    let config = "[records]\nper_number = 0\nper_trunk = 0";
+    let mut gate = Gate::of(&lab, Daemon::prepare(&lab, config));
+    let hangs = preload::hanging_disk(&mut gate.daemon);
+    gate.daemon.start_again();
+    enforce(&gate);
+    File::create(&hangs).unwrap();
+    gate.does(&["allow", "add", FREE]);
+    let flood = lab.flood(Callers::One(BLOCKED));
+    let full = || {
+        let told = &gate.does(&["status"])["attempts"]["refused"];
+        // What the kernel's ring lost is not what the queue did.
+        let kernel = gate.maps().event_stats().unwrap().refused_lost;
+        told["lost"].as_u64().unwrap() > kernel + 1000
+    };
+    eventually("the queue is full", full);
+    let sent = flood.stop();
+    fs::remove_file(&hangs).unwrap();
+    let refused = adds_up(&gate, sent);
+    assert!(refused.recorded > 100_000 && refused.lost > 1000, "{refused:?}");
+}
+
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
+#[test]
+fn a_refusal_that_the_store_does_not_like_costs_no_other() {
+    let lab = Lab::new("records-odd");
+    let gate = Gate::start(&lab, "[records]\nper_number = 0");
+    enforce(&gate);
+    let other = Connection::open(gate.daemon.state().join("palang.db")).unwrap();
+    other
+        .execute_batch(
+            "CREATE TRIGGER odd BEFORE INSERT ON calls WHEN NEW.call_id = '7@odd'
+             BEGIN SELECT RAISE(ABORT, 'odd'); END",
+        )
+        .unwrap();
+    refuse(&lab, "odd", 50);
+    let refused = adds_up(&gate, 50);
+    assert_eq!((refused.recorded, refused.lost), (49, 1));
+}
+
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
+#[test]
+fn refusals_while_the_daemon_is_stopped_or_killed_again_and_again() {
+    let lab = Lab::new("records-stop");
+    let mut gate = Gate::start(&lab, "");
+    enforce(&gate);
+    let mut sent = 0;
+    for round in 0..6 {
+        thread::scope(|scope| {
+            let sending = scope.spawn(|| refuse(&lab, &format!("stop{round}"), MANY));
+            thread::sleep(Duration::from_millis(100));
+            if round % 2 == 0 {
+                assert_eq!(gate.daemon.stop(), 0);
+            } else {
+                gate.daemon.kill();
+            }
+            gate.daemon.start_again();
+            sending.join().unwrap();
+        });
+        sent += MANY;
+        let lost = adds_up(&gate, sent).lost;
+        assert!(round != 0 || lost == 0, "{lost} were lost with a daemon that was told to stop");
+    }
+}
+
+/// What a killed daemon had in memory counts as lost also when the next one has other maps.
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
+#[test]
+fn refusals_before_an_upgrade_to_another_layout() {
+    let lab = Lab::new("records-layout");
+    let mut gate = Gate::of(&lab, Daemon::prepare(&lab, ""));
+    let hangs = preload::hanging_disk(&mut gate.daemon);
+    gate.daemon.start_again();
+    enforce(&gate);
+    for (name, upgrade) in [("capacity", false), ("layout", true)] {
+        let before = Refused::of(&gate);
+        File::create(&hangs).unwrap();
+        gate.does(&["allow", "add", FREE]);
+        refuse(&lab, name, MANY);
+        thread::sleep(Duration::from_millis(300));
+        gate.daemon.kill();
+        // These are in the ring, which a daemon of another layout cannot read.
+        refuse(&lab, &format!("{name} ring"), 100);
+        fs::remove_file(&hangs).unwrap();
+        if upgrade {
+            gate.daemon.set_program(other_layout::program());
+        } else {
+            gate.daemon.configure("limits.blocks = 30000");
+        }
+        gate.daemon.start_again();
+        // The kernel counts anew with new maps; the daemon goes on.
+        let told = || gate.does(&["status"])["attempts"]["refused"].clone();
+        let all = before.recorded + before.thinned + before.lost + MANY + 100;
+        eventually("nothing waits", || told()["waiting"] == 0);
+        let (told, refused) = (told(), Refused { judged: all, ..Refused::of(&gate) });
+        assert!(refused.adds_up(), "{name}: {refused:?}, {told}");
+        assert_eq!(told["judged"], all, "{told}");
+        let unread = if upgrade { 100 } else { 0 };
+        assert!(refused.lost >= before.lost + MANY / 2 + unread, "{before:?} {refused:?}");
+        assert!(!gate.passes(BLOCKED));
+    }
+}
+
+/// Calls one after the other for a while, each with the number of a person; how many.
+fn prank_calls(gate: &Gate<'_>, caller: &str, while_it: impl Fn() -> bool) -> u64 {
+    let sender = gate.lab.sender();
+    let mut calls = 0;
+    while while_it() {
+        let invite = message::invite(caller, &format!("{calls}@prank"));
+        sender.send(5060, invite.as_bytes()).unwrap();
+        calls += 1;
+        thread::sleep(Duration::from_millis(500));
+    }
+    calls
+}
+
+/// A flood from one number, and another blocked caller beside it who calls every half a second.
+/// `PALANG_FLOOD_SECONDS=60` for the long form.
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
+#[test]
+fn a_flood_of_one_number_fills_no_disk_and_blocks_work_meanwhile() {
+    flood_of(Callers::One(BLOCKED), "one");
+}
+
+/// The same from 100,000,000 numbers, all of which a prefix blocks.
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
+#[test]
+fn a_flood_of_all_numbers_fills_no_disk_and_blocks_work_meanwhile() {
+    flood_of(Callers::Many(100_000_000), "all");
+}
+
+/// The same from 2,000 numbers.
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
+#[test]
+fn a_flood_of_many_numbers_fills_no_disk_and_blocks_work_meanwhile() {
+    flood_of(Callers::Many(2000), "many");
+}
+
+fn flood_of(callers: Callers, name: &str) {
+    const PRANK: &str = "+6281355555555";
+    let lab = Lab::new(&format!("records-{name}"));
+    let config = "[metrics]\nlisten = \"127.0.0.1:9113\"";
+    let (gate, _disk) = on_a_disk(&lab, config, "1g");
+    for number in [PREFIX, PRANK] {
+        gate.does(&["block", "add", number, "--for", "24h", "--reason", "prank"]);
+    }
+    let time = seconds("PALANG_FLOOD_SECONDS", 5);
+    let begun = Instant::now();
+    let flood = lab.flood(callers);
+    let (mut slowest, mut blocks) = (Duration::ZERO, 0);
+    let pranks = thread::scope(|scope| {
+        let pranks = scope.spawn(|| prank_calls(&gate, PRANK, || begun.elapsed() < time));
+        while begun.elapsed() < time {
+            let asked = Instant::now();
+            let number = format!("+628777{blocks:07}");
+            gate.does(&["block", "add", &number, "--for", "1h", "--reason", "prank"]);
+            slowest = slowest.max(asked.elapsed());
+            assert!(gate.kernel_block(&number).is_some());
+            blocks += 1;
+        }
+        pranks.join().unwrap()
+    });
+    let elapsed = begun.elapsed();
+    let sent = flood.stop() + pranks;
+    let refused = adds_up(&gate, sent);
+    let bytes: u64 = fs::read_dir(gate.daemon.state())
+        .unwrap()
+        .map(|file| file.unwrap().metadata().unwrap().len())
+        .sum();
+    println!(
+        "{name}: {sent} in {elapsed:?}, {} a second; {refused:?}; {bytes} bytes; {blocks} blocks, \
+         the slowest {slowest:?}; {pranks} prank calls",
+        sent / elapsed.as_secs().max(1)
+    );
+    // 100 of a trunk a second, and one second more at each end.
+    let seconds = elapsed.as_secs() + 2;
+    assert!(refused.rows <= 100 * seconds, "{} records in {seconds} s", refused.rows);
+    if callers == Callers::One(BLOCKED) {
+        let rows = gate.rows(&["calls", "--caller", BLOCKED]).len() as u64;
+        assert!(rows <= 5 * (seconds / 60 + 2), "{rows} records of one number");
+        assert_eq!(refused.thinned, 0);
+        // Beside it whoever calls has a record for each call, but where the kernel's ring was full.
+        let rows = gate.rows(&["calls", "--caller", PRANK]).len() as u64;
+        assert!(rows <= pranks && rows + refused.lost >= pranks, "{rows} of {pranks}");
+    } else {
+        assert!(refused.thinned > 0);
+        let metrics = scrape(&lab);
+        let series = "palang_refusals_thinned_total{trunk=\"default\"}";
+        assert_eq!(value(&metrics, series), refused.thinned);
+        let findings = gate.findings();
+        assert!(findings.iter().any(|told| told.starts_with("amber: a flood")), "{findings:?}");
+    }
+    let metrics = scrape(&lab);
+    let of = |name: &str| value(&metrics, &format!("palang_{name}{{verdict=\"refused\"}}"));
+    assert_eq!(of("attempts_total"), sent);
+    assert_eq!(of("attempts_recorded_total") + of("events_lost_total") + refused.thinned, sent);
+    assert_eq!(of("attempts_waiting"), 0);
+    // The store of SQLite, its log of 64 MiB at most, and 300 bytes a record.
+    assert!(bytes < (80 << 20) + 300 * refused.rows, "{bytes} bytes");
+    assert!(blocks > 0 && slowest < Duration::from_secs(5), "{blocks} blocks, {slowest:?}");
+    let all: Vec<Value> = gate.rows(&["block", "list"]);
+    assert_eq!(all.len(), blocks + 3);
+}
+
+/// People see how many attempts a record stands for.
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
+#[test]
+fn a_record_of_many_attempts_shows_how_many() {
+    let lab = Lab::new("records-shown");
+    let gate = Gate::start(&lab, "");
+    enforce(&gate);
+    refuse(&lab, "shown", MANY);
+    let refused = adds_up(&gate, MANY);
+    assert_eq!((refused.recorded, refused.lost, refused.thinned), (MANY, 0, 0));
+    assert!(refused.rows < 5 * 60, "{refused:?}");
+    let rows = gate.rows(&["calls"]);
+    let most = rows.iter().max_by_key(|row| row["attempts"].as_u64()).unwrap();
+    let attempts = most["attempts"].as_u64().unwrap();
+    assert!(attempts > 1);
+    let shown = gate.daemon.cli(&["calls", "show", &most["id"].to_string()]).stdout;
+    assert!(shown.contains(&format!("this one, and {} further refused", attempts - 1)), "{shown}");
+    let held = gate.does(&["export", "--number", BLOCKED]);
+    let held = held["calls"].as_array().unwrap().iter();
+    assert_eq!(held.map(|call| call["attempts"].as_u64().unwrap()).sum::<u64>(), MANY);
+    let mut busiest = 0;
+    let socket = gate.daemon.runtime().join("palang.sock");
+    let looked = Client::new(&socket).list(&client::path(&["top"], &[]), |top: Top| {
+        busiest = top.busiest[0].refused;
+        ControlFlow::Break(())
+    });
+    looked.unwrap();
+    assert_eq!(busiest, MANY);
+    // Erased meanwhile, a number begins with a new record.
+    gate.does(&["block", "remove", BLOCKED]);
+    gate.does(&["erase", "--number", BLOCKED, "--reason", "asked for"]);
+    gate.does(&["block", "add", BLOCKED, "--for", "1h", "--reason", "prank"]);
+    refuse(&lab, "erased", 10);
+    eventually("they are on record", || {
+        let rows = gate.rows(&["calls", "--caller", BLOCKED]);
+        rows.iter().map(|row| row["attempts"].as_u64().unwrap()).sum::<u64>() == 10
+    });
+}

@@ -1,0 +1,38 @@
+//! What runs of the test program.
+
+use std::path::Path;
+
+/// The tests with the program that the kernel takes first, and again with this one: with the slim
+/// reader, and without `xdp.frags`, so that every kernel can take it. `tests/gates.rs` reads the
+/// variable.
+const AGAIN: &str = "PALANG_TEST_PROGRAM=palang_slim_no_frags";
+
+/// How many of the tests run.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Tests {
+    /// All of them, twice: with the full reader and with the slim one.
+    All,
+    /// Those of loading: does the verifier take the programs, with how many instructions.
+    Loading,
+}
+
+impl Tests {
+    /// Returns how long they may take on one kernel, for `timeout` from coreutils. Emulated on two busy
+    /// CPUs, all of them took twenty minutes.
+    pub fn time(self) -> &'static str {
+        match self {
+            Tests::All => "80m",
+            Tests::Loading => "15m",
+        }
+    }
+
+    /// Returns a script of the shell that runs them and exits with 0 when all passed.
+    pub fn script(self, program: &Path) -> String {
+        let run = format!("'{}' --test-threads=2 --nocapture", program.display());
+        let runs = match self {
+            Tests::All => format!("{run} || status=$?\n{AGAIN} {run} || status=$?\n"),
+            Tests::Loading => format!("{run} loading:: || status=$?\n"),
+        };
+        format!("status=0\n{runs}exit $status\n")
+    }
+}
