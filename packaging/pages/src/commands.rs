@@ -1,21 +1,21 @@
-//! `palang(1)` and a page for each command.
+//! Writes `palang(1)` and one page per command.
 
 use anyhow::Result;
 use clap::{Command, CommandFactory as _};
 use clap_mangen::Man;
 use palang::cli::Cli;
 
-/// What stands at the end of `palang(1)`.
+/// End of `palang(1)`.
 const END: &str = r#".SH "EXIT STATUS"
 .TP
 .B 0
-done; of \fBpalang check\fR: the call would pass
+done; \fBpalang check\fR: the call would pass
 .TP
 .B 1
 failed
 .TP
 .B 2
-wrong usage
+invalid command line or file
 .TP
 .B 3
 the daemon cannot be reached
@@ -30,7 +30,7 @@ refused: permission, a protected or allowed number
 partly done
 .TP
 .B 10
-of \fBpalang check\fR: the call would be refused
+\fBpalang check\fR: the call would be refused
 .SH FILES
 .TP
 .I /etc/palang/palang.toml
@@ -49,7 +49,7 @@ maps and links of the filter; they outlive the daemon
 guides: policy, runbook, privacy, packages
 "#;
 
-/// The pages, each with its file name.
+/// Returns the pages with their file names.
 pub fn pages(date: &str) -> Result<Vec<(String, Vec<u8>)>> {
     let mut root = Cli::command().disable_help_subcommand(true);
     root.build();
