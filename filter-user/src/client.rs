@@ -439,9 +439,9 @@ mod tests {
         assert_eq!(failure.message, "by siti: \u{fffd}[2J\u{fffd}palang: done");
     }
 
-    /// A socket whose backlog is full has room again when somebody accepts.
+    /// A socket with a full backlog has room again when a connection is accepted.
     #[test]
-    fn whoever_finds_no_room_tries_again() {
+    fn connect_retries_while_the_backlog_is_full() {
         use std::os::unix::net::{UnixListener, UnixStream};
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("socket");

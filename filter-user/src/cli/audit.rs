@@ -73,7 +73,7 @@ struct Verify {
 ///
 /// Each line has the record as it was hashed, its hash, and the number of the pseudonym in the
 /// record. The file appears only when it is complete. --store reads a copy of the store, or the
-/// store of a node whose daemon does not run. Raw: file, rows; nothing on standard output.
+/// store of a node without a daemon. Raw: file, rows; nothing if the export itself goes to standard output.
 #[derive(Debug, Args)]
 struct Export {
     /// Output file [default: standard output]

@@ -20,7 +20,7 @@ use crate::wire::Block;
 /// The file appears only when it is complete; only its owner can read it. In CSV, a text that a
 /// spreadsheet would read as a formula gets an apostrophe in front; `palang block import` removes it.
 ///
-/// Raw: file, rows; nothing on standard output.
+/// Raw: file, rows; nothing if the export itself goes to standard output.
 #[derive(Debug, Args)]
 pub struct Arguments {
     /// Output file [default: standard output]

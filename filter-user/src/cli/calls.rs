@@ -106,7 +106,7 @@ struct Show {
 /// The file appears only when it is complete; only its owner can read it. Times are in UTC. The caller
 /// chooses the Call-ID: a cell that a spreadsheet would read as a formula gets an apostrophe in front.
 ///
-/// Raw: file, rows; nothing on standard output.
+/// Raw: file, rows; nothing if the export itself goes to standard output.
 #[derive(Debug, Args)]
 struct Export {
     /// Output file, or `-` [default: standard output]
