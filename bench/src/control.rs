@@ -243,7 +243,7 @@ fn tables(latencies: &[Situation], sizes: &[Size]) -> String {
     row("daemon in it, peak", &|size| mebibytes(size.while_importing.peak));
     row("store after it", &|size| mebibytes(size.while_importing.store));
     row("maps in the kernel", &|size| mebibytes(size.after_start.maps));
-    row("start, the filter stands: answers after", &|size| seconds(size.kept.answers));
+    row("start, filter in force: answers after", &|size| seconds(size.kept.answers));
     row("… blocked INVITEs let through from stop to answer", &|size| {
         format!("{} of {}", size.kept.passed, size.kept.sent)
     });

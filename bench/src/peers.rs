@@ -371,7 +371,7 @@ fn text(rows: &[Row], rounds: u32, idle: &cpu::Idle) -> Result<String> {
          on the CPU is divided by the INVITEs that were refused. {rounds} rounds, all receivers in turn; ratios are of the least. ",
         invites::BLOCKED
     )?;
-    text += "Palang is the real daemon in mode enforce. Its blocks are without a redial grant: else the second attempt would be let in. ";
+    text += "Palang is the real daemon in mode enforce. Its blocks have no redial grant: otherwise the second attempt would be let through. ";
     write!(
         text,
         "A new call also costs a record: the daemon, on the other CPU, took {daemon:.0} ns an INVITE for those it could keep up with, the others are counted as lost. "

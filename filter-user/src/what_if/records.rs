@@ -40,7 +40,7 @@ pub struct Record {
     pub source: [u8; 16],
     /// Outcome of the call.
     pub outcome: Outcome,
-    /// Attempts that it stands for. Those after the first fare as the first does.
+    /// Number of attempts that it covers. The others have the outcome of the first.
     pub attempts: u64,
 }
 
