@@ -13,13 +13,14 @@ use std::time::Duration;
 
 use filter_common::abi::{self, LIFTED, RULE_DIRECT};
 use filter_common::plan::Plan;
+use filter_common::sip::message::Reader;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::clock;
 use crate::config::{self, Config, Paths};
 use crate::daemon;
-use crate::datapath::{self, Maps, Pins, WayOut};
+use crate::datapath::{self, Maps, Pins, Program, WayOut, loaded, slow_reader};
 use crate::exit::{Exit, Failure};
 use crate::free_text;
 use crate::netlink::{self, Link};
@@ -478,9 +479,14 @@ pub fn status() -> Result<wire::Status, Failure> {
     let pinned = Pinned::find()?;
     let links = netlink(netlink::links())?;
     let names = Pins::new(&pinned.paths.pins).links();
-    let interfaces = names.iter().map(|name| status::interface(name, &links, None)).collect();
+    let interfaces: Vec<_> =
+        names.iter().map(|name| status::interface(name, &links, None)).collect();
+    let slow = interfaces.iter().filter_map(|interface| interface.program).any(is_slow);
     let (folder, maps) = pinned.of_this_version()?;
     let mut status = status::of_maps(&maps, Maps::capacity(&folder)?, interfaces, None)?;
+    if slow {
+        status.find(wire::Colour::Amber, slow_reader(&[]));
+    }
     status.find(
         wire::Colour::Red,
         "the daemon does not answer: the filter goes on as it was (systemctl status palang)",
@@ -490,6 +496,13 @@ pub fn status() -> Result<wire::Status, Failure> {
 
 fn usage(message: String) -> Failure {
     Failure::new(Exit::Usage, message)
+}
+
+/// Whether this is our program with the slim reader.
+fn is_slow(program: u32) -> bool {
+    let found = loaded(program).ok().flatten();
+    let ours = found.and_then(|found| Program::of_kernel_name(&found.name));
+    ours.is_some_and(|program| program.reader == Reader::Slim)
 }
 
 fn netlink(ask: impl Future<Output = io::Result<Vec<Link>>>) -> Result<Vec<Link>, Failure> {
@@ -528,7 +541,7 @@ mod tests {
 
     fn note() -> Note {
         Note {
-            time: clock::now(),
+            time: Timestamp::from_second(1_800_000_000).unwrap(),
             number: Some("+6281200000001".to_owned()),
             interface: None,
             until: None,
@@ -558,10 +571,7 @@ mod tests {
         let mut raw = OpenOptions::new().append(true).open(&file).unwrap();
         raw.write_all(b"{\"time\": 3}\n\xff\xfe\n\n").unwrap();
         let notes = Notes::read(&paths).unwrap();
-        assert_eq!(
-            notes.list,
-            [note(), note()].map(|one| Note { time: notes.list[0].time, ..one })
-        );
+        assert_eq!(notes.list, [note(), note()]);
         let lines: Vec<_> = notes.odd.iter().map(|(line, _)| *line).collect();
         assert_eq!(lines, [2, 3, 4, 5, 6, 8, 9]);
         assert!(notes.odd[0].1.contains("an incident is named"), "{:?}", notes.odd);

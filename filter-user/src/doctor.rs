@@ -17,11 +17,10 @@ use rusqlite::{Connection, OpenFlags};
 use serde::Serialize;
 
 use crate::config::{Config, Paths};
-use crate::datapath::{Error, Replay};
+use crate::datapath::{Error, Features, Replay, memory_limit};
+use crate::kernels;
 use crate::policy::Policy;
 
-/// The oldest supported kernel: multi-buffer XDP.
-const KERNEL: (u32, u32) = (5, 18);
 /// Smallest free space on the disk of the store that is not a failure, in bytes.
 const DISK_MIN: u64 = 100 << 20;
 /// Earliest plausible time: this program was built later.
@@ -31,9 +30,6 @@ const CLOCK_SLACK_SECONDS: i64 = 5;
 
 const BTF: &str = "/sys/kernel/btf/vmlinux";
 const JIT: &str = "/proc/sys/net/core/bpf_jit_enable";
-/// First kernel that charges BPF memory to the cgroup, so that `ulimit -l` does not matter.
-const NO_MEMORY_LOCK: (u32, u32) = (5, 11);
-const LIMITS: &str = "/proc/self/limits";
 const UNPRIVILEGED: &str = "/proc/sys/kernel/unprivileged_bpf_disabled";
 
 const MEND_CLOCK: &str = "timedatectl set-ntp true";
@@ -104,18 +100,17 @@ pub async fn checks_with(config: &Config) -> Vec<Check> {
 }
 
 async fn checks_of(config: Option<&Config>, first: Check) -> Vec<Check> {
-    let release = nix::sys::utsname::uname()
-        .map_or_else(|_| String::new(), |name| name.release().to_string_lossy().into_owned());
+    let features = Features::probe();
     let (tag, program) = program(config.map(|config| &config.policy));
     let mut checks = vec![
         first,
-        kernel(&release),
+        kernel(&kernels::running(), &features),
         btf(Path::new(BTF).exists()),
         capabilities(),
         program,
         jit(std::fs::read_to_string(JIT)),
         unprivileged(std::fs::read_to_string(UNPRIVILEGED)),
-        memory_lock(&release, &std::fs::read_to_string(LIMITS).unwrap_or_default()),
+        memory_lock(&features, memory_limit()),
     ];
     let paths = config.map_or_else(Paths::default, |config| config.paths.clone());
     checks.push(bpffs(&paths.pins));
@@ -125,7 +120,7 @@ async fn checks_of(config: Option<&Config>, first: Check) -> Vec<Check> {
     checks.extend(store(&paths));
     if let Some(config) = config {
         checks.extend(groups(config, group_exists));
-        checks.extend(interface::checks(config, tag).await);
+        checks.extend(interface::checks(config, tag, features.ok().map(|found| found.frags)).await);
     }
     checks
 }
@@ -154,41 +149,42 @@ async fn engine(paths: &Paths) -> Check {
     check.unwrap_or_else(|error| Check::warn("engine", error.to_string(), "palang status"))
 }
 
-fn version(release: &str) -> Option<(u32, u32)> {
-    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(str::parse::<u32>);
-    Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
-}
-
-/// Checks the limit of locked memory, which older kernels apply to maps.
-fn memory_lock(release: &str, limits: &str) -> Check {
-    if version(release).is_some_and(|version| version >= NO_MEMORY_LOCK) {
-        return Check::ok("memory-lock", "no limit: this kernel charges maps to the cgroup");
-    }
-    let line = limits.lines().find_map(|line| line.strip_prefix("Max locked memory"));
-    let soft = line.and_then(|line| line.split_whitespace().next());
-    match soft {
-        Some("unlimited") => Check::ok("memory-lock", "no limit"),
-        Some(bytes) => {
+/// Checks the limit of locked memory, which older kernels apply to maps. Loading the program has
+/// already lifted it if that was possible.
+fn memory_lock(features: &Result<Features, Error>, limit: Option<u64>) -> Check {
+    match (features, limit) {
+        (Ok(Features { locked_memory: false, .. }), _) => {
+            Check::ok("memory-lock", "no limit: this kernel charges maps to the cgroup")
+        }
+        (_, None) => Check::ok("memory-lock", "no limit"),
+        (Ok(_), Some(bytes)) => {
             let finding = format!("maps are limited to {bytes} bytes");
             Check::fail("memory-lock", finding, "ulimit -l unlimited; LimitMEMLOCK=infinity")
         }
-        None => Check::warn("memory-lock", format!("the limit is not in {LIMITS}"), "ulimit -l"),
+        (Err(_), Some(bytes)) => {
+            let finding =
+                format!("{bytes} bytes; unknown whether this kernel charges maps to this limit");
+            Check::warn("memory-lock", finding, "sudo palang doctor")
+        }
     }
 }
 
-fn kernel(release: &str) -> Check {
-    let Some((major, minor)) = version(release) else {
-        return Check::warn(
-            "kernel",
-            format!("cannot parse the kernel version {release:?}"),
-            "uname -r",
-        );
-    };
-    if (major, minor) >= KERNEL {
-        return Check::ok("kernel", release);
+/// Checks the features of the kernel that the filter uses, whatever its release number.
+fn kernel(release: &str, features: &Result<Features, Error>) -> Check {
+    match features {
+        Ok(found) if found.frags && found.buffer_helpers => {
+            Check::ok("kernel", format!("{release}; XDP on frames of several buffers"))
+        }
+        Ok(_) => Check::ok("kernel", format!("{release}; XDP on frames of one buffer only")),
+        Err(Error::Permission) => {
+            let finding = format!("{release}; its features are unknown without capabilities");
+            Check::warn("kernel", finding, "sudo palang doctor")
+        }
+        Err(error) => {
+            let mend = "boot a kernel with CONFIG_BPF_SYSCALL=y and XDP";
+            Check::fail("kernel", format!("{release}: {error}"), mend)
+        }
     }
-    let finding = format!("{release} is older than {}.{}", KERNEL.0, KERNEL.1);
-    Check::fail("kernel", finding, "install a newer kernel, then reboot")
 }
 
 fn btf(present: bool) -> Check {
@@ -216,17 +212,16 @@ fn capabilities() -> Check {
 /// Loads the program on separate maps, attached to nothing, and returns its tag.
 fn program(policy: Option<&Policy>) -> (Option<u64>, Check) {
     let default = Policy::default();
+    let check = |loaded: &Replay| match loaded.slow_reader() {
+        None => Check::ok("program", "the kernel accepts the filter"),
+        Some(why) => Check::warn("program", why, kernels::advice()),
+    };
     match Replay::load(policy.unwrap_or(&default)) {
-        Ok(mut loaded) => {
-            (loaded.tag().ok(), Check::ok("program", "the kernel accepts the filter"))
-        }
+        Ok(mut loaded) => (loaded.tag().ok(), check(&loaded)),
         Err(error @ Error::Permission) => {
             (None, Check::fail("program", error.to_string(), "sudo palang doctor"))
         }
-        Err(error) => (
-            None,
-            Check::fail("program", error.to_string(), "report this, with the output of `uname -r`"),
-        ),
+        Err(error) => (None, Check::fail("program", error.to_string(), kernels::advice())),
     }
 }
 
@@ -415,33 +410,38 @@ mod tests {
         }
     }
 
+    fn features(several_buffers: bool, locked_memory: bool) -> Result<Features, Error> {
+        let (frags, buffer_helpers) = (several_buffers, several_buffers);
+        Ok(Features { frags, buffer_helpers, locked_memory })
+    }
+
     #[test]
-    fn kernels_are_compared_by_number() {
-        for (release, state) in [
-            ("5.17.15", State::Fail),
-            ("5.18.0-rc1", State::Ok),
-            ("5.4.0-150-generic", State::Fail),
-            ("6.1.0-38-amd64", State::Ok),
-            ("10.0", State::Ok),
-            ("6", State::Warn),
-            ("", State::Warn),
-            ("99999999999.1", State::Warn),
+    fn a_kernel_is_judged_by_what_it_can_do() {
+        let refused = || Err(Error::Load("the kernel takes no XDP program".to_owned()));
+        for (release, found, state, says) in [
+            ("5.14.0-503.el9.x86_64", features(true, false), State::Ok, "several buffers"),
+            ("5.10.0-46-amd64", features(false, true), State::Ok, "one buffer"),
+            ("6.18.0", Err(Error::Permission), State::Warn, "without capabilities"),
+            ("6.18.0", refused(), State::Fail, "takes no XDP"),
         ] {
-            assert_eq!(kernel(release).state, state, "{release}");
+            let check = kernel(release, &found);
+            assert_eq!(check.state, state, "{check:?}");
+            assert!(check.finding.starts_with(release), "{check:?}");
+            assert!(check.finding.contains(says), "{check:?}");
         }
     }
 
     #[test]
     fn locked_memory_counts_on_old_kernels_only() {
-        let limits =
-            |soft: &str| format!("Limit  Soft\nMax locked memory   {soft}  65536  bytes\n");
-        for (release, limits, state) in [
-            ("5.18.0", limits("65536"), State::Ok),
-            ("5.10.0", limits("65536"), State::Fail),
-            ("5.10.0", limits("unlimited"), State::Ok),
-            ("5.10.0", String::new(), State::Warn),
+        let refused = || Err(Error::Permission);
+        for (found, limit, state) in [
+            (features(true, false), Some(65_536), State::Ok),
+            (features(true, true), Some(65_536), State::Fail),
+            (features(true, true), None, State::Ok),
+            (refused(), None, State::Ok),
+            (refused(), Some(65_536), State::Warn),
         ] {
-            assert_eq!(memory_lock(release, &limits).state, state, "{release} {limits}");
+            assert_eq!(memory_lock(&found, limit).state, state, "{found:?} {limit:?}");
         }
     }
 

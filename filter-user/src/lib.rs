@@ -38,3 +38,4 @@ pub mod udp_payload;
 pub mod what_if;
 pub mod wire;
 pub mod xdp_features;
+mod xdp_refusal;

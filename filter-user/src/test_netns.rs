@@ -57,7 +57,8 @@ struct ProgramLoad {
     license: u64,
 }
 
-fn load_pass() -> io::Result<OwnedFd> {
+/// Loads a program that passes everything.
+pub fn load_pass() -> io::Result<OwnedFd> {
     const BPF_PROG_LOAD: libc::c_int = 5;
     const BPF_PROG_TYPE_XDP: u32 = 6;
     // r0 = XDP_PASS; exit

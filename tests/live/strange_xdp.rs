@@ -1,4 +1,4 @@
-//! An XDP program that is not ours.
+//! An XDP program that is not ours, and what a program that is not ours may do to our maps.
 
 use std::ffi::CString;
 use std::fs;
@@ -13,6 +13,8 @@ use palang_tests::lab::{Lab, run};
 use crate::gate::eventually;
 
 // linux/bpf.h
+const BPF_MAP_UPDATE_ELEM: libc::c_int = 2;
+const BPF_MAP_DELETE_ELEM: libc::c_int = 3;
 const BPF_PROG_LOAD: libc::c_int = 5;
 const BPF_OBJ_PIN: libc::c_int = 6;
 const BPF_OBJ_GET: libc::c_int = 7;
@@ -25,6 +27,16 @@ struct ProgramLoad {
     instructions: u32,
     code: u64,
     license: u64,
+}
+
+/// The start of `union bpf_attr` of `BPF_MAP_UPDATE_ELEM` and `BPF_MAP_DELETE_ELEM`.
+#[repr(C)]
+struct Element {
+    map: u32,
+    reserved: u32,
+    key: u64,
+    value: u64,
+    flags: u64,
 }
 
 /// The start of `union bpf_attr` of `BPF_OBJ_PIN` and `BPF_OBJ_GET`.
@@ -45,13 +57,10 @@ pub fn pin_with(path: &Path, maps: &[PathBuf]) -> u32 {
     let mut code = Vec::new();
     let mut open = Vec::new();
     for map in maps {
-        let name = CString::new(map.as_os_str().as_bytes()).expect("a path");
-        let get = ObjectPin { path: name.as_ptr() as u64, fd: 0, flags: 0 };
-        let fd = bpf(BPF_OBJ_GET, &get).expect("a pinned map");
-        // SAFETY: the kernel just made this file descriptor for us.
-        open.push(unsafe { OwnedFd::from_raw_fd(fd) });
+        let map = open_pin(map);
         // r1 = map
-        code.extend([u64::from(fd.cast_unsigned()) << 32 | 0x1118, 0]);
+        code.extend([u64::from(map.as_raw_fd().cast_unsigned()) << 32 | 0x1118, 0]);
+        open.push(map);
     }
     // r0 = XDP_PASS; exit
     code.extend([0x0000_0002_0000_00b7_u64, 0x0000_0000_0000_0095]);
@@ -71,6 +80,31 @@ pub fn pin_with(path: &Path, maps: &[PathBuf]) -> u32 {
     let info = fs::read_to_string(info).expect("what the kernel says of the program");
     let id = info.lines().find_map(|line| line.strip_prefix("prog_id:")?.trim().parse().ok());
     id.expect("its id")
+}
+
+/// Puts an element into a pinned map, or takes it out where there is no value.
+///
+/// # Panics
+/// When the kernel says no; sizes of key and value have to be those of the map.
+pub fn set_element(map: &Path, key: &[u8], value: Option<&[u8]>) {
+    let map = open_pin(map);
+    let element = Element {
+        map: map.as_raw_fd().cast_unsigned(),
+        reserved: 0,
+        key: key.as_ptr() as u64,
+        value: value.map_or(0, |value| value.as_ptr() as u64),
+        flags: 0,
+    };
+    let command = if value.is_some() { BPF_MAP_UPDATE_ELEM } else { BPF_MAP_DELETE_ELEM };
+    bpf(command, &element).expect("an element of the map");
+}
+
+fn open_pin(pin: &Path) -> OwnedFd {
+    let name = CString::new(pin.as_os_str().as_bytes()).expect("a path");
+    let get = ObjectPin { path: name.as_ptr() as u64, fd: 0, flags: 0 };
+    let fd = bpf(BPF_OBJ_GET, &get).expect("a pinned map");
+    // SAFETY: the kernel just made this file descriptor for us.
+    unsafe { OwnedFd::from_raw_fd(fd) }
 }
 
 /// Puts a pinned program into the driver of `gate0`, as soon as what was there is gone: the kernel

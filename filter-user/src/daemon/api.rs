@@ -1239,6 +1239,9 @@ impl App {
         if let Some(problem) = self.reviews.problem() {
             status.find(Colour::Amber, problem);
         }
+        if let Some(why) = self.links.slow_reader() {
+            status.find(Colour::Amber, why);
+        }
         if status.drift > 0 {
             let message = format!("{} differences of store and maps were repaired", status.drift);
             status.find(Colour::Amber, message);

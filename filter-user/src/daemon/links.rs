@@ -44,6 +44,7 @@ impl Known {
 pub struct Links {
     control: Arc<Control>,
     pins: Pins,
+    slow_reader: Option<String>,
     filter: Mutex<(Filter, BTreeMap<String, Known>)>,
     seen: std::sync::Mutex<Vec<Interface>>,
 }
@@ -52,8 +53,15 @@ impl Links {
     /// The links of a loaded filter; nothing is attached yet.
     #[must_use]
     pub fn new(control: Arc<Control>, pins: Pins, filter: Filter) -> Links {
+        let slow_reader = filter.slow_reader();
         let filter = Mutex::new((filter, BTreeMap::new()));
-        Links { control, pins, filter, seen: std::sync::Mutex::default() }
+        Links { control, pins, slow_reader, filter, seen: std::sync::Mutex::default() }
+    }
+
+    /// What to say where this kernel refuses the full reader; `None`: it takes it.
+    #[must_use]
+    pub fn slow_reader(&self) -> Option<&str> {
+        self.slow_reader.as_deref()
     }
 
     /// The interfaces as they were seen last.

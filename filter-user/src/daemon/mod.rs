@@ -130,6 +130,9 @@ async fn serve(
     // Others are there until a start has come to its end: ours may be half filled.
     let fresh = !pins.maps(config.blocks).exists() || !others.is_empty();
     let filter = loader.load(&pins, config.blocks).await?;
+    if let Some(why) = filter.slow_reader() {
+        tracing::warn!("{why}");
+    }
     let folder = filter.folder().to_owned();
     let maps = Maps::open(&folder)?;
     for old in &others {

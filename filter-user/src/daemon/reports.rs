@@ -378,7 +378,9 @@ impl Control {
             let author = &report.author;
             let done = self.write_block(store, author, decision, before.as_ref(), grant_end);
             if let Err(problem) = done {
-                tracing::error!("a reported number is not blocked: {}", problem.message);
+                if problem.kind != ProblemKind::Superseded {
+                    tracing::error!("a reported number is not blocked: {}", problem.message);
+                }
                 plan.problem = Some(problem);
                 plan.block = None;
             }

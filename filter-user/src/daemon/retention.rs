@@ -188,10 +188,12 @@ async fn steps(
 /// Brings the log into the file, on a thread of its own: no change waits for that. Not into a file
 /// that something is wrong with.
 async fn bring_in_log(control: &Control) -> Result<(), Problem> {
-    if control.keeper.problem().is_some() {
+    let path = control.config().paths.store();
+    if control.keeper.problem().is_some() || !store::is_log_long(&path) {
         return Ok(());
     }
-    let path = control.config().paths.store();
+    // Another file in its place would take the changes of this one.
+    control.keeper.write(|store| Ok(store.check_place()?)).await?;
     let done = tokio::task::spawn_blocking(move || store::bring_in_log(&path)).await;
     match done {
         Ok(done) => Ok(done.map(drop)?),

@@ -1,5 +1,5 @@
-//! The program for packets that leave, on an interface: by a pinned tcx link from Linux 6.6 on,
-//! before that as a filter of the qdisc clsact with a priority and handle of ours.
+//! The program for packets that leave, on an interface: by a pinned tcx link where the kernel
+//! has tcx (Linux 6.6), otherwise as a filter of the qdisc clsact with a priority and handle of ours.
 //!
 //! ```text
 //! <pins>/links-egress/eth0    the tcx link
@@ -14,7 +14,6 @@ use std::path::PathBuf;
 use aya::programs::links::{FdLink, Link as _, PinnedLink};
 use aya::programs::tc::{NlOptions, SchedClassifierLink, TcAttachOptions, TcHandle};
 use aya::programs::{LinkOrder, ProgramInfo, SchedClassifier, TcAttachType, tc};
-use aya::util::KernelVersion;
 
 use super::Attached;
 use super::error::{Error, chain, os_error};
@@ -23,7 +22,11 @@ use super::live::{Filter, Pins};
 
 const ENOENT: i32 = 2;
 const ENODEV: i32 = 19;
+const EINVAL: i32 = 22;
 const ENOLINK: i32 = 67;
+
+/// An interface that every network namespace has.
+const EVERYWHERE: &str = "lo";
 
 /// Priority and handle of our filter.
 const PRIORITY: u16 = 112;
@@ -32,18 +35,21 @@ const HANDLE: TcHandle = TcHandle::new(0, 112);
 /// How a program meets packets that leave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Egress {
-    /// A link of its own (Linux 6.6).
+    /// A link of its own, where the kernel has tcx (Linux 6.6).
     Tcx,
     /// A filter of the qdisc clsact.
     Clsact,
 }
 
 impl Egress {
-    /// The way that this kernel has.
+    /// The way that this kernel has. A kernel without tcx does not know the question which programs
+    /// are on it.
     #[must_use]
     pub fn of_this_kernel() -> Egress {
-        let has_tcx = KernelVersion::current().is_ok_and(|it| it >= KernelVersion::new(6, 6, 0));
-        if has_tcx { Egress::Tcx } else { Egress::Clsact }
+        match SchedClassifier::query_tcx(EVERYWHERE, TcAttachType::Egress) {
+            Err(error) if os_error(&error) == Some(EINVAL) => Egress::Clsact,
+            Ok(_) | Err(_) => Egress::Tcx,
+        }
     }
 }
 
@@ -201,7 +207,7 @@ fn ours(interface: &str) -> io::Result<SchedClassifierLink> {
 
 /// Without the interface or its qdisc there is no filter.
 fn is_gone(error: Option<i32>) -> bool {
-    matches!(error, Some(ENOENT | ENODEV | 22))
+    matches!(error, Some(ENOENT | ENODEV | EINVAL))
 }
 
 fn failed(interface: &str, error: &(dyn std::error::Error + 'static)) -> Error {

@@ -9,8 +9,10 @@
 //! A link lives as long as its pin. Nobody holds a link open, so removing the pin takes the
 //! filter off its interface, also when the daemon is dead or hangs.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
+use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 
 use aya::maps::{MapData, RingBuf};
@@ -18,6 +20,7 @@ use aya::programs::links::{FdLink, PinnedLink};
 use aya::programs::xdp::XdpLink;
 use aya::programs::{ProgramError, XdpMode as AyaMode};
 use filter_common::abi::{ABI_VERSION, EventEntry};
+use nix::net::if_::if_nametoindex;
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 
 use super::error::{Error, chain, os_error};
@@ -26,6 +29,7 @@ use super::maps::{Maps, SPECS, open, typed};
 use super::{attempts, raw};
 use crate::config::XdpMode;
 use crate::object::OBJECT;
+use crate::xdp_refusal;
 
 const ENOLINK: i32 = 67;
 const EBUSY: i32 = 16;
@@ -212,6 +216,9 @@ pub struct Filter {
     gate: Gate,
     pins: Pins,
     folder: PathBuf,
+    /// What the kernel said against the program on an interface, by index and error: attaching is
+    /// tried again and again, and the kernel need not be asked each time.
+    said: BTreeMap<(u32, Option<i32>), Option<String>>,
 }
 
 impl Filter {
@@ -247,7 +254,7 @@ impl Filter {
             let what = format!("it holds {capacity} entries, not {blocks}");
             return Err(Error::Layout { path, what });
         }
-        Ok(Filter { gate, pins: pins.clone(), folder })
+        Ok(Filter { gate, pins: pins.clone(), folder, said: BTreeMap::new() })
     }
 
     pub(super) fn gate(&mut self) -> &mut Gate {
@@ -328,20 +335,21 @@ impl Filter {
                 self.pins.unpin(interface)?;
                 Ok(false)
             }
-            Err(error) => Err(attach_error(interface, &error)),
+            Err(error) => Err(attach_error(interface, &error, None)),
         }
     }
 
     fn create(&mut self, interface: &str, mode: AyaMode) -> Result<(), Error> {
         let path = self.pins.link(interface);
-        let program = self.gate.xdp()?;
-        let id = program.attach(interface, mode).map_err(|error| {
-            if let ProgramError::UnknownInterface { name } = error {
-                return Error::NoInterface(name);
+        let id = match self.gate.xdp()?.attach(interface, mode) {
+            Ok(id) => id,
+            Err(ProgramError::UnknownInterface { name }) => return Err(Error::NoInterface(name)),
+            Err(error) => {
+                let said = self.said(interface, mode, os_error(&error));
+                return Err(attach_error(interface, &error, said));
             }
-            attach_error(interface, &error)
-        })?;
-        let link = program.take_link(id).map_err(Error::program)?;
+        };
+        let link = self.gate.xdp()?.take_link(id).map_err(Error::program)?;
         // Aya attaches without a link where the kernel has none; that cannot outlive us.
         let link = FdLink::try_from(link).map_err(|error| Error::Attach {
             interface: interface.to_owned(),
@@ -350,18 +358,48 @@ impl Filter {
         link.pin(&path).map_err(|error| Error::pin(&path, error))?;
         Ok(())
     }
+
+    /// The kernel's own words, asked for once for each error of an interface.
+    fn said(&mut self, interface: &str, mode: AyaMode, number: Option<i32>) -> Option<String> {
+        if is_busy(number) {
+            return None;
+        }
+        let index = if_nametoindex(interface).ok()?;
+        if let Some(said) = self.said.get(&(index, number)) {
+            return said.clone();
+        }
+        let fd = self.gate.xdp().ok()?.fd().ok()?;
+        let said = xdp_refusal::why(index, fd.as_fd(), mode == AyaMode::Driver).ok()?;
+        self.said.insert((index, number), said.clone());
+        said
+    }
 }
 
-fn attach_error(interface: &str, error: &(dyn std::error::Error + 'static)) -> Error {
-    let hint = match os_error(error) {
-        Some(EBUSY | EEXIST) => return Error::Busy(interface.to_owned()),
+/// Whether another program is in the way.
+fn is_busy(number: Option<i32>) -> bool {
+    matches!(number, Some(EBUSY | EEXIST))
+}
+
+/// Why the program cannot be attached, with what the kernel said and what to do.
+fn attach_error(
+    interface: &str,
+    error: &(dyn std::error::Error + 'static),
+    said: Option<String>,
+) -> Error {
+    let number = os_error(error);
+    if is_busy(number) {
+        return Error::Busy(interface.to_owned());
+    }
+    let hint = match number {
         Some(EOPNOTSUPP) => {
             "; the driver has no native XDP: xdp_mode = \"generic\" works everywhere, slower"
         }
         Some(ERANGE) => "; the MTU is too large for this driver's XDP",
         _ => "",
     };
-    Error::Attach { interface: interface.to_owned(), error: chain(error) + hint }
+    let said = said.map_or_else(String::new, |said| format!(", the kernel says: {said}"));
+    let error = format!("{}{said}{hint}", chain(error));
+    Error::Attach { interface: interface.to_owned(), error }
 }
 
 /// The rings of events of a live filter.
@@ -395,5 +433,29 @@ impl Events {
     /// Takes all events out of both rings unread; how many refused and passed attempts they were.
     pub fn discard(&mut self) -> (u64, u64) {
         (raw::discard(&mut self.refused), raw::discard(&mut self.passed))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::test_netns::in_new_namespace;
+
+    #[test]
+    fn a_refusal_to_attach_has_the_kernels_own_words() {
+        in_new_namespace(async {
+            let folder = format!("/sys/fs/bpf/palang-unit-said-{}", std::process::id());
+            let pins = Pins::new(Path::new(&folder));
+            let mut filter = Filter::load(&pins, 1000).unwrap_or_else(|error| panic!("{error}"));
+            for _ in 0..2 {
+                let error = filter.attach("lo", XdpMode::Native).unwrap_err().to_string();
+                assert!(error.contains("cannot attach to lo"), "{error}");
+                assert!(error.contains(", the kernel says: "), "{error}");
+                assert!(error.contains("native"), "{error}");
+            }
+            assert_eq!(filter.said.len(), 1, "asked once");
+            assert!(pins.links().is_empty());
+            fs::remove_dir_all(folder).unwrap();
+        });
     }
 }

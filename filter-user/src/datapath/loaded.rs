@@ -12,6 +12,8 @@ use super::error::Error;
 pub struct Loaded {
     /// Its id.
     pub id: u32,
+    /// Its name, cut at 15 bytes.
+    pub name: String,
     /// A hash of its instructions, as `bpftool prog` shows it in hexadecimal.
     pub tag: u64,
     /// Ids of its maps.
@@ -27,7 +29,8 @@ pub fn loaded(id: u32) -> Result<Option<Loaded>, Error> {
         let info = info.map_err(Error::program)?;
         if info.id() == id {
             let maps = info.map_ids().map_err(Error::program)?.unwrap_or_default();
-            return Ok(Some(Loaded { id, tag: info.tag(), maps }));
+            let name = String::from_utf8_lossy(info.name()).into_owned();
+            return Ok(Some(Loaded { id, name, tag: info.tag(), maps }));
         }
     }
     Ok(None)

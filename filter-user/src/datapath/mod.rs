@@ -22,7 +22,7 @@ pub use self::features::{Features, memory_limit};
 pub use self::gate::{Plan, Program, slow_reader};
 pub use self::live::{Attached, Events, Filter, Pins};
 pub use self::loaded::{Loaded, loaded, map_id};
-pub use self::maps::{LookUp, Maps, WayOut, carry_over, event_stats, walk_blocks};
+pub use self::maps::{AllowHalves, LookUp, Maps, WayOut, carry_over, event_stats, walk_blocks};
 pub use self::positions::{EVENT_BYTES, Positions};
 pub use self::replay::{Judged, Replay};
 pub use self::run_time::{RunTime, Statistics};

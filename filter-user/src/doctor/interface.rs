@@ -10,8 +10,8 @@ use crate::xdp_features::{self, Features};
 /// Largest MTU in bytes whose frames fit one buffer with every driver (ENA has the least room).
 const ONE_BUFFER_MTU: u32 = 3498;
 
-/// Drivers with native XDP in Linux 5.18 to 6.2, by their ethtool name. Newer kernels report the
-/// features of each interface.
+/// Drivers with native XDP, by their ethtool name, for kernels that do not report the features of each
+/// interface (Linux 6.3 does).
 const NATIVE: &[&str] = &[
     "atlantic",
     "bnxt_en",
@@ -77,6 +77,8 @@ struct Facts<'a> {
     vlans: Vec<&'a str>,
     driver: Option<String>,
     features: Option<Features>,
+    /// Whether the kernel gives programs frames of several buffers, if known.
+    frags: Option<bool>,
     offloads: std::io::Result<Offloads>,
     /// `None` if the driver does not report queues.
     queues: Option<Queues>,
@@ -84,8 +86,9 @@ struct Facts<'a> {
     whose: Whose,
 }
 
-/// Checks all configured interfaces. `tag` is that of the program in this binary, if it could be loaded.
-pub(super) async fn checks(config: &Config, tag: Option<u64>) -> Vec<Check> {
+/// Checks all configured interfaces. `tag` is that of the program in this binary, if it could be loaded;
+/// `frags` is whether the kernel gives programs frames of several buffers, if that is known.
+pub(super) async fn checks(config: &Config, tag: Option<u64>, frags: Option<bool>) -> Vec<Check> {
     let file = config.path.display();
     if config.interfaces.is_empty() {
         let mend = format!("list them under `interfaces` in {file}");
@@ -112,7 +115,7 @@ pub(super) async fn checks(config: &Config, tag: Option<u64>) -> Vec<Check> {
                 vec![Check::fail("link", finding, format!("correct `interfaces` of {file}"))]
             }
             Some(link) => {
-                let mut facts = facts(link, &links);
+                let mut facts = Facts { frags, ..facts(link, &links) };
                 if let Some(xdp) = link.xdp {
                     facts.whose = whose(xdp.program, &config.paths.pins, tag);
                 }
@@ -135,6 +138,7 @@ fn facts<'a>(link: &'a Link, links: &'a [Link]) -> Facts<'a> {
         vlans: vlans.map(|vlan| vlan.name.as_str()).collect(),
         driver: ethtool::driver(&link.name).ok().flatten(),
         features: xdp_features::of(link.index).ok().flatten(),
+        frags: None,
         offloads: ethtool::offloads(&link.name),
         queues: ethtool::queues(&link.name).ok().flatten(),
         whose: Whose::Ours,
@@ -234,7 +238,14 @@ fn mtu(facts: &Facts<'_>, mode: XdpMode) -> Check {
         return Check::ok("mtu", mtu.to_string());
     }
     let mend = format!("ip link set dev {name} mtu 1500");
+    let state = if mode == XdpMode::Native { State::Fail } else { State::Warn };
     match facts.features {
+        _ if facts.frags == Some(false) => {
+            let finding = format!(
+                "{mtu}: needs frames of several buffers, which this kernel does not support with XDP"
+            );
+            Check { state, ..Check::fail("mtu", finding, mend) }
+        }
         Some(Features { multi_buffer: true, .. }) => {
             Check::ok("mtu", format!("{mtu}; the driver supports frames of several buffers"))
         }
@@ -242,7 +253,6 @@ fn mtu(facts: &Facts<'_>, mode: XdpMode) -> Check {
             let finding = format!(
                 "{mtu}: needs frames of several buffers, which the driver does not support with XDP"
             );
-            let state = if mode == XdpMode::Native { State::Fail } else { State::Warn };
             Check { state, ..Check::fail("mtu", finding, mend) }
         }
         None => {
@@ -364,6 +374,7 @@ mod tests {
             vlans: Vec::new(),
             driver: Some(driver.to_owned()).filter(|name| !name.is_empty()),
             features,
+            frags: Some(true),
             offloads: Ok(ALL_OFF),
             queues: None,
             whose: Whose::Ours,
@@ -419,6 +430,12 @@ mod tests {
         ] {
             let facts = facts(link, "ixgbe", features);
             assert_eq!(MODES.map(|mode| mtu(&facts, mode).state), expected, "{features:?}");
+        }
+        for (link, expected) in [(&small, [Ok, Ok, Ok]), (&large, [Fail, Ok, Warn])] {
+            let facts = Facts { frags: Some(false), ..facts(link, "ixgbe", can(true, true)) };
+            let found = MODES.map(|mode| mtu(&facts, mode));
+            assert_eq!(found.clone().map(|check| check.state), expected);
+            assert_eq!(found[0].finding.contains("this kernel"), found[0].state == Fail);
         }
     }
 
@@ -514,7 +531,7 @@ mod tests {
             ip(&format!("link add left mtu 9000 {one} type veth peer name right {one}"));
             ip("link set left up");
             put_strange_xdp("right", Attached::Generic).await;
-            let found = checks(&config, None).await;
+            let found = checks(&config, None, Some(true)).await;
             assert_eq!(
                 states(&found),
                 [
@@ -548,7 +565,7 @@ mod tests {
             // The fix that the check proposes works.
             ip(found[13].mend.as_deref().unwrap().strip_prefix("ip ").unwrap());
             ip("link set dev right up");
-            let mended = checks(&config, None).await;
+            let mended = checks(&config, None, Some(true)).await;
             let left = states(&mended).into_iter().filter(|(_, _, state)| *state != Ok);
             let left: Vec<_> = left.map(|(name, check, _)| (name, check)).collect();
             let offload = |name| (name, "rx-vlan-offload");
@@ -566,9 +583,17 @@ mod tests {
             let (folder, config) = configuration("pinned", "[\"left\"]");
             ip("link add left type veth peer name right");
             put_strange_xdp("left", Attached::Generic).await;
-            assert!(checks(&config, None).await[4].finding.contains("belongs to other software"));
+            assert!(
+                checks(&config, None, Some(true)).await[4]
+                    .finding
+                    .contains("belongs to other software")
+            );
             std::fs::write(config.paths.pins.join("links"), "").unwrap();
-            assert!(checks(&config, None).await[4].finding.contains("but native is configured"));
+            assert!(
+                checks(&config, None, Some(true)).await[4]
+                    .finding
+                    .contains("but native is configured")
+            );
             std::fs::remove_dir_all(folder).unwrap();
         });
     }
@@ -578,7 +603,10 @@ mod tests {
     fn missing_interfaces_are_reported() {
         in_new_namespace(async {
             let (folder, config) = configuration("none", "[]");
-            assert_eq!(states(&checks(&config, None).await), [("-", "interfaces", State::Warn)]);
+            assert_eq!(
+                states(&checks(&config, None, Some(true)).await),
+                [("-", "interfaces", State::Warn)]
+            );
             std::fs::remove_dir_all(folder).unwrap();
         });
     }

@@ -159,7 +159,8 @@ pub fn run(file: &Path, links: &[Link]) -> Result<Selftest, String> {
         }
     };
     let policy = policy(live.as_ref(), config.as_ref());
-    let (tag, mut trunks) = test_calls(&policy)?;
+    let (Loaded { tag, slow_reader }, mut trunks) = test_calls(&policy)?;
+    notes.extend(slow_reader);
 
     let mut names = config.map_or_else(Vec::new, |config| config.interfaces);
     let pinned = pins.links();
@@ -333,8 +334,15 @@ struct Plan {
     callers: [call::Caller; 2],
 }
 
-/// Sends calls over every trunk of a policy in a private network and returns the program's tag.
-fn test_calls(policy: &Policy) -> Result<(u64, Vec<Tried>), String> {
+/// The tested program.
+struct Loaded {
+    tag: u64,
+    /// Note for a kernel that refuses the full reader.
+    slow_reader: Option<String>,
+}
+
+/// Sends calls over every trunk of a policy, in a private network, through the program.
+fn test_calls(policy: &Policy) -> Result<(Loaded, Vec<Tried>), String> {
     let mut policy = policy.clone();
     // The copy must report every call.
     policy.settings.pass_events_per_second =
@@ -355,9 +363,10 @@ fn test_calls(policy: &Policy) -> Result<(u64, Vec<Tried>), String> {
         policy.block(Subject::Number(plan.callers[0].number), 0, BLOCK_NO_REDIAL);
     }
     let with_ipv6 = plans.iter().any(|plan| plan.source.is_ipv6());
-    let (tag, seen) = in_own_namespace(|| {
+    let (loaded, seen) = in_own_namespace(|| {
         let mut trial = Trial::load(&policy).map_err(|error| error.to_string())?;
         let tag = trial.tag().map_err(|error| error.to_string())?;
+        let loaded = Loaded { tag, slow_reader: trial.slow_reader() };
         let mut lane = Lane::new(trial, port.unwrap_or(SIP_PORT), with_ipv6)?;
         let mut seen: Vec<[Result<Seen, String>; 3]> = Vec::new();
         for Plan { source, asserted, callers: [blocked, free], .. } in &plans {
@@ -372,7 +381,7 @@ fn test_calls(policy: &Policy) -> Result<(u64, Vec<Tried>), String> {
                 .map_err(|error| error.to_string())?;
             seen[2] = lane.call(caller, plan.asserted, plan.source);
         }
-        Ok((tag, seen))
+        Ok((loaded, seen))
     })?;
     for (plan, seen) in plans.iter().zip(seen) {
         let mut result = result(&policy, plan, seen);
@@ -382,7 +391,7 @@ fn test_calls(policy: &Policy) -> Result<(u64, Vec<Tried>), String> {
         }
         tried.insert(plan.trunk, result);
     }
-    Ok((tag, tried.into_values().collect()))
+    Ok((loaded, tried.into_values().collect()))
 }
 
 /// Plans the calls over a trunk; the error is the result of a trunk that cannot be tested.

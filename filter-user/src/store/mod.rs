@@ -62,7 +62,7 @@ pub use person::{Counts, Person};
 pub use pseudonym::Pseudonyms;
 pub use records::{Account, Records, Stored};
 pub use reports::{Added, Report, ReportFilter, ReportedCall};
-pub use retention::{Size, Step, bring_in_log};
+pub use retention::{Size, Step, bring_in_log, is_log_long};
 pub use reviews::{Closed, Review};
 pub use state::{HELD, RESTORED};
 
@@ -160,7 +160,7 @@ impl Store {
         if let Err(gone) = self.place.check() {
             if self.place.is_only_log_gone() {
                 // What was answered is then at least in the file.
-                let _ = conn.query_row("PRAGMA wal_checkpoint(FULL)", [], |_| Ok(()));
+                let _ = conn.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()));
             }
             return Err(gone);
         }
@@ -185,6 +185,14 @@ impl Store {
             self.stop_writing(what);
         }
         Err(error)
+    }
+
+    /// Whether its files are still those that were opened.
+    ///
+    /// # Errors
+    /// [`Error::Gone`]: they are not.
+    pub fn check_place(&self) -> Result<(), Error> {
+        self.place.check()
     }
 
     /// Leaves the file as it is from now on, for whoever repairs it: not even what stands in the

@@ -101,17 +101,21 @@ impl Store {
     }
 }
 
-/// Brings the log beside the store into the file, as far as nobody reads an older state, when it is
-/// longer than 4 MiB. Writers go on meanwhile. Whether all of it is in the file.
+/// Whether the log beside the store is longer than 4 MiB.
+#[must_use]
+pub fn is_log_long(path: &Path) -> bool {
+    beside(path, "-wal").metadata().is_ok_and(|log| log.len() > LOG)
+}
+
+/// Brings the log beside the store into the file, as far as nobody reads an older state. Writers go
+/// on meanwhile. Whether all of it is in the file.
+///
+/// To be asked for only where the log is that of the file: see [`Store::check_place`].
 ///
 /// # Errors
 /// The store cannot be opened, or a disk says no.
 pub fn bring_in_log(path: &Path) -> Result<bool, Error> {
     let path = &absolute(path)?;
-    let length = beside(path, "-wal").metadata().map_or(0, |log| log.len());
-    if length <= LOG {
-        return Ok(true);
-    }
     let conn = connect(path, path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
     let columns = |row: &rusqlite::Row<'_>| {
         Ok((row.get::<_, bool>(0)?, row.get::<_, i64>(1)?, row.get::<_, i64>(2)?))

@@ -260,6 +260,7 @@ fn everything(home: &Home) {
     assert!(store.give_back(0, long).unwrap().is_done);
     assert_eq!(store.size().unwrap().free, 0);
     bring_in_log(&home.path).unwrap();
+    store.check_place().unwrap();
     assert_eq!(store.evidence_size().unwrap().frames, 0);
     store.stop_writing("the test is over");
 }

@@ -1,0 +1,371 @@
+//! A store that is missing, older, another one, or deleted under the daemon: the maps keep what they
+//! hold, and nothing is said to be stored that is not.
+
+use std::fs;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use palang_tests::lab::{Daemon, Lab};
+use serde_json::{Value, json};
+
+use crate::gate::{Gate, eventually};
+use crate::socket::ask;
+
+const FIRST: &str = "+6281200000001";
+const SECOND: &str = "+6281200000002";
+const PREFIXED: &str = "+6281300000001";
+const FREE: &str = "+6281200000009";
+const ALLOWED: &str = "+6281400000001";
+const CALLERS: [&str; 5] = [FIRST, SECOND, PREFIXED, FREE, ALLOWED];
+const PASSING: [&str; 2] = [FREE, ALLOWED];
+
+/// A gate that lets only [`PASSING`] through.
+fn refusing(lab: &Lab) -> Gate<'_> {
+    let gate = Gate::start(lab, "");
+    gate.does(&["block", "add", FIRST, "--for", "24h", "--reason", "prank"]);
+    gate.does(&[
+        "block",
+        "add",
+        SECOND,
+        "--permanent",
+        "--reason",
+        "prank",
+        "--redial",
+        "3/10m/30m",
+    ]);
+    for prefix in ["+62813*", "+62814*"] {
+        gate.does(&["block", "add", prefix, "--for", "24h", "--reason", "prank"]);
+    }
+    gate.does(&["allow", "add", ALLOWED, "--comment", "in need"]);
+    assert_eq!(gate.passing(&CALLERS), PASSING);
+    gate
+}
+
+fn store(gate: &Gate<'_>) -> PathBuf {
+    gate.daemon.state().join("palang.db")
+}
+
+fn beside(store: &Path, ending: &str) -> PathBuf {
+    store.with_extension(format!("db{ending}"))
+}
+
+/// Removes the store and what is beside it.
+fn remove_store(gate: &Gate<'_>) {
+    for ending in ["", "-wal", "-shm"] {
+        let _ = fs::remove_file(beside(&store(gate), ending));
+    }
+}
+
+/// The red finding of maps that do not follow the store.
+fn held(gate: &Gate<'_>) -> Option<String> {
+    gate.findings().into_iter().find(|told| told.contains("palang store adopt --from-maps"))
+}
+
+#[test]
+fn a_store_that_is_missing_at_the_start_empties_no_map() {
+    let lab = Lab::new("store-missing");
+    let mut gate = refusing(&lab);
+    for end in ["stop", "kill"] {
+        match end {
+            "stop" => assert_eq!(gate.daemon.stop(), 0),
+            _ => gate.daemon.kill(),
+        }
+        remove_store(&gate);
+        // Also at a start after the one that made a new store.
+        for start in ["the first", "the second"] {
+            gate.daemon.start_again();
+            assert_eq!(gate.passing(&CALLERS), PASSING, "{end}, {start}");
+            let told = held(&gate).unwrap_or_else(|| panic!("{end}: {:?}", gate.findings()));
+            assert!(told.starts_with("red: ") && told.contains("palang store restore"), "{told}");
+            assert!(told.contains("blocks in the maps: 4, in the store: 0"), "{told}");
+            assert_eq!(gate.does(&["mode", "status"])["mode"], "enforce");
+            assert_eq!(gate.daemon.stop(), 0);
+        }
+        gate.daemon.start_again();
+
+        // The gate works meanwhile.
+        gate.does(&["block", "add", FREE, "--for", "1h", "--reason", "prank"]);
+        assert_eq!(gate.passing(&CALLERS), [ALLOWED]);
+        gate.does(&["block", "remove", FREE]);
+        gate.does(&["block", "remove", FIRST]);
+        assert_eq!(gate.passing(&CALLERS), [FIRST, FREE, ALLOWED]);
+        let said = gate.fails(5, &["allow", "remove", ALLOWED]);
+        assert!(said.contains("only in the kernel's maps"), "{said}");
+        gate.daemon.signal("USR1");
+        gate.kill_and_start();
+        assert!(held(&gate).is_some(), "newer blocks of the new store change nothing");
+        assert_eq!(gate.passing(&CALLERS), [FIRST, FREE, ALLOWED]);
+
+        let would = gate.does(&["store", "adopt", "--from-maps", "--dry-run"]);
+        let counts = ["blocks", "removed", "allows"].map(|name| would[name].clone());
+        assert_eq!(counts, [3, 0, 1].map(|count: u64| json!(count)));
+        assert!(held(&gate).is_some());
+        let done = gate.does(&["store", "adopt", "--from-maps"]);
+        assert_eq!((&done["blocks"], &done["allows"]), (&would["blocks"], &would["allows"]));
+        assert_eq!(gate.findings(), [""; 0]);
+        assert_eq!(gate.does(&["mode", "status"])["mode"], "enforce");
+        let mut numbers: Vec<_> = gate
+            .rows(&["block", "list"])
+            .iter()
+            .map(|block| {
+                (block["number"].clone(), block["expires"].is_null(), block["redial"].clone())
+            })
+            .map(|row| json!(row))
+            .collect();
+        numbers.sort_by_key(Value::to_string);
+        let own = json!({"attempts": 3, "window": 600, "grant": 1800});
+        assert_eq!(
+            numbers,
+            [
+                json!(("6281200000002", true, own)),
+                json!(("62813*", false, Value::Null)),
+                json!(("62814*", false, Value::Null)),
+            ]
+        );
+        let adopted = gate.last("store adopt").unwrap();
+        assert_eq!((&adopted["author"], &adopted["from"]), (&json!("root"), &json!("maps")));
+        gate.kill_and_start();
+        assert_eq!(gate.findings(), [""; 0]);
+        assert_eq!(gate.passing(&CALLERS), [FIRST, FREE, ALLOWED]);
+        let said = gate.fails(5, &["store", "adopt", "--from-maps"]);
+        assert!(said.contains("nothing to decide"), "{said}");
+        gate.does(&["allow", "remove", ALLOWED]);
+        gate.does(&["allow", "add", ALLOWED]);
+        gate.does(&["block", "add", FIRST, "--for", "24h", "--reason", "prank"]);
+        assert_eq!(gate.passing(&CALLERS), PASSING);
+        gate.head();
+    }
+}
+
+#[test]
+fn whoever_wants_the_new_store_gets_it() {
+    let lab = Lab::new("store-new");
+    let mut gate = refusing(&lab);
+    assert_eq!(gate.daemon.stop(), 0);
+    remove_store(&gate);
+    gate.daemon.start_again();
+    assert!(held(&gate).is_some());
+    assert_eq!(gate.does(&["store", "adopt", "--from-store"])["blocks"], 0);
+    assert_eq!(gate.passing(&CALLERS), CALLERS);
+    assert_eq!(gate.does(&["mode", "status"])["mode"], "observe");
+    assert_eq!(gate.rows(&["allow", "list"]).len(), 1, "what lets through stays");
+    gate.does(&["mode", "enforce"]);
+    gate.kill_and_start();
+    assert_eq!(gate.passing(&CALLERS), CALLERS);
+    assert_eq!(held(&gate), None);
+
+    // After a restart of the machine there is nothing in the maps to hold.
+    gate.does(&["block", "add", FIRST, "--for", "24h", "--reason", "prank"]);
+    gate.daemon.kill();
+    remove_store(&gate);
+    gate.daemon.start_again();
+    assert!(held(&gate).is_some());
+    gate.daemon.kill();
+    fs::remove_dir_all(gate.daemon.pins()).unwrap();
+    gate.daemon.start_again();
+    assert_eq!(held(&gate), None);
+    assert_eq!(gate.passing(&CALLERS), CALLERS);
+}
+
+#[test]
+fn an_older_store_is_followed_only_when_somebody_says_so() {
+    let lab = Lab::new("store-older");
+    let mut gate = refusing(&lab);
+    let copy = gate.daemon.folder().join("copy.db");
+    let file = copy.to_str().unwrap();
+    gate.does(&["store", "backup", file]);
+    // What is only less is no doubt: the maps have nothing that is newer than the store.
+    gate.does(&["block", "remove", FIRST]);
+    assert_eq!(gate.daemon.stop(), 0);
+    remove_store(&gate);
+    fs::copy(&copy, store(&gate)).unwrap();
+    gate.daemon.start_again();
+    assert_eq!(held(&gate), None);
+    assert_eq!(gate.passing(&CALLERS), PASSING);
+
+    gate.does(&["block", "add", FREE, "--for", "1h", "--reason", "later"]);
+    assert_eq!(gate.passing(&CALLERS), [ALLOWED]);
+    assert_eq!(gate.daemon.stop(), 0);
+    remove_store(&gate);
+    fs::copy(&copy, store(&gate)).unwrap();
+    gate.daemon.start_again();
+    let told = held(&gate).unwrap();
+    assert!(told.contains("it is older"), "{told}");
+    assert_eq!(gate.passing(&CALLERS), [ALLOWED]);
+
+    // With the command that is for it.
+    assert_eq!(gate.daemon.stop(), 0);
+    let config = gate.daemon.config_file();
+    gate.does(&["store", "restore", file, "--replace", "--config", config.to_str().unwrap()]);
+    for start in ["the first", "the second"] {
+        gate.daemon.start_again();
+        assert_eq!(held(&gate), None, "{start}");
+        assert_eq!(gate.passing(&CALLERS), PASSING, "{start}");
+        gate.daemon.kill();
+    }
+
+    // Another store, with newer rules than the maps have.
+    let other_lab = Lab::new("store-other");
+    let other = Daemon::start(&other_lab, "");
+    for index in 0..20 {
+        let number = format!("+62815000000{index:02}");
+        let add = ["block", "add", &number, "--for", "1h", "--reason", "elsewhere"];
+        assert_eq!(other.cli(&add).code, 0);
+    }
+    let elsewhere = other.folder().join("copy.db");
+    assert_eq!(other.cli(&["store", "backup", elsewhere.to_str().unwrap()]).code, 0);
+    remove_store(&gate);
+    fs::copy(&elsewhere, store(&gate)).unwrap();
+    gate.daemon.start_again();
+    let told = held(&gate).unwrap();
+    assert!(told.contains("another one") && told.contains("in the store: 20"), "{told}");
+    assert_eq!(gate.passing(&CALLERS), PASSING);
+    assert!(gate.passes("+6281500000001"));
+    let done = gate.does(&["store", "adopt", "--from-maps"]);
+    assert_eq!((&done["blocks"], &done["removed"]), (&json!(4), &json!(20)));
+    gate.kill_and_start();
+    assert_eq!(gate.passing(&CALLERS), PASSING);
+    assert_eq!(gate.rows(&["block", "list"]).len(), 4);
+    assert_eq!(gate.findings(), [""; 0]);
+    gate.head();
+}
+
+#[test]
+fn what_goes_into_a_deleted_file_is_not_said_to_be_stored() {
+    let lab = Lab::new("store-deleted");
+    let mut gate = refusing(&lab);
+    remove_store(&gate);
+    let allowed = gate.does(&["allow", "add", FIRST]);
+    let told = allowed["persisted"]["no"].as_str().unwrap_or_else(|| panic!("{allowed}"));
+    assert!(told.contains("palang.db") && told.contains("deleted or replaced"), "{told}");
+    assert_eq!(gate.passing(&CALLERS), [FIRST, FREE, ALLOWED]);
+    let removed = gate.does(&["block", "remove", SECOND]);
+    assert!(removed["persisted"]["no"].is_string(), "{removed}");
+    let said = gate.fails(1, &["block", "add", FREE, "--for", "1h", "--reason", "prank"]);
+    assert!(said.contains("palang.db was deleted or replaced"), "{said}");
+    assert_eq!(gate.kernel_block(FREE), None);
+    let findings = gate.findings();
+    assert!(findings.iter().any(|told| told.starts_with("red: the store")), "{findings:?}");
+    for start in ["kill", "stop"] {
+        match start {
+            "kill" => gate.daemon.kill(),
+            _ => assert_eq!(gate.daemon.stop(), 0),
+        }
+        gate.daemon.start_again();
+        assert!(held(&gate).is_some(), "{start}: {:?}", gate.findings());
+        assert_eq!(gate.passing(&CALLERS), [FIRST, SECOND, FREE, ALLOWED], "{start}");
+    }
+}
+
+/// What was answered is in the file, or in a log that somebody may delete.
+#[test]
+fn a_deleted_log_takes_no_answered_block_with_it() {
+    let lab = Lab::new("log-deleted");
+    let mut gate = refusing(&lab);
+    let blocks = gate.rows(&["block", "list"]);
+    fs::remove_file(beside(&store(&gate), "-wal")).unwrap();
+    let add = ["block", "add", FREE, "--for", "1h", "--reason", "prank"];
+    let said = gate.fails(1, &add);
+    assert!(said.contains("palang.db-wal was deleted or replaced"), "{said}");
+    gate.kill_and_start();
+    assert_eq!(gate.rows(&["block", "list"]), blocks);
+    assert_eq!(gate.findings(), [""; 0]);
+    assert_eq!(gate.passing(&CALLERS), PASSING);
+    gate.does(&add);
+    gate.head();
+}
+
+#[test]
+fn odd_notes_stop_no_adoption() {
+    let lab = Lab::new("odd-notes");
+    let mut gate = refusing(&lab);
+    gate.daemon.kill();
+    let by_hand = |arguments: &[&str]| {
+        let mut command = gate.daemon.command(arguments);
+        command.env("PALANG_CONFIG", gate.daemon.config_file());
+        palang_tests::lab::run::run(&mut command)
+    };
+    let long = "x".repeat(2000);
+    for odd in [
+        &["allow", "add", FIRST, "--incident", ""][..],
+        &["allow", "add", FIRST, "--incident", &long],
+        &["allow", "add", FIRST, "--comment", &long],
+        &["override", "on", "--for", "1h", "--reason", &long],
+    ] {
+        let output = by_hand(odd);
+        assert_eq!(output.code, 2, "{odd:?}: {output:?}");
+    }
+    assert_eq!(gate.passing(&CALLERS), PASSING, "nothing was changed");
+    gate.does_by_hand(&["allow", "add", FIRST, "--comment", "in need", "--incident", " 118 "]);
+    let notes = gate.daemon.state().join("direct.jsonl");
+    let note = fs::read_to_string(&notes).unwrap();
+    // As a version before this one has written it.
+    let odd = note.replace("\"118\"", "\"\"").replace("81200000001", "81200000002");
+    assert_ne!(odd, note);
+    let mut file = fs::File::options().append(true).open(&notes).unwrap();
+    file.write_all(format!("{odd}no note at all\n").as_bytes()).unwrap();
+    drop(file);
+    gate.does_by_hand(&["allow", "add", SECOND]);
+    gate.does_by_hand(&["allow", "add", "+62813*", "--comment", "quake"]);
+
+    gate.daemon.start_again();
+    assert_eq!(gate.passing(&CALLERS), CALLERS);
+    let mut told: Vec<_> = gate
+        .rows(&["allow", "list"])
+        .iter()
+        .map(|allow| json!([allow["number"], allow["comment"], allow["incident"]]).to_string())
+        .collect();
+    told.sort();
+    let expected = [
+        r#"["6281200000001","in need","118"]"#,
+        r#"["6281200000002","",null]"#,
+        r#"["62813*","quake",null]"#,
+        r#"["6281400000001","in need",null]"#,
+    ];
+    assert_eq!(told, expected);
+    assert!(!notes.exists());
+    let finding = || gate.findings().into_iter().find(|told| told.contains("direct.jsonl.odd-"));
+    eventually("the finding", || finding().is_some());
+    assert!(finding().unwrap().starts_with("amber: "), "{:?}", finding());
+    let said = gate.daemon.stderr();
+    assert!(said.contains("direct.jsonl:2: this note is not adopted"), "{said}");
+    for file in fs::read_dir(gate.daemon.state()).unwrap().flatten() {
+        if file.file_name().to_string_lossy().contains(".odd-") {
+            fs::remove_file(file.path()).unwrap();
+        }
+    }
+    eventually("no finding any more", || gate.findings().is_empty());
+}
+
+#[test]
+fn no_way_in_takes_words_without_a_bound() {
+    let lab = Lab::new("words");
+    let gate = refusing(&lab);
+    let long = "x".repeat(1001);
+    let review = "/v1/reviews/1";
+    for (method, path, body) in [
+        ("POST", "/v1/blocks".to_owned(), json!({"number": FREE, "seconds": 60, "reason": long})),
+        ("POST", "/v1/allows".to_owned(), json!({"number": FREE, "comment": long})),
+        ("PUT", "/v1/override".to_owned(), json!({"seconds": 60, "reason": long})),
+        ("POST", "/v1/reports".to_owned(), json!({"number": FREE, "kind": "prank", "note": long})),
+        ("POST", format!("{review}/close"), json!({"note": long})),
+        ("POST", format!("{review}/free"), json!({"note": long})),
+        ("POST", format!("{review}/extend"), json!({"seconds": 60, "note": long})),
+        ("DELETE", format!("/v1/numbers/{}?reason={long}", &FREE[1..]), json!({})),
+    ] {
+        let answer = ask(&gate.daemon, method, &path, &body.to_string());
+        assert_eq!(answer.status, 400, "{method} {path}: {}", answer.text());
+        assert!(answer.text().contains("1001 bytes"), "{method} {path}: {}", answer.text());
+    }
+    let row = |field: &str, length: usize| {
+        let mut row =
+            json!({"line": 1, "number": FREE, "expires": "2099-01-01T00:00:00Z", "reason": "r"});
+        row[field] = "x".repeat(length).into();
+        format!("{row}\n")
+    };
+    for (field, length) in [("reason", 1001), ("author", 257), ("origin", 257)] {
+        let answer = ask(&gate.daemon, "POST", "/v1/blocks/import", &row(field, length)).text();
+        assert!(answer.contains(&format!("{field}: {length} bytes")), "{answer}");
+    }
+    assert_eq!(gate.rows(&["block", "list"]).len(), 4);
+}
