@@ -256,7 +256,7 @@ fn tables(latencies: &[Situation], sizes: &[Size]) -> String {
     text
 }
 
-/// The value that this share of all is at most; 0 of none.
+/// Returns the quantile of these values; 0 for an empty list.
 fn quantile(values: &[u64], share: f64) -> u64 {
     let mut sorted = values.to_vec();
     sorted.sort_unstable();
@@ -272,7 +272,7 @@ fn mebibytes(bytes: u64) -> String {
     format!("{} MiB", bytes >> 20)
 }
 
-/// `1 M`, `20 k`.
+/// Formats a count: `1 M`, `20 k`.
 fn short(count: u32) -> String {
     if count.is_multiple_of(1_000_000) {
         format!("{} M", count / 1_000_000)

@@ -27,7 +27,7 @@ pub struct Arguments {
 const HONEST: u32 = 500;
 /// INVITEs of blocked callers per second.
 const FLOODS: [u32; 9] = [0, 2_000, 8_000, 16_000, 32_000, 64_000, 128_000, 320_000, 640_000];
-/// The same for the short run.
+/// Flood of the short run.
 const QUICK: [u32; 3] = [0, 32_000, 128_000];
 /// The flood of the target, and the share of honest calls that must be answered in it.
 const TARGET: (u32, f64) = (128_000, 0.99);

@@ -148,7 +148,7 @@ fn all_sizes(sizes: &[u32], rounds: u32, packets: u32) -> Result<(Vec<Size>, Vec
     Ok((stacks.into_iter().map(|(.., size)| size).collect(), left_out))
 }
 
-/// A gate that has seen many callers has no free element left in its memory of attempts.
+/// Fills the map of attempts, as in a gate that has seen many callers.
 fn warm_up(case: &mut Case, stack: &mut Stack, policy: &mut Policy, numbers: u32) -> Result<()> {
     case.run(stack, policy, (2 * numbers + 4096).max(100_000))?;
     case.rounds.clear();
@@ -165,7 +165,7 @@ fn pin() -> Result<()> {
     Ok(sched_setaffinity(this, &set)?)
 }
 
-/// Memory that can be had, in bytes.
+/// Returns the available memory in bytes.
 fn available() -> Result<u64> {
     let text = std::fs::read_to_string("/proc/meminfo")?;
     let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"));

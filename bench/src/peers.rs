@@ -100,7 +100,7 @@ impl Peer {
         match self {
             Null | Palang | PalangNewCalls | Naive | PalangGeneric | NftIngress | NftRaw
             | IptablesOne => None,
-            // More than they can handle, but not so much that dropping the rest dominates.
+            // More than they can handle, but few enough that dropping the rest does not dominate.
             IptablesMany | Server => Some(80_000),
             KamailioPaced => Some(20_000),
         }

@@ -173,7 +173,7 @@ impl Client {
     ) -> Result<(), Error> {
         self.run(async {
             let mut sending = pin!(self.send(Method::GET, path, empty(), None));
-            // A search may take long, so tell the user what the command waits for.
+            // A search may take long, so the user must know why the command waits.
             let response = match tokio::time::timeout(LONG, &mut sending).await {
                 Ok(response) => response?,
                 Err(_) => {
@@ -439,7 +439,7 @@ mod tests {
         assert_eq!(failure.message, "by siti: \u{fffd}[2J\u{fffd}palang: done");
     }
 
-    /// A socket with a full backlog has room again when a connection is accepted.
+    /// Fills the backlog of a socket, which has room again when a connection is accepted.
     #[test]
     fn connect_retries_while_the_backlog_is_full() {
         use std::os::unix::net::{UnixListener, UnixStream};

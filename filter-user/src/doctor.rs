@@ -61,13 +61,13 @@ impl State {
 /// One check and its result.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Check {
-    /// What was checked: `kernel`, `store`, `lro`.
+    /// Name of the check: `kernel`, `store`, `lro`.
     pub check: &'static str,
     /// The interface that was checked; null for the machine.
     pub interface: Option<String>,
     /// The result.
     pub state: State,
-    /// What was found.
+    /// The finding.
     pub finding: String,
     /// The fix, as a command if there is one; null if nothing needs a fix.
     pub mend: Option<String>,
@@ -169,7 +169,7 @@ fn memory_lock(features: &Result<Features, Error>, limit: Option<u64>) -> Check 
     }
 }
 
-/// Checks the features of the kernel that the filter uses, whatever its release number.
+/// Checks the features of the kernel that the filter uses, independent of its release number.
 fn kernel(release: &str, features: &Result<Features, Error>) -> Check {
     match features {
         Ok(found) if found.frags && found.buffer_helpers => {

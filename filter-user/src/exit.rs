@@ -36,7 +36,7 @@ pub enum Exit {
 pub struct Failure {
     /// The exit code.
     pub exit: Exit,
-    /// What failed, why, and what to do.
+    /// Message: the failure, its cause, and what to do.
     pub message: String,
 }
 

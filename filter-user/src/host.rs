@@ -17,8 +17,8 @@ use filter_common::sip::message::Reader;
 
 use crate::policy::{Policy, Subject};
 
-/// Bytes of a frame that a program can read directly in a test run, and all that a program without
-/// `xdp.frags` gets: one page less 256 bytes of headroom and 320 bytes of tailroom (Linux
+/// Bytes of a frame that a program can read directly in a test run. A program without `xdp.frags` gets
+/// no more. It is one page less 256 bytes of headroom and 320 bytes of tailroom (Linux
 /// `net/bpf/test_run.c`).
 pub const READABLE: usize = 4096 - 256 - 320;
 
@@ -159,7 +159,7 @@ impl HostGate {
         self.fragments.retain(|_, until| now < *until);
     }
 
-    /// Records and returns the number that an outgoing frame calls; [`Number::NONE`] if there is none.
+    /// Records and returns the number that an outgoing frame calls; [`Number::NONE`] if it calls no number.
     pub fn send(&mut self, frame: &[u8], now: u64) -> Number {
         let mut scratch = Scratch::default();
         let mut bytes = Slice::new(frame, frame.len());

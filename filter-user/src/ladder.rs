@@ -1,8 +1,8 @@
 //! The ladder: what follows from reported calls of one number. It is pure: it has no clock and no
 //! store; the caller passes strikes and a time.
 //!
-//! - A report that counts is a **strike** with the weight of its kind, in hundredths, so that sums
-//!   are exact: three silent calls are 1.02 strikes.
+//! - A report that counts is a **strike** with the weight of its kind. Weights are in hundredths, so
+//!   that sums are exact: three silent calls are 1.02 strikes.
 //! - A strike counts while it is less than `fades` away from the given time. A strike in the future,
 //!   because the clock was set back, has the usual weight. If it is further ahead than `fades`, the
 //!   clock was wrong and the strike does not count.
@@ -465,7 +465,7 @@ mod tests {
         }
     }
 
-    /// `^` marks the position that the error must name.
+    /// Checks that an error names the position of `^`.
     #[test]
     fn ladder_error_names_its_position() {
         let rung = "[[rung]]\nstrikes = 1\nblock = \"1d\"\nreview = true\n[[rung]]\n";
@@ -552,14 +552,14 @@ mod tests {
             prop_assert_eq!(ladder.told(&sorted, at(NOW)), ladder.told(&shuffled, at(NOW)));
         }
 
-        /// The weight of two joined lists is the sum of both weights.
+        /// Checks that the weight of two joined lists is the sum of both weights.
         #[test]
         fn lists_of_two_edges_add_up(a in some(8), b in some(8), ladder in ladder()) {
             let sum = |strikes: &[Strike]| ladder.judge(strikes, at(NOW)).strikes;
             prop_assert_eq!(sum(&[a.clone(), b.clone()].concat()), sum(&a) + sum(&b));
         }
 
-        /// Past strikes only fade: the weight and the block never grow with time.
+        /// Checks that past strikes only fade: the weight and the block never grow with time.
         #[test]
         fn past_strikes_fade(
             past in some(12), ladder in ladder(), first in 0i64..50_000_000, more in 0i64..50_000_000,
@@ -586,7 +586,7 @@ mod tests {
             prop_assert!(after.review || !before.review);
         }
 
-        /// Every block ends, and within `silent_longest` if no prank or abusive call counts.
+        /// Checks that every block ends, within `silent_longest` if no prank or abusive call counts.
         #[test]
         fn every_block_ends(all in some(40), ladder in ladder()) {
             let step = ladder.judge(&all, at(NOW));
@@ -598,7 +598,7 @@ mod tests {
             prop_assert!(!(step.warning && step.block.is_some()));
         }
 
-        /// A clock step of any size in either direction adds no weight: each strike counts at most once.
+        /// Checks that a clock step of any size adds no weight: each strike counts at most once.
         #[test]
         fn clock_step_adds_no_weight(
             all in some(12), ladder in ladder(), step in -200_000_000_000_i64..200_000_000_000,

@@ -307,7 +307,7 @@ mod tests {
         });
     }
 
-    /// The message is built by hand, because some test kernels have no VLAN support.
+    /// Builds the message by hand, because some test kernels have no VLAN support.
     #[test]
     fn vlan_names_its_parent_interface() {
         let mut message = LinkMessage::default();

@@ -61,9 +61,9 @@ pub fn number(text: &str, plan: &Plan) -> Result<Number, String> {
     })
 }
 
-/// Parses what an operator typed. Like [`subject`], but accepts text that the plan alone cannot parse
-/// if it is a spelling of a number in use (`(+62) (0)812…`, `0062…`, digits of other scripts). If
-/// both readings give a number, they must agree: a block must never hit another person.
+/// Parses what an operator typed, like [`subject`]. It also accepts spellings of a number in use that
+/// the plan alone cannot parse: `(+62) (0)812…`, `0062…`, digits of other scripts. If both readings
+/// give a number, they must agree: a block must never hit another person.
 ///
 /// # Errors
 /// Returns a message if the text is not a number, is ambiguous, or has letters, which a keypad maps to
@@ -120,7 +120,7 @@ mod tests {
     }
 
     proptest::proptest! {
-        /// A number that was printed parses as the same number.
+        /// Checks that a printed number parses as the same number.
         #[test]
         fn text_number_text(text in "[+]?[0-9]{1,16}") {
             let plan = Policy::default().trunks[0].profile.plan;
@@ -130,7 +130,7 @@ mod tests {
             }
         }
 
-        /// No text causes a panic.
+        /// Checks that no text causes a panic.
         #[test]
         fn any_text(text in ".*") {
             let plan = Policy::default().trunks[0].profile.plan;
@@ -162,7 +162,7 @@ mod tests {
     }
 
     proptest::proptest! {
-        /// If both functions parse a text, the results agree; no text causes a panic.
+        /// Checks that both functions agree if both parse a text, and that no text causes a panic.
         #[test]
         fn any_typed_text(text in "[+0-9() .*-]{0,20}|.*") {
             let plan = Policy::default().trunks[0].profile.plan;

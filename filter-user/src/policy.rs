@@ -1,5 +1,5 @@
-//! A policy in the form of the maps: from a file, the command line or the store, ready to be written
-//! to the kernel or judged on the host.
+//! A policy in the form of the maps. It comes from a file, the command line or the store, and is
+//! written to the kernel or used by the host.
 
 use filter_common::abi::{
     ABI_VERSION, Allow, Block, EVENT_PAI, MODE_ENFORCE, PrefixKey, Profile, RULE_SHORT_NUMBER,
@@ -14,7 +14,7 @@ pub const SIP_PORT: u16 = 5060;
 /// Pass events per CPU and second before they are sampled.
 pub const PASS_EVENTS_PER_SECOND: u32 = 10_000;
 
-/// What a rule applies to.
+/// The number or prefix of a rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Subject {
     /// One number.

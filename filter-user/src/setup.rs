@@ -128,8 +128,8 @@ pub fn read(path: &Path) -> Result<Option<String>, String> {
     }
 }
 
-/// Checks whether nobody has edited the file: it does not exist, or is as delivered with the interface
-/// of the example or, in a package, with no interface.
+/// Checks whether nobody has edited the file: it does not exist, or is as delivered. The delivered file
+/// has the interface of the example or, in a package, no interface.
 #[must_use]
 pub fn is_untouched(before: Option<&str>) -> bool {
     let interfaces = |text: &str| {

@@ -5,8 +5,8 @@ use std::ops::Range;
 use rand::rngs::Xoshiro256PlusPlus;
 use rand::{Rng as _, RngExt as _, SeedableRng as _};
 
-/// A random source. For the same seed and purpose it always yields the same numbers, whatever else was
-/// drawn, so that every policy meets the same callers.
+/// A random source. For the same seed and purpose it always yields the same numbers, independent of
+/// other draws, so that every policy meets the same callers.
 pub struct Chance(Xoshiro256PlusPlus);
 
 impl Chance {

@@ -3,7 +3,7 @@
 
 /// Jakarta Siaga 112, 2024: 637,292 calls in a year.
 pub const CALLS_PER_DAY: f64 = 637_292.0 / 366.0;
-/// Share of calls that are pranks or silent. 20 to 80 % are reported: 23 % pranks in Jakarta (2024),
+/// Share of calls that are pranks or silent. Sources report 20 to 80 %. For example: 23 % pranks in Jakarta (2024),
 /// 48 % in Romania (2019), 56 % in Surabaya (2019), 78 % in Telangana (2020), 81 % in Batman (2024).
 pub const NUISANCE: f64 = 0.5;
 /// Both ends of that range.
@@ -26,7 +26,7 @@ pub const PRANK_DAYS: f64 = 45.0;
 pub const PRANKSTER_REDIALS: f64 = 0.4;
 /// Share of numbers whose prankster knows the redial rule and uses it. Assumption.
 pub const KNOWS_THE_RULE: f64 = 0.05;
-/// The same share if the rule is widely known. Assumption.
+/// Such a share if the rule is widely known. Assumption.
 pub const KNOWN_WIDELY: f64 = 0.3;
 
 /// Emergency calls per number and year. Romania 2019: 52 % of 11.3 million calls, for about 19
@@ -40,7 +40,7 @@ pub const CALLS_AGAIN: f64 = 0.3;
 /// Shares of people in need who dial again 0, 1, 2, 3 and more times if nobody answers. Assumption, and
 /// the most important one.
 pub const REDIALS: [f64; 4] = [0.15, 0.20, 0.25, 0.40];
-/// The same shares for people who give up soon. Assumption.
+/// Such shares for people who give up soon. Assumption.
 pub const REDIALS_HASTY: [f64; 4] = [0.35, 0.30, 0.20, 0.15];
 /// Probability of each further attempt after the third. Assumption.
 pub const REDIALS_ON: f64 = 0.5;

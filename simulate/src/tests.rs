@@ -15,7 +15,7 @@ fn run(world: &World, rules: &Rules) -> Outcome {
     year::run(world, rules, 7).unwrap()
 }
 
-/// A short year with many emergencies.
+/// Returns a short year with many emergencies.
 fn short() -> World {
     World { needs: 20.0, ..World::new(60) }
 }

@@ -21,7 +21,7 @@ const XDP_DROP: u32 = 1;
 pub enum Attempts {
     /// No attempts.
     None,
-    /// The same frame each time: all but the first are retransmissions.
+    /// Retransmissions: the frame is always the same.
     Repeated,
     /// Each frame has its own Call-ID.
     New,
@@ -160,7 +160,7 @@ impl Case {
         Ok(())
     }
 
-    /// Whether the case is only subtracted from others.
+    /// Checks whether the case is only subtracted from others.
     fn is_base(&self) -> bool {
         self.is_drawn && !self.program.decides() && self.attempts == Attempts::New
     }

@@ -38,11 +38,11 @@ pub enum Program {
     Null,
     /// Ethernet, IPv4, UDP and the port.
     Parse,
-    /// The same with one look-up.
+    /// As before, with one look-up.
     Lookup,
     /// The layers and the headers, without a decision.
     Scan,
-    /// The same with the full reader.
+    /// As before, with the full reader.
     ScanFull,
     /// The decision, with given positions of number and Call-ID.
     Oracle,
@@ -92,7 +92,7 @@ impl Program {
         }
     }
 
-    /// Whether it decides and counts the reason.
+    /// Checks whether it decides and counts the reason.
     pub const fn decides(self) -> bool {
         matches!(self, Program::Oracle | Program::Naive | Program::Palang)
     }
@@ -110,7 +110,7 @@ pub struct Loaded {
 struct Folder(PathBuf);
 
 impl Folder {
-    /// Also removes the folder of a run that was killed, because its maps would stay.
+    /// Creates the folder. Also removes that of a run that was killed, because its maps would stay.
     fn new(blocks: u32) -> Result<Folder> {
         for entry in fs::read_dir(BPFFS).context("there is no BPF file system")? {
             let path = entry?.path();

@@ -24,7 +24,7 @@ pub fn text(measured: &Measured) -> String {
     };
     part("Targets", &targets(measured));
     part("Programs side by side, ns per packet: an innocent number", &programs(measured));
-    part("What the filter does with a packet, ns", &verdicts(measured));
+    part("Verdicts of the filter, ns per packet", &verdicts(measured));
     part(
         "By size of the list, ns: each call from another number, each a new attempt",
         &sizes(measured),

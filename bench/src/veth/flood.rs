@@ -67,8 +67,8 @@ impl Flood {
         Ok(Flood { program: Arc::new(program), order, trunk, interface, first })
     }
 
-    /// Floods until the result is dropped: N INVITEs per second (`None`: as fast as possible), each call
-    /// sent `copies` times (0: the same 512 calls repeatedly).
+    /// Floods until the result is dropped, with N INVITEs per second (`None`: as fast as possible). Each
+    /// call is sent `copies` times (0: the same 512 calls repeatedly).
     pub fn start(&mut self, per_second: Option<u32>, copies: u32) -> Result<Flooding<'_>> {
         let interval = per_second.map_or(0, |rate| 1_000_000_000 / u64::from(rate.max(1)));
         let interface = self.interface;

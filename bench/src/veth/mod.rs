@@ -48,7 +48,7 @@ pub struct Counts {
     pub packets: u64,
     /// Datagrams that a program read from its socket.
     pub read: u64,
-    /// Datagrams that reached UDP, whatever happened to them.
+    /// Datagrams that reached UDP, with any outcome.
     pub udp: u64,
     /// Datagrams that the gate sent.
     pub sent: u64,

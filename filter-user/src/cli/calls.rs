@@ -196,7 +196,7 @@ impl Answer for CallShown {
         evidence.message.lines().try_for_each(|line| writeln!(writer, "  {}", print::clean(line)))
     }
 
-    /// Not used: the raw output is the message itself.
+    /// Returns the raw fields; not used, because the raw output is the message itself.
     fn raw(&self) -> Vec<Vec<String>> {
         vec![self.call.raw()]
     }

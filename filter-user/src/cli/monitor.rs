@@ -20,11 +20,10 @@ use crate::wire::{Call, Live, Lost};
 /// palang monitor -t refuse -t unread
 ///
 /// One line per attempt: time, verdict, reason, caller, trunk. A line with `lost` counts attempts
-/// without a line, at the start and whenever the count grows. Raw: as `palang calls`, without `lost`
-/// lines.
+/// without a line, at the start and when the count grows. Raw: as `palang calls`, without `lost` lines.
 ///
-/// `--write` saves the INVITEs of refused attempts, whatever `-t` selects, in a capture for Wireshark
-/// and `palang replay`; each is in the file at once. Meanwhile the kernel keeps INVITEs even without
+/// `--write` saves the INVITEs of all refused attempts, regardless of `-t`, in a capture for Wireshark
+/// and `palang replay`. Each is in the file at once. Meanwhile the kernel keeps INVITEs even without
 /// [evidence] in palang.toml, and the audit records it. Needs the role operate.
 #[derive(Debug, Args)]
 pub struct Arguments {

@@ -89,7 +89,7 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
         match result {
             Ok(()) => {}
             Err(Error::Capture(message)) => broken.push(format!("{}: {message}", path.display())),
-            // What was judged before the error is still printed.
+            // The frames before the error are still printed.
             Err(Error::Kernel(error)) => broken.push(format!("{}: {error}", path.display())),
             Err(Error::Output(error)) => return written(Err(error)),
         }

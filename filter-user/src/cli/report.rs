@@ -33,8 +33,8 @@ enum Command {
 ///
 /// palang report add 0812-3456-7890 --kind prank --call-id 7f3a@pbx --note 'laughter'
 ///
-/// The report is a strike if a call of the last 24 h with this number and Call-ID passed, on a trunk
-/// that is trusted for its numbers. The ladder (docs/ladder.toml) decides what strikes lead to. Any
+/// The report is a strike if a call of the last 24 h with this number and Call-ID passed. The trunk of
+/// that call must be trusted for its numbers. The ladder (docs/ladder.toml) decides what strikes lead to. Any
 /// other report is recorded and goes to the review list, but blocks nobody. A second report of a
 /// call replaces the first. Exit 6: recorded, but the block that should follow was not set.
 ///
@@ -153,7 +153,7 @@ impl Strikes {
         Ok(found)
     }
 
-    /// Writes the strikes for people; nothing if there are none.
+    /// Writes the strikes for people; nothing for a number without strikes.
     ///
     /// # Errors
     /// Returns the error of the writer.

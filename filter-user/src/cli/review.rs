@@ -35,8 +35,8 @@ enum Command {
 ///
 /// palang review list
 ///
-/// A `report` needs a review if it is not a strike, led to a long block, or did not lead to the block
-/// that it should: `palang report list NUMBER` shows which.
+/// A `report` needs a review if it is not a strike, led to a long block, or its block could not be
+/// set. `palang report list NUMBER` shows the reports.
 ///
 /// Raw: id, time, number, kind, end of the grant or block, rule of the block, Call-ID, closed, by, note.
 #[derive(Debug, Args)]

@@ -21,8 +21,8 @@ use crate::selftest::{self, Call, Outcome, Selftest, Tried};
 /// All of it runs in a separate network namespace: no live call, map, counter or interface is touched.
 /// Also checks that every configured interface has the same filter. Needs root, but no daemon.
 ///
-/// Exit code, for cron: 0 armed: only blocked callers are refused · 11 observing · 12 overridden ·
-/// 13 broken, with the cause · 1, 5 the test could not run.
+/// Exit codes, for cron. 0 is armed: only blocked callers are refused. 11 is observing, 12 is
+/// overridden, 13 is broken. 1 and 5: the test could not run.
 ///
 /// Raw: one line per item, with its name and its value.
 #[derive(Debug, Args)]

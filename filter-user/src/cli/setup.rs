@@ -213,7 +213,7 @@ impl Found {
             && status.mode.mode != "observe"
         {
             let message = format!(
-                "the mode is already {}, so calls on {name} would be refused at once: run palang \
+                "the mode is already {}, so {name} would refuse calls at once: run palang \
                  mode observe first, or attach it with palang attach {name}",
                 status.mode.mode
             );

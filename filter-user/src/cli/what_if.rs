@@ -40,20 +40,19 @@ const ROWS: usize = 20;
 ///
 /// palang what-if trunk.pcap --policy new.toml --against old.toml --plot calls.svg
 ///
-/// Counts the calls that the policy file would have refused, and those that a redial grant would
-/// have let through, and compares them with another policy. Then lists the numbers whose outcome
-/// changes. Nothing is changed. The calls are judged outside the kernel by the same code, so root is
+/// Counts the calls that the policy file would have refused or let through by a redial grant, and
+/// compares them with another policy. Then lists the numbers whose outcome changes. Nothing is changed. The calls are judged outside the kernel by the same code, so root is
 /// not needed.
 ///
-/// With captures, the comparison is --against, or without it the daemon's policy in force: its
-/// configuration, mode, blocks and allows as they are now (role operate). An INVITE that is
+/// With captures, the comparison is --against, or without it the daemon's policy in force (role
+/// operate): configuration, mode, blocks and allows as they are now. An INVITE that is
 /// retransmitted within 64 s is the same call.
 ///
 /// With --since, the comparison is --against, or without it the recorded outcome of the calls. This
 /// needs the role operate, because masked numbers cannot be judged. The numbers are used as they were
 /// parsed at the time: another numbering plan or identity has no effect, other trunks do. `ladder =
 /// "FILE"` in a policy uses the reports that were strikes, unless the policy would have refused the
-/// call. What callers would have done after another outcome is unknown.
+/// call. It is unknown how callers would have acted after another outcome.
 ///
 /// Raw: number, refused, let through by a grant, both again for the comparison, newly refused, newly
 /// passed, newly let through by a grant, no longer let through by a grant.
@@ -99,8 +98,8 @@ fn picture(text: &str) -> Result<PathBuf, String> {
 /// Runs the `palang what-if` command.
 ///
 /// # Errors
-/// `Usage` for wrong arguments or files, `Partly` or `Failed` if a capture cannot be read to its end;
-/// otherwise returns an error if the daemon refuses or cannot be reached.
+/// `Usage` for wrong arguments or files; `Partly` or `Failed` if a capture cannot be read to its end.
+/// Otherwise returns an error if the daemon refuses or cannot be reached.
 pub fn run(arguments: &Arguments, client: &Client) -> Result<Exit, Failure> {
     let read = |path: &Path| {
         policy_file::read(path, &|_| Ok(())).map_err(|message| Failure::new(Exit::Usage, message))

@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::print::{self, Answer, counted, known, thousands};
 use crate::what_if::tally::{Counts, Difference, NumberRow, Tally};
 
-/// What the policy is compared with.
+/// The policy or the records to compare with.
 #[derive(Clone, Debug, Serialize)]
 pub struct Compared {
     /// `file`, `in-force` or `recorded`.
@@ -42,7 +42,7 @@ impl Compared {
 pub struct Told {
     /// The counts.
     pub tally: Tally,
-    /// What the policy is compared with, if anything.
+    /// The other side of the comparison, if there is one.
     pub compared: Option<Compared>,
     /// Number of frames in the captures.
     pub frames: Option<u64>,

@@ -68,7 +68,7 @@ const NOT_NATIVE: &[&str] = &[
     "wireguard",
 ];
 
-/// What the kernel reports about an interface.
+/// The kernel's information about an interface.
 struct Facts<'a> {
     link: &'a Link,
     /// Name of the parent interface, if it is a VLAN.
@@ -86,17 +86,13 @@ struct Facts<'a> {
     whose: Whose,
 }
 
-/// Checks all configured interfaces. `tag` is that of the program in this binary, if it could be loaded;
-/// `frags` is whether the kernel gives programs frames of several buffers, if that is known.
+/// Checks all configured interfaces. `tag` is that of the program in this binary, if it could be
+/// loaded. `frags`: whether the kernel gives programs frames of several buffers, if that is known.
 pub(super) async fn checks(config: &Config, tag: Option<u64>, frags: Option<bool>) -> Vec<Check> {
     let file = config.path.display();
     if config.interfaces.is_empty() {
         let mend = format!("list them under `interfaces` in {file}");
-        return vec![Check::warn(
-            "interfaces",
-            "no interface is configured: no call is judged",
-            mend,
-        )];
+        return vec![Check::warn("interfaces", "none configured: no call is judged", mend)];
     }
     let links = match netlink::links().await {
         Ok(links) => links,
@@ -241,18 +237,14 @@ fn mtu(facts: &Facts<'_>, mode: XdpMode) -> Check {
     let state = if mode == XdpMode::Native { State::Fail } else { State::Warn };
     match facts.features {
         _ if facts.frags == Some(false) => {
-            let finding = format!(
-                "{mtu}: needs frames of several buffers, which this kernel does not support with XDP"
-            );
+            let finding = format!("{mtu} needs several buffers, which this kernel cannot with XDP");
             Check { state, ..Check::fail("mtu", finding, mend) }
         }
         Some(Features { multi_buffer: true, .. }) => {
             Check::ok("mtu", format!("{mtu}; the driver supports frames of several buffers"))
         }
         Some(_) => {
-            let finding = format!(
-                "{mtu}: needs frames of several buffers, which the driver does not support with XDP"
-            );
+            let finding = format!("{mtu} needs several buffers, which the driver cannot with XDP");
             Check { state, ..Check::fail("mtu", finding, mend) }
         }
         None => {
@@ -556,11 +548,7 @@ mod tests {
             );
             assert_eq!(found[0].finding, "up, but no carrier");
             assert_eq!(found[1].finding, "veth supports native XDP");
-            assert!(
-                found[8].finding.contains("there are: lo, right, left"),
-                "{}",
-                found[8].finding
-            );
+            assert!(found[8].finding.contains("lo, right, left"), "{}", found[8].finding);
             assert_eq!(found[9].mend.as_deref(), Some("ip link set dev right up"));
             // The fix that the check proposes works.
             ip(found[13].mend.as_deref().unwrap().strip_prefix("ip ").unwrap());

@@ -190,7 +190,7 @@ fn pcap(reader: &mut PcapReader<Box<dyn Read>>) -> Option<Result<Captured, PcapE
 /// Reads the next block; `Ok(None)` if it has no frame.
 fn pcapng(reader: &mut PcapNgReader<Box<dyn Read>>) -> Option<Result<Option<Captured>, PcapError>> {
     let (ticks, interface, original_len, bytes) = match reader.next_block()? {
-        // The crate treats the ticks as nanoseconds, whatever the interface says.
+        // The crate treats the ticks as nanoseconds, regardless of the interface.
         Ok(Block::EnhancedPacket(packet)) => (
             packet.timestamp.as_nanos(),
             packet.interface_id,

@@ -1,5 +1,5 @@
-//! Tests whether a blocked caller would be refused now: real calls through the real program with a
-//! copy of the policy in force, in a private network. Needs no daemon and writes to no live map.
+//! Tests whether a blocked caller would be refused now. It sends real calls through the real program
+//! with a copy of the policy in force, in a private network. Needs no daemon and writes to no live map.
 
 mod call;
 mod lane;
@@ -112,7 +112,7 @@ pub struct Selftest {
     pub version: String,
     /// Tag of the tested program.
     pub tag: String,
-    /// Folder of the pinned maps whose policy was copied; null if there is none.
+    /// Folder of the pinned maps whose policy was copied, if there are any.
     pub maps: Option<PathBuf>,
     /// The mode in force.
     pub mode: Option<Mode>,
@@ -219,7 +219,7 @@ fn live(pins: &Pins) -> Result<Result<Live, String>, String> {
     }
     let Some(folder) = folders.into_iter().rfind(|folder| Pins::is_of_this_version(folder)) else {
         return Ok(Err(format!(
-            "the maps in force have a different layout than this palang (v{ABI_VERSION}): use the \
+            "the maps in force have a different layout than this palang (v{ABI_VERSION}). Use the \
              version that the daemon runs, or restart the daemon (systemctl restart palang)"
         )));
     };

@@ -64,7 +64,7 @@ impl Frames {
         if key.iter().all(|(call_id, _)| *call_id == 0) {
             return false;
         }
-        // The same comparison as in the gate, even if the time goes backwards.
+        // This is the comparison of the gate, even if the time goes backwards.
         let first = self.seen.get(&key);
         let again = first.is_some_and(|first| time.wrapping_sub(*first) < ATTEMPT_NS);
         if !again {
@@ -189,8 +189,8 @@ mod tests {
             prop_assert_eq!(tally.numbers(), vec![]);
         }
 
-        /// Beside another policy each has the counts that it has alone, and the difference is that
-        /// of the counts.
+        /// Checks that each of two policies has the counts that it has alone, and that the difference
+        /// is that of the counts.
         #[test]
         fn two_policies_do_not_touch_each_other(calls in calls(), a in policy(), b in policy()) {
             let both = tried(&calls, &a.policy, Some(&b.policy));
@@ -214,7 +214,7 @@ mod tests {
             prop_assert_eq!(refused, difference.newly_refused);
         }
 
-        /// What is forgotten on the way counts no more: a gate that forgets nothing says the same.
+        /// Checks that dropped entries do not matter: a gate that drops nothing gives the same counts.
         #[test]
         fn forgetting_changes_nothing(calls in calls(), file in policy()) {
             let tally = tried(&calls, &file.policy, None);
@@ -229,7 +229,7 @@ mod tests {
             prop_assert_eq!(tally.policy.refused, refused as u64);
         }
 
-        /// The records of the same calls lead to the same counts.
+        /// Checks that the records of the same calls lead to the same counts.
         #[test]
         fn records_are_judged_as_the_calls_were(calls in calls(), a in policy(), b in policy()) {
             let frames = tried(&calls, &a.policy, Some(&b.policy));

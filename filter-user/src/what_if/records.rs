@@ -341,7 +341,7 @@ mod tests {
         assert_eq!(reasons(&file, &[0], &before), ["blocked-number"]);
     }
 
-    /// The number is blocked permanently, itself or by a prefix. Its third attempt is let through and
+    /// Blocks a number permanently, itself or by a prefix. Its third attempt is let through and
     /// reported; from then on six attempts are needed.
     #[test]
     fn reported_grant_ends_and_the_next_needs_twice_the_attempts() {

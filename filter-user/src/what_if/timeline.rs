@@ -88,7 +88,7 @@ mod tests {
     use super::*;
 
     proptest! {
-        /// For any calls in any order, no call is lost and the number of steps stays small.
+        /// Checks that no call is lost in any order, and that the number of steps stays small.
         #[test]
         fn every_call_is_in_a_step(
             calls in prop::collection::vec((any::<u64>(), 0u32..64, any::<[bool; 4]>()), 0..200),

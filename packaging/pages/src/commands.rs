@@ -91,7 +91,7 @@ fn add(
     Ok(())
 }
 
-/// clap_mangen ends lines where a blank line ends them anyway.
+/// Removes line ends of clap_mangen before blank lines.
 fn without_idle_breaks(text: &str) -> Vec<u8> {
     let lines: Vec<_> = text.lines().collect();
     let near = |index: usize| lines.get(index).is_some_and(|line| line.is_empty());

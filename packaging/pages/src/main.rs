@@ -10,7 +10,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
 
-/// `palang-pages FOLDER docs/palang.toml 2026-11-24`: writes `man1/` and `man5/` in the folder.
+/// Writes `man1/` and `man5/` in a folder: `palang-pages FOLDER docs/palang.toml 2026-11-24`.
 fn main() -> Result<()> {
     let mut arguments = env::args().skip(1);
     let folder = arguments.next().map(PathBuf::from).context("the folder is missing")?;

@@ -97,7 +97,7 @@ fn setting(line: &str) -> Option<(String, Option<String>)> {
     Some((setting.trim().to_owned(), (!says.is_empty()).then(|| says.join(" "))))
 }
 
-/// Returns the text about a setting; `\&` if there is none, because roff needs a text.
+/// Returns the text about a setting; `\&` for no text, because roff needs one.
 fn text_of(says: &[String]) -> String {
     if says.is_empty() { "\\&".to_owned() } else { roff(&says.join(" ")) }
 }
