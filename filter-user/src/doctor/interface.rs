@@ -169,11 +169,8 @@ fn up(link: &Link) -> Check {
         return Check::warn("link", "down: no call arrives", format!("ip link set dev {name} up"));
     }
     if !link.carrier {
-        return Check::warn(
-            "link",
-            "up, but no carrier",
-            format!("ethtool {name}; check the cable"),
-        );
+        let mend = format!("ethtool {name}; check the cable");
+        return Check::warn("link", "up, but no carrier", mend);
     }
     Check::ok("link", "up")
 }
