@@ -73,8 +73,7 @@ pub struct Arguments {
 /// Runs the `palang setup` command.
 ///
 /// # Errors
-/// Returns an error before any change if something prevents the setup, or after all changes are undone
-/// if a step failed. `Partly` if the configuration is written but there is no systemd unit.
+/// `Partly` if only the configuration is written; any other error means that no change is left.
 pub fn run(arguments: &Arguments) -> Result<Exit, Failure> {
     if !geteuid().is_root() {
         let message = format!("only root can set up: sudo palang setup {}", arguments.interface);
