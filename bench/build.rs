@@ -1,5 +1,5 @@
-//! Compiles the programs that the filter is timed beside, and the flood; `src/kernel/programs.rs`
-//! and `src/veth/flood.rs` embed them.
+//! Compiles the reference programs and the flood; `src/kernel/programs.rs` and `src/veth/flood.rs`
+//! embed them.
 
 use std::process::ExitCode;
 

@@ -1,5 +1,5 @@
-//! `bench control`: the release build's daemon in a lab of two namespaces. How soon a command is in
-//! force, how long an import and a start take, and what they need.
+//! `bench control`: runs the daemon of the release build in a lab of two namespaces. It measures how
+//! soon a command is in force, how long an import and a start take, and what they need.
 
 mod enforcement;
 mod footprint;
@@ -23,16 +23,16 @@ use enforcement::Latencies;
 use footprint::Footprint;
 use start::Start;
 
-/// What it takes.
+/// Options of `bench control`.
 #[derive(clap::Args)]
 pub struct Arguments {
-    /// A short form, 20,000 blocks, that prints and does not touch the page.
+    /// Short run with 20,000 blocks that only prints.
     #[arg(long)]
     pub quick: bool,
-    /// Also a list of 10,000,000: takes long, 8 GB of memory and 7 GB of the temporary folder
+    /// Also measure a list of 10,000,000: takes long, 8 GB of memory and 7 GB in the temporary folder
     #[arg(long, conflicts_with = "quick")]
     pub ten_million: bool,
-    /// The program to measure; else it is built for release
+    /// Program to measure; by default it is built for release
     #[arg(long, value_name = "FILE")]
     pub palang: Option<PathBuf>,
 }
@@ -44,13 +44,13 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         None => built()?,
     };
     let (count, repetitions) = if arguments.quick { (20_000, 50) } else { (1_000_000, 200) };
-    // A block waits until an import has ended: two hundred of them would take hours.
+    // A block waits until an import has ended: two hundred repetitions would take hours.
     let longest = Duration::from_secs(if arguments.quick { 20 } else { 300 });
     let lab = Lab::new("bench-control");
     let mut latencies = Vec::new();
     let mut sizes = vec![measure(&lab, &program, count, (repetitions, longest), &mut latencies)?];
     if arguments.ten_million {
-        // The latencies are those of a million: what a command does depends on no length of a list.
+        // The latencies are those of a million: they do not depend on the length of a list.
         sizes.push(measure(&lab, &program, 10_000_000, (0, longest), &mut latencies)?);
     }
     let text = tables(&latencies, &sizes);
@@ -61,7 +61,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     Ok(())
 }
 
-/// What a list of a length takes.
+/// Results for one length of a list.
 struct Size {
     count: u32,
     import: Duration,
@@ -71,13 +71,13 @@ struct Size {
     fresh: Start,
 }
 
-/// The latencies of one situation.
+/// Latencies of one situation.
 struct Situation {
     name: String,
     steps: Latencies,
 }
 
-/// All of one length of a list. With no repetitions there are no latencies.
+/// Measures everything for one length of a list. With no repetitions there are no latencies.
 fn measure(
     lab: &Lab,
     program: &Path,
@@ -105,9 +105,9 @@ fn measure(
         write_list(list, count)?;
     }
     let began = Instant::now();
-    let told = must(&mut import(&daemon, &lists[0]))?;
+    let printed = must(&mut import(&daemon, &lists[0]))?;
     let took = began.elapsed();
-    ensure!(told == format!("{count}\t0\t0\t0\n"), "the import told {told:?}");
+    ensure!(printed == format!("{count}\t0\t0\t0\n"), "the import printed {printed:?}");
     let while_importing = Footprint::of(&daemon)?;
 
     if repetitions > 0 {
@@ -118,7 +118,7 @@ fn measure(
         eprintln!("commands during an import");
         let done = AtomicBool::new(false);
         let steps = thread::scope(|scope| {
-            // Each gives all blocks another reason.
+            // Each import changes the reason of all blocks.
             let imports = scope.spawn(|| -> Result<usize> {
                 let mut imports = 0;
                 while !done.load(Ordering::Relaxed) {
@@ -131,7 +131,7 @@ fn measure(
             done.store(true, Ordering::Relaxed);
             match imports.join() {
                 Ok(imports) => eprintln!("{} imports meanwhile", imports?),
-                Err(_) => bail!("the thread that imports panicked"),
+                Err(_) => bail!("the import thread panicked"),
             }
             steps
         })?;
@@ -150,12 +150,12 @@ fn measure(
     Ok(Size { count, import: took, while_importing, after_start, kept, fresh })
 }
 
-/// A caller of the list, as a trunk writes it.
+/// Returns a caller of the list in the format of a trunk.
 fn number(index: u32) -> String {
     format!("+62812{index:08}")
 }
 
-/// A list with the name of its file as reason.
+/// Writes a list whose reason is the name of its file.
 fn write_list(path: &Path, count: u32) -> Result<()> {
     let reason = path.file_name().unwrap_or_default().display();
     let mut file = BufWriter::new(File::create(path)?);
@@ -170,7 +170,7 @@ fn import(daemon: &Daemon<'_>, list: &Path) -> Command {
     daemon.command(&["block", "import", &list.display().to_string(), "-o", "raw"])
 }
 
-/// Runs a command, however long it takes; what it told.
+/// Runs a command without a time limit and returns its output.
 fn must(command: &mut Command) -> Result<String> {
     let output = command.output().with_context(|| format!("{command:?}"))?;
     let stderr = String::from_utf8_lossy(&output.stderr);
@@ -178,7 +178,7 @@ fn must(command: &mut Command) -> Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// `palang`, built for release; where this program is.
+/// Builds `palang` for release and returns its path.
 fn built() -> Result<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
@@ -243,7 +243,7 @@ fn tables(latencies: &[Situation], sizes: &[Size]) -> String {
     row("daemon in it, peak", &|size| mebibytes(size.while_importing.peak));
     row("store after it", &|size| mebibytes(size.while_importing.store));
     row("maps in the kernel", &|size| mebibytes(size.after_start.maps));
-    row("start, the filter stands: answers after", &|size| seconds(size.kept.answers));
+    row("start, filter in force: answers after", &|size| seconds(size.kept.answers));
     row("… blocked INVITEs let through from stop to answer", &|size| {
         format!("{} of {}", size.kept.passed, size.kept.sent)
     });
@@ -256,7 +256,7 @@ fn tables(latencies: &[Situation], sizes: &[Size]) -> String {
     text
 }
 
-/// The value that this share of all is at most; 0 of none.
+/// Returns the quantile of these values; 0 for an empty list.
 fn quantile(values: &[u64], share: f64) -> u64 {
     let mut sorted = values.to_vec();
     sorted.sort_unstable();
@@ -272,7 +272,7 @@ fn mebibytes(bytes: u64) -> String {
     format!("{} MiB", bytes >> 20)
 }
 
-/// `1 M`, `20 k`.
+/// Formats a count: `1 M`, `20 k`.
 fn short(count: u32) -> String {
     if count.is_multiple_of(1_000_000) {
         format!("{} M", count / 1_000_000)

@@ -1,5 +1,5 @@
-//! `bench goodput`: honest calls answered while a flood of blocked callers grows, with the gate
-//! and without.
+//! `bench goodput`: measures honest calls answered while a flood of blocked callers grows, with and
+//! without the gate.
 
 use std::path::Path;
 use std::time::Duration;
@@ -15,43 +15,43 @@ use crate::veth::honest::{self, Answers};
 use crate::veth::kamailio::Kamailio;
 use crate::veth::{Bench, RECEIVER_CPU, cpu, is_installed};
 
-/// What it takes.
+/// Options of `bench goodput`.
 #[derive(clap::Args)]
 pub struct Arguments {
-    /// A short form that prints and does not touch the page.
+    /// Short run that only prints.
     #[arg(long)]
     pub quick: bool,
 }
 
-/// Honest calls a second.
+/// Honest calls per second.
 const HONEST: u32 = 500;
-/// Blocked callers' INVITEs a second.
+/// INVITEs of blocked callers per second.
 const FLOODS: [u32; 9] = [0, 2_000, 8_000, 16_000, 32_000, 64_000, 128_000, 320_000, 640_000];
-/// The same for the short form.
+/// Flood of the short run.
 const QUICK: [u32; 3] = [0, 32_000, 128_000];
-/// The flood of the target, and the share of honest calls that is to be answered in it.
+/// The flood of the target, and the share of honest calls that must be answered in it.
 const TARGET: (u32, f64) = (128_000, 0.99);
-/// A flood is reached when so much of it was sent.
+/// Share of a flood that must be sent for it to count as reached.
 const REACHED: f64 = 0.9;
-/// How often a caller who gets no answer sends the INVITE of one call (RFC 3261 §17.1.1.2).
+/// How often a caller without an answer sends the INVITE of a call (RFC 3261 §17.1.1.2).
 const COPIES: u32 = 7;
 
-/// One flood, and what became of the honest calls in it.
+/// One flood and the outcome of the honest calls in it.
 struct Point {
-    /// INVITEs a second that were to be sent.
+    /// INVITEs per second to send.
     wanted: u32,
-    /// INVITEs a second that were.
+    /// INVITEs per second that were sent.
     flood: f64,
     answers: Answers,
-    /// Share of the receiving CPU that the kernel, Kamailio and the daemon took.
+    /// Share of the receiving CPU used by the kernel, Kamailio and the daemon.
     cpu: f64,
-    /// Share of it that the daemon took.
+    /// Share of it used by the daemon.
     daemon: f64,
 }
 
 /// Measures, prints, and writes the page.
 pub fn run(arguments: &Arguments) -> Result<()> {
-    ensure!(is_installed("kamailio", "kamailio"), "no kamailio here, and none to install");
+    ensure!(is_installed("kamailio", "kamailio"), "kamailio is missing and cannot be installed");
     let (floods, time): (&[u32], _) = match arguments.quick {
         true => (&QUICK, Duration::from_secs(1)),
         false => (&FLOODS, Duration::from_secs(6)),
@@ -65,7 +65,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         for (has_gate, points) in [(false, &mut without), (true, &mut with)] {
             idle.wait()?;
             let point = measure(&bench, &mut flood, wanted, has_gate, time);
-            // Ended by the user: what went wrong then is no news.
+            // Interrupted by the user, so its error is not reported.
             bench.go_on()?;
             let point = point?;
             let gate = if has_gate { "with" } else { "without" };
@@ -194,7 +194,7 @@ const SIZE: (u32, u32) = (760, 840);
 const FONT: (&str, u32) = ("sans-serif", 13);
 const GREEN: RGBColor = RGBColor(0, 120, 60);
 
-/// Answered share, set-up delay, CPU.
+/// Plots answered share, set-up delay and CPU.
 fn plot(path: &Path, without: &[Point], with: &[Point]) -> Result<()> {
     let area = SVGBackend::new(path, SIZE).into_drawing_area();
     area.fill(&WHITE)?;
@@ -215,7 +215,7 @@ fn plot(path: &Path, without: &[Point], with: &[Point]) -> Result<()> {
 
 struct Chart<'a> {
     name: &'a str,
-    /// The end of the axis.
+    /// End of the axis.
     top: f64,
     value: &'a dyn Fn(&Point) -> f64,
 }
@@ -234,7 +234,7 @@ impl Chart<'_> {
             .x_label_area_size(40)
             .y_label_area_size(60)
             .build_cartesian_2d(0.0..last, 0.0..self.top)?;
-        // One step for each flood: 0 has no place on a logarithmic axis.
+        // One step per flood, because 0 has no place on a logarithmic axis.
         let floods = |x: &f64| {
             let point = with.get(x.round() as usize);
             point.map_or_else(String::new, |point| match point.wanted {

@@ -1,7 +1,6 @@
-//! `bench kernel`: the kernel program by `BPF_PROG_TEST_RUN`, beside programs that do less.
+//! `bench kernel`: the kernel program by `BPF_PROG_TEST_RUN`, compared with programs that do less.
 //!
-//! All programs of a table take turns in each round, so that whatever disturbs the machine
-//! disturbs all of them.
+//! All programs of a table take turns in each round, so that any disturbance affects all of them.
 
 mod cases;
 mod packets;
@@ -19,31 +18,31 @@ use self::cases::Case;
 use self::programs::{Program, Stack};
 use crate::page;
 
-/// Blocked numbers while the programs and the verdicts are timed.
+/// Number of blocked numbers while the programs and the verdicts are measured.
 const BASE: u32 = 1 << 16;
 /// Sizes of the list. The programs draw numbers of 24 bits.
 const SIZES: [u32; 4] = [1_000, 64_000, 1_000_000, 10_000_000];
-/// Bytes of kernel memory that a blocked number may cost, at a million of them: its entry, two
-/// attempts and two counts of redials, with their buckets. A test holds the maps to it.
+/// Largest kernel memory in bytes per blocked number, at a million numbers: its entry, two attempts
+/// and two counts of redials, with their buckets. A test checks the maps against it.
 const BYTES_PER_NUMBER: u64 = 640;
 
-/// What it takes.
+/// Options of `bench kernel`.
 #[derive(clap::Args)]
 pub struct Arguments {
-    /// A short form that prints and does not touch the page.
+    /// Short run that only prints.
     #[arg(long)]
     pub quick: bool,
-    /// Rounds; the least and the middle one of them are told.
+    /// Number of rounds; the tables show the smallest and the median.
     #[arg(long, default_value_t = 15, value_parser = clap::value_parser!(u32).range(1..))]
     pub rounds: u32,
-    /// Packets of a round.
+    /// Packets per round.
     #[arg(long, default_value_t = 200_000, value_parser = clap::value_parser!(u32).range(1..))]
     pub packets: u32,
 }
 
-/// The list of one size.
+/// Results for a list of one size.
 pub struct Size {
-    /// How many numbers.
+    /// Number of blocked numbers.
     pub numbers: u32,
     /// Drawing a frame, innocent callers, blocked callers.
     pub cases: [Case; 3],
@@ -51,19 +50,19 @@ pub struct Size {
     pub memory: Vec<(String, u64)>,
 }
 
-/// What was measured.
+/// All results.
 pub struct Measured {
     /// The programs side by side.
     pub programs: Vec<Case>,
-    /// What each is for the kernel.
+    /// Size and verifier cost of each program.
     pub loaded: Vec<(&'static str, programs::Loaded)>,
-    /// What the filter does with a packet.
+    /// Cost of each verdict.
     pub verdicts: Vec<Case>,
-    /// What is subtracted from them.
+    /// Cases that are subtracted from the verdicts.
     pub bases: [Case; 3],
-    /// The lists.
+    /// Results per size of the list.
     pub sizes: Vec<Size>,
-    /// Sizes for which there was no memory.
+    /// Sizes for which there was not enough memory.
     pub left_out: Vec<u32>,
 }
 
@@ -87,7 +86,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     page::write("kernel", &format!("{text}\n{}", tables::PLOTS))
 }
 
-/// The programs and the verdicts, on a list of one size.
+/// Measures the programs and the verdicts with a list of one size.
 fn base(rounds: u32, packets: u32) -> Result<Measured> {
     let mut stack = Stack::load(BASE + policy::EXTRA, &Program::ALL)?;
     let mut policy = policy::policy()?;
@@ -117,12 +116,12 @@ fn base(rounds: u32, packets: u32) -> Result<Measured> {
     })
 }
 
-/// All lists stand side by side, so that they take turns too.
+/// Measures all sizes; their lists exist at the same time, so that they take turns.
 fn all_sizes(sizes: &[u32], rounds: u32, packets: u32) -> Result<(Vec<Size>, Vec<u32>)> {
     let mut stacks = Vec::new();
     let mut left_out = Vec::new();
     for numbers in sizes.iter().copied() {
-        // Twice: others may be using memory too.
+        // Twice, because other programs may also need memory.
         if available()? < u64::from(numbers) * BYTES_PER_NUMBER * 2 {
             left_out.push(numbers);
             continue;
@@ -149,7 +148,7 @@ fn all_sizes(sizes: &[u32], rounds: u32, packets: u32) -> Result<(Vec<Size>, Vec
     Ok((stacks.into_iter().map(|(.., size)| size).collect(), left_out))
 }
 
-/// A gate that has seen many callers has no free element left in its memory of attempts.
+/// Fills the map of attempts, as in a gate that has seen many callers.
 fn warm_up(case: &mut Case, stack: &mut Stack, policy: &mut Policy, numbers: u32) -> Result<()> {
     case.run(stack, policy, (2 * numbers + 4096).max(100_000))?;
     case.rounds.clear();
@@ -166,7 +165,7 @@ fn pin() -> Result<()> {
     Ok(sched_setaffinity(this, &set)?)
 }
 
-/// Memory that can be had, in bytes.
+/// Returns the available memory in bytes.
 fn available() -> Result<u64> {
     let text = std::fs::read_to_string("/proc/meminfo")?;
     let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"));

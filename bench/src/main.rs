@@ -1,5 +1,5 @@
 //! The benchmark suite: `cargo xtask bench COMMAND`. Each command prints its tables and writes them
-//! into its part of `docs/performance.md`.
+//! to its part of `docs/performance.md`.
 
 mod control;
 mod goodput;
@@ -13,7 +13,7 @@ use std::process::ExitCode;
 use anyhow::{Result, ensure};
 use clap::{Parser, Subcommand};
 
-/// How fast Palang is, and beside what.
+/// Measure how fast Palang is, compared with other programs.
 #[derive(Parser)]
 #[command(bin_name = "cargo xtask bench", arg_required_else_help = true)]
 struct Arguments {
@@ -44,7 +44,7 @@ fn main() -> ExitCode {
 }
 
 fn run(command: &Bench) -> Result<()> {
-    // The objects of the benchmarks are built with the filter's, or none of them is.
+    // The objects of the benchmarks are built together with the filter's.
     ensure!(
         !palang::object::OBJECT.is_empty(),
         "no benchmark: this program was built without the kernel programs; run `cargo xtask setup`, \

@@ -1,17 +1,17 @@
-//! `docs/performance.md`: each command writes its own part and leaves the rest alone.
+//! Edits `docs/performance.md`: each command replaces its own part only.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 
-/// The folder of the documentation.
+/// Returns the folder of the documentation.
 pub fn docs() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs")
 }
 
-/// Replaces the part `name` of the page, which stands between two comments, by `text` below a
-/// line that tells machine, kernel and date.
+/// Replaces the part `name` of the page, which is between two comments, by `text`. A line above the
+/// text names machine, kernel and date.
 pub fn write(name: &str, text: &str) -> Result<()> {
     let path = docs().join("performance.md");
     let page = fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
@@ -26,7 +26,7 @@ fn replaced(page: &str, name: &str, text: &str) -> Result<String> {
     Ok(format!("{before}{begin}{text}{end}{after}"))
 }
 
-/// The machine and kernel of this run, and today.
+/// Returns a line with the machine, the kernel and the date.
 fn machine() -> Result<String> {
     let cpus = fs::read_to_string("/proc/cpuinfo")?;
     let model = cpus.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));

@@ -1,4 +1,4 @@
-//! `bench peers`: CPU time per refused INVITE, Palang beside others, on a veth pair.
+//! `bench peers`: measures CPU time per refused INVITE on a veth pair, for Palang and others.
 
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -15,13 +15,13 @@ use crate::veth::gate::Gate;
 use crate::veth::kamailio::Kamailio;
 use crate::veth::{Bench, SENDER_CPU, cpu, invites, is_installed, must};
 
-/// What it takes.
+/// Options of `bench peers`.
 #[derive(clap::Args)]
 pub struct Arguments {
-    /// A short form that prints and does not touch the page.
+    /// Short run that only prints.
     #[arg(long)]
     pub quick: bool,
-    /// How often each receiver has its turn.
+    /// Number of turns of each receiver.
     #[arg(long, default_value_t = 6)]
     pub rounds: u32,
 }
@@ -30,10 +30,10 @@ pub struct Arguments {
 /// it was set up.
 const LET_THROUGH_AT_MOST: f64 = 0.001;
 
-/// Numbers of the rules that name numbers.
+/// Number of rules that contain a number.
 const STRINGS: u32 = 99;
 
-/// Who refuses the flood.
+/// The measured receivers.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Peer {
     Null,
@@ -85,7 +85,7 @@ impl Peer {
         }
     }
 
-    /// The program it needs, and Debian's package of it.
+    /// Returns the program it needs, and its Debian package.
     fn needs(self) -> Option<(&'static str, &'static str)> {
         match self {
             Null | Palang | PalangNewCalls | Naive | PalangGeneric => None,
@@ -95,18 +95,18 @@ impl Peer {
         }
     }
 
-    /// INVITEs a second; `None`: as many as the sender can.
+    /// Returns INVITEs per second; `None`: as many as the sender can send.
     fn rate(self) -> Option<u32> {
         match self {
             Null | Palang | PalangNewCalls | Naive | PalangGeneric | NftIngress | NftRaw
             | IptablesOne => None,
-            // More than they can take, and not so much that the rest is a burden.
+            // More than they can handle, but few enough that dropping the rest does not dominate.
             IptablesMany | Server => Some(80_000),
             KamailioPaced => Some(20_000),
         }
     }
 
-    /// How often each call is sent, see `Flood::start`.
+    /// Returns how often each call is sent, see `Flood::start`.
     fn copies(self) -> u32 {
         u32::from(self == PalangNewCalls)
     }
@@ -129,8 +129,8 @@ impl Peer {
             )?,
             IptablesOne => SetUp::iptables(lab, &string_rule(&format!("@{}", invites::HOST)))?,
             IptablesMany => {
-                // Of numbers that call nobody: so is the list of a centre, and the last rule drops
-                // what a longer list would have dropped sooner or later.
+                // Rules of numbers that do not call, like most of a centre's list. The last rule drops the calls
+                // that a longer list would drop.
                 let mut rules = String::new();
                 for index in 0..STRINGS {
                     rules += &string_rule(&format!("+62811000{index:04}@"));
@@ -149,7 +149,7 @@ fn string_rule(text: &str) -> String {
     format!("-A PREROUTING -p udp --dport 5060 -m string --algo bm --string \"{text}\" -j DROP\n")
 }
 
-/// A receiver in place; dropped, it is gone.
+/// A receiver that is set up; it is removed when dropped.
 enum SetUp<'a> {
     Xdp { _attached: Attached<'a> },
     Gate(Gate<'a>),
@@ -175,7 +175,7 @@ impl<'a> SetUp<'a> {
         Ok(SetUp::Rules { lab, flush: &["iptables-legacy", "-t", "raw", "-F"] })
     }
 
-    /// The programs whose time counts besides the receiving thread's.
+    /// Returns the programs whose time counts besides that of the receiving thread.
     fn programs(&self) -> Vec<u32> {
         match self {
             SetUp::Xdp { .. } | SetUp::Rules { .. } => Vec::new(),
@@ -195,14 +195,14 @@ impl Drop for SetUp<'_> {
     }
 }
 
-/// One turn of a receiver.
+/// Results of one turn of a receiver.
 #[derive(Clone, Copy)]
 struct Turn {
-    /// Nanoseconds of the CPU for each INVITE that was refused.
+    /// CPU nanoseconds per refused INVITE.
     cost: f64,
-    /// Nanoseconds of the daemon's CPU for each.
+    /// CPU nanoseconds of the daemon per refused INVITE.
     daemon: f64,
-    /// INVITEs refused in a second.
+    /// Refused INVITEs per second.
     rate: f64,
 }
 
@@ -241,17 +241,17 @@ fn turn(
     );
     let programs = counts.programs as f64 / refused as f64;
     let (own, daemon) = if is_server { (programs, 0.0) } else { (0.0, programs) };
-    // Those that found a server's buffer full have cost the kernel, and are not refused by it.
+    // A datagram for which the server's buffer was full used the kernel, but the server did not refuse it.
     let cost = counts.napi as f64 / counts.packets as f64 + own;
     Ok(Turn { cost, daemon, rate: refused as f64 / seconds })
 }
 
-/// A receiver and all its turns.
+/// A receiver with all its turns.
 struct Row {
     peer: Peer,
     turns: Vec<Turn>,
     is_there: bool,
-    /// What was wrong with the last turn that gave no figure.
+    /// Error of the last turn without a result.
     failure: Option<String>,
 }
 
@@ -271,7 +271,7 @@ impl Row {
         costs.get(costs.len() / 2).copied()
     }
 
-    /// The turn that cost least.
+    /// Returns the turn with the lowest cost.
     fn best(&self) -> Option<Turn> {
         self.turns.iter().min_by(|one, other| one.cost.total_cmp(&other.cost)).copied()
     }
@@ -295,7 +295,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         for row in rows.iter_mut().filter(|row| row.is_there) {
             idle.wait()?;
             let turn = turn(&bench, &mut flood, &mut others, row.peer, window);
-            // Ended by the user: no measurement that failed.
+            // Interrupted by the user: not a failed measurement.
             bench.go_on()?;
             let name = row.peer.name();
             match turn {
@@ -332,7 +332,7 @@ fn text(rows: &[Row], rounds: u32, idle: &cpu::Idle) -> Result<String> {
     for row in rows {
         let (Some(best), Some(median)) = (row.best(), row.median()) else {
             let package = row.peer.needs().map_or("", |(program, _)| program);
-            let why = row.failure.clone().unwrap_or_else(|| format!("no {package} here"));
+            let why = row.failure.clone().unwrap_or_else(|| format!("{package} is not installed"));
             writeln!(missing, "- not measured: {}: {why}", row.peer.name())?;
             continue;
         };
@@ -371,7 +371,7 @@ fn text(rows: &[Row], rounds: u32, idle: &cpu::Idle) -> Result<String> {
          on the CPU is divided by the INVITEs that were refused. {rounds} rounds, all receivers in turn; ratios are of the least. ",
         invites::BLOCKED
     )?;
-    text += "Palang is the real daemon in mode enforce. Its blocks are without a redial grant: else the second attempt would be let in. ";
+    text += "Palang is the real daemon in mode enforce. Its blocks have no redial grant: otherwise the second attempt would be let through. ";
     write!(
         text,
         "A new call also costs a record: the daemon, on the other CPU, took {daemon:.0} ns an INVITE for those it could keep up with, the others are counted as lost. "
@@ -383,7 +383,7 @@ fn text(rows: &[Row], rounds: u32, idle: &cpu::Idle) -> Result<String> {
     Ok(text)
 }
 
-/// Two digits that count.
+/// Formats a ratio with two significant digits.
 fn two_digits(ratio: f64) -> String {
     if ratio < 10.0 { format!("{ratio:.2}") } else { format!("{ratio:.0}") }
 }

@@ -1,4 +1,4 @@
-//! The client of the control API: one request over the daemon's Unix socket.
+//! Client of the control API: one request per connection to the daemon's Unix socket.
 
 use std::fmt::Display;
 use std::io::{self, Read};
@@ -25,34 +25,34 @@ use crate::clock;
 use crate::exit::{Exit, Failure};
 use crate::wire::{self, Problem, ProblemKind};
 
-/// How long a command waits that works without the daemon too.
+/// Timeout of commands that also work without the daemon.
 pub const SHORT: Duration = Duration::from_secs(3);
-/// How long the others wait.
+/// Timeout of other commands.
 pub const LONG: Duration = Duration::from_secs(30);
-/// How long a copy of the store may take.
+/// Timeout for a copy of the store.
 pub const BACKUP: Duration = Duration::from_secs(600);
 
-/// How soon a connection is tried again that found no room.
+/// Wait before a connection is tried again for which the socket had no room.
 const AGAIN: Duration = Duration::from_millis(20);
 
-/// A line of a list is far shorter; what is longer is no list.
+/// Longest line of a list in bytes; a longer one is not a list.
 const LINE_MAX: usize = 16 << 20;
 const CHUNK: usize = 64 << 10;
 
-/// All but the unreserved characters of RFC 3986 §2.3, and `*`, which a segment may hold.
+/// All characters but the unreserved ones of RFC 3986 §2.3 and `*`, which a segment may contain.
 const ESCAPED: &AsciiSet =
     &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'*');
 
-/// Why a request was not answered as it should be.
+/// Errors of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Error {
-    /// Nobody listens, or nobody answers in time: what, where.
+    /// Nobody listens, or nobody answers in time; the message names the socket.
     Silent(String),
-    /// We may not speak to the daemon: what, where, who may.
+    /// No permission for the socket; the message names the group that has it.
     Forbidden(String),
-    /// The daemon says no.
+    /// The daemon refuses the request.
     Problem(Problem),
-    /// The answer is none that this version understands, or broke off.
+    /// The answer is not understood or incomplete.
     Answer(String),
 }
 
@@ -61,10 +61,10 @@ impl From<Error> for Failure {
         match error {
             Error::Silent(message) => Failure::new(
                 Exit::NoDaemon,
-                format!("{message}\nwhat the daemon does: systemctl status palang"),
+                format!("{message}\nstate of the daemon: systemctl status palang"),
             ),
             Error::Forbidden(message) => Failure::new(Exit::Refused, message),
-            // Words of others are in it: they end no line.
+            // The message may contain text from others, so control characters are removed.
             Error::Problem(problem) => Failure::new(
                 exit(problem.kind),
                 problem.message.replace(char::is_control, "\u{fffd}"),
@@ -74,7 +74,7 @@ impl From<Error> for Failure {
     }
 }
 
-/// The exit code of a kind of problem.
+/// Returns the exit code of a kind of problem.
 #[must_use]
 pub fn exit(kind: ProblemKind) -> Exit {
     match kind {
@@ -90,7 +90,7 @@ pub fn exit(kind: ProblemKind) -> Exit {
     }
 }
 
-/// A path of the API: segments are percent-encoded, parameters without a value left out.
+/// Builds an API path: segments are percent-encoded, parameters without a value are omitted.
 #[must_use]
 pub fn path(segments: &[&str], query: &[(&str, Option<&str>)]) -> String {
     let mut path = String::from("/v1");
@@ -107,39 +107,39 @@ pub fn path(segments: &[&str], query: &[(&str, Option<&str>)]) -> String {
 
 type Body = BoxBody<Bytes, io::Error>;
 
-/// A client; every request has a connection of its own.
+/// Client of one daemon; every request uses its own connection.
 #[derive(Clone, Debug)]
 pub struct Client {
     socket: PathBuf,
 }
 
 impl Client {
-    /// A client of the daemon behind this socket.
+    /// Creates a client for the daemon at this socket.
     #[must_use]
     pub fn new(socket: &Path) -> Client {
         Client { socket: socket.to_owned() }
     }
 
-    /// Asks for an object.
+    /// Requests an object.
     ///
     /// # Errors
-    /// No answer in time, or another one than the object.
+    /// `Silent` without an answer in time; otherwise see [`Error`].
     pub fn get<T: DeserializeOwned>(&self, path: &str, patience: Duration) -> Result<T, Error> {
         self.object(Method::GET, path, empty(), patience)
     }
 
-    /// Deletes, and tells the answer.
+    /// Sends DELETE and returns the answer.
     ///
     /// # Errors
-    /// No answer in time, or another one than the object.
+    /// `Silent` without an answer in time; otherwise see [`Error`].
     pub fn delete<T: DeserializeOwned>(&self, path: &str, patience: Duration) -> Result<T, Error> {
         self.object(Method::DELETE, path, empty(), patience)
     }
 
-    /// Posts an object, and tells the answer.
+    /// Posts an object and returns the answer.
     ///
     /// # Errors
-    /// No answer in time, or another one than the object.
+    /// `Silent` without an answer in time; otherwise see [`Error`].
     pub fn post<T: DeserializeOwned>(
         &self,
         path: &str,
@@ -149,10 +149,10 @@ impl Client {
         self.object(Method::POST, path, json(what)?, patience)
     }
 
-    /// Puts an object, and tells the answer.
+    /// Puts an object and returns the answer.
     ///
     /// # Errors
-    /// No answer in time, or another one than the object.
+    /// `Silent` without an answer in time; otherwise see [`Error`].
     pub fn put<T: DeserializeOwned>(
         &self,
         path: &str,
@@ -162,10 +162,10 @@ impl Client {
         self.object(Method::PUT, path, json(what)?, patience)
     }
 
-    /// Asks for a list and hands over each line as it comes, until `each` has seen enough.
+    /// Requests a list and passes each line to `each` as it arrives, until `each` breaks.
     ///
     /// # Errors
-    /// An answer that is no list, or a list that breaks off; `each` has seen the lines before.
+    /// `Answer` if the answer is not a list or is incomplete; `each` has received the lines before.
     pub fn list<T: DeserializeOwned>(
         &self,
         path: &str,
@@ -173,7 +173,7 @@ impl Client {
     ) -> Result<(), Error> {
         self.run(async {
             let mut sending = pin!(self.send(Method::GET, path, empty(), None));
-            // A list may take long to find, but nobody should wait without knowing for what.
+            // A search may take long, so the user must know why the command waits.
             let response = match tokio::time::timeout(LONG, &mut sending).await {
                 Ok(response) => response?,
                 Err(_) => {
@@ -186,10 +186,10 @@ impl Client {
         })
     }
 
-    /// Asks for a list without an end, as [`Client::list`] does, and says nothing while it waits.
+    /// Requests an endless list, like [`Client::list`], without a message while it waits.
     ///
     /// # Errors
-    /// No answer in time, or one that is no list; a list that breaks off.
+    /// `Silent` without an answer in time; `Answer` if the answer is not a list or is incomplete.
     pub fn watch<T: DeserializeOwned>(
         &self,
         path: &str,
@@ -206,11 +206,11 @@ impl Client {
         })
     }
 
-    /// Posts newline-delimited JSON from a reader; `sent` hears how many bytes have gone, and
+    /// Posts newline-delimited JSON from a reader. `sent` receives the number of bytes of each chunk, and
     /// `each` the lines of the answer.
     ///
     /// # Errors
-    /// An answer that is no list, or one that breaks off.
+    /// `Answer` if the answer is not a list or is incomplete.
     pub fn post_lines<T: DeserializeOwned>(
         &self,
         path: &str,
@@ -245,7 +245,7 @@ impl Client {
         body: Body,
         patience: Duration,
     ) -> Result<T, Error> {
-        // Taken first: when we give up, it is over.
+        // Computed first, so that the daemon's deadline is not after our timeout.
         let deadline = clock::deadline(patience);
         self.run(async {
             let answer = async {
@@ -268,7 +268,7 @@ impl Client {
             .block_on(future)
     }
 
-    /// Sends a request; an answer that is a problem is an error.
+    /// Sends a request. An answer with an error status becomes an error.
     async fn send(
         &self,
         method: Method,
@@ -290,7 +290,7 @@ impl Client {
         }
         let request = request
             .body(body)
-            .map_err(|error| Error::Answer(format!("{path}: no path to ask for: {error}")))?;
+            .map_err(|error| Error::Answer(format!("cannot send the request {path}: {error}")))?;
         let response = sender.send_request(request).await.map_err(|error| self.silent(&error))?;
         if response.status().is_success() {
             return Ok(response);
@@ -300,8 +300,8 @@ impl Client {
         Err(problem(status, &bytes))
     }
 
-    /// Connects. Where the daemon has not accepted those before us yet, and as many wait as may, the
-    /// kernel says EAGAIN (connect(2)): it is tried again until nobody should wait any longer.
+    /// Connects. If the queue of the socket is full, the kernel returns EAGAIN (connect(2)); the client
+    /// then tries again for up to [`SHORT`].
     async fn connect(&self) -> io::Result<UnixStream> {
         let begun = tokio::time::Instant::now();
         loop {
@@ -316,11 +316,13 @@ impl Client {
         }
     }
 
-    /// The connection ended before an answer began.
+    /// Reports a connection that ended before an answer began.
     fn silent(&self, error: &hyper::Error) -> Error {
         let socket = self.socket.display();
         let error = with_cause(error);
-        Error::Silent(format!("the daemon at {socket} hung up without an answer: {error}"))
+        Error::Silent(format!(
+            "the daemon at {socket} closed the connection without an answer: {error}"
+        ))
     }
 
     fn unreachable(&self, error: &io::Error) -> Error {
@@ -329,21 +331,21 @@ impl Client {
         if kind == io::ErrorKind::PermissionDenied {
             let group = self.group();
             let whose = group.map_or_else(String::new, |group| {
-                format!(": it is for root and the group {group}")
+                format!(": only root and the group {group} have it")
             });
             return Error::Forbidden(format!("no permission for the socket {socket}{whose}"));
         }
         let why = if kind == io::ErrorKind::NotFound {
-            "there is no such socket: the daemon does not run, or listens elsewhere (--socket)"
+            "the socket does not exist: the daemon does not run, or uses another socket (--socket)"
         } else if kind == io::ErrorKind::ConnectionRefused {
-            "nobody listens there: the daemon does not run"
+            "nothing listens on the socket: the daemon does not run"
         } else {
             &error.to_string()
         };
         Error::Silent(format!("cannot reach the daemon at {socket}: {why}"))
     }
 
-    /// The group of the socket, or of the first folder above it that may be looked at.
+    /// Returns the group of the socket, or of its first parent folder that we may inspect.
     fn group(&self) -> Option<String> {
         let found = self.socket.ancestors().find_map(|path| path.metadata().ok())?;
         let gid = Gid::from_raw(found.gid());
@@ -362,7 +364,7 @@ fn json(what: &impl Serialize) -> Result<Body, Error> {
     Ok(Full::from(bytes).map_err(|never| match never {}).boxed())
 }
 
-/// What an answer with another status than success says.
+/// Converts an answer with an error status.
 fn problem(status: StatusCode, body: &[u8]) -> Error {
     serde_json::from_slice(body).map_or_else(
         |_| {
@@ -374,10 +376,10 @@ fn problem(status: StatusCode, body: &[u8]) -> Error {
 }
 
 fn broken(error: hyper::Error) -> Error {
-    Error::Answer(format!("the daemon's answer broke off: {}", with_cause(&error)))
+    Error::Answer(format!("the daemon's answer is incomplete: {}", with_cause(&error)))
 }
 
-/// hyper's errors keep what happened to themselves.
+/// Adds the cause of an error: hyper does not include it in its text.
 fn with_cause(error: &dyn std::error::Error) -> String {
     let cause = error.source().map_or_else(String::new, |cause| format!(": {cause}"));
     format!("{error}{cause}")
@@ -385,7 +387,7 @@ fn with_cause(error: &dyn std::error::Error) -> String {
 
 fn not_understood(error: impl Display) -> Error {
     Error::Answer(format!(
-        "the daemon's answer is not understood (is it of another version?): {error}"
+        "cannot parse the daemon's answer (does it have another version?): {error}"
     ))
 }
 
@@ -408,7 +410,7 @@ async fn lines<T: DeserializeOwned>(
         }
         rest.drain(..start);
         if rest.len() > LINE_MAX {
-            return Err(not_understood("a line without an end"));
+            return Err(not_understood("a line is too long"));
         }
     }
     if rest.is_empty() {
@@ -418,7 +420,7 @@ async fn lines<T: DeserializeOwned>(
     Ok(())
 }
 
-/// A line of a list; what fails while a list is told is a problem in the place of a row.
+/// Parses a line of a list. If the list fails, a problem appears in place of a row.
 fn row<T: DeserializeOwned>(line: &[u8]) -> Result<T, Error> {
     serde_json::from_slice(line).map_err(|error| {
         serde_json::from_slice(line).map_or_else(|_| not_understood(error), Error::Problem)
@@ -437,9 +439,9 @@ mod tests {
         assert_eq!(failure.message, "by siti: \u{fffd}[2J\u{fffd}palang: done");
     }
 
-    /// A socket whose backlog is full has room again when somebody accepts.
+    /// Fills the backlog of a socket, which has room again when a connection is accepted.
     #[test]
-    fn whoever_finds_no_room_tries_again() {
+    fn connect_retries_while_the_backlog_is_full() {
         use std::os::unix::net::{UnixListener, UnixStream};
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("socket");
@@ -470,7 +472,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_that_is_no_problem_is_told() {
+    fn error_answer_without_a_problem_is_printed() {
         let Error::Answer(message) = problem(StatusCode::PAYLOAD_TOO_LARGE, b"too much\n") else {
             panic!("no answer")
         };
@@ -478,7 +480,7 @@ mod tests {
     }
 
     #[test]
-    fn a_problem_may_stand_in_a_list() {
+    fn list_may_contain_a_problem() {
         let line = br#"{"kind":"failed","message":"the store broke"}"#;
         let Err(Error::Problem(problem)) = row::<crate::wire::Block>(line) else {
             panic!("no problem")

@@ -1,29 +1,29 @@
-//! Two clocks: people say when in UTC, the kernel's maps say it in boot time.
+//! Converts between wall-clock time (UTC, for people) and boot time (for the kernel's maps).
 //!
-//! Boot time (`CLOCK_BOOTTIME`) counts through suspend and nobody can set it, so once an
-//! expiry stands in a map, no step of the wall clock moves it.
+//! Boot time (`CLOCK_BOOTTIME`) continues during suspend and cannot be set. Therefore a step of the
+//! wall clock does not move an expiry that is already in a map.
 
 use std::time::Duration;
 
 use jiff::{RoundMode, SignedDuration, Timestamp, TimestampRound, Unit};
 use nix::time::{ClockId, clock_gettime};
 
-/// Nanoseconds since the machine was started, as `bpf_ktime_get_boot_ns` counts them.
+/// Returns the nanoseconds since the machine started, as `bpf_ktime_get_boot_ns` counts them.
 #[must_use]
 pub fn boot() -> u64 {
-    // Fails only for a clock that the kernel does not have; this one it has since 2.6.39.
+    // Fails only for a clock that the kernel does not have; it has this one since 2.6.39.
     clock_gettime(ClockId::CLOCK_BOOTTIME).map_or(0, |time| {
         time.tv_sec().unsigned_abs() * 1_000_000_000 + time.tv_nsec().unsigned_abs()
     })
 }
 
-/// The boot time that is so far ahead.
+/// Returns the boot time that is `patience` from now.
 #[must_use]
 pub fn deadline(patience: Duration) -> u64 {
     boot().saturating_add(u64::try_from(patience.as_nanos()).unwrap_or(u64::MAX))
 }
 
-/// The time of day, as exact as the store keeps it: to the millisecond.
+/// Returns the current time in milliseconds, the precision of the store.
 #[must_use]
 pub fn now() -> Timestamp {
     to_the_millisecond(Timestamp::now())
@@ -34,29 +34,29 @@ fn to_the_millisecond(time: Timestamp) -> Timestamp {
     time.round(round).unwrap_or(time)
 }
 
-/// When an entry ends, in boot time; 0: it does not end.
+/// Converts the end of an entry to boot time; 0 means no end.
 ///
-/// A block lives `min(expires − now, expires − created)`: a wall clock that was set back
-/// never makes it longer than it was meant.
+/// A block lasts `min(expires − now, expires − created)`: a wall clock that was set back never makes
+/// it longer than intended.
 #[must_use]
 pub fn kernel_expiry(created: Timestamp, expires: Option<Timestamp>, now: Timestamp) -> u64 {
     let Some(expires) = expires else {
         return 0;
     };
     let life = expires.duration_since(now).min(expires.duration_since(created));
-    // 0 would mean for ever; what has ended ends at the first nanosecond.
+    // 0 would mean no end, so an entry that has ended gets 1 ns.
     boot().saturating_add_signed(nanoseconds(life)).max(1)
 }
 
-/// The UTC time of a time in boot time, by the wall clock as it stands now.
+/// Converts a boot time to UTC by the current wall clock.
 #[must_use]
 pub fn wall(time: u64) -> Timestamp {
     let ago = SignedDuration::from_nanos(boot().wrapping_sub(time).cast_signed());
-    // Converting is not exact to the microsecond, and shall not look as if it were.
+    // The conversion is not exact to the microsecond and must not look as if it were.
     to_the_millisecond(Timestamp::now().checked_sub(ago).unwrap_or(Timestamp::UNIX_EPOCH))
 }
 
-/// Wall clock minus boot time: constant but for steps of the wall clock.
+/// Returns wall clock minus boot time; it changes only if the wall clock is stepped.
 #[must_use]
 pub fn offset() -> SignedDuration {
     let boot = SignedDuration::from_nanos(boot().cast_signed());
@@ -81,7 +81,7 @@ mod tests {
         SignedDuration::from_secs(count)
     }
 
-    /// Seconds that a block lives in the kernel.
+    /// Returns the seconds that a block lasts in the kernel.
     fn life(created: Timestamp, expires: Timestamp, now: Timestamp) -> u64 {
         kernel_expiry(created, Some(expires), now).saturating_sub(boot()).div_ceil(SECOND)
     }
@@ -94,14 +94,14 @@ mod tests {
         assert_eq!(life(created, expires, created + seconds(3000)), 600);
         // The clock was set back by years.
         assert_eq!(life(created, expires, created - seconds(100_000_000)), 3600);
-        // It was set forward: over.
+        // It was set forward: the block is over.
         assert_eq!(life(created, expires, created + seconds(100_000_000)), 0);
         assert_eq!(kernel_expiry(created, None, created), 0);
         assert_ne!(kernel_expiry(created, Some(created - seconds(1 << 30)), created), 0);
     }
 
     #[test]
-    fn there_and_back() {
+    fn boot_time_converts_to_wall_time() {
         let time = boot() - 5 * SECOND;
         let ago = Timestamp::now().duration_since(wall(time));
         assert!((ago - seconds(5)).abs() < seconds(1), "{ago}");

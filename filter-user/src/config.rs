@@ -1330,7 +1330,7 @@ mod tests {
             ("interfaces = [^\"a\\u0000b\"]", "no name of an interface"),
             ("interfaces = [^\"..\"]", "no name of an interface"),
             ("interfaces = []\nxdp_mode = ^\"skb\"", "unknown variant `skb`"),
-            ("interfaces = []\nports = ^[0]", "none of them 0"),
+            ("interfaces = []\nports = ^[0]", "0 is not allowed"),
             ("interfaces = []\nports = [^65536]", "65536"),
             ("interfaces = []\nladder = ^\"\"", "name a file"),
             ("interfaces = []\nladder = ^{}", "expected a string"),

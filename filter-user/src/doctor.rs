@@ -1,4 +1,4 @@
-//! What this machine needs to run the gate, looked at one by one. Needs no daemon and changes
+//! Checks what this machine needs to run the gate, one item at a time. Needs no daemon and changes
 //! nothing.
 
 mod in_force;
@@ -21,11 +21,11 @@ use crate::datapath::{Error, Features, Replay, memory_limit};
 use crate::kernels;
 use crate::policy::Policy;
 
-/// Less room than this on the disk of the store is a failure, in bytes.
+/// Smallest free space on the disk of the store that is not a failure, in bytes.
 const DISK_MIN: u64 = 100 << 20;
-/// No clock of a machine that this program was built for says less.
+/// Earliest plausible time: this program was built later.
 const NOT_BEFORE: Timestamp = Timestamp::constant(1_767_225_600, 0);
-/// A file may be a moment newer than the clock that was read before.
+/// A file may be slightly newer than the clock that was read before.
 const CLOCK_SLACK_SECONDS: i64 = 5;
 
 const BTF: &str = "/sys/kernel/btf/vmlinux";
@@ -34,20 +34,20 @@ const UNPRIVILEGED: &str = "/proc/sys/kernel/unprivileged_bpf_disabled";
 
 const MEND_CLOCK: &str = "timedatectl set-ntp true";
 
-/// How a check came out.
+/// The result of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum State {
     /// As it should be.
     Ok,
-    /// The gate works, but look at it.
+    /// The gate works, but needs attention.
     Warn,
     /// The gate does not work, or not as configured.
     Fail,
 }
 
 impl State {
-    /// As the CLI and JSON name it.
+    /// Returns the name in the CLI and in JSON.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -58,18 +58,18 @@ impl State {
     }
 }
 
-/// One thing that was looked at.
+/// One check and its result.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Check {
-    /// What was looked at: `kernel`, `store`, `lro`.
+    /// Name of the check: `kernel`, `store`, `lro`.
     pub check: &'static str,
-    /// The interface that it is about; null: the machine.
+    /// The interface that was checked; null for the machine.
     pub interface: Option<String>,
-    /// How it came out.
+    /// The result.
     pub state: State,
-    /// What was found.
+    /// The finding.
     pub finding: String,
-    /// What mends it, a command where there is one; null: nothing to mend.
+    /// The fix, as a command if there is one; null if nothing needs a fix.
     pub mend: Option<String>,
 }
 
@@ -88,13 +88,13 @@ impl Check {
     }
 }
 
-/// Looks at everything, with the configuration in this file.
+/// Runs all checks with the configuration in this file.
 pub async fn checks(file: &Path) -> Vec<Check> {
     let (config, first) = config(file);
     checks_of(config.as_ref(), first).await
 }
 
-/// Looks at everything, with a configuration that is not in force yet.
+/// Runs all checks with a configuration that is not in force yet.
 pub async fn checks_with(config: &Config) -> Vec<Check> {
     checks_of(Some(config), Check::ok("config", config.path.display().to_string())).await
 }
@@ -136,37 +136,40 @@ fn config(file: &Path) -> (Option<Config>, Check) {
             );
             (None, Check::fail("config", error, mend))
         }
-        Err(error) => (None, Check::fail("config", error, "correct it, then palang config check")),
+        Err(error) => {
+            (None, Check::fail("config", error, "correct the file, then run palang config check"))
+        }
     }
 }
 
-/// Asks the daemon on a thread of its own, because the client waits.
+/// Asks the daemon on a separate thread, because the client blocks.
 async fn engine(paths: &Paths) -> Check {
-    let asked = paths.clone();
-    let told = tokio::task::spawn_blocking(move || in_force::engine(&asked)).await;
-    told.unwrap_or_else(|error| Check::warn("engine", error.to_string(), "palang status"))
+    let paths = paths.clone();
+    let check = tokio::task::spawn_blocking(move || in_force::engine(&paths)).await;
+    check.unwrap_or_else(|error| Check::warn("engine", error.to_string(), "palang status"))
 }
 
-/// The limit of locked memory, which older kernels count maps against. Loading the program has lifted
-/// it already where that was possible.
+/// Checks the limit of locked memory, which older kernels apply to maps. Loading the program has
+/// already lifted it if that was possible.
 fn memory_lock(features: &Result<Features, Error>, limit: Option<u64>) -> Check {
     match (features, limit) {
         (Ok(Features { locked_memory: false, .. }), _) => {
-            Check::ok("memory-lock", "no limit: this kernel counts maps to the cgroup")
+            Check::ok("memory-lock", "no limit: this kernel charges maps to the cgroup")
         }
         (_, None) => Check::ok("memory-lock", "no limit"),
         (Ok(_), Some(bytes)) => {
-            let finding = format!("at most {bytes} bytes of maps");
+            let finding = format!("maps are limited to {bytes} bytes");
             Check::fail("memory-lock", finding, "ulimit -l unlimited; LimitMEMLOCK=infinity")
         }
         (Err(_), Some(bytes)) => {
-            let finding = format!("{bytes} bytes; not known whether this kernel counts maps to it");
+            let finding =
+                format!("{bytes} bytes; unknown whether this kernel charges maps to this limit");
             Check::warn("memory-lock", finding, "sudo palang doctor")
         }
     }
 }
 
-/// What the kernel can do for the filter, whatever its release number.
+/// Checks the features of the kernel that the filter uses, independent of its release number.
 fn kernel(release: &str, features: &Result<Features, Error>) -> Check {
     match features {
         Ok(found) if found.frags && found.buffer_helpers => {
@@ -174,7 +177,7 @@ fn kernel(release: &str, features: &Result<Features, Error>) -> Check {
         }
         Ok(_) => Check::ok("kernel", format!("{release}; XDP on frames of one buffer only")),
         Err(Error::Permission) => {
-            let finding = format!("{release}; what it can do is not known without capabilities");
+            let finding = format!("{release}; its features are unknown without capabilities");
             Check::warn("kernel", finding, "sudo palang doctor")
         }
         Err(error) => {
@@ -186,9 +189,9 @@ fn kernel(release: &str, features: &Result<Features, Error>) -> Check {
 
 fn btf(present: bool) -> Check {
     if present {
-        return Check::ok("btf", "the kernel tells its types");
+        return Check::ok("btf", "the kernel has type information (BTF)");
     }
-    let finding = format!("there is no {BTF}");
+    let finding = format!("{BTF} is missing");
     Check::fail("btf", finding, "boot a kernel with CONFIG_DEBUG_INFO_BTF=y")
 }
 
@@ -202,19 +205,19 @@ fn capabilities() -> Check {
     if missing.is_empty() {
         return Check::ok("capabilities", "CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON");
     }
-    let finding = format!("missing here: {}; other checks may fail for that", missing.join(", "));
+    let finding = format!("missing: {}; other checks may fail because of it", missing.join(", "));
     Check::fail("capabilities", finding, "sudo palang doctor")
 }
 
-/// Loads the program on maps of its own, attached to nothing; its tag.
+/// Loads the program on separate maps, attached to nothing, and returns its tag.
 fn program(policy: Option<&Policy>) -> (Option<u64>, Check) {
     let default = Policy::default();
-    let told = |loaded: &Replay| match loaded.slow_reader() {
-        None => Check::ok("program", "the kernel takes the filter"),
+    let check = |loaded: &Replay| match loaded.slow_reader() {
+        None => Check::ok("program", "the kernel accepts the filter"),
         Some(why) => Check::warn("program", why, kernels::advice()),
     };
     match Replay::load(policy.unwrap_or(&default)) {
-        Ok(mut loaded) => (loaded.tag().ok(), told(&loaded)),
+        Ok(mut loaded) => (loaded.tag().ok(), check(&loaded)),
         Err(error @ Error::Permission) => {
             (None, Check::fail("program", error.to_string(), "sudo palang doctor"))
         }
@@ -226,7 +229,7 @@ fn jit(text: io::Result<String>) -> Check {
     let mend = "sysctl -w net.core.bpf_jit_enable=1";
     match text.as_deref().map(str::trim) {
         Ok("1") => Check::ok("jit", "on"),
-        Ok("2") => Check::warn("jit", "on, and writes programs to the kernel's log", mend),
+        Ok("2") => Check::warn("jit", "on, but writes programs to the kernel's log", mend),
         Ok(_) => Check::warn("jit", "off: the filter is interpreted, many times slower", mend),
         Err(error) => Check::warn("jit", format!("{JIT}: {error}"), mend),
     }
@@ -235,7 +238,7 @@ fn jit(text: io::Result<String>) -> Check {
 fn unprivileged(text: io::Result<String>) -> Check {
     let mend = "sysctl -w kernel.unprivileged_bpf_disabled=2";
     match text.as_deref().map(str::trim) {
-        Ok("1" | "2") => Check::ok("unprivileged-bpf", "only for those with CAP_BPF"),
+        Ok("1" | "2") => Check::ok("unprivileged-bpf", "only processes with CAP_BPF"),
         Ok(_) => Check::warn("unprivileged-bpf", "any user may load BPF programs", mend),
         Err(error) => Check::warn("unprivileged-bpf", format!("{UNPRIVILEGED}: {error}"), mend),
     }
@@ -248,7 +251,7 @@ fn bpffs(pins: &Path) -> Check {
     match statfs(place).map(|found| found.filesystem_type() == BPF_FS_MAGIC) {
         Err(error) => return Check::fail("bpffs", format!("{}: {error}", place.display()), mount),
         Ok(false) => {
-            let finding = format!("{} is on no BPF file system", place.display());
+            let finding = format!("{} is not on a BPF file system", place.display());
             return Check::fail("bpffs", finding, mount);
         }
         Ok(true) => {}
@@ -256,7 +259,7 @@ fn bpffs(pins: &Path) -> Check {
     match access(place, AccessFlags::W_OK | AccessFlags::X_OK) {
         Ok(()) => Check::ok("bpffs", place.display().to_string()),
         Err(error) => {
-            let finding = format!("{} cannot be written: {error}", place.display());
+            let finding = format!("cannot write to {}: {error}", place.display());
             Check::fail("bpffs", finding, format!("mount -o remount,rw {}", parent.display()))
         }
     }
@@ -265,13 +268,16 @@ fn bpffs(pins: &Path) -> Check {
 fn clock(now: Timestamp, synchronised: bool, newest: Option<Timestamp>) -> Check {
     let now_text = format!("{now:.0}");
     if now < NOT_BEFORE {
-        let finding = format!("it is {now_text}, which cannot be: blocks would end at wrong times");
+        let finding =
+            format!("the clock is wrong, it shows {now_text}: blocks would end at wrong times");
         return Check::fail("clock", finding, MEND_CLOCK);
     }
     if let Some(newest) = newest
         && newest.as_second() > now.as_second() + CLOCK_SLACK_SECONDS
     {
-        let finding = format!("it is {now_text}, but the store was written at {newest:.0}");
+        let finding = format!(
+            "the clock is wrong, it shows {now_text}, but the store was written at {newest:.0}"
+        );
         return Check::fail("clock", finding, MEND_CLOCK);
     }
     if !synchronised {
@@ -281,11 +287,11 @@ fn clock(now: Timestamp, synchronised: bool, newest: Option<Timestamp>) -> Check
     Check::ok("clock", format!("{now_text}, synchronised"))
 }
 
-/// Whether something, over NTP or PTP, keeps the kernel's clock right (adjtimex(2)).
+/// Checks whether NTP or PTP keeps the kernel's clock synchronised (adjtimex(2)).
 #[expect(unsafe_code, reason = "no safe interface to adjtimex(2) knows whether it is in sync")]
 fn synchronised() -> bool {
-    // SAFETY: all zeroes are a valid `timex`, which then asks and changes nothing; the kernel
-    // writes into it alone.
+    // SAFETY: all zeroes are a valid `timex`, which only queries; the kernel writes to nothing
+    // but this struct.
     let state = unsafe {
         let mut timex: libc::timex = std::mem::zeroed();
         libc::adjtimex(&raw mut timex)
@@ -293,7 +299,7 @@ fn synchronised() -> bool {
     state >= 0 && state != libc::TIME_ERROR
 }
 
-/// When the store was written last.
+/// Returns the time at which the store was last written.
 fn newest(paths: &Paths) -> Option<Timestamp> {
     let store = paths.store();
     [store.with_extension("db-wal"), store]
@@ -307,7 +313,7 @@ fn store(paths: &Paths) -> Vec<Check> {
     let folder = &paths.state;
     let place = folder.display();
     if !folder.exists() {
-        let finding = format!("{place} is not there yet; systemd makes it at the first start");
+        let finding = format!("{place} does not exist yet; systemd creates it at the first start");
         return vec![Check::warn("store", finding, format!("install -d -m 0750 {place}"))];
     }
     vec![room(folder), database(paths)]
@@ -315,9 +321,9 @@ fn store(paths: &Paths) -> Vec<Check> {
 
 fn room(folder: &Path) -> Check {
     let place = folder.display();
-    let mend = format!("make room: du -xh {place} | sort -h | tail");
+    let mend = format!("free some space: du -xh {place} | sort -h | tail");
     if let Err(error) = access(folder, AccessFlags::R_OK | AccessFlags::W_OK | AccessFlags::X_OK) {
-        let finding = format!("{place} cannot be written: {error}");
+        let finding = format!("cannot write to {place}: {error}");
         return Check::fail("disk", finding, format!("ls -ld {place}; mount | grep ' ro'"));
     }
     let free = match statvfs(folder) {
@@ -332,7 +338,7 @@ fn database(paths: &Paths) -> Check {
     let file = paths.store();
     let place = file.display();
     if !file.exists() {
-        return Check::ok("store", format!("{place} is not there yet; the daemon makes it"));
+        return Check::ok("store", format!("{place} does not exist yet; the daemon creates it"));
     }
     let sound = || -> rusqlite::Result<String> {
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
@@ -341,11 +347,11 @@ fn database(paths: &Paths) -> Check {
         store.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))
     };
     let finding = match sound() {
-        Ok(answer) if answer == "ok" => return Check::ok("store", format!("{place} is sound")),
+        Ok(answer) if answer == "ok" => return Check::ok("store", format!("{place} is intact")),
         Ok(answer) => format!("{place} is damaged: {}", answer.replace('\n', " ")),
-        Err(error) => format!("{place} cannot be read: {error}"),
+        Err(error) => format!("cannot read {place}: {error}"),
     };
-    let mend = format!("systemctl stop palang; put a backup in place of {place}");
+    let mend = format!("systemctl stop palang; replace {place} with a backup");
     Check::fail("store", finding, mend)
 }
 
@@ -364,13 +370,13 @@ fn groups(config: &Config, exists: impl Fn(&str) -> bool) -> Vec<Check> {
     let mut seen = vec![&config.group];
     for name in [&roles.read, &roles.report, &roles.operate, &roles.admin].into_iter().flatten() {
         if !seen.contains(&name) && !exists(name) {
-            let finding = format!("group {name} of a role does not exist: nobody has it");
+            let finding = format!("group {name} of a role does not exist, so nobody has the role");
             checks.push(Check::warn("groups", finding, mend(name)));
         }
         seen.push(name);
     }
     if checks.is_empty() {
-        checks.push(Check::ok("groups", "those of the socket and of the roles exist"));
+        checks.push(Check::ok("groups", "the groups of the socket and the roles exist"));
     }
     checks
 }
@@ -383,7 +389,7 @@ mod tests {
         Err(io::ErrorKind::NotFound.into())
     }
 
-    /// A folder for one test, gone with it.
+    /// A folder that is removed at the end of a test.
     struct Folder(std::path::PathBuf);
 
     impl Folder {
@@ -440,7 +446,7 @@ mod tests {
     }
 
     #[test]
-    fn switches_of_the_kernel() {
+    fn kernel_switches_are_rated() {
         let text = |text: &str| Ok(text.to_owned());
         let states = |check: fn(io::Result<String>) -> Check| {
             [text("0\n"), text("1\n"), text("2\n"), no_file()].map(|text| check(text).state)
@@ -467,16 +473,16 @@ mod tests {
 
     #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
     #[test]
-    fn bpffs_is_where_pins_can_be() {
+    fn pins_need_a_bpf_file_system() {
         assert_eq!(bpffs(Path::new("/sys/fs/bpf/palang-doctor")).state, State::Ok);
         let wrong = bpffs(Path::new("/tmp/palang-doctor"));
-        assert!(wrong.finding.contains("no BPF file system"), "{}", wrong.finding);
+        assert!(wrong.finding.contains("not on a BPF file system"), "{}", wrong.finding);
         assert_eq!(wrong.mend.as_deref(), Some("mount -t bpf bpf /tmp"));
         assert_eq!(bpffs(Path::new("/nowhere/at-all/palang")).state, State::Fail);
     }
 
     #[test]
-    fn the_store_is_looked_into() {
+    fn store_and_disk_are_checked() {
         let folder = Folder::new("doctor-store");
         let paths = folder.paths();
         let states =
@@ -515,7 +521,7 @@ mod tests {
 
         let away = Paths { state: folder.0.join("away"), ..Paths::default() };
         assert_eq!(store(&away)[0].state, State::Warn);
-        assert!(!away.state.exists(), "nothing is made");
+        assert!(!away.state.exists(), "nothing is created");
     }
 
     fn database_check(paths: &Paths) -> Check {
@@ -555,7 +561,7 @@ mod tests {
     fn the_real_program_loads() {
         assert_eq!(capabilities().state, State::Ok, "run tests as root");
         let (tag, taken) = program(None);
-        assert_eq!(taken, Check::ok("program", "the kernel takes the filter"));
+        assert_eq!(taken, Check::ok("program", "the kernel accepts the filter"));
         assert_ne!(tag, None);
         let mut policy = Policy::default();
         policy.trunks = vec![policy.trunks[0].clone(); 65];
@@ -565,13 +571,13 @@ mod tests {
     }
 
     #[test]
-    fn a_configuration_that_is_missing_or_wrong_is_mended_otherwise() {
+    fn missing_and_invalid_configuration_have_different_fixes() {
         let folder = Folder::new("doctor-config");
         let file = folder.0.join("palang.toml");
         let (none, check) = config(&file);
         assert!(none.is_none() && check.state == State::Fail);
         let mend = check.mend.unwrap();
-        // What the check says mends it does.
+        // The fix that the check proposes works.
         assert!(std::process::Command::new("sh").args(["-c", &mend]).status().unwrap().success());
         assert!(config(&file).0.is_some(), "{mend}");
         std::fs::write(&file, "interfaces = 1").unwrap();

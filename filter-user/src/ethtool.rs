@@ -1,5 +1,5 @@
-//! What the driver of an interface says of itself (`SIOCETHTOOL`, linux/ethtool.h), in the
-//! network namespace of the calling thread.
+//! Reads driver information of an interface (`SIOCETHTOOL`, linux/ethtool.h), in the network
+//! namespace of the calling thread.
 
 use std::io;
 use std::os::fd::AsRawFd as _;
@@ -13,7 +13,7 @@ const ETHTOOL_GSTRINGS: u32 = 0x1b;
 const ETHTOOL_GSSET_INFO: u32 = 0x37;
 const ETHTOOL_GFEATURES: u32 = 0x3a;
 const ETHTOOL_GCHANNELS: u32 = 0x3c;
-/// The set of strings that names features.
+/// The string set with the names of features.
 const ETH_SS_FEATURES: u32 = 4;
 /// Length of a name.
 const ETH_GSTRING_LEN: usize = 32;
@@ -21,23 +21,23 @@ const GRO_HW: &str = "rx-gro-hw";
 const ETH_FLAG_RXVLAN: u32 = 1 << 8;
 const ETH_FLAG_LRO: u32 = 1 << 15;
 
-/// What the card does to frames before XDP sees them.
+/// Changes that the card makes to frames before XDP sees them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Offloads {
-    /// It takes the VLAN tag away.
+    /// Removes the VLAN tag.
     pub rx_vlan: bool,
-    /// It puts the segments of a TCP stream together.
+    /// Merges the segments of a TCP stream.
     pub lro: bool,
-    /// It does so in a way that the kernel can undo (`rx-gro-hw`).
+    /// Merges segments in a way that the kernel can undo (`rx-gro-hw`).
     pub gro_hw: bool,
 }
 
-/// Queues that frames come in by, each judged by one CPU at a time.
+/// Receive queues; one CPU at a time serves each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Queues {
-    /// In use.
+    /// Number in use.
     pub now: u32,
-    /// That the card has.
+    /// Number that the card has.
     pub most: u32,
     /// Whether they also send: `ethtool -L` calls those `combined`, others `rx`.
     pub combined: bool,
@@ -83,10 +83,10 @@ struct SetInfo {
     padding: u32,
 }
 
-/// Name of the driver of an interface: `ixgbe`, `veth`; `None` where it has no name.
+/// Returns the name of an interface's driver: `ixgbe`, `veth`; `None` if it has no name.
 ///
 /// # Errors
-/// Those of the system call, such as no interface of this name.
+/// Returns the error of the system call, such as `ENODEV` for an unknown interface.
 pub fn driver(interface: &str) -> io::Result<Option<String>> {
     let mut info =
         DriverInfo { command: ETHTOOL_GDRVINFO, driver: [0; 32], rest: [0; 32 * 4 + 12 + 5 * 4] };
@@ -98,10 +98,10 @@ pub fn driver(interface: &str) -> io::Result<Option<String>> {
     Ok(Some(String::from_utf8_lossy(name).into_owned()).filter(|name| !name.is_empty()))
 }
 
-/// What an interface does to frames.
+/// Returns the offloads of an interface.
 ///
 /// # Errors
-/// Those of the system call, such as no interface of this name.
+/// Returns the error of the system call, such as `ENODEV` for an unknown interface.
 pub fn offloads(interface: &str) -> io::Result<Offloads> {
     let mut flags = Value { command: ETHTOOL_GFLAGS, data: 0 };
     ask(interface, &mut flags)?;
@@ -112,10 +112,10 @@ pub fn offloads(interface: &str) -> io::Result<Offloads> {
     })
 }
 
-/// Queues of an interface; `None` where its driver does not tell.
+/// Returns the queues of an interface; `None` if its driver does not report them.
 ///
 /// # Errors
-/// Those of the system call, such as no interface of this name.
+/// Returns the error of the system call, such as `ENODEV` for an unknown interface.
 pub fn queues(interface: &str) -> io::Result<Option<Queues>> {
     let mut channels = Channels { command: ETHTOOL_GCHANNELS, ..Channels::default() };
     match ask(interface, &mut channels) {
@@ -130,7 +130,7 @@ pub fn queues(interface: &str) -> io::Result<Option<Queues>> {
     }))
 }
 
-/// Whether a feature (`ethtool -k`) is on; `false` where the kernel has none of this name.
+/// Checks whether a feature (`ethtool -k`) is on; `false` if the kernel does not know the name.
 fn is_active(interface: &str, name: &str) -> io::Result<bool> {
     let mut info = SetInfo {
         command: ETHTOOL_GSSET_INFO,
@@ -141,7 +141,7 @@ fn is_active(interface: &str, name: &str) -> io::Result<bool> {
     };
     ask(interface, &mut info)?;
     let count = if info.mask == 0 { 0 } else { info.length };
-    // A head of three words, then the names.
+    // A header of three words, then the names.
     let mut names = vec![0u32; 3 + count as usize * (ETH_GSTRING_LEN / size_of::<u32>())];
     names[..3].copy_from_slice(&[ETHTOOL_GSTRINGS, ETH_SS_FEATURES, count]);
     ask(interface, names.as_mut_slice())?;
@@ -149,7 +149,7 @@ fn is_active(interface: &str, name: &str) -> io::Result<bool> {
     let is_it = |found: &[u8]| found.split(|byte| *byte == 0).next() == Some(name.as_bytes());
     let Some(bit) = names.chunks_exact(ETH_GSTRING_LEN).position(is_it) else { return Ok(false) };
 
-    // A head of two words, then for each 32 features: available, requested, active, never changed.
+    // A header of two words, then four words per 32 features: available, requested, active, never changed.
     let blocks = count.div_ceil(u32::BITS);
     let mut features = vec![0u32; 2 + 4 * blocks as usize];
     features[..2].copy_from_slice(&[ETHTOOL_GFEATURES, blocks]);
@@ -158,12 +158,12 @@ fn is_active(interface: &str, name: &str) -> io::Result<bool> {
     Ok(active.is_some_and(|active| active >> (bit % u32::BITS as usize) & 1 != 0))
 }
 
-/// `T` is what belongs to the command in it: a struct, or words with room for all that their head
-/// asks for.
+/// Sends an ethtool request. `T` belongs to the command in it: a struct, or words with room for
+/// everything that their header requests.
 #[expect(unsafe_code, reason = "nix has no ioctl whose request points to a second struct")]
 fn ask<T: ?Sized>(interface: &str, question: &mut T) -> io::Result<()> {
     let name = interface.as_bytes();
-    // The last byte stays zero.
+    // The name must end with a zero byte.
     if name.len() >= libc::IFNAMSIZ {
         return Err(io::Error::from_raw_os_error(libc::ENODEV));
     }
@@ -175,8 +175,8 @@ fn ask<T: ?Sized>(interface: &str, question: &mut T) -> io::Result<()> {
     for (slot, byte) in request.ifr_name.iter_mut().zip(name) {
         *slot = byte.cast_signed();
     }
-    // SAFETY: the request and the struct that it points to outlive the call, and the kernel
-    // writes no more than that struct, whose size goes with the command in it.
+    // SAFETY: the request and the struct that it points to outlive the call. The kernel writes no
+    // more than that struct, whose size the command in it defines.
     match unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCETHTOOL, &raw mut request) } {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
@@ -191,7 +191,7 @@ mod tests {
     const ETHTOOL_SFLAGS: u32 = 0x26;
 
     #[test]
-    fn the_structs_are_the_kernels() {
+    fn structs_have_the_sizes_of_the_kernel() {
         assert_eq!(size_of::<DriverInfo>(), 196);
         assert_eq!(size_of::<Value>(), 8);
         assert_eq!(size_of::<Channels>(), 36);
@@ -200,16 +200,16 @@ mod tests {
 
     #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
     #[test]
-    fn a_driver_says_its_name() {
+    fn driver_name_is_read() {
         in_new_namespace(async {
             ip("link add left type veth peer name right");
             assert_eq!(driver("left").unwrap().as_deref(), Some("veth"));
             assert_eq!(driver("lo").unwrap(), None);
-            for nobody in ["middle", "", "a-name-too-long-"] {
+            for missing in ["middle", "", "a-name-too-long-"] {
                 assert_eq!(
-                    driver(nobody).unwrap_err().raw_os_error(),
+                    driver(missing).unwrap_err().raw_os_error(),
                     Some(libc::ENODEV),
-                    "{nobody}"
+                    "{missing}"
                 );
             }
         });
@@ -217,7 +217,7 @@ mod tests {
 
     #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
     #[test]
-    fn queues_are_told_where_there_are_some() {
+    fn queues_are_read_if_the_driver_reports_them() {
         in_new_namespace(async {
             ip("link add left numrxqueues 4 numtxqueues 4 type veth peer name right");
             let queues = |name| queues(name).unwrap();
@@ -233,7 +233,7 @@ mod tests {
     fn features_are_found_by_name() {
         in_new_namespace(async {
             ip("link add left type veth peer name right");
-            // The same as the flag of an older command says.
+            // Compares with the flag of an older command.
             for (data, on) in [(ETH_FLAG_RXVLAN, true), (0, false)] {
                 let mut flags = Value { command: ETHTOOL_SFLAGS, data };
                 ask("left", &mut flags).unwrap();
@@ -247,7 +247,7 @@ mod tests {
 
     #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
     #[test]
-    fn vlan_offload_is_seen() {
+    fn vlan_offload_is_read() {
         in_new_namespace(async {
             ip("link add left type veth peer name right");
             let all_off = Offloads { rx_vlan: false, lro: false, gro_hw: false };

@@ -1,47 +1,47 @@
-//! Exit codes: a contract with scripts.
+//! Exit codes. They are a contract with scripts.
 
-/// How a command ended.
+/// Exit code of a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Exit {
-    /// Done.
+    /// Success.
     Done = 0,
-    /// Failed.
+    /// A failure without a code of its own.
     Failed = 1,
-    /// The command line, or a file that it names, says something that cannot be.
+    /// The command line, or a file that it names, is not valid.
     Usage = 2,
     /// The daemon cannot be reached.
     NoDaemon = 3,
-    /// What was asked for is not there.
+    /// The requested item does not exist.
     NotFound = 4,
-    /// Refused: a permission is missing.
+    /// Refused: a permission or a condition is missing.
     Refused = 5,
-    /// Partly done: what could be done was, and the message tells what not.
+    /// Partly done; the message says what was not done.
     Partly = 6,
-    /// `check`: a call of this number would be refused now.
+    /// `check`: a call from this number would be refused now.
     WouldBeRefused = 10,
-    /// `selftest`: all works, but blocked callers are only observed.
+    /// `selftest`: the filter works, but blocked callers are only observed.
     Observing = 11,
-    /// `selftest`: all works, but the override is on.
+    /// `selftest`: the filter works, but the override is on.
     Overridden = 12,
-    /// `selftest`: a blocked caller would not be refused, or an innocent one would.
+    /// `selftest`: a blocked caller would not be refused, or another caller would be.
     Broken = 13,
     /// `daemon`: a part of it has ended, which never should (EX_SOFTWARE, sysexits(3)). The unit
     /// starts it again.
     Internal = 70,
 }
 
-/// Why a command did not end as it should.
+/// Why a command failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
     /// The exit code.
     pub exit: Exit,
-    /// What was wrong, where, and what to do.
+    /// Message: the failure, its cause, and what to do.
     pub message: String,
 }
 
 impl Failure {
-    /// A failure with an exit code.
+    /// Creates a failure with an exit code.
     pub fn new(exit: Exit, message: impl std::fmt::Display) -> Failure {
         Failure { exit, message: message.to_string() }
     }

@@ -1,4 +1,4 @@
-//! The gate on the host: the same decision as the kernel's, on ordinary collections.
+//! The gate on the host: the kernel's decision on ordinary collections.
 //!
 //! The tests compare it with the kernel, packet by packet.
 
@@ -17,11 +17,12 @@ use filter_common::sip::message::Reader;
 
 use crate::policy::{Policy, Subject};
 
-/// Bytes of a frame that a program can read directly in a test run, and all that one without
-/// `xdp.frags` is given: one page less 256 bytes of headroom and 320 of tailroom (Linux `net/bpf/test_run.c`).
+/// Bytes of a frame that a program can read directly in a test run. A program without `xdp.frags` gets
+/// no more. It is one page less 256 bytes of headroom and 320 bytes of tailroom (Linux
+/// `net/bpf/test_run.c`).
 pub const READABLE: usize = 4096 - 256 - 320;
 
-/// A gate with a policy and its own memory of attempts and fragments.
+/// A gate with one policy and its own state: attempts, fragments, grants.
 #[derive(Clone, Debug, Default)]
 pub struct HostGate {
     reader: Reader,
@@ -43,7 +44,7 @@ pub struct HostGate {
     redials: HashMap<Number, Redial>,
 }
 
-/// Entries by how many bits count, and these bits. Whole digits count, so four bits each.
+/// Entries by prefix length in bits and by those bits. A digit has four bits.
 #[derive(Clone, Debug)]
 struct Trie<V>(HashMap<(u32, u64), V>);
 
@@ -71,7 +72,7 @@ fn top_bits(count: u32) -> u64 {
 }
 
 impl HostGate {
-    /// A gate with this policy, and no memory yet.
+    /// Creates a gate with this policy and no state.
     #[must_use]
     pub fn new(policy: &Policy) -> HostGate {
         let mut gate = HostGate {
@@ -103,13 +104,13 @@ impl HostGate {
         gate
     }
 
-    /// The same gate with this reader; a new one has the full reader.
+    /// Returns the gate with another reader; a new gate has the full reader.
     #[must_use]
     pub fn with_reader(self, reader: Reader) -> HostGate {
         HostGate { reader, ..self }
     }
 
-    /// Puts a block, in place of the one with the same subject.
+    /// Adds a block or replaces the one with the same subject.
     pub fn put_block(&mut self, subject: Subject, block: Block) {
         match subject {
             Subject::Number(number) => {
@@ -119,7 +120,7 @@ impl HostGate {
         }
     }
 
-    /// Another policy; what was remembered stays.
+    /// Replaces the policy and keeps the state.
     pub fn change(&mut self, policy: &Policy) {
         let old = std::mem::take(self);
         *self = HostGate {
@@ -133,7 +134,7 @@ impl HostGate {
         };
     }
 
-    /// Nothing is refused before this time.
+    /// Sets the end of the override: nothing is refused before it.
     pub fn set_override(&mut self, until: u64) {
         self.override_until = until;
     }
@@ -146,19 +147,19 @@ impl HostGate {
         scratch.event
     }
 
-    /// Decides at a time in nanoseconds on a call whose number was read before.
+    /// Decides on a call whose number is already known, at a time in nanoseconds.
     pub fn decide(&mut self, call: &Call, now: u64) -> Decision {
         self.now = now;
         decide(self, call)
     }
 
-    /// Forgets attempts and fragments that count no more at this time.
+    /// Drops attempts and fragments that have expired at this time.
     pub fn forget(&mut self, now: u64) {
         self.attempts.retain(|_, attempt| now.saturating_sub(attempt.first) < ATTEMPT_NS);
         self.fragments.retain(|_, until| now < *until);
     }
 
-    /// Notes which number a frame that leaves at this time calls; [`Number::NONE`]: none.
+    /// Records and returns the number that an outgoing frame calls; [`Number::NONE`] if it calls no number.
     pub fn send(&mut self, frame: &[u8], now: u64) -> Number {
         let mut scratch = Scratch::default();
         let mut bytes = Slice::new(frame, frame.len());

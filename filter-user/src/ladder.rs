@@ -1,16 +1,16 @@
-//! The ladder: what reported calls of one number lead to. Pure: it knows no clock, no store and
-//! no number; whoever asks hands it strikes and a time.
+//! The ladder: what follows from reported calls of one number. It is pure: it has no clock and no
+//! store; the caller passes strikes and a time.
 //!
-//! - A report that counts is a **strike** with the weight of its kind, in hundredths, so that
-//!   sums are exact: three silent calls are 1.02 strikes.
-//! - A strike counts while it is less than `fades` away from the time asked for. One that lies
-//!   ahead, because the clock was set back, counts no more than any other; one that lies further
-//!   ahead than `fades` was written by a clock that was wrong, and does not count.
-//! - The highest rung that the sum reaches says what follows. Every block of it ends.
-//! - Where no prank and no abusive call is among the strikes that count, a block is never longer
-//!   than `silent_longest`: who says nothing may be hiding.
-//! - One call is at most one strike, by the newest report of that call. Whoever collects strikes
-//!   sees to that (`store::reports`).
+//! - A report that counts is a **strike** with the weight of its kind. Weights are in hundredths, so
+//!   that sums are exact: three silent calls are 1.02 strikes.
+//! - A strike counts while it is less than `fades` away from the given time. A strike in the future,
+//!   because the clock was set back, has the usual weight. If it is further ahead than `fades`, the
+//!   clock was wrong and the strike does not count.
+//! - The highest rung that the sum reaches decides what follows. Every block ends.
+//! - Without a prank or an abusive call among the strikes that count, a block is never longer than
+//!   `silent_longest`: a silent caller may be hiding.
+//! - Each call is at most one strike, by its newest report. The code that collects strikes ensures
+//!   this (`store::reports`).
 
 use std::fmt;
 use std::io::ErrorKind;
@@ -27,16 +27,16 @@ const MINUTE: u64 = 60;
 const HOUR: u64 = 60 * MINUTE;
 const DAY: u64 = 24 * HOUR;
 
-/// Longest block of a rung in seconds: whatever a file says, it ends.
+/// Longest block of a rung in seconds: every block ends.
 pub const BLOCK_MAX: u64 = 90 * DAY;
 /// Longest time in seconds that a strike can count.
 pub const FADES_MAX: u64 = 366 * DAY;
 /// Largest weight and largest sum of a rung, in hundredths.
 const HUNDREDTHS_MAX: u32 = 100 * 100;
-/// More rungs than anybody needs.
+/// Largest number of rungs.
 const RUNGS_MAX: usize = 20;
 
-/// What a call-taker says of a call.
+/// Kinds of call that a call-taker reports.
 #[derive(
     Clone,
     Copy,
@@ -53,22 +53,22 @@ const RUNGS_MAX: usize = 20;
 )]
 #[serde(rename_all = "lowercase")]
 pub enum ReportKind {
-    /// A joke, a false emergency.
+    /// A joke or a false emergency
     Prank,
-    /// Insults, threats.
+    /// Insults or threats
     Abusive,
-    /// Nobody spoke. It may be somebody who cannot.
+    /// Nobody spoke; the caller may be unable to
     Silent,
-    /// A test call, by a technician.
+    /// A technician's test call
     Test,
 }
 
 impl ReportKind {
-    /// All, in the order that people are told of them.
+    /// All kinds, in display order.
     pub const ALL: [ReportKind; 4] =
         [ReportKind::Prank, ReportKind::Abusive, ReportKind::Silent, ReportKind::Test];
 
-    /// As it is written.
+    /// Returns the name in files, the API and the CLI.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -79,14 +79,14 @@ impl ReportKind {
         }
     }
 
-    /// The kind that is written so.
+    /// Returns the kind with this name.
     #[must_use]
     pub fn from_name(name: &str) -> Option<ReportKind> {
         ReportKind::ALL.into_iter().find(|kind| kind.name() == name)
     }
 
-    /// Whether the caller meant it: then a block may be longer than that of a silent caller, and
-    /// a redial grant ends.
+    /// Checks whether the caller acted on purpose: then a block may be longer than for a silent caller,
+    /// and a redial grant ends.
     #[must_use]
     pub fn is_misuse(self) -> bool {
         match self {
@@ -105,33 +105,33 @@ impl fmt::Display for ReportKind {
 /// A report that counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Strike {
-    /// When the call came.
+    /// Time of the call.
     pub time: Timestamp,
-    /// What was reported.
+    /// Reported kind.
     pub kind: ReportKind,
 }
 
-/// What follows from the strikes of one number.
+/// The consequence of the strikes of one number.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Step {
-    /// The sum of the strikes that count, in hundredths.
+    /// Sum of the strikes that count, in hundredths.
     pub strikes: u32,
-    /// How long the number is to be blocked from now on, in seconds; `None`: not.
+    /// Length of the block from now on, in seconds; `None`: no block.
     pub block: Option<u64>,
-    /// Somebody has to look at it.
+    /// Whether a person must review it.
     pub review: bool,
-    /// The lowest rungs: it stands on record, nothing else follows.
+    /// Whether it is only a recorded warning, as on the lowest rungs.
     pub warning: bool,
 }
 
-/// What follows from a sum of strikes.
+/// The consequence of a sum of strikes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rung {
-    /// The least sum, in hundredths; above 0.
+    /// Smallest sum, in hundredths; above 0.
     pub strikes: u32,
-    /// How long a block, in seconds, 60 to [`BLOCK_MAX`]; `None`: a warning on record.
+    /// Length of the block in seconds, 60 to [`BLOCK_MAX`]; `None`: only a recorded warning.
     pub block: Option<u64>,
-    /// Somebody has to look at it.
+    /// Whether a person must review it.
     pub review: bool,
 }
 
@@ -164,16 +164,16 @@ pub struct Rung {
 pub struct Ladder {
     /// Weights in hundredths, in the order of [`ReportKind::ALL`].
     pub weights: [u32; 4],
-    /// How long a strike counts, in seconds, 3,600 to [`FADES_MAX`].
+    /// Time that a strike counts, in seconds, 3,600 to [`FADES_MAX`].
     pub fades: u64,
-    /// The longest block in seconds where only silent calls count.
+    /// Longest block in seconds if only silent calls count.
     pub silent_longest: u64,
-    /// From the lowest on: each has more strikes than the one before, and no shorter block.
+    /// Rungs in rising order: each has more strikes than the one before, and no shorter block.
     pub rungs: Vec<Rung>,
 }
 
 impl Default for Ladder {
-    /// `docs/ladder.toml` says the same, and why.
+    /// Returns the ladder of `docs/ladder.toml`, which also has the reasons.
     fn default() -> Ladder {
         Ladder {
             weights: [100, 100, 34, 0],
@@ -190,18 +190,18 @@ impl Default for Ladder {
 }
 
 impl Ladder {
-    /// Reads a ladder from a file; what the file leaves out is as in the default.
+    /// Reads a ladder from a file. Missing settings are those of the default.
     ///
     /// # Errors
-    /// `file:line:column: what is wrong`.
+    /// Returns `file:line:column: reason`.
     pub fn read(path: &Path) -> Result<Ladder, String> {
         let text = std::fs::read_to_string(path).map_err(|error| {
             let closed = if error.kind() == ErrorKind::PermissionDenied {
-                "; a daemon that runs reads ladders only in folders that were named at its start"
+                "; a running daemon reads ladders only from folders that were configured when it started"
             } else {
                 ""
             };
-            format!("{}: cannot be read: {error}{closed}", path.display())
+            format!("cannot read {}: {error}{closed}", path.display())
         })?;
         Ladder::parse(&text).map_err(|wrong| wrong.told(path, &text))
     }
@@ -227,7 +227,7 @@ impl Ladder {
         Ok(ladder)
     }
 
-    /// How much a report of this kind weighs, in hundredths.
+    /// Returns the weight of a report of this kind, in hundredths.
     #[must_use]
     pub fn weight(&self, kind: ReportKind) -> u32 {
         let [prank, abusive, silent, test] = self.weights;
@@ -239,14 +239,14 @@ impl Ladder {
         }
     }
 
-    /// Whether a strike counts at this time.
+    /// Checks whether a strike counts at this time.
     #[must_use]
     pub fn counts(&self, strike: &Strike, now: Timestamp) -> bool {
         let away = now.duration_since(strike.time).unsigned_abs();
         self.weight(strike.kind) > 0 && away < std::time::Duration::from_secs(self.fades)
     }
 
-    /// What follows from these strikes, in any order.
+    /// Returns the consequence of these strikes, in any order.
     #[must_use]
     pub fn judge(&self, strikes: &[Strike], now: Timestamp) -> Step {
         let counting = || strikes.iter().filter(|strike| self.counts(strike, now));
@@ -264,7 +264,7 @@ impl Ladder {
         }
     }
 
-    /// The strikes that count in words: `2.34 strikes: 2 prank, 1 silent`.
+    /// Describes the strikes that count: `2.34 strikes: 2 prank, 1 silent`.
     #[must_use]
     pub fn told(&self, strikes: &[Strike], now: Timestamp) -> String {
         let sum = self.judge(strikes, now).strikes;
@@ -280,7 +280,7 @@ impl Ladder {
     }
 }
 
-/// Hundredths as people read them: `2.34`.
+/// Formats hundredths as a decimal number: `2.34`.
 #[must_use]
 pub fn decimal(hundredths: u32) -> String {
     format!("{}.{:02}", hundredths / 100, hundredths % 100)
@@ -331,14 +331,14 @@ fn read_rungs(tables: &[Spanned<RungTable>]) -> Result<Vec<Rung>, Wrong> {
         };
         if let Some(below) = rungs.last() {
             if rung.strikes <= below.strikes {
-                return wrong(strikes.span(), "strikes: more than those of the rung before");
+                return wrong(strikes.span(), "strikes: must be more than in the rung before");
             }
             if rung.block < below.block {
                 let at = block.as_ref().map_or_else(|| strikes.span(), Spanned::span);
-                return wrong(at, "more strikes must not be a shorter block than the rung before");
+                return wrong(at, "block: must not be shorter than in the rung before");
             }
             if below.review && !rung.review {
-                let message = "more strikes must not be less looked at: review = true, as before";
+                let message = "review: must be true, as in the rung before";
                 return wrong(strikes.span(), message);
             }
         }
@@ -347,7 +347,7 @@ fn read_rungs(tables: &[Spanned<RungTable>]) -> Result<Vec<Rung>, Wrong> {
     Ok(rungs)
 }
 
-/// A number with at most two decimals, as hundredths.
+/// Converts a number with at most two decimals to hundredths.
 fn hundredths(number: &Spanned<f64>, name: &str, least: u32) -> Result<u32, Wrong> {
     let given = *number.get_ref();
     let found =
@@ -361,10 +361,10 @@ fn hundredths(number: &Spanned<f64>, name: &str, least: u32) -> Result<u32, Wron
     )
 }
 
-/// A length of time such as `24h`, in whole seconds.
+/// Parses a length of time such as `24h` into whole seconds.
 fn seconds(text: &Spanned<String>, name: &str, least: u64, most: u64) -> Result<u64, Wrong> {
     let span = text.get_ref().parse::<Span>().ok();
-    // Months and years have no length of their own; of days nobody expects another.
+    // Months and years have no fixed length; a day has 24 hours.
     let length = span.and_then(|span| span.to_duration(SpanRelativeTo::days_are_24_hours()).ok());
     let whole = |length: SignedDuration| {
         (length.subsec_nanos() == 0).then(|| u64::try_from(length.as_secs()).ok()).flatten()
@@ -383,7 +383,7 @@ fn seconds(text: &Spanned<String>, name: &str, least: u64, most: u64) -> Result<
     }
 }
 
-/// `24h`, `3d`: seconds in the largest unit that is exact; a day is `24h`.
+/// Formats seconds in the largest exact unit: `24h`, `3d`; one day is `24h`.
 #[must_use]
 pub fn length_told(seconds: u64) -> String {
     match seconds {
@@ -400,7 +400,7 @@ mod tests {
 
     use super::*;
 
-    /// Of a time far from either end.
+    /// A time far from either end of the range.
     const NOW: i64 = 1_800_000_000;
 
     fn at(second: i64) -> Timestamp {
@@ -412,7 +412,7 @@ mod tests {
     }
 
     #[test]
-    fn the_default_step_by_step() {
+    fn default_ladder_step_by_step() {
         use ReportKind::{Abusive, Prank, Silent, Test};
         let ladder = Ladder::default();
         let judge = |kinds: &[ReportKind]| {
@@ -434,7 +434,7 @@ mod tests {
     }
 
     #[test]
-    fn a_strike_fades_and_one_ahead_counts_once() {
+    fn strike_fades_and_a_future_one_counts_once() {
         let ladder = Ladder::default();
         let days = 30 * 24 * 60 * 60;
         let sum = |time: i64| {
@@ -447,16 +447,16 @@ mod tests {
         let silent = Strike { time: at(NOW), kind: ReportKind::Silent };
         let faded = Strike { time: at(NOW - days), kind: ReportKind::Prank };
         let step = ladder.judge(&[[silent; 6].as_slice(), &[faded]].concat(), at(NOW));
-        assert_eq!(step.block, Some(HOUR), "a prank that counts no more lengthens nothing");
+        assert_eq!(step.block, Some(HOUR), "a faded prank does not lengthen the block");
     }
 
     #[test]
-    fn in_words() {
+    fn strikes_and_lengths_are_described() {
         use ReportKind::{Prank, Silent, Test};
         let ladder = Ladder::default();
-        let told = |kinds: &[ReportKind]| ladder.told(&strikes(kinds), at(NOW));
-        assert_eq!(told(&[Silent, Prank, Test, Prank]), "2.34 strikes: 2 prank, 1 silent");
-        assert_eq!(told(&[]), "0.00 strikes");
+        let described = |kinds: &[ReportKind]| ladder.told(&strikes(kinds), at(NOW));
+        assert_eq!(described(&[Silent, Prank, Test, Prank]), "2.34 strikes: 2 prank, 1 silent");
+        assert_eq!(described(&[]), "0.00 strikes");
         let lengths = [DAY, 3 * DAY, HOUR, 90 * MINUTE, 61].map(length_told);
         assert_eq!(lengths, ["24h", "3d", "1h", "90m", "61s"]);
         for kind in ReportKind::ALL {
@@ -466,7 +466,7 @@ mod tests {
     }
 
     #[test]
-    fn the_other_files_in_docs_are_ladders() {
+    fn other_ladder_files_in_docs_are_valid() {
         for (name, last) in [("ladder-mild.toml", 24 * HOUR), ("ladder-strict.toml", 7 * DAY)] {
             let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs").join(name);
             let ladder = Ladder::read(&path).unwrap();
@@ -476,7 +476,7 @@ mod tests {
     }
 
     #[test]
-    fn the_file_in_docs_is_the_default() {
+    fn ladder_file_in_docs_is_the_default() {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/ladder.toml");
         assert_eq!(Ladder::read(&path), Ok(Ladder::default()));
         let text = std::fs::read_to_string(&path).unwrap();
@@ -489,9 +489,9 @@ mod tests {
         }
     }
 
-    /// `^` stands where the error is told to be.
+    /// Checks that an error names the position of `^`.
     #[test]
-    fn what_is_wrong_is_told_with_its_place() {
+    fn ladder_error_names_its_position() {
         let rung = "[[rung]]\nstrikes = 1\nblock = \"1d\"\nreview = true\n[[rung]]\n";
         for (text, message) in [
             ("^fade = \"1d\"".to_owned(), "unknown field `fade`"),
@@ -506,10 +506,10 @@ mod tests {
             ("^[[rung]]\nblock = \"1d\"".to_owned(), "missing field `strikes`"),
             ("[[rung]]\nstrikes = 1\nblock = ^\"91d\"".to_owned(), "block: \"91d\" is not"),
             ("[[rung]]\nstrikes = 1\n^permanent = true".to_owned(), "unknown field `permanent`"),
-            (format!("{rung}strikes = ^1"), "more than those of the rung before"),
-            (format!("{rung}strikes = 2\nblock = ^\"23h\""), "a shorter block"),
-            (format!("{rung}strikes = ^2"), "a shorter block"),
-            (format!("{rung}strikes = ^2\nblock = \"2d\""), "review = true"),
+            (format!("{rung}strikes = ^1"), "must be more than in the rung before"),
+            (format!("{rung}strikes = 2\nblock = ^\"23h\""), "must not be shorter"),
+            (format!("{rung}strikes = ^2"), "must not be shorter"),
+            (format!("{rung}strikes = ^2\nblock = \"2d\""), "review: must be true"),
         ] {
             let place = text.find('^').unwrap();
             let line = text[..place].matches('\n').count() + 1;
@@ -520,11 +520,11 @@ mod tests {
             assert!(told.contains(message), "{text}\n{told}");
         }
         let missing = Ladder::read(Path::new("/nowhere/ladder.toml")).unwrap_err();
-        assert!(missing.starts_with("/nowhere/ladder.toml: cannot be read: "), "{missing}");
+        assert!(missing.starts_with("cannot read /nowhere/ladder.toml: "), "{missing}");
     }
 
     #[test]
-    fn a_file_changes_what_it_names() {
+    fn file_changes_only_the_settings_in_it() {
         let ladder = Ladder::parse("[weights]\nsilent = 0.1\ntest = 2").ok().unwrap();
         let expected = Ladder { weights: [100, 100, 10, 200], ..Ladder::default() };
         assert_eq!(ladder, expected);
@@ -576,16 +576,16 @@ mod tests {
             prop_assert_eq!(ladder.told(&sorted, at(NOW)), ladder.told(&shuffled, at(NOW)));
         }
 
-        /// Two lists that are put together weigh what both weigh.
+        /// Checks that the weight of two joined lists is the sum of both weights.
         #[test]
         fn lists_of_two_edges_add_up(a in some(8), b in some(8), ladder in ladder()) {
             let sum = |strikes: &[Strike]| ladder.judge(strikes, at(NOW)).strikes;
             prop_assert_eq!(sum(&[a.clone(), b.clone()].concat()), sum(&a) + sum(&b));
         }
 
-        /// What is past only fades: less, shorter, never again more.
+        /// Checks that past strikes only fade: the weight and the block never grow with time.
         #[test]
-        fn what_is_past_fades(
+        fn past_strikes_fade(
             past in some(12), ladder in ladder(), first in 0i64..50_000_000, more in 0i64..50_000_000,
         ) {
             let past: Vec<_> = past
@@ -600,7 +600,7 @@ mod tests {
         }
 
         #[test]
-        fn one_strike_more_is_never_a_shorter_block(
+        fn additional_strike_never_shortens_the_block(
             before in some(12), one in kind(), ladder in ladder(),
         ) {
             let more = [before.clone(), strikes(&[one])].concat();
@@ -610,7 +610,7 @@ mod tests {
             prop_assert!(after.review || !before.review);
         }
 
-        /// Every block ends, and without a prank or an abusive call that counts it ends soon.
+        /// Checks that every block ends, within `silent_longest` if no prank or abusive call counts.
         #[test]
         fn every_block_ends(all in some(40), ladder in ladder()) {
             let step = ladder.judge(&all, at(NOW));
@@ -622,10 +622,9 @@ mod tests {
             prop_assert!(!(step.warning && step.block.is_some()));
         }
 
-        /// A clock that steps, in either direction and by any amount, adds no weight: never more
-        /// than each strike once.
+        /// Checks that a clock step of any size adds no weight: each strike counts at most once.
         #[test]
-        fn a_step_of_the_clock_adds_nothing(
+        fn clock_step_adds_no_weight(
             all in some(12), ladder in ladder(), step in -200_000_000_000_i64..200_000_000_000,
         ) {
             let whole: u32 = all.iter().map(|strike| ladder.weight(strike.kind)).sum();
@@ -636,7 +635,7 @@ mod tests {
         }
 
         #[test]
-        fn no_text_makes_it_panic(
+        fn no_text_causes_a_panic(
             text in "([a-z_]+ = |\\[\\[rung\\]\\]|\\[weights\\]|\"|[0-9.é-]|\n|strikes = 1\n|prank = 1\n){0,20}",
         ) {
             let _ = Ladder::parse(&text);

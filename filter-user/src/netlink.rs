@@ -1,5 +1,5 @@
-//! Network interfaces, as the kernel tells of them over rtnetlink: what is there now, and
-//! what changes. Both speak of the network namespace of the calling thread.
+//! Lists network interfaces over rtnetlink and reports their changes. Both apply to the network
+//! namespace of the calling thread.
 
 use std::io;
 use std::pin::pin;
@@ -21,19 +21,19 @@ const ENODEV: i32 = 19;
 /// A network interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Link {
-    /// Its name.
+    /// Name.
     pub name: String,
-    /// Its index; a device that is deleted and made again gets another one.
+    /// Index; a device that is deleted and created again gets another one.
     pub index: u32,
-    /// It was set up (`ip link set … up`).
+    /// Whether it is set up (`ip link set … up`).
     pub up: bool,
-    /// It has a carrier: its own cable or what it stands on is there.
+    /// Whether it has a carrier: its cable or its lower interface is connected.
     pub carrier: bool,
-    /// Its MTU in bytes; 0: the kernel told none.
+    /// MTU in bytes; 0 if the kernel reports none.
     pub mtu: u32,
-    /// Index of the interface that it is a VLAN of.
+    /// Index of the parent interface, if it is a VLAN.
     pub vlan_of: Option<u32>,
-    /// The XDP program on it, ours or another's.
+    /// The XDP program on it, ours or another.
     pub xdp: Option<Xdp>,
 }
 
@@ -42,23 +42,23 @@ pub struct Link {
 pub struct Xdp {
     /// Where it runs.
     pub mode: Attached,
-    /// Its id.
+    /// ID of the program.
     pub program: u32,
 }
 
-/// Where an XDP program runs.
+/// Places where an XDP program runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Attached {
-    /// In the driver, before a socket buffer is made.
+    /// In the driver, before a socket buffer is allocated.
     Native,
-    /// In the kernel's core, on a socket buffer.
+    /// In the kernel's network core, on a socket buffer.
     Generic,
     /// On the network card.
     Offloaded,
 }
 
 impl Attached {
-    /// As the API and the CLI name it.
+    /// Returns the name in the API and the CLI.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -69,27 +69,27 @@ impl Attached {
     }
 }
 
-/// What [`watch`] tells.
+/// A change reported by [`watch`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
-    /// The interface is new, or something about it is. An XDP program that comes or goes
-    /// with a BPF link is no change of this kind: the kernel does not tell of it.
+    /// The interface is new or has changed. An XDP program that is attached or removed with a BPF link
+    /// is not reported: the kernel sends no message for it.
     Is(Link),
-    /// The interface is gone: deleted, or moved into another network namespace.
+    /// The interface is gone: it was deleted or moved to another network namespace.
     Gone {
-        /// The name that it had.
+        /// Its former name.
         name: String,
-        /// The index that it had.
+        /// Its former index.
         index: u32,
     },
-    /// The kernel told more than was read in time: look at [`links`] again.
+    /// Some messages were lost because they were not read in time: call [`links`] again.
     Missed,
 }
 
-/// All interfaces.
+/// Returns all interfaces.
 ///
 /// # Errors
-/// Those of the netlink socket.
+/// Returns the error of the netlink socket.
 pub async fn links() -> io::Result<Vec<Link>> {
     ask(async |handle| {
         let request = handle
@@ -101,11 +101,11 @@ pub async fn links() -> io::Result<Vec<Link>> {
     .await
 }
 
-/// All interfaces, as soon as this program is off that one: the kernel takes it off some time
-/// after its link is gone. As they are after a second at the latest.
+/// Returns all interfaces as soon as `program` is no longer on the interface `name`. The kernel removes
+/// a program some time after its link is gone. After 1 s, returns the interfaces as they are.
 ///
 /// # Errors
-/// Those of the netlink socket.
+/// Returns the error of the netlink socket.
 pub async fn links_without(program: u32, name: &str) -> io::Result<Vec<Link>> {
     let deadline = Instant::now() + Duration::from_secs(1);
     loop {
@@ -119,10 +119,10 @@ pub async fn links_without(program: u32, name: &str) -> io::Result<Vec<Link>> {
     }
 }
 
-/// The interface of this name; `None` when there is none.
+/// Returns the interface with this name, if there is one.
 ///
 /// # Errors
-/// Those of the netlink socket.
+/// Returns the error of the netlink socket.
 pub async fn by_name(name: &str) -> io::Result<Option<Link>> {
     let answer = ask(async |handle| {
         handle
@@ -140,17 +140,17 @@ pub async fn by_name(name: &str) -> io::Result<Option<Link>> {
     }
 }
 
-/// Every change of an interface from now on. Make the stream first and ask for [`links`] then,
-/// so that nothing happens unseen in between. Its end means that the socket failed.
+/// Streams every change of an interface from now on. Create the stream before calling [`links`], so
+/// that no change is missed. The stream ends if the socket fails.
 ///
 /// # Errors
-/// Those of the netlink socket.
+/// Returns the error of the netlink socket.
 pub fn watch() -> io::Result<impl Stream<Item = Change> + Send + Unpin> {
     let (connection, handle, mut messages) =
         rtnetlink::new_multicast_connection(&[MulticastGroup::Link])?;
     let mut connection = connection.fuse();
     Ok(stream::poll_fn(move |context| {
-        // The connection ends when nobody can ask it any more.
+        // The connection would end if the last handle were dropped.
         let _ = &handle;
         let ended = connection.poll_unpin(context).is_ready();
         while let Poll::Ready(message) = messages.poll_next_unpin(context) {
@@ -165,14 +165,14 @@ pub fn watch() -> io::Result<impl Stream<Item = Change> + Send + Unpin> {
     }))
 }
 
-/// Opens a connection for one question.
+/// Opens a connection for one request.
 async fn ask<T>(
     question: impl AsyncFnOnce(Handle) -> Result<T, rtnetlink::Error>,
 ) -> io::Result<T> {
     let (connection, handle, _) = rtnetlink::new_connection()?;
     let answer = match select(pin!(question(handle)), connection).await {
         Either::Left((answer, _)) => answer,
-        // The socket failed; the question ends with an error, too.
+        // The socket failed; the request ends with an error, too.
         Either::Right(((), question)) => question.await,
     };
     answer.map_err(|error| {
@@ -191,7 +191,7 @@ fn change(payload: NetlinkPayload<RouteNetlinkMessage>) -> Option<Change> {
     let NetlinkPayload::InnerMessage(message) = payload else {
         return None;
     };
-    // A bridge tells of its ports with messages of the same type.
+    // A bridge sends messages of the same type about its ports.
     let of_a_link =
         |message: &LinkMessage| message.header.interface_family == AddressFamily::Unspec;
     if let RouteNetlinkMessage::NewLink(message) = message {
@@ -234,8 +234,8 @@ fn link(message: &LinkMessage) -> Link {
     link
 }
 
-/// The program that judges what comes in. Beside one in the driver or the core there may be
-/// another on the card.
+/// Returns the program that judges incoming packets. A second program may run on the card beside one
+/// in the driver or the core.
 fn xdp(attributes: &[LinkXdp]) -> Option<Xdp> {
     let mut found: Option<Xdp> = None;
     for attribute in attributes {
@@ -261,15 +261,15 @@ mod tests {
     use crate::test_netns::{in_new_namespace, ip, put_strange_xdp};
 
     #[test]
-    fn the_program_in_the_driver_or_the_core_goes_before_the_card() {
+    fn program_in_driver_or_core_is_preferred_to_one_on_the_card() {
         let card = LinkXdp::HwProgId(7);
-        let told =
+        let found =
             |attributes: &[LinkXdp]| xdp(attributes).map(|xdp| (xdp.mode.name(), xdp.program));
-        assert_eq!(told(&[]), None);
-        assert_eq!(told(&[LinkXdp::Flags(0)]), None);
-        assert_eq!(told(std::slice::from_ref(&card)), Some(("offloaded", 7)));
-        assert_eq!(told(&[LinkXdp::DrvProgId(8), card.clone()]), Some(("native", 8)));
-        assert_eq!(told(&[card, LinkXdp::SkbProgId(9)]), Some(("generic", 9)));
+        assert_eq!(found(&[]), None);
+        assert_eq!(found(&[LinkXdp::Flags(0)]), None);
+        assert_eq!(found(std::slice::from_ref(&card)), Some(("offloaded", 7)));
+        assert_eq!(found(&[LinkXdp::DrvProgId(8), card.clone()]), Some(("native", 8)));
+        assert_eq!(found(&[card, LinkXdp::SkbProgId(9)]), Some(("generic", 9)));
     }
 
     #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
@@ -291,7 +291,7 @@ mod tests {
 
     #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
     #[test]
-    fn a_program_is_seen_where_it_runs() {
+    fn program_is_reported_with_its_mode() {
         in_new_namespace(async {
             ip("link add left type veth peer name right");
             put_strange_xdp("left", Attached::Native).await;
@@ -307,9 +307,9 @@ mod tests {
         });
     }
 
-    /// Not every kernel that tests run on can make VLANs.
+    /// Builds the message by hand, because some test kernels have no VLAN support.
     #[test]
-    fn a_vlan_stands_on_another_interface() {
+    fn vlan_names_its_parent_interface() {
         let mut message = LinkMessage::default();
         message.attributes = vec![
             LinkAttribute::IfName("eth0.7".to_owned()),
@@ -323,7 +323,7 @@ mod tests {
 
     #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
     #[test]
-    fn changes_are_told() {
+    fn changes_are_reported() {
         in_new_namespace(async {
             let mut changes = watch().unwrap();
             ip("link add left type veth peer name right");
@@ -332,12 +332,12 @@ mod tests {
             ip("link set right up");
             ip("link set left name west");
             ip("link del west");
-            let mut told = Vec::new();
+            let mut seen = Vec::new();
             loop {
                 let change = changes.next().await.unwrap();
                 match &change {
                     Change::Is(link) if link.index == index => {
-                        told.push((link.name.clone(), link.up, link.carrier));
+                        seen.push((link.name.clone(), link.up, link.carrier));
                     }
                     Change::Gone { name, index: gone } if *gone == index => {
                         assert_eq!(name, "west");
@@ -346,27 +346,27 @@ mod tests {
                     Change::Is(_) | Change::Gone { .. } | Change::Missed => {}
                 }
             }
-            told.dedup();
+            seen.dedup();
             let state = |name: &str, up, carrier| (name.to_owned(), up, carrier);
-            assert_eq!(told.first(), Some(&state("left", false, false)));
-            assert!(told.contains(&state("left", true, true)), "{told:?}");
-            assert!(told.iter().any(|(name, ..)| name == "west"), "{told:?}");
+            assert_eq!(seen.first(), Some(&state("left", false, false)));
+            assert!(seen.contains(&state("left", true, true)), "{seen:?}");
+            assert!(seen.iter().any(|(name, ..)| name == "west"), "{seen:?}");
         });
     }
 
     #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
     #[test]
-    fn what_was_not_read_in_time_is_said() {
+    fn lost_messages_are_reported() {
         in_new_namespace(async {
             let mut changes = watch().unwrap();
             ip("link add left type veth peer name right");
-            // More than a receive buffer of the usual 208 KiB holds.
+            // More than the default receive buffer of 208 KiB holds.
             for _ in 0..400 {
                 ip("link set left mtu 1400");
                 ip("link set left mtu 1500");
             }
             assert_eq!(changes.next().await, Some(Change::Missed));
-            // Afterwards it goes on as before.
+            // The stream continues after that.
             ip("link del left");
             let gone =
                 |change: &Change| matches!(change, Change::Gone { name, .. } if name == "left");

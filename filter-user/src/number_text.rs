@@ -1,5 +1,5 @@
-//! Numbers and prefixes as people write them. The key comes from filter-common, as for a
-//! number in a message.
+//! Parses numbers and prefixes that people write. filter-common makes the key, as for a number in a
+//! message.
 
 use filter_common::bytes::Slice;
 use filter_common::number::Number;
@@ -11,10 +11,10 @@ use rlibphonenumber::{PHONE_NUMBER_UTIL, PhoneNumberFormat};
 
 use crate::policy::Subject;
 
-/// The number or, with a `*` at its end, the prefix that a text names under a plan.
+/// Parses a number, or a prefix that ends with `*`, under a plan.
 ///
 /// # Errors
-/// What is wrong with the text.
+/// Returns a message if the text is neither.
 pub fn subject(text: &str, plan: &Plan) -> Result<Subject, String> {
     if !text.trim_end().ends_with('*') {
         return number(text, plan).map(Subject::Number);
@@ -26,68 +26,69 @@ pub fn subject(text: &str, plan: &Plan) -> Result<Subject, String> {
     match plan.prefix(&digits) {
         Some(prefix) if !prefix.is_empty() => Ok(Subject::Prefix(prefix)),
         _ => Err(format!(
-            "{text:?} is no prefix: write 1 to 15 digits of an E.164 number, such as +62811*"
+            "{text:?} is not a prefix: write 1 to 15 digits of an E.164 number, such as +62811*"
         )),
     }
 }
 
-/// The number that a text names under a plan: `0812-3456-7890`, `+62 812 3456 7890`, `112`.
+/// Parses a number under a plan: `0812-3456-7890`, `+62 812 3456 7890`, `112`.
 ///
 /// # Errors
-/// What is wrong with the text.
+/// Returns a message if the text is not a number, or is ambiguous under the plan.
 pub fn number(text: &str, plan: &Plan) -> Result<Number, String> {
     let digits: String = text.chars().filter(|c| !c.is_whitespace()).collect();
     if digits.contains([';', ',', '%']) {
-        return Err(format!("{text:?} is no number"));
+        return Err(format!("{text:?} is not a number"));
     }
-    // The reader stops behind the URI.
+    // The reader stops after the URI.
     let ended = format!("{digits} ");
     let read = uri::read(&Slice::from(ended.as_bytes()), 0, Form::TelBare as u8)
         .and_then(|dialled| plan.resolve(&dialled));
     read.map_err(|reason| {
         if reason == Reason::NoUser {
-            "no number was given".to_owned()
+            "the number is empty".to_owned()
         } else if reason == Reason::TooManyDigits {
-            format!("{text:?} has more digits than a number (15)")
+            format!("{text:?} has more than 15 digits")
         } else if reason == Reason::AmbiguousNumber {
             let country = plan.country;
             format!(
-                "{text:?} can be read in no way, or in two, under the plan (country code \
-                 {country}): write it as +{country}…"
+                "{text:?} is ambiguous or not a valid number for country code {country}. \
+                 Write it as +{country}…"
             )
         } else {
-            format!("{text:?} is no number: only digits, a leading +, spaces and - . ( )")
+            format!("{text:?} is not a number: use only digits, a leading +, spaces and - . ( )")
         }
     })
 }
 
-/// What an operator typed. As [`subject`], and what the plan alone cannot read is read as people
-/// write numbers (`(+62) (0)812…`, `0062…`, other scripts' digits) where that is a number in use.
-/// Where both read it, they have to agree: a block must never hit a stranger.
+/// Parses what an operator typed, like [`subject`]. It also accepts spellings of a number in use that
+/// the plan alone cannot parse: `(+62) (0)812…`, `0062…`, digits of other scripts. If both readings
+/// give a number, they must agree: a block must never hit another person.
 ///
 /// # Errors
-/// What is wrong with the text. Letters are refused: a keypad makes other numbers of them.
+/// Returns a message if the text is not a number, is ambiguous, or has letters, which a keypad maps to
+/// digits.
 pub fn typed(text: &str, plan: &Plan) -> Result<Subject, String> {
     if text.chars().any(char::is_alphabetic) {
-        return Err(format!("{text:?} has letters: a number has none"));
+        return Err(format!("{text:?} has letters: write only digits"));
     }
     let by_plan = subject(text, plan);
-    let Some(spelt) = spelt(text, plan) else {
+    let Some(spelling) = by_spelling(text, plan) else {
         return by_plan;
     };
-    let by_people = subject(&spelt, plan);
-    match (by_plan, by_people) {
+    let by_spelling = subject(&spelling, plan);
+    match (by_plan, by_spelling) {
         (Ok(Subject::Number(number)), _) if number.is_local() => Ok(Subject::Number(number)),
-        (Ok(plan), Ok(people)) if plan != people => Err(format!(
-            "{text:?} can be read as +{plan} or +{people}: write it with + and the country code"
+        (Ok(plan), Ok(spelling)) if plan != spelling => Err(format!(
+            "{text:?} is ambiguous: +{plan} or +{spelling}. Write it with + and the country code"
         )),
-        (Err(_), Ok(people)) => Ok(people),
+        (Err(_), Ok(spelling)) => Ok(spelling),
         (by_plan, _) => by_plan,
     }
 }
 
-/// A number in use, in E.164, that Google's rules read in a text.
-fn spelt(text: &str, plan: &Plan) -> Option<String> {
+/// Parses a text by the rules of libphonenumber and returns the number in E.164, if it is in use.
+fn by_spelling(text: &str, plan: &Plan) -> Option<String> {
     let country = plan.country.to_string().parse().ok()?;
     let region = PHONE_NUMBER_UTIL.get_region_for_country_code(country)?;
     let number = PHONE_NUMBER_UTIL.parse(text, Some(region)).ok()?;
@@ -102,7 +103,7 @@ mod tests {
     use crate::policy::Policy;
 
     #[test]
-    fn as_people_write_them() {
+    fn subject_accepts_common_spellings() {
         let plan = Policy::default().trunks[0].profile.plan;
         for (text, expected) in [
             ("0812-3456-7890", "6281234567890"),
@@ -119,7 +120,7 @@ mod tests {
     }
 
     proptest::proptest! {
-        /// What is printed is read as the same number again.
+        /// Checks that a printed number parses as the same number.
         #[test]
         fn text_number_text(text in "[+]?[0-9]{1,16}") {
             let plan = Policy::default().trunks[0].profile.plan;
@@ -129,7 +130,7 @@ mod tests {
             }
         }
 
-        /// Nothing that people type ends in a panic.
+        /// Checks that no text causes a panic.
         #[test]
         fn any_text(text in ".*") {
             let plan = Policy::default().trunks[0].profile.plan;
@@ -139,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn as_operators_type_them() {
+    fn typed_accepts_more_spellings() {
         let plan = Policy::default().trunks[0].profile.plan;
         for (text, expected) in [
             ("0812-3456-7890", "6281234567890"),
@@ -161,7 +162,7 @@ mod tests {
     }
 
     proptest::proptest! {
-        /// What both readings read, they read alike; and nothing ends in a panic.
+        /// Checks that both functions agree if both parse a text, and that no text causes a panic.
         #[test]
         fn any_typed_text(text in "[+0-9() .*-]{0,20}|.*") {
             let plan = Policy::default().trunks[0].profile.plan;
@@ -172,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_refused() {
+    fn subject_rejects_other_text() {
         let plan = Policy::default().trunks[0].profile.plan;
         for text in [
             "",

@@ -1,5 +1,5 @@
-//! A policy as the maps hold it: what a file, the command line or the store says, ready
-//! to be written into the kernel or judged with on the host.
+//! A policy in the form of the maps. It comes from a file, the command line or the store, and is
+//! written to the kernel or used by the host.
 
 use filter_common::abi::{
     ABI_VERSION, Allow, Block, EVENT_PAI, MODE_ENFORCE, PrefixKey, Profile, RULE_SHORT_NUMBER,
@@ -11,10 +11,10 @@ use filter_common::sip::emergency::MARKS_MAX;
 
 /// The port of SIP over UDP (RFC 3261 §19.1.2).
 pub const SIP_PORT: u16 = 5060;
-/// Pass events of one CPU in a second before they are sampled.
+/// Pass events per CPU and second before they are sampled.
 pub const PASS_EVENTS_PER_SECOND: u32 = 10_000;
 
-/// What a rule is about.
+/// The number or prefix of a rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Subject {
     /// One number.
@@ -24,7 +24,7 @@ pub enum Subject {
 }
 
 impl Subject {
-    /// The key of the tries of prefixes.
+    /// Returns the key for the prefix tries.
     #[must_use]
     pub fn key(self) -> PrefixKey {
         match self {
@@ -33,13 +33,13 @@ impl Subject {
         }
     }
 
-    /// The prefix that an entry of a trie of prefixes is about.
+    /// Returns the prefix of an entry of a prefix trie.
     #[must_use]
     pub fn of_prefix_entry(raw: Number) -> Subject {
         Subject::Prefix(Digits(raw.0))
     }
 
-    /// The number or prefix as an entry of a map carries it.
+    /// Returns the number or prefix as stored in a map entry.
     #[must_use]
     pub fn raw(self) -> Number {
         match self {
@@ -61,27 +61,27 @@ impl std::fmt::Display for Subject {
 /// A trunk: an upstream SIP peer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Trunk {
-    /// Its name in records; `default` is the first one.
+    /// Name in records; the first trunk is `default`.
     pub name: String,
-    /// Source prefixes: IPv6 or IPv4-mapped address, and bits that count of 128.
+    /// Source prefixes: IPv6 or IPv4-mapped address, and prefix length of 128 bits.
     pub sources: Vec<([u8; 16], u32)>,
-    /// Marks with which a call from it passes, as they were written.
+    /// Priority values with which a call from it passes, as written in the file.
     pub emergency_marks: Vec<String>,
-    /// Its plan, mode and identity.
+    /// Plan, mode and identity.
     pub profile: Profile,
-    /// The carrier vouches for From: a report of a call on it may be a strike.
+    /// Whether the carrier guarantees From, so that a report of a call on this trunk may be a strike.
     pub trusts_from: bool,
 }
 
 impl Trunk {
-    /// Whether the numbers of calls on it are trusted at all, by From or by P-Asserted-Identity
-    /// (RFC 3325).
+    /// Checks whether the trunk is trusted for its numbers, by From or by P-Asserted-Identity (RFC
+    /// 3325).
     #[must_use]
     pub fn vouches(&self) -> bool {
         self.trusts_from || self.profile.trusts_pai()
     }
 
-    /// Whether the number of a call is trusted that was named by this header: [`EVENT_FROM`] or
+    /// Checks whether the trunk is trusted for a number from this header: [`EVENT_FROM`] or
     /// [`EVENT_PAI`].
     ///
     /// [`EVENT_FROM`]: filter_common::abi::EVENT_FROM
@@ -96,9 +96,9 @@ impl Trunk {
 pub struct Protected {
     /// The number or prefix.
     pub subject: Subject,
-    /// What the map holds of it.
+    /// The map entry.
     pub entry: Allow,
-    /// Whose it is: `RSUP Manado`; empty: nobody said.
+    /// Name of the owner: `RSUP Manado`; may be empty.
     pub name: String,
 }
 
@@ -109,16 +109,16 @@ impl std::fmt::Display for Protected {
     }
 }
 
-/// A whole policy.
+/// A complete policy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Policy {
     /// Settings for all trunks.
     pub settings: Settings,
-    /// UDP ports that SIP is read on.
+    /// UDP ports that are read as SIP.
     pub ports: Vec<u16>,
-    /// Trunks; the first one is the profile `default`.
+    /// Trunks; the first is the profile `default`.
     pub trunks: Vec<Trunk>,
-    /// Until when nothing is refused, in nanoseconds of the filter's clock; 0: no override.
+    /// End of the override, in nanoseconds of the filter's clock; 0: no override.
     pub override_until: u64,
     /// Protected numbers and prefixes.
     pub protected: Vec<Protected>,
@@ -126,11 +126,11 @@ pub struct Policy {
     pub allows: Vec<(Subject, Allow)>,
     /// Blocks.
     pub blocks: Vec<(Subject, Block)>,
-    /// What rule `id` is, at index `id - 1`: `block 62812*`.
+    /// Descriptions of rules: rule `id` is at index `id - 1`, such as `block 62812*`.
     pub rules: Vec<String>,
 }
 
-/// The plan of a country without any international prefix: E.164 and national numbers.
+/// Returns the plan of a country without international prefixes: E.164 and national numbers.
 #[must_use]
 pub fn default_plan(country: Digits, trunk_prefix: Digits) -> Plan {
     Plan {
@@ -142,10 +142,10 @@ pub fn default_plan(country: Digits, trunk_prefix: Digits) -> Plan {
     }
 }
 
-/// Gives a plan these international prefixes, longest first.
+/// Sets the international prefixes of a plan, longest first.
 ///
 /// # Errors
-/// More than a plan holds.
+/// Returns a message if there are more than [`INTERNATIONAL_MAX`].
 pub fn set_international(plan: &mut Plan, mut prefixes: Vec<Digits>) -> Result<(), String> {
     prefixes.sort_by_key(|prefix| std::cmp::Reverse(prefix.len()));
     prefixes.dedup();
@@ -157,14 +157,14 @@ pub fn set_international(plan: &mut Plan, mut prefixes: Vec<Digits>) -> Result<(
     Ok(())
 }
 
-/// The rule that protects numbers of fewer digits, in words.
+/// Describes the rule that protects numbers with fewer digits.
 #[must_use]
 pub fn short_number(shortest: u8) -> String {
     format!("protected fewer than {shortest} digits")
 }
 
 impl Default for Policy {
-    /// Nothing blocked, nothing allowed, Indonesian numbers, everything enforced.
+    /// Returns a policy that blocks and allows nothing, for Indonesian numbers, in mode enforce.
     fn default() -> Policy {
         Policy {
             settings: Settings {
@@ -215,7 +215,7 @@ impl Policy {
         self.protect_named(subject, "");
     }
 
-    /// The same, and whose it is.
+    /// Adds a protected number or prefix with the name of its owner.
     pub fn protect_named(&mut self, subject: Subject, name: &str) {
         let entry = Allow { number: subject.raw(), expires: 0, rule: 0 };
         let mut protected = Protected { subject, entry, name: name.to_owned() };
@@ -223,7 +223,7 @@ impl Policy {
         self.protected.push(protected);
     }
 
-    /// What a rule of this policy is called: `block 62812*`; `None`: it has no such rule.
+    /// Returns the description of a rule: `block 62812*`; `None` if the policy has no such rule.
     #[must_use]
     pub fn rule_name(&self, rule: u64) -> Option<String> {
         if rule == RULE_SHORT_NUMBER {
@@ -233,8 +233,8 @@ impl Policy {
         self.rules.get(index).cloned()
     }
 
-    /// Why a block against a subject would never be in force for the number of its digits; `None`:
-    /// it has enough.
+    /// Returns why a block on a subject would never apply because it has too few digits; `None` if it has
+    /// enough.
     #[must_use]
     pub fn too_short(&self, subject: Subject) -> Option<String> {
         let Settings { shortest_number, shortest_prefix, .. } = self.settings;
@@ -244,20 +244,20 @@ impl Policy {
                  ([limits] shortest_number)"
             )),
             Subject::Prefix(prefix) if prefix.len() < shortest_prefix.into() => Some(format!(
-                "a prefix has at least {shortest_prefix} digits ([limits] shortest_prefix)"
+                "a prefix must have at least {shortest_prefix} digits ([limits] shortest_prefix)"
             )),
             Subject::Number(_) | Subject::Prefix(_) => None,
         }
     }
 
-    /// Adds an allow; `expires` in nanoseconds of the filter's clock, 0: never.
+    /// Adds an allow; `expires` is in nanoseconds of the filter's clock, 0 is never.
     pub fn allow(&mut self, subject: Subject, expires: u64) {
         let rule = self.rule("allow", &subject);
         self.allows.push((subject, Allow { number: subject.raw(), expires, rule }));
     }
 
-    /// Adds a block that drops; `expires` in nanoseconds of the filter's clock, 0:
-    /// permanent; `flags` are those of [`Block::flags`].
+    /// Adds a block that drops; `expires` is in nanoseconds of the filter's clock, 0 is permanent; `flags`
+    /// are those of [`Block::flags`].
     pub fn block(&mut self, subject: Subject, expires: u64, flags: u8) {
         let rule = self.rule("block", &subject);
         let block = Block {
@@ -277,7 +277,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_too_short_is_told_with_the_setting() {
+    fn too_short_names_the_setting() {
         let digits = |text: &str| Digits::parse(text).unwrap();
         let local = |text: &str| Subject::Number(Number::local(digits(text)).unwrap());
         let number = |text: &str| Subject::Number(Number::e164(digits(text)));

@@ -1,4 +1,4 @@
-//! Policy files: TOML, read strictly, and refused whole with file, line and reason.
+//! Reads policy files: strict TOML. An invalid file is refused whole, with file, line and reason.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -18,15 +18,15 @@ use crate::profile_file::{
 };
 use crate::redial::Redial;
 
-/// What a policy file says.
+/// Contents of a policy file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PolicyFile {
-    /// What the gate judges by.
+    /// The policy that the gate uses.
     pub policy: Policy,
-    /// When a blocked caller who calls again is let through, for blocks without a setting of their
-    /// own; without `[redial]` never.
+    /// Default redial setting of the blocks. Without `[redial]` no blocked caller is let through for
+    /// calling again.
     pub redial: Redial,
-    /// What reported calls lead to; without `ladder` nothing.
+    /// Ladder for reported calls; without `ladder`, reports have no effect.
     pub ladder: Option<Ladder>,
 }
 
@@ -86,7 +86,7 @@ struct OverrideTable {
     until: Spanned<Time>,
 }
 
-/// A TOML date-time, or the same in a string.
+/// A TOML date-time, or its text in a string.
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Time {
@@ -95,14 +95,14 @@ enum Time {
 }
 
 impl Time {
-    /// Nanoseconds since 1970.
+    /// Converts the time to nanoseconds since 1970.
     fn nanoseconds(&self) -> Result<u64, String> {
         let text = match self {
             Time::Toml(time) => time.to_string(),
             Time::Text(text) => text.clone(),
         };
         let time: Timestamp = text.parse().map_err(|_| {
-            format!("{text} is no time with a zone: write it as 2026-11-30T10:00:00Z")
+            format!("{text} is not a time with a zone: write it as 2026-11-30T10:00:00Z")
         })?;
         match u64::try_from(time.as_nanosecond()) {
             Ok(nanoseconds) if nanoseconds > 0 => Ok(nanoseconds),
@@ -111,17 +111,17 @@ impl Time {
     }
 }
 
-/// Changes of the default profile that the command line makes before the file's numbers
-/// are read.
+/// Changes that the command line makes to the default profile before the numbers of the file are
+/// parsed.
 pub type Adjust<'a> = &'a dyn Fn(&mut Policy) -> Result<(), String>;
 
-/// Reads a policy file, and the ladder that it names; the path of that is relative to it.
+/// Reads a policy file and the ladder that it names. The path of the ladder is relative to the file.
 ///
 /// # Errors
-/// `file:line:column: what is wrong`, in one line where possible; in whichever of the two.
+/// Returns `file:line:column: reason` if either of the two files is not valid.
 pub fn read(path: &Path, adjust: Adjust<'_>) -> Result<PolicyFile, String> {
     let text = std::fs::read_to_string(path)
-        .map_err(|error| format!("{}: cannot be read: {error}", path.display()))?;
+        .map_err(|error| format!("cannot read {}: {error}", path.display()))?;
     let (mut file, ladder) = parse(&text, adjust).map_err(|wrong| wrong.told(path, &text))?;
     if let Some(name) = ladder {
         let folder = path.parent().unwrap_or_else(|| Path::new(""));
@@ -130,7 +130,7 @@ pub fn read(path: &Path, adjust: Adjust<'_>) -> Result<PolicyFile, String> {
     Ok(file)
 }
 
-/// The file without its ladder, and where that stands.
+/// Parses the file without its ladder, and returns the path of the ladder.
 fn parse(text: &str, adjust: Adjust<'_>) -> Result<(PolicyFile, Option<String>), Wrong> {
     let file: File = profile_file::toml(text)?;
     let redial = match &file.redial {
@@ -138,7 +138,7 @@ fn parse(text: &str, adjust: Adjust<'_>) -> Result<(PolicyFile, Option<String>),
         None => Redial { attempts: 0, ..Redial::default() },
     };
     if let Some(name) = file.ladder.as_ref().filter(|name| name.get_ref().is_empty()) {
-        return wrong(name.span(), "ladder: name a file, or leave it out");
+        return wrong(name.span(), "ladder: name a file, or omit it");
     }
     let mut policy = Policy::default();
     if let Some(mode) = file.mode {
@@ -168,21 +168,24 @@ fn parse(text: &str, adjust: Adjust<'_>) -> Result<(PolicyFile, Option<String>),
         let expires = match (&table.expires, table.permanent) {
             (Some(time), false) => nanoseconds(time)?,
             (None, true) => 0,
-            (Some(_), true) => return wrong(at, "a block has `expires` or `permanent`, not both"),
+            (Some(_), true) => {
+                return wrong(at, "a block has either `expires` or `permanent`, not both");
+            }
             (None, false) => {
-                return wrong(at, "every block ends: give `expires`, or say `permanent = true`");
+                return wrong(at, "every block needs an end: set `expires`, or `permanent = true`");
             }
         };
         match table.action {
             Some(action) if action.get_ref() != "drop" => {
-                let message = format!("action {:?} is not in this version", action.get_ref());
+                let message =
+                    format!("action {:?} is not supported by this version", action.get_ref());
                 return wrong(action.span(), message);
             }
             _ => {}
         }
         let own = match &table.redial {
             Some(text) if table.no_redial => {
-                return wrong(text.span(), "a block has `redial` or `no_redial`, not both");
+                return wrong(text.span(), "a block has either `redial` or `no_redial`, not both");
             }
             Some(text) => {
                 text.get_ref().parse().or_else(|message: String| wrong(text.span(), message))?
@@ -216,16 +219,16 @@ fn one_subject(
     let (text, expect_prefix) = match (number, prefix) {
         (Some(text), None) => (text, false),
         (None, Some(text)) => (text, true),
-        _ => return wrong(at, "give `number` or `prefix`, one of both"),
+        _ => return wrong(at, "set either `number` or `prefix`"),
     };
     match (subject(policy, text)?, expect_prefix) {
-        (Subject::Prefix(_), false) => wrong(text.span(), "a prefix stands in `prefix = …`"),
-        (Subject::Number(_), true) => wrong(text.span(), "a prefix ends with *"),
+        (Subject::Prefix(_), false) => wrong(text.span(), "write a prefix as `prefix = …`"),
+        (Subject::Number(_), true) => wrong(text.span(), "a prefix must end with *"),
         (subject, _) => Ok(subject),
     }
 }
 
-/// Refuses a second rule of one kind about one subject.
+/// Refuses a second rule of one kind for one subject.
 fn once<K: std::hash::Hash + Eq>(
     text: &str,
     seen: &mut HashMap<K, usize>,
@@ -234,7 +237,7 @@ fn once<K: std::hash::Hash + Eq>(
 ) -> Result<(), Wrong> {
     let line = text.get(..at.start).unwrap_or("").matches('\n').count() + 1;
     match seen.insert(key, line) {
-        Some(first) => wrong(at, format!("this number or prefix stands in line {first} already")),
+        Some(first) => wrong(at, format!("this number or prefix is already in line {first}")),
         None => Ok(()),
     }
 }

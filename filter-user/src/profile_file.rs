@@ -1,5 +1,5 @@
-//! What a policy file and the daemon's configuration have in common: ports, protected
-//! numbers, the profile `default`, trunks, and errors with file, line and column.
+//! Common parts of a policy file and the daemon's configuration: ports, protected numbers, the profile
+//! `default`, trunks, and errors with file, line and column.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -22,7 +22,7 @@ use toml::Spanned;
 use crate::number_text;
 use crate::policy::{Policy, Subject, Trunk};
 
-/// Longest country code (ITU-T E.164) and longest area code in digits.
+/// Longest country code (ITU-T E.164) and longest area code, in digits.
 const COUNTRY_DIGITS_MAX: u32 = 3;
 const AREA_DIGITS_MAX: u32 = 6;
 
@@ -71,8 +71,8 @@ pub(crate) struct ProfileFields {
     mode: Option<Mode>,
 }
 
-/// [`ProfileFields`] with a name and sources. Written out, because `flatten` takes the
-/// spans and the strictness away.
+/// [`ProfileFields`] with a name and sources. The fields are repeated, because `flatten` loses the
+/// spans and the strictness.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct TrunkTable {
@@ -92,7 +92,7 @@ pub(crate) struct TrunkTable {
     emergency_marks: Vec<Spanned<String>>,
 }
 
-/// A protected number or prefix: `"112"`, or with whose it is.
+/// A protected number or prefix: `"112"`, or a table with the name of its owner.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct ProtectedTable {
@@ -119,7 +119,9 @@ impl<'de> Deserialize<'de> for ProtectedEntry {
             fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<ProtectedEntry, A::Error> {
                 let table = ProtectedTable::deserialize(MapAccessDeserializer::new(map))?;
                 if table.name.trim().is_empty() || table.name.contains(char::is_control) {
-                    return Err(A::Error::custom("name: say whose number it is, in one line"));
+                    return Err(A::Error::custom(
+                        "name: write the owner of the number, in one line",
+                    ));
                 }
                 Ok(ProtectedEntry(table))
             }
@@ -128,7 +130,7 @@ impl<'de> Deserialize<'de> for ProtectedEntry {
     }
 }
 
-/// What is too short to be blocked.
+/// Shortest number and prefix that may be blocked.
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ShortestTable {
@@ -137,7 +139,7 @@ pub(crate) struct ShortestTable {
 }
 
 impl ShortestTable {
-    /// Puts it into the settings; what is not said stays as it is there.
+    /// Applies these to the settings; missing ones stay unchanged.
     pub(crate) fn apply(&self, policy: &mut Policy) -> Result<(), Wrong> {
         let settings = &mut policy.settings;
         for (digits, name, setting) in [
@@ -154,14 +156,14 @@ impl ShortestTable {
     }
 }
 
-/// An error, at a place of the file unless the command line is to blame.
+/// An error, at a position in the file unless the command line caused it.
 pub(crate) struct Wrong {
     pub(crate) at: Option<Range<usize>>,
     pub(crate) message: String,
 }
 
 impl Wrong {
-    /// `file:line:column: what is wrong`.
+    /// Formats the error as `file:line:column: reason`.
     pub(crate) fn told(self, path: &Path, text: &str) -> String {
         let Some(at) = self.at else {
             return self.message;
@@ -177,7 +179,7 @@ pub(crate) fn wrong<T>(at: Range<usize>, message: impl Into<String>) -> Result<T
     Err(Wrong { at: Some(at), message: message.into() })
 }
 
-/// Reads TOML.
+/// Parses TOML.
 pub(crate) fn toml<T: DeserializeOwned>(text: &str) -> Result<T, Wrong> {
     toml::from_str(text).map_err(|error| Wrong {
         at: Some(error.span().unwrap_or(0..0)),
@@ -188,14 +190,14 @@ pub(crate) fn toml<T: DeserializeOwned>(text: &str) -> Result<T, Wrong> {
 pub(crate) fn ports(policy: &mut Policy, ports: Option<Spanned<Vec<u16>>>) -> Result<(), Wrong> {
     if let Some(ports) = ports {
         if ports.get_ref().is_empty() || ports.get_ref().contains(&0) {
-            return wrong(ports.span(), "ports: give at least one, none of them 0");
+            return wrong(ports.span(), "ports: list at least one; 0 is not allowed");
         }
         policy.ports = ports.into_inner();
     }
     Ok(())
 }
 
-/// Protected numbers; under the plan of the profile `default`, which has to be read before.
+/// Parses protected numbers under the plan of the profile `default`, which has to be read before.
 pub(crate) fn protected(
     policy: &mut Policy,
     entries: &[Spanned<ProtectedEntry>],
@@ -214,11 +216,11 @@ pub(crate) fn trunks(policy: &mut Policy, tables: Vec<TrunkTable>) -> Result<(),
     for table in tables {
         let name = table.name.get_ref().clone();
         if name.is_empty() || policy.trunks.iter().any(|trunk| trunk.name == name) {
-            let message = format!("trunk name {name:?} is empty or was used before");
+            let message = format!("trunk name {name:?} is empty or already used");
             return wrong(table.name.span(), message);
         }
         if policy.trunks.len() >= TRUNKS_MAX as usize {
-            return wrong(table.name.span(), "more trunks than the kernel program holds (63)");
+            return wrong(table.name.span(), "too many trunks: the kernel program has room for 63");
         }
         let trusts_from = table.trusts_from;
         let mut trunk = Trunk { name, trusts_from, ..policy.trunks[0].clone() };
@@ -231,11 +233,11 @@ pub(crate) fn trunks(policy: &mut Policy, tables: Vec<TrunkTable>) -> Result<(),
                 .parse::<IpNet>()
                 .or_else(|_| text.parse::<IpAddr>().map(IpNet::from))
                 .or_else(|_| {
-                    wrong(at.clone(), format!("{text:?} is no address or prefix (10.1.0.0/16)"))
+                    wrong(at.clone(), format!("{text:?} is not an address or prefix (10.1.0.0/16)"))
                 })?;
             let key = mapped(net);
             if let Some(other) = sources.insert(key, trunk.name.clone()) {
-                return wrong(at, format!("{text} is a source of trunk {other:?} already"));
+                return wrong(at, format!("{text} is already a source of trunk {other:?}"));
             }
             trunk.sources.push(key);
         }
@@ -257,8 +259,8 @@ pub(crate) fn trunks(policy: &mut Policy, tables: Vec<TrunkTable>) -> Result<(),
     Ok(())
 }
 
-/// `psap-callback`, or `namespace.priority` (RFC 4412 §3.1). Only a trunk has any: of an unknown
-/// source they say nothing.
+/// Parses priority values: `psap-callback`, or `namespace.priority` (RFC 4412 §3.1). Only trunks have
+/// them: from an unknown source they prove nothing.
 fn emergency_marks(trunk: &mut Trunk, texts: &[Spanned<String>]) -> Result<(), Wrong> {
     let is_token = |text: &str| {
         !text.is_empty()
@@ -284,7 +286,7 @@ fn emergency_marks(trunk: &mut Trunk, texts: &[Spanned<String>]) -> Result<(), W
     Ok(())
 }
 
-/// A prefix of addresses as the map has it: IPv4 mapped into IPv6.
+/// Converts an address prefix to the map's form: IPv4 mapped into IPv6.
 fn mapped(net: IpNet) -> ([u8; 16], u32) {
     match net.trunc() {
         IpNet::V4(net) => (net.addr().to_ipv6_mapped().octets(), 96 + u32::from(net.prefix_len())),
@@ -297,7 +299,7 @@ pub(crate) fn profile(profile: &mut Profile, fields: &ProfileFields) -> Result<(
     if let Some(text) = &fields.country_code {
         plan.country = digits(text, 1, COUNTRY_DIGITS_MAX)?;
         if plan.country.to_string().starts_with('0') {
-            return wrong(text.span(), "no country code starts with 0");
+            return wrong(text.span(), "a country code does not start with 0");
         }
     }
     if let Some(text) = &fields.trunk_prefix {
@@ -316,7 +318,7 @@ pub(crate) fn profile(profile: &mut Profile, fields: &ProfileFields) -> Result<(
     }
     if let Some(formats) = &fields.formats {
         if formats.get_ref().is_empty() {
-            return wrong(formats.span(), "formats: give at least one");
+            return wrong(formats.span(), "formats: list at least one");
         }
         plan.formats = formats.get_ref().iter().fold(0, |bits, format| {
             bits | match format {
@@ -352,7 +354,7 @@ fn digits(text: &Spanned<String>, min: u32, max: u32) -> Result<Digits, Wrong> {
     match Digits::parse(text.get_ref()) {
         Some(digits) if (min..=max).contains(&digits.len()) => Ok(digits),
         _ => {
-            let message = format!("{:?}: {min} to {max} digits are wanted", text.get_ref());
+            let message = format!("{:?} must have {min} to {max} digits", text.get_ref());
             wrong(text.span(), message)
         }
     }

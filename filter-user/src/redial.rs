@@ -1,4 +1,4 @@
-//! When a blocked caller who calls again and again is let through: the redial grant's settings.
+//! Settings of the redial grant, which lets a blocked caller through who keeps calling.
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,37 +8,37 @@ use jiff::{Span, SpanRelativeTo};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-/// Seconds of the shortest and the longest window and grant.
+/// Shortest and longest window and grant, in seconds.
 const SECONDS: std::ops::RangeInclusive<u32> = 60..=24 * 60 * 60;
-/// Attempts that can open a grant. The first never does: that would be no block.
+/// Attempts that can open a grant. The first cannot: the block would have no effect.
 const ATTEMPTS: std::ops::RangeInclusive<u8> = 2..=8;
 
-/// The `attempts`-th separate attempt within the window passes and opens a grant. Written
+/// The `attempts`-th separate attempt within the window passes and opens a grant. Written as
 /// `3/10m/30m`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Redial {
-    /// Which separate attempt opens a grant, 2 to 8; 0: none does.
+    /// The separate attempt that opens a grant, 2 to 8; 0: no grant.
     pub attempts: u8,
-    /// Seconds that the attempts may be apart from the first, 60 to 86,400.
+    /// Length of the window from the first attempt, in seconds, 60 to 86,400.
     pub window: u32,
-    /// Seconds that the grant lasts, 60 to 86,400.
+    /// Length of the grant in seconds, 60 to 86,400.
     pub grant: u32,
 }
 
 impl Default for Redial {
     fn default() -> Redial {
-        // Two, not the three of other practice: a simulated year loses fewer emergencies by it and
-        // lets nine pranks a day more through (docs/policy.md).
+        // Two, not the usual three: a simulated year then loses fewer emergencies and lets nine more
+        // pranks a day through (docs/policy.md).
         Redial { attempts: 2, window: 10 * 60, grant: 30 * 60 }
     }
 }
 
 impl Redial {
-    /// Whether the attempts are what they may be: 0 or 2 to 8.
+    /// Checks a number of attempts: 0 or 2 to 8.
     ///
     /// # Errors
-    /// What is wrong with them.
+    /// Returns a message for any other number.
     pub fn check_attempts(attempts: i64) -> Result<u8, String> {
         match u8::try_from(attempts) {
             Ok(attempts) if attempts == 0 || ATTEMPTS.contains(&attempts) => Ok(attempts),
@@ -46,10 +46,10 @@ impl Redial {
         }
     }
 
-    /// The seconds of a window or a grant, such as `10m`.
+    /// Parses the length of a window or a grant, such as `10m`, into seconds.
     ///
     /// # Errors
-    /// What is wrong with them; `name` is the setting.
+    /// Returns a message that begins with `name` if it is not 1 min to 24 h in whole seconds.
     pub fn check_seconds(name: &str, text: &str) -> Result<u32, String> {
         let wrong = || format!("{name}: {text:?} is not 1m to 24h, in whole seconds");
         let span: Span = text.parse().map_err(|_| wrong())?;
@@ -63,23 +63,23 @@ impl Redial {
         }
     }
 
-    /// Gives them to a block as the kernel knows it.
+    /// Writes the settings into a block's map value.
     pub fn put(self, block: &mut Block) {
         block.redial_attempts = self.attempts;
         block.redial_window = self.window;
         block.redial_grant = self.grant;
     }
 
-    /// Whether a block may have these settings of its own.
+    /// Checks settings that a block has of its own.
     ///
     /// # Errors
-    /// What is wrong with them.
+    /// Returns a message if `attempts`, `window` or `grant` is out of range.
     pub fn check(self) -> Result<(), String> {
         if !ATTEMPTS.contains(&self.attempts) {
-            return Err("redial: 2 to 8 attempts; no_redial switches it off".to_owned());
+            return Err("redial: 2 to 8 attempts; to switch it off use no_redial".to_owned());
         }
         if !SECONDS.contains(&self.window) || !SECONDS.contains(&self.grant) {
-            return Err("redial: window and grant are 60 to 86400 seconds each".to_owned());
+            return Err("redial: window and grant must each be 60 to 86400 seconds".to_owned());
         }
         Ok(())
     }
@@ -97,12 +97,12 @@ impl FromStr for Redial {
     fn from_str(text: &str) -> Result<Redial, String> {
         let parts: Vec<_> = text.split('/').collect();
         let [attempts, window, grant] = parts[..] else {
-            return Err(format!("{text:?} is no redial setting such as 3/10m/30m"));
+            return Err(format!("{text:?} is not a redial setting such as 3/10m/30m"));
         };
         let redial = Redial {
             attempts: attempts
                 .parse()
-                .map_err(|_| format!("{attempts:?} is no number of attempts, 2 to 8"))?,
+                .map_err(|_| format!("{attempts:?} is not a number of attempts (2 to 8)"))?,
             window: Redial::check_seconds("window", window)?,
             grant: Redial::check_seconds("grant", grant)?,
         };
@@ -110,7 +110,7 @@ impl FromStr for Redial {
     }
 }
 
-/// `90s`, `10m`, `24h`: in the largest unit that is exact.
+/// Formats seconds in the largest exact unit: `90s`, `10m`, `24h`.
 #[must_use]
 pub fn short(seconds: u32) -> String {
     match seconds {
@@ -127,7 +127,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn as_people_write_it() {
+    fn redial_setting_parses_or_says_why_not() {
         let default: Redial = "2/10m/30m".parse().unwrap();
         assert_eq!(default, Redial::default());
         let long: Redial = "8/24h/90s".parse().unwrap();
@@ -137,9 +137,9 @@ mod tests {
             ("3/10m", "such as 3/10m/30m"),
             ("", "such as 3/10m/30m"),
             ("1/10m/30m", "2 to 8 attempts"),
-            ("0/10m/30m", "no_redial switches it off"),
+            ("0/10m/30m", "to switch it off use no_redial"),
             ("9/10m/30m", "2 to 8 attempts"),
-            ("-3/10m/30m", "no number of attempts"),
+            ("-3/10m/30m", "not a number of attempts"),
             ("3/59s/30m", "window: \"59s\""),
             ("3/10m/25h", "grant: \"25h\""),
             ("3/10m/1month", "grant: \"1month\""),
@@ -152,7 +152,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_written_reads_as_the_same(
+        fn printed_setting_parses_as_the_same(
             attempts in 2u8..=8, window in 60u32..=86_400, grant in 60u32..=86_400,
         ) {
             let redial = Redial { attempts, window, grant };

@@ -1,4 +1,4 @@
-//! What `palang setup` finds on this machine, and the configuration that it makes of that.
+//! Finds the SIP ports of this machine and edits the configuration for `palang setup`.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -8,13 +8,13 @@ use toml_edit::{Array, DocumentMut, Item, Table, Value};
 
 use crate::config::{Config, XdpMode};
 
-/// The configuration as it is delivered: one that is still so was edited by nobody.
+/// The configuration as delivered. A file with this text was not edited.
 pub const DELIVERED: &str = include_str!("../../docs/palang.toml");
 
-/// Programs that speak SIP over UDP, as the kernel names their processes (15 characters).
+/// Programs that speak SIP over UDP, by the kernel's name of their process (up to 15 characters).
 const SIP_SERVERS: [&str; 7] =
     ["kamailio", "opensips", "asterisk", "freeswitch", "yate", "sipp", "flexisip-proxy"];
-/// Where SIP is usually found; a server also has ports of media.
+/// Usual SIP ports; a SIP server also has media ports.
 const SIP_PORTS: std::ops::RangeInclusive<u16> = 5060..=5099;
 
 /// A UDP port that a process has bound.
@@ -22,7 +22,7 @@ const SIP_PORTS: std::ops::RangeInclusive<u16> = 5060..=5099;
 pub struct Listener {
     /// The port.
     pub port: u16,
-    /// Name of the process; `None`: nobody whom we may look at.
+    /// Name of the process; `None` if we may not inspect it.
     pub process: Option<String>,
 }
 
@@ -30,13 +30,13 @@ impl Listener {
     fn speaks_sip(&self) -> bool {
         let is_server =
             self.process.as_deref().is_some_and(|process| SIP_SERVERS.contains(&process));
-        // These two have no port of another kind.
+        // These two open no other kind of UDP port.
         let only_sip = matches!(self.process.as_deref(), Some("kamailio" | "opensips"));
         SIP_PORTS.contains(&self.port) || (is_server && only_sip)
     }
 }
 
-/// UDP ports of this network namespace that SIP is read on, by those who have bound them.
+/// Returns the UDP ports of this network namespace that a SIP server has bound.
 #[must_use]
 pub fn sip_listeners() -> Vec<Listener> {
     let tables = ["/proc/self/net/udp", "/proc/self/net/udp6"];
@@ -56,7 +56,7 @@ pub fn sip_listeners() -> Vec<Listener> {
     all.filter(Listener::speaks_sip).collect()
 }
 
-/// Port and inode of the sockets of a table such as `/proc/net/udp` (proc(5)).
+/// Returns port and inode of the sockets in a table such as `/proc/net/udp` (proc(5)).
 fn bound(table: &str) -> Vec<(u16, u64)> {
     let line = |line: &str| {
         let fields: Vec<_> = line.split_ascii_whitespace().collect();
@@ -66,7 +66,7 @@ fn bound(table: &str) -> Vec<(u16, u64)> {
     table.lines().skip(1).filter_map(line).collect()
 }
 
-/// Names of the processes that have these sockets, by inode.
+/// Returns the names of the processes that own these sockets, by inode.
 fn processes_of_sockets(sockets: &BTreeMap<u64, u16>) -> Vec<(u64, String)> {
     let mut found = Vec::new();
     for process in fs::read_dir("/proc").into_iter().flatten().flatten() {
@@ -84,52 +84,52 @@ fn processes_of_sockets(sockets: &BTreeMap<u64, u16>) -> Vec<(u64, String)> {
     found
 }
 
-/// What the configuration is to say.
+/// The settings that setup wants in the configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Wanted {
     /// The interface.
     pub interface: String,
-    /// UDP ports; `None`: as the file says.
+    /// UDP ports; `None` keeps those of the file.
     pub ports: Option<Vec<u16>>,
-    /// Country code; `None`: as the file says.
+    /// Country code; `None` keeps that of the file.
     pub country_code: Option<String>,
-    /// Where the program runs; `None`: as the file says.
+    /// Where the program runs; `None` keeps the setting of the file.
     pub xdp_mode: Option<XdpMode>,
 }
 
-/// A configuration file, and what becomes of it.
+/// A configuration file and its planned change.
 #[derive(Clone, Debug)]
 pub struct Change {
     /// The file.
     pub path: PathBuf,
-    /// What it says now; `None`: it is not there.
+    /// Current text; `None` if the file does not exist.
     pub before: Option<String>,
-    /// The configuration that it will be, checked.
+    /// The new configuration, already checked.
     pub config: Config,
 }
 
 impl Change {
-    /// Whether the file has to be written.
+    /// Checks whether the file has to be written.
     #[must_use]
     pub fn is_one(&self) -> bool {
         self.before.as_ref() != Some(&self.config.text)
     }
 }
 
-/// The configuration in this file; `None`: there is no file.
+/// Reads the configuration file; `None` if it does not exist.
 ///
 /// # Errors
-/// It cannot be read.
+/// Returns a message if the file cannot be read.
 pub fn read(path: &Path) -> Result<Option<String>, String> {
     match fs::read_to_string(path) {
         Ok(text) => Ok(Some(text)),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(format!("{}: cannot be read: {error}", path.display())),
+        Err(error) => Err(format!("cannot read {}: {error}", path.display())),
     }
 }
 
-/// Whether nobody has edited it: there is none, or it is as it was delivered, with the interface of
-/// the example or, as packages have it, with none.
+/// Checks whether nobody has edited the file: it does not exist, or is as delivered. The delivered file
+/// has the interface of the example or, in a package, no interface.
 #[must_use]
 pub fn is_untouched(before: Option<&str>) -> bool {
     let interfaces = |text: &str| {
@@ -143,7 +143,7 @@ pub fn is_untouched(before: Option<&str>) -> bool {
     })
 }
 
-/// The country code that somebody has put into a configuration.
+/// Returns the country code of an edited configuration.
 #[must_use]
 pub fn country_code(before: Option<&str>) -> Option<String> {
     let text = before.filter(|text| !is_untouched(Some(text)))?;
@@ -151,10 +151,10 @@ pub fn country_code(before: Option<&str>) -> Option<String> {
     Some(document.get("default")?.get("country_code")?.as_str()?.to_owned())
 }
 
-/// Changes what is wanted in a configuration and nothing else.
+/// Changes the wanted settings of a configuration and nothing else.
 ///
 /// # Errors
-/// It is wrong, before or afterwards, or has other interfaces: somebody has set it up.
+/// Returns a message if the file is not valid before or after the change, or has other interfaces.
 pub fn change(path: &Path, before: Option<String>, wanted: &Wanted) -> Result<Change, String> {
     let text = before.as_deref().unwrap_or(DELIVERED);
     let mut config = Config::of(path, text.to_owned())?;
@@ -162,8 +162,8 @@ pub fn change(path: &Path, before: Option<String>, wanted: &Wanted) -> Result<Ch
     let named = config.interfaces.contains(&wanted.interface);
     if !untouched && !named && !config.interfaces.is_empty() {
         return Err(format!(
-            "{file}: it is set up already, for {}. To have {name} as well, add it to `interfaces` \
-             there, then `palang config check && systemctl reload palang`",
+            "{file}: already set up for {}. To add {name}, list it under `interfaces` \
+             there, then run `palang config check && systemctl reload palang`",
             config.interfaces.join(", "),
             file = path.display(),
             name = wanted.interface,
@@ -191,11 +191,11 @@ pub fn change(path: &Path, before: Option<String>, wanted: &Wanted) -> Result<Ch
         put(default, "country_code", code.as_str().into());
     }
     config = Config::of(path, document.to_string())
-        .map_err(|error| format!("with these options it would be wrong: {error}"))?;
+        .map_err(|error| format!("not valid with these options: {error}"))?;
     Ok(Change { path: path.to_owned(), before, config })
 }
 
-/// Puts a value in place of another, whose comments stay.
+/// Replaces a value and keeps its comments.
 fn put(table: &mut Table, key: &str, mut value: Value) {
     match table.get_mut(key) {
         Some(item) => {
@@ -222,14 +222,14 @@ mod tests {
         change(Path::new("/etc/palang/palang.toml"), before.map(str::to_owned), wanted)
     }
 
-    /// Lines that are not in the other text, each run of spaces as one.
+    /// Returns the lines that are not in the other text, with each run of spaces as one.
     fn different(one: &str, other: &str) -> Vec<String> {
         let lines = one.lines().filter(|line| !other.lines().any(|found| found == *line));
         lines.map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect()
     }
 
     #[test]
-    fn what_is_delivered_keeps_its_comments() {
+    fn delivered_file_keeps_its_comments() {
         let wanted = Wanted {
             ports: Some(vec![5060, 5070]),
             country_code: Some("60".into()),
@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn what_somebody_wrote_stays() {
+    fn edited_settings_stay() {
         let own =
             "# ours\ninterfaces = [] # none yet\nports = [5080]\n\n[api]\ngroup = \"root\" # x\n";
         let change = changed(Some(own), &wanted()).unwrap();
@@ -278,9 +278,9 @@ mod tests {
     }
 
     #[test]
-    fn what_is_set_up_or_wrong_is_refused() {
+    fn configured_or_invalid_file_is_refused() {
         let other = changed(Some("interfaces = [\"eth7\"]"), &wanted()).unwrap_err();
-        assert!(other.contains("set up already, for eth7"), "{other}");
+        assert!(other.contains("already set up for eth7"), "{other}");
         let wrong = changed(Some("interfaces = []\nprots = [1]"), &wanted()).unwrap_err();
         assert!(wrong.starts_with("/etc/palang/palang.toml:2:1: "), "{wrong}");
         let code = Wanted { country_code: Some("+62".into()), ..wanted() };
@@ -293,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn listeners_of_sip() {
+    fn sip_listeners_are_found_by_port_and_process() {
         let table = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode ref pointer drops\n\
              \x20 100: 0100007F:13C4 00000000:0000 07 00000000:00000000 00:00000000 00000000     0        0 4711 2 0000000000000000 0\n\
              rubbish\n\
@@ -306,7 +306,7 @@ mod tests {
         assert!(listener(9060, Some("kamailio")));
         assert!(!listener(9060, Some("asterisk")) && !listener(53, Some("named")));
 
-        // A port of this process, unless others in this namespace have all of them.
+        // A port of this process, unless other processes in this namespace use all of them.
         let socket =
             SIP_PORTS.clone().find_map(|port| std::net::UdpSocket::bind(("127.0.0.1", port)).ok());
         let socket = socket.expect("a free port from 5060 to 5099");

@@ -1,5 +1,5 @@
-//! What XDP an interface can do, by its driver's own word: the generic netlink family `netdev`,
-//! which Linux has since 6.3 (Documentation/netlink/specs/netdev.yaml).
+//! Reads the XDP features of an interface's driver, over the generic netlink family `netdev` of Linux
+//! 6.3 and later (Documentation/netlink/specs/netdev.yaml).
 
 use std::io;
 
@@ -8,7 +8,7 @@ use rtnetlink::packet_core::{DefaultNla, Emitable as _, NLM_F_REQUEST, NlasItera
 use rtnetlink::sys::Socket;
 use rtnetlink::sys::protocols::NETLINK_GENERIC;
 
-/// The family that tells the numbers of the others (linux/genetlink.h).
+/// The generic netlink controller, which returns the numbers of other families (linux/genetlink.h).
 const CONTROLLER: u16 = 0x10;
 const CONTROLLER_GET_FAMILY: u8 = 3;
 const CONTROLLER_FAMILY_ID: u16 = 1;
@@ -22,23 +22,23 @@ const XDP_ACT_BASIC: u64 = 1;
 const XDP_ACT_RX_SG: u64 = 1 << 5;
 
 const NLMSG_ERROR: u16 = 2;
-/// Lengths of the header of a netlink message and of a generic one behind it.
+/// Lengths in bytes of a netlink header, and of a netlink header with a generic netlink header.
 const HEADER: usize = 16;
 const HEADERS: usize = HEADER + 4;
 
-/// What an interface can do as it is set up now.
+/// XDP features of an interface in its present setup.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Features {
-    /// It runs XDP programs in the driver.
+    /// Runs XDP programs in the driver.
     pub native: bool,
-    /// It gives them frames of more than one buffer.
+    /// Supports frames of more than one buffer.
     pub multi_buffer: bool,
 }
 
-/// What the interface of this index can do; `None` where the kernel does not tell.
+/// Returns the features of the interface with this index; `None` if the kernel does not report them.
 ///
 /// # Errors
-/// Those of the netlink socket, such as no interface of this index.
+/// Returns the error of the netlink socket, such as `ENODEV` for an unknown index.
 pub fn of(index: u32) -> io::Result<Option<Features>> {
     let name = DefaultNla::new(CONTROLLER_FAMILY_NAME, b"netdev\0".to_vec());
     let answer = match ask(CONTROLLER, CONTROLLER_GET_FAMILY, &name) {
@@ -56,14 +56,14 @@ pub fn of(index: u32) -> io::Result<Option<Features>> {
     }))
 }
 
-/// Attributes of the answer to one question.
+/// Sends one request and returns the attributes of the answer.
 fn ask(family: u16, command: u8, attribute: &DefaultNla) -> io::Result<Vec<u8>> {
     let length = HEADERS + attribute.buffer_len();
     let mut message = Vec::with_capacity(length);
     message.extend((length as u32).to_ne_bytes());
     message.extend(family.to_ne_bytes());
     message.extend(NLM_F_REQUEST.to_ne_bytes());
-    message.extend([0; 8]); // sequence number and port: one question for each socket
+    message.extend([0; 8]); // sequence number and port: each socket is used for one request
     message.extend([command, 1, 0, 0]); // version 1
     message.resize(length, 0);
     attribute.emit(&mut message[HEADERS..]);
@@ -71,7 +71,7 @@ fn ask(family: u16, command: u8, attribute: &DefaultNla) -> io::Result<Vec<u8>> 
     let socket = Socket::new(NETLINK_GENERIC)?;
     socket.send(&message, 0)?;
     let (mut answer, _) = socket.recv_from_full()?;
-    let short = || io::Error::other("a netlink answer of too few bytes");
+    let short = || io::Error::other("the netlink answer is too short");
     let kind = answer.get(4..6).and_then(|bytes| bytes.try_into().ok()).ok_or_else(short)?;
     if u16::from_ne_bytes(kind) == NLMSG_ERROR {
         let code = answer.get(HEADER..HEADER + 4).and_then(|bytes| bytes.try_into().ok());
@@ -84,7 +84,7 @@ fn ask(family: u16, command: u8, attribute: &DefaultNla) -> io::Result<Vec<u8>> 
     Ok(answer.split_off(HEADERS))
 }
 
-/// The value of an attribute; `None` when it is not there or of another length.
+/// Returns the value of an attribute; `None` if it is missing or has another length.
 fn attribute<const LENGTH: usize>(attributes: &[u8], kind: u16) -> Option<[u8; LENGTH]> {
     NlasIterator::new(attributes)
         .map_while(Result::ok)
@@ -98,10 +98,10 @@ mod tests {
     use crate::netlink::by_name;
     use crate::test_netns::{in_new_namespace, ip};
 
-    /// The kernels that tests run on are newer than 6.3, or say that they do not know.
+    /// Kernels before 6.3 report no features.
     #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
     #[test]
-    fn a_veth_can_and_a_loopback_cannot() {
+    fn veth_has_native_xdp_and_loopback_does_not() {
         in_new_namespace(async {
             ip("link add left type veth peer name right");
             let index = async |name| by_name(name).await.unwrap().unwrap().index;
@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn a_family_that_is_not_there_is_none() {
+    fn unknown_family_is_enoent() {
         let name = DefaultNla::new(CONTROLLER_FAMILY_NAME, b"palang\0".to_vec());
         let error = ask(CONTROLLER, CONTROLLER_GET_FAMILY, &name).unwrap_err();
         assert_eq!(error.raw_os_error(), Some(ENOENT));

@@ -223,11 +223,11 @@ fn without_a_daemon() {
     let socket = folder.path().join("socket");
     let (_, err) = assert_exit(&palang(&socket, &["block", "list"]).output().unwrap(), 3);
     assert!(err.contains(socket.to_str().unwrap()), "{err}");
-    assert!(err.contains("there is no such socket"), "{err}");
+    assert!(err.contains("the socket does not exist"), "{err}");
     assert!(err.contains("systemctl status palang"), "{err}");
     drop(UnixListener::bind(&socket).unwrap());
     let (_, err) = assert_exit(&palang(&socket, &["mode"]).output().unwrap(), 3);
-    assert!(err.contains("nobody listens there"), "{err}");
+    assert!(err.contains("nothing listens on the socket"), "{err}");
 }
 
 #[test]
@@ -252,7 +252,7 @@ fn a_daemon_that_hangs() {
     std::fs::set_permissions(&socket, Permissions::from_mode(0o777)).unwrap();
     let (_, err) = assert_exit(&unprivileged(folder.path(), &["override", "off"]), 3);
     assert!(err.contains("gave no answer in 3 s"), "{err}");
-    assert!(err.contains("only root can work directly"), "{err}");
+    assert!(err.contains("only root can change the kernel's maps directly"), "{err}");
 }
 
 #[test]
@@ -292,7 +292,7 @@ fn a_list_that_breaks_off_is_none() {
     let api = Api::new(Router::new().route("/v1/blocks", get(answer)));
     let (out, err) = assert_exit(&api.run(&["block", "list"]), 1);
     assert!(out.contains("6281234567890") && !out.contains(" blocks\n"), "{out}");
-    assert!(err.contains("the daemon's answer broke off"), "{err}");
+    assert!(err.contains("the daemon's answer is incomplete"), "{err}");
     let file = api.folder.path().join("blocks.csv");
     assert_exit(&api.run(&["block", "export", file.to_str().unwrap()]), 1);
     assert!(!file.exists());
@@ -533,7 +533,7 @@ fn imports_are_whole_or_name_what_they_skip() {
     let (output, request) = import(&both, &[]);
     let (out, err) = assert_exit(&output, 2);
     assert_eq!(out, "");
-    assert!(err.starts_with("line 4: \"tomorrow\" is no time "), "{err}");
+    assert!(err.starts_with("line 4: \"tomorrow\" is not a time "), "{err}");
     assert!(
         err.contains("\nline 3: 110 is protected\npalang: nothing was imported: 2 rows are bad")
     );

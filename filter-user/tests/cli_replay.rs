@@ -191,7 +191,7 @@ fn a_cut_capture_is_judged_up_to_the_cut() {
     let path = temporary("cut.pcap", &whole[..2_000]);
     let output = replay(&[path.to_str().unwrap(), "-o", "json"]);
     std::fs::remove_file(path).unwrap();
-    assert_fails(&output, 6, "is cut off behind frame");
+    assert_fails(&output, 6, "is cut off after frame");
     let (records, summary) = json(&output);
     assert!(!records.is_empty() && summary["frames"].as_u64().unwrap() < 50);
     let path = temporary("header.pcap", &whole[..20]);
@@ -300,7 +300,7 @@ fn nothing_read_is_told_with_what_to_do() {
     let table = text(&replay(&[path.to_str().unwrap()]).stdout);
     std::fs::remove_file(path).unwrap();
     assert!(table.contains("0 INVITEs in 1 frame: nothing to judge"), "{table}");
-    assert!(table.contains("--all tells"), "{table}");
+    assert!(table.contains("--all shows"), "{table}");
 }
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
@@ -333,13 +333,13 @@ fn a_wrong_argument_is_not_blamed_on_the_policy_file() {
 #[test]
 fn wrong_arguments_are_usage_errors() {
     assert_fails(&replay(&[]), 2, "CAPTURE");
-    assert_fails(&replay_of(CALL, &["--block", "alice"]), 2, "--block: \"alice\" is no number");
+    assert_fails(&replay_of(CALL, &["--block", "alice"]), 2, "--block: \"alice\" is not a number");
     assert_fails(
         &replay_of(CALL, &["--allow", "00812"]),
         2,
-        "--allow: \"00812\" can be read in no way",
+        "--allow: \"00812\" is ambiguous or not a valid number",
     );
-    assert_fails(&replay_of(CALL, &["--block", "+*"]), 2, "is no prefix");
+    assert_fails(&replay_of(CALL, &["--block", "+*"]), 2, "is not a prefix");
     assert_fails(&replay_of(CALL, &["--port", "0"]), 2, "0");
     assert_fails(&replay_of(CALL, &["--country-code", "x"]), 2, "--country-code");
     assert_fails(&replay_of(CALL, &["--mode", "drop"]), 2, "enforce");
@@ -350,28 +350,36 @@ fn wrong_arguments_are_usage_errors() {
 fn a_wrong_policy_is_refused_whole_with_line_and_reason() {
     for (policy, place, message) in [
         ("mode = \"enforce\"\nblocks = []\n", ":2:1:", "unknown field `blocks`"),
-        ("[[block]]\nnumber = \"0811\"\n", ":1:", "every block ends"),
+        ("[[block]]\nnumber = \"0811\"\n", ":1:", "every block needs an end"),
         (
             "[[block]]\nnumber = \"0811\"\npermanent = true\nexpires = 2030-01-01T00:00:00Z\n",
             ":1:",
             "not both",
         ),
-        ("[[block]]\nnumber = \"x\"\npermanent = true\n", ":2:10:", "is no number"),
-        ("[[block]]\nnumber = \"0811*\"\npermanent = true\n", ":2:10:", "a prefix stands in"),
+        ("[[block]]\nnumber = \"x\"\npermanent = true\n", ":2:10:", "is not a number"),
+        ("[[block]]\nnumber = \"0811*\"\npermanent = true\n", ":2:10:", "write a prefix as"),
         ("[[allow]]\nprefix = \"0811\"\n", ":2:10:", "a prefix ends with *"),
         (
             "[[allow]]\nnumber = \"0811\"\n\n[[allow]]\nnumber = \"+62811\"\n",
             ":4:",
             "line 1 already",
         ),
-        ("[[block]]\nnumber = \"0811\"\nexpires = \"tomorrow\"\n", ":3:11:", "no time with a zone"),
+        (
+            "[[block]]\nnumber = \"0811\"\nexpires = \"tomorrow\"\n",
+            ":3:11:",
+            "not a time with a zone",
+        ),
         (
             "[[block]]\nnumber = \"0811\"\npermanent = true\naction = \"reply\"\n",
             ":4:10:",
-            "not in this version",
+            "not supported by this version",
         ),
-        ("[[trunk]]\nname = \"a\"\nsources = [\"10.0.0.300\"]\n", ":3:12:", "no address or prefix"),
-        ("[[trunk]]\nname = \"default\"\nsources = [\"10.0.0.1\"]\n", ":2:8:", "used before"),
+        (
+            "[[trunk]]\nname = \"a\"\nsources = [\"10.0.0.300\"]\n",
+            ":3:12:",
+            "not an address or prefix",
+        ),
+        ("[[trunk]]\nname = \"default\"\nsources = [\"10.0.0.1\"]\n", ":2:8:", "already used"),
         ("[default]\nformats = [\"subscriber\"]\n", ":2:11:", "needs an area_code"),
         ("ports = []\n", ":1:9:", "at least one"),
         ("ports = [70000]\n", ":1:", "70000"),
@@ -383,7 +391,7 @@ fn a_wrong_policy_is_refused_whole_with_line_and_reason() {
         assert_fails(&output, 2, message);
         assert!(output.stdout.is_empty(), "nothing is judged");
     }
-    assert_fails(&replay_of(CALL, &["--policy", "/does/not/exist.toml"]), 2, "cannot be read");
+    assert_fails(&replay_of(CALL, &["--policy", "/does/not/exist.toml"]), 2, "cannot read");
 }
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]

@@ -1,4 +1,4 @@
-//! Who means to call a centre in a year, and when: the same for every policy.
+//! Generates the calls of a year: the same for every policy.
 
 use anyhow::{Context as _, Result};
 use filter_common::number::{Digits, Number};
@@ -6,57 +6,57 @@ use filter_common::number::{Digits, Number};
 use crate::chance::Chance;
 use crate::model::{self, DAY, World, YEAR};
 
-/// Who calls.
+/// Kinds of callers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Who {
-    /// Somebody who has a real call.
+    /// A person with a real call.
     InNeed {
-        /// Cannot speak.
+        /// The person cannot speak.
         hiding: bool,
     },
     /// A prankster.
     Prankster {
-        /// Knows the redial rule.
+        /// The prankster knows the redial rule.
         knowing: bool,
     },
-    /// A prankster with the number of an innocent.
+    /// A prankster who forges the number of an innocent person.
     Forger,
     /// A telephone in a pocket.
     Pocket,
 }
 
-/// One or more calls that somebody means to make.
+/// One or more calls that a caller intends to make.
 #[derive(Clone, Debug)]
 pub struct Intent {
-    /// When the first is to be, in seconds.
+    /// Time of the first call, in seconds.
     pub time: f64,
-    /// Who means to.
+    /// Kind of the caller.
     pub who: Who,
-    /// The number that the calls show.
+    /// Number shown by the calls.
     pub number: Number,
-    /// The trunk vouches for the number.
+    /// Whether the trunk is trusted for the number.
     pub trusted: bool,
-    /// Calls to be made, one after the other as each is answered.
+    /// Number of calls to make; each follows when the previous one is answered.
     pub calls: u32,
-    /// What chance holds for them.
+    /// Random numbers for these calls.
     pub seed: u64,
 }
 
-/// All that is meant to happen in one centre.
+/// All intended calls of one centre.
 #[derive(Debug, Default)]
 pub struct Callers {
-    /// By time.
+    /// Ordered by time.
     pub intents: Vec<Intent>,
-    /// Numbers of innocents that somebody forges.
+    /// Forged numbers of innocent people.
     pub forged: Vec<Number>,
     numbers: u32,
 }
 
 impl Callers {
-    /// The callers of one centre.
+    /// Generates the callers of one centre.
     ///
     /// # Errors
-    /// More numbers than there are.
+    /// Returns an error if a number would have more than 15 digits.
     pub fn new(world: &World, seed: u64) -> Result<Callers> {
         let mut callers = Callers::default();
         let days = f64::from(world.days);
@@ -82,7 +82,7 @@ impl Callers {
         self.intents.push(Intent { time, who, number, trusted: true, calls, seed });
     }
 
-    /// Pranks, and the real calls of the same telephones, also by a later owner.
+    /// Adds pranks, and the real calls from the same telephones, also by a later owner.
     fn pranksters(&mut self, world: &World, pranks: f64, chance: &mut Chance) -> Result<()> {
         let days = f64::from(world.days);
         let count = (pranks / model::PRANKS_PER_NUMBER).round() as usize;
@@ -150,7 +150,7 @@ impl Callers {
         Ok(())
     }
 
-    /// People who call once, and innocents who call often.
+    /// Adds people who call once, and innocent people who call often.
     fn ordinary(&mut self, days: f64, calls: f64, chance: &mut Chance) -> Result<()> {
         let year = 0.0..days * DAY;
         let often = model::FREQUENT_PER_DAY * days / (1.0 + model::CALLS_AGAIN);

@@ -1,4 +1,4 @@
-//! What is compared: rules, and centres.
+//! The compared rules and centres.
 
 use palang::ladder::{Ladder, Rung};
 use palang::redial::Redial;
@@ -9,27 +9,27 @@ use crate::model::{self, World};
 const HOUR: u64 = 3600;
 const DAY: u64 = 24 * HOUR;
 
-/// Why something is tried.
+/// Groups of cases.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Series {
-    /// The default, and nothing at all.
+    /// The default, and no blocks.
     Ends,
-    /// Another N.
+    /// A different N.
     Attempts,
-    /// Another W or G, or no doubling.
+    /// A different W or G, or no doubling.
     Times,
-    /// Another ladder.
+    /// A different ladder.
     Ladders,
-    /// Another centre.
+    /// A different centre.
     Centres,
-    /// A centre whose trunks vouch for every number, or for none that is forged.
+    /// A centre whose trunks are trusted for every forged number, or for none.
     Forgery,
 }
 
-/// One of those that are compared.
+/// One case of the comparison.
 #[derive(Clone, Debug)]
 pub struct Case {
-    /// Why.
+    /// Its group.
     pub series: Series,
     /// Its name in tables.
     pub name: String,
@@ -39,7 +39,7 @@ pub struct Case {
     pub rules: Rules,
 }
 
-/// All of them; the default policy is the first.
+/// Returns all cases; the default policy is the first.
 #[must_use]
 pub fn all(days: u32) -> Vec<Case> {
     let mut cases = policies(days);
@@ -47,13 +47,13 @@ pub fn all(days: u32) -> Vec<Case> {
     cases
 }
 
-/// The default policy.
+/// Returns the default policy.
 #[must_use]
 pub fn default_rules() -> Rules {
     Rules { redial: Redial::default(), ladder: Ladder::default(), for_ever: false, doubles: true }
 }
 
-/// The default policy with another redial setting.
+/// Returns the default policy with another redial setting.
 #[must_use]
 pub fn with_redial(redial: Redial) -> Rules {
     Rules { redial, ..default_rules() }
@@ -98,14 +98,14 @@ fn policies(days: u32) -> Vec<Case> {
         ],
         ..Ladder::default()
     };
-    // Bontang and Purworejo: a prank or a silent call, blocked for 1x24 h.
+    // Bontang and Purworejo: a prank or a silent call blocks for 1x24 h.
     let at_once = Ladder {
         weights: [100, 100, 100, 0],
         silent_longest: DAY,
         rungs: vec![rung(1, Some(DAY))],
         ..Ladder::default()
     };
-    // Police 110, North Sumatra: three pranks. Nothing is said of a strike that fades.
+    // Police 110, North Sumatra: three pranks. The source does not mention strikes that fade.
     let three = Ladder {
         weights: [100, 100, 0, 0],
         fades: 366 * DAY,
@@ -125,7 +125,7 @@ fn policies(days: u32) -> Vec<Case> {
     cases
 }
 
-/// Other centres, each with the default and with one attempt more.
+/// Adds other centres, each with the default and with one attempt more.
 fn centres(days: u32) -> Vec<Case> {
     let usual = World::new(days);
     let [least, most] = model::NUISANCE_ENDS;

@@ -1,5 +1,5 @@
-//! A centre: its gates, and what reports of calls lead to, with Palang's own code. What the daemon
-//! does around it with a store (`daemon/reports.rs`) is done here in memory.
+//! A centre: its gates, and the consequences of reports, with Palang's own code. This repeats in
+//! memory what the daemon does with its store (`daemon/reports.rs`).
 
 use std::collections::HashMap;
 
@@ -14,51 +14,51 @@ use palang::ladder::{Ladder, ReportKind, Strike};
 use palang::policy::{Policy, Subject, Trunk};
 use palang::redial::Redial;
 
-/// Nanoseconds of a second.
+/// Nanoseconds in a second.
 pub const SECOND: u64 = 1_000_000_000;
-/// When the year begins, in seconds since 1970.
+/// Start of the year, in seconds since 1970.
 const START: i64 = 1_800_000_000;
-/// Attempts that a doubled redial setting asks for at most, as in the daemon.
+/// Largest number of attempts of a doubled redial setting, as in the daemon.
 pub const ATTEMPTS_MAX: u8 = 8;
-/// The end of a block that has none.
+/// End of a permanent block.
 const NEVER: u64 = u64::MAX;
 
-/// What is tried in a year.
+/// The rules of a simulated year.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Rules {
-    /// When a blocked caller is let through.
+    /// The redial setting.
     pub redial: Redial,
-    /// What reports lead to.
+    /// The ladder.
     pub ladder: Ladder,
-    /// Its blocks do not end. Palang's ladder cannot do this; others do.
+    /// Whether blocks are permanent. Palang's ladder cannot do this; other centres do.
     pub for_ever: bool,
-    /// A prank report on a granted call doubles N; else it only ends the grant.
+    /// Whether a prank report on a granted call doubles N; otherwise it only ends the grant.
     pub doubles: bool,
 }
 
-/// A call that a call-taker has heard.
+/// A call that a call-taker answered.
 #[derive(Clone, Copy, Debug)]
 pub struct Answered {
-    /// The number that it showed.
+    /// Number that the call showed.
     pub number: Number,
-    /// When, in nanoseconds.
+    /// Time in nanoseconds.
     pub time: u64,
-    /// Why it passed.
+    /// Reason why it passed.
     pub reason: Reason,
-    /// Its trunk vouches for the number.
+    /// Whether its trunk is trusted for the number.
     pub trusted: bool,
 }
 
-/// What a report has led to.
+/// The consequences of a report.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Reported {
-    /// It was a strike.
+    /// Whether it was a strike.
     pub strike: bool,
-    /// The number is blocked from when to when that it was not before, in nanoseconds.
+    /// Begin and end of the additional time that the number is blocked, in nanoseconds.
     pub blocked: Option<(u64, u64)>,
 }
 
-/// A block as the store holds it.
+/// A block as stored.
 #[derive(Clone, Copy)]
 struct Held {
     expires: u64,
@@ -66,7 +66,7 @@ struct Held {
     epoch: u32,
 }
 
-/// Gates and reports.
+/// The gates and the reports of a centre.
 pub struct Centre {
     rules: Rules,
     edges: Vec<HostGate>,
@@ -78,10 +78,10 @@ pub struct Centre {
 }
 
 impl Centre {
-    /// A centre with so many edges, and nobody blocked.
+    /// Creates a centre with N edges and no blocks.
     ///
     /// # Errors
-    /// The default policy has no trunk.
+    /// Returns an error if the default policy has no trunk.
     pub fn new(rules: &Rules, edges: usize) -> Result<Centre> {
         let policy = Policy::default();
         let trunk = policy.trunks.first().context("the default policy has no trunk")?;
@@ -97,18 +97,18 @@ impl Centre {
         })
     }
 
-    /// What an edge decides on a call at a time in nanoseconds.
+    /// Returns the decision of an edge on a call at a time in nanoseconds.
     pub fn call(&mut self, edge: usize, number: Number, call_id: u64, now: u64) -> Decision {
         let call = Call { number, second: Number::NONE, call_id, enforced: 1, marked: 0 };
         self.edges[edge].decide(&call, now)
     }
 
-    /// Forgets what the kernel has forgotten too.
+    /// Drops state that the kernel would also have dropped.
     pub fn forget(&mut self, now: u64) {
         self.edges.iter_mut().for_each(|gate| gate.forget(now));
     }
 
-    /// A call-taker reports a call.
+    /// Applies a call-taker's report of a call.
     pub fn report(&mut self, call: &Answered, kind: ReportKind, now: u64) -> Reported {
         let Rules { ladder, redial, for_ever, doubles } = &self.rules;
         let trunk = &self.trunks[usize::from(call.trusted)];
@@ -164,7 +164,7 @@ impl Centre {
             redial_grant: held.redial.grant,
             ..Block::default()
         };
-        // Edges share decisions, not what their kernels remember.
+        // Edges share decisions, but not the state of their kernels.
         self.edges.iter_mut().for_each(|gate| gate.put_block(Subject::Number(block.number), block));
         self.blocks.insert(number, held);
     }

@@ -1,42 +1,42 @@
-//! Chance that can be repeated.
+//! Reproducible random numbers.
 
 use std::ops::Range;
 
 use rand::rngs::Xoshiro256PlusPlus;
 use rand::{Rng as _, RngExt as _, SeedableRng as _};
 
-/// A source of chance. Of the same seed and purpose it is always the same, whatever else was drawn:
-/// so that every policy meets the same callers.
+/// A random source. For the same seed and purpose it always yields the same numbers, independent of
+/// other draws, so that every policy meets the same callers.
 pub struct Chance(Xoshiro256PlusPlus);
 
 impl Chance {
-    /// For one purpose.
+    /// Creates a source for one purpose.
     #[must_use]
     pub fn new(seed: u64, purpose: u64) -> Chance {
         Chance(Xoshiro256PlusPlus::seed_from_u64(mixed(seed ^ mixed(purpose))))
     }
 
-    /// A seed of something else.
+    /// Derives a seed for something else.
     pub fn seed(&mut self) -> u64 {
         self.0.next_u64()
     }
 
-    /// Whether something of this share happens.
+    /// Returns true with this probability.
     pub fn happens(&mut self, share: f64) -> bool {
         self.0.random::<f64>() < share
     }
 
-    /// Evenly from a range.
+    /// Returns a uniform number from a range.
     pub fn within(&mut self, range: &Range<f64>) -> f64 {
         range.start + (range.end - range.start) * self.0.random::<f64>()
     }
 
-    /// One of so many, from 0.
+    /// Returns a uniform number from 0 to N - 1.
     pub fn one_of(&mut self, count: usize) -> usize {
         self.0.random_range(0..count)
     }
 
-    /// Which of these shares; the last takes what is left.
+    /// Returns an index with these probabilities; the last index gets the remainder.
     pub fn which(&mut self, shares: &[f64]) -> usize {
         let mut left = self.0.random::<f64>();
         for (index, share) in shares.iter().enumerate() {
@@ -48,7 +48,7 @@ impl Chance {
         shares.len().saturating_sub(1)
     }
 
-    /// 1 and more, with this mean (geometric).
+    /// Returns a number of at least 1 with this mean (geometric).
     pub fn count(&mut self, mean: f64) -> u32 {
         let mut count = 1;
         while self.happens(1.0 - 1.0 / mean) {
@@ -57,17 +57,17 @@ impl Chance {
         count
     }
 
-    /// Exponential, with this mean.
+    /// Returns an exponential number with this mean.
     pub fn exponential(&mut self, mean: f64) -> f64 {
         -mean * (1.0 - self.0.random::<f64>()).ln()
     }
 
-    /// Pareto, 1 at the least.
+    /// Returns a Pareto number of at least 1.
     pub fn pareto(&mut self, exponent: f64) -> f64 {
         (1.0 - self.0.random::<f64>()).powf(-1.0 / exponent)
     }
 
-    /// Times within a range at which something happens that happens so often in it on average.
+    /// Returns random times in a range of an event with this mean count (Poisson).
     pub fn times(&mut self, range: &Range<f64>, expected: f64) -> Vec<f64> {
         let mut times = Vec::new();
         if expected <= 0.0 {

@@ -24,23 +24,23 @@ use clap::Parser;
 use cases::{Case, Series};
 use year::Outcome;
 
-/// A simulated year of an emergency call centre: what blocks save and what they cost.
+/// Simulate a year of an emergency call centre: what blocks save and what they cost.
 #[derive(Parser)]
 #[command(bin_name = "cargo xtask simulate")]
 struct Arguments {
-    /// The same seed gives the same year.
+    /// Seed; the same seed gives the same year.
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Days that are simulated.
+    /// Number of days.
     #[arg(long, default_value_t = 365, value_parser = clap::value_parser!(u32).range(1..=366))]
     days: u32,
-    /// Centres that are simulated for each policy, one after the other, to have more to count.
+    /// Number of centres per policy; more centres give more cases to count.
     #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=1000))]
     centres: u32,
-    /// Four centres for 30 days.
+    /// Simulate four centres for 30 days.
     #[arg(long, conflicts_with_all = ["days", "centres"])]
     quick: bool,
-    /// Where the plots go.
+    /// Folder for the plots.
     #[arg(long, default_value = "target/simulate")]
     out: PathBuf,
 }
@@ -74,7 +74,7 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// Runs every case for so many centres, which are the same ones for each.
+/// Runs every case for N centres, which are the same for each case.
 fn run(cases: &[Case], seed: u64, centres: u32) -> Result<Vec<Outcome>> {
     let jobs = cases.len() * centres as usize;
     let next = AtomicUsize::new(0);
@@ -98,7 +98,9 @@ fn run(cases: &[Case], seed: u64, centres: u32) -> Result<Vec<Outcome>> {
     });
     let mut outcomes = vec![Outcome::default(); cases.len()];
     for (index, place) in done.into_iter().enumerate() {
-        let Ok(Some(outcome)) = place.into_inner() else { bail!("a simulated centre broke down") };
+        let Ok(Some(outcome)) = place.into_inner() else {
+            bail!("the simulation of a centre failed")
+        };
         outcomes[index / centres as usize].add(outcome?);
     }
     Ok(outcomes)

@@ -14,15 +14,15 @@ const FONT: (&str, u32) = ("sans-serif", 13);
 const GREEN: RGBColor = RGBColor(0, 120, 60);
 const GREY: RGBColor = RGBColor(150, 150, 150);
 
-/// Prank attempts refused against emergencies lost: a point for each policy.
+/// Plots prank attempts refused against emergencies lost: one point per policy.
 ///
 /// # Errors
-/// The file cannot be written.
+/// Returns an error if the file cannot be written.
 pub fn trade(path: &Path, runs: &[(Case, Outcome)]) -> Result<()> {
     let points: Vec<_> = runs
         .iter()
         .filter(|(case, _)| !matches!(case.series, Series::Centres | Series::Forgery))
-        // Where nobody is blocked there is nothing to weigh.
+        // Without blocks there is no point.
         .filter(|(case, _)| !case.rules.ladder.rungs.is_empty())
         .map(|(case, outcome)| {
             let refused = outcome.pranks_refused as f64 / outcome.prank_attempts.max(1) as f64;
@@ -68,7 +68,7 @@ pub fn trade(path: &Path, runs: &[(Case, Outcome)]) -> Result<()> {
         if label.is_empty() {
             continue;
         }
-        // Ladders are told to the left of their points, where there are fewer of the others.
+        // Labels of ladders are to the left of their points, where other labels are rare.
         let left = label.chars().count() as i32 * 6 + 10;
         let offset = match (case.series, above) {
             (Series::Ladders, _) => (-left, -6),
@@ -81,10 +81,10 @@ pub fn trade(path: &Path, runs: &[(Case, Outcome)]) -> Result<()> {
     area.present().with_context(|| format!("cannot write {}", path.display()))
 }
 
-/// How many emergencies of blocked numbers have passed after so many seconds, for each N.
+/// Plots the share of emergencies of blocked numbers that have passed over time, for each N.
 ///
 /// # Errors
-/// The file cannot be written.
+/// Returns an error if the file cannot be written.
 pub fn delays(path: &Path, runs: &[(Case, Outcome)]) -> Result<()> {
     const LAST: f64 = 600.0;
     let area = SVGBackend::new(path, SIZE).into_drawing_area();

@@ -1,11 +1,11 @@
-//! Tables as Markdown has them.
+//! Formats the results as Markdown tables.
 
 use comfy_table::presets::ASCII_MARKDOWN;
 use comfy_table::{CellAlignment, Table};
 
 use crate::year::{Need, Outcome, Whose};
 
-/// What a policy stops and what it costs; a row for each.
+/// Formats what each policy stops and what it costs.
 #[must_use]
 pub fn costs<'a>(rows: impl Iterator<Item = (&'a str, &'a Outcome)>) -> Table {
     let mut table = table(&[
@@ -40,7 +40,7 @@ pub fn costs<'a>(rows: impl Iterator<Item = (&'a str, &'a Outcome)>) -> Table {
     table
 }
 
-/// What happens to innocents; a row for each policy.
+/// Formats the effects on innocent people, one row per policy.
 #[must_use]
 pub fn innocents<'a>(rows: impl Iterator<Item = (&'a str, &'a Outcome)>) -> Table {
     let mut table = table(&[
@@ -85,18 +85,18 @@ fn table(header: &[&str]) -> Table {
     table
 }
 
-/// Calls in need from blocked numbers that are not the second of an emergency.
+/// Returns the emergency calls from blocked numbers that are not the second call of an emergency.
 pub fn emergencies(outcome: &Outcome) -> impl Iterator<Item = &Need> {
     outcome.needs.iter().filter(|need| !need.again)
 }
 
-/// Emergencies whose callers gave up.
+/// Returns the emergencies whose callers gave up.
 #[must_use]
 pub fn lost(outcome: &Outcome) -> usize {
     emergencies(outcome).filter(|need| need.passed.is_none()).count()
 }
 
-/// Median and 95th percentile in seconds of those who were refused first and then passed.
+/// Returns the median and 95th percentile in seconds of callers who were refused first and passed later.
 fn delays(needs: &[&Need]) -> (f64, f64) {
     let late = needs.iter().filter(|need| need.passed.is_some() && need.seconds > 0.0);
     let mut seconds: Vec<_> = late.map(|need| need.seconds).collect();

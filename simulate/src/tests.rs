@@ -1,4 +1,4 @@
-//! The simulator does what it says; each of these can fail.
+//! Tests of the simulator's own rules.
 
 use filter_common::number::{Digits, Number};
 use filter_common::reason::Reason;
@@ -15,7 +15,7 @@ fn run(world: &World, rules: &Rules) -> Outcome {
     year::run(world, rules, 7).unwrap()
 }
 
-/// A short year with many emergencies, to have some to count.
+/// Returns a short year with many emergencies.
 fn short() -> World {
     World { needs: 20.0, ..World::new(60) }
 }
@@ -37,7 +37,7 @@ fn one_seed_is_one_year() {
 fn without_redial_who_is_blocked_is_lost() {
     let outcome = with_attempts(0);
     assert!(!outcome.needs.is_empty());
-    // A block may end while somebody dials again; a grant there is none.
+    // A block may end while the caller dials again; there is no grant.
     let given_up = outcome.needs.iter().filter(|need| need.passed.is_none()).count();
     let ended = outcome.needs.iter().filter(|need| need.passed.is_some()).count();
     assert_eq!(given_up + ended, outcome.needs.len());
@@ -96,7 +96,7 @@ fn a_prank_report_on_a_granted_call_ends_the_grant_and_doubles_n_once() {
     let third = [Reason::BlockedNumber, Reason::BlockedNumber, Reason::RedialGrant];
     assert_eq!(reasons(&mut centre, 3), third);
     report(&mut centre, Reason::RedialGrant, 50 * SECOND);
-    // The same grant let this one through: it has ended already.
+    // A grant that has already ended let this call through.
     report(&mut centre, Reason::RedialGrant, 49 * SECOND);
     let sixth = reasons(&mut centre, 6);
     assert_eq!(sixth[..5], [Reason::BlockedNumber; 5]);

@@ -1,4 +1,4 @@
-//! A year of a centre, event by event.
+//! Simulates a year of a centre, event by event.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -13,59 +13,59 @@ use crate::centre::{ATTEMPTS_MAX, Answered, Centre, Rules, SECOND};
 use crate::chance::{Chance, mixed};
 use crate::model::{self, DAY, World};
 
-/// A call in need from a number that was blocked at the first attempt.
+/// An emergency call from a number that was blocked at the first attempt.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Need {
-    /// Which attempt passed, from 1; `None`: the caller gave up.
+    /// The attempt that passed, from 1; `None` if the caller gave up.
     pub passed: Option<u32>,
     /// Seconds from the first attempt until one passed or the caller gave up.
     pub seconds: f64,
-    /// It passed by a redial grant; else because the block ended.
+    /// Whether it passed by a redial grant; otherwise the block had ended.
     pub granted: bool,
-    /// The same emergency had been answered already: a second call.
+    /// Whether an earlier call of the same emergency was answered.
     pub again: bool,
-    /// Whose number it is.
+    /// Owner of the number.
     pub whose: Whose,
 }
 
-/// Whose number it is that is blocked.
+/// Kinds of blocked numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Whose {
-    /// Pranks were made from it, by whoever had the telephone then.
+    /// A number that was used for pranks, by its owner at the time.
     Misused,
-    /// An innocent's, whose number somebody forged.
+    /// The number of an innocent person, which somebody forged.
     Forged,
-    /// Another innocent's: reported by mistake, or silent.
+    /// The number of another innocent person: reported by mistake, or silent.
     Other,
 }
 
-/// What has happened in a year, or in several.
+/// Results of one or more years.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Outcome {
     /// Years of one centre.
     pub years: f64,
-    /// Attempts of pranksters and forgers; not what a carrier sends twice.
+    /// Attempts of pranksters and forgers, without the carrier's duplicates.
     pub prank_attempts: u64,
-    /// Of these, refused.
+    /// Refused attempts of these.
     pub pranks_refused: u64,
-    /// Pranks that a call-taker has answered.
+    /// Pranks that a call-taker answered.
     pub pranks_answered: u64,
-    /// Calls in need from blocked numbers, in the order of their ends.
+    /// Emergency calls from blocked numbers, in the order of their ends.
     pub needs: Vec<Need>,
     /// Strikes.
     pub strikes: u64,
-    /// Strikes against a number whose owner made no prank, by forgery.
+    /// Strikes against a number by forgery; its owner made no prank.
     pub strikes_forged: u64,
-    /// The same by mistake: the call was real.
+    /// Strikes by mistake: the call was real.
     pub strikes_mistaken: u64,
-    /// Blocks against innocents whose number was forged, and for how many hours.
+    /// Blocks of innocent people whose number was forged, and their hours.
     pub forged: (u64, f64),
-    /// Blocks against other innocents who spoke, and for how many hours.
+    /// Blocks of other innocent people who spoke, and their hours.
     pub mistaken: (u64, f64),
 }
 
 impl Outcome {
-    /// Adds another centre's.
+    /// Adds the results of another centre.
     pub fn add(&mut self, other: Outcome) {
         self.years += other.years;
         self.prank_attempts += other.prank_attempts;
@@ -86,7 +86,7 @@ impl Outcome {
 enum Event {
     /// The caller dials.
     Dial { intent: usize },
-    /// An INVITE comes once more: sent again, or a second time by the carrier.
+    /// An INVITE arrives again: retransmitted, or duplicated by the carrier.
     Again { intent: usize, generation: u32, call_id: u64, edge: usize },
     /// The caller gives up.
     GiveUp { intent: usize, generation: u32 },
@@ -94,28 +94,28 @@ enum Event {
     Report { call: Answered, kind: ReportKind, who: Who },
 }
 
-/// How far an intent has come.
+/// Progress of an intended series of calls.
 #[derive(Clone, Copy, Default)]
 struct Progress {
-    /// Counts what was dialled and answered: an event of before concerns nobody.
+    /// Counts dials and answers, so that outdated events are ignored.
     generation: u32,
     calls_left: u32,
-    /// In a row.
+    /// Number of calls in a row.
     refusals: u32,
-    /// Of this call, in nanoseconds.
+    /// Time of this call's first attempt, in nanoseconds.
     first: u64,
-    /// The number was blocked at the first attempt of this call.
+    /// Whether the number was blocked at the first attempt of this call.
     blocked: bool,
 }
 
-/// A year that is going on.
+/// A year in progress.
 struct Year<'a> {
     world: &'a World,
     rules: &'a Rules,
     callers: &'a Callers,
     centre: Centre,
     progress: Vec<Progress>,
-    /// By time in nanoseconds, then by order.
+    /// Ordered by time in nanoseconds, then by sequence.
     queue: BTreeMap<(u64, u64), Event>,
     counter: u64,
     misused: HashSet<Number>,
@@ -124,10 +124,10 @@ struct Year<'a> {
     outcome: Outcome,
 }
 
-/// Lets a year pass.
+/// Simulates a year.
 ///
 /// # Errors
-/// More numbers than there are.
+/// Returns an error if a number would have more than 15 digits.
 pub fn run(world: &World, rules: &Rules, seed: u64) -> Result<Outcome> {
     let callers = Callers::new(world, seed)?;
     let is_prankster = |intent: &&Intent| matches!(intent.who, Who::Prankster { .. });
@@ -259,7 +259,7 @@ impl Year<'_> {
             }
         };
         if intent.who == Who::Pocket {
-            // Nobody notices: the next call comes as it would have.
+            // Nobody notices: the next call comes as planned.
             let progress = &mut self.progress[index];
             progress.calls_left = progress.calls_left.saturating_sub(1);
             redials = progress.calls_left > 0;
@@ -367,7 +367,7 @@ fn is_prank(who: Who) -> bool {
     }
 }
 
-/// How often somebody in need dials again.
+/// Returns how often a person in need dials again.
 fn patience(world: &World, seed: u64) -> u32 {
     let mut chance = Chance::new(seed, u64::MAX);
     let mut redials = chance.which(&world.redials) as u32;
@@ -379,7 +379,7 @@ fn patience(world: &World, seed: u64) -> u32 {
     redials
 }
 
-/// Seconds until somebody dials again who does not know the rule.
+/// Returns the seconds until a caller who does not know the rule dials again.
 fn until_redial(chance: &mut Chance) -> f64 {
     let [hang_up, wait] = model::HANG_UP_OR_WAIT;
     match chance.which(&[hang_up, wait, 1.0 - hang_up - wait]) {

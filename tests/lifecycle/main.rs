@@ -112,10 +112,10 @@ fn puts_back_what_fails(machine: &Machine) {
     machine.must("systemctl", &["daemon-reload"]);
     let failed = machine.run("palang", &["setup", INTERFACE, "--yes", "--country-code", "62"]);
     assert_eq!(failed.code, 1, "{}", failed.stderr);
-    for wanted in ["journalctl", "put back: palang.service stopped", "palang.toml as it was"] {
+    for wanted in ["journalctl", "rolled back: palang.service stopped", "palang.toml restored"] {
         assert!(failed.stderr.contains(wanted), "{wanted}: {}", failed.stderr);
     }
-    assert!(!failed.stderr.contains("NOT put back"), "{}", failed.stderr);
+    assert!(!failed.stderr.contains("NOT rolled back"), "{}", failed.stderr);
     assert_eq!(config(), before);
     assert_eq!(machine.show(UNIT, "UnitFileState"), "disabled");
     assert!(!machine.has("/sys/fs/bpf/palang/off/gate0"));

@@ -171,7 +171,7 @@ fn a_restore_replaces_nothing_unasked_and_nothing_under_a_daemon() {
     let told: Value = serde_json::from_str(&told).expect("JSON");
     assert_eq!((&told["blocks"], &told["allows"]), (&json!(1), &json!(0)));
     let aside = told["before"].as_str().expect("a name").to_owned();
-    assert_eq!(fs::read(&aside).expect("the store before"), before);
+    assert_eq!(fs::read(&aside).expect("the former store"), before);
 
     // The maps are those of before: what they let through stays, what they block follows the store.
     daemon.start_again();
@@ -238,7 +238,7 @@ fn the_first_row_that_was_altered_is_named() {
         let told = daemon.cli(&["audit", "verify"]);
         assert_eq!(told.code, 1, "{statement}: {}", told.stdout);
         assert!(
-            told.stderr.contains(&format!("from row {bad} on")),
+            told.stderr.contains(&format!("chain breaks at row {bad};")),
             "{statement}: {}",
             told.stderr
         );

@@ -175,7 +175,7 @@ fn capabilities_that_are_missing() {
         let mut command = daemon.command_by(&without, &["doctor", "-o", "json", "--config"]);
         let output = run::run(command.arg(daemon.config_file()));
         let told = one(&output.stdout, "capabilities");
-        told.is("fail", &format!("missing here: {missing};"));
+        told.is("fail", &format!("missing: {missing};"));
         assert_eq!((output.code, told.mend.as_str()), (1, "sudo palang doctor"));
     }
     look(&daemon, "capabilities").is("ok", "CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON");
@@ -201,7 +201,7 @@ fn a_daemon_that_is_dead_hangs_or_is_another() {
     look(&gate.daemon, "xdp").is("ok", "native");
 
     gate.daemon.kill();
-    look(&gate.daemon, "engine").is("fail", "does not answer, the filter goes on");
+    look(&gate.daemon, "engine").is("fail", "does not answer, but the filter stays in force");
     gate.daemon.start_again();
     gate.does(&["detach"]);
     let told = look(&gate.daemon, "pins");
@@ -239,7 +239,7 @@ fn a_program_of_another_build() {
     let id = strange_xdp::pin_with(&other, &maps);
     strange_xdp::attach(&lab, &other);
     let told = look(&gate.daemon, "xdp");
-    told.is("warn", "of another build");
+    told.is("warn", "from another build");
     assert_eq!(told.mend, "systemctl restart palang");
 
     let mut command = gate.daemon.command(&["selftest", "-o", "json"]);
@@ -247,5 +247,8 @@ fn a_program_of_another_build() {
     assert_eq!(output.code, 13, "{output:?}");
     let found: Value = serde_json::from_str(&output.stdout).unwrap();
     let problem = found["problems"][0].as_str().unwrap();
-    assert!(problem.contains(&format!("program {id} in force is another than")), "{problem}");
+    assert!(
+        problem.contains(&format!("program {id} in force is not the tested program")),
+        "{problem}"
+    );
 }

@@ -459,7 +459,7 @@ fn a_socket_that_was_deleted_costs_no_call() {
     assert!(refuses(&lab, &receiver));
     let told = daemon.cli(&["block", "list"]);
     assert_eq!(told.code, 3);
-    assert!(told.stderr.contains("there is no such socket"), "{}", told.stderr);
+    assert!(told.stderr.contains("the socket does not exist"), "{}", told.stderr);
     // Root's own way is open, and the daemon, which lives, learns of it.
     let config = daemon.config_file();
     let hand = |arguments: &[&str]| {

@@ -65,7 +65,7 @@ impl<'a> Gate<'a> {
         let begun = Instant::now();
         let output = run::run(&mut command);
         assert_eq!(output.code, 0, "palang {arguments:?}: {output:?}");
-        let said = "worked directly on the kernel's maps";
+        let said = "used the kernel's maps directly";
         assert!(output.stderr.contains(said), "palang {arguments:?}: {output:?}");
         assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
         serde_json::from_str(&output.stdout)

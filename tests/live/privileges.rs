@@ -108,7 +108,7 @@ fn files_outside_its_folders_are_closed() {
     ladder(elsewhere.path());
     let told = until("the problem", || problem(&daemon));
     assert!(told.contains("Permission denied"), "{told}");
-    assert!(told.contains("named at its start"), "{told}");
+    assert!(told.contains("configured when it started"), "{told}");
     assert_eq!(reloads(), 0);
     ladder(daemon.folder());
     until("the reload", || (reloads() == 1).then_some(()));

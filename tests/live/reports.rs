@@ -447,9 +447,12 @@ fn who_may_not_be_blocked_is_reviewed_and_a_longer_block_stays() {
     strike(CALLER);
     let output = add(CALLER, "prank");
     assert_eq!(output.code, 6, "{output:?}");
-    assert!(output.stderr.contains("on record, but not blocked"), "{output:?}");
+    assert!(
+        output.stderr.contains("the report is recorded, but the number was not blocked"),
+        "{output:?}"
+    );
     assert!(output.stderr.contains("there is an allow"), "{output:?}");
-    assert!(output.stdout.contains("a strike: now 2.00 strikes: 2 prank"), "{output:?}");
+    assert!(output.stdout.contains("counts as a strike: now 2.00 strikes: 2 prank"), "{output:?}");
     assert_eq!(gate.rows(&["review", "list"]).len(), 1);
     assert!(gate.passes(CALLER));
 

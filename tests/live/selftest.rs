@@ -210,13 +210,13 @@ fn it_needs_no_daemon_and_knows_a_gate_that_does_not_stand() {
     let id = strange_xdp::pin(&strange);
     strange_xdp::attach(&lab, &strange);
     let broken = selftest(&gate.daemon, 13);
-    let says = format!("gate0: program {id} on it does not judge by the maps in ");
+    let says = format!("gate0: program {id} on it does not use the maps in ");
     assert!(problems(&broken)[0].starts_with(&says), "{broken}");
     fs::remove_file(&strange).unwrap();
 
     fs::remove_dir_all(gate.daemon.pins()).unwrap();
     let broken = selftest(&gate.daemon, 13);
-    assert!(problems(&broken)[0].starts_with("nothing is in force"), "{broken}");
+    assert!(problems(&broken)[0].starts_with("no filter is in force"), "{broken}");
     let refused = "default refused blocked-number, passes not-blocked, passes allowed-number";
     assert_eq!(calls(&broken), [refused], "the program of the binary was tried all the same");
 }
@@ -233,7 +233,10 @@ fn another_layout_in_force_is_not_taken_for_ours() {
     selftest(&gate.daemon, 0);
     gate.daemon.set_program(&ours);
     let broken = selftest(&gate.daemon, 13);
-    assert!(problems(&broken)[0].starts_with("the maps in force have another layout"), "{broken}");
+    assert!(
+        problems(&broken)[0].starts_with("the maps in force have a different layout"),
+        "{broken}"
+    );
 }
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]

@@ -209,7 +209,7 @@ fn what_fails_half_way_is_put_back() {
     fs::write(daemon.config_file(), &edited).expect("written");
     let output = setup(&daemon, &["gate0", "--yes", "--country-code", "62"]);
     assert_eq!(output.code, 1, "{}", output.stderr);
-    for wanted in ["limits.blocks", "put back: ", "as it was"] {
+    for wanted in ["limits.blocks", "rolled back: ", "restored"] {
         assert!(output.stderr.contains(wanted), "{wanted}: {}", output.stderr);
     }
     assert_eq!(text(&daemon), edited);
@@ -224,8 +224,8 @@ fn what_fails_half_way_is_put_back() {
     fs::create_dir_all(links.join("gate0")).expect("a folder in the way");
     let output = setup(&daemon, &["gate0", "--yes", "--country-code", "62"]);
     assert_ne!(output.code, 0, "{}", output.stdout);
-    assert!(output.stderr.contains("put back: "), "{}", output.stderr);
-    assert!(!output.stderr.contains("NOT put back"), "{}", output.stderr);
+    assert!(output.stderr.contains("rolled back: "), "{}", output.stderr);
+    assert!(!output.stderr.contains("NOT rolled back"), "{}", output.stderr);
     assert_eq!(text(&daemon), before);
     fs::remove_dir(links.join("gate0")).expect("out of the way");
     let done = setup(&daemon, &["gate0", "--yes", "--country-code", "62"]);

@@ -231,9 +231,9 @@ fn a_daemon_that_dies_and_comes_back() {
     terminal.shows("that it is gone", |screen| screen.contains("NO DAEMON") && refused(screen));
     gate.daemon.start_again();
     gate.does(&["mode", "observe"]);
-    terminal.shows("another state", |screen| screen.contains("OBSERVE  nothing is refused"));
+    terminal.shows("another state", |screen| screen.contains("OBSERVE  no call is refused"));
     gate.does(&["override", "on", "--for", "1h", "--reason", "flood"]);
-    terminal.shows("the override", |screen| screen.contains("OVERRIDE  nothing is refused until"));
+    terminal.shows("the override", |screen| screen.contains("OVERRIDE  no call is refused until"));
     gate.does(&["detach"]);
     terminal.shows("no filter", |screen| screen.contains("NOT ATTACHED  every call passes"));
     terminal.tmux(&["resize-window", "-x", "70", "-y", "20"]);

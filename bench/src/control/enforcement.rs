@@ -35,16 +35,16 @@ impl Refused {
     }
 }
 
-/// What was measured of a command, in nanoseconds, by repetition.
+/// Times of a command in nanoseconds, by repetition.
 #[derive(Default)]
 pub struct Times {
-    /// From the request to when the first INVITE was sent that met the new state.
+    /// From the request until the first INVITE was sent that met the new state.
     pub enforced: Vec<u64>,
     /// From the request to the answer.
     pub answered: Vec<u64>,
 }
 
-/// What was measured of all commands.
+/// Times of all commands.
 #[derive(Default)]
 pub struct Latencies {
     steps: [Times; STEPS.len()],
@@ -53,7 +53,7 @@ pub struct Latencies {
 }
 
 impl Latencies {
-    /// The commands and their times.
+    /// Returns the commands and their times.
     pub fn rows(&self) -> impl Iterator<Item = (&'static str, &Times)> {
         zip(STEPS, &self.steps).map(|((command, _), times)| (command, times))
     }
@@ -79,7 +79,7 @@ pub fn measure(
 }
 
 fn once(lab: &Lab, client: &Client, caller: &str, latencies: &mut Latencies) -> Result<()> {
-    // One for each, because it keeps whatever arrives.
+    // One receiver per repetition, because it keeps all that arrives.
     let receiver = lab.receiver(5060);
     let traffic = lab.traffic(&receiver, &[caller], PER_SECOND, usize::MAX);
     let mut asked = Vec::new();
@@ -103,15 +103,16 @@ fn once(lab: &Lab, client: &Client, caller: &str, latencies: &mut Latencies) -> 
         let last = record.invites.partition_point(|invite| invite.sent_at < end);
         let meets = |index: &usize| Refused::of(&record.invites[*index]) == state;
         let changed = (first..last).find(meets).with_context(|| format!("{command}: no effect"))?;
-        // No way back. (The last ones may have met the next state: nobody knows when they were judged.)
+        // The state must not change back. The last INVITEs may have met the next state, as the time of
+        // their judgement is unknown.
         for index in changed..last {
             let late = record.invites[index].judged_by > end;
-            ensure!(late || meets(&index), "{command}: in force, and then not");
+            ensure!(late || meets(&index), "{command}: no longer in force");
         }
         let sent_at = |index: usize| record.invites[index].sent_at;
         ensure!(
             changed == first || sent_at(changed - 1) <= answered,
-            "{command}: answered, and not in force"
+            "{command}: answered, but not in force"
         );
         times.enforced.push(sent_at(changed) - asked);
         times.answered.push(answered - asked);
@@ -122,7 +123,7 @@ fn once(lab: &Lab, client: &Client, caller: &str, latencies: &mut Latencies) -> 
     Ok(())
 }
 
-/// The command of a step, as the CLI asks for it.
+/// Sends the request of a step, as the CLI does.
 fn ask(client: &Client, step: usize, caller: &str) -> Result<()> {
     let set_override =
         |seconds| SetOverride { seconds, reason: "measured".to_owned(), dry_run: false };

@@ -1,4 +1,4 @@
-//! What a daemon takes: memory, maps, disk.
+//! Measures the daemon's memory, maps and disk.
 
 use std::collections::HashMap;
 use std::fs;
@@ -6,25 +6,25 @@ use std::fs;
 use anyhow::{Context as _, Result};
 use palang_tests::lab::Daemon;
 
-/// In bytes.
+/// Sizes in bytes.
 pub struct Footprint {
-    /// Most of the daemon's memory since its start (`VmHWM`).
+    /// Largest memory of the daemon since its start (`VmHWM`).
     pub peak: u64,
-    /// Memory of the maps that it has open, as the kernel tells it.
+    /// Memory of the open maps, as reported by the kernel.
     pub maps: u64,
-    /// The store, with its write-ahead log.
+    /// Size of the store with its write-ahead log.
     pub store: u64,
 }
 
 impl Footprint {
-    /// That of a daemon which runs.
+    /// Measures a running daemon.
     pub fn of(daemon: &Daemon<'_>) -> Result<Footprint> {
         let process = format!("/proc/{}", daemon.pid());
         let status = fs::read_to_string(format!("{process}/status"))?;
         let peak = number(&status, "VmHWM:").context("no VmHWM")? << 10;
         let mut maps = HashMap::new();
         for descriptor in fs::read_dir(format!("{process}/fdinfo"))? {
-            // It may be closed by now.
+            // The descriptor may be closed by now.
             let Ok(info) = fs::read_to_string(descriptor?.path()) else { continue };
             if let (Some(id), Some(bytes)) = (number(&info, "map_id:"), number(&info, "memlock:")) {
                 maps.insert(id, bytes);
@@ -38,7 +38,7 @@ impl Footprint {
     }
 }
 
-/// The number behind a name at the begin of a line.
+/// Returns the number after a name at the beginning of a line.
 fn number(text: &str, name: &str) -> Option<u64> {
     text.lines().find_map(|line| line.strip_prefix(name)?.split_whitespace().next()?.parse().ok())
 }
@@ -48,7 +48,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_number_stands_behind_its_name() {
+    fn number_follows_its_name() {
         let text = "VmPeak:\t  9 kB\nVmHWM:\t  1234 kB\nmemlock:\t0\n";
         assert_eq!(number(text, "VmHWM:"), Some(1234));
         assert_eq!(number(text, "memlock:"), Some(0));

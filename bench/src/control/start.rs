@@ -1,4 +1,4 @@
-//! Starts of a daemon, with calls all the while.
+//! Measures starts of a daemon under traffic.
 
 use std::fs;
 use std::thread::sleep;
@@ -9,28 +9,28 @@ use palang::client::{Client, SHORT};
 use palang::wire::Status;
 use palang_tests::lab::{Daemon, Lab, Record, now};
 
-/// INVITEs a second.
+/// INVITEs per second.
 const PER_SECOND: u32 = 500;
 
-/// Longest that a start may take.
+/// Longest time for a start.
 const LONGEST: Duration = Duration::from_secs(3600);
 
-/// How often it is asked whether it is there.
+/// Interval between two checks.
 const AGAIN: Duration = Duration::from_millis(2);
 
-/// How one went.
+/// Results of one start.
 pub struct Start {
-    /// From the start of the process to its first answer.
+    /// Time from the start of the process to its first answer.
     pub answers: Duration,
-    /// From the start of the process to the first refused INVITE; `None`: there was none.
+    /// Time from the start of the process to the first refused INVITE, if there was one.
     pub in_force: Option<Duration>,
-    /// INVITEs of the blocked number from before the daemon ended to after it answered.
+    /// INVITEs of the blocked number, from before the daemon ended until after it answered.
     pub sent: usize,
-    /// Those of them that were let through.
+    /// INVITEs of these that were let through.
     pub passed: usize,
 }
 
-/// Waits until it answers.
+/// Waits until the daemon answers.
 pub fn wait(daemon: &mut Daemon<'_>, client: &Client) -> Result<()> {
     let deadline = Instant::now() + LONGEST;
     while client.get::<Status>("/v1/status", SHORT).is_err() {
@@ -41,7 +41,7 @@ pub fn wait(daemon: &mut Daemon<'_>, client: &Client) -> Result<()> {
     Ok(())
 }
 
-/// Ends it, however long that takes.
+/// Stops the daemon, however long it takes.
 pub fn stop(daemon: &mut Daemon<'_>) {
     daemon.signal("TERM");
     while daemon.is_running() {
@@ -49,7 +49,7 @@ pub fn stop(daemon: &mut Daemon<'_>) {
     }
 }
 
-/// Restarts it as an upgrade does: program and maps stand all the while.
+/// Restarts the daemon as an upgrade does: program and maps stay.
 pub fn with_maps(
     lab: &Lab,
     daemon: &mut Daemon<'_>,
@@ -59,7 +59,7 @@ pub fn with_maps(
     restart(lab, daemon, client, blocked, |_| Ok(()))
 }
 
-/// Restarts it as after a restart of the machine: neither program nor maps.
+/// Restarts the daemon as after a restart of the machine: without program and maps.
 pub fn without_maps(
     lab: &Lab,
     daemon: &mut Daemon<'_>,

@@ -1,4 +1,4 @@
-//! What is timed: a program, its frames, and what must come of them.
+//! The measured cases: a program, its frames, and the expected result.
 
 use std::rc::Rc;
 
@@ -11,43 +11,43 @@ use super::packets::{self, Packet};
 use super::policy;
 use super::programs::{Draw, Program, Stack};
 
-/// Events of refused attempts that a ring holds: no test run without a reader is longer.
+/// Number of refusal events that fit the ring: test runs without a reader must be shorter.
 const RING: u32 = 4096;
 /// `XDP_DROP` (`enum xdp_action`, Linux `include/uapi/linux/bpf.h`).
 const XDP_DROP: u32 = 1;
 
-/// How a case tells its attempts apart.
+/// How the attempts of a case differ.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Attempts {
-    /// No attempt at all.
+    /// No attempts.
     None,
-    /// The frame as it is: all but the first are retransmissions.
+    /// Retransmissions: the frame is always the same.
     Repeated,
-    /// Each frame gets a Call-ID of its own.
+    /// Each frame has its own Call-ID.
     New,
 }
 
 /// One line of a table.
 pub struct Case {
-    /// What a reader calls it.
+    /// Its label.
     pub name: String,
-    /// What is timed.
+    /// The measured program.
     pub program: Program,
-    /// Whether frames are drawn; then [`Case::corpus`] has one or all of them.
+    /// Whether frames are drawn from [`Case::corpus`].
     pub is_drawn: bool,
     /// The frames.
     pub corpus: Rc<Vec<Packet>>,
-    /// Not 0: random numbers below this.
+    /// Upper bound of random numbers; 0: none.
     pub numbers: u32,
-    /// What the attempts are.
+    /// Kind of attempts.
     pub attempts: Attempts,
-    /// What the filter says; `None`: the program does not decide.
+    /// Expected reason; `None` if the program does not decide.
     pub reason: Option<Reason>,
-    /// Pass events in a second.
+    /// Pass events per second.
     pub pass_events: u32,
-    /// Whether somebody reads the events: then test runs are short.
+    /// Whether the events are read; then test runs are short.
     pub is_read: bool,
-    /// ns per packet, one for each round.
+    /// ns per packet of each round.
     pub rounds: Vec<f64>,
 }
 
@@ -72,7 +72,7 @@ impl Case {
         }
     }
 
-    /// The same with frames that are drawn.
+    /// Returns the same case with drawn frames.
     fn drawn(mut self, attempts: Attempts) -> Case {
         self.is_drawn = true;
         if self.program.decides() {
@@ -91,12 +91,12 @@ impl Case {
         self
     }
 
-    /// The smallest round: what disturbed it least.
+    /// Returns the smallest round, which was disturbed least.
     pub fn min(&self) -> f64 {
         self.rounds.iter().copied().fold(f64::INFINITY, f64::min)
     }
 
-    /// The round in the middle.
+    /// Returns the median round.
     pub fn median(&self) -> f64 {
         let mut rounds = self.rounds.clone();
         rounds.sort_by(f64::total_cmp);
@@ -110,8 +110,8 @@ impl Case {
                 || self.reason.is_some_and(|reason| reason == Reason::BlockedNumber))
     }
 
-    /// One round of about so many test runs. Fails when the filter says anything but what the case
-    /// is about.
+    /// Runs one round of about N test runs. Fails if the filter returns another reason than the case
+    /// expects.
     pub fn run(&mut self, stack: &mut Stack, policy: &mut Policy, repeat: u32) -> Result<()> {
         if policy.settings.pass_events_per_second != self.pass_events {
             policy.settings.pass_events_per_second = self.pass_events;
@@ -144,7 +144,7 @@ impl Case {
                 let refuses = self.reason == Some(Reason::BlockedNumber);
                 ensure!(dropped == refuses, "{}: dropped {dropped}, not {refuses}", self.name);
             } else {
-                ensure!(dropped, "{}: {name} did not get to its end", self.name);
+                ensure!(dropped, "{}: {name} did not run to its end", self.name);
             }
         }
         if let Some(reason) = self.reason {
@@ -160,7 +160,7 @@ impl Case {
         Ok(())
     }
 
-    /// Whether it is there to be subtracted from others.
+    /// Checks whether the case is only subtracted from others.
     fn is_base(&self) -> bool {
         self.is_drawn && !self.program.decides() && self.attempts == Attempts::New
     }
@@ -171,7 +171,7 @@ impl Case {
     }
 }
 
-/// The programs side by side, on the fixed INVITE of an innocent number and on a corpus of them.
+/// Returns the programs side by side, on the fixed INVITE of an innocent number and on a corpus.
 pub fn programs() -> Vec<Case> {
     let packet = packets::fixed(Layers::IPV4, policy::INNOCENT);
     let corpus = Rc::new(packets::varied(policy::INNOCENT_START, 10..=14));
@@ -186,7 +186,7 @@ pub fn programs() -> Vec<Case> {
     cases
 }
 
-/// What the filter does with all kinds of packets.
+/// Returns the filter's verdicts on all kinds of packets.
 pub fn verdicts() -> Vec<Case> {
     let filter = Program::Palang;
     let invite = |layers, number: &str| packets::fixed(layers, number);
@@ -223,8 +223,8 @@ pub fn verdicts() -> Vec<Case> {
     cases
 }
 
-/// What is subtracted from the verdicts: nothing but the test run, and drawing one frame without
-/// and with a random number.
+/// Returns the cases that are subtracted from the verdicts: only the test run, and drawing a frame
+/// without and with a random number.
 pub fn verdict_bases() -> [Case; 3] {
     let packet = packets::fixed(Layers::IPV4, policy::INNOCENT);
     let base = |name| Case::new(name, Program::Null, packet.clone(), None);
@@ -240,7 +240,7 @@ pub fn verdict_bases() -> [Case; 3] {
     ]
 }
 
-/// The whole filter with as many blocked numbers as a stack holds, each call from another one.
+/// Returns the whole filter with a full list, with each call from another number.
 pub fn sizes(numbers: u32) -> [Case; 3] {
     let innocent = Rc::new(packets::varied(policy::INNOCENT_START, 12..=12));
     let blocked = Rc::new(packets::varied(policy::BLOCKED_START, 12..=12));

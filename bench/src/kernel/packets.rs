@@ -1,4 +1,4 @@
-//! The frames that are judged: INVITEs as a carrier sends them, of about 900 bytes.
+//! The judged frames: INVITEs in the style of a carrier, of about 900 bytes.
 
 use std::fmt::Write as _;
 
@@ -6,19 +6,19 @@ use palang_tests::packet::{Layers, crlf};
 
 use super::programs::{FRAME_LEN, VARIANTS_MAX, Variant};
 
-/// A frame, and where number and Call-ID stand in it.
+/// A frame with the positions of its number and Call-ID.
 #[derive(Clone)]
 pub struct Packet {
     /// The frame without padding.
     pub bytes: Vec<u8>,
-    /// Bytes from the method to the empty line, that one included; 0: no SIP.
+    /// Bytes from the method through the empty line; 0 if the frame is not SIP.
     pub headers: usize,
     number: (usize, usize),
     call_id: (usize, usize),
 }
 
 impl Packet {
-    /// An INVITE in these layers.
+    /// Wraps an INVITE in these layers.
     fn invite(layers: Layers, message: &str) -> Packet {
         let message = crlf(message);
         let bytes = layers.frame(&message);
@@ -37,12 +37,12 @@ impl Packet {
         }
     }
 
-    /// A message that is no INVITE, or no SIP at all.
+    /// Wraps a message that is not an INVITE, or not SIP.
     fn other(layers: Layers, message: &[u8]) -> Packet {
         Packet { bytes: layers.frame(message), headers: 0, number: (0, 0), call_id: (0, 0) }
     }
 
-    /// As the programs get it, padded.
+    /// Returns the padded frame, as the programs get it.
     pub fn variant(&self) -> Variant {
         let mut frame = [0; FRAME_LEN];
         let len = self.bytes.len().min(FRAME_LEN);
@@ -56,20 +56,20 @@ impl Packet {
         }
     }
 
-    /// The frame of a corpus from which it is drawn: as long as all others.
+    /// Returns the frame as an entry of a corpus, whose entries all have the same length.
     pub fn padded(&self) -> Vec<u8> {
         self.variant().frame.to_vec()
     }
 }
 
-/// The offset behind `text`, from `start` on.
+/// Returns the offset after `text`, from `start` on.
 fn find(bytes: &[u8], start: usize, text: &[u8]) -> Option<usize> {
     let rest = bytes.get(start..)?;
     let at = rest.windows(text.len()).position(|window| window == text)?;
     Some(start + at + text.len())
 }
 
-/// The fixed INVITE: `From` begins at offset 315 of the payload.
+/// Returns the fixed INVITE: `From` begins at offset 315 of the payload.
 pub fn fixed(layers: Layers, number: &str) -> Packet {
     let via = "Via: SIP/2.0/UDP 203.0.113.9:5060;branch=z9hG4bK7f3a90c1e5d24b68\n";
     let via2 = "Via: SIP/2.0/UDP 198.51.100.23:5060;rport=5060;branch=z9hG4bK-ac1d3e\n";
@@ -85,7 +85,7 @@ pub fn fixed(layers: Layers, number: &str) -> Packet {
     Packet::invite(layers, &message)
 }
 
-/// `From` and all behind it.
+/// Returns `From` and everything after it.
 fn rest(name: &str, number: &str, call_id: &str, tag: &str) -> String {
     let body = "v=0\no=- 2890844526 2890844526 IN IP4 198.51.100.23\ns=-\n\
         c=IN IP4 198.51.100.23\nt=0 0\nm=audio 49172 RTP/AVP 8 101\n\
@@ -100,27 +100,27 @@ fn rest(name: &str, number: &str, call_id: &str, tag: &str) -> String {
     )
 }
 
-/// A datagram to the SIP port that is no SIP: what keeps a NAT open.
+/// Returns a datagram to the SIP port that is not SIP: a NAT keep-alive.
 pub fn not_sip() -> Packet {
     Packet::other(Layers::IPV4, b"\r\n\r\n\0\0\0\0\0\0\0\0\0\0\0\0")
 }
 
-/// A SIP message that is no INVITE.
+/// Returns a SIP message that is not an INVITE.
 pub fn not_invite() -> Packet {
     let invite = fixed(Layers::IPV4, "6281234567890");
     let message = String::from_utf8_lossy(&invite.bytes[42..]).replace("INVITE ", "OPTIONS ");
     Packet::other(Layers::IPV4, message.as_bytes())
 }
 
-/// INVITEs that differ in all that differs between calls: vias, routes, the header before `From`,
-/// display name, the digits behind the first four, tags and Call-ID. `digits` is how many a
-/// number may have; one with 12 can be replaced whole when it is drawn.
+/// Returns INVITEs that differ as calls do: vias, routes, the header before `From`, display name, the
+/// digits after the first four, tags and Call-ID. `digits` is the allowed number of digits; a
+/// number of 12 digits can be replaced whole when it is drawn.
 pub fn varied(start: &str, digits: std::ops::RangeInclusive<u64>) -> Vec<Packet> {
     let mut random = Random(0x5045_4C41_4E47);
     let mut packets = Vec::new();
     while packets.len() < VARIANTS_MAX as usize {
         let packet = one(&mut random, start, digits.clone());
-        // The corpus has room for so much.
+        // This is the space in the corpus.
         if packet.bytes.len() <= FRAME_LEN {
             packets.push(packet);
         }
@@ -158,7 +158,7 @@ fn one(random: &mut Random, start: &str, digits: std::ops::RangeInclusive<u64>) 
     Packet::invite(Layers::IPV4, &message)
 }
 
-/// SplitMix64: the same frames in every run.
+/// SplitMix64, so that every run has the same frames.
 struct Random(u64);
 
 impl Random {

@@ -1,4 +1,4 @@
-//! Plots as SVG.
+//! Draws plots as SVG.
 
 use std::path::Path;
 
@@ -12,7 +12,7 @@ use super::tables::{of_size, own, title};
 const SIZE: (u32, u32) = (760, 400);
 const FONT: (&str, u32) = ("sans-serif", 13);
 
-/// What each program costs above null, on the fixed INVITE and on drawn ones.
+/// Plots the cost of each program above null, on the fixed INVITE and on drawn ones.
 pub fn programs(path: &Path, measured: &Measured) -> Result<()> {
     let programs = Program::ALL.into_iter().filter(|program| *program != Program::Null);
     let programs: Vec<_> = programs.collect();
@@ -72,7 +72,7 @@ pub fn programs(path: &Path, measured: &Measured) -> Result<()> {
     area.present().with_context(|| format!("cannot write {}", path.display()))
 }
 
-/// The whole filter by the size of the list.
+/// Plots the cost of the whole filter by the size of the list.
 pub fn sizes(path: &Path, measured: &Measured) -> Result<()> {
     let points = |case| -> Vec<(f64, f64)> {
         let sizes = measured.sizes.iter();

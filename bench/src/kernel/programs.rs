@@ -1,4 +1,4 @@
-//! The filter as the daemon loads it, and the programs that it is timed beside, on the same maps.
+//! The filter as the daemon loads it, and the reference programs, on the same maps.
 
 use std::fs;
 use std::os::fd::{AsFd as _, AsRawFd as _};
@@ -15,45 +15,45 @@ mod variants;
 
 pub use variants::{Draw, FRAME_LEN, VARIANTS_MAX, Variant, octal};
 
-/// Where the kernel has its BPF file system.
+/// Mount point of the BPF file system.
 const BPFFS: &str = "/sys/fs/bpf";
-/// What the folders of pins are called, before process and capacity.
+/// Prefix of the folders of pins, before process and capacity.
 const FOLDER: &str = "palang-bench-";
 
-/// The ELF reader of aya casts parts of the object to structures.
+/// The ELF reader of aya casts parts of the object to structures, so it must be aligned.
 #[repr(C, align(8))]
 struct Aligned<T: ?Sized>(T);
 
 static OBJECT: &Aligned<[u8]> = &Aligned(*include_bytes!(env!("BENCH_OBJECT")));
 
-// SAFETY: `repr(C)`, of integers only and without padding.
+// SAFETY: `repr(C)`, only integers and no padding.
 unsafe impl aya::Pod for Variant {}
 // SAFETY: as above.
 unsafe impl aya::Pod for Draw {}
 
-/// What is timed.
+/// The measured programs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Program {
     /// Nothing: the test run itself.
     Null,
     /// Ethernet, IPv4, UDP and the port.
     Parse,
-    /// The same and one look-up.
+    /// As before, with one look-up.
     Lookup,
-    /// The layers and the headers, no decision.
+    /// The layers and the headers, without a decision.
     Scan,
-    /// The same by the full reader.
+    /// As before, with the full reader.
     ScanFull,
-    /// The decision, told where number and Call-ID are.
+    /// The decision, with given positions of number and Call-ID.
     Oracle,
-    /// The decision, the number found byte by byte.
+    /// The decision, with a byte-by-byte search for the number.
     Naive,
     /// The filter.
     Palang,
 }
 
 impl Program {
-    /// All of them, in the order of tables.
+    /// All of them, in the order of the tables.
     pub const ALL: [Program; 8] = [
         Program::Null,
         Program::Parse,
@@ -65,7 +65,7 @@ impl Program {
         Program::Naive,
     ];
 
-    /// Its name in the object.
+    /// Returns the name in the object.
     pub const fn name(self) -> &'static str {
         match self {
             Program::Null => "null",
@@ -79,7 +79,7 @@ impl Program {
         }
     }
 
-    /// The one that draws a frame before; `None`: there is none.
+    /// Returns the name of the program that first draws a frame, if there is one.
     pub const fn varied(self) -> Option<&'static str> {
         match self {
             Program::Null => Some("copy_varied"),
@@ -92,27 +92,27 @@ impl Program {
         }
     }
 
-    /// Whether it decides, and counts the reason.
+    /// Checks whether it decides and counts the reason.
     pub const fn decides(self) -> bool {
         matches!(self, Program::Oracle | Program::Naive | Program::Palang)
     }
 }
 
-/// What the kernel made of a program.
+/// Size and verifier cost of a loaded program.
 pub struct Loaded {
     /// Bytes of machine code.
     pub jited: u32,
-    /// Instructions that the verifier walked; 0 before Linux 5.16.
+    /// Instructions that the verifier processed; 0 before Linux 5.16.
     pub verified: u32,
 }
 
-/// A folder of pins of this process, gone with this value.
+/// A folder of pins of this process, removed when this value is dropped.
 struct Folder(PathBuf);
 
 impl Folder {
-    /// Also removes what a run left there that was killed: its maps would live on.
+    /// Creates the folder. Also removes that of a run that was killed, because its maps would stay.
     fn new(blocks: u32) -> Result<Folder> {
-        for entry in fs::read_dir(BPFFS).context("no BPF file system")? {
+        for entry in fs::read_dir(BPFFS).context("there is no BPF file system")? {
             let path = entry?.path();
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
             let process = name.strip_prefix(FOLDER).and_then(|rest| rest.split('-').next());
@@ -127,7 +127,7 @@ impl Folder {
 
 impl Drop for Folder {
     fn drop(&mut self) {
-        // The next run tries again.
+        // The next run tries to remove it again.
         let _ = fs::remove_dir_all(&self.0);
     }
 }
@@ -140,14 +140,14 @@ pub struct Stack {
     bench: Ebpf,
     variants: Array<MapData, Variant>,
     draw: Array<MapData, Draw>,
-    /// Its maps, as the daemon writes them.
+    /// The maps of the filter, as the daemon writes them.
     pub maps: Maps,
-    /// Its rings.
+    /// The rings of the filter.
     pub events: Events,
 }
 
 impl Stack {
-    /// Loads the filter with room for so many blocked numbers, and these programs beside it.
+    /// Loads the filter with room for N blocked numbers, and these reference programs.
     pub fn load(blocks: u32, beside: &[Program]) -> Result<Stack> {
         let pins = Folder::new(blocks)?;
         // Makes the maps, as the daemon does.
@@ -185,13 +185,13 @@ impl Stack {
         Ok(())
     }
 
-    /// Draws like this from now on. The attempts are counted on.
+    /// Draws in this way from now on. The number of attempts continues.
     pub fn set_draw(&mut self, draw: Draw) -> Result<()> {
         let attempt = self.draw.get(&0, 0)?.attempt;
         Ok(self.draw.set(0, Draw { attempt, ..draw }, 0)?)
     }
 
-    /// ns per run, and what the last run returned.
+    /// Returns ns per run, and the result of the last run.
     pub fn run(&self, program: &str, frame: &[u8], repeat: u32) -> Result<(f64, u32)> {
         let options = TestRunOptions { data_in: Some(frame), repeat, ..TestRunOptions::default() };
         let result = self.program(program)?.test_run(options)?;
@@ -204,7 +204,7 @@ impl Stack {
         Ok(program.try_into()?)
     }
 
-    /// What the kernel made of a program.
+    /// Returns size and verifier cost of a program.
     pub fn loaded(&self, name: &str) -> Result<Loaded> {
         let info = self.program(name)?.info()?;
         Ok(Loaded {
@@ -213,7 +213,7 @@ impl Stack {
         })
     }
 
-    /// The memory of the filter's maps in bytes, each by name, the largest first.
+    /// Returns the memory of the filter's maps in bytes by name, the largest first.
     pub fn memory(&self) -> Result<Vec<(String, u64)>> {
         let mut maps = Vec::new();
         for entry in fs::read_dir(self.filter.folder())? {
@@ -222,7 +222,7 @@ impl Stack {
             let fd = map.fd().as_fd().as_raw_fd();
             let text = fs::read_to_string(format!("/proc/self/fdinfo/{fd}"))?;
             let bytes = text.lines().find_map(|line| line.strip_prefix("memlock:"));
-            let bytes = bytes.context("the kernel tells no memory of a map")?.trim().parse()?;
+            let bytes = bytes.context("the kernel reports no memory of a map")?.trim().parse()?;
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
             maps.push((name, bytes));
         }
@@ -232,7 +232,7 @@ impl Stack {
     }
 }
 
-/// An object on the maps pinned in a folder.
+/// Loads an object on the maps pinned in a folder.
 fn load(object: &[u8], folder: &Path) -> Result<Ebpf> {
     let mut names = Vec::new();
     for entry in fs::read_dir(folder)? {

@@ -1,4 +1,4 @@
-//! The tables of the page.
+//! Formats the tables of the page.
 
 use std::fmt::Write as _;
 
@@ -16,7 +16,7 @@ pub const PLOTS: &str = "\
 ![ns per packet by size of the list](performance/kernel-sizes.svg)
 ";
 
-/// All tables.
+/// Returns all tables.
 pub fn text(measured: &Measured) -> String {
     let mut text = String::new();
     let mut part = |title: &str, table: &Table| {
@@ -24,7 +24,7 @@ pub fn text(measured: &Measured) -> String {
     };
     part("Targets", &targets(measured));
     part("Programs side by side, ns per packet: an innocent number", &programs(measured));
-    part("What the filter does with a packet, ns", &verdicts(measured));
+    part("Verdicts of the filter, ns per packet", &verdicts(measured));
     part(
         "By size of the list, ns: each call from another number, each a new attempt",
         &sizes(measured),
@@ -45,18 +45,18 @@ fn table(header: &[&str]) -> Table {
     table
 }
 
-/// What a program costs above the test run, or above drawing a frame.
+/// Returns the cost of a program above the test run, or above drawing a frame.
 pub fn own(measured: &Measured, program: Program, drawn: bool) -> f64 {
     let of = |program| find(measured, program, drawn).map_or(f64::NAN, Case::min);
     of(program) - of(Program::Null)
 }
 
-/// The case of a program, on the fixed INVITE or on drawn ones.
+/// Returns the case of a program, on the fixed INVITE or on drawn ones.
 pub fn find(measured: &Measured, program: Program, drawn: bool) -> Option<&Case> {
     measured.programs.iter().find(|case| case.program == program && case.is_drawn == drawn)
 }
 
-/// What a verdict costs above its base.
+/// Returns the cost of a verdict above its base.
 fn above(measured: &Measured, case: &Case) -> f64 {
     let [null, copy, copy_number] = &measured.bases;
     let base = match (case.is_drawn, case.numbers) {
@@ -73,7 +73,7 @@ fn verdict(measured: &Measured, name: &str, attempts: Attempts) -> f64 {
     case.map_or(f64::NAN, |case| above(measured, case))
 }
 
-/// ns of a case of a list, above drawing the frame.
+/// Returns the ns of a case of a list, above drawing the frame.
 pub fn of_size(size: &Size, case: usize) -> f64 {
     size.cases[case].min() - size.cases[0].min()
 }
@@ -155,7 +155,7 @@ fn programs(measured: &Measured) -> Table {
     table
 }
 
-/// What a program is to a reader of the page.
+/// Returns the label of a program on the page.
 pub const fn title(program: Program) -> &'static str {
     match program {
         Program::Null => "null",

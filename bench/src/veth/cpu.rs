@@ -1,4 +1,4 @@
-//! Time on the CPU.
+//! Measures CPU time.
 
 use std::fs;
 use std::path::PathBuf;
@@ -8,25 +8,25 @@ use anyhow::{Context as _, Result};
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
 
-/// Nanoseconds that all threads of a process have been on a CPU.
+/// Returns the CPU nanoseconds of all threads of a process.
 pub fn time(pid: u32) -> Result<u64> {
     let mut sum = 0;
     for thread in threads(pid)? {
         let file = format!("/proc/{pid}/task/{thread}/schedstat");
-        // One that has ended meanwhile takes what it used along: so little that it does not count.
+        // The time of a thread that has just ended is lost, but is negligible.
         let Ok(text) = fs::read_to_string(file) else { continue };
         sum += text.split(' ').next().and_then(|time| time.parse::<u64>().ok()).unwrap_or(0);
     }
     Ok(sum)
 }
 
-/// Puts all threads of a process onto one CPU; those that it starts later follow.
+/// Moves all threads of a process to one CPU; later threads inherit it.
 pub fn pin(pid: u32, cpu: usize) -> Result<()> {
     let mut cpus = CpuSet::new();
     cpus.set(cpu)?;
     for thread in threads(pid)? {
         let to = Pid::from_raw(i32::try_from(thread)?);
-        // One may have ended meanwhile.
+        // A thread may have ended by now.
         if let Err(error) = sched_setaffinity(to, &cpus)
             && error != nix::Error::ESRCH
         {
@@ -36,14 +36,14 @@ pub fn pin(pid: u32, cpu: usize) -> Result<()> {
     Ok(())
 }
 
-/// Puts the thread that calls onto one CPU.
+/// Moves the calling thread to one CPU.
 pub fn pin_here(cpu: usize) -> nix::Result<()> {
     let mut cpus = CpuSet::new();
     cpus.set(cpu)?;
     sched_setaffinity(Pid::from_raw(0), &cpus)
 }
 
-/// A process and all that it has started.
+/// Returns a process and all its descendants.
 pub fn family(pid: u32) -> Vec<u32> {
     let mut family = vec![pid];
     let mut next = 0;
@@ -56,20 +56,20 @@ pub fn family(pid: u32) -> Vec<u32> {
     family
 }
 
-/// Waits for an idle machine, and gives up when there is none.
+/// Waits for an idle machine, for a limited time.
 pub struct Idle {
     patience: Duration,
-    /// How often the machine was not idle.
+    /// Number of times that the machine was not idle.
     pub disturbed: u32,
 }
 
 impl Idle {
-    /// Waits for so long at most, all waits together.
+    /// Limits the time of all waits together.
     pub fn new(patience: Duration) -> Idle {
         Idle { patience, disturbed: 0 }
     }
 
-    /// Returns when the machine has been idle for 0.4 s, or the patience is at its end.
+    /// Returns when the machine has been idle for 0.4 s, or the time limit is reached.
     pub fn wait(&mut self) -> Result<()> {
         loop {
             let (start, (idle, all)) = (Instant::now(), ticks()?);
@@ -86,18 +86,18 @@ impl Idle {
         }
     }
 
-    /// A sentence for below a table, when the machine was not idle.
+    /// Returns a sentence for below a table, if the machine was not idle.
     pub fn remark(&self) -> String {
         match self.disturbed {
             0 => String::new(),
             times => format!(
-                "\n**The machine was not idle before {times} of the measurements: they are worth little.**\n"
+                "\n**The machine was not idle before {times} of the measurements: they are unreliable.**\n"
             ),
         }
     }
 }
 
-/// The time that all CPUs were idle, and all their time.
+/// Returns the idle time and the total time of all CPUs.
 fn ticks() -> Result<(u64, u64)> {
     let stat = fs::read_to_string("/proc/stat")?;
     let line = stat.lines().next().unwrap_or_default();

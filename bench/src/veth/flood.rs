@@ -1,4 +1,4 @@
-//! The flood, and the two XDP programs that the filter is measured beside: `filter-ebpf/flood`.
+//! The flood, and the two XDP programs that the filter is compared with: `filter-ebpf/flood`.
 
 use std::fs::File;
 use std::sync::atomic::AtomicBool;
@@ -23,16 +23,16 @@ use order::{Order, Variant};
 #[path = "../../../filter-ebpf/flood/order.rs"]
 pub mod order;
 
-/// The ELF reader of aya casts parts of the object to structures.
+/// The ELF reader of aya casts parts of the object to structures, so it must be aligned.
 #[repr(C, align(8))]
 struct Aligned<T: ?Sized>(T);
 static OBJECT: &Aligned<[u8]> = &Aligned(*include_bytes!(env!("FLOOD_OBJECT")));
 
-/// Frames in one go of the kernel.
+/// Frames per batch of the kernel.
 const BATCH: u32 = 64;
-/// A flood is stopped long before so many runs.
+/// Limit of runs; a flood is stopped long before.
 const FOR_EVER: u32 = u32::MAX;
-/// What interrupts the system call that floods.
+/// Signal that interrupts the system call of the flood.
 const STOP: Signal = Signal::SIGUSR1;
 
 // SAFETY: numbers and bytes, without padding.
@@ -40,7 +40,7 @@ unsafe impl Pod for Order {}
 // SAFETY: as above.
 unsafe impl Pod for Variant {}
 
-/// The sender, ready.
+/// The loaded sender.
 pub struct Flood {
     program: Arc<Ebpf>,
     order: Array<MapData, Order>,
@@ -50,7 +50,7 @@ pub struct Flood {
 }
 
 impl Flood {
-    /// Loads it, with all its INVITEs.
+    /// Loads the sender with all its INVITEs.
     pub fn load(lab: &Lab) -> Result<Flood> {
         signal_hook::flag::register(STOP as i32, Arc::new(AtomicBool::new(false)))?;
         let mut program = Ebpf::load(&OBJECT.0).context("the flood's object")?;
@@ -67,8 +67,8 @@ impl Flood {
         Ok(Flood { program: Arc::new(program), order, trunk, interface, first })
     }
 
-    /// Floods until the result is dropped: so many INVITEs a second (`None`: as fast as it goes),
-    /// each call sent `copies` times (0: the same 512 calls again and again).
+    /// Floods until the result is dropped, with N INVITEs per second (`None`: as fast as possible). Each
+    /// call is sent `copies` times (0: the same 512 calls repeatedly).
     pub fn start(&mut self, per_second: Option<u32>, copies: u32) -> Result<Flooding<'_>> {
         let interval = per_second.map_or(0, |rate| 1_000_000_000 / u64::from(rate.max(1)));
         let interface = self.interface;
@@ -101,7 +101,7 @@ impl Flood {
     }
 }
 
-/// Whether a signal ended the system call.
+/// Checks whether a signal ended the system call.
 fn is_interrupted(error: &aya::programs::ProgramError) -> bool {
     let mut error: Option<&dyn std::error::Error> = Some(error);
     while let Some(one) = error {
@@ -114,7 +114,7 @@ fn is_interrupted(error: &aya::programs::ProgramError) -> bool {
     false
 }
 
-/// A flood that runs.
+/// A running flood.
 pub struct Flooding<'a> {
     order: &'a Array<MapData, Order>,
     thread: Option<JoinHandle<Result<()>>>,
@@ -122,29 +122,29 @@ pub struct Flooding<'a> {
 }
 
 impl Flooding<'_> {
-    /// INVITEs that were sent up to now.
+    /// Returns the number of INVITEs sent so far.
     pub fn sent(&self) -> Result<u64> {
         Ok(self.order.get(&0, 0)?.sent)
     }
 
-    /// Waits until it sends; fails when it does not.
+    /// Waits until the flood sends; fails if it does not.
     pub fn wait_for_first(&self) -> Result<()> {
         let deadline = Instant::now() + Duration::from_secs(5);
         while self.sent()? == 0 {
             let ended = self.thread.as_ref().is_none_or(JoinHandle::is_finished);
-            ensure!(!ended && Instant::now() < deadline, "the flood does not begin");
+            ensure!(!ended && Instant::now() < deadline, "the flood does not start");
             std::thread::sleep(Duration::from_millis(5));
         }
         Ok(())
     }
 
-    /// Ends it; says when it had not run.
+    /// Ends the flood; returns an error if it had already stopped.
     pub fn stop(&mut self) -> Result<()> {
         let Some(thread) = self.thread.take() else { return Ok(()) };
         while let Some(id) = self.id
             && !thread.is_finished()
         {
-            // Again, because it may not be in the system call yet.
+            // Repeated, because the thread may not be in the system call yet.
             pthread_kill(id, STOP)?;
             std::thread::sleep(Duration::from_millis(2));
         }
@@ -160,11 +160,11 @@ impl Drop for Flooding<'_> {
     }
 }
 
-/// The XDP programs that stand for the least and the simplest.
+/// The minimal and the simplest XDP program, for comparison.
 pub struct Others(Ebpf);
 
 impl Others {
-    /// Loads them, with the list of blocked numbers.
+    /// Loads them with the list of blocked numbers.
     pub fn load() -> Result<Others> {
         let mut program = Ebpf::load(&OBJECT.0).context("the flood's object")?;
         let mut list: HashMap<_, u64, u8> =
@@ -177,7 +177,7 @@ impl Others {
         Ok(Others(program))
     }
 
-    /// Puts one of them into the driver of the gate, until the result is dropped.
+    /// Attaches one of them to the driver of the gate until the result is dropped.
     pub fn attach(&mut self, lab: &Lab, name: &str) -> Result<Attached<'_>> {
         let program: &mut Xdp = self.0.program_mut(name).context("no such program")?.try_into()?;
         let link = lab.in_gate(|| program.attach(INTERFACE, XdpMode::Driver))?;
@@ -185,7 +185,7 @@ impl Others {
     }
 }
 
-/// A program on the gate.
+/// A program attached to the gate.
 pub struct Attached<'a> {
     program: &'a mut Xdp,
     link: Option<XdpLinkId>,

@@ -15,9 +15,9 @@ pub struct Gate<'a> {
 }
 
 impl<'a> Gate<'a> {
-    /// `xdp_mode` is `native` or `generic`; `cpu` is where the daemon runs.
+    /// Starts it. `xdp_mode` is `native` or `generic`; `cpu` is the CPU of the daemon.
     pub fn start(lab: &'a Lab, xdp_mode: &str, cpu: usize) -> Result<Gate<'a>> {
-        // The blocks have no redial grant: with one, a caller who calls again and again is let in.
+        // Without a redial grant, because the callers of the flood would otherwise be let through.
         let config = format!("xdp_mode = \"{xdp_mode}\"\n[redial]\nattempts = 0\n");
         let gate = Gate { daemon: Daemon::start(lab, &config) };
         cpu::pin(gate.daemon.pid(), cpu)?;
@@ -37,7 +37,7 @@ impl<'a> Gate<'a> {
         Ok(gate)
     }
 
-    /// The daemon's pid.
+    /// Returns the daemon's process ID.
     pub fn pid(&self) -> u32 {
         self.daemon.pid()
     }

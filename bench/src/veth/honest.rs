@@ -1,4 +1,4 @@
-//! Honest callers: so many INVITEs a second, whatever else happens, and when each was answered.
+//! Honest callers: a fixed number of INVITEs per second, and when each was answered.
 
 use std::collections::HashMap;
 use std::net::UdpSocket;
@@ -12,31 +12,31 @@ use palang_tests::lab::{GATE, TRUNK};
 use super::invites::HOST;
 use super::{Bench, SENDER_CPU, cpu, must};
 
-/// Later than this the caller sends his INVITE again (T1 of RFC 3261 §17.1.1.1): no answer.
+/// An answer after this time does not count: the caller would retransmit (T1 of RFC 3261 §17.1.1.1).
 pub const IN_TIME: Duration = Duration::from_millis(500);
 
-/// What became of the calls.
+/// Outcome of the calls.
 pub struct Answers {
-    /// Calls that were made.
+    /// Number of calls.
     pub calls: usize,
-    /// How long each answer took that came in time, shortest first.
+    /// Delays of the answers in time, shortest first.
     pub delays: Vec<Duration>,
 }
 
 impl Answers {
-    /// The share that was answered in time.
+    /// Returns the share that was answered in time.
     pub fn share(&self) -> f64 {
         self.delays.len() as f64 / self.calls.max(1) as f64
     }
 
-    /// The delay that so many of a hundred answers did not exceed.
+    /// Returns a percentile of the delays.
     pub fn percentile(&self, percent: usize) -> Option<Duration> {
         let last = self.delays.len().checked_sub(1)?;
         self.delays.get(last * percent / 100).copied()
     }
 }
 
-/// Calls for so long.
+/// Makes calls for a given time.
 pub fn call(bench: &Bench, per_second: u32, time: Duration) -> Result<Answers> {
     let socket = bench.lab.in_trunk(|| UdpSocket::bind((TRUNK, 0)))?;
     socket.connect((GATE, 5060))?;
@@ -48,7 +48,7 @@ pub fn call(bench: &Bench, per_second: u32, time: Duration) -> Result<Answers> {
 
 fn calls(bench: &Bench, socket: &UdpSocket, per_second: u32, time: Duration) -> Result<Answers> {
     cpu::pin_here(SENDER_CPU)?;
-    // The flood is on this CPU, too, and it is not to hold up the callers.
+    // The flood runs on this CPU, too, and must not delay the callers.
     must(Command::new("chrt").args(["--fifo", "--pid", "1", &gettid().to_string()]))?;
     let port = socket.local_addr()?.port();
     let interval = Duration::from_secs(1) / per_second;
@@ -61,7 +61,7 @@ fn calls(bench: &Bench, socket: &UdpSocket, per_second: u32, time: Duration) -> 
         bench.go_on()?;
         due += interval;
         sent.insert(index, Instant::now());
-        // Whoever is in front may refuse it or lose it: that is what is measured.
+        // The receiver may refuse or lose it: that is what is measured.
         let _ = socket.send(invite(index, port).as_bytes());
     }
     receive(socket, Instant::now() + IN_TIME, &mut sent, &mut answers)?;
@@ -69,7 +69,7 @@ fn calls(bench: &Bench, socket: &UdpSocket, per_second: u32, time: Duration) -> 
     Ok(answers)
 }
 
-/// Takes answers until then.
+/// Receives answers until a given time.
 fn receive(
     socket: &UdpSocket,
     until: Instant,
@@ -78,16 +78,16 @@ fn receive(
 ) -> Result<()> {
     let mut buffer = [0; 2048];
     while let Some(left) = until.checked_duration_since(Instant::now()) {
-        // None would be no limit.
+        // A timeout of zero would mean no timeout.
         socket.set_read_timeout(Some(left.max(Duration::from_micros(1))))?;
-        // A time-out, or ICMP's word that nobody listens: an answer is neither.
+        // A timeout, or ICMP port unreachable: neither is an answer.
         let Ok(length) = socket.recv(&mut buffer) else { continue };
         let now = Instant::now();
         let message = String::from_utf8_lossy(&buffer[..length]);
         let call = message.lines().find_map(|line| line.strip_prefix("Call-ID: honest-"));
         let call = call.and_then(|call| call.split('-').next()?.parse().ok());
         let call = call.with_context(|| format!("an answer to nothing: {message}"))?;
-        // An answer may come twice.
+        // An answer may arrive twice.
         let Some(at) = sent.remove(&call) else { continue };
         if now - at <= IN_TIME {
             answers.delays.push(now - at);

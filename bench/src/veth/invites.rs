@@ -9,28 +9,28 @@ use super::flood::order::{FRAME_LEN, VARIANTS, Variant};
 
 /// Length of Ethernet, IPv4 and UDP headers.
 const HEADERS: usize = 42;
-/// Where the checksum of UDP stands.
+/// Position of the UDP checksum.
 const CHECKSUM: usize = 40;
-/// How many numbers are blocked.
+/// Number of blocked numbers.
 pub const BLOCKED: u32 = 4000;
-/// The host in the From of each INVITE.
+/// Host in the From of each INVITE.
 pub const HOST: &str = "sip.example.net";
-/// What begins all blocked numbers; four digits from [`FIRST`] on follow.
+/// Prefix of all blocked numbers; four digits from [`FIRST`] on follow.
 pub const PREFIX: &str = "628123456";
-/// The end of the first blocked number.
+/// Last digits of the first blocked number.
 pub const FIRST: u32 = 1000;
 
-/// A blocked number: E.164 digits without `+`.
+/// Returns a blocked number: E.164 digits without `+`.
 pub fn blocked(index: u32) -> String {
     format!("{PREFIX}{}", FIRST + index % BLOCKED)
 }
 
-/// The same as a key of the kernel's maps.
+/// Returns the number as a key of the kernel's maps.
 pub fn key(number: &str) -> Result<u64> {
     Ok(Digits::parse(number).context("not a number")?.0)
 }
 
-/// 512 INVITEs of as many blocked callers, each of another length up to its From.
+/// Returns 512 INVITEs of different blocked callers, with different lengths up to From.
 pub fn all() -> Result<Vec<Variant>> {
     (0..VARIANTS).map(variant).collect()
 }
@@ -42,7 +42,7 @@ fn variant(index: u32) -> Result<Variant> {
     let name = "Bpk Surya Adiningrat Wijaya".get(..names).unwrap_or_default();
     let branch = "b".repeat(branches);
     let proxy = format!("192.0.2.{}", index % 250);
-    // The trunk's Via first: an answer, which nobody is to get, would arrive and be counted.
+    // The trunk's Via is first: an answer, which nobody should get, would arrive and be counted.
     let mut head = format!(
         "INVITE sip:112@{GATE}:5060 SIP/2.0\r\n\
          Record-Route: <sip:{TRUNK};lr;ftag={index:08x}>\r\n\
@@ -114,7 +114,7 @@ mod tests {
             assert!(message[..message.len() - call_id.len()].ends_with("\r\nCall-ID: "));
         }
         assert_eq!(callers.len(), VARIANTS as usize);
-        // As in calls of a carrier: behind the Vias of its proxies.
+        // As in calls of a carrier: after the Vias of its proxies.
         assert!(offsets.iter().all(|offset| (200..400).contains(offset)), "{offsets:?}");
         assert!(offsets.len() > 40, "{}", offsets.len());
     }

@@ -11,7 +11,7 @@ use tempfile::TempDir;
 use super::invites::{BLOCKED, FIRST, PREFIX};
 use super::{RECEIVER_CPU, cpu, must};
 
-/// It drops blocked callers without an answer, and answers the others 404. Dropped, it is gone.
+/// Drops blocked callers without an answer and answers others 404. It ends when dropped.
 pub struct Kamailio<'a> {
     lab: &'a Lab,
     folder: TempDir,
@@ -19,7 +19,7 @@ pub struct Kamailio<'a> {
 }
 
 impl<'a> Kamailio<'a> {
-    /// Starts it, with one worker, on the CPU that receives.
+    /// Starts it with one worker on the receiving CPU.
     pub fn start(lab: &'a Lab) -> Result<Kamailio<'a>> {
         let folder = tempfile::tempdir()?;
         let file = folder.path().join("kamailio.cfg");
@@ -73,7 +73,7 @@ request_route {{
         let deadline = Instant::now() + Duration::from_secs(20);
         loop {
             let mut sockets = self.lab.command_in_gate("ss");
-            // Workers start after the socket is there: until then nobody reads it.
+            // Workers start after the socket exists: until then nothing reads it.
             if must(sockets.args(["-lunH", "sport", "=", ":5060"]))?.contains(":5060")
                 && self.pids().len() > 2
             {
@@ -88,7 +88,7 @@ request_route {{
         }
     }
 
-    /// All its processes.
+    /// Returns all its processes.
     pub fn pids(&self) -> Vec<u32> {
         cpu::family(self.child.id())
     }
@@ -96,7 +96,7 @@ request_route {{
 
 impl Drop for Kamailio<'_> {
     fn drop(&mut self) {
-        // Ended by itself: its number may be another's by now. The lab ends what is left.
+        // It has ended by itself, so its process ID may be reused. The lab ends what is left.
         if !matches!(self.child.try_wait(), Ok(None)) {
             return;
         }

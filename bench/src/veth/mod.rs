@@ -4,8 +4,8 @@
 //!  CPU 0                               CPU 1
 //!  flood, honest callers ═ trunk0 ═ gate0 ═ NAPI thread ─ XDP ─ network stack ─ Kamailio
 //! ```
-//! The receive path of `gate0` is a kernel thread, so that what a packet costs can be read as the
-//! thread's time on the CPU.
+//! A kernel thread runs the receive path of `gate0`, so the CPU time of the thread is the cost of the
+//! packets.
 
 pub mod cpu;
 pub mod flood;
@@ -27,12 +27,12 @@ use palang_tests::lab::run::run;
 use palang_tests::lab::{INTERFACE, Lab};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
-/// Who sends runs here.
+/// CPU of the senders.
 pub const SENDER_CPU: usize = 0;
-/// Who receives runs here.
+/// CPU of the receivers.
 pub const RECEIVER_CPU: usize = 1;
 
-/// The veth pair, and the thread that receives.
+/// The veth pair and the receiving thread.
 pub struct Bench {
     /// The two namespaces.
     pub lab: Lab,
@@ -40,28 +40,28 @@ pub struct Bench {
     interrupted: Arc<AtomicBool>,
 }
 
-/// What the kernel has counted up to a moment.
+/// Counters of the kernel at one moment.
 #[derive(Clone, Copy)]
 pub struct Counts {
     at: Instant,
-    /// Packets that the receiving thread took.
+    /// Packets that the receiving thread processed.
     pub packets: u64,
     /// Datagrams that a program read from its socket.
     pub read: u64,
-    /// Datagrams that came as far as UDP, whatever became of them.
+    /// Datagrams that reached UDP, with any outcome.
     pub udp: u64,
     /// Datagrams that the gate sent.
     pub sent: u64,
-    /// Datagrams that found the socket's buffer full.
+    /// Datagrams for which the socket's buffer was full.
     pub overflow: u64,
-    /// Nanoseconds on the CPU of the receiving thread.
+    /// CPU nanoseconds of the receiving thread.
     pub napi: u64,
-    /// The same of the programs that were named.
+    /// CPU nanoseconds of the named programs.
     pub programs: u64,
 }
 
 impl Counts {
-    /// What came since `before`, and in how many seconds.
+    /// Returns the changes since `before`, and the seconds between.
     pub fn since(&self, before: &Counts) -> (Counts, f64) {
         let difference = Counts {
             at: self.at,
@@ -78,17 +78,20 @@ impl Counts {
 }
 
 impl Bench {
-    /// Makes the pair and its thread. All of it is gone when this is dropped.
+    /// Creates the pair and its thread. Everything is removed when this is dropped.
     pub fn new() -> Result<Bench> {
         let cpus = std::thread::available_parallelism().map_or(1, usize::from);
-        ensure!(cpus >= 2, "one CPU sends and another receives: this machine has only {cpus}");
+        ensure!(
+            cpus >= 2,
+            "two CPUs are needed, one to send and one to receive: this machine has {cpus}"
+        );
         let interrupted = Arc::new(AtomicBool::new(false));
         for signal in [SIGINT, SIGTERM, SIGHUP] {
             signal_hook::flag::register(signal, Arc::clone(&interrupted))?;
         }
         let before = napi_threads()?;
         let lab = Lab::new("bench");
-        // Of the namespace's own sysfs, which stands in no other.
+        // In the sysfs of the namespace, because no other one has the interface.
         let threaded =
             format!("mount -t sysfs sysfs /sys && echo 1 > /sys/class/net/{INTERFACE}/threaded");
         let mut command = lab.command_in_gate("unshare");
@@ -102,13 +105,13 @@ impl Bench {
         Ok(Bench { lab, napi, interrupted })
     }
 
-    /// Fails when the user wants to end it.
+    /// Fails if the user has interrupted the run.
     pub fn go_on(&self) -> Result<()> {
         ensure!(!self.interrupted.load(Ordering::Relaxed), "interrupted; all is removed");
         Ok(())
     }
 
-    /// Waits, and fails when the user wants to end it.
+    /// Waits, and fails if the user interrupts the run.
     pub fn wait(&self, time: Duration) -> Result<()> {
         let end = Instant::now() + time;
         while let Some(left) = end.checked_duration_since(Instant::now()) {
@@ -118,7 +121,7 @@ impl Bench {
         self.go_on()
     }
 
-    /// What the gate's kernel has counted up to now, and the time that `programs` took.
+    /// Returns the present counters of the gate's kernel and the time of `programs`.
     pub fn counts(&self, programs: &[u32]) -> Result<Counts> {
         self.lab.in_gate(|| {
             let at = Instant::now();
@@ -141,14 +144,14 @@ impl Bench {
     }
 }
 
-/// Runs a command that has to succeed; what it printed.
+/// Runs a command that must succeed and returns its output.
 pub fn must(command: &mut Command) -> Result<String> {
     let output = run(command);
     ensure!(output.code == 0, "{command:?}: {}", output.stderr.trim());
     Ok(output.stdout)
 }
 
-/// Packets received by the gate's interface, of /proc/net/dev.
+/// Returns the packets received by the gate's interface, from /proc/net/dev.
 fn received(device: &str) -> Result<u64> {
     let prefix = format!("{INTERFACE}:");
     let line = device.lines().find_map(|line| line.trim().strip_prefix(&prefix));
@@ -156,7 +159,7 @@ fn received(device: &str) -> Result<u64> {
     packets.with_context(|| format!("no {INTERFACE} in /proc/net/dev: {device}"))
 }
 
-/// A counter of /proc/net/snmp: a line of names, then a line of numbers.
+/// Returns a counter of /proc/net/snmp: a line of names, then a line of numbers.
 fn udp_counter(snmp: &str, name: &str) -> Result<u64> {
     let mut lines = snmp.lines().filter_map(|line| line.strip_prefix("Udp: "));
     let names = lines.next().unwrap_or_default().split(' ');
@@ -166,7 +169,7 @@ fn udp_counter(snmp: &str, name: &str) -> Result<u64> {
     number.with_context(|| format!("no {name} of Udp in /proc/net/snmp"))
 }
 
-/// The kernel threads that receive for interfaces of this name, in any namespace.
+/// Returns the kernel threads that receive for interfaces with this name, in any namespace.
 fn napi_threads() -> Result<HashSet<u32>> {
     // The kernel cuts names to 15 characters.
     let prefix = format!("napi/{INTERFACE}-");
@@ -175,7 +178,7 @@ fn napi_threads() -> Result<HashSet<u32>> {
         let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else {
             continue;
         };
-        // One that has ended meanwhile is none.
+        // A thread that has ended by now is skipped.
         let name = fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
         if name.starts_with(&prefix) {
             threads.insert(pid);
@@ -184,7 +187,7 @@ fn napi_threads() -> Result<HashSet<u32>> {
     Ok(threads)
 }
 
-/// Makes sure that a program is there, if need be by Debian's package. `false`: it is not.
+/// Ensures that a program is installed, if necessary from its Debian package. `false` if it is missing.
 pub fn is_installed(program: &str, package: &str) -> bool {
     let is_there = || {
         let path = std::env::var_os("PATH").unwrap_or_default();
@@ -198,7 +201,7 @@ pub fn is_installed(program: &str, package: &str) -> bool {
     eprintln!("{program} is not installed: apt-get install {package}");
     let mut install = Command::new("apt-get");
     install.args(["install", "-y", "-q", package]).env("DEBIAN_FRONTEND", "noninteractive");
-    // Where there is no apt, there is no such program either.
+    // Without apt, the program cannot be installed.
     install.output().is_ok_and(|output| output.status.success()) && is_there()
 }
 

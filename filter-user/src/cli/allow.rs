@@ -13,7 +13,7 @@ use crate::direct;
 use crate::exit::{Exit, Failure};
 use crate::wire::{AddAllow, Allow, IncidentEnded};
 
-/// Name numbers that are never refused
+/// Manage numbers that are never refused
 ///
 /// palang allow add '+62431*' --comment 'Manado, earthquake'
 #[derive(Debug, Args)]
@@ -29,17 +29,17 @@ enum Command {
     List(List),
 }
 
-/// Never refuse a number, or with `*` at its end a prefix
+/// Never refuse a number, or a prefix that ends with `*`
 ///
 /// palang allow add '+62431*' --comment 'Manado, earthquake'
 ///
-/// Beats every block. Where there is an allow already, its end and comment become these; but one
-/// that lasts longer is not cut short for an incident. Works for root when the daemon does not
+/// An allow wins over every block. An existing allow gets the new end and comment, but an
+/// incident never shortens an allow that lasts longer. Works for root when the daemon does not
 /// answer.
 #[derive(Debug, Args)]
 #[command(group = ArgGroup::new("end"))]
 struct Add {
-    /// The caller number as people write it
+    /// The caller number in any usual spelling
     #[arg(value_name = "NUMBER|PREFIX*", value_parser = number::given)]
     number: String,
     /// How long: 30m, 24h, 7d [default: for good]
@@ -48,20 +48,20 @@ struct Add {
     /// Until when: '2026-11-25 18:20' local time, or RFC 3339
     #[arg(long, value_name = "TIME", group = "end", value_parser = time::point)]
     until: Option<Timestamp>,
-    /// Why
+    /// Reason for the allow
     #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     comment: String,
-    /// The live incident that it is for: `palang allow remove --incident ID` ends all of its allows
+    /// Live incident of this allow: `palang allow remove --incident ID` ends all of its allows
     #[arg(long, value_name = "ID")]
     incident: Option<String>,
-    /// Change nothing, say what would change
+    /// Change nothing, only show what would change
     #[arg(long)]
     dry_run: bool,
     #[command(flatten)]
     output: Output,
 }
 
-/// Take an allow away
+/// Remove an allow
 ///
 /// palang allow remove '+62431*'
 ///
@@ -75,7 +75,7 @@ struct Remove {
     /// All allows of this incident
     #[arg(long, value_name = "ID", group = "which")]
     incident: Option<String>,
-    /// Change nothing, say what would change
+    /// Change nothing, only show what would change
     #[arg(long)]
     dry_run: bool,
     #[command(flatten)]
@@ -89,17 +89,17 @@ struct Remove {
 /// Raw: number, end, comment, author, origin, node, created, rule, id, incident.
 #[derive(Debug, Args)]
 struct List {
-    /// Only those of this incident
+    /// Only allows of this incident
     #[arg(long, value_name = "ID")]
     incident: Option<String>,
     #[command(flatten)]
     output: Output,
 }
 
-/// Does what was asked for.
+/// Runs the `palang allow` command.
 ///
 /// # Errors
-/// The daemon's no, or none to ask.
+/// Returns an error if the daemon refuses; `NoDaemon` if neither it nor the kernel's maps can be used.
 pub fn run(arguments: &Arguments, client: &Client) -> Result<Exit, Failure> {
     match &arguments.command {
         Command::Add(add) => {
@@ -132,10 +132,10 @@ pub fn run(arguments: &Arguments, client: &Client) -> Result<Exit, Failure> {
             }
         }
         Command::List(list) => {
-            let mut told = list.output.list();
+            let mut rows = list.output.list();
             let path = client::path(&["allows"], &[("incident", list.incident.as_deref())]);
-            let end = client.list(&path, |allow: Allow| told.row(&allow));
-            told.finish(end)?;
+            let end = client.list(&path, |allow: Allow| rows.row(&allow));
+            rows.finish(end)?;
         }
     }
     Ok(Exit::Done)
@@ -178,7 +178,7 @@ impl Answer for IncidentEnded {
         if self.dry_run {
             writeln!(writer, "dry run, nothing was changed")?;
         }
-        let verb = if self.dry_run { "would take away" } else { "took away" };
+        let verb = if self.dry_run { "would remove" } else { "removed" };
         let count = counted(self.removed.len() as u64, "allow");
         let line = format!("{verb} {count} of incident {}", self.incident);
         writeln!(writer, "{}", print::clean(&line))?;

@@ -14,7 +14,7 @@ use crate::direct;
 use crate::exit::{Exit, Failure};
 use crate::wire::{Attach, Interface};
 
-/// Put the filter on an interface
+/// Attach the filter to an interface
 ///
 /// palang attach ens1
 ///
@@ -27,7 +27,7 @@ pub struct AttachArguments {
     /// Where the program runs [default: as configured]
     #[arg(long)]
     mode: Option<Name>,
-    /// Change nothing, say what would change
+    /// Change nothing, only show what would change
     #[arg(long)]
     dry_run: bool,
     #[command(flatten)]
@@ -39,9 +39,9 @@ pub struct AttachArguments {
 pub enum Name {
     /// In the network driver
     Native,
-    /// After the driver, slower; any interface can
+    /// After the driver: slower, but works on any interface
     Generic,
-    /// In the driver where it can, otherwise after it
+    /// In the driver if it can, otherwise after it
     NativeOrGeneric,
 }
 
@@ -55,61 +55,61 @@ impl From<Name> for XdpMode {
     }
 }
 
-/// Take the filter off an interface, or off all: every call then reaches the SIP server
+/// Remove the filter from an interface, or from all: every call then reaches the SIP server
 ///
 /// palang detach ens1
 ///
-/// Works for root when the daemon does not answer. With --unpin nothing of Palang is left in the
-/// kernel: no maps, no program for packets that leave. What is blocked stays in the store.
+/// Works for root when the daemon does not answer. --unpin leaves nothing of Palang in the kernel: no
+/// maps, no program for outgoing packets. The blocks stay in the store.
 ///
 /// Raw: name, index, native or generic, program id, problem.
 #[derive(Debug, Args)]
 pub struct DetachArguments {
-    /// The interface [default: all that have the filter]
+    /// The interface [default: every interface with the filter]
     #[arg(value_name = "IFACE")]
     interface: Option<String>,
-    /// Off all interfaces, and remove the maps too; root, the daemon must not run
+    /// Detach from all interfaces and remove the maps; needs root and a stopped daemon
     #[arg(long, conflicts_with = "interface")]
     unpin: bool,
-    /// Change nothing, say what would change
+    /// Change nothing, only show what would change
     #[arg(long)]
     dry_run: bool,
     #[command(flatten)]
     output: Output,
 }
 
-/// Attaches.
+/// Attaches the filter to an interface.
 ///
 /// # Errors
-/// The daemon's no, or none to ask.
+/// Returns an error if the daemon refuses or cannot be reached.
 pub fn attach(arguments: &AttachArguments, client: &Client) -> Result<Exit, Failure> {
     let mode = arguments.mode.map(|mode| XdpMode::from(mode).name().to_owned());
     let what = Attach { mode, dry_run: arguments.dry_run };
     let path = client::path(&["interfaces", &arguments.interface], &[]);
     let interface: Interface = client.post(&path, &what, client::LONG)?;
     let verbs = ["attached to", "attach to"];
-    arguments.output.tell(&Told::new(&interface, verbs, arguments.dry_run))?;
+    arguments.output.tell(&InterfaceChange::new(&interface, verbs, arguments.dry_run))?;
     Ok(Exit::Done)
 }
 
-/// Detaches.
+/// Detaches the filter. Each interface is printed as soon as it is done.
 ///
 /// # Errors
-/// The daemon's no; neither a daemon nor the kernel's maps to work on. What was done until
-/// then is told.
+/// `Partly` if some interfaces failed; otherwise returns an error if the daemon refuses, and
+/// `NoDaemon` if neither it nor the kernel's maps can be used.
 pub fn detach(arguments: &DetachArguments, client: &Client) -> Result<Exit, Failure> {
     let dry_run = arguments.dry_run;
     if arguments.unpin {
         let interfaces = direct::unpin(dry_run)?;
         for interface in &interfaces {
             let verbs = ["detached from", "detach from"];
-            arguments.output.tell(&Told::new(interface, verbs, dry_run))?;
+            arguments.output.tell(&InterfaceChange::new(interface, verbs, dry_run))?;
         }
         return nothing_left(interfaces.is_empty(), arguments.output);
     }
     let tell = |interface: &Interface| {
-        let told = Told::new(interface, ["detached from", "detach from"], dry_run);
-        arguments.output.tell(&told)
+        let change = InterfaceChange::new(interface, ["detached from", "detach from"], dry_run);
+        arguments.output.tell(&change)
     };
     let names = match &arguments.interface {
         Some(name) => vec![name.clone()],
@@ -128,7 +128,7 @@ pub fn detach(arguments: &DetachArguments, client: &Client) -> Result<Exit, Fail
         let answer = client.delete(&path, client::SHORT).map(|interface| vec![interface]);
         match or_directly(answer, || direct::detach(Some(name), dry_run)) {
             Ok((interfaces, _)) => interfaces.iter().try_for_each(tell)?,
-            // The other interfaces are waiting for their way out.
+            // The other interfaces still have to be detached.
             Err(failure) => failures.push(failure),
         }
     }
@@ -152,7 +152,7 @@ fn nothing_left(none: bool, output: Output) -> Result<Exit, Failure> {
     Ok(Exit::Done)
 }
 
-/// `ens1: native (program 42)`, and what is wrong with it.
+/// Describes the filter on an interface: `ens1: native (program 42)`, and its problem.
 #[must_use]
 pub fn words(interface: &Interface) -> String {
     let program = interface.program.map(|id| format!("program {id}"));
@@ -160,7 +160,7 @@ pub fn words(interface: &Interface) -> String {
         (Some(xdp), Some(program)) => format!("{}: {xdp} ({program})", interface.name),
         (Some(xdp), None) => format!("{}: {xdp}", interface.name),
         (None, Some(program)) => format!("{}: not ours ({program})", interface.name),
-        (None, None) => format!("{}: without the filter", interface.name),
+        (None, None) => format!("{}: no filter", interface.name),
     };
     if let Some(problem) = &interface.problem {
         text += &format!(": {problem}");
@@ -168,7 +168,7 @@ pub fn words(interface: &Interface) -> String {
     text
 }
 
-/// The fields of a raw line.
+/// Returns the fields of the raw line.
 #[must_use]
 pub fn fields(interface: &Interface) -> Vec<String> {
     vec![
@@ -182,7 +182,7 @@ pub fn fields(interface: &Interface) -> Vec<String> {
 
 #[derive(Serialize)]
 #[serde(transparent)]
-struct Told<'a> {
+struct InterfaceChange<'a> {
     interface: &'a Interface,
     /// The past tense, and the form after `would`.
     #[serde(skip)]
@@ -191,13 +191,17 @@ struct Told<'a> {
     dry_run: bool,
 }
 
-impl<'a> Told<'a> {
-    fn new(interface: &'a Interface, verbs: [&'static str; 2], dry_run: bool) -> Told<'a> {
-        Told { interface, verbs, dry_run }
+impl<'a> InterfaceChange<'a> {
+    fn new(
+        interface: &'a Interface,
+        verbs: [&'static str; 2],
+        dry_run: bool,
+    ) -> InterfaceChange<'a> {
+        InterfaceChange { interface, verbs, dry_run }
     }
 }
 
-impl Answer for Told<'_> {
+impl Answer for InterfaceChange<'_> {
     fn people(&self, writer: &mut dyn Write) -> io::Result<()> {
         let now = words(self.interface);
         let name = &self.interface.name;
@@ -221,7 +225,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn interfaces_in_words() {
+    fn interface_description_names_mode_and_problem() {
         let bare = Interface {
             name: "ens1".into(),
             index: Some(3),
@@ -229,7 +233,7 @@ mod tests {
             program: None,
             problem: None,
         };
-        assert_eq!(words(&bare), "ens1: without the filter");
+        assert_eq!(words(&bare), "ens1: no filter");
         let other = Interface {
             program: Some(9),
             problem: Some("another XDP program, id 9".into()),

@@ -17,7 +17,7 @@ use crate::exit::{Exit, Failure};
 use crate::store::{AuditFilter, Reader};
 use crate::wire::{AuditRow, AuditVerdict};
 
-/// Read and verify the record of every change
+/// List, verify and export the record of every change
 ///
 /// palang audit list --since 7d --number 0812-3456-7890
 #[derive(Debug, Args)]
@@ -37,67 +37,67 @@ enum Command {
 ///
 /// palang audit list --since 7d --number 0812-3456-7890
 ///
-/// A number that was erased is told as its pseudonym, `#` and hex digits.
+/// An erased number appears as its pseudonym, `#` and hex digits.
 ///
 /// Raw: row, time, author, action, number, the record as JSON, hash.
 #[derive(Debug, Args)]
 struct List {
-    /// Since when: 1h, 7d, '2026-11-25 18:20' local time, or RFC 3339
+    /// Start: 1h, 7d, '2026-11-25 18:20' local time, or RFC 3339
     #[arg(long, value_name = "DURATION|TIME", value_parser = time::since)]
     since: Option<Timestamp>,
-    /// About this number or prefix, also an erased one; or about the one with this pseudonym
+    /// Only this number or prefix, even if erased, or this pseudonym
     #[arg(long, value_name = "NUMBER|PREFIX*|#HEX")]
     number: Option<String>,
     #[command(flatten)]
     output: Output,
 }
 
-/// Verify that nobody altered, deleted or swapped a record
+/// Verify that no record was altered, deleted or swapped
 ///
 /// palang audit verify --head 17:9f86d081884c7d65…
 ///
-/// Only a head that was noted elsewhere, such as in the journal, finds a chain that was
-/// written anew. Raw: rows, first bad row, head.
+/// A chain that was completely rewritten is found only with a head that was saved elsewhere, such
+/// as in the journal. Raw: rows, first bad row, head.
 #[derive(Debug, Args)]
 struct Verify {
-    /// Head that was noted earlier: the chain has to go through it
+    /// Head that was saved earlier: the chain must contain it
     #[arg(long, value_name = "SEQ:HASH")]
     head: Option<String>,
     #[command(flatten)]
     output: Output,
 }
 
-/// Export all records as newline-delimited JSON, to be verified elsewhere
+/// Export all records as newline-delimited JSON, to verify them elsewhere
 ///
 /// palang audit export audit.ndjson
 ///
-/// Each line has a record as it was hashed, its hash, and beside them the number that the pseudonym
-/// in the record stands for. The file appears when it is whole. With --store it is read from a copy, or
-/// where no daemon runs any more. Raw: file, rows; nothing where there is no file.
+/// Each line has the record as it was hashed, its hash, and the number of the pseudonym in the
+/// record. The file appears only when it is complete. --store reads a copy of the store, or the
+/// store of a node without a daemon. Raw: file, rows; nothing if the export itself goes to standard output.
 #[derive(Debug, Args)]
 struct Export {
-    /// The file [default: standard output]
+    /// Output file [default: standard output]
     file: Option<PathBuf>,
-    /// The store to read [default: ask the daemon]
+    /// Store file to read [default: ask the daemon]
     #[arg(long, value_name = "FILE")]
     store: Option<PathBuf>,
     #[command(flatten)]
     output: Output,
 }
 
-/// Does what was asked for.
+/// Runs the `palang audit` command.
 ///
 /// # Errors
-/// The daemon's no, or none to ask; an audit that is not what was written.
+/// `Failed` if a record was altered or a file cannot be written; otherwise returns an error if the daemon refuses or cannot be reached.
 pub fn run(arguments: &Arguments, client: &Client) -> Result<Exit, Failure> {
     match &arguments.command {
         Command::List(list) => {
             let since = list.since.map(|since| since.to_string());
             let query = [("since", since.as_deref()), ("number", list.number.as_deref())];
-            let mut told = list.output.list();
+            let mut rows = list.output.list();
             let path = client::path(&["audit"], &query);
-            let end = client.list(&path, |row: AuditRow| told.row(&row));
-            told.finish(end)?;
+            let end = client.list(&path, |row: AuditRow| rows.row(&row));
+            rows.finish(end)?;
         }
         Command::Verify(verify) => {
             let query = [("head", verify.head.as_deref())];
@@ -105,7 +105,9 @@ pub fn run(arguments: &Arguments, client: &Client) -> Result<Exit, Failure> {
             let verdict: AuditVerdict = client.get(&path, client::LONG)?;
             verify.output.tell(&verdict)?;
             if let Some(row) = verdict.first_bad {
-                let message = format!("the audit is not what was written, from row {row} on");
+                let message = format!(
+                    "the audit was altered: the chain breaks at row {row}; do not trust it from there on"
+                );
                 return Err(Failure::new(Exit::Failed, message));
             }
         }
@@ -130,7 +132,7 @@ pub fn run(arguments: &Arguments, client: &Client) -> Result<Exit, Failure> {
     Ok(Exit::Done)
 }
 
-/// Hands over what a store has, as the daemon would tell it.
+/// Reads the audit rows from a store file, in the form that the daemon returns.
 fn of_store(
     store: &Path,
     mut write: impl FnMut(AuditRow) -> ControlFlow<()>,
@@ -142,8 +144,8 @@ fn of_store(
         .map_err(|error| Failure::new(Exit::Failed, error))
 }
 
-/// The record's fields, with the number where it is known; none where it is not JSON, which then is
-/// no record of ours.
+/// Returns the record's fields, with the number if it is known. A record that is not JSON was not
+/// written by Palang; it has no fields.
 fn record(row: &AuditRow) -> Map<String, Value> {
     let mut record: Map<_, _> = serde_json::from_str(&row.record).unwrap_or_default();
     if let Some(number) = &row.number {

@@ -16,7 +16,7 @@ use crate::exit::{Exit, Failure};
 use crate::redial::Redial;
 use crate::wire::{AddBlock, Block};
 
-/// Block and free numbers
+/// Block and unblock numbers
 ///
 /// palang block add 0812-3456-7890 --for 24h --reason 'prank, case 118'
 #[derive(Debug, Args)]
@@ -35,16 +35,16 @@ enum Command {
     Export(block_export::Arguments),
 }
 
-/// Block a number, or with `*` at its end a prefix
+/// Block a number, or a prefix that ends with `*`
 ///
 /// palang block add 0812-3456-7890 --for 24h --reason 'prank, case 118'
 ///
-/// Where there is a block already, its end and reason become these. A caller who calls again and
-/// again is let through as `[redial]` of palang.toml says, unless --redial or --no-redial.
+/// An existing block gets the new end and reason. A blocked caller who keeps calling is let
+/// through as `[redial]` in palang.toml says; --redial and --no-redial override it for this block.
 #[derive(Debug, Args)]
 #[command(group = ArgGroup::new("end").required(true))]
 struct Add {
-    /// The caller number as people write it
+    /// The caller number in any usual spelling
     #[arg(value_name = "NUMBER|PREFIX*", value_parser = number::given)]
     number: String,
     /// How long: 30m, 24h, 7d
@@ -53,42 +53,42 @@ struct Add {
     /// Until when: '2026-11-25 18:20' local time, or RFC 3339
     #[arg(long, value_name = "TIME", group = "end", value_parser = time::point)]
     until: Option<Timestamp>,
-    /// It does not end; needs the role admin
+    /// No end; needs the role admin
     #[arg(long, group = "end")]
     permanent: bool,
-    /// Why
+    /// Reason for the block
     #[arg(long, value_name = "TEXT")]
     reason: String,
     /// Refuse nothing, only record what would be refused
     #[arg(long)]
     observe: bool,
-    /// Who calls again is let through: here at the 3rd attempt within 10 min, for 30 min
+    /// Let the caller through at the 3rd attempt within 10 min, for 30 min
     #[arg(long, value_name = "3/10m/30m")]
     redial: Option<Redial>,
-    /// Who calls again and again stays refused, also in need
+    /// Never let the caller through for calling repeatedly, not even in an emergency
     #[arg(long, conflicts_with = "redial")]
     no_redial: bool,
-    /// Change nothing where there is a block already
+    /// Change nothing if the number is already blocked
     #[arg(long)]
     if_absent: bool,
-    /// Change nothing, say what would change
+    /// Change nothing, only show what would change
     #[arg(long)]
     dry_run: bool,
     #[command(flatten)]
     output: Output,
 }
 
-/// Take a block away
+/// Remove a block
 ///
 /// palang block remove 0812-3456-7890
 ///
-/// A number that has no block of its own is exit 4, also where a prefix blocks it.
+/// Exit 4 if the number has no block of its own, even if a prefix blocks it.
 #[derive(Debug, Args)]
 struct Remove {
     /// The number or prefix of the block
     #[arg(value_name = "NUMBER|PREFIX*", value_parser = number::given)]
     number: String,
-    /// Change nothing, say what would change
+    /// Change nothing, only show what would change
     #[arg(long)]
     dry_run: bool,
     #[command(flatten)]
@@ -99,22 +99,21 @@ struct Remove {
 ///
 /// palang block list -o json | jq -r .number
 ///
-/// Raw: number, end, refuse or observe, reason, author, origin, node, created, rule, id,
-/// redial.
+/// Raw columns: number, end, refuse or observe, reason, author, origin, node, created, rule, id, redial.
 #[derive(Debug, Args)]
 struct List {
-    /// Only those that came this way; `auto`: those that no person set
+    /// Only blocks of this origin; `auto`: blocks that no person set
     #[arg(long, value_name = "operator|import|direct|ladder|auto")]
     origin: Option<String>,
     #[command(flatten)]
     output: Output,
 }
 
-/// Show a block, and the reports of calls that count against its number
+/// Show a block and the reports that count against its number
 ///
 /// palang block show 0812-3456-7890
 ///
-/// What decides on a call of this number is another question: `palang explain`.
+/// `palang explain` shows which rule decides on a call from this number.
 #[derive(Debug, Args)]
 struct Show {
     /// The number or prefix of the block
@@ -124,10 +123,10 @@ struct Show {
     output: Output,
 }
 
-/// Does what was asked for.
+/// Runs the `palang block` command.
 ///
 /// # Errors
-/// The daemon's no, or none to ask.
+/// Returns an error if the daemon refuses or cannot be reached.
 pub fn run(arguments: &Arguments, client: &Client) -> Result<Exit, Failure> {
     match &arguments.command {
         Command::Add(add) => {
@@ -154,17 +153,18 @@ pub fn run(arguments: &Arguments, client: &Client) -> Result<Exit, Failure> {
             changed::tell::<Block>(&changed, By::Daemon, client, remove.output)?;
         }
         Command::List(list) => {
-            let mut told = list.output.list();
+            let mut rows = list.output.list();
             let end = client.list(&client::path(&["blocks"], &[]), |block: Block| {
                 let wanted = list.origin.as_ref().is_none_or(|origin| came_by(&block, origin));
-                if wanted { told.row(&block) } else { ControlFlow::Continue(()) }
+                if wanted { rows.row(&block) } else { ControlFlow::Continue(()) }
             });
-            told.finish(end)?;
+            rows.finish(end)?;
         }
         Command::Show(show) => {
             let path = client::path(&["blocks", &show.number], &[]);
             let block = client.get::<Block>(&path, client::LONG)?;
-            show.output.tell(&Shown { block, strikes: Strikes::of(client, &show.number)? })?;
+            show.output
+                .tell(&BlockWithStrikes { block, strikes: Strikes::of(client, &show.number)? })?;
         }
         Command::Import(import) => return block_import::run(import, client),
         Command::Export(export) => block_export::run(export, client)?,
@@ -172,7 +172,7 @@ pub fn run(arguments: &Arguments, client: &Client) -> Result<Exit, Failure> {
     Ok(Exit::Done)
 }
 
-/// Origins that are no person's.
+/// Lists the origins of blocks that no person set.
 const AUTOMATIC: [&str; 2] = ["ladder", "auto-rate"];
 
 fn came_by(block: &Block, origin: &str) -> bool {
@@ -180,16 +180,16 @@ fn came_by(block: &Block, origin: &str) -> bool {
     origins.contains(&block.origin.as_str())
 }
 
-/// A block, and the strikes of its number.
+/// Holds a block and the strikes of its number.
 #[derive(Serialize)]
-struct Shown {
+struct BlockWithStrikes {
     #[serde(flatten)]
     block: Block,
     #[serde(flatten)]
     strikes: Strikes,
 }
 
-impl Answer for Shown {
+impl Answer for BlockWithStrikes {
     fn people(&self, writer: &mut dyn Write) -> io::Result<()> {
         self.block.people(writer)?;
         self.strikes.people(writer)
@@ -270,7 +270,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn auto_is_what_no_person_set() {
+    fn origin_auto_matches_blocks_that_no_person_set() {
         let by = |origin: &str| Block {
             id: uuid::Uuid::nil(),
             rule: 1,
@@ -292,8 +292,8 @@ mod tests {
             assert!(came_by(&by(origin), origin), "{origin}");
         }
         assert!(!came_by(&by("operator"), "ladder"));
-        // The names of both stand beside each other in the JSON.
-        let shown = Shown { block: by("ladder"), strikes: Strikes::default() };
+        // The JSON has the fields of both.
+        let shown = BlockWithStrikes { block: by("ladder"), strikes: Strikes::default() };
         let json = serde_json::to_value(shown).unwrap();
         assert_eq!((&json["origin"], &json["strikes_hundredths"]), (&"ladder".into(), &0.into()));
     }

@@ -17,25 +17,25 @@ use crate::wire::Block;
 ///
 /// palang block export blocks.csv
 ///
-/// The file appears when it is whole; only its owner may read it. In CSV a text that a spreadsheet
-/// would take for a formula begins with an apostrophe; `palang block import` takes it away again.
+/// The file appears only when it is complete; only its owner can read it. In CSV, a text that a
+/// spreadsheet would read as a formula gets an apostrophe in front; `palang block import` removes it.
 ///
-/// Raw: file, rows; nothing where there is no file.
+/// Raw: file, rows; nothing if the export itself goes to standard output.
 #[derive(Debug, Args)]
 pub struct Arguments {
-    /// The file [default: standard output]
+    /// Output file [default: standard output]
     file: Option<PathBuf>,
-    /// How the file looks [default: json where its name ends so, otherwise csv]
+    /// File format [default: json if the file name says so, otherwise csv]
     #[arg(long)]
     format: Option<Format>,
     #[command(flatten)]
     output: Output,
 }
 
-/// Exports.
+/// Exports all blocks.
 ///
 /// # Errors
-/// A file that cannot be written, the daemon's no, or none to ask.
+/// `Failed` if the file cannot be written; otherwise returns an error if the daemon refuses or cannot be reached.
 pub fn run(arguments: &Arguments, client: &Client) -> Result<(), Failure> {
     let path = arguments.file.as_deref();
     let format = arguments.format.unwrap_or_else(|| by_name(path));

@@ -21,43 +21,44 @@ use crate::wire::{BadRow, ImportNews, Problem};
 ///
 /// palang block import blocks.csv
 ///
-/// A CSV file has the header number,expires,reason,author,origin,observe,redial, of which the last
-/// four may be missing; a JSON file is an array, or an object a line, with the same names. Times
-/// are RFC 3339, or local; without one a block is permanent (role admin). A number that is
-/// blocked already gets the end and reason of the file. Bad rows are named by line, and nothing is
-/// imported then, unless --skip-bad.
+/// A CSV file has the header number,expires,reason,author,origin,observe,redial; the last four columns
+/// are optional. A JSON file is an array, or one object per line, with the same names. Times are
+/// RFC 3339, or local; a block without one is permanent (role admin). An existing block gets the end
+/// and reason of the file. If a row is bad, it is named by line and nothing is imported, unless
+/// --skip-bad.
 ///
 /// Raw: new, moved, unchanged, bad.
 #[derive(Debug, Args)]
 pub struct Arguments {
-    /// The file; `-` is standard input
+    /// Input file; `-` is standard input
     file: PathBuf,
-    /// How the file looks [default: its first character tells]
+    /// File format [default: detected from the first character]
     #[arg(long)]
     format: Option<Format>,
-    /// Import the good rows all the same; exit 6 when there were others
+    /// Import the good rows if others are bad; then exit 6
     #[arg(long)]
     skip_bad: bool,
-    /// Change nothing, say what would change
+    /// Change nothing, only show what would change
     #[arg(long)]
     dry_run: bool,
     #[command(flatten)]
     output: Output,
 }
 
-/// Imports.
+/// Imports blocks from a file.
 ///
 /// # Errors
-/// A file that cannot be read, bad rows, the daemon's no, or none to ask.
+/// `Usage` if the file cannot be read or has bad rows; otherwise returns an error if the daemon refuses or
+/// cannot be reached.
 pub fn run(arguments: &Arguments, client: &Client) -> Result<Exit, Failure> {
     let bar = progress();
     let rows = read(arguments, &bar)?;
-    tell_bad(&rows.bad);
+    print_bad(&rows.bad);
     if rows.good == 0 && rows.bad.is_empty() {
-        let message = format!("{}: there are no rows in it", arguments.file.display());
+        let message = format!("{}: the file has no rows", arguments.file.display());
         return Err(Failure::new(Exit::Usage, message));
     }
-    // With bad rows nothing is imported, but the daemon tells which others it would not take.
+    // If a row is bad, nothing is imported, but the daemon still checks the other rows.
     let only_ask = !rows.bad.is_empty() && !arguments.skip_bad;
     let dry_run = arguments.dry_run || only_ask;
     let news =
@@ -70,19 +71,19 @@ pub fn run(arguments: &Arguments, client: &Client) -> Result<Exit, Failure> {
             (Imported { bad, ..Imported::default() }, Some(problem))
         }
     };
-    tell_bad(&imported.bad);
+    print_bad(&imported.bad);
     if only_ask || imported.bad.is_empty() && rows.good == 0 {
         let bad = (rows.bad.len() + imported.bad.len()) as u64;
         return Err(Failure::new(
             Exit::Usage,
             format!(
-                "nothing was imported: {} bad, named above by line{}",
+                "nothing was imported: {} bad, listed above by line{}",
                 if bad == 1 {
                     "1 row is".to_owned()
                 } else {
                     format!("{} rows are", thousands(bad))
                 },
-                if only_ask { "; correct the file, or --skip-bad" } else { "" },
+                if only_ask { "; correct the file, or add --skip-bad" } else { "" },
             ),
         ));
     }
@@ -98,7 +99,7 @@ pub fn run(arguments: &Arguments, client: &Client) -> Result<Exit, Failure> {
     Ok(if imported.bad.is_empty() { Exit::Done } else { Exit::Partly })
 }
 
-/// The rows of a file: the good ones as the API takes them, in a file without a name.
+/// The rows of a file; the good ones are spooled for the API in an unnamed file.
 struct Rows {
     spool: File,
     good: u64,
@@ -119,7 +120,7 @@ fn read(arguments: &Arguments, bar: &ProgressBar) -> Result<Rows, Failure> {
     bar.set_message("reading");
     let folder = std::env::temp_dir();
     let no_spool = |error: io::Error| {
-        io::Error::other(format!("no temporary file in {}: {error}", folder.display()))
+        io::Error::other(format!("cannot write a temporary file in {}: {error}", folder.display()))
     };
     let fatal = |error| failed(Exit::Failed, &no_spool(error));
     let mut spool = BufWriter::new(tempfile::tempfile_in(&folder).map_err(fatal)?);
@@ -189,8 +190,8 @@ fn send(
         },
     )?;
     end.ok_or_else(|| {
-        let message = "the daemon did not say how the import ended: `palang block list` tells what \
-                       is in force; importing the file again does no harm";
+        let message = "the daemon did not report the result of the import: `palang block list` shows what \
+                       is in force; it is safe to import the file again";
         Failure::new(Exit::Failed, message)
     })
 }
@@ -203,13 +204,13 @@ fn progress() -> ProgressBar {
     bar
 }
 
-fn tell_bad(bad: &[BadRow]) {
+fn print_bad(bad: &[BadRow]) {
     for row in bad {
         eprintln!("line {}: {}", row.line, print::clean(&row.message));
     }
 }
 
-/// What an import did.
+/// Result of an import.
 #[derive(Debug, Default, Serialize)]
 struct Imported {
     added: u64,
@@ -229,7 +230,7 @@ impl Answer for Imported {
         let Imported { added, moved, unchanged, bad, .. } = self;
         let blocks = counted(added + moved + unchanged, "block");
         let [added, moved, unchanged] = [added, moved, unchanged].map(|count| thousands(*count));
-        writeln!(writer, "{verb} {blocks}: {added} new, {moved} moved, {unchanged} as they were")?;
+        writeln!(writer, "{verb} {blocks}: {added} new, {moved} moved, {unchanged} unchanged")?;
         if self.superseded > 0 {
             let rows = counted(self.superseded, "row");
             writeln!(writer, "skipped {rows}: later changes of these numbers are in force")?;

@@ -1,4 +1,4 @@
-//! Blocks in files: CSV with a header, a JSON array, or newline-delimited JSON.
+//! Reads and writes files of blocks: CSV with a header, a JSON array, or newline-delimited JSON.
 
 use std::cell::Cell;
 use std::fmt;
@@ -14,52 +14,52 @@ use super::time;
 use crate::redial::Redial;
 use crate::wire::{Block, ImportRow};
 
-/// How a file of blocks looks.
+/// Format of a file of blocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Format {
-    /// With the header number,expires,reason,author,origin,observe,redial; the last four may be missing
+    /// Header number,expires,reason,author,origin,observe,redial; the last four columns are optional
     Csv,
-    /// An object a line (export), or an array of them, with the same names
+    /// One object per line (export), or an array of objects, with the same names
     Json,
 }
 
 const HEADER: [&str; 7] = ["number", "expires", "reason", "author", "origin", "observe", "redial"];
 const REQUIRED: usize = 3;
 
-/// A row of a file.
+/// Holds one row of a file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FileRow {
     /// Number, or prefix with `*`.
     pub number: String,
-    /// When it ends; none: permanent. It may not be forgotten, therefore no default.
+    /// End of the block; `None` is permanent. The field is required, so that nobody omits it by mistake.
     #[serde(deserialize_with = "end")]
     pub expires: Option<Timestamp>,
-    /// Why.
+    /// Reason.
     pub reason: String,
-    /// Who made it.
+    /// Author; may be empty.
     #[serde(default)]
     pub author: String,
-    /// How it came to be.
+    /// Origin; may be empty.
     #[serde(default)]
     pub origin: String,
-    /// It only observes.
+    /// Only observes.
     #[serde(default, deserialize_with = "flag")]
     pub observe: bool,
-    /// `3/10m/30m`, `off`; empty: as configured.
+    /// `3/10m/30m` or `off`; empty: as configured.
     #[serde(default)]
     pub redial: OwnRedial,
 }
 
-/// What a block says of callers who call again and again.
+/// The redial setting of a block.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OwnRedial {
-    /// Nothing: as configured.
+    /// As configured.
     #[default]
     AsConfigured,
-    /// They stay refused.
+    /// The caller is never let through.
     Off,
-    /// They are let through so.
+    /// The caller is let through by this rule.
     Own(Redial),
 }
 
@@ -95,7 +95,7 @@ fn flag<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
 }
 
 impl FileRow {
-    /// The row with each text changed.
+    /// Applies `change` to each text of the row.
     fn with_texts(self, change: impl Fn(String) -> String) -> FileRow {
         FileRow {
             number: change(self.number),
@@ -106,7 +106,7 @@ impl FileRow {
         }
     }
 
-    /// The row as the API takes it.
+    /// Converts the row to a row of an API import request.
     #[must_use]
     pub fn on_line(self, line: u64) -> ImportRow {
         let FileRow { number, expires, reason, author, origin, observe, redial } = self;
@@ -131,16 +131,16 @@ impl From<Block> for FileRow {
     }
 }
 
-/// What a spreadsheet takes for the begin of a formula.
+/// Characters with which a formula begins in a spreadsheet.
 const FORMULA: [char; 6] = ['=', '+', '-', '@', '\t', '\r'];
 
-/// A cell that no spreadsheet takes for a formula: it begins with an apostrophe instead. One that
-/// begins with an apostrophe itself gets another, so that [`from_cell`] finds what there was.
+/// Puts an apostrophe in front of a text that a spreadsheet would read as a formula, or that begins
+/// with an apostrophe itself. [`from_cell`] restores the text.
 fn to_cell(text: String) -> String {
     if text.starts_with(FORMULA) || text.starts_with('\'') { format!("'{text}") } else { text }
 }
 
-/// What [`to_cell`] made a cell of. Spreadsheets write such cells as well.
+/// Restores the text that [`to_cell`] changed. Spreadsheets write such cells, too.
 fn from_cell(mut cell: String) -> String {
     let rest = cell.strip_prefix('\'');
     if rest.is_some_and(|rest| rest.starts_with(FORMULA) || rest.starts_with('\'')) {
@@ -149,12 +149,12 @@ fn from_cell(mut cell: String) -> String {
     cell
 }
 
-/// Why a file cannot be read to its end.
+/// Reasons why a file cannot be read to its end.
 #[derive(Debug)]
 pub enum Error {
-    /// Reading it, or handing over a row, failed.
+    /// Reading the file or handing over a row failed.
     Io(io::Error),
-    /// It is no such file, and no row can be told from another.
+    /// The file does not have the expected format, so its rows cannot be found.
     File(String),
 }
 
@@ -164,13 +164,13 @@ impl From<io::Error> for Error {
     }
 }
 
-/// Takes a row, or what is wrong with it, and its line.
+/// Receives the line number and either the row or what is wrong with it.
 pub type Each<'a> = dyn FnMut(u64, Result<FileRow, String>) -> io::Result<()> + 'a;
 
-/// Reads a file row by row; without a format its first character tells.
+/// Reads a file row by row. Without a format, the first character decides.
 ///
 /// # Errors
-/// A file that cannot be read to its end; those of `each`.
+/// `File` if the file does not have the format; `Io` if reading it or `each` fails.
 pub fn read(
     mut reader: impl BufRead,
     format: Option<Format>,
@@ -181,7 +181,7 @@ pub fn read(
     let first = start.iter().copied().find(|byte| !byte.is_ascii_whitespace());
     let json = matches!(first, Some(b'[' | b'{'));
     match format {
-        // An export of no blocks, as lines.
+        // An empty file is an export without blocks, as JSON lines.
         None if first.is_none() => Ok(()),
         Some(Format::Csv) => csv_rows(reader, each),
         None if !json => csv_rows(reader, each),
@@ -202,7 +202,7 @@ fn csv_rows(reader: impl BufRead, each: &mut Each<'_>) -> Result<(), Error> {
     let mut record = csv::ByteRecord::new();
     loop {
         let read = reader.read_byte_record(&mut record);
-        // The record's own position is that of the empty lines before it.
+        // The position in the record is that of the empty lines before it.
         let inner: usize = record.iter().map(ends).sum();
         let line = place.line() - inner as u64;
         match read {
@@ -213,7 +213,7 @@ fn csv_rows(reader: impl BufRead, each: &mut Each<'_>) -> Result<(), Error> {
                 each(line, row.map_err(|error| of_row(&error)))?;
             }
             Err(error) if error.is_io_error() => return Err(of_csv(error)),
-            // The reader goes on behind a record that is no row.
+            // The reader continues after a bad record.
             Err(error) => each(line, Err(of_row(&error)))?,
         }
     }
@@ -223,10 +223,10 @@ fn check(header: &csv::ByteRecord) -> Result<(), String> {
     for (index, name) in header.iter().enumerate() {
         let text = String::from_utf8_lossy(name);
         if !HEADER.contains(&&*text) {
-            return Err(format!("there is no column {text:?}"));
+            return Err(format!("unknown column {text:?}"));
         }
         if header.iter().take(index).any(|before| before == name) {
-            return Err(format!("column {text:?} is there twice"));
+            return Err(format!("column {text:?} appears twice"));
         }
     }
     let there = |name: &str| header.iter().any(|is| is == name.as_bytes());
@@ -238,7 +238,7 @@ fn of_csv(error: csv::Error) -> Error {
     if error.is_io_error() { Error::Io(error.into()) } else { Error::File(error.to_string()) }
 }
 
-/// Without the place, which stands in front of it.
+/// Describes an error without its position: the caller prints the line.
 fn of_row(error: &csv::Error) -> String {
     if let csv::ErrorKind::Deserialize { err, .. } = error.kind() {
         return err.kind().to_string();
@@ -249,7 +249,7 @@ fn of_row(error: &csv::Error) -> String {
     error.to_string()
 }
 
-/// Without the place: the line is told by us, and the column of a row helps nobody.
+/// Describes an error without its position: the caller prints the line, and the column does not help.
 fn of_json(error: &serde_json::Error) -> String {
     let text = error.to_string();
     text.split(" at line ").next().unwrap_or_default().to_owned()
@@ -270,22 +270,22 @@ fn json_lines(mut reader: impl BufRead, each: &mut Each<'_>) -> Result<(), Error
     Ok(())
 }
 
-/// How far a reader has come.
+/// Counts the lines that a reader has passed.
 #[derive(Default)]
 struct Place {
     ends: Cell<u64>,
-    /// Whether a line has begun.
+    /// Whether a line was started and not finished.
     within: Cell<bool>,
 }
 
 impl Place {
-    /// The line of the byte that was read last, from 1.
+    /// Returns the line of the last byte read, from 1.
     fn line(&self) -> u64 {
         self.ends.get() + u64::from(self.within.get())
     }
 }
 
-/// Hands over a line at a time, so that who buffers it is no further than its end.
+/// Returns one line per read, so that a buffering reader never runs past the end of a line.
 struct Lines<'a, R> {
     reader: R,
     place: &'a Place,
@@ -353,7 +353,7 @@ impl<'de> Visitor<'de> for Rows<'_, '_> {
     }
 }
 
-/// A value, and the line that it begins on.
+/// Deserializes a value together with the line where it begins.
 struct Placed<'a>(&'a Place);
 
 impl<'de> DeserializeSeed<'de> for Placed<'_> {
@@ -364,19 +364,19 @@ impl<'de> DeserializeSeed<'de> for Placed<'_> {
     }
 }
 
-/// Writes rows.
+/// Writes rows to a file.
 pub enum Writer<W: Write> {
-    /// With the header.
+    /// CSV with the header.
     Csv(Box<csv::Writer<W>>),
-    /// An object a line.
+    /// One JSON object per line.
     Json(W),
 }
 
 impl<W: Write> Writer<W> {
-    /// A writer; of CSV it has written the header.
+    /// Returns a writer; the header of CSV is already written.
     ///
     /// # Errors
-    /// Those of the writer below.
+    /// Returns the error of `writer`.
     pub fn new(writer: W, format: Format) -> io::Result<Writer<W>> {
         match format {
             Format::Csv => {
@@ -391,7 +391,7 @@ impl<W: Write> Writer<W> {
     /// Writes a row.
     ///
     /// # Errors
-    /// Those of the writer below.
+    /// Returns the error of the underlying writer.
     pub fn row(&mut self, row: &FileRow) -> io::Result<()> {
         match self {
             Writer::Csv(csv) => Ok(csv.serialize(row.clone().with_texts(to_cell))?),
@@ -402,10 +402,10 @@ impl<W: Write> Writer<W> {
         }
     }
 
-    /// The writer below, with all that was written.
+    /// Writes what is buffered and returns the underlying writer.
     ///
     /// # Errors
-    /// Those of the writer below.
+    /// Returns the error of the underlying writer.
     pub fn finish(self) -> io::Result<W> {
         match self {
             Writer::Csv(csv) => csv.into_inner().map_err(csv::IntoInnerError::into_error),
@@ -460,7 +460,7 @@ mod tests {
     fn bad_rows_of_csv_are_named_by_line() {
         for text in [CSV.to_owned(), CSV.replace('\n', "\r\n")] {
             let rows = rows(&text, None).unwrap();
-            assert_bad(&rows, &[(5, "\"tomorrow\" is no time"), (8, "2 fields instead of 5")]);
+            assert_bad(&rows, &[(5, "\"tomorrow\" is not a time"), (8, "2 fields instead of 5")]);
             let lines: Vec<_> = rows.iter().map(|(line, _)| *line).collect();
             assert_eq!(lines, [2, 3, 5, 6, 8, 9]);
             let first = rows[0].1.as_ref().unwrap();
@@ -471,24 +471,24 @@ mod tests {
     }
 
     #[test]
-    fn a_row_of_another_charset_is_bad() {
+    fn csv_row_in_another_charset_is_bad() {
         let text = b"number,expires,reason\n0812,,caf\xe9\n0813,,prank\n";
-        let mut told = Vec::new();
+        let mut seen = Vec::new();
         read(&text[..], None, &mut |line, row| {
-            told.push((line, row.is_ok()));
+            seen.push((line, row.is_ok()));
             Ok(())
         })
         .unwrap();
-        assert_eq!(told, [(2, false), (3, true)]);
+        assert_eq!(seen, [(2, false), (3, true)]);
     }
 
     #[test]
-    fn a_header_that_would_make_blocks_permanent_is_refused() {
+    fn csv_header_that_would_make_blocks_permanent_is_refused() {
         for (header, part) in [
-            ("number,expiry,reason", "no column \"expiry\""),
+            ("number,expiry,reason", "unknown column \"expiry\""),
             ("number,reason", "\"expires\" is missing"),
-            ("number,expires,reason,number", "\"number\" is there twice"),
-            ("number;expires;reason", "no column \"number;expires;reason\""),
+            ("number,expires,reason,number", "\"number\" appears twice"),
+            ("number;expires;reason", "unknown column \"number;expires;reason\""),
         ] {
             let error = rows(&format!("{header}\n0812,,prank\n"), None).unwrap_err();
             assert!(error.starts_with("line 1: ") && error.contains(part), "{error}");
@@ -498,7 +498,7 @@ mod tests {
     }
 
     #[test]
-    fn an_array_and_lines_say_the_same() {
+    fn array_and_lines_give_the_same_rows() {
         let good = r#"{"number":"0812","expires":null,"reason":"prank","observe":true}"#;
         let bad = r#"{"number":812,"expires":null,"reason":"prank"}"#;
         let lines = rows(&format!("{good}\n\n{bad}\n{{\n{good}"), None).unwrap();
@@ -516,7 +516,7 @@ mod tests {
     }
 
     #[test]
-    fn an_array_that_is_cut_is_no_file() {
+    fn truncated_array_is_an_error() {
         let error = rows("[{\"number\":\"0812\"", Some(Format::Json)).unwrap_err();
         assert!(error.starts_with("not JSON: EOF"), "{error}");
         assert!(rows("[]x", None).is_err());
@@ -524,7 +524,7 @@ mod tests {
     }
 
     #[test]
-    fn no_cell_is_a_formula() {
+    fn csv_cells_are_not_formulas() {
         for reason in ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "'=1", "''", "'"] {
             let row = FileRow {
                 number: "62812".into(),
@@ -544,7 +544,7 @@ mod tests {
             let text = String::from_utf8(text).unwrap();
             assert_eq!(rows(&text, None).unwrap(), [(2, Ok(row))]);
         }
-        // What others write is as they wrote it.
+        // Other texts stay unchanged.
         for text in ["'tis a prank", "prank", ""] {
             assert_eq!(from_cell(text.into()), text);
         }
@@ -553,7 +553,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_was_exported_imports(
+        fn exported_rows_import_unchanged(
             given in prop::collection::vec(
                 (
                     ".*",

@@ -9,28 +9,28 @@ use crate::client::{self, Client};
 use crate::exit::{Exit, Failure};
 use crate::wire::{Allow, Callback, Changed};
 
-/// Tell that the centre calls a number, which then passes for a while
+/// Report that the centre calls a number, so that its calls pass for a while
 ///
 /// palang callback 0812-3456-7890
 ///
-/// For calls over TCP or TLS; those over UDP are seen as they leave. As long as `grace` in
-/// \[callback\] of palang.toml. While no daemon answers: palang allow add NUMBER --for 60m
+/// Needed for calls over TCP or TLS; calls over UDP are detected as they leave. It lasts as long as
+/// `grace` in \[callback\] of palang.toml. If no daemon answers: palang allow add NUMBER --for 60m
 #[derive(Debug, Args)]
 pub struct Arguments {
-    /// The number as people write it
+    /// The number in any usual spelling
     #[arg(value_name = "NUMBER", value_parser = number::given)]
     number: String,
-    /// Change nothing, say what would change
+    /// Change nothing, only show what would change
     #[arg(long)]
     dry_run: bool,
     #[command(flatten)]
     output: Output,
 }
 
-/// Does what was asked for.
+/// Runs the `palang callback` command.
 ///
 /// # Errors
-/// The daemon's no, or none to ask.
+/// Returns an error if the daemon refuses or cannot be reached.
 pub fn run(arguments: &Arguments, client: &Client) -> Result<Exit, Failure> {
     let call = Callback { number: arguments.number.clone(), dry_run: arguments.dry_run };
     let path = client::path(&["callback"], &[]);

@@ -19,8 +19,8 @@ use crate::wire::{Call, CallShown};
 ///
 /// palang calls --since 1h --caller 0812-3456-7890
 ///
-/// In a flood one line stands for many refused attempts of one caller: the column `attempts` has their number. Time,
-/// source and Call-ID are those of the first; the others came within the same minute.
+/// In a flood one line covers many refused attempts of one caller; the column `attempts` has their
+/// number. Time, source and Call-ID are those of the first; the others came within the same minute.
 ///
 /// Raw: time, caller, trunk, source, verdict, would, reason, rule, identity, repeats, Call-ID, id, attempts.
 #[derive(Debug, Args)]
@@ -30,7 +30,7 @@ pub struct Arguments {
     command: Option<Command>,
     #[command(flatten)]
     filter: Filter,
-    /// So many at most; says so when there are more [default: all]
+    /// Show at most N attempts; says if there are more [default: all]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..u64::MAX))]
     limit: Option<u64>,
     #[command(flatten)]
@@ -43,25 +43,25 @@ enum Command {
     Export(Export),
 }
 
-/// Which attempts.
+/// Selects attempts.
 #[derive(Debug, Args)]
 struct Filter {
-    /// Since when: 1h, 7d, '2026-11-25 18:20' local time, or RFC 3339
+    /// Start: 1h, 7d, '2026-11-25 18:20' local time, or RFC 3339
     #[arg(long, value_name = "DURATION|TIME", value_parser = time::since)]
     since: Option<Timestamp>,
-    /// Of this caller number
+    /// Only this caller number
     #[arg(long, value_name = "NUMBER")]
     caller: Option<String>,
-    /// With this Call-ID
+    /// Only this Call-ID
     #[arg(long, value_name = "ID")]
     call_id: Option<String>,
-    /// With this verdict
+    /// Only this verdict
     #[arg(long, value_name = "pass|drop|reply")]
     verdict: Option<String>,
-    /// With this reason, as the list shows it
+    /// Only this reason, as shown in the list
     #[arg(long, value_name = "REASON")]
     reason: Option<String>,
-    /// From this trunk
+    /// Only this trunk
     #[arg(long, value_name = "NAME")]
     trunk: Option<String>,
 }
@@ -83,14 +83,14 @@ impl Filter {
     }
 }
 
-/// Show all of one attempt, with its INVITE where that was kept
+/// Show all details of one attempt, with its INVITE if it was kept
 ///
 /// palang calls show 4711
 ///
-/// The id stands in the list. INVITEs of refused attempts are kept where
-/// palang.toml has [evidence]. Needs the role operate: the message has numbers in it that cannot be masked.
+/// The list shows the id. INVITEs of refused attempts are kept if palang.toml has [evidence]. Needs
+/// the role operate: the message has numbers in it that cannot be masked.
 ///
-/// JSON: `frame` has the whole frame as base64. Raw: the message to the byte; exit 4 where none was kept.
+/// JSON: `frame` has the whole frame as base64. Raw: the message byte by byte; exit 4 if none was kept.
 #[derive(Debug, Args)]
 struct Show {
     /// Number of the attempt
@@ -103,13 +103,13 @@ struct Show {
 ///
 /// palang calls export --since 30d --verdict drop refused.csv
 ///
-/// The file appears when it is whole; only its owner may read it. Times are in UTC. Whoever calls chooses the
-/// Call-ID: a cell that a spreadsheet would take for a formula begins with an apostrophe instead.
+/// The file appears only when it is complete; only its owner can read it. Times are in UTC. The caller
+/// chooses the Call-ID: a cell that a spreadsheet would read as a formula gets an apostrophe in front.
 ///
-/// Raw: file, rows; nothing where there is no file.
+/// Raw: file, rows; nothing if the export itself goes to standard output.
 #[derive(Debug, Args)]
 struct Export {
-    /// The file, or `-` [default: standard output]
+    /// Output file, or `-` [default: standard output]
     file: Option<PathBuf>,
     #[command(flatten)]
     filter: Filter,
@@ -117,10 +117,10 @@ struct Export {
     output: Output,
 }
 
-/// Lists, shows one, or exports.
+/// Runs the `palang calls` command.
 ///
 /// # Errors
-/// The daemon's no, or none to ask; a file that cannot be written.
+/// `Failed` if a file cannot be written; otherwise returns an error if the daemon refuses or cannot be reached.
 pub fn run(arguments: &Arguments, client: &Client) -> Result<Exit, Failure> {
     match &arguments.command {
         None => list(arguments, client),
@@ -130,9 +130,9 @@ pub fn run(arguments: &Arguments, client: &Client) -> Result<Exit, Failure> {
 }
 
 fn list(arguments: &Arguments, client: &Client) -> Result<Exit, Failure> {
-    let mut told = arguments.output.list();
+    let mut rows = arguments.output.list();
     let (mut left, mut cut) = (arguments.limit, false);
-    // One more than wanted tells whether the limit cut any.
+    // One more than the limit shows whether there are more.
     let path = arguments.filter.path(arguments.limit.map(|limit| limit + 1));
     let end = client.list(&path, |call: Call| {
         cut = left == Some(0);
@@ -140,12 +140,12 @@ fn list(arguments: &Arguments, client: &Client) -> Result<Exit, Failure> {
             return ControlFlow::Break(());
         }
         left = left.map(|left| left - 1);
-        told.row(&call)
+        rows.row(&call)
     });
-    told.finish(end)?;
+    rows.finish(end)?;
     if let Some(limit) = arguments.limit.filter(|_| cut) {
         let calls = counted(limit, "call");
-        eprintln!("palang: there are more than {calls}; without --limit all are told");
+        eprintln!("palang: there are more than {calls}; omit --limit to show all");
     }
     Ok(Exit::Done)
 }
@@ -179,7 +179,7 @@ impl Answer for CallShown {
             print::field(
                 writer,
                 "",
-                &format!("this one, and {more} of this caller in its minute"),
+                &format!("this attempt, and {more} of this caller within the same minute"),
             )?;
         }
         let Some(evidence) = &self.evidence else {
@@ -192,11 +192,11 @@ impl Answer for CallShown {
         };
         print::field(writer, "INVITE", &length)?;
         writeln!(writer)?;
-        // Whoever calls writes it: nothing of it moves the cursor.
+        // The caller writes the message, so control characters are removed.
         evidence.message.lines().try_for_each(|line| writeln!(writer, "  {}", print::clean(line)))
     }
 
-    /// Not used: raw is the message itself.
+    /// Returns the raw fields; not used, because the raw output is the message itself.
     fn raw(&self) -> Vec<Vec<String>> {
         vec![self.call.raw()]
     }
@@ -207,7 +207,7 @@ fn export(arguments: &Export, client: &Client) -> Result<Exit, Failure> {
     let mut writer = csv::Writer::from_writer(WholeFile::create(path)?);
     let (mut rows, mut result) = (0, Ok(()));
     let end = client.list(&arguments.filter.path(None), |call: Call| {
-        // Not before: nothing is told where the daemon says no.
+        // The header is written with the first row, so that a refused request writes nothing.
         if rows == 0 {
             result = writer.write_record(CSV);
         }
@@ -231,13 +231,13 @@ fn export(arguments: &Export, client: &Client) -> Result<Exit, Failure> {
     Ok(Exit::Done)
 }
 
-/// The header of an export: the fields of a raw line.
+/// Header of an export: the fields of a raw line.
 const CSV: [&str; 13] = [
     "time", "caller", "trunk", "source", "verdict", "would", "reason", "rule", "identity",
     "repeats", "call_id", "id", "attempts",
 ];
 
-/// The cells of a call; what is not known is empty.
+/// Returns the cells of a call; unknown values are empty.
 fn csv_cells(call: &Call) -> [String; 13] {
     let text = |text: Option<&String>| text.map_or_else(String::new, |text| harmless(text));
     [
@@ -299,7 +299,7 @@ impl Row for Call {
     }
 }
 
-/// Why, and what it would have been without observe and override.
+/// Returns the reason, and the policy verdict if observe or the override changed it.
 pub(super) fn reason(call: &Call) -> String {
     if call.would == call.verdict {
         return call.reason.clone();
@@ -335,7 +335,7 @@ mod tests {
     }
 
     #[test]
-    fn no_cell_is_a_formula() {
+    fn export_has_no_formula_and_no_control_character() {
         for call_id in ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1+1", "\r=1"] {
             let cells = csv_cells(&call(call_id));
             assert!(cells[10].starts_with('\''), "{cells:?}");
@@ -350,7 +350,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_moves_no_cursor() {
+    fn message_is_shown_without_control_characters() {
         let mut frame = Vec::new();
         etherparse::PacketBuilder::ethernet2([2; 6], [4; 6])
             .ipv4([10, 0, 0, 1], [10, 0, 0, 2], 64)

@@ -1,4 +1,4 @@
-//! What a change of a block or an allow did, and what is in force now.
+//! Prints a change of a block or an allow, and what is in force now.
 
 use std::io::{self, Write};
 
@@ -12,19 +12,19 @@ use crate::client::Client;
 use crate::exit::Failure;
 use crate::wire::{Allow, Block, Change, Changed};
 
-/// A block or an allow, in the words of its change.
+/// A block or an allow, with the verbs of its changes.
 pub trait Decision: Row {
-    /// Of an addition: `blocked`, or in a dry run `block`.
+    /// Returns the verb of an addition: `blocked`, or `block` in a dry run.
     fn added(dry_run: bool) -> &'static str;
-    /// Of a removal: `unblocked`, or in a dry run `unblock`.
+    /// Returns the verb of a removal: `unblocked`, or `unblock` in a dry run.
     fn removed(dry_run: bool) -> &'static str;
-    /// Whom it is about.
+    /// Returns the number or prefix.
     fn number(&self) -> &str;
-    /// When it ends.
+    /// Returns the end.
     fn expires(&self) -> Option<Timestamp>;
-    /// Why.
+    /// Returns the reason.
     fn why(&self) -> &str;
-    /// What else people want to know.
+    /// Returns further details.
     fn besides(&self) -> String {
         String::new()
     }
@@ -53,8 +53,8 @@ impl Decision for Block {
 
     fn besides(&self) -> String {
         let besides = match (self.observe, self.no_redial) {
-            (true, _) => ", only to observe",
-            (false, true) => ", also when calling again and again",
+            (true, _) => ", observe only",
+            (false, true) => ", without redial grant",
             (false, false) => "",
         };
         besides.to_owned()
@@ -67,7 +67,7 @@ impl Decision for Allow {
     }
 
     fn removed(dry_run: bool) -> &'static str {
-        if dry_run { "take away the allow for" } else { "took away the allow for" }
+        if dry_run { "remove the allow for" } else { "removed the allow for" }
     }
 
     fn number(&self) -> &str {
@@ -90,35 +90,35 @@ impl Decision for Allow {
     }
 }
 
-/// Tells a change.
+/// Prints a change.
 ///
 /// # Errors
-/// An output that cannot be written.
+/// `Failed` if the output cannot be written.
 pub fn tell<D: Decision>(
     changed: &Changed<D>,
     by: By,
     client: &Client,
     output: Output,
 ) -> Result<(), Failure> {
-    // A prefix has no single outcome: people then want to know what the gate does at all.
+    // A prefix has no single outcome, so show what the gate does in general.
     let gate = match (&changed.in_force, by, output.format) {
         (None, By::Daemon, Format::Table) => status::in_force(client),
         _ => None,
     };
-    output.tell(&Told { changed, gate })?;
+    output.tell(&Printed { changed, gate })?;
     print::warn_unless_persisted(&changed.persisted, changed.dry_run);
     Ok(())
 }
 
 #[derive(Serialize)]
 #[serde(transparent)]
-struct Told<'a, D> {
+struct Printed<'a, D> {
     changed: &'a Changed<D>,
     #[serde(skip)]
     gate: Option<String>,
 }
 
-impl<D: Decision> Answer for Told<'_, D> {
+impl<D: Decision> Answer for Printed<'_, D> {
     fn people(&self, writer: &mut dyn Write) -> io::Result<()> {
         let Changed { change, now, before, dry_run, in_force, notes, .. } = self.changed;
         if *dry_run {
@@ -146,7 +146,7 @@ impl<D: Decision> Answer for Told<'_, D> {
                 let line = format!("moved: was {was}{}: {}", before.besides(), before.why());
                 writeln!(writer, "{}", print::clean(line.trim_end_matches(": ")))?;
             }
-            (Change::Unchanged, _) => writeln!(writer, "unchanged: it was so before")?,
+            (Change::Unchanged, _) => writeln!(writer, "unchanged: already set")?,
             (Change::Added | Change::Moved | Change::Removed, _) => {}
         }
         let now = if *dry_run { " now" } else { "" };
@@ -161,7 +161,7 @@ impl<D: Decision> Answer for Told<'_, D> {
     }
 }
 
-/// The fields of a raw line: what changed, and the block or allow.
+/// Returns the fields of the raw line: the change, then the block or allow.
 #[must_use]
 pub fn raw<D: Decision>(changed: &Changed<D>) -> Vec<String> {
     let change = match changed.change {
@@ -223,12 +223,12 @@ mod tests {
 
     fn people(changed: &Changed<Block>) -> Vec<String> {
         let mut text = Vec::new();
-        Told { changed, gate: None }.people(&mut text).unwrap();
+        Printed { changed, gate: None }.people(&mut text).unwrap();
         String::from_utf8(text).unwrap().lines().map(str::to_owned).collect()
     }
 
     #[test]
-    fn what_changed_and_what_is_in_force() {
+    fn change_shows_what_is_in_force() {
         let lines = people(&changed(Change::Added));
         assert!(lines[0].starts_with("blocked 6281234567890 until 20"), "{lines:?}");
         assert!(lines[0].ends_with(" (in 24 h): prank, case 118"), "{lines:?}");
@@ -237,17 +237,17 @@ mod tests {
     }
 
     #[test]
-    fn what_was_before() {
+    fn change_shows_what_was_before() {
         let lines = people(&changed(Change::Moved));
         assert!(lines[1].starts_with("moved: was until 20"), "{lines:?}");
         assert!(lines[1].ends_with("(in 2 h): prank"), "{lines:?}");
-        assert_eq!(people(&changed(Change::Unchanged))[1], "unchanged: it was so before");
+        assert_eq!(people(&changed(Change::Unchanged))[1], "unchanged: already set");
         let lines = people(&changed(Change::Removed));
         assert!(lines[0].starts_with("unblocked 6281234567890, which was in force until 20"));
     }
 
     #[test]
-    fn a_dry_run_says_so() {
+    fn dry_run_is_named_as_one() {
         let lines = people(&Changed { dry_run: true, ..changed(Change::Added) });
         assert_eq!(lines[0], "dry run, nothing was changed");
         assert!(lines[1].starts_with("would block 6281234567890 until "), "{lines:?}");
@@ -255,9 +255,9 @@ mod tests {
     }
 
     #[test]
-    fn the_json_is_that_of_the_api() {
+    fn json_is_that_of_the_api() {
         let changed = changed(Change::Moved);
-        let json = serde_json::to_value(Told { changed: &changed, gate: Some("x".into()) });
+        let json = serde_json::to_value(Printed { changed: &changed, gate: Some("x".into()) });
         assert_eq!(json.unwrap(), serde_json::to_value(&changed).unwrap());
     }
 }

@@ -10,26 +10,26 @@ use crate::client::{self, Client};
 use crate::exit::{Exit, Failure};
 use crate::wire::Check;
 
-/// Ask what a call from a number gets now: exit 0 it would pass, 10 it would be refused
+/// Check whether a call from a number passes now: exit 0 yes, 10 it would be refused
 ///
 /// palang check 0812-3456-7890 && echo passes
 ///
-/// With override or mode observe every call passes: -o json has the verdict without them.
+/// With the override on, or in mode observe, every call passes; -o json also has the verdict of the policy.
 ///
 /// Raw: number, verdict, would, reason, rule, mode, end of the override.
 #[derive(Debug, Args)]
 pub struct Arguments {
-    /// The caller number as people write it
+    /// The caller number in any usual spelling
     #[arg(value_parser = number::given)]
     number: String,
     #[command(flatten)]
     output: Output,
 }
 
-/// Asks.
+/// Prints the verdict for a number.
 ///
 /// # Errors
-/// The daemon's no, or none to ask.
+/// Returns an error if the daemon refuses or cannot be reached.
 pub fn run(arguments: &Arguments, client: &Client) -> Result<Exit, Failure> {
     let path = client::path(&["check", &arguments.number], &[]);
     let check: Check = client.get(&path, client::LONG)?;

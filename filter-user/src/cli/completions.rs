@@ -8,11 +8,11 @@ use clap_complete::{generate, shells};
 use super::{Cli, print};
 use crate::exit::{Exit, Failure};
 
-/// Print what makes a shell complete `palang` on the Tab key
+/// Print a script that completes `palang` commands on the Tab key
 ///
 /// palang completions bash > /usr/share/bash-completion/completions/palang
 ///
-/// The packages bring it already. Works without a daemon.
+/// The packages install these scripts. Needs no daemon.
 #[derive(Debug, Args)]
 pub struct Arguments {
     shell: Shell,
@@ -25,10 +25,10 @@ enum Shell {
     Fish,
 }
 
-/// Prints.
+/// Prints the script.
 ///
 /// # Errors
-/// A standard output that takes nothing.
+/// `Failed` if standard output cannot be written.
 pub fn run(arguments: &Arguments) -> Result<Exit, Failure> {
     print::written(io::Write::write_all(&mut io::stdout(), &script(arguments.shell)))?;
     Ok(Exit::Done)
@@ -49,7 +49,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_script_knows_the_commands() {
+    fn every_script_completes_the_commands() {
         for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
             let text = String::from_utf8(script(shell)).unwrap();
             for word in ["override", "what-if", "xdp_mode", "dry-run"] {

@@ -20,21 +20,21 @@ pub struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Tell what a configuration means, or what is wrong with it (exit 2)
+    /// Show what a configuration means, or what is wrong with it (exit 2)
     ///
     /// palang config check palang.toml && systemctl reload palang
     Check {
-        /// The configuration
+        /// Configuration file
         #[arg(value_name = "FILE", default_value = config::PATH)]
         file: PathBuf,
     },
-    /// Show a configuration with all that it leaves out
+    /// Show a configuration with every default filled in
     ///
     /// palang config show -o json
     ///
-    /// Raw: the file to the letter.
+    /// Raw: the file exactly as it is.
     Show {
-        /// The configuration
+        /// Configuration file
         #[arg(value_name = "FILE", default_value = config::PATH)]
         file: PathBuf,
         #[command(flatten)]
@@ -42,10 +42,10 @@ enum Command {
     },
 }
 
-/// Checks or shows.
+/// Runs the `palang config` command.
 ///
 /// # Errors
-/// A file that cannot be read, or that is wrong.
+/// `Usage` if the file cannot be read or is not valid; `Failed` if it cannot be printed.
 pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     let (Command::Check { file } | Command::Show { file, .. }) = &arguments.command;
     let config = Config::read(file).map_err(|error| Failure::new(Exit::Usage, error))?;

@@ -8,16 +8,16 @@ use crate::config;
 use crate::daemon;
 use crate::exit::Failure;
 
-/// Load the filter, attach it and answer for it (the service runs this)
+/// Load and attach the filter and serve the API (run by the service)
 ///
 /// palang daemon --config palang.toml
 ///
-/// Attaches to the interfaces of the configuration. When it ends, however it ends, the filter
-/// stays in force; `palang detach` takes it out. SIGHUP reads the configuration again, SIGUSR1
-/// compares the store with the kernel's maps now (it is done every minute anyway).
+/// Attaches to the interfaces in the configuration. The filter stays in force however the daemon
+/// ends; `palang detach` removes it. SIGHUP reloads the configuration. SIGUSR1 compares the store
+/// with the kernel's maps now; this also happens every minute.
 #[derive(Debug, Args)]
 pub struct Arguments {
-    /// Configuration (TOML)
+    /// Configuration file (TOML)
     #[arg(long, value_name = "FILE", default_value = config::PATH)]
     config: PathBuf,
 }

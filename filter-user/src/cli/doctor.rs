@@ -11,25 +11,25 @@ use crate::config;
 use crate::doctor::{self, Check, State};
 use crate::exit::{Exit, Failure};
 
-/// Look at all that the gate needs from this machine, and tell what mends it
+/// Check what the gate needs from this machine, and say how to fix problems
 ///
 /// palang doctor
 ///
-/// Needs no daemon and changes nothing. Exit code 1 when a check failed; warnings do not count.
-/// Raw: state, check, interface, finding, mend.
+/// Needs no daemon and changes nothing. Exit code 1 if a check failed; warnings do not count.
+/// Raw: state, check, interface, finding, fix.
 #[derive(Debug, Args)]
 pub struct Arguments {
-    /// The configuration
+    /// Configuration file
     #[arg(long, value_name = "FILE", default_value = config::PATH)]
     config: PathBuf,
     #[command(flatten)]
     output: Output,
 }
 
-/// Looks at everything.
+/// Runs every check and prints the results.
 ///
 /// # Errors
-/// A check that failed.
+/// `Failed` if a check failed or the output cannot be written.
 pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     let failed = |error: &dyn std::fmt::Display| Failure::new(Exit::Failed, error);
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -58,7 +58,7 @@ fn count(checks: &[Check], state: State) -> usize {
     checks.iter().filter(|check| check.state == state).count()
 }
 
-/// The checks for people, and how many came out how.
+/// Formats the checks as a table, followed by the number of results of each state.
 #[must_use]
 pub fn table(checks: &[Check]) -> String {
     let mut table = Table::new();
@@ -68,8 +68,7 @@ pub fn table(checks: &[Check]) -> String {
             Some(interface) => format!("{interface} {}", check.check),
             None => check.check.to_owned(),
         };
-        let mend =
-            check.mend.as_ref().map_or_else(String::new, |mend| format!("; to mend: {mend}"));
+        let mend = check.mend.as_ref().map_or_else(String::new, |mend| format!("; fix: {mend}"));
         table.add_row([check.state.name(), &name, &format!("{}{mend}", check.finding)]);
     }
     let counts = [State::Ok, State::Warn, State::Fail]

@@ -10,34 +10,34 @@ use crate::client::{self, Client};
 use crate::exit::{Exit, Failure};
 use crate::wire::Erased;
 
-/// Forget a number: its calls, reports and reviews go, the audit keeps a pseudonym
+/// Erase all data about a number; the audit keeps a pseudonym
 ///
 /// palang erase --number 0812-3456-7890 --reason 'asked for by its owner, letter 12'
 ///
-/// It cannot be undone. Exit 5 while a block, an allow or a redial grant for exactly this number is
-/// in force: end it first. Exit 4 where nothing is held. What stands only in words (reasons, notes)
-/// is not searched, and backups keep what they have. Needs the role admin (docs/privacy.md).
+/// This cannot be undone. Exit 5 while a block, an allow or a redial grant for exactly this number is
+/// in force: end it first. Exit 4 if there is no data. Free text (reasons, notes) is not searched,
+/// and backups are not changed. Needs the role admin (docs/privacy.md).
 ///
 /// Raw: number, pseudonym, calls, reports, reviews, audit rows, audit rows that keep the number.
 #[derive(Debug, Args)]
 pub struct Arguments {
-    /// The number as people write it
+    /// The number in any usual spelling
     #[arg(long, value_name = "NUMBER", value_parser = number::given)]
     number: String,
-    /// Why; the audit keeps it, so it must not have the number or a name in it
+    /// Reason; the audit keeps it, so do not put the number or a name in it
     #[arg(long, value_name = "TEXT")]
     reason: String,
-    /// Change nothing, say what would change
+    /// Change nothing, only show what would change
     #[arg(long)]
     dry_run: bool,
     #[command(flatten)]
     output: Output,
 }
 
-/// Erases.
+/// Erases the data about a number.
 ///
 /// # Errors
-/// The daemon's no, or none to ask.
+/// Returns an error if the daemon refuses or cannot be reached.
 pub fn run(arguments: &Arguments, client: &Client) -> Result<Exit, Failure> {
     let dry_run = arguments.dry_run.then_some("true");
     let query = [("reason", Some(arguments.reason.as_str())), ("dry_run", dry_run)];
@@ -59,7 +59,7 @@ impl Answer for Erased {
             counted(self.reviews, "review"),
         ];
         writeln!(writer, "{verb} {}: {}", print::clean(&self.number), counts.join(", "))?;
-        let verb = if self.dry_run { "would have" } else { "have" };
+        let verb = if self.dry_run { "would show" } else { "now show" };
         let rows = counted(self.audit_rows, "audit row");
         writeln!(writer, "{rows} {verb} {} instead", print::clean(&self.pseudonym))?;
         self.notes.iter().try_for_each(|note| writeln!(writer, "note: {}", print::clean(note)))
@@ -84,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_gone_and_what_stays() {
+    fn erasure_shows_what_was_removed_and_what_stays() {
         let erased = Erased {
             number: "6281234567890".into(),
             pseudonym: "#ab".into(),
@@ -100,7 +100,7 @@ mod tests {
             people(&erased),
             [
                 "erased 6281234567890: 1 call, 0 reports, 2 reviews",
-                "5 audit rows have #ab instead",
+                "5 audit rows now show #ab instead",
                 "note: backups",
             ]
         );

@@ -1,5 +1,5 @@
-//! A capture that INVITEs of refused attempts are written to while they come: pcapng, whole after
-//! each of them, and no larger than was said.
+//! A pcapng file of INVITEs of refused attempts. It is complete after each INVITE and never exceeds
+//! the given size.
 
 use std::borrow::Cow;
 use std::fs::{self, File, OpenOptions};
@@ -20,14 +20,14 @@ use super::print::{clean, counted};
 use crate::exit::{Exit, Failure};
 use crate::wire::Evidence;
 
-/// Times are in nanoseconds: 10 to the power of minus this (draft-ietf-opsawg-pcapng §4.2).
+/// Timestamps are in nanoseconds: 10 to the power of minus 9 (draft-ietf-opsawg-pcapng §4.2).
 const NANOSECONDS: u8 = 9;
-/// Section header and description of the interface, as they are written here.
+/// Bytes of the section header and the interface description that this file writes.
 const HEADER: u64 = 28 + 32;
-/// An enhanced packet block without its data (draft-ietf-opsawg-pcapng §4.3).
+/// Bytes of an enhanced packet block without its data (draft-ietf-opsawg-pcapng §4.3).
 const PACKET: u64 = 32;
 
-/// An open file.
+/// Writes one capture file.
 pub struct Capture {
     writer: PcapNgWriter<File>,
     path: PathBuf,
@@ -35,20 +35,20 @@ pub struct Capture {
     max_count: u64,
     bytes: u64,
     count: u64,
-    /// The bound was reached: nothing more is written.
+    /// Whether a limit was reached: nothing more is written.
     is_full: bool,
 }
 
 impl Capture {
-    /// Begins a file that was not there. Only its owner may read it.
+    /// Creates a new file that only its owner can read.
     ///
     /// # Errors
-    /// A file that is there already, which may be evidence; one that cannot be written.
+    /// `Usage` if the file already exists, as it may be evidence; `Failed` if it cannot be written.
     pub fn create(path: &Path, max_bytes: u64, max_count: u64) -> Result<Capture, Failure> {
         let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
         let file = file.map_err(|error| {
             if error.kind() == io::ErrorKind::AlreadyExists {
-                let message = format!("{} is there already: name another file", path.display());
+                let message = format!("{} already exists: name another file", path.display());
                 return Failure::new(Exit::Usage, message);
             }
             Failure::new(Exit::Failed, format!("{}: {error}", path.display()))
@@ -68,22 +68,22 @@ impl Capture {
         Ok(Capture { writer, path, max_bytes, max_count, bytes: HEADER, count: 0, is_full: false })
     }
 
-    /// Writes an INVITE, unless the file would become larger than was said; that is told once.
+    /// Writes an INVITE, unless the file would exceed its limits; then it says so once.
     ///
     /// # Errors
-    /// A disk that takes no more.
+    /// `Failed` if the file cannot be written or the daemon sent something that is not base64.
     pub fn put(&mut self, evidence: &Evidence) -> Result<(), Failure> {
         if self.is_full {
             return Ok(());
         }
         let Some(bytes) = evidence.bytes() else {
-            return Err(Failure::new(Exit::Failed, "the daemon sent an INVITE that is no base64"));
+            return Err(Failure::new(Exit::Failed, "the daemon sent an INVITE that is not base64"));
         };
         let size = PACKET + (bytes.len() as u64).next_multiple_of(4);
         if self.count >= self.max_count || self.bytes + size > self.max_bytes {
             self.is_full = true;
             eprintln!(
-                "palang: {}: --max-count or --max-bytes is reached with {}; no more is written",
+                "palang: {}: the limit of --max-count or --max-bytes is reached after {}; no more INVITEs are written",
                 clean(&self.path.display().to_string()),
                 counted(self.count, "INVITE")
             );
@@ -106,13 +106,13 @@ impl Capture {
         Ok(())
     }
 
-    /// Says how much is in it; a file without any INVITE goes.
+    /// Prints the number of INVITEs and removes a file without any.
     pub fn finish(self) {
         let path = self.path.display().to_string();
         if self.count > 0 {
             eprintln!("palang: {} in {}", counted(self.count, "INVITE"), clean(&path));
         } else if fs::remove_file(&self.path).is_ok() {
-            eprintln!("palang: no INVITE came, so there is no {}", clean(&path));
+            eprintln!("palang: no INVITE arrived, so {} was not kept", clean(&path));
         }
     }
 }
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn it_reads_what_it_wrote_and_keeps_its_bounds() {
+    fn capture_file_reads_back_and_keeps_its_limits() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("refused.pcapng");
         let frame: Vec<u8> = (0..=250).collect();

@@ -12,45 +12,45 @@ use crate::client::{self, Client};
 use crate::exit::{Exit, Failure};
 use crate::wire::Explain;
 
-/// Tell which rule decides on a number, who set it, and what the kernel's maps hold
+/// Show which rule decides on a number, who set it, and what the kernel's maps hold
 ///
 /// palang explain 0812-3456-7890
 ///
-/// The steps stand in the kernel's order; `=>` marks the one that decided. After them the reports of
-/// calls that count against the number.
+/// The steps are in the kernel's order; `=>` marks the step that decided. The reports that count
+/// against the number follow.
 ///
-/// Raw: a line for each step with its name, kernel, store, and yes where it decided.
+/// Raw: one line per step with its name, kernel, store, and `yes` for the step that decided.
 #[derive(Debug, Args)]
 pub struct Arguments {
-    /// The caller number as people write it
+    /// The caller number in any usual spelling
     #[arg(value_parser = number::given)]
     number: String,
     #[command(flatten)]
     output: Output,
 }
 
-/// Explains.
+/// Prints the explanation for a number.
 ///
 /// # Errors
-/// The daemon's no, or none to ask.
+/// Returns an error if the daemon refuses or cannot be reached.
 pub fn run(arguments: &Arguments, client: &Client) -> Result<Exit, Failure> {
     let path = client::path(&["explain", &arguments.number], &[]);
     let explain = client.get::<Explain>(&path, client::LONG)?;
     let strikes = Strikes::of(client, &arguments.number)?;
-    arguments.output.tell(&Told { explain, strikes })?;
+    arguments.output.tell(&Explained { explain, strikes })?;
     Ok(Exit::Done)
 }
 
-/// What decides, and the reports that count against the number.
+/// Holds the rule that decides and the reports that count against the number.
 #[derive(Serialize)]
-struct Told {
+struct Explained {
     #[serde(flatten)]
     explain: Explain,
     #[serde(flatten)]
     strikes: Strikes,
 }
 
-impl Answer for Told {
+impl Answer for Explained {
     fn people(&self, writer: &mut dyn Write) -> io::Result<()> {
         self.explain.people(writer)?;
         self.strikes.people(writer)

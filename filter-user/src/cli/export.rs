@@ -11,29 +11,29 @@ use crate::client::{self, Client};
 use crate::exit::{Exit, Failure};
 use crate::wire::{Evidence, Held, Redials, Remembered};
 
-/// Tell all that is held about one number
+/// Export all data about one number
 ///
 /// palang export --number 0812-3456-7890 -o json >letter-12.json
 ///
-/// Block, allow, calls, INVITEs that were kept, reports, reviews, audit rows, and what the kernel remembers: what its owner
-/// may ask for. JSON is one document. What stands only in words (reasons, notes) is not searched.
-/// Needs the role operate (docs/privacy.md).
+/// Block, allow, calls, kept INVITEs, reports, reviews, audit rows and kernel state: all that the
+/// owner of the number may ask for. JSON is one document. Free text (reasons, notes) is not
+/// searched. Needs the role operate (docs/privacy.md).
 ///
-/// Raw: block, allow, call, evidence, report, review or audit, then the fields of that list; of evidence call, time,
-/// length of the frame, the frame as base64.
+/// Raw: block, allow, call, evidence, report, review or audit, then the fields of that list. Evidence
+/// has call, time, frame length and the frame as base64.
 #[derive(Debug, Args)]
 pub struct Arguments {
-    /// The number as people write it
+    /// The number in any usual spelling
     #[arg(long, value_name = "NUMBER", value_parser = number::given)]
     number: String,
     #[command(flatten)]
     output: Output,
 }
 
-/// Exports.
+/// Exports the data about a number.
 ///
 /// # Errors
-/// The daemon's no, or none to ask.
+/// Returns an error if the daemon refuses or cannot be reached.
 pub fn run(arguments: &Arguments, client: &Client) -> Result<Exit, Failure> {
     let path = client::path(&["numbers", &arguments.number], &[]);
     let held: Held = client.get(&path, client::LONG)?;
@@ -72,7 +72,7 @@ impl Answer for Held {
     }
 }
 
-/// A count and a table; without rows nothing but that.
+/// Writes a count and a table; only the count if there are no rows.
 fn section<R: Row>(writer: &mut dyn Write, noun: &str, rows: &[R]) -> io::Result<()> {
     if rows.is_empty() {
         return writeln!(writer, "\nno {noun}s");

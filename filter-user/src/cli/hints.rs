@@ -1,4 +1,4 @@
-//! What a person may try next, in the light of a replay's summary.
+//! Hints for the user's next step, from the summary of a replay.
 
 use std::cmp::Reverse;
 
@@ -7,11 +7,10 @@ use filter_common::abi::Verdict;
 use super::replay_output::count;
 use crate::replay::summary::Summary;
 
-/// A capture of a scan has thousands of ports; no line should.
+/// Largest number of ports to name: a capture of a port scan has thousands.
 const PORTS_MAX: usize = 8;
 
-/// One line for each thing that stood in the way, and one for the next step. `ports` are
-/// those that SIP was read on.
+/// Returns one line for each obstacle and one for the next step. SIP was read on `ports`.
 #[must_use]
 pub fn hints(summary: &Summary, ports: &[u16]) -> Vec<String> {
     let mut hints = Vec::new();
@@ -30,17 +29,17 @@ pub fn hints(summary: &Summary, ports: &[u16]) -> Vec<String> {
     }
     let refused = summary.verdicts.iter().any(|(name, _)| *name != Verdict::Pass.name());
     if summary.invites == 0 {
-        hints.push("no INVITE was found: --all tells what each frame is".to_owned());
+        hints.push("no INVITE was found: --all shows what each frame is".to_owned());
     } else if refused {
         hints.push(
-            "to let a refused caller through: --allow NUMBER; to see all of a call: -o json"
+            "to let a refused caller through: --allow NUMBER; to see every field of a call: -o json"
                 .to_owned(),
         );
     }
     hints
 }
 
-/// `--port` replaces the ports that were read before, so the line names them too.
+/// Names the current ports as well, because `--port` replaces them.
 fn other_ports(summary: &Summary, ports: &[u16]) -> String {
     let mut others: Vec<(u16, u64)> =
         summary.other_ports.iter().map(|(port, invites)| (*port, *invites)).collect();
@@ -48,7 +47,7 @@ fn other_ports(summary: &Summary, ports: &[u16]) -> String {
     others.sort_by_key(|(port, invites)| (Reverse(*invites), *port));
     let more = others.len().saturating_sub(PORTS_MAX);
     let mut text =
-        format!("{} went to UDP ports where no SIP is read: add", count(invites, "INVITE"));
+        format!("{} went to UDP ports that are not read as SIP: add", count(invites, "INVITE"));
     for port in others.iter().map(|(port, _)| port).take(PORTS_MAX).chain(ports) {
         text += &format!(" --port {port}");
     }
@@ -73,10 +72,10 @@ mod tests {
     }
 
     #[test]
-    fn the_ports_that_were_read_are_named_too() {
+    fn other_ports_hint_names_the_current_ports() {
         assert_eq!(
             hints(&summary("pass", 2), &[5060]),
-            ["3 INVITEs went to UDP ports where no SIP is read: \
+            ["3 INVITEs went to UDP ports that are not read as SIP: \
               add --port 6001 --port 6000 --port 5060"]
         );
         let many = hints(&summary("pass", 100), &[5060]).join("\n");
@@ -84,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn the_next_step() {
+    fn hints_name_the_next_step() {
         assert!(hints(&summary("pass", 0), &[5060]).is_empty());
         assert!(hints(&summary("drop", 0), &[5060])[0].contains("--allow"));
         assert!(hints(&Summary::default(), &[5060])[0].contains("--all "));

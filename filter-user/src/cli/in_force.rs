@@ -1,4 +1,4 @@
-//! The policy in force, as the daemon tells it: its configuration, mode, blocks and allows.
+//! Reads the policy in force from the daemon: its configuration, mode, blocks and allows.
 
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -15,27 +15,28 @@ use crate::policy::{Policy, Subject};
 use crate::what_if::records::nanoseconds;
 use crate::wire::{Allow, Block, ConfigInForce, Mode};
 
-const MASKED: &str = "the numbers are masked: the role operate sees them ([roles] in palang.toml)";
+const MASKED: &str =
+    "the daemon masks the numbers: this needs the role operate ([roles] in palang.toml)";
 
-/// The policy in force; its times are nanoseconds since 1970. The override is left out: it is a
-/// matter of the moment.
+/// Returns the policy in force; its times are nanoseconds since 1970. The override is not part of
+/// it, as it is only temporary.
 ///
 /// # Errors
-/// Why it is not known, in one line.
+/// Returns the reason in one line if the daemon refuses, cannot be reached, or masks numbers.
 pub fn policy(client: &Client) -> Result<Policy, String> {
-    let told = |error: client::Error| {
+    let reason = |error: client::Error| {
         let message = Failure::from(error).message;
         message.lines().next().unwrap_or_default().to_owned()
     };
     let config: ConfigInForce =
-        client.get(&client::path(&["config"], &[]), client::SHORT).map_err(told)?;
+        client.get(&client::path(&["config"], &[]), client::SHORT).map_err(reason)?;
     if config.masked {
         return Err(MASKED.into());
     }
     let config = config::parse(&config.text)
         .map_err(|wrong| wrong.told(Path::new(&config.path), &config.text))?;
     let mut policy = config.policy;
-    let mode: Mode = client.get(&client::path(&["mode"], &[]), client::SHORT).map_err(told)?;
+    let mode: Mode = client.get(&client::path(&["mode"], &[]), client::SHORT).map_err(reason)?;
     policy.settings.mode = if mode.mode == "enforce" { MODE_ENFORCE } else { MODE_OBSERVE };
     let plan = policy.trunks[0].profile.plan;
     let mut wrong = None;
@@ -51,7 +52,7 @@ pub fn policy(client: &Client) -> Result<Policy, String> {
             let expires = end(allow.expires);
             found(&allow.number, &mut |subject| policy.allow(subject, expires))
         })
-        .map_err(told)?;
+        .map_err(reason)?;
     client
         .list(&client::path(&["blocks"], &[]), |block: Block| {
             let flags = if block.observe { BLOCK_OBSERVE } else { 0 }
@@ -65,27 +66,27 @@ pub fn policy(client: &Client) -> Result<Policy, String> {
                 }
             })
         })
-        .map_err(told)?;
+        .map_err(reason)?;
     match wrong {
         Some(message) => Err(message),
         None => Ok(policy),
     }
 }
 
-/// As the gate has it: 0 is never.
+/// Converts an end to nanoseconds as the gate reads it: 0 is never.
 fn end(expires: Option<Timestamp>) -> u64 {
     expires.map_or(0, nanoseconds)
 }
 
-/// Whether the middle of a number is hidden, as from the role read.
+/// Checks whether the middle of a number is hidden, as for the role read.
 pub fn is_masked(text: &str) -> bool {
     text.strip_suffix('*').unwrap_or(text).contains('*')
 }
 
-/// What the API names: E.164 digits without `+`, a local number, or a prefix with `*`.
+/// Parses a number of the API: E.164 digits without `+`, a local number, or a prefix with `*`.
 ///
 /// # Errors
-/// It is none, or masked.
+/// Returns a message if the number is not valid or is masked.
 pub fn subject(text: &str, plan: &Plan) -> Result<Subject, String> {
     if is_masked(text) {
         return Err(MASKED.into());
@@ -100,7 +101,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_of_the_api_are_read_as_they_are_meant() {
+    fn api_number_text_parses_to_the_same_subject() {
         let plan = Policy::default().trunks[0].profile.plan;
         for text in ["6281234567890", "14155550100", "2502", "112", "62811", "62811*", "1*"] {
             assert_eq!(subject(text, &plan).map(|subject| subject.to_string()), Ok(text.into()));

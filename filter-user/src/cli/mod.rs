@@ -99,10 +99,10 @@ enum Command {
 }
 
 impl Cli {
-    /// Does what was asked for, and tells how it ended.
+    /// Runs the command that was given and returns the exit code.
     ///
     /// # Errors
-    /// The failure to tell and to exit with.
+    /// `Failure`: the message to print and the exit code.
     pub fn run(self) -> Result<Exit, Failure> {
         let client = &Client::new(&self.socket);
         match self.command {

@@ -10,21 +10,21 @@ use crate::client::{self, Client};
 use crate::exit::{Exit, Failure};
 use crate::wire::{Mode, SetMode};
 
-/// Tell or set whether blocked callers are refused, or only observed
+/// Show or set whether blocked callers are refused or only observed
 ///
 /// palang mode enforce --for 24h
 ///
-/// Without an argument it tells the mode. Setting it needs the role admin.
+/// Without an argument it shows the mode. Setting it needs the role admin.
 ///
 /// Raw: mode, end of enforce.
 #[derive(Debug, Args)]
 pub struct Arguments {
     /// The mode to set
     mode: Option<Name>,
-    /// How long enforce lasts: 30m, 24h, 7d; then the mode is observe
+    /// How long enforce lasts: 30m, 24h, 7d; the mode is observe after that
     #[arg(long = "for", value_name = "DURATION", value_parser = time::seconds, requires = "mode")]
     seconds: Option<u64>,
-    /// Change nothing, say what would change
+    /// Change nothing, only show what would change
     #[arg(long, requires = "mode")]
     dry_run: bool,
     #[command(flatten)]
@@ -33,16 +33,16 @@ pub struct Arguments {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Name {
-    /// Judge and record everything, refuse nothing
+    /// Judge and record every call, refuse none
     Observe,
     /// Refuse blocked callers
     Enforce,
 }
 
-/// Tells or sets the mode.
+/// Shows or sets the mode.
 ///
 /// # Errors
-/// The daemon's no, or none to ask.
+/// `Usage` for observe with a duration; otherwise returns an error if the daemon refuses or cannot be reached.
 pub fn run(arguments: &Arguments, client: &Client) -> Result<Exit, Failure> {
     let path = client::path(&["mode"], &[]);
     let Some(name) = arguments.mode else {
@@ -54,7 +54,7 @@ pub fn run(arguments: &Arguments, client: &Client) -> Result<Exit, Failure> {
         Name::Enforce => "enforce",
     };
     if name == Name::Observe && arguments.seconds.is_some() {
-        return Err(Failure::new(Exit::Usage, "observe does not end by itself: leave out --for"));
+        return Err(Failure::new(Exit::Usage, "mode observe has no end: omit --for"));
     }
     let what =
         SetMode { mode: mode.to_owned(), seconds: arguments.seconds, dry_run: arguments.dry_run };
@@ -67,7 +67,7 @@ pub fn run(arguments: &Arguments, client: &Client) -> Result<Exit, Failure> {
     Ok(Exit::Done)
 }
 
-/// `observe`, `enforce`, `enforce until …, then observe`.
+/// Describes the mode: `observe`, `enforce` or `enforce until …, then observe`.
 #[must_use]
 pub fn words(mode: &Mode) -> String {
     match mode.until {

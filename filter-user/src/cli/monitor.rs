@@ -19,44 +19,44 @@ use crate::wire::{Call, Live, Lost};
 ///
 /// palang monitor -t refuse -t unread
 ///
-/// One line an attempt: time, verdict, reason, caller, trunk. A line with `lost` tells of attempts that have none, at
-/// the beginning and whenever it grows. Raw: as `palang calls`, without lines of what was lost.
+/// One line per attempt: time, verdict, reason, caller, trunk. A line with `lost` counts attempts
+/// without a line, at the start and when the count grows. Raw: as `palang calls`, without `lost` lines.
 ///
-/// `--write` puts the INVITEs of refused attempts, whatever `-t` says, into a capture that Wireshark and `palang
-/// replay` read; each is in the file at once. The kernel keeps them for as long, also without [evidence] in
-/// palang.toml; the audit tells of it. Needs the role operate.
+/// `--write` saves the INVITEs of all refused attempts, regardless of `-t`, in a capture for Wireshark
+/// and `palang replay`. Each is in the file at once. Meanwhile the kernel keeps INVITEs even without
+/// [evidence] in palang.toml, and the audit records it. Needs the role operate.
 #[derive(Debug, Args)]
 pub struct Arguments {
-    /// Only these; may be given more than once [default: all]
+    /// Only attempts of this type; may be repeated [default: all]
     #[arg(short = 't', long = "type", value_name = "TYPE")]
     types: Vec<Type>,
-    /// Source, rule and Call-ID as well
+    /// Also show source, rule and Call-ID
     #[arg(short = 'v', long)]
     verbose: bool,
-    /// End after so many attempts
+    /// Stop after N attempts
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     count: Option<u64>,
-    /// Write the INVITEs of refused attempts to this new file, as pcapng; only its owner may read it
+    /// Write the INVITEs of refused attempts to this new pcapng file; only its owner can read it
     #[arg(long, value_name = "FILE")]
     write: Option<PathBuf>,
-    /// Write no more than so many bytes
+    /// Write at most N bytes
     #[arg(long, value_name = "N", requires = "write", default_value_t = 64 << 20)]
     max_bytes: u64,
-    /// Write no more than so many INVITEs
+    /// Write at most N INVITEs
     #[arg(long, value_name = "N", requires = "write", default_value_t = 10_000)]
     max_count: u64,
     #[command(flatten)]
     output: Output,
 }
 
-/// What became of an attempt.
+/// Outcome of an attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Type {
     /// Refused
     Refuse,
-    /// Passed, by what was decided
+    /// Passed after a decision
     Pass,
-    /// Passed, because it could not be read for sure
+    /// Passed, because the caller could not be read with certainty
     Unread,
 }
 
@@ -73,10 +73,11 @@ impl Type {
     }
 }
 
-/// Looks until it is ended, or nobody reads any more.
+/// Prints attempts until the user or the reader ends it.
 ///
 /// # Errors
-/// The daemon's no, or none to ask; a daemon that ends.
+/// `Failed` if a file cannot be written; otherwise returns an error if the daemon refuses, ends or cannot be
+/// reached.
 pub fn run(arguments: &Arguments, client: &Client) -> Result<Exit, Failure> {
     let mut left = arguments.count;
     let mut known_lost = None;
@@ -84,11 +85,11 @@ pub fn run(arguments: &Arguments, client: &Client) -> Result<Exit, Failure> {
         Some(path) => Some(Capture::create(path, arguments.max_bytes, arguments.max_count)?),
         None => None,
     };
-    // Seconds until the INVITEs of what was told last are surely here.
+    // Seconds to wait for the INVITEs of the attempts already printed.
     let mut ending = None;
     let mut failed = None;
     let query = [("evidence", capture.as_ref().map(|_| "true"))];
-    let looked = client.list(&client::path(&["calls", "live"], &query), |line: Live| {
+    let ended = client.list(&client::path(&["calls", "live"], &query), |line: Live| {
         let written = match line {
             Live::Evidence(evidence) => {
                 let written = capture.as_mut().map_or(Ok(()), |capture| capture.put(&evidence));
@@ -106,7 +107,7 @@ pub fn run(arguments: &Arguments, client: &Client) -> Result<Exit, Failure> {
                     return ControlFlow::Continue(());
                 }
                 left = left.map(|left| left - 1);
-                tell(arguments, &call)
+                print(arguments, &call)
             }
             Live::Lost(lost) => {
                 ending = ending.map(|seconds: u32| seconds - 1);
@@ -114,14 +115,14 @@ pub fn run(arguments: &Arguments, client: &Client) -> Result<Exit, Failure> {
                     Ok(())
                 } else {
                     known_lost = Some(lost);
-                    tell_lost(arguments.output.format, lost)
+                    print_lost(arguments.output.format, lost)
                 }
             }
         };
         if left == Some(0) && ending.is_none() && capture.is_some() {
             ending = Some(2);
         }
-        // Whoever reads it may have seen enough.
+        // An error may mean that the reader closed the output.
         let is_over = match &capture {
             Some(_) => ending == Some(0),
             None => left == Some(0),
@@ -137,11 +138,11 @@ pub fn run(arguments: &Arguments, client: &Client) -> Result<Exit, Failure> {
     if let Some(capture) = capture {
         capture.finish();
     }
-    looked?;
+    ended?;
     Ok(Exit::Done)
 }
 
-fn tell(arguments: &Arguments, call: &Call) -> io::Result<()> {
+fn print(arguments: &Arguments, call: &Call) -> io::Result<()> {
     let mut out = io::stdout().lock();
     match arguments.output.format {
         Format::Json => print::json_line(call, &mut out),
@@ -155,14 +156,14 @@ fn tell(arguments: &Arguments, call: &Call) -> io::Result<()> {
                 let call_id = known(call.call_id.as_ref());
                 line += &format!("  {}  rule {}  {call_id}", call.source, call.rule);
             }
-            // Whoever calls writes the Call-ID.
+            // The caller writes the Call-ID, so control characters are removed.
             writeln!(out, "{}", print::clean(&line))
         }
     }?;
     out.flush()
 }
 
-fn tell_lost(format: Format, lost: Lost) -> io::Result<()> {
+fn print_lost(format: Format, lost: Lost) -> io::Result<()> {
     let mut out = io::stdout().lock();
     let Lost { refused, passed, thinned, missed, evidence } = lost;
     match format {

@@ -1,4 +1,4 @@
-//! `palang override`: the break-glass switch.
+//! `palang override`: the emergency switch.
 
 use std::io::{self, Write};
 
@@ -34,16 +34,16 @@ enum Command {
 ///
 /// palang override on --for 30m --reason 'flood in the city'
 ///
-/// Where it is on already, its end and reason become these.
+/// An override that is already on gets the new end and reason.
 #[derive(Debug, Args)]
 struct On {
     /// How long: 30m, 24h, 7d
     #[arg(long = "for", value_name = "DURATION", value_parser = time::seconds)]
     seconds: u64,
-    /// Why
+    /// Reason for the override
     #[arg(long, value_name = "TEXT")]
     reason: String,
-    /// Change nothing, say what would change
+    /// Change nothing, only show what would change
     #[arg(long)]
     dry_run: bool,
     #[command(flatten)]
@@ -55,14 +55,14 @@ struct On {
 /// palang override off
 #[derive(Debug, Args)]
 struct Off {
-    /// Change nothing, say what would change
+    /// Change nothing, only show what would change
     #[arg(long)]
     dry_run: bool,
     #[command(flatten)]
     output: Output,
 }
 
-/// Tell whether the override is on, until when, and why
+/// Show whether the override is on, until when, and why
 ///
 /// palang override status
 ///
@@ -73,10 +73,10 @@ struct Show {
     output: Output,
 }
 
-/// Does what was asked for.
+/// Runs the `palang override` command.
 ///
 /// # Errors
-/// The daemon's no; neither a daemon nor the kernel's maps to work on.
+/// Returns an error if the daemon refuses; `NoDaemon` if neither it nor the kernel's maps can be used.
 pub fn run(arguments: &Arguments, client: &Client) -> Result<Exit, Failure> {
     match &arguments.command {
         Command::On(on) => {
@@ -107,7 +107,7 @@ fn set(what: &SetOverride, client: &Client, output: Output) -> Result<(), Failur
     Ok(())
 }
 
-/// `on until …: why (who)`, or `off`.
+/// Describes the override: `on until …: reason (author)`, or `off`.
 #[must_use]
 pub fn words(state: &Override) -> String {
     if state.until.is_none() {
@@ -132,7 +132,7 @@ impl Answer for Override {
         }
         writeln!(writer, "override {}", print::clean(&text))?;
         if self.until.is_some() {
-            writeln!(writer, "in force: nothing is refused until then")?;
+            writeln!(writer, "in force: no call is refused until then")?;
         }
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! What commands tell, as a table, as JSON, or raw.
+//! Prints answers as a table, as JSON, or raw.
 
 use std::borrow::Cow;
 use std::io::{self, BufWriter, StdoutLock, Write};
@@ -14,26 +14,26 @@ use crate::client;
 use crate::exit::{Exit, Failure};
 use crate::wire::{Check, NextAttempt, Persisted};
 
-/// Rows of a table that are held back to find the widths of its columns.
+/// Number of table rows that are held back to find the column widths.
 const ROWS: usize = 1000;
-/// A wider column does not widen the rows after these.
+/// Largest column width that later rows inherit.
 const WIDTH_MAX: u16 = 60;
 
-/// How the output looks.
+/// Output format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Format {
     /// For people
     Table,
-    /// For programs: an object, or one a line; of an empty list nothing
+    /// For programs: one object, or one per line; nothing for an empty list
     Json,
-    /// For scripts: fields with tabs between them, `-` where nothing is known, times in UTC
+    /// For scripts: fields separated by tabs, `-` for unknown, times in UTC
     Raw,
 }
 
-/// The option that every command has.
+/// The output option of every command.
 #[derive(Clone, Copy, Debug, Args)]
 pub struct Output {
-    /// How the output looks
+    /// Output format
     #[arg(
         id = "output",
         short = 'o',
@@ -44,46 +44,46 @@ pub struct Output {
     pub format: Format,
 }
 
-/// What is told as one object.
+/// An answer that is printed as one object.
 pub trait Answer: Serialize {
-    /// For people.
+    /// Writes the answer for people.
     ///
     /// # Errors
-    /// Those of the writer.
+    /// Returns the error of the writer.
     fn people(&self, writer: &mut dyn Write) -> io::Result<()>;
-    /// The fields of the raw lines.
+    /// Returns the fields of the raw lines.
     fn raw(&self) -> Vec<Vec<String>>;
 }
 
-/// What is told as a row of a list.
+/// An answer that is printed as a row of a list.
 pub trait Row: Serialize {
-    /// What the rows are, for their count.
+    /// Singular noun for the count of rows.
     const NOUN: &'static str;
-    /// The columns of the table.
+    /// Names of the table columns.
     const COLUMNS: &'static [&'static str];
-    /// The cells of the table.
+    /// Returns the cells of the table row.
     fn cells(&self) -> Vec<String>;
-    /// The fields of the raw line.
+    /// Returns the fields of the raw line.
     fn raw(&self) -> Vec<String>;
 }
 
 impl Output {
-    /// Tells an answer.
+    /// Prints an answer.
     ///
     /// # Errors
-    /// An output that cannot be written, unless whoever reads it has seen enough.
+    /// `Failed` if the output cannot be written. A reader that closed the output is not an error.
     pub fn tell(self, answer: &impl Answer) -> Result<(), Failure> {
         let mut writer = BufWriter::new(io::stdout().lock());
         written(write(self.format, answer, &mut writer).and_then(|()| writer.flush()))
     }
 
-    /// Whether people read it.
+    /// Checks whether the output is for people.
     #[must_use]
     pub fn is_for_people(self) -> bool {
         self.format == Format::Table
     }
 
-    /// A list whose rows go to the standard output.
+    /// Creates a list whose rows go to standard output.
     #[must_use]
     pub fn list<R: Row>(self) -> List<R, BufWriter<StdoutLock<'static>>> {
         List::new(self.format, BufWriter::new(io::stdout().lock()))
@@ -98,26 +98,26 @@ fn write(format: Format, answer: &impl Answer, writer: &mut dyn Write) -> io::Re
     }
 }
 
-/// A line of JSON.
+/// Writes a value as a line of JSON.
 pub(super) fn json_line(value: &impl Serialize, mut writer: &mut dyn Write) -> io::Result<()> {
     serde_json::to_writer(&mut writer, value)?;
     writer.write_all(b"\n")
 }
 
-/// Fields with tabs between them, without control characters.
+/// Writes fields separated by tabs, without control characters.
 pub(super) fn raw_line(fields: &[String], writer: &mut dyn Write) -> io::Result<()> {
     let fields: Vec<_> = fields.iter().map(|field| clean(field)).collect();
     writeln!(writer, "{}", fields.join("\t"))
 }
 
-/// Rows as they come. Those of a table are held back by the thousand.
+/// Prints rows as they come. Table rows are held back in groups of 1,000.
 pub struct List<R, W> {
     format: Format,
     writer: W,
     rows: Vec<Vec<String>>,
     widths: Vec<u16>,
     count: u64,
-    /// Why nothing more is written.
+    /// The error after which nothing more is written.
     broken: Option<io::Error>,
     kind: std::marker::PhantomData<R>,
 }
@@ -128,7 +128,7 @@ impl<R: Row, W: Write> List<R, W> {
         List { format, writer, rows: Vec::new(), widths: Vec::new(), count: 0, broken: None, kind }
     }
 
-    /// Tells a row; breaks when nothing more can be written.
+    /// Prints a row; breaks if nothing more can be written.
     pub fn row(&mut self, row: &R) -> ControlFlow<()> {
         if let Err(error) = self.add(row) {
             self.broken = Some(error);
@@ -155,17 +155,17 @@ impl<R: Row, W: Write> List<R, W> {
         for (column, width) in table.column_iter_mut().zip(&self.widths) {
             column.set_constraint(ColumnConstraint::LowerBoundary(Width::Fixed(*width)));
         }
-        // With the padding of a cell, which a constraint counts in.
+        // A constraint includes the padding of a cell.
         let widths = table.column_max_content_widths();
         self.widths = widths.into_iter().map(|width| width.min(WIDTH_MAX) + 2).collect();
         writeln!(self.writer, "{}", table.trim_fmt())
     }
 
-    /// Tells what is left, and of a table the count.
+    /// Prints the remaining rows and, in a table, the count.
     ///
     /// # Errors
-    /// A request that failed, after what came before it; an output that cannot be written,
-    /// unless whoever reads it has seen enough.
+    /// Returns the error of the request after the rows that preceded it; `Failed` if the output cannot be
+    /// written. A reader that closed the output is not an error.
     pub fn finish(mut self, end: Result<(), client::Error>) -> Result<(), Failure> {
         if let Some(error) = self.broken.take() {
             return written(Err(error));
@@ -190,7 +190,7 @@ impl<R: Row, W: Write> List<R, W> {
     }
 }
 
-/// A table in the style of all others.
+/// Creates a table in the common style.
 #[must_use]
 pub fn table(columns: Option<&[&str]>, rows: impl Iterator<Item = Vec<String>>) -> Table {
     let mut table = Table::new();
@@ -204,10 +204,10 @@ pub fn table(columns: Option<&[&str]>, rows: impl Iterator<Item = Vec<String>>) 
     table
 }
 
-/// Whoever closes our output has seen enough.
+/// Maps a write error to a failure. A reader that closed our output (a broken pipe) is not an error.
 ///
 /// # Errors
-/// Another reason why the output could not be written.
+/// `Failed` for any other write error.
 pub fn written(result: io::Result<()>) -> Result<(), Failure> {
     match result {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
@@ -217,7 +217,7 @@ pub fn written(result: io::Result<()>) -> Result<(), Failure> {
     }
 }
 
-/// Without the control characters that a Call-ID or a reason may hold: a terminal obeys them.
+/// Replaces control characters, which a Call-ID or a reason may hold and a terminal would obey.
 #[must_use]
 pub fn clean(text: &str) -> Cow<'_, str> {
     if text.contains(char::is_control) {
@@ -226,8 +226,8 @@ pub fn clean(text: &str) -> Cow<'_, str> {
     text.into()
 }
 
-/// A cell of CSV that no spreadsheet takes for a formula, and no terminal obeys: such a cell begins
-/// with an apostrophe instead.
+/// Makes a CSV cell safe: without control characters, and with an apostrophe in front of a text that a
+/// spreadsheet would read as a formula.
 #[must_use]
 pub fn harmless(text: &str) -> String {
     let text = clean(text);
@@ -238,13 +238,13 @@ pub fn harmless(text: &str) -> String {
     }
 }
 
-/// `1 frame`, `2 frames`, `1,000,000 frames`.
+/// Formats a count with its noun: `1 frame`, `2 frames`, `1,000,000 frames`.
 #[must_use]
 pub fn counted(number: u64, noun: &str) -> String {
     format!("{} {noun}{}", thousands(number), if number == 1 { "" } else { "s" })
 }
 
-/// `1,000,000`.
+/// Formats a number with thousands separators: `1,000,000`.
 #[must_use]
 pub fn thousands(number: u64) -> String {
     let digits = number.to_string();
@@ -258,13 +258,13 @@ pub fn thousands(number: u64) -> String {
     text
 }
 
-/// The text, or `-`.
+/// Returns the text, or `-` for `None`.
 #[must_use]
 pub fn known(value: Option<impl ToString>) -> String {
     value.map_or_else(|| "-".to_owned(), |value| value.to_string())
 }
 
-/// `until 2026-11-25 18:20:00 +07 (in 24 h)`, or what stands for no end.
+/// Formats an end: `until 2026-11-25 18:20:00 +07 (in 24 h)`, or `without` if there is no end.
 #[must_use]
 pub fn until(end: Option<Timestamp>, without: &str) -> String {
     end.map_or_else(
@@ -276,43 +276,49 @@ pub fn until(end: Option<Timestamp>, without: &str) -> String {
     )
 }
 
-/// A label and what it says, in a column.
+/// Writes a label and its value in columns.
 ///
 /// # Errors
-/// Those of the writer.
+/// Returns the error of the writer.
 pub fn field(writer: &mut dyn Write, label: &str, text: &str) -> io::Result<()> {
     writeln!(writer, "{label:<11} {}", clean(text))
 }
 
-/// What a call from a number gets now, and why.
+/// Describes the outcome of a call from a number now, and why.
 #[must_use]
 pub fn outcome(check: &Check) -> String {
     let rule = check.rule.as_ref().map_or_else(String::new, |rule| format!(", {rule}"));
     if check.verdict != "pass" {
         let next = check.next_attempt.map_or_else(String::new, |NextAttempt { attempt, of }| {
-            format!("; its next attempt is {attempt}, attempt {of} passes")
+            format!(
+                "; the next call is attempt {attempt} and is refused, attempt {of} gets through"
+            )
         });
         return format!("this number is refused ({}, {}{rule}){next}", check.verdict, check.reason);
     }
     if check.reason == "redial-grant" {
         let why = match &check.granted {
             Some(granted) => format!("redial grant {}", until(Some(granted.until), "on")),
-            None => "its next attempt opens a redial grant".to_owned(),
+            None => "the next call opens a redial grant".to_owned(),
         };
         return format!("{why}, so this number passes ({}{rule})", check.reason);
     }
     if check.would == "pass" {
         return format!("this number passes ({}{rule})", check.reason);
     }
-    let why = match check.override_until {
-        Some(_) => format!("override {}", until(check.override_until, "on")),
-        None if check.mode == "observe" => "mode observe".to_owned(),
-        None => check.reason.clone(),
-    };
-    format!("{why}, so this number still passes (would: {}{rule})", check.would)
+    let policy = format!("this call would be refused ({}{rule})", check.would);
+    match check.override_until {
+        Some(end) => {
+            format!("not refused now: override is on {}. Without it {policy}", until(Some(end), ""))
+        }
+        None if check.mode == "observe" => {
+            format!("not refused yet: mode is observe. In enforce {policy}")
+        }
+        None => format!("not refused: {}. Otherwise {policy}", check.reason),
+    }
 }
 
-/// Says loudly, on the standard error, that a change would not survive a restart.
+/// Warns on standard error if a change would not survive a restart.
 pub fn warn_unless_persisted(persisted: &Persisted, dry_run: bool) {
     if dry_run {
         return;
@@ -320,11 +326,11 @@ pub fn warn_unless_persisted(persisted: &Persisted, dry_run: bool) {
     match persisted {
         Persisted::Yes => {}
         Persisted::Pending => eprintln!(
-            "palang: NOT ON DISK YET: it is in force now, but the disk has not answered; a \
+            "palang: NOT ON DISK YET: the change is in force, but the disk has not answered; a \
              restart of this machine may undo it"
         ),
         Persisted::No(why) => eprintln!(
-            "palang: NOT ON DISK: it is in force now, but a restart of this machine undoes it: {}",
+            "palang: NOT ON DISK: the change is in force, but a restart of this machine undoes it: {}",
             clean(why)
         ),
     }
@@ -387,7 +393,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_that_breaks_off_says_no_count() {
+    fn list_that_breaks_off_has_no_count() {
         let mut text = Vec::new();
         let mut list = List::new(Format::Table, &mut text);
         assert!(list.row(&Word("gate".into())).is_continue());
@@ -412,10 +418,10 @@ mod tests {
         };
         assert_eq!(
             outcome(&check),
-            "mode observe, so this number still passes (would: drop, block 62812*)"
+            "not refused yet: mode is observe. In enforce this call would be refused (drop, block 62812*)"
         );
         let overridden = Check { override_until: Some(Timestamp::MAX), ..check.clone() };
-        assert!(outcome(&overridden).starts_with("override until "));
+        assert!(outcome(&overridden).starts_with("not refused now: override is on until "));
         let refused =
             Check { verdict: "drop".into(), reason: "blocked-prefix".into(), ..check.clone() };
         assert_eq!(

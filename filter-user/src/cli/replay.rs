@@ -17,33 +17,33 @@ use crate::policy::{self, Policy, Subject};
 use crate::policy_file;
 use crate::replay::{Error, Replay};
 
-/// Files from this size on get a progress bar.
+/// Smallest file size in bytes that gets a progress bar.
 const LARGE: u64 = 4 << 20;
 
 /// Judge recorded calls with the real program in the kernel
 ///
 /// palang replay trunk.pcap --block 0812-3456-7890 --block '+62811*'
 ///
-/// Tells the verdict of every INVITE. Each frame runs through the kernel program on maps
-/// of its own; nothing is attached and no traffic is touched. The time is that of the capture.
+/// Prints the verdict of every INVITE. Each frame runs through the kernel program on separate maps;
+/// nothing is attached and no live traffic is touched. The clock is that of the capture.
 #[derive(Debug, Args)]
 pub struct Arguments {
     /// pcap or pcapng files; `-` is standard input
     #[arg(required = true, value_name = "CAPTURE")]
     captures: Vec<PathBuf>,
-    /// Block a number, or with `*` at its end a prefix; may be given again
+    /// Block a number, or a prefix that ends with `*`; may be repeated
     #[arg(long, value_name = "NUMBER|PREFIX*")]
     block: Vec<String>,
-    /// Allow a number or a prefix: beats every block; may be given again
+    /// Allow a number or a prefix: wins over every block; may be repeated
     #[arg(long, value_name = "NUMBER|PREFIX*")]
     allow: Vec<String>,
-    /// Policy file (TOML); what is given on the command line adds to it or wins
+    /// Policy file (TOML); command-line options add to it or override it
     #[arg(long, value_name = "FILE")]
     policy: Option<PathBuf>,
-    /// Enforce blocks, or only say what would be refused
+    /// Enforce blocks, or only show what would be refused
     #[arg(long)]
     mode: Option<Mode>,
-    /// UDP port that SIP is read on, instead of 5060; may be given again
+    /// UDP port that is read as SIP, instead of 5060; may be repeated
     #[arg(long, value_name = "P", value_parser = clap::value_parser!(u16).range(1..))]
     port: Vec<u16>,
     /// Country code of the numbering plan [default: 62]
@@ -52,13 +52,13 @@ pub struct Arguments {
     /// Trunk prefix of national numbers, may be empty [default: 0]
     #[arg(long, value_name = "P")]
     trunk_prefix: Option<String>,
-    /// International prefix, such as 001; may be given again [default: none]
+    /// International prefix, such as 001; may be repeated [default: no prefix]
     #[arg(long, value_name = "P")]
     international_prefix: Vec<String>,
-    /// How the output looks
+    /// Output format
     #[arg(short, long, value_name = "FORMAT", default_value = "table")]
     output: Format,
-    /// Tell of every frame, not only of INVITEs; the summary's counts then are of all frames
+    /// Print every frame, not only INVITEs; the summary then counts all frames
     #[arg(long)]
     all: bool,
 }
@@ -69,10 +69,11 @@ enum Mode {
     Observe,
 }
 
-/// Judges the captures.
+/// Judges the captures and prints the verdicts.
 ///
 /// # Errors
-/// Wrong arguments, a missing permission, captures that cannot be read to their end.
+/// `Usage` for wrong arguments, `Refused` for a missing permission, `Partly` or `Failed` if a capture
+/// cannot be read to its end.
 pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     let policy = policy(arguments)?;
     let mut replay = Replay::new(policy, arguments.all)?;
@@ -88,7 +89,7 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
         match result {
             Ok(()) => {}
             Err(Error::Capture(message)) => broken.push(format!("{}: {message}", path.display())),
-            // What was judged before is told all the same.
+            // The frames before the error are still printed.
             Err(Error::Kernel(error)) => broken.push(format!("{}: {error}", path.display())),
             Err(Error::Output(error)) => return written(Err(error)),
         }
@@ -104,7 +105,7 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     Err(Failure::new(exit, broken.join("\n")))
 }
 
-/// A bar for a large file, where somebody looks at it.
+/// Creates a progress bar, visible only for a large file on a terminal.
 pub(super) fn progress(path: &Path) -> ProgressBar {
     let size = path.metadata().map_or(0, |metadata| metadata.len());
     if size < LARGE || !io::stderr().is_terminal() {
@@ -142,7 +143,7 @@ fn policy(arguments: &Arguments) -> Result<Policy, Failure> {
             .map_err(|message| usage(format!("--allow: {message}")))?;
         match policy.allows.iter().find(|(known, _)| *known == subject) {
             Some((_, allow)) if allow.expires == 0 => {}
-            Some(_) => return Err(usage(twice("allow", subject))),
+            Some(_) => return Err(usage(conflict("allow", subject))),
             None => policy.allow(subject, 0),
         }
     }
@@ -151,22 +152,22 @@ fn policy(arguments: &Arguments) -> Result<Policy, Failure> {
             .map_err(|message| usage(format!("--block: {message}")))?;
         match policy.blocks.iter().find(|(known, _)| *known == subject) {
             Some((_, block)) if block.expires == 0 && block.flags == 0 => {}
-            Some(_) => return Err(usage(twice("block", subject))),
+            Some(_) => return Err(usage(conflict("block", subject))),
             None => policy.block(subject, 0, 0),
         }
     }
     Ok(policy)
 }
 
-/// Two rules of one kind about one subject that differ: neither may win unseen.
-fn twice(kind: &str, subject: Subject) -> String {
+/// Describes two different rules of one kind for one subject: neither may win silently.
+fn conflict(kind: &str, subject: Subject) -> String {
     format!(
-        "--{kind}: the policy file has another {kind} for {subject}, which ends or only observes: \
-         take one of them away"
+        "--{kind}: the policy file has a different {kind} for {subject} (it ends or only observes): \
+         remove one of the two"
     )
 }
 
-/// The numbering plan of the command line, before any number is read.
+/// Applies the numbering plan of the command line, before any number is parsed.
 fn adjust(policy: &mut Policy, arguments: &Arguments) -> Result<(), String> {
     let plan = &mut policy.trunks[0].profile.plan;
     if let Some(text) = &arguments.country_code {
@@ -181,12 +182,12 @@ fn adjust(policy: &mut Policy, arguments: &Arguments) -> Result<(), String> {
         prefixes.push(digits("--international-prefix", text, 1, PREFIX_DIGITS_MAX)?);
     }
     policy::set_international(plan, prefixes).map_err(|message| {
-        format!("--international-prefix: {message}, those of the policy file included")
+        format!("--international-prefix: {message} (including those of the policy file)")
     })
 }
 
 fn digits(argument: &str, text: &str, min: u32, max: u32) -> Result<Digits, String> {
     Digits::parse(text)
         .filter(|digits| (min..=max).contains(&digits.len()))
-        .ok_or_else(|| format!("{argument}: {text:?}: {min} to {max} digits are wanted"))
+        .ok_or_else(|| format!("{argument}: {text:?} must have {min} to {max} digits"))
 }

@@ -11,19 +11,19 @@ use super::hints::hints;
 use crate::replay::record::Record;
 use crate::replay::summary::Summary;
 
-/// How the output looks.
+/// Output format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Format {
     /// For people: a table and a summary.
     Table,
-    /// For programs: one object a line, the summary last.
+    /// For programs: one object per line, the summary last.
     Json,
-    /// For scripts: file, frame, time, src, caller, verdict, would, rule, reason with tabs
-    /// between them, `-` where nothing is known; no header, no summary.
+    /// For scripts: file, frame, time, src, caller, verdict, would, rule, reason, separated by tabs;
+    /// `-` for unknown; no header, no summary.
     Raw,
 }
 
-/// Tells records as they come. A table is held back until the end.
+/// Prints records as they come. A table is held back until the end.
 pub struct Output<W> {
     format: Format,
     writer: W,
@@ -37,7 +37,7 @@ struct Last<'a> {
 }
 
 impl<W: Write> Output<W> {
-    /// An output; `files` when the table needs a column for them.
+    /// Creates an output; `files` adds a column for the file.
     pub fn new(format: Format, writer: W, files: bool) -> Output<W> {
         let mut table = Table::new();
         table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
@@ -49,10 +49,10 @@ impl<W: Write> Output<W> {
         Output { format, writer, table, files }
     }
 
-    /// Tells a record.
+    /// Prints a record.
     ///
     /// # Errors
-    /// Those of the writer.
+    /// Returns the error of the writer.
     pub fn record(&mut self, record: &Record) -> io::Result<()> {
         match self.format {
             Format::Table => {
@@ -92,10 +92,10 @@ impl<W: Write> Output<W> {
         }
     }
 
-    /// Tells the table and the summary; `ports` are those that SIP was read on.
+    /// Prints the table and the summary. SIP was read on `ports`.
     ///
     /// # Errors
-    /// Those of the writer.
+    /// Returns the error of the writer.
     pub fn finish(mut self, summary: &Summary, ports: &[u16]) -> io::Result<()> {
         match self.format {
             Format::Table => self.people(summary, ports)?,
@@ -115,15 +115,15 @@ impl<W: Write> Output<W> {
             }
             writeln!(self.writer, "{}\n", self.table.trim_fmt())?;
         }
-        let told: u64 = summary.verdicts.values().sum();
+        let judged: u64 = summary.verdicts.values().sum();
         writeln!(
             self.writer,
             "{} in {}: {}",
             count(summary.invites, "INVITE"),
             count(summary.frames, "frame"),
-            if told == 0 { "nothing to judge".to_owned() } else { list(summary.verdicts.iter()) }
+            if judged == 0 { "nothing to judge".to_owned() } else { list(summary.verdicts.iter()) }
         )?;
-        if told > 0 {
+        if judged > 0 {
             writeln!(self.writer, "reasons: {}", list(summary.reasons.iter()))?;
         }
         for hint in hints(summary, ports) {
@@ -133,7 +133,7 @@ impl<W: Write> Output<W> {
     }
 }
 
-/// The reason, with the rule behind it and what the verdict would have been.
+/// Returns the reason, the policy verdict that was not applied, and the rule.
 fn reason(record: &Record) -> String {
     let mut text = record.reason.to_owned();
     if let Some(would) = record.would {
@@ -145,7 +145,7 @@ fn reason(record: &Record) -> String {
     text
 }
 
-/// `1 frame`, `2 frames`.
+/// Formats a count: `1 frame`, `2 frames`.
 pub fn count(number: u64, noun: &str) -> String {
     format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
 }

@@ -14,7 +14,7 @@ use crate::exit::{Exit, Failure};
 use crate::ladder::{ReportKind, decimal};
 use crate::wire::{AddReport, Change, Report, Reported};
 
-/// Say what a call was, and see what was said of others
+/// Report what kind of call a call was, and list such reports
 ///
 /// palang report add 0812-3456-7890 --kind prank --call-id 7f3a@pbx --note 'laughter'
 #[derive(Debug, Args)]
@@ -33,28 +33,28 @@ enum Command {
 ///
 /// palang report add 0812-3456-7890 --kind prank --call-id 7f3a@pbx --note 'laughter'
 ///
-/// It is a strike where a call of the last 24 h with this number and Call-ID passed, on a trunk that
-/// vouches for its numbers; what strikes lead to says the ladder (docs/ladder.toml). Else it is on
-/// record and on the review list, and blocks nobody. A call that is reported again is what was said
-/// last. Exit 6: it is on record, and the block that should be there is not.
+/// The report is a strike if a call of the last 24 h with this number and Call-ID passed. The trunk of
+/// that call must be trusted for its numbers. The ladder (docs/ladder.toml) decides what strikes lead to. Any
+/// other report is recorded and goes to the review list, but blocks nobody. A second report of a
+/// call replaces the first. Exit 6: recorded, but the block that should follow was not set.
 ///
 /// Raw: the report as in the list, strikes of the number, end of the ladder's block, attempts that
-/// open a redial grant from now on where one has ended, review.
+/// open a redial grant from now on if one was ended, review.
 #[derive(Debug, Args)]
 struct Add {
-    /// The caller number as people write it
+    /// The caller number in any usual spelling
     #[arg(value_parser = number::given)]
     number: String,
-    /// What the call was; `silent` where nobody spoke
+    /// Kind of call; `silent` if nobody spoke
     #[arg(long)]
     kind: ReportKind,
-    /// Call-ID of the call, as the console shows it; whole, also where `palang calls` cuts it
+    /// Call-ID of the call, as the console shows it; in full, even if `palang calls` cuts it short
     #[arg(long, value_name = "ID")]
     call_id: Option<String>,
-    /// What else there is to say
+    /// Free text
     #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     note: String,
-    /// Change nothing, say what would change
+    /// Change nothing, only show what would change
     #[arg(long)]
     dry_run: bool,
     #[command(flatten)]
@@ -65,24 +65,25 @@ struct Add {
 ///
 /// palang report list 0812-3456-7890 --since 30d
 ///
-/// Raw: id, time, number, kind, how much of a strike it is now, why it is none, trunk, reason and
+/// Raw: id, time, number, kind, strikes it counts now, why it does not count, trunk, reason and
 /// rule of the call, author, note, Call-ID, time of the call, number of the call.
 #[derive(Debug, Args)]
 struct List {
-    /// Only of this caller number
+    /// Only reports of this caller number
     #[arg(value_parser = number::given)]
     number: Option<String>,
-    /// Since when: 1h, 7d, '2026-11-25 18:20' local time, or RFC 3339
+    /// Start: 1h, 7d, '2026-11-25 18:20' local time, or RFC 3339
     #[arg(long, value_name = "DURATION|TIME", value_parser = time::since)]
     since: Option<Timestamp>,
     #[command(flatten)]
     output: Output,
 }
 
-/// Does what was asked for.
+/// Runs the `palang report` command.
 ///
 /// # Errors
-/// The daemon's no, or none to ask.
+/// `Partly` if the report was recorded but the block was not set; otherwise returns an error if the
+/// daemon refuses or cannot be reached.
 pub fn run(arguments: &Arguments, client: &Client) -> Result<Exit, Failure> {
     match &arguments.command {
         Command::Add(add) => {
@@ -97,15 +98,18 @@ pub fn run(arguments: &Arguments, client: &Client) -> Result<Exit, Failure> {
             let reported: Reported = client.post(&path, &what, client::LONG)?;
             add.output.tell(&reported)?;
             if let Some(problem) = reported.problem.filter(|_| !add.dry_run) {
-                let message = format!("on record, but not blocked: {}", problem.message);
+                let message = format!(
+                    "the report is recorded, but the number was not blocked: {}",
+                    problem.message
+                );
                 return Err(Failure::new(Exit::Partly, print::clean(&message)));
             }
         }
         Command::List(list) => {
-            let mut told = list.output.list();
+            let mut rows = list.output.list();
             let end =
-                reports(client, list.number.as_deref(), list.since, |report| told.row(&report));
-            told.finish(end)?;
+                reports(client, list.number.as_deref(), list.since, |report| rows.row(&report));
+            rows.finish(end)?;
         }
     }
     Ok(Exit::Done)
@@ -122,7 +126,7 @@ fn reports(
     client.list(&client::path(&["reports"], &query), f)
 }
 
-/// Strikes of a number, and what they come to.
+/// Holds the strikes of a number and the reports that count.
 #[derive(Debug, Default, Serialize)]
 pub struct Strikes {
     strikes_hundredths: u32,
@@ -130,10 +134,10 @@ pub struct Strikes {
 }
 
 impl Strikes {
-    /// Those of a number that count now, newest first; of a prefix there are none.
+    /// Returns the strikes of a number that count now, newest first; a prefix has none.
     ///
     /// # Errors
-    /// The daemon's no, or none to ask.
+    /// Returns an error if the daemon refuses or cannot be reached.
     pub fn of(client: &Client, number: &str) -> Result<Strikes, client::Error> {
         let mut found = Strikes::default();
         if number.ends_with('*') {
@@ -149,10 +153,10 @@ impl Strikes {
         Ok(found)
     }
 
-    /// Tells them to people, where there are any.
+    /// Writes the strikes for people; nothing for a number without strikes.
     ///
     /// # Errors
-    /// Those of the writer.
+    /// Returns the error of the writer.
     pub fn people(&self, writer: &mut dyn Write) -> io::Result<()> {
         if self.reports.is_empty() {
             return Ok(());
@@ -160,7 +164,7 @@ impl Strikes {
         let rows = self.reports.iter().map(Row::cells);
         let table = print::table(Some(Report::COLUMNS), rows);
         let sum = decimal(self.strikes_hundredths);
-        writeln!(writer, "\n{sum} strikes, by these reports:\n{}", table.trim_fmt())
+        writeln!(writer, "\n{sum} strikes from these reports:\n{}", table.trim_fmt())
     }
 }
 
@@ -208,7 +212,7 @@ impl Row for Report {
     }
 }
 
-/// Attempts that open a grant from now on, where one has ended.
+/// Returns the attempt that opens a grant from now on, if a grant was ended.
 fn attempts(reported: &Reported) -> Option<String> {
     let block = reported.grant_ended.as_ref()?;
     Some(known(block.redial.map(|redial| redial.attempts)))
@@ -225,11 +229,11 @@ impl Answer for Reported {
         let recorded = if *dry_run { "would record" } else { "recorded" };
         line(&format!("{recorded} report{id} of {}: {}", report.number, report.kind))?;
         match &report.why_not {
-            Some(why) => line(&format!("no strike: {why}"))?,
-            None => line(&format!("a strike: now {}", self.strikes))?,
+            Some(why) => line(&format!("not a strike: {why}"))?,
+            None => line(&format!("counts as a strike: now {}", self.strikes))?,
         }
         if self.warning && report.strike {
-            line("a warning on record: nothing is blocked by it")?;
+            line("recorded as a warning: it blocks nothing")?;
         }
         let would = if *dry_run { "would be " } else { "" };
         if let (Some(block), Some(change)) = (&self.block, self.change) {
@@ -242,13 +246,13 @@ impl Answer for Reported {
         }
         if let Some(block) = &self.grant_ended {
             let next = block.redial.map_or_else(String::new, |redial| {
-                format!("; from now on attempt {} passes", redial.attempts)
+                format!("; from now on attempt {} gets through", redial.attempts)
             });
-            line(&format!("{would}ended: the redial grant by the block {}{next}", block.number))?;
+            line(&format!("redial grant {would}ended by block {}{next}", block.number))?;
         }
         if self.needs_review {
             let which = self.review.map_or_else(String::new, |id| format!(", review {id}"));
-            line(&format!("somebody has to look at it{which}: palang review list"))?;
+            line(&format!("needs a review{which}: palang review list"))?;
         }
         if let Some(problem) = self.problem.as_ref().filter(|_| *dry_run) {
             line(&format!("would not be blocked: {}", problem.message))?;
@@ -346,18 +350,18 @@ mod tests {
     }
 
     #[test]
-    fn a_strike_and_all_that_follows() {
+    fn report_that_is_a_strike_prints_every_consequence() {
         let lines = people(&reported(None));
         let [recorded, strike, blocked, ended, look, force, note] = &lines[..] else {
             panic!("{lines:?}")
         };
         assert_eq!(recorded, "recorded report 7 of 6281234567890: prank");
-        assert_eq!(strike, "a strike: now 2.00 strikes: 2 prank");
+        assert_eq!(strike, "counts as a strike: now 2.00 strikes: 2 prank");
         assert!(blocked.starts_with("blocked until "), "{blocked}");
         assert!(blocked.ends_with("(in 24 h): 2.00 strikes: 2 prank"), "{blocked}");
-        let by = "ended: the redial grant by the block 6281234567890; from now on attempt 4 passes";
+        let by = "redial grant ended by block 6281234567890; from now on attempt 4 gets through";
         assert_eq!(ended, by);
-        assert_eq!(look, "somebody has to look at it, review 3: palang review list");
+        assert_eq!(look, "needs a review, review 3: palang review list");
         assert_eq!(force, "in force: this number is refused (drop, blocked-number)");
         assert_eq!(note, "note: be careful");
         let raw = Answer::raw(&reported(None));
@@ -366,7 +370,7 @@ mod tests {
     }
 
     #[test]
-    fn no_strike_says_why_and_a_dry_run_that_it_is_one() {
+    fn report_that_is_not_a_strike_prints_why() {
         let not =
             Reported { block: None, change: None, grant_ended: None, ..reported(Some("why")) };
         let lines = people(&Reported { dry_run: true, ..not });
@@ -374,16 +378,16 @@ mod tests {
             lines[..2],
             ["dry run, nothing was changed", "would record report 7 of 6281234567890: prank"]
         );
-        assert_eq!(lines[2], "no strike: why");
+        assert_eq!(lines[2], "not a strike: why");
         let problem = Problem { kind: ProblemKind::Full, message: "full".into() };
         let full = Reported { dry_run: true, problem: Some(problem), ..reported(None) };
         assert!(people(&full).contains(&"would not be blocked: full".to_owned()));
         let warned = Reported { warning: true, block: None, change: None, ..reported(None) };
-        assert_eq!(people(&warned)[2], "a warning on record: nothing is blocked by it");
+        assert_eq!(people(&warned)[2], "recorded as a warning: it blocks nothing");
     }
 
     #[test]
-    fn a_row_says_what_counts() {
+    fn report_row_shows_what_counts() {
         let strike = |report: &Report| Row::cells(report)[4].clone();
         assert_eq!(strike(&report(None)), "1.00");
         assert_eq!(strike(&report(Some("why"))), "no: why");

@@ -14,7 +14,7 @@ use crate::client::{self, Client};
 use crate::exit::{Exit, Failure};
 use crate::wire::{CloseReview, ExtendReview, Review, ReviewClosed, ReviewSettled};
 
-/// Look at blocked callers who were let through, and at reports that a person has to decide on
+/// Review blocked callers who were let through, and reports that need a person's decision
 ///
 /// palang review list
 #[derive(Debug, Args)]
@@ -31,100 +31,100 @@ enum Command {
     Free(Free),
 }
 
-/// List the redial grants and reports that nobody has looked at, oldest first
+/// List the open reviews of redial grants and reports, oldest first
 ///
 /// palang review list
 ///
-/// A `report` is one that is no strike, that led to a long block, or to none where there should be
-/// one: `palang report list NUMBER` tells which.
+/// A `report` needs a review if it is not a strike, led to a long block, or its block could not be
+/// set. `palang report list NUMBER` shows the reports.
 ///
 /// Raw: id, time, number, kind, end of the grant or block, rule of the block, Call-ID, closed, by, note.
 #[derive(Debug, Args)]
 struct List {
-    /// Also those that were closed
+    /// Include closed reviews
     #[arg(long)]
     all: bool,
     #[command(flatten)]
     output: Output,
 }
 
-/// Note that a redial grant or a report was looked at, and what came of it
+/// Close a review with a note on the result
 ///
 /// palang review close 3 --note 'a real call: ambulance sent, block removed'
 ///
-/// Block and grant stay as they are: `palang block remove` frees the number for good.
+/// The block and the grant stay unchanged: `palang block remove` ends the block.
 ///
-/// Raw: as the list.
+/// Raw: as in the list.
 #[derive(Debug, Args)]
 struct Close {
-    /// Its number in the list
+    /// ID of the review in the list
     id: u64,
-    /// What came of it
+    /// Result of the review
     #[arg(long, value_name = "TEXT")]
     note: String,
-    /// Change nothing, say what would change
+    /// Change nothing, only show what would change
     #[arg(long)]
     dry_run: bool,
     #[command(flatten)]
     output: Output,
 }
 
-/// Let the block of a number go on, and close its review
+/// Extend the block of a number and close its review
 ///
 /// palang review extend 3 --for 7d
 ///
-/// Only a number with a block of its own that ends earlier.
+/// The number must have a block of its own that ends earlier.
 ///
 /// Raw: the review as in the list; added, moved, unchanged or removed, and the block as in its list.
 #[derive(Debug, Args)]
 struct Extend {
-    /// Its number in the list
+    /// ID of the review in the list
     id: u64,
-    /// How long from now on: 24h, 7d
+    /// How long from now: 24h, 7d
     #[arg(long = "for", value_name = "DURATION", value_parser = time::seconds)]
     seconds: u64,
-    /// What came of it [default: that the block was extended]
+    /// Result of the review [default: that the block was extended]
     #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     note: String,
-    /// Change nothing, say what would change
+    /// Change nothing, only show what would change
     #[arg(long)]
     dry_run: bool,
     #[command(flatten)]
     output: Output,
 }
 
-/// Take the block of a number away, and close its review
+/// Remove the block of a number and close its review
 ///
-/// palang review free 3 --note 'a child, spoken to the parents'
+/// palang review free 3 --note 'a child, parents informed'
 ///
-/// Strikes stay: `palang report add … --kind test` with the Call-ID takes one back.
+/// The strikes stay: to withdraw one, `palang report add … --kind test` with its Call-ID.
 ///
-/// Raw: as `extend`.
+/// Raw: as for `extend`.
 #[derive(Debug, Args)]
 struct Free {
-    /// Its number in the list
+    /// ID of the review in the list
     id: u64,
-    /// Why
+    /// Reason
     #[arg(long, value_name = "TEXT")]
     note: String,
-    /// Change nothing, say what would change
+    /// Change nothing, only show what would change
     #[arg(long)]
     dry_run: bool,
     #[command(flatten)]
     output: Output,
 }
 
-/// Does what was asked for.
+/// Runs the `palang review` command.
 ///
 /// # Errors
-/// The daemon's no, or none to ask.
+/// Returns an error if the daemon refuses or cannot be reached.
 pub fn run(arguments: &Arguments, client: &Client) -> Result<Exit, Failure> {
     match &arguments.command {
         Command::List(list) => {
-            let mut told = list.output.list();
+            let mut rows = list.output.list();
             let path = client::path(&["reviews"], &[("all", list.all.then_some("true"))]);
-            let end = client.list(&path, |review: Review| told.row(&review));
-            told.finish(end)?;
+            let end = client.list(&path, |review: Review| rows.row(&review));
+            rows.finish(end)?;
         }
         Command::Close(close) => {
             let path = client::path(&["reviews", &close.id.to_string(), "close"], &[]);
@@ -150,7 +150,7 @@ pub fn run(arguments: &Arguments, client: &Client) -> Result<Exit, Failure> {
     Ok(Exit::Done)
 }
 
-/// Tells what became of a block and of its review.
+/// Prints the change of a block and the review that it closes.
 fn settle(settled: &ReviewSettled, client: &Client, output: Output) -> Result<(), Failure> {
     if output.format != Format::Table {
         output.tell(&Settled(settled))?;

@@ -12,36 +12,35 @@ use crate::exit::{Exit, Failure};
 use crate::netlink;
 use crate::selftest::{self, Call, Outcome, Selftest, Tried};
 
-/// Try whether a blocked caller would be refused now
+/// Test whether a blocked caller would be refused now
 ///
 /// palang selftest
 ///
-/// Sends real INVITEs from numbers that are nobody's through the filter with a copy of the policy in
-/// force: over each trunk one that is blocked, one that is not, and one that is blocked and allowed.
-/// All in a network of its own: no live call, map, counter or interface is touched. Also looks
-/// whether the same filter is on every configured interface. Needs root, and no daemon.
+/// Sends real INVITEs from unassigned numbers through the filter with a copy of the policy in force.
+/// Each trunk gets three calls: one blocked, one not blocked, one both blocked and allowed.
+/// All of it runs in a separate network namespace: no live call, map, counter or interface is touched.
+/// Also checks that every configured interface has the same filter. Needs root, but no daemon.
 ///
-/// Exit code, for cron: 0 armed: blocked callers are refused, nobody else · 11 observing · 12
-/// overridden · 13 broken, with what is wrong · 1, 5 it
-/// could not be tried.
+/// Exit codes, for cron. 0 is armed: only blocked callers are refused. 11 is observing, 12 is
+/// overridden, 13 is broken. 1 and 5: the test could not run.
 ///
-/// Raw: a line for each thing, with its name and its value.
+/// Raw: one line per item, with its name and its value.
 #[derive(Debug, Args)]
 pub struct Arguments {
-    /// The daemon's configuration
+    /// Configuration file of the daemon
     #[arg(long, env = "PALANG_CONFIG", value_name = "FILE", default_value = config::PATH)]
     config: PathBuf,
     #[command(flatten)]
     output: Output,
 }
 
-/// Tries it.
+/// Runs the self-test and prints the result.
 ///
 /// # Errors
-/// It could not be tried.
+/// `Refused` without root; `Failed` if the test could not run.
 pub fn run(arguments: &Arguments) -> Result<Exit, Failure> {
     if !nix::unistd::geteuid().is_root() {
-        return Err(Failure::new(Exit::Refused, "only root can try it: sudo palang selftest"));
+        return Err(Failure::new(Exit::Refused, "the self-test needs root: sudo palang selftest"));
     }
     let failed = |error: &dyn std::fmt::Display| Failure::new(Exit::Failed, error);
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -50,9 +49,9 @@ pub fn run(arguments: &Arguments) -> Result<Exit, Failure> {
         .map_err(|error| failed(&error))?;
     let links = runtime
         .block_on(netlink::links())
-        .map_err(|error| failed(&format!("cannot ask for interfaces: {error}")))?;
+        .map_err(|error| failed(&format!("cannot list the interfaces: {error}")))?;
     let found = selftest::run(&arguments.config, &links)
-        .map_err(|error| failed(&format!("it could not be tried: {error}")))?;
+        .map_err(|error| failed(&format!("the self-test could not run: {error}")))?;
     arguments.output.tell(&found)?;
     Ok(match found.outcome {
         Outcome::Armed => Exit::Done,
@@ -62,17 +61,17 @@ pub fn run(arguments: &Arguments) -> Result<Exit, Failure> {
     })
 }
 
-/// In one line, what each outcome means.
-fn words(outcome: Outcome) -> &'static str {
+/// Describes an outcome in one line.
+fn describe(outcome: Outcome) -> &'static str {
     match outcome {
         Outcome::Armed => "ARMED       blocked callers are refused, others pass",
         Outcome::Observing => {
-            "OBSERVING   blocked callers pass: they are only observed (palang mode, or the trunk's mode)"
+            "OBSERVING   blocked callers are only observed and pass (see palang mode, or the trunk's mode)"
         }
         Outcome::Overridden => {
-            "OVERRIDDEN  blocked callers pass: the override is on (palang override off)"
+            "OVERRIDDEN  blocked callers pass: the override is on (to end it: palang override off)"
         }
-        Outcome::Broken => "BROKEN      do not rely on it",
+        Outcome::Broken => "BROKEN      the filter does not work as it should",
     }
 }
 
@@ -96,7 +95,7 @@ fn cells(tried: &Tried) -> Vec<String> {
 
 impl Answer for Selftest {
     fn people(&self, writer: &mut dyn Write) -> io::Result<()> {
-        writeln!(writer, "{}", words(self.outcome))?;
+        writeln!(writer, "{}", describe(self.outcome))?;
         for problem in &self.problems {
             writeln!(writer, "  {}", print::clean(problem))?;
         }
@@ -114,17 +113,17 @@ impl Answer for Selftest {
             field("override", &r#override::words(over))?;
         }
         if let Some(blocks) = self.blocks {
-            field("blocks", &format!("{} in force, none of them tried", thousands(blocks)))?;
+            field("blocks", &format!("{} in force, not tested one by one", thousands(blocks)))?;
         }
-        for (index, stand) in self.interfaces.iter().enumerate() {
-            let on = match (&stand.xdp, stand.program, &stand.tag) {
+        for (index, interface) in self.interfaces.iter().enumerate() {
+            let on = match (&interface.xdp, interface.program, &interface.tag) {
                 (Some(xdp), Some(id), Some(tag)) => format!("{xdp} (program {id}, tag {tag})"),
-                (Some(_), ..) | (None, ..) => "without the filter".to_owned(),
+                (Some(_), ..) | (None, ..) => "no filter".to_owned(),
             };
             let label = if index == 0 { "interfaces" } else { "" };
-            field(label, &format!("{}: {on}", stand.name))?;
+            field(label, &format!("{}: {on}", interface.name))?;
         }
-        field("tried", &format!("{} (tag {})", self.version, self.tag))
+        field("tested", &format!("{} (tag {})", self.version, self.tag))
     }
 
     fn raw(&self) -> Vec<Vec<String>> {
@@ -142,14 +141,14 @@ impl Answer for Selftest {
         let named = |name: &str, text: &String| vec![name.to_owned(), text.clone()];
         lines.extend(self.problems.iter().map(|problem| named("problem", problem)));
         lines.extend(self.notes.iter().map(|note| named("note", note)));
-        lines.extend(self.interfaces.iter().map(|stand| {
+        lines.extend(self.interfaces.iter().map(|interface| {
             vec![
                 "interface".to_owned(),
-                stand.name.clone(),
-                known(stand.xdp.as_ref()),
-                known(stand.program),
-                known(stand.tag.as_ref()),
-                known(stand.problem.as_ref()),
+                interface.name.clone(),
+                known(interface.xdp.as_ref()),
+                known(interface.program),
+                known(interface.tag.as_ref()),
+                known(interface.problem.as_ref()),
             ]
         }));
         lines.extend(self.trunks.iter().map(|tried| {

@@ -1,4 +1,4 @@
-//! `palang setup`: from an installed package to a filter that observes.
+//! `palang setup`: from an installed package to a filter in mode observe.
 
 use std::io::{self, IsTerminal as _, Write};
 use std::os::unix::net::UnixStream;
@@ -14,7 +14,7 @@ use serde::Serialize;
 
 use super::attach::{Name, words};
 use super::print::{self, Answer, Output, known};
-use super::{doctor as doctor_told, status};
+use super::{doctor as doctor_output, status};
 use crate::client::{self, Client};
 use crate::config;
 use crate::datapath::Pins;
@@ -24,31 +24,31 @@ use crate::netlink;
 use crate::setup::{self, Change, Listener, Wanted};
 use crate::wire::{Attach, ConfigInForce, Interface, Mode, SetMode, Status};
 
-/// The unit that the package installs; it reads [`config::PATH`].
+/// The systemd unit of the package; it reads [`config::PATH`].
 const UNIT: &str = "palang.service";
-/// Of Indonesia, for whose emergency centres this was made.
+/// Default country code: Indonesia.
 const COUNTRY_CODE: &str = "62";
-/// How long the daemon may take to put a configuration in force, and to attach.
+/// Longest wait for the daemon to apply a configuration, or to attach.
 const PATIENCE: Duration = Duration::from_secs(30);
 const LOOK: Duration = Duration::from_millis(100);
 
-/// Check this machine, write the configuration and put the filter on an interface, in mode observe
+/// Check this machine, write the configuration and attach the filter to an interface, in mode observe
 ///
 /// palang setup ens1
 ///
-/// Needs root. Tells first what it finds and what it will do, and asks; nothing is refused until
-/// `palang mode enforce`. What fails half-way is put back. A configuration that somebody edited is
-/// changed only where it has to be, and never when it has other interfaces. Without systemd it
-/// writes the configuration and tells how to start the daemon (exit 6).
+/// Needs root. First shows the checks and the plan, then asks. No call is refused until
+/// `palang mode enforce`. If a step fails, all steps are undone. Setup changes an existing
+/// configuration only where it must, and never one that has other interfaces. Without systemd it
+/// writes the configuration and says how to start the daemon (exit 6).
 ///
 /// Raw: interface, native or generic, mode, configuration, ports, country code.
 #[derive(Debug, Args)]
 pub struct Arguments {
-    /// The interface that calls come in on
+    /// Interface on which calls arrive
     #[arg(value_name = "IFACE")]
     interface: String,
-    /// UDP port that SIP is read on; may be repeated [default: those of the SIP servers that run,
-    /// else 5060]
+    /// UDP port that is read as SIP; may be repeated [default: ports of the running SIP servers,
+    /// otherwise 5060]
     #[arg(long, value_name = "PORT")]
     port: Vec<u16>,
     /// Country code of the numbers; 62 is Indonesia
@@ -57,23 +57,23 @@ pub struct Arguments {
     /// Where the program runs [default: as configured, native]
     #[arg(long)]
     mode: Option<Name>,
-    /// The configuration
+    /// Configuration file
     #[arg(long, value_name = "FILE", default_value = config::PATH)]
     config: PathBuf,
     /// Do not ask
     #[arg(long)]
     yes: bool,
-    /// Change nothing, say what would change
+    /// Change nothing, only show what would change
     #[arg(long)]
     dry_run: bool,
     #[command(flatten)]
     output: Output,
 }
 
-/// Sets up.
+/// Runs the `palang setup` command.
 ///
 /// # Errors
-/// What stands in the way, before anything was changed; or what failed, when all was put back.
+/// `Partly` if only the configuration is written; any other error means that no change is left.
 pub fn run(arguments: &Arguments) -> Result<Exit, Failure> {
     if !geteuid().is_root() {
         let message = format!("only root can set up: sudo palang setup {}", arguments.interface);
@@ -82,18 +82,18 @@ pub fn run(arguments: &Arguments) -> Result<Exit, Failure> {
     let found = Found::look(arguments)?;
     let people = arguments.output.is_for_people();
     if people {
-        print::written(found.tell(&mut io::stdout()))?;
+        print::written(found.print(&mut io::stdout()))?;
     }
     if let Some(count) = found.failed() {
         let message = format!(
-            "{count} of the checks failed, nothing was changed:\n{}mend that, then again; all \
+            "checks failed: {count}, nothing was changed:\n{}fix them and run setup again; all \
              checks: palang doctor",
-            doctor_told::table(&found.trouble(State::Fail))
+            doctor_output::table(&found.trouble(State::Fail))
         );
         return Err(Failure::new(Exit::Failed, message));
     }
     if arguments.dry_run {
-        arguments.output.tell(&found.told(None, true))?;
+        arguments.output.tell(&found.summary(None, true))?;
         return Ok(Exit::Done);
     }
     if !arguments.yes && !found.plan.is_empty() && !agreed()? {
@@ -102,14 +102,14 @@ pub fn run(arguments: &Arguments) -> Result<Exit, Failure> {
     let mut undo = Undo(Vec::new());
     match found.carry_out(&mut undo) {
         Ok(Some(status)) => {
-            arguments.output.tell(&found.told(Some(&status), false))?;
+            arguments.output.tell(&found.summary(Some(&status), false))?;
             Ok(Exit::Done)
         }
         Ok(None) => Err(Failure::new(
             Exit::Partly,
             format!(
-                "{file} is written. There is no systemd with a unit {UNIT} for it: start `palang \
-                 daemon --config {file}`, then `palang setup {name} --config {file}` goes on",
+                "{file} is written. There is no systemd unit {UNIT} to start the daemon: run `palang \
+                 daemon --config {file}`, then again `palang setup {name} --config {file}`",
                 file = arguments.config.display(),
                 name = arguments.interface
             ),
@@ -121,20 +121,20 @@ pub fn run(arguments: &Arguments) -> Result<Exit, Failure> {
     }
 }
 
-/// Who starts and reloads the daemon.
+/// How the daemon is started and reloaded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Daemon {
     /// It runs under systemd.
     Service,
-    /// It runs, and systemd has nothing to do with it.
+    /// It runs without systemd.
     Process,
-    /// systemd can start it.
+    /// It does not run; systemd can start it.
     StartedByUs,
-    /// It has to be started by hand.
+    /// It does not run and has to be started by hand.
     Nobody,
 }
 
-/// What was found, and what follows from it.
+/// Holds what was found on this machine and the plan that follows.
 struct Found {
     interface: String,
     change: Change,
@@ -142,7 +142,7 @@ struct Found {
     checks: Vec<doctor::Check>,
     client: Client,
     daemon: Daemon,
-    /// What will be done; empty: all of it is done.
+    /// Steps to do; empty if everything is done.
     plan: Vec<String>,
 }
 
@@ -159,7 +159,7 @@ impl Found {
             .map_err(|error| Failure::new(Exit::Failed, format!("interfaces: {error}")))?;
         let Some(link) = links.iter().find(|link| link.name == *name) else {
             let names: Vec<_> = links.iter().map(|link| link.name.as_str()).collect();
-            let message = format!("there is no interface {name}, only {}", names.join(", "));
+            let message = format!("no interface {name}; there are: {}", names.join(", "));
             return Err(Failure::new(Exit::NotFound, message));
         };
         let before = setup::read(&arguments.config).map_err(usage)?;
@@ -188,8 +188,8 @@ impl Found {
             && !Pins::new(&paths.pins).link(name).exists()
         {
             let message = format!(
-                "{name} has another XDP program already, id {id}: bpftool prog show id {id} tells \
-                 whose. One interface takes one program; when nothing needs it: ip link set dev \
+                "{name} already has another XDP program, id {id}: bpftool prog show id {id} shows \
+                 which. An interface takes one program; if nothing needs it: ip link set dev \
                  {name} xdp off",
                 id = xdp.program
             );
@@ -212,8 +212,8 @@ impl Found {
             && status.mode.mode != "observe"
         {
             let message = format!(
-                "the gate refuses calls already (mode {}), and would on {name} at once: palang \
-                 mode observe first, or palang attach {name}",
+                "the mode is already {}, so {name} would refuse calls at once: run palang \
+                 mode observe first, or attach it with palang attach {name}",
                 status.mode.mode
             );
             return Err(Failure::new(Exit::Refused, message));
@@ -231,37 +231,37 @@ impl Found {
         self.checks.iter().filter(|check| wanted(check.state)).cloned().collect()
     }
 
-    /// How many checks failed.
+    /// Returns the number of failed checks, if any.
     fn failed(&self) -> Option<usize> {
         Some(self.trouble(State::Fail).len()).filter(|count| *count > 0)
     }
 
-    fn tell(&self, writer: &mut dyn Write) -> io::Result<()> {
+    fn print(&self, writer: &mut dyn Write) -> io::Result<()> {
         let config = &self.change.config;
         let trouble = self.trouble(State::Warn);
         if trouble.is_empty() {
-            writeln!(writer, "checks: all {} are ok", self.checks.len())?;
+            writeln!(writer, "checks: all {} ok", self.checks.len())?;
         } else {
-            writeln!(writer, "checks, of {} those that are not ok:", self.checks.len())?;
-            write!(writer, "{}", doctor_told::table(&trouble))?;
+            writeln!(writer, "checks that are not ok, of {}:", self.checks.len())?;
+            write!(writer, "{}", doctor_output::table(&trouble))?;
         }
         match self.listeners.as_slice() {
-            [] => writeln!(writer, "SIP servers: none has a UDP port open now")?,
+            [] => writeln!(writer, "SIP servers: no open UDP port found")?,
             listeners => {
-                let told = listeners.iter().map(|listener| {
+                let servers = listeners.iter().map(|listener| {
                     let process = listener.process.as_deref().unwrap_or("unknown");
                     format!("{} ({})", listener.port, print::clean(process))
                 });
-                writeln!(writer, "SIP servers: UDP {}", told.collect::<Vec<_>>().join(", "))?;
+                writeln!(writer, "SIP servers: UDP {}", servers.collect::<Vec<_>>().join(", "))?;
             }
         }
-        writeln!(writer, "\n{} will say:", config.path.display())?;
+        writeln!(writer, "\n{} will contain:", config.path.display())?;
         for line in config.meaning() {
             writeln!(writer, "  {}", print::clean(&line))?;
         }
         writeln!(writer, "\nplan:")?;
         if self.plan.is_empty() {
-            return writeln!(writer, "  nothing, all of it is done\n");
+            return writeln!(writer, "  nothing to do\n");
         }
         for (number, line) in self.plan.iter().enumerate() {
             writeln!(writer, "  {}. {}", number + 1, print::clean(line))?;
@@ -269,10 +269,10 @@ impl Found {
         writeln!(writer)
     }
 
-    fn told(&self, status: Option<&Status>, dry_run: bool) -> Told {
+    fn summary(&self, status: Option<&Status>, dry_run: bool) -> Summary {
         let config = &self.change.config;
         let interface = status.and_then(|status| attached(status, &self.interface)).cloned();
-        Told {
+        Summary {
             interface: self.interface.clone(),
             xdp: interface.as_ref().and_then(|found| found.xdp.clone()),
             mode: status.map(|status| status.mode.mode.clone()),
@@ -285,14 +285,14 @@ impl Found {
         }
     }
 
-    /// Does what the plan says; `None`: there is no daemon, and none that can be started.
+    /// Carries out the plan; `None` if there is no daemon and systemd cannot start one.
     fn carry_out(&self, undo: &mut Undo) -> Result<Option<Status>, Failure> {
         let path = &self.change.path;
         if self.change.is_one() {
             write(&self.change)?;
             let before = self.change.before.clone();
             let file = path.clone();
-            undo.push(format!("{} as it was", path.display()), move || put_back(&file, before));
+            undo.push(format!("{} restored", path.display()), move || put_back(&file, before));
         }
         match self.daemon {
             Daemon::Nobody => return Ok(None),
@@ -310,7 +310,7 @@ impl Found {
             let what = Attach { mode: None, dry_run: false };
             let _: Interface = self.client.post(&url, &what, client::LONG)?;
             let (client, url) = (self.client.clone(), url);
-            undo.push(format!("the filter taken off {name}"), move || {
+            undo.push(format!("filter removed from {name}"), move || {
                 let gone: Result<Interface, _> = client.delete(&url, client::LONG);
                 gone.map(drop).map_err(|error| Failure::from(error).message)
             });
@@ -322,8 +322,8 @@ impl Found {
         Ok(Some(status))
     }
 
-    /// Starts the unit with the filter held off until the mode is observe: the store of an
-    /// earlier installation may say enforce.
+    /// Starts the unit. The filter stays off until the mode is observe: the store of an earlier
+    /// installation may have enforce.
     fn start(&self, undo: &mut Undo) -> Result<(), Failure> {
         let pins = Pins::new(&self.change.config.paths.pins);
         let name = &self.interface;
@@ -331,7 +331,7 @@ impl Found {
         if !pins.is_off(name) {
             pins.detach(name)?;
             let (pins, name) = (pins.clone(), name.clone());
-            undo.push("no note that the filter was taken off".to_owned(), move || {
+            undo.push("mark that keeps the filter off removed".to_owned(), move || {
                 pins.forget_off(&name);
                 Ok(())
             });
@@ -340,7 +340,7 @@ impl Found {
             systemctl(&["disable", "--now", UNIT])
         });
         systemctl(&["enable", "--now", UNIT]).map_err(|error| {
-            Failure::new(Exit::Failed, format!("{error}\nwhy: journalctl -u {UNIT} -n 20"))
+            Failure::new(Exit::Failed, format!("{error}\nsee: journalctl -u {UNIT} -n 20"))
         })?;
         until("the daemon answers", || status::ask(&self.client).ok())?;
         let path = client::path(&["mode"], &[]);
@@ -360,8 +360,8 @@ impl Found {
             Daemon::Process | Daemon::StartedByUs | Daemon::Nobody => hang_up(&socket),
         };
         let again = reload.clone();
-        // Before the file is put back is too early.
-        undo.0.insert(0, ("the daemon told to read it again".to_owned(), Box::new(again)));
+        // The reload has to be undone last, after the file was restored.
+        undo.0.insert(0, ("daemon reloaded".to_owned(), Box::new(again)));
         reload().map_err(|error| Failure::new(Exit::Failed, error))?;
         let wanted = &self.change.config.text;
         let in_force = until("the daemon has read the configuration", || {
@@ -372,7 +372,7 @@ impl Found {
         match in_force.problem {
             None => Ok(()),
             Some(problem) => {
-                let message = format!("the daemon does not take the configuration: {problem}");
+                let message = format!("the daemon rejects the configuration: {problem}");
                 Err(Failure::new(Exit::Failed, message))
             }
         }
@@ -384,11 +384,11 @@ fn plan(change: &Change, name: &str, daemon: Daemon, on: bool) -> Vec<String> {
     let file = change.path.display();
     if change.is_one() {
         let verb = if change.before.is_some() { "change" } else { "write" };
-        plan.push(format!("{verb} {file}; comments and all else in it stay"));
+        plan.push(format!("{verb} {file}; its comments and other settings stay"));
     }
     match daemon {
         Daemon::Nobody => {
-            plan.push(format!("nothing more: there is no unit {UNIT} to start the daemon with"));
+            plan.push(format!("nothing more: there is no unit {UNIT} to start the daemon"));
             return plan;
         }
         Daemon::StartedByUs => {
@@ -396,14 +396,14 @@ fn plan(change: &Change, name: &str, daemon: Daemon, on: bool) -> Vec<String> {
         }
         Daemon::Service if change.is_one() => plan.push(format!("systemctl reload {UNIT}")),
         Daemon::Process if change.is_one() => {
-            plan.push("tell the daemon that runs to read it again (SIGHUP)".to_owned());
+            plan.push("reload the running daemon (SIGHUP)".to_owned());
         }
         Daemon::Service | Daemon::Process => {}
     }
     if !on {
         let mode = change.config.xdp_mode.name();
         plan.push(format!(
-            "put the filter on {name} ({mode}): calls are judged and counted, none is refused. The \
+            "attach the filter to {name} ({mode}): calls are judged and counted, none is refused. The \
              card's link may go down for a moment"
         ));
     }
@@ -414,10 +414,10 @@ fn attached<'a>(status: &'a Status, name: &str) -> Option<&'a Interface> {
     status.interfaces.iter().find(|found| found.name == name && found.xdp.is_some())
 }
 
-/// How a step is undone.
+/// The action that undoes a step.
 type How = Box<dyn FnOnce() -> Result<(), String>>;
 
-/// The undoing of each step that was done, newest last.
+/// The actions that undo the steps done so far, newest last.
 struct Undo(Vec<(String, How)>);
 
 impl Undo {
@@ -425,28 +425,28 @@ impl Undo {
         self.0.push((what, Box::new(how)));
     }
 
-    /// Undoes everything; what came of it.
+    /// Undoes every step and describes the result.
     fn all(self) -> String {
         if self.0.is_empty() {
             return "nothing was changed".to_owned();
         }
         let lines = self.0.into_iter().rev().map(|(what, how)| match how() {
-            Ok(()) => format!("put back: {what}"),
-            Err(error) => format!("NOT put back: {what}: {error}"),
+            Ok(()) => format!("rolled back: {what}"),
+            Err(error) => format!("NOT rolled back: {what}: {error}"),
         });
         lines.collect::<Vec<_>>().join("\n")
     }
 }
 
-/// Puts the new text in place of the old one; a reader sees one or the other.
+/// Replaces the file atomically: a reader sees the old text or the new one.
 fn write(change: &Change) -> Result<(), Failure> {
     let failed = |error: &dyn std::fmt::Display| {
-        let message = format!("{}: cannot be written: {error}", change.path.display());
+        let message = format!("cannot write {}: {error}", change.path.display());
         Failure::new(Exit::Failed, message)
     };
-    // Somebody may have edited it while we asked.
+    // The file may have been edited while we waited for the answer.
     if setup::read(&change.path).map_err(|error| failed(&error))? != change.before {
-        return Err(failed(&"it was changed meanwhile, once more please"));
+        return Err(failed(&"it was edited during setup; run setup again"));
     }
     replace(&change.path, &change.config.text).map_err(|error| failed(&error))
 }
@@ -479,7 +479,7 @@ fn put_back(path: &Path, before: Option<String>) -> Result<(), String> {
 fn ask_country_code(arguments: &Arguments) -> Result<String, Failure> {
     if arguments.yes || !io::stdin().is_terminal() {
         let message = format!(
-            "which country code do the numbers have? Add --country-code CC ({COUNTRY_CODE} is \
+            "the country code of the numbers is missing: add --country-code CC ({COUNTRY_CODE} is \
              Indonesia)"
         );
         return Err(Failure::new(Exit::Usage, message));
@@ -492,10 +492,10 @@ fn ask_country_code(arguments: &Arguments) -> Result<String, Failure> {
 
 fn agreed() -> Result<bool, Failure> {
     if !io::stdin().is_terminal() {
-        let message = "nothing was changed: nobody can be asked here, add --yes";
+        let message = "nothing was changed: cannot ask without a terminal; add --yes";
         return Err(Failure::new(Exit::Usage, message));
     }
-    Ok(matches!(answer("go on? [y/N] ")?.to_lowercase().as_str(), "y" | "yes"))
+    Ok(matches!(answer("continue? [y/N] ")?.to_lowercase().as_str(), "y" | "yes"))
 }
 
 fn answer(question: &str) -> Result<String, Failure> {
@@ -507,7 +507,7 @@ fn answer(question: &str) -> Result<String, Failure> {
     Ok(line.trim().to_owned())
 }
 
-/// Whether systemd runs this machine and says yes of our unit, which reads this configuration.
+/// Checks that systemd runs this machine, confirms `question` for our unit, and uses this configuration.
 fn unit(question: &str, config: &Path) -> bool {
     config == Path::new(config::PATH)
         && Path::new("/run/systemd/system").is_dir()
@@ -515,24 +515,24 @@ fn unit(question: &str, config: &Path) -> bool {
 }
 
 fn systemctl(arguments: &[&str]) -> Result<(), String> {
-    let told = format!("systemctl {}", arguments.join(" "));
+    let command = format!("systemctl {}", arguments.join(" "));
     match Command::new("systemctl").args(arguments).output() {
         Ok(output) if output.status.success() => Ok(()),
         Ok(output) => {
             let said = String::from_utf8_lossy(&output.stderr);
-            // Before the last line it tells of links that it makes.
-            Err(format!("{told}: {}", said.trim().lines().last().unwrap_or("failed")))
+            // The lines before the last name links that systemctl creates.
+            Err(format!("{command}: {}", said.trim().lines().last().unwrap_or("failed")))
         }
-        Err(error) => Err(format!("{told}: {error}")),
+        Err(error) => Err(format!("{command}: {error}")),
     }
 }
 
-/// SIGHUP to whoever listens on the socket.
+/// Sends SIGHUP to the process that listens on the socket.
 fn hang_up(socket: &Path) -> Result<(), String> {
-    let told = |error: &dyn std::fmt::Display| format!("{}: {error}", socket.display());
-    let stream = UnixStream::connect(socket).map_err(|error| told(&error))?;
-    let peer = getsockopt(&stream, PeerCredentials).map_err(|error| told(&error))?;
-    kill(Pid::from_raw(peer.pid()), Signal::SIGHUP).map_err(|error| told(&error))
+    let failed = |error: &dyn std::fmt::Display| format!("{}: {error}", socket.display());
+    let stream = UnixStream::connect(socket).map_err(|error| failed(&error))?;
+    let peer = getsockopt(&stream, PeerCredentials).map_err(|error| failed(&error))?;
+    kill(Pid::from_raw(peer.pid()), Signal::SIGHUP).map_err(|error| failed(&error))
 }
 
 fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> Result<T, Failure> {
@@ -542,7 +542,7 @@ fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> Result<T, Failur
             return Ok(found);
         }
         if Instant::now() > deadline {
-            let message = format!("waited {} s in vain until {what}", PATIENCE.as_secs());
+            let message = format!("timeout: waited {} s until {what}", PATIENCE.as_secs());
             return Err(Failure::new(Exit::Failed, message));
         }
         std::thread::sleep(LOOK);
@@ -550,11 +550,11 @@ fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> Result<T, Failur
 }
 
 #[derive(Serialize)]
-struct Told {
+struct Summary {
     interface: String,
-    /// Null: not attached yet.
+    /// `None`: not attached yet.
     xdp: Option<String>,
-    /// Null: no daemon was asked.
+    /// `None`: no daemon was asked.
     mode: Option<String>,
     config: String,
     ports: Vec<u16>,
@@ -565,7 +565,7 @@ struct Told {
     words: Option<String>,
 }
 
-impl Answer for Told {
+impl Answer for Summary {
     fn people(&self, writer: &mut dyn Write) -> io::Result<()> {
         let name = &self.interface;
         if self.dry_run {
@@ -577,14 +577,14 @@ impl Answer for Told {
         writeln!(
             writer,
             "\nnext:\n  \
-             palang status            how the gate is\n  \
-             palang selftest          a call of its own through the filter\n  \
-             palang monitor           calls as they come\n  \
+             palang status            state of the gate\n  \
+             palang selftest          test calls through the filter\n  \
+             palang monitor           calls as they arrive\n  \
              palang block add NUMBER --for 24h --reason prank\n  \
-             palang mode enforce      from then on blocked callers are refused\n\
-             the way out:\n  \
-             palang override on --for 1h --reason WHY   nothing is refused\n  \
-             palang detach {name}     the filter is gone; palang attach {name} brings it back",
+             palang mode enforce      start refusing blocked callers\n\
+             to stop refusing:\n  \
+             palang override on --for 1h --reason WHY   no call is refused\n  \
+             palang detach {name}     remove the filter; palang attach {name} attaches it again",
         )
     }
 

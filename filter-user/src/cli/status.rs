@@ -13,47 +13,47 @@ use crate::direct;
 use crate::exit::{Exit, Failure};
 use crate::wire::{Colour, Mode, Override, Records, Status};
 
-/// Tell how the gate is: green, amber or red, and why
+/// Show the state of the gate: green, amber or red, and why
 ///
 /// palang status
 ///
 /// Works for root when the daemon does not answer.
 ///
-/// Raw: a line for each thing, with its name and its value.
+/// Raw: one line per item, with its name and its value.
 #[derive(Debug, Args)]
 pub struct Arguments {
     #[command(flatten)]
     output: Output,
 }
 
-/// Tells the status.
+/// Prints the status.
 ///
 /// # Errors
-/// Neither a daemon nor the kernel's maps to ask.
+/// `NoDaemon` if neither the daemon nor the kernel's maps can be read.
 pub fn run(arguments: &Arguments, client: &Client) -> Result<Exit, Failure> {
     arguments.output.tell(&or_directly(ask(client), direct::status)?.0)?;
     Ok(Exit::Done)
 }
 
-/// Asks the daemon.
+/// Requests the status from the daemon.
 ///
 /// # Errors
-/// None that answers.
+/// Returns an error if the daemon refuses or cannot be reached.
 pub fn ask(client: &Client) -> Result<Status, client::Error> {
     client.get(&client::path(&["status"], &[]), client::SHORT)
 }
 
-/// What the gate does now with blocked callers; `None` where the daemon does not say.
+/// Describes what the gate does with blocked callers now; `None` if the daemon does not answer.
 #[must_use]
 pub fn in_force(client: &Client) -> Option<String> {
     let status = ask(client).ok()?;
     Some(gate(&status.mode, &status.r#override))
 }
 
-/// Tells what the gate does now, after a change that answers without it.
+/// Prints what the gate does now, after a change whose answer does not include it.
 ///
 /// # Errors
-/// An output that cannot be written.
+/// `Failed` if the output cannot be written.
 pub fn tell_in_force(client: &Client, dry_run: bool) -> Result<(), Failure> {
     let Some(gate) = in_force(client) else { return Ok(()) };
     let now = if dry_run { " now" } else { "" };
@@ -62,16 +62,16 @@ pub fn tell_in_force(client: &Client, dry_run: bool) -> Result<(), Failure> {
 
 fn gate(mode: &Mode, over: &Override) -> String {
     if over.until.is_some() {
-        return format!("override {}, so nothing is refused", print::until(over.until, "on"));
+        return format!("override {}: no call is refused", print::until(over.until, "on"));
     }
     let does = match mode.mode.as_str() {
         "enforce" => "blocked callers are refused",
-        _ => "nothing is refused",
+        _ => "no call is refused",
     };
     format!("mode {}: {does}", mode.mode)
 }
 
-/// Refused and passed packets.
+/// Returns the numbers of refused and passed packets.
 fn packets(status: &Status) -> (u64, u64) {
     let refuses = |name: &str| {
         let mut reasons = Reason::ALL.iter();
@@ -96,10 +96,10 @@ fn colour(colour: Colour) -> &'static str {
 impl Answer for Status {
     fn people(&self, writer: &mut dyn Write) -> io::Result<()> {
         if self.findings.is_empty() {
-            writeln!(writer, "{:<5}  all is as it should be", colour(self.colour))?;
+            writeln!(writer, "{:<5}  no problems found", colour(self.colour))?;
         }
         for (index, finding) in self.findings.iter().enumerate() {
-            // The first line is the answer, whatever the finding below it says.
+            // The first line shows the overall state, not the colour of the first finding.
             let name = colour(if index == 0 { self.colour } else { finding.colour });
             writeln!(writer, "{name:<5}  {}", print::clean(&finding.message))?;
         }
@@ -127,7 +127,7 @@ impl Answer for Status {
         field("lost", &lost)?;
         for (trunk, thinned) in self.attempts.iter().flat_map(|attempts| &attempts.thinned) {
             let thinned = counted(*thinned, "refusal");
-            field("", &format!("{thinned} of floods on {trunk} only counted"))?;
+            field("", &format!("{thinned} in floods on {trunk} without a record, only counted"))?;
         }
         let list =
             if self.reviews.is_some_and(|open| open > 0) { ": palang review list" } else { "" };
@@ -247,11 +247,11 @@ mod tests {
     }
 
     #[test]
-    fn a_page() {
+    fn status_page_has_every_field() {
         let page = people(&status());
         assert_eq!(
             page,
-            "GREEN  all is as it should be\n\n\
+            "GREEN  no problems found\n\n\
              mode        enforce\n\
              override    off\n\
              interfaces  ens1: native (program 42)\n\
@@ -267,13 +267,13 @@ mod tests {
     }
 
     #[test]
-    fn what_became_of_attempts() {
+    fn status_accounts_for_every_attempt() {
         let records = Records { judged: 15, recorded: 9, waiting: 1, thinned: 4, lost: 1 };
         let thinned = [("telkom".to_owned(), 4)].into();
         let attempts = Attempts { refused: records, passed: Records::default(), thinned };
         let status = Status { attempts: Some(attempts), ..status() };
         let page = people(&status);
-        let line = "            4 refusals of floods on telkom only counted\n";
+        let line = "            4 refusals in floods on telkom without a record, only counted\n";
         assert!(page.contains(&format!("without a record\n{line}reviews")), "{page}");
         let raw: Vec<_> = status.raw().iter().map(|line| line.join(" ")).collect();
         for line in ["attempts refused 15 9 1 4 1", "attempts passed 0 0 0 0 0", "thinned telkom 4"]
@@ -283,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_line_is_the_answer() {
+    fn first_line_shows_the_overall_state() {
         let finding = |colour, message: &str| Finding { colour, message: message.into() };
         let findings = vec![
             finding(Colour::Red, "ens1: the filter is gone"),
@@ -304,12 +304,12 @@ mod tests {
     }
 
     #[test]
-    fn what_the_gate_does() {
+    fn gate_is_described_by_mode_and_override() {
         let mut status = status();
         let enforce = gate(&status.mode, &status.r#override);
         assert_eq!(enforce, "mode enforce: blocked callers are refused");
         status.mode.mode = "observe".into();
-        assert_eq!(gate(&status.mode, &status.r#override), "mode observe: nothing is refused");
+        assert_eq!(gate(&status.mode, &status.r#override), "mode observe: no call is refused");
         status.r#override.until = Some(jiff::Timestamp::MAX);
         assert!(gate(&status.mode, &status.r#override).starts_with("override until "));
     }

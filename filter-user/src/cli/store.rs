@@ -15,7 +15,7 @@ use crate::exit::{Exit, Failure};
 use crate::store::{self, Kind};
 use crate::wire::{AdoptFrom, AdoptStore, Adopted, Backup};
 
-/// Back the store up, make it again from a copy, decide between store and maps
+/// Back up the store, restore it, or resolve a conflict between store and maps
 ///
 /// palang store backup /var/lib/palang/palang.backup
 #[derive(Debug, Args)]
@@ -31,70 +31,72 @@ enum Command {
     Adopt(AdoptArguments),
 }
 
-/// Copy the store while the daemon works; needs the role admin
+/// Copy the store while the daemon runs; needs the role admin
 ///
 /// palang store backup /var/lib/palang/palang.backup
 ///
-/// The daemon writes the file: below /var/lib/palang, or where `[paths] backup` says. Raw: file.
+/// The daemon writes the file: below /var/lib/palang, or below `[paths] backup`. Raw: file.
 #[derive(Debug, Args)]
 struct BackupArguments {
-    /// A file that does not exist yet
+    /// Output file; it must not exist
     file: PathBuf,
     #[command(flatten)]
     output: Output,
 }
 
-/// Make the daemon's store from a copy, on this machine or a new one; the daemon must not run
+/// Restore the daemon's store from a copy, on this machine or a new one; the daemon must not run
 ///
 /// palang store restore /var/backups/palang.db --replace
 ///
-/// The copy is checked and not changed. A store that is there is renamed, never deleted. What
-/// the kernel's maps let through stays; what is blocked is made as the copy says when the daemon
-/// starts. Raw: file, name of the store before, blocks, allows, audit head.
+/// The copy is checked and not changed. An existing store is renamed, never deleted. Allows in the
+/// kernel's maps stay; the blocks become those of the copy when the daemon starts. Raw: file, new
+/// name of the former store, blocks, allows, audit head.
 #[derive(Debug, Args)]
 struct RestoreArguments {
-    /// The copy that `palang store backup` made
+    /// Copy made by `palang store backup`
     file: PathBuf,
-    /// Configuration of the daemon, which says where the store is
+    /// Configuration file of the daemon, which has the path of the store
     #[arg(long, value_name = "FILE", default_value = config::PATH)]
     config: PathBuf,
-    /// Rename the store that is there
+    /// Rename the existing store
     #[arg(long)]
     replace: bool,
-    /// Change nothing, say what would change
+    /// Change nothing, only show what would change
     #[arg(long)]
     dry_run: bool,
     #[command(flatten)]
     output: Output,
 }
 
-/// Decide, where the store is not the one that the kernel's maps were written from; needs the role admin
+/// Resolve a store that does not belong to the kernel's maps; needs the role admin
 ///
 /// palang store adopt --from-maps
 ///
-/// The store was missing when the daemon started, or another or an older one was put in its place: then
-/// the maps keep what they hold, and `palang status` is red. With --from-maps it is stored: numbers, ends
-/// and mode, without the reasons, which only the store had. With --from-store the maps follow the store
-/// as it is. Raw: maps or store, blocks stored, blocks ended, allows stored.
+/// Needed if the store was missing when the daemon started, or was replaced by another or an older
+/// one. The maps then keep their entries and `palang status` is red. --from-maps stores those
+/// entries: numbers, ends and mode, but not the reasons, which only the lost store had. --from-store
+/// makes the maps follow the present store. Raw: maps or store, blocks stored, blocks ended, allows
+/// stored.
 #[derive(Debug, Args)]
 struct AdoptArguments {
-    /// Store what the maps hold
+    /// Store the entries of the maps
     #[arg(long, required_unless_present = "from_store", conflicts_with = "from_store")]
     from_maps: bool,
-    /// Let the maps follow the store: what only they block passes
+    /// Make the maps follow the store: numbers that only the maps block pass again
     #[arg(long)]
     from_store: bool,
-    /// Change nothing, say what would change
+    /// Change nothing, only show what would change
     #[arg(long)]
     dry_run: bool,
     #[command(flatten)]
     output: Output,
 }
 
-/// Does what was asked for.
+/// Runs the `palang store` command.
 ///
 /// # Errors
-/// The daemon's no, or none to ask; a copy that is no store; a store that is in the way.
+/// `Usage` if the copy is not a store, or another store exists; otherwise returns an error if the daemon
+/// refuses or cannot be reached.
 pub fn run(arguments: &Arguments, client: &Client) -> Result<Exit, Failure> {
     match &arguments.command {
         Command::Backup(arguments) => backup(arguments, client),
@@ -111,7 +113,7 @@ fn restore(arguments: &RestoreArguments) -> Result<Exit, Failure> {
         let exit = if refused { Exit::Refused } else { Exit::Failed };
         Failure::new(exit, format!("{}: {error}", path.display()))
     };
-    // A new machine has neither.
+    // On a new machine these folders are missing.
     for folder in [&paths.runtime, &paths.state] {
         if !dry_run {
             fs::create_dir_all(folder).map_err(|error| failed(folder, error))?;
@@ -119,28 +121,28 @@ fn restore(arguments: &RestoreArguments) -> Result<Exit, Failure> {
     }
     let _lock = if paths.runtime.exists() { Some(daemon::lock(&paths.lock())?) } else { None };
     let store = paths.store();
-    let copy = store::check_restore(file, &store, *replace).map_err(told)?;
+    let copy = store::check_restore(file, &store, *replace).map_err(failure)?;
     let mut done = Restored {
         file: store.display().to_string(),
         before: None,
-        blocks: copy.count(Kind::Block).map_err(told)?,
-        allows: copy.count(Kind::Allow).map_err(told)?,
-        audit_head: copy.audit_head().map_err(told)?.to_string(),
+        blocks: copy.count(Kind::Block).map_err(failure)?,
+        allows: copy.count(Kind::Allow).map_err(failure)?,
+        audit_head: copy.audit_head().map_err(failure)?.to_string(),
         dry_run: *dry_run,
     };
     drop(copy);
     if !dry_run {
-        let before = store::restore(file, &store, *replace).map_err(told)?;
+        let before = store::restore(file, &store, *replace).map_err(failure)?;
         done.before = before.map(|path| path.display().to_string());
     }
     output.tell(&done)?;
     Ok(Exit::Done)
 }
 
-fn told(error: store::Error) -> Failure {
+fn failure(error: store::Error) -> Failure {
     match &error {
         store::Error::Exists { .. } => {
-            let message = format!("{error}: --replace renames it");
+            let message = format!("{error}: to rename it, add --replace");
             Failure::new(Exit::Usage, message)
         }
         store::Error::Corrupt { .. } | store::Error::Newer { .. } => {
@@ -173,13 +175,13 @@ impl Answer for Restored {
         let (blocks, allows) = (counted(self.blocks, "block"), counted(self.allows, "allow"));
         writeln!(writer, "{verb} {}: {blocks}, {allows}", print::clean(&self.file))?;
         if let Some(before) = &self.before {
-            writeln!(writer, "the store before is now {}", print::clean(before))?;
+            writeln!(writer, "the former store is now {}", print::clean(before))?;
         }
         writeln!(writer, "audit head {}", self.audit_head)?;
         if self.dry_run {
             return Ok(());
         }
-        writeln!(writer, "in force when the daemon starts: systemctl start palang")
+        writeln!(writer, "takes effect when the daemon starts: systemctl start palang")
     }
 
     fn raw(&self) -> Vec<Vec<String>> {
@@ -195,15 +197,15 @@ impl Answer for Restored {
 
 fn backup(backup: &BackupArguments, client: &Client) -> Result<Exit, Failure> {
     let usage = |message: String| Failure::new(Exit::Usage, message);
-    // The daemon has another working directory.
+    // The daemon has a different working directory.
     let path = std::path::absolute(&backup.file)
         .map_err(|error| usage(format!("{}: {error}", backup.file.display())))?;
     let file = path
         .into_os_string()
         .into_string()
-        .map_err(|path| usage(format!("{}: the name has to be UTF-8", path.display())))?;
+        .map_err(|path| usage(format!("{}: the name must be UTF-8", path.display())))?;
     let what = Backup { path: file.clone() };
-    // A large store takes its time; the daemon tells when the disk is full.
+    // Copying a large store takes long; the daemon reports a full disk.
     let _: serde_json::Value =
         client.post(&client::path(&["store", "backup"], &[]), &what, client::BACKUP)?;
     backup.output.tell(&Done { file })?;
@@ -226,13 +228,13 @@ impl Answer for Adopted {
             writeln!(writer, "dry run, nothing was changed")?;
         }
         if self.from == AdoptFrom::Store {
-            return writeln!(writer, "the kernel's maps follow the store");
+            return writeln!(writer, "the kernel's maps now follow the store");
         }
         let (blocks, allows) = (counted(self.blocks, "block"), counted(self.allows, "allow"));
         let removed = counted(self.removed, "stored block");
         writeln!(
             writer,
-            "the store has what the kernel's maps hold: {blocks} and {allows} stored, {removed} ended"
+            "the store now has the entries of the kernel's maps: {blocks} and {allows} stored, {removed} ended"
         )
     }
 

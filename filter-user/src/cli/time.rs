@@ -1,4 +1,4 @@
-//! Times and durations as people give them and read them.
+//! Parses and formats times and durations.
 
 use std::fmt::Display;
 
@@ -6,12 +6,12 @@ use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
 use jiff::{Span, SpanRelativeTo, Timestamp};
 
-/// Whole seconds of `24h`, `30m`, `90s`, `7d` (a day has 24 hours) or `1h 30m`; never 0.
+/// Parses a duration into whole seconds: `24h`, `30m`, `90s`, `7d` (a day has 24 hours) or `1h 30m`.
 ///
 /// # Errors
-/// What is wrong with the text, and how a duration looks.
+/// Returns a message if the text is not a duration of at least 1 s in whole seconds.
 pub fn seconds(text: &str) -> Result<u64, String> {
-    let wanted = || format!("{text:?} is no duration such as 30m, 24h or 7d");
+    let wanted = || format!("{text:?} is not a duration such as 30m, 24h or 7d");
     let span: Span = text.parse().map_err(|_| wanted())?;
     let duration = span.to_duration(SpanRelativeTo::days_are_24_hours()).map_err(|_| wanted())?;
     match u64::try_from(duration.as_secs()) {
@@ -20,46 +20,46 @@ pub fn seconds(text: &str) -> Result<u64, String> {
     }
 }
 
-/// A point in time: RFC 3339, or a local date and time, such as `2026-11-25 18:20`.
+/// Parses a point in time: RFC 3339, or a local date and time such as `2026-11-25 18:20`.
 ///
 /// # Errors
-/// What is wrong with the text, and how a time looks.
+/// Returns a message if the text is neither.
 pub fn point(text: &str) -> Result<Timestamp, String> {
     if let Ok(time) = text.parse::<Timestamp>() {
         return Ok(time);
     }
     let local = text.parse::<DateTime>().and_then(|time| TimeZone::system().to_timestamp(time));
     local.map_err(|_| {
-        format!("{text:?} is no time such as '2026-11-25 18:20' or 2026-11-25T11:20:00Z")
+        format!("{text:?} is not a time such as '2026-11-25 18:20' or 2026-11-25T11:20:00Z")
     })
 }
 
-/// A point in time, or a duration before now.
+/// Parses a point in time, or a duration before now.
 ///
 /// # Errors
-/// What is wrong with the text.
+/// Returns a message if the text is neither, or is before the first representable time.
 pub fn since(text: &str) -> Result<Timestamp, String> {
     if let Ok(seconds) = seconds(text) {
         let before = Span::new().try_seconds(i64::try_from(seconds).unwrap_or(i64::MAX));
         return before
             .and_then(|before| Timestamp::now().checked_sub(before))
-            .map_err(|_| format!("{text:?} ago is before all time"));
+            .map_err(|_| format!("{text:?} ago is too far in the past"));
     }
-    point(text).map_err(|error| format!("{error}, and no duration such as 1h"))
+    point(text).map_err(|error| format!("{error}, and not a duration such as 1h"))
 }
 
-/// `2026-11-25 18:20:00 +07`, in the local zone.
+/// Formats a time in the local zone: `2026-11-25 18:20:00 +07`.
 pub fn local(time: Timestamp) -> impl Display {
     time.to_zoned_datetime(TimeZone::system()).strftime("%Y-%m-%d %H:%M:%S %:::z")
 }
 
-/// `in 24 h`, `3 min ago`, `now`: two units at most, rounded.
+/// Formats the distance from now: `in 24 h`, `3 min ago`, `now`; at most two units, rounded.
 #[must_use]
 pub fn distance(time: Timestamp, now: Timestamp) -> String {
     let seconds = time.duration_since(now).as_millis();
-    // To the nearest second: an answer is some milliseconds old when it is read.
+    // Rounds to the nearest second: an answer is some milliseconds old when it is read.
     let seconds = (seconds + if seconds < 0 { -500 } else { 500 }) / 1000;
-    let text = words(seconds.unsigned_abs());
+    let text = duration(seconds.unsigned_abs());
     match seconds {
         0 => "now".to_owned(),
         1.. => format!("in {text}"),
@@ -67,8 +67,8 @@ pub fn distance(time: Timestamp, now: Timestamp) -> String {
     }
 }
 
-/// A duration in seconds as `45 s`, `30 min`, `1 h 30 min`, `6 d 2 h`.
-fn words(seconds: u128) -> String {
+/// Formats a duration in seconds: `45 s`, `30 min`, `1 h 30 min`, `6 d 2 h`.
+fn duration(seconds: u128) -> String {
     let two = |great: u128, name: &str, small: u128, unit: &str| match small {
         0 => format!("{great} {name}"),
         _ => format!("{great} {name} {small} {unit}"),
@@ -107,11 +107,11 @@ mod tests {
     fn points_in_time() {
         let utc: Timestamp = "2026-11-25T11:20:00Z".parse().unwrap();
         assert_eq!(point("2026-11-25T18:20:00+07:00"), Ok(utc));
-        // A local time, whatever the zone of the machine is.
+        // A local time in the zone of this machine.
         let expected =
             TimeZone::system().to_timestamp(jiff::civil::date(2026, 11, 25).at(18, 20, 0, 0));
         assert_eq!(point("2026-11-25 18:20"), Ok(expected.unwrap()));
-        assert!(point("24h").unwrap_err().contains("no time such as"));
+        assert!(point("24h").unwrap_err().contains("not a time such as"));
         assert!(point("25.11.2026").is_err());
     }
 
@@ -122,7 +122,7 @@ mod tests {
         let ago = Timestamp::now().duration_since(hour).as_secs();
         assert!((3600..4000).contains(&ago), "{ago}");
         assert!(since("999999999h").is_err());
-        assert!(since("yesterday").unwrap_err().contains("no duration such as 1h"));
+        assert!(since("yesterday").unwrap_err().contains("not a duration such as 1h"));
     }
 
     #[test]

@@ -21,42 +21,42 @@ use crate::datapath::Statistics;
 use crate::exit::{Exit, Failure};
 use crate::wire::Top;
 
-/// Watch the gate on a screen: attempts, trunks, busiest callers; q ends it
+/// Watch the gate live: attempts, trunks, busiest callers; quit with q
 ///
 /// palang top
 ///
-/// Once a second: attempts/s and refused share, by trunk; who is refused most; time per packet; interfaces; events
-/// lost. Attempts are INVITEs as the kernel counts them, with those that are sent again. Ends with q, Esc or Ctrl-C.
-/// Needs a terminal of 80x24; for scripts there are `palang monitor` and `palang status`. Without colours: NO_COLOR=1.
+/// Updated once a second: attempts/s and refused share, per trunk; most refused callers; time per packet; interfaces;
+/// lost events. Attempts are INVITEs as the kernel counts them, retransmissions included. Quit with q, Esc or Ctrl-C.
+/// Needs a terminal of 80x24; scripts can use `palang monitor` and `palang status`. Without colours: NO_COLOR=1.
 ///
-/// Time per packet needs root (CAP_SYS_ADMIN): as long as this is open the kernel measures all BPF programs, which
-/// costs each packet some nanoseconds, and not longer. Everything else needs the role read.
+/// Time per packet needs root (CAP_SYS_ADMIN): while this is open, the kernel measures all BPF programs, which costs
+/// each packet some nanoseconds. Everything else needs the role read.
 #[derive(Debug, Args)]
 pub struct Arguments {}
 
-/// How often keys and news are looked at.
+/// Interval between checks for keys and news.
 const LOOK: Duration = Duration::from_millis(200);
-/// How long until a daemon that is gone is asked again.
+/// Wait before the next request if the daemon is gone.
 const AGAIN: Duration = Duration::from_secs(1);
-/// How long the screen may take to end after a signal.
+/// Longest time that the screen may take to close after a signal.
 const GRACE: Duration = Duration::from_secs(1);
-/// A daemon that tells nothing for so long hangs.
+/// Silence after which the daemon counts as hanging.
 const SILENCE: Duration = Duration::from_secs(4);
 
-/// What the daemon tells, or why it tells nothing.
+/// News from the daemon, or the error that ended them.
 enum News {
     Top(Box<Top>),
     Gone(client::Error),
 }
 
-/// Shows the screen until somebody ends it.
+/// Shows the screen until the user quits.
 ///
 /// # Errors
-/// No terminal; the daemon's no, or none to ask, at the start.
+/// `Usage` without a terminal; otherwise returns an error if the daemon refuses or cannot be reached at the start.
 pub fn run(_: &Arguments, client: &Client) -> Result<Exit, Failure> {
     if !io::stdout().is_terminal() {
-        let message = "the standard output is no terminal to draw a screen on: `palang monitor` \
-                       and `palang status` write lines";
+        let message = "standard output is not a terminal: use `palang monitor` \
+                       and `palang status` instead";
         return Err(Failure::new(Exit::Usage, message));
     }
     let news = listen(client.clone());
@@ -65,20 +65,20 @@ pub fn run(_: &Arguments, client: &Client) -> Result<Exit, Failure> {
         Ok(News::Gone(error)) => return Err(error.into()),
         Err(error) => return Err(Failure::new(Exit::Failed, error)),
     };
-    // Held until the end of this function, or of this process.
+    // Held until the end of this function or process.
     let (_statistics, measuring) = match Statistics::enable() {
         Ok(statistics) => (Some(statistics), Measuring::On),
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-            (None, Measuring::Off("only for root: sudo palang top".to_owned()))
+            (None, Measuring::Off("needs root: sudo palang top".to_owned()))
         }
-        Err(error) => (None, Measuring::Off(format!("the kernel does not measure: {error}"))),
+        Err(error) => (None, Measuring::Off(format!("the kernel cannot measure it: {error}"))),
     };
     let is_plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     let mut view = View::new(measuring, !is_plain, jiff::tz::TimeZone::system());
     view.hear(*first);
     let failed = |error| Failure::new(Exit::Failed, format!("the terminal: {error}"));
     let ended = ended_by_signal().map_err(failed)?;
-    // From here on a panic gives the terminal back, too.
+    // From here on, a panic also restores the terminal.
     let shown =
         ratatui::try_init().and_then(|mut terminal| show(&mut terminal, &mut view, &news, &ended));
     let restored = ratatui::try_restore();
@@ -86,16 +86,16 @@ pub fn run(_: &Arguments, client: &Client) -> Result<Exit, Failure> {
     Ok(Exit::Done)
 }
 
-/// Becomes true when somebody ends this process kindly, or the terminal goes away. The library
-/// reads from a terminal that is gone without end, and the kernel would measure as long: whatever
-/// still goes on a moment later is cut off.
+/// Returns a flag that becomes true when a signal ends this process or the terminal goes away. The
+/// library would read forever from a terminal that is gone, while the kernel continues to measure.
+/// Therefore the process exits 1 s after the signal at the latest.
 fn ended_by_signal() -> io::Result<Arc<AtomicBool>> {
     let ended = Arc::new(AtomicBool::new(false));
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
-    let told = Arc::clone(&ended);
+    let flag = Arc::clone(&ended);
     std::thread::spawn(move || {
         if signals.forever().next().is_some() {
-            told.store(true, Ordering::Relaxed);
+            flag.store(true, Ordering::Relaxed);
             std::thread::sleep(GRACE);
             let _ = ratatui::try_restore();
             std::process::exit(Exit::Done as i32);
@@ -104,21 +104,21 @@ fn ended_by_signal() -> io::Result<Arc<AtomicBool>> {
     Ok(ended)
 }
 
-/// Asks the daemon on a thread of its own, again and again when it is gone.
+/// Requests news from the daemon on a separate thread, and again if the daemon is gone.
 fn listen(client: Client) -> Receiver<News> {
     let (sender, news) = channel();
-    std::thread::spawn(move || while tell(&client, &sender).is_ok() {});
+    std::thread::spawn(move || while forward(&client, &sender).is_ok() {});
     news
 }
 
-/// Passes on what the daemon tells until it is gone; an error: nobody listens.
-fn tell(client: &Client, sender: &Sender<News>) -> Result<(), ()> {
+/// Forwards news until the daemon is gone; an error means that the receiver is gone.
+fn forward(client: &Client, sender: &Sender<News>) -> Result<(), ()> {
     let path = client::path(&["top"], &[]);
     let ended = client.watch(&path, |top: Box<Top>| match sender.send(News::Top(top)) {
         Ok(()) => std::ops::ControlFlow::Continue(()),
         Err(_) => std::ops::ControlFlow::Break(()),
     });
-    let hung_up = || client::Error::Silent("the daemon hung up".to_owned());
+    let hung_up = || client::Error::Silent("the daemon closed the connection".to_owned());
     sender.send(News::Gone(ended.err().unwrap_or_else(hung_up))).map_err(|_| ())?;
     std::thread::sleep(AGAIN);
     Ok(())
@@ -141,7 +141,7 @@ fn show(
                 Ok(News::Gone(error)) => view.connection = Connection::Gone(why(error)),
                 Err(TryRecvError::Empty) => break,
                 Err(TryRecvError::Disconnected) => {
-                    return Err(io::Error::other("nobody asks the daemon any more"));
+                    return Err(io::Error::other("the thread that asks the daemon has ended"));
                 }
             }
         }

@@ -31,49 +31,49 @@ use crate::what_if::records::{self, Record, Report};
 use crate::what_if::tally::Tally;
 use crate::wire;
 
-/// Numbers that people are told of without `--all`.
+/// Largest number of rows in the table without `--all`.
 const ROWS: usize = 20;
 
-/// Try a policy on calls that came: whom would it refuse, whom let in
+/// Try a policy on past calls: which it would refuse, which it would let through
 ///
 /// palang what-if --since 7d --policy new.toml
 ///
 /// palang what-if trunk.pcap --policy new.toml --against old.toml --plot calls.svg
 ///
-/// Counts what the policy file would have refused, and what a redial grant would have let in, against
-/// another policy; then the numbers that change sides. Nothing is changed anywhere. The calls are
-/// judged outside the kernel by the same code as in it, so nobody has to be root.
+/// Counts the calls that the policy file would have refused or let through by a redial grant, and
+/// compares them with another policy. Then lists the numbers whose outcome changes. Nothing is changed. The calls are judged outside the kernel by the same code, so root is
+/// not needed.
 ///
-/// With captures the comparison is --against, else the policy in force of the daemon: its
-/// configuration, mode, blocks and allows (role operate), as they are now. An INVITE that is sent
-/// again within 64 s is the same call.
+/// With captures, the comparison is --against, or without it the daemon's policy in force (role
+/// operate): configuration, mode, blocks and allows as they are now. An INVITE that is
+/// retransmitted within 64 s is the same call.
 ///
-/// With --since it is --against, else what really became of the calls; role operate, because the
-/// numbers have to be whole. They are taken as they were read then: another numbering plan or identity
-/// has no effect, other trunks have. `ladder = "FILE"` of a policy acts by the reports that were
-/// strikes, unless the policy would have refused the call. What callers would have done after another
-/// verdict, nobody knows.
+/// With --since, the comparison is --against, or without it the recorded outcome of the calls. This
+/// needs the role operate, because masked numbers cannot be judged. The numbers are used as they were
+/// parsed at the time: another numbering plan or identity has no effect, other trunks do. `ladder =
+/// "FILE"` in a policy uses the reports that were strikes, unless the policy would have refused the
+/// call. It is unknown how callers would have acted after another outcome.
 ///
-/// Raw: number, refused, let in by a grant, the same two of the comparison, newly refused, newly
-/// passed, newly let in by a grant, no longer so.
+/// Raw: number, refused, let through by a grant, both again for the comparison, newly refused, newly
+/// passed, newly let through by a grant, no longer let through by a grant.
 #[derive(Debug, Args)]
 pub struct Arguments {
     /// pcap or pcapng files; `-` is standard input
     #[arg(required_unless_present = "since", conflicts_with = "since", value_name = "CAPTURE")]
     captures: Vec<PathBuf>,
-    /// The daemon's call records instead, since: 7d, '2026-11-25 18:20' local time, or RFC 3339
+    /// Use the daemon's call records since: 7d, '2026-11-25 18:20' local time, or RFC 3339
     #[arg(long, value_name = "DURATION|TIME", value_parser = time::since)]
     since: Option<Timestamp>,
-    /// Until when; a duration is one before now
+    /// End of the period; a duration counts back from now
     #[arg(long, conflicts_with = "captures", value_name = "DURATION|TIME", value_parser = time::since)]
     until: Option<Timestamp>,
-    /// The policy that is tried: as docs/demo-policy.toml
+    /// Policy to try, in the format of docs/demo-policy.toml
     #[arg(long, value_name = "FILE")]
     policy: PathBuf,
-    /// The policy that it is compared with
+    /// Policy to compare with
     #[arg(long, value_name = "FILE")]
     against: Option<PathBuf>,
-    /// All numbers that change sides, not only 20; JSON and raw have all anyway
+    /// List all numbers whose outcome changes, not only 20; JSON and raw always have all
     #[arg(long)]
     all: bool,
     /// Draw refusals and grants over time
@@ -83,22 +83,23 @@ pub struct Arguments {
     output: Output,
 }
 
-/// A picture is drawn without a library for fonts, which only SVG allows.
+/// Accepts only SVG files: other formats need a font library.
 fn picture(text: &str) -> Result<PathBuf, String> {
     let path = PathBuf::from(text);
     match path.extension().and_then(|extension| extension.to_str()) {
         Some("svg") => Ok(path),
-        Some("png") => Err("PNG needs fonts, which a server has not: write FILE.svg, every \
-                            browser shows it and turns it into PNG"
+        Some("png") => Err("PNG is not supported: write FILE.svg; any browser can \
+                            show and convert it"
             .to_owned()),
-        Some(_) | None => Err(format!("{text:?}: only FILE.svg is drawn")),
+        Some(_) | None => Err(format!("{text:?} is not supported: write FILE.svg")),
     }
 }
 
-/// Tries the policy.
+/// Runs the `palang what-if` command.
 ///
 /// # Errors
-/// Wrong arguments or files, captures that cannot be read to their end, the daemon's no.
+/// `Usage` for wrong arguments or files; `Partly` or `Failed` if a capture cannot be read to its end.
+/// Otherwise returns an error if the daemon refuses or cannot be reached.
 pub fn run(arguments: &Arguments, client: &Client) -> Result<Exit, Failure> {
     let read = |path: &Path| {
         policy_file::read(path, &|_| Ok(())).map_err(|message| Failure::new(Exit::Usage, message))
@@ -134,10 +135,11 @@ fn draw(path: &Path, told: &Told) -> Result<(), Failure> {
     };
     let baseline = told.compared.as_ref().map(|compared| compared.name.as_str());
     let picture = plot::svg(&told.tally.timeline, baseline).map_err(|error| failed(&error))?;
-    std::fs::write(path, picture).map_err(|error| failed(&format!("cannot be written: {error}")))
+    std::fs::write(path, picture)
+        .map_err(|error| failed(&format!("cannot write the file: {error}")))
 }
 
-/// Judges captures, and tells which of them could not be read to their end.
+/// Judges captures; also returns the errors of captures that could not be read to their end.
 fn captured(
     arguments: &Arguments,
     policy: &PolicyFile,
@@ -159,8 +161,8 @@ fn captured(
             }
             Err(why) => {
                 eprintln!(
-                    "palang: compared with nothing, because the policy in force is not known \
-                     (--against FILE names another): {why}"
+                    "palang: no comparison, because the policy in force is not known \
+                     (to compare with a file: --against FILE): {why}"
                 );
                 (None, None)
             }
@@ -194,7 +196,7 @@ fn capture(
     Ok(())
 }
 
-/// Judges the daemon's records of a time.
+/// Judges the daemon's records of a period.
 fn recorded(
     policy: &PolicyFile,
     against: Option<&PolicyFile>,
@@ -220,7 +222,7 @@ fn recorded(
     let mut reports = Vec::new();
     let both = [Some(policy), against];
     let ladders = || both.into_iter().flatten().filter_map(|file| file.ladder.as_ref());
-    // Strikes count for long, and what they led to may last longer still.
+    // Strikes count for a long time, and the blocks that follow may last even longer.
     let back = ladders().map(|ladder| {
         ladder.fades + ladder.rungs.iter().filter_map(|rung| rung.block).max().unwrap_or(0)
     });
@@ -241,7 +243,7 @@ fn recorded(
     if let Some(failure) = wrong {
         return Err(failure);
     }
-    // The newest came first.
+    // The newest comes first.
     found.sort_by_key(|record| (record.time, record.id));
     reports.reverse();
     reports.sort_by_key(|report| report.time);
@@ -268,7 +270,7 @@ fn record(call: &wire::Call, plan: &Plan) -> Result<Record, Failure> {
         id: call.id,
         time: records::nanoseconds(call.time),
         number,
-        // Without a Call-ID it is like no other call.
+        // Without a Call-ID, no other call is the same one.
         call_id: call_id.unwrap_or(call.id),
         source: address.octets(),
         outcome: Outcome { refused: call.verdict != "pass", reason: known.unwrap_or("unknown") },
@@ -276,7 +278,7 @@ fn record(call: &wire::Call, plan: &Plan) -> Result<Record, Failure> {
     })
 }
 
-/// `None`: it is no strike.
+/// Converts a report; `None` if it is not a strike.
 fn report(report: &wire::Report, plan: &Plan) -> Result<Option<Report>, Failure> {
     let number = whole_number(&report.number, plan)?;
     let call = report.call.zip(report.call_time).filter(|_| report.strike);
@@ -290,9 +292,9 @@ fn report(report: &wire::Report, plan: &Plan) -> Result<Option<Report>, Failure>
 }
 
 fn whole_number(text: &str, plan: &Plan) -> Result<Number, Failure> {
-    // No caller is a prefix.
+    // A caller is never a prefix.
     if text.contains('*') {
-        let message = "the daemon shows you masked numbers, which no policy can be tried on: this \
+        let message = "the daemon masks the numbers, so a policy cannot be tried on them: this \
                        needs the role operate ([roles] in palang.toml)";
         return Err(Failure::new(Exit::Refused, message));
     }
@@ -303,5 +305,5 @@ fn whole_number(text: &str, plan: &Plan) -> Result<Number, Failure> {
 }
 
 fn not_understood(what: &str) -> Failure {
-    Failure::new(Exit::Failed, format!("the daemon answers {what}: is it of another version?"))
+    Failure::new(Exit::Failed, format!("the daemon returned {what}: does it have another version?"))
 }

@@ -1,4 +1,4 @@
-//! What `palang what-if` tells: totals, then the numbers that change sides.
+//! Output of `palang what-if`: totals, then the numbers whose outcome changes.
 
 use std::collections::BTreeSet;
 use std::io::{self, Write};
@@ -11,43 +11,43 @@ use serde::Serialize;
 use super::print::{self, Answer, counted, known, thousands};
 use crate::what_if::tally::{Counts, Difference, NumberRow, Tally};
 
-/// What the policy is compared with.
+/// The policy or the records to compare with.
 #[derive(Clone, Debug, Serialize)]
 pub struct Compared {
     /// `file`, `in-force` or `recorded`.
     kind: &'static str,
-    /// Its name in a column.
+    /// Name in the column header.
     pub name: String,
 }
 
 impl Compared {
-    /// Another policy file.
+    /// Returns the comparison with another policy file.
     pub fn file(path: &Path) -> Compared {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         Compared { kind: "file", name }
     }
 
-    /// The policy of the running daemon.
+    /// Returns the comparison with the policy of the running daemon.
     pub fn in_force() -> Compared {
         Compared { kind: "in-force", name: "in force".to_owned() }
     }
 
-    /// What really became of the calls.
+    /// Returns the comparison with what happened to the recorded calls.
     pub fn recorded() -> Compared {
         Compared { kind: "recorded", name: "recorded".to_owned() }
     }
 }
 
-/// What came out.
+/// Holds the result of a comparison.
 pub struct Told {
     /// The counts.
     pub tally: Tally,
-    /// What the policy is compared with; `None`: nothing.
+    /// The other side of the comparison, if there is one.
     pub compared: Option<Compared>,
-    /// Frames of the captures.
+    /// Number of frames in the captures.
     pub frames: Option<u64>,
     numbers: Vec<NumberRow>,
-    /// So many numbers at most are told to people.
+    /// Maximum number of rows in the table.
     rows_max: Option<usize>,
 }
 
@@ -80,13 +80,13 @@ impl Serialize for Told {
 }
 
 impl Told {
-    /// What came out; `frames` of captures.
+    /// Returns the result; `frames` is the number of frames in the captures.
     pub fn new(tally: Tally, compared: Option<Compared>, frames: Option<u64>) -> Told {
         let numbers = tally.numbers();
         Told { tally, compared, frames, numbers, rows_max: None }
     }
 
-    /// With so many numbers at most for people.
+    /// Limits the number of rows in the table.
     #[must_use]
     pub fn cut_to(self, rows_max: Option<usize>) -> Told {
         Told { rows_max, ..self }
@@ -98,12 +98,15 @@ impl Told {
         let counts = [Some(policy), baseline].map(|counts| counts.cloned().unwrap_or_default());
         let mut reasons: BTreeSet<_> =
             counts.iter().flat_map(|counts| counts.passed.keys()).collect();
-        // It has a line of its own.
+        // Redial grants have a line of their own.
         reasons.remove(&Reason::RedialGrant.name());
         let mut lines = vec![
             ("calls".to_owned(), [*calls; 2]),
             ("refused".to_owned(), counts.each_ref().map(|counts| counts.refused)),
-            ("let in by a redial grant".to_owned(), counts.each_ref().map(|counts| counts.granted)),
+            (
+                "let through by a redial grant".to_owned(),
+                counts.each_ref().map(|counts| counts.granted),
+            ),
         ];
         lines.extend(reasons.into_iter().map(|reason| {
             let of = |counts: &Counts| counts.passed.get(reason).copied().unwrap_or(0);
@@ -125,9 +128,9 @@ impl Told {
 
     fn rows(&self, writer: &mut dyn Write) -> io::Result<()> {
         let shown = &self.numbers[..self.numbers.len().min(self.rows_max.unwrap_or(usize::MAX))];
-        let mut header = vec!["number", "refused", "let in"];
+        let mut header = vec!["number", "refused", "let through"];
         let names = self.compared.as_ref().map(|compared| {
-            [format!("refused, {}", compared.name), format!("let in, {}", compared.name)]
+            [format!("refused, {}", compared.name), format!("let through, {}", compared.name)]
         });
         if let Some([refused, granted]) = &names {
             header.extend([refused.as_str(), granted, "change"]);
@@ -142,7 +145,7 @@ impl Told {
         right(writer, &header, rows.collect())?;
         let more = self.numbers.len() - shown.len();
         if more > 0 {
-            writeln!(writer, "\nand {} (--all tells them)", counted(more as u64, "more number"))?;
+            writeln!(writer, "\nand {} (--all shows them)", counted(more as u64, "more number"))?;
         }
         Ok(())
     }
@@ -160,8 +163,8 @@ impl Answer for Told {
         writeln!(writer, "{}{within}\n", counted(self.tally.calls, "call"))?;
         self.totals(writer)?;
         let (some, none) = match self.compared {
-            Some(_) => ("numbers that change sides", "no number changes sides"),
-            None => ("numbers that are refused or let in", "no number is refused"),
+            Some(_) => ("numbers whose outcome changes", "no number's outcome changes"),
+            None => ("numbers that are refused or let through", "no number is refused"),
         };
         if self.numbers.is_empty() {
             return writeln!(writer, "\n{none}");
@@ -189,7 +192,7 @@ impl Answer for Told {
     }
 }
 
-/// A table whose counts stand to the right.
+/// Writes a table with its counts aligned to the right.
 fn right(writer: &mut dyn Write, header: &[&str], rows: Vec<Vec<String>>) -> io::Result<()> {
     let mut table = print::table(Some(header), rows.into_iter());
     for (column, name) in table.column_iter_mut().zip(header).skip(1) {
@@ -200,7 +203,7 @@ fn right(writer: &mut dyn Write, header: &[&str], rows: Vec<Vec<String>>) -> io:
     writeln!(writer, "{}", table.trim_fmt())
 }
 
-/// `+3`, `-1`, `0`.
+/// Formats a difference: `+3`, `-1`, `0`.
 fn signed(now: u64, before: u64) -> String {
     match now.cmp(&before) {
         std::cmp::Ordering::Less => format!("-{}", thousands(before - now)),
@@ -209,13 +212,13 @@ fn signed(now: u64, before: u64) -> String {
     }
 }
 
-/// `2 newly refused, 1 newly let in`.
+/// Describes the changes of a number: `2 newly refused, 1 newly let through`.
 fn change(difference: &Difference) -> String {
     let parts = [
         (difference.newly_refused, "newly refused"),
         (difference.newly_passed, "newly passed"),
-        (difference.newly_granted, "newly let in"),
-        (difference.no_longer_granted, "no longer let in"),
+        (difference.newly_granted, "newly let through"),
+        (difference.no_longer_granted, "no longer let through"),
     ];
     let parts = parts.into_iter().filter(|(count, _)| *count > 0);
     parts.map(|(count, what)| format!("{} {what}", thousands(count))).collect::<Vec<_>>().join(", ")

@@ -1,4 +1,4 @@
-//! A file that appears under its name only when it is whole, or the standard output.
+//! An output file that appears under its name only when it is complete, or standard output.
 
 use std::fs;
 use std::io::{self, BufWriter, StdoutLock, Write};
@@ -11,24 +11,24 @@ use super::print::{self, Answer, Output, counted};
 use crate::client;
 use crate::exit::{Exit, Failure};
 
-/// Where an export goes.
+/// Destination of an export.
 pub enum WholeFile {
-    /// The standard output.
+    /// Standard output.
     Stdout(BufWriter<StdoutLock<'static>>),
-    /// A temporary file beside the file that it becomes.
+    /// A temporary file in the folder of the final file.
     File(BufWriter<NamedTempFile>, PathBuf),
 }
 
 impl WholeFile {
-    /// Begins a file; none or `-`: the standard output. Only its owner may read it.
+    /// Creates an output that only its owner can read; `None` or `-` is standard output.
     ///
     /// # Errors
-    /// A folder that cannot be written; something there that is no regular file.
+    /// `Usage` if the path exists and is not a regular file; `Failed` if its folder cannot be written.
     pub fn create(path: Option<&Path>) -> Result<WholeFile, Failure> {
         let Some(path) = path.filter(|path| *path != Path::new("-")) else {
             return Ok(WholeFile::Stdout(BufWriter::new(io::stdout().lock())));
         };
-        // A rename would replace a symbolic link, or a device, instead of filling it.
+        // A rename would replace a symbolic link or a device instead of writing to it.
         let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
         if path.metadata().is_ok_and(|metadata| !metadata.is_file()) {
             let message = format!("{}: not a regular file; `-` is standard output", path.display());
@@ -76,10 +76,10 @@ impl Write for WholeFile {
     }
 }
 
-/// Lets the file appear, if it was written and the list that it holds came to its end.
+/// Moves the file to its name if it was written and the list that it holds is complete.
 ///
 /// # Errors
-/// Otherwise; there is no file then, or the one from before.
+/// Returns the error of the list or of the write; the file is then missing or as it was before.
 pub fn finish(
     file: WholeFile,
     result: io::Result<()>,
@@ -89,7 +89,7 @@ pub fn finish(
     print::written(result.and_then(|()| file.keep()))
 }
 
-/// What was exported.
+/// Reports an export.
 #[derive(Serialize)]
 pub struct Exported {
     file: String,
@@ -99,10 +99,10 @@ pub struct Exported {
 }
 
 impl Exported {
-    /// Tells it, unless the export itself is on the standard output.
+    /// Prints the report, unless the export itself went to standard output.
     ///
     /// # Errors
-    /// An output that cannot be written.
+    /// `Failed` if the output cannot be written.
     pub fn tell(
         file: Option<&Path>,
         rows: u64,
@@ -129,7 +129,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_file_appears_only_when_it_is_whole() {
+    fn file_appears_only_when_it_is_complete() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("blocks.csv");
         fs::write(&path, "before").unwrap();

@@ -1,23 +1,23 @@
-//! What root can do when the daemon does not answer (docs/design.md §3.5).
+//! Commands that root can run when the daemon does not answer (docs/design.md §3.5).
 
 use nix::unistd::geteuid;
 
 use crate::client::Error;
 use crate::exit::{Exit, Failure};
 
-/// Who did what was asked for.
+/// Names the party that carried out a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum By {
     /// The daemon.
     Daemon,
-    /// This command, on the kernel's maps.
+    /// This command, directly on the kernel's maps.
     Hand,
 }
 
-/// The daemon's answer, or where it gives none, what working on the kernel's maps gave.
+/// Returns the daemon's answer, or the result of `direct` if the daemon does not answer.
 ///
 /// # Errors
-/// The daemon's no; or why neither way works.
+/// Returns an error if the daemon refuses; `NoDaemon` with both reasons if neither way works.
 pub fn or_directly<T>(
     answer: Result<T, Error>,
     direct: impl FnOnce() -> Result<T, Failure>,
@@ -30,17 +30,17 @@ pub fn or_directly<T>(
     if !geteuid().is_root() {
         return Err(neither(
             &why,
-            "only root can work directly on the kernel's maps: sudo palang …",
+            "only root can change the kernel's maps directly: run it with sudo",
         ));
     }
     match direct() {
         Ok(answer) => {
             eprintln!(
-                "palang: the daemon does not answer ({why}); worked directly on the kernel's maps"
+                "palang: the daemon does not answer ({why}); used the kernel's maps directly"
             );
             Ok((answer, By::Hand))
         }
-        // The maps were reached: what they say is the answer.
+        // The maps were reached, so this is the answer.
         Err(failure) if matches!(failure.exit, Exit::Usage | Exit::NotFound | Exit::Partly) => {
             Err(Failure::new(failure.exit, format!("{}\n{why}", failure.message)))
         }
@@ -51,7 +51,7 @@ pub fn or_directly<T>(
 fn neither(why: &str, directly: &str) -> Failure {
     Failure::new(
         Exit::NoDaemon,
-        format!("{why}\n{directly}\nwhat the daemon does: systemctl status palang"),
+        format!("{why}\n{directly}\nstate of the daemon: systemctl status palang"),
     )
 }
 
@@ -65,7 +65,7 @@ mod tests {
     }
 
     #[test]
-    fn the_daemon_has_the_say() {
+    fn daemon_answer_is_final() {
         let unasked = || -> Result<u8, Failure> { panic!("the daemon answered") };
         assert_eq!(or_directly(Ok(1), unasked), Ok((1, By::Daemon)));
         let no = Problem { kind: ProblemKind::Refused, message: "no".into() };
@@ -74,13 +74,13 @@ mod tests {
     }
 
     #[test]
-    fn both_reasons_are_told() {
+    fn silent_daemon_error_names_both_reasons() {
         let failure =
             or_directly(silent(), || Err(Failure::new(Exit::Failed, "nothing is pinned")))
                 .unwrap_err();
         assert_eq!(failure.exit, Exit::NoDaemon);
         assert!(failure.message.starts_with("nobody listens\n"), "{}", failure.message);
-        // Without root the maps are not even tried.
+        // Without root, the maps are not tried.
         let directly = if geteuid().is_root() { "nothing is pinned" } else { "only root" };
         assert!(failure.message.contains(directly), "{}", failure.message);
     }

@@ -1,5 +1,5 @@
-//! What is in force now: pinned maps, the daemon, and whether the program on an interface is the
-//! one of this binary.
+//! Checks what is in force now: the pinned maps, the daemon, and whether the program on an interface
+//! is the one of this binary.
 
 use std::io;
 use std::path::Path;
@@ -13,21 +13,22 @@ use crate::datapath::{Error, Maps, Pins, loaded, map_id};
 use crate::wire::Status;
 
 const RESTART: &str = "systemctl restart palang";
-/// A map that every layout has.
+/// Name of a map that every layout has.
 const EVERY_LAYOUT_HAS: &str = "OVERRIDE";
 
-/// Whose program is on an interface.
+/// Owner of the program on an interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Whose {
-    /// Ours, and the one in this binary as far as can be told.
+    /// Ours, and the one in this binary as far as can be known.
     Ours,
-    /// Ours, of another build.
+    /// Ours, from another build.
     OtherBuild,
     /// Not ours.
     Others,
 }
 
-/// Whose program this is. `tag` is that of the program in this binary, where it could be loaded.
+/// Determines the owner of a program. `tag` is that of the program in this binary, if it could be
+/// loaded.
 pub(super) fn whose(program: u32, folder: &Path, tag: Option<u64>) -> Whose {
     let pins = Pins::new(folder);
     let maps: Vec<_> = pins
@@ -46,18 +47,18 @@ pub(super) fn whose(program: u32, folder: &Path, tag: Option<u64>) -> Whose {
                 Whose::Ours
             }
         }
-        // Nobody can be asked; with nothing pinned at all it cannot be ours.
+        // The owner is unknown; without any pin the program cannot be ours.
         Some(_) | None if holds_something(folder) => Whose::Ours,
         Some(_) | None => Whose::Others,
     }
 }
 
-/// Whether there is anything in the folder of pins.
+/// Checks whether the folder of pins has any entry.
 fn holds_something(pins: &Path) -> bool {
     std::fs::read_dir(pins).is_ok_and(|mut entries| entries.next().is_some())
 }
 
-/// The pinned maps and links.
+/// Checks the pinned maps and links.
 pub(super) fn pins(folder: &Path) -> Check {
     let place = folder.display();
     match std::fs::read_dir(folder) {
@@ -75,8 +76,8 @@ pub(super) fn pins(folder: &Path) -> Check {
     }
     let Some(ours) = folders.iter().rfind(|folder| Pins::is_of_this_version(folder)) else {
         let finding = format!(
-            "the maps in {place} have another layout than this palang's (v{ABI_VERSION}): the filter \
-             goes on by them"
+            "the maps in {place} have a different layout than this palang (v{ABI_VERSION}); the filter \
+             still uses them"
         );
         return Check::warn("pins", finding, RESTART);
     };
@@ -98,13 +99,13 @@ pub(super) fn pins(folder: &Path) -> Check {
     let links = pins.links();
     let maps = ours.file_name().unwrap_or_default().to_string_lossy();
     if links.is_empty() {
-        let finding = format!("maps {maps}, but the filter is on no interface");
+        let finding = format!("maps {maps}, but no interface has the filter");
         return Check::warn("pins", finding, "palang attach IFACE");
     }
     Check::ok("pins", format!("maps {maps}, links {}", links.join(", ")))
 }
 
-/// The daemon.
+/// Checks that the daemon answers and has the version of this binary.
 pub(super) fn engine(paths: &Paths) -> Check {
     let asked: Result<Status, _> =
         Client::new(&paths.socket()).get(&client::path(&["status"], &[]), client::SHORT);
@@ -123,10 +124,10 @@ pub(super) fn engine(paths: &Paths) -> Check {
                 return Check::warn("engine", format!("the daemon does not answer: {why}"), mend);
             }
             let finding =
-                format!("the daemon does not answer, the filter goes on as it was: {why}");
+                format!("the daemon does not answer, but the filter stays in force: {why}");
             Check::fail("engine", finding, mend)
         }
-        // It answers, and be it with a no.
+        // A refusal is an answer, too.
         Err(error) => {
             let answer = crate::exit::Failure::from(error).message;
             Check::ok("engine", format!("the daemon answers: {answer}"))
@@ -140,7 +141,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn with_nothing_in_force_it_is_said() {
+    fn missing_filter_is_reported() {
         let folder = std::env::temp_dir().join(format!("palang-none-{}", std::process::id()));
         let none = pins(&folder);
         assert_eq!(none.state, State::Warn);

@@ -1,4 +1,4 @@
-//! What a configured interface needs so that the filter can stand on it.
+//! Checks whether a configured interface can run the filter.
 
 use super::in_force::{Whose, whose};
 use super::{Check, State};
@@ -7,10 +7,10 @@ use crate::ethtool::{self, Offloads, Queues};
 use crate::netlink::{self, Attached, Link};
 use crate::xdp_features::{self, Features};
 
-/// Frames of this MTU, in bytes, are one buffer with every driver (ENA has the least room).
+/// Largest MTU in bytes whose frames fit one buffer with every driver (ENA has the least room).
 const ONE_BUFFER_MTU: u32 = 3498;
 
-/// Drivers, by the name that ethtool tells, with native XDP in kernels that do not report it for each
+/// Drivers with native XDP, by their ethtool name, for kernels that do not report the features of each
 /// interface (Linux 6.3 does).
 const NATIVE: &[&str] = &[
     "atlantic",
@@ -49,7 +49,7 @@ const NATIVE: &[&str] = &[
     "virtio_net",
 ];
 
-/// Drivers that had none in these kernels.
+/// Drivers without native XDP in these kernels.
 const NOT_NATIVE: &[&str] = &[
     "802.1Q VLAN Support",
     "be2net",
@@ -68,36 +68,36 @@ const NOT_NATIVE: &[&str] = &[
     "wireguard",
 ];
 
-/// What the kernel tells of an interface.
+/// The kernel's information about an interface.
 struct Facts<'a> {
     link: &'a Link,
-    /// The interface that it is a VLAN of.
+    /// Name of the parent interface, if it is a VLAN.
     parent: Option<&'a str>,
-    /// VLANs of it.
+    /// Names of its VLANs.
     vlans: Vec<&'a str>,
     driver: Option<String>,
     features: Option<Features>,
-    /// Whether the kernel gives programs frames of several buffers; `None`: not known.
+    /// Whether the kernel gives programs frames of several buffers, if known.
     frags: Option<bool>,
     offloads: std::io::Result<Offloads>,
-    /// `None`: its driver does not tell.
+    /// `None` if the driver does not report queues.
     queues: Option<Queues>,
-    /// Whose XDP program is on it.
+    /// Owner of the XDP program on it.
     whose: Whose,
 }
 
-/// `tag` is that of the program in this binary, where it could be loaded; `frags` is whether the kernel
-/// gives programs frames of several buffers, where that is known.
+/// Checks all configured interfaces. `tag` is that of the program in this binary, if it could be
+/// loaded. `frags`: whether the kernel gives programs frames of several buffers, if that is known.
 pub(super) async fn checks(config: &Config, tag: Option<u64>, frags: Option<bool>) -> Vec<Check> {
     let file = config.path.display();
     if config.interfaces.is_empty() {
-        let mend = format!("name them in `interfaces` of {file}");
-        return vec![Check::warn("interfaces", "none: no call is judged", mend)];
+        let mend = format!("list them under `interfaces` in {file}");
+        return vec![Check::warn("interfaces", "none configured: no call is judged", mend)];
     }
     let links = match netlink::links().await {
         Ok(links) => links,
         Err(error) => {
-            let finding = format!("the kernel does not tell of them: {error}");
+            let finding = format!("cannot list the interfaces: {error}");
             return vec![Check::fail("interfaces", finding, "ip link")];
         }
     };
@@ -107,7 +107,7 @@ pub(super) async fn checks(config: &Config, tag: Option<u64>, frags: Option<bool
         let found = match links.iter().find(|link| link.name == *name) {
             None => {
                 let names: Vec<_> = links.iter().map(|link| link.name.as_str()).collect();
-                let finding = format!("there is no such interface, only {}", names.join(", "));
+                let finding = format!("no such interface; there are: {}", names.join(", "));
                 vec![Check::fail("link", finding, format!("correct `interfaces` of {file}"))]
             }
             Some(link) => {
@@ -155,7 +155,7 @@ fn judge(facts: &Facts<'_>, mode: XdpMode, cpus: u32) -> Vec<Check> {
             let mend = format!("ethtool -k {}", facts.link.name);
             checks.push(Check::warn(
                 "offloads",
-                format!("the driver does not tell: {error}"),
+                format!("the driver does not report its offloads: {error}"),
                 mend,
             ));
         }
@@ -166,14 +166,11 @@ fn judge(facts: &Facts<'_>, mode: XdpMode, cpus: u32) -> Vec<Check> {
 fn up(link: &Link) -> Check {
     let name = &link.name;
     if !link.up {
-        return Check::warn("link", "down: no call comes in", format!("ip link set dev {name} up"));
+        return Check::warn("link", "down: no call arrives", format!("ip link set dev {name} up"));
     }
     if !link.carrier {
-        return Check::warn(
-            "link",
-            "up, but without a carrier",
-            format!("ethtool {name}; its cable"),
-        );
+        let mend = format!("ethtool {name}; check the cable");
+        return Check::warn("link", "up, but no carrier", mend);
     }
     Check::ok("link", "up")
 }
@@ -190,33 +187,37 @@ fn driver(facts: &Facts<'_>, mode: XdpMode) -> Check {
     let generic = "set xdp_mode = \"generic\" (slower)";
     match (native, mode) {
         (Some(true), XdpMode::Native | XdpMode::NativeOrGeneric) => {
-            Check::ok("driver", format!("{driver} does native XDP"))
+            Check::ok("driver", format!("{driver} supports native XDP"))
         }
-        (_, XdpMode::Generic) => Check::ok("driver", format!("{driver}; generic XDP is asked for")),
+        (_, XdpMode::Generic) => {
+            Check::ok("driver", format!("{driver}; generic XDP is configured"))
+        }
         (None, XdpMode::Native | XdpMode::NativeOrGeneric) => {
-            let finding = format!("{driver}: not known whether it does native XDP");
-            Check::warn("driver", finding, format!("attach and see; else {generic}"))
+            let finding = format!("{driver}: unknown whether it supports native XDP");
+            Check::warn("driver", finding, format!("try to attach; if that fails, {generic}"))
         }
         (Some(false), _) => {
             let (finding, mend) = match (facts.parent, driver) {
                 (Some(parent), _) => (
                     format!(
-                        "a VLAN of {parent}; native XDP is with {parent}, which sees its calls"
+                        "a VLAN of {parent}: native XDP runs on {parent}, where its calls arrive"
                     ),
                     format!("interfaces = [\"{parent}\"]"),
                 ),
                 (None, "virtio_net") => (
-                    "virtio_net does no native XDP while the host merges segments (GUEST_TSO) and \
-                     does not let it be switched off"
+                    "virtio_net does not support native XDP while the host merges segments (GUEST_TSO) and \
+                     does not allow to switch that off"
                         .to_owned(),
-                    format!("the host's settings of this card; else {generic}"),
+                    format!("change the host's settings of this card, or {generic}"),
                 ),
-                (None, _) => (format!("{driver} does no native XDP"), generic.to_owned()),
+                (None, _) => (format!("{driver} does not support native XDP"), generic.to_owned()),
             };
             match mode {
-                XdpMode::NativeOrGeneric => {
-                    Check::warn("driver", format!("{finding}; it will be generic, slower"), mend)
-                }
+                XdpMode::NativeOrGeneric => Check::warn(
+                    "driver",
+                    format!("{finding}; XDP will be generic, which is slower"),
+                    mend,
+                ),
                 XdpMode::Native | XdpMode::Generic => Check::fail("driver", finding, mend),
             }
         }
@@ -233,30 +234,28 @@ fn mtu(facts: &Facts<'_>, mode: XdpMode) -> Check {
     let state = if mode == XdpMode::Native { State::Fail } else { State::Warn };
     match facts.features {
         _ if facts.frags == Some(false) => {
-            let finding =
-                format!("{mtu}: frames of several buffers, which this kernel does not give to XDP");
+            let finding = format!("{mtu} needs several buffers, which this kernel cannot with XDP");
             Check { state, ..Check::fail("mtu", finding, mend) }
         }
         Some(Features { multi_buffer: true, .. }) => {
-            Check::ok("mtu", format!("{mtu}; the driver takes frames of several buffers"))
+            Check::ok("mtu", format!("{mtu}; the driver supports frames of several buffers"))
         }
         Some(_) => {
-            let finding =
-                format!("{mtu}: frames of several buffers, which the driver cannot with XDP");
+            let finding = format!("{mtu} needs several buffers, which the driver cannot with XDP");
             Check { state, ..Check::fail("mtu", finding, mend) }
         }
         None => {
             let finding =
-                format!("{mtu}: not every driver takes frames of several buffers with XDP");
-            Check::warn("mtu", finding, format!("attach and see; else {mend}"))
+                format!("{mtu}: not every driver supports frames of several buffers with XDP");
+            Check::warn("mtu", finding, format!("try to attach; if that fails, {mend}"))
         }
     }
 }
 
-/// Each queue is judged by one CPU at a time.
+/// Checks the receive queues: each queue is served by one CPU at a time.
 fn queues(name: &str, queues: Option<Queues>, cpus: u32) -> Check {
     let Some(Queues { now, most, combined }) = queues else {
-        return Check::ok("queues", "the driver tells of none");
+        return Check::ok("queues", "the driver reports no queues");
     };
     let finding = format!("{now} of {most}");
     if now > 1 || most < 2 || cpus < 2 {
@@ -264,13 +263,13 @@ fn queues(name: &str, queues: Option<Queues>, cpus: u32) -> Check {
     }
     let kind = if combined { "combined" } else { "rx" };
     let mend = format!("ethtool -L {name} {kind} {}", most.min(cpus));
-    Check::warn("queues", format!("{finding}: one CPU of {cpus} judges all that comes in"), mend)
+    Check::warn("queues", format!("{finding}: one CPU of {cpus} judges all traffic"), mend)
 }
 
 fn xdp(link: &Link, mode: XdpMode, whose: Whose) -> Check {
     let name = &link.name;
     let Some(xdp) = link.xdp else {
-        return Check::ok("xdp", "no program is on it");
+        return Check::ok("xdp", "no program is attached");
     };
     let finding = format!("program {}, {}", xdp.program, xdp.mode.name());
     if whose == Whose::Others {
@@ -280,54 +279,58 @@ fn xdp(link: &Link, mode: XdpMode, whose: Whose) -> Check {
             Attached::Offloaded => "xdpoffload",
         };
         let mend = format!("ip link set dev {name} {off} off");
-        return Check::fail("xdp", format!("{finding}: another's, ours cannot be attached"), mend);
+        return Check::fail(
+            "xdp",
+            format!("{finding}: belongs to other software, so the filter cannot be attached"),
+            mend,
+        );
     }
     if xdp.mode == Attached::Generic && mode == XdpMode::Native {
         let mend = format!("palang detach {name} && palang attach {name}");
-        return Check::fail("xdp", format!("{finding}, but native is asked for"), mend);
+        return Check::fail("xdp", format!("{finding}, but native is configured"), mend);
     }
     if whose == Whose::OtherBuild {
-        let finding = format!("{finding}: of another build than this palang");
+        let finding = format!("{finding}: from another build than this palang");
         return Check::warn("xdp", finding, "systemctl restart palang");
     }
     Check::ok("xdp", finding)
 }
 
-/// The filter reads a call with its tag or without, and no rule of it asks for a VLAN. Only
-/// the fragments of a refused datagram are told apart by their VLAN, too.
+/// Checks the VLAN offload. The filter reads a call with or without its tag, and no rule needs a VLAN.
+/// Only the fragments of a refused datagram are distinguished by VLAN, too.
 fn rx_vlan(facts: &Facts<'_>, offloads: Offloads) -> Check {
     let name = &facts.link.name;
     if !offloads.rx_vlan {
         return Check::ok("rx-vlan-offload", "off: the filter sees VLAN tags");
     }
     if facts.vlans.is_empty() {
-        let finding = "on: VLAN tags are gone before XDP; with no VLAN here it does no harm yet";
+        let finding = "on: VLAN tags are removed before XDP; harmless while there is no VLAN here";
         return Check::warn("rx-vlan-offload", finding, format!("ethtool -K {name} rxvlan off"));
     }
     let finding = format!(
-        "on: tags of {} are gone before XDP; calls are read all the same, but fragments of VLANs \
-         with the same addresses are not told apart",
+        "on: tags of {} are removed before XDP; calls are still read, but fragments of VLANs \
+         with the same addresses cannot be distinguished",
         facts.vlans.join(", ")
     );
     Check::warn("rx-vlan-offload", finding, format!("ethtool -K {name} rxvlan off"))
 }
 
-/// Whether the card puts segments together, by `check`; ethtool calls it `feature`. Where the filter
-/// is in the driver all the same, this driver can do both.
+/// Checks whether the card merges segments; ethtool calls that `feature`. If native XDP already runs,
+/// the driver supports both together.
 fn merging(check: &'static str, feature: &str, link: &Link, on: bool, mode: XdpMode) -> Check {
     if !on {
         return Check::ok(check, "off");
     }
     if link.xdp.is_some_and(|xdp| xdp.mode == Attached::Native) {
-        return Check::ok(check, "on, and native XDP is there all the same");
+        return Check::ok(check, "on, and native XDP works with it");
     }
     let mend = format!("ethtool -K {} {feature} off", link.name);
     match mode {
         XdpMode::Native => Check::fail(check, "on: drivers refuse native XDP with it", mend),
         XdpMode::NativeOrGeneric => {
-            Check::warn(check, "on: drivers refuse native XDP with it; it will be generic", mend)
+            Check::warn(check, "on: drivers refuse native XDP with it; XDP will be generic", mend)
         }
-        XdpMode::Generic => Check::ok(check, "on; generic XDP can do without"),
+        XdpMode::Generic => Check::ok(check, "on; generic XDP works with it"),
     }
 }
 
@@ -372,13 +375,13 @@ mod tests {
     }
 
     #[test]
-    fn the_lists_of_drivers_do_not_contradict() {
+    fn driver_lists_do_not_contradict_each_other() {
         assert!(NATIVE.is_sorted() && NOT_NATIVE.is_sorted());
         assert!(NATIVE.iter().all(|name| !NOT_NATIVE.contains(name)));
     }
 
     #[test]
-    fn native_is_asked_of_the_kernel_and_then_of_the_list() {
+    fn kernel_features_override_the_driver_list() {
         use State::{Fail, Ok, Warn};
         let eth0 = link("eth0");
         for (name, features, expected) in [
@@ -411,7 +414,7 @@ mod tests {
             (&large, can(true, true), [Ok, Ok, Ok]),
             (&large, can(true, false), [Fail, Ok, Warn]),
             (&large, None, [Warn, Ok, Warn]),
-            // The driver has been told of already.
+            // The driver check reports this already.
             (&large, can(false, false), [Ok, Ok, Ok]),
         ] {
             let facts = facts(link, "ixgbe", features);
@@ -452,7 +455,7 @@ mod tests {
         assert_eq!(rx_vlan(&none, off).state, Ok);
         let none = rx_vlan(&none, on);
         assert_eq!(none.state, Warn);
-        assert!(none.finding.contains("no harm yet"), "{}", none.finding);
+        assert!(none.finding.contains("harmless while"), "{}", none.finding);
         assert_eq!(rx_vlan(&vlans, off).state, Ok);
         let check = rx_vlan(&vlans, on);
         assert_eq!(check.state, Warn);
@@ -474,7 +477,7 @@ mod tests {
 
     #[test]
     fn one_queue_for_many_cpus_is_few() {
-        let told =
+        let check =
             |now, most, combined, cpus| queues("eth0", Some(Queues { now, most, combined }), cpus);
         for (now, most, cpus, state) in [
             (1, 1, 8, State::Ok),
@@ -482,9 +485,9 @@ mod tests {
             (2, 8, 8, State::Ok),
             (1, 8, 8, State::Warn),
         ] {
-            assert_eq!(told(now, most, true, cpus).state, state, "{now} of {most}, {cpus}");
+            assert_eq!(check(now, most, true, cpus).state, state, "{now} of {most}, {cpus}");
         }
-        let mend = |combined, cpus| told(1, 8, combined, cpus).mend;
+        let mend = |combined, cpus| check(1, 8, combined, cpus).mend;
         assert_eq!(mend(true, 4).as_deref(), Some("ethtool -L eth0 combined 4"));
         assert_eq!(mend(false, 64).as_deref(), Some("ethtool -L eth0 rx 8"));
         assert_eq!(queues("eth0", None, 8).state, State::Ok);
@@ -500,7 +503,7 @@ mod tests {
         (folder, Config::read(&file).unwrap())
     }
 
-    fn told(checks: &[Check]) -> Vec<(&str, &str, State)> {
+    fn states(checks: &[Check]) -> Vec<(&str, &str, State)> {
         checks
             .iter()
             .map(|check| (check.interface.as_deref().unwrap_or("-"), check.check, check.state))
@@ -519,7 +522,7 @@ mod tests {
             put_strange_xdp("right", Attached::Generic).await;
             let found = checks(&config, None, Some(true)).await;
             assert_eq!(
-                told(&found),
+                states(&found),
                 [
                     ("left", "link", Warn),
                     ("left", "driver", Ok),
@@ -540,15 +543,15 @@ mod tests {
                     ("right", "gro-hw", Ok),
                 ]
             );
-            assert_eq!(found[0].finding, "up, but without a carrier");
-            assert_eq!(found[1].finding, "veth does native XDP");
-            assert!(found[8].finding.contains("only lo, right, left"), "{}", found[8].finding);
+            assert_eq!(found[0].finding, "up, but no carrier");
+            assert_eq!(found[1].finding, "veth supports native XDP");
+            assert!(found[8].finding.contains("lo, right, left"), "{}", found[8].finding);
             assert_eq!(found[9].mend.as_deref(), Some("ip link set dev right up"));
-            // What the check says mends it does.
+            // The fix that the check proposes works.
             ip(found[13].mend.as_deref().unwrap().strip_prefix("ip ").unwrap());
             ip("link set dev right up");
             let mended = checks(&config, None, Some(true)).await;
-            let left = told(&mended).into_iter().filter(|(_, _, state)| *state != Ok);
+            let left = states(&mended).into_iter().filter(|(_, _, state)| *state != Ok);
             let left: Vec<_> = left.map(|(name, check, _)| (name, check)).collect();
             let offload = |name| (name, "rx-vlan-offload");
             let mtu = found[2].state != Ok;
@@ -565,12 +568,16 @@ mod tests {
             let (folder, config) = configuration("pinned", "[\"left\"]");
             ip("link add left type veth peer name right");
             put_strange_xdp("left", Attached::Generic).await;
-            assert!(checks(&config, None, Some(true)).await[4].finding.contains("another's"));
+            assert!(
+                checks(&config, None, Some(true)).await[4]
+                    .finding
+                    .contains("belongs to other software")
+            );
             std::fs::write(config.paths.pins.join("links"), "").unwrap();
             assert!(
                 checks(&config, None, Some(true)).await[4]
                     .finding
-                    .contains("but native is asked for")
+                    .contains("but native is configured")
             );
             std::fs::remove_dir_all(folder).unwrap();
         });
@@ -578,11 +585,11 @@ mod tests {
 
     #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
     #[test]
-    fn no_interface_is_said() {
+    fn missing_interfaces_are_reported() {
         in_new_namespace(async {
             let (folder, config) = configuration("none", "[]");
             assert_eq!(
-                told(&checks(&config, None, Some(true)).await),
+                states(&checks(&config, None, Some(true)).await),
                 [("-", "interfaces", State::Warn)]
             );
             std::fs::remove_dir_all(folder).unwrap();

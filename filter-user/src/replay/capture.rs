@@ -1,4 +1,4 @@
-//! Frames of a capture file: pcap or pcapng, from a file or from standard input.
+//! Reads frames of a capture: pcap or pcapng, from a file or from standard input.
 
 use std::fs::File;
 use std::io::{self, Cursor, Read};
@@ -12,34 +12,34 @@ use pcap_file::{DataLink, PcapError, TsResolution};
 const SECOND_NS: u128 = 1_000_000_000;
 /// First four bytes of a pcapng section (draft-ietf-opsawg-pcapng §4.1).
 const PCAPNG_MAGIC: [u8; 4] = [0x0A, 0x0D, 0x0D, 0x0A];
-/// First four bytes of a pcap in microseconds and in nanoseconds, most significant first
+/// First four bytes of a pcap in microseconds and in nanoseconds, most significant byte first
 /// (draft-ietf-opsawg-pcap §4).
 const PCAP_MAGICS: [[u8; 4]; 2] = [[0xA1, 0xB2, 0xC3, 0xD4], [0xA1, 0xB2, 0x3C, 0x4D]];
-/// First four bytes of a pcap with longer record headers, as Linux libpcap once wrote it.
+/// First four bytes of a pcap with longer record headers, as an old libpcap on Linux wrote it.
 const MODIFIED_MAGIC: [u8; 4] = [0xA1, 0xB2, 0xCD, 0x34];
-/// What makes a plain capture of one that is not read.
+/// Advice for a capture format that is not supported.
 const REWRITE: &str = "rewrite it with Wireshark's `editcap -F pcap OLD NEW`";
 
-/// A frame as it was captured.
+/// A captured frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Frame {
-    /// Number in its file, from 1.
+    /// Number in the file, from 1.
     pub number: u64,
-    /// Nanoseconds since 1970.
+    /// Capture time, nanoseconds since 1970.
     pub time: u64,
-    /// Link type of its interface.
+    /// Link type of the interface.
     pub link: DataLink,
-    /// Its bytes, as far as they were captured.
+    /// The captured bytes.
     pub bytes: Vec<u8>,
-    /// Whether it was longer (snap length).
+    /// Whether the frame was longer than what was captured (snap length).
     pub is_cut: bool,
 }
 
-/// An open capture: an iterator of frames, that ends with an error where the file is cut.
+/// Iterates over the frames of an open capture. A truncated file ends with an error.
 pub struct Capture {
     format: Format,
     number: u64,
-    /// Whether an error was told. The crate would tell it again for ever.
+    /// Whether an error was returned. The crate would return it again forever.
     is_broken: bool,
 }
 
@@ -49,10 +49,10 @@ enum Format {
 }
 
 impl Capture {
-    /// Opens a file, `-` for standard input. `count` is told of every read of so many bytes.
+    /// Opens a file; `-` is standard input. `count` receives the number of bytes of each read.
     ///
     /// # Errors
-    /// What is wrong with the file.
+    /// Returns a message if the file cannot be opened or read, or is not a supported capture.
     pub fn open(path: &Path, count: impl Fn(u64) + 'static) -> Result<Capture, String> {
         let source: Box<dyn Read> = if path.as_os_str() == "-" {
             Box::new(io::stdin())
@@ -67,7 +67,7 @@ impl Capture {
             .read_to_end(&mut magic)
             .map_err(|error| format!("cannot be read: {error}"))?;
         let kind = kind(&magic)?;
-        // The crate reads in large pieces, no buffer is needed.
+        // The crate reads large blocks, so no buffer is needed.
         let reader: Box<dyn Read> = Box::new(Cursor::new(magic).chain(reader));
         let format = match kind {
             Kind::Pcap => PcapReader::new(reader).map(Format::Pcap),
@@ -98,7 +98,7 @@ enum Kind {
     PcapNg,
 }
 
-/// The kind of a file that begins with these bytes.
+/// Returns the format of a file that begins with these bytes.
 fn kind(magic: &[u8]) -> Result<Kind, String> {
     let reversed: Vec<u8> = magic.iter().rev().copied().collect();
     let is = |known: [u8; 4]| magic == known || reversed == known;
@@ -109,18 +109,18 @@ fn kind(magic: &[u8]) -> Result<Kind, String> {
     } else if PCAP_MAGICS.into_iter().any(is) {
         Ok(Kind::Pcap)
     } else if is(MODIFIED_MAGIC) {
-        Err(format!("is a pcap of the old kind \"modified\", which is not read: {REWRITE}"))
+        Err(format!("is a pcap of the old kind \"modified\", which is not supported: {REWRITE}"))
     } else {
         Err("is neither a pcap nor a pcapng capture".to_owned())
     }
 }
 
-/// What is wrong behind so many frames.
+/// Describes an error after a number of frames.
 fn broken(error: &PcapError, frames: u64) -> String {
     let place = if frames == 0 {
         "before its first frame".to_owned()
     } else {
-        format!("behind frame {frames}")
+        format!("after frame {frames}")
     };
     match error {
         PcapError::IoError(io) if io.kind() == io::ErrorKind::UnexpectedEof => {
@@ -162,7 +162,7 @@ impl Iterator for Capture {
     }
 }
 
-/// A frame as a file holds it. The time may lie before 1970.
+/// A frame as stored in the file. Its time may be before 1970.
 struct Captured {
     time: i128,
     link: DataLink,
@@ -172,7 +172,7 @@ struct Captured {
 
 fn pcap(reader: &mut PcapReader<Box<dyn Read>>) -> Option<Result<Captured, PcapError>> {
     let header = reader.header();
-    // Raw: captures exist whose frames are longer than the length that their header names.
+    // Raw, because some captures have frames longer than the length in their header.
     Some(reader.next_raw_packet()?.map(|packet| {
         let fraction = match header.ts_resolution {
             TsResolution::MicroSecond => u128::from(packet.ts_frac) * 1000,
@@ -187,10 +187,10 @@ fn pcap(reader: &mut PcapReader<Box<dyn Read>>) -> Option<Result<Captured, PcapE
     }))
 }
 
-/// The next block; `None` in it when it holds no frame.
+/// Reads the next block; `Ok(None)` if it has no frame.
 fn pcapng(reader: &mut PcapNgReader<Box<dyn Read>>) -> Option<Result<Option<Captured>, PcapError>> {
     let (ticks, interface, original_len, bytes) = match reader.next_block()? {
-        // The crate takes the ticks for nanoseconds, whatever the interface says.
+        // The crate treats the ticks as nanoseconds, regardless of the interface.
         Ok(Block::EnhancedPacket(packet)) => (
             packet.timestamp.as_nanos(),
             packet.interface_id,
@@ -205,7 +205,7 @@ fn pcapng(reader: &mut PcapNgReader<Box<dyn Read>>) -> Option<Result<Option<Capt
         ),
         Ok(Block::SimplePacket(packet)) => {
             let mut bytes = packet.data.into_owned();
-            // The crate leaves the padding at its end.
+            // The crate leaves the padding at the end.
             bytes.truncate(packet.original_len as usize);
             (0, 0, packet.original_len, bytes)
         }
@@ -220,7 +220,7 @@ fn pcapng(reader: &mut PcapNgReader<Box<dyn Read>>) -> Option<Result<Option<Capt
         if let InterfaceDescriptionOption::IfTsResol(value) = option {
             resolution = *value;
         } else if let InterfaceDescriptionOption::IfTsOffset(value) = option {
-            // Signed, whatever the crate says (draft-ietf-opsawg-pcapng §4.2).
+            // Signed, although the crate has an unsigned type (draft-ietf-opsawg-pcapng §4.2).
             offset = i128::from(*value as i64);
         }
     }
@@ -228,7 +228,7 @@ fn pcapng(reader: &mut PcapNgReader<Box<dyn Read>>) -> Option<Result<Option<Capt
     Some(Ok(Some(Captured { time, link: description.linktype, bytes, original_len })))
 }
 
-/// Ticks of `if_tsresol`: a negative power of 10, or of 2 when the top bit is set.
+/// Converts ticks of `if_tsresol`: a negative power of 10, or of 2 if the top bit is set.
 fn nanoseconds(ticks: u128, resolution: u8) -> u128 {
     let power = u32::from(resolution & 0x7F);
     if resolution & 0x80 != 0 {
@@ -237,7 +237,7 @@ fn nanoseconds(ticks: u128, resolution: u8) -> u128 {
     if power <= 9 { ticks * 10u128.pow(9 - power) } else { ticks / 10u128.pow(power.min(38) - 9) }
 }
 
-/// Tells how many bytes were read.
+/// Reports the number of bytes read.
 struct Counted<R, F> {
     source: R,
     count: F,
@@ -268,7 +268,7 @@ mod tests {
         [&kind.to_le_bytes()[..], &length, body, &length].concat()
     }
 
-    /// A pcapng of one interface with these options, up to its packets.
+    /// Returns a pcapng section with one interface and these options, up to its packets.
     fn section(options: &[u8]) -> Vec<u8> {
         let mut section = vec![0x4D, 0x3C, 0x2B, 0x1A, 1, 0, 0, 0];
         section.extend([0xFF; 8]);
@@ -276,7 +276,7 @@ mod tests {
         [block(0x0A0D_0D0A, &section), block(1, &interface)].concat()
     }
 
-    /// An enhanced packet of four bytes, of as many as `original_len`.
+    /// Returns an enhanced packet of four captured bytes and this original length.
     fn packet(ticks: u64, original_len: u32) -> Vec<u8> {
         let mut body = vec![0; 4];
         body.extend(((ticks >> 32) as u32).to_le_bytes());
@@ -321,12 +321,12 @@ mod tests {
     }
 
     #[test]
-    fn a_cut_pcapng_gives_its_whole_frames() {
+    fn truncated_pcapng_returns_its_complete_frames() {
         let file = [section(&[]), packet(1, 4), packet(2, 100), packet(3, 4)].concat();
         for missing in [1, 4, 20, 35] {
             let frames = capture(&file[..file.len() - missing], "cut-ng").unwrap();
             assert_eq!(frames.len(), 3, "{missing}");
-            assert_eq!(frames[2], Err("is cut off behind frame 2".to_owned()));
+            assert_eq!(frames[2], Err("is cut off after frame 2".to_owned()));
             let cut: Vec<_> = frames[..2].iter().map(|f| f.as_ref().unwrap().is_cut).collect();
             assert_eq!(cut, [false, true]);
         }

@@ -1,4 +1,4 @@
-//! Link layers of captures, re-framed as Ethernet: what the program meets on an interface.
+//! Converts frames of other link layers to Ethernet, which the program expects.
 
 use std::borrow::Cow;
 
@@ -7,17 +7,17 @@ use pcap_file::DataLink;
 const ETHERNET_LEN: usize = 14;
 const ETHERTYPE_IPV4: [u8; 2] = [0x08, 0x00];
 const ETHERTYPE_IPV6: [u8; 2] = [0x86, 0xDD];
-/// `LINKTYPE_LINUX_SLL2`, which the crate has no name for.
+/// `LINKTYPE_LINUX_SLL2`, for which the crate has no name.
 const LINUX_SLL2: u32 = 276;
-/// The bits of a pcap header's field that are the link type; above them stands how long
-/// the frame check sequence is (draft-ietf-opsawg-pcap §4).
+/// Bits of the link type in the field of a pcap header. The bits above are the length of the frame
+/// check sequence (draft-ietf-opsawg-pcap §4).
 const LINK_TYPE: u32 = 0xFFFF;
 
-/// The frame as Ethernet. One that is too short for its own link layer becomes an empty
-/// Ethernet frame, which is `not-ip`.
+/// Converts a frame to Ethernet. A frame shorter than its link layer becomes an empty Ethernet frame,
+/// which is `not-ip`.
 ///
 /// # Errors
-/// A link type that is not known.
+/// Returns a message if the link type is not supported.
 pub fn ethernet(link: DataLink, frame: &[u8]) -> Result<Cow<'_, [u8]>, String> {
     let reframed = match u32::from(link) & LINK_TYPE {
         1 => return Ok(Cow::Borrowed(frame)),
@@ -27,7 +27,7 @@ pub fn ethernet(link: DataLink, frame: &[u8]) -> Result<Cow<'_, [u8]>, String> {
         // Linux cooked v2: protocol at 0, address at 12.
         LINUX_SLL2 => split(frame, 20)
             .map(|(header, packet)| frame_of([header[0], header[1]], &header[12..18], packet)),
-        // Raw IP, under the numbers that BSDs and Linux have given it.
+        // Raw IP, under the numbers that BSD systems and Linux use.
         12 | 14 | 101 | 228 | 229 => raw(frame),
         // BSD null and loop: an address family.
         0 | 108 => split(frame, 4)
@@ -36,7 +36,7 @@ pub fn ethernet(link: DataLink, frame: &[u8]) -> Result<Cow<'_, [u8]>, String> {
             let has_name = !matches!(link, DataLink::Unknown(_));
             let name = if has_name { format!(" ({link:?})") } else { String::new() };
             return Err(format!(
-                "link type {other}{name} is not read: capture on Ethernet, Linux cooked, raw IP or \
+                "link type {other}{name} is not supported: capture on Ethernet, Linux cooked, raw IP or \
                  BSD null"
             ));
         }
@@ -48,7 +48,7 @@ fn split(frame: &[u8], header: usize) -> Option<(&[u8], &[u8])> {
     (frame.len() >= header).then(|| frame.split_at(header))
 }
 
-/// An IP packet: its version tells what it is.
+/// Converts an IP packet, identified by its version.
 fn raw(packet: &[u8]) -> Option<Vec<u8>> {
     let ethertype = match packet.first()? >> 4 {
         4 => ETHERTYPE_IPV4,
@@ -58,7 +58,7 @@ fn raw(packet: &[u8]) -> Option<Vec<u8>> {
     Some(frame_of(ethertype, &[0; 6], packet))
 }
 
-/// The EtherType of a BSD address family, in the byte order of the machine that captured.
+/// Returns the EtherType of a BSD address family, in the byte order of the capturing machine.
 fn family(header: &[u8]) -> Option<[u8; 2]> {
     let family = u32::from_le_bytes(header.try_into().ok()?);
     match family.min(family.swap_bytes()) {
@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_shorter_than_its_link_layer_is_an_empty_frame() {
+    fn frame_shorter_than_its_link_layer_becomes_empty() {
         for link in [0, 12, 101, 108, 113, 276] {
             assert_eq!(ethertype(link, &[]), None, "{link}");
             assert_eq!(ethertype(link, &[0; 3]), None, "{link}");
@@ -114,15 +114,15 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_link_type_is_named() {
+    fn unknown_link_type_error_names_it() {
         let error = ethernet(DataLink::from(105), &[]).unwrap_err();
-        assert!(error.starts_with("link type 105 (IEEE802_11) is not read"), "{error}");
+        assert!(error.starts_with("link type 105 (IEEE802_11) is not supported"), "{error}");
         let error = ethernet(DataLink::from(9999), &[]).unwrap_err();
-        assert!(error.starts_with("link type 9999 is not read"), "{error}");
+        assert!(error.starts_with("link type 9999 is not supported"), "{error}");
     }
 
     #[test]
-    fn a_frame_check_sequence_changes_no_link_type() {
+    fn frame_check_sequence_does_not_change_the_link_type() {
         assert_eq!(ethernet(DataLink::from(0x2400_0001), &[1; 20]).unwrap().len(), 20);
     }
 }

@@ -1,4 +1,4 @@
-//! What a person wants to see of a message beside the verdict: method, Call-ID, To-tag.
+//! Reads the fields of a message that are shown beside the verdict: method, Call-ID, To-tag.
 
 use etherparse::{LaxNetSlice, LaxSlicedPacket, TransportSlice};
 use filter_common::abi::{TRANSPORT_TCP, TRANSPORT_UDP};
@@ -11,15 +11,15 @@ use filter_common::sip::message;
 /// A SIP request as text.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Message {
-    /// Its method.
+    /// Method.
     pub method: String,
-    /// Its Call-ID, as far as it was read.
+    /// Call-ID, as far as it was read.
     pub call_id: Option<String>,
-    /// Whether the `To` has a tag; `None` when the headers were not read to their end.
+    /// Whether the `To` has a tag; `None` if the headers were not read to their end.
     pub to_tag: Option<bool>,
 }
 
-/// The outer layers of an Ethernet frame, and the SIP request that begins in it.
+/// Reads the outer layers of an Ethernet frame and the SIP request that begins in it.
 #[must_use]
 pub fn read(frame: &[u8]) -> (Packet, Option<Message>) {
     let mut packet = Packet::default();
@@ -31,8 +31,8 @@ pub fn read(frame: &[u8]) -> (Packet, Option<Message>) {
     (packet, payload.and_then(request))
 }
 
-/// The datagram of a packet that the gate reads no further, because it was captured only in
-/// part or its lengths disagree. It passes, but a person wants to see the call all the same.
+/// Returns the datagram of a packet that the gate does not read further, because it was captured only
+/// in part or its lengths disagree. It passes, but the replay still shows the call.
 fn broken<'a>(frame: &'a [u8], packet: &mut Packet) -> Option<&'a [u8]> {
     let sliced = LaxSlicedPacket::from_ethernet(frame).ok()?;
     let Some(TransportSlice::Udp(datagram)) = sliced.transport else {
@@ -57,7 +57,7 @@ fn broken<'a>(frame: &'a [u8], packet: &mut Packet) -> Option<&'a [u8]> {
 fn payload<'a>(frame: &'a [u8], packet: &Packet) -> Option<&'a [u8]> {
     let mut start = packet.payload;
     if packet.transport == TRANSPORT_TCP {
-        // `frame` reads the ports only; the header's length is at 12 (RFC 9293 §3.1).
+        // `frame` reads only the ports; the header length is at 12 (RFC 9293 §3.1).
         let header = start.checked_sub(8)?;
         start = header + usize::from(frame.get(header + 12)? >> 4) * 4;
     } else if packet.transport != TRANSPORT_UDP {
@@ -67,8 +67,8 @@ fn payload<'a>(frame: &'a [u8], packet: &Packet) -> Option<&'a [u8]> {
     frame.get(start..end)
 }
 
-/// Whether a SIP request begins with this line. Generous with an INVITE: one that the gate
-/// finds fault with is to be told of as well.
+/// Checks whether a SIP request begins with this line. It accepts a malformed INVITE, because the
+/// replay also shows an INVITE that the gate cannot read.
 fn is_request_line(line: &[u8]) -> bool {
     // The version is case-insensitive (RFC 3261 §7.1).
     let version: &[u8] = if line.starts_with(b"INVITE ") { b"SIP/" } else { b" SIP/" };
@@ -92,7 +92,7 @@ fn request(payload: &[u8]) -> Option<Message> {
     let mut message =
         Message { method: String::from_utf8_lossy(method).into_owned(), ..Message::default() };
 
-    // From here on as the gate does, from the first byte of the Request-URI.
+    // From the Request-URI on, this is the gate's own reader.
     let headers = &text[method.len() + 1..];
     let mut marks = [0; 16];
     let state = message::scan(&Slice::from(headers), 0, headers.len(), &mut marks);
@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn what_stands_in_the_headers() {
+    fn call_id_and_to_tag_are_read_from_the_headers() {
         let (packet, message) = read(&frame(INVITE));
         let message = message.unwrap();
         assert_eq!(message.call_id.as_deref(), Some("a@b"));
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn a_packet_that_was_captured_in_part_is_still_an_invite() {
+    fn partly_captured_packet_is_still_an_invite() {
         let whole = frame(INVITE);
         let (packet, message) = read(&whole[..100]);
         assert_eq!(packet.fragment.source[12..], [10, 0, 0, 1]);
@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn so_is_one_whose_lengths_disagree() {
+    fn packet_whose_lengths_disagree_is_still_an_invite() {
         let mut frame = frame(INVITE);
         frame[39] += 4;
         let (packet, message) = read(&frame);

@@ -1,4 +1,4 @@
-//! Captures in, verdicts out: each frame runs through the real program in the kernel.
+//! Replays captures: each frame runs through the real program in the kernel.
 
 pub mod capture;
 pub mod link;
@@ -16,65 +16,66 @@ use self::summary::Summary;
 use crate::datapath;
 use crate::policy::Policy;
 
-/// A replay over one or more captures, with one memory of attempts and fragments.
+/// Replays one or more captures with common attempts and fragments.
 pub struct Replay {
     kernel: datapath::Replay,
     policy: Policy,
-    /// Whether every frame is told, and not only INVITEs.
+    /// Whether every frame is reported, not only INVITEs.
     all: bool,
     /// Counts so far.
     pub summary: Summary,
 }
 
-/// Why a capture was not judged to its end.
+/// Reasons why a capture was not judged to its end.
 #[derive(Debug)]
 pub enum Error {
-    /// The capture: what is wrong with it.
+    /// The capture is not readable; the message says why.
     Capture(String),
-    /// The kernel.
+    /// The kernel returned an error.
     Kernel(datapath::Error),
-    /// The output, which may have been closed.
+    /// The output cannot be written; it may have been closed.
     Output(std::io::Error),
 }
 
 impl Replay {
-    /// Loads the program with a policy, on private maps.
+    /// Loads the program with a policy on private maps.
     ///
     /// # Errors
-    /// Those of [`datapath::Replay::load`].
+    /// Returns the error of [`datapath::Replay::load`].
     pub fn new(policy: Policy, all: bool) -> Result<Replay, datapath::Error> {
         let kernel = datapath::Replay::load(&policy)?;
         Ok(Replay { kernel, policy, all, summary: Summary::default() })
     }
 
-    /// The ports that SIP is read on.
+    /// Returns the ports that are read as SIP.
     #[must_use]
     pub fn ports(&self) -> &[u16] {
         &self.policy.ports
     }
 
-    /// Judges a capture, and tells of its frames one by one. `progress` hears of bytes read.
+    /// Judges a capture and passes the records of its frames to `report` one by one. `progress` receives
+    /// the number of bytes of each read.
     ///
     /// # Errors
-    /// See [`Error`]; what stands before the error was judged and told.
+    /// See [`Error`]. The frames before the error were judged and reported.
     pub fn capture(
         &mut self,
         path: &Path,
         progress: impl Fn(u64) + 'static,
-        mut tell: impl FnMut(Record) -> std::io::Result<()>,
+        mut report: impl FnMut(Record) -> std::io::Result<()>,
     ) -> Result<(), Error> {
         let file = path.display().to_string();
         for frame in Capture::open(path, progress).map_err(Error::Capture)? {
             let frame = frame.map_err(Error::Capture)?;
             if let Some(record) = self.frame(&file, &frame)? {
                 self.summary.add(&record);
-                tell(record).map_err(Error::Output)?;
+                report(record).map_err(Error::Output)?;
             }
         }
         Ok(())
     }
 
-    /// Judges a frame; `None` when nothing is to be told of it.
+    /// Judges a frame; `None` if it is not reported.
     fn frame(&mut self, file: &str, frame: &Frame) -> Result<Option<Record>, Error> {
         let ethernet = link::ethernet(frame.link, &frame.bytes)
             .map_err(|error| Error::Capture(format!("frame {}: {error}", frame.number)))?;
@@ -87,7 +88,7 @@ impl Replay {
         if frame.is_cut && record.reason == Reason::BadPacket.name() {
             self.summary.cut += 1;
         }
-        // A TCP segment to another port is no SIP that anybody asked about.
+        // A TCP segment to another port is not SIP traffic that the user asked for.
         let is_invite = record.is_invite() && record.reason != Reason::NotUdp.name();
         if is_invite {
             self.summary.invites += 1;

@@ -1,4 +1,4 @@
-//! What is told of a frame. The JSON form is a contract.
+//! The record of a frame. Its JSON form is a contract.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
@@ -12,20 +12,20 @@ use serde::Serialize;
 use super::message::Message;
 use crate::policy::Policy;
 
-/// One frame and its verdict. Fields that are not known are null.
+/// One frame and its verdict. Unknown fields are null.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Record {
-    /// The capture.
+    /// Path of the capture.
     pub file: String,
     /// Number in the capture, from 1.
     pub frame: u64,
-    /// When it was captured, RFC 3339 in UTC.
+    /// Capture time, RFC 3339 in UTC.
     pub time: String,
     /// Source address and port.
     pub src: Option<String>,
     /// Destination address and port.
     pub dst: Option<String>,
-    /// SIP method, of a request.
+    /// SIP method of a request.
     pub method: Option<String>,
     /// Call-ID.
     pub call_id: Option<String>,
@@ -33,17 +33,17 @@ pub struct Record {
     pub initial: Option<bool>,
     /// `udp` or `tcp`.
     pub transport: Option<&'static str>,
-    /// Name of the trunk, of an INVITE that was read.
+    /// Name of the trunk, if the message was read.
     pub trunk: Option<String>,
     /// Whether the `To` has a tag.
     pub to_tag: Option<bool>,
     /// The caller number.
     pub caller: Option<String>,
-    /// Which header the caller was looked for in: `from` or `pai`.
+    /// Header in which the caller was looked for: `from` or `pai`.
     pub identity: Option<&'static str>,
     /// `pass`, `drop`, `reply` or `divert`.
     pub verdict: &'static str,
-    /// The verdict without observe and override, where it is another one.
+    /// The verdict without observe and override, if it differs.
     pub would: Option<&'static str>,
     /// The rule that decided.
     pub rule: Option<String>,
@@ -52,7 +52,7 @@ pub struct Record {
 }
 
 impl Record {
-    /// What is told of a frame.
+    /// Creates the record of a frame.
     #[must_use]
     pub fn new(
         file: &str,
@@ -68,7 +68,7 @@ impl Record {
         let is_invite = method.as_deref() == Some("INVITE");
         let to_tag = message.and_then(|message| message.to_tag);
         let was_read = reason >= Reason::BadRequestLine || reason == Reason::InDialog;
-        // Once there are trunks, index 0 is a source outside all of them.
+        // If trunks are configured, index 0 is a source outside all of them.
         let outside = policy.settings.trunks_configured != 0 && event.trunk == 0;
         let trunk = policy.trunks.get(usize::from(event.trunk)).filter(|_| was_read && !outside);
         let verdict = verdict(event.verdict);
@@ -106,7 +106,7 @@ impl Record {
         }
     }
 
-    /// Whether an INVITE begins in this frame.
+    /// Checks whether an INVITE begins in this frame.
     #[must_use]
     pub fn is_invite(&self) -> bool {
         self.method.as_deref() == Some("INVITE")

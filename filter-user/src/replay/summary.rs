@@ -1,4 +1,4 @@
-//! Counts over a replay.
+//! Counts of a replay.
 
 use std::collections::BTreeMap;
 
@@ -6,8 +6,8 @@ use serde::Serialize;
 
 use super::record::Record;
 
-/// Counts over all captures of a replay. Verdicts and reasons are those of the frames
-/// that are told: INVITEs, or all frames.
+/// Counts over all captures of a replay. Verdicts and reasons are those of the reported frames:
+/// INVITEs, or all frames.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Summary {
     /// Frames in the captures.
@@ -27,7 +27,7 @@ pub struct Summary {
 }
 
 impl Summary {
-    /// Counts a record that is told.
+    /// Counts a reported record.
     pub fn add(&mut self, record: &Record) {
         *self.verdicts.entry(record.verdict).or_default() += 1;
         *self.reasons.entry(record.reason).or_default() += 1;

@@ -1,10 +1,10 @@
-//! The calls of a self-test: from numbers that are nobody's, in the words of a trunk.
+//! Builds the calls of a self-test: from unassigned numbers, in the format of a trunk.
 //!
-//! E.164 allows 15 digits (ITU-T E.164 §6.2.1). No country gives its callers numbers that are so
-//! long and nothing but nines behind the country code; so such a number is nobody's, and is still
-//! one that the trunk's own plan reads, in the form that the trunk sends. Where an allow or a
-//! protected entry covers it, a number under +999 is taken, a country code that ITU-T keeps in
-//! reserve. Nothing depends on it: these calls never leave the self-test's own network.
+//! E.164 allows 15 digits (ITU-T E.164 §6.2.1). No country assigns its callers numbers of that
+//! length with only nines after the country code. Such a number is unassigned, and the trunk's own
+//! plan still parses it in the format that the trunk sends. If an allow or a protected entry covers
+//! it, a number under +999 is used, a country code that ITU-T keeps in reserve. The calls never
+//! leave the self-test's own network namespace.
 
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -17,24 +17,24 @@ use crate::policy::{Policy, Subject, Trunk};
 
 /// ITU-T: "reserved for a future global service".
 const RESERVED_COUNTRY: &str = "999";
-/// How many addresses of a source prefix are looked at for one that leads to its trunk.
+/// Number of addresses of a source prefix to search for one that belongs to its trunk.
 const ADDRESSES: u128 = 64;
 const IPV4_MAPPED_BITS: u32 = 96;
 const TTL: u8 = 64;
 
-/// A caller number, and how a trunk writes it.
+/// A caller number in the format of a trunk.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Caller {
     /// The number.
     pub number: Number,
-    /// The user part of its URI.
+    /// User part of its URI.
     pub text: String,
 }
 
-/// Two numbers that are nobody's and that nothing lets through: one to block, one that stays free.
+/// Returns two unassigned numbers that no rule lets through: one to block, one to leave free.
 ///
 /// # Errors
-/// What lets all of them through.
+/// Returns a message if a rule lets all of them through or the plan cannot parse any.
 pub fn callers(policy: &Policy, trunk: &Trunk, now: u64) -> Result<[Caller; 2], String> {
     let country = trunk.profile.plan.country.to_string();
     let mut found = Vec::new();
@@ -57,12 +57,12 @@ pub fn callers(policy: &Policy, trunk: &Trunk, now: u64) -> Result<[Caller; 2], 
     }
     let own = Digits::parse(&format!("{country}9999999")).map(Number::e164);
     Err(match own.and_then(|number| covers(policy, number, now)) {
-        Some(what) => format!("no number can be refused: {what} lets all of them through"),
-        None => "no number that is nobody's can be read under its numbering plan".to_owned(),
+        Some(what) => format!("no number can be refused: {what} lets every test number through"),
+        None => "the numbering plan cannot parse any test number".to_owned(),
     })
 }
 
-/// What lets a number through always.
+/// Returns the rule that always lets a number through.
 fn covers(policy: &Policy, number: Number, now: u64) -> Option<String> {
     let is_of = |subject: Subject| match subject {
         Subject::Number(other) => other == number,
@@ -82,8 +82,8 @@ fn covers(policy: &Policy, number: Number, now: u64) -> Option<String> {
     }
 }
 
-/// A number as a trunk with this plan sends it. What the plan reads in two ways is left out; with
-/// `+` it is read always.
+/// Writes a number in a format that a trunk with this plan sends and that the plan parses as the
+/// same number; `+` always works.
 fn spell(plan: &Plan, number: Number) -> Option<String> {
     let digits = number.to_string();
     let national = digits.strip_prefix(&plan.country.to_string());
@@ -104,7 +104,7 @@ fn spell(plan: &Plan, number: Number) -> Option<String> {
     spellings.into_iter().find(|text| number_text::number(text, plan) == Ok(number))
 }
 
-/// An address from which a call comes in over a trunk; `None`: it has none that a packet can have.
+/// Returns a source address of a trunk; `None` if no packet can come from any of its addresses.
 #[must_use]
 pub fn source(policy: &Policy, trunk: usize, taken: &[IpAddr]) -> Option<IpAddr> {
     let trunk_of = |address: u128| {
@@ -123,7 +123,7 @@ pub fn source(policy: &Policy, trunk: usize, taken: &[IpAddr]) -> Option<IpAddr>
     let mut addresses = prefixes.flat_map(|(prefix, bits)| {
         let network = u128::from_be_bytes(*prefix);
         let room = 1u128.checked_shl(128 - bits).map_or(u128::MAX, |room| room - 1);
-        // The first address of a network is its name, where it has more than two.
+        // The first address of a network with more than two addresses is not a host address.
         let first = u128::from(room > 1);
         (first..=room.min(ADDRESSES)).map(move |host| network | host)
     });
@@ -137,7 +137,7 @@ fn canonical(address: u128) -> IpAddr {
     Ipv6Addr::from_bits(address).to_canonical()
 }
 
-/// Whether a packet can come from it; the kernel throws others away before any socket.
+/// Checks whether a packet can come from an address; the kernel drops others before any socket.
 fn is_a_hosts(address: IpAddr) -> bool {
     let reserved = match address {
         IpAddr::V4(address) => address.octets()[0] == 0 || address.octets()[0] >= 240,
@@ -146,8 +146,8 @@ fn is_a_hosts(address: IpAddr) -> bool {
     !reserved && !address.is_loopback() && !address.is_multicast() && !address.is_unspecified()
 }
 
-/// An initial INVITE to 112; where the trunk is trusted for it, the caller stands in
-/// P-Asserted-Identity alone.
+/// Builds an initial INVITE to 112. If the trunk is trusted for it, the caller is only in
+/// P-Asserted-Identity.
 #[must_use]
 pub fn invite(caller: &Caller, asserted: bool, call_id: &str) -> String {
     let uri = format!("<sip:{}@palang.invalid>", caller.text);
@@ -158,7 +158,7 @@ pub fn invite(caller: &Caller, asserted: bool, call_id: &str) -> String {
     request("INVITE", &uri, "", call_id)
 }
 
-/// What every gate lets through.
+/// Builds a message that every gate lets through.
 #[must_use]
 pub fn options(call_id: &str) -> String {
     request("OPTIONS", "<sip:selftest@palang.invalid>", "", call_id)
@@ -178,7 +178,7 @@ fn request(method: &str, from: &str, more: &str, call_id: &str) -> String {
     )
 }
 
-/// Ethernet, IP and UDP around a message; `None` when source and destination are of two families.
+/// Wraps a message in UDP, IP and Ethernet; `None` if the addresses are of different families.
 #[must_use]
 pub fn frame(
     macs: ([u8; 6], [u8; 6]),
@@ -218,13 +218,13 @@ mod tests {
     }
 
     #[test]
-    fn a_trunk_sends_them_in_its_own_form() {
+    fn numbers_are_written_in_the_format_of_the_trunk() {
         for (formats, blocked) in [
             (FORMAT_E164 | FORMAT_NATIONAL, "09999999999910"),
             (FORMAT_E164, "629999999999910"),
             (FORMAT_NATIONAL | FORMAT_BARE_NATIONAL, "09999999999910"),
             (FORMAT_BARE_NATIONAL, "9999999999910"),
-            // As E.164 it is another number: read in two ways, so it is written with `+`.
+            // As E.164 it is another number, so it is ambiguous and written with `+`.
             (FORMAT_E164 | FORMAT_BARE_NATIONAL, "629999999999910"),
             (FORMAT_SUBSCRIBER, "+629999999999910"),
         ] {
@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_let_through_anyway_is_of_no_use() {
+    fn numbers_that_a_rule_lets_through_are_skipped() {
         let mut policy = Policy::default();
         policy.protect(Subject::Number(Number::e164(digits("629999999999910"))));
         assert_eq!(texts(&policy).unwrap()[0], "09999999999911");
@@ -250,7 +250,7 @@ mod tests {
         assert_eq!(texts(&policy).unwrap()[0], "999999999999910");
         policy.allow(Subject::Prefix(digits("9")), 0);
         let error = texts(&policy).unwrap_err();
-        assert_eq!(error, "no number can be refused: allow 62999* lets all of them through");
+        assert_eq!(error, "no number can be refused: allow 62999* lets every test number through");
     }
 
     #[test]
@@ -263,7 +263,7 @@ mod tests {
         let six: Ipv6Addr = "2001:db8::".parse().unwrap();
         for sources in [
             vec![(mapped("10.0.0.0"), 96 + 24)],
-            // Inside the first: the longer prefix has the say.
+            // Inside the first: the longer prefix wins.
             vec![(mapped("10.0.0.0"), 96 + 31)],
             vec![(mapped("10.9.9.9"), 128)],
             vec![(mapped("127.0.0.1"), 128), (six.octets(), 32)],

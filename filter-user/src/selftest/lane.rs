@@ -1,5 +1,5 @@
-//! A network of the self-test's own: a veth pair in a namespace that nobody else sees, with the
-//! filter in the driver of one end. It is gone with the thread that made it.
+//! The self-test's own network: a veth pair in a private namespace, with the filter in the driver of
+//! one end. It disappears with the thread that made it.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
@@ -18,32 +18,32 @@ use super::call;
 use crate::datapath::Trial;
 use crate::netlink;
 
-/// The end with the filter, and the end that a trunk would be at.
+/// The end with the filter, and the end in place of a trunk.
 const NEAR: &str = "near";
 const FAR: &str = "far";
 /// Locally administered addresses (IEEE 802).
 const NEAR_MAC: [u8; 6] = [0x02, 0, 0, 0, 0x01, 0x12];
 const FAR_MAC: [u8; 6] = [0x02, 0, 0, 0, 0x02, 0x12];
-/// Addresses for documentation (RFC 5737, RFC 3849): no trunk has them, and if one had, it would
-/// not matter here.
+/// Addresses for documentation (RFC 5737, RFC 3849). No trunk uses them; even if one did, this
+/// network is private.
 pub const NEAR_V4: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 112);
-/// The same for IPv6.
+/// The IPv6 address of the near end.
 pub const NEAR_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0x112, 0, 0, 0, 0, 0x112);
-/// A source where no trunks are configured.
+/// Source address if no trunks are configured.
 pub const ANYBODY: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 112);
 
-/// The longest that a packet may take over a veth pair, on the busiest machine.
+/// Longest time that a packet may take over a veth pair on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// The same when one was lost already: there may be many trunks.
+/// Longest time after one packet was lost: there may be many trunks.
 const PATIENCE_LOST: Duration = Duration::from_millis(500);
-/// How long a socket waits at once.
+/// Read timeout of a socket.
 const MOMENT: Duration = Duration::from_millis(2);
 const LARGEST: usize = 4096;
 
-/// Does something on a thread in a new network namespace.
+/// Runs `work` on a thread in a new network namespace.
 ///
 /// # Errors
-/// No permission for a namespace; those of the work.
+/// Returns a message if the namespace cannot be made, or the error of `work`.
 pub fn in_own_namespace<T: Send>(
     work: impl FnOnce() -> Result<T, String> + Send,
 ) -> Result<T, String> {
@@ -51,11 +51,11 @@ pub fn in_own_namespace<T: Send>(
         let thread = scope.spawn(|| {
             unshare(CloneFlags::CLONE_NEWNET).map_err(|error| {
                 if error == Errno::EPERM {
-                    return "no permission for a network namespace (CAP_SYS_ADMIN): sudo palang \
+                    return "cannot make a network namespace: no permission (CAP_SYS_ADMIN); run sudo palang \
                             selftest"
                         .to_owned();
                 }
-                format!("no network namespace: {error}; is CONFIG_NET_NS=y?")
+                format!("cannot make a network namespace: {error}; is CONFIG_NET_NS=y?")
             })?;
             work()
         });
@@ -63,16 +63,16 @@ pub fn in_own_namespace<T: Send>(
     })
 }
 
-/// What became of a message.
+/// The outcome of a message.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Seen {
-    /// It came out of a socket behind the filter.
+    /// Whether it arrived at a socket after the filter.
     pub arrived: bool,
-    /// What the filter said of it; `None`: nothing.
+    /// The event of the filter, if it sent one.
     pub event: Option<Event>,
 }
 
-/// The veth pair, the filter on it, and a socket on each side.
+/// A veth pair, the filter on it, and a socket on each side.
 pub struct Lane {
     trial: Trial,
     far: OwnedFd,
@@ -83,10 +83,10 @@ pub struct Lane {
 }
 
 impl Lane {
-    /// Makes it in the namespace of this thread; `port` is where SIP is listened for.
+    /// Makes the pair in the namespace of this thread. `port` is the SIP port.
     ///
     /// # Errors
-    /// What could not be made, with the step.
+    /// Returns a message that names the step that failed.
     pub fn new(mut trial: Trial, port: u16, with_ipv6: bool) -> Result<Lane, String> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -97,7 +97,7 @@ impl Lane {
             .map_err(|error| format!("cannot make a veth pair: {error}"))?;
         trial.attach(NEAR).map_err(|error| error.to_string())?;
         let far = packet_socket(index)
-            .map_err(|error| format!("no packet socket (CAP_NET_RAW): {error}"))?;
+            .map_err(|error| format!("cannot open a packet socket (CAP_NET_RAW): {error}"))?;
         let addresses: [IpAddr; 2] = [NEAR_V4.into(), NEAR_V6.into()];
         let sockets = addresses.into_iter().filter(|address| with_ipv6 || address.is_ipv4());
         let sockets: io::Result<Vec<_>> = sockets
@@ -107,20 +107,20 @@ impl Lane {
                 Ok(socket)
             })
             .collect();
-        let sockets = sockets.map_err(|error| format!("no socket on UDP port {port}: {error}"))?;
+        let sockets = sockets.map_err(|error| format!("cannot open UDP port {port}: {error}"))?;
         Ok(Lane { trial, far, sockets, port, sent: 0, patience: PATIENCE })
     }
 
-    /// The filter and its maps.
+    /// Returns the filter and its maps.
     pub fn trial(&mut self) -> &mut Trial {
         &mut self.trial
     }
 
-    /// Sends an INVITE and, behind it, a message that always passes; what became of the first when
-    /// the second has arrived and the filter has told.
+    /// Sends an INVITE and then a message that always passes. Returns the outcome of the INVITE when the
+    /// second message has arrived and the filter has sent its event.
     ///
     /// # Errors
-    /// The second did not arrive: nothing can be said of the first.
+    /// Returns a message if the second message does not arrive: the outcome is then unknown.
     pub fn call(
         &mut self,
         caller: &call::Caller,
@@ -143,7 +143,7 @@ impl Lane {
             let ours = events.iter().find(|entry| entry.call_id() == call_id.as_bytes());
             seen.event = seen.event.or(ours.map(|entry| entry.event));
             let passed = seen.event.is_some_and(|event| event.verdict == 0);
-            // A packet that passed may be overtaken on its way to the socket.
+            // A packet that passed may reach its socket later than the second message.
             if behind && seen.event.is_some() && (seen.arrived || !passed) {
                 return Ok(seen);
             }
@@ -155,18 +155,18 @@ impl Lane {
         if behind {
             Ok(seen)
         } else {
-            Err("not even an OPTIONS arrives behind the filter".to_owned())
+            Err("no message arrives after the filter, not even OPTIONS".to_owned())
         }
     }
 
     fn send(&self, source: IpAddr, message: &str) -> Result<(), String> {
         let destination = if source.is_ipv4() { NEAR_V4.into() } else { NEAR_V6.into() };
         let frame = call::frame((FAR_MAC, NEAR_MAC), source, destination, self.port, message)
-            .ok_or("no frame of such a message")?;
+            .ok_or("cannot build a frame of the message")?;
         match nix::unistd::write(&self.far, &frame) {
             Ok(length) if length == frame.len() => Ok(()),
             Ok(length) => Err(format!("only {length} bytes of {} were sent", frame.len())),
-            Err(error) => Err(format!("nothing can be sent: {error}")),
+            Err(error) => Err(format!("cannot send: {error}")),
         }
     }
 
@@ -174,7 +174,7 @@ impl Lane {
         let mut texts = Vec::new();
         let mut bytes = [0; LARGEST];
         for socket in &self.sockets {
-            // Nothing within the moment, or an error of a socket that nothing comes out of then.
+            // Nothing arrived within the timeout, or the socket has an error and yields nothing more.
             while let Ok((length, _)) = socket.recv_from(&mut bytes) {
                 texts.push(String::from_utf8_lossy(&bytes[..length]).into_owned());
             }
@@ -183,7 +183,7 @@ impl Lane {
     }
 }
 
-/// Makes the pair; the index of the far end.
+/// Makes the pair and returns the index of the far end.
 async fn pair(with_ipv6: bool) -> io::Result<u32> {
     let (connection, handle, _) = rtnetlink::new_connection()?;
     let connection = tokio::spawn(connection);
@@ -191,7 +191,7 @@ async fn pair(with_ipv6: bool) -> io::Result<u32> {
     connection.abort();
     made?;
     let far = netlink::by_name(FAR).await?;
-    far.map(|link| link.index).ok_or_else(|| io::Error::other("it is not there"))
+    far.map(|link| link.index).ok_or_else(|| io::Error::other("the interface is missing"))
 }
 
 async fn make(
@@ -204,25 +204,25 @@ async fn make(
         let up: LinkMessage = LinkUnspec::new_with_name(name).up().build();
         handle.link().set(up).execute().await?;
     }
-    let near = netlink::by_name(NEAR).await?.ok_or("it is not there")?.index;
+    let near = netlink::by_name(NEAR).await?.ok_or("the interface is missing")?.index;
     handle.address().add(near, NEAR_V4.into(), 32).execute().await?;
     if with_ipv6 {
         let mut add = handle.address().add(near, NEAR_V6.into(), 128);
-        // Without looking whether somebody else has it, which would take a second.
+        // Without duplicate address detection, which would take a second.
         add.message_mut().attributes.push(AddressAttribute::Flags(AddressFlags::Nodad));
         add.execute().await?;
     }
-    // Every source is behind it: else the kernel's filter of reverse paths throws calls away.
+    // All sources are routed here: otherwise the kernel's reverse path filter drops the calls.
     let everybody = RouteMessageBuilder::<Ipv4Addr>::new().output_interface(near).build();
     handle.route().add(everybody).execute().await?;
     Ok(())
 }
 
-/// A socket that sends whole frames out of an interface (packet(7)).
+/// Opens a socket that sends whole frames out of an interface (packet(7)).
 #[expect(unsafe_code, reason = "nix binds no packet socket to an interface by its index")]
 fn packet_socket(index: u32) -> io::Result<OwnedFd> {
     let kind = libc::SOCK_RAW | libc::SOCK_CLOEXEC;
-    // SAFETY: a system call with three numbers. Protocol 0: it receives nothing.
+    // SAFETY: a system call with three integers. Protocol 0 receives nothing.
     let fd = unsafe { libc::socket(libc::AF_PACKET, kind, 0) };
     if fd < 0 {
         return Err(io::Error::last_os_error());

@@ -1,5 +1,5 @@
-//! Whether a blocked caller would be refused now: real calls through the real program with a copy
-//! of the policy in force, in a network of their own. Needs no daemon, and writes into no live map.
+//! Tests whether a blocked caller would be refused now. It sends real calls through the real program
+//! with a copy of the policy in force, in a private network. Needs no daemon and writes to no live map.
 
 mod call;
 mod lane;
@@ -22,27 +22,27 @@ use crate::policy::{PASS_EVENTS_PER_SECOND, Policy, SIP_PORT, Subject};
 use crate::status;
 use crate::wire::{Mode, Override};
 
-/// The rule of the allow that is tried: any number but 0.
+/// Rule number of the allow in the test: any number but 0.
 const RULE: u64 = 1;
-/// Maps that only the program in force on these pins has.
-const TOLD_BY: [&str; 2] = ["GENERATION", "BLOCKED_NUMBERS"];
+/// Maps that only the program in force on these pins uses.
+const IDENTIFYING_MAPS: [&str; 2] = ["GENERATION", "BLOCKED_NUMBERS"];
 
-/// How the gate is, best first.
+/// The state of the gate, best first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Outcome {
-    /// A blocked caller is refused, and nobody else.
+    /// Blocked callers are refused, others pass.
     Armed,
-    /// All works, but a blocked caller passes: he is only observed.
+    /// The filter works, but blocked callers are only observed and pass.
     Observing,
-    /// All works, but a blocked caller passes: the override is on.
+    /// The filter works, but the override lets blocked callers through.
     Overridden,
-    /// A blocked caller passes for a reason that nobody wanted, or another one is refused.
+    /// A blocked caller passes for an unintended reason, or another caller is refused.
     Broken,
 }
 
 impl Outcome {
-    /// As the CLI and JSON name it.
+    /// Returns the name in the CLI and in JSON.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -57,90 +57,90 @@ impl Outcome {
 /// A call of the self-test.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Call {
-    /// It came out of a socket behind the filter.
+    /// Whether it arrived at a socket after the filter.
     pub arrived: bool,
-    /// Why, by the filter's own word; null: it said nothing.
+    /// Reason from the filter's event; null if there was no event.
     pub reason: Option<String>,
 }
 
 /// The calls over one trunk.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Tried {
-    /// The trunk.
+    /// Name of the trunk.
     pub trunk: String,
-    /// The address that they came from; null: none was sent.
+    /// Source address of the calls; null if none was sent.
     pub source: Option<IpAddr>,
-    /// The caller number that was blocked, as the trunk writes it.
+    /// The blocked caller number, in the format of the trunk.
     pub caller: Option<String>,
-    /// How this trunk is.
+    /// State of the gate for this trunk.
     pub outcome: Outcome,
-    /// What is wrong; null: nothing.
+    /// The problem, if any.
     pub problem: Option<String>,
-    /// A call of the blocked number.
+    /// A call from the blocked number.
     pub blocked: Option<Call>,
-    /// A call of another number.
+    /// A call from another number.
     pub other: Option<Call>,
-    /// A call of the blocked number while an allow lets it through.
+    /// A call from the blocked number while an allow lets it through.
     pub allowed: Option<Call>,
 }
 
-/// An interface that the filter should be on.
+/// An interface that should have the filter.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Stand {
+pub struct InterfaceState {
     /// Its name.
     pub name: String,
-    /// Where the filter runs: `native`, `generic`, `offloaded`; null: not on it.
+    /// Where the filter runs: `native`, `generic`, `offloaded`; null if it is not attached.
     pub xdp: Option<String>,
-    /// Id of the program.
+    /// ID of the program.
     pub program: Option<u32>,
     /// Tag of the program: a hash of its instructions.
     pub tag: Option<String>,
-    /// What is wrong; null: nothing.
+    /// The problem, if any.
     pub problem: Option<String>,
 }
 
-/// What the self-test found.
+/// The result of the self-test.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Selftest {
-    /// How the gate is: the worst of all that was looked at.
+    /// State of the gate: the worst of all that was tested.
     pub outcome: Outcome,
-    /// What is wrong: none unless the outcome is `broken`.
+    /// The problems; empty unless the outcome is `broken`.
     pub problems: Vec<String>,
-    /// What else is worth knowing.
+    /// Other remarks.
     pub notes: Vec<String>,
     /// Version of this program.
     pub version: String,
-    /// Tag of the program that was tried.
+    /// Tag of the tested program.
     pub tag: String,
-    /// Folder of the pinned maps whose policy was copied; null: there is none.
+    /// Folder of the pinned maps whose policy was copied, if there are any.
     pub maps: Option<PathBuf>,
     /// The mode in force.
     pub mode: Option<Mode>,
     /// The override in force.
     pub r#override: Option<Override>,
-    /// Live blocks in the maps. None of them was tried.
+    /// Number of live blocks in the maps. They are not tested one by one.
     pub blocks: Option<u64>,
-    /// Interfaces.
-    pub interfaces: Vec<Stand>,
-    /// Trunks.
+    /// Configured and pinned interfaces.
+    pub interfaces: Vec<InterfaceState>,
+    /// Tested trunks.
     pub trunks: Vec<Tried>,
 }
 
-/// What is in force, as far as the pins tell.
+/// The state in force, as far as it can be read from the pins.
 struct Live {
     folder: PathBuf,
     policy: Policy,
     mode: Mode,
     over: Override,
     blocks: u64,
-    /// Ids of [`TOLD_BY`].
+    /// IDs of [`IDENTIFYING_MAPS`].
     maps: Vec<u32>,
 }
 
-/// Tries it. `links` are the interfaces of the machine's own network.
+/// Runs the self-test. `links` are the interfaces of the machine's network namespace.
 ///
 /// # Errors
-/// It could not be tried: no permission, maps that cannot be read, no network of its own.
+/// Returns a message if the test cannot run: no permission, unreadable maps, no network namespace.
 pub fn run(file: &Path, links: &[Link]) -> Result<Selftest, String> {
     let config = Config::read(file);
     let paths = config.as_ref().map_or_else(|_| Paths::default(), |config| config.paths.clone());
@@ -148,7 +148,7 @@ pub fn run(file: &Path, links: &[Link]) -> Result<Selftest, String> {
     let mut problems = Vec::new();
     let mut notes = Vec::new();
     if let Err(error) = &config {
-        notes.push(format!("{error}; took the usual paths, and the interfaces with a pin"));
+        notes.push(format!("{error}; used the default paths and the interfaces with a pin"));
     }
     let config = config.ok();
     let live = match live(&pins)? {
@@ -159,25 +159,25 @@ pub fn run(file: &Path, links: &[Link]) -> Result<Selftest, String> {
         }
     };
     let policy = policy(live.as_ref(), config.as_ref());
-    let (Loaded { tag, slow_reader }, mut trunks) = try_calls(&policy)?;
+    let (Loaded { tag, slow_reader }, mut trunks) = test_calls(&policy)?;
     notes.extend(slow_reader);
 
     let mut names = config.map_or_else(Vec::new, |config| config.interfaces);
     let pinned = pins.links();
     names.extend(pinned.into_iter().filter(|name| !names.contains(name)).collect::<Vec<_>>());
     if names.is_empty() {
-        problems.push("the filter is on no interface: palang attach IFACE".to_owned());
+        problems.push("no interface has the filter: palang attach IFACE".to_owned());
     }
     let mut interfaces = Vec::new();
     for name in names {
-        let stand = stand(&name, links, &pins, live.as_ref(), tag)?;
-        if stand.xdp.as_deref() == Some("generic") {
-            notes.push(format!("{name}: generic XDP, which is slow"));
+        let interface = interface(&name, links, &pins, live.as_ref(), tag)?;
+        if interface.xdp.as_deref() == Some("generic") {
+            notes.push(format!("{name}: generic XDP, which is slower"));
         }
-        problems.extend(stand.problem.as_ref().map(|problem| format!("{name}: {problem}")));
-        interfaces.push(stand);
+        problems.extend(interface.problem.as_ref().map(|problem| format!("{name}: {problem}")));
+        interfaces.push(interface);
     }
-    // Whatever the program does in the self-test's own network: none of it is in force here.
+    // If the filter is not in force here, the result in the private network does not matter.
     if !problems.is_empty() {
         trunks.iter_mut().for_each(|tried| tried.outcome = Outcome::Broken);
     }
@@ -190,7 +190,7 @@ pub fn run(file: &Path, links: &[Link]) -> Result<Selftest, String> {
     }
     let worst = trunks.iter().map(|tried| tried.outcome).max().unwrap_or(Outcome::Broken);
     if trunks.is_empty() {
-        problems.push("no trunk could be tried".to_owned());
+        problems.push("no trunk could be tested".to_owned());
     }
     Ok(Selftest {
         outcome: if problems.is_empty() { worst } else { Outcome::Broken },
@@ -207,20 +207,20 @@ pub fn run(file: &Path, links: &[Link]) -> Result<Selftest, String> {
     })
 }
 
-/// What is pinned, only read. The inner error: what is wrong with it.
+/// Reads what is pinned. The inner error describes a problem with it.
 fn live(pins: &Pins) -> Result<Result<Live, String>, String> {
     let mut folders = pins.map_folders();
-    // An upgrade that did not get far has folders without maps.
+    // An unfinished upgrade leaves folders without maps.
     folders.retain(|folder| fs::read_dir(folder).is_ok_and(|mut pins| pins.next().is_some()));
     if folders.is_empty() {
-        return Ok(Err("nothing is in force: no filter was loaded since this machine started \
-                       (systemctl start palang); tried was the program in this binary"
+        return Ok(Err("no filter is in force: none was loaded since this machine started \
+                       (systemctl start palang); the program in this binary was tested"
             .to_owned()));
     }
     let Some(folder) = folders.into_iter().rfind(|folder| Pins::is_of_this_version(folder)) else {
         return Ok(Err(format!(
-            "the maps in force have another layout than this palang's (v{ABI_VERSION}): take the \
-             palang that the daemon runs, or restart the daemon (systemctl restart palang)"
+            "the maps in force have a different layout than this palang (v{ABI_VERSION}). Use the \
+             version that the daemon runs, or restart the daemon (systemctl restart palang)"
         )));
     };
     let maps = match Maps::open(&folder) {
@@ -241,7 +241,10 @@ fn live(pins: &Pins) -> Result<Result<Live, String>, String> {
             mode: status::mode(&maps)?,
             over: status::override_in_force(maps.override_until()?),
             blocks,
-            maps: TOLD_BY.iter().map(|name| map_id(&folder, name)).collect::<Result<_, _>>()?,
+            maps: IDENTIFYING_MAPS
+                .iter()
+                .map(|name| map_id(&folder, name))
+                .collect::<Result<_, _>>()?,
             folder: folder.clone(),
         })
     };
@@ -256,7 +259,7 @@ fn live(pins: &Pins) -> Result<Result<Live, String>, String> {
     Ok(Ok(live))
 }
 
-/// The policy to try, without a block. With nothing in force it is the configured one, enforced.
+/// Returns the policy to test, without blocks. If none is in force, it is the configured one, enforced.
 fn policy(live: Option<&Live>, config: Option<&Config>) -> Policy {
     let configured = config.map(|config| &config.policy);
     let Some(live) = live else {
@@ -268,7 +271,7 @@ fn policy(live: Option<&Live>, config: Option<&Config>) -> Policy {
     for (trunk, configured) in
         policy.trunks.iter_mut().zip(configured.map_or(&[][..], |c| &c.trunks))
     {
-        // The maps know no names.
+        // The maps have no names.
         let mut sources = configured.sources.clone();
         sources.sort();
         if sources == trunk.sources {
@@ -278,52 +281,52 @@ fn policy(live: Option<&Live>, config: Option<&Config>) -> Policy {
     policy
 }
 
-/// An interface, the program on it, and whether that is the one that was tried.
-fn stand(
+/// Describes an interface and the program on it, and checks that it is the tested program.
+fn interface(
     name: &str,
     links: &[Link],
     pins: &Pins,
     live: Option<&Live>,
     tried: u64,
-) -> Result<Stand, String> {
-    let told = status::interface(name, links, None);
-    let mut stand = Stand {
+) -> Result<InterfaceState, String> {
+    let found = status::interface(name, links, None);
+    let mut state = InterfaceState {
         name: name.to_owned(),
-        xdp: told.xdp,
-        program: told.program,
+        xdp: found.xdp,
+        program: found.program,
         tag: None,
-        problem: told.problem,
+        problem: found.problem,
     };
     if pins.is_off(name) {
-        stand.problem = Some(format!("somebody took the filter off: palang attach {name}"));
+        state.problem = Some(format!("the filter was detached: palang attach {name}"));
     }
-    let Some(id) = stand.program else { return Ok(stand) };
+    let Some(id) = state.program else { return Ok(state) };
     let Some(program) = loaded(id).map_err(|error| error.to_string())? else {
-        stand.problem = Some(format!("program {id} left while it was looked at: try again"));
-        return Ok(stand);
+        state.problem = Some(format!("program {id} was removed during the test: run it again"));
+        return Ok(state);
     };
-    stand.tag = Some(format!("{:016x}", program.tag));
+    state.tag = Some(format!("{:016x}", program.tag));
     let judges_by = |live: &Live| live.maps.iter().all(|map| program.maps.contains(map));
     match live {
         Some(live) if !judges_by(live) => {
-            stand.problem = Some(format!(
-                "program {id} on it does not judge by the maps in {}: bpftool prog show id {id}",
+            state.problem = Some(format!(
+                "program {id} on it does not use the maps in {}: bpftool prog show id {id}",
                 live.folder.display()
             ));
         }
         Some(_) if program.tag != tried => {
             let version = env!("CARGO_PKG_VERSION");
-            stand.problem = Some(format!(
-                "program {id} in force is another than the one of this palang {version}, which was \
-                 tried: systemctl restart palang"
+            state.problem = Some(format!(
+                "program {id} in force is not the tested program of this palang {version}: \
+                 systemctl restart palang"
             ));
         }
         Some(_) | None => {}
     }
-    Ok(stand)
+    Ok(state)
 }
 
-/// What is sent over a trunk.
+/// Parameters of the calls over a trunk.
 struct Plan {
     trunk: usize,
     source: IpAddr,
@@ -331,17 +334,17 @@ struct Plan {
     callers: [call::Caller; 2],
 }
 
-/// The program that was tried.
+/// The tested program.
 struct Loaded {
     tag: u64,
-    /// What to say where the kernel refuses the full reader.
+    /// Note for a kernel that refuses the full reader.
     slow_reader: Option<String>,
 }
 
-/// Sends calls over every trunk of a policy, in a network of their own, through a program.
-fn try_calls(policy: &Policy) -> Result<(Loaded, Vec<Tried>), String> {
+/// Sends calls over every trunk of a policy, in a private network, through the program.
+fn test_calls(policy: &Policy) -> Result<(Loaded, Vec<Tried>), String> {
     let mut policy = policy.clone();
-    // The copy shall tell of every call.
+    // The copy must report every call.
     policy.settings.pass_events_per_second =
         policy.settings.pass_events_per_second.max(PASS_EVENTS_PER_SECOND);
     let port = policy.ports.first().copied();
@@ -351,8 +354,8 @@ fn try_calls(policy: &Policy) -> Result<(Loaded, Vec<Tried>), String> {
     for trunk in first..policy.trunks.len() {
         match plan(&policy, trunk) {
             Ok(plan) => plans.push(plan),
-            Err(told) => {
-                tried.insert(trunk, *told);
+            Err(failed) => {
+                tried.insert(trunk, *failed);
             }
         }
     }
@@ -381,17 +384,17 @@ fn try_calls(policy: &Policy) -> Result<(Loaded, Vec<Tried>), String> {
         Ok((loaded, seen))
     })?;
     for (plan, seen) in plans.iter().zip(seen) {
-        let mut told = told(&policy, plan, seen);
+        let mut result = result(&policy, plan, seen);
         if port.is_none() {
-            told.outcome = Outcome::Broken;
-            told.problem = Some("no SIP port is configured: no call is judged".to_owned());
+            result.outcome = Outcome::Broken;
+            result.problem = Some("no SIP port is configured: no call is judged".to_owned());
         }
-        tried.insert(plan.trunk, told);
+        tried.insert(plan.trunk, result);
     }
     Ok((loaded, tried.into_values().collect()))
 }
 
-/// What to send over a trunk, or why nothing can be sent.
+/// Plans the calls over a trunk; the error is the result of a trunk that cannot be tested.
 fn plan(policy: &Policy, trunk: usize) -> Result<Plan, Box<Tried>> {
     let entry = &policy.trunks[trunk];
     let not_tried = |outcome, problem: String| {
@@ -407,13 +410,13 @@ fn plan(policy: &Policy, trunk: usize) -> Result<Plan, Box<Tried>> {
         })
     };
     let source = match trunk {
-        // Every source is of the profile `default` where there are no others.
+        // Every source uses the profile `default` if no trunks are configured.
         0 => Some(lane::ANYBODY.into()),
         _ => call::source(policy, trunk, &[lane::NEAR_V4.into(), lane::NEAR_V6.into()]),
     };
     let Some(source) = source else {
-        let problem = "not tried: none of its sources is an address that a packet can come from, \
-                       or all of them belong to other trunks, too";
+        let problem = "not tested: no packet can come from its source addresses, \
+                       or all of them also belong to other trunks";
         return Err(not_tried(Outcome::Broken, problem.to_owned()));
     };
     let callers = call::callers(policy, entry, clock::boot())
@@ -421,7 +424,7 @@ fn plan(policy: &Policy, trunk: usize) -> Result<Plan, Box<Tried>> {
     Ok(Plan { trunk, source, asserted: entry.profile.trusts_pai(), callers })
 }
 
-fn told(policy: &Policy, plan: &Plan, seen: [Result<Seen, String>; 3]) -> Tried {
+fn result(policy: &Policy, plan: &Plan, seen: [Result<Seen, String>; 3]) -> Tried {
     let (outcome, problem) = match &seen {
         [Ok(blocked), Ok(other), Ok(allowed)] => judge(plan.trunk, blocked, other, allowed),
         [Err(error), _, _] | [_, Err(error), _] | [_, _, Err(error)] => {
@@ -451,10 +454,10 @@ fn reason(seen: &Seen) -> Option<Reason> {
     seen.event.and_then(|event| Reason::from_number(event.reason))
 }
 
-/// What the fates of the three calls mean.
+/// Derives the state of the gate from the outcomes of the three calls.
 fn judge(trunk: usize, blocked: &Seen, other: &Seen, allowed: &Seen) -> (Outcome, Option<String>) {
     let broken = |what: String| (Outcome::Broken, Some(what));
-    let why = |seen: &Seen| reason(seen).map_or("without a word", Reason::name);
+    let why = |seen: &Seen| reason(seen).map_or("no reason given", Reason::name);
     if !other.arrived {
         return broken(format!(
             "A CALLER WHO IS NOT BLOCKED IS REFUSED ({}): palang override on",
@@ -463,15 +466,15 @@ fn judge(trunk: usize, blocked: &Seen, other: &Seen, allowed: &Seen) -> (Outcome
     }
     if !allowed.arrived {
         return broken(format!(
-            "an allow does not let through ({}): palang override on",
+            "an allowed caller is refused ({}): palang override on",
             why(allowed)
         ));
     }
     let Some(event) = blocked.event else {
-        return broken("the filter says nothing of a blocked caller's call".to_owned());
+        return broken("the filter sent no event for a blocked caller's call".to_owned());
     };
     if usize::from(event.trunk) != trunk {
-        return broken(format!("its calls are taken for those of trunk {}", event.trunk));
+        return broken(format!("its calls are assigned to trunk {}", event.trunk));
     }
     if event.would != Verdict::Drop as u8 {
         return broken(format!("a blocked caller passes ({})", why(blocked)));
@@ -505,7 +508,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_refusal_of_the_blocked_alone_is_armed() {
+    fn armed_requires_that_only_the_blocked_caller_is_refused() {
         let passed = seen(true, Verdict::Pass, Verdict::Pass, Reason::NotBlocked);
         let refused = seen(false, Verdict::Drop, Verdict::Drop, Reason::BlockedNumber);
         let lost = Seen { arrived: false, ..passed };
@@ -520,9 +523,9 @@ mod tests {
             ([overridden, passed, passed], Outcome::Overridden, ""),
             ([refused, refused, passed], Outcome::Broken, "NOT BLOCKED IS REFUSED"),
             ([refused, lost, passed], Outcome::Broken, "NOT BLOCKED IS REFUSED"),
-            ([refused, passed, refused], Outcome::Broken, "an allow does not let through"),
+            ([refused, passed, refused], Outcome::Broken, "an allowed caller is refused"),
             ([unread, passed, passed], Outcome::Broken, "passes (headers-cut)"),
-            ([silent, passed, passed], Outcome::Broken, "says nothing"),
+            ([silent, passed, passed], Outcome::Broken, "sent no event"),
             ([granted, passed, passed], Outcome::Broken, "passes (redial-grant)"),
             ([Seen { arrived: true, ..refused }, passed, passed], Outcome::Broken, "passes"),
             ([Seen { arrived: false, ..observed }, passed, passed], Outcome::Broken, "is lost"),

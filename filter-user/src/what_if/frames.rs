@@ -1,4 +1,4 @@
-//! Captured frames, judged by one policy or by two.
+//! Judges captured frames by one policy or by two.
 
 use std::collections::HashMap;
 
@@ -11,25 +11,25 @@ use super::tally::Tally;
 use crate::host::HostGate;
 use crate::policy::Policy;
 
-/// Gates over one or more captures, each with its own memory of attempts and grants.
+/// Runs the gates over one or more captures; each has its own attempts and grants.
 pub struct Frames {
     policy: HostGate,
     baseline: Option<HostGate>,
-    /// When a call was seen first: an INVITE that is sent again is no other call.
+    /// Time at which each call was first seen: a retransmitted INVITE is not another call.
     seen: HashMap<Key, u64>,
-    /// When what is over was forgotten last.
+    /// Time at which expired entries were last dropped.
     forgot: u64,
-    /// Frames so far.
+    /// Number of frames so far.
     pub count: u64,
-    /// What came of their calls.
+    /// Counts of the calls so far.
     pub tally: Tally,
 }
 
-/// The Call-ID and the number, as each policy reads them.
+/// The Call-ID and the number, as each policy parses them.
 type Key = [(u64, Number); 2];
 
 impl Frames {
-    /// Gates that have seen no frame.
+    /// Creates gates that have seen no frame.
     #[must_use]
     pub fn new(policy: &Policy, baseline: Option<&Policy>) -> Frames {
         Frames {
@@ -42,7 +42,7 @@ impl Frames {
         }
     }
 
-    /// Judges an Ethernet frame of this time, in nanoseconds since 1970.
+    /// Judges an Ethernet frame captured at `time`, in nanoseconds since 1970.
     pub fn judge(&mut self, ethernet: &[u8], time: u64) {
         self.count += 1;
         self.forget(time);
@@ -55,7 +55,7 @@ impl Frames {
         if self.was_seen([of(&event), of(&before_read)], time) {
             return;
         }
-        // The plans may differ; a call that only one of them reads is told by that number.
+        // The plans may differ: a call whose number only one of them can parse is counted under that number.
         let number = [event.number, before_read.number].into_iter().find(|n| *n != Number::NONE);
         self.tally.count(1, time, number, Outcome::of(&event), before.as_ref().map(Outcome::of));
     }
@@ -64,7 +64,7 @@ impl Frames {
         if key.iter().all(|(call_id, _)| *call_id == 0) {
             return false;
         }
-        // As the gate itself has it, also where the time goes back.
+        // This is the comparison of the gate, even if the time goes backwards.
         let first = self.seen.get(&key);
         let again = first.is_some_and(|first| time.wrapping_sub(*first) < ATTEMPT_NS);
         if !again {
@@ -73,7 +73,7 @@ impl Frames {
         again
     }
 
-    /// Else a long capture would be held in memory, call by call.
+    /// Drops expired entries, so that a long capture does not fill the memory.
     fn forget(&mut self, time: u64) {
         if time.abs_diff(self.forgot) < ATTEMPT_NS {
             return;
@@ -91,7 +91,7 @@ fn of(event: &Event) -> (u64, Number) {
     (event.call_id, event.number)
 }
 
-/// Whether this policy sees an INVITE that begins a call.
+/// Checks whether the policy sees an INVITE that begins a call.
 fn is_call(event: &Event) -> bool {
     event.reason >= Reason::BadRequestLine as u8
 }
@@ -189,8 +189,8 @@ mod tests {
             prop_assert_eq!(tally.numbers(), vec![]);
         }
 
-        /// Beside another policy each has the counts that it has alone, and the difference is that
-        /// of the counts.
+        /// Checks that each of two policies has the counts that it has alone, and that the difference
+        /// is that of the counts.
         #[test]
         fn two_policies_do_not_touch_each_other(calls in calls(), a in policy(), b in policy()) {
             let both = tried(&calls, &a.policy, Some(&b.policy));
@@ -214,7 +214,7 @@ mod tests {
             prop_assert_eq!(refused, difference.newly_refused);
         }
 
-        /// What is forgotten on the way counts no more: a gate that forgets nothing says the same.
+        /// Checks that dropped entries do not matter: a gate that drops nothing gives the same counts.
         #[test]
         fn forgetting_changes_nothing(calls in calls(), file in policy()) {
             let tally = tried(&calls, &file.policy, None);
@@ -229,7 +229,7 @@ mod tests {
             prop_assert_eq!(tally.policy.refused, refused as u64);
         }
 
-        /// The records of the same calls lead to the same counts.
+        /// Checks that the records of the same calls lead to the same counts.
         #[test]
         fn records_are_judged_as_the_calls_were(calls in calls(), a in policy(), b in policy()) {
             let frames = tried(&calls, &a.policy, Some(&b.policy));

@@ -1,7 +1,7 @@
-//! What another policy would have done with calls that came: counts for it and for the policy
-//! that it is compared with, and the numbers that would have fared otherwise.
+//! Judges past calls by another policy. It counts the outcomes for that policy and for the policy
+//! that it is compared with, and lists the numbers whose outcome changes.
 //!
-//! Pure: frames and records come in one by one, in the order of time.
+//! It is pure: frames and records come in one by one, ordered by time.
 
 pub mod frames;
 pub mod plot;
@@ -12,34 +12,33 @@ pub mod timeline;
 use filter_common::abi::{Event, Verdict};
 use filter_common::reason::Reason;
 
-/// What became of a call.
+/// The outcome of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Outcome {
-    /// It did not go on to the SIP server.
+    /// The call was not forwarded to the SIP server.
     pub refused: bool,
-    /// Why, from the closed list of reasons; or [`NO_NUMBER`].
+    /// The reason, from the closed list of reasons, or [`NO_NUMBER`].
     pub reason: &'static str,
 }
 
-/// Stands for the reason of a call whose record has no caller number: whatever the blocks say,
-/// it passes.
+/// Reason of a call whose record has no caller number. Such a call passes under any policy.
 pub const NO_NUMBER: &str = "no-number";
 
 impl Outcome {
-    /// A call that passes.
+    /// Returns the outcome of a call that passes.
     #[must_use]
     pub const fn pass(reason: &'static str) -> Outcome {
         Outcome { refused: false, reason }
     }
 
-    /// What the gate did with a frame.
+    /// Returns the outcome of a frame that the gate judged.
     #[must_use]
     pub fn of(event: &Event) -> Outcome {
         let reason = Reason::from_number(event.reason).unwrap_or(Reason::NoPolicy);
         Outcome { refused: event.verdict != Verdict::Pass as u8, reason: reason.name() }
     }
 
-    /// Whether a redial grant let it through.
+    /// Checks whether a redial grant let the call through.
     #[must_use]
     pub fn granted(self) -> bool {
         !self.refused && self.reason == Reason::RedialGrant.name()

@@ -1,5 +1,4 @@
-//! Refusals and grants over time as a picture: SVG, whose text the viewer sets, so that no fonts
-//! are needed here.
+//! Draws refusals and grants over time as SVG. The viewer renders the text, so no fonts are needed.
 
 use std::error::Error;
 
@@ -15,25 +14,25 @@ use super::timeline::{Step, Timeline};
 
 /// Width and height in pixels.
 const SIZE: (u32, u32) = (1000, 460);
-/// Also told apart by who sees no difference of red and green (Okabe and Ito), and by their width.
+/// Colours that colour-blind readers can distinguish (Okabe and Ito); the lines also differ in width.
 const REFUSED: RGBColor = RGBColor(213, 94, 0);
 const GRANTED: RGBColor = RGBColor(0, 114, 178);
 
-/// Labels of the time at most.
+/// Maximum number of labels on the time axis.
 const TICKS_MAX: u64 = 8;
-/// Seconds from one label to the next.
+/// Possible distances between two labels, in seconds.
 const TICKS: [u64; 16] = [
     1, 5, 10, 30, 60, 300, 600, 1800, 3600, 10_800, 21_600, 43_200, 86_400, 172_800, 604_800,
     2_419_200,
 ];
 
-/// What it counts, of the policy (0) or the baseline (1).
+/// Label, index (0 policy, 1 baseline), colour and count of a line.
 type Line = (&'static str, usize, RGBColor, fn(&Step) -> [u64; 2]);
 
-/// Draws the policy in thick lines and, where it has a name, the baseline in thin ones.
+/// Draws the policy in thick lines and, if it has a name, the baseline in thin lines.
 ///
 /// # Errors
-/// What cannot be drawn.
+/// Returns the error of the drawing library.
 pub fn svg(timeline: &Timeline, baseline: Option<&str>) -> Result<String, Box<dyn Error>> {
     let steps: Vec<_> = timeline.steps().collect();
     let width = timeline.seconds();
@@ -44,7 +43,8 @@ pub fn svg(timeline: &Timeline, baseline: Option<&str>) -> Result<String, Box<dy
     {
         let area = SVGBackend::with_string(&mut text, SIZE).into_drawing_area();
         area.fill(&WHITE)?;
-        let caption = format!("calls refused and let in by a redial grant, per {}", length(width));
+        let caption =
+            format!("calls refused and let through by a redial grant, per {}", length(width));
         let mut chart = ChartBuilder::on(&area)
             .caption(caption, ("sans-serif", 18).into_font())
             .margin(12)
@@ -64,9 +64,9 @@ pub fn svg(timeline: &Timeline, baseline: Option<&str>) -> Result<String, Box<dy
             .draw()?;
         let lines: [Line; 4] = [
             ("refused", 1, REFUSED, |step| step.refused),
-            ("let in", 1, GRANTED, |step| step.granted),
+            ("let through", 1, GRANTED, |step| step.granted),
             ("refused", 0, REFUSED, |step| step.refused),
-            ("let in", 0, GRANTED, |step| step.granted),
+            ("let through", 0, GRANTED, |step| step.granted),
         ];
         for (what, side, colour, counts) in lines {
             let (whose, style) = match (side, baseline) {
@@ -74,7 +74,7 @@ pub fn svg(timeline: &Timeline, baseline: Option<&str>) -> Result<String, Box<dy
                 (_, Some(name)) => (name, colour.mix(0.6).stroke_width(1)),
                 (_, None) => continue,
             };
-            // A stair: what came in a step is as high from its beginning to its end.
+            // A staircase: the count of a step is drawn from its beginning to its end.
             let corners = steps.iter().flat_map(|(time, step)| {
                 let count = counts(step)[side];
                 [(*time, count), (*time + width, count)]
@@ -100,7 +100,7 @@ fn legend(x: i32, y: i32, style: ShapeStyle) -> PathElement<(i32, i32)> {
     PathElement::new(vec![(x, y), (x + 18, y)], style)
 }
 
-/// Round times of the local zone between two, at most [`TICKS_MAX`].
+/// Returns round times of the local zone in a range, at most [`TICKS_MAX`].
 fn ticks(first: u64, last: u64) -> Vec<u64> {
     let span = last - first;
     let round = TICKS.into_iter().find(|tick| span / tick < TICKS_MAX);
@@ -112,7 +112,7 @@ fn ticks(first: u64, last: u64) -> Vec<u64> {
     (0..TICKS_MAX).map(|index| begin + index * tick).take_while(|time| *time <= last).collect()
 }
 
-/// A time in the local zone, as precise as the whole picture needs it.
+/// Formats a time in the local zone, as precisely as the length of the picture needs.
 fn label(seconds: u64, span: u64) -> String {
     let time = Timestamp::from_second(i64::try_from(seconds).unwrap_or(i64::MAX));
     let local = time.unwrap_or_default().to_zoned_datetime(TimeZone::system());
@@ -125,7 +125,7 @@ fn label(seconds: u64, span: u64) -> String {
     local.strftime(format).to_string()
 }
 
-/// `15 min`: the width of a step, which is a round one.
+/// Formats the width of a step, which is round: `15 min`.
 fn length(seconds: u64) -> String {
     match seconds {
         s if s.is_multiple_of(86_400) => format!("{} d", s / 86_400),
@@ -140,7 +140,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn labels_stand_at_round_times() {
+    fn labels_are_at_round_times() {
         for (first, span) in [(1_700_000_000, 1), (1_700_000_000, 86_400 * 7), (0, 1 << 33), (7, 0)]
         {
             let last = first + span;
@@ -160,10 +160,13 @@ mod tests {
         let alone = svg(&timeline, None).unwrap();
         let both = svg(&timeline, Some("old.toml")).unwrap();
         assert!(alone.starts_with("<svg") && alone.trim_end().ends_with("</svg>"), "{alone}");
-        // The axes have lines, too.
+        // The axes are lines, too.
         let lines = |text: &str| text.matches("<polyline").count();
         assert!(lines(&both) > lines(&alone));
-        assert!(both.contains("refused, policy") && both.contains("let in, old.toml"), "{both}");
+        assert!(
+            both.contains("refused, policy") && both.contains("let through, old.toml"),
+            "{both}"
+        );
         assert!(!alone.contains("old.toml"));
         assert!(svg(&Timeline::default(), None).is_ok());
     }

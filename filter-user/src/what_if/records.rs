@@ -1,7 +1,7 @@
-//! The daemon's call records and reports, judged by one policy or by two.
+//! Judges the daemon's call records and reports by one policy or by two.
 //!
-//! A record has the number as it was read when the call came: how another numbering plan would
-//! have read it, nobody knows any more. The trunk is found anew, by the source address.
+//! A record has the number as it was parsed when the call came. How another numbering plan would
+//! have parsed it can no longer be known. The trunk is looked up again, by source address.
 
 use std::collections::HashMap;
 
@@ -20,48 +20,47 @@ use crate::policy::Subject;
 use crate::policy_file::PolicyFile;
 
 const SECOND: u64 = 1_000_000_000;
-/// Rule of a block that the ladder sets here. Nobody asks for its name.
+/// Rule number of a block that the ladder sets here. Its name is never shown.
 const LADDER_RULE: u64 = u64::MAX;
-/// Attempts that a doubled redial setting asks for at most, as in the daemon.
+/// Largest number of attempts of a doubled redial setting, as in the daemon.
 const ATTEMPTS_MAX: u8 = 8;
 
-/// A call as the daemon recorded it.
+/// A call as recorded by the daemon.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Record {
-    /// Its number in the records.
+    /// ID of the record.
     pub id: u64,
-    /// When it came, in nanoseconds since 1970.
+    /// Time of the call, in nanoseconds since 1970.
     pub time: u64,
-    /// The caller; [`Number::NONE`]: none was read.
+    /// The caller; [`Number::NONE`] if none was parsed.
     pub number: Number,
     /// Hash of the Call-ID.
     pub call_id: u64,
-    /// Source address, IPv4 mapped.
+    /// Source address; IPv4 is mapped into IPv6.
     pub source: [u8; 16],
-    /// What became of it.
+    /// Outcome of the call.
     pub outcome: Outcome,
-    /// Attempts that it stands for. Those after the first fare as the first does.
+    /// Number of attempts that it covers. The others have the outcome of the first.
     pub attempts: u64,
 }
 
-/// A report that makes a strike. Of each call there is at most one: the daemon strikes by what was
-/// said last.
+/// A report that is a strike. Each call has at most one: the daemon uses its latest report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Report {
-    /// When it was made.
+    /// Time of the report.
     pub time: Timestamp,
     /// The caller.
     pub number: Number,
-    /// What the call was.
+    /// Kind of call.
     pub kind: ReportKind,
-    /// The call's number in the records.
+    /// ID of the call's record.
     pub call: u64,
-    /// When the call came.
+    /// Time of the call.
     pub call_time: Timestamp,
 }
 
-/// What the policy makes of records, and a baseline: another policy, or what was recorded. Records
-/// and reports are in the order of time.
+/// Judges records by the policy and by a baseline: another policy, or what was recorded. Records and
+/// reports are ordered by time.
 #[must_use]
 pub fn judge(
     policy: &PolicyFile,
@@ -92,20 +91,20 @@ pub fn judge(
     tally
 }
 
-/// Nanoseconds since 1970.
+/// Converts a time to nanoseconds since 1970.
 #[must_use]
 pub fn nanoseconds(time: Timestamp) -> u64 {
     u64::try_from(time.as_nanosecond().max(0)).unwrap_or(u64::MAX)
 }
 
-/// A policy on its way through records and reports.
+/// Runs one policy over records and reports.
 struct Side<'a> {
     file: &'a PolicyFile,
     gate: HostGate,
-    /// What became of the calls that are reported later.
+    /// Outcomes of the calls that are reported later.
     reported: HashMap<u64, Option<Outcome>>,
     strikes: HashMap<Number, Vec<Strike>>,
-    /// When a report ended the redial grant of a number.
+    /// Time at which a report ended the redial grant of a number.
     grant_ends: HashMap<Number, Timestamp>,
     forgot: u64,
 }
@@ -147,7 +146,7 @@ impl<'a> Side<'a> {
             return Outcome::pass(Reason::NoPolicy.name());
         };
         let enforced = settings.mode == MODE_ENFORCE && profile.mode == MODE_ENFORCE;
-        // No policy file says otherwise, so what excused the call then excuses it again.
+        // A policy file does not change exemptions, so a call that was exempt is exempt again.
         let excused = [Reason::EmergencyMark, Reason::CallbackGrace]
             .into_iter()
             .find(|reason| reason.name() == record.outcome.reason);
@@ -166,11 +165,11 @@ impl<'a> Side<'a> {
         Outcome { refused: decision.verdict != Verdict::Pass, reason: reason.name() }
     }
 
-    /// Does what the daemon does with a report that is a strike (`daemon::reports`).
+    /// Applies a report that is a strike, as the daemon does (`daemon::reports`).
     fn report(&mut self, report: &Report) {
         let Some(ladder) = &self.file.ladder else { return };
         let outcome = self.reported.get(&report.call).copied().flatten();
-        // Nobody hears a call that is refused, so nobody reports it.
+        // A call-taker does not get a refused call, so nobody reports it.
         if outcome.is_some_and(|outcome| outcome.refused) || ladder.weight(report.kind) == 0 {
             return;
         }
@@ -179,7 +178,7 @@ impl<'a> Side<'a> {
         let seconds = ladder.judge(strikes, report.time).block;
         let covering = self.covering(report.number, nanoseconds(report.time));
         let mut put = seconds.and_then(|seconds| self.block(report, seconds, covering));
-        // The redial grant that let the call through is over, and the next one is dearer.
+        // The redial grant that let the call through ends, and the next one needs more attempts.
         let ended = self.grant_ends.get(&report.number);
         let ends = report.kind.is_misuse()
             && outcome.is_some_and(Outcome::granted)
@@ -200,14 +199,14 @@ impl<'a> Side<'a> {
         }
     }
 
-    /// The block that decides on a number.
+    /// Returns the block that decides on a number.
     fn covering(&self, number: Number, now: u64) -> Option<Block> {
         let live = |block: &Block| is_live(block, now);
         let own = self.gate.blocked_number(number).filter(live);
         own.or_else(|| self.gate.blocked_prefix(&PrefixKey::number(number)).filter(live))
     }
 
-    /// The ladder's block; `None`: the one before is as long, or is not the ladder's to change.
+    /// Returns the ladder's block; `None` if the existing block is as long or was not set by the ladder.
     fn block(&self, report: &Report, seconds: u64, covering: Option<Block>) -> Option<Block> {
         let now = nanoseconds(report.time);
         let expires = now.saturating_add(seconds.saturating_mul(SECOND));
@@ -216,7 +215,7 @@ impl<'a> Side<'a> {
         if live.is_some_and(|b| b.expires == 0 || b.expires >= expires || b.flags != 0) {
             return None;
         }
-        // What was doubled stays so; a grant that has ended does not begin again.
+        // A doubled setting stays doubled, and a grant that ended does not start again.
         let mut block = before.unwrap_or_default();
         if before.is_none() {
             self.file.redial.put(&mut block);
@@ -227,7 +226,8 @@ impl<'a> Side<'a> {
     }
 }
 
-/// The number's own block; where a prefix's covers it, one until no grant of it can run any more.
+/// Returns the number's own block. If a prefix covers the number, returns a new block that lasts
+/// until no grant of the prefix can still run.
 fn own(covering: Block, report: &Report) -> Block {
     if covering.number == report.number {
         return covering;
@@ -278,7 +278,7 @@ mod tests {
         }
     }
 
-    /// A report, so long after its call.
+    /// Returns a report made `later` seconds after its call.
     fn report(call: i64, later: i64, kind: ReportKind) -> Report {
         let (call_time, time) = (at(call), at(call + later));
         Report { time, number: number(), kind, call: call.cast_unsigned(), call_time }
@@ -295,7 +295,7 @@ mod tests {
         PolicyFile { policy, redial, ladder: Some(Ladder::default()) }
     }
 
-    /// Which calls pass, and how, in their order.
+    /// Returns the reason of each call, in order.
     fn reasons(file: &PolicyFile, calls: &[i64], reports: &[Report]) -> Vec<&'static str> {
         let mut side = Side::new(file, reports);
         let mut reports = reports.iter().peekable();
@@ -327,7 +327,7 @@ mod tests {
             day,
             "it was refused"
         );
-        // Reported late: from then on.
+        // A late report counts from then on.
         assert_eq!(
             told(&[prank, report(10, 2 * HOUR, ReportKind::Prank)])[2..],
             ["not-blocked", "block-expired"]
@@ -335,16 +335,16 @@ mod tests {
     }
 
     #[test]
-    fn a_report_of_a_call_that_is_not_on_record_counts() {
+    fn report_of_an_unrecorded_call_counts() {
         let file = file(&[], three());
         let before = [report(-HOUR, 1, ReportKind::Prank), report(-HOUR / 2, 1, ReportKind::Prank)];
         assert_eq!(reasons(&file, &[0], &before), ["blocked-number"]);
     }
 
-    /// Blocked for good, by its number or by a prefix: the third attempt is let in, is reported,
-    /// and from then on six are needed.
+    /// Blocks a number permanently, itself or by a prefix. Its third attempt is let through and
+    /// reported; from then on six attempts are needed.
     #[test]
-    fn a_reported_grant_ends_and_the_next_one_is_dearer() {
+    fn reported_grant_ends_and_the_next_needs_twice_the_attempts() {
         for subject in [Subject::Number(number()), Subject::Prefix(Digits::parse("62812").unwrap())]
         {
             let file = file(&[subject], three());
@@ -364,10 +364,10 @@ mod tests {
             };
             assert_eq!(told(&calls, &[]), expected(&calls, &[0, 1]), "{subject}");
             assert_eq!(told(&calls, &prank), expected(&calls, &[0, 1, 3, 4, 5, 6, 7]), "{subject}");
-            // Who says nothing keeps the grant.
+            // The grant stays if nothing is reported.
             let silent = [report(20, 30, ReportKind::Silent)];
             assert_eq!(told(&calls, &silent), expected(&calls, &[0, 1]), "{subject}");
-            // Another call of the same grant is reported: that does not double again.
+            // A second report of a call of the same grant does not double the setting again.
             calls.insert(3, 25);
             let again = [prank[0], report(25, 26, ReportKind::Abusive)];
             assert_eq!(told(&calls, &again), expected(&calls, &[0, 1, 4, 5, 6, 7, 8]), "{subject}");
@@ -375,7 +375,7 @@ mod tests {
     }
 
     #[test]
-    fn a_longer_block_stays() {
+    fn longer_block_stays() {
         let file = file(&[Subject::Number(number())], Redial { attempts: 0, ..Redial::default() });
         let pranks = [report(-20, 1, ReportKind::Prank), report(-10, 1, ReportKind::Prank)];
         assert_eq!(reasons(&file, &[0, 48 * HOUR], &pranks), ["blocked-number"; 2]);

@@ -1,4 +1,4 @@
-//! Counts of calls, by policy and by number.
+//! Counts calls by policy and by number.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -8,14 +8,14 @@ use serde::Serialize;
 use super::Outcome;
 use super::timeline::Timeline;
 
-/// What a policy did with all calls. The JSON form is a contract.
+/// Counts of all calls under a policy. The JSON form is a contract.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Counts {
-    /// Calls that were refused.
+    /// Refused calls.
     pub refused: u64,
-    /// Calls that a redial grant let through; they are among those that passed.
+    /// Calls that a redial grant let through; they also count as passed.
     pub granted: u64,
-    /// Calls that passed, by reason.
+    /// Passed calls, by reason.
     pub passed: BTreeMap<&'static str, u64>,
 }
 
@@ -29,16 +29,16 @@ impl Counts {
     }
 }
 
-/// Calls that fare otherwise than by the baseline. The JSON form is a contract.
+/// Calls whose outcome differs from the baseline. The JSON form is a contract.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Difference {
-    /// Refused, which passed by the baseline.
+    /// Refused by the policy, passed by the baseline.
     pub newly_refused: u64,
-    /// Passed, which was refused by the baseline.
+    /// Passed by the policy, refused by the baseline.
     pub newly_passed: u64,
-    /// Let through by a redial grant, and not so by the baseline.
+    /// Let through by a redial grant under the policy only.
     pub newly_granted: u64,
-    /// Not let through by a redial grant, but so by the baseline.
+    /// Let through by a redial grant under the baseline only.
     pub no_longer_granted: u64,
 }
 
@@ -51,13 +51,13 @@ impl Difference {
         self.no_longer_granted += calls * u64::from(before && !now);
     }
 
-    /// Calls that differ at all, for the order of a list.
+    /// Returns the number of differences, used to sort a list.
     fn calls(&self) -> u64 {
         self.newly_refused + self.newly_passed + self.newly_granted + self.no_longer_granted
     }
 }
 
-/// Calls of one number that are refused or let in by a redial grant.
+/// Calls of one number that are refused or let through by a redial grant.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct OfNumber {
     refused: u64,
@@ -67,21 +67,21 @@ struct OfNumber {
     difference: Difference,
 }
 
-/// A number that changes sides; without a baseline one that is refused or let in by a redial
-/// grant. The JSON form is a contract.
+/// A number whose outcome changes; without a baseline, a number that is refused or let through by a
+/// redial grant. The JSON form is a contract.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct NumberRow {
     /// The caller number.
     pub number: String,
-    /// Its calls that the policy refuses.
+    /// Calls that the policy refuses.
     pub refused: u64,
-    /// Its calls that a redial grant lets through.
+    /// Calls that a redial grant lets through.
     pub granted: u64,
-    /// Its calls that the baseline refuses; null: there is none.
+    /// Calls that the baseline refuses; null without a baseline.
     pub baseline_refused: Option<u64>,
-    /// Its calls that a redial grant lets through by the baseline; null: there is none.
+    /// Calls that a redial grant lets through under the baseline; null without a baseline.
     pub baseline_granted: Option<u64>,
-    /// Which of them fare otherwise; null: there is no baseline.
+    /// Calls whose outcome differs; null without a baseline.
     pub difference: Option<Difference>,
 }
 
@@ -90,18 +90,18 @@ pub struct NumberRow {
 pub struct Tally {
     /// All calls.
     pub calls: u64,
-    /// By the policy that is tried.
+    /// Counts under the policy.
     pub policy: Counts,
-    /// By the policy that it is compared with, and which calls fare otherwise.
+    /// Counts under the baseline, and the differences.
     pub baseline: Option<(Counts, Difference)>,
     /// Refusals and grants over time.
     pub timeline: Timeline,
-    /// Only numbers that are refused or let in by one of both.
+    /// Numbers that are refused or let through by either policy.
     numbers: HashMap<Number, OfNumber>,
 }
 
 impl Tally {
-    /// No calls yet.
+    /// Creates an empty tally.
     #[must_use]
     pub fn new(with_baseline: bool) -> Tally {
         Tally {
@@ -113,7 +113,7 @@ impl Tally {
         }
     }
 
-    /// Counts so many calls of this time, in nanoseconds since 1970.
+    /// Counts N calls at `time`, in nanoseconds since 1970.
     pub fn count(
         &mut self,
         calls: u64,
@@ -145,17 +145,17 @@ impl Tally {
         }
     }
 
-    /// The numbers that change sides, or without a baseline those that are refused or let in: those
-    /// with the most calls first.
+    /// Returns the numbers whose outcome changes; without a baseline, those that are refused or let
+    /// through. The number with the most calls comes first.
     #[must_use]
     pub fn numbers(&self) -> Vec<NumberRow> {
         let compares = self.baseline.is_some();
-        let told = |of: &OfNumber| match compares {
+        let weight = |of: &OfNumber| match compares {
             true => of.difference.calls(),
             false => of.refused + of.granted,
         };
-        let mut rows: Vec<_> = self.numbers.iter().filter(|(_, of)| told(of) > 0).collect();
-        rows.sort_by_key(|(number, of)| (std::cmp::Reverse(told(of)), **number));
+        let mut rows: Vec<_> = self.numbers.iter().filter(|(_, of)| weight(of) > 0).collect();
+        rows.sort_by_key(|(number, of)| (std::cmp::Reverse(weight(of)), **number));
         rows.into_iter()
             .map(|(number, of)| NumberRow {
                 number: number.to_string(),

@@ -1,27 +1,27 @@
-//! Refusals and grants over time, in steps that widen as the time gets longer.
+//! Counts refusals and grants over time, in steps that become wider as the time becomes longer.
 
 use std::collections::BTreeMap;
 
 const SECOND: u64 = 1_000_000_000;
-/// Steps of a timeline at most.
+/// Maximum number of steps.
 const STEPS_MAX: u64 = 200;
-/// Widths of a step in seconds that people read easily; then it doubles.
+/// Round widths of a step in seconds; larger widths double.
 const WIDTHS: [u64; 12] =
     [1, 5, 15, 60, 300, 900, 3600, 6 * 3600, 86_400, 7 * 86_400, 28 * 86_400, 364 * 86_400];
 
-/// Calls within one step, each of the policy and of the baseline.
+/// Counts of calls within one step: policy, baseline.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Step {
-    /// Refused.
+    /// Refused calls.
     pub refused: [u64; 2],
-    /// Let through by a redial grant.
+    /// Calls that a redial grant let through.
     pub granted: [u64; 2],
 }
 
-/// Steps by their beginning in nanoseconds since 1970; those without a call may be missing.
+/// Steps by their beginning in nanoseconds since 1970. Steps without a call may be missing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Timeline {
-    /// Nanoseconds of a step.
+    /// Width of a step in nanoseconds.
     width: u64,
     steps: BTreeMap<u64, Step>,
 }
@@ -33,7 +33,8 @@ impl Default for Timeline {
 }
 
 impl Timeline {
-    /// Counts calls: refused and let through by a grant, by the policy and by the baseline.
+    /// Counts N calls: whether they were refused or let through by a grant, by the policy and the
+    /// baseline.
     pub fn add(&mut self, calls: u64, time: u64, refused: [bool; 2], granted: [bool; 2]) {
         let step = self.steps.entry(time - time % self.width).or_default();
         for side in 0..2 {
@@ -45,7 +46,7 @@ impl Timeline {
         }
     }
 
-    /// From the beginning of the first step to that of the last, in nanoseconds.
+    /// Returns the time from the first step to the last, in nanoseconds.
     fn span(&self) -> u64 {
         let ends = self.steps.first_key_value().zip(self.steps.last_key_value());
         ends.map_or(0, |((first, _), (last, _))| last - first)
@@ -63,13 +64,13 @@ impl Timeline {
         }
     }
 
-    /// Seconds of a step.
+    /// Returns the width of a step in seconds.
     #[must_use]
     pub fn seconds(&self) -> u64 {
         self.width / SECOND
     }
 
-    /// All steps from the first call to the last one, by their beginning in seconds since 1970.
+    /// Returns all steps from the first call to the last, by their beginning in seconds since 1970.
     pub fn steps(&self) -> impl Iterator<Item = (u64, Step)> {
         let ends = self.steps.first_key_value().zip(self.steps.last_key_value());
         let (first, last) = ends.map_or((1, 0), |((first, _), (last, _))| (*first, *last));
@@ -87,7 +88,7 @@ mod tests {
     use super::*;
 
     proptest! {
-        /// Whatever comes, in whatever order: nothing is lost, and the picture stays small.
+        /// Checks that no call is lost in any order, and that the number of steps stays small.
         #[test]
         fn every_call_is_in_a_step(
             calls in prop::collection::vec((any::<u64>(), 0u32..64, any::<[bool; 4]>()), 0..200),
@@ -116,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn steps_are_as_wide_as_they_have_to_be() {
+    fn steps_are_only_as_wide_as_needed() {
         let width_of = |hours: u64| {
             let mut timeline = Timeline::default();
             for hour in 0..=hours {

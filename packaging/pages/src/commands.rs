@@ -1,21 +1,21 @@
-//! `palang(1)` and a page for each command.
+//! Writes `palang(1)` and one page per command.
 
 use anyhow::Result;
 use clap::{Command, CommandFactory as _};
 use clap_mangen::Man;
 use palang::cli::Cli;
 
-/// What stands at the end of `palang(1)`.
+/// End of `palang(1)`.
 const END: &str = r#".SH "EXIT STATUS"
 .TP
 .B 0
-done; of \fBpalang check\fR: the call would pass
+done; \fBpalang check\fR: the call would pass
 .TP
 .B 1
 failed
 .TP
 .B 2
-wrong usage
+invalid command line or file
 .TP
 .B 3
 the daemon cannot be reached
@@ -30,10 +30,10 @@ refused: permission, a protected or allowed number
 partly done
 .TP
 .B 10
-of \fBpalang check\fR: the call would be refused
+\fBpalang check\fR: the call would be refused
 .TP
 .B 70
-of \fBpalang daemon\fR: a part of it broke; systemd starts it again
+\fBpalang daemon\fR: a part of it broke; systemd starts it again
 .SH FILES
 .TP
 .I /etc/palang/palang.toml
@@ -52,7 +52,7 @@ maps and links of the filter; they outlive the daemon
 guides: policy, runbook, privacy, packages
 "#;
 
-/// The pages, each with its file name.
+/// Returns the pages with their file names.
 pub fn pages(date: &str) -> Result<Vec<(String, Vec<u8>)>> {
     let mut root = Cli::command().disable_help_subcommand(true);
     root.build();
@@ -94,7 +94,7 @@ fn add(
     Ok(())
 }
 
-/// clap_mangen ends lines where a blank line ends them anyway.
+/// Removes line ends of clap_mangen before blank lines.
 fn without_idle_breaks(text: &str) -> Vec<u8> {
     let lines: Vec<_> = text.lines().collect();
     let near = |index: usize| lines.get(index).is_some_and(|line| line.is_empty());

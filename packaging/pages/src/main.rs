@@ -1,5 +1,5 @@
-//! The man pages: those of the commands from what `--help` says, palang.toml(5) from the
-//! commented example. A program of its own, so that nothing of it is in the binary that is shipped.
+//! Writes the man pages: the pages of the commands from `--help`, palang.toml(5) from the commented
+//! example. It is a separate program, so that none of it is in the shipped binary.
 
 mod commands;
 mod settings;
@@ -10,12 +10,13 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
 
-/// `palang-pages FOLDER docs/palang.toml 2026-11-24`: writes `man1/` and `man5/` in the folder.
+/// Writes `man1/` and `man5/` in a folder: `palang-pages FOLDER docs/palang.toml 2026-11-24`.
 fn main() -> Result<()> {
     let mut arguments = env::args().skip(1);
-    let folder = arguments.next().map(PathBuf::from).context("say in which folder")?;
-    let example = arguments.next().map(PathBuf::from).context("say where palang.toml is")?;
-    let date = arguments.next().context("say the date of the pages")?;
+    let folder = arguments.next().map(PathBuf::from).context("the folder is missing")?;
+    let example =
+        arguments.next().map(PathBuf::from).context("the path of palang.toml is missing")?;
+    let date = arguments.next().context("the date of the pages is missing")?;
     let example = fs::read_to_string(&example).with_context(|| example.display().to_string())?;
     for (section, pages) in
         [("man1", commands::pages(&date)?), ("man5", vec![settings::page(&example, &date)?])]

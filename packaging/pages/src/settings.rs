@@ -1,22 +1,22 @@
-//! `palang.toml(5)`, from the one place where settings are documented: docs/palang.toml.
+//! Writes `palang.toml(5)` from docs/palang.toml, the only place where settings are documented.
 
 use std::fmt::Write as _;
 
 use anyhow::{Result, ensure};
 
-/// A paragraph of the example: what is said before a setting, its line, what is said after it.
+/// A paragraph of the example: the text before a setting, its line, and the text after it.
 #[derive(Debug, Default, PartialEq)]
 struct Setting {
     /// `country_code = "62"`, or the header of a table.
     line: String,
-    /// What stands before it, and behind it.
+    /// The text before and after it.
     says: Vec<String>,
 }
 
-/// The page and its file name.
+/// Returns the page and its file name.
 ///
 /// # Errors
-/// An example in which no setting is found.
+/// Returns an error if the example has too few settings.
 pub fn page(example: &str, date: &str) -> Result<(String, Vec<u8>)> {
     let (head, settings) = read(example);
     ensure!(settings.len() > 20, "docs/palang.toml has only {} settings?", settings.len());
@@ -42,7 +42,7 @@ pub fn page(example: &str, date: &str) -> Result<(String, Vec<u8>)> {
     Ok(("palang.toml.5".to_owned(), text.into_bytes()))
 }
 
-/// What the file says of itself, and its settings in their order.
+/// Splits the file into the text about itself and its settings, in order.
 fn read(example: &str) -> (Vec<String>, Vec<Setting>) {
     let (mut head, mut settings, mut says) = (None, Vec::<Setting>::new(), Vec::new());
     for line in example.lines() {
@@ -53,7 +53,7 @@ fn read(example: &str) -> (Vec<String>, Vec<Setting>) {
             continue;
         }
         match comment {
-            // More of what stands behind the setting before.
+            // The text after the previous setting continues.
             Some(text) if text.starts_with("      ") && says.is_empty() && !settings.is_empty() => {
                 if let Some(last) = settings.last_mut() {
                     let behind = last.says.pop().unwrap_or_default();
@@ -62,7 +62,7 @@ fn read(example: &str) -> (Vec<String>, Vec<Setting>) {
                 }
             }
             Some(text) => says.push(text.trim().to_owned()),
-            // The first paragraph is about the file.
+            // The first paragraph describes the file.
             None if head.is_none() => head = Some(std::mem::take(&mut says)),
             None => {}
         }
@@ -70,7 +70,7 @@ fn read(example: &str) -> (Vec<String>, Vec<Setting>) {
     (head.unwrap_or_default(), settings)
 }
 
-/// A setting or the header of a table, and what its line says behind it.
+/// Splits a line into a setting or table header and the text after it.
 fn setting(line: &str) -> Option<(String, Option<String>)> {
     let key = line.split_once(" = ").map(|(key, _)| key);
     let is_key = key.is_some_and(|key| {
@@ -97,12 +97,12 @@ fn setting(line: &str) -> Option<(String, Option<String>)> {
     Some((setting.trim().to_owned(), (!says.is_empty()).then(|| says.join(" "))))
 }
 
-/// What is said of a setting; nothing is a text, too, for roff wants one.
+/// Returns the text about a setting; `\&` for no text, because roff needs one.
 fn text_of(says: &[String]) -> String {
     if says.is_empty() { "\\&".to_owned() } else { roff(&says.join(" ")) }
 }
 
-/// As roff shows it: nothing in it is a request.
+/// Escapes a text for roff, so that nothing in it is a request.
 fn roff(text: &str) -> String {
     let text = text.replace('\\', "\\e").replace('-', "\\-").replace('"', "\\(dq");
     if text.starts_with(['.', '\'']) { format!("\\&{text}") } else { text }

@@ -1,4 +1,4 @@
-//! The screen of `palang top`, drawn from what is known and nothing else.
+//! Draws the screen of `palang top` from a [`View`].
 
 use jiff::Timestamp;
 use ratatui::Frame;
@@ -11,14 +11,14 @@ use super::super::print::{clean, known, thousands};
 use super::view::{Attempts, Connection, Measuring, Span, View};
 use crate::wire::{Colour, Interface, Top};
 
-/// The smallest terminal.
+/// Smallest terminal.
 const WIDTH: u16 = 80;
 const HEIGHT: u16 = 24;
-/// Findings that are shown where there is little room.
+/// Number of findings on the smallest terminal.
 const FINDINGS: usize = 2;
-/// Interfaces that are shown.
+/// Largest number of interfaces.
 const INTERFACES: usize = 3;
-/// Trunks that are shown where there is little room.
+/// Number of trunks on the smallest terminal.
 const TRUNKS: usize = 4;
 
 /// Draws the screen.
@@ -33,7 +33,7 @@ pub fn draw(view: &View, frame: &mut Frame<'_>) {
         frame.render_widget(Paragraph::new(text).wrap(Wrap { trim: true }), area);
         return;
     }
-    // What a larger terminal has more is for trunks and callers.
+    // The extra lines of a larger terminal are for trunks and callers.
     let more = usize::from(area.height - HEIGHT);
     let findings = findings(view, top, FINDINGS + more / 8, area.width);
     let interfaces = interfaces(top);
@@ -80,18 +80,18 @@ fn title(view: &View, top: &Top, width: u16) -> Paragraph<'static> {
     Paragraph::new(format!("{left}{}{right}", " ".repeat(gap))).style(style)
 }
 
-/// What the gate does now with blocked callers, in a word first.
+/// Describes what the gate does with blocked callers now; first a colour and a word.
 fn state(view: &View, top: &Top) -> (Color, &'static str, String) {
     let status = &top.status;
-    let told = || time(view, top.time);
+    let since = || time(view, top.time);
     match &view.connection {
         Connection::Gone(_) => {
-            let text = format!("the kernel goes on as it was at {}", told());
+            let text = format!("the filter continues as it was at {}", since());
             return (Color::Red, "NO DAEMON", text);
         }
         Connection::Silent => {
             let seconds = view.silent_for;
-            let text = format!("for {seconds} s; the kernel goes on as it was at {}", told());
+            let text = format!("for {seconds} s; the filter continues as it was at {}", since());
             return (Color::Red, "DAEMON SILENT", text);
         }
         Connection::Up => {}
@@ -100,7 +100,7 @@ fn state(view: &View, top: &Top) -> (Color, &'static str, String) {
         return (Color::Red, "NOT ATTACHED", "every call passes: palang attach IFACE".into());
     }
     if let Some(until) = status.r#override.until {
-        let mut text = format!("nothing is refused until {}", date(view, until));
+        let mut text = format!("no call is refused until {}", date(view, until));
         if let Some(reason) = &status.r#override.reason {
             text += &format!(": {reason}");
         }
@@ -110,7 +110,7 @@ fn state(view: &View, top: &Top) -> (Color, &'static str, String) {
         return (Color::Yellow, "OVERRIDE", text);
     }
     if status.mode.mode != "enforce" {
-        return (Color::Yellow, "OBSERVE", "nothing is refused".into());
+        return (Color::Yellow, "OBSERVE", "no call is refused".into());
     }
     let until = status.mode.until.map(|until| date(view, until));
     let until = until.map_or_else(String::new, |until| format!(" until {until}, then observe"));
@@ -129,8 +129,8 @@ fn coloured(view: &View, colour: Color) -> Style {
     if view.colours { Style::new().fg(colour) } else { Style::new() }
 }
 
-/// Worst first, the first of them in two lines where it needs them, `room` of them and a line about
-/// the others.
+/// Returns the findings, worst first. The first may take two lines. If there are more than `room`, the
+/// last line counts the others.
 fn findings(view: &View, top: &Top, room: usize, width: u16) -> Vec<Line<'static>> {
     let line = |colour: Colour, text: &str| {
         let (word, paint) = match colour {
@@ -146,11 +146,11 @@ fn findings(view: &View, top: &Top, room: usize, width: u16) -> Vec<Line<'static
         lines
     };
     if let Connection::Gone(why) = &view.connection {
-        return line(Colour::Red, &format!("asking again: {why}"));
+        return line(Colour::Red, &format!("reconnecting: {why}"));
     }
     let findings = &top.status.findings;
     let Some(first) = findings.first() else {
-        return line(top.status.colour, "all is as it should be");
+        return line(top.status.colour, "no problems found");
     };
     let mut lines = line(first.colour, &first.message);
     let shown = if findings.len() > room { room - 1 } else { findings.len() };
@@ -164,7 +164,7 @@ fn findings(view: &View, top: &Top, room: usize, width: u16) -> Vec<Line<'static
     lines
 }
 
-/// A text as far as it fits into a line, and the rest.
+/// Splits a text into the part that fits a line and the rest.
 fn broken(text: &str, width: usize) -> (String, Option<String>) {
     let Some((end, _)) = text.char_indices().nth(width) else { return (text.to_owned(), None) };
     let end = text[..end].rfind(' ').unwrap_or(end);
@@ -173,7 +173,7 @@ fn broken(text: &str, width: usize) -> (String, Option<String>) {
 
 fn figures(view: &View, top: &Top) -> Table<'static> {
     let (second, minute) = (view.second(), view.minute());
-    let both = |tell: fn(Span) -> String| [second, minute].map(|span| known(span.map(tell)));
+    let both = |format: fn(Span) -> String| [second, minute].map(|span| known(span.map(format)));
     let total = Attempts::of(&top.status.packets);
     let status = &top.status;
     let (refused, passed) = (thousands(status.refused_lost), thousands(status.passed_lost));
@@ -219,7 +219,7 @@ fn figures(view: &View, top: &Top) -> Table<'static> {
 
 fn rate(span: Span, count: u64) -> String {
     let rate = count as f64 / span.seconds;
-    // A call a minute is no 0.
+    // A rate of one call per minute must not be shown as 0.
     if rate >= 100.0 { thousands(rate.round() as u64) } else { format!("{rate:.1}") }
 }
 
@@ -231,12 +231,12 @@ fn share(span: Span, count: u64) -> String {
     format!("{:.1} %", count as f64 * 100.0 / all as f64)
 }
 
-/// Those with a problem first.
+/// Returns the interfaces, those with a problem first.
 fn interfaces(top: &Top) -> Vec<Vec<String>> {
     let mut interfaces: Vec<&Interface> = top.status.interfaces.iter().collect();
     interfaces.sort_by_key(|interface| interface.problem.is_none());
     if interfaces.is_empty() {
-        return vec![vec!["-".into(), "-".into(), "none has the filter".into()]];
+        return vec![vec!["-".into(), "-".into(), "no interface has the filter".into()]];
     }
     let others = interfaces.len().saturating_sub(INTERFACES);
     let row = |interface: &Interface| {
@@ -255,7 +255,7 @@ fn interfaces(top: &Top) -> Vec<Vec<String>> {
     rows
 }
 
-/// Those with most attempts first.
+/// Returns the trunks, most attempts first.
 fn trunks(view: &View, top: &Top, room: usize) -> Vec<Vec<String>> {
     let mut trunks: Vec<_> =
         top.trunks.iter().map(|trunk| (&trunk.name, Attempts::of(&trunk.packets))).collect();
@@ -310,7 +310,7 @@ fn callers(view: &View, top: &Top) -> Table<'static> {
     table(["blocked caller, 5 min", "attempts", "refused", "last", "why", "trunk"], widths, rows)
 }
 
-/// A table whose heads stand out without a colour, too.
+/// Creates a table with an underlined header, which is also visible without colours.
 fn table<const COLUMNS: usize>(
     columns: [&'static str; COLUMNS],
     widths: [Constraint; COLUMNS],
@@ -371,7 +371,7 @@ mod tests {
         }
     }
 
-    /// A gate that has 100 refused, 60 passed and 2 unread attempts a second.
+    /// News of a gate with 100 refused, 60 passed and 2 unread attempts per second.
     fn top(second: u64) -> Top {
         let telkom = packets(&[
             ("blocked-number", 1_000 + 100 * second),
@@ -441,7 +441,7 @@ mod tests {
         view
     }
 
-    /// After a change of what the daemon told last.
+    /// Returns a view after one change of the latest news.
     fn changed(change: impl FnOnce(&mut Top)) -> View {
         let mut view = view();
         let mut top = top(61);
@@ -467,7 +467,7 @@ mod tests {
         let expected = "\
 palang top  daemon 0.1.0                      2026-11-24 19:01:00 +00  q quits
  ENFORCE  blocked callers are refused
- GREEN all is as it should be
+ GREEN no problems found
                 now         1 min       since the maps were made
 packets/s       162         162         50,736
 attempts/s      162         162         50,727
@@ -506,8 +506,8 @@ blocked caller, 5 min  attempts   refused    last      why             trunk
             ];
         });
         let mut gone = view();
-        let why = "cannot reach the daemon at /run/palang/palang.sock: nobody listens there: the \
-                   daemon does not run";
+        let why = "cannot reach the daemon at /run/palang/palang.sock: nothing listens on the \
+                   socket: the daemon does not run";
         gone.connection = Connection::Gone(why.into());
         let mut silent = view();
         (silent.connection, silent.silent_for) = (Connection::Silent, 7);
@@ -517,12 +517,12 @@ blocked caller, 5 min  attempts   refused    last      why             trunk
             banners,
             [
                 " ENFORCE  blocked callers are refused",
-                " OBSERVE  nothing is refused",
+                " OBSERVE  no call is refused",
                 " ENFORCE  blocked callers are refused until 2026-11-24 20:00:00, then observe",
-                " OVERRIDE  nothing is refused until 2026-11-24 20:00:00: flood\u{fffd}2J (siti)",
+                " OVERRIDE  no call is refused until 2026-11-24 20:00:00: flood\u{fffd}2J (siti)",
                 " NOT ATTACHED  every call passes: palang attach IFACE",
-                " NO DAEMON  the kernel goes on as it was at 19:01:00",
-                " DAEMON SILENT  for 7 s; the kernel goes on as it was at 19:01:00",
+                " NO DAEMON  the filter continues as it was at 19:01:00",
+                " DAEMON SILENT  for 7 s; the filter continues as it was at 19:01:00",
             ]
         );
         let off = screen(&off);
@@ -531,10 +531,11 @@ blocked caller, 5 min  attempts   refused    last      why             trunk
         assert!(
             off.contains(&"ens1            -          PROBLEM: the filter is not on it".into())
         );
-        // What was told last stays, and no rate is made of it.
+        // The latest data stays visible, but without rates.
         let gone = screen(&gone);
-        let why = " RED   asking again: cannot reach the daemon at /run/palang/palang.sock: nobody";
-        assert_eq!((&*gone[2], &*gone[3]), (why, "       listens there: the daemon does not run"));
+        let why = " RED   reconnecting: cannot reach the daemon at /run/palang/palang.sock:";
+        assert_eq!(gone[2], why);
+        assert_eq!(gone[3], "       nothing listens on the socket: the daemon does not run");
         assert!(gone.iter().any(|line| line.starts_with("6281234567890")), "{gone:#?}");
         assert!(
             gone.iter().any(|line| line.starts_with("attempts/s      -           -")),
@@ -557,7 +558,7 @@ blocked caller, 5 min  attempts   refused    last      why             trunk
     }
 
     #[test]
-    fn why_there_is_no_time_per_packet() {
+    fn missing_time_per_packet_is_explained() {
         let line = |view: &View| {
             let lines = screen(view).into_iter();
             lines.filter(|line| line.starts_with("ns per packet")).collect::<String>()
@@ -565,26 +566,26 @@ blocked caller, 5 min  attempts   refused    last      why             trunk
         let quiet = |top: &mut Top| (top.run_time_ns, top.run_count) = (162 * 700 * 60, 162 * 60);
         assert!(line(&changed(quiet)).ends_with("  nothing measured"));
         let mut off = changed(quiet);
-        off.measuring = Measuring::Off("only for root: sudo palang top".into());
-        assert!(line(&off).contains("-           700         only for root"), "{}", line(&off));
-        // Somebody else measures.
+        off.measuring = Measuring::Off("needs root: sudo palang top".into());
+        assert!(line(&off).contains("-           700         needs root"), "{}", line(&off));
+        // Another process measures.
         let mut theirs = view();
         theirs.measuring = off.measuring;
         assert!(line(&theirs).contains("700         700         measured"), "{}", line(&theirs));
     }
 
     #[test]
-    fn another_daemon_or_other_maps_are_no_rate() {
+    fn restart_or_other_maps_give_no_rate() {
         let anew = changed(|top| top.status.packets = packets(&[("not-blocked", 3)]));
         assert_eq!((anew.second(), anew.trunk_rate("telkom")), (None, None));
         let restarted = changed(|top| top.status.since = Some(at(61)));
         assert_eq!(restarted.second(), None);
         let minute = changed(|_| ()).minute().unwrap();
-        assert!((minute.seconds - 2.0).abs() < 1e-6, "what is older than a minute counts no more");
+        assert!((minute.seconds - 2.0).abs() < 1e-6, "samples older than a minute do not count");
     }
 
     #[test]
-    fn more_than_there_is_room_for() {
+    fn more_items_than_room_are_counted() {
         let crowded = changed(|top| {
             top.trunks = (0..9)
                 .map(|index| TrunkPackets {

@@ -1,4 +1,4 @@
-//! What the screen knows: what the daemon told last, and a minute of counts before it.
+//! Data of the screen: the latest news from the daemon, and the counts of the minute before.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -7,60 +7,60 @@ use jiff::tz::TimeZone;
 
 use crate::wire::Top;
 
-/// How far back the longer rate looks, in nanoseconds.
+/// Length of the longer period, in nanoseconds.
 const MINUTE: u64 = 60_000_000_000;
 
-/// All that is drawn.
+/// Data to draw.
 #[derive(Debug)]
 pub struct View {
-    /// Whether the daemon tells anything.
+    /// State of the connection to the daemon.
     pub connection: Connection,
-    /// Seconds since it told something.
+    /// Seconds since the last news.
     pub silent_for: u64,
-    /// Whether the kernel measures for us.
+    /// Whether the kernel measures run times.
     pub measuring: Measuring,
-    /// Whether there are colours; every state has its word, too.
+    /// Whether colours are used; every state also has a word.
     pub colours: bool,
-    /// The zone of all times.
+    /// Time zone of all times.
     pub zone: TimeZone,
     latest: Option<Top>,
-    /// Oldest first, a minute of them.
+    /// Samples of the last minute, oldest first.
     samples: VecDeque<Sample>,
 }
 
-/// Whether the daemon tells anything.
+/// States of the connection to the daemon.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Connection {
-    /// It does.
+    /// The daemon sends news.
     Up,
-    /// It is connected, and does not.
+    /// The daemon is connected but sends nothing.
     Silent,
-    /// It is gone: why.
+    /// The daemon is gone; the text says why.
     Gone(String),
 }
 
-/// Whether the kernel measures how long the program runs.
+/// Whether the kernel measures the program's run time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Measuring {
-    /// It does, for us.
+    /// Measured because of this command.
     On,
-    /// It does not, or for somebody else: why.
+    /// Not measured by this command; the text says why.
     Off(String),
 }
 
-/// Attempts by what became of them.
+/// Numbers of attempts by outcome.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Attempts {
     /// Refused.
     pub refused: u64,
-    /// Passed, because they could not be read for sure.
+    /// Passed, because they could not be read with certainty.
     pub unread: u64,
-    /// Passed, by what was decided.
+    /// Passed after a decision.
     pub passed: u64,
 }
 
 impl Attempts {
-    /// Those of packets by reason.
+    /// Counts the attempts among packets by reason.
     #[must_use]
     pub fn of(packets: &BTreeMap<String, u64>) -> Attempts {
         let mut attempts = Attempts::default();
@@ -75,7 +75,7 @@ impl Attempts {
         attempts
     }
 
-    /// All of them.
+    /// Returns the number of all attempts.
     #[must_use]
     pub fn all(self) -> u64 {
         self.refused + self.unread + self.passed
@@ -90,7 +90,7 @@ impl Attempts {
     }
 }
 
-/// Counts at a time.
+/// Counts at one time.
 #[derive(Clone, Debug, Default)]
 struct Sample {
     boot_ns: u64,
@@ -119,8 +119,8 @@ impl Sample {
         }
     }
 
-    /// Whether this cannot have come after `before`: other maps, or another program.
-    fn is_anew(&self, before: &Sample) -> bool {
+    /// Checks whether the counters were reset since `before`: other maps, or another program.
+    fn was_reset(&self, before: &Sample) -> bool {
         self.boot_ns <= before.boot_ns
             || self.packets < before.packets
             || self.run_count < before.run_count
@@ -128,10 +128,10 @@ impl Sample {
     }
 }
 
-/// What happened between two times.
+/// Changes between two times.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Span {
-    /// How long it was.
+    /// Length in seconds.
     pub seconds: f64,
     /// Packets of all kinds.
     pub packets: u64,
@@ -139,12 +139,12 @@ pub struct Span {
     pub attempts: Attempts,
     /// Attempts without a record.
     pub lost: u64,
-    /// Nanoseconds per packet, where some were measured.
+    /// Nanoseconds per packet, if any were measured.
     pub packet_ns: Option<u64>,
 }
 
 impl View {
-    /// A view before anything is known.
+    /// Creates a view without data.
     #[must_use]
     pub fn new(measuring: Measuring, colours: bool, zone: TimeZone) -> View {
         View {
@@ -158,12 +158,12 @@ impl View {
         }
     }
 
-    /// Takes in what the daemon tells.
+    /// Adds news from the daemon.
     pub fn hear(&mut self, top: Top) {
         let sample = Sample::of(&top);
         let restarted =
             self.latest.as_ref().is_some_and(|before| before.status.since != top.status.since);
-        if restarted || self.samples.back().is_some_and(|before| sample.is_anew(before)) {
+        if restarted || self.samples.back().is_some_and(|before| sample.was_reset(before)) {
             self.samples.clear();
         }
         let begin = sample.boot_ns.saturating_sub(MINUTE + MINUTE / 120);
@@ -174,20 +174,20 @@ impl View {
         self.silent_for = 0;
     }
 
-    /// What the daemon told last.
+    /// Returns the latest news.
     #[must_use]
     pub fn latest(&self) -> Option<&Top> {
         self.latest.as_ref()
     }
 
-    /// What happened in the last second; `None` while nobody tells.
+    /// Returns the changes of the last second; `None` without news.
     #[must_use]
     pub fn second(&self) -> Option<Span> {
         let before = self.samples.len().checked_sub(2)?;
         self.span(self.samples.get(before)?)
     }
 
-    /// What happened in the last minute, or as far back as it is known.
+    /// Returns the changes of the last minute, or since the first sample.
     #[must_use]
     pub fn minute(&self) -> Option<Span> {
         self.span(self.samples.front()?)
@@ -207,7 +207,7 @@ impl View {
         })
     }
 
-    /// Attempts on a trunk in the last second, for each second; `None` while that is not known.
+    /// Returns attempts per second on a trunk in the last second; `None` if unknown.
     #[must_use]
     pub fn trunk_rate(&self, name: &str) -> Option<f64> {
         let to = self.samples.back().filter(|_| self.connection == Connection::Up)?;
@@ -217,7 +217,7 @@ impl View {
     }
 }
 
-/// The time between two samples; `None`: there is none.
+/// Returns the seconds between two samples; `None` if they have the same time.
 fn seconds(from: &Sample, to: &Sample) -> Option<f64> {
     let between = to.boot_ns.checked_sub(from.boot_ns).filter(|between| *between > 0)?;
     Some(between as f64 / 1e9)
