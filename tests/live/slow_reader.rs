@@ -46,6 +46,7 @@ fn json(daemon: &Daemon, arguments: &[&str]) -> Vec<Value> {
     lines.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn the_slim_program_takes_over_and_gives_back_under_traffic() {
     let lab = Lab::new("slow");
@@ -74,7 +75,11 @@ fn the_slim_program_takes_over_and_gives_back_under_traffic() {
     assert_eq!(check("program")["state"], "warn");
     assert!(check("program")["finding"].to_string().contains(SLOW), "{}", check("program"));
     assert_eq!(check("kernel")["state"], "ok");
-    assert_eq!(check("xdp")["state"], "ok", "the program on the interface is the one of this palang");
+    assert_eq!(
+        check("xdp")["state"],
+        "ok",
+        "the program on the interface is the one of this palang"
+    );
     let found = json(&daemon, &["selftest", "-o", "json"]).remove(0);
     assert_eq!(found["outcome"], "armed", "{found}");
     assert!(found["notes"].to_string().contains(SLOW), "{found}");
@@ -102,6 +107,7 @@ fn the_slim_program_takes_over_and_gives_back_under_traffic() {
     assert_eq!(record.delivered(BLOCKED, ..).len(), 0, "no packet met no program");
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn a_kernel_that_refuses_both_ends_the_start_and_leaves_the_filter() {
     let lab = Lab::new("refused");
