@@ -40,7 +40,9 @@ fn check_tells_what_a_configuration_means() {
         "never refused: 112, +62431*, numbers of fewer than 5 digits",
         "never in force: blocks against prefixes of fewer than 5 digits",
         "room for 1000000 blocked numbers",
-        "call records are kept for 36h",
+        "call records are kept for 36h, while the store takes at most 10 GiB, or 20 % of the free space \
+         where that is less",
+        "refusals with a record of their own in a second: 5 of a number, 100 of a trunk",
         "/run/palang/palang.sock is for group palang",
         "anyone on this machine may check numbers at 127.0.0.1:9112",
         "only observes, whatever the mode: telkom",

@@ -268,6 +268,10 @@ impl<'a> Daemon<'a> {
     pub fn signal(&self, name: &str) {
         let pid = self.pid().to_string();
         super::run::must(Command::new("kill").args(["-s", name, &pid]));
+        if name == "STOP" {
+            // `kill` returns before the threads on other CPUs stop.
+            super::run::until("a stopped process", || is_stopped(&pid).then_some(()));
+        }
     }
 
     /// SIGTERM; waits for the end. Its exit code.
@@ -355,4 +359,13 @@ pub fn sweep() {
             remove_pins(&entry.path());
         }
     }
+}
+
+/// Whether all threads of a process are stopped (proc_pid_stat(5): state T).
+fn is_stopped(pid: &str) -> bool {
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).expect("a running process");
+    tasks.flatten().all(|task| {
+        let stat = std::fs::read_to_string(task.path().join("stat")).unwrap_or_default();
+        stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('T'))
+    })
 }

@@ -164,7 +164,14 @@ fn everything(home: &Home) {
         (from..from + MANY).map(|at| call(at, of(at))).collect::<Vec<_>>()
     };
     let ids = store.put_calls(&calls(1)).unwrap();
-    store.put_calls(&calls(MANY + 1)).unwrap();
+    let more = ids.iter().map(|id| (*id, 2)).collect();
+    let thinned = [("alpha".to_owned(), 7)].into();
+    let records = Records { rows: calls(MANY + 1), more, thinned };
+    let account = store.account().unwrap().unwrap_or_default();
+    for waits_for_disk in [true, false] {
+        let stored = store.put_records(&records, &account, waits_for_disk).unwrap();
+        assert_eq!(stored.gone, []);
+    }
     let repeats: Vec<_> = ids.iter().map(|id| (*id, 3)).collect();
     store.set_repeats(&repeats).unwrap();
     store.calls(&CallFilter::default(), go_on).unwrap();
