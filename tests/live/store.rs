@@ -5,7 +5,10 @@ use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
+use jiff::{SignedDuration, Timestamp};
+use palang::store::Reader;
 use palang_tests::lab::{Daemon, Lab};
+use rusqlite::Connection;
 use serde_json::{Value, json};
 
 use crate::gate::{Gate, eventually};
@@ -337,7 +340,119 @@ fn odd_notes_stop_no_adoption() {
     eventually("no finding any more", || gate.findings().is_empty());
 }
 
+<<<<<<< HEAD
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
+=======
+/// Seconds from now, as a file of blocks has it.
+fn in_seconds(seconds: i64) -> String {
+    (Timestamp::now() + SignedDuration::from_secs(seconds)).to_string()
+}
+
+#[test]
+fn blocks_that_end_together_leave_store_and_map_and_make_room() {
+    const ALL: usize = 20_000;
+    let lab = Lab::new("mass-expiry");
+    let gate = Gate::start(&lab, &format!("[limits]\nblocks = {ALL}"));
+    let file = gate.daemon.folder().join("blocks.csv");
+    let add =
+        |number: &str| ["block", "add", number, "--for", "1h", "--reason", "x"].map(str::to_owned);
+    let mut begun = 0;
+    for count in [300, ALL] {
+        let end = in_seconds(if count == ALL { 20 } else { 5 });
+        let rows: String =
+            (0..count).map(|index| format!("62812{index:08},{end},a list\n")).collect();
+        fs::write(&file, format!("number,expires,reason\n{rows}")).unwrap();
+        let imported = gate.does(&["block", "import", file.to_str().unwrap()]);
+        assert_eq!(imported["added"], count);
+        begun += 1;
+        if count == ALL {
+            let add = add("+6281300000001");
+            let add: Vec<_> = add.iter().map(String::as_str).collect();
+            let said = gate.fails(1, &add);
+            assert!(said.contains("full: 20000 of 20000"), "{said}");
+            // Full of what has ended is not full.
+            eventually("they have ended", || gate.passes("+6281200000001"));
+            gate.does(&add);
+        }
+        eventually("they are out of the store", || gate.does(&["status"])["blocks"] == begun - 1);
+        eventually("and of the map", || gate.kernel_block("6281200000007").is_none());
+        assert_eq!(gate.findings(), [""; 0]);
+    }
+}
+
+#[test]
+fn what_fails_in_the_background_is_in_the_status() {
+    let lab = Lab::new("chores");
+    let gate = refusing(&lab);
+    let conn = Connection::open(store(&gate)).unwrap();
+    gate.does(&["block", "add", FREE, "--for", "2s", "--reason", "prank"]);
+    conn.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let finding = || {
+        let ended = "amber: blocks and allows that have ended stay in the store: ";
+        gate.findings().into_iter().find(|told| told.starts_with(ended))
+    };
+    eventually("it is told", || finding().is_some_and(|told| told.contains("locked")));
+    assert!(gate.daemon.stderr().contains("WARN blocks and allows that have ended stay"));
+    conn.execute_batch("COMMIT").unwrap();
+    eventually("it is over", || gate.findings().is_empty());
+    eventually("it is out", || gate.rows(&["block", "list"]).len() == 5);
+}
+
+#[test]
+fn a_store_that_is_too_large_loses_its_oldest_calls() {
+    const CALLS: u64 = 400_000;
+    let lab = Lab::new("too-large");
+    let mut gate = refusing(&lab);
+    assert_eq!(gate.daemon.stop(), 0);
+    let now = Timestamp::now().as_millisecond();
+    let conn = Connection::open(store(&gate)).unwrap();
+    conn.execute_batch(&format!(
+        "PRAGMA synchronous = OFF;
+         WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {CALLS})
+         INSERT INTO calls (time, number, source, call_id, call_hash, identity, verdict, would,
+             reason, rule, repeats)
+         SELECT {now} - i * 100, i, '192.0.2.1:5060', i || '@pbx.example.org', i, 1, 1, 1, 1, 1, 0 FROM n;
+         PRAGMA wal_checkpoint(TRUNCATE)"
+    ))
+    .unwrap();
+    drop(conn);
+    let before = store(&gate).metadata().unwrap().len();
+    assert!(before > 40 << 20, "{before}");
+    let limit = 30 << 20;
+    gate.daemon.configure(&format!("[retention]\nmax_bytes = {limit}"));
+    gate.daemon.start_again();
+    let used = || Reader::open(&store(&gate)).unwrap().size().unwrap().used;
+    eventually("it is small enough", || used() <= limit);
+    let conn = Connection::open(store(&gate)).unwrap();
+    let newest = "SELECT max(call_hash), count(*) FROM calls
+                  WHERE call_id LIKE '%@pbx.example.org'";
+    let (oldest, count) = conn.query_row(newest, [], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
+    let (oldest, count): (u64, u64) = (oldest, count);
+    assert_eq!(oldest, count, "those that are left are the newest");
+    assert!((1000..CALLS).contains(&count), "{count}");
+    let finding = || gate.findings().into_iter().find(|told| told.contains("max_bytes"));
+    let told = finding().unwrap();
+    assert!(told.starts_with("amber: the store takes "), "{told}");
+    assert_eq!(gate.rows(&["block", "list"]).len(), 5);
+    gate.daemon.configure("[retention]\nmax_bytes = 100000000");
+    gate.daemon.signal("HUP");
+    eventually("nothing is to be said", || finding().is_none());
+    // Blocks and their audit take more than there is room for, and stay.
+    let rows: String =
+        (0..6000).map(|index| format!("62815{index:08},2099-01-01T00:00:00Z,a list\n")).collect();
+    let file = gate.daemon.folder().join("blocks.csv");
+    fs::write(&file, format!("number,expires,reason\n{rows}")).unwrap();
+    gate.does(&["block", "import", file.to_str().unwrap()]);
+    gate.daemon.configure("[retention]\nmax_bytes = 1048576");
+    gate.daemon.signal("HUP");
+    eventually("no call is left", || gate.rows(&["calls"]).is_empty());
+    let full = "larger than [retention] max_bytes: it takes";
+    eventually("it is told", || gate.findings().iter().any(|told| told.contains(full)));
+    assert_eq!(gate.rows(&["block", "list"]).len(), 6005);
+    gate.head();
+}
+
+>>>>>>> m-store
 #[test]
 fn no_way_in_takes_words_without_a_bound() {
     let lab = Lab::new("words");

@@ -20,6 +20,8 @@ use crate::wire::{Problem, ProblemKind};
 const LOOK: Duration = Duration::from_secs(1);
 /// How often old records are looked for.
 const AGE: Duration = Duration::from_secs(3600);
+/// How soon they are looked for again when the disk took no change.
+const AGAIN: Duration = Duration::from_secs(5);
 /// How long a step takes, besides its commit: others wait for it.
 const STEP: Duration = Duration::from_millis(20);
 /// Bytes of free pages that stay in the file for new rows: at least these, or this share of it.
@@ -69,20 +71,18 @@ impl Limit {
 /// Takes out what is too old or too much, from now on.
 pub async fn run(control: Arc<Control>) {
     let mut tick = tokio::time::interval(LOOK);
-    let mut aged: Option<Instant> = None;
-    let mut configured = None;
+    let mut next = Instant::now();
+    let mut fits = None;
     loop {
         tick.tick().await;
         let config = control.config();
-        if configured != Some(config.max_bytes)
-            && let Ok(limit) = limit(&control, &config).await
-        {
+        fits = fit(&control, &config, fits).await.or(fits);
+        if let Some(limit) = config.max_bytes.or(fits) {
             control.limit.0.store(limit, Ordering::Relaxed);
-            configured = Some(config.max_bytes);
         }
-        if aged.is_none_or(|at| at.elapsed() >= AGE) {
-            aged = Some(Instant::now());
-            control.chores.tried(OLD, by_age(&control, &config).await);
+        if Instant::now() >= next {
+            let done = control.chores.tried(OLD, by_age(&control, &config).await);
+            next = Instant::now() + if done.is_some() { AGE } else { AGAIN };
         }
         let limit = control.limit.bytes();
         if limit > 0 {
@@ -93,20 +93,13 @@ pub async fn run(control: Arc<Control>) {
     }
 }
 
-/// The configured limit, or the one that the disk has room for. It stays until the next start: what
-/// another program writes for a while costs no records.
-async fn limit(control: &Control, config: &Config) -> Result<u64, Problem> {
-    if let Some(bytes) = config.max_bytes {
-        return Ok(bytes);
-    }
-    let size = control.keeper.read(|reader| reader.size()).await?;
+/// What the store may take where nothing is configured. It only grows until the next start, and begins
+/// with no less than what is there: what another program writes costs no records.
+async fn fit(control: &Control, config: &Config, before: Option<u64>) -> Option<u64> {
+    let size = control.keeper.read(|reader| reader.size()).await.ok()?;
     let folder = config.paths.state.clone();
-    let free = tokio::task::spawn_blocking(move || free(&folder)).await;
-    let free = free.ok().flatten().ok_or_else(|| Problem {
-        kind: ProblemKind::Failed,
-        message: format!("{}: its free space is not known", config.paths.state.display()),
-    })?;
-    Ok(default_limit(free, size))
+    let free = tokio::task::spawn_blocking(move || free(&folder)).await.ok()??;
+    Some(default_limit(free, size).max(before.unwrap_or(size.used.min(MAX_BYTES))))
 }
 
 /// What the store may take of a disk with so much free space beside it.

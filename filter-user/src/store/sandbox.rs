@@ -300,6 +300,21 @@ fn no_statement_needs_a_temporary_file_or_sorts_all_there_is() {
     });
 }
 
+#[test]
+fn a_file_that_may_not_be_opened_is_named_with_the_cause() {
+    let home = quick_home();
+    let other = quick_home();
+    drop(other.store());
+    in_the_sandbox(&home, || {
+        for error in [Store::open(&other.path).unwrap_err(), Reader::open(&other.path).unwrap_err()]
+        {
+            let told = error.to_string();
+            assert!(told.starts_with(other.path.to_str().unwrap()), "{told}");
+            assert!(told.contains("cannot be opened: Permission denied"), "{told}");
+        }
+    });
+}
+
 /// A store of an older version, with many rows in the tables that it has.
 fn of_version(home: &Home, version: usize) {
     let mut conn = Connection::open(&home.path).unwrap();
