@@ -2,7 +2,8 @@
 //! another program locks the store now and then: afterwards maps, store, audit and the last answer
 //! of each key agree, and nothing that was answered as let through was refused for a moment.
 //!
-//! `PALANG_TEST_ROUNDS` says how many rounds (1,000 for a long run).
+//! `PALANG_TEST_ROUNDS` says how many rounds (1,000 for a long run), `PALANG_TEST_KILLS` how many
+//! times the daemon is killed (200).
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -19,10 +20,13 @@ use rusqlite::{Connection, OpenFlags};
 use serde_json::{Value, json};
 
 use crate::gate::{Gate, eventually, subject};
-use crate::socket::ask;
+use crate::socket::{ask, try_ask};
 
-/// Rounds unless the environment says otherwise.
+/// Rounds and kills unless the environment says otherwise.
 const ROUNDS: usize = 150;
+const KILLS: usize = 12;
+/// Longest that clients work before a kill, in milliseconds.
+const BUSY: u64 = 300;
 const CLIENTS: usize = 8;
 const NUMBERS: [&str; 4] = ["+6281200000001", "+6281200000002", "+6281200000003", "+6281200000004"];
 /// Time between two looks at the maps.
@@ -121,32 +125,43 @@ fn config(port: u16) -> String {
     format!("ports = [5060, {port}]\n[limits]\nblocks = 1000\n")
 }
 
-/// One client's change; what it was answered, where it changed something. `superseded` counts those
-/// that a later one has overtaken.
-fn act(
-    daemon: &Daemon,
-    act: Act,
-    number: usize,
-    mark: &str,
-    superseded: &AtomicU64,
-) -> Option<Done> {
+/// What a change is about, and whether it lets through; of one with a place in the order.
+fn about(act: Act, number: usize) -> Option<(Key, bool)> {
+    Some(match act {
+        Act::Block => (Key::Block(number), false),
+        Act::Unblock => (Key::Block(number), true),
+        Act::Allow => (Key::Allow(number), true),
+        Act::Disallow => (Key::Allow(number), false),
+        Act::Enforce => (Key::Mode, false),
+        Act::Observe => (Key::Mode, true),
+        Act::OverrideOn => (Key::Override, true),
+        Act::OverrideOff => (Key::Override, false),
+        Act::Import | Act::Reload => return None,
+    })
+}
+
+/// The request for a change: method, path, body. A reload is none.
+fn request(act: Act, number: usize, mark: &str) -> (&'static str, String, String) {
     let text = NUMBERS[number];
-    let (method, path, body) = match act {
+    // Overrides whose ends are nearer than 2 s are the same for the store.
+    let seconds =
+        3600 + 3 * mark.bytes().fold(7, |hash, byte| (hash * 31 + u64::from(byte)) % 9973);
+    match act {
         Act::Block => {
-            let seconds = 3600 + mark.bytes().map(u64::from).sum::<u64>();
             let body = json!({"number": text, "seconds": seconds, "reason": mark});
             ("POST", "/v1/blocks".to_owned(), body.to_string())
         }
         Act::Unblock => ("DELETE", format!("/v1/blocks/{text}"), String::new()),
         Act::Allow => {
-            let body = json!({"number": text, "comment": if mark.len().is_multiple_of(2) { "" } else { mark }});
+            let comment = if mark.len().is_multiple_of(2) { "" } else { mark };
+            let body = json!({"number": text, "comment": comment});
             ("POST", "/v1/allows".to_owned(), body.to_string())
         }
         Act::Disallow => ("DELETE", format!("/v1/allows/{text}"), String::new()),
         Act::Enforce => ("PUT", "/v1/mode".to_owned(), json!({"mode": "enforce"}).to_string()),
         Act::Observe => ("PUT", "/v1/mode".to_owned(), json!({"mode": "observe"}).to_string()),
         Act::OverrideOn => {
-            let body = json!({"seconds": 3600, "reason": mark});
+            let body = json!({"seconds": seconds, "reason": mark});
             ("PUT", "/v1/override".to_owned(), body.to_string())
         }
         Act::OverrideOff => ("PUT", "/v1/override".to_owned(), json!({"seconds": 0}).to_string()),
@@ -159,15 +174,27 @@ fn act(
             let next = NUMBERS[(number + 1) % NUMBERS.len()];
             ("POST", "/v1/blocks/import".to_owned(), row(1, text) + &row(2, next))
         }
-        Act::Reload => {
-            daemon.signal("HUP");
-            return None;
-        }
-    };
+        Act::Reload => ("GET", "/v1/mode".to_owned(), String::new()),
+    }
+}
+
+/// One client's change; what it was answered, where it changed something. `superseded` counts those
+/// that a later one has overtaken.
+fn act(
+    daemon: &Daemon,
+    act: Act,
+    number: usize,
+    mark: &str,
+    superseded: &AtomicU64,
+) -> Option<Done> {
+    if act == Act::Reload {
+        daemon.signal("HUP");
+        return None;
+    }
+    let (method, path, body) = request(act, number, mark);
     let sent = clock::boot();
     let answer = ask(daemon, method, &path, &body);
     let answered = clock::boot();
-    let is_import = act == Act::Import;
     match answer.status {
         200 => {}
         409 => {
@@ -180,24 +207,15 @@ fn act(
         503 => return None,
         other => panic!("{act:?}: {other}: {}", answer.text()),
     }
-    if is_import {
+    let Some((key, opens)) = about(act, number) else {
         let last: Value = answer.lines().pop().expect("an end of the import");
         let refused = &last["refused"]["problem"]["kind"];
         assert!(last["done"].is_object() || *refused == "refused" || *refused == "store", "{last}");
         superseded.fetch_add(last["done"]["superseded"].as_u64().unwrap_or(0), Ordering::Relaxed);
         return None;
-    }
-    let answer: Value = answer.json();
-    let key = match act {
-        Act::Import | Act::Reload => return None,
-        Act::Block | Act::Unblock => Key::Block(number),
-        Act::Allow | Act::Disallow => Key::Allow(number),
-        Act::Enforce | Act::Observe => Key::Mode,
-        Act::OverrideOn | Act::OverrideOff => Key::Override,
     };
-    let opens = matches!(act, Act::Unblock | Act::Allow | Act::Observe | Act::OverrideOn);
-    // 0: it was so already.
-    let order = answer["order"].as_u64().filter(|order| *order > 0)?;
+    // None: it was so already.
+    let order = answer.json::<Value>()["order"].as_u64()?;
     Some(Done { key, opens, sent, answered, order })
 }
 
@@ -239,8 +257,8 @@ fn audited(gate: &Gate) -> HashMap<(String, bool), (String, u64)> {
     last
 }
 
-/// What is not one in kernel, store and answers after a round.
-fn disagreements(gate: &Gate, maps: &Maps, store: &Connection, port: u16) -> Vec<String> {
+/// What is not one in kernel and store.
+fn disagreements(maps: &Maps, store: &Connection) -> Vec<String> {
     let mut found = Vec::new();
     let mut same = |what: String, kernel: Value, other: Value| {
         if kernel != other {
@@ -262,14 +280,6 @@ fn disagreements(gate: &Gate, maps: &Maps, store: &Connection, port: u16) -> Vec
         let [hash, trie] = [halves.hash, halves.trie].map(|half| half.map(|allow| allow.rule));
         same(format!("allow {number}, hash"), json!(hash), json!(allows[index]));
         same(format!("allow {number}, trie"), json!(trie), json!(allows[index]));
-    }
-    let ports = maps.copy_without_blocks().unwrap().ports;
-    if ports != [5060, port] {
-        found.push(format!("ports {ports:?}, configured {port}"));
-    }
-    let drift = gate.does(&["status"])["drift"].as_u64().unwrap();
-    if drift > 0 {
-        found.push(format!("{drift} differences were repaired"));
     }
     found
 }
@@ -419,7 +429,15 @@ fn eight_clients_at_once_leave_one_truth() {
             daemon.signal("HUP");
             eventually("the reload", || maps.copy_without_blocks().unwrap().ports == [5060, port]);
             settled(daemon);
-            let found = disagreements(&gate, &maps, &reader, port);
+            let mut found = disagreements(&maps, &reader);
+            let ports = maps.copy_without_blocks().unwrap().ports;
+            if ports != [5060, port] {
+                found.push(format!("ports {ports:?}, configured {port}"));
+            }
+            let drift = gate.does(&["status"])["drift"].as_u64().unwrap();
+            if drift > 0 {
+                found.push(format!("{drift} differences were repaired"));
+            }
             let last = last_answers(&all.lock().unwrap(), &look(&maps, &subjects));
             wrong
                 .extend(found.into_iter().chain(last).map(|what| format!("round {round}: {what}")));
@@ -464,4 +482,95 @@ fn eight_clients_at_once_leave_one_truth() {
         undone.join("\n")
     );
     assert!(daemon.cli(&["audit", "verify"]).code == 0);
+}
+
+/// Whether a key lets through.
+fn is_open(key: Key, look: &Look) -> bool {
+    match key {
+        Key::Mode => !look.enforces,
+        Key::Override => look.overridden,
+        Key::Block(number) => look.blocked[number].is_none(),
+        Key::Allow(number) => look.allowed[number],
+    }
+}
+
+#[test]
+fn a_kill_at_any_moment_takes_no_answer_back() {
+    let kills = std::env::var("PALANG_TEST_KILLS").map_or(KILLS, |text| text.parse().unwrap());
+    let lab = Lab::new("kills");
+    let mut gate = Gate::start(&lab, "[limits]\nblocks = 1000\n");
+    let maps = gate.maps();
+    let subjects = NUMBERS.map(subject);
+    let path = gate.daemon.state().join("palang.db");
+    let reader = Connection::open_with_flags(&path, OpenFlags::SQLITE_OPEN_READ_ONLY).unwrap();
+    let mut random = Random(0x6b11);
+    let (mut wrong, mut answers) = (Vec::new(), 0);
+    for kill in 0..kills {
+        let before = look(&maps, &subjects);
+        // Answered changes, and those that nobody answered.
+        let (all, open) = (Mutex::new(Vec::new()), Mutex::new(Vec::new()));
+        thread::scope(|scope| {
+            for client in 0..CLIENTS as u64 {
+                let mut random = Random(random.below(u64::MAX) ^ client << 32 | 1);
+                let (daemon, all, open) = (&gate.daemon, &all, &open);
+                scope.spawn(move || {
+                    loop {
+                        let chosen = match random.below(16) {
+                            0..4 => Act::Block,
+                            4..7 => Act::Unblock,
+                            7..10 => Act::Allow,
+                            10..12 => Act::Disallow,
+                            12 => Act::Enforce,
+                            13 => Act::Observe,
+                            14 => Act::OverrideOn,
+                            _ => Act::OverrideOff,
+                        };
+                        let number = random.below(NUMBERS.len() as u64) as usize;
+                        let (key, opens) = about(chosen, number).unwrap();
+                        let mark = format!("kill {kill}, {client}, {}", random.below(1000));
+                        let (method, path, body) = request(chosen, number, &mark);
+                        let sent = clock::boot();
+                        let Some(answer) = try_ask(daemon, method, &path, &body) else {
+                            open.lock().unwrap().push((key, opens));
+                            return;
+                        };
+                        let answered = clock::boot();
+                        assert!([200, 403, 404, 409].contains(&answer.status), "{}", answer.text());
+                        let order = answer.json::<Value>()["order"].as_u64();
+                        if let Some(order) = order.filter(|_| answer.status == 200) {
+                            let done = Done { key, opens, sent, answered, order };
+                            all.lock().unwrap().push(done);
+                        }
+                    }
+                });
+            }
+            thread::sleep(Duration::from_millis(random.below(BUSY)));
+            gate.daemon.signal("KILL");
+        });
+        gate.daemon.wait_for_end();
+        let (all, open) = (all.into_inner().unwrap(), open.into_inner().unwrap());
+        answers += all.len();
+        // By the maps alone, and by the next daemon.
+        for after in ["the kill", "the start"] {
+            let now = look(&maps, &subjects);
+            let numbers = (0..NUMBERS.len()).flat_map(|at| [Key::Block(at), Key::Allow(at)]);
+            for key in [Key::Mode, Key::Override].into_iter().chain(numbers) {
+                let last = all.iter().filter(|one| one.key == key).max_by_key(|one| one.order);
+                let expected = last.map_or(is_open(key, &before), |last| last.opens);
+                let may_differ = open.contains(&(key, !expected));
+                if is_open(key, &now) != expected && !may_differ {
+                    wrong.push(format!("kill {kill}, after {after}: {last:?}; the maps: {now:?}"));
+                }
+            }
+            if after == "the kill" {
+                gate.daemon.start_again();
+                settled(&gate.daemon);
+            }
+        }
+        let found = disagreements(&maps, &reader);
+        wrong.extend(found.into_iter().map(|what| format!("kill {kill}: {what}")));
+    }
+    println!("{kills} kills, {answers} changes were answered");
+    assert!(wrong.is_empty(), "{} in {kills} kills:\n{}", wrong.len(), wrong.join("\n"));
+    assert!(gate.daemon.cli(&["audit", "verify"]).code == 0);
 }

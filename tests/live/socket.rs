@@ -53,14 +53,27 @@ pub fn ask(daemon: &Daemon<'_>, method: &str, path: &str, body: &str) -> Answer 
     request(connect(daemon), method, path, body)
 }
 
+/// One request to a daemon that may be killed before it answers.
+pub fn try_ask(daemon: &Daemon<'_>, method: &str, path: &str, body: &str) -> Option<Answer> {
+    let mut stream = UnixStream::connect(daemon.runtime().join("palang.sock")).ok()?;
+    let request = request_text(method, path, body);
+    stream.write_all(request.as_bytes()).ok()?;
+    let mut all = Vec::new();
+    let _ = stream.read_to_end(&mut all);
+    answer(&all)
+}
+
 /// One request on a connection.
 pub fn request(stream: impl Read + Write, method: &str, path: &str, body: &str) -> Answer {
+    exchange(stream, request_text(method, path, body).as_bytes())
+}
+
+fn request_text(method: &str, path: &str, body: &str) -> String {
     let length = body.len();
-    let request = format!(
+    format!(
         "{method} {path} HTTP/1.1\r\nHost: palang\r\nConnection: close\r\n\
          Content-Length: {length}\r\n\r\n{body}"
-    );
-    exchange(stream, request.as_bytes())
+    )
 }
 
 /// Sends bytes that ask for the connection to be closed, and reads what comes back.

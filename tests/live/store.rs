@@ -340,14 +340,12 @@ fn odd_notes_stop_no_adoption() {
     eventually("no finding any more", || gate.findings().is_empty());
 }
 
-<<<<<<< HEAD
-#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
-=======
 /// Seconds from now, as a file of blocks has it.
 fn in_seconds(seconds: i64) -> String {
     (Timestamp::now() + SignedDuration::from_secs(seconds)).to_string()
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn blocks_that_end_together_leave_store_and_map_and_make_room() {
     const ALL: usize = 20_000;
@@ -380,6 +378,7 @@ fn blocks_that_end_together_leave_store_and_map_and_make_room() {
     }
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn what_fails_in_the_background_is_in_the_status() {
     let lab = Lab::new("chores");
@@ -398,6 +397,7 @@ fn what_fails_in_the_background_is_in_the_status() {
     eventually("it is out", || gate.rows(&["block", "list"]).len() == 5);
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn a_store_that_is_too_large_loses_its_oldest_calls() {
     const CALLS: u64 = 400_000;
@@ -452,7 +452,7 @@ fn a_store_that_is_too_large_loses_its_oldest_calls() {
     gate.head();
 }
 
->>>>>>> m-store
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn no_way_in_takes_words_without_a_bound() {
     let lab = Lab::new("words");

@@ -87,8 +87,7 @@ pub fn in_maps(folder: &Path, maps: &Maps) -> Result<InMaps, Error> {
 /// # Errors
 /// A store that cannot be read or written; a failing system call.
 pub async fn at_start(control: &Arc<Control>, fresh: bool, alone: bool) -> Result<Found, Problem> {
-    let worker = Arc::clone(control);
-    settle(control, alone, move |reader| settle_mode(&worker, reader, true)).await?;
+    mode_as(control, alone, true).await?;
     let mut found = learn_as(control, alone).await?;
     let blocks = compare_blocks(control, alone).await?;
     found.blocks = blocks.blocks;
@@ -125,9 +124,7 @@ pub async fn compare_settings(control: &Arc<Control>) -> Result<Found, Problem> 
     let mut found = learn(control).await?;
     let differs = stored.unwrap_or_default().enforce != (mode == MODE_ENFORCE);
     if differs && !control.held.is_held() {
-        let worker = Arc::clone(control);
-        let mode = settle(control, false, move |reader| settle_mode(&worker, reader, false));
-        let mode = mode.await?;
+        let mode = mode_as(control, false, false).await?;
         found.repaired += mode.repaired;
         found.adopted += mode.adopted;
     }
@@ -247,13 +244,28 @@ fn over(note: &Note) -> Option<Entry> {
     }
 }
 
+/// Makes the mode the same in store and map.
+async fn mode_as(control: &Arc<Control>, alone: bool, at_start: bool) -> Result<Found, Problem> {
+    let worker = Arc::clone(control);
+    let settled = settle(control, alone, move |reader| settle_mode(&worker, reader, at_start));
+    let (found, kept) = settled.await?;
+    if let Some(kept) = kept {
+        kept.await;
+    }
+    Ok(found)
+}
+
 /// The mode of the store; where enforcing ends sooner by the map, by the map. Observe that is in
 /// force and that the store lacks is adopted. Runs in [`settle`].
-fn settle_mode(control: &Control, store: &Reader, at_start: bool) -> Result<Found, Problem> {
+fn settle_mode(
+    control: &Control,
+    store: &Reader,
+    at_start: bool,
+) -> Result<(Found, Option<Kept>), Problem> {
     let stored = store.state::<StoredMode>(MODE)?.unwrap_or_default();
     let mut turn = control.order.turn();
     if turn.is_unsaved(Key::Mode) {
-        return Ok(Found::default());
+        return Ok((Found::default(), None));
     }
     let (mode, until) = control.mode_in_force(&turn)?;
     if mode == MODE_OBSERVE && until == LIFTED && stored.enforce {
@@ -261,17 +273,17 @@ fn settle_mode(control: &Control, store: &Reader, at_start: bool) -> Result<Foun
         let adopted = StoredMode { enforce: false, since: Some(now), until: None };
         let entry = Entry::new(now, "root", "mode adopt").with("mode", "observe");
         let place = turn.places(1);
-        drop(keep_mode(turn, place, "mode adopt", "root", adopted, entry));
-        return Ok(Found { adopted: 1, ..Found::default() });
+        let kept: Kept = Box::pin(keep_mode(turn, place, "mode adopt", "root", adopted, entry));
+        return Ok((Found { adopted: 1, ..Found::default() }, Some(kept)));
     }
     if !at_start && stored.enforce == (mode == MODE_ENFORCE) {
-        return Ok(Found::default());
+        return Ok((Found::default(), None));
     }
     control.write_mode(&turn, &stored)?;
     if mode == MODE_ENFORCE && until != 0 {
         control.end_enforce(&turn, until)?;
     }
-    Ok(Found { repaired: 1, ..Found::default() })
+    Ok((Found { repaired: 1, ..Found::default() }, None))
 }
 
 /// What became of the override in the map.
