@@ -24,6 +24,11 @@ const CALLERS: [&str; 4] = [BLOCKED, BRIEFLY, INNOCENT[0], INNOCENT[1]];
 /// Room for so many blocks.
 const ROOM: u32 = 50_000;
 
+/// Every refusal has a record of its own.
+fn config() -> String {
+    format!("limits.blocks = {ROOM}\nrecords.per_number = 0\nrecords.per_trunk = 0")
+}
+
 /// The status as root sees it when no daemon answers.
 fn status_without_daemon(daemon: &Daemon) -> Status {
     let mut command = daemon.command(&["status", "-o", "json"]);
@@ -63,7 +68,7 @@ fn end_in_map(daemon: &Daemon, number: &str) -> u64 {
 #[test]
 fn killed_it_changes_no_verdict_and_the_next_one_takes_over() {
     let lab = Lab::new("killed");
-    let mut daemon = Daemon::start(&lab, &format!("limits.blocks = {ROOM}"));
+    let mut daemon = Daemon::start(&lab, &config());
     let api = Api::of(&daemon);
     api.enforce();
     let receiver = lab.receiver(5060);
@@ -128,7 +133,7 @@ fn killed_it_changes_no_verdict_and_the_next_one_takes_over() {
 #[test]
 fn stopped_it_leaves_the_filter_in_force() {
     let lab = Lab::new("stopped");
-    let mut daemon = Daemon::start(&lab, &format!("limits.blocks = {ROOM}"));
+    let mut daemon = Daemon::start(&lab, &config());
     let api = Api::of(&daemon);
     api.enforce();
     api.block(BLOCKED, 3600);
@@ -202,7 +207,7 @@ fn in_map(daemon: &Daemon) -> HashMap<Subject, u64> {
 #[test]
 fn an_import_that_is_cut_off_is_stored_whole_or_not_at_all() {
     let lab = Lab::new("import");
-    let mut daemon = Daemon::start(&lab, &format!("limits.blocks = {ROOM}"));
+    let mut daemon = Daemon::start(&lab, &config());
     let api = Api::of(&daemon);
     let plan = Policy::default().trunks[0].profile.plan;
     let mut stored = 0;

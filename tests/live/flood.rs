@@ -13,6 +13,8 @@ use crate::metrics::{scrape, value};
 
 const BLOCKED: &str = "+6281234567890";
 const FREE: &str = "+6281234567891";
+/// Every refusal has a record of its own: what becomes of them else is in `records`.
+const RECORDS: &str = "[records]\nper_number = 0\nper_trunk = 0\n";
 /// More than either ring holds (5,000 events).
 const MANY: usize = 7000;
 
@@ -64,7 +66,7 @@ fn send(lab: &Lab, count: usize) {
 #[test]
 fn in_a_flood_every_attempt_has_a_record_or_is_counted_as_lost() {
     let lab = Lab::new("flood");
-    let gate = Gate::start(&lab, "[evidence]\nmax_calls = 100");
+    let gate = Gate::start(&lab, &format!("{RECORDS}[evidence]\nmax_calls = 100"));
     gate.does(&["block", "add", BLOCKED, "--for", "1h", "--reason", "prank"]);
 
     // Nobody takes them out meanwhile.
@@ -105,7 +107,8 @@ fn in_a_flood_every_attempt_has_a_record_or_is_counted_as_lost() {
 #[test]
 fn as_many_of_each_kind_come_out_as_went_in() {
     let lab = Lab::new("each-kind");
-    let gate = Gate::start(&lab, "[metrics]\nlisten = \"127.0.0.1:9113\"\n[evidence]");
+    let metrics = "[metrics]\nlisten = \"127.0.0.1:9113\"\n[evidence]";
+    let gate = Gate::start(&lab, &format!("{RECORDS}{metrics}"));
     gate.does(&["block", "add", BLOCKED, "--for", "1h", "--reason", "prank"]);
     gate.does(&["block", "add", "+62431*", "--for", "1h", "--reason", "prank"]);
     gate.does(&["allow", "add", "+6243112345", "--for", "1h"]);

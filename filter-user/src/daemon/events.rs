@@ -329,8 +329,9 @@ impl Recorder {
     /// What the store is to do now.
     fn job(&mut self) -> Option<Job> {
         let waits_for_disk = self.committed.elapsed() >= COMMIT;
-        // A store that takes nothing is tried once a second.
-        let may_be_soon = self.stored.elapsed() >= LOOK && self.control.keeper.problem().is_none();
+        // Not at each look while many events come, and once a second where the store takes nothing.
+        let may_be_soon =
+            self.stored.elapsed() >= LOOK - LOOK_AGAIN && self.control.keeper.problem().is_none();
         if !waits_for_disk && !may_be_soon {
             return None;
         }
