@@ -431,15 +431,14 @@ async fn import_blocks(
         while let Some(end) = rest[done..].iter().position(|byte| *byte == b'\n') {
             number += 1;
             let line = &rest[done..done + end];
+            fits(number, line)?;
             if !line.is_empty() {
                 import.line(number, line)?;
             }
             done += end + 1;
         }
         rest.drain(..done);
-        if rest.len() > LINE_MAX {
-            return Err(usage(format!("line {} is longer than {LINE_MAX} bytes", number + 1)));
-        }
+        fits(number + 1, &rest)?;
     }
     if !rest.is_empty() {
         import.line(number + 1, &rest)?;
@@ -461,6 +460,13 @@ async fn import_blocks(
     });
     let headers = [(header::CONTENT_TYPE, "application/x-ndjson")];
     Ok((headers, Body::from_stream(stream)).into_response())
+}
+
+fn fits(number: u64, line: &[u8]) -> Result<(), Problem> {
+    if line.len() > LINE_MAX {
+        return Err(usage(format!("line {number} is longer than {LINE_MAX} bytes")));
+    }
+    Ok(())
 }
 
 /// One block. Role report: whoever may ask for numbers finds masked ones by asking for all.

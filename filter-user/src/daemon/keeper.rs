@@ -9,9 +9,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
-use tokio::sync::{Semaphore, oneshot, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 
-use super::limits;
+use super::limits::{self, Turn};
 use crate::store::{Error, Reader, Store};
 use crate::wire::{Persisted, Problem, ProblemKind};
 
@@ -218,7 +218,7 @@ impl Keeper {
         &self,
         read: impl FnOnce(&Reader) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Problem> {
-        match tokio::time::timeout(PATIENCE, self.read_on(&self.lanes.soon, read)).await {
+        match tokio::time::timeout(PATIENCE, self.read_on(&self.lanes.soon, None, read)).await {
             Ok(done) => done,
             Err(_) => Err(no_writes(format!("{} does not answer", self.path.display()))),
         }
@@ -232,7 +232,7 @@ impl Keeper {
         &self,
         read: impl FnOnce(&Reader) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Problem> {
-        self.read_on(&self.lanes.short, read).await
+        self.read_on(&self.lanes.short, None, read).await
     }
 
     /// As [`Keeper::read`], for one page of a list.
@@ -243,7 +243,8 @@ impl Keeper {
         &self,
         read: impl FnOnce(&Reader) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Problem> {
-        self.read_on(&self.lanes.page, read).await
+        let turn = limits::turn(Turn::Page).await;
+        self.read_on(&self.lanes.page, turn, read).await
     }
 
     /// As [`Keeper::read`], for what reads the whole store, or all of one number.
@@ -254,23 +255,26 @@ impl Keeper {
         &self,
         read: impl FnOnce(&Reader) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Problem> {
-        self.read_on(&self.lanes.long, read).await
+        let turn = limits::turn(Turn::Long).await;
+        self.read_on(&self.lanes.long, turn, read).await
     }
 
-    /// Reads on a thread of a lane. It ends when whoever asked has given up.
+    /// Reads on a thread of a lane. It ends when whoever asked has given up, and the user's turn
+    /// with it.
     async fn read_on<T: Send + 'static>(
         &self,
         lane: &Arc<Semaphore>,
+        turn: Option<OwnedSemaphorePermit>,
         read: impl FnOnce(&Reader) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Problem> {
         // A lane is never closed.
-        let turn = Arc::clone(lane).acquire_owned().await.ok();
+        let thread = Arc::clone(lane).acquire_owned().await.ok();
         let slot = limits::slot();
         let abandoned = Abandoned::default();
         let is_abandoned = Arc::clone(&abandoned.0);
         let path = self.path.clone();
         let done = tokio::task::spawn_blocking(move || {
-            let _held = (turn, slot);
+            let _held = (thread, turn, slot);
             let mut reader = Reader::open(&path)?;
             reader.end_when(is_abandoned)?;
             read(&reader)
@@ -506,6 +510,44 @@ mod tests {
             outcome.recv_timeout(Duration::from_secs(20))
         });
         assert!(outcome.await.unwrap().unwrap().contains("interrupted"));
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_user_has_one_long_question_at_a_time() {
+        use super::super::listen::{API, Connections};
+        let (_folder, keeper) = keeper();
+        let users = limits::Users::new();
+        let (connection, _closed) = Connections::new(API).open(None).unwrap();
+        let slot = |uid| {
+            let slot = users.user(uid).slot(limits::Kind::Long, &connection.handle);
+            Some(Arc::new(slot.unwrap()))
+        };
+        let (end, ended) = watch::channel(());
+        let (begun, has_begun) = std::sync::mpsc::channel();
+        let mut reads = Vec::new();
+        for _ in 0..2 {
+            let (keeper, slot, begun) = (keeper.clone(), slot(1), begun.clone());
+            let ended = ended.clone();
+            reads.push(tokio::spawn(limits::within(slot, async move {
+                let wait = move |_: &Reader| {
+                    let _ = begun.send(());
+                    while ended.has_changed().is_ok() {
+                        thread::sleep(Duration::from_millis(5));
+                    }
+                    Ok(())
+                };
+                keeper.read_long(wait).await.unwrap();
+            })));
+        }
+        let other = limits::within(slot(2), keeper.read_long(|_| Ok(())));
+        other.await.unwrap();
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        assert_eq!(has_begun.try_iter().count(), 1, "the second waits for the first");
+        drop(end);
+        for read in reads {
+            read.await.unwrap();
+        }
+        assert_eq!(has_begun.try_iter().count(), 1);
     }
 
     #[tokio::test]

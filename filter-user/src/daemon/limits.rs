@@ -50,6 +50,8 @@ impl Kind {
     /// The kind of a request for a route of the API.
     #[must_use]
     pub fn of(method: &Method, route: Option<&str>) -> Kind {
+        // HEAD asks for all that GET does.
+        let method = if method == Method::HEAD { &Method::GET } else { method };
         match (method.as_str(), route.unwrap_or_default()) {
             ("GET", "/v1/status")
             | ("GET" | "PUT", "/v1/override" | "/v1/mode")
@@ -62,7 +64,7 @@ impl Kind {
                 Kind::Long
             }
             ("POST", "/v1/blocks/import") => Kind::Import,
-            ("GET" | "HEAD", _) => Kind::Read,
+            ("GET", _) => Kind::Read,
             _ => Kind::Change,
         }
     }
@@ -104,11 +106,21 @@ const _: () = {
 
 type Slots = [Arc<Semaphore>; KINDS.len()];
 
+/// What of one user is done one after the other: it keeps a thread busy for longer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Turn {
+    /// A page of a list.
+    Page,
+    /// What reads the whole store, or all of one number.
+    Long,
+}
+
 /// One user's slots; they are forgotten with the last connection and the last request.
 #[derive(Debug)]
 pub struct User {
     each: Slots,
     all: Arc<Slots>,
+    turns: [Arc<Semaphore>; 2],
 }
 
 /// All users that have a connection or a request under way.
@@ -135,7 +147,8 @@ impl Users {
         }
         known.retain(|_, user| user.strong_count() > 0);
         let each = KINDS.map(|kind| Arc::new(Semaphore::new(kind.slots().0)));
-        let user = Arc::new(User { each, all: Arc::clone(&self.all) });
+        let turns = [Turn::Page, Turn::Long].map(|_| Arc::new(Semaphore::new(1)));
+        let user = Arc::new(User { each, all: Arc::clone(&self.all), turns });
         known.insert(uid, Arc::downgrade(&user));
         user
     }
@@ -148,7 +161,7 @@ pub struct Slot {
     _each: OwnedSemaphorePermit,
     _all: OwnedSemaphorePermit,
     /// Slots that are taken are not forgotten when a user hangs up.
-    _user: Arc<User>,
+    user: Arc<User>,
     _busy: Busy,
 }
 
@@ -175,7 +188,7 @@ impl User {
         let Some(shared) = take(&self.all) else {
             return none(ProblemKind::Overloaded, all, "of all users");
         };
-        Ok(Slot { _each: own, _all: shared, _user: Arc::clone(self), _busy: connection.busy() })
+        Ok(Slot { _each: own, _all: shared, user: Arc::clone(self), _busy: connection.busy() })
     }
 }
 
@@ -187,6 +200,21 @@ tokio::task_local! {
 #[must_use]
 pub fn slot() -> Option<Arc<Slot>> {
     SLOT.try_with(Arc::clone).ok()
+}
+
+/// Does something as part of the request that has this slot.
+pub async fn within<T>(slot: Option<Arc<Slot>>, work: impl Future<Output = T>) -> T {
+    match slot {
+        Some(slot) => SLOT.scope(slot, work).await,
+        None => work.await,
+    }
+}
+
+/// Waits until nothing else of this user has this turn; `None`: it is the daemon's own work.
+pub async fn turn(turn: Turn) -> Option<OwnedSemaphorePermit> {
+    let turns = Arc::clone(&slot()?.user.turns[turn as usize]);
+    // It is never closed.
+    turns.acquire_owned().await.ok()
 }
 
 /// Answers a request that has come whole and finds a slot, and says no to all others.
@@ -258,6 +286,7 @@ mod tests {
         }
         assert_eq!(found, ways_out.len());
         assert_eq!(Kind::of(&Method::GET, None), Kind::Read);
+        assert_eq!(Kind::of(&Method::HEAD, Some("/v1/audit/verify")), Kind::Long);
         assert_eq!(Kind::of(&Method::from_bytes(b"ODD").unwrap(), None), Kind::Change);
     }
 

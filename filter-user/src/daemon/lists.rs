@@ -66,10 +66,11 @@ impl<F: FnMut(&Reader, &mut Page) -> Result<(), Error> + Send + 'static> Rows fo
 /// The first page cannot be read, and why.
 pub async fn list(keeper: &Keeper, rows: impl Rows) -> Result<Response, Problem> {
     let (bytes, rest) = page(keeper, rows).await?;
-    let list = List { bytes, rest, keeper: keeper.clone(), _slot: limits::slot() };
+    let list = List { bytes, rest, keeper: keeper.clone(), slot: limits::slot() };
     let pages = stream::unfold(list, async |mut list| {
         while list.bytes.is_empty() {
-            match page(&list.keeper, list.rest.take()?).await {
+            let next = page(&list.keeper, list.rest.take()?);
+            match limits::within(list.slot.clone(), next).await {
                 Ok((bytes, rest)) => (list.bytes, list.rest) = (bytes, rest),
                 Err(problem) => return Some((Err(io::Error::other(problem.message)), list)),
             }
@@ -87,7 +88,7 @@ struct List<R> {
     /// What reads the rest; `None`: that was all.
     rest: Option<R>,
     keeper: Keeper,
-    _slot: Option<Arc<Slot>>,
+    slot: Option<Arc<Slot>>,
 }
 
 /// Reads a page, and hands out what reads the next one; `None`: there is no next one.
