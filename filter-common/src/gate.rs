@@ -58,6 +58,7 @@ pub struct Scratch {
 /// use filter_common::bytes::Slice;
 /// use filter_common::gate::{Scratch, judge};
 /// use filter_common::reason::Reason;
+/// use filter_common::sip::message::Reader;
 /// # mod gate {
 /// #     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/judge/gate.rs"));
 /// # }
@@ -70,7 +71,8 @@ pub struct Scratch {
 /// let mut verdict = |caller, gate: &mut OneBlock| {
 ///     let frame = invite(caller, caller);
 ///     let mut scratch = Scratch::default();
-///     let reason = judge(&Slice::new(&frame, frame.len()), gate, &mut scratch);
+///     let bytes = &mut Slice::new(&frame, frame.len());
+///     let reason = judge(bytes, gate, &mut scratch, Reader::Full);
 ///     (scratch.event.verdict, reason)
 /// };
 ///

@@ -270,7 +270,11 @@ impl<'a> Daemon<'a> {
         super::run::must(Command::new("kill").args(["-s", name, &pid]));
         if name == "STOP" {
             // `kill` returns before the threads on other CPUs stop.
-            super::run::until("a stopped process", || is_stopped(&pid).then_some(()));
+            let deadline = Instant::now() + Duration::from_secs(10);
+            while !is_stopped(&pid) {
+                assert!(Instant::now() < deadline, "{pid} does not stop");
+                std::thread::sleep(Duration::from_millis(1));
+            }
         }
     }
 

@@ -494,6 +494,7 @@ fn is_open(key: Key, look: &Look) -> bool {
     }
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn a_kill_at_any_moment_takes_no_answer_back() {
     let kills = std::env::var("PALANG_TEST_KILLS").map_or(KILLS, |text| text.parse().unwrap());

@@ -203,6 +203,7 @@ fn refusals_while_the_disk_hangs() {
 }
 
 /// What is in memory goes with the process, and the next one counts it.
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn refusals_that_a_killed_daemon_had_in_memory() {
     let lab = Lab::new("records-kill");

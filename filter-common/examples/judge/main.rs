@@ -9,6 +9,7 @@ use filter_common::abi::Verdict;
 use filter_common::bytes::Slice;
 use filter_common::gate::{Scratch, judge};
 use filter_common::number::{Digits, Number};
+use filter_common::sip::message::Reader;
 
 use gate::{OneBlock, invite};
 
@@ -27,7 +28,7 @@ fn main() {
         gate.override_until = override_until;
         let frame = invite(caller, &format!("{}@example", gate.now));
         let mut scratch = Scratch::default();
-        let reason = judge(&Slice::new(&frame, frame.len()), &mut gate, &mut scratch);
+        let reason = judge(&mut Slice::new(&frame, frame.len()), &mut gate, &mut scratch, Reader::Full);
         let verdict = Verdict::from_number(scratch.event.verdict).map_or("unknown", Verdict::name);
         println!("{caller:>16}  {verdict:<5} {}", reason.name());
     }
