@@ -19,7 +19,7 @@ use crate::wire::{Call, CallShown};
 ///
 /// palang calls --since 1h --caller 0812-3456-7890
 ///
-/// In a flood one line stands for many refused attempts of one caller: the column `attempts` has their number. Time,
+/// In a flood one line counts many refused attempts of one caller: the column `attempts` has their number. Time,
 /// source and Call-ID are those of the first; the others came within the same minute.
 ///
 /// Raw: time, caller, trunk, source, verdict, would, reason, rule, identity, repeats, Call-ID, id, attempts.

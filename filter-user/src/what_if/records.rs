@@ -40,7 +40,7 @@ pub struct Record {
     pub source: [u8; 16],
     /// What became of it.
     pub outcome: Outcome,
-    /// Attempts that it stands for. Those after the first fare as the first does.
+    /// Attempts that it counts. Those after the first fare as the first does.
     pub attempts: u64,
 }
 

@@ -113,7 +113,7 @@ impl Tally {
         }
     }
 
-    /// Counts so many calls of this time, in nanoseconds since 1970.
+    /// Counts a number of calls of this time, in nanoseconds since 1970.
     pub fn count(
         &mut self,
         calls: u64,
