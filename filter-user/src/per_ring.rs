@@ -15,7 +15,7 @@ pub struct PerRing {
     pub passed: u64,
 }
 
-/// Whether the kernel reports an attempt in the ring of refusals, which also has redial grants.
+/// Returns whether the kernel reports an attempt in the ring of refusals, which also has redial grants.
 #[must_use]
 pub fn is_in_ring_of_refusals(verdict: u8, reason: u8) -> bool {
     verdict != Verdict::Pass as u8 || reason == Reason::RedialGrant as u8
@@ -28,7 +28,7 @@ impl PerRing {
         *ring = ring.saturating_add(attempts);
     }
 
-    /// What is left without others; never less than 0.
+    /// Subtracts others, down to 0.
     #[must_use]
     pub fn without(self, others: PerRing) -> PerRing {
         PerRing {

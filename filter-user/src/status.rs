@@ -149,7 +149,7 @@ pub fn interface(name: &str, links: &[Link], ours: Option<u32>) -> Interface {
     }
 }
 
-/// What maps and interfaces tell by themselves. Only a daemon knows what became of all `attempts`.
+/// Returns the status by maps and interfaces alone. Only a daemon knows which `attempts` have a record.
 ///
 /// # Errors
 /// A failing system call.

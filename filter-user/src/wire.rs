@@ -520,7 +520,7 @@ pub struct Status {
     pub refused_lost: u64,
     /// Passed attempts without a record, thinned ones included.
     pub passed_lost: u64,
-    /// What became of the record of every attempt; null without the daemon.
+    /// Which attempts have a record; null without the daemon.
     #[serde(default)]
     pub attempts: Option<Attempts>,
     /// Differences between store and maps that were repaired since the start.
@@ -535,14 +535,14 @@ pub struct Status {
 }
 
 impl Status {
-    /// Refusals of a flood that are only counted, of all trunks.
+    /// Returns the refusals of a flood that are only counted, of all trunks.
     #[must_use]
     pub fn refused_thinned(&self) -> u64 {
         self.attempts.as_ref().map_or(0, |attempts| attempts.refused.thinned)
     }
 }
 
-/// What became of the record of every attempt, since the machine was started or the store was replaced.
+/// Which attempts have a record, since the machine was started or the store was replaced.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Attempts {
     /// Refusals, and attempts that a redial grant let through.
@@ -632,13 +632,13 @@ pub struct Call {
     pub rule: u64,
     /// How often it was sent again; known 70 s after it came.
     pub repeats: u32,
-    /// Attempts that this record stands for: 1, or in a flood this one and further refusals of the
-    /// same caller within the same minute.
+    /// Attempts that this record counts: 1, or in a flood this one and further refusals of the same
+    /// caller within the same minute.
     #[serde(default = "one")]
     pub attempts: u64,
 }
 
-/// Attempts of a record that an older daemon reports.
+/// Returns the attempts of a record that an older daemon reports.
 fn one() -> u64 {
     1
 }

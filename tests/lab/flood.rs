@@ -1,5 +1,4 @@
-//! INVITEs as fast as one thread sends them. What became of each is not looked at: how many the gate
-//! has judged is.
+//! INVITEs as fast as one thread sends them. Not each is followed: the gate counts how many it judges.
 
 use std::net::{Ipv4Addr, UdpSocket};
 use std::sync::Arc;
@@ -9,7 +8,7 @@ use std::thread::JoinHandle;
 use super::namespace::Namespace;
 use super::{GATE, Lab, message};
 
-/// What begins the numbers of many callers; eight digits follow.
+/// The beginning of the numbers of many callers; eight digits follow.
 pub const MANY: &str = "+62812";
 
 /// Whose INVITEs they are.
@@ -17,7 +16,7 @@ pub const MANY: &str = "+62812";
 pub enum Callers {
     /// All of one caller.
     One(&'static str),
-    /// Of so many callers in turn, at most 100,000,000: [`MANY`] and eight digits.
+    /// Of a number of callers in turn, at most 100,000,000: [`MANY`] and eight digits.
     Many(u32),
 }
 
@@ -43,7 +42,7 @@ impl<'a> Flood<'a> {
         Flood { lab, stop, thread: Some(thread), lost_before }
     }
 
-    /// Ends it. How many INVITEs it sent that the veth pair did not lose.
+    /// Ends it. Returns how many INVITEs it sent that the veth pair did not lose.
     ///
     /// # Panics
     /// When the sender did.
@@ -62,7 +61,7 @@ impl Drop for Flood<'_> {
     }
 }
 
-/// The sending thread; how many it sent.
+/// Sends until it is told to stop; returns how many INVITEs.
 fn send(socket: &UdpSocket, callers: Callers, stop: &AtomicBool) -> u64 {
     const CALL: &str = "----------------@flood";
     const DIGITS: &str = "########";

@@ -13,7 +13,7 @@ use crate::metrics::{scrape, value};
 
 const BLOCKED: &str = "+6281234567890";
 const FREE: &str = "+6281234567891";
-/// Every refusal has a record of its own: what becomes of them else is in `records`.
+/// Every refusal has a record of its own; the tests of `records` are about the limits.
 const RECORDS: &str = "[records]\nper_number = 0\nper_trunk = 0\n";
 /// More than either ring holds (5,000 events).
 const MANY: usize = 7000;

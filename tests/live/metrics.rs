@@ -136,7 +136,17 @@ fn promtool_takes_it_and_a_real_prometheus_scrapes_it() {
     // What `promtool check metrics` reads is the older text format: without an end mark, and a
     // counter is described by its whole name.
     let mut metrics = scrape(&lab).replace("# EOF\n", "");
-    for counter in ["packets", "invites", "events_lost", "drift", "reattached", "evidence"] {
+    for counter in [
+        "packets",
+        "invites",
+        "events_lost",
+        "drift",
+        "reattached",
+        "evidence",
+        "attempts",
+        "attempts_recorded",
+        "refusals_thinned",
+    ] {
         for kind in ["HELP", "TYPE"] {
             let name = format!("# {kind} palang_{counter} ");
             assert!(metrics.contains(&name), "{metrics}");

@@ -1,5 +1,5 @@
-//! Every refused attempt has a record, or is counted as lost or thinned, whatever fails: what was sent
-//! is what was judged, and that is what is recorded, thinned and lost.
+//! Every refused attempt has a record, or is counted as lost or thinned, whatever fails: all that were
+//! sent were judged, and recorded, thinned or lost.
 //!
 //! The records of other tests have no limits in a flood; these are about what is shipped.
 
@@ -28,11 +28,11 @@ const PREFIX: &str = "+62812*";
 /// Refusals of one number in a test of a fault: far more than have a record of their own.
 const MANY: u64 = 1000;
 
-/// What became of refused attempts, by what the kernel and the API say.
+/// Refused attempts by the counts of the kernel and the API.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Refused {
     pub judged: u64,
-    /// Attempts that records stand for.
+    /// Attempts that records count.
     pub recorded: u64,
     pub thinned: u64,
     pub lost: u64,
@@ -67,15 +67,15 @@ pub fn adds_up(gate: &Gate<'_>, sent: u64) -> Refused {
         if last.judged == sent && last.adds_up() {
             // The API says the same, and nothing waits any more.
             let status = gate.does(&["status"]);
-            let told = &status["attempts"]["refused"];
+            let known = &status["attempts"]["refused"];
             // A daemon from before there was an account.
-            if told.is_null() {
+            if known.is_null() {
                 return last;
             }
-            if told["waiting"] == 0 {
-                let told = |name: &str| told[name].as_u64().unwrap();
-                assert_eq!(told("recorded"), last.recorded, "{status}");
-                assert_eq!(told("judged"), told("recorded") + told("thinned") + told("lost"));
+            if known["waiting"] == 0 {
+                let known = |name: &str| known[name].as_u64().unwrap();
+                assert_eq!(known("recorded"), last.recorded, "{status}");
+                assert_eq!(known("judged"), known("recorded") + known("thinned") + known("lost"));
                 return last;
             }
         }
@@ -119,7 +119,7 @@ fn refuse(lab: &Lab, name: &str, count: u64) {
     }
 }
 
-/// A disk takes nothing, and something that lets through waits for it.
+/// A disk takes nothing, and an allow waits for it.
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn refusals_while_what_lets_through_waits_for_a_full_disk() {
@@ -152,7 +152,7 @@ fn refusals_while_the_store_cannot_be_opened() {
     fs::create_dir(&store).unwrap();
     gate.daemon.start_again();
     refuse(&lab, "unopened", MANY);
-    // The last thing that such a daemon knows goes to nobody, and is lost.
+    // The records that this daemon has in memory are lost with it.
     gate.kill_and_start();
     refuse(&lab, "again", MANY);
     fs::remove_dir(&store).unwrap();
@@ -161,7 +161,7 @@ fn refusals_while_the_store_cannot_be_opened() {
     assert!((MANY / 2..=MANY).contains(&refused.lost), "{refused:?}");
 }
 
-/// For so many seconds; longer ones are for an environment that has the time.
+/// Returns a time: the usual seconds, or those of an environment variable.
 fn seconds(variable: &str, usual: u64) -> Duration {
     let text = std::env::var(variable).ok();
     Duration::from_secs(text.map_or(usual, |text| text.parse().expect("seconds")))
@@ -175,7 +175,7 @@ fn refusals_while_another_program_locks_the_store() {
     let gate = Gate::start(&lab, "");
     enforce(&gate);
     let lock = lock_store(&gate);
-    // Longer than the store waits for a lock, and something waits for it in front of the records.
+    // Longer than the store waits for a lock. A change waits for it in front of the records.
     assert_ne!(gate.does(&["allow", "add", FREE])["persisted"], "yes");
     refuse(&lab, "locked", MANY);
     thread::sleep(seconds("PALANG_LOCK_SECONDS", 20));
@@ -202,7 +202,7 @@ fn refusals_while_the_disk_hangs() {
     assert_eq!(adds_up(&gate, MANY).lost, 0, "there was room to wait");
 }
 
-/// What is in memory goes with the process, and the next one counts it.
+/// Records in memory go with the process, and the next one counts them.
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn refusals_that_a_killed_daemon_had_in_memory() {
@@ -218,7 +218,7 @@ fn refusals_that_a_killed_daemon_had_in_memory() {
     gate.daemon.start_again();
     let refused = adds_up(&gate, MANY + 20);
     assert!(refused.lost > 0, "{refused:?}");
-    // Nor does it forget them with the next start.
+    // Another start does not forget them.
     gate.daemon.restart();
     assert_eq!(adds_up(&gate, MANY + 20).lost, refused.lost);
 }
@@ -236,7 +236,7 @@ fn more_refusals_than_wait_for_a_disk_that_hangs() {
     gate.does(&["allow", "add", FREE]);
     let flood = lab.flood(Callers::One(BLOCKED));
     let full = || {
-        // What the kernel's ring loses is not what the queue does, and goes on meanwhile.
+        // The kernel's ring also loses events, and goes on meanwhile.
         let kernel = gate.maps().event_stats().unwrap().refused_lost;
         let lost = gate.does(&["status"])["refused_lost"].as_u64().unwrap();
         lost > kernel + 50_000
@@ -291,19 +291,19 @@ fn refusals_while_the_daemon_is_stopped_or_killed_again_and_again() {
     }
 }
 
-/// What a killed daemon had in memory counts as lost also when the next one has other maps.
+/// The attempts that a killed daemon had in memory are lost also when the next one has other maps.
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn refusals_before_an_upgrade_to_another_layout() {
     let lab = Lab::new("records-layout");
     let mut gate = Gate::start(&lab, "");
     enforce(&gate);
-    let told = |gate: &Gate<'_>| {
-        let told = gate.does(&["status"])["attempts"]["refused"].clone();
-        ["judged", "waiting", "lost"].map(|name| told[name].as_u64().unwrap())
+    let known = |gate: &Gate<'_>| {
+        let refused = gate.does(&["status"])["attempts"]["refused"].clone();
+        ["judged", "waiting", "lost"].map(|name| refused[name].as_u64().unwrap())
     };
     for (name, upgrade) in [("capacity", false), ("layout", true)] {
-        let [judged, _, lost] = told(&gate);
+        let [judged, _, lost] = known(&gate);
         let lock = lock_store(&gate);
         refuse(&lab, name, MANY);
         thread::sleep(Duration::from_millis(300));
@@ -317,9 +317,9 @@ fn refusals_before_an_upgrade_to_another_layout() {
             gate.daemon.configure("limits.blocks = 30000");
         }
         gate.daemon.start_again();
-        // The kernel counts anew with new maps; the daemon goes on.
+        // The kernel begins to count again with new maps; the daemon goes on.
         let all = judged + MANY + 100;
-        eventually("nothing waits", || told(&gate)[..2] == [all, 0]);
+        eventually("nothing waits", || known(&gate)[..2] == [all, 0]);
         let refused = Refused { judged: all, ..Refused::of(&gate) };
         assert!(refused.adds_up(), "{name}: {refused:?}");
         let unread = if upgrade { 100 } else { 0 };
@@ -328,7 +328,7 @@ fn refusals_before_an_upgrade_to_another_layout() {
     }
 }
 
-/// Calls one after the other for a while, each with the number of a person; how many.
+/// Calls one after the other for a while; returns how many calls.
 fn prank_calls(gate: &Gate<'_>, caller: &str, while_it: impl Fn() -> bool) -> u64 {
     let sender = gate.lab.sender();
     let mut calls = 0;
@@ -406,7 +406,7 @@ fn flood_of(callers: Callers, name: &str) {
         let rows = gate.rows(&["calls", "--caller", BLOCKED]).len() as u64;
         assert!(rows <= 5 * (seconds / 60 + 2), "{rows} records of one number");
         assert_eq!(refused.thinned, 0);
-        // Beside it whoever calls has a record for each call, but where the kernel's ring was full.
+        // Another caller has a record for each call, except where the kernel's ring was full.
         let rows = gate.rows(&["calls", "--caller", PRANK]).len() as u64;
         assert!(rows <= pranks && rows + refused.lost >= pranks, "{rows} of {pranks}");
     } else {
@@ -429,7 +429,7 @@ fn flood_of(callers: Callers, name: &str) {
     assert_eq!(all.len(), blocks + 3);
 }
 
-/// People see how many attempts a record stands for.
+/// People see how many attempts a record counts.
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn a_record_of_many_attempts_shows_how_many() {

@@ -28,7 +28,8 @@ fn main() {
         gate.override_until = override_until;
         let frame = invite(caller, &format!("{}@example", gate.now));
         let mut scratch = Scratch::default();
-        let reason = judge(&mut Slice::new(&frame, frame.len()), &mut gate, &mut scratch, Reader::Full);
+        let reason =
+            judge(&mut Slice::new(&frame, frame.len()), &mut gate, &mut scratch, Reader::Full);
         let verdict = Verdict::from_number(scratch.event.verdict).map_or("unknown", Verdict::name);
         println!("{caller:>16}  {verdict:<5} {}", reason.name());
     }

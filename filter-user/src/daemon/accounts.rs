@@ -1,4 +1,4 @@
-//! What became of the record of every attempt that the kernel judged.
+//! Which attempts have a record, of all that the kernel judged.
 //!
 //! Lost attempts are not counted where they are lost: there are too many such places, and each new one
 //! would need a counter of its own. An attempt is lost that was taken out of the kernel's rings, and
@@ -16,7 +16,7 @@ use crate::per_ring::PerRing;
 use crate::store::Account;
 use crate::wire;
 
-/// So long after a refusal was thinned out it is a flood.
+/// A flood is over so long after the last refusal was thinned.
 const FLOOD: Duration = Duration::from_secs(60);
 
 /// The account as it is now, for everybody who asks.
@@ -27,23 +27,23 @@ pub struct Accounts {
     now: Mutex<Now>,
 }
 
-/// What the recorder knows.
+/// The account at a moment of the recorder's.
 #[derive(Clone, Debug, Default)]
 pub struct Now {
-    /// What is stored.
+    /// The account as it is stored.
     pub account: Account,
     /// Attempts that wait to be stored.
     pub waiting: PerRing,
     /// Refusals that are only counted and not stored yet, by trunk.
     pub thinned: BTreeMap<String, u64>,
-    /// When a refusal was thinned out last.
+    /// When a refusal was last thinned.
     pub thinned_at: Option<Instant>,
     /// Events that were ever taken out of the rings.
     pub taken: PerRing,
 }
 
 impl Accounts {
-    /// Opens the rings' positions in a folder of maps of this layout.
+    /// Opens the positions of the rings in a folder of maps of this layout.
     ///
     /// # Errors
     /// A ring that is missing.
@@ -56,34 +56,34 @@ impl Accounts {
         Ok(accounts)
     }
 
-    /// Goes on with the account that the store has. What the rings before these had is taken over.
-    /// Where the store has none of these rings, counting begins with this daemon: the machine was
+    /// Returns the account to go on with: the store's, with the attempts of the rings before these.
+    /// Where the store has no account of them, counting begins with this daemon: the machine was
     /// started again, or the store is another one.
     #[must_use]
     pub fn go_on(&self, stored: Option<Account>, left: &[Left]) -> Account {
         go_on(stored, self.positions.rings(), self.taken_before, left)
     }
 
-    /// Events that were ever taken out of the rings.
+    /// Returns the events that were ever taken out of the rings.
     #[must_use]
     pub fn taken(&self) -> PerRing {
         self.positions.taken(EVENT_BYTES)
     }
 
-    /// Notes what the recorder knows.
+    /// Replaces the account by a newer one.
     pub fn set(&self, now: Now) {
         *self.lock() = now;
     }
 
-    /// What became of all attempts, by this and by what the kernel counted itself.
+    /// Returns which attempts have a record; `kernel` are those that the kernel put into no ring.
     #[must_use]
-    pub fn told(&self, kernel: EventStats) -> wire::Attempts {
+    pub fn attempts(&self, kernel: EventStats) -> wire::Attempts {
         let now = self.lock().clone();
-        // Later than what the recorder knows, so never less.
-        now.told(kernel, self.positions.made(EVENT_BYTES))
+        // Read after `now` was made, so never less than it.
+        now.attempts(kernel, self.positions.made(EVENT_BYTES))
     }
 
-    /// Whether refusals are thinned out just now.
+    /// Returns whether a refusal was thinned in the last minute.
     #[must_use]
     pub fn is_flood(&self) -> bool {
         self.lock().thinned_at.is_some_and(|at| at.elapsed() < FLOOD)
@@ -95,7 +95,7 @@ impl Accounts {
 }
 
 impl Now {
-    fn told(self, kernel: EventStats, made: PerRing) -> wire::Attempts {
+    fn attempts(self, kernel: EventStats, made: PerRing) -> wire::Attempts {
         let Account { before, recorded, thinned, .. } = self.account;
         let mut by_trunk = thinned;
         for (trunk, count) in self.thinned {
@@ -145,7 +145,7 @@ pub struct Left {
     pub taken_bytes: PerRing,
     /// Events that were taken out of them just now.
     pub drained: PerRing,
-    /// Attempts that the kernel put into neither, because they were full or by its own thinning.
+    /// Attempts that the kernel put into no ring: that was full, or the kernel thinned them.
     pub unsent: PerRing,
 }
 
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_left_is_lost() {
+    fn an_attempt_that_is_nowhere_is_lost() {
         let account = Account {
             before: both(10, 20),
             thinned: [("telkom".into(), 5)].into(),
@@ -200,24 +200,24 @@ mod tests {
             passed_thinned: 30,
             ..EventStats::default()
         };
-        let told = now.told(kernel, both(93, 91));
+        let found = now.attempts(kernel, both(93, 91));
         let thinned = [("telkom".to_owned(), 6), ("xl".to_owned(), 2)].into();
-        assert_eq!(told.thinned, thinned);
+        assert_eq!(found.thinned, thinned);
         // Taken: 10 + 90; of these 60 are recorded, 8 thinned, 7 wait.
         let refused =
             wire::Records { judged: 107, recorded: 60, waiting: 10, thinned: 8, lost: 25 + 4 };
         let passed =
             wire::Records { judged: 143, recorded: 100, waiting: 4, thinned: 30, lost: 7 + 2 };
-        assert_eq!((told.refused, told.passed), (refused, passed));
+        assert_eq!((found.refused, found.passed), (refused, passed));
     }
 
     #[test]
-    fn what_a_killed_daemon_took_and_did_not_store_is_lost() {
+    fn an_attempt_that_a_killed_daemon_took_is_lost() {
         let stored = account("a", both(60, 100));
         let account = go_on(Some(stored), "a", both(75, 100), &[]);
         assert_eq!((account.recorded, account.before), (both(60, 100), both(0, 0)));
         let now = Now { account, taken: both(75, 100), ..Now::default() };
-        assert_eq!(now.told(EventStats::default(), both(75, 100)).refused.lost, 15);
+        assert_eq!(now.attempts(EventStats::default(), both(75, 100)).refused.lost, 15);
     }
 
     #[test]
@@ -244,7 +244,7 @@ mod tests {
         assert_eq!(account.before, both(75 + 2 + 1, 100 + 1 + 1));
         let again = go_on(Some(account.clone()), "new", both(0, 0), &[]);
         assert_eq!(again, account);
-        // A store that knows nothing of the old rings: what was left in them has records to come.
+        // A store that knows nothing of the old rings: the events left in them have records to come.
         let account = go_on(None, "new", both(0, 0), &left);
         assert_eq!((account.recorded, account.before), (both(0, 0), both(4, 5)));
     }

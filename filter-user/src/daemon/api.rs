@@ -951,7 +951,7 @@ async fn live_calls(
                 },
                 _ = looking.tick.tick() => {
                     let stats = looking.app.control.maps.event_stats().unwrap_or_default();
-                    let attempts = looking.app.accounts.told(stats);
+                    let attempts = looking.app.accounts.attempts(stats);
                     let evidence = looking.watch.as_ref().and(looking.app.evidence.stats().ok());
                     wire::Live::Lost(wire::Lost {
                         refused: attempts.refused.lost,
@@ -1168,7 +1168,7 @@ impl App {
     pub async fn status(&self) -> Result<wire::Status, Problem> {
         let control = &self.control;
         let config = control.config();
-        let attempts = Some(self.accounts.told(control.maps.event_stats()?));
+        let attempts = Some(self.accounts.attempts(control.maps.event_stats()?));
         let mut status =
             status::of_maps(&control.maps, config.blocks, self.links.seen(), attempts)?;
         status.daemon = true;
@@ -1177,8 +1177,7 @@ impl App {
         status.drift = control.drift.load(Ordering::Relaxed);
         status.reattached = control.reattached.load(Ordering::Relaxed).into();
         if self.accounts.is_flood() {
-            let message =
-                "a flood: refusals above [records] per_trunk are only counted, see `lost`";
+            let message = "a flood: refusals above [records] per_trunk are only counted; `palang top` shows who calls";
             status.find(Colour::Amber, message);
         }
         let stored = control

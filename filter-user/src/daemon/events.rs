@@ -56,7 +56,7 @@ struct Recorder {
     account: Option<Account>,
     /// Rings from before an upgrade.
     left: Arc<[Left]>,
-    /// When a refusal was thinned out last.
+    /// When a refusal was last thinned.
     thinned_at: Option<Instant>,
     open: VecDeque<(Instant, u64, AttemptKey)>,
     /// How often calls were sent again, not stored yet.
@@ -84,7 +84,7 @@ pub struct Rings {
     pub left_behind: (Vec<EventEntry>, Vec<Left>),
 }
 
-/// What the store has made of a job, whose parts are transactions of their own.
+/// The answer of the store to a job. Each part of a job is a transaction of its own.
 struct Done {
     records: Stored,
     frames: Option<Placed>,
@@ -144,8 +144,7 @@ pub async fn run(
         committed: Instant::now(),
     };
     recorder.take(&left_behind);
-    // The account is stored before anything is taken out: what a daemon takes that is killed then
-    // shows as lost.
+    // The account is stored before an event is taken out of the rings: a kill after that shows.
     let mut job = Some(recorder.job_with(false, None));
     if let Ok(done) = tokio::time::timeout(PATIENCE, finished(&mut job)).await {
         job = None;
@@ -174,7 +173,7 @@ pub async fn run(
     }
 }
 
-/// What the store has made of a job; never, where there is none.
+/// Waits for the answer of the store to a job; for ever where there is no job.
 async fn finished(job: &mut Option<Job>) -> Result<Done, Problem> {
     match job {
         Some(job) => job.await,
@@ -215,7 +214,7 @@ pub fn left_behind(folder: &Path) -> Result<(Vec<EventEntry>, Left), Error> {
 }
 
 impl Recorder {
-    /// Takes out of the rings what is in them; how many events that was.
+    /// Takes all events out of the rings; returns how many there were.
     fn look(&mut self, events: &mut Events, frames: &mut EvidenceRing) -> usize {
         // Frames first: the event of each is then taken out already, or is taken out now.
         match frames.drain() {
@@ -268,8 +267,7 @@ impl Recorder {
         }
     }
 
-    /// Gives an attempt a record, counts it in another one, or thins it out. Where there is no room it
-    /// is lost.
+    /// Gives an attempt a record, counts it in another one, or thins it. Without room it is lost.
     fn record(&mut self, config: &Config, entry: &EventEntry, row: CallRow) {
         let event = &entry.event;
         let is_refusal = row.is_in_ring_of_refusals();
@@ -326,7 +324,7 @@ impl Recorder {
         }
     }
 
-    /// What the store is to do now.
+    /// Returns the job for the store that is due now.
     fn job(&mut self) -> Option<Job> {
         let waits_for_disk = self.committed.elapsed() >= COMMIT;
         // Not at each look while many events come, and once a second where the store takes nothing.
@@ -347,7 +345,7 @@ impl Recorder {
         Some(self.job_with(waits_for_disk, room))
     }
 
-    /// How many frames are kept; `None`: none are.
+    /// Returns how many frames are kept; `None`: frames are not kept.
     fn room_for_frames(&mut self) -> Option<Room> {
         let Some(kept) = self.control.config().evidence else {
             self.frames.clear();
@@ -356,7 +354,7 @@ impl Recorder {
         Some(Room { frames: kept.max_calls.into(), bytes: kept.max_bytes })
     }
 
-    /// Gives the store a copy of what waits, frames only where there is room for them.
+    /// Gives the store a copy of the records that wait, and of frames where there is room for them.
     fn job_with(&mut self, waits_for_disk: bool, room: Option<Room>) -> Job {
         self.stored = Instant::now();
         if waits_for_disk {
@@ -388,7 +386,7 @@ impl Recorder {
         Box::pin(async move { keeper.write(write).await })
     }
 
-    /// Takes note of what the store has made of a job.
+    /// Takes note of the answer of the store to a job.
     fn finish(&mut self, done: Result<Done, Problem>) {
         let Ok(Done { records, frames, repeats, on_disk }) = done else {
             return self.queue.failed();
@@ -428,7 +426,7 @@ impl Recorder {
         }
     }
 
-    /// Says how many attempts have a record now.
+    /// Publishes how many attempts have a record now.
     fn publish(&self) {
         self.accounts.set(Now {
             account: self.account.clone().unwrap_or_else(|| self.accounts.go_on(None, &self.left)),
@@ -439,7 +437,7 @@ impl Recorder {
         });
     }
 
-    /// Writes what is left, as far as the store takes it.
+    /// Writes the rest, as far as the store takes it.
     async fn end(mut self, job: Option<Job>) {
         if let Some(job) = job {
             self.finish(job.await);

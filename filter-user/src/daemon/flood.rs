@@ -1,5 +1,5 @@
-//! Which refusals get a record of their own. In a flood not every one does, so that it does not fill
-//! the disk: further refusals of a number count in its last record, and where it has none, by trunk.
+//! Which refusals get a record of their own. In a flood not every one does, or it would fill the disk:
+//! further refusals of a number count in its last record. Where it has none, its trunk counts them.
 
 use std::collections::HashMap;
 
@@ -9,13 +9,13 @@ use filter_common::number::Number;
 use crate::config::RecordLimits;
 
 const SECOND: u64 = 1_000_000_000;
-/// Seconds for which a record counts further refusals.
+/// Seconds after which no record counts further refusals.
 const COUNTS: u64 = 60;
-/// Callers that are known at once, about 100 bytes each. Only without a limit for a trunk are there
-/// more: they have a record for each refusal.
+/// Callers that are known at once, about 100 bytes each. Without a limit for a trunk there may be
+/// more: these have a record for each refusal.
 const CALLERS: usize = 100_000;
 
-/// What becomes of a refusal.
+/// Where a refusal is recorded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {
     /// It gets a record of its own.
@@ -60,8 +60,8 @@ struct Last {
 }
 
 impl Flood {
-    /// Goes on to the second of an event; whether a new minute begins with it, in which no record
-    /// from before counts any more. Events of several CPUs come nearly in their order.
+    /// Goes on to the second of an event. Returns whether a new minute begins with it, in which no
+    /// record from before counts any more. Events of several CPUs come nearly in their order.
     pub fn go_on(&mut self, event: &Event) -> bool {
         let second = event.time / SECOND;
         if (self.second.saturating_sub(1)..=self.second).contains(&second) {
@@ -76,8 +76,7 @@ impl Flood {
         is_new_minute
     }
 
-    /// What becomes of a refusal in this second. Where `has_room` is false there is no room for another
-    /// record.
+    /// Returns where a refusal of this second is recorded. `has_room`: another record can be made.
     pub fn place(&mut self, limits: RecordLimits, event: &Event, has_room: bool) -> Place {
         let RecordLimits { per_number, per_trunk } = limits;
         let new = self.new.get(&event.trunk).copied().unwrap_or(0);
@@ -92,7 +91,7 @@ impl Flood {
         if last.floods || !has_room { Place::In(last.record) } else { Place::Own }
     }
 
-    /// Notes the record that a refusal got.
+    /// Notes the new record of a refusal.
     pub fn put(&mut self, event: &Event, record: u64) {
         *self.new.entry(event.trunk).or_default() += 1;
         let caller = Caller::of(event);
@@ -105,7 +104,7 @@ impl Flood {
         last.in_second += 1;
     }
 
-    /// Forgets the record of a caller, which is not there any more.
+    /// Forgets the record of a caller, which is gone.
     pub fn forget(&mut self, event: &Event) {
         self.callers.remove(&Caller::of(event));
     }
@@ -133,7 +132,7 @@ mod tests {
         Event { time, number: Number(number), trunk, verdict, would: verdict, ..Event::default() }
     }
 
-    /// What becomes of these refusals, one after the other. Records are numbered from 0.
+    /// Places these refusals one after the other. Records are numbered from 0.
     fn places(limits: RecordLimits, events: &[Event]) -> Vec<Place> {
         let (mut flood, mut records) = (Flood::default(), 0);
         let mut place = |event: &Event| {
@@ -149,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn who_calls_a_few_times_a_minute_has_a_record_for_each() {
+    fn a_caller_of_a_few_times_a_minute_has_a_record_for_each() {
         let events: Vec<_> = (0..600).map(|index| refusal(7, 1, 400 * index)).collect();
         assert!(places(LIMITS, &events).iter().all(|place| *place == Place::Own));
     }
@@ -173,7 +172,7 @@ mod tests {
         let flood = places(LIMITS, &all_different);
         assert_eq!(flood.iter().filter(|place| **place == Place::Own).count(), 20);
         assert_eq!(flood.iter().filter(|place| **place == Place::Thinned).count(), 1980);
-        // Whoever has a record is counted in it, and another trunk has records of its own.
+        // A caller with a record is counted in it, and another trunk has records of its own.
         let mut events = all_different[..100].to_vec();
         events.extend([refusal(3, 1, 100), refusal(3, 2, 100), refusal(3, 1, 1500)]);
         assert_eq!(places(LIMITS, &events)[100..], [Place::In(3), Place::Own, Place::Own]);
@@ -194,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn without_limits_each_has_a_record_and_what_is_known_has_a_bound() {
+    fn without_limits_each_has_a_record_and_memory_has_a_bound() {
         let limits = RecordLimits { per_number: 0, per_trunk: 0 };
         let mut events: Vec<_> = (0..CALLERS as u64 + 5).map(|n| refusal(n, 1, 0)).collect();
         events.extend([refusal(1, 1, 0); 50]);
@@ -229,7 +228,7 @@ mod tests {
     }
 
     proptest! {
-        /// However it comes: what is written has its bounds, and a record that counts is there.
+        /// Records have their bounds, and a record that counts is there, whatever comes.
         #[test]
         fn records_have_their_bounds(
             calls in prop::collection::vec((0u64..20, 0u16..3, 0u64..400), 0..400),

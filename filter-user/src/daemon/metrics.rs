@@ -239,8 +239,7 @@ fn state(app: &App, status: &Status, registry: &mut Registry) {
     counter("reattached", "Times that the filter was attached again", status.reattached);
 }
 
-/// What became of the record of every attempt: judged is the sum of recorded, waiting, lost, and of
-/// refusals that were thinned.
+/// Registers which attempts have a record: judged is the sum of recorded, waiting, lost and thinned.
 fn attempts(app: &App, status: &Status, registry: &mut Registry) {
     let lost = Family::<Ring, Counter<u64, AtomicU64>>::default();
     lost.get_or_create(&Ring { verdict: "refused" }).inc_by(status.refused_lost);

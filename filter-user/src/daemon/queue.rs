@@ -1,5 +1,5 @@
 //! Attempts that wait to be written into the store. They stay here until the store has answered that
-//! it has them: what is handed out is a copy.
+//! it has them: the store gets copies.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
@@ -14,16 +14,16 @@ const ROWS: usize = 100_000;
 /// New records in one go: a block that comes meanwhile waits for them.
 const BATCH: usize = 5000;
 
-/// What waits. Each record has a number of its own here, from 0 on in the order in which they came.
+/// Records and counts that wait. Each record has a number of its own here, from 0 on, in the order of their coming.
 #[derive(Debug, Default)]
 pub struct Queue {
     rows: VecDeque<Row>,
     /// The number of the first of them.
     first: u64,
     passed: usize,
-    /// Stored records that refusals may count in: what they are called here, and in the store.
+    /// Stored records that refusals may count in: their number here, and in the store.
     ids: HashMap<u64, u64>,
-    /// Further refusals of stored records, by what these are called here.
+    /// Further refusals of stored records, by the number of the record here.
     more: HashMap<u64, u64>,
     thinned: BTreeMap<String, u64>,
     handed: Handed,
@@ -37,7 +37,7 @@ struct Row {
     more: u64,
 }
 
-/// What was handed out and not answered yet.
+/// The part that was handed out and not answered yet.
 #[derive(Debug, Default)]
 struct Handed {
     rows: usize,
@@ -46,20 +46,20 @@ struct Handed {
 }
 
 impl Queue {
-    /// Whether another record has room.
+    /// Returns whether another record has room.
     #[must_use]
     pub fn has_room(&self, is_refusal: bool) -> bool {
         self.rows.len() < ROWS && (is_refusal || self.passed < ROWS / 2)
     }
 
-    /// Adds a record; its number.
+    /// Adds a record; returns its number.
     pub fn push(&mut self, row: CallRow, key: AttemptKey) -> u64 {
         self.passed += usize::from(!row.is_in_ring_of_refusals());
         self.rows.push_back(Row { row, key, more: 0 });
         self.first + self.rows.len() as u64 - 1
     }
 
-    /// Counts another refusal in a record; `false`: that is not there any more.
+    /// Counts another refusal in a record; returns `false` where the record is gone.
     pub fn count(&mut self, record: u64) -> bool {
         if let Some(index) = record.checked_sub(self.first) {
             let row = usize::try_from(index).ok().and_then(|index| self.rows.get_mut(index));
@@ -82,24 +82,24 @@ impl Queue {
         }
     }
 
-    /// No refusal counts in the records up to now any more.
+    /// Closes the records up to now: no refusal counts in them any more.
     pub fn close(&mut self) {
         self.ids.retain(|record, _| self.more.contains_key(record));
     }
 
-    /// Whether no new record waits.
+    /// Returns whether no new record waits.
     #[must_use]
     pub fn has_no_rows(&self) -> bool {
         self.rows.is_empty()
     }
 
-    /// Whether nothing waits.
+    /// Returns whether nothing waits.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.rows.is_empty() && self.more.is_empty() && self.thinned.is_empty()
     }
 
-    /// A copy of the records that wait longest, and `with_counts` of what else waits. Afterwards
+    /// Returns a copy of the records that wait longest, and `with_counts` of all counts. Afterwards
     /// either [`Queue::stored`] or [`Queue::failed`] is called.
     pub fn hand_out(&mut self, with_counts: bool) -> Records {
         let rows = self.rows.len().min(BATCH);
@@ -122,13 +122,13 @@ impl Queue {
         records
     }
 
-    /// Whether all records were handed out that there are.
+    /// Returns whether no record waits but those handed out.
     #[must_use]
     pub fn has_handed_out_all(&self) -> bool {
         self.handed.rows == self.rows.len()
     }
 
-    /// The store has what was handed out. Numbers and keys of the new records in it.
+    /// Takes out the part that the store has now. Returns numbers and keys of the new records there.
     pub fn stored(&mut self, stored: &Stored) -> Vec<(u64, AttemptKey)> {
         let Handed { rows, more, thinned } = std::mem::take(&mut self.handed);
         let mut new = Vec::with_capacity(rows);
@@ -165,12 +165,12 @@ impl Queue {
         new
     }
 
-    /// The store has nothing of what was handed out: it waits on.
+    /// Keeps all that was handed out, because the store has nothing of it.
     pub fn failed(&mut self) {
         self.handed = Handed::default();
     }
 
-    /// Attempts that wait, thinned ones left out.
+    /// Returns the attempts that wait, without thinned ones.
     #[must_use]
     pub fn waiting(&self) -> PerRing {
         let mut waiting = PerRing::default();
@@ -181,7 +181,7 @@ impl Queue {
         waiting
     }
 
-    /// Refusals that are only counted and not stored yet, by trunk.
+    /// Returns the refusals that are only counted and not stored yet, by trunk.
     #[must_use]
     pub fn thinned(&self) -> &BTreeMap<String, u64> {
         &self.thinned
@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_store_did_not_take_waits() {
+    fn a_record_that_the_store_did_not_take_waits() {
         let mut queue = Queue::default();
         let record = queue.push(row(Verdict::Drop), KEY);
         queue.push(row(Verdict::Pass), KEY);
@@ -251,7 +251,7 @@ mod tests {
         assert!(queue.has_room(false) && queue.has_room(true));
     }
 
-    /// What happens to a queue.
+    /// A thing that happens to a queue.
     #[derive(Clone, Debug)]
     enum Step {
         Refuse,

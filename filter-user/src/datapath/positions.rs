@@ -1,8 +1,8 @@
 //! How many events the kernel ever put into its two rings, and how many user space ever took out.
 //!
 //! A ring counts both by itself, in bytes, on the two pages before its data (Linux,
-//! Documentation/bpf/ringbuf.rst). These counts are as old as the ring, and belong to no process: so
-//! they say what a daemon took and did not live to write down.
+//! Documentation/bpf/ringbuf.rst). These counts are as old as the ring and belong to no process. So they
+//! show how many events a killed daemon had taken.
 
 #![expect(unsafe_code, reason = "the two pages of a ring with its counts are shared memory")]
 
@@ -26,7 +26,7 @@ const HEADER: usize = 8;
 const ALIGNED: usize = 8;
 /// Bytes that an event takes in a ring.
 pub const EVENT_BYTES: u64 = (HEADER + size_of::<EventEntry>()).next_multiple_of(ALIGNED) as u64;
-/// Different after each start of the machine (Linux, Documentation/admin-guide/sysctl/kernel.rst).
+/// Another text after each start of the machine (Linux, Documentation/admin-guide/sysctl/kernel.rst).
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
 /// The counts of both rings.
@@ -53,19 +53,19 @@ impl Positions {
         })
     }
 
-    /// Names these rings: no others ever have this name.
+    /// Returns the name of these rings, which no others ever have.
     #[must_use]
     pub fn rings(&self) -> &str {
         &self.rings
     }
 
-    /// Events that the kernel ever put in, each of so many bytes.
+    /// Returns the events that the kernel ever put in, at `event_bytes` each.
     #[must_use]
     pub fn made(&self, event_bytes: u64) -> PerRing {
         self.count(event_bytes, Pages::made)
     }
 
-    /// Events that user space ever took out, each of so many bytes.
+    /// Returns the events that user space ever took out, at `event_bytes` each.
     #[must_use]
     pub fn taken(&self, event_bytes: u64) -> PerRing {
         self.count(event_bytes, Pages::taken)
@@ -104,12 +104,12 @@ impl Pages {
         Ok(Pages { first: first.map_err(failed)?.cast(), page, len })
     }
 
-    /// Bytes that user space took out: the first page.
+    /// Returns the bytes that user space took out: the first page.
     fn taken(&self) -> u64 {
         self.load(0)
     }
 
-    /// Bytes that the kernel put in: the second page.
+    /// Returns the bytes that the kernel put in: the second page.
     fn made(&self) -> u64 {
         self.load(self.page.get())
     }
@@ -124,7 +124,7 @@ impl Pages {
 
 impl Drop for Pages {
     fn drop(&mut self) {
-        // SAFETY: mapped in `open` with this length, and nobody else has its address.
+        // SAFETY: mapped in `open` with this length, and no other value has its address.
         let _ = unsafe { munmap(self.first.cast(), self.len.get()) };
     }
 }

@@ -43,13 +43,13 @@ pub struct CallRow {
     pub rule: u64,
     /// How often it was sent again.
     pub repeats: u32,
-    /// Attempts that this record stands for, 1 to 2^63 - 1: this one, and further refusals of the
-    /// same caller within the same minute.
+    /// Attempts that this record counts, 1 to 2^63 - 1: this one, and further refusals of the same
+    /// caller within the same minute.
     pub count: u64,
 }
 
 impl CallRow {
-    /// Whether the kernel reports it in the ring of refusals, which also has redial grants.
+    /// Returns whether the kernel reports it in the ring of refusals, which also has redial grants.
     #[must_use]
     pub fn is_in_ring_of_refusals(&self) -> bool {
         is_in_ring_of_refusals(self.verdict, self.reason)
@@ -88,7 +88,7 @@ impl Store {
         self.wait_for_disk(false)?;
         let done = write(self);
         if let Err(error) = self.wait_for_disk(true) {
-            // What is answered next has to be on disk. What was written now is written.
+            // The next change that is answered has to be on disk. This one is written.
             self.stop_writing(&format!("it does not wait for the disk: {error}"));
         }
         done

@@ -30,28 +30,28 @@ pub struct Account {
 }
 
 impl Account {
-    /// Refusals that are only counted, of all trunks.
+    /// Returns the refusals that are only counted, of all trunks.
     #[must_use]
     pub fn all_thinned(&self) -> u64 {
         self.thinned.values().sum()
     }
 }
 
-/// What is to be written.
+/// Records to be written.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Records {
     /// New records.
     pub rows: Vec<CallRow>,
-    /// Stored records by their number, and how many further refusals each stands for.
+    /// Stored records by their number, and how many further refusals each counts.
     pub more: Vec<(u64, u64)>,
     /// Refusals that are only counted, by the name of their trunk.
     pub thinned: BTreeMap<String, u64>,
 }
 
-/// What was written.
+/// The outcome of a write.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Stored {
-    /// Numbers of the new records, in their order; `None`: SQLite refuses this one for what is in it.
+    /// Numbers of the new records, in their order; `None`: SQLite refuses the values of this one.
     pub ids: Vec<Option<u64>>,
     /// Records of [`Records::more`] that are not there any more.
     pub gone: Vec<u64>,
@@ -60,7 +60,7 @@ pub struct Stored {
 }
 
 impl Reader {
-    /// The account as it was written last; `None`: none was, or it cannot be understood.
+    /// Returns the account as it was last written; `None`: there is none that can be understood.
     ///
     /// # Errors
     /// The store cannot be read.
@@ -74,9 +74,9 @@ impl Reader {
 }
 
 impl Store {
-    /// Writes records and their account. One record that SQLite refuses for what is in it is left out:
-    /// the others are written. With `waits_for_disk` all of it is on disk afterwards; otherwise it
-    /// outlives this process, and the machine as soon as anything else is written.
+    /// Writes records and their account. A record whose values SQLite refuses is left out, and the
+    /// others are written. With `waits_for_disk` all of it is on disk afterwards; otherwise it
+    /// outlives this process, and the machine as soon as another change is written.
     ///
     /// # Errors
     /// Nothing was written, as with [`Store::put_calls`].
@@ -126,7 +126,7 @@ impl Store {
     }
 }
 
-/// Whether an error is about a row, and another row may be written.
+/// Returns whether an error is about a row, so that other rows can be written.
 fn is_about_the_row(error: &rusqlite::Error) -> bool {
     let code = error.sqlite_error_code();
     matches!(

@@ -157,7 +157,7 @@ pub(super) const STEPS: &[&str] = &[
     END;
 ",
     "
-    -- Attempts that a record stands for. Without a CHECK, which would read every record there is.
+    -- Attempts that a record counts. Without a CHECK, which would read every record there is.
     ALTER TABLE calls ADD COLUMN count INTEGER NOT NULL DEFAULT 1;
 ",
 ];
@@ -269,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_of_an_older_version_stands_for_one_attempt() {
+    fn a_record_of_an_older_version_counts_one_attempt() {
         let mut conn = Connection::open_in_memory().unwrap();
         let before = STEPS.iter().position(|step| step.contains("ADD COLUMN count")).unwrap();
         migrate_by(&mut conn, &STEPS[..before]).unwrap();
