@@ -17,8 +17,7 @@ use filter_common::sip::message::Reader;
 
 use crate::policy::{Policy, Subject};
 
-/// Bytes of a frame that a program can read directly in a test run, and all that one without
-/// `xdp.frags` is given: one page less 256 bytes of headroom and 320 of tailroom (Linux `net/bpf/test_run.c`).
+/// Bytes of a frame that a program can read directly in a test run: one page less 256 bytes of headroom and 320 of tailroom (Linux `net/bpf/test_run.c`).
 pub const READABLE: usize = 4096 - 256 - 320;
 
 /// A gate with a policy and its own memory of attempts and fragments.

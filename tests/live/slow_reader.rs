@@ -74,7 +74,11 @@ fn the_slim_program_takes_over_and_gives_back_under_traffic() {
     assert_eq!(check("program")["state"], "warn");
     assert!(check("program")["finding"].to_string().contains(SLOW), "{}", check("program"));
     assert_eq!(check("kernel")["state"], "ok");
-    assert_eq!(check("xdp")["state"], "ok", "the program on the interface is the one of this palang");
+    assert_eq!(
+        check("xdp")["state"],
+        "ok",
+        "the program on the interface is the one of this palang"
+    );
     let found = json(&daemon, &["selftest", "-o", "json"]).remove(0);
     assert_eq!(found["outcome"], "armed", "{found}");
     assert!(found["notes"].to_string().contains(SLOW), "{found}");
