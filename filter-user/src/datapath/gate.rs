@@ -155,7 +155,7 @@ impl Gate {
 }
 
 /// What is said of a program with the slim reader; `refusals` are of the full one. What to do is
-/// [`kernels::advice`].
+/// said by `kernels::advice`.
 #[must_use]
 pub fn slow_reader(refusals: &[Refusal]) -> String {
     let mut text = "slow reader on this kernel".to_owned();
