@@ -4,7 +4,7 @@ use filter_common::abi::{Event, Verdict};
 use filter_common::number::Number;
 use filter_common::reason::Reason;
 use palang::datapath::{Error, Features, Maps, Plan, Program, Replay};
-use palang::host::{HostGate, READABLE};
+use palang::host::HostGate;
 use palang::policy::Policy;
 
 /// Names the program of the object that all tests load, `palang_slim` for instance. Not set: the one
@@ -121,9 +121,7 @@ impl Gates {
     /// # Panics
     /// When they disagree, or the kernel's action is not what its event says.
     pub fn judge(&mut self, frame: &[u8], time: u64) -> Event {
-        // No longer frame reaches a program without `xdp.frags`.
-        let longest = if self.kernel.program().frags { frame.len() } else { READABLE };
-        let host = self.host.judge(&frame[..frame.len().min(longest)], time);
+        let host = self.host.judge(frame, time);
         let kernel = self.kernel.judge(frame, time).unwrap_or_else(|error| panic!("{error}"));
         assert_eq!(host, kernel.event, "host (left) and kernel disagree on {}", dump(frame));
         assert_eq!(

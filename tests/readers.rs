@@ -1,9 +1,11 @@
-//! The two readers, side by side: where the fast one answers, the full one says the same.
+//! The readers, side by side: where the fast one answers, the full one says the same; what the slim one
+//! reads to its end, it reads as the full one does.
 
 use std::cell::Cell;
 
 use filter_common::bytes::Slice;
-use filter_common::sip::headers::{END, Marks};
+use filter_common::sip::headers::{BAD, END, Marks};
+use filter_common::sip::message::SLIM_SCAN_MAX;
 use filter_common::sip::{fast, message};
 use palang_tests::mutations::{apply, change};
 use palang_tests::{invites, seeds};
@@ -29,6 +31,27 @@ fn compare(message: &[u8]) -> Result<bool, String> {
         return Ok(true);
     }
     Err(format!("{state} {full:?}, not {quick:?}: {}", message.escape_ascii()))
+}
+
+/// Whether the slim reader came to an end. Fails when it says anything but the full one.
+fn compare_slim(message: &[u8]) -> Result<bool, String> {
+    let bytes = Slice::from(message);
+    let start = message::request_uri(&bytes, 0, message.len());
+    if start == 0 {
+        return Ok(false);
+    }
+    let len = message.len() - start;
+    let (mut slim, mut full): (Marks, Marks) = ([0; 16], [0; 16]);
+    let state = message::scan_slim(&bytes, start, len, &mut slim);
+    let expected = message::scan_all(&bytes, start, len, &mut full);
+    let ended = state == END || state == BAD;
+    if len > SLIM_SCAN_MAX && !ended {
+        return Ok(false);
+    }
+    if (state, &slim[1..]) == (expected, &full[1..]) {
+        return Ok(ended);
+    }
+    Err(format!("{expected} {full:?}, not {state} {slim:?}: {}", message.escape_ascii()))
 }
 
 /// An INVITE as trunks send it.
@@ -89,14 +112,20 @@ fn the_usual_form_is_read_fast() {
 
 #[test]
 fn on_every_fixture_they_agree() {
-    let mut answered = 0;
+    let (mut answered, mut ended) = (0, 0);
     for message in invites::all().iter().map(invites::Invite::message).chain(seeds::all()) {
-        answered += usize::from(compare(&message).unwrap_or_else(|differs| panic!("{differs}")));
+        let read = |reader: fn(&[u8]) -> Result<bool, String>, message: &[u8]| {
+            usize::from(reader(message).unwrap_or_else(|differs| panic!("{differs}")))
+        };
+        answered += read(compare, &message);
+        ended += read(compare_slim, &message);
         for end in 0..message.len() {
-            compare(&message[..end]).unwrap_or_else(|differs| panic!("{differs}"));
+            read(compare, &message[..end]);
+            read(compare_slim, &message[..end]);
         }
     }
     assert!(answered > 50, "only {answered} were answered at all");
+    assert!(ended > 150, "only {ended} were read to their end");
 }
 
 #[test]
@@ -114,6 +143,7 @@ fn on_changed_messages_they_agree() {
             apply(&mut message, change);
         }
         let quick = compare(&message).map_err(TestCaseError::fail)?;
+        compare_slim(&message).map_err(TestCaseError::fail)?;
         answered.set(answered.get() + u32::from(quick));
         Ok(())
     });

@@ -139,6 +139,11 @@ pub static SPARE: PerCpuArray<usize> = PerCpuArray::with_max_entries(1, 0);
 #[map]
 pub static REPLAY_CLOCK: Array<u64> = Array::with_max_entries(1, POLICY);
 
+/// Length of the frame that is replayed, of which the kernel gives a program without `xdp.frags` only
+/// the first buffer. Not used by a live filter.
+#[map]
+pub static REPLAY_LEN: Array<u32> = Array::with_max_entries(1, POLICY);
+
 /// What was found out about the frame that was replayed last. Not used by a live filter.
 #[map]
 pub static REPLAY_EVENT: Array<Event> = Array::with_max_entries(1, 0);

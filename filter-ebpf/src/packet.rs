@@ -7,6 +7,7 @@ use aya_ebpf::bindings::{__sk_buff, xdp_md};
 use aya_ebpf::helpers::generated::{bpf_xdp_get_buff_len, bpf_xdp_load_bytes};
 use filter_common::bytes::{Bytes, OFFSET_MAX, WINDOW, Window};
 
+use crate::kernel::is_replay;
 use crate::maps;
 
 /// 1: the kernel has `bpf_xdp_get_buff_len` and `bpf_xdp_load_bytes` (Linux 5.18). Set when the program
@@ -47,6 +48,9 @@ impl Context for *mut xdp_md {
     #[inline(always)]
     fn len(self) -> usize {
         if !has_buffer_helpers() {
+            if is_replay() {
+                return maps::REPLAY_LEN.get(0).copied().unwrap_or(0) as usize;
+            }
             let (start, end) = self.pointers();
             return opaque(end) - opaque(start);
         }

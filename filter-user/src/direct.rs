@@ -485,7 +485,7 @@ pub fn status() -> Result<wire::Status, Failure> {
     let (folder, maps) = pinned.of_this_version()?;
     let mut status = status::of_maps(&maps, Maps::capacity(&folder)?, interfaces, None)?;
     if slow {
-        status.find(wire::Colour::Amber, slow_reader(&[]));
+        status.find_slow_reader(&slow_reader(&[]));
     }
     status.find(
         wire::Colour::Red,

@@ -10,6 +10,7 @@ use filter_common::reason::Reason;
 
 use crate::clock;
 use crate::datapath::{Error, LookUp, Maps};
+use crate::kernels;
 use crate::netlink::Link;
 use crate::policy::{Subject, short_number};
 use crate::wire::{
@@ -205,6 +206,11 @@ impl wire::Status {
         self.findings.push(Finding { colour, message: message.into() });
         self.findings.sort_by_key(|finding| std::cmp::Reverse(finding.colour));
         self.colour = self.colour.max(colour);
+    }
+
+    /// Notes that the program has the slim reader, and why, with what to do.
+    pub fn find_slow_reader(&mut self, why: &str) {
+        self.find(Colour::Amber, format!("{why}; {}", kernels::advice()));
     }
 
     fn look(&mut self) {

@@ -3,6 +3,7 @@
 use etherparse::{IpNumber, Ipv4Options, PacketBuilder};
 use filter_common::number::{Digits, Number};
 use filter_common::reason::Reason;
+use filter_common::sip::message::Reader;
 use palang::policy::{Policy, Subject};
 use palang_tests::gates::{Gates, reason};
 use palang_tests::packet::{Layers, crlf};
@@ -181,6 +182,8 @@ fn long_messages_are_read_as_far_as_the_frame_is_readable() {
             &format!("{}From:", via.repeat(vias)),
             1,
         );
+        let is_slim = gates.kernel().program().reader == Reader::Slim;
+        let expected = if is_slim && vias > 1 { Reason::HeadersCut } else { expected };
         assert_reason(&mut gates, &Layers::IPV4.frame(message.as_bytes()), expected);
     }
     let uri = format!("sip:112@{}.example", "x".repeat(1_000));

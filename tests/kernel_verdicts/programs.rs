@@ -59,8 +59,7 @@ fn every_program_says_of_every_fixture_what_the_host_says() {
         let mut cut = 0;
         for (time, frame) in &frames {
             let event = gates.judge(frame, *time);
-            let longest = if program.frags { frame.len() } else { READABLE };
-            let expected = full.judge(&frame[..frame.len().min(longest)], *time);
+            let expected = full.judge(frame, *time);
             if event == expected {
                 continue;
             }
@@ -155,7 +154,7 @@ fn the_slim_program_stands_in_for_a_full_one_that_the_kernel_refuses() {
     assert_eq!(kernel.program(), Program { reader: Reader::Slim, ..plan.programs[0] });
     let why = kernel.slow_reader().expect("it is said");
     let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
-    for part in ["slow reader on this kernel", release.trim(), "100000", "previous kernel"] {
+    for part in ["slow reader on this kernel", release.trim(), "1000001 instructions"] {
         assert!(why.contains(part), "no {part:?} in {why:?}");
     }
     let judged = kernel.judge(&Layers::IPV4.frame(&invite("1", "", "")), NOW).unwrap();

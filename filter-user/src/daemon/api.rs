@@ -1245,7 +1245,7 @@ impl App {
             status.find(Colour::Amber, problem);
         }
         if let Some(why) = self.links.slow_reader() {
-            status.find(Colour::Amber, why);
+            status.find_slow_reader(why);
         }
         if status.drift > 0 {
             let message = format!("{} differences of store and maps were repaired", status.drift);

@@ -60,6 +60,7 @@ use crate::clock;
 use crate::config::Config;
 use crate::datapath::{Events, EvidenceRing, Maps, Pins, carry_over};
 use crate::exit::{Exit, Failure};
+use crate::kernels;
 use crate::store::{Entry, Kind};
 use crate::wire::Problem;
 
@@ -132,7 +133,7 @@ async fn serve(
     let fresh = !pins.maps(config.blocks).exists() || !others.is_empty();
     let filter = loader.load(&pins, config.blocks).await?;
     if let Some(why) = filter.slow_reader() {
-        tracing::warn!("{why}");
+        tracing::warn!("{why}; {}", kernels::advice());
     }
     let folder = filter.folder().to_owned();
     let maps = Maps::open(&folder)?;

@@ -70,9 +70,11 @@ impl Plan {
     /// Those of [`Features::probe`].
     pub fn of_this_kernel() -> Result<Plan, Error> {
         let features = Features::probe()?;
-        // A program that is given several buffers has to know how long a frame is.
+        // A program that is given several buffers has to know how long a frame is; one that is given one
+        // buffer needs no helper for that.
         let frags = features.frags && features.buffer_helpers;
         let programs = [Reader::Full, Reader::Slim].map(|reader| Program { reader, frags });
+        let features = Features { buffer_helpers: frags, ..features };
         Ok(Plan { programs: programs.to_vec(), features })
     }
 
@@ -152,19 +154,18 @@ impl Gate {
     }
 }
 
-/// What `status` and `doctor` say of a program with the slim reader; `refusals` are of the full one.
+/// What is said of a program with the slim reader; `refusals` are of the full one. What to do is
+/// said by `kernels::advice`.
 #[must_use]
 pub fn slow_reader(refusals: &[Refusal]) -> String {
     let mut text = "slow reader on this kernel".to_owned();
     if !refusals.is_empty() {
         let told: Vec<_> = refusals.iter().map(Refusal::to_string).collect();
-        text +=
-            &format!(": Linux {} refuses the full one ({})", kernels::running(), told.join("; "));
+        let release = kernels::running();
+        text += &format!(": Linux {release} refuses the full one ({})", told.join("; "));
     }
     text + &format!(
-        ". Calls are judged as before, but headers above {} bytes pass (headers-cut); {}",
-        SLIM_SCAN_MAX,
-        kernels::advice()
+        ". Calls are judged, but those with more than {SLIM_SCAN_MAX} bytes of headers pass"
     )
 }
 

@@ -34,6 +34,7 @@ pub struct Replay {
     gate: Gate,
     maps: Maps,
     clock: Array<MapData, u64>,
+    frame_len: Array<MapData, u32>,
     event: Array<MapData, Raw<Event>>,
     refused: RingBuf<MapData>,
     passed: RingBuf<MapData>,
@@ -129,15 +130,19 @@ impl Replay {
     ///
     /// # Errors
     /// A failing system call. A frame shorter than an Ethernet header is judged as
-    /// `not-ip` without the kernel, which does not take it. Without `xdp.frags` a frame is cut to
-    /// [`READABLE`] bytes: no longer one reaches such a program.
+    /// `not-ip` without the kernel, which does not take it.
     pub fn judge(&mut self, frame: &[u8], time: u64) -> Result<Judged, Error> {
         if frame.len() < FRAME_MIN {
             let event = Event { reason: Reason::NotIp as u8, ..Event::default() };
             return Ok(Judged { event, dropped: false });
         }
-        let longest = if self.gate.program().frags { FRAME_MAX } else { READABLE };
-        let frame = &frame[..frame.len().min(longest)];
+        let mut frame = &frame[..frame.len().min(FRAME_MAX)];
+        if !self.gate.program().frags {
+            // The kernel takes one buffer for such a program; the rest of the frame is not read anyway.
+            let len = frame.len() as u32;
+            self.frame_len.set(0, len, 0).map_err(|error| Error::map("REPLAY_LEN", error))?;
+            frame = &frame[..frame.len().min(READABLE)];
+        }
         self.clock.set(0, time, 0).map_err(|error| Error::map("REPLAY_CLOCK", error))?;
         let result = self
             .gate
@@ -306,6 +311,7 @@ pub(super) fn load(
     Ok(Replay {
         maps,
         clock: typed(&mut take, "REPLAY_CLOCK")?,
+        frame_len: typed(&mut take, "REPLAY_LEN")?,
         event: typed(&mut take, "REPLAY_EVENT")?,
         refused: typed(&mut take, "EVENTS_REFUSED")?,
         passed: typed(&mut take, "EVENTS_PASSED")?,
