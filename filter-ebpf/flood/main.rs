@@ -15,13 +15,24 @@ mod outer;
 #[allow(dead_code, reason = "the filter uses the rest")]
 mod packet;
 
-/// The map that `packet` needs.
+/// The maps that `packet` needs.
 mod maps {
     use aya_ebpf::macros::map;
-    use aya_ebpf::maps::PerCpuArray;
+    use aya_ebpf::maps::{Array, PerCpuArray};
 
     #[map]
     pub static SPARE: PerCpuArray<usize> = PerCpuArray::with_max_entries(1, 0);
+
+    #[map]
+    pub static REPLAY_LEN: Array<u32> = Array::with_max_entries(1, 0);
+}
+
+/// What `packet` asks the filter.
+mod kernel {
+    /// Returns false: these programs judge live frames only.
+    pub fn is_replay() -> bool {
+        false
+    }
 }
 
 use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS};
