@@ -1339,7 +1339,7 @@ mod tests {
                 "expected a boolean",
             ),
             ("interfaces = []\n[default]\n^trusts_from = true", "unknown field `trusts_from`"),
-            ("interfaces = []\nprotected = [\"112\", ^\"fire\"]", "is no number"),
+            ("interfaces = []\nprotected = [\"112\", ^\"fire\"]", "is not a number"),
             ("interfaces = []\nprotected = [^{ number = \"fire\", name = \"x\" }]", "is no number"),
             ("interfaces = []\nprotected = [^{ number = \"112\" }]", "missing field `name`"),
             ("interfaces = []\nprotected = [{ number = \"112\", ^nmae = \"x\" }]", "`nmae`"),
@@ -1459,7 +1459,7 @@ mod tests {
         std::fs::write(&file, "interfaces = []\nladder = \"ours.toml\"").unwrap();
         let ladder = folder.join("ours.toml");
         let error = Config::read(&config.path).unwrap_err();
-        assert!(error.starts_with(&format!("{}: cannot be read", ladder.display())), "{error}");
+        assert!(error.starts_with(&format!("cannot read {}", ladder.display())), "{error}");
         std::fs::write(&ladder, "fades = \"1d\"\nrungs = 1").unwrap();
         let error = Config::read(&config.path).unwrap_err();
         assert!(error.starts_with(&format!("{}:2:1: unknown", ladder.display())), "{error}");

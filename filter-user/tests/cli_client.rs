@@ -211,7 +211,7 @@ fn check_exits_with_the_verdict() {
     };
     let api = Api::new(Router::new().route("/v1/check/{number}", get(answer)));
     let (out, _) = assert_exit(&api.run(&["check", "+62 811/1"]), 0);
-    assert!(out.starts_with("+62 811/1: mode observe, so this number still passes"), "{out}");
+    assert!(out.starts_with("+62 811/1: not refused yet: mode is observe."), "{out}");
     let (out, err) = assert_exit(&api.run(&["check", "0812", "-o", "raw"]), 10);
     assert_eq!(out, "0812\tdrop\tdrop\tblocked-number\tblock 6281234567890\tenforce\t-\n");
     assert_eq!(err, "");
@@ -240,7 +240,7 @@ fn without_permission_for_the_socket() {
     assert!(err.contains("no permission for the socket"), "{err}");
     let gid = nix::unistd::getegid();
     let group = nix::unistd::Group::from_gid(gid).unwrap().unwrap().name;
-    assert!(err.contains(&format!("root and the group {group}\n")), "{err}");
+    assert!(err.contains(&format!("root and the group {group} have it\n")), "{err}");
 }
 
 #[test]
@@ -324,7 +324,7 @@ fn a_change_says_what_is_in_force_and_whether_it_lasts() {
     assert!(lines[0].starts_with("blocked 6281234567890 until 2999-11-2"), "{out}");
     assert_eq!(
         lines[1],
-        "in force: mode observe, so this number still passes (would: drop, block 6281234567890)"
+        "in force: not refused yet: mode is observe. In enforce this call would be refused (drop, block 6281234567890)"
     );
     assert!(err.starts_with("palang: NOT ON DISK: ") && err.contains("the disk is full"), "{err}");
     arguments.extend(["-o", "json"]);
@@ -385,12 +385,12 @@ fn an_override_and_a_prefix_say_what_the_gate_does() {
             .route("/v1/status", get(|| async { Json(status()) })),
     );
     let (out, _) = assert_exit(&api.run(&["override", "off"]), 0);
-    assert_eq!(out, "override off\nin force: mode observe: nothing is refused\n");
+    assert_eq!(out, "override off\nin force: mode observe: no call is refused\n");
     let (out, _) = assert_exit(&api.run(&["allow", "remove", "+62811*"]), 0);
     assert_eq!(
         out,
-        "took away the allow for 62811*, which was in force for good\n\
-         in force: mode observe: nothing is refused\n\
+        "removed the allow for 62811*, which was in force for good\n\
+         in force: mode observe: no call is refused\n\
          note: a block for 62811* is in force again\n"
     );
 }
@@ -457,8 +457,8 @@ fn allows_of_an_incident() {
     let (out, _) = assert_exit(&api.run(&remove), 0);
     assert_eq!(
         out,
-        "took away 2 allows of incident 2026/118\n  62811, which was in force for good\n  \
-         62812*, which was in force for good\nin force: mode observe: nothing is refused\n"
+        "removed 2 allows of incident 2026/118\n  62811, which was in force for good\n  \
+         62812*, which was in force for good\nin force: mode observe: no call is refused\n"
     );
     let (out, _) = assert_exit(&api.run(&[&remove[..], &["--dry-run", "-o", "json"]].concat()), 0);
     let json: Value = serde_json::from_str(&out).unwrap();
@@ -517,7 +517,7 @@ fn imports_are_whole_or_name_what_they_skip() {
 
     let (output, request) = import(good, &[]);
     let (out, err) = assert_exit(&output, 0);
-    assert_eq!(out, "imported 1 block: 1 new, 0 moved, 0 as they were\n");
+    assert_eq!(out, "imported 1 block: 1 new, 0 moved, 0 unchanged\n");
     assert_eq!(err, "");
     let (query, rows) = request.unwrap();
     assert_eq!((query.as_str(), rows[0].line, rows[0].number.as_str()), ("", 2, "0812"));
@@ -631,7 +631,7 @@ fn detach_takes_the_filter_off_all_that_have_it() {
             .route("/v1/interfaces/{name}", delete(off)),
     );
     let (out, err) = assert_exit(&api.run(&["detach"]), 6);
-    assert_eq!(out, "detached from ens1\nin force: ens1: without the filter\n");
+    assert_eq!(out, "detached from ens1\nin force: ens1: no filter\n");
     assert_eq!(err, "palang: ens3: the link is held by another\n");
 }
 
@@ -649,5 +649,8 @@ fn an_audit_that_was_altered_fails() {
     assert_eq!(out, "20 rows: nothing was altered\nhead 20:cd\n");
     let (out, err) = assert_exit(&api.run(&["audit", "verify", "--head", "17:ab"]), 1);
     assert_eq!(out, "head 20:cd\n");
-    assert_eq!(err, "palang: the audit is not what was written, from row 17 on\n");
+    assert_eq!(
+        err,
+        "palang: the audit was altered: the chain breaks at row 17; do not trust it from there on\n"
+    );
 }

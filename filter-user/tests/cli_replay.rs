@@ -314,7 +314,7 @@ fn of_two_rules_about_one_number_none_wins_unseen() {
         let path = temporary("twice.toml", policy.as_bytes());
         let output = replay_of(CALL, &["--policy", path.to_str().unwrap(), "--block", "2502"]);
         std::fs::remove_file(path).unwrap();
-        assert_fails(&output, 2, "--block: the policy file has another block for 2502");
+        assert_fails(&output, 2, "--block: the policy file has a different block for 2502");
     }
 }
 
@@ -358,7 +358,7 @@ fn a_wrong_policy_is_refused_whole_with_line_and_reason() {
         ),
         ("[[block]]\nnumber = \"x\"\npermanent = true\n", ":2:10:", "is not a number"),
         ("[[block]]\nnumber = \"0811*\"\npermanent = true\n", ":2:10:", "write a prefix as"),
-        ("[[allow]]\nprefix = \"0811\"\n", ":2:10:", "a prefix ends with *"),
+        ("[[allow]]\nprefix = \"0811\"\n", ":2:10:", "a prefix must end with *"),
         (
             "[[allow]]\nnumber = \"0811\"\n\n[[allow]]\nnumber = \"+62811\"\n",
             ":4:",

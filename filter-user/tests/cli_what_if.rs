@@ -393,7 +393,7 @@ fn a_picture_is_drawn() {
     assert!(picture.starts_with("<svg") && picture.contains("refused, old.toml"), "{picture}");
     let nowhere = ["--plot", "/does/not/exist/calls.svg"];
     let output = home.run(&[&[&*capture(SCAN), "--policy", &new][..], &nowhere].concat());
-    assert!(assert_exit(&output, 1).1.contains("cannot be written"));
+    assert!(assert_exit(&output, 1).1.contains("cannot write"));
 }
 
 fn lines<T: serde::Serialize>(rows: impl IntoIterator<Item = T>) -> String {
