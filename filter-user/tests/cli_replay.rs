@@ -362,7 +362,7 @@ fn a_wrong_policy_is_refused_whole_with_line_and_reason() {
         (
             "[[allow]]\nnumber = \"0811\"\n\n[[allow]]\nnumber = \"+62811\"\n",
             ":4:",
-            "line 1 already",
+            "already in line 1",
         ),
         (
             "[[block]]\nnumber = \"0811\"\nexpires = \"tomorrow\"\n",

@@ -152,6 +152,7 @@ fn everything(home: &Home) {
     assert_eq!(store.find(Kind::Block, number(&caller(7))).unwrap().unwrap().rule, 7);
     assert_eq!(store.by_rule(7).unwrap().unwrap().rule, 7);
     store.for_each(Kind::Block, go_on).unwrap();
+    store.for_each_after(Kind::Allow, None, go_on).unwrap();
     assert_eq!(store.of_incident(Kind::Block, "2027-1").unwrap().len() as u64, MANY / 2);
     assert!(store.has_expired(time(9)).unwrap());
     assert_eq!(store.count(Kind::Block).unwrap(), MANY);
