@@ -1340,10 +1340,16 @@ mod tests {
             ),
             ("interfaces = []\n[default]\n^trusts_from = true", "unknown field `trusts_from`"),
             ("interfaces = []\nprotected = [\"112\", ^\"fire\"]", "is not a number"),
-            ("interfaces = []\nprotected = [^{ number = \"fire\", name = \"x\" }]", "is not a number"),
+            (
+                "interfaces = []\nprotected = [^{ number = \"fire\", name = \"x\" }]",
+                "is not a number",
+            ),
             ("interfaces = []\nprotected = [^{ number = \"112\" }]", "missing field `name`"),
             ("interfaces = []\nprotected = [{ number = \"112\", ^nmae = \"x\" }]", "`nmae`"),
-            ("interfaces = []\nprotected = [^{ number = \"112\", name = \" \" }]", "the owner of the number"),
+            (
+                "interfaces = []\nprotected = [^{ number = \"112\", name = \" \" }]",
+                "the owner of the number",
+            ),
             ("interfaces = []\nprotected = [^112]", "expected a number or prefix, or {"),
             ("interfaces = []\n[limits]\nshortest_number = ^16", "0 to 15"),
             ("interfaces = []\n[limits]\nshortest_prefix = ^16", "0 to 15"),

@@ -79,7 +79,7 @@ fn a_filter_in_generic_mode() {
     gate.daemon.configure("");
     gate.daemon.restart();
     let told = look(&gate.daemon, "xdp");
-    told.is("fail", "generic, but native is asked for");
+    told.is("fail", "generic, but native is configured");
     mend(&gate, &told.mend);
     look(&gate.daemon, "xdp").is("ok", "native");
     let status = gate.does(&["status"]);
@@ -145,7 +145,7 @@ fn a_bpf_file_system_that_is_not_there_or_cannot_be_written() {
     gate.daemon.configure(&format!("[paths]\npins = {pins:?}"));
 
     let told = look(&gate.daemon, "bpffs");
-    told.is("fail", "no BPF file system");
+    told.is("fail", "is not on a BPF file system");
     // Mounts of its own, which end with it; what is mounted there nobody else sees.
     let in_own_mounts = |script: &str| {
         let mut command = gate.daemon.command_by(&["unshare", "--mount", "sh", "-ec", script], &[]);
@@ -158,7 +158,7 @@ fn a_bpf_file_system_that_is_not_there_or_cannot_be_written() {
 
     let read_only = format!("mount -t bpf bpf {0}; mount -o remount,ro {0}", place.display());
     let told = one(&in_own_mounts(&format!("{read_only}; exec \"$0\" \"$@\"")), "bpffs");
-    told.is("fail", "cannot be written");
+    told.is("fail", "cannot write to");
     let mended = in_own_mounts(&format!("{read_only}; {}; exec \"$0\" \"$@\"", told.mend));
     one(&mended, "bpffs").is("ok", "bpf");
 }
@@ -205,7 +205,7 @@ fn a_daemon_that_is_dead_hangs_or_is_another() {
     gate.daemon.start_again();
     gate.does(&["detach"]);
     let told = look(&gate.daemon, "pins");
-    told.is("warn", "on no interface");
+    told.is("warn", "no interface has the filter");
     mend(&gate, &told.mend.replace("IFACE", "gate0"));
     look(&gate.daemon, "pins").is("ok", "links gate0");
 
@@ -216,7 +216,7 @@ fn a_daemon_that_is_dead_hangs_or_is_another() {
     gate.daemon.start_again();
     gate.daemon.set_program(&ours);
     look(&gate.daemon, "engine").is("warn", "the daemon is version 9");
-    look(&gate.daemon, "pins").is("warn", "another layout");
+    look(&gate.daemon, "pins").is("warn", "a different layout");
     // What `systemctl restart palang` does.
     gate.daemon.restart();
     for check in ["engine", "pins", "xdp"] {

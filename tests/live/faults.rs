@@ -679,13 +679,14 @@ fn an_import_of_the_wrong_file_is_refused_in_words() {
     let head = "number,expires,reason\n";
     for skip in [false, true] {
         let row = |index: u32| format!("+62812{index:08},2099-01-01T00:00:00Z,a list\n");
-        fs::write(&file, head.to_owned() + &(0..40_000).map(row).collect::<String>()).unwrap();
+        fs::write(&file, head.to_owned() + &(0..15_000).map(row).collect::<String>()).unwrap();
         let path = file.display().to_string();
         let mut arguments = vec!["block", "import", &path];
         arguments.extend(skip.then_some("--skip-bad"));
         let told = daemon.cli(&arguments);
         assert_eq!(told.code, 2, "{}", told.stdout);
-        assert!(told.stderr.starts_with("line 2: 6281200000000 is never blocked"));
+        let said = told.stderr.lines().next().unwrap_or_default();
+        assert!(said.starts_with("line 2: 6281200000000 is never blocked"), "{said}");
         let last = told.stderr.lines().last().unwrap();
         assert!(last.contains("is this the right file"), "{last}");
         let rows: usize = last.split(' ').find_map(|word| word.parse().ok()).expect("a count");

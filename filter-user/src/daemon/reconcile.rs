@@ -58,7 +58,8 @@ pub struct Found {
 pub struct InMaps {
     /// Blocks, those that have ended or were lifted included.
     pub blocks: u64,
-    /// The highest rule number of a block; 0: none.
+    /// The highest rule number of a block that was not lifted; 0: none. Only these are stored before
+    /// they are in a map.
     pub newest_block: u64,
     /// The highest rule number of a block or an allow; 0: none.
     pub newest: u64,
@@ -72,12 +73,15 @@ pub fn in_maps(folder: &Path, maps: &Maps) -> Result<InMaps, Error> {
     let mut found = InMaps::default();
     walk_blocks(folder, u64::MAX, |_, block| {
         found.blocks += 1;
-        found.newest_block = found.newest_block.max(block.rule);
+        found.newest = found.newest.max(block.rule);
+        if block.expires != LIFTED {
+            found.newest_block = found.newest_block.max(block.rule);
+        }
         Ok(())
     })?;
     let allows = maps.allows()?.into_iter().map(|(_, allow)| allow.rule);
     let allows = allows.filter(|rule| *rule != RULE_DIRECT);
-    found.newest = allows.fold(found.newest_block, u64::max);
+    found.newest = allows.fold(found.newest, u64::max);
     Ok(found)
 }
 
