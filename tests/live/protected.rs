@@ -23,7 +23,7 @@ fn what_is_protected_or_too_short_is_refused_with_its_rule_and_ignored_in_the_ma
     let short = [
         ("+62431555123", "protects 62431* (RSUP Manado)"),
         ("1669", "fewer than 5 digits are protected ([limits] shortest_number)"),
-        ("+6281*", "a prefix has at least 5 digits ([limits] shortest_prefix)"),
+        ("+6281*", "a prefix must have at least 5 digits ([limits] shortest_prefix)"),
     ];
     let file = gate.daemon.folder().join("blocks.csv");
     let import = ["block", "import", file.to_str().unwrap()];

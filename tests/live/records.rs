@@ -445,7 +445,10 @@ fn a_record_of_many_attempts_shows_how_many() {
     let attempts = most["attempts"].as_u64().unwrap();
     assert!(attempts > 1);
     let shown = gate.daemon.cli(&["calls", "show", &most["id"].to_string()]).stdout;
-    assert!(shown.contains(&format!("this one, and {} further refused", attempts - 1)), "{shown}");
+    assert!(
+        shown.contains(&format!("this attempt, and {} further refused", attempts - 1)),
+        "{shown}"
+    );
     let held = gate.does(&["export", "--number", BLOCKED]);
     let held = held["calls"].as_array().unwrap().iter();
     assert_eq!(held.map(|call| call["attempts"].as_u64().unwrap()).sum::<u64>(), MANY);
