@@ -189,7 +189,7 @@ fn a_prankster_climbs_the_ladder_and_does_not_keep_a_redial_grant() {
         assert_eq!(ids, [5, 2, 1]);
     }
     let shown = gate.daemon.cli(&["block", "show", CALLER]).stdout;
-    assert!(shown.contains("3.00 strikes, by these reports:"), "{shown}");
+    assert!(shown.contains("3.00 strikes from these reports:"), "{shown}");
     for (origin, count) in [("auto", 1), ("ladder", 1), ("operator", 0)] {
         assert_eq!(gate.rows(&["block", "list", "--origin", origin]).len(), count, "{origin}");
     }
