@@ -674,12 +674,12 @@ fn nothing_on_the_socket_hurts_the_daemon() {
 #[test]
 fn an_import_of_the_wrong_file_is_refused_in_words() {
     let lab = Lab::new("wrong-file");
-    let daemon = Daemon::start(&lab, "protected = [\"+62812*\"]\n[limits]\nblocks = 100");
+    let daemon = Daemon::start(&lab, "protected = [\"+62812*\"]\n[limits]\nblocks = 10000");
     let file = daemon.folder().join("blocks.csv");
     let head = "number,expires,reason\n";
     for skip in [false, true] {
         let row = |index: u32| format!("+62812{index:08},2099-01-01T00:00:00Z,a list\n");
-        fs::write(&file, head.to_owned() + &(0..10_000).map(row).collect::<String>()).unwrap();
+        fs::write(&file, head.to_owned() + &(0..40_000).map(row).collect::<String>()).unwrap();
         let path = file.display().to_string();
         let mut arguments = vec!["block", "import", &path];
         arguments.extend(skip.then_some("--skip-bad"));
@@ -692,11 +692,11 @@ fn an_import_of_the_wrong_file_is_refused_in_words() {
         let rows: usize = last.split(' ').find_map(|word| word.parse().ok()).expect("a count");
         assert_eq!(told.stderr.lines().count(), rows + 1, "each is named that is counted");
     }
-    let rows: String = (0..5_000).map(|index| number(index) + ",,a list\n").collect();
+    let rows: String = (0..12_000).map(|index| number(index) + ",,a list\n").collect();
     fs::write(&file, head.to_owned() + &rows).unwrap();
     let told = daemon.cli(&["block", "import", &file.display().to_string()]);
     assert_eq!(told.code, 1, "{}", told.stdout);
-    assert!(told.stderr.contains("room for 100 blocked numbers"), "{}", told.stderr);
+    assert!(told.stderr.contains("room for 10000 blocked numbers"), "{}", told.stderr);
     assert!(blocks(&daemon).is_empty());
 }
 

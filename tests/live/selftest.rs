@@ -189,7 +189,7 @@ fn it_needs_no_daemon_and_knows_a_gate_that_does_not_stand() {
 
     gate.does_by_hand(&["detach"]);
     let broken = selftest(&gate.daemon, 13);
-    assert_eq!(problems(&broken), ["gate0: somebody took the filter off: palang attach gate0"]);
+    assert_eq!(problems(&broken), ["gate0: the filter was detached: palang attach gate0"]);
     assert!(first_line(&gate.daemon).starts_with("BROKEN "));
     assert!(!broken.to_string().contains("armed"), "{broken}");
 

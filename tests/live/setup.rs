@@ -49,7 +49,7 @@ fn from_a_daemon_without_interfaces_to_one_that_observes() {
     let dry = setup(&daemon, &[&arguments[..], &["--dry-run"]].concat());
     assert_eq!(dry.code, 0, "{}", dry.stderr);
     for wanted in
-        ["plan:", "1. change ", "SIGHUP", "put the filter on gate0", "nothing was changed"]
+        ["plan:", "1. change ", "SIGHUP", "attach the filter to gate0", "nothing was changed"]
     {
         assert!(dry.stdout.contains(wanted), "{wanted}: {}", dry.stdout);
     }
@@ -177,7 +177,7 @@ fn what_stands_in_the_way_is_told_and_nothing_is_changed() {
         assert_eq!(fs::read_to_string(daemon.config_file()).expect("read"), text);
     };
     let other = before.replacen("interfaces = []", "interfaces = [\"eth7\"]", 1);
-    edited(&other, &["set up already, for eth7", "systemctl reload"]);
+    edited(&other, &["already set up for eth7", "systemctl reload"]);
     edited(&format!("prots = [5060]\n{before}"), &["unknown field `prots`"]);
     assert!(status(&daemon).interfaces.is_empty());
 
