@@ -190,8 +190,13 @@ pub fn as_user<T: Send>(name: &str, work: impl FnOnce() -> T + Send) -> T {
     let group = Group::from_name(GROUP).expect("the groups").expect(GROUP);
     let become_user = move || {
         // Not those of libc, which change all threads.
+        let groups = [group.gid.as_raw()];
+        // SAFETY: the kernel reads one group from the array, which outlives the call, and changes
+        // nothing but this thread.
+        let done = unsafe { libc::syscall(libc::SYS_setgroups, groups.len(), groups.as_ptr()) };
+        assert_eq!(done, 0, "{}", std::io::Error::last_os_error());
         for (call, id) in
-            [(libc::SYS_setresgid, group.gid.as_raw()), (libc::SYS_setresuid, user.uid.as_raw())]
+            [(libc::SYS_setresgid, user.gid.as_raw()), (libc::SYS_setresuid, user.uid.as_raw())]
         {
             // SAFETY: it has no pointers, and changes nothing but this thread.
             let done = unsafe { libc::syscall(call, -1, id, -1) };
