@@ -434,10 +434,15 @@ fn allow(number: &str) -> Allow {
 
 /// A daemon with a configuration, a mode and blocks, that allows 62813*.
 fn daemon(mode: &'static str, blocked: Vec<Block>) -> Router {
+    daemon_with(mode, blocked, "interfaces = []\n[redial]\nattempts = 2\n", false)
+}
+
+/// The same, of a configuration that may be masked.
+fn daemon_with(mode: &'static str, blocked: Vec<Block>, text: &str, masked: bool) -> Router {
     let config = ConfigInForce {
         path: "/etc/palang/palang.toml".into(),
-        text: "interfaces = []\n[redial]\nattempts = 2\n".into(),
-        masked: false,
+        text: text.into(),
+        masked,
         problem: None,
     };
     let mode = Mode {
@@ -496,6 +501,16 @@ fn the_policy_in_force_is_asked_for() {
     assert!(err.contains("its mode is observe"), "{err}");
     assert_eq!(told["baseline"]["refused"], 0);
     assert_eq!(told["baseline"]["passed"]["observe"], 5);
+}
+
+#[test]
+fn a_masked_configuration_is_compared_with_nothing() {
+    let text = "interfaces = []\nprotected = [\"+6243*****23\"]\n";
+    let home = Home::with(daemon_with("enforce", Vec::new(), text, true));
+    let new = home.file("new.toml", "");
+    let (told, err) = home.json(&[&capture(SCAN), "--policy", &new]);
+    assert!(err.contains("the numbers are masked: the role operate"), "{err}");
+    assert_eq!(told["baseline"], Value::Null);
 }
 
 #[test]

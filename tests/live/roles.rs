@@ -296,12 +296,6 @@ fn who_reads_sees_a_configuration_with_masked_numbers() {
             assert!(shown.text.contains(there), "{user}: {}", shown.text);
         }
     }
-    // Nobody tries a policy on it.
-    let file = house.daemon.folder().join("policy.toml");
-    fs::write(&file, "mode = \"enforce\"\n").expect("written");
-    fs::set_permissions(&file, Permissions::from_mode(0o644)).expect("chmod");
-    let told = house.by(READER, &["what-if", &file.display().to_string(), "--since", "1h"]);
-    assert!(told.stderr.contains("role operate"), "{}{}", told.stdout, told.stderr);
 }
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]

@@ -53,6 +53,8 @@ const NEWS: usize = 8;
 const LINE_MAX: usize = 4 * 1024;
 /// Bytes that a row of an import may have on average, where there are as many as there is room for.
 const ROW_BYTES: u64 = 512;
+/// Bytes that any import may have: rows that are refused are counted and named, not only cut off.
+const IMPORT_BYTES: u64 = 64 << 20;
 /// How long an import may take for its next rows: somebody may type them.
 const CHUNK_TIME: Duration = Duration::from_secs(60);
 
@@ -414,6 +416,7 @@ async fn import_blocks(
     let mut body = body.into_data_stream();
     let (mut rest, mut number, mut bytes) = (Vec::new(), 0, 0);
     let most = (u64::from(app.control.config().blocks) + PREFIXES_MAX) * ROW_BYTES;
+    let most = most.max(IMPORT_BYTES);
     loop {
         let Ok(chunk) = tokio::time::timeout(CHUNK_TIME, body.next()).await else {
             let seconds = CHUNK_TIME.as_secs();
