@@ -203,8 +203,9 @@ fn act(
         }
         // What it asks for is so, or something that lets through is in the way.
         403 | 404 => return None,
-        // The lock of the other program lasted too long.
-        503 => return None,
+        // Nothing was done: the lock of the other program lasted too long, or as many imports of this
+        // user as there may be are under way.
+        429 | 503 => return None,
         other => panic!("{act:?}: {other}: {}", answer.text()),
     }
     let Some((key, opens)) = about(act, number) else {
