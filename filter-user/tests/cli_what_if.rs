@@ -509,7 +509,7 @@ fn a_masked_configuration_is_compared_with_nothing() {
     let home = Home::with(daemon_with("enforce", Vec::new(), text, true));
     let new = home.file("new.toml", "");
     let (told, err) = home.json(&[&capture(SCAN), "--policy", &new]);
-    assert!(err.contains("the numbers are masked: the role operate"), "{err}");
+    assert!(err.contains("masks the numbers: this needs the role operate"), "{err}");
     assert_eq!(told["baseline"], Value::Null);
 }
 
