@@ -13,6 +13,8 @@ const BLOCKED: &str = "+6281234567890";
 const DIGITS: &str = "6281234567890";
 const FREE: &str = "+6281234567891";
 const CONFIG: &str = "[evidence]\nmax_calls = 3";
+/// Each attempt has its own row.
+const EACH: &str = "[records]\nper_number = 0";
 
 fn block(gate: &Gate<'_>) {
     gate.does(&["block", "add", BLOCKED, "--for", "1h", "--reason", "prank"]);
@@ -85,12 +87,12 @@ fn the_invite_of_a_refused_call_is_kept_to_the_byte_and_goes_with_it() {
 #[test]
 fn only_the_newest_are_kept_and_none_where_it_is_off() {
     let lab = Lab::new("evidence-room");
-    let mut gate = Gate::start(&lab, "");
+    let mut gate = Gate::start(&lab, EACH);
     block(&gate);
     assert!(!gate.passes(BLOCKED));
     assert_eq!(kept(&shown(&gate, 1)), [0; 0], "off unless it is configured");
 
-    gate.daemon.configure(CONFIG);
+    gate.daemon.configure(&format!("{CONFIG}\n{EACH}"));
     gate.daemon.signal("HUP");
     eventually("it is read", || gate.last("reload").is_some());
     for _ in 0..5 {
@@ -104,7 +106,7 @@ fn only_the_newest_are_kept_and_none_where_it_is_off() {
     gate.daemon.start_again();
     eventually("what came meanwhile is kept", || kept(&shown(&gate, 7)) == [5, 6, 7]);
 
-    gate.daemon.configure("");
+    gate.daemon.configure(EACH);
     gate.daemon.restart();
     assert!(!gate.passes(BLOCKED));
     assert_eq!(kept(&shown(&gate, 8)), [5, 6, 7], "those that were kept stay");

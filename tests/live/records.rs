@@ -236,9 +236,9 @@ fn more_refusals_than_wait_for_a_disk_that_hangs() {
     gate.does(&["allow", "add", FREE]);
     let flood = lab.flood(Callers::One(BLOCKED));
     let full = || {
-        // The kernel's ring also loses events, and goes on meanwhile.
-        let kernel = gate.maps().event_stats().unwrap().refused_lost;
         let lost = gate.does(&["status"])["refused_lost"].as_u64().unwrap();
+        // The kernel's ring also loses events, and goes on meanwhile: it is read last.
+        let kernel = gate.maps().event_stats().unwrap().refused_lost;
         lost > kernel + 2_000
     };
     // 100,000 attempts fit into the queue: that takes its time on a machine with other work.

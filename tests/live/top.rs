@@ -253,7 +253,7 @@ fn who_may_not_measure_sees_everything_else() {
     let terminal = Terminal::run(&command);
     assert!(gate.passes(FREE));
     terminal.shows("attempts", |screen| {
-        screen.contains("only for root: sudo palang top")
+        screen.contains("needs root: sudo palang top")
             && screen.lines().any(|line| line.starts_with("default") && line.ends_with(" 1"))
     });
     assert!(!is_measured(&gate));
