@@ -4,8 +4,8 @@ use filter_common::abi::{Event, Verdict};
 use filter_common::number::Number;
 use filter_common::reason::Reason;
 use palang::datapath::{Error, Features, Maps, Plan, Program, Replay};
-use palang::host::HostGate;
-use palang::policy::Policy;
+use palang::model::host_gate::HostGate;
+use palang::model::policy::Policy;
 
 /// Names the program of the object that all tests load, `palang_slim` for instance. Not set: the one
 /// that the kernel takes first.

@@ -5,7 +5,7 @@ use filter_common::plan::{
     FORMAT_BARE_NATIONAL, FORMAT_E164, FORMAT_NATIONAL, FORMAT_SUBSCRIBER, IDENTITY_FROM,
     IDENTITY_PAI,
 };
-use palang::policy::Policy;
+use palang::model::policy::Policy;
 use serde::Deserialize;
 
 /// An INVITE, and what the gate must read in it.

@@ -44,7 +44,7 @@ pub fn exploding(object: &[u8], programs: &[&str]) -> Vec<u8> {
 /// # Panics
 /// When the program does not hold the object of this build, or cannot be copied.
 pub fn write_palang(from: &Path, to: &Path, programs: &[&str]) {
-    let object = palang::object::OBJECT;
+    let object = palang::datapath::object::OBJECT;
     let mut bytes = fs::read(from).expect("the program");
     let places: Vec<_> = memchr::memmem::find_iter(&bytes, object).collect();
     assert_eq!(places.len(), 1, "{} has the object once", from.display());

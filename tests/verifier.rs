@@ -171,7 +171,7 @@ fn text(bytes: &[u8]) -> String {
 mod tests {
     use caps::{CapSet, Capability};
     use palang::datapath::Replay;
-    use palang::policy::Policy;
+    use palang::model::policy::Policy;
 
     use super::watch;
 

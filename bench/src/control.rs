@@ -15,7 +15,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use palang::client::Client;
+use palang::api::client::Client;
 use palang_tests::lab::{Daemon, Lab};
 
 use crate::page;

@@ -12,7 +12,7 @@ mod tables;
 use anyhow::{Context as _, Result};
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
-use palang::policy::Policy;
+use palang::model::policy::Policy;
 
 use self::cases::Case;
 use self::programs::{Program, Stack};

@@ -46,7 +46,7 @@ fn main() -> ExitCode {
 fn run(command: &Bench) -> Result<()> {
     // The objects of the benchmarks are built together with the filter's.
     ensure!(
-        !palang::object::OBJECT.is_empty(),
+        !palang::datapath::object::OBJECT.is_empty(),
         "no benchmark: this program was built without the kernel programs; run `cargo xtask setup`, \
          then build it again"
     );

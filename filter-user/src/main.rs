@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 use palang::cli::Cli;
-use palang::cli::print::clean;
+use palang::cli::output::clean;
 
 fn main() -> ExitCode {
     // clap itself exits with 2 for a wrong command line.

@@ -18,7 +18,7 @@ use axum::routing::{delete, get, post, put};
 use axum::{Json, Router};
 use futures_util::stream;
 use jiff::Timestamp;
-use palang::wire::{
+use palang::api::wire::{
     AddAllow, AddBlock, Allow, AuditVerdict, BadRow, Block, Call, Change, Changed, Check, Colour,
     ImportNews, ImportRow, IncidentEnded, Interface, Mode, Override, Persisted, Problem,
     ProblemKind, SetOverride, Status,

@@ -9,7 +9,7 @@ use axum::extract::Request;
 use axum::routing::get;
 use axum::{Json, Router};
 use jiff::{SignedDuration, Timestamp};
-use palang::wire::{Allow, Block, Call, ConfigInForce, Mode, Persisted, Report, ReportKind};
+use palang::api::wire::{Allow, Block, Call, ConfigInForce, Mode, Persisted, Report, ReportKind};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;

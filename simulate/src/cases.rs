@@ -1,7 +1,7 @@
 //! The compared rules and centres.
 
-use palang::ladder::{Ladder, Rung};
-use palang::redial::Redial;
+use palang::model::ladder::{Ladder, Rung};
+use palang::model::redial::Redial;
 
 use crate::centre::Rules;
 use crate::model::{self, World};

@@ -9,10 +9,10 @@ use filter_common::number::Number;
 use filter_common::policy::{Call, Decision};
 use filter_common::reason::Reason;
 use jiff::Timestamp;
-use palang::host::HostGate;
-use palang::ladder::{Ladder, ReportKind, Strike};
-use palang::policy::{Policy, Subject, Trunk};
-use palang::redial::Redial;
+use palang::model::host_gate::HostGate;
+use palang::model::ladder::{Ladder, ReportKind, Strike};
+use palang::model::policy::{Policy, Subject, Trunk};
+use palang::model::redial::Redial;
 
 /// Nanoseconds in a second.
 pub const SECOND: u64 = 1_000_000_000;

@@ -2,8 +2,8 @@
 
 use filter_common::number::{Digits, Number};
 use filter_common::reason::Reason;
-use palang::ladder::ReportKind;
-use palang::redial::Redial;
+use palang::model::ladder::ReportKind;
+use palang::model::redial::Redial;
 
 use crate::cases::{default_rules, with_redial};
 use crate::centre::{Answered, Centre, Rules, SECOND};

@@ -6,7 +6,7 @@ use anyhow::Result;
 use filter_common::abi::Verdict;
 use filter_common::number::Number;
 use filter_common::reason::Reason;
-use palang::ladder::ReportKind;
+use palang::model::ladder::ReportKind;
 
 use crate::callers::{Callers, Intent, Who};
 use crate::centre::{ATTEMPTS_MAX, Answered, Centre, Rules, SECOND};

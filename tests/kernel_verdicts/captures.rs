@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use filter_common::abi::Verdict;
 use filter_common::number::Number;
 use filter_common::sip::message::Reader;
-use palang::policy::{Policy, Subject};
+use palang::model::policy::{Policy, Subject};
 use palang::replay::capture::Capture;
 use palang::replay::{link, message};
 use palang_tests::gates::{Gates, reason};

@@ -3,7 +3,7 @@
 use filter_common::abi::EvidenceStats;
 use filter_common::number::{Digits, Number};
 use filter_common::reason::Reason;
-use palang::policy::{Policy, Subject};
+use palang::model::policy::{Policy, Subject};
 use palang_tests::gates::Gates;
 use palang_tests::packet::{Layers, crlf};
 

@@ -3,7 +3,7 @@
 use etherparse::{IpFragOffset, Ipv4Header, Ipv6FragmentHeader, ip_number};
 use filter_common::number::{Digits, Number};
 use filter_common::reason::Reason;
-use palang::policy::{Policy, Subject};
+use palang::model::policy::{Policy, Subject};
 use palang_tests::gates::{Gates, reason};
 use palang_tests::packet::{Layers, crlf};
 

@@ -4,7 +4,7 @@ use etherparse::{IpNumber, Ipv4Options, PacketBuilder};
 use filter_common::number::{Digits, Number};
 use filter_common::reason::Reason;
 use filter_common::sip::message::Reader;
-use palang::policy::{Policy, Subject};
+use palang::model::policy::{Policy, Subject};
 use palang_tests::gates::{Gates, reason};
 use palang_tests::packet::{Layers, crlf};
 

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use filter_common::abi::{ATTEMPT_NS, Verdict};
 use filter_common::number::{Digits, Number};
-use palang::policy::{Policy, Subject};
+use palang::model::policy::{Policy, Subject};
 use palang_tests::gates::{Gates, reason};
 use palang_tests::mutations::{apply, change};
 use palang_tests::packet::{Layers, crlf};

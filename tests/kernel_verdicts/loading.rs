@@ -8,7 +8,7 @@ use filter_common::sip::message::Reader;
 use nix::sys::pthread::{pthread_kill, pthread_self};
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 use palang::datapath::{Plan, Program, Replay};
-use palang::policy::Policy;
+use palang::model::policy::Policy;
 use palang_tests::gates::Gates;
 use palang_tests::verifier::{Load, watch};
 

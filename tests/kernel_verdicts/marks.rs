@@ -3,7 +3,7 @@
 use filter_common::abi::{Event, Verdict};
 use filter_common::number::{Digits, Number};
 use filter_common::sip::emergency;
-use palang::policy::{Policy, Subject};
+use palang::model::policy::{Policy, Subject};
 use palang_tests::gates::{Gates, reason};
 use palang_tests::packet::{Layers, SOURCE4, crlf};
 

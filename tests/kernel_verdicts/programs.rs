@@ -4,10 +4,10 @@
 use filter_common::number::{Digits, Number};
 use filter_common::reason::Reason;
 use filter_common::sip::message::{Reader, SLIM_SCAN_MAX};
+use palang::datapath::object::OBJECT;
 use palang::datapath::{Error, Features, Plan, Program, Replay};
-use palang::host::{HostGate, READABLE};
-use palang::object::OBJECT;
-use palang::policy::{Policy, Subject};
+use palang::model::host_gate::{HostGate, READABLE};
+use palang::model::policy::{Policy, Subject};
 use palang_tests::gates::{self, Gates, reason};
 use palang_tests::packet::{Layers, crlf};
 use palang_tests::planted::exploding;

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 
 use filter_common::abi::{BLOCK_NO_REDIAL, BLOCK_OBSERVE, Block, LIFTED, Verdict};
 use filter_common::number::{Digits, Number};
-use palang::policy::{Policy, Subject};
+use palang::model::policy::{Policy, Subject};
 use palang_tests::gates::{Gates, reason};
 use palang_tests::packet::{Layers, crlf};
 use proptest::prelude::*;

@@ -7,7 +7,7 @@ use filter_common::abi::{Event, RULE_SHORT_NUMBER, Verdict};
 use filter_common::number::{Digits, Number};
 use filter_common::plan::IDENTITY_PAI;
 use filter_common::reason::Reason;
-use palang::policy::{Policy, Subject};
+use palang::model::policy::{Policy, Subject};
 use palang_tests::gates::{Gates, reason};
 use palang_tests::packet::{Layers, crlf};
 use proptest::prelude::*;

@@ -9,7 +9,7 @@ use filter_common::number::{Digits, Number};
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
 use palang::datapath::Replay;
-use palang::policy::{Policy, Subject};
+use palang::model::policy::{Policy, Subject};
 use palang_tests::gates::{plan, reason};
 use palang_tests::packet::{Layers, crlf};
 

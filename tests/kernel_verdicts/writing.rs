@@ -9,7 +9,7 @@ use filter_common::abi::{Allow, Block, LIFTED, Verdict};
 use filter_common::number::{Digits, Number};
 use filter_common::reason::Reason;
 use palang::datapath::{Maps, Replay};
-use palang::policy::{Policy, Subject};
+use palang::model::policy::{Policy, Subject};
 use palang_tests::gates::plan;
 use palang_tests::packet::{Layers, crlf};
 

@@ -3,8 +3,9 @@
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
-use palang::client::{self, Client, Error};
-use palang::wire::{
+use palang::api::client;
+use palang::api::client::{Client, Error};
+use palang::api::wire::{
     AddAllow, AddBlock, Allow, Attach, AuditRow, Block, Call, Changed, Interface, Mode, Override,
     SetMode, SetOverride, Status,
 };

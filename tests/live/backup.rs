@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Stdio;
 
-use palang::wire::{Allow, AuditVerdict, Block, Mode, Override};
+use palang::api::wire::{Allow, AuditVerdict, Block, Mode, Override};
 use palang_tests::lab::{Daemon, Lab};
 use rusqlite::Connection;
 use serde_json::{Value, json};

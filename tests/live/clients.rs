@@ -12,9 +12,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use filter_common::abi::{LIFTED, MODE_ENFORCE};
-use palang::clock;
 use palang::datapath::Maps;
-use palang::policy::Subject;
+use palang::model::policy::Subject;
+use palang::sys::clock;
 use palang_tests::lab::{Daemon, Lab};
 use rusqlite::{Connection, OpenFlags};
 use serde_json::{Value, json};

@@ -6,7 +6,7 @@ use std::fs;
 use std::time::Duration;
 
 use filter_common::abi::LIFTED;
-use palang::clock;
+use palang::sys::clock;
 use palang_tests::lab::{Daemon, Lab};
 use serde_json::{Value, json};
 

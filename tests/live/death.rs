@@ -5,12 +5,13 @@ use std::fs;
 use std::ops::ControlFlow;
 use std::time::Duration;
 
-use palang::client::{self, Client};
-use palang::clock;
+use palang::api::client;
+use palang::api::client::Client;
+use palang::api::wire::{ImportNews, ImportRow, Status};
 use palang::datapath::{Pins, walk_blocks};
-use palang::number_text;
-use palang::policy::{Policy, Subject};
-use palang::wire::{ImportNews, ImportRow, Status};
+use palang::model::number_text;
+use palang::model::policy::{Policy, Subject};
+use palang::sys::clock;
 use palang_tests::lab::{Daemon, INTERFACE, Lab, Traffic, now, run};
 
 use crate::api::{Api, SOON, eventually};

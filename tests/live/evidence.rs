@@ -3,7 +3,7 @@
 use std::fs;
 use std::process::Command;
 
-use palang::wire::CallShown;
+use palang::api::wire::CallShown;
 use palang_tests::lab::{Lab, message, run};
 use serde_json::Value;
 

@@ -8,11 +8,11 @@ use std::path::PathBuf;
 
 use filter_common::abi;
 use filter_common::number::{Digits, Number};
-use palang::datapath::{Maps, Pins};
-use palang::policy::Subject;
-use palang::wire::{
+use palang::api::wire::{
     Allow, Block, Changed, Check, Colour, ImportNews, Problem, ProblemKind, Status,
 };
+use palang::datapath::{Maps, Pins};
+use palang::model::policy::Subject;
 use palang_tests::lab::{Daemon, GATE, Lab, Receiver, run};
 use serde_json::{Value, json};
 

@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use filter_common::abi::{Allow, Block};
 use palang::datapath::{Maps, Pins};
-use palang::number_text;
-use palang::policy::{Policy, Subject};
+use palang::model::number_text;
+use palang::model::policy::{Policy, Subject};
 use palang_tests::lab::{Daemon, Invite, Lab, Receiver, run};
 use serde_json::Value;
 

@@ -3,7 +3,7 @@
 use std::fs;
 use std::net::{SocketAddr, UdpSocket};
 
-use palang::wire::{Colour, Interface};
+use palang::api::wire::{Colour, Interface};
 use palang_tests::lab::{Daemon, INTERFACE, Lab, Receiver, now, run};
 
 use crate::api::{Api, SOON, eventually};

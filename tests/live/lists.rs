@@ -9,7 +9,7 @@ use filter_common::abi::AttemptKey;
 use filter_common::bytes::Slice;
 use filter_common::sip::message::call_id_hash;
 use palang::datapath::{Pins, walk_blocks};
-use palang::policy::Subject;
+use palang::model::policy::Subject;
 use palang_tests::lab::{Lab, message};
 use serde_json::{Value, json};
 
@@ -75,7 +75,7 @@ fn an_allow_that_ends_leaves_the_block_in_force() {
     gate.daemon.kill();
     // The kernel ends it by itself.
     eventually("the allows end", || gate.passing(&callers).is_empty());
-    assert!(palang::clock::boot() >= ends);
+    assert!(palang::sys::clock::boot() >= ends);
     gate.daemon.start_again();
     assert!(gate.passing(&callers).is_empty());
     eventually("they are out of the store", || gate.rows(&["allow", "list"]).is_empty());

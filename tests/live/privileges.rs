@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use palang::wire::{ConfigInForce, Status};
+use palang::api::wire::{ConfigInForce, Status};
 use palang_tests::lab::{Daemon, Lab};
 use serde_json::json;
 

@@ -9,8 +9,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use filter_common::reason::{Fate, Reason};
-use palang::client::{self, Client};
-use palang::wire::Top;
+use palang::api::client;
+use palang::api::client::Client;
+use palang::api::wire::Top;
 use palang_tests::lab::{Callers, Daemon, Lab, message};
 use rusqlite::Connection;
 use serde_json::Value;

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use nix::unistd::{Group, User};
-use palang::wire::{AuditRow, Block, Call};
+use palang::api::wire::{AuditRow, Block, Call};
 use palang_tests::lab::run::{Output, run};
 use palang_tests::lab::{Daemon, Lab};
 
@@ -280,7 +280,7 @@ fn who_reads_sees_a_configuration_with_masked_numbers() {
     let text = format!("# not 0812-9999-1111\n{protected}\n{roles}");
     fs::write(house.daemon.config_file(), &text).expect("written");
     house.daemon.signal("HUP");
-    let config = |user: &str| -> palang::wire::ConfigInForce {
+    let config = |user: &str| -> palang::api::wire::ConfigInForce {
         let mut stream = as_user(user, || connect(&house.daemon));
         request(&mut stream, "GET", "/v1/config", "").json()
     };

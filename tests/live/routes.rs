@@ -5,7 +5,7 @@ use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-use palang::wire::{
+use palang::api::wire::{
     Allow, AuditRow, AuditVerdict, Block, Call, CallShown, Check, ConfigInForce, Explain, Held,
     ImportNews, Mode, Override, Problem, Report, Reported, Review, Status,
 };
@@ -27,7 +27,7 @@ fn document(daemon: &Daemon<'_>) -> Value {
 
 /// `METHOD PATH` of all that the router serves: its source is the only list of it.
 fn served() -> BTreeSet<String> {
-    let source = include_str!("../../filter-user/src/daemon/api.rs");
+    let source = include_str!("../../filter-user/src/daemon/http/mod.rs");
     let (_, source) = source.split_once("pub fn router(").expect("the router");
     let (source, _) = source.split_once("\n}\n").expect("its end");
     let mut served = BTreeSet::new();

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use palang::wire::{Block, Explain, Status};
+use palang::api::wire::{Block, Explain, Status};
 use palang_tests::lab::{Daemon, Lab};
 
 use crate::socket::{ask, until};

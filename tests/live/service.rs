@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::net::UnixDatagram;
 use std::time::{Duration, Instant};
 
-use palang::wire::{ConfigInForce, Status};
+use palang::api::wire::{ConfigInForce, Status};
 use palang_tests::lab::{Daemon, Lab};
 
 use crate::socket::{LONGEST, ask, connect, until};

@@ -4,7 +4,7 @@ use std::fs;
 use std::io::Write as _;
 use std::process::Stdio;
 
-use palang::wire::Status;
+use palang::api::wire::Status;
 use palang_tests::lab::run::{self, Output};
 use palang_tests::lab::{Daemon, Lab};
 use serde_json::Value;

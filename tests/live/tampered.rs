@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use filter_common::abi::{Allow, MODE_OBSERVE, RULE_DIRECT};
 use filter_common::number::{Digits, Number};
 use palang::datapath::{AllowHalves, Pins};
-use palang::policy::{Policy, Protected, Subject};
+use palang::model::policy::{Policy, Protected, Subject};
 use palang_tests::lab::{Lab, TRUNK, TRUNK6};
 use serde_json::{Value, json};
 

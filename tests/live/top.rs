@@ -4,7 +4,7 @@ use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::Command;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use palang::wire::Top;
+use palang::api::wire::Top;
 use palang_tests::lab::{Daemon, Lab};
 use tempfile::TempDir;
 

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::fs;
 
-use palang::wire::Colour;
+use palang::api::wire::Colour;
 use palang_tests::lab::{Daemon, INTERFACE, Lab, Record, Traffic, now, run};
 
 use crate::api::{Api, eventually};

@@ -4,8 +4,9 @@ use std::iter::zip;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use palang::client::{self, Client};
-use palang::wire::{AddBlock, SetOverride};
+use palang::api::client;
+use palang::api::client::Client;
+use palang::api::wire::{AddBlock, SetOverride};
 use palang_tests::lab::{Invite, Lab, now};
 
 /// INVITEs a second: no time is finer than what lies between two.

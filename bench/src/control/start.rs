@@ -5,8 +5,8 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use palang::client::{Client, SHORT};
-use palang::wire::Status;
+use palang::api::client::{Client, SHORT};
+use palang::api::wire::Status;
 use palang_tests::lab::{Daemon, Lab, Record, now};
 
 /// INVITEs per second.

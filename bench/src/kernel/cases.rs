@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use anyhow::{Result, ensure};
 use filter_common::reason::Reason;
-use palang::policy::Policy;
+use palang::model::policy::Policy;
 use palang_tests::packet::Layers;
 
 use super::packets::{self, Packet};

@@ -4,7 +4,7 @@ use anyhow::{Context as _, Result};
 use filter_common::abi::{BLOCK_NO_REDIAL, BLOCK_OBSERVE, Block, Verdict};
 use filter_common::number::{Digits, Number};
 use palang::datapath::Maps;
-use palang::policy::{Policy, Subject};
+use palang::model::policy::{Policy, Subject};
 
 use super::programs::octal;
 

@@ -153,7 +153,8 @@ impl Stack {
         // Makes the maps, as the daemon does.
         let filter = Filter::load(&Pins::new(&pins.0), blocks)?;
         let folder = filter.folder();
-        let mut palang = load(palang::object::OBJECT, folder).context("loading the filter")?;
+        let mut palang =
+            load(palang::datapath::object::OBJECT, folder).context("loading the filter")?;
         let mut bench = load(&OBJECT.0, folder).context("loading the programs beside it")?;
         load_program(&mut palang, Program::Palang.name())?;
         for program in beside {

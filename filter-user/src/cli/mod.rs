@@ -1,54 +1,24 @@
 //! The command line: one file for each command.
 
-pub mod allow;
-pub mod attach;
-pub mod audit;
-pub mod block;
-mod block_export;
-mod block_import;
-mod block_rows;
-pub mod callback;
-pub mod calls;
-mod changed;
-pub mod check;
-pub mod completions;
-pub mod config;
-pub mod daemon;
-pub mod doctor;
-pub mod erase;
-mod evidence_file;
-pub mod explain;
-pub mod export;
-pub mod hints;
-mod in_force;
-pub mod mode;
-pub mod monitor;
-mod number;
-pub mod r#override;
-pub mod print;
-pub mod replay;
-pub mod replay_output;
-pub mod report;
-pub mod review;
-pub mod selftest;
-pub mod setup;
-pub mod status;
-pub mod store;
-mod time;
-pub mod top;
-pub mod what_if;
-mod what_if_output;
-mod whole_file;
-mod without_daemon;
+pub(crate) mod command;
+pub(crate) mod fallback;
+pub(crate) mod input;
+pub mod output;
+
+use crate::cli::command::{
+    allow, attach, audit, block, callback, calls, check, completions, config, daemon, doctor,
+    erase, explain, export, mode, monitor, r#override, replay, report, review, selftest, setup,
+    status, store, top, what_if,
+};
 
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
-use crate::client::Client;
+use crate::api::client::Client;
+use crate::api::wire;
+use crate::datapath::object::VERSION;
 use crate::exit::{Exit, Failure};
-use crate::object::VERSION;
-use crate::wire;
 
 /// The caller gate for emergency call centres.
 #[derive(Debug, Parser)]

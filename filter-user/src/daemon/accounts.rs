@@ -11,10 +11,11 @@ use std::time::{Duration, Instant};
 
 use filter_common::abi::EventStats;
 
-use crate::datapath::{self, EVENT_BYTES, Positions};
-use crate::per_ring::PerRing;
+use crate::api::wire;
+use crate::datapath;
+use crate::datapath::{EVENT_BYTES, Positions};
+use crate::model::per_ring::PerRing;
 use crate::store::Account;
-use crate::wire;
 
 /// A flood is over so long after the last refusal was thinned.
 const FLOOD: Duration = Duration::from_secs(60);

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
-use crate::wire::Problem;
+use crate::api::wire::Problem;
 
 /// What goes wrong where nobody waits for an answer.
 #[derive(Debug, Default)]
@@ -55,7 +55,7 @@ impl Chores {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::ProblemKind;
+    use crate::api::wire::ProblemKind;
 
     #[test]
     fn a_problem_is_there_until_it_went_well() {

@@ -8,29 +8,27 @@ use filter_common::abi::{self, EvidenceStats};
 use tokio::sync::broadcast;
 
 use crate::datapath::{Error, EvidenceSwitch};
-use crate::store::EvidenceRow;
-use crate::wire;
 
 /// Frames that each CPU keeps in a second: far more than pranksters dial, and a fraction of what
 /// the ring takes until it is looked at.
 const PER_SECOND: u32 = 100;
 /// Frames that wait for somebody who looks at them live and is slow, up to 2 KiB each.
-const LIVE: usize = 1024;
+pub(crate) const LIVE: usize = 1024;
 
 /// The switch, and those who want frames.
 pub struct Evidence {
     switch: EvidenceSwitch,
-    wanted: Mutex<Wanted>,
-    live: broadcast::Sender<Arc<abi::Evidence>>,
+    pub(crate) wanted: Mutex<Wanted>,
+    pub(crate) live: broadcast::Sender<Arc<abi::Evidence>>,
     /// Frames that were to be stored and are not.
-    lost: AtomicU64,
+    pub(crate) lost: AtomicU64,
 }
 
 /// Who wants frames.
 #[derive(Default)]
-struct Wanted {
+pub(crate) struct Wanted {
     /// The configuration does.
-    configured: bool,
+    pub(crate) configured: bool,
     /// So many who look live do.
     watches: usize,
 }
@@ -100,11 +98,11 @@ impl Evidence {
         })
     }
 
-    fn wanted(&self) -> MutexGuard<'_, Wanted> {
+    pub(crate) fn wanted(&self) -> MutexGuard<'_, Wanted> {
         self.wanted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn write(&self, wanted: &Wanted) {
+    pub(crate) fn write(&self, wanted: &Wanted) {
         let per_second = if wanted.is_on() { PER_SECOND } else { 0 };
         if let Err(error) = self.switch.set(per_second) {
             tracing::error!("keeping INVITEs cannot be switched: {error}");
@@ -120,7 +118,7 @@ impl Wanted {
 
 /// Frames for somebody who looks live.
 pub struct Watch {
-    evidence: Arc<Evidence>,
+    pub(crate) evidence: Arc<Evidence>,
     /// The frames.
     pub frames: broadcast::Receiver<Arc<abi::Evidence>>,
 }
@@ -131,9 +129,4 @@ impl Drop for Watch {
         wanted.watches = wanted.watches.saturating_sub(1);
         self.evidence.write(&wanted);
     }
-}
-
-/// The frame of a call as the API tells it.
-pub fn evidence_of(call: u64, row: &EvidenceRow) -> wire::Evidence {
-    wire::Evidence::new(call, row.time, row.frame_len, &row.frame)
 }

@@ -13,15 +13,19 @@ use std::sync::{Arc, Mutex, PoisonError};
 use filter_common::abi::{self, BLOCK_NO_REDIAL, BLOCK_OBSERVE, LIFTED, MODE_ENFORCE, RULE_DIRECT};
 use serde_json::json;
 
-use super::control::{Control, MODE, StoredMode, Who, entry};
-use super::order::Key;
-use super::reconcile::{self, InMaps};
-use crate::clock;
+use crate::api::wire::{AdoptFrom, AdoptStore, Adopted, Problem, ProblemKind};
+use crate::daemon::decision::entry;
+use crate::daemon::order::Key;
+use crate::daemon::reconcile;
+use crate::daemon::reconcile::InMaps;
+use crate::daemon::role::Who;
+use crate::daemon::state::Control;
+use crate::daemon::switches::{MODE, StoredMode};
 use crate::datapath::{Pins, walk_blocks};
-use crate::policy::Subject;
-use crate::redial::Redial;
+use crate::model::policy::Subject;
+use crate::model::redial::Redial;
 use crate::store::{Decision, Entry, HELD, Kind, RESTORED, Store};
-use crate::wire::{AdoptFrom, AdoptStore, Adopted, Problem, ProblemKind};
+use crate::sys::clock;
 
 /// So many blocks are settled at once; others who write have a turn in between.
 const SLICE: usize = 200;

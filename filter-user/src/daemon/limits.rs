@@ -15,9 +15,9 @@ use axum::response::{IntoResponse, Response};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::access::Peer;
-use super::listen::{Busy, Handle};
-use crate::wire::{Problem, ProblemKind};
+use crate::api::wire::{Problem, ProblemKind};
+use crate::daemon::http::auth::Peer;
+use crate::daemon::http::listen::{Busy, Handle};
 
 /// Bytes of a body, unless it is an import.
 const BODY_MAX: usize = 64 * 1024;
@@ -72,7 +72,7 @@ impl Kind {
     /// Requests of this kind that one user may have under way, and all users together.
     const fn slots(self) -> (usize, usize) {
         match self {
-            Kind::WayOut => (32, super::listen::API.all),
+            Kind::WayOut => (32, crate::daemon::http::listen::API.all),
             Kind::Change | Kind::Read => (16, 64),
             Kind::List => (16, 64),
             Kind::Stream => (32, 128),
@@ -101,7 +101,7 @@ const _: () = {
         sum += KINDS[index].slots().0;
         index += 1;
     }
-    assert!(sum < super::listen::API.each);
+    assert!(sum < crate::daemon::http::listen::API.each);
 };
 
 type Slots = [Arc<Semaphore>; KINDS.len()];
@@ -251,8 +251,8 @@ async fn whole(request: Request) -> Result<Request, Problem> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::listen::{Connections, Limits};
     use super::*;
+    use crate::daemon::http::listen::{Connections, Limits};
 
     fn connection() -> Handle {
         Connections::new(Limits { all: 10, each: 10 }).open(Some(7)).unwrap().0.handle.clone()
@@ -271,7 +271,7 @@ mod tests {
             ("DELETE", "/v1/blocks/{number}"),
             ("POST", "/v1/reviews/{id}/free"),
         ];
-        let document = <super::super::api::Document as utoipa::OpenApi>::openapi();
+        let document = <crate::daemon::http::Document as utoipa::OpenApi>::openapi();
         let document = serde_json::to_value(document).unwrap();
         let mut found = 0;
         for (path, operations) in document["paths"].as_object().unwrap() {
@@ -321,7 +321,7 @@ mod tests {
         assert_eq!(problem.kind, ProblemKind::Overloaded);
         drop(taken);
         let (each, all) = Kind::WayOut.slots();
-        assert!(all >= super::super::listen::API.all, "as many as there are connections");
+        assert!(all >= crate::daemon::http::listen::API.all, "as many as there are connections");
         assert!(each * 4 < all);
     }
 

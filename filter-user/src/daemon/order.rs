@@ -11,10 +11,10 @@ use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use super::keeper::Keeper;
-use crate::policy::Subject;
+use crate::api::wire::{Persisted, Problem, ProblemKind};
+use crate::daemon::store_thread::Keeper;
+use crate::model::policy::Subject;
 use crate::store::{Decision, Error, Store};
-use crate::wire::{Persisted, Problem, ProblemKind};
 
 /// Keys that are remembered before those are looked for that nobody needs any more.
 const REMEMBERED: usize = 64;

@@ -16,18 +16,20 @@ use filter_common::abi::{self, LIFTED, MODE_ENFORCE, MODE_OBSERVE, RULE_DIRECT};
 use jiff::Timestamp;
 use serde_json::json;
 
-use super::control::{
-    Control, MODE, OVERRIDE, StoredMode, StoredOverride, allow_entry, entry, keep_mode,
-    keep_override,
+use crate::api::wire;
+use crate::api::wire::{Persisted, Problem, ProblemKind};
+use crate::daemon::decision::{allow_entry, entry};
+use crate::daemon::order::Key;
+use crate::daemon::state::Control;
+use crate::daemon::switches::{
+    MODE, OVERRIDE, StoredMode, StoredOverride, keep_mode, keep_override,
 };
-use super::order::Key;
-use crate::clock;
 use crate::datapath::{Error, Maps, walk_blocks};
-use crate::direct::{Note, Notes};
-use crate::policy::Subject;
-use crate::status;
+use crate::inspect;
+use crate::model::policy::Subject;
+use crate::store::offline_journal::{Note, Notes};
 use crate::store::{Decision, Entry, Kind, Reader, Store};
-use crate::wire::{self, Persisted, Problem, ProblemKind};
+use crate::sys::clock;
 
 /// Expiries that differ by less are the same: converting between clocks is not exact.
 const TOLERANCE: u64 = 2_000_000_000;
@@ -308,7 +310,7 @@ type Kept = Pin<Box<dyn Future<Output = Persisted> + Send>>;
 /// Whether the store has the override with this deadline in the map, and its end; 0: the map is
 /// new, and there is none to put into it.
 fn is_known(stored: &StoredOverride, deadline: u64) -> bool {
-    let is_over = status::live(deadline).is_none();
+    let is_over = inspect::live(deadline).is_none();
     match deadline {
         0 => stored.until.is_none_or(|until| until <= clock::now()),
         _ => stored.is(deadline) && (is_over || stored.ends_with(deadline)),
@@ -325,7 +327,7 @@ fn settle_override(control: &Control, store: &Reader, notes: &[Note]) -> Result<
         return Ok(Adopted::NotNow);
     }
     let deadline = control.maps.override_until()?;
-    let until = status::live(deadline).map(clock::wall);
+    let until = inspect::live(deadline).map(clock::wall);
     let since = Some(clock::now());
     let (stored, entry) = if deadline == 0 {
         // The maps are new. What was noted since the daemon's death is younger than the store.

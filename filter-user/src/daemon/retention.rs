@@ -9,12 +9,13 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use nix::sys::statvfs::statvfs;
 
-use super::control::Control;
-use super::reports;
-use crate::clock;
+use crate::api::wire::{Problem, ProblemKind};
 use crate::config::Config;
-use crate::store::{self, Error, Size, Step, Store};
-use crate::wire::{Problem, ProblemKind};
+use crate::daemon::command::report;
+use crate::daemon::state::Control;
+use crate::store;
+use crate::store::{Error, Size, Step, Store};
+use crate::sys::clock;
 
 /// How often the size of the store is looked at.
 const LOOK: Duration = Duration::from_secs(1);
@@ -124,7 +125,7 @@ async fn by_age(control: &Arc<Control>, config: &Config) -> Result<(), Problem> 
     let old = before(config.calls_kept);
     steps(control, move |store| store.prune_calls(old, STEP)).await?;
     steps(control, move |store| store.prune_reviews(old, STEP)).await?;
-    let old = before(reports::kept(config));
+    let old = before(report::kept(config));
     steps(control, move |store| store.prune_reports(old, STEP)).await
 }
 

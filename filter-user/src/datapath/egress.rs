@@ -15,10 +15,11 @@ use aya::programs::links::{FdLink, Link as _, PinnedLink};
 use aya::programs::tc::{NlOptions, SchedClassifierLink, TcAttachOptions, TcHandle};
 use aya::programs::{LinkOrder, ProgramInfo, SchedClassifier, TcAttachType, tc};
 
-use super::Attached;
-use super::error::{Error, chain, os_error};
-use super::gate::EGRESS_PROGRAM;
-use super::live::{Filter, Pins};
+use crate::datapath::Attached;
+use crate::datapath::attach::Filter;
+use crate::datapath::error::{Error, chain, os_error};
+use crate::datapath::load::EGRESS_PROGRAM;
+use crate::datapath::pins::Pins;
 
 const ENOENT: i32 = 2;
 const ENODEV: i32 = 19;
@@ -74,7 +75,7 @@ impl Pins {
     }
 
     /// Interfaces that have the program for packets that leave.
-    pub(super) fn egress_interfaces(&self) -> Vec<String> {
+    pub(crate) fn egress_interfaces(&self) -> Vec<String> {
         let folders = ["links-egress", "clsact"].map(|name| self.folder().join(name));
         let entries = folders.iter().flat_map(fs::read_dir).flatten().flatten();
         entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
@@ -223,8 +224,8 @@ mod tests {
     use std::process::Command;
 
     use super::*;
-    use crate::config::XdpMode;
-    use crate::test_netns::{in_new_namespace, ip};
+    use crate::model::xdp_mode::XdpMode;
+    use crate::sys::test_netns::{in_new_namespace, ip};
 
     /// Programs of ours for packets that leave, of either way.
     fn count(interface: &str) -> usize {

@@ -8,8 +8,8 @@ use aya::maps::MapError;
 use aya::programs::ProgramError;
 use caps::{CapSet, Capability};
 
-use crate::kernels;
-use crate::object::OBJECT;
+use crate::datapath::object::OBJECT;
+use crate::sys::kernels;
 
 /// A missing capability. `EACCES`, which Rust takes for the same, is the verifier's no.
 const EPERM: i32 = 1;
@@ -143,19 +143,19 @@ impl std::fmt::Display for Error {
 impl std::error::Error for Error {}
 
 impl Error {
-    pub(super) fn load(error: EbpfError) -> Error {
+    pub(crate) fn load(error: EbpfError) -> Error {
         if OBJECT.is_empty() {
             return Error::NoProgram;
         }
         if is_permission(&error) { Error::Permission } else { Error::Load(chain(&error)) }
     }
 
-    pub(super) fn program(error: ProgramError) -> Error {
+    pub(crate) fn program(error: ProgramError) -> Error {
         if is_permission(&error) { Error::Permission } else { Error::Load(chain(&error)) }
     }
 
     /// The kernel does not take the program of this name.
-    pub(super) fn loading(program: &'static str, error: ProgramError) -> Error {
+    pub(crate) fn loading(program: &'static str, error: ProgramError) -> Error {
         let ProgramError::LoadError { io_error, verifier_log } = &error else {
             return Error::program(error);
         };
@@ -170,11 +170,11 @@ impl Error {
         Error::Refused(vec![Refusal::new(program, io_error, &verifier_log.to_string())])
     }
 
-    pub(super) fn run(error: ProgramError) -> Error {
+    pub(crate) fn run(error: ProgramError) -> Error {
         Error::Run(chain(&error))
     }
 
-    pub(super) fn map(name: &'static str, error: MapError) -> Error {
+    pub(crate) fn map(name: &'static str, error: MapError) -> Error {
         if is_permission(&error) {
             return Error::Permission;
         }
@@ -184,7 +184,7 @@ impl Error {
         }
     }
 
-    pub(super) fn pin(path: &Path, error: impl std::error::Error + 'static) -> Error {
+    pub(crate) fn pin(path: &Path, error: impl std::error::Error + 'static) -> Error {
         // A verifier says EACCES, too; here it is the file's mode, or there is a folder.
         if is_permission(&error) || os_error(&error) == Some(EACCES) && !path.is_dir() {
             return Error::Permission;
@@ -240,7 +240,7 @@ fn is_permission(error: &(dyn std::error::Error + 'static)) -> bool {
 }
 
 /// The number of the system's error behind an error.
-pub(super) fn os_error(error: &(dyn std::error::Error + 'static)) -> Option<i32> {
+pub(crate) fn os_error(error: &(dyn std::error::Error + 'static)) -> Option<i32> {
     let mut next = Some(error);
     while let Some(error) = next {
         if let Some(io) = error.downcast_ref::<io::Error>() {
@@ -251,7 +251,7 @@ pub(super) fn os_error(error: &(dyn std::error::Error + 'static)) -> Option<i32>
     None
 }
 
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
     while let Some(error) = next {

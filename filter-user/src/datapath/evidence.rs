@@ -1,6 +1,6 @@
 //! Frames of refused attempts: switching their keeping on and off, and taking them out.
 //!
-//! Not among [`Maps`](super::Maps): those that an older program of the same layout made lack these,
+//! Not among [`Maps`](crate::datapath::Maps): those that an older program of the same layout made lack these,
 //! and are read all the same.
 
 use std::path::Path;
@@ -9,9 +9,11 @@ use std::sync::Mutex;
 use aya::maps::{Array, Map, MapData, PerCpuArray, RingBuf};
 use filter_common::abi::{Evidence, EvidenceStats};
 
-use super::error::Error;
-use super::maps::{lock, open, typed};
-use super::raw::{self, Raw};
+use crate::datapath::error::Error;
+use crate::datapath::maps::access::lock;
+use crate::datapath::maps::layout::{open, typed};
+use crate::datapath::raw;
+use crate::datapath::raw::Raw;
 
 /// How many frames are kept, and what became of those that should have been.
 pub struct EvidenceSwitch {
@@ -20,7 +22,7 @@ pub struct EvidenceSwitch {
 }
 
 impl EvidenceSwitch {
-    pub(super) fn new(
+    pub(crate) fn new(
         mut take: impl FnMut(&'static str) -> Result<Map, Error>,
     ) -> Result<EvidenceSwitch, Error> {
         Ok(EvidenceSwitch {
@@ -66,7 +68,7 @@ impl EvidenceSwitch {
 pub struct EvidenceRing(RingBuf<MapData>);
 
 impl EvidenceRing {
-    pub(super) fn new(
+    pub(crate) fn new(
         mut take: impl FnMut(&'static str) -> Result<Map, Error>,
     ) -> Result<EvidenceRing, Error> {
         typed(&mut take, "EVIDENCE").map(EvidenceRing)

@@ -9,7 +9,7 @@ use std::os::fd::{FromRawFd as _, OwnedFd};
 use nix::libc;
 use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit, setrlimit};
 
-use super::error::Error;
+use crate::datapath::error::Error;
 
 /// How often a load is tried that a signal interrupts.
 const TRIES: u32 = 10;
@@ -67,7 +67,7 @@ impl Features {
 
     /// Lifts the limit of locked memory of this process, where maps are counted against it and the
     /// process may.
-    pub(super) fn lift_memory_limit(self) {
+    pub(crate) fn lift_memory_limit(self) {
         if self.locked_memory {
             // Where it may not, the maps say so.
             let _ = setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY);

@@ -5,7 +5,7 @@ use std::path::Path;
 use aya::maps::MapInfo;
 use aya::programs::loaded_programs;
 
-use super::error::Error;
+use crate::datapath::error::Error;
 
 /// A program in the kernel, as the kernel tells of it.
 #[derive(Clone, Debug, PartialEq, Eq)]

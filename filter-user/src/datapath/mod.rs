@@ -1,32 +1,40 @@
 //! The kernel side, from user space: load the program, attach it, fill its maps, run it. The
 //! only place that knows Aya.
 
-mod egress;
-mod error;
-mod evidence;
-mod features;
-mod gate;
-mod live;
-mod loaded;
-mod maps;
-mod positions;
-mod raw;
-mod replay;
-mod run_time;
-mod trial;
+pub(crate) mod attach;
+pub(crate) mod bpf_stats;
+pub(crate) mod egress;
+pub(crate) mod error;
+pub(crate) mod evidence;
+pub(crate) mod features;
+pub(crate) mod load;
+pub(crate) mod loaded;
+pub(crate) mod maps;
+pub mod object;
+pub(crate) mod pins;
+pub(crate) mod positions;
+pub(crate) mod raw;
+pub(crate) mod replay;
+pub(crate) mod rings;
+pub(crate) mod trial;
 
-pub use self::egress::{Egress, tcx_programs};
-pub use self::error::{Error, Refusal};
-pub use self::evidence::{EvidenceRing, EvidenceSwitch};
-pub use self::features::{Features, memory_limit};
-pub use self::gate::{Plan, Program, slow_reader};
-pub use self::live::{Attached, Events, Filter, Pins};
-pub use self::loaded::{Loaded, loaded, map_id};
-pub use self::maps::{AllowHalves, LookUp, Maps, WayOut, carry_over, event_stats, walk_blocks};
-pub use self::positions::{EVENT_BYTES, Positions};
-pub use self::replay::{Judged, Replay};
-pub use self::run_time::{RunTime, Statistics};
-pub use self::trial::Trial;
+pub use crate::datapath::attach::{Attached, Filter};
+pub use crate::datapath::bpf_stats::{RunTime, Statistics};
+pub use crate::datapath::egress::{Egress, tcx_programs};
+pub use crate::datapath::error::{Error, Refusal};
+pub use crate::datapath::evidence::{EvidenceRing, EvidenceSwitch};
+pub use crate::datapath::features::{Features, memory_limit};
+pub use crate::datapath::load::{Plan, Program, slow_reader};
+pub use crate::datapath::loaded::{Loaded, loaded, map_id};
+pub use crate::datapath::maps::carry_over::carry_over;
+pub use crate::datapath::maps::lookup::LookUp;
+pub use crate::datapath::maps::pass_maps::WayOut;
+pub use crate::datapath::maps::{AllowHalves, Maps, event_stats, walk_blocks};
+pub use crate::datapath::pins::Pins;
+pub use crate::datapath::positions::{EVENT_BYTES, Positions};
+pub use crate::datapath::replay::{Judged, Replay};
+pub use crate::datapath::rings::Events;
+pub use crate::datapath::trial::Trial;
 
 /// The program's memory of attempts needs room for two of each blocked number, and for
 /// what each CPU keeps free for itself, or it forgets too early.

@@ -17,8 +17,8 @@ use filter_common::abi::EventEntry;
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
 use nix::unistd::{SysconfVar, sysconf};
 
-use super::error::Error;
-use crate::per_ring::PerRing;
+use crate::datapath::error::Error;
+use crate::model::per_ring::PerRing;
 
 /// Bytes of the header that the kernel puts before an entry (`BPF_RINGBUF_HDR_SZ`).
 const HEADER: usize = 8;

@@ -5,7 +5,7 @@
 use aya::maps::{MapData, RingBuf};
 use filter_common::abi::{EventEntry, Evidence};
 
-use super::error::Error;
+use crate::datapath::error::Error;
 
 /// A type of `filter_common::abi` in a map.
 #[derive(Clone, Copy)]

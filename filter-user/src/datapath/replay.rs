@@ -6,15 +6,17 @@ use filter_common::abi::{Event, EventEntry, EventStats, Evidence};
 use filter_common::number::Number;
 use filter_common::reason::Reason;
 
-use super::attempts;
-use super::error::Error;
-use super::evidence::{EvidenceRing, EvidenceSwitch};
-use super::gate::{Gate, Plan, Program};
-use super::maps::{Maps, typed};
-use super::raw::{self, Raw};
-use crate::host::READABLE;
-use crate::object::OBJECT;
-use crate::policy::{Policy, Subject};
+use crate::datapath::attempts;
+use crate::datapath::error::Error;
+use crate::datapath::evidence::{EvidenceRing, EvidenceSwitch};
+use crate::datapath::load::{Gate, Plan, Program};
+use crate::datapath::maps::Maps;
+use crate::datapath::maps::layout::typed;
+use crate::datapath::object::OBJECT;
+use crate::datapath::raw;
+use crate::datapath::raw::Raw;
+use crate::model::host_gate::READABLE;
+use crate::model::policy::{Policy, Subject};
 
 /// Shortest frame that the kernel takes for a test run: an Ethernet header.
 const FRAME_MIN: usize = 14;
@@ -222,7 +224,7 @@ impl Replay {
         Ok(self.gate.xdp()?.info().map_err(Error::program)?.tag())
     }
 
-    pub(super) fn gate(&mut self) -> &mut Gate {
+    pub(crate) fn gate(&mut self) -> &mut Gate {
         &mut self.gate
     }
 
@@ -276,7 +278,7 @@ impl Replay {
 
 /// Loads a program of the object with a policy, on maps of its own. Only in a replay is its time that
 /// of the capture.
-pub(super) fn load(
+pub(crate) fn load(
     object: &[u8],
     plan: &Plan,
     policy: &Policy,

@@ -3,12 +3,13 @@
 use aya::programs::XdpMode as AyaMode;
 use filter_common::abi::EventEntry;
 
-use super::error::{Error, chain};
-use super::gate::Plan;
-use super::maps::Maps;
-use super::replay::{self, Replay};
-use crate::object::OBJECT;
-use crate::policy::Policy;
+use crate::datapath::error::{Error, chain};
+use crate::datapath::load::Plan;
+use crate::datapath::maps::Maps;
+use crate::datapath::object::OBJECT;
+use crate::datapath::replay;
+use crate::datapath::replay::Replay;
+use crate::model::policy::Policy;
 
 /// The program as a live filter has it, but on private maps. All of it ends with this value: the
 /// maps, the program, and that it is on an interface.

@@ -10,11 +10,11 @@ use std::path::Path;
 
 use filter_common::reason::Reason;
 
-use self::capture::{Capture, Frame};
-use self::record::Record;
-use self::summary::Summary;
 use crate::datapath;
-use crate::policy::Policy;
+use crate::model::policy::Policy;
+use crate::replay::capture::{Capture, Frame};
+use crate::replay::record::Record;
+use crate::replay::summary::Summary;
 
 /// Replays one or more captures with common attempts and fragments.
 pub struct Replay {

@@ -9,8 +9,8 @@ use filter_common::reason::Reason;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::message::Message;
-use crate::policy::Policy;
+use crate::model::policy::Policy;
+use crate::replay::message::Message;
 
 /// One frame and its verdict. Unknown fields are null.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -72,7 +72,7 @@ impl Record {
         let outside = policy.settings.trunks_configured != 0 && event.trunk == 0;
         let trunk = policy.trunks.get(usize::from(event.trunk)).filter(|_| was_read && !outside);
         let verdict = verdict(event.verdict);
-        let would = self::verdict(event.would);
+        let would = crate::replay::record::verdict(event.would);
         let transport = match packet.transport {
             TRANSPORT_UDP => Some("udp"),
             TRANSPORT_TCP => Some("tcp"),

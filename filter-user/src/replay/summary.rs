@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::record::Record;
+use crate::replay::record::Record;
 
 /// Counts over all captures of a replay. Verdicts and reasons are those of the reported frames:
 /// INVITEs, or all frames.

@@ -5,7 +5,7 @@
 //! Whoever rewrites the rest of the chain is found by a head that was noted elsewhere: the
 //! daemon logs it to the journal.
 //!
-//! A number stands in the record as its pseudonym ([`super::pseudonym`]) and plain beside it, where
+//! A number stands in the record as its pseudonym ([`crate::store::pseudonym`]) and plain beside it, where
 //! it can be erased. In rows from before there were pseudonyms it stands in the record.
 
 use std::borrow::Cow;
@@ -20,8 +20,8 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
-use super::{Error, Pseudonyms, Reader, Store, Write};
-use crate::policy::Subject;
+use crate::model::policy::Subject;
+use crate::store::{Error, Pseudonyms, Reader, Store, Write};
 
 const COLUMNS: &str = "seq, record, hash, plain";
 /// Rows that are verified in one question: as long as one lasts, the store's log cannot shrink.
@@ -65,7 +65,7 @@ impl Entry {
         self
     }
 
-    pub(super) fn about(mut self, subject: Subject, rule: u64) -> Entry {
+    pub(crate) fn about(mut self, subject: Subject, rule: u64) -> Entry {
         self.number = Some(subject.to_string());
         self.rule = Some(rule);
         self
@@ -102,7 +102,7 @@ pub struct Head {
 
 impl Head {
     /// The row after it.
-    pub(super) fn next(self, record: &[u8]) -> Head {
+    pub(crate) fn next(self, record: &[u8]) -> Head {
         let hash = Sha256::new().chain_update(self.hash).chain_update(record).finalize();
         Head { seq: self.seq + 1, hash: hash.into() }
     }
@@ -138,7 +138,7 @@ pub fn hex(bytes: &[u8]) -> String {
 }
 
 /// What [`hex`] made of 32 bytes.
-pub(super) fn unhex(digits: &str) -> Option<[u8; 32]> {
+pub(crate) fn unhex(digits: &str) -> Option<[u8; 32]> {
     let mut bytes = [0; 32];
     if digits.len() != 64 || !digits.is_ascii() {
         return None;
@@ -185,13 +185,13 @@ pub struct AuditCheck {
 
 impl Write<'_> {
     /// Adds a row to the chain.
-    pub(super) fn audit(&mut self, entry: Entry) -> rusqlite::Result<()> {
+    pub(crate) fn audit(&mut self, entry: Entry) -> rusqlite::Result<()> {
         let plain = entry.number.clone();
         self.chain(entry, plain)
     }
 
     /// Adds a row about a number that is not to be told.
-    pub(super) fn audit_without_number(&mut self, entry: Entry) -> rusqlite::Result<()> {
+    pub(crate) fn audit_without_number(&mut self, entry: Entry) -> rusqlite::Result<()> {
         self.chain(entry, None)
     }
 
@@ -334,7 +334,7 @@ fn is_told_by(record: &[u8], plain: ValueRef<'_>, names: &Pseudonyms) -> bool {
 }
 
 /// The last row of the chain.
-pub(super) fn head(conn: &Connection) -> rusqlite::Result<Head> {
+pub(crate) fn head(conn: &Connection) -> rusqlite::Result<Head> {
     let sql = "SELECT seq, hash FROM audit ORDER BY seq DESC LIMIT 1";
     let row = conn
         .prepare_cached(sql)?
@@ -349,8 +349,8 @@ fn read(row: &Row<'_>) -> rusqlite::Result<AuditRow> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::*;
     use super::*;
+    use crate::store::tests::*;
 
     /// A store with five audit rows.
     fn five() -> Home {

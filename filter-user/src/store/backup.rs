@@ -11,7 +11,7 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 use tempfile::{Builder, NamedTempFile};
 
-use super::{
+use crate::store::{
     Error, Reader, absolute, beside, connection, pending_changes, retention, schema, state,
 };
 
@@ -133,7 +133,7 @@ fn move_away(path: &Path) -> Result<PathBuf, Error> {
 
 /// A store that is being made beside its place, so that it is whole or not there: gone with
 /// this value unless it gets its name.
-pub(super) struct Part {
+pub(crate) struct Part {
     file: NamedTempFile,
     /// Its place; messages name this.
     path: PathBuf,
@@ -141,7 +141,7 @@ pub(super) struct Part {
 
 impl Part {
     /// An empty file beside `path`, which is absolute.
-    pub(super) fn begin(path: PathBuf) -> Result<Part, Error> {
+    pub(crate) fn begin(path: PathBuf) -> Result<Part, Error> {
         let begin = || {
             let name = path.file_name().unwrap_or_default();
             let file = Builder::new().prefix(name).suffix(".part").tempfile_in(folder(&path))?;
@@ -153,7 +153,7 @@ impl Part {
     }
 
     /// Makes the tables in it.
-    pub(super) fn migrate(&self) -> Result<(), Error> {
+    pub(crate) fn migrate(&self) -> Result<(), Error> {
         self.with(|conn| {
             retention::make_incremental(conn)?;
             schema::migrate(conn)
@@ -178,12 +178,12 @@ impl Part {
             .map_err(|error| Error::io(&self.path, &error))
     }
 
-    pub(super) fn sync(&self) -> Result<(), Error> {
+    pub(crate) fn sync(&self) -> Result<(), Error> {
         self.file.as_file().sync_all().map_err(|error| Error::io(&self.path, &error))
     }
 
     /// Puts it in its place, where nothing may be.
-    pub(super) fn name(self) -> Result<(), Error> {
+    pub(crate) fn name(self) -> Result<(), Error> {
         let Part { file, path } = self;
         file.persist_noclobber(&path)
             .map_err(|error| error.error)
@@ -198,9 +198,9 @@ fn folder(path: &Path) -> &Path {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::*;
-    use super::super::{Kind, Store};
     use super::*;
+    use crate::store::tests::*;
+    use crate::store::{Kind, Store};
 
     fn names(home: &Home) -> Vec<String> {
         let mut names: Vec<_> = fs::read_dir(home.folder.path())

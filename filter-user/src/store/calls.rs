@@ -7,10 +7,10 @@ use filter_common::number::Number;
 use jiff::Timestamp;
 use rusqlite::{OptionalExtension as _, Row, named_params, params_from_iter};
 
-use super::retention::ROWS;
-use super::schema::Millis;
-use super::{Error, Reader, Step, Store, Write};
-use crate::per_ring::is_in_ring_of_refusals;
+use crate::model::per_ring::is_in_ring_of_refusals;
+use crate::store::retention::ROWS;
+use crate::store::schema::Millis;
+use crate::store::{Error, Reader, Step, Store, Write};
 
 const COLUMNS: &str = "id, time, number, trunk, source, call_id, call_hash, identity, verdict, \
                        would, reason, rule, repeats, count";
@@ -81,7 +81,7 @@ impl Store {
     }
 
     /// Writes without waiting for the disk.
-    pub(super) fn soon<T>(
+    pub(crate) fn soon<T>(
         &mut self,
         write: impl FnOnce(&mut Store) -> Result<T, Error>,
     ) -> Result<T, Error> {
@@ -132,7 +132,7 @@ impl Store {
 
 impl Write<'_> {
     /// Stores a call; returns its number.
-    pub(super) fn call(&mut self, call: &CallRow) -> rusqlite::Result<u64> {
+    pub(crate) fn call(&mut self, call: &CallRow) -> rusqlite::Result<u64> {
         self.saw(call.time);
         let mut statement = self.tx.prepare_cached(&format!(
             "INSERT INTO calls ({COLUMNS}) VALUES (NULL, :time, :number, :trunk, :source, \
@@ -221,8 +221,8 @@ fn read(row: &Row<'_>) -> rusqlite::Result<(u64, CallRow)> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{Home, time};
     use super::*;
+    use crate::store::tests::{Home, time};
 
     fn call(at: i64, number: u64) -> CallRow {
         CallRow {

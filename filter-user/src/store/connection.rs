@@ -24,7 +24,7 @@ thread_local! {
 ///
 /// # Errors
 /// What SQLite says.
-pub(super) fn open(name: &Path, flags: OpenFlags) -> rusqlite::Result<Connection> {
+pub(crate) fn open(name: &Path, flags: OpenFlags) -> rusqlite::Result<Connection> {
     static LISTEN: Once = Once::new();
     LISTEN.call_once(|| {
         // SAFETY: `heard` calls nothing of SQLite and touches one thread's memory only. Every
@@ -51,7 +51,7 @@ fn unopened(message: &str) -> Option<(String, i32)> {
 }
 
 /// The file that SQLite could not open last on this thread, and why. Forgets it.
-pub(super) fn take_unopened() -> Option<(String, io::Error)> {
+pub(crate) fn take_unopened() -> Option<(String, io::Error)> {
     let (file, number) = UNOPENED.take()?;
     Some((file, io::Error::from_raw_os_error(number)))
 }

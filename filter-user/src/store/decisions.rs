@@ -8,10 +8,10 @@ use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Row, named_params, params};
 use uuid::Uuid;
 
-use super::schema::Millis;
-use super::{Entry, Error, Reader, Store};
-use crate::policy::Subject;
-use crate::redial::Redial;
+use crate::model::policy::Subject;
+use crate::model::redial::Redial;
+use crate::store::schema::Millis;
+use crate::store::{Entry, Error, Reader, Store};
 
 const COLUMNS: &str = "rule, id, kind, prefix, subject, created, expires, reason, author, origin, node, flags, \
      redial_attempts, redial_window, redial_grant, epoch, incident";
@@ -379,8 +379,8 @@ mod tests {
 
     use proptest::prelude::*;
 
-    use super::super::tests::*;
     use super::*;
+    use crate::store::tests::*;
 
     #[test]
     fn every_field_survives() {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use rusqlite::ErrorCode;
 use rusqlite::ffi::SQLITE_IOERR_SHMSIZE;
 
-use super::{connection, schema};
+use crate::store::{connection, schema};
 
 /// An error of the store. Whatever was to be changed was not changed.
 #[derive(Debug)]
@@ -107,7 +107,7 @@ impl std::fmt::Display for Error {
 impl std::error::Error for Error {}
 
 impl Error {
-    pub(super) fn sqlite(path: &Path, error: &rusqlite::Error) -> Error {
+    pub(crate) fn sqlite(path: &Path, error: &rusqlite::Error) -> Error {
         let path = path.to_owned();
         let code = error.sqlite_error_code();
         let is = |wanted: ErrorCode| code == Some(wanted);
@@ -147,7 +147,7 @@ impl Error {
         }
     }
 
-    pub(super) fn io(path: &Path, error: &io::Error) -> Error {
+    pub(crate) fn io(path: &Path, error: &io::Error) -> Error {
         let path = path.to_owned();
         let kind = error.kind();
         if matches!(kind, io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {

@@ -1,5 +1,5 @@
 //! INVITEs of refused attempts, as they came, where they are kept. Each belongs to a call and goes
-//! with it: a trigger in [`schema`](super::schema).
+//! with it: a trigger in [`schema`](crate::store::schema).
 
 use std::time::Duration;
 
@@ -7,9 +7,9 @@ use filter_common::number::Number;
 use jiff::{SignedDuration, Timestamp};
 use rusqlite::{OptionalExtension as _, Row, params};
 
-use super::retention::ROWS;
-use super::schema::Millis;
-use super::{Error, Reader, Step, Store, Write};
+use crate::store::retention::ROWS;
+use crate::store::schema::Millis;
+use crate::store::{Error, Reader, Step, Store, Write};
 
 /// The times of an attempt's record and of its frame are read from the clock one after the other.
 const APART: SignedDuration = SignedDuration::from_secs(2);
@@ -168,9 +168,9 @@ fn read(row: &Row<'_>) -> rusqlite::Result<EvidenceRow> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{Home, time};
-    use super::super::{CallRow, Entry};
     use super::*;
+    use crate::store::tests::{Home, time};
+    use crate::store::{CallRow, Entry};
 
     const LOTS: Room = Room { frames: 100, bytes: 1 << 20 };
 

@@ -18,6 +18,28 @@
 //!
 //! Times are kept to the millisecond, cut downwards.
 
+pub mod audit;
+pub mod backup;
+pub mod calls;
+pub(crate) mod connection;
+pub mod decisions;
+pub(crate) mod error;
+pub mod evidence;
+pub(crate) mod offline_journal;
+pub mod person;
+pub(crate) mod place;
+pub mod pseudonym;
+pub mod records;
+pub mod reports;
+pub mod retention;
+pub mod reviews;
+#[cfg(test)]
+pub(crate) mod sandbox;
+pub(crate) mod schema;
+pub(crate) mod state;
+#[cfg(test)]
+pub(crate) mod tests;
+
 use std::ops::{ControlFlow, Deref};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -28,27 +50,6 @@ use jiff::Timestamp;
 use nix::sys::statvfs::{FsFlags, statvfs};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, Row, Transaction, TransactionBehavior};
-
-pub mod audit;
-pub mod backup;
-pub mod calls;
-mod connection;
-pub mod decisions;
-mod error;
-pub mod evidence;
-pub mod person;
-mod place;
-pub mod pseudonym;
-pub mod records;
-pub mod reports;
-pub mod retention;
-pub mod reviews;
-#[cfg(test)]
-mod sandbox;
-mod schema;
-mod state;
-#[cfg(test)]
-mod tests;
 
 use place::Place;
 

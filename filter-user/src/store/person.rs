@@ -6,13 +6,14 @@ use std::time::Duration;
 use filter_common::number::Number;
 use rusqlite::Connection;
 
-use super::retention::ROWS;
-use super::reviews::{self, Review};
-use super::{
+use crate::model::policy::Subject;
+use crate::store::retention::ROWS;
+use crate::store::reviews;
+use crate::store::reviews::Review;
+use crate::store::{
     AuditFilter, AuditRow, BUSY, CallFilter, CallRow, Decision, Entry, Error, EvidenceRow, Kind,
     Reader, Report, ReportFilter, Store,
 };
-use crate::policy::Subject;
 
 /// How long [`Store::clear_log`] waits for readers: meanwhile nothing is written.
 const CLEAR_PATIENCE: Duration = Duration::from_millis(500);
@@ -195,9 +196,9 @@ fn into<T>(all: &mut Vec<T>) -> impl FnMut(T) -> ControlFlow<()> {
 mod tests {
     use std::fs;
 
-    use super::super::tests::*;
     use super::*;
-    use crate::ladder::ReportKind;
+    use crate::model::ladder::ReportKind;
+    use crate::store::tests::*;
     use crate::store::{Closed, restore};
 
     const DIGITS: &str = "6281234567890";

@@ -5,11 +5,11 @@ use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use super::{Error, beside};
+use crate::store::{Error, beside};
 
 /// The files of an open store, as they were when it was opened.
 #[derive(Debug)]
-pub(super) struct Place([Named; 2]);
+pub(crate) struct Place([Named; 2]);
 
 #[derive(Debug)]
 struct Named {
@@ -27,7 +27,7 @@ impl Named {
 
 impl Place {
     /// The store at this path and the log beside it, which are open.
-    pub(super) fn of(path: &Path) -> Place {
+    pub(crate) fn of(path: &Path) -> Place {
         Place([path.to_owned(), beside(path, "-wal")].map(Named::now))
     }
 
@@ -35,7 +35,7 @@ impl Place {
     ///
     /// # Errors
     /// [`Error::Gone`]: the first that is not.
-    pub(super) fn check(&self) -> Result<(), Error> {
+    pub(crate) fn check(&self) -> Result<(), Error> {
         for known in &self.0 {
             if Named::now(known.path.clone()).file != known.file {
                 return Err(Error::Gone { path: known.path.clone() });
@@ -46,7 +46,7 @@ impl Place {
 
     /// Whether only the log is not the one that was opened: what it holds can still be written into
     /// the store.
-    pub(super) fn is_only_log_gone(&self) -> bool {
+    pub(crate) fn is_only_log_gone(&self) -> bool {
         let [store, log] = &self.0;
         let is_there = |known: &Named| Named::now(known.path.clone()).file == known.file;
         is_there(store) && !is_there(log)

@@ -10,8 +10,8 @@ use rusqlite::types::Type;
 use rusqlite::{Connection, OptionalExtension as _};
 use sha2::Sha256;
 
-use super::audit::{hex, unhex};
-use super::{Error, Reader};
+use crate::store::audit::{hex, unhex};
+use crate::store::{Error, Reader};
 
 /// Where the key stands in the table `state`, as a JSON text of hex digits.
 const KEY: &str = "audit-key";
@@ -22,7 +22,7 @@ pub struct Pseudonyms(Hmac<Sha256>);
 
 impl Pseudonyms {
     /// Those of an open store.
-    pub(super) fn of(conn: &Connection) -> rusqlite::Result<Pseudonyms> {
+    pub(crate) fn of(conn: &Connection) -> rusqlite::Result<Pseudonyms> {
         let sql = "SELECT value FROM state WHERE key = ?1";
         let text: Option<String> =
             conn.prepare_cached(sql)?.query_row([KEY], |row| row.get(0)).optional()?;
@@ -63,8 +63,8 @@ impl Reader {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::*;
     use super::*;
+    use crate::store::tests::*;
 
     #[test]
     fn a_pseudonym_is_an_hmac_under_the_key_of_the_store() {

@@ -7,9 +7,9 @@ use std::collections::BTreeMap;
 use rusqlite::{ErrorCode, OptionalExtension as _};
 use serde::{Deserialize, Serialize};
 
-use super::state;
-use super::{CallRow, Error, Reader, Store};
-use crate::per_ring::PerRing;
+use crate::model::per_ring::PerRing;
+use crate::store::state;
+use crate::store::{CallRow, Error, Reader, Store};
 
 /// Key of the account in the table `state`.
 const ACCOUNT: &str = "records";
@@ -141,9 +141,9 @@ mod tests {
 
     use filter_common::number::Number;
 
-    use super::super::CallFilter;
-    use super::super::tests::{Home, time};
     use super::*;
+    use crate::store::CallFilter;
+    use crate::store::tests::{Home, time};
 
     fn refusal(at: i64) -> CallRow {
         CallRow {

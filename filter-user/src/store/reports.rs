@@ -8,10 +8,10 @@ use jiff::Timestamp;
 use rusqlite::types::Type;
 use rusqlite::{Row, named_params, params, params_from_iter};
 
-use super::retention::ROWS;
-use super::schema::Millis;
-use super::{Entry, Error, Reader, Review, Step, Store};
-use crate::ladder::{ReportKind, Strike};
+use crate::model::ladder::{ReportKind, Strike};
+use crate::store::retention::ROWS;
+use crate::store::schema::Millis;
+use crate::store::{Entry, Error, Reader, Review, Step, Store};
 
 const COLUMNS: &str = "id, time, number, kind, call_id, call_hash, call, call_time, trunk, reason, rule, \
                        why_not, author, note";
@@ -271,8 +271,8 @@ fn read(row: &Row<'_>) -> rusqlite::Result<(u64, Report)> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{Home, time};
     use super::*;
+    use crate::store::tests::{Home, time};
 
     /// A strike of a call with this number, that came 10 s before it was reported.
     fn report(at: i64, number: u64, call: u64) -> Report {
@@ -400,7 +400,7 @@ mod tests {
         let without = Report { call_id: None, call_hash: None, ..unmatched(100, 7) };
         assert_eq!(add(&without), Some(4));
         assert_eq!(add(&without), Some(4));
-        let closed = super::super::Closed {
+        let closed = crate::store::Closed {
             time: time(300),
             by: "budi".to_owned(),
             note: "nothing".to_owned(),

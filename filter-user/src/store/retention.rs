@@ -9,15 +9,15 @@ use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, OpenFlags, ToSql};
 
-use super::{Error, Reader, Store, Write, absolute, beside, connect};
+use crate::store::{Error, Reader, Store, Write, absolute, beside, connect};
 
 /// Rows that one statement deletes or changes: what SQLite remembers to undo a statement is in
 /// memory.
-pub(super) const ROWS: u32 = 100;
+pub(crate) const ROWS: u32 = 100;
 /// Pages that one statement gives back.
 const PAGES: u32 = 32;
 /// The log is brought into the file from this many bytes on. (A new log is cut to this size.)
-pub(super) const LOG: u64 = 4 << 20;
+pub(crate) const LOG: u64 = 4 << 20;
 /// A store of an older version is rewritten at its start, so that it can give pages back, up to this
 /// many bytes: SQLite does that in memory.
 const REWRITTEN: u64 = 256 << 20;
@@ -43,7 +43,7 @@ pub struct Size {
 impl Write<'_> {
     /// Runs a statement that deletes or changes at most [`ROWS`] rows, until it finds none or `time`
     /// is over. It runs at least once.
-    pub(super) fn repeat(
+    pub(crate) fn repeat(
         &self,
         sql: &str,
         params: &[&dyn ToSql],
@@ -126,13 +126,13 @@ pub fn bring_in_log(path: &Path) -> Result<bool, Error> {
 }
 
 /// Lets a database without tables shrink later.
-pub(super) fn make_incremental(conn: &Connection) -> rusqlite::Result<()> {
+pub(crate) fn make_incremental(conn: &Connection) -> rusqlite::Result<()> {
     conn.pragma_update(None, "auto_vacuum", "INCREMENTAL")
 }
 
 /// Makes a store of an older version one that can shrink. A large one stays as it is: its free pages
 /// are used again.
-pub(super) fn rewrite(conn: &Connection) -> rusqlite::Result<()> {
+pub(crate) fn rewrite(conn: &Connection) -> rusqlite::Result<()> {
     if is_incremental(conn)? || size(conn)?.used > REWRITTEN {
         return Ok(());
     }
@@ -140,7 +140,7 @@ pub(super) fn rewrite(conn: &Connection) -> rusqlite::Result<()> {
     conn.execute_batch("VACUUM")
 }
 
-pub(super) fn is_incremental(conn: &Connection) -> rusqlite::Result<bool> {
+pub(crate) fn is_incremental(conn: &Connection) -> rusqlite::Result<bool> {
     let mode: u8 = conn.pragma_query_value(None, "auto_vacuum", |row| row.get(0))?;
     Ok(mode == 2)
 }
@@ -159,9 +159,9 @@ mod tests {
     use jiff::Timestamp;
     use rusqlite::Connection;
 
-    use super::super::tests::*;
-    use super::super::{CallRow, Kind};
     use super::*;
+    use crate::store::tests::*;
+    use crate::store::{CallRow, Kind};
 
     fn calls(count: u64) -> Vec<CallRow> {
         let call = |at: u64| CallRow {

@@ -8,11 +8,11 @@ use filter_common::number::Number;
 use jiff::Timestamp;
 use rusqlite::{OptionalExtension, Row, named_params, params};
 
-use super::retention::ROWS;
-use super::schema::Millis;
-use super::{Entry, Error, Reader, Step, Store, Write};
+use crate::store::retention::ROWS;
+use crate::store::schema::Millis;
+use crate::store::{Entry, Error, Reader, Step, Store, Write};
 
-pub(super) const COLUMNS: &str =
+pub(crate) const COLUMNS: &str =
     "id, time, number, kind, rule, call_id, until, closed, closed_by, note";
 /// The same grant, told twice, begins at times that differ by less: converting between clocks is
 /// not exact.
@@ -133,7 +133,7 @@ impl Write<'_> {
 
     /// Puts a report on the list; one of the same call that nobody has looked at yet is the same
     /// entry. The audit row of the report tells of it.
-    pub(super) fn open_report(&mut self, review: &Review) -> rusqlite::Result<u64> {
+    pub(crate) fn open_report(&mut self, review: &Review) -> rusqlite::Result<u64> {
         let known = self
             .tx
             .prepare_cached(
@@ -195,7 +195,7 @@ fn about(mut entry: Entry, id: u64, review: &Review) -> Entry {
     entry.with("review", id).with("kind", review.kind.as_str()).with("block_rule", review.rule)
 }
 
-pub(super) fn read(row: &Row<'_>) -> rusqlite::Result<(u64, Review)> {
+pub(crate) fn read(row: &Row<'_>) -> rusqlite::Result<(u64, Review)> {
     let closed = row.get::<_, Option<Millis>>("closed")?;
     let review = Review {
         time: row.get::<_, Millis>("time")?.0,
@@ -216,8 +216,8 @@ pub(super) fn read(row: &Row<'_>) -> rusqlite::Result<(u64, Review)> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{Home, time};
     use super::*;
+    use crate::store::tests::{Home, time};
 
     fn review(at: i64, number: u64) -> Review {
         Review {

@@ -10,12 +10,12 @@ use std::thread;
 use filter_common::number::Number;
 use rusqlite::trace::{TraceEvent, TraceEventCodes};
 
-use super::schema::{STEPS, migrate_by};
-use super::tests::*;
-use super::*;
 use crate::config::Config;
-use crate::daemon::privileges;
-use crate::ladder::ReportKind;
+use crate::daemon::start::privileges;
+use crate::model::ladder::ReportKind;
+use crate::store::schema::{STEPS, migrate_by};
+use crate::store::tests::*;
+use crate::store::*;
 
 /// Rows of each table: a statement about all of them does not fit into what SQLite holds in memory
 /// by itself (16 pages of a statement's journal, 250 of a sorter, 500 of a temporary table).

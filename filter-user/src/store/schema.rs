@@ -9,7 +9,7 @@ const APPLICATION: i64 = 0x506C_6E67;
 
 /// How the tables came to be, oldest first. A step that was released never changes: a new
 /// one is added behind it.
-pub(super) const STEPS: &[&str] = &[
+pub(crate) const STEPS: &[&str] = &[
     "
     CREATE TABLE decisions (
         rule INTEGER PRIMARY KEY CHECK (rule > 0),
@@ -199,7 +199,7 @@ pub fn migrate(conn: &mut Connection) -> rusqlite::Result<()> {
     migrate_by(conn, STEPS)
 }
 
-pub(super) fn migrate_by(conn: &mut Connection, steps: &[&str]) -> rusqlite::Result<()> {
+pub(crate) fn migrate_by(conn: &mut Connection, steps: &[&str]) -> rusqlite::Result<()> {
     let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let done = version(&tx)? as usize;
     for step in steps.iter().skip(done) {
@@ -283,14 +283,14 @@ mod tests {
 
     #[test]
     fn an_audit_from_before_pseudonyms_holds_and_keeps_its_numbers() {
-        use super::super::tests::*;
-        use super::super::{AuditFilter, Entry};
+        use crate::store::tests::*;
+        use crate::store::{AuditFilter, Entry};
 
         let home = Home::new();
         let (older, newer) = ("6281234567890", "6281234567891");
         let mut conn = Connection::open(&home.path).unwrap();
         migrate_by(&mut conn, &STEPS[..3]).unwrap();
-        let mut head = super::super::Head::default();
+        let mut head = crate::store::Head::default();
         for (rule, number) in [(1, older), (2, older), (3, newer)] {
             let record = format!(
                 r#"{{"action":"block add","author":"budi","number":"{number}","rule":{rule},"time":"2027-01-15T08:00:02.000Z"}}"#
@@ -302,7 +302,7 @@ mod tests {
         drop(conn);
 
         let mut store = home.store();
-        let holds = |store: &super::super::Store| {
+        let holds = |store: &crate::store::Store| {
             let check = store.verify_audit(Some(head)).unwrap();
             assert_eq!(check.first_bad, None);
             check.rows

@@ -6,8 +6,8 @@ use rusqlite::{Connection, OptionalExtension};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::schema::Millis;
-use super::{Entry, Error, Reader, Store};
+use crate::store::schema::Millis;
+use crate::store::{Entry, Error, Reader, Store};
 
 /// Key of the newest time seen: milliseconds since 1970, UTC.
 const NEWEST: &str = "newest";
@@ -18,7 +18,7 @@ pub const HELD: &str = "held";
 pub const RESTORED: &str = "restored";
 
 /// Marks a store that was made from a copy: somebody has decided for it.
-pub(super) fn mark_restored(conn: &Connection) -> rusqlite::Result<()> {
+pub(crate) fn mark_restored(conn: &Connection) -> rusqlite::Result<()> {
     conn.execute("REPLACE INTO state (key, value) VALUES (?1, 'true')", [RESTORED])?;
     conn.execute("DELETE FROM state WHERE key = ?1", [HELD]).map(drop)
 }
@@ -79,7 +79,7 @@ impl Reader {
 }
 
 /// Stores a value under a key.
-pub(super) fn put(conn: &Connection, key: &str, value: &impl Serialize) -> rusqlite::Result<()> {
+pub(crate) fn put(conn: &Connection, key: &str, value: &impl Serialize) -> rusqlite::Result<()> {
     let text = serde_json::to_string(value)
         .map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
     conn.prepare_cached("REPLACE INTO state (key, value) VALUES (?1, ?2)")?.execute((key, text))?;
@@ -87,7 +87,7 @@ pub(super) fn put(conn: &Connection, key: &str, value: &impl Serialize) -> rusql
 }
 
 /// Moves the newest time seen forward.
-pub(super) fn move_newest(conn: &Connection, time: Timestamp) -> rusqlite::Result<()> {
+pub(crate) fn move_newest(conn: &Connection, time: Timestamp) -> rusqlite::Result<()> {
     let sql = "INSERT INTO state (key, value) VALUES (?1, CAST(?2 AS TEXT))
         ON CONFLICT (key) DO UPDATE SET value = excluded.value
         WHERE CAST(state.value AS INTEGER) < CAST(excluded.value AS INTEGER)";

@@ -10,8 +10,8 @@ use serde_json::json;
 use tempfile::TempDir;
 use uuid::Uuid;
 
-use super::*;
-use crate::policy::Subject;
+use crate::model::policy::Subject;
+use crate::store::*;
 
 /// A folder with a store in it.
 pub struct Home {

@@ -6,10 +6,10 @@ use filter_common::abi::{ATTEMPT_NS, Event};
 use filter_common::number::Number;
 use filter_common::reason::Reason;
 
-use super::Outcome;
-use super::tally::Tally;
-use crate::host::HostGate;
-use crate::policy::Policy;
+use crate::model::host_gate::HostGate;
+use crate::model::policy::Policy;
+use crate::what_if::Outcome;
+use crate::what_if::tally::Tally;
 
 /// Runs the gates over one or more captures; each has its own attempts and grants.
 pub struct Frames {
@@ -105,10 +105,12 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::policy::Subject;
-    use crate::policy_file::{self, PolicyFile};
-    use crate::redial::Redial;
-    use crate::what_if::records::{self, Record};
+    use crate::config::policy_file;
+    use crate::config::policy_file::PolicyFile;
+    use crate::model::policy::Subject;
+    use crate::model::redial::Redial;
+    use crate::what_if::records;
+    use crate::what_if::records::Record;
 
     const SECOND: u64 = 1_000_000_000;
     const START: u64 = 1_700_000_000 * SECOND;

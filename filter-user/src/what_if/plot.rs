@@ -10,7 +10,7 @@ use plotters::prelude::{
 };
 use plotters::style::{Color as _, ShapeStyle};
 
-use super::timeline::{Step, Timeline};
+use crate::what_if::timeline::{Step, Timeline};
 
 /// Width and height in pixels.
 const SIZE: (u32, u32) = (1000, 460);

@@ -12,12 +12,12 @@ use filter_common::policy::{Call, Lists as _};
 use filter_common::reason::Reason;
 use jiff::Timestamp;
 
-use super::tally::Tally;
-use super::{NO_NUMBER, Outcome};
-use crate::host::HostGate;
-use crate::ladder::{ReportKind, Strike};
-use crate::policy::Subject;
-use crate::policy_file::PolicyFile;
+use crate::config::policy_file::PolicyFile;
+use crate::model::host_gate::HostGate;
+use crate::model::ladder::{ReportKind, Strike};
+use crate::model::policy::Subject;
+use crate::what_if::tally::Tally;
+use crate::what_if::{NO_NUMBER, Outcome};
 
 const SECOND: u64 = 1_000_000_000;
 /// Rule number of a block that the ladder sets here. Its name is never shown.
@@ -246,9 +246,9 @@ mod tests {
     use filter_common::number::Digits;
 
     use super::*;
-    use crate::ladder::Ladder;
-    use crate::policy::Policy;
-    use crate::redial::Redial;
+    use crate::model::ladder::Ladder;
+    use crate::model::policy::Policy;
+    use crate::model::redial::Redial;
 
     const START: i64 = 1_800_000_000;
     const HOUR: i64 = 3600;

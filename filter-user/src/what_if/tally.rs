@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, HashMap};
 use filter_common::number::Number;
 use serde::Serialize;
 
-use super::Outcome;
-use super::timeline::Timeline;
+use crate::what_if::Outcome;
+use crate::what_if::timeline::Timeline;
 
 /// Counts of all calls under a policy. The JSON form is a contract.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]

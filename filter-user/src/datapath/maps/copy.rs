@@ -5,8 +5,10 @@ use std::net::Ipv6Addr;
 use aya::maps::lpm_trie::Key;
 use filter_common::abi::PORT_WORDS;
 
-use super::{Error, Maps, Raw, Subject, TRUNK_GENERATION_BITS, TRUNKS_MAX, lock};
-use crate::policy::{Policy, Protected, Trunk};
+use crate::datapath::maps::access::lock;
+use crate::datapath::maps::layout::TRUNK_GENERATION_BITS;
+use crate::datapath::maps::{Error, Maps, Raw, Subject, TRUNKS_MAX};
+use crate::model::policy::{Policy, Protected, Trunk};
 
 /// A number's key in a trie of prefixes, against a prefix of at most 15 digits.
 const WHOLE_NUMBER_BITS: u32 = 64;

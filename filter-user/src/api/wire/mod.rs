@@ -1,0 +1,36 @@
+//! What the control API says and hears: the JSON is a contract with consoles and scripts.
+//!
+//! Times are RFC 3339 in UTC. A number is E.164 digits without `+` or a local number; with a
+//! `*` at its end it is a prefix. A field that is not known is null, and a list is never cut.
+
+pub(crate) mod call;
+pub(crate) mod check;
+pub(crate) mod decision;
+pub(crate) mod mode;
+pub(crate) mod number;
+pub(crate) mod problem;
+pub(crate) mod report;
+pub(crate) mod status;
+pub(crate) mod store;
+
+pub use self::call::{Call, CallShown, Evidence, Live, Lost};
+pub use self::check::{Check, Explain, Granted, NextAttempt, Step};
+pub use self::decision::{
+    AddAllow, AddBlock, Allow, BadRow, Block, Callback, Change, Changed, ImportNews, ImportRow,
+    IncidentEnded, Persisted,
+};
+pub use self::mode::{Mode, Override, SetMode, SetOverride};
+pub use self::number::{AuditRow, AuditVerdict, Erased, Held, Redials, Remembered};
+pub use self::problem::{DEADLINE, OVERRIDE_MAX, Problem, ProblemKind, SOCKET};
+pub use self::report::{
+    AddReport, CloseReview, Event, ExtendReview, Report, Reported, Review, ReviewClosed,
+    ReviewSettled,
+};
+pub use self::status::{
+    Attach, Attempts, Backup, BusyCaller, Colour, ConfigInForce, Finding, Interface, Records,
+    Status, Top, TrunkPackets,
+};
+pub use self::store::{AdoptFrom, AdoptStore, Adopted};
+
+pub use crate::model::ladder::ReportKind;
+pub use crate::model::redial::Redial;

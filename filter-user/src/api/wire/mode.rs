@@ -1,0 +1,71 @@
+//! TODO-DOC
+
+use crate::api::wire::decision::Persisted;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// `GET /v1/override`, and the answer to a change of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Override {
+    /// Until when nothing is refused; null: no override.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub until: Option<Timestamp>,
+    /// Why; null when it is off.
+    pub reason: Option<String>,
+    /// Who; null when it is off.
+    pub author: Option<String>,
+    /// Whether it survives a restart of the machine.
+    pub persisted: Persisted,
+    /// Nothing was changed; this is what would have been.
+    pub dry_run: bool,
+    /// Place of a change in the order of all changes. Missing: this is no change, or it was done
+    /// without the daemon.
+    #[serde(default, skip_serializing_if = "super::decision::has_no_place")]
+    pub order: u64,
+}
+
+/// `PUT /v1/override`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SetOverride {
+    /// How long, in seconds; 0: off.
+    pub seconds: u64,
+    /// Why; not empty unless off.
+    #[serde(default)]
+    pub reason: String,
+    /// Change nothing, say what would change.
+    #[serde(default)]
+    pub dry_run: bool,
+}
+
+/// `GET /v1/mode`, and the answer to a change of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Mode {
+    /// `observe` or `enforce`.
+    pub mode: String,
+    /// When enforce falls back to observe; null: it does not.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub until: Option<Timestamp>,
+    /// Whether it survives a restart of the machine.
+    pub persisted: Persisted,
+    /// Nothing was changed; this is what would have been.
+    pub dry_run: bool,
+    /// Place of a change in the order of all changes. Missing: this is no change.
+    #[serde(default, skip_serializing_if = "super::decision::has_no_place")]
+    pub order: u64,
+}
+
+/// `PUT /v1/mode`; role admin.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SetMode {
+    /// `observe` or `enforce`.
+    pub mode: String,
+    /// Seconds until enforce falls back to observe.
+    #[serde(default)]
+    pub seconds: Option<u64>,
+    /// Change nothing, say what would change.
+    #[serde(default)]
+    pub dry_run: bool,
+}

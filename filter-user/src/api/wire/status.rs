@@ -1,0 +1,208 @@
+//! TODO-DOC
+
+use crate::api::wire::mode::{Mode, Override};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// How well something is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Colour {
+    /// As it should be.
+    Green,
+    /// Works, but look at it.
+    Amber,
+    /// The gate does not do what it is for.
+    Red,
+}
+
+/// `GET /v1/status`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Status {
+    /// The worst of all findings.
+    pub colour: Colour,
+    /// What is not as it should be, worst first; empty when green.
+    pub findings: Vec<Finding>,
+    /// Whether the daemon answered; false: read from the pinned maps.
+    pub daemon: bool,
+    /// Version of the daemon (or of this program).
+    pub version: String,
+    /// Since when the daemon runs.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub since: Option<Timestamp>,
+    /// Mode.
+    pub mode: Mode,
+    /// Override.
+    pub r#override: Override,
+    /// Where the filter is.
+    pub interfaces: Vec<Interface>,
+    /// Blocks in the kernel's maps; null without the daemon, which counts them.
+    pub blocks: Option<u64>,
+    /// Room for blocked numbers.
+    pub blocks_capacity: u64,
+    /// Allows in the kernel's maps; null without the daemon.
+    pub allows: Option<u64>,
+    /// Packets by reason, over all trunks; reasons without any are left out.
+    pub packets: std::collections::BTreeMap<String, u64>,
+    /// Refusals without a record, thinned ones not included; as [`Attempts`] where the daemon answers.
+    pub refused_lost: u64,
+    /// Passed attempts without a record, thinned ones included.
+    pub passed_lost: u64,
+    /// Which attempts have a record; null without the daemon.
+    #[serde(default)]
+    pub attempts: Option<Attempts>,
+    /// Differences between store and maps that were repaired since the start.
+    pub drift: u64,
+    /// Re-attachments since the start.
+    pub reattached: u64,
+    /// Newest row of the audit: its number and hash; null without the store.
+    pub audit_head: Option<String>,
+    /// Redial grants and reports that nobody has looked at; null without the store.
+    #[serde(default)]
+    pub reviews: Option<u64>,
+}
+
+impl Status {
+    /// Returns the refusals of a flood that are only counted, of all trunks.
+    #[must_use]
+    pub fn refused_thinned(&self) -> u64 {
+        self.attempts.as_ref().map_or(0, |attempts| attempts.refused.thinned)
+    }
+}
+
+/// Which attempts have a record, since the machine was started or the store was replaced.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Attempts {
+    /// Refusals, and attempts that a redial grant let through.
+    pub refused: Records,
+    /// All other attempts.
+    pub passed: Records,
+    /// Refusals of a flood that are only counted, by the name of their trunk.
+    pub thinned: std::collections::BTreeMap<String, u64>,
+}
+
+/// Attempts that were judged: the sum of the other four.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Records {
+    /// Attempts that the kernel judged, without repeats.
+    pub judged: u64,
+    /// Those that have a record, or count in one.
+    pub recorded: u64,
+    /// Those whose record is not in the store yet.
+    pub waiting: u64,
+    /// Those that are only counted, because they were too many in a second.
+    pub thinned: u64,
+    /// Those without a record that should have one.
+    pub lost: u64,
+}
+
+/// Something that is not as it should be.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Finding {
+    /// How bad.
+    pub colour: Colour,
+    /// What, and what to do.
+    pub message: String,
+}
+
+/// An interface, and the filter on it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Interface {
+    /// Its name.
+    pub name: String,
+    /// Its index; null: there is no such interface.
+    pub index: Option<u32>,
+    /// `native`, `generic` or `offloaded`; null: our filter is not on it.
+    pub xdp: Option<String>,
+    /// Id of the XDP program on it, ours or another's.
+    pub program: Option<u32>,
+    /// What is wrong with it; null: nothing.
+    pub problem: Option<String>,
+}
+
+/// `POST /v1/interfaces/{name}` attaches; `DELETE` detaches.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Attach {
+    /// `native`, `generic` or `native-or-generic`; null: as configured.
+    #[serde(default)]
+    pub mode: Option<String>,
+    /// Change nothing, say what would change.
+    #[serde(default)]
+    pub dry_run: bool,
+}
+
+/// A line of `GET /v1/top`: how the gate is, once a second. Counts only rise; a rate is the
+/// difference of two lines.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Top {
+    /// When this was read.
+    #[schema(value_type = String, format = DateTime)]
+    pub time: Timestamp,
+    /// The same in nanoseconds of `CLOCK_BOOTTIME`, which nobody sets.
+    pub boot_ns: u64,
+    /// How the gate is.
+    pub status: Status,
+    /// The configured trunks, `default` first.
+    pub trunks: Vec<TrunkPackets>,
+    /// How long the program has run while the kernel measured it (`BPF_ENABLE_STATS`), in
+    /// nanoseconds.
+    pub run_time_ns: u64,
+    /// Packets that it has run for meanwhile.
+    pub run_count: u64,
+    /// Who was refused most in the last 5 minutes, most first, 50 at most.
+    pub busiest: Vec<BusyCaller>,
+    /// Attempts in these minutes of callers that there was no room to count.
+    pub uncounted: u64,
+}
+
+/// What the kernel counted on a trunk.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct TrunkPackets {
+    /// Its name.
+    pub name: String,
+    /// Packets by reason, repeats included; reasons without any are left out.
+    pub packets: std::collections::BTreeMap<String, u64>,
+}
+
+/// A caller who is refused, or would be without observe and override.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct BusyCaller {
+    /// Its number.
+    pub number: String,
+    /// Its attempts, without repeats.
+    pub attempts: u64,
+    /// Those that were refused.
+    pub refused: u64,
+    /// When the last came.
+    #[schema(value_type = String, format = DateTime)]
+    pub last: Timestamp,
+    /// Why that one got its verdict, from the closed list.
+    pub reason: String,
+    /// The trunk that it came by; null: outside every trunk.
+    pub trunk: Option<String>,
+}
+
+/// `GET /v1/config`: the configuration in force.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ConfigInForce {
+    /// The file.
+    pub path: String,
+    /// What it said when it was read last without an error; where `masked`, all that holds, without
+    /// comments.
+    pub text: String,
+    /// Whether protected numbers have their middle hidden: below the role operate.
+    #[serde(default)]
+    pub masked: bool,
+    /// What was wrong with it since then; null: nothing.
+    pub problem: Option<String>,
+}
+
+/// `POST /v1/store/backup`: an online copy of the store; role admin.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Backup {
+    /// Absolute path of a file that does not exist yet.
+    pub path: String,
+}

@@ -1,0 +1,5 @@
+//! TODO-DOC
+
+pub mod doctor;
+pub mod selftest;
+pub mod setup;

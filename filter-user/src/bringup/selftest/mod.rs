@@ -1,0 +1,542 @@
+//! Tests whether a blocked caller would be refused now. It sends real calls through the real program
+//! with a copy of the policy in force, in a private network. Needs no daemon and writes to no live map.
+
+pub(crate) mod call;
+pub(crate) mod veth;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+use filter_common::abi::{ABI_VERSION, Allow, BLOCK_NO_REDIAL, MODE_ENFORCE, Verdict};
+use filter_common::reason::Reason;
+use serde::Serialize;
+
+use crate::api::wire::{Mode, Override};
+use crate::bringup::selftest::veth::{Lane, Seen, in_own_namespace};
+use crate::config::{Config, Paths};
+use crate::datapath::{Maps, Pins, Trial, loaded, map_id, walk_blocks};
+use crate::inspect;
+use crate::model::policy::{PASS_EVENTS_PER_SECOND, Policy, SIP_PORT, Subject};
+use crate::sys::clock;
+use crate::sys::netlink::Link;
+
+/// Rule number of the allow in the test: any number but 0.
+const RULE: u64 = 1;
+/// Maps that only the program in force on these pins uses.
+const IDENTIFYING_MAPS: [&str; 2] = ["GENERATION", "BLOCKED_NUMBERS"];
+
+/// The state of the gate, best first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Outcome {
+    /// Blocked callers are refused, others pass.
+    Armed,
+    /// The filter works, but blocked callers are only observed and pass.
+    Observing,
+    /// The filter works, but the override lets blocked callers through.
+    Overridden,
+    /// A blocked caller passes for an unintended reason, or another caller is refused.
+    Broken,
+}
+
+impl Outcome {
+    /// Returns the name in the CLI and in JSON.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Outcome::Armed => "armed",
+            Outcome::Observing => "observing",
+            Outcome::Overridden => "overridden",
+            Outcome::Broken => "broken",
+        }
+    }
+}
+
+/// A call of the self-test.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Call {
+    /// Whether it arrived at a socket after the filter.
+    pub arrived: bool,
+    /// Reason from the filter's event; null if there was no event.
+    pub reason: Option<String>,
+}
+
+/// The calls over one trunk.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Tried {
+    /// Name of the trunk.
+    pub trunk: String,
+    /// Source address of the calls; null if none was sent.
+    pub source: Option<IpAddr>,
+    /// The blocked caller number, in the format of the trunk.
+    pub caller: Option<String>,
+    /// State of the gate for this trunk.
+    pub outcome: Outcome,
+    /// The problem, if any.
+    pub problem: Option<String>,
+    /// A call from the blocked number.
+    pub blocked: Option<Call>,
+    /// A call from another number.
+    pub other: Option<Call>,
+    /// A call from the blocked number while an allow lets it through.
+    pub allowed: Option<Call>,
+}
+
+/// An interface that should have the filter.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct InterfaceState {
+    /// Its name.
+    pub name: String,
+    /// Where the filter runs: `native`, `generic`, `offloaded`; null if it is not attached.
+    pub xdp: Option<String>,
+    /// ID of the program.
+    pub program: Option<u32>,
+    /// Tag of the program: a hash of its instructions.
+    pub tag: Option<String>,
+    /// The problem, if any.
+    pub problem: Option<String>,
+}
+
+/// The result of the self-test.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Selftest {
+    /// State of the gate: the worst of all that was tested.
+    pub outcome: Outcome,
+    /// The problems; empty unless the outcome is `broken`.
+    pub problems: Vec<String>,
+    /// Other remarks.
+    pub notes: Vec<String>,
+    /// Version of this program.
+    pub version: String,
+    /// Tag of the tested program.
+    pub tag: String,
+    /// Folder of the pinned maps whose policy was copied, if there are any.
+    pub maps: Option<PathBuf>,
+    /// The mode in force.
+    pub mode: Option<Mode>,
+    /// The override in force.
+    pub r#override: Option<Override>,
+    /// Number of live blocks in the maps. They are not tested one by one.
+    pub blocks: Option<u64>,
+    /// Configured and pinned interfaces.
+    pub interfaces: Vec<InterfaceState>,
+    /// Tested trunks.
+    pub trunks: Vec<Tried>,
+}
+
+/// The state in force, as far as it can be read from the pins.
+struct Live {
+    folder: PathBuf,
+    policy: Policy,
+    mode: Mode,
+    over: Override,
+    blocks: u64,
+    /// IDs of [`IDENTIFYING_MAPS`].
+    maps: Vec<u32>,
+}
+
+/// Runs the self-test. `links` are the interfaces of the machine's network namespace.
+///
+/// # Errors
+/// Returns a message if the test cannot run: no permission, unreadable maps, no network namespace.
+pub fn run(file: &Path, links: &[Link]) -> Result<Selftest, String> {
+    let config = Config::read(file);
+    let paths = config.as_ref().map_or_else(|_| Paths::default(), |config| config.paths.clone());
+    let pins = Pins::new(&paths.pins);
+    let mut problems = Vec::new();
+    let mut notes = Vec::new();
+    if let Err(error) = &config {
+        notes.push(format!("{error}; used the default paths and the interfaces with a pin"));
+    }
+    let config = config.ok();
+    let live = match live(&pins)? {
+        Ok(live) => Some(live),
+        Err(problem) => {
+            problems.push(problem);
+            None
+        }
+    };
+    let policy = policy(live.as_ref(), config.as_ref());
+    let (Loaded { tag, slow_reader }, mut trunks) = test_calls(&policy)?;
+    notes.extend(slow_reader);
+
+    let mut names = config.map_or_else(Vec::new, |config| config.interfaces);
+    let pinned = pins.links();
+    names.extend(pinned.into_iter().filter(|name| !names.contains(name)).collect::<Vec<_>>());
+    if names.is_empty() {
+        problems.push("no interface has the filter: palang attach IFACE".to_owned());
+    }
+    let mut interfaces = Vec::new();
+    for name in names {
+        let interface = interface(&name, links, &pins, live.as_ref(), tag)?;
+        if interface.xdp.as_deref() == Some("generic") {
+            notes.push(format!("{name}: generic XDP, which is slower"));
+        }
+        problems.extend(interface.problem.as_ref().map(|problem| format!("{name}: {problem}")));
+        interfaces.push(interface);
+    }
+    // If the filter is not in force here, the result in the private network does not matter.
+    if !problems.is_empty() {
+        trunks.iter_mut().for_each(|tried| tried.outcome = Outcome::Broken);
+    }
+    let of = |tried: &Tried| Some(format!("{}: {}", tried.trunk, tried.problem.as_ref()?));
+    for tried in &trunks {
+        match tried.outcome {
+            Outcome::Broken => problems.extend(of(tried)),
+            Outcome::Armed | Outcome::Observing | Outcome::Overridden => notes.extend(of(tried)),
+        }
+    }
+    let worst = trunks.iter().map(|tried| tried.outcome).max().unwrap_or(Outcome::Broken);
+    if trunks.is_empty() {
+        problems.push("no trunk could be tested".to_owned());
+    }
+    Ok(Selftest {
+        outcome: if problems.is_empty() { worst } else { Outcome::Broken },
+        problems,
+        notes,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        tag: format!("{tag:016x}"),
+        maps: live.as_ref().map(|live| live.folder.clone()),
+        mode: live.as_ref().map(|live| live.mode.clone()),
+        r#override: live.as_ref().map(|live| live.over.clone()),
+        blocks: live.as_ref().map(|live| live.blocks),
+        interfaces,
+        trunks,
+    })
+}
+
+/// Reads what is pinned. The inner error describes a problem with it.
+fn live(pins: &Pins) -> Result<Result<Live, String>, String> {
+    let mut folders = pins.map_folders();
+    // An unfinished upgrade leaves folders without maps.
+    folders.retain(|folder| fs::read_dir(folder).is_ok_and(|mut pins| pins.next().is_some()));
+    if folders.is_empty() {
+        return Ok(Err("no filter is in force: none was loaded since this machine started \
+                       (systemctl start palang); the program in this binary was tested"
+            .to_owned()));
+    }
+    let Some(folder) = folders.into_iter().rfind(|folder| Pins::is_of_this_version(folder)) else {
+        return Ok(Err(format!(
+            "the maps in force have a different layout than this palang (v{ABI_VERSION}). Use the \
+             version that the daemon runs, or restart the daemon (systemctl restart palang)"
+        )));
+    };
+    let maps = match Maps::open(&folder) {
+        Ok(maps) => maps,
+        Err(error @ crate::datapath::Error::Layout { .. }) => return Ok(Err(error.to_string())),
+        Err(error) => return Err(error.to_string()),
+    };
+    let read = || {
+        let now = clock::boot();
+        let mut blocks = 0;
+        let limit = u64::from(Maps::capacity(&folder)?);
+        walk_blocks(&folder, limit, |_, block| {
+            blocks += u64::from(block.expires == 0 || now < block.expires);
+            Ok(())
+        })?;
+        Ok::<_, crate::datapath::Error>(Live {
+            policy: maps.copy_without_blocks()?,
+            mode: inspect::mode(&maps)?,
+            over: inspect::override_in_force(maps.override_until()?),
+            blocks,
+            maps: IDENTIFYING_MAPS
+                .iter()
+                .map(|name| map_id(&folder, name))
+                .collect::<Result<_, _>>()?,
+            folder: folder.clone(),
+        })
+    };
+    let live = read().map_err(|error| error.to_string())?;
+    if live.policy.settings.abi_version != ABI_VERSION {
+        return Ok(Err(format!(
+            "the maps in {} have no settings: every call passes; restart the daemon (systemctl \
+             restart palang)",
+            folder.display()
+        )));
+    }
+    Ok(Ok(live))
+}
+
+/// Returns the policy to test, without blocks. If none is in force, it is the configured one, enforced.
+fn policy(live: Option<&Live>, config: Option<&Config>) -> Policy {
+    let configured = config.map(|config| &config.policy);
+    let Some(live) = live else {
+        let mut policy = configured.cloned().unwrap_or_default();
+        policy.settings.mode = MODE_ENFORCE;
+        return policy;
+    };
+    let mut policy = live.policy.clone();
+    for (trunk, configured) in
+        policy.trunks.iter_mut().zip(configured.map_or(&[][..], |c| &c.trunks))
+    {
+        // The maps have no names.
+        let mut sources = configured.sources.clone();
+        sources.sort();
+        if sources == trunk.sources {
+            trunk.name.clone_from(&configured.name);
+        }
+    }
+    policy
+}
+
+/// Describes an interface and the program on it, and checks that it is the tested program.
+fn interface(
+    name: &str,
+    links: &[Link],
+    pins: &Pins,
+    live: Option<&Live>,
+    tried: u64,
+) -> Result<InterfaceState, String> {
+    let found = inspect::interface(name, links, None);
+    let mut state = InterfaceState {
+        name: name.to_owned(),
+        xdp: found.xdp,
+        program: found.program,
+        tag: None,
+        problem: found.problem,
+    };
+    if pins.is_off(name) {
+        state.problem = Some(format!("the filter was detached: palang attach {name}"));
+    }
+    let Some(id) = state.program else { return Ok(state) };
+    let Some(program) = loaded(id).map_err(|error| error.to_string())? else {
+        state.problem = Some(format!("program {id} was removed during the test: run it again"));
+        return Ok(state);
+    };
+    state.tag = Some(format!("{:016x}", program.tag));
+    let judges_by = |live: &Live| live.maps.iter().all(|map| program.maps.contains(map));
+    match live {
+        Some(live) if !judges_by(live) => {
+            state.problem = Some(format!(
+                "program {id} on it does not use the maps in {}: bpftool prog show id {id}",
+                live.folder.display()
+            ));
+        }
+        Some(_) if program.tag != tried => {
+            let version = env!("CARGO_PKG_VERSION");
+            state.problem = Some(format!(
+                "program {id} in force is not the tested program of this palang {version}: \
+                 systemctl restart palang"
+            ));
+        }
+        Some(_) | None => {}
+    }
+    Ok(state)
+}
+
+/// Parameters of the calls over a trunk.
+struct Plan {
+    trunk: usize,
+    source: IpAddr,
+    asserted: bool,
+    callers: [call::Caller; 2],
+}
+
+/// The tested program.
+struct Loaded {
+    tag: u64,
+    /// Note for a kernel that refuses the full reader.
+    slow_reader: Option<String>,
+}
+
+/// Sends calls over every trunk of a policy, in a private network, through the program.
+fn test_calls(policy: &Policy) -> Result<(Loaded, Vec<Tried>), String> {
+    let mut policy = policy.clone();
+    // The copy must report every call.
+    policy.settings.pass_events_per_second =
+        policy.settings.pass_events_per_second.max(PASS_EVENTS_PER_SECOND);
+    let port = policy.ports.first().copied();
+    let mut tried = BTreeMap::new();
+    let mut plans = Vec::new();
+    let first = usize::from(policy.settings.trunks_configured != 0);
+    for trunk in first..policy.trunks.len() {
+        match plan(&policy, trunk) {
+            Ok(plan) => plans.push(plan),
+            Err(failed) => {
+                tried.insert(trunk, *failed);
+            }
+        }
+    }
+    for plan in &plans {
+        policy.block(Subject::Number(plan.callers[0].number), 0, BLOCK_NO_REDIAL);
+    }
+    let with_ipv6 = plans.iter().any(|plan| plan.source.is_ipv6());
+    let (loaded, seen) = in_own_namespace(|| {
+        let mut trial = Trial::load(&policy).map_err(|error| error.to_string())?;
+        let tag = trial.tag().map_err(|error| error.to_string())?;
+        let loaded = Loaded { tag, slow_reader: trial.slow_reader() };
+        let mut lane = Lane::new(trial, port.unwrap_or(SIP_PORT), with_ipv6)?;
+        let mut seen: Vec<[Result<Seen, String>; 3]> = Vec::new();
+        for Plan { source, asserted, callers: [blocked, free], .. } in &plans {
+            let mut call = |caller| lane.call(caller, *asserted, *source);
+            seen.push([call(blocked), call(free), Ok(Seen::default())]);
+        }
+        for (plan, seen) in plans.iter().zip(&mut seen) {
+            let caller = &plan.callers[0];
+            let allow = Allow { number: caller.number, expires: 0, rule: RULE };
+            let maps = lane.trial().maps();
+            maps.set_allow(Subject::Number(caller.number), allow)
+                .map_err(|error| error.to_string())?;
+            seen[2] = lane.call(caller, plan.asserted, plan.source);
+        }
+        Ok((loaded, seen))
+    })?;
+    for (plan, seen) in plans.iter().zip(seen) {
+        let mut result = result(&policy, plan, seen);
+        if port.is_none() {
+            result.outcome = Outcome::Broken;
+            result.problem = Some("no SIP port is configured: no call is judged".to_owned());
+        }
+        tried.insert(plan.trunk, result);
+    }
+    Ok((loaded, tried.into_values().collect()))
+}
+
+/// Plans the calls over a trunk; the error is the result of a trunk that cannot be tested.
+fn plan(policy: &Policy, trunk: usize) -> Result<Plan, Box<Tried>> {
+    let entry = &policy.trunks[trunk];
+    let not_tried = |outcome, problem: String| {
+        Box::new(Tried {
+            trunk: entry.name.clone(),
+            source: None,
+            caller: None,
+            outcome,
+            problem: Some(problem),
+            blocked: None,
+            other: None,
+            allowed: None,
+        })
+    };
+    let source = match trunk {
+        // Every source uses the profile `default` if no trunks are configured.
+        0 => Some(veth::ANYBODY.into()),
+        _ => call::source(policy, trunk, &[veth::NEAR_V4.into(), veth::NEAR_V6.into()]),
+    };
+    let Some(source) = source else {
+        let problem = "not tested: no packet can come from its source addresses, \
+                       or all of them also belong to other trunks";
+        return Err(not_tried(Outcome::Broken, problem.to_owned()));
+    };
+    let callers = call::callers(policy, entry, clock::boot())
+        .map_err(|problem| not_tried(Outcome::Broken, problem))?;
+    Ok(Plan { trunk, source, asserted: entry.profile.trusts_pai(), callers })
+}
+
+fn result(policy: &Policy, plan: &Plan, seen: [Result<Seen, String>; 3]) -> Tried {
+    let (outcome, problem) = match &seen {
+        [Ok(blocked), Ok(other), Ok(allowed)] => judge(plan.trunk, blocked, other, allowed),
+        [Err(error), _, _] | [_, Err(error), _] | [_, _, Err(error)] => {
+            (Outcome::Broken, Some(error.clone()))
+        }
+    };
+    let [blocked, other, allowed] = seen.map(|seen| {
+        let seen = seen.ok()?;
+        Some(Call {
+            arrived: seen.arrived,
+            reason: reason(&seen).map(|reason| reason.name().into()),
+        })
+    });
+    Tried {
+        trunk: policy.trunks[plan.trunk].name.clone(),
+        source: Some(plan.source),
+        caller: Some(plan.callers[0].text.clone()),
+        outcome,
+        problem,
+        blocked,
+        other,
+        allowed,
+    }
+}
+
+fn reason(seen: &Seen) -> Option<Reason> {
+    seen.event.and_then(|event| Reason::from_number(event.reason))
+}
+
+/// Derives the state of the gate from the outcomes of the three calls.
+fn judge(trunk: usize, blocked: &Seen, other: &Seen, allowed: &Seen) -> (Outcome, Option<String>) {
+    let broken = |what: String| (Outcome::Broken, Some(what));
+    let why = |seen: &Seen| reason(seen).map_or("no reason given", Reason::name);
+    if !other.arrived {
+        return broken(format!(
+            "A CALLER WHO IS NOT BLOCKED IS REFUSED ({}): palang override on",
+            why(other)
+        ));
+    }
+    if !allowed.arrived {
+        return broken(format!(
+            "an allowed caller is refused ({}): palang override on",
+            why(allowed)
+        ));
+    }
+    let Some(event) = blocked.event else {
+        return broken("the filter sent no event for a blocked caller's call".to_owned());
+    };
+    if usize::from(event.trunk) != trunk {
+        return broken(format!("its calls are assigned to trunk {}", event.trunk));
+    }
+    if event.would != Verdict::Drop as u8 {
+        return broken(format!("a blocked caller passes ({})", why(blocked)));
+    }
+    match (blocked.arrived, reason(blocked)) {
+        (false, Some(Reason::BlockedNumber)) => (Outcome::Armed, None),
+        (true, Some(Reason::Override)) => (Outcome::Overridden, None),
+        (true, Some(Reason::Observe)) => (Outcome::Observing, None),
+        (arrived, _) => broken(format!(
+            "a blocked caller's call {} ({})",
+            if arrived { "passes" } else { "is lost" },
+            why(blocked)
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use filter_common::abi::Event;
+
+    use super::*;
+
+    fn seen(arrived: bool, verdict: Verdict, would: Verdict, reason: Reason) -> Seen {
+        let event = Event {
+            verdict: verdict as u8,
+            would: would as u8,
+            reason: reason as u8,
+            ..Event::default()
+        };
+        Seen { arrived, event: Some(event) }
+    }
+
+    #[test]
+    fn armed_requires_that_only_the_blocked_caller_is_refused() {
+        let passed = seen(true, Verdict::Pass, Verdict::Pass, Reason::NotBlocked);
+        let refused = seen(false, Verdict::Drop, Verdict::Drop, Reason::BlockedNumber);
+        let lost = Seen { arrived: false, ..passed };
+        let observed = seen(true, Verdict::Pass, Verdict::Drop, Reason::Observe);
+        let overridden = seen(true, Verdict::Pass, Verdict::Drop, Reason::Override);
+        let unread = seen(true, Verdict::Pass, Verdict::Pass, Reason::HeadersCut);
+        let silent = Seen { arrived: true, event: None };
+        let granted = seen(true, Verdict::Pass, Verdict::Drop, Reason::RedialGrant);
+        for (calls, outcome, says) in [
+            ([refused, passed, passed], Outcome::Armed, ""),
+            ([observed, passed, passed], Outcome::Observing, ""),
+            ([overridden, passed, passed], Outcome::Overridden, ""),
+            ([refused, refused, passed], Outcome::Broken, "NOT BLOCKED IS REFUSED"),
+            ([refused, lost, passed], Outcome::Broken, "NOT BLOCKED IS REFUSED"),
+            ([refused, passed, refused], Outcome::Broken, "an allowed caller is refused"),
+            ([unread, passed, passed], Outcome::Broken, "passes (headers-cut)"),
+            ([silent, passed, passed], Outcome::Broken, "sent no event"),
+            ([granted, passed, passed], Outcome::Broken, "passes (redial-grant)"),
+            ([Seen { arrived: true, ..refused }, passed, passed], Outcome::Broken, "passes"),
+            ([Seen { arrived: false, ..observed }, passed, passed], Outcome::Broken, "is lost"),
+        ] {
+            let [blocked, other, allowed] = calls;
+            let (found, problem) = judge(0, &blocked, &other, &allowed);
+            assert_eq!(found, outcome, "{problem:?}");
+            let problem = problem.unwrap_or_default();
+            assert!(problem.contains(says) && problem.is_empty() == says.is_empty(), "{problem}");
+        }
+        let (found, _) = judge(1, &refused, &passed, &passed);
+        assert_eq!(found, Outcome::Broken, "a call that another trunk's profile judged");
+    }
+}

@@ -1,0 +1,319 @@
+//! Finds the SIP ports of this machine and edits the configuration for `palang setup`.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use toml_edit::{Array, DocumentMut, Item, Table, Value};
+
+use crate::config::Config;
+use crate::model::xdp_mode::XdpMode;
+
+/// The configuration as delivered. A file with this text was not edited.
+pub const DELIVERED: &str = include_str!("../../../docs/palang.toml");
+
+/// Programs that speak SIP over UDP, by the kernel's name of their process (up to 15 characters).
+const SIP_SERVERS: [&str; 7] =
+    ["kamailio", "opensips", "asterisk", "freeswitch", "yate", "sipp", "flexisip-proxy"];
+/// Usual SIP ports; a SIP server also has media ports.
+const SIP_PORTS: std::ops::RangeInclusive<u16> = 5060..=5099;
+
+/// A UDP port that a process has bound.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listener {
+    /// The port.
+    pub port: u16,
+    /// Name of the process; `None` if we may not inspect it.
+    pub process: Option<String>,
+}
+
+impl Listener {
+    fn speaks_sip(&self) -> bool {
+        let is_server =
+            self.process.as_deref().is_some_and(|process| SIP_SERVERS.contains(&process));
+        // These two open no other kind of UDP port.
+        let only_sip = matches!(self.process.as_deref(), Some("kamailio" | "opensips"));
+        SIP_PORTS.contains(&self.port) || (is_server && only_sip)
+    }
+}
+
+/// Returns the UDP ports of this network namespace that a SIP server has bound.
+#[must_use]
+pub fn sip_listeners() -> Vec<Listener> {
+    let tables = ["/proc/self/net/udp", "/proc/self/net/udp6"];
+    let texts = tables.iter().filter_map(|table| fs::read_to_string(table).ok());
+    let mut ports: BTreeMap<u16, Option<String>> = BTreeMap::new();
+    let mut sockets: BTreeMap<u64, u16> = BTreeMap::new();
+    for text in texts {
+        sockets.extend(bound(&text).into_iter().map(|(port, inode)| (inode, port)));
+    }
+    ports.extend(sockets.values().map(|port| (*port, None)));
+    for (inode, process) in processes_of_sockets(&sockets) {
+        if let Some(port) = sockets.get(&inode) {
+            ports.insert(*port, Some(process));
+        }
+    }
+    let all = ports.into_iter().map(|(port, process)| Listener { port, process });
+    all.filter(Listener::speaks_sip).collect()
+}
+
+/// Returns port and inode of the sockets in a table such as `/proc/net/udp` (proc(5)).
+fn bound(table: &str) -> Vec<(u16, u64)> {
+    let line = |line: &str| {
+        let fields: Vec<_> = line.split_ascii_whitespace().collect();
+        let port = fields.get(1)?.rsplit_once(':')?.1;
+        Some((u16::from_str_radix(port, 16).ok()?, fields.get(9)?.parse().ok()?))
+    };
+    table.lines().skip(1).filter_map(line).collect()
+}
+
+/// Returns the names of the processes that own these sockets, by inode.
+fn processes_of_sockets(sockets: &BTreeMap<u64, u16>) -> Vec<(u64, String)> {
+    let mut found = Vec::new();
+    for process in fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let Ok(name) = fs::read_to_string(process.path().join("comm")) else { continue };
+        for file in fs::read_dir(process.path().join("fd")).into_iter().flatten().flatten() {
+            let Ok(target) = fs::read_link(file.path()) else { continue };
+            let inode = target
+                .to_str()
+                .and_then(|text| text.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok());
+            if let Some(inode) = inode.filter(|inode| sockets.contains_key(inode)) {
+                found.push((inode, name.trim_end().to_owned()));
+            }
+        }
+    }
+    found
+}
+
+/// The settings that setup wants in the configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    /// The interface.
+    pub interface: String,
+    /// UDP ports; `None` keeps those of the file.
+    pub ports: Option<Vec<u16>>,
+    /// Country code; `None` keeps that of the file.
+    pub country_code: Option<String>,
+    /// Where the program runs; `None` keeps the setting of the file.
+    pub xdp_mode: Option<XdpMode>,
+}
+
+/// A configuration file and its planned change.
+#[derive(Clone, Debug)]
+pub struct Change {
+    /// The file.
+    pub path: PathBuf,
+    /// Current text; `None` if the file does not exist.
+    pub before: Option<String>,
+    /// The new configuration, already checked.
+    pub config: Config,
+}
+
+impl Change {
+    /// Checks whether the file has to be written.
+    #[must_use]
+    pub fn is_one(&self) -> bool {
+        self.before.as_ref() != Some(&self.config.text)
+    }
+}
+
+/// Reads the configuration file; `None` if it does not exist.
+///
+/// # Errors
+/// Returns a message if the file cannot be read.
+pub fn read(path: &Path) -> Result<Option<String>, String> {
+    match fs::read_to_string(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(format!("cannot read {}: {error}", path.display())),
+    }
+}
+
+/// Checks whether nobody has edited the file: it does not exist, or is as delivered. The delivered file
+/// has the interface of the example or, in a package, no interface.
+#[must_use]
+pub fn is_untouched(before: Option<&str>) -> bool {
+    let interfaces = |text: &str| {
+        let document: DocumentMut = text.parse().ok()?;
+        Some(document.get("interfaces")?.as_array()?.len())
+    };
+    let is_rest = |line: &&str| !line.starts_with("interfaces = [");
+    before.is_none_or(|text| {
+        let same_rest = text.lines().filter(is_rest).eq(DELIVERED.lines().filter(is_rest));
+        text == DELIVERED || (same_rest && interfaces(text) == Some(0))
+    })
+}
+
+/// Returns the country code of an edited configuration.
+#[must_use]
+pub fn country_code(before: Option<&str>) -> Option<String> {
+    let text = before.filter(|text| !is_untouched(Some(text)))?;
+    let document: DocumentMut = text.parse().ok()?;
+    Some(document.get("default")?.get("country_code")?.as_str()?.to_owned())
+}
+
+/// Changes the wanted settings of a configuration and nothing else.
+///
+/// # Errors
+/// Returns a message if the file is not valid before or after the change, or has other interfaces.
+pub fn change(path: &Path, before: Option<String>, wanted: &Wanted) -> Result<Change, String> {
+    let text = before.as_deref().unwrap_or(DELIVERED);
+    let mut config = Config::of(path, text.to_owned())?;
+    let untouched = is_untouched(before.as_deref());
+    let named = config.interfaces.contains(&wanted.interface);
+    if !untouched && !named && !config.interfaces.is_empty() {
+        return Err(format!(
+            "{file}: already set up for {}. To add {name}, list it under `interfaces` \
+             there, then run `palang config check && systemctl reload palang`",
+            config.interfaces.join(", "),
+            file = path.display(),
+            name = wanted.interface,
+        ));
+    }
+    let mut document: DocumentMut =
+        text.parse().map_err(|error| format!("{}: {error}", path.display()))?;
+    let root = document.as_table_mut();
+    if untouched || !named {
+        put(root, "interfaces", Array::from_iter([wanted.interface.as_str()]).into());
+    }
+    if let Some(ports) = wanted.ports.as_ref().filter(|ports| **ports != config.policy.ports) {
+        put(root, "ports", ports.iter().map(|port| i64::from(*port)).collect::<Array>().into());
+    }
+    if let Some(mode) = wanted.xdp_mode.filter(|mode| *mode != config.xdp_mode) {
+        put(root, "xdp_mode", mode.name().into());
+    }
+    if let Some(code) = &wanted.country_code
+        && (country_code(Some(text)).as_ref() != Some(code))
+    {
+        let default = root.entry("default").or_insert_with(|| Item::Table(Table::new()));
+        let Some(default) = default.as_table_mut() else {
+            return Err(format!("{}: write [default] as a table", path.display()));
+        };
+        put(default, "country_code", code.as_str().into());
+    }
+    config = Config::of(path, document.to_string())
+        .map_err(|error| format!("not valid with these options: {error}"))?;
+    Ok(Change { path: path.to_owned(), before, config })
+}
+
+/// Replaces a value and keeps its comments.
+fn put(table: &mut Table, key: &str, mut value: Value) {
+    match table.get_mut(key) {
+        Some(item) => {
+            if let Some(old) = item.as_value() {
+                *value.decor_mut() = old.decor().clone();
+            }
+            *item = Item::Value(value);
+        }
+        None => {
+            table.insert(key, Item::Value(value));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wanted() -> Wanted {
+        Wanted { interface: "ens1".into(), ports: None, country_code: None, xdp_mode: None }
+    }
+
+    fn changed(before: Option<&str>, wanted: &Wanted) -> Result<Change, String> {
+        change(Path::new("/etc/palang/palang.toml"), before.map(str::to_owned), wanted)
+    }
+
+    /// Returns the lines that are not in the other text, with each run of spaces as one.
+    fn different(one: &str, other: &str) -> Vec<String> {
+        let lines = one.lines().filter(|line| !other.lines().any(|found| found == *line));
+        lines.map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect()
+    }
+
+    #[test]
+    fn delivered_file_keeps_its_comments() {
+        let wanted = Wanted {
+            ports: Some(vec![5060, 5070]),
+            country_code: Some("60".into()),
+            xdp_mode: Some(XdpMode::Generic),
+            ..wanted()
+        };
+        let packaged = DELIVERED.replacen("[\"eth0\"]", "[]      ", 1);
+        assert_ne!(packaged, DELIVERED);
+        for before in [None, Some(DELIVERED), Some(packaged.as_str())] {
+            assert!(is_untouched(before) && country_code(before).is_none());
+            let change = changed(before, &wanted).unwrap();
+            assert!(change.is_one());
+            let text = &change.config.text;
+            assert_eq!(
+                different(text, DELIVERED),
+                [
+                    "interfaces = [\"ens1\"] # may be empty: `palang attach INTERFACE` later",
+                    "xdp_mode = \"generic\" # = \"native\"",
+                    "ports = [5060, 5070] # UDP ports that SIP is read on # = [5060]",
+                    "country_code = \"60\" # = \"62\"",
+                ]
+            );
+            assert_eq!(text.lines().count(), DELIVERED.lines().count());
+            assert_eq!(change.config.interfaces, ["ens1"]);
+            assert_eq!(change.config.policy.ports, [5060, 5070]);
+        }
+    }
+
+    #[test]
+    fn edited_settings_stay() {
+        let own =
+            "# ours\ninterfaces = [] # none yet\nports = [5080]\n\n[api]\ngroup = \"root\" # x\n";
+        let change = changed(Some(own), &wanted()).unwrap();
+        assert_eq!(change.config.text, own.replace("[] #", "[\"ens1\"] #"));
+        assert_eq!(change.config.policy.ports, [5080]);
+        assert_eq!(country_code(Some(own)), None);
+        let coded = Wanted { country_code: Some("62".into()), ..wanted() };
+        let coded = changed(Some(own), &coded).unwrap().config.text;
+        assert!(coded.ends_with("[default]\ncountry_code = \"62\"\n"), "{coded}");
+        assert_eq!(country_code(Some(&coded)).as_deref(), Some("62"));
+
+        let edited = DELIVERED.replacen("eth0", "eth9", 1);
+        assert!(!is_untouched(Some(&edited)) && country_code(Some(&edited)).is_some());
+        let again = changed(Some(&change.config.text), &wanted()).unwrap();
+        assert!(!again.is_one());
+    }
+
+    #[test]
+    fn configured_or_invalid_file_is_refused() {
+        let other = changed(Some("interfaces = [\"eth7\"]"), &wanted()).unwrap_err();
+        assert!(other.contains("already set up for eth7"), "{other}");
+        let wrong = changed(Some("interfaces = []\nprots = [1]"), &wanted()).unwrap_err();
+        assert!(wrong.starts_with("/etc/palang/palang.toml:2:1: "), "{wrong}");
+        let code = Wanted { country_code: Some("+62".into()), ..wanted() };
+        assert!(changed(None, &code).unwrap_err().contains("1 to 3 digits"));
+        let long = Wanted { interface: "a-name-that-is-too-long".into(), ..wanted() };
+        assert!(changed(None, &long).is_err());
+        let inline = Wanted { country_code: Some("60".into()), ..wanted() };
+        let inline = changed(Some("interfaces = []\ndefault = { mode = \"observe\" }"), &inline);
+        assert!(inline.unwrap_err().contains("as a table"));
+    }
+
+    #[test]
+    fn sip_listeners_are_found_by_port_and_process() {
+        let table = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode ref pointer drops\n\
+             \x20 100: 0100007F:13C4 00000000:0000 07 00000000:00000000 00:00000000 00000000     0        0 4711 2 0000000000000000 0\n\
+             rubbish\n\
+             \x20 101: 00000000:0035 00000000:0000 07 00000000:00000000 00:00000000 00000000     0        0 4712 2 0000000000000000 0\n";
+        assert_eq!(bound(table), [(5060, 4711), (53, 4712)]);
+        let listener = |port, process: Option<&str>| {
+            Listener { port, process: process.map(str::to_owned) }.speaks_sip()
+        };
+        assert!(listener(5060, None) && listener(5061, Some("nobody-knows")));
+        assert!(listener(9060, Some("kamailio")));
+        assert!(!listener(9060, Some("asterisk")) && !listener(53, Some("named")));
+
+        // A port of this process, unless other processes in this namespace use all of them.
+        let socket =
+            SIP_PORTS.clone().find_map(|port| std::net::UdpSocket::bind(("127.0.0.1", port)).ok());
+        let socket = socket.expect("a free port from 5060 to 5099");
+        let port = socket.local_addr().unwrap().port();
+        let own = fs::read_to_string("/proc/self/comm").unwrap();
+        let found = sip_listeners().into_iter().find(|listener| listener.port == port);
+        assert_eq!(found.unwrap().process.as_deref(), Some(own.trim_end()));
+    }
+}

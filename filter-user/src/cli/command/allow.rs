@@ -1,0 +1,199 @@
+//! `palang allow`.
+
+use crate::cli::output::in_force;
+use std::io::{self, Write};
+
+use clap::{ArgGroup, Args, Subcommand};
+use jiff::Timestamp;
+
+use crate::api::client;
+use crate::api::client::Client;
+use crate::api::wire::{AddAllow, Allow, IncidentEnded};
+use crate::cli::fallback::{By, or_directly};
+use crate::cli::input::{number, time};
+use crate::cli::output;
+use crate::cli::output::change;
+use crate::cli::output::{Answer, Output, Row, counted, known};
+use crate::exit::{Exit, Failure};
+use crate::offline;
+
+/// Manage numbers that are never refused
+///
+/// palang allow add '+62431*' --comment 'Manado, earthquake'
+#[derive(Debug, Args)]
+pub struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Add(Add),
+    Remove(Remove),
+    List(List),
+}
+
+/// Never refuse a number, or a prefix that ends with `*`
+///
+/// palang allow add '+62431*' --comment 'Manado, earthquake'
+///
+/// An allow wins over every block. An existing allow gets the new end and comment, but an
+/// incident never shortens an allow that lasts longer. Works for root when the daemon does not
+/// answer.
+#[derive(Debug, Args)]
+#[command(group = ArgGroup::new("end"))]
+struct Add {
+    /// The caller number in any usual spelling
+    #[arg(value_name = "NUMBER|PREFIX*", value_parser = number::given)]
+    number: String,
+    /// How long: 30m, 24h, 7d [default: for good]
+    #[arg(long = "for", value_name = "DURATION", group = "end", value_parser = time::seconds)]
+    seconds: Option<u64>,
+    /// Until when: '2026-11-25 18:20' local time, or RFC 3339
+    #[arg(long, value_name = "TIME", group = "end", value_parser = time::point)]
+    until: Option<Timestamp>,
+    /// Reason for the allow
+    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+    comment: String,
+    /// Live incident of this allow: `palang allow remove --incident ID` ends all of its allows
+    #[arg(long, value_name = "ID")]
+    incident: Option<String>,
+    /// Change nothing, only show what would change
+    #[arg(long)]
+    dry_run: bool,
+    #[command(flatten)]
+    output: Output,
+}
+
+/// Remove an allow
+///
+/// palang allow remove '+62431*'
+///
+/// palang allow remove --incident 2026-118
+#[derive(Debug, Args)]
+#[command(group = ArgGroup::new("which").required(true))]
+struct Remove {
+    /// The number or prefix of the allow
+    #[arg(value_name = "NUMBER|PREFIX*", group = "which", value_parser = number::given)]
+    number: Option<String>,
+    /// All allows of this incident
+    #[arg(long, value_name = "ID", group = "which")]
+    incident: Option<String>,
+    /// Change nothing, only show what would change
+    #[arg(long)]
+    dry_run: bool,
+    #[command(flatten)]
+    output: Output,
+}
+
+/// List all allows
+///
+/// palang allow list
+///
+/// Raw: number, end, comment, author, origin, node, created, rule, id, incident.
+#[derive(Debug, Args)]
+struct List {
+    /// Only allows of this incident
+    #[arg(long, value_name = "ID")]
+    incident: Option<String>,
+    #[command(flatten)]
+    output: Output,
+}
+
+/// Runs the `palang allow` command.
+///
+/// # Errors
+/// Returns an error if the daemon refuses; `NoDaemon` if neither it nor the kernel's maps can be used.
+pub fn run(arguments: &Arguments, client: &Client) -> Result<Exit, Failure> {
+    match &arguments.command {
+        Command::Add(add) => {
+            let what = AddAllow {
+                number: add.number.clone(),
+                seconds: add.seconds,
+                expires: add.until,
+                comment: add.comment.clone(),
+                incident: add.incident.clone(),
+                dry_run: add.dry_run,
+            };
+            let answer = client.post(&client::path(&["allows"], &[]), &what, client::SHORT);
+            let (changed, by) = or_directly(answer, || offline::add_allow(&what))?;
+            change::tell(&changed, by, client, add.output)?;
+        }
+        Command::Remove(remove) => {
+            let dry_run = ("dry_run", remove.dry_run.then_some("true"));
+            if let Some(number) = &remove.number {
+                let path = client::path(&["allows", number], &[dry_run]);
+                let changed = client.delete(&path, client::LONG)?;
+                change::tell::<Allow>(&changed, By::Daemon, client, remove.output)?;
+            } else {
+                let incident = ("incident", remove.incident.as_deref());
+                let path = client::path(&["allows"], &[incident, dry_run]);
+                let ended: IncidentEnded = client.delete(&path, client::LONG)?;
+                remove.output.tell(&ended)?;
+                if remove.output.is_for_people() {
+                    in_force::tell_in_force(client, ended.dry_run)?;
+                }
+            }
+        }
+        Command::List(list) => {
+            let mut rows = list.output.list();
+            let path = client::path(&["allows"], &[("incident", list.incident.as_deref())]);
+            let end = client.list(&path, |allow: Allow| rows.row(&allow));
+            rows.finish(end)?;
+        }
+    }
+    Ok(Exit::Done)
+}
+
+impl Row for Allow {
+    const NOUN: &'static str = "allow";
+    const COLUMNS: &'static [&'static str] =
+        &["number", "until", "incident", "comment", "author", "origin"];
+
+    fn cells(&self) -> Vec<String> {
+        vec![
+            self.number.clone(),
+            self.expires.map_or_else(|| "for good".to_owned(), |end| time::local(end).to_string()),
+            self.incident.clone().unwrap_or_default(),
+            self.comment.clone(),
+            self.author.clone(),
+            self.origin.clone(),
+        ]
+    }
+
+    fn raw(&self) -> Vec<String> {
+        vec![
+            self.number.clone(),
+            known(self.expires),
+            self.comment.clone(),
+            self.author.clone(),
+            self.origin.clone(),
+            self.node.clone(),
+            self.created.to_string(),
+            self.rule.to_string(),
+            self.id.to_string(),
+            known(self.incident.as_deref()),
+        ]
+    }
+}
+
+impl Answer for IncidentEnded {
+    fn people(&self, writer: &mut dyn Write) -> io::Result<()> {
+        if self.dry_run {
+            writeln!(writer, "dry run, nothing was changed")?;
+        }
+        let verb = if self.dry_run { "would remove" } else { "removed" };
+        let count = counted(self.removed.len() as u64, "allow");
+        let line = format!("{verb} {count} of incident {}", self.incident);
+        writeln!(writer, "{}", output::clean(&line))?;
+        self.removed.iter().try_for_each(|allow| {
+            let until = output::until(allow.expires, "for good");
+            let line = format!("  {}, which was in force {until}", allow.number);
+            writeln!(writer, "{}", output::clean(&line))
+        })
+    }
+
+    fn raw(&self) -> Vec<Vec<String>> {
+        self.removed.iter().map(Row::raw).collect()
+    }
+}

@@ -1,0 +1,307 @@
+//! `palang block`.
+
+pub(crate) mod export;
+pub(crate) mod import;
+pub(crate) mod rows;
+
+use std::io::{self, Write};
+use std::ops::ControlFlow;
+
+use clap::{ArgGroup, Args, Subcommand};
+use jiff::Timestamp;
+use serde::Serialize;
+
+use crate::api::client;
+use crate::api::client::Client;
+use crate::api::wire::{AddBlock, Block};
+use crate::cli::fallback::By;
+use crate::cli::input::{number, time};
+use crate::cli::output;
+use crate::cli::output::change;
+use crate::cli::output::strikes::Strikes;
+use crate::cli::output::{Answer, Output, Row, known};
+use crate::exit::{Exit, Failure};
+use crate::model::redial::Redial;
+
+/// Block and unblock numbers
+///
+/// palang block add 0812-3456-7890 --for 24h --reason 'prank, case 118'
+#[derive(Debug, Args)]
+pub struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Add(Add),
+    Remove(Remove),
+    List(List),
+    Show(Show),
+    Import(import::Arguments),
+    Export(export::Arguments),
+}
+
+/// Block a number, or a prefix that ends with `*`
+///
+/// palang block add 0812-3456-7890 --for 24h --reason 'prank, case 118'
+///
+/// An existing block gets the new end and reason. A blocked caller who keeps calling is let
+/// through as `[redial]` in palang.toml says; --redial and --no-redial override it for this block.
+#[derive(Debug, Args)]
+#[command(group = ArgGroup::new("end").required(true))]
+struct Add {
+    /// The caller number in any usual spelling
+    #[arg(value_name = "NUMBER|PREFIX*", value_parser = number::given)]
+    number: String,
+    /// How long: 30m, 24h, 7d
+    #[arg(long = "for", value_name = "DURATION", group = "end", value_parser = time::seconds)]
+    seconds: Option<u64>,
+    /// Until when: '2026-11-25 18:20' local time, or RFC 3339
+    #[arg(long, value_name = "TIME", group = "end", value_parser = time::point)]
+    until: Option<Timestamp>,
+    /// No end; needs the role admin
+    #[arg(long, group = "end")]
+    permanent: bool,
+    /// Reason for the block
+    #[arg(long, value_name = "TEXT")]
+    reason: String,
+    /// Refuse nothing, only record what would be refused
+    #[arg(long)]
+    observe: bool,
+    /// Let the caller through at the 3rd attempt within 10 min, for 30 min
+    #[arg(long, value_name = "3/10m/30m")]
+    redial: Option<Redial>,
+    /// Never let the caller through for calling repeatedly, not even in an emergency
+    #[arg(long, conflicts_with = "redial")]
+    no_redial: bool,
+    /// Change nothing if the number is already blocked
+    #[arg(long)]
+    if_absent: bool,
+    /// Change nothing, only show what would change
+    #[arg(long)]
+    dry_run: bool,
+    #[command(flatten)]
+    output: Output,
+}
+
+/// Remove a block
+///
+/// palang block remove 0812-3456-7890
+///
+/// Exit 4 if the number has no block of its own, even if a prefix blocks it.
+#[derive(Debug, Args)]
+struct Remove {
+    /// The number or prefix of the block
+    #[arg(value_name = "NUMBER|PREFIX*", value_parser = number::given)]
+    number: String,
+    /// Change nothing, only show what would change
+    #[arg(long)]
+    dry_run: bool,
+    #[command(flatten)]
+    output: Output,
+}
+
+/// List all blocks
+///
+/// palang block list -o json | jq -r .number
+///
+/// Raw columns: number, end, refuse or observe, reason, author, origin, node, created, rule, id, redial.
+#[derive(Debug, Args)]
+struct List {
+    /// Only blocks of this origin; `auto`: blocks that no person set
+    #[arg(long, value_name = "operator|import|direct|ladder|auto")]
+    origin: Option<String>,
+    #[command(flatten)]
+    output: Output,
+}
+
+/// Show a block and the reports that count against its number
+///
+/// palang block show 0812-3456-7890
+///
+/// `palang explain` shows which rule decides on a call from this number.
+#[derive(Debug, Args)]
+struct Show {
+    /// The number or prefix of the block
+    #[arg(value_name = "NUMBER|PREFIX*", value_parser = number::given)]
+    number: String,
+    #[command(flatten)]
+    output: Output,
+}
+
+/// Runs the `palang block` command.
+///
+/// # Errors
+/// Returns an error if the daemon refuses or cannot be reached.
+pub fn run(arguments: &Arguments, client: &Client) -> Result<Exit, Failure> {
+    match &arguments.command {
+        Command::Add(add) => {
+            let what = AddBlock {
+                number: add.number.clone(),
+                seconds: add.seconds,
+                expires: add.until,
+                permanent: add.permanent,
+                reason: add.reason.clone(),
+                observe: add.observe,
+                redial: add.redial,
+                no_redial: add.no_redial,
+                if_absent: add.if_absent,
+                dry_run: add.dry_run,
+            };
+            let path = client::path(&["blocks"], &[]);
+            let changed = client.post(&path, &what, client::LONG)?;
+            change::tell::<Block>(&changed, By::Daemon, client, add.output)?;
+        }
+        Command::Remove(remove) => {
+            let query = [("dry_run", remove.dry_run.then_some("true"))];
+            let path = client::path(&["blocks", &remove.number], &query);
+            let changed = client.delete(&path, client::LONG)?;
+            change::tell::<Block>(&changed, By::Daemon, client, remove.output)?;
+        }
+        Command::List(list) => {
+            let mut rows = list.output.list();
+            let end = client.list(&client::path(&["blocks"], &[]), |block: Block| {
+                let wanted = list.origin.as_ref().is_none_or(|origin| came_by(&block, origin));
+                if wanted { rows.row(&block) } else { ControlFlow::Continue(()) }
+            });
+            rows.finish(end)?;
+        }
+        Command::Show(show) => {
+            let path = client::path(&["blocks", &show.number], &[]);
+            let block = client.get::<Block>(&path, client::LONG)?;
+            show.output
+                .tell(&BlockWithStrikes { block, strikes: Strikes::of(client, &show.number)? })?;
+        }
+        Command::Import(import) => return import::run(import, client),
+        Command::Export(export) => export::run(export, client)?,
+    }
+    Ok(Exit::Done)
+}
+
+/// Lists the origins of blocks that no person set.
+const AUTOMATIC: [&str; 2] = ["ladder", "auto-rate"];
+
+fn came_by(block: &Block, origin: &str) -> bool {
+    let origins = if origin == "auto" { &AUTOMATIC[..] } else { &[origin] };
+    origins.contains(&block.origin.as_str())
+}
+
+/// Holds a block and the strikes of its number.
+#[derive(Serialize)]
+struct BlockWithStrikes {
+    #[serde(flatten)]
+    block: Block,
+    #[serde(flatten)]
+    strikes: Strikes,
+}
+
+impl Answer for BlockWithStrikes {
+    fn people(&self, writer: &mut dyn Write) -> io::Result<()> {
+        self.block.people(writer)?;
+        self.strikes.people(writer)
+    }
+
+    fn raw(&self) -> Vec<Vec<String>> {
+        Answer::raw(&self.block)
+    }
+}
+
+impl Row for Block {
+    const NOUN: &'static str = "block";
+    const COLUMNS: &'static [&'static str] =
+        &["number", "until", "action", "reason", "author", "origin"];
+
+    fn cells(&self) -> Vec<String> {
+        vec![
+            self.number.clone(),
+            self.expires.map_or_else(|| "for good".to_owned(), |end| time::local(end).to_string()),
+            action(self).to_owned(),
+            self.reason.clone(),
+            self.author.clone(),
+            self.origin.clone(),
+        ]
+    }
+
+    fn raw(&self) -> Vec<String> {
+        vec![
+            self.number.clone(),
+            known(self.expires),
+            action(self).to_owned(),
+            self.reason.clone(),
+            self.author.clone(),
+            self.origin.clone(),
+            self.node.clone(),
+            self.created.to_string(),
+            self.rule.to_string(),
+            self.id.to_string(),
+            redial(self),
+        ]
+    }
+}
+
+impl Answer for Block {
+    fn people(&self, writer: &mut dyn Write) -> io::Result<()> {
+        let mut field = |label, text: &str| output::field(writer, label, text);
+        field("number", &self.number)?;
+        field("in force", &output::until(self.expires, "for good"))?;
+        field("action", action(self))?;
+        field("redial", &redial(self))?;
+        field("reason", &self.reason)?;
+        field("author", &self.author)?;
+        field("created", &time::local(self.created).to_string())?;
+        field("origin", &format!("{} on {}", self.origin, self.node))?;
+        field("rule", &self.rule.to_string())?;
+        field("id", &self.id.to_string())
+    }
+
+    fn raw(&self) -> Vec<Vec<String>> {
+        vec![Row::raw(self)]
+    }
+}
+
+fn redial(block: &Block) -> String {
+    match block.redial {
+        _ if block.no_redial => "off".to_owned(),
+        Some(redial) => redial.to_string(),
+        None => "as configured".to_owned(),
+    }
+}
+
+fn action(block: &Block) -> &'static str {
+    if block.observe { "observe" } else { "refuse" }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn origin_auto_matches_blocks_that_no_person_set() {
+        let by = |origin: &str| Block {
+            id: uuid::Uuid::nil(),
+            rule: 1,
+            number: "6281234567890".into(),
+            created: Timestamp::UNIX_EPOCH,
+            expires: None,
+            reason: "prank".into(),
+            author: "siti".into(),
+            origin: origin.into(),
+            node: "edge1".into(),
+            observe: false,
+            redial: None,
+            no_redial: false,
+        };
+        for (origin, automatic) in
+            [("operator", false), ("import", false), ("ladder", true), ("auto-rate", true)]
+        {
+            assert_eq!(came_by(&by(origin), "auto"), automatic, "{origin}");
+            assert!(came_by(&by(origin), origin), "{origin}");
+        }
+        assert!(!came_by(&by("operator"), "ladder"));
+        // The JSON has the fields of both.
+        let shown = BlockWithStrikes { block: by("ladder"), strikes: Strikes::default() };
+        let json = serde_json::to_value(shown).unwrap();
+        assert_eq!((&json["origin"], &json["strikes_hundredths"]), (&"ladder".into(), &0.into()));
+    }
+}

@@ -1,0 +1,139 @@
+//! Records and summaries as a table, as JSON, or raw.
+
+use crate::cli::output::{count, reason};
+use std::io::{self, Write};
+use std::path::Path;
+
+use clap::ValueEnum;
+use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
+use serde::Serialize;
+
+use crate::cli::command::replay::hints::hints;
+use crate::replay::record::Record;
+use crate::replay::summary::Summary;
+
+/// Output format.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// For people: a table and a summary.
+    Table,
+    /// For programs: one object per line, the summary last.
+    Json,
+    /// For scripts: file, frame, time, src, caller, verdict, would, rule, reason, separated by tabs;
+    /// `-` for unknown; no header, no summary.
+    Raw,
+}
+
+/// Prints records as they come. A table is held back until the end.
+pub struct Output<W> {
+    pub(crate) format: Format,
+    pub(crate) writer: W,
+    pub(crate) table: Table,
+    files: bool,
+}
+
+#[derive(Serialize)]
+pub(crate) struct Last<'a> {
+    pub(crate) summary: &'a Summary,
+}
+
+impl<W: Write> Output<W> {
+    /// Creates an output; `files` adds a column for the file.
+    pub fn new(format: Format, writer: W, files: bool) -> Output<W> {
+        let mut table = Table::new();
+        table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
+        let mut header = vec!["frame", "source", "caller number", "verdict", "reason"];
+        if files {
+            header.insert(0, "file");
+        }
+        table.set_header(header);
+        Output { format, writer, table, files }
+    }
+
+    /// Prints a record.
+    ///
+    /// # Errors
+    /// Returns the error of the writer.
+    pub fn record(&mut self, record: &Record) -> io::Result<()> {
+        match self.format {
+            Format::Table => {
+                let mut row = vec![
+                    record.frame.to_string(),
+                    record.src.clone().unwrap_or_else(|| "-".into()),
+                    record.caller.clone().unwrap_or_else(|| "-".into()),
+                    record.verdict.to_owned(),
+                    reason(record),
+                ];
+                if self.files {
+                    let name = Path::new(&record.file).file_name().unwrap_or_default();
+                    row.insert(0, name.to_string_lossy().into_owned());
+                }
+                self.table.add_row(row);
+                Ok(())
+            }
+            Format::Json => {
+                serde_json::to_writer(&mut self.writer, record)?;
+                self.writer.write_all(b"\n")
+            }
+            Format::Raw => {
+                let unknown = || "-".to_owned();
+                let fields = [
+                    record.file.clone(),
+                    record.frame.to_string(),
+                    record.time.clone(),
+                    record.src.clone().unwrap_or_else(unknown),
+                    record.caller.clone().unwrap_or_else(unknown),
+                    record.verdict.to_owned(),
+                    record.would.map_or_else(unknown, str::to_owned),
+                    record.rule.clone().unwrap_or_else(unknown),
+                    record.reason.to_owned(),
+                ];
+                writeln!(self.writer, "{}", fields.join("\t"))
+            }
+        }
+    }
+
+    /// Prints the table and the summary. SIP was read on `ports`.
+    ///
+    /// # Errors
+    /// Returns the error of the writer.
+    pub fn finish(mut self, summary: &Summary, ports: &[u16]) -> io::Result<()> {
+        match self.format {
+            Format::Table => self.people(summary, ports)?,
+            Format::Json => {
+                serde_json::to_writer(&mut self.writer, &Last { summary })?;
+                self.writer.write_all(b"\n")?;
+            }
+            Format::Raw => {}
+        }
+        self.writer.flush()
+    }
+
+    pub(crate) fn people(&mut self, summary: &Summary, ports: &[u16]) -> io::Result<()> {
+        if self.table.row_count() > 0 {
+            if let Some(column) = self.table.column_mut(usize::from(self.files)) {
+                column.set_cell_alignment(CellAlignment::Right);
+            }
+            writeln!(self.writer, "{}\n", self.table.trim_fmt())?;
+        }
+        let judged: u64 = summary.verdicts.values().sum();
+        writeln!(
+            self.writer,
+            "{} in {}: {}",
+            count(summary.invites, "INVITE"),
+            count(summary.frames, "frame"),
+            if judged == 0 { "nothing to judge".to_owned() } else { list(summary.verdicts.iter()) }
+        )?;
+        if judged > 0 {
+            writeln!(self.writer, "reasons: {}", list(summary.reasons.iter()))?;
+        }
+        for hint in hints(summary, ports) {
+            writeln!(self.writer, "{hint}")?;
+        }
+        Ok(())
+    }
+}
+
+pub(crate) fn list<'a>(counts: impl Iterator<Item = (&'a &'static str, &'a u64)>) -> String {
+    counts.map(|(name, count)| format!("{count} {name}")).collect::<Vec<_>>().join(", ")
+}

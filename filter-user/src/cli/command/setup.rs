@@ -1,0 +1,608 @@
+//! `palang setup`: from an installed package to a filter in mode observe.
+
+use crate::cli::output::in_force;
+use crate::config::limits;
+use std::io::{self, IsTerminal as _, Write};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use nix::sys::signal::{Signal, kill};
+use nix::sys::socket::getsockopt;
+use nix::sys::socket::sockopt::PeerCredentials;
+use nix::unistd::{Pid, geteuid};
+use serde::Serialize;
+
+use crate::api::client;
+use crate::api::client::Client;
+use crate::api::wire::{Attach, ConfigInForce, Interface, Mode, SetMode, Status};
+use crate::bringup::doctor;
+use crate::bringup::doctor::State;
+use crate::bringup::setup;
+use crate::bringup::setup::{Change, Listener, Wanted};
+use crate::cli::command::doctor as doctor_output;
+use crate::cli::output;
+use crate::cli::output::interface::{Name, words};
+use crate::cli::output::{Answer, Output, known};
+use crate::datapath::Pins;
+use crate::exit::{Exit, Failure};
+use crate::sys::netlink;
+
+/// The systemd unit of the package; it reads [`limits::PATH`].
+const UNIT: &str = "palang.service";
+/// Default country code: Indonesia.
+const COUNTRY_CODE: &str = "62";
+/// Longest wait for the daemon to apply a configuration, or to attach.
+const PATIENCE: Duration = Duration::from_secs(30);
+const LOOK: Duration = Duration::from_millis(100);
+
+/// Check this machine, write the configuration and attach the filter to an interface, in mode observe
+///
+/// palang setup ens1
+///
+/// Needs root. First shows the checks and the plan, then asks. No call is refused until
+/// `palang mode enforce`. If a step fails, all steps are undone. Setup changes an existing
+/// configuration only where it must, and never one that has other interfaces. Without systemd it
+/// writes the configuration and says how to start the daemon (exit 6).
+///
+/// Raw: interface, native or generic, mode, configuration, ports, country code.
+#[derive(Debug, Args)]
+pub struct Arguments {
+    /// Interface on which calls arrive
+    #[arg(value_name = "IFACE")]
+    interface: String,
+    /// UDP port that is read as SIP; may be repeated [default: ports of the running SIP servers,
+    /// otherwise 5060]
+    #[arg(long, value_name = "PORT")]
+    port: Vec<u16>,
+    /// Country code of the numbers; 62 is Indonesia
+    #[arg(long, value_name = "CC")]
+    country_code: Option<String>,
+    /// Where the program runs [default: as configured, native]
+    #[arg(long)]
+    mode: Option<Name>,
+    /// Configuration file
+    #[arg(long, value_name = "FILE", default_value = limits::PATH)]
+    config: PathBuf,
+    /// Do not ask
+    #[arg(long)]
+    yes: bool,
+    /// Change nothing, only show what would change
+    #[arg(long)]
+    dry_run: bool,
+    #[command(flatten)]
+    output: Output,
+}
+
+/// Runs the `palang setup` command.
+///
+/// # Errors
+/// `Partly` if only the configuration is written; any other error means that no change is left.
+pub fn run(arguments: &Arguments) -> Result<Exit, Failure> {
+    if !geteuid().is_root() {
+        let message = format!("only root can set up: sudo palang setup {}", arguments.interface);
+        return Err(Failure::new(Exit::Refused, message));
+    }
+    let found = Found::look(arguments)?;
+    let people = arguments.output.is_for_people();
+    if people {
+        output::written(found.print(&mut io::stdout()))?;
+    }
+    if let Some(count) = found.failed() {
+        let message = format!(
+            "checks failed: {count}, nothing was changed:\n{}fix them and run setup again; all \
+             checks: palang doctor",
+            doctor_output::table(&found.trouble(State::Fail))
+        );
+        return Err(Failure::new(Exit::Failed, message));
+    }
+    if arguments.dry_run {
+        arguments.output.tell(&found.summary(None, true))?;
+        return Ok(Exit::Done);
+    }
+    if !arguments.yes && !found.plan.is_empty() && !agreed()? {
+        return Err(Failure::new(Exit::Refused, "nothing was changed"));
+    }
+    let mut undo = Undo(Vec::new());
+    match found.carry_out(&mut undo) {
+        Ok(Some(status)) => {
+            arguments.output.tell(&found.summary(Some(&status), false))?;
+            Ok(Exit::Done)
+        }
+        Ok(None) => Err(Failure::new(
+            Exit::Partly,
+            format!(
+                "{file} is written. There is no systemd unit {UNIT} to start the daemon: run `palang \
+                 daemon --config {file}`, then again `palang setup {name} --config {file}`",
+                file = arguments.config.display(),
+                name = arguments.interface
+            ),
+        )),
+        Err(failure) => {
+            let message = format!("{}\n{}", failure.message, undo.all());
+            Err(Failure::new(failure.exit, message))
+        }
+    }
+}
+
+/// How the daemon is started and reloaded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Daemon {
+    /// It runs under systemd.
+    Service,
+    /// It runs without systemd.
+    Process,
+    /// It does not run; systemd can start it.
+    StartedByUs,
+    /// It does not run and has to be started by hand.
+    Nobody,
+}
+
+/// Holds what was found on this machine and the plan that follows.
+struct Found {
+    interface: String,
+    change: Change,
+    listeners: Vec<Listener>,
+    checks: Vec<doctor::Check>,
+    client: Client,
+    daemon: Daemon,
+    /// Steps to do; empty if everything is done.
+    plan: Vec<String>,
+}
+
+impl Found {
+    fn look(arguments: &Arguments) -> Result<Found, Failure> {
+        let name = &arguments.interface;
+        let usage = |message: String| Failure::new(Exit::Usage, message);
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(|error| Failure::new(Exit::Failed, error))?;
+        let links = runtime
+            .block_on(netlink::links())
+            .map_err(|error| Failure::new(Exit::Failed, format!("interfaces: {error}")))?;
+        let Some(link) = links.iter().find(|link| link.name == *name) else {
+            let names: Vec<_> = links.iter().map(|link| link.name.as_str()).collect();
+            let message = format!("no interface {name}; there are: {}", names.join(", "));
+            return Err(Failure::new(Exit::NotFound, message));
+        };
+        let before = setup::read(&arguments.config).map_err(usage)?;
+        let country_code = match &arguments.country_code {
+            Some(code) => Some(code.clone()),
+            None if setup::country_code(before.as_deref()).is_some() => None,
+            None => Some(ask_country_code(arguments)?),
+        };
+        let listeners = setup::sip_listeners();
+        let ports = match arguments.port.as_slice() {
+            [] if setup::is_untouched(before.as_deref()) && !listeners.is_empty() => {
+                Some(listeners.iter().map(|listener| listener.port).collect())
+            }
+            [] => None,
+            ports => Some(ports.to_vec()),
+        };
+        let wanted = Wanted {
+            interface: name.clone(),
+            ports,
+            country_code,
+            xdp_mode: arguments.mode.map(Into::into),
+        };
+        let change = setup::change(&arguments.config, before, &wanted).map_err(usage)?;
+        let paths = &change.config.paths;
+        if let Some(xdp) = link.xdp
+            && !Pins::new(&paths.pins).link(name).exists()
+        {
+            let message = format!(
+                "{name} already has another XDP program, id {id}: bpftool prog show id {id} shows \
+                 which. An interface takes one program; if nothing needs it: ip link set dev \
+                 {name} xdp off",
+                id = xdp.program
+            );
+            return Err(Failure::new(Exit::Refused, message));
+        }
+        let client = Client::new(&paths.socket());
+        let running = match in_force::ask(&client) {
+            Ok(status) => Some(status),
+            Err(client::Error::Silent(_)) => None,
+            Err(error) => return Err(error.into()),
+        };
+        let daemon = match &running {
+            Some(_) if unit("is-active", &arguments.config) => Daemon::Service,
+            Some(_) => Daemon::Process,
+            None if unit("cat", &arguments.config) => Daemon::StartedByUs,
+            None => Daemon::Nobody,
+        };
+        let on = running.as_ref().is_some_and(|status| attached(status, name).is_some());
+        if let Some(status) = running.filter(|_| !on)
+            && status.mode.mode != "observe"
+        {
+            let message = format!(
+                "the mode is already {}, so {name} would refuse calls at once: run palang \
+                 mode observe first, or attach it with palang attach {name}",
+                status.mode.mode
+            );
+            return Err(Failure::new(Exit::Refused, message));
+        }
+        let checks = runtime.block_on(doctor::checks_with(&change.config));
+        let plan = plan(&change, name, daemon, on);
+        Ok(Found { interface: name.clone(), change, listeners, checks, client, daemon, plan })
+    }
+
+    fn trouble(&self, least: State) -> Vec<doctor::Check> {
+        let wanted = |state| match least {
+            State::Fail => state == State::Fail,
+            State::Ok | State::Warn => state != State::Ok,
+        };
+        self.checks.iter().filter(|check| wanted(check.state)).cloned().collect()
+    }
+
+    /// Returns the number of failed checks, if any.
+    fn failed(&self) -> Option<usize> {
+        Some(self.trouble(State::Fail).len()).filter(|count| *count > 0)
+    }
+
+    fn print(&self, writer: &mut dyn Write) -> io::Result<()> {
+        let config = &self.change.config;
+        let trouble = self.trouble(State::Warn);
+        if trouble.is_empty() {
+            writeln!(writer, "checks: all {} ok", self.checks.len())?;
+        } else {
+            writeln!(writer, "checks that are not ok, of {}:", self.checks.len())?;
+            write!(writer, "{}", doctor_output::table(&trouble))?;
+        }
+        match self.listeners.as_slice() {
+            [] => writeln!(writer, "SIP servers: no open UDP port found")?,
+            listeners => {
+                let servers = listeners.iter().map(|listener| {
+                    let process = listener.process.as_deref().unwrap_or("unknown");
+                    format!("{} ({})", listener.port, output::clean(process))
+                });
+                writeln!(writer, "SIP servers: UDP {}", servers.collect::<Vec<_>>().join(", "))?;
+            }
+        }
+        writeln!(writer, "\n{} will contain:", config.path.display())?;
+        for line in config.meaning() {
+            writeln!(writer, "  {}", output::clean(&line))?;
+        }
+        writeln!(writer, "\nplan:")?;
+        if self.plan.is_empty() {
+            return writeln!(writer, "  nothing to do\n");
+        }
+        for (number, line) in self.plan.iter().enumerate() {
+            writeln!(writer, "  {}. {}", number + 1, output::clean(line))?;
+        }
+        writeln!(writer)
+    }
+
+    fn summary(&self, status: Option<&Status>, dry_run: bool) -> Summary {
+        let config = &self.change.config;
+        let interface = status.and_then(|status| attached(status, &self.interface)).cloned();
+        Summary {
+            interface: self.interface.clone(),
+            xdp: interface.as_ref().and_then(|found| found.xdp.clone()),
+            mode: status.map(|status| status.mode.mode.clone()),
+            config: config.path.display().to_string(),
+            ports: config.policy.ports.clone(),
+            country_code: config.policy.trunks[0].profile.plan.country.to_string(),
+            plan: self.plan.clone(),
+            dry_run,
+            words: interface.as_ref().map(words),
+        }
+    }
+
+    /// Carries out the plan; `None` if there is no daemon and systemd cannot start one.
+    fn carry_out(&self, undo: &mut Undo) -> Result<Option<Status>, Failure> {
+        let path = &self.change.path;
+        if self.change.is_one() {
+            write(&self.change)?;
+            let before = self.change.before.clone();
+            let file = path.clone();
+            undo.push(format!("{} restored", path.display()), move || put_back(&file, before));
+        }
+        match self.daemon {
+            Daemon::Nobody => return Ok(None),
+            Daemon::StartedByUs => self.start(undo)?,
+            Daemon::Service | Daemon::Process => {
+                if self.change.is_one() {
+                    self.reload(undo)?;
+                }
+            }
+        }
+        let name = &self.interface;
+        let now: Status = in_force::ask(&self.client)?;
+        if attached(&now, name).is_none() {
+            let url = client::path(&["interfaces", name], &[]);
+            let what = Attach { mode: None, dry_run: false };
+            let _: Interface = self.client.post(&url, &what, client::LONG)?;
+            let (client, url) = (self.client.clone(), url);
+            undo.push(format!("filter removed from {name}"), move || {
+                let gone: Result<Interface, _> = client.delete(&url, client::LONG);
+                gone.map(drop).map_err(|error| Failure::from(error).message)
+            });
+        }
+        let status = until(&format!("{name} has the filter"), || {
+            let status = in_force::ask(&self.client).ok()?;
+            attached(&status, name).is_some().then_some(status)
+        })?;
+        Ok(Some(status))
+    }
+
+    /// Starts the unit. The filter stays off until the mode is observe: the store of an earlier
+    /// installation may have enforce.
+    fn start(&self, undo: &mut Undo) -> Result<(), Failure> {
+        let pins = Pins::new(&self.change.config.paths.pins);
+        let name = &self.interface;
+        pins.make()?;
+        if !pins.is_off(name) {
+            pins.detach(name)?;
+            let (pins, name) = (pins.clone(), name.clone());
+            undo.push("mark that keeps the filter off removed".to_owned(), move || {
+                pins.forget_off(&name);
+                Ok(())
+            });
+        }
+        undo.push(format!("{UNIT} stopped and disabled"), || {
+            systemctl(&["disable", "--now", UNIT])
+        });
+        systemctl(&["enable", "--now", UNIT]).map_err(|error| {
+            Failure::new(Exit::Failed, format!("{error}\nsee: journalctl -u {UNIT} -n 20"))
+        })?;
+        until("the daemon answers", || in_force::ask(&self.client).ok())?;
+        let path = client::path(&["mode"], &[]);
+        let what = SetMode { mode: "observe".to_owned(), seconds: None, dry_run: false };
+        let mode: Mode = self.client.get(&path, client::SHORT)?;
+        if mode.mode != what.mode {
+            let _: Mode = self.client.put(&path, &what, client::LONG)?;
+        }
+        Ok(())
+    }
+
+    fn reload(&self, undo: &mut Undo) -> Result<(), Failure> {
+        let socket = self.change.config.paths.socket();
+        let daemon = self.daemon;
+        let reload = move || match daemon {
+            Daemon::Service => systemctl(&["reload", UNIT]),
+            Daemon::Process | Daemon::StartedByUs | Daemon::Nobody => hang_up(&socket),
+        };
+        let again = reload.clone();
+        // The reload has to be undone last, after the file was restored.
+        undo.0.insert(0, ("daemon reloaded".to_owned(), Box::new(again)));
+        reload().map_err(|error| Failure::new(Exit::Failed, error))?;
+        let wanted = &self.change.config.text;
+        let in_force = until("the daemon has read the configuration", || {
+            let path = client::path(&["config"], &[]);
+            let found: ConfigInForce = self.client.get(&path, client::SHORT).ok()?;
+            (found.text == *wanted || found.problem.is_some()).then_some(found)
+        })?;
+        match in_force.problem {
+            None => Ok(()),
+            Some(problem) => {
+                let message = format!("the daemon rejects the configuration: {problem}");
+                Err(Failure::new(Exit::Failed, message))
+            }
+        }
+    }
+}
+
+fn plan(change: &Change, name: &str, daemon: Daemon, on: bool) -> Vec<String> {
+    let mut plan = Vec::new();
+    let file = change.path.display();
+    if change.is_one() {
+        let verb = if change.before.is_some() { "change" } else { "write" };
+        plan.push(format!("{verb} {file}; its comments and other settings stay"));
+    }
+    match daemon {
+        Daemon::Nobody => {
+            plan.push(format!("nothing more: there is no unit {UNIT} to start the daemon"));
+            return plan;
+        }
+        Daemon::StartedByUs => {
+            plan.push(format!("systemctl enable --now {UNIT}, mode observe"));
+        }
+        Daemon::Service if change.is_one() => plan.push(format!("systemctl reload {UNIT}")),
+        Daemon::Process if change.is_one() => {
+            plan.push("reload the running daemon (SIGHUP)".to_owned());
+        }
+        Daemon::Service | Daemon::Process => {}
+    }
+    if !on {
+        let mode = change.config.xdp_mode.name();
+        plan.push(format!(
+            "attach the filter to {name} ({mode}): calls are judged and counted, none is refused. The \
+             card's link may go down for a moment"
+        ));
+    }
+    plan
+}
+
+fn attached<'a>(status: &'a Status, name: &str) -> Option<&'a Interface> {
+    status.interfaces.iter().find(|found| found.name == name && found.xdp.is_some())
+}
+
+/// The action that undoes a step.
+type How = Box<dyn FnOnce() -> Result<(), String>>;
+
+/// The actions that undo the steps done so far, newest last.
+struct Undo(Vec<(String, How)>);
+
+impl Undo {
+    fn push(&mut self, what: String, how: impl FnOnce() -> Result<(), String> + 'static) {
+        self.0.push((what, Box::new(how)));
+    }
+
+    /// Undoes every step and describes the result.
+    fn all(self) -> String {
+        if self.0.is_empty() {
+            return "nothing was changed".to_owned();
+        }
+        let lines = self.0.into_iter().rev().map(|(what, how)| match how() {
+            Ok(()) => format!("rolled back: {what}"),
+            Err(error) => format!("NOT rolled back: {what}: {error}"),
+        });
+        lines.collect::<Vec<_>>().join("\n")
+    }
+}
+
+/// Replaces the file atomically: a reader sees the old text or the new one.
+fn write(change: &Change) -> Result<(), Failure> {
+    let failed = |error: &dyn std::fmt::Display| {
+        let message = format!("cannot write {}: {error}", change.path.display());
+        Failure::new(Exit::Failed, message)
+    };
+    // The file may have been edited while we waited for the answer.
+    if setup::read(&change.path).map_err(|error| failed(&error))? != change.before {
+        return Err(failed(&"it was edited during setup; run setup again"));
+    }
+    replace(&change.path, &change.config.text).map_err(|error| failed(&error))
+}
+
+fn replace(path: &Path, text: &str) -> io::Result<()> {
+    use std::os::unix::fs::PermissionsExt as _;
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let folder = folder.unwrap_or(Path::new("."));
+    std::fs::create_dir_all(folder)?;
+    let mode = match path.metadata() {
+        Ok(old) => old.permissions(),
+        Err(_) => std::fs::Permissions::from_mode(0o644),
+    };
+    let mut file = tempfile::NamedTempFile::new_in(folder)?;
+    file.write_all(text.as_bytes())?;
+    file.as_file().set_permissions(mode)?;
+    file.as_file().sync_all()?;
+    file.persist(path)?;
+    Ok(())
+}
+
+fn put_back(path: &Path, before: Option<String>) -> Result<(), String> {
+    match before {
+        Some(text) => replace(path, &text),
+        None => std::fs::remove_file(path),
+    }
+    .map_err(|error| error.to_string())
+}
+
+fn ask_country_code(arguments: &Arguments) -> Result<String, Failure> {
+    if arguments.yes || !io::stdin().is_terminal() {
+        let message = format!(
+            "the country code of the numbers is missing: add --country-code CC ({COUNTRY_CODE} is \
+             Indonesia)"
+        );
+        return Err(Failure::new(Exit::Usage, message));
+    }
+    match answer(&format!("country code of the numbers [{COUNTRY_CODE}]: "))?.as_str() {
+        "" => Ok(COUNTRY_CODE.to_owned()),
+        code => Ok(code.to_owned()),
+    }
+}
+
+fn agreed() -> Result<bool, Failure> {
+    if !io::stdin().is_terminal() {
+        let message = "nothing was changed: cannot ask without a terminal; add --yes";
+        return Err(Failure::new(Exit::Usage, message));
+    }
+    Ok(matches!(answer("continue? [y/N] ")?.to_lowercase().as_str(), "y" | "yes"))
+}
+
+fn answer(question: &str) -> Result<String, Failure> {
+    let failed = |error| Failure::new(Exit::Failed, error);
+    let mut stderr = io::stderr();
+    stderr.write_all(question.as_bytes()).and_then(|()| stderr.flush()).map_err(failed)?;
+    let mut line = String::new();
+    io::stdin().read_line(&mut line).map_err(failed)?;
+    Ok(line.trim().to_owned())
+}
+
+/// Checks that systemd runs this machine, confirms `question` for our unit, and uses this configuration.
+fn unit(question: &str, config: &Path) -> bool {
+    config == Path::new(limits::PATH)
+        && Path::new("/run/systemd/system").is_dir()
+        && systemctl(&[question, UNIT]).is_ok()
+}
+
+fn systemctl(arguments: &[&str]) -> Result<(), String> {
+    let command = format!("systemctl {}", arguments.join(" "));
+    match Command::new("systemctl").args(arguments).output() {
+        Ok(output) if output.status.success() => Ok(()),
+        Ok(output) => {
+            let said = String::from_utf8_lossy(&output.stderr);
+            // The lines before the last name links that systemctl creates.
+            Err(format!("{command}: {}", said.trim().lines().last().unwrap_or("failed")))
+        }
+        Err(error) => Err(format!("{command}: {error}")),
+    }
+}
+
+/// Sends SIGHUP to the process that listens on the socket.
+fn hang_up(socket: &Path) -> Result<(), String> {
+    let failed = |error: &dyn std::fmt::Display| format!("{}: {error}", socket.display());
+    let stream = UnixStream::connect(socket).map_err(|error| failed(&error))?;
+    let peer = getsockopt(&stream, PeerCredentials).map_err(|error| failed(&error))?;
+    kill(Pid::from_raw(peer.pid()), Signal::SIGHUP).map_err(|error| failed(&error))
+}
+
+fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> Result<T, Failure> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(found) = look() {
+            return Ok(found);
+        }
+        if Instant::now() > deadline {
+            let message = format!("timeout: waited {} s until {what}", PATIENCE.as_secs());
+            return Err(Failure::new(Exit::Failed, message));
+        }
+        std::thread::sleep(LOOK);
+    }
+}
+
+#[derive(Serialize)]
+struct Summary {
+    interface: String,
+    /// `None`: not attached yet.
+    xdp: Option<String>,
+    /// `None`: no daemon was asked.
+    mode: Option<String>,
+    config: String,
+    ports: Vec<u16>,
+    country_code: String,
+    plan: Vec<String>,
+    dry_run: bool,
+    #[serde(skip)]
+    words: Option<String>,
+}
+
+impl Answer for Summary {
+    fn people(&self, writer: &mut dyn Write) -> io::Result<()> {
+        let name = &self.interface;
+        if self.dry_run {
+            return writeln!(writer, "dry run, nothing was changed");
+        }
+        if let (Some(words), Some(mode)) = (&self.words, &self.mode) {
+            writeln!(writer, "in force: {}, mode {}", output::clean(words), output::clean(mode))?;
+        }
+        writeln!(
+            writer,
+            "\nnext:\n  \
+             palang status            state of the gate\n  \
+             palang selftest          test calls through the filter\n  \
+             palang monitor           calls as they arrive\n  \
+             palang block add NUMBER --for 24h --reason prank\n  \
+             palang mode enforce      start refusing blocked callers\n\
+             to stop refusing:\n  \
+             palang override on --for 1h --reason WHY   no call is refused\n  \
+             palang detach {name}     remove the filter; palang attach {name} attaches it again",
+        )
+    }
+
+    fn raw(&self) -> Vec<Vec<String>> {
+        let ports: Vec<_> = self.ports.iter().map(ToString::to_string).collect();
+        vec![vec![
+            self.interface.clone(),
+            known(self.xdp.as_ref()),
+            known(self.mode.as_ref()),
+            self.config.clone(),
+            ports.join(","),
+            self.country_code.clone(),
+        ]]
+    }
+}

@@ -1,0 +1,115 @@
+//! Reads the policy in force from the daemon: its configuration, mode, blocks and allows.
+
+use crate::config::file;
+use std::ops::ControlFlow;
+use std::path::Path;
+
+use filter_common::abi::{BLOCK_NO_REDIAL, BLOCK_OBSERVE, MODE_ENFORCE, MODE_OBSERVE};
+use filter_common::plan::Plan;
+use jiff::Timestamp;
+
+use crate::api::client;
+use crate::api::client::Client;
+use crate::api::wire::{Allow, Block, ConfigInForce, Mode};
+use crate::exit::Failure;
+use crate::model::number_text;
+use crate::model::policy::{Policy, Subject};
+use crate::what_if::records::nanoseconds;
+
+const MASKED: &str =
+    "the daemon masks the numbers: this needs the role operate ([roles] in palang.toml)";
+
+/// Returns the policy in force; its times are nanoseconds since 1970. The override is not part of
+/// it, as it is only temporary.
+///
+/// # Errors
+/// Returns the reason in one line if the daemon refuses, cannot be reached, or masks numbers.
+pub fn policy(client: &Client) -> Result<Policy, String> {
+    let reason = |error: client::Error| {
+        let message = Failure::from(error).message;
+        message.lines().next().unwrap_or_default().to_owned()
+    };
+    let config: ConfigInForce =
+        client.get(&client::path(&["config"], &[]), client::SHORT).map_err(reason)?;
+    if config.masked {
+        return Err(MASKED.into());
+    }
+    let config = file::parse(&config.text)
+        .map_err(|wrong| wrong.told(Path::new(&config.path), &config.text))?;
+    let mut policy = config.policy;
+    let mode: Mode = client.get(&client::path(&["mode"], &[]), client::SHORT).map_err(reason)?;
+    policy.settings.mode = if mode.mode == "enforce" { MODE_ENFORCE } else { MODE_OBSERVE };
+    let plan = policy.trunks[0].profile.plan;
+    let mut wrong = None;
+    let mut found = |text: &str, put: &mut dyn FnMut(Subject)| {
+        match subject(text, &plan) {
+            Ok(subject) => put(subject),
+            Err(message) => wrong = Some(message),
+        }
+        if wrong.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    };
+    client
+        .list(&client::path(&["allows"], &[]), |allow: Allow| {
+            let expires = end(allow.expires);
+            found(&allow.number, &mut |subject| policy.allow(subject, expires))
+        })
+        .map_err(reason)?;
+    client
+        .list(&client::path(&["blocks"], &[]), |block: Block| {
+            let flags = if block.observe { BLOCK_OBSERVE } else { 0 }
+                | if block.no_redial { BLOCK_NO_REDIAL } else { 0 };
+            let expires = end(block.expires);
+            let redial = block.redial.unwrap_or(config.redial);
+            found(&block.number, &mut |subject| {
+                policy.block(subject, expires, flags);
+                if let Some((_, block)) = policy.blocks.last_mut() {
+                    redial.put(block);
+                }
+            })
+        })
+        .map_err(reason)?;
+    match wrong {
+        Some(message) => Err(message),
+        None => Ok(policy),
+    }
+}
+
+/// Converts an end to nanoseconds as the gate reads it: 0 is never.
+fn end(expires: Option<Timestamp>) -> u64 {
+    expires.map_or(0, nanoseconds)
+}
+
+/// Checks whether the middle of a number is hidden, as for the role read.
+pub fn is_masked(text: &str) -> bool {
+    text.strip_suffix('*').unwrap_or(text).contains('*')
+}
+
+/// Parses a number of the API: E.164 digits without `+`, a local number, or a prefix with `*`.
+///
+/// # Errors
+/// Returns a message if the number is not valid or is masked.
+pub fn subject(text: &str, plan: &Plan) -> Result<Subject, String> {
+    if is_masked(text) {
+        return Err(MASKED.into());
+    }
+    let is_local = !text.ends_with('*') && text.len() <= usize::from(plan.short_digits);
+    let text = if is_local { text.to_owned() } else { format!("+{text}") };
+    number_text::subject(&text, plan)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn api_number_text_parses_to_the_same_subject() {
+        let plan = Policy::default().trunks[0].profile.plan;
+        for text in ["6281234567890", "14155550100", "2502", "112", "62811", "62811*", "1*"] {
+            assert_eq!(subject(text, &plan).map(|subject| subject.to_string()), Ok(text.into()));
+        }
+        for masked in ["6281*******90", "1**", "6*****"] {
+            assert!(subject(masked, &plan).unwrap_err().contains("role operate"), "{masked}");
+        }
+        assert!(matches!(subject("2502", &plan), Ok(Subject::Number(number)) if number.is_local()));
+    }
+}

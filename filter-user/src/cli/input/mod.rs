@@ -1,0 +1,4 @@
+//! TODO-DOC
+
+pub(crate) mod number;
+pub(crate) mod time;

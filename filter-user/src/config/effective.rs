@@ -1,0 +1,406 @@
+//! TODO-DOC
+
+use crate::config::units::length_told;
+use crate::config::units::{days, grace_shown, written};
+use crate::config::{AutoRate, Config, EvidenceKept, Paths, RecordLimits, Roles};
+use crate::model::ladder::Ladder;
+use crate::model::policy::{Protected, Trunk};
+use crate::model::redial::{Redial, short};
+use crate::model::xdp_mode::XdpMode;
+use filter_common::abi::{MODE_ENFORCE, MODE_OBSERVE, Settings};
+use filter_common::plan::{
+    FORMAT_BARE_NATIONAL, FORMAT_E164, FORMAT_NATIONAL, FORMAT_SUBSCRIBER, IDENTITY_PAI,
+};
+use serde::Serialize;
+use std::net::SocketAddr;
+
+/// Which refusals have a record, in a line.
+fn records_meaning(limits: RecordLimits) -> String {
+    let most = |count: u32, whose: &str| (count > 0).then(|| format!("{count} of a {whose}"));
+    let RecordLimits { per_number, per_trunk } = limits;
+    let limits: Vec<_> =
+        [most(per_number, "number"), most(per_trunk, "trunk")].into_iter().flatten().collect();
+    if limits.is_empty() {
+        return "every refusal has a record of its own, also in a flood".to_owned();
+    }
+    format!("refusals with a record of their own in a second: {}", limits.join(", "))
+}
+
+/// What reports lead to, in a line.
+fn ladder_meaning(ladder: &Ladder, file: Option<&str>, trunks: &[Trunk]) -> String {
+    let trusted = trunks.iter().filter(|trunk| trunk.vouches()).map(|trunk| trunk.name.as_str());
+    let trusted: Vec<_> = trusted.collect();
+    if trusted.is_empty() {
+        return "reports of calls block nobody: no trunk's caller numbers are trusted".to_owned();
+    }
+    let blocks = ladder.rungs.iter().filter_map(|rung| {
+        let block = rung.block?;
+        Some(format!(
+            "{} strikes: {}",
+            crate::model::ladder::decimal(rung.strikes),
+            length_told(block)
+        ))
+    });
+    let blocks: Vec<_> = blocks.collect();
+    let rungs = if blocks.is_empty() { "no block".to_owned() } else { blocks.join(", ") };
+    format!(
+        "reports of calls on {} lead to ({}) {rungs}",
+        trusted.join(", "),
+        file.unwrap_or("as delivered"),
+    )
+}
+
+/// A configuration with all that it left out.
+#[derive(Clone, Debug, Serialize)]
+pub struct Shown {
+    pub(crate) interfaces: Vec<String>,
+    pub(crate) xdp_mode: XdpMode,
+    pub(crate) ports: Vec<u16>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) ladder: Option<String>,
+    pub(crate) protected: Vec<ShownProtected>,
+    pub(crate) default: ShownProfile,
+    pub(crate) limits: ShownLimits,
+    pub(crate) retention: ShownRetention,
+    pub(crate) records: ShownRecords,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) evidence: Option<ShownEvidence>,
+    pub(crate) redial: ShownRedial,
+    pub(crate) auto_rate: ShownAutoRate,
+    pub(crate) notify: ShownNotify,
+    pub(crate) callback: ShownCallback,
+    pub(crate) api: ShownApi,
+    pub(crate) metrics: ShownMetrics,
+    pub(crate) roles: Roles,
+    pub(crate) paths: Paths,
+    pub(crate) trunk: Vec<ShownTrunk>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct ShownLimits {
+    pub(crate) blocks: u32,
+    pub(crate) shortest_number: u8,
+    pub(crate) shortest_prefix: u8,
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct ShownEvidence {
+    pub(crate) max_calls: u32,
+    pub(crate) max_bytes: u64,
+    pub(crate) retention: String,
+}
+
+#[derive(Clone, Debug, Serialize)]
+#[serde(untagged)]
+enum ShownProtected {
+    Plain(String),
+    Named { number: String, name: String },
+}
+
+impl Shown {
+    /// The same, with each protected number as `mask` makes it.
+    #[must_use]
+    pub fn masked(mut self, mask: impl Fn(&str) -> String) -> Shown {
+        for protected in &mut self.protected {
+            let (ShownProtected::Plain(number) | ShownProtected::Named { number, .. }) = protected;
+            *number = mask(number);
+        }
+        self
+    }
+}
+
+impl ShownProtected {
+    pub(crate) fn of(protected: &Protected) -> ShownProtected {
+        let number = written(protected.subject);
+        match protected.name.as_str() {
+            "" => ShownProtected::Plain(number),
+            name => ShownProtected::Named { number, name: name.to_owned() },
+        }
+    }
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct ShownRetention {
+    pub(crate) calls: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) max_bytes: Option<u64>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct ShownRecords {
+    pub(crate) per_number: u32,
+    pub(crate) per_trunk: u32,
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct ShownRedial {
+    pub(crate) attempts: u8,
+    pub(crate) window: String,
+    pub(crate) grant: String,
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct ShownAutoRate {
+    pub(crate) attempts: u8,
+    pub(crate) window: String,
+    pub(crate) block: String,
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct ShownNotify {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) webhook: Option<String>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct ShownCallback {
+    pub(crate) grace: String,
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct ShownMetrics {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) listen: Option<SocketAddr>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct ShownApi {
+    pub(crate) group: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) check_listen: Option<SocketAddr>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct ShownProfile {
+    pub(crate) country_code: String,
+    pub(crate) trunk_prefix: String,
+    pub(crate) international_prefixes: Vec<String>,
+    pub(crate) formats: Vec<&'static str>,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub(crate) area_code: String,
+    pub(crate) short_number_digits: u8,
+    pub(crate) identity: &'static str,
+    pub(crate) mode: &'static str,
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct ShownTrunk {
+    pub(crate) name: String,
+    pub(crate) sources: Vec<String>,
+    pub(crate) trusts_from: bool,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) emergency_marks: Vec<String>,
+    #[serde(flatten)]
+    pub(crate) profile: ShownProfile,
+}
+
+impl ShownProfile {
+    pub(crate) fn of(trunk: &Trunk) -> ShownProfile {
+        let (profile, plan) = (&trunk.profile, &trunk.profile.plan);
+        let formats = [
+            (FORMAT_E164, "e164"),
+            (FORMAT_NATIONAL, "national"),
+            (FORMAT_BARE_NATIONAL, "bare-national"),
+            (FORMAT_SUBSCRIBER, "subscriber"),
+        ];
+        ShownProfile {
+            country_code: plan.country.to_string(),
+            trunk_prefix: plan.trunk_prefix.to_string(),
+            international_prefixes: plan
+                .international
+                .iter()
+                .filter(|prefix| !prefix.is_empty())
+                .map(ToString::to_string)
+                .collect(),
+            formats: formats
+                .iter()
+                .filter(|(bit, _)| plan.formats & bit != 0)
+                .map(|(_, name)| *name)
+                .collect(),
+            area_code: plan.area.to_string(),
+            short_number_digits: plan.short_digits,
+            identity: if profile.identity == IDENTITY_PAI { "pai" } else { "from" },
+            mode: if profile.mode == MODE_ENFORCE { "enforce" } else { "observe" },
+        }
+    }
+}
+
+impl ShownTrunk {
+    pub(crate) fn of(trunk: &Trunk) -> ShownTrunk {
+        let source = |(address, bits): &([u8; 16], u32)| {
+            let address = std::net::Ipv6Addr::from(*address);
+            match address.to_ipv4_mapped() {
+                Some(address) if *bits >= 96 => format!("{address}/{}", bits - 96),
+                _ => format!("{address}/{bits}"),
+            }
+        };
+        ShownTrunk {
+            name: trunk.name.clone(),
+            sources: trunk.sources.iter().map(source).collect(),
+            trusts_from: trunk.trusts_from,
+            emergency_marks: trunk.emergency_marks.clone(),
+            profile: ShownProfile::of(trunk),
+        }
+    }
+}
+
+impl Config {
+    /// All that holds, what the file left out included, as a file would say it.
+    #[must_use]
+    pub fn shown(&self) -> Shown {
+        Shown {
+            interfaces: self.interfaces.clone(),
+            xdp_mode: self.xdp_mode,
+            ports: self.policy.ports.clone(),
+            ladder: self.ladder_file.clone(),
+            protected: self.policy.protected.iter().map(ShownProtected::of).collect(),
+            default: ShownProfile::of(&self.policy.trunks[0]),
+            limits: ShownLimits {
+                blocks: self.blocks,
+                shortest_number: self.policy.settings.shortest_number,
+                shortest_prefix: self.policy.settings.shortest_prefix,
+            },
+            retention: ShownRetention { calls: days(self.calls_kept), max_bytes: self.max_bytes },
+            records: ShownRecords {
+                per_number: self.records.per_number,
+                per_trunk: self.records.per_trunk,
+            },
+            evidence: self.evidence.map(|evidence| ShownEvidence {
+                max_calls: evidence.max_calls,
+                max_bytes: evidence.max_bytes,
+                retention: days(evidence.kept),
+            }),
+            redial: ShownRedial {
+                attempts: self.redial.attempts,
+                window: short(self.redial.window),
+                grant: short(self.redial.grant),
+            },
+            auto_rate: ShownAutoRate {
+                attempts: self.auto_rate.attempts,
+                window: short(self.auto_rate.window),
+                block: short(self.auto_rate.block),
+            },
+            notify: ShownNotify { webhook: self.webhook.as_ref().map(|hook| hook.url.clone()) },
+            callback: ShownCallback { grace: grace_shown(self.policy.settings.callback_grace) },
+            api: ShownApi { group: self.group.clone(), check_listen: self.check_listen },
+            metrics: ShownMetrics { listen: self.metrics_listen },
+            roles: self.roles.clone(),
+            paths: self.paths.clone(),
+            trunk: self.policy.trunks[1..].iter().map(ShownTrunk::of).collect(),
+        }
+    }
+
+    /// What the daemon will do by it, in a few lines for people.
+    #[must_use]
+    pub fn meaning(&self) -> Vec<String> {
+        let list = |texts: Vec<String>, none: &str| {
+            if texts.is_empty() { none.to_owned() } else { texts.join(", ") }
+        };
+        let ports = self.policy.ports.iter().map(ToString::to_string).collect();
+        let never = self.policy.protected.iter().map(|protected| {
+            let number = written(protected.subject);
+            match protected.name.as_str() {
+                "" => number,
+                name => format!("{number} ({name})"),
+            }
+        });
+        let Settings { shortest_number, shortest_prefix, .. } = self.policy.settings;
+        let fewer = |count: u8, what: &str| {
+            (count > 0).then(|| format!("{what} of fewer than {count} digits"))
+        };
+        let never = never.chain(fewer(shortest_number, "numbers"));
+        let (default, trunks) = (&self.policy.trunks[0], &self.policy.trunks[1..]);
+        let observing =
+            self.policy.trunks.iter().filter(|trunk| trunk.profile.mode == MODE_OBSERVE);
+        let mut lines = vec![
+            format!(
+                "reads SIP on UDP port {} of {}",
+                list(ports, "-"),
+                list(self.interfaces.clone(), "no interface until `palang attach INTERFACE`"),
+            ),
+            format!(
+                "attaches {}",
+                match self.xdp_mode {
+                    XdpMode::Native => "native: in the driver, or not at all",
+                    XdpMode::Generic => "generic: in the kernel's core, slower than native",
+                    XdpMode::NativeOrGeneric =>
+                        "native where the driver can, else generic (slower)",
+                }
+            ),
+            format!(
+                "numbers are those of country code {}; trunks: {}",
+                default.profile.plan.country,
+                list(
+                    trunks.iter().map(|trunk| trunk.name.clone()).collect(),
+                    "none, any source may be refused"
+                ),
+            ),
+            format!("never refused: {}", list(never.collect(), "no number is protected")),
+            format!(
+                "never in force: {}",
+                fewer(shortest_prefix, "blocks against prefixes")
+                    .unwrap_or_else(|| "no block is too short".into())
+            ),
+            format!("room for {} blocked numbers", self.blocks),
+            format!(
+                "call records are kept for {}, while the store takes at most {}",
+                days(self.calls_kept),
+                match self.max_bytes {
+                    Some(bytes) => format!("{bytes} bytes"),
+                    None => "10 GiB, or 20 % of the free space where that is less".to_owned(),
+                }
+            ),
+            records_meaning(self.records),
+            self.evidence.map_or_else(
+                || "no message of a call is kept".to_owned(),
+                |EvidenceKept { max_calls, max_bytes, kept }| {
+                    format!(
+                        "INVITEs of refused calls are kept for {}, at most {max_calls} and \
+                         {max_bytes} bytes",
+                        days(kept)
+                    )
+                },
+            ),
+            match self.redial {
+                Redial { attempts: 0, .. } => {
+                    "a blocked caller who calls again and again stays refused".to_owned()
+                }
+                Redial { attempts, window, grant } => format!(
+                    "attempt {attempts} of a blocked caller within {} passes, and all for {} after",
+                    short(window),
+                    short(grant)
+                ),
+            },
+            ladder_meaning(&self.ladder, self.ladder_file.as_deref(), trunks),
+            format!("{} is for group {}", self.paths.socket().display(), self.group),
+        ];
+        if let Some(webhook) = &self.webhook {
+            lines.push(format!("redial grants are told to {}", webhook.url));
+        }
+        if self.auto_rate.attempts != 0 {
+            let AutoRate { attempts, window, block } = self.auto_rate;
+            lines.push(format!(
+                "whose number is trusted and calls more than {attempts} times within {} is blocked \
+                 for {}",
+                short(window),
+                short(block)
+            ));
+        }
+        let grace = self.policy.settings.callback_grace;
+        if grace != 0 {
+            let grace = grace_shown(grace);
+            lines.push(format!("whom the centre calls is not refused for {grace}"));
+        }
+        if let Some(address) = self.check_listen {
+            lines.push(format!("anyone on this machine may check numbers at {address}"));
+        }
+        if let Some(address) = self.metrics_listen {
+            lines.push(format!("metrics and health are at http://{address}/metrics"));
+        }
+        let observing = list(observing.map(|trunk| trunk.name.clone()).collect(), "");
+        if !observing.is_empty() {
+            lines.push(format!("only observes, whatever the mode: {observing}"));
+        }
+        lines
+    }
+}

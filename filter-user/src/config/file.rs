@@ -1,0 +1,466 @@
+//! TODO-DOC
+
+use crate::config::error;
+use crate::config::error::{Wrong, wrong};
+use crate::config::limits::{
+    BLOCKS, BLOCKS_MAX, CALLS_KEPT, CALLS_KEPT_MAX, CALLS_KEPT_MIN, EVIDENCE_BYTES,
+    EVIDENCE_BYTES_MAX, EVIDENCE_BYTES_MIN, EVIDENCE_CALLS, EVIDENCE_CALLS_MAX, EVIDENCE_KEPT,
+    GRACE_MAX, INTERFACE_MAX, MAX_BYTES_MAX, MAX_BYTES_MIN, NOT_HERE, PER_NUMBER_MAX,
+    PER_TRUNK_MAX, SHORTEST_NUMBER, SHORTEST_PREFIX, SOCKET_PATH_MAX,
+};
+use crate::config::profile::{
+    ProfileFields, ProtectedEntry, ShortestTable, TrunkTable, ports, profile, protected, trunks,
+};
+use crate::config::units::days;
+use crate::config::{AutoRate, Config, EvidenceKept, Paths, RecordLimits, Roles, Webhook};
+use crate::model::ladder::Ladder;
+use crate::model::policy::Policy;
+use crate::model::redial::Redial;
+use crate::model::xdp_mode::XdpMode;
+use filter_common::abi::MODE_OBSERVE;
+use jiff::{SignedDuration, Span, SpanRelativeTo};
+use serde::Deserialize;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use toml::Spanned;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct File {
+    pub(crate) interfaces: Spanned<Vec<Spanned<String>>>,
+    #[serde(default)]
+    pub(crate) xdp_mode: XdpMode,
+    pub(crate) ports: Option<Spanned<Vec<u16>>>,
+    pub(crate) ladder: Option<Spanned<String>>,
+    #[serde(default)]
+    pub(crate) protected: Vec<Spanned<ProtectedEntry>>,
+    #[serde(default)]
+    pub(crate) default: ProfileFields,
+    #[serde(default)]
+    pub(crate) trunk: Vec<TrunkTable>,
+    #[serde(default)]
+    pub(crate) limits: Limits,
+    #[serde(default)]
+    pub(crate) retention: Retention,
+    #[serde(default)]
+    pub(crate) records: RecordsTable,
+    pub(crate) evidence: Option<EvidenceTable>,
+    #[serde(default)]
+    pub(crate) redial: RedialTable,
+    #[serde(default)]
+    pub(crate) auto_rate: AutoRateTable,
+    #[serde(default)]
+    pub(crate) notify: Notify,
+    #[serde(default)]
+    pub(crate) api: Api,
+    #[serde(default)]
+    pub(crate) callback: Callback,
+    #[serde(default)]
+    pub(crate) metrics: Metrics,
+    pub(crate) roles: Option<Spanned<Roles>>,
+    pub(crate) paths: Option<Spanned<Paths>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Limits {
+    pub(crate) blocks: Option<Spanned<i64>>,
+    pub(crate) shortest_number: Option<Spanned<u8>>,
+    pub(crate) shortest_prefix: Option<Spanned<u8>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Retention {
+    pub(crate) calls: Option<Spanned<String>>,
+    pub(crate) max_bytes: Option<Spanned<i64>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RecordsTable {
+    pub(crate) per_number: Option<Spanned<i64>>,
+    pub(crate) per_trunk: Option<Spanned<i64>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct EvidenceTable {
+    pub(crate) max_calls: Option<Spanned<i64>>,
+    pub(crate) max_bytes: Option<Spanned<i64>>,
+    pub(crate) retention: Option<Spanned<String>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RedialTable {
+    pub(crate) attempts: Option<Spanned<i64>>,
+    pub(crate) window: Option<Spanned<String>>,
+    pub(crate) grant: Option<Spanned<String>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct AutoRateTable {
+    pub(crate) attempts: Option<Spanned<i64>>,
+    pub(crate) window: Option<Spanned<String>>,
+    pub(crate) block: Option<Spanned<String>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Notify {
+    pub(crate) webhook: Option<Spanned<String>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Callback {
+    pub(crate) grace: Option<Spanned<String>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Metrics {
+    pub(crate) listen: Option<Spanned<String>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Api {
+    pub(crate) group: Option<Spanned<String>>,
+    pub(crate) check_listen: Option<Spanned<String>>,
+}
+
+/// Without the ladder: its file is another one.
+pub(crate) fn parse(text: &str) -> Result<Config, Wrong> {
+    let file: File = error::toml(text).map_err(not_here)?;
+    let mut policy = Policy::default();
+    policy.settings.mode = MODE_OBSERVE;
+    ports(&mut policy, file.ports)?;
+    profile(&mut policy.trunks[0].profile, &file.default)?;
+    trunks(&mut policy, file.trunk)?;
+    protected(&mut policy, &file.protected)?;
+    policy.settings.callback_grace = file.callback.grace.as_ref().map_or(Ok(0), grace)?;
+    policy.settings.shortest_number = SHORTEST_NUMBER;
+    policy.settings.shortest_prefix = SHORTEST_PREFIX;
+    let calls_kept = match &file.retention.calls {
+        Some(text) => length(text, "calls", CALLS_KEPT_MAX)?,
+        None => CALLS_KEPT,
+    };
+    let Limits { blocks: blocks_limit, shortest_number, shortest_prefix } = file.limits;
+    ShortestTable { shortest_number, shortest_prefix }.apply(&mut policy)?;
+    Ok(Config {
+        path: PathBuf::new(),
+        text: String::new(),
+        policy,
+        interfaces: interfaces(file.interfaces.get_ref())?,
+        xdp_mode: file.xdp_mode,
+        blocks: blocks_limit.as_ref().map_or(Ok(BLOCKS), blocks)?,
+        calls_kept,
+        records: records(&file.records)?,
+        max_bytes: file.retention.max_bytes.as_ref().map(max_bytes).transpose()?,
+        evidence: file.evidence.map(|table| evidence(&table, calls_kept)).transpose()?,
+        redial: redial(&file.redial)?,
+        ladder: Ladder::default(),
+        ladder_file: match file.ladder {
+            Some(name) if name.get_ref().is_empty() => {
+                return wrong(name.span(), "ladder: name a file, or leave it out");
+            }
+            name => name.map(Spanned::into_inner),
+        },
+        auto_rate: auto_rate(&file.auto_rate)?,
+        webhook: file.notify.webhook.as_ref().map(webhook).transpose()?,
+        group: match &file.api.group {
+            Some(name) if is_group(name.get_ref()) => name.get_ref().clone(),
+            Some(name) => return wrong(name.span(), no_group(name.get_ref())),
+            None => "palang".to_owned(),
+        },
+        check_listen: file.api.check_listen.as_ref().map(loopback).transpose()?,
+        metrics_listen: file.metrics.listen.as_ref().map(loopback).transpose()?,
+        roles: file.roles.map_or_else(|| Ok(Roles::default()), roles)?,
+        paths: file.paths.map_or_else(|| Ok(Paths::default()), paths)?,
+    })
+}
+
+/// Says where that is done what the configuration cannot do.
+fn not_here(wrong: Wrong) -> Wrong {
+    let here = |key: &str| {
+        // Only at the top of the file; `mode` is a field of a trunk, too.
+        wrong.message.starts_with(&format!("unknown field `{key}`, "))
+            && wrong.message.contains("`interfaces`")
+    };
+    match NOT_HERE.iter().find(|(key, _)| here(key)) {
+        Some((key, command)) => Wrong {
+            message: format!(
+                "{key} is no configuration: the daemon keeps it, set it with `{command}`"
+            ),
+            ..wrong
+        },
+        None => wrong,
+    }
+}
+
+pub(crate) fn interfaces(names: &[Spanned<String>]) -> Result<Vec<String>, Wrong> {
+    let mut seen: Vec<String> = Vec::new();
+    for name in names {
+        let text = name.get_ref();
+        let fits =
+            (1..=INTERFACE_MAX).contains(&text.len()) && !matches!(text.as_str(), "." | "..");
+        if !fits || text.contains(|c: char| c.is_whitespace() || c.is_control() || "/:".contains(c))
+        {
+            let message = format!(
+                "{text:?} is no name of an interface: 1 to {INTERFACE_MAX} bytes, no blanks, / or :"
+            );
+            return wrong(name.span(), message);
+        }
+        if seen.contains(text) {
+            return wrong(name.span(), format!("interface {text} stands here twice"));
+        }
+        seen.push(text.clone());
+    }
+    Ok(seen)
+}
+
+pub(crate) fn blocks(count: &Spanned<i64>) -> Result<u32, Wrong> {
+    match u32::try_from(*count.get_ref()) {
+        Ok(blocks) if (1..=BLOCKS_MAX).contains(count.get_ref()) => Ok(blocks),
+        _ => wrong(count.span(), "blocks: 1 to 16000000"),
+    }
+}
+
+/// A length of time from an hour to `longest`.
+pub(crate) fn length(
+    text: &Spanned<String>,
+    name: &str,
+    longest: SignedDuration,
+) -> Result<SignedDuration, Wrong> {
+    let read = text.get_ref().parse::<Span>().ok().and_then(|span| {
+        // Months and years have no length of their own; of days nobody expects another.
+        span.to_duration(SpanRelativeTo::days_are_24_hours()).ok()
+    });
+    match read {
+        None => {
+            let message = format!(
+                "{:?} is no length of time: write it in weeks, days, hours or minutes, such as 90d",
+                text.get_ref()
+            );
+            wrong(text.span(), message)
+        }
+        Some(kept) if (CALLS_KEPT_MIN..=longest).contains(&kept) => Ok(kept),
+        Some(_) => wrong(text.span(), format!("{name}: 1h to {}", days(longest))),
+    }
+}
+
+pub(crate) fn records(table: &RecordsTable) -> Result<RecordLimits, Wrong> {
+    let limit = |given: &Option<Spanned<i64>>, name, default, most: u32| match given {
+        None => Ok(default),
+        Some(given) => match u32::try_from(*given.get_ref()) {
+            Ok(limit) if limit <= most => Ok(limit),
+            Ok(_) | Err(_) => {
+                wrong(given.span(), format!("{name}: 1 to {most}, or 0 for any number"))
+            }
+        },
+    };
+    let RecordLimits { per_number, per_trunk } = RecordLimits::default();
+    Ok(RecordLimits {
+        per_number: limit(&table.per_number, "per_number", per_number, PER_NUMBER_MAX)?,
+        per_trunk: limit(&table.per_trunk, "per_trunk", per_trunk, PER_TRUNK_MAX)?,
+    })
+}
+
+pub(crate) fn max_bytes(count: &Spanned<i64>) -> Result<u64, Wrong> {
+    match u64::try_from(*count.get_ref()) {
+        Ok(bytes @ MAX_BYTES_MIN..=MAX_BYTES_MAX) => Ok(bytes),
+        Ok(_) | Err(_) => {
+            wrong(count.span(), format!("max_bytes: {MAX_BYTES_MIN} to {MAX_BYTES_MAX}"))
+        }
+    }
+}
+
+pub(crate) fn evidence(
+    table: &EvidenceTable,
+    calls_kept: SignedDuration,
+) -> Result<EvidenceKept, Wrong> {
+    let EvidenceTable { max_calls, max_bytes, retention } = table;
+    Ok(EvidenceKept {
+        max_calls: match max_calls {
+            None => EVIDENCE_CALLS,
+            Some(count) => match u32::try_from(*count.get_ref()) {
+                Ok(calls @ 1..=EVIDENCE_CALLS_MAX) => calls,
+                Ok(_) | Err(_) => {
+                    return wrong(count.span(), format!("max_calls: 1 to {EVIDENCE_CALLS_MAX}"));
+                }
+            },
+        },
+        max_bytes: match max_bytes {
+            None => EVIDENCE_BYTES,
+            Some(count) => match u64::try_from(*count.get_ref()) {
+                Ok(bytes @ EVIDENCE_BYTES_MIN..=EVIDENCE_BYTES_MAX) => bytes,
+                Ok(_) | Err(_) => {
+                    let message =
+                        format!("max_bytes: {EVIDENCE_BYTES_MIN} to {EVIDENCE_BYTES_MAX}");
+                    return wrong(count.span(), message);
+                }
+            },
+        },
+        kept: match retention {
+            None => EVIDENCE_KEPT.min(calls_kept),
+            // A message without its call record would say nothing of what became of it.
+            Some(text) => length(text, "retention (at most that of calls)", calls_kept)?,
+        },
+    })
+}
+
+pub(crate) fn redial(table: &RedialTable) -> Result<Redial, Wrong> {
+    let mut redial = Redial::default();
+    if let Some(attempts) = &table.attempts {
+        redial.attempts = Redial::check_attempts(*attempts.get_ref())
+            .or_else(|message| wrong(attempts.span(), message))?;
+    }
+    let seconds = |name, text: &Spanned<String>| {
+        Redial::check_seconds(name, text.get_ref()).or_else(|message| wrong(text.span(), message))
+    };
+    if let Some(window) = &table.window {
+        redial.window = seconds("window", window)?;
+    }
+    if let Some(grant) = &table.grant {
+        redial.grant = seconds("grant", grant)?;
+    }
+    Ok(redial)
+}
+
+pub(crate) fn auto_rate(table: &AutoRateTable) -> Result<AutoRate, Wrong> {
+    let mut rate = AutoRate::default();
+    if let Some(attempts) = &table.attempts {
+        rate.attempts = match u8::try_from(*attempts.get_ref()) {
+            Ok(attempts @ (0 | 2..=100)) => attempts,
+            Ok(_) | Err(_) => return wrong(attempts.span(), "attempts: 2 to 100; 0 is off"),
+        };
+    }
+    let seconds = |name, text: &Spanned<String>| {
+        Redial::check_seconds(name, text.get_ref()).or_else(|message| wrong(text.span(), message))
+    };
+    if let Some(window) = &table.window {
+        rate.window = seconds("window", window)?;
+    }
+    if let Some(block) = &table.block {
+        rate.block = seconds("block", block)?;
+    }
+    Ok(rate)
+}
+
+pub(crate) fn webhook(text: &Spanned<String>) -> Result<Webhook, Wrong> {
+    let (at, url) = (text.span(), text.get_ref());
+    let Ok(uri) = url.parse::<hyper::Uri>() else {
+        return wrong(at, format!("{url:?} is no URL: write it as http://127.0.0.1:8080/palang"));
+    };
+    let address = uri.authority().and_then(|authority| {
+        let host = authority.host().trim_start_matches('[').trim_end_matches(']');
+        let ip = host.parse::<std::net::IpAddr>().ok()?;
+        Some(SocketAddr::new(ip, authority.port_u16().unwrap_or(80)))
+    });
+    match (uri.scheme_str(), address) {
+        (Some("http"), Some(address)) if address.ip().to_canonical().is_loopback() => {
+            let path = uri.path_and_query().map_or("/", |path| path.as_str()).to_owned();
+            Ok(Webhook { url: url.clone(), address, path })
+        }
+        _ => wrong(
+            at,
+            format!(
+                "{url}: only http:// to a loopback address (127.0.0.1 or ::1), because full numbers \
+                 are in it; a program there may send them on"
+            ),
+        ),
+    }
+}
+
+/// Seconds; 0: off.
+pub(crate) fn grace(text: &Spanned<String>) -> Result<u32, Wrong> {
+    if text.get_ref() == "0" {
+        return Ok(0);
+    }
+    let read = text.get_ref().parse::<Span>().ok();
+    let length = read.and_then(|span| span.to_duration(SpanRelativeTo::days_are_24_hours()).ok());
+    match length.and_then(|length| u32::try_from(length.as_secs()).ok()) {
+        Some(seconds) if (1..=GRACE_MAX).contains(&seconds) => Ok(seconds),
+        _ => wrong(text.span(), "grace: 1s to 24h, such as 60m; 0 is off"),
+    }
+}
+
+fn is_group(name: &str) -> bool {
+    !name.is_empty() && !name.contains(|c: char| c.is_whitespace() || c.is_control() || c == ':')
+}
+
+fn no_group(name: &str) -> String {
+    format!("{name:?} is no name of a group")
+}
+
+/// Whoever reaches the address learns who is blocked, or how the centre is.
+fn loopback(text: &Spanned<String>) -> Result<SocketAddr, Wrong> {
+    let (at, text) = (text.span(), text.get_ref());
+    match text.parse::<SocketAddr>() {
+        Err(_) => wrong(at, format!("{text:?} is no address and port: write it as 127.0.0.1:9112")),
+        Ok(address) if !address.ip().to_canonical().is_loopback() => wrong(
+            at,
+            format!(
+                "{text}: only a loopback address (127.0.0.1 or ::1), for nobody is asked there \
+                 who he is"
+            ),
+        ),
+        Ok(address) if address.port() == 0 => wrong(at, "the port must not be 0"),
+        Ok(address) => Ok(address),
+    }
+}
+
+pub(crate) fn roles(roles: Spanned<Roles>) -> Result<Roles, Wrong> {
+    let (at, roles) = (roles.span(), roles.into_inner());
+    for name in [&roles.read, &roles.report, &roles.operate, &roles.admin].into_iter().flatten() {
+        if !is_group(name) {
+            return wrong(at, no_group(name));
+        }
+    }
+    Ok(roles)
+}
+
+pub(crate) fn paths(paths: Spanned<Paths>) -> Result<Paths, Wrong> {
+    let (at, paths) = (paths.span(), paths.into_inner());
+    for path in [&paths.state, &paths.runtime, &paths.pins].into_iter().chain(&paths.backup) {
+        if !path.is_absolute() {
+            return wrong(at, format!("{} is no absolute path", path.display()));
+        }
+    }
+    if paths.socket().as_os_str().len() > SOCKET_PATH_MAX {
+        let message = format!(
+            "{} is longer than the path of a socket may be ({SOCKET_PATH_MAX} bytes)",
+            paths.socket().display()
+        );
+        return wrong(at, message);
+    }
+    Ok(paths)
+}
+
+impl Config {
+    /// Reads a configuration, and the ladder that it names; the path of that is relative to it.
+    ///
+    /// # Errors
+    /// `file:line:column: what is wrong`, in whichever of the two.
+    pub fn read(path: &Path) -> Result<Config, String> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|error| format!("{}: cannot be read: {error}", path.display()))?;
+        Config::of(path, text)
+    }
+
+    /// What [`Config::read`] makes of a file with this text.
+    ///
+    /// # Errors
+    /// As with [`Config::read`].
+    pub fn of(path: &Path, text: String) -> Result<Config, String> {
+        let mut config = parse(&text).map_err(|wrong| wrong.told(path, &text))?;
+        config = Config { path: path.to_owned(), text, ..config };
+        if let Some(file) = config.ladder_path() {
+            config.ladder = Ladder::read(&file)?;
+        }
+        Ok(config)
+    }
+}

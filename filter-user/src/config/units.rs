@@ -1,0 +1,44 @@
+//! TODO-DOC
+
+use crate::model::ladder::{DAY, HOUR, MINUTE};
+use jiff::SignedDuration;
+
+use crate::model::policy::Subject;
+
+pub(crate) fn grace_shown(seconds: u32) -> String {
+    match seconds {
+        0 => "0".to_owned(),
+        _ if seconds.is_multiple_of(60) => format!("{}m", seconds / 60),
+        _ => format!("{seconds}s"),
+    }
+}
+
+/// `90d` where it is whole days, else hours, minutes and seconds.
+pub(crate) fn days(duration: SignedDuration) -> String {
+    const DAY: i64 = 24 * 60 * 60;
+    match duration.as_secs() {
+        seconds if seconds % DAY == 0 && duration.subsec_nanos() == 0 => {
+            format!("{}d", seconds / DAY)
+        }
+        _ => format!("{duration:#}"),
+    }
+}
+
+/// As a file has it, read in only one way.
+pub(crate) fn written(subject: Subject) -> String {
+    match subject {
+        Subject::Number(number) if number.is_local() => number.to_string(),
+        Subject::Number(_) | Subject::Prefix(_) => format!("+{subject}"),
+    }
+}
+
+/// Formats seconds in the largest exact unit: `24h`, `3d`; one day is `24h`.
+#[must_use]
+pub fn length_told(seconds: u64) -> String {
+    match seconds {
+        s if s > DAY && s.is_multiple_of(DAY) => format!("{}d", s / DAY),
+        s if s.is_multiple_of(HOUR) => format!("{}h", s / HOUR),
+        s if s.is_multiple_of(MINUTE) => format!("{}m", s / MINUTE),
+        s => format!("{s}s"),
+    }
+}

@@ -1,0 +1,155 @@
+//! TODO-DOC
+
+use crate::api::wire;
+use crate::api::wire::{Colour, Problem, ProblemKind};
+use crate::daemon::accounts::Accounts;
+use crate::daemon::attachments::Links;
+use crate::daemon::evidence::Evidence;
+use crate::daemon::state::Control;
+use crate::daemon::task::grant_watch::Reviews;
+use crate::inspect;
+use crate::model::policy::Subject;
+use crate::store::{CallRow, Kind};
+use crate::sys::clock;
+use axum::Json;
+use axum::http::{HeaderMap, header};
+use axum::response::{IntoResponse, Response};
+use jiff::Timestamp;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use tokio::sync::broadcast;
+
+/// What the handlers share.
+#[derive(Clone)]
+pub struct App {
+    /// Commands and questions.
+    pub control: Arc<Control>,
+    /// Where the filter stands.
+    pub links: Arc<Links>,
+    /// Which attempts have a record.
+    pub accounts: Arc<Accounts>,
+    /// Redial grants, as they are given.
+    pub reviews: Reviews,
+    /// Calls, as they are judged.
+    pub live: broadcast::Sender<CallRow>,
+    /// INVITEs of refused calls, where somebody wants them.
+    pub evidence: Arc<Evidence>,
+    /// Since when the daemon runs.
+    pub since: Timestamp,
+    /// What was wrong with the configuration when it was read last.
+    pub config_problem: Arc<std::sync::Mutex<Option<String>>>,
+}
+
+pub(crate) fn usage(message: impl ToString) -> Problem {
+    Problem { kind: ProblemKind::Usage, message: message.to_string() }
+}
+
+impl App {
+    pub(crate) fn check(&self, number: &str, headers: &HeaderMap) -> Result<Response, Problem> {
+        let Subject::Number(number) = self.control.subject(number)? else {
+            return Err(usage("check a number, not a prefix"));
+        };
+        let check = self.control.check(number)?;
+        let plain = headers
+            .get(header::ACCEPT)
+            .and_then(|accept| accept.to_str().ok())
+            .is_some_and(|accept| accept.starts_with("text/plain"));
+        if plain {
+            return Ok(format!("{} {}\n", check.verdict, check.reason).into_response());
+        }
+        Ok(Json(check).into_response())
+    }
+
+    /// How everything is.
+    ///
+    /// # Errors
+    /// A failing system call.
+    pub async fn status(&self) -> Result<wire::Status, Problem> {
+        let control = &self.control;
+        let config = control.config();
+        let attempts = Some(self.accounts.attempts(control.maps.event_stats()?));
+        let mut status =
+            inspect::of_maps(&control.maps, config.blocks, self.links.seen(), attempts)?;
+        status.daemon = true;
+        status.since = Some(self.since);
+        status.r#override = control.get_override().await?;
+        status.drift = control.drift.load(Ordering::Relaxed);
+        status.reattached = control.reattached.load(Ordering::Relaxed).into();
+        if self.accounts.is_flood() {
+            let message = "a flood: refusals above [records] per_trunk are only counted; `palang top` shows who calls";
+            status.find(Colour::Amber, message);
+        }
+        let stored = control
+            .keeper
+            .read_soon(|reader| {
+                let head = reader.audit_head()?;
+                let newest = reader.newest()?;
+                let reviews = reader.open_reviews()?;
+                let counts = (reader.count(Kind::Block)?, reader.count(Kind::Allow)?);
+                Ok((counts, head, newest, reviews, reader.size()?))
+            })
+            .await;
+        match stored {
+            Ok(((blocks, allows), head, newest, reviews, size)) => {
+                if let Some(finding) = control.limit.finding(size) {
+                    status.find(Colour::Amber, finding);
+                }
+                status.reviews = Some(reviews);
+                status.blocks = Some(blocks);
+                status.allows = Some(allows);
+                status.audit_head = Some(head.to_string());
+                if blocks * 10 > status.blocks_capacity * 9 {
+                    status.find(
+                        Colour::Amber,
+                        format!("{blocks} of {} blocks: nearly full", status.blocks_capacity),
+                    );
+                }
+                if let Some(newest) = newest
+                    && newest > clock::now() + jiff::SignedDuration::from_secs(5)
+                {
+                    let message =
+                        format!("the clock is behind the store's newest record, {newest}: set it");
+                    status.find(Colour::Red, message);
+                }
+            }
+            Err(problem) => status.find(Colour::Red, format!("store: {}", problem.message)),
+        }
+        if let Some(finding) = control.held.finding() {
+            status.find(Colour::Red, finding);
+        }
+        if let Some(problem) = control.comparison() {
+            let message = format!("store and maps are not one, the filter goes on: {problem}");
+            status.find(Colour::Red, message);
+        }
+        if let Some(problem) = control.keeper.problem() {
+            let message = format!("the store takes no writes; the filter goes on: {problem}");
+            status.find(Colour::Red, message);
+        }
+        let unsaved = control.keeper.unsaved();
+        if unsaved > 0 {
+            let message = format!("{unsaved} changes are in force and not on disk");
+            status.find(Colour::Amber, message);
+        }
+        let lock = self.config_problem.lock();
+        if let Some(problem) = lock.unwrap_or_else(std::sync::PoisonError::into_inner).as_ref() {
+            status.find(
+                Colour::Amber,
+                format!("the configuration was not reloaded, the old one is in force: {problem}"),
+            );
+        }
+        for problem in control.chores.problems() {
+            status.find(Colour::Amber, problem);
+        }
+        if let Some(problem) = self.reviews.problem() {
+            status.find(Colour::Amber, problem);
+        }
+        if let Some(why) = self.links.slow_reader() {
+            status.find_slow_reader(why);
+        }
+        if status.drift > 0 {
+            let message = format!("{} differences of store and maps were repaired", status.drift);
+            status.find(Colour::Amber, message);
+        }
+        Ok(status)
+    }
+}

@@ -1,0 +1,337 @@
+//! The filter on its interfaces: attached at the start, watched, and attached again when an
+//! interface was deleted and made anew. Whoever takes it off by hand is obeyed.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use tokio::sync::Mutex;
+
+use crate::api::wire::{Interface, Problem, ProblemKind};
+use crate::daemon::role::Who;
+use crate::daemon::state::Control;
+use crate::datapath::{Egress, Error, Filter, Pins, RunTime};
+use crate::inspect;
+use crate::model::xdp_mode::XdpMode;
+use crate::store::Entry;
+use crate::sys::clock;
+use crate::sys::netlink;
+use crate::sys::netlink::Link;
+
+/// The kernel tells of interfaces, but not of XDP links that come or go.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// What is known of an interface.
+#[derive(Clone, Debug, Default)]
+struct Known {
+    /// Index of the interface that the filter was last seen on.
+    index: Option<u32>,
+    /// Why it could not be attached.
+    problem: Option<String>,
+    /// Index of the interface that the program for packets that leave was put on.
+    egress: Option<u32>,
+    /// Why that could not be.
+    egress_problem: Option<String>,
+}
+
+impl Known {
+    fn told(&self) -> Option<String> {
+        self.problem.clone().or_else(|| self.egress_problem.clone())
+    }
+}
+
+/// The program, and where it stands.
+pub struct Links {
+    control: Arc<Control>,
+    pins: Pins,
+    slow_reader: Option<String>,
+    filter: Mutex<(Filter, BTreeMap<String, Known>)>,
+    seen: std::sync::Mutex<Vec<Interface>>,
+}
+
+impl Links {
+    /// The links of a loaded filter; nothing is attached yet.
+    #[must_use]
+    pub fn new(control: Arc<Control>, pins: Pins, filter: Filter) -> Links {
+        let slow_reader = filter.slow_reader();
+        let filter = Mutex::new((filter, BTreeMap::new()));
+        Links { control, pins, slow_reader, filter, seen: std::sync::Mutex::default() }
+    }
+
+    /// What to say where this kernel refuses the full reader; `None`: it takes it.
+    #[must_use]
+    pub fn slow_reader(&self) -> Option<&str> {
+        self.slow_reader.as_deref()
+    }
+
+    /// The interfaces as they were seen last.
+    #[must_use]
+    pub fn seen(&self) -> Vec<Interface> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// What the kernel measured of the program.
+    ///
+    /// # Errors
+    /// A failing system call.
+    pub async fn run_time(&self) -> Result<RunTime, Error> {
+        self.filter.lock().await.0.run_time()
+    }
+
+    /// Attaches wherever the filter should be and is not.
+    pub async fn settle(&self) {
+        let mut guard = self.filter.lock().await;
+        let (filter, known) = &mut *guard;
+        let Ok(links) = netlink::links().await else {
+            tracing::error!("cannot ask for interfaces");
+            return;
+        };
+        let Ok(ours) = filter.program_id() else { return };
+        let config = self.control.config();
+        let mut names = config.interfaces.clone();
+        names.extend(self.pins.links());
+        names.extend(known.keys().cloned());
+        names.sort();
+        names.dedup();
+        let mut changed = false;
+        for name in &names {
+            let entry = known.entry(name.clone()).or_default();
+            let link = links.iter().find(|link| link.name == *name);
+            changed |= self.settle_one(filter, entry, name, link, ours, config.xdp_mode).await;
+            let graced = config.policy.settings.callback_grace != 0;
+            self.settle_egress(filter, entry, name, link, graced);
+        }
+        let links = match (changed, netlink::links().await) {
+            (true, Ok(links)) => links,
+            _ => links,
+        };
+        let told = names.iter().map(|name| self.tell(name, &links, ours, known)).collect();
+        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = told;
+    }
+
+    async fn settle_one(
+        &self,
+        filter: &mut Filter,
+        known: &mut Known,
+        name: &str,
+        link: Option<&Link>,
+        ours: u32,
+        mode: XdpMode,
+    ) -> bool {
+        let Some(link) = link else { return false };
+        if link.xdp.is_some_and(|xdp| xdp.program == ours) {
+            known.index = Some(link.index);
+            known.problem = None;
+            return false;
+        }
+        let is_new = known.index.is_some_and(|index| index != link.index);
+        let was_on = known.index == Some(link.index);
+        if was_on && !self.pins.link(name).exists() && !self.pins.is_off(name) {
+            // By hand, not by `palang detach`.
+            if let Err(error) = self.pins.detach(name) {
+                tracing::error!("{error}");
+            }
+            tracing::warn!(
+                "{name}: somebody took the filter off; palang attach {name} brings it back"
+            );
+            self.audit("root", "detach", name, "its pin was removed").await;
+        }
+        if self.pins.is_off(name) {
+            return false;
+        }
+        match filter.attach(name, mode) {
+            Ok(how) => {
+                known.index = Some(link.index);
+                known.problem = None;
+                tracing::info!("{name}: attached ({how:?})");
+                if is_new || was_on {
+                    self.control.reattached.fetch_add(1, Ordering::Relaxed);
+                    self.audit("daemon", "reattach", name, "the interface was made anew").await;
+                }
+                true
+            }
+            Err(error) => {
+                let text = told(&error, link);
+                if known.problem.as_ref() != Some(&text) {
+                    tracing::error!("{text}");
+                    known.problem = Some(text);
+                }
+                false
+            }
+        }
+    }
+
+    /// The program for packets that leave stands where the filter stands, while call-back grace
+    /// is on.
+    fn settle_egress(
+        &self,
+        filter: &mut Filter,
+        known: &mut Known,
+        name: &str,
+        link: Option<&Link>,
+        graced: bool,
+    ) {
+        let is_on = self.pins.has_egress(name);
+        let Some(link) = link.filter(|_| graced && self.pins.link(name).exists()) else {
+            known.egress_problem = None;
+            if is_on && let Err(error) = self.pins.detach_egress(name) {
+                tracing::error!("{error}");
+            }
+            return;
+        };
+        if is_on && known.egress == Some(link.index) {
+            return;
+        }
+        match filter.attach_egress(name, Egress::of_this_kernel()) {
+            Ok(how) => {
+                tracing::info!("{name}: call-back grace sees what leaves ({how:?})");
+                known.egress = Some(link.index);
+                known.egress_problem = None;
+            }
+            Err(error) => {
+                let text = error.to_string();
+                if known.egress_problem.as_ref() != Some(&text) {
+                    tracing::error!("{text}");
+                    known.egress_problem = Some(text);
+                }
+            }
+        }
+    }
+
+    async fn audit(&self, author: &str, action: &'static str, interface: &str, why: &str) {
+        let entry =
+            Entry::new(clock::now(), author, action).with("interface", interface).with("why", why);
+        self.control.keeper.keep(move |store| store.audit(entry.clone())).await;
+    }
+
+    /// Attaches to an interface now, also to one that the configuration does not name.
+    ///
+    /// # Errors
+    /// No such interface; another program on it; a driver that cannot.
+    pub async fn attach(
+        &self,
+        who: &Who,
+        name: &str,
+        mode: Option<XdpMode>,
+        dry_run: bool,
+    ) -> Result<Interface, Problem> {
+        let mut guard = self.filter.lock().await;
+        let (filter, known) = &mut *guard;
+        let ours = filter.program_id()?;
+        let links = interfaces().await?;
+        let Some(link) = links.iter().find(|link| link.name == name) else {
+            let message = Error::NoInterface(name.to_owned()).to_string();
+            return Err(Problem { kind: ProblemKind::NotFound, message });
+        };
+        let there = link.xdp.is_some_and(|xdp| xdp.program == ours);
+        if !there && !dry_run {
+            let mode = mode.unwrap_or(self.control.config().xdp_mode);
+            filter.attach(name, mode).map_err(|error| Problem {
+                kind: ProblemKind::Failed,
+                message: told(&error, link),
+            })?;
+            self.pins.forget_off(name);
+            known.insert(name.to_owned(), Known { index: Some(link.index), ..Known::default() });
+            self.audit(&who.name, "attach", name, "asked for").await;
+        }
+        let links = interfaces().await?;
+        Ok(self.tell(name, &links, ours, known))
+    }
+
+    /// Takes the filter off an interface, until it is attached again or the machine restarts.
+    ///
+    /// # Errors
+    /// It is not on it.
+    pub async fn detach(&self, who: &Who, name: &str, dry_run: bool) -> Result<Interface, Problem> {
+        let mut guard = self.filter.lock().await;
+        let (filter, known) = &mut *guard;
+        let ours = filter.program_id()?;
+        if !self.pins.links().iter().any(|other| other == name) {
+            let message = format!("the filter is not on {name}");
+            return Err(Problem { kind: ProblemKind::NotFound, message });
+        }
+        let links = if dry_run {
+            interfaces().await?
+        } else {
+            self.pins.detach(name)?;
+            let links = netlink::links_without(ours, name).await;
+            self.audit(&who.name, "detach", name, "asked for").await;
+            links.map_err(unasked)?
+        };
+        Ok(self.tell(name, &links, ours, known))
+    }
+
+    fn tell(
+        &self,
+        name: &str,
+        links: &[Link],
+        ours: u32,
+        known: &BTreeMap<String, Known>,
+    ) -> Interface {
+        let mut interface = inspect::interface(name, links, Some(ours));
+        if self.pins.is_off(name) && interface.xdp.is_none() {
+            let message = format!("the filter was taken off by hand: palang attach {name}");
+            interface.problem = Some(message);
+        } else if let Some(problem) = known.get(name).and_then(Known::told) {
+            interface.problem = Some(problem);
+        }
+        interface
+    }
+
+    /// Takes the filter off the interfaces that a new configuration does not name any more.
+    pub async fn leave(&self, names: &[String]) {
+        for name in names {
+            let who = Who { name: "daemon".into(), role: crate::daemon::role::Role::Admin };
+            if let Err(problem) = self.detach(&who, name, false).await {
+                tracing::warn!("{}", problem.message);
+            }
+            self.pins.forget_off(name);
+            self.filter.lock().await.1.remove(name);
+        }
+    }
+}
+
+async fn interfaces() -> Result<Vec<Link>, Problem> {
+    netlink::links().await.map_err(unasked)
+}
+
+fn unasked(error: std::io::Error) -> Problem {
+    let message = format!("cannot ask for interfaces: {error}");
+    Problem { kind: ProblemKind::Failed, message }
+}
+
+/// An error of attaching, with the id of the program that is in the way.
+fn told(error: &Error, link: &Link) -> String {
+    match (error, link.xdp) {
+        (Error::Busy(name), Some(xdp)) => format!(
+            "another XDP program is on {name}, id {}: see `bpftool prog show id {0}`, and take it off \
+             first",
+            xdp.program
+        ),
+        _ => error.to_string(),
+    }
+}
+
+/// Watches interfaces, for ever.
+pub async fn run(links: Arc<Links>) {
+    let mut tick = tokio::time::interval(LOOK);
+    let mut watch = netlink::watch();
+    loop {
+        match &mut watch {
+            Ok(changes) => tokio::select! {
+                _ = tick.tick() => {}
+                change = changes.next() => if change.is_none() {
+                    watch = netlink::watch();
+                },
+            },
+            Err(error) => {
+                tracing::error!("cannot watch interfaces, looking every second: {error}");
+                tick.tick().await;
+                watch = netlink::watch();
+            }
+        }
+        links.settle().await;
+    }
+}

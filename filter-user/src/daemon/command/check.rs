@@ -1,0 +1,117 @@
+//! TODO-DOC
+
+use crate::api::wire;
+use crate::api::wire::{Check, NextAttempt, Problem, ProblemKind};
+use crate::daemon::decision::told;
+use crate::daemon::state::{Control, problem};
+use crate::inspect;
+use crate::model::policy::Subject;
+use crate::store::Decision;
+use crate::sys::clock;
+use filter_common::abi::LIFTED;
+use filter_common::number::Number;
+
+impl Control {
+    /// What a call from a number gets now.
+    ///
+    /// # Errors
+    /// A failing system call.
+    pub fn check(&self, number: Number) -> Result<Check, Problem> {
+        Ok(inspect::check(&self.maps, number)?)
+    }
+
+    pub(crate) fn in_force(&self, subject: Subject) -> Result<Option<Check>, Problem> {
+        match subject {
+            Subject::Number(number) => self.check(number).map(Some),
+            Subject::Prefix(_) => Ok(None),
+        }
+    }
+
+    /// Which rule decides on a number, who set it, when it ends, and what the maps hold.
+    ///
+    /// # Errors
+    /// A text that is no number; a failing system call.
+    pub async fn explain(&self, text: &str) -> Result<wire::Explain, Problem> {
+        let Subject::Number(number) = self.subject(text)? else {
+            return problem(ProblemKind::Usage, "explain a number, not a prefix");
+        };
+        let check = self.check(number)?;
+        let subject = Subject::Number(number);
+        let key = subject.key();
+        let mut steps = Vec::new();
+        let mut step = |name: &str, decides: bool, kernel: Option<String>, rule: Option<u64>| {
+            steps.push((name.to_owned(), decides, kernel, rule));
+        };
+        let until = inspect::live(self.maps.override_until()?);
+        let ends = |expires: u64| match expires {
+            0 => "no end".to_owned(),
+            LIFTED => "lifted".to_owned(),
+            time if time <= clock::boot() => format!("ended {}", clock::wall(time)),
+            time => format!("ends {}", clock::wall(time)),
+        };
+        let reason = check.reason.as_str();
+        step("override", reason == "override", until.map(ends), None);
+        let found = self.maps.protected(&key)?;
+        let config = self.config();
+        let kernel = match found {
+            Some(found) => {
+                Some(config.policy.rule_name(found.rule).unwrap_or_else(|| "protected".into()))
+            }
+            None => config.policy.too_short(subject),
+        };
+        step("protected", reason == "protected", kernel, None);
+        let found = self.maps.allow(subject)?;
+        let kernel = found.map(|found| format!("rule {}, {}", found.rule, ends(found.expires)));
+        step("allowed-number", reason == "allowed-number", kernel, found.map(|found| found.rule));
+        let found = self.maps.allowed_prefix(&key)?;
+        let kernel = found.map(|found| {
+            let prefix = Subject::of_prefix_entry(found.number);
+            format!("{prefix}, rule {}, {}", found.rule, ends(found.expires))
+        });
+        step("allowed-prefix", reason == "allowed-prefix", kernel, found.map(|found| found.rule));
+        let blocked = matches!(reason, "blocked-number" | "blocked-prefix");
+        let found = self.maps.block(subject)?;
+        let by_number = found
+            .is_some_and(|found| ends(found.expires).starts_with("ends") || found.expires == 0);
+        let kernel = found.map(|found| format!("rule {}, {}", found.rule, ends(found.expires)));
+        step("blocked-number", blocked && by_number, kernel, found.map(|found| found.rule));
+        let found = self.maps.blocked_prefix(&key)?;
+        let kernel = found.map(|found| {
+            let prefix = Subject::of_prefix_entry(found.number);
+            let short = config.policy.too_short(prefix);
+            let idle = short.map_or_else(String::new, |why| format!(", never in force: {why}"));
+            format!("{prefix}, rule {}, {}{idle}", found.rule, ends(found.expires))
+        });
+        step("blocked-prefix", blocked && !by_number, kernel, found.map(|found| found.rule));
+        let granted = check.granted.as_ref();
+        let granted = granted.map(|granted| format!("granted until {}", granted.until));
+        let next = check.next_attempt.map(|NextAttempt { attempt, of }| {
+            format!("the next attempt is {attempt}, attempt {of} passes")
+        });
+        step("redial-grant", reason == "redial-grant", granted.or(next), None);
+        step("mode", reason == "observe", Some(self.get_mode()?.mode), None);
+
+        let rules: Vec<_> = steps.iter().filter_map(|step| step.3).collect();
+        let stored = self
+            .keeper
+            .read(move |reader| {
+                rules.into_iter().map(|rule| Ok((rule, reader.by_rule(rule)?))).collect()
+            })
+            .await;
+        let stored: Vec<(u64, Option<Decision>)> = stored.unwrap_or_default();
+        let of = |rule: u64| {
+            let found = stored.iter().find(|(number, _)| *number == rule);
+            found.and_then(|(_, decision)| decision.as_ref()).map(told)
+        };
+        let steps = steps
+            .into_iter()
+            .map(|(step, decides, kernel, rule)| wire::Step {
+                step,
+                kernel,
+                store: rule.and_then(of),
+                decides,
+            })
+            .collect();
+        Ok(wire::Explain { check, steps })
+    }
+}

@@ -1,0 +1,310 @@
+//! Import of blocks: all or nothing, a million rows or one.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use tokio::sync::mpsc::Sender;
+
+use crate::api::wire::{BadRow, ImportNews, ImportRow, Problem, ProblemKind};
+use crate::daemon::command::block::{PREFIXES_MAX, redial_of};
+use crate::daemon::decision::entry;
+use crate::daemon::order::Key;
+use crate::daemon::role::{Role, Who};
+use crate::daemon::state::Control;
+use crate::model::free_text;
+use crate::model::policy::Subject;
+use crate::store::{Decision, Kind, Store};
+use crate::sys::clock;
+
+/// Rows of the maps between two lines about the progress.
+const STEP: u64 = 10_000;
+
+/// Bytes of messages about bad rows: they are told in one line, which somebody has to read.
+const BAD_MAX: usize = 1 << 20;
+
+/// Bytes of the words in all rows of an import: they are in memory until all are stored. A million
+/// rows may have 268 bytes each.
+const WORDS_MAX: usize = 256 << 20;
+
+/// Rows of an import, checked one by one as they come in.
+pub struct Import {
+    control: Arc<Control>,
+    who: Who,
+    seen: HashSet<Subject>,
+    good: Vec<Decision>,
+    bad: Vec<BadRow>,
+    bad_bytes: usize,
+    /// Bytes of the words in the good rows.
+    words: usize,
+    /// Why the rows after these are not looked at any more.
+    given_up: Option<Problem>,
+    /// Bad rows about a number that must not be blocked.
+    refused: usize,
+}
+
+impl Import {
+    /// An import without rows yet.
+    #[must_use]
+    pub fn new(control: Arc<Control>, who: Who) -> Import {
+        Import {
+            control,
+            who,
+            seen: HashSet::new(),
+            good: Vec::new(),
+            bad: Vec::new(),
+            bad_bytes: 0,
+            words: 0,
+            given_up: None,
+            refused: 0,
+        }
+    }
+
+    /// Takes a line of newline-delimited JSON.
+    ///
+    /// # Errors
+    /// A system call that failed; a line that is no row is noted as bad.
+    pub fn line(&mut self, number: u64, line: &[u8]) -> Result<(), Problem> {
+        if self.given_up.is_some() {
+            return Ok(());
+        }
+        match serde_json::from_slice::<ImportRow>(line) {
+            Ok(row) => self.row(row),
+            Err(error) => {
+                self.bad(number, error.to_string());
+                Ok(())
+            }
+        }
+    }
+
+    fn bad(&mut self, line: u64, message: String) {
+        self.bad_bytes += message.len();
+        self.bad.push(BadRow { line, message });
+        if self.bad_bytes > BAD_MAX {
+            let rows = self.bad.len();
+            let message = format!(
+                "{rows} rows are bad, and those after line {line} were not looked at: is this the \
+                 right file? Nothing was changed"
+            );
+            self.given_up = Some(Problem { kind: ProblemKind::Usage, message });
+        }
+    }
+
+    fn row(&mut self, row: ImportRow) -> Result<(), Problem> {
+        let line = row.line;
+        match self.decision(row) {
+            Ok(decision) => {
+                let Decision { reason, author, origin, .. } = &decision;
+                self.words += reason.len() + author.len() + origin.len();
+                self.good.push(decision);
+                if self.words > WORDS_MAX {
+                    let message = format!(
+                        "the reasons, authors and origins up to line {line} are longer than \
+                         {WORDS_MAX} bytes together; nothing was stored. Import the rows in parts"
+                    );
+                    self.given_up = Some(Problem { kind: ProblemKind::Usage, message });
+                }
+                let (rows, room) =
+                    (self.good.len() as u64, u64::from(self.control.config().blocks));
+                if rows > room + PREFIXES_MAX {
+                    let message = format!(
+                        "full: more than {rows} rows, and room for {room} blocked numbers; nothing \
+                         was stored. Raise [limits] blocks and restart the daemon"
+                    );
+                    self.given_up = Some(Problem { kind: ProblemKind::Full, message });
+                }
+                Ok(())
+            }
+            Err(problem) if problem.kind == ProblemKind::Failed => Err(problem),
+            Err(problem) => {
+                self.refused += usize::from(problem.kind == ProblemKind::Refused);
+                self.bad(line, problem.message);
+                Ok(())
+            }
+        }
+    }
+
+    fn decision(&mut self, row: ImportRow) -> Result<Decision, Problem> {
+        let wrong =
+            |message: &str| Err(Problem { kind: ProblemKind::Usage, message: message.into() });
+        let subject = self.control.subject(&row.number)?;
+        let now = clock::now();
+        if row.expires.is_some_and(|expires| expires <= now) {
+            return wrong("it is over already");
+        }
+        if row.expires.is_none() && self.who.role < Role::Admin {
+            return wrong("it has no end, and a permanent block needs the role admin");
+        }
+        if row.reason.trim().is_empty() {
+            return wrong("it has no reason");
+        }
+        free_text::text("reason", &row.reason)
+            .and_then(|()| free_text::name("author", &row.author))
+            .and_then(|()| free_text::name("origin", &row.origin))
+            .map_err(|message| Problem { kind: ProblemKind::Usage, message })?;
+        let (redial, flags) = redial_of(row.redial, row.no_redial, row.observe)?;
+        self.control.refuse_protected_now(subject)?;
+        if !self.seen.insert(subject) {
+            return wrong("this number stood in a row before");
+        }
+        let or = |text: String, other: &str| if text.is_empty() { other.to_owned() } else { text };
+        Ok(Decision {
+            id: uuid::Uuid::now_v7(),
+            rule: 0,
+            kind: Kind::Block,
+            subject,
+            created: now,
+            expires: row.expires,
+            reason: row.reason,
+            author: or(row.author, &self.who.name),
+            origin: or(row.origin, "import"),
+            node: self.control.node().to_owned(),
+            flags,
+            redial,
+            epoch: 0,
+            incident: None,
+        })
+    }
+
+    /// Puts the good rows into force and tells how far it is; the last line tells the outcome.
+    pub async fn finish(self, skip_bad: bool, dry_run: bool, news: Sender<ImportNews>) {
+        let Import { control, who, good, bad, seen, given_up, refused, .. } = self;
+        if let Some(problem) = given_up {
+            let _ = news.send(ImportNews::Refused { problem, bad }).await;
+            return;
+        }
+        if !bad.is_empty() && !skip_bad {
+            let message = format!("{} of {} rows are bad; nothing was changed", bad.len(), {
+                bad.len() + good.len()
+            });
+            // Where rows cannot be read either, the file is to be mended first.
+            let kind = if refused == bad.len() { ProblemKind::Refused } else { ProblemKind::Usage };
+            let problem = Problem { kind, message };
+            let _ = news.send(ImportNews::Refused { problem, bad }).await;
+            return;
+        }
+        let progress = news.clone();
+        let worker = Arc::clone(&control);
+        let write = move |store: &mut Store, first: u64| {
+            write(&worker, store, good, first, &who.name, dry_run, &progress)
+        };
+        // A trial is nothing that an unblock has to stop.
+        let subjects = if dry_run { HashSet::new() } else { seen };
+        let last = match control.order.queue_bulk(subjects, write).await {
+            Ok(Written { added, moved, unchanged, superseded }) => {
+                ImportNews::Done { added, moved, unchanged, superseded, bad, dry_run }
+            }
+            Err(problem) => ImportNews::Refused { problem, bad },
+        };
+        let _ = news.send(last).await;
+    }
+}
+
+/// How many rows did what.
+#[derive(Default)]
+struct Written {
+    added: u64,
+    moved: u64,
+    unchanged: u64,
+    superseded: u64,
+}
+
+/// Writes decisions into the store and then into the maps. Their rules are their places in the
+/// order, from `first` on. Runs on the store's thread.
+fn write(
+    control: &Control,
+    store: &mut Store,
+    mut good: Vec<Decision>,
+    first: u64,
+    author: &str,
+    dry_run: bool,
+    news: &Sender<ImportNews>,
+) -> Result<Written, Problem> {
+    let mut written = Written::default();
+    let Written { added, moved, unchanged, superseded } = &mut written;
+    let mut more = [0, 0];
+    let mut failed = None;
+    // Of each row that is left.
+    let mut is_new = Vec::new();
+    for (place, decision) in (first..).zip(&mut good) {
+        decision.rule = place;
+    }
+    let check = |decision: &Decision| {
+        control.order.turn().check(Key::Block(decision.subject), decision.rule)
+    };
+    // In place: a million decisions are not held twice.
+    good.retain_mut(|decision| {
+        if !dry_run && check(decision).is_err() {
+            *superseded += 1;
+            return false;
+        }
+        match store.find(Kind::Block, decision.subject) {
+            Ok(Some(before))
+                if before.expires == decision.expires
+                    && before.reason == decision.reason
+                    && before.flags == decision.flags
+                    && before.redial == decision.redial =>
+            {
+                *unchanged += 1;
+                return false;
+            }
+            Ok(Some(before)) => {
+                decision.id = before.id;
+                decision.epoch = before.epoch;
+                *moved += 1;
+                is_new.push(false);
+            }
+            Ok(None) => {
+                *added += 1;
+                is_new.push(true);
+                more[usize::from(matches!(decision.subject, Subject::Prefix(_)))] += 1;
+            }
+            Err(error) => failed = Some(error),
+        }
+        true
+    });
+    if let Some(error) = failed {
+        return Err(error.into());
+    }
+    let changed = good;
+    if let Some(first) =
+        changed.iter().find(|decision| matches!(decision.subject, Subject::Number(_)))
+    {
+        control.make_room(store, first.subject, more[0])?;
+    }
+    if let Some(first) =
+        changed.iter().find(|decision| matches!(decision.subject, Subject::Prefix(_)))
+    {
+        control.make_room(store, first.subject, more[1])?;
+    }
+    if dry_run {
+        return Ok(written);
+    }
+    store.put(&changed, |decision, before| {
+        let action = if before.is_some() { "block move" } else { "block add" };
+        entry(action, author, decision, before).with("import", true)
+    })?;
+    let total = changed.len() as u64;
+    for ((done, decision), is_new) in (1..).zip(&changed).zip(is_new) {
+        let turn = control.order.turn();
+        if turn.check(Key::Block(decision.subject), decision.rule).is_err() {
+            // The later change comes to the store next.
+            written.superseded += 1;
+            *(if is_new { &mut written.added } else { &mut written.moved }) -= 1;
+            continue;
+        }
+        control.maps.set_block(decision.subject, control.block_entry(decision)).map_err(|error| Problem {
+            kind: ProblemKind::Failed,
+            message: format!(
+                "{error}; {} of {total} blocks are in force, the others are stored and will be within \
+                 minutes",
+                done - 1
+            ),
+        })?;
+        drop(turn);
+        if done % STEP == 0 {
+            // Whoever waits for it may be slow, or gone.
+            let _ = news.try_send(ImportNews::Progress { done, total });
+        }
+    }
+    Ok(written)
+}

@@ -1,0 +1,10 @@
+//! TODO-DOC
+
+pub(crate) mod allow;
+pub(crate) mod block;
+pub(crate) mod check;
+pub(crate) mod import;
+pub(crate) mod mode;
+pub(crate) mod number;
+pub(crate) mod report;
+pub(crate) mod review;

@@ -1,0 +1,159 @@
+//! TODO-DOC
+
+use crate::api::wire;
+use crate::api::wire::{Persisted, Problem, ProblemKind};
+use crate::daemon::decision::{bounded, end};
+use crate::daemon::order::Key;
+use crate::daemon::role::Who;
+use crate::daemon::state::{Control, problem};
+use crate::daemon::switches::{
+    MODE, OVERRIDE, StoredMode, StoredOverride, keep_mode, keep_override,
+};
+use crate::inspect;
+use crate::store::{Entry, Store};
+use crate::sys::clock;
+use filter_common::abi::LIFTED;
+use jiff::SignedDuration;
+use serde_json::json;
+use std::sync::Arc;
+
+impl Control {
+    /// The override, by the kernel's map.
+    ///
+    /// # Errors
+    /// A failing system call.
+    pub async fn get_override(&self) -> Result<wire::Override, Problem> {
+        let deadline = self.maps.override_until()?;
+        let mut found = inspect::override_in_force(deadline);
+        if found.until.is_some() {
+            let stored = self.keeper.read_soon(|reader| reader.state(OVERRIDE)).await;
+            let stored: Option<StoredOverride> = stored.ok().flatten();
+            match stored.filter(|stored| stored.is(deadline)) {
+                Some(stored) => {
+                    found.reason = Some(stored.reason);
+                    found.author = Some(stored.author);
+                }
+                None => found.persisted = Persisted::Pending,
+            }
+        }
+        Ok(found)
+    }
+
+    /// Switches the override on or off: in force before it is on disk.
+    ///
+    /// # Errors
+    /// Too long, no reason, a failing system call.
+    pub async fn set_override(
+        &self,
+        who: &Who,
+        set: wire::SetOverride,
+    ) -> Result<wire::Override, Problem> {
+        let life =
+            i64::try_from(set.seconds).map_or(SignedDuration::MAX, SignedDuration::from_secs);
+        if life > wire::OVERRIDE_MAX {
+            return problem(ProblemKind::Usage, "an override lasts at most 7 days");
+        }
+        if set.seconds > 0 && set.reason.trim().is_empty() {
+            return problem(ProblemKind::Usage, "an override needs a reason");
+        }
+        bounded("reason", &set.reason)?;
+        let on = set.seconds > 0;
+        let now = clock::now();
+        let until = on.then(|| now + life);
+        let deadline = if on { clock::boot() + set.seconds * 1_000_000_000 } else { LIFTED };
+        let stored = StoredOverride {
+            until,
+            since: Some(now),
+            deadline: Some(deadline),
+            reason: set.reason,
+            author: who.name.clone(),
+        };
+        let (mut persisted, mut order) = (Persisted::Yes, 0);
+        if !set.dry_run {
+            let action = if on { "override on" } else { "override off" };
+            let entry = stored.entry(action);
+            let kept = {
+                let mut turn = self.order.hurry();
+                self.maps.set_override(deadline)?;
+                order = turn.places(1);
+                keep_override(turn, order, action, stored.clone(), Some(entry))
+            };
+            persisted = kept.await;
+        }
+        Ok(wire::Override {
+            until,
+            reason: on.then_some(stored.reason),
+            author: on.then_some(stored.author),
+            persisted,
+            dry_run: set.dry_run,
+            order,
+        })
+    }
+
+    /// The mode in force, by the kernel's map.
+    ///
+    /// # Errors
+    /// A failing system call.
+    pub fn get_mode(&self) -> Result<wire::Mode, Problem> {
+        Ok(inspect::mode(&self.maps)?)
+    }
+
+    /// Sets the mode. Observe is in force before it is on disk, enforce after.
+    ///
+    /// # Errors
+    /// An unknown mode; a store that takes no writes; a failing system call.
+    pub async fn set_mode(
+        self: &Arc<Self>,
+        who: &Who,
+        set: wire::SetMode,
+    ) -> Result<wire::Mode, Problem> {
+        let enforce = match (set.mode.as_str(), set.seconds) {
+            ("enforce", Some(0)) => return problem(ProblemKind::Usage, "0 s is no time"),
+            ("enforce", _) => true,
+            ("observe", None) => false,
+            ("observe", Some(_)) => {
+                return problem(ProblemKind::Usage, "observe does not end by itself");
+            }
+            (other, _) => {
+                return problem(ProblemKind::Usage, format!("{other:?}: observe or enforce"));
+            }
+        };
+        let until = match set.seconds {
+            Some(seconds) => end(clock::now(), Some(seconds), None, false)?,
+            None => None,
+        };
+        let (mut persisted, mut order) = (Persisted::Yes, 0);
+        if !set.dry_run {
+            let stored = StoredMode { enforce, since: Some(clock::now()), until };
+            let action = if enforce { "mode enforce" } else { "mode observe" };
+            let entry = Entry::new(clock::now(), &who.name, action).with("until", json!(until));
+            if enforce {
+                let control = Arc::clone(self);
+                let put = move |store: &mut Store, place: u64| {
+                    control.order.turn().check(Key::Mode, place)?;
+                    store.set_state(MODE, &stored, Some(entry))?;
+                    let turn = control.order.turn();
+                    turn.check(Key::Mode, place)?;
+                    control.write_mode(&turn, &stored)?;
+                    Ok(place)
+                };
+                order = self.order.queue(Key::Mode, put).await?;
+            } else {
+                let kept = {
+                    let mut turn = self.order.hurry();
+                    self.write_mode(&turn, &stored)?;
+                    order = turn.places(1);
+                    keep_mode(turn, order, action, &who.name, stored, entry)
+                };
+                persisted = kept.await;
+            }
+        }
+        Ok(wire::Mode {
+            mode: if enforce { "enforce" } else { "observe" }.into(),
+            until,
+            persisted,
+            dry_run: set.dry_run,
+            order,
+        })
+    }
+}

@@ -1,0 +1,271 @@
+//! One number: all that is held about it, and its end.
+
+use crate::daemon::convert::audit_row_of;
+use std::sync::Arc;
+use std::time::Duration;
+
+use filter_common::abi::LIFTED;
+use filter_common::number::Number;
+
+use crate::api::wire;
+use crate::api::wire::{Problem, ProblemKind};
+use crate::daemon::convert::call;
+use crate::daemon::convert::evidence_of;
+use crate::daemon::convert::report_of;
+use crate::daemon::convert::review_of;
+use crate::daemon::convert::{allow_of, block_of};
+use crate::daemon::decision::bounded;
+use crate::daemon::role::Who;
+use crate::daemon::state::Control;
+use crate::model::policy::Subject;
+use crate::store::{Counts, Entry, Kind, Person, Store};
+use crate::sys::clock;
+
+/// How often the store's log is tried again that somebody read when it was to be emptied.
+const LOG_RETRY: Duration = Duration::from_secs(10);
+/// A number with fewer digits may stand in a reason by chance.
+const DIGITS_KNOWN: usize = 8;
+
+pub(crate) fn problem<T>(kind: ProblemKind, message: impl Into<String>) -> Result<T, Problem> {
+    Err(Problem { kind, message: message.into() })
+}
+
+impl Control {
+    /// All that is held about a number.
+    ///
+    /// # Errors
+    /// A text that is no number; a store that cannot be read; a failing system call.
+    pub async fn export_number(&self, who: &Who, text: &str) -> Result<wire::Held, Problem> {
+        let number = self.one_number(text)?;
+        let (person, names) = self
+            .keeper
+            .read_long(move |reader| Ok((reader.person(number)?, reader.pseudonyms()?)))
+            .await?;
+        let Person { block, allow, calls, evidence, reports, reviews, audit } = person;
+        let (now, ladder) = (clock::now(), &self.config().ladder);
+        Ok(wire::Held {
+            number: number.to_string(),
+            pseudonym: names.pseudonym(&number.to_string()),
+            time: now,
+            check: self.check(number)?,
+            block: block.as_ref().map(block_of),
+            allow: allow.as_ref().map(allow_of),
+            kernel: self.remembered(number)?,
+            calls: calls.into_iter().map(|(id, row)| call(id, row, who)).collect(),
+            evidence: evidence.into_iter().map(|(id, row)| evidence_of(id, &row)).collect(),
+            reports: reports
+                .into_iter()
+                .map(|(id, report)| report_of(Some(id), report, ladder, now))
+                .collect(),
+            reviews: reviews.into_iter().map(|(id, review)| review_of(Some(id), review)).collect(),
+            audit: audit.into_iter().map(audit_row_of).collect(),
+            notes: vec![
+                "not searched: reasons, comments and notes that name it in words, files that were \
+                 exported, backups, and what consoles were told"
+                    .to_owned(),
+            ],
+        })
+    }
+
+    fn remembered(&self, number: Number) -> Result<wire::Remembered, Problem> {
+        let maps = &self.maps;
+        Ok(wire::Remembered {
+            grant_until: maps.grant(number)?.map(|grant| clock::wall(grant.until)),
+            grace_until: maps.grace(number)?.map(|grace| clock::wall(grace.until)),
+            redial: maps.redial(number)?.map(|redial| wire::Redials {
+                attempts: redial.count,
+                first: clock::wall(redial.start),
+                last: clock::wall(redial.last),
+            }),
+        })
+    }
+
+    /// Forgets a number.
+    ///
+    /// # Errors
+    /// A text that is no number; no reason, or one with the number in it; a block, an allow or a
+    /// redial grant is in force for it; nothing is held about it; a store that takes no writes. Then
+    /// nothing was forgotten.
+    pub async fn erase_number(
+        self: &Arc<Self>,
+        who: &Who,
+        text: &str,
+        reason: String,
+        dry_run: bool,
+    ) -> Result<wire::Erased, Problem> {
+        let number = self.one_number(text)?;
+        if reason.trim().is_empty() {
+            return problem(ProblemKind::Usage, "say in a reason who asked for it, without names");
+        }
+        bounded("reason", &reason)?;
+        if names(&reason, number) {
+            let message = "the reason has the number in it, and the audit keeps the reason";
+            return problem(ProblemKind::Usage, message);
+        }
+        let pseudonym =
+            self.keeper.read(move |reader| Ok(reader.pseudonyms()?.pseudonym(&number.to_string())));
+        let pseudonym = pseudonym.await?;
+        let (control, author) = (Arc::clone(self), who.name.clone());
+        // On the store's thread also in a dry run: what is in force and waits for the disk counts.
+        let (counts, is_clear) = self
+            .keeper
+            .write(move |store| {
+                control.may_be_erased(store, number)?;
+                let counts = store.counts(number)?;
+                if counts.is_nothing() {
+                    return nothing(number, &counts);
+                }
+                if dry_run {
+                    return Ok((counts, true));
+                }
+                let entry =
+                    Entry::new(clock::now(), &author, "erase").with("reason", reason.as_str());
+                let counts = store.erase(number, entry)?;
+                control.busiest.forget(number);
+                // It is erased, whatever becomes of the log.
+                Ok((counts, store.clear_log().unwrap_or(false)))
+            })
+            .await?;
+        if !is_clear {
+            tokio::spawn(clear_log(Arc::clone(self)));
+        }
+        Ok(wire::Erased {
+            number: number.to_string(),
+            pseudonym,
+            calls: counts.calls,
+            reports: counts.reports,
+            reviews: counts.reviews,
+            audit_rows: counts.audit,
+            audit_rows_kept: counts.audit_records,
+            dry_run,
+            notes: notes(&counts, is_clear),
+        })
+    }
+
+    /// What is in force has its own purpose, and is ended by its own command.
+    fn may_be_erased(&self, store: &Store, number: Number) -> Result<(), Problem> {
+        let subject = Subject::Number(number);
+        let now = clock::boot();
+        let live = |expires: u64| expires != LIFTED && (expires == 0 || now < expires);
+        let in_force = |what: &str| {
+            let message = format!(
+                "{what} {number} is in force and has its own purpose; nothing was erased: \
+                 `palang {what} remove {number}` first"
+            );
+            problem(ProblemKind::Refused, message)
+        };
+        if store.find(Kind::Block, subject)?.is_some()
+            || self.maps.block(subject)?.is_some_and(|block| live(block.expires))
+        {
+            return in_force("block");
+        }
+        if store.find(Kind::Allow, subject)?.is_some()
+            || self.maps.allow(subject)?.is_some_and(|allow| live(allow.expires))
+        {
+            return in_force("allow");
+        }
+        // It would come back onto the review list.
+        if let Some(grant) = self.maps.grant(number)?.filter(|grant| now < grant.until) {
+            let message = format!(
+                "a redial grant lets {number} through until {}; nothing was erased: ask again then",
+                clock::wall(grant.until)
+            );
+            return problem(ProblemKind::Refused, message);
+        }
+        Ok(())
+    }
+
+    fn one_number(&self, text: &str) -> Result<Number, Problem> {
+        match self.subject(text)? {
+            Subject::Number(number) => Ok(number),
+            Subject::Prefix(_) => {
+                problem(ProblemKind::Usage, "say one number, not a prefix: a prefix is nobody")
+            }
+        }
+    }
+}
+
+/// Tries again until nobody reads the store's log, in which an erased number stands.
+async fn clear_log(control: Arc<Control>) {
+    loop {
+        tokio::time::sleep(LOG_RETRY).await;
+        let done = control.keeper.write(|store| Ok(store.clear_log()?)).await;
+        if done.is_ok_and(|is_clear| is_clear) {
+            return;
+        }
+    }
+}
+
+fn nothing<T>(number: Number, counts: &Counts) -> Result<T, Problem> {
+    let kept = match counts.audit_records {
+        0 => String::new(),
+        rows => format!(", but for {rows} audit rows of an older version, which stay"),
+    };
+    problem(ProblemKind::NotFound, format!("nothing is held about {number}{kept}"))
+}
+
+/// Where an erased number still stands.
+pub(crate) fn notes(counts: &Counts, is_clear: bool) -> Vec<String> {
+    let mut notes = Vec::new();
+    if counts.audit_records > 0 {
+        notes.push(format!(
+            "{} audit rows of an older version have the number in the record, and stay: without \
+             them the chain would not hold",
+            counts.audit_records
+        ));
+    }
+    if !is_clear {
+        notes.push(
+            "somebody reads the store: it is out of the store's log when that has ended".to_owned(),
+        );
+    }
+    notes.push(
+        "the kernel's maps remember its last attempts and its grace until newer ones need their \
+         place, or the machine restarts"
+            .to_owned(),
+    );
+    notes.push(
+        "not searched: reasons, comments and notes that name it in words, files that were exported, \
+         backups, and what consoles were told"
+            .to_owned(),
+    );
+    notes
+}
+
+/// Whether a text has a number in it, however it is written.
+pub(crate) fn names(text: &str, number: Number) -> bool {
+    let digits = |text: &str| text.chars().filter(char::is_ascii_digit).collect::<String>();
+    let number = digits(&number.to_string());
+    // The end is the same with and without country code.
+    let end = number.len().checked_sub(DIGITS_KNOWN).map(|begin| &number[begin..]);
+    end.is_some_and(|end| digits(text).contains(end))
+}
+
+#[cfg(test)]
+mod tests {
+    use filter_common::number::Digits;
+
+    use super::*;
+
+    #[test]
+    fn a_reason_with_the_number_in_it_is_found() {
+        let number = Number::e164(Digits::parse("6281234567890").unwrap());
+        for text in ["0812-3456-7890 asked", "letter of +62 812 3456 7890", "6281234567890"] {
+            assert!(names(text, number), "{text}");
+        }
+        for text in ["letter 12 of 2026-11-24", "", "3456"] {
+            assert!(!names(text, number), "{text}");
+        }
+        let short = Number::local(Digits::parse("112").unwrap()).unwrap();
+        assert!(!names("case 112", short));
+    }
+
+    #[test]
+    fn it_is_told_where_the_number_still_stands() {
+        assert_eq!(notes(&Counts::default(), true).len(), 2);
+        let old = notes(&Counts { audit_records: 3, ..Counts::default() }, false);
+        assert_eq!(old.len(), 4);
+        assert!(old[0].starts_with("3 audit rows of an older version"), "{old:?}");
+        assert!(old[1].contains("store's log"), "{old:?}");
+    }
+}

@@ -1,0 +1,151 @@
+//! Who asks, and what they may: by the user at the other end of the Unix socket.
+
+use crate::daemon::role::masked;
+use std::sync::Arc;
+
+use axum::extract::FromRequestParts;
+use axum::extract::connect_info::ConnectInfo;
+use axum::http::request::Parts;
+use nix::unistd::{self, Gid, Group, Uid, getgrouplist};
+use tokio::net::unix::UCred;
+
+use crate::api::wire::{Problem, ProblemKind};
+use crate::config::Roles;
+use crate::daemon::app::App;
+use crate::daemon::http::listen::Handle;
+use crate::daemon::limits;
+use crate::daemon::limits::{User, Users};
+use crate::daemon::role::{Role, Who};
+
+/// The process at the other end (`SO_PEERCRED`, unix(7)), and what it may have of the daemon.
+#[derive(Clone, Debug)]
+pub struct Peer {
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+    /// The slots of its user.
+    pub user: Arc<User>,
+    /// Its connection.
+    pub connection: Handle,
+}
+
+impl Peer {
+    /// The peer of a connection; `None`: the kernel did not say who it is.
+    #[must_use]
+    pub fn new(credentials: Option<UCred>, users: &Users, connection: Handle) -> Option<Peer> {
+        let credentials = credentials?;
+        let (uid, gid) = (credentials.uid(), credentials.gid());
+        Some(Peer { uid, gid, user: users.user(uid), connection })
+    }
+}
+
+impl FromRequestParts<App> for Who {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Who, Problem> {
+        let peer = parts.extensions.get::<ConnectInfo<Option<Peer>>>();
+        let Some(Peer { uid, gid, .. }) = peer.and_then(|ConnectInfo(peer)| peer.clone()) else {
+            return Err(refused("it is not known who asks"));
+        };
+        if uid == 0 {
+            // Nothing that the user database does keeps root out.
+            return Ok(Who { name: "root".into(), role: Role::Admin });
+        }
+        let roles = app.control.config().roles.clone();
+        let slot = limits::slot();
+        // Users and groups may come from a directory far away.
+        let who = tokio::task::spawn_blocking(move || {
+            let _slot = slot;
+            who(uid, gid, &roles)
+        });
+        let who = who.await;
+        who.map_err(|error| Problem { kind: ProblemKind::Failed, message: error.to_string() })
+    }
+}
+
+pub(crate) fn who(uid: u32, gid: u32, roles: &Roles) -> Who {
+    let user = unistd::User::from_uid(Uid::from_raw(uid)).ok().flatten();
+    let name = user.map_or_else(|| format!("uid {uid}"), |user| user.name);
+    let gid = Gid::from_raw(gid);
+    let listed = std::ffi::CString::new(name.as_bytes()).ok();
+    let mut gids = listed.and_then(|name| getgrouplist(&name, gid).ok()).unwrap_or_default();
+    gids.push(gid);
+    let groups: Vec<String> = gids
+        .into_iter()
+        .filter_map(|gid| Group::from_gid(gid).ok().flatten())
+        .map(|group| group.name)
+        .collect();
+    let is_in = |wanted: &[String]| groups.iter().any(|group| wanted.contains(group));
+    let role = if is_in(&roles.admin) {
+        Role::Admin
+    } else if is_in(&roles.operate) {
+        Role::Operate
+    } else if is_in(&roles.report) {
+        Role::Report
+    } else if is_in(&roles.read) {
+        Role::Read
+    } else {
+        Role::None
+    };
+    Who { name, role }
+}
+
+impl Who {
+    /// Lets those pass who may.
+    ///
+    /// # Errors
+    /// Which role is missing.
+    pub fn may(&self, role: Role) -> Result<(), Problem> {
+        if self.role >= role {
+            return Ok(());
+        }
+        let needed = match role {
+            Role::None => return Ok(()),
+            Role::Read => "read",
+            Role::Report => "report",
+            Role::Operate => "operate",
+            Role::Admin => "admin",
+        };
+        Err(refused(&format!(
+            "{} has not the role {needed}: see [roles] in palang.toml for the groups that have it",
+            self.name
+        )))
+    }
+
+    /// A number as this user may see it.
+    #[must_use]
+    pub fn sees(&self, number: String) -> String {
+        if self.role >= Role::Operate { number } else { masked(&number) }
+    }
+}
+
+pub(crate) fn refused(message: &str) -> Problem {
+    Problem { kind: ProblemKind::Refused, message: message.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_middle_is_hidden() {
+        assert_eq!(masked("6281234567890"), "6281*******90");
+        assert_eq!(masked("112"), "1**");
+        assert_eq!(masked("62431*"), "6*****");
+    }
+
+    #[test]
+    fn each_role_includes_those_before_it() {
+        let who = |role| Who { name: "siti".into(), role };
+        assert!(who(Role::Admin).may(Role::Read).is_ok());
+        assert!(who(Role::Operate).may(Role::Operate).is_ok());
+        let refused = who(Role::Read).may(Role::Operate).unwrap_err();
+        assert!(refused.message.contains("siti") && refused.message.contains("operate"));
+        assert!(who(Role::None).may(Role::Read).is_err());
+    }
+
+    #[test]
+    fn a_stranger_is_nothing() {
+        let roles = Roles::default();
+        assert_eq!(who(54_321, 54_321, &roles).role, Role::None);
+    }
+}

@@ -1,0 +1,155 @@
+//! TODO-DOC
+
+use crate::api::wire;
+use crate::api::wire::Problem;
+use crate::daemon::app::{App, usage};
+use crate::daemon::command::block::PREFIXES_MAX;
+use crate::daemon::command::import::Import;
+use crate::daemon::convert::block_of;
+use crate::daemon::http::extract::{Answer, Asked, DryRun, Named, Queried};
+use crate::daemon::http::lists;
+use crate::daemon::http::{CHUNK_TIME, IMPORT_BYTES, NEWS, ROW_BYTES, fits};
+use crate::daemon::limits;
+use crate::daemon::role::{Role, Who};
+use crate::store::Kind;
+use axum::Json;
+use axum::body::{Body, Bytes};
+use axum::extract::State;
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+use futures_util::StreamExt as _;
+use serde::Deserialize;
+use std::sync::Arc;
+use tokio::sync::mpsc;
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ImportQuery {
+    #[serde(default)]
+    pub(crate) dry_run: bool,
+    #[serde(default)]
+    pub(crate) skip_bad: bool,
+}
+
+/// All blocks, one a line. Role read.
+#[utoipa::path(get, path = "/v1/blocks",
+    responses((status = 200, body = wire::Block, content_type = "application/x-ndjson")))]
+pub(crate) async fn list_blocks(State(app): State<App>, who: Who) -> Result<Response, Problem> {
+    who.may(Role::Read)?;
+    let mut last = None;
+    lists::list(&app.control.keeper, move |reader, page| {
+        reader.for_each_after(Kind::Block, last, |decision| {
+            last = Some(decision.subject);
+            let block = block_of(&decision);
+            page.put(&wire::Block { number: who.sees(block.number), ..block })
+        })
+    })
+    .await
+}
+
+/// Blocks a number or prefix, or moves the end of its block. Role operate; permanent: admin.
+#[utoipa::path(post, path = "/v1/blocks", request_body = wire::AddBlock,
+    responses((status = 200, body = wire::Changed<wire::Block>), (status = 400, body = Problem),
+        (status = 403, body = Problem), (status = 409, body = Problem), (status = 503, body = Problem),
+        (status = 507, body = Problem)))]
+pub(crate) async fn add_block(
+    State(app): State<App>,
+    who: Who,
+    Asked(add): Asked<wire::AddBlock>,
+) -> Answer<wire::Changed<wire::Block>> {
+    who.may(Role::Operate)?;
+    app.control.add_block(&who, add).await.map(Json)
+}
+
+/// Imports blocks, all or none: newline-delimited JSON in both directions. Role operate.
+#[utoipa::path(post, path = "/v1/blocks/import",
+    params(("dry_run" = Option<bool>, Query), ("skip_bad" = Option<bool>, Query)),
+    request_body(content = wire::ImportRow, content_type = "application/x-ndjson"),
+    responses((status = 200, body = wire::ImportNews, content_type = "application/x-ndjson")))]
+pub(crate) async fn import_blocks(
+    State(app): State<App>,
+    who: Who,
+    Queried(query): Queried<ImportQuery>,
+    body: Body,
+) -> Result<Response, Problem> {
+    who.may(Role::Operate)?;
+    let mut import = Import::new(Arc::clone(&app.control), who);
+    let mut body = body.into_data_stream();
+    let (mut rest, mut number, mut bytes) = (Vec::new(), 0, 0);
+    let most = (u64::from(app.control.config().blocks) + PREFIXES_MAX) * ROW_BYTES;
+    let most = most.max(IMPORT_BYTES);
+    loop {
+        let Ok(chunk) = tokio::time::timeout(CHUNK_TIME, body.next()).await else {
+            let seconds = CHUNK_TIME.as_secs();
+            return Err(usage(format!("no row came for {seconds} s; nothing was changed")));
+        };
+        let Some(chunk) = chunk else { break };
+        let chunk = chunk.map_err(usage)?;
+        bytes += chunk.len() as u64;
+        if bytes > most {
+            let message = format!("it is longer than {most} bytes; nothing was changed");
+            return Err(usage(message));
+        }
+        rest.extend_from_slice(&chunk);
+        let mut done = 0;
+        while let Some(end) = rest[done..].iter().position(|byte| *byte == b'\n') {
+            number += 1;
+            let line = &rest[done..done + end];
+            fits(number, line)?;
+            if !line.is_empty() {
+                import.line(number, line)?;
+            }
+            done += end + 1;
+        }
+        rest.drain(..done);
+        fits(number + 1, &rest)?;
+    }
+    if !rest.is_empty() {
+        import.line(number + 1, &rest)?;
+    }
+    let (sender, receiver) = mpsc::channel(NEWS);
+    let slot = limits::slot();
+    tokio::spawn(async move {
+        // It goes on when whoever asked hangs up.
+        let _slot = slot;
+        import.finish(query.skip_bad, query.dry_run, sender).await;
+    });
+    let stream = futures_util::stream::unfold(receiver, async |mut receiver| {
+        let news: wire::ImportNews = receiver.recv().await?;
+        let line = serde_json::to_vec(&news).map(|mut line| {
+            line.push(b'\n');
+            Bytes::from(line)
+        });
+        Some((line, receiver))
+    });
+    let headers = [(header::CONTENT_TYPE, "application/x-ndjson")];
+    Ok((headers, Body::from_stream(stream)).into_response())
+}
+
+/// One block. Role report: whoever may ask for numbers finds masked ones by asking for all.
+#[utoipa::path(get, path = "/v1/blocks/{number}", params(("number" = String, Path)),
+    responses((status = 200, body = wire::Block), (status = 403, body = Problem),
+        (status = 404, body = Problem)))]
+pub(crate) async fn show_block(
+    State(app): State<App>,
+    who: Who,
+    Named(number): Named,
+) -> Answer<wire::Block> {
+    who.may(Role::Report)?;
+    let block = app.control.show_block(&number).await?;
+    Ok(Json(wire::Block { number: who.sees(block.number), ..block }))
+}
+
+/// Ends a block: in force before it is on disk. Role operate.
+#[utoipa::path(delete, path = "/v1/blocks/{number}",
+    params(("number" = String, Path), ("dry_run" = Option<bool>, Query)),
+    responses((status = 200, body = wire::Changed<wire::Block>), (status = 404, body = Problem)))]
+pub(crate) async fn remove_block(
+    State(app): State<App>,
+    who: Who,
+    Named(number): Named,
+    Queried(query): Queried<DryRun>,
+) -> Answer<wire::Changed<wire::Block>> {
+    who.may(Role::Operate)?;
+    app.control.remove_block(&who, &number, query.dry_run).await.map(Json)
+}

@@ -1,0 +1,82 @@
+//! TODO-DOC
+
+use crate::api::wire::Problem;
+use crate::daemon::app::{App, usage};
+use crate::daemon::role::{Role, Who};
+use crate::model::policy::Subject;
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::{FromRequest, Path, Query, Request};
+use filter_common::number::Number;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+pub(crate) type Answer<T> = Result<Json<T>, Problem>;
+
+/// The body of a request, refused as a [`Problem`].
+pub(crate) struct Asked<T>(pub(crate) T);
+
+impl<T: DeserializeOwned> FromRequest<App> for Asked<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, app: &App) -> Result<Asked<T>, Problem> {
+        let body = Bytes::from_request(request, app).await.map_err(usage)?;
+        let body = if body.is_empty() { &b"{}"[..] } else { &body };
+        serde_json::from_slice(body).map(Asked).map_err(usage)
+    }
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct DryRun {
+    #[serde(default)]
+    pub(crate) dry_run: bool,
+}
+
+/// The part of a path that names something, refused as a [`Problem`].
+pub(crate) struct Named(pub(crate) String);
+
+impl axum::extract::FromRequestParts<App> for Named {
+    type Rejection = Problem;
+
+    async fn from_request_parts(
+        parts: &mut axum::http::request::Parts,
+        app: &App,
+    ) -> Result<Named, Problem> {
+        let path = Path::<String>::from_request_parts(parts, app).await;
+        path.map(|Path(name)| Named(name)).map_err(|error| usage(error.body_text()))
+    }
+}
+
+/// The query of a request, refused as a [`Problem`].
+pub(crate) struct Queried<T>(pub(crate) T);
+
+impl<T: DeserializeOwned + Send> axum::extract::FromRequestParts<App> for Queried<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(
+        parts: &mut axum::http::request::Parts,
+        app: &App,
+    ) -> Result<Queried<T>, Problem> {
+        let query = Query::<T>::from_request_parts(parts, app).await;
+        query.map(|Query(query)| Queried(query)).map_err(|error| usage(error.body_text()))
+    }
+}
+
+/// The number that a query names, if it names one. For the role report: whoever may ask for
+/// numbers finds masked ones by asking for all.
+pub(crate) fn number_of(
+    app: &App,
+    who: &Who,
+    name: &str,
+    text: Option<&str>,
+) -> Result<Option<Number>, Problem> {
+    if text.is_some() {
+        who.may(Role::Report)?;
+    }
+    match text.map(|text| app.control.subject(text)).transpose()? {
+        None => Ok(None),
+        Some(Subject::Number(number)) => Ok(Some(number)),
+        Some(Subject::Prefix(_)) => Err(usage(format!("{name}: a number, not a prefix"))),
+    }
+}

@@ -1,0 +1,49 @@
+//! TODO-DOC
+
+use crate::api::wire;
+use crate::api::wire::Problem;
+use crate::daemon::app::{App, usage};
+use crate::daemon::http::extract::{Answer, Asked, DryRun, Named, Queried};
+use crate::daemon::role::{Role, Who};
+use crate::model::xdp_mode::XdpMode;
+use axum::Json;
+use axum::extract::State;
+
+/// Attaches the filter to an interface. Role admin.
+#[utoipa::path(post, path = "/v1/interfaces/{name}", params(("name" = String, Path)),
+    request_body = wire::Attach,
+    responses((status = 200, body = wire::Interface), (status = 404, body = Problem)))]
+pub(crate) async fn attach(
+    State(app): State<App>,
+    who: Who,
+    Named(name): Named,
+    Asked(attach): Asked<wire::Attach>,
+) -> Answer<wire::Interface> {
+    who.may(Role::Admin)?;
+    let mode = match attach.mode {
+        None => None,
+        Some(mode) => {
+            let parsed = serde_json::from_value::<XdpMode>(serde_json::Value::String(mode));
+            Some(parsed.map_err(usage)?)
+        }
+    };
+    let done = app.links.attach(&who, &name, mode, attach.dry_run).await?;
+    app.links.settle().await;
+    Ok(Json(done))
+}
+
+/// Takes the filter off an interface. Role admin.
+#[utoipa::path(delete, path = "/v1/interfaces/{name}",
+    params(("name" = String, Path), ("dry_run" = Option<bool>, Query)),
+    responses((status = 200, body = wire::Interface), (status = 404, body = Problem)))]
+pub(crate) async fn detach(
+    State(app): State<App>,
+    who: Who,
+    Named(name): Named,
+    Queried(query): Queried<DryRun>,
+) -> Answer<wire::Interface> {
+    who.may(Role::Admin)?;
+    let done = app.links.detach(&who, &name, query.dry_run).await?;
+    app.links.settle().await;
+    Ok(Json(done))
+}

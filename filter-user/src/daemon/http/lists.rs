@@ -1,0 +1,145 @@
+//! Lists, as newline-delimited JSON: read page by page, as fast as the other side takes them.
+//!
+//! Between two pages a list holds no thread and no transaction. So a reader who is slow, or stops,
+//! keeps nobody waiting, and the store's log shrinks all the same. A list is therefore not of one
+//! moment: what is there from its beginning to its end is in it once.
+
+use std::io;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use axum::body::{Body, Bytes};
+use axum::http::header;
+use axum::response::{IntoResponse as _, Response};
+use futures_util::{Stream, StreamExt as _, stream};
+use serde::Serialize;
+
+use crate::api::wire::{Problem, ProblemKind};
+use crate::daemon::limits;
+use crate::daemon::limits::Slot;
+use crate::daemon::store_thread::Keeper;
+use crate::store::{Error, Reader};
+
+/// Bytes of a page, but for its last line.
+const PAGE_BYTES: usize = 128 * 1024;
+/// Rows that are looked at for a page, whether they are in it or not.
+const PAGE_ROWS: usize = 5_000;
+
+/// A page that is being read.
+#[derive(Debug, Default)]
+pub struct Page {
+    bytes: Vec<u8>,
+    rows: usize,
+    /// There is no room for more; another page begins after the last row.
+    is_full: bool,
+    /// A line that cannot be written as JSON, which should not be.
+    failed: Option<serde_json::Error>,
+}
+
+impl Page {
+    /// Takes a row into the list; breaks where the page ends.
+    pub fn put(&mut self, line: &impl Serialize) -> ControlFlow<()> {
+        self.failed = serde_json::to_writer(&mut self.bytes, line).err();
+        self.bytes.push(b'\n');
+        self.pass()
+    }
+
+    /// Leaves a row out of the list; breaks where the page ends.
+    pub fn pass(&mut self) -> ControlFlow<()> {
+        self.rows += 1;
+        self.is_full = self.bytes.len() >= PAGE_BYTES || self.rows >= PAGE_ROWS;
+        if self.is_full || self.failed.is_some() {
+            return ControlFlow::Break(());
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+/// Puts rows into a page, and goes on with the next page where it stopped.
+pub trait Rows: FnMut(&Reader, &mut Page) -> Result<(), Error> + Send + 'static {}
+
+impl<F: FnMut(&Reader, &mut Page) -> Result<(), Error> + Send + 'static> Rows for F {}
+
+/// Answers with a list. When something fails on the way the connection is cut: half a list never
+/// looks like a whole one.
+///
+/// # Errors
+/// The first page cannot be read, and why.
+pub async fn list(keeper: &Keeper, rows: impl Rows) -> Result<Response, Problem> {
+    let (bytes, rest) = page(keeper, rows).await?;
+    let list = List { bytes, rest, keeper: keeper.clone(), slot: limits::slot() };
+    let pages = stream::unfold(list, async |mut list| {
+        while list.bytes.is_empty() {
+            let next = page(&list.keeper, list.rest.take()?);
+            match limits::within(list.slot.clone(), next).await {
+                Ok((bytes, rest)) => (list.bytes, list.rest) = (bytes, rest),
+                Err(problem) => return Some((Err(io::Error::other(problem.message)), list)),
+            }
+        }
+        let bytes = std::mem::take(&mut list.bytes);
+        Some((Ok(Bytes::from(bytes)), list))
+    });
+    Ok(ndjson(Body::from_stream(pages)))
+}
+
+/// A list on its way.
+struct List<R> {
+    /// What was read and not sent.
+    bytes: Vec<u8>,
+    /// What reads the rest; `None`: that was all.
+    rest: Option<R>,
+    keeper: Keeper,
+    slot: Option<Arc<Slot>>,
+}
+
+/// Reads a page, and hands out what reads the next one; `None`: there is no next one.
+async fn page<R: Rows>(keeper: &Keeper, mut rows: R) -> Result<(Vec<u8>, Option<R>), Problem> {
+    let read = keeper.read_page(move |reader| {
+        let mut page = Page::default();
+        rows(reader, &mut page)?;
+        Ok((page, rows))
+    });
+    let (page, rows) = read.await?;
+    match page.failed {
+        None => Ok((page.bytes, page.is_full.then_some(rows))),
+        Some(error) => {
+            let message = format!("a row cannot be written as JSON: {error}");
+            Err(Problem { kind: ProblemKind::Failed, message })
+        }
+    }
+}
+
+/// Answers with one line for each item, as they come.
+pub fn endless<T: Serialize>(items: impl Stream<Item = T> + Send + 'static) -> Response {
+    let slot = limits::slot();
+    let lines = items.map(move |item| {
+        // Held until the stream ends.
+        let _slot = &slot;
+        serde_json::to_vec(&item).map(|mut line| {
+            line.push(b'\n');
+            Bytes::from(line)
+        })
+    });
+    ndjson(Body::from_stream(lines))
+}
+
+fn ndjson(body: Body) -> Response {
+    ([(header::CONTENT_TYPE, "application/x-ndjson")], body).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_ends_with_its_bytes_or_with_its_rows() {
+        let mut page = Page::default();
+        let line = "x".repeat(PAGE_BYTES / 3);
+        assert!(page.put(&line).is_continue() && page.put(&line).is_continue());
+        assert!(page.put(&line).is_break() && page.is_full);
+        let mut page = Page::default();
+        let rows = (0..).take_while(|_| page.pass().is_continue()).count();
+        assert_eq!((rows + 1, page.bytes.len()), (PAGE_ROWS, 0));
+        assert!(page.is_full);
+    }
+}

@@ -1,0 +1,49 @@
+//! TODO-DOC
+
+use crate::api::wire;
+use crate::api::wire::Problem;
+use crate::daemon::app::App;
+use crate::daemon::http::extract::{Answer, Named, Queried};
+use crate::daemon::role::{Role, Who};
+use axum::Json;
+use axum::extract::State;
+use serde::Deserialize;
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct EraseQuery {
+    pub(crate) reason: String,
+    #[serde(default)]
+    pub(crate) dry_run: bool,
+}
+
+/// All that is held about one number. Role operate.
+#[utoipa::path(get, path = "/v1/numbers/{number}", params(("number" = String, Path)),
+    responses((status = 200, body = wire::Held), (status = 400, body = Problem)))]
+pub(crate) async fn export_number(
+    State(app): State<App>,
+    who: Who,
+    Named(number): Named,
+) -> Answer<wire::Held> {
+    who.may(Role::Operate)?;
+    app.control.export_number(&who, &number).await.map(Json)
+}
+
+/// Forgets a number: its calls, reports and reviews are deleted, and in the audit only its pseudonym
+/// is left. Refused while a block, an allow or a redial grant for exactly this number is in force.
+/// Role admin.
+#[utoipa::path(delete, path = "/v1/numbers/{number}",
+    params(("number" = String, Path), ("reason" = String, Query),
+        ("dry_run" = Option<bool>, Query)),
+    responses((status = 200, body = wire::Erased), (status = 400, body = Problem),
+        (status = 403, body = Problem), (status = 404, body = Problem),
+        (status = 503, body = Problem)))]
+pub(crate) async fn erase_number(
+    State(app): State<App>,
+    who: Who,
+    Named(number): Named,
+    Queried(query): Queried<EraseQuery>,
+) -> Answer<wire::Erased> {
+    who.may(Role::Admin)?;
+    app.control.erase_number(&who, &number, query.reason, query.dry_run).await.map(Json)
+}

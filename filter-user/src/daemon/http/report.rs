@@ -1,0 +1,65 @@
+//! TODO-DOC
+
+use crate::api::wire;
+use crate::api::wire::Problem;
+use crate::daemon::app::App;
+use crate::daemon::convert::report_of;
+use crate::daemon::http::extract::{Answer, Asked, Queried, number_of};
+use crate::daemon::http::lists;
+use crate::daemon::role::{Role, Who};
+use crate::store::ReportFilter;
+use crate::sys::clock;
+use axum::Json;
+use axum::extract::State;
+use axum::response::Response;
+use jiff::Timestamp;
+use serde::Deserialize;
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ReportQuery {
+    pub(crate) since: Option<Timestamp>,
+    pub(crate) number: Option<String>,
+}
+
+/// Reports of calls, newest first, one a line. Role read; with `number` report.
+#[utoipa::path(get, path = "/v1/reports",
+    params(("since" = Option<String>, Query), ("number" = Option<String>, Query)),
+    responses((status = 200, body = wire::Report, content_type = "application/x-ndjson")))]
+pub(crate) async fn list_reports(
+    State(app): State<App>,
+    who: Who,
+    Queried(query): Queried<ReportQuery>,
+) -> Result<Response, Problem> {
+    who.may(Role::Read)?;
+    let number = number_of(&app, &who, "number", query.number.as_deref())?;
+    let config = app.control.config();
+    let mut filter = ReportFilter { since: query.since, number, after: None };
+    lists::list(&app.control.keeper, move |reader, page| {
+        let now = clock::now();
+        let mut last = filter.after;
+        reader.reports(&filter, |(id, report)| {
+            last = Some((report.time, id));
+            let report = report_of(Some(id), report, &config.ladder, now);
+            page.put(&wire::Report { number: who.sees(report.number), ..report })
+        })?;
+        filter.after = last;
+        Ok(())
+    })
+    .await
+}
+
+/// Reports a call. It is a strike where number and Call-ID are those of a call of the last 24 h
+/// that passed, on a trunk that vouches for the number; what the strikes lead to says the ladder.
+/// Role report.
+#[utoipa::path(post, path = "/v1/reports", request_body = wire::AddReport,
+    responses((status = 200, body = wire::Reported), (status = 400, body = Problem),
+        (status = 403, body = Problem), (status = 503, body = Problem)))]
+pub(crate) async fn add_report(
+    State(app): State<App>,
+    who: Who,
+    Asked(add): Asked<wire::AddReport>,
+) -> Answer<wire::Reported> {
+    who.may(Role::Report)?;
+    app.control.add_report(&who, add).await.map(Json)
+}

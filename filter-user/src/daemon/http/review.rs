@@ -1,0 +1,113 @@
+//! TODO-DOC
+
+use crate::api::wire;
+use crate::api::wire::Problem;
+use crate::daemon::app::{App, usage};
+use crate::daemon::convert::review_of;
+use crate::daemon::http::extract::{Answer, Asked, Named, Queried};
+use crate::daemon::http::lists;
+use crate::daemon::role::{Role, Who};
+use axum::Json;
+use axum::extract::State;
+use axum::response::Response;
+use serde::Deserialize;
+use tokio::sync::broadcast::error::RecvError;
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ReviewQuery {
+    #[serde(default)]
+    pub(crate) all: bool,
+}
+
+/// Redial grants and reports that nobody has looked at, oldest first, one a line; with `all` also the
+/// others.
+/// Role read.
+#[utoipa::path(get, path = "/v1/reviews", params(("all" = Option<bool>, Query)),
+    responses((status = 200, body = wire::Review, content_type = "application/x-ndjson")))]
+pub(crate) async fn list_reviews(
+    State(app): State<App>,
+    who: Who,
+    Queried(query): Queried<ReviewQuery>,
+) -> Result<Response, Problem> {
+    who.may(Role::Read)?;
+    let mut last = 0;
+    lists::list(&app.control.keeper, move |reader, page| {
+        reader.reviews(query.all, last, |(id, review)| {
+            last = id;
+            let review = review_of(Some(id), review);
+            page.put(&wire::Review { number: who.sees(review.number), ..review })
+        })
+    })
+    .await
+}
+
+/// Notes that somebody looked at a redial grant or a report. Role operate.
+#[utoipa::path(post, path = "/v1/reviews/{id}/close", params(("id" = u64, Path)),
+    request_body = wire::CloseReview,
+    responses((status = 200, body = wire::ReviewClosed), (status = 403, body = Problem),
+        (status = 404, body = Problem)))]
+pub(crate) async fn close_review(
+    State(app): State<App>,
+    who: Who,
+    Named(id): Named,
+    Asked(close): Asked<wire::CloseReview>,
+) -> Answer<wire::ReviewClosed> {
+    who.may(Role::Operate)?;
+    app.control.close_review(&who, review_id(&id)?, close).await.map(Json)
+}
+
+/// Extends the block of a review's number and closes the review. Role operate.
+#[utoipa::path(post, path = "/v1/reviews/{id}/extend", params(("id" = u64, Path)),
+    request_body = wire::ExtendReview,
+    responses((status = 200, body = wire::ReviewSettled), (status = 403, body = Problem),
+        (status = 404, body = Problem), (status = 409, body = Problem)))]
+pub(crate) async fn extend_review(
+    State(app): State<App>,
+    who: Who,
+    Named(id): Named,
+    Asked(extend): Asked<wire::ExtendReview>,
+) -> Answer<wire::ReviewSettled> {
+    who.may(Role::Operate)?;
+    app.control.extend_review(&who, review_id(&id)?, extend).await.map(Json)
+}
+
+/// Ends the block of a review's number and closes the review. Role operate.
+#[utoipa::path(post, path = "/v1/reviews/{id}/free", params(("id" = u64, Path)),
+    request_body = wire::CloseReview,
+    responses((status = 200, body = wire::ReviewSettled), (status = 403, body = Problem),
+        (status = 404, body = Problem)))]
+pub(crate) async fn free_review(
+    State(app): State<App>,
+    who: Who,
+    Named(id): Named,
+    Asked(free): Asked<wire::CloseReview>,
+) -> Answer<wire::ReviewSettled> {
+    who.may(Role::Operate)?;
+    app.control.free_review(&who, review_id(&id)?, free).await.map(Json)
+}
+
+fn review_id(id: &str) -> Result<u64, Problem> {
+    id.parse().map_err(|_| usage(format!("{id:?} is no number of a review")))
+}
+
+/// What happens from now on, one event a line, until the connection is closed. Role read.
+#[utoipa::path(get, path = "/v1/events",
+    responses((status = 200, body = wire::Event, content_type = "application/x-ndjson")))]
+pub(crate) async fn events(State(app): State<App>, who: Who) -> Result<Response, Problem> {
+    who.may(Role::Read)?;
+    let news = (app.reviews.listen(), who);
+    let stream = futures_util::stream::unfold(news, async |(mut news, who)| {
+        let event = match news.recv().await {
+            Ok(wire::Event::RedialGrant { review }) => {
+                let number = who.sees(review.number);
+                wire::Event::RedialGrant { review: wire::Review { number, ..review } }
+            }
+            Ok(lost @ wire::Event::Lost { .. }) => lost,
+            Err(RecvError::Lagged(count)) => wire::Event::Lost { count },
+            Err(RecvError::Closed) => return None,
+        };
+        Some((event, (news, who)))
+    });
+    Ok(lists::endless(stream))
+}

@@ -1,0 +1,44 @@
+//! TODO-DOC
+
+use crate::api::wire;
+use crate::api::wire::{Problem, ProblemKind};
+use crate::daemon::app::{App, usage};
+use crate::daemon::held;
+use crate::daemon::http::extract::{Answer, Asked};
+use crate::daemon::role::{Role, Who};
+use crate::daemon::start::privileges;
+use axum::Json;
+use axum::extract::State;
+use std::path::PathBuf;
+
+/// Copies the store while it is in use, to a file below `[paths] state` or `backup`. Role admin.
+#[utoipa::path(post, path = "/v1/store/backup", request_body = wire::Backup,
+    responses((status = 200), (status = 403, body = Problem), (status = 503, body = Problem)))]
+pub(crate) async fn backup(
+    State(app): State<App>,
+    who: Who,
+    Asked(backup): Asked<wire::Backup>,
+) -> Answer<serde_json::Value> {
+    who.may(Role::Admin)?;
+    let path = PathBuf::from(backup.path);
+    if !path.is_absolute() {
+        return Err(usage("path: it must be absolute"));
+    }
+    privileges::may_write_backup(&app.control.config(), &path)
+        .map_err(|message| Problem { kind: ProblemKind::Refused, message })?;
+    app.control.keeper.read_long(move |reader| reader.backup(&path)).await?;
+    Ok(Json(serde_json::json!({})))
+}
+
+/// Decides, where the store is not the one that the kernel's maps were written from. Role admin.
+#[utoipa::path(post, path = "/v1/store/adopt", request_body = wire::AdoptStore,
+    responses((status = 200, body = wire::Adopted), (status = 400, body = Problem),
+        (status = 403, body = Problem), (status = 503, body = Problem)))]
+pub(crate) async fn adopt_store(
+    State(app): State<App>,
+    who: Who,
+    Asked(adopt): Asked<wire::AdoptStore>,
+) -> Answer<wire::Adopted> {
+    who.may(Role::Admin)?;
+    held::adopt(&app.control, &who, adopt).await.map(Json)
+}

@@ -1,0 +1,147 @@
+//! What `palang top` shows, once a second: the status, counts by trunk, and who is refused most.
+
+use crate::api::wire;
+use crate::api::wire::Problem;
+use crate::daemon::app::App;
+use crate::daemon::busiest::Count;
+use crate::daemon::http::lists;
+use crate::daemon::http::top;
+use crate::daemon::role::{Role, Who};
+use crate::sys::clock;
+use axum::extract::State;
+use axum::response::Response;
+use filter_common::number::Number;
+use filter_common::reason::Reason;
+use std::time::Duration;
+
+use std::collections::BTreeMap;
+
+use futures_util::{Stream, stream};
+use serde::Serialize;
+use tokio::time::{Interval, MissedTickBehavior};
+
+/// A line, or why there is none any more.
+#[derive(Serialize)]
+#[serde(untagged)]
+pub enum Line {
+    Top(Box<wire::Top>),
+    Problem(Problem),
+}
+
+/// A line a second, until one fails.
+pub fn lines(app: App, who: Who) -> impl Stream<Item = Line> + Send + 'static {
+    struct Looking {
+        app: App,
+        who: Who,
+        tick: Interval,
+    }
+    let mut tick = tokio::time::interval(Duration::from_secs(1));
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    stream::unfold(Some(Looking { app, who, tick }), async |looking| {
+        let mut looking = looking?;
+        looking.tick.tick().await;
+        Some(match line(&looking.app, &looking.who).await {
+            Ok(top) => (Line::Top(Box::new(top)), Some(looking)),
+            Err(problem) => (Line::Problem(problem), None),
+        })
+    })
+}
+
+pub(crate) async fn line(app: &App, who: &Who) -> Result<wire::Top, Problem> {
+    let status = app.status().await?;
+    let run_time = app.links.run_time().await?;
+    let maps = &app.control.maps;
+    let boot_ns = clock::boot();
+    let mut trunks = Vec::new();
+    for (index, trunk) in app.control.config().policy.trunks.iter().enumerate() {
+        let mut packets = BTreeMap::new();
+        for reason in Reason::ALL {
+            let count = maps.count(index as u32, *reason)?;
+            if count > 0 {
+                packets.insert(reason.name().to_owned(), count);
+            }
+        }
+        trunks.push(wire::TrunkPackets { name: trunk.name.clone(), packets });
+    }
+    let (busiest, uncounted) = app.control.busiest.now(boot_ns);
+    Ok(wire::Top {
+        time: clock::wall(boot_ns),
+        boot_ns,
+        status,
+        trunks,
+        run_time_ns: run_time.nanoseconds,
+        run_count: run_time.packets,
+        busiest: busiest.into_iter().map(|(number, count)| told(number, count, who)).collect(),
+        uncounted,
+    })
+}
+
+pub(crate) fn told(number: Number, count: Count, who: &Who) -> wire::BusyCaller {
+    wire::BusyCaller {
+        number: who.sees(number.to_string()),
+        attempts: count.attempts,
+        refused: count.refused,
+        last: clock::wall(count.last),
+        reason: Reason::from_number(count.reason).map_or("unknown", Reason::name).to_owned(),
+        trunk: count.trunk,
+    }
+}
+
+/// The status, counts by trunk, and who is refused most, once a second, until the connection is
+/// closed. Role read.
+#[utoipa::path(get, path = "/v1/top",
+    responses((status = 200, body = wire::Top, content_type = "application/x-ndjson")))]
+pub(crate) async fn get_top(State(app): State<App>, who: Who) -> Result<Response, Problem> {
+    who.may(Role::Read)?;
+    Ok(lists::endless(top::lines(app, who)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::daemon::busiest::Busiest;
+    use crate::daemon::role::Role;
+    use crate::model::number_text;
+    use crate::model::policy::{Policy, Subject};
+    use crate::store::CallRow;
+    use filter_common::abi::Verdict;
+
+    fn number(text: &str) -> Number {
+        let plan = &Policy::default().trunks[0].profile.plan;
+        let Subject::Number(number) = number_text::typed(text, plan).unwrap() else {
+            panic!("{text} is no number")
+        };
+        number
+    }
+
+    fn refused(caller: Number) -> CallRow {
+        CallRow {
+            time: jiff::Timestamp::UNIX_EPOCH,
+            number: Some(caller),
+            trunk: Some("telkom".into()),
+            source: "192.0.2.1:5060".into(),
+            call_id: None,
+            call_hash: 0,
+            identity: 0,
+            verdict: Verdict::Drop as u8,
+            would: Verdict::Drop as u8,
+            reason: Reason::BlockedNumber as u8,
+            rule: 1,
+            repeats: 0,
+            count: 1,
+        }
+    }
+
+    #[test]
+    fn who_may_only_read_sees_masked_numbers() {
+        let busiest = Busiest::default();
+        let caller = number("+6281234567890");
+        busiest.take(&refused(caller), 1);
+        let seen = |role| {
+            let (number, count) = busiest.now(1).0.remove(0);
+            told(number, count, &Who { name: "siti".into(), role }).number
+        };
+        assert_eq!(seen(Role::Read), "6281*******90");
+        assert_eq!(seen(Role::Operate), "6281234567890");
+    }
+}

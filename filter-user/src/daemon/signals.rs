@@ -1,0 +1,68 @@
+//! TODO-DOC
+
+use crate::config::Config;
+use crate::daemon::app::App;
+use crate::exit::{Exit, Failure};
+use crate::store::Entry;
+use crate::sys::clock;
+use std::sync::PoisonError;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::Notify;
+
+/// Waits for signals: SIGHUP reads the configuration again, SIGUSR1 compares store and maps now,
+/// SIGTERM and SIGINT end the daemon.
+pub(crate) async fn until_told(app: &App, compare: &Notify) -> Result<(), Failure> {
+    let wait = |kind| signal(kind).map_err(|error| Failure::new(Exit::Failed, error));
+    let mut hangup = wait(SignalKind::hangup())?;
+    let mut user1 = wait(SignalKind::user_defined1())?;
+    let mut terminate = wait(SignalKind::terminate())?;
+    let mut interrupt = wait(SignalKind::interrupt())?;
+    loop {
+        tokio::select! {
+            _ = hangup.recv() => reload(app, compare).await,
+            _ = user1.recv() => compare.notify_one(),
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+        }
+    }
+    Ok(())
+}
+
+/// Reads the configuration again; one with an error leaves the old one in force.
+pub(crate) async fn reload(app: &App, compare: &Notify) {
+    let old = app.control.config();
+    let read = Config::read(&old.path).and_then(|new| {
+        let cannot = old.changes_needing_restart(&new);
+        if cannot.is_empty() {
+            Ok(new)
+        } else {
+            Err(format!("{} cannot change while the daemon runs: restart it", cannot.join(", ")))
+        }
+    });
+    let done = read.and_then(|new| {
+        let interfaces = new.interfaces.clone();
+        app.control.set_config(new).map_err(|problem| problem.message)?;
+        Ok(interfaces)
+    });
+    let entry = Entry::new(clock::now(), "daemon", "reload");
+    let problem = match done {
+        Ok(interfaces) => {
+            let gone: Vec<_> =
+                old.interfaces.iter().filter(|name| !interfaces.contains(name)).cloned().collect();
+            app.links.leave(&gone).await;
+            app.links.settle().await;
+            tracing::info!("the configuration was read again");
+            app.evidence.configure(app.control.config().evidence.is_some());
+            if app.control.config().redial != old.redial {
+                compare.notify_one();
+            }
+            app.control.keeper.keep(move |store| store.audit(entry.clone())).await;
+            None
+        }
+        Err(error) => {
+            tracing::error!("the old configuration stays in force: {error}");
+            Some(error)
+        }
+    };
+    *app.config_problem.lock().unwrap_or_else(PoisonError::into_inner) = problem;
+}

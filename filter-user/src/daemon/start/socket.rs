@@ -1,0 +1,103 @@
+//! The socket of the control API: bound and given to its group while the daemon still has
+//! CAP_CHOWN, under a name where nobody looks for it; put in its place when everything is ready.
+
+use std::fs::{self, Permissions};
+use std::io;
+use std::os::unix::fs::{PermissionsExt as _, chown};
+use std::os::unix::net;
+use std::path::{Path, PathBuf};
+
+use nix::unistd::Group;
+use tokio::net::UnixListener;
+
+use crate::exit::Failure;
+use crate::sys::lock::failed;
+
+/// A socket that nobody can reach yet.
+pub struct Bound {
+    listener: net::UnixListener,
+    path: PathBuf,
+    /// Why its group does not have it.
+    problem: Option<String>,
+}
+
+impl Bound {
+    /// Binds it and gives it its group. The lock of its folder has to be held.
+    ///
+    /// # Errors
+    /// A folder that cannot be written.
+    pub fn new(path: &Path, group: &str) -> Result<Bound, Failure> {
+        let new = &not_yet(path);
+        // We hold the lock: whoever made it is gone.
+        match fs::remove_file(new) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(failed(new, &error)),
+        }
+        let listener = net::UnixListener::bind(new).map_err(|error| failed(new, &error))?;
+        let mode = |mode| fs::set_permissions(new, Permissions::from_mode(mode));
+        mode(0o600).map_err(|error| failed(new, &error))?;
+        let told = path.display();
+        let problem = match Group::from_name(group) {
+            Ok(Some(found)) => {
+                let given = chown(new, None, Some(found.gid.as_raw())).and_then(|()| mode(0o660));
+                given.err().map(|error| {
+                    format!(
+                        "only root can use {told}: the group {group} does not get it (CAP_CHOWN): \
+                         {error}"
+                    )
+                })
+            }
+            Ok(None) | Err(_) => {
+                Some(format!("there is no group {group}: only root can use {told}"))
+            }
+        };
+        Ok(Bound { listener, path: path.to_owned(), problem })
+    }
+
+    /// From here on whoever connects is answered.
+    ///
+    /// # Errors
+    /// A folder that cannot be written.
+    pub fn listen(self) -> Result<UnixListener, Failure> {
+        if let Some(problem) = &self.problem {
+            tracing::warn!("{problem}");
+        }
+        let Bound { listener, path, .. } = self;
+        fs::rename(not_yet(&path), &path).map_err(|error| failed(&path, &error))?;
+        listener
+            .set_nonblocking(true)
+            .and_then(|()| UnixListener::from_std(listener))
+            .map_err(|error| failed(&path, &error))
+    }
+}
+
+/// Not longer than the name of the socket: there may be no room for that.
+fn not_yet(path: &Path) -> PathBuf {
+    path.with_extension("new")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
+    #[test]
+    fn nobody_can_connect_before_it_listens() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("palang.sock");
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let _guard = runtime.enter();
+        for group in ["root", "palang-nobody-has-it", "root"] {
+            let bound = Bound::new(&path, group).unwrap();
+            assert_eq!(bound.problem.is_some(), group != "root");
+            let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+            let wanted = if group == "root" { 0o660 } else { 0o600 };
+            assert_eq!(mode(&not_yet(&path)), wanted);
+            let _listener = bound.listen().unwrap();
+            assert_eq!(mode(&path), wanted);
+            assert!(!not_yet(&path).exists());
+            net::UnixStream::connect(&path).unwrap();
+        }
+    }
+}

@@ -1,0 +1,220 @@
+//! What can be asked of the daemon, and in which order it happens.
+//!
+//! What lets through (override, allow, the end of a block, observe) is in the kernel's maps before
+//! anything else and never waits for a disk. What blocks is on disk first, and waits for its turn on
+//! the store's thread. [`crate::daemon::order`] keeps an earlier change from undoing a later one.
+
+use crate::daemon::switches::with_mode;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, AtomicU64};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+use filter_common::abi;
+
+use crate::api::wire::{Problem, ProblemKind};
+use crate::config::Config;
+use crate::daemon::busiest::Busiest;
+use crate::daemon::chores::Chores;
+use crate::daemon::held::Held;
+use crate::daemon::order::{Order, Turn};
+use crate::daemon::retention::Limit;
+use crate::daemon::store_thread::{Keeper, refused};
+use crate::datapath;
+use crate::datapath::Maps;
+use crate::model::number_text;
+use crate::model::policy::{Policy, Subject};
+use crate::store::{Decision, Error, Kind};
+use crate::sys::clock;
+
+/// The state of the daemon that its tasks share.
+pub struct Control {
+    /// The live maps.
+    pub maps: Maps,
+    /// Where they are pinned.
+    pub folder: PathBuf,
+    /// The store.
+    pub keeper: Keeper,
+    /// The order of all changes; its lock guards what the maps hold of mode, override, blocks and
+    /// allows, and the settings.
+    pub order: Order,
+    /// Differences between store and maps that were repaired.
+    pub drift: AtomicU64,
+    /// Re-attachments.
+    pub reattached: AtomicU32,
+    /// Who is refused most.
+    pub busiest: Busiest,
+    /// What goes wrong where nobody waits for an answer.
+    pub chores: Chores,
+    /// How much the store may take.
+    pub limit: Limit,
+    /// Whether the maps keep what they hold, whatever the store says.
+    pub held: Held,
+    pub(crate) comparison: Mutex<Option<String>>,
+    pub(crate) config: RwLock<Arc<Config>>,
+    /// Mode and end of enforcing that were put into force; `None`: those of the map.
+    pub(crate) mode: Mutex<Option<(u8, u64)>>,
+    pub(crate) node: String,
+}
+
+pub(crate) fn problem<T>(kind: ProblemKind, message: impl Into<String>) -> Result<T, Problem> {
+    Err(Problem { kind, message: message.into() })
+}
+
+impl From<datapath::Error> for Problem {
+    fn from(error: datapath::Error) -> Problem {
+        let kind = if error.is_full() { ProblemKind::Full } else { ProblemKind::Failed };
+        Problem { kind, message: error.to_string() }
+    }
+}
+
+impl From<Error> for Problem {
+    fn from(error: Error) -> Problem {
+        refused(&error)
+    }
+}
+
+impl Control {
+    /// The control of loaded maps; `last_rule` is the highest number that a rule ever had.
+    #[must_use]
+    pub fn new(
+        maps: Maps,
+        folder: PathBuf,
+        keeper: Keeper,
+        config: Config,
+        node: String,
+        last_rule: u64,
+    ) -> Control {
+        Control {
+            maps,
+            folder,
+            order: Order::new(keeper.clone(), last_rule),
+            keeper,
+            drift: AtomicU64::new(0),
+            reattached: AtomicU32::new(0),
+            busiest: Busiest::default(),
+            chores: Chores::default(),
+            limit: Limit::default(),
+            held: Held::default(),
+            comparison: Mutex::default(),
+            config: RwLock::new(Arc::new(config)),
+            mode: Mutex::default(),
+            node,
+        }
+    }
+
+    /// The configuration in force.
+    #[must_use]
+    pub fn config(&self) -> Arc<Config> {
+        Arc::clone(&self.config.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Puts another configuration into force: ports, trunks, plans, protected numbers.
+    ///
+    /// # Errors
+    /// A map that does not take it.
+    pub fn set_config(&self, config: Config) -> Result<(), Problem> {
+        let turn = self.order.turn();
+        let (mode, until) = self.mode_in_force(&turn)?;
+        self.maps.set_protected(&config.policy.protected)?;
+        self.write_settings(&turn, &config.policy, mode, until)?;
+        *self.config.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(config);
+        Ok(())
+    }
+
+    /// Why store and maps could not be made one when it was last tried.
+    #[must_use]
+    pub fn comparison(&self) -> Option<String> {
+        self.comparison.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Notes that, and tells when it changes.
+    pub fn note_comparison(&self, problem: Option<String>) {
+        let mut known = self.comparison.lock().unwrap_or_else(PoisonError::into_inner);
+        match &problem {
+            Some(text) if known.as_ref() != Some(text) => {
+                tracing::error!("store and maps are not one: {text}");
+            }
+            None if known.is_some() => tracing::info!("store and maps are one again"),
+            Some(_) | None => {}
+        }
+        *known = problem;
+    }
+
+    /// Name of this edge in decisions.
+    #[must_use]
+    pub fn node(&self) -> &str {
+        &self.node
+    }
+
+    /// The number or prefix that a text names under the plan of the profile `default`.
+    ///
+    /// # Errors
+    /// What is wrong with the text.
+    pub fn subject(&self, text: &str) -> Result<Subject, Problem> {
+        let plan = self.config().policy.trunks[0].profile.plan;
+        number_text::typed(text, &plan)
+            .map_err(|message| Problem { kind: ProblemKind::Usage, message })
+    }
+
+    // ---- blocks ---------------------------------------------------------------------------
+
+    // ---- allows ---------------------------------------------------------------------------
+
+    /// What the store says of the allow that is in force for exactly this subject. Where there is
+    /// none, nobody waits for the store.
+    pub(crate) async fn known_allow(&self, subject: Subject) -> Result<Option<Decision>, Problem> {
+        // Once more where it changes meanwhile.
+        for _ in 0..2 {
+            let Some(there) = self.live_allow_of(subject)? else { return Ok(None) };
+            let Ok(stored) = self.find_soon(Kind::Allow, subject).await else { return Ok(None) };
+            if stored.as_ref().is_some_and(|stored| stored.rule == there.rule) {
+                return Ok(stored);
+            }
+        }
+        Ok(None)
+    }
+
+    /// The allow that is in force for exactly this subject.
+    pub(crate) fn live_allow_of(&self, subject: Subject) -> Result<Option<abi::Allow>, Problem> {
+        let now = clock::boot();
+        let is_live = |allow: &abi::Allow| allow.expires == 0 || now < allow.expires;
+        Ok(self.maps.allow(subject)?.filter(is_live))
+    }
+
+    // ---- reviews --------------------------------------------------------------------------
+
+    // ---- override and mode ----------------------------------------------------------------
+
+    /// Writes settings, ports, trunks and profiles into the maps. The lock is held from before
+    /// they were read.
+    pub(crate) fn write_settings(
+        &self,
+        _turn: &Turn<'_>,
+        policy: &Policy,
+        mode: u8,
+        until: u64,
+    ) -> Result<(), Problem> {
+        self.maps.set_settings(&with_mode(policy, mode, until))?;
+        *self.mode.lock().unwrap_or_else(PoisonError::into_inner) = Some((mode, until));
+        Ok(())
+    }
+
+    // ---- questions ------------------------------------------------------------------------
+
+    /// The stored decision about a subject, for what must not wait.
+    pub(crate) async fn find_soon(
+        &self,
+        kind: Kind,
+        subject: Subject,
+    ) -> Result<Option<Decision>, Problem> {
+        self.keeper.read_soon(move |reader| reader.find(kind, subject)).await
+    }
+
+    /// The stored decision about a subject.
+    ///
+    /// # Errors
+    /// A store that cannot be read.
+    pub async fn find(&self, kind: Kind, subject: Subject) -> Result<Option<Decision>, Problem> {
+        self.keeper.read(move |reader| reader.find(kind, subject)).await
+    }
+}

@@ -1,0 +1,562 @@
+//! The thread that owns the store. What blocks waits for it; what lets through does not.
+
+use std::collections::VecDeque;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
+
+use crate::api::wire::{Persisted, Problem, ProblemKind};
+use crate::daemon::limits;
+use crate::daemon::limits::Turn;
+use crate::store::{Error, Reader, Store};
+
+/// How long an answer about something that is in force already waits for the disk: it has to come
+/// within a second.
+const PATIENCE: Duration = Duration::from_millis(750);
+/// How long the start waits for the store to open.
+const OPEN_PATIENCE: Duration = Duration::from_secs(10);
+/// How often what could not be written is tried again.
+const RETRY: Duration = Duration::from_secs(5);
+
+/// Bounds of the times that changes take: 0.5 ms to 16 s, twice as long each.
+const FIRST_BUCKET: f64 = 0.0005;
+const BUCKETS: u16 = 16;
+
+/// Threads of each lane of readers. Together they are far fewer than tokio has for what blocks, and
+/// their files fit into what a process may open.
+const SOON: usize = 8;
+/// See [`SOON`].
+const SHORT: usize = 8;
+/// See [`SOON`].
+const PAGE: usize = 4;
+/// See [`SOON`]. One less than the processors of a small server, or two.
+const LONG: usize = 2;
+
+type Job = Box<dyn FnOnce(&mut Result<Store, String>) + Send>;
+type Lasting = Box<dyn FnMut(&mut Store) -> Result<(), Error> + Send>;
+
+enum Order {
+    Once(Job),
+    /// In force already: written now or, when that fails, as soon as it can be.
+    Lasting(Lasting, oneshot::Sender<Result<(), String>>),
+}
+
+/// A handle on the store.
+#[derive(Clone)]
+pub struct Keeper {
+    path: PathBuf,
+    orders: Sender<Order>,
+    unsaved: Arc<AtomicUsize>,
+    problem: Arc<Mutex<Option<String>>>,
+    took: Histogram,
+    lanes: Arc<Lanes>,
+    /// Nothing is ever sent: it is closed when the thread has ended.
+    alive: watch::Receiver<()>,
+}
+
+/// Readers that run at the same time; those of one lane wait for no other.
+struct Lanes {
+    /// For ways out and the status.
+    soon: Arc<Semaphore>,
+    /// For what reads a few rows.
+    short: Arc<Semaphore>,
+    /// For pages of lists.
+    page: Arc<Semaphore>,
+    /// For what reads the whole store.
+    long: Arc<Semaphore>,
+}
+
+/// Set when nobody waits for a reader any more.
+#[derive(Default)]
+struct Abandoned(Arc<AtomicBool>);
+
+impl Drop for Abandoned {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Keeper {
+    /// Opens the store on a thread of its own. A store that cannot be opened is no error: the
+    /// filter is in force without it, and it is tried again.
+    #[must_use]
+    pub fn start(path: &Path) -> Keeper {
+        let (orders, receiver) = channel();
+        let (lives, alive) = watch::channel(());
+        let lane = |threads| Arc::new(Semaphore::new(threads));
+        let keeper = Keeper {
+            lanes: Arc::new(Lanes {
+                soon: lane(SOON),
+                short: lane(SHORT),
+                page: lane(PAGE),
+                long: lane(LONG),
+            }),
+            alive,
+            path: path.to_owned(),
+            orders,
+            unsaved: Arc::default(),
+            problem: Arc::default(),
+            took: Histogram::new(exponential_buckets(FIRST_BUCKET, 2.0, BUCKETS)),
+        };
+        let took = keeper.took.clone();
+        let (path, unsaved) = (path.to_owned(), Arc::clone(&keeper.unsaved));
+        let problem = Arc::clone(&keeper.problem);
+        let (opened, wait) = channel();
+        let started = thread::Builder::new().name("store".into()).spawn(move || {
+            let _lives = lives;
+            let store = Store::open(&path).map_err(|error| error.to_string());
+            let _ = opened.send(store.as_ref().err().cloned());
+            let waiting = VecDeque::new();
+            Thread { path, store, unsaved, problem, waiting, took }.run(&receiver);
+        });
+        let found = match (started, wait.recv_timeout(OPEN_PATIENCE)) {
+            (Ok(_), Ok(found)) => found,
+            (Ok(_), Err(_)) => Some(format!("{} does not answer", keeper.path.display())),
+            (Err(error), _) => Some(format!("no thread for the store: {error}")),
+        };
+        note(&keeper.problem, found);
+        keeper
+    }
+
+    /// What is wrong with the store, as far as known.
+    #[must_use]
+    pub fn problem(&self) -> Option<String> {
+        self.problem.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Changes that are in force and not on disk.
+    #[must_use]
+    pub fn unsaved(&self) -> usize {
+        self.unsaved.load(Ordering::Relaxed)
+    }
+
+    /// How long changes took on the store's thread, in seconds.
+    #[must_use]
+    pub fn took(&self) -> Histogram {
+        self.took.clone()
+    }
+
+    /// Writes something that must be on disk before it is in force. The thread has it when this
+    /// returns; the future only waits for the answer. It is not done when whoever asked has given
+    /// up before its turn comes.
+    ///
+    /// # Errors
+    /// That the store takes no writes, and why; what `write` says.
+    pub fn write<T, F>(&self, write: F) -> impl Future<Output = Result<T, Problem>> + use<T, F>
+    where
+        T: Send + 'static,
+        F: FnOnce(&mut Store) -> Result<T, Problem> + Send + 'static,
+    {
+        let (answer, wait) = oneshot::channel();
+        let found = Arc::clone(&self.problem);
+        let job: Job = Box::new(move |store| {
+            if answer.is_closed() {
+                return;
+            }
+            let done = match store {
+                Ok(store) => write(store),
+                Err(error) => Err(no_writes(error.clone())),
+            };
+            match &done {
+                Ok(_) => note(&found, None),
+                Err(problem) if problem.kind == ProblemKind::Store => {
+                    note(&found, Some(problem.message.clone()));
+                }
+                Err(_) => {}
+            }
+            let _ = answer.send(done);
+        });
+        // The thread ends only with the process.
+        let _ = self.orders.send(Order::Once(job));
+        async {
+            wait.await.unwrap_or_else(|_| {
+                Err(no_writes("the store's thread has ended: restart the daemon".to_owned()))
+            })
+        }
+    }
+
+    /// Writes down what is in force already. The thread has it when this returns; the future says
+    /// after a moment whether it is on disk.
+    pub fn keep<F>(&self, write: F) -> impl Future<Output = Persisted> + use<F>
+    where
+        F: FnMut(&mut Store) -> Result<(), Error> + Send + 'static,
+    {
+        let (answer, wait) = oneshot::channel();
+        self.unsaved.fetch_add(1, Ordering::Relaxed);
+        let _ = self.orders.send(Order::Lasting(Box::new(write), answer));
+        let slot = limits::slot();
+        async move {
+            let waited = async move {
+                let _slot = slot;
+                tokio::time::timeout(PATIENCE, wait).await
+            };
+            // The slot is held for that long also where whoever asked hangs up: nobody piles up work.
+            match tokio::spawn(waited).await {
+                Ok(Ok(Ok(Ok(())))) => Persisted::Yes,
+                Ok(Ok(Ok(Err(why)))) => Persisted::No(why),
+                Ok(Ok(Err(_)) | Err(_)) | Err(_) => Persisted::Pending,
+            }
+        }
+    }
+
+    /// Returns when the store's thread has ended, which it does only by a panic.
+    pub async fn ended(&self) {
+        while self.alive.clone().changed().await.is_ok() {}
+    }
+
+    /// As [`Keeper::read`], for ways out and the status, which must not wait: a disk that does not
+    /// answer for [`PATIENCE`] is one that cannot be read.
+    ///
+    /// # Errors
+    /// A store that cannot be read in time, and why.
+    pub async fn read_soon<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&Reader) -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Problem> {
+        match tokio::time::timeout(PATIENCE, self.read_on(&self.lanes.soon, None, read)).await {
+            Ok(done) => done,
+            Err(_) => Err(no_writes(format!("{} does not answer", self.path.display()))),
+        }
+    }
+
+    /// Asks the store for a few rows, on a connection that never waits for the writer.
+    ///
+    /// # Errors
+    /// A store that cannot be read, and why.
+    pub async fn read<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&Reader) -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Problem> {
+        self.read_on(&self.lanes.short, None, read).await
+    }
+
+    /// As [`Keeper::read`], for one page of a list.
+    ///
+    /// # Errors
+    /// A store that cannot be read, and why.
+    pub async fn read_page<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&Reader) -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Problem> {
+        let turn = limits::turn(Turn::Page).await;
+        self.read_on(&self.lanes.page, turn, read).await
+    }
+
+    /// As [`Keeper::read`], for what reads the whole store, or all of one number.
+    ///
+    /// # Errors
+    /// A store that cannot be read, and why.
+    pub async fn read_long<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&Reader) -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Problem> {
+        let turn = limits::turn(Turn::Long).await;
+        self.read_on(&self.lanes.long, turn, read).await
+    }
+
+    /// Reads on a thread of a lane. It ends when whoever asked has given up, and the user's turn
+    /// with it.
+    async fn read_on<T: Send + 'static>(
+        &self,
+        lane: &Arc<Semaphore>,
+        turn: Option<OwnedSemaphorePermit>,
+        read: impl FnOnce(&Reader) -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Problem> {
+        // A lane is never closed.
+        let thread = Arc::clone(lane).acquire_owned().await.ok();
+        let slot = limits::slot();
+        let abandoned = Abandoned::default();
+        let is_abandoned = Arc::clone(&abandoned.0);
+        let path = self.path.clone();
+        let done = tokio::task::spawn_blocking(move || {
+            let _held = (thread, turn, slot);
+            let mut reader = Reader::open(&path)?;
+            reader.end_when(is_abandoned)?;
+            read(&reader)
+        });
+        let done = match done.await {
+            Ok(done) => done,
+            Err(error) => {
+                return Err(Problem { kind: ProblemKind::Failed, message: error.to_string() });
+            }
+        };
+        if let Err(Error::Corrupt { what, .. }) = &done {
+            let what = what.clone();
+            let stop: Job = Box::new(move |store| {
+                if let Ok(store) = store {
+                    store.stop_writing(&what);
+                }
+            });
+            let _ = self.orders.send(Order::Once(stop));
+        }
+        done.map_err(|error| refused(&error))
+    }
+}
+
+/// Notes what is wrong with the store, and tells when that changes.
+fn note(problem: &Mutex<Option<String>>, found: Option<String>) {
+    let mut known = problem.lock().unwrap_or_else(PoisonError::into_inner);
+    match (&*known, &found) {
+        (None, Some(found)) => tracing::error!("the store takes no writes: {found}"),
+        (Some(_), None) => tracing::info!("the store takes writes again"),
+        (Some(_), Some(_)) | (None, None) => {}
+    }
+    *known = found;
+}
+
+/// The problem that a store's error is for whoever asked.
+#[must_use]
+pub fn refused(error: &Error) -> Problem {
+    no_writes(error.to_string())
+}
+
+fn no_writes(message: String) -> Problem {
+    Problem { kind: ProblemKind::Store, message }
+}
+
+struct Thread {
+    path: PathBuf,
+    store: Result<Store, String>,
+    unsaved: Arc<AtomicUsize>,
+    problem: Arc<Mutex<Option<String>>>,
+    waiting: VecDeque<Lasting>,
+    took: Histogram,
+}
+
+impl Thread {
+    fn run(&mut self, orders: &Receiver<Order>) {
+        let mut tried = Instant::now();
+        loop {
+            let order = match orders.recv_timeout(RETRY) {
+                Ok(order) => Some(order),
+                Err(RecvTimeoutError::Timeout) => None,
+                Err(RecvTimeoutError::Disconnected) => return,
+            };
+            if tried.elapsed() >= RETRY {
+                self.mend();
+                tried = Instant::now();
+            }
+            let begun = order.is_some().then(Instant::now);
+            match order {
+                // What waits comes first: else it could undo what is written now.
+                Some(Order::Once(job)) => match self.catch_up() {
+                    Ok(()) => job(&mut self.store),
+                    Err(error) => job(&mut Err(error)),
+                },
+                Some(Order::Lasting(mut write, answer)) => {
+                    let done = self.attempt(&mut write);
+                    note(&self.problem, done.as_ref().err().cloned());
+                    if done.is_err() {
+                        self.waiting.push_back(write);
+                    } else {
+                        self.unsaved.fetch_sub(1, Ordering::Relaxed);
+                    }
+                    let _ = answer.send(done);
+                }
+                None => {}
+            }
+            if let Some(begun) = begun {
+                self.took.observe(begun.elapsed().as_secs_f64());
+            }
+        }
+    }
+
+    fn attempt(&mut self, write: &mut Lasting) -> Result<(), String> {
+        self.catch_up()?;
+        let store = self.store.as_mut().map_err(|error| error.clone())?;
+        write(store).map_err(|error| error.to_string())
+    }
+
+    fn catch_up(&mut self) -> Result<(), String> {
+        while let Some(write) = self.waiting.front_mut() {
+            let store = self.store.as_mut().map_err(|error| error.clone())?;
+            write(store).map_err(|error| error.to_string())?;
+            self.waiting.pop_front();
+            self.unsaved.fetch_sub(1, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    /// Opens a store that could not be opened, and writes what waits.
+    fn mend(&mut self) {
+        if self.store.is_ok() && self.waiting.is_empty() {
+            return;
+        }
+        if self.store.is_err() {
+            self.store = Store::open(&self.path).map_err(|error| error.to_string());
+        }
+        let done = match &self.store {
+            Ok(_) => self.catch_up(),
+            Err(error) => Err(error.clone()),
+        };
+        note(&self.problem, done.err());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::clock;
+
+    /// A keeper of a new store.
+    fn keeper() -> (tempfile::TempDir, Keeper) {
+        let folder = tempfile::tempdir().unwrap();
+        let keeper = Keeper::start(&folder.path().join("palang.db"));
+        assert_eq!(keeper.problem(), None);
+        (folder, keeper)
+    }
+
+    /// Reads that do not end by themselves, on all threads of a lane and more.
+    fn hogs(lane: impl Fn() -> tokio::task::JoinHandle<()>) -> Vec<tokio::task::JoinHandle<()>> {
+        (0..3 * SOON).map(|_| lane()).collect()
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn no_lane_waits_for_another() {
+        let (_folder, keeper) = keeper();
+        let (end, ended) = watch::channel(());
+        let hog = {
+            let keeper = keeper.clone();
+            move || {
+                let (keeper, ended) = (keeper.clone(), ended.clone());
+                tokio::spawn(async move {
+                    let wait = move |_: &Reader| {
+                        while ended.has_changed().is_ok() {
+                            thread::sleep(Duration::from_millis(5));
+                        }
+                        Ok(())
+                    };
+                    let _ = tokio::join!(
+                        keeper.read_long(wait.clone()),
+                        keeper.read_page(wait.clone()),
+                        keeper.read(wait)
+                    );
+                })
+            }
+        };
+        let hogs = hogs(hog);
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        let head = keeper.read_soon(|reader| reader.audit_head()).await.unwrap();
+        assert_eq!(head.seq, 0);
+        assert!(hogs.iter().all(|hog| !hog.is_finished()), "they are not in the way");
+        drop(end);
+        for hog in hogs {
+            hog.await.unwrap();
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn what_must_not_wait_says_so_after_a_moment() {
+        let (_folder, keeper) = keeper();
+        let (end, ended) = watch::channel(());
+        let hog = {
+            let keeper = keeper.clone();
+            move || {
+                let (keeper, ended) = (keeper.clone(), ended.clone());
+                tokio::spawn(async move {
+                    // As a disk that hangs: it does not hear that nobody waits any more.
+                    let wait = move |_: &Reader| {
+                        while ended.has_changed().is_ok() {
+                            thread::sleep(Duration::from_millis(5));
+                        }
+                        Ok(())
+                    };
+                    let _ = keeper.read_soon(wait).await;
+                })
+            }
+        };
+        for hog in hogs(hog) {
+            hog.await.unwrap();
+        }
+        let problem = keeper.read_soon(|_| Ok(())).await.unwrap_err();
+        assert!(problem.message.contains("does not answer"), "{}", problem.message);
+        drop(end);
+        while keeper.read_soon(|_| Ok(())).await.is_err() {}
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_question_ends_with_whoever_asked() {
+        let (_folder, keeper) = keeper();
+        let rows = 300;
+        let write = keeper.write(move |store| {
+            for _ in 0..rows {
+                store.audit(crate::store::Entry::new(clock::now(), "siti", "attach"))?;
+            }
+            Ok(())
+        });
+        write.await.unwrap();
+        let (begun, has_begun) = std::sync::mpsc::channel();
+        let (told, outcome) = std::sync::mpsc::channel();
+        let read = move |reader: &Reader| {
+            let _ = begun.send(());
+            // Until it is told to end.
+            let error = loop {
+                if let Err(error) = reader.verify_audit(None) {
+                    break error;
+                }
+            };
+            let _ = told.send(error.to_string());
+            Ok(())
+        };
+        let reading = tokio::spawn(async move { keeper.read_long(read).await });
+        let outcome = tokio::task::spawn_blocking(move || {
+            has_begun.recv().unwrap();
+            reading.abort();
+            outcome.recv_timeout(Duration::from_secs(20))
+        });
+        assert!(outcome.await.unwrap().unwrap().contains("interrupted"));
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_user_has_one_long_question_at_a_time() {
+        use crate::daemon::http::listen::{API, Connections};
+        let (_folder, keeper) = keeper();
+        let users = limits::Users::new();
+        let (connection, _closed) = Connections::new(API).open(None).unwrap();
+        let slot = |uid| {
+            let slot = users.user(uid).slot(limits::Kind::Long, &connection.handle);
+            Some(Arc::new(slot.unwrap()))
+        };
+        let (end, ended) = watch::channel(());
+        let (begun, has_begun) = std::sync::mpsc::channel();
+        let mut reads = Vec::new();
+        for _ in 0..2 {
+            let (keeper, slot, begun) = (keeper.clone(), slot(1), begun.clone());
+            let ended = ended.clone();
+            reads.push(tokio::spawn(limits::within(slot, async move {
+                let wait = move |_: &Reader| {
+                    let _ = begun.send(());
+                    while ended.has_changed().is_ok() {
+                        thread::sleep(Duration::from_millis(5));
+                    }
+                    Ok(())
+                };
+                keeper.read_long(wait).await.unwrap();
+            })));
+        }
+        let other = limits::within(slot(2), keeper.read_long(|_| Ok(())));
+        other.await.unwrap();
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        assert_eq!(has_begun.try_iter().count(), 1, "the second waits for the first");
+        drop(end);
+        for read in reads {
+            read.await.unwrap();
+        }
+        assert_eq!(has_begun.try_iter().count(), 1);
+    }
+
+    #[tokio::test]
+    async fn the_end_of_the_store_s_thread_is_noticed() {
+        let (_folder, keeper) = keeper();
+        let ended = keeper.ended();
+        let answer = keeper.write(|_| -> Result<(), Problem> { panic!("a test") }).await;
+        assert!(answer.unwrap_err().message.contains("has ended"));
+        ended.await;
+    }
+}

@@ -1,0 +1,235 @@
+//! Redial grants that the kernel gave: onto the review list, and told to whoever listens.
+//!
+//! The filter's ring tells of a grant with the call that opened it. In case that was lost, the map
+//! of grants is looked through now and then: one grant is one entry, however often it is told.
+
+use crate::daemon::convert::review_of;
+use crate::daemon::task::webhook::{Hook, post_all};
+use std::collections::HashMap;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use filter_common::abi::{EventEntry, Grant};
+use filter_common::number::Number;
+use filter_common::reason::Reason;
+use jiff::Timestamp;
+use tokio::sync::{broadcast, mpsc};
+
+use crate::api::wire;
+use crate::daemon::state::Control;
+use crate::daemon::tasks::Tasks;
+use crate::model::policy::Subject;
+use crate::store::{Entry, Review};
+use crate::sys::clock;
+
+/// How often the map of grants is looked through.
+pub(crate) const LOOK: Duration = Duration::from_secs(60);
+/// Grants that wait for a disk that takes none, and notifications for a console that hangs.
+pub(crate) const WAITING: usize = 1024;
+/// Grants whose end is remembered.
+const KNOWN: usize = 10_000;
+
+/// Bytes of its answer that are read; they mean nothing.
+pub(crate) const ANSWER_MAX: usize = 64 * 1024;
+
+/// Author of what the kernel did.
+const KERNEL: &str = "kernel";
+/// The only kind of exception so far.
+pub const REDIAL_GRANT: &str = "redial-grant";
+
+/// A call that a grant let through, or a grant that stands in the map.
+#[derive(Debug)]
+pub(crate) struct Seen {
+    pub(crate) time: Timestamp,
+    pub(crate) number: Number,
+    pub(crate) rule: u64,
+    pub(crate) call_id: Option<String>,
+    pub(crate) until: Timestamp,
+}
+
+/// Where grants come in, and who is told of them.
+#[derive(Clone, Debug)]
+pub struct Reviews {
+    pub(crate) seen: mpsc::Sender<Seen>,
+    pub(crate) news: broadcast::Sender<wire::Event>,
+    pub(crate) hook: Arc<Hook>,
+}
+
+impl Reviews {
+    /// Begins to put grants on the list and to tell of them.
+    #[must_use]
+    pub fn start(control: &Arc<Control>, tasks: &Tasks) -> Reviews {
+        let (seen, coming) = mpsc::channel(WAITING);
+        let (news, _) = broadcast::channel(WAITING);
+        let reviews = Reviews { seen, news, hook: Arc::default() };
+        let (posts, to_post) = mpsc::channel(WAITING);
+        let keeping = keep(Arc::clone(control), coming, reviews.clone(), posts);
+        tasks.spawn("reviews", keeping);
+        let posting = post_all(Arc::clone(control), to_post, Arc::clone(&reviews.hook));
+        tasks.spawn("webhook", posting);
+        reviews
+    }
+
+    /// Takes note of what the kernel did with a call.
+    pub fn take(&self, control: &Control, entry: &EventEntry) {
+        let event = &entry.event;
+        if event.reason != Reason::RedialGrant as u8 {
+            return;
+        }
+        let call_id = entry.call_id();
+        let seen = Seen {
+            time: clock::wall(event.time),
+            number: event.number,
+            rule: event.rule,
+            call_id: (!call_id.is_empty()).then(|| String::from_utf8_lossy(call_id).into_owned()),
+            until: clock::wall(end(control, event.number, event.time)),
+        };
+        // Where there is no room, the map of grants tells it later.
+        let _ = self.seen.try_send(seen);
+    }
+
+    /// What is told from now on, to whoever listens.
+    #[must_use]
+    pub fn listen(&self) -> broadcast::Receiver<wire::Event> {
+        self.news.subscribe()
+    }
+
+    /// What is wrong with the webhook; `None`: the last notification was taken.
+    #[must_use]
+    pub fn problem(&self) -> Option<String> {
+        let problem = self.hook.problem.lock().unwrap_or_else(PoisonError::into_inner).clone()?;
+        let count = self.hook.undelivered.load(Ordering::Relaxed);
+        Some(format!("webhook: {count} notifications were not delivered, the last: {problem}"))
+    }
+}
+
+/// When the grant ends that let a call through, in boot time. The map has only the newest of a
+/// number, and the event may be an old one.
+pub(crate) fn end(control: &Control, number: Number, time: u64) -> u64 {
+    let latest = time + length(control, number);
+    let grant = control.maps.grant(number).ok().flatten();
+    match grant.map(|grant| grant.until).filter(|until| *until > time) {
+        Some(until) => until.min(latest),
+        None => latest,
+    }
+}
+
+/// How long a grant of this number lasts, in nanoseconds.
+pub(crate) fn length(control: &Control, number: Number) -> u64 {
+    let subject = Subject::Number(number);
+    let own = control.maps.block(subject).ok().flatten();
+    let block = own.or_else(|| control.maps.blocked_prefix(&subject.key()).ok().flatten());
+    let seconds = block.map_or(0, |block| block.redial_grant);
+    let seconds = if seconds == 0 { control.config().redial.grant } else { seconds };
+    u64::from(seconds) * 1_000_000_000
+}
+
+/// Puts on the list what comes in, for ever.
+pub(crate) async fn keep(
+    control: Arc<Control>,
+    mut coming: mpsc::Receiver<Seen>,
+    reviews: Reviews,
+    posts: mpsc::Sender<wire::Event>,
+) {
+    let mut known: HashMap<Number, Timestamp> = HashMap::new();
+    let mut look = tokio::time::interval(LOOK);
+    // Calls that wait in the ring from a time without a daemon say more than the map.
+    look.reset_after(Duration::from_secs(2));
+    loop {
+        let mut batch = Vec::new();
+        tokio::select! {
+            seen = coming.recv() => match seen {
+                Some(seen) => batch.push(seen),
+                None => return,
+            },
+            _ = look.tick() => match control.maps.grants() {
+                Ok(grants) => {
+                    batch = running(&control, &grants);
+                    forget(&control, &grants);
+                }
+                Err(error) => tracing::error!("{error}"),
+            },
+        }
+        for seen in batch {
+            if known.get(&seen.number).is_some_and(|until| *until > seen.time) {
+                continue;
+            }
+            if known.len() >= KNOWN {
+                // The store tells them apart as well.
+                known.clear();
+            }
+            known.insert(seen.number, seen.until);
+            let Some(event) = record(&control, seen).await else { continue };
+            let _ = reviews.news.send(event.clone());
+            if control.config().webhook.is_some() && posts.try_send(event).is_err() {
+                reviews.hook.undelivered.fetch_add(1, Ordering::Relaxed);
+                reviews.hook.note(Some("too many wait for it".to_owned()));
+            }
+        }
+    }
+}
+
+/// Those of the kernel's grants that run.
+fn running(control: &Control, grants: &[Grant]) -> Vec<Seen> {
+    let now = clock::boot();
+    let running = grants.iter().filter(|grant| grant.until > now);
+    running
+        .map(|grant| Seen {
+            time: clock::wall(grant.until.saturating_sub(length(control, grant.number)).min(now)),
+            number: grant.number,
+            rule: grant.rule,
+            call_id: None,
+            until: clock::wall(grant.until),
+        })
+        .collect()
+}
+
+/// Makes room in the kernel's map: nobody else takes out what has ended.
+pub(crate) fn forget(control: &Control, grants: &[Grant]) {
+    let ended = clock::boot().saturating_sub(LOOK.as_nanos() as u64);
+    match control.maps.forget_grants(grants, ended) {
+        Ok(0) => {}
+        Ok(forgotten) => tracing::debug!("{forgotten} ended grants were taken out of the map"),
+        Err(error) => tracing::error!("{error}"),
+    }
+}
+
+/// Puts a grant on the list; what is to be told of it, unless it is an old one.
+pub(crate) async fn record(control: &Control, seen: Seen) -> Option<wire::Event> {
+    let review = Review {
+        time: seen.time,
+        number: seen.number,
+        kind: REDIAL_GRANT.to_owned(),
+        rule: seen.rule,
+        call_id: seen.call_id,
+        until: seen.until,
+        closed: None,
+    };
+    let entry = Entry::new(clock::now(), KERNEL, "redial grant")
+        .with("granted", review.time.to_string())
+        .with("until", review.until.to_string())
+        .with("call_id", review.call_id.clone());
+    let stored = Arc::new(Mutex::new(None));
+    let (told, wanted) = (Arc::clone(&stored), review.clone());
+    // It is in force already; and somebody has to know of it with any disk.
+    control
+        .keeper
+        .keep(move |store| {
+            let id = store.open_review(&wanted, entry.clone())?;
+            *told.lock().unwrap_or_else(PoisonError::into_inner) = Some(id);
+            Ok(())
+        })
+        .await;
+    let stored = *stored.lock().unwrap_or_else(PoisonError::into_inner);
+    match stored {
+        Some(None) => None,
+        Some(id) => Some(told_of(id, review)),
+        None => Some(told_of(None, review)),
+    }
+}
+
+fn told_of(id: Option<u64>, review: Review) -> wire::Event {
+    tracing::warn!(id, rule = review.rule, "a redial grant let a blocked caller through");
+    wire::Event::RedialGrant { review: review_of(id, review) }
+}

@@ -1,0 +1,67 @@
+//! TODO-DOC
+
+use crate::daemon::reconcile;
+use crate::daemon::state::Control;
+use crate::daemon::task::reconcile_loop::NOTES;
+use crate::store::Entry;
+use crate::sys::clock;
+use jiff::SignedDuration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// How often what has ended is taken out, and the clock looked at.
+const TICK: Duration = Duration::from_secs(1);
+
+/// How often the store's newest time moves on without any change.
+const SEEN: Duration = Duration::from_secs(60);
+
+/// What it means when something fails that the daemon does by itself.
+const ENDED: &str = "blocks and allows that have ended stay in the store";
+
+/// A wall clock that moved by more than this against boot time was set.
+pub(crate) const STEP: SignedDuration = SignedDuration::from_secs(1);
+
+/// Takes out what has ended. When much has, it is all out as soon as the disk can.
+pub(crate) async fn take_out_ended(control: Arc<Control>) {
+    let mut tick = tokio::time::interval(TICK);
+    loop {
+        tick.tick().await;
+        while control.chores.tried(ENDED, reconcile::sweep(&control).await) == Some(true) {}
+    }
+}
+
+/// Notices when somebody sets the clock, and what was done without the daemon.
+pub(crate) async fn keep_time(control: Arc<Control>) {
+    let mut tick = tokio::time::interval(TICK);
+    let mut seen = Instant::now();
+    let mut offset = clock::offset();
+    let mut head = None;
+    loop {
+        tick.tick().await;
+        // Also where nobody can alter it afterwards: a chain that is cut short looks whole.
+        let newest = control.keeper.read(|reader| reader.audit_head()).await.ok();
+        if newest != head
+            && let Some(newest) = &newest
+        {
+            tracing::info!("audit head {newest}");
+        }
+        head = newest;
+        let now = clock::offset();
+        let step = now.saturating_sub(offset);
+        if step.abs() > STEP {
+            tracing::warn!("the clock was set by {step:#}");
+            let entry =
+                Entry::new(clock::now(), "daemon", "clock step").with("seconds", step.as_secs());
+            control.keeper.keep(move |store| store.audit(entry.clone())).await;
+            if let Err(problem) = reconcile::compare(&control).await {
+                tracing::error!("{}", problem.message);
+            }
+        }
+        offset = now;
+        control.chores.tried(NOTES, reconcile::learn_noted(&control).await);
+        if seen.elapsed() > SEEN {
+            seen = Instant::now();
+            let _ = control.keeper.write(|store| Ok(store.seen(clock::now())?)).await;
+        }
+    }
+}

@@ -1,0 +1,10 @@
+//! TODO-DOC
+
+pub(crate) mod auto_rate;
+pub(crate) mod flood;
+pub(crate) mod grant_watch;
+pub(crate) mod housekeeping;
+pub(crate) mod queue;
+pub(crate) mod reconcile_loop;
+pub(crate) mod recorder;
+pub(crate) mod webhook;

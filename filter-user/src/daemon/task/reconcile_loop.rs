@@ -1,0 +1,127 @@
+//! TODO-DOC
+
+use crate::api::wire::Problem;
+use crate::daemon::held;
+use crate::daemon::reconcile;
+use crate::daemon::reconcile::InMaps;
+use crate::daemon::state::Control;
+use crate::sys::clock;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+use tokio::sync::Notify;
+
+/// Within this time a comparison heals what somebody changed without the daemon.
+const HEALS: Duration = Duration::from_secs(60);
+
+/// Time between two comparisons of everything but the blocks.
+const COMPARE: Duration = Duration::from_secs(15);
+
+/// Least time between two comparisons of the blocks, of which there may be a million.
+const COMPARE_BLOCKS: Duration = Duration::from_secs(15);
+
+/// How soon a first comparison that failed is tried again.
+pub(crate) const AGAIN: Duration = Duration::from_secs(5);
+
+/// A start that fails is tried again for at most this share of the time.
+const AGAIN_SHARE: u32 = 30;
+
+/// How long the start waits for the disk.
+const DISK: Duration = Duration::from_secs(5);
+
+pub(crate) const NOTES: &str = "what was done without the daemon is not adopted";
+
+/// Makes store and maps one for the first time; `false`: the store cannot be read, the maps stay
+/// as they are, and it has to be tried again.
+pub(crate) async fn begin(
+    control: &Arc<Control>,
+    in_maps: InMaps,
+    fresh: bool,
+    alone: bool,
+) -> bool {
+    if alone {
+        // A disk that is full says so at once, one that hangs would hold up everything.
+        let commit = control.keeper.write(|store| Ok(store.seen(clock::now())?));
+        if tokio::time::timeout(DISK, commit).await.is_err() {
+            tracing::error!("the disk does not answer: the maps stay as they are");
+            return false;
+        }
+    }
+    let made_one = async {
+        if held::look(control, in_maps).await? {
+            return Ok(None);
+        }
+        let found = reconcile::at_start(control, fresh, alone).await?;
+        held::note_followed(control).await?;
+        Ok::<_, Problem>(Some(found))
+    };
+    match made_one.await {
+        Ok(None) => {
+            control.note_comparison(None);
+            true
+        }
+        Ok(Some(found)) => {
+            control.drift.fetch_add(found.repaired, Ordering::Relaxed);
+            tracing::info!(
+                blocks = found.blocks,
+                repaired = found.repaired,
+                adopted = found.adopted,
+                "store and maps are one"
+            );
+            control.note_comparison(None);
+            true
+        }
+        Err(problem) => {
+            control.note_comparison(Some(problem.message));
+            false
+        }
+    }
+}
+
+/// Compares store and maps, again and again, and when asked to.
+pub(crate) async fn keep_one(
+    control: Arc<Control>,
+    in_maps: InMaps,
+    fresh: bool,
+    mut started: bool,
+    asked: Arc<Notify>,
+) {
+    let mut pause = AGAIN;
+    while !started {
+        tokio::time::sleep(pause).await;
+        let begun = Instant::now();
+        started = begin(&control, in_maps, fresh, false).await;
+        pause = AGAIN.max(begun.elapsed() * AGAIN_SHARE);
+    }
+    let mut due = Instant::now() + HEALS - COMPARE;
+    let mut of_blocks = None;
+    loop {
+        let is_asked = tokio::time::timeout(COMPARE, asked.notified()).await.is_ok();
+        let begun = Instant::now();
+        let is_due = is_asked || begun >= due;
+        let compared = match is_due {
+            true => reconcile::compare(&control).await,
+            false => reconcile::compare_settings(&control).await,
+        };
+        if let Ok(found) = &compared
+            && found.repaired + found.adopted > 0
+        {
+            tracing::warn!(
+                repaired = found.repaired,
+                adopted = found.adopted,
+                "store and maps differed"
+            );
+        }
+        let problem = compared.err().map(|problem| problem.message);
+        if is_due {
+            of_blocks.clone_from(&problem);
+            let took = begun.elapsed();
+            // What is changed while a comparison runs may be found by the next one only.
+            due = Instant::now() + HEALS.saturating_sub(COMPARE + 2 * took).max(COMPARE_BLOCKS);
+            if is_asked {
+                tracing::info!("store and maps were compared in {took:?}");
+            }
+        }
+        control.note_comparison(problem.or_else(|| of_blocks.clone()));
+    }
+}

@@ -1,0 +1,141 @@
+//! TODO-DOC
+
+use crate::api::wire;
+use crate::config::Webhook;
+use crate::daemon::state::Control;
+use crate::daemon::task::grant_watch::ANSWER_MAX;
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::body::Bytes;
+use hyper::client::conn::http1;
+use hyper::{Request, header};
+use hyper_util::rt::TokioIo;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+/// How long a console may take for one answer.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Pauses before a notification is sent again.
+const PAUSES: [Duration; 4] = [
+    Duration::from_millis(250),
+    Duration::from_secs(1),
+    Duration::from_secs(2),
+    Duration::from_secs(4),
+];
+
+/// How it is with the webhook.
+#[derive(Debug, Default)]
+pub(crate) struct Hook {
+    pub(crate) undelivered: AtomicU64,
+    pub(crate) problem: Mutex<Option<String>>,
+}
+
+impl Hook {
+    pub(crate) fn note(&self, problem: Option<String>) {
+        *self.problem.lock().unwrap_or_else(PoisonError::into_inner) = problem;
+    }
+}
+
+/// Sends notifications to the webhook, one after the other, for ever.
+pub(crate) async fn post_all(
+    control: Arc<Control>,
+    mut posts: mpsc::Receiver<wire::Event>,
+    hook: Arc<Hook>,
+) {
+    while let Some(event) = posts.recv().await {
+        let Ok(body) = serde_json::to_vec(&event) else { continue };
+        let body = Bytes::from(body);
+        let mut pauses = PAUSES.iter();
+        while let Some(webhook) = control.config().webhook.clone() {
+            let error = match post(&webhook, body.clone()).await {
+                Ok(()) => {
+                    hook.note(None);
+                    break;
+                }
+                Err(error) => format!("{}: {error}", webhook.url),
+            };
+            tracing::warn!("webhook: {error}");
+            hook.note(Some(error));
+            match pauses.next() {
+                Some(pause) => tokio::time::sleep(*pause).await,
+                None => {
+                    hook.undelivered.fetch_add(1, Ordering::Relaxed);
+                    break;
+                }
+            }
+        }
+    }
+}
+
+/// One try; an answer that is no success is an error.
+pub(crate) async fn post(webhook: &Webhook, body: Bytes) -> Result<(), String> {
+    let asked = tokio::time::timeout(PATIENCE, exchange(webhook.address, webhook, body)).await;
+    asked.unwrap_or_else(|_| Err(format!("no answer within {} s", PATIENCE.as_secs())))
+}
+
+async fn exchange(address: SocketAddr, webhook: &Webhook, body: Bytes) -> Result<(), String> {
+    let text = |error: &dyn std::error::Error| error.to_string();
+    let stream = TcpStream::connect(address).await.map_err(|error| text(&error))?;
+    let (mut sender, connection) =
+        http1::handshake(TokioIo::new(stream)).await.map_err(|error| text(&error))?;
+    let request = Request::post(webhook.path.as_str())
+        .header(header::HOST, address.to_string())
+        .header(header::CONTENT_TYPE, "application/json")
+        .header(header::CONNECTION, "close")
+        .body(Full::new(body))
+        .map_err(|error| text(&error))?;
+    // Ends with this exchange, whatever the other side still sends.
+    let mut connections = JoinSet::new();
+    connections.spawn(connection);
+    let response = sender.send_request(request).await.map_err(|error| text(&error))?;
+    let status = response.status();
+    // Read to its end: else the other side may see its answer cut off.
+    let _ = Limited::new(response.into_body(), ANSWER_MAX).collect().await;
+    if status.is_success() { Ok(()) } else { Err(format!("it answered {status}")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read as _, Write as _};
+    use std::net::TcpListener;
+
+    use super::*;
+
+    /// More than is read of an answer, and than lies in the buffers of two sockets.
+    const ENDLESS: usize = 64 << 20;
+
+    /// A console that answers so, and never stops; how much it could send.
+    fn endless(head: &'static [u8]) -> (Webhook, std::thread::JoinHandle<usize>) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let sent = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let _ = stream.read(&mut [0; 4096]).unwrap();
+            stream.write_all(head).unwrap();
+            let (chunk, mut sent) = ([b'a'; 64 * 1024], 0);
+            while sent < ENDLESS && stream.write_all(&chunk).is_ok() {
+                sent += chunk.len();
+            }
+            sent
+        });
+        let url = format!("http://{address}/");
+        (Webhook { url, address, path: "/".to_owned() }, sent)
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn an_answer_without_an_end_is_cut() {
+        let (webhook, sent) = endless(b"HTTP/1.1 200 OK\r\n\r\n");
+        assert_eq!(post(&webhook, Bytes::from_static(b"{}")).await, Ok(()));
+        let sent = sent.join().unwrap();
+        assert!(sent < ENDLESS, "{sent} bytes");
+        let (webhook, sent) = endless(b"HTTP/1.1 200 OK\r\nX: ");
+        post(&webhook, Bytes::from_static(b"{}")).await.unwrap_err();
+        let sent = sent.join().unwrap();
+        assert!(sent < ENDLESS, "{sent} bytes");
+    }
+}

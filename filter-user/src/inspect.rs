@@ -1,0 +1,249 @@
+//! What the kernel's maps and interfaces say, as the API tells it: for the daemon, and for root
+//! without one.
+
+use std::collections::BTreeMap;
+
+use filter_common::abi::{BLOCK_NO_REDIAL, MODE_ENFORCE, RULE_SHORT_NUMBER, TRUNKS_MAX};
+use filter_common::number::Number;
+use filter_common::policy::{Call, decide};
+use filter_common::reason::Reason;
+
+use crate::api::wire;
+use crate::api::wire::{
+    Attempts, Check, Colour, Finding, Granted, Interface, Mode, NextAttempt, Override, Persisted,
+    Status,
+};
+use crate::datapath::{Error, LookUp, Maps};
+use crate::model::policy::{Subject, short_number};
+use crate::sys::clock;
+use crate::sys::kernels;
+use crate::sys::netlink::Link;
+
+/// A time in boot time that is still to come.
+#[must_use]
+pub fn live(until: u64) -> Option<u64> {
+    (until > clock::boot()).then_some(until)
+}
+
+/// The override with this deadline in boot time.
+#[must_use]
+pub fn override_in_force(until: u64) -> Override {
+    Override {
+        until: live(until).map(clock::wall),
+        reason: None,
+        author: None,
+        persisted: Persisted::Yes,
+        dry_run: false,
+        order: 0,
+    }
+}
+
+/// The mode that the kernel's maps have.
+///
+/// # Errors
+/// A failing system call.
+pub fn mode(maps: &Maps) -> Result<Mode, Error> {
+    let settings = maps.settings()?;
+    let until = settings.enforce_until;
+    let enforces = settings.mode == MODE_ENFORCE && (until == 0 || clock::boot() < until);
+    Ok(Mode {
+        mode: if enforces { "enforce" } else { "observe" }.into(),
+        until: (enforces && until != 0).then(|| clock::wall(until)),
+        persisted: Persisted::Yes,
+        dry_run: false,
+        order: 0,
+    })
+}
+
+/// What a call from a number gets now: the kernel's decision, asked of the kernel's maps. The
+/// rule has its kind and subject as name.
+///
+/// # Errors
+/// A failing system call.
+pub fn check(maps: &Maps, number: Number) -> Result<Check, Error> {
+    let mode = mode(maps)?;
+    let enforced = mode.mode == "enforce" && maps.profile(0)?.mode == MODE_ENFORCE;
+    let call =
+        Call { number, second: Number::NONE, call_id: 0, enforced: enforced.into(), marked: 0 };
+    let now = clock::boot();
+    let mut lists = LookUp::new(maps, now);
+    let decision = decide(&mut lists, &call);
+    let block = lists.block().filter(|block| block.rule == decision.rule);
+    let block =
+        block.filter(|block| block.redial_attempts != 0 && block.flags & BLOCK_NO_REDIAL == 0);
+    let grant = match block {
+        Some(block) => maps.grant(number)?.filter(|grant| grant.epoch == block.epoch),
+        None => None,
+    };
+    let granted = grant
+        .filter(|grant| now < grant.until)
+        .map(|grant| Granted { kind: "redial".into(), until: clock::wall(grant.until) });
+    let next_attempt = match block.filter(|_| granted.is_none()) {
+        Some(block) => {
+            // Within 5 s of the last it is the same attempt.
+            let last = maps.redial(number)?.map_or(0, |redial| redial.count);
+            let attempt = lists.attempt_counted().unwrap_or(last);
+            Some(NextAttempt { attempt, of: block.redial_attempts.into() })
+        }
+        None => None,
+    };
+    Ok(Check {
+        number: number.to_string(),
+        verdict: decision.verdict.name().into(),
+        would: decision.would.name().into(),
+        reason: decision.reason.name().into(),
+        rule: rule_name(maps, number, decision.rule)?,
+        mode: mode.mode,
+        override_until: live(maps.override_until()?).map(clock::wall),
+        granted,
+        next_attempt,
+    })
+}
+
+/// The rule of this number among those that a caller number meets.
+fn rule_name(maps: &Maps, number: Number, rule: u64) -> Result<Option<String>, Error> {
+    let subject = Subject::Number(number);
+    let key = subject.key();
+    if rule == RULE_SHORT_NUMBER {
+        return Ok(Some(short_number(maps.settings()?.shortest_number)));
+    }
+    let is_it = |found: u64| found == rule && rule != 0;
+    let prefix = Subject::of_prefix_entry;
+    if let Some(found) = maps.protected(&key)?.filter(|found| is_it(found.rule)) {
+        let rule = if found.number == number { subject } else { prefix(found.number) };
+        return Ok(Some(format!("protected {rule}")));
+    }
+    if maps.allow(subject)?.is_some_and(|found| is_it(found.rule)) {
+        return Ok(Some(format!("allow {subject}")));
+    }
+    if let Some(found) = maps.allowed_prefix(&key)?.filter(|found| is_it(found.rule)) {
+        return Ok(Some(format!("allow {}", prefix(found.number))));
+    }
+    if maps.block(subject)?.is_some_and(|found| is_it(found.rule)) {
+        return Ok(Some(format!("block {subject}")));
+    }
+    let found = maps.blocked_prefix(&key)?.filter(|found| is_it(found.rule));
+    Ok(found.map(|found| format!("block {}", prefix(found.number))))
+}
+
+/// An interface and the program on it, by what the kernel says. `ours` is the id of our program,
+/// where it is known.
+#[must_use]
+pub fn interface(name: &str, links: &[Link], ours: Option<u32>) -> Interface {
+    let link = links.iter().find(|link| link.name == name);
+    let xdp = link.and_then(|link| link.xdp);
+    let is_ours = ours.is_none() || xdp.map(|xdp| xdp.program) == ours;
+    let problem = match (link, xdp) {
+        (None, _) => Some(format!("there is no interface {name}")),
+        (Some(_), None) => Some("the filter is not on it".to_owned()),
+        (Some(_), Some(xdp)) if !is_ours => {
+            Some(format!("another XDP program is on it, id {}", xdp.program))
+        }
+        (Some(link), Some(_)) if !link.up => Some("it is down".to_owned()),
+        (Some(_), Some(_)) => None,
+    };
+    Interface {
+        name: name.to_owned(),
+        index: link.map(|link| link.index),
+        xdp: xdp.filter(|_| is_ours).map(|xdp| xdp.mode.name().to_owned()),
+        program: xdp.map(|xdp| xdp.program),
+        problem,
+    }
+}
+
+/// Returns the status by maps and interfaces alone. Only a daemon knows which `attempts` have a record.
+///
+/// # Errors
+/// A failing system call.
+pub fn of_maps(
+    maps: &Maps,
+    capacity: u32,
+    interfaces: Vec<Interface>,
+    attempts: Option<Attempts>,
+) -> Result<Status, Error> {
+    let mut packets = BTreeMap::new();
+    for reason in Reason::ALL {
+        let mut count = 0;
+        for trunk in 0..TRUNKS_MAX {
+            count += maps.count(trunk, *reason)?;
+        }
+        if count > 0 {
+            packets.insert(reason.name().to_owned(), count);
+        }
+    }
+    let stats = maps.event_stats()?;
+    let (refused_lost, passed_lost) = match &attempts {
+        Some(Attempts { refused, passed, .. }) => (refused.lost, passed.lost + passed.thinned),
+        None => (stats.refused_lost, stats.passed_lost + stats.passed_thinned),
+    };
+    let mut status = Status {
+        colour: Colour::Green,
+        findings: Vec::new(),
+        daemon: false,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        since: None,
+        mode: mode(maps)?,
+        r#override: override_in_force(maps.override_until()?),
+        interfaces,
+        blocks: None,
+        blocks_capacity: capacity.into(),
+        allows: None,
+        packets,
+        refused_lost,
+        passed_lost,
+        attempts,
+        drift: 0,
+        reattached: 0,
+        audit_head: None,
+        reviews: None,
+    };
+    status.look();
+    Ok(status)
+}
+
+impl wire::Status {
+    /// Notes something that is not as it should be, worst first.
+    pub fn find(&mut self, colour: Colour, message: impl Into<String>) {
+        self.findings.push(Finding { colour, message: message.into() });
+        self.findings.sort_by_key(|finding| std::cmp::Reverse(finding.colour));
+        self.colour = self.colour.max(colour);
+    }
+
+    /// Notes that the program has the slim reader, and why, with what to do.
+    pub fn find_slow_reader(&mut self, why: &str) {
+        self.find(Colour::Amber, format!("{why}; {}", kernels::advice()));
+    }
+
+    fn look(&mut self) {
+        for interface in self.interfaces.clone() {
+            if let Some(problem) = interface.problem {
+                self.find(Colour::Red, format!("{}: {problem}", interface.name));
+            } else if interface.xdp.as_deref() == Some("generic") {
+                let message = format!("{}: generic XDP, which is slow", interface.name);
+                self.find(Colour::Amber, message);
+            }
+        }
+        if self.interfaces.is_empty() {
+            self.find(Colour::Red, "the filter is on no interface: palang attach IFACE");
+        }
+        if let Some(until) = self.r#override.until {
+            self.find(Colour::Amber, format!("override: nothing is refused until {until}"));
+        }
+        if let Some(count) = self.packets.get(Reason::SipOverTcp.name()) {
+            self.find(
+                Colour::Amber,
+                format!(
+                    "{count} packets of SIP over TCP: calls that the driver cannot judge; ask \
+                     GET /v1/check from the SIP server (docs/kamailio.md)"
+                ),
+            );
+        }
+        if let Some(count) = self.packets.get(Reason::UnknownTrunk.name()) {
+            self.find(Colour::Amber, format!("{count} INVITEs from outside every trunk passed"));
+        }
+        if self.refused_lost > 0 {
+            let message = format!("{} refused attempts have no record", self.refused_lost);
+            self.find(Colour::Amber, message);
+        }
+    }
+}

@@ -1,0 +1,284 @@
+//! The gate on the host: the kernel's decision on ordinary collections.
+//!
+//! The tests compare it with the kernel, packet by packet.
+
+use std::collections::HashMap;
+
+use filter_common::abi::{
+    ATTEMPT_NS, Allow, Attempt, AttemptKey, Block, Event, FRAGMENT_NS, FragmentKey, Grace, Grant,
+    PrefixKey, Profile, Redial, Settings,
+};
+use filter_common::bytes::Slice;
+use filter_common::egress::{called, is_sip};
+use filter_common::gate::{Gate, Scratch, judge};
+use filter_common::number::Number;
+use filter_common::policy::{Call, Decision, Lists, decide};
+use filter_common::sip::message::Reader;
+
+use crate::model::policy::{Policy, Subject};
+
+/// Bytes of a frame that a program can read directly in a test run. A program without `xdp.frags` gets
+/// no more. It is one page less 256 bytes of headroom and 320 bytes of tailroom (Linux
+/// `net/bpf/test_run.c`).
+pub const READABLE: usize = 4096 - 256 - 320;
+
+/// A gate with one policy and its own state: attempts, fragments, grants.
+#[derive(Clone, Debug, Default)]
+pub struct HostGate {
+    reader: Reader,
+    now: u64,
+    override_until: u64,
+    settings: Option<Settings>,
+    ports: Vec<u16>,
+    profiles: Vec<Profile>,
+    sources: Vec<([u8; 16], u32, u32)>,
+    protected: Trie<Allow>,
+    allowed_numbers: HashMap<Number, Allow>,
+    allowed_prefixes: Trie<Allow>,
+    blocked_numbers: HashMap<Number, Block>,
+    blocked_prefixes: Trie<Block>,
+    attempts: HashMap<AttemptKey, Attempt>,
+    fragments: HashMap<FragmentKey, u64>,
+    grace: HashMap<Number, Grace>,
+    grants: HashMap<Number, Grant>,
+    redials: HashMap<Number, Redial>,
+}
+
+/// Entries by prefix length in bits and by those bits. A digit has four bits.
+#[derive(Clone, Debug)]
+struct Trie<V>(HashMap<(u32, u64), V>);
+
+impl<V> Default for Trie<V> {
+    fn default() -> Trie<V> {
+        Trie(HashMap::new())
+    }
+}
+
+impl<V: Copy> Trie<V> {
+    fn insert(&mut self, subject: Subject, value: V) {
+        let key = subject.key();
+        self.0.insert((key.prefix_len, u64::from_be_bytes(key.number)), value);
+    }
+
+    fn longest(&self, key: &PrefixKey) -> Option<V> {
+        let bits = u64::from_be_bytes(key.number);
+        let mut lengths = (0..=key.prefix_len / 4).rev().map(|digits| 4 * digits);
+        lengths.find_map(|length| self.0.get(&(length, bits & top_bits(length))).copied())
+    }
+}
+
+fn top_bits(count: u32) -> u64 {
+    if count == 0 { 0 } else { u64::MAX << (64 - count) }
+}
+
+impl HostGate {
+    /// Creates a gate with this policy and no state.
+    #[must_use]
+    pub fn new(policy: &Policy) -> HostGate {
+        let mut gate = HostGate {
+            settings: Some(policy.settings),
+            override_until: policy.override_until,
+            ports: policy.ports.clone(),
+            ..HostGate::default()
+        };
+        for (trunk, entry) in policy.trunks.iter().enumerate() {
+            gate.profiles.push(entry.profile);
+            for (address, bits) in &entry.sources {
+                gate.sources.push((*address, *bits, trunk as u32));
+            }
+        }
+        for protected in &policy.protected {
+            gate.protected.insert(protected.subject, protected.entry);
+        }
+        for (subject, allow) in &policy.allows {
+            match subject {
+                Subject::Number(number) => {
+                    gate.allowed_numbers.insert(*number, *allow);
+                }
+                Subject::Prefix(_) => gate.allowed_prefixes.insert(*subject, *allow),
+            }
+        }
+        for (subject, block) in &policy.blocks {
+            gate.put_block(*subject, *block);
+        }
+        gate
+    }
+
+    /// Returns the gate with another reader; a new gate has the full reader.
+    #[must_use]
+    pub fn with_reader(self, reader: Reader) -> HostGate {
+        HostGate { reader, ..self }
+    }
+
+    /// Adds a block or replaces the one with the same subject.
+    pub fn put_block(&mut self, subject: Subject, block: Block) {
+        match subject {
+            Subject::Number(number) => {
+                self.blocked_numbers.insert(number, block);
+            }
+            Subject::Prefix(_) => self.blocked_prefixes.insert(subject, block),
+        }
+    }
+
+    /// Replaces the policy and keeps the state.
+    pub fn change(&mut self, policy: &Policy) {
+        let old = std::mem::take(self);
+        *self = HostGate {
+            reader: old.reader,
+            attempts: old.attempts,
+            fragments: old.fragments,
+            grace: old.grace,
+            grants: old.grants,
+            redials: old.redials,
+            ..HostGate::new(policy)
+        };
+    }
+
+    /// Sets the end of the override: nothing is refused before it.
+    pub fn set_override(&mut self, until: u64) {
+        self.override_until = until;
+    }
+
+    /// Judges an Ethernet frame at a time in nanoseconds.
+    pub fn judge(&mut self, frame: &[u8], now: u64) -> Event {
+        self.now = now;
+        let mut scratch = Scratch::default();
+        judge(&mut Slice::new(frame, READABLE), self, &mut scratch, self.reader);
+        scratch.event
+    }
+
+    /// Decides on a call whose number is already known, at a time in nanoseconds.
+    pub fn decide(&mut self, call: &Call, now: u64) -> Decision {
+        self.now = now;
+        decide(self, call)
+    }
+
+    /// Drops attempts and fragments that have expired at this time.
+    pub fn forget(&mut self, now: u64) {
+        self.attempts.retain(|_, attempt| now.saturating_sub(attempt.first) < ATTEMPT_NS);
+        self.fragments.retain(|_, until| now < *until);
+    }
+
+    /// Records and returns the number that an outgoing frame calls; [`Number::NONE`] if it calls no number.
+    pub fn send(&mut self, frame: &[u8], now: u64) -> Number {
+        let mut scratch = Scratch::default();
+        let mut bytes = Slice::new(frame, frame.len());
+        if !is_sip(&bytes, self, &mut scratch) {
+            return Number::NONE;
+        }
+        let number = called(&mut bytes, self, &mut scratch);
+        let seconds = self.settings.map_or(0, |settings| settings.callback_grace);
+        if number != Number::NONE {
+            let until = now + u64::from(seconds) * 1_000_000_000;
+            self.grace.insert(number, Grace { number, until });
+        }
+        number
+    }
+}
+
+impl Lists for HostGate {
+    fn now(&mut self) -> u64 {
+        self.now
+    }
+
+    fn override_until(&self) -> u64 {
+        self.override_until
+    }
+
+    fn protected(&self, key: &PrefixKey) -> Option<Allow> {
+        self.protected.longest(key)
+    }
+
+    fn short_rule(&self, digits: u32) -> u64 {
+        self.settings.map_or(0, |settings| settings.short_rule(digits))
+    }
+
+    fn shortest_prefix(&self) -> u8 {
+        self.settings.map_or(0, |settings| settings.shortest_prefix)
+    }
+
+    fn allowed_number(&self, number: Number) -> Option<Allow> {
+        self.allowed_numbers.get(&number).copied()
+    }
+
+    fn allowed_prefix(&self, key: &PrefixKey) -> Option<Allow> {
+        self.allowed_prefixes.longest(key)
+    }
+
+    fn blocked_number(&self, number: Number) -> Option<Block> {
+        self.blocked_numbers.get(&number).copied()
+    }
+
+    fn blocked_prefix(&self, key: &PrefixKey) -> Option<Block> {
+        self.blocked_prefixes.longest(key)
+    }
+
+    fn attempt(&mut self, number: Number, call_id: u64, _now: u64) -> Option<Attempt> {
+        self.attempts.get(&AttemptKey { number, call_id }).copied()
+    }
+
+    fn remember(&mut self, attempt: &Attempt) -> bool {
+        self.attempts.insert(attempt.key, *attempt);
+        true
+    }
+
+    fn grace(&self, number: Number) -> Option<Grace> {
+        self.grace.get(&number).copied()
+    }
+
+    fn grant(&self, number: Number) -> Option<Grant> {
+        self.grants.get(&number).copied()
+    }
+
+    fn open_grant(&mut self, grant: &Grant) -> bool {
+        self.grants.insert(grant.number, *grant);
+        true
+    }
+
+    fn redial(&self, number: Number) -> Option<Redial> {
+        self.redials.get(&number).copied()
+    }
+
+    fn count_redial(&mut self, redial: &Redial) -> bool {
+        self.redials.insert(redial.number, *redial);
+        true
+    }
+}
+
+impl Gate for HostGate {
+    fn settings(&self) -> Option<&Settings> {
+        self.settings.as_ref()
+    }
+
+    fn is_sip_port(&self, port: u16) -> bool {
+        self.ports.contains(&port)
+    }
+
+    fn trunk(&self, source: &[u8; 16]) -> u32 {
+        let source = u128::from_be_bytes(*source);
+        self.sources
+            .iter()
+            .filter(|(address, bits, _)| {
+                let differs = u128::from_be_bytes(*address) ^ source;
+                differs.leading_zeros() >= *bits
+            })
+            .max_by_key(|(_, bits, _)| *bits)
+            .map_or(0, |(_, _, trunk)| *trunk)
+    }
+
+    fn profile(&self, trunk: u32) -> Option<&Profile> {
+        self.profiles.get(trunk as usize)
+    }
+
+    fn refused_until(&self, key: &FragmentKey) -> u64 {
+        self.fragments.get(key).copied().unwrap_or(0)
+    }
+
+    fn refuse_fragments(&mut self, key: &FragmentKey, now: u64) {
+        self.fragments.insert(*key, now + FRAGMENT_NS);
+    }
+
+    fn pass_fragments(&mut self, key: &FragmentKey) {
+        self.fragments.remove(key);
+    }
+}

@@ -1,0 +1,10 @@
+//! TODO-DOC
+
+pub mod free_text;
+pub mod host_gate;
+pub mod ladder;
+pub mod number_text;
+pub mod per_ring;
+pub mod policy;
+pub mod redial;
+pub(crate) mod xdp_mode;

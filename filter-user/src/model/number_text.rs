@@ -1,0 +1,194 @@
+//! Parses numbers and prefixes that people write. filter-common makes the key, as for a number in a
+//! message.
+
+use filter_common::bytes::Slice;
+use filter_common::number::Number;
+use filter_common::plan::Plan;
+use filter_common::reason::Reason;
+use filter_common::sip::headers::Form;
+use filter_common::sip::uri;
+use rlibphonenumber::{PHONE_NUMBER_UTIL, PhoneNumberFormat};
+
+use crate::model::policy::Subject;
+
+/// Parses a number, or a prefix that ends with `*`, under a plan.
+///
+/// # Errors
+/// Returns a message if the text is neither.
+pub fn subject(text: &str, plan: &Plan) -> Result<Subject, String> {
+    if !text.trim_end().ends_with('*') {
+        return number(text, plan).map(Subject::Number);
+    }
+    let digits: String = text
+        .chars()
+        .filter(|c| !c.is_whitespace() && !matches!(c, '-' | '.' | '(' | ')'))
+        .collect();
+    match plan.prefix(&digits) {
+        Some(prefix) if !prefix.is_empty() => Ok(Subject::Prefix(prefix)),
+        _ => Err(format!(
+            "{text:?} is not a prefix: write 1 to 15 digits of an E.164 number, such as +62811*"
+        )),
+    }
+}
+
+/// Parses a number under a plan: `0812-3456-7890`, `+62 812 3456 7890`, `112`.
+///
+/// # Errors
+/// Returns a message if the text is not a number, or is ambiguous under the plan.
+pub fn number(text: &str, plan: &Plan) -> Result<Number, String> {
+    let digits: String = text.chars().filter(|c| !c.is_whitespace()).collect();
+    if digits.contains([';', ',', '%']) {
+        return Err(format!("{text:?} is not a number"));
+    }
+    // The reader stops after the URI.
+    let ended = format!("{digits} ");
+    let read = uri::read(&Slice::from(ended.as_bytes()), 0, Form::TelBare as u8)
+        .and_then(|dialled| plan.resolve(&dialled));
+    read.map_err(|reason| {
+        if reason == Reason::NoUser {
+            "the number is empty".to_owned()
+        } else if reason == Reason::TooManyDigits {
+            format!("{text:?} has more than 15 digits")
+        } else if reason == Reason::AmbiguousNumber {
+            let country = plan.country;
+            format!(
+                "{text:?} is ambiguous or not a valid number for country code {country}. \
+                 Write it as +{country}…"
+            )
+        } else {
+            format!("{text:?} is not a number: use only digits, a leading +, spaces and - . ( )")
+        }
+    })
+}
+
+/// Parses what an operator typed, like [`subject`]. It also accepts spellings of a number in use that
+/// the plan alone cannot parse: `(+62) (0)812…`, `0062…`, digits of other scripts. If both readings
+/// give a number, they must agree: a block must never hit another person.
+///
+/// # Errors
+/// Returns a message if the text is not a number, is ambiguous, or has letters, which a keypad maps to
+/// digits.
+pub fn typed(text: &str, plan: &Plan) -> Result<Subject, String> {
+    if text.chars().any(char::is_alphabetic) {
+        return Err(format!("{text:?} has letters: write only digits"));
+    }
+    let by_plan = subject(text, plan);
+    let Some(spelling) = by_spelling(text, plan) else {
+        return by_plan;
+    };
+    let by_spelling = subject(&spelling, plan);
+    match (by_plan, by_spelling) {
+        (Ok(Subject::Number(number)), _) if number.is_local() => Ok(Subject::Number(number)),
+        (Ok(plan), Ok(spelling)) if plan != spelling => Err(format!(
+            "{text:?} is ambiguous: +{plan} or +{spelling}. Write it with + and the country code"
+        )),
+        (Err(_), Ok(spelling)) => Ok(spelling),
+        (by_plan, _) => by_plan,
+    }
+}
+
+/// Parses a text by the rules of libphonenumber and returns the number in E.164, if it is in use.
+fn by_spelling(text: &str, plan: &Plan) -> Option<String> {
+    let country = plan.country.to_string().parse().ok()?;
+    let region = PHONE_NUMBER_UTIL.get_region_for_country_code(country)?;
+    let number = PHONE_NUMBER_UTIL.parse(text, Some(region)).ok()?;
+    let has_extension = number.extension.is_some();
+    (!has_extension && number.is_valid())
+        .then(|| number.format_as(PhoneNumberFormat::E164).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::policy::Policy;
+
+    #[test]
+    fn subject_accepts_common_spellings() {
+        let plan = Policy::default().trunks[0].profile.plan;
+        for (text, expected) in [
+            ("0812-3456-7890", "6281234567890"),
+            ("+62 812 3456 7890", "6281234567890"),
+            ("(021) 555.1234", "62215551234"),
+            ("112", "112"),
+            ("+62811*", "62811*"),
+            ("0811 *", "62811*"),
+            ("62-811-*", "62811*"),
+        ] {
+            let subject = subject(text, &plan).map(|subject| subject.to_string());
+            assert_eq!(subject.as_deref(), Ok(expected), "{text}");
+        }
+    }
+
+    proptest::proptest! {
+        /// Checks that a printed number parses as the same number.
+        #[test]
+        fn text_number_text(text in "[+]?[0-9]{1,16}") {
+            let plan = Policy::default().trunks[0].profile.plan;
+            if let Ok(number) = number(&text, &plan) {
+                let printed = number.to_string();
+                proptest::prop_assert_eq!(super::number(&printed, &plan), Ok(number), "{}", printed);
+            }
+        }
+
+        /// Checks that no text causes a panic.
+        #[test]
+        fn any_text(text in ".*") {
+            let plan = Policy::default().trunks[0].profile.plan;
+            let _ = subject(&text, &plan);
+            let _ = plan.prefix(&text);
+        }
+    }
+
+    #[test]
+    fn typed_accepts_more_spellings() {
+        let plan = Policy::default().trunks[0].profile.plan;
+        for (text, expected) in [
+            ("0812-3456-7890", "6281234567890"),
+            ("(+62) 812 3456 7890", "6281234567890"),
+            ("008 62 812 3456 7890", "6281234567890"),
+            ("+62 (0)21 3456789", "62213456789"),
+            ("٠٨١٢٣٤٥٦٧٨٩٠", "6281234567890"),
+            ("+1 650-253-0000", "16502530000"),
+            ("112", "112"),
+            ("2502", "2502"),
+            ("+62811*", "62811*"),
+        ] {
+            let subject = typed(text, &plan).map(|subject| subject.to_string());
+            assert_eq!(subject.as_deref(), Ok(expected), "{text}");
+        }
+        for text in ["+3367a829916", "0812-CALL-ME", "0812 3456 7890 ext 5", "", "00812", "+0812"] {
+            assert!(typed(text, &plan).is_err(), "{text}");
+        }
+    }
+
+    proptest::proptest! {
+        /// Checks that both functions agree if both parse a text, and that no text causes a panic.
+        #[test]
+        fn any_typed_text(text in "[+0-9() .*-]{0,20}|.*") {
+            let plan = Policy::default().trunks[0].profile.plan;
+            if let (Ok(typed), Ok(subject)) = (typed(&text, &plan), subject(&text, &plan)) {
+                proptest::prop_assert_eq!(typed, subject);
+            }
+        }
+    }
+
+    #[test]
+    fn subject_rejects_other_text() {
+        let plan = Policy::default().trunks[0].profile.plan;
+        for text in [
+            "",
+            "+",
+            "*",
+            "alice",
+            "0812a",
+            "+0812",
+            "00812",
+            "08;12",
+            "1234567890123456",
+            "+*",
+            "a*",
+        ] {
+            assert!(subject(text, &plan).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,33 @@
+//! TODO-DOC
+
+use crate::exit::{Exit, Failure};
+use nix::fcntl::{Flock, FlockArg};
+use std::fs;
+use std::io;
+use std::path::Path;
+
+/// Only one daemon may write to store and maps. `path` is a file, made where it is missing, or a
+/// folder: a BPF file system has no files.
+///
+/// # Errors
+/// Somebody holds it; a file that cannot be made.
+pub fn lock(path: &Path) -> Result<Flock<fs::File>, Failure> {
+    let mut options = fs::OpenOptions::new();
+    options.read(true);
+    if !path.is_dir() {
+        options.write(true).create(true).truncate(false);
+    }
+    let file = options.open(path).map_err(|error| failed(path, &error))?;
+    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|_| {
+        Failure::new(
+            Exit::Failed,
+            format!("a palang daemon holds {}: stop it first", path.display()),
+        )
+    })
+}
+
+pub(crate) fn failed(path: &Path, error: &io::Error) -> Failure {
+    let denied = error.kind() == io::ErrorKind::PermissionDenied;
+    let exit = if denied { Exit::Refused } else { Exit::Failed };
+    Failure::new(exit, format!("{}: {error}", path.display()))
+}

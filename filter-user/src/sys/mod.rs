@@ -1,0 +1,11 @@
+//! TODO-DOC
+
+pub mod clock;
+pub mod ethtool;
+pub(crate) mod kernels;
+pub(crate) mod lock;
+pub mod netlink;
+#[cfg(test)]
+pub(crate) mod test_netns;
+pub mod xdp_features;
+pub(crate) mod xdp_refusal;
