@@ -74,7 +74,7 @@ pub const MODE_ENFORCE: u8 = 1;
 
 /// An expiry that is always over: the block was lifted in the map, and the store may not know
 /// it yet. So a lifted block cannot come back from a store that could not be written.
-pub const LIFTED: u64 = 1;
+pub const TOMBSTONE: u64 = 1;
 /// Rule of an entry that was written into the maps while no daemon answered.
 pub const RULE_DIRECT: u64 = i64::MAX as u64;
 

@@ -4,7 +4,7 @@
 
 use crate::bytes::Bytes;
 use crate::frame::{self, Part};
-use crate::gate::{self, Gate, Scratch};
+use crate::judge::{self, JudgeContext, Scratch};
 use crate::number::Number;
 use crate::sip::headers::{self, BAD, Form, Mark};
 use crate::sip::message;
@@ -22,7 +22,7 @@ const SMALL: u32 = 0x2020_2020;
 /// while call-back grace is on. A SIP server sends from its SIP port; where it does not, the
 /// trunk listens on one.
 #[inline(always)]
-pub fn is_sip<B: Bytes, G: Gate>(bytes: &B, gate: &G, scratch: &mut Scratch) -> bool {
+pub fn is_sip<B: Bytes, G: JudgeContext>(bytes: &B, gate: &G, scratch: &mut Scratch) -> bool {
     let packet = &mut scratch.packet;
     gate.settings().is_some_and(|settings| settings.callback_grace != 0)
         && frame::read(bytes, packet).is_ok()
@@ -34,7 +34,7 @@ pub fn is_sip<B: Bytes, G: Gate>(bytes: &B, gate: &G, scratch: &mut Scratch) -> 
 /// The number that an initial INVITE calls; [`Number::NONE`]: it is none, or its Request-URI
 /// has no number in the plan of the trunk that it goes to. Follows [`is_sip`].
 #[inline(always)]
-pub fn called<B: Bytes, G: Gate>(bytes: &mut B, gate: &G, scratch: &mut Scratch) -> Number {
+pub fn called<B: Bytes, G: JudgeContext>(bytes: &mut B, gate: &G, scratch: &mut Scratch) -> Number {
     let payload = bytes.forget(scratch.packet.payload);
     let len = bytes.forget(scratch.packet.payload_len);
     let start = message::request_uri(bytes, payload, len);
@@ -61,14 +61,14 @@ pub fn called<B: Bytes, G: Gate>(bytes: &mut B, gate: &G, scratch: &mut Scratch)
         return Number::NONE;
     }
     bytes.renew();
-    let number = gate::number(bytes, bytes.forget(start), lane, &profile.plan);
+    let number = judge::number(bytes, bytes.forget(start), lane, &profile.plan);
     // A low nibble of 0 is a reason why there is none.
     if number & 0xF == 0 { Number::NONE } else { Number(number) }
 }
 
 /// Index of the trunk that a destination belongs to.
 #[inline(never)]
-fn find_trunk<G: Gate>(gate: &G, destination: &[u8; 16]) -> u32 {
+fn find_trunk<G: JudgeContext>(gate: &G, destination: &[u8; 16]) -> u32 {
     gate.trunk(destination)
 }
 

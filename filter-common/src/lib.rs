@@ -2,17 +2,17 @@
 //!
 //! This crate is compiled for the host and for BPF. It has no I/O, no clock, no
 //! allocation and no idea of XDP or Aya: bytes come through [`bytes::Bytes`], look-ups
-//! and the time through [`policy::Lists`] and [`gate::Gate`]. Start at [`gate::judge`].
+//! and the time through [`decide::PolicyLookup`] and [`judge::JudgeContext`]. Start at [`judge::judge`].
 #![cfg_attr(not(test), no_std)]
 #![forbid(unsafe_code)]
 
 pub mod abi;
 pub mod bytes;
+pub mod decide;
 pub mod egress;
 pub mod frame;
-pub mod gate;
+pub mod judge;
 pub mod number;
 pub mod plan;
-pub mod policy;
 pub mod reason;
 pub mod sip;

@@ -8,18 +8,18 @@
 #![allow(missing_docs, reason = "the xdp macro makes functions without any")]
 #![feature(asm_experimental_arch)]
 
-#[path = "../src/kernel.rs"]
-mod kernel;
+#[path = "../src/lookup.rs"]
+mod lookup;
 #[path = "../src/maps.rs"]
 mod maps;
 mod naive;
 mod outer;
 #[path = "../src/packet.rs"]
 mod packet;
-#[path = "../src/report.rs"]
-mod report;
 #[path = "../src/run.rs"]
 mod run;
+#[path = "../src/telemetry.rs"]
+mod telemetry;
 mod told;
 mod variants;
 
@@ -33,11 +33,11 @@ use aya_ebpf::programs::XdpContext;
 use filter_common::abi::Verdict;
 use filter_common::bytes::Bytes as _;
 use filter_common::frame;
-use filter_common::gate::Gate as _;
+use filter_common::judge::JudgeContext as _;
 use filter_common::sip::headers::Marks;
 use filter_common::sip::message::{self, Reader};
 
-use crate::kernel::Kernel;
+use crate::lookup::Kernel;
 use crate::packet::PacketBytes;
 use crate::variants::{Draw, FRAME_LEN, VARIANTS_MAX, Variant, octal};
 

@@ -4,15 +4,15 @@
 use aya_ebpf::programs::XdpContext;
 use filter_common::abi::{EVENT_REPEATED, Event, MODE_ENFORCE, TRANSPORT_UDP};
 use filter_common::bytes::Bytes;
-use filter_common::gate::Gate as _;
+use filter_common::decide::{self, Call, PolicyLookup as _};
+use filter_common::judge::JudgeContext as _;
 use filter_common::number::Number;
-use filter_common::policy::{self, Call, Lists as _};
 use filter_common::sip::message;
 
-use crate::kernel::Kernel;
+use crate::lookup::Kernel;
 use crate::maps;
 use crate::outer::Outer;
-use crate::report;
+use crate::telemetry;
 use crate::variants::Variant;
 
 /// Eight digits as text, the first one lowest, as nibbles from the top of 32 bits.
@@ -77,7 +77,7 @@ pub fn decide<B: Bytes>(
     let profile = kernel.profile(event.trunk as u32)?;
     let enforced = bytes.forget((enforces && profile.mode == MODE_ENFORCE) as usize) as u32;
     let call = Call { number, second: Number::NONE, call_id, enforced, marked: 0 };
-    let decision = policy::decide(&mut kernel, &call);
+    let decision = decide::decide(&mut kernel, &call);
     event.verdict = decision.verdict as u8;
     event.would = decision.would as u8;
     event.rule = decision.rule;
@@ -85,6 +85,6 @@ pub fn decide<B: Bytes>(
     if decision.repeated {
         event.flags |= EVENT_REPEATED;
     }
-    report::report(ctx.ctx, event, decision.reason, limit);
+    telemetry::report(ctx.ctx, event, decision.reason, limit);
     Some(event.verdict != 0)
 }

@@ -28,7 +28,7 @@ mod maps {
 }
 
 /// What `packet` asks the filter.
-mod kernel {
+mod lookup {
     /// Returns false: these programs judge live frames only.
     pub fn is_replay() -> bool {
         false

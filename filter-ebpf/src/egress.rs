@@ -4,12 +4,12 @@ use aya_ebpf::bindings::BPF_ANY;
 use aya_ebpf::programs::TcContext;
 use filter_common::abi::Grace;
 use filter_common::bytes::Bytes as _;
+use filter_common::decide::PolicyLookup as _;
 use filter_common::egress::{READ_MAX, called, is_sip};
-use filter_common::gate::{Gate as _, Scratch};
+use filter_common::judge::{JudgeContext as _, Scratch};
 use filter_common::number::Number;
-use filter_common::policy::Lists as _;
 
-use crate::kernel::{Kernel, is_replay};
+use crate::lookup::{Kernel, is_replay};
 use crate::packet::{Context as _, PacketBytes};
 use crate::{maps, run};
 

@@ -1,4 +1,4 @@
-//! The XDP program: gives the packet and the maps to `filter_common::gate::judge` and
+//! The XDP program: gives the packet and the maps to `filter_common::judge::judge` and
 //! turns the reason into an action. It decides nothing itself.
 #![no_std]
 #![no_main]
@@ -7,11 +7,11 @@
 #![feature(asm_experimental_arch)]
 
 mod egress;
-mod kernel;
+mod lookup;
 mod maps;
 mod packet;
-mod report;
 mod run;
+mod telemetry;
 
 use aya_ebpf::bindings::TC_ACT_UNSPEC;
 use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS};

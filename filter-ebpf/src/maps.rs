@@ -11,7 +11,7 @@ use filter_common::abi::{
     Allow, Attempt, AttemptKey, Block, Event, EventStats, EvidenceStats, FragmentKey, Grace, Grant,
     PORT_WORDS, Profile, Redial, Settings, TRUNKS_MAX,
 };
-use filter_common::gate::Scratch;
+use filter_common::judge::Scratch;
 use filter_common::reason::REASON_NUMBERS;
 
 /// Sets of settings, profiles and trunks: one in force, one that is being written.

@@ -7,7 +7,7 @@ use aya_ebpf::bindings::{__sk_buff, xdp_md};
 use aya_ebpf::helpers::generated::{bpf_xdp_get_buff_len, bpf_xdp_load_bytes};
 use filter_common::bytes::{Bytes, OFFSET_MAX, WINDOW, Window};
 
-use crate::kernel::is_replay;
+use crate::lookup::is_replay;
 use crate::maps;
 
 /// 1: the kernel has `bpf_xdp_get_buff_len` and `bpf_xdp_load_bytes` (Linux 5.18). Set when the program

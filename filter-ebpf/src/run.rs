@@ -2,14 +2,14 @@
 
 use aya_ebpf::maps::PerCpuArray;
 use aya_ebpf::programs::XdpContext;
-use filter_common::gate::{Gate as _, Scratch, judge};
+use filter_common::judge::{JudgeContext as _, Scratch, judge};
 use filter_common::reason::Reason;
 use filter_common::sip::message::Reader;
 
-use crate::kernel::Kernel;
+use crate::lookup::Kernel;
 use crate::maps;
 use crate::packet::PacketBytes;
-use crate::report;
+use crate::telemetry;
 
 /// Judges a packet with a reader and reports it: the reason and the `Verdict`. `None` never happens:
 /// the maps have those elements.
@@ -20,7 +20,7 @@ pub fn run(ctx: &XdpContext, reader: Reader) -> Option<(Reason, u8)> {
     let mut kernel = Kernel::new()?;
     let reason = judge(&mut bytes, &mut kernel, scratch, reader);
     let limit = kernel.settings().map_or(0, |settings| settings.pass_events_per_second);
-    report::report(ctx.ctx, &scratch.event, reason, limit);
+    telemetry::report(ctx.ctx, &scratch.event, reason, limit);
     Some((reason, scratch.event.verdict))
 }
 

@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 
 use filter_common::abi::{BLOCK_NO_REDIAL, MODE_ENFORCE, RULE_SHORT_NUMBER, TRUNKS_MAX};
+use filter_common::decide::{Call, decide};
 use filter_common::number::Number;
-use filter_common::policy::{Call, decide};
 use filter_common::reason::Reason;
 
 use crate::api::wire;

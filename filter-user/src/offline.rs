@@ -12,7 +12,7 @@ use std::io::{self};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use filter_common::abi::{self, LIFTED, RULE_DIRECT};
+use filter_common::abi::{self, RULE_DIRECT, TOMBSTONE};
 use filter_common::plan::Plan;
 use filter_common::sip::message::Reader;
 use jiff::SignedDuration;
@@ -21,7 +21,7 @@ use crate::api::wire;
 use crate::api::wire::{Change, Changed, Persisted};
 use crate::config::{Config, Paths};
 use crate::datapath;
-use crate::datapath::{Maps, Pins, Program, WayOut, loaded, slow_reader};
+use crate::datapath::{Maps, PassMaps, Pins, Program, loaded, slow_reader};
 use crate::exit::{Exit, Failure};
 use crate::inspect;
 use crate::model::free_text;
@@ -64,11 +64,11 @@ impl Pinned {
     /// Does it with the maps in every folder, also when it fails with some.
     fn each(
         &self,
-        mut act: impl FnMut(&WayOut) -> Result<(), datapath::Error>,
+        mut act: impl FnMut(&PassMaps) -> Result<(), datapath::Error>,
     ) -> Result<(), Failure> {
         let mut done = Ok(());
         for folder in &self.folders {
-            done = done.and(WayOut::open(folder).and_then(|maps| act(&maps)));
+            done = done.and(PassMaps::open(folder).and_then(|maps| act(&maps)));
         }
         done.map_err(Failure::from)
     }
@@ -122,7 +122,7 @@ pub fn set_override(set: &wire::SetOverride) -> Result<wire::Override, Failure> 
     let author = user();
     let mut persisted = Persisted::Yes;
     if !set.dry_run {
-        let deadline = if on { clock::boot() + set.seconds * 1_000_000_000 } else { LIFTED };
+        let deadline = if on { clock::boot() + set.seconds * 1_000_000_000 } else { TOMBSTONE };
         pinned.each(|maps| maps.set_override(deadline))?;
         let note = Note {
             incident: None,

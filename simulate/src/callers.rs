@@ -8,7 +8,7 @@ use crate::model::{self, DAY, World, YEAR};
 
 /// Kinds of callers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Who {
+pub enum Principal {
     /// A person with a real call.
     InNeed {
         /// The person cannot speak.
@@ -31,7 +31,7 @@ pub struct Intent {
     /// Time of the first call, in seconds.
     pub time: f64,
     /// Kind of the caller.
-    pub who: Who,
+    pub who: Principal,
     /// Number shown by the calls.
     pub number: Number,
     /// Whether the trunk is trusted for the number.
@@ -77,7 +77,7 @@ impl Callers {
         Ok(Number::e164(Digits::parse(&text).context("a number of more than 15 digits")?))
     }
 
-    fn add(&mut self, time: f64, who: Who, number: Number, calls: u32, chance: &mut Chance) {
+    fn add(&mut self, time: f64, who: Principal, number: Number, calls: u32, chance: &mut Chance) {
         let seed = chance.seed();
         self.intents.push(Intent { time, who, number, trusted: true, calls, seed });
     }
@@ -92,7 +92,7 @@ impl Callers {
         for weight in weights {
             let number = self.number()?;
             let pranks = (pranks * weight / whole).min(most);
-            let who = Who::Prankster { knowing: chance.happens(world.knowing) };
+            let who = Principal::Prankster { knowing: chance.happens(world.knowing) };
             let start = chance.within(&(0.0..days));
             let mut end = (start + chance.exponential(model::PRANK_DAYS)).min(days);
             let phase = start * DAY..end * DAY;
@@ -124,7 +124,7 @@ impl Callers {
     }
 
     fn need(&mut self, time: f64, number: Number, chance: &mut Chance) {
-        let who = Who::InNeed { hiding: chance.happens(model::HIDING) };
+        let who = Principal::InNeed { hiding: chance.happens(model::HIDING) };
         let calls = if chance.happens(model::CALLS_AGAIN) { 2 } else { 1 };
         self.add(time, who, number, calls, chance);
     }
@@ -134,18 +134,18 @@ impl Callers {
         for time in chance.times(&year, calls * model::HIDING / model::HIDING_CALLS) {
             let number = self.number()?;
             let calls = chance.count(model::HIDING_CALLS);
-            self.add(time, Who::InNeed { hiding: true }, number, calls, chance);
+            self.add(time, Principal::InNeed { hiding: true }, number, calls, chance);
         }
         let pocket = calls * (1.0 - model::HIDING);
         let repeated = pocket * model::SILENT_REPEATED;
         for time in chance.times(&year, pocket - repeated) {
             let number = self.number()?;
-            self.add(time, Who::Pocket, number, 1, chance);
+            self.add(time, Principal::Pocket, number, 1, chance);
         }
         for time in chance.times(&year, repeated / model::SILENT_IN_A_ROW) {
             let number = self.number()?;
             let calls = chance.count(model::SILENT_IN_A_ROW);
-            self.add(time, Who::Pocket, number, calls, chance);
+            self.add(time, Principal::Pocket, number, calls, chance);
         }
         Ok(())
     }
@@ -177,7 +177,7 @@ impl Callers {
             let span = start..(start + model::FORGED_DAYS * DAY).min(year.end);
             for _ in 0..calls {
                 let (time, seed) = (chance.within(&span), chance.seed());
-                let who = Who::Forger;
+                let who = Principal::Forger;
                 self.intents.push(Intent { time, who, number, trusted, calls: 1, seed });
             }
             self.needs(year.clone(), world.needs * days / YEAR, number, chance);

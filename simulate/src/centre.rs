@@ -5,8 +5,8 @@ use std::collections::HashMap;
 
 use anyhow::{Context as _, Result};
 use filter_common::abi::{Block, Verdict};
+use filter_common::decide::{Call, Decision};
 use filter_common::number::Number;
-use filter_common::policy::{Call, Decision};
 use filter_common::reason::Reason;
 use jiff::Timestamp;
 use palang::model::host_gate::HostGate;

@@ -1,5 +1,5 @@
 //! A simulated year of an emergency call centre: what blocks save and what they cost. The decisions
-//! are Palang's own (`filter_common::policy::decide`, `palang::model::ladder`); the callers are [`model`]s.
+//! are Palang's own (`filter_common::decide::decide`, `palang::model::ladder`); the callers are [`model`]s.
 
 mod callers;
 mod cases;

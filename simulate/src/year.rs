@@ -8,7 +8,7 @@ use filter_common::number::Number;
 use filter_common::reason::Reason;
 use palang::model::ladder::ReportKind;
 
-use crate::callers::{Callers, Intent, Who};
+use crate::callers::{Callers, Intent, Principal};
 use crate::centre::{ATTEMPTS_MAX, Answered, Centre, Rules, SECOND};
 use crate::chance::{Chance, mixed};
 use crate::model::{self, DAY, World};
@@ -91,7 +91,7 @@ enum Event {
     /// The caller gives up.
     GiveUp { intent: usize, generation: u32 },
     /// A call-taker reports a call.
-    Report { call: Answered, kind: ReportKind, who: Who },
+    Report { call: Answered, kind: ReportKind, who: Principal },
 }
 
 /// Progress of an intended series of calls.
@@ -130,7 +130,7 @@ struct Year<'a> {
 /// Returns an error if a number would have more than 15 digits.
 pub fn run(world: &World, rules: &Rules, seed: u64) -> Result<Outcome> {
     let callers = Callers::new(world, seed)?;
-    let is_prankster = |intent: &&Intent| matches!(intent.who, Who::Prankster { .. });
+    let is_prankster = |intent: &&Intent| matches!(intent.who, Principal::Prankster { .. });
     let mut year = Year {
         world,
         rules,
@@ -237,28 +237,32 @@ impl Year<'_> {
         let refusals = refusals + 1;
         self.progress[index].refusals = refusals;
         let mut redials = match intent.who {
-            Who::InNeed { .. } => refusals <= patience(self.world, intent.seed),
-            Who::Prankster { knowing: true } => match self.rules.redial.attempts {
+            Principal::InNeed { .. } => refusals <= patience(self.world, intent.seed),
+            Principal::Prankster { knowing: true } => match self.rules.redial.attempts {
                 0 => false,
                 _ if self.world.dialling_on => refusals < ATTEMPTS_MAX.into(),
                 attempts => refusals < attempts.into(),
             },
-            Who::Prankster { knowing: false } | Who::Forger => {
+            Principal::Prankster { knowing: false } | Principal::Forger => {
                 chance.happens(model::PRANKSTER_REDIALS)
             }
-            Who::Pocket => false,
+            Principal::Pocket => false,
         };
         let wait = match intent.who {
-            Who::Prankster { knowing: true } => chance.within(&model::KNOWING),
-            Who::Pocket => chance.within(&model::NEXT_CALL),
-            Who::InNeed { .. } | Who::Prankster { knowing: false } | Who::Forger if redials => {
+            Principal::Prankster { knowing: true } => chance.within(&model::KNOWING),
+            Principal::Pocket => chance.within(&model::NEXT_CALL),
+            Principal::InNeed { .. }
+            | Principal::Prankster { knowing: false }
+            | Principal::Forger
+                if redials =>
+            {
                 until_redial(&mut chance)
             }
-            Who::InNeed { .. } | Who::Prankster { knowing: false } | Who::Forger => {
-                chance.within(&model::GIVES_UP)
-            }
+            Principal::InNeed { .. }
+            | Principal::Prankster { knowing: false }
+            | Principal::Forger => chance.within(&model::GIVES_UP),
         };
-        if intent.who == Who::Pocket {
+        if intent.who == Principal::Pocket {
             // Nobody notices: the next call comes as planned.
             let progress = &mut self.progress[index];
             progress.calls_left = progress.calls_left.saturating_sub(1);
@@ -271,7 +275,7 @@ impl Year<'_> {
         let time = now + nanoseconds(wait);
         if redials {
             self.at(time, Event::Dial { intent: index });
-        } else if matches!(intent.who, Who::InNeed { .. }) {
+        } else if matches!(intent.who, Principal::InNeed { .. }) {
             self.at(time, Event::GiveUp { intent: index, generation });
         }
     }
@@ -282,18 +286,20 @@ impl Year<'_> {
         progress.generation += 1;
         let mut chance = Chance::new(intent.seed, progress.generation.into());
         let attempt = progress.refusals + 1;
-        if matches!(intent.who, Who::InNeed { .. }) && progress.blocked {
+        if matches!(intent.who, Principal::InNeed { .. }) && progress.blocked {
             self.need(index, Some(attempt), reason == Reason::RedialGrant, now);
         }
         if is_prank(intent.who) {
             self.outcome.pranks_answered += 1;
         }
         let (kind, share) = match intent.who {
-            Who::Prankster { .. } | Who::Forger => (ReportKind::Prank, model::PRANKS_REPORTED),
-            Who::Pocket | Who::InNeed { hiding: true } => {
+            Principal::Prankster { .. } | Principal::Forger => {
+                (ReportKind::Prank, model::PRANKS_REPORTED)
+            }
+            Principal::Pocket | Principal::InNeed { hiding: true } => {
                 (ReportKind::Silent, model::SILENT_REPORTED)
             }
-            Who::InNeed { hiding: false } => (ReportKind::Prank, model::MISTAKEN),
+            Principal::InNeed { hiding: false } => (ReportKind::Prank, model::MISTAKEN),
         };
         if chance.happens(share) {
             let Intent { number, trusted, who, .. } = *intent;
@@ -306,11 +312,11 @@ impl Year<'_> {
         progress.calls_left = progress.calls_left.saturating_sub(1);
         if progress.calls_left > 0 {
             let after = match intent.who {
-                Who::InNeed { hiding: false } => model::CALLS_AGAIN_AFTER,
-                Who::InNeed { hiding: true }
-                | Who::Prankster { .. }
-                | Who::Forger
-                | Who::Pocket => model::NEXT_CALL,
+                Principal::InNeed { hiding: false } => model::CALLS_AGAIN_AFTER,
+                Principal::InNeed { hiding: true }
+                | Principal::Prankster { .. }
+                | Principal::Forger
+                | Principal::Pocket => model::NEXT_CALL,
             };
             let time = now + nanoseconds(chance.within(&after));
             self.at(time, Event::Dial { intent: index });
@@ -336,20 +342,22 @@ impl Year<'_> {
         }
     }
 
-    fn report(&mut self, call: &Answered, kind: ReportKind, who: Who, now: u64) {
+    fn report(&mut self, call: &Answered, kind: ReportKind, who: Principal, now: u64) {
         let reported = self.centre.report(call, kind, now);
         let strike = u64::from(reported.strike);
         self.outcome.strikes += strike;
         match who {
-            Who::Forger => self.outcome.strikes_forged += strike,
-            Who::InNeed { hiding: false } => self.outcome.strikes_mistaken += strike,
-            Who::InNeed { hiding: true } | Who::Prankster { .. } | Who::Pocket => {}
+            Principal::Forger => self.outcome.strikes_forged += strike,
+            Principal::InNeed { hiding: false } => self.outcome.strikes_mistaken += strike,
+            Principal::InNeed { hiding: true }
+            | Principal::Prankster { .. }
+            | Principal::Pocket => {}
         }
         if let Some((from, to)) = reported.blocked {
             let hours = (to.min(self.end).saturating_sub(from)) as f64 / SECOND as f64 / 3600.0;
             let sum = match self.whose(call.number) {
                 Whose::Forged => &mut self.outcome.forged,
-                Whose::Other if who == (Who::InNeed { hiding: false }) => {
+                Whose::Other if who == (Principal::InNeed { hiding: false }) => {
                     &mut self.outcome.mistaken
                 }
                 Whose::Other | Whose::Misused => return,
@@ -360,10 +368,10 @@ impl Year<'_> {
     }
 }
 
-fn is_prank(who: Who) -> bool {
+fn is_prank(who: Principal) -> bool {
     match who {
-        Who::Prankster { .. } | Who::Forger => true,
-        Who::InNeed { .. } | Who::Pocket => false,
+        Principal::Prankster { .. } | Principal::Forger => true,
+        Principal::InNeed { .. } | Principal::Pocket => false,
     }
 }
 

@@ -4,7 +4,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 
-use filter_common::abi::{BLOCK_NO_REDIAL, BLOCK_OBSERVE, Block, LIFTED, Verdict};
+use filter_common::abi::{BLOCK_NO_REDIAL, BLOCK_OBSERVE, Block, TOMBSTONE, Verdict};
 use filter_common::number::{Digits, Number};
 use palang::model::policy::{Policy, Subject};
 use palang_tests::gates::{Gates, reason};
@@ -279,7 +279,7 @@ impl Day<'_> {
                 let blocks = &mut self.policy.blocks;
                 if lifted {
                     let lifted = blocks.iter_mut().filter(|(other, _)| *other == subject(index));
-                    lifted.for_each(|(_, block)| block.expires = LIFTED);
+                    lifted.for_each(|(_, block)| block.expires = TOMBSTONE);
                 } else {
                     blocks.retain(|(other, _)| *other != subject(index));
                 }
@@ -305,7 +305,7 @@ impl Day<'_> {
             }
             Step::Override { seconds } => {
                 self.policy.override_until =
-                    if seconds == 0 { LIFTED } else { self.now + seconds * SECOND };
+                    if seconds == 0 { TOMBSTONE } else { self.now + seconds * SECOND };
                 self.gates.set_override(self.policy.override_until);
             }
             Step::Protect { subject: index } => {
@@ -472,7 +472,7 @@ fn whatever_lets_through_does_so_from_the_next_retransmission_on() {
         ("protected", |policy| policy.protect(subject(0))),
         ("protected", |policy| policy.protect(subject(4))),
         ("override", |policy| policy.override_until = NOW + 100 * SECOND),
-        ("block-expired", |policy| policy.blocks[0].1.expires = LIFTED),
+        ("block-expired", |policy| policy.blocks[0].1.expires = TOMBSTONE),
         ("not-blocked", |policy| policy.blocks.clear()),
     ];
     let mut gates = Gates::new(&blocked());

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use filter_common::abi::{Allow, Block, LIFTED, Verdict};
+use filter_common::abi::{Allow, Block, TOMBSTONE, Verdict};
 use filter_common::number::{Digits, Number};
 use filter_common::reason::Reason;
 use palang::datapath::{Maps, Replay};
@@ -164,7 +164,7 @@ fn an_allowed_prefix_lets_through_while_the_trie_is_written() {
         // Half of the others are over: then the shorter one has to be found behind them.
         let allow = |subject: Subject| {
             let over = subject != prefix(STAYS) && turn % 2 == 0;
-            Allow { number: subject.raw(), expires: if over { LIFTED } else { 0 }, rule: 901 }
+            Allow { number: subject.raw(), expires: if over { TOMBSTONE } else { 0 }, rule: 901 }
         };
         let set = |subject| maps.set_allow(subject, allow(subject)).unwrap();
         let remove = |subject| assert!(maps.remove_allow(subject).unwrap(), "{subject}");
@@ -216,7 +216,7 @@ fn a_block_that_is_over_refuses_nobody_while_others_come_and_go() {
     let refused = refused_while(&replay, |maps, turn| {
         let over = Subject::Number(number(turn % CALLERS));
         let live = Subject::Number(number(100 + turn % 7));
-        maps.set_block(over, block(over, LIFTED)).unwrap();
+        maps.set_block(over, block(over, TOMBSTONE)).unwrap();
         maps.remove_block(over).unwrap();
         maps.set_block(live, block(live, 0)).unwrap();
         maps.remove_block(live).unwrap();
@@ -229,7 +229,7 @@ fn a_block_that_is_over_refuses_nobody_while_others_come_and_go() {
 fn a_prefix_block_that_is_over_refuses_nobody_while_the_trie_is_written() {
     let over = prefix(STAYS);
     let mut policy = Policy::default();
-    policy.blocks.push((over, block(over, LIFTED)));
+    policy.blocks.push((over, block(over, TOMBSTONE)));
     let replay = gate(&policy, &[]);
     // None of them covers a caller.
     let live = ["628125551", "628125550009", "62812556", "62813", "62812"];
@@ -237,10 +237,10 @@ fn a_prefix_block_that_is_over_refuses_nobody_while_the_trie_is_written() {
     let refused = refused_while(&replay, |maps, turn| {
         let other = prefix(live[turn / 3 % live.len()]);
         // This one covers them all, and so is always over.
-        let expires = if other == covering { LIFTED } else { 0 };
+        let expires = if other == covering { TOMBSTONE } else { 0 };
         match turn % 3 {
             0 => maps.set_block(other, block(other, expires)).unwrap(),
-            1 => maps.set_block(over, block(over, LIFTED)).unwrap(),
+            1 => maps.set_block(over, block(over, TOMBSTONE)).unwrap(),
             _ => assert!(maps.remove_block(other).unwrap(), "{other}"),
         }
     });
@@ -270,7 +270,7 @@ fn an_unblocked_number_passes_from_the_moment_that_the_map_says_so() {
                     while calls.load(Ordering::SeqCst) < begun + 2 && !done.load(Ordering::SeqCst) {
                         std::hint::spin_loop();
                     }
-                    maps.set_block(subject, block(subject, LIFTED)).unwrap();
+                    maps.set_block(subject, block(subject, TOMBSTONE)).unwrap();
                     phase.fetch_add(1, Ordering::SeqCst);
                     maps.remove_block(subject).unwrap();
                     // In the place that it has left.

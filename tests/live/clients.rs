@@ -11,7 +11,7 @@ use std::sync::{Barrier, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use filter_common::abi::{LIFTED, MODE_ENFORCE};
+use filter_common::abi::{MODE_ENFORCE, TOMBSTONE};
 use palang::datapath::Maps;
 use palang::model::policy::Subject;
 use palang::sys::clock;
@@ -98,7 +98,7 @@ struct Look {
 
 fn look(maps: &Maps, subjects: &[Subject]) -> Look {
     let begun = clock::boot();
-    let is_live = |expires: u64| expires != LIFTED && (expires == 0 || begun < expires);
+    let is_live = |expires: u64| expires != TOMBSTONE && (expires == 0 || begun < expires);
     let settings = maps.settings().unwrap();
     let overridden = begun < maps.override_until().unwrap();
     let mut blocked = [None; NUMBERS.len()];
@@ -275,7 +275,7 @@ fn disagreements(maps: &Maps, store: &Connection) -> Vec<String> {
     let (blocks, allows) = (stored(store, 0), stored(store, 1));
     for (index, number) in NUMBERS.iter().enumerate() {
         let block = maps.block(subject(number)).unwrap().map(|block| (block.rule, block.expires));
-        let rule = block.filter(|(_, expires)| *expires != LIFTED).map(|(rule, _)| rule);
+        let rule = block.filter(|(_, expires)| *expires != TOMBSTONE).map(|(rule, _)| rule);
         same(format!("block {number}"), json!(rule), json!(blocks[index]));
         let halves = maps.allow_halves(subject(number)).unwrap();
         let [hash, trie] = [halves.hash, halves.trie].map(|half| half.map(|allow| allow.rule));

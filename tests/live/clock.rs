@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::time::Duration;
 
-use filter_common::abi::LIFTED;
+use filter_common::abi::TOMBSTONE;
 use palang::sys::clock;
 use palang_tests::lab::{Daemon, Lab};
 use serde_json::{Value, json};
@@ -168,7 +168,7 @@ fn an_override_lasts_as_long_as_it_was_meant() {
     gate.does(&["override", "off"]);
     clock.set(0);
     wait_for_step(&gate, 10 * YEAR);
-    assert_stays(|| gate.maps().override_until().unwrap() == LIFTED);
+    assert_stays(|| gate.maps().override_until().unwrap() == TOMBSTONE);
     // Its hour was over by the clock that was wrong.
     assert_eq!(gate.passing(&CALLERS), [FOR_AN_HOUR]);
     assert_eq!(gate.does(&["override", "status"])["until"], Value::Null);

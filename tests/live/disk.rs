@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use std::sync::Once;
 use std::time::{Duration, Instant};
 
-use filter_common::abi::LIFTED;
+use filter_common::abi::TOMBSTONE;
 use palang_tests::lab::{Daemon, Lab, run};
 use serde_json::{Value, json};
 
@@ -180,7 +180,7 @@ fn on_a_full_disk_what_lets_through_works() {
     assert!(said.contains("the disk is full"), "{said}");
     assert_not_on_disk(&gate.does(&["block", "remove", SECOND]), "the disk is full");
     assert_eq!(gate.passing(&CALLERS), [FIRST, SECOND]);
-    assert_eq!(gate.kernel_block(SECOND).unwrap().expires, LIFTED);
+    assert_eq!(gate.kernel_block(SECOND).unwrap().expires, TOMBSTONE);
     gate.fails(4, &["block", "remove", THIRD]);
     assert_not_on_disk(&gate.does(&["mode", "observe"]), "the disk is full");
     assert_eq!(gate.passing(&CALLERS), CALLERS);

@@ -818,7 +818,7 @@ fn what_changes_behind_the_daemon_s_back_is_repaired_and_counted() {
     assert_eq!(compare(), 8);
     assert_eq!(maps.block(subject("6281200000001")).expect("the map"), Some(sooner));
     // One that somebody lifted by hand is over, and the store learns it.
-    let lifted = abi::Block { expires: abi::LIFTED, ..before[2].expect("a block") };
+    let lifted = abi::Block { expires: abi::TOMBSTONE, ..before[2].expect("a block") };
     maps.set_block(subject("6281200000002"), lifted).expect("written");
     assert_eq!(compare(), 8);
     assert_eq!(maps.block(subject("6281200000002")).expect("the map"), None);

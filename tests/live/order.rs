@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
 
-use filter_common::abi::{LIFTED, MODE_OBSERVE};
+use filter_common::abi::{MODE_OBSERVE, TOMBSTONE};
 use palang::datapath::Maps;
 use palang_tests::lab::{Daemon, Lab, TRUNK};
 use rusqlite::Connection;
@@ -203,7 +203,7 @@ fn is_superseded(answer: &Answer) -> bool {
 }
 
 fn is_unblocked(maps: &Maps, number: &str) -> bool {
-    maps.block(subject(number)).unwrap().is_none_or(|block| block.expires == LIFTED)
+    maps.block(subject(number)).unwrap().is_none_or(|block| block.expires == TOMBSTONE)
 }
 
 fn no_block_is_stored(gate: &Gate, number: &str) -> bool {

@@ -6,8 +6,8 @@ use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use palang::api::wire::{
-    Allow, AuditRow, AuditVerdict, Block, Call, CallShown, Check, ConfigInForce, Explain, Held,
-    ImportNews, Mode, Override, Problem, Report, Reported, Review, Status,
+    Allow, AuditRow, AuditVerdict, Block, Call, CallShown, Check, ConfigInForce, Explain,
+    ImportNews, Mode, NumberExport, Override, Problem, Report, Reported, Review, Status,
 };
 use palang_tests::lab::{Daemon, Lab, TRUNK};
 use serde::de::DeserializeOwned;
@@ -229,7 +229,7 @@ fn each_answer_is_what_the_document_says() {
     assert_eq!((&*check.verdict, &*check.reason), ("drop", "blocked-number"));
     let explain: Explain = ask_one("/v1/explain/+6281234567890").json();
     assert_eq!(explain.steps.len(), 8);
-    let held: Held = ask_one("/v1/numbers/+6281234567890").json();
+    let held: NumberExport = ask_one("/v1/numbers/+6281234567890").json();
     assert_eq!((held.calls.len(), held.block, held.allow), (2, Some(block), None));
     assert_eq!(held.audit.len(), 2);
     let shown: CallShown = ask_one("/v1/calls/1").json();

@@ -7,10 +7,10 @@ use filter_common::abi::{
     ABI_VERSION, Allow, Attempt, AttemptKey, Block, FragmentKey, Grace, Grant, MODE_ENFORCE,
     PrefixKey, Profile, Redial, Settings, Verdict,
 };
-use filter_common::gate::Gate;
+use filter_common::decide::PolicyLookup;
+use filter_common::judge::JudgeContext;
 use filter_common::number::{Digits, Number};
 use filter_common::plan::{FORMAT_E164, FORMAT_NATIONAL, Plan};
-use filter_common::policy::Lists;
 
 /// A gate that refuses one number.
 pub struct OneBlock {
@@ -57,7 +57,7 @@ impl OneBlock {
     }
 }
 
-impl Lists for OneBlock {
+impl PolicyLookup for OneBlock {
     fn now(&mut self) -> u64 {
         self.now
     }
@@ -124,7 +124,7 @@ impl Lists for OneBlock {
     }
 }
 
-impl Gate for OneBlock {
+impl JudgeContext for OneBlock {
     fn settings(&self) -> Option<&Settings> {
         Some(&self.settings)
     }

@@ -7,7 +7,7 @@ mod gate;
 
 use filter_common::abi::Verdict;
 use filter_common::bytes::Slice;
-use filter_common::gate::{Scratch, judge};
+use filter_common::judge::{Scratch, judge};
 use filter_common::number::{Digits, Number};
 use filter_common::sip::message::Reader;
 

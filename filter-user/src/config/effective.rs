@@ -52,7 +52,7 @@ fn ladder_meaning(ladder: &Ladder, file: Option<&str>, trunks: &[Trunk]) -> Stri
 
 /// A configuration with all that it left out.
 #[derive(Clone, Debug, Serialize)]
-pub struct Shown {
+pub struct Effective {
     pub(crate) interfaces: Vec<String>,
     pub(crate) xdp_mode: XdpMode,
     pub(crate) ports: Vec<u16>,
@@ -92,15 +92,15 @@ pub(crate) struct ShownEvidence {
 
 #[derive(Clone, Debug, Serialize)]
 #[serde(untagged)]
-enum ShownProtected {
+pub(crate) enum ShownProtected {
     Plain(String),
     Named { number: String, name: String },
 }
 
-impl Shown {
+impl Effective {
     /// The same, with each protected number as `mask` makes it.
     #[must_use]
-    pub fn masked(mut self, mask: impl Fn(&str) -> String) -> Shown {
+    pub fn masked(mut self, mask: impl Fn(&str) -> String) -> Effective {
         for protected in &mut self.protected {
             let (ShownProtected::Plain(number) | ShownProtected::Named { number, .. }) = protected;
             *number = mask(number);
@@ -247,8 +247,8 @@ impl ShownTrunk {
 impl Config {
     /// All that holds, what the file left out included, as a file would say it.
     #[must_use]
-    pub fn shown(&self) -> Shown {
-        Shown {
+    pub fn shown(&self) -> Effective {
+        Effective {
             interfaces: self.interfaces.clone(),
             xdp_mode: self.xdp_mode,
             ports: self.policy.ports.clone(),

@@ -5,12 +5,12 @@ use std::ops::Range;
 use std::path::Path;
 
 /// An error, at a position in the file unless the command line caused it.
-pub(crate) struct Wrong {
+pub(crate) struct ConfigError {
     pub(crate) at: Option<Range<usize>>,
     pub(crate) message: String,
 }
 
-impl Wrong {
+impl ConfigError {
     /// Formats the error as `file:line:column: reason`.
     pub(crate) fn told(self, path: &Path, text: &str) -> String {
         let Some(at) = self.at else {
@@ -23,13 +23,13 @@ impl Wrong {
     }
 }
 
-pub(crate) fn wrong<T>(at: Range<usize>, message: impl Into<String>) -> Result<T, Wrong> {
-    Err(Wrong { at: Some(at), message: message.into() })
+pub(crate) fn wrong<T>(at: Range<usize>, message: impl Into<String>) -> Result<T, ConfigError> {
+    Err(ConfigError { at: Some(at), message: message.into() })
 }
 
 /// Parses TOML.
-pub(crate) fn toml<T: DeserializeOwned>(text: &str) -> Result<T, Wrong> {
-    toml::from_str(text).map_err(|error| Wrong {
+pub(crate) fn toml<T: DeserializeOwned>(text: &str) -> Result<T, ConfigError> {
+    toml::from_str(text).map_err(|error| ConfigError {
         at: Some(error.span().unwrap_or(0..0)),
         message: error.message().to_owned(),
     })

@@ -1,7 +1,7 @@
 //! TODO-DOC
 
 use crate::config::error;
-use crate::config::error::{Wrong, wrong};
+use crate::config::error::{ConfigError, wrong};
 use crate::config::units::length_told;
 use crate::model::ladder::{
     BLOCK_MAX, FADES_MAX, HOUR, HUNDREDTHS_MAX, Ladder, MINUTE, RUNGS_MAX, Rung,
@@ -40,7 +40,7 @@ pub(crate) struct RungTable {
     pub(crate) review: bool,
 }
 
-fn read_rungs(tables: &[Spanned<RungTable>]) -> Result<Vec<Rung>, Wrong> {
+fn read_rungs(tables: &[Spanned<RungTable>]) -> Result<Vec<Rung>, ConfigError> {
     let mut rungs: Vec<Rung> = Vec::new();
     for table in tables {
         let RungTable { strikes, block, review } = table.get_ref();
@@ -74,7 +74,11 @@ fn read_rungs(tables: &[Spanned<RungTable>]) -> Result<Vec<Rung>, Wrong> {
 }
 
 /// Converts a number with at most two decimals to hundredths.
-pub(crate) fn hundredths(number: &Spanned<f64>, name: &str, least: u32) -> Result<u32, Wrong> {
+pub(crate) fn hundredths(
+    number: &Spanned<f64>,
+    name: &str,
+    least: u32,
+) -> Result<u32, ConfigError> {
     let given = *number.get_ref();
     let found =
         (least..=HUNDREDTHS_MAX).find(|wanted| (given * 100.0 - f64::from(*wanted)).abs() < 1e-6);
@@ -93,7 +97,7 @@ pub(crate) fn seconds(
     name: &str,
     least: u64,
     most: u64,
-) -> Result<u64, Wrong> {
+) -> Result<u64, ConfigError> {
     let span = text.get_ref().parse::<Span>().ok();
     // Months and years have no fixed length; a day has 24 hours.
     let length = span.and_then(|span| span.to_duration(SpanRelativeTo::days_are_24_hours()).ok());
@@ -131,7 +135,7 @@ impl Ladder {
         Ladder::parse(&text).map_err(|wrong| wrong.told(path, &text))
     }
 
-    pub(crate) fn parse(text: &str) -> Result<Ladder, Wrong> {
+    pub(crate) fn parse(text: &str) -> Result<Ladder, ConfigError> {
         let file: File = error::toml(text)?;
         let mut ladder = Ladder::default();
         if let Some(fades) = &file.fades {

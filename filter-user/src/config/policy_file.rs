@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use serde::Deserialize;
 use toml::Spanned;
 
-use crate::config::error::{Wrong, wrong};
+use crate::config::error::{ConfigError, wrong};
 use crate::config::file::RedialTable;
 use crate::config::profile::{
     Mode, ProfileFields, ProtectedEntry, ShortestTable, TrunkTable, ports, profile, protected,
@@ -133,7 +133,7 @@ pub fn read(path: &Path, adjust: Adjust<'_>) -> Result<PolicyFile, String> {
 }
 
 /// Parses the file without its ladder, and returns the path of the ladder.
-fn parse(text: &str, adjust: Adjust<'_>) -> Result<(PolicyFile, Option<String>), Wrong> {
+fn parse(text: &str, adjust: Adjust<'_>) -> Result<(PolicyFile, Option<String>), ConfigError> {
     let file: File = error::toml(text)?;
     let redial = match &file.redial {
         Some(table) => file::redial(table)?,
@@ -148,7 +148,7 @@ fn parse(text: &str, adjust: Adjust<'_>) -> Result<(PolicyFile, Option<String>),
     }
     ports(&mut policy, file.ports)?;
     profile(&mut policy.trunks[0].profile, &file.default)?;
-    adjust(&mut policy).map_err(|message| Wrong { at: None, message })?;
+    adjust(&mut policy).map_err(|message| ConfigError { at: None, message })?;
     trunks(&mut policy, file.trunk)?;
     protected(&mut policy, &file.protected)?;
     file.limits.apply(&mut policy)?;
@@ -208,7 +208,7 @@ fn parse(text: &str, adjust: Adjust<'_>) -> Result<(PolicyFile, Option<String>),
     Ok((PolicyFile { policy, redial, ladder: None }, ladder))
 }
 
-fn nanoseconds(time: &Spanned<Time>) -> Result<u64, Wrong> {
+fn nanoseconds(time: &Spanned<Time>) -> Result<u64, ConfigError> {
     time.get_ref().nanoseconds().or_else(|message| wrong(time.span(), message))
 }
 
@@ -217,7 +217,7 @@ fn one_subject(
     at: Range<usize>,
     number: &Option<Spanned<String>>,
     prefix: &Option<Spanned<String>>,
-) -> Result<Subject, Wrong> {
+) -> Result<Subject, ConfigError> {
     let (text, expect_prefix) = match (number, prefix) {
         (Some(text), None) => (text, false),
         (None, Some(text)) => (text, true),
@@ -236,7 +236,7 @@ fn once<K: std::hash::Hash + Eq>(
     seen: &mut HashMap<K, usize>,
     key: K,
     at: Range<usize>,
-) -> Result<(), Wrong> {
+) -> Result<(), ConfigError> {
     let line = text.get(..at.start).unwrap_or("").matches('\n').count() + 1;
     match seen.insert(key, line) {
         Some(first) => wrong(at, format!("this number or prefix is already in line {first}")),

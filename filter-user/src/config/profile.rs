@@ -1,7 +1,7 @@
 //! Common parts of a policy file and the daemon's configuration: ports, protected numbers, the profile
 //! `default`, trunks, and errors with file, line and column.
 
-use crate::config::error::{Wrong, wrong};
+use crate::config::error::{ConfigError, wrong};
 use std::collections::HashMap;
 use std::net::IpAddr;
 
@@ -139,7 +139,7 @@ pub(crate) struct ShortestTable {
 
 impl ShortestTable {
     /// Applies these to the settings; missing ones stay unchanged.
-    pub(crate) fn apply(&self, policy: &mut Policy) -> Result<(), Wrong> {
+    pub(crate) fn apply(&self, policy: &mut Policy) -> Result<(), ConfigError> {
         let settings = &mut policy.settings;
         for (digits, name, setting) in [
             (&self.shortest_number, "shortest_number", &mut settings.shortest_number),
@@ -155,7 +155,10 @@ impl ShortestTable {
     }
 }
 
-pub(crate) fn ports(policy: &mut Policy, ports: Option<Spanned<Vec<u16>>>) -> Result<(), Wrong> {
+pub(crate) fn ports(
+    policy: &mut Policy,
+    ports: Option<Spanned<Vec<u16>>>,
+) -> Result<(), ConfigError> {
     if let Some(ports) = ports {
         if ports.get_ref().is_empty() || ports.get_ref().contains(&0) {
             return wrong(ports.span(), "ports: list at least one; 0 is not allowed");
@@ -169,7 +172,7 @@ pub(crate) fn ports(policy: &mut Policy, ports: Option<Spanned<Vec<u16>>>) -> Re
 pub(crate) fn protected(
     policy: &mut Policy,
     entries: &[Spanned<ProtectedEntry>],
-) -> Result<(), Wrong> {
+) -> Result<(), ConfigError> {
     for entry in entries {
         let ProtectedEntry(ProtectedTable { number, name }) = entry.get_ref();
         let subject = number_text::subject(number, &policy.trunks[0].profile.plan)
@@ -179,7 +182,7 @@ pub(crate) fn protected(
     Ok(())
 }
 
-pub(crate) fn trunks(policy: &mut Policy, tables: Vec<TrunkTable>) -> Result<(), Wrong> {
+pub(crate) fn trunks(policy: &mut Policy, tables: Vec<TrunkTable>) -> Result<(), ConfigError> {
     let mut sources = HashMap::new();
     for table in tables {
         let name = table.name.get_ref().clone();
@@ -229,7 +232,10 @@ pub(crate) fn trunks(policy: &mut Policy, tables: Vec<TrunkTable>) -> Result<(),
 
 /// Parses priority values: `psap-callback`, or `namespace.priority` (RFC 4412 §3.1). Only trunks have
 /// them: from an unknown source they prove nothing.
-pub(crate) fn emergency_marks(trunk: &mut Trunk, texts: &[Spanned<String>]) -> Result<(), Wrong> {
+pub(crate) fn emergency_marks(
+    trunk: &mut Trunk,
+    texts: &[Spanned<String>],
+) -> Result<(), ConfigError> {
     let is_token = |text: &str| {
         !text.is_empty()
             && text.chars().all(|c| c.is_ascii_alphanumeric() || "-!%*_+`'~".contains(c))
@@ -262,7 +268,7 @@ fn mapped(net: IpNet) -> ([u8; 16], u32) {
     }
 }
 
-pub(crate) fn profile(profile: &mut Profile, fields: &ProfileFields) -> Result<(), Wrong> {
+pub(crate) fn profile(profile: &mut Profile, fields: &ProfileFields) -> Result<(), ConfigError> {
     let plan = &mut profile.plan;
     if let Some(text) = &fields.country_code {
         plan.country = digits(text, 1, COUNTRY_DIGITS_MAX)?;
@@ -318,7 +324,7 @@ pub(crate) fn profile(profile: &mut Profile, fields: &ProfileFields) -> Result<(
     Ok(())
 }
 
-pub(crate) fn digits(text: &Spanned<String>, min: u32, max: u32) -> Result<Digits, Wrong> {
+pub(crate) fn digits(text: &Spanned<String>, min: u32, max: u32) -> Result<Digits, ConfigError> {
     match Digits::parse(text.get_ref()) {
         Some(digits) if (min..=max).contains(&digits.len()) => Ok(digits),
         _ => {
@@ -328,7 +334,7 @@ pub(crate) fn digits(text: &Spanned<String>, min: u32, max: u32) -> Result<Digit
     }
 }
 
-pub(crate) fn subject(policy: &Policy, text: &Spanned<String>) -> Result<Subject, Wrong> {
+pub(crate) fn subject(policy: &Policy, text: &Spanned<String>) -> Result<Subject, ConfigError> {
     number_text::subject(text.get_ref(), &policy.trunks[0].profile.plan)
         .or_else(|message| wrong(text.span(), message))
 }

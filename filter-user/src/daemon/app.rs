@@ -3,7 +3,7 @@
 use crate::api::wire;
 use crate::api::wire::{Colour, Problem, ProblemKind};
 use crate::daemon::accounts::Accounts;
-use crate::daemon::attachments::Links;
+use crate::daemon::attachments::Attachments;
 use crate::daemon::evidence::Evidence;
 use crate::daemon::state::Control;
 use crate::daemon::task::grant_watch::Reviews;
@@ -25,7 +25,7 @@ pub struct App {
     /// Commands and questions.
     pub control: Arc<Control>,
     /// Where the filter stands.
-    pub links: Arc<Links>,
+    pub links: Arc<Attachments>,
     /// Which attempts have a record.
     pub accounts: Arc<Accounts>,
     /// Redial grants, as they are given.
@@ -80,7 +80,7 @@ impl App {
             status.find(Colour::Amber, message);
         }
         let stored = control
-            .keeper
+            .store_handle
             .read_soon(|reader| {
                 let head = reader.audit_head()?;
                 let newest = reader.newest()?;
@@ -121,11 +121,11 @@ impl App {
             let message = format!("store and maps are not one, the filter goes on: {problem}");
             status.find(Colour::Red, message);
         }
-        if let Some(problem) = control.keeper.problem() {
+        if let Some(problem) = control.store_handle.problem() {
             let message = format!("the store takes no writes; the filter goes on: {problem}");
             status.find(Colour::Red, message);
         }
-        let unsaved = control.keeper.unsaved();
+        let unsaved = control.store_handle.unsaved();
         if unsaved > 0 {
             let message = format!("{unsaved} changes are in force and not on disk");
             status.find(Colour::Amber, message);

@@ -10,7 +10,7 @@ use futures_util::StreamExt as _;
 use tokio::sync::Mutex;
 
 use crate::api::wire::{Interface, Problem, ProblemKind};
-use crate::daemon::role::Who;
+use crate::daemon::role::Principal;
 use crate::daemon::state::Control;
 use crate::datapath::{Egress, Error, Filter, Pins, RunTime};
 use crate::inspect;
@@ -43,7 +43,7 @@ impl Known {
 }
 
 /// The program, and where it stands.
-pub struct Links {
+pub struct Attachments {
     control: Arc<Control>,
     pins: Pins,
     slow_reader: Option<String>,
@@ -51,13 +51,13 @@ pub struct Links {
     seen: std::sync::Mutex<Vec<Interface>>,
 }
 
-impl Links {
+impl Attachments {
     /// The links of a loaded filter; nothing is attached yet.
     #[must_use]
-    pub fn new(control: Arc<Control>, pins: Pins, filter: Filter) -> Links {
+    pub fn new(control: Arc<Control>, pins: Pins, filter: Filter) -> Attachments {
         let slow_reader = filter.slow_reader();
         let filter = Mutex::new((filter, BTreeMap::new()));
-        Links { control, pins, slow_reader, filter, seen: std::sync::Mutex::default() }
+        Attachments { control, pins, slow_reader, filter, seen: std::sync::Mutex::default() }
     }
 
     /// What to say where this kernel refuses the full reader; `None`: it takes it.
@@ -99,9 +99,9 @@ impl Links {
         for name in &names {
             let entry = known.entry(name.clone()).or_default();
             let link = links.iter().find(|link| link.name == *name);
-            changed |= self.settle_one(filter, entry, name, link, ours, config.xdp_mode).await;
+            changed |= self.reconcile_one(filter, entry, name, link, ours, config.xdp_mode).await;
             let graced = config.policy.settings.callback_grace != 0;
-            self.settle_egress(filter, entry, name, link, graced);
+            self.reconcile_egress(filter, entry, name, link, graced);
         }
         let links = match (changed, netlink::links().await) {
             (true, Ok(links)) => links,
@@ -111,7 +111,7 @@ impl Links {
         *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = told;
     }
 
-    async fn settle_one(
+    async fn reconcile_one(
         &self,
         filter: &mut Filter,
         known: &mut Known,
@@ -165,7 +165,7 @@ impl Links {
 
     /// The program for packets that leave stands where the filter stands, while call-back grace
     /// is on.
-    fn settle_egress(
+    fn reconcile_egress(
         &self,
         filter: &mut Filter,
         known: &mut Known,
@@ -203,7 +203,7 @@ impl Links {
     async fn audit(&self, author: &str, action: &'static str, interface: &str, why: &str) {
         let entry =
             Entry::new(clock::now(), author, action).with("interface", interface).with("why", why);
-        self.control.keeper.keep(move |store| store.audit(entry.clone())).await;
+        self.control.store_handle.write_behind(move |store| store.audit(entry.clone())).await;
     }
 
     /// Attaches to an interface now, also to one that the configuration does not name.
@@ -212,7 +212,7 @@ impl Links {
     /// No such interface; another program on it; a driver that cannot.
     pub async fn attach(
         &self,
-        who: &Who,
+        who: &Principal,
         name: &str,
         mode: Option<XdpMode>,
         dry_run: bool,
@@ -244,7 +244,12 @@ impl Links {
     ///
     /// # Errors
     /// It is not on it.
-    pub async fn detach(&self, who: &Who, name: &str, dry_run: bool) -> Result<Interface, Problem> {
+    pub async fn detach(
+        &self,
+        who: &Principal,
+        name: &str,
+        dry_run: bool,
+    ) -> Result<Interface, Problem> {
         let mut guard = self.filter.lock().await;
         let (filter, known) = &mut *guard;
         let ours = filter.program_id()?;
@@ -283,7 +288,7 @@ impl Links {
     /// Takes the filter off the interfaces that a new configuration does not name any more.
     pub async fn leave(&self, names: &[String]) {
         for name in names {
-            let who = Who { name: "daemon".into(), role: crate::daemon::role::Role::Admin };
+            let who = Principal { name: "daemon".into(), role: crate::daemon::role::Role::Admin };
             if let Err(problem) = self.detach(&who, name, false).await {
                 tracing::warn!("{}", problem.message);
             }
@@ -315,7 +320,7 @@ fn told(error: &Error, link: &Link) -> String {
 }
 
 /// Watches interfaces, for ever.
-pub async fn run(links: Arc<Links>) {
+pub async fn run(links: Arc<Attachments>) {
     let mut tick = tokio::time::interval(LOOK);
     let mut watch = netlink::watch();
     loop {

@@ -1,7 +1,7 @@
 //! TODO-DOC
 
 use crate::api::wire;
-use crate::daemon::role::Who;
+use crate::daemon::role::Principal;
 use crate::model::policy::Subject;
 use crate::store::CallRow;
 use crate::sys::clock;
@@ -139,7 +139,7 @@ pub fn audit_row_of(row: AuditRow) -> wire::AuditRow {
 }
 
 /// A call as the API tells it to this user.
-pub fn call(id: u64, row: CallRow, who: &Who) -> wire::Call {
+pub fn call(id: u64, row: CallRow, who: &Principal) -> wire::Call {
     let verdict = |number| Verdict::from_number(number).unwrap_or(Verdict::Pass).name().to_owned();
     wire::Call {
         id,

@@ -10,7 +10,9 @@
 use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use filter_common::abi::{self, BLOCK_NO_REDIAL, BLOCK_OBSERVE, LIFTED, MODE_ENFORCE, RULE_DIRECT};
+use filter_common::abi::{
+    self, BLOCK_NO_REDIAL, BLOCK_OBSERVE, MODE_ENFORCE, RULE_DIRECT, TOMBSTONE,
+};
 use serde_json::json;
 
 use crate::api::wire::{AdoptFrom, AdoptStore, Adopted, Problem, ProblemKind};
@@ -18,7 +20,7 @@ use crate::daemon::decision::entry;
 use crate::daemon::order::Key;
 use crate::daemon::reconcile;
 use crate::daemon::reconcile::InMaps;
-use crate::daemon::role::Who;
+use crate::daemon::role::Principal;
 use crate::daemon::state::Control;
 use crate::daemon::switches::{MODE, StoredMode};
 use crate::datapath::{Pins, walk_blocks};
@@ -74,7 +76,7 @@ impl Held {
 /// A store that cannot be read; a failing system call.
 pub async fn look(control: &Arc<Control>, in_maps: InMaps) -> Result<bool, Problem> {
     let (known, identity, newest, stored, is_restored) = control
-        .keeper
+        .store_handle
         .read(|reader| {
             let held = reader.state::<Option<String>>(HELD)?.flatten();
             let is_restored = reader.state::<bool>(RESTORED)?.unwrap_or_default();
@@ -83,7 +85,7 @@ pub async fn look(control: &Arc<Control>, in_maps: InMaps) -> Result<bool, Probl
         })
         .await?;
     let settings = control.maps.settings()?;
-    let is_enforcing = settings.mode == MODE_ENFORCE && settings.enforce_until != LIFTED;
+    let is_enforcing = settings.mode == MODE_ENFORCE && settings.enforce_until != TOMBSTONE;
     let noted = Pins::new(&control.config().paths.pins).noted_stores();
     let found = if in_maps.blocks == 0 && !is_enforcing || is_restored {
         // Nothing is lost, or somebody has decided.
@@ -116,7 +118,7 @@ pub async fn look(control: &Arc<Control>, in_maps: InMaps) -> Result<bool, Probl
     let action = if is_held { "store held" } else { "store follow" };
     let about = Entry::new(clock::now(), "daemon", action).with("why", json!(found));
     let noted = move |store: &mut Store| Ok(store.set_state(HELD, &found, Some(about))?);
-    if let Err(problem) = control.keeper.write(noted).await {
+    if let Err(problem) = control.store_handle.write_through(noted).await {
         tracing::error!("that the maps keep what they hold is not on disk: {}", problem.message);
     }
     Ok(is_held)
@@ -128,12 +130,15 @@ pub async fn look(control: &Arc<Control>, in_maps: InMaps) -> Result<bool, Probl
 /// A store that cannot be read or written; a folder of pins that cannot be written.
 pub async fn note_followed(control: &Control) -> Result<(), Problem> {
     let (identity, is_restored) = control
-        .keeper
+        .store_handle
         .read(|reader| Ok((reader.identity()?, reader.state::<bool>(RESTORED)?)))
         .await?;
     Pins::new(&control.config().paths.pins).note_store(&identity)?;
     if is_restored == Some(true) {
-        control.keeper.write(|store| Ok(store.set_state(RESTORED, &false, None)?)).await?;
+        control
+            .store_handle
+            .write_through(|store| Ok(store.set_state(RESTORED, &false, None)?))
+            .await?;
     }
     Ok(())
 }
@@ -145,7 +150,7 @@ pub async fn note_followed(control: &Control) -> Result<(), Problem> {
 /// written; a failing system call. What was done by then stays, and the decision can be made again.
 pub async fn adopt(
     control: &Arc<Control>,
-    who: &Who,
+    who: &Principal,
     AdoptStore { from, dry_run }: AdoptStore,
 ) -> Result<Adopted, Problem> {
     let refused = |message: &str| Problem { kind: ProblemKind::Refused, message: message.into() };
@@ -166,7 +171,7 @@ pub async fn adopt(
             }
             adopt_allows(&worker, store, &author, dry_run)
         };
-        done.allows = control.keeper.write(rest).await?;
+        done.allows = control.store_handle.write_through(rest).await?;
     }
     if dry_run {
         return Ok(done);
@@ -178,7 +183,7 @@ pub async fn adopt(
         .with("allows", done.allows);
     let decided =
         move |store: &mut Store| Ok(store.set_state(HELD, &None::<String>, Some(about))?);
-    control.keeper.write(decided).await?;
+    control.store_handle.write_through(decided).await?;
     control.held.set(None);
     note_followed(control).await?;
     reconcile::at_start(control, false, false).await?;
@@ -188,7 +193,7 @@ pub async fn adopt(
 /// Makes decisions of the blocks that the maps hold.
 async fn adopt_blocks(
     control: &Arc<Control>,
-    who: &Who,
+    who: &Principal,
     done: &mut Adopted,
 ) -> Result<(), Problem> {
     let folder = control.folder.clone();
@@ -205,7 +210,7 @@ async fn adopt_blocks(
         let (worker, author, slice) = (Arc::clone(control), who.name.clone(), slice.to_vec());
         let dry_run = done.dry_run;
         let adopt = move |store: &mut Store| adopt_some(&worker, store, &author, &slice, dry_run);
-        done.blocks += control.keeper.write(adopt).await?;
+        done.blocks += control.store_handle.write_through(adopt).await?;
     }
     Ok(())
 }
@@ -290,12 +295,12 @@ fn decision(
 /// Ends the stored blocks that the maps lack.
 async fn remove_others(
     control: &Arc<Control>,
-    who: &Who,
+    who: &Principal,
     done: &mut Adopted,
 ) -> Result<(), Problem> {
     let worker = Arc::clone(control);
     let others = control
-        .keeper
+        .store_handle
         .read(move |reader| {
             let mut others = Vec::new();
             let mut failed = None;
@@ -328,7 +333,7 @@ async fn remove_others(
             }
             Ok(removed)
         };
-        done.removed += control.keeper.write(remove).await?;
+        done.removed += control.store_handle.write_through(remove).await?;
     }
     Ok(())
 }
@@ -385,7 +390,7 @@ fn adopt_allows(
 /// Stores the mode that the maps have. Runs on the store's thread.
 fn adopt_mode(control: &Control, store: &mut Store, author: &str) -> Result<(), Problem> {
     let settings = control.maps.settings()?;
-    let until = Some(settings.enforce_until).filter(|until| *until != 0 && *until != LIFTED);
+    let until = Some(settings.enforce_until).filter(|until| *until != 0 && *until != TOMBSTONE);
     let mode = StoredMode {
         enforce: settings.mode == MODE_ENFORCE,
         since: Some(clock::now()),

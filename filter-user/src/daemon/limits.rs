@@ -28,7 +28,7 @@ const BODY_TIME: Duration = Duration::from_secs(10);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// Lets calls through, or shows how the gate is.
-    WayOut,
+    PassMaps,
     /// Changes something else.
     Change,
     /// Reads a little.
@@ -44,7 +44,7 @@ pub enum Kind {
 }
 
 const KINDS: [Kind; 7] =
-    [Kind::WayOut, Kind::Change, Kind::Read, Kind::List, Kind::Stream, Kind::Long, Kind::Import];
+    [Kind::PassMaps, Kind::Change, Kind::Read, Kind::List, Kind::Stream, Kind::Long, Kind::Import];
 
 impl Kind {
     /// The kind of a request for a route of the API.
@@ -56,7 +56,7 @@ impl Kind {
             ("GET", "/v1/status")
             | ("GET" | "PUT", "/v1/override" | "/v1/mode")
             | ("POST", "/v1/allows" | "/v1/callback" | "/v1/reviews/{id}/free")
-            | ("DELETE", "/v1/blocks/{number}") => Kind::WayOut,
+            | ("DELETE", "/v1/blocks/{number}") => Kind::PassMaps,
             ("GET", "/v1/blocks" | "/v1/allows" | "/v1/calls")
             | ("GET", "/v1/reports" | "/v1/reviews" | "/v1/audit") => Kind::List,
             ("GET", "/v1/events" | "/v1/calls/live" | "/v1/top") => Kind::Stream,
@@ -72,7 +72,7 @@ impl Kind {
     /// Requests of this kind that one user may have under way, and all users together.
     const fn slots(self) -> (usize, usize) {
         match self {
-            Kind::WayOut => (32, crate::daemon::http::listen::API.all),
+            Kind::PassMaps => (32, crate::daemon::http::listen::API.all),
             Kind::Change | Kind::Read => (16, 64),
             Kind::List => (16, 64),
             Kind::Stream => (32, 128),
@@ -83,7 +83,7 @@ impl Kind {
 
     fn name(self) -> &'static str {
         match self {
-            Kind::WayOut => "ways out and status",
+            Kind::PassMaps => "ways out and status",
             Kind::Change => "changes",
             Kind::Read => "questions",
             Kind::List => "lists",
@@ -279,7 +279,7 @@ mod tests {
                 let method = method.to_uppercase();
                 let kind = Kind::of(&method.parse().unwrap(), Some(path));
                 let is_one = ways_out.contains(&(&*method, path));
-                assert_eq!(kind == Kind::WayOut, is_one, "{method} {path}");
+                assert_eq!(kind == Kind::PassMaps, is_one, "{method} {path}");
                 assert_ne!((kind, &*method), (Kind::Change, "GET"), "{path}");
                 found += usize::from(is_one);
             }
@@ -300,7 +300,7 @@ mod tests {
         let problem = take(1).unwrap_err();
         assert_eq!(problem.kind, ProblemKind::Busy);
         assert!(problem.message.contains("nothing was done"), "{}", problem.message);
-        assert!(users.user(1).slot(Kind::WayOut, &connection).is_ok());
+        assert!(users.user(1).slot(Kind::PassMaps, &connection).is_ok());
         taken.push(take(2).unwrap());
         // A slot comes back when its request has ended, whatever became of the user's connections.
         drop(taken.remove(0));
@@ -320,7 +320,7 @@ mod tests {
         let problem = take(99).unwrap_err();
         assert_eq!(problem.kind, ProblemKind::Overloaded);
         drop(taken);
-        let (each, all) = Kind::WayOut.slots();
+        let (each, all) = Kind::PassMaps.slots();
         assert!(all >= crate::daemon::http::listen::API.all, "as many as there are connections");
         assert!(each * 4 < all);
     }

@@ -28,11 +28,11 @@ pub(crate) mod tasks;
 pub(crate) mod watchdog;
 
 use crate::daemon::http::{auth, listen, metrics};
-use crate::daemon::signals::until_told;
+use crate::daemon::signals::wait_for_signal;
 use crate::daemon::start::logging::log;
 use crate::daemon::start::{privileges, socket};
-use crate::daemon::task::housekeeping::{keep_time, take_out_ended};
-use crate::daemon::task::reconcile_loop::{begin, keep_one};
+use crate::daemon::task::housekeeping::{housekeeping, take_out_ended};
+use crate::daemon::task::reconcile_loop::{begin, keep_in_sync};
 use crate::daemon::task::recorder;
 use crate::daemon::watchdog::watchdog;
 use crate::sys::lock::{failed, lock};
@@ -50,11 +50,11 @@ use tokio::sync::{Notify, broadcast, oneshot};
 use crate::config::Config;
 use crate::daemon::accounts::Accounts;
 use crate::daemon::app::App;
-use crate::daemon::attachments::Links;
+use crate::daemon::attachments::Attachments;
 use crate::daemon::evidence::Evidence;
 use crate::daemon::start::privileges::Loader;
 use crate::daemon::state::Control;
-use crate::daemon::store_thread::Keeper;
+use crate::daemon::store_thread::StoreHandle;
 use crate::daemon::task::auto_rate::Counter;
 use crate::daemon::task::grant_watch::Reviews;
 use crate::datapath::{Events, EvidenceRing, Maps, Pins, carry_over};
@@ -104,8 +104,8 @@ pub(crate) async fn serve(
 ) -> Result<(), Failure> {
     let since = clock::now();
     let paths = config.paths.clone();
-    let keeper = Keeper::start(&paths.store());
-    enough_room(&keeper, config.blocks).await?;
+    let store_handle = StoreHandle::start(&paths.store());
+    enough_room(&store_handle, config.blocks).await?;
     let mut others = pins.map_folders();
     others.retain(|folder| *folder != pins.maps(config.blocks));
     // Others are there until a start has come to its end: ours may be half filled.
@@ -128,7 +128,7 @@ pub(crate) async fn serve(
 
     // Without a store, numbers that none of its rules can have.
     let no_store = since.as_second().unsigned_abs();
-    let last_rule = keeper.read(|reader| reader.max_rule()).await.unwrap_or(no_store);
+    let last_rule = store_handle.read(|reader| reader.max_rule()).await.unwrap_or(no_store);
     // A store that was restored is older than the maps.
     let in_maps = reconcile::in_maps(&folder, &maps)?;
     let last_rule = last_rule.max(in_maps.newest);
@@ -136,10 +136,11 @@ pub(crate) async fn serve(
     let interfaces = config.interfaces.clone();
     let (check_listen, metrics_listen) = (config.check_listen, config.metrics_listen);
     let socket_path = paths.socket();
-    let control = Arc::new(Control::new(maps, folder, keeper, config.clone(), node(), last_rule));
+    let control =
+        Arc::new(Control::new(maps, folder, store_handle, config.clone(), node(), last_rule));
     control.set_config(config).map_err(|problem| Failure::new(Exit::Failed, problem.message))?;
     let started = begin(&control, in_maps, fresh, true).await;
-    let links = Arc::new(Links::new(Arc::clone(&control), pins.clone(), filter));
+    let links = Arc::new(Attachments::new(Arc::clone(&control), pins.clone(), filter));
     links.settle().await;
     let on = links.seen().iter().filter(|interface| interface.xdp.is_some()).count();
     if on < interfaces.len() {
@@ -161,7 +162,7 @@ pub(crate) async fn serve(
     }
 
     let (tasks, mut ended) = tasks::watch();
-    let store = control.keeper.clone();
+    let store = control.store_handle.clone();
     tasks.spawn("the store's thread", async move { store.ended().await });
     let reviews = Reviews::start(&control, &tasks);
     let live = broadcast::Sender::new(LIVE);
@@ -202,11 +203,11 @@ pub(crate) async fn serve(
     );
     let recorder = tasks.spawn("call records", recording);
     tasks.spawn("interfaces", attachments::run(Arc::clone(&links)));
-    tasks.spawn("time", keep_time(Arc::clone(&control)));
+    tasks.spawn("time", housekeeping(Arc::clone(&control)));
     tasks.spawn("expiry", take_out_ended(Arc::clone(&control)));
     tasks.spawn("retention", retention::run(Arc::clone(&control)));
     let compare = Arc::new(Notify::new());
-    let keeping = keep_one(Arc::clone(&control), in_maps, fresh, started, Arc::clone(&compare));
+    let keeping = keep_in_sync(Arc::clone(&control), in_maps, fresh, started, Arc::clone(&compare));
     tasks.spawn("comparison", keeping);
     if let Some(limit) = sd_notify::watchdog_enabled() {
         tasks.spawn("watchdog", watchdog(app.clone(), limit));
@@ -214,7 +215,7 @@ pub(crate) async fn serve(
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
     tracing::info!("ready on {}", socket_path.display());
     let broken = tokio::select! {
-        told = until_told(&app, &compare) => told.map(|()| None)?,
+        told = wait_for_signal(&app, &compare) => told.map(|()| None)?,
         broken = ended.first() => Some(broken),
     };
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
@@ -234,8 +235,8 @@ pub(crate) async fn serve(
 }
 
 /// Refuses to go on with maps that the stored blocks do not fit into: the maps in force have them.
-async fn enough_room(keeper: &Keeper, capacity: u32) -> Result<(), Failure> {
-    let stored = keeper.read(|reader| reader.count_of(Kind::Block, false)).await;
+async fn enough_room(store_handle: &StoreHandle, capacity: u32) -> Result<(), Failure> {
+    let stored = store_handle.read(|reader| reader.count_of(Kind::Block, false)).await;
     match stored {
         Ok(stored) if stored > capacity.into() => Err(Failure::new(
             Exit::Failed,

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use crate::api::wire::{Persisted, Problem, ProblemKind};
-use crate::daemon::store_thread::Keeper;
+use crate::daemon::store_thread::StoreHandle;
 use crate::model::policy::Subject;
 use crate::store::{Decision, Error, Store};
 
@@ -111,7 +111,7 @@ impl State {
 
 /// The order of all changes.
 pub struct Order {
-    keeper: Keeper,
+    store_handle: StoreHandle,
     state: Mutex<State>,
     /// Changes that let through and want the lock now.
     hurried: AtomicUsize,
@@ -120,9 +120,9 @@ pub struct Order {
 impl Order {
     /// An order that goes on after the place `last`.
     #[must_use]
-    pub fn new(keeper: Keeper, last: u64) -> Order {
+    pub fn new(store_handle: StoreHandle, last: u64) -> Order {
         let state = State { last, enough: REMEMBERED, ..State::default() };
-        Order { keeper, state: Mutex::new(state), hurried: AtomicUsize::new(0) }
+        Order { store_handle, state: Mutex::new(state), hurried: AtomicUsize::new(0) }
     }
 
     /// The lock, for what lets through.
@@ -151,7 +151,7 @@ impl Order {
     /// number of its rule, and asks [`Turn::check`] before it writes the store and the map.
     ///
     /// # Errors
-    /// As [`Keeper::write`].
+    /// As [`StoreHandle::write`].
     pub fn queue<T, F>(
         &self,
         key: Key,
@@ -167,7 +167,7 @@ impl Order {
         let waiting = Waiting { place, alive: Arc::downgrade(&alive) };
         turn.state.waiting.entry(key).or_default().push(waiting);
         turn.state.tidy();
-        self.keeper.write(move |store| {
+        self.store_handle.write_through(move |store| {
             let _alive = alive;
             job(store, place)
         })
@@ -176,7 +176,7 @@ impl Order {
     /// As [`Order::queue`], for many blocks at once. `job` gets the first of as many places.
     ///
     /// # Errors
-    /// As [`Keeper::write`].
+    /// As [`StoreHandle::write`].
     pub fn queue_bulk<T, F>(
         &self,
         subjects: HashSet<Subject>,
@@ -191,7 +191,7 @@ impl Order {
         let place = turn.places(subjects.len() as u64);
         turn.state.bulks.push(Bulk { place, subjects: Arc::downgrade(&subjects) });
         turn.state.tidy();
-        self.keeper.write(move |store| {
+        self.store_handle.write_through(move |store| {
             let _subjects = subjects;
             job(store, place)
         })
@@ -267,7 +267,7 @@ impl Turn<'_> {
         let alive = Alive::default();
         self.state.in_force.insert(key, (later, Arc::downgrade(&alive)));
         self.state.tidy();
-        self.order.keeper.keep(move |store| {
+        self.order.store_handle.write_behind(move |store| {
             let _alive = &alive;
             write(store)
         })

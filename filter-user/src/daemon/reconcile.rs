@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use filter_common::abi::{self, LIFTED, MODE_ENFORCE, MODE_OBSERVE, RULE_DIRECT};
+use filter_common::abi::{self, MODE_ENFORCE, MODE_OBSERVE, RULE_DIRECT, TOMBSTONE};
 use jiff::Timestamp;
 use serde_json::json;
 
@@ -76,7 +76,7 @@ pub fn in_maps(folder: &Path, maps: &Maps) -> Result<InMaps, Error> {
     walk_blocks(folder, u64::MAX, |_, block| {
         found.blocks += 1;
         found.newest = found.newest.max(block.rule);
-        if block.expires != LIFTED {
+        if block.expires != TOMBSTONE {
             found.newest_block = found.newest_block.max(block.rule);
         }
         Ok(())
@@ -94,7 +94,7 @@ pub fn in_maps(folder: &Path, maps: &Maps) -> Result<InMaps, Error> {
 /// A store that cannot be read or written; a failing system call.
 pub async fn at_start(control: &Arc<Control>, fresh: bool, alone: bool) -> Result<Found, Problem> {
     mode_as(control, alone, true).await?;
-    let mut found = learn_as(control, alone).await?;
+    let mut found = adopt_offline_as(control, alone).await?;
     let blocks = compare_blocks(control, alone).await?;
     found.blocks = blocks.blocks;
     found.adopted += blocks.adopted;
@@ -113,9 +113,9 @@ async fn settle<T: Send + 'static>(
     settle: impl FnOnce(&Reader) -> Result<T, Problem> + Send + 'static,
 ) -> Result<T, Problem> {
     if alone {
-        return control.keeper.read(move |reader| Ok(settle(reader))).await?;
+        return control.store_handle.read(move |reader| Ok(settle(reader))).await?;
     }
-    control.keeper.write(move |store| settle(store)).await
+    control.store_handle.write_through(move |store| settle(store)).await
 }
 
 /// Compares everything but the blocks once more while calls flow: that takes no time.
@@ -124,10 +124,10 @@ async fn settle<T: Send + 'static>(
 /// A store that cannot be read or written; a failing system call.
 pub async fn compare_settings(control: &Arc<Control>) -> Result<Found, Problem> {
     // Without the store: the daemon knows what it put into force.
-    let settings = control.settle_settings()?;
-    let stored = control.keeper.read(|reader| reader.state::<StoredMode>(MODE)).await?;
+    let settings = control.reconcile_settings()?;
+    let stored = control.store_handle.read(|reader| reader.state::<StoredMode>(MODE)).await?;
     let (mode, _) = control.mode_in_force(&control.order.turn())?;
-    let mut found = learn(control).await?;
+    let mut found = adopt_offline(control).await?;
     let differs = stored.unwrap_or_default().enforce != (mode == MODE_ENFORCE);
     if differs && !control.held.is_held() {
         let mode = mode_as(control, false, false).await?;
@@ -160,15 +160,15 @@ pub async fn compare(control: &Arc<Control>) -> Result<Found, Problem> {
 /// Learns what was done on the maps without the daemon, when somebody has left a note since.
 ///
 /// # Errors
-/// As [`learn`].
-pub async fn learn_noted(control: &Arc<Control>) -> Result<(), Problem> {
+/// As [`adopt_offline`].
+pub async fn adopt_noted(control: &Arc<Control>) -> Result<(), Problem> {
     let paths = control.config().paths.clone();
     let look = move || (Note::file(&paths).exists(), Notes::put_aside(&paths));
     let (is_there, aside) = tokio::task::spawn_blocking(look).await.unwrap_or_default();
     let aside = aside.map(|file| format!("look at {}, and delete it", file.display()));
     control.chores.note(ODD_NOTES, aside);
     if is_there {
-        learn(control).await?;
+        adopt_offline(control).await?;
     }
     Ok(())
 }
@@ -177,16 +177,16 @@ pub async fn learn_noted(control: &Arc<Control>) -> Result<(), Problem> {
 ///
 /// # Errors
 /// A store that cannot be read or written; a failing system call.
-pub async fn learn(control: &Arc<Control>) -> Result<Found, Problem> {
-    learn_as(control, false).await
+pub async fn adopt_offline(control: &Arc<Control>) -> Result<Found, Problem> {
+    adopt_offline_as(control, false).await
 }
 
-async fn learn_as(control: &Arc<Control>, alone: bool) -> Result<Found, Problem> {
+async fn adopt_offline_as(control: &Arc<Control>, alone: bool) -> Result<Found, Problem> {
     if control.held.is_held() {
         // Nothing is adopted before it is decided what is right.
         return Ok(Found::default());
     }
-    if control.keeper.unsaved() > 0 {
+    if control.store_handle.unsaved() > 0 {
         // The store will hear of it from whoever did it.
         return Ok(Found::default());
     }
@@ -202,13 +202,14 @@ async fn learn_as(control: &Arc<Control>, alone: bool) -> Result<Found, Problem>
     for (line, why) in &notes.odd {
         tracing::warn!("{}:{line}: this note is not adopted: {why}", file.display());
     }
-    let stored = control.keeper.read(|reader| reader.state::<StoredOverride>(OVERRIDE)).await?;
+    let stored =
+        control.store_handle.read(|reader| reader.state::<StoredOverride>(OVERRIDE)).await?;
     let is_known = is_known(&stored.unwrap_or_default(), control.maps.override_until()?);
     let settled = if is_known && !notes.list.iter().any(Note::is_override) {
         Adopted::Nothing
     } else {
         let (worker, list) = (Arc::clone(control), notes.list.clone());
-        settle(control, alone, move |reader| settle_override(&worker, reader, &list)).await?
+        settle(control, alone, move |reader| reconcile_override(&worker, reader, &list)).await?
     };
     let (adopted, kept) = match settled {
         Adopted::Note(kept) => (true, Some(kept)),
@@ -221,16 +222,16 @@ async fn learn_as(control: &Arc<Control>, alone: bool) -> Result<Found, Problem>
         let persisted = kept.await;
         tracing::warn!(?persisted, "adopted the override that the kernel's map has");
     }
-    let found = settle_allows(control, &notes.list).await?;
+    let found = reconcile_allows(control, &notes.list).await?;
     let last = notes.list.iter().rposition(Note::is_override).filter(|_| adopted);
     let others = notes.list.iter().enumerate().filter(|(index, _)| Some(*index) != last);
     let entries: Vec<_> = others.filter_map(|(_, note)| over(note)).collect();
     if !entries.is_empty() {
         let write =
             |store: &mut Store| Ok(entries.into_iter().try_for_each(|entry| store.audit(entry))?);
-        control.keeper.write(write).await?;
+        control.store_handle.write_through(write).await?;
     }
-    if control.keeper.unsaved() == 0 {
+    if control.store_handle.unsaved() == 0 {
         let _ = tokio::task::spawn_blocking(move || notes.remove()).await;
     }
     Ok(found)
@@ -253,7 +254,7 @@ fn over(note: &Note) -> Option<Entry> {
 /// Makes the mode the same in store and map.
 async fn mode_as(control: &Arc<Control>, alone: bool, at_start: bool) -> Result<Found, Problem> {
     let worker = Arc::clone(control);
-    let settled = settle(control, alone, move |reader| settle_mode(&worker, reader, at_start));
+    let settled = settle(control, alone, move |reader| reconcile_mode(&worker, reader, at_start));
     let (found, kept) = settled.await?;
     if let Some(kept) = kept {
         kept.await;
@@ -263,7 +264,7 @@ async fn mode_as(control: &Arc<Control>, alone: bool, at_start: bool) -> Result<
 
 /// The mode of the store; where enforcing ends sooner by the map, by the map. Observe that is in
 /// force and that the store lacks is adopted. Runs in [`settle`].
-fn settle_mode(
+fn reconcile_mode(
     control: &Control,
     store: &Reader,
     at_start: bool,
@@ -274,7 +275,7 @@ fn settle_mode(
         return Ok((Found::default(), None));
     }
     let (mode, until) = control.mode_in_force(&turn)?;
-    if mode == MODE_OBSERVE && until == LIFTED && stored.enforce {
+    if mode == MODE_OBSERVE && until == TOMBSTONE && stored.enforce {
         let now = clock::now();
         let adopted = StoredMode { enforce: false, since: Some(now), until: None };
         let entry = Entry::new(now, "root", "mode adopt").with("mode", "observe");
@@ -319,7 +320,11 @@ fn is_known(stored: &StoredOverride, deadline: u64) -> bool {
 
 /// The override of the map, unless the map never had one. Runs in [`settle`]: there the store is
 /// no older than the map, unless the order knows better.
-fn settle_override(control: &Control, store: &Reader, notes: &[Note]) -> Result<Adopted, Problem> {
+fn reconcile_override(
+    control: &Control,
+    store: &Reader,
+    notes: &[Note],
+) -> Result<Adopted, Problem> {
     let stored = store.state::<StoredOverride>(OVERRIDE)?.unwrap_or_default();
     let note = notes.iter().rev().find(|note| note.is_override());
     let mut turn = control.order.turn();
@@ -378,7 +383,7 @@ fn restore_override(
     if until.is_none() && note.is_none() {
         return Ok(None);
     }
-    let mut deadline = LIFTED;
+    let mut deadline = TOMBSTONE;
     if until.is_some() {
         deadline = clock::kernel_expiry(wanted.since.unwrap_or(now), until, now);
         deadline = deadline.min(clock::deadline(wire::OVERRIDE_MAX.unsigned_abs()));
@@ -396,9 +401,9 @@ fn noted(entry: Entry, note: Option<&Note>) -> Entry {
 }
 
 /// Adopts allows that only the maps have, and writes those that only the store has.
-async fn settle_allows(control: &Arc<Control>, notes: &[Note]) -> Result<Found, Problem> {
+async fn reconcile_allows(control: &Arc<Control>, notes: &[Note]) -> Result<Found, Problem> {
     let known = control
-        .keeper
+        .store_handle
         .read(|reader| {
             let mut known = HashMap::new();
             reader.for_each(Kind::Allow, |decision| {
@@ -431,8 +436,8 @@ async fn settle_allows(control: &Arc<Control>, notes: &[Note]) -> Result<Found, 
             .cloned();
         let worker = Arc::clone(control);
         let one = control
-            .keeper
-            .write(move |store| settle_allow(&worker, store, subject, note.as_ref()))
+            .store_handle
+            .write_through(move |store| reconcile_allow(&worker, store, subject, note.as_ref()))
             .await?;
         found.adopted += one.adopted;
         found.repaired += one.repaired;
@@ -441,7 +446,7 @@ async fn settle_allows(control: &Arc<Control>, notes: &[Note]) -> Result<Found, 
 }
 
 /// Makes one allow the same in the store and in both of its maps. Runs on the store's thread.
-fn settle_allow(
+fn reconcile_allow(
     control: &Control,
     store: &mut Store,
     subject: Subject,
@@ -546,7 +551,7 @@ fn adopt(
 async fn compare_blocks(control: &Arc<Control>, alone: bool) -> Result<Found, Problem> {
     let worker = Arc::clone(control);
     let (mut found, doubtful) = control
-        .keeper
+        .store_handle
         .read(move |reader| {
             let mut found = Found::default();
             let mut doubtful = Vec::new();
@@ -603,7 +608,10 @@ async fn compare_blocks(control: &Arc<Control>, alone: bool) -> Result<Found, Pr
     // What is not stored comes last, and goes out first.
     for subject in doubtful.into_iter().rev() {
         let worker = Arc::clone(control);
-        let done = control.keeper.write(move |store| settle_block(&worker, store, subject)).await;
+        let done = control
+            .store_handle
+            .write_through(move |store| reconcile_block(&worker, store, subject))
+            .await;
         let one = done.map_err(|problem| match problem.kind {
             ProblemKind::Full => {
                 let (blocks, room) = (found.blocks, control.config().blocks);
@@ -648,7 +656,7 @@ fn difference(control: &Control, decision: &Decision) -> Result<Difference, Erro
     let Some(found) = control.maps.block(decision.subject)? else {
         return Ok(Difference::Write(wanted));
     };
-    if found.expires == LIFTED && found.rule >= decision.rule {
+    if found.expires == TOMBSTONE && found.rule >= decision.rule {
         return Ok(Difference::Lifted(found.rule));
     }
     if found.rule == decision.rule {
@@ -678,7 +686,11 @@ fn difference(control: &Control, decision: &Decision) -> Result<Difference, Erro
 
 /// Makes one block the same in store and map. Runs on the store's thread, and leaves alone what was
 /// let through and has not come to the store.
-fn settle_block(control: &Control, store: &mut Store, subject: Subject) -> Result<Found, Problem> {
+fn reconcile_block(
+    control: &Control,
+    store: &mut Store,
+    subject: Subject,
+) -> Result<Found, Problem> {
     let repaired = Found { repaired: 1, ..Found::default() };
     let stored = store.find(Kind::Block, subject)?;
     let turn = control.order.turn();
@@ -691,7 +703,7 @@ fn settle_block(control: &Control, store: &mut Store, subject: Subject) -> Resul
         };
         control.maps.remove_block(subject)?;
         tracing::warn!(rule = found.rule, "removed a block that only the kernel's map had");
-        return Ok(if found.expires == LIFTED { Found::default() } else { repaired });
+        return Ok(if found.expires == TOMBSTONE { Found::default() } else { repaired });
     };
     match difference(control, &decision)? {
         Difference::None => Ok(Found::default()),
@@ -721,11 +733,11 @@ fn settle_block(control: &Control, store: &mut Store, subject: Subject) -> Resul
 /// A store that takes no writes; a failing system call.
 pub async fn sweep(control: &Arc<Control>) -> Result<bool, Problem> {
     // Asked first: a change, even of nothing, is a wait for the disk.
-    if !control.keeper.read(|reader| reader.has_expired(clock::now())).await? {
+    if !control.store_handle.read(|reader| reader.has_expired(clock::now())).await? {
         return Ok(false);
     }
     let worker = Arc::clone(control);
-    control.keeper.write(move |store| Ok(sweep_some(&worker, store)? > 0)).await
+    control.store_handle.write_through(move |store| Ok(sweep_some(&worker, store)? > 0)).await
 }
 
 /// Takes out at most [`SWEPT`] of what has ended; how many. Runs on the store's thread.

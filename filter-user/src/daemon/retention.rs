@@ -97,7 +97,7 @@ pub async fn run(control: Arc<Control>) {
 /// What the store may take where nothing is configured. It only grows until the next start, and begins
 /// with no less than what is there: what another program writes costs no records.
 async fn fit(control: &Control, config: &Config, before: Option<u64>) -> Option<u64> {
-    let size = control.keeper.read(|reader| reader.size()).await.ok()?;
+    let size = control.store_handle.read(|reader| reader.size()).await.ok()?;
     let folder = config.paths.state.clone();
     let free = tokio::task::spawn_blocking(move || free(&folder)).await.ok()??;
     Some(default_limit(free, size).max(before.unwrap_or(size.used.min(MAX_BYTES))))
@@ -131,7 +131,7 @@ async fn by_age(control: &Arc<Control>, config: &Config) -> Result<(), Problem> 
 
 /// Takes the oldest calls out of a store that is too large, whatever their age.
 async fn by_size(control: &Arc<Control>, limit: u64) -> Result<(), Problem> {
-    let mut used = control.keeper.read(|reader| reader.size()).await?.used;
+    let mut used = control.store_handle.read(|reader| reader.size()).await?.used;
     if used <= limit {
         return Ok(());
     }
@@ -141,7 +141,7 @@ async fn by_size(control: &Arc<Control>, limit: u64) -> Result<(), Problem> {
             let step = store.prune_calls(Timestamp::MAX, STEP)?;
             Ok((step.is_done, store.size()?.used))
         };
-        (is_done, used) = control.keeper.write(prune).await?;
+        (is_done, used) = control.store_handle.write_through(prune).await?;
         bring_in_log(control).await?;
     }
     if used <= limit {
@@ -154,7 +154,7 @@ async fn by_size(control: &Arc<Control>, limit: u64) -> Result<(), Problem> {
 
 /// Gives free pages back to the file system.
 async fn give_back(control: &Arc<Control>) -> Result<(), Problem> {
-    let Size { used, free } = control.keeper.read(|reader| reader.size()).await?;
+    let Size { used, free } = control.store_handle.read(|reader| reader.size()).await?;
     let keep = FREE.max(used / FREE_SHARE);
     // Not for each page: it is written again soon.
     if free <= 2 * keep {
@@ -170,7 +170,7 @@ async fn steps(
 ) -> Result<(), Problem> {
     loop {
         let (begun, step) = (Instant::now(), step.clone());
-        let done = control.keeper.write(move |store| Ok(step(store)?)).await?;
+        let done = control.store_handle.write_through(move |store| Ok(step(store)?)).await?;
         bring_in_log(control).await?;
         if done.is_done {
             return Ok(());
@@ -183,11 +183,11 @@ async fn steps(
 /// that something is wrong with.
 async fn bring_in_log(control: &Control) -> Result<(), Problem> {
     let path = control.config().paths.store();
-    if control.keeper.problem().is_some() || !store::is_log_long(&path) {
+    if control.store_handle.problem().is_some() || !store::is_log_long(&path) {
         return Ok(());
     }
     // Another file in its place would take the changes of this one.
-    control.keeper.write(|store| Ok(store.check_place()?)).await?;
+    control.store_handle.write_through(|store| Ok(store.check_place()?)).await?;
     let done = tokio::task::spawn_blocking(move || store::bring_in_log(&path)).await;
     match done {
         Ok(done) => Ok(done.map(drop)?),

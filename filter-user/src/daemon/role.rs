@@ -2,7 +2,7 @@
 
 /// Who asks.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Who {
+pub struct Principal {
     /// Name of the user.
     pub name: String,
     /// What the user may do.

@@ -11,7 +11,7 @@ use tokio::sync::Notify;
 
 /// Waits for signals: SIGHUP reads the configuration again, SIGUSR1 compares store and maps now,
 /// SIGTERM and SIGINT end the daemon.
-pub(crate) async fn until_told(app: &App, compare: &Notify) -> Result<(), Failure> {
+pub(crate) async fn wait_for_signal(app: &App, compare: &Notify) -> Result<(), Failure> {
     let wait = |kind| signal(kind).map_err(|error| Failure::new(Exit::Failed, error));
     let mut hangup = wait(SignalKind::hangup())?;
     let mut user1 = wait(SignalKind::user_defined1())?;
@@ -56,7 +56,7 @@ pub(crate) async fn reload(app: &App, compare: &Notify) {
             if app.control.config().redial != old.redial {
                 compare.notify_one();
             }
-            app.control.keeper.keep(move |store| store.audit(entry.clone())).await;
+            app.control.store_handle.write_behind(move |store| store.audit(entry.clone())).await;
             None
         }
         Err(error) => {

@@ -18,7 +18,7 @@ use crate::daemon::chores::Chores;
 use crate::daemon::held::Held;
 use crate::daemon::order::{Order, Turn};
 use crate::daemon::retention::Limit;
-use crate::daemon::store_thread::{Keeper, refused};
+use crate::daemon::store_thread::{StoreHandle, refused};
 use crate::datapath;
 use crate::datapath::Maps;
 use crate::model::number_text;
@@ -33,7 +33,7 @@ pub struct Control {
     /// Where they are pinned.
     pub folder: PathBuf,
     /// The store.
-    pub keeper: Keeper,
+    pub store_handle: StoreHandle,
     /// The order of all changes; its lock guards what the maps hold of mode, override, blocks and
     /// allows, and the settings.
     pub order: Order,
@@ -79,7 +79,7 @@ impl Control {
     pub fn new(
         maps: Maps,
         folder: PathBuf,
-        keeper: Keeper,
+        store_handle: StoreHandle,
         config: Config,
         node: String,
         last_rule: u64,
@@ -87,8 +87,8 @@ impl Control {
         Control {
             maps,
             folder,
-            order: Order::new(keeper.clone(), last_rule),
-            keeper,
+            order: Order::new(store_handle.clone(), last_rule),
+            store_handle,
             drift: AtomicU64::new(0),
             reattached: AtomicU32::new(0),
             busiest: Busiest::default(),
@@ -207,7 +207,7 @@ impl Control {
         kind: Kind,
         subject: Subject,
     ) -> Result<Option<Decision>, Problem> {
-        self.keeper.read_soon(move |reader| reader.find(kind, subject)).await
+        self.store_handle.read_soon(move |reader| reader.find(kind, subject)).await
     }
 
     /// The stored decision about a subject.
@@ -215,6 +215,6 @@ impl Control {
     /// # Errors
     /// A store that cannot be read.
     pub async fn find(&self, kind: Kind, subject: Subject) -> Result<Option<Decision>, Problem> {
-        self.keeper.read(move |reader| reader.find(kind, subject)).await
+        self.store_handle.read(move |reader| reader.find(kind, subject)).await
     }
 }

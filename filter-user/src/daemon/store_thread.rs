@@ -49,7 +49,7 @@ enum Order {
 
 /// A handle on the store.
 #[derive(Clone)]
-pub struct Keeper {
+pub struct StoreHandle {
     path: PathBuf,
     orders: Sender<Order>,
     unsaved: Arc<AtomicUsize>,
@@ -82,15 +82,15 @@ impl Drop for Abandoned {
     }
 }
 
-impl Keeper {
+impl StoreHandle {
     /// Opens the store on a thread of its own. A store that cannot be opened is no error: the
     /// filter is in force without it, and it is tried again.
     #[must_use]
-    pub fn start(path: &Path) -> Keeper {
+    pub fn start(path: &Path) -> StoreHandle {
         let (orders, receiver) = channel();
         let (lives, alive) = watch::channel(());
         let lane = |threads| Arc::new(Semaphore::new(threads));
-        let keeper = Keeper {
+        let store_handle = StoreHandle {
             lanes: Arc::new(Lanes {
                 soon: lane(SOON),
                 short: lane(SHORT),
@@ -104,9 +104,9 @@ impl Keeper {
             problem: Arc::default(),
             took: Histogram::new(exponential_buckets(FIRST_BUCKET, 2.0, BUCKETS)),
         };
-        let took = keeper.took.clone();
-        let (path, unsaved) = (path.to_owned(), Arc::clone(&keeper.unsaved));
-        let problem = Arc::clone(&keeper.problem);
+        let took = store_handle.took.clone();
+        let (path, unsaved) = (path.to_owned(), Arc::clone(&store_handle.unsaved));
+        let problem = Arc::clone(&store_handle.problem);
         let (opened, wait) = channel();
         let started = thread::Builder::new().name("store".into()).spawn(move || {
             let _lives = lives;
@@ -117,11 +117,11 @@ impl Keeper {
         });
         let found = match (started, wait.recv_timeout(OPEN_PATIENCE)) {
             (Ok(_), Ok(found)) => found,
-            (Ok(_), Err(_)) => Some(format!("{} does not answer", keeper.path.display())),
+            (Ok(_), Err(_)) => Some(format!("{} does not answer", store_handle.path.display())),
             (Err(error), _) => Some(format!("no thread for the store: {error}")),
         };
-        note(&keeper.problem, found);
-        keeper
+        note(&store_handle.problem, found);
+        store_handle
     }
 
     /// What is wrong with the store, as far as known.
@@ -148,7 +148,10 @@ impl Keeper {
     ///
     /// # Errors
     /// That the store takes no writes, and why; what `write` says.
-    pub fn write<T, F>(&self, write: F) -> impl Future<Output = Result<T, Problem>> + use<T, F>
+    pub fn write_through<T, F>(
+        &self,
+        write: F,
+    ) -> impl Future<Output = Result<T, Problem>> + use<T, F>
     where
         T: Send + 'static,
         F: FnOnce(&mut Store) -> Result<T, Problem> + Send + 'static,
@@ -183,7 +186,7 @@ impl Keeper {
 
     /// Writes down what is in force already. The thread has it when this returns; the future says
     /// after a moment whether it is on disk.
-    pub fn keep<F>(&self, write: F) -> impl Future<Output = Persisted> + use<F>
+    pub fn write_behind<F>(&self, write: F) -> impl Future<Output = Persisted> + use<F>
     where
         F: FnMut(&mut Store) -> Result<(), Error> + Send + 'static,
     {
@@ -210,7 +213,7 @@ impl Keeper {
         while self.alive.clone().changed().await.is_ok() {}
     }
 
-    /// As [`Keeper::read`], for ways out and the status, which must not wait: a disk that does not
+    /// As [`StoreHandle::read`], for ways out and the status, which must not wait: a disk that does not
     /// answer for [`PATIENCE`] is one that cannot be read.
     ///
     /// # Errors
@@ -236,7 +239,7 @@ impl Keeper {
         self.read_on(&self.lanes.short, None, read).await
     }
 
-    /// As [`Keeper::read`], for one page of a list.
+    /// As [`StoreHandle::read`], for one page of a list.
     ///
     /// # Errors
     /// A store that cannot be read, and why.
@@ -248,7 +251,7 @@ impl Keeper {
         self.read_on(&self.lanes.page, turn, read).await
     }
 
-    /// As [`Keeper::read`], for what reads the whole store, or all of one number.
+    /// As [`StoreHandle::read`], for what reads the whole store, or all of one number.
     ///
     /// # Errors
     /// A store that cannot be read, and why.
@@ -405,11 +408,11 @@ mod tests {
     use crate::sys::clock;
 
     /// A keeper of a new store.
-    fn keeper() -> (tempfile::TempDir, Keeper) {
+    fn store_handle() -> (tempfile::TempDir, StoreHandle) {
         let folder = tempfile::tempdir().unwrap();
-        let keeper = Keeper::start(&folder.path().join("palang.db"));
-        assert_eq!(keeper.problem(), None);
-        (folder, keeper)
+        let store_handle = StoreHandle::start(&folder.path().join("palang.db"));
+        assert_eq!(store_handle.problem(), None);
+        (folder, store_handle)
     }
 
     /// Reads that do not end by themselves, on all threads of a lane and more.
@@ -419,12 +422,12 @@ mod tests {
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn no_lane_waits_for_another() {
-        let (_folder, keeper) = keeper();
+        let (_folder, store_handle) = store_handle();
         let (end, ended) = watch::channel(());
         let hog = {
-            let keeper = keeper.clone();
+            let store_handle = store_handle.clone();
             move || {
-                let (keeper, ended) = (keeper.clone(), ended.clone());
+                let (store_handle, ended) = (store_handle.clone(), ended.clone());
                 tokio::spawn(async move {
                     let wait = move |_: &Reader| {
                         while ended.has_changed().is_ok() {
@@ -433,16 +436,16 @@ mod tests {
                         Ok(())
                     };
                     let _ = tokio::join!(
-                        keeper.read_long(wait.clone()),
-                        keeper.read_page(wait.clone()),
-                        keeper.read(wait)
+                        store_handle.read_long(wait.clone()),
+                        store_handle.read_page(wait.clone()),
+                        store_handle.read(wait)
                     );
                 })
             }
         };
         let hogs = hogs(hog);
         tokio::time::sleep(Duration::from_millis(200)).await;
-        let head = keeper.read_soon(|reader| reader.audit_head()).await.unwrap();
+        let head = store_handle.read_soon(|reader| reader.audit_head()).await.unwrap();
         assert_eq!(head.seq, 0);
         assert!(hogs.iter().all(|hog| !hog.is_finished()), "they are not in the way");
         drop(end);
@@ -453,12 +456,12 @@ mod tests {
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn what_must_not_wait_says_so_after_a_moment() {
-        let (_folder, keeper) = keeper();
+        let (_folder, store_handle) = store_handle();
         let (end, ended) = watch::channel(());
         let hog = {
-            let keeper = keeper.clone();
+            let store_handle = store_handle.clone();
             move || {
-                let (keeper, ended) = (keeper.clone(), ended.clone());
+                let (store_handle, ended) = (store_handle.clone(), ended.clone());
                 tokio::spawn(async move {
                     // As a disk that hangs: it does not hear that nobody waits any more.
                     let wait = move |_: &Reader| {
@@ -467,24 +470,24 @@ mod tests {
                         }
                         Ok(())
                     };
-                    let _ = keeper.read_soon(wait).await;
+                    let _ = store_handle.read_soon(wait).await;
                 })
             }
         };
         for hog in hogs(hog) {
             hog.await.unwrap();
         }
-        let problem = keeper.read_soon(|_| Ok(())).await.unwrap_err();
+        let problem = store_handle.read_soon(|_| Ok(())).await.unwrap_err();
         assert!(problem.message.contains("does not answer"), "{}", problem.message);
         drop(end);
-        while keeper.read_soon(|_| Ok(())).await.is_err() {}
+        while store_handle.read_soon(|_| Ok(())).await.is_err() {}
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn a_question_ends_with_whoever_asked() {
-        let (_folder, keeper) = keeper();
+        let (_folder, store_handle) = store_handle();
         let rows = 300;
-        let write = keeper.write(move |store| {
+        let write = store_handle.write_through(move |store| {
             for _ in 0..rows {
                 store.audit(crate::store::Entry::new(clock::now(), "siti", "attach"))?;
             }
@@ -504,7 +507,7 @@ mod tests {
             let _ = told.send(error.to_string());
             Ok(())
         };
-        let reading = tokio::spawn(async move { keeper.read_long(read).await });
+        let reading = tokio::spawn(async move { store_handle.read_long(read).await });
         let outcome = tokio::task::spawn_blocking(move || {
             has_begun.recv().unwrap();
             reading.abort();
@@ -516,7 +519,7 @@ mod tests {
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn a_user_has_one_long_question_at_a_time() {
         use crate::daemon::http::listen::{API, Connections};
-        let (_folder, keeper) = keeper();
+        let (_folder, store_handle) = store_handle();
         let users = limits::Users::new();
         let (connection, _closed) = Connections::new(API).open(None).unwrap();
         let slot = |uid| {
@@ -527,7 +530,7 @@ mod tests {
         let (begun, has_begun) = std::sync::mpsc::channel();
         let mut reads = Vec::new();
         for _ in 0..2 {
-            let (keeper, slot, begun) = (keeper.clone(), slot(1), begun.clone());
+            let (store_handle, slot, begun) = (store_handle.clone(), slot(1), begun.clone());
             let ended = ended.clone();
             reads.push(tokio::spawn(limits::within(slot, async move {
                 let wait = move |_: &Reader| {
@@ -537,10 +540,10 @@ mod tests {
                     }
                     Ok(())
                 };
-                keeper.read_long(wait).await.unwrap();
+                store_handle.read_long(wait).await.unwrap();
             })));
         }
-        let other = limits::within(slot(2), keeper.read_long(|_| Ok(())));
+        let other = limits::within(slot(2), store_handle.read_long(|_| Ok(())));
         other.await.unwrap();
         tokio::time::sleep(Duration::from_millis(100)).await;
         assert_eq!(has_begun.try_iter().count(), 1, "the second waits for the first");
@@ -553,9 +556,10 @@ mod tests {
 
     #[tokio::test]
     async fn the_end_of_the_store_s_thread_is_noticed() {
-        let (_folder, keeper) = keeper();
-        let ended = keeper.ended();
-        let answer = keeper.write(|_| -> Result<(), Problem> { panic!("a test") }).await;
+        let (_folder, store_handle) = store_handle();
+        let ended = store_handle.ended();
+        let answer =
+            store_handle.write_through(|_| -> Result<(), Problem> { panic!("a test") }).await;
         assert!(answer.unwrap_err().message.contains("has ended"));
         ended.await;
     }

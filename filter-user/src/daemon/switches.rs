@@ -7,7 +7,7 @@ use crate::inspect;
 use crate::model::policy::Policy;
 use crate::store::Entry;
 use crate::sys::clock;
-use filter_common::abi::{LIFTED, MODE_ENFORCE, MODE_OBSERVE};
+use filter_common::abi::{MODE_ENFORCE, MODE_OBSERVE, TOMBSTONE};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 use std::sync::PoisonError;
@@ -119,7 +119,7 @@ impl Control {
         let now = clock::now();
         let until = match stored.since {
             // Tells it from maps that nobody has set a mode in.
-            Some(_) if !stored.enforce => LIFTED,
+            Some(_) if !stored.enforce => TOMBSTONE,
             since => clock::kernel_expiry(since.unwrap_or(now), stored.until, now),
         };
         let mode = if stored.enforce { MODE_ENFORCE } else { MODE_OBSERVE };
@@ -156,7 +156,7 @@ impl Control {
     ///
     /// # Errors
     /// A failing system call.
-    pub fn settle_settings(&self) -> Result<u64, Problem> {
+    pub fn reconcile_settings(&self) -> Result<u64, Problem> {
         let turn = self.order.turn();
         let config = self.config();
         let (mode, until) = self.mode_in_force(&turn)?;

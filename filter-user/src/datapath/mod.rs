@@ -28,7 +28,7 @@ pub use crate::datapath::load::{Plan, Program, slow_reader};
 pub use crate::datapath::loaded::{Loaded, loaded, map_id};
 pub use crate::datapath::maps::carry_over::carry_over;
 pub use crate::datapath::maps::lookup::LookUp;
-pub use crate::datapath::maps::pass_maps::WayOut;
+pub use crate::datapath::maps::pass_maps::PassMaps;
 pub use crate::datapath::maps::{AllowHalves, Maps, event_stats, walk_blocks};
 pub use crate::datapath::pins::Pins;
 pub use crate::datapath::positions::{EVENT_BYTES, Positions};

@@ -9,10 +9,10 @@ use filter_common::abi::{
     PrefixKey, Profile, Redial, Settings,
 };
 use filter_common::bytes::Slice;
+use filter_common::decide::{Call, Decision, PolicyLookup, decide};
 use filter_common::egress::{called, is_sip};
-use filter_common::gate::{Gate, Scratch, judge};
+use filter_common::judge::{JudgeContext, Scratch, judge};
 use filter_common::number::Number;
-use filter_common::policy::{Call, Decision, Lists, decide};
 use filter_common::sip::message::Reader;
 
 use crate::model::policy::{Policy, Subject};
@@ -176,7 +176,7 @@ impl HostGate {
     }
 }
 
-impl Lists for HostGate {
+impl PolicyLookup for HostGate {
     fn now(&mut self) -> u64 {
         self.now
     }
@@ -245,7 +245,7 @@ impl Lists for HostGate {
     }
 }
 
-impl Gate for HostGate {
+impl JudgeContext for HostGate {
     fn settings(&self) -> Option<&Settings> {
         self.settings.as_ref()
     }

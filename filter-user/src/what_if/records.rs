@@ -6,9 +6,9 @@
 use std::collections::HashMap;
 
 use filter_common::abi::{BLOCK_NO_REDIAL, Block, MODE_ENFORCE, PrefixKey, Verdict};
-use filter_common::gate::Gate as _;
+use filter_common::decide::{Call, PolicyLookup as _};
+use filter_common::judge::JudgeContext as _;
 use filter_common::number::Number;
-use filter_common::policy::{Call, Lists as _};
 use filter_common::reason::Reason;
 use jiff::Timestamp;
 

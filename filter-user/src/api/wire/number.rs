@@ -38,7 +38,7 @@ pub struct AuditVerdict {
 
 /// `GET /v1/numbers/{number}`: all that is held about one number. Its lists are whole.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct Held {
+pub struct NumberExport {
     /// The number.
     pub number: String,
     /// What stands for it in the audit's records.
@@ -97,7 +97,7 @@ pub struct Redials {
 
 /// `DELETE /v1/numbers/{number}?reason=&dry_run=`: a number is forgotten; role admin.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct Erased {
+pub struct Erasure {
     /// The number as it was asked for.
     pub number: String,
     /// What stands for it in the audit's records from now on.

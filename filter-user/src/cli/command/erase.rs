@@ -6,7 +6,7 @@ use clap::Args;
 
 use crate::api::client;
 use crate::api::client::Client;
-use crate::api::wire::Erased;
+use crate::api::wire::Erasure;
 use crate::cli::input::number;
 use crate::cli::output;
 use crate::cli::output::{Answer, Output, counted};
@@ -44,12 +44,12 @@ pub fn run(arguments: &Arguments, client: &Client) -> Result<Exit, Failure> {
     let dry_run = arguments.dry_run.then_some("true");
     let query = [("reason", Some(arguments.reason.as_str())), ("dry_run", dry_run)];
     let path = client::path(&["numbers", &arguments.number], &query);
-    let erased: Erased = client.delete(&path, client::LONG)?;
+    let erased: Erasure = client.delete(&path, client::LONG)?;
     arguments.output.tell(&erased)?;
     Ok(Exit::Done)
 }
 
-impl Answer for Erased {
+impl Answer for Erasure {
     fn people(&self, writer: &mut dyn Write) -> io::Result<()> {
         if self.dry_run {
             writeln!(writer, "dry run, nothing was changed")?;
@@ -79,7 +79,7 @@ impl Answer for Erased {
 mod tests {
     use super::*;
 
-    fn people(erased: &Erased) -> Vec<String> {
+    fn people(erased: &Erasure) -> Vec<String> {
         let mut text = Vec::new();
         erased.people(&mut text).unwrap();
         String::from_utf8(text).unwrap().lines().map(str::to_owned).collect()
@@ -87,7 +87,7 @@ mod tests {
 
     #[test]
     fn erasure_shows_what_was_removed_and_what_stays() {
-        let erased = Erased {
+        let erased = Erasure {
             number: "6281234567890".into(),
             pseudonym: "#ab".into(),
             calls: 1,
@@ -107,7 +107,7 @@ mod tests {
             ]
         );
         assert_eq!(erased.raw(), [["6281234567890", "#ab", "1", "0", "2", "5", "3"]]);
-        let lines = people(&Erased { dry_run: true, ..erased });
+        let lines = people(&Erasure { dry_run: true, ..erased });
         assert_eq!(lines[0], "dry run, nothing was changed");
         assert!(lines[1].starts_with("would erase 6281234567890"), "{lines:?}");
     }

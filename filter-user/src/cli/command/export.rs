@@ -6,7 +6,7 @@ use clap::Args;
 
 use crate::api::client;
 use crate::api::client::Client;
-use crate::api::wire::{Evidence, Held, Redials, Remembered};
+use crate::api::wire::{Evidence, NumberExport, Redials, Remembered};
 use crate::cli::input::number;
 use crate::cli::input::time;
 use crate::cli::output;
@@ -38,12 +38,12 @@ pub struct Arguments {
 /// Returns an error if the daemon refuses or cannot be reached.
 pub fn run(arguments: &Arguments, client: &Client) -> Result<Exit, Failure> {
     let path = client::path(&["numbers", &arguments.number], &[]);
-    let held: Held = client.get(&path, client::LONG)?;
+    let held: NumberExport = client.get(&path, client::LONG)?;
     arguments.output.tell(&held)?;
     Ok(Exit::Done)
 }
 
-impl Answer for Held {
+impl Answer for NumberExport {
     fn people(&self, writer: &mut dyn Write) -> io::Result<()> {
         self.check.people(writer)?;
         output::field(writer, "pseudonym", &self.pseudonym)?;

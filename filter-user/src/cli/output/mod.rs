@@ -351,6 +351,23 @@ pub fn warn_unless_persisted(persisted: &Persisted, dry_run: bool) {
     }
 }
 
+/// Returns the reason, the policy verdict that was not applied, and the rule.
+pub(crate) fn reason(record: &Record) -> String {
+    let mut text = record.reason.to_owned();
+    if let Some(would) = record.would {
+        text += &format!(", would {would}");
+    }
+    if let Some(rule) = &record.rule {
+        text += &format!(" ({rule})");
+    }
+    text
+}
+
+/// Formats a count: `1 frame`, `2 frames`.
+pub fn count(number: u64, noun: &str) -> String {
+    format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -453,21 +470,4 @@ mod tests {
         let texts = [0, 999, 1000, 1_000_000].map(thousands);
         assert_eq!(texts, ["0", "999", "1,000", "1,000,000"]);
     }
-}
-
-/// Returns the reason, the policy verdict that was not applied, and the rule.
-pub(crate) fn reason(record: &Record) -> String {
-    let mut text = record.reason.to_owned();
-    if let Some(would) = record.would {
-        text += &format!(", would {would}");
-    }
-    if let Some(rule) = &record.rule {
-        text += &format!(" ({rule})");
-    }
-    text
-}
-
-/// Formats a count: `1 frame`, `2 frames`.
-pub fn count(number: u64, noun: &str) -> String {
-    format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
 }

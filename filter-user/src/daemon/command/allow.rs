@@ -6,13 +6,13 @@ use crate::daemon::convert::allow_of;
 use crate::daemon::decision::{allow_entry, bounded, end, entry, is_by_hand, merge, told};
 use crate::daemon::order::{Key, Later, Turn, superseded};
 use crate::daemon::reconcile;
-use crate::daemon::role::Who;
+use crate::daemon::role::Principal;
 use crate::daemon::state::{Control, problem};
 use crate::model::free_text;
 use crate::model::policy::Subject;
 use crate::store::{Decision, Entry, Error, Kind, Store};
 use crate::sys::clock;
-use filter_common::abi::{self, LIFTED};
+use filter_common::abi::{self, TOMBSTONE};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -82,7 +82,7 @@ impl Control {
     /// A number that cannot be read; a full map.
     pub async fn add_allow(
         self: &Arc<Self>,
-        who: &Who,
+        who: &Principal,
         add: wire::AddAllow,
     ) -> Result<Changed<wire::Allow>, Problem> {
         self.put_allow(who, add, "operator", false).await
@@ -95,7 +95,7 @@ impl Control {
     /// The grace is off; a number that cannot be read; a full map.
     pub async fn callback(
         self: &Arc<Self>,
-        who: &Who,
+        who: &Principal,
         call: wire::Callback,
     ) -> Result<Changed<wire::Allow>, Problem> {
         let grace = self.config().policy.settings.callback_grace;
@@ -119,7 +119,7 @@ impl Control {
 
     async fn put_allow(
         self: &Arc<Self>,
-        who: &Who,
+        who: &Principal,
         add: wire::AddAllow,
         origin: &str,
         keep_longer: bool,
@@ -177,7 +177,7 @@ impl Control {
             notes.push(format!("{} lasts longer, and stays as it was", told(before)));
         }
         if let Some(block) = self.maps.block(subject)?
-            && block.expires != LIFTED
+            && block.expires != TOMBSTONE
             && (block.expires == 0 || clock::boot() < block.expires)
         {
             notes.push(format!("the block against {subject} stays, without effect"));
@@ -200,17 +200,17 @@ impl Control {
     /// There is none; the store takes no writes.
     pub async fn remove_allow(
         self: &Arc<Self>,
-        who: &Who,
+        who: &Principal,
         text: &str,
         dry_run: bool,
     ) -> Result<Changed<wire::Allow>, Problem> {
         let subject = self.subject(text)?;
         // What root did by hand comes first: its note must not bring back what is removed now.
-        reconcile::learn_noted(self).await?;
+        reconcile::adopt_noted(self).await?;
         let mut found = self.take_allow(who, subject, dry_run).await?;
         if found.is_none() && self.maps.allow(subject)?.is_some() {
             // In force all the same: it was made without us.
-            reconcile::learn(self).await?;
+            reconcile::adopt_offline(self).await?;
             found = self.take_allow(who, subject, dry_run).await?;
         }
         let Some((order, decision)) = found else {
@@ -241,14 +241,15 @@ impl Control {
     /// There is none; the store takes no writes.
     pub async fn end_incident(
         self: &Arc<Self>,
-        who: &Who,
+        who: &Principal,
         incident: &str,
         dry_run: bool,
     ) -> Result<wire::IncidentEnded, Problem> {
         let incident = incident_id(incident)?;
         let wanted = incident.clone();
         let (order, removed) = if dry_run {
-            let found = self.keeper.read(move |reader| reader.of_incident(Kind::Allow, &wanted));
+            let found =
+                self.store_handle.read(move |reader| reader.of_incident(Kind::Allow, &wanted));
             (0, found.await?)
         } else {
             let (control, who) = (Arc::clone(self), who.clone());
@@ -309,14 +310,14 @@ impl Control {
     /// and what the store had.
     async fn take_allow(
         self: &Arc<Self>,
-        who: &Who,
+        who: &Principal,
         subject: Subject,
         dry_run: bool,
     ) -> Result<Option<(u64, Decision)>, Problem> {
         if dry_run {
             let find = move |store: &mut Store| Ok(store.find(Kind::Allow, subject)?);
             // On the thread: what is in force and waits for the disk counts.
-            return Ok(self.keeper.write(find).await?.map(|decision| (0, decision)));
+            return Ok(self.store_handle.write_through(find).await?.map(|decision| (0, decision)));
         }
         let (control, who) = (Arc::clone(self), who.clone());
         let by_hand = self.maps.allow(subject)?.filter(is_by_hand);
@@ -337,7 +338,7 @@ impl Control {
     fn remove_stored_allow(
         &self,
         store: &mut Store,
-        who: &Who,
+        who: &Principal,
         decision: &Decision,
         place: u64,
         by_hand: Option<abi::Allow>,
@@ -363,7 +364,7 @@ impl Control {
     /// Takes a lifted block out of store and map; what the store had goes into `removed`.
     pub(crate) fn removal(
         self: &Arc<Self>,
-        who: &Who,
+        who: &Principal,
         subject: Subject,
         place: u64,
         removed: Arc<Mutex<Option<Decision>>>,

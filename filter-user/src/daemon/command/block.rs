@@ -6,14 +6,14 @@ use crate::daemon::convert::{block_of, unknown_block};
 use crate::daemon::decision::{bounded, end, entry, merge, name, subject_of, told};
 use crate::daemon::order::{Key, Later};
 use crate::daemon::reconcile;
-use crate::daemon::role::{Role, Who};
+use crate::daemon::role::{Principal, Role};
 use crate::daemon::state::{Control, problem};
 use crate::datapath;
 use crate::model::policy::Subject;
 use crate::model::redial::Redial;
 use crate::store::{Decision, Entry, Kind, Reader, Store};
 use crate::sys::clock;
-use filter_common::abi::{self, BLOCK_NO_REDIAL, BLOCK_OBSERVE, LIFTED};
+use filter_common::abi::{self, BLOCK_NO_REDIAL, BLOCK_OBSERVE, TOMBSTONE};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Prefixes that fit into a trie of `filter-ebpf/src/maps.rs`.
@@ -46,7 +46,7 @@ impl Control {
     /// writes. Then nothing has changed.
     pub async fn add_block(
         self: &Arc<Self>,
-        who: &Who,
+        who: &Principal,
         add: wire::AddBlock,
     ) -> Result<Changed<wire::Block>, Problem> {
         let subject = self.subject(&add.number)?;
@@ -107,7 +107,7 @@ impl Control {
     /// changed), the block, the one before, and what changed.
     pub(crate) async fn put_block(
         self: &Arc<Self>,
-        who: &Who,
+        who: &Principal,
         subject: Subject,
         if_absent: bool,
         decide: impl FnOnce(Option<&Decision>) -> Result<(Decision, Change), Problem> + Send + 'static,
@@ -201,7 +201,7 @@ impl Control {
         let Some(rule) = self.live_allow(subject)?.map(|allow| allow.rule) else {
             return Err(problem);
         };
-        match self.keeper.read(move |reader| reader.by_rule(rule)).await {
+        match self.store_handle.read(move |reader| reader.by_rule(rule)).await {
             Ok(Some(decision)) => Err(Problem {
                 message: format!("{} ({})", problem.message, told(&decision)),
                 ..problem
@@ -256,7 +256,7 @@ impl Control {
     /// There is none.
     pub async fn remove_block(
         self: &Arc<Self>,
-        who: &Who,
+        who: &Principal,
         text: &str,
         dry_run: bool,
     ) -> Result<Changed<wire::Block>, Problem> {
@@ -269,12 +269,13 @@ impl Control {
     /// There is none.
     pub async fn unblock(
         self: &Arc<Self>,
-        who: &Who,
+        who: &Principal,
         subject: Subject,
         dry_run: bool,
     ) -> Result<Changed<wire::Block>, Problem> {
         // Asked first only where the map does not say it: a way out waits for no disk.
-        let is_in_map = |block: Option<abi::Block>| block.filter(|block| block.expires != LIFTED);
+        let is_in_map =
+            |block: Option<abi::Block>| block.filter(|block| block.expires != TOMBSTONE);
         let stored = match is_in_map(self.maps.block(subject)?) {
             Some(_) if !dry_run => None,
             Some(_) | None => Some(self.find_soon(Kind::Block, subject).await),
@@ -345,7 +346,8 @@ impl Control {
     fn lift(&self, subject: Subject, place: u64) -> Result<(), Problem> {
         let there = self.maps.block(subject)?;
         let block = there.unwrap_or(abi::Block { number: subject.raw(), ..abi::Block::default() });
-        match self.maps.set_block(subject, abi::Block { expires: LIFTED, rule: place, ..block }) {
+        match self.maps.set_block(subject, abi::Block { expires: TOMBSTONE, rule: place, ..block })
+        {
             // Nothing is in the map that could refuse.
             Err(error) if there.is_none() && error.is_full() => Ok(()),
             done => Ok(done?),
@@ -358,7 +360,7 @@ impl Control {
     /// A failing system call.
     pub fn forget_lifted(&self, subject: Subject, place: u64) -> Result<(), datapath::Error> {
         let _turn = self.order.turn();
-        let lifted = |block: &abi::Block| block.expires == LIFTED && block.rule <= place;
+        let lifted = |block: &abi::Block| block.expires == TOMBSTONE && block.rule <= place;
         if self.maps.block(subject)?.as_ref().is_some_and(lifted) {
             self.maps.remove_block(subject)?;
         }

@@ -8,7 +8,7 @@ use crate::inspect;
 use crate::model::policy::Subject;
 use crate::store::Decision;
 use crate::sys::clock;
-use filter_common::abi::LIFTED;
+use filter_common::abi::TOMBSTONE;
 use filter_common::number::Number;
 
 impl Control {
@@ -45,7 +45,7 @@ impl Control {
         let until = inspect::live(self.maps.override_until()?);
         let ends = |expires: u64| match expires {
             0 => "no end".to_owned(),
-            LIFTED => "lifted".to_owned(),
+            TOMBSTONE => "lifted".to_owned(),
             time if time <= clock::boot() => format!("ended {}", clock::wall(time)),
             time => format!("ends {}", clock::wall(time)),
         };
@@ -93,7 +93,7 @@ impl Control {
 
         let rules: Vec<_> = steps.iter().filter_map(|step| step.3).collect();
         let stored = self
-            .keeper
+            .store_handle
             .read(move |reader| {
                 rules.into_iter().map(|rule| Ok((rule, reader.by_rule(rule)?))).collect()
             })

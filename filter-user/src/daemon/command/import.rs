@@ -9,7 +9,7 @@ use crate::api::wire::{BadRow, ImportNews, ImportRow, Problem, ProblemKind};
 use crate::daemon::command::block::{PREFIXES_MAX, redial_of};
 use crate::daemon::decision::entry;
 use crate::daemon::order::Key;
-use crate::daemon::role::{Role, Who};
+use crate::daemon::role::{Principal, Role};
 use crate::daemon::state::Control;
 use crate::model::free_text;
 use crate::model::policy::Subject;
@@ -29,7 +29,7 @@ const WORDS_MAX: usize = 256 << 20;
 /// Rows of an import, checked one by one as they come in.
 pub struct Import {
     control: Arc<Control>,
-    who: Who,
+    who: Principal,
     seen: HashSet<Subject>,
     good: Vec<Decision>,
     bad: Vec<BadRow>,
@@ -45,7 +45,7 @@ pub struct Import {
 impl Import {
     /// An import without rows yet.
     #[must_use]
-    pub fn new(control: Arc<Control>, who: Who) -> Import {
+    pub fn new(control: Arc<Control>, who: Principal) -> Import {
         Import {
             control,
             who,

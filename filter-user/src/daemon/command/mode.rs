@@ -4,7 +4,7 @@ use crate::api::wire;
 use crate::api::wire::{Persisted, Problem, ProblemKind};
 use crate::daemon::decision::{bounded, end};
 use crate::daemon::order::Key;
-use crate::daemon::role::Who;
+use crate::daemon::role::Principal;
 use crate::daemon::state::{Control, problem};
 use crate::daemon::switches::{
     MODE, OVERRIDE, StoredMode, StoredOverride, keep_mode, keep_override,
@@ -12,7 +12,7 @@ use crate::daemon::switches::{
 use crate::inspect;
 use crate::store::{Entry, Store};
 use crate::sys::clock;
-use filter_common::abi::LIFTED;
+use filter_common::abi::TOMBSTONE;
 use jiff::SignedDuration;
 use serde_json::json;
 use std::sync::Arc;
@@ -26,7 +26,7 @@ impl Control {
         let deadline = self.maps.override_until()?;
         let mut found = inspect::override_in_force(deadline);
         if found.until.is_some() {
-            let stored = self.keeper.read_soon(|reader| reader.state(OVERRIDE)).await;
+            let stored = self.store_handle.read_soon(|reader| reader.state(OVERRIDE)).await;
             let stored: Option<StoredOverride> = stored.ok().flatten();
             match stored.filter(|stored| stored.is(deadline)) {
                 Some(stored) => {
@@ -45,7 +45,7 @@ impl Control {
     /// Too long, no reason, a failing system call.
     pub async fn set_override(
         &self,
-        who: &Who,
+        who: &Principal,
         set: wire::SetOverride,
     ) -> Result<wire::Override, Problem> {
         let life =
@@ -60,7 +60,7 @@ impl Control {
         let on = set.seconds > 0;
         let now = clock::now();
         let until = on.then(|| now + life);
-        let deadline = if on { clock::boot() + set.seconds * 1_000_000_000 } else { LIFTED };
+        let deadline = if on { clock::boot() + set.seconds * 1_000_000_000 } else { TOMBSTONE };
         let stored = StoredOverride {
             until,
             since: Some(now),
@@ -104,7 +104,7 @@ impl Control {
     /// An unknown mode; a store that takes no writes; a failing system call.
     pub async fn set_mode(
         self: &Arc<Self>,
-        who: &Who,
+        who: &Principal,
         set: wire::SetMode,
     ) -> Result<wire::Mode, Problem> {
         let enforce = match (set.mode.as_str(), set.seconds) {

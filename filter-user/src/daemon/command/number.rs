@@ -4,7 +4,7 @@ use crate::daemon::convert::audit_row_of;
 use std::sync::Arc;
 use std::time::Duration;
 
-use filter_common::abi::LIFTED;
+use filter_common::abi::TOMBSTONE;
 use filter_common::number::Number;
 
 use crate::api::wire;
@@ -15,7 +15,7 @@ use crate::daemon::convert::report_of;
 use crate::daemon::convert::review_of;
 use crate::daemon::convert::{allow_of, block_of};
 use crate::daemon::decision::bounded;
-use crate::daemon::role::Who;
+use crate::daemon::role::Principal;
 use crate::daemon::state::Control;
 use crate::model::policy::Subject;
 use crate::store::{Counts, Entry, Kind, Person, Store};
@@ -35,15 +35,19 @@ impl Control {
     ///
     /// # Errors
     /// A text that is no number; a store that cannot be read; a failing system call.
-    pub async fn export_number(&self, who: &Who, text: &str) -> Result<wire::Held, Problem> {
+    pub async fn export_number(
+        &self,
+        who: &Principal,
+        text: &str,
+    ) -> Result<wire::NumberExport, Problem> {
         let number = self.one_number(text)?;
         let (person, names) = self
-            .keeper
+            .store_handle
             .read_long(move |reader| Ok((reader.person(number)?, reader.pseudonyms()?)))
             .await?;
         let Person { block, allow, calls, evidence, reports, reviews, audit } = person;
         let (now, ladder) = (clock::now(), &self.config().ladder);
-        Ok(wire::Held {
+        Ok(wire::NumberExport {
             number: number.to_string(),
             pseudonym: names.pseudonym(&number.to_string()),
             time: now,
@@ -88,11 +92,11 @@ impl Control {
     /// nothing was forgotten.
     pub async fn erase_number(
         self: &Arc<Self>,
-        who: &Who,
+        who: &Principal,
         text: &str,
         reason: String,
         dry_run: bool,
-    ) -> Result<wire::Erased, Problem> {
+    ) -> Result<wire::Erasure, Problem> {
         let number = self.one_number(text)?;
         if reason.trim().is_empty() {
             return problem(ProblemKind::Usage, "say in a reason who asked for it, without names");
@@ -102,14 +106,15 @@ impl Control {
             let message = "the reason has the number in it, and the audit keeps the reason";
             return problem(ProblemKind::Usage, message);
         }
-        let pseudonym =
-            self.keeper.read(move |reader| Ok(reader.pseudonyms()?.pseudonym(&number.to_string())));
+        let pseudonym = self
+            .store_handle
+            .read(move |reader| Ok(reader.pseudonyms()?.pseudonym(&number.to_string())));
         let pseudonym = pseudonym.await?;
         let (control, author) = (Arc::clone(self), who.name.clone());
         // On the store's thread also in a dry run: what is in force and waits for the disk counts.
         let (counts, is_clear) = self
-            .keeper
-            .write(move |store| {
+            .store_handle
+            .write_through(move |store| {
                 control.may_be_erased(store, number)?;
                 let counts = store.counts(number)?;
                 if counts.is_nothing() {
@@ -129,7 +134,7 @@ impl Control {
         if !is_clear {
             tokio::spawn(clear_log(Arc::clone(self)));
         }
-        Ok(wire::Erased {
+        Ok(wire::Erasure {
             number: number.to_string(),
             pseudonym,
             calls: counts.calls,
@@ -146,7 +151,7 @@ impl Control {
     fn may_be_erased(&self, store: &Store, number: Number) -> Result<(), Problem> {
         let subject = Subject::Number(number);
         let now = clock::boot();
-        let live = |expires: u64| expires != LIFTED && (expires == 0 || now < expires);
+        let live = |expires: u64| expires != TOMBSTONE && (expires == 0 || now < expires);
         let in_force = |what: &str| {
             let message = format!(
                 "{what} {number} is in force and has its own purpose; nothing was erased: \
@@ -189,7 +194,7 @@ impl Control {
 async fn clear_log(control: Arc<Control>) {
     loop {
         tokio::time::sleep(LOG_RETRY).await;
-        let done = control.keeper.write(|store| Ok(store.clear_log()?)).await;
+        let done = control.store_handle.write_through(|store| Ok(store.clear_log()?)).await;
         if done.is_ok_and(|is_clear| is_clear) {
             return;
         }

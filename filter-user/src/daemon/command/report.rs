@@ -21,7 +21,7 @@ use crate::config::Config;
 use crate::daemon::convert::block_of;
 use crate::daemon::decision::bounded;
 use crate::daemon::order::Key;
-use crate::daemon::role::Who;
+use crate::daemon::role::Principal;
 use crate::daemon::state::Control;
 use crate::datapath;
 use crate::model::ladder::{ReportKind, Step, Strike};
@@ -51,7 +51,7 @@ const GRANT_END: &str = "grant end";
 
 /// A report as it was asked for.
 #[derive(Clone)]
-pub(crate) struct Asked {
+pub(crate) struct JsonBody {
     pub(crate) number: Number,
     pub(crate) kind: ReportKind,
     pub(crate) call_id: Option<String>,
@@ -86,7 +86,7 @@ impl Control {
     /// A number that cannot be read; a store that takes no writes: then nothing was recorded.
     pub async fn add_report(
         self: &Arc<Self>,
-        who: &Who,
+        who: &Principal,
         add: wire::AddReport,
     ) -> Result<wire::Reported, Problem> {
         let usage = |message: &str| Problem { kind: ProblemKind::Usage, message: message.into() };
@@ -102,7 +102,7 @@ impl Control {
             let bytes = text.as_bytes();
             call_id_hash(&Slice::from(bytes), 0, bytes.len())
         };
-        let asked = Asked {
+        let asked = JsonBody {
             number,
             kind: add.kind,
             call_hash: call_id.as_ref().map(hash),
@@ -114,7 +114,7 @@ impl Control {
         let control = Arc::clone(self);
         let (plan, added) = if add.dry_run {
             let plan = move |reader: &Reader| Ok(control.plan(reader, &asked));
-            (self.keeper.read(plan).await??, None)
+            (self.store_handle.read(plan).await??, None)
         } else {
             let take = move |store: &mut Store, place: u64| {
                 let plan = control.plan(store, &asked)?;
@@ -151,7 +151,7 @@ impl Control {
     }
 
     /// What a report leads to; changes nothing.
-    pub(crate) fn plan(&self, reader: &Reader, asked: &Asked) -> Result<Plan, Problem> {
+    pub(crate) fn plan(&self, reader: &Reader, asked: &JsonBody) -> Result<Plan, Problem> {
         let config = self.config();
         let ladder = &config.ladder;
         let (call, mut why_not) = matched(&config, reader, asked)?;
@@ -403,7 +403,7 @@ fn lasts(seconds: u64) -> SignedDuration {
 fn matched(
     config: &Config,
     reader: &Reader,
-    asked: &Asked,
+    asked: &JsonBody,
 ) -> Result<(Option<ReportedCall>, Option<String>), Error> {
     let Some(call_hash) = asked.call_hash else {
         return Ok((None, Some("no Call-ID was given".to_owned())));
@@ -532,8 +532,8 @@ mod tests {
         }
     }
 
-    fn asked(number: u64, call_hash: Option<u64>) -> Asked {
-        Asked {
+    fn asked(number: u64, call_hash: Option<u64>) -> JsonBody {
+        JsonBody {
             number: Number(number),
             kind: ReportKind::Prank,
             call_id: None,

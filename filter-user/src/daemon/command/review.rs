@@ -5,7 +5,7 @@ use crate::api::wire::{Change, Changed, Persisted, Problem, ProblemKind};
 use crate::daemon::convert::block_of;
 use crate::daemon::convert::review_of;
 use crate::daemon::decision::{bounded, end, told};
-use crate::daemon::role::Who;
+use crate::daemon::role::Principal;
 use crate::daemon::state::{Control, problem};
 use crate::model::policy::Subject;
 use crate::store::{Closed, Decision, Entry, Kind, Review};
@@ -43,7 +43,7 @@ impl Control {
     /// writes.
     pub async fn close_review(
         &self,
-        who: &Who,
+        who: &Principal,
         id: u64,
         close: wire::CloseReview,
     ) -> Result<wire::ReviewClosed, Problem> {
@@ -53,12 +53,14 @@ impl Control {
         bounded("note", &close.note)?;
         let closed = Closed { time: clock::now(), by: who.name.clone(), note: close.note };
         let before = if close.dry_run {
-            self.keeper.read(move |reader| reader.review(id)).await?
+            self.store_handle.read(move |reader| reader.review(id)).await?
         } else {
             let entry = Entry::new(closed.time, &who.name, "review close")
                 .with("note", closed.note.as_str());
             let closed = closed.clone();
-            self.keeper.write(move |store| Ok(store.close_review(id, &closed, entry)?)).await?
+            self.store_handle
+                .write_through(move |store| Ok(store.close_review(id, &closed, entry)?))
+                .await?
         };
         let review = still_open(id, before)?;
         Ok(wire::ReviewClosed {
@@ -75,12 +77,12 @@ impl Control {
     /// later; what [`Control::add_block`] says.
     pub async fn extend_review(
         self: &Arc<Self>,
-        who: &Who,
+        who: &Principal,
         id: u64,
         extend: wire::ExtendReview,
     ) -> Result<wire::ReviewSettled, Problem> {
         bounded("note", &extend.note)?;
-        let found = self.keeper.read(move |reader| reader.review(id)).await?;
+        let found = self.store_handle.read(move |reader| reader.review(id)).await?;
         let subject = Subject::Number(still_open(id, found)?.number);
         let now = clock::now();
         let expires = end(now, Some(extend.seconds), None, false)?;
@@ -134,7 +136,7 @@ impl Control {
     /// There is no such review, or it was closed before; the number has no block; no note.
     pub async fn free_review(
         self: &Arc<Self>,
-        who: &Who,
+        who: &Principal,
         id: u64,
         free: wire::CloseReview,
     ) -> Result<wire::ReviewSettled, Problem> {
@@ -142,7 +144,7 @@ impl Control {
             return problem(ProblemKind::Usage, "say in a note why");
         }
         bounded("note", &free.note)?;
-        let found = self.keeper.read(move |reader| reader.review(id)).await?;
+        let found = self.store_handle.read(move |reader| reader.review(id)).await?;
         let subject = Subject::Number(still_open(id, found)?.number);
         let block = match self.unblock(who, subject, free.dry_run).await {
             Err(Problem { kind: ProblemKind::NotFound, .. }) => {

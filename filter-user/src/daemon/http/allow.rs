@@ -4,9 +4,9 @@ use crate::api::wire;
 use crate::api::wire::Problem;
 use crate::daemon::app::App;
 use crate::daemon::convert::allow_of;
-use crate::daemon::http::extract::{Answer, Asked, DryRun, Named, Queried};
+use crate::daemon::http::extract::{Answer, DryRun, JsonBody, PathParam, QueryParams};
 use crate::daemon::http::lists;
-use crate::daemon::role::{Role, Who};
+use crate::daemon::role::{Principal, Role};
 use crate::store::Kind;
 use axum::Json;
 use axum::extract::State;
@@ -32,12 +32,12 @@ pub(crate) struct EndIncident {
     responses((status = 200, body = wire::Allow, content_type = "application/x-ndjson")))]
 pub(crate) async fn list_allows(
     State(app): State<App>,
-    who: Who,
-    Queried(query): Queried<AllowQuery>,
+    who: Principal,
+    QueryParams(query): QueryParams<AllowQuery>,
 ) -> Result<Response, Problem> {
     who.may(Role::Read)?;
     let mut last = None;
-    lists::list(&app.control.keeper, move |reader, page| {
+    lists::list(&app.control.store_handle, move |reader, page| {
         reader.for_each_after(Kind::Allow, last, |decision| {
             last = Some(decision.subject);
             if query.incident.is_some() && query.incident != decision.incident {
@@ -57,8 +57,8 @@ pub(crate) async fn list_allows(
         (status = 409, body = Problem)))]
 pub(crate) async fn end_incident(
     State(app): State<App>,
-    who: Who,
-    Queried(query): Queried<EndIncident>,
+    who: Principal,
+    QueryParams(query): QueryParams<EndIncident>,
 ) -> Answer<wire::IncidentEnded> {
     who.may(Role::Operate)?;
     app.control.end_incident(&who, &query.incident, query.dry_run).await.map(Json)
@@ -69,8 +69,8 @@ pub(crate) async fn end_incident(
     responses((status = 200, body = wire::Changed<wire::Allow>), (status = 400, body = Problem)))]
 pub(crate) async fn add_allow(
     State(app): State<App>,
-    who: Who,
-    Asked(add): Asked<wire::AddAllow>,
+    who: Principal,
+    JsonBody(add): JsonBody<wire::AddAllow>,
 ) -> Answer<wire::Changed<wire::Allow>> {
     who.may(Role::Operate)?;
     app.control.add_allow(&who, add).await.map(Json)
@@ -83,9 +83,9 @@ pub(crate) async fn add_allow(
         (status = 409, body = Problem)))]
 pub(crate) async fn remove_allow(
     State(app): State<App>,
-    who: Who,
-    Named(number): Named,
-    Queried(query): Queried<DryRun>,
+    who: Principal,
+    PathParam(number): PathParam,
+    QueryParams(query): QueryParams<DryRun>,
 ) -> Answer<wire::Changed<wire::Allow>> {
     who.may(Role::Operate)?;
     app.control.remove_allow(&who, &number, query.dry_run).await.map(Json)
@@ -98,8 +98,8 @@ pub(crate) async fn remove_allow(
         (status = 403, body = Problem)))]
 pub(crate) async fn callback(
     State(app): State<App>,
-    who: Who,
-    Asked(call): Asked<wire::Callback>,
+    who: Principal,
+    JsonBody(call): JsonBody<wire::Callback>,
 ) -> Answer<wire::Changed<wire::Allow>> {
     who.may(Role::Operate)?;
     app.control.callback(&who, call).await.map(Json)

@@ -4,9 +4,9 @@ use crate::api::wire;
 use crate::api::wire::Problem;
 use crate::daemon::app::{App, usage};
 use crate::daemon::convert::audit_row_of;
-use crate::daemon::http::extract::{Answer, Queried};
+use crate::daemon::http::extract::{Answer, QueryParams};
 use crate::daemon::http::lists;
-use crate::daemon::role::{Role, Who};
+use crate::daemon::role::{Principal, Role};
 use crate::store::AuditFilter;
 use axum::Json;
 use axum::extract::State;
@@ -33,8 +33,8 @@ pub(crate) struct VerifyQuery {
     responses((status = 200, body = wire::AuditRow, content_type = "application/x-ndjson")))]
 pub(crate) async fn list_audit(
     State(app): State<App>,
-    who: Who,
-    Queried(query): Queried<AuditQuery>,
+    who: Principal,
+    QueryParams(query): QueryParams<AuditQuery>,
 ) -> Result<Response, Problem> {
     who.may(Role::Operate)?;
     let number = match query.number {
@@ -44,7 +44,7 @@ pub(crate) async fn list_audit(
     };
     let mut next = 0;
     let filter = AuditFilter { since: query.since, number };
-    lists::list(&app.control.keeper, move |reader, page| {
+    lists::list(&app.control.store_handle, move |reader, page| {
         reader.audit_rows(next, &filter, |row| {
             next = row.seq + 1;
             page.put(&audit_row_of(row))
@@ -58,12 +58,12 @@ pub(crate) async fn list_audit(
     responses((status = 200, body = wire::AuditVerdict)))]
 pub(crate) async fn verify_audit(
     State(app): State<App>,
-    who: Who,
-    Queried(query): Queried<VerifyQuery>,
+    who: Principal,
+    QueryParams(query): QueryParams<VerifyQuery>,
 ) -> Answer<wire::AuditVerdict> {
     who.may(Role::Read)?;
     let head = query.head.map(|head| head.parse().map_err(usage)).transpose()?;
-    let check = app.control.keeper.read_long(move |reader| reader.verify_audit(head)).await?;
+    let check = app.control.store_handle.read_long(move |reader| reader.verify_audit(head)).await?;
     Ok(Json(wire::AuditVerdict {
         rows: check.rows,
         first_bad: check.first_bad,

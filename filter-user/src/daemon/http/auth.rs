@@ -15,7 +15,7 @@ use crate::daemon::app::App;
 use crate::daemon::http::listen::Handle;
 use crate::daemon::limits;
 use crate::daemon::limits::{User, Users};
-use crate::daemon::role::{Role, Who};
+use crate::daemon::role::{Principal, Role};
 
 /// The process at the other end (`SO_PEERCRED`, unix(7)), and what it may have of the daemon.
 #[derive(Clone, Debug)]
@@ -38,17 +38,17 @@ impl Peer {
     }
 }
 
-impl FromRequestParts<App> for Who {
+impl FromRequestParts<App> for Principal {
     type Rejection = Problem;
 
-    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Who, Problem> {
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Principal, Problem> {
         let peer = parts.extensions.get::<ConnectInfo<Option<Peer>>>();
         let Some(Peer { uid, gid, .. }) = peer.and_then(|ConnectInfo(peer)| peer.clone()) else {
             return Err(refused("it is not known who asks"));
         };
         if uid == 0 {
             // Nothing that the user database does keeps root out.
-            return Ok(Who { name: "root".into(), role: Role::Admin });
+            return Ok(Principal { name: "root".into(), role: Role::Admin });
         }
         let roles = app.control.config().roles.clone();
         let slot = limits::slot();
@@ -62,7 +62,7 @@ impl FromRequestParts<App> for Who {
     }
 }
 
-pub(crate) fn who(uid: u32, gid: u32, roles: &Roles) -> Who {
+pub(crate) fn who(uid: u32, gid: u32, roles: &Roles) -> Principal {
     let user = unistd::User::from_uid(Uid::from_raw(uid)).ok().flatten();
     let name = user.map_or_else(|| format!("uid {uid}"), |user| user.name);
     let gid = Gid::from_raw(gid);
@@ -86,10 +86,10 @@ pub(crate) fn who(uid: u32, gid: u32, roles: &Roles) -> Who {
     } else {
         Role::None
     };
-    Who { name, role }
+    Principal { name, role }
 }
 
-impl Who {
+impl Principal {
     /// Lets those pass who may.
     ///
     /// # Errors
@@ -135,7 +135,7 @@ mod tests {
 
     #[test]
     fn each_role_includes_those_before_it() {
-        let who = |role| Who { name: "siti".into(), role };
+        let who = |role| Principal { name: "siti".into(), role };
         assert!(who(Role::Admin).may(Role::Read).is_ok());
         assert!(who(Role::Operate).may(Role::Operate).is_ok());
         let refused = who(Role::Read).may(Role::Operate).unwrap_err();

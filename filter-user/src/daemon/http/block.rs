@@ -6,11 +6,11 @@ use crate::daemon::app::{App, usage};
 use crate::daemon::command::block::PREFIXES_MAX;
 use crate::daemon::command::import::Import;
 use crate::daemon::convert::block_of;
-use crate::daemon::http::extract::{Answer, Asked, DryRun, Named, Queried};
+use crate::daemon::http::extract::{Answer, DryRun, JsonBody, PathParam, QueryParams};
 use crate::daemon::http::lists;
 use crate::daemon::http::{CHUNK_TIME, IMPORT_BYTES, NEWS, ROW_BYTES, fits};
 use crate::daemon::limits;
-use crate::daemon::role::{Role, Who};
+use crate::daemon::role::{Principal, Role};
 use crate::store::Kind;
 use axum::Json;
 use axum::body::{Body, Bytes};
@@ -34,10 +34,13 @@ pub(crate) struct ImportQuery {
 /// All blocks, one a line. Role read.
 #[utoipa::path(get, path = "/v1/blocks",
     responses((status = 200, body = wire::Block, content_type = "application/x-ndjson")))]
-pub(crate) async fn list_blocks(State(app): State<App>, who: Who) -> Result<Response, Problem> {
+pub(crate) async fn list_blocks(
+    State(app): State<App>,
+    who: Principal,
+) -> Result<Response, Problem> {
     who.may(Role::Read)?;
     let mut last = None;
-    lists::list(&app.control.keeper, move |reader, page| {
+    lists::list(&app.control.store_handle, move |reader, page| {
         reader.for_each_after(Kind::Block, last, |decision| {
             last = Some(decision.subject);
             let block = block_of(&decision);
@@ -54,8 +57,8 @@ pub(crate) async fn list_blocks(State(app): State<App>, who: Who) -> Result<Resp
         (status = 507, body = Problem)))]
 pub(crate) async fn add_block(
     State(app): State<App>,
-    who: Who,
-    Asked(add): Asked<wire::AddBlock>,
+    who: Principal,
+    JsonBody(add): JsonBody<wire::AddBlock>,
 ) -> Answer<wire::Changed<wire::Block>> {
     who.may(Role::Operate)?;
     app.control.add_block(&who, add).await.map(Json)
@@ -68,8 +71,8 @@ pub(crate) async fn add_block(
     responses((status = 200, body = wire::ImportNews, content_type = "application/x-ndjson")))]
 pub(crate) async fn import_blocks(
     State(app): State<App>,
-    who: Who,
-    Queried(query): Queried<ImportQuery>,
+    who: Principal,
+    QueryParams(query): QueryParams<ImportQuery>,
     body: Body,
 ) -> Result<Response, Problem> {
     who.may(Role::Operate)?;
@@ -132,8 +135,8 @@ pub(crate) async fn import_blocks(
         (status = 404, body = Problem)))]
 pub(crate) async fn show_block(
     State(app): State<App>,
-    who: Who,
-    Named(number): Named,
+    who: Principal,
+    PathParam(number): PathParam,
 ) -> Answer<wire::Block> {
     who.may(Role::Report)?;
     let block = app.control.show_block(&number).await?;
@@ -146,9 +149,9 @@ pub(crate) async fn show_block(
     responses((status = 200, body = wire::Changed<wire::Block>), (status = 404, body = Problem)))]
 pub(crate) async fn remove_block(
     State(app): State<App>,
-    who: Who,
-    Named(number): Named,
-    Queried(query): Queried<DryRun>,
+    who: Principal,
+    PathParam(number): PathParam,
+    QueryParams(query): QueryParams<DryRun>,
 ) -> Answer<wire::Changed<wire::Block>> {
     who.may(Role::Operate)?;
     app.control.remove_block(&who, &number, query.dry_run).await.map(Json)

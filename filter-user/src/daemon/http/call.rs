@@ -6,9 +6,9 @@ use crate::daemon::app::{App, usage};
 use crate::daemon::convert::call;
 use crate::daemon::convert::evidence_of;
 use crate::daemon::evidence::Watch;
-use crate::daemon::http::extract::{Answer, Named, Queried, number_of};
+use crate::daemon::http::extract::{Answer, PathParam, QueryParams, number_of};
 use crate::daemon::http::lists;
-use crate::daemon::role::{Role, Who};
+use crate::daemon::role::{Principal, Role};
 use crate::store::{CallFilter, CallRow, Entry};
 use crate::sys::clock;
 use axum::Json;
@@ -45,8 +45,8 @@ pub(crate) struct CallQuery {
     responses((status = 200, body = wire::Call, content_type = "application/x-ndjson")))]
 pub(crate) async fn list_calls(
     State(app): State<App>,
-    who: Who,
-    Queried(query): Queried<CallQuery>,
+    who: Principal,
+    QueryParams(query): QueryParams<CallQuery>,
 ) -> Result<Response, Problem> {
     who.may(Role::Read)?;
     let number = number_of(&app, &who, "caller", query.caller.as_deref())?;
@@ -67,7 +67,7 @@ pub(crate) async fn list_calls(
     let mut left = query.limit.unwrap_or(u64::MAX);
     let mut filter =
         CallFilter { since: query.since, number, call_hash: hash, ..CallFilter::default() };
-    lists::list(&app.control.keeper, move |reader, page| {
+    lists::list(&app.control.store_handle, move |reader, page| {
         let mut last = filter.after;
         reader.calls(&filter, |(id, row)| {
             last = Some((row.time, id));
@@ -99,12 +99,13 @@ pub(crate) async fn list_calls(
         (status = 404, body = Problem)))]
 pub(crate) async fn show_call(
     State(app): State<App>,
-    who: Who,
-    Named(id): Named,
+    who: Principal,
+    PathParam(id): PathParam,
 ) -> Answer<wire::CallShown> {
     who.may(Role::Operate)?;
     let id: u64 = id.parse().map_err(|_| usage(format!("{id:?} is no number of a call")))?;
-    let read = app.control.keeper.read(move |reader| Ok((reader.call(id)?, reader.evidence(id)?)));
+    let read =
+        app.control.store_handle.read(move |reader| Ok((reader.call(id)?, reader.evidence(id)?)));
     let (Some(row), evidence) = read.await? else {
         let message =
             format!("no call {id}: never recorded, or deleted by [retention] or an erase");
@@ -131,13 +132,13 @@ pub(crate) struct LiveQuery {
         (status = 403, body = Problem)))]
 pub(crate) async fn live_calls(
     State(app): State<App>,
-    who: Who,
-    Queried(query): Queried<LiveQuery>,
+    who: Principal,
+    QueryParams(query): QueryParams<LiveQuery>,
 ) -> Result<Response, Problem> {
     who.may(Role::Read)?;
     struct Looking {
         app: App,
-        who: Who,
+        who: Principal,
         calls: broadcast::Receiver<CallRow>,
         watch: Option<Watch>,
         tick: tokio::time::Interval,
@@ -148,7 +149,7 @@ pub(crate) async fn live_calls(
     let watch = if query.evidence {
         who.may(Role::Operate)?;
         let entry = Entry::new(clock::now(), &who.name, "evidence watch");
-        app.control.keeper.keep(move |store| store.audit(entry.clone())).await;
+        app.control.store_handle.write_behind(move |store| store.audit(entry.clone())).await;
         Some(app.evidence.watch())
     } else {
         None

@@ -3,8 +3,8 @@
 use crate::api::wire;
 use crate::api::wire::Problem;
 use crate::daemon::app::App;
-use crate::daemon::http::extract::{Answer, Named};
-use crate::daemon::role::{Role, Who};
+use crate::daemon::http::extract::{Answer, PathParam};
+use crate::daemon::role::{Principal, Role};
 use axum::Json;
 use axum::extract::State;
 use axum::http::HeaderMap;
@@ -17,8 +17,8 @@ use axum::response::Response;
         (status = 403, body = Problem)))]
 pub(crate) async fn check(
     State(app): State<App>,
-    who: Who,
-    Named(number): Named,
+    who: Principal,
+    PathParam(number): PathParam,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     who.may(Role::Report)?;
@@ -27,7 +27,7 @@ pub(crate) async fn check(
 
 pub(crate) async fn check_unasked(
     State(app): State<App>,
-    Named(number): Named,
+    PathParam(number): PathParam,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     app.check(&number, &headers)
@@ -38,8 +38,8 @@ pub(crate) async fn check_unasked(
     responses((status = 200, body = wire::Explain), (status = 400, body = Problem)))]
 pub(crate) async fn explain(
     State(app): State<App>,
-    who: Who,
-    Named(number): Named,
+    who: Principal,
+    PathParam(number): PathParam,
 ) -> Answer<wire::Explain> {
     who.may(Role::Operate)?;
     app.control.explain(&number).await.map(Json)

@@ -2,7 +2,7 @@
 
 use crate::api::wire::Problem;
 use crate::daemon::app::{App, usage};
-use crate::daemon::role::{Role, Who};
+use crate::daemon::role::{Principal, Role};
 use crate::model::policy::Subject;
 use axum::Json;
 use axum::body::Bytes;
@@ -14,15 +14,15 @@ use serde::de::DeserializeOwned;
 pub(crate) type Answer<T> = Result<Json<T>, Problem>;
 
 /// The body of a request, refused as a [`Problem`].
-pub(crate) struct Asked<T>(pub(crate) T);
+pub(crate) struct JsonBody<T>(pub(crate) T);
 
-impl<T: DeserializeOwned> FromRequest<App> for Asked<T> {
+impl<T: DeserializeOwned> FromRequest<App> for JsonBody<T> {
     type Rejection = Problem;
 
-    async fn from_request(request: Request, app: &App) -> Result<Asked<T>, Problem> {
+    async fn from_request(request: Request, app: &App) -> Result<JsonBody<T>, Problem> {
         let body = Bytes::from_request(request, app).await.map_err(usage)?;
         let body = if body.is_empty() { &b"{}"[..] } else { &body };
-        serde_json::from_slice(body).map(Asked).map_err(usage)
+        serde_json::from_slice(body).map(JsonBody).map_err(usage)
     }
 }
 
@@ -34,32 +34,32 @@ pub(crate) struct DryRun {
 }
 
 /// The part of a path that names something, refused as a [`Problem`].
-pub(crate) struct Named(pub(crate) String);
+pub(crate) struct PathParam(pub(crate) String);
 
-impl axum::extract::FromRequestParts<App> for Named {
+impl axum::extract::FromRequestParts<App> for PathParam {
     type Rejection = Problem;
 
     async fn from_request_parts(
         parts: &mut axum::http::request::Parts,
         app: &App,
-    ) -> Result<Named, Problem> {
+    ) -> Result<PathParam, Problem> {
         let path = Path::<String>::from_request_parts(parts, app).await;
-        path.map(|Path(name)| Named(name)).map_err(|error| usage(error.body_text()))
+        path.map(|Path(name)| PathParam(name)).map_err(|error| usage(error.body_text()))
     }
 }
 
 /// The query of a request, refused as a [`Problem`].
-pub(crate) struct Queried<T>(pub(crate) T);
+pub(crate) struct QueryParams<T>(pub(crate) T);
 
-impl<T: DeserializeOwned + Send> axum::extract::FromRequestParts<App> for Queried<T> {
+impl<T: DeserializeOwned + Send> axum::extract::FromRequestParts<App> for QueryParams<T> {
     type Rejection = Problem;
 
     async fn from_request_parts(
         parts: &mut axum::http::request::Parts,
         app: &App,
-    ) -> Result<Queried<T>, Problem> {
+    ) -> Result<QueryParams<T>, Problem> {
         let query = Query::<T>::from_request_parts(parts, app).await;
-        query.map(|Query(query)| Queried(query)).map_err(|error| usage(error.body_text()))
+        query.map(|Query(query)| QueryParams(query)).map_err(|error| usage(error.body_text()))
     }
 }
 
@@ -67,7 +67,7 @@ impl<T: DeserializeOwned + Send> axum::extract::FromRequestParts<App> for Querie
 /// numbers finds masked ones by asking for all.
 pub(crate) fn number_of(
     app: &App,
-    who: &Who,
+    who: &Principal,
     name: &str,
     text: Option<&str>,
 ) -> Result<Option<Number>, Problem> {

@@ -3,8 +3,8 @@
 use crate::api::wire;
 use crate::api::wire::Problem;
 use crate::daemon::app::{App, usage};
-use crate::daemon::http::extract::{Answer, Asked, DryRun, Named, Queried};
-use crate::daemon::role::{Role, Who};
+use crate::daemon::http::extract::{Answer, DryRun, JsonBody, PathParam, QueryParams};
+use crate::daemon::role::{Principal, Role};
 use crate::model::xdp_mode::XdpMode;
 use axum::Json;
 use axum::extract::State;
@@ -15,9 +15,9 @@ use axum::extract::State;
     responses((status = 200, body = wire::Interface), (status = 404, body = Problem)))]
 pub(crate) async fn attach(
     State(app): State<App>,
-    who: Who,
-    Named(name): Named,
-    Asked(attach): Asked<wire::Attach>,
+    who: Principal,
+    PathParam(name): PathParam,
+    JsonBody(attach): JsonBody<wire::Attach>,
 ) -> Answer<wire::Interface> {
     who.may(Role::Admin)?;
     let mode = match attach.mode {
@@ -38,9 +38,9 @@ pub(crate) async fn attach(
     responses((status = 200, body = wire::Interface), (status = 404, body = Problem)))]
 pub(crate) async fn detach(
     State(app): State<App>,
-    who: Who,
-    Named(name): Named,
-    Queried(query): Queried<DryRun>,
+    who: Principal,
+    PathParam(name): PathParam,
+    QueryParams(query): QueryParams<DryRun>,
 ) -> Answer<wire::Interface> {
     who.may(Role::Admin)?;
     let done = app.links.detach(&who, &name, query.dry_run).await?;

@@ -17,7 +17,7 @@ use serde::Serialize;
 use crate::api::wire::{Problem, ProblemKind};
 use crate::daemon::limits;
 use crate::daemon::limits::Slot;
-use crate::daemon::store_thread::Keeper;
+use crate::daemon::store_thread::StoreHandle;
 use crate::store::{Error, Reader};
 
 /// Bytes of a page, but for its last line.
@@ -65,12 +65,12 @@ impl<F: FnMut(&Reader, &mut Page) -> Result<(), Error> + Send + 'static> Rows fo
 ///
 /// # Errors
 /// The first page cannot be read, and why.
-pub async fn list(keeper: &Keeper, rows: impl Rows) -> Result<Response, Problem> {
-    let (bytes, rest) = page(keeper, rows).await?;
-    let list = List { bytes, rest, keeper: keeper.clone(), slot: limits::slot() };
+pub async fn list(store_handle: &StoreHandle, rows: impl Rows) -> Result<Response, Problem> {
+    let (bytes, rest) = page(store_handle, rows).await?;
+    let list = List { bytes, rest, store_handle: store_handle.clone(), slot: limits::slot() };
     let pages = stream::unfold(list, async |mut list| {
         while list.bytes.is_empty() {
-            let next = page(&list.keeper, list.rest.take()?);
+            let next = page(&list.store_handle, list.rest.take()?);
             match limits::within(list.slot.clone(), next).await {
                 Ok((bytes, rest)) => (list.bytes, list.rest) = (bytes, rest),
                 Err(problem) => return Some((Err(io::Error::other(problem.message)), list)),
@@ -88,13 +88,16 @@ struct List<R> {
     bytes: Vec<u8>,
     /// What reads the rest; `None`: that was all.
     rest: Option<R>,
-    keeper: Keeper,
+    store_handle: StoreHandle,
     slot: Option<Arc<Slot>>,
 }
 
 /// Reads a page, and hands out what reads the next one; `None`: there is no next one.
-async fn page<R: Rows>(keeper: &Keeper, mut rows: R) -> Result<(Vec<u8>, Option<R>), Problem> {
-    let read = keeper.read_page(move |reader| {
+async fn page<R: Rows>(
+    store_handle: &StoreHandle,
+    mut rows: R,
+) -> Result<(Vec<u8>, Option<R>), Problem> {
+    let read = store_handle.read_page(move |reader| {
         let mut page = Page::default();
         rows(reader, &mut page)?;
         Ok((page, rows))

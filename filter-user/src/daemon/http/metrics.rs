@@ -81,7 +81,12 @@ async fn metrics(State(app): State<App>) -> Result<Response, Problem> {
     attempts(&app, &status, &mut registry);
     evidence(&app, &mut registry).await?;
     let help = "How long changes took on the store's thread, the wait for the disk included";
-    registry.register_with_unit("store_commit", help, Unit::Seconds, app.control.keeper.took());
+    registry.register_with_unit(
+        "store_commit",
+        help,
+        Unit::Seconds,
+        app.control.store_handle.took(),
+    );
     let mut text = String::new();
     // A String takes everything.
     let _ = text::encode(&mut text, &registry);
@@ -171,7 +176,7 @@ async fn evidence(app: &App, registry: &mut Registry) -> Result<(), Problem> {
     let help = "INVITEs of refused attempts while they were wanted; limited: above the rate";
     registry.register("evidence", help, frames);
     // What the store does not tell is left out: 0 would be a lie.
-    if let Ok(room) = app.control.keeper.read_soon(|reader| reader.evidence_size()).await {
+    if let Ok(room) = app.control.store_handle.read_soon(|reader| reader.evidence_size()).await {
         let mut gauge = |name: &str, help: &str, value: u64| {
             let gauge = Gauge::<i64>::default();
             gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
@@ -214,7 +219,7 @@ fn state(app: &App, status: &Status, registry: &mut Registry) {
     gauge("enforcing", "1: mode enforce, 0: observe", enforcing.into());
     gauge("override_active", "1: nothing is refused", status.r#override.until.is_some().into());
     gauge("blocks_capacity", "Blocked numbers that fit", status.blocks_capacity);
-    let unsaved = app.control.keeper.unsaved() as u64;
+    let unsaved = app.control.store_handle.unsaved() as u64;
     gauge("changes_unsaved", "Changes in force and not on disk", unsaved);
     let reload = app.config_problem.lock().unwrap_or_else(PoisonError::into_inner).is_none();
     gauge("config_last_reload_successful", "0: the old configuration is in force", reload.into());

@@ -3,14 +3,14 @@
 use crate::api::wire;
 use crate::api::wire::Problem;
 use crate::daemon::app::App;
-use crate::daemon::http::extract::{Answer, Asked};
-use crate::daemon::role::{Role, Who};
+use crate::daemon::http::extract::{Answer, JsonBody};
+use crate::daemon::role::{Principal, Role};
 use axum::Json;
 use axum::extract::State;
 
 /// The override. Role read.
 #[utoipa::path(get, path = "/v1/override", responses((status = 200, body = wire::Override)))]
-pub(crate) async fn get_override(State(app): State<App>, who: Who) -> Answer<wire::Override> {
+pub(crate) async fn get_override(State(app): State<App>, who: Principal) -> Answer<wire::Override> {
     who.may(Role::Read)?;
     app.control.get_override().await.map(Json)
 }
@@ -20,8 +20,8 @@ pub(crate) async fn get_override(State(app): State<App>, who: Who) -> Answer<wir
     responses((status = 200, body = wire::Override), (status = 400, body = Problem)))]
 pub(crate) async fn set_override(
     State(app): State<App>,
-    who: Who,
-    Asked(set): Asked<wire::SetOverride>,
+    who: Principal,
+    JsonBody(set): JsonBody<wire::SetOverride>,
 ) -> Answer<wire::Override> {
     who.may(Role::Operate)?;
     app.control.set_override(&who, set).await.map(Json)
@@ -29,7 +29,7 @@ pub(crate) async fn set_override(
 
 /// The mode. Role read.
 #[utoipa::path(get, path = "/v1/mode", responses((status = 200, body = wire::Mode)))]
-pub(crate) async fn get_mode(State(app): State<App>, who: Who) -> Answer<wire::Mode> {
+pub(crate) async fn get_mode(State(app): State<App>, who: Principal) -> Answer<wire::Mode> {
     who.may(Role::Read)?;
     app.control.get_mode().map(Json)
 }
@@ -40,8 +40,8 @@ pub(crate) async fn get_mode(State(app): State<App>, who: Who) -> Answer<wire::M
         (status = 409, body = Problem)))]
 pub(crate) async fn set_mode(
     State(app): State<App>,
-    who: Who,
-    Asked(set): Asked<wire::SetMode>,
+    who: Principal,
+    JsonBody(set): JsonBody<wire::SetMode>,
 ) -> Answer<wire::Mode> {
     who.may(Role::Admin)?;
     app.control.set_mode(&who, set).await.map(Json)

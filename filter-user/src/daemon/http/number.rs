@@ -3,8 +3,8 @@
 use crate::api::wire;
 use crate::api::wire::Problem;
 use crate::daemon::app::App;
-use crate::daemon::http::extract::{Answer, Named, Queried};
-use crate::daemon::role::{Role, Who};
+use crate::daemon::http::extract::{Answer, PathParam, QueryParams};
+use crate::daemon::role::{Principal, Role};
 use axum::Json;
 use axum::extract::State;
 use serde::Deserialize;
@@ -19,12 +19,12 @@ pub(crate) struct EraseQuery {
 
 /// All that is held about one number. Role operate.
 #[utoipa::path(get, path = "/v1/numbers/{number}", params(("number" = String, Path)),
-    responses((status = 200, body = wire::Held), (status = 400, body = Problem)))]
+    responses((status = 200, body = wire::NumberExport), (status = 400, body = Problem)))]
 pub(crate) async fn export_number(
     State(app): State<App>,
-    who: Who,
-    Named(number): Named,
-) -> Answer<wire::Held> {
+    who: Principal,
+    PathParam(number): PathParam,
+) -> Answer<wire::NumberExport> {
     who.may(Role::Operate)?;
     app.control.export_number(&who, &number).await.map(Json)
 }
@@ -35,15 +35,15 @@ pub(crate) async fn export_number(
 #[utoipa::path(delete, path = "/v1/numbers/{number}",
     params(("number" = String, Path), ("reason" = String, Query),
         ("dry_run" = Option<bool>, Query)),
-    responses((status = 200, body = wire::Erased), (status = 400, body = Problem),
+    responses((status = 200, body = wire::Erasure), (status = 400, body = Problem),
         (status = 403, body = Problem), (status = 404, body = Problem),
         (status = 503, body = Problem)))]
 pub(crate) async fn erase_number(
     State(app): State<App>,
-    who: Who,
-    Named(number): Named,
-    Queried(query): Queried<EraseQuery>,
-) -> Answer<wire::Erased> {
+    who: Principal,
+    PathParam(number): PathParam,
+    QueryParams(query): QueryParams<EraseQuery>,
+) -> Answer<wire::Erasure> {
     who.may(Role::Admin)?;
     app.control.erase_number(&who, &number, query.reason, query.dry_run).await.map(Json)
 }

@@ -4,9 +4,9 @@ use crate::api::wire;
 use crate::api::wire::Problem;
 use crate::daemon::app::App;
 use crate::daemon::convert::report_of;
-use crate::daemon::http::extract::{Answer, Asked, Queried, number_of};
+use crate::daemon::http::extract::{Answer, JsonBody, QueryParams, number_of};
 use crate::daemon::http::lists;
-use crate::daemon::role::{Role, Who};
+use crate::daemon::role::{Principal, Role};
 use crate::store::ReportFilter;
 use crate::sys::clock;
 use axum::Json;
@@ -28,14 +28,14 @@ pub(crate) struct ReportQuery {
     responses((status = 200, body = wire::Report, content_type = "application/x-ndjson")))]
 pub(crate) async fn list_reports(
     State(app): State<App>,
-    who: Who,
-    Queried(query): Queried<ReportQuery>,
+    who: Principal,
+    QueryParams(query): QueryParams<ReportQuery>,
 ) -> Result<Response, Problem> {
     who.may(Role::Read)?;
     let number = number_of(&app, &who, "number", query.number.as_deref())?;
     let config = app.control.config();
     let mut filter = ReportFilter { since: query.since, number, after: None };
-    lists::list(&app.control.keeper, move |reader, page| {
+    lists::list(&app.control.store_handle, move |reader, page| {
         let now = clock::now();
         let mut last = filter.after;
         reader.reports(&filter, |(id, report)| {
@@ -57,8 +57,8 @@ pub(crate) async fn list_reports(
         (status = 403, body = Problem), (status = 503, body = Problem)))]
 pub(crate) async fn add_report(
     State(app): State<App>,
-    who: Who,
-    Asked(add): Asked<wire::AddReport>,
+    who: Principal,
+    JsonBody(add): JsonBody<wire::AddReport>,
 ) -> Answer<wire::Reported> {
     who.may(Role::Report)?;
     app.control.add_report(&who, add).await.map(Json)

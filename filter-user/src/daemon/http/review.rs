@@ -4,9 +4,9 @@ use crate::api::wire;
 use crate::api::wire::Problem;
 use crate::daemon::app::{App, usage};
 use crate::daemon::convert::review_of;
-use crate::daemon::http::extract::{Answer, Asked, Named, Queried};
+use crate::daemon::http::extract::{Answer, JsonBody, PathParam, QueryParams};
 use crate::daemon::http::lists;
-use crate::daemon::role::{Role, Who};
+use crate::daemon::role::{Principal, Role};
 use axum::Json;
 use axum::extract::State;
 use axum::response::Response;
@@ -27,12 +27,12 @@ pub(crate) struct ReviewQuery {
     responses((status = 200, body = wire::Review, content_type = "application/x-ndjson")))]
 pub(crate) async fn list_reviews(
     State(app): State<App>,
-    who: Who,
-    Queried(query): Queried<ReviewQuery>,
+    who: Principal,
+    QueryParams(query): QueryParams<ReviewQuery>,
 ) -> Result<Response, Problem> {
     who.may(Role::Read)?;
     let mut last = 0;
-    lists::list(&app.control.keeper, move |reader, page| {
+    lists::list(&app.control.store_handle, move |reader, page| {
         reader.reviews(query.all, last, |(id, review)| {
             last = id;
             let review = review_of(Some(id), review);
@@ -49,9 +49,9 @@ pub(crate) async fn list_reviews(
         (status = 404, body = Problem)))]
 pub(crate) async fn close_review(
     State(app): State<App>,
-    who: Who,
-    Named(id): Named,
-    Asked(close): Asked<wire::CloseReview>,
+    who: Principal,
+    PathParam(id): PathParam,
+    JsonBody(close): JsonBody<wire::CloseReview>,
 ) -> Answer<wire::ReviewClosed> {
     who.may(Role::Operate)?;
     app.control.close_review(&who, review_id(&id)?, close).await.map(Json)
@@ -64,9 +64,9 @@ pub(crate) async fn close_review(
         (status = 404, body = Problem), (status = 409, body = Problem)))]
 pub(crate) async fn extend_review(
     State(app): State<App>,
-    who: Who,
-    Named(id): Named,
-    Asked(extend): Asked<wire::ExtendReview>,
+    who: Principal,
+    PathParam(id): PathParam,
+    JsonBody(extend): JsonBody<wire::ExtendReview>,
 ) -> Answer<wire::ReviewSettled> {
     who.may(Role::Operate)?;
     app.control.extend_review(&who, review_id(&id)?, extend).await.map(Json)
@@ -79,9 +79,9 @@ pub(crate) async fn extend_review(
         (status = 404, body = Problem)))]
 pub(crate) async fn free_review(
     State(app): State<App>,
-    who: Who,
-    Named(id): Named,
-    Asked(free): Asked<wire::CloseReview>,
+    who: Principal,
+    PathParam(id): PathParam,
+    JsonBody(free): JsonBody<wire::CloseReview>,
 ) -> Answer<wire::ReviewSettled> {
     who.may(Role::Operate)?;
     app.control.free_review(&who, review_id(&id)?, free).await.map(Json)
@@ -94,7 +94,7 @@ fn review_id(id: &str) -> Result<u64, Problem> {
 /// What happens from now on, one event a line, until the connection is closed. Role read.
 #[utoipa::path(get, path = "/v1/events",
     responses((status = 200, body = wire::Event, content_type = "application/x-ndjson")))]
-pub(crate) async fn events(State(app): State<App>, who: Who) -> Result<Response, Problem> {
+pub(crate) async fn events(State(app): State<App>, who: Principal) -> Result<Response, Problem> {
     who.may(Role::Read)?;
     let news = (app.reviews.listen(), who);
     let stream = futures_util::stream::unfold(news, async |(mut news, who)| {

@@ -5,13 +5,13 @@ use crate::api::wire::{Problem, ProblemKind};
 use crate::daemon::app::App;
 use crate::daemon::http::extract::Answer;
 use crate::daemon::role;
-use crate::daemon::role::{Role, Who};
+use crate::daemon::role::{Principal, Role};
 use axum::Json;
 use axum::extract::State;
 
 /// How the gate is. Role read.
 #[utoipa::path(get, path = "/v1/status", responses((status = 200, body = wire::Status)))]
-pub(crate) async fn get_status(State(app): State<App>, who: Who) -> Answer<wire::Status> {
+pub(crate) async fn get_status(State(app): State<App>, who: Principal) -> Answer<wire::Status> {
     who.may(Role::Read)?;
     app.status().await.map(Json)
 }
@@ -19,7 +19,10 @@ pub(crate) async fn get_status(State(app): State<App>, who: Who) -> Answer<wire:
 /// The configuration in force. Role read; below operate without comments, and with protected
 /// numbers masked.
 #[utoipa::path(get, path = "/v1/config", responses((status = 200, body = wire::ConfigInForce)))]
-pub(crate) async fn get_config(State(app): State<App>, who: Who) -> Answer<wire::ConfigInForce> {
+pub(crate) async fn get_config(
+    State(app): State<App>,
+    who: Principal,
+) -> Answer<wire::ConfigInForce> {
     who.may(Role::Read)?;
     let config = app.control.config();
     let masked = who.role < Role::Operate;

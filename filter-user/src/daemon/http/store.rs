@@ -4,8 +4,8 @@ use crate::api::wire;
 use crate::api::wire::{Problem, ProblemKind};
 use crate::daemon::app::{App, usage};
 use crate::daemon::held;
-use crate::daemon::http::extract::{Answer, Asked};
-use crate::daemon::role::{Role, Who};
+use crate::daemon::http::extract::{Answer, JsonBody};
+use crate::daemon::role::{Principal, Role};
 use crate::daemon::start::privileges;
 use axum::Json;
 use axum::extract::State;
@@ -16,8 +16,8 @@ use std::path::PathBuf;
     responses((status = 200), (status = 403, body = Problem), (status = 503, body = Problem)))]
 pub(crate) async fn backup(
     State(app): State<App>,
-    who: Who,
-    Asked(backup): Asked<wire::Backup>,
+    who: Principal,
+    JsonBody(backup): JsonBody<wire::Backup>,
 ) -> Answer<serde_json::Value> {
     who.may(Role::Admin)?;
     let path = PathBuf::from(backup.path);
@@ -26,7 +26,7 @@ pub(crate) async fn backup(
     }
     privileges::may_write_backup(&app.control.config(), &path)
         .map_err(|message| Problem { kind: ProblemKind::Refused, message })?;
-    app.control.keeper.read_long(move |reader| reader.backup(&path)).await?;
+    app.control.store_handle.read_long(move |reader| reader.backup(&path)).await?;
     Ok(Json(serde_json::json!({})))
 }
 
@@ -36,8 +36,8 @@ pub(crate) async fn backup(
         (status = 403, body = Problem), (status = 503, body = Problem)))]
 pub(crate) async fn adopt_store(
     State(app): State<App>,
-    who: Who,
-    Asked(adopt): Asked<wire::AdoptStore>,
+    who: Principal,
+    JsonBody(adopt): JsonBody<wire::AdoptStore>,
 ) -> Answer<wire::Adopted> {
     who.may(Role::Admin)?;
     held::adopt(&app.control, &who, adopt).await.map(Json)

@@ -6,7 +6,7 @@ use crate::daemon::app::App;
 use crate::daemon::busiest::Count;
 use crate::daemon::http::lists;
 use crate::daemon::http::top;
-use crate::daemon::role::{Role, Who};
+use crate::daemon::role::{Principal, Role};
 use crate::sys::clock;
 use axum::extract::State;
 use axum::response::Response;
@@ -29,10 +29,10 @@ pub enum Line {
 }
 
 /// A line a second, until one fails.
-pub fn lines(app: App, who: Who) -> impl Stream<Item = Line> + Send + 'static {
+pub fn lines(app: App, who: Principal) -> impl Stream<Item = Line> + Send + 'static {
     struct Looking {
         app: App,
-        who: Who,
+        who: Principal,
         tick: Interval,
     }
     let mut tick = tokio::time::interval(Duration::from_secs(1));
@@ -47,7 +47,7 @@ pub fn lines(app: App, who: Who) -> impl Stream<Item = Line> + Send + 'static {
     })
 }
 
-pub(crate) async fn line(app: &App, who: &Who) -> Result<wire::Top, Problem> {
+pub(crate) async fn line(app: &App, who: &Principal) -> Result<wire::Top, Problem> {
     let status = app.status().await?;
     let run_time = app.links.run_time().await?;
     let maps = &app.control.maps;
@@ -76,7 +76,7 @@ pub(crate) async fn line(app: &App, who: &Who) -> Result<wire::Top, Problem> {
     })
 }
 
-pub(crate) fn told(number: Number, count: Count, who: &Who) -> wire::BusyCaller {
+pub(crate) fn told(number: Number, count: Count, who: &Principal) -> wire::BusyCaller {
     wire::BusyCaller {
         number: who.sees(number.to_string()),
         attempts: count.attempts,
@@ -91,7 +91,7 @@ pub(crate) fn told(number: Number, count: Count, who: &Who) -> wire::BusyCaller 
 /// closed. Role read.
 #[utoipa::path(get, path = "/v1/top",
     responses((status = 200, body = wire::Top, content_type = "application/x-ndjson")))]
-pub(crate) async fn get_top(State(app): State<App>, who: Who) -> Result<Response, Problem> {
+pub(crate) async fn get_top(State(app): State<App>, who: Principal) -> Result<Response, Problem> {
     who.may(Role::Read)?;
     Ok(lists::endless(top::lines(app, who)))
 }
@@ -139,7 +139,7 @@ mod tests {
         busiest.take(&refused(caller), 1);
         let seen = |role| {
             let (number, count) = busiest.now(1).0.remove(0);
-            told(number, count, &Who { name: "siti".into(), role }).number
+            told(number, count, &Principal { name: "siti".into(), role }).number
         };
         assert_eq!(seen(Role::Read), "6281*******90");
         assert_eq!(seen(Role::Operate), "6281234567890");

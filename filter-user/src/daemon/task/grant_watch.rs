@@ -214,8 +214,8 @@ pub(crate) async fn record(control: &Control, seen: Seen) -> Option<wire::Event>
     let (told, wanted) = (Arc::clone(&stored), review.clone());
     // It is in force already; and somebody has to know of it with any disk.
     control
-        .keeper
-        .keep(move |store| {
+        .store_handle
+        .write_behind(move |store| {
             let id = store.open_review(&wanted, entry.clone())?;
             *told.lock().unwrap_or_else(PoisonError::into_inner) = Some(id);
             Ok(())

@@ -31,7 +31,7 @@ pub(crate) async fn take_out_ended(control: Arc<Control>) {
 }
 
 /// Notices when somebody sets the clock, and what was done without the daemon.
-pub(crate) async fn keep_time(control: Arc<Control>) {
+pub(crate) async fn housekeeping(control: Arc<Control>) {
     let mut tick = tokio::time::interval(TICK);
     let mut seen = Instant::now();
     let mut offset = clock::offset();
@@ -39,7 +39,7 @@ pub(crate) async fn keep_time(control: Arc<Control>) {
     loop {
         tick.tick().await;
         // Also where nobody can alter it afterwards: a chain that is cut short looks whole.
-        let newest = control.keeper.read(|reader| reader.audit_head()).await.ok();
+        let newest = control.store_handle.read(|reader| reader.audit_head()).await.ok();
         if newest != head
             && let Some(newest) = &newest
         {
@@ -52,16 +52,16 @@ pub(crate) async fn keep_time(control: Arc<Control>) {
             tracing::warn!("the clock was set by {step:#}");
             let entry =
                 Entry::new(clock::now(), "daemon", "clock step").with("seconds", step.as_secs());
-            control.keeper.keep(move |store| store.audit(entry.clone())).await;
+            control.store_handle.write_behind(move |store| store.audit(entry.clone())).await;
             if let Err(problem) = reconcile::compare(&control).await {
                 tracing::error!("{}", problem.message);
             }
         }
         offset = now;
-        control.chores.tried(NOTES, reconcile::learn_noted(&control).await);
+        control.chores.tried(NOTES, reconcile::adopt_noted(&control).await);
         if seen.elapsed() > SEEN {
             seen = Instant::now();
-            let _ = control.keeper.write(|store| Ok(store.seen(clock::now())?)).await;
+            let _ = control.store_handle.write_through(|store| Ok(store.seen(clock::now())?)).await;
         }
     }
 }

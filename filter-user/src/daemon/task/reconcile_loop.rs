@@ -41,7 +41,7 @@ pub(crate) async fn begin(
 ) -> bool {
     if alone {
         // A disk that is full says so at once, one that hangs would hold up everything.
-        let commit = control.keeper.write(|store| Ok(store.seen(clock::now())?));
+        let commit = control.store_handle.write_through(|store| Ok(store.seen(clock::now())?));
         if tokio::time::timeout(DISK, commit).await.is_err() {
             tracing::error!("the disk does not answer: the maps stay as they are");
             return false;
@@ -79,7 +79,7 @@ pub(crate) async fn begin(
 }
 
 /// Compares store and maps, again and again, and when asked to.
-pub(crate) async fn keep_one(
+pub(crate) async fn keep_in_sync(
     control: Arc<Control>,
     in_maps: InMaps,
     fresh: bool,

@@ -329,8 +329,8 @@ impl Recorder {
     fn job(&mut self) -> Option<Job> {
         let waits_for_disk = self.committed.elapsed() >= COMMIT;
         // Not at each look while many events come, and once a second where the store takes nothing.
-        let may_be_soon =
-            self.stored.elapsed() >= LOOK - LOOK_AGAIN && self.control.keeper.problem().is_none();
+        let may_be_soon = self.stored.elapsed() >= LOOK - LOOK_AGAIN
+            && self.control.store_handle.problem().is_none();
         if !waits_for_disk && !may_be_soon {
             return None;
         }
@@ -367,7 +367,8 @@ impl Recorder {
         let frames = room.filter(|_| !self.frames.is_empty());
         let frames = frames.map(|room| (self.frames.clone(), room));
         let (account, left) = (self.account.clone(), Arc::clone(&self.left));
-        let (keeper, accounts) = (self.control.keeper.clone(), Arc::clone(&self.accounts));
+        let (store_handle, accounts) =
+            (self.control.store_handle.clone(), Arc::clone(&self.accounts));
         let write = move |store: &mut Store| {
             let account = match account {
                 Some(account) => account,
@@ -384,7 +385,7 @@ impl Recorder {
             let repeats = if is_counted { repeats.len() } else { 0 };
             Ok(Done { records, frames, repeats, on_disk: waits_for_disk })
         };
-        Box::pin(async move { keeper.write(write).await })
+        Box::pin(async move { store_handle.write_through(write).await })
     }
 
     /// Takes note of the answer of the store to a job.

@@ -3,7 +3,7 @@
 use crate::datapath::error::Error;
 use crate::datapath::maps::access::set;
 use crate::datapath::maps::layout::open;
-use crate::datapath::maps::pass_maps::WayOut;
+use crate::datapath::maps::pass_maps::PassMaps;
 use crate::datapath::maps::{Maps, walk_blocks};
 use crate::datapath::pins::Pins;
 use crate::datapath::raw::Raw;
@@ -17,7 +17,7 @@ use std::path::Path;
 pub fn carry_over(from: &Path, to: &Maps, now: u64) -> Vec<Error> {
     let mut failed = Vec::new();
     let mut note = |done: Result<(), Error>| failed.extend(done.err());
-    note(WayOut::open(from).and_then(|old| {
+    note(PassMaps::open(from).and_then(|old| {
         if to.override_until()? == 0 {
             to.set_override(old.override_until()?)?;
         }

@@ -43,7 +43,7 @@ impl<'a> LookUp<'a> {
     }
 }
 
-impl filter_common::policy::Lists for LookUp<'_> {
+impl filter_common::decide::PolicyLookup for LookUp<'_> {
     fn now(&mut self) -> u64 {
         self.now
     }

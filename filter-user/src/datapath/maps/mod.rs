@@ -16,7 +16,7 @@ use crate::datapath::maps::access::{
 use crate::datapath::maps::layout::{
     GENERATIONS, Hash, TRUNK_GENERATION_BITS, Trie, open, open_data, typed,
 };
-use crate::datapath::maps::pass_maps::WayOut;
+use crate::datapath::maps::pass_maps::PassMaps;
 
 use std::collections::HashMap as StdHashMap;
 use std::path::Path;
@@ -42,7 +42,7 @@ pub struct Maps {
     pub(crate) ports: Mutex<Array<MapData, u64>>,
     pub(crate) profiles: Mutex<Array<MapData, Raw<Profile>>>,
     pub(crate) trunks: Trie<[u8; 20], u32>,
-    way_out: WayOut,
+    way_out: PassMaps,
     pub(crate) protected: Trie<[u8; 8], Raw<Allow>>,
     blocked_numbers: Hash<u64, Raw<Block>>,
     blocked_prefixes: Trie<[u8; 8], Raw<Block>>,
@@ -74,9 +74,9 @@ impl AllowHalves {
 }
 
 impl std::ops::Deref for Maps {
-    type Target = WayOut;
+    type Target = PassMaps;
 
-    fn deref(&self) -> &WayOut {
+    fn deref(&self) -> &PassMaps {
         &self.way_out
     }
 }
@@ -93,7 +93,7 @@ impl Maps {
             ports: Mutex::new(typed(take, "PORTS")?),
             profiles: Mutex::new(typed(take, "PROFILES")?),
             trunks: Mutex::new(typed(take, "TRUNKS")?),
-            way_out: WayOut::new(take)?,
+            way_out: PassMaps::new(take)?,
             protected: Mutex::new(typed(take, "PROTECTED")?),
             blocked_numbers: Mutex::new(typed(take, "BLOCKED_NUMBERS")?),
             blocked_prefixes: Mutex::new(typed(take, "BLOCKED_PREFIXES")?),

@@ -16,17 +16,17 @@ use std::sync::Mutex;
 
 /// The maps that let through. Whoever needs a way out cannot wait for the end of an upgrade: they
 /// may be those of another version, where all others cannot be read.
-pub struct WayOut {
+pub struct PassMaps {
     pub(crate) override_until: Mutex<Array<MapData, u64>>,
     pub(crate) allowed_numbers: Hash<u64, Raw<Allow>>,
     pub(crate) allowed_prefixes: Trie<[u8; 8], Raw<Allow>>,
 }
 
-impl WayOut {
+impl PassMaps {
     pub(crate) fn new(
         take: &mut impl FnMut(&'static str) -> Result<Map, Error>,
-    ) -> Result<WayOut, Error> {
-        Ok(WayOut {
+    ) -> Result<PassMaps, Error> {
+        Ok(PassMaps {
             override_until: Mutex::new(typed(take, "OVERRIDE")?),
             allowed_numbers: Mutex::new(typed(take, "ALLOWED_NUMBERS")?),
             allowed_prefixes: Mutex::new(typed(take, "ALLOWED_PREFIXES")?),
@@ -37,12 +37,12 @@ impl WayOut {
     ///
     /// # Errors
     /// A map that is missing, that is none, or that another layout wrote.
-    pub fn open(folder: &Path) -> Result<WayOut, Error> {
-        WayOut::new(&mut |name| open(folder, name))
+    pub fn open(folder: &Path) -> Result<PassMaps, Error> {
+        PassMaps::new(&mut |name| open(folder, name))
     }
 
     /// Until when nothing is refused, in boot time; 0: no override was ever set;
-    /// [`LIFTED`](filter_common::abi::LIFTED): it was switched off.
+    /// [`TOMBSTONE`](filter_common::abi::TOMBSTONE): it was switched off.
     ///
     /// # Errors
     /// A failing system call.

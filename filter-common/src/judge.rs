@@ -8,17 +8,17 @@ use crate::abi::{
     MODE_ENFORCE, Profile, Settings, TRANSPORT_TCP, TRANSPORT_UDP, Verdict,
 };
 use crate::bytes::Bytes;
+use crate::decide::{self, Call, PolicyLookup};
 use crate::frame::{self, Packet, Part};
 use crate::number::Number;
 use crate::plan::Plan;
-use crate::policy::{self, Call, Lists};
 use crate::reason::Reason;
 use crate::sip::headers::{self, Form, Mark, Marks};
 use crate::sip::message::{self, Reader};
 use crate::sip::{emergency, uri};
 
 /// What [`judge`] needs beside the lists.
-pub trait Gate: Lists {
+pub trait JudgeContext: PolicyLookup {
     /// The settings in force; `None` when nothing was loaded.
     fn settings(&self) -> Option<&Settings>;
     /// Whether SIP is read on this port.
@@ -56,7 +56,7 @@ pub struct Scratch {
 /// ```
 /// use filter_common::abi::Verdict;
 /// use filter_common::bytes::Slice;
-/// use filter_common::gate::{Scratch, judge};
+/// use filter_common::judge::{Scratch, judge};
 /// use filter_common::reason::Reason;
 /// use filter_common::sip::message::Reader;
 /// # mod gate {
@@ -91,7 +91,7 @@ pub struct Scratch {
 /// assert_eq!(verdict("+6281234567890", &mut gate), (pass, Reason::Override));
 /// ```
 #[inline(always)]
-pub fn judge<B: Bytes, G: Gate>(
+pub fn judge<B: Bytes, G: JudgeContext>(
     bytes: &mut B,
     gate: &mut G,
     scratch: &mut Scratch,
@@ -113,7 +113,7 @@ pub fn judge<B: Bytes, G: Gate>(
 }
 
 #[inline(always)]
-fn read_and_decide<B: Bytes, G: Gate>(
+fn read_and_decide<B: Bytes, G: JudgeContext>(
     bytes: &mut B,
     gate: &mut G,
     scratch: &mut Scratch,
@@ -216,7 +216,7 @@ fn read_and_decide<B: Bytes, G: Gate>(
     };
     let marked = bytes.forget(marked as usize) as u32;
     let call = Call { number: first, second, call_id: event.call_id, enforced, marked };
-    let decision = policy::decide(gate, &call);
+    let decision = decide::decide(gate, &call);
     event.verdict = decision.verdict as u8;
     event.would = decision.would as u8;
     event.rule = decision.rule;
@@ -228,7 +228,7 @@ fn read_and_decide<B: Bytes, G: Gate>(
 
 /// Notes the trunk that the source belongs to; 0, the profile `default`, when none does.
 #[inline(never)]
-fn find_trunk<G: Gate>(gate: &G, event: &mut Event) {
+fn find_trunk<G: JudgeContext>(gate: &G, event: &mut Event) {
     event.trunk = gate.trunk(&event.source) as u16;
 }
 

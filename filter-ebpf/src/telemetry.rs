@@ -8,7 +8,7 @@ use filter_common::abi::{
 };
 use filter_common::reason::{REASON_NUMBERS, Reason};
 
-use crate::kernel::is_replay;
+use crate::lookup::is_replay;
 use crate::maps;
 use crate::packet::{self, Context as _};
 

@@ -12,7 +12,7 @@ use crate::number::{DIGITS_MAX, Number};
 use crate::reason::Reason;
 
 /// The look-ups that a decision rests on.
-pub trait Lists {
+pub trait PolicyLookup {
     /// The time of this packet, in nanoseconds of the clock that expiries are in.
     fn now(&mut self) -> u64;
     /// Nothing is refused before this time; 0: no override.
@@ -119,7 +119,7 @@ impl Standing {
 
 /// Decides on a call.
 #[inline(always)]
-pub fn decide<L: Lists>(lists: &mut L, call: &Call) -> Decision {
+pub fn decide<L: PolicyLookup>(lists: &mut L, call: &Call) -> Decision {
     let now = lists.now();
     let mut found = Standing::passes(Reason::NotBlocked, 0);
     standing_of_both(lists, call.number, call.second, now, &mut found);
@@ -225,7 +225,13 @@ fn weigh(standing: &Standing, known: Known, enforced: bool) -> Decision {
 /// holds for every packet and is no attempt towards a redial grant; else what [`redial`] says of a
 /// new attempt.
 #[inline(never)]
-fn excuse<L: Lists>(lists: &mut L, call: &Call, now: u64, block: &Standing, repeated: bool) -> u32 {
+fn excuse<L: PolicyLookup>(
+    lists: &mut L,
+    call: &Call,
+    now: u64,
+    block: &Standing,
+    repeated: bool,
+) -> u32 {
     if is_graced(lists, call.number, now) || is_graced(lists, call.second, now) {
         return 3;
     }
@@ -237,7 +243,7 @@ fn excuse<L: Lists>(lists: &mut L, call: &Call, now: u64, block: &Standing, repe
 
 /// Whether the centre called this number a while ago. Never so of [`Number::NONE`].
 #[inline(always)]
-fn is_graced<L: Lists>(lists: &L, number: Number, now: u64) -> bool {
+fn is_graced<L: PolicyLookup>(lists: &L, number: Number, now: u64) -> bool {
     match lists.grace(number) {
         Some(grace) => grace.number == number && now < grace.until,
         None => false,
@@ -247,7 +253,7 @@ fn is_graced<L: Lists>(lists: &L, number: Number, now: u64) -> bool {
 /// Counts a separate attempt of a blocked number. 1: a redial grant lets it through, which
 /// this attempt may have opened; 2: that could not be remembered; 0: neither.
 #[inline(always)]
-fn redial<L: Lists>(lists: &mut L, number: Number, now: u64, block: &Standing) -> u32 {
+fn redial<L: PolicyLookup>(lists: &mut L, number: Number, now: u64, block: &Standing) -> u32 {
     const SECOND: u64 = 1_000_000_000;
     if let Some(grant) = lists.grant(number)
         && grant.number == number
@@ -299,7 +305,7 @@ fn would(action: u8) -> Verdict {
 /// What the lists say of a number and, where there is one, of a second: only if both are blocked
 /// they are.
 #[inline(never)]
-fn standing_of_both<L: Lists>(
+fn standing_of_both<L: PolicyLookup>(
     lists: &L,
     number: Number,
     second: Number,
@@ -318,7 +324,7 @@ fn standing_of_both<L: Lists>(
 
 /// What the lists say of a number: protected, then allowed, then blocked.
 #[inline(never)]
-fn standing<L: Lists>(lists: &L, number: Number, now: u64, standing: &mut Standing) {
+fn standing<L: PolicyLookup>(lists: &L, number: Number, now: u64, standing: &mut Standing) {
     let rule = protected(lists, number);
     if rule != 0 {
         *standing = Standing::passes(Reason::Protected, rule);
@@ -357,7 +363,7 @@ enum Found {
 
 /// The rule that protects a number; 0: there is none.
 #[inline(always)]
-fn protected<L: Lists>(lists: &L, number: Number) -> u64 {
+fn protected<L: PolicyLookup>(lists: &L, number: Number) -> u64 {
     match lists.protected(&PrefixKey::number(number)) {
         Some(entry) if covers(entry.number, number) => entry.rule,
         _ => lists.short_rule(number.count()),
@@ -366,7 +372,7 @@ fn protected<L: Lists>(lists: &L, number: Number) -> u64 {
 
 /// The rule of the live allow for a number; 0: there is none.
 #[inline(always)]
-fn allowed_number<L: Lists>(lists: &L, number: Number, now: u64) -> u64 {
+fn allowed_number<L: PolicyLookup>(lists: &L, number: Number, now: u64) -> u64 {
     match lists.allowed_number(number) {
         Some(allow) if allow.number == number && is_live(allow.expires, now) => allow.rule,
         _ => 0,
@@ -375,7 +381,7 @@ fn allowed_number<L: Lists>(lists: &L, number: Number, now: u64) -> u64 {
 
 /// The rule of the longest live allow for a prefix of a number; 0: there is none.
 #[inline(always)]
-fn allowed_prefix<L: Lists>(lists: &L, number: Number, now: u64) -> u64 {
+fn allowed_prefix<L: PolicyLookup>(lists: &L, number: Number, now: u64) -> u64 {
     let mut key = PrefixKey::number(number);
     let mut tries = 0;
     while tries <= DIGITS_MAX {
@@ -398,7 +404,12 @@ fn allowed_prefix<L: Lists>(lists: &L, number: Number, now: u64) -> u64 {
 
 /// Finds the live block against a number.
 #[inline(always)]
-fn blocked_number<L: Lists>(lists: &L, number: Number, now: u64, live: &mut Standing) -> Found {
+fn blocked_number<L: PolicyLookup>(
+    lists: &L,
+    number: Number,
+    now: u64,
+    live: &mut Standing,
+) -> Found {
     match lists.blocked_number(number) {
         Some(block) if block.number == number => {
             if !is_live(block.expires, now) {
@@ -413,7 +424,12 @@ fn blocked_number<L: Lists>(lists: &L, number: Number, now: u64, live: &mut Stan
 
 /// Finds the longest live block against a prefix of a number.
 #[inline(always)]
-fn blocked_prefix<L: Lists>(lists: &L, number: Number, now: u64, live: &mut Standing) -> Found {
+fn blocked_prefix<L: PolicyLookup>(
+    lists: &L,
+    number: Number,
+    now: u64,
+    live: &mut Standing,
+) -> Found {
     let mut found = Found::None;
     let mut key = PrefixKey::number(number);
     let mut tries = 0;
@@ -490,7 +506,7 @@ mod tests {
         Number::e164(Digits::parse("6281234567890").expect("digits"))
     }
 
-    impl Lists for Forgetful {
+    impl PolicyLookup for Forgetful {
         fn now(&mut self) -> u64 {
             1
         }

@@ -11,9 +11,9 @@ use filter_common::abi::{
     Allow, Attempt, AttemptKey, Block, FRAGMENT_NS, FragmentKey, Grace, Grant, PORT_WORDS,
     PrefixKey, Profile, Redial, Settings, TRUNKS_MAX,
 };
-use filter_common::gate::Gate;
+use filter_common::decide::PolicyLookup;
+use filter_common::judge::JudgeContext;
 use filter_common::number::Number;
-use filter_common::policy::Lists;
 
 use crate::maps;
 
@@ -73,7 +73,7 @@ macro_rules! find_number {
     }};
 }
 
-impl Lists for Kernel {
+impl PolicyLookup for Kernel {
     #[inline(always)]
     fn now(&mut self) -> u64 {
         if self.now == 0 {
@@ -172,7 +172,7 @@ impl Lists for Kernel {
     }
 }
 
-impl Gate for Kernel {
+impl JudgeContext for Kernel {
     #[inline(always)]
     fn settings(&self) -> Option<&Settings> {
         maps::SETTINGS.get(self.generation).filter(|settings| settings.abi_version != 0)
