@@ -1,20 +1,18 @@
 //! What the whole-system tests share: fixtures, packets, and the two gates side by side.
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test panics where it fails")]
 
-pub mod gates;
-pub mod invites;
+pub mod common;
 pub mod lab;
-pub mod mutations;
-pub mod packet;
-pub mod planted;
-pub mod reference;
-pub mod seeds;
-pub mod verifier;
 
 use std::path::PathBuf;
 
-/// The folder of the fixtures. In the machines of `cargo xtask kernels` it stands where
-/// `PALANG_TESTS_DIR` says.
+/// Returns the folder `tests/fixtures`.
+#[must_use]
+pub fn fixtures() -> PathBuf {
+    folder().join("fixtures")
+}
+
+/// Returns the folder `tests`. In the machines of `cargo xtask kernels`, `PALANG_TESTS_DIR` names it.
 #[must_use]
 pub fn folder() -> PathBuf {
     std::env::var_os("PALANG_TESTS_DIR")

@@ -17,8 +17,9 @@ use ezk_sip_types::{Headers, Name};
 use filter_common::number::Number;
 use palang::model::host_gate::HostGate;
 use palang::model::policy::Policy;
-use palang_tests::packet::{Layers, crlf};
-use palang_tests::{folder, gates, invites, seeds};
+use palang_tests::common::packet::{Layers, crlf};
+use palang_tests::common::{gates, invites, seeds};
+use palang_tests::fixtures;
 use proptest::prelude::*;
 use proptest::sample::select;
 use proptest::test_runner::{Config, TestRunner};
@@ -288,7 +289,7 @@ fn froms_of_the_hand_written_invites() {
 fn froms_of_other_stacks() {
     let mut fields = BTreeSet::new();
     for name in ["tos", "contacts", "urls"] {
-        let path = folder().join(format!("seeds/gpl/parser-tests/osip/{name}.txt"));
+        let path = fixtures().join(format!("seeds/gpl/parser-tests/osip/{name}.txt"));
         let text = fs::read(&path).unwrap_or_else(|error| panic!("{path:?}: {error}"));
         for value in String::from_utf8_lossy(&text).lines().map(str::trim) {
             if !value.is_empty() && !value.starts_with('#') {

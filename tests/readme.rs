@@ -168,7 +168,7 @@ impl World {
         for name in ["docs", "tests"] {
             symlink(repository().join(name), folder.join(name)).unwrap();
         }
-        let capture = repository().join("tests/pcaps/ipfixprobe__sip.pcap");
+        let capture = repository().join("tests/fixtures/pcaps/ipfixprobe__sip.pcap");
         fs::copy(capture, folder.join("trunk.pcap")).unwrap();
         let rows = "number,expires,reason,author,origin\n\
             +6281234567880,2099-01-01T00:00:00Z,prank,budi,import\n\

@@ -2,7 +2,7 @@
 //!
 //! A number is never used for anything else, also not after its reason is gone:
 //! counters, call records and audit rows of other versions carry it. A new reason
-//! also needs its line in `tests/pcaps/README.md` when a fixture shows it.
+//! also needs its line in `tests/fixtures/pcaps/README.md` when a fixture shows it.
 
 /// What a reason permits the gate to do with a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

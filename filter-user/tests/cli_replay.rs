@@ -14,7 +14,7 @@ const SCAN: &str = "ipfixprobe__sip.pcap";
 const CALL: &str = "wswiki__SIP_DTMF2.cap";
 
 fn capture(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/pcaps").join(name)
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/pcaps").join(name)
 }
 
 fn replay(arguments: &[&str]) -> Output {

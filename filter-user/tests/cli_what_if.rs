@@ -79,7 +79,7 @@ fn assert_exit(output: &Output, exit: i32) -> (String, String) {
 }
 
 fn capture(name: &str) -> String {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/pcaps").join(name);
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/pcaps").join(name);
     path.to_str().unwrap().to_owned()
 }
 

@@ -9,9 +9,9 @@ use palang::datapath::Pins;
 use palang_tests::lab::{Daemon, Lab, daemon, run};
 use serde_json::Value;
 
+use crate::abi_upgrade;
+use crate::foreign_xdp;
 use crate::gate::Gate;
-use crate::other_layout;
-use crate::strange_xdp;
 
 /// A check as it came out.
 #[derive(Debug)]
@@ -212,7 +212,7 @@ fn a_daemon_that_is_dead_hangs_or_is_another() {
     // Another version took over: this program is the older one.
     let ours = daemon::program();
     assert_eq!(gate.daemon.stop(), 0);
-    gate.daemon.set_program(other_layout::program());
+    gate.daemon.set_program(abi_upgrade::program());
     gate.daemon.start_again();
     gate.daemon.set_program(&ours);
     look(&gate.daemon, "engine").is("warn", "the daemon is version 9");
@@ -236,8 +236,8 @@ fn a_program_of_another_build() {
     let [folder] = &Pins::new(gate.daemon.pins()).map_folders()[..] else { panic!("maps") };
     let maps = ["OVERRIDE", "GENERATION", "BLOCKED_NUMBERS"].map(|name| folder.join(name));
     let other = gate.daemon.pins().join("other");
-    let id = strange_xdp::pin_with(&other, &maps);
-    strange_xdp::attach(&lab, &other);
+    let id = foreign_xdp::pin_with(&other, &maps);
+    foreign_xdp::attach(&lab, &other);
     let told = look(&gate.daemon, "xdp");
     told.is("warn", "from another build");
     assert_eq!(told.mend, "systemctl restart palang");

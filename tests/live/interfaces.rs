@@ -7,7 +7,7 @@ use palang::api::wire::{Colour, Interface};
 use palang_tests::lab::{Daemon, INTERFACE, Lab, Receiver, now, run};
 
 use crate::api::{Api, SOON, eventually};
-use crate::strange_xdp;
+use crate::foreign_xdp;
 
 const BLOCKED: &str = "+6281200000001";
 const INNOCENT: &str = "+6281200000002";
@@ -133,7 +133,7 @@ fn another_program_on_the_interface_is_named_and_waited_for() {
         let mut daemon = Daemon::prepare(&lab, "");
         let pin = daemon.pins().join("strange");
         fs::create_dir_all(daemon.pins()).expect("a folder for the pin");
-        let id = strange_xdp::pin(&pin);
+        let id = foreign_xdp::pin(&pin);
         ip(&lab, &format!("link set dev {INTERFACE} {mode} pinned {}", pin.display()));
         daemon.start_again();
         let api = Api::of(&daemon);

@@ -1,30 +1,31 @@
 //! The daemon, the CLI and the filter on live interfaces.
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test panics where it fails")]
 
+mod abi_upgrade;
 mod api;
+mod api_robustness;
 mod auto_rate;
 mod backup;
 mod causality;
 mod clients;
 mod clock;
-mod death;
+mod crash_recovery;
 mod direct;
 mod disk;
 mod doctor;
 mod evidence;
-mod faults;
+mod fail_open;
 mod flood;
+mod foreign_xdp;
 mod gate;
 mod interfaces;
 mod lists;
 mod metrics;
 mod monitor;
 mod order;
-mod other_layout;
 mod person;
 mod preload;
 mod privileges;
-mod promise;
 mod protected;
 mod records;
 mod redial;
@@ -39,7 +40,6 @@ mod setup;
 mod slow_reader;
 mod socket;
 mod store;
-mod strange_xdp;
 mod tampered;
 mod top;
 mod upgrade;

@@ -16,10 +16,10 @@ use palang_tests::lab::{Callers, Daemon, Lab, message};
 use rusqlite::Connection;
 use serde_json::Value;
 
+use crate::abi_upgrade;
 use crate::disk::Disk;
 use crate::gate::{Gate, eventually};
 use crate::metrics::{scrape, value};
-use crate::other_layout;
 use crate::preload;
 
 const BLOCKED: &str = "+6281234567890";
@@ -318,7 +318,7 @@ fn refusals_before_an_upgrade_to_another_layout() {
         refuse(&lab, &format!("{name}-ring"), 100);
         drop(lock);
         if upgrade {
-            gate.daemon.set_program(other_layout::program());
+            gate.daemon.set_program(abi_upgrade::program());
         } else {
             gate.daemon.configure("limits.blocks = 30000");
         }

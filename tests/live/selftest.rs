@@ -8,9 +8,9 @@ use filter_common::reason::Reason;
 use palang_tests::lab::{Daemon, Lab, run};
 use serde_json::{Value, json};
 
+use crate::abi_upgrade;
+use crate::foreign_xdp;
 use crate::gate::{Gate, eventually};
-use crate::other_layout;
-use crate::strange_xdp;
 
 const BLOCKED: &str = "+6281200000001";
 
@@ -207,8 +207,8 @@ fn it_needs_no_daemon_and_knows_a_gate_that_does_not_stand() {
     let broken = selftest(&gate.daemon, 13);
     assert_eq!(problems(&broken), ["gate0: the filter is not on it"]);
     let strange = gate.daemon.pins().join("strange");
-    let id = strange_xdp::pin(&strange);
-    strange_xdp::attach(&lab, &strange);
+    let id = foreign_xdp::pin(&strange);
+    foreign_xdp::attach(&lab, &strange);
     let broken = selftest(&gate.daemon, 13);
     let says = format!("gate0: program {id} on it does not use the maps in ");
     assert!(problems(&broken)[0].starts_with(&says), "{broken}");
@@ -228,7 +228,7 @@ fn another_layout_in_force_is_not_taken_for_ours() {
     let mut gate = Gate::start(&lab, "");
     let ours = palang_tests::lab::daemon::program();
     assert_eq!(gate.daemon.stop(), 0);
-    gate.daemon.set_program(other_layout::program());
+    gate.daemon.set_program(abi_upgrade::program());
     gate.daemon.start_again();
     selftest(&gate.daemon, 0);
     gate.daemon.set_program(&ours);

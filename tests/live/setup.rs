@@ -9,8 +9,8 @@ use palang_tests::lab::run::{self, Output};
 use palang_tests::lab::{Daemon, Lab};
 use serde_json::Value;
 
+use crate::foreign_xdp;
 use crate::socket::{ask, until};
-use crate::strange_xdp;
 
 /// A group that is on every machine.
 const GROUP: &str =
@@ -145,7 +145,7 @@ fn what_stands_in_the_way_is_told_and_nothing_is_changed() {
 
     // Somebody's own XDP program.
     let pin = daemon.pins().join("strange");
-    let id = strange_xdp::pin(&pin);
+    let id = foreign_xdp::pin(&pin);
     let ip = |arguments: &[&str]| run::must(lab.command_in_gate("ip").args(arguments));
     ip(&["link", "set", "dev", "gate0", "xdpdrv", "pinned", &pin.display().to_string()]);
     refused("gate0", &yes, 5, &["another XDP program", &format!("id {id}")]);

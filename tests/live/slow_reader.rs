@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use filter_common::sip::message::Reader;
 use palang::api::wire::Colour;
 use palang::datapath::Program;
+use palang_tests::common::planted::write_palang;
 use palang_tests::lab::{Daemon, INTERFACE, Lab, daemon, run};
-use palang_tests::planted::write_palang;
 use serde_json::Value;
 
 use crate::api::Api;

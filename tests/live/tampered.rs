@@ -11,9 +11,9 @@ use palang::model::policy::{Policy, Protected, Subject};
 use palang_tests::lab::{Lab, TRUNK, TRUNK6};
 use serde_json::{Value, json};
 
+use crate::foreign_xdp::set_element;
 use crate::gate::{Gate, eventually, subject};
 use crate::socket::ask;
-use crate::strange_xdp::set_element;
 
 const CALLER: &str = "+6281200000001";
 const OTHER: &str = "+6281200000002";

@@ -6,8 +6,8 @@ use std::fs;
 use palang::api::wire::Colour;
 use palang_tests::lab::{Daemon, INTERFACE, Lab, Record, Traffic, now, run};
 
+use crate::abi_upgrade;
 use crate::api::{Api, eventually};
-use crate::other_layout;
 
 /// Blocked by number, and by prefix.
 const BLOCKED: [&str; 2] = ["+6281200000001", "0777-000-0002"];
@@ -316,7 +316,7 @@ fn more_room_and_less_again() {
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn another_layout_and_back() {
-    let other = other_layout::program();
+    let other = abi_upgrade::program();
     let this = palang_tests::lab::daemon::program();
     let lost = there_and_back(
         "layout",

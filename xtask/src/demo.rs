@@ -8,9 +8,9 @@ use crate::{setup, shell};
 
 /// The recorded calls that the demo judges: a blocked extension, a scanner, an innocent one.
 const CAPTURES: [&str; 3] = [
-    "tests/pcaps/wswiki__Asterisk_ZFONE_XLITE.pcap",
-    "tests/pcaps/ipfixprobe__sip.pcap",
-    "tests/pcaps/wswiki__SIP_DTMF2.cap",
+    "tests/fixtures/pcaps/wswiki__Asterisk_ZFONE_XLITE.pcap",
+    "tests/fixtures/pcaps/ipfixprobe__sip.pcap",
+    "tests/fixtures/pcaps/wswiki__SIP_DTMF2.cap",
 ];
 /// The example policy, which refuses some of them.
 const POLICY: &str = "docs/demo-policy.toml";

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use anyhow::{Result, ensure};
 use filter_common::reason::Reason;
 use palang::model::policy::Policy;
-use palang_tests::packet::Layers;
+use palang_tests::common::packet::Layers;
 
 use super::packets::{self, Packet};
 use super::policy;

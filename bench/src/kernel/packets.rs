@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use palang_tests::packet::{Layers, crlf};
+use palang_tests::common::packet::{Layers, crlf};
 
 use super::programs::{FRAME_LEN, VARIANTS_MAX, Variant};
 

@@ -134,7 +134,7 @@ pub struct Rung {
 ///
 /// ```
 /// use jiff::{SignedDuration, Timestamp};
-/// use palang::ladder::{Ladder, ReportKind, Strike};
+/// use palang::model::ladder::{Ladder, ReportKind, Strike};
 ///
 /// let ladder = Ladder::default();
 /// let now: Timestamp = "2026-11-24T12:00:00Z".parse()?;

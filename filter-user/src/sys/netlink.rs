@@ -258,7 +258,7 @@ fn xdp(attributes: &[LinkXdp]) -> Option<Xdp> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sys::test_netns::{in_new_namespace, ip, put_strange_xdp};
+    use crate::sys::test_netns::{in_new_namespace, ip, put_foreign_xdp};
 
     #[test]
     fn program_in_driver_or_core_is_preferred_to_one_on_the_card() {
@@ -294,8 +294,8 @@ mod tests {
     fn program_is_reported_with_its_mode() {
         in_new_namespace(async {
             ip("link add left type veth peer name right");
-            put_strange_xdp("left", Attached::Native).await;
-            put_strange_xdp("right", Attached::Generic).await;
+            put_foreign_xdp("left", Attached::Native).await;
+            put_foreign_xdp("right", Attached::Generic).await;
             let xdp = async |name| by_name(name).await.unwrap().unwrap().xdp.unwrap();
             let (left, right) = (xdp("left").await, xdp("right").await);
             assert_eq!((left.mode, right.mode), (Attached::Native, Attached::Generic));

@@ -31,7 +31,7 @@ pub fn ip(arguments: &str) {
 }
 
 /// Puts an XDP program on an interface that is not ours: it passes everything.
-pub async fn put_strange_xdp(interface: &str, attached: Attached) {
+pub async fn put_foreign_xdp(interface: &str, attached: Attached) {
     let flag = match attached {
         Attached::Generic => 1 << 1,
         Attached::Native => 1 << 2,

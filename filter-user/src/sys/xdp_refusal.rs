@@ -92,7 +92,7 @@ mod tests {
 
     use super::*;
     use crate::sys::netlink::{Attached, by_name};
-    use crate::sys::test_netns::{in_new_namespace, ip, load_pass, put_strange_xdp};
+    use crate::sys::test_netns::{in_new_namespace, ip, load_pass, put_foreign_xdp};
 
     #[test]
     fn the_kernel_says_why() {
@@ -103,7 +103,7 @@ mod tests {
             let of = |index, in_driver| why(index, program.as_fd(), in_driver).unwrap();
             let lo = of(index("lo").await, true).expect("a reason");
             assert!(lo.contains("native"), "{lo}");
-            put_strange_xdp("left", Attached::Generic).await;
+            put_foreign_xdp("left", Attached::Generic).await;
             let busy = of(index("left").await, true).expect("a reason");
             assert!(busy.contains("same time") || busy.contains("exist"), "{busy}");
             // What can be attached leaves nothing.

@@ -13,7 +13,7 @@ use crate::shell;
 
 /// The package and the test target that all kernels run.
 const PACKAGE: &str = "palang-tests";
-const TEST: &str = "kernel_verdicts";
+const TEST: &str = "kernel";
 
 /// The C compiler and linker for arm64 (package gcc-aarch64-linux-gnu).
 const ARM64_GCC: &str = "aarch64-linux-gnu-gcc";

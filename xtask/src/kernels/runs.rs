@@ -3,7 +3,7 @@
 use std::path::Path;
 
 /// The tests with the program that the kernel takes first, and again with this one: with the slim
-/// reader, and without `xdp.frags`, so that every kernel can take it. `tests/gates.rs` reads the
+/// reader, and without `xdp.frags`, so that every kernel can take it. `tests/common/gates.rs` reads the
 /// variable.
 const AGAIN: &str = "PALANG_TEST_PROGRAM=palang_slim_no_frags";
 

@@ -26,7 +26,7 @@ const TEXTS: [&str; 12] = [
 ];
 
 /// Folders of recorded calls: their files are other people's, except for our notes and scripts.
-const RECORDED: [&str; 2] = ["tests/pcaps/", "tests/seeds/"];
+const RECORDED: [&str; 2] = ["tests/fixtures/pcaps/", "tests/fixtures/seeds/"];
 
 /// A file and its text.
 pub struct File {

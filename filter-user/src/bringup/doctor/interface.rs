@@ -343,7 +343,7 @@ mod tests {
     use std::path::PathBuf;
 
     use super::*;
-    use crate::sys::test_netns::{in_new_namespace, ip, put_strange_xdp};
+    use crate::sys::test_netns::{in_new_namespace, ip, put_foreign_xdp};
 
     const ALL_OFF: Offloads = Offloads { rx_vlan: false, lro: false, gro_hw: false };
     const MODES: [XdpMode; 3] = [XdpMode::Native, XdpMode::Generic, XdpMode::NativeOrGeneric];
@@ -523,7 +523,7 @@ mod tests {
             let one = "numrxqueues 1 numtxqueues 1";
             ip(&format!("link add left mtu 9000 {one} type veth peer name right {one}"));
             ip("link set left up");
-            put_strange_xdp("right", Attached::Generic).await;
+            put_foreign_xdp("right", Attached::Generic).await;
             let found = checks(&config, None, Some(true)).await;
             assert_eq!(
                 states(&found),
@@ -571,7 +571,7 @@ mod tests {
         in_new_namespace(async {
             let (folder, config) = configuration("pinned", "[\"left\"]");
             ip("link add left type veth peer name right");
-            put_strange_xdp("left", Attached::Generic).await;
+            put_foreign_xdp("left", Attached::Generic).await;
             assert!(
                 checks(&config, None, Some(true)).await[4]
                     .finding

@@ -3,9 +3,9 @@
 use filter_common::abi::{EVENT_FROM, EVENT_PAI, EVENT_TWO_IDENTITIES};
 use filter_common::number::{Digits, Number};
 use palang::model::policy::{Policy, Subject};
-use palang_tests::gates::{Gates, reason};
-use palang_tests::invites;
-use palang_tests::packet::Layers;
+use palang_tests::common::gates::{Gates, reason};
+use palang_tests::common::invites;
+use palang_tests::common::packet::Layers;
 
 use crate::NOW;
 

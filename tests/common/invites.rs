@@ -67,7 +67,7 @@ pub fn all() -> Vec<Invite> {
     struct File {
         invite: Vec<Invite>,
     }
-    let path = crate::folder().join("invites.toml");
+    let path = crate::fixtures().join("invites.toml");
     let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path:?}: {error}"));
     let file: File = toml::from_str(&text).unwrap_or_else(|error| panic!("{path:?}: {error}"));
     assert!(file.invite.len() >= 40);
@@ -78,7 +78,7 @@ impl Invite {
     /// The datagram.
     #[must_use]
     pub fn message(&self) -> Vec<u8> {
-        crate::packet::crlf(&self.message)
+        crate::common::packet::crlf(&self.message)
     }
 
     /// An empty policy with this INVITE's plan.

@@ -8,8 +8,8 @@ use filter_common::number::{Digits, Number};
 use filter_common::plan::IDENTITY_PAI;
 use filter_common::reason::Reason;
 use palang::model::policy::{Policy, Subject};
-use palang_tests::gates::{Gates, reason};
-use palang_tests::packet::{Layers, crlf};
+use palang_tests::common::gates::{Gates, reason};
+use palang_tests::common::packet::{Layers, crlf};
 use proptest::prelude::*;
 
 use crate::NOW;

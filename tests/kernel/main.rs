@@ -6,6 +6,7 @@
 mod captures;
 mod decision;
 mod events;
+mod fail_open;
 mod fragments;
 mod frames;
 mod generated;
@@ -14,7 +15,6 @@ mod hand_written;
 mod loading;
 mod marks;
 mod programs;
-mod promise;
 mod protected;
 mod redial;
 mod state;

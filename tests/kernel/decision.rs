@@ -4,8 +4,8 @@ use filter_common::abi::{BLOCK_OBSERVE, Event, MODE_OBSERVE, Verdict};
 use filter_common::number::{Digits, Number};
 use filter_common::reason::Reason;
 use palang::model::policy::{Policy, Subject, Trunk};
-use palang_tests::gates::{Gates, reason};
-use palang_tests::packet::{Layers, SOURCE4, crlf};
+use palang_tests::common::gates::{Gates, reason};
+use palang_tests::common::packet::{Layers, SOURCE4, crlf};
 
 use crate::{NOW, SECOND};
 

@@ -9,8 +9,8 @@ use nix::sys::pthread::{pthread_kill, pthread_self};
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 use palang::datapath::{Plan, Program, Replay};
 use palang::model::policy::Policy;
-use palang_tests::gates::Gates;
-use palang_tests::verifier::{Load, watch};
+use palang_tests::common::gates::Gates;
+use palang_tests::common::verifier::{Load, watch};
 
 /// Verified instructions allowed on any kernel (the kernel's own limit is 1,000,000): of one reader
 /// they were 250,000.

@@ -9,7 +9,7 @@ use std::path::Path;
 #[must_use]
 pub fn all() -> Vec<Vec<u8>> {
     let mut seeds = Vec::new();
-    collect(&crate::folder().join("seeds"), &mut seeds);
+    collect(&crate::fixtures().join("seeds"), &mut seeds);
     assert!(seeds.len() > 100);
     seeds
 }

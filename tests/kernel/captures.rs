@@ -10,7 +10,7 @@ use filter_common::sip::message::Reader;
 use palang::model::policy::{Policy, Subject};
 use palang::replay::capture::Capture;
 use palang::replay::{link, message};
-use palang_tests::gates::{Gates, reason};
+use palang_tests::common::gates::{Gates, reason};
 
 /// The "modified" pcap of an old libpcap patch: not read, which replay says.
 const NOT_READ: &str = "ptavi-a__invite.pcap";
@@ -24,7 +24,7 @@ struct Fixture {
 fn fixtures() -> Vec<Fixture> {
     let mut fixtures = Vec::new();
     for folder in ["pcaps", "pcaps/gpl"] {
-        let folder = palang_tests::folder().join(folder);
+        let folder = palang_tests::fixtures().join(folder);
         for expected in ["expected", "expected-all-ports"] {
             let mut files: Vec<_> = std::fs::read_dir(folder.join(expected))
                 .unwrap()
@@ -204,7 +204,7 @@ fn blocking_each_caller_refuses_exactly_that_caller() {
 
 #[test]
 fn a_capture_that_is_not_read_says_so() {
-    let path = palang_tests::folder().join("pcaps/gpl").join(NOT_READ);
+    let path = palang_tests::fixtures().join("pcaps/gpl").join(NOT_READ);
     let error = Capture::open(&path, |_| {}).err().expect("an old format");
     assert!(error.contains("editcap"), "{error}");
 }

@@ -10,8 +10,8 @@ use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
 use palang::datapath::Replay;
 use palang::model::policy::{Policy, Subject};
-use palang_tests::gates::{plan, reason};
-use palang_tests::packet::{Layers, crlf};
+use palang_tests::common::gates::{plan, reason};
+use palang_tests::common::packet::{Layers, crlf};
 
 use crate::{NOW, SECOND};
 

@@ -5,8 +5,8 @@ use filter_common::number::{Digits, Number};
 use filter_common::reason::Reason;
 use filter_common::sip::message::Reader;
 use palang::model::policy::{Policy, Subject};
-use palang_tests::gates::{Gates, reason};
-use palang_tests::packet::{Layers, crlf};
+use palang_tests::common::gates::{Gates, reason};
+use palang_tests::common::packet::{Layers, crlf};
 
 use crate::NOW;
 

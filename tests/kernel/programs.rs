@@ -8,10 +8,10 @@ use palang::datapath::object::OBJECT;
 use palang::datapath::{Error, Features, Plan, Program, Replay};
 use palang::model::host_gate::{HostGate, READABLE};
 use palang::model::policy::{Policy, Subject};
-use palang_tests::gates::{self, Gates, reason};
-use palang_tests::packet::{Layers, crlf};
-use palang_tests::planted::exploding;
-use palang_tests::{invites, seeds};
+use palang_tests::common::gates::{self, Gates, reason};
+use palang_tests::common::packet::{Layers, crlf};
+use palang_tests::common::planted::exploding;
+use palang_tests::common::{invites, seeds};
 
 use crate::{NOW, SECOND, captures};
 

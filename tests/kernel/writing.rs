@@ -10,8 +10,8 @@ use filter_common::number::{Digits, Number};
 use filter_common::reason::Reason;
 use palang::datapath::{Maps, Replay};
 use palang::model::policy::{Policy, Subject};
-use palang_tests::gates::plan;
-use palang_tests::packet::{Layers, crlf};
+use palang_tests::common::gates::plan;
+use palang_tests::common::packet::{Layers, crlf};
 
 use crate::NOW;
 use crate::state::stay_on_cpu;

@@ -4,8 +4,8 @@ use filter_common::abi::{Event, Verdict};
 use filter_common::number::{Digits, Number};
 use filter_common::sip::emergency;
 use palang::model::policy::{Policy, Subject};
-use palang_tests::gates::{Gates, reason};
-use palang_tests::packet::{Layers, SOURCE4, crlf};
+use palang_tests::common::gates::{Gates, reason};
+use palang_tests::common::packet::{Layers, SOURCE4, crlf};
 
 use crate::{NOW, SECOND};
 

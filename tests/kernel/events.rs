@@ -4,8 +4,8 @@ use filter_common::abi::EvidenceStats;
 use filter_common::number::{Digits, Number};
 use filter_common::reason::Reason;
 use palang::model::policy::{Policy, Subject};
-use palang_tests::gates::Gates;
-use palang_tests::packet::{Layers, crlf};
+use palang_tests::common::gates::Gates;
+use palang_tests::common::packet::{Layers, crlf};
 
 use crate::{NOW, SECOND};
 

@@ -3,8 +3,8 @@
 use filter_common::abi::{BLOCK_NO_REDIAL, BLOCK_OBSERVE, Block, Event, Verdict};
 use filter_common::number::{Digits, Number};
 use palang::model::policy::{Policy, Subject};
-use palang_tests::gates::{Gates, reason};
-use palang_tests::packet::{Layers, crlf};
+use palang_tests::common::gates::{Gates, reason};
+use palang_tests::common::packet::{Layers, crlf};
 
 use crate::{NOW, SECOND};
 

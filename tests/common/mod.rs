@@ -1,0 +1,10 @@
+//! What the tests of the kernel program share: fixtures, packets, and the two gates side by side.
+
+pub mod gates;
+pub mod invites;
+pub mod mutations;
+pub mod packet;
+pub mod planted;
+pub mod reference;
+pub mod seeds;
+pub mod verifier;
