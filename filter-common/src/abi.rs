@@ -10,13 +10,14 @@
 
 use crate::number::{Digits, Number};
 use crate::plan::{IDENTITY_PAI, Plan};
-use crate::sip::emergency::MARKS_MAX;
 
 /// Version of all layouts in this file.
-pub const ABI_VERSION: u32 = 3;
+pub const ABI_VERSION: u32 = 4;
 
 /// Most trunk profiles, the profile `default` (0) included.
 pub const TRUNKS_MAX: u32 = 64;
+/// Sets of settings, profiles, ports and trunks: one in force, one to write the next into.
+pub const GENERATIONS: u32 = 2;
 /// Words of 64 ports in the set of SIP ports: one bit for every port.
 pub const PORT_WORDS: u32 = 65_536 / 64;
 /// An attempt keeps its first verdict for this long: the longest that an INVITE
@@ -36,10 +37,6 @@ pub enum Verdict {
     Pass = 0,
     /// Ends in the driver, without an answer.
     Drop = 1,
-    /// Refused with a SIP response.
-    Reply = 2,
-    /// Sent to an IVR.
-    Divert = 3,
 }
 
 impl Verdict {
@@ -49,8 +46,6 @@ impl Verdict {
         match self {
             Verdict::Pass => "pass",
             Verdict::Drop => "drop",
-            Verdict::Reply => "reply",
-            Verdict::Divert => "divert",
         }
     }
 
@@ -60,8 +55,6 @@ impl Verdict {
         match number {
             0 => Some(Verdict::Pass),
             1 => Some(Verdict::Drop),
-            2 => Some(Verdict::Reply),
-            3 => Some(Verdict::Divert),
             _ => None,
         }
     }
@@ -103,11 +96,12 @@ pub struct Block {
     pub redial_window: u32,
     /// Redial grant G in seconds.
     pub redial_grant: u32,
-    /// SIP status code of a reply, 300–699.
+    /// Zero. Room for the SIP status code of a reply, 300–699.
     pub sip_code: u16,
     /// The N-th separate attempt opens a redial grant.
     pub redial_attempts: u8,
-    /// What a refused call gets: a [`Verdict`] as number.
+    /// What a refused call gets: a [`Verdict`] as number. A block with another one than
+    /// [`Verdict::Drop`] is not in force.
     pub action: u8,
     /// [`BLOCK_OBSERVE`], [`BLOCK_NO_REDIAL`].
     pub flags: u8,
@@ -205,8 +199,6 @@ impl Settings {
 pub struct Profile {
     /// How the trunk's digits become a number.
     pub plan: Plan,
-    /// [`emergency::mark`](crate::sip::emergency::mark)s with which a call passes; 0: no more.
-    pub marks: [u64; MARKS_MAX],
     /// [`MODE_OBSERVE`] or [`MODE_ENFORCE`]; enforced is only what both this and
     /// [`Settings::mode`] enforce.
     pub mode: u8,
@@ -463,7 +455,7 @@ layout! {
     PrefixKey = 12,
     TrunkKey = 24,
     Settings = 32,
-    Profile = 136,
+    Profile = 104,
     AttemptKey = 16,
     Attempt = 40,
     Redial = 32,

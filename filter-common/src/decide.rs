@@ -56,11 +56,9 @@ pub struct Call {
     pub second: Number,
     /// Hash of the Call-ID.
     pub call_id: u64,
-    /// Not 0: mode and trunk enforce blocks; else everything is only observed. Neither this nor
-    /// the next is a `bool`: making one is a branch, and what follows is walked twice.
+    /// Not 0: mode and trunk enforce blocks; otherwise everything is only observed. Not a `bool`:
+    /// making one is a branch, and the verifier walks what follows twice.
     pub enforced: u32,
-    /// Not 0: it carries an emergency mark that its trunk is trusted for.
-    pub marked: u32,
 }
 
 /// What the gate does with a call.
@@ -84,7 +82,6 @@ struct Standing {
     /// A reason that refuses stands for a live block.
     reason: Reason,
     rule: u64,
-    action: u8,
     /// How many digits the blocked number or prefix has.
     digits: u8,
     observe: bool,
@@ -102,7 +99,6 @@ impl Standing {
         Standing {
             reason,
             rule,
-            action: Verdict::Pass as u8,
             digits: 0,
             observe: false,
             redial_attempts: 0,
@@ -134,13 +130,10 @@ pub fn decide<L: PolicyLookup>(lists: &mut L, call: &Call) -> Decision {
     let mut decision = weigh(&found, known, call.enforced != 0);
     // Asked of what would be refused, also while it is only observed.
     if decision.would != Verdict::Pass {
-        let excused =
-            if call.marked != 0 { 4 } else { excuse(lists, call, now, &found, known.repeated) };
-        let reason = match excused {
+        let reason = match excuse(lists, call, now, &found, known.repeated) {
             1 => Reason::RedialGrant,
             2 => Reason::StateFull,
             3 => Reason::CallbackGrace,
-            4 => Reason::EmergencyMark,
             _ => decision.reason,
         };
         if reason != decision.reason {
@@ -199,7 +192,7 @@ fn weigh(standing: &Standing, known: Known, enforced: bool) -> Decision {
     if !standing.is_blocked() {
         return decision;
     }
-    let mut action = standing.action;
+    let mut action = Verdict::Drop as u8;
     if known.repeated {
         action = known.would;
         if known.verdict == Verdict::Pass as u8
@@ -213,10 +206,8 @@ fn weigh(standing: &Standing, known: Known, enforced: bool) -> Decision {
     decision.would = would(action);
     if !enforced || standing.observe {
         decision.reason = Reason::Observe;
-    } else if action == Verdict::Drop as u8 {
-        decision.verdict = Verdict::Drop;
     } else {
-        decision.reason = Reason::UnknownAction;
+        decision.verdict = decision.would;
     }
     decision
 }
@@ -294,12 +285,7 @@ fn redial<L: PolicyLookup>(lists: &mut L, number: Number, now: u64, block: &Stan
 }
 
 fn would(action: u8) -> Verdict {
-    match action {
-        1 => Verdict::Drop,
-        2 => Verdict::Reply,
-        3 => Verdict::Divert,
-        _ => Verdict::Pass,
-    }
+    if action == Verdict::Drop as u8 { Verdict::Drop } else { Verdict::Pass }
 }
 
 /// What the lists say of a number and, where there is one, of a second: only if both are blocked
@@ -411,7 +397,7 @@ fn blocked_number<L: PolicyLookup>(
     live: &mut Standing,
 ) -> Found {
     match lists.blocked_number(number) {
-        Some(block) if block.number == number => {
+        Some(block) if block.number == number && refuses(&block) => {
             if !is_live(block.expires, now) {
                 return Found::Expired;
             }
@@ -437,7 +423,7 @@ fn blocked_prefix<L: PolicyLookup>(
         let Some(block) = lists.blocked_prefix(&key) else {
             break;
         };
-        if covers(block.number, number) {
+        if covers(block.number, number) && refuses(&block) {
             if is_live(block.expires, now) {
                 *live = blocked(Reason::BlockedPrefix, &block);
                 return Found::Live;
@@ -456,7 +442,6 @@ fn blocked(reason: Reason, block: &Block) -> Standing {
     Standing {
         reason,
         rule: block.rule,
-        action: block.action,
         digits: prefix_len(block.number) as u8,
         observe: block.flags & BLOCK_OBSERVE != 0,
         redial_attempts: if block.flags & BLOCK_NO_REDIAL == 0 { block.redial_attempts } else { 0 },
@@ -464,6 +449,11 @@ fn blocked(reason: Reason, block: &Block) -> Standing {
         redial_grant: block.redial_grant,
         epoch: block.epoch,
     }
+}
+
+/// Returns whether this version can carry the block out; another action passes.
+fn refuses(block: &Block) -> bool {
+    block.action == Verdict::Drop as u8
 }
 
 /// An expiry of 0 is none.
@@ -573,8 +563,7 @@ mod tests {
     }
 
     fn decide_with(memory: bool) -> Decision {
-        let call =
-            Call { number: number(), second: Number::NONE, call_id: 1, enforced: 1, marked: 0 };
+        let call = Call { number: number(), second: Number::NONE, call_id: 1, enforced: 1 };
         decide(&mut Forgetful { memory }, &call)
     }
 

@@ -15,7 +15,7 @@ use crate::plan::Plan;
 use crate::reason::Reason;
 use crate::sip::headers::{self, Form, Mark, Marks};
 use crate::sip::message::{self, Reader};
-use crate::sip::{emergency, uri};
+use crate::sip::uri;
 
 /// What [`judge`] needs beside the lists.
 pub trait JudgeContext: PolicyLookup {
@@ -207,15 +207,7 @@ fn read_and_decide<B: Bytes, G: JudgeContext>(
         event.flags |= EVENT_TWO_IDENTITIES;
     }
 
-    let marked = match profile.marks[0] {
-        0 => 0,
-        _ => {
-            bytes.renew();
-            emergency::is_marked(bytes, start, &scratch.marks, &profile.marks)
-        }
-    };
-    let marked = bytes.forget(marked as usize) as u32;
-    let call = Call { number: first, second, call_id: event.call_id, enforced, marked };
+    let call = Call { number: first, second, call_id: event.call_id, enforced };
     let decision = decide::decide(gate, &call);
     event.verdict = decision.verdict as u8;
     event.would = decision.would as u8;

@@ -149,10 +149,7 @@ reasons! {
     StateFull = 52, "state-full", Pass;
     /// Blocked, but the centre called this number back a short while ago.
     CallbackGrace = 53, "callback-grace", Pass;
-    /// Blocked, but the trunk is trusted for an emergency mark that the call carries (RFC 7090).
-    EmergencyMark = 54, "emergency-mark", Pass;
-    /// Blocked with an action that this version cannot carry out.
-    UnknownAction = 55, "unknown-action", Pass;
+    // 54 and 55 were `emergency-mark` and `unknown-action`.
     /// The ACK to a refusal that this gate sent (its To-tag is our own keyed hash).
     RefusalAck = 56, "refusal-ack", Refuse;
 }

@@ -114,9 +114,7 @@ fn action(reason: Reason, verdict: u8) -> u32 {
         | Reason::AttemptPassed
         | Reason::RedialGrant
         | Reason::StateFull
-        | Reason::CallbackGrace
-        | Reason::EmergencyMark
-        | Reason::UnknownAction => XDP_PASS,
+        | Reason::CallbackGrace => XDP_PASS,
     }
 }
 

@@ -63,8 +63,7 @@ pub fn mode(maps: &Maps) -> Result<Mode, Error> {
 pub fn check(maps: &Maps, number: Number) -> Result<Check, Error> {
     let mode = mode(maps)?;
     let enforced = mode.mode == "enforce" && maps.profile(0)?.mode == MODE_ENFORCE;
-    let call =
-        Call { number, second: Number::NONE, call_id: 0, enforced: enforced.into(), marked: 0 };
+    let call = Call { number, second: Number::NONE, call_id: 0, enforced: enforced.into() };
     let now = clock::boot();
     let mut lists = LookUp::new(maps, now);
     let decision = decide(&mut lists, &call);

@@ -99,13 +99,13 @@ impl Centre {
 
     /// Returns the decision of an edge on a call at a time in nanoseconds.
     pub fn call(&mut self, edge: usize, number: Number, call_id: u64, now: u64) -> Decision {
-        let call = Call { number, second: Number::NONE, call_id, enforced: 1, marked: 0 };
+        let call = Call { number, second: Number::NONE, call_id, enforced: 1 };
         self.edges[edge].decide(&call, now)
     }
 
     /// Drops state that the kernel would also have dropped.
     pub fn forget(&mut self, now: u64) {
-        self.edges.iter_mut().for_each(|gate| gate.forget(now));
+        self.edges.iter_mut().for_each(|gate| gate.drop_expired(now));
     }
 
     /// Applies a call-taker's report of a call.

@@ -251,7 +251,6 @@ fn a_source_outside_every_trunk_is_never_refused() {
     policy.trunks.push(Trunk {
         name: "other".into(),
         sources: vec![(elsewhere, 128), (source, 0)].into_iter().take(1).collect(),
-        emergency_marks: Vec::new(),
         profile,
         trusts_from: false,
     });
@@ -264,14 +263,12 @@ fn a_source_outside_every_trunk_is_never_refused() {
     policy.trunks.push(Trunk {
         name: "wide".into(),
         sources: vec![(source, 104)],
-        emergency_marks: Vec::new(),
         profile: observing,
         trusts_from: false,
     });
     policy.trunks.push(Trunk {
         name: "narrow".into(),
         sources: vec![(source, 120)],
-        emergency_marks: Vec::new(),
         profile,
         trusts_from: false,
     });
@@ -283,11 +280,11 @@ fn a_source_outside_every_trunk_is_never_refused() {
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn an_action_of_a_later_version_passes() {
+fn block_with_an_unknown_action_is_not_in_force() {
     let mut policy = Policy::default();
     policy.block(number(CALLER), 0, 0);
-    policy.blocks[0].1.action = Verdict::Reply as u8;
+    policy.blocks[0].1.action = 2;
     let mut gates = Gates::new(&policy);
     let event = gates.judge(&call(CALLER, "a"), NOW);
-    assert_event(&event, Reason::UnknownAction, Verdict::Pass, Verdict::Reply);
+    assert_event(&event, Reason::NotBlocked, Verdict::Pass, Verdict::Pass);
 }

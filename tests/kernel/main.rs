@@ -13,7 +13,6 @@ mod generated;
 mod grace;
 mod hand_written;
 mod loading;
-mod marks;
 mod programs;
 mod protected;
 mod redial;

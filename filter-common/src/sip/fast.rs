@@ -111,8 +111,6 @@ fn line<B: Bytes>(bytes: &B, start: usize, at: usize, word: u64, marks: &mut Mar
                 }
                 _ => return 0,
             }
-        } else if PRIORITY.begins(word) || RESOURCE.begins(word) {
-            return 0;
         }
     }
     // Slot 0 is the waste-paper basket, as for the automaton.
@@ -437,12 +435,10 @@ const COMPACT_TO: Text = Text::new(b"t:");
 const CALL_ID: Text = Text::new(b"call-id:");
 const COMPACT_CALL_ID: Text = Text::new(b"i:");
 const ASSERTED: [Text; 3] = [Text::new(b"p-assert"), Text::new(b"ed-ident"), Text::new(b"ity:")];
-const PRIORITY: Text = Text::new(b"priority");
-const RESOURCE: Text = Text::new(b"resource");
 const SIP: Text = Text::new(b"<sip:");
 const SIPS: Text = Text::new(b"<sips:");
 const TEL: Text = Text::new(b"<tel:");
 const TAG: Text = Text::new(b";tag=");
 
 /// The low five bits of the letters, in either case, that names begin with which matter.
-const FIRST_LETTERS: u64 = 1 << 3 | 1 << 6 | 1 << 9 | 1 << 16 | 1 << 18 | 1 << 20;
+const FIRST_LETTERS: u64 = 1 << 3 | 1 << 6 | 1 << 9 | 1 << 16 | 1 << 20;

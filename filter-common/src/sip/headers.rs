@@ -33,12 +33,6 @@ pub enum Mark {
     PaiValue = 10,
     /// The colon behind the scheme of a `P-Asserted-Identity` URI, with its [`Form`].
     PaiUri = 11,
-    /// A `Priority` or `Resource-Priority` header field: its colon.
-    Priority = 12,
-    /// The first byte of a value of one of these.
-    PriorityStart = 13,
-    /// The byte behind it.
-    PriorityEnd = 14,
 }
 
 /// How a URI stands there.
@@ -165,7 +159,7 @@ const EQUAL: u8 = 12;
 const CONTROL: u8 = 13;
 const DASH: u8 = 14;
 /// Letters that stand in a name which matters, in either case, from this class on.
-const LETTERS: &[u8] = b"acdefgilmnoprstuy";
+const LETTERS: &[u8] = b"acdefgilmnoprsty";
 const LETTER: u8 = 15;
 
 const fn classes() -> [u8; 256] {
@@ -268,8 +262,8 @@ impl Name {
 }
 
 /// `f` is the first letter of `from` and its compact form, so both share a state; so
-/// do `t` and `to`. `i` needs one of its own. Both names with `p` share the one behind it.
-const NAMES: [Name; 6] = [
+/// do `t` and `to`. `i` needs one of its own.
+const NAMES: [Name; 4] = [
     Name {
         long: b"from",
         compact: Some(b'f'),
@@ -306,37 +300,9 @@ const NAMES: [Name; 6] = [
         mark: Mark::Pai,
         value: PAI.state(BEFORE),
     },
-    Name {
-        long: b"priority",
-        compact: None,
-        first: 37,
-        base: MORE_NAMES_FROM,
-        compact_state: BAD,
-        mark: Mark::Priority,
-        value: PRIORITY,
-    },
-    Name {
-        long: b"resource-priority",
-        compact: None,
-        first: 234,
-        base: 234,
-        compact_state: BAD,
-        mark: Mark::Priority,
-        value: PRIORITY,
-    },
 ];
 const NAMES_FROM: u8 = 20;
 const NAMES_TO: u8 = 56;
-/// The first state behind those of the addresses, and the last.
-const MORE_NAMES_FROM: u8 = PAI.base + PARTS;
-const MORE_NAMES_TO: u8 = 251;
-/// In the value of `Priority` or `Resource-Priority`: before or between values, in one; behind a
-/// CR; at the next line.
-const PRIORITY: u8 = 252;
-const PRIORITY_VALUE: u8 = 253;
-const PRIORITY_CR: u8 = 254;
-const PRIORITY_LINE: u8 = 255;
-
 /// A header field whose value is a `name-addr` or an `addr-spec`. All three have the
 /// same states, from `base` on.
 struct Address {
@@ -464,9 +430,7 @@ const fn letter(byte: u8) -> u8 {
 }
 
 const fn next(state: u8, class: u8) -> u16 {
-    if state >= NAMES_FROM && state <= NAMES_TO
-        || state >= MORE_NAMES_FROM && state <= MORE_NAMES_TO
-    {
+    if state >= NAMES_FROM && state <= NAMES_TO {
         return in_name(state, class);
     }
     if state >= FROM.base && state < FROM.base + PARTS {
@@ -502,17 +466,6 @@ const fn next(state: u8, class: u8) -> u16 {
         (VALUE_LINE, WS) => VALUE,
         (VALUE_LINE, _) => return line(class),
         (LAST_CR, LF) => END,
-
-        (PRIORITY | PRIORITY_VALUE, LF) => BAD,
-        (PRIORITY, WS | COMMA) => PRIORITY,
-        (PRIORITY, CR) => PRIORITY_CR,
-        (PRIORITY, _) => return marked(PRIORITY_VALUE, Mark::PriorityStart),
-        (PRIORITY_VALUE, WS | COMMA) => return marked(PRIORITY, Mark::PriorityEnd),
-        (PRIORITY_VALUE, CR) => return marked(PRIORITY_CR, Mark::PriorityEnd),
-        (PRIORITY_VALUE, _) => PRIORITY_VALUE,
-        (PRIORITY_CR, LF) => PRIORITY_LINE,
-        (PRIORITY_LINE, WS) => PRIORITY,
-        (PRIORITY_LINE, _) => return line(class),
 
         (NAME, _) => return other_name(class),
         (NAME_WS, WS) => NAME_WS,
@@ -781,7 +734,6 @@ const fn known_scheme(address: &Address, state: u8, read: u8, sip: Form, tel: Fo
 
 const _: () = {
     assert!(BARE_TEL == BARE_SIP + 4 && ANGLE_TEL == ANGLE_SIP + 4);
-    assert!(NAMES[4].ws() < NAMES[5].base && NAMES[5].ws() == MORE_NAMES_TO);
     assert!(LETTER as usize + LETTERS.len() <= CLASS_COUNT);
     assert!(NAMES[3].ws() == NAMES_TO);
 };
@@ -888,9 +840,6 @@ mod tests {
             ("i", Mark::CallId),
             ("cALL-iD", Mark::CallId),
             ("P-Asserted-Identity", Mark::Pai),
-            ("Priority", Mark::Priority),
-            ("PRIORITY ", Mark::Priority),
-            ("resource-Priority", Mark::Priority),
         ] {
             let (state, marks) = walk(&format!("{name}: <sip:1@x>"));
             assert_eq!((state, count(&marks, mark)), (END, 1), "{name}");
@@ -905,17 +854,13 @@ mod tests {
             "Call-IDs",
             "P-Asserted-Identit",
             "p",
-            "r",
-            "Priorit",
-            "Prioritys",
-            "P-Priority",
+            "P-Asserted-Identityx",
+            "Priority",
             "PAsserted-Identity",
-            "Resource-",
-            "Resource-Priorityx",
         ] {
             let (state, marks) = walk(&format!("{name}: <sip:1@x>"));
             assert_eq!(state, END, "{name}");
-            for mark in [Mark::From, Mark::To, Mark::CallId, Mark::Pai, Mark::Priority] {
+            for mark in [Mark::From, Mark::To, Mark::CallId, Mark::Pai] {
                 assert_eq!(count(&marks, mark), 0, "{name}");
             }
         }

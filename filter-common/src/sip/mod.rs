@@ -6,7 +6,6 @@
 //! pass the kernel's verifier; a table look-up leaves it one path (`notes` in
 //! ARCHITECTURE.md).
 
-pub mod emergency;
 pub mod fast;
 pub mod headers;
 pub mod message;

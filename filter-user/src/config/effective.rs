@@ -188,8 +188,6 @@ pub(crate) struct ShownTrunk {
     pub(crate) name: String,
     pub(crate) sources: Vec<String>,
     pub(crate) trusts_from: bool,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub(crate) emergency_marks: Vec<String>,
     #[serde(flatten)]
     pub(crate) profile: ShownProfile,
 }
@@ -238,7 +236,6 @@ impl ShownTrunk {
             name: trunk.name.clone(),
             sources: trunk.sources.iter().map(source).collect(),
             trusts_from: trunk.trusts_from,
-            emergency_marks: trunk.emergency_marks.clone(),
             profile: ShownProfile::of(trunk),
         }
     }

@@ -240,7 +240,6 @@ mod tests {
     use filter_common::abi::{MODE_ENFORCE, MODE_OBSERVE, Settings};
     use filter_common::number::Digits;
     use filter_common::plan::IDENTITY_PAI;
-    use filter_common::sip::emergency;
     use proptest::prelude::*;
 
     fn told(text: &str) -> Result<Config, String> {
@@ -316,7 +315,6 @@ mod tests {
             sources = ["10.1.0.0/16", "2001:db8::/32"]
             identity = "pai"
             mode = "enforce"
-            emergency_marks = ["psap-callback", "ETS.0"]
             [limits]
             blocks = 16000000
             shortest_number = 0
@@ -364,9 +362,6 @@ mod tests {
         assert_eq!(modes, [MODE_OBSERVE, MODE_ENFORCE]);
         assert_eq!(config.policy.trunks[1].profile.identity, IDENTITY_PAI);
         assert_eq!(config.policy.trunks[1].sources.len(), 2);
-        let marks = ["psap-callback", "ets.0"].map(|text| emergency::mark(text).unwrap());
-        assert_eq!(config.policy.trunks[1].profile.marks, [marks[0], marks[1], 0, 0]);
-        assert_eq!(config.policy.trunks[0].profile.marks, [0; 4]);
         assert_eq!(config.blocks, 16_000_000);
         assert_eq!(config.calls_kept, SignedDuration::from_hours(14 * 24 + 12));
         assert_eq!(config.records, RecordLimits { per_number: 1000, per_trunk: 0 });
@@ -448,13 +443,8 @@ mod tests {
             ("interfaces = []\n[default]\n^emergency_marks = [\"ets.0\"]", "emergency_marks"),
             (
                 "interfaces = []\n[[trunk]]\nname = \"a\"\nsources = [\"10.0.0.1\"]\n\
-                 emergency_marks = [^\"emergency\"]",
-                "neither \"psap-callback\" nor",
-            ),
-            (
-                "interfaces = []\n[[trunk]]\nname = \"a\"\nsources = [\"10.0.0.1\"]\n\
-                 emergency_marks = [\"aa.0\", \"aa.1\", \"aa.2\", \"aa.3\", ^\"aa.4\"]",
-                "at most 4",
+                 emergency_marks = ^[\"psap-callback\"]",
+                "emergency_marks: this key was removed",
             ),
             ("interfaces = []\n[limits]\nblocks = ^0", "1 to 16000000"),
             ("interfaces = []\n[limits]\nblocks = ^-1", "1 to 16000000"),

@@ -11,10 +11,9 @@ use filter_common::plan::{
     FORMAT_BARE_NATIONAL, FORMAT_E164, FORMAT_NATIONAL, FORMAT_SUBSCRIBER, IDENTITY_FROM,
     IDENTITY_PAI, PREFIX_DIGITS_MAX,
 };
-use filter_common::sip::emergency::{self, MARKS_MAX};
 use ipnet::IpNet;
 use serde::de::value::MapAccessDeserializer;
-use serde::de::{Error as _, MapAccess, Visitor};
+use serde::de::{Error as _, IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use toml::Spanned;
 
@@ -88,7 +87,7 @@ pub(crate) struct TrunkTable {
     #[serde(default)]
     pub(crate) trusts_from: bool,
     #[serde(default)]
-    pub(crate) emergency_marks: Vec<Spanned<String>>,
+    pub(crate) emergency_marks: Option<Spanned<IgnoredAny>>,
 }
 
 /// A protected number or prefix: `"112"`, or a table with the name of its owner.
@@ -223,42 +222,18 @@ pub(crate) fn trunks(policy: &mut Policy, tables: Vec<TrunkTable>) -> Result<(),
             mode: table.mode,
         };
         profile(&mut trunk.profile, &fields)?;
-        emergency_marks(&mut trunk, &table.emergency_marks)?;
+        if let Some(marks) = &table.emergency_marks {
+            return wrong(marks.span(), EMERGENCY_MARKS.to_owned());
+        }
         policy.trunks.push(trunk);
         policy.settings.trunks_configured = 1;
     }
     Ok(())
 }
 
-/// Parses priority values: `psap-callback`, or `namespace.priority` (RFC 4412 §3.1). Only trunks have
-/// them: from an unknown source they prove nothing.
-pub(crate) fn emergency_marks(
-    trunk: &mut Trunk,
-    texts: &[Spanned<String>],
-) -> Result<(), ConfigError> {
-    let is_token = |text: &str| {
-        !text.is_empty()
-            && text.chars().all(|c| c.is_ascii_alphanumeric() || "-!%*_+`'~".contains(c))
-    };
-    for (index, text) in texts.iter().enumerate() {
-        let value = text.get_ref();
-        let known = value.eq_ignore_ascii_case("psap-callback")
-            || value.split_once('.').is_some_and(|(one, other)| is_token(one) && is_token(other));
-        let Some(mark) = emergency::mark(value).filter(|_| known) else {
-            let message = format!(
-                "emergency_marks: {value:?} is neither \"psap-callback\" nor a value of \
-                 Resource-Priority such as \"esnet.0\", of 4 to 16 characters"
-            );
-            return wrong(text.span(), message);
-        };
-        let Some(place) = trunk.profile.marks.get_mut(index) else {
-            return wrong(text.span(), format!("emergency_marks: at most {MARKS_MAX}"));
-        };
-        *place = mark;
-        trunk.emergency_marks.push(value.clone());
-    }
-    Ok(())
-}
+/// The error for the key `emergency_marks`, which earlier versions had.
+const EMERGENCY_MARKS: &str = "emergency_marks: this key was removed, because anyone who can send \
+     an INVITE could set such a mark; delete the line";
 
 /// Converts an address prefix to the map's form: IPv4 mapped into IPv6.
 fn mapped(net: IpNet) -> ([u8; 16], u32) {

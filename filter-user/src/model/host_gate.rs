@@ -120,6 +120,11 @@ impl HostGate {
         }
     }
 
+    /// Opens the call-back grace of a number until a time in nanoseconds.
+    pub fn put_grace(&mut self, number: Number, until: u64) {
+        self.grace.insert(number, Grace { number, until });
+    }
+
     /// Replaces the policy and keeps the state.
     pub fn change(&mut self, policy: &Policy) {
         let old = std::mem::take(self);
@@ -154,7 +159,7 @@ impl HostGate {
     }
 
     /// Drops attempts and fragments that have expired at this time.
-    pub fn forget(&mut self, now: u64) {
+    pub fn drop_expired(&mut self, now: u64) {
         self.attempts.retain(|_, attempt| now.saturating_sub(attempt.first) < ATTEMPT_NS);
         self.fragments.retain(|_, until| now < *until);
     }
@@ -169,8 +174,7 @@ impl HostGate {
         let number = called(&mut bytes, self, &mut scratch);
         let seconds = self.settings.map_or(0, |settings| settings.callback_grace);
         if number != Number::NONE {
-            let until = now + u64::from(seconds) * 1_000_000_000;
-            self.grace.insert(number, Grace { number, until });
+            self.put_grace(number, now + u64::from(seconds) * 1_000_000_000);
         }
         number
     }

@@ -7,7 +7,6 @@ use filter_common::abi::{
 };
 use filter_common::number::{Digits, Number};
 use filter_common::plan::{FORMAT_E164, FORMAT_NATIONAL, IDENTITY_FROM, INTERNATIONAL_MAX, Plan};
-use filter_common::sip::emergency::MARKS_MAX;
 
 /// The port of SIP over UDP (RFC 3261 §19.1.2).
 pub const SIP_PORT: u16 = 5060;
@@ -65,8 +64,6 @@ pub struct Trunk {
     pub name: String,
     /// Source prefixes: IPv6 or IPv4-mapped address, and prefix length of 128 bits.
     pub sources: Vec<([u8; 16], u32)>,
-    /// Priority values with which a call from it passes, as written in the file.
-    pub emergency_marks: Vec<String>,
     /// Plan, mode and identity.
     pub profile: Profile,
     /// Whether the carrier guarantees From, so that a report of a call on this trunk may be a strike.
@@ -182,9 +179,7 @@ impl Default for Policy {
             trunks: vec![Trunk {
                 name: "default".to_owned(),
                 sources: Vec::new(),
-                emergency_marks: Vec::new(),
                 profile: Profile {
-                    marks: [0; MARKS_MAX],
                     plan: default_plan(
                         Digits::parse("62").unwrap_or(Digits::EMPTY),
                         Digits::parse("0").unwrap_or(Digits::EMPTY),

@@ -41,7 +41,7 @@ pub struct Record {
     pub caller: Option<String>,
     /// Header in which the caller was looked for: `from` or `pai`.
     pub identity: Option<&'static str>,
-    /// `pass`, `drop`, `reply` or `divert`.
+    /// `pass` or `drop`.
     pub verdict: &'static str,
     /// The verdict without observe and override, if it differs.
     pub would: Option<&'static str>,

@@ -80,9 +80,9 @@ impl Frames {
         }
         self.forgot = time;
         self.seen.retain(|_, first| time.saturating_sub(*first) < ATTEMPT_NS);
-        self.policy.forget(time);
+        self.policy.drop_expired(time);
         if let Some(gate) = &mut self.baseline {
-            gate.forget(time);
+            gate.drop_expired(time);
         }
     }
 }

@@ -124,7 +124,7 @@ impl<'a> Side<'a> {
     fn judge(&mut self, record: &Record) -> Outcome {
         if record.time.saturating_sub(self.forgot) > 3600 * SECOND {
             self.forgot = record.time;
-            self.gate.forget(record.time);
+            self.gate.drop_expired(record.time);
         }
         let outcome = self.decide(record);
         if let Some(reported) = self.reported.get_mut(&record.id) {
@@ -146,23 +146,18 @@ impl<'a> Side<'a> {
             return Outcome::pass(Reason::NoPolicy.name());
         };
         let enforced = settings.mode == MODE_ENFORCE && profile.mode == MODE_ENFORCE;
-        // A policy file does not change exemptions, so a call that was exempt is exempt again.
-        let excused = [Reason::EmergencyMark, Reason::CallbackGrace]
-            .into_iter()
-            .find(|reason| reason.name() == record.outcome.reason);
+        // A policy file does not change grace, so a call that passed by it passes by it again.
+        if record.outcome.reason == Reason::CallbackGrace.name() {
+            self.gate.put_grace(record.number, record.time + 1);
+        }
         let call = Call {
             number: record.number,
             second: Number::NONE,
             call_id: record.call_id,
             enforced: enforced.into(),
-            marked: excused.is_some().into(),
         };
         let decision = self.gate.decide(&call, record.time);
-        let reason = match excused {
-            Some(excused) if decision.reason == Reason::EmergencyMark => excused,
-            Some(_) | None => decision.reason,
-        };
-        Outcome { refused: decision.verdict != Verdict::Pass, reason: reason.name() }
+        Outcome { refused: decision.verdict != Verdict::Pass, reason: decision.reason.name() }
     }
 
     /// Applies a report that is a strike, as the daemon does (`daemon::reports`).

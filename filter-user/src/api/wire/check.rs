@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 pub struct Check {
     /// The number.
     pub number: String,
-    /// `pass`, `drop`, `reply`, `divert`.
+    /// `pass` or `drop`.
     pub verdict: String,
     /// The verdict without observe and override.
     pub would: String,

@@ -59,7 +59,7 @@ struct Filter {
     #[arg(long, value_name = "ID")]
     call_id: Option<String>,
     /// Only this verdict
-    #[arg(long, value_name = "pass|drop|reply")]
+    #[arg(long, value_name = "pass|drop")]
     verdict: Option<String>,
     /// Only this reason, as shown in the list
     #[arg(long, value_name = "REASON")]

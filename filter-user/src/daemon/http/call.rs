@@ -51,9 +51,9 @@ pub(crate) async fn list_calls(
     who.may(Role::Read)?;
     let number = number_of(&app, &who, "caller", query.caller.as_deref())?;
     if let Some(verdict) = &query.verdict
-        && !["pass", "drop", "reply", "divert"].contains(&verdict.as_str())
+        && !["pass", "drop"].contains(&verdict.as_str())
     {
-        return Err(usage("verdict: pass, drop, reply or divert"));
+        return Err(usage("verdict: pass or drop"));
     }
     if let Some(reason) = &query.reason
         && !Reason::ALL.iter().any(|known| known.name() == reason)

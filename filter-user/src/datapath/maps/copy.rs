@@ -90,7 +90,6 @@ impl Maps {
             trunks.push(Trunk {
                 name: if index == 0 { "default".to_owned() } else { format!("trunk {index}") },
                 sources,
-                emergency_marks: Vec::new(),
                 profile: profile.0,
                 trusts_from: false,
             });
