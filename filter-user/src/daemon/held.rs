@@ -25,7 +25,7 @@ use crate::daemon::state::Control;
 use crate::daemon::switches::{MODE, StoredMode};
 use crate::datapath::{Pins, walk_blocks};
 use crate::model::policy::Subject;
-use crate::model::redial::Redial;
+use crate::model::redial::RedialPolicy;
 use crate::store::{Decision, Entry, HELD, Kind, RESTORED, Store};
 use crate::sys::clock;
 
@@ -268,7 +268,7 @@ fn decision(
     stored: Option<Decision>,
     now: jiff::Timestamp,
 ) -> Decision {
-    let redial = Redial {
+    let redial = RedialPolicy {
         attempts: found.redial_attempts,
         window: found.redial_window,
         grant: found.redial_grant,

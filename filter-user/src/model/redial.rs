@@ -17,7 +17,7 @@ const ATTEMPTS: std::ops::RangeInclusive<u8> = 2..=8;
 /// `3/10m/30m`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Redial {
+pub struct RedialPolicy {
     /// The separate attempt that opens a grant, 2 to 8; 0: no grant.
     pub attempts: u8,
     /// Length of the window from the first attempt, in seconds, 60 to 86,400.
@@ -26,15 +26,15 @@ pub struct Redial {
     pub grant: u32,
 }
 
-impl Default for Redial {
-    fn default() -> Redial {
+impl Default for RedialPolicy {
+    fn default() -> RedialPolicy {
         // Two, not the usual three: a simulated year then loses fewer emergencies and lets nine more
         // pranks a day through (docs/policy.md).
-        Redial { attempts: 2, window: 10 * 60, grant: 30 * 60 }
+        RedialPolicy { attempts: 2, window: 10 * 60, grant: 30 * 60 }
     }
 }
 
-impl Redial {
+impl RedialPolicy {
     /// Checks a number of attempts: 0 or 2 to 8.
     ///
     /// # Errors
@@ -85,26 +85,26 @@ impl Redial {
     }
 }
 
-impl fmt::Display for Redial {
+impl fmt::Display for RedialPolicy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}/{}", self.attempts, short(self.window), short(self.grant))
     }
 }
 
-impl FromStr for Redial {
+impl FromStr for RedialPolicy {
     type Err = String;
 
-    fn from_str(text: &str) -> Result<Redial, String> {
+    fn from_str(text: &str) -> Result<RedialPolicy, String> {
         let parts: Vec<_> = text.split('/').collect();
         let [attempts, window, grant] = parts[..] else {
             return Err(format!("{text:?} is not a redial setting such as 3/10m/30m"));
         };
-        let redial = Redial {
+        let redial = RedialPolicy {
             attempts: attempts
                 .parse()
                 .map_err(|_| format!("{attempts:?} is not a number of attempts (2 to 8)"))?,
-            window: Redial::check_seconds("window", window)?,
-            grant: Redial::check_seconds("grant", grant)?,
+            window: RedialPolicy::check_seconds("window", window)?,
+            grant: RedialPolicy::check_seconds("grant", grant)?,
         };
         redial.check().map(|()| redial)
     }
@@ -128,9 +128,9 @@ mod tests {
 
     #[test]
     fn redial_setting_parses_or_says_why_not() {
-        let default: Redial = "2/10m/30m".parse().unwrap();
-        assert_eq!(default, Redial::default());
-        let long: Redial = "8/24h/90s".parse().unwrap();
+        let default: RedialPolicy = "2/10m/30m".parse().unwrap();
+        assert_eq!(default, RedialPolicy::default());
+        let long: RedialPolicy = "8/24h/90s".parse().unwrap();
         assert_eq!((long.attempts, long.window, long.grant), (8, 86_400, 90));
         assert_eq!(long.to_string(), "8/24h/90s");
         for (text, part) in [
@@ -145,7 +145,7 @@ mod tests {
             ("3/10m/1month", "grant: \"1month\""),
             ("3/10/30m", "window: \"10\""),
         ] {
-            let error = text.parse::<Redial>().unwrap_err();
+            let error = text.parse::<RedialPolicy>().unwrap_err();
             assert!(error.contains(part), "{text}: {error}");
         }
     }
@@ -155,7 +155,7 @@ mod tests {
         fn printed_setting_parses_as_the_same(
             attempts in 2u8..=8, window in 60u32..=86_400, grant in 60u32..=86_400,
         ) {
-            let redial = Redial { attempts, window, grant };
+            let redial = RedialPolicy { attempts, window, grant };
             prop_assert_eq!(redial.to_string().parse(), Ok(redial));
         }
     }

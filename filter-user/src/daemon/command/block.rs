@@ -10,7 +10,7 @@ use crate::daemon::role::{Principal, Role};
 use crate::daemon::state::{Control, problem};
 use crate::datapath;
 use crate::model::policy::Subject;
-use crate::model::redial::Redial;
+use crate::model::redial::RedialPolicy;
 use crate::store::{Decision, Entry, Kind, Reader, Store};
 use crate::sys::clock;
 use filter_common::abi::{self, BLOCK_NO_REDIAL, BLOCK_OBSERVE, TOMBSTONE};
@@ -24,10 +24,10 @@ pub const PREFIXES_MAX: u64 = 4096;
 /// # Errors
 /// What is wrong with them.
 pub fn redial_of(
-    redial: Option<Redial>,
+    redial: Option<RedialPolicy>,
     no_redial: bool,
     observe: bool,
-) -> Result<(Option<Redial>, u8), Problem> {
+) -> Result<(Option<RedialPolicy>, u8), Problem> {
     if let Some(redial) = redial {
         if no_redial {
             return problem(ProblemKind::Usage, "say one of: redial, no_redial");
