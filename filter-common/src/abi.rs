@@ -17,6 +17,8 @@ pub const ABI_VERSION: u32 = 3;
 
 /// Most trunk profiles, the profile `default` (0) included.
 pub const TRUNKS_MAX: u32 = 64;
+/// Sets of settings, profiles, ports and trunks: one in force, one to write the next into.
+pub const GENERATIONS: u32 = 2;
 /// Words of 64 ports in the set of SIP ports: one bit for every port.
 pub const PORT_WORDS: u32 = 65_536 / 64;
 /// An attempt keeps its first verdict for this long: the longest that an INVITE

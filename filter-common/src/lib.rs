@@ -12,6 +12,7 @@ pub mod decide;
 pub mod egress;
 pub mod frame;
 pub mod judge;
+pub mod maps;
 pub mod number;
 pub mod plan;
 pub mod reason;

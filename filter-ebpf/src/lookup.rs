@@ -8,8 +8,8 @@ use aya_ebpf::helpers::bpf_ktime_get_boot_ns;
 use aya_ebpf::maps::LpmTrie;
 use aya_ebpf::maps::lpm_trie::Key;
 use filter_common::abi::{
-    Allow, Attempt, AttemptKey, Block, FRAGMENT_NS, FragmentKey, Grace, Grant, PORT_WORDS,
-    PrefixKey, Profile, Redial, Settings, TRUNKS_MAX,
+    Allow, Attempt, AttemptKey, Block, FRAGMENT_NS, FragmentKey, GENERATIONS, Grace, Grant,
+    PORT_WORDS, PrefixKey, Profile, Redial, Settings, TRUNKS_MAX,
 };
 use filter_common::decide::PolicyLookup;
 use filter_common::judge::JudgeContext;
@@ -40,7 +40,7 @@ impl Kernel {
     /// second way through all that follows, which the verifier of Linux 6.1 walks whole.
     #[inline(always)]
     pub fn new() -> Option<Kernel> {
-        let generation = maps::GENERATION.get(0)? & (maps::GENERATIONS - 1);
+        let generation = maps::GENERATION.get(0)? & (GENERATIONS - 1);
         Some(Kernel { now: 0, generation })
     }
 }

@@ -6,16 +6,14 @@
 
 use aya_ebpf::bindings::{BPF_F_NO_PREALLOC, BPF_F_RDONLY_PROG};
 use aya_ebpf::macros::map;
+use aya_ebpf::maps::lpm_trie::Key;
 use aya_ebpf::maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf};
 use filter_common::abi::{
     Allow, Attempt, AttemptKey, Block, Event, EventStats, EvidenceStats, FragmentKey, Grace, Grant,
-    PORT_WORDS, Profile, Redial, Settings, TRUNKS_MAX,
+    Profile, Redial, Settings,
 };
 use filter_common::judge::Scratch;
-use filter_common::reason::REASON_NUMBERS;
-
-/// Sets of settings, profiles and trunks: one in force, one that is being written.
-pub const GENERATIONS: u32 = 2;
+use filter_common::maps::{MapKind, capacity};
 
 const POLICY: u32 = BPF_F_RDONLY_PROG;
 /// The kernel wants it for every LPM trie.
@@ -23,101 +21,134 @@ const POLICY_TRIE: u32 = BPF_F_RDONLY_PROG | BPF_F_NO_PREALLOC;
 
 /// Which generation is in force. Written by user space: the one store that swaps all settings.
 #[map]
-pub static GENERATION: Array<u32> = Array::with_max_entries(1, POLICY);
+pub static GENERATION: Array<u32> =
+    Array::with_max_entries(capacity::<u32, u32>("GENERATION", MapKind::Array), POLICY);
 
 /// Settings, by generation. Written by user space.
 #[map]
-pub static SETTINGS: Array<Settings> = Array::with_max_entries(GENERATIONS, POLICY);
+pub static SETTINGS: Array<Settings> =
+    Array::with_max_entries(capacity::<u32, Settings>("SETTINGS", MapKind::Array), POLICY);
 
 /// SIP ports, one bit each, by generation. Written by user space.
 #[map]
-pub static PORTS: Array<u64> = Array::with_max_entries(GENERATIONS * PORT_WORDS, POLICY);
+pub static PORTS: Array<u64> =
+    Array::with_max_entries(capacity::<u32, u64>("PORTS", MapKind::Array), POLICY);
 
 /// Profiles, by generation and trunk. Written by user space.
 #[map]
-pub static PROFILES: Array<Profile> = Array::with_max_entries(GENERATIONS * TRUNKS_MAX, POLICY);
+pub static PROFILES: Array<Profile> =
+    Array::with_max_entries(capacity::<u32, Profile>("PROFILES", MapKind::Array), POLICY);
 
 /// Generation and source address → trunk. Written by user space.
 #[map]
-pub static TRUNKS: LpmTrie<[u8; 20], u32> = LpmTrie::with_max_entries(4096, POLICY_TRIE);
+pub static TRUNKS: LpmTrie<[u8; 20], u32> = LpmTrie::with_max_entries(
+    capacity::<Key<[u8; 20]>, u32>("TRUNKS", MapKind::LpmTrie),
+    POLICY_TRIE,
+);
 
 /// Until when nothing is refused. Written by user space, one aligned store.
 #[map]
-pub static OVERRIDE: Array<u64> = Array::with_max_entries(1, POLICY);
+pub static OVERRIDE: Array<u64> =
+    Array::with_max_entries(capacity::<u32, u64>("OVERRIDE", MapKind::Array), POLICY);
 
 /// Protected numbers and prefixes. Written by user space.
 #[map]
-pub static PROTECTED: LpmTrie<[u8; 8], Allow> = LpmTrie::with_max_entries(4096, POLICY_TRIE);
+pub static PROTECTED: LpmTrie<[u8; 8], Allow> = LpmTrie::with_max_entries(
+    capacity::<Key<[u8; 8]>, Allow>("PROTECTED", MapKind::LpmTrie),
+    POLICY_TRIE,
+);
 
 /// Allowed numbers. Written by user space.
 #[map]
-pub static ALLOWED_NUMBERS: HashMap<u64, Allow> = HashMap::with_max_entries(65_536, POLICY);
+pub static ALLOWED_NUMBERS: HashMap<u64, Allow> =
+    HashMap::with_max_entries(capacity::<u64, Allow>("ALLOWED_NUMBERS", MapKind::Hash), POLICY);
 
 /// Allowed prefixes, and all of [`ALLOWED_NUMBERS`] once more: the kernel replaces an entry of a trie in
 /// one go, and one of a hash so that a look-up can miss it. Written by user space.
 #[map]
-pub static ALLOWED_PREFIXES: LpmTrie<[u8; 8], Allow> =
-    LpmTrie::with_max_entries(4096 + 65_536, POLICY_TRIE);
+pub static ALLOWED_PREFIXES: LpmTrie<[u8; 8], Allow> = LpmTrie::with_max_entries(
+    capacity::<Key<[u8; 8]>, Allow>("ALLOWED_PREFIXES", MapKind::LpmTrie),
+    POLICY_TRIE,
+);
 
 /// Blocked numbers. Written by user space.
 #[map]
-pub static BLOCKED_NUMBERS: HashMap<u64, Block> = HashMap::with_max_entries(1_000_000, POLICY);
+pub static BLOCKED_NUMBERS: HashMap<u64, Block> =
+    HashMap::with_max_entries(capacity::<u64, Block>("BLOCKED_NUMBERS", MapKind::Hash), POLICY);
 
 /// Blocked prefixes. Written by user space.
 #[map]
-pub static BLOCKED_PREFIXES: LpmTrie<[u8; 8], Block> = LpmTrie::with_max_entries(4096, POLICY_TRIE);
+pub static BLOCKED_PREFIXES: LpmTrie<[u8; 8], Block> = LpmTrie::with_max_entries(
+    capacity::<Key<[u8; 8]>, Block>("BLOCKED_PREFIXES", MapKind::LpmTrie),
+    POLICY_TRIE,
+);
 
 /// First verdicts of attempts. Written and read by the program only. At least
 /// 2 × blocks + 128 × CPUs, or the free lists of the CPUs starve it.
 #[map]
-pub static ATTEMPTS: LruHashMap<AttemptKey, Attempt> = LruHashMap::with_max_entries(2_000_256, 0);
+pub static ATTEMPTS: LruHashMap<AttemptKey, Attempt> =
+    LruHashMap::with_max_entries(capacity::<AttemptKey, Attempt>("ATTEMPTS", MapKind::LruHash), 0);
 
 /// How often blocked numbers called of late. The program's own; as large as [`ATTEMPTS`] has to
 /// be, so that a million other callers push no count out.
 #[map]
-pub static REDIALS: LruHashMap<u64, Redial> = LruHashMap::with_max_entries(2_000_256, 0);
+pub static REDIALS: LruHashMap<u64, Redial> =
+    LruHashMap::with_max_entries(capacity::<u64, Redial>("REDIALS", MapKind::LruHash), 0);
 
 /// Redial grants. The program's own, and never LRU: a grant that was given holds.
 #[map]
-pub static GRANTS: HashMap<u64, Grant> = HashMap::with_max_entries(65_536, 0);
+pub static GRANTS: HashMap<u64, Grant> =
+    HashMap::with_max_entries(capacity::<u64, Grant>("GRANTS", MapKind::Hash), 0);
 
 /// Numbers that the centre called. The program's own. LRU, because nobody takes an entry out and
 /// nobody outside writes one: a centre does not call so many numbers in an hour.
 #[map]
-pub static GRACE: LruHashMap<u64, Grace> = LruHashMap::with_max_entries(65_536, 0);
+pub static GRACE: LruHashMap<u64, Grace> =
+    LruHashMap::with_max_entries(capacity::<u64, Grace>("GRACE", MapKind::LruHash), 0);
 
 /// Until when later fragments of a refused datagram are dropped. The program's own.
 #[map]
-pub static FRAGMENTS: LruHashMap<FragmentKey, u64> = LruHashMap::with_max_entries(4096, 0);
+pub static FRAGMENTS: LruHashMap<FragmentKey, u64> =
+    LruHashMap::with_max_entries(capacity::<FragmentKey, u64>("FRAGMENTS", MapKind::LruHash), 0);
 
 /// Packets, by trunk and reason. Written by the program, read by user space; survives it.
 #[map]
 pub static COUNTERS: PerCpuArray<u64> =
-    PerCpuArray::with_max_entries(TRUNKS_MAX * REASON_NUMBERS, 0);
+    PerCpuArray::with_max_entries(capacity::<u32, u64>("COUNTERS", MapKind::PerCpuArray), 0);
 
 /// Events that were thinned out or lost.
 #[map]
-pub static EVENT_STATS: PerCpuArray<EventStats> = PerCpuArray::with_max_entries(1, 0);
+pub static EVENT_STATS: PerCpuArray<EventStats> = PerCpuArray::with_max_entries(
+    capacity::<u32, EventStats>("EVENT_STATS", MapKind::PerCpuArray),
+    0,
+);
 
 /// Events of refused attempts: apart, so that passed ones never displace them.
 #[map]
-pub static EVENTS_REFUSED: RingBuf = RingBuf::with_byte_size(1 << 20, 0);
+pub static EVENTS_REFUSED: RingBuf =
+    RingBuf::with_byte_size(capacity::<(), ()>("EVENTS_REFUSED", MapKind::RingBuf), 0);
 
 /// Events of passed attempts.
 #[map]
-pub static EVENTS_PASSED: RingBuf = RingBuf::with_byte_size(1 << 20, 0);
+pub static EVENTS_PASSED: RingBuf =
+    RingBuf::with_byte_size(capacity::<(), ()>("EVENTS_PASSED", MapKind::RingBuf), 0);
 
 /// How many frames of refused attempts each CPU keeps in a second; 0: none. Written by user space.
 #[map]
-pub static EVIDENCE_PER_SECOND: Array<u32> = Array::with_max_entries(1, POLICY);
+pub static EVIDENCE_PER_SECOND: Array<u32> =
+    Array::with_max_entries(capacity::<u32, u32>("EVIDENCE_PER_SECOND", MapKind::Array), POLICY);
 
 /// Frames of refused attempts: apart, so that they never displace an event.
 #[map]
-pub static EVIDENCE: RingBuf = RingBuf::with_byte_size(1 << 20, 0);
+pub static EVIDENCE: RingBuf =
+    RingBuf::with_byte_size(capacity::<(), ()>("EVIDENCE", MapKind::RingBuf), 0);
 
 /// Frames that were kept, lost, or above the rate.
 #[map]
-pub static EVIDENCE_STATS: PerCpuArray<EvidenceStats> = PerCpuArray::with_max_entries(1, 0);
+pub static EVIDENCE_STATS: PerCpuArray<EvidenceStats> = PerCpuArray::with_max_entries(
+    capacity::<u32, EvidenceStats>("EVIDENCE_STATS", MapKind::PerCpuArray),
+    0,
+);
 
 /// Room for the packet that a CPU is working on.
 #[map]
