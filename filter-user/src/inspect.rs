@@ -94,7 +94,7 @@ pub fn check(maps: &Maps, number: Number) -> Result<Check, Error> {
         reason: decision.reason.name().into(),
         rule: rule_name(maps, number, decision.rule)?,
         mode: mode.mode,
-        override_until: live(maps.override_until()?).map(clock::wall),
+        override_until: live(maps.pass_maps().override_until()?).map(clock::wall),
         granted,
         next_attempt,
     })
@@ -113,7 +113,7 @@ fn rule_name(maps: &Maps, number: Number, rule: u64) -> Result<Option<String>, E
         let rule = if found.number == number { subject } else { prefix(found.number) };
         return Ok(Some(format!("protected {rule}")));
     }
-    if maps.allow(subject)?.is_some_and(|found| is_it(found.rule)) {
+    if maps.pass_maps().allow(subject)?.is_some_and(|found| is_it(found.rule)) {
         return Ok(Some(format!("allow {subject}")));
     }
     if let Some(found) = maps.allowed_prefix(&key)?.filter(|found| is_it(found.rule)) {
@@ -183,7 +183,7 @@ pub fn of_maps(
         version: env!("CARGO_PKG_VERSION").to_owned(),
         since: None,
         mode: mode(maps)?,
-        r#override: override_in_force(maps.override_until()?),
+        r#override: override_in_force(maps.pass_maps().override_until()?),
         interfaces,
         blocks: None,
         blocks_capacity: capacity.into(),

@@ -346,7 +346,7 @@ fn adopt_allows(
     dry_run: bool,
 ) -> Result<u64, Problem> {
     let mut adopted = 0;
-    for (subject, found) in control.maps.allows()? {
+    for (subject, found) in control.maps.pass_maps().allows()? {
         let is_over = found.expires != 0 && found.expires <= clock::boot();
         let stored = store.find(Kind::Allow, subject)?;
         // Those of root's hand have a note, by which they are adopted.
@@ -381,7 +381,10 @@ fn adopt_allows(
         let turn = control.order.turn();
         // An allow that was changed meanwhile stays as it is.
         if !turn.is_unsaved(Key::Allow(subject)) {
-            control.maps.set_allow(subject, abi::Allow { rule: decision.rule, ..found })?;
+            control
+                .maps
+                .pass_maps()
+                .set_allow(subject, abi::Allow { rule: decision.rule, ..found })?;
         }
     }
     Ok(adopted)

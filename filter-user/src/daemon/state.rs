@@ -178,7 +178,7 @@ impl Control {
     pub(crate) fn live_allow_of(&self, subject: Subject) -> Result<Option<abi::Allow>, Problem> {
         let now = clock::boot();
         let is_live = |allow: &abi::Allow| allow.expires == 0 || now < allow.expires;
-        Ok(self.maps.allow(subject)?.filter(is_live))
+        Ok(self.maps.pass_maps().allow(subject)?.filter(is_live))
     }
 
     // ---- reviews --------------------------------------------------------------------------

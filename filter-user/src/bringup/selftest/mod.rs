@@ -14,7 +14,7 @@ use filter_common::reason::Reason;
 use serde::Serialize;
 
 use crate::api::wire::{Mode, Override};
-use crate::bringup::selftest::veth::{Lane, Seen, in_own_namespace};
+use crate::bringup::selftest::veth::{Seen, Veth, in_own_namespace};
 use crate::config::{Config, Paths};
 use crate::datapath::{Maps, Pins, Trial, loaded, map_id, walk_blocks};
 use crate::inspect;
@@ -239,7 +239,7 @@ fn live(pins: &Pins) -> Result<Result<Live, String>, String> {
         Ok::<_, crate::datapath::Error>(Live {
             policy: maps.copy_without_blocks()?,
             mode: inspect::mode(&maps)?,
-            over: inspect::override_in_force(maps.override_until()?),
+            over: inspect::override_in_force(maps.pass_maps().override_until()?),
             blocks,
             maps: IDENTIFYING_MAPS
                 .iter()
@@ -367,19 +367,20 @@ fn test_calls(policy: &Policy) -> Result<(Loaded, Vec<Tried>), String> {
         let mut trial = Trial::load(&policy).map_err(|error| error.to_string())?;
         let tag = trial.tag().map_err(|error| error.to_string())?;
         let loaded = Loaded { tag, slow_reader: trial.slow_reader() };
-        let mut lane = Lane::new(trial, port.unwrap_or(SIP_PORT), with_ipv6)?;
+        let mut veth_pair = Veth::new(trial, port.unwrap_or(SIP_PORT), with_ipv6)?;
         let mut seen: Vec<[Result<Seen, String>; 3]> = Vec::new();
         for Plan { source, asserted, callers: [blocked, free], .. } in &plans {
-            let mut call = |caller| lane.call(caller, *asserted, *source);
+            let mut call = |caller| veth_pair.call(caller, *asserted, *source);
             seen.push([call(blocked), call(free), Ok(Seen::default())]);
         }
         for (plan, seen) in plans.iter().zip(&mut seen) {
             let caller = &plan.callers[0];
             let allow = Allow { number: caller.number, expires: 0, rule: RULE };
-            let maps = lane.trial().maps();
-            maps.set_allow(Subject::Number(caller.number), allow)
+            let maps = veth_pair.trial().maps();
+            maps.pass_maps()
+                .set_allow(Subject::Number(caller.number), allow)
                 .map_err(|error| error.to_string())?;
-            seen[2] = lane.call(caller, plan.asserted, plan.source);
+            seen[2] = veth_pair.call(caller, plan.asserted, plan.source);
         }
         Ok((loaded, seen))
     })?;

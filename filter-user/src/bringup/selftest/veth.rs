@@ -73,7 +73,7 @@ pub struct Seen {
 }
 
 /// A veth pair, the filter on it, and a socket on each side.
-pub struct Lane {
+pub struct Veth {
     trial: Trial,
     far: OwnedFd,
     sockets: Vec<UdpSocket>,
@@ -82,12 +82,12 @@ pub struct Lane {
     patience: Duration,
 }
 
-impl Lane {
+impl Veth {
     /// Makes the pair in the namespace of this thread. `port` is the SIP port.
     ///
     /// # Errors
     /// Returns a message that names the step that failed.
-    pub fn new(mut trial: Trial, port: u16, with_ipv6: bool) -> Result<Lane, String> {
+    pub fn new(mut trial: Trial, port: u16, with_ipv6: bool) -> Result<Veth, String> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
@@ -108,7 +108,7 @@ impl Lane {
             })
             .collect();
         let sockets = sockets.map_err(|error| format!("cannot open UDP port {port}: {error}"))?;
-        Ok(Lane { trial, far, sockets, port, sent: 0, patience: PATIENCE })
+        Ok(Veth { trial, far, sockets, port, sent: 0, patience: PATIENCE })
     }
 
     /// Returns the filter and its maps.
