@@ -316,11 +316,11 @@ pub(crate) fn redial(table: &RedialTable) -> Result<RedialPolicy, ConfigError> {
     let mut redial = RedialPolicy::default();
     if let Some(attempts) = &table.attempts {
         redial.attempts = RedialPolicy::check_attempts(*attempts.get_ref())
-            .or_else(|message| wrong(attempts.span(), message))?;
+            .or_else(|error| wrong(attempts.span(), error.to_string()))?;
     }
     let seconds = |name, text: &Spanned<String>| {
         RedialPolicy::check_seconds(name, text.get_ref())
-            .or_else(|message| wrong(text.span(), message))
+            .or_else(|error| wrong(text.span(), error.to_string()))
     };
     if let Some(window) = &table.window {
         redial.window = seconds("window", window)?;
@@ -341,7 +341,7 @@ pub(crate) fn auto_rate(table: &AutoRateTable) -> Result<AutoRate, ConfigError> 
     }
     let seconds = |name, text: &Spanned<String>| {
         RedialPolicy::check_seconds(name, text.get_ref())
-            .or_else(|message| wrong(text.span(), message))
+            .or_else(|error| wrong(text.span(), error.to_string()))
     };
     if let Some(window) = &table.window {
         rate.window = seconds("window", window)?;

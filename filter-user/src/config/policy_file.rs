@@ -18,7 +18,7 @@ use crate::config::profile::{
 };
 use crate::model::ladder::Ladder;
 use crate::model::policy::{Policy, Subject};
-use crate::model::redial::RedialPolicy;
+use crate::model::redial::{RedialError, RedialPolicy};
 
 /// Contents of a policy file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -189,9 +189,10 @@ fn parse(text: &str, adjust: Adjust<'_>) -> Result<(PolicyFile, Option<String>),
             Some(text) if table.no_redial => {
                 return wrong(text.span(), "a block has either `redial` or `no_redial`, not both");
             }
-            Some(text) => {
-                text.get_ref().parse().or_else(|message: String| wrong(text.span(), message))?
-            }
+            Some(text) => text
+                .get_ref()
+                .parse()
+                .or_else(|error: RedialError| wrong(text.span(), error.to_string()))?,
             None => redial,
         };
         let flags = if table.observe { BLOCK_OBSERVE } else { 0 }

@@ -138,7 +138,7 @@ pub(crate) fn told(decision: &Decision) -> String {
 /// # Errors
 /// It is too long.
 pub fn bounded(field: &str, text: &str) -> Result<(), Problem> {
-    free_text::text(field, text).or_else(|message| problem(ProblemKind::Usage, message))
+    free_text::text(field, text).or_else(|error| problem(ProblemKind::Usage, error.to_string()))
 }
 
 /// What an entry that covers a subject is about.

@@ -153,7 +153,7 @@ impl Control {
     pub fn subject(&self, text: &str) -> Result<Subject, Problem> {
         let plan = self.config().policy.trunks[0].profile.plan;
         number_text::typed(text, &plan)
-            .map_err(|message| Problem { kind: ProblemKind::Usage, message })
+            .map_err(|error| Problem { kind: ProblemKind::Usage, message: error.to_string() })
     }
 
     // ---- blocks ---------------------------------------------------------------------------

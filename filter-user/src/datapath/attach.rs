@@ -55,8 +55,8 @@ impl Filter {
     ///
     /// # Errors
     /// [`Error::NoBpfFileSystem`] if the pins are elsewhere, [`Error::Layout`] for a pinned map of
-    /// another layout, [`Error::Permission`] without the capabilities, and [`Error::Refused`] if the
-    /// kernel refuses both programs.
+    /// another layout. [`Error::Permission`] without the capabilities, [`Error::Refused`] if the kernel
+    /// refuses both programs.
     pub fn load(pins: &Pins, blocks: u32) -> Result<Filter, Error> {
         pins.make()?;
         let folder = pins.maps(blocks);

@@ -6,6 +6,7 @@
 use std::io;
 use std::os::fd::{FromRawFd as _, OwnedFd};
 
+use nix::errno::Errno;
 use nix::libc;
 use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit, setrlimit};
 
@@ -157,14 +158,14 @@ fn accepts(prog_type: u32, prog_flags: u32, instructions: &[Instruction]) -> Res
             drop(unsafe { OwnedFd::from_raw_fd(fd as i32) });
             return Ok(true);
         }
-        let error = io::Error::last_os_error();
+        let error = Errno::last();
         left -= 1;
-        match error.raw_os_error() {
-            Some(libc::EAGAIN) if left > 0 => {}
-            Some(libc::EPERM) => return Err(Error::Permission),
-            Some(libc::EINVAL | libc::EACCES | libc::E2BIG) => return Ok(false),
+        match error {
+            Errno::EAGAIN if left > 0 => {}
+            Errno::EPERM => return Err(Error::Permission),
+            Errno::EINVAL | Errno::EACCES | Errno::E2BIG => return Ok(false),
             _ => {
-                let message = format!("a program of two instructions: {error}");
+                let message = format!("a program of two instructions: {}", io::Error::from(error));
                 return Err(Error::Load(message.into()));
             }
         }

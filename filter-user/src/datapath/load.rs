@@ -180,8 +180,8 @@ fn egress(ebpf: &mut Ebpf) -> Result<&mut SchedClassifier, Error> {
 }
 
 /// Returns a loader whose verifier logs only errors and statistics. The library repeats a failed load
-/// with a log. A good load would fail if the log of each instruction did not fit (`ENOSPC`): the
-/// second try no longer knows of the signal that interrupted the first.
+/// with a log, and forgets the signal that interrupted the first try. With a log of each instruction
+/// the second try of a good load would fail, because the log does not fit (`ENOSPC`).
 fn loader<'a>(features: Features) -> EbpfLoader<'a> {
     let mut loader = EbpfLoader::new();
     loader.verifier_log_level(VerifierLogLevel::STATS);

@@ -59,7 +59,7 @@ impl Replay {
     ///
     /// # Errors
     /// [`Error::Permission`] without the capabilities, [`Error::Load`] on a kernel without BPF,
-    /// [`Error::Refused`] if the kernel refuses both programs, [`Error::Full`] or
+    /// [`Error::Refused`] if the kernel refuses both programs. [`Error::Full`] or
     /// [`Error::TooManyTrunks`] for a policy that does not fit the maps.
     pub fn load(policy: &Policy) -> Result<Replay, Error> {
         Replay::load_as(&Plan::of_this_kernel()?, policy, &[])

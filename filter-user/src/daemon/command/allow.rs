@@ -61,7 +61,7 @@ impl PutAllow {
 
 /// The name of an incident as it is kept.
 fn incident_id(text: &str) -> Result<String, Problem> {
-    free_text::incident(text).or_else(|message| problem(ProblemKind::Usage, message))
+    free_text::incident(text).or_else(|error| problem(ProblemKind::Usage, error.to_string()))
 }
 
 /// Whether an allow that is there is to stay when one for an incident is asked for: an incident

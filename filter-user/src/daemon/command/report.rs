@@ -171,7 +171,7 @@ impl Control {
         }
         let mut plan = Plan {
             step: ladder.judge(&strikes, asked.now),
-            told: ladder.told(&strikes, asked.now),
+            told: ladder.describe(&strikes, asked.now),
             report: Report {
                 time: asked.now,
                 number: asked.number,
