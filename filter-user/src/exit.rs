@@ -46,10 +46,3 @@ impl Failure {
         Failure { exit, message: message.to_string() }
     }
 }
-
-impl From<crate::datapath::Error> for Failure {
-    fn from(error: crate::datapath::Error) -> Failure {
-        let refused = matches!(error, crate::datapath::Error::Permission);
-        Failure::new(if refused { Exit::Refused } else { Exit::Failed }, error)
-    }
-}

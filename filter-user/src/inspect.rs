@@ -1,5 +1,5 @@
-//! What the kernel's maps and interfaces say, as the API tells it: for the daemon, and for root
-//! without one.
+//! Reads API answers from the kernel's maps and interfaces: for the daemon, and for root without a
+//! daemon.
 
 use std::collections::BTreeMap;
 
@@ -19,13 +19,13 @@ use crate::sys::clock;
 use crate::sys::kernels;
 use crate::sys::netlink::Link;
 
-/// A time in boot time that is still to come.
+/// Returns a time in boot time if it is in the future.
 #[must_use]
 pub fn live(until: u64) -> Option<u64> {
     (until > clock::boot()).then_some(until)
 }
 
-/// The override with this deadline in boot time.
+/// Returns the override with this end in boot time.
 #[must_use]
 pub fn override_in_force(until: u64) -> Override {
     Override {
@@ -38,10 +38,10 @@ pub fn override_in_force(until: u64) -> Override {
     }
 }
 
-/// The mode that the kernel's maps have.
+/// Returns the mode in the kernel's maps.
 ///
 /// # Errors
-/// A failing system call.
+/// [`Error::Map`] if a system call fails.
 pub fn mode(maps: &Maps) -> Result<Mode, Error> {
     let settings = maps.settings()?;
     let until = settings.enforce_until;
@@ -55,11 +55,11 @@ pub fn mode(maps: &Maps) -> Result<Mode, Error> {
     })
 }
 
-/// What a call from a number gets now: the kernel's decision, asked of the kernel's maps. The
-/// rule has its kind and subject as name.
+/// Returns the decision about a call from a number now, by the kernel's maps. The name of the rule is
+/// its kind and subject.
 ///
 /// # Errors
-/// A failing system call.
+/// [`Error::Map`] if a system call fails.
 pub fn check(maps: &Maps, number: Number) -> Result<Check, Error> {
     let mode = mode(maps)?;
     let enforced = mode.mode == "enforce" && maps.profile(0)?.mode == MODE_ENFORCE;
@@ -79,7 +79,7 @@ pub fn check(maps: &Maps, number: Number) -> Result<Check, Error> {
         .map(|grant| Granted { kind: "redial".into(), until: clock::wall(grant.until) });
     let next_attempt = match block.filter(|_| granted.is_none()) {
         Some(block) => {
-            // Within 5 s of the last it is the same attempt.
+            // A call within 5 s of the last attempt belongs to it.
             let last = maps.redial(number)?.map_or(0, |redial| redial.count);
             let attempt = lists.attempt_counted().unwrap_or(last);
             Some(NextAttempt { attempt, of: block.redial_attempts.into() })
@@ -93,13 +93,13 @@ pub fn check(maps: &Maps, number: Number) -> Result<Check, Error> {
         reason: decision.reason.name().into(),
         rule: rule_name(maps, number, decision.rule)?,
         mode: mode.mode,
-        override_until: live(maps.override_until()?).map(clock::wall),
+        override_until: live(maps.pass_maps().override_until()?).map(clock::wall),
         granted,
         next_attempt,
     })
 }
 
-/// The rule of this number among those that a caller number meets.
+/// Returns the name of a rule, searched among the rules about a caller number.
 fn rule_name(maps: &Maps, number: Number, rule: u64) -> Result<Option<String>, Error> {
     let subject = Subject::Number(number);
     let key = subject.key();
@@ -112,7 +112,7 @@ fn rule_name(maps: &Maps, number: Number, rule: u64) -> Result<Option<String>, E
         let rule = if found.number == number { subject } else { prefix(found.number) };
         return Ok(Some(format!("protected {rule}")));
     }
-    if maps.allow(subject)?.is_some_and(|found| is_it(found.rule)) {
+    if maps.pass_maps().allow(subject)?.is_some_and(|found| is_it(found.rule)) {
         return Ok(Some(format!("allow {subject}")));
     }
     if let Some(found) = maps.allowed_prefix(&key)?.filter(|found| is_it(found.rule)) {
@@ -125,8 +125,8 @@ fn rule_name(maps: &Maps, number: Number, rule: u64) -> Result<Option<String>, E
     Ok(found.map(|found| format!("block {}", prefix(found.number))))
 }
 
-/// An interface and the program on it, by what the kernel says. `ours` is the id of our program,
-/// where it is known.
+/// Returns an interface and the program on it, as the kernel reports them. `ours` is the ID of our
+/// program, if it is known.
 #[must_use]
 pub fn interface(name: &str, links: &[Link], ours: Option<u32>) -> Interface {
     let link = links.iter().find(|link| link.name == name);
@@ -153,7 +153,7 @@ pub fn interface(name: &str, links: &[Link], ours: Option<u32>) -> Interface {
 /// Returns the status by maps and interfaces alone. Only a daemon knows which `attempts` have a record.
 ///
 /// # Errors
-/// A failing system call.
+/// [`Error::Map`] if a system call fails.
 pub fn of_maps(
     maps: &Maps,
     capacity: u32,
@@ -182,7 +182,7 @@ pub fn of_maps(
         version: env!("CARGO_PKG_VERSION").to_owned(),
         since: None,
         mode: mode(maps)?,
-        r#override: override_in_force(maps.override_until()?),
+        r#override: override_in_force(maps.pass_maps().override_until()?),
         interfaces,
         blocks: None,
         blocks_capacity: capacity.into(),
@@ -196,24 +196,25 @@ pub fn of_maps(
         audit_head: None,
         reviews: None,
     };
-    status.look();
+    status.add_findings();
     Ok(status)
 }
 
 impl wire::Status {
-    /// Notes something that is not as it should be, worst first.
+    /// Adds a finding to the list, worst first, and raises the colour to it.
     pub fn find(&mut self, colour: Colour, message: impl Into<String>) {
         self.findings.push(Finding { colour, message: message.into() });
         self.findings.sort_by_key(|finding| std::cmp::Reverse(finding.colour));
         self.colour = self.colour.max(colour);
     }
 
-    /// Notes that the program has the slim reader, and why, with what to do.
+    /// Adds the finding that the program has the slim reader, with the reason and what to do.
     pub fn find_slow_reader(&mut self, why: &str) {
         self.find(Colour::Amber, format!("{why}; {}", kernels::advice()));
     }
 
-    fn look(&mut self) {
+    /// Adds the findings that the fields of the status show.
+    fn add_findings(&mut self) {
         for interface in self.interfaces.clone() {
             if let Some(problem) = interface.problem {
                 self.find(Colour::Red, format!("{}: {problem}", interface.name));

@@ -1,9 +1,10 @@
 //! Palang, the caller gate for emergency call centres.
 //!
-//! `main` parses the command line into a command of [`cli`]. `replay` runs captures through
-//! the kernel program, which [`datapath`] loads with a [`policy`].
+//! `main` parses the command line into a command of [`cli`]. [`replay`] runs captures through the kernel
+//! program, which [`datapath`] loads with a [`model::policy`]. `xtask/tidy/layers.toml` has the floors
+//! of the rooms.
 
-#![deny(unsafe_code)] // Each exception is named where it is: bytes of maps, four system calls.
+#![deny(unsafe_code)] // Each exception names its reason: bytes of maps, system calls without a wrapper.
 
 pub mod api;
 pub mod bringup;

@@ -1,4 +1,4 @@
-//! `palang`: parse, act, and exit with a code that scripts can rely on.
+//! `palang`: parses the command line, runs the command, and exits with a code of the contract.
 
 #![forbid(unsafe_code)]
 
@@ -13,7 +13,7 @@ fn main() -> ExitCode {
     match Cli::parse().run() {
         Ok(exit) => ExitCode::from(exit as u8),
         Err(failure) => {
-            // A number or a file's name may have been typed with what a terminal obeys.
+            // A number or a file's name may have control characters, which a terminal obeys.
             for (index, line) in failure.message.lines().enumerate() {
                 let begin = if index == 0 { "palang: " } else { "" };
                 eprintln!("{begin}{}", clean(line));

@@ -346,7 +346,7 @@ pub fn status() -> Result<wire::Status, Failure> {
     Ok(status)
 }
 
-fn usage(message: String) -> Failure {
+fn usage(message: impl std::fmt::Display) -> Failure {
     Failure::new(Exit::Usage, message)
 }
 

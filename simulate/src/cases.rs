@@ -1,7 +1,7 @@
 //! The compared rules and centres.
 
 use palang::model::ladder::{Ladder, Rung};
-use palang::model::redial::Redial;
+use palang::model::redial::RedialPolicy;
 
 use crate::centre::Rules;
 use crate::model::{self, World};
@@ -50,12 +50,17 @@ pub fn all(days: u32) -> Vec<Case> {
 /// Returns the default policy.
 #[must_use]
 pub fn default_rules() -> Rules {
-    Rules { redial: Redial::default(), ladder: Ladder::default(), for_ever: false, doubles: true }
+    Rules {
+        redial: RedialPolicy::default(),
+        ladder: Ladder::default(),
+        for_ever: false,
+        doubles: true,
+    }
 }
 
 /// Returns the default policy with another redial setting.
 #[must_use]
-pub fn with_redial(redial: Redial) -> Rules {
+pub fn with_redial(redial: RedialPolicy) -> Rules {
     Rules { redial, ..default_rules() }
 }
 
@@ -64,24 +69,24 @@ fn policies(days: u32) -> Vec<Case> {
     let mut add = |series, name: String, rules| {
         cases.push(Case { series, name, world: World::new(days), rules });
     };
-    let usual = Redial::default();
-    let off = Redial { attempts: 0, ..usual };
+    let usual = RedialPolicy::default();
+    let off = RedialPolicy { attempts: 0, ..usual };
     add(Series::Ends, format!("default: {usual}"), default_rules());
     let nobody = Ladder { rungs: Vec::new(), ..Ladder::default() };
     add(Series::Ends, "nobody is blocked".to_owned(), Rules { ladder: nobody, ..default_rules() });
     for attempts in [3, 4, 5, 8] {
-        let redial = Redial { attempts, ..usual };
+        let redial = RedialPolicy { attempts, ..usual };
         add(Series::Attempts, format!("redial {redial}"), with_redial(redial));
     }
     add(Series::Attempts, "redial off".to_owned(), with_redial(off));
     for attempts in [3, 2] {
-        let rules = with_redial(Redial { attempts, ..usual });
+        let rules = with_redial(RedialPolicy { attempts, ..usual });
         let name = format!("redial {}, never doubled", rules.redial);
         add(Series::Times, name, Rules { doubles: false, ..rules });
     }
     let times = [(2, 2, 30), (2, 5, 30), (2, 30, 30), (2, 60, 30), (2, 10, 5), (2, 10, 10)];
     for (attempts, window, grant) in times.into_iter().chain([(2, 10, 120), (3, 10, 10)]) {
-        let redial = Redial { attempts, window: window * 60, grant: grant * 60 };
+        let redial = RedialPolicy { attempts, window: window * 60, grant: grant * 60 };
         add(Series::Times, format!("redial {redial}"), with_redial(redial));
     }
     let rung = |strikes: u32, block| Rung { strikes: strikes * 100, block, review: false };
@@ -113,7 +118,7 @@ fn policies(days: u32) -> Vec<Case> {
         ..Ladder::default()
     };
     let ladder = |ladder, redial, for_ever| Rules { redial, ladder, for_ever, doubles: true };
-    let more = Redial { attempts: 3, ..usual };
+    let more = RedialPolicy { attempts: 3, ..usual };
     add(Series::Ladders, "shorter blocks".to_owned(), ladder(shorter.clone(), usual, false));
     add(Series::Ladders, "shorter blocks, N = 3".to_owned(), ladder(shorter, more, false));
     add(Series::Ladders, "mild ladder".to_owned(), ladder(mild.clone(), usual, false));
@@ -143,7 +148,7 @@ fn centres(days: u32) -> Vec<Case> {
     let mut cases = Vec::new();
     for (name, world) in worlds {
         for attempts in [3, 2] {
-            let redial = Redial { attempts, ..Redial::default() };
+            let redial = RedialPolicy { attempts, ..RedialPolicy::default() };
             cases.push(Case {
                 series: Series::Centres,
                 name: format!("{name}, redial {redial}"),

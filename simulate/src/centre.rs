@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use palang::model::host_gate::HostGate;
 use palang::model::ladder::{Ladder, ReportKind, Strike};
 use palang::model::policy::{Policy, Subject, Trunk};
-use palang::model::redial::Redial;
+use palang::model::redial::RedialPolicy;
 
 /// Nanoseconds in a second.
 pub const SECOND: u64 = 1_000_000_000;
@@ -27,7 +27,7 @@ const NEVER: u64 = u64::MAX;
 #[derive(Clone, Debug, PartialEq)]
 pub struct Rules {
     /// The redial setting.
-    pub redial: Redial,
+    pub redial: RedialPolicy,
     /// The ladder.
     pub ladder: Ladder,
     /// Whether blocks are permanent. Palang's ladder cannot do this; other centres do.
@@ -62,7 +62,7 @@ pub struct Reported {
 #[derive(Clone, Copy)]
 struct Held {
     expires: u64,
-    redial: Redial,
+    redial: RedialPolicy,
     epoch: u32,
 }
 
@@ -138,7 +138,7 @@ impl Centre {
             let attempts = held.redial.attempts.saturating_mul(factor).min(ATTEMPTS_MAX);
             put = Some(Held {
                 expires: put.map_or(held.expires, |put| put.expires),
-                redial: Redial { attempts, ..held.redial },
+                redial: RedialPolicy { attempts, ..held.redial },
                 epoch: held.epoch.wrapping_add(1),
             });
             self.grant_ends.insert(call.number, now);

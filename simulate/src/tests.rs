@@ -3,7 +3,7 @@
 use filter_common::number::{Digits, Number};
 use filter_common::reason::Reason;
 use palang::model::ladder::ReportKind;
-use palang::model::redial::Redial;
+use palang::model::redial::RedialPolicy;
 
 use crate::cases::{default_rules, with_redial};
 use crate::centre::{Answered, Centre, Rules, SECOND};
@@ -21,7 +21,7 @@ fn short() -> World {
 }
 
 fn with_attempts(attempts: u8) -> Outcome {
-    run(&short(), &with_redial(Redial { attempts, ..Redial::default() }))
+    run(&short(), &with_redial(RedialPolicy { attempts, ..RedialPolicy::default() }))
 }
 
 #[test]
@@ -75,7 +75,7 @@ fn a_number_that_is_forged_on_a_trunk_that_does_not_vouch_is_not_blocked() {
 
 #[test]
 fn a_prank_report_on_a_granted_call_ends_the_grant_and_doubles_n_once() {
-    let three = Redial { attempts: 3, ..Redial::default() };
+    let three = RedialPolicy { attempts: 3, ..RedialPolicy::default() };
     let mut centre = Centre::new(&with_redial(three), 1).unwrap();
     let number = Number::e164(Digits::parse("6281234567890").unwrap());
     let mut now = 0;

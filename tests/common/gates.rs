@@ -152,17 +152,17 @@ impl Gates {
 
 /// Makes one policy's lists in the kernel another's.
 fn write_lists(maps: &Maps, old: &Policy, new: &Policy) -> Result<(), Error> {
-    maps.set_override(new.override_until)?;
+    maps.pass_maps().set_override(new.override_until)?;
     maps.set_protected(&new.protected)?;
     for (subject, allow) in &new.allows {
-        maps.set_allow(*subject, *allow)?;
+        maps.pass_maps().set_allow(*subject, *allow)?;
     }
     for (subject, block) in &new.blocks {
         maps.set_block(*subject, *block)?;
     }
     for (subject, _) in &old.allows {
         if !new.allows.iter().any(|(other, _)| other == subject) {
-            maps.remove_allow(*subject)?;
+            maps.pass_maps().remove_allow(*subject)?;
         }
     }
     for (subject, _) in &old.blocks {

@@ -205,6 +205,6 @@ fn blocking_each_caller_refuses_exactly_that_caller() {
 #[test]
 fn a_capture_that_is_not_read_says_so() {
     let path = palang_tests::fixtures().join("pcaps/gpl").join(NOT_READ);
-    let error = Capture::open(&path, |_| {}).err().expect("an old format");
+    let error = Capture::open(&path, |_| {}).err().expect("an old format").to_string();
     assert!(error.contains("editcap"), "{error}");
 }

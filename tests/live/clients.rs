@@ -100,13 +100,13 @@ fn look(maps: &Maps, subjects: &[Subject]) -> Look {
     let begun = clock::boot();
     let is_live = |expires: u64| expires != TOMBSTONE && (expires == 0 || begun < expires);
     let settings = maps.settings().unwrap();
-    let overridden = begun < maps.override_until().unwrap();
+    let overridden = begun < maps.pass_maps().override_until().unwrap();
     let mut blocked = [None; NUMBERS.len()];
     let mut allowed = [false; NUMBERS.len()];
     for (index, subject) in subjects.iter().enumerate() {
         let block = maps.block(*subject).unwrap();
         blocked[index] = block.filter(|block| is_live(block.expires)).map(|block| block.rule);
-        let allow = maps.allow(*subject).unwrap();
+        let allow = maps.pass_maps().allow(*subject).unwrap();
         allowed[index] = allow.is_some_and(|allow| is_live(allow.expires));
     }
     let until = settings.enforce_until;
@@ -269,7 +269,7 @@ fn disagreements(maps: &Maps, store: &Connection) -> Vec<String> {
     let settings = maps.settings().unwrap();
     let mode = state(store, "mode");
     same("mode".into(), (settings.mode == MODE_ENFORCE).into(), mode["enforce"].clone());
-    let until = maps.override_until().unwrap();
+    let until = maps.pass_maps().override_until().unwrap();
     let stored_until = state(store, "override")["deadline"].as_u64().unwrap_or(0);
     same("override".into(), until.into(), stored_until.into());
     let (blocks, allows) = (stored(store, 0), stored(store, 1));
@@ -277,7 +277,7 @@ fn disagreements(maps: &Maps, store: &Connection) -> Vec<String> {
         let block = maps.block(subject(number)).unwrap().map(|block| (block.rule, block.expires));
         let rule = block.filter(|(_, expires)| *expires != TOMBSTONE).map(|(rule, _)| rule);
         same(format!("block {number}"), json!(rule), json!(blocks[index]));
-        let halves = maps.allow_halves(subject(number)).unwrap();
+        let halves = maps.pass_maps().allow_halves(subject(number)).unwrap();
         let [hash, trie] = [halves.hash, halves.trie].map(|half| half.map(|allow| allow.rule));
         same(format!("allow {number}, hash"), json!(hash), json!(allows[index]));
         same(format!("allow {number}, trie"), json!(trie), json!(allows[index]));

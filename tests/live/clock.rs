@@ -142,7 +142,7 @@ fn an_override_lasts_as_long_as_it_was_meant() {
     let lab = Lab::new("clock-override");
     let (mut gate, clock) = with_a_clock(&lab);
     gate.does(&["override", "on", "--for", "1h", "--reason", "flood"]);
-    let until = gate.maps().override_until().unwrap();
+    let until = gate.maps().pass_maps().override_until().unwrap();
     let is_known = |gate: &Gate| {
         let told = gate.does(&["override", "status"]);
         assert_eq!((&told["reason"], &told["author"]), (&json!("flood"), &json!("root")), "{told}");
@@ -151,11 +151,11 @@ fn an_override_lasts_as_long_as_it_was_meant() {
     for (now, step) in [(2 * HOUR, 2 * HOUR), (-YEAR, -YEAR - 2 * HOUR), (0, YEAR)] {
         clock.set(now);
         wait_for_step(&gate, step);
-        assert_stays(|| gate.maps().override_until().unwrap());
-        assert_eq!(gate.maps().override_until().unwrap(), until);
+        assert_stays(|| gate.maps().pass_maps().override_until().unwrap());
+        assert_eq!(gate.maps().pass_maps().override_until().unwrap(), until);
         is_known(&gate);
         gate.kill_and_start();
-        assert_eq!(gate.maps().override_until().unwrap(), until);
+        assert_eq!(gate.maps().pass_maps().override_until().unwrap(), until);
         is_known(&gate);
     }
     gate.daemon.kill();
@@ -163,12 +163,12 @@ fn an_override_lasts_as_long_as_it_was_meant() {
     clock.set(-10 * YEAR);
     gate.daemon.start_again();
     assert_eq!(gate.passing(&CALLERS), CALLERS);
-    let until = gate.maps().override_until().unwrap();
+    let until = gate.maps().pass_maps().override_until().unwrap();
     assert!(until <= clock::boot() + HOUR as u64 * SECOND, "{until}");
     gate.does(&["override", "off"]);
     clock.set(0);
     wait_for_step(&gate, 10 * YEAR);
-    assert_stays(|| gate.maps().override_until().unwrap() == TOMBSTONE);
+    assert_stays(|| gate.maps().pass_maps().override_until().unwrap() == TOMBSTONE);
     // Its hour was over by the clock that was wrong.
     assert_eq!(gate.passing(&CALLERS), [FOR_AN_HOUR]);
     assert_eq!(gate.does(&["override", "status"])["until"], Value::Null);

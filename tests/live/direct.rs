@@ -46,7 +46,7 @@ fn a_dead_daemon_learns_of_the_override() {
     let on = gate.does_by_hand(&override_on());
     assert_eq!((&on["author"], &on["persisted"]), (&json!("siti"), &json!("yes")));
     assert_eq!(gate.passing(&CALLERS), CALLERS);
-    let until = gate.maps().override_until().unwrap();
+    let until = gate.maps().pass_maps().override_until().unwrap();
     let status = gate.does_by_hand(&["override", "status"]);
     assert!(status["until"].is_string(), "{status}");
     let status = gate.does_by_hand(&["status"]);
@@ -60,7 +60,7 @@ fn a_dead_daemon_learns_of_the_override() {
     for start in ["the next", "one more"] {
         gate.daemon.start_again();
         assert_eq!(gate.passing(&CALLERS), CALLERS, "{start}");
-        assert_eq!(gate.maps().override_until().unwrap(), until, "{start}");
+        assert_eq!(gate.maps().pass_maps().override_until().unwrap(), until, "{start}");
         let told = gate.does(&["override", "status"]);
         assert_eq!((&told["reason"], &told["author"]), (&json!("flood"), &json!("siti")));
         assert_eq!(adopted(&gate), expected, "{start}");
@@ -146,7 +146,7 @@ fn a_dead_daemon_learns_of_allows() {
 
     // One that the daemon has not noticed can be taken away all the same.
     let by_hand = Allow { number: subject(BLOCKED).raw(), expires: 0, rule: RULE_DIRECT };
-    gate.maps().set_allow(subject(BLOCKED), by_hand).unwrap();
+    gate.maps().pass_maps().set_allow(subject(BLOCKED), by_hand).unwrap();
     assert_eq!(gate.passing(&CALLERS), [BLOCKED]);
     assert_eq!(gate.does(&["allow", "remove", BLOCKED])["change"], "removed");
     assert!(gate.passing(&CALLERS).is_empty());
@@ -236,11 +236,11 @@ fn a_hanging_daemon_undoes_nothing() {
 
     hang(&gate);
     gate.does_by_hand(&override_on());
-    let until = gate.maps().override_until().unwrap();
+    let until = gate.maps().pass_maps().override_until().unwrap();
     goes_on(&gate);
     assert_eq!(gate.passing(&CALLERS), CALLERS);
     for start in ["without one", "a new"] {
-        assert_eq!(gate.maps().override_until().unwrap(), until, "{start}");
+        assert_eq!(gate.maps().pass_maps().override_until().unwrap(), until, "{start}");
         let told = gate.does(&["override", "status"]);
         assert_eq!((&told["reason"], &told["author"]), (&json!("flood"), &json!("siti")));
         assert_eq!(told["persisted"], "yes", "{start}");

@@ -120,7 +120,7 @@ impl<'a> Gate<'a> {
 
     /// What the kernel's map has of an allow.
     pub fn kernel_allow(&self, number: &str) -> Option<Allow> {
-        self.maps().allow(subject(number)).unwrap()
+        self.maps().pass_maps().allow(subject(number)).unwrap()
     }
 
     /// SIGKILL, and a new start.

@@ -79,7 +79,7 @@ fn an_allow_that_ends_leaves_the_block_in_force() {
     gate.daemon.start_again();
     assert!(gate.passing(&callers).is_empty());
     eventually("they are out of the store", || gate.rows(&["allow", "list"]).is_empty());
-    eventually("and out of the map", || gate.maps().allows().unwrap().is_empty());
+    eventually("and out of the map", || gate.maps().pass_maps().allows().unwrap().is_empty());
     assert!(gate.last("allow adopt").is_none(), "{:?}", gate.audit());
 
     // A restart in between changes nothing of the end.
@@ -221,10 +221,10 @@ fn the_override_lets_everything_through_while_it_lasts() {
     let answer = gate.does(&on);
     assert_eq!((&answer["reason"], &answer["persisted"]), (&json!("flood"), &json!("yes")));
     assert!(gate.passes(BLOCKED));
-    let until = gate.maps().override_until().unwrap();
+    let until = gate.maps().pass_maps().override_until().unwrap();
     gate.kill_and_start();
     assert!(gate.passes(BLOCKED));
-    assert_eq!(gate.maps().override_until().unwrap(), until);
+    assert_eq!(gate.maps().pass_maps().override_until().unwrap(), until);
     let status = gate.does(&["override", "status"]);
     assert_eq!((&status["reason"], &status["author"]), (&json!("flood"), &json!("root")));
     assert!(gate.findings().iter().any(|finding| finding.starts_with("amber: override")));
@@ -408,9 +408,9 @@ fn everything(gate: &Gate) -> BTreeMap<String, String> {
     let mut all = BTreeMap::new();
     let mut note = |what: &str, is: String| assert!(all.insert(what.to_owned(), is).is_none());
     note("audit", gate.head());
-    note("override", maps.override_until().unwrap().to_string());
+    note("override", maps.pass_maps().override_until().unwrap().to_string());
     note("settings", format!("{:?}", maps.settings().unwrap()));
-    for (subject, allow) in maps.allows().unwrap() {
+    for (subject, allow) in maps.pass_maps().allows().unwrap() {
         note(&format!("allow {subject}"), format!("{allow:?}"));
     }
     walk_blocks(&pins.map_folders()[0], u64::MAX, |subject, block| {

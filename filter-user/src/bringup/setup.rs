@@ -18,6 +18,53 @@ const SIP_SERVERS: [&str; 7] =
 /// Usual SIP ports; a SIP server also has media ports.
 const SIP_PORTS: std::ops::RangeInclusive<u16> = 5060..=5099;
 
+/// A cause of any type, whose text is part of the message.
+type Cause = Box<dyn std::error::Error + Send + Sync>;
+
+/// Reasons why setup cannot read or change the configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The file cannot be read.
+    #[error("cannot read {}: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// The error of the system call.
+        source: std::io::Error,
+    },
+    /// The file is not a valid configuration.
+    #[error("{0}")]
+    Config(#[source] Cause),
+    /// The file has other interfaces.
+    #[error(
+        "{path}: already set up for {interfaces}. To add {wanted}, list it under `interfaces` there, \
+         then run `palang config check && systemctl reload palang`",
+        path = path.display()
+    )]
+    OtherInterfaces {
+        /// The file.
+        path: PathBuf,
+        /// Its interfaces.
+        interfaces: String,
+        /// The interface to set up.
+        wanted: String,
+    },
+    /// The file is not TOML.
+    #[error("{}: {source}", path.display())]
+    Toml {
+        /// The file.
+        path: PathBuf,
+        /// The error of the parser.
+        source: toml_edit::TomlError,
+    },
+    /// `default` of the file is an inline table.
+    #[error("{}: write [default] as a table", .0.display())]
+    InlineDefault(PathBuf),
+    /// The changed configuration is not valid.
+    #[error("not valid with these options: {0}")]
+    Options(#[source] Cause),
+}
+
 /// A UDP port that a process has bound.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listener {
@@ -120,16 +167,16 @@ impl Change {
 /// Reads the configuration file; `None` if it does not exist.
 ///
 /// # Errors
-/// Returns a message if the file cannot be read.
-pub fn read(path: &Path) -> Result<Option<String>, String> {
+/// [`Error::Read`] if the file cannot be read.
+pub fn read(path: &Path) -> Result<Option<String>, Error> {
     match fs::read_to_string(path) {
         Ok(text) => Ok(Some(text)),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(format!("cannot read {}: {error}", path.display())),
+        Err(source) => Err(Error::Read { path: path.to_owned(), source }),
     }
 }
 
-/// Checks whether nobody has edited the file: it does not exist, or is as delivered. The delivered file
+/// Checks whether the file was never edited: it does not exist, or is as delivered. The delivered file
 /// has the interface of the example or, in a package, no interface.
 #[must_use]
 pub fn is_untouched(before: Option<&str>) -> bool {
@@ -155,23 +202,22 @@ pub fn country_code(before: Option<&str>) -> Option<String> {
 /// Changes the wanted settings of a configuration and nothing else.
 ///
 /// # Errors
-/// Returns a message if the file is not valid before or after the change, or has other interfaces.
-pub fn change(path: &Path, before: Option<String>, wanted: &Wanted) -> Result<Change, String> {
+/// [`Error`] if the file is not valid before or after the change, or has other interfaces.
+pub fn change(path: &Path, before: Option<String>, wanted: &Wanted) -> Result<Change, Error> {
     let text = before.as_deref().unwrap_or(DELIVERED);
-    let mut config = Config::of(path, text.to_owned())?;
+    let mut config =
+        Config::of(path, text.to_owned()).map_err(|error| Error::Config(error.into()))?;
     let untouched = is_untouched(before.as_deref());
     let named = config.interfaces.contains(&wanted.interface);
     if !untouched && !named && !config.interfaces.is_empty() {
-        return Err(format!(
-            "{file}: already set up for {}. To add {name}, list it under `interfaces` \
-             there, then run `palang config check && systemctl reload palang`",
-            config.interfaces.join(", "),
-            file = path.display(),
-            name = wanted.interface,
-        ));
+        return Err(Error::OtherInterfaces {
+            path: path.to_owned(),
+            interfaces: config.interfaces.join(", "),
+            wanted: wanted.interface.clone(),
+        });
     }
     let mut document: DocumentMut =
-        text.parse().map_err(|error| format!("{}: {error}", path.display()))?;
+        text.parse().map_err(|source| Error::Toml { path: path.to_owned(), source })?;
     let root = document.as_table_mut();
     if untouched || !named {
         put(root, "interfaces", Array::from_iter([wanted.interface.as_str()]).into());
@@ -187,12 +233,12 @@ pub fn change(path: &Path, before: Option<String>, wanted: &Wanted) -> Result<Ch
     {
         let default = root.entry("default").or_insert_with(|| Item::Table(Table::new()));
         let Some(default) = default.as_table_mut() else {
-            return Err(format!("{}: write [default] as a table", path.display()));
+            return Err(Error::InlineDefault(path.to_owned()));
         };
         put(default, "country_code", code.as_str().into());
     }
-    config = Config::of(path, document.to_string())
-        .map_err(|error| format!("not valid with these options: {error}"))?;
+    config =
+        Config::of(path, document.to_string()).map_err(|error| Error::Options(error.into()))?;
     Ok(Change { path: path.to_owned(), before, config })
 }
 
@@ -219,8 +265,10 @@ mod tests {
         Wanted { interface: "ens1".into(), ports: None, country_code: None, xdp_mode: None }
     }
 
+    /// Changes a configuration; the error is its text.
     fn changed(before: Option<&str>, wanted: &Wanted) -> Result<Change, String> {
         change(Path::new("/etc/palang/palang.toml"), before.map(str::to_owned), wanted)
+            .map_err(|error| error.to_string())
     }
 
     /// Returns the lines that are not in the other text, with each run of spaces as one.

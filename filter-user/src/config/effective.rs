@@ -5,7 +5,7 @@ use crate::config::units::{days, grace_shown, written};
 use crate::config::{AutoRate, Config, EvidenceKept, Paths, RecordLimits, Roles};
 use crate::model::ladder::Ladder;
 use crate::model::policy::{Protected, Trunk};
-use crate::model::redial::{Redial, short};
+use crate::model::redial::{RedialPolicy, short};
 use crate::model::xdp_mode::XdpMode;
 use filter_common::abi::{MODE_ENFORCE, MODE_OBSERVE, Settings};
 use filter_common::plan::{
@@ -359,10 +359,10 @@ impl Config {
                 },
             ),
             match self.redial {
-                Redial { attempts: 0, .. } => {
+                RedialPolicy { attempts: 0, .. } => {
                     "a blocked caller who calls again and again stays refused".to_owned()
                 }
-                Redial { attempts, window, grant } => format!(
+                RedialPolicy { attempts, window, grant } => format!(
                     "attempt {attempts} of a blocked caller within {} passes, and all for {} after",
                     short(window),
                     short(grant)

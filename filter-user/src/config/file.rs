@@ -15,7 +15,7 @@ use crate::config::units::days;
 use crate::config::{AutoRate, Config, EvidenceKept, Paths, RecordLimits, Roles, Webhook};
 use crate::model::ladder::Ladder;
 use crate::model::policy::Policy;
-use crate::model::redial::Redial;
+use crate::model::redial::RedialPolicy;
 use crate::model::xdp_mode::XdpMode;
 use filter_common::abi::MODE_OBSERVE;
 use jiff::{SignedDuration, Span, SpanRelativeTo};
@@ -312,14 +312,15 @@ pub(crate) fn evidence(
     })
 }
 
-pub(crate) fn redial(table: &RedialTable) -> Result<Redial, ConfigError> {
-    let mut redial = Redial::default();
+pub(crate) fn redial(table: &RedialTable) -> Result<RedialPolicy, ConfigError> {
+    let mut redial = RedialPolicy::default();
     if let Some(attempts) = &table.attempts {
-        redial.attempts = Redial::check_attempts(*attempts.get_ref())
-            .or_else(|message| wrong(attempts.span(), message))?;
+        redial.attempts = RedialPolicy::check_attempts(*attempts.get_ref())
+            .or_else(|error| wrong(attempts.span(), error.to_string()))?;
     }
     let seconds = |name, text: &Spanned<String>| {
-        Redial::check_seconds(name, text.get_ref()).or_else(|message| wrong(text.span(), message))
+        RedialPolicy::check_seconds(name, text.get_ref())
+            .or_else(|error| wrong(text.span(), error.to_string()))
     };
     if let Some(window) = &table.window {
         redial.window = seconds("window", window)?;
@@ -339,7 +340,8 @@ pub(crate) fn auto_rate(table: &AutoRateTable) -> Result<AutoRate, ConfigError> 
         };
     }
     let seconds = |name, text: &Spanned<String>| {
-        Redial::check_seconds(name, text.get_ref()).or_else(|message| wrong(text.span(), message))
+        RedialPolicy::check_seconds(name, text.get_ref())
+            .or_else(|error| wrong(text.span(), error.to_string()))
     };
     if let Some(window) = &table.window {
         rate.window = seconds("window", window)?;

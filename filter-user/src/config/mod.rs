@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::ladder::Ladder;
 use crate::model::policy::Policy;
-use crate::model::redial::Redial;
+use crate::model::redial::RedialPolicy;
 
 /// A configuration that was read without an error.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,7 +48,7 @@ pub struct Config {
     pub evidence: Option<EvidenceKept>,
     /// When a blocked caller who calls again is let through, for blocks without a setting of
     /// their own.
-    pub redial: Redial,
+    pub redial: RedialPolicy,
     /// What reported calls lead to.
     pub ladder: Ladder,
     /// The file that says so, as it was written; `None`: as delivered.
@@ -272,7 +272,7 @@ mod tests {
             records: RecordLimits { per_number: 5, per_trunk: 100 },
             max_bytes: None,
             evidence: None,
-            redial: Redial { attempts: 2, window: 600, grant: 1800 },
+            redial: RedialPolicy { attempts: 2, window: 600, grant: 1800 },
             ladder: Ladder::default(),
             ladder_file: None,
             auto_rate: AutoRate { attempts: 0, window: 900, block: 3600 },
@@ -369,7 +369,7 @@ mod tests {
         let kept = SignedDuration::from_hours(7 * 24);
         let evidence = EvidenceKept { max_calls: 500, max_bytes: 1 << 20, kept };
         assert_eq!(config.evidence, Some(evidence));
-        assert_eq!(config.redial, Redial { attempts: 8, window: 5400, grant: 86_400 });
+        assert_eq!(config.redial, RedialPolicy { attempts: 8, window: 5400, grant: 86_400 });
         let webhook = config.webhook.unwrap();
         assert_eq!(webhook.address, "[::1]:8080".parse().unwrap());
         assert_eq!(webhook.path, "/grants?to=desk");

@@ -18,7 +18,7 @@ use crate::config::profile::{
 };
 use crate::model::ladder::Ladder;
 use crate::model::policy::{Policy, Subject};
-use crate::model::redial::Redial;
+use crate::model::redial::{RedialError, RedialPolicy};
 
 /// Contents of a policy file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,7 +27,7 @@ pub struct PolicyFile {
     pub policy: Policy,
     /// Default redial setting of the blocks. Without `[redial]` no blocked caller is let through for
     /// calling again.
-    pub redial: Redial,
+    pub redial: RedialPolicy,
     /// Ladder for reported calls; without `ladder`, reports have no effect.
     pub ladder: Option<Ladder>,
 }
@@ -137,7 +137,7 @@ fn parse(text: &str, adjust: Adjust<'_>) -> Result<(PolicyFile, Option<String>),
     let file: File = error::toml(text)?;
     let redial = match &file.redial {
         Some(table) => file::redial(table)?,
-        None => Redial { attempts: 0, ..Redial::default() },
+        None => RedialPolicy { attempts: 0, ..RedialPolicy::default() },
     };
     if let Some(name) = file.ladder.as_ref().filter(|name| name.get_ref().is_empty()) {
         return wrong(name.span(), "ladder: name a file, or omit it");
@@ -189,9 +189,10 @@ fn parse(text: &str, adjust: Adjust<'_>) -> Result<(PolicyFile, Option<String>),
             Some(text) if table.no_redial => {
                 return wrong(text.span(), "a block has either `redial` or `no_redial`, not both");
             }
-            Some(text) => {
-                text.get_ref().parse().or_else(|message: String| wrong(text.span(), message))?
-            }
+            Some(text) => text
+                .get_ref()
+                .parse()
+                .or_else(|error: RedialError| wrong(text.span(), error.to_string()))?,
             None => redial,
         };
         let flags = if table.observe { BLOCK_OBSERVE } else { 0 }

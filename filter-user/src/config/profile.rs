@@ -175,7 +175,7 @@ pub(crate) fn protected(
     for entry in entries {
         let ProtectedEntry(ProtectedTable { number, name }) = entry.get_ref();
         let subject = number_text::subject(number, &policy.trunks[0].profile.plan)
-            .or_else(|message| wrong(entry.span(), message))?;
+            .or_else(|error| wrong(entry.span(), error.to_string()))?;
         policy.protect_named(subject, name);
     }
     Ok(())
@@ -263,7 +263,7 @@ pub(crate) fn profile(profile: &mut Profile, fields: &ProfileFields) -> Result<(
             prefixes.push(digits(text, 1, PREFIX_DIGITS_MAX)?);
         }
         crate::model::policy::set_international(plan, prefixes)
-            .or_else(|message| wrong(list.span(), message))?;
+            .or_else(|error| wrong(list.span(), error.to_string()))?;
     }
     if let Some(formats) = &fields.formats {
         if formats.get_ref().is_empty() {
@@ -311,5 +311,5 @@ pub(crate) fn digits(text: &Spanned<String>, min: u32, max: u32) -> Result<Digit
 
 pub(crate) fn subject(policy: &Policy, text: &Spanned<String>) -> Result<Subject, ConfigError> {
     number_text::subject(text.get_ref(), &policy.trunks[0].profile.plan)
-        .or_else(|message| wrong(text.span(), message))
+        .or_else(|error| wrong(text.span(), error.to_string()))
 }

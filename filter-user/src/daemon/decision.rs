@@ -4,7 +4,7 @@ use crate::api::wire::{Change, Problem, ProblemKind};
 use crate::daemon::state::{Control, problem};
 use crate::model::free_text;
 use crate::model::policy::Subject;
-use crate::model::redial::Redial;
+use crate::model::redial::RedialPolicy;
 use crate::store::{Decision, Entry, Kind};
 use crate::sys::clock;
 use filter_common::abi::{self, BLOCK_NO_REDIAL, BLOCK_OBSERVE, RULE_DIRECT, Verdict};
@@ -88,7 +88,7 @@ pub fn entry(action: &str, author: &str, decision: &Decision, before: Option<&De
 
 /// The kernel's entry for a stored block; `configured` is for one without settings of its own.
 #[must_use]
-pub fn block_entry(decision: &Decision, configured: Redial) -> abi::Block {
+pub fn block_entry(decision: &Decision, configured: RedialPolicy) -> abi::Block {
     let redial = decision.redial.unwrap_or(configured);
     abi::Block {
         number: decision.subject.raw(),
@@ -138,7 +138,7 @@ pub(crate) fn told(decision: &Decision) -> String {
 /// # Errors
 /// It is too long.
 pub fn bounded(field: &str, text: &str) -> Result<(), Problem> {
-    free_text::text(field, text).or_else(|message| problem(ProblemKind::Usage, message))
+    free_text::text(field, text).or_else(|error| problem(ProblemKind::Usage, error.to_string()))
 }
 
 /// What an entry that covers a subject is about.

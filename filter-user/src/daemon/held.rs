@@ -25,7 +25,7 @@ use crate::daemon::state::Control;
 use crate::daemon::switches::{MODE, StoredMode};
 use crate::datapath::{Pins, walk_blocks};
 use crate::model::policy::Subject;
-use crate::model::redial::Redial;
+use crate::model::redial::RedialPolicy;
 use crate::store::{Decision, Entry, HELD, Kind, RESTORED, Store};
 use crate::sys::clock;
 
@@ -268,7 +268,7 @@ fn decision(
     stored: Option<Decision>,
     now: jiff::Timestamp,
 ) -> Decision {
-    let redial = Redial {
+    let redial = RedialPolicy {
         attempts: found.redial_attempts,
         window: found.redial_window,
         grant: found.redial_grant,
@@ -346,7 +346,7 @@ fn adopt_allows(
     dry_run: bool,
 ) -> Result<u64, Problem> {
     let mut adopted = 0;
-    for (subject, found) in control.maps.allows()? {
+    for (subject, found) in control.maps.pass_maps().allows()? {
         let is_over = found.expires != 0 && found.expires <= clock::boot();
         let stored = store.find(Kind::Allow, subject)?;
         // Those of root's hand have a note, by which they are adopted.
@@ -381,7 +381,10 @@ fn adopt_allows(
         let turn = control.order.turn();
         // An allow that was changed meanwhile stays as it is.
         if !turn.is_unsaved(Key::Allow(subject)) {
-            control.maps.set_allow(subject, abi::Allow { rule: decision.rule, ..found })?;
+            control
+                .maps
+                .pass_maps()
+                .set_allow(subject, abi::Allow { rule: decision.rule, ..found })?;
         }
     }
     Ok(adopted)

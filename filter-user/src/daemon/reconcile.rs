@@ -81,7 +81,7 @@ pub fn in_maps(folder: &Path, maps: &Maps) -> Result<InMaps, Error> {
         }
         Ok(())
     })?;
-    let allows = maps.allows()?.into_iter().map(|(_, allow)| allow.rule);
+    let allows = maps.pass_maps().allows()?.into_iter().map(|(_, allow)| allow.rule);
     let allows = allows.filter(|rule| *rule != RULE_DIRECT);
     found.newest = allows.fold(found.newest, u64::max);
     Ok(found)
@@ -204,7 +204,8 @@ async fn adopt_offline_as(control: &Arc<Control>, alone: bool) -> Result<Found, 
     }
     let stored =
         control.store_handle.read(|reader| reader.state::<StoredOverride>(OVERRIDE)).await?;
-    let is_known = is_known(&stored.unwrap_or_default(), control.maps.override_until()?);
+    let is_known =
+        is_known(&stored.unwrap_or_default(), control.maps.pass_maps().override_until()?);
     let settled = if is_known && !notes.list.iter().any(Note::is_override) {
         Adopted::Nothing
     } else {
@@ -331,7 +332,7 @@ fn reconcile_override(
     if turn.is_unsaved(Key::Override) {
         return Ok(Adopted::NotNow);
     }
-    let deadline = control.maps.override_until()?;
+    let deadline = control.maps.pass_maps().override_until()?;
     let until = inspect::live(deadline).map(clock::wall);
     let since = Some(clock::now());
     let (stored, entry) = if deadline == 0 {
@@ -387,7 +388,7 @@ fn restore_override(
     if until.is_some() {
         deadline = clock::kernel_expiry(wanted.since.unwrap_or(now), until, now);
         deadline = deadline.min(clock::deadline(wire::OVERRIDE_MAX.unsigned_abs()));
-        control.maps.set_override(deadline)?;
+        control.maps.pass_maps().set_override(deadline)?;
     }
     Ok(Some(StoredOverride { until, deadline: Some(deadline), ..wanted }))
 }
@@ -413,7 +414,7 @@ async fn reconcile_allows(control: &Arc<Control>, notes: &[Note]) -> Result<Foun
             Ok(known)
         })
         .await?;
-    let in_maps = control.maps.all_allows()?;
+    let in_maps = control.maps.pass_maps().all_allows()?;
     let mut doubtful: HashSet<Subject> = in_maps
         .iter()
         .filter(|(subject, halves)| {
@@ -456,7 +457,7 @@ fn reconcile_allow(
     let (adopted, repaired) =
         (Found { adopted: 1, ..Found::default() }, Found { repaired: 1, ..Found::default() });
     let stored = store.find(Kind::Allow, subject)?;
-    let halves = control.maps.allow_halves(subject)?;
+    let halves = control.maps.pass_maps().allow_halves(subject)?;
     let in_map = halves.trie.or(halves.hash);
     let was_removed = match in_map {
         Some(allow) if stored.is_none() && allow.rule != RULE_DIRECT => {
@@ -467,8 +468,8 @@ fn reconcile_allow(
     // The store takes no time under the lock. What somebody changed meanwhile is left alone.
     let is_as_found = || {
         let turn = control.order.turn();
-        let is_same =
-            !turn.is_unsaved(Key::Allow(subject)) && control.maps.allow_halves(subject)? == halves;
+        let is_same = !turn.is_unsaved(Key::Allow(subject))
+            && control.maps.pass_maps().allow_halves(subject)? == halves;
         Ok::<_, Problem>(is_same.then_some(turn))
     };
     let Some(turn) = is_as_found()? else { return Ok(Found::default()) };
@@ -481,24 +482,24 @@ fn reconcile_allow(
             if stored.expires.is_some_and(|expires| expires <= now) {
                 return Ok(Found::default());
             }
-            control.maps.set_allow(subject, allow_entry(&stored))?;
+            control.maps.pass_maps().set_allow(subject, allow_entry(&stored))?;
             return Ok(repaired);
         }
         (Some(allow), Some(stored)) if allow.rule == stored.rule => {
             if !halves.differ(subject) {
                 return Ok(Found::default());
             }
-            control.maps.set_allow(subject, allow)?;
+            control.maps.pass_maps().set_allow(subject, allow)?;
             return Ok(repaired);
         }
         (Some(allow), Some(stored)) if allow.rule < stored.rule => {
-            control.maps.set_allow(subject, allow_entry(&stored))?;
+            control.maps.pass_maps().set_allow(subject, allow_entry(&stored))?;
             return Ok(repaired);
         }
         (Some(allow), _) => {
             let over = allow.expires != 0 && allow.expires <= clock::boot();
             if over || was_removed {
-                control.maps.remove_allow(subject)?;
+                control.maps.pass_maps().remove_allow(subject)?;
                 return Ok(Found::default());
             }
             ((allow.expires != 0).then(|| clock::wall(allow.expires)), note)
@@ -511,7 +512,7 @@ fn reconcile_allow(
             Some(allow) => abi::Allow { rule: decision.rule, ..allow },
             None => allow_entry(&decision),
         };
-        control.maps.set_allow(subject, entry)?;
+        control.maps.pass_maps().set_allow(subject, entry)?;
     }
     Ok(adopted)
 }
@@ -759,12 +760,12 @@ pub fn sweep_some(control: &Control, store: &mut Store) -> Result<u64, Problem> 
                 }
             }
             Kind::Allow => {
-                let found = control.maps.allow(subject)?;
+                let found = control.maps.pass_maps().allow(subject)?;
                 let Some(found) = found.filter(|found| found.rule == decision.rule) else {
                     continue;
                 };
                 if found.expires <= clock::boot() {
-                    control.maps.remove_allow(subject)?;
+                    control.maps.pass_maps().remove_allow(subject)?;
                 } else if found.expires > clock::boot() + TOLERANCE {
                     // Somebody has set the clock forward.
                     drop(turn);

@@ -153,7 +153,7 @@ impl Control {
     pub fn subject(&self, text: &str) -> Result<Subject, Problem> {
         let plan = self.config().policy.trunks[0].profile.plan;
         number_text::typed(text, &plan)
-            .map_err(|message| Problem { kind: ProblemKind::Usage, message })
+            .map_err(|error| Problem { kind: ProblemKind::Usage, message: error.to_string() })
     }
 
     // ---- blocks ---------------------------------------------------------------------------
@@ -178,7 +178,7 @@ impl Control {
     pub(crate) fn live_allow_of(&self, subject: Subject) -> Result<Option<abi::Allow>, Problem> {
         let now = clock::boot();
         let is_live = |allow: &abi::Allow| allow.expires == 0 || now < allow.expires;
-        Ok(self.maps.allow(subject)?.filter(is_live))
+        Ok(self.maps.pass_maps().allow(subject)?.filter(is_live))
     }
 
     // ---- reviews --------------------------------------------------------------------------

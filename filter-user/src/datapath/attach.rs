@@ -1,15 +1,14 @@
-//! The filter on live interfaces: pinned maps, pinned links, and the program in them.
+//! Attaches the filter to live interfaces: pinned maps, pinned links, and the program in them.
 //!
 //! ```text
 //! <pins>/v1-1000000/BLOCKED_NUMBERS …   maps, under the layout's version and the capacity
 //! <pins>/links/eth0                     one link for each interface, under no version
-//! <pins>/off/eth1                       somebody took the filter off eth1
+//! <pins>/off/eth1                       somebody detached the filter from eth1
 //! <pins>/store/0a1b2c3d4e5f6071         the store that the maps were written from
 //! ```
-//! A link lives as long as its pin. Nobody holds a link open, so removing the pin takes the
-//! filter off its interface, also when the daemon is dead or hangs.
+//! A link lives as long as its pin. No process holds a link open, so removing the pin detaches the
+//! filter from its interface, also when the daemon is dead or hangs.
 
-use crate::datapath::pins::Pins;
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::fd::AsFd as _;
@@ -18,29 +17,25 @@ use std::path::{Path, PathBuf};
 use aya::programs::links::{FdLink, PinnedLink};
 use aya::programs::xdp::XdpLink;
 use aya::programs::{ProgramError, XdpMode as AyaMode};
+use filter_common::maps::{MAPS, MaxEntries};
+use nix::errno::Errno;
 use nix::net::if_::if_nametoindex;
 
-use crate::datapath::attempts;
-use crate::datapath::error::{Error, chain, os_error};
+use crate::datapath::error::{Error, chain, errno};
 use crate::datapath::load::{Gate, Plan, Program};
 use crate::datapath::maps::Maps;
-use crate::datapath::maps::layout::{SPECS, open};
+use crate::datapath::maps::layout::{attempts_capacity, open};
 use crate::datapath::object::OBJECT;
+use crate::datapath::pins::Pins;
 use crate::model::xdp_mode::XdpMode;
 use crate::sys::xdp_refusal;
 
-pub(crate) const ENOLINK: i32 = 67;
-const EBUSY: i32 = 16;
-const EEXIST: i32 = 17;
-const ERANGE: i32 = 34;
-const EOPNOTSUPP: i32 = 95;
-
-/// How the program came to be on an interface.
+/// The outcome of attaching the program to an interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Attached {
-    /// It was not there.
+    /// No program of ours was on the interface.
     New,
-    /// An older program was there; each packet met one of both.
+    /// The program replaced an older one; each packet met one of both.
     Replaced,
 }
 
@@ -49,17 +44,18 @@ pub struct Filter {
     pub(crate) gate: Gate,
     pub(crate) pins: Pins,
     pub(crate) folder: PathBuf,
-    /// What the kernel said against the program on an interface, by index and error: attaching is
-    /// tried again and again, and the kernel need not be asked each time.
+    /// Texts of the kernel's refusals, by index of the interface and error. The daemon tries again and
+    /// again to attach; this saves a question to the kernel each time.
     said: BTreeMap<(u32, Option<i32>), Option<String>>,
 }
 
 impl Filter {
-    /// Loads the program against the pinned maps, which are made where they are missing: the one
-    /// with the slim reader where the kernel refuses the full one. What is attached is not touched.
+    /// Loads the program with the pinned maps, and makes maps that are missing. If the kernel refuses
+    /// the program with the full reader, loads the one with the slim reader. Attached programs stay.
     ///
     /// # Errors
-    /// No BPF file system, a pinned map of another layout, missing capabilities, a kernel that
+    /// [`Error::NoBpfFileSystem`] if the pins are elsewhere, [`Error::Layout`] for a pinned map of
+    /// another layout. [`Error::Permission`] without the capabilities, [`Error::Refused`] if the kernel
     /// refuses both programs.
     pub fn load(pins: &Pins, blocks: u32) -> Result<Filter, Error> {
         pins.make()?;
@@ -67,17 +63,18 @@ impl Filter {
         for new in [&folder, &pins.0.join("links")] {
             fs::create_dir_all(new).map_err(|error| Error::pin(new, error))?;
         }
-        for spec in SPECS.iter().filter(|spec| folder.join(spec.name).exists()) {
+        for spec in MAPS.iter().filter(|spec| folder.join(spec.name).exists()) {
             open(&folder, spec.name)?;
         }
-        let attempts = attempts(blocks)?;
+        let attempts = attempts_capacity(blocks)?;
         let gate = Gate::load(OBJECT, &Plan::of_this_kernel()?, |loader| {
-            loader
-                .override_global("REPLAY", &0u32, true)
-                .map_max_entries("BLOCKED_NUMBERS", blocks)
-                .map_max_entries("ATTEMPTS", attempts)
-                .map_max_entries("REDIALS", attempts);
-            for spec in SPECS {
+            loader.override_global("REPLAY", &0u32, true);
+            for spec in MAPS {
+                match spec.max_entries {
+                    MaxEntries::Fixed(_) => {}
+                    MaxEntries::Blocks => _ = loader.map_max_entries(spec.name, blocks),
+                    MaxEntries::Attempts => _ = loader.map_max_entries(spec.name, attempts),
+                }
                 loader.map_pin_path(spec.name, folder.join(spec.name));
             }
         })?;
@@ -94,13 +91,13 @@ impl Filter {
         &mut self.gate
     }
 
-    /// Which program of the object it is.
+    /// Returns the program of the object that the kernel accepted.
     #[must_use]
     pub fn program(&self) -> Program {
         self.gate.program()
     }
 
-    /// What to say where this kernel refuses the full reader; `None`: it takes it.
+    /// Returns the warning for a kernel that refuses the full reader; `None` if it accepts it.
     #[must_use]
     pub fn slow_reader(&self) -> Option<String> {
         self.gate.slow_reader()
@@ -110,25 +107,26 @@ impl Filter {
         &self.pins
     }
 
-    /// The folder of its maps.
+    /// Returns the folder of the pinned maps.
     #[must_use]
     pub fn folder(&self) -> &Path {
         &self.folder
     }
 
-    /// The kernel's number of the program.
+    /// Returns the kernel's ID of the program.
     ///
     /// # Errors
-    /// A failing system call.
+    /// [`Error::Load`] if the system call fails.
     pub fn program_id(&mut self) -> Result<u32, Error> {
         Ok(self.gate.xdp()?.info().map_err(Error::program)?.id())
     }
 
-    /// Puts the program on an interface: into the pinned link where there is one, which replaces
-    /// an older program between two packets, else by a new link.
+    /// Attaches the program to an interface. If the interface has a pinned link, replaces the older
+    /// program in it between two packets; otherwise makes a new link.
     ///
     /// # Errors
-    /// No such interface, another XDP program on it, a driver without native XDP.
+    /// [`Error::NoInterface`], [`Error::Busy`] if another XDP program is on the interface, and
+    /// [`Error::Attach`] otherwise, such as for a driver without native XDP.
     pub fn attach(&mut self, interface: &str, mode: XdpMode) -> Result<Attached, Error> {
         if self.replace(interface)? {
             return Ok(Attached::Replaced);
@@ -144,8 +142,7 @@ impl Filter {
         Ok(Attached::New)
     }
 
-    /// Replaces the program in the pinned link; `false`: there is none, or none that leads to
-    /// an interface any more.
+    /// Replaces the program in the pinned link; `false` if there is no link, or its interface is gone.
     pub(crate) fn replace(&mut self, interface: &str) -> Result<bool, Error> {
         let path = self.pins.link(interface);
         if !path.exists() {
@@ -153,22 +150,22 @@ impl Filter {
         }
         let no_link = |error: &dyn std::error::Error| Error::Layout {
             path: path.clone(),
-            what: format!("it is no XDP link ({})", chain(error)),
+            what: format!("it is not an XDP link ({})", chain(error)),
         };
         let pinned = PinnedLink::from_pin(&path).map_err(|error| no_link(&error))?;
         let link = XdpLink::try_from(FdLink::from(pinned)).map_err(|error| no_link(&error))?;
         let program = self.gate.xdp()?;
         match program.attach_to_link(link) {
             Ok(id) => {
-                // Closed here; the pin keeps it.
+                // Closed here; the pin keeps the link.
                 program.take_link(id).map_err(Error::program)?;
                 Ok(true)
             }
-            Err(error) if os_error(&error) == Some(ENOLINK) => {
+            Err(error) if errno(&error) == Some(Errno::ENOLINK) => {
                 self.pins.unpin(interface)?;
                 Ok(false)
             }
-            Err(error) => Err(attach_error(interface, &error, None)),
+            Err(error) => Err(attach_error(interface, error, None)),
         }
     }
 
@@ -178,61 +175,59 @@ impl Filter {
             Ok(id) => id,
             Err(ProgramError::UnknownInterface { name }) => return Err(Error::NoInterface(name)),
             Err(error) => {
-                let said = self.said(interface, mode, os_error(&error));
-                return Err(attach_error(interface, &error, said));
+                let said = self.said(interface, mode, errno(&error));
+                return Err(attach_error(interface, error, said));
             }
         };
         let link = self.gate.xdp()?.take_link(id).map_err(Error::program)?;
-        // Aya attaches without a link where the kernel has none; that cannot outlive us.
+        // On a kernel without links, Aya attaches without one; such a program ends with this process.
         let link = FdLink::try_from(link).map_err(|error| Error::Attach {
             interface: interface.to_owned(),
-            error: format!("the kernel made no link ({})", chain(&error)),
+            message: format!("the kernel made no link ({})", chain(&error)),
+            source: error.into(),
         })?;
         link.pin(&path).map_err(|error| Error::pin(&path, error))?;
         Ok(())
     }
 
-    /// The kernel's own words, asked for once for each error of an interface.
-    fn said(&mut self, interface: &str, mode: AyaMode, number: Option<i32>) -> Option<String> {
+    /// Returns the kernel's text of a refusal; asks the kernel once for each error of an interface.
+    fn said(&mut self, interface: &str, mode: AyaMode, number: Option<Errno>) -> Option<String> {
         if is_busy(number) {
             return None;
         }
         let index = if_nametoindex(interface).ok()?;
-        if let Some(said) = self.said.get(&(index, number)) {
+        let key = (index, number.map(|number| number as i32));
+        if let Some(said) = self.said.get(&key) {
             return said.clone();
         }
         let fd = self.gate.xdp().ok()?.fd().ok()?;
         let said = xdp_refusal::why(index, fd.as_fd(), mode == AyaMode::Driver).ok()?;
-        self.said.insert((index, number), said.clone());
+        self.said.insert(key, said.clone());
         said
     }
 }
 
-/// Whether another program is in the way.
-fn is_busy(number: Option<i32>) -> bool {
-    matches!(number, Some(EBUSY | EEXIST))
+/// Checks whether another program is on the interface.
+fn is_busy(number: Option<Errno>) -> bool {
+    matches!(number, Some(Errno::EBUSY | Errno::EEXIST))
 }
 
-/// Why the program cannot be attached, with what the kernel said and what to do.
-fn attach_error(
-    interface: &str,
-    error: &(dyn std::error::Error + 'static),
-    said: Option<String>,
-) -> Error {
-    let number = os_error(error);
+/// Returns the error of a failed attachment, with the kernel's text and what to do.
+fn attach_error(interface: &str, error: ProgramError, said: Option<String>) -> Error {
+    let number = errno(&error);
     if is_busy(number) {
         return Error::Busy(interface.to_owned());
     }
     let hint = match number {
-        Some(EOPNOTSUPP) => {
+        Some(Errno::EOPNOTSUPP) => {
             "; the driver has no native XDP: xdp_mode = \"generic\" works everywhere, slower"
         }
-        Some(ERANGE) => "; the MTU is too large for this driver's XDP",
+        Some(Errno::ERANGE) => "; the MTU is too large for this driver's XDP",
         _ => "",
     };
     let said = said.map_or_else(String::new, |said| format!(", the kernel says: {said}"));
-    let error = format!("{}{said}{hint}", chain(error));
-    Error::Attach { interface: interface.to_owned(), error }
+    let message = format!("{}{said}{hint}", chain(&error));
+    Error::Attach { interface: interface.to_owned(), message, source: error.into() }
 }
 
 #[cfg(test)]
@@ -241,7 +236,7 @@ mod tests {
     use crate::sys::test_netns::in_new_namespace;
 
     #[test]
-    fn a_refusal_to_attach_has_the_kernels_own_words() {
+    fn refusal_to_attach_has_the_text_of_the_kernel() {
         in_new_namespace(async {
             let folder = format!("/sys/fs/bpf/palang-unit-said-{}", std::process::id());
             let pins = Pins::new(Path::new(&folder));

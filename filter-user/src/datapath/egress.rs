@@ -1,11 +1,11 @@
-//! The program for packets that leave, on an interface: by a pinned tcx link where the kernel
-//! has tcx (Linux 6.6), otherwise as a filter of the qdisc clsact with a priority and handle of ours.
+//! Attaches the program for packets that leave to an interface. If the kernel has tcx (Linux 6.6), it
+//! uses a pinned tcx link. Otherwise it uses a filter of the qdisc clsact with our priority and handle.
 //!
 //! ```text
 //! <pins>/links-egress/eth0    the tcx link
-//! <pins>/clsact/eth0          a note: there is a filter of ours
+//! <pins>/clsact/eth0          a note: the interface has a filter of ours
 //! ```
-//! Both outlive every process. The qdisc is not taken away again: others may use it.
+//! Both outlive every process. The qdisc is never removed: others may use it.
 
 use std::fs;
 use std::io;
@@ -14,17 +14,12 @@ use std::path::PathBuf;
 use aya::programs::links::{FdLink, Link as _, PinnedLink};
 use aya::programs::tc::{NlOptions, SchedClassifierLink, TcAttachOptions, TcHandle};
 use aya::programs::{LinkOrder, ProgramInfo, SchedClassifier, TcAttachType, tc};
+use nix::errno::Errno;
 
-use crate::datapath::Attached;
-use crate::datapath::attach::Filter;
-use crate::datapath::error::{Error, chain, os_error};
+use crate::datapath::attach::{Attached, Filter};
+use crate::datapath::error::{Error, chain, errno};
 use crate::datapath::load::EGRESS_PROGRAM;
 use crate::datapath::pins::Pins;
-
-const ENOENT: i32 = 2;
-const ENODEV: i32 = 19;
-const EINVAL: i32 = 22;
-const ENOLINK: i32 = 67;
 
 /// An interface that every network namespace has.
 const EVERYWHERE: &str = "lo";
@@ -33,7 +28,7 @@ const EVERYWHERE: &str = "lo";
 const PRIORITY: u16 = 112;
 const HANDLE: TcHandle = TcHandle::new(0, 112);
 
-/// How a program meets packets that leave.
+/// Ways of attaching a program to packets that leave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Egress {
     /// A link of its own, where the kernel has tcx (Linux 6.6).
@@ -43,19 +38,18 @@ pub enum Egress {
 }
 
 impl Egress {
-    /// The way that this kernel has. A kernel without tcx does not know the question which programs
-    /// are on it.
+    /// Returns the way of this kernel. A kernel without tcx does not know the query for programs on tcx.
     #[must_use]
     pub fn of_this_kernel() -> Egress {
         match SchedClassifier::query_tcx(EVERYWHERE, TcAttachType::Egress) {
-            Err(error) if os_error(&error) == Some(EINVAL) => Egress::Clsact,
+            Err(error) if errno(&error) == Some(Errno::EINVAL) => Egress::Clsact,
             Ok(_) | Err(_) => Egress::Tcx,
         }
     }
 }
 
-/// How many programs of ours packets that leave an interface meet on tcx links; on a kernel without
-/// them 0. In the network namespace of the calling thread.
+/// Counts our programs for packets that leave on tcx links of an interface, in the network namespace of
+/// the calling thread. Returns 0 on a kernel without tcx.
 #[must_use]
 pub fn tcx_programs(interface: &str) -> usize {
     let found = SchedClassifier::query_tcx(interface, TcAttachType::Egress);
@@ -64,7 +58,7 @@ pub fn tcx_programs(interface: &str) -> usize {
 }
 
 impl Pins {
-    /// The pin of the link of packets that leave an interface.
+    /// Returns the pin of the link for packets that leave an interface.
     #[must_use]
     pub fn egress_link(&self, interface: &str) -> PathBuf {
         self.folder().join("links-egress").join(interface)
@@ -74,23 +68,23 @@ impl Pins {
         self.folder().join("clsact").join(interface)
     }
 
-    /// Interfaces that have the program for packets that leave.
+    /// Returns the interfaces that have the program for packets that leave.
     pub(crate) fn egress_interfaces(&self) -> Vec<String> {
         let folders = ["links-egress", "clsact"].map(|name| self.folder().join(name));
         let entries = folders.iter().flat_map(fs::read_dir).flatten().flatten();
         entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
     }
 
-    /// Whether the program for packets that leave was put on an interface.
+    /// Checks whether an interface has the program for packets that leave.
     #[must_use]
     pub fn has_egress(&self, interface: &str) -> bool {
         self.egress_link(interface).exists() || self.clsact(interface).exists()
     }
 
-    /// Takes the program for packets that leave off an interface; `false`: it was not on it.
+    /// Detaches the program for packets that leave from an interface; `false` if it was not attached.
     ///
     /// # Errors
-    /// A pin that cannot be removed, a filter that cannot.
+    /// [`Error::Pin`] if a pin cannot be removed, [`Error::Attach`] if a filter cannot.
     pub fn detach_egress(&self, interface: &str) -> Result<bool, Error> {
         let path = self.egress_link(interface);
         let tcx = match fs::remove_file(&path) {
@@ -104,10 +98,10 @@ impl Pins {
         }
         match ours(interface).map(|link| link.detach()) {
             Ok(Ok(())) => {}
-            Ok(Err(error)) if is_gone(os_error(&error)) => {}
-            Err(error) if is_gone(error.raw_os_error()) => {}
-            Ok(Err(error)) => return Err(failed(interface, &error)),
-            Err(error) => return Err(failed(interface, &error)),
+            Ok(Err(error)) if errno(&error).is_some_and(is_gone) => {}
+            Err(error) if errno(&error).is_some_and(is_gone) => {}
+            Ok(Err(error)) => return Err(failed(interface, error)),
+            Err(error) => return Err(failed(interface, error)),
         }
         fs::remove_dir(&note).map_err(|error| Error::pin(&note, error))?;
         Ok(true)
@@ -115,18 +109,19 @@ impl Pins {
 }
 
 impl Filter {
-    /// Loads the program for packets that leave, in case that it is attached later.
+    /// Loads the program for packets that leave, so that it can be attached later.
     ///
     /// # Errors
-    /// A program that the verifier refuses.
+    /// [`Error::Refused`] if the kernel refuses the program.
     pub fn load_egress(&mut self) -> Result<(), Error> {
         self.gate().egress().map(drop)
     }
 
-    /// Puts the program for packets that leave on an interface, in place of an older one of ours.
+    /// Attaches the program for packets that leave to an interface, in place of an older one of ours.
     ///
     /// # Errors
-    /// A program that the verifier refuses, no such interface, a kernel that cannot.
+    /// [`Error::Refused`] if the kernel refuses the program, [`Error::Attach`] if there is no such
+    /// interface or the kernel cannot attach it.
     pub fn attach_egress(&mut self, interface: &str, way: Egress) -> Result<Attached, Error> {
         match way {
             Egress::Tcx => self.attach_tcx(interface),
@@ -140,57 +135,57 @@ impl Filter {
         if path.exists() {
             let no_link = |error: &dyn std::error::Error| Error::Layout {
                 path: path.clone(),
-                what: format!("it is no tcx link ({})", chain(error)),
+                what: format!("it is not a tcx link ({})", chain(error)),
             };
             let pinned = PinnedLink::from_pin(&path).map_err(|error| no_link(&error))?;
             let link = SchedClassifierLink::try_from(FdLink::from(pinned))
                 .map_err(|error| no_link(&error))?;
             match program.attach_to_link(link) {
                 Ok(id) => {
-                    // Closed here; the pin keeps it.
+                    // Closed here; the pin keeps the link.
                     program.take_link(id).map_err(Error::program)?;
                     return Ok(Attached::Replaced);
                 }
                 // The interface is gone; there may be another of its name.
-                Err(error) if os_error(&error) == Some(ENOLINK) => {
+                Err(error) if errno(&error) == Some(Errno::ENOLINK) => {
                     fs::remove_file(&path).map_err(|error| Error::pin(&path, error))?;
                 }
-                Err(error) => return Err(failed(interface, &error)),
+                Err(error) => return Err(failed(interface, error)),
             }
         }
         make_folder_of(&path)?;
-        // First, because another program may end the way of a packet.
+        // First, because another program may end the processing of a packet.
         let order = TcAttachOptions::TcxOrder(LinkOrder::first());
         let id = program
             .attach_with_options(interface, TcAttachType::Egress, order)
-            .map_err(|error| failed(interface, &error))?;
+            .map_err(|error| failed(interface, error))?;
         let link = program.take_link(id).map_err(Error::program)?;
-        let link = FdLink::try_from(link).map_err(|error| failed(interface, &error))?;
+        let link = FdLink::try_from(link).map_err(|error| failed(interface, error))?;
         link.pin(&path).map_err(|error| Error::pin(&path, error))?;
         Ok(Attached::New)
     }
 
     fn attach_clsact(&mut self, interface: &str) -> Result<Attached, Error> {
         let note = self.pins().clsact(interface);
-        // Before the filter: what is noted is found again.
+        // Before the filter, so that a filter always has its note.
         fs::create_dir_all(&note).map_err(|error| Error::pin(&note, error))?;
-        // Mostly it is there; where it cannot be made, the filter says so.
+        // It usually exists. If it cannot be made, the error of the filter says so.
         let _ = tc::qdisc_add_clsact(interface);
         let program = self.gate().egress()?;
-        let link = ours(interface).map_err(|error| failed(interface, &error))?;
+        let link = ours(interface).map_err(|error| failed(interface, error))?;
         let (id, how) = match program.attach_to_link(link) {
             Ok(id) => (id, Attached::Replaced),
-            Err(error) if os_error(&error) == Some(ENOENT) => {
+            Err(error) if errno(&error) == Some(Errno::ENOENT) => {
                 let options = NlOptions { priority: PRIORITY, handle: HANDLE, classid: None };
                 let options = TcAttachOptions::Netlink(options);
                 let id = program
                     .attach_with_options(interface, TcAttachType::Egress, options)
-                    .map_err(|error| failed(interface, &error))?;
+                    .map_err(|error| failed(interface, error))?;
                 (id, Attached::New)
             }
-            Err(error) => return Err(failed(interface, &error)),
+            Err(error) => return Err(failed(interface, error)),
         };
-        // The filter shall outlive us, and dropping this takes it off.
+        // The filter must outlive this process, and dropping the link would detach it.
         std::mem::forget(program.take_link(id).map_err(Error::program)?);
         Ok(how)
     }
@@ -201,20 +196,21 @@ fn make_folder_of(path: &std::path::Path) -> Result<(), Error> {
     fs::create_dir_all(folder).map_err(|error| Error::pin(folder, error))
 }
 
-/// Our filter on an interface, whether or not it is there.
+/// Returns our filter on an interface, whether or not it exists.
 fn ours(interface: &str) -> io::Result<SchedClassifierLink> {
     SchedClassifierLink::attached(interface, TcAttachType::Egress, PRIORITY, HANDLE, None)
 }
 
-/// Without the interface or its qdisc there is no filter.
-fn is_gone(error: Option<i32>) -> bool {
-    matches!(error, Some(ENOENT | ENODEV | EINVAL))
+/// Checks for an error that means: the filter, its qdisc or its interface does not exist.
+fn is_gone(errno: Errno) -> bool {
+    matches!(errno, Errno::ENOENT | Errno::ENODEV | Errno::EINVAL)
 }
 
-fn failed(interface: &str, error: &(dyn std::error::Error + 'static)) -> Error {
+fn failed(interface: &str, error: impl std::error::Error + Send + Sync + 'static) -> Error {
     Error::Attach {
         interface: interface.to_owned(),
-        error: format!("the program for packets that leave (call-back grace): {}", chain(error)),
+        message: format!("the program for packets that leave (call-back grace): {}", chain(&error)),
+        source: error.into(),
     }
 }
 
@@ -227,12 +223,12 @@ mod tests {
     use crate::model::xdp_mode::XdpMode;
     use crate::sys::test_netns::{in_new_namespace, ip};
 
-    /// Programs of ours for packets that leave, of either way.
+    /// Counts our programs for packets that leave, of either way.
     fn count(interface: &str) -> usize {
         let mut tc = Command::new("tc");
         let output = tc.args(["filter", "show", "dev", interface, "egress"]).output().unwrap();
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        // A line tells its name twice.
+        // A line has its name twice.
         let of_clsact = text.lines().filter(|line| line.contains(EGRESS_PROGRAM)).count();
         of_clsact + tcx_programs(interface)
     }
@@ -273,7 +269,7 @@ mod tests {
 
     #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
     #[test]
-    fn a_tcx_link() {
+    fn tcx_link_is_attached_replaced_and_detached() {
         if Egress::of_this_kernel() == Egress::Tcx {
             attached_replaced_and_detached(Egress::Tcx);
         }
@@ -281,7 +277,7 @@ mod tests {
 
     #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
     #[test]
-    fn a_filter_of_clsact() {
+    fn clsact_filter_is_attached_replaced_and_detached() {
         attached_replaced_and_detached(Egress::Clsact);
     }
 }

@@ -1,4 +1,4 @@
-//! What can go wrong between user space and the kernel, in words that help.
+//! Errors between user space and the kernel: their causes, and advice for the person who reads them.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -7,162 +7,157 @@ use aya::EbpfError;
 use aya::maps::MapError;
 use aya::programs::ProgramError;
 use caps::{CapSet, Capability};
+use nix::errno::Errno;
 
 use crate::datapath::object::OBJECT;
+use crate::exit::{Exit, Failure};
 use crate::sys::kernels;
-
-/// A missing capability. `EACCES`, which Rust takes for the same, is the verifier's no.
-const EPERM: i32 = 1;
-const EACCES: i32 = 13;
-/// A full hash, a full LPM trie.
-const E2BIG: i32 = 7;
-const ENOSPC: i32 = 28;
 
 /// Lines of a verifier's log that are kept of a refusal.
 const LOG_LINES: usize = 30;
 
-/// An error of the datapath.
-#[derive(Debug)]
+/// A cause of any type; its text is part of the message of the error that has it as source.
+pub type Cause = Box<dyn std::error::Error + Send + Sync>;
+
+/// An error of the datapath. Its text includes the causes.
+#[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The kernel does not let us: capabilities are missing.
+    /// The process lacks a capability that the kernel demands.
+    #[error(
+        "no permission to load BPF programs: run as root, or with CAP_BPF, CAP_NET_ADMIN and \
+         CAP_PERFMON"
+    )]
     Permission,
     /// The kernel refuses every program that was tried, each for a reason of its own.
+    #[error("{}", refused(.0))]
     Refused(Vec<Refusal>),
     /// This `palang` was built without the BPF toolchain.
+    #[error(
+        "cannot load the kernel program: this palang was built without it; run `cargo xtask setup`, \
+         then build palang again"
+    )]
     NoProgram,
     /// The program cannot be loaded at all.
-    Load(String),
+    #[error("cannot load the BPF program: {}", chain(.0.as_ref()))]
+    Load(#[source] Cause),
     /// The kernel did not run the program on a frame.
-    Run(String),
-    /// A map did not take or give a value.
+    #[error("the kernel cannot judge a frame: {}", chain(.0.as_ref()))]
+    Run(#[source] Cause),
+    /// A map did not accept or return a value.
+    #[error("BPF map {name}: {}", chain(.source))]
     Map {
         /// Name of the map.
         name: &'static str,
-        /// What the kernel said.
-        error: String,
+        /// The error of the system call.
+        source: MapError,
     },
     /// A map has no room for another element.
+    #[error("BPF map {0} is full")]
     Full(&'static str),
-    /// A pin cannot be opened.
+    /// A pin cannot be opened, made or removed.
+    #[error("{}: {}", path.display(), chain(.source.as_ref()))]
     Pin {
         /// The file.
         path: PathBuf,
-        /// What the kernel said.
-        error: String,
+        /// The error of the system call.
+        source: Cause,
     },
-    /// A pinned object is not what stands there in this version.
+    /// The folder of pins is not on a BPF file system.
+    #[error("{}: not on a BPF file system: mount -t bpf bpf /sys/fs/bpf", .0.display())]
+    NoBpfFileSystem(PathBuf),
+    /// A pinned object is not the map or link that this version pins there.
+    #[error(
+        "{path}: not a map or link of this version of Palang: {what}. An attached filter keeps \
+         running. Look at the object (bpftool map show pinned {path}), remove it, and start again",
+        path = path.display()
+    )]
     Layout {
         /// The file.
         path: PathBuf,
-        /// What it is instead.
+        /// The difference.
         what: String,
     },
     /// There is no such interface.
+    #[error("there is no interface {0} (ip link)")]
     NoInterface(String),
     /// Another XDP program is on the interface.
+    #[error("another XDP program is on {0}: see `ip link show {0}`, and remove it first")]
     Busy(String),
     /// The program cannot be attached to the interface.
+    #[error("cannot attach to {interface}: {message}")]
     Attach {
         /// The interface.
         interface: String,
-        /// What the kernel said, and what to do.
-        error: String,
+        /// The text of the cause, and what to do.
+        message: String,
+        /// The error of the system call.
+        source: Cause,
     },
     /// The object lacks something that this version expects.
+    #[error("the BPF object has no {0}: it was built from other sources than this program")]
     Missing(&'static str),
     /// A ring holds an item of another length than an event's.
+    #[error("an event of {0} bytes in the ring: other layout")]
     Event(usize),
-    /// The number of CPUs cannot be told.
-    Cpus(io::Error),
+    /// The number of CPUs is not known.
+    #[error("cannot read the number of CPUs: {0}")]
+    Cpus(#[source] io::Error),
     /// More trunks than the maps hold.
+    #[error(
+        "{0} trunks, but the maps hold {max} with the default one",
+        max = filter_common::abi::TRUNKS_MAX
+    )]
     TooManyTrunks(usize),
 }
 
-impl std::fmt::Display for Error {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Error::Permission => f.write_str(
-                "no permission to load BPF programs: run as root, or with CAP_BPF, CAP_NET_ADMIN \
-                 and CAP_PERFMON",
-            ),
-            Error::Refused(refusals) => {
-                let told: Vec<_> = refusals.iter().map(Refusal::to_string).collect();
-                write!(
-                    f,
-                    "cannot load the program: Linux {} refuses it ({}); {}. What is attached stays in \
-                     force",
-                    kernels::running(),
-                    told.join("; "),
-                    kernels::advice()
-                )?;
-                refusals.iter().try_for_each(|refusal| match refusal.log.as_str() {
-                    "" => Ok(()),
-                    log => {
-                        write!(f, "\n{}, the end of the verifier's log:\n{log}", refusal.program)
-                    }
-                })
-            }
-            Error::NoProgram => f.write_str(
-                "cannot load the kernel program: this palang was built without it; run \
-                 `cargo xtask setup`, then build palang again",
-            ),
-            Error::Load(error) => write!(f, "cannot load the BPF program: {error}"),
-            Error::Run(error) => write!(f, "the kernel cannot judge a frame: {error}"),
-            Error::Map { name, error } => write!(f, "BPF map {name}: {error}"),
-            Error::Full(name) => write!(f, "BPF map {name} is full"),
-            Error::Pin { path, error } => write!(f, "{}: {error}", path.display()),
-            Error::Layout { path, what } => write!(
-                f,
-                "{}: not a map or link of this version of Palang: {what}. Whatever is attached goes \
-                 on. Look what it is (bpftool map show pinned {0}), remove it, and start again",
-                path.display()
-            ),
-            Error::NoInterface(name) => write!(f, "there is no interface {name} (ip link)"),
-            Error::Busy(name) => write!(
-                f,
-                "another XDP program is on {name}: see `ip link show {name}`, and take it off first"
-            ),
-            Error::Attach { interface, error } => {
-                write!(f, "cannot attach to {interface}: {error}")
-            }
-            Error::Missing(name) => write!(
-                f,
-                "the BPF object has no {name}: it was built from other sources than this program"
-            ),
-            Error::Event(len) => write!(f, "an event of {len} bytes in the ring: other layout"),
-            Error::Cpus(error) => write!(f, "cannot tell the number of CPUs: {error}"),
-            Error::TooManyTrunks(count) => write!(
-                f,
-                "{count} trunks, but the maps hold {} with the default one",
-                filter_common::abi::TRUNKS_MAX
-            ),
-        }
+impl From<Error> for Failure {
+    fn from(error: Error) -> Failure {
+        let refused = matches!(error, Error::Permission);
+        Failure::new(if refused { Exit::Refused } else { Exit::Failed }, error)
     }
 }
 
-impl std::error::Error for Error {}
+/// Describes why the kernel refuses all programs that were tried.
+fn refused(refusals: &[Refusal]) -> String {
+    let mut text = format!(
+        "cannot load the program: Linux {} refuses it ({}); {}. An attached filter stays in force",
+        kernels::running(),
+        reasons(refusals),
+        kernels::advice()
+    );
+    for refusal in refusals.iter().filter(|refusal| !refusal.log.is_empty()) {
+        let Refusal { program, log, .. } = refusal;
+        text += &format!("\n{program}, the end of the verifier's log:\n{log}");
+    }
+    text
+}
+
+/// Lists refusals in one line.
+pub(crate) fn reasons(refusals: &[Refusal]) -> String {
+    refusals.iter().map(Refusal::to_string).collect::<Vec<_>>().join("; ")
+}
 
 impl Error {
     pub(crate) fn load(error: EbpfError) -> Error {
         if OBJECT.is_empty() {
             return Error::NoProgram;
         }
-        if is_permission(&error) { Error::Permission } else { Error::Load(chain(&error)) }
+        if is_permission(&error) { Error::Permission } else { Error::Load(error.into()) }
     }
 
     pub(crate) fn program(error: ProgramError) -> Error {
-        if is_permission(&error) { Error::Permission } else { Error::Load(chain(&error)) }
+        if is_permission(&error) { Error::Permission } else { Error::Load(error.into()) }
     }
 
-    /// The kernel does not take the program of this name.
+    /// Returns the error of a kernel that does not load the program of this name.
     pub(crate) fn loading(program: &'static str, error: ProgramError) -> Error {
         let ProgramError::LoadError { io_error, verifier_log } = &error else {
             return Error::program(error);
         };
-        if io_error.raw_os_error() == Some(EPERM) {
+        if is_errno(io_error, Errno::EPERM) {
             return Error::Permission;
         }
-        // Without CAP_PERFMON the verifier is stricter, and takes no program of this kind.
+        // Without CAP_PERFMON the verifier is stricter, and accepts no program of this kind.
         let has = |one| caps::has_cap(None, CapSet::Effective, one).unwrap_or(true);
         if !has(Capability::CAP_PERFMON) && !has(Capability::CAP_SYS_ADMIN) {
             return Error::Permission;
@@ -171,28 +166,29 @@ impl Error {
     }
 
     pub(crate) fn run(error: ProgramError) -> Error {
-        Error::Run(chain(&error))
+        Error::Run(error.into())
     }
 
     pub(crate) fn map(name: &'static str, error: MapError) -> Error {
         if is_permission(&error) {
             return Error::Permission;
         }
-        match os_error(&error) {
-            Some(E2BIG | ENOSPC) => Error::Full(name),
-            _ => Error::Map { name, error: chain(&error) },
+        match errno(&error) {
+            // A full hash, a full LPM trie.
+            Some(Errno::E2BIG | Errno::ENOSPC) => Error::Full(name),
+            _ => Error::Map { name, source: error },
         }
     }
 
-    pub(crate) fn pin(path: &Path, error: impl std::error::Error + 'static) -> Error {
-        // A verifier says EACCES, too; here it is the file's mode, or there is a folder.
-        if is_permission(&error) || os_error(&error) == Some(EACCES) && !path.is_dir() {
+    pub(crate) fn pin(path: &Path, error: impl std::error::Error + Send + Sync + 'static) -> Error {
+        // The verifier also returns EACCES. Here it means the mode of the file, or `path` is a folder.
+        if is_permission(&error) || errno(&error) == Some(Errno::EACCES) && !path.is_dir() {
             return Error::Permission;
         }
-        Error::Pin { path: path.to_owned(), error: chain(&error) }
+        Error::Pin { path: path.to_owned(), source: error.into() }
     }
 
-    /// Whether a map has no room for another element: `E2BIG` of a hash, `ENOSPC` of a trie.
+    /// Checks whether a map has no room for another element: `E2BIG` of a hash, `ENOSPC` of a trie.
     #[must_use]
     pub fn is_full(&self) -> bool {
         matches!(self, Error::Full(_))
@@ -204,11 +200,11 @@ impl Error {
 pub struct Refusal {
     /// Its name in the object.
     pub program: &'static str,
-    /// How many instructions the verifier walked; `None`: it did not get to them.
+    /// Number of instructions that the verifier walked; `None`: it did not get to them.
     pub instructions: Option<u32>,
-    /// What the kernel said.
+    /// Text of the kernel's error.
     pub error: String,
-    /// The last lines of the verifier's log; empty: there is none.
+    /// The last lines of the verifier's log; empty if there is no log.
     pub log: String,
 }
 
@@ -229,28 +225,35 @@ impl std::fmt::Display for Refusal {
         write!(f, "{}: {}", self.program, self.error)?;
         match self.instructions {
             Some(count) => write!(f, " after {count} instructions"),
-            None if self.log.is_empty() => f.write_str(" and no word more"),
+            None if self.log.is_empty() => f.write_str(" and no further message"),
             None => Ok(()),
         }
     }
 }
 
+/// Checks whether a capability is missing. `EACCES`, which Rust reads as the same, is the verifier's.
 fn is_permission(error: &(dyn std::error::Error + 'static)) -> bool {
-    os_error(error) == Some(EPERM)
+    errno(error) == Some(Errno::EPERM)
 }
 
-/// The number of the system's error behind an error.
-pub(crate) fn os_error(error: &(dyn std::error::Error + 'static)) -> Option<i32> {
+/// Checks whether an I/O error has this number.
+pub(crate) fn is_errno(error: &io::Error, errno: Errno) -> bool {
+    error.raw_os_error() == Some(errno as i32)
+}
+
+/// Returns the number of the system call's error that caused an error.
+pub(crate) fn errno(error: &(dyn std::error::Error + 'static)) -> Option<Errno> {
     let mut next = Some(error);
     while let Some(error) = next {
         if let Some(io) = error.downcast_ref::<io::Error>() {
-            return io.raw_os_error();
+            return io.raw_os_error().map(Errno::from_raw);
         }
         next = error.source();
     }
     None
 }
 
+/// Formats an error and its causes.
 pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut next = error.source();

@@ -1,7 +1,7 @@
-//! Frames of refused attempts: switching their keeping on and off, and taking them out.
+//! Frames of refused attempts: switches their storage on and off, and reads them.
 //!
-//! Not among [`Maps`](crate::datapath::Maps): those that an older program of the same layout made lack these,
-//! and are read all the same.
+//! They are not part of [`Maps`](crate::datapath::Maps). The maps of an older program of the same
+//! layout lack the maps of frames, and can still be read.
 
 use std::path::Path;
 use std::sync::Mutex;
@@ -15,7 +15,7 @@ use crate::datapath::maps::layout::{open, typed};
 use crate::datapath::raw;
 use crate::datapath::raw::Raw;
 
-/// How many frames are kept, and what became of those that should have been.
+/// The number of frames to keep, and counts of those that were kept or lost.
 pub struct EvidenceSwitch {
     per_second: Mutex<Array<MapData, u32>>,
     stats: PerCpuArray<MapData, Raw<EvidenceStats>>,
@@ -34,25 +34,25 @@ impl EvidenceSwitch {
     /// Opens the maps pinned in a folder.
     ///
     /// # Errors
-    /// A map that is missing, or that another layout wrote.
+    /// [`Error::Pin`] if a map is missing, [`Error::Layout`] if it has another layout.
     pub fn open(folder: &Path) -> Result<EvidenceSwitch, Error> {
         EvidenceSwitch::new(|name| open(folder, name))
     }
 
-    /// Each CPU keeps so many frames in a second from now on; 0: none.
+    /// Sets the number of frames that each CPU keeps in a second; 0 keeps no frame.
     ///
     /// # Errors
-    /// A failing system call.
+    /// [`Error::Map`] if the system call fails.
     pub fn set(&self, per_second: u32) -> Result<(), Error> {
         lock(&self.per_second)
             .set(0, per_second, 0)
             .map_err(|error| Error::map("EVIDENCE_PER_SECOND", error))
     }
 
-    /// What became of the frames, over all CPUs.
+    /// Returns the counts of kept, lost and limited frames, over all CPUs.
     ///
     /// # Errors
-    /// A failing system call.
+    /// [`Error::Map`] if the system call fails.
     pub fn stats(&self) -> Result<EvidenceStats, Error> {
         let values = self.stats.get(&0, 0).map_err(|error| Error::map("EVIDENCE_STATS", error))?;
         Ok(values.iter().fold(EvidenceStats::default(), |sum, Raw(value)| EvidenceStats {
@@ -74,18 +74,18 @@ impl EvidenceRing {
         typed(&mut take, "EVIDENCE").map(EvidenceRing)
     }
 
-    /// Opens the ring pinned in a folder. Frames that nobody has read yet are still in it.
+    /// Opens the ring pinned in a folder. It still holds the frames that no process has read.
     ///
     /// # Errors
-    /// A ring that is missing.
+    /// [`Error::Pin`] if the ring is missing, [`Error::Layout`] if it has another layout.
     pub fn open(folder: &Path) -> Result<EvidenceRing, Error> {
         EvidenceRing::new(|name| open(folder, name))
     }
 
-    /// Takes all frames out.
+    /// Removes all frames from the ring and returns them.
     ///
     /// # Errors
-    /// A frame of another layout.
+    /// [`Error::Event`] for a frame of another layout.
     pub fn drain(&mut self) -> Result<Vec<Evidence>, Error> {
         raw::drain(&mut self.0, usize::MAX)
     }

@@ -1,17 +1,18 @@
-//! What this kernel can do for the program, found out by loading a few instructions. Release numbers
-//! say nothing: distributions carry features back to older kernels.
+//! Finds out the features of this kernel by loading a few instructions. Release numbers are not
+//! enough: distributions add features to older kernels.
 
 #![expect(unsafe_code, reason = "nix has no bpf(2), which loads the instructions that are tried")]
 
 use std::io;
 use std::os::fd::{FromRawFd as _, OwnedFd};
 
+use nix::errno::Errno;
 use nix::libc;
 use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit, setrlimit};
 
 use crate::datapath::error::Error;
 
-/// How often a load is tried that a signal interrupts.
+/// Number of tries of a load that a signal interrupts.
 const TRIES: u32 = 10;
 
 /// Numbers of Linux `include/uapi/linux/bpf.h`.
@@ -23,30 +24,30 @@ const KTIME_GET_COARSE_NS: u32 = 160;
 const XDP_GET_BUFF_LEN: u32 = 188;
 const XDP_LOAD_BYTES: u32 = 189;
 
-/// What the kernel can do.
+/// Features of a kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Features {
-    /// It gives programs frames of several buffers (`xdp.frags`, Linux 5.18).
+    /// Whether it gives programs frames of several buffers (`xdp.frags`, Linux 5.18).
     pub frags: bool,
-    /// It has `bpf_xdp_get_buff_len` and `bpf_xdp_load_bytes` (Linux 5.18).
+    /// Whether it has `bpf_xdp_get_buff_len` and `bpf_xdp_load_bytes` (Linux 5.18).
     pub buffer_helpers: bool,
-    /// It counts maps against `ulimit -l` of the process (before Linux 5.11).
+    /// Whether it counts maps against `ulimit -l` of the process (before Linux 5.11).
     pub locked_memory: bool,
 }
 
 impl Features {
-    /// Finds them out.
+    /// Finds out the features of this kernel.
     ///
     /// # Errors
-    /// [`Error::Permission`] without the capabilities, [`Error::Load`] when the kernel takes no program
+    /// [`Error::Permission`] without the capabilities, [`Error::Load`] if the kernel accepts no program
     /// at all.
     pub fn probe() -> Result<Features, Error> {
         let pass = [move_imm(0, 2), EXIT];
-        if !takes(TYPE_XDP, 0, &pass)? {
-            return Err(Error::Load("the kernel takes no XDP program".to_owned()));
+        if !accepts(TYPE_XDP, 0, &pass)? {
+            return Err(Error::Load("the kernel accepts no XDP program".into()));
         }
         let buff_len = [call(XDP_GET_BUFF_LEN), move_imm(0, 2), EXIT];
-        // Eight bytes to the stack.
+        // Copies eight bytes to the stack.
         let load_bytes = [
             move_imm(2, 0),
             move_reg(3, 10),
@@ -56,26 +57,25 @@ impl Features {
             move_imm(0, 2),
             EXIT,
         ];
-        // What libbpf asks, too: the helper came together with the other way of counting.
+        // libbpf does the same: the helper is as old as the other way of counting.
         let coarse = [call(KTIME_GET_COARSE_NS), EXIT];
         Ok(Features {
-            frags: takes(TYPE_XDP, XDP_HAS_FRAGS, &pass)?,
-            buffer_helpers: takes(TYPE_XDP, 0, &buff_len)? && takes(TYPE_XDP, 0, &load_bytes)?,
-            locked_memory: !takes(TYPE_SOCKET_FILTER, 0, &coarse)?,
+            frags: accepts(TYPE_XDP, XDP_HAS_FRAGS, &pass)?,
+            buffer_helpers: accepts(TYPE_XDP, 0, &buff_len)? && accepts(TYPE_XDP, 0, &load_bytes)?,
+            locked_memory: !accepts(TYPE_SOCKET_FILTER, 0, &coarse)?,
         })
     }
 
-    /// Lifts the limit of locked memory of this process, where maps are counted against it and the
-    /// process may.
+    /// Lifts the limit of locked memory of this process, if maps count against it.
     pub(crate) fn lift_memory_limit(self) {
         if self.locked_memory {
-            // Where it may not, the maps say so.
+            // Without permission, the error of the first map says so.
             let _ = setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY);
         }
     }
 }
 
-/// Bytes of maps that this process may have on a kernel that counts them; `None`: any number.
+/// Returns the bytes of maps that a kernel that counts them permits this process; `None`: any number.
 #[must_use]
 pub fn memory_limit() -> Option<u64> {
     let (soft, _) = getrlimit(Resource::RLIMIT_MEMLOCK).ok()?;
@@ -110,7 +110,7 @@ const fn call(helper: u32) -> Instruction {
     Instruction { operation: 0x85, registers: 0, offset: 0, immediate: helper.cast_signed() }
 }
 
-/// The beginning of `union bpf_attr` for `BPF_PROG_LOAD`; the kernel takes the rest for zero.
+/// The beginning of `union bpf_attr` for `BPF_PROG_LOAD`; the kernel reads the rest as zero.
 #[repr(C)]
 struct ProgLoad {
     prog_type: u32,
@@ -124,11 +124,12 @@ struct ProgLoad {
     prog_flags: u32,
 }
 
-/// Whether the kernel takes a program with these flags.
+/// Checks whether the kernel accepts a program with these flags.
 ///
 /// # Errors
-/// It says something that has nothing to do with the program.
-fn takes(prog_type: u32, prog_flags: u32, instructions: &[Instruction]) -> Result<bool, Error> {
+/// [`Error::Permission`] without the capabilities, [`Error::Load`] for an error that is not about the
+/// program.
+fn accepts(prog_type: u32, prog_flags: u32, instructions: &[Instruction]) -> Result<bool, Error> {
     let attributes = ProgLoad {
         prog_type,
         insn_cnt: instructions.len() as u32,
@@ -142,8 +143,8 @@ fn takes(prog_type: u32, prog_flags: u32, instructions: &[Instruction]) -> Resul
     };
     let mut left = TRIES;
     loop {
-        // SAFETY: the kernel reads as many bytes of the attributes as they have, and of what they point
-        // to the instructions that are counted, and a text that ends with 0. All of it outlives the call.
+        // SAFETY: the kernel reads the attributes, by the given size. It follows their pointers to the
+        // counted instructions and to a text that ends with 0. All of it outlives the call.
         let fd = unsafe {
             libc::syscall(
                 libc::SYS_bpf,
@@ -157,13 +158,16 @@ fn takes(prog_type: u32, prog_flags: u32, instructions: &[Instruction]) -> Resul
             drop(unsafe { OwnedFd::from_raw_fd(fd as i32) });
             return Ok(true);
         }
-        let error = io::Error::last_os_error();
+        let error = Errno::last();
         left -= 1;
-        match error.raw_os_error() {
-            Some(libc::EAGAIN) if left > 0 => {}
-            Some(libc::EPERM) => return Err(Error::Permission),
-            Some(libc::EINVAL | libc::EACCES | libc::E2BIG) => return Ok(false),
-            _ => return Err(Error::Load(format!("a program of two instructions: {error}"))),
+        match error {
+            Errno::EAGAIN if left > 0 => {}
+            Errno::EPERM => return Err(Error::Permission),
+            Errno::EINVAL | Errno::EACCES | Errno::E2BIG => return Ok(false),
+            _ => {
+                let message = format!("a program of two instructions: {}", io::Error::from(error));
+                return Err(Error::Load(message.into()));
+            }
         }
     }
 }
@@ -173,18 +177,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_the_kernel_takes_and_does_not() {
+    fn programs_that_a_kernel_accepts_and_refuses_are_distinguished() {
         let pass = [move_imm(0, 2), EXIT];
-        assert!(takes(TYPE_XDP, 0, &pass).unwrap());
-        assert!(!takes(TYPE_XDP, 1 << 30, &pass).unwrap(), "a flag that no kernel has");
+        assert!(accepts(TYPE_XDP, 0, &pass).unwrap());
+        assert!(!accepts(TYPE_XDP, 1 << 30, &pass).unwrap(), "a flag that no kernel has");
         let unknown = [call(0x7FFF_FFFF), move_imm(0, 2), EXIT];
-        assert!(!takes(TYPE_XDP, 0, &unknown).unwrap(), "a helper that no kernel has");
-        assert!(!takes(TYPE_XDP, 0, &[EXIT]).unwrap(), "r0 is not set");
-        assert!(!takes(0x7FFF, 0, &pass).unwrap(), "a type that no kernel has");
+        assert!(!accepts(TYPE_XDP, 0, &unknown).unwrap(), "a helper that no kernel has");
+        assert!(!accepts(TYPE_XDP, 0, &[EXIT]).unwrap(), "r0 is not set");
+        assert!(!accepts(0x7FFF, 0, &pass).unwrap(), "a type that no kernel has");
     }
 
     #[test]
-    fn without_capabilities_that_is_said() {
+    fn probe_without_capabilities_is_a_permission_error() {
         let refused = std::thread::spawn(|| {
             caps::clear(None, caps::CapSet::Effective).unwrap();
             Features::probe()

@@ -1,4 +1,4 @@
-//! The programs of the object for packets that come in, and which of them this kernel takes.
+//! Loads a program of the object for incoming packets: the best one that this kernel accepts.
 
 use std::io::ErrorKind;
 
@@ -6,28 +6,28 @@ use aya::programs::{ProgramError, SchedClassifier, Xdp};
 use aya::{Ebpf, EbpfLoader, VerifierLogLevel};
 use filter_common::sip::message::{Reader, SLIM_SCAN_MAX};
 
-use crate::datapath::error::{Error, Refusal};
+use crate::datapath::error::{Error, Refusal, reasons};
 use crate::datapath::features::Features;
 use crate::sys::kernels;
 
 /// Name of the program for packets that leave.
 pub(crate) const EGRESS_PROGRAM: &str = "palang_egress";
-/// Bytes of a program's name that the kernel keeps.
+/// Number of bytes of a program's name that the kernel keeps.
 const KERNEL_NAME_MAX: usize = 15;
-/// How often a load is tried that a signal interrupts.
+/// Number of tries of a load that a signal interrupts.
 const LOADS: u32 = 10;
 
-/// A program of the object for packets that come in.
+/// A program of the object for incoming packets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Program {
     /// Its reader.
     pub reader: Reader,
-    /// Whether it takes frames of several buffers (`xdp.frags`).
+    /// Whether it accepts frames of several buffers (`xdp.frags`).
     pub frags: bool,
 }
 
 impl Program {
-    /// All of them.
+    /// All programs for incoming packets.
     pub const ALL: [Program; 4] = [
         Program { reader: Reader::Full, frags: true },
         Program { reader: Reader::Full, frags: false },
@@ -35,7 +35,7 @@ impl Program {
         Program { reader: Reader::Slim, frags: false },
     ];
 
-    /// Its name in the object.
+    /// Returns the name in the object.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match (self.reader, self.frags) {
@@ -46,7 +46,7 @@ impl Program {
         }
     }
 
-    /// The program that the kernel lists under this name; `None`: it is not one of these.
+    /// Returns the program that the kernel lists under this name; `None` for the name of no program.
     #[must_use]
     pub fn of_kernel_name(name: &str) -> Option<Program> {
         let kept = |program: &Program| &program.name()[..program.name().len().min(KERNEL_NAME_MAX)];
@@ -54,40 +54,40 @@ impl Program {
     }
 }
 
-/// Which programs are tried, one after the other, and what they may use.
+/// The programs to try, one after the other, and the features that they may use.
 #[derive(Clone, Debug)]
 pub struct Plan {
     /// The programs, the best one first.
     pub programs: Vec<Program>,
-    /// What the kernel can do.
+    /// Features of the kernel.
     pub features: Features,
 }
 
 impl Plan {
-    /// The plan for this kernel: the full program, and the slim one where the kernel refuses that.
+    /// Returns the plan for this kernel: the full program, then the slim one.
     ///
     /// # Errors
-    /// Those of [`Features::probe`].
+    /// Returns the error of [`Features::probe`].
     pub fn of_this_kernel() -> Result<Plan, Error> {
         let features = Features::probe()?;
-        // A program that is given several buffers has to know how long a frame is; one that is given one
-        // buffer needs no helper for that.
+        // A program with frames of several buffers needs a helper to know the length of a frame. A
+        // program with one buffer needs no helper.
         let frags = features.frags && features.buffer_helpers;
         let programs = [Reader::Full, Reader::Slim].map(|reader| Program { reader, frags });
         let features = Features { buffer_helpers: frags, ..features };
         Ok(Plan { programs: programs.to_vec(), features })
     }
 
-    /// This program and no other.
+    /// Returns a plan with one program only.
     ///
     /// # Errors
-    /// Those of [`Features::probe`].
+    /// Returns the error of [`Features::probe`].
     pub fn only(program: Program) -> Result<Plan, Error> {
         Ok(Plan { programs: vec![program], features: Features::probe()? })
     }
 }
 
-/// A loaded object, one of whose programs for packets that come in the kernel took.
+/// A loaded object, with the program for incoming packets that the kernel accepted.
 pub(crate) struct Gate {
     pub(crate) ebpf: Ebpf,
     program: Program,
@@ -95,11 +95,12 @@ pub(crate) struct Gate {
 }
 
 impl Gate {
-    /// Loads the object and the first program of the plan that the kernel takes. `prepare` sets what
-    /// is the caller's own.
+    /// Loads the object and the first program of the plan that the kernel accepts. `prepare` adds the
+    /// settings of the caller to the loader.
     ///
     /// # Errors
-    /// [`Error::Refused`] when the kernel takes none of them; otherwise see [`Error`].
+    /// [`Error::Refused`] if the kernel accepts no program of the plan, [`Error::Permission`] without
+    /// the capabilities, [`Error::Load`] otherwise.
     pub(crate) fn load<'a>(
         object: &[u8],
         plan: &Plan,
@@ -121,29 +122,29 @@ impl Gate {
         Err(Error::Refused(refusals))
     }
 
-    /// Which program it is.
+    /// Returns the program that the kernel accepted.
     pub(crate) fn program(&self) -> Program {
         self.program
     }
 
-    /// What to say where the program has the slim reader, with the reason why.
+    /// Returns the warning about the slim reader, with the reason; `None` for the full reader.
     pub(crate) fn slow_reader(&self) -> Option<String> {
         (self.program.reader == Reader::Slim).then(|| slow_reader(&self.refusals))
     }
 
-    /// The program for packets that come in.
+    /// Returns the program for incoming packets.
     pub(crate) fn xdp(&mut self) -> Result<&mut Xdp, Error> {
         xdp(&mut self.ebpf, self.program)
     }
 
-    /// The same, to run it only.
+    /// Returns the program for incoming packets, only to run it.
     pub(crate) fn xdp_to_run(&self) -> Result<&Xdp, Error> {
         let name = self.program.name();
         let program = self.ebpf.program(name).ok_or(Error::Missing(name))?;
         program.try_into().map_err(Error::program)
     }
 
-    /// The program for packets that leave, loaded when it is asked for the first time.
+    /// Returns the program for packets that leave. Loads it at the first call.
     pub(crate) fn egress(&mut self) -> Result<&mut SchedClassifier, Error> {
         let program = egress(&mut self.ebpf)?;
         uninterrupted(EGRESS_PROGRAM, || match program.load() {
@@ -154,15 +155,14 @@ impl Gate {
     }
 }
 
-/// What is said of a program with the slim reader; `refusals` are of the full one. What to do is
-/// said by `kernels::advice`.
+/// Returns the warning about a program with the slim reader. `refusals` are those of the full one.
+/// `kernels::advice` says what to do.
 #[must_use]
 pub fn slow_reader(refusals: &[Refusal]) -> String {
     let mut text = "slow reader on this kernel".to_owned();
     if !refusals.is_empty() {
-        let told: Vec<_> = refusals.iter().map(Refusal::to_string).collect();
         let release = kernels::running();
-        text += &format!(": Linux {release} refuses the full one ({})", told.join("; "));
+        text += &format!(": Linux {release} refuses the full one ({})", reasons(refusals));
     }
     text + &format!(
         ". Calls are judged, but those with more than {SLIM_SCAN_MAX} bytes of headers pass"
@@ -179,9 +179,9 @@ fn egress(ebpf: &mut Ebpf) -> Result<&mut SchedClassifier, Error> {
     found.try_into().map_err(Error::program)
 }
 
-/// A loader with a verifier that tells what is wrong, and no more. The library tries a load that
-/// failed once more with a log, and a good load fails when the log of each instruction does not
-/// fit (`ENOSPC`); by then a signal that interrupted the first try is forgotten.
+/// Returns a loader whose verifier logs only errors and statistics. The library repeats a failed load
+/// with a log, and forgets the signal that interrupted the first try. With a log of each instruction
+/// the second try of a good load would fail, because the log does not fit (`ENOSPC`).
 fn loader<'a>(features: Features) -> EbpfLoader<'a> {
     let mut loader = EbpfLoader::new();
     loader.verifier_log_level(VerifierLogLevel::STATS);
@@ -191,7 +191,7 @@ fn loader<'a>(features: Features) -> EbpfLoader<'a> {
     loader
 }
 
-/// The verifier gives up with `EAGAIN` when the thread gets a signal, which says nothing of the
+/// Loads a program, and tries again after a signal: the verifier then returns `EAGAIN` for any
 /// program.
 fn uninterrupted(
     name: &'static str,

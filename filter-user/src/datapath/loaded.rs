@@ -1,4 +1,4 @@
-//! Programs that are in the kernel, and the maps that they judge by.
+//! Lists programs in the kernel and their maps.
 
 use std::path::Path;
 
@@ -7,23 +7,23 @@ use aya::programs::loaded_programs;
 
 use crate::datapath::error::Error;
 
-/// A program in the kernel, as the kernel tells of it.
+/// A program in the kernel, as the kernel reports it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Loaded {
-    /// Its id.
+    /// Its ID.
     pub id: u32,
     /// Its name, cut at 15 bytes.
     pub name: String,
     /// A hash of its instructions, as `bpftool prog` shows it in hexadecimal.
     pub tag: u64,
-    /// Ids of its maps.
+    /// IDs of its maps.
     pub maps: Vec<u32>,
 }
 
-/// The program with this id; `None`: there is none.
+/// Returns the program with this ID; `None` if the kernel has no such program.
 ///
 /// # Errors
-/// Missing capabilities, a failing system call.
+/// [`Error::Permission`] without the capabilities, [`Error::Load`] if the system call fails.
 pub fn loaded(id: u32) -> Result<Option<Loaded>, Error> {
     for info in loaded_programs() {
         let info = info.map_err(Error::program)?;
@@ -36,10 +36,10 @@ pub fn loaded(id: u32) -> Result<Option<Loaded>, Error> {
     Ok(None)
 }
 
-/// The id of the map that is pinned in a folder under this name.
+/// Returns the ID of the map that is pinned in a folder under this name.
 ///
 /// # Errors
-/// No such pin, missing capabilities.
+/// [`Error::Pin`] if there is no such pin, [`Error::Permission`] without the capabilities.
 pub fn map_id(folder: &Path, name: &str) -> Result<u32, Error> {
     let path = folder.join(name);
     let info = MapInfo::from_pin(&path).map_err(|error| Error::pin(&path, error))?;

@@ -1,5 +1,5 @@
-//! The kernel side, from user space: load the program, attach it, fill its maps, run it. The
-//! only place that knows Aya.
+//! The kernel side, from user space: loads the program, attaches it, fills its maps, runs it. No other
+//! room uses Aya.
 
 pub(crate) mod attach;
 pub(crate) mod bpf_stats;
@@ -28,17 +28,10 @@ pub use crate::datapath::load::{Plan, Program, slow_reader};
 pub use crate::datapath::loaded::{Loaded, loaded, map_id};
 pub use crate::datapath::maps::carry_over::carry_over;
 pub use crate::datapath::maps::lookup::LookUp;
-pub use crate::datapath::maps::pass_maps::PassMaps;
-pub use crate::datapath::maps::{AllowHalves, Maps, event_stats, walk_blocks};
+pub use crate::datapath::maps::pass_maps::{AllowHalves, PassMaps};
+pub use crate::datapath::maps::{Maps, event_stats, walk_blocks};
 pub use crate::datapath::pins::Pins;
 pub use crate::datapath::positions::{EVENT_BYTES, Positions};
 pub use crate::datapath::replay::{Judged, Replay};
 pub use crate::datapath::rings::Events;
 pub use crate::datapath::trial::Trial;
-
-/// The program's memory of attempts needs room for two of each blocked number, and for
-/// what each CPU keeps free for itself, or it forgets too early.
-fn attempts(blocks: u32) -> Result<u32, Error> {
-    let cpus = aya::util::nr_cpus().map_err(|(_, error)| Error::Cpus(error))? as u32;
-    Ok(blocks.saturating_mul(2).saturating_add(128 * cpus).max(65_536))
-}

@@ -4,14 +4,14 @@
 #[repr(C, align(8))]
 struct Aligned<T: ?Sized>(T);
 
-// Of unknown size, so that no length has to be written down.
+// A slice, so that no length has to be written down.
 static ALIGNED: &Aligned<[u8]> = &Aligned(*include_bytes!(env!("PALANG_OBJECT")));
 
 /// The object file of `filter-ebpf`, made by `build.rs`.
 pub static OBJECT: &[u8] = &ALIGNED.0;
 
 /// The compiler and the linker that made [`OBJECT`]: "rustc 1.96.0 (LLVM 22.1.8), bpf-linker
-/// 0.13.0". It is "none" if [`OBJECT`] is empty, because they were missing.
+/// 0.13.0"; `none` if [`OBJECT`] is empty, because they were missing.
 pub const TOOLCHAIN: &str = env!("PALANG_TOOLCHAIN");
 
 /// The version of this program, and [`TOOLCHAIN`] on a line of its own.

@@ -1,24 +1,26 @@
-//! TODO-DOC
+//! The folder of pins on the BPF file system: paths of maps and links, and notes beside them.
 
-use crate::datapath::error::Error;
-use filter_common::abi::ABI_VERSION;
-use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+
+use filter_common::abi::ABI_VERSION;
+use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
+
+use crate::datapath::error::Error;
 
 /// The folder of pins.
 #[derive(Clone, Debug)]
 pub struct Pins(pub(crate) PathBuf);
 
 impl Pins {
-    /// Pins under a folder on a BPF file system.
+    /// Creates the paths of pins under a folder on a BPF file system.
     #[must_use]
     pub fn new(folder: &Path) -> Pins {
         Pins(folder.to_owned())
     }
 
-    /// The folder of the maps of this version with room for so many blocked numbers.
+    /// Returns the folder of the maps of this version with room for N blocked numbers.
     #[must_use]
     pub fn maps(&self, blocks: u32) -> PathBuf {
         self.0.join(format!("v{ABI_VERSION}-{blocks}"))
@@ -27,18 +29,18 @@ impl Pins {
     /// Makes the folder.
     ///
     /// # Errors
-    /// No BPF file system, no permission.
+    /// [`Error::NoBpfFileSystem`] if it is elsewhere, [`Error::Permission`] or [`Error::Pin`] if it
+    /// cannot be made.
     pub fn make(&self) -> Result<(), Error> {
         let there = self.0.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
         let found = statfs(there).map_err(|error| Error::pin(there, io::Error::from(error)))?;
         if found.filesystem_type() != BPF_FS_MAGIC {
-            let error = "it is on no BPF file system: mount -t bpf bpf /sys/fs/bpf".to_owned();
-            return Err(Error::Pin { path: self.0.clone(), error });
+            return Err(Error::NoBpfFileSystem(self.0.clone()));
         }
         fs::create_dir_all(&self.0).map_err(|error| Error::pin(&self.0, error))
     }
 
-    /// All folders of maps, of every version: the one that is in force was filled last.
+    /// Returns all folders of maps, of every version. The folder in force was filled last.
     #[must_use]
     pub fn map_folders(&self) -> Vec<PathBuf> {
         let entries = fs::read_dir(&self.0).into_iter().flatten().flatten();
@@ -53,20 +55,20 @@ impl Pins {
         folders
     }
 
-    /// Whether the maps in a folder have the layout of this version.
+    /// Checks whether the maps in a folder have the layout of this version.
     #[must_use]
     pub fn is_of_this_version(folder: &Path) -> bool {
         let name = folder.file_name().unwrap_or_default().to_string_lossy();
         name.starts_with(&format!("v{ABI_VERSION}-"))
     }
 
-    /// The pin of an interface's link.
+    /// Returns the pin of an interface's link.
     #[must_use]
     pub fn link(&self, interface: &str) -> PathBuf {
         self.0.join("links").join(interface)
     }
 
-    /// Interfaces that have a pinned link.
+    /// Returns the interfaces that have a pinned link.
     #[must_use]
     pub fn links(&self) -> Vec<String> {
         let entries = fs::read_dir(self.0.join("links")).into_iter().flatten().flatten();
@@ -76,7 +78,7 @@ impl Pins {
         names
     }
 
-    /// Interfaces that have a pinned link, or a program for packets that leave.
+    /// Returns the interfaces that have a pinned link or a program for packets that leave.
     #[must_use]
     pub fn interfaces(&self) -> Vec<String> {
         let mut names = self.links();
@@ -86,10 +88,10 @@ impl Pins {
         names
     }
 
-    /// Removes the folder with all that is pinned in it: what is attached by links goes with it.
+    /// Removes the folder with all its pins, which also detaches programs that are attached by links.
     ///
     /// # Errors
-    /// A pin that cannot be removed.
+    /// [`Error::Pin`] if a pin cannot be removed.
     pub fn remove(&self) -> Result<(), Error> {
         match fs::remove_dir_all(&self.0) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -99,35 +101,35 @@ impl Pins {
         }
     }
 
-    /// Takes the filter off an interface, and notes beside the pins that this was wanted: no
-    /// restart of the daemon puts it back. `false`: it was not on it.
+    /// Detaches the filter from an interface, and notes beside the pins that a person wanted it: no
+    /// restart of the daemon attaches it again. Returns `false` if it was not attached.
     ///
     /// # Errors
-    /// A pin that cannot be removed.
+    /// [`Error::Pin`] if a pin cannot be removed or the note cannot be made.
     pub fn detach(&self, interface: &str) -> Result<bool, Error> {
         let off = self.0.join("off").join(interface);
-        // A folder, because a BPF file system holds nothing else that is no BPF object.
+        // A folder: besides BPF objects, a BPF file system can hold only folders.
         fs::create_dir_all(&off).map_err(|error| Error::pin(&off, error))?;
         let was_on = self.unpin(interface)?;
         self.detach_egress(interface)?;
         Ok(was_on)
     }
 
-    /// Whether somebody took the filter off an interface since this machine started.
+    /// Checks whether a person detached the filter from an interface since this machine started.
     #[must_use]
     pub fn is_off(&self, interface: &str) -> bool {
         self.0.join("off").join(interface).exists()
     }
 
-    /// Forgets that somebody took the filter off.
+    /// Removes the note that a person detached the filter.
     pub fn forget_off(&self, interface: &str) {
         let _ = fs::remove_dir(self.0.join("off").join(interface));
     }
 
-    /// Names the store that the maps are written from, in place of the one before.
+    /// Notes the store that the maps are written from, in place of the one before.
     ///
     /// # Errors
-    /// A folder that cannot be made.
+    /// [`Error::Pin`] if the note cannot be made or the one before cannot be removed.
     pub fn note_store(&self, identity: &str) -> Result<(), Error> {
         let others = self.noted_stores();
         let folder = self.0.join("store");
@@ -140,15 +142,16 @@ impl Pins {
         Ok(())
     }
 
-    /// The store that the maps were written from; none in maps that no version with this note has
-    /// written. Two where a daemon died between two steps of [`Pins::note_store`].
+    /// Returns the store that the maps were written from. The list is empty for maps of a version
+    /// without this note. It has two stores after a daemon died between two steps of
+    /// [`Pins::note_store`].
     #[must_use]
     pub fn noted_stores(&self) -> Vec<String> {
         let entries = fs::read_dir(self.0.join("store")).into_iter().flatten().flatten();
         entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
     }
 
-    /// The folder itself.
+    /// Returns the folder itself.
     pub(crate) fn folder(&self) -> &Path {
         &self.0
     }
@@ -162,8 +165,8 @@ impl Pins {
         }
     }
 
-    /// Removes the maps of other versions and capacities. They end with the program that uses
-    /// them last.
+    /// Removes the pins of maps of other versions and capacities. Such a map ends with the last program
+    /// that uses it.
     pub fn remove_other_maps(&self, blocks: u32) {
         let ours = self.maps(blocks);
         for folder in self.map_folders().into_iter().filter(|folder| *folder != ours) {

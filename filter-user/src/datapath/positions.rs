@@ -1,8 +1,8 @@
-//! How many events the kernel ever put into its two rings, and how many user space ever took out.
+//! Counts the events that the kernel ever put into its two rings, and those that user space ever read.
 //!
 //! A ring counts both by itself, in bytes, on the two pages before its data (Linux,
 //! Documentation/bpf/ringbuf.rst). These counts are as old as the ring and belong to no process. So they
-//! show how many events a killed daemon had taken.
+//! show how many events a killed daemon had read.
 
 #![expect(unsafe_code, reason = "the two pages of a ring with its counts are shared memory")]
 
@@ -37,10 +37,10 @@ pub struct Positions {
 }
 
 impl Positions {
-    /// Opens the counts of the rings pinned in a folder, of whichever layout.
+    /// Opens the counts of the rings pinned in a folder, of any layout.
     ///
     /// # Errors
-    /// A ring that is missing, a failing system call.
+    /// [`Error::Pin`] if a ring is missing or a system call fails.
     pub fn open(folder: &Path) -> Result<Positions, Error> {
         let path = folder.join("EVENTS_REFUSED");
         let id = MapInfo::from_pin(&path).map_err(|error| Error::pin(&path, error))?.id();
@@ -65,7 +65,7 @@ impl Positions {
         self.count(event_bytes, Pages::made)
     }
 
-    /// Returns the events that user space ever took out, at `event_bytes` each.
+    /// Returns the events that user space ever read, at `event_bytes` each.
     #[must_use]
     pub fn taken(&self, event_bytes: u64) -> PerRing {
         self.count(event_bytes, Pages::taken)
@@ -84,7 +84,7 @@ struct Pages {
     len: NonZero<usize>,
 }
 
-// SAFETY: read-only memory of the kernel's, read by atomic loads only; it is unmapped when this, its
+// SAFETY: read-only memory of the kernel, read by atomic loads only. It is unmapped when this, its
 // only owner, is dropped.
 unsafe impl Send for Pages {}
 // SAFETY: as above.
@@ -104,7 +104,7 @@ impl Pages {
         Ok(Pages { first: first.map_err(failed)?.cast(), page, len })
     }
 
-    /// Returns the bytes that user space took out: the first page.
+    /// Returns the bytes that user space read: the first page.
     fn taken(&self) -> u64 {
         self.load(0)
     }
@@ -115,8 +115,8 @@ impl Pages {
     }
 
     fn load(&self, offset: usize) -> u64 {
-        // SAFETY: within the two pages, which begin with an aligned `unsigned long` each, that
-        // others write atomically.
+        // SAFETY: within the two pages. Each begins with an aligned `unsigned long`, which the kernel
+        // writes atomically.
         let position = unsafe { self.first.add(offset).cast::<AtomicUsize>().as_ref() };
         position.load(Ordering::Acquire) as u64
     }
@@ -124,7 +124,7 @@ impl Pages {
 
 impl Drop for Pages {
     fn drop(&mut self) {
-        // SAFETY: mapped in `open` with this length, and no other value has its address.
+        // SAFETY: mapped in `open` with this length, and no other value has the address.
         let _ = unsafe { munmap(self.first.cast(), self.len.get()) };
     }
 }

@@ -1,4 +1,4 @@
-//! Bytes of maps and rings as values, and back.
+//! Converts the bytes of maps and rings to values, and back.
 
 #![expect(unsafe_code, reason = "maps and rings hold bytes, and the types of abi are all bytes")]
 
@@ -16,10 +16,10 @@ pub struct Raw<T>(pub T);
 // only and without padding.
 unsafe impl<T: Copy + 'static> aya::Pod for Raw<T> {}
 
-/// What a ring holds.
+/// An entry of a ring.
 ///
 /// # Safety
-/// Every pattern of its bytes is a value.
+/// Every pattern of its bytes must be a value.
 pub unsafe trait Entry: Copy {}
 
 // SAFETY: `repr(C)`, of integers only.
@@ -27,7 +27,7 @@ unsafe impl Entry for EventEntry {}
 // SAFETY: `repr(C)`, of integers only.
 unsafe impl Entry for Evidence {}
 
-/// Takes at most `limit` entries out of a ring.
+/// Removes at most `limit` entries from a ring and returns them.
 pub fn drain<T: Entry>(ring: &mut RingBuf<MapData>, limit: usize) -> Result<Vec<T>, Error> {
     let mut entries = Vec::new();
     while entries.len() < limit
@@ -38,7 +38,7 @@ pub fn drain<T: Entry>(ring: &mut RingBuf<MapData>, limit: usize) -> Result<Vec<
     Ok(entries)
 }
 
-/// Takes everything out of a ring; how many events it was.
+/// Removes all entries from a ring and returns their number.
 pub fn discard(ring: &mut RingBuf<MapData>) -> u64 {
     let mut count = 0;
     while ring.next().is_some() {
@@ -47,11 +47,11 @@ pub fn discard(ring: &mut RingBuf<MapData>) -> u64 {
     count
 }
 
-/// The entry in an item of a ring; `None` when the item is too short.
+/// Returns the entry in an item of a ring; `None` if the item is too short.
 fn entry<T: Entry>(item: &[u8]) -> Option<T> {
     if item.len() < size_of::<T>() {
         return None;
     }
-    // SAFETY: there are as many bytes as an entry has, of which every pattern is valid.
+    // SAFETY: the item has the bytes of an entry, and every pattern of them is valid.
     Some(unsafe { item.as_ptr().cast::<T>().read_unaligned() })
 }

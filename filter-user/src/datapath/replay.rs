@@ -1,4 +1,4 @@
-//! The program on maps of its own, judging frames of captures with `BPF_PROG_TEST_RUN`.
+//! Runs the program with private maps on the frames of captures, by `BPF_PROG_TEST_RUN`.
 
 use aya::maps::{Array, MapData, RingBuf};
 use aya::programs::{TestRun as _, TestRunOptions};
@@ -6,12 +6,11 @@ use filter_common::abi::{Event, EventEntry, EventStats, Evidence};
 use filter_common::number::Number;
 use filter_common::reason::Reason;
 
-use crate::datapath::attempts;
 use crate::datapath::error::Error;
 use crate::datapath::evidence::{EvidenceRing, EvidenceSwitch};
 use crate::datapath::load::{Gate, Plan, Program};
 use crate::datapath::maps::Maps;
-use crate::datapath::maps::layout::typed;
+use crate::datapath::maps::layout::{attempts_capacity, typed};
 use crate::datapath::object::OBJECT;
 use crate::datapath::raw;
 use crate::datapath::raw::Raw;
@@ -20,8 +19,8 @@ use crate::model::policy::{Policy, Subject};
 
 /// Shortest frame that the kernel takes for a test run: an Ethernet header.
 const FRAME_MIN: usize = 14;
-/// The largest IP packet behind Ethernet and two VLAN tags. What a longer frame has behind
-/// that is of no packet, and the kernel has no room for it in a test run.
+/// The largest IP packet after Ethernet and two VLAN tags. Further bytes of a longer frame belong to no
+/// packet, and the kernel has no room for them in a test run.
 const FRAME_MAX: usize = 22 + 65_535;
 
 /// `XDP_DROP` (`enum xdp_action`, Linux `include/uapi/linux/bpf.h`).
@@ -30,8 +29,7 @@ const XDP_DROP: u32 = 1;
 /// `TC_ACT_UNSPEC` (Linux `include/uapi/linux/pkt_cls.h`): as if the program were not there.
 const TC_ACT_UNSPEC: u32 = u32::MAX;
 
-/// The program on private maps. It has nothing in common with a live filter, and ends with
-/// this value.
+/// The program with private maps. It shares nothing with a live filter, and ends with this value.
 pub struct Replay {
     gate: Gate,
     maps: Maps,
@@ -46,93 +44,95 @@ pub struct Replay {
     log: aya_log::EbpfLogger<env_logger::Logger>,
 }
 
-/// What the kernel did with a frame.
+/// The result for a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Judged {
-    /// What the program found out.
+    /// The event of the program.
     pub event: Event,
     /// Whether the action was `XDP_DROP`.
     pub dropped: bool,
 }
 
 impl Replay {
-    /// Loads the program with a policy: the one with the slim reader where the kernel refuses the
-    /// full one. Needs `CAP_BPF` and `CAP_NET_ADMIN`.
+    /// Loads the program with a policy. If the kernel refuses the program with the full reader, loads
+    /// the one with the slim reader. Needs `CAP_BPF` and `CAP_NET_ADMIN`.
     ///
     /// # Errors
-    /// Missing capabilities, a kernel without BPF or one that refuses both programs, a policy that
-    /// does not fit the maps.
+    /// [`Error::Permission`] without the capabilities, [`Error::Load`] on a kernel without BPF,
+    /// [`Error::Refused`] if the kernel refuses both programs. [`Error::Full`] or
+    /// [`Error::TooManyTrunks`] for a policy that does not fit the maps.
     pub fn load(policy: &Policy) -> Result<Replay, Error> {
         Replay::load_as(&Plan::of_this_kernel()?, policy, &[])
     }
 
-    /// The same by another plan, and with other sizes of some maps, `("GRANTS", 64)`: to see what a
-    /// full one does.
+    /// Loads the program by another plan, and with other sizes of some maps: `("GRANTS", 64)` tests a
+    /// full map.
     ///
     /// # Errors
-    /// As for [`Replay::load`].
+    /// Returns the errors of [`Replay::load`].
     pub fn load_as(plan: &Plan, policy: &Policy, sizes: &[(&str, u32)]) -> Result<Replay, Error> {
         load(OBJECT, plan, policy, true, sizes)
     }
 
-    /// The same from another object than that of this binary: to see what becomes of a program that
-    /// the kernel refuses.
+    /// Loads the program from another object than that of this binary, to test a program that the
+    /// kernel refuses.
     ///
     /// # Errors
-    /// As for [`Replay::load`].
+    /// Returns the errors of [`Replay::load`].
     pub fn load_object(object: &[u8], plan: &Plan, policy: &Policy) -> Result<Replay, Error> {
         load(object, plan, policy, true, &[])
     }
 
-    /// Which program of the object it is.
+    /// Returns the program of the object that the kernel accepted.
     #[must_use]
     pub fn program(&self) -> Program {
         self.gate.program()
     }
 
-    /// What to say where this kernel refuses the full reader; `None`: it takes it.
+    /// Returns the warning for a kernel that refuses the full reader; `None` if it accepts it.
     #[must_use]
     pub fn slow_reader(&self) -> Option<String> {
         self.gate.slow_reader()
     }
 
-    /// Its maps, for what user space does with those of a live filter.
+    /// Returns the private maps, to use them like those of a live filter.
     #[must_use]
     pub fn maps(&self) -> &Maps {
         &self.maps
     }
 
-    /// Another policy on the same maps, and no memory of attempts and fragments.
+    /// Replaces the policy in the maps, and removes all attempts and fragments.
     ///
     /// # Errors
-    /// A policy with more entries than the maps were made for; a failing system call.
+    /// [`Error::Full`] for a policy with more entries than the maps hold, [`Error::Map`] if a system
+    /// call fails.
     pub fn replace(&mut self, policy: &Policy) -> Result<(), Error> {
         self.maps.clear()?;
         self.maps.fill(policy)
     }
 
-    /// Another policy about the same subjects, as a live filter gets it: what the program
-    /// remembers stays.
+    /// Replaces the policy by another one about the same subjects, as in a live filter: the program's
+    /// memory of attempts stays.
     ///
     /// # Errors
-    /// A failing system call.
+    /// [`Error::Map`] if a system call fails.
     pub fn change(&mut self, policy: &Policy) -> Result<(), Error> {
         self.maps.fill(policy)
     }
 
-    /// Nothing is refused before this time.
+    /// Sets the end of the override, in nanoseconds: no call is refused before it.
     ///
     /// # Errors
-    /// A failing system call.
+    /// [`Error::Map`] if the system call fails.
     pub fn set_override(&mut self, until: u64) -> Result<(), Error> {
-        self.maps.set_override(until)
+        self.maps.pass_maps().set_override(until)
     }
 
-    /// Judges an Ethernet frame as if it had arrived at `time`, in nanoseconds.
+    /// Judges an Ethernet frame as if it had arrived at `time`, in nanoseconds. The kernel accepts no
+    /// frame that is shorter than an Ethernet header: such a frame is `not-ip` without the kernel.
     ///
     /// # Errors
-    /// A failing system call. A frame shorter than an Ethernet header is judged as
-    /// `not-ip` without the kernel, which does not take it.
+    /// [`Error::Run`] or [`Error::Map`] if a system call fails.
     pub fn judge(&mut self, frame: &[u8], time: u64) -> Result<Judged, Error> {
         if frame.len() < FRAME_MIN {
             let event = Event { reason: Reason::NotIp as u8, ..Event::default() };
@@ -140,7 +140,7 @@ impl Replay {
         }
         let mut frame = &frame[..frame.len().min(FRAME_MAX)];
         if !self.gate.program().frags {
-            // The kernel takes one buffer for such a program; the rest of the frame is not read anyway.
+            // The kernel accepts one buffer for such a program, which does not read the rest of the frame.
             let len = frame.len() as u32;
             self.frame_len.set(0, len, 0).map_err(|error| Error::map("REPLAY_LEN", error))?;
             frame = &frame[..frame.len().min(READABLE)];
@@ -157,20 +157,20 @@ impl Replay {
         Ok(Judged { event: event.0, dropped: result.return_value == XDP_DROP })
     }
 
-    /// Judges a frame at the time of the last one, on the CPU of the caller, of whom there may be
-    /// several at once: whether the action was `XDP_DROP`.
+    /// Judges a frame at the time of the last one, on the CPU of the calling thread. Several threads may
+    /// call it at once. Returns whether the action was `XDP_DROP`.
     ///
     /// # Errors
-    /// A failing system call.
+    /// [`Error::Run`] if the system call fails.
     pub fn judge_at_once(&self, frame: &[u8]) -> Result<bool, Error> {
         self.judge_repeatedly(frame, 1)
     }
 
-    /// The same so many times without leaving the kernel, as often as a flood comes: whether the
-    /// last action was `XDP_DROP`. What the others were, [`Replay::count`] tells.
+    /// Judges a frame N times without leaving the kernel, at the rate of a flood. Returns whether the
+    /// last action was `XDP_DROP`; [`Replay::count`] returns the reasons of the others.
     ///
     /// # Errors
-    /// A failing system call.
+    /// [`Error::Run`] if the system call fails.
     pub fn judge_repeatedly(&self, frame: &[u8], times: u32) -> Result<bool, Error> {
         let result = self
             .gate
@@ -184,11 +184,11 @@ impl Replay {
         Ok(result.return_value == XDP_DROP)
     }
 
-    /// Gives the program for packets that leave a frame at a time in nanoseconds: the number that
-    /// it calls, which is [`Number::NONE`] where it calls none.
+    /// Runs the program for packets that leave on a frame, at a time in nanoseconds. Returns the number
+    /// that the frame calls, or [`Number::NONE`] for a frame that is not a call.
     ///
     /// # Errors
-    /// A failing system call; a frame that the program did anything to.
+    /// [`Error::Run`] if the program stopped or changed the frame, or a system call fails.
     pub fn send(&mut self, frame: &[u8], time: u64) -> Result<Number, Error> {
         self.clock.set(0, time, 0).map_err(|error| Error::map("REPLAY_CLOCK", error))?;
         let mut out = vec![0; frame.len() + 64];
@@ -202,24 +202,24 @@ impl Replay {
             })
             .map_err(Error::run)?;
         if result.return_value != TC_ACT_UNSPEC || out.get(..frame.len()) != Some(frame) {
-            return Err(Error::Run("the program for packets that leave stopped one".to_owned()));
+            return Err(Error::Run("the program for packets that leave stopped one".into()));
         }
         let event = self.event.get(&0, 0).map_err(|error| Error::map("REPLAY_EVENT", error))?;
         Ok(event.0.number)
     }
 
-    /// Loads the program for packets that leave; [`Replay::send`] does it, too.
+    /// Loads the program for packets that leave; [`Replay::send`] also loads it.
     ///
     /// # Errors
-    /// A program that the verifier refuses.
+    /// [`Error::Refused`] if the kernel refuses the program.
     pub fn load_egress(&mut self) -> Result<(), Error> {
         self.gate.egress().map(drop)
     }
 
-    /// The program's tag: a hash of its instructions, the same wherever the same object was loaded.
+    /// Returns the program's tag: a hash of its instructions, equal for each load of one object.
     ///
     /// # Errors
-    /// A failing system call.
+    /// [`Error::Load`] if the system call fails.
     pub fn tag(&mut self) -> Result<u64, Error> {
         Ok(self.gate.xdp()?.info().map_err(Error::program)?.tag())
     }
@@ -228,56 +228,56 @@ impl Replay {
         &mut self.gate
     }
 
-    /// How many instructions the verifier walked; `None` before Linux 5.16.
+    /// Returns the number of instructions that the verifier walked; `None` before Linux 5.16.
     ///
     /// # Errors
-    /// A failing system call.
+    /// [`Error::Load`] if the system call fails.
     pub fn verified_instructions(&mut self) -> Result<Option<u32>, Error> {
         let info = self.gate.xdp()?.info().map_err(Error::program)?;
         Ok(info.verified_instruction_count())
     }
 
-    /// How many packets of a trunk got a reason, over all CPUs.
+    /// Returns the number of packets of a trunk with a reason, over all CPUs.
     ///
     /// # Errors
-    /// A failing system call.
+    /// [`Error::Map`] if the system call fails.
     pub fn count(&self, trunk: u32, reason: Reason) -> Result<u64, Error> {
         self.maps.count(trunk, reason)
     }
 
-    /// Events that were thinned out or lost, over all CPUs.
+    /// Returns the numbers of events that were thinned out or lost, over all CPUs.
     ///
     /// # Errors
-    /// A failing system call.
+    /// [`Error::Map`] if the system call fails.
     pub fn event_stats(&self) -> Result<EventStats, Error> {
         self.maps.event_stats()
     }
 
-    /// Takes the events of refused and of passed attempts out of their rings.
+    /// Removes the events of refused and of passed attempts from their rings and returns them.
     ///
     /// # Errors
-    /// A failing system call.
+    /// [`Error::Event`] for an event of another layout.
     pub fn drain_events(&mut self) -> Result<(Vec<EventEntry>, Vec<EventEntry>), Error> {
         Ok((raw::drain(&mut self.refused, usize::MAX)?, raw::drain(&mut self.passed, usize::MAX)?))
     }
 
-    /// The switch of frames of refused attempts, which is off.
+    /// Returns the switch for frames of refused attempts, which is off.
     #[must_use]
     pub fn evidence(&self) -> &EvidenceSwitch {
         &self.evidence
     }
 
-    /// Takes the frames of refused attempts out of their ring.
+    /// Removes the frames of refused attempts from their ring and returns them.
     ///
     /// # Errors
-    /// A failing system call.
+    /// [`Error::Event`] for a frame of another layout.
     pub fn drain_evidence(&mut self) -> Result<Vec<Evidence>, Error> {
         self.frames.drain()
     }
 }
 
-/// Loads a program of the object with a policy, on maps of its own. Only in a replay is its time that
-/// of the capture.
+/// Loads a program of the object with a policy and private maps. Only a replay uses the time of the
+/// capture.
 pub(crate) fn load(
     object: &[u8],
     plan: &Plan,
@@ -288,8 +288,8 @@ pub(crate) fn load(
     let blocks = policy.blocks.len();
     let numbers =
         policy.blocks.iter().filter(|(subject, _)| matches!(subject, Subject::Number(_))).count();
-    let attempts = attempts(numbers as u32)?;
-    // A constant for the verifier: a live filter has no code that reads another clock.
+    let attempts = attempts_capacity(numbers as u32)?;
+    // A constant for the verifier, which removes the code that reads another clock from a live filter.
     let replay = if replay { &1u32 } else { &0u32 };
     let mut gate = Gate::load(object, plan, |loader| {
         loader
@@ -325,15 +325,14 @@ pub(crate) fn load(
     })
 }
 
-/// Built with `PALANG_EBPF_LOG=1`: what the program logs goes to standard error.
+/// Writes the program's log to standard error, in a build with `PALANG_EBPF_LOG=1`.
 #[cfg(palang_log)]
 fn logger(ebpf: &mut aya::Ebpf) -> Result<aya_log::EbpfLogger<env_logger::Logger>, Error> {
     let logger = env_logger::Builder::new().filter_level(log::LevelFilter::Debug).build();
-    aya_log::EbpfLogger::init_with_logger(ebpf, logger)
-        .map_err(|error| Error::Load(error.to_string()))
+    aya_log::EbpfLogger::init_with_logger(ebpf, logger).map_err(|error| Error::Load(error.into()))
 }
 
-/// Capacity for so many entries, and for a policy that replaces this one.
+/// Returns the capacity for N entries, or for the policy that replaces this one.
 fn room(entries: usize) -> u32 {
     (entries as u32).max(64)
 }
@@ -344,7 +343,7 @@ mod tests {
 
     use super::*;
 
-    /// An INVITE of 6281234567890 over IPv4.
+    /// Builds an INVITE of 6281234567890 over IPv4.
     fn frame() -> Vec<u8> {
         let message = b"INVITE sip:112@x SIP/2.0\r\nFrom: <sip:+6281234567890@x>\r\n\
             To: <sip:112@x>\r\nCall-ID: 1\r\n\r\n";
@@ -356,7 +355,7 @@ mod tests {
         frame
     }
 
-    /// Whether a block that ended at the capture's time, but not at the kernel's, refuses.
+    /// Returns whether a block refuses that ended by the capture's time, but not by the kernel's.
     fn refuses(replay: bool) -> (bool, Event) {
         let ended = u64::MAX / 2;
         let mut policy = Policy::default();
@@ -370,7 +369,7 @@ mod tests {
 
     #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
     #[test]
-    fn only_a_replay_takes_the_time_of_the_capture() {
+    fn time_of_the_capture_is_used_in_a_replay_only() {
         let (dropped, event) = refuses(true);
         assert!(!dropped);
         assert_eq!(event.reason, Reason::BlockExpired as u8);
@@ -381,7 +380,7 @@ mod tests {
 
     #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
     #[test]
-    fn a_policy_that_does_not_fit_is_refused() {
+    fn policy_that_does_not_fit_is_refused() {
         let mut replay = Replay::load(&Policy::default()).unwrap();
         let mut policy = Policy::default();
         for number in 0..1000 {

@@ -1,11 +1,13 @@
-//! TODO-DOC
+//! Reads the two rings in which the kernel reports attempts.
+
+use std::path::Path;
+
+use aya::maps::{MapData, RingBuf};
+use filter_common::abi::EventEntry;
 
 use crate::datapath::error::Error;
 use crate::datapath::maps::layout::{open, typed};
 use crate::datapath::raw;
-use aya::maps::{MapData, RingBuf};
-use filter_common::abi::EventEntry;
-use std::path::Path;
 
 /// The rings of events of a live filter.
 pub struct Events {
@@ -14,10 +16,10 @@ pub struct Events {
 }
 
 impl Events {
-    /// Opens the rings pinned in a folder. Events that nobody has read yet are still in them.
+    /// Opens the rings pinned in a folder. They still hold the events that no process has read.
     ///
     /// # Errors
-    /// A ring that is missing.
+    /// [`Error::Pin`] if a ring is missing, [`Error::Layout`] if it has another layout.
     pub fn open(folder: &Path) -> Result<Events, Error> {
         let mut take = |name| open(folder, name);
         Ok(Events {
@@ -26,16 +28,17 @@ impl Events {
         })
     }
 
-    /// Takes at most `limit` events out of each ring, refused attempts first.
+    /// Removes at most `limit` events from each ring and returns them, refused attempts first.
     ///
     /// # Errors
-    /// An event of another layout.
+    /// [`Error::Event`] for an event of another layout.
     pub fn drain(&mut self, limit: usize) -> Result<Vec<EventEntry>, Error> {
         let mut events = raw::drain(&mut self.refused, limit)?;
         events.append(&mut raw::drain(&mut self.passed, limit)?);
         Ok(events)
     }
-    /// Takes all events out of both rings unread; how many refused and passed attempts they were.
+
+    /// Removes all events from both rings unread. Returns the numbers of refused and passed attempts.
     pub fn discard(&mut self) -> (u64, u64) {
         (raw::discard(&mut self.refused), raw::discard(&mut self.passed))
     }

@@ -1,4 +1,4 @@
-//! The program on maps of its own and on an interface: to see what it does with real packets.
+//! Runs the program with private maps on an interface, to test it with real packets.
 
 use aya::programs::XdpMode as AyaMode;
 use filter_common::abi::EventEntry;
@@ -11,55 +11,58 @@ use crate::datapath::replay;
 use crate::datapath::replay::Replay;
 use crate::model::policy::Policy;
 
-/// The program as a live filter has it, but on private maps. All of it ends with this value: the
-/// maps, the program, and that it is on an interface.
+/// The program of a live filter, but with private maps. Maps, program and attachment end with this
+/// value.
 pub struct Trial(Replay);
 
 impl Trial {
     /// Loads the program of this binary with a policy, whose times are boot time.
     ///
     /// # Errors
-    /// Missing capabilities, a program that the verifier refuses, a policy that does not fit.
+    /// [`Error::Permission`] without the capabilities, [`Error::Refused`] if the kernel refuses the
+    /// program, [`Error::Full`] or [`Error::TooManyTrunks`] for a policy that does not fit.
     pub fn load(policy: &Policy) -> Result<Trial, Error> {
         replay::load(OBJECT, &Plan::of_this_kernel()?, policy, false, &[]).map(Trial)
     }
 
-    /// Puts it into the driver of an interface of the calling thread's namespace.
+    /// Attaches the program to the driver of an interface of the calling thread's namespace.
     ///
     /// # Errors
-    /// No such interface, another program on it, a driver without native XDP.
+    /// [`Error::Attach`] if there is no such interface, another program is on it, or its driver has no
+    /// native XDP.
     pub fn attach(&mut self, interface: &str) -> Result<(), Error> {
         let attached = self.0.gate().xdp()?.attach(interface, AyaMode::Driver);
         attached.map(|_| ()).map_err(|error| Error::Attach {
             interface: interface.to_owned(),
-            error: chain(&error),
+            message: chain(&error),
+            source: error.into(),
         })
     }
 
-    /// Its maps.
+    /// Returns the private maps.
     #[must_use]
     pub fn maps(&self) -> &Maps {
         self.0.maps()
     }
 
-    /// The program's tag: a hash of its instructions, the same wherever the same object was loaded.
+    /// Returns the program's tag: a hash of its instructions, equal for each load of one object.
     ///
     /// # Errors
-    /// A failing system call.
+    /// [`Error::Load`] if the system call fails.
     pub fn tag(&mut self) -> Result<u64, Error> {
         self.0.tag()
     }
 
-    /// As [`Replay::slow_reader`].
+    /// Returns the warning of [`Replay::slow_reader`].
     #[must_use]
     pub fn slow_reader(&self) -> Option<String> {
         self.0.slow_reader()
     }
 
-    /// All events since the last time.
+    /// Removes all events from the rings and returns them.
     ///
     /// # Errors
-    /// A failing system call.
+    /// [`Error::Event`] for an event of another layout.
     pub fn events(&mut self) -> Result<Vec<EventEntry>, Error> {
         let (mut events, passed) = self.0.drain_events()?;
         events.extend(passed);

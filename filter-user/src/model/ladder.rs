@@ -224,7 +224,7 @@ impl Ladder {
 
     /// Describes the strikes that count: `2.34 strikes: 2 prank, 1 silent`.
     #[must_use]
-    pub fn told(&self, strikes: &[Strike], now: Timestamp) -> String {
+    pub fn describe(&self, strikes: &[Strike], now: Timestamp) -> String {
         let sum = self.judge(strikes, now).strikes;
         let kinds = ReportKind::ALL.into_iter().filter_map(|kind| {
             let of_kind = |strike: &&Strike| strike.kind == kind && self.counts(strike, now);
@@ -306,7 +306,7 @@ mod tests {
     fn strikes_and_lengths_are_described() {
         use ReportKind::{Prank, Silent, Test};
         let ladder = Ladder::default();
-        let described = |kinds: &[ReportKind]| ladder.told(&strikes(kinds), at(NOW));
+        let described = |kinds: &[ReportKind]| ladder.describe(&strikes(kinds), at(NOW));
         assert_eq!(described(&[Silent, Prank, Test, Prank]), "2.34 strikes: 2 prank, 1 silent");
         assert_eq!(described(&[]), "0.00 strikes");
         let lengths = [DAY, 3 * DAY, HOUR, 90 * MINUTE, 61].map(length_told);
@@ -425,7 +425,7 @@ mod tests {
             ladder in ladder(),
         ) {
             prop_assert_eq!(ladder.judge(&sorted, at(NOW)), ladder.judge(&shuffled, at(NOW)));
-            prop_assert_eq!(ladder.told(&sorted, at(NOW)), ladder.told(&shuffled, at(NOW)));
+            prop_assert_eq!(ladder.describe(&sorted, at(NOW)), ladder.describe(&shuffled, at(NOW)));
         }
 
         /// Checks that the weight of two joined lists is the sum of both weights.

@@ -1,4 +1,4 @@
-//! TODO-DOC
+//! The domain without a clock, a file or a kernel: policies, ladders, numbers and the host's gate.
 
 pub mod free_text;
 pub mod host_gate;

@@ -2,7 +2,7 @@
 //! message.
 
 use filter_common::bytes::Slice;
-use filter_common::number::Number;
+use filter_common::number::{Digits, Number};
 use filter_common::plan::Plan;
 use filter_common::reason::Reason;
 use filter_common::sip::headers::Form;
@@ -11,11 +11,55 @@ use rlibphonenumber::{PHONE_NUMBER_UTIL, PhoneNumberFormat};
 
 use crate::model::policy::Subject;
 
+/// Reasons why a text is not a number or prefix.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NumberError {
+    /// A text with `*` that is not a prefix.
+    #[error("{0:?} is not a prefix: write 1 to 15 digits of an E.164 number, such as +62811*")]
+    Prefix(String),
+    /// A text with a parameter or an escape.
+    #[error("{0:?} is not a number")]
+    NotANumber(String),
+    /// An empty text.
+    #[error("the number is empty")]
+    Empty,
+    /// A text with more digits than a number has.
+    #[error("{0:?} has more than 15 digits")]
+    TooManyDigits(String),
+    /// A text with several readings or none under the plan of this country.
+    #[error(
+        "{text:?} is ambiguous or not a valid number for country code {country}. Write it as \
+         +{country}…"
+    )]
+    Ambiguous {
+        /// The text.
+        text: String,
+        /// Country code of the plan.
+        country: Digits,
+    },
+    /// A text with other characters.
+    #[error("{0:?} is not a number: use only digits, a leading +, spaces and - . ( )")]
+    Characters(String),
+    /// A text with letters.
+    #[error("{0:?} has letters: write only digits")]
+    Letters(String),
+    /// A text that the plan and the usual spelling read as different numbers.
+    #[error("{text:?} is ambiguous: +{plan} or +{spelling}. Write it with + and the country code")]
+    TwoReadings {
+        /// The text.
+        text: String,
+        /// The number under the plan.
+        plan: Subject,
+        /// The number by the usual spelling.
+        spelling: Subject,
+    },
+}
+
 /// Parses a number, or a prefix that ends with `*`, under a plan.
 ///
 /// # Errors
-/// Returns a message if the text is neither.
-pub fn subject(text: &str, plan: &Plan) -> Result<Subject, String> {
+/// [`NumberError::Prefix`] if it ends with `*` and is not a prefix; otherwise the error of [`number`].
+pub fn subject(text: &str, plan: &Plan) -> Result<Subject, NumberError> {
     if !text.trim_end().ends_with('*') {
         return number(text, plan).map(Subject::Number);
     }
@@ -25,20 +69,18 @@ pub fn subject(text: &str, plan: &Plan) -> Result<Subject, String> {
         .collect();
     match plan.prefix(&digits) {
         Some(prefix) if !prefix.is_empty() => Ok(Subject::Prefix(prefix)),
-        _ => Err(format!(
-            "{text:?} is not a prefix: write 1 to 15 digits of an E.164 number, such as +62811*"
-        )),
+        _ => Err(NumberError::Prefix(text.to_owned())),
     }
 }
 
 /// Parses a number under a plan: `0812-3456-7890`, `+62 812 3456 7890`, `112`.
 ///
 /// # Errors
-/// Returns a message if the text is not a number, or is ambiguous under the plan.
-pub fn number(text: &str, plan: &Plan) -> Result<Number, String> {
+/// [`NumberError`] if the text is not a number, or is ambiguous under the plan.
+pub fn number(text: &str, plan: &Plan) -> Result<Number, NumberError> {
     let digits: String = text.chars().filter(|c| !c.is_whitespace()).collect();
     if digits.contains([';', ',', '%']) {
-        return Err(format!("{text:?} is not a number"));
+        return Err(NumberError::NotANumber(text.to_owned()));
     }
     // The reader stops after the URI.
     let ended = format!("{digits} ");
@@ -46,17 +88,13 @@ pub fn number(text: &str, plan: &Plan) -> Result<Number, String> {
         .and_then(|dialled| plan.resolve(&dialled));
     read.map_err(|reason| {
         if reason == Reason::NoUser {
-            "the number is empty".to_owned()
+            NumberError::Empty
         } else if reason == Reason::TooManyDigits {
-            format!("{text:?} has more than 15 digits")
+            NumberError::TooManyDigits(text.to_owned())
         } else if reason == Reason::AmbiguousNumber {
-            let country = plan.country;
-            format!(
-                "{text:?} is ambiguous or not a valid number for country code {country}. \
-                 Write it as +{country}…"
-            )
+            NumberError::Ambiguous { text: text.to_owned(), country: plan.country }
         } else {
-            format!("{text:?} is not a number: use only digits, a leading +, spaces and - . ( )")
+            NumberError::Characters(text.to_owned())
         }
     })
 }
@@ -66,11 +104,11 @@ pub fn number(text: &str, plan: &Plan) -> Result<Number, String> {
 /// give a number, they must agree: a block must never hit another person.
 ///
 /// # Errors
-/// Returns a message if the text is not a number, is ambiguous, or has letters, which a keypad maps to
+/// [`NumberError`] if the text is not a number, is ambiguous, or has letters, which a keypad maps to
 /// digits.
-pub fn typed(text: &str, plan: &Plan) -> Result<Subject, String> {
+pub fn typed(text: &str, plan: &Plan) -> Result<Subject, NumberError> {
     if text.chars().any(char::is_alphabetic) {
-        return Err(format!("{text:?} has letters: write only digits"));
+        return Err(NumberError::Letters(text.to_owned()));
     }
     let by_plan = subject(text, plan);
     let Some(spelling) = by_spelling(text, plan) else {
@@ -79,9 +117,9 @@ pub fn typed(text: &str, plan: &Plan) -> Result<Subject, String> {
     let by_spelling = subject(&spelling, plan);
     match (by_plan, by_spelling) {
         (Ok(Subject::Number(number)), _) if number.is_local() => Ok(Subject::Number(number)),
-        (Ok(plan), Ok(spelling)) if plan != spelling => Err(format!(
-            "{text:?} is ambiguous: +{plan} or +{spelling}. Write it with + and the country code"
-        )),
+        (Ok(plan), Ok(spelling)) if plan != spelling => {
+            Err(NumberError::TwoReadings { text: text.to_owned(), plan, spelling })
+        }
         (Err(_), Ok(spelling)) => Ok(spelling),
         (by_plan, _) => by_plan,
     }
@@ -122,7 +160,7 @@ mod tests {
     proptest::proptest! {
         /// Checks that a printed number parses as the same number.
         #[test]
-        fn text_number_text(text in "[+]?[0-9]{1,16}") {
+        fn printed_number_parses_as_the_same(text in "[+]?[0-9]{1,16}") {
             let plan = Policy::default().trunks[0].profile.plan;
             if let Ok(number) = number(&text, &plan) {
                 let printed = number.to_string();
@@ -132,7 +170,7 @@ mod tests {
 
         /// Checks that no text causes a panic.
         #[test]
-        fn any_text(text in ".*") {
+        fn any_text_causes_no_panic(text in ".*") {
             let plan = Policy::default().trunks[0].profile.plan;
             let _ = subject(&text, &plan);
             let _ = plan.prefix(&text);
@@ -164,7 +202,7 @@ mod tests {
     proptest::proptest! {
         /// Checks that both functions agree if both parse a text, and that no text causes a panic.
         #[test]
-        fn any_typed_text(text in "[+0-9() .*-]{0,20}|.*") {
+        fn typed_text_parses_as_under_the_plan_or_fails(text in "[+0-9() .*-]{0,20}|.*") {
             let plan = Policy::default().trunks[0].profile.plan;
             if let (Ok(typed), Ok(subject)) = (typed(&text, &plan), subject(&text, &plan)) {
                 proptest::prop_assert_eq!(typed, subject);

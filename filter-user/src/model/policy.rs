@@ -139,15 +139,23 @@ pub fn default_plan(country: Digits, trunk_prefix: Digits) -> Plan {
     }
 }
 
+/// The error of a plan with more international prefixes than fit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("more than {INTERNATIONAL_MAX} international prefixes")]
+pub struct TooManyPrefixes;
+
 /// Sets the international prefixes of a plan, longest first.
 ///
 /// # Errors
-/// Returns a message if there are more than [`INTERNATIONAL_MAX`].
-pub fn set_international(plan: &mut Plan, mut prefixes: Vec<Digits>) -> Result<(), String> {
+/// [`TooManyPrefixes`] if there are more than [`INTERNATIONAL_MAX`].
+pub fn set_international(
+    plan: &mut Plan,
+    mut prefixes: Vec<Digits>,
+) -> Result<(), TooManyPrefixes> {
     prefixes.sort_by_key(|prefix| std::cmp::Reverse(prefix.len()));
     prefixes.dedup();
     if prefixes.len() > INTERNATIONAL_MAX {
-        return Err(format!("more than {INTERNATIONAL_MAX} international prefixes"));
+        return Err(TooManyPrefixes);
     }
     plan.international = [Digits::EMPTY; INTERNATIONAL_MAX];
     plan.international[..prefixes.len()].copy_from_slice(&prefixes);

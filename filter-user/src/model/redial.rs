@@ -13,11 +13,34 @@ const SECONDS: std::ops::RangeInclusive<u32> = 60..=24 * 60 * 60;
 /// Attempts that can open a grant. The first cannot: the block would have no effect.
 const ATTEMPTS: std::ops::RangeInclusive<u8> = 2..=8;
 
+/// Reasons why a redial setting is not valid.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RedialError {
+    /// A number of attempts other than 0 and 2 to 8.
+    #[error("attempts: 2 to 8, or 0 for no redial grant")]
+    Attempts,
+    /// A window or grant other than 1 min to 24 h in whole seconds: its name and text.
+    #[error("{0}: {1:?} is not 1m to 24h, in whole seconds")]
+    Seconds(String, String),
+    /// A block's own number of attempts other than 2 to 8.
+    #[error("redial: 2 to 8 attempts; to switch it off use no_redial")]
+    OwnAttempts,
+    /// A block's own window or grant other than 60 to 86,400 s.
+    #[error("redial: window and grant must each be 60 to 86400 seconds")]
+    OwnSeconds,
+    /// A text without three parts.
+    #[error("{0:?} is not a redial setting such as 3/10m/30m")]
+    Parts(String),
+    /// A first part that is not a number.
+    #[error("{0:?} is not a number of attempts (2 to 8)")]
+    NotANumber(String),
+}
+
 /// The `attempts`-th separate attempt within the window passes and opens a grant. Written as
 /// `3/10m/30m`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Redial {
+pub struct RedialPolicy {
     /// The separate attempt that opens a grant, 2 to 8; 0: no grant.
     pub attempts: u8,
     /// Length of the window from the first attempt, in seconds, 60 to 86,400.
@@ -26,32 +49,32 @@ pub struct Redial {
     pub grant: u32,
 }
 
-impl Default for Redial {
-    fn default() -> Redial {
+impl Default for RedialPolicy {
+    fn default() -> RedialPolicy {
         // Two, not the usual three: a simulated year then loses fewer emergencies and lets nine more
         // pranks a day through (docs/policy.md).
-        Redial { attempts: 2, window: 10 * 60, grant: 30 * 60 }
+        RedialPolicy { attempts: 2, window: 10 * 60, grant: 30 * 60 }
     }
 }
 
-impl Redial {
+impl RedialPolicy {
     /// Checks a number of attempts: 0 or 2 to 8.
     ///
     /// # Errors
-    /// Returns a message for any other number.
-    pub fn check_attempts(attempts: i64) -> Result<u8, String> {
+    /// [`RedialError::Attempts`] for any other number.
+    pub fn check_attempts(attempts: i64) -> Result<u8, RedialError> {
         match u8::try_from(attempts) {
             Ok(attempts) if attempts == 0 || ATTEMPTS.contains(&attempts) => Ok(attempts),
-            Ok(_) | Err(_) => Err("attempts: 2 to 8, or 0 for no redial grant".to_owned()),
+            Ok(_) | Err(_) => Err(RedialError::Attempts),
         }
     }
 
     /// Parses the length of a window or a grant, such as `10m`, into seconds.
     ///
     /// # Errors
-    /// Returns a message that begins with `name` if it is not 1 min to 24 h in whole seconds.
-    pub fn check_seconds(name: &str, text: &str) -> Result<u32, String> {
-        let wrong = || format!("{name}: {text:?} is not 1m to 24h, in whole seconds");
+    /// [`RedialError::Seconds`] with this `name` if it is not 1 min to 24 h in whole seconds.
+    pub fn check_seconds(name: &str, text: &str) -> Result<u32, RedialError> {
+        let wrong = || RedialError::Seconds(name.to_owned(), text.to_owned());
         let span: Span = text.parse().map_err(|_| wrong())?;
         let duration =
             span.to_duration(SpanRelativeTo::days_are_24_hours()).map_err(|_| wrong())?;
@@ -73,38 +96,36 @@ impl Redial {
     /// Checks settings that a block has of its own.
     ///
     /// # Errors
-    /// Returns a message if `attempts`, `window` or `grant` is out of range.
-    pub fn check(self) -> Result<(), String> {
+    /// [`RedialError::OwnAttempts`] or [`RedialError::OwnSeconds`] for a value out of range.
+    pub fn check(self) -> Result<(), RedialError> {
         if !ATTEMPTS.contains(&self.attempts) {
-            return Err("redial: 2 to 8 attempts; to switch it off use no_redial".to_owned());
+            return Err(RedialError::OwnAttempts);
         }
         if !SECONDS.contains(&self.window) || !SECONDS.contains(&self.grant) {
-            return Err("redial: window and grant must each be 60 to 86400 seconds".to_owned());
+            return Err(RedialError::OwnSeconds);
         }
         Ok(())
     }
 }
 
-impl fmt::Display for Redial {
+impl fmt::Display for RedialPolicy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}/{}", self.attempts, short(self.window), short(self.grant))
     }
 }
 
-impl FromStr for Redial {
-    type Err = String;
+impl FromStr for RedialPolicy {
+    type Err = RedialError;
 
-    fn from_str(text: &str) -> Result<Redial, String> {
+    fn from_str(text: &str) -> Result<RedialPolicy, RedialError> {
         let parts: Vec<_> = text.split('/').collect();
         let [attempts, window, grant] = parts[..] else {
-            return Err(format!("{text:?} is not a redial setting such as 3/10m/30m"));
+            return Err(RedialError::Parts(text.to_owned()));
         };
-        let redial = Redial {
-            attempts: attempts
-                .parse()
-                .map_err(|_| format!("{attempts:?} is not a number of attempts (2 to 8)"))?,
-            window: Redial::check_seconds("window", window)?,
-            grant: Redial::check_seconds("grant", grant)?,
+        let redial = RedialPolicy {
+            attempts: attempts.parse().map_err(|_| RedialError::NotANumber(attempts.to_owned()))?,
+            window: RedialPolicy::check_seconds("window", window)?,
+            grant: RedialPolicy::check_seconds("grant", grant)?,
         };
         redial.check().map(|()| redial)
     }
@@ -127,10 +148,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn redial_setting_parses_or_says_why_not() {
-        let default: Redial = "2/10m/30m".parse().unwrap();
-        assert_eq!(default, Redial::default());
-        let long: Redial = "8/24h/90s".parse().unwrap();
+    fn redial_setting_parses_or_returns_the_reason() {
+        let default: RedialPolicy = "2/10m/30m".parse().unwrap();
+        assert_eq!(default, RedialPolicy::default());
+        let long: RedialPolicy = "8/24h/90s".parse().unwrap();
         assert_eq!((long.attempts, long.window, long.grant), (8, 86_400, 90));
         assert_eq!(long.to_string(), "8/24h/90s");
         for (text, part) in [
@@ -145,7 +166,7 @@ mod tests {
             ("3/10m/1month", "grant: \"1month\""),
             ("3/10/30m", "window: \"10\""),
         ] {
-            let error = text.parse::<Redial>().unwrap_err();
+            let error = text.parse::<RedialPolicy>().unwrap_err().to_string();
             assert!(error.contains(part), "{text}: {error}");
         }
     }
@@ -155,7 +176,7 @@ mod tests {
         fn printed_setting_parses_as_the_same(
             attempts in 2u8..=8, window in 60u32..=86_400, grant in 60u32..=86_400,
         ) {
-            let redial = Redial { attempts, window, grant };
+            let redial = RedialPolicy { attempts, window, grant };
             prop_assert_eq!(redial.to_string().parse(), Ok(redial));
         }
     }

@@ -1,4 +1,4 @@
-//! TODO-DOC
+//! The modes in which the filter is attached to an interface.
 
 use serde::{Deserialize, Serialize};
 
@@ -11,12 +11,12 @@ pub enum XdpMode {
     Native,
     /// In the kernel's core: on every interface, but slower.
     Generic,
-    /// In the driver where it can be, else in the core.
+    /// In the driver if it supports that, otherwise in the core.
     NativeOrGeneric,
 }
 
 impl XdpMode {
-    /// As configurations and the API name it.
+    /// Returns the name in configurations and the API.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {

@@ -20,6 +20,58 @@ const MODIFIED_MAGIC: [u8; 4] = [0xA1, 0xB2, 0xCD, 0x34];
 /// Advice for a capture format that is not supported.
 const REWRITE: &str = "rewrite it with Wireshark's `editcap -F pcap OLD NEW`";
 
+/// Reasons why a capture cannot be read to its end. Each text continues the name of the file.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The file cannot be opened.
+    #[error("cannot be opened: {0}")]
+    Open(#[source] io::Error),
+    /// The file has no byte.
+    #[error("is empty")]
+    Empty,
+    /// The file is a pcap with longer record headers.
+    #[error(
+        "is a pcap of the old kind \"modified\", which is not supported: {advice}",
+        advice = REWRITE
+    )]
+    Modified,
+    /// The file has another format.
+    #[error("is neither a pcap nor a pcapng capture")]
+    NotACapture,
+    /// The file ends within a frame.
+    #[error("is cut off {0}")]
+    CutOff(Place),
+    /// The file cannot be read.
+    #[error("cannot be read {place}: {source}")]
+    Read {
+        /// Place of the error.
+        place: Place,
+        /// The error of the system call.
+        source: io::Error,
+    },
+    /// The file does not follow its format.
+    #[error("is broken {place} ({source}): {advice}", advice = REWRITE)]
+    Broken {
+        /// Place of the error.
+        place: Place,
+        /// The error of the format.
+        source: PcapError,
+    },
+}
+
+/// A place in a capture: after N frames.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place(pub u64);
+
+impl std::fmt::Display for Place {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.0 {
+            0 => f.write_str("before its first frame"),
+            frames => write!(f, "after frame {frames}"),
+        }
+    }
+}
+
 /// A captured frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Frame {
@@ -52,12 +104,12 @@ impl Capture {
     /// Opens a file; `-` is standard input. `count` receives the number of bytes of each read.
     ///
     /// # Errors
-    /// Returns a message if the file cannot be opened or read, or is not a supported capture.
-    pub fn open(path: &Path, count: impl Fn(u64) + 'static) -> Result<Capture, String> {
+    /// [`Error`] if the file cannot be opened or read, or is not a supported capture.
+    pub fn open(path: &Path, count: impl Fn(u64) + 'static) -> Result<Capture, Error> {
         let source: Box<dyn Read> = if path.as_os_str() == "-" {
             Box::new(io::stdin())
         } else {
-            Box::new(File::open(path).map_err(|error| format!("cannot be opened: {error}"))?)
+            Box::new(File::open(path).map_err(Error::Open)?)
         };
         let mut reader = Counted { source, count };
         let mut magic = Vec::new();
@@ -65,7 +117,7 @@ impl Capture {
             .by_ref()
             .take(4)
             .read_to_end(&mut magic)
-            .map_err(|error| format!("cannot be read: {error}"))?;
+            .map_err(|source| Error::Read { place: Place(0), source })?;
         let kind = kind(&magic)?;
         // The crate reads large blocks, so no buffer is needed.
         let reader: Box<dyn Read> = Box::new(Cursor::new(magic).chain(reader));
@@ -74,7 +126,7 @@ impl Capture {
             Kind::PcapNg => PcapNgReader::new(reader).map(Format::PcapNg),
         };
         Ok(Capture {
-            format: format.map_err(|error| broken(&error, 0))?,
+            format: format.map_err(|error| broken(error, 0))?,
             number: 0,
             is_broken: false,
         })
@@ -99,46 +151,38 @@ enum Kind {
 }
 
 /// Returns the format of a file that begins with these bytes.
-fn kind(magic: &[u8]) -> Result<Kind, String> {
+fn kind(magic: &[u8]) -> Result<Kind, Error> {
     let reversed: Vec<u8> = magic.iter().rev().copied().collect();
     let is = |known: [u8; 4]| magic == known || reversed == known;
     if magic.is_empty() {
-        Err("is empty".to_owned())
+        Err(Error::Empty)
     } else if magic == PCAPNG_MAGIC {
         Ok(Kind::PcapNg)
     } else if PCAP_MAGICS.into_iter().any(is) {
         Ok(Kind::Pcap)
     } else if is(MODIFIED_MAGIC) {
-        Err(format!("is a pcap of the old kind \"modified\", which is not supported: {REWRITE}"))
+        Err(Error::Modified)
     } else {
-        Err("is neither a pcap nor a pcapng capture".to_owned())
+        Err(Error::NotACapture)
     }
 }
 
-/// Describes an error after a number of frames.
-fn broken(error: &PcapError, frames: u64) -> String {
-    let place = if frames == 0 {
-        "before its first frame".to_owned()
-    } else {
-        format!("after frame {frames}")
-    };
+/// Converts an error after a number of frames.
+fn broken(error: PcapError, frames: u64) -> Error {
+    let place = Place(frames);
     match error {
-        PcapError::IoError(io) if io.kind() == io::ErrorKind::UnexpectedEof => {
-            format!("is cut off {place}")
-        }
-        PcapError::IoError(io) => format!("cannot be read {place}: {io}"),
-        PcapError::IncompleteBuffer
+        PcapError::IoError(io) if io.kind() == io::ErrorKind::UnexpectedEof => Error::CutOff(place),
+        PcapError::IoError(source) => Error::Read { place, source },
+        source @ (PcapError::IncompleteBuffer
         | PcapError::InvalidField(_)
         | PcapError::Utf8Error(_)
         | PcapError::FromUtf8Error(_)
-        | PcapError::InvalidInterfaceId(_) => {
-            format!("is broken {place} ({error}): {REWRITE}")
-        }
+        | PcapError::InvalidInterfaceId(_)) => Error::Broken { place, source },
     }
 }
 
 impl Iterator for Capture {
-    type Item = Result<Frame, String>;
+    type Item = Result<Frame, Error>;
 
     fn next(&mut self) -> Option<Self::Item> {
         while !self.is_broken {
@@ -154,7 +198,7 @@ impl Iterator for Capture {
                 Ok(read) => Ok(self.frame(read)),
                 Err(error) => {
                     self.is_broken = true;
-                    Err(broken(&error, self.number))
+                    Err(broken(error, self.number))
                 }
             });
         }
@@ -255,7 +299,7 @@ impl<R: Read, F: Fn(u64)> Read for Counted<R, F> {
 mod tests {
     use super::*;
 
-    fn capture(file: &[u8], name: &str) -> Result<Vec<Result<Frame, String>>, String> {
+    fn capture(file: &[u8], name: &str) -> Result<Vec<Result<Frame, Error>>, Error> {
         let path = std::env::temp_dir().join(format!("palang-{}-{name}", std::process::id()));
         std::fs::write(&path, file).unwrap();
         let frames = Capture::open(&path, |_| {}).map(Iterator::collect);
@@ -326,21 +370,22 @@ mod tests {
         for missing in [1, 4, 20, 35] {
             let frames = capture(&file[..file.len() - missing], "cut-ng").unwrap();
             assert_eq!(frames.len(), 3, "{missing}");
-            assert_eq!(frames[2], Err("is cut off after frame 2".to_owned()));
+            let error = frames[2].as_ref().unwrap_err().to_string();
+            assert_eq!(error, "is cut off after frame 2");
             let cut: Vec<_> = frames[..2].iter().map(|f| f.as_ref().unwrap().is_cut).collect();
             assert_eq!(cut, [false, true]);
         }
     }
 
     #[test]
-    fn a_simple_packet_has_no_padding() {
+    fn simple_packet_has_no_padding() {
         let file = [section(&[]), block(3, &[2, 0, 0, 0, 7, 7, 0, 0])].concat();
         let frames = capture(&file, "simple").unwrap();
         assert_eq!(frames[0].as_ref().unwrap().bytes, [7, 7]);
     }
 
     #[test]
-    fn every_kind_of_pcap() {
+    fn pcap_of_every_byte_order_and_resolution_is_read() {
         for (magic, expected) in
             [([0xA1, 0xB2, 0xC3, 0xD4], 1_000_002_000), ([0xA1, 0xB2, 0x3C, 0x4D], 1_000_000_002)]
         {
@@ -361,12 +406,13 @@ mod tests {
                 let frame = frames[0].as_ref().unwrap();
                 assert_eq!((frame.time, &frame.bytes[..]), (expected, &[5; 3][..]));
                 assert_eq!(
-                    capture(&file[..23], "header").err().unwrap(),
+                    capture(&file[..23], "header").err().unwrap().to_string(),
                     "is cut off before its first frame"
                 );
             }
         }
         let modified = capture(&[0x34, 0xCD, 0xB2, 0xA1, 2, 0, 4, 0], "modified").err().unwrap();
+        let modified = modified.to_string();
         assert!(modified.contains("editcap"), "{modified}");
     }
 

@@ -13,12 +13,23 @@ const LINUX_SLL2: u32 = 276;
 /// check sequence (draft-ietf-opsawg-pcap §4).
 const LINK_TYPE: u32 = 0xFFFF;
 
+/// The error of a link type that is not supported.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "link type {number}{name} is not supported: capture on Ethernet, Linux cooked, raw IP or BSD null"
+)]
+pub struct UnsupportedLink {
+    number: u32,
+    /// Its name in parentheses; empty if the crate has no name.
+    name: String,
+}
+
 /// Converts a frame to Ethernet. A frame shorter than its link layer becomes an empty Ethernet frame,
 /// which is `not-ip`.
 ///
 /// # Errors
-/// Returns a message if the link type is not supported.
-pub fn ethernet(link: DataLink, frame: &[u8]) -> Result<Cow<'_, [u8]>, String> {
+/// [`UnsupportedLink`] if the link type is not supported.
+pub fn ethernet(link: DataLink, frame: &[u8]) -> Result<Cow<'_, [u8]>, UnsupportedLink> {
     let reframed = match u32::from(link) & LINK_TYPE {
         1 => return Ok(Cow::Borrowed(frame)),
         // Linux cooked: address at 6, protocol at 14.
@@ -32,13 +43,10 @@ pub fn ethernet(link: DataLink, frame: &[u8]) -> Result<Cow<'_, [u8]>, String> {
         // BSD null and loop: an address family.
         0 | 108 => split(frame, 4)
             .and_then(|(header, packet)| Some(frame_of(family(header)?, &[0; 6], packet))),
-        other => {
+        number => {
             let has_name = !matches!(link, DataLink::Unknown(_));
             let name = if has_name { format!(" ({link:?})") } else { String::new() };
-            return Err(format!(
-                "link type {other}{name} is not supported: capture on Ethernet, Linux cooked, raw IP or \
-                 BSD null"
-            ));
+            return Err(UnsupportedLink { number, name });
         }
     };
     Ok(Cow::Owned(reframed.unwrap_or_else(|| vec![0; ETHERNET_LEN])))
@@ -115,9 +123,9 @@ mod tests {
 
     #[test]
     fn unknown_link_type_error_names_it() {
-        let error = ethernet(DataLink::from(105), &[]).unwrap_err();
+        let error = ethernet(DataLink::from(105), &[]).unwrap_err().to_string();
         assert!(error.starts_with("link type 105 (IEEE802_11) is not supported"), "{error}");
-        let error = ethernet(DataLink::from(9999), &[]).unwrap_err();
+        let error = ethernet(DataLink::from(9999), &[]).unwrap_err().to_string();
         assert!(error.starts_with("link type 9999 is not supported"), "{error}");
     }
 

@@ -27,14 +27,25 @@ pub struct Replay {
 }
 
 /// Reasons why a capture was not judged to its end.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The capture is not readable; the message says why.
-    Capture(String),
+    /// The capture is not readable.
+    #[error(transparent)]
+    Capture(#[from] capture::Error),
+    /// A frame has a link type that is not supported.
+    #[error("frame {frame}: {source}")]
+    Link {
+        /// Number of the frame.
+        frame: u64,
+        /// The link type.
+        source: link::UnsupportedLink,
+    },
     /// The kernel returned an error.
-    Kernel(datapath::Error),
+    #[error(transparent)]
+    Kernel(#[from] datapath::Error),
     /// The output cannot be written; it may have been closed.
-    Output(std::io::Error),
+    #[error("cannot write the output: {0}")]
+    Output(#[source] std::io::Error),
 }
 
 impl Replay {
@@ -65,8 +76,8 @@ impl Replay {
         mut report: impl FnMut(Record) -> std::io::Result<()>,
     ) -> Result<(), Error> {
         let file = path.display().to_string();
-        for frame in Capture::open(path, progress).map_err(Error::Capture)? {
-            let frame = frame.map_err(Error::Capture)?;
+        for frame in Capture::open(path, progress)? {
+            let frame = frame?;
             if let Some(record) = self.frame(&file, &frame)? {
                 self.summary.add(&record);
                 report(record).map_err(Error::Output)?;
@@ -78,8 +89,8 @@ impl Replay {
     /// Judges a frame; `None` if it is not reported.
     fn frame(&mut self, file: &str, frame: &Frame) -> Result<Option<Record>, Error> {
         let ethernet = link::ethernet(frame.link, &frame.bytes)
-            .map_err(|error| Error::Capture(format!("frame {}: {error}", frame.number)))?;
-        let event = self.kernel.judge(&ethernet, frame.time).map_err(Error::Kernel)?.event;
+            .map_err(|source| Error::Link { frame: frame.number, source })?;
+        let event = self.kernel.judge(&ethernet, frame.time)?.event;
         let (packet, message) = message::read(&ethernet);
         let (number, time) = (frame.number, frame.time);
         let record =

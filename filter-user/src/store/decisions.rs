@@ -9,7 +9,7 @@ use rusqlite::{Connection, OptionalExtension, Row, named_params, params};
 use uuid::Uuid;
 
 use crate::model::policy::Subject;
-use crate::model::redial::Redial;
+use crate::model::redial::RedialPolicy;
 use crate::store::schema::Millis;
 use crate::store::{Entry, Error, Reader, Store};
 
@@ -62,7 +62,7 @@ pub struct Decision {
     /// [`BLOCK_NO_REDIAL`](filter_common::abi::BLOCK_NO_REDIAL).
     pub flags: u8,
     /// When a blocked caller who calls again is let through; `None`: as configured.
-    pub redial: Option<Redial>,
+    pub redial: Option<RedialPolicy>,
     /// What the kernel remembers of the number in another epoch does not count: grows when that has
     /// to begin anew, and stays when a block moves.
     pub epoch: u32,
@@ -365,7 +365,9 @@ fn read(row: &Row<'_>) -> rusqlite::Result<Decision> {
         node: row.get(10)?,
         flags: row.get(11)?,
         redial: match row.get(12)? {
-            Some(attempts) => Some(Redial { attempts, window: row.get(13)?, grant: row.get(14)? }),
+            Some(attempts) => {
+                Some(RedialPolicy { attempts, window: row.get(13)?, grant: row.get(14)? })
+            }
             None => None,
         },
         epoch: row.get(15)?,
@@ -394,7 +396,7 @@ mod tests {
             created: Timestamp::from_millisecond(1_800_000_000_123).unwrap(),
             expires: None,
             flags: 3,
-            redial: Some(Redial { attempts: 8, window: 86_400, grant: 60 }),
+            redial: Some(RedialPolicy { attempts: 8, window: 86_400, grant: 60 }),
             epoch: u32::MAX,
             incident: Some("2026-118".to_owned()),
             ..block(1, local)

@@ -49,15 +49,20 @@ impl Note {
     /// # Errors
     /// In words.
     pub(crate) fn check(&self) -> Result<(), String> {
-        free_text::text("reason", &self.reason)?;
-        free_text::name("author", &self.author)?;
-        free_text::name("number", self.number.as_deref().unwrap_or_default())?;
-        free_text::name("interface", self.interface.as_deref().unwrap_or_default())?;
+        free_text::text("reason", &self.reason).map_err(|error| error.to_string())?;
+        free_text::name("author", &self.author).map_err(|error| error.to_string())?;
+        free_text::name("number", self.number.as_deref().unwrap_or_default())
+            .map_err(|error| error.to_string())?;
+        free_text::name("interface", self.interface.as_deref().unwrap_or_default())
+            .map_err(|error| error.to_string())?;
         if self.number.is_some() && self.interface.is_some() {
             return Err("it is about a number and an interface".to_owned());
         }
         match &self.incident {
-            Some(incident) if free_text::incident(incident)? != *incident => {
+            Some(incident)
+                if free_text::incident(incident).map_err(|error| error.to_string())?
+                    != *incident =>
+            {
                 Err("incident: white space at its ends".to_owned())
             }
             Some(_) | None => Ok(()),

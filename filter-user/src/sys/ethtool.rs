@@ -4,6 +4,7 @@
 use std::io;
 use std::os::fd::AsRawFd as _;
 
+use nix::errno::Errno;
 use nix::libc;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 
@@ -91,7 +92,7 @@ pub fn driver(interface: &str) -> io::Result<Option<String>> {
     let mut info =
         DriverInfo { command: ETHTOOL_GDRVINFO, driver: [0; 32], rest: [0; 32 * 4 + 12 + 5 * 4] };
     match ask(interface, &mut info) {
-        Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => return Ok(None),
+        Err(error) if error.raw_os_error() == Some(Errno::EOPNOTSUPP as i32) => return Ok(None),
         asked => asked?,
     }
     let name = info.driver.split(|byte| *byte == 0).next().unwrap_or_default();
@@ -119,7 +120,7 @@ pub fn offloads(interface: &str) -> io::Result<Offloads> {
 pub fn queues(interface: &str) -> io::Result<Option<Queues>> {
     let mut channels = Channels { command: ETHTOOL_GCHANNELS, ..Channels::default() };
     match ask(interface, &mut channels) {
-        Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => return Ok(None),
+        Err(error) if error.raw_os_error() == Some(Errno::EOPNOTSUPP as i32) => return Ok(None),
         asked => asked?,
     }
     let combined = channels.max_combined > 0;
@@ -165,7 +166,7 @@ fn ask<T: ?Sized>(interface: &str, question: &mut T) -> io::Result<()> {
     let name = interface.as_bytes();
     // The name must end with a zero byte.
     if name.len() >= libc::IFNAMSIZ {
-        return Err(io::Error::from_raw_os_error(libc::ENODEV));
+        return Err(Errno::ENODEV.into());
     }
     let socket = socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
     let mut request = libc::ifreq {
@@ -208,7 +209,7 @@ mod tests {
             for missing in ["middle", "", "a-name-too-long-"] {
                 assert_eq!(
                     driver(missing).unwrap_err().raw_os_error(),
-                    Some(libc::ENODEV),
+                    Some(Errno::ENODEV as i32),
                     "{missing}"
                 );
             }

@@ -1,20 +1,20 @@
-//! The kernel that runs, and those that could be booted instead.
+//! Finds the running kernel and the installed ones that could be booted instead.
 
 use std::fs;
 use std::path::Path;
 
-/// Kernels of this machine have a folder of modules each.
+/// Has a folder of modules for each kernel of this machine.
 const MODULES: &str = "/lib/modules";
 const BOOT: &str = "/boot";
 
-/// The release of the kernel that runs, as `uname -r` prints it.
+/// Returns the release of the running kernel, as `uname -r` prints it.
 #[must_use]
 pub fn running() -> String {
     let name = nix::sys::utsname::uname();
     name.map_or_else(|_| String::new(), |name| name.release().to_string_lossy().into_owned())
 }
 
-/// What to do on a kernel that does not take the program.
+/// Returns the advice for a kernel that refuses the program.
 #[must_use]
 pub fn advice() -> String {
     let report = "report this with the output of `palang doctor`";
@@ -24,7 +24,7 @@ pub fn advice() -> String {
     }
 }
 
-/// Kernels that are installed: they have modules, and an image in one of the two usual places.
+/// Returns the installed kernels: they have modules, and an image in one of the two usual places.
 fn installed(modules: &Path, boot: &Path) -> Vec<String> {
     let entries = fs::read_dir(modules).into_iter().flatten().flatten();
     let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
@@ -34,7 +34,7 @@ fn installed(modules: &Path, boot: &Path) -> Vec<String> {
     names.filter(bootable).collect()
 }
 
-/// The newest kernel that is older than this one; otherwise the newest of the others.
+/// Returns the newest kernel that is older than the running one; otherwise the newest of the others.
 fn previous<'a>(running: &str, installed: &'a [String]) -> Option<&'a String> {
     let others = || installed.iter().filter(|name| *name != running);
     let newest = |older: bool| {
@@ -45,7 +45,7 @@ fn previous<'a>(running: &str, installed: &'a [String]) -> Option<&'a String> {
     newest(true).or_else(|| newest(false))
 }
 
-/// A release as numbers and what stands between them, so that 6.9 comes before 6.12.
+/// Splits a release into numbers and the texts before them, so that 6.9 comes before 6.12.
 fn parts(release: &str) -> Vec<(u64, &str)> {
     let mut parts = Vec::new();
     let mut rest = release;

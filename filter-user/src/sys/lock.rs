@@ -1,16 +1,19 @@
-//! TODO-DOC
+//! Locks a path, so that only one daemon writes to store and maps.
 
-use crate::exit::{Exit, Failure};
-use nix::fcntl::{Flock, FlockArg};
 use std::fs;
 use std::io;
 use std::path::Path;
 
-/// Only one daemon may write to store and maps. `path` is a file, made where it is missing, or a
-/// folder: a BPF file system has no files.
+use nix::fcntl::{Flock, FlockArg};
+
+use crate::exit::{Exit, Failure};
+
+/// Locks a path for this process. `path` is a file, which is made if it is missing, or a folder: a BPF
+/// file system has no files.
 ///
 /// # Errors
-/// Somebody holds it; a file that cannot be made.
+/// [`Exit::Failed`] if another process holds the lock or the file cannot be opened,
+/// [`Exit::Refused`] without permission.
 pub fn lock(path: &Path) -> Result<Flock<fs::File>, Failure> {
     let mut options = fs::OpenOptions::new();
     options.read(true);

@@ -1,4 +1,4 @@
-//! TODO-DOC
+//! The machine: clocks, locks, network interfaces and kernels.
 
 pub mod clock;
 pub mod ethtool;

@@ -8,15 +8,13 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::{Either, FutureExt as _, select};
 use futures_util::stream::{self, Stream, StreamExt as _, TryStreamExt as _};
+use nix::errno::Errno;
 use rtnetlink::packet_core::NetlinkPayload;
 use rtnetlink::packet_route::link::{
     InfoKind, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkMessage, LinkXdp,
 };
 use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 use rtnetlink::{Handle, MulticastGroup};
-
-/// "No such device".
-const ENODEV: i32 = 19;
 
 /// A network interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -135,7 +133,7 @@ pub async fn by_name(name: &str) -> io::Result<Option<Link>> {
             .await
     });
     match answer.await {
-        Err(error) if error.raw_os_error() == Some(ENODEV) => Ok(None),
+        Err(error) if error.raw_os_error() == Some(Errno::ENODEV as i32) => Ok(None),
         answer => answer,
     }
 }

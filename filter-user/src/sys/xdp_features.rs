@@ -3,7 +3,7 @@
 
 use std::io;
 
-use nix::libc::ENOENT;
+use nix::errno::Errno;
 use rtnetlink::packet_core::{DefaultNla, Emitable as _, NLM_F_REQUEST, NlasIterator};
 use rtnetlink::sys::Socket;
 use rtnetlink::sys::protocols::NETLINK_GENERIC;
@@ -42,7 +42,7 @@ pub struct Features {
 pub fn of(index: u32) -> io::Result<Option<Features>> {
     let name = DefaultNla::new(CONTROLLER_FAMILY_NAME, b"netdev\0".to_vec());
     let answer = match ask(CONTROLLER, CONTROLLER_GET_FAMILY, &name) {
-        Err(error) if error.raw_os_error() == Some(ENOENT) => return Ok(None),
+        Err(error) if error.raw_os_error() == Some(Errno::ENOENT as i32) => return Ok(None),
         answer => answer?,
     };
     let Some(family) = attribute(&answer, CONTROLLER_FAMILY_ID).map(u16::from_ne_bytes) else {
@@ -112,7 +112,7 @@ mod tests {
             }
             assert_eq!(left, Some(Features { native: true, multi_buffer: true }));
             assert_eq!(lo, Some(Features { native: false, multi_buffer: false }));
-            assert_eq!(of(4711).unwrap_err().raw_os_error(), Some(nix::libc::ENODEV));
+            assert_eq!(of(4711).unwrap_err().raw_os_error(), Some(Errno::ENODEV as i32));
         });
     }
 
@@ -130,6 +130,6 @@ mod tests {
     fn unknown_family_is_enoent() {
         let name = DefaultNla::new(CONTROLLER_FAMILY_NAME, b"palang\0".to_vec());
         let error = ask(CONTROLLER, CONTROLLER_GET_FAMILY, &name).unwrap_err();
-        assert_eq!(error.raw_os_error(), Some(ENOENT));
+        assert_eq!(error.raw_os_error(), Some(Errno::ENOENT as i32));
     }
 }

@@ -1,6 +1,6 @@
-//! Why the kernel does not put an XDP program on an interface, in its own words. A BPF link gives a
-//! number of an error and no more; rtnetlink also gives a text (extended acknowledgement, Linux 4.12,
-//! `NLMSGERR_ATTR_MSG`), so the same is asked once more there.
+//! Reads the kernel's text about why it does not attach an XDP program to an interface. The error of a
+//! BPF link is only a number. rtnetlink also returns a text (extended acknowledgement, Linux 4.12,
+//! `NLMSGERR_ATTR_MSG`), so this repeats the request there.
 
 use std::io;
 use std::os::fd::{AsRawFd as _, BorrowedFd};
@@ -13,7 +13,7 @@ use rtnetlink::packet_route::link::{LinkAttribute, LinkMessage, LinkXdp};
 use rtnetlink::sys::Socket;
 use rtnetlink::sys::protocols::NETLINK_ROUTE;
 
-/// linux/if_link.h: an older program stays; where the program is to run.
+/// linux/if_link.h: keep an older program; the place where the program runs.
 const XDP_FLAGS_UPDATE_IF_NOEXIST: u32 = 1;
 const XDP_FLAGS_SKB_MODE: u32 = 1 << 1;
 const XDP_FLAGS_DRV_MODE: u32 = 1 << 2;
@@ -21,22 +21,22 @@ const XDP_FLAGS_DRV_MODE: u32 = 1 << 2;
 /// linux/netlink.h
 const NLMSG_ERROR: u16 = 2;
 const NLMSGERR_ATTR_MSG: u16 = 1;
-/// Lengths of the header of a message, and of an acknowledgement behind it: the error's number and the
-/// header of the request.
+/// Lengths in bytes of the header of a message, and of an acknowledgement after it: the number of the
+/// error and the header of the request.
 const HEADER: usize = 16;
 const ACKNOWLEDGEMENT: usize = 4 + HEADER;
 
-/// What the kernel says against this program on the interface of this index, in the driver or in the
-/// kernel's core; `None`: nothing. Where it says nothing because the program can be attached after all,
-/// it is taken off again.
+/// Returns the kernel's text about why it does not attach this program to the interface with this index,
+/// in the driver or in the kernel's core; `None` if it has no text. If the program can be attached
+/// now, it is detached again.
 ///
 /// # Errors
-/// Those of the netlink socket.
+/// Returns the error of the netlink socket.
 pub fn why(index: u32, program: BorrowedFd<'_>, in_driver: bool) -> io::Result<Option<String>> {
     let mode = if in_driver { XDP_FLAGS_DRV_MODE } else { XDP_FLAGS_SKB_MODE };
     let socket = Socket::new(NETLINK_ROUTE)?;
     socket.set_ext_ack(true)?;
-    // Of the request only the header comes back.
+    // The kernel then returns only the header of the request.
     socket.set_cap_ack(true)?;
     let answer = ask(&socket, index, program.as_raw_fd(), mode | XDP_FLAGS_UPDATE_IF_NOEXIST)?;
     if answer.error == 0 {
@@ -48,7 +48,7 @@ pub fn why(index: u32, program: BorrowedFd<'_>, in_driver: bool) -> io::Result<O
 /// An acknowledgement.
 #[derive(Debug, PartialEq, Eq)]
 struct Answer {
-    /// The error's number; 0: none.
+    /// Number of the error; 0 for success.
     error: i32,
     message: Option<String>,
 }
@@ -95,7 +95,7 @@ mod tests {
     use crate::sys::test_netns::{in_new_namespace, ip, load_pass, put_foreign_xdp};
 
     #[test]
-    fn the_kernel_says_why() {
+    fn refusal_has_the_text_of_the_kernel() {
         in_new_namespace(async {
             ip("link add left type veth peer name right");
             let program = load_pass().unwrap();
@@ -106,7 +106,7 @@ mod tests {
             put_foreign_xdp("left", Attached::Generic).await;
             let busy = of(index("left").await, true).expect("a reason");
             assert!(busy.contains("same time") || busy.contains("exist"), "{busy}");
-            // What can be attached leaves nothing.
+            // An attempt that succeeds leaves no program.
             let right = index("right").await;
             assert_eq!((of(right, true), of(right, false)), (None, None));
             assert_eq!(by_name("right").await.unwrap().unwrap().xdp, None);
@@ -115,14 +115,14 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_is_read_and_a_broken_one_is_none() {
+    fn broken_answer_is_refused_and_a_complete_one_is_read() {
         let mut bytes = vec![0; HEADER + ACKNOWLEDGEMENT];
         bytes[4..6].copy_from_slice(&NLMSG_ERROR.to_ne_bytes());
         bytes[HEADER..HEADER + 4].copy_from_slice(&(-95_i32).to_ne_bytes());
         assert_eq!(answer(&bytes), Some(Answer { error: -95, message: None }));
         bytes.extend([8, 0, 1, 0, b'n', b'o', 0, 0]);
-        let told = Some("no".to_owned());
-        assert_eq!(answer(&bytes), Some(Answer { error: -95, message: told }));
+        let message = Some("no".to_owned());
+        assert_eq!(answer(&bytes), Some(Answer { error: -95, message }));
         bytes[4] = 9;
         assert_eq!(answer(&bytes), None);
         for len in 0..HEADER + ACKNOWLEDGEMENT {

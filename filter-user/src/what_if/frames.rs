@@ -108,7 +108,7 @@ mod tests {
     use crate::config::policy_file;
     use crate::config::policy_file::PolicyFile;
     use crate::model::policy::Subject;
-    use crate::model::redial::Redial;
+    use crate::model::redial::RedialPolicy;
     use crate::what_if::records;
     use crate::what_if::records::Record;
 
@@ -157,7 +157,7 @@ mod tests {
             attempts in prop::sample::select(vec![0u8, 2, 3]),
             window in 60u32..2000,
         ) -> PolicyFile {
-            let redial = Redial { attempts, window, grant: 60 };
+            let redial = RedialPolicy { attempts, window, grant: 60 };
             let mut policy = Policy::default();
             let expires = ends.map_or(0, |seconds| START + seconds * SECOND);
             for index in (0..NUMBERS.len()).filter(|index| blocked[*index]) {

@@ -243,7 +243,7 @@ mod tests {
     use super::*;
     use crate::model::ladder::Ladder;
     use crate::model::policy::Policy;
-    use crate::model::redial::Redial;
+    use crate::model::redial::RedialPolicy;
 
     const START: i64 = 1_800_000_000;
     const HOUR: i64 = 3600;
@@ -253,8 +253,8 @@ mod tests {
         Number::e164(Digits::parse("6281234567890").unwrap())
     }
 
-    fn three() -> Redial {
-        Redial { attempts: 3, ..Redial::default() }
+    fn three() -> RedialPolicy {
+        RedialPolicy { attempts: 3, ..RedialPolicy::default() }
     }
 
     fn at(seconds: i64) -> Timestamp {
@@ -279,7 +279,7 @@ mod tests {
         Report { time, number: number(), kind, call: call.cast_unsigned(), call_time }
     }
 
-    fn file(subjects: &[Subject], redial: Redial) -> PolicyFile {
+    fn file(subjects: &[Subject], redial: RedialPolicy) -> PolicyFile {
         let mut policy = Policy::default();
         for subject in subjects {
             policy.block(*subject, 0, 0);
@@ -371,7 +371,10 @@ mod tests {
 
     #[test]
     fn longer_block_stays() {
-        let file = file(&[Subject::Number(number())], Redial { attempts: 0, ..Redial::default() });
+        let file = file(
+            &[Subject::Number(number())],
+            RedialPolicy { attempts: 0, ..RedialPolicy::default() },
+        );
         let pranks = [report(-20, 1, ReportKind::Prank), report(-10, 1, ReportKind::Prank)];
         assert_eq!(reasons(&file, &[0, 48 * HOUR], &pranks), ["blocked-number"; 2]);
     }

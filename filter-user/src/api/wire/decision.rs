@@ -2,7 +2,7 @@
 
 use crate::api::wire::check::Check;
 use crate::api::wire::problem::Problem;
-use crate::model::redial::Redial;
+use crate::model::redial::RedialPolicy;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::openapi::schema::{ObjectBuilder, OneOfBuilder, Schema, Type};
@@ -36,7 +36,7 @@ pub struct Block {
     pub observe: bool,
     /// When a blocked caller who calls again is let through; null: as configured.
     #[serde(default)]
-    pub redial: Option<Redial>,
+    pub redial: Option<RedialPolicy>,
     /// Who calls again is not let through.
     #[serde(default)]
     pub no_redial: bool,
@@ -94,7 +94,7 @@ pub struct AddBlock {
     pub observe: bool,
     /// When a blocked caller who calls again is let through; null: as configured.
     #[serde(default)]
-    pub redial: Option<Redial>,
+    pub redial: Option<RedialPolicy>,
     /// Who calls again is not let through; not with `redial`.
     #[serde(default)]
     pub no_redial: bool,
@@ -165,7 +165,7 @@ pub struct ImportRow {
     pub observe: bool,
     /// When a blocked caller who calls again is let through; null: as configured.
     #[serde(default)]
-    pub redial: Option<Redial>,
+    pub redial: Option<RedialPolicy>,
     /// Who calls again is not let through; not with `redial`.
     #[serde(default)]
     pub no_redial: bool,

@@ -33,4 +33,4 @@ pub use self::status::{
 pub use self::store::{AdoptFrom, AdoptStore, Adopted};
 
 pub use crate::model::ladder::ReportKind;
-pub use crate::model::redial::Redial;
+pub use crate::model::redial::RedialPolicy;

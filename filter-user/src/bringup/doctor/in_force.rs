@@ -9,7 +9,7 @@ use filter_common::abi::ABI_VERSION;
 use crate::api::client;
 use crate::api::client::Client;
 use crate::api::wire::Status;
-use crate::bringup::doctor::Check;
+use crate::bringup::doctor::check::Check;
 use crate::config::Paths;
 use crate::datapath::{Error, Maps, Pins, loaded, map_id};
 
@@ -139,7 +139,7 @@ pub(crate) fn engine(paths: &Paths) -> Check {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bringup::doctor::State;
+    use crate::bringup::doctor::check::State;
 
     #[test]
     fn missing_filter_is_reported() {

@@ -1,7 +1,8 @@
 //! Checks whether a configured interface can run the filter.
 
+use crate::bringup::doctor::check::{Check, State};
+use crate::bringup::doctor::drivers;
 use crate::bringup::doctor::in_force::{Whose, whose};
-use crate::bringup::doctor::{Check, State};
 use crate::config::Config;
 use crate::model::xdp_mode::XdpMode;
 use crate::sys::ethtool;
@@ -13,64 +14,6 @@ use crate::sys::xdp_features::Features;
 
 /// Largest MTU in bytes whose frames fit one buffer with every driver (ENA has the least room).
 const ONE_BUFFER_MTU: u32 = 3498;
-
-/// Drivers with native XDP, by their ethtool name, for kernels that do not report the features of each
-/// interface (Linux 6.3 does).
-const NATIVE: &[&str] = &[
-    "atlantic",
-    "bnxt_en",
-    "bonding",
-    "cpsw",
-    "cpsw-switch",
-    "ena",
-    "fsl_dpa",
-    "fsl_dpaa2_eth",
-    "fsl_enetc",
-    "fsl_enetc_vf",
-    "hv_netvsc",
-    "i40e",
-    "ice",
-    "igb",
-    "igc",
-    "ixgbe",
-    "ixgbevf",
-    "mana",
-    "mlx4_en",
-    "mlx5_core",
-    "mvneta",
-    "mvpp2",
-    "netsec",
-    "nfp",
-    "nicvf",
-    "qede",
-    "rvu_nicpf",
-    "rvu_nicvf",
-    "sfc",
-    "st_gmac",
-    "st_xgmac",
-    "tun",
-    "veth",
-    "virtio_net",
-];
-
-/// Drivers without native XDP in these kernels.
-const NOT_NATIVE: &[&str] = &[
-    "802.1Q VLAN Support",
-    "be2net",
-    "bnx2",
-    "bnx2x",
-    "bridge",
-    "dummy",
-    "e1000",
-    "e1000e",
-    "ipvlan",
-    "macvlan",
-    "r8169",
-    "tg3",
-    "vmxnet3",
-    "vxlan",
-    "wireguard",
-];
 
 /// The kernel's information about an interface.
 struct Facts<'a> {
@@ -181,12 +124,9 @@ fn up(link: &Link) -> Check {
 
 fn driver(facts: &Facts<'_>, mode: XdpMode) -> Check {
     let driver = facts.driver.as_deref().unwrap_or("the driver");
-    let listed = |list: &[&str]| facts.driver.as_deref().is_some_and(|name| list.contains(&name));
     let native = match facts.features {
         Some(features) => Some(features.native),
-        None if listed(NATIVE) => Some(true),
-        None if listed(NOT_NATIVE) => Some(false),
-        None => None,
+        None => facts.driver.as_deref().and_then(drivers::has_native_xdp),
     };
     let generic = "set xdp_mode = \"generic\" (slower)";
     match (native, mode) {
@@ -376,12 +316,6 @@ mod tests {
 
     fn can(native: bool, multi_buffer: bool) -> Option<Features> {
         Some(Features { native, multi_buffer })
-    }
-
-    #[test]
-    fn driver_lists_do_not_contradict_each_other() {
-        assert!(NATIVE.is_sorted() && NOT_NATIVE.is_sorted());
-        assert!(NATIVE.iter().all(|name| !NOT_NATIVE.contains(name)));
     }
 
     #[test]

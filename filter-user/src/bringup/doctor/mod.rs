@@ -1,6 +1,8 @@
 //! Checks what this machine needs to run the gate, one item at a time. Needs no daemon and changes
 //! nothing.
 
+pub(crate) mod check;
+pub(crate) mod drivers;
 pub(crate) mod in_force;
 pub(crate) mod interface;
 
@@ -14,8 +16,8 @@ use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 use nix::sys::statvfs::statvfs;
 use nix::unistd::{AccessFlags, Group, access};
 use rusqlite::{Connection, OpenFlags};
-use serde::Serialize;
 
+pub use crate::bringup::doctor::check::{Check, State};
 use crate::config::{Config, Paths};
 use crate::datapath::{Error, Features, Replay, memory_limit};
 use crate::model::policy::Policy;
@@ -33,60 +35,6 @@ const JIT: &str = "/proc/sys/net/core/bpf_jit_enable";
 const UNPRIVILEGED: &str = "/proc/sys/kernel/unprivileged_bpf_disabled";
 
 const MEND_CLOCK: &str = "timedatectl set-ntp true";
-
-/// The result of a check.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum State {
-    /// As it should be.
-    Ok,
-    /// The gate works, but needs attention.
-    Warn,
-    /// The gate does not work, or not as configured.
-    Fail,
-}
-
-impl State {
-    /// Returns the name in the CLI and in JSON.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            State::Ok => "ok",
-            State::Warn => "warn",
-            State::Fail => "fail",
-        }
-    }
-}
-
-/// One check and its result.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Check {
-    /// Name of the check: `kernel`, `store`, `lro`.
-    pub check: &'static str,
-    /// The interface that was checked; null for the machine.
-    pub interface: Option<String>,
-    /// The result.
-    pub state: State,
-    /// The finding.
-    pub finding: String,
-    /// The fix, as a command if there is one; null if nothing needs a fix.
-    pub mend: Option<String>,
-}
-
-impl Check {
-    fn ok(check: &'static str, finding: impl Into<String>) -> Check {
-        Check { check, interface: None, state: State::Ok, finding: finding.into(), mend: None }
-    }
-
-    fn warn(check: &'static str, finding: impl Into<String>, mend: impl Into<String>) -> Check {
-        let mend = Some(mend.into());
-        Check { state: State::Warn, mend, ..Check::ok(check, finding) }
-    }
-
-    fn fail(check: &'static str, finding: impl Into<String>, mend: impl Into<String>) -> Check {
-        Check { state: State::Fail, ..Check::warn(check, finding, mend) }
-    }
-}
 
 /// Runs all checks with the configuration in this file.
 pub async fn checks(file: &Path) -> Vec<Check> {
@@ -416,13 +364,13 @@ mod tests {
     }
 
     #[test]
-    fn a_kernel_is_judged_by_what_it_can_do() {
-        let refused = || Err(Error::Load("the kernel takes no XDP program".to_owned()));
+    fn kernel_is_judged_by_its_features() {
+        let refused = || Err(Error::Load("the kernel accepts no XDP program".into()));
         for (release, found, state, says) in [
             ("5.14.0-503.el9.x86_64", features(true, false), State::Ok, "several buffers"),
             ("5.10.0-46-amd64", features(false, true), State::Ok, "one buffer"),
             ("6.18.0", Err(Error::Permission), State::Warn, "without capabilities"),
-            ("6.18.0", refused(), State::Fail, "takes no XDP"),
+            ("6.18.0", refused(), State::Fail, "accepts no XDP"),
         ] {
             let check = kernel(release, &found);
             assert_eq!(check.state, state, "{check:?}");
@@ -457,7 +405,7 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_behind_the_store_or_before_this_program_fails() {
+    fn clock_earlier_than_the_store_or_this_program_fails() {
         let time = |text: &str| text.parse::<Timestamp>().unwrap();
         let now = time("2026-11-24T10:00:00Z");
         let state = |now, synchronised, newest| clock(now, synchronised, newest).state;

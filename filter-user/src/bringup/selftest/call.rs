@@ -31,11 +31,22 @@ pub struct Caller {
     pub text: String,
 }
 
+/// Reasons why no number can be used for a test call.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NoTestNumber {
+    /// This rule lets every test number through.
+    #[error("no number can be refused: {0} lets every test number through")]
+    Covered(String),
+    /// The plan parses no test number.
+    #[error("the numbering plan cannot parse any test number")]
+    Unparsable,
+}
+
 /// Returns two unassigned numbers that no rule lets through: one to block, one to leave free.
 ///
 /// # Errors
-/// Returns a message if a rule lets all of them through or the plan cannot parse any.
-pub fn callers(policy: &Policy, trunk: &Trunk, now: u64) -> Result<[Caller; 2], String> {
+/// [`NoTestNumber`] if a rule lets all of them through or the plan cannot parse any.
+pub fn callers(policy: &Policy, trunk: &Trunk, now: u64) -> Result<[Caller; 2], NoTestNumber> {
     let country = trunk.profile.plan.country.to_string();
     let mut found = Vec::new();
     for country in [country.as_str(), RESERVED_COUNTRY] {
@@ -57,8 +68,8 @@ pub fn callers(policy: &Policy, trunk: &Trunk, now: u64) -> Result<[Caller; 2], 
     }
     let own = Digits::parse(&format!("{country}9999999")).map(Number::e164);
     Err(match own.and_then(|number| covers(policy, number, now)) {
-        Some(what) => format!("no number can be refused: {what} lets every test number through"),
-        None => "the numbering plan cannot parse any test number".to_owned(),
+        Some(rule) => NoTestNumber::Covered(rule),
+        None => NoTestNumber::Unparsable,
     })
 }
 
@@ -213,7 +224,7 @@ mod tests {
         Digits::parse(text).unwrap()
     }
 
-    fn texts(policy: &Policy) -> Result<[String; 2], String> {
+    fn texts(policy: &Policy) -> Result<[String; 2], NoTestNumber> {
         callers(policy, &policy.trunks[0], 1000).map(|callers| callers.map(|caller| caller.text))
     }
 
@@ -250,7 +261,7 @@ mod tests {
         assert_eq!(texts(&policy).unwrap()[0], "999999999999910");
         policy.allow(Subject::Prefix(digits("9")), 0);
         let error = texts(&policy).unwrap_err();
-        assert_eq!(error, "no number can be refused: allow 62999* lets every test number through");
+        assert_eq!(error, NoTestNumber::Covered("allow 62999*".to_owned()));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! with a copy of the policy in force, in a private network. Needs no daemon and writes to no live map.
 
 pub(crate) mod call;
+pub(crate) mod error;
 pub(crate) mod veth;
 
 use std::collections::BTreeMap;
@@ -14,8 +15,10 @@ use filter_common::reason::Reason;
 use serde::Serialize;
 
 use crate::api::wire::{Mode, Override};
-use crate::bringup::selftest::veth::{Lane, Seen, in_own_namespace};
+pub use crate::bringup::selftest::error::Error;
+use crate::bringup::selftest::veth::{Seen, Veth, in_own_namespace};
 use crate::config::{Config, Paths};
+use crate::datapath;
 use crate::datapath::{Maps, Pins, Trial, loaded, map_id, walk_blocks};
 use crate::inspect;
 use crate::model::policy::{PASS_EVENTS_PER_SECOND, Policy, SIP_PORT, Subject};
@@ -137,11 +140,17 @@ struct Live {
     maps: Vec<u32>,
 }
 
+/// The state in force, or the problem with the pins.
+enum Pinned {
+    Live(Box<Live>),
+    Problem(String),
+}
+
 /// Runs the self-test. `links` are the interfaces of the machine's network namespace.
 ///
 /// # Errors
-/// Returns a message if the test cannot run: no permission, unreadable maps, no network namespace.
-pub fn run(file: &Path, links: &[Link]) -> Result<Selftest, String> {
+/// [`Error`] if the test cannot run: no permission, unreadable maps, no network namespace.
+pub fn run(file: &Path, links: &[Link]) -> Result<Selftest, Error> {
     let config = Config::read(file);
     let paths = config.as_ref().map_or_else(|_| Paths::default(), |config| config.paths.clone());
     let pins = Pins::new(&paths.pins);
@@ -152,8 +161,8 @@ pub fn run(file: &Path, links: &[Link]) -> Result<Selftest, String> {
     }
     let config = config.ok();
     let live = match live(&pins)? {
-        Ok(live) => Some(live),
-        Err(problem) => {
+        Pinned::Live(live) => Some(*live),
+        Pinned::Problem(problem) => {
             problems.push(problem);
             None
         }
@@ -207,26 +216,28 @@ pub fn run(file: &Path, links: &[Link]) -> Result<Selftest, String> {
     })
 }
 
-/// Reads what is pinned. The inner error describes a problem with it.
-fn live(pins: &Pins) -> Result<Result<Live, String>, String> {
+/// Reads the state in force from the pins.
+fn live(pins: &Pins) -> Result<Pinned, datapath::Error> {
     let mut folders = pins.map_folders();
     // An unfinished upgrade leaves folders without maps.
     folders.retain(|folder| fs::read_dir(folder).is_ok_and(|mut pins| pins.next().is_some()));
     if folders.is_empty() {
-        return Ok(Err("no filter is in force: none was loaded since this machine started \
-                       (systemctl start palang); the program in this binary was tested"
-            .to_owned()));
+        let problem = "no filter is in force: none was loaded since this machine started \
+                       (systemctl start palang); the program in this binary was tested";
+        return Ok(Pinned::Problem(problem.to_owned()));
     }
     let Some(folder) = folders.into_iter().rfind(|folder| Pins::is_of_this_version(folder)) else {
-        return Ok(Err(format!(
-            "the maps in force have a different layout than this palang (v{ABI_VERSION}). Use the \
-             version that the daemon runs, or restart the daemon (systemctl restart palang)"
+        return Ok(Pinned::Problem(format!(
+            "the maps in force have a different layout than this palang (v{ABI_VERSION}): use the \
+             version that the daemon runs, or systemctl restart palang"
         )));
     };
     let maps = match Maps::open(&folder) {
         Ok(maps) => maps,
-        Err(error @ crate::datapath::Error::Layout { .. }) => return Ok(Err(error.to_string())),
-        Err(error) => return Err(error.to_string()),
+        Err(error @ datapath::Error::Layout { .. }) => {
+            return Ok(Pinned::Problem(error.to_string()));
+        }
+        Err(error) => return Err(error),
     };
     let read = || {
         let now = clock::boot();
@@ -236,10 +247,10 @@ fn live(pins: &Pins) -> Result<Result<Live, String>, String> {
             blocks += u64::from(block.expires == 0 || now < block.expires);
             Ok(())
         })?;
-        Ok::<_, crate::datapath::Error>(Live {
+        Ok::<_, datapath::Error>(Live {
             policy: maps.copy_without_blocks()?,
             mode: inspect::mode(&maps)?,
-            over: inspect::override_in_force(maps.override_until()?),
+            over: inspect::override_in_force(maps.pass_maps().override_until()?),
             blocks,
             maps: IDENTIFYING_MAPS
                 .iter()
@@ -248,15 +259,15 @@ fn live(pins: &Pins) -> Result<Result<Live, String>, String> {
             folder: folder.clone(),
         })
     };
-    let live = read().map_err(|error| error.to_string())?;
+    let live = read()?;
     if live.policy.settings.abi_version != ABI_VERSION {
-        return Ok(Err(format!(
+        return Ok(Pinned::Problem(format!(
             "the maps in {} have no settings: every call passes; restart the daemon (systemctl \
              restart palang)",
             folder.display()
         )));
     }
-    Ok(Ok(live))
+    Ok(Pinned::Live(Box::new(live)))
 }
 
 /// Returns the policy to test, without blocks. If none is in force, it is the configured one, enforced.
@@ -288,7 +299,7 @@ fn interface(
     pins: &Pins,
     live: Option<&Live>,
     tried: u64,
-) -> Result<InterfaceState, String> {
+) -> Result<InterfaceState, datapath::Error> {
     let found = inspect::interface(name, links, None);
     let mut state = InterfaceState {
         name: name.to_owned(),
@@ -301,7 +312,7 @@ fn interface(
         state.problem = Some(format!("the filter was detached: palang attach {name}"));
     }
     let Some(id) = state.program else { return Ok(state) };
-    let Some(program) = loaded(id).map_err(|error| error.to_string())? else {
+    let Some(program) = loaded(id)? else {
         state.problem = Some(format!("program {id} was removed during the test: run it again"));
         return Ok(state);
     };
@@ -342,7 +353,7 @@ struct Loaded {
 }
 
 /// Sends calls over every trunk of a policy, in a private network, through the program.
-fn test_calls(policy: &Policy) -> Result<(Loaded, Vec<Tried>), String> {
+fn test_calls(policy: &Policy) -> Result<(Loaded, Vec<Tried>), Error> {
     let mut policy = policy.clone();
     // The copy must report every call.
     policy.settings.pass_events_per_second =
@@ -364,22 +375,21 @@ fn test_calls(policy: &Policy) -> Result<(Loaded, Vec<Tried>), String> {
     }
     let with_ipv6 = plans.iter().any(|plan| plan.source.is_ipv6());
     let (loaded, seen) = in_own_namespace(|| {
-        let mut trial = Trial::load(&policy).map_err(|error| error.to_string())?;
-        let tag = trial.tag().map_err(|error| error.to_string())?;
+        let mut trial = Trial::load(&policy)?;
+        let tag = trial.tag()?;
         let loaded = Loaded { tag, slow_reader: trial.slow_reader() };
-        let mut lane = Lane::new(trial, port.unwrap_or(SIP_PORT), with_ipv6)?;
-        let mut seen: Vec<[Result<Seen, String>; 3]> = Vec::new();
+        let mut veth_pair = Veth::new(trial, port.unwrap_or(SIP_PORT), with_ipv6)?;
+        let mut seen: Vec<[Result<Seen, Error>; 3]> = Vec::new();
         for Plan { source, asserted, callers: [blocked, free], .. } in &plans {
-            let mut call = |caller| lane.call(caller, *asserted, *source);
+            let mut call = |caller| veth_pair.call(caller, *asserted, *source);
             seen.push([call(blocked), call(free), Ok(Seen::default())]);
         }
         for (plan, seen) in plans.iter().zip(&mut seen) {
             let caller = &plan.callers[0];
             let allow = Allow { number: caller.number, expires: 0, rule: RULE };
-            let maps = lane.trial().maps();
-            maps.set_allow(Subject::Number(caller.number), allow)
-                .map_err(|error| error.to_string())?;
-            seen[2] = lane.call(caller, plan.asserted, plan.source);
+            let maps = veth_pair.trial().maps().pass_maps();
+            maps.set_allow(Subject::Number(caller.number), allow)?;
+            seen[2] = veth_pair.call(caller, plan.asserted, plan.source);
         }
         Ok((loaded, seen))
     })?;
@@ -420,15 +430,15 @@ fn plan(policy: &Policy, trunk: usize) -> Result<Plan, Box<Tried>> {
         return Err(not_tried(Outcome::Broken, problem.to_owned()));
     };
     let callers = call::callers(policy, entry, clock::boot())
-        .map_err(|problem| not_tried(Outcome::Broken, problem))?;
+        .map_err(|error| not_tried(Outcome::Broken, error.to_string()))?;
     Ok(Plan { trunk, source, asserted: entry.profile.trusts_pai(), callers })
 }
 
-fn result(policy: &Policy, plan: &Plan, seen: [Result<Seen, String>; 3]) -> Tried {
+fn result(policy: &Policy, plan: &Plan, seen: [Result<Seen, Error>; 3]) -> Tried {
     let (outcome, problem) = match &seen {
         [Ok(blocked), Ok(other), Ok(allowed)] => judge(plan.trunk, blocked, other, allowed),
         [Err(error), _, _] | [_, Err(error), _] | [_, _, Err(error)] => {
-            (Outcome::Broken, Some(error.clone()))
+            (Outcome::Broken, Some(error.to_string()))
         }
     };
     let [blocked, other, allowed] = seen.map(|seen| {

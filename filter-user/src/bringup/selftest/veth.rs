@@ -15,6 +15,7 @@ use rtnetlink::packet_route::link::LinkMessage;
 use rtnetlink::{Handle, LinkUnspec, LinkVeth, RouteMessageBuilder};
 
 use crate::bringup::selftest::call;
+use crate::bringup::selftest::error::Error;
 use crate::datapath::Trial;
 use crate::sys::netlink;
 
@@ -43,23 +44,20 @@ const LARGEST: usize = 4096;
 /// Runs `work` on a thread in a new network namespace.
 ///
 /// # Errors
-/// Returns a message if the namespace cannot be made, or the error of `work`.
+/// [`Error::Permission`] or [`Error::Namespace`] if the namespace cannot be made, [`Error::Panic`] if
+/// the thread panics; otherwise the error of `work`.
 pub fn in_own_namespace<T: Send>(
-    work: impl FnOnce() -> Result<T, String> + Send,
-) -> Result<T, String> {
+    work: impl FnOnce() -> Result<T, Error> + Send,
+) -> Result<T, Error> {
     std::thread::scope(|scope| {
         let thread = scope.spawn(|| {
-            unshare(CloneFlags::CLONE_NEWNET).map_err(|error| {
-                if error == Errno::EPERM {
-                    return "cannot make a network namespace: no permission (CAP_SYS_ADMIN); run sudo palang \
-                            selftest"
-                        .to_owned();
-                }
-                format!("cannot make a network namespace: {error}; is CONFIG_NET_NS=y?")
+            unshare(CloneFlags::CLONE_NEWNET).map_err(|error| match error {
+                Errno::EPERM => Error::Permission,
+                other => Error::Namespace(other),
             })?;
             work()
         });
-        thread.join().unwrap_or_else(|_| Err("the self-test's thread panicked".to_owned()))
+        thread.join().unwrap_or_else(|_| Err(Error::Panic))
     })
 }
 
@@ -73,7 +71,7 @@ pub struct Seen {
 }
 
 /// A veth pair, the filter on it, and a socket on each side.
-pub struct Lane {
+pub struct Veth {
     trial: Trial,
     far: OwnedFd,
     sockets: Vec<UdpSocket>,
@@ -82,22 +80,20 @@ pub struct Lane {
     patience: Duration,
 }
 
-impl Lane {
+impl Veth {
     /// Makes the pair in the namespace of this thread. `port` is the SIP port.
     ///
     /// # Errors
-    /// Returns a message that names the step that failed.
-    pub fn new(mut trial: Trial, port: u16, with_ipv6: bool) -> Result<Lane, String> {
+    /// [`Error::Runtime`], [`Error::VethPair`], [`Error::Datapath`], [`Error::PacketSocket`] or
+    /// [`Error::Port`], by the step that failed.
+    pub fn new(mut trial: Trial, port: u16, with_ipv6: bool) -> Result<Veth, Error> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
-            .map_err(|error| error.to_string())?;
-        let index = runtime
-            .block_on(pair(with_ipv6))
-            .map_err(|error| format!("cannot make a veth pair: {error}"))?;
-        trial.attach(NEAR).map_err(|error| error.to_string())?;
-        let far = packet_socket(index)
-            .map_err(|error| format!("cannot open a packet socket (CAP_NET_RAW): {error}"))?;
+            .map_err(Error::Runtime)?;
+        let index = runtime.block_on(pair(with_ipv6)).map_err(Error::VethPair)?;
+        trial.attach(NEAR)?;
+        let far = packet_socket(index).map_err(Error::PacketSocket)?;
         let addresses: [IpAddr; 2] = [NEAR_V4.into(), NEAR_V6.into()];
         let sockets = addresses.into_iter().filter(|address| with_ipv6 || address.is_ipv4());
         let sockets: io::Result<Vec<_>> = sockets
@@ -107,8 +103,8 @@ impl Lane {
                 Ok(socket)
             })
             .collect();
-        let sockets = sockets.map_err(|error| format!("cannot open UDP port {port}: {error}"))?;
-        Ok(Lane { trial, far, sockets, port, sent: 0, patience: PATIENCE })
+        let sockets = sockets.map_err(|source| Error::Port { port, source })?;
+        Ok(Veth { trial, far, sockets, port, sent: 0, patience: PATIENCE })
     }
 
     /// Returns the filter and its maps.
@@ -120,31 +116,32 @@ impl Lane {
     /// second message has arrived and the filter has sent its event.
     ///
     /// # Errors
-    /// Returns a message if the second message does not arrive: the outcome is then unknown.
+    /// [`Error::NothingArrives`] if the second message does not arrive: the outcome is then unknown.
+    /// Otherwise the error of sending or of reading the events.
     pub fn call(
         &mut self,
         caller: &call::Caller,
         asserted: bool,
         source: IpAddr,
-    ) -> Result<Seen, String> {
+    ) -> Result<Seen, Error> {
         self.sent += 1;
         let call_id = format!("{}-{}@selftest.invalid", std::process::id(), self.sent);
-        let marker = format!("behind-{call_id}");
+        let marker = format!("after-{call_id}");
         self.send(source, &call::invite(caller, asserted, &call_id))?;
         self.send(source, &call::options(&marker))?;
         let deadline = Instant::now() + self.patience;
-        let (mut seen, mut behind) = (Seen::default(), false);
+        let (mut seen, mut marker_arrived) = (Seen::default(), false);
         loop {
             for text in self.received() {
                 seen.arrived |= text.contains(&format!("\r\nCall-ID: {call_id}\r\n"));
-                behind |= text.contains(&format!("\r\nCall-ID: {marker}\r\n"));
+                marker_arrived |= text.contains(&format!("\r\nCall-ID: {marker}\r\n"));
             }
-            let events = self.trial.events().map_err(|error| error.to_string())?;
+            let events = self.trial.events()?;
             let ours = events.iter().find(|entry| entry.call_id() == call_id.as_bytes());
             seen.event = seen.event.or(ours.map(|entry| entry.event));
             let passed = seen.event.is_some_and(|event| event.verdict == 0);
             // A packet that passed may reach its socket later than the second message.
-            if behind && seen.event.is_some() && (seen.arrived || !passed) {
+            if marker_arrived && seen.event.is_some() && (seen.arrived || !passed) {
                 return Ok(seen);
             }
             if Instant::now() > deadline {
@@ -152,21 +149,17 @@ impl Lane {
             }
         }
         self.patience = PATIENCE_LOST;
-        if behind {
-            Ok(seen)
-        } else {
-            Err("no message arrives after the filter, not even OPTIONS".to_owned())
-        }
+        if marker_arrived { Ok(seen) } else { Err(Error::NothingArrives) }
     }
 
-    fn send(&self, source: IpAddr, message: &str) -> Result<(), String> {
+    fn send(&self, source: IpAddr, message: &str) -> Result<(), Error> {
         let destination = if source.is_ipv4() { NEAR_V4.into() } else { NEAR_V6.into() };
         let frame = call::frame((FAR_MAC, NEAR_MAC), source, destination, self.port, message)
-            .ok_or("cannot build a frame of the message")?;
+            .ok_or(Error::Frame)?;
         match nix::unistd::write(&self.far, &frame) {
             Ok(length) if length == frame.len() => Ok(()),
-            Ok(length) => Err(format!("only {length} bytes of {} were sent", frame.len())),
-            Err(error) => Err(format!("cannot send: {error}")),
+            Ok(sent) => Err(Error::SentInPart { sent, length: frame.len() }),
+            Err(error) => Err(Error::Send(error)),
         }
     }
 

@@ -224,7 +224,7 @@ impl Answer for Reported {
 mod tests {
     use super::*;
     use crate::api::wire::{Block, Check, Problem, ProblemKind};
-    use crate::model::redial::Redial;
+    use crate::model::redial::RedialPolicy;
 
     fn report(why_not: Option<&str>) -> Report {
         Report {
@@ -258,7 +258,7 @@ mod tests {
             origin: "ladder".into(),
             node: "edge1".into(),
             observe: false,
-            redial: Some(Redial { attempts: 4, window: 600, grant: 1800 }),
+            redial: Some(RedialPolicy { attempts: 4, window: 600, grant: 1800 }),
             no_redial: false,
         }
     }

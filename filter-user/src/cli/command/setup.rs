@@ -155,7 +155,7 @@ struct Found {
 impl Found {
     fn look(arguments: &Arguments) -> Result<Found, Failure> {
         let name = &arguments.interface;
-        let usage = |message: String| Failure::new(Exit::Usage, message);
+        let usage = |error: setup::Error| Failure::new(Exit::Usage, error);
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()

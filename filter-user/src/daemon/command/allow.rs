@@ -61,7 +61,7 @@ impl PutAllow {
 
 /// The name of an incident as it is kept.
 fn incident_id(text: &str) -> Result<String, Problem> {
-    free_text::incident(text).or_else(|message| problem(ProblemKind::Usage, message))
+    free_text::incident(text).or_else(|error| problem(ProblemKind::Usage, error.to_string()))
 }
 
 /// Whether an allow that is there is to stay when one for an incident is asked for: an incident
@@ -162,7 +162,7 @@ impl Control {
                 (put, None)
             } else {
                 put.decision.rule = turn.places(1);
-                self.maps.set_allow(subject, allow_entry(&put.decision))?;
+                self.maps.pass_maps().set_allow(subject, allow_entry(&put.decision))?;
                 let action = if put.before.is_some() { "allow move" } else { "allow add" };
                 (put.clone(), Some(self.keep_allow(turn, action, &who.name, put.decision)))
             }
@@ -208,13 +208,13 @@ impl Control {
         // What root did by hand comes first: its note must not bring back what is removed now.
         reconcile::adopt_noted(self).await?;
         let mut found = self.take_allow(who, subject, dry_run).await?;
-        if found.is_none() && self.maps.allow(subject)?.is_some() {
+        if found.is_none() && self.maps.pass_maps().allow(subject)?.is_some() {
             // In force all the same: it was made without us.
             reconcile::adopt_offline(self).await?;
             found = self.take_allow(who, subject, dry_run).await?;
         }
         let Some((order, decision)) = found else {
-            if self.held.is_held() && self.maps.allow(subject)?.is_some() {
+            if self.held.is_held() && self.maps.pass_maps().allow(subject)?.is_some() {
                 let message = format!(
                     "the allow for {subject} is only in the kernel's maps, which keep what they \
                      hold: `palang status` says how to decide"
@@ -253,7 +253,8 @@ impl Control {
             (0, found.await?)
         } else {
             let (control, who) = (Arc::clone(self), who.clone());
-            let by_hand = self.maps.allows()?.into_iter().filter(|(_, allow)| is_by_hand(allow));
+            let by_hand =
+                self.maps.pass_maps().allows()?.into_iter().filter(|(_, allow)| is_by_hand(allow));
             let by_hand: HashMap<_, _> = by_hand.collect();
             let remove = move |store: &mut Store, place: u64| {
                 let mut removed = Vec::new();
@@ -320,7 +321,7 @@ impl Control {
             return Ok(self.store_handle.write_through(find).await?.map(|decision| (0, decision)));
         }
         let (control, who) = (Arc::clone(self), who.clone());
-        let by_hand = self.maps.allow(subject)?.filter(is_by_hand);
+        let by_hand = self.maps.pass_maps().allow(subject)?.filter(is_by_hand);
         let take = move |store: &mut Store, place: u64| {
             control.order.turn().check(Key::Allow(subject), place)?;
             let Some(decision) = store.find(Kind::Allow, subject)? else { return Ok(None) };
@@ -348,7 +349,7 @@ impl Control {
             let turn = self.order.turn();
             turn.check(Key::Allow(subject), place)?;
             // Root's hand on the maps takes no lock.
-            let found = self.maps.allow(subject)?.filter(is_by_hand);
+            let found = self.maps.pass_maps().allow(subject)?.filter(is_by_hand);
             if found.is_some() && found != by_hand {
                 return Err(superseded("allow add on the kernel's maps"));
             }
@@ -357,7 +358,7 @@ impl Control {
         drop(is_last()?);
         store.remove(Kind::Allow, subject, entry("allow remove", &who.name, decision, None))?;
         let _turn = is_last()?;
-        self.maps.remove_allow(subject)?;
+        self.maps.pass_maps().remove_allow(subject)?;
         Ok(())
     }
 

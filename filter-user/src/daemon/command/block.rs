@@ -10,7 +10,7 @@ use crate::daemon::role::{Principal, Role};
 use crate::daemon::state::{Control, problem};
 use crate::datapath;
 use crate::model::policy::Subject;
-use crate::model::redial::Redial;
+use crate::model::redial::RedialPolicy;
 use crate::store::{Decision, Entry, Kind, Reader, Store};
 use crate::sys::clock;
 use filter_common::abi::{self, BLOCK_NO_REDIAL, BLOCK_OBSERVE, TOMBSTONE};
@@ -24,15 +24,15 @@ pub const PREFIXES_MAX: u64 = 4096;
 /// # Errors
 /// What is wrong with them.
 pub fn redial_of(
-    redial: Option<Redial>,
+    redial: Option<RedialPolicy>,
     no_redial: bool,
     observe: bool,
-) -> Result<(Option<Redial>, u8), Problem> {
+) -> Result<(Option<RedialPolicy>, u8), Problem> {
     if let Some(redial) = redial {
         if no_redial {
             return problem(ProblemKind::Usage, "say one of: redial, no_redial");
         }
-        redial.check().or_else(|message| problem(ProblemKind::Usage, message))?;
+        redial.check().or_else(|error| problem(ProblemKind::Usage, error.to_string()))?;
     }
     let flag = |set: bool, flag: u8| if set { flag } else { 0 };
     Ok((redial, flag(observe, BLOCK_OBSERVE) | flag(no_redial, BLOCK_NO_REDIAL)))

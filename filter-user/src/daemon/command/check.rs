@@ -42,7 +42,7 @@ impl Control {
         let mut step = |name: &str, decides: bool, kernel: Option<String>, rule: Option<u64>| {
             steps.push((name.to_owned(), decides, kernel, rule));
         };
-        let until = inspect::live(self.maps.override_until()?);
+        let until = inspect::live(self.maps.pass_maps().override_until()?);
         let ends = |expires: u64| match expires {
             0 => "no end".to_owned(),
             TOMBSTONE => "lifted".to_owned(),
@@ -60,7 +60,7 @@ impl Control {
             None => config.policy.too_short(subject),
         };
         step("protected", reason == "protected", kernel, None);
-        let found = self.maps.allow(subject)?;
+        let found = self.maps.pass_maps().allow(subject)?;
         let kernel = found.map(|found| format!("rule {}, {}", found.rule, ends(found.expires)));
         step("allowed-number", reason == "allowed-number", kernel, found.map(|found| found.rule));
         let found = self.maps.allowed_prefix(&key)?;

@@ -140,7 +140,7 @@ impl Import {
         free_text::text("reason", &row.reason)
             .and_then(|()| free_text::name("author", &row.author))
             .and_then(|()| free_text::name("origin", &row.origin))
-            .map_err(|message| Problem { kind: ProblemKind::Usage, message })?;
+            .map_err(|error| Problem { kind: ProblemKind::Usage, message: error.to_string() })?;
         let (redial, flags) = redial_of(row.redial, row.no_redial, row.observe)?;
         self.control.refuse_protected_now(subject)?;
         if !self.seen.insert(subject) {

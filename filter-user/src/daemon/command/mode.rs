@@ -23,7 +23,7 @@ impl Control {
     /// # Errors
     /// A failing system call.
     pub async fn get_override(&self) -> Result<wire::Override, Problem> {
-        let deadline = self.maps.override_until()?;
+        let deadline = self.maps.pass_maps().override_until()?;
         let mut found = inspect::override_in_force(deadline);
         if found.until.is_some() {
             let stored = self.store_handle.read_soon(|reader| reader.state(OVERRIDE)).await;
@@ -74,7 +74,7 @@ impl Control {
             let entry = stored.entry(action);
             let kept = {
                 let mut turn = self.order.hurry();
-                self.maps.set_override(deadline)?;
+                self.maps.pass_maps().set_override(deadline)?;
                 order = turn.places(1);
                 keep_override(turn, order, action, stored.clone(), Some(entry))
             };

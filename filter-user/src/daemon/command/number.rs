@@ -165,7 +165,7 @@ impl Control {
             return in_force("block");
         }
         if store.find(Kind::Allow, subject)?.is_some()
-            || self.maps.allow(subject)?.is_some_and(|allow| live(allow.expires))
+            || self.maps.pass_maps().allow(subject)?.is_some_and(|allow| live(allow.expires))
         {
             return in_force("allow");
         }

@@ -26,7 +26,7 @@ use crate::daemon::state::Control;
 use crate::datapath;
 use crate::model::ladder::{ReportKind, Step, Strike};
 use crate::model::policy::Subject;
-use crate::model::redial::Redial;
+use crate::model::redial::RedialPolicy;
 use crate::store::{
     Added, AuditFilter, CallFilter, CallRow, Decision, Entry, Error, Kind, Reader, Report,
     ReportedCall, Review, Store,
@@ -171,7 +171,7 @@ impl Control {
         }
         let mut plan = Plan {
             step: ladder.judge(&strikes, asked.now),
-            told: ladder.told(&strikes, asked.now),
+            told: ladder.describe(&strikes, asked.now),
             report: Report {
                 time: asked.now,
                 number: asked.number,
@@ -284,7 +284,7 @@ impl Control {
         let Some(covering) = self.covering(number)? else { return Ok(()) };
         let opens = covering.redial_attempts != 0 && covering.flags & BLOCK_NO_REDIAL == 0;
         let attempts = covering.redial_attempts.saturating_mul(2).min(ATTEMPTS_MAX);
-        let doubled = opens.then_some(Redial {
+        let doubled = opens.then_some(RedialPolicy {
             attempts,
             window: covering.redial_window,
             grant: covering.redial_grant,

@@ -1,16 +1,19 @@
-//! TODO-DOC
+//! Single accesses to a map, and the errors that are an answer: an element that is not there.
 
-use crate::datapath::error::Error;
-use crate::datapath::maps::layout::{Hash, Trie};
-use crate::datapath::raw::Raw;
-use crate::model::policy::Subject;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
 use aya::maps::lpm_trie::Key;
 use aya::maps::{Array, MapData, MapError};
 use filter_common::abi::PrefixKey;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use nix::errno::Errno;
+
+use crate::datapath::error::{Error, is_errno};
+use crate::datapath::maps::layout::{Hash, Trie};
+use crate::datapath::raw::Raw;
+use crate::model::policy::Subject;
 
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // What is behind it is a file descriptor: nothing that a panic could have left half done.
+    // The mutex guards a file descriptor, which a panic cannot leave half changed.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -27,16 +30,11 @@ pub(crate) fn found<V>(name: &'static str, got: Result<V, MapError>) -> Result<O
     }
 }
 
-/// `ENOENT` of a deletion: the element is not there.
-pub(crate) const ENOENT: i32 = 2;
-
 pub(crate) fn removed(name: &'static str, done: Result<(), MapError>) -> Result<bool, Error> {
     match done {
         Ok(()) => Ok(true),
         Err(MapError::KeyNotFound) => Ok(false),
-        Err(MapError::SyscallError(error)) if error.io_error.raw_os_error() == Some(ENOENT) => {
-            Ok(false)
-        }
+        Err(MapError::SyscallError(error)) if is_errno(&error.io_error, Errno::ENOENT) => Ok(false),
         Err(error) => Err(Error::map(name, error)),
     }
 }

@@ -1,4 +1,9 @@
-//! TODO-DOC
+//! Copies policy and grants from the maps of another version or capacity.
+
+use std::path::Path;
+
+use aya::maps::HashMap;
+use filter_common::abi::Grant;
 
 use crate::datapath::error::Error;
 use crate::datapath::maps::access::set;
@@ -7,28 +12,27 @@ use crate::datapath::maps::pass_maps::PassMaps;
 use crate::datapath::maps::{Maps, walk_blocks};
 use crate::datapath::pins::Pins;
 use crate::datapath::raw::Raw;
-use aya::maps::HashMap;
-use filter_common::abi::Grant;
-use std::path::Path;
 
-/// Copies into `to` what it lacks of the maps of another version or capacity: what lets through
-/// and, where the layout is the same, the blocks and the mode. What cannot be read is left out,
-/// and why is told: the store has the rest. `now` is boot time: grants that are over stay behind.
+/// Copies missing entries into `to` from the maps of another version or capacity: the override, allows
+/// and grants. From maps of the same layout it also copies blocks and settings. Grants that ended
+/// before `now`, in boot time, are not copied. Returns the errors: the store has the entries that
+/// cannot be read.
 pub fn carry_over(from: &Path, to: &Maps, now: u64) -> Vec<Error> {
     let mut failed = Vec::new();
     let mut note = |done: Result<(), Error>| failed.extend(done.err());
     note(PassMaps::open(from).and_then(|old| {
-        if to.override_until()? == 0 {
-            to.set_override(old.override_until()?)?;
+        let new = to.pass_maps();
+        if new.override_until()? == 0 {
+            new.set_override(old.override_until()?)?;
         }
         for (subject, allow) in old.allows()? {
-            if to.allow(subject)?.is_none() {
-                to.set_allow(subject, allow)?;
+            if new.allow(subject)?.is_none() {
+                new.set_allow(subject, allow)?;
             }
         }
         Ok(())
     }));
-    // A layout from before there were grants has no map of them.
+    // A layout older than the grants has no map of them.
     let grants = from.join("GRANTS").exists().then(|| open(from, "GRANTS"));
     note(grants.map_or(Ok(()), |map| {
         let map = map?;
@@ -36,7 +40,7 @@ pub fn carry_over(from: &Path, to: &Maps, now: u64) -> Vec<Error> {
             map.try_into().map_err(|error| Error::map("GRANTS", error))?;
         old.iter().try_for_each(|entry| {
             let (_, Raw(grant)) = entry.map_err(|error| Error::map("GRANTS", error))?;
-            // A grant that was given since is the younger one.
+            // A grant that was given meanwhile is newer.
             if grant.until <= now || to.grant(grant.number)?.is_some() {
                 return Ok(());
             }

@@ -1,30 +1,31 @@
-//! The policy in the maps, read back: to try it elsewhere without touching them.
+//! Reads the policy back from the maps, to test it elsewhere without changing them.
 
 use std::net::Ipv6Addr;
 
 use aya::maps::lpm_trie::Key;
-use filter_common::abi::PORT_WORDS;
+use filter_common::abi::{PORT_WORDS, TRUNKS_MAX};
 
+use crate::datapath::error::Error;
+use crate::datapath::maps::Maps;
 use crate::datapath::maps::access::lock;
 use crate::datapath::maps::layout::TRUNK_GENERATION_BITS;
-use crate::datapath::maps::{Error, Maps, Raw, Subject, TRUNKS_MAX};
-use crate::model::policy::{Policy, Protected, Trunk};
+use crate::datapath::raw::Raw;
+use crate::model::policy::{Policy, Protected, Subject, Trunk};
 
-/// A number's key in a trie of prefixes, against a prefix of at most 15 digits.
+/// Bits of a number's key in a trie of prefixes; a prefix has at most 15 digits, and so fewer bits.
 const WHOLE_NUMBER_BITS: u32 = 64;
 
 impl Maps {
-    /// Settings, ports, trunks, override, protected entries and allows as they are in force.
-    /// Blocks stay behind: there may be millions. A trunk that no source leads to is left out,
-    /// and the maps know no names.
+    /// Returns settings, ports, trunks, override, protected entries and allows in force. Blocks are not
+    /// copied: there may be millions. A trunk without a source is missing, and the maps have no names.
     ///
     /// # Errors
-    /// A failing system call.
+    /// [`Error::Map`] if a system call fails.
     pub fn copy_without_blocks(&self) -> Result<Policy, Error> {
         let mut generation = self.generation()?;
         loop {
             let policy = self.copy_of(generation)?;
-            // Swapped meanwhile: what was read may be half of the next settings.
+            // Swapped meanwhile: the copy may have a part of the next settings.
             let now = self.generation()?;
             if now == generation {
                 return Ok(policy);
@@ -38,8 +39,8 @@ impl Maps {
         let settings = lock(&self.settings).get(&generation, 0);
         policy.settings = settings.map_err(|error| Error::map("SETTINGS", error))?.0;
         policy.ports = self.copy_ports(generation)?;
-        policy.override_until = self.override_until()?;
-        policy.allows = self.allows()?;
+        policy.override_until = self.pass_maps().override_until()?;
+        policy.allows = self.pass_maps().allows()?;
         for entry in lock(&self.protected).iter() {
             let (key, Raw(entry)) = entry.map_err(|error| Error::map("PROTECTED", error))?;
             let subject = match key.prefix_len() {
@@ -82,7 +83,7 @@ impl Maps {
         let map = lock(&self.profiles);
         let mut trunks = Vec::new();
         for (index, mut sources) in (0..).zip(sources) {
-            // As a person would list them.
+            // In the order in which a person would list them.
             sources.sort_by_key(|(address, bits)| (Ipv6Addr::from(*address), *bits));
             let profile = map
                 .get(&(generation * TRUNKS_MAX + index), 0)

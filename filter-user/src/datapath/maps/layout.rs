@@ -1,63 +1,34 @@
-//! TODO-DOC
+//! Opens pinned maps, and compares their layout with the table [`MAPS`].
 
-use crate::datapath::error::Error;
-use aya::maps::{HashMap, LpmTrie, Map, MapData, MapError, MapType};
-use filter_common::abi::{
-    Allow, Attempt, AttemptKey, Block, EventStats, EvidenceStats, FragmentKey, Grace, Grant,
-    PrefixKey, Profile, Redial, Settings,
-};
 use std::path::Path;
 use std::sync::Mutex;
 
-/// Sets of settings: one in force, one to write the next into.
-pub(crate) const GENERATIONS: u32 = 2;
+use aya::maps::{HashMap, LpmTrie, Map, MapData, MapError, MapType};
+use filter_common::maps::{MAPS, MapKind};
 
+use crate::datapath::error::Error;
+
+/// Bits of a trunk's key before its source address.
 pub(crate) const TRUNK_GENERATION_BITS: u32 = 32;
 
-/// What a pinned map has to look like.
-pub(crate) struct Spec {
-    pub name: &'static str,
-    pub(crate) kind: MapType,
-    pub(crate) key: usize,
-    pub(crate) value: usize,
-}
-
-pub(crate) const fn spec(name: &'static str, kind: MapType, key: usize, value: usize) -> Spec {
-    Spec { name, kind, key, value }
-}
-
-/// All maps that outlive the daemon. `SCRATCH` and the like are a program's own.
-pub(crate) const SPECS: &[Spec] = &[
-    spec("GENERATION", MapType::Array, 4, 4),
-    spec("SETTINGS", MapType::Array, 4, size_of::<Settings>()),
-    spec("PORTS", MapType::Array, 4, 8),
-    spec("PROFILES", MapType::Array, 4, size_of::<Profile>()),
-    spec("TRUNKS", MapType::LpmTrie, 24, 4),
-    spec("OVERRIDE", MapType::Array, 4, 8),
-    spec("PROTECTED", MapType::LpmTrie, size_of::<PrefixKey>(), size_of::<Allow>()),
-    spec("ALLOWED_NUMBERS", MapType::Hash, 8, size_of::<Allow>()),
-    spec("ALLOWED_PREFIXES", MapType::LpmTrie, size_of::<PrefixKey>(), size_of::<Allow>()),
-    spec("BLOCKED_NUMBERS", MapType::Hash, 8, size_of::<Block>()),
-    spec("BLOCKED_PREFIXES", MapType::LpmTrie, size_of::<PrefixKey>(), size_of::<Block>()),
-    spec("ATTEMPTS", MapType::LruHash, size_of::<AttemptKey>(), size_of::<Attempt>()),
-    spec("REDIALS", MapType::LruHash, 8, size_of::<Redial>()),
-    spec("GRANTS", MapType::Hash, 8, size_of::<Grant>()),
-    spec("GRACE", MapType::LruHash, 8, size_of::<Grace>()),
-    spec("FRAGMENTS", MapType::LruHash, size_of::<FragmentKey>(), 8),
-    spec("COUNTERS", MapType::PerCpuArray, 4, 8),
-    spec("EVENT_STATS", MapType::PerCpuArray, 4, size_of::<EventStats>()),
-    spec("EVENTS_REFUSED", MapType::RingBuf, 0, 0),
-    spec("EVENTS_PASSED", MapType::RingBuf, 0, 0),
-    spec("EVIDENCE_PER_SECOND", MapType::Array, 4, 4),
-    spec("EVIDENCE", MapType::RingBuf, 0, 0),
-    spec("EVIDENCE_STATS", MapType::PerCpuArray, 4, size_of::<EvidenceStats>()),
-];
+/// Smallest capacity of the program's memory of attempts.
+const ATTEMPTS_MIN: u32 = 65_536;
 
 pub(crate) type Trie<K, V> = Mutex<LpmTrie<MapData, K, V>>;
 
 pub(crate) type Hash<K, V> = Mutex<HashMap<MapData, K, V>>;
 
-/// The map that `take` hands out, as what it is.
+/// Returns the capacity of the program's memory of attempts: two for each blocked number, and the free
+/// entries that each CPU keeps for itself. In a smaller map the program forgets attempts too early.
+///
+/// # Errors
+/// [`Error::Cpus`] if the number of CPUs is not known.
+pub(crate) fn attempts_capacity(blocks: u32) -> Result<u32, Error> {
+    let cpus = aya::util::nr_cpus().map_err(|(_, error)| Error::Cpus(error))? as u32;
+    Ok(blocks.saturating_mul(2).saturating_add(128 * cpus).max(ATTEMPTS_MIN))
+}
+
+/// Returns the map that `take` returns for a name, with the type of its keys and values.
 pub(crate) fn typed<M: TryFrom<Map, Error = MapError>>(
     take: &mut impl FnMut(&'static str) -> Result<Map, Error>,
     name: &'static str,
@@ -65,7 +36,7 @@ pub(crate) fn typed<M: TryFrom<Map, Error = MapError>>(
     M::try_from(take(name)?).map_err(|error| Error::map(name, error))
 }
 
-/// A pinned map, its layout compared.
+/// Opens a pinned map after comparing its layout.
 pub(crate) fn open(folder: &Path, name: &'static str) -> Result<Map, Error> {
     let data = open_data(folder, name)?;
     Map::from_map_data(data).map_err(|error| Error::map(name, error))
@@ -76,17 +47,28 @@ pub(crate) fn open_data(folder: &Path, name: &'static str) -> Result<MapData, Er
     let data = MapData::from_pin(&path).map_err(|error| Error::pin(&path, error))?;
     let info = data.info().map_err(|error| Error::pin(&path, error))?;
     let wrong = |what: String| Error::Layout { path: path.clone(), what };
-    let spec = SPECS.iter().find(|spec| spec.name == name).ok_or(Error::Missing(name))?;
+    let spec = MAPS.iter().find(|spec| spec.name == name).ok_or(Error::Missing(name))?;
     let kind = info.map_type().map_err(|error| Error::pin(&path, error))?;
-    if kind != spec.kind {
+    if kind != map_type(spec.kind) {
         return Err(wrong(format!("it is a {kind:?} map, not {:?}", spec.kind)));
     }
-    let found = (info.key_size() as usize, info.value_size() as usize);
-    if found != (spec.key, spec.value) {
+    let found = (info.key_size(), info.value_size());
+    if found != (spec.key_size, spec.value_size) {
         return Err(wrong(format!(
             "keys and values of {}+{} bytes, not {}+{}",
-            found.0, found.1, spec.key, spec.value
+            found.0, found.1, spec.key_size, spec.value_size
         )));
     }
     Ok(data)
+}
+
+fn map_type(kind: MapKind) -> MapType {
+    match kind {
+        MapKind::Array => MapType::Array,
+        MapKind::PerCpuArray => MapType::PerCpuArray,
+        MapKind::Hash => MapType::Hash,
+        MapKind::LruHash => MapType::LruHash,
+        MapKind::LpmTrie => MapType::LpmTrie,
+        MapKind::RingBuf => MapType::RingBuf,
+    }
 }

@@ -1,12 +1,14 @@
-//! TODO-DOC
+//! Looks up the policy in the kernel's maps, so that user space decides about a call like the program.
+
+use std::cell::Cell;
+
+use filter_common::abi::{Allow, Attempt, Block, Grace, Grant, PrefixKey, Redial};
+use filter_common::number::Number;
 
 use crate::datapath::maps::Maps;
 use crate::model::policy::Subject;
-use filter_common::abi::{Allow, Attempt, Block, Grace, Grant, PrefixKey, Redial};
-use filter_common::number::Number;
-use std::cell::Cell;
 
-/// The decision of the kernel's program, asked of its own maps: what a call would get now.
+/// A look-up for one call that is not made: it reads the maps and changes nothing.
 pub struct LookUp<'a> {
     pub(crate) maps: &'a Maps,
     pub(crate) now: u64,
@@ -16,19 +18,20 @@ pub struct LookUp<'a> {
 }
 
 impl<'a> LookUp<'a> {
-    /// Nothing was asked yet; `now` is boot time in nanoseconds.
+    /// Creates a look-up; `now` is boot time in nanoseconds.
     #[must_use]
     pub fn new(maps: &'a Maps, now: u64) -> LookUp<'a> {
         LookUp { maps, now, block: Cell::new(None), counted: None, opens: false }
     }
 
-    /// The block that was met last: of what decides, the one that decided.
+    /// Returns the block that was found last. After a decision this is the one that decided.
     #[must_use]
     pub fn block(&self) -> Option<Block> {
         self.block.get()
     }
 
-    /// The separate attempt that this call would be; `None`: it would not be counted.
+    /// Returns the number of the separate attempt that this call would be; `None` if the call would not
+    /// count.
     #[must_use]
     pub fn attempt_counted(&self) -> Option<u32> {
         let opens = self.block.get().filter(|_| self.opens);
@@ -49,7 +52,7 @@ impl filter_common::decide::PolicyLookup for LookUp<'_> {
     }
 
     fn override_until(&self) -> u64 {
-        self.maps.override_until().unwrap_or(u64::MAX)
+        self.maps.pass_maps().override_until().unwrap_or(u64::MAX)
     }
 
     fn protected(&self, key: &PrefixKey) -> Option<Allow> {
@@ -65,7 +68,7 @@ impl filter_common::decide::PolicyLookup for LookUp<'_> {
     }
 
     fn allowed_number(&self, number: Number) -> Option<Allow> {
-        self.maps.allowed_number(number).ok().flatten()
+        self.maps.pass_maps().allowed_number(number).ok().flatten()
     }
 
     fn allowed_prefix(&self, key: &PrefixKey) -> Option<Allow> {
@@ -80,7 +83,7 @@ impl filter_common::decide::PolicyLookup for LookUp<'_> {
         self.met(self.maps.blocked_prefix(key).ok().flatten())
     }
 
-    /// A question is no attempt.
+    /// Returns no attempt: a look-up is not an attempt.
     fn attempt(&mut self, _number: Number, _call_id: u64, _now: u64) -> Option<Attempt> {
         None
     }

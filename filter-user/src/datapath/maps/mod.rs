@@ -1,7 +1,7 @@
-//! The policy maps, from user space: a replay's private ones or a live filter's pinned ones.
+//! The policy maps, from user space: the private maps of a replay or the pinned maps of a live filter.
 //!
-//! Each write is one system call and in force with it. Every map has a lock of its own,
-//! held for that call only, so that nothing which lets a call through waits for a bulk of blocks.
+//! Each write is one system call and in force with it. Every map has a lock of its own, held for that
+//! call only. So a change that lets a call through never waits for many blocks.
 
 pub(crate) mod access;
 pub(crate) mod carry_over;
@@ -10,14 +10,6 @@ pub(crate) mod layout;
 pub(crate) mod lookup;
 pub(crate) mod pass_maps;
 
-use crate::datapath::maps::access::{
-    clear_hash, clear_trie, found, key, lock, longest, removed, set,
-};
-use crate::datapath::maps::layout::{
-    GENERATIONS, Hash, TRUNK_GENERATION_BITS, Trie, open, open_data, typed,
-};
-use crate::datapath::maps::pass_maps::PassMaps;
-
 use std::collections::HashMap as StdHashMap;
 use std::path::Path;
 use std::sync::Mutex;
@@ -25,13 +17,18 @@ use std::sync::Mutex;
 use aya::maps::lpm_trie::Key;
 use aya::maps::{Array, HashMap, LpmTrie, Map, MapData, PerCpuArray};
 use filter_common::abi::{
-    Allow, Attempt, AttemptKey, Block, EventStats, FragmentKey, Grace, Grant, PORT_WORDS,
-    PrefixKey, Profile, Redial, Settings, TRUNKS_MAX,
+    Allow, Attempt, AttemptKey, Block, EventStats, FragmentKey, GENERATIONS, Grace, Grant,
+    PORT_WORDS, PrefixKey, Profile, Redial, Settings, TRUNKS_MAX,
 };
 use filter_common::number::{DIGITS_MAX, Number};
 use filter_common::reason::{REASON_NUMBERS, Reason};
 
 use crate::datapath::error::Error;
+use crate::datapath::maps::access::{
+    clear_hash, clear_trie, found, key, lock, longest, removed, set,
+};
+use crate::datapath::maps::layout::{Hash, TRUNK_GENERATION_BITS, Trie, open, open_data, typed};
+use crate::datapath::maps::pass_maps::PassMaps;
 use crate::datapath::raw::Raw;
 use crate::model::policy::{Policy, Protected, Subject};
 
@@ -42,7 +39,7 @@ pub struct Maps {
     pub(crate) ports: Mutex<Array<MapData, u64>>,
     pub(crate) profiles: Mutex<Array<MapData, Raw<Profile>>>,
     pub(crate) trunks: Trie<[u8; 20], u32>,
-    way_out: PassMaps,
+    pass_maps: PassMaps,
     pub(crate) protected: Trie<[u8; 8], Raw<Allow>>,
     blocked_numbers: Hash<u64, Raw<Block>>,
     blocked_prefixes: Trie<[u8; 8], Raw<Block>>,
@@ -55,34 +52,8 @@ pub struct Maps {
     pub(crate) event_stats: PerCpuStats,
 }
 
-/// An allow in the two maps: that of a number is in a hash and in the trie of prefixes, that of a
-/// prefix in the trie only.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct AllowHalves {
-    /// What the hash has.
-    pub hash: Option<Allow>,
-    /// What the trie has.
-    pub trie: Option<Allow>,
-}
-
-impl AllowHalves {
-    /// Whether one of the maps lacks what the other has of a number, or has something else.
-    #[must_use]
-    pub fn differ(&self, subject: Subject) -> bool {
-        matches!(subject, Subject::Number(_)) && self.hash != self.trie
-    }
-}
-
-impl std::ops::Deref for Maps {
-    type Target = PassMaps;
-
-    fn deref(&self) -> &PassMaps {
-        &self.way_out
-    }
-}
-
 impl Maps {
-    /// The maps that `take` hands out by name.
+    /// Creates the maps from those that `take` returns by name.
     pub(crate) fn new(
         mut take: impl FnMut(&'static str) -> Result<Map, Error>,
     ) -> Result<Maps, Error> {
@@ -93,7 +64,7 @@ impl Maps {
             ports: Mutex::new(typed(take, "PORTS")?),
             profiles: Mutex::new(typed(take, "PROFILES")?),
             trunks: Mutex::new(typed(take, "TRUNKS")?),
-            way_out: PassMaps::new(take)?,
+            pass_maps: PassMaps::new(take)?,
             protected: Mutex::new(typed(take, "PROTECTED")?),
             blocked_numbers: Mutex::new(typed(take, "BLOCKED_NUMBERS")?),
             blocked_prefixes: Mutex::new(typed(take, "BLOCKED_PREFIXES")?),
@@ -107,29 +78,35 @@ impl Maps {
         })
     }
 
-    /// Opens the maps pinned in a folder, after comparing every layout: the kernel would hand
-    /// out a map of another layout just as well, and it would be read wrongly in silence.
+    /// Opens the maps pinned in a folder, after comparing every layout. The kernel also opens a map of
+    /// another layout, which would be read wrongly in silence.
     ///
     /// # Errors
-    /// A map that is missing, that is none, or that another layout wrote.
+    /// [`Error::Pin`] if a map is missing or is not a map, [`Error::Layout`] if it has another layout.
     pub fn open(folder: &Path) -> Result<Maps, Error> {
         Maps::new(|name| open(folder, name))
     }
 
-    /// How many blocked numbers fit.
+    /// Returns the maps that let callers through.
+    #[must_use]
+    pub fn pass_maps(&self) -> &PassMaps {
+        &self.pass_maps
+    }
+
+    /// Returns the number of blocked numbers that fit.
     ///
     /// # Errors
-    /// A failing system call.
+    /// [`Error::Pin`] if the map is missing, [`Error::Layout`] if it has another layout.
     pub fn capacity(folder: &Path) -> Result<u32, Error> {
         let data = open_data(folder, "BLOCKED_NUMBERS")?;
         let info = data.info().map_err(|error| Error::map("BLOCKED_NUMBERS", error))?;
         Ok(info.max_entries())
     }
 
-    /// The block against exactly this subject.
+    /// Returns the block of exactly this subject.
     ///
     /// # Errors
-    /// A failing system call.
+    /// [`Error::Map`] if the system call fails.
     pub fn block(&self, subject: Subject) -> Result<Option<Block>, Error> {
         let entry = match subject {
             Subject::Number(number) => {
@@ -145,7 +122,7 @@ impl Maps {
     /// Writes a block.
     ///
     /// # Errors
-    /// A full map, a failing system call.
+    /// [`Error::Full`] if the map is full, [`Error::Map`] if the system call fails.
     pub fn set_block(&self, subject: Subject, block: Block) -> Result<(), Error> {
         match subject {
             Subject::Number(number) => lock(&self.blocked_numbers)
@@ -157,10 +134,10 @@ impl Maps {
         }
     }
 
-    /// Takes a block out; `false`: there was none.
+    /// Removes a block; `false` if it did not exist.
     ///
     /// # Errors
-    /// A failing system call.
+    /// [`Error::Map`] if the system call fails.
     pub fn remove_block(&self, subject: Subject) -> Result<bool, Error> {
         match subject {
             Subject::Number(number) => {
@@ -172,87 +149,87 @@ impl Maps {
         }
     }
 
-    /// The protected entry that a key begins with.
+    /// Returns the protected entry that a key begins with.
     ///
     /// # Errors
-    /// A failing system call.
+    /// [`Error::Map`] if the system call fails.
     pub fn protected(&self, key: &PrefixKey) -> Result<Option<Allow>, Error> {
         longest("PROTECTED", &self.protected, key)
     }
 
-    /// The allow that the trie has of the longest prefix of a key, the whole number included, as the
-    /// kernel asks it.
+    /// Returns the trie's allow for the longest prefix of a key, the whole number included, as the
+    /// kernel looks it up.
     pub(crate) fn longest_allowed(&self, key: &PrefixKey) -> Result<Option<Allow>, Error> {
-        longest("ALLOWED_PREFIXES", &self.allowed_prefixes, key)
+        longest("ALLOWED_PREFIXES", &self.pass_maps.allowed_prefixes, key)
     }
 
-    /// The allowed prefix that a key begins with.
+    /// Returns the allowed prefix that a key begins with.
     ///
     /// # Errors
-    /// A failing system call.
+    /// [`Error::Map`] if the system call fails.
     pub fn allowed_prefix(&self, key: &PrefixKey) -> Result<Option<Allow>, Error> {
-        // Whole numbers stand there, too.
+        // The trie has whole numbers, too.
         let key = PrefixKey { prefix_len: key.prefix_len.min(4 * DIGITS_MAX), ..*key };
-        longest("ALLOWED_PREFIXES", &self.allowed_prefixes, &key)
+        longest("ALLOWED_PREFIXES", &self.pass_maps.allowed_prefixes, &key)
     }
 
-    /// The blocked prefix that a key begins with.
+    /// Returns the blocked prefix that a key begins with.
     ///
     /// # Errors
-    /// A failing system call.
+    /// [`Error::Map`] if the system call fails.
     pub fn blocked_prefix(&self, key: &PrefixKey) -> Result<Option<Block>, Error> {
         longest("BLOCKED_PREFIXES", &self.blocked_prefixes, key)
     }
 
-    /// What the program remembers of an attempt.
+    /// Returns the program's entry of an attempt.
     ///
     /// # Errors
-    /// A failing system call.
+    /// [`Error::Map`] if the system call fails.
     pub fn attempt(&self, attempt: AttemptKey) -> Result<Option<Attempt>, Error> {
         let entry = found("ATTEMPTS", lock(&self.attempts).get(&Raw(attempt), 0))?;
         Ok(entry.map(|Raw(entry)| entry).filter(|entry| entry.key == attempt))
     }
 
-    /// The call-back grace of a number, also one that is over.
+    /// Returns the call-back grace of a number, also one that has ended.
     ///
     /// # Errors
-    /// A failing system call.
+    /// [`Error::Map`] if the system call fails.
     pub fn grace(&self, number: Number) -> Result<Option<Grace>, Error> {
         let entry = found("GRACE", lock(&self.grace).get(&number.0, 0))?;
         Ok(entry.map(|Raw(grace)| grace).filter(|grace| grace.number == number))
     }
 
-    /// The redial grant of a number, also one that is over.
+    /// Returns the redial grant of a number, also one that has ended.
     ///
     /// # Errors
-    /// A failing system call.
+    /// [`Error::Map`] if the system call fails.
     pub fn grant(&self, number: Number) -> Result<Option<Grant>, Error> {
         let entry = found("GRANTS", lock(&self.grants).get(&number.0, 0))?;
         Ok(entry.map(|Raw(grant)| grant).filter(|grant| grant.number == number))
     }
 
-    /// All redial grants, also those that are over.
+    /// Returns all redial grants, also those that have ended.
     ///
     /// # Errors
-    /// A failing system call.
+    /// [`Error::Map`] if the system call fails.
     pub fn grants(&self) -> Result<Vec<Grant>, Error> {
         let map = lock(&self.grants);
         let grants = map.iter().map(|entry| entry.map(|(_, Raw(grant))| grant));
         grants.collect::<Result<_, _>>().map_err(|error| Error::map("GRANTS", error))
     }
 
-    /// Takes those of these grants out that ended before `ended`, in boot time: they are of no use any
-    /// more, and the program has no room for others that they stand in. How many they were.
+    /// Removes those of these grants that ended before `ended`, in boot time: they have no effect, and
+    /// occupy room that the program needs for others. Returns their number.
     ///
-    /// One that the program renews between the look and the removal, a microsecond, goes with it:
-    /// the call that it was given to has passed, and further ones are counted anew.
+    /// A grant that the program renews between check and removal, a microsecond, is removed, too. The
+    /// call that opened it has passed, and further calls are counted again.
     ///
     /// # Errors
-    /// A failing system call.
+    /// [`Error::Map`] if a system call fails.
     pub fn forget_grants(&self, grants: &[Grant], ended: u64) -> Result<usize, Error> {
         let mut forgotten = 0;
         for grant in grants.iter().filter(|grant| grant.until < ended) {
-            // Looked at again: it may have been renewed since the map was read.
+            // Read again: the program may have renewed it since the map was read.
             if self.grant(grant.number)?.is_some_and(|grant| grant.until < ended) {
                 forgotten +=
                     usize::from(removed("GRANTS", lock(&self.grants).remove(&grant.number.0))?);
@@ -261,29 +238,29 @@ impl Maps {
         Ok(forgotten)
     }
 
-    /// Writes a grant into maps that no program uses yet: afterwards only the program does.
+    /// Writes a grant into maps that no program uses yet. Later, only the program writes grants.
     ///
     /// # Errors
-    /// A failing system call.
+    /// [`Error::Full`] if the map is full, [`Error::Map`] if the system call fails.
     pub fn carry_grant(&self, grant: Grant) -> Result<(), Error> {
         lock(&self.grants)
             .insert(grant.number.0, Raw(grant), 0)
             .map_err(|error| Error::map("GRANTS", error))
     }
 
-    /// How often a blocked number called of late.
+    /// Returns the recent attempts of a blocked number.
     ///
     /// # Errors
-    /// A failing system call.
+    /// [`Error::Map`] if the system call fails.
     pub fn redial(&self, number: Number) -> Result<Option<Redial>, Error> {
         let entry = found("REDIALS", lock(&self.redials).get(&number.0, 0))?;
         Ok(entry.map(|Raw(redial)| redial).filter(|redial| redial.number == number))
     }
 
-    /// The settings in force.
+    /// Returns the settings in force.
     ///
     /// # Errors
-    /// A failing system call.
+    /// [`Error::Map`] if the system call fails.
     pub fn settings(&self) -> Result<Settings, Error> {
         let generation = self.generation()?;
         lock(&self.settings)
@@ -292,10 +269,10 @@ impl Maps {
             .map_err(|error| Error::map("SETTINGS", error))
     }
 
-    /// The profile of a trunk that is in force.
+    /// Returns the profile in force of a trunk.
     ///
     /// # Errors
-    /// A failing system call.
+    /// [`Error::Map`] if the system call fails.
     pub fn profile(&self, trunk: u32) -> Result<Profile, Error> {
         let index = self.generation()? * TRUNKS_MAX + trunk.min(TRUNKS_MAX - 1);
         lock(&self.profiles)
@@ -311,11 +288,12 @@ impl Maps {
             .map_err(|error| Error::map("GENERATION", error))
     }
 
-    /// Writes settings, ports, profiles and trunks of a policy beside those in force, and
-    /// then puts them into force with one store.
+    /// Writes settings, ports, profiles and trunks of a policy beside those in force, and then brings
+    /// them into force with one store.
     ///
     /// # Errors
-    /// More trunks or sources than fit; a failing system call. What was in force stays so.
+    /// [`Error::TooManyTrunks`] or [`Error::Full`] for more trunks or sources than fit, [`Error::Map`]
+    /// if a system call fails. The settings in force then stay.
     pub fn set_settings(&self, policy: &Policy) -> Result<(), Error> {
         if policy.trunks.len() > TRUNKS_MAX as usize {
             return Err(Error::TooManyTrunks(policy.trunks.len()));
@@ -332,7 +310,7 @@ impl Maps {
     fn set_trunks(&self, policy: &Policy, generation: u32) -> Result<(), Error> {
         let error = |error| Error::map("TRUNKS", error);
         let mut trunks = lock(&self.trunks);
-        // Left over from the settings before the last.
+        // Entries of the settings before the last.
         let keys: Result<Vec<_>, _> = trunks.keys().collect();
         for key in keys.map_err(error)? {
             if key.data()[..4] == generation.to_be_bytes() {
@@ -350,10 +328,10 @@ impl Maps {
         Ok(())
     }
 
-    /// Whether settings, ports, trunks and profiles are exactly those of a policy.
+    /// Checks whether settings, ports, trunks and profiles are exactly those of a policy.
     ///
     /// # Errors
-    /// A failing system call.
+    /// [`Error::Map`] if the system call fails.
     pub fn has_settings(&self, policy: &Policy) -> Result<bool, Error> {
         let generation = self.generation()?;
         if self.settings()? != policy.settings {
@@ -390,10 +368,10 @@ impl Maps {
         Ok(wanted.is_empty())
     }
 
-    /// How many protected entries are missing, are others than these, or are too many.
+    /// Counts the protected entries that are missing, differ from these, or are too many.
     ///
     /// # Errors
-    /// A failing system call.
+    /// [`Error::Map`] if the system call fails.
     pub fn wrong_protected(&self, wanted: &[Protected]) -> Result<u64, Error> {
         let mut missing: StdHashMap<_, _> = wanted
             .iter()
@@ -409,10 +387,10 @@ impl Maps {
         Ok(wrong + missing.len() as u64)
     }
 
-    /// Makes the protected entries exactly these, element by element: what stays is never out.
+    /// Replaces the protected entries, element by element: an entry that stays is never missing.
     ///
     /// # Errors
-    /// More than fit; a failing system call.
+    /// [`Error::Full`] for more entries than fit, [`Error::Map`] if a system call fails.
     pub fn set_protected(&self, wanted: &[Protected]) -> Result<(), Error> {
         let error = |error| Error::map("PROTECTED", error);
         let mut trie = lock(&self.protected);
@@ -429,15 +407,16 @@ impl Maps {
         Ok(())
     }
 
-    /// Writes a whole policy into maps of no use to a live filter.
+    /// Writes a whole policy into maps that no live filter uses.
     ///
     /// # Errors
-    /// A policy that does not fit; a failing system call.
+    /// [`Error::Full`] or [`Error::TooManyTrunks`] for a policy that does not fit, [`Error::Map`] if a
+    /// system call fails.
     pub fn fill(&self, policy: &Policy) -> Result<(), Error> {
-        self.set_override(policy.override_until)?;
+        self.pass_maps.set_override(policy.override_until)?;
         self.set_protected(&policy.protected)?;
         for (subject, allow) in &policy.allows {
-            self.set_allow(*subject, *allow)?;
+            self.pass_maps.set_allow(*subject, *allow)?;
         }
         for (subject, block) in &policy.blocks {
             self.set_block(*subject, *block)?;
@@ -445,16 +424,16 @@ impl Maps {
         self.set_settings(policy)
     }
 
-    /// Takes everything out of the maps of a replay, also the program's own memory.
+    /// Removes all entries from the maps of a replay, also those of the program.
     ///
     /// # Errors
-    /// A failing system call.
+    /// [`Error::Map`] if the system call fails.
     pub fn clear(&self) -> Result<(), Error> {
         clear_trie("PROTECTED", &self.protected)?;
-        clear_trie("ALLOWED_PREFIXES", &self.allowed_prefixes)?;
+        clear_trie("ALLOWED_PREFIXES", &self.pass_maps.allowed_prefixes)?;
         clear_trie("BLOCKED_PREFIXES", &self.blocked_prefixes)?;
         clear_trie("TRUNKS", &self.trunks)?;
-        clear_hash("ALLOWED_NUMBERS", &self.allowed_numbers)?;
+        clear_hash("ALLOWED_NUMBERS", &self.pass_maps.allowed_numbers)?;
         clear_hash("BLOCKED_NUMBERS", &self.blocked_numbers)?;
         clear_hash("ATTEMPTS", &self.attempts)?;
         clear_hash("REDIALS", &self.redials)?;
@@ -463,10 +442,10 @@ impl Maps {
         clear_hash("FRAGMENTS", &self.fragments)
     }
 
-    /// How many packets of a trunk got a reason, over all CPUs.
+    /// Returns the number of packets of a trunk with a reason, over all CPUs.
     ///
     /// # Errors
-    /// A failing system call.
+    /// [`Error::Map`] if the system call fails.
     pub fn count(&self, trunk: u32, reason: Reason) -> Result<u64, Error> {
         debug_assert!(trunk < TRUNKS_MAX);
         let index = trunk * REASON_NUMBERS + reason as u32;
@@ -474,10 +453,10 @@ impl Maps {
         Ok(values.iter().sum())
     }
 
-    /// Events that were thinned out or lost, over all CPUs.
+    /// Returns the numbers of events that were thinned out or lost, over all CPUs.
     ///
     /// # Errors
-    /// A failing system call.
+    /// [`Error::Map`] if the system call fails.
     pub fn event_stats(&self) -> Result<EventStats, Error> {
         sum(&self.event_stats)
     }
@@ -485,10 +464,11 @@ impl Maps {
 
 type PerCpuStats = PerCpuArray<MapData, Raw<EventStats>>;
 
-/// Events of the maps pinned in a folder that were thinned out or lost.
+/// Reads the numbers of events that were thinned out or lost, from the maps pinned in a folder.
 ///
 /// # Errors
-/// A map that is missing, or of another layout; a failing system call.
+/// [`Error::Pin`] if the map is missing, [`Error::Layout`] if it has another layout, [`Error::Map`] if
+/// the system call fails.
 pub fn event_stats(folder: &Path) -> Result<EventStats, Error> {
     sum(&typed::<PerCpuStats>(&mut |name| open(folder, name), "EVENT_STATS")?)
 }
@@ -503,12 +483,13 @@ pub(crate) fn sum(stats: &PerCpuStats) -> Result<EventStats, Error> {
     }))
 }
 
-/// Walks all blocked numbers and prefixes of pinned maps, on file descriptors of its own, so
-/// that nobody waits. The kernel begins anew when the element under the walk is removed, so
-/// an entry may come twice; the walk ends after `limit` steps at the latest.
+/// Walks all blocked numbers and prefixes of pinned maps, with file descriptors of its own, so that no
+/// other access waits. The kernel begins again if the element under the walk is removed, so an entry
+/// may come twice. The walk ends after `limit` steps at the latest.
 ///
 /// # Errors
-/// A failing system call, and whatever `each` says.
+/// [`Error::Pin`], [`Error::Layout`] or [`Error::Map`] if a map cannot be read, and the errors of
+/// `each`.
 pub fn walk_blocks(
     folder: &Path,
     limit: u64,
@@ -536,7 +517,7 @@ pub fn walk_blocks(
     Ok(())
 }
 
-/// The ports of a policy as the map has them, a bit each.
+/// Returns the ports of a policy in the form of the map: a bit each.
 fn port_words(policy: &Policy) -> [u64; PORT_WORDS as usize] {
     let mut words = [0; PORT_WORDS as usize];
     for port in &policy.ports {

@@ -1,21 +1,40 @@
-//! TODO-DOC
+//! The maps that let callers through: the override and the allows.
 
-use crate::datapath::error::Error;
-use crate::datapath::maps::AllowHalves;
-use crate::datapath::maps::access::{found, key, lock, removed};
-use crate::datapath::maps::layout::{Hash, Trie, open, typed};
-use crate::datapath::raw::Raw;
-use crate::model::policy::Subject;
-use aya::maps::lpm_trie::Key;
-use aya::maps::{Array, Map, MapData};
-use filter_common::abi::{Allow, PrefixKey};
-use filter_common::number::{DIGITS_MAX, Number};
 use std::collections::HashMap as StdHashMap;
 use std::path::Path;
 use std::sync::Mutex;
 
-/// The maps that let through. Whoever needs a way out cannot wait for the end of an upgrade: they
-/// may be those of another version, where all others cannot be read.
+use aya::maps::lpm_trie::Key;
+use aya::maps::{Array, Map, MapData};
+use filter_common::abi::{Allow, PrefixKey};
+use filter_common::number::{DIGITS_MAX, Number};
+
+use crate::datapath::error::Error;
+use crate::datapath::maps::access::{found, key, lock, removed};
+use crate::datapath::maps::layout::{Hash, Trie, open, typed};
+use crate::datapath::raw::Raw;
+use crate::model::policy::Subject;
+
+/// An allow in the two maps. The allow of a number is in a hash and in the trie of prefixes; the allow
+/// of a prefix is in the trie only.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AllowHalves {
+    /// Entry of the hash.
+    pub hash: Option<Allow>,
+    /// Entry of the trie.
+    pub trie: Option<Allow>,
+}
+
+impl AllowHalves {
+    /// Checks whether the two entries of a number differ, or one of them is missing.
+    #[must_use]
+    pub fn differ(&self, subject: Subject) -> bool {
+        matches!(subject, Subject::Number(_)) && self.hash != self.trie
+    }
+}
+
+/// The maps that let callers through. A person in an emergency cannot wait for the end of an upgrade.
+/// So these maps can be read and written in another version, whose other maps cannot be read.
 pub struct PassMaps {
     pub(crate) override_until: Mutex<Array<MapData, u64>>,
     pub(crate) allowed_numbers: Hash<u64, Raw<Allow>>,
@@ -33,45 +52,45 @@ impl PassMaps {
         })
     }
 
-    /// Opens those pinned in a folder, after comparing their layouts.
+    /// Opens the maps pinned in a folder, after comparing their layouts.
     ///
     /// # Errors
-    /// A map that is missing, that is none, or that another layout wrote.
+    /// [`Error::Pin`] if a map is missing or is not a map, [`Error::Layout`] if it has another layout.
     pub fn open(folder: &Path) -> Result<PassMaps, Error> {
         PassMaps::new(&mut |name| open(folder, name))
     }
 
-    /// Until when nothing is refused, in boot time; 0: no override was ever set;
+    /// Returns the end of the override, in boot time. 0: no override was ever set;
     /// [`TOMBSTONE`](filter_common::abi::TOMBSTONE): it was switched off.
     ///
     /// # Errors
-    /// A failing system call.
+    /// [`Error::Map`] if the system call fails.
     pub fn override_until(&self) -> Result<u64, Error> {
         lock(&self.override_until).get(&0, 0).map_err(|error| Error::map("OVERRIDE", error))
     }
 
-    /// Nothing is refused before this time.
+    /// Sets the end of the override, in boot time: no call is refused before it.
     ///
     /// # Errors
-    /// A failing system call.
+    /// [`Error::Map`] if the system call fails.
     pub fn set_override(&self, until: u64) -> Result<(), Error> {
         lock(&self.override_until).set(0, until, 0).map_err(|error| Error::map("OVERRIDE", error))
     }
 
-    /// The allow for exactly this subject. That of a number counts when it is in one of its two
-    /// maps; where they differ, the trie has the newer one.
+    /// Returns the allow for exactly this subject. The allow of a number counts if it is in one of its
+    /// two maps; if they differ, the trie has the newer one.
     ///
     /// # Errors
-    /// A failing system call.
+    /// [`Error::Map`] if a system call fails.
     pub fn allow(&self, subject: Subject) -> Result<Option<Allow>, Error> {
         let halves = self.allow_halves(subject)?;
         Ok(halves.trie.or(halves.hash))
     }
 
-    /// What each of the two maps has of the allow for exactly this subject.
+    /// Returns the entries of both maps for exactly this subject.
     ///
     /// # Errors
-    /// A failing system call.
+    /// [`Error::Map`] if a system call fails.
     pub fn allow_halves(&self, subject: Subject) -> Result<AllowHalves, Error> {
         let is_it = |allow: &Allow| allow.number == subject.raw();
         let in_trie = |key: &Key<[u8; 8]>| {
@@ -83,7 +102,7 @@ impl PassMaps {
         let Subject::Number(number) = subject else {
             return Ok(AllowHalves { hash: None, trie });
         };
-        // The entry of a prefix of all its digits carries the same number.
+        // The prefix of all digits of the number has the same number in its entry.
         let prefix = in_trie(&Key::new(key.prefix_len().min(4 * DIGITS_MAX), key.data()))?;
         let entry = found("ALLOWED_NUMBERS", lock(&self.allowed_numbers).get(&number.0, 0))?;
         Ok(AllowHalves {
@@ -92,17 +111,18 @@ impl PassMaps {
         })
     }
 
-    /// The allow that the hash has of a number, as the kernel asks it.
+    /// Returns the hash's allow for a number, as the kernel looks it up.
     pub(crate) fn allowed_number(&self, number: Number) -> Result<Option<Allow>, Error> {
         let entry = found("ALLOWED_NUMBERS", lock(&self.allowed_numbers).get(&number.0, 0))?;
         Ok(entry.map(|Raw(allow)| allow))
     }
 
-    /// Writes an allow; that of a number into the trie first, where none of its calls can miss it while
-    /// the hash is written.
+    /// Writes an allow. The allow of a number goes into the trie first: no call misses it there while the
+    /// hash is written.
     ///
     /// # Errors
-    /// A full map, a failing system call. What was in force stays so.
+    /// [`Error::Full`] if a map is full, [`Error::Map`] if a system call fails. The allow in force then
+    /// stays.
     pub fn set_allow(&self, subject: Subject, allow: Allow) -> Result<(), Error> {
         let before = self.allow_halves(subject)?.trie;
         let put = |allow| {
@@ -114,7 +134,7 @@ impl PassMaps {
         let Subject::Number(number) = subject else { return Ok(()) };
         let done = lock(&self.allowed_numbers).insert(number.0, Raw(allow), 0);
         if done.is_err() {
-            // Half an allow would let through all the same.
+            // An allow in one map only would let the number through, too.
             match before {
                 Some(before) => put(before)?,
                 None => {
@@ -126,10 +146,10 @@ impl PassMaps {
         done.map_err(|error| Error::map("ALLOWED_NUMBERS", error))
     }
 
-    /// Takes an allow out; `false`: there was none.
+    /// Removes an allow; `false` if it did not exist.
     ///
     /// # Errors
-    /// A failing system call.
+    /// [`Error::Map`] if a system call fails.
     pub fn remove_allow(&self, subject: Subject) -> Result<bool, Error> {
         let of_hash = match subject {
             Subject::Number(number) => {
@@ -142,10 +162,11 @@ impl PassMaps {
         Ok(of_hash || of_trie)
     }
 
-    /// All allows, also one of a number whose writing or removal was cut short: in one map only.
+    /// Returns all allows, also those of numbers that are in one map only, after a write or removal that
+    /// did not end.
     ///
     /// # Errors
-    /// A failing system call.
+    /// [`Error::Map`] if a system call fails.
     pub fn allows(&self) -> Result<Vec<(Subject, Allow)>, Error> {
         let halves = self.all_allows()?.into_iter();
         let allow = |(subject, halves): (Subject, AllowHalves)| {
@@ -154,10 +175,10 @@ impl PassMaps {
         Ok(halves.filter_map(allow).collect())
     }
 
-    /// What each of the two maps has of all allows.
+    /// Returns the entries of both maps for all allows.
     ///
     /// # Errors
-    /// A failing system call.
+    /// [`Error::Map`] if a system call fails.
     pub fn all_allows(&self) -> Result<StdHashMap<Subject, AllowHalves>, Error> {
         let mut all: StdHashMap<_, AllowHalves> = StdHashMap::new();
         for entry in lock(&self.allowed_numbers).iter() {

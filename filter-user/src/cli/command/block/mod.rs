@@ -21,7 +21,7 @@ use crate::cli::output::change;
 use crate::cli::output::strikes::Strikes;
 use crate::cli::output::{Answer, Output, Row, known};
 use crate::exit::{Exit, Failure};
-use crate::model::redial::Redial;
+use crate::model::redial::RedialPolicy;
 
 /// Block and unblock numbers
 ///
@@ -71,7 +71,7 @@ struct Add {
     observe: bool,
     /// Let the caller through at the 3rd attempt within 10 min, for 30 min
     #[arg(long, value_name = "3/10m/30m")]
-    redial: Option<Redial>,
+    redial: Option<RedialPolicy>,
     /// Never let the caller through for calling repeatedly, not even in an emergency
     #[arg(long, conflicts_with = "redial")]
     no_redial: bool,

@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use crate::api::wire::{Block, ImportRow};
 use crate::cli::input::time;
-use crate::model::redial::Redial;
+use crate::model::redial::RedialPolicy;
 
 /// Format of a file of blocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -60,7 +60,7 @@ pub enum OwnRedial {
     /// The caller is never let through.
     Off,
     /// The caller is let through by this rule.
-    Own(Redial),
+    Own(RedialPolicy),
 }
 
 impl Serialize for OwnRedial {
@@ -574,7 +574,7 @@ mod tests {
                     let redial = match attempts {
                         0 => OwnRedial::AsConfigured,
                         1 => OwnRedial::Off,
-                        attempts => OwnRedial::Own(Redial { attempts, window, grant: window }),
+                        attempts => OwnRedial::Own(RedialPolicy { attempts, window, grant: window }),
                     };
                     let expires = expires.map(|time| Timestamp::from_second(time).unwrap());
                     FileRow { number, expires, reason, author, origin, observe, redial }

@@ -89,7 +89,9 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
         bar.finish_and_clear();
         match result {
             Ok(()) => {}
-            Err(Error::Capture(message)) => broken.push(format!("{}: {message}", path.display())),
+            Err(error @ (Error::Capture(_) | Error::Link { .. })) => {
+                broken.push(format!("{}: {error}", path.display()));
+            }
             // The frames before the error are still printed.
             Err(Error::Kernel(error)) => broken.push(format!("{}: {error}", path.display())),
             Err(Error::Output(error)) => return written(Err(error)),

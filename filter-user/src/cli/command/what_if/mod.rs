@@ -192,8 +192,8 @@ fn capture(
     progress: impl Fn(u64) + 'static,
     frames: &mut Frames,
 ) -> Result<(), String> {
-    for frame in Capture::open(path, progress)? {
-        let frame = frame?;
+    for frame in Capture::open(path, progress).map_err(|error| error.to_string())? {
+        let frame = frame.map_err(|error| error.to_string())?;
         let ethernet = link::ethernet(frame.link, &frame.bytes)
             .map_err(|error| format!("frame {}: {error}", frame.number))?;
         frames.judge(&ethernet, frame.time);

@@ -94,7 +94,7 @@ pub fn subject(text: &str, plan: &Plan) -> Result<Subject, String> {
     }
     let is_local = !text.ends_with('*') && text.len() <= usize::from(plan.short_digits);
     let text = if is_local { text.to_owned() } else { format!("+{text}") };
-    number_text::subject(&text, plan)
+    number_text::subject(&text, plan).map_err(|error| error.to_string())
 }
 
 #[cfg(test)]
