@@ -10,7 +10,8 @@ use serde::Serialize;
 use crate::api::client;
 use crate::api::client::Client;
 use crate::api::wire::{Attach, Interface};
-use crate::cli::fallback::{By, or_directly};
+use crate::cli::fallback::or_directly;
+use crate::cli::output::change::By;
 use crate::cli::output;
 use crate::cli::output::{Answer, Output};
 use crate::exit::{Exit, Failure};
@@ -107,7 +108,7 @@ pub fn detach(arguments: &DetachArguments, client: &Client) -> Result<Exit, Fail
         Some(name) => vec![name.clone()],
         None => match or_directly(attached(client), || offline::detach(None, dry_run))? {
             (interfaces, By::Daemon) => interfaces.into_iter().map(|found| found.name).collect(),
-            (interfaces, By::Hand) => {
+            (interfaces, By::Offline) => {
                 interfaces.iter().try_for_each(tell)?;
                 return nothing_left(interfaces.is_empty(), arguments.output);
             }

@@ -5,7 +5,7 @@ use clap::Args;
 use crate::api::client;
 use crate::api::client::Client;
 use crate::api::wire::{Allow, Callback, Changed};
-use crate::cli::fallback::By;
+use crate::cli::output::change::By;
 use crate::cli::input::number;
 use crate::cli::output::Output;
 use crate::cli::output::change;

@@ -15,6 +15,7 @@ use crate::cli::input::time;
 use crate::cli::output;
 use crate::cli::output::atomic_file;
 use crate::cli::output::atomic_file::{Exported, WholeFile};
+use crate::cli::output::call::reason;
 use crate::cli::output::{Answer, Format, Output, Row, counted, harmless, known, thousands};
 use crate::exit::{Exit, Failure};
 
@@ -127,8 +128,8 @@ struct Export {
 pub fn run(arguments: &Arguments, client: &Client) -> Result<Exit, Failure> {
     match &arguments.command {
         None => list(arguments, client),
-        Some(Command::Show(show)) => crate::cli::command::calls::show(show, client),
-        Some(Command::Export(export)) => crate::cli::command::calls::export(export, client),
+        Some(Command::Show(show)) => self::show(show, client),
+        Some(Command::Export(export)) => self::export(export, client),
     }
 }
 
@@ -300,14 +301,6 @@ impl Row for Call {
             self.attempts.to_string(),
         ]
     }
-}
-
-/// Returns the reason, and the policy verdict if observe or the override changed it.
-pub(crate) fn reason(call: &Call) -> String {
-    if call.would == call.verdict {
-        return call.reason.clone();
-    }
-    format!("{}, would {}", call.reason, call.would)
 }
 
 fn rule(call: &Call) -> String {

@@ -9,7 +9,7 @@ use serde::Serialize;
 use crate::api::client;
 use crate::api::client::Client;
 use crate::api::wire::{CloseReview, ExtendReview, Review, ReviewClosed, ReviewSettled};
-use crate::cli::fallback::By;
+use crate::cli::output::change::By;
 use crate::cli::input::time;
 use crate::cli::output;
 use crate::cli::output::change;

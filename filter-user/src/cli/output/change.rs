@@ -8,10 +8,18 @@ use serde::Serialize;
 
 use crate::api::client::Client;
 use crate::api::wire::{Allow, Block, Change, Changed};
-use crate::cli::fallback::By;
 use crate::cli::output;
 use crate::cli::output::{Answer, Format, Output, Row};
 use crate::exit::Failure;
+
+/// Names the party that carried out a command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum By {
+    /// The daemon.
+    Daemon,
+    /// This command, directly on the kernel's maps.
+    Offline,
+}
 
 /// A block or an allow, with the verbs of its changes.
 pub trait Decision: Row {

@@ -1,8 +1,10 @@
 //! Prints answers as a table, as JSON, or raw.
 
 pub(crate) mod atomic_file;
+pub(crate) mod call;
 pub(crate) mod capture_file;
 pub(crate) mod change;
+pub(crate) mod checks;
 pub(crate) mod in_force;
 pub(crate) mod interface;
 pub(crate) mod mode;

@@ -14,7 +14,7 @@ use serde::Serialize;
 use crate::api::client;
 use crate::api::client::Client;
 use crate::api::wire::{AddBlock, Block};
-use crate::cli::fallback::By;
+use crate::cli::output::change::By;
 use crate::cli::input::{number, time};
 use crate::cli::output;
 use crate::cli::output::change;
