@@ -158,7 +158,7 @@ pub fn country_code(before: Option<&str>) -> Option<String> {
 /// Returns a message if the file is not valid before or after the change, or has other interfaces.
 pub fn change(path: &Path, before: Option<String>, wanted: &Wanted) -> Result<Change, String> {
     let text = before.as_deref().unwrap_or(DELIVERED);
-    let mut config = Config::of(path, text.to_owned())?;
+    let mut config = Config::of(path, text.to_owned()).map_err(|error| error.to_string())?;
     let untouched = is_untouched(before.as_deref());
     let named = config.interfaces.contains(&wanted.interface);
     if !untouched && !named && !config.interfaces.is_empty() {

@@ -5,10 +5,10 @@ use clap::Args;
 use crate::api::client;
 use crate::api::client::Client;
 use crate::api::wire::{Allow, Callback, Changed};
-use crate::cli::output::change::By;
 use crate::cli::input::number;
 use crate::cli::output::Output;
 use crate::cli::output::change;
+use crate::cli::output::change::By;
 use crate::exit::{Exit, Failure};
 
 /// Report that the centre calls a number, so that its calls pass for a while

@@ -9,10 +9,10 @@ use serde::Serialize;
 use crate::api::client;
 use crate::api::client::Client;
 use crate::api::wire::{CloseReview, ExtendReview, Review, ReviewClosed, ReviewSettled};
-use crate::cli::output::change::By;
 use crate::cli::input::time;
 use crate::cli::output;
 use crate::cli::output::change;
+use crate::cli::output::change::By;
 use crate::cli::output::{Answer, Format, Output, Row, known};
 use crate::exit::{Exit, Failure};
 

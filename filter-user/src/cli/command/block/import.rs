@@ -137,7 +137,7 @@ fn read(arguments: &Arguments, bar: &ProgressBar) -> Result<Rows, Failure> {
                 let written = written.map_err(io::Error::from);
                 written.and_then(|()| spool.write_all(b"\n")).map_err(no_spool)?;
             }
-            Err(message) => bad.push(BadRow { line, message }),
+            Err(mistake) => bad.push(BadRow { line, message: mistake.to_string() }),
         }
         Ok(())
     })

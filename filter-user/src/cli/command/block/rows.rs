@@ -164,8 +164,13 @@ impl From<io::Error> for Error {
     }
 }
 
+/// The mistake in a row, without its position: the caller prints the line.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct BadRow(pub(crate) String);
+
 /// Receives the line number and either the row or what is wrong with it.
-pub type Each<'a> = dyn FnMut(u64, Result<FileRow, String>) -> io::Result<()> + 'a;
+pub type Each<'a> = dyn FnMut(u64, Result<FileRow, BadRow>) -> io::Result<()> + 'a;
 
 /// Reads a file row by row. Without a format, the first character decides.
 ///
@@ -196,9 +201,7 @@ fn csv_rows(reader: impl BufRead, each: &mut Each<'_>) -> Result<(), Error> {
         .trim(csv::Trim::Headers)
         .from_reader(Lines { reader, place: &place });
     let header = reader.byte_headers().map_err(of_csv)?.clone();
-    check(&header).map_err(|wrong| {
-        Error::File(format!("line 1: {wrong}; the header of a CSV file is {}", HEADER.join(",")))
-    })?;
+    check(&header)?;
     let mut record = csv::ByteRecord::new();
     loop {
         let read = reader.read_byte_record(&mut record);
@@ -219,19 +222,29 @@ fn csv_rows(reader: impl BufRead, each: &mut Each<'_>) -> Result<(), Error> {
     }
 }
 
-fn check(header: &csv::ByteRecord) -> Result<(), String> {
+/// Checks the names of the columns.
+///
+/// # Errors
+/// `File` with the first column that is unknown, repeated or missing.
+fn check(header: &csv::ByteRecord) -> Result<(), Error> {
+    let refused = |wrong: String| {
+        Err(Error::File(format!(
+            "line 1: {wrong}; the header of a CSV file is {}",
+            HEADER.join(",")
+        )))
+    };
     for (index, name) in header.iter().enumerate() {
         let text = String::from_utf8_lossy(name);
         if !HEADER.contains(&&*text) {
-            return Err(format!("unknown column {text:?}"));
+            return refused(format!("unknown column {text:?}"));
         }
         if header.iter().take(index).any(|before| before == name) {
-            return Err(format!("column {text:?} appears twice"));
+            return refused(format!("column {text:?} appears twice"));
         }
     }
     let there = |name: &str| header.iter().any(|is| is == name.as_bytes());
     let missing = HEADER[..REQUIRED].iter().find(|name| !there(name));
-    missing.map_or(Ok(()), |name| Err(format!("column {name:?} is missing")))
+    missing.map_or(Ok(()), |name| refused(format!("column {name:?} is missing")))
 }
 
 fn of_csv(error: csv::Error) -> Error {
@@ -239,20 +252,20 @@ fn of_csv(error: csv::Error) -> Error {
 }
 
 /// Describes an error without its position: the caller prints the line.
-fn of_row(error: &csv::Error) -> String {
-    if let csv::ErrorKind::Deserialize { err, .. } = error.kind() {
-        return err.kind().to_string();
-    }
-    if let csv::ErrorKind::UnequalLengths { expected_len, len, .. } = error.kind() {
-        return format!("{len} fields instead of {expected_len}");
-    }
-    error.to_string()
+fn of_row(error: &csv::Error) -> BadRow {
+    BadRow(if let csv::ErrorKind::Deserialize { err, .. } = error.kind() {
+        err.kind().to_string()
+    } else if let csv::ErrorKind::UnequalLengths { expected_len, len, .. } = error.kind() {
+        format!("{len} fields instead of {expected_len}")
+    } else {
+        error.to_string()
+    })
 }
 
 /// Describes an error without its position: the caller prints the line, and the column does not help.
-fn of_json(error: &serde_json::Error) -> String {
+fn of_json(error: &serde_json::Error) -> BadRow {
     let text = error.to_string();
-    text.split(" at line ").next().unwrap_or_default().to_owned()
+    BadRow(text.split(" at line ").next().unwrap_or_default().to_owned())
 }
 
 fn json_lines(mut reader: impl BufRead, each: &mut Each<'_>) -> Result<(), Error> {
@@ -419,7 +432,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    type Row = (u64, Result<FileRow, String>);
+    type Row = (u64, Result<FileRow, BadRow>);
 
     fn rows(text: &str, format: Option<Format>) -> Result<Vec<Row>, String> {
         let mut rows = Vec::new();
@@ -438,7 +451,7 @@ mod tests {
     fn assert_bad(rows: &[Row], expected: &[(u64, &str)]) {
         let bad: Vec<_> = rows
             .iter()
-            .filter_map(|(line, row)| row.as_ref().err().map(|message| (*line, message.as_str())))
+            .filter_map(|(line, row)| row.as_ref().err().map(|message| (*line, message.0.as_str())))
             .collect();
         assert_eq!(bad.len(), expected.len(), "{bad:?}");
         for ((line, message), (expected_line, part)) in bad.iter().zip(expected) {

@@ -24,10 +24,10 @@ use crate::bringup::doctor::State;
 use crate::bringup::setup;
 use crate::bringup::setup::{Change, Listener, Wanted};
 use crate::cli::output;
+use crate::cli::output::Output;
 use crate::cli::output::checks;
 use crate::cli::output::in_force;
 use crate::cli::output::interface::{Name, words};
-use crate::cli::output::Output;
 use crate::config::limits;
 use crate::datapath::Pins;
 use crate::exit::{Exit, Failure};
@@ -261,7 +261,7 @@ impl Found {
             }
         }
         writeln!(writer, "\n{} will contain:", config.path.display())?;
-        for line in config.meaning() {
+        for line in config.summary() {
             writeln!(writer, "  {}", output::clean(&line))?;
         }
         writeln!(writer, "\nplan:")?;

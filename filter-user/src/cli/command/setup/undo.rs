@@ -9,7 +9,11 @@ pub(crate) type How = Box<dyn FnOnce() -> Result<(), Failure>>;
 pub(crate) struct Undo(pub(crate) Vec<(String, How)>);
 
 impl Undo {
-    pub(crate) fn push(&mut self, what: String, how: impl FnOnce() -> Result<(), Failure> + 'static) {
+    pub(crate) fn push(
+        &mut self,
+        what: String,
+        how: impl FnOnce() -> Result<(), Failure> + 'static,
+    ) {
         self.0.push((what, Box::new(how)));
     }
 

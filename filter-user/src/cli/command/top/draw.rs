@@ -179,7 +179,9 @@ mod tests {
     use ratatui::backend::TestBackend;
 
     use super::*;
-    use crate::api::wire::{BusyCaller, Finding, Interface, Mode, Override, Persisted, Status, TrunkPackets};
+    use crate::api::wire::{
+        BusyCaller, Finding, Interface, Mode, Override, Persisted, Status, TrunkPackets,
+    };
     use crate::cli::command::top::view::Measuring;
 
     fn packets(counts: &[(&str, u64)]) -> BTreeMap<String, u64> {

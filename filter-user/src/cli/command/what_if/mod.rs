@@ -88,15 +88,27 @@ pub struct Arguments {
     output: Output,
 }
 
+/// Why the picture of `--plot` cannot be drawn.
+#[derive(Debug, thiserror::Error)]
+enum PictureError {
+    /// PNG needs a font library.
+    #[error("PNG is not supported: write FILE.svg; any browser can show and convert it")]
+    Png,
+    /// The file name does not end with `.svg`.
+    #[error("{0:?} is not supported: write FILE.svg")]
+    Format(String),
+}
+
 /// Accepts only SVG files: other formats need a font library.
-fn picture(text: &str) -> Result<PathBuf, String> {
+///
+/// # Errors
+/// Returns an error for a file name with another ending.
+fn picture(text: &str) -> Result<PathBuf, PictureError> {
     let path = PathBuf::from(text);
     match path.extension().and_then(|extension| extension.to_str()) {
         Some("svg") => Ok(path),
-        Some("png") => Err("PNG is not supported: write FILE.svg; any browser can \
-                            show and convert it"
-            .to_owned()),
-        Some(_) | None => Err(format!("{text:?} is not supported: write FILE.svg")),
+        Some("png") => Err(PictureError::Png),
+        Some(_) | None => Err(PictureError::Format(text.to_owned())),
     }
 }
 
@@ -180,22 +192,27 @@ fn captured(
         let ticker = bar.clone();
         let result = capture(path, move |bytes| ticker.inc(bytes), &mut frames);
         bar.finish_and_clear();
-        if let Err(message) = result {
-            broken.push(format!("{}: {message}", path.display()));
+        if let Err(failure) = result {
+            broken.push(format!("{}: {}", path.display(), failure.message));
         }
     }
     (Told::new(frames.tally, compared, Some(frames.count)), broken)
 }
 
+/// Judges the frames of a capture.
+///
+/// # Errors
+/// `Failed` if the capture cannot be read to its end.
 fn capture(
     path: &Path,
     progress: impl Fn(u64) + 'static,
     frames: &mut Frames,
-) -> Result<(), String> {
-    for frame in Capture::open(path, progress)? {
-        let frame = frame?;
+) -> Result<(), Failure> {
+    let failed = |error: &dyn std::fmt::Display| Failure::new(Exit::Failed, error);
+    for frame in Capture::open(path, progress).map_err(|error| failed(&error))? {
+        let frame = frame.map_err(|error| failed(&error))?;
         let ethernet = link::ethernet(frame.link, &frame.bytes)
-            .map_err(|error| format!("frame {}: {error}", frame.number))?;
+            .map_err(|error| failed(&format!("frame {}: {error}", frame.number)))?;
         frames.judge(&ethernet, frame.time);
     }
     Ok(())
