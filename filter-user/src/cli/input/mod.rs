@@ -2,4 +2,5 @@
 
 pub(crate) mod error;
 pub(crate) mod number;
+pub(crate) mod options;
 pub(crate) mod time;

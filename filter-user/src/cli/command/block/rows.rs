@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 use std::fmt;
-use std::io::{self, BufRead, Read, Write};
+use std::io::{self, BufRead, Read};
 
 use clap::ValueEnum;
 use jiff::Timestamp;
@@ -23,7 +23,8 @@ pub enum Format {
     Json,
 }
 
-const HEADER: [&str; 7] = ["number", "expires", "reason", "author", "origin", "observe", "redial"];
+pub(super) const HEADER: [&str; 7] =
+    ["number", "expires", "reason", "author", "origin", "observe", "redial"];
 const REQUIRED: usize = 3;
 
 /// Holds one row of a file.
@@ -96,7 +97,7 @@ fn flag<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
 
 impl FileRow {
     /// Applies `change` to each text of the row.
-    fn with_texts(self, change: impl Fn(String) -> String) -> FileRow {
+    pub(super) fn with_texts(self, change: impl Fn(String) -> String) -> FileRow {
         FileRow {
             number: change(self.number),
             reason: change(self.reason),
@@ -136,7 +137,7 @@ const FORMULA: [char; 6] = ['=', '+', '-', '@', '\t', '\r'];
 
 /// Puts an apostrophe in front of a text that a spreadsheet would read as a formula, or that begins
 /// with an apostrophe itself. [`from_cell`] restores the text.
-fn to_cell(text: String) -> String {
+pub(super) fn to_cell(text: String) -> String {
     if text.starts_with(FORMULA) || text.starts_with('\'') { format!("'{text}") } else { text }
 }
 
@@ -377,59 +378,10 @@ impl<'de> DeserializeSeed<'de> for Placed<'_> {
     }
 }
 
-/// Writes rows to a file.
-pub enum Writer<W: Write> {
-    /// CSV with the header.
-    Csv(Box<csv::Writer<W>>),
-    /// One JSON object per line.
-    Json(W),
-}
-
-impl<W: Write> Writer<W> {
-    /// Returns a writer; the header of CSV is already written.
-    ///
-    /// # Errors
-    /// Returns the error of `writer`.
-    pub fn new(writer: W, format: Format) -> io::Result<Writer<W>> {
-        match format {
-            Format::Csv => {
-                let mut csv = csv::WriterBuilder::new().has_headers(false).from_writer(writer);
-                csv.write_record(HEADER)?;
-                Ok(Writer::Csv(Box::new(csv)))
-            }
-            Format::Json => Ok(Writer::Json(writer)),
-        }
-    }
-
-    /// Writes a row.
-    ///
-    /// # Errors
-    /// Returns the error of the underlying writer.
-    pub fn row(&mut self, row: &FileRow) -> io::Result<()> {
-        match self {
-            Writer::Csv(csv) => Ok(csv.serialize(row.clone().with_texts(to_cell))?),
-            Writer::Json(writer) => {
-                serde_json::to_writer(&mut *writer, row)?;
-                writer.write_all(b"\n")
-            }
-        }
-    }
-
-    /// Writes what is buffered and returns the underlying writer.
-    ///
-    /// # Errors
-    /// Returns the error of the underlying writer.
-    pub fn finish(self) -> io::Result<W> {
-        match self {
-            Writer::Csv(csv) => csv.into_inner().map_err(csv::IntoInnerError::into_error),
-            Writer::Json(writer) => Ok(writer),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::command::block::row_writer::Writer;
     use proptest::prelude::*;
 
     type Row = (u64, Result<FileRow, BadRow>);

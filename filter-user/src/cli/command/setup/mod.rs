@@ -23,11 +23,12 @@ use crate::bringup::doctor;
 use crate::bringup::doctor::State;
 use crate::bringup::setup;
 use crate::bringup::setup::{Change, Listener, Wanted};
+use crate::cli::input::options::ChangeOptions;
 use crate::cli::output;
 use crate::cli::output::Output;
 use crate::cli::output::checks;
 use crate::cli::output::in_force;
-use crate::cli::output::interface::{Name, words};
+use crate::cli::output::interface::{Name, describe};
 use crate::config::limits;
 use crate::datapath::Pins;
 use crate::exit::{Exit, Failure};
@@ -68,9 +69,8 @@ pub struct Arguments {
     /// Do not ask
     #[arg(long)]
     yes: bool,
-    /// Change nothing, only show what would change
-    #[arg(long)]
-    dry_run: bool,
+    #[command(flatten)]
+    change: ChangeOptions,
     #[command(flatten)]
     output: Output,
 }
@@ -85,8 +85,8 @@ pub fn run(arguments: &Arguments) -> Result<Exit, Failure> {
         return Err(Failure::new(Exit::Refused, message));
     }
     let found = Found::look(arguments)?;
-    let people = arguments.output.is_for_people();
-    if people {
+    let is_table = arguments.output.is_table();
+    if is_table {
         output::written(found.print(&mut io::stdout()))?;
     }
     if let Some(count) = found.failed() {
@@ -97,8 +97,8 @@ pub fn run(arguments: &Arguments) -> Result<Exit, Failure> {
         );
         return Err(Failure::new(Exit::Failed, message));
     }
-    if arguments.dry_run {
-        arguments.output.tell(&found.summary(None, true))?;
+    if arguments.change.dry_run {
+        arguments.output.print(&found.summary(None, true))?;
         return Ok(Exit::Done);
     }
     if !arguments.yes && !found.plan.is_empty() && !question::agreed()? {
@@ -107,7 +107,7 @@ pub fn run(arguments: &Arguments) -> Result<Exit, Failure> {
     let mut undo = Undo(Vec::new());
     match found.carry_out(&mut undo) {
         Ok(Some(status)) => {
-            arguments.output.tell(&found.summary(Some(&status), false))?;
+            arguments.output.print(&found.summary(Some(&status), false))?;
             Ok(Exit::Done)
         }
         Ok(None) => Err(Failure::new(
@@ -286,7 +286,7 @@ impl Found {
             country_code: config.policy.trunks[0].profile.plan.country.to_string(),
             plan: self.plan.clone(),
             dry_run,
-            words: interface.as_ref().map(words),
+            description: interface.as_ref().map(describe),
         }
     }
 

@@ -21,17 +21,17 @@ pub(crate) struct Summary {
     pub(crate) plan: Vec<String>,
     pub(crate) dry_run: bool,
     #[serde(skip)]
-    pub(crate) words: Option<String>,
+    pub(crate) description: Option<String>,
 }
 
 impl Answer for Summary {
-    fn people(&self, writer: &mut dyn Write) -> io::Result<()> {
+    fn write_table(&self, writer: &mut dyn Write) -> io::Result<()> {
         let name = &self.interface;
         if self.dry_run {
             return writeln!(writer, "dry run, nothing was changed");
         }
-        if let (Some(words), Some(mode)) = (&self.words, &self.mode) {
-            writeln!(writer, "in force: {}, mode {}", output::clean(words), output::clean(mode))?;
+        if let (Some(text), Some(mode)) = (&self.description, &self.mode) {
+            writeln!(writer, "in force: {}, mode {}", output::clean(text), output::clean(mode))?;
         }
         writeln!(
             writer,

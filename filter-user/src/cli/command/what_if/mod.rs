@@ -19,7 +19,7 @@ use jiff::{SignedDuration, Timestamp};
 use crate::api::client;
 use crate::api::client::Client;
 use crate::api::wire;
-use crate::cli::command::what_if::output::{Compared, Told};
+use crate::cli::command::what_if::output::{Compared, Comparison};
 use crate::cli::input::time;
 use crate::cli::output::Output;
 use crate::cli::output::progress::progress;
@@ -124,21 +124,21 @@ pub fn run(arguments: &Arguments, client: &Client) -> Result<Exit, Failure> {
     let policy = read(&arguments.policy)?;
     let against = arguments.against.as_deref().map(read).transpose()?;
     let named = arguments.against.as_ref().map(|path| Compared::file(path));
-    let (told, broken) = match arguments.since {
+    let (comparison, broken) = match arguments.since {
         Some(since) => {
             let until = arguments.until.unwrap_or(Timestamp::MAX);
             let tally = recorded(&policy, against.as_ref(), since, until, client)?;
-            (Told::new(tally, named.or(Some(Compared::recorded())), None), Vec::new())
+            (Comparison::new(tally, named.or(Some(Compared::recorded())), None), Vec::new())
         }
         None => captured(arguments, &policy, against, named, client),
     };
-    if told.frames == Some(0) && !broken.is_empty() {
+    if comparison.frames == Some(0) && !broken.is_empty() {
         return Err(Failure::new(Exit::Failed, broken.join("\n")));
     }
-    let told = told.cut_to(if arguments.all { None } else { Some(ROWS) });
-    arguments.output.tell(&told)?;
+    let comparison = comparison.cut_to(if arguments.all { None } else { Some(ROWS) });
+    arguments.output.print(&comparison)?;
     if let Some(path) = &arguments.plot {
-        draw(path, &told)?;
+        draw(path, &comparison)?;
     }
     match broken.is_empty() {
         true => Ok(Exit::Done),
@@ -146,12 +146,13 @@ pub fn run(arguments: &Arguments, client: &Client) -> Result<Exit, Failure> {
     }
 }
 
-fn draw(path: &Path, told: &Told) -> Result<(), Failure> {
+fn draw(path: &Path, comparison: &Comparison) -> Result<(), Failure> {
     let failed = |what: &dyn std::fmt::Display| {
         Failure::new(Exit::Failed, format!("{}: {what}", path.display()))
     };
-    let baseline = told.compared.as_ref().map(|compared| compared.name.as_str());
-    let picture = plot::svg(&told.tally.timeline, baseline).map_err(|error| failed(&error))?;
+    let baseline = comparison.compared.as_ref().map(|compared| compared.name.as_str());
+    let picture =
+        plot::svg(&comparison.tally.timeline, baseline).map_err(|error| failed(&error))?;
     std::fs::write(path, picture)
         .map_err(|error| failed(&format!("cannot write the file: {error}")))
 }
@@ -163,7 +164,7 @@ fn captured(
     against: Option<PolicyFile>,
     named: Option<Compared>,
     client: &Client,
-) -> (Told, Vec<String>) {
+) -> (Comparison, Vec<String>) {
     if [Some(policy), against.as_ref()].into_iter().flatten().any(|file| file.ladder.is_some()) {
         eprintln!("palang: a capture has no reports, so the ladder has no effect: see --since");
     }
@@ -196,7 +197,7 @@ fn captured(
             broken.push(format!("{}: {}", path.display(), failure.message));
         }
     }
-    (Told::new(frames.tally, compared, Some(frames.count)), broken)
+    (Comparison::new(frames.tally, compared, Some(frames.count)), broken)
 }
 
 /// Judges the frames of a capture.
@@ -253,8 +254,8 @@ fn recorded(
         let text = since.checked_sub(back).unwrap_or(Timestamp::MIN).to_string();
         client.list(
             &client::path(&["reports"], &[("since", Some(&text))]),
-            |told: wire::Report| {
-                match report(&told, &plan) {
+            |comparison: wire::Report| {
+                match report(&comparison, &plan) {
                     Ok(report) => reports.extend(report.filter(|report| report.time <= until)),
                     Err(failure) => wrong = Some(failure),
                 }
