@@ -3,16 +3,8 @@
 use nix::unistd::geteuid;
 
 use crate::api::client::Error;
+use crate::cli::output::change::By;
 use crate::exit::{Exit, Failure};
-
-/// Names the party that carried out a command.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum By {
-    /// The daemon.
-    Daemon,
-    /// This command, directly on the kernel's maps.
-    Hand,
-}
 
 /// Returns the daemon's answer, or the result of `direct` if the daemon does not answer.
 ///
@@ -38,7 +30,7 @@ pub fn or_directly<T>(
             eprintln!(
                 "palang: the daemon does not answer ({why}); used the kernel's maps directly"
             );
-            Ok((answer, By::Hand))
+            Ok((answer, By::Offline))
         }
         // The maps were reached, so this is the answer.
         Err(failure) if matches!(failure.exit, Exit::Usage | Exit::NotFound | Exit::Partly) => {

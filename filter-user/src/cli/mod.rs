@@ -13,7 +13,7 @@ use crate::cli::command::{
 
 use std::path::PathBuf;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 
 use crate::api::client::Client;
 use crate::api::wire;
@@ -102,7 +102,7 @@ impl Cli {
             Command::Store(arguments) => store::run(&arguments, client),
             Command::Replay(arguments) => replay::run(&arguments).map(|()| Exit::Done),
             Command::WhatIf(arguments) => what_if::run(&arguments, client),
-            Command::Completions(arguments) => completions::run(&arguments),
+            Command::Completions(arguments) => completions::run(&arguments, Cli::command()),
         }
     }
 }
@@ -110,15 +110,14 @@ impl Cli {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory as _;
 
     #[test]
-    fn the_grammar_holds() {
+    fn grammar_of_the_command_line_is_valid() {
         Cli::command().debug_assert();
     }
 
     #[test]
-    fn every_help_begins_with_an_example() {
+    fn help_of_each_command_begins_with_an_example() {
         fn look(command: &clap::Command, path: &str) {
             for each in command.get_subcommands() {
                 let path = format!("{path} {}", each.get_name());
@@ -132,5 +131,16 @@ mod tests {
             assert!(example.starts_with(path), "{path}: {help}");
         }
         look(&Cli::command(), "palang");
+    }
+
+    #[test]
+    fn script_of_each_shell_completes_the_commands() {
+        use crate::cli::command::completions::{Shell, script};
+        for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
+            let text = String::from_utf8(script(shell, Cli::command())).unwrap();
+            for word in ["override", "what-if", "xdp_mode", "dry-run"] {
+                assert_eq!(text.contains(word), word != "xdp_mode", "{shell:?} {word}");
+            }
+        }
     }
 }

@@ -1,7 +1,6 @@
 //! TODO-DOC
 
-use crate::config::units::length_told;
-use crate::config::units::{days, grace_shown, written};
+use crate::config::units::{self, days};
 use crate::config::{AutoRate, Config, EvidenceKept, Paths, RecordLimits, Roles};
 use crate::model::ladder::Ladder;
 use crate::model::policy::{Protected, Trunk};
@@ -15,7 +14,7 @@ use serde::Serialize;
 use std::net::SocketAddr;
 
 /// Which refusals have a record, in a line.
-fn records_meaning(limits: RecordLimits) -> String {
+fn records_summary(limits: RecordLimits) -> String {
     let most = |count: u32, whose: &str| (count > 0).then(|| format!("{count} of a {whose}"));
     let RecordLimits { per_number, per_trunk } = limits;
     let limits: Vec<_> =
@@ -27,7 +26,7 @@ fn records_meaning(limits: RecordLimits) -> String {
 }
 
 /// What reports lead to, in a line.
-fn ladder_meaning(ladder: &Ladder, file: Option<&str>, trunks: &[Trunk]) -> String {
+fn ladder_summary(ladder: &Ladder, file: Option<&str>, trunks: &[Trunk]) -> String {
     let trusted = trunks.iter().filter(|trunk| trunk.vouches()).map(|trunk| trunk.name.as_str());
     let trusted: Vec<_> = trusted.collect();
     if trusted.is_empty() {
@@ -38,7 +37,7 @@ fn ladder_meaning(ladder: &Ladder, file: Option<&str>, trunks: &[Trunk]) -> Stri
         Some(format!(
             "{} strikes: {}",
             crate::model::ladder::decimal(rung.strikes),
-            length_told(block)
+            units::length(block)
         ))
     });
     let blocks: Vec<_> = blocks.collect();
@@ -58,33 +57,33 @@ pub struct Effective {
     pub(crate) ports: Vec<u16>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) ladder: Option<String>,
-    pub(crate) protected: Vec<ShownProtected>,
-    pub(crate) default: ShownProfile,
-    pub(crate) limits: ShownLimits,
-    pub(crate) retention: ShownRetention,
-    pub(crate) records: ShownRecords,
+    pub(crate) protected: Vec<EffectiveProtected>,
+    pub(crate) default: EffectiveProfile,
+    pub(crate) limits: EffectiveLimits,
+    pub(crate) retention: EffectiveRetention,
+    pub(crate) records: EffectiveRecords,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) evidence: Option<ShownEvidence>,
-    pub(crate) redial: ShownRedial,
-    pub(crate) auto_rate: ShownAutoRate,
-    pub(crate) notify: ShownNotify,
-    pub(crate) callback: ShownCallback,
-    pub(crate) api: ShownApi,
-    pub(crate) metrics: ShownMetrics,
+    pub(crate) evidence: Option<EffectiveEvidence>,
+    pub(crate) redial: EffectiveRedial,
+    pub(crate) auto_rate: EffectiveAutoRate,
+    pub(crate) notify: EffectiveNotify,
+    pub(crate) callback: EffectiveCallback,
+    pub(crate) api: EffectiveApi,
+    pub(crate) metrics: EffectiveMetrics,
     pub(crate) roles: Roles,
     pub(crate) paths: Paths,
-    pub(crate) trunk: Vec<ShownTrunk>,
+    pub(crate) trunk: Vec<EffectiveTrunk>,
 }
 
 #[derive(Clone, Debug, Serialize)]
-pub(crate) struct ShownLimits {
+pub(crate) struct EffectiveLimits {
     pub(crate) blocks: u32,
     pub(crate) shortest_number: u8,
     pub(crate) shortest_prefix: u8,
 }
 
 #[derive(Clone, Debug, Serialize)]
-pub(crate) struct ShownEvidence {
+pub(crate) struct EffectiveEvidence {
     pub(crate) max_calls: u32,
     pub(crate) max_bytes: u64,
     pub(crate) retention: String,
@@ -92,7 +91,7 @@ pub(crate) struct ShownEvidence {
 
 #[derive(Clone, Debug, Serialize)]
 #[serde(untagged)]
-pub(crate) enum ShownProtected {
+pub(crate) enum EffectiveProtected {
     Plain(String),
     Named { number: String, name: String },
 }
@@ -102,76 +101,77 @@ impl Effective {
     #[must_use]
     pub fn masked(mut self, mask: impl Fn(&str) -> String) -> Effective {
         for protected in &mut self.protected {
-            let (ShownProtected::Plain(number) | ShownProtected::Named { number, .. }) = protected;
+            let (EffectiveProtected::Plain(number) | EffectiveProtected::Named { number, .. }) =
+                protected;
             *number = mask(number);
         }
         self
     }
 }
 
-impl ShownProtected {
-    pub(crate) fn of(protected: &Protected) -> ShownProtected {
-        let number = written(protected.subject);
+impl EffectiveProtected {
+    pub(crate) fn of(protected: &Protected) -> EffectiveProtected {
+        let number = units::subject(protected.subject);
         match protected.name.as_str() {
-            "" => ShownProtected::Plain(number),
-            name => ShownProtected::Named { number, name: name.to_owned() },
+            "" => EffectiveProtected::Plain(number),
+            name => EffectiveProtected::Named { number, name: name.to_owned() },
         }
     }
 }
 
 #[derive(Clone, Debug, Serialize)]
-pub(crate) struct ShownRetention {
+pub(crate) struct EffectiveRetention {
     pub(crate) calls: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) max_bytes: Option<u64>,
 }
 
 #[derive(Clone, Debug, Serialize)]
-pub(crate) struct ShownRecords {
+pub(crate) struct EffectiveRecords {
     pub(crate) per_number: u32,
     pub(crate) per_trunk: u32,
 }
 
 #[derive(Clone, Debug, Serialize)]
-pub(crate) struct ShownRedial {
+pub(crate) struct EffectiveRedial {
     pub(crate) attempts: u8,
     pub(crate) window: String,
     pub(crate) grant: String,
 }
 
 #[derive(Clone, Debug, Serialize)]
-pub(crate) struct ShownAutoRate {
+pub(crate) struct EffectiveAutoRate {
     pub(crate) attempts: u8,
     pub(crate) window: String,
     pub(crate) block: String,
 }
 
 #[derive(Clone, Debug, Serialize)]
-pub(crate) struct ShownNotify {
+pub(crate) struct EffectiveNotify {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) webhook: Option<String>,
 }
 
 #[derive(Clone, Debug, Serialize)]
-pub(crate) struct ShownCallback {
+pub(crate) struct EffectiveCallback {
     pub(crate) grace: String,
 }
 
 #[derive(Clone, Debug, Serialize)]
-pub(crate) struct ShownMetrics {
+pub(crate) struct EffectiveMetrics {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) listen: Option<SocketAddr>,
 }
 
 #[derive(Clone, Debug, Serialize)]
-pub(crate) struct ShownApi {
+pub(crate) struct EffectiveApi {
     pub(crate) group: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) check_listen: Option<SocketAddr>,
 }
 
 #[derive(Clone, Debug, Serialize)]
-pub(crate) struct ShownProfile {
+pub(crate) struct EffectiveProfile {
     pub(crate) country_code: String,
     pub(crate) trunk_prefix: String,
     pub(crate) international_prefixes: Vec<String>,
@@ -184,16 +184,16 @@ pub(crate) struct ShownProfile {
 }
 
 #[derive(Clone, Debug, Serialize)]
-pub(crate) struct ShownTrunk {
+pub(crate) struct EffectiveTrunk {
     pub(crate) name: String,
     pub(crate) sources: Vec<String>,
     pub(crate) trusts_from: bool,
     #[serde(flatten)]
-    pub(crate) profile: ShownProfile,
+    pub(crate) profile: EffectiveProfile,
 }
 
-impl ShownProfile {
-    pub(crate) fn of(trunk: &Trunk) -> ShownProfile {
+impl EffectiveProfile {
+    pub(crate) fn of(trunk: &Trunk) -> EffectiveProfile {
         let (profile, plan) = (&trunk.profile, &trunk.profile.plan);
         let formats = [
             (FORMAT_E164, "e164"),
@@ -201,7 +201,7 @@ impl ShownProfile {
             (FORMAT_BARE_NATIONAL, "bare-national"),
             (FORMAT_SUBSCRIBER, "subscriber"),
         ];
-        ShownProfile {
+        EffectiveProfile {
             country_code: plan.country.to_string(),
             trunk_prefix: plan.trunk_prefix.to_string(),
             international_prefixes: plan
@@ -223,8 +223,8 @@ impl ShownProfile {
     }
 }
 
-impl ShownTrunk {
-    pub(crate) fn of(trunk: &Trunk) -> ShownTrunk {
+impl EffectiveTrunk {
+    pub(crate) fn of(trunk: &Trunk) -> EffectiveTrunk {
         let source = |(address, bits): &([u8; 16], u32)| {
             let address = std::net::Ipv6Addr::from(*address);
             match address.to_ipv4_mapped() {
@@ -232,11 +232,11 @@ impl ShownTrunk {
                 _ => format!("{address}/{bits}"),
             }
         };
-        ShownTrunk {
+        EffectiveTrunk {
             name: trunk.name.clone(),
             sources: trunk.sources.iter().map(source).collect(),
             trusts_from: trunk.trusts_from,
-            profile: ShownProfile::of(trunk),
+            profile: EffectiveProfile::of(trunk),
         }
     }
 }
@@ -244,58 +244,63 @@ impl ShownTrunk {
 impl Config {
     /// All that holds, what the file left out included, as a file would say it.
     #[must_use]
-    pub fn shown(&self) -> Effective {
+    pub fn effective(&self) -> Effective {
         Effective {
             interfaces: self.interfaces.clone(),
             xdp_mode: self.xdp_mode,
             ports: self.policy.ports.clone(),
             ladder: self.ladder_file.clone(),
-            protected: self.policy.protected.iter().map(ShownProtected::of).collect(),
-            default: ShownProfile::of(&self.policy.trunks[0]),
-            limits: ShownLimits {
+            protected: self.policy.protected.iter().map(EffectiveProtected::of).collect(),
+            default: EffectiveProfile::of(&self.policy.trunks[0]),
+            limits: EffectiveLimits {
                 blocks: self.blocks,
                 shortest_number: self.policy.settings.shortest_number,
                 shortest_prefix: self.policy.settings.shortest_prefix,
             },
-            retention: ShownRetention { calls: days(self.calls_kept), max_bytes: self.max_bytes },
-            records: ShownRecords {
+            retention: EffectiveRetention {
+                calls: days(self.calls_kept),
+                max_bytes: self.max_bytes,
+            },
+            records: EffectiveRecords {
                 per_number: self.records.per_number,
                 per_trunk: self.records.per_trunk,
             },
-            evidence: self.evidence.map(|evidence| ShownEvidence {
+            evidence: self.evidence.map(|evidence| EffectiveEvidence {
                 max_calls: evidence.max_calls,
                 max_bytes: evidence.max_bytes,
                 retention: days(evidence.kept),
             }),
-            redial: ShownRedial {
+            redial: EffectiveRedial {
                 attempts: self.redial.attempts,
                 window: short(self.redial.window),
                 grant: short(self.redial.grant),
             },
-            auto_rate: ShownAutoRate {
+            auto_rate: EffectiveAutoRate {
                 attempts: self.auto_rate.attempts,
                 window: short(self.auto_rate.window),
                 block: short(self.auto_rate.block),
             },
-            notify: ShownNotify { webhook: self.webhook.as_ref().map(|hook| hook.url.clone()) },
-            callback: ShownCallback { grace: grace_shown(self.policy.settings.callback_grace) },
-            api: ShownApi { group: self.group.clone(), check_listen: self.check_listen },
-            metrics: ShownMetrics { listen: self.metrics_listen },
+            notify: EffectiveNotify { webhook: self.webhook.as_ref().map(|hook| hook.url.clone()) },
+            callback: EffectiveCallback {
+                grace: units::grace(self.policy.settings.callback_grace),
+            },
+            api: EffectiveApi { group: self.group.clone(), check_listen: self.check_listen },
+            metrics: EffectiveMetrics { listen: self.metrics_listen },
             roles: self.roles.clone(),
             paths: self.paths.clone(),
-            trunk: self.policy.trunks[1..].iter().map(ShownTrunk::of).collect(),
+            trunk: self.policy.trunks[1..].iter().map(EffectiveTrunk::of).collect(),
         }
     }
 
     /// What the daemon will do by it, in a few lines for people.
     #[must_use]
-    pub fn meaning(&self) -> Vec<String> {
+    pub fn summary(&self) -> Vec<String> {
         let list = |texts: Vec<String>, none: &str| {
             if texts.is_empty() { none.to_owned() } else { texts.join(", ") }
         };
         let ports = self.policy.ports.iter().map(ToString::to_string).collect();
         let never = self.policy.protected.iter().map(|protected| {
-            let number = written(protected.subject);
+            let number = units::subject(protected.subject);
             match protected.name.as_str() {
                 "" => number,
                 name => format!("{number} ({name})"),
@@ -347,7 +352,7 @@ impl Config {
                     None => "10 GiB, or 20 % of the free space where that is less".to_owned(),
                 }
             ),
-            records_meaning(self.records),
+            records_summary(self.records),
             self.evidence.map_or_else(
                 || "no message of a call is kept".to_owned(),
                 |EvidenceKept { max_calls, max_bytes, kept }| {
@@ -368,7 +373,7 @@ impl Config {
                     short(grant)
                 ),
             },
-            ladder_meaning(&self.ladder, self.ladder_file.as_deref(), trunks),
+            ladder_summary(&self.ladder, self.ladder_file.as_deref(), trunks),
             format!("{} is for group {}", self.paths.socket().display(), self.group),
         ];
         if let Some(webhook) = &self.webhook {
@@ -385,7 +390,7 @@ impl Config {
         }
         let grace = self.policy.settings.callback_grace;
         if grace != 0 {
-            let grace = grace_shown(grace);
+            let grace = units::grace(grace);
             lines.push(format!("whom the centre calls is not refused for {grace}"));
         }
         if let Some(address) = self.check_listen {

@@ -1,7 +1,7 @@
 //! TODO-DOC
 
 use crate::config::error;
-use crate::config::error::{ConfigError, wrong};
+use crate::config::error::{ConfigError, Mistake, wrong};
 use crate::config::limits::{
     BLOCKS, BLOCKS_MAX, CALLS_KEPT, CALLS_KEPT_MAX, CALLS_KEPT_MIN, EVIDENCE_BYTES,
     EVIDENCE_BYTES_MAX, EVIDENCE_BYTES_MIN, EVIDENCE_CALLS, EVIDENCE_CALLS_MAX, EVIDENCE_KEPT,
@@ -133,7 +133,7 @@ pub(crate) struct Api {
 }
 
 /// Without the ladder: its file is another one.
-pub(crate) fn parse(text: &str) -> Result<Config, ConfigError> {
+pub(crate) fn parse(text: &str) -> Result<Config, Mistake> {
     let file: File = error::toml(text).map_err(not_here)?;
     let mut policy = Policy::default();
     policy.settings.mode = MODE_OBSERVE;
@@ -184,14 +184,14 @@ pub(crate) fn parse(text: &str) -> Result<Config, ConfigError> {
 }
 
 /// Says where that is done what the configuration cannot do.
-fn not_here(wrong: ConfigError) -> ConfigError {
+fn not_here(wrong: Mistake) -> Mistake {
     let here = |key: &str| {
         // Only at the top of the file; `mode` is a field of a trunk, too.
         wrong.message.starts_with(&format!("unknown field `{key}`, "))
             && wrong.message.contains("`interfaces`")
     };
     match NOT_HERE.iter().find(|(key, _)| here(key)) {
-        Some((key, command)) => ConfigError {
+        Some((key, command)) => Mistake {
             message: format!(
                 "{key} is no configuration: the daemon keeps it, set it with `{command}`"
             ),
@@ -201,7 +201,7 @@ fn not_here(wrong: ConfigError) -> ConfigError {
     }
 }
 
-pub(crate) fn interfaces(names: &[Spanned<String>]) -> Result<Vec<String>, ConfigError> {
+pub(crate) fn interfaces(names: &[Spanned<String>]) -> Result<Vec<String>, Mistake> {
     let mut seen: Vec<String> = Vec::new();
     for name in names {
         let text = name.get_ref();
@@ -222,7 +222,7 @@ pub(crate) fn interfaces(names: &[Spanned<String>]) -> Result<Vec<String>, Confi
     Ok(seen)
 }
 
-pub(crate) fn blocks(count: &Spanned<i64>) -> Result<u32, ConfigError> {
+pub(crate) fn blocks(count: &Spanned<i64>) -> Result<u32, Mistake> {
     match u32::try_from(*count.get_ref()) {
         Ok(blocks) if (1..=BLOCKS_MAX).contains(count.get_ref()) => Ok(blocks),
         _ => wrong(count.span(), "blocks: 1 to 16000000"),
@@ -234,7 +234,7 @@ pub(crate) fn length(
     text: &Spanned<String>,
     name: &str,
     longest: SignedDuration,
-) -> Result<SignedDuration, ConfigError> {
+) -> Result<SignedDuration, Mistake> {
     let read = text.get_ref().parse::<Span>().ok().and_then(|span| {
         // Months and years have no length of their own; of days nobody expects another.
         span.to_duration(SpanRelativeTo::days_are_24_hours()).ok()
@@ -252,7 +252,7 @@ pub(crate) fn length(
     }
 }
 
-pub(crate) fn records(table: &RecordsTable) -> Result<RecordLimits, ConfigError> {
+pub(crate) fn records(table: &RecordsTable) -> Result<RecordLimits, Mistake> {
     let limit = |given: &Option<Spanned<i64>>, name, default, most: u32| match given {
         None => Ok(default),
         Some(given) => match u32::try_from(*given.get_ref()) {
@@ -269,7 +269,7 @@ pub(crate) fn records(table: &RecordsTable) -> Result<RecordLimits, ConfigError>
     })
 }
 
-pub(crate) fn max_bytes(count: &Spanned<i64>) -> Result<u64, ConfigError> {
+pub(crate) fn max_bytes(count: &Spanned<i64>) -> Result<u64, Mistake> {
     match u64::try_from(*count.get_ref()) {
         Ok(bytes @ MAX_BYTES_MIN..=MAX_BYTES_MAX) => Ok(bytes),
         Ok(_) | Err(_) => {
@@ -281,7 +281,7 @@ pub(crate) fn max_bytes(count: &Spanned<i64>) -> Result<u64, ConfigError> {
 pub(crate) fn evidence(
     table: &EvidenceTable,
     calls_kept: SignedDuration,
-) -> Result<EvidenceKept, ConfigError> {
+) -> Result<EvidenceKept, Mistake> {
     let EvidenceTable { max_calls, max_bytes, retention } = table;
     Ok(EvidenceKept {
         max_calls: match max_calls {
@@ -312,7 +312,7 @@ pub(crate) fn evidence(
     })
 }
 
-pub(crate) fn redial(table: &RedialTable) -> Result<RedialPolicy, ConfigError> {
+pub(crate) fn redial(table: &RedialTable) -> Result<RedialPolicy, Mistake> {
     let mut redial = RedialPolicy::default();
     if let Some(attempts) = &table.attempts {
         redial.attempts = RedialPolicy::check_attempts(*attempts.get_ref())
@@ -331,7 +331,7 @@ pub(crate) fn redial(table: &RedialTable) -> Result<RedialPolicy, ConfigError> {
     Ok(redial)
 }
 
-pub(crate) fn auto_rate(table: &AutoRateTable) -> Result<AutoRate, ConfigError> {
+pub(crate) fn auto_rate(table: &AutoRateTable) -> Result<AutoRate, Mistake> {
     let mut rate = AutoRate::default();
     if let Some(attempts) = &table.attempts {
         rate.attempts = match u8::try_from(*attempts.get_ref()) {
@@ -352,7 +352,7 @@ pub(crate) fn auto_rate(table: &AutoRateTable) -> Result<AutoRate, ConfigError> 
     Ok(rate)
 }
 
-pub(crate) fn webhook(text: &Spanned<String>) -> Result<Webhook, ConfigError> {
+pub(crate) fn webhook(text: &Spanned<String>) -> Result<Webhook, Mistake> {
     let (at, url) = (text.span(), text.get_ref());
     let Ok(uri) = url.parse::<hyper::Uri>() else {
         return wrong(at, format!("{url:?} is no URL: write it as http://127.0.0.1:8080/palang"));
@@ -378,7 +378,7 @@ pub(crate) fn webhook(text: &Spanned<String>) -> Result<Webhook, ConfigError> {
 }
 
 /// Seconds; 0: off.
-pub(crate) fn grace(text: &Spanned<String>) -> Result<u32, ConfigError> {
+pub(crate) fn grace(text: &Spanned<String>) -> Result<u32, Mistake> {
     if text.get_ref() == "0" {
         return Ok(0);
     }
@@ -399,7 +399,7 @@ fn no_group(name: &str) -> String {
 }
 
 /// Whoever reaches the address learns who is blocked, or how the centre is.
-fn loopback(text: &Spanned<String>) -> Result<SocketAddr, ConfigError> {
+fn loopback(text: &Spanned<String>) -> Result<SocketAddr, Mistake> {
     let (at, text) = (text.span(), text.get_ref());
     match text.parse::<SocketAddr>() {
         Err(_) => wrong(at, format!("{text:?} is no address and port: write it as 127.0.0.1:9112")),
@@ -415,7 +415,7 @@ fn loopback(text: &Spanned<String>) -> Result<SocketAddr, ConfigError> {
     }
 }
 
-pub(crate) fn roles(roles: Spanned<Roles>) -> Result<Roles, ConfigError> {
+pub(crate) fn roles(roles: Spanned<Roles>) -> Result<Roles, Mistake> {
     let (at, roles) = (roles.span(), roles.into_inner());
     for name in [&roles.read, &roles.report, &roles.operate, &roles.admin].into_iter().flatten() {
         if !is_group(name) {
@@ -425,7 +425,7 @@ pub(crate) fn roles(roles: Spanned<Roles>) -> Result<Roles, ConfigError> {
     Ok(roles)
 }
 
-pub(crate) fn paths(paths: Spanned<Paths>) -> Result<Paths, ConfigError> {
+pub(crate) fn paths(paths: Spanned<Paths>) -> Result<Paths, Mistake> {
     let (at, paths) = (paths.span(), paths.into_inner());
     for path in [&paths.state, &paths.runtime, &paths.pins].into_iter().chain(&paths.backup) {
         if !path.is_absolute() {
@@ -446,19 +446,20 @@ impl Config {
     /// Reads a configuration, and the ladder that it names; the path of that is relative to it.
     ///
     /// # Errors
-    /// `file:line:column: what is wrong`, in whichever of the two.
-    pub fn read(path: &Path) -> Result<Config, String> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|error| format!("{}: cannot be read: {error}", path.display()))?;
+    /// `Unreadable` if one of the two files cannot be read; `Invalid` at the first mistake in one of
+    /// them.
+    pub fn read(path: &Path) -> Result<Config, ConfigError> {
+        let text =
+            std::fs::read_to_string(path).map_err(|error| ConfigError::unreadable(path, error))?;
         Config::of(path, text)
     }
 
-    /// What [`Config::read`] makes of a file with this text.
+    /// Reads a configuration from the text of its file, and the ladder that it names.
     ///
     /// # Errors
-    /// As with [`Config::read`].
-    pub fn of(path: &Path, text: String) -> Result<Config, String> {
-        let mut config = parse(&text).map_err(|wrong| wrong.told(path, &text))?;
+    /// Returns the errors of [`Config::read`].
+    pub fn of(path: &Path, text: String) -> Result<Config, ConfigError> {
+        let mut config = parse(&text).map_err(|mistake| mistake.in_file(path, &text))?;
         config = Config { path: path.to_owned(), text, ..config };
         if let Some(file) = config.ladder_path() {
             config.ladder = Ladder::read(&file)?;

@@ -1,8 +1,8 @@
-//! TODO-DOC
+//! Reads the ladder from its TOML file.
 
 use crate::config::error;
-use crate::config::error::{ConfigError, wrong};
-use crate::config::units::length_told;
+use crate::config::error::{ConfigError, Mistake, wrong};
+use crate::config::units::length;
 use crate::model::ladder::{
     BLOCK_MAX, FADES_MAX, HOUR, HUNDREDTHS_MAX, Ladder, MINUTE, RUNGS_MAX, Rung,
 };
@@ -40,7 +40,7 @@ pub(crate) struct RungTable {
     pub(crate) review: bool,
 }
 
-fn read_rungs(tables: &[Spanned<RungTable>]) -> Result<Vec<Rung>, ConfigError> {
+fn read_rungs(tables: &[Spanned<RungTable>]) -> Result<Vec<Rung>, Mistake> {
     let mut rungs: Vec<Rung> = Vec::new();
     for table in tables {
         let RungTable { strikes, block, review } = table.get_ref();
@@ -74,11 +74,7 @@ fn read_rungs(tables: &[Spanned<RungTable>]) -> Result<Vec<Rung>, ConfigError> {
 }
 
 /// Converts a number with at most two decimals to hundredths.
-pub(crate) fn hundredths(
-    number: &Spanned<f64>,
-    name: &str,
-    least: u32,
-) -> Result<u32, ConfigError> {
+pub(crate) fn hundredths(number: &Spanned<f64>, name: &str, least: u32) -> Result<u32, Mistake> {
     let given = *number.get_ref();
     let found =
         (least..=HUNDREDTHS_MAX).find(|wanted| (given * 100.0 - f64::from(*wanted)).abs() < 1e-6);
@@ -97,22 +93,22 @@ pub(crate) fn seconds(
     name: &str,
     least: u64,
     most: u64,
-) -> Result<u64, ConfigError> {
+) -> Result<u64, Mistake> {
     let span = text.get_ref().parse::<Span>().ok();
     // Months and years have no fixed length; a day has 24 hours.
-    let length = span.and_then(|span| span.to_duration(SpanRelativeTo::days_are_24_hours()).ok());
-    let whole = |length: SignedDuration| {
-        (length.subsec_nanos() == 0).then(|| u64::try_from(length.as_secs()).ok()).flatten()
+    let duration = span.and_then(|span| span.to_duration(SpanRelativeTo::days_are_24_hours()).ok());
+    let whole = |duration: SignedDuration| {
+        (duration.subsec_nanos() == 0).then(|| u64::try_from(duration.as_secs()).ok()).flatten()
     };
-    match length.and_then(whole) {
+    match duration.and_then(whole) {
         Some(seconds) if (least..=most).contains(&seconds) => Ok(seconds),
         Some(_) | None => wrong(
             text.span(),
             format!(
                 "{name}: {:?} is not {} to {}, such as 24h or 3d",
                 text.get_ref(),
-                length_told(least),
-                length_told(most)
+                length(least),
+                length(most)
             ),
         ),
     }
@@ -122,20 +118,24 @@ impl Ladder {
     /// Reads a ladder from a file. Missing settings are those of the default.
     ///
     /// # Errors
-    /// Returns `file:line:column: reason`.
-    pub fn read(path: &Path) -> Result<Ladder, String> {
-        let text = std::fs::read_to_string(path).map_err(|error| {
-            let closed = if error.kind() == ErrorKind::PermissionDenied {
+    /// `Unreadable` if the file cannot be read; `Invalid` at its first mistake.
+    pub fn read(path: &Path) -> Result<Ladder, ConfigError> {
+        let text = std::fs::read_to_string(path).map_err(|source| {
+            let hint = if source.kind() == ErrorKind::PermissionDenied {
                 "; a running daemon reads ladders only from folders that were configured when it started"
             } else {
                 ""
             };
-            format!("cannot read {}: {error}{closed}", path.display())
+            ConfigError::Unreadable { path: path.to_owned(), source, hint }
         })?;
-        Ladder::parse(&text).map_err(|wrong| wrong.told(path, &text))
+        Ladder::parse(&text).map_err(|mistake| mistake.in_file(path, &text))
     }
 
-    pub(crate) fn parse(text: &str) -> Result<Ladder, ConfigError> {
+    /// Parses the text of a ladder.
+    ///
+    /// # Errors
+    /// Returns the first mistake.
+    pub(crate) fn parse(text: &str) -> Result<Ladder, Mistake> {
         let file: File = error::toml(text)?;
         let mut ladder = Ladder::default();
         if let Some(fades) = &file.fades {

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use serde::Deserialize;
 use toml::Spanned;
 
-use crate::config::error::{ConfigError, wrong};
+use crate::config::error::{ConfigError, Mistake, wrong};
 use crate::config::file::RedialTable;
 use crate::config::profile::{
     Mode, ProfileFields, ProtectedEntry, ShortestTable, TrunkTable, ports, profile, protected,
@@ -98,33 +98,42 @@ enum Time {
 
 impl Time {
     /// Converts the time to nanoseconds since 1970.
-    fn nanoseconds(&self) -> Result<u64, String> {
+    ///
+    /// # Errors
+    /// Returns the mistake at `at` if it is no time with a zone, or is before 1970.
+    fn nanoseconds(&self, at: Range<usize>) -> Result<u64, Mistake> {
         let text = match self {
             Time::Toml(time) => time.to_string(),
             Time::Text(text) => text.clone(),
         };
-        let time: Timestamp = text.parse().map_err(|_| {
-            format!("{text} is not a time with a zone: write it as 2026-11-30T10:00:00Z")
-        })?;
+        let Ok(time) = text.parse::<Timestamp>() else {
+            let message =
+                format!("{text} is not a time with a zone: write it as 2026-11-30T10:00:00Z");
+            return wrong(at, message);
+        };
         match u64::try_from(time.as_nanosecond()) {
             Ok(nanoseconds) if nanoseconds > 0 => Ok(nanoseconds),
-            _ => Err(format!("{text} is before 1970")),
+            _ => wrong(at, format!("{text} is before 1970")),
         }
     }
 }
 
 /// Changes that the command line makes to the default profile before the numbers of the file are
 /// parsed.
-pub type Adjust<'a> = &'a dyn Fn(&mut Policy) -> Result<(), String>;
+///
+/// An error of it is [`ConfigError::Argument`].
+pub type Adjust<'a> = &'a dyn Fn(&mut Policy) -> Result<(), ConfigError>;
 
 /// Reads a policy file and the ladder that it names. The path of the ladder is relative to the file.
 ///
 /// # Errors
-/// Returns `file:line:column: reason` if either of the two files is not valid.
-pub fn read(path: &Path, adjust: Adjust<'_>) -> Result<PolicyFile, String> {
-    let text = std::fs::read_to_string(path)
-        .map_err(|error| format!("cannot read {}: {error}", path.display()))?;
-    let (mut file, ladder) = parse(&text, adjust).map_err(|wrong| wrong.told(path, &text))?;
+/// `Unreadable` if one of the two files cannot be read; `Invalid` at the first mistake in one of them;
+/// the error of `adjust`.
+pub fn read(path: &Path, adjust: Adjust<'_>) -> Result<PolicyFile, ConfigError> {
+    let text =
+        std::fs::read_to_string(path).map_err(|error| ConfigError::unreadable(path, error))?;
+    let (mut file, ladder) =
+        parse(&text, adjust).map_err(|mistake| mistake.in_file(path, &text))?;
     if let Some(name) = ladder {
         let folder = path.parent().unwrap_or_else(|| Path::new(""));
         file.ladder = Some(Ladder::read(&folder.join(name))?);
@@ -133,7 +142,7 @@ pub fn read(path: &Path, adjust: Adjust<'_>) -> Result<PolicyFile, String> {
 }
 
 /// Parses the file without its ladder, and returns the path of the ladder.
-fn parse(text: &str, adjust: Adjust<'_>) -> Result<(PolicyFile, Option<String>), ConfigError> {
+fn parse(text: &str, adjust: Adjust<'_>) -> Result<(PolicyFile, Option<String>), Mistake> {
     let file: File = error::toml(text)?;
     let redial = match &file.redial {
         Some(table) => file::redial(table)?,
@@ -148,7 +157,7 @@ fn parse(text: &str, adjust: Adjust<'_>) -> Result<(PolicyFile, Option<String>),
     }
     ports(&mut policy, file.ports)?;
     profile(&mut policy.trunks[0].profile, &file.default)?;
-    adjust(&mut policy).map_err(|message| ConfigError { at: None, message })?;
+    adjust(&mut policy).map_err(|error| Mistake { at: None, message: error.to_string() })?;
     trunks(&mut policy, file.trunk)?;
     protected(&mut policy, &file.protected)?;
     file.limits.apply(&mut policy)?;
@@ -209,8 +218,8 @@ fn parse(text: &str, adjust: Adjust<'_>) -> Result<(PolicyFile, Option<String>),
     Ok((PolicyFile { policy, redial, ladder: None }, ladder))
 }
 
-fn nanoseconds(time: &Spanned<Time>) -> Result<u64, ConfigError> {
-    time.get_ref().nanoseconds().or_else(|message| wrong(time.span(), message))
+fn nanoseconds(time: &Spanned<Time>) -> Result<u64, Mistake> {
+    time.get_ref().nanoseconds(time.span())
 }
 
 fn one_subject(
@@ -218,7 +227,7 @@ fn one_subject(
     at: Range<usize>,
     number: &Option<Spanned<String>>,
     prefix: &Option<Spanned<String>>,
-) -> Result<Subject, ConfigError> {
+) -> Result<Subject, Mistake> {
     let (text, expect_prefix) = match (number, prefix) {
         (Some(text), None) => (text, false),
         (None, Some(text)) => (text, true),
@@ -237,7 +246,7 @@ fn once<K: std::hash::Hash + Eq>(
     seen: &mut HashMap<K, usize>,
     key: K,
     at: Range<usize>,
-) -> Result<(), ConfigError> {
+) -> Result<(), Mistake> {
     let line = text.get(..at.start).unwrap_or("").matches('\n').count() + 1;
     match seen.insert(key, line) {
         Some(first) => wrong(at, format!("this number or prefix is already in line {first}")),

@@ -1,7 +1,7 @@
 //! Common parts of a policy file and the daemon's configuration: ports, protected numbers, the profile
 //! `default`, trunks, and errors with file, line and column.
 
-use crate::config::error::{ConfigError, wrong};
+use crate::config::error::{Mistake, wrong};
 use std::collections::HashMap;
 use std::net::IpAddr;
 
@@ -138,7 +138,7 @@ pub(crate) struct ShortestTable {
 
 impl ShortestTable {
     /// Applies these to the settings; missing ones stay unchanged.
-    pub(crate) fn apply(&self, policy: &mut Policy) -> Result<(), ConfigError> {
+    pub(crate) fn apply(&self, policy: &mut Policy) -> Result<(), Mistake> {
         let settings = &mut policy.settings;
         for (digits, name, setting) in [
             (&self.shortest_number, "shortest_number", &mut settings.shortest_number),
@@ -154,10 +154,7 @@ impl ShortestTable {
     }
 }
 
-pub(crate) fn ports(
-    policy: &mut Policy,
-    ports: Option<Spanned<Vec<u16>>>,
-) -> Result<(), ConfigError> {
+pub(crate) fn ports(policy: &mut Policy, ports: Option<Spanned<Vec<u16>>>) -> Result<(), Mistake> {
     if let Some(ports) = ports {
         if ports.get_ref().is_empty() || ports.get_ref().contains(&0) {
             return wrong(ports.span(), "ports: list at least one; 0 is not allowed");
@@ -171,7 +168,7 @@ pub(crate) fn ports(
 pub(crate) fn protected(
     policy: &mut Policy,
     entries: &[Spanned<ProtectedEntry>],
-) -> Result<(), ConfigError> {
+) -> Result<(), Mistake> {
     for entry in entries {
         let ProtectedEntry(ProtectedTable { number, name }) = entry.get_ref();
         let subject = number_text::subject(number, &policy.trunks[0].profile.plan)
@@ -181,7 +178,7 @@ pub(crate) fn protected(
     Ok(())
 }
 
-pub(crate) fn trunks(policy: &mut Policy, tables: Vec<TrunkTable>) -> Result<(), ConfigError> {
+pub(crate) fn trunks(policy: &mut Policy, tables: Vec<TrunkTable>) -> Result<(), Mistake> {
     let mut sources = HashMap::new();
     for table in tables {
         let name = table.name.get_ref().clone();
@@ -243,7 +240,7 @@ fn mapped(net: IpNet) -> ([u8; 16], u32) {
     }
 }
 
-pub(crate) fn profile(profile: &mut Profile, fields: &ProfileFields) -> Result<(), ConfigError> {
+pub(crate) fn profile(profile: &mut Profile, fields: &ProfileFields) -> Result<(), Mistake> {
     let plan = &mut profile.plan;
     if let Some(text) = &fields.country_code {
         plan.country = digits(text, 1, COUNTRY_DIGITS_MAX)?;
@@ -299,7 +296,7 @@ pub(crate) fn profile(profile: &mut Profile, fields: &ProfileFields) -> Result<(
     Ok(())
 }
 
-pub(crate) fn digits(text: &Spanned<String>, min: u32, max: u32) -> Result<Digits, ConfigError> {
+pub(crate) fn digits(text: &Spanned<String>, min: u32, max: u32) -> Result<Digits, Mistake> {
     match Digits::parse(text.get_ref()) {
         Some(digits) if (min..=max).contains(&digits.len()) => Ok(digits),
         _ => {
@@ -309,7 +306,7 @@ pub(crate) fn digits(text: &Spanned<String>, min: u32, max: u32) -> Result<Digit
     }
 }
 
-pub(crate) fn subject(policy: &Policy, text: &Spanned<String>) -> Result<Subject, ConfigError> {
+pub(crate) fn subject(policy: &Policy, text: &Spanned<String>) -> Result<Subject, Mistake> {
     number_text::subject(text.get_ref(), &policy.trunks[0].profile.plan)
         .or_else(|error| wrong(text.span(), error.to_string()))
 }

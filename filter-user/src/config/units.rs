@@ -5,7 +5,7 @@ use jiff::SignedDuration;
 
 use crate::model::policy::Subject;
 
-pub(crate) fn grace_shown(seconds: u32) -> String {
+pub(crate) fn grace(seconds: u32) -> String {
     match seconds {
         0 => "0".to_owned(),
         _ if seconds.is_multiple_of(60) => format!("{}m", seconds / 60),
@@ -25,7 +25,7 @@ pub(crate) fn days(duration: SignedDuration) -> String {
 }
 
 /// As a file has it, read in only one way.
-pub(crate) fn written(subject: Subject) -> String {
+pub(crate) fn subject(subject: Subject) -> String {
     match subject {
         Subject::Number(number) if number.is_local() => number.to_string(),
         Subject::Number(_) | Subject::Prefix(_) => format!("+{subject}"),
@@ -34,7 +34,7 @@ pub(crate) fn written(subject: Subject) -> String {
 
 /// Formats seconds in the largest exact unit: `24h`, `3d`; one day is `24h`.
 #[must_use]
-pub fn length_told(seconds: u64) -> String {
+pub fn length(seconds: u64) -> String {
     match seconds {
         s if s > DAY && s.is_multiple_of(DAY) => format!("{}d", s / DAY),
         s if s.is_multiple_of(HOUR) => format!("{}h", s / HOUR),

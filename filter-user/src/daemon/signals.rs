@@ -31,7 +31,7 @@ pub(crate) async fn wait_for_signal(app: &App, compare: &Notify) -> Result<(), F
 /// Reads the configuration again; one with an error leaves the old one in force.
 pub(crate) async fn reload(app: &App, compare: &Notify) {
     let old = app.control.config();
-    let read = Config::read(&old.path).and_then(|new| {
+    let read = Config::read(&old.path).map_err(|error| error.to_string()).and_then(|new| {
         let cannot = old.changes_needing_restart(&new);
         if cannot.is_empty() {
             Ok(new)

@@ -246,7 +246,7 @@ pub fn decimal(hundredths: u32) -> String {
 
 #[cfg(test)]
 mod tests {
-    use crate::config::units::length_told;
+    use crate::config::units::length;
     use proptest::prelude::*;
     use std::path::Path;
 
@@ -309,7 +309,7 @@ mod tests {
         let described = |kinds: &[ReportKind]| ladder.describe(&strikes(kinds), at(NOW));
         assert_eq!(described(&[Silent, Prank, Test, Prank]), "2.34 strikes: 2 prank, 1 silent");
         assert_eq!(described(&[]), "0.00 strikes");
-        let lengths = [DAY, 3 * DAY, HOUR, 90 * MINUTE, 61].map(length_told);
+        let lengths = [DAY, 3 * DAY, HOUR, 90 * MINUTE, 61].map(length);
         assert_eq!(lengths, ["24h", "3d", "1h", "90m", "61s"]);
         for kind in ReportKind::ALL {
             assert_eq!(ReportKind::from_name(kind.name()), Some(kind));
@@ -330,7 +330,7 @@ mod tests {
     #[test]
     fn ladder_file_in_docs_is_the_default() {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/ladder.toml");
-        assert_eq!(Ladder::read(&path), Ok(Ladder::default()));
+        assert_eq!(Ladder::read(&path).unwrap(), Ladder::default());
         let text = std::fs::read_to_string(&path).unwrap();
         for key in ["fades", "silent_longest", "prank", "abusive", "silent", "test"] {
             assert!(text.lines().any(|line| line.starts_with(&format!("{key} = "))), "{key}");
@@ -367,11 +367,12 @@ mod tests {
             let line = text[..place].matches('\n').count() + 1;
             let column = place - text[..place].rfind('\n').map_or(0, |newline| newline + 1) + 1;
             let text = text.replacen('^', "", 1);
-            let told = Ladder::parse(&text).err().unwrap().told(Path::new("ladder.toml"), &text);
+            let told = Ladder::parse(&text).err().unwrap();
+            let told = told.in_file(Path::new("ladder.toml"), &text).to_string();
             assert!(told.starts_with(&format!("ladder.toml:{line}:{column}: ")), "{text}\n{told}");
             assert!(told.contains(message), "{text}\n{told}");
         }
-        let missing = Ladder::read(Path::new("/nowhere/ladder.toml")).unwrap_err();
+        let missing = Ladder::read(Path::new("/nowhere/ladder.toml")).unwrap_err().to_string();
         assert!(missing.starts_with("cannot read /nowhere/ladder.toml: "), "{missing}");
     }
 

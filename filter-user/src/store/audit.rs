@@ -9,145 +9,22 @@
 //! it can be erased. In rows from before there were pseudonyms it stands in the record.
 
 use std::borrow::Cow;
-use std::fmt::Write as _;
 use std::ops::ControlFlow;
-use std::str::FromStr;
 
 use jiff::Timestamp;
 use rusqlite::types::{Value as Column, ValueRef};
-use rusqlite::{Connection, OptionalExtension, Row, params, params_from_iter};
+use rusqlite::{OptionalExtension as _, Row, params, params_from_iter};
 use serde::Deserialize;
-use serde_json::{Map, Value};
-use sha2::{Digest, Sha256};
 
-use crate::model::policy::Subject;
-use crate::store::{Error, Pseudonyms, Reader, Store, Write};
+use crate::store::chain::{Entry, Head, head};
+use crate::store::error::Error;
+use crate::store::pseudonym::Pseudonyms;
+use crate::store::reader::Reader;
+use crate::store::writer::{Store, Write};
 
 const COLUMNS: &str = "seq, record, hash, plain";
 /// Rows that are verified in one question: as long as one lasts, the store's log cannot shrink.
 const VERIFIED_AT_ONCE: u64 = 10_000;
-
-/// A record that is to be written.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Entry {
-    /// When.
-    pub time: Timestamp,
-    /// Who.
-    pub author: String,
-    /// What: `block add`, `block move`, `override on`, `attach`.
-    pub action: String,
-    /// The number or prefix that it is about, as people read it.
-    pub number: Option<String>,
-    /// The rule that it is about.
-    pub rule: Option<u64>,
-    /// What else is to be known: reason, expires. A name of a field above is not for these.
-    pub extra: Map<String, Value>,
-}
-
-impl Entry {
-    /// A record about no number and no rule.
-    #[must_use]
-    pub fn new(time: Timestamp, author: &str, action: &str) -> Entry {
-        Entry {
-            time,
-            author: author.to_owned(),
-            action: action.to_owned(),
-            number: None,
-            rule: None,
-            extra: Map::new(),
-        }
-    }
-
-    /// With one more thing to be known.
-    #[must_use]
-    pub fn with(mut self, name: &str, value: impl Into<Value>) -> Entry {
-        self.extra.insert(name.to_owned(), value.into());
-        self
-    }
-
-    pub(crate) fn about(mut self, subject: Subject, rule: u64) -> Entry {
-        self.number = Some(subject.to_string());
-        self.rule = Some(rule);
-        self
-    }
-
-    /// JSON with sorted names, without spaces; a pseudonym in it stands for the number.
-    fn record(self, names: &Pseudonyms) -> String {
-        let mut record = self.extra;
-        let pseudonym = self.number.as_deref().map(|number| names.pseudonym(number));
-        for value in record.values_mut() {
-            // What else is told may be the number once more.
-            if value.is_string() && value.as_str() == self.number.as_deref() {
-                *value = pseudonym.clone().into();
-            }
-        }
-        // Always three digits of a second: as text, times sort by time.
-        record.insert("time".to_owned(), format!("{:.3}", self.time).into());
-        record.insert("author".to_owned(), self.author.into());
-        record.insert("action".to_owned(), self.action.into());
-        record.insert("number".to_owned(), pseudonym.into());
-        record.insert("rule".to_owned(), self.rule.into());
-        Value::Object(record).to_string()
-    }
-}
-
-/// The last row of the chain: `17:ab…`; `0:00…` while there is none.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Head {
-    /// Its number.
-    pub seq: u64,
-    /// Its hash.
-    pub hash: [u8; 32],
-}
-
-impl Head {
-    /// The row after it.
-    pub(crate) fn next(self, record: &[u8]) -> Head {
-        let hash = Sha256::new().chain_update(self.hash).chain_update(record).finalize();
-        Head { seq: self.seq + 1, hash: hash.into() }
-    }
-}
-
-impl std::fmt::Display for Head {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}:{}", self.seq, hex(&self.hash))
-    }
-}
-
-impl FromStr for Head {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Head, String> {
-        let parse = || {
-            let (seq, digits) = text.split_once(':')?;
-            Some(Head { seq: seq.parse().ok()?, hash: unhex(digits)? })
-        };
-        parse().ok_or_else(|| {
-            format!("{text:?} is no head of an audit: write NUMBER:HASH as `status` shows it")
-        })
-    }
-}
-
-/// Bytes as lower-case hex digits.
-#[must_use]
-pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
-}
-
-/// What [`hex`] made of 32 bytes.
-pub(crate) fn unhex(digits: &str) -> Option<[u8; 32]> {
-    let mut bytes = [0; 32];
-    if digits.len() != 64 || !digits.is_ascii() {
-        return None;
-    }
-    for (i, byte) in bytes.iter_mut().enumerate() {
-        *byte = u8::from_str_radix(&digits[2 * i..2 * i + 2], 16).ok()?;
-    }
-    Some(bytes)
-}
 
 /// A row of the audit.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -333,22 +210,14 @@ fn is_told_by(record: &[u8], plain: ValueRef<'_>, names: &Pseudonyms) -> bool {
     about.number.is_some_and(|number| number == names.pseudonym(plain))
 }
 
-/// The last row of the chain.
-pub(crate) fn head(conn: &Connection) -> rusqlite::Result<Head> {
-    let sql = "SELECT seq, hash FROM audit ORDER BY seq DESC LIMIT 1";
-    let row = conn
-        .prepare_cached(sql)?
-        .query_row([], |row| Ok(Head { seq: row.get(0)?, hash: row.get(1)? }))
-        .optional()?;
-    Ok(row.unwrap_or_default())
-}
-
 fn read(row: &Row<'_>) -> rusqlite::Result<AuditRow> {
     Ok(AuditRow { seq: row.get(0)?, record: row.get(1)?, hash: row.get(2)?, plain: row.get(3)? })
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::Value;
+
     use super::*;
     use crate::store::tests::*;
 

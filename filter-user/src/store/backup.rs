@@ -1,22 +1,19 @@
 //! Copies of the store: made while it lives, put back onto the same machine or a new one.
 
-use std::fs::{self, File, Permissions};
-use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use jiff::Timestamp;
 use nix::unistd::geteuid;
+use rusqlite::OpenFlags;
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection, OpenFlags};
-use tempfile::{Builder, NamedTempFile};
 
-use crate::store::{
-    Error, Reader, absolute, beside, connection, pending_changes, retention, schema, state,
-};
-
-/// The owner writes; its group, to which the roles belong, reads.
-const MODE: u32 = 0o640;
+use crate::store::error::Error;
+use crate::store::part::Part;
+use crate::store::path::{absolute, beside, pending_changes};
+use crate::store::reader::Reader;
+use crate::store::{connection, state, vacuum};
 
 impl Reader {
     /// Copies the live store, as of one moment, to a file that does not exist yet (mode 0640).
@@ -42,8 +39,8 @@ impl Reader {
         };
         // Not the backup API: it begins again whenever somebody writes to the store.
         let copy = || {
-            if !retention::is_incremental(&self.conn)? {
-                retention::make_incremental(&self.conn)?;
+            if !vacuum::is_incremental(&self.conn)? {
+                vacuum::make_incremental(&self.conn)?;
             }
             self.conn.execute("VACUUM INTO ?1", [name]).map(drop)
         };
@@ -131,73 +128,12 @@ fn move_away(path: &Path) -> Result<PathBuf, Error> {
     Ok(away)
 }
 
-/// A store that is being made beside its place, so that it is whole or not there: gone with
-/// this value unless it gets its name.
-pub(crate) struct Part {
-    file: NamedTempFile,
-    /// Its place; messages name this.
-    path: PathBuf,
-}
-
-impl Part {
-    /// An empty file beside `path`, which is absolute.
-    pub(crate) fn begin(path: PathBuf) -> Result<Part, Error> {
-        let begin = || {
-            let name = path.file_name().unwrap_or_default();
-            let file = Builder::new().prefix(name).suffix(".part").tempfile_in(folder(&path))?;
-            file.as_file().set_permissions(Permissions::from_mode(MODE))?;
-            Ok(file)
-        };
-        let file = begin().map_err(|error| Error::io(&path, &error))?;
-        Ok(Part { file, path })
-    }
-
-    /// Makes the tables in it.
-    pub(crate) fn migrate(&self) -> Result<(), Error> {
-        self.with(|conn| {
-            retention::make_incremental(conn)?;
-            schema::migrate(conn)
-        })
-    }
-
-    fn with(
-        &self,
-        change: impl FnOnce(&mut Connection) -> rusqlite::Result<()>,
-    ) -> Result<(), Error> {
-        connection::open(self.file.path(), OpenFlags::SQLITE_OPEN_READ_WRITE)
-            .and_then(|mut conn| change(&mut conn))
-            .map_err(|error| Error::sqlite(&self.path, &error))
-    }
-
-    /// Gives it to whom the file in its place belongs, or the folder: who restores is not
-    /// always who runs the daemon.
-    fn give_to_owner(&self) -> Result<(), Error> {
-        fs::metadata(&self.path)
-            .or_else(|_| fs::metadata(folder(&self.path)))
-            .and_then(|owner| chown(self.file.path(), Some(owner.uid()), Some(owner.gid())))
-            .map_err(|error| Error::io(&self.path, &error))
-    }
-
-    pub(crate) fn sync(&self) -> Result<(), Error> {
-        self.file.as_file().sync_all().map_err(|error| Error::io(&self.path, &error))
-    }
-
-    /// Puts it in its place, where nothing may be.
-    pub(crate) fn name(self) -> Result<(), Error> {
-        let Part { file, path } = self;
-        file.persist_noclobber(&path)
-            .map_err(|error| error.error)
-            .and_then(|_| File::open(folder(&path))?.sync_all())
-            .map_err(|error| Error::io(&path, &error))
-    }
-}
-
-fn folder(path: &Path) -> &Path {
-    path.parent().unwrap_or(Path::new("/"))
-}
-
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use rusqlite::Connection;
+
     use super::*;
     use crate::store::tests::*;
     use crate::store::{Kind, Store};

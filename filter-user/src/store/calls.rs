@@ -8,9 +8,12 @@ use jiff::Timestamp;
 use rusqlite::{OptionalExtension as _, Row, named_params, params_from_iter};
 
 use crate::model::per_ring::is_in_ring_of_refusals;
+use crate::store::error::Error;
+use crate::store::reader::Reader;
 use crate::store::retention::ROWS;
+use crate::store::retention::Step;
 use crate::store::schema::Millis;
-use crate::store::{Error, Reader, Step, Store, Write};
+use crate::store::writer::{Store, Write};
 
 const COLUMNS: &str = "id, time, number, trunk, source, call_id, call_hash, identity, verdict, \
                        would, reason, rule, repeats, count";

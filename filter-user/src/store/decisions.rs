@@ -3,72 +3,16 @@
 use std::borrow::Borrow;
 use std::ops::ControlFlow;
 
-use filter_common::number::{Digits, Number};
 use jiff::Timestamp;
-use rusqlite::{Connection, OptionalExtension, Row, named_params, params};
-use uuid::Uuid;
+use rusqlite::{OptionalExtension as _, params};
 
 use crate::model::policy::Subject;
-use crate::model::redial::RedialPolicy;
+use crate::store::chain::Entry;
+use crate::store::decision::{COLUMNS, Decision, Kind, find, is_prefix, read, upsert};
+use crate::store::error::Error;
+use crate::store::reader::Reader;
 use crate::store::schema::Millis;
-use crate::store::{Entry, Error, Reader, Store};
-
-const COLUMNS: &str = "rule, id, kind, prefix, subject, created, expires, reason, author, origin, node, flags, \
-     redial_attempts, redial_window, redial_grant, epoch, incident";
-
-/// What a decision does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Kind {
-    /// Refuses.
-    Block,
-    /// Lets through, whatever is blocked.
-    Allow,
-}
-
-impl Kind {
-    fn column(self) -> i64 {
-        match self {
-            Kind::Block => 0,
-            Kind::Allow => 1,
-        }
-    }
-}
-
-/// A block or an allow. There is at most one of a kind for a subject.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Decision {
-    /// UUIDv7, the same on every edge.
-    pub id: Uuid,
-    /// What kernel entries and call records carry, 1 to `i64::MAX`; whoever changes a decision
-    /// gives it a new one, above [`Reader::max_rule`].
-    pub rule: u64,
-    /// What it does.
-    pub kind: Kind,
-    /// What it is about.
-    pub subject: Subject,
-    /// When it was made.
-    pub created: Timestamp,
-    /// When it ends; `None`: never.
-    pub expires: Option<Timestamp>,
-    /// Why.
-    pub reason: String,
-    /// Who made it.
-    pub author: String,
-    /// How it came here: `operator`, `import`, `direct`, `ladder`, `auto-rate`.
-    pub origin: String,
-    /// The edge where it was made.
-    pub node: String,
-    /// [`BLOCK_OBSERVE`](filter_common::abi::BLOCK_OBSERVE),
-    /// [`BLOCK_NO_REDIAL`](filter_common::abi::BLOCK_NO_REDIAL).
-    pub flags: u8,
-    /// When a blocked caller who calls again is let through; `None`: as configured.
-    pub redial: Option<RedialPolicy>,
-    /// What the kernel remembers of the number in another epoch does not count: grows when that has
-    /// to begin anew, and stays when a block moves.
-    pub epoch: u32,
-    /// The live incident that it was made for; `None`: none, else not empty.
-    pub incident: Option<String>,
-}
+use crate::store::writer::Store;
 
 impl Store {
     /// Stores decisions, each with one audit row; one for the same kind and subject takes the
@@ -292,96 +236,17 @@ impl Reader {
     }
 }
 
-fn is_prefix(subject: Subject) -> bool {
-    matches!(subject, Subject::Prefix(_))
-}
-
-fn find(conn: &Connection, kind: Kind, subject: Subject) -> rusqlite::Result<Option<Decision>> {
-    let sql =
-        format!("SELECT {COLUMNS} FROM decisions WHERE kind = ?1 AND prefix = ?2 AND subject = ?3");
-    let raw = subject.raw().0.cast_signed();
-    conn.prepare_cached(&sql)?
-        .query_row(params![kind.column(), is_prefix(subject), raw], read)
-        .optional()
-}
-
-fn upsert(
-    conn: &Connection,
-    decision: &Decision,
-    before: Option<&Decision>,
-) -> rusqlite::Result<()> {
-    if let Some(before) = before {
-        conn.prepare_cached("DELETE FROM decisions WHERE rule = ?1")?.execute([before.rule])?;
-    }
-    let mut statement = conn.prepare_cached(&format!(
-        "INSERT INTO decisions ({COLUMNS}) VALUES (:rule, :id, :kind, :prefix, :subject, \
-         :created, :expires, :reason, :author, :origin, :node, :flags, :redial_attempts, \
-         :redial_window, :redial_grant, :epoch, :incident)"
-    ))?;
-    statement.execute(named_params! {
-        ":rule": decision.rule,
-        ":id": decision.id.as_bytes(),
-        ":kind": decision.kind.column(),
-        ":prefix": is_prefix(decision.subject),
-        ":subject": decision.subject.raw().0.cast_signed(),
-        ":created": Millis(decision.created),
-        ":expires": decision.expires.map(Millis),
-        ":reason": decision.reason,
-        ":author": decision.author,
-        ":origin": decision.origin,
-        ":node": decision.node,
-        ":flags": decision.flags,
-        ":redial_attempts": decision.redial.map(|redial| redial.attempts),
-        ":redial_window": decision.redial.map(|redial| redial.window),
-        ":redial_grant": decision.redial.map(|redial| redial.grant),
-        ":epoch": decision.epoch,
-        ":incident": decision.incident,
-    })?;
-    Ok(())
-}
-
-/// Reads a row of [`COLUMNS`]; by position, because looking names up costs a second for a
-/// million rows.
-fn read(row: &Row<'_>) -> rusqlite::Result<Decision> {
-    let raw = row.get::<_, i64>(4)?.cast_unsigned();
-    Ok(Decision {
-        rule: row.get(0)?,
-        id: Uuid::from_bytes(row.get(1)?),
-        kind: match row.get(2)? {
-            0 => Kind::Block,
-            1 => Kind::Allow,
-            other => return Err(rusqlite::Error::IntegralValueOutOfRange(2, other)),
-        },
-        subject: if row.get(3)? {
-            Subject::Prefix(Digits(raw))
-        } else {
-            Subject::Number(Number(raw))
-        },
-        created: row.get::<_, Millis>(5)?.0,
-        expires: row.get::<_, Option<Millis>>(6)?.map(|time| time.0),
-        reason: row.get(7)?,
-        author: row.get(8)?,
-        origin: row.get(9)?,
-        node: row.get(10)?,
-        flags: row.get(11)?,
-        redial: match row.get(12)? {
-            Some(attempts) => {
-                Some(RedialPolicy { attempts, window: row.get(13)?, grant: row.get(14)? })
-            }
-            None => None,
-        },
-        epoch: row.get(15)?,
-        incident: row.get(16)?,
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::HashMap;
 
     use proptest::prelude::*;
 
+    use filter_common::number::{Digits, Number};
+    use uuid::Uuid;
+
     use super::*;
+    use crate::model::redial::RedialPolicy;
     use crate::store::tests::*;
 
     #[test]

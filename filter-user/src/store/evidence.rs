@@ -7,9 +7,12 @@ use filter_common::number::Number;
 use jiff::{SignedDuration, Timestamp};
 use rusqlite::{OptionalExtension as _, Row, params};
 
+use crate::store::error::Error;
+use crate::store::reader::Reader;
 use crate::store::retention::ROWS;
+use crate::store::retention::Step;
 use crate::store::schema::Millis;
-use crate::store::{Error, Reader, Step, Store, Write};
+use crate::store::writer::{Store, Write};
 
 /// The times of an attempt's record and of its frame are read from the clock one after the other.
 const APART: SignedDuration = SignedDuration::from_secs(2);

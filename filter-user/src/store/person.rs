@@ -7,12 +7,13 @@ use filter_common::number::Number;
 use rusqlite::Connection;
 
 use crate::model::policy::Subject;
+use crate::store::reader::BUSY;
 use crate::store::retention::ROWS;
 use crate::store::reviews;
 use crate::store::reviews::Review;
 use crate::store::{
-    AuditFilter, AuditRow, BUSY, CallFilter, CallRow, Decision, Entry, Error, EvidenceRow, Kind,
-    Reader, Report, ReportFilter, Store,
+    AuditFilter, AuditRow, CallFilter, CallRow, Decision, Entry, Error, EvidenceRow, Kind, Reader,
+    Report, ReportFilter, Store,
 };
 
 /// How long [`Store::clear_log`] waits for readers: meanwhile nothing is written.

@@ -5,7 +5,8 @@ use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use crate::store::{Error, beside};
+use crate::store::error::Error;
+use crate::store::path::beside;
 
 /// The files of an open store, as they were when it was opened.
 #[derive(Debug)]

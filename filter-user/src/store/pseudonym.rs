@@ -10,8 +10,9 @@ use rusqlite::types::Type;
 use rusqlite::{Connection, OptionalExtension as _};
 use sha2::Sha256;
 
-use crate::store::audit::{hex, unhex};
-use crate::store::{Error, Reader};
+use crate::store::error::Error;
+use crate::store::hex::{hex, unhex};
+use crate::store::reader::Reader;
 
 /// Where the key stands in the table `state`, as a JSON text of hex digits.
 const KEY: &str = "audit-key";

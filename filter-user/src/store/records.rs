@@ -8,8 +8,11 @@ use rusqlite::{ErrorCode, OptionalExtension as _};
 use serde::{Deserialize, Serialize};
 
 use crate::model::per_ring::PerRing;
+use crate::store::calls::CallRow;
+use crate::store::error::Error;
+use crate::store::reader::Reader;
 use crate::store::state;
-use crate::store::{CallRow, Error, Reader, Store};
+use crate::store::writer::Store;
 
 /// Key of the account in the table `state`.
 const ACCOUNT: &str = "records";

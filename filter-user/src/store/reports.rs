@@ -9,9 +9,14 @@ use rusqlite::types::Type;
 use rusqlite::{Row, named_params, params, params_from_iter};
 
 use crate::model::ladder::{ReportKind, Strike};
+use crate::store::chain::Entry;
+use crate::store::error::Error;
+use crate::store::reader::Reader;
 use crate::store::retention::ROWS;
+use crate::store::retention::Step;
+use crate::store::reviews::Review;
 use crate::store::schema::Millis;
-use crate::store::{Entry, Error, Reader, Review, Step, Store};
+use crate::store::writer::Store;
 
 const COLUMNS: &str = "id, time, number, kind, call_id, call_hash, call, call_time, trunk, reason, rule, \
                        why_not, author, note";

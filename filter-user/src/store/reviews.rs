@@ -8,9 +8,13 @@ use filter_common::number::Number;
 use jiff::Timestamp;
 use rusqlite::{OptionalExtension, Row, named_params, params};
 
+use crate::store::chain::Entry;
+use crate::store::error::Error;
+use crate::store::reader::Reader;
 use crate::store::retention::ROWS;
+use crate::store::retention::Step;
 use crate::store::schema::Millis;
-use crate::store::{Entry, Error, Reader, Step, Store, Write};
+use crate::store::writer::{Store, Write};
 
 pub(crate) const COLUMNS: &str =
     "id, time, number, kind, rule, call_id, until, closed, closed_by, note";

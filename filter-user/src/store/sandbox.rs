@@ -16,6 +16,9 @@ use crate::model::ladder::ReportKind;
 use crate::store::schema::{STEPS, migrate_by};
 use crate::store::tests::*;
 use crate::store::*;
+use rusqlite::Connection;
+use std::ops::ControlFlow;
+use std::time::Duration;
 
 /// Rows of each table: a statement about all of them does not fit into what SQLite holds in memory
 /// by itself (16 pages of a statement's journal, 250 of a sorter, 500 of a temporary table).

@@ -6,11 +6,11 @@ use rusqlite::{Connection, OptionalExtension};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::store::chain::Entry;
+use crate::store::error::Error;
+use crate::store::reader::Reader;
 use crate::store::schema::Millis;
-use crate::store::{Entry, Error, Reader, Store};
-
-/// Key of the newest time seen: milliseconds since 1970, UTC.
-const NEWEST: &str = "newest";
+use crate::store::writer::{NEWEST, Store};
 
 /// Key of why the maps do not follow this store; null: they do.
 pub const HELD: &str = "held";
@@ -83,14 +83,5 @@ pub(crate) fn put(conn: &Connection, key: &str, value: &impl Serialize) -> rusql
     let text = serde_json::to_string(value)
         .map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
     conn.prepare_cached("REPLACE INTO state (key, value) VALUES (?1, ?2)")?.execute((key, text))?;
-    Ok(())
-}
-
-/// Moves the newest time seen forward.
-pub(crate) fn move_newest(conn: &Connection, time: Timestamp) -> rusqlite::Result<()> {
-    let sql = "INSERT INTO state (key, value) VALUES (?1, CAST(?2 AS TEXT))
-        ON CONFLICT (key) DO UPDATE SET value = excluded.value
-        WHERE CAST(state.value AS INTEGER) < CAST(excluded.value AS INTEGER)";
-    conn.prepare_cached(sql)?.execute((NEWEST, Millis(time)))?;
     Ok(())
 }

@@ -11,7 +11,13 @@ use tempfile::TempDir;
 use uuid::Uuid;
 
 use crate::model::policy::Subject;
+use crate::store::path::beside;
 use crate::store::*;
+use jiff::Timestamp;
+use rusqlite::Connection;
+use rusqlite::config::DbConfig;
+use std::ops::ControlFlow;
+use std::path::PathBuf;
 
 /// A folder with a store in it.
 pub struct Home {

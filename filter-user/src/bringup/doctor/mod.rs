@@ -82,11 +82,16 @@ fn config(file: &Path) -> (Option<Config>, Check) {
                 file.parent().unwrap_or(Path::new("/")).display(),
                 file.display()
             );
-            (None, Check::fail("config", error, mend))
+            (None, Check::fail("config", error.to_string(), mend))
         }
-        Err(error) => {
-            (None, Check::fail("config", error, "correct the file, then run palang config check"))
-        }
+        Err(error) => (
+            None,
+            Check::fail(
+                "config",
+                error.to_string(),
+                "correct the file, then run palang config check",
+            ),
+        ),
     }
 }
 

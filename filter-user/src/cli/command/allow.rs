@@ -1,18 +1,19 @@
 //! `palang allow`.
 
+use crate::cli::input::options::{ChangeOptions, End, Subject};
 use crate::cli::output::in_force;
 use std::io::{self, Write};
 
 use clap::{ArgGroup, Args, Subcommand};
-use jiff::Timestamp;
 
 use crate::api::client;
 use crate::api::client::Client;
 use crate::api::wire::{AddAllow, Allow, IncidentEnded};
-use crate::cli::fallback::{By, or_directly};
+use crate::cli::fallback::or_directly;
 use crate::cli::input::{number, time};
 use crate::cli::output;
 use crate::cli::output::change;
+use crate::cli::output::change::By;
 use crate::cli::output::{Answer, Output, Row, counted, known};
 use crate::exit::{Exit, Failure};
 use crate::offline;
@@ -42,25 +43,20 @@ enum Command {
 /// answer.
 #[derive(Debug, Args)]
 #[command(group = ArgGroup::new("end"))]
+#[command(mut_arg("seconds", |arg| arg.help("How long: 30m, 24h, 7d [default: for good]")))]
 struct Add {
-    /// The caller number in any usual spelling
-    #[arg(value_name = "NUMBER|PREFIX*", value_parser = number::given)]
-    number: String,
-    /// How long: 30m, 24h, 7d [default: for good]
-    #[arg(long = "for", value_name = "DURATION", group = "end", value_parser = time::seconds)]
-    seconds: Option<u64>,
-    /// Until when: '2026-11-25 18:20' local time, or RFC 3339
-    #[arg(long, value_name = "TIME", group = "end", value_parser = time::point)]
-    until: Option<Timestamp>,
+    #[command(flatten)]
+    subject: Subject,
+    #[command(flatten)]
+    end: End,
     /// Reason for the allow
     #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     comment: String,
     /// Live incident of this allow: `palang allow remove --incident ID` ends all of its allows
     #[arg(long, value_name = "ID")]
     incident: Option<String>,
-    /// Change nothing, only show what would change
-    #[arg(long)]
-    dry_run: bool,
+    #[command(flatten)]
+    change: ChangeOptions,
     #[command(flatten)]
     output: Output,
 }
@@ -79,9 +75,8 @@ struct Remove {
     /// All allows of this incident
     #[arg(long, value_name = "ID", group = "which")]
     incident: Option<String>,
-    /// Change nothing, only show what would change
-    #[arg(long)]
-    dry_run: bool,
+    #[command(flatten)]
+    change: ChangeOptions,
     #[command(flatten)]
     output: Output,
 }
@@ -108,30 +103,30 @@ pub fn run(arguments: &Arguments, client: &Client) -> Result<Exit, Failure> {
     match &arguments.command {
         Command::Add(add) => {
             let what = AddAllow {
-                number: add.number.clone(),
-                seconds: add.seconds,
-                expires: add.until,
+                number: add.subject.number.clone(),
+                seconds: add.end.seconds,
+                expires: add.end.until,
                 comment: add.comment.clone(),
                 incident: add.incident.clone(),
-                dry_run: add.dry_run,
+                dry_run: add.change.dry_run,
             };
             let answer = client.post(&client::path(&["allows"], &[]), &what, client::SHORT);
             let (changed, by) = or_directly(answer, || offline::add_allow(&what))?;
-            change::tell(&changed, by, client, add.output)?;
+            change::print(&changed, by, client, add.output)?;
         }
         Command::Remove(remove) => {
-            let dry_run = ("dry_run", remove.dry_run.then_some("true"));
+            let dry_run = ("dry_run", remove.change.dry_run.then_some("true"));
             if let Some(number) = &remove.number {
                 let path = client::path(&["allows", number], &[dry_run]);
                 let changed = client.delete(&path, client::LONG)?;
-                change::tell::<Allow>(&changed, By::Daemon, client, remove.output)?;
+                change::print::<Allow>(&changed, By::Daemon, client, remove.output)?;
             } else {
                 let incident = ("incident", remove.incident.as_deref());
                 let path = client::path(&["allows"], &[incident, dry_run]);
                 let ended: IncidentEnded = client.delete(&path, client::LONG)?;
-                remove.output.tell(&ended)?;
-                if remove.output.is_for_people() {
-                    in_force::tell_in_force(client, ended.dry_run)?;
+                remove.output.print(&ended)?;
+                if remove.output.is_table() {
+                    in_force::print_in_force(client, ended.dry_run)?;
                 }
             }
         }
@@ -178,7 +173,7 @@ impl Row for Allow {
 }
 
 impl Answer for IncidentEnded {
-    fn people(&self, writer: &mut dyn Write) -> io::Result<()> {
+    fn write_table(&self, writer: &mut dyn Write) -> io::Result<()> {
         if self.dry_run {
             writeln!(writer, "dry run, nothing was changed")?;
         }

@@ -1,7 +1,8 @@
 //! `palang attach` and `palang detach`.
 
+use crate::cli::input::options::ChangeOptions;
 use crate::cli::output::in_force;
-use crate::cli::output::interface::{Name, fields, words};
+use crate::cli::output::interface::{Name, describe, fields};
 use std::io::{self, Write};
 
 use clap::Args;
@@ -10,8 +11,9 @@ use serde::Serialize;
 use crate::api::client;
 use crate::api::client::Client;
 use crate::api::wire::{Attach, Interface};
-use crate::cli::fallback::{By, or_directly};
+use crate::cli::fallback::or_directly;
 use crate::cli::output;
+use crate::cli::output::change::By;
 use crate::cli::output::{Answer, Output};
 use crate::exit::{Exit, Failure};
 use crate::model::xdp_mode::XdpMode;
@@ -30,9 +32,8 @@ pub struct AttachArguments {
     /// Where the program runs [default: as configured]
     #[arg(long)]
     pub(crate) mode: Option<Name>,
-    /// Change nothing, only show what would change
-    #[arg(long)]
-    pub(crate) dry_run: bool,
+    #[command(flatten)]
+    pub(crate) change: ChangeOptions,
     #[command(flatten)]
     pub(crate) output: Output,
 }
@@ -63,9 +64,8 @@ pub struct DetachArguments {
     /// Detach from all interfaces and remove the maps; needs root and a stopped daemon
     #[arg(long, conflicts_with = "interface")]
     unpin: bool,
-    /// Change nothing, only show what would change
-    #[arg(long)]
-    pub(crate) dry_run: bool,
+    #[command(flatten)]
+    pub(crate) change: ChangeOptions,
     #[command(flatten)]
     pub(crate) output: Output,
 }
@@ -76,11 +76,11 @@ pub struct DetachArguments {
 /// Returns an error if the daemon refuses or cannot be reached.
 pub fn attach(arguments: &AttachArguments, client: &Client) -> Result<Exit, Failure> {
     let mode = arguments.mode.map(|mode| XdpMode::from(mode).name().to_owned());
-    let what = Attach { mode, dry_run: arguments.dry_run };
+    let what = Attach { mode, dry_run: arguments.change.dry_run };
     let path = client::path(&["interfaces", &arguments.interface], &[]);
     let interface: Interface = client.post(&path, &what, client::LONG)?;
     let verbs = ["attached to", "attach to"];
-    arguments.output.tell(&InterfaceChange::new(&interface, verbs, arguments.dry_run))?;
+    arguments.output.print(&InterfaceChange::new(&interface, verbs, arguments.change.dry_run))?;
     Ok(Exit::Done)
 }
 
@@ -90,24 +90,24 @@ pub fn attach(arguments: &AttachArguments, client: &Client) -> Result<Exit, Fail
 /// `Partly` if some interfaces failed; otherwise returns an error if the daemon refuses, and
 /// `NoDaemon` if neither it nor the kernel's maps can be used.
 pub fn detach(arguments: &DetachArguments, client: &Client) -> Result<Exit, Failure> {
-    let dry_run = arguments.dry_run;
+    let dry_run = arguments.change.dry_run;
     if arguments.unpin {
         let interfaces = offline::unpin(dry_run)?;
         for interface in &interfaces {
             let verbs = ["detached from", "detach from"];
-            arguments.output.tell(&InterfaceChange::new(interface, verbs, dry_run))?;
+            arguments.output.print(&InterfaceChange::new(interface, verbs, dry_run))?;
         }
         return nothing_left(interfaces.is_empty(), arguments.output);
     }
     let tell = |interface: &Interface| {
         let change = InterfaceChange::new(interface, ["detached from", "detach from"], dry_run);
-        arguments.output.tell(&change)
+        arguments.output.print(&change)
     };
     let names = match &arguments.interface {
         Some(name) => vec![name.clone()],
         None => match or_directly(attached(client), || offline::detach(None, dry_run))? {
             (interfaces, By::Daemon) => interfaces.into_iter().map(|found| found.name).collect(),
-            (interfaces, By::Hand) => {
+            (interfaces, By::Offline) => {
                 interfaces.iter().try_for_each(tell)?;
                 return nothing_left(interfaces.is_empty(), arguments.output);
             }
@@ -138,7 +138,7 @@ pub(crate) fn attached(client: &Client) -> Result<Vec<Interface>, client::Error>
 }
 
 fn nothing_left(none: bool, output: Output) -> Result<Exit, Failure> {
-    if none && output.is_for_people() {
+    if none && output.is_table() {
         output::written(writeln!(io::stdout(), "the filter is on no interface"))?;
     }
     Ok(Exit::Done)
@@ -166,8 +166,8 @@ impl<'a> InterfaceChange<'a> {
 }
 
 impl Answer for InterfaceChange<'_> {
-    fn people(&self, writer: &mut dyn Write) -> io::Result<()> {
-        let now = words(self.interface);
+    fn write_table(&self, writer: &mut dyn Write) -> io::Result<()> {
+        let now = describe(self.interface);
         let name = &self.interface.name;
         let [past, would] = self.verbs;
         if self.dry_run {
@@ -197,15 +197,15 @@ mod tests {
             program: None,
             problem: None,
         };
-        assert_eq!(words(&bare), "ens1: no filter");
+        assert_eq!(describe(&bare), "ens1: no filter");
         let other = Interface {
             program: Some(9),
             problem: Some("another XDP program, id 9".into()),
             ..bare.clone()
         };
-        assert_eq!(words(&other), "ens1: not ours (program 9): another XDP program, id 9");
+        assert_eq!(describe(&other), "ens1: not ours (program 9): another XDP program, id 9");
         let ours = Interface { xdp: Some("generic".into()), program: Some(42), ..bare };
-        assert_eq!(words(&ours), "ens1: generic (program 42)");
+        assert_eq!(describe(&ours), "ens1: generic (program 42)");
         assert_eq!(fields(&ours), ["ens1", "3", "generic", "42", "-"]);
     }
 }

@@ -106,7 +106,7 @@ pub fn run(arguments: &Arguments, client: &Client) -> Result<Exit, Failure> {
             let query = [("head", verify.head.as_deref())];
             let path = client::path(&["audit", "verify"], &query);
             let verdict: AuditVerdict = client.get(&path, client::LONG)?;
-            verify.output.tell(&verdict)?;
+            verify.output.print(&verdict)?;
             if let Some(row) = verdict.first_bad {
                 let message = format!(
                     "the audit was altered: the chain breaks at row {row}; do not trust it from there on"
@@ -129,7 +129,7 @@ pub fn run(arguments: &Arguments, client: &Client) -> Result<Exit, Failure> {
                 None => client.list(&client::path(&["audit"], &[]), write),
             };
             atomic_file::finish(file, result, end)?;
-            Exported::tell(export.file.as_deref(), rows, "row", export.output)?;
+            Exported::print(export.file.as_deref(), rows, "row", export.output)?;
         }
     }
     Ok(Exit::Done)
@@ -196,7 +196,7 @@ impl Row for AuditRow {
 }
 
 impl Answer for AuditVerdict {
-    fn people(&self, writer: &mut dyn Write) -> io::Result<()> {
+    fn write_table(&self, writer: &mut dyn Write) -> io::Result<()> {
         if self.first_bad.is_none() {
             let rows = counted(self.rows, "row");
             writeln!(writer, "{rows}: nothing was altered")?;

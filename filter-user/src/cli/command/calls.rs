@@ -15,6 +15,7 @@ use crate::cli::input::time;
 use crate::cli::output;
 use crate::cli::output::atomic_file;
 use crate::cli::output::atomic_file::{Exported, WholeFile};
+use crate::cli::output::call::reason;
 use crate::cli::output::{Answer, Format, Output, Row, counted, harmless, known, thousands};
 use crate::exit::{Exit, Failure};
 
@@ -127,8 +128,8 @@ struct Export {
 pub fn run(arguments: &Arguments, client: &Client) -> Result<Exit, Failure> {
     match &arguments.command {
         None => list(arguments, client),
-        Some(Command::Show(show)) => crate::cli::command::calls::show(show, client),
-        Some(Command::Export(export)) => crate::cli::command::calls::export(export, client),
+        Some(Command::Show(show)) => self::show(show, client),
+        Some(Command::Export(export)) => self::export(export, client),
     }
 }
 
@@ -157,7 +158,7 @@ fn show(arguments: &Show, client: &Client) -> Result<Exit, Failure> {
     let id = arguments.id.to_string();
     let shown: CallShown = client.get(&client::path(&["calls", &id], &[]), client::LONG)?;
     if arguments.output.format != Format::Raw {
-        arguments.output.tell(&shown)?;
+        arguments.output.print(&shown)?;
         return Ok(Exit::Done);
     }
     let Some(evidence) = shown.evidence else {
@@ -172,7 +173,7 @@ fn show(arguments: &Show, client: &Client) -> Result<Exit, Failure> {
 }
 
 impl Answer for CallShown {
-    fn people(&self, writer: &mut dyn Write) -> io::Result<()> {
+    fn write_table(&self, writer: &mut dyn Write) -> io::Result<()> {
         for (name, cell) in Call::COLUMNS.iter().zip(self.call.cells()) {
             output::field(writer, name, &cell)?;
         }
@@ -230,7 +231,7 @@ fn export(arguments: &Export, client: &Client) -> Result<Exit, Failure> {
         Ok(file) => atomic_file::finish(file, Ok(()), end)?,
         Err(error) => output::written(Err(error))?,
     }
-    Exported::tell(path, rows, "call", arguments.output)?;
+    Exported::print(path, rows, "call", arguments.output)?;
     Ok(Exit::Done)
 }
 
@@ -302,14 +303,6 @@ impl Row for Call {
     }
 }
 
-/// Returns the reason, and the policy verdict if observe or the override changed it.
-pub(crate) fn reason(call: &Call) -> String {
-    if call.would == call.verdict {
-        return call.reason.clone();
-    }
-    format!("{}, would {}", call.reason, call.would)
-}
-
 fn rule(call: &Call) -> String {
     known((call.rule != 0).then_some(call.rule))
 }
@@ -362,16 +355,16 @@ mod tests {
             .unwrap();
         let evidence = Evidence::new(7, Timestamp::UNIX_EPOCH, 3000, &frame);
         assert_eq!(evidence.bytes().unwrap(), frame);
-        let people = |shown: &CallShown| {
+        let table = |shown: &CallShown| {
             let mut text = Vec::new();
-            shown.people(&mut text).unwrap();
+            shown.write_table(&mut text).unwrap();
             String::from_utf8(text).unwrap()
         };
-        let text = people(&CallShown { call: call("1"), evidence: Some(evidence) });
+        let text = table(&CallShown { call: call("1"), evidence: Some(evidence) });
         assert!(text.ends_with("  INVITE sip:112@x SIP/2.0\n  X: \u{fffd}[2J\n  \n"), "{text:?}");
         assert!(text.contains("a frame of 3000 bytes, of which"), "{text}");
         assert!(!text.contains('\x1b'));
-        let text = people(&CallShown { call: call("1"), evidence: None });
+        let text = table(&CallShown { call: call("1"), evidence: None });
         assert!(text.ends_with("INVITE      not kept\n"), "{text:?}");
     }
 }

@@ -7,7 +7,7 @@ use clap::Args;
 use crate::api::client;
 use crate::api::client::Client;
 use crate::api::wire::Check;
-use crate::cli::input::number;
+use crate::cli::input::options::Caller;
 use crate::cli::output;
 use crate::cli::output::{Answer, Output, known};
 use crate::exit::{Exit, Failure};
@@ -21,9 +21,8 @@ use crate::exit::{Exit, Failure};
 /// Raw: number, verdict, would, reason, rule, mode, end of the override.
 #[derive(Debug, Args)]
 pub struct Arguments {
-    /// The caller number in any usual spelling
-    #[arg(value_parser = number::given)]
-    number: String,
+    #[command(flatten)]
+    caller: Caller,
     #[command(flatten)]
     output: Output,
 }
@@ -33,14 +32,14 @@ pub struct Arguments {
 /// # Errors
 /// Returns an error if the daemon refuses or cannot be reached.
 pub fn run(arguments: &Arguments, client: &Client) -> Result<Exit, Failure> {
-    let path = client::path(&["check", &arguments.number], &[]);
+    let path = client::path(&["check", &arguments.caller.number], &[]);
     let check: Check = client.get(&path, client::LONG)?;
-    arguments.output.tell(&check)?;
+    arguments.output.print(&check)?;
     Ok(if check.verdict == "pass" { Exit::Done } else { Exit::WouldBeRefused })
 }
 
 impl Answer for Check {
-    fn people(&self, writer: &mut dyn Write) -> io::Result<()> {
+    fn write_table(&self, writer: &mut dyn Write) -> io::Result<()> {
         let line = format!("{}: {}", self.number, output::outcome(self));
         writeln!(writer, "{}", output::clean(&line))
     }

@@ -53,14 +53,14 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     let text = match &arguments.command {
         Command::Check { .. } => {
             let mut text = format!("ok: {}\n", file.display());
-            for line in config.meaning() {
+            for line in config.summary() {
                 text += &format!("  {line}\n");
             }
             text
         }
         Command::Show { output, .. } => match output.format {
-            Format::Table => toml::to_string(&config.shown()).map_err(failed)?,
-            Format::Json => serde_json::to_string(&config.shown()).map_err(failed)? + "\n",
+            Format::Table => toml::to_string(&config.effective()).map_err(failed)?,
+            Format::Json => serde_json::to_string(&config.effective()).map_err(failed)? + "\n",
             Format::Raw => config.text,
         },
     };

@@ -5,10 +5,10 @@ use std::io::{self, Write as _};
 use std::path::PathBuf;
 
 use clap::Args;
-use comfy_table::{ContentArrangement, Table, presets};
 
 use crate::bringup::doctor;
 use crate::bringup::doctor::{Check, State};
+use crate::cli::output::checks::{count, table};
 use crate::cli::output::{Format, Output, written};
 use crate::exit::{Exit, Failure};
 
@@ -53,28 +53,6 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
         1 => Err(failed(&"1 check failed")),
         fails => Err(failed(&format!("{fails} checks failed"))),
     }
-}
-
-fn count(checks: &[Check], state: State) -> usize {
-    checks.iter().filter(|check| check.state == state).count()
-}
-
-/// Formats the checks as a table, followed by the number of results of each state.
-#[must_use]
-pub fn table(checks: &[Check]) -> String {
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
-    for check in checks {
-        let name = match &check.interface {
-            Some(interface) => format!("{interface} {}", check.check),
-            None => check.check.to_owned(),
-        };
-        let mend = check.mend.as_ref().map_or_else(String::new, |mend| format!("; fix: {mend}"));
-        table.add_row([check.state.name(), &name, &format!("{}{mend}", check.finding)]);
-    }
-    let counts = [State::Ok, State::Warn, State::Fail]
-        .map(|state| format!("{} {}", count(checks, state), state.name()));
-    format!("{}\n\n{}\n", table.trim_fmt(), counts.join(", "))
 }
 
 fn raw(check: &Check) -> String {

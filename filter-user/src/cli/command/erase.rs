@@ -8,6 +8,7 @@ use crate::api::client;
 use crate::api::client::Client;
 use crate::api::wire::Erasure;
 use crate::cli::input::number;
+use crate::cli::input::options::ChangeOptions;
 use crate::cli::output;
 use crate::cli::output::{Answer, Output, counted};
 use crate::exit::{Exit, Failure};
@@ -29,9 +30,8 @@ pub struct Arguments {
     /// Reason; the audit keeps it, so do not put the number or a name in it
     #[arg(long, value_name = "TEXT")]
     reason: String,
-    /// Change nothing, only show what would change
-    #[arg(long)]
-    dry_run: bool,
+    #[command(flatten)]
+    change: ChangeOptions,
     #[command(flatten)]
     output: Output,
 }
@@ -41,16 +41,16 @@ pub struct Arguments {
 /// # Errors
 /// Returns an error if the daemon refuses or cannot be reached.
 pub fn run(arguments: &Arguments, client: &Client) -> Result<Exit, Failure> {
-    let dry_run = arguments.dry_run.then_some("true");
+    let dry_run = arguments.change.dry_run.then_some("true");
     let query = [("reason", Some(arguments.reason.as_str())), ("dry_run", dry_run)];
     let path = client::path(&["numbers", &arguments.number], &query);
     let erased: Erasure = client.delete(&path, client::LONG)?;
-    arguments.output.tell(&erased)?;
+    arguments.output.print(&erased)?;
     Ok(Exit::Done)
 }
 
 impl Answer for Erasure {
-    fn people(&self, writer: &mut dyn Write) -> io::Result<()> {
+    fn write_table(&self, writer: &mut dyn Write) -> io::Result<()> {
         if self.dry_run {
             writeln!(writer, "dry run, nothing was changed")?;
         }
@@ -79,9 +79,9 @@ impl Answer for Erasure {
 mod tests {
     use super::*;
 
-    fn people(erased: &Erasure) -> Vec<String> {
+    fn table(erased: &Erasure) -> Vec<String> {
         let mut text = Vec::new();
-        erased.people(&mut text).unwrap();
+        erased.write_table(&mut text).unwrap();
         String::from_utf8(text).unwrap().lines().map(str::to_owned).collect()
     }
 
@@ -99,7 +99,7 @@ mod tests {
             notes: vec!["backups".into()],
         };
         assert_eq!(
-            people(&erased),
+            table(&erased),
             [
                 "erased 6281234567890: 1 call, 0 reports, 2 reviews",
                 "5 audit rows now show #ab instead",
@@ -107,7 +107,7 @@ mod tests {
             ]
         );
         assert_eq!(erased.raw(), [["6281234567890", "#ab", "1", "0", "2", "5", "3"]]);
-        let lines = people(&Erasure { dry_run: true, ..erased });
+        let lines = table(&Erasure { dry_run: true, ..erased });
         assert_eq!(lines[0], "dry run, nothing was changed");
         assert!(lines[1].starts_with("would erase 6281234567890"), "{lines:?}");
     }

@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::api::client;
 use crate::api::client::Client;
 use crate::api::wire::Explain;
-use crate::cli::input::number;
+use crate::cli::input::options::Caller;
 use crate::cli::output;
 use crate::cli::output::strikes::Strikes;
 use crate::cli::output::{Answer, Output, known};
@@ -24,9 +24,8 @@ use crate::exit::{Exit, Failure};
 /// Raw: one line per step with its name, kernel, store, and `yes` for the step that decided.
 #[derive(Debug, Args)]
 pub struct Arguments {
-    /// The caller number in any usual spelling
-    #[arg(value_parser = number::given)]
-    number: String,
+    #[command(flatten)]
+    caller: Caller,
     #[command(flatten)]
     output: Output,
 }
@@ -36,10 +35,10 @@ pub struct Arguments {
 /// # Errors
 /// Returns an error if the daemon refuses or cannot be reached.
 pub fn run(arguments: &Arguments, client: &Client) -> Result<Exit, Failure> {
-    let path = client::path(&["explain", &arguments.number], &[]);
+    let path = client::path(&["explain", &arguments.caller.number], &[]);
     let explain = client.get::<Explain>(&path, client::LONG)?;
-    let strikes = Strikes::of(client, &arguments.number)?;
-    arguments.output.tell(&Explained { explain, strikes })?;
+    let strikes = Strikes::of(client, &arguments.caller.number)?;
+    arguments.output.print(&Explained { explain, strikes })?;
     Ok(Exit::Done)
 }
 
@@ -53,9 +52,9 @@ struct Explained {
 }
 
 impl Answer for Explained {
-    fn people(&self, writer: &mut dyn Write) -> io::Result<()> {
-        self.explain.people(writer)?;
-        self.strikes.people(writer)
+    fn write_table(&self, writer: &mut dyn Write) -> io::Result<()> {
+        self.explain.write_table(writer)?;
+        self.strikes.write_table(writer)
     }
 
     fn raw(&self) -> Vec<Vec<String>> {
@@ -64,8 +63,8 @@ impl Answer for Explained {
 }
 
 impl Answer for Explain {
-    fn people(&self, writer: &mut dyn Write) -> io::Result<()> {
-        self.check.people(writer)?;
+    fn write_table(&self, writer: &mut dyn Write) -> io::Result<()> {
+        self.check.write_table(writer)?;
         let rows = self.steps.iter().map(|step| {
             let mark = if step.decides { "=>" } else { "" };
             let kernel = known(step.kernel.as_ref());

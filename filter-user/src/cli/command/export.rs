@@ -39,13 +39,13 @@ pub struct Arguments {
 pub fn run(arguments: &Arguments, client: &Client) -> Result<Exit, Failure> {
     let path = client::path(&["numbers", &arguments.number], &[]);
     let held: NumberExport = client.get(&path, client::LONG)?;
-    arguments.output.tell(&held)?;
+    arguments.output.print(&held)?;
     Ok(Exit::Done)
 }
 
 impl Answer for NumberExport {
-    fn people(&self, writer: &mut dyn Write) -> io::Result<()> {
-        self.check.people(writer)?;
+    fn write_table(&self, writer: &mut dyn Write) -> io::Result<()> {
+        self.check.write_table(writer)?;
         output::field(writer, "pseudonym", &self.pseudonym)?;
         for line in remembered(&self.kernel) {
             output::field(writer, "kernel", &line)?;

@@ -1,7 +1,8 @@
 //! `palang mode`.
 
+use crate::cli::input::options::ChangeOptions;
 use crate::cli::output::in_force;
-use crate::cli::output::mode::words;
+use crate::cli::output::mode::describe;
 use std::io::{self, Write};
 
 use clap::{Args, ValueEnum};
@@ -22,15 +23,15 @@ use crate::exit::{Exit, Failure};
 ///
 /// Raw: mode, end of enforce.
 #[derive(Debug, Args)]
+#[command(mut_arg("dry_run", |arg| arg.requires("mode")))]
 pub struct Arguments {
     /// The mode to set
     pub(crate) mode: Option<Name>,
     /// How long enforce lasts: 30m, 24h, 7d; the mode is observe after that
     #[arg(long = "for", value_name = "DURATION", value_parser = time::seconds, requires = "mode")]
     pub(crate) seconds: Option<u64>,
-    /// Change nothing, only show what would change
-    #[arg(long, requires = "mode")]
-    pub(crate) dry_run: bool,
+    #[command(flatten)]
+    pub(crate) change: ChangeOptions,
     #[command(flatten)]
     pub(crate) output: Output,
 }
@@ -50,7 +51,7 @@ pub(crate) enum Name {
 pub fn run(arguments: &Arguments, client: &Client) -> Result<Exit, Failure> {
     let path = client::path(&["mode"], &[]);
     let Some(name) = arguments.mode else {
-        arguments.output.tell(&client.get::<Mode>(&path, client::LONG)?)?;
+        arguments.output.print(&client.get::<Mode>(&path, client::LONG)?)?;
         return Ok(Exit::Done);
     };
     let mode = match name {
@@ -60,20 +61,23 @@ pub fn run(arguments: &Arguments, client: &Client) -> Result<Exit, Failure> {
     if name == Name::Observe && arguments.seconds.is_some() {
         return Err(Failure::new(Exit::Usage, "mode observe has no end: omit --for"));
     }
-    let what =
-        SetMode { mode: mode.to_owned(), seconds: arguments.seconds, dry_run: arguments.dry_run };
+    let what = SetMode {
+        mode: mode.to_owned(),
+        seconds: arguments.seconds,
+        dry_run: arguments.change.dry_run,
+    };
     let now: Mode = client.put(&path, &what, client::LONG)?;
-    arguments.output.tell(&now)?;
-    if arguments.output.is_for_people() {
-        in_force::tell_in_force(client, now.dry_run)?;
+    arguments.output.print(&now)?;
+    if arguments.output.is_table() {
+        in_force::print_in_force(client, now.dry_run)?;
     }
     output::warn_unless_persisted(&now.persisted, now.dry_run);
     Ok(Exit::Done)
 }
 
 impl Answer for Mode {
-    fn people(&self, writer: &mut dyn Write) -> io::Result<()> {
-        let text = words(self);
+    fn write_table(&self, writer: &mut dyn Write) -> io::Result<()> {
+        let text = describe(self);
         if self.dry_run {
             writeln!(writer, "dry run, nothing was changed")?;
             return writeln!(writer, "mode would be {}", output::clean(&text));

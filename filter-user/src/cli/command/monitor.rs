@@ -11,9 +11,9 @@ use filter_common::reason::Reason;
 use crate::api::client;
 use crate::api::client::Client;
 use crate::api::wire::{Call, Live, Lost};
-use crate::cli::command::calls;
 use crate::cli::input::time;
 use crate::cli::output;
+use crate::cli::output::call as call_output;
 use crate::cli::output::capture_file::Capture;
 use crate::cli::output::{Format, Output, Row as _, known};
 use crate::exit::{Exit, Failure};
@@ -151,7 +151,7 @@ fn print(arguments: &Arguments, call: &Call) -> io::Result<()> {
         Format::Json => output::json_line(call, &mut out),
         Format::Raw => output::raw_line(&call.raw(), &mut out),
         Format::Table => {
-            let (time, reason) = (time::local(call.time), calls::reason(call));
+            let (time, reason) = (time::local(call.time), call_output::reason(call));
             let (caller, trunk) = (known(call.caller.as_ref()), known(call.trunk.as_ref()));
             let mut line =
                 format!("{time}  {:<5}  {reason:<24}  {caller:<16}  {trunk}", call.verdict);

@@ -1,7 +1,8 @@
 //! `palang override`: the emergency switch.
 
+use crate::cli::input::options::{ChangeOptions, Reason};
 use crate::cli::output::in_force;
-use crate::cli::output::r#override::words;
+use crate::cli::output::r#override::describe;
 use std::io::{self, Write};
 
 use clap::{Args, Subcommand};
@@ -9,9 +10,10 @@ use clap::{Args, Subcommand};
 use crate::api::client;
 use crate::api::client::Client;
 use crate::api::wire::{Override, SetOverride};
-use crate::cli::fallback::{By, or_directly};
+use crate::cli::fallback::or_directly;
 use crate::cli::input::time;
 use crate::cli::output;
+use crate::cli::output::change::By;
 use crate::cli::output::{Answer, Output, known};
 use crate::exit::{Exit, Failure};
 use crate::offline;
@@ -44,12 +46,10 @@ pub(crate) struct On {
     /// How long: 30m, 24h, 7d
     #[arg(long = "for", value_name = "DURATION", value_parser = time::seconds)]
     pub(crate) seconds: u64,
-    /// Reason for the override
-    #[arg(long, value_name = "TEXT")]
-    pub(crate) reason: String,
-    /// Change nothing, only show what would change
-    #[arg(long)]
-    pub(crate) dry_run: bool,
+    #[command(flatten)]
+    pub(crate) reason: Reason,
+    #[command(flatten)]
+    pub(crate) change: ChangeOptions,
     #[command(flatten)]
     pub(crate) output: Output,
 }
@@ -59,9 +59,8 @@ pub(crate) struct On {
 /// palang override off
 #[derive(Debug, Args)]
 pub(crate) struct Off {
-    /// Change nothing, only show what would change
-    #[arg(long)]
-    pub(crate) dry_run: bool,
+    #[command(flatten)]
+    pub(crate) change: ChangeOptions,
     #[command(flatten)]
     pub(crate) output: Output,
 }
@@ -84,17 +83,21 @@ pub(crate) struct Show {
 pub fn run(arguments: &Arguments, client: &Client) -> Result<Exit, Failure> {
     match &arguments.command {
         Command::On(on) => {
-            let what =
-                SetOverride { seconds: on.seconds, reason: on.reason.clone(), dry_run: on.dry_run };
+            let what = SetOverride {
+                seconds: on.seconds,
+                reason: on.reason.reason.clone(),
+                dry_run: on.change.dry_run,
+            };
             set(&what, client, on.output)?;
         }
         Command::Off(off) => {
-            let what = SetOverride { seconds: 0, reason: String::new(), dry_run: off.dry_run };
+            let what =
+                SetOverride { seconds: 0, reason: String::new(), dry_run: off.change.dry_run };
             set(&what, client, off.output)?;
         }
         Command::Status(show) => {
             let answer = client.get(&client::path(&["override"], &[]), client::SHORT);
-            show.output.tell(&or_directly(answer, offline::get_override)?.0)?;
+            show.output.print(&or_directly(answer, offline::get_override)?.0)?;
         }
     }
     Ok(Exit::Done)
@@ -103,17 +106,17 @@ pub fn run(arguments: &Arguments, client: &Client) -> Result<Exit, Failure> {
 fn set(what: &SetOverride, client: &Client, output: Output) -> Result<(), Failure> {
     let answer = client.put(&client::path(&["override"], &[]), what, client::SHORT);
     let (now, by) = or_directly(answer, || offline::set_override(what))?;
-    output.tell(&now)?;
-    if output.is_for_people() && now.until.is_none() && by == By::Daemon {
-        in_force::tell_in_force(client, now.dry_run)?;
+    output.print(&now)?;
+    if output.is_table() && now.until.is_none() && by == By::Daemon {
+        in_force::print_in_force(client, now.dry_run)?;
     }
     output::warn_unless_persisted(&now.persisted, now.dry_run);
     Ok(())
 }
 
 impl Answer for Override {
-    fn people(&self, writer: &mut dyn Write) -> io::Result<()> {
-        let text = words(self);
+    fn write_table(&self, writer: &mut dyn Write) -> io::Result<()> {
+        let text = describe(self);
         if self.dry_run {
             writeln!(writer, "dry run, nothing was changed")?;
             return writeln!(writer, "override would be {}", output::clean(&text));

@@ -1,5 +1,6 @@
 //! `palang report`.
 
+use crate::cli::input::options::{Caller, ChangeOptions};
 use crate::cli::output::strikes::reports;
 use std::io::{self, Write};
 
@@ -43,9 +44,8 @@ pub(crate) enum Command {
 /// open a redial grant from now on if one was ended, review.
 #[derive(Debug, Args)]
 pub(crate) struct Add {
-    /// The caller number in any usual spelling
-    #[arg(value_parser = number::given)]
-    pub(crate) number: String,
+    #[command(flatten)]
+    pub(crate) caller: Caller,
     /// Kind of call; `silent` if nobody spoke
     #[arg(long)]
     pub(crate) kind: ReportKind,
@@ -55,9 +55,8 @@ pub(crate) struct Add {
     /// Free text
     #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     pub(crate) note: String,
-    /// Change nothing, only show what would change
-    #[arg(long)]
-    pub(crate) dry_run: bool,
+    #[command(flatten)]
+    pub(crate) change: ChangeOptions,
     #[command(flatten)]
     pub(crate) output: Output,
 }
@@ -89,16 +88,16 @@ pub fn run(arguments: &Arguments, client: &Client) -> Result<Exit, Failure> {
     match &arguments.command {
         Command::Add(add) => {
             let what = AddReport {
-                number: add.number.clone(),
+                number: add.caller.number.clone(),
                 kind: add.kind,
                 call_id: add.call_id.clone(),
                 note: add.note.clone(),
-                dry_run: add.dry_run,
+                dry_run: add.change.dry_run,
             };
             let path = client::path(&["reports"], &[]);
             let reported: Reported = client.post(&path, &what, client::LONG)?;
-            add.output.tell(&reported)?;
-            if let Some(problem) = reported.problem.filter(|_| !add.dry_run) {
+            add.output.print(&reported)?;
+            if let Some(problem) = reported.problem.filter(|_| !add.change.dry_run) {
                 let message = format!(
                     "the report is recorded, but the number was not blocked: {}",
                     problem.message
@@ -167,7 +166,7 @@ pub(crate) fn attempts(reported: &Reported) -> Option<String> {
 }
 
 impl Answer for Reported {
-    fn people(&self, writer: &mut dyn Write) -> io::Result<()> {
+    fn write_table(&self, writer: &mut dyn Write) -> io::Result<()> {
         let Reported { report, dry_run, .. } = self;
         let mut line = |text: &str| writeln!(writer, "{}", output::clean(text));
         if *dry_run {
@@ -291,15 +290,15 @@ mod tests {
         }
     }
 
-    fn people(reported: &Reported) -> Vec<String> {
+    fn table(reported: &Reported) -> Vec<String> {
         let mut text = Vec::new();
-        reported.people(&mut text).unwrap();
+        reported.write_table(&mut text).unwrap();
         String::from_utf8(text).unwrap().lines().map(str::to_owned).collect()
     }
 
     #[test]
     fn report_that_is_a_strike_prints_every_consequence() {
-        let lines = people(&reported(None));
+        let lines = table(&reported(None));
         let [recorded, strike, blocked, ended, look, force, note] = &lines[..] else {
             panic!("{lines:?}")
         };
@@ -321,7 +320,7 @@ mod tests {
     fn report_that_is_not_a_strike_prints_why() {
         let not =
             Reported { block: None, change: None, grant_ended: None, ..reported(Some("why")) };
-        let lines = people(&Reported { dry_run: true, ..not });
+        let lines = table(&Reported { dry_run: true, ..not });
         assert_eq!(
             lines[..2],
             ["dry run, nothing was changed", "would record report 7 of 6281234567890: prank"]
@@ -329,9 +328,9 @@ mod tests {
         assert_eq!(lines[2], "not a strike: why");
         let problem = Problem { kind: ProblemKind::Full, message: "full".into() };
         let full = Reported { dry_run: true, problem: Some(problem), ..reported(None) };
-        assert!(people(&full).contains(&"would not be blocked: full".to_owned()));
+        assert!(table(&full).contains(&"would not be blocked: full".to_owned()));
         let warned = Reported { warning: true, block: None, change: None, ..reported(None) };
-        assert_eq!(people(&warned)[2], "recorded as a warning: it blocks nothing");
+        assert_eq!(table(&warned)[2], "recorded as a warning: it blocks nothing");
     }
 
     #[test]

@@ -9,10 +9,11 @@ use serde::Serialize;
 use crate::api::client;
 use crate::api::client::Client;
 use crate::api::wire::{CloseReview, ExtendReview, Review, ReviewClosed, ReviewSettled};
-use crate::cli::fallback::By;
+use crate::cli::input::options::ChangeOptions;
 use crate::cli::input::time;
 use crate::cli::output;
 use crate::cli::output::change;
+use crate::cli::output::change::By;
 use crate::cli::output::{Answer, Format, Output, Row, known};
 use crate::exit::{Exit, Failure};
 
@@ -64,9 +65,8 @@ struct Close {
     /// Result of the review
     #[arg(long, value_name = "TEXT")]
     note: String,
-    /// Change nothing, only show what would change
-    #[arg(long)]
-    dry_run: bool,
+    #[command(flatten)]
+    change: ChangeOptions,
     #[command(flatten)]
     output: Output,
 }
@@ -88,9 +88,8 @@ struct Extend {
     /// Result of the review [default: that the block was extended]
     #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     note: String,
-    /// Change nothing, only show what would change
-    #[arg(long)]
-    dry_run: bool,
+    #[command(flatten)]
+    change: ChangeOptions,
     #[command(flatten)]
     output: Output,
 }
@@ -109,9 +108,8 @@ struct Free {
     /// Reason
     #[arg(long, value_name = "TEXT")]
     note: String,
-    /// Change nothing, only show what would change
-    #[arg(long)]
-    dry_run: bool,
+    #[command(flatten)]
+    change: ChangeOptions,
     #[command(flatten)]
     output: Output,
 }
@@ -130,22 +128,22 @@ pub fn run(arguments: &Arguments, client: &Client) -> Result<Exit, Failure> {
         }
         Command::Close(close) => {
             let path = client::path(&["reviews", &close.id.to_string(), "close"], &[]);
-            let what = CloseReview { note: close.note.clone(), dry_run: close.dry_run };
+            let what = CloseReview { note: close.note.clone(), dry_run: close.change.dry_run };
             let closed: ReviewClosed = client.post(&path, &what, client::LONG)?;
-            close.output.tell(&closed)?;
+            close.output.print(&closed)?;
         }
         Command::Extend(extend) => {
             let path = client::path(&["reviews", &extend.id.to_string(), "extend"], &[]);
             let what = ExtendReview {
                 seconds: extend.seconds,
                 note: extend.note.clone(),
-                dry_run: extend.dry_run,
+                dry_run: extend.change.dry_run,
             };
             settle(&client.post(&path, &what, client::LONG)?, client, extend.output)?;
         }
         Command::Free(free) => {
             let path = client::path(&["reviews", &free.id.to_string(), "free"], &[]);
-            let what = CloseReview { note: free.note.clone(), dry_run: free.dry_run };
+            let what = CloseReview { note: free.note.clone(), dry_run: free.change.dry_run };
             settle(&client.post(&path, &what, client::LONG)?, client, free.output)?;
         }
     }
@@ -155,12 +153,12 @@ pub fn run(arguments: &Arguments, client: &Client) -> Result<Exit, Failure> {
 /// Prints the change of a block and the review that it closes.
 fn settle(settled: &ReviewSettled, client: &Client, output: Output) -> Result<(), Failure> {
     if output.format != Format::Table {
-        output.tell(&Settled(settled))?;
+        output.print(&Settled(settled))?;
         output::warn_unless_persisted(&settled.block.persisted, settled.block.dry_run);
         return Ok(());
     }
-    change::tell(&settled.block, By::Daemon, client, output)?;
-    output.tell(&Settled(settled))
+    change::print(&settled.block, By::Daemon, client, output)?;
+    output.print(&Settled(settled))
 }
 
 #[derive(Serialize)]
@@ -168,7 +166,7 @@ fn settle(settled: &ReviewSettled, client: &Client, output: Output) -> Result<()
 struct Settled<'a>(&'a ReviewSettled);
 
 impl Answer for Settled<'_> {
-    fn people(&self, writer: &mut dyn Write) -> io::Result<()> {
+    fn write_table(&self, writer: &mut dyn Write) -> io::Result<()> {
         let ReviewSettled { review, block } = self.0;
         let does = if block.dry_run { "would close" } else { "closed" };
         let note = known(review.note.as_ref());
@@ -225,7 +223,7 @@ impl Row for Review {
 }
 
 impl Answer for ReviewClosed {
-    fn people(&self, writer: &mut dyn Write) -> io::Result<()> {
+    fn write_table(&self, writer: &mut dyn Write) -> io::Result<()> {
         if self.dry_run {
             writeln!(writer, "dry run, nothing was changed")?;
         }

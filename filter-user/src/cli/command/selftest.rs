@@ -54,7 +54,7 @@ pub fn run(arguments: &Arguments) -> Result<Exit, Failure> {
         .map_err(|error| failed(&format!("cannot list the interfaces: {error}")))?;
     let found = selftest::run(&arguments.config, &links)
         .map_err(|error| failed(&format!("the self-test could not run: {error}")))?;
-    arguments.output.tell(&found)?;
+    arguments.output.print(&found)?;
     Ok(match found.outcome {
         Outcome::Armed => Exit::Done,
         Outcome::Observing => Exit::Observing,
@@ -96,7 +96,7 @@ fn cells(tried: &Tried) -> Vec<String> {
 }
 
 impl Answer for Selftest {
-    fn people(&self, writer: &mut dyn Write) -> io::Result<()> {
+    fn write_table(&self, writer: &mut dyn Write) -> io::Result<()> {
         writeln!(writer, "{}", describe(self.outcome))?;
         for problem in &self.problems {
             writeln!(writer, "  {}", output::clean(problem))?;
@@ -111,8 +111,8 @@ impl Answer for Selftest {
         writeln!(writer, "{}\n", table.trim_fmt())?;
         let mut field = |label, text: &str| output::field(writer, label, text);
         if let (Some(mode), Some(over)) = (&self.mode, &self.r#override) {
-            field("mode", &mode::words(mode))?;
-            field("override", &r#override::words(over))?;
+            field("mode", &mode::describe(mode))?;
+            field("override", &r#override::describe(over))?;
         }
         if let Some(blocks) = self.blocks {
             field("blocks", &format!("{} in force, not tested one by one", thousands(blocks)))?;

@@ -34,7 +34,7 @@ pub struct Arguments {
 /// # Errors
 /// `NoDaemon` if neither the daemon nor the kernel's maps can be read.
 pub fn run(arguments: &Arguments, client: &Client) -> Result<Exit, Failure> {
-    arguments.output.tell(&or_directly(ask(client), offline::status)?.0)?;
+    arguments.output.print(&or_directly(ask(client), offline::status)?.0)?;
     Ok(Exit::Done)
 }
 
@@ -61,7 +61,7 @@ pub(crate) fn colour(colour: Colour) -> &'static str {
 }
 
 impl Answer for Status {
-    fn people(&self, writer: &mut dyn Write) -> io::Result<()> {
+    fn write_table(&self, writer: &mut dyn Write) -> io::Result<()> {
         if self.findings.is_empty() {
             writeln!(writer, "{:<5}  no problems found", colour(self.colour))?;
         }
@@ -72,14 +72,14 @@ impl Answer for Status {
         }
         writeln!(writer)?;
         let mut field = |label, text: &str| output::field(writer, label, text);
-        field("mode", &mode::words(&self.mode))?;
-        field("override", &r#override::words(&self.r#override))?;
+        field("mode", &mode::describe(&self.mode))?;
+        field("override", &r#override::describe(&self.r#override))?;
         if self.interfaces.is_empty() {
             field("interfaces", "none")?;
         }
         for (index, interface) in self.interfaces.iter().enumerate() {
             let label = if index == 0 { "interfaces" } else { "" };
-            field(label, &interface::words(interface))?;
+            field(label, &interface::describe(interface))?;
         }
         let number = |count: Option<u64>| count.map_or_else(|| "?".to_owned(), thousands);
         let room = thousands(self.blocks_capacity);
@@ -209,15 +209,15 @@ mod tests {
         }
     }
 
-    fn people(status: &Status) -> String {
+    fn table(status: &Status) -> String {
         let mut text = Vec::new();
-        status.people(&mut text).unwrap();
+        status.write_table(&mut text).unwrap();
         String::from_utf8(text).unwrap()
     }
 
     #[test]
     fn status_page_has_every_field() {
-        let page = people(&status());
+        let page = table(&status());
         assert_eq!(
             page,
             "GREEN  no problems found\n\n\
@@ -241,7 +241,7 @@ mod tests {
         let thinned = [("telkom".to_owned(), 4)].into();
         let attempts = Attempts { refused: records, passed: Records::default(), thinned };
         let status = Status { attempts: Some(attempts), ..status() };
-        let page = people(&status);
+        let page = table(&status);
         let line = "            4 refusals in floods on telkom without a record, only counted\n";
         assert!(page.contains(&format!("without a record\n{line}reviews")), "{page}");
         let raw: Vec<_> = status.raw().iter().map(|line| line.join(" ")).collect();
@@ -258,7 +258,7 @@ mod tests {
             finding(Colour::Red, "ens1: the filter is gone"),
             finding(Colour::Amber, "SIP over TCP was seen"),
         ];
-        let page = people(&Status {
+        let page = table(&Status {
             colour: Colour::Red,
             findings,
             daemon: false,

@@ -1,5 +1,6 @@
 //! `palang store`.
 
+use crate::cli::input::options::ChangeOptions;
 use crate::config::limits;
 use crate::sys::lock;
 use std::fs;
@@ -65,9 +66,8 @@ struct RestoreArguments {
     /// Rename the existing store
     #[arg(long)]
     replace: bool,
-    /// Change nothing, only show what would change
-    #[arg(long)]
-    dry_run: bool,
+    #[command(flatten)]
+    change: ChangeOptions,
     #[command(flatten)]
     output: Output,
 }
@@ -89,9 +89,8 @@ struct AdoptArguments {
     /// Make the maps follow the store: numbers that only the maps block pass again
     #[arg(long)]
     from_store: bool,
-    /// Change nothing, only show what would change
-    #[arg(long)]
-    dry_run: bool,
+    #[command(flatten)]
+    change: ChangeOptions,
     #[command(flatten)]
     output: Output,
 }
@@ -110,7 +109,8 @@ pub fn run(arguments: &Arguments, client: &Client) -> Result<Exit, Failure> {
 }
 
 fn restore(arguments: &RestoreArguments) -> Result<Exit, Failure> {
-    let RestoreArguments { file, config, replace, dry_run, output } = arguments;
+    let RestoreArguments { file, config, replace, change: ChangeOptions { dry_run }, output } =
+        arguments;
     let paths = Config::read(config).map_err(|error| Failure::new(Exit::Usage, error))?.paths;
     let failed = |path: &Path, error: io::Error| {
         let refused = error.kind() == io::ErrorKind::PermissionDenied;
@@ -139,7 +139,7 @@ fn restore(arguments: &RestoreArguments) -> Result<Exit, Failure> {
         let before = store::restore(file, &store, *replace).map_err(failure)?;
         done.before = before.map(|path| path.display().to_string());
     }
-    output.tell(&done)?;
+    output.print(&done)?;
     Ok(Exit::Done)
 }
 
@@ -171,7 +171,7 @@ struct Restored {
 }
 
 impl Answer for Restored {
-    fn people(&self, writer: &mut dyn Write) -> io::Result<()> {
+    fn write_table(&self, writer: &mut dyn Write) -> io::Result<()> {
         if self.dry_run {
             writeln!(writer, "dry run, nothing was changed")?;
         }
@@ -212,22 +212,22 @@ fn backup(backup: &BackupArguments, client: &Client) -> Result<Exit, Failure> {
     // Copying a large store takes long; the daemon reports a full disk.
     let _: serde_json::Value =
         client.post(&client::path(&["store", "backup"], &[]), &what, client::BACKUP)?;
-    backup.output.tell(&Done { file })?;
+    backup.output.print(&Done { file })?;
     Ok(Exit::Done)
 }
 
 fn adopt(arguments: &AdoptArguments, client: &Client) -> Result<Exit, Failure> {
-    let AdoptArguments { from_maps, dry_run, output, .. } = arguments;
+    let AdoptArguments { from_maps, change: ChangeOptions { dry_run }, output, .. } = arguments;
     let from = if *from_maps { AdoptFrom::Maps } else { AdoptFrom::Store };
     let adopt = AdoptStore { from, dry_run: *dry_run };
     let path = client::path(&["store", "adopt"], &[]);
     let adopted: Adopted = client.post(&path, &adopt, client::BACKUP)?;
-    output.tell(&adopted)?;
+    output.print(&adopted)?;
     Ok(Exit::Done)
 }
 
 impl Answer for Adopted {
-    fn people(&self, writer: &mut dyn Write) -> io::Result<()> {
+    fn write_table(&self, writer: &mut dyn Write) -> io::Result<()> {
         if self.dry_run {
             writeln!(writer, "dry run, nothing was changed")?;
         }
@@ -258,7 +258,7 @@ struct Done {
 }
 
 impl Answer for Done {
-    fn people(&self, writer: &mut dyn Write) -> io::Result<()> {
+    fn write_table(&self, writer: &mut dyn Write) -> io::Result<()> {
         writeln!(writer, "backed up to {}", output::clean(&self.file))
     }
 

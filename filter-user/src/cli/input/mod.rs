@@ -1,4 +1,6 @@
-//! TODO-DOC
+//! Parses what a user writes on the command line: numbers, times, options that several commands share.
 
+pub(crate) mod error;
 pub(crate) mod number;
+pub(crate) mod options;
 pub(crate) mod time;

@@ -6,12 +6,14 @@ use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
 use jiff::{Span, SpanRelativeTo, Timestamp};
 
+use crate::cli::input::error::InputError;
+
 /// Parses a duration into whole seconds: `24h`, `30m`, `90s`, `7d` (a day has 24 hours) or `1h 30m`.
 ///
 /// # Errors
-/// Returns a message if the text is not a duration of at least 1 s in whole seconds.
-pub fn seconds(text: &str) -> Result<u64, String> {
-    let wanted = || format!("{text:?} is not a duration such as 30m, 24h or 7d");
+/// `Duration` if the text is not a duration of at least 1 s in whole seconds.
+pub fn seconds(text: &str) -> Result<u64, InputError> {
+    let wanted = || InputError::Duration(text.to_owned());
     let span: Span = text.parse().map_err(|_| wanted())?;
     let duration = span.to_duration(SpanRelativeTo::days_are_24_hours()).map_err(|_| wanted())?;
     match u64::try_from(duration.as_secs()) {
@@ -23,29 +25,27 @@ pub fn seconds(text: &str) -> Result<u64, String> {
 /// Parses a point in time: RFC 3339, or a local date and time such as `2026-11-25 18:20`.
 ///
 /// # Errors
-/// Returns a message if the text is neither.
-pub fn point(text: &str) -> Result<Timestamp, String> {
+/// `Time` if the text is neither.
+pub fn point(text: &str) -> Result<Timestamp, InputError> {
     if let Ok(time) = text.parse::<Timestamp>() {
         return Ok(time);
     }
     let local = text.parse::<DateTime>().and_then(|time| TimeZone::system().to_timestamp(time));
-    local.map_err(|_| {
-        format!("{text:?} is not a time such as '2026-11-25 18:20' or 2026-11-25T11:20:00Z")
-    })
+    local.map_err(|_| InputError::Time(text.to_owned()))
 }
 
 /// Parses a point in time, or a duration before now.
 ///
 /// # Errors
-/// Returns a message if the text is neither, or is before the first representable time.
-pub fn since(text: &str) -> Result<Timestamp, String> {
+/// `Since` if the text is neither; `TooFarBack` before the first representable time.
+pub fn since(text: &str) -> Result<Timestamp, InputError> {
     if let Ok(seconds) = seconds(text) {
         let before = Span::new().try_seconds(i64::try_from(seconds).unwrap_or(i64::MAX));
         return before
             .and_then(|before| Timestamp::now().checked_sub(before))
-            .map_err(|_| format!("{text:?} ago is too far in the past"));
+            .map_err(|_| InputError::TooFarBack(text.to_owned()));
     }
-    point(text).map_err(|error| format!("{error}, and not a duration such as 1h"))
+    point(text).map_err(|_| InputError::Since(text.to_owned()))
 }
 
 /// Formats a time in the local zone: `2026-11-25 18:20:00 +07`.
@@ -98,7 +98,7 @@ mod tests {
             assert_eq!(seconds(text), Ok(expected), "{text}");
         }
         for text in ["", "24", "0s", "-5m", "5m ago", "1month", "0.5s", "next week", "1y"] {
-            let error = seconds(text).unwrap_err();
+            let error = seconds(text).unwrap_err().to_string();
             assert!(error.contains("30m, 24h or 7d"), "{text}: {error}");
         }
     }
@@ -111,7 +111,7 @@ mod tests {
         let expected =
             TimeZone::system().to_timestamp(jiff::civil::date(2026, 11, 25).at(18, 20, 0, 0));
         assert_eq!(point("2026-11-25 18:20"), Ok(expected.unwrap()));
-        assert!(point("24h").unwrap_err().contains("not a time such as"));
+        assert!(point("24h").unwrap_err().to_string().contains("not a time such as"));
         assert!(point("25.11.2026").is_err());
     }
 
@@ -122,7 +122,7 @@ mod tests {
         let ago = Timestamp::now().duration_since(hour).as_secs();
         assert!((3600..4000).contains(&ago), "{ago}");
         assert!(since("999999999h").is_err());
-        assert!(since("yesterday").unwrap_err().contains("not a duration such as 1h"));
+        assert!(since("yesterday").unwrap_err().to_string().contains("not a duration such as 1h"));
     }
 
     #[test]

@@ -104,19 +104,19 @@ impl Exported {
     ///
     /// # Errors
     /// `Failed` if the output cannot be written.
-    pub fn tell(
+    pub fn print(
         file: Option<&Path>,
         rows: u64,
         noun: &'static str,
         output: Output,
     ) -> Result<(), Failure> {
         let Some(file) = file.filter(|path| *path != Path::new("-")) else { return Ok(()) };
-        output.tell(&Exported { file: file.display().to_string(), rows, noun })
+        output.print(&Exported { file: file.display().to_string(), rows, noun })
     }
 }
 
 impl Answer for Exported {
-    fn people(&self, writer: &mut dyn Write) -> io::Result<()> {
+    fn write_table(&self, writer: &mut dyn Write) -> io::Result<()> {
         writeln!(writer, "{} in {}", counted(self.rows, self.noun), output::clean(&self.file))
     }
 

@@ -8,10 +8,18 @@ use serde::Serialize;
 
 use crate::api::client::Client;
 use crate::api::wire::{Allow, Block, Change, Changed};
-use crate::cli::fallback::By;
 use crate::cli::output;
 use crate::cli::output::{Answer, Format, Output, Row};
 use crate::exit::Failure;
+
+/// Names the party that carried out a command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum By {
+    /// The daemon.
+    Daemon,
+    /// This command, directly on the kernel's maps.
+    Offline,
+}
 
 /// A block or an allow, with the verbs of its changes.
 pub trait Decision: Row {
@@ -95,7 +103,7 @@ impl Decision for Allow {
 ///
 /// # Errors
 /// `Failed` if the output cannot be written.
-pub fn tell<D: Decision>(
+pub fn print<D: Decision>(
     changed: &Changed<D>,
     by: By,
     client: &Client,
@@ -106,7 +114,7 @@ pub fn tell<D: Decision>(
         (None, By::Daemon, Format::Table) => in_force::in_force(client),
         _ => None,
     };
-    output.tell(&Printed { changed, gate })?;
+    output.print(&Printed { changed, gate })?;
     output::warn_unless_persisted(&changed.persisted, changed.dry_run);
     Ok(())
 }
@@ -120,7 +128,7 @@ struct Printed<'a, D> {
 }
 
 impl<D: Decision> Answer for Printed<'_, D> {
-    fn people(&self, writer: &mut dyn Write) -> io::Result<()> {
+    fn write_table(&self, writer: &mut dyn Write) -> io::Result<()> {
         let Changed { change, now, before, dry_run, in_force, notes, .. } = self.changed;
         if *dry_run {
             writeln!(writer, "dry run, nothing was changed")?;
@@ -223,15 +231,15 @@ mod tests {
         }
     }
 
-    fn people(changed: &Changed<Block>) -> Vec<String> {
+    fn table(changed: &Changed<Block>) -> Vec<String> {
         let mut text = Vec::new();
-        Printed { changed, gate: None }.people(&mut text).unwrap();
+        Printed { changed, gate: None }.write_table(&mut text).unwrap();
         String::from_utf8(text).unwrap().lines().map(str::to_owned).collect()
     }
 
     #[test]
     fn change_shows_what_is_in_force() {
-        let lines = people(&changed(Change::Added));
+        let lines = table(&changed(Change::Added));
         assert!(lines[0].starts_with("blocked 6281234567890 until 20"), "{lines:?}");
         assert!(lines[0].ends_with(" (in 24 h): prank, case 118"), "{lines:?}");
         let force = "in force: this number is refused (drop, blocked-number, block 6281234567890)";
@@ -240,17 +248,17 @@ mod tests {
 
     #[test]
     fn change_shows_what_was_before() {
-        let lines = people(&changed(Change::Moved));
+        let lines = table(&changed(Change::Moved));
         assert!(lines[1].starts_with("moved: was until 20"), "{lines:?}");
         assert!(lines[1].ends_with("(in 2 h): prank"), "{lines:?}");
-        assert_eq!(people(&changed(Change::Unchanged))[1], "unchanged: already set");
-        let lines = people(&changed(Change::Removed));
+        assert_eq!(table(&changed(Change::Unchanged))[1], "unchanged: already set");
+        let lines = table(&changed(Change::Removed));
         assert!(lines[0].starts_with("unblocked 6281234567890, which was in force until 20"));
     }
 
     #[test]
     fn dry_run_is_named_as_one() {
-        let lines = people(&Changed { dry_run: true, ..changed(Change::Added) });
+        let lines = table(&Changed { dry_run: true, ..changed(Change::Added) });
         assert_eq!(lines[0], "dry run, nothing was changed");
         assert!(lines[1].starts_with("would block 6281234567890 until "), "{lines:?}");
         assert!(lines[2].starts_with("in force now: "), "{lines:?}");

@@ -26,7 +26,7 @@ pub fn in_force(client: &Client) -> Option<String> {
 ///
 /// # Errors
 /// `Failed` if the output cannot be written.
-pub fn tell_in_force(client: &Client, dry_run: bool) -> Result<(), Failure> {
+pub fn print_in_force(client: &Client, dry_run: bool) -> Result<(), Failure> {
     let Some(gate) = in_force(client) else { return Ok(()) };
     let now = if dry_run { " now" } else { "" };
     output::written(writeln!(io::stdout(), "in force{now}: {}", output::clean(&gate)))

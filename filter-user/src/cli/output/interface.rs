@@ -17,7 +17,7 @@ pub enum Name {
 
 /// Describes the filter on an interface: `ens1: native (program 42)`, and its problem.
 #[must_use]
-pub fn words(interface: &Interface) -> String {
+pub fn describe(interface: &Interface) -> String {
     let program = interface.program.map(|id| format!("program {id}"));
     let mut text = match (&interface.xdp, program) {
         (Some(xdp), Some(program)) => format!("{}: {xdp} ({program})", interface.name),

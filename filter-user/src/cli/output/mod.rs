@@ -1,8 +1,10 @@
 //! Prints answers as a table, as JSON, or raw.
 
 pub(crate) mod atomic_file;
+pub(crate) mod call;
 pub(crate) mod capture_file;
 pub(crate) mod change;
+pub(crate) mod checks;
 pub(crate) mod in_force;
 pub(crate) mod interface;
 pub(crate) mod mode;
@@ -65,7 +67,7 @@ pub trait Answer: Serialize {
     ///
     /// # Errors
     /// Returns the error of the writer.
-    fn people(&self, writer: &mut dyn Write) -> io::Result<()>;
+    fn write_table(&self, writer: &mut dyn Write) -> io::Result<()>;
     /// Returns the fields of the raw lines.
     fn raw(&self) -> Vec<Vec<String>>;
 }
@@ -87,14 +89,14 @@ impl Output {
     ///
     /// # Errors
     /// `Failed` if the output cannot be written. A reader that closed the output is not an error.
-    pub fn tell(self, answer: &impl Answer) -> Result<(), Failure> {
+    pub fn print(self, answer: &impl Answer) -> Result<(), Failure> {
         let mut writer = BufWriter::new(io::stdout().lock());
         written(write(self.format, answer, &mut writer).and_then(|()| writer.flush()))
     }
 
     /// Checks whether the output is for people.
     #[must_use]
-    pub fn is_for_people(self) -> bool {
+    pub fn is_table(self) -> bool {
         self.format == Format::Table
     }
 
@@ -107,7 +109,7 @@ impl Output {
 
 fn write(format: Format, answer: &impl Answer, writer: &mut dyn Write) -> io::Result<()> {
     match format {
-        Format::Table => answer.people(writer),
+        Format::Table => answer.write_table(writer),
         Format::Json => json_line(answer, writer),
         Format::Raw => answer.raw().into_iter().try_for_each(|fields| raw_line(&fields, writer)),
     }

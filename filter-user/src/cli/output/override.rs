@@ -5,7 +5,7 @@ use crate::cli::output;
 
 /// Describes the override: `on until …: reason (author)`, or `off`.
 #[must_use]
-pub fn words(state: &Override) -> String {
+pub fn describe(state: &Override) -> String {
     if state.until.is_none() {
         return "off".to_owned();
     }

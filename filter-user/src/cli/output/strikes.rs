@@ -53,7 +53,7 @@ impl Strikes {
     ///
     /// # Errors
     /// Returns the error of the writer.
-    pub fn people(&self, writer: &mut dyn Write) -> io::Result<()> {
+    pub fn write_table(&self, writer: &mut dyn Write) -> io::Result<()> {
         if self.reports.is_empty() {
             return Ok(());
         }

@@ -27,7 +27,7 @@ pub(crate) async fn get_config(
     let config = app.control.config();
     let masked = who.role < Role::Operate;
     let text = if masked {
-        let shown = config.shown().masked(role::masked);
+        let shown = config.effective().masked(role::masked);
         toml::to_string(&shown).map_err(|error| Problem {
             kind: ProblemKind::Failed,
             message: format!("the configuration cannot be shown: {error}"),

@@ -8,7 +8,8 @@ use clap::Args;
 use crate::api::client;
 use crate::api::client::Client;
 use crate::api::wire::Block;
-use crate::cli::command::block::rows::{FileRow, Format, Writer};
+use crate::cli::command::block::row_writer::Writer;
+use crate::cli::command::block::rows::{FileRow, Format};
 use crate::cli::output;
 use crate::cli::output::Output;
 use crate::cli::output::atomic_file;
@@ -55,7 +56,7 @@ pub fn run(arguments: &Arguments, client: &Client) -> Result<(), Failure> {
         Ok(file) => atomic_file::finish(file, Ok(()), end)?,
         Err(error) => return output::written(Err(error)),
     }
-    Exported::tell(path, rows, "block", arguments.output)
+    Exported::print(path, rows, "block", arguments.output)
 }
 
 fn by_name(path: Option<&Path>) -> Format {

@@ -1,5 +1,6 @@
 //! `palang block import`.
 
+use crate::cli::input::options::ChangeOptions;
 use crate::cli::output::in_force;
 use std::fmt::Display;
 use std::fs::File;
@@ -41,9 +42,8 @@ pub struct Arguments {
     /// Import the good rows if others are bad; then exit 6
     #[arg(long)]
     skip_bad: bool,
-    /// Change nothing, only show what would change
-    #[arg(long)]
-    dry_run: bool,
+    #[command(flatten)]
+    change: ChangeOptions,
     #[command(flatten)]
     output: Output,
 }
@@ -63,7 +63,7 @@ pub fn run(arguments: &Arguments, client: &Client) -> Result<Exit, Failure> {
     }
     // If a row is bad, nothing is imported, but the daemon still checks the other rows.
     let only_ask = !rows.bad.is_empty() && !arguments.skip_bad;
-    let dry_run = arguments.dry_run || only_ask;
+    let dry_run = arguments.change.dry_run || only_ask;
     let news =
         if rows.good == 0 { None } else { Some(send(&rows, arguments, dry_run, client, &bar)?) };
     bar.finish_and_clear();
@@ -95,9 +95,9 @@ pub fn run(arguments: &Arguments, client: &Client) -> Result<Exit, Failure> {
     }
     imported.bad.extend(rows.bad);
     imported.bad.sort_by_key(|row| row.line);
-    arguments.output.tell(&imported)?;
-    if arguments.output.is_for_people() {
-        in_force::tell_in_force(client, imported.dry_run)?;
+    arguments.output.print(&imported)?;
+    if arguments.output.is_table() {
+        in_force::print_in_force(client, imported.dry_run)?;
     }
     Ok(if imported.bad.is_empty() { Exit::Done } else { Exit::Partly })
 }
@@ -137,7 +137,7 @@ fn read(arguments: &Arguments, bar: &ProgressBar) -> Result<Rows, Failure> {
                 let written = written.map_err(io::Error::from);
                 written.and_then(|()| spool.write_all(b"\n")).map_err(no_spool)?;
             }
-            Err(message) => bad.push(BadRow { line, message }),
+            Err(mistake) => bad.push(BadRow { line, message: mistake.to_string() }),
         }
         Ok(())
     })
@@ -225,7 +225,7 @@ struct Imported {
 }
 
 impl Answer for Imported {
-    fn people(&self, writer: &mut dyn Write) -> io::Result<()> {
+    fn write_table(&self, writer: &mut dyn Write) -> io::Result<()> {
         if self.dry_run {
             writeln!(writer, "dry run, nothing was changed")?;
         }

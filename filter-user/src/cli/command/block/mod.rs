@@ -2,22 +2,23 @@
 
 pub(crate) mod export;
 pub(crate) mod import;
+pub(crate) mod row_writer;
 pub(crate) mod rows;
 
 use std::io::{self, Write};
 use std::ops::ControlFlow;
 
 use clap::{ArgGroup, Args, Subcommand};
-use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::api::client;
 use crate::api::client::Client;
 use crate::api::wire::{AddBlock, Block};
-use crate::cli::fallback::By;
-use crate::cli::input::{number, time};
+use crate::cli::input::options::{ChangeOptions, End, Reason, Subject};
+use crate::cli::input::time;
 use crate::cli::output;
 use crate::cli::output::change;
+use crate::cli::output::change::By;
 use crate::cli::output::strikes::Strikes;
 use crate::cli::output::{Answer, Output, Row, known};
 use crate::exit::{Exit, Failure};
@@ -51,21 +52,15 @@ enum Command {
 #[derive(Debug, Args)]
 #[command(group = ArgGroup::new("end").required(true))]
 struct Add {
-    /// The caller number in any usual spelling
-    #[arg(value_name = "NUMBER|PREFIX*", value_parser = number::given)]
-    number: String,
-    /// How long: 30m, 24h, 7d
-    #[arg(long = "for", value_name = "DURATION", group = "end", value_parser = time::seconds)]
-    seconds: Option<u64>,
-    /// Until when: '2026-11-25 18:20' local time, or RFC 3339
-    #[arg(long, value_name = "TIME", group = "end", value_parser = time::point)]
-    until: Option<Timestamp>,
+    #[command(flatten)]
+    subject: Subject,
+    #[command(flatten)]
+    end: End,
     /// No end; needs the role admin
     #[arg(long, group = "end")]
     permanent: bool,
-    /// Reason for the block
-    #[arg(long, value_name = "TEXT")]
-    reason: String,
+    #[command(flatten)]
+    reason: Reason,
     /// Refuse nothing, only record what would be refused
     #[arg(long)]
     observe: bool,
@@ -78,9 +73,8 @@ struct Add {
     /// Change nothing if the number is already blocked
     #[arg(long)]
     if_absent: bool,
-    /// Change nothing, only show what would change
-    #[arg(long)]
-    dry_run: bool,
+    #[command(flatten)]
+    change: ChangeOptions,
     #[command(flatten)]
     output: Output,
 }
@@ -92,12 +86,10 @@ struct Add {
 /// Exit 4 if the number has no block of its own, even if a prefix blocks it.
 #[derive(Debug, Args)]
 struct Remove {
-    /// The number or prefix of the block
-    #[arg(value_name = "NUMBER|PREFIX*", value_parser = number::given)]
-    number: String,
-    /// Change nothing, only show what would change
-    #[arg(long)]
-    dry_run: bool,
+    #[command(flatten)]
+    subject: Subject,
+    #[command(flatten)]
+    change: ChangeOptions,
     #[command(flatten)]
     output: Output,
 }
@@ -123,9 +115,8 @@ struct List {
 /// `palang explain` shows which rule decides on a call from this number.
 #[derive(Debug, Args)]
 struct Show {
-    /// The number or prefix of the block
-    #[arg(value_name = "NUMBER|PREFIX*", value_parser = number::given)]
-    number: String,
+    #[command(flatten)]
+    subject: Subject,
     #[command(flatten)]
     output: Output,
 }
@@ -138,26 +129,26 @@ pub fn run(arguments: &Arguments, client: &Client) -> Result<Exit, Failure> {
     match &arguments.command {
         Command::Add(add) => {
             let what = AddBlock {
-                number: add.number.clone(),
-                seconds: add.seconds,
-                expires: add.until,
+                number: add.subject.number.clone(),
+                seconds: add.end.seconds,
+                expires: add.end.until,
                 permanent: add.permanent,
-                reason: add.reason.clone(),
+                reason: add.reason.reason.clone(),
                 observe: add.observe,
                 redial: add.redial,
                 no_redial: add.no_redial,
                 if_absent: add.if_absent,
-                dry_run: add.dry_run,
+                dry_run: add.change.dry_run,
             };
             let path = client::path(&["blocks"], &[]);
             let changed = client.post(&path, &what, client::LONG)?;
-            change::tell::<Block>(&changed, By::Daemon, client, add.output)?;
+            change::print::<Block>(&changed, By::Daemon, client, add.output)?;
         }
         Command::Remove(remove) => {
-            let query = [("dry_run", remove.dry_run.then_some("true"))];
-            let path = client::path(&["blocks", &remove.number], &query);
+            let query = [("dry_run", remove.change.dry_run.then_some("true"))];
+            let path = client::path(&["blocks", &remove.subject.number], &query);
             let changed = client.delete(&path, client::LONG)?;
-            change::tell::<Block>(&changed, By::Daemon, client, remove.output)?;
+            change::print::<Block>(&changed, By::Daemon, client, remove.output)?;
         }
         Command::List(list) => {
             let mut rows = list.output.list();
@@ -168,10 +159,12 @@ pub fn run(arguments: &Arguments, client: &Client) -> Result<Exit, Failure> {
             rows.finish(end)?;
         }
         Command::Show(show) => {
-            let path = client::path(&["blocks", &show.number], &[]);
+            let path = client::path(&["blocks", &show.subject.number], &[]);
             let block = client.get::<Block>(&path, client::LONG)?;
-            show.output
-                .tell(&BlockWithStrikes { block, strikes: Strikes::of(client, &show.number)? })?;
+            show.output.print(&BlockWithStrikes {
+                block,
+                strikes: Strikes::of(client, &show.subject.number)?,
+            })?;
         }
         Command::Import(import) => return import::run(import, client),
         Command::Export(export) => export::run(export, client)?,
@@ -197,9 +190,9 @@ struct BlockWithStrikes {
 }
 
 impl Answer for BlockWithStrikes {
-    fn people(&self, writer: &mut dyn Write) -> io::Result<()> {
-        self.block.people(writer)?;
-        self.strikes.people(writer)
+    fn write_table(&self, writer: &mut dyn Write) -> io::Result<()> {
+        self.block.write_table(writer)?;
+        self.strikes.write_table(writer)
     }
 
     fn raw(&self) -> Vec<Vec<String>> {
@@ -241,7 +234,7 @@ impl Row for Block {
 }
 
 impl Answer for Block {
-    fn people(&self, writer: &mut dyn Write) -> io::Result<()> {
+    fn write_table(&self, writer: &mut dyn Write) -> io::Result<()> {
         let mut field = |label, text: &str| output::field(writer, label, text);
         field("number", &self.number)?;
         field("in force", &output::until(self.expires, "for good"))?;
@@ -282,7 +275,7 @@ mod tests {
             id: uuid::Uuid::nil(),
             rule: 1,
             number: "6281234567890".into(),
-            created: Timestamp::UNIX_EPOCH,
+            created: jiff::Timestamp::UNIX_EPOCH,
             expires: None,
             reason: "prank".into(),
             author: "siti".into(),

@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 use std::fmt;
-use std::io::{self, BufRead, Read, Write};
+use std::io::{self, BufRead, Read};
 
 use clap::ValueEnum;
 use jiff::Timestamp;
@@ -23,7 +23,8 @@ pub enum Format {
     Json,
 }
 
-const HEADER: [&str; 7] = ["number", "expires", "reason", "author", "origin", "observe", "redial"];
+pub(super) const HEADER: [&str; 7] =
+    ["number", "expires", "reason", "author", "origin", "observe", "redial"];
 const REQUIRED: usize = 3;
 
 /// Holds one row of a file.
@@ -96,7 +97,7 @@ fn flag<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
 
 impl FileRow {
     /// Applies `change` to each text of the row.
-    fn with_texts(self, change: impl Fn(String) -> String) -> FileRow {
+    pub(super) fn with_texts(self, change: impl Fn(String) -> String) -> FileRow {
         FileRow {
             number: change(self.number),
             reason: change(self.reason),
@@ -136,7 +137,7 @@ const FORMULA: [char; 6] = ['=', '+', '-', '@', '\t', '\r'];
 
 /// Puts an apostrophe in front of a text that a spreadsheet would read as a formula, or that begins
 /// with an apostrophe itself. [`from_cell`] restores the text.
-fn to_cell(text: String) -> String {
+pub(super) fn to_cell(text: String) -> String {
     if text.starts_with(FORMULA) || text.starts_with('\'') { format!("'{text}") } else { text }
 }
 
@@ -164,8 +165,13 @@ impl From<io::Error> for Error {
     }
 }
 
+/// The mistake in a row, without its position: the caller prints the line.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct BadRow(pub(crate) String);
+
 /// Receives the line number and either the row or what is wrong with it.
-pub type Each<'a> = dyn FnMut(u64, Result<FileRow, String>) -> io::Result<()> + 'a;
+pub type Each<'a> = dyn FnMut(u64, Result<FileRow, BadRow>) -> io::Result<()> + 'a;
 
 /// Reads a file row by row. Without a format, the first character decides.
 ///
@@ -196,9 +202,7 @@ fn csv_rows(reader: impl BufRead, each: &mut Each<'_>) -> Result<(), Error> {
         .trim(csv::Trim::Headers)
         .from_reader(Lines { reader, place: &place });
     let header = reader.byte_headers().map_err(of_csv)?.clone();
-    check(&header).map_err(|wrong| {
-        Error::File(format!("line 1: {wrong}; the header of a CSV file is {}", HEADER.join(",")))
-    })?;
+    check(&header)?;
     let mut record = csv::ByteRecord::new();
     loop {
         let read = reader.read_byte_record(&mut record);
@@ -219,19 +223,29 @@ fn csv_rows(reader: impl BufRead, each: &mut Each<'_>) -> Result<(), Error> {
     }
 }
 
-fn check(header: &csv::ByteRecord) -> Result<(), String> {
+/// Checks the names of the columns.
+///
+/// # Errors
+/// `File` with the first column that is unknown, repeated or missing.
+fn check(header: &csv::ByteRecord) -> Result<(), Error> {
+    let refused = |wrong: String| {
+        Err(Error::File(format!(
+            "line 1: {wrong}; the header of a CSV file is {}",
+            HEADER.join(",")
+        )))
+    };
     for (index, name) in header.iter().enumerate() {
         let text = String::from_utf8_lossy(name);
         if !HEADER.contains(&&*text) {
-            return Err(format!("unknown column {text:?}"));
+            return refused(format!("unknown column {text:?}"));
         }
         if header.iter().take(index).any(|before| before == name) {
-            return Err(format!("column {text:?} appears twice"));
+            return refused(format!("column {text:?} appears twice"));
         }
     }
     let there = |name: &str| header.iter().any(|is| is == name.as_bytes());
     let missing = HEADER[..REQUIRED].iter().find(|name| !there(name));
-    missing.map_or(Ok(()), |name| Err(format!("column {name:?} is missing")))
+    missing.map_or(Ok(()), |name| refused(format!("column {name:?} is missing")))
 }
 
 fn of_csv(error: csv::Error) -> Error {
@@ -239,20 +253,20 @@ fn of_csv(error: csv::Error) -> Error {
 }
 
 /// Describes an error without its position: the caller prints the line.
-fn of_row(error: &csv::Error) -> String {
-    if let csv::ErrorKind::Deserialize { err, .. } = error.kind() {
-        return err.kind().to_string();
-    }
-    if let csv::ErrorKind::UnequalLengths { expected_len, len, .. } = error.kind() {
-        return format!("{len} fields instead of {expected_len}");
-    }
-    error.to_string()
+fn of_row(error: &csv::Error) -> BadRow {
+    BadRow(if let csv::ErrorKind::Deserialize { err, .. } = error.kind() {
+        err.kind().to_string()
+    } else if let csv::ErrorKind::UnequalLengths { expected_len, len, .. } = error.kind() {
+        format!("{len} fields instead of {expected_len}")
+    } else {
+        error.to_string()
+    })
 }
 
 /// Describes an error without its position: the caller prints the line, and the column does not help.
-fn of_json(error: &serde_json::Error) -> String {
+fn of_json(error: &serde_json::Error) -> BadRow {
     let text = error.to_string();
-    text.split(" at line ").next().unwrap_or_default().to_owned()
+    BadRow(text.split(" at line ").next().unwrap_or_default().to_owned())
 }
 
 fn json_lines(mut reader: impl BufRead, each: &mut Each<'_>) -> Result<(), Error> {
@@ -364,62 +378,13 @@ impl<'de> DeserializeSeed<'de> for Placed<'_> {
     }
 }
 
-/// Writes rows to a file.
-pub enum Writer<W: Write> {
-    /// CSV with the header.
-    Csv(Box<csv::Writer<W>>),
-    /// One JSON object per line.
-    Json(W),
-}
-
-impl<W: Write> Writer<W> {
-    /// Returns a writer; the header of CSV is already written.
-    ///
-    /// # Errors
-    /// Returns the error of `writer`.
-    pub fn new(writer: W, format: Format) -> io::Result<Writer<W>> {
-        match format {
-            Format::Csv => {
-                let mut csv = csv::WriterBuilder::new().has_headers(false).from_writer(writer);
-                csv.write_record(HEADER)?;
-                Ok(Writer::Csv(Box::new(csv)))
-            }
-            Format::Json => Ok(Writer::Json(writer)),
-        }
-    }
-
-    /// Writes a row.
-    ///
-    /// # Errors
-    /// Returns the error of the underlying writer.
-    pub fn row(&mut self, row: &FileRow) -> io::Result<()> {
-        match self {
-            Writer::Csv(csv) => Ok(csv.serialize(row.clone().with_texts(to_cell))?),
-            Writer::Json(writer) => {
-                serde_json::to_writer(&mut *writer, row)?;
-                writer.write_all(b"\n")
-            }
-        }
-    }
-
-    /// Writes what is buffered and returns the underlying writer.
-    ///
-    /// # Errors
-    /// Returns the error of the underlying writer.
-    pub fn finish(self) -> io::Result<W> {
-        match self {
-            Writer::Csv(csv) => csv.into_inner().map_err(csv::IntoInnerError::into_error),
-            Writer::Json(writer) => Ok(writer),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::command::block::row_writer::Writer;
     use proptest::prelude::*;
 
-    type Row = (u64, Result<FileRow, String>);
+    type Row = (u64, Result<FileRow, BadRow>);
 
     fn rows(text: &str, format: Option<Format>) -> Result<Vec<Row>, String> {
         let mut rows = Vec::new();
@@ -438,7 +403,7 @@ mod tests {
     fn assert_bad(rows: &[Row], expected: &[(u64, &str)]) {
         let bad: Vec<_> = rows
             .iter()
-            .filter_map(|(line, row)| row.as_ref().err().map(|message| (*line, message.as_str())))
+            .filter_map(|(line, row)| row.as_ref().err().map(|message| (*line, message.0.as_str())))
             .collect();
         assert_eq!(bad.len(), expected.len(), "{bad:?}");
         for ((line, message), (expected_line, part)) in bad.iter().zip(expected) {

@@ -14,6 +14,7 @@ use filter_common::plan::PREFIX_DIGITS_MAX;
 
 use crate::cli::command::replay::output::{Format, Output};
 use crate::cli::output::written;
+use crate::config::error::ConfigError;
 use crate::config::policy_file;
 use crate::exit::{Exit, Failure};
 use crate::model::number_text;
@@ -109,13 +110,13 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
 }
 
 pub(crate) fn policy(arguments: &Arguments) -> Result<Policy, Failure> {
-    let usage = |message: String| Failure::new(Exit::Usage, message);
+    let usage = |error: &dyn std::fmt::Display| Failure::new(Exit::Usage, error);
     let adjust = |policy: &mut Policy| adjust(policy, arguments);
     let mut policy = match &arguments.policy {
-        Some(path) => policy_file::read(path, &adjust).map_err(usage)?.policy,
+        Some(path) => policy_file::read(path, &adjust).map_err(|error| usage(&error))?.policy,
         None => {
             let mut policy = Policy::default();
-            adjust(&mut policy).map_err(usage)?;
+            adjust(&mut policy).map_err(|error| usage(&error))?;
             policy
         }
     };
@@ -130,19 +131,19 @@ pub(crate) fn policy(arguments: &Arguments) -> Result<Policy, Failure> {
     let plan = policy.trunks[0].profile.plan;
     for text in &arguments.allow {
         let subject = number_text::subject(text, &plan)
-            .map_err(|message| usage(format!("--allow: {message}")))?;
+            .map_err(|message| usage(&format!("--allow: {message}")))?;
         match policy.allows.iter().find(|(known, _)| *known == subject) {
             Some((_, allow)) if allow.expires == 0 => {}
-            Some(_) => return Err(usage(conflict("allow", subject))),
+            Some(_) => return Err(usage(&conflict("allow", subject))),
             None => policy.allow(subject, 0),
         }
     }
     for text in &arguments.block {
         let subject = number_text::subject(text, &plan)
-            .map_err(|message| usage(format!("--block: {message}")))?;
+            .map_err(|message| usage(&format!("--block: {message}")))?;
         match policy.blocks.iter().find(|(known, _)| *known == subject) {
             Some((_, block)) if block.expires == 0 && block.flags == 0 => {}
-            Some(_) => return Err(usage(conflict("block", subject))),
+            Some(_) => return Err(usage(&conflict("block", subject))),
             None => policy.block(subject, 0, 0),
         }
     }
@@ -158,7 +159,10 @@ fn conflict(kind: &str, subject: Subject) -> String {
 }
 
 /// Applies the numbering plan of the command line, before any number is parsed.
-fn adjust(policy: &mut Policy, arguments: &Arguments) -> Result<(), String> {
+///
+/// # Errors
+/// `Argument` if an option has a mistake.
+fn adjust(policy: &mut Policy, arguments: &Arguments) -> Result<(), ConfigError> {
     let plan = &mut policy.trunks[0].profile.plan;
     if let Some(text) = &arguments.country_code {
         plan.country = digits("--country-code", text, 1, 3)?;
@@ -172,12 +176,24 @@ fn adjust(policy: &mut Policy, arguments: &Arguments) -> Result<(), String> {
         prefixes.push(digits("--international-prefix", text, 1, PREFIX_DIGITS_MAX)?);
     }
     policy::set_international(plan, prefixes).map_err(|message| {
-        format!("--international-prefix: {message} (including those of the policy file)")
+        ConfigError::Argument(format!(
+            "--international-prefix: {message} (including those of the policy file)"
+        ))
     })
 }
 
-pub(crate) fn digits(argument: &str, text: &str, min: u32, max: u32) -> Result<Digits, String> {
-    Digits::parse(text)
-        .filter(|digits| (min..=max).contains(&digits.len()))
-        .ok_or_else(|| format!("{argument}: {text:?} must have {min} to {max} digits"))
+/// Parses digits of an option.
+///
+/// # Errors
+/// `Argument` if `text` does not have `min` to `max` digits.
+pub(crate) fn digits(
+    argument: &str,
+    text: &str,
+    min: u32,
+    max: u32,
+) -> Result<Digits, ConfigError> {
+    Digits::parse(text).filter(|digits| (min..=max).contains(&digits.len())).ok_or_else(|| {
+        let message = format!("{argument}: {text:?} must have {min} to {max} digits");
+        ConfigError::Argument(message)
+    })
 }

@@ -99,7 +99,7 @@ impl<W: Write> Output<W> {
     /// Returns the error of the writer.
     pub fn finish(mut self, summary: &Summary, ports: &[u16]) -> io::Result<()> {
         match self.format {
-            Format::Table => self.people(summary, ports)?,
+            Format::Table => self.write_table(summary, ports)?,
             Format::Json => {
                 serde_json::to_writer(&mut self.writer, &Last { summary })?;
                 self.writer.write_all(b"\n")?;
@@ -109,7 +109,7 @@ impl<W: Write> Output<W> {
         self.writer.flush()
     }
 
-    pub(crate) fn people(&mut self, summary: &Summary, ports: &[u16]) -> io::Result<()> {
+    pub(crate) fn write_table(&mut self, summary: &Summary, ports: &[u16]) -> io::Result<()> {
         if self.table.row_count() > 0 {
             if let Some(column) = self.table.column_mut(usize::from(self.files)) {
                 column.set_cell_alignment(CellAlignment::Right);

@@ -1,23 +1,21 @@
 //! Draws the screen of `palang top` from a [`View`].
 
-use jiff::Timestamp;
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::{Line, Span as Text};
-use ratatui::widgets::{Paragraph, Row, Table, Wrap};
+use ratatui::widgets::{Paragraph, Wrap};
 
-use crate::api::wire::{Colour, Interface, Top};
-use crate::cli::command::top::view::{Attempts, Connection, Measuring, Span, View};
-use crate::cli::output::{clean, known, thousands};
+use crate::api::wire::{Colour, Top};
+use crate::cli::command::top::tables::{callers, figures, interfaces, table, trunks};
+use crate::cli::command::top::view::{Connection, View};
+use crate::cli::output::clean;
 
 /// Smallest terminal.
 const WIDTH: u16 = 80;
 const HEIGHT: u16 = 24;
 /// Number of findings on the smallest terminal.
 const FINDINGS: usize = 2;
-/// Largest number of interfaces.
-const INTERFACES: usize = 3;
 /// Number of trunks on the smallest terminal.
 const TRUNKS: usize = 4;
 
@@ -74,7 +72,7 @@ fn title(view: &View, top: &Top, width: u16) -> Paragraph<'static> {
     let version = clean(&top.status.version).into_owned();
     let left = format!(" palang top  daemon {version}");
     let zone = top.time.to_zoned_datetime(view.zone.clone()).strftime("%:::z").to_string();
-    let right = format!("{} {zone}  q quits ", date(view, top.time));
+    let right = format!("{} {zone}  q quits ", view.date(top.time));
     let gap = usize::from(width).saturating_sub(left.len() + right.len());
     let style = Style::new().add_modifier(Modifier::REVERSED);
     Paragraph::new(format!("{left}{}{right}", " ".repeat(gap))).style(style)
@@ -83,7 +81,7 @@ fn title(view: &View, top: &Top, width: u16) -> Paragraph<'static> {
 /// Describes what the gate does with blocked callers now; first a colour and a word.
 fn state(view: &View, top: &Top) -> (Color, &'static str, String) {
     let status = &top.status;
-    let since = || time(view, top.time);
+    let since = || view.time(top.time);
     match &view.connection {
         Connection::Gone(_) => {
             let text = format!("the filter continues as it was at {}", since());
@@ -100,7 +98,7 @@ fn state(view: &View, top: &Top) -> (Color, &'static str, String) {
         return (Color::Red, "NOT ATTACHED", "every call passes: palang attach IFACE".into());
     }
     if let Some(until) = status.r#override.until {
-        let mut text = format!("no call is refused until {}", date(view, until));
+        let mut text = format!("no call is refused until {}", view.date(until));
         if let Some(reason) = &status.r#override.reason {
             text += &format!(": {reason}");
         }
@@ -112,7 +110,7 @@ fn state(view: &View, top: &Top) -> (Color, &'static str, String) {
     if status.mode.mode != "enforce" {
         return (Color::Yellow, "OBSERVE", "no call is refused".into());
     }
-    let until = status.mode.until.map(|until| date(view, until));
+    let until = status.mode.until.map(|until| view.date(until));
     let until = until.map_or_else(String::new, |until| format!(" until {until}, then observe"));
     (Color::Green, "ENFORCE", format!("blocked callers are refused{until}"))
 }
@@ -171,176 +169,20 @@ fn broken(text: &str, width: usize) -> (String, Option<String>) {
     (text[..end].to_owned(), Some(text[end..].trim_start().to_owned()))
 }
 
-fn figures(view: &View, top: &Top) -> Table<'static> {
-    let (second, minute) = (view.second(), view.minute());
-    let both = |format: fn(Span) -> String| [second, minute].map(|span| known(span.map(format)));
-    let total = Attempts::of(&top.status.packets);
-    let status = &top.status;
-    let (refused, passed) = (thousands(status.refused_lost), thousands(status.passed_lost));
-    let thinned = match status.refused_thinned() {
-        0 => String::new(),
-        thinned => format!(", {} thinned", thousands(thinned)),
-    };
-    let measured = match (second, &view.measuring) {
-        (Some(Span { packet_ns: Some(_), .. }), _) => "measured while this is open".to_owned(),
-        (_, Measuring::Off(why)) => why.clone(),
-        (Some(Span { packets: 0, .. }), Measuring::On) => "no packets".to_owned(),
-        (Some(_), Measuring::On) => "nothing measured".to_owned(),
-        (None, Measuring::On) => "-".to_owned(),
-    };
-    let rows = [
-        (
-            "packets/s",
-            both(|span| rate(span, span.packets)),
-            thousands(status.packets.values().sum()),
-        ),
-        ("attempts/s", both(|span| rate(span, span.attempts.all())), thousands(total.all())),
-        ("refused", both(|span| share(span, span.attempts.refused)), thousands(total.refused)),
-        ("unread", both(|span| share(span, span.attempts.unread)), thousands(total.unread)),
-        ("ns per packet", both(|span| known(span.packet_ns.map(thousands))), measured),
-        (
-            "events lost/s",
-            both(|span| rate(span, span.lost)),
-            format!("{refused} refused, {passed} passed{thinned}"),
-        ),
-    ];
-    let rows = rows
-        .into_iter()
-        .map(|(name, [second, minute], note)| vec![name.to_owned(), second, minute, note])
-        .collect();
-    let widths = [
-        Constraint::Length(15),
-        Constraint::Length(11),
-        Constraint::Length(11),
-        Constraint::Fill(1),
-    ];
-    table(["", "now", "1 min", "since the maps were made"], widths, rows)
-}
-
-fn rate(span: Span, count: u64) -> String {
-    let rate = count as f64 / span.seconds;
-    // A rate of one call per minute must not be shown as 0.
-    if rate >= 100.0 { thousands(rate.round() as u64) } else { format!("{rate:.1}") }
-}
-
-fn share(span: Span, count: u64) -> String {
-    let all = span.attempts.all();
-    if all == 0 {
-        return "-".to_owned();
-    }
-    format!("{:.1} %", count as f64 * 100.0 / all as f64)
-}
-
-/// Returns the interfaces, those with a problem first.
-fn interfaces(top: &Top) -> Vec<Vec<String>> {
-    let mut interfaces: Vec<&Interface> = top.status.interfaces.iter().collect();
-    interfaces.sort_by_key(|interface| interface.problem.is_none());
-    if interfaces.is_empty() {
-        return vec![vec!["-".into(), "-".into(), "no interface has the filter".into()]];
-    }
-    let others = interfaces.len().saturating_sub(INTERFACES);
-    let row = |interface: &Interface| {
-        let state = match &interface.problem {
-            Some(problem) => format!("PROBLEM: {problem}"),
-            None => format!("attached, program {}", known(interface.program)),
-        };
-        vec![interface.name.clone(), known(interface.xdp.as_ref()), state]
-    };
-    let mut rows: Vec<_> = interfaces.into_iter().take(INTERFACES).map(row).collect();
-    if others > 0
-        && let Some(state) = rows.last_mut().and_then(|row| row.last_mut())
-    {
-        *state += &format!("  (and {others} more)");
-    }
-    rows
-}
-
-/// Returns the trunks, most attempts first.
-fn trunks(view: &View, top: &Top, room: usize) -> Vec<Vec<String>> {
-    let mut trunks: Vec<_> =
-        top.trunks.iter().map(|trunk| (&trunk.name, Attempts::of(&trunk.packets))).collect();
-    trunks.sort_by_key(|(_, attempts)| std::cmp::Reverse(attempts.all()));
-    let others = trunks.len().saturating_sub(room);
-    let mut rows: Vec<_> = trunks
-        .iter()
-        .take(room)
-        .map(|(name, attempts)| {
-            let rate = view.trunk_rate(name).map(|rate| format!("{rate:.1}"));
-            let counts = [attempts.all(), attempts.refused, attempts.unread, attempts.passed];
-            let mut row = vec![(*name).clone(), known(rate)];
-            row.extend(counts.map(thousands));
-            row
-        })
-        .collect();
-    if others > 0
-        && let Some(name) = rows.last_mut().and_then(|row| row.first_mut())
-    {
-        *name += &format!(" (+{others})");
-    }
-    rows
-}
-
-fn callers(view: &View, top: &Top) -> Table<'static> {
-    let row = |caller: &crate::api::wire::BusyCaller| {
-        vec![
-            caller.number.clone(),
-            thousands(caller.attempts),
-            thousands(caller.refused),
-            time(view, caller.last),
-            caller.reason.clone(),
-            known(caller.trunk.as_ref()),
-        ]
-    };
-    let mut rows: Vec<_> = top.busiest.iter().map(row).collect();
-    if top.uncounted > 0 {
-        let more = format!("+ {} of others", thousands(top.uncounted));
-        rows.insert(0, vec![more]);
-    }
-    if rows.is_empty() {
-        rows.push(vec!["none".to_owned()]);
-    }
-    let widths = [
-        Constraint::Length(22),
-        Constraint::Length(10),
-        Constraint::Length(10),
-        Constraint::Length(9),
-        Constraint::Length(15),
-        Constraint::Fill(1),
-    ];
-    table(["blocked caller, 5 min", "attempts", "refused", "last", "why", "trunk"], widths, rows)
-}
-
-/// Creates a table with an underlined header, which is also visible without colours.
-fn table<const COLUMNS: usize>(
-    columns: [&'static str; COLUMNS],
-    widths: [Constraint; COLUMNS],
-    rows: Vec<Vec<String>>,
-) -> Table<'static> {
-    let head = Row::new(columns).style(Style::new().add_modifier(Modifier::UNDERLINED));
-    let rows = rows
-        .into_iter()
-        .map(|row| Row::new(row.iter().map(|cell| clean(cell).into_owned()).collect::<Vec<_>>()));
-    Table::new(rows, widths).header(head)
-}
-
-fn time(view: &View, time: Timestamp) -> String {
-    time.to_zoned_datetime(view.zone.clone()).strftime("%H:%M:%S").to_string()
-}
-
-fn date(view: &View, time: Timestamp) -> String {
-    time.to_zoned_datetime(view.zone.clone()).strftime("%Y-%m-%d %H:%M:%S").to_string()
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
 
+    use jiff::Timestamp;
     use jiff::tz::TimeZone;
     use ratatui::Terminal;
     use ratatui::backend::TestBackend;
 
     use super::*;
-    use crate::api::wire::{BusyCaller, Finding, Mode, Override, Persisted, Status, TrunkPackets};
+    use crate::api::wire::{
+        BusyCaller, Finding, Interface, Mode, Override, Persisted, Status, TrunkPackets,
+    };
+    use crate::cli::command::top::view::Measuring;
 
     fn packets(counts: &[(&str, u64)]) -> BTreeMap<String, u64> {
         counts.iter().map(|(name, count)| ((*name).to_owned(), *count)).collect()

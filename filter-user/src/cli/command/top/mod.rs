@@ -1,6 +1,7 @@
 //! `palang top`.
 
 pub(crate) mod draw;
+pub(crate) mod tables;
 pub(crate) mod view;
 
 use std::io::{self, IsTerminal as _};

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use filter_common::reason::{Fate, Reason};
+use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
 use crate::api::wire::Top;
@@ -144,6 +145,16 @@ pub struct Span {
 }
 
 impl View {
+    /// Formats a time of day in the zone of the view.
+    pub(crate) fn time(&self, time: Timestamp) -> String {
+        time.to_zoned_datetime(self.zone.clone()).strftime("%H:%M:%S").to_string()
+    }
+
+    /// Formats a date and time in the zone of the view.
+    pub(crate) fn date(&self, time: Timestamp) -> String {
+        time.to_zoned_datetime(self.zone.clone()).strftime("%Y-%m-%d %H:%M:%S").to_string()
+    }
+
     /// Creates a view without data.
     #[must_use]
     pub fn new(measuring: Measuring, colours: bool, zone: TimeZone) -> View {

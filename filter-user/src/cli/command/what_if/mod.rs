@@ -19,7 +19,7 @@ use jiff::{SignedDuration, Timestamp};
 use crate::api::client;
 use crate::api::client::Client;
 use crate::api::wire;
-use crate::cli::command::what_if::output::{Compared, Told};
+use crate::cli::command::what_if::output::{Compared, Comparison};
 use crate::cli::input::time;
 use crate::cli::output::Output;
 use crate::cli::output::progress::progress;
@@ -88,15 +88,27 @@ pub struct Arguments {
     output: Output,
 }
 
+/// Why the picture of `--plot` cannot be drawn.
+#[derive(Debug, thiserror::Error)]
+enum PictureError {
+    /// PNG needs a font library.
+    #[error("PNG is not supported: write FILE.svg; any browser can show and convert it")]
+    Png,
+    /// The file name does not end with `.svg`.
+    #[error("{0:?} is not supported: write FILE.svg")]
+    Format(String),
+}
+
 /// Accepts only SVG files: other formats need a font library.
-fn picture(text: &str) -> Result<PathBuf, String> {
+///
+/// # Errors
+/// Returns an error for a file name with another ending.
+fn picture(text: &str) -> Result<PathBuf, PictureError> {
     let path = PathBuf::from(text);
     match path.extension().and_then(|extension| extension.to_str()) {
         Some("svg") => Ok(path),
-        Some("png") => Err("PNG is not supported: write FILE.svg; any browser can \
-                            show and convert it"
-            .to_owned()),
-        Some(_) | None => Err(format!("{text:?} is not supported: write FILE.svg")),
+        Some("png") => Err(PictureError::Png),
+        Some(_) | None => Err(PictureError::Format(text.to_owned())),
     }
 }
 
@@ -112,21 +124,21 @@ pub fn run(arguments: &Arguments, client: &Client) -> Result<Exit, Failure> {
     let policy = read(&arguments.policy)?;
     let against = arguments.against.as_deref().map(read).transpose()?;
     let named = arguments.against.as_ref().map(|path| Compared::file(path));
-    let (told, broken) = match arguments.since {
+    let (comparison, broken) = match arguments.since {
         Some(since) => {
             let until = arguments.until.unwrap_or(Timestamp::MAX);
             let tally = recorded(&policy, against.as_ref(), since, until, client)?;
-            (Told::new(tally, named.or(Some(Compared::recorded())), None), Vec::new())
+            (Comparison::new(tally, named.or(Some(Compared::recorded())), None), Vec::new())
         }
         None => captured(arguments, &policy, against, named, client),
     };
-    if told.frames == Some(0) && !broken.is_empty() {
+    if comparison.frames == Some(0) && !broken.is_empty() {
         return Err(Failure::new(Exit::Failed, broken.join("\n")));
     }
-    let told = told.cut_to(if arguments.all { None } else { Some(ROWS) });
-    arguments.output.tell(&told)?;
+    let comparison = comparison.cut_to(if arguments.all { None } else { Some(ROWS) });
+    arguments.output.print(&comparison)?;
     if let Some(path) = &arguments.plot {
-        draw(path, &told)?;
+        draw(path, &comparison)?;
     }
     match broken.is_empty() {
         true => Ok(Exit::Done),
@@ -134,12 +146,13 @@ pub fn run(arguments: &Arguments, client: &Client) -> Result<Exit, Failure> {
     }
 }
 
-fn draw(path: &Path, told: &Told) -> Result<(), Failure> {
+fn draw(path: &Path, comparison: &Comparison) -> Result<(), Failure> {
     let failed = |what: &dyn std::fmt::Display| {
         Failure::new(Exit::Failed, format!("{}: {what}", path.display()))
     };
-    let baseline = told.compared.as_ref().map(|compared| compared.name.as_str());
-    let picture = plot::svg(&told.tally.timeline, baseline).map_err(|error| failed(&error))?;
+    let baseline = comparison.compared.as_ref().map(|compared| compared.name.as_str());
+    let picture =
+        plot::svg(&comparison.tally.timeline, baseline).map_err(|error| failed(&error))?;
     std::fs::write(path, picture)
         .map_err(|error| failed(&format!("cannot write the file: {error}")))
 }
@@ -151,7 +164,7 @@ fn captured(
     against: Option<PolicyFile>,
     named: Option<Compared>,
     client: &Client,
-) -> (Told, Vec<String>) {
+) -> (Comparison, Vec<String>) {
     if [Some(policy), against.as_ref()].into_iter().flatten().any(|file| file.ladder.is_some()) {
         eprintln!("palang: a capture has no reports, so the ladder has no effect: see --since");
     }
@@ -180,22 +193,27 @@ fn captured(
         let ticker = bar.clone();
         let result = capture(path, move |bytes| ticker.inc(bytes), &mut frames);
         bar.finish_and_clear();
-        if let Err(message) = result {
-            broken.push(format!("{}: {message}", path.display()));
+        if let Err(failure) = result {
+            broken.push(format!("{}: {}", path.display(), failure.message));
         }
     }
-    (Told::new(frames.tally, compared, Some(frames.count)), broken)
+    (Comparison::new(frames.tally, compared, Some(frames.count)), broken)
 }
 
+/// Judges the frames of a capture.
+///
+/// # Errors
+/// `Failed` if the capture cannot be read to its end.
 fn capture(
     path: &Path,
     progress: impl Fn(u64) + 'static,
     frames: &mut Frames,
-) -> Result<(), String> {
-    for frame in Capture::open(path, progress).map_err(|error| error.to_string())? {
-        let frame = frame.map_err(|error| error.to_string())?;
+) -> Result<(), Failure> {
+    let failed = |error: &dyn std::fmt::Display| Failure::new(Exit::Failed, error);
+    for frame in Capture::open(path, progress).map_err(|error| failed(&error))? {
+        let frame = frame.map_err(|error| failed(&error))?;
         let ethernet = link::ethernet(frame.link, &frame.bytes)
-            .map_err(|error| format!("frame {}: {error}", frame.number))?;
+            .map_err(|error| failed(&format!("frame {}: {error}", frame.number)))?;
         frames.judge(&ethernet, frame.time);
     }
     Ok(())
@@ -236,8 +254,8 @@ fn recorded(
         let text = since.checked_sub(back).unwrap_or(Timestamp::MIN).to_string();
         client.list(
             &client::path(&["reports"], &[("since", Some(&text))]),
-            |told: wire::Report| {
-                match report(&told, &plan) {
+            |comparison: wire::Report| {
+                match report(&comparison, &plan) {
                     Ok(report) => reports.extend(report.filter(|report| report.time <= until)),
                     Err(failure) => wrong = Some(failure),
                 }

@@ -40,7 +40,7 @@ impl Compared {
 }
 
 /// Holds the result of a comparison.
-pub struct Told {
+pub struct Comparison {
     /// The counts.
     pub tally: Tally,
     /// The other side of the comparison, if there is one.
@@ -64,7 +64,7 @@ struct Json<'a> {
     numbers: &'a [NumberRow],
 }
 
-impl Serialize for Told {
+impl Serialize for Comparison {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let baseline = self.tally.baseline.as_ref();
         let json = Json {
@@ -80,17 +80,17 @@ impl Serialize for Told {
     }
 }
 
-impl Told {
+impl Comparison {
     /// Returns the result; `frames` is the number of frames in the captures.
-    pub fn new(tally: Tally, compared: Option<Compared>, frames: Option<u64>) -> Told {
+    pub fn new(tally: Tally, compared: Option<Compared>, frames: Option<u64>) -> Comparison {
         let numbers = tally.numbers();
-        Told { tally, compared, frames, numbers, rows_max: None }
+        Comparison { tally, compared, frames, numbers, rows_max: None }
     }
 
     /// Limits the number of rows in the table.
     #[must_use]
-    pub fn cut_to(self, rows_max: Option<usize>) -> Told {
-        Told { rows_max, ..self }
+    pub fn cut_to(self, rows_max: Option<usize>) -> Comparison {
+        Comparison { rows_max, ..self }
     }
 
     fn totals(&self, writer: &mut dyn Write) -> io::Result<()> {
@@ -152,8 +152,8 @@ impl Told {
     }
 }
 
-impl Answer for Told {
-    fn people(&self, writer: &mut dyn Write) -> io::Result<()> {
+impl Answer for Comparison {
+    fn write_table(&self, writer: &mut dyn Write) -> io::Result<()> {
         let within = self
             .frames
             .map_or_else(String::new, |frames| format!(" in {}", counted(frames, "frame")));

@@ -1,6 +1,5 @@
 //! Reads the policy in force from the daemon: its configuration, mode, blocks and allows.
 
-use crate::config::file;
 use std::ops::ControlFlow;
 use std::path::Path;
 
@@ -11,31 +10,47 @@ use jiff::Timestamp;
 use crate::api::client;
 use crate::api::client::Client;
 use crate::api::wire::{Allow, Block, ConfigInForce, Mode};
+use crate::config::error::ConfigError;
+use crate::config::file;
 use crate::exit::Failure;
 use crate::model::number_text;
 use crate::model::policy::{Policy, Subject};
 use crate::what_if::records::nanoseconds;
 
-const MASKED: &str =
-    "the daemon masks the numbers: this needs the role operate ([roles] in palang.toml)";
+/// Why the policy in force is not known.
+#[derive(Debug, thiserror::Error)]
+pub enum PolicyError {
+    /// The daemon masks numbers for this user.
+    #[error("the daemon masks the numbers: this needs the role operate ([roles] in palang.toml)")]
+    Masked,
+    /// The daemon refuses or cannot be reached; its reason in one line.
+    #[error("{0}")]
+    Daemon(String),
+    /// This version does not accept the daemon's configuration.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// A number is not valid under the numbering plan.
+    #[error("{0}")]
+    Number(String),
+}
 
 /// Returns the policy in force; its times are nanoseconds since 1970. The override is not part of
 /// it, as it is only temporary.
 ///
 /// # Errors
-/// Returns the reason in one line if the daemon refuses, cannot be reached, or masks numbers.
-pub fn policy(client: &Client) -> Result<Policy, String> {
+/// Returns an error if the daemon refuses, cannot be reached, or masks numbers.
+pub fn policy(client: &Client) -> Result<Policy, PolicyError> {
     let reason = |error: client::Error| {
         let message = Failure::from(error).message;
-        message.lines().next().unwrap_or_default().to_owned()
+        PolicyError::Daemon(message.lines().next().unwrap_or_default().to_owned())
     };
     let config: ConfigInForce =
         client.get(&client::path(&["config"], &[]), client::SHORT).map_err(reason)?;
     if config.masked {
-        return Err(MASKED.into());
+        return Err(PolicyError::Masked);
     }
     let config = file::parse(&config.text)
-        .map_err(|wrong| wrong.told(Path::new(&config.path), &config.text))?;
+        .map_err(|mistake| mistake.in_file(Path::new(&config.path), &config.text))?;
     let mut policy = config.policy;
     let mode: Mode = client.get(&client::path(&["mode"], &[]), client::SHORT).map_err(reason)?;
     policy.settings.mode = if mode.mode == "enforce" { MODE_ENFORCE } else { MODE_OBSERVE };
@@ -44,7 +59,7 @@ pub fn policy(client: &Client) -> Result<Policy, String> {
     let mut found = |text: &str, put: &mut dyn FnMut(Subject)| {
         match subject(text, &plan) {
             Ok(subject) => put(subject),
-            Err(message) => wrong = Some(message),
+            Err(error) => wrong = Some(error),
         }
         if wrong.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     };
@@ -69,7 +84,7 @@ pub fn policy(client: &Client) -> Result<Policy, String> {
         })
         .map_err(reason)?;
     match wrong {
-        Some(message) => Err(message),
+        Some(error) => Err(error),
         None => Ok(policy),
     }
 }
@@ -87,14 +102,14 @@ pub fn is_masked(text: &str) -> bool {
 /// Parses a number of the API: E.164 digits without `+`, a local number, or a prefix with `*`.
 ///
 /// # Errors
-/// Returns a message if the number is not valid or is masked.
-pub fn subject(text: &str, plan: &Plan) -> Result<Subject, String> {
+/// `Masked`; `Number` if the number is not valid.
+pub fn subject(text: &str, plan: &Plan) -> Result<Subject, PolicyError> {
     if is_masked(text) {
-        return Err(MASKED.into());
+        return Err(PolicyError::Masked);
     }
     let is_local = !text.ends_with('*') && text.len() <= usize::from(plan.short_digits);
     let text = if is_local { text.to_owned() } else { format!("+{text}") };
-    number_text::subject(&text, plan).map_err(|error| error.to_string())
+    number_text::subject(&text, plan).map_err(|error| PolicyError::Number(error.to_string()))
 }
 
 #[cfg(test)]
@@ -105,10 +120,13 @@ mod tests {
     fn api_number_text_parses_to_the_same_subject() {
         let plan = Policy::default().trunks[0].profile.plan;
         for text in ["6281234567890", "14155550100", "2502", "112", "62811", "62811*", "1*"] {
-            assert_eq!(subject(text, &plan).map(|subject| subject.to_string()), Ok(text.into()));
+            assert_eq!(subject(text, &plan).unwrap().to_string(), text);
         }
         for masked in ["6281*******90", "1**", "6*****"] {
-            assert!(subject(masked, &plan).unwrap_err().contains("role operate"), "{masked}");
+            assert!(
+                subject(masked, &plan).unwrap_err().to_string().contains("role operate"),
+                "{masked}"
+            );
         }
         assert!(matches!(subject("2502", &plan), Ok(Subject::Number(number)) if number.is_local()));
     }

@@ -1,20 +1,21 @@
 //! `palang setup`: from an installed package to a filter in mode observe.
 
-use crate::cli::output::in_force;
-use crate::config::limits;
-use std::io::{self, IsTerminal as _, Write};
-use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+mod file;
+mod question;
+mod service;
+mod summary;
+mod undo;
+
+use std::io::{self, Write};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use nix::sys::signal::{Signal, kill};
-use nix::sys::socket::getsockopt;
-use nix::sys::socket::sockopt::PeerCredentials;
-use nix::unistd::{Pid, geteuid};
-use serde::Serialize;
+use nix::unistd::geteuid;
 
+use self::service::UNIT;
+use self::summary::Summary;
+use self::undo::Undo;
 use crate::api::client;
 use crate::api::client::Client;
 use crate::api::wire::{Attach, ConfigInForce, Interface, Mode, SetMode, Status};
@@ -22,18 +23,17 @@ use crate::bringup::doctor;
 use crate::bringup::doctor::State;
 use crate::bringup::setup;
 use crate::bringup::setup::{Change, Listener, Wanted};
-use crate::cli::command::doctor as doctor_output;
+use crate::cli::input::options::ChangeOptions;
 use crate::cli::output;
-use crate::cli::output::interface::{Name, words};
-use crate::cli::output::{Answer, Output, known};
+use crate::cli::output::Output;
+use crate::cli::output::checks;
+use crate::cli::output::in_force;
+use crate::cli::output::interface::{Name, describe};
+use crate::config::limits;
 use crate::datapath::Pins;
 use crate::exit::{Exit, Failure};
 use crate::sys::netlink;
 
-/// The systemd unit of the package; it reads [`limits::PATH`].
-const UNIT: &str = "palang.service";
-/// Default country code: Indonesia.
-const COUNTRY_CODE: &str = "62";
 /// Longest wait for the daemon to apply a configuration, or to attach.
 const PATIENCE: Duration = Duration::from_secs(30);
 const LOOK: Duration = Duration::from_millis(100);
@@ -69,9 +69,8 @@ pub struct Arguments {
     /// Do not ask
     #[arg(long)]
     yes: bool,
-    /// Change nothing, only show what would change
-    #[arg(long)]
-    dry_run: bool,
+    #[command(flatten)]
+    change: ChangeOptions,
     #[command(flatten)]
     output: Output,
 }
@@ -86,29 +85,29 @@ pub fn run(arguments: &Arguments) -> Result<Exit, Failure> {
         return Err(Failure::new(Exit::Refused, message));
     }
     let found = Found::look(arguments)?;
-    let people = arguments.output.is_for_people();
-    if people {
+    let is_table = arguments.output.is_table();
+    if is_table {
         output::written(found.print(&mut io::stdout()))?;
     }
     if let Some(count) = found.failed() {
         let message = format!(
             "checks failed: {count}, nothing was changed:\n{}fix them and run setup again; all \
              checks: palang doctor",
-            doctor_output::table(&found.trouble(State::Fail))
+            checks::table(&found.trouble(State::Fail))
         );
         return Err(Failure::new(Exit::Failed, message));
     }
-    if arguments.dry_run {
-        arguments.output.tell(&found.summary(None, true))?;
+    if arguments.change.dry_run {
+        arguments.output.print(&found.summary(None, true))?;
         return Ok(Exit::Done);
     }
-    if !arguments.yes && !found.plan.is_empty() && !agreed()? {
+    if !arguments.yes && !found.plan.is_empty() && !question::agreed()? {
         return Err(Failure::new(Exit::Refused, "nothing was changed"));
     }
     let mut undo = Undo(Vec::new());
     match found.carry_out(&mut undo) {
         Ok(Some(status)) => {
-            arguments.output.tell(&found.summary(Some(&status), false))?;
+            arguments.output.print(&found.summary(Some(&status), false))?;
             Ok(Exit::Done)
         }
         Ok(None) => Err(Failure::new(
@@ -172,7 +171,7 @@ impl Found {
         let country_code = match &arguments.country_code {
             Some(code) => Some(code.clone()),
             None if setup::country_code(before.as_deref()).is_some() => None,
-            None => Some(ask_country_code(arguments)?),
+            None => Some(question::country_code(!arguments.yes)?),
         };
         let listeners = setup::sip_listeners();
         let ports = match arguments.port.as_slice() {
@@ -208,9 +207,9 @@ impl Found {
             Err(error) => return Err(error.into()),
         };
         let daemon = match &running {
-            Some(_) if unit("is-active", &arguments.config) => Daemon::Service,
+            Some(_) if service::unit("is-active", &arguments.config) => Daemon::Service,
             Some(_) => Daemon::Process,
-            None if unit("cat", &arguments.config) => Daemon::StartedByUs,
+            None if service::unit("cat", &arguments.config) => Daemon::StartedByUs,
             None => Daemon::Nobody,
         };
         let on = running.as_ref().is_some_and(|status| attached(status, name).is_some());
@@ -249,7 +248,7 @@ impl Found {
             writeln!(writer, "checks: all {} ok", self.checks.len())?;
         } else {
             writeln!(writer, "checks that are not ok, of {}:", self.checks.len())?;
-            write!(writer, "{}", doctor_output::table(&trouble))?;
+            write!(writer, "{}", checks::table(&trouble))?;
         }
         match self.listeners.as_slice() {
             [] => writeln!(writer, "SIP servers: no open UDP port found")?,
@@ -262,7 +261,7 @@ impl Found {
             }
         }
         writeln!(writer, "\n{} will contain:", config.path.display())?;
-        for line in config.meaning() {
+        for line in config.summary() {
             writeln!(writer, "  {}", output::clean(&line))?;
         }
         writeln!(writer, "\nplan:")?;
@@ -287,7 +286,7 @@ impl Found {
             country_code: config.policy.trunks[0].profile.plan.country.to_string(),
             plan: self.plan.clone(),
             dry_run,
-            words: interface.as_ref().map(words),
+            description: interface.as_ref().map(describe),
         }
     }
 
@@ -295,10 +294,11 @@ impl Found {
     fn carry_out(&self, undo: &mut Undo) -> Result<Option<Status>, Failure> {
         let path = &self.change.path;
         if self.change.is_one() {
-            write(&self.change)?;
+            file::write(&self.change)?;
             let before = self.change.before.clone();
-            let file = path.clone();
-            undo.push(format!("{} restored", path.display()), move || put_back(&file, before));
+            let path = path.clone();
+            let done = format!("{} restored", path.display());
+            undo.push(done, move || file::put_back(&path, before));
         }
         match self.daemon {
             Daemon::Nobody => return Ok(None),
@@ -318,7 +318,7 @@ impl Found {
             let (client, url) = (self.client.clone(), url);
             undo.push(format!("filter removed from {name}"), move || {
                 let gone: Result<Interface, _> = client.delete(&url, client::LONG);
-                gone.map(drop).map_err(|error| Failure::from(error).message)
+                gone.map(drop).map_err(Failure::from)
             });
         }
         let status = until(&format!("{name} has the filter"), || {
@@ -343,10 +343,11 @@ impl Found {
             });
         }
         undo.push(format!("{UNIT} stopped and disabled"), || {
-            systemctl(&["disable", "--now", UNIT])
+            service::systemctl(&["disable", "--now", UNIT])
         });
-        systemctl(&["enable", "--now", UNIT]).map_err(|error| {
-            Failure::new(Exit::Failed, format!("{error}\nsee: journalctl -u {UNIT} -n 20"))
+        service::systemctl(&["enable", "--now", UNIT]).map_err(|failure| {
+            let message = format!("{}\nsee: journalctl -u {UNIT} -n 20", failure.message);
+            Failure::new(failure.exit, message)
         })?;
         until("the daemon answers", || in_force::ask(&self.client).ok())?;
         let path = client::path(&["mode"], &[]);
@@ -362,13 +363,13 @@ impl Found {
         let socket = self.change.config.paths.socket();
         let daemon = self.daemon;
         let reload = move || match daemon {
-            Daemon::Service => systemctl(&["reload", UNIT]),
-            Daemon::Process | Daemon::StartedByUs | Daemon::Nobody => hang_up(&socket),
+            Daemon::Service => service::systemctl(&["reload", UNIT]),
+            Daemon::Process | Daemon::StartedByUs | Daemon::Nobody => service::hang_up(&socket),
         };
         let again = reload.clone();
         // The reload has to be undone last, after the file was restored.
         undo.0.insert(0, ("daemon reloaded".to_owned(), Box::new(again)));
-        reload().map_err(|error| Failure::new(Exit::Failed, error))?;
+        reload()?;
         let wanted = &self.change.config.text;
         let in_force = until("the daemon has read the configuration", || {
             let path = client::path(&["config"], &[]);
@@ -420,127 +421,6 @@ fn attached<'a>(status: &'a Status, name: &str) -> Option<&'a Interface> {
     status.interfaces.iter().find(|found| found.name == name && found.xdp.is_some())
 }
 
-/// The action that undoes a step.
-type How = Box<dyn FnOnce() -> Result<(), String>>;
-
-/// The actions that undo the steps done so far, newest last.
-struct Undo(Vec<(String, How)>);
-
-impl Undo {
-    fn push(&mut self, what: String, how: impl FnOnce() -> Result<(), String> + 'static) {
-        self.0.push((what, Box::new(how)));
-    }
-
-    /// Undoes every step and describes the result.
-    fn all(self) -> String {
-        if self.0.is_empty() {
-            return "nothing was changed".to_owned();
-        }
-        let lines = self.0.into_iter().rev().map(|(what, how)| match how() {
-            Ok(()) => format!("rolled back: {what}"),
-            Err(error) => format!("NOT rolled back: {what}: {error}"),
-        });
-        lines.collect::<Vec<_>>().join("\n")
-    }
-}
-
-/// Replaces the file atomically: a reader sees the old text or the new one.
-fn write(change: &Change) -> Result<(), Failure> {
-    let failed = |error: &dyn std::fmt::Display| {
-        let message = format!("cannot write {}: {error}", change.path.display());
-        Failure::new(Exit::Failed, message)
-    };
-    // The file may have been edited while we waited for the answer.
-    if setup::read(&change.path).map_err(|error| failed(&error))? != change.before {
-        return Err(failed(&"it was edited during setup; run setup again"));
-    }
-    replace(&change.path, &change.config.text).map_err(|error| failed(&error))
-}
-
-fn replace(path: &Path, text: &str) -> io::Result<()> {
-    use std::os::unix::fs::PermissionsExt as _;
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-    let folder = folder.unwrap_or(Path::new("."));
-    std::fs::create_dir_all(folder)?;
-    let mode = match path.metadata() {
-        Ok(old) => old.permissions(),
-        Err(_) => std::fs::Permissions::from_mode(0o644),
-    };
-    let mut file = tempfile::NamedTempFile::new_in(folder)?;
-    file.write_all(text.as_bytes())?;
-    file.as_file().set_permissions(mode)?;
-    file.as_file().sync_all()?;
-    file.persist(path)?;
-    Ok(())
-}
-
-fn put_back(path: &Path, before: Option<String>) -> Result<(), String> {
-    match before {
-        Some(text) => replace(path, &text),
-        None => std::fs::remove_file(path),
-    }
-    .map_err(|error| error.to_string())
-}
-
-fn ask_country_code(arguments: &Arguments) -> Result<String, Failure> {
-    if arguments.yes || !io::stdin().is_terminal() {
-        let message = format!(
-            "the country code of the numbers is missing: add --country-code CC ({COUNTRY_CODE} is \
-             Indonesia)"
-        );
-        return Err(Failure::new(Exit::Usage, message));
-    }
-    match answer(&format!("country code of the numbers [{COUNTRY_CODE}]: "))?.as_str() {
-        "" => Ok(COUNTRY_CODE.to_owned()),
-        code => Ok(code.to_owned()),
-    }
-}
-
-fn agreed() -> Result<bool, Failure> {
-    if !io::stdin().is_terminal() {
-        let message = "nothing was changed: cannot ask without a terminal; add --yes";
-        return Err(Failure::new(Exit::Usage, message));
-    }
-    Ok(matches!(answer("continue? [y/N] ")?.to_lowercase().as_str(), "y" | "yes"))
-}
-
-fn answer(question: &str) -> Result<String, Failure> {
-    let failed = |error| Failure::new(Exit::Failed, error);
-    let mut stderr = io::stderr();
-    stderr.write_all(question.as_bytes()).and_then(|()| stderr.flush()).map_err(failed)?;
-    let mut line = String::new();
-    io::stdin().read_line(&mut line).map_err(failed)?;
-    Ok(line.trim().to_owned())
-}
-
-/// Checks that systemd runs this machine, confirms `question` for our unit, and uses this configuration.
-fn unit(question: &str, config: &Path) -> bool {
-    config == Path::new(limits::PATH)
-        && Path::new("/run/systemd/system").is_dir()
-        && systemctl(&[question, UNIT]).is_ok()
-}
-
-fn systemctl(arguments: &[&str]) -> Result<(), String> {
-    let command = format!("systemctl {}", arguments.join(" "));
-    match Command::new("systemctl").args(arguments).output() {
-        Ok(output) if output.status.success() => Ok(()),
-        Ok(output) => {
-            let said = String::from_utf8_lossy(&output.stderr);
-            // The lines before the last name links that systemctl creates.
-            Err(format!("{command}: {}", said.trim().lines().last().unwrap_or("failed")))
-        }
-        Err(error) => Err(format!("{command}: {error}")),
-    }
-}
-
-/// Sends SIGHUP to the process that listens on the socket.
-fn hang_up(socket: &Path) -> Result<(), String> {
-    let failed = |error: &dyn std::fmt::Display| format!("{}: {error}", socket.display());
-    let stream = UnixStream::connect(socket).map_err(|error| failed(&error))?;
-    let peer = getsockopt(&stream, PeerCredentials).map_err(|error| failed(&error))?;
-    kill(Pid::from_raw(peer.pid()), Signal::SIGHUP).map_err(|error| failed(&error))
-}
-
 fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> Result<T, Failure> {
     let deadline = Instant::now() + PATIENCE;
     loop {
@@ -552,57 +432,5 @@ fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> Result<T, Failur
             return Err(Failure::new(Exit::Failed, message));
         }
         std::thread::sleep(LOOK);
-    }
-}
-
-#[derive(Serialize)]
-struct Summary {
-    interface: String,
-    /// `None`: not attached yet.
-    xdp: Option<String>,
-    /// `None`: no daemon was asked.
-    mode: Option<String>,
-    config: String,
-    ports: Vec<u16>,
-    country_code: String,
-    plan: Vec<String>,
-    dry_run: bool,
-    #[serde(skip)]
-    words: Option<String>,
-}
-
-impl Answer for Summary {
-    fn people(&self, writer: &mut dyn Write) -> io::Result<()> {
-        let name = &self.interface;
-        if self.dry_run {
-            return writeln!(writer, "dry run, nothing was changed");
-        }
-        if let (Some(words), Some(mode)) = (&self.words, &self.mode) {
-            writeln!(writer, "in force: {}, mode {}", output::clean(words), output::clean(mode))?;
-        }
-        writeln!(
-            writer,
-            "\nnext:\n  \
-             palang status            state of the gate\n  \
-             palang selftest          test calls through the filter\n  \
-             palang monitor           calls as they arrive\n  \
-             palang block add NUMBER --for 24h --reason prank\n  \
-             palang mode enforce      start refusing blocked callers\n\
-             to stop refusing:\n  \
-             palang override on --for 1h --reason WHY   no call is refused\n  \
-             palang detach {name}     remove the filter; palang attach {name} attaches it again",
-        )
-    }
-
-    fn raw(&self) -> Vec<Vec<String>> {
-        let ports: Vec<_> = self.ports.iter().map(ToString::to_string).collect();
-        vec![vec![
-            self.interface.clone(),
-            known(self.xdp.as_ref()),
-            known(self.mode.as_ref()),
-            self.config.clone(),
-            ports.join(","),
-            self.country_code.clone(),
-        ]]
     }
 }
