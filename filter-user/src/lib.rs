@@ -7,6 +7,7 @@
 
 pub mod api;
 pub mod bringup;
+pub mod change_plan;
 pub mod cli;
 pub mod config;
 pub mod daemon;

@@ -11,7 +11,7 @@ pub enum By {
     /// The daemon.
     Daemon,
     /// This command, directly on the kernel's maps.
-    Hand,
+    Offline,
 }
 
 /// Returns the daemon's answer, or the result of `direct` if the daemon does not answer.
@@ -38,7 +38,7 @@ pub fn or_directly<T>(
             eprintln!(
                 "palang: the daemon does not answer ({why}); used the kernel's maps directly"
             );
-            Ok((answer, By::Hand))
+            Ok((answer, By::Offline))
         }
         // The maps were reached, so this is the answer.
         Err(failure) if matches!(failure.exit, Exit::Usage | Exit::NotFound | Exit::Partly) => {

@@ -59,7 +59,7 @@ pub use calls::{CallFilter, CallRow};
 pub use decisions::{Decision, Kind};
 pub use error::Error;
 pub use evidence::{EvidenceRow, Room, Unplaced};
-pub use person::{Counts, Person};
+pub use person::{Counts, NumberRecords};
 pub use pseudonym::Pseudonyms;
 pub use records::{Account, Records, Stored};
 pub use reports::{Added, Report, ReportFilter, ReportedCall};

@@ -107,7 +107,7 @@ pub fn detach(arguments: &DetachArguments, client: &Client) -> Result<Exit, Fail
         Some(name) => vec![name.clone()],
         None => match or_directly(attached(client), || offline::detach(None, dry_run))? {
             (interfaces, By::Daemon) => interfaces.into_iter().map(|found| found.name).collect(),
-            (interfaces, By::Hand) => {
+            (interfaces, By::Offline) => {
                 interfaces.iter().try_for_each(tell)?;
                 return nothing_left(interfaces.is_empty(), arguments.output);
             }
