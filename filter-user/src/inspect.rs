@@ -10,7 +10,7 @@ use filter_common::reason::Reason;
 
 use crate::api::wire;
 use crate::api::wire::{
-    Attempts, Check, Colour, Finding, Granted, Interface, Mode, NextAttempt, Override, Persisted,
+    Attempts, Check, Finding, Granted, Health, Interface, Mode, NextAttempt, Override, Persisted,
     Status,
 };
 use crate::datapath::{Error, LookUp, Maps};
@@ -176,7 +176,7 @@ pub fn of_maps(
         None => (stats.refused_lost, stats.passed_lost + stats.passed_thinned),
     };
     let mut status = Status {
-        colour: Colour::Green,
+        colour: Health::Green,
         findings: Vec::new(),
         daemon: false,
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -202,7 +202,7 @@ pub fn of_maps(
 
 impl wire::Status {
     /// Adds a finding to the list, worst first, and raises the colour to it.
-    pub fn find(&mut self, colour: Colour, message: impl Into<String>) {
+    pub fn find(&mut self, colour: Health, message: impl Into<String>) {
         self.findings.push(Finding { colour, message: message.into() });
         self.findings.sort_by_key(|finding| std::cmp::Reverse(finding.colour));
         self.colour = self.colour.max(colour);
@@ -210,28 +210,28 @@ impl wire::Status {
 
     /// Adds the finding that the program has the slim reader, with the reason and what to do.
     pub fn find_slow_reader(&mut self, why: &str) {
-        self.find(Colour::Amber, format!("{why}; {}", kernels::advice()));
+        self.find(Health::Amber, format!("{why}; {}", kernels::advice()));
     }
 
     /// Adds the findings that the fields of the status show.
     fn add_findings(&mut self) {
         for interface in self.interfaces.clone() {
             if let Some(problem) = interface.problem {
-                self.find(Colour::Red, format!("{}: {problem}", interface.name));
+                self.find(Health::Red, format!("{}: {problem}", interface.name));
             } else if interface.xdp.as_deref() == Some("generic") {
                 let message = format!("{}: generic XDP, which is slow", interface.name);
-                self.find(Colour::Amber, message);
+                self.find(Health::Amber, message);
             }
         }
         if self.interfaces.is_empty() {
-            self.find(Colour::Red, "the filter is on no interface: palang attach IFACE");
+            self.find(Health::Red, "the filter is on no interface: palang attach IFACE");
         }
         if let Some(until) = self.r#override.until {
-            self.find(Colour::Amber, format!("override: nothing is refused until {until}"));
+            self.find(Health::Amber, format!("override: nothing is refused until {until}"));
         }
         if let Some(count) = self.packets.get(Reason::SipOverTcp.name()) {
             self.find(
-                Colour::Amber,
+                Health::Amber,
                 format!(
                     "{count} packets of SIP over TCP: calls that the driver cannot judge; ask \
                      GET /v1/check from the SIP server (docs/kamailio.md)"
@@ -239,11 +239,11 @@ impl wire::Status {
             );
         }
         if let Some(count) = self.packets.get(Reason::UnknownTrunk.name()) {
-            self.find(Colour::Amber, format!("{count} INVITEs from outside every trunk passed"));
+            self.find(Health::Amber, format!("{count} INVITEs from outside every trunk passed"));
         }
         if self.refused_lost > 0 {
             let message = format!("{} refused attempts have no record", self.refused_lost);
-            self.find(Colour::Amber, message);
+            self.find(Health::Amber, message);
         }
     }
 }

@@ -8,6 +8,7 @@
 
 pub mod api;
 pub mod bringup;
+pub mod change_plan;
 pub mod cli;
 pub mod config;
 pub mod daemon;

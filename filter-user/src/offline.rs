@@ -5,20 +5,21 @@
 //! who it was and why, also when the machine was restarted in between.
 
 use crate::config::limits;
+use crate::store::Decision;
 use crate::store::offline_journal::Note;
 use crate::sys::lock;
 use std::fs;
 use std::io::{self};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
-use filter_common::abi::{self, RULE_DIRECT, TOMBSTONE};
+use filter_common::abi::RULE_DIRECT;
 use filter_common::plan::Plan;
 use filter_common::sip::message::Reader;
-use jiff::SignedDuration;
 
 use crate::api::wire;
-use crate::api::wire::{Change, Changed, Persisted};
+use crate::api::wire::{Change, Changed, Persisted, Problem};
+use crate::change_plan::allow::{AllowPlan, Asker, allow_entry, allow_of_map, asked_allow};
+use crate::change_plan::override_switch::plan_override;
 use crate::config::{Config, Paths};
 use crate::datapath;
 use crate::datapath::{Maps, PassMaps, Pins, Program, loaded, slow_reader};
@@ -31,10 +32,6 @@ use crate::sys::clock;
 use crate::sys::netlink;
 use crate::sys::netlink::Link;
 
-/// A line without an end is being written for so long.
-pub(crate) const WRITING: Duration = Duration::from_secs(5);
-/// After the name of the file: odd notes, and the time at which they were found.
-pub(crate) const ASIDE: &str = ".odd-";
 /// Configuration of the daemon, when it is not where it usually is.
 const CONFIG_VARIABLE: &str = "PALANG_CONFIG";
 
@@ -112,37 +109,24 @@ fn paths_of(path: &Path) -> Paths {
 /// No pinned maps, no permission, a failing system call.
 pub fn set_override(set: &wire::SetOverride) -> Result<wire::Override, Failure> {
     let pinned = Pinned::find()?;
-    free_text::text("reason", &set.reason).map_err(usage)?;
-    let on = set.seconds > 0;
-    let life = i64::try_from(set.seconds).map_or(SignedDuration::MAX, SignedDuration::from_secs);
-    if life > wire::OVERRIDE_MAX {
-        return Err(Failure::new(Exit::Usage, "an override lasts at most 7 days"));
-    }
-    let until = on.then(|| clock::now() + life);
+    let now = clock::now();
+    let plan = plan_override(set, now, clock::boot()).map_err(usage)?;
     let author = user();
     let mut persisted = Persisted::Yes;
     if !set.dry_run {
-        let deadline = if on { clock::boot() + set.seconds * 1_000_000_000 } else { TOMBSTONE };
-        pinned.each(|maps| maps.set_override(deadline))?;
+        pinned.each(|maps| maps.set_override(plan.deadline))?;
         let note = Note {
             incident: None,
-            time: clock::now(),
+            time: now,
             number: None,
             interface: None,
-            until,
-            reason: set.reason.clone(),
+            until: plan.until,
+            reason: plan.reason.clone(),
             author: author.clone(),
         };
         persisted = note.leave(&pinned.paths);
     }
-    Ok(wire::Override {
-        until,
-        reason: on.then(|| set.reason.clone()),
-        author: on.then_some(author),
-        persisted,
-        dry_run: set.dry_run,
-        order: 0,
-    })
+    Ok(plan.answer(author, persisted, 0))
 }
 
 /// The override in force.
@@ -164,9 +148,6 @@ pub fn get_override() -> Result<wire::Override, Failure> {
 /// # Errors
 /// A text that is no number, no pinned maps, no permission, a full map.
 pub fn add_allow(add: &wire::AddAllow) -> Result<Changed<wire::Allow>, Failure> {
-    // What the daemon could not adopt is not noted.
-    free_text::text("comment", &add.comment).map_err(usage)?;
-    let incident = add.incident.as_deref().map(free_text::incident).transpose().map_err(usage)?;
     let pinned = Pinned::find()?;
     let maps = pinned.of_this_version().ok().map(|(_, maps)| maps);
     let plan = match &maps {
@@ -176,85 +157,46 @@ pub fn add_allow(add: &wire::AddAllow) -> Result<Changed<wire::Allow>, Failure> 
     let subject = number_text::typed(&add.number, &plan)
         .map_err(|message| Failure::new(Exit::Usage, message))?;
     let now = clock::now();
-    let expires = match (add.seconds, add.expires) {
-        (Some(seconds), None) => {
-            let life =
-                i64::try_from(seconds).map_or(SignedDuration::MAX, SignedDuration::from_secs);
-            Some(now.checked_add(life).map_err(|error| Failure::new(Exit::Usage, error))?)
-        }
-        (None, expires) => expires,
-        (Some(_), Some(_)) => {
-            return Err(Failure::new(Exit::Usage, "say how long, or until when, not both"));
-        }
+    let author = user();
+    // The checks are those of the daemon, so that it can adopt the note.
+    let asker = Asker { author: &author, origin: "direct", node: "" };
+    let asked = Decision {
+        id: uuid::Uuid::nil(),
+        rule: RULE_DIRECT,
+        ..asked_allow(add, subject, asker, now).map_err(usage)?
     };
-    if expires.is_some_and(|expires| expires <= now) {
-        return Err(Failure::new(Exit::Usage, "that is over already"));
-    }
-    let mut before = None;
+    let mut there = None;
     pinned.each(|maps| {
-        before = before.or(maps.allow(subject)?);
+        there = there.or(maps.allow(subject)?);
         Ok(())
     })?;
-    let allow = abi::Allow {
-        number: subject.raw(),
-        expires: clock::kernel_expiry(now, expires, now),
-        rule: RULE_DIRECT,
-    };
-    // An incident comes and goes: it takes nothing away that lasts longer.
-    let stays = incident.as_ref().and(before).filter(|before| {
-        before.expires == 0 || allow.expires != 0 && before.expires >= allow.expires
-    });
+    let before = there.map(|there| allow_of_map(subject, &there, now));
+    let plan = AllowPlan::new(asked, there, before, false);
     let mut persisted = Persisted::Yes;
-    if !add.dry_run && stays.is_none() {
-        pinned.each(|maps| maps.set_allow(subject, allow))?;
+    if !add.dry_run && plan.change != Change::Unchanged {
+        pinned.each(|maps| maps.set_allow(subject, allow_entry(&plan.decision)))?;
         let note = Note {
             time: now,
             interface: None,
             number: Some(match subject {
                 Subject::Number(number) if number.is_local() => number.to_string(),
-                // Read again under any plan.
+                // A number with `+` is the same under any plan.
                 Subject::Number(_) | Subject::Prefix(_) => format!("+{subject}"),
             }),
-            until: expires,
-            reason: add.comment.clone(),
-            author: user(),
-            incident: incident.clone(),
+            until: plan.decision.expires,
+            reason: plan.decision.reason.clone(),
+            author,
+            incident: plan.decision.incident.clone(),
         };
         persisted = note.leave(&pinned.paths);
     }
-    let told = |expires, rule| wire::Allow {
-        id: uuid::Uuid::nil(),
-        rule,
-        number: subject.to_string(),
-        created: now,
-        expires,
-        comment: add.comment.clone(),
-        author: user(),
-        origin: "direct".into(),
-        node: String::new(),
-        incident: incident.clone().filter(|_| stays.is_none()),
+    let in_force = match (subject, &maps) {
+        (Subject::Number(number), Some(maps)) => Some(inspect::check(maps, number)?),
+        (Subject::Number(_), None) | (Subject::Prefix(_), _) => None,
     };
-    let end = |allow: abi::Allow| (allow.expires != 0).then(|| clock::wall(allow.expires));
-    Ok(Changed {
-        change: match (stays, before) {
-            (Some(_), _) => Change::Unchanged,
-            (None, Some(_)) => Change::Moved,
-            (None, None) => Change::Added,
-        },
-        now: match stays {
-            Some(before) => told(end(before), before.rule),
-            None => told(expires, RULE_DIRECT),
-        },
-        before: before.map(|before| told(end(before), before.rule)),
-        persisted,
-        dry_run: add.dry_run,
-        order: 0,
-        in_force: match (subject, maps) {
-            (Subject::Number(number), Some(maps)) => Some(inspect::check(&maps, number)?),
-            (Subject::Number(_), None) | (Subject::Prefix(_), _) => None,
-        },
-        notes: Vec::new(),
-    })
+    let block = maps.as_ref().map(|maps| maps.block(subject)).transpose()?.flatten();
+    let notes = plan.notes(block.as_ref(), clock::boot());
+    Ok(plan.answer(add.dry_run, persisted, 0, in_force, notes))
 }
 
 /// Takes the filter off an interface, or off all.
@@ -340,14 +282,15 @@ pub fn status() -> Result<wire::Status, Failure> {
         status.find_slow_reader(&slow_reader(&[]));
     }
     status.find(
-        wire::Colour::Red,
+        wire::Health::Red,
         "the daemon does not answer: the filter goes on as it was (systemctl status palang)",
     );
     Ok(status)
 }
 
-fn usage(message: impl std::fmt::Display) -> Failure {
-    Failure::new(Exit::Usage, message)
+/// Returns the failure of a request that the plan refuses.
+fn usage(problem: Problem) -> Failure {
+    Failure::new(Exit::Usage, problem.message)
 }
 
 /// Whether this is our program with the slim reader.

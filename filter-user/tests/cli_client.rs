@@ -19,7 +19,7 @@ use axum::{Json, Router};
 use futures_util::stream;
 use jiff::Timestamp;
 use palang::api::wire::{
-    AddAllow, AddBlock, Allow, AuditVerdict, BadRow, Block, Call, Change, Changed, Check, Colour,
+    AddAllow, AddBlock, Allow, AuditVerdict, BadRow, Block, Call, Change, Changed, Check, Health,
     ImportNews, ImportRow, IncidentEnded, Interface, Mode, Override, Persisted, Problem,
     ProblemKind, SetOverride, Status,
 };
@@ -139,7 +139,7 @@ fn interface(name: &str, xdp: Option<&str>) -> Interface {
 
 fn status() -> Status {
     Status {
-        colour: Colour::Green,
+        colour: Health::Green,
         findings: Vec::new(),
         daemon: true,
         version: "0.1.0".into(),

@@ -1,5 +1,4 @@
-//! A centre: its gates, and the consequences of reports, with Palang's own code. This repeats in
-//! memory what the daemon does with its store (`daemon/reports.rs`).
+//! Simulates a centre: its gates, and the consequences of reports, with Palang's own code.
 
 use std::collections::HashMap;
 
@@ -9,6 +8,7 @@ use filter_common::decide::{Call, Decision};
 use filter_common::number::Number;
 use filter_common::reason::Reason;
 use jiff::Timestamp;
+use palang::change_plan::report::{BlockView, Covering, StrikeReport, plan_report};
 use palang::model::host_gate::HostGate;
 use palang::model::ladder::{Ladder, ReportKind, Strike};
 use palang::model::policy::{Policy, Subject, Trunk};
@@ -18,8 +18,6 @@ use palang::model::redial::RedialPolicy;
 pub const SECOND: u64 = 1_000_000_000;
 /// Start of the year, in seconds since 1970.
 const START: i64 = 1_800_000_000;
-/// Largest number of attempts of a doubled redial setting, as in the daemon.
-pub const ATTEMPTS_MAX: u8 = 8;
 /// End of a permanent block.
 const NEVER: u64 = u64::MAX;
 
@@ -120,29 +118,33 @@ impl Centre {
         let step = ladder.judge(strikes, timestamp(now));
         let live = self.blocks.get(&call.number).filter(|held| now < held.expires).copied();
 
-        let end = |seconds: u64| if *for_ever { NEVER } else { now + seconds * SECOND };
-        let mut put =
-            step.block.map(end).filter(|end| live.is_none_or(|held| held.expires < *end)).map(
-                |expires| match live {
-                    Some(held) => Held { expires, ..held },
-                    None => Held { expires, redial: *redial, epoch: 0 },
-                },
-            );
         let ended = self.grant_ends.get(&call.number).is_some_and(|end| *end >= call.time);
-        if let Some(held) = live
-            && kind.is_misuse()
-            && call.reason == Reason::RedialGrant
-            && !ended
-        {
-            let factor = if *doubles { 2 } else { 1 };
-            let attempts = held.redial.attempts.saturating_mul(factor).min(ATTEMPTS_MAX);
-            put = Some(Held {
-                expires: put.map_or(held.expires, |put| put.expires),
-                redial: RedialPolicy { attempts, ..held.redial },
-                epoch: held.epoch.wrapping_add(1),
-            });
+        let report = StrikeReport {
+            now,
+            kind,
+            ladder_end: step
+                .block
+                .map(|seconds| if *for_ever { 0 } else { now + seconds * SECOND }),
+            was_granted: call.reason == Reason::RedialGrant,
+            was_ended: ended,
+            factor: if *doubles { 2 } else { 1 },
+        };
+        let own = live.map(|held| BlockView {
+            expires: kernel_end(held.expires),
+            flags: 0,
+            epoch: held.epoch,
+            redial: Some(held.redial),
+        });
+        let covering = own.map(|block| Covering { block, is_own: true });
+        let planned = plan_report(&report, own.as_ref(), covering.as_ref());
+        if planned.ends_grant.is_some() {
             self.grant_ends.insert(call.number, now);
         }
+        let put = planned.block.map(|(_, block)| Held {
+            expires: if block.expires == 0 { NEVER } else { block.expires },
+            redial: block.redial.unwrap_or(*redial),
+            epoch: block.epoch,
+        });
         let from = live.map_or(now, |held| held.expires);
         let blocked = put.filter(|put| put.expires > from).map(|put| (from, put.expires));
         if let Some(held) = put {
@@ -155,7 +157,7 @@ impl Centre {
         self.rule += 1;
         let block = Block {
             number,
-            expires: if held.expires == NEVER { 0 } else { held.expires },
+            expires: kernel_end(held.expires),
             rule: self.rule,
             action: Verdict::Drop as u8,
             epoch: held.epoch,
@@ -168,6 +170,11 @@ impl Centre {
         self.edges.iter_mut().for_each(|gate| gate.put_block(Subject::Number(block.number), block));
         self.blocks.insert(number, held);
     }
+}
+
+/// Converts the end of a block to the kernel's value; 0: no end.
+fn kernel_end(expires: u64) -> u64 {
+    if expires == NEVER { 0 } else { expires }
 }
 
 fn timestamp(time: u64) -> Timestamp {

@@ -6,10 +6,11 @@ use anyhow::Result;
 use filter_common::abi::Verdict;
 use filter_common::number::Number;
 use filter_common::reason::Reason;
+use palang::change_plan::report::ATTEMPTS_MAX;
 use palang::model::ladder::ReportKind;
 
 use crate::callers::{Callers, Intent, Principal};
-use crate::centre::{ATTEMPTS_MAX, Answered, Centre, Rules, SECOND};
+use crate::centre::{Answered, Centre, Rules, SECOND};
 use crate::chance::{Chance, mixed};
 use crate::model::{self, DAY, World};
 

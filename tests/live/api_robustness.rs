@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use filter_common::abi;
 use filter_common::number::{Digits, Number};
 use palang::api::wire::{
-    Allow, Block, Changed, Check, Colour, ImportNews, Problem, ProblemKind, Status,
+    Allow, Block, Changed, Check, Health, ImportNews, Problem, ProblemKind, Status,
 };
 use palang::datapath::{Maps, Pins};
 use palang::model::policy::Subject;
@@ -127,7 +127,7 @@ fn a_full_map_stores_nothing_and_lets_everything_else_work() {
     let check: Check = ask(&daemon, "GET", "/v1/check/+6281234567890", "").json();
     assert_eq!(check.verdict, "pass");
     let told = status(&daemon);
-    assert_eq!((told.blocks, told.blocks_capacity, told.colour), (Some(50), 50, Colour::Amber));
+    assert_eq!((told.blocks, told.blocks_capacity, told.colour), (Some(50), 50, Health::Amber));
 
     // A block that is there can be moved; prefixes have a place of their own; what lets through
     // always fits.
@@ -242,7 +242,7 @@ fn a_map_at_the_place_of_a_link_is_told_and_not_touched() {
 
     daemon.start_again();
     let told = status(&daemon);
-    assert_eq!(told.colour, Colour::Red);
+    assert_eq!(told.colour, Health::Red);
     let message = &told.findings[0].message;
     assert!(message.contains(&link.display().to_string()), "{message}");
     assert!(link.exists(), "whatever it is");
@@ -707,7 +707,7 @@ fn an_import_of_the_wrong_file_is_refused_in_words() {
 fn sip_over_tcp_arrives_is_counted_and_told() {
     let lab = Lab::new("tcp");
     let daemon = refusing(&lab);
-    assert_eq!(status(&daemon).colour, Colour::Green);
+    assert_eq!(status(&daemon).colour, Health::Green);
     let listener = lab.in_gate(|| TcpListener::bind((GATE, 5060))).expect("TCP port 5060");
     let mut call = lab.in_trunk(|| TcpStream::connect((GATE, 5060))).expect("connected");
     let message = format!("INVITE sip:112@{GATE} SIP/2.0\r\nFrom: <sip:{CALLER}@a>;tag=1\r\n\r\n");
@@ -719,7 +719,7 @@ fn sip_over_tcp_arrives_is_counted_and_told() {
 
     let told = status(&daemon);
     assert!(told.packets["sip-over-tcp"] >= 3, "{:?}", told.packets);
-    assert_eq!(told.colour, Colour::Amber);
+    assert_eq!(told.colour, Health::Amber);
     assert!(told.findings[0].message.contains("docs/kamailio.md"), "{:?}", told.findings);
     let people = daemon.cli(&["status"]).stdout;
     assert!(people.starts_with("AMBER") && people.contains("SIP over TCP"), "{people}");
@@ -856,7 +856,7 @@ fn what_changes_behind_the_daemon_s_back_is_repaired_and_counted() {
     );
 
     let told = status(&daemon);
-    assert_eq!(told.colour, Colour::Amber);
+    assert_eq!(told.colour, Health::Amber);
     let message = "10 differences of store and maps were repaired";
     assert!(told.findings.iter().any(|one| one.message == message), "{:?}", told.findings);
     let audit = daemon.cli(&["audit", "verify"]);

@@ -3,7 +3,7 @@
 use std::fs;
 use std::net::{SocketAddr, UdpSocket};
 
-use palang::api::wire::{Colour, Interface};
+use palang::api::wire::{Health, Interface};
 use palang_tests::lab::{Daemon, INTERFACE, Lab, Receiver, now, run};
 
 use crate::api::{Api, SOON, eventually};
@@ -98,7 +98,7 @@ fn made_anew_an_interface_gets_the_filter_again() {
     };
     lab.delete_veth();
     eventually("that it is gone", || api.interface(INTERFACE).index.is_none().then_some(()));
-    assert_eq!(api.status().colour, Colour::Red);
+    assert_eq!(api.status().colour, Health::Red);
     lab.create_veth();
     let first = made_anew(1, 1);
     assert_ne!(first.1.index, before.index);
@@ -142,7 +142,7 @@ fn another_program_on_the_interface_is_named_and_waited_for() {
         assert_eq!((interface.xdp, interface.program), (None, Some(id)), "{mode}");
         let problem = interface.problem.expect("a problem");
         assert!(problem.contains(&format!("id {id}")), "{problem}");
-        assert_eq!(api.status().colour, Colour::Red);
+        assert_eq!(api.status().colour, Health::Red);
         let said = daemon.cli(&["attach", INTERFACE]);
         assert_eq!(said.code, 1, "{}", said.stderr);
         assert!(said.stderr.contains(&format!("id {id}")), "{}", said.stderr);
@@ -181,7 +181,7 @@ fn generic_only_when_asked_for() {
     let told = api.attach("lo", Some("generic")).expect("generic works everywhere");
     assert_eq!((told.xdp.as_deref(), told.problem), (Some("generic"), None));
     let status = api.status();
-    assert_eq!(status.colour, Colour::Amber);
+    assert_eq!(status.colour, Health::Amber);
     assert!(status.findings[0].message.contains("generic"), "{:?}", status.findings);
 
     for (mode, on_veth) in [("native-or-generic", "native"), ("generic", "generic")] {

@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use filter_common::sip::message::Reader;
-use palang::api::wire::Colour;
+use palang::api::wire::Health;
 use palang::datapath::Program;
 use palang_tests::common::planted::write_palang;
 use palang_tests::lab::{Daemon, INTERFACE, Lab, daemon, run};
@@ -33,7 +33,7 @@ fn program_id(api: &Api) -> u32 {
 }
 
 /// The finding about the reader, with its colour.
-fn finding(api: &Api) -> Option<(Colour, String)> {
+fn finding(api: &Api) -> Option<(Health, String)> {
     let findings = api.status().findings.into_iter();
     let mut slow = findings.filter(|finding| finding.message.contains(SLOW));
     slow.next().map(|finding| (finding.colour, finding.message))
@@ -63,7 +63,7 @@ fn the_slim_program_takes_over_and_gives_back_under_traffic() {
     some();
     let slim = program_id(&api);
     let (colour, message) = finding(&api).expect("a finding");
-    assert_eq!((colour, api.status().colour), (Colour::Amber, Colour::Amber));
+    assert_eq!((colour, api.status().colour), (Health::Amber, Health::Amber));
     for part in ["Linux", "instructions", "boot the previous kernel", "palang doctor"] {
         assert!(message.contains(part), "no {part:?} in {message}");
     }

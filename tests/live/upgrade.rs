@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::fs;
 
-use palang::api::wire::Colour;
+use palang::api::wire::Health;
 use palang_tests::lab::{Daemon, INTERFACE, Lab, Record, Traffic, now, run};
 
 use crate::abi_upgrade;
@@ -235,7 +235,7 @@ fn other_maps_take_over_without_a_store() {
     daemon.start_again();
     some(&traffic);
     program_id(&api);
-    assert_eq!(api.status().colour, Colour::Red);
+    assert_eq!(api.status().colour, Health::Red);
     let record = traffic.stop();
     nobody_innocent_is_lost(&record);
     for caller in BLOCKED {
@@ -258,7 +258,7 @@ fn a_program_that_stays_keeps_its_maps_within_reach() {
     daemon.configure("limits.blocks = 30000");
     daemon.start_again();
     assert_eq!(api.interface(INTERFACE).program, Some(old_program));
-    assert_eq!(api.status().colour, Colour::Red);
+    assert_eq!(api.status().colour, Health::Red);
     assert_eq!(map_folders(&daemon).len(), 2);
     some(&traffic);
     daemon.kill();

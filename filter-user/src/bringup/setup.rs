@@ -205,7 +205,8 @@ pub fn country_code(before: Option<&str>) -> Option<String> {
 /// [`Error`] if the file is not valid before or after the change, or has other interfaces.
 pub fn change(path: &Path, before: Option<String>, wanted: &Wanted) -> Result<Change, Error> {
     let text = before.as_deref().unwrap_or(DELIVERED);
-    let mut config = Config::of(path, text.to_owned()).map_err(|error| Error::Config(error.into()))?;
+    let mut config =
+        Config::of(path, text.to_owned()).map_err(|error| Error::Config(error.into()))?;
     let untouched = is_untouched(before.as_deref());
     let named = config.interfaces.contains(&wanted.interface);
     if !untouched && !named && !config.interfaces.is_empty() {

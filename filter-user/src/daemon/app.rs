@@ -1,7 +1,7 @@
 //! TODO-DOC
 
 use crate::api::wire;
-use crate::api::wire::{Colour, Problem, ProblemKind};
+use crate::api::wire::{Health, Problem, ProblemKind};
 use crate::daemon::accounts::Accounts;
 use crate::daemon::attachments::Attachments;
 use crate::daemon::evidence::Evidence;
@@ -77,7 +77,7 @@ impl App {
         status.reattached = control.reattached.load(Ordering::Relaxed).into();
         if self.accounts.is_flood() {
             let message = "a flood: refusals above [records] per_trunk are only counted; `palang top` shows who calls";
-            status.find(Colour::Amber, message);
+            status.find(Health::Amber, message);
         }
         let stored = control
             .store_handle
@@ -92,7 +92,7 @@ impl App {
         match stored {
             Ok(((blocks, allows), head, newest, reviews, size)) => {
                 if let Some(finding) = control.limit.finding(size) {
-                    status.find(Colour::Amber, finding);
+                    status.find(Health::Amber, finding);
                 }
                 status.reviews = Some(reviews);
                 status.blocks = Some(blocks);
@@ -100,7 +100,7 @@ impl App {
                 status.audit_head = Some(head.to_string());
                 if blocks * 10 > status.blocks_capacity * 9 {
                     status.find(
-                        Colour::Amber,
+                        Health::Amber,
                         format!("{blocks} of {} blocks: nearly full", status.blocks_capacity),
                     );
                 }
@@ -109,46 +109,46 @@ impl App {
                 {
                     let message =
                         format!("the clock is behind the store's newest record, {newest}: set it");
-                    status.find(Colour::Red, message);
+                    status.find(Health::Red, message);
                 }
             }
-            Err(problem) => status.find(Colour::Red, format!("store: {}", problem.message)),
+            Err(problem) => status.find(Health::Red, format!("store: {}", problem.message)),
         }
         if let Some(finding) = control.held.finding() {
-            status.find(Colour::Red, finding);
+            status.find(Health::Red, finding);
         }
         if let Some(problem) = control.comparison() {
             let message = format!("store and maps are not one, the filter goes on: {problem}");
-            status.find(Colour::Red, message);
+            status.find(Health::Red, message);
         }
         if let Some(problem) = control.store_handle.problem() {
             let message = format!("the store takes no writes; the filter goes on: {problem}");
-            status.find(Colour::Red, message);
+            status.find(Health::Red, message);
         }
         let unsaved = control.store_handle.unsaved();
         if unsaved > 0 {
             let message = format!("{unsaved} changes are in force and not on disk");
-            status.find(Colour::Amber, message);
+            status.find(Health::Amber, message);
         }
         let lock = self.config_problem.lock();
         if let Some(problem) = lock.unwrap_or_else(std::sync::PoisonError::into_inner).as_ref() {
             status.find(
-                Colour::Amber,
+                Health::Amber,
                 format!("the configuration was not reloaded, the old one is in force: {problem}"),
             );
         }
         for problem in control.chores.problems() {
-            status.find(Colour::Amber, problem);
+            status.find(Health::Amber, problem);
         }
         if let Some(problem) = self.reviews.problem() {
-            status.find(Colour::Amber, problem);
+            status.find(Health::Amber, problem);
         }
         if let Some(why) = self.links.slow_reader() {
             status.find_slow_reader(why);
         }
         if status.drift > 0 {
             let message = format!("{} differences of store and maps were repaired", status.drift);
-            status.find(Colour::Amber, message);
+            status.find(Health::Amber, message);
         }
         Ok(status)
     }

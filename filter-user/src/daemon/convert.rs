@@ -40,23 +40,6 @@ pub fn block_of(decision: &Decision) -> wire::Block {
     }
 }
 
-/// An allow as the API tells it.
-#[must_use]
-pub fn allow_of(decision: &Decision) -> wire::Allow {
-    wire::Allow {
-        id: decision.id,
-        rule: decision.rule,
-        number: decision.subject.to_string(),
-        created: decision.created,
-        expires: decision.expires,
-        comment: decision.reason.clone(),
-        author: decision.author.clone(),
-        origin: decision.origin.clone(),
-        node: decision.node.clone(),
-        incident: decision.incident.clone(),
-    }
-}
-
 /// A block that only the kernel knows.
 pub(crate) fn unknown_block(subject: Subject, found: Option<abi::Block>) -> wire::Block {
     let found = found.unwrap_or_default();

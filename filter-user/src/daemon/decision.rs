@@ -1,64 +1,20 @@
 //! TODO-DOC
 
-use crate::api::wire::{Change, Problem, ProblemKind};
-use crate::daemon::state::{Control, problem};
-use crate::model::free_text;
+use crate::api::wire;
+use crate::api::wire::{Check, Problem};
+use crate::daemon::state::Control;
+use crate::inspect;
 use crate::model::policy::Subject;
 use crate::model::redial::RedialPolicy;
-use crate::store::{Decision, Entry, Kind};
+use crate::store::{Decision, Entry};
 use crate::sys::clock;
 use filter_common::abi::{self, BLOCK_NO_REDIAL, BLOCK_OBSERVE, RULE_DIRECT, Verdict};
 use filter_common::number::Number;
-use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 
 /// Whether root put an allow into the maps without the daemon, which does not know it yet.
-pub(crate) fn is_by_hand(allow: &abi::Allow) -> bool {
+pub(crate) fn is_offline(allow: &abi::Allow) -> bool {
     allow.rule == RULE_DIRECT
-}
-
-/// When a decision ends.
-pub(crate) fn end(
-    now: Timestamp,
-    seconds: Option<u64>,
-    expires: Option<Timestamp>,
-    endless: bool,
-) -> Result<Option<Timestamp>, Problem> {
-    let end = match (seconds, expires, endless) {
-        (None, None, true) => return Ok(None),
-        (Some(seconds), None, false) => i64::try_from(seconds)
-            .ok()
-            .and_then(|seconds| now.checked_add(SignedDuration::from_secs(seconds)).ok()),
-        (None, Some(expires), false) => Some(expires),
-        (None, None, false) => {
-            return problem(ProblemKind::Usage, "every block ends: say how long, or permanent");
-        }
-        _ => return problem(ProblemKind::Usage, "say one of: how long, until when, permanent"),
-    };
-    match end {
-        Some(end) if end > now => Ok(Some(end)),
-        Some(end) => problem(ProblemKind::Usage, format!("{end} is over already")),
-        None => problem(ProblemKind::Usage, "that is longer than there is time"),
-    }
-}
-
-/// A decision in place of the one before: who first made it, and when, stays.
-pub(crate) fn merge(mut decision: Decision, before: Option<&Decision>) -> (Decision, Change) {
-    let Some(before) = before else {
-        return (decision, Change::Added);
-    };
-    decision.id = before.id;
-    // Whoever was let through stays so.
-    decision.epoch = before.epoch;
-    let same = decision.expires == before.expires
-        && decision.reason == before.reason
-        && decision.flags == before.flags
-        && decision.incident == before.incident
-        && decision.redial == before.redial;
-    if same {
-        return (before.clone(), Change::Unchanged);
-    }
-    (decision, Change::Moved)
 }
 
 /// The audit's record of a decision.
@@ -104,43 +60,6 @@ pub fn block_entry(decision: &Decision, configured: RedialPolicy) -> abi::Block 
     }
 }
 
-/// The kernel's entry for a stored allow.
-#[must_use]
-pub fn allow_entry(decision: &Decision) -> abi::Allow {
-    abi::Allow {
-        number: decision.subject.raw(),
-        expires: clock::kernel_expiry(decision.created, decision.expires, clock::now()),
-        rule: decision.rule,
-    }
-}
-
-pub(crate) fn name(decision: &Decision) -> String {
-    let kind = match decision.kind {
-        Kind::Block => "block",
-        Kind::Allow => "allow",
-    };
-    format!("{kind} {}", decision.subject)
-}
-
-/// A decision in words: what, until when, who, why.
-pub(crate) fn told(decision: &Decision) -> String {
-    let end = decision.expires.map_or("no end".to_owned(), |end| format!("until {end}"));
-    let author = &decision.author;
-    let incident = match &decision.incident {
-        Some(incident) => format!(" for incident {incident}"),
-        None => String::new(),
-    };
-    format!("{}{incident} {end}, by {author}: {}", name(decision), decision.reason)
-}
-
-/// Checks a reason, comment or note.
-///
-/// # Errors
-/// It is too long.
-pub fn bounded(field: &str, text: &str) -> Result<(), Problem> {
-    free_text::text(field, text).or_else(|error| problem(ProblemKind::Usage, error.to_string()))
-}
-
 /// What an entry that covers a subject is about.
 pub(crate) fn subject_of(entry: Number, asked: Subject) -> Subject {
     if entry == asked.raw() { asked } else { Subject::of_prefix_entry(entry) }
@@ -151,5 +70,28 @@ impl Control {
     #[must_use]
     pub fn block_entry(&self, decision: &Decision) -> abi::Block {
         block_entry(decision, self.config().redial)
+    }
+
+    /// What a call from a number gets now.
+    ///
+    /// # Errors
+    /// A failing system call.
+    pub fn check(&self, number: Number) -> Result<Check, Problem> {
+        Ok(inspect::check(&self.maps, number)?)
+    }
+
+    pub(crate) fn in_force(&self, subject: Subject) -> Result<Option<Check>, Problem> {
+        match subject {
+            Subject::Number(number) => self.check(number).map(Some),
+            Subject::Prefix(_) => Ok(None),
+        }
+    }
+
+    /// The mode in force, by the kernel's map.
+    ///
+    /// # Errors
+    /// A failing system call.
+    pub fn get_mode(&self) -> Result<wire::Mode, Problem> {
+        Ok(inspect::mode(&self.maps)?)
     }
 }

@@ -3,24 +3,27 @@
 //! Read [`run`] downwards: give up privileges, load, make maps and store one, attach, answer, watch.
 
 pub(crate) mod accounts;
+pub(crate) mod adoption;
 pub(crate) mod app;
 pub(crate) mod attachments;
+pub(crate) mod block_change;
 pub(crate) mod busiest;
 pub(crate) mod chores;
 pub(crate) mod command;
+pub(crate) mod connections;
 pub(crate) mod convert;
 pub(crate) mod decision;
 pub(crate) mod evidence;
-pub(crate) mod held;
 pub(crate) mod http;
 pub(crate) mod limits;
+pub(crate) mod map_hold;
 pub(crate) mod order;
 pub(crate) mod reconcile;
-pub(crate) mod retention;
 pub(crate) mod role;
 pub(crate) mod signals;
 pub(crate) mod start;
 pub(crate) mod state;
+pub(crate) mod store_limit;
 pub(crate) mod store_thread;
 pub(crate) mod switches;
 pub(crate) mod task;
@@ -33,7 +36,7 @@ use crate::daemon::start::logging::log;
 use crate::daemon::start::{privileges, socket};
 use crate::daemon::task::housekeeping::{housekeeping, take_out_ended};
 use crate::daemon::task::reconcile_loop::{begin, keep_in_sync};
-use crate::daemon::task::recorder;
+use crate::daemon::task::{recorder, retention};
 use crate::daemon::watchdog::watchdog;
 use crate::sys::lock::{failed, lock};
 
@@ -180,10 +183,10 @@ pub(crate) async fn serve(
     let users = limits::Users::new();
     let peer = move |who, connection| auth::Peer::new(who, &users, connection);
     let routes = http::router(app.clone());
-    tasks.spawn("[api]", listen::serve("[api]", listener, listen::API, routes, peer));
+    tasks.spawn("[api]", listen::serve("[api]", listener, connections::API, routes, peer));
     for (name, address, limits, routes) in [
-        ("[api] check_listen", check_listen, listen::CHECK, http::check_router(app.clone())),
-        ("[metrics] listen", metrics_listen, listen::METRICS, metrics::router(app.clone())),
+        ("[api] check_listen", check_listen, connections::CHECK, http::check_router(app.clone())),
+        ("[metrics] listen", metrics_listen, connections::METRICS, metrics::router(app.clone())),
     ] {
         let Some(address) = address else { continue };
         let listener = TcpListener::bind(address)

@@ -1,4 +1,6 @@
-//! TODO-DOC
+//! Defines the roles of users, and hides numbers from users who may not see them.
+
+use crate::api::wire::{Problem, ProblemKind};
 
 /// Who asks.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,6 +26,40 @@ pub enum Role {
     Admin,
 }
 
+impl Principal {
+    /// Lets those pass who may.
+    ///
+    /// # Errors
+    /// Which role is missing.
+    pub fn may(&self, role: Role) -> Result<(), Problem> {
+        if self.role >= role {
+            return Ok(());
+        }
+        let needed = match role {
+            Role::None => return Ok(()),
+            Role::Read => "read",
+            Role::Report => "report",
+            Role::Operate => "operate",
+            Role::Admin => "admin",
+        };
+        Err(refused(&format!(
+            "{} has not the role {needed}: see [roles] in palang.toml for the groups that have it",
+            self.name
+        )))
+    }
+
+    /// A number as this user may see it.
+    #[must_use]
+    pub fn sees(&self, number: String) -> String {
+        if self.role >= Role::Operate { number } else { masked(&number) }
+    }
+}
+
+/// Returns the problem of a user who may not do something.
+pub(crate) fn refused(message: &str) -> Problem {
+    Problem { kind: ProblemKind::Refused, message: message.to_owned() }
+}
+
 /// A number with its middle hidden: `6281*******90`.
 #[must_use]
 pub fn masked(number: &str) -> String {
@@ -40,4 +76,26 @@ pub fn masked(number: &str) -> String {
             if index > head && index <= digits - tail { '*' } else { c }
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_middle_is_hidden() {
+        assert_eq!(masked("6281234567890"), "6281*******90");
+        assert_eq!(masked("112"), "1**");
+        assert_eq!(masked("62431*"), "6*****");
+    }
+
+    #[test]
+    fn each_role_includes_those_before_it() {
+        let who = |role| Principal { name: "siti".into(), role };
+        assert!(who(Role::Admin).may(Role::Read).is_ok());
+        assert!(who(Role::Operate).may(Role::Operate).is_ok());
+        let refused = who(Role::Read).may(Role::Operate).unwrap_err();
+        assert!(refused.message.contains("siti") && refused.message.contains("operate"));
+        assert!(who(Role::None).may(Role::Read).is_err());
+    }
 }

@@ -4,7 +4,6 @@
 //! anything else and never waits for a disk. What blocks is on disk first, and waits for its turn on
 //! the store's thread. [`crate::daemon::order`] keeps an earlier change from undoing a later one.
 
-use crate::daemon::switches::with_mode;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, AtomicU64};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -15,9 +14,9 @@ use crate::api::wire::{Problem, ProblemKind};
 use crate::config::Config;
 use crate::daemon::busiest::Busiest;
 use crate::daemon::chores::Chores;
-use crate::daemon::held::Held;
+use crate::daemon::map_hold::MapHold;
 use crate::daemon::order::{Order, Turn};
-use crate::daemon::retention::Limit;
+use crate::daemon::store_limit::StoreLimit;
 use crate::daemon::store_thread::{StoreHandle, refused};
 use crate::datapath;
 use crate::datapath::Maps;
@@ -46,14 +45,22 @@ pub struct Control {
     /// What goes wrong where nobody waits for an answer.
     pub chores: Chores,
     /// How much the store may take.
-    pub limit: Limit,
+    pub limit: StoreLimit,
     /// Whether the maps keep what they hold, whatever the store says.
-    pub held: Held,
+    pub held: MapHold,
     pub(crate) comparison: Mutex<Option<String>>,
     pub(crate) config: RwLock<Arc<Config>>,
     /// Mode and end of enforcing that were put into force; `None`: those of the map.
     pub(crate) mode: Mutex<Option<(u8, u64)>>,
     pub(crate) node: String,
+}
+
+/// A policy with this mode and end of enforcing.
+pub(crate) fn with_mode(policy: &Policy, mode: u8, until: u64) -> Policy {
+    let mut policy = policy.clone();
+    policy.settings.mode = mode;
+    policy.settings.enforce_until = until;
+    policy
 }
 
 pub(crate) fn problem<T>(kind: ProblemKind, message: impl Into<String>) -> Result<T, Problem> {
@@ -93,8 +100,8 @@ impl Control {
             reattached: AtomicU32::new(0),
             busiest: Busiest::default(),
             chores: Chores::default(),
-            limit: Limit::default(),
-            held: Held::default(),
+            limit: StoreLimit::default(),
+            held: MapHold::default(),
             comparison: Mutex::default(),
             config: RwLock::new(Arc::new(config)),
             mode: Mutex::default(),
@@ -156,10 +163,6 @@ impl Control {
             .map_err(|error| Problem { kind: ProblemKind::Usage, message: error.to_string() })
     }
 
-    // ---- blocks ---------------------------------------------------------------------------
-
-    // ---- allows ---------------------------------------------------------------------------
-
     /// What the store says of the allow that is in force for exactly this subject. Where there is
     /// none, nobody waits for the store.
     pub(crate) async fn known_allow(&self, subject: Subject) -> Result<Option<Decision>, Problem> {
@@ -181,10 +184,6 @@ impl Control {
         Ok(self.maps.pass_maps().allow(subject)?.filter(is_live))
     }
 
-    // ---- reviews --------------------------------------------------------------------------
-
-    // ---- override and mode ----------------------------------------------------------------
-
     /// Writes settings, ports, trunks and profiles into the maps. The lock is held from before
     /// they were read.
     pub(crate) fn write_settings(
@@ -198,8 +197,6 @@ impl Control {
         *self.mode.lock().unwrap_or_else(PoisonError::into_inner) = Some((mode, until));
         Ok(())
     }
-
-    // ---- questions ------------------------------------------------------------------------
 
     /// The stored decision about a subject, for what must not wait.
     pub(crate) async fn find_soon(

@@ -518,7 +518,7 @@ mod tests {
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn a_user_has_one_long_question_at_a_time() {
-        use crate::daemon::http::listen::{API, Connections};
+        use crate::daemon::connections::{API, Connections};
         let (_folder, store_handle) = store_handle();
         let users = limits::Users::new();
         let (connection, _closed) = Connections::new(API).open(None).unwrap();

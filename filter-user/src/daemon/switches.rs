@@ -2,9 +2,8 @@
 
 use crate::api::wire::{Persisted, Problem};
 use crate::daemon::order::{Key, Later, Turn};
-use crate::daemon::state::Control;
+use crate::daemon::state::{Control, with_mode};
 use crate::inspect;
-use crate::model::policy::Policy;
 use crate::store::Entry;
 use crate::sys::clock;
 use filter_common::abi::{MODE_ENFORCE, MODE_OBSERVE, TOMBSTONE};
@@ -17,14 +16,6 @@ pub const OVERRIDE: &str = "override";
 
 /// See [`OVERRIDE`].
 pub const MODE: &str = "mode";
-
-/// A policy with this mode and end of enforcing.
-pub(crate) fn with_mode(policy: &Policy, mode: u8, until: u64) -> Policy {
-    let mut policy = policy.clone();
-    policy.settings.mode = mode;
-    policy.settings.enforce_until = until;
-    policy
-}
 
 /// Hands an override to the store's thread that the map has already; without an entry it is no
 /// news.

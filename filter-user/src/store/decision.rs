@@ -148,7 +148,9 @@ pub(super) fn read(row: &Row<'_>) -> rusqlite::Result<Decision> {
         node: row.get(10)?,
         flags: row.get(11)?,
         redial: match row.get(12)? {
-            Some(attempts) => Some(RedialPolicy { attempts, window: row.get(13)?, grant: row.get(14)? }),
+            Some(attempts) => {
+                Some(RedialPolicy { attempts, window: row.get(13)?, grant: row.get(14)? })
+            }
             None => None,
         },
         epoch: row.get(15)?,

@@ -56,7 +56,7 @@ pub use decision::{Decision, Kind};
 pub use error::Error;
 pub use evidence::{EvidenceRow, Room, Unplaced};
 pub use hex::hex;
-pub use person::{Counts, Person};
+pub use person::{Counts, NumberRecords};
 pub use pseudonym::Pseudonyms;
 pub use reader::Reader;
 pub use records::{Account, Records, Stored};

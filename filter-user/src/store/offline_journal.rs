@@ -3,7 +3,6 @@
 use crate::api::wire::Persisted;
 use crate::config::Paths;
 use crate::model::free_text;
-use crate::offline::{ASIDE, WRITING};
 use crate::sys::clock;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -14,6 +13,10 @@ use std::sync::mpsc::channel;
 use std::thread;
 use std::time::Duration;
 
+/// A line without a line end counts as unfinished for this long.
+const WRITING: Duration = Duration::from_secs(5);
+/// Separates the name of the file with odd notes from the time at which they were found.
+const ASIDE: &str = ".odd-";
 /// How long an answer waits for the disk.
 const PATIENCE: Duration = Duration::from_secs(1);
 

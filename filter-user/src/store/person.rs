@@ -21,7 +21,7 @@ const CLEAR_PATIENCE: Duration = Duration::from_millis(500);
 
 /// What the store holds about a number, as of one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Person {
+pub struct NumberRecords {
     /// The block against exactly this number.
     pub block: Option<Decision>,
     /// The allow for exactly this number.
@@ -67,11 +67,11 @@ impl Reader {
     ///
     /// # Errors
     /// The store cannot be read.
-    pub fn person(&self, number: Number) -> Result<Person, Error> {
+    pub fn person(&self, number: Number) -> Result<NumberRecords, Error> {
         let moment = self.conn.unchecked_transaction();
         let _moment = moment.map_err(|error| self.error(&error))?;
         let subject = Subject::Number(number);
-        let mut person = Person {
+        let mut person = NumberRecords {
             block: self.find(Kind::Block, subject)?,
             allow: self.find(Kind::Allow, subject)?,
             calls: Vec::new(),

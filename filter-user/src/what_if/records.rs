@@ -5,13 +5,14 @@
 
 use std::collections::HashMap;
 
-use filter_common::abi::{BLOCK_NO_REDIAL, Block, MODE_ENFORCE, PrefixKey, Verdict};
+use filter_common::abi::{Block, MODE_ENFORCE, PrefixKey, Verdict};
 use filter_common::decide::{Call, PolicyLookup as _};
 use filter_common::judge::JudgeContext as _;
 use filter_common::number::Number;
 use filter_common::reason::Reason;
 use jiff::Timestamp;
 
+use crate::change_plan::report::{BlockView, Covering, Source, StrikeReport, plan_report};
 use crate::config::policy_file::PolicyFile;
 use crate::model::host_gate::HostGate;
 use crate::model::ladder::{ReportKind, Strike};
@@ -22,8 +23,6 @@ use crate::what_if::{NO_NUMBER, Outcome};
 const SECOND: u64 = 1_000_000_000;
 /// Rule number of a block that the ladder sets here. Its name is never shown.
 const LADDER_RULE: u64 = u64::MAX;
-/// Largest number of attempts of a doubled redial setting, as in the daemon.
-const ATTEMPTS_MAX: u8 = 8;
 
 /// A call as recorded by the daemon.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -160,7 +159,7 @@ impl<'a> Side<'a> {
         Outcome { refused: decision.verdict != Verdict::Pass, reason: decision.reason.name() }
     }
 
-    /// Applies a report that is a strike, as the daemon does (`daemon::reports`).
+    /// Applies a report that is a strike, as the daemon does (`change_plan::report`).
     fn report(&mut self, report: &Report) {
         let Some(ladder) = &self.file.ladder else { return };
         let outcome = self.reported.get(&report.call).copied().flatten();
@@ -171,27 +170,43 @@ impl<'a> Side<'a> {
         let strikes = self.strikes.entry(report.number).or_default();
         strikes.push(Strike { time: report.call_time, kind: report.kind });
         let seconds = ladder.judge(strikes, report.time).block;
-        let covering = self.covering(report.number, nanoseconds(report.time));
-        let mut put = seconds.and_then(|seconds| self.block(report, seconds, covering));
-        // The redial grant that let the call through ends, and the next one needs more attempts.
+        let now = nanoseconds(report.time);
+        let own = self.gate.blocked_number(report.number);
+        let found = self.covering(report.number, now);
+        let covering = found.map(|found| Covering {
+            block: BlockView::of(&found),
+            is_own: found.number == report.number,
+        });
         let ended = self.grant_ends.get(&report.number);
-        let ends = report.kind.is_misuse()
-            && outcome.is_some_and(Outcome::granted)
-            && ended.is_none_or(|ended| *ended < report.call_time);
-        if let Some(covering) = covering.filter(|_| ends) {
-            let block = put.get_or_insert_with(|| own(covering, report));
-            block.epoch = covering.epoch.wrapping_add(1);
-            if covering.flags & BLOCK_NO_REDIAL == 0 {
-                block.redial_attempts =
-                    covering.redial_attempts.saturating_mul(2).min(ATTEMPTS_MAX);
-                block.redial_window = covering.redial_window;
-                block.redial_grant = covering.redial_grant;
-            }
+        let strike = StrikeReport {
+            now,
+            kind: report.kind,
+            ladder_end: seconds.map(|seconds| now.saturating_add(seconds.saturating_mul(SECOND))),
+            was_granted: outcome.is_some_and(Outcome::granted),
+            was_ended: ended.is_some_and(|ended| *ended >= report.call_time),
+            factor: 2,
+        };
+        let planned =
+            plan_report(&strike, own.as_ref().map(BlockView::of).as_ref(), covering.as_ref());
+        if planned.ends_grant.is_some() {
             self.grant_ends.insert(report.number, report.time);
         }
-        if let Some(block) = put {
-            self.gate.put_block(Subject::Number(block.number), block);
-        }
+        let Some((source, wanted)) = planned.block else { return };
+        let before = match source {
+            Source::Ladder => {
+                Block { rule: LADDER_RULE, action: Verdict::Drop as u8, ..own.unwrap_or_default() }
+            }
+            Source::OwnBlock | Source::PrefixBlock => found.unwrap_or_default(),
+        };
+        let mut block = Block {
+            number: report.number,
+            expires: wanted.expires,
+            flags: wanted.flags,
+            epoch: wanted.epoch,
+            ..before
+        };
+        wanted.redial.unwrap_or(self.file.redial).put(&mut block);
+        self.gate.put_block(Subject::Number(block.number), block);
     }
 
     /// Returns the block that decides on a number.
@@ -200,36 +215,6 @@ impl<'a> Side<'a> {
         let own = self.gate.blocked_number(number).filter(live);
         own.or_else(|| self.gate.blocked_prefix(&PrefixKey::number(number)).filter(live))
     }
-
-    /// Returns the ladder's block; `None` if the existing block is as long or was not set by the ladder.
-    fn block(&self, report: &Report, seconds: u64, covering: Option<Block>) -> Option<Block> {
-        let now = nanoseconds(report.time);
-        let expires = now.saturating_add(seconds.saturating_mul(SECOND));
-        let before = self.gate.blocked_number(report.number);
-        let live = before.filter(|block| is_live(block, now));
-        if live.is_some_and(|b| b.expires == 0 || b.expires >= expires || b.flags != 0) {
-            return None;
-        }
-        // A doubled setting stays doubled, and a grant that ended does not start again.
-        let mut block = before.unwrap_or_default();
-        if before.is_none() {
-            self.file.redial.put(&mut block);
-            block.epoch = covering.map_or(0, |covering| covering.epoch);
-        }
-        let action = Verdict::Drop as u8;
-        Some(Block { number: report.number, expires, rule: LADDER_RULE, action, flags: 0, ..block })
-    }
-}
-
-/// Returns the number's own block. If a prefix covers the number, returns a new block that lasts
-/// until no grant of the prefix can still run.
-fn own(covering: Block, report: &Report) -> Block {
-    if covering.number == report.number {
-        return covering;
-    }
-    let over = nanoseconds(report.time) + u64::from(covering.redial_grant) * SECOND;
-    let expires = if covering.expires == 0 { over } else { covering.expires.min(over) };
-    Block { number: report.number, expires, ..covering }
 }
 
 fn is_live(block: &Block, now: u64) -> bool {

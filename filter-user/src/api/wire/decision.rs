@@ -222,8 +222,8 @@ pub struct BadRow {
 pub enum Change {
     /// It is new.
     Added,
-    /// It was there; its expiry, reason or comment is another one now.
-    Moved,
+    /// It existed before; its end, reason or comment changed.
+    Updated,
     /// It was there, and is the same.
     Unchanged,
     /// It is gone.

@@ -27,7 +27,7 @@ pub use self::report::{
     ReviewSettled,
 };
 pub use self::status::{
-    Attach, Attempts, Backup, BusyCaller, Colour, ConfigInForce, Finding, Interface, Records,
+    Attach, Attempts, Backup, BusyCaller, ConfigInForce, Finding, Health, Interface, Records,
     Status, Top, TrunkPackets,
 };
 pub use self::store::{AdoptFrom, AdoptStore, Adopted};

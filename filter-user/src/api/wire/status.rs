@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 /// How well something is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
-pub enum Colour {
+pub enum Health {
     /// As it should be.
     Green,
     /// Works, but look at it.
@@ -21,7 +21,7 @@ pub enum Colour {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Status {
     /// The worst of all findings.
-    pub colour: Colour,
+    pub colour: Health,
     /// What is not as it should be, worst first; empty when green.
     pub findings: Vec<Finding>,
     /// Whether the daemon answered; false: read from the pinned maps.
@@ -101,7 +101,7 @@ pub struct Records {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Finding {
     /// How bad.
-    pub colour: Colour,
+    pub colour: Health,
     /// What, and what to do.
     pub message: String,
 }

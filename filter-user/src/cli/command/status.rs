@@ -8,7 +8,7 @@ use clap::Args;
 use filter_common::reason::{Fate, Reason};
 
 use crate::api::client::Client;
-use crate::api::wire::{Colour, Records, Status};
+use crate::api::wire::{Health, Records, Status};
 use crate::cli::fallback::or_directly;
 use crate::cli::input::time;
 use crate::cli::output;
@@ -52,11 +52,11 @@ pub(crate) fn packets(status: &Status) -> (u64, u64) {
     counts
 }
 
-pub(crate) fn colour(colour: Colour) -> &'static str {
+pub(crate) fn colour(colour: Health) -> &'static str {
     match colour {
-        Colour::Green => "GREEN",
-        Colour::Amber => "AMBER",
-        Colour::Red => "RED",
+        Health::Green => "GREEN",
+        Health::Amber => "AMBER",
+        Health::Red => "RED",
     }
 }
 
@@ -166,7 +166,7 @@ mod tests {
 
     fn status() -> Status {
         Status {
-            colour: Colour::Green,
+            colour: Health::Green,
             findings: Vec::new(),
             daemon: true,
             version: "0.1.0".into(),
@@ -255,11 +255,11 @@ mod tests {
     fn first_line_shows_the_overall_state() {
         let finding = |colour, message: &str| Finding { colour, message: message.into() };
         let findings = vec![
-            finding(Colour::Red, "ens1: the filter is gone"),
-            finding(Colour::Amber, "SIP over TCP was seen"),
+            finding(Health::Red, "ens1: the filter is gone"),
+            finding(Health::Amber, "SIP over TCP was seen"),
         ];
         let page = table(&Status {
-            colour: Colour::Red,
+            colour: Health::Red,
             findings,
             daemon: false,
             blocks: None,

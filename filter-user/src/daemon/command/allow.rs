@@ -2,78 +2,20 @@
 
 use crate::api::wire;
 use crate::api::wire::{Change, Changed, Persisted, Problem, ProblemKind};
-use crate::daemon::convert::allow_of;
-use crate::daemon::decision::{allow_entry, bounded, end, entry, is_by_hand, merge, told};
+use crate::change_plan::allow::allow_of;
+use crate::change_plan::allow::{AllowPlan, Asker, allow_entry, asked_allow};
+use crate::change_plan::checks::incident_id;
+use crate::daemon::decision::{entry, is_offline};
 use crate::daemon::order::{Key, Later, Turn, superseded};
 use crate::daemon::reconcile;
 use crate::daemon::role::Principal;
 use crate::daemon::state::{Control, problem};
-use crate::model::free_text;
 use crate::model::policy::Subject;
-use crate::store::{Decision, Entry, Error, Kind, Store};
+use crate::store::{Decision, Kind, Store};
 use crate::sys::clock;
-use filter_common::abi::{self, TOMBSTONE};
+use filter_common::abi::{self};
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
-
-/// What an allow that was asked for makes of the one that is there.
-#[derive(Clone)]
-pub(crate) struct PutAllow {
-    pub(crate) decision: Decision,
-    pub(crate) before: Option<Decision>,
-    pub(crate) change: Change,
-    /// The one that is there was made for something other than this incident, and lasts longer.
-    stays: bool,
-}
-
-impl PutAllow {
-    /// `there` is what the map has, `before` what is known of it. With `keep_longer` an allow that
-    /// ends later stays as it is.
-    pub(crate) fn plan(
-        fresh: Decision,
-        there: Option<abi::Allow>,
-        before: Option<Decision>,
-        keep_longer: bool,
-    ) -> PutAllow {
-        let until = clock::kernel_expiry(fresh.created, fresh.expires, fresh.created);
-        let longer =
-            there.filter(|there| there.expires == 0 || until != 0 && there.expires >= until);
-        let stays = before.as_ref().filter(|before| stays_for_incident(before, &fresh)).cloned();
-        if let Some(decision) = stays {
-            return PutAllow { decision, before, change: Change::Unchanged, stays: true };
-        }
-        let is_for_incident = fresh.incident.is_some();
-        let (mut decision, mut change) = merge(fresh, before.as_ref());
-        match longer {
-            Some(_) if keep_longer => {
-                decision = before.clone().unwrap_or(decision);
-                change = Change::Unchanged;
-            }
-            // For what, nobody can say now; it must not end with the incident.
-            Some(there) if is_for_incident && before.is_none() => {
-                decision.expires = (there.expires != 0).then(|| clock::wall(there.expires));
-            }
-            Some(_) | None => {}
-        }
-        PutAllow { decision, before, change, stays: false }
-    }
-}
-
-/// The name of an incident as it is kept.
-fn incident_id(text: &str) -> Result<String, Problem> {
-    free_text::incident(text).or_else(|error| problem(ProblemKind::Usage, error.to_string()))
-}
-
-/// Whether an allow that is there is to stay when one for an incident is asked for: an incident
-/// comes and goes, and must not take away what lasts longer for another reason.
-fn stays_for_incident(before: &Decision, asked: &Decision) -> bool {
-    let longer = match (before.expires, asked.expires) {
-        (None, _) => true,
-        (Some(_), None) => false,
-        (Some(before), Some(asked)) => before >= asked,
-    };
-    asked.incident.is_some() && before.incident != asked.incident && longer
-}
+use std::sync::Arc;
 
 impl Control {
     /// Adds an allow, or moves the one that is there: in force before it is on disk.
@@ -125,73 +67,36 @@ impl Control {
         keep_longer: bool,
     ) -> Result<Changed<wire::Allow>, Problem> {
         let subject = self.subject(&add.number)?;
-        let now = clock::now();
-        let incident = add.incident.map(|incident| incident_id(&incident)).transpose()?;
-        bounded("comment", &add.comment)?;
-        let endless = add.seconds.is_none() && add.expires.is_none();
-        let expires = end(now, add.seconds, add.expires, endless)?;
-        let fresh = Decision {
-            id: uuid::Uuid::now_v7(),
-            rule: 0,
-            kind: Kind::Allow,
-            subject,
-            created: now,
-            expires,
-            reason: add.comment,
-            author: who.name.clone(),
-            origin: origin.into(),
-            node: self.node.clone(),
-            flags: 0,
-            redial: None,
-            epoch: 0,
-            incident,
-        };
+        let asker = Asker { author: &who.name, origin, node: &self.node };
+        let asked = asked_allow(&add, subject, asker, clock::now())?;
         let stored = self.known_allow(subject).await?;
-        let (put, kept) = {
+        let (plan, kept) = {
             let mut turn = self.order.hurry();
             let there = self.live_allow_of(subject)?;
             let rule = there.map(|there| there.rule);
             let stored = stored.filter(|stored| Some(stored.rule) == rule);
             let before = turn.unsaved_allow(subject).cloned().or(stored);
-            let mut put = PutAllow::plan(fresh, there, before, keep_longer);
+            let mut plan = AllowPlan::new(asked, there, before, keep_longer);
             // What takes the allow away and waits for the disk was accepted before this.
-            if put.change == Change::Unchanged && turn.is_waiting(Key::Allow(subject)) {
-                put.change = Change::Moved;
+            if plan.change == Change::Unchanged && turn.is_waiting(Key::Allow(subject)) {
+                plan.change = Change::Updated;
             }
-            if add.dry_run || put.change == Change::Unchanged {
-                (put, None)
+            if add.dry_run || plan.change == Change::Unchanged {
+                (plan, None)
             } else {
-                put.decision.rule = turn.places(1);
-                self.maps.pass_maps().set_allow(subject, allow_entry(&put.decision))?;
-                let action = if put.before.is_some() { "allow move" } else { "allow add" };
-                (put.clone(), Some(self.keep_allow(turn, action, &who.name, put.decision)))
+                plan.decision.rule = turn.places(1);
+                self.maps.pass_maps().set_allow(subject, allow_entry(&plan.decision))?;
+                let action = if plan.before.is_some() { "allow move" } else { "allow add" };
+                (plan.clone(), Some(self.keep_allow(turn, action, &who.name, plan.decision)))
             }
         };
-        let order = if kept.is_some() { put.decision.rule } else { 0 };
+        let order = if kept.is_some() { plan.decision.rule } else { 0 };
         let persisted = match kept {
             Some(kept) => kept.await,
             None => Persisted::Yes,
         };
-        let mut notes = Vec::new();
-        if let Some(before) = put.before.as_ref().filter(|_| put.stays) {
-            notes.push(format!("{} lasts longer, and stays as it was", told(before)));
-        }
-        if let Some(block) = self.maps.block(subject)?
-            && block.expires != TOMBSTONE
-            && (block.expires == 0 || clock::boot() < block.expires)
-        {
-            notes.push(format!("the block against {subject} stays, without effect"));
-        }
-        Ok(Changed {
-            change: put.change,
-            now: allow_of(&put.decision),
-            before: put.before.as_ref().map(allow_of),
-            persisted,
-            dry_run: add.dry_run,
-            order,
-            in_force: self.in_force(subject)?,
-            notes,
-        })
+        let notes = plan.notes(self.maps.block(subject)?.as_ref(), clock::boot());
+        Ok(plan.answer(add.dry_run, persisted, order, self.in_force(subject)?, notes))
     }
 
     /// Ends an allow: on disk first, because it stops letting through.
@@ -253,15 +158,15 @@ impl Control {
             (0, found.await?)
         } else {
             let (control, who) = (Arc::clone(self), who.clone());
-            let by_hand =
-                self.maps.pass_maps().allows()?.into_iter().filter(|(_, allow)| is_by_hand(allow));
-            let by_hand: HashMap<_, _> = by_hand.collect();
+            let offline =
+                self.maps.pass_maps().allows()?.into_iter().filter(|(_, allow)| is_offline(allow));
+            let offline: HashMap<_, _> = offline.collect();
             let remove = move |store: &mut Store, place: u64| {
                 let mut removed = Vec::new();
                 let mut later = None;
                 for allow in store.of_incident(Kind::Allow, &wanted)? {
-                    let by_hand = by_hand.get(&allow.subject).copied();
-                    match control.remove_stored_allow(store, &who, &allow, place, by_hand) {
+                    let offline = offline.get(&allow.subject).copied();
+                    match control.remove_stored_allow(store, &who, &allow, place, offline) {
                         Ok(()) => removed.push(allow),
                         Err(problem) if problem.kind == ProblemKind::Superseded => {
                             later = Some(problem);
@@ -321,17 +226,17 @@ impl Control {
             return Ok(self.store_handle.write_through(find).await?.map(|decision| (0, decision)));
         }
         let (control, who) = (Arc::clone(self), who.clone());
-        let by_hand = self.maps.pass_maps().allow(subject)?.filter(is_by_hand);
+        let offline = self.maps.pass_maps().allow(subject)?.filter(is_offline);
         let take = move |store: &mut Store, place: u64| {
             control.order.turn().check(Key::Allow(subject), place)?;
             let Some(decision) = store.find(Kind::Allow, subject)? else { return Ok(None) };
-            control.remove_stored_allow(store, &who, &decision, place, by_hand)?;
+            control.remove_stored_allow(store, &who, &decision, place, offline)?;
             Ok(Some((place, decision)))
         };
         self.order.queue(Key::Allow(subject), take).await
     }
 
-    /// Takes an allow out of the store, and then out of the map. `by_hand` is what root had put
+    /// Takes an allow out of the store, and then out of the map. `offline` is what root had put
     /// there when this was accepted. Runs on the store's thread.
     ///
     /// # Errors
@@ -342,15 +247,15 @@ impl Control {
         who: &Principal,
         decision: &Decision,
         place: u64,
-        by_hand: Option<abi::Allow>,
+        offline: Option<abi::Allow>,
     ) -> Result<(), Problem> {
         let subject = decision.subject;
         let is_last = || {
             let turn = self.order.turn();
             turn.check(Key::Allow(subject), place)?;
             // Root's hand on the maps takes no lock.
-            let found = self.maps.pass_maps().allow(subject)?.filter(is_by_hand);
-            if found.is_some() && found != by_hand {
+            let found = self.maps.pass_maps().allow(subject)?.filter(is_offline);
+            if found.is_some() && found != offline {
                 return Err(superseded("allow add on the kernel's maps"));
             }
             Ok(turn)
@@ -360,25 +265,5 @@ impl Control {
         let _turn = is_last()?;
         self.maps.pass_maps().remove_allow(subject)?;
         Ok(())
-    }
-
-    /// Takes a lifted block out of store and map; what the store had goes into `removed`.
-    pub(crate) fn removal(
-        self: &Arc<Self>,
-        who: &Principal,
-        subject: Subject,
-        place: u64,
-        removed: Arc<Mutex<Option<Decision>>>,
-    ) -> impl FnMut(&mut Store) -> Result<(), Error> + Send + use<> {
-        let control = Arc::clone(self);
-        let author = who.name.clone();
-        move |store| {
-            let entry = Entry::new(clock::now(), &author, "block remove");
-            let found = store.remove(Kind::Block, subject, entry)?;
-            *removed.lock().unwrap_or_else(PoisonError::into_inner) = found;
-            // A failure leaves a lifted entry, which refuses nothing.
-            let _ = control.forget_lifted(subject, place);
-            Ok(())
-        }
     }
 }

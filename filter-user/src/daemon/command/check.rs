@@ -1,32 +1,16 @@
 //! TODO-DOC
 
 use crate::api::wire;
-use crate::api::wire::{Check, NextAttempt, Problem, ProblemKind};
-use crate::daemon::decision::told;
+use crate::api::wire::{NextAttempt, Problem, ProblemKind};
+use crate::change_plan::allow::describe;
 use crate::daemon::state::{Control, problem};
 use crate::inspect;
 use crate::model::policy::Subject;
 use crate::store::Decision;
 use crate::sys::clock;
 use filter_common::abi::TOMBSTONE;
-use filter_common::number::Number;
 
 impl Control {
-    /// What a call from a number gets now.
-    ///
-    /// # Errors
-    /// A failing system call.
-    pub fn check(&self, number: Number) -> Result<Check, Problem> {
-        Ok(inspect::check(&self.maps, number)?)
-    }
-
-    pub(crate) fn in_force(&self, subject: Subject) -> Result<Option<Check>, Problem> {
-        match subject {
-            Subject::Number(number) => self.check(number).map(Some),
-            Subject::Prefix(_) => Ok(None),
-        }
-    }
-
     /// Which rule decides on a number, who set it, when it ends, and what the maps hold.
     ///
     /// # Errors
@@ -101,7 +85,7 @@ impl Control {
         let stored: Vec<(u64, Option<Decision>)> = stored.unwrap_or_default();
         let of = |rule: u64| {
             let found = stored.iter().find(|(number, _)| *number == rule);
-            found.and_then(|(_, decision)| decision.as_ref()).map(told)
+            found.and_then(|(_, decision)| decision.as_ref()).map(describe)
         };
         let steps = steps
             .into_iter()

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tokio::sync::mpsc::Sender;
 
 use crate::api::wire::{BadRow, ImportNews, ImportRow, Problem, ProblemKind};
-use crate::daemon::command::block::{PREFIXES_MAX, redial_of};
+use crate::daemon::block_change::{PREFIXES_MAX, redial_of};
 use crate::daemon::decision::entry;
 use crate::daemon::order::Key;
 use crate::daemon::role::{Principal, Role};

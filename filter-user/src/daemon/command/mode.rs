@@ -2,7 +2,8 @@
 
 use crate::api::wire;
 use crate::api::wire::{Persisted, Problem, ProblemKind};
-use crate::daemon::decision::{bounded, end};
+use crate::change_plan::checks::end;
+use crate::change_plan::override_switch::plan_override;
 use crate::daemon::order::Key;
 use crate::daemon::role::Principal;
 use crate::daemon::state::{Control, problem};
@@ -12,8 +13,6 @@ use crate::daemon::switches::{
 use crate::inspect;
 use crate::store::{Entry, Store};
 use crate::sys::clock;
-use filter_common::abi::TOMBSTONE;
-use jiff::SignedDuration;
 use serde_json::json;
 use std::sync::Arc;
 
@@ -48,54 +47,28 @@ impl Control {
         who: &Principal,
         set: wire::SetOverride,
     ) -> Result<wire::Override, Problem> {
-        let life =
-            i64::try_from(set.seconds).map_or(SignedDuration::MAX, SignedDuration::from_secs);
-        if life > wire::OVERRIDE_MAX {
-            return problem(ProblemKind::Usage, "an override lasts at most 7 days");
-        }
-        if set.seconds > 0 && set.reason.trim().is_empty() {
-            return problem(ProblemKind::Usage, "an override needs a reason");
-        }
-        bounded("reason", &set.reason)?;
-        let on = set.seconds > 0;
         let now = clock::now();
-        let until = on.then(|| now + life);
-        let deadline = if on { clock::boot() + set.seconds * 1_000_000_000 } else { TOMBSTONE };
+        let plan = plan_override(&set, now, clock::boot())?;
         let stored = StoredOverride {
-            until,
+            until: plan.until,
             since: Some(now),
-            deadline: Some(deadline),
-            reason: set.reason,
+            deadline: Some(plan.deadline),
+            reason: plan.reason.clone(),
             author: who.name.clone(),
         };
         let (mut persisted, mut order) = (Persisted::Yes, 0);
         if !set.dry_run {
-            let action = if on { "override on" } else { "override off" };
+            let action = if plan.is_on() { "override on" } else { "override off" };
             let entry = stored.entry(action);
             let kept = {
                 let mut turn = self.order.hurry();
-                self.maps.pass_maps().set_override(deadline)?;
+                self.maps.pass_maps().set_override(plan.deadline)?;
                 order = turn.places(1);
                 keep_override(turn, order, action, stored.clone(), Some(entry))
             };
             persisted = kept.await;
         }
-        Ok(wire::Override {
-            until,
-            reason: on.then_some(stored.reason),
-            author: on.then_some(stored.author),
-            persisted,
-            dry_run: set.dry_run,
-            order,
-        })
-    }
-
-    /// The mode in force, by the kernel's map.
-    ///
-    /// # Errors
-    /// A failing system call.
-    pub fn get_mode(&self) -> Result<wire::Mode, Problem> {
-        Ok(inspect::mode(&self.maps)?)
+        Ok(plan.answer(stored.author, persisted, order))
     }
 
     /// Sets the mode. Observe is in force before it is on disk, enforce after.

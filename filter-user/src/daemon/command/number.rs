@@ -9,16 +9,17 @@ use filter_common::number::Number;
 
 use crate::api::wire;
 use crate::api::wire::{Problem, ProblemKind};
+use crate::change_plan::allow::allow_of;
+use crate::change_plan::checks::check_text;
+use crate::daemon::convert::block_of;
 use crate::daemon::convert::call;
 use crate::daemon::convert::evidence_of;
 use crate::daemon::convert::report_of;
 use crate::daemon::convert::review_of;
-use crate::daemon::convert::{allow_of, block_of};
-use crate::daemon::decision::bounded;
 use crate::daemon::role::Principal;
 use crate::daemon::state::Control;
 use crate::model::policy::Subject;
-use crate::store::{Counts, Entry, Kind, Person, Store};
+use crate::store::{Counts, Entry, Kind, NumberRecords, Store};
 use crate::sys::clock;
 
 /// How often the store's log is tried again that somebody read when it was to be emptied.
@@ -45,7 +46,7 @@ impl Control {
             .store_handle
             .read_long(move |reader| Ok((reader.person(number)?, reader.pseudonyms()?)))
             .await?;
-        let Person { block, allow, calls, evidence, reports, reviews, audit } = person;
+        let NumberRecords { block, allow, calls, evidence, reports, reviews, audit } = person;
         let (now, ladder) = (clock::now(), &self.config().ladder);
         Ok(wire::NumberExport {
             number: number.to_string(),
@@ -101,7 +102,7 @@ impl Control {
         if reason.trim().is_empty() {
             return problem(ProblemKind::Usage, "say in a reason who asked for it, without names");
         }
-        bounded("reason", &reason)?;
+        check_text("reason", &reason)?;
         if names(&reason, number) {
             let message = "the reason has the number in it, and the audit keeps the reason";
             return problem(ProblemKind::Usage, message);

@@ -2,9 +2,10 @@
 
 use crate::api::wire;
 use crate::api::wire::{Change, Changed, Persisted, Problem, ProblemKind};
+use crate::change_plan::allow::describe;
+use crate::change_plan::checks::{check_text, end};
 use crate::daemon::convert::block_of;
 use crate::daemon::convert::review_of;
-use crate::daemon::decision::{bounded, end, told};
 use crate::daemon::role::Principal;
 use crate::daemon::state::{Control, problem};
 use crate::model::policy::Subject;
@@ -50,7 +51,7 @@ impl Control {
         if close.note.trim().is_empty() {
             return problem(ProblemKind::Usage, "say in a note what came of it");
         }
-        bounded("note", &close.note)?;
+        check_text("note", &close.note)?;
         let closed = Closed { time: clock::now(), by: who.name.clone(), note: close.note };
         let before = if close.dry_run {
             self.store_handle.read(move |reader| reader.review(id)).await?
@@ -81,7 +82,7 @@ impl Control {
         id: u64,
         extend: wire::ExtendReview,
     ) -> Result<wire::ReviewSettled, Problem> {
-        bounded("note", &extend.note)?;
+        check_text("note", &extend.note)?;
         let found = self.store_handle.read(move |reader| reader.review(id)).await?;
         let subject = Subject::Number(still_open(id, found)?.number);
         let now = clock::now();
@@ -94,12 +95,12 @@ impl Control {
                 return problem(ProblemKind::NotFound, message);
             };
             if before.expires.is_none() || before.expires >= expires {
-                let message = format!("that extends nothing: there is {}", told(before));
+                let message = format!("that extends nothing: there is {}", describe(before));
                 return problem(ProblemKind::Usage, message);
             }
             let (author, origin) = (author.clone(), "operator".into());
             let decision = Decision { created: now, expires, author, origin, ..before.clone() };
-            Ok((decision, Change::Moved))
+            Ok((decision, Change::Updated))
         };
         let before = self.find(Kind::Block, subject).await?;
         let (decision, change) = longer(before.as_ref())?;
@@ -143,7 +144,7 @@ impl Control {
         if free.note.trim().is_empty() {
             return problem(ProblemKind::Usage, "say in a note why");
         }
-        bounded("note", &free.note)?;
+        check_text("note", &free.note)?;
         let found = self.store_handle.read(move |reader| reader.review(id)).await?;
         let subject = Subject::Number(still_open(id, found)?.number);
         let block = match self.unblock(who, subject, free.dry_run).await {

@@ -2,8 +2,8 @@
 
 use crate::api::wire;
 use crate::api::wire::Problem;
+use crate::change_plan::allow::allow_of;
 use crate::daemon::app::App;
-use crate::daemon::convert::allow_of;
 use crate::daemon::http::extract::{Answer, DryRun, JsonBody, PathParam, QueryParams};
 use crate::daemon::http::lists;
 use crate::daemon::role::{Principal, Role};

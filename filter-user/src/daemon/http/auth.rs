@@ -1,6 +1,5 @@
 //! Who asks, and what they may: by the user at the other end of the Unix socket.
 
-use crate::daemon::role::masked;
 use std::sync::Arc;
 
 use axum::extract::FromRequestParts;
@@ -12,10 +11,10 @@ use tokio::net::unix::UCred;
 use crate::api::wire::{Problem, ProblemKind};
 use crate::config::Roles;
 use crate::daemon::app::App;
-use crate::daemon::http::listen::Handle;
+use crate::daemon::connections::Handle;
 use crate::daemon::limits;
 use crate::daemon::limits::{User, Users};
-use crate::daemon::role::{Principal, Role};
+use crate::daemon::role::{Principal, Role, refused};
 
 /// The process at the other end (`SO_PEERCRED`, unix(7)), and what it may have of the daemon.
 #[derive(Clone, Debug)]
@@ -62,7 +61,7 @@ impl FromRequestParts<App> for Principal {
     }
 }
 
-pub(crate) fn who(uid: u32, gid: u32, roles: &Roles) -> Principal {
+fn who(uid: u32, gid: u32, roles: &Roles) -> Principal {
     let user = unistd::User::from_uid(Uid::from_raw(uid)).ok().flatten();
     let name = user.map_or_else(|| format!("uid {uid}"), |user| user.name);
     let gid = Gid::from_raw(gid);
@@ -89,59 +88,9 @@ pub(crate) fn who(uid: u32, gid: u32, roles: &Roles) -> Principal {
     Principal { name, role }
 }
 
-impl Principal {
-    /// Lets those pass who may.
-    ///
-    /// # Errors
-    /// Which role is missing.
-    pub fn may(&self, role: Role) -> Result<(), Problem> {
-        if self.role >= role {
-            return Ok(());
-        }
-        let needed = match role {
-            Role::None => return Ok(()),
-            Role::Read => "read",
-            Role::Report => "report",
-            Role::Operate => "operate",
-            Role::Admin => "admin",
-        };
-        Err(refused(&format!(
-            "{} has not the role {needed}: see [roles] in palang.toml for the groups that have it",
-            self.name
-        )))
-    }
-
-    /// A number as this user may see it.
-    #[must_use]
-    pub fn sees(&self, number: String) -> String {
-        if self.role >= Role::Operate { number } else { masked(&number) }
-    }
-}
-
-pub(crate) fn refused(message: &str) -> Problem {
-    Problem { kind: ProblemKind::Refused, message: message.to_owned() }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_middle_is_hidden() {
-        assert_eq!(masked("6281234567890"), "6281*******90");
-        assert_eq!(masked("112"), "1**");
-        assert_eq!(masked("62431*"), "6*****");
-    }
-
-    #[test]
-    fn each_role_includes_those_before_it() {
-        let who = |role| Principal { name: "siti".into(), role };
-        assert!(who(Role::Admin).may(Role::Read).is_ok());
-        assert!(who(Role::Operate).may(Role::Operate).is_ok());
-        let refused = who(Role::Read).may(Role::Operate).unwrap_err();
-        assert!(refused.message.contains("siti") && refused.message.contains("operate"));
-        assert!(who(Role::None).may(Role::Read).is_err());
-    }
 
     #[test]
     fn a_stranger_is_nothing() {

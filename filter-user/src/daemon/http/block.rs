@@ -3,12 +3,11 @@
 use crate::api::wire;
 use crate::api::wire::Problem;
 use crate::daemon::app::{App, usage};
-use crate::daemon::command::block::PREFIXES_MAX;
+use crate::daemon::block_change::PREFIXES_MAX;
 use crate::daemon::command::import::Import;
 use crate::daemon::convert::block_of;
 use crate::daemon::http::extract::{Answer, DryRun, JsonBody, PathParam, QueryParams};
 use crate::daemon::http::lists;
-use crate::daemon::http::{CHUNK_TIME, IMPORT_BYTES, NEWS, ROW_BYTES, fits};
 use crate::daemon::limits;
 use crate::daemon::role::{Principal, Role};
 use crate::store::Kind;
@@ -20,7 +19,19 @@ use axum::response::{IntoResponse, Response};
 use futures_util::StreamExt as _;
 use serde::Deserialize;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::mpsc;
+
+/// Lines about an import that wait for a slow reader.
+const NEWS: usize = 8;
+/// Longest line of an import.
+const LINE_MAX: usize = 4 * 1024;
+/// Bytes that a row of an import may have on average, where there are as many as there is room for.
+const ROW_BYTES: u64 = 512;
+/// Bytes that any import may have: rows that are refused are counted and named, not only cut off.
+const IMPORT_BYTES: u64 = 64 << 20;
+/// How long an import may take for its next rows: somebody may type them.
+const CHUNK_TIME: Duration = Duration::from_secs(60);
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -155,4 +166,11 @@ pub(crate) async fn remove_block(
 ) -> Answer<wire::Changed<wire::Block>> {
     who.may(Role::Operate)?;
     app.control.remove_block(&who, &number, query.dry_run).await.map(Json)
+}
+
+fn fits(number: u64, line: &[u8]) -> Result<(), Problem> {
+    if line.len() > LINE_MAX {
+        return Err(usage(format!("line {number} is longer than {LINE_MAX} bytes")));
+    }
+    Ok(())
 }

@@ -22,9 +22,9 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::{Registry, Unit};
 use tower::limit::GlobalConcurrencyLimitLayer;
 
-use crate::api::wire::{Colour, Problem, Status};
+use crate::api::wire::{Health, Problem, Status};
 use crate::daemon::app::App;
-use crate::daemon::http::listen::Handle;
+use crate::daemon::connections::Handle;
 use crate::store::Head;
 
 /// What Prometheus asks for and understands.
@@ -64,7 +64,7 @@ async fn healthz(State(app): State<App>) -> Result<&'static str, Problem> {
 async fn readyz(State(app): State<App>) -> Result<Response, Problem> {
     let status = app.status().await?;
     let mut text = String::new();
-    for finding in status.findings.iter().filter(|finding| finding.colour == Colour::Red) {
+    for finding in status.findings.iter().filter(|finding| finding.colour == Health::Red) {
         let _ = writeln!(text, "{}", finding.message);
     }
     if text.is_empty() {
@@ -210,9 +210,9 @@ fn state(app: &App, status: &Status, registry: &mut Registry) {
         registry.register(name, help, gauge);
     };
     let colour = match status.colour {
-        Colour::Green => 0,
-        Colour::Amber => 1,
-        Colour::Red => 2,
+        Health::Green => 0,
+        Health::Amber => 1,
+        Health::Red => 2,
     };
     gauge("status", "0: green, 1: amber, 2: red", colour);
     let enforcing = status.mode.mode == "enforce";

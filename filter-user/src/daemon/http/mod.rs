@@ -1,5 +1,6 @@
 //! The control API: HTTP and JSON on a Unix socket. Everything that the CLI does goes through it.
 
+pub(crate) mod admit;
 pub(crate) mod allow;
 pub(crate) mod audit;
 pub(crate) mod auth;
@@ -19,9 +20,8 @@ pub(crate) mod status;
 pub(crate) mod store;
 pub(crate) mod top;
 
-use crate::daemon::app::{App, usage};
+use crate::daemon::app::App;
 use std::sync::LazyLock;
-use std::time::Duration;
 
 use axum::body::Bytes;
 use axum::extract::Request;
@@ -34,19 +34,7 @@ use utoipa::OpenApi;
 
 use crate::api::wire;
 use crate::api::wire::{Problem, ProblemKind};
-use crate::daemon::limits;
 use crate::sys::clock;
-
-/// Lines about an import that wait for a slow reader.
-pub(crate) const NEWS: usize = 8;
-/// Longest line of an import.
-const LINE_MAX: usize = 4 * 1024;
-/// Bytes that a row of an import may have on average, where there are as many as there is room for.
-pub(crate) const ROW_BYTES: u64 = 512;
-/// Bytes that any import may have: rows that are refused are counted and named, not only cut off.
-pub(crate) const IMPORT_BYTES: u64 = 64 << 20;
-/// How long an import may take for its next rows: somebody may type them.
-pub(crate) const CHUNK_TIME: Duration = Duration::from_secs(60);
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
@@ -109,7 +97,7 @@ pub fn router(app: App) -> Router {
         .fallback(no_route)
         .method_not_allowed_fallback(no_route)
         .layer(axum::middleware::from_fn(in_time))
-        .layer(axum::middleware::from_fn(limits::admit))
+        .layer(axum::middleware::from_fn(admit::admit))
         .with_state(app)
 }
 
@@ -188,7 +176,7 @@ async fn no_route() -> Problem {
 )]
 pub struct Document;
 
-/// What any request may be answered instead of its own answer ([`limits`]).
+/// What any request may be answered instead of its own answer ([`admit`]).
 struct Refusals;
 
 impl utoipa::Modify for Refusals {
@@ -222,13 +210,4 @@ pub(crate) async fn openapi() -> impl IntoResponse {
         Document::openapi().to_json().unwrap_or_default().into()
     });
     ([(header::CONTENT_TYPE, "application/json")], TEXT.clone())
-}
-
-// ---- routes -------------------------------------------------------------------------------
-
-pub(crate) fn fits(number: u64, line: &[u8]) -> Result<(), Problem> {
-    if line.len() > LINE_MAX {
-        return Err(usage(format!("line {number} is longer than {LINE_MAX} bytes")));
-    }
-    Ok(())
 }

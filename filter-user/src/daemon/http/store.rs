@@ -2,8 +2,8 @@
 
 use crate::api::wire;
 use crate::api::wire::{Problem, ProblemKind};
+use crate::daemon::adoption;
 use crate::daemon::app::{App, usage};
-use crate::daemon::held;
 use crate::daemon::http::extract::{Answer, JsonBody};
 use crate::daemon::role::{Principal, Role};
 use crate::daemon::start::privileges;
@@ -40,5 +40,5 @@ pub(crate) async fn adopt_store(
     JsonBody(adopt): JsonBody<wire::AdoptStore>,
 ) -> Answer<wire::Adopted> {
     who.may(Role::Admin)?;
-    held::adopt(&app.control, &who, adopt).await.map(Json)
+    adoption::adopt(&app.control, &who, adopt).await.map(Json)
 }

@@ -30,9 +30,6 @@ pub(crate) const WAITING: usize = 1024;
 /// Grants whose end is remembered.
 const KNOWN: usize = 10_000;
 
-/// Bytes of its answer that are read; they mean nothing.
-pub(crate) const ANSWER_MAX: usize = 64 * 1024;
-
 /// Author of what the kernel did.
 const KERNEL: &str = "kernel";
 /// The only kind of exception so far.

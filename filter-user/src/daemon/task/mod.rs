@@ -1,4 +1,4 @@
-//! TODO-DOC
+//! Runs what the daemon does by itself, without a request.
 
 pub(crate) mod auto_rate;
 pub(crate) mod flood;
@@ -7,4 +7,5 @@ pub(crate) mod housekeeping;
 pub(crate) mod queue;
 pub(crate) mod reconcile_loop;
 pub(crate) mod recorder;
+pub(crate) mod retention;
 pub(crate) mod webhook;

@@ -1,7 +1,7 @@
 //! TODO-DOC
 
 use crate::api::wire::Problem;
-use crate::daemon::held;
+use crate::daemon::adoption;
 use crate::daemon::reconcile;
 use crate::daemon::reconcile::InMaps;
 use crate::daemon::state::Control;
@@ -48,11 +48,11 @@ pub(crate) async fn begin(
         }
     }
     let made_one = async {
-        if held::look(control, in_maps).await? {
+        if adoption::look(control, in_maps).await? {
             return Ok(None);
         }
         let found = reconcile::at_start(control, fresh, alone).await?;
-        held::note_followed(control).await?;
+        adoption::note_followed(control).await?;
         Ok::<_, Problem>(Some(found))
     };
     match made_one.await {

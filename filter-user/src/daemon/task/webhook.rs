@@ -3,7 +3,6 @@
 use crate::api::wire;
 use crate::config::Webhook;
 use crate::daemon::state::Control;
-use crate::daemon::task::grant_watch::ANSWER_MAX;
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Bytes;
 use hyper::client::conn::http1;
@@ -19,6 +18,9 @@ use tokio::task::JoinSet;
 
 /// How long a console may take for one answer.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Bytes of its answer that are read; they mean nothing.
+const ANSWER_MAX: usize = 64 * 1024;
 
 /// Pauses before a notification is sent again.
 const PAUSES: [Duration; 4] = [

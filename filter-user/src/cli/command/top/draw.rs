@@ -6,7 +6,7 @@ use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::{Line, Span as Text};
 use ratatui::widgets::{Paragraph, Wrap};
 
-use crate::api::wire::{Colour, Top};
+use crate::api::wire::{Health, Top};
 use crate::cli::command::top::tables::{callers, figures, interfaces, table, trunks};
 use crate::cli::command::top::view::{Connection, View};
 use crate::cli::output::clean;
@@ -130,11 +130,11 @@ fn coloured(view: &View, colour: Color) -> Style {
 /// Returns the findings, worst first. The first may take two lines. If there are more than `room`, the
 /// last line counts the others.
 fn findings(view: &View, top: &Top, room: usize, width: u16) -> Vec<Line<'static>> {
-    let line = |colour: Colour, text: &str| {
+    let line = |colour: Health, text: &str| {
         let (word, paint) = match colour {
-            Colour::Green => ("GREEN", Color::Green),
-            Colour::Amber => ("AMBER", Color::Yellow),
-            Colour::Red => ("RED", Color::Red),
+            Health::Green => ("GREEN", Color::Green),
+            Health::Amber => ("AMBER", Color::Yellow),
+            Health::Red => ("RED", Color::Red),
         };
         let style = coloured(view, paint).add_modifier(Modifier::BOLD);
         let word = Text::styled(format!(" {word:<6}"), style);
@@ -144,7 +144,7 @@ fn findings(view: &View, top: &Top, room: usize, width: u16) -> Vec<Line<'static
         lines
     };
     if let Connection::Gone(why) = &view.connection {
-        return line(Colour::Red, &format!("reconnecting: {why}"));
+        return line(Health::Red, &format!("reconnecting: {why}"));
     }
     let findings = &top.status.findings;
     let Some(first) = findings.first() else {
@@ -228,7 +228,7 @@ mod tests {
             time: at(second),
             boot_ns: 1_000_000_000 * (100 + second),
             status: Status {
-                colour: Colour::Green,
+                colour: Health::Green,
                 findings: Vec::new(),
                 daemon: true,
                 version: "0.1.0".into(),
@@ -340,11 +340,11 @@ blocked caller, 5 min  attempts   refused    last      why             trunk
         });
         let off = changed(|top| {
             top.status.interfaces = vec![interface("ens1", Some("the filter is not on it"))];
-            top.status.colour = Colour::Red;
+            top.status.colour = Health::Red;
             top.status.findings = vec![
-                found(Colour::Red, "ens1: the filter is not on it"),
-                found(Colour::Amber, "one"),
-                found(Colour::Amber, "two"),
+                found(Health::Red, "ens1: the filter is not on it"),
+                found(Health::Amber, "one"),
+                found(Health::Amber, "two"),
             ];
         });
         let mut gone = view();

@@ -8,7 +8,7 @@
 //! as decided for.
 
 use std::ops::ControlFlow;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use filter_common::abi::{
     self, BLOCK_NO_REDIAL, BLOCK_OBSERVE, MODE_ENFORCE, RULE_DIRECT, TOMBSTONE,
@@ -31,43 +31,6 @@ use crate::sys::clock;
 
 /// So many blocks are settled at once; others who write have a turn in between.
 const SLICE: usize = 200;
-
-/// Whether the maps keep what they hold, whatever the store says.
-#[derive(Debug, Default)]
-pub struct Held {
-    why: Mutex<Option<String>>,
-    deciding: tokio::sync::Mutex<()>,
-}
-
-impl Held {
-    /// Why the maps keep what they hold; `None`: they follow the store.
-    #[must_use]
-    pub fn why(&self) -> Option<String> {
-        self.why.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// Whether the maps keep what they hold.
-    #[must_use]
-    pub fn is_held(&self) -> bool {
-        self.why.lock().unwrap_or_else(PoisonError::into_inner).is_some()
-    }
-
-    fn set(&self, why: Option<String>) {
-        *self.why.lock().unwrap_or_else(PoisonError::into_inner) = why;
-    }
-
-    /// What the status says.
-    #[must_use]
-    pub fn finding(&self) -> Option<String> {
-        let why = self.why()?;
-        Some(format!(
-            "the store is not the one that the kernel's maps were written from, and the maps keep \
-             what they hold: {why}. Decide: `palang store adopt --from-maps` stores what the maps \
-             hold; `palang store restore BACKUP --replace`, with the daemon stopped, or \
-             `palang store adopt --from-store` let the maps follow a store"
-        ))
-    }
-}
 
 /// Looks whether the store is the one that the maps were written from, before anything is made
 /// one. `true`: it is not, and the maps keep what they hold.

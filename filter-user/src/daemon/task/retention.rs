@@ -3,15 +3,13 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use nix::sys::statvfs::statvfs;
 
 use crate::api::wire::{Problem, ProblemKind};
 use crate::config::Config;
-use crate::daemon::command::report;
 use crate::daemon::state::Control;
 use crate::store;
 use crate::store::{Error, Size, Step, Store};
@@ -32,8 +30,6 @@ const FREE_SHARE: u64 = 10;
 /// configured.
 const MAX_BYTES: u64 = 10 << 30;
 const DISK_SHARE: u64 = 5;
-/// Above these percent of the limit the status says so.
-const NEARLY: u64 = 80;
 /// What the oldest records make room for, in percent of the limit.
 const ROOM: u64 = 5;
 
@@ -41,33 +37,6 @@ const OLD: &str = "old records stay";
 const LARGE: &str = "the store is larger than [retention] max_bytes";
 const PAGES: &str = "the store's file does not shrink";
 const LOG: &str = "the log beside the store does not shrink";
-
-/// The limit in force.
-#[derive(Debug, Default)]
-pub struct Limit(AtomicU64);
-
-impl Limit {
-    /// How many bytes the store may take; 0: not known yet.
-    #[must_use]
-    pub fn bytes(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
-    }
-
-    /// What the status says of a store of this size, where it is nearly full.
-    #[must_use]
-    pub fn finding(&self, size: Size) -> Option<String> {
-        let limit = self.bytes();
-        let percent = size.used.saturating_mul(100).checked_div(limit)?;
-        (percent >= NEARLY).then(|| {
-            format!(
-                "the store takes {percent} % of [retention] max_bytes ({} of {} MiB): at 100 % the \
-                 oldest call records go before their time",
-                size.used >> 20,
-                limit >> 20
-            )
-        })
-    }
-}
 
 /// Takes out what is too old or too much, from now on.
 pub async fn run(control: Arc<Control>) {
@@ -79,7 +48,7 @@ pub async fn run(control: Arc<Control>) {
         let config = control.config();
         fits = fit(&control, &config, fits).await.or(fits);
         if let Some(limit) = config.max_bytes.or(fits) {
-            control.limit.0.store(limit, Ordering::Relaxed);
+            control.limit.set(limit);
         }
         if Instant::now() >= next {
             let done = control.chores.tried(OLD, by_age(&control, &config).await);
@@ -125,8 +94,13 @@ async fn by_age(control: &Arc<Control>, config: &Config) -> Result<(), Problem> 
     let old = before(config.calls_kept);
     steps(control, move |store| store.prune_calls(old, STEP)).await?;
     steps(control, move |store| store.prune_reviews(old, STEP)).await?;
-    let old = before(report::kept(config));
+    let old = before(reports_kept(config));
     steps(control, move |store| store.prune_reports(old, STEP)).await
+}
+
+/// Returns how long reports are kept: as long as call records, and as long as strikes count.
+fn reports_kept(config: &Config) -> SignedDuration {
+    config.calls_kept.max(SignedDuration::from_secs(config.ladder.fades.cast_signed()))
 }
 
 /// Takes the oldest calls out of a store that is too large, whatever their age.
@@ -209,16 +183,5 @@ mod tests {
         assert_eq!(default_limit(4 * GIB, size(GIB / 2, GIB / 2)), GIB);
         assert_eq!(default_limit(0, size(0, 0)), 0);
         assert_eq!(default_limit(u64::MAX, size(GIB, 0)), 10 * GIB);
-    }
-
-    #[test]
-    fn a_store_that_is_nearly_full_is_a_finding() {
-        let limit = Limit(AtomicU64::new(GIB));
-        let full = limit.finding(Size { used: GIB, free: 0 }).unwrap();
-        assert!(full.contains("100 % of [retention] max_bytes (1024 of 1024 MiB)"), "{full}");
-        let of = |used| limit.finding(Size { used, free: GIB });
-        assert_eq!(of(GIB / 100 * 79), None);
-        assert!(of(GIB / 100 * 81).is_some());
-        assert_eq!(Limit::default().finding(Size { used: GIB, free: 0 }), None, "not known yet");
     }
 }

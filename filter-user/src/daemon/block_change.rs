@@ -1,0 +1,306 @@
+//! Checks and writes blocks, for every command and task that sets or ends one.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use filter_common::abi::{self, BLOCK_NO_REDIAL, BLOCK_OBSERVE, TOMBSTONE};
+
+use crate::api::wire;
+use crate::api::wire::{Change, Changed, Persisted, Problem, ProblemKind};
+use crate::change_plan::allow::describe;
+use crate::daemon::convert::{block_of, unknown_block};
+use crate::daemon::decision::{entry, subject_of};
+use crate::daemon::order::{Key, Later};
+use crate::daemon::reconcile;
+use crate::daemon::role::Principal;
+use crate::daemon::state::{Control, problem};
+use crate::model::policy::Subject;
+use crate::model::redial::RedialPolicy;
+use crate::store::{Decision, Entry, Error, Kind, Reader, Store};
+use crate::sys::clock;
+
+/// Prefixes that fit into a trie of `filter-ebpf/src/maps.rs`.
+pub const PREFIXES_MAX: u64 = 4096;
+
+/// The settings of a block's own, and its flags.
+///
+/// # Errors
+/// What is wrong with them.
+pub fn redial_of(
+    redial: Option<RedialPolicy>,
+    no_redial: bool,
+    observe: bool,
+) -> Result<(Option<RedialPolicy>, u8), Problem> {
+    if let Some(redial) = redial {
+        if no_redial {
+            return problem(ProblemKind::Usage, "say one of: redial, no_redial");
+        }
+        redial.check().or_else(|message| problem(ProblemKind::Usage, message))?;
+    }
+    let flag = |set: bool, flag: u8| if set { flag } else { 0 };
+    Ok((redial, flag(observe, BLOCK_OBSERVE) | flag(no_redial, BLOCK_NO_REDIAL)))
+}
+
+impl Control {
+    /// Puts the block that `decide` makes of the one before. Its place in the order (0: nothing was
+    /// changed), the block, the one before, and what changed.
+    pub(crate) async fn put_block(
+        self: &Arc<Self>,
+        who: &Principal,
+        subject: Subject,
+        if_absent: bool,
+        decide: impl FnOnce(Option<&Decision>) -> Result<(Decision, Change), Problem> + Send + 'static,
+    ) -> Result<(u64, Decision, Option<Decision>, Change), Problem> {
+        let control = Arc::clone(self);
+        let author = who.name.clone();
+        let put = move |store: &mut Store, place: u64| {
+            control.order.turn().check(Key::Block(subject), place)?;
+            let before = store.find(Kind::Block, subject)?;
+            let (mut decision, change) = decide(before.as_ref())?;
+            if change == Change::Unchanged || if_absent && before.is_some() {
+                return Ok((0, decision, before, change));
+            }
+            if before.is_none() {
+                control.make_room(store, subject, 1)?;
+            }
+            decision.rule = place;
+            control.write_block(store, &author, &decision, before.as_ref(), None)?;
+            Ok((place, decision, before, change))
+        };
+        self.order.queue(Key::Block(subject), put).await
+    }
+
+    /// Puts a block into store and map, in place of the one before; with what else is to be told
+    /// of it in the audit. Its rule is its place in the order. Runs on the store's thread.
+    ///
+    /// # Errors
+    /// A store or a map that does not take it, or a later change of the same block. Then the map
+    /// is as it was; the store is, too, or the later change comes to it next.
+    pub fn write_block(
+        &self,
+        store: &mut Store,
+        author: &str,
+        decision: &Decision,
+        before: Option<&Decision>,
+        besides: Option<Entry>,
+    ) -> Result<(), Problem> {
+        let key = Key::Block(decision.subject);
+        self.order.turn().check(key, decision.rule)?;
+        let action = if before.is_some() { "block move" } else { "block add" };
+        store.put_telling(decision, besides, |decision, before| {
+            entry(action, author, decision, before)
+        })?;
+        let written = {
+            let turn = self.order.turn();
+            turn.check(key, decision.rule)?;
+            self.maps.set_block(decision.subject, self.block_entry(decision))
+        };
+        let Err(error) = written else { return Ok(()) };
+        // The store must not say more than the kernel does.
+        let undo = entry("block undo", author, decision, None);
+        match before {
+            Some(before) => {
+                store.put([before], |_, _| undo.clone())?;
+            }
+            None => {
+                store.remove(Kind::Block, decision.subject, undo)?;
+            }
+        }
+        Err(error.into())
+    }
+
+    /// Whether so many more blocks fit, before the store says that they are there.
+    ///
+    /// # Errors
+    /// That they do not.
+    pub fn room(&self, store: &Reader, subject: Subject, more: u64) -> Result<(), Problem> {
+        let capacity = match subject {
+            Subject::Number(_) => u64::from(self.config().blocks),
+            Subject::Prefix(_) => PREFIXES_MAX,
+        };
+        let there = store.count_of(Kind::Block, matches!(subject, Subject::Prefix(_)))?;
+        if there + more <= capacity {
+            return Ok(());
+        }
+        let what = if matches!(subject, Subject::Prefix(_)) { "prefixes" } else { "numbers" };
+        problem(
+            ProblemKind::Full,
+            format!(
+                "full: {there} of {capacity} blocked {what}, and {more} more; nothing was stored. \
+                 Remove some, or raise [limits] blocks and restart the daemon"
+            ),
+        )
+    }
+
+    /// Refuses what may not be blocked, and says who allowed it.
+    pub(crate) async fn refuse_protected(&self, subject: Subject) -> Result<(), Problem> {
+        let Err(problem) = self.refuse_protected_now(subject) else {
+            return Ok(());
+        };
+        let Some(rule) = self.live_allow(subject)?.map(|allow| allow.rule) else {
+            return Err(problem);
+        };
+        match self.store_handle.read(move |reader| reader.by_rule(rule)).await {
+            Ok(Some(decision)) => Err(Problem {
+                message: format!("{} ({})", problem.message, describe(&decision)),
+                ..problem
+            }),
+            Ok(None) | Err(_) => Err(problem),
+        }
+    }
+
+    /// Refuses what may not be blocked.
+    ///
+    /// # Errors
+    /// The rule that forbids it.
+    pub fn refuse_protected_now(&self, subject: Subject) -> Result<(), Problem> {
+        let never = |why: String| problem(ProblemKind::Refused, format!("{subject} {why}"));
+        let config = self.config();
+        if let Some(found) = self.maps.protected(&subject.key())? {
+            let known = config.policy.protected.iter().find(|known| known.entry == found);
+            let rule = known.map_or_else(
+                || subject_of(found.number, subject).to_string(),
+                |known| known.to_string(),
+            );
+            return never(format!("is never blocked: the configuration protects {rule}"));
+        }
+        if let Some(why) = config.policy.too_short(subject) {
+            return never(format!("is never blocked: {why}"));
+        }
+        match self.live_allow(subject)? {
+            None => Ok(()),
+            Some(found) => {
+                let rule = subject_of(found.number, subject);
+                problem(
+                    ProblemKind::Refused,
+                    format!(
+                        "{subject} is not blocked: there is an allow for {rule}; remove that first"
+                    ),
+                )
+            }
+        }
+    }
+
+    /// The allow that is in force for a number or prefix.
+    fn live_allow(&self, subject: Subject) -> Result<Option<abi::Allow>, Problem> {
+        let now = clock::boot();
+        let live = |allow: &abi::Allow| allow.expires == 0 || now < allow.expires;
+        let exact = self.live_allow_of(subject)?;
+        Ok(exact.or(self.maps.allowed_prefix(&subject.key())?.filter(live)))
+    }
+
+    /// Ends the block against a subject.
+    ///
+    /// # Errors
+    /// There is none.
+    pub async fn unblock(
+        self: &Arc<Self>,
+        who: &Principal,
+        subject: Subject,
+        dry_run: bool,
+    ) -> Result<Changed<wire::Block>, Problem> {
+        // Asked first only where the map does not say it: a way out waits for no disk.
+        let is_in_map =
+            |block: Option<abi::Block>| block.filter(|block| block.expires != TOMBSTONE);
+        let stored = match is_in_map(self.maps.block(subject)?) {
+            Some(_) if !dry_run => None,
+            Some(_) | None => Some(self.find_soon(Kind::Block, subject).await),
+        };
+        let is_stored = !matches!(stored, Some(Ok(None)));
+        let mut changed = Changed {
+            change: Change::Removed,
+            now: unknown_block(subject, None),
+            before: None,
+            persisted: Persisted::Yes,
+            dry_run,
+            order: 0,
+            in_force: None,
+            notes: Vec::new(),
+        };
+        let removed = Arc::new(Mutex::new(None));
+        let kept = {
+            let mut turn = self.order.hurry();
+            let in_map = is_in_map(self.maps.block(subject)?);
+            if in_map.is_none() && !is_stored && !turn.is_waiting(Key::Block(subject)) {
+                return problem(ProblemKind::NotFound, format!("{subject} is not blocked"));
+            }
+            changed.now = unknown_block(subject, in_map);
+            if dry_run {
+                None
+            } else {
+                changed.order = turn.places(1);
+                self.lift(subject, changed.order)?;
+                let later = Later::new(changed.order, "block remove", &who.name);
+                let write = self.removal(who, subject, changed.order, Arc::clone(&removed));
+                Some(turn.keep(Key::Block(subject), later, write))
+            }
+        };
+        let stored = match (kept, stored) {
+            (None, stored) => stored.and_then(Result::ok).flatten(),
+            (Some(kept), Some(stored)) => {
+                changed.persisted = kept.await;
+                stored.ok().flatten()
+            }
+            (Some(kept), None) => {
+                let (persisted, stored) = tokio::join!(kept, self.find_soon(Kind::Block, subject));
+                changed.persisted = persisted;
+                stored.ok().flatten()
+            }
+        };
+        let removed = removed.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(decision) = removed.or(stored) {
+            changed.now = block_of(&decision);
+        }
+        changed.in_force = self.in_force(subject)?;
+        Ok(changed)
+    }
+
+    /// Ends a block in the map, where it stays until the store knows: a restart must not bring it
+    /// back. One that is not in the map yet is lifted all the same, for the same reason.
+    fn lift(&self, subject: Subject, place: u64) -> Result<(), Problem> {
+        let there = self.maps.block(subject)?;
+        let block = there.unwrap_or(abi::Block { number: subject.raw(), ..abi::Block::default() });
+        match self.maps.set_block(subject, abi::Block { expires: TOMBSTONE, rule: place, ..block })
+        {
+            // Nothing is in the map that could refuse.
+            Err(error) if there.is_none() && error.is_full() => Ok(()),
+            done => Ok(done?),
+        }
+    }
+
+    /// As [`Control::room`], after what has ended made room. Runs on the store's thread.
+    ///
+    /// # Errors
+    /// That they do not fit; a store or a map that does not take the change.
+    pub fn make_room(&self, store: &mut Store, subject: Subject, more: u64) -> Result<(), Problem> {
+        loop {
+            match self.room(store, subject, more) {
+                Err(full) if full.kind == ProblemKind::Full => {
+                    if reconcile::sweep_some(self, store)? == 0 {
+                        return Err(full);
+                    }
+                }
+                done => return done,
+            }
+        }
+    }
+
+    /// Takes a lifted block out of store and map; what the store had goes into `removed`.
+    pub(crate) fn removal(
+        self: &Arc<Self>,
+        who: &Principal,
+        subject: Subject,
+        place: u64,
+        removed: Arc<Mutex<Option<Decision>>>,
+    ) -> impl FnMut(&mut Store) -> Result<(), Error> + Send + use<> {
+        let control = Arc::clone(self);
+        let author = who.name.clone();
+        move |store| {
+            let entry = Entry::new(clock::now(), &author, "block remove");
+            let found = store.remove(Kind::Block, subject, entry)?;
+            *removed.lock().unwrap_or_else(PoisonError::into_inner) = found;
+            // A failure leaves a lifted entry, which refuses nothing.
+            let _ = control.forget_lifted(subject, place);
+            Ok(())
+        }
+    }
+}

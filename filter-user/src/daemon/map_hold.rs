@@ -1,0 +1,43 @@
+//! Remembers whether the kernel's maps keep their entries, because the store is not their own.
+//!
+//! The daemon holds the maps until a person decides whether the maps or the store are right: see
+//! [`crate::daemon::adoption`].
+
+use std::sync::{Mutex, PoisonError};
+
+/// Whether the maps keep what they hold, whatever the store says.
+#[derive(Debug, Default)]
+pub struct MapHold {
+    why: Mutex<Option<String>>,
+    pub(crate) deciding: tokio::sync::Mutex<()>,
+}
+
+impl MapHold {
+    /// Why the maps keep what they hold; `None`: they follow the store.
+    #[must_use]
+    pub fn why(&self) -> Option<String> {
+        self.why.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Whether the maps keep what they hold.
+    #[must_use]
+    pub fn is_held(&self) -> bool {
+        self.why.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+    }
+
+    pub(crate) fn set(&self, why: Option<String>) {
+        *self.why.lock().unwrap_or_else(PoisonError::into_inner) = why;
+    }
+
+    /// What the status says.
+    #[must_use]
+    pub fn finding(&self) -> Option<String> {
+        let why = self.why()?;
+        Some(format!(
+            "the store is not the one that the kernel's maps were written from, and the maps keep \
+             what they hold: {why}. Decide: `palang store adopt --from-maps` stores what the maps \
+             hold; `palang store restore BACKUP --replace`, with the daemon stopped, or \
+             `palang store adopt --from-store` let the maps follow a store"
+        ))
+    }
+}

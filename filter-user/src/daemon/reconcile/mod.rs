@@ -1,0 +1,87 @@
+//! Store and maps, compared and made one: at the start, and again and again.
+//!
+//! Entry by entry, and never by emptying a map. What lets through is adopted from the maps; what
+//! blocks comes from the store. Reading runs beside everything else; each difference is then
+//! settled on the store's thread, where no change can be half done.
+
+pub(crate) mod adopt_offline;
+pub(crate) mod allows;
+pub(crate) mod blocks;
+pub(crate) mod found;
+pub(crate) mod mode;
+pub(crate) mod override_switch;
+pub(crate) mod sweep;
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use filter_common::abi::MODE_ENFORCE;
+
+use crate::api::wire::Problem;
+use crate::daemon::state::Control;
+use crate::daemon::switches::{MODE, StoredMode};
+
+pub(crate) use adopt_offline::{adopt_noted, adopt_offline};
+pub use found::{Found, InMaps, in_maps};
+pub(crate) use sweep::{sweep, sweep_some};
+
+use adopt_offline::adopt_offline_as;
+use blocks::compare_blocks;
+use mode::mode_as;
+
+/// Makes maps and store one for the first time. `alone`: nobody else writes yet, so that what
+/// differs can be written at once. Without a store that can be read the maps stay as they are.
+///
+/// # Errors
+/// A store that cannot be read or written; a failing system call.
+pub async fn at_start(control: &Arc<Control>, fresh: bool, alone: bool) -> Result<Found, Problem> {
+    mode_as(control, alone, true).await?;
+    let mut found = adopt_offline_as(control, alone).await?;
+    let blocks = compare_blocks(control, alone).await?;
+    found.blocks = blocks.blocks;
+    found.adopted += blocks.adopted;
+    found.repaired += blocks.repaired;
+    if fresh {
+        found.repaired = 0;
+    }
+    Ok(found)
+}
+
+/// Compares everything but the blocks once more while calls flow: that takes no time.
+///
+/// # Errors
+/// A store that cannot be read or written; a failing system call.
+pub async fn compare_settings(control: &Arc<Control>) -> Result<Found, Problem> {
+    // Without the store: the daemon knows what it put into force.
+    let settings = control.reconcile_settings()?;
+    let stored = control.store_handle.read(|reader| reader.state::<StoredMode>(MODE)).await?;
+    let (mode, _) = control.mode_in_force(&control.order.turn())?;
+    let mut found = adopt_offline(control).await?;
+    let differs = stored.unwrap_or_default().enforce != (mode == MODE_ENFORCE);
+    if differs && !control.held.is_held() {
+        let mode = mode_as(control, false, false).await?;
+        found.repaired += mode.repaired;
+        found.adopted += mode.adopted;
+    }
+    found.repaired += settings;
+    control.drift.fetch_add(found.repaired, Ordering::Relaxed);
+    Ok(found)
+}
+
+/// Compares everything once more while calls flow.
+///
+/// # Errors
+/// A store that cannot be read or written; a failing system call.
+pub async fn compare(control: &Arc<Control>) -> Result<Found, Problem> {
+    let others = compare_settings(control).await;
+    if control.held.is_held() {
+        return others;
+    }
+    let blocks = compare_blocks(control, false).await?;
+    let mut found = others?;
+    control.drift.fetch_add(blocks.repaired, Ordering::Relaxed);
+    found.blocks = blocks.blocks;
+    found.repaired += blocks.repaired;
+    found.adopted += blocks.adopted;
+    Ok(found)
+}
