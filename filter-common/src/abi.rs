@@ -92,9 +92,9 @@ pub struct Block {
     pub rule: u64,
     /// Kernel state of another epoch does not count for this block.
     pub epoch: u32,
-    /// Redial window W in seconds.
+    /// RedialCounter window W in seconds.
     pub redial_window: u32,
-    /// Redial grant G in seconds.
+    /// RedialCounter grant G in seconds.
     pub redial_grant: u32,
     /// Zero. Room for the SIP status code of a reply, 300–699.
     pub sip_code: u16,
@@ -239,7 +239,7 @@ pub struct Attempt {
     /// First [`Verdict`] as number.
     pub verdict: u8,
     /// What it would have been without observe or override.
-    pub would: u8,
+    pub policy_verdict: u8,
     /// Its [`Reason`](crate::reason::Reason) as number.
     pub reason: u8,
     /// Zero.
@@ -251,7 +251,7 @@ pub struct Attempt {
 /// How often a blocked number called of late: towards a redial grant.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
-pub struct Redial {
+pub struct RedialCounter {
     /// The number that this entry is about; see [`Block::number`].
     pub number: Number,
     /// When the first attempt of this window came.
@@ -348,7 +348,7 @@ pub struct Event {
     /// [`Verdict`] as number.
     pub verdict: u8,
     /// What the verdict would have been without observe or override.
-    pub would: u8,
+    pub policy_verdict: u8,
     /// [`Reason`](crate::reason::Reason) as number.
     pub reason: u8,
     /// [`EVENT_TO_TAG`], [`EVENT_REPEATED`], [`EVENT_TWO_IDENTITIES`].
@@ -360,7 +360,11 @@ pub struct Event {
 }
 
 /// Bytes of a Call-ID that an [`EventEntry`] holds; a longer one is cut.
-pub const CALL_ID_MAX: usize = 128;
+pub const CALL_ID_EVENT_MAX: usize = 128;
+/// Bytes of a Call-ID that count for its hash; its length counts too.
+pub const CALL_ID_HASH_MAX: usize = 256;
+/// Bytes of the longest Call-ID that a report may name.
+pub const CALL_ID_REPORT_MAX: usize = 4096;
 
 /// An event in a ring, with the Call-ID as it stands in the message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -369,14 +373,14 @@ pub struct EventEntry {
     /// The event.
     pub event: Event,
     /// The Call-ID. Only the first `call_id_len` bytes were written.
-    pub call_id: [u8; CALL_ID_MAX],
+    pub call_id: [u8; CALL_ID_EVENT_MAX],
 }
 
 impl EventEntry {
-    /// The Call-ID as it was sent, cut at [`CALL_ID_MAX`]; empty: not read.
+    /// The Call-ID as it was sent, cut at [`CALL_ID_EVENT_MAX`]; empty: not read.
     #[must_use]
     pub fn call_id(&self) -> &[u8] {
-        &self.call_id[..usize::from(self.event.call_id_len).min(CALL_ID_MAX)]
+        &self.call_id[..usize::from(self.event.call_id_len).min(CALL_ID_EVENT_MAX)]
     }
 }
 
@@ -458,7 +462,7 @@ layout! {
     Profile = 104,
     AttemptKey = 16,
     Attempt = 40,
-    Redial = 32,
+    RedialCounter = 32,
     Grant = 32,
     Grace = 16,
     FragmentKey = 40,

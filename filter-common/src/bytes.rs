@@ -41,24 +41,24 @@ pub trait Bytes: Sized {
     /// The same bytes, of which the verifier shall forget how many were found readable:
     /// else everything that follows is walked again for every way that leads there.
     #[must_use]
-    fn renewed(&self) -> Self;
+    fn revalidated(&self) -> Self;
 
     /// The same in place: what was known of these bytes before is nowhere any more, neither in a
     /// register nor on the stack, whatever the verifier takes for alive.
     #[inline(always)]
-    fn renew(&mut self) {
-        *self = self.renewed();
+    fn revalidate(&mut self) {
+        *self = self.revalidated();
     }
 
     /// `number`, of which the kernel's verifier shall forget what it knows: what follows
     /// a loop is then walked once, and not once for each way out of the loop.
-    fn forget(&self, number: usize) -> usize {
+    fn hide_range(&self, number: usize) -> usize {
         number
     }
 
     /// `number`, of which the verifier shall forget which registers it was copied to: what it learnt
-    /// of a copy would else tell ways apart. A cheap [`Bytes::forget`] of what no way knows anything about.
-    fn unlinked(&self, number: u64) -> u64 {
+    /// of a copy would else tell ways apart. A cheap [`Bytes::hide_range`] of what no way knows anything about.
+    fn break_link(&self, number: u64) -> u64 {
         number
     }
 
@@ -141,7 +141,7 @@ impl Bytes for Slice<'_> {
         self.frame_len
     }
 
-    fn renewed(&self) -> Self {
+    fn revalidated(&self) -> Self {
         *self
     }
 }

@@ -6,7 +6,7 @@
 
 use crate::abi::{
     ATTEMPT_NS, Allow, Attempt, AttemptKey, BLOCK_NO_REDIAL, BLOCK_OBSERVE, Block, Grace, Grant,
-    PrefixKey, Redial, SEPARATE_NS, Verdict,
+    PrefixKey, RedialCounter, SEPARATE_NS, Verdict,
 };
 use crate::number::{DIGITS_MAX, Number};
 use crate::reason::Reason;
@@ -42,9 +42,9 @@ pub trait PolicyLookup {
     /// Opens a redial grant. `false` when that failed.
     fn open_grant(&mut self, grant: &Grant) -> bool;
     /// How often a blocked number called of late.
-    fn redial(&self, number: Number) -> Option<Redial>;
+    fn redial(&self, number: Number) -> Option<RedialCounter>;
     /// Remembers how often a blocked number called. `false` when that failed.
-    fn count_redial(&mut self, redial: &Redial) -> bool;
+    fn count_redial(&mut self, redial: &RedialCounter) -> bool;
 }
 
 /// A call whose caller number was read.
@@ -67,7 +67,7 @@ pub struct Decision {
     /// What the packet gets.
     pub verdict: Verdict,
     /// What it would have got without observe or override.
-    pub would: Verdict,
+    pub policy_verdict: Verdict,
     /// Why.
     pub reason: Reason,
     /// The rule that decided; 0: none.
@@ -78,7 +78,7 @@ pub struct Decision {
 
 /// What the lists say of a number.
 #[derive(Clone, Copy)]
-struct Standing {
+struct PolicyMatch {
     /// A reason that refuses stands for a live block.
     reason: Reason,
     rule: u64,
@@ -94,9 +94,9 @@ struct Standing {
     epoch: u32,
 }
 
-impl Standing {
-    const fn passes(reason: Reason, rule: u64) -> Standing {
-        Standing {
+impl PolicyMatch {
+    const fn passes(reason: Reason, rule: u64) -> PolicyMatch {
+        PolicyMatch {
             reason,
             rule,
             digits: 0,
@@ -117,29 +117,33 @@ impl Standing {
 #[inline(always)]
 pub fn decide<L: PolicyLookup>(lists: &mut L, call: &Call) -> Decision {
     let now = lists.now();
-    let mut found = Standing::passes(Reason::NotBlocked, 0);
-    standing_of_both(lists, call.number, call.second, now, &mut found);
+    let mut found = PolicyMatch::passes(Reason::NotBlocked, 0);
+    match_both(lists, call.number, call.second, now, &mut found);
     let key = AttemptKey { number: call.number, call_id: call.call_id };
-    let mut known = Known { repeated: false, verdict: 0, would: 0 };
+    let mut known = Known { repeated: false, verdict: 0, policy_verdict: 0 };
     if let Some(attempt) = lists.attempt(call.number, call.call_id, now)
         && attempt.key == key
         && now.wrapping_sub(attempt.first) < ATTEMPT_NS
     {
-        known = Known { repeated: true, verdict: attempt.verdict, would: attempt.would };
+        known = Known {
+            repeated: true,
+            verdict: attempt.verdict,
+            policy_verdict: attempt.policy_verdict,
+        };
     }
     let mut decision = weigh(&found, known, call.enforced != 0);
     // Asked of what would be refused, also while it is only observed.
-    if decision.would != Verdict::Pass {
-        let reason = match excuse(lists, call, now, &found, known.repeated) {
-            1 => Reason::RedialGrant,
-            2 => Reason::StateFull,
-            3 => Reason::CallbackGrace,
-            _ => decision.reason,
+    if decision.policy_verdict != Verdict::Pass {
+        let reason = match exemption(lists, call, now, &found, known.repeated) {
+            Exemption::None => decision.reason,
+            Exemption::RedialGrant => Reason::RedialGrant,
+            Exemption::StateFull => Reason::StateFull,
+            Exemption::CallbackGrace => Reason::CallbackGrace,
         };
         if reason != decision.reason {
             decision = Decision {
                 verdict: Verdict::Pass,
-                would: Verdict::Pass,
+                policy_verdict: Verdict::Pass,
                 reason,
                 rule: found.rule,
                 repeated: known.repeated,
@@ -156,7 +160,7 @@ pub fn decide<L: PolicyLookup>(lists: &mut L, call: &Call) -> Decision {
             first: now,
             rule: decision.rule,
             verdict: decision.verdict as u8,
-            would: decision.would as u8,
+            policy_verdict: decision.policy_verdict as u8,
             reason: decision.reason as u8,
             reserved: 0,
             repeats: 0,
@@ -176,15 +180,15 @@ pub fn decide<L: PolicyLookup>(lists: &mut L, call: &Call) -> Decision {
 struct Known {
     repeated: bool,
     verdict: u8,
-    would: u8,
+    policy_verdict: u8,
 }
 
 /// Weighs a block against what was done with the attempt before. The override comes on top.
 #[inline(always)]
-fn weigh(standing: &Standing, known: Known, enforced: bool) -> Decision {
+fn weigh(standing: &PolicyMatch, known: Known, enforced: bool) -> Decision {
     let mut decision = Decision {
         verdict: Verdict::Pass,
-        would: Verdict::Pass,
+        policy_verdict: Verdict::Pass,
         reason: standing.reason,
         rule: standing.rule,
         repeated: known.repeated,
@@ -194,40 +198,53 @@ fn weigh(standing: &Standing, known: Known, enforced: bool) -> Decision {
     }
     let mut action = Verdict::Drop as u8;
     if known.repeated {
-        action = known.would;
+        action = known.policy_verdict;
         if known.verdict == Verdict::Pass as u8
-            && (enforced && !standing.observe || known.would == Verdict::Pass as u8)
+            && (enforced && !standing.observe || known.policy_verdict == Verdict::Pass as u8)
         {
             decision.reason = Reason::AttemptPassed;
-            decision.would = would(action);
+            decision.policy_verdict = verdict_of(action);
             return decision;
         }
     }
-    decision.would = would(action);
+    decision.policy_verdict = verdict_of(action);
     if !enforced || standing.observe {
         decision.reason = Reason::Observe;
     } else {
-        decision.verdict = decision.would;
+        decision.verdict = decision.policy_verdict;
     }
     decision
 }
 
-/// What excuses a blocked call without a mark. 3: the centre called the number a while ago, which
-/// holds for every packet and is no attempt towards a redial grant; else what [`redial`] says of a
-/// new attempt.
+/// Why a call passes although its number is blocked.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+enum Exemption {
+    /// It does not.
+    None = 0,
+    /// A redial grant of its number runs, which this call may have opened.
+    RedialGrant = 1,
+    /// The attempt could not be remembered.
+    StateFull = 2,
+    /// The centre called its number a while ago.
+    CallbackGrace = 3,
+}
+
+/// Returns why a blocked call passes. Grace holds for every packet and is no attempt towards a redial
+/// grant; a new attempt may have an exemption by [`redial`].
 #[inline(never)]
-fn excuse<L: PolicyLookup>(
+fn exemption<L: PolicyLookup>(
     lists: &mut L,
     call: &Call,
     now: u64,
-    block: &Standing,
+    block: &PolicyMatch,
     repeated: bool,
-) -> u32 {
+) -> Exemption {
     if is_graced(lists, call.number, now) || is_graced(lists, call.second, now) {
-        return 3;
+        return Exemption::CallbackGrace;
     }
     if repeated || block.redial_attempts == 0 {
-        return 0;
+        return Exemption::None;
     }
     redial(lists, call.number, now, block)
 }
@@ -241,20 +258,24 @@ fn is_graced<L: PolicyLookup>(lists: &L, number: Number, now: u64) -> bool {
     }
 }
 
-/// Counts a separate attempt of a blocked number. 1: a redial grant lets it through, which
-/// this attempt may have opened; 2: that could not be remembered; 0: neither.
+/// Counts a separate attempt of a blocked number and returns the exemption by its redial grant.
 #[inline(always)]
-fn redial<L: PolicyLookup>(lists: &mut L, number: Number, now: u64, block: &Standing) -> u32 {
+fn redial<L: PolicyLookup>(
+    lists: &mut L,
+    number: Number,
+    now: u64,
+    block: &PolicyMatch,
+) -> Exemption {
     const SECOND: u64 = 1_000_000_000;
     if let Some(grant) = lists.grant(number)
         && grant.number == number
         && grant.epoch == block.epoch
         && now < grant.until
     {
-        return 1;
+        return Exemption::RedialGrant;
     }
     let window = block.redial_window as u64 * SECOND;
-    let mut state = Redial { number, start: now, last: 0, epoch: block.epoch, count: 0 };
+    let mut state = RedialCounter { number, start: now, last: 0, epoch: block.epoch, count: 0 };
     if let Some(found) = lists.redial(number)
         && found.number == number
         && found.epoch == block.epoch
@@ -262,7 +283,7 @@ fn redial<L: PolicyLookup>(lists: &mut L, number: Number, now: u64, block: &Stan
         && now.wrapping_sub(found.start) < window
     {
         if now.wrapping_sub(found.last) < SEPARATE_NS {
-            return 0;
+            return Exemption::None;
         }
         state = found;
     }
@@ -273,35 +294,35 @@ fn redial<L: PolicyLookup>(lists: &mut L, number: Number, now: u64, block: &Stan
         let until = now + block.redial_grant as u64 * SECOND;
         let grant = Grant { number, until, rule: block.rule, epoch: block.epoch, reserved: 0 };
         if !lists.open_grant(&grant) {
-            return 2;
+            return Exemption::StateFull;
         }
         // After the grant it begins anew.
         state.count = 0;
     }
     if !lists.count_redial(&state) {
-        return 2;
+        return Exemption::StateFull;
     }
-    opens as u32
+    if opens { Exemption::RedialGrant } else { Exemption::None }
 }
 
-fn would(action: u8) -> Verdict {
+fn verdict_of(action: u8) -> Verdict {
     if action == Verdict::Drop as u8 { Verdict::Drop } else { Verdict::Pass }
 }
 
 /// What the lists say of a number and, where there is one, of a second: only if both are blocked
 /// they are.
 #[inline(never)]
-fn standing_of_both<L: PolicyLookup>(
+fn match_both<L: PolicyLookup>(
     lists: &L,
     number: Number,
     second: Number,
     now: u64,
-    found: &mut Standing,
+    found: &mut PolicyMatch,
 ) {
-    standing(lists, number, now, found);
+    match_number(lists, number, now, found);
     if found.is_blocked() && second != Number::NONE {
-        let mut other = Standing::passes(Reason::NotBlocked, 0);
-        standing(lists, second, now, &mut other);
+        let mut other = PolicyMatch::passes(Reason::NotBlocked, 0);
+        match_number(lists, second, now, &mut other);
         if !other.is_blocked() {
             *found = other;
         }
@@ -310,20 +331,20 @@ fn standing_of_both<L: PolicyLookup>(
 
 /// What the lists say of a number: protected, then allowed, then blocked.
 #[inline(never)]
-fn standing<L: PolicyLookup>(lists: &L, number: Number, now: u64, standing: &mut Standing) {
+fn match_number<L: PolicyLookup>(lists: &L, number: Number, now: u64, standing: &mut PolicyMatch) {
     let rule = protected(lists, number);
     if rule != 0 {
-        *standing = Standing::passes(Reason::Protected, rule);
+        *standing = PolicyMatch::passes(Reason::Protected, rule);
         return;
     }
     let rule = allowed_number(lists, number, now);
     if rule != 0 {
-        *standing = Standing::passes(Reason::AllowedNumber, rule);
+        *standing = PolicyMatch::passes(Reason::AllowedNumber, rule);
         return;
     }
     let rule = allowed_prefix(lists, number, now);
     if rule != 0 {
-        *standing = Standing::passes(Reason::AllowedPrefix, rule);
+        *standing = PolicyMatch::passes(Reason::AllowedPrefix, rule);
         return;
     }
     let by_number = blocked_number(lists, number, now, standing);
@@ -333,7 +354,7 @@ fn standing<L: PolicyLookup>(lists: &L, number: Number, now: u64, standing: &mut
         if by_prefix != Found::Live || standing.digits < lists.shortest_prefix() {
             let expired = by_number == Found::Expired || by_prefix == Found::Expired;
             let reason = if expired { Reason::BlockExpired } else { Reason::NotBlocked };
-            *standing = Standing::passes(reason, 0);
+            *standing = PolicyMatch::passes(reason, 0);
         }
     }
 }
@@ -394,7 +415,7 @@ fn blocked_number<L: PolicyLookup>(
     lists: &L,
     number: Number,
     now: u64,
-    live: &mut Standing,
+    live: &mut PolicyMatch,
 ) -> Found {
     match lists.blocked_number(number) {
         Some(block) if block.number == number && refuses(&block) => {
@@ -414,7 +435,7 @@ fn blocked_prefix<L: PolicyLookup>(
     lists: &L,
     number: Number,
     now: u64,
-    live: &mut Standing,
+    live: &mut PolicyMatch,
 ) -> Found {
     let mut found = Found::None;
     let mut key = PrefixKey::number(number);
@@ -438,8 +459,8 @@ fn blocked_prefix<L: PolicyLookup>(
     found
 }
 
-fn blocked(reason: Reason, block: &Block) -> Standing {
-    Standing {
+fn blocked(reason: Reason, block: &Block) -> PolicyMatch {
+    PolicyMatch {
         reason,
         rule: block.rule,
         digits: prefix_len(block.number) as u8,
@@ -534,7 +555,7 @@ mod tests {
                 first: now,
                 rule: 0,
                 verdict,
-                would: verdict,
+                policy_verdict: verdict,
                 reason,
                 reserved: 0,
                 repeats: 0,
@@ -554,10 +575,10 @@ mod tests {
         fn open_grant(&mut self, _: &Grant) -> bool {
             self.memory
         }
-        fn redial(&self, _: Number) -> Option<Redial> {
-            Some(Redial { number: Number(0x1), start: 1, last: 0, epoch: 0, count: 9 })
+        fn redial(&self, _: Number) -> Option<RedialCounter> {
+            Some(RedialCounter { number: Number(0x1), start: 1, last: 0, epoch: 0, count: 9 })
         }
-        fn count_redial(&mut self, _: &Redial) -> bool {
+        fn count_redial(&mut self, _: &RedialCounter) -> bool {
             self.memory
         }
     }
@@ -572,6 +593,6 @@ mod tests {
         assert_eq!(decide_with(true).reason, Reason::BlockedNumber);
         let decision = decide_with(false);
         assert_eq!((decision.verdict, decision.reason), (Verdict::Pass, Reason::StateFull));
-        assert_eq!(decision.would, Verdict::Drop);
+        assert_eq!(decision.policy_verdict, Verdict::Drop);
     }
 }

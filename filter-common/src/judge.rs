@@ -13,7 +13,7 @@ use crate::frame::{self, Packet, Part};
 use crate::number::Number;
 use crate::plan::Plan;
 use crate::reason::Reason;
-use crate::sip::headers::{self, Form, Mark, Marks};
+use crate::sip::fields::{Field, FieldOffset, FieldOffsets, Fields, Form};
 use crate::sip::message::{self, Reader};
 use crate::sip::uri;
 
@@ -47,7 +47,7 @@ pub struct Scratch {
     /// The outer layers.
     pub packet: Packet,
     /// Where things stand in the headers.
-    pub marks: Marks,
+    pub fields: Fields,
 }
 
 /// Judges one frame with a reader. The result stands in `scratch.event`, whose verdict is anything
@@ -139,7 +139,7 @@ fn read_and_decide<B: Bytes, G: JudgeContext>(
         let enforces = enforces(gate.settings().ok_or(Reason::NoPolicy)?, now);
         if refused && enforces && now >= gate.override_until() {
             event.verdict = Verdict::Drop as u8;
-            event.would = Verdict::Drop as u8;
+            event.policy_verdict = Verdict::Drop as u8;
             return Ok(Reason::RefusedFragment);
         }
         return Err(Reason::LaterFragment);
@@ -163,13 +163,13 @@ fn read_and_decide<B: Bytes, G: JudgeContext>(
         find_trunk(gate, event);
     }
 
-    bytes.renew();
+    bytes.revalidate();
     let scan = match reader {
         Reader::Full => message::scan,
         Reader::Slim => message::scan_slim,
     };
-    let state = scan(bytes, start, end - start, &mut scratch.marks);
-    let invite = message::check(bytes, start, state, &scratch.marks)?;
+    let state = scan(bytes, start, end - start, &mut scratch.fields);
+    let invite = message::check(bytes, start, state, &scratch.fields)?;
     event.call_id = message::call_id_hash(bytes, start + invite.call_id, invite.call_id_len);
     event.call_id_offset = (start + invite.call_id) as u16;
     event.call_id_len = invite.call_id_len as u16;
@@ -182,26 +182,26 @@ fn read_and_decide<B: Bytes, G: JudgeContext>(
         return Err(Reason::UnknownTrunk);
     }
     let profile = gate.profile(event.trunk as u32).ok_or(Reason::NoPolicy)?;
-    let mut uris = scratch.marks[Mark::FromUri as usize];
+    let mut uris = scratch.fields[Field::FromUri as usize];
     event.identity = EVENT_FROM;
-    if profile.trusts_pai() && scratch.marks[Mark::Pai as usize] != 0 {
+    if profile.trusts_pai() && !scratch.fields[Field::Pai as usize].is_missing() {
         event.identity = EVENT_PAI;
-        let values = scratch.marks[Mark::PaiValue as usize];
-        if values > 0xFFFF_FFFF {
+        let values = scratch.fields[Field::PaiValue as usize];
+        if values.is_above_two() {
             return Err(Reason::TooManyIdentities);
         }
-        uris = scratch.marks[Mark::PaiUri as usize];
-        if values > 0xFFFF && uris <= 0xFFFF {
+        uris = scratch.fields[Field::PaiUri as usize];
+        if values.is_repeated() && !uris.is_repeated() {
             return Err(Reason::NoNumberUri);
         }
     }
-    bytes.renew();
-    let (first, second) = numbers(bytes, bytes.forget(start), uris, &profile.plan)?;
+    bytes.revalidate();
+    let (first, second) = numbers(bytes, bytes.hide_range(start), uris, &profile.plan)?;
     let settings = gate.settings().ok_or(Reason::NoPolicy)?;
     let enforced = enforces(settings, event.time) && profile.mode == MODE_ENFORCE;
-    let first = Number(bytes.forget(first.0 as usize) as u64);
-    let second = Number(bytes.forget(second.0 as usize) as u64);
-    let enforced = bytes.forget(enforced as usize) as u32;
+    let first = Number(bytes.hide_range(first.0 as usize) as u64);
+    let second = Number(bytes.hide_range(second.0 as usize) as u64);
+    let enforced = bytes.hide_range(enforced as usize) as u32;
     event.number = first;
     if second != Number::NONE {
         event.flags |= EVENT_TWO_IDENTITIES;
@@ -210,7 +210,7 @@ fn read_and_decide<B: Bytes, G: JudgeContext>(
     let call = Call { number: first, second, call_id: event.call_id, enforced };
     let decision = decide::decide(gate, &call);
     event.verdict = decision.verdict as u8;
-    event.would = decision.would as u8;
+    event.policy_verdict = decision.policy_verdict as u8;
     event.rule = decision.rule;
     if decision.repeated {
         event.flags |= EVENT_REPEATED;
@@ -230,18 +230,18 @@ fn find_trunk<G: JudgeContext>(gate: &G, event: &mut Event) {
 fn numbers<B: Bytes>(
     bytes: &B,
     start: usize,
-    uris: u64,
+    uris: FieldOffsets,
     plan: &Plan,
 ) -> Result<(Number, Number), Reason> {
-    let uris = bytes.forget(uris as usize) as u64;
+    let uris = FieldOffsets(bytes.hide_range(uris.0 as usize) as u64);
     let mut read = [Number::NONE; 2];
     let mut i = 0;
     while i < 2 {
-        let uri = uris >> (16 * i) & 0xFFFF;
-        if uri == 0 {
+        let uri = uris.nth(i);
+        if uri == FieldOffset::NONE {
             break;
         }
-        let value = bytes.forget(number(bytes, start, uri, plan) as usize) as u64;
+        let value = bytes.hide_range(number(bytes, start, uri, plan) as usize) as u64;
         if value & 0xF == 0 {
             return Err(Reason::from_number((value >> 4) as u8).unwrap_or(Reason::NotANumber));
         }
@@ -260,16 +260,16 @@ fn numbers<B: Bytes>(
 /// no number has, the reason why there is none. One register: a function that returns
 /// through a pointer may leave that pointer in `r0`, which the verifier refuses.
 #[inline(never)]
-pub(crate) fn number<B: Bytes>(bytes: &B, start: usize, lane: u64, plan: &Plan) -> u64 {
-    let form = (lane >> 14) as u8 & 3;
-    let user = start + headers::offset(lane) + 1;
+pub(crate) fn number<B: Bytes>(bytes: &B, start: usize, colon: FieldOffset, plan: &Plan) -> u64 {
+    let form = colon.form();
+    let user = start + colon.offset() + 1;
     let plain = if form == Form::Sip as u8 { uri::read_plain(bytes, user) } else { None };
     let any = || {
-        let (user, form) = (bytes.forget(user), bytes.forget(form as usize));
-        uri::read(&bytes.renewed(), user, form as u8)
+        let (user, form) = (bytes.hide_range(user), bytes.hide_range(form as usize));
+        uri::read(&bytes.revalidated(), user, form as u8)
     };
     let number = match plain.map_or_else(any, Ok) {
-        Ok(dialled) => plan.resolve(&dialled.forgotten(bytes)),
+        Ok(dialled) => plan.resolve(&dialled.hide_ranges(bytes)),
         Err(reason) => Err(reason),
     };
     match number {

@@ -108,19 +108,19 @@ pub struct Dialled {
 impl Dialled {
     /// The same, of which the verifier shall forget which reader it comes from.
     #[inline(always)]
-    pub(crate) fn forgotten<B: Bytes>(self, bytes: &B) -> Dialled {
+    pub(crate) fn hide_ranges<B: Bytes>(self, bytes: &B) -> Dialled {
         let (context, digits) = match self.context {
             Context::None => (0, Digits::EMPTY),
             Context::Unknown => (1, Digits::EMPTY),
             Context::Global(digits) => (2, digits),
         };
-        let digits = Digits(bytes.forget(digits.0 as usize) as u64);
+        let digits = Digits(bytes.hide_range(digits.0 as usize) as u64);
         Dialled {
-            high: bytes.forget(self.high as usize) as u64,
-            low: bytes.forget(self.low as usize) as u64,
-            count: bytes.forget(self.count as usize) as u32,
-            plus: bytes.forget(self.plus as usize) & 1 != 0,
-            context: match bytes.forget(context) {
+            high: bytes.hide_range(self.high as usize) as u64,
+            low: bytes.hide_range(self.low as usize) as u64,
+            count: bytes.hide_range(self.count as usize) as u32,
+            plus: bytes.hide_range(self.plus as usize) & 1 != 0,
+            context: match bytes.hide_range(context) {
                 0 => Context::None,
                 2 => Context::Global(digits),
                 _ => Context::Unknown,

@@ -34,7 +34,7 @@ use filter_common::abi::Verdict;
 use filter_common::bytes::Bytes as _;
 use filter_common::frame;
 use filter_common::judge::JudgeContext as _;
-use filter_common::sip::headers::Marks;
+use filter_common::sip::fields::Fields;
 use filter_common::sip::message::{self, Reader};
 
 use crate::lookup::Kernel;
@@ -171,29 +171,29 @@ fn store(ctx: &XdpContext, offset: u32, from: *const u8, len: u32) {
 
 #[inline(always)]
 fn read_port(ctx: &XdpContext) -> Option<bool> {
-    let bytes = PacketBytes::new(ctx.ctx, maps::SPARE.get_ptr_mut(0)?);
+    let bytes = PacketBytes::new(ctx.ctx, maps::SCRUB_SLOT.get_ptr_mut(0)?);
     Some(outer::read(&bytes)?.destination_port == 5060)
 }
 
 #[inline(always)]
 fn scan_of(
     ctx: &XdpContext,
-    scan: fn(&PacketBytes<*mut xdp_md>, usize, usize, &mut Marks) -> u8,
+    scan: fn(&PacketBytes<*mut xdp_md>, usize, usize, &mut Fields) -> u8,
 ) -> Option<bool> {
     let scratch = run::cleared(&maps::SCRATCH)?;
-    let bytes = PacketBytes::new(ctx.ctx, maps::SPARE.get_ptr_mut(0)?);
+    let bytes = PacketBytes::new(ctx.ctx, maps::SCRUB_SLOT.get_ptr_mut(0)?);
     frame::read(&bytes, &mut scratch.packet).ok()?;
     let (payload, len) = (scratch.packet.payload, scratch.packet.payload_len);
     let start = message::request_uri(&bytes, payload, len);
-    let bytes = &bytes.renewed();
-    let state = scan(bytes, start, payload + len - start, &mut scratch.marks);
-    Some(message::check(bytes, start, state, &scratch.marks).is_ok())
+    let bytes = &bytes.revalidated();
+    let state = scan(bytes, start, payload + len - start, &mut scratch.fields);
+    Some(message::check(bytes, start, state, &scratch.fields).is_ok())
 }
 
 #[inline(always)]
 fn oracle_of(ctx: &XdpContext, variant: u32) -> Option<bool> {
     let variant = VARIANTS.get(variant)?;
-    let bytes = PacketBytes::new(ctx.ctx, maps::SPARE.get_ptr_mut(0)?);
+    let bytes = PacketBytes::new(ctx.ctx, maps::SCRUB_SLOT.get_ptr_mut(0)?);
     let outer = outer::read(&bytes)?;
     if !Kernel::new()?.is_sip_port(outer.destination_port) {
         return None;
@@ -205,13 +205,13 @@ fn oracle_of(ctx: &XdpContext, variant: u32) -> Option<bool> {
 #[inline(always)]
 fn naive_of(ctx: &XdpContext, variant: u32) -> Option<bool> {
     let variant = VARIANTS.get(variant)?;
-    let bytes = PacketBytes::new(ctx.ctx, maps::SPARE.get_ptr_mut(0)?);
+    let bytes = PacketBytes::new(ctx.ctx, maps::SCRUB_SLOT.get_ptr_mut(0)?);
     let outer = outer::read(&bytes)?;
     if !Kernel::new()?.is_sip_port(outer.destination_port) {
         return None;
     }
     let number = naive::number(&bytes)?;
-    let bytes = &bytes.renewed();
+    let bytes = &bytes.revalidated();
     told::decide(ctx, bytes, &outer, number, variant)
 }
 

@@ -18,10 +18,10 @@ const DIGITS_MAX: u64 = 15;
 pub fn number<B: Bytes>(bytes: &B) -> Option<Number> {
     // Renewed each time: else the verifier walks the rest once for every length found readable.
     let header = from(bytes);
-    let bytes = &bytes.renewed();
-    let digits = uri(bytes, bytes.forget(header));
-    let bytes = &bytes.renewed();
-    let number = bytes.forget(read(bytes, bytes.forget(digits)) as usize) as u64;
+    let bytes = &bytes.revalidated();
+    let digits = uri(bytes, bytes.hide_range(header));
+    let bytes = &bytes.revalidated();
+    let number = bytes.hide_range(read(bytes, bytes.hide_range(digits)) as usize) as u64;
     (number != 0).then_some(Number(number))
 }
 
@@ -32,7 +32,7 @@ fn from<B: Bytes>(bytes: &B) -> usize {
     while i < SCAN_MAX {
         match bytes.byte(i) {
             // Renewed, or the verifier walks all that follows once more for each line.
-            Some(b'\n') => match bytes.renewed().word(i) {
+            Some(b'\n') => match bytes.revalidated().word(i) {
                 Some(word) if word & HEADER_MASK == HEADER => return i + HEADER_LEN,
                 Some(_) => {}
                 None => break,

@@ -75,11 +75,11 @@ pub fn decide<B: Bytes>(
     }
     event.trunk = kernel.trunk(&event.source) as u16;
     let profile = kernel.profile(event.trunk as u32)?;
-    let enforced = bytes.forget((enforces && profile.mode == MODE_ENFORCE) as usize) as u32;
+    let enforced = bytes.hide_range((enforces && profile.mode == MODE_ENFORCE) as usize) as u32;
     let call = Call { number, second: Number::NONE, call_id, enforced };
     let decision = decide::decide(&mut kernel, &call);
     event.verdict = decision.verdict as u8;
-    event.would = decision.would as u8;
+    event.policy_verdict = decision.policy_verdict as u8;
     event.rule = decision.rule;
     event.reason = decision.reason as u8;
     if decision.repeated {

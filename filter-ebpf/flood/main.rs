@@ -5,6 +5,7 @@
 #![allow(missing_docs, reason = "the xdp macro makes functions without any")]
 #![feature(asm_experimental_arch)]
 
+mod maps;
 #[path = "../bench/naive.rs"]
 mod naive;
 mod order;
@@ -14,26 +15,6 @@ mod outer;
 #[path = "../src/packet.rs"]
 #[allow(dead_code, reason = "the filter uses the rest")]
 mod packet;
-
-/// The maps that `packet` needs.
-mod maps {
-    use aya_ebpf::macros::map;
-    use aya_ebpf::maps::{Array, PerCpuArray};
-
-    #[map]
-    pub static SPARE: PerCpuArray<usize> = PerCpuArray::with_max_entries(1, 0);
-
-    #[map]
-    pub static REPLAY_LEN: Array<u32> = Array::with_max_entries(1, 0);
-}
-
-/// What `packet` asks the filter.
-mod lookup {
-    /// Returns false: these programs judge live frames only.
-    pub fn is_replay() -> bool {
-        false
-    }
-}
 
 use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS};
 use aya_ebpf::helpers::bpf_get_prandom_u32;
@@ -109,7 +90,7 @@ pub fn naive_filter(ctx: XdpContext) -> u32 {
 
 #[inline(always)]
 fn is_blocked(ctx: &XdpContext) -> Option<bool> {
-    let bytes = PacketBytes::new(ctx.ctx, maps::SPARE.get_ptr_mut(0)?);
+    let bytes = PacketBytes::new(ctx.ctx, maps::SCRUB_SLOT.get_ptr_mut(0)?);
     if outer::read(&bytes)?.destination_port != 5060 {
         return None;
     }

@@ -2,31 +2,20 @@
 
 use core::mem::MaybeUninit;
 
-use aya_ebpf::Global;
 use aya_ebpf::bindings::BPF_ANY;
 use aya_ebpf::helpers::bpf_ktime_get_boot_ns;
 use aya_ebpf::maps::LpmTrie;
 use aya_ebpf::maps::lpm_trie::Key;
 use filter_common::abi::{
     Allow, Attempt, AttemptKey, Block, FRAGMENT_NS, FragmentKey, GENERATIONS, Grace, Grant,
-    PORT_WORDS, PrefixKey, Profile, Redial, Settings, TRUNKS_MAX,
+    PORT_WORDS, PrefixKey, Profile, RedialCounter, Settings, TRUNKS_MAX,
 };
 use filter_common::decide::PolicyLookup;
 use filter_common::judge::JudgeContext;
 use filter_common::number::Number;
 
 use crate::maps;
-
-/// 1: this is a replay, and the time is that of the capture. Set when the program is
-/// loaded; it is constant for the verifier, so a live filter has no such code.
-#[unsafe(no_mangle)]
-static REPLAY: Global<u32> = Global::new(0);
-
-/// Whether frames of a capture are judged.
-#[inline(always)]
-pub fn is_replay() -> bool {
-    REPLAY.load() != 0
-}
+use crate::packet::is_replay;
 
 /// The kernel's maps, for one packet.
 pub struct Kernel {
@@ -162,12 +151,12 @@ impl PolicyLookup for Kernel {
     }
 
     #[inline(always)]
-    fn redial(&self, number: Number) -> Option<Redial> {
+    fn redial(&self, number: Number) -> Option<RedialCounter> {
         find_number!(REDIALS, number)
     }
 
     #[inline(always)]
-    fn count_redial(&mut self, redial: &Redial) -> bool {
+    fn count_redial(&mut self, redial: &RedialCounter) -> bool {
         maps::REDIALS.insert(redial.number.0, redial, BPF_ANY.into()).is_ok()
     }
 }

@@ -10,7 +10,7 @@ use aya_ebpf::maps::lpm_trie::Key;
 use aya_ebpf::maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf};
 use filter_common::abi::{
     Allow, Attempt, AttemptKey, Block, Event, EventStats, EvidenceStats, FragmentKey, Grace, Grant,
-    Profile, Redial, Settings,
+    Profile, RedialCounter, Settings,
 };
 use filter_common::judge::Scratch;
 use filter_common::maps::{MapKind, capacity};
@@ -92,10 +92,10 @@ pub static ATTEMPTS: LruHashMap<AttemptKey, Attempt> =
 /// How often blocked numbers called of late. The program's own; as large as [`ATTEMPTS`] has to
 /// be, so that a million other callers push no count out.
 #[map]
-pub static REDIALS: LruHashMap<u64, Redial> =
-    LruHashMap::with_max_entries(capacity::<u64, Redial>("REDIALS", MapKind::LruHash), 0);
+pub static REDIALS: LruHashMap<u64, RedialCounter> =
+    LruHashMap::with_max_entries(capacity::<u64, RedialCounter>("REDIALS", MapKind::LruHash), 0);
 
-/// Redial grants. The program's own, and never LRU: a grant that was given holds.
+/// RedialCounter grants. The program's own, and never LRU: a grant that was given holds.
 #[map]
 pub static GRANTS: HashMap<u64, Grant> =
     HashMap::with_max_entries(capacity::<u64, Grant>("GRANTS", MapKind::Hash), 0);
@@ -158,13 +158,13 @@ pub static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
 #[map]
 pub static EGRESS_SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
 
-/// As [`SPARE`], for packets that leave.
+/// As [`SCRUB_SLOT`], for packets that leave.
 #[map]
-pub static EGRESS_SPARE: PerCpuArray<usize> = PerCpuArray::with_max_entries(1, 0);
+pub static EGRESS_SCRUB_SLOT: PerCpuArray<usize> = PerCpuArray::with_max_entries(1, 0);
 
 /// Where numbers pass through that the verifier shall forget.
 #[map]
-pub static SPARE: PerCpuArray<usize> = PerCpuArray::with_max_entries(1, 0);
+pub static SCRUB_SLOT: PerCpuArray<usize> = PerCpuArray::with_max_entries(1, 0);
 
 /// The time of the frame that is replayed. Not used by a live filter.
 #[map]

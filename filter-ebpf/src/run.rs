@@ -16,7 +16,7 @@ use crate::telemetry;
 #[inline(always)]
 pub fn run(ctx: &XdpContext, reader: Reader) -> Option<(Reason, u8)> {
     let scratch = cleared(&maps::SCRATCH)?;
-    let mut bytes = PacketBytes::new(ctx.ctx, maps::SPARE.get_ptr_mut(0)?);
+    let mut bytes = PacketBytes::new(ctx.ctx, maps::SCRUB_SLOT.get_ptr_mut(0)?);
     let mut kernel = Kernel::new()?;
     let reason = judge(&mut bytes, &mut kernel, scratch, reader);
     let limit = kernel.settings().map_or(0, |settings| settings.pass_events_per_second);

@@ -32,7 +32,7 @@ fn prefix(text: &str) -> Subject {
 }
 
 fn assert_event(event: &Event, expected: Reason, verdict: Verdict, would: Verdict) {
-    let told = (reason(event).name(), event.verdict, event.would);
+    let told = (reason(event).name(), event.verdict, event.policy_verdict);
     assert_eq!(told, (expected.name(), verdict as u8, would as u8));
 }
 

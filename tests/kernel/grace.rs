@@ -60,7 +60,7 @@ fn a_called_number_passes_until_the_grace_ends() {
     assert_reason(&gates.judge(&call(1), NOW + 2 * SECOND), "callback-grace");
     let event = gates.judge(&call(2), NOW + 3600 * SECOND);
     assert_reason(&event, "callback-grace");
-    assert_eq!((event.rule, event.would), (1, Verdict::Pass as u8));
+    assert_eq!((event.rule, event.policy_verdict), (1, Verdict::Pass as u8));
     assert_reason(&gates.judge(&call(3), NOW + 3601 * SECOND), "blocked-number");
     // Called again, it passes again.
     gates.send(&called, NOW + 4000 * SECOND);

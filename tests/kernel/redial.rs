@@ -160,5 +160,5 @@ fn observing_counts_too() {
     assert_reason(&caller.calls(60), "observe");
     let event = caller.calls(120);
     assert_reason(&event, "redial-grant");
-    assert_eq!(event.would, Verdict::Pass as u8);
+    assert_eq!(event.policy_verdict, Verdict::Pass as u8);
 }

@@ -7,6 +7,8 @@
 //! ARCHITECTURE.md).
 
 pub mod fast;
+pub mod fields;
 pub mod headers;
 pub mod message;
+mod swar;
 pub mod uri;

@@ -9,8 +9,8 @@ use crate::bytes::Bytes;
 use crate::number::{DIGITS_MAX, Digits};
 use crate::plan::{Context, Dialled};
 use crate::reason::Reason;
-use crate::sip::fast::{TOP, all, lowest};
-use crate::sip::headers::Form;
+use crate::sip::fields::Form;
+use crate::sip::swar::{TOP, lowest, splat};
 
 /// How many bytes of a URI are followed, up to the `@` or the `>`.
 pub const URI_MAX: usize = 128;
@@ -71,9 +71,9 @@ pub fn read<B: Bytes>(bytes: &B, start: usize, form: u8) -> Result<Dialled, Reas
         i += 1;
     }
     // Their ranges differ for every way out of the loop.
-    let count = bytes.forget(count as usize) as u32;
-    let context_count = bytes.forget(context_count as usize) as u32;
-    let contexts = bytes.forget(contexts as usize) as u32;
+    let count = bytes.hide_range(count as usize) as u32;
+    let context_count = bytes.hide_range(context_count as usize) as u32;
+    let contexts = bytes.hide_range(contexts as usize) as u32;
     match state {
         FOUND => {}
         NO_USER => return Err(Reason::NoUser),
@@ -101,7 +101,7 @@ pub fn read<B: Bytes>(bytes: &B, start: usize, form: u8) -> Result<Dialled, Reas
 #[inline(always)]
 pub fn read_plain<B: Bytes>(bytes: &B, start: usize) -> Option<Dialled> {
     let plus = bytes.byte(start)? == b'+';
-    let at = bytes.forget(start + plus as usize);
+    let at = bytes.hide_range(start + plus as usize);
     let (first, second) = (bytes.word(at)?, bytes.word(at + 8)?);
     let (end, count) = match (not_digits(first), not_digits(second)) {
         (0, 0) => return None,
@@ -118,14 +118,14 @@ pub fn read_plain<B: Bytes>(bytes: &B, start: usize) -> Option<Dialled> {
 /// [`TOP`] bits of the bytes that are no digits; the lowest is exact.
 #[inline(always)]
 const fn not_digits(x: u64) -> u64 {
-    let digits = x ^ all(b'0');
-    (digits.wrapping_add(all(0x80 - 10)) | digits) & TOP
+    let digits = x ^ splat(b'0');
+    (digits.wrapping_add(splat(0x80 - 10)) | digits) & TOP
 }
 
 /// Eight digits as nibbles, the first one highest.
 #[inline(always)]
 const fn nibbles(digits: u64) -> u64 {
-    let x = digits.swap_bytes() & all(0xF);
+    let x = digits.swap_bytes() & splat(0xF);
     let x = (x | x >> 4) & 0x00FF_00FF_00FF_00FF;
     let x = (x | x >> 8) & 0x0000_FFFF_0000_FFFF;
     (x | x >> 16) & 0xFFFF_FFFF

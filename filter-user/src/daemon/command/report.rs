@@ -8,7 +8,7 @@ use crate::daemon::convert::report_of;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use filter_common::abi::{self, BLOCK_NO_REDIAL, Verdict};
+use filter_common::abi::{self, BLOCK_NO_REDIAL, CALL_ID_REPORT_MAX, Verdict};
 use filter_common::bytes::Slice;
 use filter_common::number::Number;
 use filter_common::reason::Reason;
@@ -37,8 +37,6 @@ use crate::sys::clock;
 const CALL_AGE: SignedDuration = SignedDuration::from_hours(24);
 /// Records of one call that are looked at: it is sent again, or comes on two trunks.
 const RECORDS: u32 = 100;
-/// Longest Call-ID, in bytes.
-const CALL_ID_MAX: usize = 4096;
 /// Attempts that a doubled redial setting asks for at most.
 const ATTEMPTS_MAX: u8 = 8;
 
@@ -94,7 +92,7 @@ impl Control {
             return Err(usage("report the call of one number, not of a prefix"));
         };
         let call_id = add.call_id.filter(|call_id| !call_id.is_empty());
-        if call_id.as_ref().is_some_and(|call_id| call_id.len() > CALL_ID_MAX) {
+        if call_id.as_ref().is_some_and(|call_id| call_id.len() > CALL_ID_REPORT_MAX) {
             return Err(usage("call_id: no Call-ID is as long as that"));
         }
         bounded("note", &add.note)?;

@@ -4,7 +4,7 @@ use crate::datapath::error::Error;
 use aya::maps::{HashMap, LpmTrie, Map, MapData, MapError, MapType};
 use filter_common::abi::{
     Allow, Attempt, AttemptKey, Block, EventStats, EvidenceStats, FragmentKey, Grace, Grant,
-    PrefixKey, Profile, Redial, Settings,
+    PrefixKey, Profile, RedialCounter, Settings,
 };
 use std::path::Path;
 use std::sync::Mutex;
@@ -40,7 +40,7 @@ pub(crate) const SPECS: &[Spec] = &[
     spec("BLOCKED_NUMBERS", MapType::Hash, 8, size_of::<Block>()),
     spec("BLOCKED_PREFIXES", MapType::LpmTrie, size_of::<PrefixKey>(), size_of::<Block>()),
     spec("ATTEMPTS", MapType::LruHash, size_of::<AttemptKey>(), size_of::<Attempt>()),
-    spec("REDIALS", MapType::LruHash, 8, size_of::<Redial>()),
+    spec("REDIALS", MapType::LruHash, 8, size_of::<RedialCounter>()),
     spec("GRANTS", MapType::Hash, 8, size_of::<Grant>()),
     spec("GRACE", MapType::LruHash, 8, size_of::<Grace>()),
     spec("FRAGMENTS", MapType::LruHash, size_of::<FragmentKey>(), 8),

@@ -2,7 +2,7 @@
 
 use crate::datapath::maps::Maps;
 use crate::model::policy::Subject;
-use filter_common::abi::{Allow, Attempt, Block, Grace, Grant, PrefixKey, Redial};
+use filter_common::abi::{Allow, Attempt, Block, Grace, Grant, PrefixKey, RedialCounter};
 use filter_common::number::Number;
 use std::cell::Cell;
 
@@ -102,11 +102,11 @@ impl filter_common::decide::PolicyLookup for LookUp<'_> {
         true
     }
 
-    fn redial(&self, number: Number) -> Option<Redial> {
+    fn redial(&self, number: Number) -> Option<RedialCounter> {
         self.maps.redial(number).ok().flatten()
     }
 
-    fn count_redial(&mut self, redial: &Redial) -> bool {
+    fn count_redial(&mut self, redial: &RedialCounter) -> bool {
         self.counted = Some(redial.count);
         true
     }
