@@ -13,7 +13,7 @@ use std::process::{Command, ExitCode};
 #[allow(dead_code, reason = "xtask and other build scripts use the rest")]
 pub mod ebpf;
 
-/// Compiles an object; its path stands in the environment variable `variable` of the package.
+/// Compiles an object; its path is in the environment variable `variable` of the package.
 pub fn object(name: &str, variable: &str) -> ExitCode {
     match embed(name, variable) {
         Ok(()) => ExitCode::SUCCESS,

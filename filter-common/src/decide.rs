@@ -1,8 +1,8 @@
 //! The decision: one function, in the order of docs/design.md §5.7.
 //!
-//! The kernel runs it on its maps, the host on ordinary collections. Whatever lets a
-//! call through is looked at for every packet and comes first, so a stale block can
-//! never win.
+//! The kernel runs it on its maps, the host on ordinary collections. Reasons to
+//! let a call through are looked at for every packet and come first, so a stale block
+//! never wins.
 
 use crate::abi::{
     ATTEMPT_NS, Allow, Attempt, AttemptKey, BLOCK_NO_REDIAL, BLOCK_OBSERVE, Block, Grace, Grant,
@@ -13,35 +13,35 @@ use crate::reason::Reason;
 
 /// The look-ups that a decision rests on.
 pub trait PolicyLookup {
-    /// The time of this packet, in nanoseconds of the clock that expiries are in.
+    /// Returns the time of this packet, in nanoseconds of the clock that expiries are in.
     fn now(&mut self) -> u64;
-    /// Nothing is refused before this time; 0: no override.
+    /// Returns the time before which nothing is refused; 0: no override.
     fn override_until(&self) -> u64;
-    /// The longest protected number or prefix that `key` begins with.
+    /// Returns the longest protected number or prefix that `key` begins with.
     fn protected(&self, key: &PrefixKey) -> Option<Allow>;
-    /// The rule by which a number of so few digits is never refused; 0: it may be.
+    /// Returns the rule by which a number of this many digits is never refused; 0: it may be refused.
     fn short_rule(&self, digits: u32) -> u64;
-    /// Blocks against prefixes of fewer digits are never in force; 0: all are.
+    /// Returns the digits of the shortest prefix whose block is in force; 0: all are.
     fn shortest_prefix(&self) -> u8;
-    /// The allow for this number. May miss one that is being replaced, for a moment.
+    /// Returns the allow for this number. May miss one that is being replaced, for a moment.
     fn allowed_number(&self, number: Number) -> Option<Allow>;
-    /// The allow for the longest prefix of `key`, the whole number included. Never misses one.
+    /// Returns the allow for the longest prefix of `key`, the whole number included. Never misses one.
     fn allowed_prefix(&self, key: &PrefixKey) -> Option<Allow>;
-    /// The block against this number.
+    /// Returns the block against this number.
     fn blocked_number(&self, number: Number) -> Option<Block>;
-    /// The block against the longest prefix of `key`.
+    /// Returns the block against the longest prefix of `key`.
     fn blocked_prefix(&self, key: &PrefixKey) -> Option<Block>;
-    /// What is remembered of this attempt, of which this is another packet.
+    /// Returns the memory of this attempt, of which this is another packet.
     fn attempt(&mut self, number: Number, call_id: u64, now: u64) -> Option<Attempt>;
     /// Remembers the first verdict of an attempt. `false` when that failed.
     fn remember(&mut self, attempt: &Attempt) -> bool;
-    /// The call-back grace of a number.
+    /// Returns the call-back grace of a number.
     fn grace(&self, number: Number) -> Option<Grace>;
-    /// The redial grant of a number.
+    /// Returns the redial grant of a number.
     fn grant(&self, number: Number) -> Option<Grant>;
     /// Opens a redial grant. `false` when that failed.
     fn open_grant(&mut self, grant: &Grant) -> bool;
-    /// How often a blocked number called of late.
+    /// Returns how often a blocked number called lately.
     fn redial(&self, number: Number) -> Option<RedialCounter>;
     /// Remembers how often a blocked number called. `false` when that failed.
     fn count_redial(&mut self, redial: &RedialCounter) -> bool;
@@ -52,7 +52,7 @@ pub trait PolicyLookup {
 pub struct Call {
     /// The caller number.
     pub number: Number,
-    /// The second asserted identity, where it is another number; else [`Number::NONE`].
+    /// The second asserted identity, where it is another number; otherwise [`Number::NONE`].
     pub second: Number,
     /// Hash of the Call-ID.
     pub call_id: u64,
@@ -61,14 +61,14 @@ pub struct Call {
     pub enforced: u32,
 }
 
-/// What the gate does with a call.
+/// The decision on a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Decision {
-    /// What the packet gets.
+    /// The verdict.
     pub verdict: Verdict,
-    /// What it would have got without observe or override.
+    /// The verdict without observe or override.
     pub policy_verdict: Verdict,
-    /// Why.
+    /// The reason.
     pub reason: Reason,
     /// The rule that decided; 0: none.
     pub rule: u64,
@@ -76,10 +76,10 @@ pub struct Decision {
     pub repeated: bool,
 }
 
-/// What the lists say of a number.
+/// The list entry that decides on a number.
 #[derive(Clone, Copy)]
 struct PolicyMatch {
-    /// A reason that refuses stands for a live block.
+    /// A reason that may refuse means a live block.
     reason: Reason,
     rule: u64,
     /// How many digits the blocked number or prefix has.
@@ -174,7 +174,7 @@ pub fn decide<L: PolicyLookup>(lists: &mut L, call: &Call) -> Decision {
     decision
 }
 
-/// What was decided before. No `Option`: LLVM reads the undefined half of one, and the
+/// The first verdict of a repeated attempt. No `Option`: LLVM reads the undefined half of one, and the
 /// verifier sees that.
 #[derive(Clone, Copy)]
 struct Known {
@@ -249,7 +249,7 @@ fn exemption<L: PolicyLookup>(
     redial(lists, call.number, now, block)
 }
 
-/// Whether the centre called this number a while ago. Never so of [`Number::NONE`].
+/// Returns whether the centre called this number a while ago; `false` for [`Number::NONE`].
 #[inline(always)]
 fn is_graced<L: PolicyLookup>(lists: &L, number: Number, now: u64) -> bool {
     match lists.grace(number) {
@@ -296,7 +296,7 @@ fn redial<L: PolicyLookup>(
         if !lists.open_grant(&grant) {
             return Exemption::StateFull;
         }
-        // After the grant it begins anew.
+        // After the grant it begins again.
         state.count = 0;
     }
     if !lists.count_redial(&state) {
@@ -309,8 +309,8 @@ fn verdict_of(action: u8) -> Verdict {
     if action == Verdict::Drop as u8 { Verdict::Drop } else { Verdict::Pass }
 }
 
-/// What the lists say of a number and, where there is one, of a second: only if both are blocked
-/// they are.
+/// Finds the entry for a number and, where there is one, for a second: a call is blocked only if
+/// both are.
 #[inline(never)]
 fn match_both<L: PolicyLookup>(
     lists: &L,
@@ -329,7 +329,7 @@ fn match_both<L: PolicyLookup>(
     }
 }
 
-/// What the lists say of a number: protected, then allowed, then blocked.
+/// Finds the entry for a number: protected, then allowed, then blocked.
 #[inline(never)]
 fn match_number<L: PolicyLookup>(lists: &L, number: Number, now: u64, standing: &mut PolicyMatch) {
     let rule = protected(lists, number);
@@ -350,7 +350,7 @@ fn match_number<L: PolicyLookup>(lists: &L, number: Number, now: u64, standing: 
     let by_number = blocked_number(lists, number, now, standing);
     if by_number != Found::Live {
         let by_prefix = blocked_prefix(lists, number, now, standing);
-        // One that is too short may stand in the map all the same; all others are shorter still.
+        // A prefix block that is too short may be in the map; all others are shorter still.
         if by_prefix != Found::Live || standing.digits < lists.shortest_prefix() {
             let expired = by_number == Found::Expired || by_prefix == Found::Expired;
             let reason = if expired { Reason::BlockExpired } else { Reason::NotBlocked };
@@ -359,7 +359,7 @@ fn match_number<L: PolicyLookup>(lists: &L, number: Number, now: u64, standing: 
     }
 }
 
-/// What the lists hold against a number.
+/// The state of the block against a number.
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 enum Found {
@@ -368,7 +368,7 @@ enum Found {
     Live = 2,
 }
 
-/// The rule that protects a number; 0: there is none.
+/// Returns the rule that protects a number; 0: no entry.
 #[inline(always)]
 fn protected<L: PolicyLookup>(lists: &L, number: Number) -> u64 {
     match lists.protected(&PrefixKey::number(number)) {
@@ -377,7 +377,7 @@ fn protected<L: PolicyLookup>(lists: &L, number: Number) -> u64 {
     }
 }
 
-/// The rule of the live allow for a number; 0: there is none.
+/// Returns the rule of the live allow for a number; 0: no entry.
 #[inline(always)]
 fn allowed_number<L: PolicyLookup>(lists: &L, number: Number, now: u64) -> u64 {
     match lists.allowed_number(number) {
@@ -386,7 +386,7 @@ fn allowed_number<L: PolicyLookup>(lists: &L, number: Number, now: u64) -> u64 {
     }
 }
 
-/// The rule of the longest live allow for a prefix of a number; 0: there is none.
+/// Returns the rule of the longest live allow for a prefix of a number; 0: no entry.
 #[inline(always)]
 fn allowed_prefix<L: PolicyLookup>(lists: &L, number: Number, now: u64) -> u64 {
     let mut key = PrefixKey::number(number);
@@ -398,7 +398,7 @@ fn allowed_prefix<L: PolicyLookup>(lists: &L, number: Number, now: u64) -> u64 {
         if covers(allow.number, number) && is_live(allow.expires, now) {
             return allow.rule;
         }
-        // A shorter prefix may still be in force; behind a whole number one of as many digits.
+        // A shorter prefix may still be in force; after a whole number a prefix of as many digits.
         if tries == 0 {
             key.prefix_len = 4 * DIGITS_MAX;
         } else if !shorten(&mut key, allow.number) {
@@ -477,23 +477,23 @@ fn refuses(block: &Block) -> bool {
     block.action == Verdict::Drop as u8
 }
 
-/// An expiry of 0 is none.
+/// Returns an expiry of 0 is none.
 fn is_live(expires: u64, now: u64) -> bool {
     expires == 0 || now < expires
 }
 
-/// Whether an entry of a trie is this number or a prefix of it.
+/// Returns whether an entry of a trie is this number or a prefix of it.
 fn covers(entry: Number, number: Number) -> bool {
     // A local number carries its mark as first nibble, so no E.164 prefix covers it.
     crate::number::Digits(number.0).starts_with(crate::number::Digits(entry.0))
 }
 
-/// How many digits the prefix of an entry has.
+/// Returns how many digits the prefix of an entry has.
 fn prefix_len(entry: Number) -> u32 {
     (entry.0 & 0xF) as u32
 }
 
-/// Sets `key` to find only prefixes shorter than `entry`; `false` when there are none.
+/// Sets `key` to find only prefixes shorter than `entry`; returns `false` when no digit is left.
 fn shorten(key: &mut PrefixKey, entry: Number) -> bool {
     let len = prefix_len(entry);
     if len < 2 {

@@ -32,8 +32,8 @@ pub fn is_sip<B: Bytes, G: JudgeContext>(bytes: &B, gate: &G, scratch: &mut Scra
         && (gate.is_sip_port(packet.source_port) || gate.is_sip_port(packet.destination_port))
 }
 
-/// The number that an initial INVITE calls; [`Number::NONE`]: it is none, or its Request-URI
-/// has no number in the plan of the trunk that it goes to. Follows [`is_sip`].
+/// Returns the number that an initial INVITE calls. [`Number::NONE`]: not an initial INVITE, or its
+/// Request-URI has no number in the plan of the trunk that it goes to. Follows [`is_sip`].
 #[inline(always)]
 pub fn called<B: Bytes, G: JudgeContext>(bytes: &mut B, gate: &G, scratch: &mut Scratch) -> Number {
     let payload = bytes.hide_range(scratch.packet.payload);
@@ -42,11 +42,11 @@ pub fn called<B: Bytes, G: JudgeContext>(bytes: &mut B, gate: &G, scratch: &mut 
     if start == 0 {
         return Number::NONE;
     }
-    // What differs between the ways to here ends here, for the verifier.
+    // From here on all ways are equal for the verifier.
     bytes.revalidate();
     let start = bytes.hide_range(start);
     let state = message::scan_all(bytes, start, payload + len - start, &mut scratch.fields);
-    // Within a dialog the Request-URI is the other side's contact. Headers behind `To` may be
+    // Within a dialog the Request-URI is the other side's contact. Headers after `To` may be
     // cut off: they change nothing.
     let fields = &scratch.fields;
     if state == BAD
@@ -66,11 +66,11 @@ pub fn called<B: Bytes, G: JudgeContext>(bytes: &mut B, gate: &G, scratch: &mut 
     }
     bytes.revalidate();
     let number = judge::number(bytes, bytes.hide_range(start), scheme, &profile.plan);
-    // A low nibble of 0 is a reason why there is none.
+    // A low nibble of 0 is a reason without a number.
     if number & 0xF == 0 { Number::NONE } else { Number(number) }
 }
 
-/// Index of the trunk that a destination belongs to.
+/// Returns the index of the trunk that a destination belongs to.
 #[inline(never)]
 fn find_trunk<G: JudgeContext>(gate: &G, destination: &[u8; 16]) -> u32 {
     gate.trunk(destination)

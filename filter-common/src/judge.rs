@@ -17,23 +17,23 @@ use crate::sip::fields::{Field, FieldOffset, FieldOffsets, Fields, Form};
 use crate::sip::message::{self, Reader};
 use crate::sip::uri;
 
-/// What [`judge`] needs beside the lists.
+/// The look-ups that [`judge`] needs beside those of a decision.
 pub trait JudgeContext: PolicyLookup {
-    /// The settings in force; `None` when nothing was loaded.
+    /// Returns the settings in force; `None` when nothing was loaded.
     fn settings(&self) -> Option<&Settings>;
-    /// Whether SIP is read on this port.
+    /// Returns whether SIP is read on this port.
     fn is_sip_port(&self, port: u16) -> bool;
-    /// Index of the profile of the trunk that this source address belongs to; 0, the
+    /// Returns the index of the profile of the trunk that this source address belongs to; 0, the
     /// profile `default`, for a source outside every trunk.
     fn trunk(&self, source: &[u8; 16]) -> u32;
-    /// The profile with this index.
+    /// Returns the profile with this index.
     fn profile(&self, trunk: u32) -> Option<&Profile>;
-    /// Until when later fragments of this datagram are dropped; 0: they are not.
+    /// Returns until when later fragments of this datagram are dropped; 0: they are not.
     fn refused_until(&self, key: &FragmentKey) -> u64;
-    /// Later fragments of this datagram are to be dropped for
+    /// Remembers to drop later fragments of this datagram for
     /// [`FRAGMENT_NS`](crate::abi::FRAGMENT_NS) from `now` on.
     fn refuse_fragments(&mut self, key: &FragmentKey, now: u64);
-    /// Later fragments of this datagram are none of a refused one (any more).
+    /// Forgets that later fragments of this datagram are dropped.
     fn pass_fragments(&mut self, key: &FragmentKey);
 }
 
@@ -42,16 +42,16 @@ pub trait JudgeContext: PolicyLookup {
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C)]
 pub struct Scratch {
-    /// What was found out.
+    /// The findings.
     pub event: Event,
     /// The outer layers.
     pub packet: Packet,
-    /// Where things stand in the headers.
+    /// The offsets of the fields in the headers.
     pub fields: Fields,
 }
 
-/// Judges one frame with a reader. The result stands in `scratch.event`, whose verdict is anything
-/// but `pass` only with a reason that may refuse. `scratch` comes all zero.
+/// Judges one frame with a reader. The result is in `scratch.event`, whose verdict is not
+/// `pass` only with a reason that may refuse. `scratch` comes all zero.
 ///
 /// ```
 /// use filter_common::abi::Verdict;
@@ -101,7 +101,7 @@ pub fn judge<B: Bytes, G: JudgeContext>(
         Ok(reason) | Err(reason) => reason,
     };
     scratch.event.reason = reason as u8;
-    // A first fragment starts its datagram anew: IP ids are used again (RFC 6864).
+    // A first fragment starts its datagram again: IP ids are used again (RFC 6864).
     if scratch.packet.part == Part::First {
         if scratch.event.verdict == Verdict::Pass as u8 {
             gate.pass_fragments(&scratch.packet.fragment);
@@ -224,8 +224,8 @@ fn find_trunk<G: JudgeContext>(gate: &G, event: &mut Event) {
     event.trunk = gate.trunk(&event.source) as u16;
 }
 
-/// The caller numbers of one or two identities, the newest mark lowest. The second is
-/// [`Number::NONE`] where there is none, or the same number again.
+/// Returns the caller numbers of one or two identities, the newest offset lowest. The second is
+/// [`Number::NONE`] where no second one is, or where both are equal.
 #[inline(always)]
 fn numbers<B: Bytes>(
     bytes: &B,
@@ -256,7 +256,7 @@ fn numbers<B: Bytes>(
     }
 }
 
-/// The caller number of the URI whose scheme ends at a mark; or, with a low nibble that
+/// Returns the caller number of the URI whose scheme ends at a mark; or, with a low nibble that
 /// no number has, the reason why there is none. One register: a function that returns
 /// through a pointer may leave that pointer in `r0`, which the verifier refuses.
 #[inline(never)]
@@ -278,7 +278,7 @@ pub(crate) fn number<B: Bytes>(bytes: &B, start: usize, colon: FieldOffset, plan
     }
 }
 
-/// Whether the mode for all trunks enforces blocks.
+/// Returns whether the mode for all trunks enforces blocks.
 fn enforces(settings: &Settings, now: u64) -> bool {
     settings.mode == MODE_ENFORCE && (settings.enforce_until == 0 || now < settings.enforce_until)
 }

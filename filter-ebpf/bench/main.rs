@@ -61,7 +61,7 @@ pub fn parse(ctx: XdpContext) -> u32 {
     verdict(read_port(&ctx))
 }
 
-/// The same and one look-up in the list of blocked numbers.
+/// Returns the same and one look-up in the list of blocked numbers.
 #[xdp(frags)]
 pub fn lookup(ctx: XdpContext) -> u32 {
     verdict(read_port(&ctx).map(|port| {
@@ -71,25 +71,25 @@ pub fn lookup(ctx: XdpContext) -> u32 {
     }))
 }
 
-/// The outer layers and the headers, and no decision.
+/// Returns the outer layers and the headers, and no decision.
 #[xdp(frags)]
 pub fn scan(ctx: XdpContext) -> u32 {
     verdict(scan_of(&ctx, message::scan))
 }
 
-/// The same by the full reader.
+/// Returns the same by the full reader.
 #[xdp(frags)]
 pub fn scan_full(ctx: XdpContext) -> u32 {
     verdict(scan_of(&ctx, message::scan_all))
 }
 
-/// The decision with all its look-ups, told where number and Call-ID are.
+/// Returns the decision with all its look-ups, told where number and Call-ID are.
 #[xdp(frags)]
 pub fn oracle(ctx: XdpContext) -> u32 {
     verdict(oracle_of(&ctx, 0))
 }
 
-/// The same decision, the number found byte by byte.
+/// Returns the same decision, the number found byte by byte.
 #[xdp(frags)]
 pub fn naive(ctx: XdpContext) -> u32 {
     verdict(naive_of(&ctx, 0))
@@ -154,7 +154,7 @@ fn draw(ctx: &XdpContext) -> u32 {
     index
 }
 
-/// A random number below `below`.
+/// Returns a random number below `below`.
 #[inline(always)]
 fn random(below: u32) -> u32 {
     // SAFETY: the helper takes nothing and returns a number.
@@ -164,7 +164,7 @@ fn random(below: u32) -> u32 {
 
 #[inline(always)]
 fn store(ctx: &XdpContext, offset: u32, from: *const u8, len: u32) {
-    // SAFETY: there are `len` bytes behind `from`. A packet that is too short stays as it is,
+    // SAFETY: there are `len` bytes after `from`. A packet that is too short stays as it is,
     // and what is counted of it tells the runner.
     unsafe { bpf_xdp_store_bytes(ctx.ctx, offset, from.cast_mut().cast(), len) };
 }

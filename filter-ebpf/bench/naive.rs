@@ -13,7 +13,7 @@ const HEADER_MASK: u64 = 0x0000_FFFF_FFFF_FFFF;
 const HEADER_LEN: usize = 6;
 const DIGITS_MAX: u64 = 15;
 
-/// The number of the first `From`.
+/// Returns the number of the first `From`.
 #[inline(always)]
 pub fn number<B: Bytes>(bytes: &B) -> Option<Number> {
     // Renewed each time: else the verifier walks the rest once for every length found readable.
@@ -25,7 +25,7 @@ pub fn number<B: Bytes>(bytes: &B) -> Option<Number> {
     (number != 0).then_some(Number(number))
 }
 
-/// The offset behind `\nFrom:`; 0: it is not there.
+/// Returns the offset after `\nFrom:`; 0: it is not there.
 #[inline(never)]
 fn from<B: Bytes>(bytes: &B) -> usize {
     let mut i = PAYLOAD;
@@ -45,7 +45,7 @@ fn from<B: Bytes>(bytes: &B) -> usize {
     0
 }
 
-/// The offset of the first digit behind `<sip:+`; 0: there is none.
+/// Returns the offset of the first digit after `<sip:+`; 0: there is none.
 #[inline(never)]
 fn uri<B: Bytes>(bytes: &B, header: usize) -> usize {
     let mut i = 0;
@@ -60,7 +60,7 @@ fn uri<B: Bytes>(bytes: &B, header: usize) -> usize {
     0
 }
 
-/// The digits at an offset as a number; 0: there are none, or too many.
+/// Returns the digits at an offset as a number; 0: there are none, or too many.
 #[inline(never)]
 fn read<B: Bytes>(bytes: &B, at: usize) -> u64 {
     let mut number = 0;

@@ -24,7 +24,7 @@ const fn nibbles(text: u64) -> u64 {
     (fours | fours >> 16) & 0xFFFF_FFFF
 }
 
-/// The number whose digits stand where the runner says: two loads, no look at any of them.
+/// Returns the number whose digits are where the runner says: two loads, no look at any of them.
 #[inline(always)]
 pub fn number<B: Bytes>(bytes: &B, variant: &Variant) -> Option<Number> {
     let at = variant.number_at as usize;

@@ -82,7 +82,7 @@ pub fn null(_ctx: XdpContext) -> u32 {
     XDP_DROP
 }
 
-/// A byte at a time until the number, and one look-up.
+/// Returns a byte at a time until the number, and one look-up.
 #[xdp]
 pub fn naive_filter(ctx: XdpContext) -> u32 {
     if is_blocked(&ctx) == Some(true) { XDP_DROP } else { XDP_PASS }
@@ -99,7 +99,7 @@ fn is_blocked(ctx: &XdpContext) -> Option<bool> {
     Some(unsafe { BLOCKED.get(number.0).is_some() })
 }
 
-/// A number as eight hexadecimal digits from `a` on, as text.
+/// Returns a number as eight hexadecimal digits from `a` on, as text.
 #[inline(always)]
 fn digits(number: u32) -> [u8; 8] {
     let mut text = [0; 8];
@@ -113,7 +113,7 @@ fn digits(number: u32) -> [u8; 8] {
 
 #[inline(always)]
 fn store(ctx: &XdpContext, offset: u32, from: *const u8, len: u32) {
-    // SAFETY: there are `len` bytes behind `from`. A frame that is too short stays as it is.
+    // SAFETY: there are `len` bytes after `from`. A frame that is too short stays as it is.
     unsafe { bpf_xdp_store_bytes(ctx.ctx, offset, from.cast_mut().cast(), len) };
 }
 

@@ -35,7 +35,7 @@ impl Kernel {
 }
 
 /// Copies what a hash holds, from its last word to its first, which is its own number or key. An
-/// element that is taken out may be written anew for another number while it is read, from its first
+/// element that is removed may be written again for another number while it is read, from its first
 /// word on: where the number is the right one all the rest was, too.
 #[inline(always)]
 fn copied<T: Copy>(entry: *const T) -> T {

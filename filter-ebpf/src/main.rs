@@ -21,25 +21,25 @@ use filter_common::abi::Verdict;
 use filter_common::reason::Reason;
 use filter_common::sip::message::Reader;
 
-/// The program. `xdp.frags` (Linux 5.18): also on an interface whose MTU is above one page.
+/// Returns the program. `xdp.frags` (Linux 5.18): also on an interface whose MTU is above one page.
 #[xdp(frags)]
 pub fn palang(ctx: XdpContext) -> u32 {
     gate(&ctx, Reader::Full)
 }
 
-/// The same for a kernel without `xdp.frags`: a frame is one buffer.
+/// Returns the same for a kernel without `xdp.frags`: a frame is one buffer.
 #[xdp]
 pub fn palang_no_frags(ctx: XdpContext) -> u32 {
     gate(&ctx, Reader::Full)
 }
 
-/// The program with the slim reader, for a kernel that refuses the full one.
+/// Returns the program with the slim reader, for a kernel that refuses the full one.
 #[xdp(frags)]
 pub fn palang_slim(ctx: XdpContext) -> u32 {
     gate(&ctx, Reader::Slim)
 }
 
-/// The same for a kernel without `xdp.frags`.
+/// Returns the same for a kernel without `xdp.frags`.
 #[xdp]
 pub fn palang_slim_no_frags(ctx: XdpContext) -> u32 {
     gate(&ctx, Reader::Slim)

@@ -89,7 +89,7 @@ pub static BLOCKED_PREFIXES: LpmTrie<[u8; 8], Block> = LpmTrie::with_max_entries
 pub static ATTEMPTS: LruHashMap<AttemptKey, Attempt> =
     LruHashMap::with_max_entries(capacity::<AttemptKey, Attempt>("ATTEMPTS", MapKind::LruHash), 0);
 
-/// How often blocked numbers called of late. The program's own; as large as [`ATTEMPTS`] has to
+/// How often blocked numbers called lately. The program's own; as large as [`ATTEMPTS`] has to
 /// be, so that a million other callers push no count out.
 #[map]
 pub static REDIALS: LruHashMap<u64, RedialCounter> =

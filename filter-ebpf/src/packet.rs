@@ -25,7 +25,7 @@ pub fn is_replay() -> bool {
 #[unsafe(no_mangle)]
 static BUFFER_HELPERS: Global<u32> = Global::new(1);
 
-/// Whether the kernel has the helpers that reach all buffers of a frame. Without them a frame is
+/// Returns whether the kernel has the helpers that reach all buffers of a frame. Without them a frame is
 /// one buffer.
 #[inline(always)]
 pub fn has_buffer_helpers() -> bool {
@@ -34,11 +34,11 @@ pub fn has_buffer_helpers() -> bool {
 
 /// What a program is called with: the pointer that the kernel gives it. By value, so that no struct
 /// holds a reference to one on the stack: the verifier of Linux 7.1 no longer sees which slots of the
-/// stack are dead behind such a reference, and walks what follows once for each value in them.
+/// stack are dead after such a reference, and walks what follows once for each value in them.
 pub trait Context: Copy {
-    /// The packet pointers: the first byte, and the one behind the last that can be read directly.
+    /// Returns the packet pointers: the first byte, and the one after the last that can be read directly.
     fn pointers(self) -> (usize, usize);
-    /// Length of the whole frame.
+    /// Returns the length of the whole frame.
     fn len(self) -> usize;
 }
 
@@ -106,7 +106,7 @@ impl<C: Context> PacketBytes<C> {
         PacketBytes { start, end, context, scrub_slot }
     }
 
-    /// A pointer to `T` at `offset`, when all of it is readable.
+    /// Returns a pointer to `T` at `offset`, when all of it is readable.
     #[inline(always)]
     fn at<T>(&self, offset: usize) -> Option<*const T> {
         // The offset that is checked must be the one that is added, and the pointer that
@@ -147,7 +147,7 @@ pub unsafe fn copy<const MAX: usize>(
     unsafe { copy_readable::<MAX>(context, offset, to, len) != 0 }
 }
 
-/// The same without a helper; 0: not all of them can be read.
+/// Returns the same without a helper; 0: not all of them can be read.
 ///
 /// # Safety
 /// As for [`copy`].
@@ -220,7 +220,7 @@ unsafe fn copy_readable<const MAX: usize>(
     1
 }
 
-/// The same number, as one that LLVM knows nothing about. The barrier has to be an
+/// Returns the same number, as one that LLVM knows nothing about. The barrier has to be an
 /// instruction: with none the kernel says "Invalid line_info".
 #[inline(always)]
 pub fn barrier_var(mut number: usize) -> usize {
@@ -243,7 +243,7 @@ macro_rules! load {
     }};
 }
 
-/// A packet pointer, with [`WINDOW`] bytes behind it that were checked.
+/// A packet pointer, with [`WINDOW`] bytes after it that were checked.
 pub struct PacketWindow(*const [u8; WINDOW]);
 
 impl Window for PacketWindow {

@@ -24,7 +24,7 @@ pub fn run(ctx: &XdpContext, reader: Reader) -> Option<(Reason, u8)> {
     Some((reason, scratch.event.verdict))
 }
 
-/// A scratch, all zero.
+/// Returns a scratch, all zero.
 #[inline(always)]
 pub fn cleared(room: &PerCpuArray<Scratch>) -> Option<&'static mut Scratch> {
     let scratch = room.get_ptr_mut(0)?;

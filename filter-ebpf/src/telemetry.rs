@@ -32,7 +32,7 @@ pub fn report(ctx: *mut xdp_md, event: &Event, reason: Reason, pass_events_per_s
     };
     // SAFETY: a per-CPU element, and nothing else runs on this CPU meanwhile.
     let stats = unsafe { &mut *stats };
-    // A grant is never thinned and never behind passes: somebody is told of it at once.
+    // A grant is never thinned and never after passes: somebody is told of it at once.
     if event.verdict != Verdict::Pass as u8 || reason == Reason::RedialGrant {
         if !send(ctx, &maps::EVENTS_REFUSED, event) {
             stats.refused_lost += 1;

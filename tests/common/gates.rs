@@ -53,7 +53,7 @@ impl Gates {
         Gates::sized(policy, &[])
     }
 
-    /// The same with other sizes of some of the kernel's maps.
+    /// Returns the same with other sizes of some of the kernel's maps.
     ///
     /// # Panics
     /// When it does not load.
@@ -62,7 +62,7 @@ impl Gates {
         Gates::of(&plan(), policy, sizes)
     }
 
-    /// The same by another plan.
+    /// Returns the same by another plan.
     ///
     /// # Panics
     /// When it does not load.
@@ -93,8 +93,8 @@ impl Gates {
         self.policy = policy.clone();
     }
 
-    /// The same for a policy with other lists and another override only, entry by entry as a daemon
-    /// does it: what is no longer in a list is taken out.
+    /// Returns the same for a policy with other lists and another override only, entry by entry as a daemon
+    /// does it: what is no longer in a list is removed.
     ///
     /// # Panics
     /// When the kernel does not take it.
@@ -144,7 +144,7 @@ impl Gates {
         host
     }
 
-    /// The gate in the kernel.
+    /// Returns the gate in the kernel.
     pub fn kernel(&mut self) -> &mut Replay {
         &mut self.kernel
     }
@@ -173,7 +173,7 @@ fn write_lists(maps: &Maps, old: &Policy, new: &Policy) -> Result<(), Error> {
     Ok(())
 }
 
-/// The reason of an event.
+/// Returns the reason of an event.
 ///
 /// # Panics
 /// When it is none.
@@ -182,7 +182,7 @@ pub fn reason(event: &Event) -> Reason {
     Reason::from_number(event.reason).expect("a known reason")
 }
 
-/// A frame for a message of a failing test: text where it is text.
+/// Returns a frame for a message of a failing test: text where it is text.
 fn dump(frame: &[u8]) -> String {
     frame.escape_ascii().to_string()
 }

@@ -12,7 +12,7 @@ pub enum Change {
     Insert(Index, Vec<u8>),
     /// So many bytes less.
     Remove(Index, u8),
-    /// A line that stands somewhere else as well.
+    /// A line that is somewhere else as well.
     RepeatLine(Index, Index),
     /// A line less.
     RemoveLine(Index),

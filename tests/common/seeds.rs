@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-/// All seed messages.
+/// Finds all seed messages.
 ///
 /// # Panics
 /// When the folder cannot be read.

@@ -35,7 +35,7 @@ fn subject(index: usize) -> Subject {
     }
 }
 
-/// Whether what a list says of a subject is about a number.
+/// Returns whether what a list says of a subject is about a number.
 fn is_about(subject: Subject, number: usize) -> bool {
     match subject {
         Subject::Number(listed) => listed.to_string() == NUMBERS[number],
@@ -53,7 +53,7 @@ enum Step {
         flags: u8,
         seconds: u64,
     },
-    /// A block that is taken out of the map, or lifted in it.
+    /// A block that is removed of the map, or lifted in it.
     Unblock {
         subject: usize,
         lifted: bool,
@@ -137,7 +137,7 @@ fn is_live(expires: u64, now: u64) -> bool {
     expires == 0 || now < expires
 }
 
-/// The block that decides on a number: its own, or that of the longest prefix.
+/// Returns the block that decides on a number: its own, or that of the longest prefix.
 fn block(policy: &Policy, number: usize, now: u64) -> Option<Block> {
     let live = policy
         .blocks
@@ -203,7 +203,7 @@ impl Mind {
         }
     }
 
-    /// Whether a new attempt is let through because of the attempts before.
+    /// Returns whether a new attempt is let through because of the attempts before.
     fn redials(&mut self, number: usize, block: &Block, now: u64) -> bool {
         if block.flags & BLOCK_NO_REDIAL != 0 {
             return false;
@@ -411,7 +411,7 @@ fn whoever_has_a_way_out_is_let_through_and_nobody_is_refused_without_a_block() 
     }
 }
 
-/// A block against the first number, with a grant at the second attempt.
+/// Returns a block against the first number, with a grant at the second attempt.
 fn blocked() -> Policy {
     let mut policy = nothing();
     policy.block(subject(0), 0, 0);
@@ -420,7 +420,7 @@ fn blocked() -> Policy {
     policy
 }
 
-/// A call of the first number, so many seconds after the start: what becomes of it.
+/// Returns a call of the first number, so many seconds after the start: what becomes of it.
 fn judged(gates: &mut Gates, call: usize, seconds: u64) -> &'static str {
     let event = gates.judge(&invite(NUMBERS[0], call), NOW + seconds * SECOND);
     let name = reason(&event).name();

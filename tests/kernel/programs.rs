@@ -17,7 +17,7 @@ use crate::{NOW, SECOND, captures};
 
 const CALLER: &str = "6281234567890";
 
-/// The programs that this kernel can take.
+/// Returns the programs that this kernel can take.
 fn programs() -> impl Iterator<Item = Program> {
     let features = Features::probe().unwrap();
     Program::ALL.into_iter().filter(move |program| !program.frags || features.frags)
@@ -83,7 +83,7 @@ fn the_slim_reader_reads_all_that_an_ethernet_frame_holds() {
             let fill = |count| invite("1", &format!("X: {}\n", "x".repeat(count)), "");
             fill(len - fill(0).len())
         };
-        // Behind an IPv4 and a UDP header: 1,500 bytes.
+        // After an IPv4 and a UDP header: 1,500 bytes.
         let judged = |gates: &mut Gates, len| {
             reason(&gates.judge(&Layers::IPV4.frame(&message(len)), NOW)).name()
         };

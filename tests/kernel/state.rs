@@ -54,7 +54,7 @@ impl Kernel {
         judged.event
     }
 
-    /// A new call of a caller, so many seconds after the start: what becomes of it.
+    /// Returns a new call of a caller, so many seconds after the start: what becomes of it.
     fn calls(&mut self, caller: usize, seconds: u64) -> &'static str {
         let event = self.judge(&call(caller, seconds as usize), seconds);
         reason(&event).name()
@@ -91,7 +91,7 @@ fn a_grant_that_finds_no_room_lets_through_all_the_same() {
     for caller in 0..ROOM {
         assert_eq!(kernel.calls(caller, 70), "redial-grant", "{caller}");
     }
-    // Over, but still there: one that has its place opens it anew, who has none still passes.
+    // Over, but still there: one that has its place opens it again, who has none still passes.
     for seconds in [2000, 2010] {
         kernel.calls(0, seconds);
     }

@@ -1,8 +1,8 @@
 //! The fast reader: an INVITE in the usual form, eight bytes at a time.
 //!
-//! It answers only where it is sure that the header automaton would say the same, mark for mark, and
-//! leaves everything else to it: folded lines, white space before a colon, escapes, display names
-//! without quotes, header fields that stand there twice.
+//! It answers only where it is sure that the header automaton would note the same fields at the same
+//! offsets, and leaves all other messages to it: folded lines, white space before a colon, escapes, display names
+//! without quotes, repeated header fields.
 
 use crate::bytes::{Bytes, WINDOW, Window};
 use crate::sip::fields::{Field, FieldOffset, FieldOffsets, Fields, Form, SCAN_MAX};
@@ -15,16 +15,16 @@ use crate::sip::swar::{
 const LOOKS_MAX: usize = 48;
 /// Words of a header name that are followed, its colon included.
 const NAME_WORDS: usize = 4;
-/// Nothing is read from farther away on. Behind it there is room below
-/// [`OFFSET_MAX`](crate::bytes::OFFSET_MAX) for all that is read from one place on, so that the verifier
-/// does not walk what follows once more for each byte of it that could be too far.
+/// Nothing is read from farther away on. After it there is room below
+/// [`OFFSET_MAX`](crate::bytes::OFFSET_MAX) for all reads from one place on. Otherwise the verifier
+/// walks the following code once more for each byte that could be too far.
 const NEAR: usize = crate::bytes::OFFSET_MAX - 256;
 /// Words that are followed of a Request-URI, a display name, a URI, its parameters, a Call-ID.
 const VALUE_WORDS: usize = 16;
 
-/// Walks the headers from the Request-URI at `start` to the empty line, `len` bytes at most. 1: the
-/// empty line was reached, with one `From`, `To` and `Call-ID`, and `fields`, which come all zero,
-/// are what the automaton leaves; 0: unsure, and the fields are of no use.
+/// Walks the headers from the Request-URI at `start` to the empty line, `len` bytes at most. `fields`
+/// come all zero. 1: the empty line was reached, with one `From`, `To` and `Call-ID`, and `fields` are
+/// those of the automaton; 0: unsure, and the fields are of no use.
 #[inline(always)]
 pub fn scan<B: Bytes>(bytes: &B, start: usize, len: usize, fields: &mut Fields) -> u32 {
     let mut at = request_line(bytes, start, fields);
@@ -71,7 +71,7 @@ pub fn scan<B: Bytes>(bytes: &B, start: usize, len: usize, fields: &mut Fields) 
         && asserted(bytes, start, fields)) as u32
 }
 
-/// Where the request line ends; 0: unsure.
+/// Returns where the request line ends; 0: unsure.
 #[inline(always)]
 fn request_line<B: Bytes>(bytes: &B, start: usize, fields: &mut Fields) -> usize {
     let space = seek(bytes, start, not_graphic);
@@ -87,8 +87,8 @@ fn request_line<B: Bytes>(bytes: &B, start: usize, fields: &mut Fields) -> usize
     }
 }
 
-/// One header line and its first word: notes the colon of a name that matters. Where to look for the
-/// end of the line from; 0: unsure.
+/// Reads a header line with this first word and notes the colon of a name that matters. Returns where
+/// to look for the end of the line from; 0: unsure.
 #[inline(always)]
 fn line<B: Bytes>(bytes: &B, start: usize, at: usize, word: u64, fields: &mut Fields) -> usize {
     let (mut slot, mut colon) = (0, 0);
@@ -123,7 +123,7 @@ fn line<B: Bytes>(bytes: &B, start: usize, at: usize, word: u64, fields: &mut Fi
     if slot == 0 { name_end(bytes, at, word) } else { at }
 }
 
-/// The word with the colon behind a header name of which every byte is good; 0: unsure.
+/// Returns the word with the colon after a header name of which every byte is good; 0: unsure.
 #[inline(always)]
 fn name_end<B: Bytes>(bytes: &B, at: usize, word: u64) -> usize {
     if word as u8 == b':' {
@@ -149,12 +149,12 @@ fn name_end<B: Bytes>(bytes: &B, at: usize, word: u64) -> usize {
     }
 }
 
-/// Looks for a control character from `at` on: the place behind a word and what was found in it;
+/// Looks for a control character from `at` on: the place after a word and what was found in it;
 /// nothing found: where to look next.
 #[inline(always)]
 fn look<B: Bytes>(bytes: &B, at: usize) -> (usize, u64) {
     let Some(window) = bytes.window(at) else {
-        // The last bytes that can be read, and zeros behind them, which are found.
+        // The last bytes that can be read, and zeros after them, which are found.
         let last = bytes.hide_range(at.min(bytes.readable().wrapping_sub(8)));
         let word = match bytes.word(last) {
             Some(word) => word >> ((8 * (at - last)) & 63),
@@ -178,7 +178,7 @@ fn look<B: Bytes>(bytes: &B, at: usize) -> (usize, u64) {
     (at + WINDOW, 0)
 }
 
-/// `From`, in a URI of a known scheme, with or without parameters.
+/// Reads `From`, in a URI of a known scheme, with or without parameters.
 #[inline(always)]
 fn from<B: Bytes>(bytes: &B, start: usize, fields: &mut Fields) -> bool {
     let Some(colon) = fields[Field::From as usize].only() else {
@@ -196,7 +196,7 @@ fn from<B: Bytes>(bytes: &B, start: usize, fields: &mut Fields) -> bool {
     stands(bytes, end, b'\r')
 }
 
-/// `To`, in a URI of any scheme, without parameters or with a tag only.
+/// Reads `To`, in a URI of any scheme, without parameters or with a tag only.
 #[inline(always)]
 fn to<B: Bytes>(bytes: &B, start: usize, fields: &mut Fields) -> bool {
     let Some(colon) = fields[Field::To as usize].only() else {
@@ -222,7 +222,7 @@ fn to<B: Bytes>(bytes: &B, start: usize, fields: &mut Fields) -> bool {
     stands(bytes, end, b'\r')
 }
 
-/// `Call-ID`.
+/// Reads `Call-ID`.
 #[inline(always)]
 fn call_id<B: Bytes>(bytes: &B, start: usize, fields: &mut Fields) -> bool {
     let Some(colon) = fields[Field::CallId as usize].only() else {
@@ -238,7 +238,7 @@ fn call_id<B: Bytes>(bytes: &B, start: usize, fields: &mut Fields) -> bool {
     stands(bytes, end, b'\r')
 }
 
-/// `P-Asserted-Identity`, where there is one, with one value.
+/// Reads `P-Asserted-Identity`, where there is one, with one value.
 #[inline(always)]
 fn asserted<B: Bytes>(bytes: &B, start: usize, fields: &mut Fields) -> bool {
     if fields[Field::Pai as usize].is_missing() {
@@ -255,14 +255,14 @@ fn asserted<B: Bytes>(bytes: &B, start: usize, fields: &mut Fields) -> bool {
     uri != FieldOffset::NONE && stands(bytes, in_brackets(bytes, address), b'\r')
 }
 
-/// Where the value begins behind the colon and one space, if there is one.
+/// Returns where the value begins after the colon and one space, if there is one.
 #[inline(always)]
 fn value<B: Bytes>(bytes: &B, colon: usize) -> usize {
     let space = bytes.byte(colon + 1) == Some(b' ');
     bytes.hide_range(colon + 1 + space as usize)
 }
 
-/// Where the `<` stands, behind a display name in quotes, if there is one; 0: unsure.
+/// Returns where the `<` is, after a display name in quotes, if there is one; 0: unsure.
 #[inline(always)]
 fn display_name<B: Bytes>(bytes: &B, at: usize) -> usize {
     let mut at = at;
@@ -301,7 +301,7 @@ fn scheme<B: Bytes>(bytes: &B, start: usize, at: usize) -> FieldOffset {
     FieldOffset(bytes.hide_range(offset.0 as usize) as u64)
 }
 
-/// Behind the `>` of the URI whose `<` stands at `at`; 0: unsure.
+/// Returns the offset after the `>` of the URI whose `<` is at `at`; 0: unsure.
 #[inline(always)]
 fn in_brackets<B: Bytes>(bytes: &B, at: usize) -> usize {
     if at == 0 {
@@ -315,13 +315,13 @@ fn in_brackets<B: Bytes>(bytes: &B, at: usize) -> usize {
     if stands(bytes, end, b'>') { end + 1 } else { 0 }
 }
 
-/// Whether this byte stands at `at`, which is not 0.
+/// Returns whether this byte is at `at`, which is not 0.
 #[inline(always)]
 fn stands<B: Bytes>(bytes: &B, at: usize, byte: u8) -> bool {
     at != 0 && bytes.byte(at) == Some(byte)
 }
 
-/// The first byte from `at` on that `stop` finds; 0: unsure.
+/// Returns the first byte from `at` on that `stop` finds; 0: unsure.
 #[inline(always)]
 fn seek<B: Bytes>(bytes: &B, at: usize, stop: impl Fn(u64) -> u64) -> usize {
     let at = bytes.hide_range(at);

@@ -13,7 +13,7 @@ pub enum Field {
     LineEnd = 1,
     /// A `From` header field: its colon.
     From = 2,
-    /// The colon behind the scheme of a `From` URI, with its [`Form`].
+    /// The colon after the scheme of a `From` URI, with its [`Form`].
     FromUri = 3,
     /// A `To` header field: its colon.
     To = 4,
@@ -23,17 +23,17 @@ pub enum Field {
     CallId = 6,
     /// The first byte of a Call-ID.
     CallIdStart = 7,
-    /// The byte behind a Call-ID.
+    /// The byte after a Call-ID.
     CallIdEnd = 8,
     /// A `P-Asserted-Identity` header field: its colon.
     Pai = 9,
     /// The first byte of a `P-Asserted-Identity` value.
     PaiValue = 10,
-    /// The colon behind the scheme of a `P-Asserted-Identity` URI, with its [`Form`].
+    /// The colon after the scheme of a `P-Asserted-Identity` URI, with its [`Form`].
     PaiUri = 11,
 }
 
-/// How a URI stands there.
+/// The form of a URI.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Form {
@@ -48,7 +48,7 @@ pub enum Form {
 }
 
 /// The offset of a field, counted from the Request-URI, and the [`Form`] of its URI in bits 14–15.
-/// No field is at offset 0, so 0 means that there is none.
+/// No field is at offset 0, so 0 means no field.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(transparent)]
 pub struct FieldOffset(pub u64);

@@ -2,7 +2,7 @@
 //!
 //! Each byte is a step; some steps note their offset as a [`Field`]. The grammar is
 //! that of RFC 3261 §25.1 where it decides what the caller number is, and no more.
-//! What breaks it there ends in [`BAD`], and the message passes.
+//! A message that breaks it there ends in [`BAD`] and passes.
 
 mod address;
 mod class;
@@ -19,7 +19,7 @@ use step::noted;
 pub use step::{BAD, END, START, Step};
 
 impl Step {
-    /// The next one.
+    /// Returns the next step.
     #[inline(always)]
     #[must_use]
     pub fn next(self, byte: u8) -> Step {
@@ -28,7 +28,7 @@ impl Step {
         Step(STEPS[(self.0 & ROW) as usize | class] as u64)
     }
 
-    /// Whether eight bytes change nothing: a value that does not matter goes on, and no line ends.
+    /// Returns whether eight bytes change nothing: a value that does not matter goes on, and no line ends.
     /// `false` where that is not sure.
     #[inline(always)]
     #[must_use]
@@ -44,24 +44,24 @@ static STEPS: [u32; 256 * CLASS_COUNT] = steps();
 
 // ---- states ----
 
-/// In the Request-URI, behind its first byte.
+/// In the Request-URI, after its first byte.
 const REQUEST_URI: u8 = 3;
 /// In the SIP-Version.
 const VERSION: u8 = 4;
-/// Behind the CR of the request line.
+/// After the CR of the request line.
 const REQUEST_CR: u8 = 5;
 /// At the first header line: nothing there that could be folded.
 const FIRST_LINE: u8 = 6;
-/// In the value of a header field that does not matter; behind its CR; at the next line.
+/// In the value of a header field that does not matter; after its CR; at the next line.
 const VALUE: u8 = 7;
 const VALUE_CR: u8 = 8;
 const VALUE_LINE: u8 = 9;
-/// Behind the CR of the empty line.
+/// After the CR of the empty line.
 const LAST_CR: u8 = 10;
-/// In a header name that does not matter; in white space behind it.
+/// In a header name that does not matter; in white space after it.
 const NAME: u8 = 11;
 const NAME_WS: u8 = 12;
-/// In the Call-ID's value: before it, in it, behind it.
+/// In the Call-ID's value: before it, in it, after it.
 const ID_BEFORE: u8 = 13;
 const ID_BEFORE_CR: u8 = 14;
 const ID_BEFORE_LINE: u8 = 15;
@@ -71,18 +71,18 @@ const ID_AFTER_CR: u8 = 18;
 const ID_AFTER_LINE: u8 = 19;
 
 /// A header name that matters takes a state for each of its letters, and one for the
-/// white space behind it.
+/// white space after it.
 struct Name {
     long: &'static [u8],
     /// The compact form (RFC 3261 §7.3.3), one letter.
     compact: Option<u8>,
-    /// State behind the first letter.
+    /// State after the first letter.
     first: u8,
-    /// State behind the second letter, less one; the others follow.
+    /// State after the second letter, less one; the others follow.
     base: u8,
-    /// State behind the compact letter.
+    /// State after the compact letter.
     compact_state: u8,
-    /// The field of its colon, and the state behind that.
+    /// The field of its colon, and the state after that.
     field: Field,
     value: u8,
 }
@@ -92,7 +92,7 @@ impl Name {
         self.base + self.long.len() as u8
     }
 
-    /// How many of its letters stand before this state; 0: it is none of this name.
+    /// Returns how many of its letters come before this state; 0: not a state of this name.
     const fn letters(&self, state: u8) -> usize {
         if state == self.first {
             1
@@ -248,7 +248,7 @@ const fn next(state: u8, class: u8) -> u16 {
     next as u16
 }
 
-/// The first byte of a line that does not continue the one before.
+/// Returns the step at the first byte of a line that does not continue the one before.
 const fn line(class: u8) -> u16 {
     let mut i = 0;
     while i < NAMES.len() {
@@ -270,7 +270,7 @@ const fn line(class: u8) -> u16 {
     }
 }
 
-/// In a header name that does not matter (any more).
+/// Returns the step in a header name that does not matter (any more).
 const fn other_name(class: u8) -> u16 {
     let next = match class {
         COLON => VALUE,
@@ -281,7 +281,7 @@ const fn other_name(class: u8) -> u16 {
     next as u16
 }
 
-/// In a header name that matters so far. HCOLON = *( SP / HTAB ) ":" SWS
+/// Returns the step in a header name that matters so far. HCOLON = *( SP / HTAB ) ":" SWS
 const fn in_name(state: u8, class: u8) -> u16 {
     let mut i = 0;
     while i < NAMES.len() {
@@ -316,7 +316,7 @@ mod tests {
     use super::*;
     use crate::sip::fields::Fields;
 
-    /// Fields of a header section behind the Request-URI, and the last state.
+    /// Fields of a header section after the Request-URI, and the last state.
     fn walk(headers: &str) -> (u8, Fields) {
         let text = format!("sip:112@x SIP/2.0\r\n{}\r\n\r\n", headers.replace('\n', "\r\n"));
         let mut fields = Fields::default();
@@ -332,7 +332,7 @@ mod tests {
         fields[field as usize].count()
     }
 
-    /// All bytes in all places of a word, in every state.
+    /// Finds all bytes in all places of a word, in every state.
     #[test]
     fn where_eight_bytes_change_nothing_the_automaton_says_so_too() {
         let mut sure = 0;

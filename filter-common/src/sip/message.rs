@@ -22,8 +22,8 @@ const METHOD_LEN: usize = 7;
 const VERSION: u64 = u64::from_le_bytes(*b" sip/2.0");
 const VERSION_CASE: u64 = u64::from_le_bytes(*b"\0\x20\x20\x20\0\0\0\0");
 
-/// The offset of the Request-URI of an INVITE in the datagram at `start`, `len` bytes
-/// long; 0: it is none. Methods are case-sensitive (RFC 3261 §7.1).
+/// Returns the offset of the Request-URI of an INVITE in the datagram at `start`, `len` bytes
+/// long; 0: not an INVITE. Methods are case-sensitive (RFC 3261 §7.1).
 #[inline(never)]
 pub fn request_uri<B: Bytes>(bytes: &B, start: usize, len: usize) -> usize {
     let mut at = start;
@@ -53,7 +53,7 @@ pub enum Reader {
 }
 
 /// Walks the headers from the Request-URI at `start` to the empty line, `len` bytes at
-/// most, and leaves in `fields`, which come all zero, where things stand. Returns the last state.
+/// most, and notes the offsets in `fields`, which come all zero. Returns the last state.
 #[inline(never)]
 pub fn scan<B: Bytes>(bytes: &B, start: usize, len: usize, fields: &mut Fields) -> u8 {
     if fast::scan(bytes, start, len, fields) != 0 {
@@ -63,20 +63,20 @@ pub fn scan<B: Bytes>(bytes: &B, start: usize, len: usize, fields: &mut Fields) 
     scan_all(&bytes.revalidated(), start, len, fields)
 }
 
-/// The same by the slim reader.
+/// Returns the same by the slim reader.
 #[inline(never)]
 pub fn scan_slim<B: Bytes>(bytes: &B, start: usize, len: usize, fields: &mut Fields) -> u8 {
     walk::<B, SLIM_SCAN_MAX, false>(bytes, start, len, fields)
 }
 
-/// The automaton, on all that the full reader reads.
+/// Runs the automaton on all that the full reader reads.
 #[inline(always)]
 pub fn scan_all<B: Bytes>(bytes: &B, start: usize, len: usize, fields: &mut Fields) -> u8 {
     walk::<B, SCAN_MAX, true>(bytes, start, len, fields)
 }
 
-/// The automaton on `MAX` bytes and a few more. With `LEAPS` it steps over eight bytes of a value
-/// that does not matter at once, which costs the verifier a second way through each turn.
+/// Runs the automaton on `MAX` bytes and a few more. With `LEAPS` it steps over eight bytes at once of a
+/// value that does not matter. A leap costs the verifier a second way through each turn.
 #[inline(always)]
 fn walk<B: Bytes, const MAX: usize, const LEAPS: bool>(
     bytes: &B,
@@ -123,7 +123,7 @@ fn walk<B: Bytes, const MAX: usize, const LEAPS: bool>(
     step.state()
 }
 
-/// Where the things stand that the decision needs. Offsets count from the Request-URI.
+/// The parts of an INVITE that the decision needs. Offsets count from the Request-URI.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Invite {
     /// First byte of the Call-ID.
@@ -179,13 +179,13 @@ fn once(offsets: FieldOffsets, missing: Reason, repeated: Reason) -> Result<(), 
     }
 }
 
-/// Whether ` SIP/2.0` stands before the CR at `line_end`.
+/// Returns whether ` SIP/2.0` is before the CR at `line_end`.
 fn has_version<B: Bytes>(bytes: &B, line_end: usize) -> bool {
     bytes.word(line_end.wrapping_sub(8)).is_some_and(|word| word | VERSION_CASE == VERSION)
 }
 
-/// The hash that tells attempts apart: the same text gives the same hash. Not keyed:
-/// who finds two Call-IDs with one hash gains no more than by sending one of them twice.
+/// Returns the hash that separates attempts: equal texts have equal hashes. Not keyed:
+/// two Call-IDs with one hash gain a caller no more than one Call-ID that is sent twice.
 #[inline(always)]
 pub fn call_id_hash<B: Bytes>(bytes: &B, start: usize, len: usize) -> u64 {
     const MULTIPLIER: u64 = 0x9E37_79B9_7F4A_7C15; // 2^64 / golden ratio, odd

@@ -1,6 +1,6 @@
 //! Eight bytes at once in a register (SIMD within a register).
 
-/// The same byte eight times.
+/// Returns the same byte eight times.
 pub(super) const fn splat(byte: u8) -> u64 {
     0x0101_0101_0101_0101 * byte as u64
 }
@@ -9,49 +9,49 @@ pub(super) const fn splat(byte: u8) -> u64 {
 /// that they find is exact: borrows and carries go upwards.
 pub(super) const TOP: u64 = splat(0x80);
 
-/// Which byte the lowest bit of [`TOP`] stands for.
+/// Returns the index of the byte whose [`TOP`] bit is the lowest.
 #[inline(always)]
 pub(super) const fn lowest(found: u64) -> usize {
     ((found & found.wrapping_neg()) >> 7).wrapping_mul(0x0001_0203_0405_0607) as usize >> 56
 }
 
-/// This byte, and some above 0x7F.
+/// Finds this byte, and some above 0x7F.
 #[inline(always)]
 pub(super) const fn is(x: u64, byte: u8) -> u64 {
     (x ^ splat(byte)).wrapping_sub(splat(1))
 }
 
-/// `<`, `>`, and some bytes above 0x7F.
+/// Finds `<`, `>`, and some bytes above 0x7F.
 #[inline(always)]
 pub(super) const fn is_bracket(x: u64) -> u64 {
     is(x & splat(!2), b'<')
 }
 
-/// All but 0x21 to 0x7E.
+/// Finds all but 0x21 to 0x7E.
 #[inline(always)]
 pub(super) const fn not_graphic(x: u64) -> u64 {
     x.wrapping_sub(splat(0x21)) | x.wrapping_add(splat(1))
 }
 
-/// What a quoted string has to escape, its end, and all above 0x7E.
+/// Finds the characters that a quoted string escapes, its end, and all above 0x7E.
 #[inline(always)]
 pub(super) const fn not_in_quotes(x: u64) -> u64 {
     x.wrapping_sub(splat(0x20)) | x.wrapping_add(splat(1)) | is(x, b'"') | is(x, b'\\')
 }
 
-/// What no URI in angle brackets has, its end, an `@`, and all above 0x7E.
+/// Finds the characters that no URI in angle brackets has, its end, an `@`, and all above 0x7E.
 #[inline(always)]
 pub(super) const fn not_in_brackets(x: u64) -> u64 {
     not_graphic(x) | is(x, b'"') | is(x, b'\\') | is(x, b'@') | is_bracket(x)
 }
 
-/// What ends parameters or makes them other than plain, and all above 0x7E.
+/// Finds the ends of plain parameters, and all above 0x7E.
 #[inline(always)]
 pub(super) const fn not_in_parameters(x: u64) -> u64 {
     not_graphic(x) | is(x, b'"') | is(x, b',') | is_bracket(x)
 }
 
-/// All but letters, digits and what else stands in a header name, as the automaton has it.
+/// Finds all but letters, digits and other characters of a header name, as the automaton does.
 #[inline(always)]
 pub(super) const fn not_in_name(x: u64) -> u64 {
     let separator = x.wrapping_add(splat(0x80 - 0x3A)) ^ x.wrapping_add(splat(0x80 - 0x41));

@@ -10,7 +10,7 @@ use crate::sip::fields::{Field, Form};
 /// same states, from `base` on.
 pub(super) struct Address {
     pub(super) base: u8,
-    /// What to note at a URI of a known scheme, at a value, at a tag.
+    /// The fields to note at a URI of a known scheme, at a value, at a tag.
     pub(super) uri: Option<Field>,
     pub(super) value: Option<Field>,
     pub(super) tag: Option<Field>,
@@ -28,50 +28,50 @@ impl Address {
 pub(super) const BEFORE: u8 = 0;
 const BEFORE_CR: u8 = 1;
 const BEFORE_LINE: u8 = 2;
-/// In a quoted display name; behind a backslash there.
+/// In a quoted display name; after a backslash there.
 const QUOTED: u8 = 3;
 const QUOTED_CR: u8 = 4;
 const QUOTED_LINE: u8 = 5;
 const ESCAPED: u8 = 6;
-/// Behind a quoted display name: only `<` may follow.
+/// After a quoted display name: only `<` may follow.
 const NAMED: u8 = 7;
 const NAMED_CR: u8 = 8;
 const NAMED_LINE: u8 = 9;
-/// In an unquoted display name; in white space behind a word of it.
+/// In an unquoted display name; in white space after a word of it.
 const WORD: u8 = 10;
 const WORDS: u8 = 11;
 const WORDS_CR: u8 = 12;
 const WORDS_LINE: u8 = 13;
-/// Behind `s`, `si`, `sip`, `sips`, `t`, `te`, `tel` at the start of the value: a scheme, or a word.
+/// After `s`, `si`, `sip`, `sips`, `t`, `te`, `tel` at the start of the value: a scheme, or a word.
 const BARE_SIP: u8 = 14;
 const BARE_TEL: u8 = 18;
-/// In a bare URI, before and behind an `@`.
+/// In a bare URI, before and after an `@`.
 const BARE: u8 = 21;
 const BARE_HOST: u8 = 22;
-/// Behind `<`, and then as above.
+/// After `<`, and then as above.
 const ANGLE: u8 = 23;
 const ANGLE_SIP: u8 = 24;
 const ANGLE_TEL: u8 = 28;
-/// In a URI in angle brackets: of an unknown scheme, before and behind an `@`.
+/// In a URI in angle brackets: of an unknown scheme, before and after an `@`.
 const ANGLE_OTHER: u8 = 31;
 const ANGLE_URI: u8 = 32;
 const ANGLE_HOST: u8 = 33;
-/// Behind the URI.
+/// After the URI.
 const AFTER: u8 = 34;
 const AFTER_CR: u8 = 35;
 const AFTER_LINE: u8 = 36;
-/// Behind a `;`, then behind `t`, `ta`, `tag`.
+/// After a `;`, then after `t`, `ta`, `tag`.
 const PARAM: u8 = 37;
 const PARAM_CR: u8 = 38;
 const PARAM_LINE: u8 = 39;
 const PARAM_T: u8 = 40;
 const PARAM_TA: u8 = 41;
 const PARAM_TAG: u8 = 42;
-/// In white space behind `tag`.
+/// In white space after `tag`.
 const TAG: u8 = 43;
 const TAG_CR: u8 = 44;
 const TAG_LINE: u8 = 45;
-/// Behind `tag=`.
+/// After `tag=`.
 const TAG_IS: u8 = 46;
 const TAG_IS_CR: u8 = 47;
 const TAG_IS_LINE: u8 = 48;
@@ -85,7 +85,7 @@ const VALUE_QUOTED_LINE: u8 = 54;
 const VALUE_ESCAPED: u8 = 55;
 pub(super) const PARTS: u8 = 56;
 
-/// In the value of a `From`, `To` or `P-Asserted-Identity`:
+/// Returns the step in the value of a `From`, `To` or `P-Asserted-Identity`:
 /// ( name-addr / addr-spec ) *( SEMI param ), RFC 3261 §20.10, §25.1. `None`: a new line begins.
 pub(super) const fn in_address(address: &Address, part: u8, class: u8) -> Option<u16> {
     // Nothing below allows these anywhere. A line feed alone is no line end.
@@ -231,12 +231,12 @@ pub(super) const fn in_address(address: &Address, part: u8, class: u8) -> Option
     Some(address.state(next) as u16)
 }
 
-/// A comma between values: only a list has them.
+/// Returns the step at a comma between values: only a list has them.
 const fn comma(address: &Address) -> u16 {
     if address.list { address.state(BEFORE) as u16 } else { BAD as u16 }
 }
 
-/// The first letter of a scheme; `base` is the part behind `s`, `other` the one for
+/// Returns the part at the first letter of a scheme; `base` is the part after `s`, `other` the one for
 /// anything that is no scheme we know.
 const fn scheme(base: u8, class: u8, other: u8) -> u8 {
     if class == letter(b's') {
@@ -248,7 +248,7 @@ const fn scheme(base: u8, class: u8, other: u8) -> u8 {
     }
 }
 
-/// The next letter of a scheme, behind `s si sip sips t te tel`.
+/// Returns the part at the next letter of a scheme, after `s si sip sips t te tel`.
 const fn scheme_more(base: u8, part: u8, class: u8, other: u8) -> u8 {
     let expected = match part - base {
         0 => b'i',
@@ -261,7 +261,7 @@ const fn scheme_more(base: u8, part: u8, class: u8, other: u8) -> u8 {
     if class == letter(expected) { part + 1 } else { other }
 }
 
-/// The colon behind a scheme: notes the URI when it is `sip`, `sips` or `tel`.
+/// Returns the step at the colon after a scheme: notes the URI when it is `sip`, `sips` or `tel`.
 const fn known_scheme(address: &Address, state: u8, read: u8, sip: Form, tel: Form) -> u16 {
     let form = match read {
         2 | 3 => sip,

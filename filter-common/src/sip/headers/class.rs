@@ -1,4 +1,4 @@
-//! The classes of bytes that the header automaton tells apart.
+//! The classes of bytes in the header automaton.
 
 /// Room for classes; a power of two, because the verifier understands a mask.
 pub(super) const CLASS_COUNT: usize = 32;
@@ -20,7 +20,7 @@ pub(super) const AT: u8 = 11;
 pub(super) const EQUAL: u8 = 12;
 pub(super) const CONTROL: u8 = 13;
 pub(super) const DASH: u8 = 14;
-/// Letters that stand in a name which matters, in either case, from this class on.
+/// Letters that are in a name which matters, in either case, from this class on.
 pub(super) const LETTERS: &[u8] = b"acdefgilmnoprsty";
 pub(super) const LETTER: u8 = 15;
 
@@ -61,7 +61,7 @@ pub(super) const fn class(byte: u8) -> u8 {
     }
 }
 
-/// The class of a lower-case letter or of `-`.
+/// Returns the class of a lower-case letter or of `-`.
 pub(super) const fn letter(byte: u8) -> u8 {
     class(byte)
 }

@@ -11,40 +11,40 @@ pub const BAD: u8 = 1;
 /// Where the automaton starts: at the first byte of the Request-URI.
 pub const START: u8 = 2;
 
-/// What a byte leads to: the next state in bits 5–12, where it is a row of [`STEPS`], the form of a
-/// mark in bits 14–15, the mark in bits 19–22. So each needs only one instruction to be taken out.
+/// A step: the next state in bits 5–12, where it is a row of the table, the form of a URI in bits
+/// 14–15, the field in bits 19–22. So each is extracted by one instruction.
 #[derive(Clone, Copy)]
 #[repr(transparent)]
 pub struct Step(pub(super) u64);
 
 impl Step {
-    /// In a state, with nothing to note.
+    /// Makes a step to a state, with nothing to note.
     #[must_use]
     pub const fn at(state: u8) -> Step {
         Step(state as u64 * CLASS_COUNT as u64)
     }
 
-    /// Makes one of a state (bits 0–7), a mark (8–11) and a form (14–15).
+    /// Makes a step of a state (bits 0–7), a field (8–11) and a form (14–15).
     pub(super) const fn pack(next: u16) -> u32 {
         Step::at(next as u8).0 as u32 | (next & 0xC000) as u32 | ((next >> 8 & 0xF) as u32) << 19
     }
 
-    /// The state.
+    /// Returns the state.
     #[inline(always)]
     #[must_use]
     pub const fn state(self) -> u8 {
         (self.0 >> 5) as u8
     }
 
-    /// The same, on a way that did not look it up anew.
+    /// Returns the same, on a way that did not look it up again.
     #[inline(always)]
     #[must_use]
     pub fn break_link<B: Bytes>(self, bytes: &B) -> Step {
         Step(bytes.break_link(self.0))
     }
 
-    /// Notes the mark at `offset`; a step without one is noted in slot 0, which nobody reads: a
-    /// branch would double the ways that the verifier has to walk.
+    /// Notes the field at `offset`. A step without a field is noted in slot 0, which nobody reads:
+    /// a branch would double the ways that the verifier walks.
     #[inline(always)]
     pub fn note(self, fields: &mut Fields, offset: usize) {
         let slot = (self.0 >> 19) as usize & 0xF;
