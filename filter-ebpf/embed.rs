@@ -1,4 +1,4 @@
-//! What the build script of a package does that embeds an object of the kernel's virtual machine.
+//! The build script of a package that embeds an object of the kernel's virtual machine.
 //!
 //! Without the BPF toolchain it embeds an empty file: everything compiles, and the host tests run.
 //! Loading refuses such a build, and neither `cargo xtask build` nor `package` accepts it.

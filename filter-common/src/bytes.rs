@@ -38,13 +38,13 @@ pub trait Bytes: Sized {
     /// `bpf_xdp_get_buff_len`).
     fn frame_len(&self) -> usize;
 
-    /// Returns the same bytes, of which the verifier shall forget how many were found readable:
-    /// else everything that follows is walked again for every way that leads there.
+    /// Returns these bytes with new packet pointers, so that the verifier forgets how many were found
+    /// readable. Otherwise it walks the following code again for every way that leads there.
     #[must_use]
     fn revalidated(&self) -> Self;
 
-    /// Returns the same in place: what was known of these bytes before is nowhere any more, neither in a
-    /// register nor on the stack, whatever the verifier takes for alive.
+    /// Replaces these bytes by [`Bytes::revalidated`] ones: their old bounds are left neither in a
+    /// register nor on the stack.
     #[inline(always)]
     fn revalidate(&mut self) {
         *self = self.revalidated();

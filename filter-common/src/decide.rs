@@ -477,7 +477,7 @@ fn refuses(block: &Block) -> bool {
     block.action == Verdict::Drop as u8
 }
 
-/// Returns an expiry of 0 is none.
+/// Returns whether an entry has not ended; an expiry of 0 never ends.
 fn is_live(expires: u64, now: u64) -> bool {
     expires == 0 || now < expires
 }

@@ -256,8 +256,8 @@ fn numbers<B: Bytes>(
     }
 }
 
-/// Returns the caller number of the URI whose scheme ends at a mark; or, with a low nibble that
-/// no number has, the reason why there is none. One register: a function that returns
+/// Returns the caller number of the URI whose scheme ends at `colon`. With a low nibble of 0,
+/// which no number has, it is the reason instead. One register: a function that returns
 /// through a pointer may leave that pointer in `r0`, which the verifier refuses.
 #[inline(never)]
 pub(crate) fn number<B: Bytes>(bytes: &B, start: usize, colon: FieldOffset, plan: &Plan) -> u64 {

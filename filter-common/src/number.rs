@@ -2,7 +2,7 @@
 //!
 //! Digits are as nibbles from the top, the length in the low nibble, unused
 //! nibbles are zero. So a number is unequal to every longer number that begins
-//! with it, and its big-endian bytes are a key for an LPM trie, where a prefix of
+//! with it. Its big-endian bytes are a key for an LPM trie, where a prefix of
 //! `n` digits has a prefix length of `4 × n` bits and a whole number one of 64.
 //!
 //! A local (short) number starts with nibble `0xF` and is never shared between
@@ -50,7 +50,7 @@ impl Digits {
         Digits((self.0 | ((digit as u64) << (60 - 4 * len))) + 1)
     }
 
-    /// Returns how many digits.
+    /// Returns how many digits there are.
     #[must_use]
     pub const fn len(self) -> u32 {
         (self.0 & 0xF) as u32

@@ -106,7 +106,7 @@ pub struct Dialled {
 }
 
 impl Dialled {
-    /// Returns the same, of which the verifier shall forget which reader it comes from.
+    /// Returns these digits with hidden ranges: the verifier forgets which reader they come from.
     #[inline(always)]
     pub(crate) fn hide_ranges<B: Bytes>(self, bytes: &B) -> Dialled {
         let (context, digits) = match self.context {
@@ -168,7 +168,7 @@ impl Readings {
 }
 
 impl Plan {
-    /// Returns the caller number of what a trunk sent.
+    /// Returns the caller number of dialled digits.
     ///
     /// # Errors
     /// [`Reason::TooManyDigits`] and [`Reason::AmbiguousNumber`].
@@ -351,7 +351,7 @@ fn join(a: Digits, b: Digits) -> Option<Digits> {
 mod tests {
     use super::*;
 
-    /// Returns the reading of `text`, digits with an optional `+`, reads as.
+    /// Returns the reading of `text`, digits with an optional `+`.
     fn read(plan: &Plan, text: &str) -> Result<String, Reason> {
         let plus = text.starts_with('+');
         let (mut high, mut low, mut count) = (0u64, 0u64, 0);

@@ -1,7 +1,7 @@
 //! Every reason that a packet can get.
 //!
-//! A number is never used for another reason, also not after its reason is gone:
-//! counters, call records and audit rows of other versions carry it. A new reason
+//! A number is never used for another reason, also not after its reason is gone.
+//! Counters, call records and audit rows of other versions carry it. A new reason
 //! also needs its line in `tests/fixtures/pcaps/README.md` when a fixture shows it.
 
 /// The fate of a packet that a reason permits.

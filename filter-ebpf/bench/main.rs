@@ -1,8 +1,8 @@
 //! The programs that `cargo xtask bench kernel` times beside the filter. No part of Palang.
 //!
-//! Those called `…_varied` first write a frame into the packet that is drawn from a corpus, so
-//! that neither the branch predictor nor the cache knows what comes; `copy_varied` does nothing
-//! else and is subtracted.
+//! Programs called `…_varied` first write a frame into the packet that is drawn from a corpus. So
+//! neither the branch predictor nor the cache knows the next frame. `copy_varied` only writes, and its
+//! time is subtracted.
 #![no_std]
 #![no_main]
 #![allow(missing_docs, reason = "the xdp macro makes functions without any")]
@@ -49,19 +49,19 @@ static VARIANTS: Array<Variant> = Array::with_max_entries(VARIANTS_MAX, 0);
 #[map]
 static DRAW: Array<Draw> = Array::with_max_entries(1, 0);
 
-/// What the test run itself costs.
+/// Measures the cost of the test run itself.
 #[xdp(frags)]
 pub fn null(_ctx: XdpContext) -> u32 {
     XDP_DROP
 }
 
-/// Ethernet, IPv4, UDP and the port.
+/// Reads Ethernet, IPv4, UDP and the port.
 #[xdp(frags)]
 pub fn parse(ctx: XdpContext) -> u32 {
     verdict(read_port(&ctx))
 }
 
-/// Returns the same and one look-up in the list of blocked numbers.
+/// Reads the port and makes one look-up in the list of blocked numbers.
 #[xdp(frags)]
 pub fn lookup(ctx: XdpContext) -> u32 {
     verdict(read_port(&ctx).map(|port| {
@@ -71,25 +71,25 @@ pub fn lookup(ctx: XdpContext) -> u32 {
     }))
 }
 
-/// Returns the outer layers and the headers, and no decision.
+/// Reads the outer layers and the headers, and decides nothing.
 #[xdp(frags)]
 pub fn scan(ctx: XdpContext) -> u32 {
     verdict(scan_of(&ctx, message::scan))
 }
 
-/// Returns the same by the full reader.
+/// Reads the same parts by the full reader.
 #[xdp(frags)]
 pub fn scan_full(ctx: XdpContext) -> u32 {
     verdict(scan_of(&ctx, message::scan_all))
 }
 
-/// Returns the decision with all its look-ups, told where number and Call-ID are.
+/// Decides with all look-ups; the runner gives the offsets of number and Call-ID.
 #[xdp(frags)]
 pub fn oracle(ctx: XdpContext) -> u32 {
     verdict(oracle_of(&ctx, 0))
 }
 
-/// Returns the same decision, the number found byte by byte.
+/// Decides likewise, and finds the number byte by byte.
 #[xdp(frags)]
 pub fn naive(ctx: XdpContext) -> u32 {
     verdict(naive_of(&ctx, 0))
@@ -133,7 +133,7 @@ pub fn naive_varied(ctx: XdpContext) -> u32 {
     verdict(naive_of(&ctx, variant))
 }
 
-/// Writes a frame of the corpus into the packet, and tells which.
+/// Writes a frame of the corpus into the packet, and returns its index.
 #[inline(never)]
 fn draw(ctx: &XdpContext) -> u32 {
     let Some(how) = DRAW.get_ptr_mut(0) else { return 0 };
@@ -165,7 +165,7 @@ fn random(below: u32) -> u32 {
 #[inline(always)]
 fn store(ctx: &XdpContext, offset: u32, from: *const u8, len: u32) {
     // SAFETY: there are `len` bytes after `from`. A packet that is too short stays as it is,
-    // and what is counted of it tells the runner.
+    // and its counter shows that to the runner.
     unsafe { bpf_xdp_store_bytes(ctx.ctx, offset, from.cast_mut().cast(), len) };
 }
 

@@ -1,4 +1,4 @@
-//! What one writes first: a byte at a time until `\nFrom:`, then a byte at a time to the number.
+//! A first attempt at a filter: a byte at a time until `\nFrom:`, then a byte at a time to the number.
 //! Stops at the first `From`, and would be fooled by a second one, a folded or a compact one.
 
 use filter_common::bytes::Bytes;
@@ -16,7 +16,7 @@ const DIGITS_MAX: u64 = 15;
 /// Returns the number of the first `From`.
 #[inline(always)]
 pub fn number<B: Bytes>(bytes: &B) -> Option<Number> {
-    // Renewed each time: else the verifier walks the rest once for every length found readable.
+    // Renewed each time: otherwise the verifier walks the rest once for every length found readable.
     let header = from(bytes);
     let bytes = &bytes.revalidated();
     let digits = uri(bytes, bytes.hide_range(header));
@@ -45,7 +45,7 @@ fn from<B: Bytes>(bytes: &B) -> usize {
     0
 }
 
-/// Returns the offset of the first digit after `<sip:+`; 0: there is none.
+/// Returns the offset of the first digit after `<sip:+`; 0: no digit.
 #[inline(never)]
 fn uri<B: Bytes>(bytes: &B, header: usize) -> usize {
     let mut i = 0;
@@ -60,7 +60,7 @@ fn uri<B: Bytes>(bytes: &B, header: usize) -> usize {
     0
 }
 
-/// Returns the digits at an offset as a number; 0: there are none, or too many.
+/// Returns the digits at an offset as a number; 0: no digit, or too many.
 #[inline(never)]
 fn read<B: Bytes>(bytes: &B, at: usize) -> u64 {
     let mut number = 0;

@@ -1,5 +1,5 @@
-//! The same decision for programs that find the caller number in another way: what is left of the
-//! filter when reading the message costs nothing.
+//! The decision for programs that find the caller number in another way: the rest of the filter
+//! when reading the message costs nothing.
 
 use aya_ebpf::programs::XdpContext;
 use filter_common::abi::{EVENT_REPEATED, Event, MODE_ENFORCE, TRANSPORT_UDP};
@@ -15,7 +15,7 @@ use crate::outer::Outer;
 use crate::telemetry;
 use crate::variants::Variant;
 
-/// Eight digits as text, the first one lowest, as nibbles from the top of 32 bits.
+/// Packs eight digits of a text, the first one lowest, as nibbles from the top of 32 bits.
 #[inline(always)]
 const fn nibbles(text: u64) -> u64 {
     let digits = text.swap_bytes() & 0x0F0F_0F0F_0F0F_0F0F;
@@ -35,7 +35,7 @@ pub fn number<B: Bytes>(bytes: &B, variant: &Variant) -> Option<Number> {
 }
 
 /// Decides on a call of this number as the filter does, with all its look-ups, and reports it.
-/// The place of the Call-ID is told. Whether it is refused.
+/// The runner gives the place of the Call-ID. Returns whether the call is refused.
 #[inline(always)]
 pub fn decide<B: Bytes>(
     ctx: &XdpContext,

@@ -1,13 +1,13 @@
-//! What the runner tells the benchmark's programs; `bench/` has this file as a module too.
+//! The input of the benchmark's programs from the runner; `bench/` has this file as a module too.
 
-/// Bytes of every varied frame. What its headers leave of them is padding after the datagram.
+/// Bytes of every varied frame. The rest after its headers is padding after the datagram.
 pub const FRAME_LEN: usize = 960;
 /// Most frames of a corpus.
 pub const VARIANTS_MAX: u32 = 512;
 /// Digits that [`Draw::numbers`] replaces.
 pub const DRAWN_DIGITS: usize = 8;
 
-/// One frame, and where things are in it: what the oracle is told.
+/// One frame, and the offsets that the oracle gets.
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub struct Variant {
@@ -27,7 +27,7 @@ pub struct Variant {
 #[derive(Clone, Copy, Default)]
 #[repr(C)]
 pub struct Draw {
-    /// From so many variants, at random; the first one always when it is 1.
+    /// From this many variants, at random; the first one always when it is 1.
     pub variants: u32,
     /// Not 0: the digits after the first four of the caller number become those of a random
     /// number below this, in octal.

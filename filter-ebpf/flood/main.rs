@@ -26,7 +26,7 @@ use aya_ebpf::programs::XdpContext;
 use crate::order::{FRAME_LEN, Order, VARIANTS, Variant};
 use crate::packet::PacketBytes;
 
-/// A sender that was held up makes good at most so many frames: more would be a burst that no
+/// A sender that was held up makes good at most this many frames: more would be a burst that no
 /// caller sends.
 const MADE_GOOD: u64 = 32;
 
@@ -41,7 +41,7 @@ static ORDER: Array<Order> = Array::with_max_entries(1, 0);
 #[map]
 static BLOCKED: HashMap<u64, u8> = HashMap::with_max_entries(16_384, 0);
 
-/// Run again and again on live frames: each run sends one INVITE, or none while none is due.
+/// Sends one INVITE in each run on a live frame, or none while none is due.
 #[xdp]
 pub fn sender(ctx: XdpContext) -> u32 {
     let Some(order) = ORDER.get_ptr_mut(0) else { return XDP_DROP };
@@ -76,13 +76,13 @@ pub fn sender(ctx: XdpContext) -> u32 {
     unsafe { bpf_redirect(order.interface, 0) as u32 }
 }
 
-/// What a driver's receive path costs when nothing is looked at.
+/// Measures the cost of a driver's receive path without a look at the frame.
 #[xdp]
 pub fn null(_ctx: XdpContext) -> u32 {
     XDP_DROP
 }
 
-/// Returns a byte at a time until the number, and one look-up.
+/// Reads a byte at a time to the number and makes one look-up.
 #[xdp]
 pub fn naive_filter(ctx: XdpContext) -> u32 {
     if is_blocked(&ctx) == Some(true) { XDP_DROP } else { XDP_PASS }

@@ -32,9 +32,9 @@ pub fn has_buffer_helpers() -> bool {
     BUFFER_HELPERS.load() != 0
 }
 
-/// What a program is called with: the pointer that the kernel gives it. By value, so that no struct
-/// holds a reference to one on the stack: the verifier of Linux 7.1 no longer sees which slots of the
-/// stack are dead after such a reference, and walks what follows once for each value in them.
+/// The pointer that the kernel calls a program with. It is passed by value, so that no struct holds a
+/// reference to one on the stack. After such a reference the verifier of Linux 7.1 no longer sees which
+/// slots of the stack are dead, and walks what follows once for each value in them.
 pub trait Context: Copy {
     /// Returns the packet pointers: the first byte, and the one after the last that can be read directly.
     fn pointers(self) -> (usize, usize);
@@ -89,8 +89,8 @@ impl Context for *mut __sk_buff {
 }
 
 /// The directly readable part of a frame: `start` and `end` are packet pointers. They
-/// travel as numbers because a reference to the context would be turned into two
-/// 32-bit arguments, which the verifier refuses to extend to pointers again.
+/// travel as numbers: a reference to the context would become two 32-bit arguments, and
+/// the verifier refuses to extend them to pointers again.
 pub struct PacketBytes<C> {
     start: usize,
     end: usize,
@@ -109,14 +109,14 @@ impl<C: Context> PacketBytes<C> {
     /// Returns a pointer to `T` at `offset`, when all of it is readable.
     #[inline(always)]
     fn at<T>(&self, offset: usize) -> Option<*const T> {
-        // The offset that is checked must be the one that is added, and the pointer that
-        // is checked the one that is read: LLVM would make sums of its own.
+        // The code must add the offset that it checked, and read the pointer that it checked:
+        // LLVM would make sums of its own.
         let offset = barrier_var(offset);
         if offset >= OFFSET_MAX {
             return None;
         }
         let pointer = barrier_var(self.start + offset);
-        // `p + 1 > end` would become `p >= end`, which tells the verifier nothing.
+        // `p + 1 > end` would become `p >= end`, which shows the verifier nothing.
         if barrier_var(pointer + size_of::<T>()) > self.end {
             return None;
         }
@@ -147,7 +147,7 @@ pub unsafe fn copy<const MAX: usize>(
     unsafe { copy_readable::<MAX>(context, offset, to, len) != 0 }
 }
 
-/// Returns the same without a helper; 0: not all of them can be read.
+/// Copies without a helper; 0: not all of them can be read.
 ///
 /// # Safety
 /// As for [`copy`].
@@ -164,7 +164,7 @@ unsafe fn copy_readable<const MAX: usize>(
     let mut bytes = PacketBytes::new(context, scrub_slot);
     let (len, offset) = (bytes.hide_range(len), bytes.hide_range(offset));
     let mut i = 0;
-    // What a loop cannot read the last one finds once more, on one way for the verifier.
+    // The last loop reads the bytes that a loop cannot read, on one way for the verifier.
     while i < MAX && i + WINDOW <= len {
         let Some(window) = bytes.window(offset + i) else {
             break;
@@ -220,7 +220,7 @@ unsafe fn copy_readable<const MAX: usize>(
     1
 }
 
-/// Returns the same number, as one that LLVM knows nothing about. The barrier has to be an
+/// Returns `number` as one that LLVM knows nothing about. The barrier has to be an
 /// instruction: with none the kernel says "Invalid line_info".
 #[inline(always)]
 pub fn barrier_var(mut number: usize) -> usize {
@@ -229,8 +229,8 @@ pub fn barrier_var(mut number: usize) -> usize {
     number
 }
 
-/// One load of a packet's bytes, whatever their alignment: the compiler would load them
-/// one by one, and the target feature that forbids it also misaligns the stack.
+/// One load of a packet's bytes of any alignment. The compiler would load them one by one,
+/// and the target feature that forbids it also misaligns the stack.
 macro_rules! load {
     ($self:ident, $offset:ident, $type:ty, $instruction:literal) => {{
         let pointer = $self.at::<$type>($offset)?;

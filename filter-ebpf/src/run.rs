@@ -1,4 +1,4 @@
-//! What the entry point does with a packet, for the filter and for the programs of the benchmark.
+//! The work of the entry point on a packet, for the filter and for the programs of the benchmark.
 
 use aya_ebpf::maps::PerCpuArray;
 use aya_ebpf::programs::XdpContext;
@@ -36,8 +36,8 @@ pub fn cleared(room: &PerCpuArray<Scratch>) -> Option<&'static mut Scratch> {
     }
 }
 
-/// Makes the scratch zero, eight bytes at a time: a `memset` would be a call to a loop over
-/// bytes, and dearer than all that a packet which is no INVITE costs else.
+/// Makes the scratch zero, eight bytes at a time. A `memset` would be a call to a loop over
+/// bytes, which costs more than the rest of the work on a packet that is not an INVITE.
 ///
 /// # Safety
 /// `scratch` is writable and of no use to anybody else.

@@ -1,4 +1,4 @@
-//! Counters, events and evidence: what user space learns of a packet.
+//! Counters, events and evidence: the reports to user space about a packet.
 
 use aya_ebpf::bindings::xdp_md;
 use aya_ebpf::maps::RingBuf;
@@ -14,7 +14,7 @@ use crate::packet::{self, Context as _, is_replay};
 /// Of the pass events above the limit, one in this many is still sent.
 const SAMPLE: u64 = 64;
 
-/// Counts a packet and, when it is a new attempt, tells of it.
+/// Counts a packet and, when it is a new attempt, reports it.
 #[inline(always)]
 pub fn report(ctx: *mut xdp_md, event: &Event, reason: Reason, pass_events_per_second: u32) {
     count(event.trunk as u32, reason);
@@ -32,7 +32,7 @@ pub fn report(ctx: *mut xdp_md, event: &Event, reason: Reason, pass_events_per_s
     };
     // SAFETY: a per-CPU element, and nothing else runs on this CPU meanwhile.
     let stats = unsafe { &mut *stats };
-    // A grant is never thinned and never after passes: somebody is told of it at once.
+    // A grant is never thinned and never after passes: a person sees it at once.
     if event.verdict != Verdict::Pass as u8 || reason == Reason::RedialGrant {
         if !send(ctx, &maps::EVENTS_REFUSED, event) {
             stats.refused_lost += 1;

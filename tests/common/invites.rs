@@ -14,7 +14,7 @@ use serde::Deserialize;
 pub struct Invite {
     /// Its name.
     pub name: String,
-    /// What it shows.
+    /// The purpose of the message.
     pub why: String,
     /// The trunk's plan where it is not the default.
     #[serde(default)]
@@ -57,7 +57,7 @@ impl Default for Plan {
     }
 }
 
-/// Finds all of them.
+/// Returns all hand-written INVITEs.
 ///
 /// # Panics
 /// When the file is not as it should be.

@@ -1,4 +1,4 @@
-//! What the kernel's verifier says of each program that is loaded, on every kernel.
+//! The verdict of the kernel's verifier on each program that is loaded, on every kernel.
 //!
 //! Linux reports the verified instructions of a loaded program since 5.16; before, only the
 //! verifier's log has the number, and Aya drops the log of a program that loads. So [`watch`] lets

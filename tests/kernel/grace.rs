@@ -14,7 +14,7 @@ fn number(digits: &str) -> Number {
     Number::e164(Digits::parse(digits).unwrap())
 }
 
-/// Returns the number is blocked; whom the centre calls passes for an hour.
+/// Returns a policy that blocks the number, and lets numbers that the centre calls pass for an hour.
 fn policy() -> Policy {
     let mut policy = Policy::default();
     policy.block(Subject::Number(number(CALLED)), 0, 0);

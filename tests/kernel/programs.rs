@@ -63,7 +63,7 @@ fn every_program_says_of_every_fixture_what_the_host_says() {
             if event == expected {
                 continue;
             }
-            // What the slim reader does not read to its end passes, and nothing else differs.
+            // A message that the slim reader does not read to its end passes, and nothing else differs.
             let name = program.name();
             assert_eq!(program.reader, Reader::Slim, "{name}: {event:?}, not {expected:?}");
             assert_eq!(reason(&event), Reason::HeadersCut, "{name}: {event:?}, not {expected:?}");
@@ -160,7 +160,7 @@ fn the_slim_program_stands_in_for_a_full_one_that_the_kernel_refuses() {
     let judged = kernel.judge(&Layers::IPV4.frame(&invite("1", "", "")), NOW).unwrap();
     assert!(judged.dropped);
     assert_eq!(reason(&judged.event), Reason::BlockedNumber);
-    // A number of the real object: whoever takes the full one says nothing.
+    // A number of the real object: a kernel that takes the full one says nothing.
     assert_eq!(Replay::load(&blocking()).unwrap().slow_reader(), None);
 }
 

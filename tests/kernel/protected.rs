@@ -1,4 +1,4 @@
-//! Who is never refused, in the kernel: protected numbers and patterns, short numbers, callers
+//! Callers who are never refused, in the kernel: protected numbers and patterns, short numbers, callers
 //! without a number. The maps are written past every check, as by a mistake.
 
 use std::cell::RefCell;
@@ -186,7 +186,7 @@ fn starts_with(number: Number, subject: Subject) -> bool {
     }
 }
 
-/// How a caller writes this number.
+/// Returns how a caller writes this number.
 fn written(number: Number) -> String {
     if number.is_local() { number.to_string() } else { format!("+{number}") }
 }

@@ -42,7 +42,7 @@ impl Caller {
         Caller { gates: Gates::new(policy), calls: 0 }
     }
 
-    /// Returns a new attempt, so many seconds after the start.
+    /// Returns a new attempt, this many seconds after the start.
     fn calls(&mut self, seconds: u64) -> Event {
         self.calls += 1;
         self.gates.judge(&call(CALLER, self.calls), NOW + seconds * SECOND)

@@ -1,5 +1,5 @@
-//! Lists that are being written on one CPU while calls are judged on another: whoever is allowed or
-//! protected all the while is never refused, and whoever's block is over is never refused by it.
+//! Lists that are being written on one CPU while calls are judged on another: a caller who is allowed
+//! or protected all the while is never refused, and a block that is over refuses nobody.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
@@ -173,7 +173,7 @@ fn an_allowed_prefix_lets_through_while_the_trie_is_written() {
     assert_eq!(refused, 0, "of {CALLS} calls of an allowed prefix");
 }
 
-/// What the others rest on: a write that does leave a gap is seen.
+/// Checks the base of the other tests: a write that does leave a gap is seen.
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn an_allowed_prefix_that_is_taken_out_and_put_back_is_missed() {
@@ -207,7 +207,7 @@ fn a_protected_prefix_lets_through_while_the_trie_is_written() {
     assert_eq!(refused, 0, "of {CALLS} calls of protected numbers");
 }
 
-/// Returns the map of blocks is as small as it can be: what a number's block leaves after is another
+/// The map of blocks is as small as it can be: the element of a removed block is another
 /// number's at once, mostly in the same bucket.
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]

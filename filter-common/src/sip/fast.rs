@@ -1,7 +1,7 @@
 //! The fast reader: an INVITE in the usual form, eight bytes at a time.
 //!
-//! It answers only where it is sure that the header automaton would note the same fields at the same
-//! offsets, and leaves all other messages to it: folded lines, white space before a colon, escapes, display names
+//! It answers only where it is sure that the header automaton would note these fields at these
+//! offsets. It leaves all other messages to the automaton: folded lines, white space before a colon, escapes, display names
 //! without quotes, repeated header fields.
 
 use crate::bytes::{Bytes, WINDOW, Window};
@@ -23,8 +23,8 @@ const NEAR: usize = crate::bytes::OFFSET_MAX - 256;
 const VALUE_WORDS: usize = 16;
 
 /// Walks the headers from the Request-URI at `start` to the empty line, `len` bytes at most. `fields`
-/// come all zero. 1: the empty line was reached, with one `From`, `To` and `Call-ID`, and `fields` are
-/// those of the automaton; 0: unsure, and the fields are of no use.
+/// come all zero. Returns 1 if it reached the empty line, with one `From`, `To` and `Call-ID`:
+/// `fields` are then those of the automaton. 0: unsure, and the fields are of no use.
 #[inline(always)]
 pub fn scan<B: Bytes>(bytes: &B, start: usize, len: usize, fields: &mut Fields) -> u32 {
     let mut at = request_line(bytes, start, fields);

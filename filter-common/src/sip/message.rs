@@ -53,7 +53,7 @@ pub enum Reader {
 }
 
 /// Walks the headers from the Request-URI at `start` to the empty line, `len` bytes at
-/// most, and notes the offsets in `fields`, which come all zero. Returns the last state.
+/// most. Notes the offsets in `fields`, which come all zero. Returns the last state.
 #[inline(never)]
 pub fn scan<B: Bytes>(bytes: &B, start: usize, len: usize, fields: &mut Fields) -> u8 {
     if fast::scan(bytes, start, len, fields) != 0 {
@@ -63,7 +63,7 @@ pub fn scan<B: Bytes>(bytes: &B, start: usize, len: usize, fields: &mut Fields) 
     scan_all(&bytes.revalidated(), start, len, fields)
 }
 
-/// Returns the same by the slim reader.
+/// Walks the headers as [`scan`] does, by the slim reader.
 #[inline(never)]
 pub fn scan_slim<B: Bytes>(bytes: &B, start: usize, len: usize, fields: &mut Fields) -> u8 {
     walk::<B, SLIM_SCAN_MAX, false>(bytes, start, len, fields)

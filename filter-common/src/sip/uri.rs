@@ -1,5 +1,5 @@
-//! The URI automaton: from the byte after the scheme's colon to the end of the user
-//! part, taking the digits of the number and of a `phone-context` on the way.
+//! The URI automaton. It walks from the byte after the scheme's colon to the end of the
+//! user part, taking the digits of the number and of a `phone-context` on the way.
 //!
 //! User parts are split first and %-escapes undone afterwards (RFC 3261 §19.1.1,
 //! RFC 3986 §2.4): an escaped delimiter is no delimiter. Visual separators are
@@ -34,7 +34,7 @@ const CONTEXT_DIGIT: u16 = 1 << 11;
 /// The `phone-context` is a domain, or cannot be read.
 const CONTEXT_UNKNOWN: u16 = 1 << 12;
 
-/// Returns the digits of a URI.
+/// Reads the digits of a URI.
 ///
 /// # Errors
 /// [`Reason::NoUser`], [`Reason::NotANumber`], [`Reason::UriTooLong`].
@@ -96,7 +96,7 @@ pub fn read<B: Bytes>(bytes: &B, start: usize, form: u8) -> Result<Dialled, Reas
     Ok(Dialled { high, low, count, plus: flags & PLUS != 0, context })
 }
 
-/// Returns the digits of a plain user part in angle brackets, eight at once: an optional `+`, 1 to 15 digits,
+/// Reads the digits of a plain user part in angle brackets, eight at once: an optional `+`, 1 to 15 digits,
 /// `@`. `None`: it is written in another way; see [`read`].
 #[inline(always)]
 pub fn read_plain<B: Bytes>(bytes: &B, start: usize) -> Option<Dialled> {
@@ -311,7 +311,7 @@ const fn next(form: u8, part: u8, class: u8) -> u16 {
     (form << 5 | part) as u16 | operation
 }
 
-/// Returns the second digit of `%2D`, `%2E`, `%28` and `%29`: `-`, `.`, `(` and `)`.
+/// Returns whether it is the second digit of `%2D`, `%2E`, `%28` and `%29`: `-`, `.`, `(` and `)`.
 const fn is_separator_digit(class: u8) -> bool {
     class == letter(b'd') || class == letter(b'e') || class == EIGHT || class == NINE
 }
@@ -330,7 +330,7 @@ mod tests {
     use super::*;
     use crate::bytes::Slice;
 
-    /// `+`, the digits, and the context that is in a URI after its scheme.
+    /// Returns `+`, the digits, and the context of a URI after its scheme.
     fn digits(uri: &str, form: Form) -> Result<String, Reason> {
         let dialled = read(&Slice::from(uri.as_bytes()), 0, form as u8)?;
         let mut text = String::from(if dialled.plus { "+" } else { "" });

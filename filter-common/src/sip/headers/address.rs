@@ -236,8 +236,8 @@ const fn comma(address: &Address) -> u16 {
     if address.list { address.state(BEFORE) as u16 } else { BAD as u16 }
 }
 
-/// Returns the part at the first letter of a scheme; `base` is the part after `s`, `other` the one for
-/// anything that is no scheme we know.
+/// Returns the part at the first letter of a scheme; `base` is the part after `s`, `other` that of
+/// an unknown scheme.
 const fn scheme(base: u8, class: u8, other: u8) -> u8 {
     if class == letter(b's') {
         base

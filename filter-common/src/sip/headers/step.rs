@@ -11,8 +11,8 @@ pub const BAD: u8 = 1;
 /// Where the automaton starts: at the first byte of the Request-URI.
 pub const START: u8 = 2;
 
-/// A step: the next state in bits 5–12, where it is a row of the table, the form of a URI in bits
-/// 14–15, the field in bits 19–22. So each is extracted by one instruction.
+/// A step. The next state is in bits 5–12, where it is a row of the table. The form of a URI is in
+/// bits 14–15, the field in bits 19–22. So each is extracted by one instruction.
 #[derive(Clone, Copy)]
 #[repr(transparent)]
 pub struct Step(pub(super) u64);
@@ -36,7 +36,7 @@ impl Step {
         (self.0 >> 5) as u8
     }
 
-    /// Returns the same, on a way that did not look it up again.
+    /// Returns this step without its link to the table that it was read from.
     #[inline(always)]
     #[must_use]
     pub fn break_link<B: Bytes>(self, bytes: &B) -> Step {
