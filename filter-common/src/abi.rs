@@ -100,8 +100,8 @@ pub struct Block {
     pub sip_code: u16,
     /// The N-th separate attempt opens a redial grant.
     pub redial_attempts: u8,
-    /// The [`Verdict`] of a refused call, as number. A block with another one than
-    /// [`Verdict::Drop`] is not in force.
+    /// The [`Verdict`] of a refused call, as number. With another one than
+    /// [`Verdict::Drop`] the call passes.
     pub action: u8,
     /// [`BLOCK_OBSERVE`], [`BLOCK_NO_REDIAL`].
     pub flags: u8,

@@ -82,6 +82,8 @@ struct PolicyMatch {
     /// A reason that may refuse means a live block.
     reason: Reason,
     rule: u64,
+    /// The [`Verdict`] of the block, as number.
+    action: u8,
     /// How many digits the blocked number or prefix has.
     digits: u8,
     observe: bool,
@@ -99,6 +101,7 @@ impl PolicyMatch {
         PolicyMatch {
             reason,
             rule,
+            action: Verdict::Pass as u8,
             digits: 0,
             observe: false,
             redial_attempts: 0,
@@ -135,10 +138,10 @@ pub fn decide<L: PolicyLookup>(lists: &mut L, call: &Call) -> Decision {
     // Asked of what would be refused, also while it is only observed.
     if decision.policy_verdict != Verdict::Pass {
         let reason = match exemption(lists, call, now, &found, known.repeated) {
-            Exemption::None => decision.reason,
-            Exemption::RedialGrant => Reason::RedialGrant,
-            Exemption::StateFull => Reason::StateFull,
-            Exemption::CallbackGrace => Reason::CallbackGrace,
+            REDIAL_GRANT => Reason::RedialGrant,
+            STATE_FULL => Reason::StateFull,
+            CALLBACK_GRACE => Reason::CallbackGrace,
+            _ => decision.reason,
         };
         if reason != decision.reason {
             decision = Decision {
@@ -196,7 +199,7 @@ fn weigh(standing: &PolicyMatch, known: Known, enforced: bool) -> Decision {
     if !standing.is_blocked() {
         return decision;
     }
-    let mut action = Verdict::Drop as u8;
+    let mut action = standing.action;
     if known.repeated {
         action = known.policy_verdict;
         if known.verdict == Verdict::Pass as u8
@@ -210,25 +213,26 @@ fn weigh(standing: &PolicyMatch, known: Known, enforced: bool) -> Decision {
     decision.policy_verdict = verdict_of(action);
     if !enforced || standing.observe {
         decision.reason = Reason::Observe;
+    } else if action == Verdict::Drop as u8 {
+        decision.verdict = Verdict::Drop;
     } else {
-        decision.verdict = decision.policy_verdict;
+        // No code carries this action out.
+        decision.reason = Reason::NotBlocked;
     }
     decision
 }
 
-/// Why a call passes although its number is blocked.
-#[derive(Clone, Copy, PartialEq, Eq)]
-#[repr(u32)]
-enum Exemption {
-    /// It does not.
-    None = 0,
-    /// A redial grant of its number runs, which this call may have opened.
-    RedialGrant = 1,
-    /// The attempt could not be remembered.
-    StateFull = 2,
-    /// The centre called its number a while ago.
-    CallbackGrace = 3,
-}
+/// Why a call passes although its number is blocked. A number and not an enumeration: the verifier
+/// walks fewer instructions.
+type Exemption = u32;
+/// The call has no exemption.
+const NO_EXEMPTION: Exemption = 0;
+/// A redial grant of its number runs, which this call may have opened.
+const REDIAL_GRANT: Exemption = 1;
+/// The attempt could not be remembered.
+const STATE_FULL: Exemption = 2;
+/// The centre called its number a while ago.
+const CALLBACK_GRACE: Exemption = 3;
 
 /// Returns why a blocked call passes. Grace holds for every packet and is no attempt towards a redial
 /// grant; a new attempt may have an exemption by [`redial`].
@@ -241,10 +245,10 @@ fn exemption<L: PolicyLookup>(
     repeated: bool,
 ) -> Exemption {
     if is_graced(lists, call.number, now) || is_graced(lists, call.second, now) {
-        return Exemption::CallbackGrace;
+        return CALLBACK_GRACE;
     }
     if repeated || block.redial_attempts == 0 {
-        return Exemption::None;
+        return NO_EXEMPTION;
     }
     redial(lists, call.number, now, block)
 }
@@ -272,7 +276,7 @@ fn redial<L: PolicyLookup>(
         && grant.epoch == block.epoch
         && now < grant.until
     {
-        return Exemption::RedialGrant;
+        return REDIAL_GRANT;
     }
     let window = block.redial_window as u64 * SECOND;
     let mut state = RedialCounter { number, start: now, last: 0, epoch: block.epoch, count: 0 };
@@ -283,7 +287,7 @@ fn redial<L: PolicyLookup>(
         && now.wrapping_sub(found.start) < window
     {
         if now.wrapping_sub(found.last) < SEPARATE_NS {
-            return Exemption::None;
+            return NO_EXEMPTION;
         }
         state = found;
     }
@@ -294,15 +298,16 @@ fn redial<L: PolicyLookup>(
         let until = now + block.redial_grant as u64 * SECOND;
         let grant = Grant { number, until, rule: block.rule, epoch: block.epoch, reserved: 0 };
         if !lists.open_grant(&grant) {
-            return Exemption::StateFull;
+            return STATE_FULL;
         }
         // After the grant it begins again.
         state.count = 0;
     }
     if !lists.count_redial(&state) {
-        return Exemption::StateFull;
+        return STATE_FULL;
     }
-    if opens { Exemption::RedialGrant } else { Exemption::None }
+    // Equals `REDIAL_GRANT` or `NO_EXEMPTION`, without a branch.
+    opens as Exemption
 }
 
 fn verdict_of(action: u8) -> Verdict {
@@ -418,7 +423,7 @@ fn blocked_number<L: PolicyLookup>(
     live: &mut PolicyMatch,
 ) -> Found {
     match lists.blocked_number(number) {
-        Some(block) if block.number == number && refuses(&block) => {
+        Some(block) if block.number == number => {
             if !is_live(block.expires, now) {
                 return Found::Expired;
             }
@@ -444,7 +449,7 @@ fn blocked_prefix<L: PolicyLookup>(
         let Some(block) = lists.blocked_prefix(&key) else {
             break;
         };
-        if covers(block.number, number) && refuses(&block) {
+        if covers(block.number, number) {
             if is_live(block.expires, now) {
                 *live = blocked(Reason::BlockedPrefix, &block);
                 return Found::Live;
@@ -463,6 +468,7 @@ fn blocked(reason: Reason, block: &Block) -> PolicyMatch {
     PolicyMatch {
         reason,
         rule: block.rule,
+        action: block.action,
         digits: prefix_len(block.number) as u8,
         observe: block.flags & BLOCK_OBSERVE != 0,
         redial_attempts: if block.flags & BLOCK_NO_REDIAL == 0 { block.redial_attempts } else { 0 },
@@ -470,11 +476,6 @@ fn blocked(reason: Reason, block: &Block) -> PolicyMatch {
         redial_grant: block.redial_grant,
         epoch: block.epoch,
     }
-}
-
-/// Returns whether this version can carry the block out; another action passes.
-fn refuses(block: &Block) -> bool {
-    block.action == Verdict::Drop as u8
 }
 
 /// Returns whether an entry has not ended; an expiry of 0 never ends.
