@@ -222,8 +222,7 @@ fn weigh(standing: &PolicyMatch, known: Known, enforced: bool) -> Decision {
     decision
 }
 
-/// Why a call passes although its number is blocked. A number and not an enumeration: the verifier
-/// walks fewer instructions.
+/// Why a call passes although its number is blocked.
 type Exemption = u32;
 /// The call has no exemption.
 const NO_EXEMPTION: Exemption = 0;
