@@ -1,4 +1,4 @@
-//! What the build script of a package does that embeds an object of the kernel's virtual machine.
+//! The build script of a package that embeds an object of the kernel's virtual machine.
 //!
 //! Without the BPF toolchain it embeds an empty file: everything compiles, and the host tests run.
 //! Loading refuses such a build, and neither `cargo xtask build` nor `package` accepts it.
@@ -13,7 +13,7 @@ use std::process::{Command, ExitCode};
 #[allow(dead_code, reason = "xtask and other build scripts use the rest")]
 pub mod ebpf;
 
-/// Compiles an object; its path stands in the environment variable `variable` of the package.
+/// Compiles an object; its path is in the environment variable `variable` of the package.
 pub fn object(name: &str, variable: &str) -> ExitCode {
     match embed(name, variable) {
         Ok(()) => ExitCode::SUCCESS,

@@ -4,7 +4,8 @@
 use std::cell::Cell;
 
 use filter_common::bytes::Slice;
-use filter_common::sip::headers::{BAD, END, Marks};
+use filter_common::sip::fields::Fields;
+use filter_common::sip::headers::{BAD, END};
 use filter_common::sip::message::SLIM_SCAN_MAX;
 use filter_common::sip::{fast, message};
 use palang_tests::common::mutations::{apply, change};
@@ -21,7 +22,7 @@ fn compare(message: &[u8]) -> Result<bool, String> {
         return Ok(false);
     }
     let len = message.len() - start;
-    let (mut quick, mut full): (Marks, Marks) = ([0; 16], [0; 16]);
+    let (mut quick, mut full): (Fields, Fields) = (Fields::default(), Fields::default());
     if fast::scan(&bytes, start, len, &mut quick) == 0 {
         return Ok(false);
     }
@@ -41,7 +42,7 @@ fn compare_slim(message: &[u8]) -> Result<bool, String> {
         return Ok(false);
     }
     let len = message.len() - start;
-    let (mut slim, mut full): (Marks, Marks) = ([0; 16], [0; 16]);
+    let (mut slim, mut full): (Fields, Fields) = (Fields::default(), Fields::default());
     let state = message::scan_slim(&bytes, start, len, &mut slim);
     let expected = message::scan_all(&bytes, start, len, &mut full);
     let ended = state == END || state == BAD;

@@ -1,9 +1,9 @@
-//! Map keys, map values and events: what stands in the kernel's maps, byte for byte.
+//! Map keys, map values and events: the contents of the kernel's maps, byte for byte.
 //!
 //! Every type here is `repr(C)` without padding, and its size is asserted below. A
-//! change of any of them, or of the meaning of a field, needs a new [`ABI_VERSION`]:
-//! the version is part of the path that the maps are pinned under, so a program can
-//! never read what another layout wrote.
+//! change of any of them, or of the meaning of a field, needs a new [`ABI_VERSION`].
+//! The version is part of the path that the maps are pinned under, so a program
+//! never reads the bytes of another layout.
 //!
 //! Times are nanoseconds of one clock, the kernel's boot time (`CLOCK_BOOTTIME`;
 //! `bpf_ktime_get_boot_ns`, Linux 5.8). In a replay it is the time of the capture.
@@ -20,8 +20,8 @@ pub const TRUNKS_MAX: u32 = 64;
 pub const GENERATIONS: u32 = 2;
 /// Words of 64 ports in the set of SIP ports: one bit for every port.
 pub const PORT_WORDS: u32 = 65_536 / 64;
-/// An attempt keeps its first verdict for this long: the longest that an INVITE
-/// transaction lives (64 × T1, RFC 3261 §17.1.1.2), twice for a proxy's fork.
+/// An attempt keeps its first verdict for this long. It is the longest life of an INVITE
+/// transaction (64 × T1, RFC 3261 §17.1.1.2), twice for a proxy's fork.
 pub const ATTEMPT_NS: u64 = 64_000_000_000;
 /// Attempts of one number are separate when they are so far apart: a carrier that tries another
 /// way is no caller who tries again.
@@ -29,7 +29,7 @@ pub const SEPARATE_NS: u64 = 5_000_000_000;
 /// How long later fragments of a refused datagram are dropped.
 pub const FRAGMENT_NS: u64 = 2_000_000_000;
 
-/// What a packet gets.
+/// The fate of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Verdict {
@@ -40,7 +40,7 @@ pub enum Verdict {
 }
 
 impl Verdict {
-    /// The name in tables, JSON and metrics: a contract.
+    /// Returns the name in tables, JSON and metrics: a contract.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -49,7 +49,7 @@ impl Verdict {
         }
     }
 
-    /// The verdict with this number, as maps and events carry it; `None` for an unknown one.
+    /// Returns the verdict with this number, as maps and events carry it; `None` for an unknown one.
     #[must_use]
     pub const fn from_number(number: u8) -> Option<Verdict> {
         match number {
@@ -92,16 +92,16 @@ pub struct Block {
     pub rule: u64,
     /// Kernel state of another epoch does not count for this block.
     pub epoch: u32,
-    /// Redial window W in seconds.
+    /// RedialCounter window W in seconds.
     pub redial_window: u32,
-    /// Redial grant G in seconds.
+    /// RedialCounter grant G in seconds.
     pub redial_grant: u32,
     /// Zero. Room for the SIP status code of a reply, 300–699.
     pub sip_code: u16,
     /// The N-th separate attempt opens a redial grant.
     pub redial_attempts: u8,
-    /// What a refused call gets: a [`Verdict`] as number. A block with another one than
-    /// [`Verdict::Drop`] is not in force.
+    /// The [`Verdict`] of a refused call, as number. With another one than
+    /// [`Verdict::Drop`] the call passes.
     pub action: u8,
     /// [`BLOCK_OBSERVE`], [`BLOCK_NO_REDIAL`].
     pub flags: u8,
@@ -132,14 +132,14 @@ pub struct PrefixKey {
 }
 
 impl PrefixKey {
-    /// The key for looking a number up, or for storing a whole one.
+    /// Returns the key for looking a number up, or for storing a whole one.
     #[must_use]
     pub const fn number(number: Number) -> PrefixKey {
         PrefixKey { prefix_len: 64, number: number.key() }
     }
 
-    /// The key of a prefix. Its length is 4 × digits, never the padded width: else
-    /// `628120*` would be `62812*`.
+    /// Returns the key of a prefix. Its length is 4 × digits, never the padded width:
+    /// otherwise `628120*` would be `62812*`.
     #[must_use]
     pub const fn prefix(prefix: Digits) -> PrefixKey {
         PrefixKey { prefix_len: 4 * prefix.len(), number: prefix.nibbles().to_be_bytes() }
@@ -185,7 +185,7 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// The rule by which a number of so few digits is never refused; 0: it may be.
+    /// Returns the rule by which a number of this many digits is never refused; 0: it may be refused.
     #[inline(always)]
     #[must_use]
     pub const fn short_rule(&self, digits: u32) -> u64 {
@@ -193,7 +193,7 @@ impl Settings {
     }
 }
 
-/// What is particular about one trunk.
+/// The settings of one trunk.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Profile {
@@ -209,7 +209,7 @@ pub struct Profile {
 }
 
 impl Profile {
-    /// Whether `P-Asserted-Identity` of this trunk is to be believed (RFC 3325 §4).
+    /// Returns whether `P-Asserted-Identity` of this trunk is to be believed (RFC 3325 §4).
     #[must_use]
     pub const fn trusts_pai(&self) -> bool {
         self.identity == IDENTITY_PAI
@@ -226,7 +226,7 @@ pub struct AttemptKey {
     pub call_id: u64,
 }
 
-/// What was decided when an attempt was first seen.
+/// The decision when an attempt was first seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct Attempt {
@@ -238,8 +238,8 @@ pub struct Attempt {
     pub rule: u64,
     /// First [`Verdict`] as number.
     pub verdict: u8,
-    /// What it would have been without observe or override.
-    pub would: u8,
+    /// The first verdict without observe or override, as number.
+    pub policy_verdict: u8,
     /// Its [`Reason`](crate::reason::Reason) as number.
     pub reason: u8,
     /// Zero.
@@ -248,10 +248,10 @@ pub struct Attempt {
     pub repeats: u32,
 }
 
-/// How often a blocked number called of late: towards a redial grant.
+/// How often a blocked number called lately: towards a redial grant.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
-pub struct Redial {
+pub struct RedialCounter {
     /// The number that this entry is about; see [`Block::number`].
     pub number: Number,
     /// When the first attempt of this window came.
@@ -300,11 +300,11 @@ pub struct FragmentKey {
     pub destination: [u8; 16],
     /// Identification: 16 bits in IPv4, 32 in IPv6.
     pub id: u32,
-    /// Outer and inner VLAN id, 0 where there is none.
+    /// Outer and inner VLAN id, 0 without a tag.
     pub vlans: [u16; 2],
 }
 
-/// The call-id hash stands for a text that was read.
+/// The INVITE has a To-tag: it belongs to a running call.
 pub const EVENT_TO_TAG: u8 = 1;
 /// The attempt was seen before: a retransmission or an authentication retry.
 pub const EVENT_REPEATED: u8 = 2;
@@ -321,7 +321,7 @@ pub const TRANSPORT_UDP: u8 = 17;
 /// TCP: counted, never refused.
 pub const TRANSPORT_TCP: u8 = 6;
 
-/// What the gate found out about one packet, and what it did.
+/// The findings and the verdict of the gate for one packet.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Event {
@@ -347,8 +347,8 @@ pub struct Event {
     pub identity: u8,
     /// [`Verdict`] as number.
     pub verdict: u8,
-    /// What the verdict would have been without observe or override.
-    pub would: u8,
+    /// The verdict without observe or override, as number.
+    pub policy_verdict: u8,
     /// [`Reason`](crate::reason::Reason) as number.
     pub reason: u8,
     /// [`EVENT_TO_TAG`], [`EVENT_REPEATED`], [`EVENT_TWO_IDENTITIES`].
@@ -360,23 +360,27 @@ pub struct Event {
 }
 
 /// Bytes of a Call-ID that an [`EventEntry`] holds; a longer one is cut.
-pub const CALL_ID_MAX: usize = 128;
+pub const CALL_ID_EVENT_MAX: usize = 128;
+/// Bytes of a Call-ID that count for its hash; its length counts too.
+pub const CALL_ID_HASH_MAX: usize = 256;
+/// Bytes of the longest Call-ID that a report may name.
+pub const CALL_ID_REPORT_MAX: usize = 4096;
 
-/// An event in a ring, with the Call-ID as it stands in the message.
+/// An event in a ring, with the Call-ID as in the message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct EventEntry {
     /// The event.
     pub event: Event,
     /// The Call-ID. Only the first `call_id_len` bytes were written.
-    pub call_id: [u8; CALL_ID_MAX],
+    pub call_id: [u8; CALL_ID_EVENT_MAX],
 }
 
 impl EventEntry {
-    /// The Call-ID as it was sent, cut at [`CALL_ID_MAX`]; empty: not read.
+    /// Returns the Call-ID as it was sent, cut at [`CALL_ID_EVENT_MAX`]; empty: not read.
     #[must_use]
     pub fn call_id(&self) -> &[u8] {
-        &self.call_id[..usize::from(self.event.call_id_len).min(CALL_ID_MAX)]
+        &self.call_id[..usize::from(self.event.call_id_len).min(CALL_ID_EVENT_MAX)]
     }
 }
 
@@ -418,7 +422,7 @@ pub struct Evidence {
 }
 
 impl Evidence {
-    /// The frame as it came, cut at [`EVIDENCE_MAX`].
+    /// Returns the frame as it came, cut at [`EVIDENCE_MAX`].
     #[must_use]
     pub fn frame(&self) -> &[u8] {
         &self.bytes[..(self.kept_len as usize).min(EVIDENCE_MAX)]
@@ -458,7 +462,7 @@ layout! {
     Profile = 104,
     AttemptKey = 16,
     Attempt = 40,
-    Redial = 32,
+    RedialCounter = 32,
     Grant = 32,
     Grace = 16,
     FragmentKey = 40,

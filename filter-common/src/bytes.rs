@@ -4,8 +4,8 @@
 //! through this trait. The kernel implements it with packet pointers, the host
 //! with a slice.
 
-/// Offsets from here on are never read: the verifier wants a bound on what is added
-/// to a packet pointer, and no buffer that a driver hands to XDP in one piece is longer.
+/// Offsets from here on are never read: the verifier wants a bound on the sum with a
+/// packet pointer. No buffer that a driver hands to XDP in one piece is longer.
 pub const OFFSET_MAX: usize = 0x4000;
 /// Bytes that are found readable at once.
 pub const WINDOW: usize = 64;
@@ -15,54 +15,54 @@ pub trait Bytes: Sized {
     /// [`WINDOW`] bytes that can be read.
     type Window: Window;
 
-    /// The byte at `offset`; `None` outside the readable part.
+    /// Returns the byte at `offset`; `None` outside the readable part.
     fn byte(&self, offset: usize) -> Option<u8>;
 
-    /// The eight bytes from `offset` on, the first one lowest; `None` when not all
+    /// Returns the eight bytes from `offset` on, the first one lowest; `None` when not all
     /// of them are in the readable part.
     fn word(&self, offset: usize) -> Option<u64>;
 
-    /// The [`WINDOW`] bytes from `offset` on; `None` when not all of them are in the readable part.
+    /// Returns the [`WINDOW`] bytes from `offset` on; `None` when not all of them are in the readable part.
     fn window(&self, offset: usize) -> Option<Self::Window>;
 
-    /// How many bytes are in the readable part.
+    /// Returns how many bytes are in the readable part.
     fn readable(&self) -> usize;
 
-    /// The two bytes from `offset` on, in network order.
+    /// Returns the two bytes from `offset` on, in network order.
     fn be16(&self, offset: usize) -> Option<u16>;
 
-    /// The four bytes from `offset` on, in network order.
+    /// Returns the four bytes from `offset` on, in network order.
     fn be32(&self, offset: usize) -> Option<u32>;
 
-    /// Length of the whole frame, also of what cannot be read directly (Linux 5.18,
+    /// Returns the length of the whole frame with the parts that cannot be read directly (Linux 5.18,
     /// `bpf_xdp_get_buff_len`).
     fn frame_len(&self) -> usize;
 
-    /// The same bytes, of which the verifier shall forget how many were found readable:
-    /// else everything that follows is walked again for every way that leads there.
+    /// Returns these bytes with new packet pointers, so that the verifier forgets how many were found
+    /// readable. Otherwise it walks the following code again for every way that leads there.
     #[must_use]
-    fn renewed(&self) -> Self;
+    fn revalidated(&self) -> Self;
 
-    /// The same in place: what was known of these bytes before is nowhere any more, neither in a
-    /// register nor on the stack, whatever the verifier takes for alive.
+    /// Replaces these bytes by [`Bytes::revalidated`] ones: their old bounds are left neither in a
+    /// register nor on the stack.
     #[inline(always)]
-    fn renew(&mut self) {
-        *self = self.renewed();
+    fn revalidate(&mut self) {
+        *self = self.revalidated();
     }
 
-    /// `number`, of which the kernel's verifier shall forget what it knows: what follows
-    /// a loop is then walked once, and not once for each way out of the loop.
-    fn forget(&self, number: usize) -> usize {
+    /// Returns `number` with its range hidden from the kernel's verifier. It then walks the code
+    /// after a loop once, and not once for each way out of the loop.
+    fn hide_range(&self, number: usize) -> usize {
         number
     }
 
-    /// `number`, of which the verifier shall forget which registers it was copied to: what it learnt
-    /// of a copy would else tell ways apart. A cheap [`Bytes::forget`] of what no way knows anything about.
-    fn unlinked(&self, number: u64) -> u64 {
+    /// Returns `number` without its link to the registers that it was copied to: the range of a copy
+    /// would make ways differ. A cheap [`Bytes::hide_range`] for numbers whose range no way knows.
+    fn break_link(&self, number: u64) -> u64 {
         number
     }
 
-    /// `number`, which the compiler shall keep in a register and not make anew at each use.
+    /// Returns `number`, which the compiler then keeps in a register and does not make again at each use.
     fn pinned(&self, number: u64) -> u64 {
         number
     }
@@ -70,7 +70,7 @@ pub trait Bytes: Sized {
 
 /// [`WINDOW`] bytes that can be read.
 pub trait Window {
-    /// Its eight bytes from `INDEX` × 8 on, the first one lowest.
+    /// Returns its eight bytes from `INDEX` × 8 on, the first one lowest.
     fn word<const INDEX: usize>(&self) -> u64;
 }
 
@@ -90,7 +90,7 @@ pub struct Slice<'a> {
 }
 
 impl<'a> Slice<'a> {
-    /// A frame whose first `readable` bytes lie in one piece, as in the kernel.
+    /// Makes a frame whose first `readable` bytes lie in one piece, as in the kernel.
     #[must_use]
     pub fn new(frame: &'a [u8], readable: usize) -> Slice<'a> {
         Slice { readable: &frame[..frame.len().min(readable)], frame_len: frame.len() }
@@ -141,7 +141,7 @@ impl Bytes for Slice<'_> {
         self.frame_len
     }
 
-    fn renewed(&self) -> Self {
+    fn revalidated(&self) -> Self {
         *self
     }
 }

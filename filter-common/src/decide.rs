@@ -1,50 +1,50 @@
 //! The decision: one function, in the order of docs/design.md §5.7.
 //!
-//! The kernel runs it on its maps, the host on ordinary collections. Whatever lets a
-//! call through is looked at for every packet and comes first, so a stale block can
-//! never win.
+//! The kernel runs it on its maps, the host on ordinary collections. Reasons to
+//! let a call through are looked at for every packet and come first, so a stale block
+//! never wins.
 
 use crate::abi::{
     ATTEMPT_NS, Allow, Attempt, AttemptKey, BLOCK_NO_REDIAL, BLOCK_OBSERVE, Block, Grace, Grant,
-    PrefixKey, Redial, SEPARATE_NS, Verdict,
+    PrefixKey, RedialCounter, SEPARATE_NS, Verdict,
 };
 use crate::number::{DIGITS_MAX, Number};
 use crate::reason::Reason;
 
 /// The look-ups that a decision rests on.
 pub trait PolicyLookup {
-    /// The time of this packet, in nanoseconds of the clock that expiries are in.
+    /// Returns the time of this packet, in nanoseconds of the clock that expiries are in.
     fn now(&mut self) -> u64;
-    /// Nothing is refused before this time; 0: no override.
+    /// Returns the time before which nothing is refused; 0: no override.
     fn override_until(&self) -> u64;
-    /// The longest protected number or prefix that `key` begins with.
+    /// Returns the longest protected number or prefix that `key` begins with.
     fn protected(&self, key: &PrefixKey) -> Option<Allow>;
-    /// The rule by which a number of so few digits is never refused; 0: it may be.
+    /// Returns the rule by which a number of this many digits is never refused; 0: it may be refused.
     fn short_rule(&self, digits: u32) -> u64;
-    /// Blocks against prefixes of fewer digits are never in force; 0: all are.
+    /// Returns the digits of the shortest prefix whose block is in force; 0: all are.
     fn shortest_prefix(&self) -> u8;
-    /// The allow for this number. May miss one that is being replaced, for a moment.
+    /// Returns the allow for this number. May miss one that is being replaced, for a moment.
     fn allowed_number(&self, number: Number) -> Option<Allow>;
-    /// The allow for the longest prefix of `key`, the whole number included. Never misses one.
+    /// Returns the allow for the longest prefix of `key`, the whole number included. Never misses one.
     fn allowed_prefix(&self, key: &PrefixKey) -> Option<Allow>;
-    /// The block against this number.
+    /// Returns the block against this number.
     fn blocked_number(&self, number: Number) -> Option<Block>;
-    /// The block against the longest prefix of `key`.
+    /// Returns the block against the longest prefix of `key`.
     fn blocked_prefix(&self, key: &PrefixKey) -> Option<Block>;
-    /// What is remembered of this attempt, of which this is another packet.
+    /// Returns the memory of this attempt, of which this is another packet.
     fn attempt(&mut self, number: Number, call_id: u64, now: u64) -> Option<Attempt>;
     /// Remembers the first verdict of an attempt. `false` when that failed.
     fn remember(&mut self, attempt: &Attempt) -> bool;
-    /// The call-back grace of a number.
+    /// Returns the call-back grace of a number.
     fn grace(&self, number: Number) -> Option<Grace>;
-    /// The redial grant of a number.
+    /// Returns the redial grant of a number.
     fn grant(&self, number: Number) -> Option<Grant>;
     /// Opens a redial grant. `false` when that failed.
     fn open_grant(&mut self, grant: &Grant) -> bool;
-    /// How often a blocked number called of late.
-    fn redial(&self, number: Number) -> Option<Redial>;
+    /// Returns how often a blocked number called lately.
+    fn redial(&self, number: Number) -> Option<RedialCounter>;
     /// Remembers how often a blocked number called. `false` when that failed.
-    fn count_redial(&mut self, redial: &Redial) -> bool;
+    fn count_redial(&mut self, redial: &RedialCounter) -> bool;
 }
 
 /// A call whose caller number was read.
@@ -52,7 +52,7 @@ pub trait PolicyLookup {
 pub struct Call {
     /// The caller number.
     pub number: Number,
-    /// The second asserted identity, where it is another number; else [`Number::NONE`].
+    /// The second asserted identity, where it is another number; otherwise [`Number::NONE`].
     pub second: Number,
     /// Hash of the Call-ID.
     pub call_id: u64,
@@ -61,14 +61,14 @@ pub struct Call {
     pub enforced: u32,
 }
 
-/// What the gate does with a call.
+/// The decision on a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Decision {
-    /// What the packet gets.
+    /// The verdict.
     pub verdict: Verdict,
-    /// What it would have got without observe or override.
-    pub would: Verdict,
-    /// Why.
+    /// The verdict without observe or override.
+    pub policy_verdict: Verdict,
+    /// The reason.
     pub reason: Reason,
     /// The rule that decided; 0: none.
     pub rule: u64,
@@ -76,12 +76,14 @@ pub struct Decision {
     pub repeated: bool,
 }
 
-/// What the lists say of a number.
+/// The list entry that decides on a number.
 #[derive(Clone, Copy)]
-struct Standing {
-    /// A reason that refuses stands for a live block.
+struct PolicyMatch {
+    /// A reason that may refuse means a live block.
     reason: Reason,
     rule: u64,
+    /// The [`Verdict`] of the block, as number.
+    action: u8,
     /// How many digits the blocked number or prefix has.
     digits: u8,
     observe: bool,
@@ -94,11 +96,12 @@ struct Standing {
     epoch: u32,
 }
 
-impl Standing {
-    const fn passes(reason: Reason, rule: u64) -> Standing {
-        Standing {
+impl PolicyMatch {
+    const fn passes(reason: Reason, rule: u64) -> PolicyMatch {
+        PolicyMatch {
             reason,
             rule,
+            action: Verdict::Pass as u8,
             digits: 0,
             observe: false,
             redial_attempts: 0,
@@ -117,29 +120,33 @@ impl Standing {
 #[inline(always)]
 pub fn decide<L: PolicyLookup>(lists: &mut L, call: &Call) -> Decision {
     let now = lists.now();
-    let mut found = Standing::passes(Reason::NotBlocked, 0);
-    standing_of_both(lists, call.number, call.second, now, &mut found);
+    let mut found = PolicyMatch::passes(Reason::NotBlocked, 0);
+    match_both(lists, call.number, call.second, now, &mut found);
     let key = AttemptKey { number: call.number, call_id: call.call_id };
-    let mut known = Known { repeated: false, verdict: 0, would: 0 };
+    let mut known = Known { repeated: false, verdict: 0, policy_verdict: 0 };
     if let Some(attempt) = lists.attempt(call.number, call.call_id, now)
         && attempt.key == key
         && now.wrapping_sub(attempt.first) < ATTEMPT_NS
     {
-        known = Known { repeated: true, verdict: attempt.verdict, would: attempt.would };
+        known = Known {
+            repeated: true,
+            verdict: attempt.verdict,
+            policy_verdict: attempt.policy_verdict,
+        };
     }
     let mut decision = weigh(&found, known, call.enforced != 0);
     // Asked of what would be refused, also while it is only observed.
-    if decision.would != Verdict::Pass {
-        let reason = match excuse(lists, call, now, &found, known.repeated) {
-            1 => Reason::RedialGrant,
-            2 => Reason::StateFull,
-            3 => Reason::CallbackGrace,
+    if decision.policy_verdict != Verdict::Pass {
+        let reason = match exemption(lists, call, now, &found, known.repeated) {
+            REDIAL_GRANT => Reason::RedialGrant,
+            STATE_FULL => Reason::StateFull,
+            CALLBACK_GRACE => Reason::CallbackGrace,
             _ => decision.reason,
         };
         if reason != decision.reason {
             decision = Decision {
                 verdict: Verdict::Pass,
-                would: Verdict::Pass,
+                policy_verdict: Verdict::Pass,
                 reason,
                 rule: found.rule,
                 repeated: known.repeated,
@@ -156,7 +163,7 @@ pub fn decide<L: PolicyLookup>(lists: &mut L, call: &Call) -> Decision {
             first: now,
             rule: decision.rule,
             verdict: decision.verdict as u8,
-            would: decision.would as u8,
+            policy_verdict: decision.policy_verdict as u8,
             reason: decision.reason as u8,
             reserved: 0,
             repeats: 0,
@@ -170,21 +177,21 @@ pub fn decide<L: PolicyLookup>(lists: &mut L, call: &Call) -> Decision {
     decision
 }
 
-/// What was decided before. No `Option`: LLVM reads the undefined half of one, and the
+/// The first verdict of a repeated attempt. No `Option`: LLVM reads the undefined half of one, and the
 /// verifier sees that.
 #[derive(Clone, Copy)]
 struct Known {
     repeated: bool,
     verdict: u8,
-    would: u8,
+    policy_verdict: u8,
 }
 
 /// Weighs a block against what was done with the attempt before. The override comes on top.
 #[inline(always)]
-fn weigh(standing: &Standing, known: Known, enforced: bool) -> Decision {
+fn weigh(standing: &PolicyMatch, known: Known, enforced: bool) -> Decision {
     let mut decision = Decision {
         verdict: Verdict::Pass,
-        would: Verdict::Pass,
+        policy_verdict: Verdict::Pass,
         reason: standing.reason,
         rule: standing.rule,
         repeated: known.repeated,
@@ -192,47 +199,60 @@ fn weigh(standing: &Standing, known: Known, enforced: bool) -> Decision {
     if !standing.is_blocked() {
         return decision;
     }
-    let mut action = Verdict::Drop as u8;
+    let mut action = standing.action;
     if known.repeated {
-        action = known.would;
+        action = known.policy_verdict;
         if known.verdict == Verdict::Pass as u8
-            && (enforced && !standing.observe || known.would == Verdict::Pass as u8)
+            && (enforced && !standing.observe || known.policy_verdict == Verdict::Pass as u8)
         {
             decision.reason = Reason::AttemptPassed;
-            decision.would = would(action);
+            decision.policy_verdict = verdict_of(action);
             return decision;
         }
     }
-    decision.would = would(action);
+    decision.policy_verdict = verdict_of(action);
     if !enforced || standing.observe {
         decision.reason = Reason::Observe;
+    } else if action == Verdict::Drop as u8 {
+        decision.verdict = Verdict::Drop;
     } else {
-        decision.verdict = decision.would;
+        // No code carries this action out.
+        decision.reason = Reason::NotBlocked;
     }
     decision
 }
 
-/// What excuses a blocked call without a mark. 3: the centre called the number a while ago, which
-/// holds for every packet and is no attempt towards a redial grant; else what [`redial`] says of a
-/// new attempt.
+/// Why a call passes although its number is blocked.
+type Exemption = u32;
+/// The call has no exemption.
+const NO_EXEMPTION: Exemption = 0;
+/// A redial grant of its number runs, which this call may have opened.
+const REDIAL_GRANT: Exemption = 1;
+/// The attempt could not be remembered.
+const STATE_FULL: Exemption = 2;
+/// The centre called its number a while ago.
+const CALLBACK_GRACE: Exemption = 3;
+
+/// Returns why a blocked call passes. Grace holds for every packet and is no attempt towards a redial
+/// grant; a new attempt may have an exemption by [`redial`].
 #[inline(never)]
-fn excuse<L: PolicyLookup>(
+fn exemption<L: PolicyLookup>(
     lists: &mut L,
     call: &Call,
     now: u64,
-    block: &Standing,
+    block: &PolicyMatch,
     repeated: bool,
-) -> u32 {
+) -> Exemption {
     if is_graced(lists, call.number, now) || is_graced(lists, call.second, now) {
-        return 3;
+        return CALLBACK_GRACE;
     }
     if repeated || block.redial_attempts == 0 {
-        return 0;
+        return NO_EXEMPTION;
     }
     redial(lists, call.number, now, block)
 }
 
-/// Whether the centre called this number a while ago. Never so of [`Number::NONE`].
+/// Returns whether the centre called this number a while ago; `false` for [`Number::NONE`].
 #[inline(always)]
 fn is_graced<L: PolicyLookup>(lists: &L, number: Number, now: u64) -> bool {
     match lists.grace(number) {
@@ -241,20 +261,24 @@ fn is_graced<L: PolicyLookup>(lists: &L, number: Number, now: u64) -> bool {
     }
 }
 
-/// Counts a separate attempt of a blocked number. 1: a redial grant lets it through, which
-/// this attempt may have opened; 2: that could not be remembered; 0: neither.
+/// Counts a separate attempt of a blocked number and returns the exemption by its redial grant.
 #[inline(always)]
-fn redial<L: PolicyLookup>(lists: &mut L, number: Number, now: u64, block: &Standing) -> u32 {
+fn redial<L: PolicyLookup>(
+    lists: &mut L,
+    number: Number,
+    now: u64,
+    block: &PolicyMatch,
+) -> Exemption {
     const SECOND: u64 = 1_000_000_000;
     if let Some(grant) = lists.grant(number)
         && grant.number == number
         && grant.epoch == block.epoch
         && now < grant.until
     {
-        return 1;
+        return REDIAL_GRANT;
     }
     let window = block.redial_window as u64 * SECOND;
-    let mut state = Redial { number, start: now, last: 0, epoch: block.epoch, count: 0 };
+    let mut state = RedialCounter { number, start: now, last: 0, epoch: block.epoch, count: 0 };
     if let Some(found) = lists.redial(number)
         && found.number == number
         && found.epoch == block.epoch
@@ -262,7 +286,7 @@ fn redial<L: PolicyLookup>(lists: &mut L, number: Number, now: u64, block: &Stan
         && now.wrapping_sub(found.start) < window
     {
         if now.wrapping_sub(found.last) < SEPARATE_NS {
-            return 0;
+            return NO_EXEMPTION;
         }
         state = found;
     }
@@ -273,72 +297,73 @@ fn redial<L: PolicyLookup>(lists: &mut L, number: Number, now: u64, block: &Stan
         let until = now + block.redial_grant as u64 * SECOND;
         let grant = Grant { number, until, rule: block.rule, epoch: block.epoch, reserved: 0 };
         if !lists.open_grant(&grant) {
-            return 2;
+            return STATE_FULL;
         }
-        // After the grant it begins anew.
+        // After the grant it begins again.
         state.count = 0;
     }
     if !lists.count_redial(&state) {
-        return 2;
+        return STATE_FULL;
     }
-    opens as u32
+    // Equals `REDIAL_GRANT` or `NO_EXEMPTION`, without a branch.
+    opens as Exemption
 }
 
-fn would(action: u8) -> Verdict {
+fn verdict_of(action: u8) -> Verdict {
     if action == Verdict::Drop as u8 { Verdict::Drop } else { Verdict::Pass }
 }
 
-/// What the lists say of a number and, where there is one, of a second: only if both are blocked
-/// they are.
+/// Finds the entry for a number and, where there is one, for a second: a call is blocked only if
+/// both are.
 #[inline(never)]
-fn standing_of_both<L: PolicyLookup>(
+fn match_both<L: PolicyLookup>(
     lists: &L,
     number: Number,
     second: Number,
     now: u64,
-    found: &mut Standing,
+    found: &mut PolicyMatch,
 ) {
-    standing(lists, number, now, found);
+    match_number(lists, number, now, found);
     if found.is_blocked() && second != Number::NONE {
-        let mut other = Standing::passes(Reason::NotBlocked, 0);
-        standing(lists, second, now, &mut other);
+        let mut other = PolicyMatch::passes(Reason::NotBlocked, 0);
+        match_number(lists, second, now, &mut other);
         if !other.is_blocked() {
             *found = other;
         }
     }
 }
 
-/// What the lists say of a number: protected, then allowed, then blocked.
+/// Finds the entry for a number: protected, then allowed, then blocked.
 #[inline(never)]
-fn standing<L: PolicyLookup>(lists: &L, number: Number, now: u64, standing: &mut Standing) {
+fn match_number<L: PolicyLookup>(lists: &L, number: Number, now: u64, standing: &mut PolicyMatch) {
     let rule = protected(lists, number);
     if rule != 0 {
-        *standing = Standing::passes(Reason::Protected, rule);
+        *standing = PolicyMatch::passes(Reason::Protected, rule);
         return;
     }
     let rule = allowed_number(lists, number, now);
     if rule != 0 {
-        *standing = Standing::passes(Reason::AllowedNumber, rule);
+        *standing = PolicyMatch::passes(Reason::AllowedNumber, rule);
         return;
     }
     let rule = allowed_prefix(lists, number, now);
     if rule != 0 {
-        *standing = Standing::passes(Reason::AllowedPrefix, rule);
+        *standing = PolicyMatch::passes(Reason::AllowedPrefix, rule);
         return;
     }
     let by_number = blocked_number(lists, number, now, standing);
     if by_number != Found::Live {
         let by_prefix = blocked_prefix(lists, number, now, standing);
-        // One that is too short may stand in the map all the same; all others are shorter still.
+        // A prefix block that is too short may be in the map; all others are shorter still.
         if by_prefix != Found::Live || standing.digits < lists.shortest_prefix() {
             let expired = by_number == Found::Expired || by_prefix == Found::Expired;
             let reason = if expired { Reason::BlockExpired } else { Reason::NotBlocked };
-            *standing = Standing::passes(reason, 0);
+            *standing = PolicyMatch::passes(reason, 0);
         }
     }
 }
 
-/// What the lists hold against a number.
+/// The state of the block against a number.
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 enum Found {
@@ -347,7 +372,7 @@ enum Found {
     Live = 2,
 }
 
-/// The rule that protects a number; 0: there is none.
+/// Returns the rule that protects a number; 0: no entry.
 #[inline(always)]
 fn protected<L: PolicyLookup>(lists: &L, number: Number) -> u64 {
     match lists.protected(&PrefixKey::number(number)) {
@@ -356,7 +381,7 @@ fn protected<L: PolicyLookup>(lists: &L, number: Number) -> u64 {
     }
 }
 
-/// The rule of the live allow for a number; 0: there is none.
+/// Returns the rule of the live allow for a number; 0: no entry.
 #[inline(always)]
 fn allowed_number<L: PolicyLookup>(lists: &L, number: Number, now: u64) -> u64 {
     match lists.allowed_number(number) {
@@ -365,7 +390,7 @@ fn allowed_number<L: PolicyLookup>(lists: &L, number: Number, now: u64) -> u64 {
     }
 }
 
-/// The rule of the longest live allow for a prefix of a number; 0: there is none.
+/// Returns the rule of the longest live allow for a prefix of a number; 0: no entry.
 #[inline(always)]
 fn allowed_prefix<L: PolicyLookup>(lists: &L, number: Number, now: u64) -> u64 {
     let mut key = PrefixKey::number(number);
@@ -377,7 +402,7 @@ fn allowed_prefix<L: PolicyLookup>(lists: &L, number: Number, now: u64) -> u64 {
         if covers(allow.number, number) && is_live(allow.expires, now) {
             return allow.rule;
         }
-        // A shorter prefix may still be in force; behind a whole number one of as many digits.
+        // A shorter prefix may still be in force; after a whole number a prefix of as many digits.
         if tries == 0 {
             key.prefix_len = 4 * DIGITS_MAX;
         } else if !shorten(&mut key, allow.number) {
@@ -394,10 +419,10 @@ fn blocked_number<L: PolicyLookup>(
     lists: &L,
     number: Number,
     now: u64,
-    live: &mut Standing,
+    live: &mut PolicyMatch,
 ) -> Found {
     match lists.blocked_number(number) {
-        Some(block) if block.number == number && refuses(&block) => {
+        Some(block) if block.number == number => {
             if !is_live(block.expires, now) {
                 return Found::Expired;
             }
@@ -414,7 +439,7 @@ fn blocked_prefix<L: PolicyLookup>(
     lists: &L,
     number: Number,
     now: u64,
-    live: &mut Standing,
+    live: &mut PolicyMatch,
 ) -> Found {
     let mut found = Found::None;
     let mut key = PrefixKey::number(number);
@@ -423,7 +448,7 @@ fn blocked_prefix<L: PolicyLookup>(
         let Some(block) = lists.blocked_prefix(&key) else {
             break;
         };
-        if covers(block.number, number) && refuses(&block) {
+        if covers(block.number, number) {
             if is_live(block.expires, now) {
                 *live = blocked(Reason::BlockedPrefix, &block);
                 return Found::Live;
@@ -438,10 +463,11 @@ fn blocked_prefix<L: PolicyLookup>(
     found
 }
 
-fn blocked(reason: Reason, block: &Block) -> Standing {
-    Standing {
+fn blocked(reason: Reason, block: &Block) -> PolicyMatch {
+    PolicyMatch {
         reason,
         rule: block.rule,
+        action: block.action,
         digits: prefix_len(block.number) as u8,
         observe: block.flags & BLOCK_OBSERVE != 0,
         redial_attempts: if block.flags & BLOCK_NO_REDIAL == 0 { block.redial_attempts } else { 0 },
@@ -451,28 +477,23 @@ fn blocked(reason: Reason, block: &Block) -> Standing {
     }
 }
 
-/// Returns whether this version can carry the block out; another action passes.
-fn refuses(block: &Block) -> bool {
-    block.action == Verdict::Drop as u8
-}
-
-/// An expiry of 0 is none.
+/// Returns whether an entry has not ended; an expiry of 0 never ends.
 fn is_live(expires: u64, now: u64) -> bool {
     expires == 0 || now < expires
 }
 
-/// Whether an entry of a trie is this number or a prefix of it.
+/// Returns whether an entry of a trie is this number or a prefix of it.
 fn covers(entry: Number, number: Number) -> bool {
     // A local number carries its mark as first nibble, so no E.164 prefix covers it.
     crate::number::Digits(number.0).starts_with(crate::number::Digits(entry.0))
 }
 
-/// How many digits the prefix of an entry has.
+/// Returns how many digits the prefix of an entry has.
 fn prefix_len(entry: Number) -> u32 {
     (entry.0 & 0xF) as u32
 }
 
-/// Sets `key` to find only prefixes shorter than `entry`; `false` when there are none.
+/// Sets `key` to find only prefixes shorter than `entry`; returns `false` when no digit is left.
 fn shorten(key: &mut PrefixKey, entry: Number) -> bool {
     let len = prefix_len(entry);
     if len < 2 {
@@ -534,7 +555,7 @@ mod tests {
                 first: now,
                 rule: 0,
                 verdict,
-                would: verdict,
+                policy_verdict: verdict,
                 reason,
                 reserved: 0,
                 repeats: 0,
@@ -554,10 +575,10 @@ mod tests {
         fn open_grant(&mut self, _: &Grant) -> bool {
             self.memory
         }
-        fn redial(&self, _: Number) -> Option<Redial> {
-            Some(Redial { number: Number(0x1), start: 1, last: 0, epoch: 0, count: 9 })
+        fn redial(&self, _: Number) -> Option<RedialCounter> {
+            Some(RedialCounter { number: Number(0x1), start: 1, last: 0, epoch: 0, count: 9 })
         }
-        fn count_redial(&mut self, _: &Redial) -> bool {
+        fn count_redial(&mut self, _: &RedialCounter) -> bool {
             self.memory
         }
     }
@@ -572,6 +593,6 @@ mod tests {
         assert_eq!(decide_with(true).reason, Reason::BlockedNumber);
         let decision = decide_with(false);
         assert_eq!((decision.verdict, decision.reason), (Verdict::Pass, Reason::StateFull));
-        assert_eq!(decision.would, Verdict::Drop);
+        assert_eq!(decision.policy_verdict, Verdict::Drop);
     }
 }

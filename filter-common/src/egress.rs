@@ -6,7 +6,8 @@ use crate::bytes::Bytes;
 use crate::frame::{self, Part};
 use crate::judge::{self, JudgeContext, Scratch};
 use crate::number::Number;
-use crate::sip::headers::{self, BAD, Form, Mark};
+use crate::sip::fields::{Field, FieldOffset, Form};
+use crate::sip::headers::BAD;
 use crate::sip::message;
 
 /// Bytes of a frame that are read at most.
@@ -31,58 +32,62 @@ pub fn is_sip<B: Bytes, G: JudgeContext>(bytes: &B, gate: &G, scratch: &mut Scra
         && (gate.is_sip_port(packet.source_port) || gate.is_sip_port(packet.destination_port))
 }
 
-/// The number that an initial INVITE calls; [`Number::NONE`]: it is none, or its Request-URI
-/// has no number in the plan of the trunk that it goes to. Follows [`is_sip`].
+/// Returns the number that an initial INVITE calls. [`Number::NONE`]: not an initial INVITE, or its
+/// Request-URI has no number in the plan of the trunk that it goes to. Follows [`is_sip`].
 #[inline(always)]
 pub fn called<B: Bytes, G: JudgeContext>(bytes: &mut B, gate: &G, scratch: &mut Scratch) -> Number {
-    let payload = bytes.forget(scratch.packet.payload);
-    let len = bytes.forget(scratch.packet.payload_len);
+    let payload = bytes.hide_range(scratch.packet.payload);
+    let len = bytes.hide_range(scratch.packet.payload_len);
     let start = message::request_uri(bytes, payload, len);
     if start == 0 {
         return Number::NONE;
     }
-    // What differs between the ways to here ends here, for the verifier.
-    bytes.renew();
-    let start = bytes.forget(start);
-    let state = message::scan_all(bytes, start, payload + len - start, &mut scratch.marks);
-    // Within a dialog the Request-URI is the other side's contact. Headers behind `To` may be
+    // From here on all ways are equal for the verifier.
+    bytes.revalidate();
+    let start = bytes.hide_range(start);
+    let state = message::scan_all(bytes, start, payload + len - start, &mut scratch.fields);
+    // Within a dialog the Request-URI is the other side's contact. Headers after `To` may be
     // cut off: they change nothing.
-    let marks = &scratch.marks;
-    if state == BAD || marks[Mark::To as usize] == 0 || marks[Mark::ToTag as usize] != 0 {
+    let fields = &scratch.fields;
+    if state == BAD
+        || fields[Field::To as usize].is_missing()
+        || !fields[Field::ToTag as usize].is_missing()
+    {
         return Number::NONE;
     }
     let trunk =
-        bytes.forget(find_trunk(gate, &scratch.packet.fragment.destination) as usize) as u32;
+        bytes.hide_range(find_trunk(gate, &scratch.packet.fragment.destination) as usize) as u32;
     let Some(profile) = gate.profile(trunk) else {
         return Number::NONE;
     };
-    let lane = bytes.forget(scheme(bytes, start) as usize) as u64;
-    if lane == 0 {
+    let scheme = FieldOffset(bytes.hide_range(scheme(bytes, start).0 as usize) as u64);
+    if scheme == FieldOffset::NONE {
         return Number::NONE;
     }
-    bytes.renew();
-    let number = judge::number(bytes, bytes.forget(start), lane, &profile.plan);
-    // A low nibble of 0 is a reason why there is none.
+    bytes.revalidate();
+    let number = judge::number(bytes, bytes.hide_range(start), scheme, &profile.plan);
+    // A low nibble of 0 is a reason without a number.
     if number & 0xF == 0 { Number::NONE } else { Number(number) }
 }
 
-/// Index of the trunk that a destination belongs to.
+/// Returns the index of the trunk that a destination belongs to.
 #[inline(never)]
 fn find_trunk<G: JudgeContext>(gate: &G, destination: &[u8; 16]) -> u32 {
     gate.trunk(destination)
 }
 
-/// The mark of the colon behind the scheme at `start`; 0: no scheme that has numbers.
+/// Returns the offset of the colon after the scheme at `start`; [`FieldOffset::NONE`]: the scheme has
+/// no numbers.
 #[inline(never)]
-fn scheme<B: Bytes>(bytes: &B, start: usize) -> u64 {
+fn scheme<B: Bytes>(bytes: &B, start: usize) -> FieldOffset {
     let Some(scheme) = bytes.be32(start) else {
-        return 0;
+        return FieldOffset::NONE;
     };
     // The `@` ends the reading of the first two, as in angle brackets; a space that of `tel:`.
     match scheme | SMALL {
-        SIP => headers::lane(3, Form::Sip),
-        SIPS => headers::lane(4, Form::Sip),
-        TEL => headers::lane(3, Form::TelBare),
-        _ => 0,
+        SIP => FieldOffset::new(3, Form::Sip),
+        SIPS => FieldOffset::new(4, Form::Sip),
+        TEL => FieldOffset::new(3, Form::TelBare),
+        _ => FieldOffset::NONE,
     }
 }

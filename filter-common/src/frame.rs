@@ -6,7 +6,7 @@ use crate::reason::Reason;
 
 /// VLAN tags that are followed (IEEE 802.1Q, 802.1ad).
 pub const VLANS_MAX: usize = 2;
-/// Headers behind the IPv6 header that are looked at, the one of the transport included.
+/// Headers after the IPv6 header that are looked at, the one of the transport included.
 pub const EXTENSIONS_MAX: usize = 6;
 
 const ETHERNET_LEN: usize = 14;
@@ -44,7 +44,7 @@ pub enum Part {
     Last,
 }
 
-/// What is known of a frame's outer layers. Filled as far as they could be read.
+/// The outer layers of a frame. Filled as far as they could be read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Packet {
     /// Addresses, IPv4 mapped (RFC 4291 §2.5.5.2); also the identification and VLANs.
@@ -59,7 +59,7 @@ pub struct Packet {
     pub destination_port: u16,
     /// Offset of the datagram's payload in the frame.
     pub payload: usize,
-    /// Length of the payload, of a first fragment only what stands in it.
+    /// Length of the payload, in a first fragment only its own part.
     pub payload_len: usize,
 }
 
@@ -89,7 +89,7 @@ pub fn read<B: Bytes>(bytes: &B, packet: &mut Packet) -> Result<(), Reason> {
     }
 }
 
-/// RFC 791 §3.1.
+/// Reads an IPv4 header (RFC 791 §3.1).
 #[inline(always)]
 fn ipv4<B: Bytes>(bytes: &B, at: usize, packet: &mut Packet) -> Result<(), Reason> {
     let bad = Reason::BadPacket;
@@ -133,13 +133,13 @@ fn mapped(address: &mut [u8; 16], ipv4: u32) {
     address[15] = ipv4[3];
 }
 
-/// Whether the frame has as many bytes as its headers say. A frame in several buffers
+/// Returns whether the frame has as many bytes as its headers say. A frame in several buffers
 /// is longer than what can be read directly.
 fn holds<B: Bytes>(bytes: &B, len: usize) -> bool {
     bytes.byte(len - 1).is_some() || bytes.frame_len() >= len
 }
 
-/// RFC 8200 §3, §4.
+/// Reads an IPv6 header and its extension headers (RFC 8200 §3, §4).
 #[inline(always)]
 fn ipv6<B: Bytes>(bytes: &B, at: usize, packet: &mut Packet) -> Result<(), Reason> {
     let bad = Reason::BadPacket;
@@ -199,14 +199,14 @@ fn ipv6<B: Bytes>(bytes: &B, at: usize, packet: &mut Packet) -> Result<(), Reaso
         at += len;
         headers += 1;
         if matches!(packet.part, Part::Later | Part::Last) {
-            // What `next` names stands in the first fragment.
+            // The header that `next` names is in the first fragment.
             return Ok(());
         }
     }
     Err(Reason::ExtensionLimit)
 }
 
-/// The transport's header at `at`, with `len` bytes of the IP packet left.
+/// Reads the transport's header at `at`, with `len` bytes of the IP packet left.
 #[inline(always)]
 fn transport<B: Bytes>(
     bytes: &B,

@@ -13,27 +13,27 @@ use crate::frame::{self, Packet, Part};
 use crate::number::Number;
 use crate::plan::Plan;
 use crate::reason::Reason;
-use crate::sip::headers::{self, Form, Mark, Marks};
+use crate::sip::fields::{Field, FieldOffset, FieldOffsets, Fields, Form};
 use crate::sip::message::{self, Reader};
 use crate::sip::uri;
 
-/// What [`judge`] needs beside the lists.
+/// The look-ups that [`judge`] needs beside those of a decision.
 pub trait JudgeContext: PolicyLookup {
-    /// The settings in force; `None` when nothing was loaded.
+    /// Returns the settings in force; `None` when nothing was loaded.
     fn settings(&self) -> Option<&Settings>;
-    /// Whether SIP is read on this port.
+    /// Returns whether SIP is read on this port.
     fn is_sip_port(&self, port: u16) -> bool;
-    /// Index of the profile of the trunk that this source address belongs to; 0, the
+    /// Returns the index of the profile of the trunk that this source address belongs to; 0, the
     /// profile `default`, for a source outside every trunk.
     fn trunk(&self, source: &[u8; 16]) -> u32;
-    /// The profile with this index.
+    /// Returns the profile with this index.
     fn profile(&self, trunk: u32) -> Option<&Profile>;
-    /// Until when later fragments of this datagram are dropped; 0: they are not.
+    /// Returns until when later fragments of this datagram are dropped; 0: they are not.
     fn refused_until(&self, key: &FragmentKey) -> u64;
-    /// Later fragments of this datagram are to be dropped for
+    /// Remembers to drop later fragments of this datagram for
     /// [`FRAGMENT_NS`](crate::abi::FRAGMENT_NS) from `now` on.
     fn refuse_fragments(&mut self, key: &FragmentKey, now: u64);
-    /// Later fragments of this datagram are none of a refused one (any more).
+    /// Forgets that later fragments of this datagram are dropped.
     fn pass_fragments(&mut self, key: &FragmentKey);
 }
 
@@ -42,16 +42,16 @@ pub trait JudgeContext: PolicyLookup {
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C)]
 pub struct Scratch {
-    /// What was found out.
+    /// The findings.
     pub event: Event,
     /// The outer layers.
     pub packet: Packet,
-    /// Where things stand in the headers.
-    pub marks: Marks,
+    /// The offsets of the fields in the headers.
+    pub fields: Fields,
 }
 
-/// Judges one frame with a reader. The result stands in `scratch.event`, whose verdict is anything
-/// but `pass` only with a reason that may refuse. `scratch` comes all zero.
+/// Judges one frame with a reader. The result is in `scratch.event`, whose verdict is not
+/// `pass` only with a reason that may refuse. `scratch` comes all zero.
 ///
 /// ```
 /// use filter_common::abi::Verdict;
@@ -101,7 +101,7 @@ pub fn judge<B: Bytes, G: JudgeContext>(
         Ok(reason) | Err(reason) => reason,
     };
     scratch.event.reason = reason as u8;
-    // A first fragment starts its datagram anew: IP ids are used again (RFC 6864).
+    // A first fragment starts its datagram again: IP ids are used again (RFC 6864).
     if scratch.packet.part == Part::First {
         if scratch.event.verdict == Verdict::Pass as u8 {
             gate.pass_fragments(&scratch.packet.fragment);
@@ -139,7 +139,7 @@ fn read_and_decide<B: Bytes, G: JudgeContext>(
         let enforces = enforces(gate.settings().ok_or(Reason::NoPolicy)?, now);
         if refused && enforces && now >= gate.override_until() {
             event.verdict = Verdict::Drop as u8;
-            event.would = Verdict::Drop as u8;
+            event.policy_verdict = Verdict::Drop as u8;
             return Ok(Reason::RefusedFragment);
         }
         return Err(Reason::LaterFragment);
@@ -163,13 +163,13 @@ fn read_and_decide<B: Bytes, G: JudgeContext>(
         find_trunk(gate, event);
     }
 
-    bytes.renew();
+    bytes.revalidate();
     let scan = match reader {
         Reader::Full => message::scan,
         Reader::Slim => message::scan_slim,
     };
-    let state = scan(bytes, start, end - start, &mut scratch.marks);
-    let invite = message::check(bytes, start, state, &scratch.marks)?;
+    let state = scan(bytes, start, end - start, &mut scratch.fields);
+    let invite = message::check(bytes, start, state, &scratch.fields)?;
     event.call_id = message::call_id_hash(bytes, start + invite.call_id, invite.call_id_len);
     event.call_id_offset = (start + invite.call_id) as u16;
     event.call_id_len = invite.call_id_len as u16;
@@ -182,26 +182,26 @@ fn read_and_decide<B: Bytes, G: JudgeContext>(
         return Err(Reason::UnknownTrunk);
     }
     let profile = gate.profile(event.trunk as u32).ok_or(Reason::NoPolicy)?;
-    let mut uris = scratch.marks[Mark::FromUri as usize];
+    let mut uris = scratch.fields[Field::FromUri as usize];
     event.identity = EVENT_FROM;
-    if profile.trusts_pai() && scratch.marks[Mark::Pai as usize] != 0 {
+    if profile.trusts_pai() && !scratch.fields[Field::Pai as usize].is_missing() {
         event.identity = EVENT_PAI;
-        let values = scratch.marks[Mark::PaiValue as usize];
-        if values > 0xFFFF_FFFF {
+        let values = scratch.fields[Field::PaiValue as usize];
+        if values.is_above_two() {
             return Err(Reason::TooManyIdentities);
         }
-        uris = scratch.marks[Mark::PaiUri as usize];
-        if values > 0xFFFF && uris <= 0xFFFF {
+        uris = scratch.fields[Field::PaiUri as usize];
+        if values.is_repeated() && !uris.is_repeated() {
             return Err(Reason::NoNumberUri);
         }
     }
-    bytes.renew();
-    let (first, second) = numbers(bytes, bytes.forget(start), uris, &profile.plan)?;
+    bytes.revalidate();
+    let (first, second) = numbers(bytes, bytes.hide_range(start), uris, &profile.plan)?;
     let settings = gate.settings().ok_or(Reason::NoPolicy)?;
     let enforced = enforces(settings, event.time) && profile.mode == MODE_ENFORCE;
-    let first = Number(bytes.forget(first.0 as usize) as u64);
-    let second = Number(bytes.forget(second.0 as usize) as u64);
-    let enforced = bytes.forget(enforced as usize) as u32;
+    let first = Number(bytes.hide_range(first.0 as usize) as u64);
+    let second = Number(bytes.hide_range(second.0 as usize) as u64);
+    let enforced = bytes.hide_range(enforced as usize) as u32;
     event.number = first;
     if second != Number::NONE {
         event.flags |= EVENT_TWO_IDENTITIES;
@@ -210,7 +210,7 @@ fn read_and_decide<B: Bytes, G: JudgeContext>(
     let call = Call { number: first, second, call_id: event.call_id, enforced };
     let decision = decide::decide(gate, &call);
     event.verdict = decision.verdict as u8;
-    event.would = decision.would as u8;
+    event.policy_verdict = decision.policy_verdict as u8;
     event.rule = decision.rule;
     if decision.repeated {
         event.flags |= EVENT_REPEATED;
@@ -224,24 +224,24 @@ fn find_trunk<G: JudgeContext>(gate: &G, event: &mut Event) {
     event.trunk = gate.trunk(&event.source) as u16;
 }
 
-/// The caller numbers of one or two identities, the newest mark lowest. The second is
-/// [`Number::NONE`] where there is none, or the same number again.
+/// Returns the caller numbers of one or two identities, the newest offset lowest. The second is
+/// [`Number::NONE`] where no second one is, or where both are equal.
 #[inline(always)]
 fn numbers<B: Bytes>(
     bytes: &B,
     start: usize,
-    uris: u64,
+    uris: FieldOffsets,
     plan: &Plan,
 ) -> Result<(Number, Number), Reason> {
-    let uris = bytes.forget(uris as usize) as u64;
+    let uris = FieldOffsets(bytes.hide_range(uris.0 as usize) as u64);
     let mut read = [Number::NONE; 2];
     let mut i = 0;
     while i < 2 {
-        let uri = uris >> (16 * i) & 0xFFFF;
-        if uri == 0 {
+        let uri = uris.nth(i);
+        if uri == FieldOffset::NONE {
             break;
         }
-        let value = bytes.forget(number(bytes, start, uri, plan) as usize) as u64;
+        let value = bytes.hide_range(number(bytes, start, uri, plan) as usize) as u64;
         if value & 0xF == 0 {
             return Err(Reason::from_number((value >> 4) as u8).unwrap_or(Reason::NotANumber));
         }
@@ -256,20 +256,20 @@ fn numbers<B: Bytes>(
     }
 }
 
-/// The caller number of the URI whose scheme ends at a mark; or, with a low nibble that
-/// no number has, the reason why there is none. One register: a function that returns
+/// Returns the caller number of the URI whose scheme ends at `colon`. With a low nibble of 0,
+/// which no number has, it is the reason instead. One register: a function that returns
 /// through a pointer may leave that pointer in `r0`, which the verifier refuses.
 #[inline(never)]
-pub(crate) fn number<B: Bytes>(bytes: &B, start: usize, lane: u64, plan: &Plan) -> u64 {
-    let form = (lane >> 14) as u8 & 3;
-    let user = start + headers::offset(lane) + 1;
+pub(crate) fn number<B: Bytes>(bytes: &B, start: usize, colon: FieldOffset, plan: &Plan) -> u64 {
+    let form = colon.form();
+    let user = start + colon.offset() + 1;
     let plain = if form == Form::Sip as u8 { uri::read_plain(bytes, user) } else { None };
     let any = || {
-        let (user, form) = (bytes.forget(user), bytes.forget(form as usize));
-        uri::read(&bytes.renewed(), user, form as u8)
+        let (user, form) = (bytes.hide_range(user), bytes.hide_range(form as usize));
+        uri::read(&bytes.revalidated(), user, form as u8)
     };
     let number = match plain.map_or_else(any, Ok) {
-        Ok(dialled) => plan.resolve(&dialled.forgotten(bytes)),
+        Ok(dialled) => plan.resolve(&dialled.hide_ranges(bytes)),
         Err(reason) => Err(reason),
     };
     match number {
@@ -278,7 +278,7 @@ pub(crate) fn number<B: Bytes>(bytes: &B, start: usize, lane: u64, plan: &Plan) 
     }
 }
 
-/// Whether the mode for all trunks enforces blocks.
+/// Returns whether the mode for all trunks enforces blocks.
 fn enforces(settings: &Settings, now: u64) -> bool {
     settings.mode == MODE_ENFORCE && (settings.enforce_until == 0 || now < settings.enforce_until)
 }

@@ -1,7 +1,7 @@
-//! What the kernel and user space of Palang must agree on.
+//! The types and rules that the kernel program and user space of Palang share.
 //!
-//! This crate is compiled for the host and for BPF. It has no I/O, no clock, no
-//! allocation and no idea of XDP or Aya: bytes come through [`bytes::Bytes`], look-ups
+//! This crate is compiled for the host and for BPF. It has no I/O, no clock and no
+//! allocation, and does not know XDP or Aya. Bytes come through [`bytes::Bytes`], look-ups
 //! and the time through [`decide::PolicyLookup`] and [`judge::JudgeContext`]. Start at [`judge::judge`].
 #![cfg_attr(not(test), no_std)]
 #![forbid(unsafe_code)]

@@ -2,7 +2,7 @@
 
 use crate::abi::{
     Allow, Attempt, AttemptKey, Block, EventStats, EvidenceStats, FragmentKey, GENERATIONS, Grace,
-    Grant, PORT_WORDS, PrefixKey, Profile, Redial, Settings, TRUNKS_MAX, TrunkKey,
+    Grant, PORT_WORDS, PrefixKey, Profile, RedialCounter, Settings, TRUNKS_MAX, TrunkKey,
 };
 use crate::number::Number;
 use crate::reason::REASON_NUMBERS;
@@ -112,7 +112,7 @@ pub const MAPS: &[MapSpec] = &[
     hash::<Block>("BLOCKED_NUMBERS", MaxEntries::Blocks),
     trie::<PrefixKey, Block>("BLOCKED_PREFIXES", PREFIXES),
     lru::<AttemptKey, Attempt>("ATTEMPTS", MaxEntries::Attempts),
-    lru::<Number, Redial>("REDIALS", MaxEntries::Attempts),
+    lru::<Number, RedialCounter>("REDIALS", MaxEntries::Attempts),
     hash::<Grant>("GRANTS", MaxEntries::Fixed(NUMBERS)),
     lru::<Number, Grace>("GRACE", MaxEntries::Fixed(NUMBERS)),
     lru::<FragmentKey, u64>("FRAGMENTS", MaxEntries::Fixed(PREFIXES)),

@@ -1,8 +1,8 @@
 //! Caller numbers: the canonical form of a call's origin, in one `u64`.
 //!
-//! Digits stand as nibbles from the top, the length in the low nibble, unused
+//! Digits are as nibbles from the top, the length in the low nibble, unused
 //! nibbles are zero. So a number is unequal to every longer number that begins
-//! with it, and its big-endian bytes are a key for an LPM trie, where a prefix of
+//! with it. Its big-endian bytes are a key for an LPM trie, where a prefix of
 //! `n` digits has a prefix length of `4 × n` bits and a whole number one of 64.
 //!
 //! A local (short) number starts with nibble `0xF` and is never shared between
@@ -25,7 +25,7 @@ impl Digits {
     /// No digits.
     pub const EMPTY: Digits = Digits(0);
 
-    /// The digits of an ASCII text; `None` when it holds anything else or more than 15.
+    /// Returns the digits of an ASCII text; `None` when it holds anything else or more than 15.
     #[must_use]
     pub const fn parse(text: &str) -> Option<Digits> {
         let bytes = text.as_bytes();
@@ -44,41 +44,41 @@ impl Digits {
         Some(digits)
     }
 
-    /// With one more digit at the end. The caller has checked that there is room.
+    /// Returns these digits with one more at the end. The caller has checked that there is room.
     const fn push(self, digit: u8) -> Digits {
         let len = self.len();
         Digits((self.0 | ((digit as u64) << (60 - 4 * len))) + 1)
     }
 
-    /// How many digits.
+    /// Returns how many digits there are.
     #[must_use]
     pub const fn len(self) -> u32 {
         (self.0 & 0xF) as u32
     }
 
-    /// Whether there are none.
+    /// Returns whether it has no digits.
     #[must_use]
     pub const fn is_empty(self) -> bool {
         self.len() == 0
     }
 
-    /// The nibbles without the count.
+    /// Returns the nibbles without the count.
     pub(crate) const fn nibbles(self) -> u64 {
         self.0 & !0xF
     }
 
-    /// The first digit; 0 also when there is none.
+    /// Returns the first digit; 0 also without digits.
     pub(crate) const fn first(self) -> u64 {
         self.0 >> 60
     }
 
-    /// A mask over as many top nibbles as there are digits.
+    /// Returns a mask over as many top nibbles as there are digits.
     const fn mask(self) -> u64 {
         // Two shifts: 64 - 4 × 0 would be a shift by the whole width.
         !((u64::MAX >> (2 * self.len())) >> (2 * self.len()))
     }
 
-    /// Whether these digits begin with all of `prefix`.
+    /// Returns whether these digits begin with all of `prefix`.
     #[must_use]
     pub const fn starts_with(self, prefix: Digits) -> bool {
         self.len() >= prefix.len() && (self.0 & prefix.mask()) == prefix.nibbles()
@@ -94,13 +94,13 @@ impl Number {
     /// No number: what an unread caller has in events and maps.
     pub const NONE: Number = Number(0);
 
-    /// An E.164 number from its digits.
+    /// Returns an E.164 number from its digits.
     #[must_use]
     pub const fn e164(digits: Digits) -> Number {
         Number(digits.0)
     }
 
-    /// A local number from its digits, at most 14.
+    /// Returns a local number from its digits, at most 14.
     #[must_use]
     pub const fn local(digits: Digits) -> Option<Number> {
         if digits.len() >= DIGITS_MAX {
@@ -109,13 +109,13 @@ impl Number {
         Some(Number((LOCAL << 60) | (digits.nibbles() >> 4) | (digits.len() + 1) as u64))
     }
 
-    /// Whether this is a local number.
+    /// Returns whether this is a local number.
     #[must_use]
     pub const fn is_local(self) -> bool {
         self.0 >> 60 == LOCAL
     }
 
-    /// The digits, of a local number without its mark.
+    /// Returns the digits, of a local number without its mark.
     #[must_use]
     pub const fn digits(self) -> Digits {
         if self.is_local() {
@@ -125,7 +125,7 @@ impl Number {
         }
     }
 
-    /// How many digits it has; the mark of a local number is none.
+    /// Returns how many digits it has, without the mark of a local number.
     #[must_use]
     pub const fn count(self) -> u32 {
         // No branch: 15 is the only nibble that the sum carries out of.
@@ -133,7 +133,7 @@ impl Number {
         (self.0 & 0xF).wrapping_sub(local) as u32
     }
 
-    /// The key of this number in a hash map or an LPM trie.
+    /// Returns the key of this number in a hash map or an LPM trie.
     #[must_use]
     pub const fn key(self) -> [u8; 8] {
         self.0.to_be_bytes()

@@ -1,6 +1,6 @@
 //! The numbering plan of a trunk: turns the digits that it sends into a caller number.
 //!
-//! What can be read in two ways, or in none, is no number: it passes.
+//! Digits that can be read in two ways, or in no way, are not a number: the call passes.
 
 use crate::bytes::Bytes;
 use crate::number::{DIGITS_MAX, Digits, Number};
@@ -26,7 +26,7 @@ pub const INTERNATIONAL_MAX: usize = 8;
 pub const PREFIX_DIGITS_MAX: u32 = 5;
 /// No country has shorter numbers than this, country code included.
 const E164_DIGITS_MIN: u32 = 7;
-/// More digits than this hold no number behind any prefix.
+/// More digits than this hold no number after any prefix.
 const DIALLED_MAX: u32 = DIGITS_MAX + PREFIX_DIGITS_MAX;
 
 /// How one trunk writes numbers.
@@ -86,41 +86,41 @@ pub enum Context {
     None,
     /// Under these leading digits of E.164 numbers.
     Global(Digits),
-    /// In a domain, or nowhere that can be told: no plan reads it.
+    /// In a domain, or in an unknown place: no plan reads it.
     Unknown,
 }
 
-/// The digits that stood in a URI, before the plan.
+/// The digits in a URI, before the plan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Dialled {
     /// The digits before the last sixteen, the last of them in the low nibble.
     pub high: u64,
     /// The last sixteen digits, the last of them in the low nibble.
     pub low: u64,
-    /// How many digits stood there; above 32 only the last 32 are kept.
+    /// How many digits the URI had; above 32 only the last 32 are kept.
     pub count: u32,
-    /// Whether a `+` stood before them.
+    /// Whether a `+` came before them.
     pub plus: bool,
     /// Where they are valid.
     pub context: Context,
 }
 
 impl Dialled {
-    /// The same, of which the verifier shall forget which reader it comes from.
+    /// Returns these digits with hidden ranges: the verifier forgets which reader they come from.
     #[inline(always)]
-    pub(crate) fn forgotten<B: Bytes>(self, bytes: &B) -> Dialled {
+    pub(crate) fn hide_ranges<B: Bytes>(self, bytes: &B) -> Dialled {
         let (context, digits) = match self.context {
             Context::None => (0, Digits::EMPTY),
             Context::Unknown => (1, Digits::EMPTY),
             Context::Global(digits) => (2, digits),
         };
-        let digits = Digits(bytes.forget(digits.0 as usize) as u64);
+        let digits = Digits(bytes.hide_range(digits.0 as usize) as u64);
         Dialled {
-            high: bytes.forget(self.high as usize) as u64,
-            low: bytes.forget(self.low as usize) as u64,
-            count: bytes.forget(self.count as usize) as u32,
-            plus: bytes.forget(self.plus as usize) & 1 != 0,
-            context: match bytes.forget(context) {
+            high: bytes.hide_range(self.high as usize) as u64,
+            low: bytes.hide_range(self.low as usize) as u64,
+            count: bytes.hide_range(self.count as usize) as u32,
+            plus: bytes.hide_range(self.plus as usize) & 1 != 0,
+            context: match bytes.hide_range(context) {
                 0 => Context::None,
                 2 => Context::Global(digits),
                 _ => Context::Unknown,
@@ -128,7 +128,7 @@ impl Dialled {
         }
     }
 
-    /// The first sixteen digits as nibbles from the top. Only for 1 to 20 digits.
+    /// Returns the first sixteen digits as nibbles from the top. Only for 1 to 20 digits.
     const fn top(&self) -> u64 {
         if self.count <= 16 {
             self.low << ((64 - 4 * self.count) & 63)
@@ -138,7 +138,7 @@ impl Dialled {
         }
     }
 
-    /// The digits behind the first `skip`; `None` when there are none or more than 15.
+    /// Returns the digits after the first `skip`; `None` when no digit or more than 15 are left.
     const fn behind(&self, skip: u32) -> Option<Digits> {
         let len = self.count.wrapping_sub(skip);
         if len == 0 || len > DIGITS_MAX {
@@ -168,7 +168,7 @@ impl Readings {
 }
 
 impl Plan {
-    /// The caller number of what a trunk sent.
+    /// Returns the caller number of dialled digits.
     ///
     /// # Errors
     /// [`Reason::TooManyDigits`] and [`Reason::AmbiguousNumber`].
@@ -237,7 +237,7 @@ impl Plan {
         }
     }
 
-    /// A number as dialled in our own country, with or without the prefixes that are
+    /// Returns a number as dialled in our own country, with or without the prefixes that are
     /// dialled there. Of other contexts only the place is known, not how numbers are
     /// dialled in it: `863-1234;phone-context=+1-914-555` (RFC 3966 §5.1.5).
     fn read_in_country(&self, dialled: &Dialled, readings: &mut Readings) {
@@ -256,7 +256,7 @@ impl Plan {
         }
     }
 
-    /// Length of the international prefix that these digits begin with.
+    /// Returns the length of the international prefix that these digits begin with.
     fn international_prefix(&self, dialled: &Dialled) -> Option<u32> {
         let top = Digits(dialled.top() & !0xF | DIGITS_MAX as u64);
         for prefix in self.international {
@@ -277,7 +277,7 @@ impl Plan {
         }
     }
 
-    /// A national (significant) number, behind the country code.
+    /// Returns a national (significant) number, after the country code.
     fn national(&self, digits: Digits, readings: &mut Readings) {
         if digits.first() == 0 {
             return;
@@ -288,7 +288,7 @@ impl Plan {
         }
     }
 
-    /// An E.164 number, as long as it can be one.
+    /// Returns an E.164 number, as long as it can be one.
     fn e164(&self, digits: Digits) -> Option<Number> {
         if digits.first() == 0 {
             return None;
@@ -301,7 +301,7 @@ impl Plan {
         if possible { Some(Number::e164(digits)) } else { None }
     }
 
-    /// Whether the digits are our country code and a national number behind it.
+    /// Returns whether the digits are our country code and a national number after it.
     fn has_own_country(&self, digits: Digits) -> bool {
         let len = self.country.len();
         digits.starts_with(self.country)
@@ -309,8 +309,8 @@ impl Plan {
             && digits.0 << ((4 * len) & 63) >> 60 != 0
     }
 
-    /// The prefix of E.164 numbers that a text such as `62812*`, `+62812*` or `0812*`
-    /// names; `None` when it is none. Host only: the kernel never reads prefixes.
+    /// Returns the prefix of E.164 numbers that a text such as `62812*`, `+62812*` or `0812*`
+    /// names; `None` for any other text. Host only: the kernel never reads prefixes.
     #[must_use]
     pub fn prefix(&self, text: &str) -> Option<Digits> {
         let text = text.strip_suffix('*')?;
@@ -338,7 +338,7 @@ impl Plan {
     }
 }
 
-/// `a` followed by `b`; `None` when that is more than 15 digits.
+/// Joins `a` and `b`; `None` when that is more than 15 digits.
 fn join(a: Digits, b: Digits) -> Option<Digits> {
     let len = a.len() + b.len();
     if len > DIGITS_MAX {
@@ -351,7 +351,7 @@ fn join(a: Digits, b: Digits) -> Option<Digits> {
 mod tests {
     use super::*;
 
-    /// What `text`, digits with an optional `+`, reads as.
+    /// Returns the reading of `text`, digits with an optional `+`.
     fn read(plan: &Plan, text: &str) -> Result<String, Reason> {
         let plus = text.starts_with('+');
         let (mut high, mut low, mut count) = (0u64, 0u64, 0);

@@ -1,13 +1,13 @@
 //! Every reason that a packet can get.
 //!
-//! A number is never used for anything else, also not after its reason is gone:
-//! counters, call records and audit rows of other versions carry it. A new reason
+//! A number is never used for another reason, also not after its reason is gone.
+//! Counters, call records and audit rows of other versions carry it. A new reason
 //! also needs its line in `tests/fixtures/pcaps/README.md` when a fixture shows it.
 
-/// What a reason permits the gate to do with a packet.
+/// The fate of a packet that a reason permits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
-    /// The packet passes, whatever else is known about it.
+    /// The packet passes in every case.
     Pass,
     /// The packet may be refused; the block's action says how.
     Refuse,
@@ -24,33 +24,33 @@ macro_rules! reasons {
             /// All reasons, by rising number.
             pub const ALL: &'static [Reason] = &[$(Reason::$variant,)*];
 
-            /// The name in tables, JSON and metrics: a contract.
+            /// Returns the name in tables, JSON and metrics: a contract.
             #[must_use]
             pub const fn name(self) -> &'static str {
                 match self { $(Reason::$variant => $name,)* }
             }
 
-            /// Whether a packet with this reason may be refused at all.
+            /// Returns whether a packet with this reason may be refused at all.
             #[must_use]
             pub const fn fate(self) -> Fate {
                 match self { $(Reason::$variant => Fate::$fate,)* }
             }
 
-            /// Whether it is of an INVITE that could have been a new call: from 20 on, of which
-            /// the ACK to a refusal is none.
+            /// Returns whether it is of an INVITE that could have been a new call: from 20 on, without
+            /// the ACK to a refusal.
             #[must_use]
             pub const fn is_attempt(self) -> bool {
                 self as u8 >= Reason::BadRequestLine as u8
                     && self as u8 != Reason::RefusalAck as u8
             }
 
-            /// Whether it is of an INVITE that could not be read for sure.
+            /// Returns whether it is of an INVITE that could not be read for sure.
             #[must_use]
             pub const fn is_unread(self) -> bool {
                 self.is_attempt() && (self as u8) < Reason::UnknownTrunk as u8
             }
 
-            /// The reason with this number; `None` for one that this version does not know.
+            /// Returns the reason with this number; `None` for one that this version does not know.
             #[must_use]
             pub const fn from_number(number: u8) -> Option<Reason> {
                 match number { $($number => Some(Reason::$variant),)* _ => None }
@@ -61,7 +61,7 @@ macro_rules! reasons {
 
 reasons! {
     // 1–19: not a call that this gate reads.
-    /// Neither IPv4 nor IPv6 behind at most two VLAN tags.
+    /// Neither IPv4 nor IPv6 after at most two VLAN tags.
     NotIp = 1, "not-ip", Pass;
     /// IP, but neither UDP nor TCP: ICMP (also one that quotes an INVITE), tunnels, ESP.
     NotUdp = 2, "not-udp", Pass;
@@ -105,7 +105,7 @@ reasons! {
     CallIdMissing = 27, "call-id-missing", Pass;
     /// More than one `Call-ID`.
     CallIdRepeated = 28, "call-id-repeated", Pass;
-    /// The identity's URI is neither `sip:`, `sips:` nor `tel:`, or there is none.
+    /// The identity's URI is neither `sip:`, `sips:` nor `tel:`, or it has no URI.
     NoNumberUri = 29, "no-number-uri", Pass;
     /// The URI has no user part, or an empty one: an address is no caller.
     NoUser = 30, "no-user", Pass;

@@ -1,8 +1,8 @@
 //! The programs that `cargo xtask bench kernel` times beside the filter. No part of Palang.
 //!
-//! Those called `…_varied` first write a frame into the packet that is drawn from a corpus, so
-//! that neither the branch predictor nor the cache knows what comes; `copy_varied` does nothing
-//! else and is subtracted.
+//! Programs called `…_varied` first write a frame into the packet that is drawn from a corpus. So
+//! neither the branch predictor nor the cache knows the next frame. `copy_varied` only writes, and its
+//! time is subtracted.
 #![no_std]
 #![no_main]
 #![allow(missing_docs, reason = "the xdp macro makes functions without any")]
@@ -34,7 +34,7 @@ use filter_common::abi::Verdict;
 use filter_common::bytes::Bytes as _;
 use filter_common::frame;
 use filter_common::judge::JudgeContext as _;
-use filter_common::sip::headers::Marks;
+use filter_common::sip::fields::Fields;
 use filter_common::sip::message::{self, Reader};
 
 use crate::lookup::Kernel;
@@ -49,19 +49,19 @@ static VARIANTS: Array<Variant> = Array::with_max_entries(VARIANTS_MAX, 0);
 #[map]
 static DRAW: Array<Draw> = Array::with_max_entries(1, 0);
 
-/// What the test run itself costs.
+/// Measures the cost of the test run itself.
 #[xdp(frags)]
 pub fn null(_ctx: XdpContext) -> u32 {
     XDP_DROP
 }
 
-/// Ethernet, IPv4, UDP and the port.
+/// Reads Ethernet, IPv4, UDP and the port.
 #[xdp(frags)]
 pub fn parse(ctx: XdpContext) -> u32 {
     verdict(read_port(&ctx))
 }
 
-/// The same and one look-up in the list of blocked numbers.
+/// Reads the port and makes one look-up in the list of blocked numbers.
 #[xdp(frags)]
 pub fn lookup(ctx: XdpContext) -> u32 {
     verdict(read_port(&ctx).map(|port| {
@@ -71,25 +71,25 @@ pub fn lookup(ctx: XdpContext) -> u32 {
     }))
 }
 
-/// The outer layers and the headers, and no decision.
+/// Reads the outer layers and the headers, and decides nothing.
 #[xdp(frags)]
 pub fn scan(ctx: XdpContext) -> u32 {
     verdict(scan_of(&ctx, message::scan))
 }
 
-/// The same by the full reader.
+/// Reads the same parts by the full reader.
 #[xdp(frags)]
 pub fn scan_full(ctx: XdpContext) -> u32 {
     verdict(scan_of(&ctx, message::scan_all))
 }
 
-/// The decision with all its look-ups, told where number and Call-ID are.
+/// Decides with all look-ups; the runner gives the offsets of number and Call-ID.
 #[xdp(frags)]
 pub fn oracle(ctx: XdpContext) -> u32 {
     verdict(oracle_of(&ctx, 0))
 }
 
-/// The same decision, the number found byte by byte.
+/// Decides likewise, and finds the number byte by byte.
 #[xdp(frags)]
 pub fn naive(ctx: XdpContext) -> u32 {
     verdict(naive_of(&ctx, 0))
@@ -133,7 +133,7 @@ pub fn naive_varied(ctx: XdpContext) -> u32 {
     verdict(naive_of(&ctx, variant))
 }
 
-/// Writes a frame of the corpus into the packet, and tells which.
+/// Writes a frame of the corpus into the packet, and returns its index.
 #[inline(never)]
 fn draw(ctx: &XdpContext) -> u32 {
     let Some(how) = DRAW.get_ptr_mut(0) else { return 0 };
@@ -154,7 +154,7 @@ fn draw(ctx: &XdpContext) -> u32 {
     index
 }
 
-/// A random number below `below`.
+/// Returns a random number below `below`.
 #[inline(always)]
 fn random(below: u32) -> u32 {
     // SAFETY: the helper takes nothing and returns a number.
@@ -164,36 +164,36 @@ fn random(below: u32) -> u32 {
 
 #[inline(always)]
 fn store(ctx: &XdpContext, offset: u32, from: *const u8, len: u32) {
-    // SAFETY: there are `len` bytes behind `from`. A packet that is too short stays as it is,
-    // and what is counted of it tells the runner.
+    // SAFETY: there are `len` bytes after `from`. A packet that is too short stays as it is,
+    // and its counter shows that to the runner.
     unsafe { bpf_xdp_store_bytes(ctx.ctx, offset, from.cast_mut().cast(), len) };
 }
 
 #[inline(always)]
 fn read_port(ctx: &XdpContext) -> Option<bool> {
-    let bytes = PacketBytes::new(ctx.ctx, maps::SPARE.get_ptr_mut(0)?);
+    let bytes = PacketBytes::new(ctx.ctx, maps::SCRUB_SLOT.get_ptr_mut(0)?);
     Some(outer::read(&bytes)?.destination_port == 5060)
 }
 
 #[inline(always)]
 fn scan_of(
     ctx: &XdpContext,
-    scan: fn(&PacketBytes<*mut xdp_md>, usize, usize, &mut Marks) -> u8,
+    scan: fn(&PacketBytes<*mut xdp_md>, usize, usize, &mut Fields) -> u8,
 ) -> Option<bool> {
     let scratch = run::cleared(&maps::SCRATCH)?;
-    let bytes = PacketBytes::new(ctx.ctx, maps::SPARE.get_ptr_mut(0)?);
+    let bytes = PacketBytes::new(ctx.ctx, maps::SCRUB_SLOT.get_ptr_mut(0)?);
     frame::read(&bytes, &mut scratch.packet).ok()?;
     let (payload, len) = (scratch.packet.payload, scratch.packet.payload_len);
     let start = message::request_uri(&bytes, payload, len);
-    let bytes = &bytes.renewed();
-    let state = scan(bytes, start, payload + len - start, &mut scratch.marks);
-    Some(message::check(bytes, start, state, &scratch.marks).is_ok())
+    let bytes = &bytes.revalidated();
+    let state = scan(bytes, start, payload + len - start, &mut scratch.fields);
+    Some(message::check(bytes, start, state, &scratch.fields).is_ok())
 }
 
 #[inline(always)]
 fn oracle_of(ctx: &XdpContext, variant: u32) -> Option<bool> {
     let variant = VARIANTS.get(variant)?;
-    let bytes = PacketBytes::new(ctx.ctx, maps::SPARE.get_ptr_mut(0)?);
+    let bytes = PacketBytes::new(ctx.ctx, maps::SCRUB_SLOT.get_ptr_mut(0)?);
     let outer = outer::read(&bytes)?;
     if !Kernel::new()?.is_sip_port(outer.destination_port) {
         return None;
@@ -205,13 +205,13 @@ fn oracle_of(ctx: &XdpContext, variant: u32) -> Option<bool> {
 #[inline(always)]
 fn naive_of(ctx: &XdpContext, variant: u32) -> Option<bool> {
     let variant = VARIANTS.get(variant)?;
-    let bytes = PacketBytes::new(ctx.ctx, maps::SPARE.get_ptr_mut(0)?);
+    let bytes = PacketBytes::new(ctx.ctx, maps::SCRUB_SLOT.get_ptr_mut(0)?);
     let outer = outer::read(&bytes)?;
     if !Kernel::new()?.is_sip_port(outer.destination_port) {
         return None;
     }
     let number = naive::number(&bytes)?;
-    let bytes = &bytes.renewed();
+    let bytes = &bytes.revalidated();
     told::decide(ctx, bytes, &outer, number, variant)
 }
 

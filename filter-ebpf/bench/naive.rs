@@ -1,4 +1,4 @@
-//! What one writes first: a byte at a time until `\nFrom:`, then a byte at a time to the number.
+//! A first attempt at a filter: a byte at a time until `\nFrom:`, then a byte at a time to the number.
 //! Stops at the first `From`, and would be fooled by a second one, a folded or a compact one.
 
 use filter_common::bytes::Bytes;
@@ -13,26 +13,26 @@ const HEADER_MASK: u64 = 0x0000_FFFF_FFFF_FFFF;
 const HEADER_LEN: usize = 6;
 const DIGITS_MAX: u64 = 15;
 
-/// The number of the first `From`.
+/// Returns the number of the first `From`.
 #[inline(always)]
 pub fn number<B: Bytes>(bytes: &B) -> Option<Number> {
-    // Renewed each time: else the verifier walks the rest once for every length found readable.
+    // Renewed each time: otherwise the verifier walks the rest once for every length found readable.
     let header = from(bytes);
-    let bytes = &bytes.renewed();
-    let digits = uri(bytes, bytes.forget(header));
-    let bytes = &bytes.renewed();
-    let number = bytes.forget(read(bytes, bytes.forget(digits)) as usize) as u64;
+    let bytes = &bytes.revalidated();
+    let digits = uri(bytes, bytes.hide_range(header));
+    let bytes = &bytes.revalidated();
+    let number = bytes.hide_range(read(bytes, bytes.hide_range(digits)) as usize) as u64;
     (number != 0).then_some(Number(number))
 }
 
-/// The offset behind `\nFrom:`; 0: it is not there.
+/// Returns the offset after `\nFrom:`; 0: it is not there.
 #[inline(never)]
 fn from<B: Bytes>(bytes: &B) -> usize {
     let mut i = PAYLOAD;
     while i < SCAN_MAX {
         match bytes.byte(i) {
             // Renewed, or the verifier walks all that follows once more for each line.
-            Some(b'\n') => match bytes.renewed().word(i) {
+            Some(b'\n') => match bytes.revalidated().word(i) {
                 Some(word) if word & HEADER_MASK == HEADER => return i + HEADER_LEN,
                 Some(_) => {}
                 None => break,
@@ -45,7 +45,7 @@ fn from<B: Bytes>(bytes: &B) -> usize {
     0
 }
 
-/// The offset of the first digit behind `<sip:+`; 0: there is none.
+/// Returns the offset of the first digit after `<sip:+`; 0: no digit.
 #[inline(never)]
 fn uri<B: Bytes>(bytes: &B, header: usize) -> usize {
     let mut i = 0;
@@ -60,7 +60,7 @@ fn uri<B: Bytes>(bytes: &B, header: usize) -> usize {
     0
 }
 
-/// The digits at an offset as a number; 0: there are none, or too many.
+/// Returns the digits at an offset as a number; 0: no digit, or too many.
 #[inline(never)]
 fn read<B: Bytes>(bytes: &B, at: usize) -> u64 {
     let mut number = 0;

@@ -2,7 +2,7 @@
 
 use filter_common::bytes::Bytes;
 
-/// What stands around a datagram.
+/// The headers around a datagram.
 pub struct Outer {
     /// IPv4 source.
     pub source: u32,

@@ -1,5 +1,5 @@
-//! The same decision for programs that find the caller number in another way: what is left of the
-//! filter when reading the message costs nothing.
+//! The decision for programs that find the caller number in another way: the rest of the filter
+//! when reading the message costs nothing.
 
 use aya_ebpf::programs::XdpContext;
 use filter_common::abi::{EVENT_REPEATED, Event, MODE_ENFORCE, TRANSPORT_UDP};
@@ -15,7 +15,7 @@ use crate::outer::Outer;
 use crate::telemetry;
 use crate::variants::Variant;
 
-/// Eight digits as text, the first one lowest, as nibbles from the top of 32 bits.
+/// Packs eight digits of a text, the first one lowest, as nibbles from the top of 32 bits.
 #[inline(always)]
 const fn nibbles(text: u64) -> u64 {
     let digits = text.swap_bytes() & 0x0F0F_0F0F_0F0F_0F0F;
@@ -24,7 +24,7 @@ const fn nibbles(text: u64) -> u64 {
     (fours | fours >> 16) & 0xFFFF_FFFF
 }
 
-/// The number whose digits stand where the runner says: two loads, no look at any of them.
+/// Returns the number whose digits are where the runner says: two loads, no look at any of them.
 #[inline(always)]
 pub fn number<B: Bytes>(bytes: &B, variant: &Variant) -> Option<Number> {
     let at = variant.number_at as usize;
@@ -35,7 +35,7 @@ pub fn number<B: Bytes>(bytes: &B, variant: &Variant) -> Option<Number> {
 }
 
 /// Decides on a call of this number as the filter does, with all its look-ups, and reports it.
-/// The place of the Call-ID is told. Whether it is refused.
+/// The runner gives the place of the Call-ID. Returns whether the call is refused.
 #[inline(always)]
 pub fn decide<B: Bytes>(
     ctx: &XdpContext,
@@ -75,11 +75,11 @@ pub fn decide<B: Bytes>(
     }
     event.trunk = kernel.trunk(&event.source) as u16;
     let profile = kernel.profile(event.trunk as u32)?;
-    let enforced = bytes.forget((enforces && profile.mode == MODE_ENFORCE) as usize) as u32;
+    let enforced = bytes.hide_range((enforces && profile.mode == MODE_ENFORCE) as usize) as u32;
     let call = Call { number, second: Number::NONE, call_id, enforced };
     let decision = decide::decide(&mut kernel, &call);
     event.verdict = decision.verdict as u8;
-    event.would = decision.would as u8;
+    event.policy_verdict = decision.policy_verdict as u8;
     event.rule = decision.rule;
     event.reason = decision.reason as u8;
     if decision.repeated {

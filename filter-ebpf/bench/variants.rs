@@ -1,17 +1,17 @@
-//! What the runner tells the benchmark's programs; `bench/` has this file as a module too.
+//! The input of the benchmark's programs from the runner; `bench/` has this file as a module too.
 
-/// Bytes of every varied frame. What its headers leave of them is padding behind the datagram.
+/// Bytes of every varied frame. The rest after its headers is padding after the datagram.
 pub const FRAME_LEN: usize = 960;
 /// Most frames of a corpus.
 pub const VARIANTS_MAX: u32 = 512;
 /// Digits that [`Draw::numbers`] replaces.
 pub const DRAWN_DIGITS: usize = 8;
 
-/// One frame, and where things stand in it: what the oracle is told.
+/// One frame, and the offsets that the oracle gets.
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub struct Variant {
-    /// The first digit of the caller number, behind the `+`.
+    /// The first digit of the caller number, after the `+`.
     pub number_at: u16,
     /// How many digits it has, 1 to 15.
     pub number_len: u16,
@@ -27,9 +27,9 @@ pub struct Variant {
 #[derive(Clone, Copy, Default)]
 #[repr(C)]
 pub struct Draw {
-    /// From so many variants, at random; the first one always when it is 1.
+    /// From this many variants, at random; the first one always when it is 1.
     pub variants: u32,
-    /// Not 0: the digits behind the first four of the caller number become those of a random
+    /// Not 0: the digits after the first four of the caller number become those of a random
     /// number below this, in octal.
     pub numbers: u32,
     /// Not 0: the first bytes of the Call-ID become new ones, so that the attempt is a new one.
@@ -38,7 +38,7 @@ pub struct Draw {
     pub attempt: u32,
 }
 
-/// The eight octal digits of a number below 2^24, as text; the first one lowest.
+/// Returns the eight octal digits of a number below 2^24, as text; the first one lowest.
 #[inline(always)]
 #[must_use]
 pub const fn octal(number: u32) -> u64 {

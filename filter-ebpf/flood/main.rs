@@ -5,6 +5,7 @@
 #![allow(missing_docs, reason = "the xdp macro makes functions without any")]
 #![feature(asm_experimental_arch)]
 
+mod maps;
 #[path = "../bench/naive.rs"]
 mod naive;
 mod order;
@@ -14,26 +15,6 @@ mod outer;
 #[path = "../src/packet.rs"]
 #[allow(dead_code, reason = "the filter uses the rest")]
 mod packet;
-
-/// The maps that `packet` needs.
-mod maps {
-    use aya_ebpf::macros::map;
-    use aya_ebpf::maps::{Array, PerCpuArray};
-
-    #[map]
-    pub static SPARE: PerCpuArray<usize> = PerCpuArray::with_max_entries(1, 0);
-
-    #[map]
-    pub static REPLAY_LEN: Array<u32> = Array::with_max_entries(1, 0);
-}
-
-/// What `packet` asks the filter.
-mod lookup {
-    /// Returns false: these programs judge live frames only.
-    pub fn is_replay() -> bool {
-        false
-    }
-}
 
 use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS};
 use aya_ebpf::helpers::bpf_get_prandom_u32;
@@ -45,7 +26,7 @@ use aya_ebpf::programs::XdpContext;
 use crate::order::{FRAME_LEN, Order, VARIANTS, Variant};
 use crate::packet::PacketBytes;
 
-/// A sender that was held up makes good at most so many frames: more would be a burst that no
+/// A sender that was held up makes good at most this many frames: more would be a burst that no
 /// caller sends.
 const MADE_GOOD: u64 = 32;
 
@@ -60,7 +41,7 @@ static ORDER: Array<Order> = Array::with_max_entries(1, 0);
 #[map]
 static BLOCKED: HashMap<u64, u8> = HashMap::with_max_entries(16_384, 0);
 
-/// Run again and again on live frames: each run sends one INVITE, or none while none is due.
+/// Sends one INVITE in each run on a live frame, or none while none is due.
 #[xdp]
 pub fn sender(ctx: XdpContext) -> u32 {
     let Some(order) = ORDER.get_ptr_mut(0) else { return XDP_DROP };
@@ -95,13 +76,13 @@ pub fn sender(ctx: XdpContext) -> u32 {
     unsafe { bpf_redirect(order.interface, 0) as u32 }
 }
 
-/// What a driver's receive path costs when nothing is looked at.
+/// Measures the cost of a driver's receive path without a look at the frame.
 #[xdp]
 pub fn null(_ctx: XdpContext) -> u32 {
     XDP_DROP
 }
 
-/// A byte at a time until the number, and one look-up.
+/// Reads a byte at a time to the number and makes one look-up.
 #[xdp]
 pub fn naive_filter(ctx: XdpContext) -> u32 {
     if is_blocked(&ctx) == Some(true) { XDP_DROP } else { XDP_PASS }
@@ -109,7 +90,7 @@ pub fn naive_filter(ctx: XdpContext) -> u32 {
 
 #[inline(always)]
 fn is_blocked(ctx: &XdpContext) -> Option<bool> {
-    let bytes = PacketBytes::new(ctx.ctx, maps::SPARE.get_ptr_mut(0)?);
+    let bytes = PacketBytes::new(ctx.ctx, maps::SCRUB_SLOT.get_ptr_mut(0)?);
     if outer::read(&bytes)?.destination_port != 5060 {
         return None;
     }
@@ -118,7 +99,7 @@ fn is_blocked(ctx: &XdpContext) -> Option<bool> {
     Some(unsafe { BLOCKED.get(number.0).is_some() })
 }
 
-/// A number as eight hexadecimal digits from `a` on, as text.
+/// Returns a number as eight hexadecimal digits from `a` on, as text.
 #[inline(always)]
 fn digits(number: u32) -> [u8; 8] {
     let mut text = [0; 8];
@@ -132,7 +113,7 @@ fn digits(number: u32) -> [u8; 8] {
 
 #[inline(always)]
 fn store(ctx: &XdpContext, offset: u32, from: *const u8, len: u32) {
-    // SAFETY: there are `len` bytes behind `from`. A frame that is too short stays as it is.
+    // SAFETY: there are `len` bytes after `from`. A frame that is too short stays as it is.
     unsafe { bpf_xdp_store_bytes(ctx.ctx, offset, from.cast_mut().cast(), len) };
 }
 

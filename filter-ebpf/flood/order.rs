@@ -1,4 +1,4 @@
-//! What the runner tells the sender; `bench/` has this file as a module too.
+//! The orders of the runner to the sender; `bench/` has this file as a module too.
 
 /// Bytes of every frame that is sent.
 pub const FRAME_LEN: usize = 900;
@@ -15,7 +15,7 @@ pub struct Variant {
     pub frame: [u8; FRAME_LEN],
 }
 
-/// What is to be sent, and what has been.
+/// The frames to send, and those that were sent.
 #[derive(Clone, Copy, Default)]
 #[repr(C)]
 pub struct Order {

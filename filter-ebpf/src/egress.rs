@@ -9,8 +9,8 @@ use filter_common::egress::{READ_MAX, called, is_sip};
 use filter_common::judge::{JudgeContext as _, Scratch};
 use filter_common::number::Number;
 
-use crate::lookup::{Kernel, is_replay};
-use crate::packet::{Context as _, PacketBytes};
+use crate::lookup::Kernel;
+use crate::packet::{Context as _, PacketBytes, is_replay};
 use crate::{maps, run};
 
 const SECOND: u64 = 1_000_000_000;
@@ -18,15 +18,15 @@ const SECOND: u64 = 1_000_000_000;
 /// Opens the call-back grace of the number that a packet calls, if it calls one.
 #[inline(always)]
 pub fn note_call(ctx: &TcContext) {
-    let (Some(scratch), Some(spare)) =
-        (run::cleared(&maps::EGRESS_SCRATCH), maps::EGRESS_SPARE.get_ptr_mut(0))
+    let (Some(scratch), Some(scrub_slot)) =
+        (run::cleared(&maps::EGRESS_SCRATCH), maps::EGRESS_SCRUB_SLOT.get_ptr_mut(0))
     else {
         return;
     };
     let Some(mut kernel) = Kernel::new() else {
         return;
     };
-    let number = find(ctx, &kernel, scratch, spare);
+    let number = find(ctx, &kernel, scratch, scrub_slot);
     if is_replay()
         && let Some(last) = maps::REPLAY_EVENT.get_ptr_mut(0)
     {
@@ -43,9 +43,9 @@ pub fn note_call(ctx: &TcContext) {
 }
 
 #[inline(always)]
-fn find(ctx: &TcContext, kernel: &Kernel, scratch: &mut Scratch, spare: *mut usize) -> Number {
+fn find(ctx: &TcContext, kernel: &Kernel, scratch: &mut Scratch, scrub_slot: *mut usize) -> Number {
     let skb = ctx.skb.skb;
-    let mut bytes = PacketBytes::new(skb, spare);
+    let mut bytes = PacketBytes::new(skb, scrub_slot);
     if !is_sip(&bytes, kernel, scratch) {
         return Number::NONE;
     }
@@ -55,6 +55,6 @@ fn find(ctx: &TcContext, kernel: &Kernel, scratch: &mut Scratch, spare: *mut usi
     if end - start < wanted as usize {
         let _ = ctx.skb.pull_data(wanted);
     }
-    bytes.renew();
+    bytes.revalidate();
     called(&mut bytes, kernel, scratch)
 }

@@ -2,31 +2,20 @@
 
 use core::mem::MaybeUninit;
 
-use aya_ebpf::Global;
 use aya_ebpf::bindings::BPF_ANY;
 use aya_ebpf::helpers::bpf_ktime_get_boot_ns;
 use aya_ebpf::maps::LpmTrie;
 use aya_ebpf::maps::lpm_trie::Key;
 use filter_common::abi::{
     Allow, Attempt, AttemptKey, Block, FRAGMENT_NS, FragmentKey, GENERATIONS, Grace, Grant,
-    PORT_WORDS, PrefixKey, Profile, Redial, Settings, TRUNKS_MAX,
+    PORT_WORDS, PrefixKey, Profile, RedialCounter, Settings, TRUNKS_MAX,
 };
 use filter_common::decide::PolicyLookup;
 use filter_common::judge::JudgeContext;
 use filter_common::number::Number;
 
 use crate::maps;
-
-/// 1: this is a replay, and the time is that of the capture. Set when the program is
-/// loaded; it is constant for the verifier, so a live filter has no such code.
-#[unsafe(no_mangle)]
-static REPLAY: Global<u32> = Global::new(0);
-
-/// Whether frames of a capture are judged.
-#[inline(always)]
-pub fn is_replay() -> bool {
-    REPLAY.load() != 0
-}
+use crate::packet::is_replay;
 
 /// The kernel's maps, for one packet.
 pub struct Kernel {
@@ -36,8 +25,8 @@ pub struct Kernel {
 }
 
 impl Kernel {
-    /// `None` never happens: the map has that element. But a default for it would be a
-    /// second way through all that follows, which the verifier of Linux 6.1 walks whole.
+    /// Reads the generation in force. `None` never happens: the map has that element. But a default
+    /// would be a second way through all that follows, which the verifier of Linux 6.1 walks whole.
     #[inline(always)]
     pub fn new() -> Option<Kernel> {
         let generation = maps::GENERATION.get(0)? & (GENERATIONS - 1);
@@ -45,9 +34,9 @@ impl Kernel {
     }
 }
 
-/// Copies what a hash holds, from its last word to its first, which is its own number or key. An
-/// element that is taken out may be written anew for another number while it is read, from its first
-/// word on: where the number is the right one all the rest was, too.
+/// Copies an element of a hash, from its last word to its first, which is its own number or key. An
+/// element that is removed may be written for another number while it is read, from its first word
+/// on. So if the number is right, the rest is right too.
 #[inline(always)]
 fn copied<T: Copy>(entry: *const T) -> T {
     const { assert!(size_of::<T>().is_multiple_of(8) && align_of::<T>() == 8) };
@@ -63,9 +52,9 @@ fn copied<T: Copy>(entry: *const T) -> T {
     unsafe { copy.assume_init() }
 }
 
-/// What a hash holds of a number that may be let through. Asked again where that is nothing: while
-/// an entry is replaced, a look-up on another CPU may walk past the old and the new one, or find
-/// the old one as it becomes another's.
+/// Finds the element of a hash for a number that may be let through. A second look-up follows a miss:
+/// while an entry is replaced, a look-up on another CPU may walk past the old and the new one. Or it
+/// finds the old one as it becomes that of another number.
 macro_rules! find_number {
     ($map:ident, $number:expr) => {{
         let find = || maps::$map.get_ptr($number.0).map(copied);
@@ -133,8 +122,8 @@ impl PolicyLookup for Kernel {
         let entry = maps::ATTEMPTS.get_ptr_mut(key)?;
         let attempt = copied(entry.cast_const());
         if attempt.key == key {
-            // Here, for a second look-up would cost as much as reading the number. What is too old
-            // to count is replaced.
+            // Here, for a second look-up would cost as much as reading the number. An attempt that
+            // is too old to count is replaced.
             // SAFETY: an element of this type; two CPUs may lose one of two counts.
             unsafe { (*entry).repeats += 1 };
         }
@@ -162,12 +151,12 @@ impl PolicyLookup for Kernel {
     }
 
     #[inline(always)]
-    fn redial(&self, number: Number) -> Option<Redial> {
+    fn redial(&self, number: Number) -> Option<RedialCounter> {
         find_number!(REDIALS, number)
     }
 
     #[inline(always)]
-    fn count_redial(&mut self, redial: &Redial) -> bool {
+    fn count_redial(&mut self, redial: &RedialCounter) -> bool {
         maps::REDIALS.insert(redial.number.0, redial, BPF_ANY.into()).is_ok()
     }
 }

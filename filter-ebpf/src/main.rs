@@ -21,25 +21,25 @@ use filter_common::abi::Verdict;
 use filter_common::reason::Reason;
 use filter_common::sip::message::Reader;
 
-/// The program. `xdp.frags` (Linux 5.18): also on an interface whose MTU is above one page.
+/// Judges a packet by the full reader. `xdp.frags` (Linux 5.18): also on an interface whose MTU is above one page.
 #[xdp(frags)]
 pub fn palang(ctx: XdpContext) -> u32 {
     gate(&ctx, Reader::Full)
 }
 
-/// The same for a kernel without `xdp.frags`: a frame is one buffer.
+/// Judges likewise on a kernel without `xdp.frags`: a frame is one buffer.
 #[xdp]
 pub fn palang_no_frags(ctx: XdpContext) -> u32 {
     gate(&ctx, Reader::Full)
 }
 
-/// The program with the slim reader, for a kernel that refuses the full one.
+/// Judges a packet by the slim reader, for a kernel that refuses the full one.
 #[xdp(frags)]
 pub fn palang_slim(ctx: XdpContext) -> u32 {
     gate(&ctx, Reader::Slim)
 }
 
-/// The same for a kernel without `xdp.frags`.
+/// Judges by the slim reader on a kernel without `xdp.frags`.
 #[xdp]
 pub fn palang_slim_no_frags(ctx: XdpContext) -> u32 {
     gate(&ctx, Reader::Slim)
@@ -55,15 +55,15 @@ fn gate(ctx: &XdpContext, reader: Reader) -> u32 {
     action(reason, verdict)
 }
 
-/// What leaves: notes whom the centre calls, and lets every packet go on as if it were not there.
+/// Notes the numbers that the centre calls, and lets every outgoing packet go on unchanged.
 #[classifier]
 pub fn palang_egress(ctx: TcContext) -> i32 {
     egress::note_call(&ctx);
     TC_ACT_UNSPEC
 }
 
-/// What becomes of a packet. A new reason has to choose here; whatever is not refused
-/// for sure passes, and nothing aborts (that would drop).
+/// Returns the XDP action for a packet. A new reason has to choose here. A packet that is not
+/// refused for sure passes, and nothing aborts: that would drop.
 fn action(reason: Reason, verdict: u8) -> u32 {
     match reason {
         Reason::RefusedFragment

@@ -1,4 +1,4 @@
-//! All maps. Who writes, who reads, how long an entry lives.
+//! All maps: their writers, their readers, and how long an entry lives.
 //!
 //! The loader sets the capacities that depend on the number of blocks and CPUs. Policy
 //! maps are read-only for the program and never LRU: an LRU map would unblock, or
@@ -10,7 +10,7 @@ use aya_ebpf::maps::lpm_trie::Key;
 use aya_ebpf::maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf};
 use filter_common::abi::{
     Allow, Attempt, AttemptKey, Block, Event, EventStats, EvidenceStats, FragmentKey, Grace, Grant,
-    Profile, Redial, Settings,
+    Profile, RedialCounter, Settings,
 };
 use filter_common::judge::Scratch;
 use filter_common::maps::{MapKind, capacity};
@@ -63,8 +63,8 @@ pub static PROTECTED: LpmTrie<[u8; 8], Allow> = LpmTrie::with_max_entries(
 pub static ALLOWED_NUMBERS: HashMap<u64, Allow> =
     HashMap::with_max_entries(capacity::<u64, Allow>("ALLOWED_NUMBERS", MapKind::Hash), POLICY);
 
-/// Allowed prefixes, and all of [`ALLOWED_NUMBERS`] once more: the kernel replaces an entry of a trie in
-/// one go, and one of a hash so that a look-up can miss it. Written by user space.
+/// Allowed prefixes, and all of [`ALLOWED_NUMBERS`] once more. The kernel replaces an entry of a trie in
+/// one go, but a look-up can miss an entry of a hash while it is replaced. Written by user space.
 #[map]
 pub static ALLOWED_PREFIXES: LpmTrie<[u8; 8], Allow> = LpmTrie::with_max_entries(
     capacity::<Key<[u8; 8]>, Allow>("ALLOWED_PREFIXES", MapKind::LpmTrie),
@@ -89,19 +89,19 @@ pub static BLOCKED_PREFIXES: LpmTrie<[u8; 8], Block> = LpmTrie::with_max_entries
 pub static ATTEMPTS: LruHashMap<AttemptKey, Attempt> =
     LruHashMap::with_max_entries(capacity::<AttemptKey, Attempt>("ATTEMPTS", MapKind::LruHash), 0);
 
-/// How often blocked numbers called of late. The program's own; as large as [`ATTEMPTS`] has to
+/// How often blocked numbers called lately. The program's own; as large as [`ATTEMPTS`] has to
 /// be, so that a million other callers push no count out.
 #[map]
-pub static REDIALS: LruHashMap<u64, Redial> =
-    LruHashMap::with_max_entries(capacity::<u64, Redial>("REDIALS", MapKind::LruHash), 0);
+pub static REDIALS: LruHashMap<u64, RedialCounter> =
+    LruHashMap::with_max_entries(capacity::<u64, RedialCounter>("REDIALS", MapKind::LruHash), 0);
 
-/// Redial grants. The program's own, and never LRU: a grant that was given holds.
+/// RedialCounter grants. The program's own, and never LRU: a grant that was given holds.
 #[map]
 pub static GRANTS: HashMap<u64, Grant> =
     HashMap::with_max_entries(capacity::<u64, Grant>("GRANTS", MapKind::Hash), 0);
 
 /// Numbers that the centre called. The program's own. LRU, because nobody takes an entry out and
-/// nobody outside writes one: a centre does not call so many numbers in an hour.
+/// nobody outside writes one: a centre does not call this many numbers in an hour.
 #[map]
 pub static GRACE: LruHashMap<u64, Grace> =
     LruHashMap::with_max_entries(capacity::<u64, Grace>("GRACE", MapKind::LruHash), 0);
@@ -154,17 +154,17 @@ pub static EVIDENCE_STATS: PerCpuArray<EvidenceStats> = PerCpuArray::with_max_en
 #[map]
 pub static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
 
-/// The same for packets that leave: those that come in may interrupt them.
+/// Room for packets that leave: incoming packets may interrupt them.
 #[map]
 pub static EGRESS_SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
 
-/// As [`SPARE`], for packets that leave.
+/// As [`SCRUB_SLOT`], for packets that leave.
 #[map]
-pub static EGRESS_SPARE: PerCpuArray<usize> = PerCpuArray::with_max_entries(1, 0);
+pub static EGRESS_SCRUB_SLOT: PerCpuArray<usize> = PerCpuArray::with_max_entries(1, 0);
 
-/// Where numbers pass through that the verifier shall forget.
+/// The slot that numbers pass through so that the verifier forgets their ranges.
 #[map]
-pub static SPARE: PerCpuArray<usize> = PerCpuArray::with_max_entries(1, 0);
+pub static SCRUB_SLOT: PerCpuArray<usize> = PerCpuArray::with_max_entries(1, 0);
 
 /// The time of the frame that is replayed. Not used by a live filter.
 #[map]
@@ -175,6 +175,6 @@ pub static REPLAY_CLOCK: Array<u64> = Array::with_max_entries(1, POLICY);
 #[map]
 pub static REPLAY_LEN: Array<u32> = Array::with_max_entries(1, POLICY);
 
-/// What was found out about the frame that was replayed last. Not used by a live filter.
+/// The findings about the frame that was replayed last. Not used by a live filter.
 #[map]
 pub static REPLAY_EVENT: Array<Event> = Array::with_max_entries(1, 0);

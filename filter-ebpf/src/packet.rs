@@ -7,28 +7,38 @@ use aya_ebpf::bindings::{__sk_buff, xdp_md};
 use aya_ebpf::helpers::generated::{bpf_xdp_get_buff_len, bpf_xdp_load_bytes};
 use filter_common::bytes::{Bytes, OFFSET_MAX, WINDOW, Window};
 
-use crate::lookup::is_replay;
 use crate::maps;
+
+/// 1: this is a replay, and the time is that of the capture. Set when the program is
+/// loaded; it is constant for the verifier, so a live filter has no such code.
+#[unsafe(no_mangle)]
+static REPLAY: Global<u32> = Global::new(0);
+
+/// Returns whether frames of a capture are judged.
+#[inline(always)]
+pub fn is_replay() -> bool {
+    REPLAY.load() != 0
+}
 
 /// 1: the kernel has `bpf_xdp_get_buff_len` and `bpf_xdp_load_bytes` (Linux 5.18). Set when the program
 /// is loaded; it is constant for the verifier, so on a kernel without them no code calls them.
 #[unsafe(no_mangle)]
 static BUFFER_HELPERS: Global<u32> = Global::new(1);
 
-/// Whether the kernel has the helpers that reach all buffers of a frame. Without them a frame is
+/// Returns whether the kernel has the helpers that reach all buffers of a frame. Without them a frame is
 /// one buffer.
 #[inline(always)]
 pub fn has_buffer_helpers() -> bool {
     BUFFER_HELPERS.load() != 0
 }
 
-/// What a program is called with: the pointer that the kernel gives it. By value, so that no struct
-/// holds a reference to one on the stack: the verifier of Linux 7.1 no longer sees which slots of the
-/// stack are dead behind such a reference, and walks what follows once for each value in them.
+/// The pointer that the kernel calls a program with. It is passed by value, so that no struct holds a
+/// reference to one on the stack. After such a reference the verifier of Linux 7.1 no longer sees which
+/// slots of the stack are dead, and walks what follows once for each value in them.
 pub trait Context: Copy {
-    /// The packet pointers: the first byte, and the one behind the last that can be read directly.
+    /// Returns the packet pointers: the first byte, and the one after the last that can be read directly.
     fn pointers(self) -> (usize, usize);
-    /// Length of the whole frame.
+    /// Returns the length of the whole frame.
     fn len(self) -> usize;
 }
 
@@ -36,7 +46,7 @@ impl Context for *mut xdp_md {
     #[inline(always)]
     fn pointers(self) -> (usize, usize) {
         // SAFETY: the context that this program was called with. Volatile, so that the
-        // pointers of `renewed` are new ones to the compiler too.
+        // pointers of `revalidated` are new ones to the compiler too.
         unsafe {
             (
                 (&raw const (*self).data).read_volatile() as usize,
@@ -52,7 +62,7 @@ impl Context for *mut xdp_md {
                 return maps::REPLAY_LEN.get(0).copied().unwrap_or(0) as usize;
             }
             let (start, end) = self.pointers();
-            return opaque(end) - opaque(start);
+            return barrier_var(end) - barrier_var(start);
         }
         // SAFETY: the helper only reads the context that this program was called with.
         unsafe { bpf_xdp_get_buff_len(self) as usize }
@@ -79,35 +89,35 @@ impl Context for *mut __sk_buff {
 }
 
 /// The directly readable part of a frame: `start` and `end` are packet pointers. They
-/// travel as numbers because a reference to the context would be turned into two
-/// 32-bit arguments, which the verifier refuses to extend to pointers again.
+/// travel as numbers: a reference to the context would become two 32-bit arguments, and
+/// the verifier refuses to extend them to pointers again.
 pub struct PacketBytes<C> {
     start: usize,
     end: usize,
     context: C,
     /// Map memory: what the verifier reads back from there it knows nothing about.
-    spare: *mut usize,
+    scrub_slot: *mut usize,
 }
 
 impl<C: Context> PacketBytes<C> {
     #[inline(always)]
-    pub fn new(context: C, spare: *mut usize) -> PacketBytes<C> {
+    pub fn new(context: C, scrub_slot: *mut usize) -> PacketBytes<C> {
         let (start, end) = context.pointers();
-        PacketBytes { start, end, context, spare }
+        PacketBytes { start, end, context, scrub_slot }
     }
 
-    /// A pointer to `T` at `offset`, when all of it is readable.
+    /// Returns a pointer to `T` at `offset`, when all of it is readable.
     #[inline(always)]
     fn at<T>(&self, offset: usize) -> Option<*const T> {
-        // The offset that is checked must be the one that is added, and the pointer that
-        // is checked the one that is read: LLVM would make sums of its own.
-        let offset = opaque(offset);
+        // The code must add the offset that it checked, and read the pointer that it checked:
+        // LLVM would make sums of its own.
+        let offset = barrier_var(offset);
         if offset >= OFFSET_MAX {
             return None;
         }
-        let pointer = opaque(self.start + offset);
-        // `p + 1 > end` would become `p >= end`, which tells the verifier nothing.
-        if opaque(pointer + size_of::<T>()) > self.end {
+        let pointer = barrier_var(self.start + offset);
+        // `p + 1 > end` would become `p >= end`, which shows the verifier nothing.
+        if barrier_var(pointer + size_of::<T>()) > self.end {
             return None;
         }
         Some(pointer as *const T)
@@ -128,7 +138,7 @@ pub unsafe fn copy<const MAX: usize>(
 ) -> bool {
     const { assert!(MAX.is_power_of_two()) };
     // Between 1 and MAX also for the verifier of Linux 6.1, which learns nothing from `len != 0`.
-    let len = (opaque(len.wrapping_sub(1)) & (MAX - 1)) + 1;
+    let len = (barrier_var(len.wrapping_sub(1)) & (MAX - 1)) + 1;
     if has_buffer_helpers() {
         // SAFETY: the context of this packet, and as much room as the caller says.
         return unsafe { bpf_xdp_load_bytes(context, offset as u32, to.cast(), len as u32) } == 0;
@@ -137,7 +147,7 @@ pub unsafe fn copy<const MAX: usize>(
     unsafe { copy_readable::<MAX>(context, offset, to, len) != 0 }
 }
 
-/// The same without a helper; 0: not all of them can be read.
+/// Copies without a helper; 0: not all of them can be read.
 ///
 /// # Safety
 /// As for [`copy`].
@@ -148,13 +158,13 @@ unsafe fn copy_readable<const MAX: usize>(
     to: *mut u8,
     len: usize,
 ) -> u32 {
-    let Some(spare) = maps::SPARE.get_ptr_mut(0) else {
+    let Some(scrub_slot) = maps::SCRUB_SLOT.get_ptr_mut(0) else {
         return 0;
     };
-    let mut bytes = PacketBytes::new(context, spare);
-    let (len, offset) = (bytes.forget(len), bytes.forget(offset));
+    let mut bytes = PacketBytes::new(context, scrub_slot);
+    let (len, offset) = (bytes.hide_range(len), bytes.hide_range(offset));
     let mut i = 0;
-    // What a loop cannot read the last one finds once more, on one way for the verifier.
+    // The last loop reads the bytes that a loop cannot read, on one way for the verifier.
     while i < MAX && i + WINDOW <= len {
         let Some(window) = bytes.window(offset + i) else {
             break;
@@ -173,11 +183,12 @@ unsafe fn copy_readable<const MAX: usize>(
         words!(0 1 2 3 4 5 6 7);
         i += WINDOW;
     }
-    bytes.renew();
-    let (mut i, len, offset) = (bytes.forget(i), bytes.forget(len), bytes.forget(offset));
+    bytes.revalidate();
+    let (mut i, len, offset) =
+        (bytes.hide_range(i), bytes.hide_range(len), bytes.hide_range(offset));
     let mut words = 0;
     while words < WINDOW / 8 {
-        let at = opaque(i);
+        let at = barrier_var(i);
         if at > MAX - 8 || at + 8 > len {
             break;
         }
@@ -189,11 +200,12 @@ unsafe fn copy_readable<const MAX: usize>(
         i += 8;
         words += 1;
     }
-    bytes.renew();
-    let (mut i, len, offset) = (bytes.forget(i), bytes.forget(len), bytes.forget(offset));
+    bytes.revalidate();
+    let (mut i, len, offset) =
+        (bytes.hide_range(i), bytes.hide_range(len), bytes.hide_range(offset));
     let mut rest = 0;
     while rest < 8 {
-        let at = opaque(i);
+        let at = barrier_var(i);
         if at >= MAX || at >= len {
             break;
         }
@@ -208,17 +220,17 @@ unsafe fn copy_readable<const MAX: usize>(
     1
 }
 
-/// The same number, as one that LLVM knows nothing about. The barrier has to be an
+/// Returns `number` as one that LLVM knows nothing about. The barrier has to be an
 /// instruction: with none the kernel says "Invalid line_info".
 #[inline(always)]
-pub fn opaque(mut number: usize) -> usize {
+pub fn barrier_var(mut number: usize) -> usize {
     // SAFETY: moves a register onto itself.
     unsafe { asm!("{0} = {0}", inout(reg) number, options(pure, nomem, nostack)) };
     number
 }
 
-/// One load of a packet's bytes, whatever their alignment: the compiler would load them
-/// one by one, and the target feature that forbids it also misaligns the stack.
+/// One load of a packet's bytes of any alignment. The compiler would load them one by one,
+/// and the target feature that forbids it also misaligns the stack.
 macro_rules! load {
     ($self:ident, $offset:ident, $type:ty, $instruction:literal) => {{
         let pointer = $self.at::<$type>($offset)?;
@@ -231,7 +243,7 @@ macro_rules! load {
     }};
 }
 
-/// A packet pointer, with [`WINDOW`] bytes behind it that were checked.
+/// A packet pointer, with [`WINDOW`] bytes after it that were checked.
 pub struct PacketWindow(*const [u8; WINDOW]);
 
 impl Window for PacketWindow {
@@ -268,7 +280,7 @@ impl<C: Context> Bytes for PacketBytes<C> {
 
     #[inline(always)]
     fn readable(&self) -> usize {
-        opaque(self.end) - opaque(self.start)
+        barrier_var(self.end) - barrier_var(self.start)
     }
 
     #[inline(always)]
@@ -287,21 +299,21 @@ impl<C: Context> Bytes for PacketBytes<C> {
     }
 
     #[inline(always)]
-    fn renewed(&self) -> Self {
-        PacketBytes::new(self.context, self.spare)
+    fn revalidated(&self) -> Self {
+        PacketBytes::new(self.context, self.scrub_slot)
     }
 
     #[inline(always)]
-    fn forget(&self, number: usize) -> usize {
-        // SAFETY: `spare` is an aligned element of a per-CPU map.
+    fn hide_range(&self, number: usize) -> usize {
+        // SAFETY: `scrub_slot` is an aligned element of a per-CPU map.
         unsafe {
-            self.spare.write_volatile(number);
-            self.spare.read_volatile()
+            self.scrub_slot.write_volatile(number);
+            self.scrub_slot.read_volatile()
         }
     }
 
     #[inline(always)]
-    fn unlinked(&self, mut number: u64) -> u64 {
+    fn break_link(&self, mut number: u64) -> u64 {
         // SAFETY: changes no bit of a register.
         unsafe { asm!("{0} ^= 0", inout(reg) number, options(pure, nomem, nostack)) };
         number
@@ -309,6 +321,6 @@ impl<C: Context> Bytes for PacketBytes<C> {
 
     #[inline(always)]
     fn pinned(&self, number: u64) -> u64 {
-        opaque(number as usize) as u64
+        barrier_var(number as usize) as u64
     }
 }

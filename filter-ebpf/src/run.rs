@@ -1,4 +1,4 @@
-//! What the entry point does with a packet, for the filter and for the programs of the benchmark.
+//! The work of the entry point on a packet, for the filter and for the programs of the benchmark.
 
 use aya_ebpf::maps::PerCpuArray;
 use aya_ebpf::programs::XdpContext;
@@ -16,7 +16,7 @@ use crate::telemetry;
 #[inline(always)]
 pub fn run(ctx: &XdpContext, reader: Reader) -> Option<(Reason, u8)> {
     let scratch = cleared(&maps::SCRATCH)?;
-    let mut bytes = PacketBytes::new(ctx.ctx, maps::SPARE.get_ptr_mut(0)?);
+    let mut bytes = PacketBytes::new(ctx.ctx, maps::SCRUB_SLOT.get_ptr_mut(0)?);
     let mut kernel = Kernel::new()?;
     let reason = judge(&mut bytes, &mut kernel, scratch, reader);
     let limit = kernel.settings().map_or(0, |settings| settings.pass_events_per_second);
@@ -24,7 +24,7 @@ pub fn run(ctx: &XdpContext, reader: Reader) -> Option<(Reason, u8)> {
     Some((reason, scratch.event.verdict))
 }
 
-/// A scratch, all zero.
+/// Returns a scratch, all zero.
 #[inline(always)]
 pub fn cleared(room: &PerCpuArray<Scratch>) -> Option<&'static mut Scratch> {
     let scratch = room.get_ptr_mut(0)?;
@@ -36,8 +36,8 @@ pub fn cleared(room: &PerCpuArray<Scratch>) -> Option<&'static mut Scratch> {
     }
 }
 
-/// Makes the scratch zero, eight bytes at a time: a `memset` would be a call to a loop over
-/// bytes, and dearer than all that a packet which is no INVITE costs else.
+/// Makes the scratch zero, eight bytes at a time. A `memset` would be a call to a loop over
+/// bytes, which costs more than the rest of the work on a packet that is not an INVITE.
 ///
 /// # Safety
 /// `scratch` is writable and of no use to anybody else.

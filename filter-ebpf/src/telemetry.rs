@@ -1,21 +1,20 @@
-//! Counters, events and evidence: what user space learns of a packet.
+//! Counters, events and evidence: the reports to user space about a packet.
 
 use aya_ebpf::bindings::xdp_md;
 use aya_ebpf::maps::RingBuf;
 use filter_common::abi::{
-    CALL_ID_MAX, EVENT_REPEATED, EVIDENCE_MAX, Event, EventEntry, EventStats, Evidence,
+    CALL_ID_EVENT_MAX, EVENT_REPEATED, EVIDENCE_MAX, Event, EventEntry, EventStats, Evidence,
     EvidenceStats, TRUNKS_MAX, Verdict,
 };
 use filter_common::reason::{REASON_NUMBERS, Reason};
 
-use crate::lookup::is_replay;
 use crate::maps;
-use crate::packet::{self, Context as _};
+use crate::packet::{self, Context as _, is_replay};
 
 /// Of the pass events above the limit, one in this many is still sent.
 const SAMPLE: u64 = 64;
 
-/// Counts a packet and, when it is a new attempt, tells of it.
+/// Counts a packet and, when it is a new attempt, reports it.
 #[inline(always)]
 pub fn report(ctx: *mut xdp_md, event: &Event, reason: Reason, pass_events_per_second: u32) {
     count(event.trunk as u32, reason);
@@ -33,7 +32,7 @@ pub fn report(ctx: *mut xdp_md, event: &Event, reason: Reason, pass_events_per_s
     };
     // SAFETY: a per-CPU element, and nothing else runs on this CPU meanwhile.
     let stats = unsafe { &mut *stats };
-    // A grant is never thinned and never behind passes: somebody is told of it at once.
+    // A grant is never thinned and never after passes: a person sees it at once.
     if event.verdict != Verdict::Pass as u8 || reason == Reason::RedialGrant {
         if !send(ctx, &maps::EVENTS_REFUSED, event) {
             stats.refused_lost += 1;
@@ -72,13 +71,13 @@ fn send(ctx: *mut xdp_md, ring: &RingBuf, event: &Event) -> bool {
         return false;
     };
     let entry_ptr = entry.as_mut_ptr();
-    let len = usize::from(event.call_id_len).min(CALL_ID_MAX);
+    let len = usize::from(event.call_id_len).min(CALL_ID_EVENT_MAX);
     // SAFETY: as much room as an entry needs was reserved.
     unsafe {
         (&raw mut (*entry_ptr).event).write(*event);
         let room = (&raw mut (*entry_ptr).call_id).cast();
         let offset = usize::from(event.call_id_offset);
-        if len == 0 || !packet::copy::<CALL_ID_MAX>(ctx, offset, room, len) {
+        if len == 0 || !packet::copy::<CALL_ID_EVENT_MAX>(ctx, offset, room, len) {
             (&raw mut (*entry_ptr).event.call_id_len).write(0);
         }
     }

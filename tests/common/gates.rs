@@ -11,7 +11,7 @@ use palang::model::policy::Policy;
 /// that the kernel takes first.
 const PROGRAM: &str = "PALANG_TEST_PROGRAM";
 
-/// What tests load.
+/// Returns the programs that tests load.
 ///
 /// # Panics
 /// When `PALANG_TEST_PROGRAM` names no program, or the kernel takes none.
@@ -24,7 +24,7 @@ pub fn plan() -> Plan {
     only(named.unwrap_or_else(|| panic!("{PROGRAM}: there is no program {name}")))
 }
 
-/// This program alone, as a kernel has it that it is made for: one without `xdp.frags` has no helpers
+/// Loads this program alone, as the kernel that it is made for has it: one without `xdp.frags` has no helpers
 /// for frames of several buffers either.
 ///
 /// # Panics
@@ -36,7 +36,7 @@ pub fn only(program: Program) -> Plan {
     Plan { features: Features { buffer_helpers, ..plan.features }, ..plan }
 }
 
-/// Both gates with one policy. Whatever they judge, they must agree in every byte.
+/// Both gates with one policy. They must agree in every byte of each event.
 pub struct Gates {
     host: HostGate,
     kernel: Replay,
@@ -53,7 +53,7 @@ impl Gates {
         Gates::sized(policy, &[])
     }
 
-    /// The same with other sizes of some of the kernel's maps.
+    /// Makes both gates with other sizes of some of the kernel's maps.
     ///
     /// # Panics
     /// When it does not load.
@@ -62,7 +62,7 @@ impl Gates {
         Gates::of(&plan(), policy, sizes)
     }
 
-    /// The same by another plan.
+    /// Returns the same by another plan.
     ///
     /// # Panics
     /// When it does not load.
@@ -73,7 +73,7 @@ impl Gates {
         Gates { host, kernel, policy: policy.clone() }
     }
 
-    /// Another policy, and no memory of attempts and fragments.
+    /// Replaces the policy, with no memory of attempts and fragments.
     ///
     /// # Panics
     /// When the kernel does not take it.
@@ -83,7 +83,7 @@ impl Gates {
         self.policy = policy.clone();
     }
 
-    /// Another policy; attempts, redials and grants are remembered.
+    /// Replaces the policy; attempts, redials and grants are remembered.
     ///
     /// # Panics
     /// When the kernel does not take it.
@@ -93,8 +93,8 @@ impl Gates {
         self.policy = policy.clone();
     }
 
-    /// The same for a policy with other lists and another override only, entry by entry as a daemon
-    /// does it: what is no longer in a list is taken out.
+    /// Changes only lists and override, entry by entry as a daemon does it. An entry that is no longer in
+    /// a list is removed.
     ///
     /// # Panics
     /// When the kernel does not take it.
@@ -144,7 +144,7 @@ impl Gates {
         host
     }
 
-    /// The gate in the kernel.
+    /// Returns the gate in the kernel.
     pub fn kernel(&mut self) -> &mut Replay {
         &mut self.kernel
     }
@@ -173,16 +173,16 @@ fn write_lists(maps: &Maps, old: &Policy, new: &Policy) -> Result<(), Error> {
     Ok(())
 }
 
-/// The reason of an event.
+/// Returns the reason of an event.
 ///
 /// # Panics
-/// When it is none.
+/// When it is not a reason.
 #[must_use]
 pub fn reason(event: &Event) -> Reason {
     Reason::from_number(event.reason).expect("a known reason")
 }
 
-/// A frame for a message of a failing test: text where it is text.
+/// Returns a frame for a message of a failing test: text where it is text.
 fn dump(frame: &[u8]) -> String {
     frame.escape_ascii().to_string()
 }

@@ -10,9 +10,9 @@ pub enum Change {
     Set(Index, u8),
     /// Bytes more.
     Insert(Index, Vec<u8>),
-    /// So many bytes less.
+    /// This many bytes less.
     Remove(Index, u8),
-    /// A line that stands somewhere else as well.
+    /// A line that is somewhere else as well.
     RepeatLine(Index, Index),
     /// A line less.
     RemoveLine(Index),
@@ -20,9 +20,9 @@ pub enum Change {
     Cut(Index),
 }
 
-/// Any change.
+/// Makes any change.
 pub fn change() -> impl Strategy<Value = Change> {
-    // What the reader looks for, more often than chance would bring it.
+    // Bytes that the reader looks for, more often than by chance.
     let tokens = [
         "\r\n",
         "\n",

@@ -9,7 +9,7 @@ pub const SOURCE4: [u8; 4] = [10, 0, 0, 1];
 const DESTINATION4: [u8; 4] = [10, 0, 0, 2];
 const MAC: [[u8; 6]; 2] = [[2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2]];
 
-/// What stands around the message.
+/// The layers around the message.
 #[derive(Clone, Copy, Debug)]
 pub struct Layers {
     /// IPv6 instead of IPv4.
@@ -32,7 +32,7 @@ impl Layers {
     /// Plain IPv4.
     pub const IPV4: Layers = Layers::ALL[0];
 
-    /// An Ethernet frame with the message in one UDP datagram.
+    /// Returns an Ethernet frame with the message in one UDP datagram.
     ///
     /// # Panics
     /// When the message does not fit a datagram.
@@ -66,7 +66,7 @@ impl Layers {
     }
 }
 
-/// A message with the line ends of SIP.
+/// Returns a message with the line ends of SIP.
 #[must_use]
 pub fn crlf(text: &str) -> Vec<u8> {
     text.replace('\n', "\r\n").into_bytes()

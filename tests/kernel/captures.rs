@@ -94,7 +94,7 @@ fn frames(capture: &Path) -> Vec<Frame> {
     frames
 }
 
-/// The frames of all captures, with their times.
+/// Returns the frames of all captures, with their times.
 pub fn all_frames() -> Vec<(u64, Vec<u8>)> {
     let mut captures: Vec<_> = fixtures().into_iter().map(|fixture| fixture.capture).collect();
     captures.dedup();
@@ -154,7 +154,7 @@ fn captures_are_judged_as_expected() {
                     row.to_tag = "-".into();
                 }
                 match expected {
-                    // What the slim reader does not read to its end passes.
+                    // A message that the slim reader does not read to its end passes.
                     Some(expected) if is_slim && row.reason == "headers-cut" => expected.clone(),
                     _ => row,
                 }

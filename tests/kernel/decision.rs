@@ -9,7 +9,7 @@ use palang_tests::common::packet::{Layers, SOURCE4, crlf};
 
 use crate::{NOW, SECOND};
 
-/// The frame of a call from this number.
+/// Returns the frame of a call from this number.
 fn call(number: &str, call_id: &str) -> Vec<u8> {
     let message = format!(
         "INVITE sip:112@psap.example SIP/2.0\nVia: SIP/2.0/UDP 10.0.0.1;branch=z9hG4bK1\n\
@@ -32,7 +32,7 @@ fn prefix(text: &str) -> Subject {
 }
 
 fn assert_event(event: &Event, expected: Reason, verdict: Verdict, would: Verdict) {
-    let told = (reason(event).name(), event.verdict, event.would);
+    let told = (reason(event).name(), event.verdict, event.policy_verdict);
     assert_eq!(told, (expected.name(), verdict as u8, would as u8));
 }
 
@@ -162,7 +162,7 @@ fn the_longest_live_prefix_decides() {
     assert_eq!(policy.rules[event.rule as usize - 1], "allow 6281*");
 }
 
-/// In the kernel both stand in one trie.
+/// In the kernel both are in one trie.
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn an_allow_that_ended_hides_no_prefix_of_as_many_digits() {

@@ -1,5 +1,5 @@
-//! The promise, over random days: whoever has a way out is let through, and nobody is refused but by
-//! a live block. What holds is told once more here, without the code of the gate.
+//! The promise, over random days: a caller with a way out is let through, and nobody is refused but by
+//! a live block. The rule is written once more here, without the code of the gate.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -17,7 +17,7 @@ use crate::{NOW, SECOND};
 
 /// Everybody who calls.
 const NUMBERS: [&str; 4] = ["6281200000001", "6281200000002", "6281277777777", "6281300000001"];
-/// What lists are about: the numbers, and prefixes of some of them.
+/// The subjects of lists: the numbers, and prefixes of some of them.
 const SUBJECTS: [&str; 7] =
     [NUMBERS[0], NUMBERS[1], NUMBERS[2], NUMBERS[3], "62812", "6281", "6281200*"];
 /// Seconds of call-back grace.
@@ -35,7 +35,7 @@ fn subject(index: usize) -> Subject {
     }
 }
 
-/// Whether what a list says of a subject is about a number.
+/// Returns whether what a list says of a subject is about a number.
 fn is_about(subject: Subject, number: usize) -> bool {
     match subject {
         Subject::Number(listed) => listed.to_string() == NUMBERS[number],
@@ -53,7 +53,7 @@ enum Step {
         flags: u8,
         seconds: u64,
     },
-    /// A block that is taken out of the map, or lifted in it.
+    /// A block that is removed of the map, or lifted in it.
     Unblock {
         subject: usize,
         lifted: bool,
@@ -120,7 +120,7 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// What the promise rests on, as a person would keep it in mind.
+/// The state that the promise rests on, as a person would keep it in mind.
 #[derive(Default)]
 struct Mind {
     /// When each number was called last.
@@ -137,7 +137,7 @@ fn is_live(expires: u64, now: u64) -> bool {
     expires == 0 || now < expires
 }
 
-/// The block that decides on a number: its own, or that of the longest prefix.
+/// Returns the block that decides on a number: its own, or that of the longest prefix.
 fn block(policy: &Policy, number: usize, now: u64) -> Option<Block> {
     let live = policy
         .blocks
@@ -151,7 +151,7 @@ fn block(policy: &Policy, number: usize, now: u64) -> Option<Block> {
 }
 
 impl Mind {
-    /// Why a call has to pass; `None`: it is refused.
+    /// Returns why a call has to pass; `None`: it is refused.
     fn way_out(
         &mut self,
         policy: &Policy,
@@ -203,7 +203,7 @@ impl Mind {
         }
     }
 
-    /// Whether a new attempt is let through because of the attempts before.
+    /// Returns whether a new attempt is let through because of the attempts before.
     fn redials(&mut self, number: usize, block: &Block, now: u64) -> bool {
         if block.flags & BLOCK_NO_REDIAL != 0 {
             return false;
@@ -260,7 +260,7 @@ impl Day<'_> {
         self.gates.change_lists(&self.policy);
     }
 
-    /// What becomes of a step: of a call, why it passed, or that it was refused.
+    /// Returns the outcome of a step: of a call, why it passed, or that it was refused.
     fn step(&mut self, step: &Step) -> Result<Option<&'static str>, TestCaseError> {
         match *step {
             Step::Block { subject: index, redial, flags, seconds } => {
@@ -374,7 +374,7 @@ fn whoever_has_a_way_out_is_let_through_and_nobody_is_refused_without_a_block() 
     let outcomes = RefCell::new(HashMap::<&str, usize>::new());
     let begins = Cell::new(NOW);
     let outcome = TestRunner::new(config).run(&prop::collection::vec(step(), 40..100), |steps| {
-        // Far from the day before: what an LRU map forgets is not told.
+        // Far from the day before: the memory that an LRU map loses is not known.
         begins.set(begins.get() + 1_000_000 * SECOND);
         let mut gates = gates.borrow_mut();
         gates.replace(&nothing());
@@ -411,7 +411,7 @@ fn whoever_has_a_way_out_is_let_through_and_nobody_is_refused_without_a_block() 
     }
 }
 
-/// A block against the first number, with a grant at the second attempt.
+/// Returns a block against the first number, with a grant at the second attempt.
 fn blocked() -> Policy {
     let mut policy = nothing();
     policy.block(subject(0), 0, 0);
@@ -420,7 +420,7 @@ fn blocked() -> Policy {
     policy
 }
 
-/// A call of the first number, so many seconds after the start: what becomes of it.
+/// Returns a call of the first number, this many seconds after the start, and its outcome.
 fn judged(gates: &mut Gates, call: usize, seconds: u64) -> &'static str {
     let event = gates.judge(&invite(NUMBERS[0], call), NOW + seconds * SECOND);
     let name = reason(&event).name();

@@ -17,7 +17,7 @@ use proptest::test_runner::{Config, TestRunner};
 
 use crate::NOW;
 
-/// A time for each case, so far from the others that no attempt is remembered: how long the
+/// Returns a time for each case, so far from the others that no attempt is remembered: how long the
 /// kernel's LRU map would remember is not the same as on the host.
 fn now() -> u64 {
     static CASE: AtomicU64 = AtomicU64::new(0);
@@ -37,7 +37,7 @@ fn layers() -> impl Strategy<Value = Layers> {
     select(&Layers::ALL[..])
 }
 
-/// A way to write `62` + national digits in a URI, under a plan with prefix 001.
+/// Returns a way to write `62` + national digits in a URI, under a plan with prefix 001.
 fn spelling(national: &str, form: usize) -> String {
     let separated: String = national.chars().flat_map(|digit| [digit, '-']).collect();
     match form {
@@ -61,7 +61,7 @@ fn spelling(national: &str, form: usize) -> String {
     }
 }
 
-/// A header name and what stands before the address.
+/// Returns a header name and what is before the address.
 fn dressing(style: usize) -> (&'static str, &'static str) {
     match style {
         0 => ("From: ", ""),
@@ -145,7 +145,7 @@ fn frames_of_noise_pass() {
     let mut policy = Policy::default();
     policy.block(Subject::Prefix(Digits::parse("6").unwrap()), 0, 0);
     let gates = RefCell::new(Gates::new(&policy));
-    // Behind real headers up to a random depth.
+    // After real headers up to a random depth.
     let whole =
         Layers::ALL.map(|layers| layers.frame(b"INVITE sip:112@x SIP/2.0\r\nFrom: <sip:+6"));
     let strategy =

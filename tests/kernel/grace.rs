@@ -14,7 +14,7 @@ fn number(digits: &str) -> Number {
     Number::e164(Digits::parse(digits).unwrap())
 }
 
-/// The number is blocked; whom the centre calls passes for an hour.
+/// Returns a policy that blocks the number, and lets numbers that the centre calls pass for an hour.
 fn policy() -> Policy {
     let mut policy = Policy::default();
     policy.block(Subject::Number(number(CALLED)), 0, 0);
@@ -22,7 +22,7 @@ fn policy() -> Policy {
     policy
 }
 
-/// A call from the blocked number to the centre.
+/// Returns a call from the blocked number to the centre.
 fn call(call_id: usize) -> Vec<u8> {
     Layers::IPV4.frame(&crlf(&format!(
         "INVITE sip:112@psap.example SIP/2.0\nFrom: <sip:+{CALLED}@x>\nTo: <sip:112@x>\n\
@@ -30,7 +30,7 @@ fn call(call_id: usize) -> Vec<u8> {
     )))
 }
 
-/// A call of the centre.
+/// Returns a call of the centre.
 fn callback(uri: &str) -> String {
     format!(
         "INVITE {uri} SIP/2.0\nVia: SIP/2.0/UDP psap.example;branch=z9hG4bK1\n\
@@ -60,7 +60,7 @@ fn a_called_number_passes_until_the_grace_ends() {
     assert_reason(&gates.judge(&call(1), NOW + 2 * SECOND), "callback-grace");
     let event = gates.judge(&call(2), NOW + 3600 * SECOND);
     assert_reason(&event, "callback-grace");
-    assert_eq!((event.rule, event.would), (1, Verdict::Pass as u8));
+    assert_eq!((event.rule, event.policy_verdict), (1, Verdict::Pass as u8));
     assert_reason(&gates.judge(&call(3), NOW + 3601 * SECOND), "blocked-number");
     // Called again, it passes again.
     gates.send(&called, NOW + 4000 * SECOND);
@@ -95,7 +95,7 @@ fn whom_an_invite_calls() {
         (callback("sips:081234567890@x"), true),
         (callback("tel:+6281234567890"), true),
         (behind_to.clone(), true),
-        // The headers behind `To` are not there.
+        // The headers after `To` are not there.
         (whole.split("Call-ID").next().unwrap().to_owned(), true),
         (whole.split("To:").next().unwrap().to_owned(), false),
         (whole.replace("To: <sip:+6281234567890@x>", "To: <sip:+6281234567890@x>;tag=2"), false),

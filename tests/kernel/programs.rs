@@ -17,7 +17,7 @@ use crate::{NOW, SECOND, captures};
 
 const CALLER: &str = "6281234567890";
 
-/// The programs that this kernel can take.
+/// Returns the programs that this kernel can take.
 fn programs() -> impl Iterator<Item = Program> {
     let features = Features::probe().unwrap();
     Program::ALL.into_iter().filter(move |program| !program.frags || features.frags)
@@ -63,7 +63,7 @@ fn every_program_says_of_every_fixture_what_the_host_says() {
             if event == expected {
                 continue;
             }
-            // What the slim reader does not read to its end passes, and nothing else differs.
+            // A message that the slim reader does not read to its end passes, and nothing else differs.
             let name = program.name();
             assert_eq!(program.reader, Reader::Slim, "{name}: {event:?}, not {expected:?}");
             assert_eq!(reason(&event), Reason::HeadersCut, "{name}: {event:?}, not {expected:?}");
@@ -83,7 +83,7 @@ fn the_slim_reader_reads_all_that_an_ethernet_frame_holds() {
             let fill = |count| invite("1", &format!("X: {}\n", "x".repeat(count)), "");
             fill(len - fill(0).len())
         };
-        // Behind an IPv4 and a UDP header: 1,500 bytes.
+        // After an IPv4 and a UDP header: 1,500 bytes.
         let judged = |gates: &mut Gates, len| {
             reason(&gates.judge(&Layers::IPV4.frame(&message(len)), NOW)).name()
         };
@@ -160,7 +160,7 @@ fn the_slim_program_stands_in_for_a_full_one_that_the_kernel_refuses() {
     let judged = kernel.judge(&Layers::IPV4.frame(&invite("1", "", "")), NOW).unwrap();
     assert!(judged.dropped);
     assert_eq!(reason(&judged.event), Reason::BlockedNumber);
-    // A number of the real object: whoever takes the full one says nothing.
+    // A number of the real object: a kernel that takes the full one says nothing.
     assert_eq!(Replay::load(&blocking()).unwrap().slow_reader(), None);
 }
 

@@ -10,7 +10,7 @@ use crate::{NOW, SECOND};
 
 const CALLER: &str = "6281234567890";
 
-/// A call from the blocked number, or from another.
+/// Returns a call from the blocked number, or from another.
 fn call(number: &str, call_id: usize) -> Vec<u8> {
     Layers::IPV4.frame(&crlf(&format!(
         "INVITE sip:112@psap.example SIP/2.0\nFrom: <sip:+{number}@x>\nTo: <sip:112@x>\n\
@@ -42,13 +42,13 @@ impl Caller {
         Caller { gates: Gates::new(policy), calls: 0 }
     }
 
-    /// A new attempt, so many seconds after the start.
+    /// Returns a new attempt, this many seconds after the start.
     fn calls(&mut self, seconds: u64) -> Event {
         self.calls += 1;
         self.gates.judge(&call(CALLER, self.calls), NOW + seconds * SECOND)
     }
 
-    /// The last attempt once more.
+    /// Returns the last attempt once more.
     fn repeats(&mut self, seconds: u64) -> Event {
         self.gates.judge(&call(CALLER, self.calls), NOW + seconds * SECOND)
     }
@@ -70,7 +70,7 @@ fn the_third_separate_attempt_opens_a_grant_that_ends_on_time() {
     assert_reason(&caller.calls(120), "redial-grant");
     assert_eq!(caller.calls(130).rule, 1, "the block that it is an exception from is told");
     assert_reason(&caller.calls(120 + 1799), "redial-grant");
-    // Over, and it begins anew.
+    // Over, and it begins again.
     assert_reason(&caller.calls(120 + 1800), "blocked-number");
     assert_reason(&caller.calls(120 + 1860), "blocked-number");
     assert_reason(&caller.calls(120 + 1920), "redial-grant");
@@ -160,5 +160,5 @@ fn observing_counts_too() {
     assert_reason(&caller.calls(60), "observe");
     let event = caller.calls(120);
     assert_reason(&event, "redial-grant");
-    assert_eq!(event.would, Verdict::Pass as u8);
+    assert_eq!(event.policy_verdict, Verdict::Pass as u8);
 }

@@ -18,7 +18,7 @@ use crate::{NOW, SECOND};
 /// The prefix that is blocked here.
 const PREFIX: &str = "62812";
 
-/// So many attempts in an hour open a grant of half an hour, for each number of the prefix.
+/// Returns a policy by which this many attempts in an hour open a grant of half an hour, for each number of the prefix.
 fn policy(attempts: u8) -> Policy {
     let mut policy = Policy::default();
     policy.block(Subject::Prefix(Digits::parse(PREFIX).unwrap()), 0, 0);
@@ -54,7 +54,7 @@ impl Kernel {
         judged.event
     }
 
-    /// A new call of a caller, so many seconds after the start: what becomes of it.
+    /// Returns a new call of a caller, this many seconds after the start, and its outcome.
     fn calls(&mut self, caller: usize, seconds: u64) -> &'static str {
         let event = self.judge(&call(caller, seconds as usize), seconds);
         reason(&event).name()
@@ -91,14 +91,14 @@ fn a_grant_that_finds_no_room_lets_through_all_the_same() {
     for caller in 0..ROOM {
         assert_eq!(kernel.calls(caller, 70), "redial-grant", "{caller}");
     }
-    // Over, but still there: one that has its place opens it anew, who has none still passes.
+    // Over, but still there: one that has its place opens it again, who has none still passes.
     for seconds in [2000, 2010] {
         kernel.calls(0, seconds);
     }
     assert_eq!(kernel.calls(0, 2020), "redial-grant");
     assert_eq!(kernel.calls(late, 2020), "state-full");
 
-    // What the daemon does now and then: all that have ended are gone, who calls now has a place.
+    // The daemon does this now and then: ended grants go, and a caller has a place now.
     let maps = kernel.0.maps();
     let forgotten = maps.forget_grants(&maps.grants().unwrap(), NOW + 2020 * SECOND).unwrap();
     assert_eq!(forgotten, ROOM - 1);
@@ -144,7 +144,7 @@ pub fn stay_on_cpu(index: usize) {
     sched_setaffinity(Pid::from_raw(0), &one).unwrap();
 }
 
-/// What holds while two CPUs judge calls of the same numbers at the same time: two calls at once are
+/// Checks the rules while two CPUs judge calls of the same numbers at the same time: two calls at once are
 /// one attempt, however they meet. So with `ATTEMPTS` = 3 none passes in the first two rounds, in
 /// the third at least one of each number does and opens its grant, and then all pass: no count and
 /// no grant was lost.

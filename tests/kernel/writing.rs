@@ -1,5 +1,5 @@
-//! Lists that are being written on one CPU while calls are judged on another: whoever is allowed or
-//! protected all the while is never refused, and whoever's block is over is never refused by it.
+//! Lists that are being written on one CPU while calls are judged on another: a caller who is allowed
+//! or protected all the while is never refused, and a block that is over refuses nobody.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
@@ -19,7 +19,7 @@ use crate::state::stay_on_cpu;
 /// Calls of a test.
 const CALLS: usize = 20_000;
 
-/// How often each of them is judged: `PALANG_CASES=500` makes it ten million.
+/// Returns how often each of them is judged: `PALANG_CASES=500` makes it ten million.
 fn times() -> u32 {
     std::env::var("PALANG_CASES").map_or(1, |times| times.parse().expect("a number"))
 }
@@ -52,7 +52,7 @@ fn block(subject: Subject, expires: u64) -> Block {
     Block { number: subject.raw(), expires, rule: 900, action, ..Block::default() }
 }
 
-/// The program, all of whose calls are at [`NOW`].
+/// Returns the program, all of whose calls are at [`NOW`].
 fn gate(policy: &Policy, sizes: &[(&str, u32)]) -> Replay {
     let loaded = Replay::load_as(&plan(), policy, sizes);
     let mut replay = loaded.unwrap_or_else(|error| panic!("{error}"));
@@ -60,7 +60,7 @@ fn gate(policy: &Policy, sizes: &[(&str, u32)]) -> Replay {
     replay
 }
 
-/// How many of [`CALLS`] calls of [`CALLERS`] in turn are found blocked on one CPU while `write` is
+/// Returns how many of [`CALLS`] calls of [`CALLERS`] in turn are found blocked on one CPU while `write` is
 /// done again and again on another, with the number of its turn: refused, or only not because the
 /// attempt had passed before.
 fn refused_while(replay: &Replay, write: impl Fn(&Maps, usize) + Sync) -> u64 {
@@ -93,7 +93,7 @@ fn blocked(replay: &Replay) -> u64 {
     reasons.into_iter().map(|reason| replay.count(0, reason).unwrap()).sum()
 }
 
-/// A policy that blocks all of them, and what has to be true of it before anything is written.
+/// Returns a policy that blocks all of them, and what has to be true of it before anything is written.
 fn all_blocked() -> Policy {
     let mut policy = Policy::default();
     policy.block(prefix("62812"), 0, 0);
@@ -109,7 +109,7 @@ fn an_allow_that_gets_another_end_lets_through_all_the_while() {
     for caller in 0..CALLERS {
         policy.allow(Subject::Number(number(caller)), 0);
     }
-    // As many as there is room for, so that several stand in one bucket of the hash.
+    // As many as there is room for, so that several are in one bucket of the hash.
     let replay = gate(&policy, &[("ALLOWED_NUMBERS", CALLERS as u32)]);
     let refused = refused_while(&replay, |maps, _| {
         for (subject, allow) in &policy.allows {
@@ -119,7 +119,7 @@ fn an_allow_that_gets_another_end_lets_through_all_the_while() {
     assert_eq!(refused, 0, "of {CALLS} calls of allowed numbers");
 }
 
-/// Others come and go whose elements stand in the same buckets, and are used again at once.
+/// Others come and go whose elements are in the same buckets, and are used again at once.
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn an_allow_lets_through_while_others_come_and_go() {
@@ -144,7 +144,7 @@ fn an_allow_lets_through_while_others_come_and_go() {
 const AROUND: [&str; 6] = ["628125550000", "628125550", "6281255", "62812556", "6281255500", "628"];
 
 /// One write of those that a daemon does, a different one each turn; the entry `STAYS` is replaced
-/// and never taken out.
+/// and never removed.
 fn write_around(stays: Subject, turn: usize, set: impl Fn(Subject), remove: impl Fn(Subject)) {
     let other = prefix(AROUND[turn / 3 % AROUND.len()]);
     match turn % 3 {
@@ -163,7 +163,7 @@ fn an_allowed_prefix_lets_through_while_the_trie_is_written() {
     policy.allow(prefix(STAYS), 0);
     let replay = gate(&policy, &[]);
     let refused = refused_while(&replay, |maps, turn| {
-        // Half of the others are over: then the shorter one has to be found behind them.
+        // Half of the others are over: then the shorter one has to be found after them.
         let allow = |subject: Subject| {
             let over = subject != prefix(STAYS) && turn % 2 == 0;
             Allow { number: subject.raw(), expires: if over { TOMBSTONE } else { 0 }, rule: 901 }
@@ -176,7 +176,7 @@ fn an_allowed_prefix_lets_through_while_the_trie_is_written() {
     assert_eq!(refused, 0, "of {CALLS} calls of an allowed prefix");
 }
 
-/// What the others rest on: a write that does leave a gap is seen.
+/// Checks the base of the other tests: a write that does leave a gap is seen.
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn an_allowed_prefix_that_is_taken_out_and_put_back_is_missed() {
@@ -210,7 +210,7 @@ fn a_protected_prefix_lets_through_while_the_trie_is_written() {
     assert_eq!(refused, 0, "of {CALLS} calls of protected numbers");
 }
 
-/// The map of blocks is as small as it can be: what a number's block leaves behind is another
+/// The map of blocks is as small as it can be: the element of a removed block is another
 /// number's at once, mostly in the same bucket.
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
@@ -286,7 +286,7 @@ fn an_unblocked_number_passes_from_the_moment_that_the_map_says_so() {
             stay_on_cpu(1);
             let (mut unblocked, mut refused, mut wrong) = (0, 0, 0);
             let (mut id, begun) = (0, Instant::now());
-            // An emulated processor may stand still for thousands of calls.
+            // An emulated processor may are still for thousands of calls.
             while id < CALLS || (unblocked == 0 || refused == 0) && begun.elapsed() < PATIENCE {
                 let before = phase.load(Ordering::SeqCst);
                 let dropped = replay.judge_at_once(&call(0, id + 1)).unwrap();

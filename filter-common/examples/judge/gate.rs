@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use filter_common::abi::{
     ABI_VERSION, Allow, Attempt, AttemptKey, Block, FragmentKey, Grace, Grant, MODE_ENFORCE,
-    PrefixKey, Profile, Redial, Settings, Verdict,
+    PrefixKey, Profile, RedialCounter, Settings, Verdict,
 };
 use filter_common::decide::PolicyLookup;
 use filter_common::judge::JudgeContext;
@@ -115,11 +115,11 @@ impl PolicyLookup for OneBlock {
         false
     }
 
-    fn redial(&self, _: Number) -> Option<Redial> {
+    fn redial(&self, _: Number) -> Option<RedialCounter> {
         None
     }
 
-    fn count_redial(&mut self, _: &Redial) -> bool {
+    fn count_redial(&mut self, _: &RedialCounter) -> bool {
         false
     }
 }

@@ -1,19 +1,16 @@
 //! One INVITE: from the payload of a datagram to what the decision needs.
 
+use crate::abi::CALL_ID_HASH_MAX;
 use crate::bytes::Bytes;
 use crate::reason::Reason;
 use crate::sip::fast;
-use crate::sip::headers::{self, BAD, END, Mark, Marks, START, Step};
+pub use crate::sip::fields::SCAN_MAX;
+use crate::sip::fields::{Field, FieldOffsets, Fields};
+use crate::sip::headers::{BAD, END, START, Step};
 
-/// How many bytes from the Request-URI on are read. Nearly all that is directly readable
-/// of a frame in one page (4,096 bytes less 256 headroom and 320 tailroom); each byte
-/// costs about 30 of the verified instructions that the kernel program may have.
-pub const SCAN_MAX: usize = 3392;
 /// How many bytes the slim reader reads from the Request-URI on: all that an Ethernet frame of
 /// 1,500 bytes can hold.
 pub const SLIM_SCAN_MAX: usize = 1472;
-/// Bytes of a Call-ID that count for its hash; its length counts too.
-pub const CALL_ID_MAX: usize = 256;
 /// Empty lines before a request that are skipped (RFC 3261 §7.5).
 const CRLF_MAX: usize = 4;
 
@@ -25,8 +22,8 @@ const METHOD_LEN: usize = 7;
 const VERSION: u64 = u64::from_le_bytes(*b" sip/2.0");
 const VERSION_CASE: u64 = u64::from_le_bytes(*b"\0\x20\x20\x20\0\0\0\0");
 
-/// The offset of the Request-URI of an INVITE in the datagram at `start`, `len` bytes
-/// long; 0: it is none. Methods are case-sensitive (RFC 3261 §7.1).
+/// Returns the offset of the Request-URI of an INVITE in the datagram at `start`, `len` bytes
+/// long; 0: not an INVITE. Methods are case-sensitive (RFC 3261 §7.1).
 #[inline(never)]
 pub fn request_uri<B: Bytes>(bytes: &B, start: usize, len: usize) -> usize {
     let mut at = start;
@@ -56,38 +53,38 @@ pub enum Reader {
 }
 
 /// Walks the headers from the Request-URI at `start` to the empty line, `len` bytes at
-/// most, and leaves in `marks`, which come all zero, where things stand. Returns the last state.
+/// most. Notes the offsets in `fields`, which come all zero. Returns the last state.
 #[inline(never)]
-pub fn scan<B: Bytes>(bytes: &B, start: usize, len: usize, marks: &mut Marks) -> u8 {
-    if fast::scan(bytes, start, len, marks) != 0 {
+pub fn scan<B: Bytes>(bytes: &B, start: usize, len: usize, fields: &mut Fields) -> u8 {
+    if fast::scan(bytes, start, len, fields) != 0 {
         return END;
     }
-    *marks = [0; 16];
-    scan_all(&bytes.renewed(), start, len, marks)
+    *fields = Fields::default();
+    scan_all(&bytes.revalidated(), start, len, fields)
 }
 
-/// The same by the slim reader.
+/// Walks the headers as [`scan`] does, by the slim reader.
 #[inline(never)]
-pub fn scan_slim<B: Bytes>(bytes: &B, start: usize, len: usize, marks: &mut Marks) -> u8 {
-    walk::<B, SLIM_SCAN_MAX, false>(bytes, start, len, marks)
+pub fn scan_slim<B: Bytes>(bytes: &B, start: usize, len: usize, fields: &mut Fields) -> u8 {
+    walk::<B, SLIM_SCAN_MAX, false>(bytes, start, len, fields)
 }
 
-/// The automaton, on all that the full reader reads.
+/// Runs the automaton on all that the full reader reads.
 #[inline(always)]
-pub fn scan_all<B: Bytes>(bytes: &B, start: usize, len: usize, marks: &mut Marks) -> u8 {
-    walk::<B, SCAN_MAX, true>(bytes, start, len, marks)
+pub fn scan_all<B: Bytes>(bytes: &B, start: usize, len: usize, fields: &mut Fields) -> u8 {
+    walk::<B, SCAN_MAX, true>(bytes, start, len, fields)
 }
 
-/// The automaton on `MAX` bytes and a few more. With `LEAPS` it steps over eight bytes of a value
-/// that does not matter at once, which costs the verifier a second way through each turn.
+/// Runs the automaton on `MAX` bytes and a few more. With `LEAPS` it steps over eight bytes at once of a
+/// value that does not matter. A leap costs the verifier a second way through each turn.
 #[inline(always)]
 fn walk<B: Bytes, const MAX: usize, const LEAPS: bool>(
     bytes: &B,
     start: usize,
     len: usize,
-    marks: &mut Marks,
+    fields: &mut Fields,
 ) -> u8 {
-    let (start, len) = (bytes.forget(start), bytes.forget(len));
+    let (start, len) = (bytes.hide_range(start), bytes.hide_range(len));
     let mut step = Step::at(START);
     let mut i = 0;
     // Eight bytes a look: one bounds check for the verifier and the processor.
@@ -96,14 +93,14 @@ fn walk<B: Bytes, const MAX: usize, const LEAPS: bool>(
             break;
         };
         if LEAPS && step.stays(word) {
-            step = step.unlinked(bytes);
+            step = step.break_link(bytes);
             i += 8;
             continue;
         }
         let mut k = 0;
         while k < 8 {
             step = step.next((word >> (8 * k)) as u8);
-            step.note(marks, i + k);
+            step.note(fields, i + k);
             k += 1;
         }
         i += 8;
@@ -112,21 +109,21 @@ fn walk<B: Bytes, const MAX: usize, const LEAPS: bool>(
             return state;
         }
     }
-    let (mut i, len) = (bytes.forget(i), bytes.forget(len));
+    let (mut i, len) = (bytes.hide_range(i), bytes.hide_range(len));
     let mut rest = 0;
     while rest < 8 && i < len {
         let Some(byte) = bytes.byte(start + i) else {
             break;
         };
         step = step.next(byte);
-        step.note(marks, i);
+        step.note(fields, i);
         i += 1;
         rest += 1;
     }
     step.state()
 }
 
-/// Where the things stand that the decision needs. Offsets count from the Request-URI.
+/// The parts of an INVITE that the decision needs. Offsets count from the Request-URI.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Invite {
     /// First byte of the Call-ID.
@@ -146,9 +143,9 @@ pub fn check<B: Bytes>(
     bytes: &B,
     start: usize,
     state: u8,
-    marks: &Marks,
+    fields: &Fields,
 ) -> Result<Invite, Reason> {
-    let line_end = headers::offset(marks[Mark::LineEnd as usize]);
+    let line_end = fields[Field::LineEnd as usize].newest();
     if state == BAD {
         return Err(if line_end == 0 { Reason::BadRequestLine } else { Reason::BadHeader });
     }
@@ -158,43 +155,43 @@ pub fn check<B: Bytes>(
     if state != END {
         return Err(Reason::HeadersCut);
     }
-    once(marks[Mark::From as usize], Reason::FromMissing, Reason::FromRepeated)?;
-    once(marks[Mark::To as usize], Reason::ToMissing, Reason::ToRepeated)?;
-    once(marks[Mark::CallId as usize], Reason::CallIdMissing, Reason::CallIdRepeated)?;
-    let call_id = headers::offset(marks[Mark::CallIdStart as usize]);
+    once(fields[Field::From as usize], Reason::FromMissing, Reason::FromRepeated)?;
+    once(fields[Field::To as usize], Reason::ToMissing, Reason::ToRepeated)?;
+    once(fields[Field::CallId as usize], Reason::CallIdMissing, Reason::CallIdRepeated)?;
+    let call_id = fields[Field::CallIdStart as usize].newest();
     if call_id == 0 {
         return Err(Reason::CallIdMissing);
     }
     Ok(Invite {
         call_id,
-        call_id_len: headers::offset(marks[Mark::CallIdEnd as usize]).wrapping_sub(call_id),
-        to_tag: marks[Mark::ToTag as usize] != 0,
+        call_id_len: fields[Field::CallIdEnd as usize].newest().wrapping_sub(call_id),
+        to_tag: !fields[Field::ToTag as usize].is_missing(),
     })
 }
 
-fn once(mark: u64, missing: Reason, repeated: Reason) -> Result<(), Reason> {
-    if mark == 0 {
+fn once(offsets: FieldOffsets, missing: Reason, repeated: Reason) -> Result<(), Reason> {
+    if offsets.is_missing() {
         Err(missing)
-    } else if mark > 0xFFFF {
+    } else if offsets.is_repeated() {
         Err(repeated)
     } else {
         Ok(())
     }
 }
 
-/// Whether ` SIP/2.0` stands before the CR at `line_end`.
+/// Returns whether ` SIP/2.0` is before the CR at `line_end`.
 fn has_version<B: Bytes>(bytes: &B, line_end: usize) -> bool {
     bytes.word(line_end.wrapping_sub(8)).is_some_and(|word| word | VERSION_CASE == VERSION)
 }
 
-/// The hash that tells attempts apart: the same text gives the same hash. Not keyed:
-/// who finds two Call-IDs with one hash gains no more than by sending one of them twice.
+/// Returns the hash that separates attempts: equal texts have equal hashes. Not keyed:
+/// two Call-IDs with one hash gain a caller no more than one Call-ID that is sent twice.
 #[inline(always)]
 pub fn call_id_hash<B: Bytes>(bytes: &B, start: usize, len: usize) -> u64 {
     const MULTIPLIER: u64 = 0x9E37_79B9_7F4A_7C15; // 2^64 / golden ratio, odd
     let mut hash = len as u64;
     let mut i = 0;
-    while i < CALL_ID_MAX && i + 8 <= len {
+    while i < CALL_ID_HASH_MAX && i + 8 <= len {
         let Some(word) = bytes.word(start + i) else {
             break;
         };
@@ -202,7 +199,7 @@ pub fn call_id_hash<B: Bytes>(bytes: &B, start: usize, len: usize) -> u64 {
         hash ^= hash >> 32;
         i += 8;
     }
-    let (mut i, len) = (bytes.forget(i), bytes.forget(len));
+    let (mut i, len) = (bytes.hide_range(i), bytes.hide_range(len));
     let mut rest = 0;
     while rest < 7 && i < len {
         let Some(byte) = bytes.byte(start + i) else {

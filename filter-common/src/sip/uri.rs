@@ -1,5 +1,5 @@
-//! The URI automaton: from the byte behind the scheme's colon to the end of the user
-//! part, taking the digits of the number and of a `phone-context` on the way.
+//! The URI automaton. It walks from the byte after the scheme's colon to the end of the
+//! user part, taking the digits of the number and of a `phone-context` on the way.
 //!
 //! User parts are split first and %-escapes undone afterwards (RFC 3261 §19.1.1,
 //! RFC 3986 §2.4): an escaped delimiter is no delimiter. Visual separators are
@@ -9,8 +9,8 @@ use crate::bytes::Bytes;
 use crate::number::{DIGITS_MAX, Digits};
 use crate::plan::{Context, Dialled};
 use crate::reason::Reason;
-use crate::sip::fast::{TOP, all, lowest};
-use crate::sip::headers::Form;
+use crate::sip::fields::Form;
+use crate::sip::swar::{TOP, lowest, splat};
 
 /// How many bytes of a URI are followed, up to the `@` or the `>`.
 pub const URI_MAX: usize = 128;
@@ -25,16 +25,16 @@ static STEPS: [u16; 128 * CLASS_COUNT] = steps();
 
 /// The byte is a digit of the number.
 const DIGIT: u16 = 1 << 8;
-/// A `+` stands before the number.
+/// A `+` is before the number.
 const PLUS: u16 = 1 << 9;
 /// A `phone-context` begins.
 const CONTEXT: u16 = 1 << 10;
 /// The byte is a digit of the `phone-context`.
 const CONTEXT_DIGIT: u16 = 1 << 11;
-/// The `phone-context` is a domain, or cannot be told.
+/// The `phone-context` is a domain, or cannot be read.
 const CONTEXT_UNKNOWN: u16 = 1 << 12;
 
-/// The digits of a URI.
+/// Reads the digits of a URI.
 ///
 /// # Errors
 /// [`Reason::NoUser`], [`Reason::NotANumber`], [`Reason::UriTooLong`].
@@ -71,9 +71,9 @@ pub fn read<B: Bytes>(bytes: &B, start: usize, form: u8) -> Result<Dialled, Reas
         i += 1;
     }
     // Their ranges differ for every way out of the loop.
-    let count = bytes.forget(count as usize) as u32;
-    let context_count = bytes.forget(context_count as usize) as u32;
-    let contexts = bytes.forget(contexts as usize) as u32;
+    let count = bytes.hide_range(count as usize) as u32;
+    let context_count = bytes.hide_range(context_count as usize) as u32;
+    let contexts = bytes.hide_range(contexts as usize) as u32;
     match state {
         FOUND => {}
         NO_USER => return Err(Reason::NoUser),
@@ -96,12 +96,12 @@ pub fn read<B: Bytes>(bytes: &B, start: usize, form: u8) -> Result<Dialled, Reas
     Ok(Dialled { high, low, count, plus: flags & PLUS != 0, context })
 }
 
-/// The digits of a plain user part in angle brackets, eight at once: an optional `+`, 1 to 15 digits,
-/// `@`. `None`: it is written in another way; [`read`] tells.
+/// Reads the digits of a plain user part in angle brackets, eight at once: an optional `+`, 1 to 15 digits,
+/// `@`. `None`: it is written in another way; see [`read`].
 #[inline(always)]
 pub fn read_plain<B: Bytes>(bytes: &B, start: usize) -> Option<Dialled> {
     let plus = bytes.byte(start)? == b'+';
-    let at = bytes.forget(start + plus as usize);
+    let at = bytes.hide_range(start + plus as usize);
     let (first, second) = (bytes.word(at)?, bytes.word(at + 8)?);
     let (end, count) = match (not_digits(first), not_digits(second)) {
         (0, 0) => return None,
@@ -115,17 +115,17 @@ pub fn read_plain<B: Bytes>(bytes: &B, start: usize) -> Option<Dialled> {
     Some(Dialled { high: 0, low, count: count as u32, plus, context: Context::None })
 }
 
-/// [`TOP`] bits of the bytes that are no digits; the lowest is exact.
+/// Returns the [`TOP`] bits of the bytes that are no digits; the lowest is exact.
 #[inline(always)]
 const fn not_digits(x: u64) -> u64 {
-    let digits = x ^ all(b'0');
-    (digits.wrapping_add(all(0x80 - 10)) | digits) & TOP
+    let digits = x ^ splat(b'0');
+    (digits.wrapping_add(splat(0x80 - 10)) | digits) & TOP
 }
 
-/// Eight digits as nibbles, the first one highest.
+/// Packs eight digits as nibbles, the first one highest.
 #[inline(always)]
 const fn nibbles(digits: u64) -> u64 {
-    let x = digits.swap_bytes() & all(0xF);
+    let x = digits.swap_bytes() & splat(0xF);
     let x = (x | x >> 4) & 0x00FF_00FF_00FF_00FF;
     let x = (x | x >> 8) & 0x0000_FFFF_0000_FFFF;
     (x | x >> 16) & 0xFFFF_FFFF
@@ -149,7 +149,7 @@ const COLON: u8 = 11;
 const AT: u8 = 12;
 const GT: u8 = 13;
 const EQUAL: u8 = 14;
-/// What ends a URI without angle brackets.
+/// The end of a URI without angle brackets.
 const BREAK: u8 = 15;
 const LETTERS: &[u8] = b"bcdehnoptx";
 const LETTER: u8 = 16;
@@ -198,7 +198,7 @@ const fn class(byte: u8) -> u8 {
 const START: u8 = 0;
 /// In the number.
 const NUMBER: u8 = 1;
-/// Behind `%`, `%2` and `%3` in the user part; the first two know whether a `+` may come.
+/// After `%`, `%2` and `%3` in the user part; the first two know whether a `+` may come.
 const START_ESCAPE: u8 = 2;
 const START_ESCAPE_2: u8 = 3;
 const ESCAPE: u8 = 4;
@@ -216,12 +216,12 @@ const PARAM_END: u8 = PARAM + PHONE_CONTEXT.len() as u8;
 /// In another parameter's name; in its value.
 const OTHER_PARAM: u8 = 23;
 const OTHER_VALUE: u8 = 24;
-/// Behind `phone-context=`; in a global one; in any other.
+/// After `phone-context=`; in a global one; in any other.
 const CONTEXT_START: u8 = 25;
 const CONTEXT_DIGITS: u8 = 26;
 const CONTEXT_OTHER: u8 = 27;
 
-/// States from here on end the reading. They stand in parts of the last form that
+/// States from here on end the reading. They are parts of the last form that
 /// no URI without angle brackets reaches.
 const FINAL: u8 = 3 << 5 | 28;
 const FOUND: u8 = FINAL;
@@ -247,7 +247,7 @@ const fn next(form: u8, part: u8, class: u8) -> u16 {
     let tel = form == Form::Tel as u8 || form == Form::TelBare as u8;
     let bare = form == Form::SipBare as u8 || form == Form::TelBare as u8;
 
-    // What ends the URI or the user part, wherever it stands.
+    // The end of the URI or of the user part, in any part.
     let end = match class {
         AT if tel => NOT_A_NUMBER,
         AT => match part {
@@ -264,7 +264,7 @@ const fn next(form: u8, part: u8, class: u8) -> u16 {
         _ => 0,
     };
     if end != 0 {
-        // An empty context is none that a plan could use.
+        // A plan cannot use an empty context.
         let unknown = if part == CONTEXT_START || part == PARAM_END { CONTEXT_UNKNOWN } else { 0 };
         return end as u16 | unknown;
     }
@@ -311,7 +311,7 @@ const fn next(form: u8, part: u8, class: u8) -> u16 {
     (form << 5 | part) as u16 | operation
 }
 
-/// The second digit of `%2D`, `%2E`, `%28` and `%29`: `-`, `.`, `(` and `)`.
+/// Returns whether it is the second digit of `%2D`, `%2E`, `%28` and `%29`: `-`, `.`, `(` and `)`.
 const fn is_separator_digit(class: u8) -> bool {
     class == letter(b'd') || class == letter(b'e') || class == EIGHT || class == NINE
 }
@@ -330,7 +330,7 @@ mod tests {
     use super::*;
     use crate::bytes::Slice;
 
-    /// `+`, the digits, and the context that stands in a URI behind its scheme.
+    /// Returns `+`, the digits, and the context of a URI after its scheme.
     fn digits(uri: &str, form: Form) -> Result<String, Reason> {
         let dialled = read(&Slice::from(uri.as_bytes()), 0, form as u8)?;
         let mut text = String::from(if dialled.plus { "+" } else { "" });

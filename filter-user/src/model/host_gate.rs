@@ -6,7 +6,7 @@ use std::collections::HashMap;
 
 use filter_common::abi::{
     ATTEMPT_NS, Allow, Attempt, AttemptKey, Block, Event, FRAGMENT_NS, FragmentKey, Grace, Grant,
-    PrefixKey, Profile, Redial, Settings,
+    PrefixKey, Profile, RedialCounter, Settings,
 };
 use filter_common::bytes::Slice;
 use filter_common::decide::{Call, Decision, PolicyLookup, decide};
@@ -41,7 +41,7 @@ pub struct HostGate {
     fragments: HashMap<FragmentKey, u64>,
     grace: HashMap<Number, Grace>,
     grants: HashMap<Number, Grant>,
-    redials: HashMap<Number, Redial>,
+    redials: HashMap<Number, RedialCounter>,
 }
 
 /// Entries by prefix length in bits and by those bits. A digit has four bits.
@@ -239,11 +239,11 @@ impl PolicyLookup for HostGate {
         true
     }
 
-    fn redial(&self, number: Number) -> Option<Redial> {
+    fn redial(&self, number: Number) -> Option<RedialCounter> {
         self.redials.get(&number).copied()
     }
 
-    fn count_redial(&mut self, redial: &Redial) -> bool {
+    fn count_redial(&mut self, redial: &RedialCounter) -> bool {
         self.redials.insert(redial.number, *redial);
         true
     }

@@ -5,7 +5,7 @@ use filter_common::bytes::Slice;
 use filter_common::number::{Digits, Number};
 use filter_common::plan::Plan;
 use filter_common::reason::Reason;
-use filter_common::sip::headers::Form;
+use filter_common::sip::fields::Form;
 use filter_common::sip::uri;
 use rlibphonenumber::{PHONE_NUMBER_UTIL, PhoneNumberFormat};
 

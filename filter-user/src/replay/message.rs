@@ -5,7 +5,8 @@ use filter_common::abi::{TRANSPORT_TCP, TRANSPORT_UDP};
 use filter_common::bytes::Slice;
 use filter_common::frame::{self, Packet, Part};
 use filter_common::reason::Reason;
-use filter_common::sip::headers::{self, Mark};
+use filter_common::sip::fields::{Field, Fields};
+use filter_common::sip::headers;
 use filter_common::sip::message;
 
 /// A SIP request as text.
@@ -94,15 +95,15 @@ fn request(payload: &[u8]) -> Option<Message> {
 
     // From the Request-URI on, this is the gate's own reader.
     let headers = &text[method.len() + 1..];
-    let mut marks = [0; 16];
-    let state = message::scan(&Slice::from(headers), 0, headers.len(), &mut marks);
-    let at = |mark: Mark| headers::offset(marks[mark as usize]);
-    if at(Mark::CallIdEnd) > at(Mark::CallIdStart) {
-        let call_id = &headers[at(Mark::CallIdStart)..at(Mark::CallIdEnd)];
+    let mut fields = Fields::default();
+    let state = message::scan(&Slice::from(headers), 0, headers.len(), &mut fields);
+    let at = |field: Field| fields[field as usize].newest();
+    if at(Field::CallIdEnd) > at(Field::CallIdStart) {
+        let call_id = &headers[at(Field::CallIdStart)..at(Field::CallIdEnd)];
         message.call_id = Some(String::from_utf8_lossy(call_id).into_owned());
     }
     if state == headers::END {
-        message.to_tag = Some(marks[Mark::ToTag as usize] != 0);
+        message.to_tag = Some(!fields[Field::ToTag as usize].is_missing());
     }
     Some(message)
 }

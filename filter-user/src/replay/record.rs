@@ -72,7 +72,7 @@ impl Record {
         let outside = policy.settings.trunks_configured != 0 && event.trunk == 0;
         let trunk = policy.trunks.get(usize::from(event.trunk)).filter(|_| was_read && !outside);
         let verdict = verdict(event.verdict);
-        let would = crate::replay::record::verdict(event.would);
+        let would = crate::replay::record::verdict(event.policy_verdict);
         let transport = match packet.transport {
             TRANSPORT_UDP => Some("udp"),
             TRANSPORT_TCP => Some("tcp"),

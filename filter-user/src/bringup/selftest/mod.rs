@@ -486,7 +486,7 @@ fn judge(trunk: usize, blocked: &Seen, other: &Seen, allowed: &Seen) -> (Outcome
     if usize::from(event.trunk) != trunk {
         return broken(format!("its calls are assigned to trunk {}", event.trunk));
     }
-    if event.would != Verdict::Drop as u8 {
+    if event.policy_verdict != Verdict::Drop as u8 {
         return broken(format!("a blocked caller passes ({})", why(blocked)));
     }
     match (blocked.arrived, reason(blocked)) {
@@ -510,7 +510,7 @@ mod tests {
     fn seen(arrived: bool, verdict: Verdict, would: Verdict, reason: Reason) -> Seen {
         let event = Event {
             verdict: verdict as u8,
-            would: would as u8,
+            policy_verdict: would as u8,
             reason: reason as u8,
             ..Event::default()
         };

@@ -112,7 +112,8 @@ impl Flood {
 
 impl Caller {
     fn of(event: &Event) -> Caller {
-        let Event { number, trunk, identity, verdict, would, reason, rule, .. } = *event;
+        let Event { number, trunk, identity, verdict, policy_verdict: would, reason, rule, .. } =
+            *event;
         Caller { number, trunk, identity, verdict, would, reason, rule }
     }
 }
@@ -129,7 +130,14 @@ mod tests {
     fn refusal(number: u64, trunk: u16, milliseconds: u64) -> Event {
         let time = 1_000_000 * SECOND + milliseconds * 1_000_000;
         let verdict = Verdict::Drop as u8;
-        Event { time, number: Number(number), trunk, verdict, would: verdict, ..Event::default() }
+        Event {
+            time,
+            number: Number(number),
+            trunk,
+            verdict,
+            policy_verdict: verdict,
+            ..Event::default()
+        }
     }
 
     /// Places these refusals one after the other. Records are numbered from 0.

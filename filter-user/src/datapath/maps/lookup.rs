@@ -105,11 +105,11 @@ impl filter_common::decide::PolicyLookup for LookUp<'_> {
         true
     }
 
-    fn redial(&self, number: Number) -> Option<Redial> {
+    fn redial(&self, number: Number) -> Option<RedialCounter> {
         self.maps.redial(number).ok().flatten()
     }
 
-    fn count_redial(&mut self, redial: &Redial) -> bool {
+    fn count_redial(&mut self, redial: &RedialCounter) -> bool {
         self.counted = Some(redial.count);
         true
     }

@@ -18,7 +18,7 @@ use aya::maps::lpm_trie::Key;
 use aya::maps::{Array, HashMap, LpmTrie, Map, MapData, PerCpuArray};
 use filter_common::abi::{
     Allow, Attempt, AttemptKey, Block, EventStats, FragmentKey, GENERATIONS, Grace, Grant,
-    PORT_WORDS, PrefixKey, Profile, Redial, Settings, TRUNKS_MAX,
+    PORT_WORDS, PrefixKey, Profile, RedialCounter, Settings, TRUNKS_MAX,
 };
 use filter_common::number::{DIGITS_MAX, Number};
 use filter_common::reason::{REASON_NUMBERS, Reason};
@@ -44,7 +44,7 @@ pub struct Maps {
     blocked_numbers: Hash<u64, Raw<Block>>,
     blocked_prefixes: Trie<[u8; 8], Raw<Block>>,
     attempts: Hash<Raw<AttemptKey>, Raw<Attempt>>,
-    redials: Hash<u64, Raw<Redial>>,
+    redials: Hash<u64, Raw<RedialCounter>>,
     pub(crate) grace: Hash<u64, Raw<Grace>>,
     grants: Hash<u64, Raw<Grant>>,
     fragments: Hash<Raw<FragmentKey>, u64>,
@@ -252,7 +252,7 @@ impl Maps {
     ///
     /// # Errors
     /// [`Error::Map`] if the system call fails.
-    pub fn redial(&self, number: Number) -> Result<Option<Redial>, Error> {
+    pub fn redial(&self, number: Number) -> Result<Option<RedialCounter>, Error> {
         let entry = found("REDIALS", lock(&self.redials).get(&number.0, 0))?;
         Ok(entry.map(|Raw(redial)| redial).filter(|redial| redial.number == number))
     }
