@@ -11,8 +11,8 @@ pub use landlock::{RulesetError, RulesetStatus};
 /// The newest Landlock ABI that this file uses; an older kernel has a part of it.
 const LANDLOCK: ABI = ABI::V6;
 
-/// Paths that libraries read: users and groups (replaced by renaming, so their folder), the libraries of
-/// the name service, SSSD's memory caches, time zones, the number of CPUs, randomness.
+/// Paths that libraries read: users and groups, the libraries of the name service, SSSD's memory caches,
+/// time zones, the number of CPUs, randomness. Files that are replaced by renaming need their folder.
 const READ: [&str; 10] = [
     "/etc",
     "/usr",
@@ -37,8 +37,8 @@ pub struct Open {
     pub tcp_ports: Vec<u16>,
 }
 
-/// Closes the file system, TCP listening and signals for the calling thread and its later threads. Runs
-/// no program afterwards. On a kernel without Landlock nothing happens, and the status says so.
+/// Closes the file system, TCP listening and signals for the calling thread and its later threads. They
+/// also cannot run programs. A kernel without Landlock closes nothing, and the status says so.
 ///
 /// # Errors
 /// [`RulesetError`] if the kernel has Landlock and refuses the rules.
