@@ -160,15 +160,17 @@ fn accepts(prog_type: u32, prog_flags: u32, instructions: &[Instruction]) -> Res
         }
         let error = Errno::last();
         left -= 1;
-        match error {
-            Errno::EAGAIN if left > 0 => {}
-            Errno::EPERM => return Err(Error::Permission),
-            Errno::EINVAL | Errno::EACCES | Errno::E2BIG => return Ok(false),
-            _ => {
-                let message = format!("a program of two instructions: {}", io::Error::from(error));
-                return Err(Error::Load(message.into()));
-            }
+        if error == Errno::EAGAIN && left > 0 {
+            continue;
         }
+        if error == Errno::EPERM {
+            return Err(Error::Permission);
+        }
+        if [Errno::EINVAL, Errno::EACCES, Errno::E2BIG].contains(&error) {
+            return Ok(false);
+        }
+        let message = format!("a program of two instructions: {}", io::Error::from(error));
+        return Err(Error::Load(message.into()));
     }
 }
 

@@ -264,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn default_ladder_step_by_step() {
+    fn default_ladder_blocks_step_by_step() {
         use ReportKind::{Abusive, Prank, Silent, Test};
         let ladder = Ladder::default();
         let judge = |kinds: &[ReportKind]| {
@@ -367,10 +367,10 @@ mod tests {
             let line = text[..place].matches('\n').count() + 1;
             let column = place - text[..place].rfind('\n').map_or(0, |newline| newline + 1) + 1;
             let text = text.replacen('^', "", 1);
-            let told = Ladder::parse(&text).err().unwrap();
-            let told = told.in_file(Path::new("ladder.toml"), &text).to_string();
-            assert!(told.starts_with(&format!("ladder.toml:{line}:{column}: ")), "{text}\n{told}");
-            assert!(told.contains(message), "{text}\n{told}");
+            let error = Ladder::parse(&text).err().unwrap();
+            let error = error.in_file(Path::new("ladder.toml"), &text).to_string();
+            assert!(error.starts_with(&format!("ladder.toml:{line}:{column}: ")), "{text}\n{error}");
+            assert!(error.contains(message), "{text}\n{error}");
         }
         let missing = Ladder::read(Path::new("/nowhere/ladder.toml")).unwrap_err().to_string();
         assert!(missing.starts_with("cannot read /nowhere/ladder.toml: "), "{missing}");
@@ -419,7 +419,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_order_of_reports_does_not_matter(
+        fn order_of_reports_changes_no_step(
             (sorted, shuffled) in some(12).prop_flat_map(|all| {
                 (Just(all.clone()), Just(all).prop_shuffle())
             }),
@@ -488,7 +488,7 @@ mod tests {
         }
 
         #[test]
-        fn no_text_causes_a_panic(
+        fn ladder_text_causes_no_panic(
             text in "([a-z_]+ = |\\[\\[rung\\]\\]|\\[weights\\]|\"|[0-9.é-]|\n|strikes = 1\n|prank = 1\n){0,20}",
         ) {
             let _ = Ladder::parse(&text);

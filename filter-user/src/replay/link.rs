@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn address_families_in_either_byte_order() {
+    fn address_families_are_read_in_either_byte_order() {
         for (family, expected) in [
             (2, Some(ETHERTYPE_IPV4)),
             (10, Some(ETHERTYPE_IPV6)),

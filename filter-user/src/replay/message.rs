@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn requests_by_their_first_line() {
+    fn requests_are_recognised_by_their_first_line() {
         for (message, expected) in [
             (INVITE, Some("INVITE")),
             ("\r\n\r\nINVITE sip:112@x sip/2.0\r\n", Some("INVITE")),

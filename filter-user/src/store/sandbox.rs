@@ -10,12 +10,11 @@ use std::thread;
 use filter_common::number::Number;
 use rusqlite::trace::{TraceEvent, TraceEventCodes};
 
-use crate::config::Config;
-use crate::daemon::start::privileges;
 use crate::model::ladder::ReportKind;
 use crate::store::schema::{STEPS, migrate_by};
 use crate::store::tests::*;
 use crate::store::*;
+use crate::sys::landlock;
 use rusqlite::Connection;
 use std::ops::ControlFlow;
 use std::time::Duration;
@@ -45,14 +44,11 @@ thread_local! {
 
 /// Does something where files are closed as they are to the daemon.
 fn in_the_sandbox<T: Send>(home: &Home, act: impl FnOnce() -> T + Send) -> T {
-    let folder = home.folder.path().display();
-    let text = format!(
-        "interfaces = []\n[paths]\nstate = \"{folder}\"\nruntime = \"{folder}\"\npins = \"{folder}\""
-    );
-    let config = Config::of(&home.folder.path().join("palang.toml"), text).unwrap();
+    let folder = home.folder.path().to_owned();
+    let open = landlock::Open { read: Vec::new(), write: vec![folder], tcp_ports: Vec::new() };
     thread::scope(|scope| {
         let closed = scope.spawn(|| {
-            privileges::close_files(&config).unwrap();
+            landlock::close(&open).unwrap();
             for folder in ["/var/tmp", "/tmp", "."] {
                 let error = tempfile::tempfile_in(folder).unwrap_err();
                 assert_eq!(error.kind(), std::io::ErrorKind::PermissionDenied, "{folder}");

@@ -68,7 +68,7 @@ mod tests {
     }
 
     #[test]
-    fn the_newest_older_kernel_is_the_previous_one() {
+    fn newest_older_kernel_is_the_previous_one() {
         let debian =
             all(&["6.9.7-amd64", "6.12.57+deb13-amd64", "7.1.13+deb13-amd64", "6.1.0-47-amd64"]);
         let of = |running: &str| previous(running, &debian).map(String::as_str);
@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn a_kernel_is_installed_where_its_image_is() {
+    fn kernel_with_modules_and_image_is_installed() {
         let folder = std::env::temp_dir().join(format!("palang-kernels-{}", std::process::id()));
         let (modules, boot) = (folder.join("modules"), folder.join("boot"));
         for name in ["6.1.0-47-amd64", "7.2.12-amd64", "6.0.0-left-over"] {
@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn the_running_kernel_has_a_name() {
+    fn running_kernel_has_a_name() {
         assert!(running().starts_with(|c: char| c.is_ascii_digit()));
         assert!(advice().contains("report this with"));
     }

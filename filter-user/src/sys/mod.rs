@@ -3,6 +3,7 @@
 pub mod clock;
 pub mod ethtool;
 pub(crate) mod kernels;
+pub(crate) mod landlock;
 pub(crate) mod lock;
 pub mod netlink;
 #[cfg(test)]

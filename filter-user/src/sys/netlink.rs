@@ -272,7 +272,7 @@ mod tests {
 
     #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
     #[test]
-    fn links_of_a_namespace() {
+    fn links_of_a_namespace_are_listed() {
         in_new_namespace(async {
             ip("link add left type veth peer name right mtu 1400");
             ip("link set left up");

@@ -21,14 +21,14 @@ const XDP_FLAGS_DRV_MODE: u32 = 1 << 2;
 /// linux/netlink.h
 const NLMSG_ERROR: u16 = 2;
 const NLMSGERR_ATTR_MSG: u16 = 1;
-/// Lengths in bytes of the header of a message, and of an acknowledgement after it: the number of the
-/// error and the header of the request.
+/// Lengths in bytes of the header of a message, and of an acknowledgement after it. An acknowledgement is
+/// the number of the error and the header of the request.
 const HEADER: usize = 16;
 const ACKNOWLEDGEMENT: usize = 4 + HEADER;
 
-/// Returns the kernel's text about why it does not attach this program to the interface with this index,
-/// in the driver or in the kernel's core; `None` if it has no text. If the program can be attached
-/// now, it is detached again.
+/// Returns the kernel's text about why it refuses to attach this program to an interface; `None` if it
+/// has no text. The program is to run in the driver or in the kernel's core. If it can be attached now,
+/// it is detached again.
 ///
 /// # Errors
 /// Returns the error of the netlink socket.

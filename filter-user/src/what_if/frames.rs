@@ -183,7 +183,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn one_policy_differs_from_itself_in_nothing(calls in calls(), file in policy()) {
+        fn policy_differs_from_itself_in_nothing(calls in calls(), file in policy()) {
             let tally = tried(&calls, &file.policy, Some(&file.policy));
             let (baseline, difference) = tally.baseline.clone().unwrap();
             prop_assert_eq!(&tally.policy, &baseline);
@@ -260,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_capture_is_not_held_in_memory() {
+    fn long_capture_is_not_held_in_memory() {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/demo-policy.toml");
         let policy = policy_file::read(&path, &|_| Ok(())).unwrap().policy;
         let mut frames = Frames::new(&policy, Some(&policy));

@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn a_picture_has_a_line_for_each_policy() {
+    fn picture_has_a_line_for_each_policy() {
         let mut timeline = Timeline::default();
         timeline.add(1, 1_700_000_000_000_000_000, [true, false], [false, false]);
         timeline.add(1, 1_700_000_020_000_000_000, [false, true], [true, false]);

@@ -295,21 +295,21 @@ mod tests {
     fn strikes_add_up_as_they_are_reported() {
         let file = file(&[], three());
         let (prank, silent) = (report(0, 1, ReportKind::Prank), report(10, 2, ReportKind::Silent));
-        let told = |reports: &[Report]| reasons(&file, &[0, 10, HOUR, 2 * DAY], reports);
+        let outcomes = |reports: &[Report]| reasons(&file, &[0, 10, HOUR, 2 * DAY], reports);
         let free = ["not-blocked"; 4];
-        assert_eq!(told(&[prank]), free);
-        assert_eq!(told(&[prank, silent]), free, "1.34 strikes");
+        assert_eq!(outcomes(&[prank]), free);
+        assert_eq!(outcomes(&[prank, silent]), free, "1.34 strikes");
         let second = report(10, 2, ReportKind::Abusive);
         let day = ["not-blocked", "not-blocked", "blocked-number", "block-expired"];
-        assert_eq!(told(&[prank, second]), day);
+        assert_eq!(outcomes(&[prank, second]), day);
         assert_eq!(
-            told(&[prank, second, report(HOUR, 1, ReportKind::Prank)]),
+            outcomes(&[prank, second, report(HOUR, 1, ReportKind::Prank)]),
             day,
             "it was refused"
         );
         // A late report counts from then on.
         assert_eq!(
-            told(&[prank, report(10, 2 * HOUR, ReportKind::Prank)])[2..],
+            outcomes(&[prank, report(10, 2 * HOUR, ReportKind::Prank)])[2..],
             ["not-blocked", "block-expired"]
         );
     }
@@ -336,21 +336,29 @@ mod tests {
                 all.map(|index| if refused.contains(&index) { "blocked" } else { "redial-grant" })
                     .collect::<Vec<_>>()
             };
-            let told = |calls: &[i64], reports: &[Report]| {
-                let told = reasons(&file, calls, reports).into_iter();
+            let outcomes = |calls: &[i64], reports: &[Report]| {
+                let outcomes = reasons(&file, calls, reports).into_iter();
                 let short =
                     |reason: &'static str| reason.split("-number").next().unwrap_or_default();
-                told.map(|reason| short(reason).trim_end_matches("-prefix")).collect::<Vec<_>>()
+                outcomes.map(|reason| short(reason).trim_end_matches("-prefix")).collect::<Vec<_>>()
             };
-            assert_eq!(told(&calls, &[]), expected(&calls, &[0, 1]), "{subject}");
-            assert_eq!(told(&calls, &prank), expected(&calls, &[0, 1, 3, 4, 5, 6, 7]), "{subject}");
+            assert_eq!(outcomes(&calls, &[]), expected(&calls, &[0, 1]), "{subject}");
+            assert_eq!(
+                outcomes(&calls, &prank),
+                expected(&calls, &[0, 1, 3, 4, 5, 6, 7]),
+                "{subject}"
+            );
             // The grant stays if nothing is reported.
             let silent = [report(20, 30, ReportKind::Silent)];
-            assert_eq!(told(&calls, &silent), expected(&calls, &[0, 1]), "{subject}");
+            assert_eq!(outcomes(&calls, &silent), expected(&calls, &[0, 1]), "{subject}");
             // A second report of a call of the same grant does not double the setting again.
             calls.insert(3, 25);
             let again = [prank[0], report(25, 26, ReportKind::Abusive)];
-            assert_eq!(told(&calls, &again), expected(&calls, &[0, 1, 4, 5, 6, 7, 8]), "{subject}");
+            assert_eq!(
+                outcomes(&calls, &again),
+                expected(&calls, &[0, 1, 4, 5, 6, 7, 8]),
+                "{subject}"
+            );
         }
     }
 

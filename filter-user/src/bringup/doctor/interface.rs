@@ -342,7 +342,7 @@ mod tests {
     }
 
     #[test]
-    fn a_large_mtu_needs_frames_of_several_buffers() {
+    fn large_mtu_needs_frames_of_several_buffers() {
         use State::{Fail, Ok, Warn};
         let small = Link { mtu: 3498, ..link("eth0") };
         let large = Link { mtu: 3499, ..link("eth0") };
@@ -367,7 +367,7 @@ mod tests {
     }
 
     #[test]
-    fn a_program_is_ours_only_where_something_is_pinned() {
+    fn program_is_ours_only_if_something_is_pinned() {
         use State::{Fail, Ok};
         let on = |mode| Link { xdp: Some(netlink::Xdp { mode, program: 42 }), ..link("eth0") };
         assert_eq!(xdp(&link("eth0"), XdpMode::Native, Whose::Ours).state, Ok);
@@ -384,7 +384,7 @@ mod tests {
     }
 
     #[test]
-    fn offloads_matter_where_they_hurt() {
+    fn offload_that_prevents_xdp_is_reported() {
         use State::{Fail, Ok, Warn};
         let eth0 = link("eth0");
         let none = facts(&eth0, "ixgbe", None);
@@ -414,7 +414,7 @@ mod tests {
     }
 
     #[test]
-    fn one_queue_for_many_cpus_is_few() {
+    fn single_queue_for_many_cpus_is_a_warning() {
         let check =
             |now, most, combined, cpus| queues("eth0", Some(Queues { now, most, combined }), cpus);
         for (now, most, cpus, state) in [
@@ -450,7 +450,7 @@ mod tests {
 
     #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
     #[test]
-    fn interfaces_of_a_namespace() {
+    fn interfaces_of_a_namespace_are_checked() {
         use State::{Fail, Ok, Warn};
         in_new_namespace(async {
             let (folder, config) = configuration("interfaces", "[\"left\", \"middle\", \"right\"]");

@@ -511,7 +511,7 @@ mod tests {
 
     #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
     #[test]
-    fn the_real_program_loads() {
+    fn real_program_loads() {
         assert_eq!(capabilities().state, State::Ok, "run tests as root");
         let (tag, taken) = program(None);
         assert_eq!(taken, Check::ok("program", "the kernel accepts the filter"));

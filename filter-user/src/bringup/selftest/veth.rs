@@ -51,9 +51,8 @@ pub fn in_own_namespace<T: Send>(
 ) -> Result<T, Error> {
     std::thread::scope(|scope| {
         let thread = scope.spawn(|| {
-            unshare(CloneFlags::CLONE_NEWNET).map_err(|error| match error {
-                Errno::EPERM => Error::Permission,
-                other => Error::Namespace(other),
+            unshare(CloneFlags::CLONE_NEWNET).map_err(|error| {
+                if error == Errno::EPERM { Error::Permission } else { Error::Namespace(error) }
             })?;
             work()
         });

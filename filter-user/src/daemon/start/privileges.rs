@@ -14,33 +14,13 @@ use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread;
 
 use caps::{CapSet, Capability, CapsHashSet};
-use landlock::{
-    ABI, Access as _, AccessFs, AccessNet, NetPort, PathBeneath, PathFd, Ruleset, RulesetAttr as _,
-    RulesetCreatedAttr as _, RulesetError, RulesetStatus, Scope, path_beneath_rules,
-};
 use tokio::sync::oneshot;
 
 use crate::config::Config;
 use crate::datapath::{Error, Filter, Pins};
 use crate::exit::{Exit, Failure};
-
-/// What this file was written for; an older kernel has less of it.
-const LANDLOCK: ABI = ABI::V6;
-
-/// What libraries read: users and groups (replaced by renaming, so their folder), the libraries of
-/// the name service, SSSD's memory caches, time zones, the number of CPUs, randomness.
-const READ: [&str; 10] = [
-    "/etc",
-    "/usr",
-    "/lib",
-    "/lib64",
-    "/var/lib/sss",
-    "/var/lib/extrausers",
-    "/proc/self",
-    "/proc/sys",
-    "/sys/devices/system/cpu",
-    "/dev/urandom",
-];
+use crate::sys::landlock;
+use crate::sys::landlock::{Open, RulesetStatus};
 
 /// What is left when the program is loaded.
 const LEFT: [Capability; 2] = [Capability::CAP_BPF, Capability::CAP_NET_ADMIN];
@@ -53,7 +33,7 @@ const LOADING: Capability = Capability::CAP_PERFMON;
 /// # Errors
 /// A folder that cannot be opened; a kernel that has Landlock and refuses the rules.
 pub fn close_files(config: &Config) -> Result<(), Failure> {
-    let done = closed(config).map_err(|error| {
+    let done = landlock::close(&open(config)).map_err(|error| {
         Failure::new(Exit::Failed, format!("cannot close the file system (Landlock): {error}"))
     })?;
     match done {
@@ -67,27 +47,14 @@ pub fn close_files(config: &Config) -> Result<(), Failure> {
     Ok(())
 }
 
-fn closed(config: &Config) -> Result<RulesetStatus, RulesetError> {
-    let write = AccessFs::from_all(LANDLOCK) & !AccessFs::Execute;
-    let read = AccessFs::ReadFile | AccessFs::ReadDir;
-    let mut rules = Ruleset::default()
-        .handle_access(AccessFs::from_all(LANDLOCK))?
-        .handle_access(AccessNet::BindTcp)?
-        .scope(Scope::Signal)?
-        .create()?
-        .add_rules(path_beneath_rules(READ, read))?
-        .add_rules(path_beneath_rules(read_folders(config), read))?
-        .add_rules(path_beneath_rules(["/dev/null"], read | AccessFs::WriteFile))?;
-    for folder in writable(config) {
-        match PathFd::new(&folder) {
-            Ok(fd) => rules = rules.add_rule(PathBeneath::new(fd, write))?,
-            Err(error) => tracing::warn!("{} stays closed: {error}", folder.display()),
-        }
+/// Returns the folders and ports that the daemon needs.
+fn open(config: &Config) -> Open {
+    let addresses = [config.check_listen, config.metrics_listen].into_iter().flatten();
+    Open {
+        read: read_folders(config),
+        write: writable(config),
+        tcp_ports: addresses.map(|address| address.port()).collect(),
     }
-    for address in [config.check_listen, config.metrics_listen].into_iter().flatten() {
-        rules = rules.add_rule(NetPort::new(address.port(), AccessNet::BindTcp))?;
-    }
-    Ok(rules.restrict_self()?.ruleset)
 }
 
 /// Folders that the daemon writes in.

@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 
-use filter_common::abi::{Allow, Attempt, Block, Grace, Grant, PrefixKey, Redial};
+use filter_common::abi::{Allow, Attempt, Block, Grace, Grant, PrefixKey, RedialCounter};
 use filter_common::number::Number;
 
 use crate::datapath::maps::Maps;

@@ -9,7 +9,7 @@ mod reported_call;
 use crate::daemon::convert::report_of;
 use std::sync::Arc;
 
-use filter_common::abi::{self};
+use filter_common::abi::{self, CALL_ID_REPORT_MAX};
 use filter_common::bytes::Slice;
 use filter_common::number::Number;
 use filter_common::reason::Reason;
@@ -33,8 +33,6 @@ use crate::store::{Added, Decision, Entry, Kind, Reader, Report, Review, Store};
 use crate::sys::clock;
 use reported_call::{GRANT_END, ReportRequest, grant_ended_since, matched};
 
-/// Longest Call-ID, in bytes.
-const CALL_ID_MAX: usize = 4096;
 
 /// The kind of a review that a report led to.
 pub const REPORT: &str = "report";
@@ -73,7 +71,7 @@ impl Control {
             return Err(usage("report the call of one number, not of a prefix"));
         };
         let call_id = add.call_id.filter(|call_id| !call_id.is_empty());
-        if call_id.as_ref().is_some_and(|call_id| call_id.len() > CALL_ID_MAX) {
+        if call_id.as_ref().is_some_and(|call_id| call_id.len() > CALL_ID_REPORT_MAX) {
             return Err(usage("call_id: no Call-ID is as long as that"));
         }
         check_text("note", &add.note)?;
