@@ -36,7 +36,7 @@ fn check_tells_what_a_configuration_means() {
     for line in [
         "reads SIP on UDP port 5060 of eth0, eth1",
         "attaches native: in the driver, or not at all",
-        "numbers are those of country code 62; trunks: telkom",
+        "country code of the numbers: 62; trunks: telkom",
         "never refused: 112, +62431*, numbers of fewer than 5 digits",
         "never in force: blocks against prefixes of fewer than 5 digits",
         "room for 1000000 blocked numbers",
@@ -45,7 +45,7 @@ fn check_tells_what_a_configuration_means() {
         "refusals with a record of their own in a second: 5 of a number, 100 of a trunk",
         "/run/palang/palang.sock is for group palang",
         "anyone on this machine may check numbers at 127.0.0.1:9112",
-        "only observes, whatever the mode: telkom",
+        "only observes, in every mode: telkom",
     ] {
         assert!(told.contains(&format!("\n  {line}\n")), "{told:?} lacks {line:?}");
     }
@@ -59,7 +59,7 @@ fn a_wrong_configuration_is_exit_2() {
         assert_eq!(output.status.code(), Some(2));
         assert!(output.stdout.is_empty());
         let error = text(&output.stderr);
-        assert!(error.contains("wrong.toml:2:1: mode is no configuration"), "{error}");
+        assert!(error.contains("wrong.toml:2:1: mode is not part of the configuration"), "{error}");
     }
     let output = palang(&["config", "check", "/does/not/exist.toml"]);
     assert_eq!(output.status.code(), Some(2));
