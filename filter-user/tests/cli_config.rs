@@ -82,7 +82,7 @@ fn show_fills_in_what_is_left_out() {
     assert_eq!(json["retention"]["calls"], "90d");
     assert_eq!(json["default"]["formats"], serde_json::json!(["e164", "national"]));
     assert_eq!(json["roles"]["operate"], serde_json::json!(["palang-operate"]));
-    // What it shows is a configuration, and shows the same.
+    // The output is a configuration, and its own output is equal.
     let again = temporary("again.toml", &show("table"));
     let output = palang(&["config", "show", again.to_str().unwrap()]);
     assert_eq!(text(&output.stdout), show("table"));

@@ -334,7 +334,7 @@ mod tests {
             (1, "INSERT INTO audit SELECT 0, record, hash, plain FROM audit WHERE seq = 1"),
             (1, "INSERT INTO audit SELECT -7, record, hash, plain FROM audit WHERE seq = 1"),
             (6, "INSERT INTO audit SELECT 6, record, hash, plain FROM audit WHERE seq = 5"),
-            // Another number beside the record, or one where there is none.
+            // Another number beside the record, or a number beside a record without one.
             (3, "UPDATE audit SET plain = '62814' WHERE seq = 3"),
             (3, "UPDATE audit SET plain = CAST(x'ff' AS TEXT) WHERE seq = 3"),
             (3, "UPDATE audit SET plain = number WHERE seq = 3"),

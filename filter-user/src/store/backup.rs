@@ -57,8 +57,8 @@ impl Reader {
 /// `replace`: it is renamed, never deleted.
 ///
 /// # Errors
-/// `Corrupt` or `Newer` for the copy, `Exists` if there is a store at `to`, `Failed` if it is in use,
-/// or the error of a disk that refuses. Nothing was restored then.
+/// `Corrupt` or `Newer` for the copy; `Exists` if there is a store at `to`; `Failed` if it is in use.
+/// Otherwise the error of a disk that refuses. Nothing was restored then.
 pub fn restore(from: &Path, to: &Path, replace: bool) -> Result<Option<PathBuf>, Error> {
     let to = absolute(to)?;
     let copy = check_restore(from, &to, replace)?;

@@ -28,7 +28,7 @@ pub(crate) fn open(name: &Path, flags: OpenFlags) -> rusqlite::Result<Connection
     static LISTEN: Once = Once::new();
     LISTEN.call_once(|| {
         // SAFETY: `heard` calls nothing of SQLite and touches one thread's memory only. Every
-        // connection of this program is opened below, so no thread uses SQLite yet; SQLite itself
+        // connection of this program is opened below, so no thread uses SQLite yet. SQLite itself
         // refuses the call once it is in use, and then messages only lack the cause.
         let _ = unsafe { rusqlite::trace::config_log(Some(heard)) };
     });

@@ -70,8 +70,8 @@ impl std::fmt::Display for Error {
             ),
             Error::Newer { path, version } => write!(
                 f,
-                "{} was made by a newer Palang: its tables have version {version}, this program knows \
-                 version {}. Install that version, or restore a backup from before the upgrade",
+                "{} was made by a newer Palang: its tables have version {version}, this program has \
+                 {}. Install that Palang, or restore a backup from before the upgrade",
                 path.display(),
                 schema::VERSION
             ),

@@ -52,8 +52,8 @@ impl Part {
             .map_err(|error| Error::sqlite(&self.path, &error))
     }
 
-    /// Gives it to the owner of the file in its place, or of the folder: the user who restores may
-    /// differ from the user of the daemon.
+    /// Gives it to the owner of the file in its place, or of the folder. The user who restores may
+    /// differ from the daemon's user.
     pub(super) fn give_to_owner(&self) -> Result<(), Error> {
         fs::metadata(&self.path)
             .or_else(|_| fs::metadata(folder(&self.path)))

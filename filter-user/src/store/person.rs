@@ -227,7 +227,7 @@ mod tests {
         }
     }
 
-    /// A store where each of two numbers has been blocked and freed, called, was reported and
+    /// Creates a store where each of two numbers has been blocked and freed, called, was reported and
     /// reviewed.
     fn two() -> Home {
         let home = Home::new();

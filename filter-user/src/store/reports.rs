@@ -279,7 +279,7 @@ mod tests {
     use super::*;
     use crate::store::tests::{Home, time};
 
-    /// A strike of a call with this number, that came 10 s before it was reported.
+    /// Creates a strike of a call with this number, that came 10 s before it was reported.
     fn report(at: i64, number: u64, call: u64) -> Report {
         Report {
             time: time(at),

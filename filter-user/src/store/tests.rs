@@ -99,7 +99,7 @@ pub fn all(reader: &Reader, kind: Kind) -> Vec<Decision> {
     all
 }
 
-/// Everything that a restart or a backup has to keep.
+/// Returns everything that a restart or a backup has to keep.
 pub fn digest(reader: &Reader) -> (Vec<Decision>, Vec<Decision>, Head, Option<Timestamp>) {
     let head = reader.audit_head().unwrap();
     (all(reader, Kind::Block), all(reader, Kind::Allow), head, reader.newest().unwrap())
