@@ -238,7 +238,7 @@ pub fn add_allow(add: &wire::AddAllow) -> Result<Changed<wire::Allow>, Failure> 
     Ok(Changed {
         change: match (stays, before) {
             (Some(_), _) => Change::Unchanged,
-            (None, Some(_)) => Change::Moved,
+            (None, Some(_)) => Change::Updated,
             (None, None) => Change::Added,
         },
         now: match stays {

@@ -164,13 +164,13 @@ fn a_block_is_made_once_and_moved() {
     assert_eq!(first["in_force"]["verdict"], "drop");
 
     let moved = gate.does(&add("2099-01-01T00:00:00Z", "prank"));
-    assert_eq!(moved["change"], "moved");
+    assert_eq!(moved["change"], "updated");
     assert_eq!(moved["before"]["expires"], "2098-01-01T00:00:00Z");
     assert_eq!(moved["now"]["expires"], "2099-01-01T00:00:00Z");
     assert_eq!(moved["now"]["id"], first["now"]["id"], "the same decision");
     assert_eq!(moved["now"]["rule"], gate.kernel_block(BLOCKED).unwrap().rule);
     let told = gate.daemon.cli(&add("2099-01-02T00:00:00Z", "again")).stdout;
-    assert!(told.contains("moved: was until 2099-01-01"), "{told}");
+    assert!(told.contains("updated: was until 2099-01-01"), "{told}");
     assert_eq!(gate.rows(&["block", "list"]).len(), 1);
     assert_eq!(gate.last("block move").unwrap()["before"], "2099-01-01T00:00:00Z");
 

@@ -145,7 +145,7 @@ fn a_prankster_climbs_the_ladder_and_does_not_keep_a_redial_grant() {
     // A prank all the same: the grant ends, with the same write as the longer block.
     let told = report(&gate, CALLER, "prank", Some(&fourth.call_id));
     let block = &told["block"];
-    assert_eq!((&told["change"], &told["strikes_hundredths"]), (&"moved".into(), &300.into()));
+    assert_eq!((&told["change"], &told["strikes_hundredths"]), (&"updated".into(), &300.into()));
     assert_eq!(minutes_left(block), 3 * DAY / 60);
     assert_eq!(told["grant_ended"], *block);
     assert_eq!(block["redial"]["attempts"], 4);
@@ -473,7 +473,7 @@ fn who_may_not_be_blocked_is_reviewed_and_a_longer_block_stays() {
     gate.does(&["block", "add", short, "--for", "1h", "--reason", "a test", "--redial", "5/2m/3m"]);
     strike(short);
     let told = strike(short);
-    assert_eq!(told["change"], "moved");
+    assert_eq!(told["change"], "updated");
     assert_eq!(minutes_left(&told["block"]), DAY / 60);
     assert_eq!(told["block"]["redial"], json!({ "attempts": 5, "window": 120, "grant": 180 }));
     assert_eq!(gate.last("block move").unwrap()["origin"], "ladder");

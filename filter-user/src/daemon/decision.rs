@@ -58,7 +58,7 @@ pub(crate) fn merge(mut decision: Decision, before: Option<&Decision>) -> (Decis
     if same {
         return (before.clone(), Change::Unchanged);
     }
-    (decision, Change::Moved)
+    (decision, Change::Updated)
 }
 
 /// The audit's record of a decision.

@@ -70,7 +70,7 @@ impl std::fmt::Display for Error {
             ),
             Error::Newer { path, version } => write!(
                 f,
-                "{} was made by a newer Palang: its tables have version {version}, this program has \
+                "{} was made by a newer Palang. Its tables have version {version}, this program has \
                  {}. Install that Palang, or restore a backup from before the upgrade",
                 path.display(),
                 schema::VERSION

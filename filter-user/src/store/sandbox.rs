@@ -20,8 +20,8 @@ use rusqlite::Connection;
 use std::ops::ControlFlow;
 use std::time::Duration;
 
-/// Rows of each table. A statement about all of them does not fit into the memory of SQLite: 16 pages
-/// of a statement's journal, 250 of a sorter, 500 of a temporary table.
+/// Rows of each table. A statement about all of them does not fit into the memory of SQLite. SQLite has
+/// room for 16 pages for a statement's journal, 250 for a sorter, 500 for a temporary table.
 const MANY: u64 = 20_000;
 /// A number with many calls and many audit rows.
 const BUSY_NUMBER: &str = "6281299999999";

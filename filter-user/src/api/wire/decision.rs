@@ -223,7 +223,7 @@ pub enum Change {
     /// It is new.
     Added,
     /// It existed; its end, reason or comment was changed.
-    Moved,
+    Updated,
     /// It existed, and was not changed.
     Unchanged,
     /// It was removed.

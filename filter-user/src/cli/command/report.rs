@@ -185,7 +185,7 @@ impl Answer for Reported {
         let would = if *dry_run { "would be " } else { "" };
         if let (Some(block), Some(change)) = (&self.block, self.change) {
             let verb = match change {
-                Change::Moved => "blocked longer",
+                Change::Updated => "blocked longer",
                 Change::Added | Change::Unchanged | Change::Removed => "blocked",
             };
             let end = output::until(block.expires, "for good");

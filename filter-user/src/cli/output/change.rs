@@ -134,13 +134,13 @@ impl<D: Decision> Answer for Printed<'_, D> {
             writeln!(writer, "dry run, nothing was changed")?;
         }
         let verb = match change {
-            Change::Added | Change::Moved | Change::Unchanged => D::added(*dry_run),
+            Change::Added | Change::Updated | Change::Unchanged => D::added(*dry_run),
             Change::Removed => D::removed(*dry_run),
         };
         let would = if *dry_run { "would " } else { "" };
         let ends = output::until(now.expires(), "for good");
         let ends = match change {
-            Change::Added | Change::Moved | Change::Unchanged => format!(" {ends}"),
+            Change::Added | Change::Updated | Change::Unchanged => format!(" {ends}"),
             Change::Removed => format!(", which was in force {ends}"),
         };
         let why = match now.why() {
@@ -150,13 +150,13 @@ impl<D: Decision> Answer for Printed<'_, D> {
         let line = format!("{would}{verb} {}{ends}{}{why}", now.number(), now.besides());
         writeln!(writer, "{}", output::clean(&line))?;
         match (change, before) {
-            (Change::Moved, Some(before)) => {
+            (Change::Updated, Some(before)) => {
                 let was = output::until(before.expires(), "for good");
-                let line = format!("moved: was {was}{}: {}", before.besides(), before.why());
+                let line = format!("updated: was {was}{}: {}", before.besides(), before.why());
                 writeln!(writer, "{}", output::clean(line.trim_end_matches(": ")))?;
             }
             (Change::Unchanged, _) => writeln!(writer, "unchanged: already set")?,
-            (Change::Added | Change::Moved | Change::Removed, _) => {}
+            (Change::Added | Change::Updated | Change::Removed, _) => {}
         }
         let now = if *dry_run { " now" } else { "" };
         if let Some(outcome) = in_force.as_ref().map(output::outcome).or_else(|| self.gate.clone())
@@ -176,7 +176,7 @@ impl<D: Decision> Answer for Printed<'_, D> {
 pub fn raw<D: Decision>(changed: &Changed<D>) -> Vec<String> {
     let change = match changed.change {
         Change::Added => "added",
-        Change::Moved => "moved",
+        Change::Updated => "updated",
         Change::Unchanged => "unchanged",
         Change::Removed => "removed",
     };
@@ -212,7 +212,7 @@ mod tests {
         Changed {
             change,
             now: block(Some(hours(24)), "prank, case 118"),
-            before: (change == Change::Moved).then(|| block(Some(hours(2)), "prank")),
+            before: (change == Change::Updated).then(|| block(Some(hours(2)), "prank")),
             persisted: Persisted::Yes,
             dry_run: false,
             order: 7,
@@ -248,8 +248,8 @@ mod tests {
 
     #[test]
     fn change_shows_what_was_before() {
-        let lines = table(&changed(Change::Moved));
-        assert!(lines[1].starts_with("moved: was until 20"), "{lines:?}");
+        let lines = table(&changed(Change::Updated));
+        assert!(lines[1].starts_with("updated: was until 20"), "{lines:?}");
         assert!(lines[1].ends_with("(in 2 h): prank"), "{lines:?}");
         assert_eq!(table(&changed(Change::Unchanged))[1], "unchanged: already set");
         let lines = table(&changed(Change::Removed));
@@ -266,7 +266,7 @@ mod tests {
 
     #[test]
     fn json_is_that_of_the_api() {
-        let changed = changed(Change::Moved);
+        let changed = changed(Change::Updated);
         let json = serde_json::to_value(Printed { changed: &changed, gate: Some("x".into()) });
         assert_eq!(json.unwrap(), serde_json::to_value(&changed).unwrap());
     }

@@ -156,7 +156,7 @@ impl Control {
             let mut put = PutAllow::plan(fresh, there, before, keep_longer);
             // What takes the allow away and waits for the disk was accepted before this.
             if put.change == Change::Unchanged && turn.is_waiting(Key::Allow(subject)) {
-                put.change = Change::Moved;
+                put.change = Change::Updated;
             }
             if add.dry_run || put.change == Change::Unchanged {
                 (put, None)

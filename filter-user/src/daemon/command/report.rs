@@ -128,7 +128,7 @@ impl Control {
             plan;
         let needs_review = review.is_some();
         let put = block.as_ref().map(|(decision, before)| {
-            let change = if before.is_some() { Change::Moved } else { Change::Added };
+            let change = if before.is_some() { Change::Updated } else { Change::Added };
             (block_of(decision), change)
         });
         let id = added.as_ref().map(|added| added.id);

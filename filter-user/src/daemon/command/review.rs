@@ -99,7 +99,7 @@ impl Control {
             }
             let (author, origin) = (author.clone(), "operator".into());
             let decision = Decision { created: now, expires, author, origin, ..before.clone() };
-            Ok((decision, Change::Moved))
+            Ok((decision, Change::Updated))
         };
         let before = self.find(Kind::Block, subject).await?;
         let (decision, change) = longer(before.as_ref())?;
