@@ -1,4 +1,4 @@
-//! Compiles the kernel program; `src/object.rs` embeds it.
+//! Compiles the kernel program; `filter-user/src/datapath/object.rs` embeds it.
 
 use std::process::ExitCode;
 

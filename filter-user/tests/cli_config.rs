@@ -36,7 +36,7 @@ fn check_tells_what_a_configuration_means() {
     for line in [
         "reads SIP on UDP port 5060 of eth0, eth1",
         "attaches native: in the driver, or not at all",
-        "numbers are those of country code 62; trunks: telkom",
+        "country code of the numbers: 62; trunks: telkom",
         "never refused: 112, +62431*, numbers of fewer than 5 digits",
         "never in force: blocks against prefixes of fewer than 5 digits",
         "room for 1000000 blocked numbers",
@@ -45,7 +45,7 @@ fn check_tells_what_a_configuration_means() {
         "refusals with a record of their own in a second: 5 of a number, 100 of a trunk",
         "/run/palang/palang.sock is for group palang",
         "anyone on this machine may check numbers at 127.0.0.1:9112",
-        "only observes, whatever the mode: telkom",
+        "only observes, in every mode: telkom",
     ] {
         assert!(told.contains(&format!("\n  {line}\n")), "{told:?} lacks {line:?}");
     }
@@ -59,11 +59,11 @@ fn a_wrong_configuration_is_exit_2() {
         assert_eq!(output.status.code(), Some(2));
         assert!(output.stdout.is_empty());
         let error = text(&output.stderr);
-        assert!(error.contains("wrong.toml:2:1: mode is no configuration"), "{error}");
+        assert!(error.contains("wrong.toml:2:1: mode is not part of the configuration"), "{error}");
     }
     let output = palang(&["config", "check", "/does/not/exist.toml"]);
     assert_eq!(output.status.code(), Some(2));
-    assert!(text(&output.stderr).contains("/does/not/exist.toml: cannot be read"));
+    assert!(text(&output.stderr).contains("cannot read /does/not/exist.toml: "));
 }
 
 #[test]
@@ -82,7 +82,7 @@ fn show_fills_in_what_is_left_out() {
     assert_eq!(json["retention"]["calls"], "90d");
     assert_eq!(json["default"]["formats"], serde_json::json!(["e164", "national"]));
     assert_eq!(json["roles"]["operate"], serde_json::json!(["palang-operate"]));
-    // What it shows is a configuration, and shows the same.
+    // The output is a configuration, and its own output is equal.
     let again = temporary("again.toml", &show("table"));
     let output = palang(&["config", "show", again.to_str().unwrap()]);
     assert_eq!(text(&output.stdout), show("table"));
@@ -132,6 +132,6 @@ fn doctor_goes_on_without_a_configuration() {
     let output = palang(&["doctor", "--config", "/does/not/exist.toml", "-o", "raw"]);
     assert_eq!(output.status.code(), Some(1));
     let told = text(&output.stdout);
-    assert!(told.starts_with("fail\tconfig\t-\t/does/not/exist.toml: cannot be read"), "{told}");
+    assert!(told.starts_with("fail\tconfig\t-\tcannot read /does/not/exist.toml: "), "{told}");
     assert!(told.contains("\nok\tprogram\t"), "{told}");
 }

@@ -142,7 +142,7 @@ fn standard_input_is_a_capture_too() {
 fn every_link_type_gives_the_same_verdicts() {
     let ethernet = std::fs::read(capture(CALL)).unwrap();
     assert_eq!(ethernet[20], 1, "Ethernet");
-    // Link type, and the header that stands for the 14 bytes of Ethernet.
+    // Link type, and the header in place of the 14 bytes of Ethernet.
     let mut cooked = [0u8; 16];
     cooked[14] = 8;
     let mut cooked2 = [0u8; 20];
@@ -230,7 +230,7 @@ fn what_is_no_capture_is_told() {
     assert_fails(&replay_of("gpl/ptavi-a__invite.pcap", &[]), 1, "\"modified\"");
 }
 
-/// An INVITE of 6281234567890 whose request line ends with this version.
+/// Creates an INVITE of 6281234567890 whose request line ends with this version.
 fn invite(version: &str) -> Vec<u8> {
     let message = format!(
         "INVITE sip:112@x {version}\r\nFrom: <sip:+6281234567890@x>\r\nTo: <sip:112@x>\r\n\
@@ -245,7 +245,7 @@ fn invite(version: &str) -> Vec<u8> {
     frame
 }
 
-/// A pcap of one frame, of which so many bytes were captured.
+/// Creates a pcap of one frame, of which `captured` bytes are in the file.
 fn one_frame(name: &str, frame: &[u8], captured: usize) -> PathBuf {
     let mut file = vec![0xD4, 0xC3, 0xB2, 0xA1, 2, 0, 4, 0];
     for value in [0, 0, 65_535, 1, 1_700_000_000, 0, captured as u32, frame.len() as u32] {
@@ -415,7 +415,7 @@ fn a_policy_file_decides_and_the_command_line_adds() {
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn without_rights_it_says_which_are_missing() {
-    // Where the user nobody may look, whatever the rights of the build's folders are.
+    // A folder that the user nobody may enter, unlike perhaps those of the build.
     let folder = std::env::temp_dir().join(format!("palang-nobody-{}", std::process::id()));
     std::fs::create_dir(&folder).unwrap();
     std::fs::set_permissions(&folder, std::fs::Permissions::from_mode(0o755)).unwrap();

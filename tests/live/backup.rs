@@ -79,7 +79,7 @@ fn a_copy_of_a_store_in_use_becomes_the_same_gate_on_a_new_machine() {
     must(&old, &["mode", "observe"]);
     let again = old.cli(&["store", "backup", &copy.display().to_string()]);
     assert_eq!(again.code, 1, "{}", again.stderr);
-    assert!(again.stderr.contains("is there already"), "{}", again.stderr);
+    assert!(again.stderr.contains("exists already"), "{}", again.stderr);
 
     // Another machine: no store, no pins, no folders.
     let lab = Lab::new("restore");

@@ -411,8 +411,8 @@ fn a_corrupt_store_changes_nothing_in_the_kernel() {
         let told = findings.iter().find(|told| tells(told));
         let told = told.unwrap_or_else(|| panic!("{what}: {findings:?}"));
         assert!(told.contains("palang store restore"), "{what}: {told}");
-        nothing_is_refused_anew(&gate, "is no whole store");
-        assert_not_on_disk(&gate.does(&["allow", "add", FIRST]), "is no whole store");
+        nothing_is_refused_anew(&gate, "is not a complete store");
+        assert_not_on_disk(&gate.does(&["allow", "add", FIRST]), "is not a complete store");
         gate.does(&["override", "on", "--for", "1h", "--reason", "flood"]);
         assert_eq!(gate.passing(&CALLERS), CALLERS, "{what}");
         gate.does(&["override", "off"]);
@@ -440,9 +440,9 @@ fn a_store_that_breaks_under_the_daemon_changes_nothing_in_the_kernel() {
         findings.iter().any(tells)
     });
     assert!(gate.passing(&CALLERS).is_empty());
-    nothing_is_refused_anew(&gate, "is no whole store");
-    assert_not_on_disk(&gate.does(&["allow", "add", FIRST]), "is no whole store");
-    assert_not_on_disk(&gate.does(&["block", "remove", SECOND]), "is no whole store");
+    nothing_is_refused_anew(&gate, "is not a complete store");
+    assert_not_on_disk(&gate.does(&["allow", "add", FIRST]), "is not a complete store");
+    assert_not_on_disk(&gate.does(&["block", "remove", SECOND]), "is not a complete store");
     assert_eq!(gate.passing(&CALLERS), [FIRST, SECOND]);
     assert_eq!(gate.daemon.stop(), 0);
     gate.daemon.start_again();

@@ -1,4 +1,4 @@
-//! TODO-DOC
+//! The contract of the control API: its types and its client.
 
 pub mod client;
 pub mod udp_payload;

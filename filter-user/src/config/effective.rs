@@ -1,4 +1,4 @@
-//! TODO-DOC
+//! The configuration with every default filled in, and its summary for people.
 
 use crate::config::units::{self, days};
 use crate::config::{AutoRate, Config, EvidenceKept, Paths, RecordLimits, Roles};
@@ -13,7 +13,7 @@ use filter_common::plan::{
 use serde::Serialize;
 use std::net::SocketAddr;
 
-/// Which refusals have a record, in a line.
+/// Describes in a line which refusals have a record.
 fn records_summary(limits: RecordLimits) -> String {
     let most = |count: u32, whose: &str| (count > 0).then(|| format!("{count} of a {whose}"));
     let RecordLimits { per_number, per_trunk } = limits;
@@ -25,12 +25,13 @@ fn records_summary(limits: RecordLimits) -> String {
     format!("refusals with a record of their own in a second: {}", limits.join(", "))
 }
 
-/// What reports lead to, in a line.
+/// Describes in a line the blocks that reports lead to.
 fn ladder_summary(ladder: &Ladder, file: Option<&str>, trunks: &[Trunk]) -> String {
     let trusted = trunks.iter().filter(|trunk| trunk.vouches()).map(|trunk| trunk.name.as_str());
     let trusted: Vec<_> = trusted.collect();
     if trusted.is_empty() {
-        return "reports of calls block nobody: no trunk's caller numbers are trusted".to_owned();
+        return "reports of calls lead to no block: no trunk's caller numbers are trusted"
+            .to_owned();
     }
     let blocks = ladder.rungs.iter().filter_map(|rung| {
         let block = rung.block?;
@@ -45,11 +46,11 @@ fn ladder_summary(ladder: &Ladder, file: Option<&str>, trunks: &[Trunk]) -> Stri
     format!(
         "reports of calls on {} lead to ({}) {rungs}",
         trusted.join(", "),
-        file.unwrap_or("as delivered"),
+        file.unwrap_or("the delivered ladder"),
     )
 }
 
-/// A configuration with all that it left out.
+/// A configuration with every default filled in.
 #[derive(Clone, Debug, Serialize)]
 pub struct Effective {
     pub(crate) interfaces: Vec<String>,
@@ -97,7 +98,7 @@ pub(crate) enum EffectiveProtected {
 }
 
 impl Effective {
-    /// The same, with each protected number as `mask` makes it.
+    /// Masks each protected number with `mask`.
     #[must_use]
     pub fn masked(mut self, mask: impl Fn(&str) -> String) -> Effective {
         for protected in &mut self.protected {
@@ -242,7 +243,7 @@ impl EffectiveTrunk {
 }
 
 impl Config {
-    /// All that holds, what the file left out included, as a file would say it.
+    /// Returns every setting in force, with the defaults, in the form of the file.
     #[must_use]
     pub fn effective(&self) -> Effective {
         Effective {
@@ -292,7 +293,7 @@ impl Config {
         }
     }
 
-    /// What the daemon will do by it, in a few lines for people.
+    /// Describes in a few lines how the daemon works with this configuration.
     #[must_use]
     pub fn summary(&self) -> Vec<String> {
         let list = |texts: Vec<String>, none: &str| {
@@ -326,11 +327,11 @@ impl Config {
                     XdpMode::Native => "native: in the driver, or not at all",
                     XdpMode::Generic => "generic: in the kernel's core, slower than native",
                     XdpMode::NativeOrGeneric =>
-                        "native where the driver can, else generic (slower)",
+                        "native if the driver supports it, otherwise generic (slower)",
                 }
             ),
             format!(
-                "numbers are those of country code {}; trunks: {}",
+                "country code of the numbers: {}; trunks: {}",
                 default.profile.plan.country,
                 list(
                     trunks.iter().map(|trunk| trunk.name.clone()).collect(),
@@ -365,10 +366,10 @@ impl Config {
             ),
             match self.redial {
                 RedialPolicy { attempts: 0, .. } => {
-                    "a blocked caller who calls again and again stays refused".to_owned()
+                    "a blocked caller who calls repeatedly stays refused".to_owned()
                 }
                 RedialPolicy { attempts, window, grant } => format!(
-                    "attempt {attempts} of a blocked caller within {} passes, and all for {} after",
+                    "attempt {attempts} of a blocked caller within {} passes, and then every call for {}",
                     short(window),
                     short(grant)
                 ),
@@ -377,12 +378,12 @@ impl Config {
             format!("{} is for group {}", self.paths.socket().display(), self.group),
         ];
         if let Some(webhook) = &self.webhook {
-            lines.push(format!("redial grants are told to {}", webhook.url));
+            lines.push(format!("redial grants are sent to {}", webhook.url));
         }
         if self.auto_rate.attempts != 0 {
             let AutoRate { attempts, window, block } = self.auto_rate;
             lines.push(format!(
-                "whose number is trusted and calls more than {attempts} times within {} is blocked \
+                "a trusted number that calls more than {attempts} times within {} is blocked \
                  for {}",
                 short(window),
                 short(block)
@@ -391,7 +392,7 @@ impl Config {
         let grace = self.policy.settings.callback_grace;
         if grace != 0 {
             let grace = units::grace(grace);
-            lines.push(format!("whom the centre calls is not refused for {grace}"));
+            lines.push(format!("a number that the centre calls is not refused for {grace}"));
         }
         if let Some(address) = self.check_listen {
             lines.push(format!("anyone on this machine may check numbers at {address}"));
@@ -401,7 +402,7 @@ impl Config {
         }
         let observing = list(observing.map(|trunk| trunk.name.clone()).collect(), "");
         if !observing.is_empty() {
-            lines.push(format!("only observes, whatever the mode: {observing}"));
+            lines.push(format!("only observes, in every mode: {observing}"));
         }
         lines
     }

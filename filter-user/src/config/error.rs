@@ -16,7 +16,7 @@ pub enum ConfigError {
         path: PathBuf,
         /// The answer of the system.
         source: io::Error,
-        /// What to know besides, with a separator in front; usually empty.
+        /// Further help, with a separator in front; usually empty.
         hint: &'static str,
     },
     /// The file has a mistake.

@@ -1,4 +1,4 @@
-//! TODO-DOC
+//! Reads the daemon's configuration from its TOML file.
 
 use crate::config::error;
 use crate::config::error::{ConfigError, Mistake, wrong};
@@ -132,7 +132,10 @@ pub(crate) struct Api {
     pub(crate) check_listen: Option<Spanned<String>>,
 }
 
-/// Without the ladder: its file is another one.
+/// Parses a configuration without its ladder, which is in a separate file.
+///
+/// # Errors
+/// Returns the first mistake.
 pub(crate) fn parse(text: &str) -> Result<Config, Mistake> {
     let file: File = error::toml(text).map_err(not_here)?;
     let mut policy = Policy::default();
@@ -183,7 +186,7 @@ pub(crate) fn parse(text: &str) -> Result<Config, Mistake> {
     })
 }
 
-/// Says where that is done what the configuration cannot do.
+/// Names the command for a key that belongs to the daemon and not to the configuration.
 fn not_here(wrong: Mistake) -> Mistake {
     let here = |key: &str| {
         // Only at the top of the file; `mode` is a field of a trunk, too.
@@ -193,7 +196,7 @@ fn not_here(wrong: Mistake) -> Mistake {
     match NOT_HERE.iter().find(|(key, _)| here(key)) {
         Some((key, command)) => Mistake {
             message: format!(
-                "{key} is no configuration: the daemon keeps it, set it with `{command}`"
+                "{key} is not part of the configuration: the daemon keeps it; set it with `{command}`"
             ),
             ..wrong
         },
@@ -210,12 +213,12 @@ pub(crate) fn interfaces(names: &[Spanned<String>]) -> Result<Vec<String>, Mista
         if !fits || text.contains(|c: char| c.is_whitespace() || c.is_control() || "/:".contains(c))
         {
             let message = format!(
-                "{text:?} is no name of an interface: 1 to {INTERFACE_MAX} bytes, no blanks, / or :"
+                "{text:?} is not a name of an interface: 1 to {INTERFACE_MAX} bytes, no blanks, / or :"
             );
             return wrong(name.span(), message);
         }
         if seen.contains(text) {
-            return wrong(name.span(), format!("interface {text} stands here twice"));
+            return wrong(name.span(), format!("interface {text} is listed twice"));
         }
         seen.push(text.clone());
     }
@@ -229,20 +232,20 @@ pub(crate) fn blocks(count: &Spanned<i64>) -> Result<u32, Mistake> {
     }
 }
 
-/// A length of time from an hour to `longest`.
+/// Parses a length of time from an hour to `longest`.
 pub(crate) fn length(
     text: &Spanned<String>,
     name: &str,
     longest: SignedDuration,
 ) -> Result<SignedDuration, Mistake> {
     let read = text.get_ref().parse::<Span>().ok().and_then(|span| {
-        // Months and years have no length of their own; of days nobody expects another.
+        // Months and years have no fixed length; a day has 24 hours.
         span.to_duration(SpanRelativeTo::days_are_24_hours()).ok()
     });
     match read {
         None => {
             let message = format!(
-                "{:?} is no length of time: write it in weeks, days, hours or minutes, such as 90d",
+                "{:?} is not a length of time: write it in weeks, days, hours or minutes, such as 90d",
                 text.get_ref()
             );
             wrong(text.span(), message)
@@ -258,7 +261,7 @@ pub(crate) fn records(table: &RecordsTable) -> Result<RecordLimits, Mistake> {
         Some(given) => match u32::try_from(*given.get_ref()) {
             Ok(limit) if limit <= most => Ok(limit),
             Ok(_) | Err(_) => {
-                wrong(given.span(), format!("{name}: 1 to {most}, or 0 for any number"))
+                wrong(given.span(), format!("{name}: 1 to {most}, or 0 for no limit"))
             }
         },
     };
@@ -306,7 +309,7 @@ pub(crate) fn evidence(
         },
         kept: match retention {
             None => EVIDENCE_KEPT.min(calls_kept),
-            // A message without its call record would say nothing of what became of it.
+            // Without its call record, a message does not show the outcome of the call.
             Some(text) => length(text, "retention (at most that of calls)", calls_kept)?,
         },
     })
@@ -355,7 +358,10 @@ pub(crate) fn auto_rate(table: &AutoRateTable) -> Result<AutoRate, Mistake> {
 pub(crate) fn webhook(text: &Spanned<String>) -> Result<Webhook, Mistake> {
     let (at, url) = (text.span(), text.get_ref());
     let Ok(uri) = url.parse::<hyper::Uri>() else {
-        return wrong(at, format!("{url:?} is no URL: write it as http://127.0.0.1:8080/palang"));
+        return wrong(
+            at,
+            format!("{url:?} is not a URL: write it as http://127.0.0.1:8080/palang"),
+        );
     };
     let address = uri.authority().and_then(|authority| {
         let host = authority.host().trim_start_matches('[').trim_end_matches(']');
@@ -370,14 +376,14 @@ pub(crate) fn webhook(text: &Spanned<String>) -> Result<Webhook, Mistake> {
         _ => wrong(
             at,
             format!(
-                "{url}: only http:// to a loopback address (127.0.0.1 or ::1), because full numbers \
-                 are in it; a program there may send them on"
+                "{url}: only http:// to a loopback address (127.0.0.1 or ::1), because notifications \
+                 have full numbers; a program there may forward them"
             ),
         ),
     }
 }
 
-/// Seconds; 0: off.
+/// Parses the call-back grace into seconds; 0: off.
 pub(crate) fn grace(text: &Spanned<String>) -> Result<u32, Mistake> {
     if text.get_ref() == "0" {
         return Ok(0);
@@ -395,19 +401,22 @@ fn is_group(name: &str) -> bool {
 }
 
 fn no_group(name: &str) -> String {
-    format!("{name:?} is no name of a group")
+    format!("{name:?} is not a name of a group")
 }
 
-/// Whoever reaches the address learns who is blocked, or how the centre is.
+/// Parses a loopback address: its clients see blocks, or the state of the centre, without a check of
+/// who they are.
 fn loopback(text: &Spanned<String>) -> Result<SocketAddr, Mistake> {
     let (at, text) = (text.span(), text.get_ref());
     match text.parse::<SocketAddr>() {
-        Err(_) => wrong(at, format!("{text:?} is no address and port: write it as 127.0.0.1:9112")),
+        Err(_) => {
+            wrong(at, format!("{text:?} is not an address and port: write it as 127.0.0.1:9112"))
+        }
         Ok(address) if !address.ip().to_canonical().is_loopback() => wrong(
             at,
             format!(
-                "{text}: only a loopback address (127.0.0.1 or ::1), for nobody is asked there \
-                 who he is"
+                "{text}: only a loopback address (127.0.0.1 or ::1), because its clients are not \
+                 authenticated"
             ),
         ),
         Ok(address) if address.port() == 0 => wrong(at, "the port must not be 0"),
@@ -429,12 +438,12 @@ pub(crate) fn paths(paths: Spanned<Paths>) -> Result<Paths, Mistake> {
     let (at, paths) = (paths.span(), paths.into_inner());
     for path in [&paths.state, &paths.runtime, &paths.pins].into_iter().chain(&paths.backup) {
         if !path.is_absolute() {
-            return wrong(at, format!("{} is no absolute path", path.display()));
+            return wrong(at, format!("{} is not an absolute path", path.display()));
         }
     }
     if paths.socket().as_os_str().len() > SOCKET_PATH_MAX {
         let message = format!(
-            "{} is longer than the path of a socket may be ({SOCKET_PATH_MAX} bytes)",
+            "{}: too long for the path of a socket (at most {SOCKET_PATH_MAX} bytes)",
             paths.socket().display()
         );
         return wrong(at, message);

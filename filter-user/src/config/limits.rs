@@ -1,8 +1,8 @@
-//! TODO-DOC
+//! Limits and defaults of the configuration's values.
 
 use jiff::SignedDuration;
 
-/// Where the configuration stands unless the command line says otherwise.
+/// Path of the configuration unless the command line names another.
 pub const PATH: &str = "/etc/palang/palang.toml";
 
 /// Longest name of an interface (`IFNAMSIZ` less its zero) and longest path of a Unix socket
@@ -15,10 +15,10 @@ pub(crate) const BLOCKS: u32 = 1_000_000;
 
 pub(crate) const BLOCKS_MAX: i64 = 16_000_000;
 
-/// Short codes (110, 112, 113, 1669) have up to four digits; they belong to those who help.
+/// Short codes (110, 112, 113, 1669) have up to four digits and belong to emergency services.
 pub(crate) const SHORTEST_NUMBER: u8 = 5;
 
-/// Country and operator together (62811): what is shorter takes in more than one operator.
+/// Country and operator together (62811): a shorter prefix covers more than one operator.
 pub(crate) const SHORTEST_PREFIX: u8 = 5;
 
 pub(crate) const CALLS_KEPT: SignedDuration = SignedDuration::from_hours(90 * 24);
@@ -53,7 +53,7 @@ pub(crate) const EVIDENCE_BYTES_MAX: u64 = 1 << 40;
 
 pub(crate) const EVIDENCE_KEPT: SignedDuration = SignedDuration::from_hours(30 * 24);
 
-/// What a policy file has and a configuration has not: it changes while the daemon runs.
+/// Keys of a policy file that a configuration does not have, because they change while the daemon runs.
 pub(crate) const NOT_HERE: [(&str, &str); 4] = [
     ("mode", "palang mode observe|enforce"),
     ("block", "palang block add NUMBER"),

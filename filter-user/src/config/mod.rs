@@ -28,53 +28,53 @@ use crate::model::redial::RedialPolicy;
 pub struct Config {
     /// The file.
     pub path: PathBuf,
-    /// What it said, to the letter.
+    /// Its text, unchanged.
     pub text: String,
-    /// Ports, protected numbers, trunks. Nothing is blocked or allowed, and the mode is
-    /// observe: the store knows of these.
+    /// Ports, protected numbers, trunks. It has no blocks and allows, and its mode is observe: the
+    /// store has these.
     pub policy: Policy,
-    /// Interfaces that the filter stands on.
+    /// Interfaces with the filter.
     pub interfaces: Vec<String>,
-    /// How it is attached to them.
+    /// The way to attach it to them.
     pub xdp_mode: XdpMode,
-    /// Blocked numbers that fit, 1 to 16,000,000.
+    /// Capacity for blocked numbers, 1 to 16,000,000.
     pub blocks: u32,
-    /// How long call records are kept, 1 hour to 3,660 days.
+    /// Time for which call records are kept, 1 hour to 3,660 days.
     pub calls_kept: SignedDuration,
-    /// How many refusals have a record of their own.
+    /// Limits of the refusals with a record of their own.
     pub records: RecordLimits,
-    /// Bytes that the store may take before the oldest call records go, 2^20 to 2^40; `None`: 10 GiB
-    /// or 20 % of the disk's free space, whichever is less.
+    /// Bytes that the store may take before the oldest call records are deleted, 2^20 to 2^40.
+    /// `None`: 10 GiB, or 20 % of the disk's free space if that is less.
     pub max_bytes: Option<u64>,
-    /// How INVITEs of refused attempts are kept; `None`: they are not.
+    /// Limits of the kept INVITEs of refused attempts; `None`: no INVITE is kept.
     pub evidence: Option<EvidenceKept>,
     /// When a blocked caller who calls again is let through, for blocks without a setting of
     /// their own.
     pub redial: RedialPolicy,
-    /// What reported calls lead to.
+    /// The ladder from reported calls to blocks.
     pub ladder: Ladder,
-    /// The file that says so, as it was written; `None`: as delivered.
+    /// The file of the ladder as it is written in the configuration; `None`: the delivered ladder.
     pub ladder_file: Option<String>,
-    /// When a number is blocked for the number of its calls alone.
+    /// When a number is blocked only because it calls too often.
     pub auto_rate: AutoRate,
-    /// Whom redial grants are told to.
+    /// The program that receives redial grants.
     pub webhook: Option<Webhook>,
     /// Group of the socket of the control API.
     pub group: String,
     /// Loopback address where only `GET /v1/check/{number}` is served.
     pub check_listen: Option<SocketAddr>,
-    /// Where metrics and health are told; a loopback address.
+    /// Loopback address of metrics and health.
     pub metrics_listen: Option<SocketAddr>,
-    /// Who may do what.
+    /// The groups that have the roles.
     pub roles: Roles,
-    /// Where things are kept.
+    /// The folders of the daemon.
     pub paths: Paths,
 }
 
 /// A program on this machine that takes notifications as HTTP POSTs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Webhook {
-    /// As it was written.
+    /// The URL as it is written in the configuration.
     pub url: String,
     /// Loopback address and port.
     pub address: SocketAddr,
@@ -82,42 +82,42 @@ pub struct Webhook {
     pub path: String,
 }
 
-/// How many refusals have a record of their own; in a flood not every one has.
+/// Limits of the refusals with a record of their own: in a flood not every refusal has one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RecordLimits {
-    /// Of a number in a second, 1 to 1,000; further ones count in its last record. 0: any number.
+    /// Refusals of a number in a second, 1 to 1,000; further ones count in its last record. 0: no limit.
     pub per_number: u32,
-    /// Of a trunk in a second, 1 to 10,000; further ones are only counted. 0: any number.
+    /// Refusals of a trunk in a second, 1 to 10,000; further ones are only counted. 0: no limit.
     pub per_trunk: u32,
 }
 
 impl Default for RecordLimits {
-    /// A person dials a few times a minute, and a carrier tries three or four ways for a call. Records
-    /// of a flood take 2 GB a day.
+    /// Returns 5 and 100. A person dials a few times a minute, and a carrier tries three or four routes
+    /// for a call. At this limit, records of a flood take 2 GB a day.
     fn default() -> RecordLimits {
         RecordLimits { per_number: 5, per_trunk: 100 }
     }
 }
 
-/// How INVITEs of refused attempts are kept. The oldest make room.
+/// Limits of the kept INVITEs of refused attempts. The oldest are deleted first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EvidenceKept {
-    /// So many at most, 1 to 1,000,000.
+    /// Largest number, 1 to 1,000,000.
     pub max_calls: u32,
-    /// So many bytes at most, 4,096 to 2^40.
+    /// Most bytes, 4,096 to 2^40.
     pub max_bytes: u64,
-    /// For so long, 1 hour to as long as call records.
+    /// Time for which they are kept, 1 hour to that of call records.
     pub kept: SignedDuration,
 }
 
-/// Blocks a number that calls too often; only where its trunk vouches for it.
+/// Blocks a number that calls too often; only if its trunk vouches for the number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AutoRate {
     /// More separate attempts than these within the window are too many, 2 to 100; 0: off.
     pub attempts: u8,
     /// Seconds, 60 to 86,400.
     pub window: u32,
-    /// How long the block lasts, in seconds, 60 to 86,400.
+    /// Duration of the block in seconds, 60 to 86,400.
     pub block: u32,
 }
 
@@ -131,13 +131,13 @@ impl Default for AutoRate {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Roles {
-    /// Who sees, with masked numbers.
+    /// May read, with masked numbers.
     pub read: Vec<String>,
-    /// Who may report a call.
+    /// May also report a call.
     pub report: Vec<String>,
-    /// Who blocks and allows, and sees full numbers.
+    /// May also block and allow, and read full numbers.
     pub operate: Vec<String>,
-    /// Who also makes permanent blocks, sets the mode, attaches and detaches.
+    /// May also make permanent blocks, set the mode, attach and detach.
     pub admin: Vec<String>,
 }
 
@@ -152,7 +152,7 @@ impl Default for Roles {
     }
 }
 
-/// Where things are kept; all paths are absolute.
+/// The folders of the daemon; all paths are absolute.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Paths {
@@ -179,19 +179,19 @@ impl Default for Paths {
 }
 
 impl Paths {
-    /// The store.
+    /// Returns the path of the store.
     #[must_use]
     pub fn store(&self) -> PathBuf {
         self.state.join("palang.db")
     }
 
-    /// The socket of the control API.
+    /// Returns the path of the control API's socket.
     #[must_use]
     pub fn socket(&self) -> PathBuf {
         self.runtime.join("palang.sock")
     }
 
-    /// The lock that keeps a second daemon away.
+    /// Returns the path of the lock that keeps a second daemon from starting.
     #[must_use]
     pub fn lock(&self) -> PathBuf {
         self.runtime.join("daemon.lock")
@@ -199,15 +199,15 @@ impl Paths {
 }
 
 impl Config {
-    /// The file of the ladder, where one is named.
+    /// Returns the path of the ladder's file if the configuration names one.
     #[must_use]
     pub fn ladder_path(&self) -> Option<PathBuf> {
         let folder = self.path.parent().unwrap_or_else(|| Path::new(""));
         self.ladder_file.as_ref().map(|file| folder.join(file))
     }
 
-    /// What another configuration says differently and only a restart of the daemon can
-    /// change, in words such as `limits.blocks: 1000000 → 2000000`.
+    /// Returns the differences of another configuration that need a restart of the daemon, such as
+    /// `limits.blocks: 1000000 → 2000000`.
     #[must_use]
     pub fn changes_needing_restart(&self, new: &Config) -> Vec<String> {
         let listen = |address: Option<SocketAddr>| {

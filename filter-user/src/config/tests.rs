@@ -19,7 +19,7 @@ fn good(text: &str) -> Config {
 }
 
 #[test]
-fn what_is_left_out_has_a_default() {
+fn config_of_one_key_has_defaults() {
     let config = good("interfaces = []");
     let expected = Config {
         path: PathBuf::new(),
@@ -68,7 +68,7 @@ fn what_is_left_out_has_a_default() {
 }
 
 #[test]
-fn all_that_can_be_said_is_heard() {
+fn config_with_every_key_is_read() {
     let config = good(
         r#"
         interfaces = ["eth0", "enp1s0f0np0.100"]
@@ -122,7 +122,7 @@ fn all_that_can_be_said_is_heard() {
     assert_eq!(config.policy.rules, rules);
     let ids: Vec<_> = config.policy.protected.iter().map(|entry| entry.entry.rule).collect();
     assert_eq!(ids, [1, 2, 3]);
-    assert_eq!(config.policy.settings.mode, MODE_OBSERVE, "whatever the profiles say");
+    assert_eq!(config.policy.settings.mode, MODE_OBSERVE, "the profiles do not change it");
     assert_eq!(config.policy.settings.trunks_configured, 1);
     let Settings { shortest_number, shortest_prefix, .. } = config.policy.settings;
     assert_eq!((shortest_number, shortest_prefix), (0, 8));
@@ -151,9 +151,9 @@ fn all_that_can_be_said_is_heard() {
     assert_eq!(config.paths.pins, Path::new("/sys/fs/bpf/palang"));
 }
 
-/// `^` stands where the error is told to be.
+/// Checks that each error names the position of `^`.
 #[test]
-fn what_is_wrong_is_told_with_its_place() {
+fn config_mistake_is_refused_with_its_position() {
     for (text, message) in [
         ("^ports = [5060]", "missing field `interfaces`"),
         ("interfaces = []\n^prots = [5060]", "unknown field `prots`"),
@@ -168,13 +168,13 @@ fn what_is_wrong_is_told_with_its_place() {
         ("interfaces = []\n[[^allow]]\nnumber = \"1\"", "set it with `palang allow add NUMBER`"),
         ("interfaces = []\n[^override]\nuntil = 1", "set it with `palang override on|off`"),
         ("interfaces = ^\"eth0\"", "expected a sequence"),
-        ("interfaces = [\"eth0\", ^\"eth0\"]", "eth0 stands here twice"),
-        ("interfaces = [^\"\"]", "no name of an interface"),
-        ("interfaces = [^\"sixteen-bytes-ab\"]", "no name of an interface"),
-        ("interfaces = [^\"a b\"]", "no name of an interface"),
-        ("interfaces = [^\"a/b\"]", "no name of an interface"),
-        ("interfaces = [^\"a\\u0000b\"]", "no name of an interface"),
-        ("interfaces = [^\"..\"]", "no name of an interface"),
+        ("interfaces = [\"eth0\", ^\"eth0\"]", "eth0 is listed twice"),
+        ("interfaces = [^\"\"]", "not a name of an interface"),
+        ("interfaces = [^\"sixteen-bytes-ab\"]", "not a name of an interface"),
+        ("interfaces = [^\"a b\"]", "not a name of an interface"),
+        ("interfaces = [^\"a/b\"]", "not a name of an interface"),
+        ("interfaces = [^\"a\\u0000b\"]", "not a name of an interface"),
+        ("interfaces = [^\"..\"]", "not a name of an interface"),
         ("interfaces = []\nxdp_mode = ^\"skb\"", "unknown variant `skb`"),
         ("interfaces = []\nports = ^[0]", "0 is not allowed"),
         ("interfaces = []\nports = [^65536]", "65536"),
@@ -212,8 +212,8 @@ fn what_is_wrong_is_told_with_its_place() {
         ("interfaces = []\n[retention]\ncalls = ^\"59m\"", "1h to 3660d"),
         ("interfaces = []\n[retention]\ncalls = ^\"-90d\"", "1h to 3660d"),
         ("interfaces = []\n[retention]\ncalls = ^\"3661d\"", "1h to 3660d"),
-        ("interfaces = []\n[retention]\ncalls = ^\"1 year\"", "no length of time"),
-        ("interfaces = []\n[retention]\ncalls = ^\"90\"", "no length of time"),
+        ("interfaces = []\n[retention]\ncalls = ^\"1 year\"", "not a length of time"),
+        ("interfaces = []\n[retention]\ncalls = ^\"90\"", "not a length of time"),
         ("interfaces = []\n[retention]\ncalls = ^90", "expected a string"),
         ("interfaces = []\n[records]\nper_number = ^1001", "1 to 1000, or 0"),
         ("interfaces = []\n[records]\nper_trunk = ^-1", "1 to 10000, or 0"),
@@ -251,17 +251,17 @@ fn what_is_wrong_is_told_with_its_place() {
         ("interfaces = []\n[notify]\nwebhook = ^\"http://10.0.0.1/\"", "loopback"),
         ("interfaces = []\n[notify]\nwebhook = ^\"http://localhost/\"", "loopback"),
         ("interfaces = []\n[notify]\nwebhook = ^\"127.0.0.1:80\"", "only http://"),
-        ("interfaces = []\n[notify]\nwebhook = ^\"\"", "no URL"),
-        ("interfaces = []\n[api]\ngroup = ^\"\"", "no name of a group"),
+        ("interfaces = []\n[notify]\nwebhook = ^\"\"", "not a URL"),
+        ("interfaces = []\n[api]\ngroup = ^\"\"", "not a name of a group"),
         ("interfaces = []\n[api]\ncheck_listen = ^\"0.0.0.0:9112\"", "only a loopback address"),
         ("interfaces = []\n[api]\ncheck_listen = ^\"[::]:9112\"", "only a loopback address"),
         ("interfaces = []\n[api]\ncheck_listen = ^\"[::ffff:10.0.0.1]:9\"", "only a loopback"),
         ("interfaces = []\n[api]\ncheck_listen = ^\"127.0.0.1:0\"", "must not be 0"),
         ("interfaces = []\n[metrics]\nlisten = ^\"0.0.0.0:9113\"", "only a loopback address"),
-        ("interfaces = []\n[api]\ncheck_listen = ^\"localhost:9112\"", "no address and port"),
-        ("interfaces = []\n[api]\ncheck_listen = ^\"127.0.0.1\"", "no address and port"),
-        ("interfaces = []\n^[roles]\nread = [\"a b\"]", "no name of a group"),
-        ("interfaces = []\n^[paths]\nstate = \"palang\"", "palang is no absolute path"),
+        ("interfaces = []\n[api]\ncheck_listen = ^\"localhost:9112\"", "not an address and port"),
+        ("interfaces = []\n[api]\ncheck_listen = ^\"127.0.0.1\"", "not an address and port"),
+        ("interfaces = []\n^[roles]\nread = [\"a b\"]", "not a name of a group"),
+        ("interfaces = []\n^[paths]\nstate = \"palang\"", "palang is not an absolute path"),
         ("interfaces = []\n^interfaces = []", "duplicate key"),
         ("interfaces = ^", ""),
     ] {
@@ -274,12 +274,12 @@ fn what_is_wrong_is_told_with_its_place() {
         assert!(error.contains(message), "{text}\n{error}");
     }
     let long = format!("interfaces = []\n[paths]\nruntime = \"/{}\"", "x".repeat(95));
-    assert!(read(&long).unwrap_err().contains("longer than the path of a socket"));
+    assert!(read(&long).unwrap_err().contains("too long for the path of a socket"));
     assert!(read(&long.replacen("xx", "x", 1)).is_ok());
 }
 
 #[test]
-fn a_file_that_cannot_be_read_is_named() {
+fn unreadable_config_is_refused_with_its_path() {
     let folder = std::env::temp_dir().join(format!("palang-config-{}", std::process::id()));
     std::fs::create_dir_all(&folder).unwrap();
     let file = folder.join("palang.toml");
@@ -294,7 +294,7 @@ fn a_file_that_cannot_be_read_is_named() {
     std::fs::write(&file, "interfaces = [\"eth0\"] # ours\n").unwrap();
     let config = Config::read(&file).unwrap();
     assert_eq!((&config.path, config.text.as_str()), (&file, "interfaces = [\"eth0\"] # ours\n"));
-    // A ladder stands beside it, and is as strict.
+    // The ladder is in the next file, and is read as strictly.
     std::fs::write(&file, "interfaces = []\nladder = \"ours.toml\"").unwrap();
     let ladder = folder.join("ours.toml");
     let error = Config::read(&config.path).unwrap_err().to_string();
@@ -308,21 +308,21 @@ fn a_file_that_cannot_be_read_is_named() {
 }
 
 #[test]
-fn what_reports_lead_to_is_told() {
+fn summary_of_the_ladder_names_its_blocks() {
     let line = |trunk: &str| {
         let trunk = format!("[[trunk]]\nname = \"telkom\"\nsources = [\"::1\"]\n{trunk}");
         let lines = good(&format!("interfaces = []\n{trunk}")).summary();
         lines.into_iter().find(|line| line.starts_with("reports of calls")).unwrap()
     };
     assert!(line("").contains("no trunk's caller numbers are trusted"));
-    let rungs = "reports of calls on telkom lead to (as delivered) 2.00 strikes: 24h, \
+    let rungs = "reports of calls on telkom lead to (the delivered ladder) 2.00 strikes: 24h, \
                  3.00 strikes: 3d, 4.00 strikes: 7d";
     assert_eq!(line("trusts_from = true"), rungs);
     assert_eq!(line("identity = \"pai\""), rungs);
 }
 
 #[test]
-fn what_only_a_restart_changes() {
+fn config_change_that_needs_a_restart_is_listed() {
     let old = good("interfaces = []");
     let reloaded = good(
         "interfaces = [\"eth0\"]\nxdp_mode = \"generic\"\nports = [5070]\nprotected = [\"113\"]\n\
@@ -352,7 +352,7 @@ fn what_only_a_restart_changes() {
 }
 
 #[test]
-fn evidence_is_off_unless_its_table_is_there() {
+fn evidence_without_its_table_is_off() {
     assert_eq!(good("interfaces = []").evidence, None);
     let kept = |hours| SignedDuration::from_hours(hours);
     let evidence = good("interfaces = []\n[evidence]").evidence.unwrap();
@@ -364,7 +364,7 @@ fn evidence_is_off_unless_its_table_is_there() {
 }
 
 #[test]
-fn the_example_says_what_holds_anyway() {
+fn example_config_equals_the_defaults() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/palang.toml");
     let example = Config::read(&path).unwrap();
     let bare = good("interfaces = [\"eth0\"]\nprotected = [\"112\"]");
@@ -372,9 +372,9 @@ fn the_example_says_what_holds_anyway() {
     assert_eq!(example, bare);
 }
 
-/// Every key of a configuration stands in the example, at least behind a `#`.
+/// Checks that the example has every key of a configuration, at least after a `#`.
 #[test]
-fn the_example_has_every_key() {
+fn example_config_has_every_key() {
     let config = good(
         "interfaces = [\"eth0\"]\nladder = \"x\"\n[default]\narea_code = \"21\"\n[[trunk]]\nname = \"a\"\n\
          sources = [\"10.0.0.1\"]\n[api]\ncheck_listen = \"127.0.0.1:9112\"\n\
@@ -386,11 +386,11 @@ fn the_example_has_every_key() {
     let example = std::fs::read_to_string(path).unwrap();
     for line in effective.lines().filter(|line| !line.is_empty()) {
         let key = line.split(" = ").next().unwrap();
-        let stands = |line: &str| {
+        let has_key = |line: &str| {
             let line = line.trim_start_matches("# ");
             line.starts_with(key) && line[key.len()..].starts_with([' ', '=']) || line == key
         };
-        assert!(example.lines().any(stands), "{key} is not in docs/palang.toml");
+        assert!(example.lines().any(has_key), "{key} is not in docs/palang.toml");
     }
 }
 
@@ -399,9 +399,9 @@ fn digits(min: usize, max: usize) -> impl Strategy<Value = String> {
 }
 
 proptest! {
-    /// What `config show` prints is a configuration, and says the same.
+    /// Checks that the output of `config show` is a configuration with equal values.
     #[test]
-    fn what_is_shown_reads_as_the_same(
+    fn effective_config_reads_back_equal(
         country in digits(1, 3),
         trunk_prefix in "(0|8)?",
         area in digits(2, 4),
@@ -455,7 +455,7 @@ proptest! {
     }
 
     #[test]
-    fn no_text_makes_it_panic(text in "([a-z_]+ = |\\[|\\]|\"|[0-9é]|\n|interfaces = \\[\\]\n|paths|#){0,20}") {
+    fn any_text_never_panics(text in "([a-z_]+ = |\\[|\\]|\"|[0-9é]|\n|interfaces = \\[\\]\n|paths|#){0,20}") {
         let _ = read(&text);
     }
 }

@@ -1,10 +1,11 @@
-//! TODO-DOC
+//! Formats values in the way that the files write them.
 
 use crate::model::ladder::{DAY, HOUR, MINUTE};
 use jiff::SignedDuration;
 
 use crate::model::policy::Subject;
 
+/// Formats the call-back grace: `60m`, `90s`; `0` is off.
 pub(crate) fn grace(seconds: u32) -> String {
     match seconds {
         0 => "0".to_owned(),
@@ -13,7 +14,7 @@ pub(crate) fn grace(seconds: u32) -> String {
     }
 }
 
-/// `90d` where it is whole days, else hours, minutes and seconds.
+/// Formats a duration: `90d` if it is whole days, otherwise hours, minutes and seconds.
 pub(crate) fn days(duration: SignedDuration) -> String {
     const DAY: i64 = 24 * 60 * 60;
     match duration.as_secs() {
@@ -24,7 +25,7 @@ pub(crate) fn days(duration: SignedDuration) -> String {
     }
 }
 
-/// As a file has it, read in only one way.
+/// Formats a number or prefix so that it has only one reading.
 pub(crate) fn subject(subject: Subject) -> String {
     match subject {
         Subject::Number(number) if number.is_local() => number.to_string(),

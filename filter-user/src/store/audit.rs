@@ -2,11 +2,11 @@
 //! deletes, inserts or swaps one unseen.
 //!
 //! `hash = SHA-256(hash before ‖ record)`, where the first row has 32 zero bytes before it.
-//! Whoever rewrites the rest of the chain is found by a head that was noted elsewhere: the
-//! daemon logs it to the journal.
+//! A rewritten chain does not fit a head that was noted elsewhere: the daemon logs heads to the
+//! journal.
 //!
-//! A number stands in the record as its pseudonym ([`crate::store::pseudonym`]) and plain beside it, where
-//! it can be erased. In rows from before there were pseudonyms it stands in the record.
+//! The record has a number as its pseudonym ([`crate::store::pseudonym`]); the plain number is beside the
+//! record, where it can be erased. Rows that are older than pseudonyms have the number in the record.
 
 use std::borrow::Cow;
 use std::ops::ControlFlow;
@@ -35,26 +35,26 @@ pub struct AuditRow {
     pub record: String,
     /// Its hash.
     pub hash: [u8; 32],
-    /// The number or prefix that the record has the pseudonym of; `None`: it is about none, the
+    /// The number or prefix of the record's pseudonym. `None`: the record is about no number, or the
     /// number was erased, or the record itself has it.
     pub plain: Option<String>,
 }
 
-/// Which rows of the audit.
+/// Selects rows of the audit.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AuditFilter {
-    /// Of this time and later.
+    /// Only rows of this time and later.
     pub since: Option<Timestamp>,
-    /// About this number or prefix, also after it was erased; or the pseudonym of one.
+    /// Only rows about this number or prefix, also after it was erased; or about this pseudonym.
     pub number: Option<String>,
 }
 
-/// What a check of the chain found.
+/// The result of a check of the chain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AuditCheck {
-    /// Rows that were looked at; the check ends at the first bad one.
+    /// Rows that were checked; the check ends at the first bad one.
     pub rows: u64,
-    /// Number of the first row that is missing or not what was written.
+    /// Number of the first row that is missing or was altered.
     pub first_bad: Option<u64>,
     /// The last good row.
     pub head: Head,
@@ -67,7 +67,7 @@ impl Write<'_> {
         self.chain(entry, plain)
     }
 
-    /// Adds a row about a number that is not to be told.
+    /// Adds a row about a number without the plain number beside it.
     pub(crate) fn audit_without_number(&mut self, entry: Entry) -> rusqlite::Result<()> {
         self.chain(entry, None)
     }
@@ -84,20 +84,20 @@ impl Write<'_> {
 }
 
 impl Store {
-    /// Records what changed nothing in the store: `attach`, `reload`.
+    /// Records an action that changes nothing in the store: `attach`, `reload`.
     ///
     /// # Errors
-    /// Nothing was recorded: the disk says no.
+    /// Returns an error if the disk refuses; nothing was recorded.
     pub fn audit(&mut self, entry: Entry) -> Result<(), Error> {
         self.write(|write| write.audit(entry))
     }
 }
 
 impl Reader {
-    /// The last row.
+    /// Returns the last row.
     ///
     /// # Errors
-    /// The store cannot be read.
+    /// Returns an error if the store cannot be read.
     pub fn audit_head(&self) -> Result<Head, Error> {
         self.get(head)
     }
@@ -105,7 +105,7 @@ impl Reader {
     /// Hands rows from number `from` on to `f`, oldest first, until it breaks.
     ///
     /// # Errors
-    /// The store cannot be read.
+    /// Returns an error if the store cannot be read.
     pub fn audit_rows(
         &self,
         from: u64,
@@ -127,21 +127,21 @@ impl Reader {
         self.each(&sql, params_from_iter(values), read, f).map(drop)
     }
 
-    /// The last record about a rule, also about one that is gone.
+    /// Returns the last record about a rule, also about a removed one.
     ///
     /// # Errors
-    /// The store cannot be read.
+    /// Returns an error if the store cannot be read.
     pub fn last_audit(&self, rule: u64) -> Result<Option<AuditRow>, Error> {
         let Ok(rule) = i64::try_from(rule) else { return Ok(None) };
         let sql = format!("SELECT {COLUMNS} FROM audit WHERE rule = ?1 ORDER BY seq DESC LIMIT 1");
         self.get(|conn| conn.prepare_cached(&sql)?.query_row([rule], read).optional())
     }
 
-    /// Whether somebody took the decision with this rule out. One that ended or was changed
-    /// was not.
+    /// Checks whether a user removed the decision with this rule. A decision that ended or was
+    /// changed was not removed.
     ///
     /// # Errors
-    /// The store cannot be read.
+    /// Returns an error if the store cannot be read.
     pub fn was_removed(&self, rule: u64) -> Result<bool, Error> {
         let Ok(rule) = i64::try_from(rule) else { return Ok(false) };
         let sql = "SELECT 1 FROM audit
@@ -149,11 +149,11 @@ impl Reader {
         self.get(|conn| conn.prepare_cached(sql)?.exists([rule]))
     }
 
-    /// Computes the whole chain again, and the pseudonym of each number that stands beside it. Rows
-    /// that were cut off at the end are only noticed with a head from before.
+    /// Computes the whole chain again, and the pseudonym of each number beside it. Rows that were cut
+    /// off at the end are only noticed with a head from before.
     ///
     /// # Errors
-    /// The store cannot be read.
+    /// Returns an error if the store cannot be read.
     pub fn verify_audit(&self, expected: Option<Head>) -> Result<AuditCheck, Error> {
         let mut check = AuditCheck { rows: 0, first_bad: None, head: Head::default() };
         self.get(|conn| {
@@ -174,7 +174,7 @@ impl Reader {
                     if row.get_ref(0)?.as_i64() != Ok(next.seq.cast_signed())
                         || row.get_ref(2)?.as_blob() != Ok(&next.hash)
                         || expected.is_some_and(|known| known.seq == next.seq && known != next)
-                        || !is_told_by(record, row.get_ref(3)?, &names)
+                        || !is_number_of(record, row.get_ref(3)?, &names)
                     {
                         check.first_bad = Some(next.seq);
                         return Ok(());
@@ -193,8 +193,8 @@ impl Reader {
     }
 }
 
-/// Whether what stands beside a record is the number that its pseudonym stands for, or nothing.
-fn is_told_by(record: &[u8], plain: ValueRef<'_>, names: &Pseudonyms) -> bool {
+/// Checks whether the number beside a record is that of its pseudonym, or missing.
+fn is_number_of(record: &[u8], plain: ValueRef<'_>, names: &Pseudonyms) -> bool {
     #[derive(Deserialize)]
     struct About<'r> {
         #[serde(borrow)]
@@ -221,7 +221,7 @@ mod tests {
     use super::*;
     use crate::store::tests::*;
 
-    /// A store with five audit rows.
+    /// Creates a store with five audit rows.
     fn five() -> Home {
         let home = Home::new();
         let mut store = home.store();
@@ -263,7 +263,7 @@ mod tests {
             )
         );
         assert_eq!(row.plain.as_deref(), Some("62812"));
-        // What `sha256sum` makes of 32 zero bytes and `{}`.
+        // The output of `sha256sum` for 32 zero bytes and `{}`.
         assert_eq!(
             Head::default().next(b"{}").to_string(),
             "1:fb1634c4e6cd4b1f1afe3ce2d6ef080f7ac5d1f357d723ad4dfca782733b62db"
@@ -334,7 +334,7 @@ mod tests {
             (1, "INSERT INTO audit SELECT 0, record, hash, plain FROM audit WHERE seq = 1"),
             (1, "INSERT INTO audit SELECT -7, record, hash, plain FROM audit WHERE seq = 1"),
             (6, "INSERT INTO audit SELECT 6, record, hash, plain FROM audit WHERE seq = 5"),
-            // Another number beside the record, or one where there is none.
+            // Another number beside the record, or a number beside a record without one.
             (3, "UPDATE audit SET plain = '62814' WHERE seq = 3"),
             (3, "UPDATE audit SET plain = CAST(x'ff' AS TEXT) WHERE seq = 3"),
             (3, "UPDATE audit SET plain = number WHERE seq = 3"),

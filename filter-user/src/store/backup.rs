@@ -1,4 +1,4 @@
-//! Copies of the store: made while it lives, put back onto the same machine or a new one.
+//! Copies of the store: made while it is in use, restored on this machine or a new one.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -20,7 +20,7 @@ impl Reader {
     /// It is on disk and whole when this returns; after an error it is not there.
     ///
     /// # Errors
-    /// There is no copy: the file exists, or a disk says no.
+    /// `Exists` if there is a file; another error if a disk refuses. There is no copy then.
     pub fn backup(&self, path: &Path) -> Result<(), Error> {
         let path = absolute(path)?;
         if path.exists() {
@@ -37,7 +37,7 @@ impl Reader {
             let what = "SQLite wants a path in UTF-8".to_owned();
             return Err(Error::Failed { path: part.path.clone(), what });
         };
-        // Not the backup API: it begins again whenever somebody writes to the store.
+        // Not the backup API: it begins again after each write to the store.
         let copy = || {
             if !vacuum::is_incremental(&self.conn)? {
                 vacuum::make_incremental(&self.conn)?;
@@ -57,8 +57,8 @@ impl Reader {
 /// `replace`: it is renamed, never deleted.
 ///
 /// # Errors
-/// Nothing was restored: the copy is no whole store or a newer one, `to` exists or is in use,
-/// or a disk says no.
+/// `Corrupt` or `Newer` for the copy; `Exists` if there is a store at `to`; `Failed` if it is in use.
+/// Otherwise the error of a disk that refuses. Nothing was restored then.
 pub fn restore(from: &Path, to: &Path, replace: bool) -> Result<Option<PathBuf>, Error> {
     let to = absolute(to)?;
     let copy = check_restore(from, &to, replace)?;
@@ -75,10 +75,10 @@ pub fn restore(from: &Path, to: &Path, replace: bool) -> Result<Option<PathBuf>,
     Ok(away)
 }
 
-/// Does all of [`restore`] that changes nothing, and hands out the copy, which is whole.
+/// Checks everything that [`restore`] checks, and returns the complete copy. Changes nothing.
 ///
 /// # Errors
-/// Those of [`restore`], but for disks.
+/// Returns the errors of [`restore`], except those of a disk that refuses.
 pub fn check_restore(from: &Path, to: &Path, replace: bool) -> Result<Reader, Error> {
     let to = absolute(to)?;
     let copy = Reader::open_any(from)?;
@@ -97,7 +97,7 @@ fn is_there(path: &Path) -> bool {
     path.exists() || pending_changes(path).is_some()
 }
 
-/// Whether another connection has the store open.
+/// Checks whether another connection has the store open.
 fn in_use(path: &Path) -> bool {
     let ask = || {
         let conn = connection::open(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
@@ -106,7 +106,7 @@ fn in_use(path: &Path) -> bool {
         conn.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
         conn.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))
     };
-    // A file that SQLite cannot read at all is not what a daemon works with.
+    // No daemon works with a file that SQLite cannot read at all.
     ask().is_err_and(|error| matches!(Error::sqlite(path, &error), Error::Busy { .. }))
 }
 
@@ -117,8 +117,8 @@ fn move_away(path: &Path) -> Result<PathBuf, Error> {
     if away.exists() {
         return Err(Error::Exists { path: away });
     }
-    // The store before its -wal: without it the store would lack its last changes, and the
-    // -wal alone makes `Store::open` refuse to begin a new one.
+    // The store is renamed before its -wal, which has the last changes: a -wal alone makes
+    // `Store::open` refuse to create a new store.
     for ending in ["", "-wal", "-shm", "-journal"] {
         let old = beside(path, ending);
         if old.exists() {
@@ -155,7 +155,7 @@ mod tests {
         let many: Vec<_> = (1..=3000).map(|i| block(i, number(&i.to_string()))).collect();
         put(&mut store, &many);
         let reader = Reader::open(&home.path).unwrap();
-        // The copy is of one moment, whatever is written meanwhile.
+        // The copy is of one moment, despite writes during it.
         let (before, after, store) = std::thread::scope(|scope| {
             let (started, wait) = std::sync::mpsc::channel();
             let writer = scope.spawn(move || {

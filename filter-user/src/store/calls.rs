@@ -22,7 +22,7 @@ const COLUMNS: &str = "id, time, number, trunk, source, call_id, call_hash, iden
 /// reason as an [`Event`](filter_common::abi::Event) carries them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CallRow {
-    /// When it came.
+    /// Time of the attempt.
     pub time: Timestamp,
     /// Caller number; `None` where none was read.
     pub number: Option<Number>,
@@ -34,17 +34,17 @@ pub struct CallRow {
     pub call_id: Option<String>,
     /// Hash of the whole Call-ID; 0: not read.
     pub call_hash: u64,
-    /// Which header named the caller; 0: none.
+    /// The header with the caller number; 0: none.
     pub identity: u8,
-    /// What it got.
+    /// Its verdict.
     pub verdict: u8,
-    /// What it would have got without observe and override.
+    /// Its verdict without observe and override.
     pub would: u8,
-    /// Why.
+    /// Its reason.
     pub reason: u8,
     /// The rule that decided; 0: none.
     pub rule: u64,
-    /// How often it was sent again.
+    /// Number of retransmissions.
     pub repeats: u32,
     /// Attempts that this record counts, 1 to 2^63 - 1: this one, and further refusals of the same
     /// caller within the same minute.
@@ -52,25 +52,25 @@ pub struct CallRow {
 }
 
 impl CallRow {
-    /// Returns whether the kernel reports it in the ring of refusals, which also has redial grants.
+    /// Checks whether the kernel reports it in the ring of refusals, which also has redial grants.
     #[must_use]
     pub fn is_in_ring_of_refusals(&self) -> bool {
         is_in_ring_of_refusals(self.verdict, self.reason)
     }
 }
 
-/// Which calls.
+/// Selects calls.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CallFilter {
-    /// Of this time and later.
+    /// Only calls of this time and later.
     pub since: Option<Timestamp>,
-    /// From this number.
+    /// Only calls from this number.
     pub number: Option<Number>,
-    /// With this Call-ID.
+    /// Only calls with this Call-ID.
     pub call_hash: Option<u64>,
-    /// That come after the one of this time and number, newest first.
+    /// Only calls after the one with this time and number, newest first.
     pub after: Option<(Timestamp, u64)>,
-    /// At most so many.
+    /// Largest number of calls.
     pub limit: Option<u32>,
 }
 
@@ -78,7 +78,7 @@ impl Store {
     /// Stores calls, all or none; returns their numbers in the same order.
     ///
     /// # Errors
-    /// Nothing was stored: the disk says no.
+    /// Returns an error if the disk refuses; nothing was stored.
     pub fn put_calls(&mut self, calls: &[CallRow]) -> Result<Vec<u64>, Error> {
         self.write(|write| calls.iter().map(|call| write.call(call)).collect())
     }
@@ -91,7 +91,7 @@ impl Store {
         self.wait_for_disk(false)?;
         let done = write(self);
         if let Err(error) = self.wait_for_disk(true) {
-            // The next change that is answered has to be on disk. This one is written.
+            // This change is written, but the next answered change must be on disk.
             self.stop_writing(&format!("it does not wait for the disk: {error}"));
         }
         done
@@ -104,11 +104,10 @@ impl Store {
             .map_err(|error| Error::sqlite(path, &error))
     }
 
-    /// Stores how often calls were sent again: number of the call, and how often. A call that
-    /// is gone is left out.
+    /// Stores the number of retransmissions of calls. A call that was deleted is skipped.
     ///
     /// # Errors
-    /// Nothing was stored: the disk says no.
+    /// Returns an error if the disk refuses; nothing was stored.
     pub fn set_repeats(&mut self, repeats: &[(u64, u32)]) -> Result<(), Error> {
         self.write(|write| {
             let sql = "UPDATE calls SET repeats = ?2 WHERE id = ?1";
@@ -123,7 +122,7 @@ impl Store {
     /// Deletes calls from before a time, oldest first, for at most `time`.
     ///
     /// # Errors
-    /// Nothing was deleted: the disk says no.
+    /// Returns an error if the disk refuses; nothing was deleted.
     pub fn prune_calls(&mut self, before: Timestamp, time: Duration) -> Result<Step, Error> {
         let sql = format!(
             "DELETE FROM calls WHERE id IN (
@@ -141,7 +140,7 @@ impl Write<'_> {
             "INSERT INTO calls ({COLUMNS}) VALUES (NULL, :time, :number, :trunk, :source, \
              :call_id, :call_hash, :identity, :verdict, :would, :reason, :rule, :repeats, :count)"
         ))?;
-        // Rule and hash bit by bit: they have all 64.
+        // Rule and hash are stored bit by bit, because they use all 64 bits.
         let id = statement.insert(named_params! {
             ":time": Millis(call.time),
             ":number": call.number.map(|number| number.0.cast_signed()),
@@ -165,7 +164,7 @@ impl Reader {
     /// Hands calls and their numbers to `f`, newest first, until it breaks.
     ///
     /// # Errors
-    /// The store cannot be read.
+    /// Returns an error if the store cannot be read.
     pub fn calls(
         &self,
         filter: &CallFilter,
@@ -187,15 +186,15 @@ impl Reader {
             values.extend([time.as_millisecond(), id.cast_signed()]);
         }
         sql.push_str(" ORDER BY time DESC, id DESC LIMIT ?");
-        // A negative limit is none.
+        // SQLite reads a negative limit as no limit.
         values.push(filter.limit.map_or(-1, i64::from));
         self.each(&sql, params_from_iter(values), read, f).map(drop)
     }
 
-    /// The call with this number.
+    /// Returns the call with this number.
     ///
     /// # Errors
-    /// The store cannot be read.
+    /// Returns an error if the store cannot be read.
     pub fn call(&self, id: u64) -> Result<Option<CallRow>, Error> {
         let sql = format!("SELECT {COLUMNS} FROM calls WHERE id = ?1");
         let read = |row: &Row<'_>| read(row).map(|(_, call)| call);

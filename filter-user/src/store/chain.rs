@@ -14,22 +14,22 @@ use crate::store::pseudonym::Pseudonyms;
 /// A record that is to be written.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Entry {
-    /// When.
+    /// Time of the action.
     pub time: Timestamp,
-    /// Who.
+    /// Author of the action.
     pub author: String,
-    /// What: `block add`, `block move`, `override on`, `attach`.
+    /// The action: `block add`, `block move`, `override on`, `attach`.
     pub action: String,
-    /// The number or prefix that it is about, as people read it.
+    /// Its number or prefix, as text.
     pub number: Option<String>,
-    /// The rule that it is about.
+    /// Its rule.
     pub rule: Option<u64>,
-    /// What else is to be known: reason, expires. A name of a field above is not for these.
+    /// Further fields: reason, expires. Their names differ from those of the fields above.
     pub extra: Map<String, Value>,
 }
 
 impl Entry {
-    /// A record about no number and no rule.
+    /// Creates a record without number and rule.
     #[must_use]
     pub fn new(time: Timestamp, author: &str, action: &str) -> Entry {
         Entry {
@@ -42,25 +42,26 @@ impl Entry {
         }
     }
 
-    /// With one more thing to be known.
+    /// Adds a further field.
     #[must_use]
     pub fn with(mut self, name: &str, value: impl Into<Value>) -> Entry {
         self.extra.insert(name.to_owned(), value.into());
         self
     }
 
+    /// Sets the number or prefix and the rule.
     pub(crate) fn about(mut self, subject: Subject, rule: u64) -> Entry {
         self.number = Some(subject.to_string());
         self.rule = Some(rule);
         self
     }
 
-    /// JSON with sorted names, without spaces; a pseudonym in it stands for the number.
+    /// Returns JSON with sorted names, without spaces, and with a pseudonym instead of the number.
     pub(super) fn record(self, names: &Pseudonyms) -> String {
         let mut record = self.extra;
         let pseudonym = self.number.as_deref().map(|number| names.pseudonym(number));
         for value in record.values_mut() {
-            // What else is told may be the number once more.
+            // A further field may repeat the number.
             if value.is_string() && value.as_str() == self.number.as_deref() {
                 *value = pseudonym.clone().into();
             }
@@ -75,7 +76,7 @@ impl Entry {
     }
 }
 
-/// The last row of the chain: `17:ab…`; `0:00…` while there is none.
+/// The last row of the chain: `17:ab…`; `0:00…` for an empty chain.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Head {
     /// Its number.
@@ -90,7 +91,7 @@ pub struct Head {
 pub struct BadHead(String);
 
 impl Head {
-    /// The row after it.
+    /// Returns the head after one more record.
     pub(crate) fn next(self, record: &[u8]) -> Head {
         let hash = Sha256::new().chain_update(self.hash).chain_update(record).finalize();
         Head { seq: self.seq + 1, hash: hash.into() }
@@ -115,7 +116,7 @@ impl FromStr for Head {
     }
 }
 
-/// The last row of the chain.
+/// Returns the last row of the chain.
 pub(crate) fn head(conn: &Connection) -> rusqlite::Result<Head> {
     let sql = "SELECT seq, hash FROM audit ORDER BY seq DESC LIMIT 1";
     let row = conn

@@ -1,4 +1,4 @@
-//! Opens every connection of the store, and hears which file SQLite could not open.
+//! Opens every connection of the store, and notes which file SQLite could not open.
 
 #![expect(unsafe_code, reason = "rusqlite installs the listener of SQLite's messages unsafely")]
 
@@ -23,12 +23,12 @@ thread_local! {
 /// statement has to be bounded by what fits into memory.
 ///
 /// # Errors
-/// What SQLite says.
+/// Returns the error of SQLite.
 pub(crate) fn open(name: &Path, flags: OpenFlags) -> rusqlite::Result<Connection> {
     static LISTEN: Once = Once::new();
     LISTEN.call_once(|| {
         // SAFETY: `heard` calls nothing of SQLite and touches one thread's memory only. Every
-        // connection of this program is opened below, so no thread uses SQLite yet; SQLite itself
+        // connection of this program is opened below, so no thread uses SQLite yet. SQLite itself
         // refuses the call once it is in use, and then messages only lack the cause.
         let _ = unsafe { rusqlite::trace::config_log(Some(heard)) };
     });
@@ -50,7 +50,7 @@ fn unopened(message: &str) -> Option<(String, i32)> {
     Some((file.to_owned(), number.parse().ok()?))
 }
 
-/// The file that SQLite could not open last on this thread, and why. Forgets it.
+/// Takes the file that SQLite could not open last on this thread, and the cause.
 pub(crate) fn take_unopened() -> Option<(String, io::Error)> {
     let (file, number) = UNOPENED.take()?;
     Some((file, io::Error::from_raw_os_error(number)))

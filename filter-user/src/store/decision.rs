@@ -13,12 +13,12 @@ use crate::store::schema::Millis;
 pub(super) const COLUMNS: &str = "rule, id, kind, prefix, subject, created, expires, reason, author, origin, node, flags, \
      redial_attempts, redial_window, redial_grant, epoch, incident";
 
-/// What a decision does.
+/// The effect of a decision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kind {
     /// Refuses.
     Block,
-    /// Lets through, whatever is blocked.
+    /// Lets through, also where a block exists.
     Allow,
 }
 
@@ -37,22 +37,22 @@ impl Kind {
 pub struct Decision {
     /// UUIDv7, the same on every edge.
     pub id: Uuid,
-    /// What kernel entries and call records carry, 1 to `i64::MAX`; whoever changes a decision
-    /// gives it a new one, above [`Reader::max_rule`].
+    /// Number of the rule in kernel entries and call records, 1 to `i64::MAX`. A change of a decision
+    /// gives it a new one, above [`Reader::max_rule`](crate::store::Reader::max_rule).
     pub rule: u64,
-    /// What it does.
+    /// Its effect.
     pub kind: Kind,
-    /// What it is about.
+    /// Its number or prefix.
     pub subject: Subject,
-    /// When it was made.
+    /// Time when it was made.
     pub created: Timestamp,
     /// When it ends; `None`: never.
     pub expires: Option<Timestamp>,
-    /// Why.
+    /// Its reason.
     pub reason: String,
-    /// Who made it.
+    /// Its author.
     pub author: String,
-    /// How it came here: `operator`, `import`, `direct`, `ladder`, `auto-rate`.
+    /// Its origin: `operator`, `import`, `direct`, `ladder`, `auto-rate`.
     pub origin: String,
     /// The edge where it was made.
     pub node: String,
@@ -61,10 +61,10 @@ pub struct Decision {
     pub flags: u8,
     /// When a blocked caller who calls again is let through; `None`: as configured.
     pub redial: Option<RedialPolicy>,
-    /// What the kernel remembers of the number in another epoch does not count: grows when that has
-    /// to begin anew, and stays when a block moves.
+    /// The kernel's memory of the number under another epoch does not count. The epoch grows when
+    /// this memory must restart, and stays when a block is changed.
     pub epoch: u32,
-    /// The live incident that it was made for; `None`: none, else not empty.
+    /// The live incident that it was made for, not empty; `None`: none.
     pub incident: Option<String>,
 }
 

@@ -15,14 +15,14 @@ use crate::store::schema::Millis;
 use crate::store::writer::Store;
 
 impl Store {
-    /// Stores decisions, each with one audit row; one for the same kind and subject takes the
-    /// place of the one before. All are stored or none. Returns how many.
+    /// Stores decisions, each with one audit row, and returns their number. A decision replaces that of
+    /// its kind and subject. All are stored or none.
     ///
     /// `entry` gets each decision and the one before, and makes its audit row; `number` and
     /// `rule` of the row are those of the decision.
     ///
     /// # Errors
-    /// Nothing was stored: a rule or id is another decision's, or the disk says no.
+    /// Returns an error if another decision has the rule or id, or the disk refuses; nothing was stored.
     pub fn put<D: Borrow<Decision>>(
         &mut self,
         decisions: impl IntoIterator<Item = D>,
@@ -42,10 +42,10 @@ impl Store {
         })
     }
 
-    /// As [`Store::put`] of one decision, with one more row in the audit about what it means.
+    /// Stores one decision as [`Store::put`] does, with a further audit row about its meaning.
     ///
     /// # Errors
-    /// Nothing was stored: a rule or id is another decision's, or the disk says no.
+    /// Returns an error if another decision has the rule or id, or the disk refuses; nothing was stored.
     pub fn put_telling(
         &mut self,
         decision: &Decision,
@@ -61,13 +61,13 @@ impl Store {
         })
     }
 
-    /// Takes a decision out, with an audit row; `None`: there is none, nothing was changed.
+    /// Removes a decision, with an audit row. `None`: it does not exist, and nothing was changed.
     ///
     /// `action`, `number` and `rule` of the row are set here, so that [`Reader::was_removed`]
     /// finds it.
     ///
     /// # Errors
-    /// Nothing was changed: the disk says no.
+    /// Returns an error if the disk refuses; nothing was changed.
     pub fn remove(
         &mut self,
         kind: Kind,
@@ -89,13 +89,13 @@ impl Store {
         })
     }
 
-    /// Takes decisions out that have ended by `now`, earliest first, at most `limit` at once so
-    /// that a command never waits for a million of them.
+    /// Removes decisions that have ended by `now`, earliest first. It removes at most `limit`, so that a
+    /// command never waits for a million of them.
     ///
-    /// No audit row: the one that was written when the decision was made tells its end.
+    /// It writes no audit row: the row about the new decision has its end.
     ///
     /// # Errors
-    /// Nothing was changed: the disk says no.
+    /// Returns an error if the disk refuses; nothing was changed.
     pub fn remove_expired(&mut self, now: Timestamp, limit: u32) -> Result<Vec<Decision>, Error> {
         self.write(|write| {
             write.saw(now);
@@ -110,19 +110,19 @@ impl Store {
 }
 
 impl Reader {
-    /// The decision of a kind about exactly this subject.
+    /// Returns the decision of a kind about exactly this subject.
     ///
     /// # Errors
-    /// The store cannot be read.
+    /// Returns an error if the store cannot be read.
     pub fn find(&self, kind: Kind, subject: Subject) -> Result<Option<Decision>, Error> {
         self.get(|conn| find(conn, kind, subject))
     }
 
-    /// The decision in force with this rule number; [`Reader::last_audit`] knows those that
-    /// are gone.
+    /// Returns the decision in force with this rule number. [`Reader::last_audit`] finds removed
+    /// decisions.
     ///
     /// # Errors
-    /// The store cannot be read.
+    /// Returns an error if the store cannot be read.
     pub fn by_rule(&self, rule: u64) -> Result<Option<Decision>, Error> {
         // No decision has a number that SQLite cannot hold.
         let Ok(rule) = i64::try_from(rule) else { return Ok(None) };
@@ -137,7 +137,7 @@ impl Reader {
     /// prefixes, each by [`Subject::raw`].
     ///
     /// # Errors
-    /// The store cannot be read.
+    /// Returns an error if the store cannot be read.
     pub fn for_each(
         &self,
         kind: Kind,
@@ -146,10 +146,10 @@ impl Reader {
         self.for_each_after(kind, None, f)
     }
 
-    /// As [`Reader::for_each`], of those that come after the one about `last`, which may be gone.
+    /// Hands decisions to `f` as [`Reader::for_each`] does, beginning after `last`, which may be gone.
     ///
     /// # Errors
-    /// The store cannot be read.
+    /// Returns an error if the store cannot be read.
     pub fn for_each_after(
         &self,
         kind: Kind,
@@ -182,10 +182,10 @@ impl Reader {
         Ok(())
     }
 
-    /// The decisions of a kind that were made for an incident, by their rule.
+    /// Returns the decisions of a kind that were made for an incident, by their rule.
     ///
     /// # Errors
-    /// The store cannot be read.
+    /// Returns an error if the store cannot be read.
     pub fn of_incident(&self, kind: Kind, incident: &str) -> Result<Vec<Decision>, Error> {
         self.get(|conn| {
             conn.prepare_cached(&format!(
@@ -196,38 +196,38 @@ impl Reader {
         })
     }
 
-    /// Whether any decision has ended by `now`.
+    /// Checks whether any decision has ended by `now`.
     ///
     /// # Errors
-    /// The store cannot be read.
+    /// Returns an error if the store cannot be read.
     pub fn has_expired(&self, now: Timestamp) -> Result<bool, Error> {
         let sql = "SELECT 1 FROM decisions WHERE expires <= ?1";
         self.get(|conn| conn.prepare_cached(sql)?.exists([Millis(now)]))
     }
 
-    /// How many decisions of a kind there are.
+    /// Counts the decisions of a kind.
     ///
     /// # Errors
-    /// The store cannot be read.
+    /// Returns an error if the store cannot be read.
     pub fn count(&self, kind: Kind) -> Result<u64, Error> {
         let sql = "SELECT sum(count) FROM decision_counts WHERE kind = ?1";
         self.get(|conn| conn.query_row(sql, [kind.column()], |row| row.get(0)))
     }
 
-    /// How many decisions of a kind are about numbers (`false`) or prefixes (`true`): each
-    /// fills a map of its own.
+    /// Counts the decisions of a kind about numbers (`false`) or prefixes (`true`): they fill separate
+    /// maps.
     ///
     /// # Errors
-    /// The store cannot be read.
+    /// Returns an error if the store cannot be read.
     pub fn count_of(&self, kind: Kind, prefix: bool) -> Result<u64, Error> {
         let sql = "SELECT count FROM decision_counts WHERE kind = ?1 AND prefix = ?2";
         self.get(|conn| conn.query_row(sql, (kind.column(), prefix), |row| row.get(0)))
     }
 
-    /// The largest rule number ever given, also to what is gone; 0: none.
+    /// Returns the largest rule number that was ever given, also to a removed decision; 0: none.
     ///
     /// # Errors
-    /// The store cannot be read.
+    /// Returns an error if the store cannot be read.
     pub fn max_rule(&self) -> Result<u64, Error> {
         let sql = "SELECT max(
             ifnull((SELECT max(rule) FROM decisions), 0),
@@ -484,7 +484,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
 
-        /// A store holds what a map in memory would, through any changes and restarts.
+        /// Checks that a store equals a map in memory, through any changes and restarts.
         #[test]
         fn a_store_is_a_map(changes in prop::collection::vec(change(), 0..30)) {
             let home = Home::new();

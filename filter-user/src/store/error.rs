@@ -1,4 +1,4 @@
-//! What can go wrong with the store, in words that help.
+//! The errors of the store.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -8,14 +8,14 @@ use rusqlite::ffi::SQLITE_IOERR_SHMSIZE;
 
 use crate::store::{connection, schema};
 
-/// An error of the store. Whatever was to be changed was not changed.
+/// An error of the store. Nothing was changed.
 #[derive(Debug)]
 pub enum Error {
-    /// The file is no whole store.
+    /// The file is not a complete store.
     Corrupt {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The damage.
         what: String,
     },
     /// A newer version of this program made the file.
@@ -35,12 +35,12 @@ pub enum Error {
         /// The store.
         path: PathBuf,
     },
-    /// Somebody else holds a lock on the file.
+    /// Another program holds a lock on the file.
     Busy {
         /// The store.
         path: PathBuf,
     },
-    /// Somebody deleted or replaced a file of the store while it is open.
+    /// A file of the store was deleted or replaced while the store is open.
     Gone {
         /// The file.
         path: PathBuf,
@@ -54,7 +54,7 @@ pub enum Error {
     Failed {
         /// The store.
         path: PathBuf,
-        /// What the system said.
+        /// The message of the system.
         what: String,
     },
 }
@@ -64,14 +64,14 @@ impl std::fmt::Display for Error {
         match self {
             Error::Corrupt { path, what } => write!(
                 f,
-                "{0} is no whole store ({what}). Nothing was written to it. Restore a backup: \
+                "{0} is not a complete store ({what}). Nothing was written to it. Restore a backup: \
                  `palang store restore BACKUP --replace` keeps this file beside the new one",
                 path.display()
             ),
             Error::Newer { path, version } => write!(
                 f,
-                "{} was made by a newer Palang (tables of version {version}, this one knows {}): \
-                 install that version, or restore a backup from before the upgrade",
+                "{} was made by a newer Palang. Its tables have version {version}, this program has \
+                 {}. Install that Palang, or restore a backup from before the upgrade",
                 path.display(),
                 schema::VERSION
             ),
@@ -91,13 +91,13 @@ impl std::fmt::Display for Error {
             ),
             Error::Gone { path } => write!(
                 f,
-                "{} was deleted or replaced while the daemon runs, so nothing is stored: put it back, \
-                 or restart the daemon (`systemctl restart palang`), which keeps what the kernel's \
-                 maps hold",
+                "{} was deleted or replaced while the daemon runs, so nothing is stored. Put it back, \
+                 or restart the daemon (`systemctl restart palang`): it keeps the entries of the \
+                 kernel's maps",
                 path.display()
             ),
             Error::Exists { path } => {
-                write!(f, "{} is there already and was left alone", path.display())
+                write!(f, "{} exists already and was not changed", path.display())
             }
             Error::Failed { path, what } => write!(f, "{}: {what}", path.display()),
         }
@@ -162,7 +162,7 @@ impl Error {
     }
 }
 
-/// A value that this program does not write.
+/// Checks whether the error is about a value that this program does not write.
 fn is_bad_value(error: &rusqlite::Error) -> bool {
     matches!(
         error,

@@ -1,4 +1,4 @@
-//! INVITEs of refused attempts, as they came, where they are kept. Each belongs to a call and goes
+//! Kept INVITEs of refused attempts, unchanged. Each belongs to a call and is deleted
 //! with it: a trigger in [`schema`](crate::store::schema).
 
 use std::time::Duration;
@@ -22,20 +22,20 @@ const ROOM_TIME: Duration = Duration::from_millis(20);
 /// The frame of a refused attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EvidenceRow {
-    /// When it came.
+    /// Time of the frame.
     pub time: Timestamp,
-    /// How long it was, in bytes.
+    /// Its length in bytes.
     pub frame_len: u32,
     /// Its bytes, cut at [`EVIDENCE_MAX`](filter_common::abi::EVIDENCE_MAX).
     pub frame: Vec<u8>,
 }
 
-/// How much is kept; the oldest make room.
+/// Room for kept frames; the oldest are deleted first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Room {
-    /// So many frames.
+    /// Largest number of frames.
     pub frames: u64,
-    /// So many bytes of them.
+    /// Most bytes of all frames.
     pub bytes: u64,
 }
 
@@ -48,7 +48,7 @@ impl Store {
     /// [`Store::put_records`] may.
     ///
     /// # Errors
-    /// Nothing was stored: the disk says no.
+    /// Returns an error if the disk refuses; nothing was stored.
     pub fn put_evidence(
         &mut self,
         frames: Vec<Unplaced>,
@@ -97,7 +97,7 @@ impl Store {
     /// Deletes frames from before a time, oldest first, for at most `time`.
     ///
     /// # Errors
-    /// Nothing was deleted: the disk says no.
+    /// Returns an error if the disk refuses; nothing was deleted.
     pub fn prune_evidence(&mut self, before: Timestamp, time: Duration) -> Result<Step, Error> {
         let sql = format!(
             "DELETE FROM evidence WHERE call IN (
@@ -135,26 +135,26 @@ fn make_room(write: &Write<'_>, room: Room) -> rusqlite::Result<()> {
     Ok(())
 }
 
-/// How many frames there are, and how many bytes of them.
+/// Counts the frames and their bytes.
 fn size(conn: &rusqlite::Connection) -> rusqlite::Result<(u64, u64)> {
     let sql = "SELECT count(*), coalesce(sum(kept_len), 0) FROM evidence INDEXED BY evidence_size";
     conn.query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?)))
 }
 
 impl Reader {
-    /// The frame of a call, where it was kept.
+    /// Returns the frame of a call if it was kept.
     ///
     /// # Errors
-    /// The store cannot be read.
+    /// Returns an error if the store cannot be read.
     pub fn evidence(&self, call: u64) -> Result<Option<EvidenceRow>, Error> {
         let sql = "SELECT time, frame_len, frame FROM evidence WHERE call = ?1";
         self.get(|conn| conn.query_row(sql, [call.cast_signed()], read).optional())
     }
 
-    /// How many frames are kept, and how many bytes of them.
+    /// Counts the kept frames and their bytes.
     ///
     /// # Errors
-    /// The store cannot be read.
+    /// Returns an error if the store cannot be read.
     pub fn evidence_size(&self) -> Result<Room, Error> {
         let (frames, bytes) = self.get(size)?;
         Ok(Room { frames, bytes })
@@ -208,7 +208,7 @@ mod tests {
     fn a_frame_finds_its_call_and_goes_with_it() {
         let home = Home::new();
         let mut store = home.store();
-        // The same Call-ID again after a while is another attempt.
+        // This Call-ID again after a while is another attempt.
         store.put_calls(&[call(1, 5), call(100, 5), call(100, 6)]).unwrap();
         let none = frame(50, 5, "no such call");
         let frames = vec![frame(1, 5, "one"), frame(101, 5, "two"), frame(100, 6, "three"), none];

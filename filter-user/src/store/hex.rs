@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-/// Bytes as lower-case hex digits.
+/// Formats bytes as lower-case hex digits.
 #[must_use]
 pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::new(), |mut text, byte| {
@@ -11,7 +11,7 @@ pub fn hex(bytes: &[u8]) -> String {
     })
 }
 
-/// What [`hex`] made of 32 bytes.
+/// Parses the hex digits of 32 bytes.
 pub(crate) fn unhex(digits: &str) -> Option<[u8; 32]> {
     let mut bytes = [0; 32];
     if digits.len() != 64 || !digits.is_ascii() {

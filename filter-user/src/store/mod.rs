@@ -1,16 +1,16 @@
-//! The store: one SQLite file that holds what people decided, what was done, and who called.
+//! The store: one SQLite file with the decisions, the audit and the call records.
 //!
-//! | table | what | file |
+//! | table | content | file |
 //! |---|---|---|
 //! | `decisions` | blocks and allows in force | [`decisions`] |
 //! | `audit` | every change, as a hash chain with pseudonyms of numbers | [`audit`], [`pseudonym`] |
 //! | `calls` | every attempt that the gate saw | [`calls`], [`records`] |
 //! | `evidence` | INVITEs of refused attempts, where they are kept | [`evidence`] |
-//! | `reviews` | redial grants and reports, for somebody to look at | [`reviews`] |
-//! | `reports` | what call-takers said of calls | [`reports`] |
+//! | `reviews` | redial grants and reports, for a person to look at | [`reviews`] |
+//! | `reports` | reports of call-takers about calls | [`reports`] |
 //! | `state` | mode, override, newest time seen, key of the pseudonyms, account of records | `state` |
 //!
-//! All that it holds about one number is read and erased together: [`person`].
+//! Everything about one number is read and erased together: [`person`].
 //!
 //! [`Store`] writes and has one owner. Each of its methods is one transaction: a change and
 //! its audit row are on disk together when it returns, or neither is. [`Reader`] only reads,

@@ -1,4 +1,4 @@
-//! A store that is made beside its place, so that it is whole or not there.
+//! A store that is made beside its place, so that it is complete or does not exist.
 
 use std::fs::{self, File, Permissions};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
@@ -13,7 +13,7 @@ use crate::store::{connection, schema, vacuum};
 /// The owner writes; its group, to which the roles belong, reads.
 const MODE: u32 = 0o640;
 
-/// A store that is being made beside its place, so that it is whole or not there: gone with
+/// A store that is made beside its place, so that it is complete or does not exist. It is deleted with
 /// this value unless it gets its name.
 pub(crate) struct Part {
     pub(super) file: NamedTempFile,
@@ -22,7 +22,7 @@ pub(crate) struct Part {
 }
 
 impl Part {
-    /// An empty file beside `path`, which is absolute.
+    /// Creates an empty file beside `path`, which is absolute.
     pub(crate) fn begin(path: PathBuf) -> Result<Part, Error> {
         let begin = || {
             let name = path.file_name().unwrap_or_default();
@@ -52,8 +52,8 @@ impl Part {
             .map_err(|error| Error::sqlite(&self.path, &error))
     }
 
-    /// Gives it to whom the file in its place belongs, or the folder: who restores is not
-    /// always who runs the daemon.
+    /// Gives it to the owner of the file in its place, or of the folder. The user who restores may
+    /// differ from the daemon's user.
     pub(super) fn give_to_owner(&self) -> Result<(), Error> {
         fs::metadata(&self.path)
             .or_else(|_| fs::metadata(folder(&self.path)))
@@ -65,7 +65,7 @@ impl Part {
         self.file.as_file().sync_all().map_err(|error| Error::io(&self.path, &error))
     }
 
-    /// Puts it in its place, where nothing may be.
+    /// Moves it to its place, where no file may be.
     pub(crate) fn name(self) -> Result<(), Error> {
         let Part { file, path } = self;
         file.persist_noclobber(&path)

@@ -1,4 +1,4 @@
-//! All that is held about one number: to tell its owner, and to forget it.
+//! Everything that is held about one number: to show it to its owner, and to erase it.
 
 use std::ops::ControlFlow;
 use std::time::Duration;
@@ -16,10 +16,10 @@ use crate::store::{
     Report, ReportFilter, Store,
 };
 
-/// How long [`Store::clear_log`] waits for readers: meanwhile nothing is written.
+/// How long [`Store::clear_log`] waits for readers: nothing is written in this time.
 const CLEAR_PATIENCE: Duration = Duration::from_millis(500);
 
-/// What the store holds about a number, as of one moment.
+/// The records of the store about a number, as of one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NumberRecords {
     /// The block against exactly this number.
@@ -34,11 +34,11 @@ pub struct NumberRecords {
     pub reports: Vec<(u64, Report)>,
     /// Exceptions and reports to look at, closed ones too, oldest first.
     pub reviews: Vec<(u64, Review)>,
-    /// What was changed about it, oldest first.
+    /// Audit rows about it, oldest first.
     pub audit: Vec<AuditRow>,
 }
 
-/// How much the store holds about a number, without its block and allow.
+/// The number of records about a number, without its block and allow.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     /// Calls.
@@ -47,15 +47,15 @@ pub struct Counts {
     pub reports: u64,
     /// Entries of the review list, closed ones too.
     pub reviews: u64,
-    /// Rows of the audit that it stands beside.
+    /// Rows of the audit with the plain number beside them.
     pub audit: u64,
-    /// Rows of the audit from before there were pseudonyms, whose record has it. They stay: without
-    /// them the chain would not hold.
+    /// Rows of the audit that are older than pseudonyms, whose record has the number. They stay, because
+    /// the chain needs them.
     pub audit_records: u64,
 }
 
 impl Counts {
-    /// Whether there is nothing that could be erased.
+    /// Checks whether nothing can be erased.
     #[must_use]
     pub fn is_nothing(&self) -> bool {
         Counts { audit_records: 0, ..*self } == Counts::default()
@@ -63,10 +63,10 @@ impl Counts {
 }
 
 impl Reader {
-    /// All that is held about a number.
+    /// Returns everything that is held about a number.
     ///
     /// # Errors
-    /// The store cannot be read.
+    /// Returns an error if the store cannot be read.
     pub fn person(&self, number: Number) -> Result<NumberRecords, Error> {
         let moment = self.conn.unchecked_transaction();
         let _moment = moment.map_err(|error| self.error(&error))?;
@@ -95,10 +95,10 @@ impl Reader {
         Ok(person)
     }
 
-    /// How much is held about a number.
+    /// Counts the records about a number.
     ///
     /// # Errors
-    /// The store cannot be read.
+    /// Returns an error if the store cannot be read.
     pub fn counts(&self, number: Number) -> Result<Counts, Error> {
         let (plain, pseudonym) = self.names_of(number)?;
         self.get(|conn| {
@@ -117,7 +117,7 @@ impl Reader {
         })
     }
 
-    /// A number as the audit has it: plain, and its pseudonym.
+    /// Returns the two forms of a number in the audit: plain, and as its pseudonym.
     fn names_of(&self, number: Number) -> Result<(String, String), Error> {
         let plain = Subject::Number(number).to_string();
         let pseudonym = self.pseudonyms()?.pseudonym(&plain);
@@ -126,12 +126,12 @@ impl Reader {
 }
 
 impl Store {
-    /// Forgets a number: its calls, reports and reviews are deleted, and in the audit only its
-    /// pseudonym is left. One audit row tells of it, with the pseudonym and how much it was. Its
-    /// block and allow stay, and are to be ended before. How much was forgotten.
+    /// Erases a number and returns the counts. Its calls, reports and reviews are deleted, and the audit
+    /// keeps only its pseudonym. One audit row records the erasure, with the pseudonym and the counts.
+    /// Its block and allow stay: the caller ends them before.
     ///
     /// # Errors
-    /// Nothing was forgotten: the disk says no.
+    /// Returns an error if the disk refuses; nothing was erased.
     pub fn erase(&mut self, number: Number, entry: Entry) -> Result<Counts, Error> {
         let (plain, pseudonym) = self.names_of(number)?;
         self.write(|write| {
@@ -165,11 +165,11 @@ impl Store {
         })
     }
 
-    /// Empties the log beside the store (`-wal`), where what was erased still stands. `false`:
-    /// somebody reads the store just now, so that it could not be done.
+    /// Empties the log beside the store (`-wal`), which still has erased data. `false`: the store is
+    /// being read, so the log could not be emptied.
     ///
     /// # Errors
-    /// The disk says no.
+    /// Returns an error if the disk refuses.
     pub fn clear_log(&mut self) -> Result<bool, Error> {
         self.get(|conn| {
             conn.busy_timeout(CLEAR_PATIENCE)?;
@@ -181,7 +181,7 @@ impl Store {
     }
 }
 
-/// Rows of the audit that have a number in the record itself.
+/// Counts the rows of the audit that have a number in the record itself.
 fn records_with(conn: &Connection, plain: &str) -> rusqlite::Result<u64> {
     conn.query_row("SELECT count(*) FROM audit WHERE number = ?1", [plain], |row| row.get(0))
 }
@@ -227,7 +227,7 @@ mod tests {
         }
     }
 
-    /// A store where each of two numbers has been blocked and freed, called, was reported and
+    /// Creates a store where each of two numbers has been blocked and freed, called, was reported and
     /// reviewed.
     fn two() -> Home {
         let home = Home::new();
@@ -270,7 +270,7 @@ mod tests {
         home
     }
 
-    /// Whether bytes stand in a file of the store.
+    /// Checks whether bytes are in a file of the store.
     fn stand_in_a_file(home: &Home, bytes: &[u8]) -> bool {
         let files = fs::read_dir(home.folder.path()).unwrap();
         let mut contents = files.map(|file| fs::read(file.unwrap().path()).unwrap());
@@ -320,7 +320,7 @@ mod tests {
         assert_eq!(store.verify_audit(None).unwrap().rows, head.seq + 1);
         assert_eq!(store.person(raw(OTHER)).unwrap(), other);
         assert!(store.counts(raw(DIGITS)).unwrap().is_nothing());
-        // Whoever knows the number still finds what was done, and nothing names it.
+        // A user who knows the number still finds what was done, and nothing names it.
         let left = store.person(raw(DIGITS)).unwrap();
         assert_eq!((left.calls.len(), left.reports.len(), left.reviews.len()), (0, 0, 0));
         assert_eq!(left.audit.len(), 6);

@@ -1,5 +1,5 @@
-//! Notices that somebody deleted or replaced the files of an open store: what is written then is
-//! gone with the process.
+//! Notices that the files of an open store were deleted or replaced: later changes would be lost with
+//! the process.
 
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt as _;
@@ -27,15 +27,15 @@ impl Named {
 }
 
 impl Place {
-    /// The store at this path and the log beside it, which are open.
+    /// Notes the store at this path and the log beside it, which are open.
     pub(crate) fn of(path: &Path) -> Place {
         Place([path.to_owned(), beside(path, "-wal")].map(Named::now))
     }
 
-    /// Whether each file is still the one that was opened.
+    /// Checks that each file is still the one that was opened.
     ///
     /// # Errors
-    /// [`Error::Gone`]: the first that is not.
+    /// [`Error::Gone`] with the first file that is not.
     pub(crate) fn check(&self) -> Result<(), Error> {
         for known in &self.0 {
             if Named::now(known.path.clone()).file != known.file {
@@ -45,8 +45,8 @@ impl Place {
         Ok(())
     }
 
-    /// Whether only the log is not the one that was opened: what it holds can still be written into
-    /// the store.
+    /// Checks whether only the log is no longer the one that was opened: its changes can still be written
+    /// into the store.
     pub(crate) fn is_only_log_gone(&self) -> bool {
         let [store, log] = &self.0;
         let is_there = |known: &Named| Named::now(known.path.clone()).file == known.file;

@@ -1,9 +1,8 @@
-//! What stands for a number in the chain of the audit, so that the number can be forgotten and
-//! the chain still holds.
+//! Pseudonyms of numbers in the audit: a number can be erased, and the chain stays valid.
 //!
 //! `#` and 32 hex digits: the first 16 bytes of HMAC-SHA-256 (RFC 2104) over the number as text.
-//! Its key, 32 bytes, is made with the table and stays in the store: whoever knows a number and has
-//! the store can still ask for its records, and nobody reads a number out of the records alone.
+//! Its key of 32 bytes is created with the table and stays in the store. A user with the store who knows
+//! a number can still find its records. The records alone do not reveal a number.
 
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use rusqlite::types::Type;
@@ -14,7 +13,7 @@ use crate::store::error::Error;
 use crate::store::hex::{hex, unhex};
 use crate::store::reader::Reader;
 
-/// Where the key stands in the table `state`, as a JSON text of hex digits.
+/// Name of the key in the table `state`; its value is a JSON text of hex digits.
 const KEY: &str = "audit-key";
 
 /// Makes pseudonyms with the key of one store.
@@ -22,7 +21,7 @@ const KEY: &str = "audit-key";
 pub struct Pseudonyms(Hmac<Sha256>);
 
 impl Pseudonyms {
-    /// Those of an open store.
+    /// Reads the key of an open store.
     pub(crate) fn of(conn: &Connection) -> rusqlite::Result<Pseudonyms> {
         let sql = "SELECT value FROM state WHERE key = ?1";
         let text: Option<String> =
@@ -35,7 +34,7 @@ impl Pseudonyms {
         })
     }
 
-    /// The pseudonym of a number or prefix, as people read it.
+    /// Returns the pseudonym of a number or prefix in its text form.
     #[must_use]
     pub fn pseudonym(&self, number: &str) -> String {
         let code = self.0.clone().chain_update(number).finalize().into_bytes();
@@ -44,19 +43,19 @@ impl Pseudonyms {
 }
 
 impl Reader {
-    /// What this store and its copies have, and no other store: 16 hex digits, no secret.
+    /// Returns the identity of this store and its copies: 16 hex digits, not secret.
     ///
     /// # Errors
-    /// The store cannot be read, or its key is gone.
+    /// Returns an error if the store cannot be read, or its key is gone.
     pub fn identity(&self) -> Result<String, Error> {
         let pseudonym = self.pseudonyms()?.pseudonym("the store itself");
         Ok(pseudonym[1..=16].to_owned())
     }
 
-    /// Makes pseudonyms with this store's key.
+    /// Returns the pseudonyms with this store's key.
     ///
     /// # Errors
-    /// The store cannot be read, or its key is gone.
+    /// Returns an error if the store cannot be read, or its key is gone.
     pub fn pseudonyms(&self) -> Result<Pseudonyms, Error> {
         self.get(Pseudonyms::of)
     }

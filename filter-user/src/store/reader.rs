@@ -13,7 +13,7 @@ use crate::store::error::Error;
 use crate::store::path::{absolute, immutable_uri, on_read_only_disk, pending_changes};
 use crate::store::{connection, schema};
 
-/// How long a lock of somebody else (`sqlite3` on the live file, a backup) is waited for.
+/// Longest wait for the lock of another program (`sqlite3` on the live file, a backup).
 pub(super) const BUSY: Duration = Duration::from_secs(5);
 /// Instructions of SQLite (a few for each row) after which a question looks whether it may go on.
 const LOOK_EVERY: i32 = 1000;
@@ -29,7 +29,7 @@ impl Reader {
     /// Opens the store at `path` for questions.
     ///
     /// # Errors
-    /// It is not there, is no whole store, or is one of another version.
+    /// Returns an error if it does not exist, is not a complete store, or has another version.
     pub fn open(path: &Path) -> Result<Reader, Error> {
         let reader = Reader::open_any(path)?;
         let version = schema::version(&reader.conn).map_err(|error| reader.error(&error))?;
@@ -68,7 +68,7 @@ impl Reader {
     /// question that takes less than a millisecond may still be answered.
     ///
     /// # Errors
-    /// SQLite does not take it, which it never should.
+    /// Returns an error if SQLite refuses the handler, which it never should.
     pub fn end_when(&mut self, end: Arc<AtomicBool>) -> Result<(), Error> {
         let look = move || end.load(Ordering::Relaxed);
         let set = self.conn.progress_handler(LOOK_EVERY, Some(look));
@@ -78,7 +78,7 @@ impl Reader {
     /// Reads every page: seconds for a million rows, so not at each start.
     ///
     /// # Errors
-    /// What is broken.
+    /// `Corrupt` with the first damage.
     pub fn check(&self) -> Result<(), Error> {
         let answer: String =
             self.get(|conn| conn.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)))?;
@@ -127,7 +127,7 @@ pub(super) fn connect(path: &Path, name: &Path, flags: OpenFlags) -> Result<Conn
     let open = || {
         let conn = connection::open(name, flags)?;
         conn.busy_timeout(BUSY)?;
-        // Else closing a broken file would write its -wal into it.
+        // Otherwise closing a broken file would write its -wal into it.
         conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
         let kind = schema::identify(&conn)?;
         Ok((conn, kind))

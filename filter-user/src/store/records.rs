@@ -1,6 +1,6 @@
-//! Call records as the daemon writes them: new ones, attempts that count in a stored one, and the
-//! account of how many attempts have a record. All of it is one transaction, so the account is right
-//! whatever becomes of the process.
+//! Call records as the daemon writes them: new ones, and attempts that count in a stored one. The
+//! account of the attempts with a record is part of the transaction, so it stays right if the process
+//! dies.
 
 use std::collections::BTreeMap;
 
@@ -17,14 +17,14 @@ use crate::store::writer::Store;
 /// Key of the account in the table `state`.
 const ACCOUNT: &str = "records";
 
-/// How many attempts have a record, since the kernel's rings were made.
+/// The number of attempts with a record, since the kernel's rings were made.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Account {
-    /// The rings that it is about.
+    /// The rings of this account.
     pub rings: String,
     /// Bytes that an event takes in them.
     pub event_bytes: u64,
-    /// Attempts of earlier rings that this account took over, whatever became of them.
+    /// Attempts of earlier rings that this account took over, with and without a record.
     pub before: PerRing,
     /// Attempts that have a record.
     pub recorded: PerRing,
@@ -56,17 +56,17 @@ pub struct Records {
 pub struct Stored {
     /// Numbers of the new records, in their order; `None`: SQLite refuses the values of this one.
     pub ids: Vec<Option<u64>>,
-    /// Records of [`Records::more`] that are not there any more.
+    /// Records of [`Records::more`] that were deleted.
     pub gone: Vec<u64>,
-    /// The account with all that was written.
+    /// The account after the write.
     pub account: Account,
 }
 
 impl Reader {
-    /// Returns the account as it was last written; `None`: there is none that can be understood.
+    /// Returns the account as it was last written; `None`: it does not exist or cannot be parsed.
     ///
     /// # Errors
-    /// The store cannot be read.
+    /// Returns an error if the store cannot be read.
     pub fn account(&self) -> Result<Option<Account>, Error> {
         let sql = "SELECT value FROM state WHERE key = ?1";
         let text: Option<String> =

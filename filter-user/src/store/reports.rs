@@ -1,4 +1,4 @@
-//! What call-takers said of calls, and which of it counts as a strike.
+//! Reports of call-takers about calls, and which of them are strikes.
 
 use std::ops::ControlFlow;
 use std::time::Duration;
@@ -24,69 +24,69 @@ const COLUMNS: &str = "id, time, number, kind, call_id, call_hash, call, call_ti
 /// A report of a call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Report {
-    /// When it was reported.
+    /// Time of the report.
     pub time: Timestamp,
     /// The caller number.
     pub number: Number,
-    /// What was said of the call.
+    /// Kind of the call.
     pub kind: ReportKind,
-    /// Call-ID as it was given; `None`: none was.
+    /// Call-ID of the report; `None`: it has none.
     pub call_id: Option<String>,
     /// Hash of the whole Call-ID.
     pub call_hash: Option<u64>,
-    /// The call that number and Call-ID are of; `None`: none was found.
+    /// The call with this number and Call-ID; `None`: none was found.
     pub call: Option<ReportedCall>,
-    /// Why it is no strike; `None`: it is one, and has a call.
+    /// The reason why it is not a strike; `None`: it is one, and has a call.
     pub why_not: Option<String>,
-    /// Who reported it.
+    /// Its author.
     pub author: String,
-    /// What else was said; may be empty.
+    /// Free text; may be empty.
     pub note: String,
 }
 
-/// A call as it stood in the records when it was reported.
+/// A call as it was in the records when it was reported.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReportedCall {
     /// Its number.
     pub id: u64,
-    /// When it came.
+    /// Time of the call.
     pub time: Timestamp,
     /// Name of its trunk; `None`: outside every trunk.
     pub trunk: Option<String>,
-    /// Why it got its verdict.
+    /// Reason of its verdict.
     pub reason: u8,
     /// The rule that decided; 0: none.
     pub rule: u64,
 }
 
-/// Which reports.
+/// Selects reports.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ReportFilter {
-    /// Of this time and later.
+    /// Only reports of this time and later.
     pub since: Option<Timestamp>,
-    /// About this number.
+    /// Only reports about this number.
     pub number: Option<Number>,
-    /// That come after the one of this time and number, newest first.
+    /// Only reports after the one with this time and number, newest first.
     pub after: Option<(Timestamp, u64)>,
 }
 
-/// What became of a report that was stored.
+/// The result of storing a report.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Added {
     /// Its number.
     pub id: u64,
     /// Its entry on the review list; `None`: it has none.
     pub review: Option<u64>,
-    /// Strikes of the same call that it took the place of.
+    /// Strikes of this call that it replaced.
     pub replaced: Vec<u64>,
 }
 
 impl Store {
-    /// Stores a report, with an audit row and, where somebody has to look at it, its entry on the
-    /// review list. One call is at most one strike: a strike of the same call is none any more.
+    /// Stores a report with an audit row, and its entry on the review list if a person has to look at
+    /// it. A call has at most one strike: an earlier strike of this call no longer counts.
     ///
     /// # Errors
-    /// Nothing was stored: the disk says no.
+    /// Returns an error if the disk refuses; nothing was stored.
     pub fn add_report(
         &mut self,
         report: &Report,
@@ -134,10 +134,10 @@ impl Store {
         })
     }
 
-    /// Deletes reports that are from before a time, as are their calls, for at most `time`.
+    /// Deletes reports that are older than a time together with their calls, for at most `time`.
     ///
     /// # Errors
-    /// Nothing was deleted: the disk says no.
+    /// Returns an error if the disk refuses; nothing was deleted.
     pub fn prune_reports(&mut self, before: Timestamp, time: Duration) -> Result<Step, Error> {
         let sql = format!(
             "DELETE FROM reports WHERE id IN (
@@ -152,7 +152,7 @@ impl Reader {
     /// Hands reports and their numbers to `f`, newest first, until it breaks.
     ///
     /// # Errors
-    /// The store cannot be read.
+    /// Returns an error if the store cannot be read.
     pub fn reports(
         &self,
         filter: &ReportFilter,
@@ -176,12 +176,12 @@ impl Reader {
         self.each(&sql, params_from_iter(values), read, f).map(drop)
     }
 
-    /// The strikes of a number whose calls came at this time or later, with the numbers of these
-    /// calls, oldest first. A strike has the time of its call, so that it does not matter
-    /// when, how often and in which order calls are reported.
+    /// Returns the strikes of a number whose calls came at this time or later, oldest first, with the
+    /// numbers of these calls. A strike has the time of its call, so the time, number and order of the
+    /// reports do not matter.
     ///
     /// # Errors
-    /// The store cannot be read.
+    /// Returns an error if the store cannot be read.
     pub fn strikes(&self, number: Number, since: Timestamp) -> Result<Vec<(u64, Strike)>, Error> {
         self.get(|conn| {
             conn.prepare_cached(
@@ -196,10 +196,10 @@ impl Reader {
         })
     }
 
-    /// The strike that a call is already, by the hash of its Call-ID, and its call.
+    /// Returns the existing strike of a call, found by the hash of its Call-ID, with the call.
     ///
     /// # Errors
-    /// The store cannot be read.
+    /// Returns an error if the store cannot be read.
     pub fn strike_of_call(
         &self,
         number: Number,
@@ -244,7 +244,7 @@ fn about(mut entry: Entry, added: &Added, report: &Report) -> Entry {
 fn kind(row: &Row<'_>, index: usize) -> rusqlite::Result<ReportKind> {
     let name: String = row.get(index)?;
     ReportKind::from_name(&name).ok_or_else(|| {
-        let unknown = format!("{name:?} is no kind of report").into();
+        let unknown = format!("{name:?} is not a kind of report").into();
         rusqlite::Error::FromSqlConversionFailure(index, Type::Text, unknown)
     })
 }
@@ -279,7 +279,7 @@ mod tests {
     use super::*;
     use crate::store::tests::{Home, time};
 
-    /// A strike of a call with this number, that came 10 s before it was reported.
+    /// Creates a strike of a call with this number, that came 10 s before it was reported.
     fn report(at: i64, number: u64, call: u64) -> Report {
         Report {
             time: time(at),
@@ -375,7 +375,7 @@ mod tests {
         let why = why.iter().find(|(id, _)| *id == 1).unwrap().1.why_not.as_deref();
         assert_eq!(why, Some("report 4 of the same call took its place"));
 
-        // What weighs nothing takes the strike away.
+        // A report without weight takes the strike away.
         let of_call = |store: &Store, call| {
             let found = store.strike_of_call(Number(7), u64::MAX - call).unwrap();
             found.map(|call| call.id)

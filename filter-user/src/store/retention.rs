@@ -1,8 +1,8 @@
-//! Keeps the file within bounds in small steps, each a transaction of its own: nobody who writes
-//! waits long for one.
+//! Keeps the file within bounds in small steps, each in its own transaction, so that a writer never
+//! waits long.
 //!
-//! Deleted rows leave free pages in the file. [`Store::give_back`] returns them to the file system,
-//! where the file was made for it (`auto_vacuum = INCREMENTAL`).
+//! Deleted rows leave free pages in the file. [`Store::give_back`] returns them to the file system
+//! if the file was created for it (`auto_vacuum = INCREMENTAL`).
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -20,7 +20,7 @@ use crate::store::writer::{Store, Write};
 pub(crate) const ROWS: u32 = 100;
 /// Pages that one statement gives back.
 const PAGES: u32 = 32;
-/// What a step did.
+/// The result of a step.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Step {
     /// Rows that were deleted, or pages that were given back.
@@ -53,10 +53,10 @@ impl Write<'_> {
 }
 
 impl Reader {
-    /// How large the store is.
+    /// Returns the size of the store.
     ///
     /// # Errors
-    /// The store cannot be read.
+    /// Returns an error if the store cannot be read.
     pub fn size(&self) -> Result<Size, Error> {
         let moment = self.conn.unchecked_transaction();
         let _moment = moment.map_err(|error| self.error(&error))?;
@@ -69,7 +69,7 @@ impl Store {
     /// the file. Done as well where the file cannot shrink.
     ///
     /// # Errors
-    /// No page was given back: the disk says no.
+    /// Returns an error if the disk refuses; no page was returned.
     pub fn give_back(&mut self, keep: u64, time: Duration) -> Result<Step, Error> {
         self.write(|write| {
             let begun = Instant::now();
@@ -90,19 +90,19 @@ impl Store {
     }
 }
 
-/// Whether the log beside the store is longer than 4 MiB.
+/// Checks whether the log beside the store is longer than 4 MiB.
 #[must_use]
 pub fn is_log_long(path: &Path) -> bool {
     beside(path, "-wal").metadata().is_ok_and(|log| log.len() > LOG)
 }
 
-/// Brings the log beside the store into the file, as far as nobody reads an older state. Writers go
-/// on meanwhile. Whether all of it is in the file.
+/// Writes the log beside the store into the file, as far as nobody reads an older state. Writers
+/// continue. Returns whether the whole log is in the file.
 ///
 /// To be asked for only where the log is that of the file: see [`Store::check_place`].
 ///
 /// # Errors
-/// The store cannot be opened, or a disk says no.
+/// Returns an error if the store cannot be opened, or a disk refuses.
 pub fn bring_in_log(path: &Path) -> Result<bool, Error> {
     let path = &absolute(path)?;
     let conn = connect(path, path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;

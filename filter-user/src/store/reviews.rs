@@ -1,5 +1,5 @@
-//! What somebody has to look at: each redial grant that was given, and reports that led to no
-//! strike or to a long block.
+//! The review list, for a person to look at: each redial grant, and reports that led to no strike or
+//! to a long block.
 
 use std::ops::ControlFlow;
 use std::time::Duration;
@@ -18,46 +18,46 @@ use crate::store::writer::{Store, Write};
 
 pub(crate) const COLUMNS: &str =
     "id, time, number, kind, rule, call_id, until, closed, closed_by, note";
-/// The same grant, told twice, begins at times that differ by less: converting between clocks is
-/// not exact.
+/// Two reports of one grant have times that differ by less: the conversion between clocks is not
+/// exact.
 const NEAR_MS: i64 = 5000;
 
-/// An exception that the kernel made, or a report, for somebody to look at.
+/// An exception that the kernel made, or a report, for a person to look at.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Review {
-    /// When the call came that was let through first, or when the call was reported.
+    /// Time of the first call that was let through, or of the report.
     pub time: Timestamp,
     /// The caller number.
     pub number: Number,
-    /// What let it through: `redial-grant`. Or `report`.
+    /// The exception: `redial-grant`; or `report`.
     pub kind: String,
-    /// The block that it is an exception from, or that the report led to; 0: none.
+    /// Rule of the block with the exception, or of the block after the report; 0: none.
     pub rule: u64,
     /// Call-ID of that call, cut; `None` where it is not known.
     pub call_id: Option<String>,
-    /// When the exception ends, or the block that the report led to; with no block its own time.
+    /// End of the exception, or of the block after the report; without a block `time`.
     pub until: Timestamp,
-    /// That it was looked at; `None`: not yet.
+    /// How it was closed; `None`: it is open.
     pub closed: Option<Closed>,
 }
 
-/// Who looked at it.
+/// How a review was closed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Closed {
-    /// When.
+    /// Time of the closing.
     pub time: Timestamp,
-    /// Who.
+    /// The user.
     pub by: String,
-    /// What came of it.
+    /// Result of the review.
     pub note: String,
 }
 
 impl Store {
-    /// Puts an exception on the list, with an audit row, unless it is there already. Its number,
-    /// or `None` where it is there.
+    /// Adds an exception to the list, with an audit row. Returns its number; `None`: it is on the list
+    /// already.
     ///
     /// # Errors
-    /// Nothing was stored: the disk says no.
+    /// Returns an error if the disk refuses; nothing was stored.
     pub fn open_review(&mut self, review: &Review, entry: Entry) -> Result<Option<u64>, Error> {
         self.write(|write| {
             let number = review.number.0.cast_signed();
@@ -77,11 +77,11 @@ impl Store {
         })
     }
 
-    /// Notes that somebody looked at an exception, with an audit row. The exception as it was
-    /// before; `None`: there is none with this number. One that was closed already is not changed.
+    /// Closes a review, with an audit row, and returns the review as it was before. `None`: no review has
+    /// this number. A closed review is not changed.
     ///
     /// # Errors
-    /// Nothing was stored: the disk says no.
+    /// Returns an error if the disk refuses; nothing was stored.
     pub fn close_review(
         &mut self,
         id: u64,
@@ -108,7 +108,7 @@ impl Store {
     /// Deletes exceptions from before a time that were closed, for at most `time`.
     ///
     /// # Errors
-    /// Nothing was deleted: the disk says no.
+    /// Returns an error if the disk refuses; nothing was deleted.
     pub fn prune_reviews(&mut self, before: Timestamp, time: Duration) -> Result<Step, Error> {
         let sql = format!(
             "DELETE FROM reviews WHERE id IN (
@@ -135,8 +135,8 @@ impl Write<'_> {
         Ok(id.cast_unsigned())
     }
 
-    /// Puts a report on the list; one of the same call that nobody has looked at yet is the same
-    /// entry. The audit row of the report tells of it.
+    /// Adds a report to the list. An open entry about this call is used again. The audit row of the
+    /// report names the entry.
     pub(crate) fn open_report(&mut self, review: &Review) -> rusqlite::Result<u64> {
         let known = self
             .tx
@@ -160,7 +160,7 @@ impl Reader {
     /// that were closed only with `all`.
     ///
     /// # Errors
-    /// The store cannot be read.
+    /// Returns an error if the store cannot be read.
     pub fn reviews(
         &self,
         all: bool,
@@ -172,10 +172,10 @@ impl Reader {
         self.each(&sql, [after.cast_signed()], read, f).map(drop)
     }
 
-    /// The exception with this number.
+    /// Returns the review with this number.
     ///
     /// # Errors
-    /// The store cannot be read.
+    /// Returns an error if the store cannot be read.
     pub fn review(&self, id: u64) -> Result<Option<Review>, Error> {
         let Ok(id) = i64::try_from(id) else { return Ok(None) };
         let sql = format!("SELECT {COLUMNS} FROM reviews WHERE id = ?1");
@@ -183,17 +183,18 @@ impl Reader {
         Ok(found.map(|(_, review)| review))
     }
 
-    /// How many exceptions nobody has looked at.
+    /// Counts the open reviews.
     ///
     /// # Errors
-    /// The store cannot be read.
+    /// Returns an error if the store cannot be read.
     pub fn open_reviews(&self) -> Result<u64, Error> {
         let sql = "SELECT count(*) FROM reviews WHERE closed IS NULL";
         self.get(|conn| conn.query_row(sql, [], |row| row.get(0)))
     }
 }
 
-/// Not as a row about the block's rule: that tells what became of the block.
+/// Adds the fields of a review. The row is not about the block's rule: such a row would record a change
+/// of the block.
 fn about(mut entry: Entry, id: u64, review: &Review) -> Entry {
     entry.number = Some(review.number.to_string());
     entry.with("review", id).with("kind", review.kind.as_str()).with("block_rule", review.rule)
@@ -320,7 +321,7 @@ mod tests {
         assert_eq!(listed(&store, false), [(2, review(100, 8))]);
         assert_eq!(listed(&store, true)[0], (1, first));
         assert_eq!(store.open_reviews().unwrap(), 1);
-        // What nobody has looked at stays, however old.
+        // An open review stays, however old.
         assert_eq!(store.prune_reviews(time(1000), Duration::MAX).unwrap().count, 1);
         assert_eq!(listed(&store, true), [(2, review(100, 8))]);
         let next = store.open_review(&review(9000, 9), entry("redial grant")).unwrap();

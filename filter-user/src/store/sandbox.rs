@@ -19,8 +19,8 @@ use rusqlite::Connection;
 use std::ops::ControlFlow;
 use std::time::Duration;
 
-/// Rows of each table: a statement about all of them does not fit into what SQLite holds in memory
-/// by itself (16 pages of a statement's journal, 250 of a sorter, 500 of a temporary table).
+/// Rows of each table. A statement about all of them does not fit into the memory of SQLite. SQLite has
+/// room for 16 pages for a statement's journal, 250 for a sorter, 500 for a temporary table.
 const MANY: u64 = 20_000;
 /// A number with many calls and many audit rows.
 const BUSY_NUMBER: &str = "6281299999999";
@@ -42,7 +42,7 @@ thread_local! {
     static ASKED: RefCell<BTreeSet<String>> = const { RefCell::new(BTreeSet::new()) };
 }
 
-/// Does something where files are closed as they are to the daemon.
+/// Runs `act` in the daemon's sandbox.
 fn in_the_sandbox<T: Send>(home: &Home, act: impl FnOnce() -> T + Send) -> T {
     let folder = home.folder.path().to_owned();
     let open = landlock::Open { read: Vec::new(), write: vec![folder], tcp_ports: Vec::new() };
@@ -59,7 +59,7 @@ fn in_the_sandbox<T: Send>(home: &Home, act: impl FnOnce() -> T + Send) -> T {
     })
 }
 
-/// A home in memory: these tests make thousands of transactions, and prove nothing of a disk.
+/// Creates a home in memory: these tests make thousands of transactions, and do not test a disk.
 fn quick_home() -> Home {
     let folder = tempfile::tempdir_in("/dev/shm").unwrap();
     let path = folder.path().join("palang.db");
@@ -318,7 +318,7 @@ fn a_file_that_may_not_be_opened_is_named_with_the_cause() {
     });
 }
 
-/// A store of an older version, with many rows in the tables that it has.
+/// Creates a store of an older version, with many rows in the tables that it has.
 fn of_version(home: &Home, version: usize) {
     let mut conn = Connection::open(&home.path).unwrap();
     conn.pragma_update(None, "synchronous", "OFF").unwrap();
@@ -361,7 +361,7 @@ fn every_older_version_is_brought_on() {
     }
 }
 
-/// The sources of the store without tests, but for that of connections.
+/// Returns the sources of the store without tests and without `connection.rs`.
 fn sources() -> Vec<String> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/store");
     let files = fs::read_dir(folder).unwrap().map(|file| file.unwrap().path());

@@ -1,4 +1,4 @@
-//! The tables, and how values stand in them.
+//! The tables, and the form of values in them.
 
 use jiff::Timestamp;
 use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSql, ToSqlOutput, ValueRef};
@@ -7,8 +7,8 @@ use rusqlite::{Connection, TransactionBehavior};
 /// Marks a file as ours (`PRAGMA application_id`): `Plng`.
 const APPLICATION: i64 = 0x506C_6E67;
 
-/// How the tables came to be, oldest first. A step that was released never changes: a new
-/// one is added behind it.
+/// The steps that make the tables, oldest first. A released step never changes: a new step is added
+/// after it.
 pub(crate) const STEPS: &[&str] = &[
     "
     CREATE TABLE decisions (
@@ -165,7 +165,7 @@ pub(crate) const STEPS: &[&str] = &[
 /// Version of the tables that this program writes (`PRAGMA user_version`).
 pub const VERSION: u32 = STEPS.len() as u32;
 
-/// What a database is.
+/// The kind of a database.
 pub enum Identity {
     /// A store of this version or an older one.
     Known,
@@ -175,7 +175,7 @@ pub enum Identity {
     Foreign,
 }
 
-/// Tells what a database is; reads only.
+/// Identifies a database; only reads.
 pub fn identify(conn: &Connection) -> rusqlite::Result<Identity> {
     let application: i64 = conn.pragma_query_value(None, "application_id", |row| row.get(0))?;
     let version = version(conn)?;
@@ -189,7 +189,7 @@ pub fn identify(conn: &Connection) -> rusqlite::Result<Identity> {
     })
 }
 
-/// Version of the tables; 0: none were made.
+/// Returns the version of the tables; 0: there are no tables.
 pub fn version(conn: &Connection) -> rusqlite::Result<u32> {
     conn.pragma_query_value(None, "user_version", |row| row.get(0))
 }
@@ -329,7 +329,7 @@ mod tests {
         assert_eq!(holds(&store), 5);
         let left = rows(older);
         assert!(left[0].record.contains(older) && !left[2].record.contains(older), "{left:?}");
-        // Whoever writes a number beside a row that never had one is found.
+        // A number that is added beside a row that never had one is found.
         home.tamper("UPDATE audit SET plain = number WHERE seq = 3");
         assert_eq!(store.verify_audit(None).unwrap().first_bad, Some(3));
     }

@@ -17,7 +17,7 @@ pub const HELD: &str = "held";
 /// Key of whether the store was restored from a copy, and the maps have not followed it yet.
 pub const RESTORED: &str = "restored";
 
-/// Marks a store that was made from a copy: somebody has decided for it.
+/// Marks a store that was made from a copy: a user has chosen it.
 pub(crate) fn mark_restored(conn: &Connection) -> rusqlite::Result<()> {
     conn.execute("REPLACE INTO state (key, value) VALUES (?1, 'true')", [RESTORED])?;
     conn.execute("DELETE FROM state WHERE key = ?1", [HELD]).map(drop)
@@ -27,7 +27,7 @@ impl Store {
     /// Stores a value under a key, with its audit row. `newest` is not a key for this.
     ///
     /// # Errors
-    /// Nothing was stored: the disk says no.
+    /// Returns an error if the disk refuses; nothing was stored.
     pub fn set_state(
         &mut self,
         key: &str,
@@ -43,7 +43,7 @@ impl Store {
     /// Notes a time that this machine's clock showed, see [`Reader::newest`].
     ///
     /// # Errors
-    /// Nothing was stored: the disk says no.
+    /// Returns an error if the disk refuses; nothing was stored.
     pub fn seen(&mut self, now: Timestamp) -> Result<(), Error> {
         self.write(|write| {
             write.saw(now);
@@ -53,10 +53,10 @@ impl Store {
 }
 
 impl Reader {
-    /// The value under a key.
+    /// Returns the value under a key.
     ///
     /// # Errors
-    /// The store cannot be read, or the value is of another type.
+    /// Returns an error if the store cannot be read, or the value has another type.
     pub fn state<T: DeserializeOwned>(&self, key: &str) -> Result<Option<T>, Error> {
         self.get(|conn| {
             let sql = "SELECT value FROM state WHERE key = ?1";
@@ -67,10 +67,10 @@ impl Reader {
         })
     }
 
-    /// The newest time of all audit rows, calls and sweeps: a clock behind it is suspect.
+    /// Returns the newest time of all audit rows, calls and sweeps: an earlier clock is suspect.
     ///
     /// # Errors
-    /// The store cannot be read.
+    /// Returns an error if the store cannot be read.
     pub fn newest(&self) -> Result<Option<Timestamp>, Error> {
         let sql = "SELECT CAST(value AS INTEGER) FROM state WHERE key = ?1";
         self.get(|conn| conn.query_row(sql, [NEWEST], |row| row.get::<_, Millis>(0)).optional())

@@ -1,4 +1,4 @@
-//! What the whole store promises, and what the tests of its parts share.
+//! Tests of the whole store, and helpers for the tests of its parts.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -36,7 +36,7 @@ impl Home {
         Store::open(&self.path).unwrap()
     }
 
-    /// Changes the store behind its back.
+    /// Changes the store through another connection.
     pub fn tamper(&self, sql: &str) {
         Connection::open(&self.path).unwrap().execute_batch(sql).unwrap();
     }
@@ -99,7 +99,7 @@ pub fn all(reader: &Reader, kind: Kind) -> Vec<Decision> {
     all
 }
 
-/// Everything that a restart or a backup has to keep.
+/// Returns everything that a restart or a backup has to keep.
 pub fn digest(reader: &Reader) -> (Vec<Decision>, Vec<Decision>, Head, Option<Timestamp>) {
     let head = reader.audit_head().unwrap();
     (all(reader, Kind::Block), all(reader, Kind::Allow), head, reader.newest().unwrap())
@@ -320,7 +320,7 @@ fn a_full_disk_stores_nothing_by_halves() {
     let error = store.put(many, |_, _| entry()).unwrap_err();
     assert!(matches!(error, Error::Full { .. }), "{error}");
     assert_eq!(digest(&store), before);
-    // What is small still goes.
+    // A small change still fits.
     assert!(store.remove(Kind::Block, number("1"), entry()).unwrap().is_some());
     let after = digest(&store);
     drop(store);

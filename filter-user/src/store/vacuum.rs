@@ -4,8 +4,8 @@ use rusqlite::Connection;
 
 /// The log is brought into the file from this many bytes on. (A new log is cut to this size.)
 pub(crate) const LOG: u64 = 4 << 20;
-/// A store of an older version is rewritten at its start, so that it can give pages back, up to this
-/// many bytes: SQLite does that in memory.
+/// Largest store of an older version that is rewritten at its start, in bytes, so that it can return
+/// pages: SQLite rewrites in memory.
 const REWRITTEN: u64 = 256 << 20;
 
 /// How large the store is, without the log beside it.
@@ -22,8 +22,8 @@ pub(crate) fn make_incremental(conn: &Connection) -> rusqlite::Result<()> {
     conn.pragma_update(None, "auto_vacuum", "INCREMENTAL")
 }
 
-/// Makes a store of an older version one that can shrink. A large one stays as it is: its free pages
-/// are used again.
+/// Rewrites a store of an older version so that it can shrink. A large store is not rewritten: its free
+/// pages are used again.
 pub(crate) fn rewrite(conn: &Connection) -> rusqlite::Result<()> {
     if is_incremental(conn)? || size(conn)?.used > REWRITTEN {
         return Ok(());

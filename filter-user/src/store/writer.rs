@@ -19,8 +19,8 @@ use crate::store::{chain, schema, vacuum};
 
 /// Page cache of the writer in KiB: an import of a million rows touches its indexes everywhere.
 const WRITER_CACHE_KIB: i64 = 65_536;
-/// The log is brought into the file by whoever commits only when it has this many pages (64 MiB):
-/// [`bring_in_log`] does it before, and nobody waits for that.
+/// A commit writes the log into the file only if the log has this many pages (64 MiB).
+/// [`bring_in_log`](crate::store::bring_in_log) does it before that, without a waiting writer.
 const LOG_PAGES: i64 = 16_384;
 
 /// Key of the newest time seen: milliseconds since 1970, UTC.
@@ -30,11 +30,11 @@ pub(super) const NEWEST: &str = "newest";
 #[derive(Debug)]
 pub struct Store {
     pub(super) reader: Reader,
-    /// Who numbers are in the audit.
+    /// Pseudonyms of numbers in the audit.
     names: Pseudonyms,
-    /// What is wrong with the file, once something is: then nothing is written any more.
+    /// Damage of the file; once it is set, nothing is written any more.
     corrupt: Option<String>,
-    /// Where its files were when it was opened.
+    /// Its files as they were when it was opened.
     place: Place,
 }
 
@@ -47,11 +47,11 @@ impl Deref for Store {
 }
 
 impl Store {
-    /// Opens the store at `path`, makes it (mode 0640) where there is none, and brings its
-    /// tables to what this version knows.
+    /// Opens the store at `path`, creates it (mode 0640) if it does not exist, and migrates its tables
+    /// to this version.
     ///
     /// # Errors
-    /// It cannot be opened. A file that is no whole store is never written to.
+    /// Returns an error if it cannot be opened. A file that is not a complete store is never written to.
     pub fn open(path: &Path) -> Result<Store, Error> {
         let path = &absolute(path)?;
         if !path.try_exists().map_err(|error| Error::io(path, &error))? {
@@ -62,14 +62,14 @@ impl Store {
         }
         let mut conn = connect(path, path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
         let mut prepare = || {
-            // What SQLite makes of a file that this user may only read.
+            // SQLite opens a file like this if the user may only read it.
             if conn.is_readonly("main")? {
                 return Ok(None);
             }
-            // What is deleted is overwritten: an erased number is not to be found in the file.
+            // Deleted rows are overwritten, so that an erased number is not left in the file.
             conn.pragma_update(None, "secure_delete", "ON")?;
             schema::migrate(&mut conn)?;
-            // Where there is no room for that, the file only does not shrink.
+            // Without room for this, the file just does not shrink.
             let _ = vacuum::rewrite(&conn);
             // WAL lets readers read on; FULL keeps an acknowledged commit through a power cut.
             conn.pragma_update(None, "journal_mode", "WAL")?;
@@ -101,7 +101,7 @@ impl Store {
         }
         if let Err(gone) = self.place.check() {
             if self.place.is_only_log_gone() {
-                // What was answered is then at least in the file.
+                // The answered changes are then at least in the file.
                 let _ = conn.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()));
             }
             return Err(gone);
@@ -119,7 +119,7 @@ impl Store {
             Ok(outcome)
         };
         let error = match transact() {
-            // It may have gone meanwhile, and the change with it.
+            // The file may be gone by now, and the change with it.
             Ok(outcome) => return self.place.check().map(|()| outcome),
             Err(error) => Error::sqlite(path, &error),
         };
@@ -129,16 +129,16 @@ impl Store {
         Err(error)
     }
 
-    /// Whether its files are still those that were opened.
+    /// Checks that its files are still those that were opened.
     ///
     /// # Errors
-    /// [`Error::Gone`]: they are not.
+    /// [`Error::Gone`] if they are not.
     pub fn check_place(&self) -> Result<(), Error> {
         self.place.check()
     }
 
-    /// Leaves the file as it is from now on, for whoever repairs it: not even what stands in the
-    /// log beside it is written into it.
+    /// Leaves the file unchanged from now on, for its repair: not even the log beside it is written into
+    /// it.
     pub fn stop_writing(&mut self, what: &str) {
         self.corrupt = Some(what.to_owned());
         // Fails for a connection that is broken itself, which writes nothing either.
@@ -162,10 +162,10 @@ impl Write<'_> {
     }
 }
 
-/// Makes a new store: whole with all its tables, or not at all.
+/// Creates a new store: complete with all its tables, or not at all.
 fn create(path: &Path) -> Result<(), Error> {
     if let Some(wal) = pending_changes(path) {
-        // SQLite would replay it into whatever stands at this place.
+        // SQLite would replay it into the new file at this place.
         let what = format!(
             "it is gone, but {} is there: bring the file back or restore a backup; for a new \
              store move the -wal file away",

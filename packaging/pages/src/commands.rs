@@ -5,52 +5,41 @@ use clap::{Command, CommandFactory as _};
 use clap_mangen::Man;
 use palang::cli::Cli;
 
-/// End of `palang(1)`.
-const END: &str = r#".SH "EXIT STATUS"
-.TP
-.B 0
-done; \fBpalang check\fR: the call would pass
-.TP
-.B 1
-failed
-.TP
-.B 2
-invalid command line or file
-.TP
-.B 3
-the daemon cannot be reached
-.TP
-.B 4
-not found
-.TP
-.B 5
-refused: permission, a protected or allowed number
-.TP
-.B 6
-partly done
-.TP
-.B 10
-\fBpalang check\fR: the call would be refused
-.TP
-.B 70
-\fBpalang daemon\fR: a part of it broke; systemd starts it again
-.SH FILES
-.TP
-.I /etc/palang/palang.toml
-configuration of the daemon, see \fBpalang.toml\fR(5)
-.TP
-.I /var/lib/palang/palang.db
-the store: blocks, allows, call records, audit
-.TP
-.I /run/palang/palang.sock
-socket of the daemon
-.TP
-.I /sys/fs/bpf/palang
-maps and links of the filter; they outlive the daemon
-.TP
-.I /usr/share/doc/palang
-guides: policy, runbook, privacy, packages
-"#;
+/// Exit codes, which clap does not know (`palang::exit`).
+const EXIT_CODES: [(&str, &str); 12] = [
+    ("0", "done; \\fBpalang check\\fR: the call would pass"),
+    ("1", "failed"),
+    ("2", "invalid command line or file"),
+    ("3", "the daemon cannot be reached"),
+    ("4", "not found"),
+    ("5", "refused: permission, a protected or allowed number"),
+    ("6", "partly done"),
+    ("10", "\\fBpalang check\\fR: the call would be refused"),
+    ("11", "\\fBpalang selftest\\fR: the filter works, but blocked callers are only observed"),
+    ("12", "\\fBpalang selftest\\fR: the filter works, but the override is on"),
+    ("13", "\\fBpalang selftest\\fR: the filter does not work"),
+    ("70", "\\fBpalang daemon\\fR: a part of it broke; systemd starts it again"),
+];
+
+/// Files of an installation, which clap does not know.
+const FILES: [(&str, &str); 5] = [
+    ("/etc/palang/palang.toml", "configuration of the daemon, see \\fBpalang.toml\\fR(5)"),
+    ("/var/lib/palang/palang.db", "the store: blocks, allows, call records, audit"),
+    ("/run/palang/palang.sock", "socket of the daemon"),
+    ("/sys/fs/bpf/palang", "maps and links of the filter; they outlive the daemon"),
+    ("/usr/share/doc/palang", "guides: policy, runbook, privacy, packages"),
+];
+
+/// Formats the last sections of `palang(1)`.
+fn end() -> String {
+    let list = |style: &str, rows: &[(&str, &str)]| {
+        rows.iter().fold(String::new(), |text, (name, about)| {
+            text + &format!(".TP\n.{style} {name}\n{about}\n")
+        })
+    };
+    let (codes, files) = (list("B", &EXIT_CODES), list("I", &FILES));
+    format!(".SH \"EXIT STATUS\"\n{codes}.SH FILES\n{files}")
+}
 
 /// Returns the pages with their file names.
 pub fn pages(date: &str) -> Result<Vec<(String, Vec<u8>)>> {
@@ -84,7 +73,7 @@ fn add(
         page.render_subcommands_section(&mut text)?;
     }
     if parent.is_none() {
-        text.extend_from_slice(END.as_bytes());
+        text.extend_from_slice(end().as_bytes());
     }
     text.extend_from_slice(see_also(name, parent, &children).as_bytes());
     pages.push((format!("{name}.1"), without_idle_breaks(&String::from_utf8(text)?)));
@@ -130,7 +119,7 @@ mod tests {
             let page = pages.iter().find(|(page, _)| page == name);
             String::from_utf8(page.unwrap().1.clone()).unwrap()
         };
-        assert!(text("palang.1").contains("/etc/palang/palang.toml"));
+        assert!(text("palang.1").contains("\n.TP\n.I /etc/palang/palang.toml\nconfiguration"));
         let add = text("palang-block-add.1");
         assert!(add.contains(".BR palang\\-block (1)") && add.contains("prank"), "{add}");
         assert!(pages.iter().all(|(name, _)| !name.contains("help")));

@@ -1,4 +1,4 @@
-//! TODO-DOC
+//! Call records and live calls.
 
 use crate::api::udp_payload::udp_payload;
 use base64::Engine as _;
@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-/// A line of `GET /v1/calls?since=&caller=&call_id=&verdict=&reason=&trunk=&limit=`: one attempt, newest first.
+/// A line of `GET /v1/calls?since=&caller=&call_id=&verdict=&reason=&trunk=&limit=`, newest first: one attempt.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Call {
     /// Its number.
@@ -25,15 +25,15 @@ pub struct Call {
     pub call_id: Option<String>,
     /// `from` or `pai`: which header named the caller.
     pub identity: Option<String>,
-    /// What it got.
+    /// Its verdict.
     pub verdict: String,
-    /// What it would have got without observe and override.
+    /// Its verdict without observe and override.
     pub would: String,
-    /// Why, from the closed list.
+    /// Its reason, from the closed list.
     pub reason: String,
     /// The rule that decided, by its number; 0: none.
     pub rule: u64,
-    /// How often it was sent again; known 70 s after it came.
+    /// Number of retransmissions; known 70 s after the attempt came.
     pub repeats: u32,
     /// Attempts that this record counts: 1, or in a flood this one and further refusals of the same
     /// caller within the same minute.
@@ -46,7 +46,7 @@ fn one() -> u64 {
     1
 }
 
-/// `GET /v1/calls/{id}`: all of one attempt.
+/// `GET /v1/calls/{id}`: one attempt with its INVITE.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct CallShown {
     /// Its record.
@@ -63,16 +63,16 @@ pub struct Evidence {
     /// When it came.
     #[schema(value_type = String, format = DateTime)]
     pub time: Timestamp,
-    /// How many bytes the frame had; what is kept is cut at 2,048.
+    /// Length of the frame in bytes; the kept frame is cut at 2,048.
     pub frame_len: u32,
     /// The frame from its Ethernet header on, as base64 (RFC 4648 §4).
     pub frame: String,
-    /// The SIP message in it, for people: what is not UTF-8 is replaced.
+    /// The SIP message in it, for people: bytes that are not UTF-8 are replaced.
     pub message: String,
 }
 
 impl Evidence {
-    /// The frame of a call.
+    /// Encodes the frame of a call.
     #[must_use]
     pub fn new(call: u64, time: Timestamp, frame_len: u32, frame: &[u8]) -> Evidence {
         let message = udp_payload(frame).unwrap_or_default();
@@ -85,14 +85,14 @@ impl Evidence {
         }
     }
 
-    /// The bytes of the frame; `None`: they are no base64.
+    /// Returns the bytes of the frame; `None` if they are not base64.
     #[must_use]
     pub fn bytes(&self) -> Option<Vec<u8>> {
         BASE64_STANDARD.decode(&self.frame).ok()
     }
 }
 
-/// A line of `GET /v1/calls/live?evidence=`: what is judged from now on.
+/// A line of `GET /v1/calls/live?evidence=`: attempts that are judged from now on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Live {
@@ -100,11 +100,11 @@ pub enum Live {
     Call(Box<Call>),
     /// The INVITE of a refused one, before or after its line; only where it was asked for.
     Evidence(Box<Evidence>),
-    /// Once a second: what has no line.
+    /// Once a second: the number of attempts without a line.
     Lost(Lost),
 }
 
-/// Attempts that nobody was told of.
+/// Attempts without a record or a line.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Lost {
     /// Refused attempts without a record, since the maps were made.
@@ -114,7 +114,7 @@ pub struct Lost {
     /// Refused attempts of a flood that are only counted, by trunk.
     #[serde(default)]
     pub thinned: u64,
-    /// Attempts that whoever looks was too slow for, since he began.
+    /// Attempts that this client was too slow to receive, since it connected.
     pub missed: u64,
     /// INVITEs of refused attempts that were not kept, since the maps were made; null: they were not
     /// asked for.

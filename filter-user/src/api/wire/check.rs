@@ -1,10 +1,10 @@
-//! TODO-DOC
+//! The outcome of a call, and the rule that decides.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-/// `GET /v1/check/{number}`: what a call from this number gets now, by the kernel's own maps.
+/// `GET /v1/check/{number}`: the outcome of a call from this number now, by the kernel's own maps.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Check {
     /// The number.
@@ -19,13 +19,13 @@ pub struct Check {
     pub rule: Option<String>,
     /// Mode in force: `observe` or `enforce`.
     pub mode: String,
-    /// Until when nothing is refused; null: no override.
+    /// End of the override, until which nothing is refused; null: no override.
     #[schema(value_type = Option<String>, format = DateTime)]
     pub override_until: Option<Timestamp>,
-    /// What lets this blocked number through for a while; null: nothing.
+    /// The exception that lets this blocked number through for a while; null: none.
     #[serde(default)]
     pub granted: Option<Granted>,
-    /// Which separate attempt a call now would be; null where none is counted.
+    /// The count of separate attempts after a call now; null where none is counted.
     #[serde(default)]
     pub next_attempt: Option<NextAttempt>,
 }
@@ -33,24 +33,24 @@ pub struct Check {
 /// An exception from a block.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Granted {
-    /// `redial`: the caller called again and again.
+    /// `redial`: the caller called repeatedly.
     pub kind: String,
     /// When it ends.
     #[schema(value_type = String, format = DateTime)]
     pub until: Timestamp,
 }
 
-/// How near a blocked number is to a redial grant.
+/// The distance of a blocked number from a redial grant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct NextAttempt {
-    /// The attempt that a call now would be, from 1; within 5 s of the last it would be the same.
+    /// The number of the next attempt, from 1. A call within 5 s of the last one belongs to that attempt.
     pub attempt: u32,
     /// The attempt that passes and opens the grant.
     pub of: u32,
 }
 
-/// `GET /v1/explain/{number}`: which rule decides, who set it, when it ends, and what the
-/// kernel's maps hold.
+/// `GET /v1/explain/{number}`: the rule that decides, its author and end, and the entries of the
+/// kernel's maps.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Explain {
     /// The outcome.
@@ -65,9 +65,9 @@ pub struct Step {
     /// `override`, `protected`, `allowed-number`, `allowed-prefix`, `blocked-number`,
     /// `blocked-prefix`, `redial-grant`, `mode`.
     pub step: String,
-    /// What the kernel's map holds, in words; null: nothing.
+    /// The entry in the kernel's map, in words; null: none.
     pub kernel: Option<String>,
-    /// What the store says of that: who, why, when; null: nothing.
+    /// The decision in the store: author, reason, time; null: none.
     pub store: Option<String>,
     /// Whether this step decided.
     pub decides: bool,

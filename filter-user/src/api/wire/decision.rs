@@ -1,4 +1,4 @@
-//! TODO-DOC
+//! Blocks and allows, and their changes.
 
 use crate::api::wire::check::Check;
 use crate::api::wire::problem::Problem;
@@ -14,7 +14,7 @@ pub struct Block {
     /// UUIDv7 of the decision.
     #[schema(value_type = String)]
     pub id: uuid::Uuid,
-    /// What the kernel's entry and call records carry; changes with every change of the block.
+    /// Number of the rule in the kernel's entry and in call records; new with every change of the block.
     pub rule: u64,
     /// Number, or prefix with `*`.
     pub number: String,
@@ -24,11 +24,11 @@ pub struct Block {
     /// When it ends; null: permanent.
     #[schema(value_type = Option<String>, format = DateTime)]
     pub expires: Option<Timestamp>,
-    /// Why.
+    /// The reason.
     pub reason: String,
-    /// Who made it.
+    /// Its author.
     pub author: String,
-    /// How it came here: `operator`, `import`, `direct`, `ladder`, `auto-rate`.
+    /// Its origin: `operator`, `import`, `direct`, `ladder`, `auto-rate`.
     pub origin: String,
     /// The edge where it was made.
     pub node: String,
@@ -37,7 +37,7 @@ pub struct Block {
     /// When a blocked caller who calls again is let through; null: as configured.
     #[serde(default)]
     pub redial: Option<RedialPolicy>,
-    /// Who calls again is not let through.
+    /// A caller who calls repeatedly is not let through.
     #[serde(default)]
     pub no_redial: bool,
 }
@@ -48,7 +48,7 @@ pub struct Allow {
     /// UUIDv7 of the decision.
     #[schema(value_type = String)]
     pub id: uuid::Uuid,
-    /// What the kernel's entry and call records carry; changes with every change of the allow.
+    /// Number of the rule in the kernel's entry and in call records; new with every change of the allow.
     pub rule: u64,
     /// Number, or prefix with `*`.
     pub number: String,
@@ -58,11 +58,11 @@ pub struct Allow {
     /// When it ends; null: never.
     #[schema(value_type = Option<String>, format = DateTime)]
     pub expires: Option<Timestamp>,
-    /// Why.
+    /// The reason.
     pub comment: String,
-    /// Who made it.
+    /// Its author.
     pub author: String,
-    /// How it came here: `operator`, `import`, `direct`.
+    /// Its origin: `operator`, `import`, `direct`.
     pub origin: String,
     /// The edge where it was made.
     pub node: String,
@@ -75,19 +75,19 @@ pub struct Allow {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AddBlock {
-    /// As people write it; with `*` at its end a prefix.
+    /// The number in any usual spelling; a prefix ends with `*`.
     pub number: String,
-    /// How long, in seconds; one of this, `expires` and `permanent`.
+    /// Duration in seconds; one of this, `expires` and `permanent`.
     #[serde(default)]
     pub seconds: Option<u64>,
-    /// Until when.
+    /// End.
     #[serde(default)]
     #[schema(value_type = Option<String>, format = DateTime)]
     pub expires: Option<Timestamp>,
-    /// It does not end; role admin.
+    /// It has no end; role admin.
     #[serde(default)]
     pub permanent: bool,
-    /// Why; not empty.
+    /// The reason; not empty.
     pub reason: String,
     /// It only observes.
     #[serde(default)]
@@ -95,13 +95,13 @@ pub struct AddBlock {
     /// When a blocked caller who calls again is let through; null: as configured.
     #[serde(default)]
     pub redial: Option<RedialPolicy>,
-    /// Who calls again is not let through; not with `redial`.
+    /// A caller who calls repeatedly is not let through; not with `redial`.
     #[serde(default)]
     pub no_redial: bool,
     /// Refuse when there is a block already, instead of moving its expiry.
     #[serde(default)]
     pub if_absent: bool,
-    /// Change nothing, say what would change.
+    /// Change nothing, only show what would change.
     #[serde(default)]
     pub dry_run: bool,
 }
@@ -110,22 +110,22 @@ pub struct AddBlock {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AddAllow {
-    /// As people write it; with `*` at its end a prefix.
+    /// The number in any usual spelling; a prefix ends with `*`.
     pub number: String,
-    /// How long, in seconds; neither this nor `expires`: it does not end.
+    /// Duration in seconds; neither this nor `expires`: it does not end.
     #[serde(default)]
     pub seconds: Option<u64>,
-    /// Until when.
+    /// End.
     #[serde(default)]
     #[schema(value_type = Option<String>, format = DateTime)]
     pub expires: Option<Timestamp>,
-    /// Why.
+    /// The reason.
     #[serde(default)]
     pub comment: String,
     /// The live incident that it is for, in the centre's own words; not empty.
     #[serde(default)]
     pub incident: Option<String>,
-    /// Change nothing, say what would change.
+    /// Change nothing, only show what would change.
     #[serde(default)]
     pub dry_run: bool,
 }
@@ -134,9 +134,9 @@ pub struct AddAllow {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Callback {
-    /// As people write it.
+    /// The number in any usual spelling.
     pub number: String,
-    /// Change nothing, say what would change.
+    /// Change nothing, only show what would change.
     #[serde(default)]
     pub dry_run: bool,
 }
@@ -147,17 +147,17 @@ pub struct Callback {
 pub struct ImportRow {
     /// Line of the file that the row came from, from 1.
     pub line: u64,
-    /// As people write it; with `*` at its end a prefix.
+    /// The number in any usual spelling; a prefix ends with `*`.
     pub number: String,
-    /// Until when; null: permanent, role admin.
+    /// End; null: permanent, role admin.
     #[schema(value_type = Option<String>, format = DateTime)]
     pub expires: Option<Timestamp>,
-    /// Why; not empty.
+    /// The reason; not empty.
     pub reason: String,
-    /// Who made it; empty: who imports it.
+    /// Its author; empty: the user who imports it.
     #[serde(default)]
     pub author: String,
-    /// How it came to be; empty: `import`.
+    /// Its origin; empty: `import`.
     #[serde(default)]
     pub origin: String,
     /// It only observes.
@@ -166,7 +166,7 @@ pub struct ImportRow {
     /// When a blocked caller who calls again is let through; null: as configured.
     #[serde(default)]
     pub redial: Option<RedialPolicy>,
-    /// Who calls again is not let through; not with `redial`.
+    /// A caller who calls repeatedly is not let through; not with `redial`.
     #[serde(default)]
     pub no_redial: bool,
 }
@@ -177,9 +177,9 @@ pub struct ImportRow {
 pub enum ImportNews {
     /// Rows that are in the kernel's maps, of all good ones.
     Progress {
-        /// So many are.
+        /// Rows in the maps.
         done: u64,
-        /// Of so many.
+        /// All good rows.
         total: u64,
     },
     /// All good rows are in force.
@@ -188,45 +188,45 @@ pub enum ImportNews {
         added: u64,
         /// Blocks whose expiry moved.
         moved: u64,
-        /// Rows that say what is in force already.
+        /// Rows whose block is in force already.
         unchanged: u64,
         /// Rows that were skipped: a change of the same number was accepted after the import.
         #[serde(default)]
         superseded: u64,
         /// Bad rows that were skipped.
         bad: Vec<BadRow>,
-        /// Nothing was changed; this is what would have been.
+        /// Nothing was changed; these are the changes of a real run.
         dry_run: bool,
     },
     /// Nothing was changed.
     Refused {
-        /// Why, in one line.
+        /// The reason, in one line.
         problem: Problem,
         /// The bad rows.
         bad: Vec<BadRow>,
     },
 }
 
-/// A row of an import that cannot be taken.
+/// A row of an import that is not valid.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct BadRow {
     /// Line of the file, from 1.
     pub line: u64,
-    /// What is wrong with it.
+    /// The mistake in it.
     pub message: String,
 }
 
-/// What a command changed.
+/// The kind of a change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Change {
     /// It is new.
     Added,
-    /// It existed before; its end, reason or comment changed.
+    /// It existed; its end, reason or comment was changed.
     Updated,
-    /// It was there, and is the same.
+    /// It existed, and was not changed.
     Unchanged,
-    /// It is gone.
+    /// It was removed.
     Removed,
 }
 
@@ -238,53 +238,54 @@ pub enum Persisted {
     Yes,
     /// It is in force in the kernel; the disk has not answered yet.
     Pending,
-    /// It is in force in the kernel, and not on disk: why.
+    /// It is in force in the kernel, and not on disk; the text is the reason.
     No(String),
 }
 
 /// Answer to a change of a block or an allow.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Changed<T> {
-    /// What changed.
+    /// The kind of the change.
     pub change: Change,
     /// The block or allow as it is now, or was before it was removed.
     pub now: T,
-    /// The one before, where there was one.
+    /// The previous block or allow, if there was one.
     #[schema(schema_with = or_null::<T>)]
     pub before: Option<T>,
     /// Whether it survives a restart of the machine.
     pub persisted: Persisted,
-    /// Nothing was changed; this is what would have been.
+    /// Nothing was changed; these are the changes of a real run.
     pub dry_run: bool,
     /// Place of this change in the order of all changes: one with a larger place was accepted
     /// later, and wins. Missing: nothing was changed, or it was done without the daemon.
     #[serde(default, skip_serializing_if = "has_no_place")]
     pub order: u64,
-    /// What a call from this number gets now; null for a prefix.
+    /// The outcome of a call from this number now; null for a prefix.
     pub in_force: Option<Check>,
-    /// What whoever asked should know besides: `an allow for 62811* beats this block`.
+    /// Further notes for the user: `an allow for 62811* beats this block`.
     pub notes: Vec<String>,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands out a reference")]
+/// Checks whether the answer is not about a change.
 pub(super) fn has_no_place(order: &u64) -> bool {
     *order == 0
 }
 
-/// Else the document says that there always is one: utoipa forgets the `Option` around a `T`.
+/// Returns the schema of a `T` or null: utoipa loses the `Option` around a `T`.
 fn or_null<T: PartialSchema>() -> Schema {
     let null = ObjectBuilder::new().schema_type(Type::Null);
     OneOfBuilder::new().item(T::schema()).item(null).build().into()
 }
 
-/// `DELETE /v1/allows?incident=`: all allows of an incident are taken away.
+/// `DELETE /v1/allows?incident=`: removes all allows of an incident.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct IncidentEnded {
     /// The incident.
     pub incident: String,
-    /// Its allows, as they were. One that somebody has made again since is not among them.
+    /// The removed allows. An allow that was added again since is not among them.
     pub removed: Vec<Allow>,
-    /// Nothing was changed; this is what would have been.
+    /// Nothing was changed; these are the changes of a real run.
     pub dry_run: bool,
     /// Place of this change in the order of all changes. Missing: nothing was changed.
     #[serde(default, skip_serializing_if = "has_no_place")]

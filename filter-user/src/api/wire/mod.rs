@@ -1,4 +1,4 @@
-//! What the control API says and hears: the JSON is a contract with consoles and scripts.
+//! The JSON of the control API, which is a contract with consoles and scripts.
 //!
 //! Times are RFC 3339 in UTC. A number is E.164 digits without `+` or a local number; with a
 //! `*` at its end it is a prefix. A field that is not known is null, and a list is never cut.

@@ -1,4 +1,4 @@
-//! TODO-DOC
+//! The mode and the override.
 
 use crate::api::wire::decision::Persisted;
 use jiff::Timestamp;
@@ -8,16 +8,16 @@ use utoipa::ToSchema;
 /// `GET /v1/override`, and the answer to a change of it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Override {
-    /// Until when nothing is refused; null: no override.
+    /// Its end, until which nothing is refused; null: no override.
     #[schema(value_type = Option<String>, format = DateTime)]
     pub until: Option<Timestamp>,
-    /// Why; null when it is off.
+    /// The reason; null when it is off.
     pub reason: Option<String>,
-    /// Who; null when it is off.
+    /// Its author; null when it is off.
     pub author: Option<String>,
     /// Whether it survives a restart of the machine.
     pub persisted: Persisted,
-    /// Nothing was changed; this is what would have been.
+    /// Nothing was changed; this is the result of a real run.
     pub dry_run: bool,
     /// Place of a change in the order of all changes. Missing: this is no change, or it was done
     /// without the daemon.
@@ -29,12 +29,12 @@ pub struct Override {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SetOverride {
-    /// How long, in seconds; 0: off.
+    /// Duration in seconds; 0: off.
     pub seconds: u64,
-    /// Why; not empty unless off.
+    /// The reason; not empty unless off.
     #[serde(default)]
     pub reason: String,
-    /// Change nothing, say what would change.
+    /// Change nothing, only show what would change.
     #[serde(default)]
     pub dry_run: bool,
 }
@@ -49,7 +49,7 @@ pub struct Mode {
     pub until: Option<Timestamp>,
     /// Whether it survives a restart of the machine.
     pub persisted: Persisted,
-    /// Nothing was changed; this is what would have been.
+    /// Nothing was changed; this is the result of a real run.
     pub dry_run: bool,
     /// Place of a change in the order of all changes. Missing: this is no change.
     #[serde(default, skip_serializing_if = "super::decision::has_no_place")]
@@ -65,7 +65,7 @@ pub struct SetMode {
     /// Seconds until enforce falls back to observe.
     #[serde(default)]
     pub seconds: Option<u64>,
-    /// Change nothing, say what would change.
+    /// Change nothing, only show what would change.
     #[serde(default)]
     pub dry_run: bool,
 }

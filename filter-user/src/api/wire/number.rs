@@ -1,4 +1,4 @@
-//! TODO-DOC
+//! Everything that is held about one number, and the audit.
 
 use crate::api::wire::call::{Call, Evidence};
 use crate::api::wire::check::Check;
@@ -14,13 +14,13 @@ pub struct AuditRow {
     /// Number of the row, from 1, without a gap.
     pub seq: u64,
     /// The record as it was hashed: JSON with `time`, `author`, `action`, `number`, `rule`, … Its
-    /// `number` is a pseudonym, `#` and hex digits; in rows from before there were pseudonyms it is
-    /// the number itself.
+    /// `number` is a pseudonym: `#` and hex digits. Rows that are older than pseudonyms have the
+    /// number itself.
     pub record: String,
     /// SHA-256 of the hash before and this record, in hex.
     pub hash: String,
-    /// The number or prefix that the pseudonym stands for, beside the record and not hashed; null:
-    /// it was erased, the record has none, or has itself.
+    /// The number or prefix of the pseudonym, beside the record and not hashed. Null: it was
+    /// erased, or the record has no number, or the record itself has it.
     #[serde(default)]
     pub number: Option<String>,
 }
@@ -28,54 +28,54 @@ pub struct AuditRow {
 /// `GET /v1/audit/verify`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct AuditVerdict {
-    /// Rows that were looked at.
+    /// Rows that were checked.
     pub rows: u64,
-    /// The first row that is not what was written; null: none.
+    /// The first row that was altered or is missing; null: none.
     pub first_bad: Option<u64>,
     /// Number and hash of the last row: `17:ab…`.
     pub head: String,
 }
 
-/// `GET /v1/numbers/{number}`: all that is held about one number. Its lists are whole.
+/// `GET /v1/numbers/{number}`: everything that is held about one number. Its lists are complete.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct NumberExport {
     /// The number.
     pub number: String,
-    /// What stands for it in the audit's records.
+    /// Its pseudonym in the audit's records.
     pub pseudonym: String,
     /// When this was read.
     #[schema(value_type = String, format = DateTime)]
     pub time: Timestamp,
-    /// What a call from it gets now, also by prefixes and the configuration.
+    /// The outcome of a call from it now, by prefixes and the configuration too.
     pub check: Check,
     /// The block against exactly this number; null: none.
     pub block: Option<Block>,
     /// The allow for exactly this number; null: none.
     pub allow: Option<Allow>,
-    /// What the kernel's maps remember of it.
+    /// The entries of the kernel's maps about its calls.
     pub kernel: Remembered,
     /// Its calls, newest first.
     pub calls: Vec<Call>,
-    /// INVITEs of them, where they were kept, newest first.
+    /// Kept INVITEs of these calls, newest first.
     pub evidence: Vec<Evidence>,
     /// Reports of its calls, newest first.
     pub reports: Vec<Report>,
     /// Its entries on the review list, closed ones too, oldest first.
     pub reviews: Vec<Review>,
-    /// What was changed about it, oldest first.
+    /// Audit rows about it, oldest first.
     pub audit: Vec<AuditRow>,
-    /// What is not here: what nobody can look for by a number.
+    /// Data that cannot be found by a number, and so is missing here.
     pub notes: Vec<String>,
 }
 
-/// What the kernel's maps remember of a number, besides its block and allow. What has ended stays
-/// there until there is no room for it.
+/// The entries of the kernel's maps about a number, besides its block and allow. Entries that have
+/// ended stay until their room is needed.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Remembered {
-    /// When its redial grant ends or ended; null: it had none.
+    /// End of its redial grant, also in the past; null: it had none.
     #[schema(value_type = Option<String>, format = DateTime)]
     pub grant_until: Option<Timestamp>,
-    /// When the grace ends or ended that a call to it opened; null: there was none.
+    /// End of the grace that a call to it opened, also in the past; null: it had none.
     #[schema(value_type = Option<String>, format = DateTime)]
     pub grace_until: Option<Timestamp>,
     /// Calls of it while it was blocked, towards a redial grant; null: none.
@@ -87,20 +87,20 @@ pub struct Remembered {
 pub struct Redials {
     /// Separate attempts.
     pub attempts: u32,
-    /// When the first came.
+    /// Time of the first.
     #[schema(value_type = String, format = DateTime)]
     pub first: Timestamp,
-    /// When the last came.
+    /// Time of the last.
     #[schema(value_type = String, format = DateTime)]
     pub last: Timestamp,
 }
 
-/// `DELETE /v1/numbers/{number}?reason=&dry_run=`: a number is forgotten; role admin.
+/// `DELETE /v1/numbers/{number}?reason=&dry_run=`: erases a number; role admin.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Erasure {
-    /// The number as it was asked for.
+    /// The number of the request.
     pub number: String,
-    /// What stands for it in the audit's records from now on.
+    /// Its pseudonym in the audit's records from now on.
     pub pseudonym: String,
     /// Calls that were deleted.
     pub calls: u64,
@@ -110,10 +110,10 @@ pub struct Erasure {
     pub reviews: u64,
     /// Rows of the audit that no longer have the number beside them.
     pub audit_rows: u64,
-    /// Rows of the audit from before there were pseudonyms: their records keep the number.
+    /// Rows of the audit that are older than pseudonyms: their records keep the number.
     pub audit_rows_kept: u64,
-    /// Nothing was changed; this is what would have been.
+    /// Nothing was changed; this is the result of a real run.
     pub dry_run: bool,
-    /// Where the number still stands, and for how long.
+    /// Places where the number still is, and for how long.
     pub notes: Vec<String>,
 }

@@ -1,4 +1,4 @@
-//! TODO-DOC
+//! The answer to a request that the daemon refuses.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -6,19 +6,19 @@ use utoipa::ToSchema;
 /// Where the daemon listens unless the configuration says otherwise.
 pub const SOCKET: &str = "/run/palang/palang.sock";
 
-/// A request may say until when its answer is waited for, in nanoseconds of `CLOCK_BOOTTIME`. One
-/// that is read later is not done: whoever asked has been told that nobody answers.
+/// Header with the time until which the client waits, in nanoseconds of `CLOCK_BOOTTIME`. The daemon
+/// does not carry out a request that it reads later: the client has already reported no answer.
 pub const DEADLINE: &str = "palang-deadline";
 
 /// Longest time that the override can be set for.
 pub const OVERRIDE_MAX: jiff::SignedDuration = jiff::SignedDuration::from_hours(7 * 24);
 
-/// What the API refuses to do, and why.
+/// The reason why a request is refused.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Problem {
-    /// What kind of problem; decides the exit code of the CLI.
+    /// The kind; decides the exit code of the CLI.
     pub kind: ProblemKind,
-    /// What was wrong, where, and what to do.
+    /// The cause, its place, and what to do.
     pub message: String,
 }
 
@@ -26,18 +26,17 @@ pub struct Problem {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum ProblemKind {
-    /// 400: the request says something that cannot be. CLI: exit 2.
+    /// 400: the request is not valid. CLI: exit 2.
     Usage,
     /// 403: a permission is missing, or the number is protected or allowed. CLI: exit 5.
     Refused,
-    /// 404: what was asked for is not there. CLI: exit 4.
+    /// 404: the requested item does not exist. CLI: exit 4.
     NotFound,
-    /// 409: a change of the same thing that was accepted later is in force; this one is not. CLI:
-    /// exit 1.
+    /// 409: a later change of this item is in force; this one is not. CLI: exit 1.
     Superseded,
     /// 500: a system call failed. CLI: exit 1.
     Failed,
-    /// 503: the store takes no writes; the data path goes on. CLI: exit 1.
+    /// 503: the store cannot be written; the filter continues. CLI: exit 1.
     Store,
     /// 507: a map is full; nothing was stored. CLI: exit 1.
     Full,

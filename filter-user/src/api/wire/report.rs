@@ -1,4 +1,4 @@
-//! TODO-DOC
+//! Reports of calls, reviews and events.
 
 use crate::api::wire::check::Check;
 use crate::api::wire::decision::{Block, Change, Changed};
@@ -8,21 +8,21 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-/// `POST /v1/reports`: what a call-taker says of a call.
+/// `POST /v1/reports`: the report of a call-taker about a call.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AddReport {
-    /// The caller number as people write it.
+    /// The caller number in any usual spelling.
     pub number: String,
-    /// What the call was.
+    /// Kind of the call.
     pub kind: ReportKind,
-    /// Its Call-ID; without one the report is on record and blocks nobody.
+    /// Its Call-ID; a report without one is recorded, but never leads to a block.
     #[serde(default)]
     pub call_id: Option<String>,
-    /// What else there is to say.
+    /// Free text.
     #[serde(default)]
     pub note: String,
-    /// Change nothing, say what would change.
+    /// Change nothing, only show what would change.
     #[serde(default)]
     pub dry_run: bool,
 }
@@ -37,93 +37,93 @@ pub struct Report {
     pub time: Timestamp,
     /// The caller number.
     pub number: String,
-    /// What was said of the call.
+    /// Kind of the call.
     pub kind: ReportKind,
-    /// Call-ID as it was given; null: none was.
+    /// Call-ID of the report; null: it has none.
     pub call_id: Option<String>,
     /// The call's number in the records; null: none was found.
     pub call: Option<u64>,
-    /// When the call came: from then on its strike counts.
+    /// Time of the call: its strike counts from then on.
     #[schema(value_type = Option<String>, format = DateTime)]
     pub call_time: Option<Timestamp>,
     /// Name of the call's trunk; null: not known, or outside every trunk.
     pub trunk: Option<String>,
-    /// Why the call got its verdict, from the closed list; null: no call was found.
+    /// The reason of the call's verdict, from the closed list; null: no call was found.
     pub reason: Option<String>,
     /// The rule that decided on the call, by its number; 0: none.
     pub rule: u64,
-    /// It is a strike, also one that counts no more.
+    /// It is a strike, even if it no longer counts.
     pub strike: bool,
-    /// How much of a strike it is now, in hundredths: 34 is a third; 0: it does not count.
+    /// Its current weight in hundredths of a strike: 34 is a third; 0: it does not count.
     pub counts_hundredths: u32,
-    /// Why it is no strike; null: it is one.
+    /// The reason why it is not a strike; null: it is one.
     pub why_not: Option<String>,
-    /// Who reported it.
+    /// Its author.
     pub author: String,
-    /// What else was said.
+    /// Free text.
     pub note: String,
 }
 
 /// Answer to a report.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Reported {
-    /// What was recorded.
+    /// The recorded report.
     pub report: Report,
-    /// What all strikes of the number come to now, in hundredths: 200 is two strikes.
+    /// Sum of all strikes of the number now, in hundredths: 200 is two strikes.
     pub strikes_hundredths: u32,
-    /// The same in words: `2.00 strikes: 2 prank`.
+    /// The sum in words: `2.00 strikes: 2 prank`.
     pub strikes: String,
-    /// The strikes are a warning on record, and not more.
+    /// The strikes are only a warning on record.
     pub warning: bool,
-    /// What the ladder did to the number's block; null: nothing.
+    /// The change that the ladder made to the number's block; null: none.
     pub change: Option<Change>,
-    /// The block that the ladder set or moved; null: it did not.
+    /// The block that the ladder added or changed; null: none.
     pub block: Option<Block>,
-    /// The redial grant that let the call through has ended; the block as it is now, whose
-    /// attempts are doubled; null: no grant has ended.
+    /// The block after the redial grant of this call was ended: its attempts are doubled. Null: no
+    /// grant was ended.
     pub grant_ended: Option<Block>,
-    /// Somebody has to look at it.
+    /// A person has to review it.
     pub needs_review: bool,
-    /// Its number on the review list; null: it is not there, or this is a dry run.
+    /// Number of its review; null: it has none, or this is a dry run.
     pub review: Option<u64>,
-    /// Why the ladder's block is not there: the number is protected or allowed, a map is full;
-    /// the report is on record all the same. Null: nothing failed.
+    /// The reason why the ladder's block was not set: the number is protected or allowed, or a map
+    /// is full. The report is on record nevertheless. Null: nothing failed.
     pub problem: Option<Problem>,
-    /// What a call from this number gets now.
+    /// The outcome of a call from this number now.
     pub in_force: Check,
-    /// Nothing was changed; this is what would have been.
+    /// Nothing was changed; this is the result of a real run.
     pub dry_run: bool,
-    /// What whoever asked should know besides.
+    /// Further notes for the user.
     pub notes: Vec<String>,
 }
 
-/// A line of `GET /v1/reviews?all=`, oldest first: an exception that the kernel made from a block,
-/// or a report, for somebody to look at.
+/// A line of `GET /v1/reviews?all=`, oldest first: an exception from a block, or a report, for a
+/// person to look at.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Review {
-    /// Its number; null in a notification that did not wait for the disk.
+    /// Its number; null in a notification that is sent before the review is on disk.
     pub id: Option<u64>,
-    /// When the call came that was let through first, or when the call was reported.
+    /// Time of the first call that was let through, or of the report.
     #[schema(value_type = String, format = DateTime)]
     pub time: Timestamp,
     /// The caller number.
     pub number: String,
-    /// `redial-grant`: what let a blocked caller through. `report`: a report that is no strike, or
-    /// that led to a long block or to none where there should be one.
+    /// `redial-grant`: a blocked caller was let through. `report`: the report is not a strike, or led
+    /// to a long block, or a block was due and could not be set.
     pub kind: String,
-    /// The block that it is an exception from, or that the report led to, by its number; 0: none.
+    /// Rule number of the block with the exception, or of the block after the report; 0: none.
     pub rule: u64,
     /// Call-ID of that call, cut at 128 bytes; null where it is not known.
     pub call_id: Option<String>,
-    /// When the exception ends, or the block that the report led to; with no block its own time.
+    /// End of the exception, or of the block after the report; without a block `time`.
     #[schema(value_type = String, format = DateTime)]
     pub until: Timestamp,
-    /// When it was looked at; null: not yet.
+    /// Time when it was closed; null: it is open.
     #[schema(value_type = Option<String>, format = DateTime)]
     pub closed: Option<Timestamp>,
-    /// By whom.
+    /// The user who closed it; null: it is open.
     pub closed_by: Option<String>,
-    /// What came of it.
+    /// Result of the review.
     pub note: Option<String>,
 }
 
@@ -131,10 +131,10 @@ pub struct Review {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CloseReview {
-    /// What came of it; not empty.
+    /// Result of the review; not empty.
     #[serde(default)]
     pub note: String,
-    /// Change nothing, say what would change.
+    /// Change nothing, only show what would change.
     #[serde(default)]
     pub dry_run: bool,
 }
@@ -144,9 +144,9 @@ pub struct CloseReview {
 pub struct ReviewClosed {
     /// As it is now.
     pub review: Review,
-    /// What a call from its number gets now: closing changes nothing of that.
+    /// The outcome of a call from its number now; closing does not change it.
     pub in_force: Check,
-    /// Nothing was changed; this is what would have been.
+    /// Nothing was changed; this is the result of a real run.
     pub dry_run: bool,
 }
 
@@ -154,12 +154,12 @@ pub struct ReviewClosed {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ExtendReview {
-    /// How long the block lasts from now on, in seconds; longer than it would.
+    /// Duration of the block from now on, in seconds; it must end later than before.
     pub seconds: u64,
-    /// What came of it; empty: that the block was extended.
+    /// Result of the review; empty: that the block was extended.
     #[serde(default)]
     pub note: String,
-    /// Change nothing, say what would change.
+    /// Change nothing, only show what would change.
     #[serde(default)]
     pub dry_run: bool,
 }
@@ -169,23 +169,23 @@ pub struct ExtendReview {
 pub struct ReviewSettled {
     /// As it is now: closed.
     pub review: Review,
-    /// What became of the block.
+    /// The change of the block.
     pub block: Changed<Block>,
 }
 
-/// A line of `GET /v1/events`, and what is posted to the webhook. More kinds will come: leave out
-/// those that you do not know.
+/// A line of `GET /v1/events`, and the body of a POST to the webhook. Later versions add kinds: a
+/// client ignores unknown ones.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(tag = "event", rename_all = "kebab-case")]
 pub enum Event {
-    /// A blocked caller called again and again, and is let through for a while.
+    /// A blocked caller called repeatedly, and is let through for a while.
     RedialGrant {
-        /// As it stands on the review list.
+        /// The entry of the review list.
         review: Review,
     },
-    /// Whoever listens was too slow.
+    /// The client was too slow.
     Lost {
-        /// So many events were left out.
+        /// Number of events that were not sent.
         count: u64,
     },
 }

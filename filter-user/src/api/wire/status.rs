@@ -1,19 +1,19 @@
-//! TODO-DOC
+//! The status of the gate, its interfaces and its counts.
 
 use crate::api::wire::mode::{Mode, Override};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-/// How well something is.
+/// How serious a finding is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Health {
-    /// As it should be.
+    /// No problem.
     Green,
-    /// Works, but look at it.
+    /// It works, but needs attention.
     Amber,
-    /// The gate does not do what it is for.
+    /// The gate does not do its job.
     Red,
 }
 
@@ -22,34 +22,34 @@ pub enum Health {
 pub struct Status {
     /// The worst of all findings.
     pub colour: Health,
-    /// What is not as it should be, worst first; empty when green.
+    /// The problems, worst first; empty when green.
     pub findings: Vec<Finding>,
     /// Whether the daemon answered; false: read from the pinned maps.
     pub daemon: bool,
     /// Version of the daemon (or of this program).
     pub version: String,
-    /// Since when the daemon runs.
+    /// Start of the daemon.
     #[schema(value_type = Option<String>, format = DateTime)]
     pub since: Option<Timestamp>,
     /// Mode.
     pub mode: Mode,
     /// Override.
     pub r#override: Override,
-    /// Where the filter is.
+    /// Interfaces with the filter.
     pub interfaces: Vec<Interface>,
     /// Blocks in the kernel's maps; null without the daemon, which counts them.
     pub blocks: Option<u64>,
-    /// Room for blocked numbers.
+    /// Capacity for blocked numbers.
     pub blocks_capacity: u64,
     /// Allows in the kernel's maps; null without the daemon.
     pub allows: Option<u64>,
-    /// Packets by reason, over all trunks; reasons without any are left out.
+    /// Packets by reason, over all trunks; reasons without packets are omitted.
     pub packets: std::collections::BTreeMap<String, u64>,
-    /// Refusals without a record, thinned ones not included; as [`Attempts`] where the daemon answers.
+    /// Refusals without a record, thinned ones not included; those of [`Attempts`] if the daemon answers.
     pub refused_lost: u64,
     /// Passed attempts without a record, thinned ones included.
     pub passed_lost: u64,
-    /// Which attempts have a record; null without the daemon.
+    /// Attempts with and without a record; null without the daemon.
     #[serde(default)]
     pub attempts: Option<Attempts>,
     /// Differences between store and maps that were repaired since the start.
@@ -58,7 +58,7 @@ pub struct Status {
     pub reattached: u64,
     /// Newest row of the audit: its number and hash; null without the store.
     pub audit_head: Option<String>,
-    /// Redial grants and reports that nobody has looked at; null without the store.
+    /// Open reviews; null without the store.
     #[serde(default)]
     pub reviews: Option<u64>,
 }
@@ -71,7 +71,7 @@ impl Status {
     }
 }
 
-/// Which attempts have a record, since the machine was started or the store was replaced.
+/// Attempts with and without a record, since the machine was started or the store was replaced.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Attempts {
     /// Refusals, and attempts that a redial grant let through.
@@ -97,12 +97,12 @@ pub struct Records {
     pub lost: u64,
 }
 
-/// Something that is not as it should be.
+/// A problem.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Finding {
-    /// How bad.
+    /// How serious it is.
     pub colour: Health,
-    /// What, and what to do.
+    /// The problem, and what to do.
     pub message: String,
 }
 
@@ -115,9 +115,9 @@ pub struct Interface {
     pub index: Option<u32>,
     /// `native`, `generic` or `offloaded`; null: our filter is not on it.
     pub xdp: Option<String>,
-    /// Id of the XDP program on it, ours or another's.
+    /// Id of the XDP program on it, ours or a foreign one.
     pub program: Option<u32>,
-    /// What is wrong with it; null: nothing.
+    /// Its problem; null: none.
     pub problem: Option<String>,
 }
 
@@ -128,45 +128,44 @@ pub struct Attach {
     /// `native`, `generic` or `native-or-generic`; null: as configured.
     #[serde(default)]
     pub mode: Option<String>,
-    /// Change nothing, say what would change.
+    /// Change nothing, only show what would change.
     #[serde(default)]
     pub dry_run: bool,
 }
 
-/// A line of `GET /v1/top`: how the gate is, once a second. Counts only rise; a rate is the
+/// A line of `GET /v1/top`: the state of the gate, once a second. Counts only rise; a rate is the
 /// difference of two lines.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Top {
     /// When this was read.
     #[schema(value_type = String, format = DateTime)]
     pub time: Timestamp,
-    /// The same in nanoseconds of `CLOCK_BOOTTIME`, which nobody sets.
+    /// This time in nanoseconds of `CLOCK_BOOTTIME`, which cannot be set.
     pub boot_ns: u64,
-    /// How the gate is.
+    /// State of the gate.
     pub status: Status,
     /// The configured trunks, `default` first.
     pub trunks: Vec<TrunkPackets>,
-    /// How long the program has run while the kernel measured it (`BPF_ENABLE_STATS`), in
-    /// nanoseconds.
+    /// Run time of the program while the kernel measured it (`BPF_ENABLE_STATS`), in nanoseconds.
     pub run_time_ns: u64,
-    /// Packets that it has run for meanwhile.
+    /// Packets that the program processed in that time.
     pub run_count: u64,
-    /// Who was refused most in the last 5 minutes, most first, 50 at most.
+    /// The callers with most refusals in the last 5 minutes, most first, at most 50.
     pub busiest: Vec<BusyCaller>,
-    /// Attempts in these minutes of callers that there was no room to count.
+    /// Attempts in these minutes of callers that did not fit into the table of counts.
     pub uncounted: u64,
 }
 
-/// What the kernel counted on a trunk.
+/// The kernel's counts of a trunk.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct TrunkPackets {
     /// Its name.
     pub name: String,
-    /// Packets by reason, repeats included; reasons without any are left out.
+    /// Packets by reason, repeats included; reasons without packets are omitted.
     pub packets: std::collections::BTreeMap<String, u64>,
 }
 
-/// A caller who is refused, or would be without observe and override.
+/// A caller that is refused, or would be without observe and override.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct BusyCaller {
     /// Its number.
@@ -175,12 +174,12 @@ pub struct BusyCaller {
     pub attempts: u64,
     /// Those that were refused.
     pub refused: u64,
-    /// When the last came.
+    /// Time of the last one.
     #[schema(value_type = String, format = DateTime)]
     pub last: Timestamp,
-    /// Why that one got its verdict, from the closed list.
+    /// Reason of its verdict, from the closed list.
     pub reason: String,
-    /// The trunk that it came by; null: outside every trunk.
+    /// Its trunk; null: outside every trunk.
     pub trunk: Option<String>,
 }
 
@@ -189,13 +188,13 @@ pub struct BusyCaller {
 pub struct ConfigInForce {
     /// The file.
     pub path: String,
-    /// What it said when it was read last without an error; where `masked`, all that holds, without
-    /// comments.
+    /// Its text when it was last read without an error; where `masked`, the effective configuration
+    /// without comments.
     pub text: String,
-    /// Whether protected numbers have their middle hidden: below the role operate.
+    /// Whether the middle of protected numbers is hidden, as for roles below operate.
     #[serde(default)]
     pub masked: bool,
-    /// What was wrong with it since then; null: nothing.
+    /// The error of a later version of the file; null: none.
     pub problem: Option<String>,
 }
 

@@ -1,34 +1,34 @@
-//! TODO-DOC
+//! The choice between store and kernel maps where they differ.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-/// `POST /v1/store/adopt`: decides, where the store is not the one that the kernel's maps were
-/// written from; role admin.
+/// `POST /v1/store/adopt`: chooses store or maps, where the kernel's maps were not written from this
+/// store; role admin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AdoptStore {
-    /// What is right.
+    /// The side that is kept.
     pub from: AdoptFrom,
-    /// Change nothing, say what would change.
+    /// Change nothing, only show what would change.
     #[serde(default)]
     pub dry_run: bool,
 }
 
-/// What is right where store and maps do not belong together.
+/// The side that is kept where store and maps do not belong together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum AdoptFrom {
-    /// What the kernel's maps hold: it is stored.
+    /// The entries of the kernel's maps: they are stored.
     Maps,
-    /// What the store holds: the maps follow it.
+    /// The decisions of the store: the maps follow it.
     Store,
 }
 
-/// What was decided for.
+/// The result of the choice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Adopted {
-    /// What is right.
+    /// The side that is kept.
     pub from: AdoptFrom,
     /// Blocks that were stored.
     pub blocks: u64,

@@ -1,4 +1,4 @@
-//! TODO-DOC
+//! The commands: one file or folder for each.
 
 pub mod allow;
 pub mod attach;

@@ -40,8 +40,8 @@ pub(crate) enum Command {
 /// other report is recorded and goes to the review list, but blocks nobody. A second report of a
 /// call replaces the first. Exit 6: recorded, but the block that should follow was not set.
 ///
-/// Raw: the report as in the list, strikes of the number, end of the ladder's block, attempts that
-/// open a redial grant from now on if one was ended, review.
+/// Raw: the report as in the list, strikes of the number, end of the ladder's block, review. Before the
+/// review come the attempts for the next redial grant, if a grant was ended.
 #[derive(Debug, Args)]
 pub(crate) struct Add {
     #[command(flatten)]
@@ -65,8 +65,8 @@ pub(crate) struct Add {
 ///
 /// palang report list 0812-3456-7890 --since 30d
 ///
-/// Raw: id, time, number, kind, strikes it counts now, why it does not count, trunk, reason and
-/// rule of the call, author, note, Call-ID, time of the call, number of the call.
+/// Raw: id, time, number, kind, strikes it counts now, why it does not count. Then of the call trunk,
+/// reason and rule; then author, note, Call-ID, time of the call, number of the call.
 #[derive(Debug, Args)]
 pub(crate) struct List {
     /// Only reports of this caller number

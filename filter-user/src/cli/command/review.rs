@@ -77,7 +77,7 @@ struct Close {
 ///
 /// The number must have a block of its own that ends earlier.
 ///
-/// Raw: the review as in the list; added, moved, unchanged or removed, and the block as in its list.
+/// Raw: the review as in the list; added, updated, unchanged or removed, and the block as in its list.
 #[derive(Debug, Args)]
 struct Extend {
     /// ID of the review in the list

@@ -1,4 +1,4 @@
-//! TODO-DOC
+//! Describes what the gate does now.
 
 use crate::api::client;
 use crate::api::client::Client;

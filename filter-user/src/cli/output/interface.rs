@@ -1,4 +1,4 @@
-//! TODO-DOC
+//! Describes an interface and the filter on it.
 
 use crate::api::wire::Interface;
 use crate::cli::output::known;

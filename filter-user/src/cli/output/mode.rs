@@ -1,4 +1,4 @@
-//! TODO-DOC
+//! Describes the mode.
 
 use crate::api::wire::Mode;
 use crate::cli::output;

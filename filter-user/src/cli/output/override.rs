@@ -1,4 +1,4 @@
-//! TODO-DOC
+//! Describes the override.
 
 use crate::api::wire::Override;
 use crate::cli::output;

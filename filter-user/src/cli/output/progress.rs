@@ -1,4 +1,4 @@
-//! TODO-DOC
+//! The progress bar of a capture.
 
 use indicatif::{ProgressBar, ProgressStyle};
 use std::io::{self, IsTerminal as _};

@@ -1,4 +1,4 @@
-//! TODO-DOC
+//! The strikes of a number, and the reports that count.
 
 use crate::api::client;
 use crate::api::client::Client;

@@ -59,8 +59,8 @@ const ROWS: usize = 20;
 /// "FILE"` in a policy uses the reports that were strikes, unless the policy would have refused the
 /// call. It is unknown how callers would have acted after another outcome.
 ///
-/// Raw: number, refused, let through by a grant, both again for the comparison, newly refused, newly
-/// passed, newly let through by a grant, no longer let through by a grant.
+/// Raw: number, refused, let through by a grant, both again for the comparison. Then newly refused,
+/// newly passed, newly let through by a grant, no longer let through by a grant.
 #[derive(Debug, Args)]
 pub struct Arguments {
     /// pcap or pcapng files; `-` is standard input

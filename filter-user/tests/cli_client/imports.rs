@@ -1,0 +1,120 @@
+//! `palang block import` and `palang block export`.
+
+use super::*;
+
+/// The requests of imports: the query and the rows.
+type Asked = Arc<Mutex<Vec<(String, Vec<ImportRow>)>>>;
+
+/// Creates an import route that accepts all rows but those for 110, and notes its requests.
+fn imports(asked: Asked) -> Router {
+    let answer = move |request: Request| async move {
+        let query = request.uri().query().unwrap_or_default().to_owned();
+        let body = axum::body::to_bytes(request.into_body(), usize::MAX).await.unwrap();
+        let rows: Vec<ImportRow> = body
+            .split(|byte| *byte == b'\n')
+            .filter(|line| !line.is_empty())
+            .map(|line| serde_json::from_slice(line).unwrap())
+            .collect();
+        let (bad, good): (Vec<_>, Vec<_>) = rows.iter().partition(|row| row.number == "110");
+        let bad: Vec<_> = bad
+            .into_iter()
+            .map(|row| BadRow { line: row.line, message: "110 is protected".into() })
+            .collect();
+        let total = good.len() as u64;
+        let end = if bad.is_empty() || query.contains("skip_bad=true") {
+            let dry_run = query.contains("dry_run=true");
+            ImportNews::Done { added: total, moved: 0, unchanged: 0, superseded: 0, bad, dry_run }
+        } else {
+            let message = "1 row is refused: nothing was imported".into();
+            let problem = Problem { kind: ProblemKind::Refused, message };
+            ImportNews::Refused { problem, bad }
+        };
+        asked.lock().unwrap().push((query, rows));
+        lines([ImportNews::Progress { done: total, total }, end])
+    };
+    Router::new().route("/v1/blocks/import", post(answer))
+}
+
+#[test]
+fn imports_are_whole_or_name_what_they_skip() {
+    let asked = Asked::default();
+    let api = Api::new(imports(asked.clone()));
+    let file = api.folder.path().join("blocks.csv");
+    let import = |text: &str, more: &[&str]| {
+        std::fs::write(&file, text).unwrap();
+        let mut arguments = vec!["block", "import", file.to_str().unwrap()];
+        arguments.extend_from_slice(more);
+        let output = api.run(&arguments);
+        (output, asked.lock().unwrap().pop())
+    };
+    let good = "number,expires,reason\n0812,2999-11-25T11:20:00Z,prank\n";
+
+    let (output, request) = import(good, &[]);
+    let (out, err) = assert_exit(&output, 0);
+    assert_eq!(out, "imported 1 block: 1 new, 0 moved, 0 unchanged\n");
+    assert_eq!(err, "");
+    let (query, rows) = request.unwrap();
+    assert_eq!((query.as_str(), rows[0].line, rows[0].number.as_str()), ("", 2, "0812"));
+
+    // The daemon refuses.
+    let protected = format!("{good}110,,prank\n");
+    let (out, err) = assert_exit(&import(&protected, &[]).0, 5);
+    let expected = "line 3: 110 is protected\npalang: 1 row is refused: nothing was imported\n";
+    assert_eq!((out.as_str(), err.as_str()), ("", expected));
+
+    // An unreadable row is not sent, and nothing is imported; the daemon names the other bad rows.
+    let both = format!("{protected}0813,tomorrow,prank\n");
+    let (output, request) = import(&both, &[]);
+    let (out, err) = assert_exit(&output, 2);
+    assert_eq!(out, "");
+    assert!(err.starts_with("line 4: \"tomorrow\" is not a time "), "{err}");
+    assert!(
+        err.contains("\nline 3: 110 is protected\npalang: nothing was imported: 2 rows are bad")
+    );
+    let (query, rows) = request.unwrap();
+    assert_eq!((query.as_str(), rows.len()), ("dry_run=true", 2));
+
+    let (output, request) = import(&both, &["--skip-bad", "-o", "json"]);
+    let (out, err) = assert_exit(&output, 6);
+    assert_eq!(err.lines().count(), 2, "{err}");
+    let json: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(
+        (&json["added"], &json["bad"][0]["line"], &json["bad"][1]["line"]),
+        (&json!(1), &json!(3), &json!(4))
+    );
+    assert_eq!(request.unwrap().0, "skip_bad=true");
+
+    let (output, request) = import("number,expires,reason\n", &[]);
+    assert_exit(&output, 2);
+    assert_eq!(request, None);
+}
+
+#[test]
+fn an_export_imports() {
+    let asked = Asked::default();
+    let blocks = || async {
+        let observing = Block { observe: true, expires: None, ..block("62811*") };
+        lines([block("6281234567890"), observing])
+    };
+    let api = Api::new(imports(asked.clone()).route("/v1/blocks", get(blocks)));
+    for name in ["blocks.csv", "blocks.json"] {
+        let file = api.folder.path().join(name);
+        let (out, _) =
+            assert_exit(&api.run(&["block", "export", file.to_str().unwrap(), "-o", "raw"]), 0);
+        assert_eq!(out, format!("{}\t2\n", file.display()));
+        let mut child = palang(&api.socket(), &["block", "import", "-", "-o", "raw"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let content = std::fs::read(&file).unwrap();
+        child.stdin.take().unwrap().write_all(&content).unwrap();
+        let (out, _) = assert_exit(&child.wait_with_output().unwrap(), 0);
+        assert_eq!(out, "2\t0\t0\t0\n");
+        let (_, rows) = asked.lock().unwrap().pop().unwrap();
+        let told = |row: &ImportRow| (row.number.clone(), row.expires, row.observe);
+        assert_eq!(told(&rows[0]), ("6281234567890".into(), block("").expires, false), "{name}");
+        assert_eq!(told(&rows[1]), ("62811*".into(), None, true), "{name}");
+        assert_eq!((rows[0].author.as_str(), rows[0].reason.as_str()), ("siti", "prank, case 118"));
+    }
+}
