@@ -1,4 +1,4 @@
-//! TODO-DOC
+//! Holds what the handlers of the API share, and computes the status.
 
 use crate::api::wire;
 use crate::api::wire::{Health, Problem, ProblemKind};
@@ -19,12 +19,12 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use tokio::sync::broadcast;
 
-/// What the handlers share.
+/// The state that the handlers share.
 #[derive(Clone)]
 pub struct App {
-    /// Commands and questions.
+    /// The state of the daemon, with its commands.
     pub control: Arc<Control>,
-    /// Where the filter stands.
+    /// The interfaces of the filter.
     pub links: Arc<Attachments>,
     /// Which attempts have a record.
     pub accounts: Arc<Accounts>,
@@ -32,11 +32,11 @@ pub struct App {
     pub reviews: Reviews,
     /// Calls, as they are judged.
     pub live: broadcast::Sender<CallRow>,
-    /// INVITEs of refused calls, where somebody wants them.
+    /// INVITEs of refused calls, for their readers.
     pub evidence: Arc<Evidence>,
-    /// Since when the daemon runs.
+    /// Start of the daemon.
     pub since: Timestamp,
-    /// What was wrong with the configuration when it was read last.
+    /// Problem of the configuration when it was last read.
     pub config_problem: Arc<std::sync::Mutex<Option<String>>>,
 }
 
@@ -60,10 +60,10 @@ impl App {
         Ok(Json(check).into_response())
     }
 
-    /// How everything is.
+    /// Computes the status.
     ///
     /// # Errors
-    /// A failing system call.
+    /// [`ProblemKind::Failed`] if a system call fails.
     pub async fn status(&self) -> Result<wire::Status, Problem> {
         let control = &self.control;
         let config = control.config();

@@ -1,5 +1,6 @@
-//! The filter on its interfaces: attached at the start, watched, and attached again when an
-//! interface was deleted and made anew. Whoever takes it off by hand is obeyed.
+//! Attaches the filter to its interfaces at the start, watches them, and attaches it again after an
+//! interface was deleted and created again. If somebody detaches the filter by hand, it remains
+//! detached.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
@@ -20,19 +21,19 @@ use crate::sys::clock;
 use crate::sys::netlink;
 use crate::sys::netlink::Link;
 
-/// The kernel tells of interfaces, but not of XDP links that come or go.
+/// Interval of the checks: the kernel reports interfaces, but not XDP links that come or go.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// What is known of an interface.
+/// The known state of an interface.
 #[derive(Clone, Debug, Default)]
 struct Known {
     /// Index of the interface that the filter was last seen on.
     index: Option<u32>,
-    /// Why it could not be attached.
+    /// Why the filter could not be attached.
     problem: Option<String>,
-    /// Index of the interface that the program for packets that leave was put on.
+    /// Index of the interface that has the program for outgoing packets.
     egress: Option<u32>,
-    /// Why that could not be.
+    /// Why the program for outgoing packets could not be attached.
     egress_problem: Option<String>,
 }
 
@@ -42,7 +43,7 @@ impl Known {
     }
 }
 
-/// The program, and where it stands.
+/// The program, and the interfaces that it is on.
 pub struct Attachments {
     control: Arc<Control>,
     pins: Pins,
@@ -52,7 +53,7 @@ pub struct Attachments {
 }
 
 impl Attachments {
-    /// The links of a loaded filter; nothing is attached yet.
+    /// Creates the attachments of a loaded filter; nothing is attached yet.
     #[must_use]
     pub fn new(control: Arc<Control>, pins: Pins, filter: Filter) -> Attachments {
         let slow_reader = filter.slow_reader();
@@ -60,27 +61,27 @@ impl Attachments {
         Attachments { control, pins, slow_reader, filter, seen: std::sync::Mutex::default() }
     }
 
-    /// What to say where this kernel refuses the full reader; `None`: it takes it.
+    /// Returns the warning if this kernel refuses the full reader; `None`: the kernel accepts it.
     #[must_use]
     pub fn slow_reader(&self) -> Option<&str> {
         self.slow_reader.as_deref()
     }
 
-    /// The interfaces as they were seen last.
+    /// Returns the interfaces as they were last seen.
     #[must_use]
     pub fn seen(&self) -> Vec<Interface> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// What the kernel measured of the program.
+    /// Reads the run time that the kernel measured for the program.
     ///
     /// # Errors
-    /// A failing system call.
+    /// Returns an error if a system call fails.
     pub async fn run_time(&self) -> Result<RunTime, Error> {
         self.filter.lock().await.0.run_time()
     }
 
-    /// Attaches wherever the filter should be and is not.
+    /// Attaches the filter to each configured interface that lacks it.
     pub async fn settle(&self) {
         let mut guard = self.filter.lock().await;
         let (filter, known) = &mut *guard;
@@ -163,8 +164,8 @@ impl Attachments {
         }
     }
 
-    /// The program for packets that leave stands where the filter stands, while call-back grace
-    /// is on.
+    /// Keeps the program for outgoing packets on the interfaces of the filter, while call-back
+    /// grace is on.
     fn reconcile_egress(
         &self,
         filter: &mut Filter,
@@ -206,10 +207,11 @@ impl Attachments {
         self.control.store_handle.write_behind(move |store| store.audit(entry.clone())).await;
     }
 
-    /// Attaches to an interface now, also to one that the configuration does not name.
+    /// Attaches the filter to an interface now, also to one that the configuration does not name.
     ///
     /// # Errors
-    /// No such interface; another program on it; a driver that cannot.
+    /// [`ProblemKind::NotFound`] if the interface does not exist; [`ProblemKind::Failed`] if
+    /// another program is on it, or its driver refuses the filter.
     pub async fn attach(
         &self,
         who: &Principal,
@@ -240,10 +242,10 @@ impl Attachments {
         Ok(self.tell(name, &links, ours, known))
     }
 
-    /// Takes the filter off an interface, until it is attached again or the machine restarts.
+    /// Detaches the filter from an interface, until it is attached again or the machine restarts.
     ///
     /// # Errors
-    /// It is not on it.
+    /// [`ProblemKind::NotFound`] if the filter is not on it.
     pub async fn detach(
         &self,
         who: &Principal,
@@ -285,7 +287,7 @@ impl Attachments {
         interface
     }
 
-    /// Takes the filter off the interfaces that a new configuration does not name any more.
+    /// Detaches the filter from the interfaces that a new configuration no longer names.
     pub async fn leave(&self, names: &[String]) {
         for name in names {
             let who = Principal { name: "daemon".into(), role: crate::daemon::role::Role::Admin };
@@ -307,7 +309,7 @@ fn unasked(error: std::io::Error) -> Problem {
     Problem { kind: ProblemKind::Failed, message }
 }
 
-/// An error of attaching, with the id of the program that is in the way.
+/// Describes an error of attaching, with the id of the program that is in the way.
 fn told(error: &Error, link: &Link) -> String {
     match (error, link.xdp) {
         (Error::Busy(name), Some(xdp)) => format!(
@@ -319,7 +321,7 @@ fn told(error: &Error, link: &Link) -> String {
     }
 }
 
-/// Watches interfaces, for ever.
+/// Watches the interfaces.
 pub async fn run(links: Arc<Attachments>) {
     let mut tick = tokio::time::interval(LOOK);
     let mut watch = netlink::watch();

@@ -1,4 +1,4 @@
-//! TODO-DOC
+//! Counts the callers that are refused most, in the last minutes.
 
 use crate::store::CallRow;
 use filter_common::abi::Verdict;
@@ -16,10 +16,11 @@ const MINUTES: u64 = 5;
 /// callers without end.
 pub(crate) const CALLERS: usize = 20_000;
 
-/// Callers that are told.
+/// Maximum number of callers in an answer.
 pub(crate) const TOLD: usize = 50;
 
-/// Who is refused most, or would be. It is in memory only, and begins with the daemon.
+/// Callers with the most refused calls, or calls that would be refused. They are in memory only,
+/// and start with the daemon.
 #[derive(Debug, Default)]
 pub struct Busiest(pub(crate) Mutex<BTreeMap<u64, Minute>>);
 
@@ -39,7 +40,7 @@ pub(crate) struct Count {
 }
 
 impl Busiest {
-    /// Takes note of an attempt that came at this boot time.
+    /// Counts an attempt that came at this boot time.
     pub fn take(&self, row: &CallRow, time: u64) {
         let Some(number) = row.number.filter(|_| row.would != Verdict::Pass as u8) else { return };
         let mut minutes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -66,7 +67,7 @@ impl Busiest {
         }
     }
 
-    /// Takes a number out.
+    /// Removes a number.
     pub fn forget(&self, number: Number) {
         let mut minutes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         for minute in minutes.values_mut() {
@@ -74,7 +75,8 @@ impl Busiest {
         }
     }
 
-    /// Those of the last minutes, most attempts first, and how many attempts were not counted.
+    /// Returns the callers of the last minutes, most attempts first, and the number of uncounted
+    /// attempts.
     pub(crate) fn now(&self, time: u64) -> (Vec<(Number, Count)>, u64) {
         let minutes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let mut sums: HashMap<Number, Count> = HashMap::new();

@@ -1,18 +1,18 @@
-//! What the daemon does by itself, and what is wrong with it: said in the log once, and in the
-//! status for as long as it lasts.
+//! Remembers the problems of the daemon's own work: each is logged once, and in the status for as
+//! long as it lasts.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
 use crate::api::wire::Problem;
 
-/// What goes wrong where nobody waits for an answer.
+/// Problems of work that no client waits for.
 #[derive(Debug, Default)]
 pub struct Chores(Mutex<BTreeMap<&'static str, String>>);
 
 impl Chores {
-    /// Notes how something went. `failed` is what the failure means, for people, and stands for
-    /// the chore.
+    /// Notes the result of a piece of work. `failed` says what its failure means, and identifies
+    /// the work.
     pub fn note(&self, failed: &'static str, problem: Option<String>) {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match problem {
@@ -30,7 +30,7 @@ impl Chores {
         }
     }
 
-    /// As [`Chores::note`], of something that was tried; what it returned where it went well.
+    /// Notes the result of an attempt, and returns its value if it succeeded.
     pub fn tried<T>(&self, failed: &'static str, done: Result<T, Problem>) -> Option<T> {
         match done {
             Ok(value) => {
@@ -44,7 +44,7 @@ impl Chores {
         }
     }
 
-    /// What is wrong now, in the order of what failed.
+    /// Returns the present problems, ordered by what failed.
     #[must_use]
     pub fn problems(&self) -> Vec<String> {
         let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);

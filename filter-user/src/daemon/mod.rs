@@ -1,6 +1,7 @@
 //! The daemon: keeps the policy in the kernel's maps and answers for it. Calls flow without it.
 //!
-//! Read [`run`] downwards: give up privileges, load, make maps and store one, attach, answer, watch.
+//! Read [`run`] downwards: give up privileges, load, reconcile maps and store, attach, answer,
+//! watch.
 
 pub(crate) mod accounts;
 pub(crate) mod adoption;
@@ -66,17 +67,17 @@ use crate::store::Kind;
 use crate::sys::clock;
 use crate::sys::kernels;
 
-/// Calls that wait for somebody who looks at them live and is slow.
+/// Calls that wait for a slow live reader.
 pub(crate) const LIVE: usize = 4096;
 
 /// How long the end waits for the last call records.
 const LAST_RECORDS: Duration = Duration::from_secs(2);
 
-/// Runs the daemon until it is told to stop. The filter stays where it is.
+/// Runs the daemon until a signal ends it. The filter remains in force.
 ///
 /// # Errors
-/// A configuration that cannot be read; another daemon; a program or maps that cannot be loaded.
-/// The filter is then as it was before.
+/// Returns an error if the configuration cannot be read, another daemon runs, or the program or
+/// maps cannot be loaded. The filter is then as before.
 pub fn run(path: &Path) -> Result<(), Failure> {
     let config = Config::read(path).map_err(|error| Failure::new(Exit::Usage, error))?;
     log();
@@ -86,7 +87,7 @@ pub fn run(path: &Path) -> Result<(), Failure> {
     }
     let pins = Pins::new(&paths.pins);
     pins.make()?;
-    // Of both, because two configurations may share one.
+    // Two configurations may share one of them.
     let _locks = [lock(&paths.lock())?, lock(&paths.pins)?];
     let socket = socket::Bound::new(&paths.socket(), &config.group)?;
     privileges::close_files(&config)?;
@@ -111,7 +112,7 @@ pub(crate) async fn serve(
     enough_room(&store_handle, config.blocks).await?;
     let mut others = pins.map_folders();
     others.retain(|folder| *folder != pins.maps(config.blocks));
-    // Others are there until a start has come to its end: ours may be half filled.
+    // Other folders exist until a start is complete: ours may be half filled.
     let fresh = !pins.maps(config.blocks).exists() || !others.is_empty();
     let filter = loader.load(&pins, config.blocks).await?;
     if let Some(why) = filter.slow_reader() {
@@ -129,7 +130,7 @@ pub(crate) async fn serve(
     let evidence = Arc::new(Evidence::open(&folder)?);
     evidence.configure(config.evidence.is_some());
 
-    // Without a store, numbers that none of its rules can have.
+    // Without a store, rules start at a number that no stored rule can have.
     let no_store = since.as_second().unsigned_abs();
     let last_rule = store_handle.read(|reader| reader.max_rule()).await.unwrap_or(no_store);
     // A store that was restored is older than the maps.
@@ -159,7 +160,8 @@ pub(crate) async fn serve(
             Err(error) => tracing::warn!("{}: events are lost: {error}", old.display()),
         }
     }
-    // A program that could not be replaced goes on by its maps: root still has to reach them.
+    // A program that could not be replaced continues with its maps, and root still needs to reach
+    // them.
     if links.seen().iter().all(|found| found.xdp.is_some() || found.program.is_none()) {
         pins.remove_other_maps(blocks);
     }
@@ -224,7 +226,7 @@ pub(crate) async fn serve(
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
     evidence.stop();
     drop(keep_recording);
-    // A disk that hangs does not hold us up.
+    // A disk that hangs does not delay the end.
     let _ = tokio::time::timeout(LAST_RECORDS, recorder).await;
     tracing::info!("stopped; the filter stays in force");
     broken.map_or(Ok(()), |part| {
@@ -237,7 +239,7 @@ pub(crate) async fn serve(
     })
 }
 
-/// Refuses to go on with maps that the stored blocks do not fit into: the maps in force have them.
+/// Refuses maps that are too small for the stored blocks: the maps in force have them.
 async fn enough_room(store_handle: &StoreHandle, capacity: u32) -> Result<(), Failure> {
     let stored = store_handle.read(|reader| reader.count_of(Kind::Block, false)).await;
     match stored {
@@ -253,7 +255,7 @@ async fn enough_room(store_handle: &StoreHandle, capacity: u32) -> Result<(), Fa
     }
 }
 
-/// The name of this edge in decisions.
+/// Returns the name of this edge in decisions.
 pub(crate) fn node() -> String {
     nix::unistd::gethostname()
         .ok()

@@ -1,4 +1,4 @@
-//! TODO-DOC
+//! Handles the signals: reload, comparison and end.
 
 use crate::config::Config;
 use crate::daemon::app::App;
@@ -28,7 +28,7 @@ pub(crate) async fn wait_for_signal(app: &App, compare: &Notify) -> Result<(), F
     Ok(())
 }
 
-/// Reads the configuration again; one with an error leaves the old one in force.
+/// Reads the configuration again. If it has an error, the old one remains in force.
 pub(crate) async fn reload(app: &App, compare: &Notify) {
     let old = app.control.config();
     let read = Config::read(&old.path).and_then(|new| {

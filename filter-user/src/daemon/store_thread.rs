@@ -1,4 +1,5 @@
-//! The thread that owns the store. What blocks waits for it; what lets through does not.
+//! Runs the thread that owns the store. Changes that block wait for it; changes that let calls
+//! through do not.
 
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
@@ -16,26 +17,26 @@ use crate::daemon::limits;
 use crate::daemon::limits::Turn;
 use crate::store::{Error, Reader, Store};
 
-/// How long an answer about something that is in force already waits for the disk: it has to come
-/// within a second.
+/// How long an answer about a change in force waits for the disk: the answer must come within a
+/// second.
 const PATIENCE: Duration = Duration::from_millis(750);
 /// How long the start waits for the store to open.
 const OPEN_PATIENCE: Duration = Duration::from_secs(10);
-/// How often what could not be written is tried again.
+/// How often a failed write is tried again.
 const RETRY: Duration = Duration::from_secs(5);
 
-/// Bounds of the times that changes take: 0.5 ms to 16 s, twice as long each.
+/// Bounds of the durations of changes: 0.5 ms to 16 s, each twice the one before.
 const FIRST_BUCKET: f64 = 0.0005;
 const BUCKETS: u16 = 16;
 
-/// Threads of each lane of readers. Together they are far fewer than tokio has for what blocks, and
-/// their files fit into what a process may open.
+/// Threads of each lane of readers. Together they are far fewer than tokio's blocking threads, and
+/// their files fit into the limit of open files.
 const SOON: usize = 8;
 /// See [`SOON`].
 const SHORT: usize = 8;
 /// See [`SOON`].
 const PAGE: usize = 4;
-/// See [`SOON`]. One less than the processors of a small server, or two.
+/// See [`SOON`]. A small server has two processors or one more.
 const LONG: usize = 2;
 
 type Job = Box<dyn FnOnce(&mut Result<Store, String>) + Send>;
@@ -43,7 +44,7 @@ type Lasting = Box<dyn FnMut(&mut Store) -> Result<(), Error> + Send>;
 
 enum Order {
     Once(Job),
-    /// In force already: written now or, when that fails, as soon as it can be.
+    /// The change is in force: it is written now or, if that fails, as soon as possible.
     Lasting(Lasting, oneshot::Sender<Result<(), String>>),
 }
 
@@ -62,17 +63,17 @@ pub struct StoreHandle {
 
 /// Readers that run at the same time; those of one lane wait for no other.
 struct Lanes {
-    /// For ways out and the status.
+    /// For changes that let calls through, and for the status.
     soon: Arc<Semaphore>,
-    /// For what reads a few rows.
+    /// For questions about a few rows.
     short: Arc<Semaphore>,
     /// For pages of lists.
     page: Arc<Semaphore>,
-    /// For what reads the whole store.
+    /// For questions about the whole store.
     long: Arc<Semaphore>,
 }
 
-/// Set when nobody waits for a reader any more.
+/// Set when nobody waits for a reader.
 #[derive(Default)]
 struct Abandoned(Arc<AtomicBool>);
 
@@ -83,8 +84,8 @@ impl Drop for Abandoned {
 }
 
 impl StoreHandle {
-    /// Opens the store on a thread of its own. A store that cannot be opened is no error: the
-    /// filter is in force without it, and it is tried again.
+    /// Opens the store on a thread of its own. A store that cannot be opened is not an error: the
+    /// filter is in force without it, and the thread tries again.
     #[must_use]
     pub fn start(path: &Path) -> StoreHandle {
         let (orders, receiver) = channel();
@@ -124,30 +125,30 @@ impl StoreHandle {
         store_handle
     }
 
-    /// What is wrong with the store, as far as known.
+    /// Returns the known problem of the store.
     #[must_use]
     pub fn problem(&self) -> Option<String> {
         self.problem.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Changes that are in force and not on disk.
+    /// Counts the changes that are in force and not on disk.
     #[must_use]
     pub fn unsaved(&self) -> usize {
         self.unsaved.load(Ordering::Relaxed)
     }
 
-    /// How long changes took on the store's thread, in seconds.
+    /// Returns the durations of changes on the store's thread, in seconds.
     #[must_use]
     pub fn took(&self) -> Histogram {
         self.took.clone()
     }
 
-    /// Writes something that must be on disk before it is in force. The thread has it when this
-    /// returns; the future only waits for the answer. It is not done when whoever asked has given
-    /// up before its turn comes.
+    /// Writes a change that must be on disk before it is in force. The thread has the change when
+    /// this returns; the future only waits for the answer. The thread skips the change if the
+    /// caller has given up before its turn.
     ///
     /// # Errors
-    /// That the store takes no writes, and why; what `write` says.
+    /// [`ProblemKind::Store`] if the store takes no writes; any problem that `write` returns.
     pub fn write_through<T, F>(
         &self,
         write: F,
@@ -184,8 +185,8 @@ impl StoreHandle {
         }
     }
 
-    /// Writes down what is in force already. The thread has it when this returns; the future says
-    /// after a moment whether it is on disk.
+    /// Writes a change that is in force already. The thread has the change when this returns; the
+    /// future reports after a moment whether it is on disk.
     pub fn write_behind<F>(&self, write: F) -> impl Future<Output = Persisted> + use<F>
     where
         F: FnMut(&mut Store) -> Result<(), Error> + Send + 'static,
@@ -199,7 +200,7 @@ impl StoreHandle {
                 let _slot = slot;
                 tokio::time::timeout(PATIENCE, wait).await
             };
-            // The slot is held for that long also where whoever asked hangs up: nobody piles up work.
+            // The slot is held for that long even if the client hangs up: no client piles up work.
             match tokio::spawn(waited).await {
                 Ok(Ok(Ok(Ok(())))) => Persisted::Yes,
                 Ok(Ok(Ok(Err(why)))) => Persisted::No(why),
@@ -213,11 +214,11 @@ impl StoreHandle {
         while self.alive.clone().changed().await.is_ok() {}
     }
 
-    /// As [`StoreHandle::read`], for ways out and the status, which must not wait: a disk that does not
-    /// answer for [`PATIENCE`] is one that cannot be read.
+    /// Reads as [`StoreHandle::read`], for changes and questions that must not wait. A disk that
+    /// does not answer for [`PATIENCE`] counts as unreadable.
     ///
     /// # Errors
-    /// A store that cannot be read in time, and why.
+    /// [`ProblemKind::Store`] if the store cannot be read in time.
     pub async fn read_soon<T: Send + 'static>(
         &self,
         read: impl FnOnce(&Reader) -> Result<T, Error> + Send + 'static,
@@ -228,10 +229,10 @@ impl StoreHandle {
         }
     }
 
-    /// Asks the store for a few rows, on a connection that never waits for the writer.
+    /// Reads a few rows, on a connection that never waits for the writer.
     ///
     /// # Errors
-    /// A store that cannot be read, and why.
+    /// [`ProblemKind::Store`] if the store cannot be read.
     pub async fn read<T: Send + 'static>(
         &self,
         read: impl FnOnce(&Reader) -> Result<T, Error> + Send + 'static,
@@ -239,10 +240,10 @@ impl StoreHandle {
         self.read_on(&self.lanes.short, None, read).await
     }
 
-    /// As [`StoreHandle::read`], for one page of a list.
+    /// Reads one page of a list, otherwise as [`StoreHandle::read`].
     ///
     /// # Errors
-    /// A store that cannot be read, and why.
+    /// [`ProblemKind::Store`] if the store cannot be read.
     pub async fn read_page<T: Send + 'static>(
         &self,
         read: impl FnOnce(&Reader) -> Result<T, Error> + Send + 'static,
@@ -251,10 +252,10 @@ impl StoreHandle {
         self.read_on(&self.lanes.page, turn, read).await
     }
 
-    /// As [`StoreHandle::read`], for what reads the whole store, or all of one number.
+    /// Reads the whole store, or all of one number, otherwise as [`StoreHandle::read`].
     ///
     /// # Errors
-    /// A store that cannot be read, and why.
+    /// [`ProblemKind::Store`] if the store cannot be read.
     pub async fn read_long<T: Send + 'static>(
         &self,
         read: impl FnOnce(&Reader) -> Result<T, Error> + Send + 'static,
@@ -263,8 +264,7 @@ impl StoreHandle {
         self.read_on(&self.lanes.long, turn, read).await
     }
 
-    /// Reads on a thread of a lane. It ends when whoever asked has given up, and the user's turn
-    /// with it.
+    /// Reads on a thread of a lane. The read and the user's turn end when the caller gives up.
     async fn read_on<T: Send + 'static>(
         &self,
         lane: &Arc<Semaphore>,
@@ -302,7 +302,7 @@ impl StoreHandle {
     }
 }
 
-/// Notes what is wrong with the store, and tells when that changes.
+/// Notes the problem of the store, and logs a change.
 fn note(problem: &Mutex<Option<String>>, found: Option<String>) {
     let mut known = problem.lock().unwrap_or_else(PoisonError::into_inner);
     match (&*known, &found) {
@@ -313,7 +313,7 @@ fn note(problem: &Mutex<Option<String>>, found: Option<String>) {
     *known = found;
 }
 
-/// The problem that a store's error is for whoever asked.
+/// Returns the problem that a client gets for an error of the store.
 #[must_use]
 pub fn refused(error: &Error) -> Problem {
     no_writes(error.to_string())
@@ -347,7 +347,7 @@ impl Thread {
             }
             let begun = order.is_some().then(Instant::now);
             match order {
-                // What waits comes first: else it could undo what is written now.
+                // Waiting changes come first: otherwise they could undo this one.
                 Some(Order::Once(job)) => match self.catch_up() {
                     Ok(()) => job(&mut self.store),
                     Err(error) => job(&mut Err(error)),
@@ -386,7 +386,7 @@ impl Thread {
         Ok(())
     }
 
-    /// Opens a store that could not be opened, and writes what waits.
+    /// Opens a store that could not be opened, and writes the waiting changes.
     fn mend(&mut self) {
         if self.store.is_ok() && self.waiting.is_empty() {
             return;
@@ -407,7 +407,7 @@ mod tests {
     use super::*;
     use crate::sys::clock;
 
-    /// A keeper of a new store.
+    /// Opens a new store.
     fn store_handle() -> (tempfile::TempDir, StoreHandle) {
         let folder = tempfile::tempdir().unwrap();
         let store_handle = StoreHandle::start(&folder.path().join("palang.db"));
@@ -415,7 +415,7 @@ mod tests {
         (folder, store_handle)
     }
 
-    /// Reads that do not end by themselves, on all threads of a lane and more.
+    /// Starts reads that do not end by themselves, on all threads of a lane and more.
     fn hogs(lane: impl Fn() -> tokio::task::JoinHandle<()>) -> Vec<tokio::task::JoinHandle<()>> {
         (0..3 * SOON).map(|_| lane()).collect()
     }
@@ -463,7 +463,7 @@ mod tests {
             move || {
                 let (store_handle, ended) = (store_handle.clone(), ended.clone());
                 tokio::spawn(async move {
-                    // As a disk that hangs: it does not hear that nobody waits any more.
+                    // Like a disk that hangs, it does not notice that nobody waits.
                     let wait = move |_: &Reader| {
                         while ended.has_changed().is_ok() {
                             thread::sleep(Duration::from_millis(5));
@@ -498,7 +498,7 @@ mod tests {
         let (told, outcome) = std::sync::mpsc::channel();
         let read = move |reader: &Reader| {
             let _ = begun.send(());
-            // Until it is told to end.
+            // Until it is interrupted.
             let error = loop {
                 if let Err(error) = reader.verify_audit(None) {
                     break error;

@@ -1,4 +1,4 @@
-//! TODO-DOC
+//! Keeps the notes of offline commands, which the daemon adopts later.
 
 use crate::api::wire::Persisted;
 use crate::config::Paths;
@@ -20,20 +20,21 @@ const ASIDE: &str = ".odd-";
 /// How long an answer waits for the disk.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// What was done on the maps while no daemon answered.
+/// A change of the maps that was made while no daemon answered.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Note {
-    /// When.
+    /// Time of the change.
     pub time: Timestamp,
     /// The number or prefix that was allowed.
     pub number: Option<String>,
-    /// The interface that the filter was taken off; with neither it is about the override.
+    /// The interface that the filter was detached from. A note without number and interface is
+    /// about the override.
     pub interface: Option<String>,
-    /// Until when; null: without end, or the override was switched off.
+    /// The end; null: no end, or the override was switched off.
     pub until: Option<Timestamp>,
-    /// Why.
+    /// The reason.
     pub reason: String,
-    /// Who.
+    /// The user.
     pub author: String,
     /// The live incident that it was made for.
     #[serde(default)]
@@ -41,16 +42,16 @@ pub struct Note {
 }
 
 impl Note {
-    /// The file of notes in the daemon's folder.
+    /// Returns the file of notes in the daemon's folder.
     #[must_use]
     pub fn file(paths: &Paths) -> PathBuf {
         paths.state.join("direct.jsonl")
     }
 
-    /// What is odd about it, so that it could not be adopted.
+    /// Checks that the daemon can adopt the note.
     ///
     /// # Errors
-    /// In words.
+    /// Returns why it cannot.
     pub(crate) fn check(&self) -> Result<(), String> {
         free_text::text("reason", &self.reason)?;
         free_text::name("author", &self.author)?;
@@ -67,7 +68,7 @@ impl Note {
         }
     }
 
-    /// Whether it is about the override.
+    /// Returns whether the note is about the override.
     #[must_use]
     pub fn is_override(&self) -> bool {
         self.number.is_none() && self.interface.is_none()
@@ -80,7 +81,7 @@ impl Note {
         file.sync_all()
     }
 
-    /// Leaves it for the daemon, after the maps have what it tells.
+    /// Leaves the note for the daemon, after the change is in the maps.
     pub(crate) fn leave(self, paths: &Paths) -> Persisted {
         let file = Note::file(paths);
         let path = file.clone();
@@ -100,18 +101,17 @@ impl Note {
 pub struct Notes {
     /// Those that can be adopted.
     pub list: Vec<Note>,
-    /// What is wrong with the others, by the number of the line. What they are about is in the maps
-    /// all the same.
+    /// Problems of the other notes, by line number. Their changes are in the maps in any case.
     pub odd: Vec<(usize, String)>,
     file: PathBuf,
     pub(crate) length: usize,
 }
 
 impl Notes {
-    /// Reads them. A line that is being written is left for the next time.
+    /// Reads the notes. An unfinished line is left for the next time.
     ///
     /// # Errors
-    /// The file is there and cannot be read.
+    /// Returns an error if the file exists and cannot be read.
     pub fn read(paths: &Paths) -> io::Result<Notes> {
         let file = Note::file(paths);
         let mut notes = Notes { file, ..Notes::default() };
@@ -138,8 +138,8 @@ impl Notes {
         Ok(notes)
     }
 
-    /// Removes them, unless there are more by now. Where some are odd the file is put aside for
-    /// somebody to look at.
+    /// Removes the notes that were read. If there are more by now, the file remains. If some are
+    /// odd, the file is renamed for a person to look at.
     pub fn remove(&self) {
         let is_all = |length| length == self.length as u64;
         if self.length == 0 || !self.file.metadata().is_ok_and(|file| is_all(file.len())) {
@@ -155,7 +155,7 @@ impl Notes {
         let _ = fs::rename(&self.file, aside);
     }
 
-    /// A file with odd notes that nobody has looked at yet.
+    /// Returns a file with odd notes that still exists.
     #[must_use]
     pub fn put_aside(paths: &Paths) -> Option<PathBuf> {
         let file = Note::file(paths);
@@ -242,7 +242,7 @@ mod tests {
         assert_eq!((notes.list.len(), notes.odd.len()), (0, 0));
         notes.remove();
         assert!(file.exists());
-        // Nobody writes it any more.
+        // The line will not be finished.
         let long_ago = std::time::SystemTime::now() - 2 * WRITING;
         text.set_modified(long_ago).unwrap();
         let notes = Notes::read(&paths).unwrap();
@@ -252,7 +252,8 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
 
-        /// Whatever is in the file: a note that is read can be stored, and reading never fails.
+        /// Checks for any file that reading never fails, and that a note that is read can be
+        /// stored.
         #[test]
         fn a_note_that_is_read_can_be_adopted(
             reason in prop_oneof![".{0,20}", ".{300,1200}"],

@@ -19,7 +19,7 @@ const BODY_MAX: usize = 64 * 1024;
 /// How long such a body may take.
 const BODY_TIME: Duration = Duration::from_secs(10);
 
-/// Answers a request that has come whole and finds a slot, and says no to all others.
+/// Lets a complete request with a slot through, and refuses all others.
 pub async fn admit(request: Request, next: Next) -> Response {
     let peer = request.extensions().get::<ConnectInfo<Option<Peer>>>();
     let Some(peer) = peer.and_then(|ConnectInfo(peer)| peer.clone()) else {
@@ -36,7 +36,7 @@ pub async fn admit(request: Request, next: Next) -> Response {
     }
 }
 
-/// A request with its whole body.
+/// Reads the whole body of a request.
 async fn whole(request: Request) -> Result<Request, Problem> {
     let usage = |message| Problem { kind: ProblemKind::Usage, message };
     let (parts, body) = request.into_parts();

@@ -1,4 +1,4 @@
-//! TODO-DOC
+//! Handles the routes of interfaces.
 
 use crate::api::wire;
 use crate::api::wire::Problem;
@@ -32,7 +32,7 @@ pub(crate) async fn attach(
     Ok(Json(done))
 }
 
-/// Takes the filter off an interface. Role admin.
+/// Detaches the filter from an interface. Role admin.
 #[utoipa::path(delete, path = "/v1/interfaces/{name}",
     params(("name" = String, Path), ("dry_run" = Option<bool>, Query)),
     responses((status = 200, body = wire::Interface), (status = 404, body = Problem)))]

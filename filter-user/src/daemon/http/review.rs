@@ -1,4 +1,4 @@
-//! TODO-DOC
+//! Handles the routes of reviews and events.
 
 use crate::api::wire;
 use crate::api::wire::Problem;
@@ -20,9 +20,8 @@ pub(crate) struct ReviewQuery {
     pub(crate) all: bool,
 }
 
-/// Redial grants and reports that nobody has looked at, oldest first, one a line; with `all` also the
-/// others.
-/// Role read.
+/// Lists open reviews of redial grants and reports, oldest first, one a line; with `all` also
+/// closed ones. Role read.
 #[utoipa::path(get, path = "/v1/reviews", params(("all" = Option<bool>, Query)),
     responses((status = 200, body = wire::Review, content_type = "application/x-ndjson")))]
 pub(crate) async fn list_reviews(
@@ -42,7 +41,7 @@ pub(crate) async fn list_reviews(
     .await
 }
 
-/// Notes that somebody looked at a redial grant or a report. Role operate.
+/// Closes the review of a redial grant or a report. Role operate.
 #[utoipa::path(post, path = "/v1/reviews/{id}/close", params(("id" = u64, Path)),
     request_body = wire::CloseReview,
     responses((status = 200, body = wire::ReviewClosed), (status = 403, body = Problem),
@@ -91,7 +90,7 @@ fn review_id(id: &str) -> Result<u64, Problem> {
     id.parse().map_err(|_| usage(format!("{id:?} is no number of a review")))
 }
 
-/// What happens from now on, one event a line, until the connection is closed. Role read.
+/// Streams events, one a line, until the connection is closed. Role read.
 #[utoipa::path(get, path = "/v1/events",
     responses((status = 200, body = wire::Event, content_type = "application/x-ndjson")))]
 pub(crate) async fn events(State(app): State<App>, who: Principal) -> Result<Response, Problem> {

@@ -1,4 +1,5 @@
-//! What `palang top` shows, once a second: the status, counts by trunk, and who is refused most.
+//! Streams the data of `palang top`, once a second: the status, counts by trunk, and the callers
+//! that are refused most.
 
 use crate::api::wire;
 use crate::api::wire::Problem;
@@ -20,7 +21,7 @@ use futures_util::{Stream, stream};
 use serde::Serialize;
 use tokio::time::{Interval, MissedTickBehavior};
 
-/// A line, or why there is none any more.
+/// A line, or the error that ends the lines.
 #[derive(Serialize)]
 #[serde(untagged)]
 pub enum Line {
@@ -28,7 +29,7 @@ pub enum Line {
     Problem(Problem),
 }
 
-/// A line a second, until one fails.
+/// Returns a line a second, until one fails.
 pub fn lines(app: App, who: Principal) -> impl Stream<Item = Line> + Send + 'static {
     struct Looking {
         app: App,
@@ -87,8 +88,8 @@ pub(crate) fn told(number: Number, count: Count, who: &Principal) -> wire::BusyC
     }
 }
 
-/// The status, counts by trunk, and who is refused most, once a second, until the connection is
-/// closed. Role read.
+/// Streams the status, counts by trunk, and the callers that are refused most, once a second, until
+/// the connection is closed. Role read.
 #[utoipa::path(get, path = "/v1/top",
     responses((status = 200, body = wire::Top, content_type = "application/x-ndjson")))]
 pub(crate) async fn get_top(State(app): State<App>, who: Principal) -> Result<Response, Problem> {

@@ -1,8 +1,8 @@
-//! TODO-DOC
+//! Starts the log.
 
 use std::io;
 
-/// Structured to the journal when systemd runs us, else to standard error.
+/// Logs to the journal if systemd runs us, otherwise to standard error.
 pub(crate) fn log() {
     use tracing_subscriber::layer::SubscriberExt as _;
     use tracing_subscriber::util::SubscriberInitExt as _;

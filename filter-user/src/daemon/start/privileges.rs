@@ -1,12 +1,13 @@
-//! What the daemon gives up before it has a second thread, because both ways of giving up hold for
-//! the calling thread and for those that it makes afterwards:
+//! Gives up privileges before the daemon has a second thread: both ways apply to the calling thread
+//! and to the threads that it starts afterwards.
 //!
-//! 1. Files (Landlock, where the kernel has it): it writes below its own folders, reads what a
-//!    reload and the user database need, runs no program, listens on no TCP port but the configured
-//!    ones, and signals nobody. (Connecting is the unit's matter: a reload may name a new webhook.)
-//! 2. Capabilities: CAP_BPF and CAP_NET_ADMIN are left, to attach to an interface that comes later.
-//!    CAP_CHOWN has given the socket its group by then. CAP_PERFMON is with [`Loader`], a thread that
-//!    ends with the load.
+//! 1. Files (Landlock, if the kernel has it): the daemon writes below its own folders and reads the
+//! files of a reload and the user database. It runs no program, listens on no TCP port but the
+//! configured ones, and sends no signals. (The unit limits connections: a reload may name a new
+//! webhook.)
+//! 2. Capabilities: CAP_BPF and CAP_NET_ADMIN remain, to attach to an interface that comes later.
+//! CAP_CHOWN has given the socket its group by then. CAP_PERFMON is with [`Loader`], a thread that
+//! ends with the load.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -24,11 +25,11 @@ use crate::config::Config;
 use crate::datapath::{Error, Filter, Pins};
 use crate::exit::{Exit, Failure};
 
-/// What this file was written for; an older kernel has less of it.
+/// Version of Landlock that these rules need; an older kernel enforces a part of them.
 const LANDLOCK: ABI = ABI::V6;
 
-/// What libraries read: users and groups (replaced by renaming, so their folder), the libraries of
-/// the name service, SSSD's memory caches, time zones, the number of CPUs, randomness.
+/// Files that libraries read: users and groups (replaced by renaming, so their folder), the
+/// libraries of the name service, SSSD's memory caches, time zones, the number of CPUs, randomness.
 const READ: [&str; 10] = [
     "/etc",
     "/usr",
@@ -42,16 +43,16 @@ const READ: [&str; 10] = [
     "/dev/urandom",
 ];
 
-/// What is left when the program is loaded.
+/// Capabilities that remain after the program is loaded.
 const LEFT: [Capability; 2] = [Capability::CAP_BPF, Capability::CAP_NET_ADMIN];
 /// Without it the verifier refuses the program.
 const LOADING: Capability = Capability::CAP_PERFMON;
 
-/// Closes the file system but for what this configuration needs. Its folders have to be there. On a
-/// kernel without Landlock nothing happens, and the log says so.
+/// Restricts the file system to the needs of this configuration. The folders must exist. A kernel
+/// without Landlock restricts nothing, and the log says so.
 ///
 /// # Errors
-/// A folder that cannot be opened; a kernel that has Landlock and refuses the rules.
+/// Returns an error if a folder cannot be opened, or a kernel with Landlock refuses the rules.
 pub fn close_files(config: &Config) -> Result<(), Failure> {
     let done = closed(config).map_err(|error| {
         Failure::new(Exit::Failed, format!("cannot close the file system (Landlock): {error}"))
@@ -97,11 +98,11 @@ fn writable(config: &Config) -> Vec<PathBuf> {
     own.into_iter().chain(&paths.backup).cloned().collect()
 }
 
-/// Whether a copy of the store may be written to this file: below the folder of the store or that
-/// of backups. The same on every kernel.
+/// Checks that a copy of the store may be written to this file: below the folder of the store or of
+/// backups. The check is the same on every kernel.
 ///
 /// # Errors
-/// It may not, or its folder is not there; what to do.
+/// Returns why it may not, or that its folder is missing, and what to do.
 pub fn may_write_backup(config: &Config, file: &Path) -> Result<(), String> {
     let folder = folder_of(file);
     let real = |folder: &Path| {
@@ -146,11 +147,11 @@ fn folder_of(file: &Path) -> PathBuf {
     }
 }
 
-/// Gives up all capabilities but those that attaching needs, and hands out the one thread that
-/// may still load the program.
+/// Gives up all capabilities but those that attaching needs. Returns the only thread that may still
+/// load the program.
 ///
 /// # Errors
-/// The kernel refuses it, which it never should; no thread.
+/// Returns an error if the kernel refuses it, or no thread starts.
 pub fn drop_capabilities() -> Result<Loader, Failure> {
     let failed = |error: &dyn std::fmt::Display| {
         Failure::new(Exit::Failed, format!("cannot give up capabilities: {error}"))
@@ -161,7 +162,7 @@ pub fn drop_capabilities() -> Result<Loader, Failure> {
     Ok(loader)
 }
 
-/// Keeps these, as far as the calling thread has them.
+/// Keeps these capabilities, as far as the calling thread has them.
 fn keep(wanted: impl IntoIterator<Item = Capability>) -> Result<(), caps::errors::CapsError> {
     let have = caps::read(None, CapSet::Permitted)?;
     let left: CapsHashSet = wanted.into_iter().filter(|one| have.contains(one)).collect();
@@ -184,7 +185,7 @@ impl Loader {
                 if let Ok(filter) = &mut loaded
                     && let Err(error) = filter.load_egress()
                 {
-                    // Attaching it will say so again; calls that come in do not need it.
+                    // Attaching reports the error again; incoming calls do not need this program.
                     tracing::warn!("the program for packets that leave: {error}");
                 }
                 let _ = answer.send(loaded);
@@ -193,7 +194,7 @@ impl Loader {
         Ok(Loader(orders))
     }
 
-    /// [`Filter::load`].
+    /// Calls [`Filter::load`] on its thread.
     ///
     /// # Errors
     /// Those of [`Filter::load`].

@@ -1,5 +1,7 @@
-//! The socket of the control API: bound and given to its group while the daemon still has
-//! CAP_CHOWN, under a name where nobody looks for it; put in its place when everything is ready.
+//! Binds the socket of the control API.
+//!
+//! It gets its group while the daemon still has CAP_CHOWN, under a temporary name. It gets its own
+//! name when everything is ready.
 
 use std::fs::{self, Permissions};
 use std::io;
@@ -17,18 +19,18 @@ use crate::sys::lock::failed;
 pub struct Bound {
     listener: net::UnixListener,
     path: PathBuf,
-    /// Why its group does not have it.
+    /// Why the socket does not have its group.
     problem: Option<String>,
 }
 
 impl Bound {
-    /// Binds it and gives it its group. The lock of its folder has to be held.
+    /// Binds the socket and gives it its group. The caller holds the lock of its folder.
     ///
     /// # Errors
-    /// A folder that cannot be written.
+    /// Returns an error if the folder cannot be written.
     pub fn new(path: &Path, group: &str) -> Result<Bound, Failure> {
         let new = &not_yet(path);
-        // We hold the lock: whoever made it is gone.
+        // We hold the lock: the process that created it is gone.
         match fs::remove_file(new) {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -55,10 +57,10 @@ impl Bound {
         Ok(Bound { listener, path: path.to_owned(), problem })
     }
 
-    /// From here on whoever connects is answered.
+    /// Gives the socket its name: clients can connect from here on.
     ///
     /// # Errors
-    /// A folder that cannot be written.
+    /// Returns an error if the folder cannot be written.
     pub fn listen(self) -> Result<UnixListener, Failure> {
         if let Some(problem) = &self.problem {
             tracing::warn!("{problem}");
@@ -72,7 +74,8 @@ impl Bound {
     }
 }
 
-/// Not longer than the name of the socket: there may be no room for that.
+/// Returns the temporary name. It is not longer than the socket's name, which may have the maximum
+/// length.
 fn not_yet(path: &Path) -> PathBuf {
     path.with_extension("new")
 }

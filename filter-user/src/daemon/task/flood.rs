@@ -1,5 +1,6 @@
-//! Which refusals get a record of their own. In a flood not every one does, or it would fill the disk:
-//! further refusals of a number count in its last record. Where it has none, its trunk counts them.
+//! Decides which refusals get a record of their own. In a flood not every one does, because the
+//! disk would fill up: further refusals of a number count in its last record. Without a record, the
+//! trunk counts them.
 
 use std::collections::HashMap;
 
@@ -228,7 +229,7 @@ mod tests {
     }
 
     proptest! {
-        /// Records have their bounds, and a record that counts is there, whatever comes.
+        /// Checks that records stay within their limits, and that a record that counts exists.
         #[test]
         fn records_have_their_bounds(
             calls in prop::collection::vec((0u64..20, 0u16..3, 0u64..400), 0..400),

@@ -128,7 +128,7 @@ impl Queue {
         self.handed.rows == self.rows.len()
     }
 
-    /// Takes out the part that the store has now. Returns numbers and keys of the new records there.
+    /// Removes the part that the store has now. Returns numbers and keys of the new records there.
     pub fn stored(&mut self, stored: &Stored) -> Vec<(u64, AttemptKey)> {
         let Handed { rows, more, thinned } = std::mem::take(&mut self.handed);
         let mut new = Vec::with_capacity(rows);
@@ -282,7 +282,8 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever the store does, an attempt is stored or waits, or its record was odd or gone.
+        /// Checks that an attempt is stored or waits, or its record was odd or gone, for any
+        /// answers of the store.
         #[test]
         fn every_attempt_is_somewhere(steps in prop::collection::vec(step(), 0..120)) {
             let mut queue = Queue::default();

@@ -1,4 +1,4 @@
-//! TODO-DOC
+//! Reconciles store and maps at the start, and compares them regularly.
 
 use crate::api::wire::Problem;
 use crate::daemon::adoption;
@@ -31,8 +31,8 @@ const DISK: Duration = Duration::from_secs(5);
 
 pub(crate) const NOTES: &str = "what was done without the daemon is not adopted";
 
-/// Makes store and maps one for the first time; `false`: the store cannot be read, the maps stay
-/// as they are, and it has to be tried again.
+/// Reconciles store and maps for the first time. Returns `false` if the store cannot be read: the
+/// maps remain as they are, and the caller tries again.
 pub(crate) async fn begin(
     control: &Arc<Control>,
     in_maps: InMaps,
@@ -40,7 +40,7 @@ pub(crate) async fn begin(
     alone: bool,
 ) -> bool {
     if alone {
-        // A disk that is full says so at once, one that hangs would hold up everything.
+        // A full disk answers at once; a disk that hangs would hold up everything.
         let commit = control.store_handle.write_through(|store| Ok(store.seen(clock::now())?));
         if tokio::time::timeout(DISK, commit).await.is_err() {
             tracing::error!("the disk does not answer: the maps stay as they are");
@@ -78,7 +78,7 @@ pub(crate) async fn begin(
     }
 }
 
-/// Compares store and maps, again and again, and when asked to.
+/// Compares store and maps regularly, and on request.
 pub(crate) async fn keep_in_sync(
     control: Arc<Control>,
     in_maps: InMaps,
@@ -116,7 +116,7 @@ pub(crate) async fn keep_in_sync(
         if is_due {
             of_blocks.clone_from(&problem);
             let took = begun.elapsed();
-            // What is changed while a comparison runs may be found by the next one only.
+            // Changes during a comparison may only be found by the next one.
             due = Instant::now() + HEALS.saturating_sub(COMPARE + 2 * took).max(COMPARE_BLOCKS);
             if is_asked {
                 tracing::info!("store and maps were compared in {took:?}");

@@ -1,4 +1,4 @@
-//! TODO-DOC
+//! Sends notifications to the webhook of the configuration.
 
 use crate::api::wire;
 use crate::config::Webhook;
@@ -19,7 +19,7 @@ use tokio::task::JoinSet;
 /// How long a console may take for one answer.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Bytes of its answer that are read; they mean nothing.
+/// Bytes of the answer that are read; their content has no meaning.
 const ANSWER_MAX: usize = 64 * 1024;
 
 /// Pauses before a notification is sent again.
@@ -30,7 +30,7 @@ const PAUSES: [Duration; 4] = [
     Duration::from_secs(4),
 ];
 
-/// How it is with the webhook.
+/// State of the webhook.
 #[derive(Debug, Default)]
 pub(crate) struct Hook {
     pub(crate) undelivered: AtomicU64,
@@ -43,7 +43,7 @@ impl Hook {
     }
 }
 
-/// Sends notifications to the webhook, one after the other, for ever.
+/// Sends notifications to the webhook, one after the other.
 pub(crate) async fn post_all(
     control: Arc<Control>,
     mut posts: mpsc::Receiver<wire::Event>,
@@ -74,7 +74,10 @@ pub(crate) async fn post_all(
     }
 }
 
-/// One try; an answer that is no success is an error.
+/// Sends a notification once.
+///
+/// # Errors
+/// Returns why the webhook did not confirm it.
 pub(crate) async fn post(webhook: &Webhook, body: Bytes) -> Result<(), String> {
     let asked = tokio::time::timeout(PATIENCE, exchange(webhook.address, webhook, body)).await;
     asked.unwrap_or_else(|_| Err(format!("no answer within {} s", PATIENCE.as_secs())))
@@ -91,12 +94,12 @@ async fn exchange(address: SocketAddr, webhook: &Webhook, body: Bytes) -> Result
         .header(header::CONNECTION, "close")
         .body(Full::new(body))
         .map_err(|error| text(&error))?;
-    // Ends with this exchange, whatever the other side still sends.
+    // The connection ends with this exchange, even if the other side still sends.
     let mut connections = JoinSet::new();
     connections.spawn(connection);
     let response = sender.send_request(request).await.map_err(|error| text(&error))?;
     let status = response.status();
-    // Read to its end: else the other side may see its answer cut off.
+    // The answer is read to its end: otherwise the other side may see its answer cut off.
     let _ = Limited::new(response.into_body(), ANSWER_MAX).collect().await;
     if status.is_success() { Ok(()) } else { Err(format!("it answered {status}")) }
 }
@@ -111,7 +114,7 @@ mod tests {
     /// More than is read of an answer, and than lies in the buffers of two sockets.
     const ENDLESS: usize = 64 << 20;
 
-    /// A console that answers so, and never stops; how much it could send.
+    /// Starts a console that never stops its answer; returns how much it could send.
     fn endless(head: &'static [u8]) -> (Webhook, std::thread::JoinHandle<usize>) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();

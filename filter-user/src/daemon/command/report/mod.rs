@@ -1,8 +1,8 @@
-//! Reports of calls: which of them are strikes, and what the ladder makes of these.
+//! Takes reports of calls, and applies the ladder to the strikes.
 //!
-//! Caller ID can be forged, so a report is a strike only where the call was seen here, was let
-//! through, and came on a trunk that vouches for its number. Every other one is on record and on
-//! the review list, and blocks nobody.
+//! Caller ID can be forged. So a report is a strike only if the call was seen here, was let
+//! through, and came on a trunk that vouches for its number. Every other report is recorded and put
+//! on the review list, and blocks nobody.
 
 mod reported_call;
 
@@ -36,22 +36,22 @@ use reported_call::{GRANT_END, ReportRequest, grant_ended_since, matched};
 /// Longest Call-ID, in bytes.
 const CALL_ID_MAX: usize = 4096;
 
-/// The kind of a review that a report led to.
+/// Kind of a review that a report led to.
 pub const REPORT: &str = "report";
 /// Origin of a block that the ladder set.
 pub const LADDER: &str = "ladder";
-/// What a report leads to.
+/// The effects of a report.
 pub(crate) struct Plan {
     pub(crate) report: Report,
-    /// What the strikes come to, this one included.
+    /// The sum of the strikes, including this one.
     pub(crate) step: Step,
-    /// The same in words.
+    /// Description of the strikes.
     pub(crate) told: String,
-    /// The block that is to be put, and the one before.
+    /// The block to put, and the one before.
     pub(crate) block: Option<(Decision, Option<Decision>)>,
-    /// Of `block`: it is the ladder's, and not only the end of a grant.
+    /// Whether `block` comes from the ladder, not only from the end of a grant.
     is_ladder: bool,
-    /// A redial grant ends with `block`; the attempts that it takes from now on.
+    /// The attempts that open the next grant, if a redial grant ends with `block`.
     ends_grant: Option<u8>,
     pub(crate) review: Option<Review>,
     pub(crate) problem: Option<Problem>,
@@ -59,10 +59,11 @@ pub(crate) struct Plan {
 }
 
 impl Control {
-    /// Takes a report, and does what the ladder says.
+    /// Records a report, and does what the ladder demands.
     ///
     /// # Errors
-    /// A number that cannot be read; a store that takes no writes: then nothing was recorded.
+    /// [`ProblemKind::Usage`] if the number or a text is not valid; [`ProblemKind::Store`] if the
+    /// store takes no writes. Nothing is recorded then.
     pub async fn add_report(
         self: &Arc<Self>,
         who: &Principal,
@@ -129,7 +130,7 @@ impl Control {
         })
     }
 
-    /// What a report leads to; changes nothing.
+    /// Plans the effects of a report; changes nothing.
     fn plan(&self, reader: &Reader, asked: &ReportRequest) -> Result<Plan, Problem> {
         let config = self.config();
         let ladder = &config.ladder;
@@ -317,7 +318,7 @@ impl Control {
         }
     }
 
-    /// The block that decides on a number, by the kernel's maps.
+    /// Returns the block of the kernel's maps that decides on a number.
     fn covering(&self, number: Number) -> Result<Option<abi::Block>, datapath::Error> {
         let now = clock::boot();
         let live = |block: &abi::Block| block.expires == 0 || now < block.expires;
@@ -326,8 +327,8 @@ impl Control {
         Ok(own.or(self.maps.blocked_prefix(&subject.key())?.filter(live)))
     }
 
-    /// Puts a plan into force: the report first, then the block, unless somebody has let the number
-    /// through since the report was accepted. Runs on the store's thread.
+    /// Carries out a plan: the report first, then the block, unless the number was let through
+    /// since the report was accepted. Runs on the store's thread.
     fn carry_out(
         &self,
         store: &mut Store,
@@ -408,7 +409,7 @@ fn why_unchanged(own: &Decision, why: Unchanged) -> String {
     }
 }
 
-/// Seconds of a ladder, of which there are at most a year's.
+/// Converts seconds of a ladder, at most a year.
 fn lasts(seconds: u64) -> SignedDuration {
     SignedDuration::from_secs(seconds.cast_signed())
 }
