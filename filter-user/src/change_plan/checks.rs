@@ -6,8 +6,8 @@ use crate::api::wire::{Problem, ProblemKind};
 use crate::model::free_text;
 
 /// Returns a problem of the kind [`ProblemKind::Usage`].
-pub(crate) fn usage<T>(message: impl Into<String>) -> Result<T, Problem> {
-    Err(Problem { kind: ProblemKind::Usage, message: message.into() })
+pub(crate) fn usage<T>(message: impl std::fmt::Display) -> Result<T, Problem> {
+    Err(Problem { kind: ProblemKind::Usage, message: message.to_string() })
 }
 
 /// Checks a reason, comment or note.

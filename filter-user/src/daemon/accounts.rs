@@ -1,6 +1,6 @@
 //! Counts which of the attempts that the kernel judged have a record.
 //!
-//! Lost attempts are not counted where they are lost: there are too many such places, and each new
+//! Lost attempts are not counted where they are lost. There are too many such places, and each new
 //! one would need a counter of its own. An attempt is lost if it was taken from the kernel's rings
 //! and neither has a record, nor waits for one, nor was thinned.
 

@@ -3,7 +3,7 @@
 //! decides which of both is right.
 //!
 //! A folder beside the pins names the store that the maps were written from. The rules reveal an
-//! older copy of that store: each block is stored before it is in a map, so no map has a block that
+//! older copy of that store. Each block is stored before it is in a map, so no map has a block that
 //! is newer than the whole store. `palang store restore` marks its store as chosen.
 
 use std::ops::ControlFlow;
@@ -82,7 +82,7 @@ pub async fn look(control: &Arc<Control>, in_maps: InMaps) -> Result<bool, Probl
     let about = Entry::new(clock::now(), "daemon", action).with("why", json!(found));
     let noted = move |store: &mut Store| Ok(store.set_state(HELD, &found, Some(about))?);
     if let Err(problem) = control.store_handle.write_through(noted).await {
-        tracing::error!("that the maps keep what they hold is not on disk: {}", problem.message);
+        tracing::error!(problem = %problem.message, "cannot store that the maps keep their entries");
     }
     Ok(is_held)
 }
@@ -120,7 +120,7 @@ pub async fn adopt(
 ) -> Result<Adopted, Problem> {
     let refused = |message: &str| Problem { kind: ProblemKind::Refused, message: message.into() };
     let Ok(_alone) = control.held.deciding.try_lock() else {
-        return Err(refused("somebody decides just now"));
+        return Err(refused("another decision is under way; try again later"));
     };
     if !control.held.is_held() {
         return Err(refused("the maps follow the store: there is nothing to decide"));

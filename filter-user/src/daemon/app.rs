@@ -25,7 +25,7 @@ pub struct App {
     /// The state of the daemon, with its commands.
     pub control: Arc<Control>,
     /// The interfaces of the filter.
-    pub links: Arc<Attachments>,
+    pub attachments: Arc<Attachments>,
     /// Which attempts have a record.
     pub accounts: Arc<Accounts>,
     /// Redial grants, as they are given.
@@ -69,7 +69,7 @@ impl App {
         let config = control.config();
         let attempts = Some(self.accounts.attempts(control.maps.event_stats()?));
         let mut status =
-            inspect::of_maps(&control.maps, config.blocks, self.links.seen(), attempts)?;
+            inspect::of_maps(&control.maps, config.blocks, self.attachments.seen(), attempts)?;
         status.daemon = true;
         status.since = Some(self.since);
         status.r#override = control.get_override().await?;
@@ -107,8 +107,9 @@ impl App {
                 if let Some(newest) = newest
                     && newest > clock::now() + jiff::SignedDuration::from_secs(5)
                 {
-                    let message =
-                        format!("the clock is behind the store's newest record, {newest}: set it");
+                    let message = format!(
+                        "the clock is earlier than the store's newest record, {newest}: set the clock"
+                    );
                     status.find(Health::Red, message);
                 }
             }
@@ -118,11 +119,14 @@ impl App {
             status.find(Health::Red, finding);
         }
         if let Some(problem) = control.comparison() {
-            let message = format!("store and maps are not one, the filter goes on: {problem}");
+            let message = format!(
+                "store and kernel maps are out of sync; the filter remains in force: {problem}"
+            );
             status.find(Health::Red, message);
         }
         if let Some(problem) = control.store_handle.problem() {
-            let message = format!("the store takes no writes; the filter goes on: {problem}");
+            let message =
+                format!("the store takes no writes; the filter remains in force: {problem}");
             status.find(Health::Red, message);
         }
         let unsaved = control.store_handle.unsaved();
@@ -143,7 +147,7 @@ impl App {
         if let Some(problem) = self.reviews.problem() {
             status.find(Health::Amber, problem);
         }
-        if let Some(why) = self.links.slow_reader() {
+        if let Some(why) = self.attachments.slow_reader() {
             status.find_slow_reader(why);
         }
         if status.drift > 0 {

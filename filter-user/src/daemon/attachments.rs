@@ -38,7 +38,7 @@ struct Known {
 }
 
 impl Known {
-    fn told(&self) -> Option<String> {
+    fn problem(&self) -> Option<String> {
         self.problem.clone().or_else(|| self.egress_problem.clone())
     }
 }
@@ -86,7 +86,7 @@ impl Attachments {
         let mut guard = self.filter.lock().await;
         let (filter, known) = &mut *guard;
         let Ok(links) = netlink::links().await else {
-            tracing::error!("cannot ask for interfaces");
+            tracing::error!("cannot list the interfaces of this machine");
             return;
         };
         let Ok(ours) = filter.program_id() else { return };
@@ -108,8 +108,8 @@ impl Attachments {
             (true, Ok(links)) => links,
             _ => links,
         };
-        let told = names.iter().map(|name| self.tell(name, &links, ours, known)).collect();
-        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = told;
+        let seen = names.iter().map(|name| self.interface(name, &links, ours, known)).collect();
+        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = seen;
     }
 
     async fn reconcile_one(
@@ -132,10 +132,11 @@ impl Attachments {
         if was_on && !self.pins.link(name).exists() && !self.pins.is_off(name) {
             // By hand, not by `palang detach`.
             if let Err(error) = self.pins.detach(name) {
-                tracing::error!("{error}");
+                tracing::error!(interface = name, %error, "cannot remove the pin");
             }
             tracing::warn!(
-                "{name}: somebody took the filter off; palang attach {name} brings it back"
+                interface = name,
+                "the filter was detached by hand; `palang attach` attaches it again"
             );
             self.audit("root", "detach", name, "its pin was removed").await;
         }
@@ -146,17 +147,17 @@ impl Attachments {
             Ok(how) => {
                 known.index = Some(link.index);
                 known.problem = None;
-                tracing::info!("{name}: attached ({how:?})");
+                tracing::info!(interface = name, mode = ?how, "attached");
                 if is_new || was_on {
                     self.control.reattached.fetch_add(1, Ordering::Relaxed);
-                    self.audit("daemon", "reattach", name, "the interface was made anew").await;
+                    self.audit("daemon", "reattach", name, "the interface was created again").await;
                 }
                 true
             }
             Err(error) => {
-                let text = told(&error, link);
+                let text = describe(&error, link);
                 if known.problem.as_ref() != Some(&text) {
-                    tracing::error!("{text}");
+                    tracing::error!(interface = name, problem = %text, "cannot attach");
                     known.problem = Some(text);
                 }
                 false
@@ -178,7 +179,7 @@ impl Attachments {
         let Some(link) = link.filter(|_| graced && self.pins.link(name).exists()) else {
             known.egress_problem = None;
             if is_on && let Err(error) = self.pins.detach_egress(name) {
-                tracing::error!("{error}");
+                tracing::error!(interface = name, %error, "cannot detach the program for outgoing packets");
             }
             return;
         };
@@ -187,14 +188,14 @@ impl Attachments {
         }
         match filter.attach_egress(name, Egress::of_this_kernel()) {
             Ok(how) => {
-                tracing::info!("{name}: call-back grace sees what leaves ({how:?})");
+                tracing::info!(interface = name, mode = ?how, "attached the program for outgoing packets");
                 known.egress = Some(link.index);
                 known.egress_problem = None;
             }
             Err(error) => {
                 let text = error.to_string();
                 if known.egress_problem.as_ref() != Some(&text) {
-                    tracing::error!("{text}");
+                    tracing::error!(interface = name, problem = %text, "no call-back grace");
                     known.egress_problem = Some(text);
                 }
             }
@@ -232,14 +233,14 @@ impl Attachments {
             let mode = mode.unwrap_or(self.control.config().xdp_mode);
             filter.attach(name, mode).map_err(|error| Problem {
                 kind: ProblemKind::Failed,
-                message: told(&error, link),
+                message: describe(&error, link),
             })?;
             self.pins.forget_off(name);
             known.insert(name.to_owned(), Known { index: Some(link.index), ..Known::default() });
             self.audit(&who.name, "attach", name, "asked for").await;
         }
         let links = interfaces().await?;
-        Ok(self.tell(name, &links, ours, known))
+        Ok(self.interface(name, &links, ours, known))
     }
 
     /// Detaches the filter from an interface, until it is attached again or the machine restarts.
@@ -267,10 +268,10 @@ impl Attachments {
             self.audit(&who.name, "detach", name, "asked for").await;
             links.map_err(unasked)?
         };
-        Ok(self.tell(name, &links, ours, known))
+        Ok(self.interface(name, &links, ours, known))
     }
 
-    fn tell(
+    fn interface(
         &self,
         name: &str,
         links: &[Link],
@@ -279,9 +280,9 @@ impl Attachments {
     ) -> Interface {
         let mut interface = inspect::interface(name, links, Some(ours));
         if self.pins.is_off(name) && interface.xdp.is_none() {
-            let message = format!("the filter was taken off by hand: palang attach {name}");
+            let message = format!("the filter was detached by hand: palang attach {name}");
             interface.problem = Some(message);
-        } else if let Some(problem) = known.get(name).and_then(Known::told) {
+        } else if let Some(problem) = known.get(name).and_then(Known::problem) {
             interface.problem = Some(problem);
         }
         interface
@@ -292,7 +293,7 @@ impl Attachments {
         for name in names {
             let who = Principal { name: "daemon".into(), role: crate::daemon::role::Role::Admin };
             if let Err(problem) = self.detach(&who, name, false).await {
-                tracing::warn!("{}", problem.message);
+                tracing::warn!(interface = %name, problem = %problem.message, "cannot detach");
             }
             self.pins.forget_off(name);
             self.filter.lock().await.1.remove(name);
@@ -305,15 +306,15 @@ async fn interfaces() -> Result<Vec<Link>, Problem> {
 }
 
 fn unasked(error: std::io::Error) -> Problem {
-    let message = format!("cannot ask for interfaces: {error}");
+    let message = format!("cannot list the interfaces of this machine: {error}");
     Problem { kind: ProblemKind::Failed, message }
 }
 
 /// Describes an error of attaching, with the id of the program that is in the way.
-fn told(error: &Error, link: &Link) -> String {
+fn describe(error: &Error, link: &Link) -> String {
     match (error, link.xdp) {
         (Error::Busy(name), Some(xdp)) => format!(
-            "another XDP program is on {name}, id {}: see `bpftool prog show id {0}`, and take it off \
+            "another XDP program is on {name}, id {}: see `bpftool prog show id {0}`, and detach it \
              first",
             xdp.program
         ),
@@ -334,7 +335,7 @@ pub async fn run(links: Arc<Attachments>) {
                 },
             },
             Err(error) => {
-                tracing::error!("cannot watch interfaces, looking every second: {error}");
+                tracing::error!(%error, "cannot watch interfaces; they are checked every second");
                 tick.tick().await;
                 watch = netlink::watch();
             }

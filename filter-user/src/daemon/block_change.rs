@@ -32,9 +32,12 @@ pub fn redial_of(
 ) -> Result<(Option<Redial>, u8), Problem> {
     if let Some(redial) = redial {
         if no_redial {
-            return problem(ProblemKind::Usage, "say one of: redial, no_redial");
+            return problem(
+                ProblemKind::Usage,
+                "redial and no_redial exclude each other: give one of them",
+            );
         }
-        redial.check().or_else(|message| problem(ProblemKind::Usage, message))?;
+        redial.check().or_else(|error| problem(ProblemKind::Usage, error.to_string()))?;
     }
     let flag = |set: bool, flag: u8| if set { flag } else { 0 };
     Ok((redial, flag(observe, BLOCK_OBSERVE) | flag(no_redial, BLOCK_NO_REDIAL)))

@@ -17,7 +17,7 @@ const MINUTES: u64 = 5;
 pub(crate) const CALLERS: usize = 20_000;
 
 /// Maximum number of callers in an answer.
-pub(crate) const TOLD: usize = 50;
+pub(crate) const CALLERS_SHOWN: usize = 50;
 
 /// Callers with the most refused calls, or calls that would be refused. They are in memory only,
 /// and start with the daemon.
@@ -101,7 +101,7 @@ impl Busiest {
         sums.sort_by_key(|(number, count)| {
             (std::cmp::Reverse((count.attempts, count.last)), *number)
         });
-        sums.truncate(TOLD);
+        sums.truncate(CALLERS_SHOWN);
         (sums, uncounted)
     }
 }
@@ -109,7 +109,7 @@ impl Busiest {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::daemon::busiest::{Busiest, MINUTE, TOLD};
+    use crate::daemon::busiest::{Busiest, CALLERS_SHOWN, MINUTE};
     use filter_common::reason::Reason;
 
     use crate::model::number_text;
@@ -179,7 +179,7 @@ mod tests {
         }
         busiest.take(&row(Some(caller(7)), Verdict::Drop, Verdict::Drop), 1);
         let (found, uncounted) = busiest.now(1);
-        assert_eq!((found.len(), uncounted), (TOLD, 3));
+        assert_eq!((found.len(), uncounted), (CALLERS_SHOWN, 3));
         assert_eq!((found[0].0, found[0].1.attempts), (caller(7), 2));
     }
 }

@@ -19,12 +19,12 @@ impl Chores {
             Some(problem) => {
                 let before = known.insert(failed, problem.clone());
                 if before.as_ref() != Some(&problem) {
-                    tracing::warn!("{failed}: {problem}");
+                    tracing::warn!(%problem, "{failed}");
                 }
             }
             None => {
                 if known.remove(failed).is_some() {
-                    tracing::info!("no longer so: {failed}");
+                    tracing::info!("solved: {failed}");
                 }
             }
         }

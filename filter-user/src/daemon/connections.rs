@@ -74,8 +74,8 @@ impl Connections {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Registers a connection. If there are too many, it closes the one that has waited longest
-    /// without a slot, of this user or of the user with the most. The receiver ends when this
+    /// Registers a connection. If there are too many, it closes one without a slot. It chooses the one
+    /// that waits longest, of this user or of the user with the most. The receiver ends when this
     /// connection is to be closed. Returns `None` if all others are busy.
     #[must_use]
     pub fn open(&self, uid: Option<u32>) -> Option<(Connection, oneshot::Receiver<()>)> {

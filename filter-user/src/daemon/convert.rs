@@ -127,7 +127,7 @@ pub fn call(id: u64, row: CallRow, who: &Principal) -> wire::Call {
     wire::Call {
         id,
         time: row.time,
-        caller: row.number.map(|number| who.sees(number.to_string())),
+        caller: row.number.map(|number| who.mask(number.to_string())),
         trunk: row.trunk,
         source: row.source,
         call_id: row.call_id,

@@ -64,7 +64,7 @@ impl Evidence {
         Watch { evidence: Arc::clone(self), frames }
     }
 
-    /// Ends the capture for live readers: without a daemon there are none.
+    /// Ends the capture for live readers: a daemon that ends has no readers.
     pub fn stop(&self) {
         let mut wanted = self.wanted();
         wanted.watches = 0;
@@ -72,7 +72,7 @@ impl Evidence {
     }
 
     /// Passes a frame to the live readers.
-    pub fn tell(&self, frame: &abi::Evidence) {
+    pub fn publish(&self, frame: &abi::Evidence) {
         // There may be no reader.
         if self.live.receiver_count() > 0 {
             let _ = self.live.send(Arc::new(*frame));
@@ -105,7 +105,7 @@ impl Evidence {
     pub(crate) fn write(&self, wanted: &Wanted) {
         let per_second = if wanted.is_on() { PER_SECOND } else { 0 };
         if let Err(error) = self.switch.set(per_second) {
-            tracing::error!("keeping INVITEs cannot be switched: {error}");
+            tracing::error!(%error, "cannot switch the capture of INVITEs");
         }
     }
 }

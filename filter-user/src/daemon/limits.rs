@@ -165,7 +165,7 @@ impl User {
         let none = |problem, count, whose| {
             let what = kind.name();
             let message = format!(
-                "{count} {what} {whose} are under way, which is the most: nothing was done; ask \
+                "{count} {what} {whose} are under way, which is the limit: nothing was done; try \
                  again when one of them has ended"
             );
             Err(Problem { kind: problem, message })

@@ -34,9 +34,9 @@ impl MapHold {
     pub fn finding(&self) -> Option<String> {
         let why = self.why()?;
         Some(format!(
-            "the store is not the one that the kernel's maps were written from, and the maps keep \
-             what they hold: {why}. Decide: `palang store adopt --from-maps` stores what the maps \
-             hold; `palang store restore BACKUP --replace`, with the daemon stopped, or \
+            "the kernel's maps were not written from this store, and keep their entries: {why}. \
+             Decide: `palang store adopt --from-maps` stores the entries of the maps. \
+             `palang store restore BACKUP --replace`, with the daemon stopped, or \
              `palang store adopt --from-store` let the maps follow a store"
         ))
     }

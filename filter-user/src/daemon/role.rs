@@ -43,14 +43,14 @@ impl Principal {
             Role::Admin => "admin",
         };
         Err(refused(&format!(
-            "{} has not the role {needed}: see [roles] in palang.toml for the groups that have it",
+            "{} needs the role {needed}: see [roles] in palang.toml for its groups",
             self.name
         )))
     }
 
     /// Returns a number as this user may see it.
     #[must_use]
-    pub fn sees(&self, number: String) -> String {
+    pub fn mask(&self, number: String) -> String {
         if self.role >= Role::Operate { number } else { masked(&number) }
     }
 }

@@ -140,9 +140,9 @@ impl Control {
         let mut known = self.comparison.lock().unwrap_or_else(PoisonError::into_inner);
         match &problem {
             Some(text) if known.as_ref() != Some(text) => {
-                tracing::error!("store and maps are not one: {text}");
+                tracing::error!(problem = %text, "store and kernel maps are out of sync");
             }
-            None if known.is_some() => tracing::info!("store and maps are one again"),
+            None if known.is_some() => tracing::info!("store and kernel maps are in sync again"),
             Some(_) | None => {}
         }
         *known = problem;
@@ -161,7 +161,7 @@ impl Control {
     pub fn subject(&self, text: &str) -> Result<Subject, Problem> {
         let plan = self.config().policy.trunks[0].profile.plan;
         number_text::typed(text, &plan)
-            .map_err(|message| Problem { kind: ProblemKind::Usage, message })
+            .map_err(|error| Problem { kind: ProblemKind::Usage, message: error.to_string() })
     }
 
     /// Returns the stored decision of the live allow for exactly this subject. Without a live

@@ -39,13 +39,16 @@ const PAGE: usize = 4;
 /// See [`SOON`]. A small server has two processors or one more.
 const LONG: usize = 2;
 
-type Job = Box<dyn FnOnce(&mut Result<Store, String>) + Send>;
+/// The open store, or why it cannot be opened.
+type Opened = Result<Store, Arc<Error>>;
+
+type Job = Box<dyn FnOnce(&mut Opened) + Send>;
 type Lasting = Box<dyn FnMut(&mut Store) -> Result<(), Error> + Send>;
 
 enum Order {
     Once(Job),
     /// The change is in force: it is written now or, if that fails, as soon as possible.
-    Lasting(Lasting, oneshot::Sender<Result<(), String>>),
+    Lasting(Lasting, oneshot::Sender<Result<(), Arc<Error>>>),
 }
 
 /// A handle on the store.
@@ -111,8 +114,8 @@ impl StoreHandle {
         let (opened, wait) = channel();
         let started = thread::Builder::new().name("store".into()).spawn(move || {
             let _lives = lives;
-            let store = Store::open(&path).map_err(|error| error.to_string());
-            let _ = opened.send(store.as_ref().err().cloned());
+            let store = Store::open(&path).map_err(Arc::new);
+            let _ = opened.send(store.as_ref().err().map(ToString::to_string));
             let waiting = VecDeque::new();
             Thread { path, store, unsaved, problem, waiting, took }.run(&receiver);
         });
@@ -165,7 +168,7 @@ impl StoreHandle {
             }
             let done = match store {
                 Ok(store) => write(store),
-                Err(error) => Err(no_writes(error.clone())),
+                Err(error) => Err(no_writes(error.to_string())),
             };
             match &done {
                 Ok(_) => note(&found, None),
@@ -203,7 +206,7 @@ impl StoreHandle {
             // The slot is held for that long even if the client hangs up: no client piles up work.
             match tokio::spawn(waited).await {
                 Ok(Ok(Ok(Ok(())))) => Persisted::Yes,
-                Ok(Ok(Ok(Err(why)))) => Persisted::No(why),
+                Ok(Ok(Ok(Err(why)))) => Persisted::No(why.to_string()),
                 Ok(Ok(Err(_)) | Err(_)) | Err(_) => Persisted::Pending,
             }
         }
@@ -306,7 +309,7 @@ impl StoreHandle {
 fn note(problem: &Mutex<Option<String>>, found: Option<String>) {
     let mut known = problem.lock().unwrap_or_else(PoisonError::into_inner);
     match (&*known, &found) {
-        (None, Some(found)) => tracing::error!("the store takes no writes: {found}"),
+        (None, Some(found)) => tracing::error!(problem = %found, "the store takes no writes"),
         (Some(_), None) => tracing::info!("the store takes writes again"),
         (Some(_), Some(_)) | (None, None) => {}
     }
@@ -325,7 +328,7 @@ fn no_writes(message: String) -> Problem {
 
 struct Thread {
     path: PathBuf,
-    store: Result<Store, String>,
+    store: Opened,
     unsaved: Arc<AtomicUsize>,
     problem: Arc<Mutex<Option<String>>>,
     waiting: VecDeque<Lasting>,
@@ -354,7 +357,7 @@ impl Thread {
                 },
                 Some(Order::Lasting(mut write, answer)) => {
                     let done = self.attempt(&mut write);
-                    note(&self.problem, done.as_ref().err().cloned());
+                    note(&self.problem, done.as_ref().err().map(ToString::to_string));
                     if done.is_err() {
                         self.waiting.push_back(write);
                     } else {
@@ -370,16 +373,16 @@ impl Thread {
         }
     }
 
-    fn attempt(&mut self, write: &mut Lasting) -> Result<(), String> {
+    fn attempt(&mut self, write: &mut Lasting) -> Result<(), Arc<Error>> {
         self.catch_up()?;
-        let store = self.store.as_mut().map_err(|error| error.clone())?;
-        write(store).map_err(|error| error.to_string())
+        let store = self.store.as_mut().map_err(|error| Arc::clone(error))?;
+        write(store).map_err(Arc::new)
     }
 
-    fn catch_up(&mut self) -> Result<(), String> {
+    fn catch_up(&mut self) -> Result<(), Arc<Error>> {
         while let Some(write) = self.waiting.front_mut() {
-            let store = self.store.as_mut().map_err(|error| error.clone())?;
-            write(store).map_err(|error| error.to_string())?;
+            let store = self.store.as_mut().map_err(|error| Arc::clone(error))?;
+            write(store).map_err(Arc::new)?;
             self.waiting.pop_front();
             self.unsaved.fetch_sub(1, Ordering::Relaxed);
         }
@@ -392,13 +395,13 @@ impl Thread {
             return;
         }
         if self.store.is_err() {
-            self.store = Store::open(&self.path).map_err(|error| error.to_string());
+            self.store = Store::open(&self.path).map_err(Arc::new);
         }
         let done = match &self.store {
             Ok(_) => self.catch_up(),
-            Err(error) => Err(error.clone()),
+            Err(error) => Err(Arc::clone(error)),
         };
-        note(&self.problem, done.err());
+        note(&self.problem, done.err().map(|error| error.to_string()));
     }
 }
 

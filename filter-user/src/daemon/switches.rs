@@ -155,7 +155,7 @@ impl Control {
         let (mode, until) = self.mode_in_force(&turn)?;
         let wrong = self.maps.wrong_protected(&config.policy.protected)?;
         if wrong > 0 {
-            tracing::warn!("{wrong} protected entries were changed without the daemon");
+            tracing::warn!(entries = wrong, "protected entries were changed without the daemon");
             self.maps.set_protected(&config.policy.protected)?;
         }
         if self.maps.has_settings(&with_mode(&config.policy, mode, until))? {

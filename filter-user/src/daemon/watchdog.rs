@@ -16,7 +16,7 @@ pub(crate) async fn watchdog(app: App, limit: Duration) {
                 None => format!("{} blocks, mode {}", status.blocks.unwrap_or(0), status.mode.mode),
             },
             Ok(Err(problem)) => {
-                tracing::error!("unhealthy: {}", problem.message);
+                tracing::error!(problem = %problem.message, "unhealthy");
                 continue;
             }
             Err(_) if app.control.maps.settings().is_ok() => "the store does not answer".to_owned(),

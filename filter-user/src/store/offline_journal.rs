@@ -51,20 +51,23 @@ impl Note {
     /// Checks that the daemon can adopt the note.
     ///
     /// # Errors
-    /// Returns why it cannot.
-    pub(crate) fn check(&self) -> Result<(), String> {
-        free_text::text("reason", &self.reason)?;
-        free_text::name("author", &self.author)?;
-        free_text::name("number", self.number.as_deref().unwrap_or_default())?;
-        free_text::name("interface", self.interface.as_deref().unwrap_or_default())?;
+    /// [`NoteError`] if a text is not valid, or the note is about two objects.
+    pub(crate) fn check(&self) -> Result<(), NoteError> {
+        let number = self.number.as_deref().unwrap_or_default();
+        let interface = self.interface.as_deref().unwrap_or_default();
+        free_text::text("reason", &self.reason)
+            .and_then(|()| free_text::name("author", &self.author))
+            .and_then(|()| free_text::name("number", number))
+            .and_then(|()| free_text::name("interface", interface))
+            .map_err(|error| NoteError::Text(error.to_string()))?;
         if self.number.is_some() && self.interface.is_some() {
-            return Err("it is about a number and an interface".to_owned());
+            return Err(NoteError::TwoObjects);
         }
-        match &self.incident {
-            Some(incident) if free_text::incident(incident)? != *incident => {
-                Err("incident: white space at its ends".to_owned())
-            }
-            Some(_) | None => Ok(()),
+        let Some(incident) = &self.incident else { return Ok(()) };
+        let trimmed = free_text::incident(incident);
+        match trimmed.map_err(|error| NoteError::Text(error.to_string()))? == *incident {
+            true => Ok(()),
+            false => Err(NoteError::Untrimmed),
         }
     }
 
@@ -94,6 +97,23 @@ impl Note {
             Err(_) => Persisted::Pending,
         }
     }
+}
+
+/// Why a note cannot be adopted.
+#[derive(Debug, thiserror::Error)]
+pub enum NoteError {
+    /// The line is not the JSON of a note.
+    #[error(transparent)]
+    Json(#[from] serde_json::Error),
+    /// A text is too long or empty.
+    #[error("{0}")]
+    Text(String),
+    /// The note is about a number and an interface.
+    #[error("it is about a number and an interface")]
+    TwoObjects,
+    /// The name of the incident has white space at its ends.
+    #[error("incident: white space at its ends")]
+    Untrimmed,
 }
 
 /// The notes that were left, oldest first.
@@ -126,13 +146,13 @@ impl Notes {
         notes.length = bytes.len();
         for (number, line) in (1..).zip(bytes.split(|byte| *byte == b'\n')) {
             let read = |line| {
-                let note: Note = serde_json::from_slice(line).map_err(|error| error.to_string())?;
+                let note: Note = serde_json::from_slice(line)?;
                 note.check().map(|()| note)
             };
             match read(line) {
                 _ if line.is_empty() => {}
                 Ok(note) => notes.list.push(note),
-                Err(why) => notes.odd.push((number, why)),
+                Err(error) => notes.odd.push((number, error.to_string())),
             }
         }
         Ok(notes)

@@ -16,8 +16,8 @@ impl Control {
     /// Adds a block, or updates the existing one.
     ///
     /// # Errors
-    /// [`ProblemKind::Usage`] if the number or a text is not valid; [`ProblemKind::Refused`] if the
-    /// number is protected or allowed; [`ProblemKind::Full`] or [`ProblemKind::Store`] if the map
+    /// [`ProblemKind::Usage`] if the number or a text is not valid. [`ProblemKind::Refused`] if the
+    /// number is protected or allowed. [`ProblemKind::Full`] or [`ProblemKind::Store`] if the map
     /// is full or the store takes no writes. Nothing has changed then.
     pub async fn add_block(
         self: &Arc<Self>,

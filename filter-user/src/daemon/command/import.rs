@@ -140,11 +140,11 @@ impl Import {
         free_text::text("reason", &row.reason)
             .and_then(|()| free_text::name("author", &row.author))
             .and_then(|()| free_text::name("origin", &row.origin))
-            .map_err(|message| Problem { kind: ProblemKind::Usage, message })?;
+            .map_err(|error| Problem { kind: ProblemKind::Usage, message: error.to_string() })?;
         let (redial, flags) = redial_of(row.redial, row.no_redial, row.observe)?;
         self.control.refuse_protected_now(subject)?;
         if !self.seen.insert(subject) {
-            return wrong("this number stood in a row before");
+            return wrong("this number is in an earlier row");
         }
         let or = |text: String, other: &str| if text.is_empty() { other.to_owned() } else { text };
         Ok(Decision {

@@ -67,7 +67,7 @@ impl Control {
             audit: audit.into_iter().map(audit_row_of).collect(),
             notes: vec![
                 "not searched: reasons, comments and notes that name it in words, files that were \
-                 exported, backups, and what consoles were told"
+                 exported, backups, and notifications to consoles"
                     .to_owned(),
             ],
         })
@@ -90,8 +90,8 @@ impl Control {
     ///
     /// # Errors
     /// [`ProblemKind::Usage`] if the text is not a number, or the reason is empty or has the number
-    /// in it; [`ProblemKind::Refused`] if a block, an allow or a redial grant is in force for it;
-    /// [`ProblemKind::NotFound`] if there is no record of it; [`ProblemKind::Store`] if the store
+    /// in it. [`ProblemKind::Refused`] if a block, an allow or a redial grant is in force for it.
+    /// [`ProblemKind::NotFound`] if there is no record of it. [`ProblemKind::Store`] if the store
     /// takes no writes. Nothing is erased then.
     pub async fn erase_number(
         self: &Arc<Self>,
@@ -102,7 +102,10 @@ impl Control {
     ) -> Result<wire::Erasure, Problem> {
         let number = self.one_number(text)?;
         if reason.trim().is_empty() {
-            return problem(ProblemKind::Usage, "say in a reason who asked for it, without names");
+            return problem(
+                ProblemKind::Usage,
+                "no reason: give one that says who asked for it, without names",
+            );
         }
         check_text("reason", &reason)?;
         if names(&reason, number) {
@@ -187,9 +190,10 @@ impl Control {
     fn one_number(&self, text: &str) -> Result<Number, Problem> {
         match self.subject(text)? {
             Subject::Number(number) => Ok(number),
-            Subject::Prefix(_) => {
-                problem(ProblemKind::Usage, "say one number, not a prefix: a prefix is nobody")
-            }
+            Subject::Prefix(_) => problem(
+                ProblemKind::Usage,
+                "give one number, not a prefix: a prefix is not a person",
+            ),
         }
     }
 }
@@ -208,9 +212,9 @@ async fn clear_log(control: Arc<Control>) {
 fn nothing<T>(number: Number, counts: &Counts) -> Result<T, Problem> {
     let kept = match counts.audit_records {
         0 => String::new(),
-        rows => format!(", but for {rows} audit rows of an older version, which stay"),
+        rows => format!(", but for {rows} audit rows of an older version, which remain"),
     };
-    problem(ProblemKind::NotFound, format!("nothing is held about {number}{kept}"))
+    problem(ProblemKind::NotFound, format!("there is no record of {number}{kept}"))
 }
 
 /// Describes where an erased number still occurs.
@@ -218,14 +222,15 @@ pub(crate) fn notes(counts: &Counts, is_clear: bool) -> Vec<String> {
     let mut notes = Vec::new();
     if counts.audit_records > 0 {
         notes.push(format!(
-            "{} audit rows of an older version have the number in the record, and stay: without \
+            "{} audit rows of an older version have the number in the record, and remain: without \
              them the chain would not hold",
             counts.audit_records
         ));
     }
     if !is_clear {
         notes.push(
-            "somebody reads the store: it is out of the store's log when that has ended".to_owned(),
+            "a reader uses the store: the number leaves the store's log when the reader has ended"
+                .to_owned(),
         );
     }
     notes.push(
@@ -235,7 +240,7 @@ pub(crate) fn notes(counts: &Counts, is_clear: bool) -> Vec<String> {
     );
     notes.push(
         "not searched: reasons, comments and notes that name it in words, files that were exported, \
-         backups, and what consoles were told"
+         backups, and notifications to consoles"
             .to_owned(),
     );
     notes
@@ -270,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_told_where_the_number_still_stands() {
+    fn notes_of_an_erasure_name_the_places_that_keep_the_number() {
         assert_eq!(notes(&Counts::default(), true).len(), 2);
         let old = notes(&Counts { audit_records: 3, ..Counts::default() }, false);
         assert_eq!(old.len(), 4);

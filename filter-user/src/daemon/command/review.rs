@@ -52,7 +52,7 @@ impl Control {
         close: wire::CloseReview,
     ) -> Result<wire::ReviewClosed, Problem> {
         if close.note.trim().is_empty() {
-            return problem(ProblemKind::Usage, "say in a note what came of it");
+            return problem(ProblemKind::Usage, "no note: say in a note what the result was");
         }
         check_text("note", &close.note)?;
         let closed = Closed { time: clock::now(), by: who.name.clone(), note: close.note };
@@ -98,7 +98,7 @@ impl Control {
                 return problem(ProblemKind::NotFound, message);
             };
             if before.expires.is_none() || before.expires >= expires {
-                let message = format!("that extends nothing: there is {}", describe(before));
+                let message = format!("the block is not extended: there is {}", describe(before));
                 return problem(ProblemKind::Usage, message);
             }
             let (author, origin) = (author.clone(), "operator".into());
@@ -145,7 +145,7 @@ impl Control {
         free: wire::CloseReview,
     ) -> Result<wire::ReviewSettled, Problem> {
         if free.note.trim().is_empty() {
-            return problem(ProblemKind::Usage, "say in a note why");
+            return problem(ProblemKind::Usage, "no note: say in a note why");
         }
         check_text("note", &free.note)?;
         let found = self.store_handle.read(move |reader| reader.review(id)).await?;
@@ -154,7 +154,7 @@ impl Control {
             Err(Problem { kind: ProblemKind::NotFound, .. }) => {
                 let message = format!(
                     "{subject} has no block of its own: `palang review close` ends the review, and \
-                     `palang explain` tells whether a prefix blocks it"
+                     `palang explain` shows whether a prefix blocks it"
                 );
                 return problem(ProblemKind::NotFound, message);
             }

@@ -23,7 +23,7 @@ const BODY_TIME: Duration = Duration::from_secs(10);
 pub async fn admit(request: Request, next: Next) -> Response {
     let peer = request.extensions().get::<ConnectInfo<Option<Peer>>>();
     let Some(peer) = peer.and_then(|ConnectInfo(peer)| peer.clone()) else {
-        let message = "it is not known who asks".to_owned();
+        let message = "the kernel did not name the user of this connection".to_owned();
         return Problem { kind: ProblemKind::Refused, message }.into_response();
     };
     let route = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
@@ -42,11 +42,11 @@ async fn whole(request: Request) -> Result<Request, Problem> {
     let (parts, body) = request.into_parts();
     let body = tokio::time::timeout(BODY_TIME, Limited::new(body, BODY_MAX).collect()).await;
     let body = body.map_err(|_| {
-        usage(format!("the body did not come to its end within {} s", BODY_TIME.as_secs()))
+        usage(format!("the body was not complete within {} s", BODY_TIME.as_secs()))
     })?;
     let body = body.map_err(|error| match error.is::<LengthLimitError>() {
         true => usage(format!("the body is longer than {BODY_MAX} bytes")),
-        false => usage(format!("the body broke off: {error}")),
+        false => usage(format!("the body is incomplete: {error}")),
     })?;
     Ok(Request::from_parts(parts, Body::from(body.to_bytes())))
 }

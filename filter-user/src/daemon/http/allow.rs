@@ -44,7 +44,7 @@ pub(crate) async fn list_allows(
                 return page.pass();
             }
             let allow = allow_of(&decision);
-            page.put(&wire::Allow { number: who.sees(allow.number), ..allow })
+            page.put(&wire::Allow { number: who.mask(allow.number), ..allow })
         })
     })
     .await

@@ -43,7 +43,7 @@ impl FromRequestParts<App> for Principal {
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Principal, Problem> {
         let peer = parts.extensions.get::<ConnectInfo<Option<Peer>>>();
         let Some(Peer { uid, gid, .. }) = peer.and_then(|ConnectInfo(peer)| peer.clone()) else {
-            return Err(refused("it is not known who asks"));
+            return Err(refused("the kernel did not name the user of this connection"));
         };
         if uid == 0 {
             // An error in the user database does not keep root out.

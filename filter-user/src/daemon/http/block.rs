@@ -55,7 +55,7 @@ pub(crate) async fn list_blocks(
         reader.for_each_after(Kind::Block, last, |decision| {
             last = Some(decision.subject);
             let block = block_of(&decision);
-            page.put(&wire::Block { number: who.sees(block.number), ..block })
+            page.put(&wire::Block { number: who.mask(block.number), ..block })
         })
     })
     .await
@@ -152,7 +152,7 @@ pub(crate) async fn show_block(
 ) -> Answer<wire::Block> {
     who.may(Role::Report)?;
     let block = app.control.show_block(&number).await?;
-    Ok(Json(wire::Block { number: who.sees(block.number), ..block }))
+    Ok(Json(wire::Block { number: who.mask(block.number), ..block }))
 }
 
 /// Ends a block: in force before it is on disk. Role operate.

@@ -58,7 +58,9 @@ pub(crate) async fn list_calls(
     if let Some(reason) = &query.reason
         && !Reason::ALL.iter().any(|known| known.name() == reason)
     {
-        return Err(usage(format!("reason: {reason:?} is none; `palang calls` shows them")));
+        return Err(usage(format!(
+            "reason: {reason:?} is not a reason; `palang calls` shows them"
+        )));
     }
     let hash = query.call_id.as_ref().map(|text| {
         let bytes = text.as_bytes();

@@ -27,8 +27,8 @@ pub(crate) async fn attach(
             Some(parsed.map_err(usage)?)
         }
     };
-    let done = app.links.attach(&who, &name, mode, attach.dry_run).await?;
-    app.links.settle().await;
+    let done = app.attachments.attach(&who, &name, mode, attach.dry_run).await?;
+    app.attachments.settle().await;
     Ok(Json(done))
 }
 
@@ -43,7 +43,7 @@ pub(crate) async fn detach(
     QueryParams(query): QueryParams<DryRun>,
 ) -> Answer<wire::Interface> {
     who.may(Role::Admin)?;
-    let done = app.links.detach(&who, &name, query.dry_run).await?;
-    app.links.settle().await;
+    let done = app.attachments.detach(&who, &name, query.dry_run).await?;
+    app.attachments.settle().await;
     Ok(Json(done))
 }

@@ -27,7 +27,7 @@ const READER_TIME: Duration = Duration::from_secs(300);
 /// How long accepting pauses after the kernel had no file descriptor or no memory for it.
 const PAUSE: Duration = Duration::from_millis(50);
 /// Interval of the log lines about that.
-const TOLD: Duration = Duration::from_secs(60);
+const LOG_INTERVAL: Duration = Duration::from_secs(60);
 /// A listening socket.
 pub trait Listener: Send + Sync + 'static {
     /// A connection.
@@ -67,18 +67,19 @@ pub async fn serve<L: Listener, P: Clone + Send + Sync + 'static>(
     // Without this limit of Linux, the limits remain as they are.
     let (files, _) = getrlimit(Resource::RLIMIT_NOFILE).unwrap_or((FILES, FILES));
     let connections = Connections::new(limits.within(files));
-    let mut told: Option<Instant> = None;
+    let mut logged: Option<Instant> = None;
     loop {
         let (stream, user) = match listener.accept().await {
             Ok(accepted) => accepted,
             Err(error) if is_of_the_peer(&error) => continue,
             Err(error) => {
-                if told.is_none_or(|told| told.elapsed() > TOLD) {
+                if logged.is_none_or(|logged| logged.elapsed() > LOG_INTERVAL) {
                     tracing::error!(
-                        "{name}: cannot accept connections, those that wait longest are closed: \
-                         {error}"
+                        listener = name,
+                        %error,
+                        "cannot accept connections: those that wait longest are closed"
                     );
-                    told = Some(Instant::now());
+                    logged = Some(Instant::now());
                 }
                 connections.close_one();
                 tokio::time::sleep(PAUSE).await;
@@ -86,7 +87,7 @@ pub async fn serve<L: Listener, P: Clone + Send + Sync + 'static>(
             }
         };
         let Some((connection, closed)) = connections.open(user.map(|user| user.uid())) else {
-            tracing::debug!("{name}: a connection was closed: all others are busy");
+            tracing::debug!(listener = name, "closed a new connection: all others are busy");
             continue;
         };
         let peer = axum::extract::ConnectInfo(peer(user, connection.handle.clone()));

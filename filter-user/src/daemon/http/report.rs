@@ -41,7 +41,7 @@ pub(crate) async fn list_reports(
         reader.reports(&filter, |(id, report)| {
             last = Some((report.time, id));
             let report = report_of(Some(id), report, &config.ladder, now);
-            page.put(&wire::Report { number: who.sees(report.number), ..report })
+            page.put(&wire::Report { number: who.mask(report.number), ..report })
         })?;
         filter.after = last;
         Ok(())
@@ -50,8 +50,8 @@ pub(crate) async fn list_reports(
 }
 
 /// Reports a call. The report is a strike if its number and Call-ID are those of a call of the last
-/// 24 h that passed, on a trunk that vouches for the number. The ladder decides what the strikes
-/// lead to. Role report.
+/// 24 h. The call must have passed, on a trunk that vouches for the number. The ladder decides what
+/// the strikes lead to. Role report.
 #[utoipa::path(post, path = "/v1/reports", request_body = wire::AddReport,
     responses((status = 200, body = wire::Reported), (status = 400, body = Problem),
         (status = 403, body = Problem), (status = 503, body = Problem)))]

@@ -35,7 +35,7 @@ pub(crate) async fn list_reviews(
         reader.reviews(query.all, last, |(id, review)| {
             last = id;
             let review = review_of(Some(id), review);
-            page.put(&wire::Review { number: who.sees(review.number), ..review })
+            page.put(&wire::Review { number: who.mask(review.number), ..review })
         })
     })
     .await
@@ -99,7 +99,7 @@ pub(crate) async fn events(State(app): State<App>, who: Principal) -> Result<Res
     let stream = futures_util::stream::unfold(news, async |(mut news, who)| {
         let event = match news.recv().await {
             Ok(wire::Event::RedialGrant { review }) => {
-                let number = who.sees(review.number);
+                let number = who.mask(review.number);
                 wire::Event::RedialGrant { review: wire::Review { number, ..review } }
             }
             Ok(lost @ wire::Event::Lost { .. }) => lost,

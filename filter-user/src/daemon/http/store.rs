@@ -25,7 +25,7 @@ pub(crate) async fn backup(
         return Err(usage("path: it must be absolute"));
     }
     privileges::may_write_backup(&app.control.config(), &path)
-        .map_err(|message| Problem { kind: ProblemKind::Refused, message })?;
+        .map_err(|place| Problem { kind: ProblemKind::Refused, message: place.to_string() })?;
     app.control.store_handle.read_long(move |reader| reader.backup(&path)).await?;
     Ok(Json(serde_json::json!({})))
 }

@@ -50,7 +50,7 @@ pub fn lines(app: App, who: Principal) -> impl Stream<Item = Line> + Send + 'sta
 
 pub(crate) async fn line(app: &App, who: &Principal) -> Result<wire::Top, Problem> {
     let status = app.status().await?;
-    let run_time = app.links.run_time().await?;
+    let run_time = app.attachments.run_time().await?;
     let maps = &app.control.maps;
     let boot_ns = clock::boot();
     let mut trunks = Vec::new();
@@ -72,14 +72,17 @@ pub(crate) async fn line(app: &App, who: &Principal) -> Result<wire::Top, Proble
         trunks,
         run_time_ns: run_time.nanoseconds,
         run_count: run_time.packets,
-        busiest: busiest.into_iter().map(|(number, count)| told(number, count, who)).collect(),
+        busiest: busiest
+            .into_iter()
+            .map(|(number, count)| busy_caller(number, count, who))
+            .collect(),
         uncounted,
     })
 }
 
-pub(crate) fn told(number: Number, count: Count, who: &Principal) -> wire::BusyCaller {
+fn busy_caller(number: Number, count: Count, who: &Principal) -> wire::BusyCaller {
     wire::BusyCaller {
-        number: who.sees(number.to_string()),
+        number: who.mask(number.to_string()),
         attempts: count.attempts,
         refused: count.refused,
         last: clock::wall(count.last),
@@ -140,7 +143,7 @@ mod tests {
         busiest.take(&refused(caller), 1);
         let seen = |role| {
             let (number, count) = busiest.now(1).0.remove(0);
-            told(number, count, &Principal { name: "siti".into(), role }).number
+            busy_caller(number, count, &Principal { name: "siti".into(), role }).number
         };
         assert_eq!(seen(Role::Read), "6281*******90");
         assert_eq!(seen(Role::Operate), "6281234567890");

@@ -15,8 +15,8 @@ use crate::store::{Entry, Store};
 use crate::sys::clock;
 
 /// Problems of notes, for the status: the notes have another form, or cannot be read.
-const ODD_NOTES: &str = "some notes of what was done without the daemon are odd and were left out";
-const UNREAD_NOTES: &str = "the notes of what was done without the daemon cannot be read";
+const ODD_NOTES: &str = "some notes of offline commands are not valid and were left out";
+const UNREAD_NOTES: &str = "the notes of offline commands cannot be read";
 
 /// Adopts changes of offline commands, if a command has left a note.
 ///
@@ -65,7 +65,7 @@ pub(crate) async fn adopt_offline_as(
     // Their changes are adopted from the maps even without notes.
     let notes = read.unwrap_or_default();
     for (line, why) in &notes.odd {
-        tracing::warn!("{}:{line}: this note is not adopted: {why}", file.display());
+        tracing::warn!(file = %file.display(), line, %why, "this note is not adopted");
     }
     let stored =
         control.store_handle.read(|reader| reader.state::<StoredOverride>(OVERRIDE)).await?;

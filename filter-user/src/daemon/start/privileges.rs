@@ -28,8 +28,9 @@ use crate::exit::{Exit, Failure};
 /// Version of Landlock that these rules need; an older kernel enforces a part of them.
 const LANDLOCK: ABI = ABI::V6;
 
-/// Files that libraries read: users and groups (replaced by renaming, so their folder), the
-/// libraries of the name service, SSSD's memory caches, time zones, the number of CPUs, randomness.
+/// Files that libraries read: time zones, the number of CPUs, randomness, and the user database. The
+/// latter is users and groups (replaced by renaming, so their folder), the libraries of the name
+/// service, and SSSD's memory caches.
 const READ: [&str; 10] = [
     "/etc",
     "/usr",
@@ -55,14 +56,14 @@ const LOADING: Capability = Capability::CAP_PERFMON;
 /// Returns an error if a folder cannot be opened, or a kernel with Landlock refuses the rules.
 pub fn close_files(config: &Config) -> Result<(), Failure> {
     let done = closed(config).map_err(|error| {
-        Failure::new(Exit::Failed, format!("cannot close the file system (Landlock): {error}"))
+        Failure::new(Exit::Failed, format!("cannot restrict file access (Landlock): {error}"))
     })?;
     match done {
         RulesetStatus::FullyEnforced | RulesetStatus::PartiallyEnforced => {
-            tracing::debug!("files are closed but for our own folders ({done:?})");
+            tracing::debug!(status = ?done, "file access is restricted to our own folders");
         }
         RulesetStatus::NotEnforced => {
-            tracing::warn!("this kernel has no Landlock: files are not closed");
+            tracing::warn!("this kernel has no Landlock: file access is not restricted");
         }
     }
     Ok(())
@@ -82,7 +83,7 @@ fn closed(config: &Config) -> Result<RulesetStatus, RulesetError> {
     for folder in writable(config) {
         match PathFd::new(&folder) {
             Ok(fd) => rules = rules.add_rule(PathBeneath::new(fd, write))?,
-            Err(error) => tracing::warn!("{} stays closed: {error}", folder.display()),
+            Err(error) => tracing::warn!(folder = %folder.display(), %error, "folder not writable"),
         }
     }
     for address in [config.check_listen, config.metrics_listen].into_iter().flatten() {
@@ -98,15 +99,56 @@ fn writable(config: &Config) -> Vec<PathBuf> {
     own.into_iter().chain(&paths.backup).cloned().collect()
 }
 
+/// Why a copy of the store may not be written to a file.
+#[derive(Debug, thiserror::Error)]
+pub enum BackupPlace {
+    /// The folder of the file cannot be read.
+    #[error("{}: {source}", folder.display())]
+    Unread {
+        /// The folder.
+        folder: PathBuf,
+        /// The system call's error.
+        source: std::io::Error,
+    },
+    /// The configuration names no folder of backups.
+    #[error(
+        "backups are written below {0}, not in {1}: [paths] backup = \"{1}\" in {2} opens it at the \
+         next start (with systemd also ReadWritePaths=)",
+        state.display(), folder.display(), config.display()
+    )]
+    NotConfigured {
+        /// The folder of the store.
+        state: PathBuf,
+        /// The folder of the file.
+        folder: PathBuf,
+        /// The configuration.
+        config: PathBuf,
+    },
+    /// The file is in another folder.
+    #[error(
+        "backups are written below {} or {}, not in {}",
+        backup.display(), state.display(), folder.display()
+    )]
+    Elsewhere {
+        /// The folder of backups.
+        backup: PathBuf,
+        /// The folder of the store.
+        state: PathBuf,
+        /// The folder of the file.
+        folder: PathBuf,
+    },
+}
+
 /// Checks that a copy of the store may be written to this file: below the folder of the store or of
 /// backups. The check is the same on every kernel.
 ///
 /// # Errors
-/// Returns why it may not, or that its folder is missing, and what to do.
-pub fn may_write_backup(config: &Config, file: &Path) -> Result<(), String> {
+/// [`BackupPlace`] if it may not, or its folder cannot be read.
+pub fn may_write_backup(config: &Config, file: &Path) -> Result<(), BackupPlace> {
     let folder = folder_of(file);
     let real = |folder: &Path| {
-        folder.canonicalize().map_err(|error| format!("{}: {error}", folder.display()))
+        let unread = |source| BackupPlace::Unread { folder: folder.to_owned(), source };
+        folder.canonicalize().map_err(unread)
     };
     let wanted = real(&folder)?;
     let paths = &config.paths;
@@ -119,17 +161,10 @@ pub fn may_write_backup(config: &Config, file: &Path) -> Result<(), String> {
     {
         return Ok(());
     }
-    let folder = folder.display();
-    let state = paths.state.display();
+    let state = paths.state.clone();
     Err(match &paths.backup {
-        None => format!(
-            "backups are written below {state}, not in {folder}: [paths] backup = \"{folder}\" in {} \
-             opens it at the next start (with systemd also ReadWritePaths=)",
-            config.path.display()
-        ),
-        Some(backup) => {
-            format!("backups are written below {} or {state}, not in {folder}", backup.display())
-        }
+        None => BackupPlace::NotConfigured { state, folder, config: config.path.clone() },
+        Some(backup) => BackupPlace::Elsewhere { backup: backup.clone(), state, folder },
     })
 }
 
@@ -186,7 +221,7 @@ impl Loader {
                     && let Err(error) = filter.load_egress()
                 {
                     // Attaching reports the error again; incoming calls do not need this program.
-                    tracing::warn!("the program for packets that leave: {error}");
+                    tracing::warn!(%error, "cannot load the program for outgoing packets");
                 }
                 let _ = answer.send(loaded);
             }

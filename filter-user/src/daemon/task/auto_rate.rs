@@ -104,15 +104,17 @@ async fn block_all(control: Arc<Control>, mut found: mpsc::Receiver<Number>) {
         let block = move |store: &mut Store, place| block(&worker, store, rate, number, place);
         let done = control.order.queue(Key::Block(Subject::Number(number)), block).await;
         match done {
-            Ok(rule) => tracing::warn!(rule, "a number that called too often is blocked"),
+            Ok(rule) => tracing::warn!(rule, "auto-rate: number blocked"),
             Err(problem) if problem.kind == ProblemKind::Refused => {
-                tracing::info!("a number that called too often is not blocked: it is never, or is");
+                tracing::info!(
+                    "auto-rate: number not blocked: protected, allowed or already blocked"
+                );
             }
             Err(problem) if problem.kind == ProblemKind::Superseded => {
-                tracing::info!("a number that called too often passes: {}", problem.message);
+                tracing::info!(problem = %problem.message, "auto-rate: number not blocked");
             }
             Err(problem) => {
-                tracing::error!("a number that called too often passes: {}", problem.message);
+                tracing::error!(problem = %problem.message, "auto-rate: number not blocked");
             }
         }
     }

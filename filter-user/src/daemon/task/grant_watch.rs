@@ -1,6 +1,6 @@
 //! Records the redial grants of the kernel on the review list, and notifies the listeners.
 //!
-//! The filter's ring has a grant with the call that opened it. That event can be lost, so the map
+//! The filter's ring has a grant with the call that opened it. The event can be lost, so the map
 //! of grants is read regularly: one grant is one entry, however often it is seen.
 
 use crate::daemon::convert::review_of;
@@ -97,7 +97,7 @@ impl Reviews {
     pub fn problem(&self) -> Option<String> {
         let problem = self.hook.problem.lock().unwrap_or_else(PoisonError::into_inner).clone()?;
         let count = self.hook.undelivered.load(Ordering::Relaxed);
-        Some(format!("webhook: {count} notifications were not delivered, the last: {problem}"))
+        Some(format!("webhook: {count} notifications were not delivered; the last one: {problem}"))
     }
 }
 
@@ -145,7 +145,7 @@ pub(crate) async fn keep(
                     batch = running(&control, &grants);
                     forget(&control, &grants);
                 }
-                Err(error) => tracing::error!("{error}"),
+                Err(error) => tracing::error!(%error, "cannot read the map of grants"),
             },
         }
         for seen in batch {
@@ -187,8 +187,8 @@ pub(crate) fn forget(control: &Control, grants: &[Grant]) {
     let ended = clock::boot().saturating_sub(LOOK.as_nanos() as u64);
     match control.maps.forget_grants(grants, ended) {
         Ok(0) => {}
-        Ok(forgotten) => tracing::debug!("{forgotten} ended grants were taken out of the map"),
-        Err(error) => tracing::error!("{error}"),
+        Ok(forgotten) => tracing::debug!(grants = forgotten, "removed ended grants from the map"),
+        Err(error) => tracing::error!(%error, "cannot remove ended grants from the map"),
     }
 }
 
@@ -221,12 +221,12 @@ pub(crate) async fn record(control: &Control, seen: Seen) -> Option<wire::Event>
     let stored = *stored.lock().unwrap_or_else(PoisonError::into_inner);
     match stored {
         Some(None) => None,
-        Some(id) => Some(told_of(id, review)),
-        None => Some(told_of(None, review)),
+        Some(id) => Some(event_of(id, review)),
+        None => Some(event_of(None, review)),
     }
 }
 
-fn told_of(id: Option<u64>, review: Review) -> wire::Event {
+fn event_of(id: Option<u64>, review: Review) -> wire::Event {
     tracing::warn!(id, rule = review.rule, "a redial grant let a blocked caller through");
     wire::Event::RedialGrant { review: review_of(id, review) }
 }

@@ -22,7 +22,7 @@ const ENDED: &str = "blocks and allows that have ended stay in the store";
 pub(crate) const STEP: SignedDuration = SignedDuration::from_secs(1);
 
 /// Removes ended decisions. If there are many, it continues as fast as the disk can.
-pub(crate) async fn take_out_ended(control: Arc<Control>) {
+pub(crate) async fn remove_ended(control: Arc<Control>) {
     let mut tick = tokio::time::interval(TICK);
     loop {
         tick.tick().await;
@@ -44,18 +44,18 @@ pub(crate) async fn housekeeping(control: Arc<Control>) {
         if newest != head
             && let Some(newest) = &newest
         {
-            tracing::info!("audit head {newest}");
+            tracing::info!(head = %newest, "audit head");
         }
         head = newest;
         let now = clock::offset();
         let step = now.saturating_sub(offset);
         if step.abs() > STEP {
-            tracing::warn!("the clock was set by {step:#}");
+            tracing::warn!(seconds = step.as_secs(), "the clock was set");
             let entry =
                 Entry::new(clock::now(), "daemon", "clock step").with("seconds", step.as_secs());
             control.store_handle.write_behind(move |store| store.audit(entry.clone())).await;
             if let Err(problem) = reconcile::compare(&control).await {
-                tracing::error!("{}", problem.message);
+                tracing::error!(problem = %problem.message, "cannot compare store and maps");
             }
         }
         offset = now;

@@ -206,7 +206,7 @@ pub fn left_behind(folder: &Path) -> Result<(Vec<EventEntry>, Left), Error> {
             passed: stats.passed_lost + stats.passed_thinned,
         },
         Err(error) => {
-            tracing::warn!("what the kernel lost before the upgrade is not counted: {error}");
+            tracing::warn!(%error, "events that the kernel lost before the upgrade are not counted");
             PerRing::default()
         }
     };
@@ -220,7 +220,7 @@ impl Recorder {
         // Frames come first: the event of each is then taken already, or is taken now.
         match frames.drain() {
             Ok(frames) => self.take_frames(&frames),
-            Err(error) => tracing::error!("{error}"),
+            Err(error) => tracing::error!(%error, "cannot read the ring of INVITEs"),
         }
         match events.drain(BATCH) {
             Ok(entries) => {
@@ -228,7 +228,7 @@ impl Recorder {
                 entries.len()
             }
             Err(error) => {
-                tracing::error!("{error}");
+                tracing::error!(%error, "cannot read the ring of events");
                 0
             }
         }
@@ -308,7 +308,7 @@ impl Recorder {
     fn take_frames(&mut self, frames: &[abi::Evidence]) {
         let stored = self.control.config().evidence.is_some();
         for frame in frames {
-            self.evidence.tell(frame);
+            self.evidence.publish(frame);
             if !stored {
                 continue;
             }
@@ -398,7 +398,10 @@ impl Recorder {
         let new = self.queue.stored(&records);
         let odd = records.ids.iter().filter(|id| id.is_none()).count();
         if odd > 0 {
-            tracing::error!("{odd} attempts have no record: the store refuses what is in it");
+            tracing::error!(
+                attempts = odd,
+                "attempts without a record: the store refuses their content"
+            );
         }
         self.account = Some(records.account);
         let attempts = new.into_iter().filter(|(_, key)| key.number != Number::NONE);

@@ -61,7 +61,7 @@ pub(crate) async fn post_all(
                 }
                 Err(error) => format!("{}: {error}", webhook.url),
             };
-            tracing::warn!("webhook: {error}");
+            tracing::warn!(%error, "webhook: notification not delivered");
             hook.note(Some(error));
             match pauses.next() {
                 Some(pause) => tokio::time::sleep(*pause).await,
@@ -74,34 +74,46 @@ pub(crate) async fn post_all(
     }
 }
 
+/// Why the webhook did not confirm a notification.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum PostError {
+    #[error("cannot connect: {0}")]
+    Connect(#[source] std::io::Error),
+    #[error(transparent)]
+    Request(#[from] hyper::http::Error),
+    #[error(transparent)]
+    Exchange(#[from] hyper::Error),
+    #[error("it answered {0}")]
+    Refused(hyper::StatusCode),
+    #[error("no answer within {} s", PATIENCE.as_secs())]
+    Silent,
+}
+
 /// Sends a notification once.
 ///
 /// # Errors
-/// Returns why the webhook did not confirm it.
-pub(crate) async fn post(webhook: &Webhook, body: Bytes) -> Result<(), String> {
+/// [`PostError`] if the webhook did not confirm it.
+pub(crate) async fn post(webhook: &Webhook, body: Bytes) -> Result<(), PostError> {
     let asked = tokio::time::timeout(PATIENCE, exchange(webhook.address, webhook, body)).await;
-    asked.unwrap_or_else(|_| Err(format!("no answer within {} s", PATIENCE.as_secs())))
+    asked.unwrap_or(Err(PostError::Silent))
 }
 
-async fn exchange(address: SocketAddr, webhook: &Webhook, body: Bytes) -> Result<(), String> {
-    let text = |error: &dyn std::error::Error| error.to_string();
-    let stream = TcpStream::connect(address).await.map_err(|error| text(&error))?;
-    let (mut sender, connection) =
-        http1::handshake(TokioIo::new(stream)).await.map_err(|error| text(&error))?;
+async fn exchange(address: SocketAddr, webhook: &Webhook, body: Bytes) -> Result<(), PostError> {
+    let stream = TcpStream::connect(address).await.map_err(PostError::Connect)?;
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
     let request = Request::post(webhook.path.as_str())
         .header(header::HOST, address.to_string())
         .header(header::CONTENT_TYPE, "application/json")
         .header(header::CONNECTION, "close")
-        .body(Full::new(body))
-        .map_err(|error| text(&error))?;
+        .body(Full::new(body))?;
     // The connection ends with this exchange, even if the other side still sends.
     let mut connections = JoinSet::new();
     connections.spawn(connection);
-    let response = sender.send_request(request).await.map_err(|error| text(&error))?;
+    let response = sender.send_request(request).await?;
     let status = response.status();
     // The answer is read to its end: otherwise the other side may see its answer cut off.
     let _ = Limited::new(response.into_body(), ANSWER_MAX).collect().await;
-    if status.is_success() { Ok(()) } else { Err(format!("it answered {status}")) }
+    if status.is_success() { Ok(()) } else { Err(PostError::Refused(status)) }
 }
 
 #[cfg(test)]
@@ -135,7 +147,7 @@ mod tests {
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn an_answer_without_an_end_is_cut() {
         let (webhook, sent) = endless(b"HTTP/1.1 200 OK\r\n\r\n");
-        assert_eq!(post(&webhook, Bytes::from_static(b"{}")).await, Ok(()));
+        post(&webhook, Bytes::from_static(b"{}")).await.unwrap();
         let sent = sent.join().unwrap();
         assert!(sent < ENDLESS, "{sent} bytes");
         let (webhook, sent) = endless(b"HTTP/1.1 200 OK\r\nX: ");

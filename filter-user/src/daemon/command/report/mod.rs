@@ -1,8 +1,8 @@
 //! Takes reports of calls, and applies the ladder to the strikes.
 //!
-//! Caller ID can be forged. So a report is a strike only if the call was seen here, was let
-//! through, and came on a trunk that vouches for its number. Every other report is recorded and put
-//! on the review list, and blocks nobody.
+//! Caller ID can be forged. So a report is a strike only if the call was seen here and was let
+//! through. Its trunk must vouch for its number. Every other report is recorded and put on the review
+//! list, and blocks nobody.
 
 mod reported_call;
 
@@ -46,7 +46,7 @@ pub(crate) struct Plan {
     /// The sum of the strikes, including this one.
     pub(crate) step: Step,
     /// Description of the strikes.
-    pub(crate) told: String,
+    pub(crate) strikes_text: String,
     /// The block to put, and the one before.
     pub(crate) block: Option<(Decision, Option<Decision>)>,
     /// Whether `block` comes from the ladder, not only from the end of a grant.
@@ -75,7 +75,7 @@ impl Control {
         };
         let call_id = add.call_id.filter(|call_id| !call_id.is_empty());
         if call_id.as_ref().is_some_and(|call_id| call_id.len() > CALL_ID_MAX) {
-            return Err(usage("call_id: no Call-ID is as long as that"));
+            return Err(usage("call_id: no Call-ID is that long"));
         }
         check_text("note", &add.note)?;
         let hash = |text: &String| {
@@ -104,8 +104,17 @@ impl Control {
             let (plan, added) = self.order.queue(key, take).await?;
             (plan, Some(added))
         };
-        let Plan { report, step, told, block, is_ladder, ends_grant, review, problem, notes } =
-            plan;
+        let Plan {
+            report,
+            step,
+            strikes_text,
+            block,
+            is_ladder,
+            ends_grant,
+            review,
+            problem,
+            notes,
+        } = plan;
         let needs_review = review.is_some();
         let put = block.as_ref().map(|(decision, before)| {
             let change = if before.is_some() { Change::Updated } else { Change::Added };
@@ -116,7 +125,7 @@ impl Control {
         Ok(wire::Reported {
             report: report_of(id, report, ladder, clock::now()),
             strikes_hundredths: step.strikes,
-            strikes: told,
+            strikes: strikes_text,
             warning: step.warning,
             change: put.as_ref().filter(|_| is_ladder).map(|(_, change)| *change),
             block: put.as_ref().filter(|_| is_ladder).map(|(block, _)| block.clone()),
@@ -151,7 +160,7 @@ impl Control {
         }
         let mut plan = Plan {
             step: ladder.judge(&strikes, asked.now),
-            told: ladder.told(&strikes, asked.now),
+            strikes_text: ladder.told(&strikes, asked.now),
             report: Report {
                 time: asked.now,
                 number: asked.number,
@@ -258,7 +267,7 @@ impl Control {
                 subject,
                 created: now,
                 expires: ladder_end,
-                reason: plan.told.clone(),
+                reason: plan.strikes_text.clone(),
                 author: plan.report.author.clone(),
                 origin: LADDER.to_owned(),
                 node: self.node().to_owned(),
@@ -352,7 +361,7 @@ impl Control {
         }
         let mut entry = Entry::new(report.time, &report.author, "report");
         if report.why_not.is_none() {
-            entry = entry.with("strikes", plan.told.as_str());
+            entry = entry.with("strikes", plan.strikes_text.as_str());
         }
         let added = store.add_report(report, plan.review.as_ref(), entry)?;
         if let Some((decision, before)) = &plan.block {
@@ -369,7 +378,7 @@ impl Control {
             let done = self.write_block(store, author, decision, before.as_ref(), grant_end);
             if let Err(problem) = done {
                 if problem.kind != ProblemKind::Superseded {
-                    tracing::error!("a reported number is not blocked: {}", problem.message);
+                    tracing::error!(problem = %problem.message, "a reported number is not blocked");
                 }
                 plan.problem = Some(problem);
                 plan.block = None;

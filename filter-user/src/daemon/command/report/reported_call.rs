@@ -69,7 +69,7 @@ pub(super) fn matched(
 /// Returns why a report of this call is no strike.
 fn why_no_strike(config: &Config, call: &CallRow, now: Timestamp) -> Option<String> {
     if Verdict::from_number(call.verdict) != Some(Verdict::Pass) {
-        return Some("the call was refused, so nobody has heard it".to_owned());
+        return Some("the call was refused, so no call-taker heard it".to_owned());
     }
     if now.duration_since(call.time).abs() > CALL_AGE {
         return Some(format!("the call is of {}: only the last 24 hours count", call.time));
@@ -81,7 +81,7 @@ fn why_no_strike(config: &Config, call: &CallRow, now: Timestamp) -> Option<Stri
     let Some(trunk) = config.policy.trunks.iter().skip(1).find(|trunk| trunk.name == *name) else {
         return Some(format!("{name} is no [[trunk]] of palang.toml: its numbers may be forged"));
     };
-    let why = || format!("trunk {name} does not vouch for the number, which stood in From");
+    let why = || format!("trunk {name} does not vouch for the number, which was in From");
     (!trunk.vouches_for(call.identity)).then(why)
 }
 
@@ -184,8 +184,8 @@ mod tests {
         prop::option::of(prop::sample::select(names.to_vec()))
     }
 
-    /// Checks that a report is a strike exactly if one call has its number and Call-ID, is at most
-    /// 24 h old, passed, and came on a trunk that vouches for its header.
+    /// Checks which reports are strikes: one call must have the number and Call-ID of the report. It
+    /// is at most 24 h old, passed, and came on a trunk that vouches for its header.
     #[test]
     fn only_a_matched_and_trusted_call_is_a_strike() {
         let config = config();
