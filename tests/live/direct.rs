@@ -102,7 +102,7 @@ fn a_dead_daemon_learns_of_allows() {
     assert_eq!(gate.kernel_allow(BLOCKED).unwrap().rule, RULE_DIRECT);
     let ends = gate.kernel_allow(BLOCKED).unwrap().expires;
     let moved = gate.does_by_hand(&["allow", "add", PREFIXED, "--comment", "second"]);
-    assert_eq!(moved["change"], "moved");
+    assert_eq!(moved["change"], "updated");
     gate.does_by_hand(&["allow", "add", "+62814*", "--comment", "quake"]);
     gate.does_by_hand(&["allow", "add", "110", "--comment", "police"]);
     gate.fails(3, &["block", "add", "+62815*", "--for", "1h", "--reason", "prank"]);

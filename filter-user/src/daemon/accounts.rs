@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn an_attempt_that_is_nowhere_is_lost() {
+    fn attempt_without_a_place_is_lost() {
         let account = Account {
             before: both(10, 20),
             thinned: [("telkom".into(), 5)].into(),
@@ -213,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn an_attempt_that_a_killed_daemon_took_is_lost() {
+    fn attempt_that_a_killed_daemon_took_is_lost() {
         let stored = account("a", both(60, 100));
         let account = go_on(Some(stored), "a", both(75, 100), &[]);
         assert_eq!((account.recorded, account.before), (both(60, 100), both(0, 0)));
@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn counts_begin_again_with_other_rings() {
+    fn counts_start_again_with_other_rings() {
         for stored in [None, Some(account("before the restart", both(60, 100)))] {
             let account = go_on(stored, "a", both(75, 100), &[]);
             assert_eq!((account.recorded, account.before), (both(75, 100), both(0, 0)));
@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn an_upgrade_takes_over_what_the_old_rings_had() {
+    fn upgrade_takes_over_the_counts_of_old_rings() {
         let old = Left {
             rings: "old".into(),
             taken_bytes: both(7500, 10_000),

@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn most_attempts_come_first_and_old_ones_go() {
+    fn busiest_callers_come_first_and_old_ones_are_dropped() {
         let (rare, often) = (number("+6281234567890"), number("+6281234567891"));
         let refused = |number| row(Some(number), Verdict::Drop, Verdict::Drop);
         let busiest = Busiest::default();
@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn more_callers_than_there_is_room_for_are_told_as_a_number() {
+    fn callers_without_room_are_counted_together() {
         let busiest = Busiest::default();
         let caller = |index: usize| number(&format!("+62812{index:08}"));
         for index in 0..CALLERS + 3 {

@@ -58,7 +58,7 @@ mod tests {
     use crate::api::wire::ProblemKind;
 
     #[test]
-    fn a_problem_is_there_until_it_went_well() {
+    fn problem_remains_until_the_work_succeeds() {
         let chores = Chores::default();
         let problem = || Problem { kind: ProblemKind::Store, message: "no disk".to_owned() };
         assert_eq!(chores.tried::<()>("b stays", Err(problem())), None);

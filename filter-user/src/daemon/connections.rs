@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn one_too_many_of_a_user_closes_the_one_that_waits_longest() {
+    fn connection_above_the_user_s_limit_closes_the_longest_waiting_one() {
         let connections = Connections::new(Limits { all: 10, each: 3 });
         let mut other = open(&connections, 1);
         let mut first = open(&connections, 2);
@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn one_too_many_of_all_closes_one_of_the_user_with_the_most() {
+    fn connection_above_the_total_limit_closes_one_of_the_user_with_the_most() {
         let connections = Connections::new(Limits { all: 5, each: 4 });
         let mut few: Vec<_> = (0..2).map(|_| open(&connections, 1)).collect();
         let mut many: Vec<_> = (0..3).map(|_| open(&connections, 2)).collect();
@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn with_few_files_there_are_few_connections() {
+    fn limits_with_few_files_are_lower() {
         assert_eq!(API.within(1_000_000), API);
         assert_eq!(API.within(1024), API);
         assert_eq!(API.within(256), Limits { all: 128, each: 32 });

@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn one_user_s_slots_are_not_another_s() {
+    fn slots_of_one_user_are_not_those_of_another() {
         let users = Users::new();
         let connection = connection();
         let (each, _) = Kind::Long.slots();
@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn all_users_together_have_a_limit_but_for_ways_out() {
+    fn slots_of_all_users_have_a_limit_except_pass_maps() {
         let users = Users::new();
         let connection = connection();
         let take = |uid| users.user(uid).slot(Kind::Long, &connection);

@@ -83,14 +83,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_middle_is_hidden() {
+    fn number_that_is_masked_hides_its_middle() {
         assert_eq!(masked("6281234567890"), "6281*******90");
         assert_eq!(masked("112"), "1**");
         assert_eq!(masked("62431*"), "6*****");
     }
 
     #[test]
-    fn each_role_includes_those_before_it() {
+    fn role_includes_those_before_it() {
         let who = |role| Principal { name: "siti".into(), role };
         assert!(who(Role::Admin).may(Role::Read).is_ok());
         assert!(who(Role::Operate).may(Role::Operate).is_ok());

@@ -45,7 +45,7 @@ mod tests {
     const GIB: u64 = 1 << 30;
 
     #[test]
-    fn a_store_that_is_nearly_full_is_a_finding() {
+    fn store_that_is_nearly_full_is_a_finding() {
         let limit = StoreLimit(AtomicU64::new(GIB));
         let full = limit.finding(Size { used: GIB, free: 0 }).unwrap();
         assert!(full.contains("100 % of [retention] max_bytes (1024 of 1024 MiB)"), "{full}");

@@ -424,7 +424,7 @@ mod tests {
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn no_lane_waits_for_another() {
+    async fn lanes_of_readers_do_not_wait_for_each_other() {
         let (_folder, store_handle) = store_handle();
         let (end, ended) = watch::channel(());
         let hog = {
@@ -458,7 +458,7 @@ mod tests {
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn what_must_not_wait_says_so_after_a_moment() {
+    async fn read_soon_on_a_disk_that_hangs_fails_after_a_moment() {
         let (_folder, store_handle) = store_handle();
         let (end, ended) = watch::channel(());
         let hog = {
@@ -487,7 +487,7 @@ mod tests {
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn a_question_ends_with_whoever_asked() {
+    async fn read_of_a_client_that_gave_up_is_interrupted() {
         let (_folder, store_handle) = store_handle();
         let rows = 300;
         let write = store_handle.write_through(move |store| {
@@ -498,7 +498,7 @@ mod tests {
         });
         write.await.unwrap();
         let (begun, has_begun) = std::sync::mpsc::channel();
-        let (told, outcome) = std::sync::mpsc::channel();
+        let (sender, outcome) = std::sync::mpsc::channel();
         let read = move |reader: &Reader| {
             let _ = begun.send(());
             // Until it is interrupted.
@@ -507,7 +507,7 @@ mod tests {
                     break error;
                 }
             };
-            let _ = told.send(error.to_string());
+            let _ = sender.send(error.to_string());
             Ok(())
         };
         let reading = tokio::spawn(async move { store_handle.read_long(read).await });
@@ -520,7 +520,7 @@ mod tests {
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn a_user_has_one_long_question_at_a_time() {
+    async fn long_reads_of_one_user_run_one_at_a_time() {
         use crate::daemon::connections::{API, Connections};
         let (_folder, store_handle) = store_handle();
         let users = limits::Users::new();
@@ -558,7 +558,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_end_of_the_store_s_thread_is_noticed() {
+    async fn store_thread_that_panics_is_noticed() {
         let (_folder, store_handle) = store_handle();
         let ended = store_handle.ended();
         let answer =

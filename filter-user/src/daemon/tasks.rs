@@ -55,7 +55,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_task_that_panics_is_noticed() {
+    async fn task_that_panics_is_noticed() {
         let (tasks, mut ended) = watch();
         tasks.spawn("one that goes on", std::future::pending());
         tasks.spawn("one that breaks", async { panic!("a test") });

@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn odd_lines_are_named_and_put_aside_and_the_others_are_read() {
+    fn odd_lines_are_named_and_put_aside_and_others_are_read() {
         let (_folder, paths) = paths();
         assert_eq!(Notes::read(&paths).unwrap().list, []);
         let file = Note::file(&paths);
@@ -252,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_is_being_written_waits() {
+    fn unfinished_line_waits() {
         let (_folder, paths) = paths();
         let file = Note::file(&paths);
         note().append(&file).unwrap();
@@ -275,7 +275,7 @@ mod tests {
         /// Checks for any file that reading never fails, and that a note that is read can be
         /// stored.
         #[test]
-        fn a_note_that_is_read_can_be_adopted(
+        fn note_that_is_read_can_be_adopted(
             reason in prop_oneof![".{0,20}", ".{300,1200}"],
             author in ".{0,300}",
             incident in prop::option::of(".{0,120}"),

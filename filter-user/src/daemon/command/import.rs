@@ -24,7 +24,7 @@ const BAD_MAX: usize = 1 << 20;
 
 /// Limit for the texts of all rows, in bytes: they are in memory until all are stored. A million
 /// rows may have 268 bytes each.
-const WORDS_MAX: usize = 256 << 20;
+const TEXTS_MAX: usize = 256 << 20;
 
 /// Rows of an import, checked one by one as they come in.
 pub struct Import {
@@ -35,7 +35,7 @@ pub struct Import {
     bad: Vec<BadRow>,
     bad_bytes: usize,
     /// Bytes of the texts in the good rows.
-    words: usize,
+    text_bytes: usize,
     /// Why later rows are not read.
     given_up: Option<Problem>,
     /// Number of bad rows about a protected or allowed number.
@@ -53,7 +53,7 @@ impl Import {
             good: Vec::new(),
             bad: Vec::new(),
             bad_bytes: 0,
-            words: 0,
+            text_bytes: 0,
             given_up: None,
             refused: 0,
         }
@@ -94,12 +94,12 @@ impl Import {
         match self.decision(row) {
             Ok(decision) => {
                 let Decision { reason, author, origin, .. } = &decision;
-                self.words += reason.len() + author.len() + origin.len();
+                self.text_bytes += reason.len() + author.len() + origin.len();
                 self.good.push(decision);
-                if self.words > WORDS_MAX {
+                if self.text_bytes > TEXTS_MAX {
                     let message = format!(
                         "the reasons, authors and origins up to line {line} are longer than \
-                         {WORDS_MAX} bytes together; nothing was stored. Import the rows in parts"
+                         {TEXTS_MAX} bytes together; nothing was stored. Import the rows in parts"
                     );
                     self.given_up = Some(Problem { kind: ProblemKind::Usage, message });
                 }

@@ -66,7 +66,7 @@ impl Control {
             reviews: reviews.into_iter().map(|(id, review)| review_of(Some(id), review)).collect(),
             audit: audit.into_iter().map(audit_row_of).collect(),
             notes: vec![
-                "not searched: reasons, comments and notes that name it in words, files that were \
+                "not searched: reasons, comments and notes that contain it, files that were \
                  exported, backups, and notifications to consoles"
                     .to_owned(),
             ],
@@ -239,7 +239,7 @@ pub(crate) fn notes(counts: &Counts, is_clear: bool) -> Vec<String> {
             .to_owned(),
     );
     notes.push(
-        "not searched: reasons, comments and notes that name it in words, files that were exported, \
+        "not searched: reasons, comments and notes that contain it, files that were exported, \
          backups, and notifications to consoles"
             .to_owned(),
     );
@@ -262,7 +262,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_reason_with_the_number_in_it_is_found() {
+    fn number_in_a_reason_is_found() {
         let number = Number::e164(Digits::parse("6281234567890").unwrap());
         for text in ["0812-3456-7890 asked", "letter of +62 812 3456 7890", "6281234567890"] {
             assert!(names(text, number), "{text}");

@@ -58,7 +58,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_lets_through_shares_its_slots_with_nothing_else() {
+    fn changes_that_let_through_share_slots_with_no_other_request() {
         let ways_out = [
             ("GET", "/v1/status"),
             ("GET", "/v1/override"),
@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_body_that_is_too_long_is_refused_in_words() {
+    async fn body_that_is_too_long_is_refused_with_a_reason() {
         let request = |length| Request::new(Body::from(vec![b' '; length]));
         assert!(whole(request(BODY_MAX)).await.is_ok());
         let problem = whole(request(BODY_MAX + 1)).await.unwrap_err();

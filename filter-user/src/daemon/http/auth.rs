@@ -93,7 +93,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_stranger_is_nothing() {
+    fn user_without_a_group_has_no_role() {
         let roles = Roles::default();
         assert_eq!(who(54_321, 54_321, &roles).role, Role::None);
     }

@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn without_a_file_descriptor_the_next_one_is_accepted_all_the_same() {
+    async fn listener_without_a_file_descriptor_accepts_the_next_connection() {
         use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
         let (mut near, far) = tokio::io::duplex(4096);
         let error = |errno: nix::errno::Errno| Err(io::Error::from(errno));
@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn whoever_says_nothing_is_cut_off() {
+    async fn client_that_sends_nothing_is_disconnected() {
         use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
         for half in [&b""[..], b"GET / HT", b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"] {
             let (mut near, far) = tokio::io::duplex(4096);
@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn whoever_reads_nothing_is_cut_off() {
+    async fn client_that_reads_nothing_is_disconnected() {
         use tokio::io::AsyncWriteExt as _;
         let (mut near, far) = tokio::io::duplex(4096);
         let connections = Connections::new(METRICS);

@@ -135,7 +135,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_page_ends_with_its_bytes_or_with_its_rows() {
+    fn page_ends_with_its_bytes_or_with_its_rows() {
         let mut page = Page::default();
         let line = "x".repeat(PAGE_BYTES / 3);
         assert!(page.put(&line).is_continue() && page.put(&line).is_continue());

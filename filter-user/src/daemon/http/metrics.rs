@@ -228,7 +228,7 @@ fn state(app: &App, status: &Status, registry: &mut Registry) {
     let stored = [
         ("blocks", "Blocks in force", status.blocks),
         ("allows", "Allows in force", status.allows),
-        ("reviews_open", "Entries that nobody has looked at", status.reviews),
+        ("reviews_open", "Reviews that are open", status.reviews),
         ("audit_head_seq", "Number of the newest row of the audit", audit_head(status)),
     ];
     for (name, help, value) in stored {

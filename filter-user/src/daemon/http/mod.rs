@@ -107,7 +107,7 @@ async fn in_time(request: Request, next: Next) -> Response {
     let deadline = request.headers().get(wire::DEADLINE);
     let deadline = deadline.and_then(|text| text.to_str().ok()?.parse::<u64>().ok());
     if deadline.is_some_and(|deadline| deadline < clock::boot()) {
-        let message = "too late: nobody waits for this any more; nothing was done".into();
+        let message = "too late: the client has given up; nothing was done".into();
         return Problem { kind: ProblemKind::Failed, message }.into_response();
     }
     next.run(request).await

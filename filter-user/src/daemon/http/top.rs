@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn who_may_only_read_sees_masked_numbers() {
+    fn user_with_role_read_gets_masked_numbers() {
         let busiest = Busiest::default();
         let caller = number("+6281234567890");
         busiest.take(&refused(caller), 1);

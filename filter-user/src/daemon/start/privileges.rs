@@ -246,7 +246,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_without_a_folder_is_in_this_one() {
+    fn file_without_a_folder_is_in_the_current_one() {
         for (file, folder) in [("palang.toml", "."), ("/etc/palang/p.toml", "/etc/palang")] {
             assert_eq!(folder_of(Path::new(file)), Path::new(folder));
         }
@@ -255,7 +255,7 @@ mod tests {
 
     #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
     #[test]
-    fn capabilities_that_are_given_up_are_gone_and_those_of_other_threads_are_not() {
+    fn capabilities_given_up_are_gone_and_those_of_other_threads_remain() {
         let loader = thread::spawn(|| {
             drop_capabilities().unwrap();
             let left = |set| caps::read(None, set).unwrap();

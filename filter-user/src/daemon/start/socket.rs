@@ -39,19 +39,19 @@ impl Bound {
         let listener = net::UnixListener::bind(new).map_err(|error| failed(new, &error))?;
         let mode = |mode| fs::set_permissions(new, Permissions::from_mode(mode));
         mode(0o600).map_err(|error| failed(new, &error))?;
-        let told = path.display();
+        let shown = path.display();
         let problem = match Group::from_name(group) {
             Ok(Some(found)) => {
                 let given = chown(new, None, Some(found.gid.as_raw())).and_then(|()| mode(0o660));
                 given.err().map(|error| {
                     format!(
-                        "only root can use {told}: the group {group} does not get it (CAP_CHOWN): \
+                        "only root can use {shown}: the group {group} does not get it (CAP_CHOWN): \
                          {error}"
                     )
                 })
             }
             Ok(None) | Err(_) => {
-                Some(format!("there is no group {group}: only root can use {told}"))
+                Some(format!("there is no group {group}: only root can use {shown}"))
             }
         };
         Ok(Bound { listener, path: path.to_owned(), problem })
@@ -86,7 +86,7 @@ mod tests {
 
     #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
     #[test]
-    fn nobody_can_connect_before_it_listens() {
+    fn socket_before_it_listens_refuses_clients() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("palang.sock");
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();

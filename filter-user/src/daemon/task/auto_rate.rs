@@ -183,17 +183,21 @@ mod tests {
     }
 
     #[test]
-    fn more_separate_attempts_than_are_allowed_within_the_window() {
+    fn attempts_above_the_limit_within_the_window_are_too_many() {
         assert_eq!(counted(&[0, 10, 20, 30]), [false, false, false, true]);
         assert_eq!(counted(&[0, 4, 5, 9, 10, 14]), [false; 6], "within 5 s they are one");
         assert_eq!(counted(&[0, 10, 20, 60, 70, 80]), [false; 6], "the window moves on");
         assert_eq!(counted(&[0, 10, 20, 59]), [false, false, false, true]);
-        assert_eq!(counted(&[0, 10, 20, 30, 40, 50, 55])[4..], [false; 3], "it begins anew");
+        assert_eq!(
+            counted(&[0, 10, 20, 30, 40, 50, 55])[4..],
+            [false; 3],
+            "the count starts again"
+        );
         assert_eq!(counted(&[30, 20, 10, 0]), [false; 4], "late ones count no second time");
     }
 
     #[test]
-    fn what_is_remembered_has_a_bound() {
+    fn counter_has_bounded_memory() {
         let mut counter = counter();
         for number in 0..NUMBERS as u64 + 10 {
             assert!(!counter.count(RATE, Number(number + 1), 1000 * SECOND));

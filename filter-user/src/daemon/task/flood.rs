@@ -149,13 +149,13 @@ mod tests {
     }
 
     #[test]
-    fn a_caller_of_a_few_times_a_minute_has_a_record_for_each() {
+    fn refusals_of_a_rare_caller_each_have_a_record() {
         let events: Vec<_> = (0..600).map(|index| refusal(7, 1, 400 * index)).collect();
         assert!(places(LIMITS, &events).iter().all(|place| *place == Place::Own));
     }
 
     #[test]
-    fn a_flood_of_one_number_counts_in_one_record_a_minute() {
+    fn flood_of_one_number_counts_in_one_record_a_minute() {
         // 100 a second for 90 seconds, from a whole minute on.
         let begin = 1_000_000 % COUNTS;
         let from = (COUNTS - begin) * 1000;
@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flood_of_many_numbers_has_so_many_records_a_second() {
+    fn flood_of_many_numbers_has_a_limited_number_of_records_a_second() {
         let all_different: Vec<_> = (0..2000).map(|index| refusal(index, 1, index)).collect();
         let flood = places(LIMITS, &all_different);
         assert_eq!(flood.iter().filter(|place| **place == Place::Own).count(), 20);
@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_counts_nothing_that_differs_from_it() {
+    fn record_does_not_count_a_refusal_that_differs() {
         let first = refusal(7, 1, 0);
         let same = [first; 4];
         let others = [
@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn without_limits_each_has_a_record_and_memory_has_a_bound() {
+    fn refusals_without_limits_each_have_a_record_and_bounded_memory() {
         let limits = RecordLimits { per_number: 0, per_trunk: 0 };
         let mut events: Vec<_> = (0..CALLERS as u64 + 5).map(|n| refusal(n, 1, 0)).collect();
         events.extend([refusal(1, 1, 0); 50]);
@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn no_odd_time_stops_the_clock() {
+    fn event_with_an_odd_time_does_not_stop_the_clock() {
         let odd = Event { time: u64::MAX, ..refusal(8, 1, 0) };
         let mut events = vec![refusal(7, 1, 0); 20];
         events.push(odd);
@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn where_there_is_no_room_a_known_caller_is_counted() {
+    fn known_caller_without_room_is_counted() {
         let mut flood = Flood::default();
         let (known, new) = (refusal(7, 1, 0), refusal(8, 1, 0));
         flood.go_on(&known);

@@ -208,13 +208,13 @@ pub(crate) async fn record(control: &Control, seen: Seen) -> Option<wire::Event>
         .with("until", review.until.to_string())
         .with("call_id", review.call_id.clone());
     let stored = Arc::new(Mutex::new(None));
-    let (told, wanted) = (Arc::clone(&stored), review.clone());
+    let (found, wanted) = (Arc::clone(&stored), review.clone());
     // The grant is in force; a person must learn of it even if the disk fails.
     control
         .store_handle
         .write_behind(move |store| {
             let id = store.open_review(&wanted, entry.clone())?;
-            *told.lock().unwrap_or_else(PoisonError::into_inner) = Some(id);
+            *found.lock().unwrap_or_else(PoisonError::into_inner) = Some(id);
             Ok(())
         })
         .await;

@@ -175,7 +175,7 @@ mod tests {
     const GIB: u64 = 1 << 30;
 
     #[test]
-    fn the_limit_is_a_share_of_the_disk_and_does_not_shrink_as_the_store_grows() {
+    fn default_limit_is_a_share_of_the_disk_and_does_not_shrink_as_the_store_grows() {
         let size = |used, free| Size { used, free };
         assert_eq!(default_limit(100 * GIB, size(0, 0)), 10 * GIB);
         assert_eq!(default_limit(5 * GIB, size(0, 0)), GIB);

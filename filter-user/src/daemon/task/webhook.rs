@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn an_answer_without_an_end_is_cut() {
+    async fn webhook_answer_without_an_end_is_cut() {
         let (webhook, sent) = endless(b"HTTP/1.1 200 OK\r\n\r\n");
         post(&webhook, Bytes::from_static(b"{}")).await.unwrap();
         let sent = sent.join().unwrap();

@@ -408,7 +408,7 @@ fn why_unchanged(own: &Decision, why: Unchanged) -> String {
     let number = own.subject;
     match why {
         Unchanged::LastsLonger => {
-            let end = own.expires.map_or("permanently".to_owned(), |end| format!("until {end}"));
+            let end = own.expires.map_or("for good".to_owned(), |end| format!("until {end}"));
             format!("unchanged: {number} is blocked {end} already")
         }
         Unchanged::IsSpecial => format!(

@@ -187,7 +187,7 @@ mod tests {
     /// Checks which reports are strikes: one call must have the number and Call-ID of the report. It
     /// is at most 24 h old, passed, and came on a trunk that vouches for its header.
     #[test]
-    fn only_a_matched_and_trusted_call_is_a_strike() {
+    fn report_of_a_matched_and_trusted_call_is_a_strike() {
         let config = config();
         let folder = tempfile::TempDir::new().unwrap();
         let store = RefCell::new(Store::open(&folder.path().join("palang.db")).unwrap());
@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_a_strike_can_be_said_again_for_as_long_as_it_counts() {
+    fn strike_can_be_reported_again_for_as_long_as_it_counts() {
         let config = config();
         assert_eq!(config.policy.trunks[2].profile.identity, IDENTITY_PAI);
         assert_eq!(config.policy.trunks[3].profile.identity, IDENTITY_FROM);
@@ -261,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn a_grant_ends_once() {
+    fn grant_that_ended_does_not_end_again() {
         let folder = tempfile::TempDir::new().unwrap();
         let mut store = Store::open(&folder.path().join("palang.db")).unwrap();
         let number = |digits: &str| Number::e164(Digits::parse(digits).unwrap());
