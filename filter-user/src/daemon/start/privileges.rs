@@ -2,12 +2,12 @@
 //! and to the threads that it starts afterwards.
 //!
 //! 1. Files (Landlock, if the kernel has it): the daemon writes below its own folders and reads the
-//! files of a reload and the user database. It runs no program, listens on no TCP port but the
-//! configured ones, and sends no signals. (The unit limits connections: a reload may name a new
-//! webhook.)
+//!    files of a reload and the user database. It runs no program, listens on no TCP port but the
+//!    configured ones, and sends no signals. (The unit limits connections: a reload may name a new
+//!    webhook.)
 //! 2. Capabilities: CAP_BPF and CAP_NET_ADMIN remain, to attach to an interface that comes later.
-//! CAP_CHOWN has given the socket its group by then. CAP_PERFMON is with [`Loader`], a thread that
-//! ends with the load.
+//!    CAP_CHOWN has given the socket its group by then. CAP_PERFMON is with [`Loader`], a thread that
+//!    ends with the load.
 
 use std::io;
 use std::path::{Path, PathBuf};
