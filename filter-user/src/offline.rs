@@ -1,8 +1,8 @@
-//! The way out without a daemon: root's hand on the pinned maps.
+//! Changes the pinned maps as root, without a daemon.
 //!
-//! What lets through and what takes the filter off works when the daemon is dead or hangs. The
-//! kernel's maps come first; then a note is left, from which the daemon learns at its next start
-//! who it was and why, also when the machine was restarted in between.
+//! Commands that let calls through or detach the filter work while the daemon is dead or hangs.
+//! They change the kernel's maps first and then leave a note. At its next start the daemon reads
+//! author and reason from the note, even after a restart of the machine.
 
 use crate::config::limits;
 use crate::store::Decision;
@@ -32,11 +32,11 @@ use crate::sys::clock;
 use crate::sys::netlink;
 use crate::sys::netlink::Link;
 
-/// Configuration of the daemon, when it is not where it usually is.
+/// Path of the daemon's configuration, if it is not the usual one.
 const CONFIG_VARIABLE: &str = "PALANG_CONFIG";
 
-/// The folders of pinned maps. During an upgrade there may be more than one, or only one of
-/// another version, and which one judges is not known: what lets through goes into all.
+/// The folders of pinned maps. During an upgrade there may be several, or one of another version,
+/// and it is unknown which one judges. So each change that lets calls through goes into all.
 pub(crate) struct Pinned {
     pub(crate) paths: Paths,
     folders: Vec<PathBuf>,
@@ -46,7 +46,7 @@ impl Pinned {
     pub(crate) fn find() -> Result<Pinned, Failure> {
         let paths = paths();
         let mut folders = Pins::new(&paths.pins).map_folders();
-        // An upgrade that did not get far has folders without maps.
+        // An upgrade that failed early leaves folders without maps.
         folders.retain(|folder| fs::read_dir(folder).is_ok_and(|mut pins| pins.next().is_some()));
         if folders.is_empty() {
             let message = format!(
@@ -58,7 +58,7 @@ impl Pinned {
         Ok(Pinned { paths, folders })
     }
 
-    /// Does it with the maps in every folder, also when it fails with some.
+    /// Applies a change to the maps of every folder, and continues after a failure.
     fn each(
         &self,
         mut act: impl FnMut(&PassMaps) -> Result<(), datapath::Error>,
@@ -70,7 +70,7 @@ impl Pinned {
         done.map_err(Failure::from)
     }
 
-    /// All maps of this version, and their folder.
+    /// Opens all maps of this version, and returns their folder.
     fn of_this_version(&self) -> Result<(PathBuf, Maps), Failure> {
         let ours = |folder: &&PathBuf| Pins::is_of_this_version(folder);
         let Some(folder) = self.folders.iter().rfind(ours) else {
@@ -85,14 +85,14 @@ impl Pinned {
     }
 }
 
-/// Where the daemon's configuration says that things are, or where they usually are.
+/// Returns the paths of the daemon's configuration, or the usual ones.
 #[must_use]
 pub fn paths() -> Paths {
     let path = std::env::var_os(CONFIG_VARIABLE).map_or_else(|| limits::PATH.into(), PathBuf::from);
     paths_of(&path)
 }
 
-/// The numbering plan of the profile `default`, where the maps do not tell it.
+/// Reads the numbering plan of the profile `default`, if the maps do not have it.
 fn configured_plan() -> Result<Plan, Failure> {
     let path = std::env::var_os(CONFIG_VARIABLE).map_or_else(|| limits::PATH.into(), PathBuf::from);
     let config = Config::read(&path).map_err(|error| Failure::new(Exit::Usage, error))?;
@@ -106,7 +106,8 @@ fn paths_of(path: &Path) -> Paths {
 /// Switches the override.
 ///
 /// # Errors
-/// No pinned maps, no permission, a failing system call.
+/// `Usage` if it is too long or has no reason; `Refused` without permission; `Failed` if no maps
+/// are pinned or a system call fails.
 pub fn set_override(set: &wire::SetOverride) -> Result<wire::Override, Failure> {
     let pinned = Pinned::find()?;
     let now = clock::now();
@@ -129,10 +130,10 @@ pub fn set_override(set: &wire::SetOverride) -> Result<wire::Override, Failure> 
     Ok(plan.answer(author, persisted, 0))
 }
 
-/// The override in force.
+/// Reads the override in force.
 ///
 /// # Errors
-/// No pinned maps, no permission, a failing system call.
+/// `Refused` without permission; `Failed` if no maps are pinned or a system call fails.
 pub fn get_override() -> Result<wire::Override, Failure> {
     let pinned = Pinned::find()?;
     let mut until = 0;
@@ -146,7 +147,8 @@ pub fn get_override() -> Result<wire::Override, Failure> {
 /// Allows a number or prefix.
 ///
 /// # Errors
-/// A text that is no number, no pinned maps, no permission, a full map.
+/// `Usage` if the number or a text is not valid; `Refused` without permission; `Failed` if no maps
+/// are pinned or the map is full.
 pub fn add_allow(add: &wire::AddAllow) -> Result<Changed<wire::Allow>, Failure> {
     let pinned = Pinned::find()?;
     let maps = pinned.of_this_version().ok().map(|(_, maps)| maps);
@@ -199,10 +201,10 @@ pub fn add_allow(add: &wire::AddAllow) -> Result<Changed<wire::Allow>, Failure> 
     Ok(plan.answer(add.dry_run, persisted, 0, in_force, notes))
 }
 
-/// Takes the filter off an interface, or off all.
+/// Detaches the filter from an interface, or from all.
 ///
 /// # Errors
-/// It is not on that interface; no permission.
+/// `NotFound` if the filter is not on that interface; `Refused` without permission.
 pub fn detach(interface: Option<&str>, dry_run: bool) -> Result<Vec<wire::Interface>, Failure> {
     let paths = paths();
     let pins = Pins::new(&paths.pins);
@@ -218,7 +220,7 @@ pub fn detach(interface: Option<&str>, dry_run: bool) -> Result<Vec<wire::Interf
             return Err(Failure::new(Exit::NotFound, message));
         }
     };
-    // The way out does not depend on the answer.
+    // Detaching does not depend on the answer.
     let links = netlink(netlink::links()).unwrap_or_default();
     for name in names.iter().filter(|_| !dry_run) {
         let before = links.iter().find(|link| link.name == *name).and_then(|link| link.xdp);
@@ -227,7 +229,7 @@ pub fn detach(interface: Option<&str>, dry_run: bool) -> Result<Vec<wire::Interf
             let _ = netlink(netlink::links_without(before.program, name));
         }
         let interface = Some(name.clone());
-        // In force all the same where it cannot be left.
+        // The change is in force even if no note can be left.
         let time = clock::now();
         let note = Note {
             incident: None,
@@ -244,14 +246,14 @@ pub fn detach(interface: Option<&str>, dry_run: bool) -> Result<Vec<wire::Interf
     Ok(names.iter().map(|name| inspect::interface(name, &links, None)).collect())
 }
 
-/// Takes the filter off all interfaces and removes the maps: nothing of Palang is left in the
+/// Detaches the filter from all interfaces and removes the maps: nothing of Palang is left in the
 /// kernel. Needs no store and no configuration.
 ///
 /// # Errors
-/// A daemon that runs; a pin that cannot be removed.
+/// `Failed` if a daemon runs or a pin cannot be removed.
 pub fn unpin(dry_run: bool) -> Result<Vec<wire::Interface>, Failure> {
     let paths = paths();
-    // It would make them anew.
+    // A running daemon would create them again.
     let locks = [paths.lock(), paths.pins.clone()];
     let _locks = locks
         .iter()
@@ -265,10 +267,10 @@ pub fn unpin(dry_run: bool) -> Result<Vec<wire::Interface>, Failure> {
     Ok(detached)
 }
 
-/// What can be told without a daemon.
+/// Computes the part of the status that needs no daemon.
 ///
 /// # Errors
-/// No pinned maps, no permission, a failing system call.
+/// `Refused` without permission; `Failed` if no maps are pinned or a system call fails.
 pub fn status() -> Result<wire::Status, Failure> {
     let pinned = Pinned::find()?;
     let links = netlink(netlink::links())?;
@@ -293,7 +295,7 @@ fn usage(problem: Problem) -> Failure {
     Failure::new(Exit::Usage, problem.message)
 }
 
-/// Whether this is our program with the slim reader.
+/// Returns whether this is our program with the slim reader.
 fn is_slow(program: u32) -> bool {
     let found = loaded(program).ok().flatten();
     let ours = found.and_then(|found| Program::of_kernel_name(&found.name));
@@ -310,7 +312,7 @@ fn netlink(ask: impl Future<Output = io::Result<Vec<Link>>>) -> Result<Vec<Link>
         .map_err(|error| Failure::new(Exit::Failed, format!("cannot ask for interfaces: {error}")))
 }
 
-/// Who is at the keyboard: with sudo the user behind root.
+/// Returns the name of the user; with sudo, the user who called sudo.
 fn user() -> String {
     let is_name = |name: &String| !name.is_empty() && free_text::name("", name).is_ok();
     let sudo = std::env::var("SUDO_USER").ok().filter(is_name);

@@ -3,7 +3,7 @@
 
 /// Jakarta Siaga 112, 2024: 637,292 calls in a year.
 pub const CALLS_PER_DAY: f64 = 637_292.0 / 366.0;
-/// Share of calls that are pranks or silent. Sources report 20 to 80 %.
+/// Share of calls that are pranks or silent. Sources report 20 to 80 percent.
 /// Pranks were 23 % in Jakarta (2024), 48 % in Romania (2019), 56 % in Surabaya (2019), 78 % in
 /// Telangana (2020) and 81 % in Batman (2024).
 pub const NUISANCE: f64 = 0.5;

@@ -259,7 +259,7 @@ fn the_first_row_that_was_altered_is_named() {
     drop(conn);
     daemon.start_again();
     until("the head of before in the journal", || {
-        daemon.stderr().contains(&format!("audit head {}", good.head)).then_some(())
+        daemon.stderr().contains(&format!("audit head head={}", good.head)).then_some(())
     });
     must(&daemon, &["audit", "verify"]);
     let told = daemon.cli(&["audit", "verify", "--head", &good.head]);

@@ -169,7 +169,7 @@ fn a_dead_daemon_stays_taken_off() {
         gate.daemon.start_again();
         assert_eq!(gate.passing(&CALLERS), CALLERS);
         let findings = gate.findings();
-        let told = |finding: &String| finding.starts_with("red: gate0: the filter was taken off");
+        let told = |finding: &String| finding.starts_with("red: gate0: the filter was detached");
         assert!(findings.iter().any(told), "{findings:?}");
         gate.daemon.kill();
     }
@@ -256,7 +256,7 @@ fn a_hanging_daemon_undoes_nothing() {
     goes_on(&gate);
     eventually("the daemon notices", || {
         let findings = gate.findings();
-        findings.iter().any(|finding| finding.starts_with("red: gate0: the filter was taken off"))
+        findings.iter().any(|finding| finding.starts_with("red: gate0: the filter was detached"))
     });
     gate.kill_and_start();
     assert_eq!(gate.passing(&CALLERS), CALLERS);

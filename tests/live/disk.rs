@@ -188,7 +188,7 @@ fn on_a_full_disk_what_lets_through_works() {
     assert!(told.stderr.contains("NOT ON DISK"), "{told:?}");
     let findings = gate.findings();
     let is = |text: &str| findings.iter().any(|told| told.contains(text));
-    assert!(is("red: the store takes no writes; the filter goes on: "), "{findings:?}");
+    assert!(is("red: the store takes no writes; the filter remains in force: "), "{findings:?}");
     assert!(is("amber: 6 changes are in force and not on disk"), "{findings:?}");
     assert_eq!(gate.head(), head);
 

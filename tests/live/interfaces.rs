@@ -225,7 +225,7 @@ fn whoever_takes_it_off_is_obeyed_and_attach_brings_it_back() {
         take_off();
         let off = now();
         let problem = eventually("what is told of it", || api.interface(INTERFACE).problem);
-        assert!(problem.contains("taken off by hand"), "{problem}");
+        assert!(problem.contains("detached by hand"), "{problem}");
         // The other interface is made anew: whoever attaches that one looks at this one, too.
         let before = api.status().reattached;
         ip(&lab, "link del gate1");

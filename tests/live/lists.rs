@@ -42,7 +42,7 @@ fn an_allow_beats_every_block_until_it_is_taken_away() {
     assert_eq!(added["change"], "added");
     assert_eq!(added["in_force"]["verdict"], "pass");
     assert_eq!(added["in_force"]["rule"], "allow 6281200000001");
-    let note = "the block against 6281200000001 stays, without effect";
+    let note = "the block against 6281200000001 remains, without effect";
     assert_eq!(added["notes"], json!([note]));
     gate.does(&["allow", "add", exact]);
     gate.does(&["allow", "add", "+62814*"]);

@@ -144,7 +144,7 @@ fn without_a_role_the_socket_is_of_no_use() {
     let lab = Lab::new("no-role");
     let house = House::new(&lab);
     for arguments in EVERYTHING.iter().filter(|arguments| arguments[0] != "config") {
-        house.may_not(NOBODY, arguments, &["lp", "has not the role", "[roles]"]);
+        house.may_not(NOBODY, arguments, &["lp", "needs the role", "[roles]"]);
     }
     house.may_not(NOBODY, &BLOCK, &["role operate"]);
     house.may_not(NOBODY, &REPORT, &["role report"]);
@@ -168,7 +168,7 @@ fn who_reports_calls_decides_on_no_number() {
     }
     let number = json(&["report", "list", NUMBER])["number"].clone();
     assert_eq!(number, "6281*******90");
-    house.may_not(READER, &REPORT, &["daemon has not the role report"]);
+    house.may_not(READER, &REPORT, &["daemon needs the role report"]);
     for arguments in [
         &BLOCK[..],
         &["review", "close", "1", "--note", "a test"],
@@ -177,7 +177,7 @@ fn who_reports_calls_decides_on_no_number() {
         &["allow", "add", NUMBER],
         &["explain", NUMBER],
     ] {
-        house.may_not(REPORTER, arguments, &["games has not the role operate"]);
+        house.may_not(REPORTER, arguments, &["games needs the role operate"]);
     }
     assert!(house.may(OPERATOR, &["report", "list", "-o", "raw"]).contains("\t6281234567890\t"));
     house.may(OPERATOR, &REPORT);
@@ -213,12 +213,12 @@ fn who_reads_sees_masked_numbers_and_changes_nothing() {
             && arguments[1] != "verify"
             || arguments.starts_with(&["calls", "show"]);
         if is_whole {
-            house.may_not(READER, arguments, &["daemon has not the role operate"]);
+            house.may_not(READER, arguments, &["daemon needs the role operate"]);
             continue;
         }
         // Whoever may ask for each number finds the masked ones.
         if arguments[0] == "check" || arguments.starts_with(&["block", "show"]) {
-            house.may_not(READER, arguments, &["daemon has not the role report"]);
+            house.may_not(READER, arguments, &["daemon needs the role report"]);
             continue;
         }
         if arguments[0] == "config" {
@@ -232,7 +232,7 @@ fn who_reads_sees_masked_numbers_and_changes_nothing() {
         }
     }
     for arguments in [["calls", "--caller", NUMBER], ["report", "list", NUMBER]] {
-        house.may_not(READER, &arguments, &["daemon has not the role report"]);
+        house.may_not(READER, &arguments, &["daemon needs the role report"]);
     }
     for arguments in [&["check", NUMBER][..], &["block", "show", NUMBER]] {
         let output = house.by(REPORTER, arguments);
@@ -240,7 +240,7 @@ fn who_reads_sees_masked_numbers_and_changes_nothing() {
     }
     let written = std::env::temp_dir().join(format!("palang-test-{}.pcapng", std::process::id()));
     let write = ["monitor", "--write", written.to_str().expect("a path of letters")];
-    house.may_not(READER, &write, &["daemon has not the role operate"]);
+    house.may_not(READER, &write, &["daemon needs the role operate"]);
     assert!(!written.exists(), "nothing came of it");
     let before = house.may(OPERATOR, &["audit", "list", "-o", "json"]);
     let backup = house.daemon.state().join("copy.db").display().to_string();
@@ -253,7 +253,7 @@ fn who_reads_sees_masked_numbers_and_changes_nothing() {
         &["override", "on", "--for", "1h", "--reason", "a test"],
         &["override", "off"],
     ] {
-        house.may_not(READER, arguments, &["daemon has not the role operate"]);
+        house.may_not(READER, arguments, &["daemon needs the role operate"]);
     }
     for arguments in [
         &["mode", "observe"][..],
@@ -263,7 +263,7 @@ fn who_reads_sees_masked_numbers_and_changes_nothing() {
         &["store", "backup", &backup],
         &ERASE,
     ] {
-        house.may_not(READER, arguments, &["daemon has not the role admin"]);
+        house.may_not(READER, arguments, &["daemon needs the role admin"]);
     }
     assert_eq!(house.may(OPERATOR, &["audit", "list", "-o", "json"]), before);
 }
@@ -309,15 +309,15 @@ fn who_operates_blocks_for_a_time_and_leaves_the_rest() {
     house.may(OPERATOR, &["explain", NUMBER]);
     let held = house.may(OPERATOR, &["export", "--number", NUMBER, "-o", "json"]);
     assert!(held.contains("\"number\":\"6281234567890\""), "{held}");
-    house.may_not(OPERATOR, &ERASE, &["bin has not the role admin"]);
+    house.may_not(OPERATOR, &ERASE, &["bin needs the role admin"]);
     house.may(OPERATOR, &["allow", "add", "0811-2345-6789", "--for", "1h"]);
     house.may(OPERATOR, &["allow", "remove", "0811-2345-6789"]);
     house.may(OPERATOR, &["override", "on", "--for", "1h", "--reason", "flood"]);
     house.may(OPERATOR, &["override", "off"]);
     let permanent = ["block", "add", NUMBER, "--permanent", "--reason", "a test"];
     house.may_not(OPERATOR, &permanent, &["a permanent block needs the role admin"]);
-    house.may_not(OPERATOR, &["mode", "enforce"], &["bin has not the role admin"]);
-    house.may_not(OPERATOR, &["detach", "gate0"], &["bin has not the role admin"]);
+    house.may_not(OPERATOR, &["mode", "enforce"], &["bin needs the role admin"]);
+    house.may_not(OPERATOR, &["detach", "gate0"], &["bin needs the role admin"]);
     // Nor through a file.
     let file = house.daemon.folder().join("permanent.csv");
     fs::write(&file, format!("number,expires,reason\n{NUMBER},,a list\n")).expect("written");

@@ -342,7 +342,10 @@ fn odd_notes_stop_no_adoption() {
     eventually("the finding", || finding().is_some());
     assert!(finding().unwrap().starts_with("amber: "), "{:?}", finding());
     let said = gate.daemon.stderr();
-    assert!(said.contains("direct.jsonl:2: this note is not adopted"), "{said}");
+    assert!(
+        said.contains("this note is not adopted") && said.contains("direct.jsonl line=2"),
+        "{said}"
+    );
     for file in fs::read_dir(gate.daemon.state()).unwrap().flatten() {
         if file.file_name().to_string_lossy().contains(".odd-") {
             fs::remove_file(file.path()).unwrap();

@@ -10,7 +10,7 @@ use crate::model::policy::Subject;
 use crate::store::{Decision, Kind};
 use crate::sys::clock;
 
-/// Who asks for an allow, and by which way.
+/// The user who asks for an allow, and the way.
 #[derive(Clone, Copy, Debug)]
 pub struct Asker<'a> {
     /// Name of the user.
@@ -73,14 +73,14 @@ pub fn allow_of_map(subject: Subject, found: &abi::Allow, created: Timestamp) ->
     }
 }
 
-/// What a request for an allow does to the allow that exists.
+/// The effect of a request for an allow on the existing allow.
 #[derive(Clone, Debug)]
 pub struct AllowPlan {
     /// The allow afterwards.
     pub decision: Decision,
     /// The allow before, as far as it is known.
     pub before: Option<Decision>,
-    /// What changes.
+    /// The kind of change.
     pub change: Change,
     /// Whether the existing allow remains, because it lasts longer for another purpose.
     pub stays: bool,

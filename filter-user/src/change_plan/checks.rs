@@ -6,7 +6,7 @@ use crate::api::wire::{Problem, ProblemKind};
 use crate::model::free_text;
 
 /// Returns a problem of the kind [`ProblemKind::Usage`].
-pub(crate) fn usage<T>(message: impl ToString) -> Result<T, Problem> {
+pub(crate) fn usage<T>(message: impl std::fmt::Display) -> Result<T, Problem> {
     Err(Problem { kind: ProblemKind::Usage, message: message.to_string() })
 }
 

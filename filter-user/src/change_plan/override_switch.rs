@@ -7,7 +7,7 @@ use crate::api::wire;
 use crate::api::wire::{Persisted, Problem};
 use crate::change_plan::checks::{check_text, usage};
 
-/// What a request does to the override.
+/// The effect of a request on the override.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OverridePlan {
     /// The end by the wall clock; `None`: the override is switched off.

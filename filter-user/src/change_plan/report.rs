@@ -93,7 +93,7 @@ pub enum Unchanged {
     IsSpecial,
 }
 
-/// What a report does to the block and the grant of a number.
+/// The effect of a report on the block and the grant of a number.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ReportPlan {
     /// The number's block afterwards; `None`: it does not change.

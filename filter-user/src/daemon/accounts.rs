@@ -1,8 +1,8 @@
-//! Which attempts have a record, of all that the kernel judged.
+//! Counts which of the attempts that the kernel judged have a record.
 //!
-//! Lost attempts are not counted where they are lost: there are too many such places, and each new one
-//! would need a counter of its own. An attempt is lost that was taken out of the kernel's rings, and
-//! neither has a record, nor waits for one, nor was thinned.
+//! Lost attempts are not counted where they are lost. There are too many such places, and each new
+//! one would need a counter of its own. An attempt is lost if it was taken from the kernel's rings
+//! and neither has a record, nor waits for one, nor was thinned.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -17,13 +17,13 @@ use crate::datapath::{EVENT_BYTES, Positions};
 use crate::model::per_ring::PerRing;
 use crate::store::Account;
 
-/// A flood is over so long after the last refusal was thinned.
+/// Time after the last thinned refusal until a flood is over.
 const FLOOD: Duration = Duration::from_secs(60);
 
 /// The account as it is now, for everybody who asks.
 pub struct Accounts {
     positions: Positions,
-    /// Events that were taken out of the rings before this daemon.
+    /// Events that were taken from the rings before this daemon started.
     taken_before: PerRing,
     now: Mutex<Now>,
 }
@@ -39,7 +39,7 @@ pub struct Now {
     pub thinned: BTreeMap<String, u64>,
     /// When a refusal was last thinned.
     pub thinned_at: Option<Instant>,
-    /// Events that were ever taken out of the rings.
+    /// Events that were ever taken from the rings.
     pub taken: PerRing,
 }
 
@@ -65,7 +65,7 @@ impl Accounts {
         go_on(stored, self.positions.rings(), self.taken_before, left)
     }
 
-    /// Returns the events that were ever taken out of the rings.
+    /// Returns the events that were ever taken from the rings.
     #[must_use]
     pub fn taken(&self) -> PerRing {
         self.positions.taken(EVENT_BYTES)
@@ -142,9 +142,9 @@ impl Now {
 pub struct Left {
     /// Names them.
     pub rings: String,
-    /// Bytes that were ever taken out of them.
+    /// Bytes that were ever taken from them.
     pub taken_bytes: PerRing,
-    /// Events that were taken out of them just now.
+    /// Events that were taken from them just now.
     pub drained: PerRing,
     /// Attempts that the kernel put into no ring: that was full, or the kernel thinned them.
     pub unsent: PerRing,
@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn an_attempt_that_is_nowhere_is_lost() {
+    fn attempt_without_a_place_is_lost() {
         let account = Account {
             before: both(10, 20),
             thinned: [("telkom".into(), 5)].into(),
@@ -213,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn an_attempt_that_a_killed_daemon_took_is_lost() {
+    fn attempt_that_a_killed_daemon_took_is_lost() {
         let stored = account("a", both(60, 100));
         let account = go_on(Some(stored), "a", both(75, 100), &[]);
         assert_eq!((account.recorded, account.before), (both(60, 100), both(0, 0)));
@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn counts_begin_again_with_other_rings() {
+    fn counts_start_again_with_other_rings() {
         for stored in [None, Some(account("before the restart", both(60, 100)))] {
             let account = go_on(stored, "a", both(75, 100), &[]);
             assert_eq!((account.recorded, account.before), (both(75, 100), both(0, 0)));
@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn an_upgrade_takes_over_what_the_old_rings_had() {
+    fn upgrade_takes_over_the_counts_of_old_rings() {
         let old = Left {
             rings: "old".into(),
             taken_bytes: both(7500, 10_000),

@@ -1,11 +1,10 @@
-//! The store is not the one that the kernel's maps were written from: it was missing at the start,
-//! or replaced, or is older than they are. Then the maps keep what they hold, the mode included,
-//! until somebody decides which of both is right.
+//! Handles a store that the kernel's maps were not written from: it was missing, replaced, or is
+//! older than the maps. The maps then keep their entries, including the mode, until a person
+//! decides which of both is right.
 //!
-//! A folder beside the pins names the store that the maps were written from. An older copy of the
-//! same store is known by its rules: each block is stored before it is in a map, so no map has a
-//! block that is newer than the whole store. `palang store restore` marks the store that it makes
-//! as decided for.
+//! A folder beside the pins names the store that the maps were written from. The rules reveal an
+//! older copy of that store. Each block is stored before it is in a map, so no map has a block that
+//! is newer than the whole store. `palang store restore` marks its store as chosen.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -29,14 +28,15 @@ use crate::model::redial::RedialPolicy;
 use crate::store::{Decision, Entry, HELD, Kind, RESTORED, Store};
 use crate::sys::clock;
 
-/// So many blocks are settled at once; others who write have a turn in between.
+/// Number of blocks that are reconciled at once; other changes have their turn in between.
 const SLICE: usize = 200;
 
-/// Looks whether the store is the one that the maps were written from, before anything is made
-/// one. `true`: it is not, and the maps keep what they hold.
+/// Checks whether the maps were written from this store, before anything is reconciled. Returns
+/// `true` if they were not, and keep their entries.
 ///
 /// # Errors
-/// A store that cannot be read; a failing system call.
+/// [`ProblemKind::Store`] if the store cannot be read; [`ProblemKind::Failed`] if a system call
+/// fails.
 pub async fn look(control: &Arc<Control>, in_maps: InMaps) -> Result<bool, Problem> {
     let (known, identity, newest, stored, is_restored) = control
         .store_handle
@@ -51,7 +51,7 @@ pub async fn look(control: &Arc<Control>, in_maps: InMaps) -> Result<bool, Probl
     let is_enforcing = settings.mode == MODE_ENFORCE && settings.enforce_until != TOMBSTONE;
     let noted = Pins::new(&control.config().paths.pins).noted_stores();
     let found = if in_maps.blocks == 0 && !is_enforcing || is_restored {
-        // Nothing is lost, or somebody has decided.
+        // Nothing is lost, or a person has decided.
         None
     } else if known.is_some() {
         known.clone()
@@ -76,13 +76,13 @@ pub async fn look(control: &Arc<Control>, in_maps: InMaps) -> Result<bool, Probl
     if found == known {
         return Ok(found.is_some());
     }
-    // New blocks make the store newer than the maps: the next start has to know it all the same.
+    // New blocks make the store newer than the maps; the next start must still know it.
     let is_held = found.is_some();
     let action = if is_held { "store held" } else { "store follow" };
     let about = Entry::new(clock::now(), "daemon", action).with("why", json!(found));
     let noted = move |store: &mut Store| Ok(store.set_state(HELD, &found, Some(about))?);
     if let Err(problem) = control.store_handle.write_through(noted).await {
-        tracing::error!("that the maps keep what they hold is not on disk: {}", problem.message);
+        tracing::error!(problem = %problem.message, "cannot store that the maps keep their entries");
     }
     Ok(is_held)
 }
@@ -90,7 +90,8 @@ pub async fn look(control: &Arc<Control>, in_maps: InMaps) -> Result<bool, Probl
 /// Notes that the maps follow this store from now on.
 ///
 /// # Errors
-/// A store that cannot be read or written; a folder of pins that cannot be written.
+/// [`ProblemKind::Store`] if the store cannot be read or written; [`ProblemKind::Failed`] if the
+/// folder of pins cannot be written.
 pub async fn note_followed(control: &Control) -> Result<(), Problem> {
     let (identity, is_restored) = control
         .store_handle
@@ -109,8 +110,9 @@ pub async fn note_followed(control: &Control) -> Result<(), Problem> {
 /// Decides for the maps or for the store.
 ///
 /// # Errors
-/// There is nothing to decide, or somebody decides just now; a store that cannot be read or
-/// written; a failing system call. What was done by then stays, and the decision can be made again.
+/// [`ProblemKind::Refused`] if there is nothing to decide, or another decision is under way;
+/// [`ProblemKind::Store`] or [`ProblemKind::Failed`] if the store or a system call fails. The
+/// finished part remains, and the decision can be repeated.
 pub async fn adopt(
     control: &Arc<Control>,
     who: &Principal,
@@ -118,7 +120,7 @@ pub async fn adopt(
 ) -> Result<Adopted, Problem> {
     let refused = |message: &str| Problem { kind: ProblemKind::Refused, message: message.into() };
     let Ok(_alone) = control.held.deciding.try_lock() else {
-        return Err(refused("somebody decides just now"));
+        return Err(refused("another decision is under way; try again later"));
     };
     if !control.held.is_held() {
         return Err(refused("the maps follow the store: there is nothing to decide"));
@@ -153,7 +155,7 @@ pub async fn adopt(
     Ok(done)
 }
 
-/// Makes decisions of the blocks that the maps hold.
+/// Stores decisions for the blocks of the maps.
 async fn adopt_blocks(
     control: &Arc<Control>,
     who: &Principal,
@@ -182,7 +184,7 @@ fn ended(error: tokio::task::JoinError) -> Problem {
     Problem { kind: ProblemKind::Failed, message: error.to_string() }
 }
 
-/// Makes decisions of some blocks; how many. Runs on the store's thread.
+/// Stores decisions for some blocks, and returns their number. Runs on the store's thread.
 fn adopt_some(
     control: &Control,
     store: &mut Store,
@@ -197,7 +199,7 @@ fn adopt_some(
         let is_over = found.expires != 0 && found.expires <= boot;
         let stored = store.find(Kind::Block, *subject)?;
         if is_over || stored.as_ref().is_some_and(|stored| stored.rule == found.rule) {
-            // What has ended is taken out by the comparison, as ever.
+            // The next comparison removes the blocks that have ended.
             continue;
         }
         wanted.push((decision(control, author, *subject, found, stored, now), found));
@@ -205,7 +207,7 @@ fn adopt_some(
     if dry_run || wanted.is_empty() {
         return Ok(wanted.len() as u64);
     }
-    // Another rule: that of the map may be another decision's in this store.
+    // They get new rules: in this store the map's rule may belong to another decision.
     for (decision, _) in &mut wanted {
         decision.rule = control.order.turn().places(1);
     }
@@ -215,7 +217,7 @@ fn adopt_some(
     for (decision, found) in &wanted {
         let block = abi::Block { rule: decision.rule, ..*found };
         let turn = control.order.turn();
-        // A block that was ended meanwhile stays ended.
+        // A block that was ended meanwhile remains ended.
         if !turn.is_unsaved(Key::Block(decision.subject)) {
             control.maps.set_block(decision.subject, block)?;
         }
@@ -287,7 +289,7 @@ async fn remove_others(
         let remove = move |store: &mut Store| {
             let mut removed = 0;
             for subject in slice {
-                // It may have been made meanwhile.
+                // The block may have been added meanwhile.
                 if worker.maps.block(subject)?.is_none() {
                     let entry = Entry::new(clock::now(), &author, "block remove")
                         .with("adopted", "the kernel's maps do not have it");
@@ -301,7 +303,8 @@ async fn remove_others(
     Ok(())
 }
 
-/// Makes decisions of the allows that only the maps hold; how many. Runs on the store's thread.
+/// Stores decisions for the allows that only the maps have, and returns their number. Runs on the
+/// store's thread.
 fn adopt_allows(
     control: &Control,
     store: &mut Store,
@@ -312,7 +315,7 @@ fn adopt_allows(
     for (subject, found) in control.maps.pass_maps().allows()? {
         let is_over = found.expires != 0 && found.expires <= clock::boot();
         let stored = store.find(Kind::Allow, subject)?;
-        // Those of root's hand have a note, by which they are adopted.
+        // Allows of offline commands have a note, by which they are adopted.
         if is_over
             || found.rule == RULE_DIRECT
             || stored.as_ref().is_some_and(|stored| stored.rule == found.rule)
@@ -342,7 +345,7 @@ fn adopt_allows(
         store
             .put([&decision], |decision, before| entry("allow adopt", author, decision, before))?;
         let turn = control.order.turn();
-        // An allow that was changed meanwhile stays as it is.
+        // An allow that was changed meanwhile remains as it is.
         if !turn.is_unsaved(Key::Allow(subject)) {
             control
                 .maps

@@ -1,4 +1,4 @@
-//! TODO-DOC
+//! Holds what the handlers of the API share, and computes the status.
 
 use crate::api::wire;
 use crate::api::wire::{Health, Problem, ProblemKind};
@@ -19,24 +19,24 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use tokio::sync::broadcast;
 
-/// What the handlers share.
+/// The state that the handlers share.
 #[derive(Clone)]
 pub struct App {
-    /// Commands and questions.
+    /// The state of the daemon, with its commands.
     pub control: Arc<Control>,
-    /// Where the filter stands.
-    pub links: Arc<Attachments>,
+    /// The interfaces of the filter.
+    pub attachments: Arc<Attachments>,
     /// Which attempts have a record.
     pub accounts: Arc<Accounts>,
     /// Redial grants, as they are given.
     pub reviews: Reviews,
     /// Calls, as they are judged.
     pub live: broadcast::Sender<CallRow>,
-    /// INVITEs of refused calls, where somebody wants them.
+    /// INVITEs of refused calls, for their readers.
     pub evidence: Arc<Evidence>,
-    /// Since when the daemon runs.
+    /// Start of the daemon.
     pub since: Timestamp,
-    /// What was wrong with the configuration when it was read last.
+    /// Problem of the configuration when it was last read.
     pub config_problem: Arc<std::sync::Mutex<Option<String>>>,
 }
 
@@ -60,16 +60,16 @@ impl App {
         Ok(Json(check).into_response())
     }
 
-    /// How everything is.
+    /// Computes the status.
     ///
     /// # Errors
-    /// A failing system call.
+    /// [`ProblemKind::Failed`] if a system call fails.
     pub async fn status(&self) -> Result<wire::Status, Problem> {
         let control = &self.control;
         let config = control.config();
         let attempts = Some(self.accounts.attempts(control.maps.event_stats()?));
         let mut status =
-            inspect::of_maps(&control.maps, config.blocks, self.links.seen(), attempts)?;
+            inspect::of_maps(&control.maps, config.blocks, self.attachments.seen(), attempts)?;
         status.daemon = true;
         status.since = Some(self.since);
         status.r#override = control.get_override().await?;
@@ -107,8 +107,9 @@ impl App {
                 if let Some(newest) = newest
                     && newest > clock::now() + jiff::SignedDuration::from_secs(5)
                 {
-                    let message =
-                        format!("the clock is behind the store's newest record, {newest}: set it");
+                    let message = format!(
+                        "the clock is earlier than the store's newest record, {newest}: set the clock"
+                    );
                     status.find(Health::Red, message);
                 }
             }
@@ -118,11 +119,14 @@ impl App {
             status.find(Health::Red, finding);
         }
         if let Some(problem) = control.comparison() {
-            let message = format!("store and maps are not one, the filter goes on: {problem}");
+            let message = format!(
+                "store and kernel maps are out of sync; the filter remains in force: {problem}"
+            );
             status.find(Health::Red, message);
         }
         if let Some(problem) = control.store_handle.problem() {
-            let message = format!("the store takes no writes; the filter goes on: {problem}");
+            let message =
+                format!("the store takes no writes; the filter remains in force: {problem}");
             status.find(Health::Red, message);
         }
         let unsaved = control.store_handle.unsaved();
@@ -143,7 +147,7 @@ impl App {
         if let Some(problem) = self.reviews.problem() {
             status.find(Health::Amber, problem);
         }
-        if let Some(why) = self.links.slow_reader() {
+        if let Some(why) = self.attachments.slow_reader() {
             status.find_slow_reader(why);
         }
         if status.drift > 0 {

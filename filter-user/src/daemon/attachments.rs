@@ -1,5 +1,6 @@
-//! The filter on its interfaces: attached at the start, watched, and attached again when an
-//! interface was deleted and made anew. Whoever takes it off by hand is obeyed.
+//! Attaches the filter to its interfaces at the start, watches them, and attaches it again after an
+//! interface was deleted and created again. If somebody detaches the filter by hand, it remains
+//! detached.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
@@ -20,29 +21,29 @@ use crate::sys::clock;
 use crate::sys::netlink;
 use crate::sys::netlink::Link;
 
-/// The kernel tells of interfaces, but not of XDP links that come or go.
+/// Interval of the checks: the kernel reports interfaces, but not XDP links that come or go.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// What is known of an interface.
+/// The known state of an interface.
 #[derive(Clone, Debug, Default)]
 struct Known {
     /// Index of the interface that the filter was last seen on.
     index: Option<u32>,
-    /// Why it could not be attached.
+    /// Why the filter could not be attached.
     problem: Option<String>,
-    /// Index of the interface that the program for packets that leave was put on.
+    /// Index of the interface that has the program for outgoing packets.
     egress: Option<u32>,
-    /// Why that could not be.
+    /// Why the program for outgoing packets could not be attached.
     egress_problem: Option<String>,
 }
 
 impl Known {
-    fn told(&self) -> Option<String> {
+    fn problem(&self) -> Option<String> {
         self.problem.clone().or_else(|| self.egress_problem.clone())
     }
 }
 
-/// The program, and where it stands.
+/// The program, and the interfaces that it is on.
 pub struct Attachments {
     control: Arc<Control>,
     pins: Pins,
@@ -52,7 +53,7 @@ pub struct Attachments {
 }
 
 impl Attachments {
-    /// The links of a loaded filter; nothing is attached yet.
+    /// Creates the attachments of a loaded filter; nothing is attached yet.
     #[must_use]
     pub fn new(control: Arc<Control>, pins: Pins, filter: Filter) -> Attachments {
         let slow_reader = filter.slow_reader();
@@ -60,32 +61,32 @@ impl Attachments {
         Attachments { control, pins, slow_reader, filter, seen: std::sync::Mutex::default() }
     }
 
-    /// What to say where this kernel refuses the full reader; `None`: it takes it.
+    /// Returns the warning if this kernel refuses the full reader; `None`: the kernel accepts it.
     #[must_use]
     pub fn slow_reader(&self) -> Option<&str> {
         self.slow_reader.as_deref()
     }
 
-    /// The interfaces as they were seen last.
+    /// Returns the interfaces as they were last seen.
     #[must_use]
     pub fn seen(&self) -> Vec<Interface> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// What the kernel measured of the program.
+    /// Reads the run time that the kernel measured for the program.
     ///
     /// # Errors
-    /// A failing system call.
+    /// Returns an error if a system call fails.
     pub async fn run_time(&self) -> Result<RunTime, Error> {
         self.filter.lock().await.0.run_time()
     }
 
-    /// Attaches wherever the filter should be and is not.
+    /// Attaches the filter to each configured interface that lacks it.
     pub async fn settle(&self) {
         let mut guard = self.filter.lock().await;
         let (filter, known) = &mut *guard;
         let Ok(links) = netlink::links().await else {
-            tracing::error!("cannot ask for interfaces");
+            tracing::error!("cannot list the interfaces of this machine");
             return;
         };
         let Ok(ours) = filter.program_id() else { return };
@@ -107,8 +108,8 @@ impl Attachments {
             (true, Ok(links)) => links,
             _ => links,
         };
-        let told = names.iter().map(|name| self.tell(name, &links, ours, known)).collect();
-        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = told;
+        let seen = names.iter().map(|name| self.interface(name, &links, ours, known)).collect();
+        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = seen;
     }
 
     async fn reconcile_one(
@@ -131,10 +132,11 @@ impl Attachments {
         if was_on && !self.pins.link(name).exists() && !self.pins.is_off(name) {
             // By hand, not by `palang detach`.
             if let Err(error) = self.pins.detach(name) {
-                tracing::error!("{error}");
+                tracing::error!(interface = name, %error, "cannot remove the pin");
             }
             tracing::warn!(
-                "{name}: somebody took the filter off; palang attach {name} brings it back"
+                interface = name,
+                "the filter was detached by hand; `palang attach` attaches it again"
             );
             self.audit("root", "detach", name, "its pin was removed").await;
         }
@@ -145,17 +147,17 @@ impl Attachments {
             Ok(how) => {
                 known.index = Some(link.index);
                 known.problem = None;
-                tracing::info!("{name}: attached ({how:?})");
+                tracing::info!(interface = name, mode = ?how, "attached");
                 if is_new || was_on {
                     self.control.reattached.fetch_add(1, Ordering::Relaxed);
-                    self.audit("daemon", "reattach", name, "the interface was made anew").await;
+                    self.audit("daemon", "reattach", name, "the interface was created again").await;
                 }
                 true
             }
             Err(error) => {
-                let text = told(&error, link);
+                let text = describe(&error, link);
                 if known.problem.as_ref() != Some(&text) {
-                    tracing::error!("{text}");
+                    tracing::error!(interface = name, problem = %text, "cannot attach");
                     known.problem = Some(text);
                 }
                 false
@@ -163,8 +165,8 @@ impl Attachments {
         }
     }
 
-    /// The program for packets that leave stands where the filter stands, while call-back grace
-    /// is on.
+    /// Keeps the program for outgoing packets on the interfaces of the filter, while call-back
+    /// grace is on.
     fn reconcile_egress(
         &self,
         filter: &mut Filter,
@@ -177,7 +179,7 @@ impl Attachments {
         let Some(link) = link.filter(|_| graced && self.pins.link(name).exists()) else {
             known.egress_problem = None;
             if is_on && let Err(error) = self.pins.detach_egress(name) {
-                tracing::error!("{error}");
+                tracing::error!(interface = name, %error, "cannot detach the program for outgoing packets");
             }
             return;
         };
@@ -186,14 +188,14 @@ impl Attachments {
         }
         match filter.attach_egress(name, Egress::of_this_kernel()) {
             Ok(how) => {
-                tracing::info!("{name}: call-back grace sees what leaves ({how:?})");
+                tracing::info!(interface = name, mode = ?how, "attached the program for outgoing packets");
                 known.egress = Some(link.index);
                 known.egress_problem = None;
             }
             Err(error) => {
                 let text = error.to_string();
                 if known.egress_problem.as_ref() != Some(&text) {
-                    tracing::error!("{text}");
+                    tracing::error!(interface = name, problem = %text, "no call-back grace");
                     known.egress_problem = Some(text);
                 }
             }
@@ -206,10 +208,11 @@ impl Attachments {
         self.control.store_handle.write_behind(move |store| store.audit(entry.clone())).await;
     }
 
-    /// Attaches to an interface now, also to one that the configuration does not name.
+    /// Attaches the filter to an interface now, also to one that the configuration does not name.
     ///
     /// # Errors
-    /// No such interface; another program on it; a driver that cannot.
+    /// [`ProblemKind::NotFound`] if the interface does not exist; [`ProblemKind::Failed`] if
+    /// another program is on it, or its driver refuses the filter.
     pub async fn attach(
         &self,
         who: &Principal,
@@ -230,20 +233,20 @@ impl Attachments {
             let mode = mode.unwrap_or(self.control.config().xdp_mode);
             filter.attach(name, mode).map_err(|error| Problem {
                 kind: ProblemKind::Failed,
-                message: told(&error, link),
+                message: describe(&error, link),
             })?;
             self.pins.forget_off(name);
             known.insert(name.to_owned(), Known { index: Some(link.index), ..Known::default() });
             self.audit(&who.name, "attach", name, "asked for").await;
         }
         let links = interfaces().await?;
-        Ok(self.tell(name, &links, ours, known))
+        Ok(self.interface(name, &links, ours, known))
     }
 
-    /// Takes the filter off an interface, until it is attached again or the machine restarts.
+    /// Detaches the filter from an interface, until it is attached again or the machine restarts.
     ///
     /// # Errors
-    /// It is not on it.
+    /// [`ProblemKind::NotFound`] if the filter is not on it.
     pub async fn detach(
         &self,
         who: &Principal,
@@ -265,10 +268,10 @@ impl Attachments {
             self.audit(&who.name, "detach", name, "asked for").await;
             links.map_err(unasked)?
         };
-        Ok(self.tell(name, &links, ours, known))
+        Ok(self.interface(name, &links, ours, known))
     }
 
-    fn tell(
+    fn interface(
         &self,
         name: &str,
         links: &[Link],
@@ -277,20 +280,20 @@ impl Attachments {
     ) -> Interface {
         let mut interface = inspect::interface(name, links, Some(ours));
         if self.pins.is_off(name) && interface.xdp.is_none() {
-            let message = format!("the filter was taken off by hand: palang attach {name}");
+            let message = format!("the filter was detached by hand: palang attach {name}");
             interface.problem = Some(message);
-        } else if let Some(problem) = known.get(name).and_then(Known::told) {
+        } else if let Some(problem) = known.get(name).and_then(Known::problem) {
             interface.problem = Some(problem);
         }
         interface
     }
 
-    /// Takes the filter off the interfaces that a new configuration does not name any more.
+    /// Detaches the filter from the interfaces that a new configuration no longer names.
     pub async fn leave(&self, names: &[String]) {
         for name in names {
             let who = Principal { name: "daemon".into(), role: crate::daemon::role::Role::Admin };
             if let Err(problem) = self.detach(&who, name, false).await {
-                tracing::warn!("{}", problem.message);
+                tracing::warn!(interface = %name, problem = %problem.message, "cannot detach");
             }
             self.pins.forget_off(name);
             self.filter.lock().await.1.remove(name);
@@ -303,15 +306,15 @@ async fn interfaces() -> Result<Vec<Link>, Problem> {
 }
 
 fn unasked(error: std::io::Error) -> Problem {
-    let message = format!("cannot ask for interfaces: {error}");
+    let message = format!("cannot list the interfaces of this machine: {error}");
     Problem { kind: ProblemKind::Failed, message }
 }
 
-/// An error of attaching, with the id of the program that is in the way.
-fn told(error: &Error, link: &Link) -> String {
+/// Describes an error of attaching, with the id of the program that is in the way.
+fn describe(error: &Error, link: &Link) -> String {
     match (error, link.xdp) {
         (Error::Busy(name), Some(xdp)) => format!(
-            "another XDP program is on {name}, id {}: see `bpftool prog show id {0}`, and take it off \
+            "another XDP program is on {name}, id {}: see `bpftool prog show id {0}`, and detach it \
              first",
             xdp.program
         ),
@@ -319,7 +322,7 @@ fn told(error: &Error, link: &Link) -> String {
     }
 }
 
-/// Watches interfaces, for ever.
+/// Watches the interfaces.
 pub async fn run(links: Arc<Attachments>) {
     let mut tick = tokio::time::interval(LOOK);
     let mut watch = netlink::watch();
@@ -332,7 +335,7 @@ pub async fn run(links: Arc<Attachments>) {
                 },
             },
             Err(error) => {
-                tracing::error!("cannot watch interfaces, looking every second: {error}");
+                tracing::error!(%error, "cannot watch interfaces; they are checked every second");
                 tick.tick().await;
                 watch = netlink::watch();
             }

@@ -21,10 +21,10 @@ use crate::sys::clock;
 /// Prefixes that fit into a trie of `filter-ebpf/src/maps.rs`.
 pub const PREFIXES_MAX: u64 = 4096;
 
-/// The settings of a block's own, and its flags.
+/// Returns the redial setting of a block, and its flags.
 ///
 /// # Errors
-/// What is wrong with them.
+/// [`ProblemKind::Usage`] if the setting is out of range, or is combined with `no_redial`.
 pub fn redial_of(
     redial: Option<RedialPolicy>,
     no_redial: bool,
@@ -32,17 +32,20 @@ pub fn redial_of(
 ) -> Result<(Option<RedialPolicy>, u8), Problem> {
     if let Some(redial) = redial {
         if no_redial {
-            return problem(ProblemKind::Usage, "say one of: redial, no_redial");
+            return problem(
+                ProblemKind::Usage,
+                "redial and no_redial exclude each other: give one of them",
+            );
         }
-        redial.check().or_else(|message| problem(ProblemKind::Usage, message))?;
+        redial.check().or_else(|error| problem(ProblemKind::Usage, error.to_string()))?;
     }
     let flag = |set: bool, flag: u8| if set { flag } else { 0 };
     Ok((redial, flag(observe, BLOCK_OBSERVE) | flag(no_redial, BLOCK_NO_REDIAL)))
 }
 
 impl Control {
-    /// Puts the block that `decide` makes of the one before. Its place in the order (0: nothing was
-    /// changed), the block, the one before, and what changed.
+    /// Puts the block that `decide` makes of the one before. Returns its place in the order (0:
+    /// unchanged), the block, the one before, and the change.
     pub(crate) async fn put_block(
         self: &Arc<Self>,
         who: &Principal,
@@ -69,12 +72,14 @@ impl Control {
         self.order.queue(Key::Block(subject), put).await
     }
 
-    /// Puts a block into store and map, in place of the one before; with what else is to be told
-    /// of it in the audit. Its rule is its place in the order. Runs on the store's thread.
+    /// Puts a block into store and map, in place of the one before. `besides` is another audit
+    /// record about it. The rule of the block is its place in the order. Runs on the store's
+    /// thread.
     ///
     /// # Errors
-    /// A store or a map that does not take it, or a later change of the same block. Then the map
-    /// is as it was; the store is, too, or the later change comes to it next.
+    /// [`ProblemKind::Store`] or [`ProblemKind::Full`] if the store or the map refuses it;
+    /// [`ProblemKind::Superseded`] after a later change of the same block. The map is then as
+    /// before. The store is as before, too, or gets the later change next.
     pub fn write_block(
         &self,
         store: &mut Store,
@@ -95,7 +100,7 @@ impl Control {
             self.maps.set_block(decision.subject, self.block_entry(decision))
         };
         let Err(error) = written else { return Ok(()) };
-        // The store must not say more than the kernel does.
+        // The store must not claim more than the kernel does.
         let undo = entry("block undo", author, decision, None);
         match before {
             Some(before) => {
@@ -108,10 +113,10 @@ impl Control {
         Err(error.into())
     }
 
-    /// Whether so many more blocks fit, before the store says that they are there.
+    /// Checks that N more blocks fit, before the store has them.
     ///
     /// # Errors
-    /// That they do not.
+    /// [`ProblemKind::Full`] if they do not fit.
     pub fn room(&self, store: &Reader, subject: Subject, more: u64) -> Result<(), Problem> {
         let capacity = match subject {
             Subject::Number(_) => u64::from(self.config().blocks),
@@ -131,7 +136,7 @@ impl Control {
         )
     }
 
-    /// Refuses what may not be blocked, and says who allowed it.
+    /// Refuses to block a protected or allowed number, and names the author of the allow.
     pub(crate) async fn refuse_protected(&self, subject: Subject) -> Result<(), Problem> {
         let Err(problem) = self.refuse_protected_now(subject) else {
             return Ok(());
@@ -148,10 +153,10 @@ impl Control {
         }
     }
 
-    /// Refuses what may not be blocked.
+    /// Refuses to block a protected or allowed number.
     ///
     /// # Errors
-    /// The rule that forbids it.
+    /// [`ProblemKind::Refused`] with the rule that protects the number.
     pub fn refuse_protected_now(&self, subject: Subject) -> Result<(), Problem> {
         let never = |why: String| problem(ProblemKind::Refused, format!("{subject} {why}"));
         let config = self.config();
@@ -180,7 +185,7 @@ impl Control {
         }
     }
 
-    /// The allow that is in force for a number or prefix.
+    /// Returns the live allow that covers a number or prefix.
     fn live_allow(&self, subject: Subject) -> Result<Option<abi::Allow>, Problem> {
         let now = clock::boot();
         let live = |allow: &abi::Allow| allow.expires == 0 || now < allow.expires;
@@ -191,14 +196,15 @@ impl Control {
     /// Ends the block against a subject.
     ///
     /// # Errors
-    /// There is none.
+    /// [`ProblemKind::NotFound`] if the subject has no block.
     pub async fn unblock(
         self: &Arc<Self>,
         who: &Principal,
         subject: Subject,
         dry_run: bool,
     ) -> Result<Changed<wire::Block>, Problem> {
-        // Asked first only where the map does not say it: a way out waits for no disk.
+        // The store is asked first only if the map has no block: unblocking does not wait for a
+        // disk.
         let is_in_map =
             |block: Option<abi::Block>| block.filter(|block| block.expires != TOMBSTONE);
         let stored = match is_in_map(self.maps.block(subject)?) {
@@ -254,23 +260,25 @@ impl Control {
         Ok(changed)
     }
 
-    /// Ends a block in the map, where it stays until the store knows: a restart must not bring it
-    /// back. One that is not in the map yet is lifted all the same, for the same reason.
+    /// Lifts a block in the map. The entry remains until the store knows the change, so that a
+    /// restart does not restore the block. A block that is not in the map yet is lifted, too.
     fn lift(&self, subject: Subject, place: u64) -> Result<(), Problem> {
         let there = self.maps.block(subject)?;
         let block = there.unwrap_or(abi::Block { number: subject.raw(), ..abi::Block::default() });
         match self.maps.set_block(subject, abi::Block { expires: TOMBSTONE, rule: place, ..block })
         {
-            // Nothing is in the map that could refuse.
+            // The map has no entry that could refuse a call.
             Err(error) if there.is_none() && error.is_full() => Ok(()),
             done => Ok(done?),
         }
     }
 
-    /// As [`Control::room`], after what has ended made room. Runs on the store's thread.
+    /// Checks the room as [`Control::room`], after ended blocks were removed. Runs on the store's
+    /// thread.
     ///
     /// # Errors
-    /// That they do not fit; a store or a map that does not take the change.
+    /// [`ProblemKind::Full`] if the blocks do not fit; [`ProblemKind::Store`] if the store takes no
+    /// writes.
     pub fn make_room(&self, store: &mut Store, subject: Subject, more: u64) -> Result<(), Problem> {
         loop {
             match self.room(store, subject, more) {
@@ -284,7 +292,8 @@ impl Control {
         }
     }
 
-    /// Takes a lifted block out of store and map; what the store had goes into `removed`.
+    /// Returns the job that removes a lifted block from store and map. The stored block goes into
+    /// `removed`.
     pub(crate) fn removal(
         self: &Arc<Self>,
         who: &Principal,
@@ -298,7 +307,7 @@ impl Control {
             let entry = Entry::new(clock::now(), &author, "block remove");
             let found = store.remove(Kind::Block, subject, entry)?;
             *removed.lock().unwrap_or_else(PoisonError::into_inner) = found;
-            // A failure leaves a lifted entry, which refuses nothing.
+            // After a failure a lifted entry remains, which refuses nothing.
             let _ = control.forget_lifted(subject, place);
             Ok(())
         }

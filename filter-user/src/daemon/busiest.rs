@@ -1,4 +1,4 @@
-//! TODO-DOC
+//! Counts the callers that are refused most, in the last minutes.
 
 use crate::store::CallRow;
 use filter_common::abi::Verdict;
@@ -16,10 +16,11 @@ const MINUTES: u64 = 5;
 /// callers without end.
 pub(crate) const CALLERS: usize = 20_000;
 
-/// Callers that are told.
-pub(crate) const TOLD: usize = 50;
+/// Maximum number of callers in an answer.
+pub(crate) const CALLERS_SHOWN: usize = 50;
 
-/// Who is refused most, or would be. It is in memory only, and begins with the daemon.
+/// Callers with the most refused calls, or calls that would be refused. They are in memory only,
+/// and start with the daemon.
 #[derive(Debug, Default)]
 pub struct Busiest(pub(crate) Mutex<BTreeMap<u64, Minute>>);
 
@@ -39,7 +40,7 @@ pub(crate) struct Count {
 }
 
 impl Busiest {
-    /// Takes note of an attempt that came at this boot time.
+    /// Counts an attempt that came at this boot time.
     pub fn take(&self, row: &CallRow, time: u64) {
         let Some(number) = row.number.filter(|_| row.would != Verdict::Pass as u8) else { return };
         let mut minutes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -66,7 +67,7 @@ impl Busiest {
         }
     }
 
-    /// Takes a number out.
+    /// Removes a number.
     pub fn forget(&self, number: Number) {
         let mut minutes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         for minute in minutes.values_mut() {
@@ -74,7 +75,8 @@ impl Busiest {
         }
     }
 
-    /// Those of the last minutes, most attempts first, and how many attempts were not counted.
+    /// Returns the callers of the last minutes, most attempts first, and the number of uncounted
+    /// attempts.
     pub(crate) fn now(&self, time: u64) -> (Vec<(Number, Count)>, u64) {
         let minutes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let mut sums: HashMap<Number, Count> = HashMap::new();
@@ -99,7 +101,7 @@ impl Busiest {
         sums.sort_by_key(|(number, count)| {
             (std::cmp::Reverse((count.attempts, count.last)), *number)
         });
-        sums.truncate(TOLD);
+        sums.truncate(CALLERS_SHOWN);
         (sums, uncounted)
     }
 }
@@ -107,7 +109,7 @@ impl Busiest {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::daemon::busiest::{Busiest, MINUTE, TOLD};
+    use crate::daemon::busiest::{Busiest, CALLERS_SHOWN, MINUTE};
     use filter_common::reason::Reason;
 
     use crate::model::number_text;
@@ -142,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn most_attempts_come_first_and_old_ones_go() {
+    fn busiest_callers_come_first_and_old_ones_are_dropped() {
         let (rare, often) = (number("+6281234567890"), number("+6281234567891"));
         let refused = |number| row(Some(number), Verdict::Drop, Verdict::Drop);
         let busiest = Busiest::default();
@@ -169,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn more_callers_than_there_is_room_for_are_told_as_a_number() {
+    fn callers_without_room_are_counted_together() {
         let busiest = Busiest::default();
         let caller = |index: usize| number(&format!("+62812{index:08}"));
         for index in 0..CALLERS + 3 {
@@ -177,7 +179,7 @@ mod tests {
         }
         busiest.take(&row(Some(caller(7)), Verdict::Drop, Verdict::Drop), 1);
         let (found, uncounted) = busiest.now(1);
-        assert_eq!((found.len(), uncounted), (TOLD, 3));
+        assert_eq!((found.len(), uncounted), (CALLERS_SHOWN, 3));
         assert_eq!((found[0].0, found[0].1.attempts), (caller(7), 2));
     }
 }

@@ -1,36 +1,36 @@
-//! What the daemon does by itself, and what is wrong with it: said in the log once, and in the
-//! status for as long as it lasts.
+//! Remembers the problems of the daemon's own work: each is logged once, and in the status for as
+//! long as it lasts.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
 use crate::api::wire::Problem;
 
-/// What goes wrong where nobody waits for an answer.
+/// Problems of work that no client waits for.
 #[derive(Debug, Default)]
 pub struct Chores(Mutex<BTreeMap<&'static str, String>>);
 
 impl Chores {
-    /// Notes how something went. `failed` is what the failure means, for people, and stands for
-    /// the chore.
+    /// Notes the result of a piece of work. `failed` says what its failure means, and identifies
+    /// the work.
     pub fn note(&self, failed: &'static str, problem: Option<String>) {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match problem {
             Some(problem) => {
                 let before = known.insert(failed, problem.clone());
                 if before.as_ref() != Some(&problem) {
-                    tracing::warn!("{failed}: {problem}");
+                    tracing::warn!(%problem, "{failed}");
                 }
             }
             None => {
                 if known.remove(failed).is_some() {
-                    tracing::info!("no longer so: {failed}");
+                    tracing::info!("solved: {failed}");
                 }
             }
         }
     }
 
-    /// As [`Chores::note`], of something that was tried; what it returned where it went well.
+    /// Notes the result of an attempt, and returns its value if it succeeded.
     pub fn tried<T>(&self, failed: &'static str, done: Result<T, Problem>) -> Option<T> {
         match done {
             Ok(value) => {
@@ -44,7 +44,7 @@ impl Chores {
         }
     }
 
-    /// What is wrong now, in the order of what failed.
+    /// Returns the present problems, ordered by what failed.
     #[must_use]
     pub fn problems(&self) -> Vec<String> {
         let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -58,7 +58,7 @@ mod tests {
     use crate::api::wire::ProblemKind;
 
     #[test]
-    fn a_problem_is_there_until_it_went_well() {
+    fn problem_remains_until_the_work_succeeds() {
         let chores = Chores::default();
         let problem = || Problem { kind: ProblemKind::Store, message: "no disk".to_owned() };
         assert_eq!(chores.tried::<()>("b stays", Err(problem())), None);

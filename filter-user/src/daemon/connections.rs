@@ -6,10 +6,11 @@ use std::time::Instant;
 
 use tokio::sync::oneshot;
 
-/// File descriptors that the limits below are made for; whoever has fewer gets less of each.
+/// Number of file descriptors that the limits below assume. With fewer, each limit shrinks in
+/// proportion.
 pub(crate) const FILES: u64 = 1024;
 
-/// How many connections there may be.
+/// Limits for open connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Of all users.
@@ -20,13 +21,13 @@ pub struct Limits {
 
 /// Of the socket of the API.
 pub const API: Limits = Limits { all: 512, each: 128 };
-/// Of `check_listen`; nobody can tell its users apart.
+/// Of `check_listen`; its users cannot be distinguished.
 pub const CHECK: Limits = Limits { all: 192, each: 192 };
 /// Of the listener for metrics.
 pub const METRICS: Limits = Limits { all: 16, each: 16 };
 
 impl Limits {
-    /// What is left of them where a process may open so many files.
+    /// Scales the limits to the number of files that the process may open.
     pub(crate) fn within(self, files: u64) -> Limits {
         let part = |most: usize| {
             let part = most as u64 * files.min(FILES) / FILES;
@@ -52,18 +53,18 @@ struct Table {
 
 #[derive(Debug)]
 struct Open {
-    /// Whose it is; `None`: nobody can tell.
+    /// User at the other end; `None`: not known.
     uid: Option<u32>,
-    /// Requests of it that have a slot.
+    /// Number of its requests that have a slot.
     busy: usize,
-    /// Since when none has.
+    /// Time since which none has a slot.
     since: Instant,
-    /// Dropped, it closes the connection.
+    /// Closes the connection when it is dropped.
     _close: oneshot::Sender<()>,
 }
 
 impl Connections {
-    /// None yet.
+    /// Creates a table without connections.
     #[must_use]
     pub fn new(limits: Limits) -> Connections {
         Connections { limits, open: Arc::default() }
@@ -73,9 +74,9 @@ impl Connections {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes note of a connection, and closes another where there is one too many: the one that
-    /// has waited longest without a slot, of this user, or of the user with the most. What is
-    /// handed out beside it ends when it is to be closed itself. `None`: all others are busy.
+    /// Registers a connection. If there are too many, it closes one without a slot. It chooses the one
+    /// that waits longest, of this user or of the user with the most. The receiver ends when this
+    /// connection is to be closed. Returns `None` if all others are busy.
     #[must_use]
     pub fn open(&self, uid: Option<u32>) -> Option<(Connection, oneshot::Receiver<()>)> {
         let mut table = self.table();
@@ -125,10 +126,10 @@ impl Table {
     }
 }
 
-/// A connection; dropped, it is not counted any more.
+/// A registered connection. It is removed from the table when it is dropped.
 #[derive(Debug)]
 pub struct Connection {
-    /// What others may have of it.
+    /// Its handle, for the requests on it.
     pub handle: Handle,
 }
 
@@ -139,7 +140,7 @@ impl Drop for Connection {
     }
 }
 
-/// What names a connection.
+/// Identifies a connection.
 #[derive(Clone, Debug)]
 pub struct Handle {
     number: u64,
@@ -147,7 +148,7 @@ pub struct Handle {
 }
 
 impl Handle {
-    /// Keeps the connection from being closed for another one, as long as this lives.
+    /// Keeps the connection open while the result lives.
     #[must_use]
     pub fn busy(&self) -> Busy {
         if let Some(open) = self.of.table().open.get_mut(&self.number) {
@@ -164,7 +165,7 @@ pub struct Busy(Handle);
 impl Drop for Busy {
     fn drop(&mut self) {
         let Handle { number, of } = &self.0;
-        // The connection may have ended before what it set in motion.
+        // The connection may have ended before the work that it started.
         if let Some(open) = of.table().open.get_mut(number) {
             open.busy -= 1;
             open.since = Instant::now();
@@ -176,7 +177,7 @@ impl Drop for Busy {
 mod tests {
     use super::*;
 
-    /// Opens a connection of a user; a receiver that tells when it is closed.
+    /// Opens a connection of a user, with a receiver that ends when the connection is closed.
     fn open(connections: &Connections, uid: u32) -> (Connection, oneshot::Receiver<()>) {
         connections.open(Some(uid)).expect("room")
     }
@@ -186,14 +187,14 @@ mod tests {
     }
 
     #[test]
-    fn one_too_many_of_a_user_closes_the_one_that_waits_longest() {
+    fn connection_above_the_user_s_limit_closes_the_longest_waiting_one() {
         let connections = Connections::new(Limits { all: 10, each: 3 });
         let mut other = open(&connections, 1);
         let mut first = open(&connections, 2);
         let mut second = open(&connections, 2);
         let mut third = open(&connections, 2);
         let busy = second.0.handle.busy();
-        // The first has been asked something since; the third has said nothing.
+        // The first was used since; the third was never used.
         drop(first.0.handle.busy());
         let mut fourth = open(&connections, 2);
         assert!(is_closed(&mut third.1));
@@ -206,14 +207,14 @@ mod tests {
         let _fifth = open(&connections, 2);
         assert!(is_closed(&mut second.1));
         drop(others);
-        // What ended gives its place back, and what is closed is not counted twice.
+        // An ended connection gives its place back, and a closed one is not counted twice.
         drop((first, second, third));
         let mut sixth = open(&connections, 2);
         assert!(!is_closed(&mut fourth.1) && !is_closed(&mut sixth.1));
     }
 
     #[test]
-    fn one_too_many_of_all_closes_one_of_the_user_with_the_most() {
+    fn connection_above_the_total_limit_closes_one_of_the_user_with_the_most() {
         let connections = Connections::new(Limits { all: 5, each: 4 });
         let mut few: Vec<_> = (0..2).map(|_| open(&connections, 1)).collect();
         let mut many: Vec<_> = (0..3).map(|_| open(&connections, 2)).collect();
@@ -224,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn with_few_files_there_are_few_connections() {
+    fn limits_with_few_files_are_lower() {
         assert_eq!(API.within(1_000_000), API);
         assert_eq!(API.within(1024), API);
         assert_eq!(API.within(256), Limits { all: 128, each: 32 });

@@ -1,4 +1,4 @@
-//! TODO-DOC
+//! Converts decisions, reports, calls and audit rows of the store to the types of the API.
 
 use crate::api::wire;
 use crate::daemon::role::Principal;
@@ -21,7 +21,7 @@ use filter_common::abi::BLOCK_NO_REDIAL;
 
 use filter_common::abi::BLOCK_OBSERVE;
 
-/// A block as the API tells it.
+/// Converts a block to the API's type.
 #[must_use]
 pub fn block_of(decision: &Decision) -> wire::Block {
     wire::Block {
@@ -40,7 +40,7 @@ pub fn block_of(decision: &Decision) -> wire::Block {
     }
 }
 
-/// A block that only the kernel knows.
+/// Returns the API's type for a block that only the kernel has.
 pub(crate) fn unknown_block(subject: Subject, found: Option<abi::Block>) -> wire::Block {
     let found = found.unwrap_or_default();
     wire::Block {
@@ -59,7 +59,7 @@ pub(crate) fn unknown_block(subject: Subject, found: Option<abi::Block>) -> wire
     }
 }
 
-/// An exception as the API tells it.
+/// Converts a review to the API's type.
 #[must_use]
 pub fn review_of(id: Option<u64>, review: Review) -> wire::Review {
     let (closed, closed_by, note) = match review.closed {
@@ -80,7 +80,7 @@ pub fn review_of(id: Option<u64>, review: Review) -> wire::Review {
     }
 }
 
-/// A report as the API tells it.
+/// Converts a report to the API's type.
 #[must_use]
 pub fn report_of(id: Option<u64>, report: Report, ladder: &Ladder, now: Timestamp) -> wire::Report {
     let Report { time, number, kind, call_id, call, why_not, author, note, .. } = report;
@@ -109,25 +109,25 @@ pub fn report_of(id: Option<u64>, report: Report, ladder: &Ladder, now: Timestam
     }
 }
 
-/// The frame of a call as the API tells it.
+/// Converts the frame of a call to the API's type.
 pub fn evidence_of(call: u64, row: &EvidenceRow) -> wire::Evidence {
     wire::Evidence::new(call, row.time, row.frame_len, &row.frame)
 }
 
-/// A row of the audit as the API tells it.
+/// Converts a row of the audit to the API's type.
 #[must_use]
 pub fn audit_row_of(row: AuditRow) -> wire::AuditRow {
     let hash = store::hex(&row.hash);
     wire::AuditRow { seq: row.seq, record: row.record, hash, number: row.plain }
 }
 
-/// A call as the API tells it to this user.
+/// Converts a call to the API's type, with the number as this user may see it.
 pub fn call(id: u64, row: CallRow, who: &Principal) -> wire::Call {
     let verdict = |number| Verdict::from_number(number).unwrap_or(Verdict::Pass).name().to_owned();
     wire::Call {
         id,
         time: row.time,
-        caller: row.number.map(|number| who.sees(number.to_string())),
+        caller: row.number.map(|number| who.mask(number.to_string())),
         trunk: row.trunk,
         source: row.source,
         call_id: row.call_id,

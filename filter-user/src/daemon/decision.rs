@@ -1,4 +1,4 @@
-//! TODO-DOC
+//! Converts decisions to kernel entries and audit records, and reads the decision in force.
 
 use crate::api::wire;
 use crate::api::wire::{Check, Problem};
@@ -12,12 +12,12 @@ use filter_common::abi::{self, BLOCK_NO_REDIAL, BLOCK_OBSERVE, RULE_DIRECT, Verd
 use filter_common::number::Number;
 use serde_json::json;
 
-/// Whether root put an allow into the maps without the daemon, which does not know it yet.
+/// Returns whether root added an allow without the daemon, which has not adopted it yet.
 pub(crate) fn is_offline(allow: &abi::Allow) -> bool {
     allow.rule == RULE_DIRECT
 }
 
-/// The audit's record of a decision.
+/// Creates the audit record of a decision.
 #[must_use]
 pub fn entry(action: &str, author: &str, decision: &Decision, before: Option<&Decision>) -> Entry {
     let mut entry = Entry::new(clock::now(), author, action)
@@ -42,7 +42,8 @@ pub fn entry(action: &str, author: &str, decision: &Decision, before: Option<&De
     }
 }
 
-/// The kernel's entry for a stored block; `configured` is for one without settings of its own.
+/// Creates the kernel's entry of a stored block; `configured` applies if the block has no redial
+/// setting of its own.
 #[must_use]
 pub fn block_entry(decision: &Decision, configured: RedialPolicy) -> abi::Block {
     let redial = decision.redial.unwrap_or(configured);
@@ -60,22 +61,22 @@ pub fn block_entry(decision: &Decision, configured: RedialPolicy) -> abi::Block 
     }
 }
 
-/// What an entry that covers a subject is about.
+/// Returns the subject of an entry that covers `asked`.
 pub(crate) fn subject_of(entry: Number, asked: Subject) -> Subject {
     if entry == asked.raw() { asked } else { Subject::of_prefix_entry(entry) }
 }
 
 impl Control {
-    /// The kernel's entry for a stored block.
+    /// Creates the kernel's entry of a stored block.
     #[must_use]
     pub fn block_entry(&self, decision: &Decision) -> abi::Block {
         block_entry(decision, self.config().redial)
     }
 
-    /// What a call from a number gets now.
+    /// Checks what happens to a call from a number now.
     ///
     /// # Errors
-    /// A failing system call.
+    /// [`ProblemKind::Failed`] if a system call fails.
     pub fn check(&self, number: Number) -> Result<Check, Problem> {
         Ok(inspect::check(&self.maps, number)?)
     }
@@ -87,10 +88,10 @@ impl Control {
         }
     }
 
-    /// The mode in force, by the kernel's map.
+    /// Reads the mode in force from the kernel's map.
     ///
     /// # Errors
-    /// A failing system call.
+    /// [`ProblemKind::Failed`] if a system call fails.
     pub fn get_mode(&self) -> Result<wire::Mode, Problem> {
         Ok(inspect::mode(&self.maps)?)
     }

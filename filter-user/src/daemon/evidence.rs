@@ -1,4 +1,4 @@
-//! INVITEs of refused attempts: whether the kernel keeps them, and for whom.
+//! Switches the capture of INVITEs of refused attempts, and passes them to their readers.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,27 +9,27 @@ use tokio::sync::broadcast;
 
 use crate::datapath::{Error, EvidenceSwitch};
 
-/// Frames that each CPU keeps in a second: far more than pranksters dial, and a fraction of what
-/// the ring takes until it is looked at.
+/// Frames that each CPU keeps in a second: far more than pranksters dial, and a fraction of the
+/// ring's size between two looks.
 const PER_SECOND: u32 = 100;
-/// Frames that wait for somebody who looks at them live and is slow, up to 2 KiB each.
+/// Frames that wait for a slow live reader, up to 2 KiB each.
 pub(crate) const LIVE: usize = 1024;
 
-/// The switch, and those who want frames.
+/// The switch, and the readers of frames.
 pub struct Evidence {
     switch: EvidenceSwitch,
     pub(crate) wanted: Mutex<Wanted>,
     pub(crate) live: broadcast::Sender<Arc<abi::Evidence>>,
-    /// Frames that were to be stored and are not.
+    /// Frames that should have been stored and were not.
     pub(crate) lost: AtomicU64,
 }
 
-/// Who wants frames.
+/// The readers of frames.
 #[derive(Default)]
 pub(crate) struct Wanted {
-    /// The configuration does.
+    /// Whether the configuration wants frames.
     pub(crate) configured: bool,
-    /// So many who look live do.
+    /// Number of live readers.
     watches: usize,
 }
 
@@ -37,7 +37,7 @@ impl Evidence {
     /// Opens the switch in a folder of maps.
     ///
     /// # Errors
-    /// A map that is missing.
+    /// Returns an error if a map is missing.
     pub fn open(folder: &Path) -> Result<Evidence, Error> {
         Ok(Evidence {
             switch: EvidenceSwitch::open(folder)?,
@@ -47,14 +47,14 @@ impl Evidence {
         })
     }
 
-    /// Frames are kept in the store from now on, or not.
+    /// Sets whether frames are kept in the store.
     pub fn configure(&self, on: bool) {
         let mut wanted = self.wanted();
         wanted.configured = on;
         self.write(&wanted);
     }
 
-    /// Keeps frames for somebody who looks live, until what it returns is dropped.
+    /// Keeps frames for a live reader, until the result is dropped.
     pub fn watch(self: &Arc<Evidence>) -> Watch {
         let frames = self.live.subscribe();
         let mut wanted = self.wanted();
@@ -64,16 +64,16 @@ impl Evidence {
         Watch { evidence: Arc::clone(self), frames }
     }
 
-    /// Ends what only those who look live wanted: nobody does without a daemon.
+    /// Ends the capture for live readers: a daemon that ends has no readers.
     pub fn stop(&self) {
         let mut wanted = self.wanted();
         wanted.watches = 0;
         self.write(&wanted);
     }
 
-    /// Gives a frame to those who look live.
-    pub fn tell(&self, frame: &abi::Evidence) {
-        // Nobody may look.
+    /// Passes a frame to the live readers.
+    pub fn publish(&self, frame: &abi::Evidence) {
+        // There may be no reader.
         if self.live.receiver_count() > 0 {
             let _ = self.live.send(Arc::new(*frame));
         }
@@ -84,10 +84,10 @@ impl Evidence {
         self.lost.fetch_add(frames as u64, Ordering::Relaxed);
     }
 
-    /// What became of the frames; lost are also those that the disk did not take.
+    /// Returns the counts of frames; the lost ones include those that the disk did not take.
     ///
     /// # Errors
-    /// A failing system call.
+    /// Returns an error if a system call fails.
     pub fn stats(&self) -> Result<EvidenceStats, Error> {
         let stats = self.switch.stats()?;
         let unstored = self.lost.load(Ordering::Relaxed);
@@ -105,7 +105,7 @@ impl Evidence {
     pub(crate) fn write(&self, wanted: &Wanted) {
         let per_second = if wanted.is_on() { PER_SECOND } else { 0 };
         if let Err(error) = self.switch.set(per_second) {
-            tracing::error!("keeping INVITEs cannot be switched: {error}");
+            tracing::error!(%error, "cannot switch the capture of INVITEs");
         }
     }
 }
@@ -116,7 +116,7 @@ impl Wanted {
     }
 }
 
-/// Frames for somebody who looks live.
+/// Frames for a live reader.
 pub struct Watch {
     pub(crate) evidence: Arc<Evidence>,
     /// The frames.

@@ -1,7 +1,7 @@
-//! How much of the daemon one user gets: slots for each kind of request.
+//! Limits how much of the daemon one user gets: slots for each kind of request.
 //!
-//! A request that finds no slot is answered at once. Slots of one kind are never taken by another,
-//! so that ways out and the status wait for nobody who asks for something else.
+//! A request that finds no slot is answered at once. Kinds do not share slots: changes that let
+//! calls through and the status never wait for other requests.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -12,10 +12,10 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use crate::api::wire::{Problem, ProblemKind};
 use crate::daemon::connections::{API, Busy, Handle};
 
-/// What a request is about, as far as others could have to wait for it.
+/// The kind of a request, as far as others could have to wait for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// Lets calls through, or shows how the gate is.
+    /// Lets calls through, or shows the state of the gate.
     PassMaps,
     /// Changes something else.
     Change,
@@ -23,7 +23,7 @@ pub enum Kind {
     Read,
     /// Reads a list, page by page.
     List,
-    /// Hears of what happens, without an end.
+    /// Streams events, without an end.
     Stream,
     /// Reads the whole store, or all of one number.
     Long,
@@ -35,10 +35,10 @@ const KINDS: [Kind; 7] =
     [Kind::PassMaps, Kind::Change, Kind::Read, Kind::List, Kind::Stream, Kind::Long, Kind::Import];
 
 impl Kind {
-    /// The kind of a request for a route of the API.
+    /// Returns the kind of a request for a route of the API.
     #[must_use]
     pub fn of(method: &Method, route: Option<&str>) -> Kind {
-        // HEAD asks for all that GET does.
+        // HEAD does all that GET does.
         let method = if method == Method::HEAD { &Method::GET } else { method };
         match (method.as_str(), route.unwrap_or_default()) {
             ("GET", "/v1/status")
@@ -57,7 +57,7 @@ impl Kind {
         }
     }
 
-    /// Requests of this kind that one user may have under way, and all users together.
+    /// Returns the number of requests of this kind for one user, and for all users together.
     const fn slots(self) -> (usize, usize) {
         match self {
             Kind::PassMaps => (32, API.all),
@@ -94,12 +94,12 @@ const _: () = {
 
 type Slots = [Arc<Semaphore>; KINDS.len()];
 
-/// What of one user is done one after the other: it keeps a thread busy for longer.
+/// Work that one user gets one at a time, because it keeps a thread busy for longer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Turn {
     /// A page of a list.
     Page,
-    /// What reads the whole store, or all of one number.
+    /// A read of the whole store, or of all of one number.
     Long,
 }
 
@@ -119,14 +119,14 @@ pub struct Users {
 }
 
 impl Users {
-    /// Nobody yet.
+    /// Creates the table without users.
     #[must_use]
     pub fn new() -> Users {
         let all = Arc::new(KINDS.map(|kind| Arc::new(Semaphore::new(kind.slots().1))));
         Users { known: Mutex::default(), all }
     }
 
-    /// The user with this number.
+    /// Returns the user with this number.
     #[must_use]
     pub fn user(&self, uid: u32) -> Arc<User> {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
@@ -142,13 +142,13 @@ impl Users {
     }
 }
 
-/// A request's right to be under way. It ends with the last of its copies: that of the handler, or
-/// of what the handler set in motion.
+/// Permits a request to run. The permit ends with its last copy: that of the handler, or of the
+/// work that the handler started.
 #[derive(Debug)]
 pub struct Slot {
     _each: OwnedSemaphorePermit,
     _all: OwnedSemaphorePermit,
-    /// Slots that are taken are not forgotten when a user hangs up.
+    /// Keeps the taken slots when the user hangs up.
     user: Arc<User>,
     _busy: Busy,
 }
@@ -157,15 +157,15 @@ impl User {
     /// Takes a slot.
     ///
     /// # Errors
-    /// [`ProblemKind::Busy`]: the user has all of his own; [`ProblemKind::Overloaded`]: all users
-    /// together have all.
+    /// [`ProblemKind::Busy`] if the user has taken all of its own; [`ProblemKind::Overloaded`] if
+    /// all users together have taken all.
     pub fn slot(self: &Arc<User>, kind: Kind, connection: &Handle) -> Result<Slot, Problem> {
         let take = |slots: &Slots| Arc::clone(&slots[kind as usize]).try_acquire_owned().ok();
         let (each, all) = kind.slots();
         let none = |problem, count, whose| {
             let what = kind.name();
             let message = format!(
-                "{count} {what} {whose} are under way, which is the most: nothing was done; ask \
+                "{count} {what} {whose} are under way, which is the limit: nothing was done; try \
                  again when one of them has ended"
             );
             Err(Problem { kind: problem, message })
@@ -184,13 +184,13 @@ tokio::task_local! {
     static SLOT: Arc<Slot>;
 }
 
-/// The slot of the request that is being answered; `None`: it is the daemon's own work.
+/// Returns the slot of the current request; `None`: it is the daemon's own work.
 #[must_use]
 pub fn slot() -> Option<Arc<Slot>> {
     SLOT.try_with(Arc::clone).ok()
 }
 
-/// Does something as part of the request that has this slot.
+/// Runs work as part of the request that has this slot.
 pub async fn within<T>(slot: Option<Arc<Slot>>, work: impl Future<Output = T>) -> T {
     match slot {
         Some(slot) => SLOT.scope(slot, work).await,
@@ -198,10 +198,10 @@ pub async fn within<T>(slot: Option<Arc<Slot>>, work: impl Future<Output = T>) -
     }
 }
 
-/// Waits until nothing else of this user has this turn; `None`: it is the daemon's own work.
+/// Waits until no other work of this user has this turn; `None`: it is the daemon's own work.
 pub async fn turn(turn: Turn) -> Option<OwnedSemaphorePermit> {
     let turns = Arc::clone(&slot()?.user.turns[turn as usize]);
-    // It is never closed.
+    // The semaphore is never closed.
     turns.acquire_owned().await.ok()
 }
 
@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn one_user_s_slots_are_not_another_s() {
+    fn slots_of_one_user_are_not_those_of_another() {
         let users = Users::new();
         let connection = connection();
         let (each, _) = Kind::Long.slots();
@@ -226,7 +226,7 @@ mod tests {
         assert!(problem.message.contains("nothing was done"), "{}", problem.message);
         assert!(users.user(1).slot(Kind::PassMaps, &connection).is_ok());
         taken.push(take(2).unwrap());
-        // A slot comes back when its request has ended, whatever became of the user's connections.
+        // A slot is free when its request has ended, even if the user's connections are closed.
         drop(taken.remove(0));
         taken.push(take(1).unwrap());
         assert_eq!(take(1).unwrap_err().kind, ProblemKind::Busy);
@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn all_users_together_have_a_limit_but_for_ways_out() {
+    fn slots_of_all_users_have_a_limit_except_pass_maps() {
         let users = Users::new();
         let connection = connection();
         let take = |uid| users.user(uid).slot(Kind::Long, &connection);

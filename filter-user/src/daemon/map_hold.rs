@@ -5,7 +5,7 @@
 
 use std::sync::{Mutex, PoisonError};
 
-/// Whether the maps keep what they hold, whatever the store says.
+/// Whether the maps keep their entries, because the store is not their own.
 #[derive(Debug, Default)]
 pub struct MapHold {
     why: Mutex<Option<String>>,
@@ -13,13 +13,13 @@ pub struct MapHold {
 }
 
 impl MapHold {
-    /// Why the maps keep what they hold; `None`: they follow the store.
+    /// Returns why the maps keep their entries; `None`: they follow the store.
     #[must_use]
     pub fn why(&self) -> Option<String> {
         self.why.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Whether the maps keep what they hold.
+    /// Returns whether the maps keep their entries.
     #[must_use]
     pub fn is_held(&self) -> bool {
         self.why.lock().unwrap_or_else(PoisonError::into_inner).is_some()
@@ -29,14 +29,14 @@ impl MapHold {
         *self.why.lock().unwrap_or_else(PoisonError::into_inner) = why;
     }
 
-    /// What the status says.
+    /// Returns the finding for the status.
     #[must_use]
     pub fn finding(&self) -> Option<String> {
         let why = self.why()?;
         Some(format!(
-            "the store is not the one that the kernel's maps were written from, and the maps keep \
-             what they hold: {why}. Decide: `palang store adopt --from-maps` stores what the maps \
-             hold; `palang store restore BACKUP --replace`, with the daemon stopped, or \
+            "the kernel's maps were not written from this store, and keep their entries: {why}. \
+             Decide: `palang store adopt --from-maps` stores the entries of the maps. \
+             `palang store restore BACKUP --replace`, with the daemon stopped, or \
              `palang store adopt --from-store` let the maps follow a store"
         ))
     }

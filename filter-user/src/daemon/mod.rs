@@ -1,6 +1,7 @@
 //! The daemon: keeps the policy in the kernel's maps and answers for it. Calls flow without it.
 //!
-//! Read [`run`] downwards: give up privileges, load, make maps and store one, attach, answer, watch.
+//! Read [`run`] downwards: give up privileges, load, reconcile maps and store, attach, answer,
+//! watch.
 
 pub(crate) mod accounts;
 pub(crate) mod adoption;
@@ -34,8 +35,8 @@ use crate::daemon::http::{auth, listen, metrics};
 use crate::daemon::signals::wait_for_signal;
 use crate::daemon::start::logging::log;
 use crate::daemon::start::{privileges, socket};
-use crate::daemon::task::housekeeping::{housekeeping, take_out_ended};
-use crate::daemon::task::reconcile_loop::{begin, keep_in_sync};
+use crate::daemon::task::housekeeping::{housekeeping, remove_ended};
+use crate::daemon::task::reconcile_loop::{initial_reconcile, keep_in_sync};
 use crate::daemon::task::{recorder, retention};
 use crate::daemon::watchdog::watchdog;
 use crate::sys::lock::{failed, lock};
@@ -66,17 +67,17 @@ use crate::store::Kind;
 use crate::sys::clock;
 use crate::sys::kernels;
 
-/// Calls that wait for somebody who looks at them live and is slow.
+/// Calls that wait for a slow live reader.
 pub(crate) const LIVE: usize = 4096;
 
 /// How long the end waits for the last call records.
 const LAST_RECORDS: Duration = Duration::from_secs(2);
 
-/// Runs the daemon until it is told to stop. The filter stays where it is.
+/// Runs the daemon until a signal ends it. The filter remains in force.
 ///
 /// # Errors
-/// A configuration that cannot be read; another daemon; a program or maps that cannot be loaded.
-/// The filter is then as it was before.
+/// Returns an error if the configuration cannot be read, another daemon runs, or the program or
+/// maps cannot be loaded. The filter is then as before.
 pub fn run(path: &Path) -> Result<(), Failure> {
     let config = Config::read(path).map_err(|error| Failure::new(Exit::Usage, error))?;
     log();
@@ -86,7 +87,7 @@ pub fn run(path: &Path) -> Result<(), Failure> {
     }
     let pins = Pins::new(&paths.pins);
     pins.make()?;
-    // Of both, because two configurations may share one.
+    // Two configurations may share one of them.
     let _locks = [lock(&paths.lock())?, lock(&paths.pins)?];
     let socket = socket::Bound::new(&paths.socket(), &config.group)?;
     privileges::close_files(&config)?;
@@ -111,7 +112,7 @@ pub(crate) async fn serve(
     enough_room(&store_handle, config.blocks).await?;
     let mut others = pins.map_folders();
     others.retain(|folder| *folder != pins.maps(config.blocks));
-    // Others are there until a start has come to its end: ours may be half filled.
+    // Other folders exist until a start is complete: ours may be half filled.
     let fresh = !pins.maps(config.blocks).exists() || !others.is_empty();
     let filter = loader.load(&pins, config.blocks).await?;
     if let Some(why) = filter.slow_reader() {
@@ -121,7 +122,7 @@ pub(crate) async fn serve(
     let maps = Maps::open(&folder)?;
     for old in &others {
         for error in carry_over(old, &maps, clock::boot()) {
-            tracing::warn!("{}: not carried over: {error}", old.display());
+            tracing::warn!(folder = %old.display(), %error, "not carried over from an older layout");
         }
     }
     let (events, frames) = (Events::open(&folder)?, EvidenceRing::open(&folder)?);
@@ -129,7 +130,7 @@ pub(crate) async fn serve(
     let evidence = Arc::new(Evidence::open(&folder)?);
     evidence.configure(config.evidence.is_some());
 
-    // Without a store, numbers that none of its rules can have.
+    // Without a store, rules start at a number that no stored rule can have.
     let no_store = since.as_second().unsigned_abs();
     let last_rule = store_handle.read(|reader| reader.max_rule()).await.unwrap_or(no_store);
     // A store that was restored is older than the maps.
@@ -142,12 +143,12 @@ pub(crate) async fn serve(
     let control =
         Arc::new(Control::new(maps, folder, store_handle, config.clone(), node(), last_rule));
     control.set_config(config).map_err(|problem| Failure::new(Exit::Failed, problem.message))?;
-    let started = begin(&control, in_maps, fresh, true).await;
-    let links = Arc::new(Attachments::new(Arc::clone(&control), pins.clone(), filter));
-    links.settle().await;
-    let on = links.seen().iter().filter(|interface| interface.xdp.is_some()).count();
+    let started = initial_reconcile(&control, in_maps, fresh, true).await;
+    let attachments = Arc::new(Attachments::new(Arc::clone(&control), pins.clone(), filter));
+    attachments.settle().await;
+    let on = attachments.seen().iter().filter(|interface| interface.xdp.is_some()).count();
     if on < interfaces.len() {
-        tracing::error!("the filter is on {on} of {} interfaces", interfaces.len());
+        tracing::error!(on, configured = interfaces.len(), "the filter is not on every interface");
     }
     let mut left_behind = (Vec::new(), Vec::new());
     for old in &others {
@@ -156,11 +157,14 @@ pub(crate) async fn serve(
                 left_behind.0.append(&mut events);
                 left_behind.1.push(rings);
             }
-            Err(error) => tracing::warn!("{}: events are lost: {error}", old.display()),
+            Err(error) => {
+                tracing::warn!(folder = %old.display(), %error, "events of an older layout are lost")
+            }
         }
     }
-    // A program that could not be replaced goes on by its maps: root still has to reach them.
-    if links.seen().iter().all(|found| found.xdp.is_some() || found.program.is_none()) {
+    // A program that could not be replaced continues with its maps, and root still needs to reach
+    // them.
+    if attachments.seen().iter().all(|found| found.xdp.is_some() || found.program.is_none()) {
         pins.remove_other_maps(blocks);
     }
 
@@ -171,7 +175,7 @@ pub(crate) async fn serve(
     let live = broadcast::Sender::new(LIVE);
     let app = App {
         control: Arc::clone(&control),
-        links: Arc::clone(&links),
+        attachments: Arc::clone(&attachments),
         accounts: Arc::clone(&accounts),
         reviews: reviews.clone(),
         live: live.clone(),
@@ -205,9 +209,9 @@ pub(crate) async fn serve(
         stop,
     );
     let recorder = tasks.spawn("call records", recording);
-    tasks.spawn("interfaces", attachments::run(Arc::clone(&links)));
+    tasks.spawn("interfaces", attachments::run(Arc::clone(&attachments)));
     tasks.spawn("time", housekeeping(Arc::clone(&control)));
-    tasks.spawn("expiry", take_out_ended(Arc::clone(&control)));
+    tasks.spawn("expiry", remove_ended(Arc::clone(&control)));
     tasks.spawn("retention", retention::run(Arc::clone(&control)));
     let compare = Arc::new(Notify::new());
     let keeping = keep_in_sync(Arc::clone(&control), in_maps, fresh, started, Arc::clone(&compare));
@@ -216,36 +220,36 @@ pub(crate) async fn serve(
         tasks.spawn("watchdog", watchdog(app.clone(), limit));
     }
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
-    tracing::info!("ready on {}", socket_path.display());
+    tracing::info!(socket = %socket_path.display(), "ready");
     let broken = tokio::select! {
-        told = wait_for_signal(&app, &compare) => told.map(|()| None)?,
+        ended = wait_for_signal(&app, &compare) => ended.map(|()| None)?,
         broken = ended.first() => Some(broken),
     };
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
     evidence.stop();
     drop(keep_recording);
-    // A disk that hangs does not hold us up.
+    // A disk that hangs does not delay the end.
     let _ = tokio::time::timeout(LAST_RECORDS, recorder).await;
-    tracing::info!("stopped; the filter stays in force");
+    tracing::info!("stopped; the filter remains in force");
     broken.map_or(Ok(()), |part| {
         let message = format!(
-            "a part of the daemon has ended, which never should: {part}. The daemon ends with it, \
-             and systemd starts it again; the filter stays in force. Report what the log says before"
+            "a part of the daemon has ended, which never should: {part}. The daemon ends; systemd \
+             starts it again, and the filter remains in force. Please report the log lines above"
         );
         tracing::error!("{message}");
         Err(Failure::new(Exit::Internal, message))
     })
 }
 
-/// Refuses to go on with maps that the stored blocks do not fit into: the maps in force have them.
+/// Refuses maps that are too small for the stored blocks: the maps in force have them.
 async fn enough_room(store_handle: &StoreHandle, capacity: u32) -> Result<(), Failure> {
     let stored = store_handle.read(|reader| reader.count_of(Kind::Block, false)).await;
     match stored {
         Ok(stored) if stored > capacity.into() => Err(Failure::new(
             Exit::Failed,
             format!(
-                "full: {stored} of {capacity} blocked numbers; raise [limits] blocks. Whatever is \
-                 attached goes on"
+                "full: {stored} of {capacity} blocked numbers; raise [limits] blocks. The \
+                 attached filter remains in force"
             ),
         )),
         // Without a store the maps stay as they are.
@@ -253,7 +257,7 @@ async fn enough_room(store_handle: &StoreHandle, capacity: u32) -> Result<(), Fa
     }
 }
 
-/// The name of this edge in decisions.
+/// Returns the name of this edge in decisions.
 pub(crate) fn node() -> String {
     nix::unistd::gethostname()
         .ok()

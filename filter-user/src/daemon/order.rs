@@ -1,11 +1,11 @@
-//! One order for all changes of the policy: a change never undoes one that was accepted later.
+//! Orders all changes of the policy: a change never undoes one that was accepted later.
 //!
-//! A change gets its place when the daemon accepts it, and the store's thread gets it in the same
-//! moment. What lets through is in force at once, before the thread comes to it. Everything else
-//! waits for the thread, and may find there that a later change of the same key is in force.
+//! A change gets its place when the daemon accepts it, and the store's thread gets it at the same
+//! moment. A change that lets calls through is in force at once. Every other change waits for the
+//! thread, and may find there that a later change of the same key is in force.
 //!
 //! One lock guards the places, the maps' entries of every key, and the hand-over to the thread. It
-//! is held for system calls on maps only, never for a disk.
+//! is held during system calls on maps only, never during a write to the disk.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -16,10 +16,10 @@ use crate::daemon::store_thread::StoreHandle;
 use crate::model::policy::Subject;
 use crate::store::{Decision, Error, Store};
 
-/// Keys that are remembered before those are looked for that nobody needs any more.
+/// Number of remembered keys before unneeded ones are dropped.
 const REMEMBERED: usize = 64;
 
-/// What a change is about. Changes of different keys never undo each other.
+/// The object of a change. Changes of different keys never undo each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Key {
     /// Observe or enforce.
@@ -39,27 +39,27 @@ pub enum Key {
 pub struct Later {
     /// Its place in the order.
     place: u64,
-    /// `block remove by siti`.
+    /// Action and author, such as `block remove by siti`.
     what: String,
     /// The allow that it made; `None`: it made none.
     allow: Option<Decision>,
 }
 
 impl Later {
-    /// A change with this place, action and author.
+    /// Creates a change with this place, action and author.
     #[must_use]
     pub fn new(place: u64, action: &str, author: &str) -> Later {
         Later { place, what: format!("{action} by {author}"), allow: None }
     }
 
-    /// The same, and the allow that it made.
+    /// Adds the allow that the change made.
     #[must_use]
     pub fn with_allow(self, allow: Decision) -> Later {
         Later { allow: Some(allow), ..self }
     }
 }
 
-/// Tells for as long as it exists that the store's thread has not come to a change.
+/// Exists until the store's thread comes to a change.
 type Alive = Arc<()>;
 
 #[derive(Debug)]
@@ -84,12 +84,12 @@ struct State {
     waiting: HashMap<Key, Vec<Waiting>>,
     /// Imports that wait for it.
     bulks: Vec<Bulk>,
-    /// How many keys there may be before [`State::tidy`] looks at them.
+    /// Number of keys before [`State::tidy`] drops unneeded ones.
     enough: usize,
 }
 
 impl State {
-    /// Forgets what no waiting change can ask for any more, so that memory stays bounded.
+    /// Drops entries that no waiting change needs, so that memory stays bounded.
     fn tidy(&mut self) {
         if self.in_force.len() + self.waiting.len() + self.bulks.len() <= self.enough {
             return;
@@ -113,19 +113,19 @@ impl State {
 pub struct Order {
     store_handle: StoreHandle,
     state: Mutex<State>,
-    /// Changes that let through and want the lock now.
+    /// Number of changes that let calls through and wait for the lock.
     hurried: AtomicUsize,
 }
 
 impl Order {
-    /// An order that goes on after the place `last`.
+    /// Creates an order that continues after the place `last`.
     #[must_use]
     pub fn new(store_handle: StoreHandle, last: u64) -> Order {
         let state = State { last, enough: REMEMBERED, ..State::default() };
         Order { store_handle, state: Mutex::new(state), hurried: AtomicUsize::new(0) }
     }
 
-    /// The lock, for what lets through.
+    /// Takes the lock, for a change that lets calls through.
     pub fn hurry(&self) -> Turn<'_> {
         self.hurried.fetch_add(1, Ordering::SeqCst);
         let state = self.lock();
@@ -133,8 +133,8 @@ impl Order {
         Turn { order: self, state }
     }
 
-    /// The lock, for everything else. A mutex is not fair: without making way, a million blocks in
-    /// a row would keep it from what lets through.
+    /// Takes the lock, for every other change. A mutex is not fair: without this wait, a million
+    /// blocks in a row would delay a change that lets calls through.
     pub fn turn(&self) -> Turn<'_> {
         while self.hurried.load(Ordering::SeqCst) > 0 {
             std::thread::yield_now();
@@ -148,10 +148,10 @@ impl Order {
     }
 
     /// Accepts a change that waits for the store's thread. `job` gets its place, which is also the
-    /// number of its rule, and asks [`Turn::check`] before it writes the store and the map.
+    /// number of its rule. It calls [`Turn::check`] before it writes the store and the map.
     ///
     /// # Errors
-    /// As [`StoreHandle::write`].
+    /// Those of [`StoreHandle::write_through`].
     pub fn queue<T, F>(
         &self,
         key: Key,
@@ -173,10 +173,11 @@ impl Order {
         })
     }
 
-    /// As [`Order::queue`], for many blocks at once. `job` gets the first of as many places.
+    /// Accepts many blocks at once, otherwise as [`Order::queue`]. `job` gets the first of their
+    /// places.
     ///
     /// # Errors
-    /// As [`StoreHandle::write`].
+    /// Those of [`StoreHandle::write_through`].
     pub fn queue_bulk<T, F>(
         &self,
         subjects: HashSet<Subject>,
@@ -205,17 +206,17 @@ pub struct Turn<'o> {
 }
 
 impl Turn<'_> {
-    /// The first of so many places, which are nobody's yet.
+    /// Reserves N places, and returns the first.
     pub fn places(&mut self, count: u64) -> u64 {
         let first = self.state.last + 1;
         self.state.last += count;
         first
     }
 
-    /// Whether a change may be written: nothing that was accepted after it is in force.
+    /// Checks that no later change of this key is in force.
     ///
     /// # Errors
-    /// The later change.
+    /// [`ProblemKind::Superseded`] if there is a later change.
     pub fn check(&self, key: Key, place: u64) -> Result<(), Problem> {
         match self.state.in_force.get(&key) {
             Some((later, _)) if later.place > place => Err(superseded(&later.what)),
@@ -223,21 +224,20 @@ impl Turn<'_> {
         }
     }
 
-    /// Whether the map has a change of this key that the store's thread has not come to: what the
-    /// store says of it is old.
+    /// Returns whether the map has a change of this key that the store does not have yet.
     #[must_use]
     pub fn is_unsaved(&self, key: Key) -> bool {
         self.state.in_force.get(&key).is_some_and(|(_, alive)| alive.strong_count() > 0)
     }
 
-    /// The allow for this subject that is in force and not on disk yet.
+    /// Returns the allow for this subject that is in force and not on disk yet.
     #[must_use]
     pub fn unsaved_allow(&self, subject: Subject) -> Option<&Decision> {
         let (later, alive) = self.state.in_force.get(&Key::Allow(subject))?;
         later.allow.as_ref().filter(|_| alive.strong_count() > 0)
     }
 
-    /// Whether a change of this key waits for the store's thread.
+    /// Returns whether a change of this key waits for the store's thread.
     #[must_use]
     pub fn is_waiting(&self, key: Key) -> bool {
         let waits = |key: &Key| {
@@ -254,7 +254,7 @@ impl Turn<'_> {
         }
     }
 
-    /// Hands a change that the map has already to the store's thread.
+    /// Hands a change that the map has to the store's thread.
     pub fn keep<F>(
         mut self,
         key: Key,
@@ -274,7 +274,7 @@ impl Turn<'_> {
     }
 }
 
-/// The problem of a change that a later one has overtaken.
+/// Returns the problem of a change that a later one has overtaken.
 #[must_use]
 pub fn superseded(what: &str) -> Problem {
     let message = format!("superseded by a later change: {what}; this change is not in force");

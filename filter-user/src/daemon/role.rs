@@ -2,16 +2,16 @@
 
 use crate::api::wire::{Problem, ProblemKind};
 
-/// Who asks.
+/// The user who sent a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Principal {
     /// Name of the user.
     pub name: String,
-    /// What the user may do.
+    /// The user's role.
     pub role: Role,
 }
 
-/// What a user may do; each may what those before it may.
+/// A role; each includes those before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Role {
     /// Nothing.
@@ -27,10 +27,10 @@ pub enum Role {
 }
 
 impl Principal {
-    /// Lets those pass who may.
+    /// Checks that the user has a role.
     ///
     /// # Errors
-    /// Which role is missing.
+    /// [`ProblemKind::Refused`] if the role is missing.
     pub fn may(&self, role: Role) -> Result<(), Problem> {
         if self.role >= role {
             return Ok(());
@@ -43,14 +43,14 @@ impl Principal {
             Role::Admin => "admin",
         };
         Err(refused(&format!(
-            "{} has not the role {needed}: see [roles] in palang.toml for the groups that have it",
+            "{} needs the role {needed}: see [roles] in palang.toml for its groups",
             self.name
         )))
     }
 
-    /// A number as this user may see it.
+    /// Returns a number as this user may see it.
     #[must_use]
-    pub fn sees(&self, number: String) -> String {
+    pub fn mask(&self, number: String) -> String {
         if self.role >= Role::Operate { number } else { masked(&number) }
     }
 }
@@ -60,7 +60,7 @@ pub(crate) fn refused(message: &str) -> Problem {
     Problem { kind: ProblemKind::Refused, message: message.to_owned() }
 }
 
-/// A number with its middle hidden: `6281*******90`.
+/// Hides the middle of a number: `6281*******90`.
 #[must_use]
 pub fn masked(number: &str) -> String {
     let digits = number.chars().filter(char::is_ascii_digit).count();
@@ -83,14 +83,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_middle_is_hidden() {
+    fn number_that_is_masked_hides_its_middle() {
         assert_eq!(masked("6281234567890"), "6281*******90");
         assert_eq!(masked("112"), "1**");
         assert_eq!(masked("62431*"), "6*****");
     }
 
     #[test]
-    fn each_role_includes_those_before_it() {
+    fn role_includes_those_before_it() {
         let who = |role| Principal { name: "siti".into(), role };
         assert!(who(Role::Admin).may(Role::Read).is_ok());
         assert!(who(Role::Operate).may(Role::Operate).is_ok());

@@ -1,4 +1,4 @@
-//! TODO-DOC
+//! Handles the signals: reload, comparison and end.
 
 use crate::config::Config;
 use crate::daemon::app::App;
@@ -28,7 +28,7 @@ pub(crate) async fn wait_for_signal(app: &App, compare: &Notify) -> Result<(), F
     Ok(())
 }
 
-/// Reads the configuration again; one with an error leaves the old one in force.
+/// Reads the configuration again. If it has an error, the old one remains in force.
 pub(crate) async fn reload(app: &App, compare: &Notify) {
     let old = app.control.config();
     let read = Config::read(&old.path).map_err(|error| error.to_string()).and_then(|new| {
@@ -49,8 +49,8 @@ pub(crate) async fn reload(app: &App, compare: &Notify) {
         Ok(interfaces) => {
             let gone: Vec<_> =
                 old.interfaces.iter().filter(|name| !interfaces.contains(name)).cloned().collect();
-            app.links.leave(&gone).await;
-            app.links.settle().await;
+            app.attachments.leave(&gone).await;
+            app.attachments.settle().await;
             tracing::info!("the configuration was read again");
             app.evidence.configure(app.control.config().evidence.is_some());
             if app.control.config().redial != old.redial {
@@ -60,7 +60,7 @@ pub(crate) async fn reload(app: &App, compare: &Notify) {
             None
         }
         Err(error) => {
-            tracing::error!("the old configuration stays in force: {error}");
+            tracing::error!(%error, "the old configuration remains in force");
             Some(error)
         }
     };

@@ -1,8 +1,9 @@
-//! What can be asked of the daemon, and in which order it happens.
+//! Holds the state that the tasks and handlers of the daemon share.
 //!
-//! What lets through (override, allow, the end of a block, observe) is in the kernel's maps before
-//! anything else and never waits for a disk. What blocks is on disk first, and waits for its turn on
-//! the store's thread. [`crate::daemon::order`] keeps an earlier change from undoing a later one.
+//! Changes that let calls through (override, allow, the end of a block, observe) reach the kernel's
+//! maps first and never wait for a disk. Changes that block are stored first, and wait for their
+//! turn on the store's thread. [`crate::daemon::order`] keeps an earlier change from undoing a
+//! later one.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, AtomicU64};
@@ -40,13 +41,13 @@ pub struct Control {
     pub drift: AtomicU64,
     /// Re-attachments.
     pub reattached: AtomicU32,
-    /// Who is refused most.
+    /// Callers that are refused most.
     pub busiest: Busiest,
-    /// What goes wrong where nobody waits for an answer.
+    /// Problems of the work that the daemon does by itself.
     pub chores: Chores,
-    /// How much the store may take.
+    /// Limit of the store's size.
     pub limit: StoreLimit,
-    /// Whether the maps keep what they hold, whatever the store says.
+    /// Whether the maps keep their entries, because the store is not their own.
     pub held: MapHold,
     pub(crate) comparison: Mutex<Option<String>>,
     pub(crate) config: RwLock<Arc<Config>>,
@@ -55,7 +56,7 @@ pub struct Control {
     pub(crate) node: String,
 }
 
-/// A policy with this mode and end of enforcing.
+/// Returns a policy with this mode and end of enforcing.
 pub(crate) fn with_mode(policy: &Policy, mode: u8, until: u64) -> Policy {
     let mut policy = policy.clone();
     policy.settings.mode = mode;
@@ -81,7 +82,7 @@ impl From<Error> for Problem {
 }
 
 impl Control {
-    /// The control of loaded maps; `last_rule` is the highest number that a rule ever had.
+    /// Creates the state for loaded maps; `last_rule` is the highest number that a rule ever had.
     #[must_use]
     pub fn new(
         maps: Maps,
@@ -109,7 +110,7 @@ impl Control {
         }
     }
 
-    /// The configuration in force.
+    /// Returns the configuration in force.
     #[must_use]
     pub fn config(&self) -> Arc<Config> {
         Arc::clone(&self.config.read().unwrap_or_else(PoisonError::into_inner))
@@ -118,7 +119,7 @@ impl Control {
     /// Puts another configuration into force: ports, trunks, plans, protected numbers.
     ///
     /// # Errors
-    /// A map that does not take it.
+    /// [`ProblemKind::Failed`] if a map refuses it.
     pub fn set_config(&self, config: Config) -> Result<(), Problem> {
         let turn = self.order.turn();
         let (mode, until) = self.mode_in_force(&turn)?;
@@ -128,45 +129,45 @@ impl Control {
         Ok(())
     }
 
-    /// Why store and maps could not be made one when it was last tried.
+    /// Returns why the last comparison of store and maps failed; `None`: it did not.
     #[must_use]
     pub fn comparison(&self) -> Option<String> {
         self.comparison.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Notes that, and tells when it changes.
+    /// Notes why a comparison failed, and logs a change.
     pub fn note_comparison(&self, problem: Option<String>) {
         let mut known = self.comparison.lock().unwrap_or_else(PoisonError::into_inner);
         match &problem {
             Some(text) if known.as_ref() != Some(text) => {
-                tracing::error!("store and maps are not one: {text}");
+                tracing::error!(problem = %text, "store and kernel maps are out of sync");
             }
-            None if known.is_some() => tracing::info!("store and maps are one again"),
+            None if known.is_some() => tracing::info!("store and kernel maps are in sync again"),
             Some(_) | None => {}
         }
         *known = problem;
     }
 
-    /// Name of this edge in decisions.
+    /// Returns the name of this edge in decisions.
     #[must_use]
     pub fn node(&self) -> &str {
         &self.node
     }
 
-    /// The number or prefix that a text names under the plan of the profile `default`.
+    /// Parses a number or prefix under the plan of the profile `default`.
     ///
     /// # Errors
-    /// What is wrong with the text.
+    /// [`ProblemKind::Usage`] if the text is not a valid number or prefix.
     pub fn subject(&self, text: &str) -> Result<Subject, Problem> {
         let plan = self.config().policy.trunks[0].profile.plan;
         number_text::typed(text, &plan)
             .map_err(|error| Problem { kind: ProblemKind::Usage, message: error.to_string() })
     }
 
-    /// What the store says of the allow that is in force for exactly this subject. Where there is
-    /// none, nobody waits for the store.
+    /// Returns the stored decision of the live allow for exactly this subject. Without a live
+    /// allow, the store is not read.
     pub(crate) async fn known_allow(&self, subject: Subject) -> Result<Option<Decision>, Problem> {
-        // Once more where it changes meanwhile.
+        // A second try, if the allow changes meanwhile.
         for _ in 0..2 {
             let Some(there) = self.live_allow_of(subject)? else { return Ok(None) };
             let Ok(stored) = self.find_soon(Kind::Allow, subject).await else { return Ok(None) };
@@ -177,15 +178,15 @@ impl Control {
         Ok(None)
     }
 
-    /// The allow that is in force for exactly this subject.
+    /// Returns the live allow for exactly this subject.
     pub(crate) fn live_allow_of(&self, subject: Subject) -> Result<Option<abi::Allow>, Problem> {
         let now = clock::boot();
         let is_live = |allow: &abi::Allow| allow.expires == 0 || now < allow.expires;
         Ok(self.maps.pass_maps().allow(subject)?.filter(is_live))
     }
 
-    /// Writes settings, ports, trunks and profiles into the maps. The lock is held from before
-    /// they were read.
+    /// Writes settings, ports, trunks and profiles into the maps. The caller holds the lock since
+    /// before it read them.
     pub(crate) fn write_settings(
         &self,
         _turn: &Turn<'_>,
@@ -198,7 +199,7 @@ impl Control {
         Ok(())
     }
 
-    /// The stored decision about a subject, for what must not wait.
+    /// Finds the stored decision about a subject, for callers that must not wait.
     pub(crate) async fn find_soon(
         &self,
         kind: Kind,
@@ -207,10 +208,10 @@ impl Control {
         self.store_handle.read_soon(move |reader| reader.find(kind, subject)).await
     }
 
-    /// The stored decision about a subject.
+    /// Finds the stored decision about a subject.
     ///
     /// # Errors
-    /// A store that cannot be read.
+    /// [`ProblemKind::Store`] if the store cannot be read.
     pub async fn find(&self, kind: Kind, subject: Subject) -> Result<Option<Decision>, Problem> {
         self.store_handle.read(move |reader| reader.find(kind, subject)).await
     }

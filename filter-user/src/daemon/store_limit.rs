@@ -4,14 +4,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::store::Size;
 
-/// Above these percent of the limit the status says so.
+/// Percentage of the limit above which the status warns.
 const NEARLY: u64 = 80;
 /// The limit in force.
 #[derive(Debug, Default)]
 pub struct StoreLimit(AtomicU64);
 
 impl StoreLimit {
-    /// How many bytes the store may take; 0: not known yet.
+    /// Returns the limit in bytes; 0: not known yet.
     #[must_use]
     pub fn bytes(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
@@ -22,7 +22,7 @@ impl StoreLimit {
         self.0.store(bytes, Ordering::Relaxed);
     }
 
-    /// What the status says of a store of this size, where it is nearly full.
+    /// Returns the finding for the status, if a store of this size is nearly full.
     #[must_use]
     pub fn finding(&self, size: Size) -> Option<String> {
         let limit = self.bytes();
@@ -45,7 +45,7 @@ mod tests {
     const GIB: u64 = 1 << 30;
 
     #[test]
-    fn a_store_that_is_nearly_full_is_a_finding() {
+    fn store_that_is_nearly_full_is_a_finding() {
         let limit = StoreLimit(AtomicU64::new(GIB));
         let full = limit.finding(Size { used: GIB, free: 0 }).unwrap();
         assert!(full.contains("100 % of [retention] max_bytes (1024 of 1024 MiB)"), "{full}");

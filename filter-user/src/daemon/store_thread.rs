@@ -1,4 +1,5 @@
-//! The thread that owns the store. What blocks waits for it; what lets through does not.
+//! Runs the thread that owns the store. Changes that block wait for it; changes that let calls
+//! through do not.
 
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
@@ -16,35 +17,38 @@ use crate::daemon::limits;
 use crate::daemon::limits::Turn;
 use crate::store::{Error, Reader, Store};
 
-/// How long an answer about something that is in force already waits for the disk: it has to come
-/// within a second.
+/// How long an answer about a change in force waits for the disk: the answer must come within a
+/// second.
 const PATIENCE: Duration = Duration::from_millis(750);
 /// How long the start waits for the store to open.
 const OPEN_PATIENCE: Duration = Duration::from_secs(10);
-/// How often what could not be written is tried again.
+/// How often a failed write is tried again.
 const RETRY: Duration = Duration::from_secs(5);
 
-/// Bounds of the times that changes take: 0.5 ms to 16 s, twice as long each.
+/// Bounds of the durations of changes: 0.5 ms to 16 s, each twice the one before.
 const FIRST_BUCKET: f64 = 0.0005;
 const BUCKETS: u16 = 16;
 
-/// Threads of each lane of readers. Together they are far fewer than tokio has for what blocks, and
-/// their files fit into what a process may open.
+/// Threads of each lane of readers. Together they are far fewer than tokio's blocking threads, and
+/// their files fit into the limit of open files.
 const SOON: usize = 8;
 /// See [`SOON`].
 const SHORT: usize = 8;
 /// See [`SOON`].
 const PAGE: usize = 4;
-/// See [`SOON`]. One less than the processors of a small server, or two.
+/// See [`SOON`]. A small server has two processors or one more.
 const LONG: usize = 2;
 
-type Job = Box<dyn FnOnce(&mut Result<Store, String>) + Send>;
+/// The open store, or why it cannot be opened.
+type Opened = Result<Store, Arc<Error>>;
+
+type Job = Box<dyn FnOnce(&mut Opened) + Send>;
 type Lasting = Box<dyn FnMut(&mut Store) -> Result<(), Error> + Send>;
 
 enum Order {
     Once(Job),
-    /// In force already: written now or, when that fails, as soon as it can be.
-    Lasting(Lasting, oneshot::Sender<Result<(), String>>),
+    /// The change is in force: it is written now or, if that fails, as soon as possible.
+    Lasting(Lasting, oneshot::Sender<Result<(), Arc<Error>>>),
 }
 
 /// A handle on the store.
@@ -62,17 +66,17 @@ pub struct StoreHandle {
 
 /// Readers that run at the same time; those of one lane wait for no other.
 struct Lanes {
-    /// For ways out and the status.
+    /// For changes that let calls through, and for the status.
     soon: Arc<Semaphore>,
-    /// For what reads a few rows.
+    /// For questions about a few rows.
     short: Arc<Semaphore>,
     /// For pages of lists.
     page: Arc<Semaphore>,
-    /// For what reads the whole store.
+    /// For questions about the whole store.
     long: Arc<Semaphore>,
 }
 
-/// Set when nobody waits for a reader any more.
+/// Set when nobody waits for a reader.
 #[derive(Default)]
 struct Abandoned(Arc<AtomicBool>);
 
@@ -83,8 +87,8 @@ impl Drop for Abandoned {
 }
 
 impl StoreHandle {
-    /// Opens the store on a thread of its own. A store that cannot be opened is no error: the
-    /// filter is in force without it, and it is tried again.
+    /// Opens the store on a thread of its own. A store that cannot be opened is not an error: the
+    /// filter is in force without it, and the thread tries again.
     #[must_use]
     pub fn start(path: &Path) -> StoreHandle {
         let (orders, receiver) = channel();
@@ -110,8 +114,8 @@ impl StoreHandle {
         let (opened, wait) = channel();
         let started = thread::Builder::new().name("store".into()).spawn(move || {
             let _lives = lives;
-            let store = Store::open(&path).map_err(|error| error.to_string());
-            let _ = opened.send(store.as_ref().err().cloned());
+            let store = Store::open(&path).map_err(Arc::new);
+            let _ = opened.send(store.as_ref().err().map(ToString::to_string));
             let waiting = VecDeque::new();
             Thread { path, store, unsaved, problem, waiting, took }.run(&receiver);
         });
@@ -124,30 +128,30 @@ impl StoreHandle {
         store_handle
     }
 
-    /// What is wrong with the store, as far as known.
+    /// Returns the known problem of the store.
     #[must_use]
     pub fn problem(&self) -> Option<String> {
         self.problem.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Changes that are in force and not on disk.
+    /// Counts the changes that are in force and not on disk.
     #[must_use]
     pub fn unsaved(&self) -> usize {
         self.unsaved.load(Ordering::Relaxed)
     }
 
-    /// How long changes took on the store's thread, in seconds.
+    /// Returns the durations of changes on the store's thread, in seconds.
     #[must_use]
     pub fn took(&self) -> Histogram {
         self.took.clone()
     }
 
-    /// Writes something that must be on disk before it is in force. The thread has it when this
-    /// returns; the future only waits for the answer. It is not done when whoever asked has given
-    /// up before its turn comes.
+    /// Writes a change that must be on disk before it is in force. The thread has the change when
+    /// this returns; the future only waits for the answer. The thread skips the change if the
+    /// caller has given up before its turn.
     ///
     /// # Errors
-    /// That the store takes no writes, and why; what `write` says.
+    /// [`ProblemKind::Store`] if the store takes no writes; any problem that `write` returns.
     pub fn write_through<T, F>(
         &self,
         write: F,
@@ -164,7 +168,7 @@ impl StoreHandle {
             }
             let done = match store {
                 Ok(store) => write(store),
-                Err(error) => Err(no_writes(error.clone())),
+                Err(error) => Err(no_writes(error.to_string())),
             };
             match &done {
                 Ok(_) => note(&found, None),
@@ -184,8 +188,8 @@ impl StoreHandle {
         }
     }
 
-    /// Writes down what is in force already. The thread has it when this returns; the future says
-    /// after a moment whether it is on disk.
+    /// Writes a change that is in force already. The thread has the change when this returns; the
+    /// future reports after a moment whether it is on disk.
     pub fn write_behind<F>(&self, write: F) -> impl Future<Output = Persisted> + use<F>
     where
         F: FnMut(&mut Store) -> Result<(), Error> + Send + 'static,
@@ -199,10 +203,10 @@ impl StoreHandle {
                 let _slot = slot;
                 tokio::time::timeout(PATIENCE, wait).await
             };
-            // The slot is held for that long also where whoever asked hangs up: nobody piles up work.
+            // The slot is held for that long even if the client hangs up: no client piles up work.
             match tokio::spawn(waited).await {
                 Ok(Ok(Ok(Ok(())))) => Persisted::Yes,
-                Ok(Ok(Ok(Err(why)))) => Persisted::No(why),
+                Ok(Ok(Ok(Err(why)))) => Persisted::No(why.to_string()),
                 Ok(Ok(Err(_)) | Err(_)) | Err(_) => Persisted::Pending,
             }
         }
@@ -213,11 +217,11 @@ impl StoreHandle {
         while self.alive.clone().changed().await.is_ok() {}
     }
 
-    /// As [`StoreHandle::read`], for ways out and the status, which must not wait: a disk that does not
-    /// answer for [`PATIENCE`] is one that cannot be read.
+    /// Reads as [`StoreHandle::read`], for changes and questions that must not wait. A disk that
+    /// does not answer for [`PATIENCE`] counts as unreadable.
     ///
     /// # Errors
-    /// A store that cannot be read in time, and why.
+    /// [`ProblemKind::Store`] if the store cannot be read in time.
     pub async fn read_soon<T: Send + 'static>(
         &self,
         read: impl FnOnce(&Reader) -> Result<T, Error> + Send + 'static,
@@ -228,10 +232,10 @@ impl StoreHandle {
         }
     }
 
-    /// Asks the store for a few rows, on a connection that never waits for the writer.
+    /// Reads a few rows, on a connection that never waits for the writer.
     ///
     /// # Errors
-    /// A store that cannot be read, and why.
+    /// [`ProblemKind::Store`] if the store cannot be read.
     pub async fn read<T: Send + 'static>(
         &self,
         read: impl FnOnce(&Reader) -> Result<T, Error> + Send + 'static,
@@ -239,10 +243,10 @@ impl StoreHandle {
         self.read_on(&self.lanes.short, None, read).await
     }
 
-    /// As [`StoreHandle::read`], for one page of a list.
+    /// Reads one page of a list, otherwise as [`StoreHandle::read`].
     ///
     /// # Errors
-    /// A store that cannot be read, and why.
+    /// [`ProblemKind::Store`] if the store cannot be read.
     pub async fn read_page<T: Send + 'static>(
         &self,
         read: impl FnOnce(&Reader) -> Result<T, Error> + Send + 'static,
@@ -251,10 +255,10 @@ impl StoreHandle {
         self.read_on(&self.lanes.page, turn, read).await
     }
 
-    /// As [`StoreHandle::read`], for what reads the whole store, or all of one number.
+    /// Reads the whole store, or all of one number, otherwise as [`StoreHandle::read`].
     ///
     /// # Errors
-    /// A store that cannot be read, and why.
+    /// [`ProblemKind::Store`] if the store cannot be read.
     pub async fn read_long<T: Send + 'static>(
         &self,
         read: impl FnOnce(&Reader) -> Result<T, Error> + Send + 'static,
@@ -263,8 +267,7 @@ impl StoreHandle {
         self.read_on(&self.lanes.long, turn, read).await
     }
 
-    /// Reads on a thread of a lane. It ends when whoever asked has given up, and the user's turn
-    /// with it.
+    /// Reads on a thread of a lane. The read and the user's turn end when the caller gives up.
     async fn read_on<T: Send + 'static>(
         &self,
         lane: &Arc<Semaphore>,
@@ -302,18 +305,18 @@ impl StoreHandle {
     }
 }
 
-/// Notes what is wrong with the store, and tells when that changes.
+/// Notes the problem of the store, and logs a change.
 fn note(problem: &Mutex<Option<String>>, found: Option<String>) {
     let mut known = problem.lock().unwrap_or_else(PoisonError::into_inner);
     match (&*known, &found) {
-        (None, Some(found)) => tracing::error!("the store takes no writes: {found}"),
+        (None, Some(found)) => tracing::error!(problem = %found, "the store takes no writes"),
         (Some(_), None) => tracing::info!("the store takes writes again"),
         (Some(_), Some(_)) | (None, None) => {}
     }
     *known = found;
 }
 
-/// The problem that a store's error is for whoever asked.
+/// Returns the problem that a client gets for an error of the store.
 #[must_use]
 pub fn refused(error: &Error) -> Problem {
     no_writes(error.to_string())
@@ -325,7 +328,7 @@ fn no_writes(message: String) -> Problem {
 
 struct Thread {
     path: PathBuf,
-    store: Result<Store, String>,
+    store: Opened,
     unsaved: Arc<AtomicUsize>,
     problem: Arc<Mutex<Option<String>>>,
     waiting: VecDeque<Lasting>,
@@ -347,14 +350,14 @@ impl Thread {
             }
             let begun = order.is_some().then(Instant::now);
             match order {
-                // What waits comes first: else it could undo what is written now.
+                // Waiting changes come first: otherwise they could undo this one.
                 Some(Order::Once(job)) => match self.catch_up() {
                     Ok(()) => job(&mut self.store),
                     Err(error) => job(&mut Err(error)),
                 },
                 Some(Order::Lasting(mut write, answer)) => {
                     let done = self.attempt(&mut write);
-                    note(&self.problem, done.as_ref().err().cloned());
+                    note(&self.problem, done.as_ref().err().map(ToString::to_string));
                     if done.is_err() {
                         self.waiting.push_back(write);
                     } else {
@@ -370,35 +373,35 @@ impl Thread {
         }
     }
 
-    fn attempt(&mut self, write: &mut Lasting) -> Result<(), String> {
+    fn attempt(&mut self, write: &mut Lasting) -> Result<(), Arc<Error>> {
         self.catch_up()?;
-        let store = self.store.as_mut().map_err(|error| error.clone())?;
-        write(store).map_err(|error| error.to_string())
+        let store = self.store.as_mut().map_err(|error| Arc::clone(error))?;
+        write(store).map_err(Arc::new)
     }
 
-    fn catch_up(&mut self) -> Result<(), String> {
+    fn catch_up(&mut self) -> Result<(), Arc<Error>> {
         while let Some(write) = self.waiting.front_mut() {
-            let store = self.store.as_mut().map_err(|error| error.clone())?;
-            write(store).map_err(|error| error.to_string())?;
+            let store = self.store.as_mut().map_err(|error| Arc::clone(error))?;
+            write(store).map_err(Arc::new)?;
             self.waiting.pop_front();
             self.unsaved.fetch_sub(1, Ordering::Relaxed);
         }
         Ok(())
     }
 
-    /// Opens a store that could not be opened, and writes what waits.
+    /// Opens a store that could not be opened, and writes the waiting changes.
     fn mend(&mut self) {
         if self.store.is_ok() && self.waiting.is_empty() {
             return;
         }
         if self.store.is_err() {
-            self.store = Store::open(&self.path).map_err(|error| error.to_string());
+            self.store = Store::open(&self.path).map_err(Arc::new);
         }
         let done = match &self.store {
             Ok(_) => self.catch_up(),
-            Err(error) => Err(error.clone()),
+            Err(error) => Err(Arc::clone(error)),
         };
-        note(&self.problem, done.err());
+        note(&self.problem, done.err().map(|error| error.to_string()));
     }
 }
 
@@ -407,7 +410,7 @@ mod tests {
     use super::*;
     use crate::sys::clock;
 
-    /// A keeper of a new store.
+    /// Opens a new store.
     fn store_handle() -> (tempfile::TempDir, StoreHandle) {
         let folder = tempfile::tempdir().unwrap();
         let store_handle = StoreHandle::start(&folder.path().join("palang.db"));
@@ -415,13 +418,13 @@ mod tests {
         (folder, store_handle)
     }
 
-    /// Reads that do not end by themselves, on all threads of a lane and more.
+    /// Starts reads that do not end by themselves, on all threads of a lane and more.
     fn hogs(lane: impl Fn() -> tokio::task::JoinHandle<()>) -> Vec<tokio::task::JoinHandle<()>> {
         (0..3 * SOON).map(|_| lane()).collect()
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn no_lane_waits_for_another() {
+    async fn lanes_of_readers_do_not_wait_for_each_other() {
         let (_folder, store_handle) = store_handle();
         let (end, ended) = watch::channel(());
         let hog = {
@@ -455,7 +458,7 @@ mod tests {
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn what_must_not_wait_says_so_after_a_moment() {
+    async fn read_soon_on_a_disk_that_hangs_fails_after_a_moment() {
         let (_folder, store_handle) = store_handle();
         let (end, ended) = watch::channel(());
         let hog = {
@@ -463,7 +466,7 @@ mod tests {
             move || {
                 let (store_handle, ended) = (store_handle.clone(), ended.clone());
                 tokio::spawn(async move {
-                    // As a disk that hangs: it does not hear that nobody waits any more.
+                    // Like a disk that hangs, it does not notice that nobody waits.
                     let wait = move |_: &Reader| {
                         while ended.has_changed().is_ok() {
                             thread::sleep(Duration::from_millis(5));
@@ -484,7 +487,7 @@ mod tests {
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn a_question_ends_with_whoever_asked() {
+    async fn read_of_a_client_that_gave_up_is_interrupted() {
         let (_folder, store_handle) = store_handle();
         let rows = 300;
         let write = store_handle.write_through(move |store| {
@@ -495,16 +498,16 @@ mod tests {
         });
         write.await.unwrap();
         let (begun, has_begun) = std::sync::mpsc::channel();
-        let (told, outcome) = std::sync::mpsc::channel();
+        let (sender, outcome) = std::sync::mpsc::channel();
         let read = move |reader: &Reader| {
             let _ = begun.send(());
-            // Until it is told to end.
+            // Until it is interrupted.
             let error = loop {
                 if let Err(error) = reader.verify_audit(None) {
                     break error;
                 }
             };
-            let _ = told.send(error.to_string());
+            let _ = sender.send(error.to_string());
             Ok(())
         };
         let reading = tokio::spawn(async move { store_handle.read_long(read).await });
@@ -517,7 +520,7 @@ mod tests {
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn a_user_has_one_long_question_at_a_time() {
+    async fn long_reads_of_one_user_run_one_at_a_time() {
         use crate::daemon::connections::{API, Connections};
         let (_folder, store_handle) = store_handle();
         let users = limits::Users::new();
@@ -555,7 +558,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_end_of_the_store_s_thread_is_noticed() {
+    async fn store_thread_that_panics_is_noticed() {
         let (_folder, store_handle) = store_handle();
         let ended = store_handle.ended();
         let answer =

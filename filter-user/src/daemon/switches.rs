@@ -1,4 +1,4 @@
-//! TODO-DOC
+//! Stores the override and the mode, and writes the mode into the maps.
 
 use crate::api::wire::{Persisted, Problem};
 use crate::daemon::order::{Key, Later, Turn};
@@ -17,8 +17,8 @@ pub const OVERRIDE: &str = "override";
 /// See [`OVERRIDE`].
 pub const MODE: &str = "mode";
 
-/// Hands an override to the store's thread that the map has already; without an entry it is no
-/// news.
+/// Hands an override that the map has to the store's thread. Without an entry the audit gets no
+/// record.
 pub fn keep_override(
     turn: Turn<'_>,
     place: u64,
@@ -30,7 +30,7 @@ pub fn keep_override(
     turn.keep(Key::Override, later, move |store| store.set_state(OVERRIDE, &stored, entry.clone()))
 }
 
-/// Hands a mode to the store's thread that the map has already.
+/// Hands a mode that the map has to the store's thread.
 pub fn keep_mode(
     turn: Turn<'_>,
     place: u64,
@@ -43,25 +43,25 @@ pub fn keep_mode(
     turn.keep(Key::Mode, later, move |store| store.set_state(MODE, &stored, Some(entry.clone())))
 }
 
-/// What the store keeps of the override.
+/// The override as the store has it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct StoredOverride {
-    /// Until when; null: off.
+    /// The end; null: off.
     pub until: Option<Timestamp>,
-    /// Since when; null: not known.
+    /// The beginning; null: not known.
     #[serde(default)]
     pub since: Option<Timestamp>,
-    /// What the map has, which tells it from one that somebody else set there.
+    /// The deadline in the map. It identifies the override that this daemon set.
     #[serde(default)]
     pub deadline: Option<u64>,
-    /// Why.
+    /// The reason.
     pub reason: String,
-    /// Who.
+    /// The user who set it.
     pub author: String,
 }
 
 impl StoredOverride {
-    /// The audit's record of it.
+    /// Creates the audit record of the override.
     #[must_use]
     pub fn entry(&self, action: &str) -> Entry {
         Entry::new(clock::now(), &self.author, action)
@@ -69,13 +69,14 @@ impl StoredOverride {
             .with("until", json!(self.until))
     }
 
-    /// Whether it is the one with this deadline in the map.
+    /// Returns whether this override has that deadline in the map.
     #[must_use]
     pub fn is(&self, deadline: u64) -> bool {
         self.deadline == Some(deadline) || self.ends_with(deadline)
     }
 
-    /// Whether it ends with this deadline by the wall clock, which somebody may have set since.
+    /// Returns whether this override ends with that deadline by the wall clock, which may have been
+    /// set since.
     #[must_use]
     pub fn ends_with(&self, deadline: u64) -> bool {
         let stored = self.until.filter(|until| *until > Timestamp::now());
@@ -90,14 +91,14 @@ impl StoredOverride {
     }
 }
 
-/// What the store keeps of the mode.
+/// The mode as the store has it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct StoredMode {
     /// Enforce, or observe.
     pub enforce: bool,
-    /// Since when.
+    /// The beginning.
     pub since: Option<Timestamp>,
-    /// When enforce falls back to observe.
+    /// The time at which enforce falls back to observe.
     pub until: Option<Timestamp>,
 }
 
@@ -105,11 +106,11 @@ impl Control {
     /// Puts a mode into force.
     ///
     /// # Errors
-    /// A failing system call.
+    /// [`Problem`] of the kind `Failed` if a system call fails.
     pub fn write_mode(&self, turn: &Turn<'_>, stored: &StoredMode) -> Result<(), Problem> {
         let now = clock::now();
         let until = match stored.since {
-            // Tells it from maps that nobody has set a mode in.
+            // Distinguishes it from maps in which no mode was ever set.
             Some(_) if !stored.enforce => TOMBSTONE,
             since => clock::kernel_expiry(since.unwrap_or(now), stored.until, now),
         };
@@ -120,17 +121,18 @@ impl Control {
     /// Ends enforcing at this boot time at the latest.
     ///
     /// # Errors
-    /// A failing system call.
+    /// [`Problem`] of the kind `Failed` if a system call fails.
     pub fn end_enforce(&self, turn: &Turn<'_>, until: u64) -> Result<(), Problem> {
         let (mode, before) = self.mode_in_force(turn)?;
         let until = if before == 0 { until } else { before.min(until) };
         self.write_settings(turn, &self.config().policy, mode, until)
     }
 
-    /// The mode and the end of enforcing that the daemon put into force, or found at its start.
+    /// Returns the mode and the end of enforcing that the daemon put into force, or found at its
+    /// start.
     ///
     /// # Errors
-    /// A failing system call.
+    /// [`Problem`] of the kind `Failed` if a system call fails.
     pub fn mode_in_force(&self, _turn: &Turn<'_>) -> Result<(u8, u64), Problem> {
         let known = *self.mode.lock().unwrap_or_else(PoisonError::into_inner);
         match known {
@@ -142,18 +144,18 @@ impl Control {
         }
     }
 
-    /// Writes what the maps lack of the settings in force: mode, ports, trunks, profiles and
-    /// protected numbers. How many of settings and protected entries were wrong.
+    /// Repairs the settings in the maps: mode, ports, trunks, profiles and protected numbers.
+    /// Returns the number of wrong entries.
     ///
     /// # Errors
-    /// A failing system call.
+    /// [`Problem`] of the kind `Failed` if a system call fails.
     pub fn reconcile_settings(&self) -> Result<u64, Problem> {
         let turn = self.order.turn();
         let config = self.config();
         let (mode, until) = self.mode_in_force(&turn)?;
         let wrong = self.maps.wrong_protected(&config.policy.protected)?;
         if wrong > 0 {
-            tracing::warn!("{wrong} protected entries were changed without the daemon");
+            tracing::warn!(entries = wrong, "protected entries were changed without the daemon");
             self.maps.set_protected(&config.policy.protected)?;
         }
         if self.maps.has_settings(&with_mode(&config.policy, mode, until))? {

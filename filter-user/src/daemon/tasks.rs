@@ -1,5 +1,5 @@
-//! Tasks that go on as long as the daemon. One that ends earlier has panicked, and nobody does its
-//! work any more: the daemon ends then, and the service manager starts it again.
+//! Starts the tasks that run as long as the daemon. A task that ends earlier has panicked: the
+//! daemon then ends, and the service manager starts it again.
 
 use std::future::Future;
 
@@ -10,7 +10,7 @@ use tokio::task::JoinHandle;
 #[derive(Clone, Debug)]
 pub struct Tasks(mpsc::Sender<&'static str>);
 
-/// Hears of tasks that have ended.
+/// Receives the name of a task that has ended.
 #[derive(Debug)]
 pub struct Ended(mpsc::Receiver<&'static str>);
 
@@ -22,7 +22,7 @@ pub fn watch() -> (Tasks, Ended) {
 }
 
 impl Tasks {
-    /// Starts a task; its end is told by this name. What is handed out ends after it.
+    /// Starts a task with the name that reports its end. The returned handle ends after the task.
     pub fn spawn(
         &self,
         name: &'static str,
@@ -31,7 +31,7 @@ impl Tasks {
         let ended = self.0.clone();
         let task = tokio::spawn(task);
         tokio::spawn(async move {
-            // What a panic said is in the log.
+            // The panic message is in the log.
             let _ = task.await;
             // The first one is enough.
             let _ = ended.try_send(name);
@@ -40,11 +40,11 @@ impl Tasks {
 }
 
 impl Ended {
-    /// The name of the first task that has ended.
+    /// Waits for the first task that ends, and returns its name.
     pub async fn first(&mut self) -> &'static str {
         match self.0.recv().await {
             Some(name) => name,
-            // Nobody starts tasks any more.
+            // No task can be started any more.
             None => std::future::pending().await,
         }
     }
@@ -55,7 +55,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_task_that_panics_is_noticed() {
+    async fn task_that_panics_is_noticed() {
         let (tasks, mut ended) = watch();
         tasks.spawn("one that goes on", std::future::pending());
         tasks.spawn("one that breaks", async { panic!("a test") });

@@ -1,10 +1,10 @@
-//! TODO-DOC
+//! Reports to systemd that the daemon lives.
 
 use crate::daemon::app::App;
 use std::time::Duration;
 
-/// Tells systemd that the daemon lives, each time after the maps were read and somebody could
-/// have been answered. A store that hangs is no reason to be killed: the override has to work.
+/// Notifies systemd each time after the maps were read and a client could have been answered. A
+/// store that hangs is no reason to be killed: the override has to work.
 pub(crate) async fn watchdog(app: App, limit: Duration) {
     let mut tick = tokio::time::interval(limit / 3);
     loop {
@@ -16,7 +16,7 @@ pub(crate) async fn watchdog(app: App, limit: Duration) {
                 None => format!("{} blocks, mode {}", status.blocks.unwrap_or(0), status.mode.mode),
             },
             Ok(Err(problem)) => {
-                tracing::error!("unhealthy: {}", problem.message);
+                tracing::error!(problem = %problem.message, "unhealthy");
                 continue;
             }
             Err(_) if app.control.maps.settings().is_ok() => "the store does not answer".to_owned(),

@@ -1,4 +1,4 @@
-//! TODO-DOC
+//! Keeps the notes of offline commands, which the daemon adopts later.
 
 use crate::api::wire::Persisted;
 use crate::config::Paths;
@@ -20,20 +20,21 @@ const ASIDE: &str = ".odd-";
 /// How long an answer waits for the disk.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// What was done on the maps while no daemon answered.
+/// A change of the maps that was made while no daemon answered.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Note {
-    /// When.
+    /// Time of the change.
     pub time: Timestamp,
     /// The number or prefix that was allowed.
     pub number: Option<String>,
-    /// The interface that the filter was taken off; with neither it is about the override.
+    /// The interface that the filter was detached from. A note without number and interface is
+    /// about the override.
     pub interface: Option<String>,
-    /// Until when; null: without end, or the override was switched off.
+    /// The end; null: no end, or the override was switched off.
     pub until: Option<Timestamp>,
-    /// Why.
+    /// The reason.
     pub reason: String,
-    /// Who.
+    /// The user.
     pub author: String,
     /// The live incident that it was made for.
     #[serde(default)]
@@ -41,38 +42,36 @@ pub struct Note {
 }
 
 impl Note {
-    /// The file of notes in the daemon's folder.
+    /// Returns the file of notes in the daemon's folder.
     #[must_use]
     pub fn file(paths: &Paths) -> PathBuf {
         paths.state.join("direct.jsonl")
     }
 
-    /// What is odd about it, so that it could not be adopted.
+    /// Checks that the daemon can adopt the note.
     ///
     /// # Errors
-    /// In words.
-    pub(crate) fn check(&self) -> Result<(), String> {
-        free_text::text("reason", &self.reason).map_err(|error| error.to_string())?;
-        free_text::name("author", &self.author).map_err(|error| error.to_string())?;
-        free_text::name("number", self.number.as_deref().unwrap_or_default())
-            .map_err(|error| error.to_string())?;
-        free_text::name("interface", self.interface.as_deref().unwrap_or_default())
-            .map_err(|error| error.to_string())?;
+    /// [`NoteError`] if a text is not valid, or the note is about two objects.
+    pub(crate) fn check(&self) -> Result<(), NoteError> {
+        let number = self.number.as_deref().unwrap_or_default();
+        let interface = self.interface.as_deref().unwrap_or_default();
+        free_text::text("reason", &self.reason)
+            .and_then(|()| free_text::name("author", &self.author))
+            .and_then(|()| free_text::name("number", number))
+            .and_then(|()| free_text::name("interface", interface))
+            .map_err(|error| NoteError::Text(error.to_string()))?;
         if self.number.is_some() && self.interface.is_some() {
-            return Err("it is about a number and an interface".to_owned());
+            return Err(NoteError::TwoObjects);
         }
-        match &self.incident {
-            Some(incident)
-                if free_text::incident(incident).map_err(|error| error.to_string())?
-                    != *incident =>
-            {
-                Err("incident: white space at its ends".to_owned())
-            }
-            Some(_) | None => Ok(()),
+        let Some(incident) = &self.incident else { return Ok(()) };
+        let trimmed = free_text::incident(incident);
+        match trimmed.map_err(|error| NoteError::Text(error.to_string()))? == *incident {
+            true => Ok(()),
+            false => Err(NoteError::Untrimmed),
         }
     }
 
-    /// Whether it is about the override.
+    /// Returns whether the note is about the override.
     #[must_use]
     pub fn is_override(&self) -> bool {
         self.number.is_none() && self.interface.is_none()
@@ -85,7 +84,7 @@ impl Note {
         file.sync_all()
     }
 
-    /// Leaves it for the daemon, after the maps have what it tells.
+    /// Leaves the note for the daemon, after the change is in the maps.
     pub(crate) fn leave(self, paths: &Paths) -> Persisted {
         let file = Note::file(paths);
         let path = file.clone();
@@ -100,23 +99,39 @@ impl Note {
     }
 }
 
+/// Why a note cannot be adopted.
+#[derive(Debug, thiserror::Error)]
+pub enum NoteError {
+    /// The line is not the JSON of a note.
+    #[error(transparent)]
+    Json(#[from] serde_json::Error),
+    /// A text is too long or empty.
+    #[error("{0}")]
+    Text(String),
+    /// The note is about a number and an interface.
+    #[error("it is about a number and an interface")]
+    TwoObjects,
+    /// The name of the incident has white space at its ends.
+    #[error("incident: white space at its ends")]
+    Untrimmed,
+}
+
 /// The notes that were left, oldest first.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Notes {
     /// Those that can be adopted.
     pub list: Vec<Note>,
-    /// What is wrong with the others, by the number of the line. What they are about is in the maps
-    /// all the same.
+    /// Problems of the other notes, by line number. Their changes are in the maps in any case.
     pub odd: Vec<(usize, String)>,
     file: PathBuf,
     pub(crate) length: usize,
 }
 
 impl Notes {
-    /// Reads them. A line that is being written is left for the next time.
+    /// Reads the notes. An unfinished line is left for the next time.
     ///
     /// # Errors
-    /// The file is there and cannot be read.
+    /// Returns an error if the file exists and cannot be read.
     pub fn read(paths: &Paths) -> io::Result<Notes> {
         let file = Note::file(paths);
         let mut notes = Notes { file, ..Notes::default() };
@@ -131,20 +146,20 @@ impl Notes {
         notes.length = bytes.len();
         for (number, line) in (1..).zip(bytes.split(|byte| *byte == b'\n')) {
             let read = |line| {
-                let note: Note = serde_json::from_slice(line).map_err(|error| error.to_string())?;
+                let note: Note = serde_json::from_slice(line)?;
                 note.check().map(|()| note)
             };
             match read(line) {
                 _ if line.is_empty() => {}
                 Ok(note) => notes.list.push(note),
-                Err(why) => notes.odd.push((number, why)),
+                Err(error) => notes.odd.push((number, error.to_string())),
             }
         }
         Ok(notes)
     }
 
-    /// Removes them, unless there are more by now. Where some are odd the file is put aside for
-    /// somebody to look at.
+    /// Removes the notes that were read. If there are more by now, the file remains. If some are
+    /// odd, the file is renamed for a person to look at.
     pub fn remove(&self) {
         let is_all = |length| length == self.length as u64;
         if self.length == 0 || !self.file.metadata().is_ok_and(|file| is_all(file.len())) {
@@ -160,7 +175,7 @@ impl Notes {
         let _ = fs::rename(&self.file, aside);
     }
 
-    /// A file with odd notes that nobody has looked at yet.
+    /// Returns a file with odd notes that still exists.
     #[must_use]
     pub fn put_aside(paths: &Paths) -> Option<PathBuf> {
         let file = Note::file(paths);
@@ -206,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn odd_lines_are_named_and_put_aside_and_the_others_are_read() {
+    fn odd_lines_are_named_and_put_aside_and_others_are_read() {
         let (_folder, paths) = paths();
         assert_eq!(Notes::read(&paths).unwrap().list, []);
         let file = Note::file(&paths);
@@ -237,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_is_being_written_waits() {
+    fn unfinished_line_waits() {
         let (_folder, paths) = paths();
         let file = Note::file(&paths);
         note().append(&file).unwrap();
@@ -247,7 +262,7 @@ mod tests {
         assert_eq!((notes.list.len(), notes.odd.len()), (0, 0));
         notes.remove();
         assert!(file.exists());
-        // Nobody writes it any more.
+        // The line will not be finished.
         let long_ago = std::time::SystemTime::now() - 2 * WRITING;
         text.set_modified(long_ago).unwrap();
         let notes = Notes::read(&paths).unwrap();
@@ -257,9 +272,10 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
 
-        /// Whatever is in the file: a note that is read can be stored, and reading never fails.
+        /// Checks for any file that reading never fails, and that a note that is read can be
+        /// stored.
         #[test]
-        fn a_note_that_is_read_can_be_adopted(
+        fn note_that_is_read_can_be_adopted(
             reason in prop_oneof![".{0,20}", ".{300,1200}"],
             author in ".{0,300}",
             incident in prop::option::of(".{0,120}"),

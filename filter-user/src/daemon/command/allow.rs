@@ -1,4 +1,4 @@
-//! TODO-DOC
+//! Adds and removes allows, and ends incidents.
 
 use crate::api::wire;
 use crate::api::wire::{Change, Changed, Persisted, Problem, ProblemKind};
@@ -18,10 +18,11 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 impl Control {
-    /// Adds an allow, or moves the one that is there: in force before it is on disk.
+    /// Adds an allow, or updates the existing one: it is in force before it is on disk.
     ///
     /// # Errors
-    /// A number that cannot be read; a full map.
+    /// [`ProblemKind::Usage`] if the number or a text is not valid; [`ProblemKind::Full`] if the
+    /// map is full.
     pub async fn add_allow(
         self: &Arc<Self>,
         who: &Principal,
@@ -30,11 +31,12 @@ impl Control {
         self.put_allow(who, add, "operator", false).await
     }
 
-    /// The centre calls a number by a way that the filter does not see: an allow for as long as
-    /// the call-back grace. One that ends later stays as it is.
+    /// Allows a number that the centre calls by a way unknown to the filter, for the call-back
+    /// grace. An allow that ends later remains.
     ///
     /// # Errors
-    /// The grace is off; a number that cannot be read; a full map.
+    /// [`ProblemKind::Refused`] if the grace is off; [`ProblemKind::Usage`] if the number is not
+    /// valid; [`ProblemKind::Full`] if the map is full.
     pub async fn callback(
         self: &Arc<Self>,
         who: &Principal,
@@ -77,7 +79,7 @@ impl Control {
             let stored = stored.filter(|stored| Some(stored.rule) == rule);
             let before = turn.unsaved_allow(subject).cloned().or(stored);
             let mut plan = AllowPlan::new(asked, there, before, keep_longer);
-            // What takes the allow away and waits for the disk was accepted before this.
+            // A removal that waits for the disk was accepted before this.
             if plan.change == Change::Unchanged && turn.is_waiting(Key::Allow(subject)) {
                 plan.change = Change::Updated;
             }
@@ -99,10 +101,11 @@ impl Control {
         Ok(plan.answer(add.dry_run, persisted, order, self.in_force(subject)?, notes))
     }
 
-    /// Ends an allow: on disk first, because it stops letting through.
+    /// Ends an allow: on disk first, because calls may be refused afterwards.
     ///
     /// # Errors
-    /// There is none; the store takes no writes.
+    /// [`ProblemKind::NotFound`] if there is no allow; [`ProblemKind::Store`] if the store takes no
+    /// writes.
     pub async fn remove_allow(
         self: &Arc<Self>,
         who: &Principal,
@@ -110,11 +113,11 @@ impl Control {
         dry_run: bool,
     ) -> Result<Changed<wire::Allow>, Problem> {
         let subject = self.subject(text)?;
-        // What root did by hand comes first: its note must not bring back what is removed now.
+        // Offline changes come first: their note must not restore the allow that is removed now.
         reconcile::adopt_noted(self).await?;
         let mut found = self.take_allow(who, subject, dry_run).await?;
         if found.is_none() && self.maps.pass_maps().allow(subject)?.is_some() {
-            // In force all the same: it was made without us.
+            // The allow is in force and not stored: it was added without the daemon.
             reconcile::adopt_offline(self).await?;
             found = self.take_allow(who, subject, dry_run).await?;
         }
@@ -140,10 +143,11 @@ impl Control {
         })
     }
 
-    /// Ends all allows of an incident: on disk first, because it stops letting through.
+    /// Ends all allows of an incident: on disk first, because calls may be refused afterwards.
     ///
     /// # Errors
-    /// There is none; the store takes no writes.
+    /// [`ProblemKind::NotFound`] if the incident has no allow; [`ProblemKind::Store`] if the store
+    /// takes no writes.
     pub async fn end_incident(
         self: &Arc<Self>,
         who: &Principal,
@@ -193,8 +197,7 @@ impl Control {
         })
     }
 
-    /// Hands an allow to the store's thread that the map has already; its rule is its place in the
-    /// order.
+    /// Hands an allow that the map has to the store's thread; its rule is its place in the order.
     fn keep_allow(
         &self,
         turn: Turn<'_>,
@@ -212,8 +215,8 @@ impl Control {
         })
     }
 
-    /// Takes an allow out of store and map, unless it is only asked about: its place in the order,
-    /// and what the store had.
+    /// Removes an allow from store and map, except in a dry run. Returns its place in the order,
+    /// and the stored decision.
     async fn take_allow(
         self: &Arc<Self>,
         who: &Principal,
@@ -222,7 +225,7 @@ impl Control {
     ) -> Result<Option<(u64, Decision)>, Problem> {
         if dry_run {
             let find = move |store: &mut Store| Ok(store.find(Kind::Allow, subject)?);
-            // On the thread: what is in force and waits for the disk counts.
+            // On the thread, because a change in force that waits for the disk counts.
             return Ok(self.store_handle.write_through(find).await?.map(|decision| (0, decision)));
         }
         let (control, who) = (Arc::clone(self), who.clone());
@@ -236,11 +239,12 @@ impl Control {
         self.order.queue(Key::Allow(subject), take).await
     }
 
-    /// Takes an allow out of the store, and then out of the map. `offline` is what root had put
-    /// there when this was accepted. Runs on the store's thread.
+    /// Removes an allow from the store, and then from the map. `offline` is the allow that root had
+    /// added when this was accepted. Runs on the store's thread.
     ///
     /// # Errors
-    /// A store that takes no writes; a later change of the same allow.
+    /// [`ProblemKind::Store`] if the store takes no writes; [`ProblemKind::Superseded`] after a
+    /// later change of the same allow.
     fn remove_stored_allow(
         &self,
         store: &mut Store,
@@ -253,7 +257,7 @@ impl Control {
         let is_last = || {
             let turn = self.order.turn();
             turn.check(Key::Allow(subject), place)?;
-            // Root's hand on the maps takes no lock.
+            // Offline commands take no lock.
             let found = self.maps.pass_maps().allow(subject)?.filter(is_offline);
             if found.is_some() && found != offline {
                 return Err(superseded("allow add on the kernel's maps"));

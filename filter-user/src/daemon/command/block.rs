@@ -1,4 +1,4 @@
-//! TODO-DOC
+//! Adds, removes and shows blocks.
 
 use crate::api::wire;
 use crate::api::wire::{Changed, Persisted, Problem, ProblemKind};
@@ -13,11 +13,12 @@ use crate::sys::clock;
 use std::sync::Arc;
 
 impl Control {
-    /// Adds a block, or moves the one that is there.
+    /// Adds a block, or updates the existing one.
     ///
     /// # Errors
-    /// A number that cannot be read, is protected or allowed; a full map; a store that takes no
-    /// writes. Then nothing has changed.
+    /// [`ProblemKind::Usage`] if the number or a text is not valid. [`ProblemKind::Refused`] if the
+    /// number is protected or allowed. [`ProblemKind::Full`] or [`ProblemKind::Store`] if the map
+    /// is full or the store takes no writes. Nothing has changed then.
     pub async fn add_block(
         self: &Arc<Self>,
         who: &Principal,
@@ -80,7 +81,7 @@ impl Control {
     /// Ends a block.
     ///
     /// # Errors
-    /// There is none.
+    /// [`ProblemKind::NotFound`] if the number is not blocked.
     pub async fn remove_block(
         self: &Arc<Self>,
         who: &Principal,
@@ -90,10 +91,10 @@ impl Control {
         self.unblock(who, self.subject(text)?, dry_run).await
     }
 
-    /// One block.
+    /// Returns the block of a number or prefix.
     ///
     /// # Errors
-    /// There is none.
+    /// [`ProblemKind::NotFound`] if the number is not blocked.
     pub async fn show_block(&self, text: &str) -> Result<wire::Block, Problem> {
         let subject = self.subject(text)?;
         match self.find(Kind::Block, subject).await? {

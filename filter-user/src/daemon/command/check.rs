@@ -1,4 +1,4 @@
-//! TODO-DOC
+//! Explains which rule decides on a number.
 
 use crate::api::wire;
 use crate::api::wire::{NextAttempt, Problem, ProblemKind};
@@ -11,10 +11,11 @@ use crate::sys::clock;
 use filter_common::abi::TOMBSTONE;
 
 impl Control {
-    /// Which rule decides on a number, who set it, when it ends, and what the maps hold.
+    /// Returns the rule that decides on a number, its author and end, and the entries of the maps.
     ///
     /// # Errors
-    /// A text that is no number; a failing system call.
+    /// [`ProblemKind::Usage`] if the text is not a number; [`ProblemKind::Failed`] if a system call
+    /// fails.
     pub async fn explain(&self, text: &str) -> Result<wire::Explain, Problem> {
         let Subject::Number(number) = self.subject(text)? else {
             return problem(ProblemKind::Usage, "explain a number, not a prefix");

@@ -1,4 +1,4 @@
-//! Import of blocks: all or nothing, a million rows or one.
+//! Imports blocks: all or nothing, from one row to a million.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -16,15 +16,15 @@ use crate::model::policy::Subject;
 use crate::store::{Decision, Kind, Store};
 use crate::sys::clock;
 
-/// Rows of the maps between two lines about the progress.
+/// Number of map entries between two lines of progress.
 const STEP: u64 = 10_000;
 
-/// Bytes of messages about bad rows: they are told in one line, which somebody has to read.
+/// Limit for the messages about bad rows, in bytes: they come in one line for a person.
 const BAD_MAX: usize = 1 << 20;
 
-/// Bytes of the words in all rows of an import: they are in memory until all are stored. A million
+/// Limit for the texts of all rows, in bytes: they are in memory until all are stored. A million
 /// rows may have 268 bytes each.
-const WORDS_MAX: usize = 256 << 20;
+const TEXTS_MAX: usize = 256 << 20;
 
 /// Rows of an import, checked one by one as they come in.
 pub struct Import {
@@ -34,16 +34,16 @@ pub struct Import {
     good: Vec<Decision>,
     bad: Vec<BadRow>,
     bad_bytes: usize,
-    /// Bytes of the words in the good rows.
-    words: usize,
-    /// Why the rows after these are not looked at any more.
+    /// Bytes of the texts in the good rows.
+    text_bytes: usize,
+    /// Why later rows are not read.
     given_up: Option<Problem>,
-    /// Bad rows about a number that must not be blocked.
+    /// Number of bad rows about a protected or allowed number.
     refused: usize,
 }
 
 impl Import {
-    /// An import without rows yet.
+    /// Creates an import without rows.
     #[must_use]
     pub fn new(control: Arc<Control>, who: Principal) -> Import {
         Import {
@@ -53,16 +53,16 @@ impl Import {
             good: Vec::new(),
             bad: Vec::new(),
             bad_bytes: 0,
-            words: 0,
+            text_bytes: 0,
             given_up: None,
             refused: 0,
         }
     }
 
-    /// Takes a line of newline-delimited JSON.
+    /// Reads a line of newline-delimited JSON. A line that is not a valid row is noted as bad.
     ///
     /// # Errors
-    /// A system call that failed; a line that is no row is noted as bad.
+    /// [`ProblemKind::Failed`] if a system call fails.
     pub fn line(&mut self, number: u64, line: &[u8]) -> Result<(), Problem> {
         if self.given_up.is_some() {
             return Ok(());
@@ -94,12 +94,12 @@ impl Import {
         match self.decision(row) {
             Ok(decision) => {
                 let Decision { reason, author, origin, .. } = &decision;
-                self.words += reason.len() + author.len() + origin.len();
+                self.text_bytes += reason.len() + author.len() + origin.len();
                 self.good.push(decision);
-                if self.words > WORDS_MAX {
+                if self.text_bytes > TEXTS_MAX {
                     let message = format!(
                         "the reasons, authors and origins up to line {line} are longer than \
-                         {WORDS_MAX} bytes together; nothing was stored. Import the rows in parts"
+                         {TEXTS_MAX} bytes together; nothing was stored. Import the rows in parts"
                     );
                     self.given_up = Some(Problem { kind: ProblemKind::Usage, message });
                 }
@@ -144,7 +144,7 @@ impl Import {
         let (redial, flags) = redial_of(row.redial, row.no_redial, row.observe)?;
         self.control.refuse_protected_now(subject)?;
         if !self.seen.insert(subject) {
-            return wrong("this number stood in a row before");
+            return wrong("this number is in an earlier row");
         }
         let or = |text: String, other: &str| if text.is_empty() { other.to_owned() } else { text };
         Ok(Decision {
@@ -165,7 +165,7 @@ impl Import {
         })
     }
 
-    /// Puts the good rows into force and tells how far it is; the last line tells the outcome.
+    /// Puts the good rows into force and reports the progress; the last line has the outcome.
     pub async fn finish(self, skip_bad: bool, dry_run: bool, news: Sender<ImportNews>) {
         let Import { control, who, good, bad, seen, given_up, refused, .. } = self;
         if let Some(problem) = given_up {
@@ -176,7 +176,7 @@ impl Import {
             let message = format!("{} of {} rows are bad; nothing was changed", bad.len(), {
                 bad.len() + good.len()
             });
-            // Where rows cannot be read either, the file is to be mended first.
+            // If rows cannot be read either, the file must be corrected first.
             let kind = if refused == bad.len() { ProblemKind::Refused } else { ProblemKind::Usage };
             let problem = Problem { kind, message };
             let _ = news.send(ImportNews::Refused { problem, bad }).await;
@@ -187,7 +187,7 @@ impl Import {
         let write = move |store: &mut Store, first: u64| {
             write(&worker, store, good, first, &who.name, dry_run, &progress)
         };
-        // A trial is nothing that an unblock has to stop.
+        // A dry run has no subjects for which an unblock would count.
         let subjects = if dry_run { HashSet::new() } else { seen };
         let last = match control.order.queue_bulk(subjects, write).await {
             Ok(Written { added, moved, unchanged, superseded }) => {
@@ -199,7 +199,7 @@ impl Import {
     }
 }
 
-/// How many rows did what.
+/// Number of rows for each change.
 #[derive(Default)]
 struct Written {
     added: u64,
@@ -209,7 +209,7 @@ struct Written {
 }
 
 /// Writes decisions into the store and then into the maps. Their rules are their places in the
-/// order, from `first` on. Runs on the store's thread.
+/// order, starting with `first`. Runs on the store's thread.
 fn write(
     control: &Control,
     store: &mut Store,
@@ -223,7 +223,7 @@ fn write(
     let Written { added, moved, unchanged, superseded } = &mut written;
     let mut more = [0, 0];
     let mut failed = None;
-    // Of each row that is left.
+    // One element for each remaining row.
     let mut is_new = Vec::new();
     for (place, decision) in (first..).zip(&mut good) {
         decision.rule = place;
@@ -287,7 +287,7 @@ fn write(
     for ((done, decision), is_new) in (1..).zip(&changed).zip(is_new) {
         let turn = control.order.turn();
         if turn.check(Key::Block(decision.subject), decision.rule).is_err() {
-            // The later change comes to the store next.
+            // The later change reaches the store next.
             written.superseded += 1;
             *(if is_new { &mut written.added } else { &mut written.moved }) -= 1;
             continue;
@@ -302,7 +302,7 @@ fn write(
         })?;
         drop(turn);
         if done % STEP == 0 {
-            // Whoever waits for it may be slow, or gone.
+            // The reader may be slow, or gone.
             let _ = news.try_send(ImportNews::Progress { done, total });
         }
     }

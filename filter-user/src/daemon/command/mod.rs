@@ -1,4 +1,4 @@
-//! TODO-DOC
+//! Carries out the commands of the API, one file for each object.
 
 pub(crate) mod allow;
 pub(crate) mod block;

@@ -1,4 +1,4 @@
-//! TODO-DOC
+//! Switches the override and the mode.
 
 use crate::api::wire;
 use crate::api::wire::{Persisted, Problem, ProblemKind};
@@ -17,10 +17,10 @@ use serde_json::json;
 use std::sync::Arc;
 
 impl Control {
-    /// The override, by the kernel's map.
+    /// Reads the override from the kernel's map.
     ///
     /// # Errors
-    /// A failing system call.
+    /// [`ProblemKind::Failed`] if a system call fails.
     pub async fn get_override(&self) -> Result<wire::Override, Problem> {
         let deadline = self.maps.pass_maps().override_until()?;
         let mut found = inspect::override_in_force(deadline);
@@ -38,10 +38,11 @@ impl Control {
         Ok(found)
     }
 
-    /// Switches the override on or off: in force before it is on disk.
+    /// Switches the override on or off: it is in force before it is on disk.
     ///
     /// # Errors
-    /// Too long, no reason, a failing system call.
+    /// [`ProblemKind::Usage`] if it is too long or has no reason; [`ProblemKind::Failed`] if a
+    /// system call fails.
     pub async fn set_override(
         &self,
         who: &Principal,
@@ -74,7 +75,8 @@ impl Control {
     /// Sets the mode. Observe is in force before it is on disk, enforce after.
     ///
     /// # Errors
-    /// An unknown mode; a store that takes no writes; a failing system call.
+    /// [`ProblemKind::Usage`] if the mode is unknown; [`ProblemKind::Store`] if the store takes no
+    /// writes; [`ProblemKind::Failed`] if a system call fails.
     pub async fn set_mode(
         self: &Arc<Self>,
         who: &Principal,

@@ -1,4 +1,4 @@
-//! One number: all that is held about it, and its end.
+//! Exports and erases all records about one number.
 
 use crate::daemon::convert::audit_row_of;
 use std::sync::Arc;
@@ -22,9 +22,9 @@ use crate::model::policy::Subject;
 use crate::store::{Counts, Entry, Kind, NumberRecords, Store};
 use crate::sys::clock;
 
-/// How often the store's log is tried again that somebody read when it was to be emptied.
+/// Interval of the attempts to empty the store's log while a reader uses it.
 const LOG_RETRY: Duration = Duration::from_secs(10);
-/// A number with fewer digits may stand in a reason by chance.
+/// Shorter numbers can occur in a reason by chance.
 const DIGITS_KNOWN: usize = 8;
 
 pub(crate) fn problem<T>(kind: ProblemKind, message: impl Into<String>) -> Result<T, Problem> {
@@ -32,10 +32,11 @@ pub(crate) fn problem<T>(kind: ProblemKind, message: impl Into<String>) -> Resul
 }
 
 impl Control {
-    /// All that is held about a number.
+    /// Exports all records about a number.
     ///
     /// # Errors
-    /// A text that is no number; a store that cannot be read; a failing system call.
+    /// [`ProblemKind::Usage`] if the text is not a number; [`ProblemKind::Store`] if the store
+    /// cannot be read; [`ProblemKind::Failed`] if a system call fails.
     pub async fn export_number(
         &self,
         who: &Principal,
@@ -65,8 +66,8 @@ impl Control {
             reviews: reviews.into_iter().map(|(id, review)| review_of(Some(id), review)).collect(),
             audit: audit.into_iter().map(audit_row_of).collect(),
             notes: vec![
-                "not searched: reasons, comments and notes that name it in words, files that were \
-                 exported, backups, and what consoles were told"
+                "not searched: reasons, comments and notes that contain it, files that were \
+                 exported, backups, and notifications to consoles"
                     .to_owned(),
             ],
         })
@@ -85,12 +86,13 @@ impl Control {
         })
     }
 
-    /// Forgets a number.
+    /// Erases a number.
     ///
     /// # Errors
-    /// A text that is no number; no reason, or one with the number in it; a block, an allow or a
-    /// redial grant is in force for it; nothing is held about it; a store that takes no writes. Then
-    /// nothing was forgotten.
+    /// [`ProblemKind::Usage`] if the text is not a number, or the reason is empty or has the number
+    /// in it. [`ProblemKind::Refused`] if a block, an allow or a redial grant is in force for it.
+    /// [`ProblemKind::NotFound`] if there is no record of it. [`ProblemKind::Store`] if the store
+    /// takes no writes. Nothing is erased then.
     pub async fn erase_number(
         self: &Arc<Self>,
         who: &Principal,
@@ -100,7 +102,10 @@ impl Control {
     ) -> Result<wire::Erasure, Problem> {
         let number = self.one_number(text)?;
         if reason.trim().is_empty() {
-            return problem(ProblemKind::Usage, "say in a reason who asked for it, without names");
+            return problem(
+                ProblemKind::Usage,
+                "no reason: give one that says who asked for it, without names",
+            );
         }
         check_text("reason", &reason)?;
         if names(&reason, number) {
@@ -112,7 +117,8 @@ impl Control {
             .read(move |reader| Ok(reader.pseudonyms()?.pseudonym(&number.to_string())));
         let pseudonym = pseudonym.await?;
         let (control, author) = (Arc::clone(self), who.name.clone());
-        // On the store's thread also in a dry run: what is in force and waits for the disk counts.
+        // On the store's thread even in a dry run: a change in force that waits for the disk
+        // counts.
         let (counts, is_clear) = self
             .store_handle
             .write_through(move |store| {
@@ -128,7 +134,7 @@ impl Control {
                     Entry::new(clock::now(), &author, "erase").with("reason", reason.as_str());
                 let counts = store.erase(number, entry)?;
                 control.busiest.forget(number);
-                // It is erased, whatever becomes of the log.
+                // The number is erased, even if emptying the log fails.
                 Ok((counts, store.clear_log().unwrap_or(false)))
             })
             .await?;
@@ -148,7 +154,7 @@ impl Control {
         })
     }
 
-    /// What is in force has its own purpose, and is ended by its own command.
+    /// Checks that nothing is in force for a number: each entry has its own purpose and command.
     fn may_be_erased(&self, store: &Store, number: Number) -> Result<(), Problem> {
         let subject = Subject::Number(number);
         let now = clock::boot();
@@ -170,7 +176,7 @@ impl Control {
         {
             return in_force("allow");
         }
-        // It would come back onto the review list.
+        // The grant would put the number on the review list again.
         if let Some(grant) = self.maps.grant(number)?.filter(|grant| now < grant.until) {
             let message = format!(
                 "a redial grant lets {number} through until {}; nothing was erased: ask again then",
@@ -184,14 +190,15 @@ impl Control {
     fn one_number(&self, text: &str) -> Result<Number, Problem> {
         match self.subject(text)? {
             Subject::Number(number) => Ok(number),
-            Subject::Prefix(_) => {
-                problem(ProblemKind::Usage, "say one number, not a prefix: a prefix is nobody")
-            }
+            Subject::Prefix(_) => problem(
+                ProblemKind::Usage,
+                "give one number, not a prefix: a prefix is not a person",
+            ),
         }
     }
 }
 
-/// Tries again until nobody reads the store's log, in which an erased number stands.
+/// Empties the store's log, which contains an erased number, as soon as no reader uses it.
 async fn clear_log(control: Arc<Control>) {
     loop {
         tokio::time::sleep(LOG_RETRY).await;
@@ -205,24 +212,25 @@ async fn clear_log(control: Arc<Control>) {
 fn nothing<T>(number: Number, counts: &Counts) -> Result<T, Problem> {
     let kept = match counts.audit_records {
         0 => String::new(),
-        rows => format!(", but for {rows} audit rows of an older version, which stay"),
+        rows => format!(", but for {rows} audit rows of an older version, which remain"),
     };
-    problem(ProblemKind::NotFound, format!("nothing is held about {number}{kept}"))
+    problem(ProblemKind::NotFound, format!("there is no record of {number}{kept}"))
 }
 
-/// Where an erased number still stands.
+/// Describes where an erased number still occurs.
 pub(crate) fn notes(counts: &Counts, is_clear: bool) -> Vec<String> {
     let mut notes = Vec::new();
     if counts.audit_records > 0 {
         notes.push(format!(
-            "{} audit rows of an older version have the number in the record, and stay: without \
+            "{} audit rows of an older version have the number in the record, and remain: without \
              them the chain would not hold",
             counts.audit_records
         ));
     }
     if !is_clear {
         notes.push(
-            "somebody reads the store: it is out of the store's log when that has ended".to_owned(),
+            "a reader uses the store: the number leaves the store's log when the reader has ended"
+                .to_owned(),
         );
     }
     notes.push(
@@ -231,18 +239,18 @@ pub(crate) fn notes(counts: &Counts, is_clear: bool) -> Vec<String> {
             .to_owned(),
     );
     notes.push(
-        "not searched: reasons, comments and notes that name it in words, files that were exported, \
-         backups, and what consoles were told"
+        "not searched: reasons, comments and notes that contain it, files that were exported, \
+         backups, and notifications to consoles"
             .to_owned(),
     );
     notes
 }
 
-/// Whether a text has a number in it, however it is written.
+/// Returns whether a text has a number in it, in any notation.
 pub(crate) fn names(text: &str, number: Number) -> bool {
     let digits = |text: &str| text.chars().filter(char::is_ascii_digit).collect::<String>();
     let number = digits(&number.to_string());
-    // The end is the same with and without country code.
+    // The end is the same with and without a country code.
     let end = number.len().checked_sub(DIGITS_KNOWN).map(|begin| &number[begin..]);
     end.is_some_and(|end| digits(text).contains(end))
 }
@@ -254,7 +262,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_reason_with_the_number_in_it_is_found() {
+    fn number_in_a_reason_is_found() {
         let number = Number::e164(Digits::parse("6281234567890").unwrap());
         for text in ["0812-3456-7890 asked", "letter of +62 812 3456 7890", "6281234567890"] {
             assert!(names(text, number), "{text}");
@@ -267,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_told_where_the_number_still_stands() {
+    fn notes_of_an_erasure_name_the_places_that_keep_the_number() {
         assert_eq!(notes(&Counts::default(), true).len(), 2);
         let old = notes(&Counts { audit_records: 3, ..Counts::default() }, false);
         assert_eq!(old.len(), 4);

@@ -1,4 +1,4 @@
-//! TODO-DOC
+//! Closes reviews, and extends or ends the blocks that they are about.
 
 use crate::api::wire;
 use crate::api::wire::{Change, Changed, Persisted, Problem, ProblemKind};
@@ -13,7 +13,10 @@ use crate::store::{Closed, Decision, Entry, Kind, Review};
 use crate::sys::clock;
 use std::sync::Arc;
 
-/// A review that nobody has closed.
+/// Returns an open review.
+///
+/// # Errors
+/// [`ProblemKind::NotFound`] if it does not exist; [`ProblemKind::Refused`] if it is closed.
 fn still_open(id: u64, found: Option<Review>) -> Result<Review, Problem> {
     match found {
         None => problem(ProblemKind::NotFound, format!("there is no review {id}")),
@@ -25,7 +28,7 @@ fn still_open(id: u64, found: Option<Review>) -> Result<Review, Problem> {
     }
 }
 
-/// The review that was closed after something was done about its block.
+/// Returns the review that was closed after a change of its block.
 pub(crate) fn settled(
     done: &str,
     closed: Result<wire::ReviewClosed, Problem>,
@@ -37,11 +40,11 @@ pub(crate) fn settled(
 }
 
 impl Control {
-    /// Notes that somebody looked at an exception.
+    /// Closes a review.
     ///
     /// # Errors
-    /// There is none with this number, or it was closed before; no note; a store that takes no
-    /// writes.
+    /// [`ProblemKind::NotFound`] if it does not exist; [`ProblemKind::Refused`] if it is closed;
+    /// [`ProblemKind::Usage`] without a note; [`ProblemKind::Store`] if the store takes no writes.
     pub async fn close_review(
         &self,
         who: &Principal,
@@ -49,7 +52,7 @@ impl Control {
         close: wire::CloseReview,
     ) -> Result<wire::ReviewClosed, Problem> {
         if close.note.trim().is_empty() {
-            return problem(ProblemKind::Usage, "say in a note what came of it");
+            return problem(ProblemKind::Usage, "no note: say in a note what the result was");
         }
         check_text("note", &close.note)?;
         let closed = Closed { time: clock::now(), by: who.name.clone(), note: close.note };
@@ -71,11 +74,11 @@ impl Control {
         })
     }
 
-    /// Moves the end of the block that a review is about, and closes the review.
+    /// Extends the block that a review is about, and closes the review.
     ///
     /// # Errors
-    /// There is no such review, or it was closed before; the number has no block, or one that ends
-    /// later; what [`Control::add_block`] says.
+    /// Those of [`Control::close_review`] and [`Control::add_block`]; [`ProblemKind::NotFound`] if
+    /// the number has no block; [`ProblemKind::Usage`] if its block ends later.
     pub async fn extend_review(
         self: &Arc<Self>,
         who: &Principal,
@@ -88,14 +91,14 @@ impl Control {
         let now = clock::now();
         let expires = end(now, Some(extend.seconds), None, false)?;
         let author = who.name.clone();
-        // Of the block as it is when its turn comes: it may have ended, or be another one by then.
+        // Decides about the block at its turn: it may have ended, or be another one by then.
         let longer = move |before: Option<&Decision>| {
             let Some(before) = before else {
                 let message = format!("{subject} has no block of its own: see `palang block add`");
                 return problem(ProblemKind::NotFound, message);
             };
             if before.expires.is_none() || before.expires >= expires {
-                let message = format!("that extends nothing: there is {}", describe(before));
+                let message = format!("the block is not extended: there is {}", describe(before));
                 return problem(ProblemKind::Usage, message);
             }
             let (author, origin) = (author.clone(), "operator".into());
@@ -134,7 +137,7 @@ impl Control {
     /// Ends the block that a review is about, and closes the review.
     ///
     /// # Errors
-    /// There is no such review, or it was closed before; the number has no block; no note.
+    /// Those of [`Control::close_review`]; [`ProblemKind::NotFound`] if the number has no block.
     pub async fn free_review(
         self: &Arc<Self>,
         who: &Principal,
@@ -142,7 +145,7 @@ impl Control {
         free: wire::CloseReview,
     ) -> Result<wire::ReviewSettled, Problem> {
         if free.note.trim().is_empty() {
-            return problem(ProblemKind::Usage, "say in a note why");
+            return problem(ProblemKind::Usage, "no note: say in a note why");
         }
         check_text("note", &free.note)?;
         let found = self.store_handle.read(move |reader| reader.review(id)).await?;
@@ -151,7 +154,7 @@ impl Control {
             Err(Problem { kind: ProblemKind::NotFound, .. }) => {
                 let message = format!(
                     "{subject} has no block of its own: `palang review close` ends the review, and \
-                     `palang explain` tells whether a prefix blocks it"
+                     `palang explain` shows whether a prefix blocks it"
                 );
                 return problem(ProblemKind::NotFound, message);
             }

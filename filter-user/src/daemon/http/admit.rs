@@ -19,11 +19,11 @@ const BODY_MAX: usize = 64 * 1024;
 /// How long such a body may take.
 const BODY_TIME: Duration = Duration::from_secs(10);
 
-/// Answers a request that has come whole and finds a slot, and says no to all others.
+/// Lets a complete request with a slot through, and refuses all others.
 pub async fn admit(request: Request, next: Next) -> Response {
     let peer = request.extensions().get::<ConnectInfo<Option<Peer>>>();
     let Some(peer) = peer.and_then(|ConnectInfo(peer)| peer.clone()) else {
-        let message = "it is not known who asks".to_owned();
+        let message = "the kernel did not name the user of this connection".to_owned();
         return Problem { kind: ProblemKind::Refused, message }.into_response();
     };
     let route = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
@@ -36,17 +36,17 @@ pub async fn admit(request: Request, next: Next) -> Response {
     }
 }
 
-/// A request with its whole body.
+/// Reads the whole body of a request.
 async fn whole(request: Request) -> Result<Request, Problem> {
     let usage = |message| Problem { kind: ProblemKind::Usage, message };
     let (parts, body) = request.into_parts();
     let body = tokio::time::timeout(BODY_TIME, Limited::new(body, BODY_MAX).collect()).await;
     let body = body.map_err(|_| {
-        usage(format!("the body did not come to its end within {} s", BODY_TIME.as_secs()))
+        usage(format!("the body was not complete within {} s", BODY_TIME.as_secs()))
     })?;
     let body = body.map_err(|error| match error.is::<LengthLimitError>() {
         true => usage(format!("the body is longer than {BODY_MAX} bytes")),
-        false => usage(format!("the body broke off: {error}")),
+        false => usage(format!("the body is incomplete: {error}")),
     })?;
     Ok(Request::from_parts(parts, Body::from(body.to_bytes())))
 }
@@ -58,7 +58,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_lets_through_shares_its_slots_with_nothing_else() {
+    fn changes_that_let_through_share_slots_with_no_other_request() {
         let ways_out = [
             ("GET", "/v1/status"),
             ("GET", "/v1/override"),
@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_body_that_is_too_long_is_refused_in_words() {
+    async fn body_that_is_too_long_is_refused_with_a_reason() {
         let request = |length| Request::new(Body::from(vec![b' '; length]));
         assert!(whole(request(BODY_MAX)).await.is_ok());
         let problem = whole(request(BODY_MAX + 1)).await.unwrap_err();

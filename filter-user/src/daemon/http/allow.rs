@@ -1,4 +1,4 @@
-//! TODO-DOC
+//! Handles the routes of allows.
 
 use crate::api::wire;
 use crate::api::wire::Problem;
@@ -27,7 +27,7 @@ pub(crate) struct EndIncident {
     pub(crate) dry_run: bool,
 }
 
-/// All allows, or those of an incident, one a line. Role read.
+/// Lists all allows, or those of an incident, one a line. Role read.
 #[utoipa::path(get, path = "/v1/allows", params(("incident" = Option<String>, Query)),
     responses((status = 200, body = wire::Allow, content_type = "application/x-ndjson")))]
 pub(crate) async fn list_allows(
@@ -44,7 +44,7 @@ pub(crate) async fn list_allows(
                 return page.pass();
             }
             let allow = allow_of(&decision);
-            page.put(&wire::Allow { number: who.sees(allow.number), ..allow })
+            page.put(&wire::Allow { number: who.mask(allow.number), ..allow })
         })
     })
     .await
@@ -64,7 +64,7 @@ pub(crate) async fn end_incident(
     app.control.end_incident(&who, &query.incident, query.dry_run).await.map(Json)
 }
 
-/// Allows a number or prefix, whatever is blocked: in force before it is on disk. Role operate.
+/// Allows a number or prefix, even if it is blocked: in force before it is on disk. Role operate.
 #[utoipa::path(post, path = "/v1/allows", request_body = wire::AddAllow,
     responses((status = 200, body = wire::Changed<wire::Allow>), (status = 400, body = Problem)))]
 pub(crate) async fn add_allow(
@@ -91,8 +91,8 @@ pub(crate) async fn remove_allow(
     app.control.remove_allow(&who, &number, query.dry_run).await.map(Json)
 }
 
-/// The centre calls this number: it passes for as long as the call-back grace. For calls that do
-/// not leave over UDP. Role operate.
+/// Allows a number that the centre calls, for the call-back grace. For calls that do not leave over
+/// UDP. Role operate.
 #[utoipa::path(post, path = "/v1/callback", request_body = wire::Callback,
     responses((status = 200, body = wire::Changed<wire::Allow>), (status = 400, body = Problem),
         (status = 403, body = Problem)))]

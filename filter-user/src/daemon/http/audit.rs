@@ -1,4 +1,4 @@
-//! TODO-DOC
+//! Handles the routes of the audit.
 
 use crate::api::wire;
 use crate::api::wire::Problem;
@@ -27,7 +27,7 @@ pub(crate) struct VerifyQuery {
     pub(crate) head: Option<String>,
 }
 
-/// The audit, oldest first, one row a line. The number may also be a pseudonym. Role operate.
+/// Lists the audit, oldest first, one row a line. The number may also be a pseudonym. Role operate.
 #[utoipa::path(get, path = "/v1/audit",
     params(("since" = Option<String>, Query), ("number" = Option<String>, Query)),
     responses((status = 200, body = wire::AuditRow, content_type = "application/x-ndjson")))]

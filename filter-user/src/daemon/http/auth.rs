@@ -1,4 +1,4 @@
-//! Who asks, and what they may: by the user at the other end of the Unix socket.
+//! Finds the user at the other end of the Unix socket, and the user's role.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use crate::daemon::limits;
 use crate::daemon::limits::{User, Users};
 use crate::daemon::role::{Principal, Role, refused};
 
-/// The process at the other end (`SO_PEERCRED`, unix(7)), and what it may have of the daemon.
+/// The process at the other end (`SO_PEERCRED`, unix(7)), with its slots and its connection.
 #[derive(Clone, Debug)]
 pub struct Peer {
     pub(crate) uid: u32,
@@ -28,7 +28,7 @@ pub struct Peer {
 }
 
 impl Peer {
-    /// The peer of a connection; `None`: the kernel did not say who it is.
+    /// Creates the peer of a connection; `None`: the kernel did not name its user.
     #[must_use]
     pub fn new(credentials: Option<UCred>, users: &Users, connection: Handle) -> Option<Peer> {
         let credentials = credentials?;
@@ -43,15 +43,15 @@ impl FromRequestParts<App> for Principal {
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Principal, Problem> {
         let peer = parts.extensions.get::<ConnectInfo<Option<Peer>>>();
         let Some(Peer { uid, gid, .. }) = peer.and_then(|ConnectInfo(peer)| peer.clone()) else {
-            return Err(refused("it is not known who asks"));
+            return Err(refused("the kernel did not name the user of this connection"));
         };
         if uid == 0 {
-            // Nothing that the user database does keeps root out.
+            // An error in the user database does not keep root out.
             return Ok(Principal { name: "root".into(), role: Role::Admin });
         }
         let roles = app.control.config().roles.clone();
         let slot = limits::slot();
-        // Users and groups may come from a directory far away.
+        // Users and groups may come from a remote directory.
         let who = tokio::task::spawn_blocking(move || {
             let _slot = slot;
             who(uid, gid, &roles)
@@ -93,7 +93,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_stranger_is_nothing() {
+    fn user_without_a_group_has_no_role() {
         let roles = Roles::default();
         assert_eq!(who(54_321, 54_321, &roles).role, Role::None);
     }

@@ -1,4 +1,4 @@
-//! TODO-DOC
+//! Handles the routes of blocks.
 
 use crate::api::wire;
 use crate::api::wire::Problem;
@@ -28,9 +28,9 @@ const NEWS: usize = 8;
 const LINE_MAX: usize = 4 * 1024;
 /// Bytes that a row of an import may have on average, where there are as many as there is room for.
 const ROW_BYTES: u64 = 512;
-/// Bytes that any import may have: rows that are refused are counted and named, not only cut off.
+/// Bytes that any import may have: refused rows are counted and named, not only cut off.
 const IMPORT_BYTES: u64 = 64 << 20;
-/// How long an import may take for its next rows: somebody may type them.
+/// How long an import may wait for its next rows: a person may type them.
 const CHUNK_TIME: Duration = Duration::from_secs(60);
 
 #[derive(Debug, Default, Deserialize)]
@@ -42,7 +42,7 @@ pub(crate) struct ImportQuery {
     pub(crate) skip_bad: bool,
 }
 
-/// All blocks, one a line. Role read.
+/// Lists all blocks, one a line. Role read.
 #[utoipa::path(get, path = "/v1/blocks",
     responses((status = 200, body = wire::Block, content_type = "application/x-ndjson")))]
 pub(crate) async fn list_blocks(
@@ -55,13 +55,13 @@ pub(crate) async fn list_blocks(
         reader.for_each_after(Kind::Block, last, |decision| {
             last = Some(decision.subject);
             let block = block_of(&decision);
-            page.put(&wire::Block { number: who.sees(block.number), ..block })
+            page.put(&wire::Block { number: who.mask(block.number), ..block })
         })
     })
     .await
 }
 
-/// Blocks a number or prefix, or moves the end of its block. Role operate; permanent: admin.
+/// Blocks a number or prefix, or updates its block. Role operate; permanent: admin.
 #[utoipa::path(post, path = "/v1/blocks", request_body = wire::AddBlock,
     responses((status = 200, body = wire::Changed<wire::Block>), (status = 400, body = Problem),
         (status = 403, body = Problem), (status = 409, body = Problem), (status = 503, body = Problem),
@@ -124,7 +124,7 @@ pub(crate) async fn import_blocks(
     let (sender, receiver) = mpsc::channel(NEWS);
     let slot = limits::slot();
     tokio::spawn(async move {
-        // It goes on when whoever asked hangs up.
+        // The import continues if the client hangs up.
         let _slot = slot;
         import.finish(query.skip_bad, query.dry_run, sender).await;
     });
@@ -140,7 +140,8 @@ pub(crate) async fn import_blocks(
     Ok((headers, Body::from_stream(stream)).into_response())
 }
 
-/// One block. Role report: whoever may ask for numbers finds masked ones by asking for all.
+/// Shows one block. Role report: a user who may ask for single numbers can find masked ones by
+/// asking for all.
 #[utoipa::path(get, path = "/v1/blocks/{number}", params(("number" = String, Path)),
     responses((status = 200, body = wire::Block), (status = 403, body = Problem),
         (status = 404, body = Problem)))]
@@ -151,7 +152,7 @@ pub(crate) async fn show_block(
 ) -> Answer<wire::Block> {
     who.may(Role::Report)?;
     let block = app.control.show_block(&number).await?;
-    Ok(Json(wire::Block { number: who.sees(block.number), ..block }))
+    Ok(Json(wire::Block { number: who.mask(block.number), ..block }))
 }
 
 /// Ends a block: in force before it is on disk. Role operate.

@@ -1,4 +1,4 @@
-//! TODO-DOC
+//! Handles the routes of calls.
 
 use crate::api::wire;
 use crate::api::wire::{Problem, ProblemKind};
@@ -36,7 +36,7 @@ pub(crate) struct CallQuery {
     pub(crate) limit: Option<u64>,
 }
 
-/// Attempts, newest first, one a line. Role read; with `caller` report.
+/// Lists attempts, newest first, one a line. Role read; with `caller` report.
 #[utoipa::path(get, path = "/v1/calls",
     params(("since" = Option<String>, Query), ("caller" = Option<String>, Query),
         ("call_id" = Option<String>, Query), ("verdict" = Option<String>, Query),
@@ -58,7 +58,9 @@ pub(crate) async fn list_calls(
     if let Some(reason) = &query.reason
         && !Reason::ALL.iter().any(|known| known.name() == reason)
     {
-        return Err(usage(format!("reason: {reason:?} is none; `palang calls` shows them")));
+        return Err(usage(format!(
+            "reason: {reason:?} is not a reason; `palang calls` shows them"
+        )));
     }
     let hash = query.call_id.as_ref().map(|text| {
         let bytes = text.as_bytes();
@@ -93,7 +95,7 @@ pub(crate) async fn list_calls(
     .await
 }
 
-/// All of one attempt, with its INVITE where that was kept. Role operate.
+/// Shows one attempt, with its INVITE if that was kept. Role operate.
 #[utoipa::path(get, path = "/v1/calls/{id}", params(("id" = String, Path)),
     responses((status = 200, body = wire::CallShown), (status = 403, body = Problem),
         (status = 404, body = Problem)))]
@@ -124,9 +126,9 @@ pub(crate) struct LiveQuery {
     pub(crate) evidence: bool,
 }
 
-/// Attempts as they are judged, one a line, and once a second how many were lost, until the
-/// connection is closed. Role read. With `evidence=true` also the INVITEs of refused ones, which
-/// the kernel keeps for as long: role operate, and the audit tells of it.
+/// Streams attempts as they are judged, one a line, and once a second the number of lost ones,
+/// until the connection is closed. Role read. With `evidence=true` also the INVITEs of refused
+/// attempts, which the kernel keeps for that time: role operate, and the audit records it.
 #[utoipa::path(get, path = "/v1/calls/live", params(("evidence" = Option<bool>, Query)),
     responses((status = 200, body = wire::Live, content_type = "application/x-ndjson"),
         (status = 403, body = Problem)))]

@@ -1,4 +1,4 @@
-//! TODO-DOC
+//! Handles the routes that check and explain a number.
 
 use crate::api::wire;
 use crate::api::wire::Problem;
@@ -10,8 +10,9 @@ use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::Response;
 
-/// What a call from this number gets now. With `Accept: text/plain` one line, the verdict first,
-/// for SIP servers. Role report: whoever may ask for numbers finds masked ones by asking for all.
+/// Checks what happens to a call from this number now. With `Accept: text/plain` the answer is one
+/// line for SIP servers, the verdict first. Role report: a user who may ask for single numbers can
+/// find masked ones by asking for all.
 #[utoipa::path(get, path = "/v1/check/{number}", params(("number" = String, Path)),
     responses((status = 200, body = wire::Check), (status = 400, body = Problem),
         (status = 403, body = Problem)))]
@@ -33,7 +34,7 @@ pub(crate) async fn check_unasked(
     app.check(&number, &headers)
 }
 
-/// Which rule decides on a number, and what the kernel's maps hold. Role operate.
+/// Explains which rule decides on a number, with the entries of the kernel's maps. Role operate.
 #[utoipa::path(get, path = "/v1/explain/{number}", params(("number" = String, Path)),
     responses((status = 200, body = wire::Explain), (status = 400, body = Problem)))]
 pub(crate) async fn explain(

@@ -1,4 +1,4 @@
-//! TODO-DOC
+//! Extracts body, path and query of a request, and refuses them as a [`Problem`].
 
 use crate::api::wire::Problem;
 use crate::daemon::app::{App, usage};
@@ -63,8 +63,8 @@ impl<T: DeserializeOwned + Send> axum::extract::FromRequestParts<App> for QueryP
     }
 }
 
-/// The number that a query names, if it names one. For the role report: whoever may ask for
-/// numbers finds masked ones by asking for all.
+/// Returns the number of a query, if it has one. Role report: a user who may ask for single numbers
+/// can find masked ones by asking for all.
 pub(crate) fn number_of(
     app: &App,
     who: &Principal,

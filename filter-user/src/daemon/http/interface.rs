@@ -1,4 +1,4 @@
-//! TODO-DOC
+//! Handles the routes of interfaces.
 
 use crate::api::wire;
 use crate::api::wire::Problem;
@@ -27,12 +27,12 @@ pub(crate) async fn attach(
             Some(parsed.map_err(usage)?)
         }
     };
-    let done = app.links.attach(&who, &name, mode, attach.dry_run).await?;
-    app.links.settle().await;
+    let done = app.attachments.attach(&who, &name, mode, attach.dry_run).await?;
+    app.attachments.settle().await;
     Ok(Json(done))
 }
 
-/// Takes the filter off an interface. Role admin.
+/// Detaches the filter from an interface. Role admin.
 #[utoipa::path(delete, path = "/v1/interfaces/{name}",
     params(("name" = String, Path), ("dry_run" = Option<bool>, Query)),
     responses((status = 200, body = wire::Interface), (status = 404, body = Problem)))]
@@ -43,7 +43,7 @@ pub(crate) async fn detach(
     QueryParams(query): QueryParams<DryRun>,
 ) -> Answer<wire::Interface> {
     who.may(Role::Admin)?;
-    let done = app.links.detach(&who, &name, query.dry_run).await?;
-    app.links.settle().await;
+    let done = app.attachments.detach(&who, &name, query.dry_run).await?;
+    app.attachments.settle().await;
     Ok(Json(done))
 }

@@ -1,5 +1,4 @@
-//! Connections of a listener: how many there may be, how long one may say nothing, and which is
-//! closed when there is one too many.
+//! Accepts the connections of a listener, and ends those that stay silent for too long.
 
 use std::future::Future;
 use std::io;
@@ -23,18 +22,18 @@ use crate::daemon::connections::{Connection, Connections, FILES, Handle, Limits}
 
 /// How long a connection waits for a whole head of a request.
 const HEAD_TIME: Duration = Duration::from_secs(10);
-/// How long an answer waits for a reader who takes nothing of it: somebody may page through a list.
+/// How long an answer waits for a reader who takes nothing of it: a person may page through a list.
 const READER_TIME: Duration = Duration::from_secs(300);
-/// How long nobody is accepted after the kernel had no file descriptor or no memory for it.
+/// How long accepting pauses after the kernel had no file descriptor or no memory for it.
 const PAUSE: Duration = Duration::from_millis(50);
-/// How often that is logged.
-const TOLD: Duration = Duration::from_secs(60);
-/// Somebody who listens.
+/// Interval of the log lines about that.
+const LOG_INTERVAL: Duration = Duration::from_secs(60);
+/// A listening socket.
 pub trait Listener: Send + Sync + 'static {
     /// A connection.
     type Stream: AsyncRead + AsyncWrite + Send + 'static;
 
-    /// The next connection, and the user at its other end; `None`: nobody can tell.
+    /// Accepts the next connection, with the user at its other end; `None`: the user is unknown.
     fn accept(&self) -> impl Future<Output = io::Result<(Self::Stream, Option<UCred>)>> + Send;
 }
 
@@ -56,8 +55,8 @@ impl Listener for TcpListener {
     }
 }
 
-/// Accepts connections for ever, and answers on them. `peer` makes what handlers get to know of
-/// the other end.
+/// Accepts connections without an end, and answers on them. `peer` creates what the handlers know
+/// of the other end.
 pub async fn serve<L: Listener, P: Clone + Send + Sync + 'static>(
     name: &'static str,
     listener: L,
@@ -65,21 +64,22 @@ pub async fn serve<L: Listener, P: Clone + Send + Sync + 'static>(
     router: Router,
     peer: impl Fn(Option<UCred>, Handle) -> P,
 ) {
-    // Linux says how many; where it does not, the limits are as they are.
+    // Without this limit of Linux, the limits remain as they are.
     let (files, _) = getrlimit(Resource::RLIMIT_NOFILE).unwrap_or((FILES, FILES));
     let connections = Connections::new(limits.within(files));
-    let mut told: Option<Instant> = None;
+    let mut logged: Option<Instant> = None;
     loop {
         let (stream, user) = match listener.accept().await {
             Ok(accepted) => accepted,
             Err(error) if is_of_the_peer(&error) => continue,
             Err(error) => {
-                if told.is_none_or(|told| told.elapsed() > TOLD) {
+                if logged.is_none_or(|logged| logged.elapsed() > LOG_INTERVAL) {
                     tracing::error!(
-                        "{name}: cannot accept connections, those that wait longest are closed: \
-                         {error}"
+                        listener = name,
+                        %error,
+                        "cannot accept connections: those that wait longest are closed"
                     );
-                    told = Some(Instant::now());
+                    logged = Some(Instant::now());
                 }
                 connections.close_one();
                 tokio::time::sleep(PAUSE).await;
@@ -87,7 +87,7 @@ pub async fn serve<L: Listener, P: Clone + Send + Sync + 'static>(
             }
         };
         let Some((connection, closed)) = connections.open(user.map(|user| user.uid())) else {
-            tracing::debug!("{name}: a connection was closed: all others are busy");
+            tracing::debug!(listener = name, "closed a new connection: all others are busy");
             continue;
         };
         let peer = axum::extract::ConnectInfo(peer(user, connection.handle.clone()));
@@ -95,7 +95,7 @@ pub async fn serve<L: Listener, P: Clone + Send + Sync + 'static>(
     }
 }
 
-/// What only the other side did wrong.
+/// Returns whether only the other side caused the error.
 fn is_of_the_peer(error: &io::Error) -> bool {
     matches!(
         error.kind(),
@@ -125,7 +125,7 @@ async fn answer<P: Clone + Send + Sync + 'static>(
         .header_read_timeout(HEAD_TIME)
         .serve_connection(TokioIo::new(Box::pin(stream)), service);
     tokio::select! {
-        // Its error is the other side's: it hung up, or spoke no HTTP.
+        // Its error is the other side's: it hung up, or did not use HTTP.
         _ = serving => {}
         _ = closed => {}
     }
@@ -137,7 +137,7 @@ mod tests {
     use super::*;
     use crate::daemon::connections::METRICS;
 
-    /// Accepts what a test puts there.
+    /// Accepts the connections of a test.
     struct Scripted(tokio::sync::Mutex<Vec<io::Result<tokio::io::DuplexStream>>>);
 
     impl Listener for Scripted {
@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn without_a_file_descriptor_the_next_one_is_accepted_all_the_same() {
+    async fn listener_without_a_file_descriptor_accepts_the_next_connection() {
         use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
         let (mut near, far) = tokio::io::duplex(4096);
         let error = |errno: nix::errno::Errno| Err(io::Error::from(errno));
@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn whoever_says_nothing_is_cut_off() {
+    async fn client_that_sends_nothing_is_disconnected() {
         use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
         for half in [&b""[..], b"GET / HT", b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"] {
             let (mut near, far) = tokio::io::duplex(4096);
@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn whoever_reads_nothing_is_cut_off() {
+    async fn client_that_reads_nothing_is_disconnected() {
         use tokio::io::AsyncWriteExt as _;
         let (mut near, far) = tokio::io::duplex(4096);
         let connections = Connections::new(METRICS);

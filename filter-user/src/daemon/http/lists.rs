@@ -1,8 +1,8 @@
-//! Lists, as newline-delimited JSON: read page by page, as fast as the other side takes them.
+//! Answers with lists, as newline-delimited JSON: read page by page, as fast as the client reads.
 //!
-//! Between two pages a list holds no thread and no transaction. So a reader who is slow, or stops,
-//! keeps nobody waiting, and the store's log shrinks all the same. A list is therefore not of one
-//! moment: what is there from its beginning to its end is in it once.
+//! Between two pages a list holds no thread and no transaction. So a slow or stopped reader delays
+//! nobody, and the store's log can shrink. A list therefore has no single moment: a row that exists
+//! from its beginning to its end is in it once.
 
 use std::io;
 use std::ops::ControlFlow;
@@ -37,14 +37,14 @@ pub struct Page {
 }
 
 impl Page {
-    /// Takes a row into the list; breaks where the page ends.
+    /// Adds a row to the list; breaks when the page is full.
     pub fn put(&mut self, line: &impl Serialize) -> ControlFlow<()> {
         self.failed = serde_json::to_writer(&mut self.bytes, line).err();
         self.bytes.push(b'\n');
         self.pass()
     }
 
-    /// Leaves a row out of the list; breaks where the page ends.
+    /// Skips a row; breaks when the page is full.
     pub fn pass(&mut self) -> ControlFlow<()> {
         self.rows += 1;
         self.is_full = self.bytes.len() >= PAGE_BYTES || self.rows >= PAGE_ROWS;
@@ -55,16 +55,16 @@ impl Page {
     }
 }
 
-/// Puts rows into a page, and goes on with the next page where it stopped.
+/// Adds rows to a page, and continues with the next page where it stopped.
 pub trait Rows: FnMut(&Reader, &mut Page) -> Result<(), Error> + Send + 'static {}
 
 impl<F: FnMut(&Reader, &mut Page) -> Result<(), Error> + Send + 'static> Rows for F {}
 
-/// Answers with a list. When something fails on the way the connection is cut: half a list never
-/// looks like a whole one.
+/// Answers with a list. If an error comes later, the connection is cut: half a list never looks
+/// like a whole one.
 ///
 /// # Errors
-/// The first page cannot be read, and why.
+/// [`ProblemKind::Store`] if the first page cannot be read.
 pub async fn list(store_handle: &StoreHandle, rows: impl Rows) -> Result<Response, Problem> {
     let (bytes, rest) = page(store_handle, rows).await?;
     let list = List { bytes, rest, store_handle: store_handle.clone(), slot: limits::slot() };
@@ -82,17 +82,17 @@ pub async fn list(store_handle: &StoreHandle, rows: impl Rows) -> Result<Respons
     Ok(ndjson(Body::from_stream(pages)))
 }
 
-/// A list on its way.
+/// A list that is being sent.
 struct List<R> {
-    /// What was read and not sent.
+    /// Bytes that were read and not sent.
     bytes: Vec<u8>,
-    /// What reads the rest; `None`: that was all.
+    /// Reads the rest; `None`: all was read.
     rest: Option<R>,
     store_handle: StoreHandle,
     slot: Option<Arc<Slot>>,
 }
 
-/// Reads a page, and hands out what reads the next one; `None`: there is no next one.
+/// Reads a page, and returns the reader of the next one; `None`: there is no next one.
 async fn page<R: Rows>(
     store_handle: &StoreHandle,
     mut rows: R,
@@ -112,7 +112,7 @@ async fn page<R: Rows>(
     }
 }
 
-/// Answers with one line for each item, as they come.
+/// Answers with one line for each item of a stream.
 pub fn endless<T: Serialize>(items: impl Stream<Item = T> + Send + 'static) -> Response {
     let slot = limits::slot();
     let lines = items.map(move |item| {
@@ -135,7 +135,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_page_ends_with_its_bytes_or_with_its_rows() {
+    fn page_ends_with_its_bytes_or_with_its_rows() {
         let mut page = Page::default();
         let line = "x".repeat(PAGE_BYTES / 3);
         assert!(page.put(&line).is_continue() && page.put(&line).is_continue());

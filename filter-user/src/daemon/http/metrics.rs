@@ -1,7 +1,7 @@
-//! `/metrics`, `/healthz` and `/readyz`, on a loopback address: how the gate is, for Prometheus.
+//! Answers `/metrics`, `/healthz` and `/readyz` on a loopback address, for Prometheus.
 //!
-//! Everything is read when it is asked for; packets are counted by the kernel, so they count on
-//! while no daemon runs. A label is never a number, a Call-ID or an address.
+//! All values are read on request. The kernel counts packets, so they also count while no daemon
+//! runs. A label is never a number, a Call-ID or an address.
 
 use std::fmt::Write as _;
 use std::sync::PoisonError;
@@ -27,10 +27,10 @@ use crate::daemon::app::App;
 use crate::daemon::connections::Handle;
 use crate::store::Head;
 
-/// What Prometheus asks for and understands.
+/// Content type that Prometheus expects.
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// Answers that are made at the same time; others wait for their turn.
+/// Number of concurrent answers; others wait for their turn.
 const AT_ONCE: usize = 2;
 
 /// Answers on the loopback address.
@@ -54,13 +54,13 @@ async fn busy(
     next.run(request).await
 }
 
-/// Whether the daemon lives and reaches the kernel's maps.
+/// Checks that the daemon lives and reaches the kernel's maps.
 async fn healthz(State(app): State<App>) -> Result<&'static str, Problem> {
     app.control.maps.settings()?;
     Ok("ok\n")
 }
 
-/// Whether the gate stands as it should: nothing is red.
+/// Checks that the status has no red finding.
 async fn readyz(State(app): State<App>) -> Result<Response, Problem> {
     let status = app.status().await?;
     let mut text = String::new();
@@ -88,7 +88,7 @@ async fn metrics(State(app): State<App>) -> Result<Response, Problem> {
         app.control.store_handle.took(),
     );
     let mut text = String::new();
-    // A String takes everything.
+    // Writing to a String cannot fail.
     let _ = text::encode(&mut text, &registry);
     Ok(([(header::CONTENT_TYPE, OPEN_METRICS)], text).into_response())
 }
@@ -105,7 +105,7 @@ struct ByVerdict {
     verdict: &'static str,
 }
 
-/// What the kernel counted.
+/// Registers the counts of the kernel.
 fn packets(app: &App, registry: &mut Registry) -> Result<(), Problem> {
     let by_reason = Family::<ByReason, Counter<u64, AtomicU64>>::default();
     let invites = Family::<ByVerdict, Counter<u64, AtomicU64>>::default();
@@ -130,7 +130,7 @@ fn packets(app: &App, registry: &mut Registry) -> Result<(), Problem> {
     Ok(())
 }
 
-/// The verdict on an INVITE with this reason; `None`: it is about no new call.
+/// Returns the verdict on an INVITE with this reason; `None`: it is not about a new call.
 fn verdict(reason: Reason) -> Option<&'static str> {
     reason.is_attempt().then(|| match reason.fate() {
         Fate::Refuse => "refused",
@@ -165,7 +165,8 @@ struct Outcome {
     outcome: &'static str,
 }
 
-/// INVITEs of refused attempts. Where nobody wants them all of it stands still.
+/// Registers the counts of INVITEs of refused attempts. They do not change while no reader wants
+/// INVITEs.
 async fn evidence(app: &App, registry: &mut Registry) -> Result<(), Problem> {
     let stats = app.evidence.stats()?;
     let frames = Family::<Outcome, Counter<u64, AtomicU64>>::default();
@@ -175,7 +176,7 @@ async fn evidence(app: &App, registry: &mut Registry) -> Result<(), Problem> {
     }
     let help = "INVITEs of refused attempts while they were wanted; limited: above the rate";
     registry.register("evidence", help, frames);
-    // What the store does not tell is left out: 0 would be a lie.
+    // Unknown values are left out: 0 would be wrong.
     if let Ok(room) = app.control.store_handle.read_soon(|reader| reader.evidence_size()).await {
         let mut gauge = |name: &str, help: &str, value: u64| {
             let gauge = Gauge::<i64>::default();
@@ -188,7 +189,7 @@ async fn evidence(app: &App, registry: &mut Registry) -> Result<(), Problem> {
     Ok(())
 }
 
-/// What the daemon knows.
+/// Registers the state of the daemon.
 fn state(app: &App, status: &Status, registry: &mut Registry) {
     let build = Family::<Version, Gauge>::default();
     build.get_or_create(&Version { version: status.version.clone() }).set(1);
@@ -223,11 +224,11 @@ fn state(app: &App, status: &Status, registry: &mut Registry) {
     gauge("changes_unsaved", "Changes in force and not on disk", unsaved);
     let reload = app.config_problem.lock().unwrap_or_else(PoisonError::into_inner).is_none();
     gauge("config_last_reload_successful", "0: the old configuration is in force", reload.into());
-    // What the store does not tell is left out: 0 would be a lie.
+    // Unknown values are left out: 0 would be wrong.
     let stored = [
         ("blocks", "Blocks in force", status.blocks),
         ("allows", "Allows in force", status.allows),
-        ("reviews_open", "Entries that nobody has looked at", status.reviews),
+        ("reviews_open", "Reviews that are open", status.reviews),
         ("audit_head_seq", "Number of the newest row of the audit", audit_head(status)),
     ];
     for (name, help, value) in stored {

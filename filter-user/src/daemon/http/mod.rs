@@ -1,4 +1,4 @@
-//! The control API: HTTP and JSON on a Unix socket. Everything that the CLI does goes through it.
+//! Serves the control API: HTTP and JSON on a Unix socket. The CLI does everything through it.
 
 pub(crate) mod admit;
 pub(crate) mod allow;
@@ -59,7 +59,7 @@ impl IntoResponse for Problem {
     }
 }
 
-/// The routes for people and programs on the Unix socket.
+/// Returns the routes for people and programs on the Unix socket.
 pub fn router(app: App) -> Router {
     Router::new()
         .route("/v1/status", get(status::get_status))
@@ -101,20 +101,20 @@ pub fn router(app: App) -> Router {
         .with_state(app)
 }
 
-/// Lets no request through whose answer nobody waits for any more: a daemon that hung would
-/// else do what has been done without it, or undone, since.
+/// Refuses requests whose client has given up. A daemon that hung would otherwise repeat a change
+/// that was made without it, or undone, since.
 async fn in_time(request: Request, next: Next) -> Response {
     let deadline = request.headers().get(wire::DEADLINE);
     let deadline = deadline.and_then(|text| text.to_str().ok()?.parse::<u64>().ok());
     if deadline.is_some_and(|deadline| deadline < clock::boot()) {
-        let message = "too late: nobody waits for this any more; nothing was done".into();
+        let message = "too late: the client has given up; nothing was done".into();
         return Problem { kind: ProblemKind::Failed, message }.into_response();
     }
     next.run(request).await
 }
 
-/// The one question that a SIP server on this machine may ask over TCP: nothing else is served
-/// there, because nobody can tell who asks.
+/// Returns the only route for a SIP server on this machine over TCP. The user is unknown there, so
+/// nothing else is served.
 pub fn check_router(app: App) -> Router {
     Router::new()
         .route("/v1/check/{number}", get(check::check_unasked))
@@ -176,7 +176,7 @@ async fn no_route() -> Problem {
 )]
 pub struct Document;
 
-/// What any request may be answered instead of its own answer ([`admit`]).
+/// Adds the answers that any request may get ([`admit`]).
 struct Refusals;
 
 impl utoipa::Modify for Refusals {
@@ -206,7 +206,7 @@ impl utoipa::Modify for Refusals {
 
 pub(crate) async fn openapi() -> impl IntoResponse {
     static TEXT: LazyLock<Bytes> = LazyLock::new(|| {
-        // It is made of strings; a test reads it.
+        // The document consists of strings; a test reads it.
         Document::openapi().to_json().unwrap_or_default().into()
     });
     ([(header::CONTENT_TYPE, "application/json")], TEXT.clone())

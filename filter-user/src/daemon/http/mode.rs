@@ -1,4 +1,4 @@
-//! TODO-DOC
+//! Handles the routes of the override and the mode.
 
 use crate::api::wire;
 use crate::api::wire::Problem;
@@ -8,7 +8,7 @@ use crate::daemon::role::{Principal, Role};
 use axum::Json;
 use axum::extract::State;
 
-/// The override. Role read.
+/// Shows the override. Role read.
 #[utoipa::path(get, path = "/v1/override", responses((status = 200, body = wire::Override)))]
 pub(crate) async fn get_override(State(app): State<App>, who: Principal) -> Answer<wire::Override> {
     who.may(Role::Read)?;
@@ -27,7 +27,7 @@ pub(crate) async fn set_override(
     app.control.set_override(&who, set).await.map(Json)
 }
 
-/// The mode. Role read.
+/// Shows the mode. Role read.
 #[utoipa::path(get, path = "/v1/mode", responses((status = 200, body = wire::Mode)))]
 pub(crate) async fn get_mode(State(app): State<App>, who: Principal) -> Answer<wire::Mode> {
     who.may(Role::Read)?;

@@ -1,4 +1,4 @@
-//! TODO-DOC
+//! Handles the routes of one number.
 
 use crate::api::wire;
 use crate::api::wire::Problem;
@@ -17,7 +17,7 @@ pub(crate) struct EraseQuery {
     pub(crate) dry_run: bool,
 }
 
-/// All that is held about one number. Role operate.
+/// Exports all records about one number. Role operate.
 #[utoipa::path(get, path = "/v1/numbers/{number}", params(("number" = String, Path)),
     responses((status = 200, body = wire::NumberExport), (status = 400, body = Problem)))]
 pub(crate) async fn export_number(
@@ -29,9 +29,9 @@ pub(crate) async fn export_number(
     app.control.export_number(&who, &number).await.map(Json)
 }
 
-/// Forgets a number: its calls, reports and reviews are deleted, and in the audit only its pseudonym
-/// is left. Refused while a block, an allow or a redial grant for exactly this number is in force.
-/// Role admin.
+/// Erases a number: its calls, reports and reviews are deleted, and the audit keeps only its
+/// pseudonym. Refused while a block, an allow or a redial grant for exactly this number is in
+/// force. Role admin.
 #[utoipa::path(delete, path = "/v1/numbers/{number}",
     params(("number" = String, Path), ("reason" = String, Query),
         ("dry_run" = Option<bool>, Query)),

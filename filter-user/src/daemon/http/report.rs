@@ -1,4 +1,4 @@
-//! TODO-DOC
+//! Handles the routes of reports.
 
 use crate::api::wire;
 use crate::api::wire::Problem;
@@ -22,7 +22,7 @@ pub(crate) struct ReportQuery {
     pub(crate) number: Option<String>,
 }
 
-/// Reports of calls, newest first, one a line. Role read; with `number` report.
+/// Lists reports of calls, newest first, one a line. Role read; with `number` report.
 #[utoipa::path(get, path = "/v1/reports",
     params(("since" = Option<String>, Query), ("number" = Option<String>, Query)),
     responses((status = 200, body = wire::Report, content_type = "application/x-ndjson")))]
@@ -41,7 +41,7 @@ pub(crate) async fn list_reports(
         reader.reports(&filter, |(id, report)| {
             last = Some((report.time, id));
             let report = report_of(Some(id), report, &config.ladder, now);
-            page.put(&wire::Report { number: who.sees(report.number), ..report })
+            page.put(&wire::Report { number: who.mask(report.number), ..report })
         })?;
         filter.after = last;
         Ok(())
@@ -49,9 +49,9 @@ pub(crate) async fn list_reports(
     .await
 }
 
-/// Reports a call. It is a strike where number and Call-ID are those of a call of the last 24 h
-/// that passed, on a trunk that vouches for the number; what the strikes lead to says the ladder.
-/// Role report.
+/// Reports a call. The report is a strike if its number and Call-ID are those of a call of the last
+/// 24 h. The call must have passed, on a trunk that vouches for the number. The ladder decides what
+/// the strikes lead to. Role report.
 #[utoipa::path(post, path = "/v1/reports", request_body = wire::AddReport,
     responses((status = 200, body = wire::Reported), (status = 400, body = Problem),
         (status = 403, body = Problem), (status = 503, body = Problem)))]

@@ -1,4 +1,4 @@
-//! TODO-DOC
+//! Handles the routes of reviews and events.
 
 use crate::api::wire;
 use crate::api::wire::Problem;
@@ -20,9 +20,8 @@ pub(crate) struct ReviewQuery {
     pub(crate) all: bool,
 }
 
-/// Redial grants and reports that nobody has looked at, oldest first, one a line; with `all` also the
-/// others.
-/// Role read.
+/// Lists open reviews of redial grants and reports, oldest first, one a line; with `all` also
+/// closed ones. Role read.
 #[utoipa::path(get, path = "/v1/reviews", params(("all" = Option<bool>, Query)),
     responses((status = 200, body = wire::Review, content_type = "application/x-ndjson")))]
 pub(crate) async fn list_reviews(
@@ -36,13 +35,13 @@ pub(crate) async fn list_reviews(
         reader.reviews(query.all, last, |(id, review)| {
             last = id;
             let review = review_of(Some(id), review);
-            page.put(&wire::Review { number: who.sees(review.number), ..review })
+            page.put(&wire::Review { number: who.mask(review.number), ..review })
         })
     })
     .await
 }
 
-/// Notes that somebody looked at a redial grant or a report. Role operate.
+/// Closes the review of a redial grant or a report. Role operate.
 #[utoipa::path(post, path = "/v1/reviews/{id}/close", params(("id" = u64, Path)),
     request_body = wire::CloseReview,
     responses((status = 200, body = wire::ReviewClosed), (status = 403, body = Problem),
@@ -91,7 +90,7 @@ fn review_id(id: &str) -> Result<u64, Problem> {
     id.parse().map_err(|_| usage(format!("{id:?} is no number of a review")))
 }
 
-/// What happens from now on, one event a line, until the connection is closed. Role read.
+/// Streams events, one a line, until the connection is closed. Role read.
 #[utoipa::path(get, path = "/v1/events",
     responses((status = 200, body = wire::Event, content_type = "application/x-ndjson")))]
 pub(crate) async fn events(State(app): State<App>, who: Principal) -> Result<Response, Problem> {
@@ -100,7 +99,7 @@ pub(crate) async fn events(State(app): State<App>, who: Principal) -> Result<Res
     let stream = futures_util::stream::unfold(news, async |(mut news, who)| {
         let event = match news.recv().await {
             Ok(wire::Event::RedialGrant { review }) => {
-                let number = who.sees(review.number);
+                let number = who.mask(review.number);
                 wire::Event::RedialGrant { review: wire::Review { number, ..review } }
             }
             Ok(lost @ wire::Event::Lost { .. }) => lost,

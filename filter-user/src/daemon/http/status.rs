@@ -1,4 +1,4 @@
-//! TODO-DOC
+//! Handles the routes of the status and the configuration.
 
 use crate::api::wire;
 use crate::api::wire::{Problem, ProblemKind};
@@ -9,14 +9,14 @@ use crate::daemon::role::{Principal, Role};
 use axum::Json;
 use axum::extract::State;
 
-/// How the gate is. Role read.
+/// Shows the status. Role read.
 #[utoipa::path(get, path = "/v1/status", responses((status = 200, body = wire::Status)))]
 pub(crate) async fn get_status(State(app): State<App>, who: Principal) -> Answer<wire::Status> {
     who.may(Role::Read)?;
     app.status().await.map(Json)
 }
 
-/// The configuration in force. Role read; below operate without comments, and with protected
+/// Shows the configuration in force. Role read; below operate without comments, and with protected
 /// numbers masked.
 #[utoipa::path(get, path = "/v1/config", responses((status = 200, body = wire::ConfigInForce)))]
 pub(crate) async fn get_config(

@@ -1,4 +1,4 @@
-//! TODO-DOC
+//! Handles the routes of the store.
 
 use crate::api::wire;
 use crate::api::wire::{Problem, ProblemKind};
@@ -25,12 +25,12 @@ pub(crate) async fn backup(
         return Err(usage("path: it must be absolute"));
     }
     privileges::may_write_backup(&app.control.config(), &path)
-        .map_err(|message| Problem { kind: ProblemKind::Refused, message })?;
+        .map_err(|place| Problem { kind: ProblemKind::Refused, message: place.to_string() })?;
     app.control.store_handle.read_long(move |reader| reader.backup(&path)).await?;
     Ok(Json(serde_json::json!({})))
 }
 
-/// Decides, where the store is not the one that the kernel's maps were written from. Role admin.
+/// Decides between store and maps, if the maps were not written from this store. Role admin.
 #[utoipa::path(post, path = "/v1/store/adopt", request_body = wire::AdoptStore,
     responses((status = 200, body = wire::Adopted), (status = 400, body = Problem),
         (status = 403, body = Problem), (status = 503, body = Problem)))]

@@ -1,4 +1,5 @@
-//! What `palang top` shows, once a second: the status, counts by trunk, and who is refused most.
+//! Streams the data of `palang top`, once a second: the status, counts by trunk, and the callers
+//! that are refused most.
 
 use crate::api::wire;
 use crate::api::wire::Problem;
@@ -20,7 +21,7 @@ use futures_util::{Stream, stream};
 use serde::Serialize;
 use tokio::time::{Interval, MissedTickBehavior};
 
-/// A line, or why there is none any more.
+/// A line, or the error that ends the lines.
 #[derive(Serialize)]
 #[serde(untagged)]
 pub enum Line {
@@ -28,7 +29,7 @@ pub enum Line {
     Problem(Problem),
 }
 
-/// A line a second, until one fails.
+/// Returns a line a second, until one fails.
 pub fn lines(app: App, who: Principal) -> impl Stream<Item = Line> + Send + 'static {
     struct Looking {
         app: App,
@@ -49,7 +50,7 @@ pub fn lines(app: App, who: Principal) -> impl Stream<Item = Line> + Send + 'sta
 
 pub(crate) async fn line(app: &App, who: &Principal) -> Result<wire::Top, Problem> {
     let status = app.status().await?;
-    let run_time = app.links.run_time().await?;
+    let run_time = app.attachments.run_time().await?;
     let maps = &app.control.maps;
     let boot_ns = clock::boot();
     let mut trunks = Vec::new();
@@ -71,14 +72,17 @@ pub(crate) async fn line(app: &App, who: &Principal) -> Result<wire::Top, Proble
         trunks,
         run_time_ns: run_time.nanoseconds,
         run_count: run_time.packets,
-        busiest: busiest.into_iter().map(|(number, count)| told(number, count, who)).collect(),
+        busiest: busiest
+            .into_iter()
+            .map(|(number, count)| busy_caller(number, count, who))
+            .collect(),
         uncounted,
     })
 }
 
-pub(crate) fn told(number: Number, count: Count, who: &Principal) -> wire::BusyCaller {
+fn busy_caller(number: Number, count: Count, who: &Principal) -> wire::BusyCaller {
     wire::BusyCaller {
-        number: who.sees(number.to_string()),
+        number: who.mask(number.to_string()),
         attempts: count.attempts,
         refused: count.refused,
         last: clock::wall(count.last),
@@ -87,8 +91,8 @@ pub(crate) fn told(number: Number, count: Count, who: &Principal) -> wire::BusyC
     }
 }
 
-/// The status, counts by trunk, and who is refused most, once a second, until the connection is
-/// closed. Role read.
+/// Streams the status, counts by trunk, and the callers that are refused most, once a second, until
+/// the connection is closed. Role read.
 #[utoipa::path(get, path = "/v1/top",
     responses((status = 200, body = wire::Top, content_type = "application/x-ndjson")))]
 pub(crate) async fn get_top(State(app): State<App>, who: Principal) -> Result<Response, Problem> {
@@ -133,13 +137,13 @@ mod tests {
     }
 
     #[test]
-    fn who_may_only_read_sees_masked_numbers() {
+    fn user_with_role_read_gets_masked_numbers() {
         let busiest = Busiest::default();
         let caller = number("+6281234567890");
         busiest.take(&refused(caller), 1);
         let seen = |role| {
             let (number, count) = busiest.now(1).0.remove(0);
-            told(number, count, &Principal { name: "siti".into(), role }).number
+            busy_caller(number, count, &Principal { name: "siti".into(), role }).number
         };
         assert_eq!(seen(Role::Read), "6281*******90");
         assert_eq!(seen(Role::Operate), "6281234567890");

@@ -14,14 +14,14 @@ use crate::store::offline_journal::{Note, Notes};
 use crate::store::{Entry, Store};
 use crate::sys::clock;
 
-/// What it means when notes are not as this program writes them.
-const ODD_NOTES: &str = "some notes of what was done without the daemon are odd and were left out";
-const UNREAD_NOTES: &str = "the notes of what was done without the daemon cannot be read";
+/// Problems of notes, for the status: the notes have another form, or cannot be read.
+const ODD_NOTES: &str = "some notes of offline commands are not valid and were left out";
+const UNREAD_NOTES: &str = "the notes of offline commands cannot be read";
 
-/// Learns what was done on the maps without the daemon, when somebody has left a note since.
+/// Adopts changes of offline commands, if a command has left a note.
 ///
 /// # Errors
-/// As [`adopt_offline`].
+/// Those of [`adopt_offline`].
 pub async fn adopt_noted(control: &Arc<Control>) -> Result<(), Problem> {
     let paths = control.config().paths.clone();
     let look = move || (Note::file(&paths).exists(), Notes::put_aside(&paths));
@@ -34,10 +34,11 @@ pub async fn adopt_noted(control: &Arc<Control>) -> Result<(), Problem> {
     Ok(())
 }
 
-/// Learns what was done on the maps without the daemon, and by the notes, who did it.
+/// Adopts changes of offline commands from the maps; the notes name their authors.
 ///
 /// # Errors
-/// A store that cannot be read or written; a failing system call.
+/// [`Problem`] of the kind `Store` if the store cannot be read or written, `Failed` if a system
+/// call fails.
 pub async fn adopt_offline(control: &Arc<Control>) -> Result<Found, Problem> {
     adopt_offline_as(control, false).await
 }
@@ -47,11 +48,11 @@ pub(crate) async fn adopt_offline_as(
     alone: bool,
 ) -> Result<Found, Problem> {
     if control.held.is_held() {
-        // Nothing is adopted before it is decided what is right.
+        // Nothing is adopted before a person has decided.
         return Ok(Found::default());
     }
     if control.store_handle.unsaved() > 0 {
-        // The store will hear of it from whoever did it.
+        // The pending change reaches the store by its own way.
         return Ok(Found::default());
     }
     let paths = control.config().paths.clone();
@@ -61,10 +62,10 @@ pub(crate) async fn adopt_offline_as(
         .unwrap_or_else(|error| Err(std::io::Error::other(error)));
     let problem = read.as_ref().err().map(|error| format!("{}: {error}", file.display()));
     control.chores.note(UNREAD_NOTES, problem);
-    // What they are about is adopted from the maps all the same.
+    // Their changes are adopted from the maps even without notes.
     let notes = read.unwrap_or_default();
     for (line, why) in &notes.odd {
-        tracing::warn!("{}:{line}: this note is not adopted: {why}", file.display());
+        tracing::warn!(file = %file.display(), line, %why, "this note is not adopted");
     }
     let stored =
         control.store_handle.read(|reader| reader.state::<StoredOverride>(OVERRIDE)).await?;
@@ -80,7 +81,7 @@ pub(crate) async fn adopt_offline_as(
         Adopted::Note(kept) => (true, Some(kept)),
         Adopted::Map(kept) => (false, Some(kept)),
         Adopted::Nothing => (false, None),
-        // The next time: whoever changed it tells the store.
+        // Tried again later: the running change reaches the store by its own way.
         Adopted::NotNow => return Ok(Found::default()),
     };
     if let Some(kept) = kept {
@@ -102,8 +103,8 @@ pub(crate) async fn adopt_offline_as(
     Ok(found)
 }
 
-/// The audit's record of what left nothing to adopt: a filter taken off, an override that was
-/// switched off again.
+/// Creates the audit record of a note that leaves nothing to adopt: a detached filter, or an
+/// override that is off again.
 fn over(note: &Note) -> Option<Entry> {
     let entry = |action| noted(Entry::new(clock::now(), &note.author, action), Some(note));
     match &note.interface {

@@ -44,7 +44,7 @@ pub(crate) async fn reconcile_allows(
         .map(|(subject, _)| *subject)
         .collect();
     doubtful.extend(known.keys().filter(|subject| !in_maps.contains_key(subject)));
-    // Written down while no daemon was there, and the maps are gone with the last boot.
+    // Allows of notes: the maps may have lost them when the machine restarted.
     doubtful.extend(notes.iter().filter_map(|note| control.subject(note.number.as_ref()?).ok()));
     let mut found = Found::default();
     for subject in doubtful {
@@ -85,7 +85,8 @@ fn reconcile_allow(
         }
         Some(_) | None => false,
     };
-    // The store takes no time under the lock. What somebody changed meanwhile is left alone.
+    // The lock is not held while the store works. An allow that was changed meanwhile is left
+    // alone.
     let is_as_found = || {
         let turn = control.order.turn();
         let is_same = !turn.is_unsaved(Key::Allow(subject))
@@ -137,7 +138,7 @@ fn reconcile_allow(
     Ok(adopted)
 }
 
-/// Makes a decision of an allow that was found.
+/// Stores a decision for an allow that was found.
 fn adopt(
     control: &Control,
     store: &mut Store,

@@ -17,7 +17,7 @@ use crate::model::policy::Subject;
 use crate::store::{Decision, Entry, Kind, Store};
 use crate::sys::clock;
 
-/// After so many entries of the running comparison others get the CPU.
+/// Number of entries after which a running comparison pauses for others.
 const SLICE: u64 = 1000;
 const PAUSE: Duration = Duration::from_millis(2);
 
@@ -43,7 +43,7 @@ pub(crate) async fn compare_blocks(control: &Arc<Control>, alone: bool) -> Resul
                         let _turn = worker.order.turn();
                         match worker.maps.set_block(decision.subject, block) {
                             Ok(()) => found.repaired += 1,
-                            // There may be room when what is not stored is out.
+                            // There may be room after unstored blocks are removed.
                             Err(error) if error.is_full() => doubtful.push(decision.subject),
                             Err(error) => failed = Some(error),
                         }
@@ -79,7 +79,7 @@ pub(crate) async fn compare_blocks(control: &Arc<Control>, alone: bool) -> Resul
         })
         .await?
         .map_err(|error: Error| Problem::from(error))?;
-    // What is not stored comes last, and goes out first.
+    // Unstored blocks come last in the list, and are removed first.
     for subject in doubtful.into_iter().rev() {
         let worker = Arc::clone(control);
         let done = control
@@ -114,14 +114,14 @@ fn is_prefix(subject: Subject) -> bool {
     matches!(subject, Subject::Prefix(_))
 }
 
-/// How the map differs from a stored block.
+/// The difference between the map and a stored block.
 enum Difference {
     None,
-    /// The map's entry has to be this.
+    /// The map needs this entry.
     Write(abi::Block),
-    /// The same but for `[redial]`, which was configured anew: no error that was repaired.
+    /// Only `[redial]` differs, because it was configured again: not an error that was repaired.
     Configured(abi::Block),
-    /// The block was ended in the map at this place of the order, and the store does not know it.
+    /// The map ended the block at this place of the order, and the store does not know it.
     Lifted(u64),
 }
 
@@ -134,7 +134,8 @@ fn difference(control: &Control, decision: &Decision) -> Result<Difference, Erro
         return Ok(Difference::Lifted(found.rule));
     }
     if found.rule == decision.rule {
-        // The same decision was converted before, maybe by a better clock: never longer.
+        // An earlier conversion of this decision may have used a better clock: the sooner end
+        // counts.
         wanted.expires = match (found.expires, wanted.expires) {
             (0, expires) | (expires, 0) => expires,
             (found, wanted) => found.min(wanted),
@@ -158,8 +159,8 @@ fn difference(control: &Control, decision: &Decision) -> Result<Difference, Erro
     Ok(Difference::Write(wanted))
 }
 
-/// Makes one block the same in store and map. Runs on the store's thread, and leaves alone what was
-/// let through and has not come to the store.
+/// Makes one block the same in store and map. Runs on the store's thread. A block that was lifted
+/// and is still stored is left alone.
 fn reconcile_block(
     control: &Control,
     store: &mut Store,
@@ -201,10 +202,10 @@ fn reconcile_block(
 }
 
 impl Control {
-    /// Takes an entry out of the map that was lifted at this place of the order or before.
+    /// Removes an entry from the map that was lifted at this place of the order or before.
     ///
     /// # Errors
-    /// A failing system call.
+    /// Returns an error if a system call fails.
     pub fn forget_lifted(&self, subject: Subject, place: u64) -> Result<(), Error> {
         let _turn = self.order.turn();
         let lifted = |block: &abi::Block| block.expires == TOMBSTONE && block.rule <= place;

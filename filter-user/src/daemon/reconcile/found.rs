@@ -12,29 +12,29 @@ use crate::datapath::{Error, Maps, walk_blocks};
 use crate::store::offline_journal::Note;
 use crate::store::{Entry, Reader};
 
-/// Expiries that differ by less are the same: converting between clocks is not exact.
+/// Expiries with a smaller difference are equal: the conversion between clocks is not exact.
 pub(crate) const TOLERANCE: u64 = 2_000_000_000;
-/// Author of what nobody asked the daemon for.
+/// Author of changes that no user asked for.
 pub(crate) const DAEMON: &str = "daemon";
 
-/// Whether the disk has it.
+/// The answer whether a change is on disk.
 pub(crate) type Kept = Pin<Box<dyn Future<Output = Persisted> + Send>>;
 
-/// What a comparison found.
+/// The result of a comparison.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Found {
     /// Blocks in the store.
     pub blocks: u64,
     /// Entries that were written, changed or removed in a map.
     pub repaired: u64,
-    /// What the store learnt from the maps.
+    /// Changes that the store got from the maps.
     pub adopted: u64,
 }
 
-/// What the maps hold at the start.
+/// The entries of the maps at the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct InMaps {
-    /// Blocks, those that have ended or were lifted included.
+    /// Number of blocks, including ended and lifted ones.
     pub blocks: u64,
     /// The highest rule number of a block that was not lifted; 0: none. Only these are stored before
     /// they are in a map.
@@ -43,10 +43,10 @@ pub struct InMaps {
     pub newest: u64,
 }
 
-/// Counts what the maps hold.
+/// Counts the entries of the maps.
 ///
 /// # Errors
-/// A failing system call.
+/// Returns an error if a system call fails.
 pub fn in_maps(folder: &Path, maps: &Maps) -> Result<InMaps, Error> {
     let mut found = InMaps::default();
     walk_blocks(folder, u64::MAX, |_, block| {
@@ -63,8 +63,8 @@ pub fn in_maps(folder: &Path, maps: &Maps) -> Result<InMaps, Error> {
     Ok(found)
 }
 
-/// Settles something where no change can be half done: on the store's thread, or, as long as
-/// nobody else writes, anywhere. A disk that takes no writes does not keep us from the start.
+/// Reconciles one difference where no change can be half done: on the store's thread or, while
+/// nobody else writes, on any thread. A disk that takes no writes does not prevent the start.
 pub(crate) async fn settle<T: Send + 'static>(
     control: &Control,
     alone: bool,
@@ -76,7 +76,7 @@ pub(crate) async fn settle<T: Send + 'static>(
     control.store_handle.write_through(move |store| settle(store)).await
 }
 
-/// A record of what somebody did earlier.
+/// Adds the time of the noted action to an audit record.
 pub(crate) fn noted(entry: Entry, note: Option<&Note>) -> Entry {
     match note {
         Some(note) => entry.with("done", json!(note.time)),

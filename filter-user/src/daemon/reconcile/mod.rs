@@ -1,8 +1,8 @@
-//! Store and maps, compared and made one: at the start, and again and again.
+//! Compares store and maps and makes them equal, at the start and regularly.
 //!
-//! Entry by entry, and never by emptying a map. What lets through is adopted from the maps; what
-//! blocks comes from the store. Reading runs beside everything else; each difference is then
-//! settled on the store's thread, where no change can be half done.
+//! It works entry by entry, and never empties a map. Entries that let calls through are adopted
+//! from the maps; blocks come from the store. Reading runs beside all other work; each difference
+//! is then reconciled on the store's thread, where no change can be half done.
 
 pub(crate) mod adopt_offline;
 pub(crate) mod allows;
@@ -29,11 +29,12 @@ use adopt_offline::adopt_offline_as;
 use blocks::compare_blocks;
 use mode::mode_as;
 
-/// Makes maps and store one for the first time. `alone`: nobody else writes yet, so that what
-/// differs can be written at once. Without a store that can be read the maps stay as they are.
+/// Reconciles maps and store for the first time. `alone` means that nobody else writes yet, so that
+/// differences can be written at once. Without a readable store the maps remain as they are.
 ///
 /// # Errors
-/// A store that cannot be read or written; a failing system call.
+/// [`Problem`] of the kind `Store` if the store cannot be read or written, `Failed` if a system
+/// call fails.
 pub async fn at_start(control: &Arc<Control>, fresh: bool, alone: bool) -> Result<Found, Problem> {
     mode_as(control, alone, true).await?;
     let mut found = adopt_offline_as(control, alone).await?;
@@ -47,12 +48,13 @@ pub async fn at_start(control: &Arc<Control>, fresh: bool, alone: bool) -> Resul
     Ok(found)
 }
 
-/// Compares everything but the blocks once more while calls flow: that takes no time.
+/// Compares everything but the blocks while calls flow: that takes no time.
 ///
 /// # Errors
-/// A store that cannot be read or written; a failing system call.
+/// [`Problem`] of the kind `Store` if the store cannot be read or written, `Failed` if a system
+/// call fails.
 pub async fn compare_settings(control: &Arc<Control>) -> Result<Found, Problem> {
-    // Without the store: the daemon knows what it put into force.
+    // Without the store: the daemon knows the settings that it put into force.
     let settings = control.reconcile_settings()?;
     let stored = control.store_handle.read(|reader| reader.state::<StoredMode>(MODE)).await?;
     let (mode, _) = control.mode_in_force(&control.order.turn())?;
@@ -68,10 +70,11 @@ pub async fn compare_settings(control: &Arc<Control>) -> Result<Found, Problem> 
     Ok(found)
 }
 
-/// Compares everything once more while calls flow.
+/// Compares everything while calls flow.
 ///
 /// # Errors
-/// A store that cannot be read or written; a failing system call.
+/// [`Problem`] of the kind `Store` if the store cannot be read or written, `Failed` if a system
+/// call fails.
 pub async fn compare(control: &Arc<Control>) -> Result<Found, Problem> {
     let others = compare_settings(control).await;
     if control.held.is_held() {

@@ -27,8 +27,8 @@ pub(crate) async fn mode_as(
     Ok(found)
 }
 
-/// The mode of the store; where enforcing ends sooner by the map, by the map. Observe that is in
-/// force and that the store lacks is adopted. Runs in [`settle`].
+/// Puts the stored mode into the map. If the map ends enforcing sooner, the sooner end counts.
+/// Observe that is in force and missing in the store is adopted. Runs in [`settle`].
 fn reconcile_mode(
     control: &Control,
     store: &Reader,

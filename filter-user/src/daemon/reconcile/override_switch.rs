@@ -13,11 +13,11 @@ use crate::store::Reader;
 use crate::store::offline_journal::Note;
 use crate::sys::clock;
 
-/// What became of the override in the map.
+/// The result for the override in the map.
 pub(crate) enum Adopted {
     /// The store has it.
     Nothing,
-    /// The store gets it, and a note says who set it.
+    /// The store gets it, and a note names its author.
     Note(Kept),
     /// The store gets it.
     Map(Kept),
@@ -25,8 +25,8 @@ pub(crate) enum Adopted {
     NotNow,
 }
 
-/// Whether the store has the override with this deadline in the map, and its end; 0: the map is
-/// new, and there is none to put into it.
+/// Returns whether the store has the override with this deadline and its end. A deadline of 0 means
+/// a new map without a stored override to restore.
 pub(crate) fn is_known(stored: &StoredOverride, deadline: u64) -> bool {
     let is_over = inspect::live(deadline).is_none();
     match deadline {
@@ -35,8 +35,8 @@ pub(crate) fn is_known(stored: &StoredOverride, deadline: u64) -> bool {
     }
 }
 
-/// The override of the map, unless the map never had one. Runs in [`settle`]: there the store is
-/// no older than the map, unless the order knows better.
+/// Adopts the override of the map, unless the map never had one. Runs in [`settle`]: there the
+/// store is as new as the map, unless the order knows of a later change.
 pub(crate) fn reconcile_override(
     control: &Control,
     store: &Reader,
@@ -52,7 +52,7 @@ pub(crate) fn reconcile_override(
     let until = inspect::live(deadline).map(clock::wall);
     let since = Some(clock::now());
     let (stored, entry) = if deadline == 0 {
-        // The maps are new. What was noted since the daemon's death is younger than the store.
+        // The maps are new. A note is younger than the store's override.
         let Some(restored) = restore_override(control, stored, note)? else {
             return Ok(Adopted::Nothing);
         };
@@ -61,7 +61,7 @@ pub(crate) fn reconcile_override(
     } else if is_known(&stored, deadline) {
         return Ok(Adopted::Nothing);
     } else if stored.is(deadline) {
-        // The same, and somebody has set the clock.
+        // The override is the same; the clock was set.
         (StoredOverride { until, since, ..stored }, None)
     } else {
         let adopted = StoredOverride {
@@ -81,8 +81,8 @@ pub(crate) fn reconcile_override(
     Ok(if is_noted { Adopted::Note(kept) } else { Adopted::Map(kept) })
 }
 
-/// Puts the override into new maps, for no longer than it was meant. What the store is to have;
-/// `None`: there is no override.
+/// Puts the override into new maps, for at most its intended time. Returns the override for the
+/// store; `None`: there is no override.
 fn restore_override(
     control: &Control,
     stored: StoredOverride,

@@ -9,16 +9,16 @@ use crate::daemon::state::Control;
 use crate::store::{Decision, Kind, Store};
 use crate::sys::clock;
 
-/// So many decisions that have ended are taken out at once: a command never waits for a million.
+/// Number of ended decisions that are removed at once: a command never waits for a million.
 const SWEPT: u32 = 200;
 
-/// Takes out some of what has ended, earliest first; whether there may be more. A block that ended
-/// by the wall clock ends in the map, too; an allow lasts as long as the map says.
+/// Removes some ended decisions, earliest first. Returns whether there may be more. A block that
+/// ended by the wall clock ends in the map, too; an allow lasts as long as the map says.
 ///
 /// # Errors
-/// A store that takes no writes; a failing system call.
+/// [`Problem`] of the kind `Store` if the store takes no writes, `Failed` if a system call fails.
 pub async fn sweep(control: &Arc<Control>) -> Result<bool, Problem> {
-    // Asked first: a change, even of nothing, is a wait for the disk.
+    // Reading first: even an empty change waits for the disk.
     if !control.store_handle.read(|reader| reader.has_expired(clock::now())).await? {
         return Ok(false);
     }
@@ -26,16 +26,16 @@ pub async fn sweep(control: &Arc<Control>) -> Result<bool, Problem> {
     control.store_handle.write_through(move |store| Ok(sweep_some(&worker, store)? > 0)).await
 }
 
-/// Takes out at most [`SWEPT`] of what has ended; how many. Runs on the store's thread.
+/// Removes at most [`SWEPT`] ended decisions, and returns their number. Runs on the store's thread.
 ///
 /// # Errors
-/// As [`sweep`].
+/// Those of [`sweep`].
 pub fn sweep_some(control: &Control, store: &mut Store) -> Result<u64, Problem> {
     let mut swept = 0;
     for decision in store.remove_expired(clock::now(), SWEPT)? {
         swept += 1;
         let subject = decision.subject;
-        // What was let through meanwhile has another rule.
+        // An entry that was changed meanwhile has another rule.
         let turn = control.order.turn();
         match decision.kind {
             Kind::Block => {
@@ -52,7 +52,7 @@ pub fn sweep_some(control: &Control, store: &mut Store) -> Result<u64, Problem> 
                 if found.expires <= clock::boot() {
                     control.maps.pass_maps().remove_allow(subject)?;
                 } else if found.expires > clock::boot() + TOLERANCE {
-                    // Somebody has set the clock forward.
+                    // The clock was set forward.
                     drop(turn);
                     let expires = Some(clock::wall(found.expires));
                     store.put([&Decision { expires, ..decision }], |decision, before| {

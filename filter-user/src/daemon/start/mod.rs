@@ -1,4 +1,4 @@
-//! TODO-DOC
+//! Prepares the process: log, privileges and socket.
 
 pub(crate) mod logging;
 pub(crate) mod privileges;

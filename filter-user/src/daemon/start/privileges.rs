@@ -1,10 +1,11 @@
-//! What the daemon gives up before it has a second thread, because both ways of giving up hold for
-//! the calling thread and for those that it makes afterwards:
+//! Gives up privileges before the daemon has a second thread: both ways apply to the calling thread
+//! and to the threads that it starts afterwards.
 //!
-//! 1. Files (Landlock, where the kernel has it): it writes below its own folders, reads what a
-//!    reload and the user database need, runs no program, listens on no TCP port but the configured
-//!    ones, and signals nobody. (Connecting is the unit's matter: a reload may name a new webhook.)
-//! 2. Capabilities: CAP_BPF and CAP_NET_ADMIN are left, to attach to an interface that comes later.
+//! 1. Files (Landlock, if the kernel has it): the daemon writes below its own folders and reads the
+//!    files of a reload and the user database. It runs no program, listens on no TCP port but the
+//!    configured ones, and sends no signals. (The unit limits connections: a reload may name a new
+//!    webhook.)
+//! 2. Capabilities: CAP_BPF and CAP_NET_ADMIN remain, to attach to an interface that comes later.
 //!    CAP_CHOWN has given the socket its group by then. CAP_PERFMON is with [`Loader`], a thread that
 //!    ends with the load.
 
@@ -22,26 +23,26 @@ use crate::exit::{Exit, Failure};
 use crate::sys::landlock;
 use crate::sys::landlock::{Open, RulesetStatus};
 
-/// What is left when the program is loaded.
+/// Capabilities that remain after the program is loaded.
 const LEFT: [Capability; 2] = [Capability::CAP_BPF, Capability::CAP_NET_ADMIN];
 /// Without it the verifier refuses the program.
 const LOADING: Capability = Capability::CAP_PERFMON;
 
-/// Closes the file system but for what this configuration needs. Its folders have to be there. On a
-/// kernel without Landlock nothing happens, and the log says so.
+/// Restricts the file system to the needs of this configuration. The folders must exist. A kernel
+/// without Landlock restricts nothing, and the log says so.
 ///
 /// # Errors
-/// A folder that cannot be opened; a kernel that has Landlock and refuses the rules.
+/// Returns an error if a folder cannot be opened, or a kernel with Landlock refuses the rules.
 pub fn close_files(config: &Config) -> Result<(), Failure> {
     let done = landlock::close(&open(config)).map_err(|error| {
-        Failure::new(Exit::Failed, format!("cannot close the file system (Landlock): {error}"))
+        Failure::new(Exit::Failed, format!("cannot restrict file access (Landlock): {error}"))
     })?;
     match done {
         RulesetStatus::FullyEnforced | RulesetStatus::PartiallyEnforced => {
-            tracing::debug!("files are closed but for our own folders ({done:?})");
+            tracing::debug!(status = ?done, "file access is restricted to our own folders");
         }
         RulesetStatus::NotEnforced => {
-            tracing::warn!("this kernel has no Landlock: files are not closed");
+            tracing::warn!("this kernel has no Landlock: file access is not restricted");
         }
     }
     Ok(())
@@ -64,15 +65,56 @@ fn writable(config: &Config) -> Vec<PathBuf> {
     own.into_iter().chain(&paths.backup).cloned().collect()
 }
 
-/// Whether a copy of the store may be written to this file: below the folder of the store or that
-/// of backups. The same on every kernel.
+/// Why a copy of the store may not be written to a file.
+#[derive(Debug, thiserror::Error)]
+pub enum BackupPlace {
+    /// The folder of the file cannot be read.
+    #[error("{}: {source}", folder.display())]
+    Unread {
+        /// The folder.
+        folder: PathBuf,
+        /// The system call's error.
+        source: std::io::Error,
+    },
+    /// The configuration names no folder of backups.
+    #[error(
+        "backups are written below {0}, not in {1}: [paths] backup = \"{1}\" in {2} opens it at the \
+         next start (with systemd also ReadWritePaths=)",
+        state.display(), folder.display(), config.display()
+    )]
+    NotConfigured {
+        /// The folder of the store.
+        state: PathBuf,
+        /// The folder of the file.
+        folder: PathBuf,
+        /// The configuration.
+        config: PathBuf,
+    },
+    /// The file is in another folder.
+    #[error(
+        "backups are written below {} or {}, not in {}",
+        backup.display(), state.display(), folder.display()
+    )]
+    Elsewhere {
+        /// The folder of backups.
+        backup: PathBuf,
+        /// The folder of the store.
+        state: PathBuf,
+        /// The folder of the file.
+        folder: PathBuf,
+    },
+}
+
+/// Checks that a copy of the store may be written to this file: below the folder of the store or of
+/// backups. The check is the same on every kernel.
 ///
 /// # Errors
-/// It may not, or its folder is not there; what to do.
-pub fn may_write_backup(config: &Config, file: &Path) -> Result<(), String> {
+/// [`BackupPlace`] if it may not, or its folder cannot be read.
+pub fn may_write_backup(config: &Config, file: &Path) -> Result<(), BackupPlace> {
     let folder = folder_of(file);
     let real = |folder: &Path| {
-        folder.canonicalize().map_err(|error| format!("{}: {error}", folder.display()))
+        let unread = |source| BackupPlace::Unread { folder: folder.to_owned(), source };
+        folder.canonicalize().map_err(unread)
     };
     let wanted = real(&folder)?;
     let paths = &config.paths;
@@ -85,17 +127,10 @@ pub fn may_write_backup(config: &Config, file: &Path) -> Result<(), String> {
     {
         return Ok(());
     }
-    let folder = folder.display();
-    let state = paths.state.display();
+    let state = paths.state.clone();
     Err(match &paths.backup {
-        None => format!(
-            "backups are written below {state}, not in {folder}: [paths] backup = \"{folder}\" in {} \
-             opens it at the next start (with systemd also ReadWritePaths=)",
-            config.path.display()
-        ),
-        Some(backup) => {
-            format!("backups are written below {} or {state}, not in {folder}", backup.display())
-        }
+        None => BackupPlace::NotConfigured { state, folder, config: config.path.clone() },
+        Some(backup) => BackupPlace::Elsewhere { backup: backup.clone(), state, folder },
     })
 }
 
@@ -113,11 +148,11 @@ fn folder_of(file: &Path) -> PathBuf {
     }
 }
 
-/// Gives up all capabilities but those that attaching needs, and hands out the one thread that
-/// may still load the program.
+/// Gives up all capabilities but those that attaching needs. Returns the only thread that may still
+/// load the program.
 ///
 /// # Errors
-/// The kernel refuses it, which it never should; no thread.
+/// Returns an error if the kernel refuses it, or no thread starts.
 pub fn drop_capabilities() -> Result<Loader, Failure> {
     let failed = |error: &dyn std::fmt::Display| {
         Failure::new(Exit::Failed, format!("cannot give up capabilities: {error}"))
@@ -128,7 +163,7 @@ pub fn drop_capabilities() -> Result<Loader, Failure> {
     Ok(loader)
 }
 
-/// Keeps these, as far as the calling thread has them.
+/// Keeps these capabilities, as far as the calling thread has them.
 fn keep(wanted: impl IntoIterator<Item = Capability>) -> Result<(), caps::errors::CapsError> {
     let have = caps::read(None, CapSet::Permitted)?;
     let left: CapsHashSet = wanted.into_iter().filter(|one| have.contains(one)).collect();
@@ -151,8 +186,8 @@ impl Loader {
                 if let Ok(filter) = &mut loaded
                     && let Err(error) = filter.load_egress()
                 {
-                    // Attaching it will say so again; calls that come in do not need it.
-                    tracing::warn!("the program for packets that leave: {error}");
+                    // Attaching reports the error again; incoming calls do not need this program.
+                    tracing::warn!(%error, "cannot load the program for outgoing packets");
                 }
                 let _ = answer.send(loaded);
             }
@@ -160,7 +195,7 @@ impl Loader {
         Ok(Loader(orders))
     }
 
-    /// [`Filter::load`].
+    /// Calls [`Filter::load`] on its thread.
     ///
     /// # Errors
     /// Those of [`Filter::load`].
@@ -177,7 +212,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_without_a_folder_is_in_this_one() {
+    fn file_without_a_folder_is_in_the_current_one() {
         for (file, folder) in [("palang.toml", "."), ("/etc/palang/p.toml", "/etc/palang")] {
             assert_eq!(folder_of(Path::new(file)), Path::new(folder));
         }
@@ -186,7 +221,7 @@ mod tests {
 
     #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
     #[test]
-    fn capabilities_that_are_given_up_are_gone_and_those_of_other_threads_are_not() {
+    fn capabilities_given_up_are_gone_and_those_of_other_threads_remain() {
         let loader = thread::spawn(|| {
             drop_capabilities().unwrap();
             let left = |set| caps::read(None, set).unwrap();

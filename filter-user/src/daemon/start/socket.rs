@@ -1,5 +1,7 @@
-//! The socket of the control API: bound and given to its group while the daemon still has
-//! CAP_CHOWN, under a name where nobody looks for it; put in its place when everything is ready.
+//! Binds the socket of the control API.
+//!
+//! It gets its group while the daemon still has CAP_CHOWN, under a temporary name. It gets its own
+//! name when everything is ready.
 
 use std::fs::{self, Permissions};
 use std::io;
@@ -17,18 +19,18 @@ use crate::sys::lock::failed;
 pub struct Bound {
     listener: net::UnixListener,
     path: PathBuf,
-    /// Why its group does not have it.
+    /// Why the socket does not have its group.
     problem: Option<String>,
 }
 
 impl Bound {
-    /// Binds it and gives it its group. The lock of its folder has to be held.
+    /// Binds the socket and gives it its group. The caller holds the lock of its folder.
     ///
     /// # Errors
-    /// A folder that cannot be written.
+    /// Returns an error if the folder cannot be written.
     pub fn new(path: &Path, group: &str) -> Result<Bound, Failure> {
         let new = &not_yet(path);
-        // We hold the lock: whoever made it is gone.
+        // We hold the lock: the process that created it is gone.
         match fs::remove_file(new) {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -37,28 +39,28 @@ impl Bound {
         let listener = net::UnixListener::bind(new).map_err(|error| failed(new, &error))?;
         let mode = |mode| fs::set_permissions(new, Permissions::from_mode(mode));
         mode(0o600).map_err(|error| failed(new, &error))?;
-        let told = path.display();
+        let shown = path.display();
         let problem = match Group::from_name(group) {
             Ok(Some(found)) => {
                 let given = chown(new, None, Some(found.gid.as_raw())).and_then(|()| mode(0o660));
                 given.err().map(|error| {
                     format!(
-                        "only root can use {told}: the group {group} does not get it (CAP_CHOWN): \
+                        "only root can use {shown}: the group {group} does not get it (CAP_CHOWN): \
                          {error}"
                     )
                 })
             }
             Ok(None) | Err(_) => {
-                Some(format!("there is no group {group}: only root can use {told}"))
+                Some(format!("there is no group {group}: only root can use {shown}"))
             }
         };
         Ok(Bound { listener, path: path.to_owned(), problem })
     }
 
-    /// From here on whoever connects is answered.
+    /// Gives the socket its name: clients can connect from here on.
     ///
     /// # Errors
-    /// A folder that cannot be written.
+    /// Returns an error if the folder cannot be written.
     pub fn listen(self) -> Result<UnixListener, Failure> {
         if let Some(problem) = &self.problem {
             tracing::warn!("{problem}");
@@ -72,7 +74,8 @@ impl Bound {
     }
 }
 
-/// Not longer than the name of the socket: there may be no room for that.
+/// Returns the temporary name. It is not longer than the socket's name, which may have the maximum
+/// length.
 fn not_yet(path: &Path) -> PathBuf {
     path.with_extension("new")
 }
@@ -83,7 +86,7 @@ mod tests {
 
     #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
     #[test]
-    fn nobody_can_connect_before_it_listens() {
+    fn socket_before_it_listens_refuses_clients() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("palang.sock");
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();

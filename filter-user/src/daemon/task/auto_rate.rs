@@ -1,8 +1,8 @@
-//! A number that calls too often is blocked for a while, where its trunk vouches for it.
+//! Blocks a number that calls too often for a while, if its trunk vouches for it.
 //!
-//! What is counted are calls that nothing kept from being refused or let through: of a number that
-//! is blocked already, allowed, called back or under an override nothing is counted. The counts are
-//! in memory only; with the daemon they are gone, and nobody is blocked for that.
+//! Only calls count on which no other rule decided. Calls of numbers that are blocked, allowed,
+//! called back or under an override do not count. The counts are in memory only; a restart of the
+//! daemon resets them, and blocks nobody.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -41,31 +41,31 @@ pub struct Counter {
 }
 
 impl Counter {
-    /// A counter, and a task that blocks whom it finds.
+    /// Creates a counter, and starts the task that blocks the numbers that it finds.
     pub fn start(control: &Arc<Control>, tasks: &Tasks) -> Counter {
         let (too_many, found) = mpsc::channel(WAITING);
         tasks.spawn("blocks of who calls too often", block_all(Arc::clone(control), found));
         Counter { attempts: HashMap::new(), too_many }
     }
 
-    /// Takes note of a call.
+    /// Counts a call.
     pub fn take(&mut self, config: &Config, event: &Event) {
         if config.auto_rate.attempts == 0 || !counts(config, event) {
             return;
         }
         if self.count(config.auto_rate, event.number, event.time) {
-            // Where there is no room it is found again with the next calls.
+            // Without room, the number is found again with its next calls.
             let _ = self.too_many.try_send(event.number);
         }
     }
 
-    /// Counts an attempt; whether they are too many now, and then it begins anew.
+    /// Counts an attempt. Returns whether there are too many now; the count then starts again.
     fn count(&mut self, rate: AutoRate, number: Number, time: u64) -> bool {
         let since = time.saturating_sub(u64::from(rate.window) * 1_000_000_000);
         if self.attempts.len() >= NUMBERS && !self.attempts.contains_key(&number) {
             self.attempts.retain(|_, times| times.last().is_some_and(|last| *last > since));
             if self.attempts.len() >= NUMBERS {
-                // What is forgotten blocks nobody.
+                // A forgotten number is not blocked.
                 self.attempts.clear();
             }
         }
@@ -82,15 +82,15 @@ impl Counter {
     }
 }
 
-/// Whether a call counts.
+/// Returns whether a call counts.
 fn counts(config: &Config, event: &Event) -> bool {
-    // The first trunk is the profile `default`, which is none.
+    // The first trunk is the profile `default`, which is not a trunk.
     let trunk = config.policy.trunks.get(usize::from(event.trunk)).filter(|_| event.trunk != 0);
     let age = clock::boot().saturating_sub(event.time);
     event.reason == Reason::NotBlocked as u8
         && event.number != Number::NONE
         && trunk.is_some_and(|trunk| trunk.vouches_for(event.identity))
-        // Events that waited for a daemon are no calls of now.
+        // Events that waited for a daemon are not current calls.
         && age < u64::from(config.auto_rate.window) * 1_000_000_000
 }
 
@@ -104,21 +104,23 @@ async fn block_all(control: Arc<Control>, mut found: mpsc::Receiver<Number>) {
         let block = move |store: &mut Store, place| block(&worker, store, rate, number, place);
         let done = control.order.queue(Key::Block(Subject::Number(number)), block).await;
         match done {
-            Ok(rule) => tracing::warn!(rule, "a number that called too often is blocked"),
+            Ok(rule) => tracing::warn!(rule, "auto-rate: number blocked"),
             Err(problem) if problem.kind == ProblemKind::Refused => {
-                tracing::info!("a number that called too often is not blocked: it is never, or is");
+                tracing::info!(
+                    "auto-rate: number not blocked: protected, allowed or already blocked"
+                );
             }
             Err(problem) if problem.kind == ProblemKind::Superseded => {
-                tracing::info!("a number that called too often passes: {}", problem.message);
+                tracing::info!(problem = %problem.message, "auto-rate: number not blocked");
             }
             Err(problem) => {
-                tracing::error!("a number that called too often passes: {}", problem.message);
+                tracing::error!(problem = %problem.message, "auto-rate: number not blocked");
             }
         }
     }
 }
 
-/// Blocks a number; its rule, which is its place in the order. Runs on the store's thread.
+/// Blocks a number. Returns its rule, which is its place in the order. Runs on the store's thread.
 fn block(
     control: &Control,
     store: &mut Store,
@@ -171,7 +173,7 @@ mod tests {
         Counter { attempts: HashMap::new(), too_many: mpsc::channel(1).0 }
     }
 
-    /// Whether attempts at these seconds are too many, one after the other.
+    /// Counts attempts at these seconds, and returns for each whether they are too many.
     fn counted(seconds: &[u64]) -> Vec<bool> {
         let mut counter = counter();
         seconds
@@ -181,17 +183,21 @@ mod tests {
     }
 
     #[test]
-    fn more_separate_attempts_than_are_allowed_within_the_window() {
+    fn attempts_above_the_limit_within_the_window_are_too_many() {
         assert_eq!(counted(&[0, 10, 20, 30]), [false, false, false, true]);
         assert_eq!(counted(&[0, 4, 5, 9, 10, 14]), [false; 6], "within 5 s they are one");
         assert_eq!(counted(&[0, 10, 20, 60, 70, 80]), [false; 6], "the window moves on");
         assert_eq!(counted(&[0, 10, 20, 59]), [false, false, false, true]);
-        assert_eq!(counted(&[0, 10, 20, 30, 40, 50, 55])[4..], [false; 3], "it begins anew");
+        assert_eq!(
+            counted(&[0, 10, 20, 30, 40, 50, 55])[4..],
+            [false; 3],
+            "the count starts again"
+        );
         assert_eq!(counted(&[30, 20, 10, 0]), [false; 4], "late ones count no second time");
     }
 
     #[test]
-    fn what_is_remembered_has_a_bound() {
+    fn counter_has_bounded_memory() {
         let mut counter = counter();
         for number in 0..NUMBERS as u64 + 10 {
             assert!(!counter.count(RATE, Number(number + 1), 1000 * SECOND));
@@ -201,7 +207,7 @@ mod tests {
     }
 
     proptest! {
-        /// As somebody would count by hand.
+        /// Compares the counter with a simple count.
         #[test]
         fn as_counted_by_hand(gaps in prop::collection::vec(0u64..40, 0..40)) {
             let mut second = 0;

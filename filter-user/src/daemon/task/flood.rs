@@ -1,5 +1,6 @@
-//! Which refusals get a record of their own. In a flood not every one does, or it would fill the disk:
-//! further refusals of a number count in its last record. Where it has none, its trunk counts them.
+//! Decides which refusals get a record of their own. In a flood not every one does, because the
+//! disk would fill up: further refusals of a number count in its last record. Without a record, the
+//! trunk counts them.
 
 use std::collections::HashMap;
 
@@ -156,13 +157,13 @@ mod tests {
     }
 
     #[test]
-    fn a_caller_of_a_few_times_a_minute_has_a_record_for_each() {
+    fn refusals_of_a_rare_caller_each_have_a_record() {
         let events: Vec<_> = (0..600).map(|index| refusal(7, 1, 400 * index)).collect();
         assert!(places(LIMITS, &events).iter().all(|place| *place == Place::Own));
     }
 
     #[test]
-    fn a_flood_of_one_number_counts_in_one_record_a_minute() {
+    fn flood_of_one_number_counts_in_one_record_a_minute() {
         // 100 a second for 90 seconds, from a whole minute on.
         let begin = 1_000_000 % COUNTS;
         let from = (COUNTS - begin) * 1000;
@@ -175,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flood_of_many_numbers_has_so_many_records_a_second() {
+    fn flood_of_many_numbers_has_a_limited_number_of_records_a_second() {
         let all_different: Vec<_> = (0..2000).map(|index| refusal(index, 1, index)).collect();
         let flood = places(LIMITS, &all_different);
         assert_eq!(flood.iter().filter(|place| **place == Place::Own).count(), 20);
@@ -187,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_counts_nothing_that_differs_from_it() {
+    fn record_does_not_count_a_refusal_that_differs() {
         let first = refusal(7, 1, 0);
         let same = [first; 4];
         let others = [
@@ -201,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn without_limits_each_has_a_record_and_memory_has_a_bound() {
+    fn refusals_without_limits_each_have_a_record_and_bounded_memory() {
         let limits = RecordLimits { per_number: 0, per_trunk: 0 };
         let mut events: Vec<_> = (0..CALLERS as u64 + 5).map(|n| refusal(n, 1, 0)).collect();
         events.extend([refusal(1, 1, 0); 50]);
@@ -215,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn no_odd_time_stops_the_clock() {
+    fn event_with_an_odd_time_does_not_stop_the_clock() {
         let odd = Event { time: u64::MAX, ..refusal(8, 1, 0) };
         let mut events = vec![refusal(7, 1, 0); 20];
         events.push(odd);
@@ -224,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn where_there_is_no_room_a_known_caller_is_counted() {
+    fn known_caller_without_room_is_counted() {
         let mut flood = Flood::default();
         let (known, new) = (refusal(7, 1, 0), refusal(8, 1, 0));
         flood.go_on(&known);
@@ -236,7 +237,7 @@ mod tests {
     }
 
     proptest! {
-        /// Records have their bounds, and a record that counts is there, whatever comes.
+        /// Checks that records stay within their limits, and that a record that counts exists.
         #[test]
         fn records_have_their_bounds(
             calls in prop::collection::vec((0u64..20, 0u16..3, 0u64..400), 0..400),

@@ -1,7 +1,7 @@
-//! Redial grants that the kernel gave: onto the review list, and told to whoever listens.
+//! Records the redial grants of the kernel on the review list, and notifies the listeners.
 //!
-//! The filter's ring tells of a grant with the call that opened it. In case that was lost, the map
-//! of grants is looked through now and then: one grant is one entry, however often it is told.
+//! The filter's ring has a grant with the call that opened it. The event can be lost, so the map
+//! of grants is read regularly: one grant is one entry, however often it is seen.
 
 use crate::daemon::convert::review_of;
 use crate::daemon::task::webhook::{Hook, post_all};
@@ -23,7 +23,7 @@ use crate::model::policy::Subject;
 use crate::store::{Entry, Review};
 use crate::sys::clock;
 
-/// How often the map of grants is looked through.
+/// Interval of the reads of the map of grants.
 pub(crate) const LOOK: Duration = Duration::from_secs(60);
 /// Grants that wait for a disk that takes none, and notifications for a console that hangs.
 pub(crate) const WAITING: usize = 1024;
@@ -32,10 +32,10 @@ const KNOWN: usize = 10_000;
 
 /// Author of what the kernel did.
 const KERNEL: &str = "kernel";
-/// The only kind of exception so far.
+/// Kind of a review about a redial grant.
 pub const REDIAL_GRANT: &str = "redial-grant";
 
-/// A call that a grant let through, or a grant that stands in the map.
+/// A call that a grant let through, or a grant in the map.
 #[derive(Debug)]
 pub(crate) struct Seen {
     pub(crate) time: Timestamp,
@@ -45,7 +45,7 @@ pub(crate) struct Seen {
     pub(crate) until: Timestamp,
 }
 
-/// Where grants come in, and who is told of them.
+/// Receives grants, and notifies the listeners.
 #[derive(Clone, Debug)]
 pub struct Reviews {
     pub(crate) seen: mpsc::Sender<Seen>,
@@ -54,7 +54,7 @@ pub struct Reviews {
 }
 
 impl Reviews {
-    /// Begins to put grants on the list and to tell of them.
+    /// Starts to record grants and to notify the listeners.
     #[must_use]
     pub fn start(control: &Arc<Control>, tasks: &Tasks) -> Reviews {
         let (seen, coming) = mpsc::channel(WAITING);
@@ -68,7 +68,7 @@ impl Reviews {
         reviews
     }
 
-    /// Takes note of what the kernel did with a call.
+    /// Notes the kernel's decision on a call.
     pub fn take(&self, control: &Control, entry: &EventEntry) {
         let event = &entry.event;
         if event.reason != Reason::RedialGrant as u8 {
@@ -82,27 +82,27 @@ impl Reviews {
             call_id: (!call_id.is_empty()).then(|| String::from_utf8_lossy(call_id).into_owned()),
             until: clock::wall(end(control, event.number, event.time)),
         };
-        // Where there is no room, the map of grants tells it later.
+        // Without room, the map of grants has it later.
         let _ = self.seen.try_send(seen);
     }
 
-    /// What is told from now on, to whoever listens.
+    /// Returns the notifications from now on.
     #[must_use]
     pub fn listen(&self) -> broadcast::Receiver<wire::Event> {
         self.news.subscribe()
     }
 
-    /// What is wrong with the webhook; `None`: the last notification was taken.
+    /// Returns the problem of the webhook; `None`: the last notification was taken.
     #[must_use]
     pub fn problem(&self) -> Option<String> {
         let problem = self.hook.problem.lock().unwrap_or_else(PoisonError::into_inner).clone()?;
         let count = self.hook.undelivered.load(Ordering::Relaxed);
-        Some(format!("webhook: {count} notifications were not delivered, the last: {problem}"))
+        Some(format!("webhook: {count} notifications were not delivered; the last one: {problem}"))
     }
 }
 
-/// When the grant ends that let a call through, in boot time. The map has only the newest of a
-/// number, and the event may be an old one.
+/// Returns the end of the grant that let a call through, in boot time. The map has only the newest
+/// grant of a number, and the event may be an old one.
 pub(crate) fn end(control: &Control, number: Number, time: u64) -> u64 {
     let latest = time + length(control, number);
     let grant = control.maps.grant(number).ok().flatten();
@@ -112,7 +112,7 @@ pub(crate) fn end(control: &Control, number: Number, time: u64) -> u64 {
     }
 }
 
-/// How long a grant of this number lasts, in nanoseconds.
+/// Returns the length of a grant of this number, in nanoseconds.
 pub(crate) fn length(control: &Control, number: Number) -> u64 {
     let subject = Subject::Number(number);
     let own = control.maps.block(subject).ok().flatten();
@@ -122,7 +122,7 @@ pub(crate) fn length(control: &Control, number: Number) -> u64 {
     u64::from(seconds) * 1_000_000_000
 }
 
-/// Puts on the list what comes in, for ever.
+/// Records incoming grants.
 pub(crate) async fn keep(
     control: Arc<Control>,
     mut coming: mpsc::Receiver<Seen>,
@@ -131,7 +131,7 @@ pub(crate) async fn keep(
 ) {
     let mut known: HashMap<Number, Timestamp> = HashMap::new();
     let mut look = tokio::time::interval(LOOK);
-    // Calls that wait in the ring from a time without a daemon say more than the map.
+    // Calls that wait in the ring since a time without a daemon have more details than the map.
     look.reset_after(Duration::from_secs(2));
     loop {
         let mut batch = Vec::new();
@@ -145,7 +145,7 @@ pub(crate) async fn keep(
                     batch = running(&control, &grants);
                     forget(&control, &grants);
                 }
-                Err(error) => tracing::error!("{error}"),
+                Err(error) => tracing::error!(%error, "cannot read the map of grants"),
             },
         }
         for seen in batch {
@@ -153,7 +153,7 @@ pub(crate) async fn keep(
                 continue;
             }
             if known.len() >= KNOWN {
-                // The store tells them apart as well.
+                // The store recognises duplicates as well.
                 known.clear();
             }
             known.insert(seen.number, seen.until);
@@ -167,7 +167,7 @@ pub(crate) async fn keep(
     }
 }
 
-/// Those of the kernel's grants that run.
+/// Returns the running grants of the kernel.
 fn running(control: &Control, grants: &[Grant]) -> Vec<Seen> {
     let now = clock::boot();
     let running = grants.iter().filter(|grant| grant.until > now);
@@ -182,17 +182,17 @@ fn running(control: &Control, grants: &[Grant]) -> Vec<Seen> {
         .collect()
 }
 
-/// Makes room in the kernel's map: nobody else takes out what has ended.
+/// Makes room in the kernel's map: the kernel does not remove ended grants.
 pub(crate) fn forget(control: &Control, grants: &[Grant]) {
     let ended = clock::boot().saturating_sub(LOOK.as_nanos() as u64);
     match control.maps.forget_grants(grants, ended) {
         Ok(0) => {}
-        Ok(forgotten) => tracing::debug!("{forgotten} ended grants were taken out of the map"),
-        Err(error) => tracing::error!("{error}"),
+        Ok(forgotten) => tracing::debug!(grants = forgotten, "removed ended grants from the map"),
+        Err(error) => tracing::error!(%error, "cannot remove ended grants from the map"),
     }
 }
 
-/// Puts a grant on the list; what is to be told of it, unless it is an old one.
+/// Records a grant. Returns the notification, unless the grant is an old one.
 pub(crate) async fn record(control: &Control, seen: Seen) -> Option<wire::Event> {
     let review = Review {
         time: seen.time,
@@ -208,25 +208,25 @@ pub(crate) async fn record(control: &Control, seen: Seen) -> Option<wire::Event>
         .with("until", review.until.to_string())
         .with("call_id", review.call_id.clone());
     let stored = Arc::new(Mutex::new(None));
-    let (told, wanted) = (Arc::clone(&stored), review.clone());
-    // It is in force already; and somebody has to know of it with any disk.
+    let (found, wanted) = (Arc::clone(&stored), review.clone());
+    // The grant is in force; a person must learn of it even if the disk fails.
     control
         .store_handle
         .write_behind(move |store| {
             let id = store.open_review(&wanted, entry.clone())?;
-            *told.lock().unwrap_or_else(PoisonError::into_inner) = Some(id);
+            *found.lock().unwrap_or_else(PoisonError::into_inner) = Some(id);
             Ok(())
         })
         .await;
     let stored = *stored.lock().unwrap_or_else(PoisonError::into_inner);
     match stored {
         Some(None) => None,
-        Some(id) => Some(told_of(id, review)),
-        None => Some(told_of(None, review)),
+        Some(id) => Some(event_of(id, review)),
+        None => Some(event_of(None, review)),
     }
 }
 
-fn told_of(id: Option<u64>, review: Review) -> wire::Event {
+fn event_of(id: Option<u64>, review: Review) -> wire::Event {
     tracing::warn!(id, rule = review.rule, "a redial grant let a blocked caller through");
     wire::Event::RedialGrant { review: review_of(id, review) }
 }

@@ -1,4 +1,4 @@
-//! TODO-DOC
+//! Removes ended decisions, notices a clock that was set, and adopts offline changes.
 
 use crate::daemon::reconcile;
 use crate::daemon::state::Control;
@@ -9,20 +9,20 @@ use jiff::SignedDuration;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// How often what has ended is taken out, and the clock looked at.
+/// Interval of these checks.
 const TICK: Duration = Duration::from_secs(1);
 
 /// How often the store's newest time moves on without any change.
 const SEEN: Duration = Duration::from_secs(60);
 
-/// What it means when something fails that the daemon does by itself.
+/// Problem for the status: ended decisions cannot be removed.
 const ENDED: &str = "blocks and allows that have ended stay in the store";
 
 /// A wall clock that moved by more than this against boot time was set.
 pub(crate) const STEP: SignedDuration = SignedDuration::from_secs(1);
 
-/// Takes out what has ended. When much has, it is all out as soon as the disk can.
-pub(crate) async fn take_out_ended(control: Arc<Control>) {
+/// Removes ended decisions. If there are many, it continues as fast as the disk can.
+pub(crate) async fn remove_ended(control: Arc<Control>) {
     let mut tick = tokio::time::interval(TICK);
     loop {
         tick.tick().await;
@@ -30,7 +30,7 @@ pub(crate) async fn take_out_ended(control: Arc<Control>) {
     }
 }
 
-/// Notices when somebody sets the clock, and what was done without the daemon.
+/// Notices a clock that was set, and changes that were made without the daemon.
 pub(crate) async fn housekeeping(control: Arc<Control>) {
     let mut tick = tokio::time::interval(TICK);
     let mut seen = Instant::now();
@@ -38,23 +38,24 @@ pub(crate) async fn housekeeping(control: Arc<Control>) {
     let mut head = None;
     loop {
         tick.tick().await;
-        // Also where nobody can alter it afterwards: a chain that is cut short looks whole.
+        // Also outside the store: a shortened chain looks whole, but the log cannot be changed
+        // later.
         let newest = control.store_handle.read(|reader| reader.audit_head()).await.ok();
         if newest != head
             && let Some(newest) = &newest
         {
-            tracing::info!("audit head {newest}");
+            tracing::info!(head = %newest, "audit head");
         }
         head = newest;
         let now = clock::offset();
         let step = now.saturating_sub(offset);
         if step.abs() > STEP {
-            tracing::warn!("the clock was set by {step:#}");
+            tracing::warn!(seconds = step.as_secs(), "the clock was set");
             let entry =
                 Entry::new(clock::now(), "daemon", "clock step").with("seconds", step.as_secs());
             control.store_handle.write_behind(move |store| store.audit(entry.clone())).await;
             if let Err(problem) = reconcile::compare(&control).await {
-                tracing::error!("{}", problem.message);
+                tracing::error!(problem = %problem.message, "cannot compare store and maps");
             }
         }
         offset = now;

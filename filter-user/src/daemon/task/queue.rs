@@ -128,7 +128,7 @@ impl Queue {
         self.handed.rows == self.rows.len()
     }
 
-    /// Takes out the part that the store has now. Returns numbers and keys of the new records there.
+    /// Removes the part that the store has now. Returns numbers and keys of the new records there.
     pub fn stored(&mut self, stored: &Stored) -> Vec<(u64, AttemptKey)> {
         let Handed { rows, more, thinned } = std::mem::take(&mut self.handed);
         let mut new = Vec::with_capacity(rows);
@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_that_the_store_did_not_take_waits() {
+    fn record_that_the_store_refused_waits() {
         let mut queue = Queue::default();
         let record = queue.push(row(Verdict::Drop), KEY);
         queue.push(row(Verdict::Pass), KEY);
@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn passed_attempts_displace_no_refusal() {
+    fn passed_attempts_do_not_displace_refusals() {
         let mut queue = Queue::default();
         while queue.has_room(false) {
             queue.push(row(Verdict::Pass), KEY);
@@ -282,9 +282,10 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever the store does, an attempt is stored or waits, or its record was odd or gone.
+        /// Checks that an attempt is stored or waits, or its record was odd or gone, for any
+        /// answers of the store.
         #[test]
-        fn every_attempt_is_somewhere(steps in prop::collection::vec(step(), 0..120)) {
+        fn attempt_is_stored_or_waits_after_any_answers(steps in prop::collection::vec(step(), 0..120)) {
             let mut queue = Queue::default();
             let (mut taken, mut stored, mut lost) = (0u64, 0u64, 0u64);
             let mut handed: Option<Records> = None;

@@ -1,4 +1,4 @@
-//! TODO-DOC
+//! Reconciles store and maps at the start, and compares them regularly.
 
 use crate::api::wire::Problem;
 use crate::daemon::adoption;
@@ -29,25 +29,27 @@ const AGAIN_SHARE: u32 = 30;
 /// How long the start waits for the disk.
 const DISK: Duration = Duration::from_secs(5);
 
-pub(crate) const NOTES: &str = "what was done without the daemon is not adopted";
+pub(crate) const NOTES: &str = "changes of offline commands are not adopted";
 
-/// Makes store and maps one for the first time; `false`: the store cannot be read, the maps stay
-/// as they are, and it has to be tried again.
-pub(crate) async fn begin(
+/// Reconciles store and maps for the first time. Returns `false` if the store cannot be read: the
+/// maps remain as they are, and the caller tries again.
+pub(crate) async fn initial_reconcile(
     control: &Arc<Control>,
     in_maps: InMaps,
     fresh: bool,
     alone: bool,
 ) -> bool {
     if alone {
-        // A disk that is full says so at once, one that hangs would hold up everything.
+        // A full disk answers at once; a disk that hangs would hold up everything.
         let commit = control.store_handle.write_through(|store| Ok(store.seen(clock::now())?));
         if tokio::time::timeout(DISK, commit).await.is_err() {
-            tracing::error!("the disk does not answer: the maps stay as they are");
+            tracing::error!(
+                "the disk does not answer: the maps remain unchanged; look at the disk"
+            );
             return false;
         }
     }
-    let made_one = async {
+    let reconciled = async {
         if adoption::look(control, in_maps).await? {
             return Ok(None);
         }
@@ -55,7 +57,7 @@ pub(crate) async fn begin(
         adoption::note_followed(control).await?;
         Ok::<_, Problem>(Some(found))
     };
-    match made_one.await {
+    match reconciled.await {
         Ok(None) => {
             control.note_comparison(None);
             true
@@ -66,7 +68,7 @@ pub(crate) async fn begin(
                 blocks = found.blocks,
                 repaired = found.repaired,
                 adopted = found.adopted,
-                "store and maps are one"
+                "store and kernel maps are in sync"
             );
             control.note_comparison(None);
             true
@@ -78,7 +80,7 @@ pub(crate) async fn begin(
     }
 }
 
-/// Compares store and maps, again and again, and when asked to.
+/// Compares store and maps regularly, and on request.
 pub(crate) async fn keep_in_sync(
     control: Arc<Control>,
     in_maps: InMaps,
@@ -90,7 +92,7 @@ pub(crate) async fn keep_in_sync(
     while !started {
         tokio::time::sleep(pause).await;
         let begun = Instant::now();
-        started = begin(&control, in_maps, fresh, false).await;
+        started = initial_reconcile(&control, in_maps, fresh, false).await;
         pause = AGAIN.max(begun.elapsed() * AGAIN_SHARE);
     }
     let mut due = Instant::now() + HEALS - COMPARE;
@@ -109,17 +111,17 @@ pub(crate) async fn keep_in_sync(
             tracing::warn!(
                 repaired = found.repaired,
                 adopted = found.adopted,
-                "store and maps differed"
+                "store and kernel maps differed"
             );
         }
         let problem = compared.err().map(|problem| problem.message);
         if is_due {
             of_blocks.clone_from(&problem);
             let took = begun.elapsed();
-            // What is changed while a comparison runs may be found by the next one only.
+            // Changes during a comparison may only be found by the next one.
             due = Instant::now() + HEALS.saturating_sub(COMPARE + 2 * took).max(COMPARE_BLOCKS);
             if is_asked {
-                tracing::info!("store and maps were compared in {took:?}");
+                tracing::info!(?took, "store and maps were compared");
             }
         }
         control.note_comparison(problem.or_else(|| of_blocks.clone()));

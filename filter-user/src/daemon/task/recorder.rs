@@ -1,6 +1,6 @@
-//! Call records: from the kernel's rings into the store.
+//! Moves call records from the kernel's rings into the store.
 //!
-//! The recorder never waits for the store: while that writes, it takes events out of the rings and
+//! The recorder never waits for the store: while that writes, it takes events from the rings and
 //! keeps them in its [`Queue`].
 
 use std::collections::VecDeque;
@@ -33,13 +33,13 @@ use crate::sys::clock;
 /// How often the rings are looked at, and records are stored so that they outlive us. Each ring
 /// holds 5,000 events.
 const LOOK: Duration = Duration::from_millis(100);
-/// The same while many events come.
+/// Interval of looks while many events come.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
-/// So many events in a look are many: a quarter of what a ring holds.
+/// Number of events in a look that counts as many: a quarter of a ring.
 const MANY: usize = 1300;
 /// How often records go to disk, so that they outlive the machine.
 const COMMIT: Duration = Duration::from_secs(1);
-/// Events that are taken out of a ring at once.
+/// Events that are taken from a ring at once.
 const BATCH: usize = 8192;
 /// Frames that wait for their call to be stored, about 2 KiB each.
 const FRAMES_MAX: usize = 2000;
@@ -75,7 +75,7 @@ struct Recorder {
     committed: Instant,
 }
 
-/// What the kernel tells.
+/// The rings of the kernel.
 pub struct Rings {
     /// Attempts.
     pub events: Events,
@@ -105,18 +105,18 @@ struct Placed {
 
 type Job = Pin<Box<dyn Future<Output = Result<Done, Problem>> + Send>>;
 
-/// Who hears of each attempt.
+/// The listeners to attempts.
 pub struct Listeners {
     /// The review list.
     pub reviews: Reviews,
-    /// Those who look at calls live.
+    /// Live readers of calls.
     pub live: broadcast::Sender<CallRow>,
-    /// What blocks numbers that call too often.
+    /// Counter of numbers that call too often.
     pub rate: Counter,
 }
 
-/// Takes events out of the rings and writes call records, first those that were left behind,
-/// until there is nobody any more who could tell it to `stop`.
+/// Takes events from the rings and writes call records, first those that were left behind. Ends
+/// when the sender of `stop` is dropped.
 pub async fn run(
     control: Arc<Control>,
     Rings { mut events, mut frames, left_behind: (left_behind, left) }: Rings,
@@ -145,7 +145,7 @@ pub async fn run(
         committed: Instant::now(),
     };
     recorder.take(&left_behind);
-    // The account is stored before an event is taken out of the rings: a kill after that shows.
+    // The account is stored before an event is taken from the rings: a later kill is visible.
     let mut job = Some(recorder.job_with(false, None));
     if let Ok(done) = tokio::time::timeout(PATIENCE, finished(&mut job)).await {
         job = None;
@@ -174,7 +174,7 @@ pub async fn run(
     }
 }
 
-/// Waits for the answer of the store to a job; for ever where there is no job.
+/// Waits for the answer of the store to a job; without a job it never ends.
 async fn finished(job: &mut Option<Job>) -> Result<Done, Problem> {
     match job {
         Some(job) => job.await,
@@ -182,11 +182,11 @@ async fn finished(job: &mut Option<Job>) -> Result<Done, Problem> {
     }
 }
 
-/// The events in the rings of maps that judge no more, after an upgrade. Those of another version
-/// cannot be read, and are lost.
+/// Returns the events in the rings of maps that judge no more, after an upgrade. Those of another
+/// version cannot be read, and are lost.
 ///
 /// # Errors
-/// A ring that is missing.
+/// Returns an error if a ring is missing.
 pub fn left_behind(folder: &Path) -> Result<(Vec<EventEntry>, Left), Error> {
     let positions = Positions::open(folder)?;
     let mut events = Events::open(folder)?;
@@ -206,7 +206,7 @@ pub fn left_behind(folder: &Path) -> Result<(Vec<EventEntry>, Left), Error> {
             passed: stats.passed_lost + stats.passed_thinned,
         },
         Err(error) => {
-            tracing::warn!("what the kernel lost before the upgrade is not counted: {error}");
+            tracing::warn!(%error, "events that the kernel lost before the upgrade are not counted");
             PerRing::default()
         }
     };
@@ -215,12 +215,12 @@ pub fn left_behind(folder: &Path) -> Result<(Vec<EventEntry>, Left), Error> {
 }
 
 impl Recorder {
-    /// Takes all events out of the rings; returns how many there were.
+    /// Takes all events from the rings; returns their number.
     fn look(&mut self, events: &mut Events, frames: &mut EvidenceRing) -> usize {
-        // Frames first: the event of each is then taken out already, or is taken out now.
+        // Frames come first: the event of each is then taken already, or is taken now.
         match frames.drain() {
             Ok(frames) => self.take_frames(&frames),
-            Err(error) => tracing::error!("{error}"),
+            Err(error) => tracing::error!(%error, "cannot read the ring of INVITEs"),
         }
         match events.drain(BATCH) {
             Ok(entries) => {
@@ -228,7 +228,7 @@ impl Recorder {
                 entries.len()
             }
             Err(error) => {
-                tracing::error!("{error}");
+                tracing::error!(%error, "cannot read the ring of events");
                 0
             }
         }
@@ -260,7 +260,7 @@ impl Recorder {
                 count: 1,
             };
             self.control.busiest.take(&row, event.time);
-            // Nobody may listen.
+            // There may be no listener.
             if self.live.receiver_count() > 0 {
                 let _ = self.live.send(row.clone());
             }
@@ -287,7 +287,7 @@ impl Recorder {
         if let Place::In(record) = place
             && !self.queue.count(record)
         {
-            // Somebody erased the number meanwhile.
+            // The number was erased meanwhile.
             self.flood.forget(event);
             place = self.flood.place(config.records, event, has_room);
         }
@@ -308,7 +308,7 @@ impl Recorder {
     fn take_frames(&mut self, frames: &[abi::Evidence]) {
         let stored = self.control.config().evidence.is_some();
         for frame in frames {
-            self.evidence.tell(frame);
+            self.evidence.publish(frame);
             if !stored {
                 continue;
             }
@@ -398,7 +398,10 @@ impl Recorder {
         let new = self.queue.stored(&records);
         let odd = records.ids.iter().filter(|id| id.is_none()).count();
         if odd > 0 {
-            tracing::error!("{odd} attempts have no record: the store refuses what is in it");
+            tracing::error!(
+                attempts = odd,
+                "attempts without a record: the store refuses their content"
+            );
         }
         self.account = Some(records.account);
         let attempts = new.into_iter().filter(|(_, key)| key.number != Number::NONE);

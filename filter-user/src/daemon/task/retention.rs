@@ -1,5 +1,4 @@
-//! Keeps records within bounds, by age and by size, in steps between which everybody who writes has
-//! a turn.
+//! Keeps records within limits of age and size, in steps between which other changes have a turn.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -30,7 +29,7 @@ const FREE_SHARE: u64 = 10;
 /// configured.
 const MAX_BYTES: u64 = 10 << 30;
 const DISK_SHARE: u64 = 5;
-/// What the oldest records make room for, in percent of the limit.
+/// Room that removing the oldest records makes, in percent of the limit.
 const ROOM: u64 = 5;
 
 const OLD: &str = "old records stay";
@@ -38,7 +37,7 @@ const LARGE: &str = "the store is larger than [retention] max_bytes";
 const PAGES: &str = "the store's file does not shrink";
 const LOG: &str = "the log beside the store does not shrink";
 
-/// Takes out what is too old or too much, from now on.
+/// Removes records that are too old or too many.
 pub async fn run(control: Arc<Control>) {
     let mut tick = tokio::time::interval(LOOK);
     let mut next = Instant::now();
@@ -63,8 +62,8 @@ pub async fn run(control: Arc<Control>) {
     }
 }
 
-/// What the store may take where nothing is configured. It only grows until the next start, and begins
-/// with no less than what is there: what another program writes costs no records.
+/// Returns the default limit of the store. It only grows until the next start, and begins with at
+/// least the present size: files of other programs cost no records.
 async fn fit(control: &Control, config: &Config, before: Option<u64>) -> Option<u64> {
     let size = control.store_handle.read(|reader| reader.size()).await.ok()?;
     let folder = config.paths.state.clone();
@@ -72,7 +71,7 @@ async fn fit(control: &Control, config: &Config, before: Option<u64>) -> Option<
     Some(default_limit(free, size).max(before.unwrap_or(size.used.min(MAX_BYTES))))
 }
 
-/// What the store may take of a disk with so much free space beside it.
+/// Returns the default limit on a disk with this free space.
 fn default_limit(free: u64, size: Size) -> u64 {
     MAX_BYTES.min(free.saturating_add(size.used + size.free) / DISK_SHARE)
 }
@@ -82,8 +81,8 @@ fn free(folder: &Path) -> Option<u64> {
     Some(found.blocks_available() * found.fragment_size())
 }
 
-/// Takes records out that are older than they are kept for, and INVITEs, which go earlier. Where
-/// INVITEs are kept no longer, those that were go with their records.
+/// Removes records that are too old, and INVITEs, which are kept for a shorter time. If INVITEs are
+/// no longer kept, existing ones are removed with their records.
 async fn by_age(control: &Arc<Control>, config: &Config) -> Result<(), Problem> {
     let now = clock::now();
     let before = |kept| now.checked_sub(kept).unwrap_or(Timestamp::MIN);
@@ -103,7 +102,7 @@ fn reports_kept(config: &Config) -> SignedDuration {
     config.calls_kept.max(SignedDuration::from_secs(config.ladder.fades.cast_signed()))
 }
 
-/// Takes the oldest calls out of a store that is too large, whatever their age.
+/// Removes the oldest calls of a store that is too large, of any age.
 async fn by_size(control: &Arc<Control>, limit: u64) -> Result<(), Problem> {
     let mut used = control.store_handle.read(|reader| reader.size()).await?.used;
     if used <= limit {
@@ -130,14 +129,14 @@ async fn by_size(control: &Arc<Control>, limit: u64) -> Result<(), Problem> {
 async fn give_back(control: &Arc<Control>) -> Result<(), Problem> {
     let Size { used, free } = control.store_handle.read(|reader| reader.size()).await?;
     let keep = FREE.max(used / FREE_SHARE);
-    // Not for each page: it is written again soon.
+    // Not for each page: new rows need pages soon.
     if free <= 2 * keep {
         return Ok(());
     }
     steps(control, move |store| store.give_back(keep, STEP)).await
 }
 
-/// Does step after step until nothing is left to do; half of the time is for others.
+/// Repeats a step until nothing is left to do, and leaves half of the time to others.
 async fn steps(
     control: &Arc<Control>,
     step: impl Fn(&mut Store) -> Result<Step, Error> + Clone + Send + 'static,
@@ -153,14 +152,14 @@ async fn steps(
     }
 }
 
-/// Brings the log into the file, on a thread of its own: no change waits for that. Not into a file
-/// that something is wrong with.
+/// Moves the log into the file, on a thread of its own: no change waits for that. A file with a
+/// problem is left alone.
 async fn bring_in_log(control: &Control) -> Result<(), Problem> {
     let path = control.config().paths.store();
     if control.store_handle.problem().is_some() || !store::is_log_long(&path) {
         return Ok(());
     }
-    // Another file in its place would take the changes of this one.
+    // Another file in its place would receive the changes of this one.
     control.store_handle.write_through(|store| Ok(store.check_place()?)).await?;
     let done = tokio::task::spawn_blocking(move || store::bring_in_log(&path)).await;
     match done {
@@ -176,7 +175,7 @@ mod tests {
     const GIB: u64 = 1 << 30;
 
     #[test]
-    fn the_limit_is_a_share_of_the_disk_and_does_not_shrink_as_the_store_grows() {
+    fn default_limit_is_a_share_of_the_disk_and_does_not_shrink_as_the_store_grows() {
         let size = |used, free| Size { used, free };
         assert_eq!(default_limit(100 * GIB, size(0, 0)), 10 * GIB);
         assert_eq!(default_limit(5 * GIB, size(0, 0)), GIB);

@@ -1,4 +1,4 @@
-//! TODO-DOC
+//! Sends notifications to the webhook of the configuration.
 
 use crate::api::wire;
 use crate::config::Webhook;
@@ -19,7 +19,7 @@ use tokio::task::JoinSet;
 /// How long a console may take for one answer.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Bytes of its answer that are read; they mean nothing.
+/// Bytes of the answer that are read; their content has no meaning.
 const ANSWER_MAX: usize = 64 * 1024;
 
 /// Pauses before a notification is sent again.
@@ -30,7 +30,7 @@ const PAUSES: [Duration; 4] = [
     Duration::from_secs(4),
 ];
 
-/// How it is with the webhook.
+/// State of the webhook.
 #[derive(Debug, Default)]
 pub(crate) struct Hook {
     pub(crate) undelivered: AtomicU64,
@@ -43,7 +43,7 @@ impl Hook {
     }
 }
 
-/// Sends notifications to the webhook, one after the other, for ever.
+/// Sends notifications to the webhook, one after the other.
 pub(crate) async fn post_all(
     control: Arc<Control>,
     mut posts: mpsc::Receiver<wire::Event>,
@@ -61,7 +61,7 @@ pub(crate) async fn post_all(
                 }
                 Err(error) => format!("{}: {error}", webhook.url),
             };
-            tracing::warn!("webhook: {error}");
+            tracing::warn!(%error, "webhook: notification not delivered");
             hook.note(Some(error));
             match pauses.next() {
                 Some(pause) => tokio::time::sleep(*pause).await,
@@ -74,31 +74,46 @@ pub(crate) async fn post_all(
     }
 }
 
-/// One try; an answer that is no success is an error.
-pub(crate) async fn post(webhook: &Webhook, body: Bytes) -> Result<(), String> {
-    let asked = tokio::time::timeout(PATIENCE, exchange(webhook.address, webhook, body)).await;
-    asked.unwrap_or_else(|_| Err(format!("no answer within {} s", PATIENCE.as_secs())))
+/// Why the webhook did not confirm a notification.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum PostError {
+    #[error("cannot connect: {0}")]
+    Connect(#[source] std::io::Error),
+    #[error(transparent)]
+    Request(#[from] hyper::http::Error),
+    #[error(transparent)]
+    Exchange(#[from] hyper::Error),
+    #[error("it answered {0}")]
+    Refused(hyper::StatusCode),
+    #[error("no answer within {} s", PATIENCE.as_secs())]
+    Silent,
 }
 
-async fn exchange(address: SocketAddr, webhook: &Webhook, body: Bytes) -> Result<(), String> {
-    let text = |error: &dyn std::error::Error| error.to_string();
-    let stream = TcpStream::connect(address).await.map_err(|error| text(&error))?;
-    let (mut sender, connection) =
-        http1::handshake(TokioIo::new(stream)).await.map_err(|error| text(&error))?;
+/// Sends a notification once.
+///
+/// # Errors
+/// [`PostError`] if the webhook did not confirm it.
+pub(crate) async fn post(webhook: &Webhook, body: Bytes) -> Result<(), PostError> {
+    let asked = tokio::time::timeout(PATIENCE, exchange(webhook.address, webhook, body)).await;
+    asked.unwrap_or(Err(PostError::Silent))
+}
+
+async fn exchange(address: SocketAddr, webhook: &Webhook, body: Bytes) -> Result<(), PostError> {
+    let stream = TcpStream::connect(address).await.map_err(PostError::Connect)?;
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
     let request = Request::post(webhook.path.as_str())
         .header(header::HOST, address.to_string())
         .header(header::CONTENT_TYPE, "application/json")
         .header(header::CONNECTION, "close")
-        .body(Full::new(body))
-        .map_err(|error| text(&error))?;
-    // Ends with this exchange, whatever the other side still sends.
+        .body(Full::new(body))?;
+    // The connection ends with this exchange, even if the other side still sends.
     let mut connections = JoinSet::new();
     connections.spawn(connection);
-    let response = sender.send_request(request).await.map_err(|error| text(&error))?;
+    let response = sender.send_request(request).await?;
     let status = response.status();
-    // Read to its end: else the other side may see its answer cut off.
+    // The answer is read to its end: otherwise the other side may see its answer cut off.
     let _ = Limited::new(response.into_body(), ANSWER_MAX).collect().await;
-    if status.is_success() { Ok(()) } else { Err(format!("it answered {status}")) }
+    if status.is_success() { Ok(()) } else { Err(PostError::Refused(status)) }
 }
 
 #[cfg(test)]
@@ -111,7 +126,7 @@ mod tests {
     /// More than is read of an answer, and than lies in the buffers of two sockets.
     const ENDLESS: usize = 64 << 20;
 
-    /// A console that answers so, and never stops; how much it could send.
+    /// Starts a console that never stops its answer; returns how much it could send.
     fn endless(head: &'static [u8]) -> (Webhook, std::thread::JoinHandle<usize>) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
@@ -130,9 +145,9 @@ mod tests {
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn an_answer_without_an_end_is_cut() {
+    async fn webhook_answer_without_an_end_is_cut() {
         let (webhook, sent) = endless(b"HTTP/1.1 200 OK\r\n\r\n");
-        assert_eq!(post(&webhook, Bytes::from_static(b"{}")).await, Ok(()));
+        post(&webhook, Bytes::from_static(b"{}")).await.unwrap();
         let sent = sent.join().unwrap();
         assert!(sent < ENDLESS, "{sent} bytes");
         let (webhook, sent) = endless(b"HTTP/1.1 200 OK\r\nX: ");

@@ -1,8 +1,8 @@
-//! Reports of calls: which of them are strikes, and what the ladder makes of these.
+//! Takes reports of calls, and applies the ladder to the strikes.
 //!
-//! Caller ID can be forged, so a report is a strike only where the call was seen here, was let
-//! through, and came on a trunk that vouches for its number. Every other one is on record and on
-//! the review list, and blocks nobody.
+//! Caller ID can be forged. So a report is a strike only if the call was seen here and was let
+//! through. Its trunk must vouch for its number. Every other report is recorded and put on the review
+//! list, and blocks nobody.
 
 mod reported_call;
 
@@ -34,22 +34,22 @@ use crate::sys::clock;
 use reported_call::{GRANT_END, ReportRequest, grant_ended_since, matched};
 
 
-/// The kind of a review that a report led to.
+/// Kind of a review that a report led to.
 pub const REPORT: &str = "report";
 /// Origin of a block that the ladder set.
 pub const LADDER: &str = "ladder";
-/// What a report leads to.
+/// The effects of a report.
 pub(crate) struct Plan {
     pub(crate) report: Report,
-    /// What the strikes come to, this one included.
+    /// The sum of the strikes, including this one.
     pub(crate) step: Step,
-    /// The same in words.
-    pub(crate) told: String,
-    /// The block that is to be put, and the one before.
+    /// Description of the strikes.
+    pub(crate) strikes_text: String,
+    /// The block to put, and the one before.
     pub(crate) block: Option<(Decision, Option<Decision>)>,
-    /// Of `block`: it is the ladder's, and not only the end of a grant.
+    /// Whether `block` comes from the ladder, not only from the end of a grant.
     is_ladder: bool,
-    /// A redial grant ends with `block`; the attempts that it takes from now on.
+    /// The attempts that open the next grant, if a redial grant ends with `block`.
     ends_grant: Option<u8>,
     pub(crate) review: Option<Review>,
     pub(crate) problem: Option<Problem>,
@@ -57,10 +57,11 @@ pub(crate) struct Plan {
 }
 
 impl Control {
-    /// Takes a report, and does what the ladder says.
+    /// Records a report, and does what the ladder demands.
     ///
     /// # Errors
-    /// A number that cannot be read; a store that takes no writes: then nothing was recorded.
+    /// [`ProblemKind::Usage`] if the number or a text is not valid; [`ProblemKind::Store`] if the
+    /// store takes no writes. Nothing is recorded then.
     pub async fn add_report(
         self: &Arc<Self>,
         who: &Principal,
@@ -72,7 +73,7 @@ impl Control {
         };
         let call_id = add.call_id.filter(|call_id| !call_id.is_empty());
         if call_id.as_ref().is_some_and(|call_id| call_id.len() > CALL_ID_REPORT_MAX) {
-            return Err(usage("call_id: no Call-ID is as long as that"));
+            return Err(usage("call_id: no Call-ID is that long"));
         }
         check_text("note", &add.note)?;
         let hash = |text: &String| {
@@ -101,8 +102,17 @@ impl Control {
             let (plan, added) = self.order.queue(key, take).await?;
             (plan, Some(added))
         };
-        let Plan { report, step, told, block, is_ladder, ends_grant, review, problem, notes } =
-            plan;
+        let Plan {
+            report,
+            step,
+            strikes_text,
+            block,
+            is_ladder,
+            ends_grant,
+            review,
+            problem,
+            notes,
+        } = plan;
         let needs_review = review.is_some();
         let put = block.as_ref().map(|(decision, before)| {
             let change = if before.is_some() { Change::Updated } else { Change::Added };
@@ -113,7 +123,7 @@ impl Control {
         Ok(wire::Reported {
             report: report_of(id, report, ladder, clock::now()),
             strikes_hundredths: step.strikes,
-            strikes: told,
+            strikes: strikes_text,
             warning: step.warning,
             change: put.as_ref().filter(|_| is_ladder).map(|(_, change)| *change),
             block: put.as_ref().filter(|_| is_ladder).map(|(block, _)| block.clone()),
@@ -127,7 +137,7 @@ impl Control {
         })
     }
 
-    /// What a report leads to; changes nothing.
+    /// Plans the effects of a report; changes nothing.
     fn plan(&self, reader: &Reader, asked: &ReportRequest) -> Result<Plan, Problem> {
         let config = self.config();
         let ladder = &config.ladder;
@@ -148,7 +158,7 @@ impl Control {
         }
         let mut plan = Plan {
             step: ladder.judge(&strikes, asked.now),
-            told: ladder.told(&strikes, asked.now),
+            strikes_text: ladder.told(&strikes, asked.now),
             report: Report {
                 time: asked.now,
                 number: asked.number,
@@ -255,7 +265,7 @@ impl Control {
                 subject,
                 created: now,
                 expires: ladder_end,
-                reason: plan.told.clone(),
+                reason: plan.strikes_text.clone(),
                 author: plan.report.author.clone(),
                 origin: LADDER.to_owned(),
                 node: self.node().to_owned(),
@@ -315,7 +325,7 @@ impl Control {
         }
     }
 
-    /// The block that decides on a number, by the kernel's maps.
+    /// Returns the block of the kernel's maps that decides on a number.
     fn covering(&self, number: Number) -> Result<Option<abi::Block>, datapath::Error> {
         let now = clock::boot();
         let live = |block: &abi::Block| block.expires == 0 || now < block.expires;
@@ -324,8 +334,8 @@ impl Control {
         Ok(own.or(self.maps.blocked_prefix(&subject.key())?.filter(live)))
     }
 
-    /// Puts a plan into force: the report first, then the block, unless somebody has let the number
-    /// through since the report was accepted. Runs on the store's thread.
+    /// Carries out a plan: the report first, then the block, unless the number was let through
+    /// since the report was accepted. Runs on the store's thread.
     fn carry_out(
         &self,
         store: &mut Store,
@@ -349,7 +359,7 @@ impl Control {
         }
         let mut entry = Entry::new(report.time, &report.author, "report");
         if report.why_not.is_none() {
-            entry = entry.with("strikes", plan.told.as_str());
+            entry = entry.with("strikes", plan.strikes_text.as_str());
         }
         let added = store.add_report(report, plan.review.as_ref(), entry)?;
         if let Some((decision, before)) = &plan.block {
@@ -366,7 +376,7 @@ impl Control {
             let done = self.write_block(store, author, decision, before.as_ref(), grant_end);
             if let Err(problem) = done {
                 if problem.kind != ProblemKind::Superseded {
-                    tracing::error!("a reported number is not blocked: {}", problem.message);
+                    tracing::error!(problem = %problem.message, "a reported number is not blocked");
                 }
                 plan.problem = Some(problem);
                 plan.block = None;
@@ -396,7 +406,7 @@ fn why_unchanged(own: &Decision, why: Unchanged) -> String {
     let number = own.subject;
     match why {
         Unchanged::LastsLonger => {
-            let end = own.expires.map_or("permanently".to_owned(), |end| format!("until {end}"));
+            let end = own.expires.map_or("for good".to_owned(), |end| format!("until {end}"));
             format!("unchanged: {number} is blocked {end} already")
         }
         Unchanged::IsSpecial => format!(
@@ -406,7 +416,7 @@ fn why_unchanged(own: &Decision, why: Unchanged) -> String {
     }
 }
 
-/// Seconds of a ladder, of which there are at most a year's.
+/// Converts seconds of a ladder, at most a year.
 fn lasts(seconds: u64) -> SignedDuration {
     SignedDuration::from_secs(seconds.cast_signed())
 }

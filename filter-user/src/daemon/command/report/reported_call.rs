@@ -10,14 +10,14 @@ use crate::config::Config;
 use crate::model::ladder::ReportKind;
 use crate::store::{AuditFilter, CallFilter, CallRow, Error, Reader, ReportedCall};
 
-/// How old a call may be that a report makes a strike of.
+/// Largest age of a call for a strike.
 const CALL_AGE: SignedDuration = SignedDuration::from_hours(24);
-/// Records of one call that are looked at: it is sent again, or comes on two trunks.
+/// Number of records of one call that are read: a call is sent again, or comes on two trunks.
 const RECORDS: u32 = 100;
-/// What the audit calls the end of a redial grant by a report.
+/// Action of the audit for a redial grant that a report ended.
 pub(super) const GRANT_END: &str = "grant end";
 
-/// A report as it was asked for.
+/// A report as requested.
 #[derive(Clone)]
 pub(super) struct ReportRequest {
     pub(super) number: Number,
@@ -29,7 +29,7 @@ pub(super) struct ReportRequest {
     pub(super) now: Timestamp,
 }
 
-/// The call that a report is about, and why it makes no strike.
+/// Finds the call of a report, and the reason if it makes no strike.
 pub(super) fn matched(
     config: &Config,
     reader: &Reader,
@@ -57,7 +57,7 @@ pub(super) fn matched(
     if let Some((call, None)) = found {
         return Ok((Some(call), None));
     }
-    // Who reports a call again may change what was said of it, for as long as it counts.
+    // A call can be reported again, with another kind, for as long as it counts.
     if let Some(call) = reader.strike_of_call(asked.number, call_hash)? {
         return Ok((Some(call), None));
     }
@@ -66,10 +66,10 @@ pub(super) fn matched(
     Ok((call, Some(why_not.flatten().unwrap_or_else(no_call))))
 }
 
-/// Why a report of this call would be no strike.
+/// Returns why a report of this call is no strike.
 fn why_no_strike(config: &Config, call: &CallRow, now: Timestamp) -> Option<String> {
     if Verdict::from_number(call.verdict) != Some(Verdict::Pass) {
-        return Some("the call was refused, so nobody has heard it".to_owned());
+        return Some("the call was refused, so no call-taker heard it".to_owned());
     }
     if now.duration_since(call.time).abs() > CALL_AGE {
         return Some(format!("the call is of {}: only the last 24 hours count", call.time));
@@ -81,11 +81,11 @@ fn why_no_strike(config: &Config, call: &CallRow, now: Timestamp) -> Option<Stri
     let Some(trunk) = config.policy.trunks.iter().skip(1).find(|trunk| trunk.name == *name) else {
         return Some(format!("{name} is no [[trunk]] of palang.toml: its numbers may be forged"));
     };
-    let why = || format!("trunk {name} does not vouch for the number, which stood in From");
+    let why = || format!("trunk {name} does not vouch for the number, which was in From");
     (!trunk.vouches_for(call.identity)).then(why)
 }
 
-/// Whether a report has ended the grant of a number already, after that call came.
+/// Returns whether a report has ended the grant of a number after that call came.
 pub(super) fn grant_ended_since(
     reader: &Reader,
     number: Number,
@@ -116,7 +116,7 @@ mod tests {
     use super::*;
     use crate::store::{Entry, Report, Store};
 
-    /// A configuration with the trunks `from`, `pai` and `vouches`.
+    /// Creates a configuration with the trunks `from`, `pai` and `vouches`.
     fn config() -> Config {
         let folder = tempfile::TempDir::new().unwrap();
         let file = folder.path().join("palang.toml");
@@ -174,7 +174,7 @@ mod tests {
         }
     }
 
-    /// Most calls pass.
+    /// Generates verdicts; most calls pass.
     fn verdict() -> impl Strategy<Value = u8> {
         prop_oneof![3 => Just(Verdict::Pass as u8), 1 => Just(Verdict::Drop as u8)]
     }
@@ -184,10 +184,10 @@ mod tests {
         prop::option::of(prop::sample::select(names.to_vec()))
     }
 
-    /// Among any calls, a report is a strike just where one of them has its number and its Call-ID,
-    /// is of the last 24 h, passed, and came on a trunk that vouches for the header that named it.
+    /// Checks which reports are strikes: one call must have the number and Call-ID of the report. It
+    /// is at most 24 h old, passed, and came on a trunk that vouches for its header.
     #[test]
-    fn only_a_matched_and_trusted_call_is_a_strike() {
+    fn report_of_a_matched_and_trusted_call_is_a_strike() {
         let config = config();
         let folder = tempfile::TempDir::new().unwrap();
         let store = RefCell::new(Store::open(&folder.path().join("palang.db")).unwrap());
@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_a_strike_can_be_said_again_for_as_long_as_it_counts() {
+    fn strike_can_be_reported_again_for_as_long_as_it_counts() {
         let config = config();
         assert_eq!(config.policy.trunks[2].profile.identity, IDENTITY_PAI);
         assert_eq!(config.policy.trunks[3].profile.identity, IDENTITY_FROM);
@@ -255,13 +255,13 @@ mod tests {
         };
         store.add_report(&report, None, Entry::new(now(), "siti", "report")).unwrap();
         assert_eq!(ask(&store), (call.clone(), None));
-        // Without its record, too.
+        // Even without the record of the call.
         store.prune_calls(now(), Duration::MAX).unwrap();
         assert_eq!(ask(&store), (call, None));
     }
 
     #[test]
-    fn a_grant_ends_once() {
+    fn grant_that_ended_does_not_end_again() {
         let folder = tempfile::TempDir::new().unwrap();
         let mut store = Store::open(&folder.path().join("palang.db")).unwrap();
         let number = |digits: &str| Number::e164(Digits::parse(digits).unwrap());
