@@ -9,12 +9,10 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use toml::{Table, Value};
 
+use super::address::INTERFACE;
+use super::network::Lab;
+use super::pins;
 use super::run::{Output, run};
-use super::{INTERFACE, Lab, is_left_over, unique};
-
-/// Where pins can be.
-const BPFFS: &str = "/sys/fs/bpf";
-const PINS: &str = "palang-test-";
 
 /// Room for so many blocks unless a test says otherwise.
 const BLOCKS: i64 = 20_000;
@@ -62,7 +60,7 @@ impl<'a> Daemon<'a> {
     pub fn prepare_program(lab: &'a Lab, program: PathBuf, config_toml: &str) -> Daemon<'a> {
         let folder = tempfile::Builder::new().prefix("palang-test-").tempdir();
         let folder = folder.expect("a folder for the daemon's files");
-        let pins = Path::new(BPFFS).join(format!("{PINS}{}", unique()));
+        let pins = pins::folder();
         let daemon = Daemon { lab, folder, pins, program, env: Vec::new(), child: None };
         daemon.configure(config_toml);
         daemon
@@ -329,7 +327,7 @@ impl Drop for Daemon<'_> {
             let said = fs::read(self.stderr_file()).unwrap_or_default();
             eprintln!("--- palang daemon ---\n{}---", String::from_utf8_lossy(&said));
         }
-        remove_pins(&self.pins);
+        pins::remove(&self.pins);
     }
 }
 
@@ -345,24 +343,6 @@ pub fn program() -> PathBuf {
     let program = folder.join("palang-under-test");
     assert!(program.exists(), "no {}: set PALANG_BIN, or run with cargo", program.display());
     program
-}
-
-fn remove_pins(folder: &Path) {
-    match fs::remove_dir_all(folder) {
-        Ok(()) => {}
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-        Err(error) => eprintln!("lab: cannot remove {}: {error}", folder.display()),
-    }
-}
-
-/// Removes the pins of test processes that were killed.
-pub fn sweep() {
-    let Ok(entries) = fs::read_dir(BPFFS) else { return };
-    for entry in entries.flatten() {
-        if is_left_over(&entry.file_name().to_string_lossy(), PINS) {
-            remove_pins(&entry.path());
-        }
-    }
 }
 
 /// Whether all threads of a process are stopped (proc_pid_stat(5): state T).

@@ -1,6 +1,6 @@
 //! The SIP messages of the lab.
 
-use super::{GATE, TRUNK};
+use super::address::{GATE, TRUNK};
 
 /// An initial INVITE to 112.
 pub fn invite(caller: &str, call_id: &str) -> String {

@@ -6,8 +6,8 @@ use std::process::Command;
 
 use nix::sched::{CloneFlags, setns};
 
+use super::process::{is_left_over, now};
 use super::run::{must, run};
-use super::{is_left_over, now};
 
 /// Where `ip netns` keeps them.
 const FOLDER: &str = "/run/netns";

@@ -11,8 +11,10 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg, setsockopt, sockopt};
 
+use super::message;
 use super::namespace::Namespace;
-use super::{message, now};
+use super::network::Lab;
+use super::process::now;
 
 /// What the kernel keeps for us, in bytes.
 const BUFFER: usize = 64 << 20;
@@ -56,8 +58,19 @@ pub(super) struct Inbox {
     stop: AtomicBool,
 }
 
+impl Lab {
+    /// A UDP socket on `port` of the gate, read by a thread of its own.
+    ///
+    /// # Panics
+    /// When the kernel gives none.
+    #[must_use]
+    pub fn receiver(&self, port: u16) -> Receiver {
+        Receiver::new(&self.gate, port)
+    }
+}
+
 impl Receiver {
-    pub(super) fn new(gate: &Namespace, port: u16) -> Receiver {
+    fn new(gate: &Namespace, port: u16) -> Receiver {
         // `[::]` takes IPv4 as well.
         let socket = gate
             .inside(|| UdpSocket::bind((Ipv6Addr::UNSPECIFIED, port)))

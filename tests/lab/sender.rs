@@ -3,16 +3,28 @@
 use std::io;
 use std::net::{Ipv6Addr, SocketAddr, UdpSocket};
 
+use super::address::{GATE, GATE6};
 use super::namespace::Namespace;
-use super::{GATE, GATE6};
+use super::network::Lab;
 
 /// Sends from the trunk to the gate.
 pub struct Sender {
     socket: UdpSocket,
 }
 
+impl Lab {
+    /// A UDP socket of the trunk.
+    ///
+    /// # Panics
+    /// When the kernel gives none.
+    #[must_use]
+    pub fn sender(&self) -> Sender {
+        Sender::new(&self.trunk)
+    }
+}
+
 impl Sender {
-    pub(super) fn new(trunk: &Namespace) -> Sender {
+    fn new(trunk: &Namespace) -> Sender {
         // `[::]` sends IPv4 as well.
         let socket = trunk.inside(|| UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)));
         Sender { socket: socket.expect("a UDP socket in the trunk's namespace") }

@@ -14,8 +14,11 @@ use std::time::{Duration, Instant};
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
 
-use super::receiver::Inbox;
-use super::{Lab, Receiver, Sender, message, now, unique};
+use super::message;
+use super::network::Lab;
+use super::process::{now, unique};
+use super::receiver::{Inbox, Receiver};
+use super::sender::Sender;
 
 /// INVITEs between two marks. A veth pair's queue has 256 places: room for two traffics.
 const WINDOW: usize = 48;
@@ -123,8 +126,26 @@ struct Sent {
     marks: Vec<(usize, u64)>,
 }
 
+impl Lab {
+    /// INVITEs of all `callers` in turn (each a From user, as it is written into the message), to
+    /// the receiver's port, `per_second` of them and `at_most` so many.
+    ///
+    /// # Panics
+    /// When the kernel gives no socket.
+    #[must_use]
+    pub fn traffic<'a>(
+        &'a self,
+        receiver: &'a Receiver,
+        callers: &[&str],
+        per_second: u32,
+        at_most: usize,
+    ) -> Traffic<'a> {
+        Traffic::start(self, receiver, callers, per_second, at_most)
+    }
+}
+
 impl<'a> Traffic<'a> {
-    pub(super) fn start(
+    fn start(
         lab: &'a Lab,
         receiver: &Receiver,
         callers: &[&str],

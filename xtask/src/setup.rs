@@ -43,6 +43,16 @@ const LLVM_PREFIX: &str = "/usr/lib/llvm-22";
 
 /// Makes this machine ready for `cargo xtask build` and `test`.
 pub fn setup() -> Result<()> {
+    install_missing(&TEST)
+}
+
+/// Makes this machine ready to build: the compiler of the kernel program, and nothing of the tests.
+pub fn compiler() -> Result<()> {
+    install_missing(&[])
+}
+
+/// Installs the compiler of the kernel program and these packages, as far as they are missing.
+fn install_missing(packages: &[&str]) -> Result<()> {
     let compiler = ebpf::find();
     if !is_debian() {
         // The tests name what they miss themselves; only the compiler can be checked here.
@@ -53,7 +63,7 @@ pub fn setup() -> Result<()> {
     // A compiler from elsewhere (rustup's nightly) is as good as Debian's.
     let can_lint = compiler.as_ref().is_ok_and(ebpf::Toolchain::has_clippy);
     let wanted = if can_lint { &[][..] } else { &COMPILE[..] };
-    let missing = missing_packages(&[wanted, &TEST].concat())?;
+    let missing = missing_packages(&[wanted, packages].concat())?;
     let linker = ebpf::find_linker().is_err().then(install_linker);
 
     if !missing.is_empty() || linker.is_some() {
