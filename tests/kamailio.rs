@@ -43,7 +43,7 @@ fn a_blocked_caller_is_refused_and_another_goes_on() {
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn what_is_not_asked_goes_on() {
+fn request_that_is_not_asked_about_goes_on() {
     let lab = Lab::new("kamailio");
     let check = CheckServer::start(&lab, blocked());
     let kamailio = Kamailio::start(&lab);
@@ -59,7 +59,7 @@ fn what_is_not_asked_goes_on() {
     assert_eq!(check.take_requests(), [""; 0]);
 }
 
-/// One worker of Kamailio reads all of them: a number must not stay from the message before.
+// One worker of Kamailio reads all of them: a number must not stay from the message before.
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn odd_callers_are_not_lost() {
@@ -169,7 +169,7 @@ fn an_answer_that_is_not_known_refuses_nothing() {
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn without_a_daemon_calls_go_on() {
+fn calls_without_a_daemon_go_on() {
     let lab = Lab::new("kamailio");
     let kamailio = Kamailio::start(&lab);
     assert_eq!(kamailio.call(&from(BLOCKED)), GOES_ON, "nobody listens");
@@ -189,7 +189,7 @@ fn without_a_daemon_calls_go_on() {
     }
 }
 
-/// No stand-in: the daemon, its store and the kernel's maps.
+// No stand-in: the daemon, its store and the kernel's maps.
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn the_daemon_is_asked_about_calls_over_tcp() {
@@ -242,7 +242,7 @@ fn blocked() -> HashMap<String, Answer> {
     HashMap::from([("%2B6281200000001".to_owned(), Answer::drop())])
 }
 
-/// A From header's value with that user.
+/// Returns the value of a From header with that user.
 fn from(user: &str) -> String {
     format!("\"A caller\" <sip:{user}@a.example>;tag=1")
 }
@@ -314,7 +314,7 @@ request_route {{
         kamailio
     }
 
-    /// An INVITE over TCP; the status of the answer.
+    /// Sends an INVITE over TCP, and returns the status of the answer.
     fn call(&self, from: &str) -> u16 {
         self.send_tcp(&request("INVITE", from, "<sip:112@a.example>"))
     }
@@ -409,7 +409,7 @@ impl CheckServer {
         CheckServer { shared }
     }
 
-    /// What it was asked since the last time.
+    /// Returns the questions since the last call.
     fn take_requests(&self) -> Vec<String> {
         std::mem::take(&mut self.shared.requests.lock().expect("not poisoned"))
     }
@@ -419,7 +419,7 @@ impl CheckServer {
         self.shared.answers.lock().expect("not poisoned").insert(number, answer);
     }
 
-    /// Until Kamailio asks again.
+    /// Waits until Kamailio asks again.
     fn wait_until_refused(&self, kamailio: &Kamailio<'_>, why: &str) {
         let deadline = Instant::now() + Duration::from_secs(30);
         while kamailio.call(&from(BLOCKED)) != REFUSED {

@@ -176,7 +176,7 @@ impl Large<'_> {
         assert!(longest < BLOCK_LONGEST, "{what}: a block waited {longest:?}");
     }
 
-    /// The most memory that the daemon had, in MiB.
+    /// Returns the most memory that the daemon had, in MiB.
     fn memory(&self) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.daemon.pid())).unwrap();
         let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();

@@ -13,7 +13,7 @@ use proptest::prelude::*;
 use proptest::sample::Index;
 use proptest::test_runner::{Config, TestRunner};
 
-/// Whether the fast reader answered. Fails when the full one says anything else.
+/// Returns whether the fast reader answered. Fails when the full one says anything else.
 fn compare(message: &[u8]) -> Result<bool, String> {
     let bytes = Slice::from(message);
     let start = message::request_uri(&bytes, 0, message.len());
@@ -33,7 +33,7 @@ fn compare(message: &[u8]) -> Result<bool, String> {
     Err(format!("{state} {full:?}, not {quick:?}: {}", message.escape_ascii()))
 }
 
-/// Whether the slim reader came to an end. Fails when it says anything but the full one.
+/// Returns whether the slim reader came to an end. Fails when it says anything but the full one.
 fn compare_slim(message: &[u8]) -> Result<bool, String> {
     let bytes = Slice::from(message);
     let start = message::request_uri(&bytes, 0, message.len());
@@ -111,7 +111,7 @@ fn the_usual_form_is_read_fast() {
 }
 
 #[test]
-fn on_every_fixture_they_agree() {
+fn readers_agree_on_every_fixture() {
     let (mut answered, mut ended) = (0, 0);
     for message in invites::all().iter().map(invites::Invite::message).chain(seeds::all()) {
         let read = |reader: fn(&[u8]) -> Result<bool, String>, message: &[u8]| {
@@ -129,7 +129,7 @@ fn on_every_fixture_they_agree() {
 }
 
 #[test]
-fn on_changed_messages_they_agree() {
+fn readers_agree_on_changed_messages() {
     let mut originals: Vec<Vec<u8>> = invites::all().iter().map(invites::Invite::message).collect();
     originals.extend(seeds::all());
     originals.extend(std::iter::repeat_n(USUAL.as_bytes().to_vec(), 100));

@@ -11,7 +11,7 @@ use palang::model::policy::Policy;
 /// that the kernel takes first.
 const PROGRAM: &str = "PALANG_TEST_PROGRAM";
 
-/// What tests load.
+/// Returns which programs tests load.
 ///
 /// # Panics
 /// When `PALANG_TEST_PROGRAM` names no program, or the kernel takes none.
@@ -24,7 +24,7 @@ pub fn plan() -> Plan {
     only(named.unwrap_or_else(|| panic!("{PROGRAM}: there is no program {name}")))
 }
 
-/// This program alone, as a kernel has it that it is made for: one without `xdp.frags` has no helpers
+/// Returns a plan with this program alone, as on its own kernels: one without `xdp.frags` has no helpers
 /// for frames of several buffers either.
 ///
 /// # Panics
@@ -53,7 +53,7 @@ impl Gates {
         Gates::sized(policy, &[])
     }
 
-    /// The same with other sizes of some of the kernel's maps.
+    /// Loads the gate with other sizes of some kernel maps.
     ///
     /// # Panics
     /// When it does not load.
@@ -62,7 +62,7 @@ impl Gates {
         Gates::of(&plan(), policy, sizes)
     }
 
-    /// The same by another plan.
+    /// Loads the programs of another plan.
     ///
     /// # Panics
     /// When it does not load.
@@ -73,7 +73,7 @@ impl Gates {
         Gates { host, kernel, policy: policy.clone() }
     }
 
-    /// Another policy, and no memory of attempts and fragments.
+    /// Sets another policy, and clears the memory of attempts and fragments.
     ///
     /// # Panics
     /// When the kernel does not take it.
@@ -83,7 +83,7 @@ impl Gates {
         self.policy = policy.clone();
     }
 
-    /// Another policy; attempts, redials and grants are remembered.
+    /// Sets another policy, and keeps attempts, redials and grants.
     ///
     /// # Panics
     /// When the kernel does not take it.
@@ -93,7 +93,7 @@ impl Gates {
         self.policy = policy.clone();
     }
 
-    /// The same for a policy with other lists and another override only, entry by entry as a daemon
+    /// Writes a policy with other lists and another override only, entry by entry as a daemon
     /// does it: what is no longer in a list is taken out.
     ///
     /// # Panics
@@ -144,7 +144,7 @@ impl Gates {
         host
     }
 
-    /// The gate in the kernel.
+    /// Returns the gate in the kernel.
     pub fn kernel(&mut self) -> &mut Replay {
         &mut self.kernel
     }
@@ -173,7 +173,7 @@ fn write_lists(maps: &Maps, old: &Policy, new: &Policy) -> Result<(), Error> {
     Ok(())
 }
 
-/// The reason of an event.
+/// Returns the reason of an event.
 ///
 /// # Panics
 /// When it is none.
@@ -182,7 +182,7 @@ pub fn reason(event: &Event) -> Reason {
     Reason::from_number(event.reason).expect("a known reason")
 }
 
-/// A frame for a message of a failing test: text where it is text.
+/// Returns a frame as text for the message of a failing test.
 fn dump(frame: &[u8]) -> String {
     frame.escape_ascii().to_string()
 }

@@ -57,7 +57,7 @@ impl Default for Plan {
     }
 }
 
-/// All of them.
+/// Returns all hand-written INVITEs.
 ///
 /// # Panics
 /// When the file is not as it should be.
@@ -75,13 +75,13 @@ pub fn all() -> Vec<Invite> {
 }
 
 impl Invite {
-    /// The datagram.
+    /// Returns the datagram.
     #[must_use]
     pub fn message(&self) -> Vec<u8> {
         crate::common::packet::crlf(&self.message)
     }
 
-    /// An empty policy with this INVITE's plan.
+    /// Returns an empty policy with this INVITE's plan.
     ///
     /// # Panics
     /// When the plan holds what no plan has.

@@ -20,7 +20,7 @@ pub enum Change {
     Cut(Index),
 }
 
-/// Any change.
+/// Makes one change of any kind.
 pub fn change() -> impl Strategy<Value = Change> {
     // What the reader looks for, more often than chance would bring it.
     let tokens = [

@@ -32,7 +32,7 @@ impl Layers {
     /// Plain IPv4.
     pub const IPV4: Layers = Layers::ALL[0];
 
-    /// An Ethernet frame with the message in one UDP datagram.
+    /// Returns an Ethernet frame with the message in one UDP datagram.
     ///
     /// # Panics
     /// When the message does not fit a datagram.
@@ -66,7 +66,7 @@ impl Layers {
     }
 }
 
-/// A message with the line ends of SIP.
+/// Returns a message with the line ends of SIP.
 #[must_use]
 pub fn crlf(text: &str) -> Vec<u8> {
     text.replace('\n', "\r\n").into_bytes()

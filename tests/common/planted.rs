@@ -16,7 +16,7 @@ const LOOP: [[u8; INSTRUCTION]; 3] = [
 /// Instructions that the loader changes: a load of 64 bits, which takes two places, and a call.
 const LOADED: [u8; 2] = [0x18, 0x85];
 
-/// The object with such a loop at the beginning of these programs.
+/// Returns the object with such a loop at the beginning of these programs.
 ///
 /// # Panics
 /// When it has no such program, or one that begins with what the loader changes.

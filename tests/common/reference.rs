@@ -3,7 +3,7 @@
 
 use filter_common::number::Number;
 
-/// Whether a message is for sure an initial INVITE whose caller is `number`, in a form
+/// Returns whether a message is for sure an initial INVITE whose caller is `number`, in a form
 /// of the default plan.
 ///
 /// # Errors
@@ -66,7 +66,7 @@ pub fn is_call_from(message: &[u8], number: Number) -> Result<(), String> {
     Ok(())
 }
 
-/// The URI of a `name-addr` or `addr-spec`, and what stands behind it.
+/// Returns the URI of a `name-addr` or `addr-spec`, and the text after it.
 fn address(value: &str) -> Result<(String, String), String> {
     let mut rest = value;
     if rest.starts_with('"') {
@@ -100,7 +100,7 @@ fn outside_quotes(text: &str) -> String {
     text.split('"').step_by(2).collect()
 }
 
-/// The digits of a URI's user part, with the `+` and without separators.
+/// Returns the digits of a URI's user part, with the `+` and without separators.
 fn digits(uri: &str) -> Result<String, String> {
     let (scheme, rest) = uri.split_once(':').ok_or("no scheme")?;
     let user = match scheme.to_ascii_lowercase().as_str() {

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-/// All seed messages.
+/// Returns all seed messages.
 ///
 /// # Panics
 /// When the folder cannot be read.

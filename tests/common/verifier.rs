@@ -161,7 +161,7 @@ fn load(attributes: u64, size: u64) -> (Result<i64, i32>, Load) {
     (returned, Load { program: name, result: returned.map(drop), log })
 }
 
-/// The text before the first zero byte.
+/// Returns the text before the first zero byte.
 fn text(bytes: &[u8]) -> String {
     let end = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
     String::from_utf8_lossy(&bytes[..end]).into_owned()

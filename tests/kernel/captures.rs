@@ -94,7 +94,7 @@ fn frames(capture: &Path) -> Vec<Frame> {
     frames
 }
 
-/// The frames of all captures, with their times.
+/// Returns the frames of all captures, with their times.
 pub fn all_frames() -> Vec<(u64, Vec<u8>)> {
     let mut captures: Vec<_> = fixtures().into_iter().map(|fixture| fixture.capture).collect();
     captures.dedup();

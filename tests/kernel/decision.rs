@@ -9,7 +9,7 @@ use palang_tests::common::packet::{Layers, SOURCE4, crlf};
 
 use crate::{NOW, SECOND};
 
-/// The frame of a call from this number.
+/// Returns the frame of a call from this number.
 fn call(number: &str, call_id: &str) -> Vec<u8> {
     let message = format!(
         "INVITE sip:112@psap.example SIP/2.0\nVia: SIP/2.0/UDP 10.0.0.1;branch=z9hG4bK1\n\
@@ -88,7 +88,7 @@ fn a_prefix_of_numbers_is_none_of_short_codes() {
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn what_lets_through_beats_a_block() {
+fn allow_override_and_protection_beat_a_block() {
     let blocked = || {
         let mut policy = Policy::default();
         policy.block(number(CALLER), 0, 0);
@@ -162,7 +162,7 @@ fn the_longest_live_prefix_decides() {
     assert_eq!(policy.rules[event.rule as usize - 1], "allow 6281*");
 }
 
-/// In the kernel both stand in one trie.
+// In the kernel both stand in one trie.
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn an_allow_that_ended_hides_no_prefix_of_as_many_digits() {

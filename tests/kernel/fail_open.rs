@@ -35,7 +35,7 @@ fn subject(index: usize) -> Subject {
     }
 }
 
-/// Whether what a list says of a subject is about a number.
+/// Returns whether an entry for a subject is about a number.
 fn is_about(subject: Subject, number: usize) -> bool {
     match subject {
         Subject::Number(listed) => listed.to_string() == NUMBERS[number],
@@ -137,7 +137,7 @@ fn is_live(expires: u64, now: u64) -> bool {
     expires == 0 || now < expires
 }
 
-/// The block that decides on a number: its own, or that of the longest prefix.
+/// Returns the block that decides on a number: its own, or that of the longest prefix.
 fn block(policy: &Policy, number: usize, now: u64) -> Option<Block> {
     let live = policy
         .blocks
@@ -151,7 +151,7 @@ fn block(policy: &Policy, number: usize, now: u64) -> Option<Block> {
 }
 
 impl Mind {
-    /// Why a call has to pass; `None`: it is refused.
+    /// Returns why a call has to pass; `None`: it is refused.
     fn way_out(
         &mut self,
         policy: &Policy,
@@ -203,7 +203,7 @@ impl Mind {
         }
     }
 
-    /// Whether a new attempt is let through because of the attempts before.
+    /// Returns whether a new attempt passes because of the attempts before.
     fn redials(&mut self, number: usize, block: &Block, now: u64) -> bool {
         if block.flags & BLOCK_NO_REDIAL != 0 {
             return false;
@@ -260,7 +260,7 @@ impl Day<'_> {
         self.gates.change_lists(&self.policy);
     }
 
-    /// What becomes of a step: of a call, why it passed, or that it was refused.
+    /// Makes a step, and returns why a call passed, or that it was refused.
     fn step(&mut self, step: &Step) -> Result<Option<&'static str>, TestCaseError> {
         match *step {
             Step::Block { subject: index, redial, flags, seconds } => {
@@ -367,7 +367,7 @@ fn callback(number: &str) -> Vec<u8> {
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn whoever_has_a_way_out_is_let_through_and_nobody_is_refused_without_a_block() {
+fn caller_with_a_way_out_passes_and_nobody_without_a_block_is_refused() {
     let more = std::env::var("PALANG_CASES").map_or(1, |more| more.parse().expect("a number"));
     let config = Config { cases: 32 * more, failure_persistence: None, ..Config::default() };
     let gates = RefCell::new(Gates::new(&nothing()));
@@ -411,7 +411,7 @@ fn whoever_has_a_way_out_is_let_through_and_nobody_is_refused_without_a_block() 
     }
 }
 
-/// A block against the first number, with a grant at the second attempt.
+/// Returns a block against the first number, with a grant at the second attempt.
 fn blocked() -> Policy {
     let mut policy = nothing();
     policy.block(subject(0), 0, 0);
@@ -420,7 +420,7 @@ fn blocked() -> Policy {
     policy
 }
 
-/// A call of the first number, so many seconds after the start: what becomes of it.
+/// Judges a call of the first number, this number of seconds after the start.
 fn judged(gates: &mut Gates, call: usize, seconds: u64) -> &'static str {
     let event = gates.judge(&invite(NUMBERS[0], call), NOW + seconds * SECOND);
     let name = reason(&event).name();
@@ -430,7 +430,7 @@ fn judged(gates: &mut Gates, call: usize, seconds: u64) -> &'static str {
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn for_64_seconds_a_new_block_changes_nothing_for_an_attempt_that_passed() {
+fn attempt_that_passed_passes_for_64_seconds_despite_a_new_block() {
     for index in [0, 4] {
         let mut gates = Gates::new(&nothing());
         assert_eq!(judged(&mut gates, 1, 0), "not-blocked");
@@ -448,7 +448,7 @@ fn for_64_seconds_a_new_block_changes_nothing_for_an_attempt_that_passed() {
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn for_64_seconds_a_grant_changes_nothing_for_an_attempt_that_was_refused() {
+fn attempt_that_was_refused_is_refused_for_64_seconds_despite_a_grant() {
     let mut gates = Gates::new(&blocked());
     assert_eq!(judged(&mut gates, 1, 0), "blocked-number");
     assert_eq!(judged(&mut gates, 2, 10), "redial-grant");
@@ -464,7 +464,7 @@ fn for_64_seconds_a_grant_changes_nothing_for_an_attempt_that_was_refused() {
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn whatever_lets_through_does_so_from_the_next_retransmission_on() {
+fn way_out_holds_from_the_next_retransmission_on() {
     type Way = (&'static str, fn(&mut Policy));
     let ways: [Way; 7] = [
         ("allowed-number", |policy| policy.allow(subject(0), 0)),

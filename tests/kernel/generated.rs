@@ -17,7 +17,7 @@ use proptest::test_runner::{Config, TestRunner};
 
 use crate::NOW;
 
-/// A time for each case, so far from the others that no attempt is remembered: how long the
+/// Returns a time for each case, so far from the others that no attempt is remembered: how long the
 /// kernel's LRU map would remember is not the same as on the host.
 fn now() -> u64 {
     static CASE: AtomicU64 = AtomicU64::new(0);
@@ -37,7 +37,7 @@ fn layers() -> impl Strategy<Value = Layers> {
     select(&Layers::ALL[..])
 }
 
-/// A way to write `62` + national digits in a URI, under a plan with prefix 001.
+/// Generates a way to write `62` + national digits in a URI, under a plan with prefix 001.
 fn spelling(national: &str, form: usize) -> String {
     let separated: String = national.chars().flat_map(|digit| [digit, '-']).collect();
     match form {
@@ -61,7 +61,7 @@ fn spelling(national: &str, form: usize) -> String {
     }
 }
 
-/// A header name and what stands before the address.
+/// Generates a header name and the text before the address.
 fn dressing(style: usize) -> (&'static str, &'static str) {
     match style {
         0 => ("From: ", ""),

@@ -14,7 +14,7 @@ fn number(digits: &str) -> Number {
     Number::e164(Digits::parse(digits).unwrap())
 }
 
-/// The number is blocked; whom the centre calls passes for an hour.
+/// Returns a policy that blocks the number, with a grace of an hour.
 fn policy() -> Policy {
     let mut policy = Policy::default();
     policy.block(Subject::Number(number(CALLED)), 0, 0);
@@ -22,7 +22,7 @@ fn policy() -> Policy {
     policy
 }
 
-/// A call from the blocked number to the centre.
+/// Returns a call from the blocked number to the centre.
 fn call(call_id: usize) -> Vec<u8> {
     Layers::IPV4.frame(&crlf(&format!(
         "INVITE sip:112@psap.example SIP/2.0\nFrom: <sip:+{CALLED}@x>\nTo: <sip:112@x>\n\
@@ -30,7 +30,7 @@ fn call(call_id: usize) -> Vec<u8> {
     )))
 }
 
-/// A call of the centre.
+/// Returns a call of the centre.
 fn callback(uri: &str) -> String {
     format!(
         "INVITE {uri} SIP/2.0\nVia: SIP/2.0/UDP psap.example;branch=z9hG4bK1\n\
@@ -84,7 +84,7 @@ fn a_grace_call_is_no_redial_attempt() {
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn whom_an_invite_calls() {
+fn called_number_of_an_invite_is_read() {
     let mut gates = Gates::new(&policy());
     let long = format!("X-Long: {}\n\n", "x".repeat(1800));
     let whole = callback("sip:+6281234567890@x");
@@ -127,7 +127,7 @@ fn whom_an_invite_calls() {
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn only_while_it_is_on_and_of_what_is_sip() {
+fn grace_opens_only_while_it_is_on_and_only_for_sip() {
     let mut policy = policy();
     policy.settings.callback_grace = 0;
     let mut gates = Gates::new(&policy);

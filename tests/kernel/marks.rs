@@ -23,7 +23,7 @@ fn call(headers: &str, call_id: usize) -> Vec<u8> {
     )))
 }
 
-/// The caller is blocked; the trunk of the tests' source has these marks.
+/// Returns a policy that blocks the caller, with these marks on the trunk of the tests' source.
 fn policy(marks: &[u64]) -> Policy {
     let mut policy = Policy::default();
     policy.block(Subject::Number(Number::e164(Digits::parse(CALLER).unwrap())), 0, 0);
@@ -93,7 +93,7 @@ fn a_marked_call_is_no_redial_attempt() {
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn any_place_in_the_packet_and_any_length() {
+fn mark_at_any_place_and_of_any_length_is_read() {
     let mut gates = Gates::new(&policy(&[mark("esnet.0")]));
     for filler in 0..70 {
         let value = format!("Resource-Priority: {}esnet.0\n", "a,".repeat(filler));

@@ -17,7 +17,7 @@ use crate::{NOW, SECOND, captures};
 
 const CALLER: &str = "6281234567890";
 
-/// The programs that this kernel can take.
+/// Returns the programs that this kernel can take.
 fn programs() -> impl Iterator<Item = Program> {
     let features = Features::probe().unwrap();
     Program::ALL.into_iter().filter(move |program| !program.frags || features.frags)
@@ -36,7 +36,7 @@ fn invite(call_id: &str, headers: &str, body: &str) -> Vec<u8> {
     ))
 }
 
-/// Every fixture, in every form of outer layers where it is a message of its own.
+/// Returns every fixture, in every form of outer layers where it is a message of its own.
 fn fixtures() -> Vec<(u64, Vec<u8>)> {
     let invites = invites::all();
     let messages = invites.iter().map(invites::Invite::message).chain(seeds::all());
@@ -139,7 +139,7 @@ fn every_program_copies_call_ids_and_frames() {
     }
 }
 
-/// Of one reader: with and without `xdp.frags`.
+/// Returns the programs of one reader: with and without `xdp.frags`.
 fn of(reader: Reader) -> Vec<&'static str> {
     let programs = Program::ALL.into_iter().filter(|program| program.reader == reader);
     programs.map(Program::name).collect()
@@ -147,7 +147,7 @@ fn of(reader: Reader) -> Vec<&'static str> {
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn the_slim_program_stands_in_for_a_full_one_that_the_kernel_refuses() {
+fn slim_program_replaces_a_full_one_that_the_kernel_refuses() {
     let object = exploding(OBJECT, &of(Reader::Full));
     let plan = Plan::of_this_kernel().unwrap();
     let mut kernel = Replay::load_object(&object, &plan, &blocking()).unwrap();

@@ -186,14 +186,14 @@ fn starts_with(number: Number, subject: Subject) -> bool {
     }
 }
 
-/// How a caller writes this number.
+/// Returns the number as a caller writes it.
 fn written(number: Number) -> String {
     if number.is_local() { number.to_string() } else { format!("+{number}") }
 }
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn nothing_that_is_put_in_brings_a_protected_or_short_subject_into_force() {
+fn map_entry_against_a_protected_or_short_subject_is_never_in_force() {
     let gates = RefCell::new(Gates::new(&Policy::default()));
     let policies = (
         prop::collection::vec(subject(), 0..4),

@@ -10,7 +10,7 @@ use crate::{NOW, SECOND};
 
 const CALLER: &str = "6281234567890";
 
-/// A call from the blocked number, or from another.
+/// Returns a call from the blocked number, or from another.
 fn call(number: &str, call_id: usize) -> Vec<u8> {
     Layers::IPV4.frame(&crlf(&format!(
         "INVITE sip:112@psap.example SIP/2.0\nFrom: <sip:+{number}@x>\nTo: <sip:112@x>\n\
@@ -18,7 +18,7 @@ fn call(number: &str, call_id: usize) -> Vec<u8> {
     )))
 }
 
-/// Three attempts in ten minutes open a grant of half an hour.
+/// Returns a policy in which three attempts in ten minutes open a grant of half an hour.
 fn block(subject: Subject) -> Policy {
     let mut policy = Policy::default();
     policy.block(subject, 0, 0);
@@ -42,13 +42,13 @@ impl Caller {
         Caller { gates: Gates::new(policy), calls: 0 }
     }
 
-    /// A new attempt, so many seconds after the start.
+    /// Judges a new attempt, this number of seconds after the start.
     fn calls(&mut self, seconds: u64) -> Event {
         self.calls += 1;
         self.gates.judge(&call(CALLER, self.calls), NOW + seconds * SECOND)
     }
 
-    /// The last attempt once more.
+    /// Judges the last attempt once more.
     fn repeats(&mut self, seconds: u64) -> Event {
         self.gates.judge(&call(CALLER, self.calls), NOW + seconds * SECOND)
     }
@@ -109,7 +109,7 @@ fn the_window_ends() {
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn another_epoch_begins_anew_and_ends_the_grant() {
+fn new_epoch_restarts_the_count_and_ends_the_grant() {
     let mut caller = Caller::new(&block(number()));
     for seconds in [0, 60, 120] {
         caller.calls(seconds);

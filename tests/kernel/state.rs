@@ -18,7 +18,7 @@ use crate::{NOW, SECOND};
 /// The prefix that is blocked here.
 const PREFIX: &str = "62812";
 
-/// So many attempts in an hour open a grant of half an hour, for each number of the prefix.
+/// Returns a policy in which this number of attempts in an hour opens a grant of half an hour, for each number of the prefix.
 fn policy(attempts: u8) -> Policy {
     let mut policy = Policy::default();
     policy.block(Subject::Prefix(Digits::parse(PREFIX).unwrap()), 0, 0);
@@ -54,7 +54,7 @@ impl Kernel {
         judged.event
     }
 
-    /// A new call of a caller, so many seconds after the start: what becomes of it.
+    /// Judges a new call of a caller, this number of seconds after the start.
     fn calls(&mut self, caller: usize, seconds: u64) -> &'static str {
         let event = self.judge(&call(caller, seconds as usize), seconds);
         reason(&event).name()
@@ -107,8 +107,8 @@ fn a_grant_that_finds_no_room_lets_through_all_the_same() {
     assert!(kernel.0.maps().grant(number(late)).unwrap().is_some());
 }
 
-/// In maps as delivered a million attempts are not even half of what fits. `PALANG_CASES=245` makes
-/// a million of these.
+// In maps as delivered a million attempts are not even half of what fits. `PALANG_CASES=245` makes
+// a million of these.
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn attempts_without_end_push_no_grant_out() {
@@ -144,10 +144,10 @@ pub fn stay_on_cpu(index: usize) {
     sched_setaffinity(Pid::from_raw(0), &one).unwrap();
 }
 
-/// What holds while two CPUs judge calls of the same numbers at the same time: two calls at once are
-/// one attempt, however they meet. So with `ATTEMPTS` = 3 none passes in the first two rounds, in
-/// the third at least one of each number does and opens its grant, and then all pass: no count and
-/// no grant was lost.
+// What holds while two CPUs judge calls of the same numbers at the same time: two calls at once are
+// one attempt, however they meet. So with `ATTEMPTS` = 3 none passes in the first two rounds, in
+// the third at least one of each number does and opens its grant, and then all pass: no count and
+// no grant was lost.
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn two_cpus_at_once_lose_no_grant() {

@@ -19,7 +19,7 @@ use crate::state::stay_on_cpu;
 /// Calls of a test.
 const CALLS: usize = 20_000;
 
-/// How often each of them is judged: `PALANG_CASES=500` makes it ten million.
+/// Returns how often each caller is judged: `PALANG_CASES=500` makes it ten million.
 fn times() -> u32 {
     std::env::var("PALANG_CASES").map_or(1, |times| times.parse().expect("a number"))
 }
@@ -34,7 +34,7 @@ fn prefix(digits: &str) -> Subject {
     Subject::Prefix(Digits::parse(digits).unwrap())
 }
 
-/// `628125550000` and those after it.
+/// Returns `628125550000` and the numbers after it.
 fn number(index: usize) -> Number {
     Number::e164(Digits::parse(&format!("62812555{index:04}")).unwrap())
 }
@@ -52,7 +52,7 @@ fn block(subject: Subject, expires: u64) -> Block {
     Block { number: subject.raw(), expires, rule: 900, action, ..Block::default() }
 }
 
-/// The program, all of whose calls are at [`NOW`].
+/// Returns the program, all of whose calls are at [`NOW`].
 fn gate(policy: &Policy, sizes: &[(&str, u32)]) -> Replay {
     let loaded = Replay::load_as(&plan(), policy, sizes);
     let mut replay = loaded.unwrap_or_else(|error| panic!("{error}"));
@@ -60,7 +60,7 @@ fn gate(policy: &Policy, sizes: &[(&str, u32)]) -> Replay {
     replay
 }
 
-/// How many of [`CALLS`] calls of [`CALLERS`] in turn are found blocked on one CPU while `write` is
+/// Counts how many of [`CALLS`] calls of [`CALLERS`] in turn are found blocked on one CPU while `write` is
 /// done again and again on another, with the number of its turn: refused, or only not because the
 /// attempt had passed before.
 fn refused_while(replay: &Replay, write: impl Fn(&Maps, usize) + Sync) -> u64 {
@@ -93,7 +93,7 @@ fn blocked(replay: &Replay) -> u64 {
     reasons.into_iter().map(|reason| replay.count(0, reason).unwrap()).sum()
 }
 
-/// A policy that blocks all of them, and what has to be true of it before anything is written.
+/// Returns a policy that blocks all of them, and asserts what has to be true of it before anything is written.
 fn all_blocked() -> Policy {
     let mut policy = Policy::default();
     policy.block(prefix("62812"), 0, 0);
@@ -119,7 +119,7 @@ fn an_allow_that_gets_another_end_lets_through_all_the_while() {
     assert_eq!(refused, 0, "of {CALLS} calls of allowed numbers");
 }
 
-/// Others come and go whose elements stand in the same buckets, and are used again at once.
+// Others come and go whose elements stand in the same buckets, and are used again at once.
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn an_allow_lets_through_while_others_come_and_go() {
@@ -141,7 +141,7 @@ fn an_allow_lets_through_while_others_come_and_go() {
 /// whose node parts from it above it and one below it.
 const AROUND: [&str; 6] = ["628125550000", "628125550", "6281255", "62812556", "6281255500", "628"];
 
-/// One write of those that a daemon does, a different one each turn; the entry `STAYS` is replaced
+/// Makes one write of those that a daemon does, a different one each turn; the entry `STAYS` is replaced
 /// and never taken out.
 fn write_around(stays: Subject, turn: usize, set: impl Fn(Subject), remove: impl Fn(Subject)) {
     let other = prefix(AROUND[turn / 3 % AROUND.len()]);
@@ -173,7 +173,7 @@ fn an_allowed_prefix_lets_through_while_the_trie_is_written() {
     assert_eq!(refused, 0, "of {CALLS} calls of an allowed prefix");
 }
 
-/// What the others rest on: a write that does leave a gap is seen.
+// What the others rest on: a write that does leave a gap is seen.
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn an_allowed_prefix_that_is_taken_out_and_put_back_is_missed() {
@@ -207,8 +207,8 @@ fn a_protected_prefix_lets_through_while_the_trie_is_written() {
     assert_eq!(refused, 0, "of {CALLS} calls of protected numbers");
 }
 
-/// The map of blocks is as small as it can be: what a number's block leaves behind is another
-/// number's at once, mostly in the same bucket.
+// The map of blocks is as small as it can be: what a number's block leaves behind is another
+// number's at once, mostly in the same bucket.
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn a_block_that_is_over_refuses_nobody_while_others_come_and_go() {
@@ -247,8 +247,8 @@ fn a_prefix_block_that_is_over_refuses_nobody_while_the_trie_is_written() {
     assert_eq!(refused, 0, "of {CALLS} calls of a prefix whose block is over");
 }
 
-/// As `palang block add` and `palang unblock` do it, by number and by prefix: from the moment that the
-/// unblock has written the map, every call passes, until the number is blocked again.
+// As `palang block add` and `palang unblock` do it, by number and by prefix: from the moment that the
+// unblock has written the map, every call passes, until the number is blocked again.
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn an_unblocked_number_passes_from_the_moment_that_the_map_says_so() {

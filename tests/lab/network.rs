@@ -18,7 +18,7 @@ pub struct Lab {
 }
 
 impl Lab {
-    /// A lab with namespaces `palang-<pid>-<n>-<name>-gate` and `…-trunk`.
+    /// Builds a lab with namespaces `palang-<pid>-<n>-<name>-gate` and `…-trunk`.
     ///
     /// # Panics
     /// When it cannot be built, which names the command that failed.
@@ -38,19 +38,19 @@ impl Lab {
         lab
     }
 
-    /// The gate's network namespace, as a file.
+    /// Returns the file of the gate's network namespace.
     #[must_use]
     pub fn gate_namespace(&self) -> std::path::PathBuf {
         self.gate.path()
     }
 
-    /// A command that runs `program` in the gate's namespace, with the pid of the command.
+    /// Returns a command that runs `program` in the gate's namespace, with the pid of the command.
     #[must_use]
     pub fn command_in_gate(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
         self.gate.command(program)
     }
 
-    /// A command that runs `program` in the trunk's namespace, with the pid of the command.
+    /// Returns a command that runs `program` in the trunk's namespace, with the pid of the command.
     #[must_use]
     pub fn command_in_trunk(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
         self.trunk.command(program)
@@ -80,7 +80,7 @@ impl Lab {
         self.trunk.ip(&["link", "del", TRUNK_INTERFACE]);
     }
 
-    /// The veth pair, with the same names and addresses each time.
+    /// Creates the veth pair, with the same names and addresses each time.
     ///
     /// # Panics
     /// When there is one already.
@@ -121,7 +121,7 @@ impl Lab {
         }
     }
 
-    /// The veth pair deleted and made anew: another interface with the same name.
+    /// Deletes the veth pair and creates it again: another interface with the same name.
     ///
     /// # Panics
     /// When `ip` fails.

@@ -29,13 +29,13 @@ pub struct Arrival {
 }
 
 impl Arrival {
-    /// Its Call-ID; empty where it has none.
+    /// Returns its Call-ID; empty where it has none.
     #[must_use]
     pub fn call_id(&self) -> &str {
         message::header(&self.message, "Call-ID").unwrap_or_default()
     }
 
-    /// User part of its From header; empty where it has none.
+    /// Returns the user part of its From header; empty where it has none.
     #[must_use]
     pub fn from_user(&self) -> &str {
         message::from_user(&self.message).unwrap_or_default()
@@ -59,7 +59,7 @@ pub(super) struct Inbox {
 }
 
 impl Lab {
-    /// A UDP socket on `port` of the gate, read by a thread of its own.
+    /// Opens a UDP socket on `port` of the gate, read by a thread of its own.
     ///
     /// # Panics
     /// When the kernel gives none.
@@ -87,13 +87,13 @@ impl Receiver {
         Receiver { port, inbox, thread: Some(thread) }
     }
 
-    /// Its port.
+    /// Returns its port.
     #[must_use]
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// What has arrived up to now.
+    /// Returns the datagrams that have arrived up to now.
     #[must_use]
     pub fn arrivals(&self) -> Vec<Arrival> {
         self.inbox.lock().clone()

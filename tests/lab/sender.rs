@@ -13,7 +13,7 @@ pub struct Sender {
 }
 
 impl Lab {
-    /// A UDP socket of the trunk.
+    /// Opens a UDP socket of the trunk.
     ///
     /// # Panics
     /// When the kernel gives none.

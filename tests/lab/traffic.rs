@@ -62,7 +62,8 @@ pub struct Record {
 }
 
 impl Record {
-    /// The INVITEs of a caller that surely met the gate `during` that time: they were sent after
+    /// Returns the INVITEs of a caller that surely met the gate `during` that time: they were sent
+    /// after
     /// its start, and had been judged by its end. `..` is all of them.
     ///
     /// # Panics
@@ -77,7 +78,7 @@ impl Record {
         self.invites.iter().filter(|invite| &*invite.caller == caller).filter(within).collect()
     }
 
-    /// Those of [`Record::sent`] that arrived.
+    /// Returns the INVITEs of [`Record::sent`] that arrived.
     ///
     /// # Panics
     /// When the traffic had no such caller.
@@ -87,7 +88,7 @@ impl Record {
         invites
     }
 
-    /// Those of [`Record::sent`] that did not arrive, because the gate stopped them.
+    /// Returns the INVITEs of [`Record::sent`] that did not arrive, because the gate stopped them.
     ///
     /// # Panics
     /// When the traffic had no such caller, or the lab itself lost packets.
@@ -169,7 +170,7 @@ impl<'a> Traffic<'a> {
         Traffic { lab, shared, thread: Some(thread), lost_before }
     }
 
-    /// How many INVITEs have been sent up to now.
+    /// Returns how many INVITEs have been sent up to now.
     #[must_use]
     pub fn count(&self) -> usize {
         self.shared.count.load(Ordering::Relaxed)
@@ -242,7 +243,7 @@ impl Drop for Traffic<'_> {
 }
 
 impl Shared {
-    /// What arrived of this traffic's INVITEs, by Call-ID: when, and its From user.
+    /// Returns arrival time and From user of this traffic's INVITEs that arrived, by Call-ID.
     fn arrived(&self) -> HashMap<String, (u64, String)> {
         let prefix = format!("{}-", self.id);
         let mut arrived = HashMap::new();
@@ -257,7 +258,7 @@ impl Shared {
         arrived
     }
 
-    /// The sending thread.
+    /// Runs the sending thread.
     fn send(&self, sender: &Sender, interval: Duration, at_most: usize) -> Sent {
         stay_on_this_cpu();
         let mut sent = Sent::default();

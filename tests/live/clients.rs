@@ -120,12 +120,12 @@ fn look(maps: &Maps, subjects: &[Subject]) -> Look {
     }
 }
 
-/// The configuration of a round.
+/// Returns a configuration with this second port.
 fn config(port: u16) -> String {
     format!("ports = [5060, {port}]\n[limits]\nblocks = 1000\n")
 }
 
-/// What a change is about, and whether it lets through; of one with a place in the order.
+/// Returns the key of a change with a place in the order, and whether it lets through.
 fn about(act: Act, number: usize) -> Option<(Key, bool)> {
     Some(match act {
         Act::Block => (Key::Block(number), false),
@@ -140,7 +140,7 @@ fn about(act: Act, number: usize) -> Option<(Key, bool)> {
     })
 }
 
-/// The request for a change: method, path, body. A reload is none.
+/// Returns the request for a change: method, path, body. A reload has none.
 fn request(act: Act, number: usize, mark: &str) -> (&'static str, String, String) {
     let text = NUMBERS[number];
     // Overrides whose ends are nearer than 2 s are the same for the store.
@@ -178,7 +178,7 @@ fn request(act: Act, number: usize, mark: &str) -> (&'static str, String, String
     }
 }
 
-/// One client's change; what it was answered, where it changed something. `superseded` counts those
+/// Makes one client's change, and returns the answer, where it changed something. `superseded` counts those
 /// that a later one has overtaken.
 fn act(
     daemon: &Daemon,
@@ -244,7 +244,7 @@ fn stored(store: &Connection, kind: u8) -> Vec<Option<u64>> {
     NUMBERS.iter().map(rule).collect()
 }
 
-/// What the audit says of blocks and allows: their last records.
+/// Returns the last records of the audit for blocks and allows.
 fn audited(gate: &Gate) -> HashMap<(String, bool), (String, u64)> {
     let mut last = HashMap::new();
     for row in gate.audit() {
@@ -258,7 +258,7 @@ fn audited(gate: &Gate) -> HashMap<(String, bool), (String, u64)> {
     last
 }
 
-/// What is not one in kernel and store.
+/// Returns what is out of sync between kernel and store.
 fn disagreements(maps: &Maps, store: &Connection) -> Vec<String> {
     let mut found = Vec::new();
     let mut same = |what: String, kernel: Value, other: Value| {
@@ -285,7 +285,7 @@ fn disagreements(maps: &Maps, store: &Connection) -> Vec<String> {
     found
 }
 
-/// Whether the last answer of each key is what the kernel has.
+/// Returns whether the last answer of each key is what the kernel has.
 fn last_answers(done: &[Done], look: &Look) -> Vec<String> {
     let mut last: HashMap<Key, &Done> = HashMap::new();
     for one in done {
@@ -485,7 +485,7 @@ fn eight_clients_at_once_leave_one_truth() {
     assert!(daemon.cli(&["audit", "verify"]).code == 0);
 }
 
-/// Whether a key lets through.
+/// Returns whether a key lets through.
 fn is_open(key: Key, look: &Look) -> bool {
     match key {
         Key::Mode => !look.enforces,

@@ -38,7 +38,7 @@ fn doctor(daemon: &Daemon) -> Command {
     command
 }
 
-/// One check of what it said.
+/// Returns one check of its report.
 #[track_caller]
 fn one(stdout: &str, check: &str) -> Told {
     let checks = stdout.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
@@ -55,7 +55,7 @@ fn look(daemon: &Daemon, check: &str) -> Told {
     one(&run::run(&mut doctor(daemon)).stdout, check)
 }
 
-/// Does what a check says mends it, as a person would type it.
+/// Runs the command that a check names as its cure, as a person would type it.
 fn mend(gate: &Gate, command: &str) {
     let folder = gate.daemon.folder().join("bin");
     let program = folder.join("palang");
@@ -224,7 +224,7 @@ fn a_daemon_that_is_dead_hangs_or_is_another() {
     }
 }
 
-/// As after an upgrade whose daemon was not started yet: what judges is not what this palang knows.
+// As after an upgrade whose daemon was not started yet: what judges is not what this palang knows.
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn a_program_of_another_build() {

@@ -64,7 +64,7 @@ fn send(lab: &Lab, count: usize) {
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn in_a_flood_every_attempt_has_a_record_or_is_counted_as_lost() {
+fn attempt_in_a_flood_has_a_record_or_is_counted_as_lost() {
     let lab = Lab::new("flood");
     let gate = Gate::start(&lab, &format!("{RECORDS}[evidence]\nmax_calls = 100"));
     gate.does(&["block", "add", BLOCKED, "--for", "1h", "--reason", "prank"]);
@@ -105,7 +105,7 @@ fn in_a_flood_every_attempt_has_a_record_or_is_counted_as_lost() {
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn as_many_of_each_kind_come_out_as_went_in() {
+fn attempts_of_each_kind_that_come_out_are_as_many_as_went_in() {
     let lab = Lab::new("each-kind");
     let metrics = "[metrics]\nlisten = \"127.0.0.1:9113\"\n[evidence]";
     let gate = Gate::start(&lab, &format!("{RECORDS}{metrics}"));

@@ -30,7 +30,7 @@ fn ip(lab: &Lab, arguments: &str) {
     run::must(lab.command_in_gate("ip").args(arguments.split(' ')));
 }
 
-/// Another pair between trunk and gate.
+/// Creates another pair between trunk and gate.
 fn add_second(lab: &Lab) {
     let queues = "numtxqueues 1 numrxqueues 1";
     ip(lab, &format!("link add gate1 {queues} type veth peer name trunk1 {queues}"));
@@ -50,7 +50,7 @@ fn add_second(lab: &Lab) {
     }
 }
 
-/// Whether an INVITE to the second interface arrives. One from somebody innocent after it tells
+/// Returns whether an INVITE to the second interface arrives. One from somebody innocent after it tells
 /// when it would have.
 fn passes_second(lab: &Lab, receiver: &Receiver, caller: &str) -> bool {
     let to: SocketAddr = format!("{SECOND_ADDRESS}:5060").parse().expect("an address");
@@ -70,7 +70,7 @@ fn passes_second(lab: &Lab, receiver: &Receiver, caller: &str) -> bool {
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn made_anew_an_interface_gets_the_filter_again() {
+fn interface_made_again_gets_the_filter_again() {
     let lab = Lab::new("anew");
     let mut daemon = Daemon::start(&lab, "");
     let api = Api::of(&daemon);
@@ -164,7 +164,7 @@ fn another_program_on_the_interface_is_named_and_waited_for() {
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn generic_only_when_asked_for() {
+fn generic_mode_is_used_only_when_asked_for() {
     let lab = Lab::new("generic");
     // `lo` has no native XDP.
     let interfaces = "interfaces = [\"lo\", \"gate0\"]";
@@ -197,7 +197,7 @@ fn generic_only_when_asked_for() {
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn whoever_takes_it_off_is_obeyed_and_attach_brings_it_back() {
+fn detached_filter_stays_off_until_attach_brings_it_back() {
     let lab = Lab::new("off");
     add_second(&lab);
     let mut daemon = Daemon::start(&lab, "interfaces = [\"gate0\", \"gate1\"]");

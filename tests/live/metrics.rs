@@ -26,7 +26,7 @@ pub fn scrape(lab: &Lab) -> String {
     answer.text()
 }
 
-/// The value of one series, as it is written.
+/// Returns the value of one series, as it is written.
 #[track_caller]
 pub fn value(metrics: &str, series: &str) -> u64 {
     let line = metrics.lines().find(|line| line.starts_with(&format!("{series} ")));
@@ -50,7 +50,7 @@ impl Drop for Prometheus {
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn what_was_sent_is_what_is_counted() {
+fn counters_are_those_of_the_calls_that_were_sent() {
     let lab = Lab::new("metrics");
     let gate = Gate::start(&lab, CONFIG);
     gate.does(&["block", "add", BLOCKED, "--for", "1h", "--reason", "prank"]);
@@ -121,7 +121,7 @@ fn what_was_sent_is_what_is_counted() {
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn promtool_takes_it_and_a_real_prometheus_scrapes_it() {
+fn metrics_are_taken_by_promtool_and_prometheus() {
     let lab = Lab::new("prometheus");
     let gate = Gate::start(&lab, CONFIG);
     assert!(gate.passes(FREE));
@@ -197,7 +197,7 @@ fn promtool_takes_it_and_a_real_prometheus_scrapes_it() {
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn ready_is_who_has_the_filter_on_its_interfaces() {
+fn daemon_is_ready_when_its_interfaces_have_the_filter() {
     let lab = Lab::new("ready");
     let mut gate = Gate::start(&lab, CONFIG);
     assert_eq!(ask(&lab, 9113, "/healthz").text(), "ok\n");

@@ -191,7 +191,7 @@ impl<'a> Slow<'a> {
     }
 }
 
-/// A number that is another one each time.
+/// Returns a number that differs each time.
 fn rand() -> u16 {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
     now.subsec_micros() as u16
@@ -257,7 +257,7 @@ fn an_unblock_is_not_undone_by_an_older_block() {
     );
 }
 
-/// There is nothing to unblock yet, and there never will be.
+// There is nothing to unblock yet, and there never will be.
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn an_unblock_stops_a_block_that_waits() {
@@ -394,8 +394,8 @@ fn an_unblock_is_not_undone_by_an_older_report() {
     );
 }
 
-/// A block is in the store, an unblock that was accepted after it is in the map, and neither is
-/// where the other is when the daemon is killed.
+// A block is in the store, an unblock that was accepted after it is in the map, and neither is
+// where the other is when the daemon is killed.
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn an_unblock_that_overtook_a_stored_block_outlives_a_kill() {
@@ -427,8 +427,8 @@ fn an_unblock_that_overtook_a_stored_block_outlives_a_kill() {
     }
 }
 
-/// Root's hand on the maps has no place in the order, but what it did while a removal waited is
-/// later than the removal.
+// Root's hand on the maps has no place in the order, but what it did while a removal waited is
+// later than the removal.
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn an_allow_by_hand_is_not_undone_by_an_older_removal() {
@@ -454,7 +454,7 @@ fn an_allow_by_hand_is_not_undone_by_an_older_removal() {
     assert!(is_allowed(&slow.gate.maps(), number));
 }
 
-/// A reload writes ports and trunks, and the mode with them.
+// A reload writes ports and trunks, and the mode with them.
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn a_reload_undoes_no_mode_and_a_mode_no_reload() {

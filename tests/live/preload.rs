@@ -85,7 +85,7 @@ time_t time(time_t *where) {
 pub struct Clock(PathBuf);
 
 impl Clock {
-    /// The clock of a daemon, from its next start on.
+    /// Gives a daemon a clock, from its next start on.
     pub fn of(daemon: &mut Daemon) -> Clock {
         let file = daemon.folder().join("the-clock-is-off-by");
         let library = library(daemon.folder(), CLOCK);

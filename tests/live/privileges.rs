@@ -88,7 +88,7 @@ fn backups_go_where_the_configuration_says_and_nowhere_else() {
     }
 }
 
-/// What is readable for everybody, and for root all the more, is not for the daemon.
+// What is readable for everybody, and for root all the more, is not for the daemon.
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn files_outside_its_folders_are_closed() {

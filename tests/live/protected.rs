@@ -13,7 +13,7 @@ const OTHER: &str = "+6281300000001";
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn what_is_protected_or_too_short_is_refused_with_its_rule_and_ignored_in_the_map() {
+fn block_of_a_protected_or_short_number_is_refused_and_ignored_in_the_map() {
     let lab = Lab::new("never-blocked");
     let mut gate = Gate::start(
         &lab,

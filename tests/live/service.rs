@@ -25,7 +25,7 @@ impl Manager {
         Manager { socket, path: path.display().to_string() }
     }
 
-    /// The next datagram with such a line; its lines.
+    /// Returns the lines of the next datagram with such a line.
     fn wait_for(&self, wanted: &str) -> Vec<String> {
         let mut datagram = [0; 4096];
         let deadline = Instant::now() + LONGEST;
@@ -94,7 +94,7 @@ fn ready_means_that_it_answers_and_the_watchdog_hears_of_it() {
     assert_eq!(daemon.wait_for_end(), 0);
 }
 
-/// Stopped with SIGSTOP it is as dead as a process can be that is still there.
+// Stopped with SIGSTOP it is as dead as a process can be that is still there.
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn the_watchdog_is_silent_when_the_daemon_hangs() {
@@ -226,7 +226,7 @@ fn a_broken_configuration_keeps_the_old_one() {
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn it_ends_at_once_and_with_success_whoever_is_connected() {
+fn daemon_with_clients_ends_at_once_and_with_success() {
     let lab = Lab::new("end");
     let mut daemon = Daemon::start(&lab, "");
     enforce(&daemon);

@@ -24,7 +24,7 @@ const PERMANENT: &str = "+6281600000001";
 const CALLERS: [&str; 5] = [FIRST, SECOND, PREFIXED, FREE, ALLOWED];
 const PASSING: [&str; 2] = [FREE, ALLOWED];
 
-/// A gate that lets only [`PASSING`] through.
+/// Starts a gate that lets only [`PASSING`] through.
 fn refusing(lab: &Lab) -> Gate<'_> {
     let gate = Gate::start(lab, "");
     let redial = ["--permanent", "--reason", "prank", "--redial", "3/10m/30m"];
@@ -52,7 +52,7 @@ fn remove_store(gate: &Gate<'_>) {
     }
 }
 
-/// The red finding of maps that do not follow the store.
+/// Returns the red finding of maps that do not follow the store.
 fn held(gate: &Gate<'_>) -> Option<String> {
     gate.findings().into_iter().find(|told| told.contains("palang store adopt --from-maps"))
 }
@@ -137,7 +137,7 @@ fn a_store_that_is_missing_at_the_start_empties_no_map() {
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn whoever_wants_the_new_store_gets_it() {
+fn new_store_is_taken_when_the_operator_asks_for_it() {
     let lab = Lab::new("store-new");
     let mut gate = refusing(&lab);
     assert_eq!(gate.daemon.stop(), 0);
@@ -168,7 +168,7 @@ fn whoever_wants_the_new_store_gets_it() {
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn an_older_store_is_followed_only_when_somebody_says_so() {
+fn older_store_is_followed_only_when_the_operator_says_so() {
     let lab = Lab::new("store-older");
     let mut gate = refusing(&lab);
     let copy = gate.daemon.folder().join("copy.db");
@@ -232,7 +232,7 @@ fn an_older_store_is_followed_only_when_somebody_says_so() {
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn what_goes_into_a_deleted_file_is_not_said_to_be_stored() {
+fn change_in_a_deleted_file_is_not_said_to_be_stored() {
     let lab = Lab::new("store-deleted");
     let mut gate = refusing(&lab);
     remove_store(&gate);
@@ -258,7 +258,7 @@ fn what_goes_into_a_deleted_file_is_not_said_to_be_stored() {
     }
 }
 
-/// What was answered is in the file, or in a log that somebody may delete.
+// What was answered is in the file, or in a log that somebody may delete.
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn a_deleted_log_takes_no_answered_block_with_it() {
@@ -389,7 +389,7 @@ fn blocks_that_end_together_leave_store_and_map_and_make_room() {
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn what_fails_in_the_background_is_in_the_status() {
+fn failure_in_the_background_is_in_the_status() {
     let lab = Lab::new("chores");
     let gate = refusing(&lab);
     let conn = Connection::open(store(&gate)).unwrap();
@@ -463,7 +463,7 @@ fn a_store_that_is_too_large_loses_its_oldest_calls() {
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn no_way_in_takes_words_without_a_bound() {
+fn texts_of_every_command_and_route_have_a_bound() {
     let lab = Lab::new("words");
     let gate = refusing(&lab);
     let long = "x".repeat(1001);

@@ -94,17 +94,18 @@ pub fn places() -> Vec<PathBuf> {
 }
 
 impl Toolchain {
-    /// Which pair this is, for people: "rustc 1.96.0 (LLVM 22.1.8), bpf-linker 0.13.0".
+    /// Returns the name of this pair: "rustc 1.96.0 (LLVM 22.1.8), bpf-linker 0.13.0".
     pub fn name(&self) -> String {
         format!("{}, bpf-linker {BPF_LINKER}", self.rustc_version)
     }
 
-    /// The files whose change means that the object is out of date.
+    /// Returns the files whose change means that the object is out of date.
     pub fn programs(&self) -> [PathBuf; 2] {
         [self.bin.join("rustc"), self.linker.clone()]
     }
 
-    /// The command that compiles an object of the workspace at `root`; what it makes lies at
+    /// Returns the command that compiles an object of the workspace at `root`; what it makes lies
+    /// at
     /// [`object_in`] the same `target_dir`.
     pub fn build(&self, object: &str, root: &Path, target_dir: &Path) -> Command {
         let mut command = self.cargo(&self.bin.join("cargo"), "build", root, target_dir);
@@ -112,12 +113,12 @@ impl Toolchain {
         command
     }
 
-    /// Whether [`Toolchain::clippy`] can work.
+    /// Returns whether [`Toolchain::clippy`] can work.
     pub fn has_clippy(&self) -> bool {
         self.bin.join("cargo-clippy").exists()
     }
 
-    /// The command that runs clippy on the kernel program, if this toolchain has clippy.
+    /// Returns the command that runs clippy on the kernel program, if this toolchain has clippy.
     pub fn clippy(&self, root: &Path, target_dir: &Path) -> Option<Command> {
         let clippy = self.bin.join("cargo-clippy");
         self.has_clippy().then(|| self.cargo(&clippy, "clippy", root, target_dir))
@@ -153,17 +154,17 @@ impl Toolchain {
     }
 }
 
-/// Whether the kernel program is to log every judgement, for debugging.
+/// Returns whether the kernel program is to log every judgement, for debugging.
 pub fn has_log() -> bool {
     env::var_os(LOG_VARIABLE).is_some_and(|value| value == "1")
 }
 
-/// Where [`Toolchain::build`] puts an object.
+/// Returns the path at which [`Toolchain::build`] puts an object.
 pub fn object_in(target_dir: &Path, object: &str) -> PathBuf {
     target_dir.join(TARGET).join("release").join(object)
 }
 
-/// The linker of the pinned version, in PATH or where `cargo install` puts it.
+/// Returns the linker of the pinned version, in PATH or where `cargo install` puts it.
 ///
 /// # Errors
 /// "not found" or which version was found.
@@ -210,7 +211,7 @@ fn cargo_home() -> Option<PathBuf> {
     set.or_else(|| env::home_dir().map(|home| home.join(".cargo")))
 }
 
-/// Debian's `rustc-web`, which brings a compiled `core` for BPF in a package.
+/// Finds Debian's `rustc-web`, which brings a compiled `core` for BPF in a package.
 fn debian() -> Result<(PathBuf, Core, PathBuf, String), String> {
     let bin = PathBuf::from("/usr/bin");
     if !bin.join("rustc").exists() || !bin.join("cargo").exists() {
@@ -226,7 +227,7 @@ fn debian() -> Result<(PathBuf, Core, PathBuf, String), String> {
     Ok((bin, Core::Shipped, sysroot, version))
 }
 
-/// rustup's nightly with the source of `core`.
+/// Finds rustup's nightly with the source of `core`.
 fn nightly() -> Result<(PathBuf, Core, PathBuf, String), String> {
     let mut rustc = Command::new("rustup");
     clean_environment(&mut rustc);
@@ -290,7 +291,7 @@ pub fn clean_environment(command: &mut Command) {
     }
 }
 
-/// What a program prints.
+/// Returns the output of a program.
 fn output(command: &mut Command) -> Result<String, String> {
     let program = command.get_program().to_string_lossy().into_owned();
     let output = command.output().map_err(|error| format!("cannot run {program}: {error}"))?;

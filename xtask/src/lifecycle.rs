@@ -53,7 +53,7 @@ fn root(folder: &Path) -> Result<PathBuf> {
     Ok(root)
 }
 
-/// `palang-1.deb`, `palang-2.deb`, which is the same, only newer, and `palang.rpm`.
+/// Makes `palang-1.deb`, `palang-2.deb` (the same, only newer) and `palang.rpm`.
 fn packages(folder: &Path, made: &Made) -> Result<PathBuf> {
     let packages = folder.join("packages");
     let tree = packages.join("tree");

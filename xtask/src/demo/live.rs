@@ -137,7 +137,8 @@ impl Drop for Stage<'_> {
     }
 }
 
-/// A program in a namespace, with our own `/sys`, where the BPF file system is.
+/// Returns a command that runs a program in a namespace, with our own `/sys`, where the BPF file
+/// system is.
 fn within(namespace: &str, program: &Path) -> Command {
     let mut command = Command::new("nsenter");
     command.arg(format!("--net=/run/netns/{namespace}")).arg(program);

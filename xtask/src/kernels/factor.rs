@@ -20,7 +20,7 @@ pub struct Factor {
 }
 
 impl Factor {
-    /// Whether one kernel needs too many instructions beside the others.
+    /// Returns whether one kernel needs too many instructions beside the others.
     pub fn is_too_high(&self) -> bool {
         u64::from(self.most) * 2 > u64::from(self.median) * HALVES
     }

@@ -114,7 +114,7 @@ fn load(text: &str) -> Option<(String, Load)> {
     Some((program.to_owned(), load))
 }
 
-/// The 12 of "ok. 12 passed; 0 failed".
+/// Returns the 12 of "ok. 12 passed; 0 failed".
 fn number_before(text: &str, word: &str) -> u32 {
     let before = text.split(word).next().unwrap_or_default();
     before.rsplit(' ').next().and_then(|number| number.parse().ok()).unwrap_or(0)
@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn everything_else_is_bad() {
+    fn other_outcomes_are_bad() {
         for (log, failure) in [
             ("", "ended too early"),
             ("Kernel panic - not syncing", "ended too early"),

@@ -77,7 +77,7 @@ fn arm64_cargo(apt: &Apt, unpacked: &Path) -> Result<(Command, String)> {
     Ok((cargo, flags))
 }
 
-/// Whether the compiler that builds everything has a standard library for a target.
+/// Returns whether the compiler that builds everything has a standard library for a target.
 fn has_std(target: &str) -> Result<bool> {
     let mut rustc = Command::new("rustc");
     rustc.current_dir(shell::root()).args(["--print", "target-libdir", "--target", target]);
@@ -101,7 +101,7 @@ fn build(mut cargo: Command, flags: &str, folder: &Path, arch: Arch) -> Result<P
     program.with_context(|| format!("cargo did not tell where the test program {TEST} lies"))
 }
 
-/// The path in cargo's message about our test program.
+/// Returns the path in cargo's message about our test program.
 fn executable(message: &str) -> Option<PathBuf> {
     let message: Value = serde_json::from_str(message).ok()?;
     let ours = message["reason"] == "compiler-artifact" && message["target"]["name"] == TEST;
