@@ -124,7 +124,7 @@ fn grace_ends_on_time_and_with_the_setting() {
     assert!(!arrives(&lab, &receiver, BLOCKED));
 }
 
-// What a program sends out of a file's pages is not copied: behind the headers the packet has no
+// A packet that a program sends out of a file's pages is not copied: after the headers it has no
 // byte of its own, and the filter has to ask for the rest.
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]

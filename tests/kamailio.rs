@@ -17,7 +17,7 @@ use palang_tests::lab::{Daemon, Lab};
 const SIP: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 5060);
 const CHECK: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 9112);
 const REFUSED: u16 = 603;
-/// What the configuration of these tests answers to a call that goes on.
+/// The answer of these tests' configuration to a call that goes on.
 const GOES_ON: u16 = 299;
 
 const BLOCKED: &str = "+6281200000001";
@@ -262,7 +262,7 @@ fn request(method: &str, from: &str, to: &str) -> String {
     )
 }
 
-/// A Kamailio that answers 299 to whatever `route(PALANG)` lets go on.
+/// A Kamailio that answers 299 to each request that `route(PALANG)` lets go on.
 struct Kamailio<'a> {
     lab: &'a Lab,
     folder: tempfile::TempDir,
@@ -361,7 +361,7 @@ fn status(answer: &str) -> u16 {
     code.unwrap_or_else(|| panic!("no SIP answer: {answer:?}"))
 }
 
-/// What the check endpoint does when it is asked for a number.
+/// The reaction of the check endpoint to a question for a number.
 #[derive(Clone, Debug)]
 enum Answer {
     /// A status line (and headers), and a body.
@@ -380,7 +380,7 @@ impl Answer {
     }
 }
 
-/// Stands for the daemon's check endpoint: answers by a table, `pass` what is not in it, and
+/// Replaces the daemon's check endpoint: answers by a table, `pass` for other numbers, and
 /// keeps what it was asked.
 struct CheckServer {
     shared: Arc<CheckState>,
@@ -466,7 +466,7 @@ impl CheckState {
                 return;
             }
         };
-        // Who gave up does not hear it.
+        // A client that gave up does not hear it.
         let _ = stream.write_all(text.as_bytes());
     }
 }

@@ -1,4 +1,4 @@
-//! What is promised for a million blocks and a million calls, by the daemon in its own sandbox:
+//! The promises for a million blocks and a million calls, by the daemon in its own sandbox:
 //! import, export, erase, verify, backup, comparison, mass expiry, retention.
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test panics where it fails")]
 

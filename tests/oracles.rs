@@ -29,7 +29,7 @@ use rvoip_sip_core::types::uri::{Scheme, Uri};
 
 // ---------------------------------------------------------------- The oracles
 
-/// What a stack reads in a `From`: whether the scheme is `sips`, and the user without escapes.
+/// A `From` as a stack reads it: whether the scheme is `sips`, and the user without escapes.
 type Read = (bool, String);
 
 /// Returns an INVITE with this header field, name included.
@@ -79,7 +79,7 @@ fn user(field: &str) -> Option<String> {
     let message = invite(field);
     let plain = rvoip(&message).filter(|read| Some(read) == ezk(&message).as_ref())?;
     // They undo the escapes before they hand out the user, and `%3B` looks like `;` then. With
-    // each `%` escaped once more they hand out what stands there.
+    // each `%` escaped once more they hand out the text as it is.
     let message = invite(&field.replace('%', "%25"));
     let raw = rvoip(&message).filter(|read| Some(read) == ezk(&message).as_ref())?;
     (raw.0 == plain.0 && unescape(&raw.1)? == plain.1).then_some(raw.1)
@@ -142,7 +142,7 @@ fn number(user: &str) -> Option<String> {
         }
         _ => return None,
     };
-    // E.164: 15 digits at most, no country code begins with 0. Behind 62 a national number
+    // E.164: 15 digits at most, no country code begins with 0. After 62 a national number
     // follows, which has no 0 in front; other countries' are 7 digits at least.
     let possible = match number.strip_prefix("62") {
         Some(national) => !national.is_empty() && !national.starts_with('0'),
@@ -255,7 +255,7 @@ fn from_fields(text: &str) -> Vec<String> {
     let mut open = false;
     for line in text.lines() {
         let folded = line.starts_with([' ', '\t']);
-        let start = line.trim_start(); // some seeds stand indented in another file
+        let start = line.trim_start(); // some seeds are indented in another file
         let name = start.split(':').next().unwrap_or("").trim_end();
         if name.len() < start.len()
             && (name.eq_ignore_ascii_case("from") || name.eq_ignore_ascii_case("f"))

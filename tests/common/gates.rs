@@ -36,7 +36,7 @@ pub fn only(program: Program) -> Plan {
     Plan { features: Features { buffer_helpers, ..plan.features }, ..plan }
 }
 
-/// Both gates with one policy. Whatever they judge, they must agree in every byte.
+/// Both gates with one policy. They must agree in every byte of every verdict.
 pub struct Gates {
     host: HostGate,
     kernel: Replay,
@@ -176,7 +176,7 @@ fn write_lists(maps: &Maps, old: &Policy, new: &Policy) -> Result<(), Error> {
 /// Returns the reason of an event.
 ///
 /// # Panics
-/// When it is none.
+/// When it is not an event.
 #[must_use]
 pub fn reason(event: &Event) -> Reason {
     Reason::from_number(event.reason).expect("a known reason")

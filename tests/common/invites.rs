@@ -14,7 +14,7 @@ use serde::Deserialize;
 pub struct Invite {
     /// Its name.
     pub name: String,
-    /// What it shows.
+    /// The point that it shows.
     pub why: String,
     /// The trunk's plan where it is not the default.
     #[serde(default)]

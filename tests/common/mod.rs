@@ -1,4 +1,4 @@
-//! What the tests of the kernel program share: fixtures, packets, and the two gates side by side.
+//! Shared by the tests of the kernel program: fixtures, packets, and the two gates side by side.
 
 pub mod gates;
 pub mod invites;

@@ -10,9 +10,9 @@ pub enum Change {
     Set(Index, u8),
     /// Bytes more.
     Insert(Index, Vec<u8>),
-    /// So many bytes less.
+    /// This number of bytes less.
     Remove(Index, u8),
-    /// A line that stands somewhere else as well.
+    /// A line that is also at another place.
     RepeatLine(Index, Index),
     /// A line less.
     RemoveLine(Index),
@@ -22,7 +22,7 @@ pub enum Change {
 
 /// Makes one change of any kind.
 pub fn change() -> impl Strategy<Value = Change> {
-    // What the reader looks for, more often than chance would bring it.
+    // Bytes that the reader looks for, more often than chance would bring them.
     let tokens = [
         "\r\n",
         "\n",

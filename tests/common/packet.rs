@@ -9,7 +9,7 @@ pub const SOURCE4: [u8; 4] = [10, 0, 0, 1];
 const DESTINATION4: [u8; 4] = [10, 0, 0, 2];
 const MAC: [[u8; 6]; 2] = [[2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2]];
 
-/// What stands around the message.
+/// The layers around the message.
 #[derive(Clone, Copy, Debug)]
 pub struct Layers {
     /// IPv6 instead of IPv4.

@@ -1,5 +1,5 @@
 //! A second reader, as simple as can be: lines, splits, and no table. It only has to
-//! confirm what was refused, so whatever it does not like is a doubt.
+//! confirm what was refused, so each oddity is a doubt.
 
 use filter_common::number::Number;
 

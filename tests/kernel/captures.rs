@@ -154,7 +154,7 @@ fn captures_are_judged_as_expected() {
                     row.to_tag = "-".into();
                 }
                 match expected {
-                    // What the slim reader does not read to its end passes.
+                    // A message that the slim reader does not read to its end passes.
                     Some(expected) if is_slim && row.reason == "headers-cut" => expected.clone(),
                     _ => row,
                 }

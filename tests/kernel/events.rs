@@ -1,4 +1,4 @@
-//! Counters and events: every packet is counted, every attempt is told once or counted as lost.
+//! Counters and events: every packet is counted, every attempt is reported once or counted as lost.
 
 use filter_common::abi::EvidenceStats;
 use filter_common::number::{Digits, Number};

@@ -1,5 +1,5 @@
-//! The promise, over random days: whoever has a way out is let through, and nobody is refused but by
-//! a live block. What holds is told once more here, without the code of the gate.
+//! The promise, over random days: a caller with a way out is let through, and nobody is refused but by
+//! a live block. This file computes the verdict once more, without the code of the gate.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -17,7 +17,7 @@ use crate::{NOW, SECOND};
 
 /// Everybody who calls.
 const NUMBERS: [&str; 4] = ["6281200000001", "6281200000002", "6281277777777", "6281300000001"];
-/// What lists are about: the numbers, and prefixes of some of them.
+/// The subjects of lists: the numbers, and prefixes of some of them.
 const SUBJECTS: [&str; 7] =
     [NUMBERS[0], NUMBERS[1], NUMBERS[2], NUMBERS[3], "62812", "6281", "6281200*"];
 /// Seconds of call-back grace.
@@ -53,7 +53,7 @@ enum Step {
         flags: u8,
         seconds: u64,
     },
-    /// A block that is taken out of the map, or lifted in it.
+    /// A block that is removed from the map, or lifted in it.
     Unblock {
         subject: usize,
         lifted: bool,
@@ -120,7 +120,7 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// What the promise rests on, as a person would keep it in mind.
+/// The state that the promise rests on, as a person would keep it in mind.
 #[derive(Default)]
 struct Mind {
     /// When each number was called last.
@@ -374,7 +374,7 @@ fn caller_with_a_way_out_passes_and_nobody_without_a_block_is_refused() {
     let outcomes = RefCell::new(HashMap::<&str, usize>::new());
     let begins = Cell::new(NOW);
     let outcome = TestRunner::new(config).run(&prop::collection::vec(step(), 40..100), |steps| {
-        // Far from the day before: what an LRU map forgets is not told.
+        // Far from the day before: nobody knows what an LRU map forgets.
         begins.set(begins.get() + 1_000_000 * SECOND);
         let mut gates = gates.borrow_mut();
         gates.replace(&nothing());

@@ -1,5 +1,5 @@
-//! Generated and mutated messages: host and kernel agree on all of them, every spelling of
-//! a number is that number, and nothing is refused that a second reader finds doubtful.
+//! Generated and mutated messages: host and kernel agree on all of them. Every spelling of
+//! a number is that number. No message is refused that a second reader finds doubtful.
 
 use std::cell::RefCell;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -145,7 +145,7 @@ fn frames_of_noise_pass() {
     let mut policy = Policy::default();
     policy.block(Subject::Prefix(Digits::parse("6").unwrap()), 0, 0);
     let gates = RefCell::new(Gates::new(&policy));
-    // Behind real headers up to a random depth.
+    // After real headers up to a random depth.
     let whole =
         Layers::ALL.map(|layers| layers.frame(b"INVITE sip:112@x SIP/2.0\r\nFrom: <sip:+6"));
     let strategy =

@@ -95,7 +95,7 @@ fn called_number_of_an_invite_is_read() {
         (callback("sips:081234567890@x"), true),
         (callback("tel:+6281234567890"), true),
         (behind_to.clone(), true),
-        // The headers behind `To` are not there.
+        // The headers after `To` are not there.
         (whole.split("Call-ID").next().unwrap().to_owned(), true),
         (whole.split("To:").next().unwrap().to_owned(), false),
         (whole.replace("To: <sip:+6281234567890@x>", "To: <sip:+6281234567890@x>;tag=2"), false),

@@ -16,7 +16,7 @@ use palang_tests::common::verifier::{Load, watch};
 /// they were 250,000.
 const VERIFIED_MAX: u32 = 480_000;
 
-/// The same of a program with the slim reader, which has to be far from every limit.
+/// The ceiling of a program with the slim reader, which has to be far from every limit.
 const SLIM_VERIFIED_MAX: u32 = 400_000;
 /// Bytes of a program's name that the kernel keeps.
 const KERNEL_NAME_MAX: usize = 15;

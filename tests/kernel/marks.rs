@@ -86,7 +86,7 @@ fn a_marked_call_is_no_redial_attempt() {
         assert_reason(&gates.judge(&call(BOTH, attempt), now), "attempt-passed");
     }
     assert_reason(&gates.judge(&call("", 10), NOW + 40 * SECOND), "blocked-number");
-    // The same call again, now with a mark.
+    // That call again, now with a mark.
     assert_reason(&gates.judge(&call(BOTH, 10), NOW + 41 * SECOND), "emergency-mark");
     assert_reason(&gates.judge(&call("", 11), NOW + 50 * SECOND), "redial-grant");
 }
@@ -97,7 +97,7 @@ fn mark_at_any_place_and_of_any_length_is_read() {
     let mut gates = Gates::new(&policy(&[mark("esnet.0")]));
     for filler in 0..70 {
         let value = format!("Resource-Priority: {}esnet.0\n", "a,".repeat(filler));
-        // Host and kernel agree wherever the read limit cuts.
+        // Host and kernel agree at every place where the read limit cuts.
         gates.judge(&call(&value, filler), NOW);
     }
     let mut frame = call("Resource-Priority: esnet.0\n", 99);

@@ -63,7 +63,7 @@ fn every_program_says_of_every_fixture_what_the_host_says() {
             if event == expected {
                 continue;
             }
-            // What the slim reader does not read to its end passes, and nothing else differs.
+            // A message that the slim reader does not read to its end passes; other verdicts do not differ.
             let name = program.name();
             assert_eq!(program.reader, Reader::Slim, "{name}: {event:?}, not {expected:?}");
             assert_eq!(reason(&event), Reason::HeadersCut, "{name}: {event:?}, not {expected:?}");
@@ -83,7 +83,7 @@ fn the_slim_reader_reads_all_that_an_ethernet_frame_holds() {
             let fill = |count| invite("1", &format!("X: {}\n", "x".repeat(count)), "");
             fill(len - fill(0).len())
         };
-        // Behind an IPv4 and a UDP header: 1,500 bytes.
+        // After an IPv4 and a UDP header: 1,500 bytes.
         let judged = |gates: &mut Gates, len| {
             reason(&gates.judge(&Layers::IPV4.frame(&message(len)), NOW)).name()
         };

@@ -1,4 +1,4 @@
-//! Who is never refused, in the kernel: protected numbers and patterns, short numbers, callers
+//! Callers that the kernel never refuses: protected numbers and patterns, short numbers, callers
 //! without a number. The maps are written past every check, as by a mistake.
 
 use std::cell::RefCell;
@@ -116,7 +116,7 @@ fn a_block_against_a_prefix_of_too_few_digits_is_not_in_force() {
     let event = gates.judge(&from("+6289934567890"), NOW);
     assert_reason(&event, Reason::BlockedPrefix);
     assert_eq!(policy.rule_name(event.rule).as_deref(), Some("block 62899*"));
-    // Behind a longer one that has ended, too.
+    // Also after a longer one that has ended.
     assert_reason(&gates.judge(&from("+6281100012345"), NOW), Reason::NotBlocked);
 
     policy.settings.shortest_prefix = 4;

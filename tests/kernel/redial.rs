@@ -70,7 +70,7 @@ fn the_third_separate_attempt_opens_a_grant_that_ends_on_time() {
     assert_reason(&caller.calls(120), "redial-grant");
     assert_eq!(caller.calls(130).rule, 1, "the block that it is an exception from is told");
     assert_reason(&caller.calls(120 + 1799), "redial-grant");
-    // Over, and it begins anew.
+    // The window is over, and the count begins again.
     assert_reason(&caller.calls(120 + 1800), "blocked-number");
     assert_reason(&caller.calls(120 + 1860), "blocked-number");
     assert_reason(&caller.calls(120 + 1920), "redial-grant");

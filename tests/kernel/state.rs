@@ -91,14 +91,14 @@ fn a_grant_that_finds_no_room_lets_through_all_the_same() {
     for caller in 0..ROOM {
         assert_eq!(kernel.calls(caller, 70), "redial-grant", "{caller}");
     }
-    // Over, but still there: one that has its place opens it anew, who has none still passes.
+    // Over, but still there: a number with a place opens it again, one without a place still passes.
     for seconds in [2000, 2010] {
         kernel.calls(0, seconds);
     }
     assert_eq!(kernel.calls(0, 2020), "redial-grant");
     assert_eq!(kernel.calls(late, 2020), "state-full");
 
-    // What the daemon does now and then: all that have ended are gone, who calls now has a place.
+    // The daemon removes ended grants now and then: a number that calls now has a place.
     let maps = kernel.0.maps();
     let forgotten = maps.forget_grants(&maps.grants().unwrap(), NOW + 2020 * SECOND).unwrap();
     assert_eq!(forgotten, ROOM - 1);

@@ -1,5 +1,5 @@
-//! Lists that are being written on one CPU while calls are judged on another: whoever is allowed or
-//! protected all the while is never refused, and whoever's block is over is never refused by it.
+//! Lists that are being written on one CPU while calls are judged on another. A number that is allowed or
+//! protected all the while is never refused, and a block that is over never refuses.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
@@ -109,7 +109,7 @@ fn an_allow_that_gets_another_end_lets_through_all_the_while() {
     for caller in 0..CALLERS {
         policy.allow(Subject::Number(number(caller)), 0);
     }
-    // As many as there is room for, so that several stand in one bucket of the hash.
+    // As many as there is room for, so that several are in one bucket of the hash.
     let replay = gate(&policy, &[("ALLOWED_NUMBERS", CALLERS as u32)]);
     let refused = refused_while(&replay, |maps, _| {
         for (subject, allow) in &policy.allows {
@@ -119,7 +119,7 @@ fn an_allow_that_gets_another_end_lets_through_all_the_while() {
     assert_eq!(refused, 0, "of {CALLS} calls of allowed numbers");
 }
 
-// Others come and go whose elements stand in the same buckets, and are used again at once.
+// Others come and go whose elements are in the same buckets, and are used again at once.
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn an_allow_lets_through_while_others_come_and_go() {
@@ -142,7 +142,7 @@ fn an_allow_lets_through_while_others_come_and_go() {
 const AROUND: [&str; 6] = ["628125550000", "628125550", "6281255", "62812556", "6281255500", "628"];
 
 /// Makes one write of those that a daemon does, a different one each turn; the entry `STAYS` is replaced
-/// and never taken out.
+/// and never removed.
 fn write_around(stays: Subject, turn: usize, set: impl Fn(Subject), remove: impl Fn(Subject)) {
     let other = prefix(AROUND[turn / 3 % AROUND.len()]);
     match turn % 3 {
@@ -161,7 +161,7 @@ fn an_allowed_prefix_lets_through_while_the_trie_is_written() {
     policy.allow(prefix(STAYS), 0);
     let replay = gate(&policy, &[]);
     let refused = refused_while(&replay, |maps, turn| {
-        // Half of the others are over: then the shorter one has to be found behind them.
+        // Half of the others are over: then the shorter one has to be found after them.
         let allow = |subject: Subject| {
             let over = subject != prefix(STAYS) && turn % 2 == 0;
             Allow { number: subject.raw(), expires: if over { TOMBSTONE } else { 0 }, rule: 901 }
@@ -173,7 +173,7 @@ fn an_allowed_prefix_lets_through_while_the_trie_is_written() {
     assert_eq!(refused, 0, "of {CALLS} calls of an allowed prefix");
 }
 
-// What the others rest on: a write that does leave a gap is seen.
+// The other tests rest on this: a write that does leave a gap is seen.
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn an_allowed_prefix_that_is_taken_out_and_put_back_is_missed() {
@@ -207,7 +207,7 @@ fn a_protected_prefix_lets_through_while_the_trie_is_written() {
     assert_eq!(refused, 0, "of {CALLS} calls of protected numbers");
 }
 
-// The map of blocks is as small as it can be: what a number's block leaves behind is another
+// The map of blocks is as small as it can be: the element that a number's block leaves is another
 // number's at once, mostly in the same bucket.
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
@@ -283,7 +283,7 @@ fn an_unblocked_number_passes_from_the_moment_that_the_map_says_so() {
             stay_on_cpu(1);
             let (mut unblocked, mut refused, mut wrong) = (0, 0, 0);
             let (mut id, begun) = (0, Instant::now());
-            // An emulated processor may stand still for thousands of calls.
+            // An emulated processor may stop for thousands of calls.
             while id < CALLS || (unblocked == 0 || refused == 0) && begun.elapsed() < PATIENCE {
                 let before = phase.load(Ordering::SeqCst);
                 let dropped = replay.judge_at_once(&call(0, id + 1)).unwrap();

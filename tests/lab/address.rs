@@ -10,7 +10,7 @@ pub const GATE: Ipv4Addr = Ipv4Addr::new(10, 112, 0, 2);
 pub const TRUNK6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0x112, 0, 0, 0, 0, 0, 1);
 /// IPv6 address of `gate0`.
 pub const GATE6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0x112, 0, 0, 0, 0, 0, 2);
-/// The interface that a gate stands on.
+/// The interface of a gate.
 pub const INTERFACE: &str = "gate0";
 
 /// The trunk's end of the pair.

@@ -14,7 +14,7 @@ use super::network::Lab;
 use super::pins;
 use super::run::{Output, run};
 
-/// Room for so many blocks unless a test says otherwise.
+/// Room for this number of blocks unless a test says otherwise.
 const BLOCKS: i64 = 20_000;
 
 /// How long a start or an end may take.
@@ -153,7 +153,7 @@ impl<'a> Daemon<'a> {
     /// Returns whether the process is there.
     ///
     /// # Panics
-    /// When the kernel does not tell.
+    /// When the kernel does not know.
     pub fn is_running(&mut self) -> bool {
         match &mut self.child {
             Some(child) => child.try_wait().expect("waitpid").is_none(),

@@ -13,7 +13,7 @@ use super::network::Lab;
 /// The beginning of the numbers of many callers; eight digits follow.
 pub const MANY: &str = "+62812";
 
-/// Whose INVITEs they are.
+/// The callers of the INVITEs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Callers {
     /// All of one caller.
@@ -74,7 +74,7 @@ impl Drop for Flood<'_> {
     }
 }
 
-/// Sends until it is told to stop; returns how many INVITEs.
+/// Sends until `stop` is set; returns how many INVITEs.
 fn send(socket: &UdpSocket, callers: Callers, stop: &AtomicBool) -> u64 {
     const CALL: &str = "----------------@flood";
     const DIGITS: &str = "########";

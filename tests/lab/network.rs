@@ -11,7 +11,7 @@ use super::process::unique;
 use super::run;
 
 /// Two namespaces and the veth pair between them; dropped, they are gone with every process in
-/// them. Any number of labs stand side by side.
+/// them. Any number of labs exist side by side.
 pub struct Lab {
     pub(super) trunk: Namespace,
     pub(super) gate: Namespace,
@@ -72,10 +72,10 @@ impl Lab {
         self.trunk.inside(work)
     }
 
-    /// Takes the veth pair away, and with it whatever was attached to it.
+    /// Deletes the veth pair, and with it the programs that were attached to it.
     ///
     /// # Panics
-    /// When there is none.
+    /// When there is no pair.
     pub fn delete_veth(&self) {
         self.trunk.ip(&["link", "del", TRUNK_INTERFACE]);
     }

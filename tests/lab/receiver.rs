@@ -16,13 +16,13 @@ use super::namespace::Namespace;
 use super::network::Lab;
 use super::process::now;
 
-/// What the kernel keeps for us, in bytes.
+/// The buffer of the socket in the kernel, in bytes.
 const BUFFER: usize = 64 << 20;
 
 /// A datagram that arrived.
 #[derive(Clone, Debug)]
 pub struct Arrival {
-    /// When it was read, at the latest; as [`now`] tells it.
+    /// When it was read, at the latest; a time of [`now`].
     pub at: u64,
     /// The SIP message; what is not UTF-8 is replaced.
     pub message: String,
@@ -49,7 +49,7 @@ pub struct Receiver {
     thread: Option<JoinHandle<()>>,
 }
 
-/// What the thread has read.
+/// The datagrams that the thread has read.
 #[derive(Default)]
 pub(super) struct Inbox {
     arrivals: Mutex<Vec<Arrival>>,
@@ -100,7 +100,7 @@ impl Receiver {
     }
 
     /// Waits for a datagram that is as wanted, from those that have arrived already on; None
-    /// when there is none within `longest`.
+    /// when no such datagram comes within `longest`.
     #[must_use]
     pub fn wait_for(
         &self,
@@ -177,7 +177,7 @@ impl Drop for Receiver {
     fn drop(&mut self) {
         self.inbox.stop.store(true, Ordering::Relaxed);
         if let Some(thread) = self.thread.take() {
-            // Its panic poisons the inbox, which whoever reads it has seen.
+            // Its panic poisons the inbox, which each reader of it has seen.
             let _ = thread.join();
         }
     }

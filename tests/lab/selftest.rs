@@ -1,4 +1,4 @@
-//! The lab tells the truth: what the tests of the whole system conclude rests on it.
+//! The lab reports the truth: the tests of the whole system rest on it.
 
 use std::collections::HashSet;
 use std::path::PathBuf;
@@ -37,7 +37,7 @@ fn traffic_without_a_filter_arrives_in_order() {
     }
 }
 
-// A filter of the kernel's own stands for the gate: it drops every INVITE, and no OPTIONS.
+// A filter of the kernel's own replaces the gate: it drops every INVITE, and no OPTIONS.
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn lost_invite_is_reported_by_caller_and_time() {

@@ -33,7 +33,7 @@ impl Sender {
     /// Sends one datagram to `port` of the gate, over IPv4.
     ///
     /// # Errors
-    /// What the kernel says: there may be no interface.
+    /// Returns the error of the kernel: there may be no interface.
     pub fn send(&self, port: u16, message: &[u8]) -> io::Result<()> {
         self.send_to((GATE.to_ipv6_mapped(), port).into(), message)
     }
@@ -41,7 +41,7 @@ impl Sender {
     /// Sends one datagram to `port` of the gate, over IPv6.
     ///
     /// # Errors
-    /// What the kernel says: there may be no interface.
+    /// Returns the error of the kernel: there may be no interface.
     pub fn send6(&self, port: u16, message: &[u8]) -> io::Result<()> {
         self.send_to((GATE6, port).into(), message)
     }

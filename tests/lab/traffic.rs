@@ -1,6 +1,6 @@
 //! INVITEs without end, and what became of each.
 //!
-//! Whatever is not delivered must be the gate's doing. So never more than a few INVITEs are on the
+//! An INVITE that does not arrive must be the gate's doing. So never more than a few INVITEs are on the
 //! way: after every [`WINDOW`] of them an OPTIONS (a mark), which every gate lets through, and the
 //! sender goes on when the mark before has arrived. No queue on the way is as short as that.
 
@@ -42,7 +42,7 @@ pub struct Invite {
     pub caller: Arc<str>,
     /// Its Call-ID: `<traffic>-<sequence>-<sent_at>`.
     pub call_id: String,
-    /// Immediately before it was sent, as [`now`] tells it.
+    /// Immediately before it was sent; a time of [`now`].
     pub sent_at: u64,
     /// When the receiver had it, at the latest; None: never.
     pub arrived_at: Option<u64>,
@@ -50,11 +50,11 @@ pub struct Invite {
     pub judged_by: u64,
 }
 
-/// What a traffic sent, and what arrived of it.
+/// The INVITEs that a traffic sent, and those that arrived.
 pub struct Record {
     /// In the order in which they were sent.
     pub invites: Vec<Invite>,
-    /// Packets that the lab itself lost. (Not told: those on the way when a veth pair was deleted.)
+    /// Packets that the lab itself lost, without those on the way when a veth pair was deleted.
     pub lost_by_lab: u64,
     /// INVITEs that the kernel did not take, because there was no interface; not in `invites`.
     pub unsendable: usize,
@@ -108,7 +108,7 @@ pub struct Traffic<'a> {
     lost_before: u64,
 }
 
-/// What the sending thread and the test have in common.
+/// The state that the sending thread and the test share.
 struct Shared {
     id: String,
     port: u16,
@@ -118,7 +118,7 @@ struct Shared {
     stop: AtomicBool,
 }
 
-/// What the sending thread did.
+/// The result of the sending thread.
 #[derive(Default)]
 struct Sent {
     invites: Vec<Invite>,
@@ -176,7 +176,7 @@ impl<'a> Traffic<'a> {
         self.shared.count.load(Ordering::Relaxed)
     }
 
-    /// Waits until so many more INVITEs have been sent than now.
+    /// Waits until `more` INVITEs have been sent from now on.
     ///
     /// # Panics
     /// When the traffic ends before, or that takes longer than a minute.
@@ -306,7 +306,7 @@ impl Shared {
     }
 }
 
-/// The OPTIONS that tell how far the gate is.
+/// The OPTIONS that show how far the gate is.
 struct Marks<'a> {
     shared: &'a Shared,
     sender: &'a Sender,

@@ -1,4 +1,4 @@
-//! A Debian of its own: its processes, systemd as the first of them, its files; and the network
+//! A Debian of its own: its processes, systemd as the first of them, and its files. It has the network
 //! namespace of the lab's gate, so that the lab's calls reach it.
 
 use std::fs;
@@ -11,7 +11,7 @@ use palang_tests::lab::run::{self, Output};
 
 /// How long systemd may take to start everything, and to end it.
 const LONGEST: Duration = Duration::from_secs(120);
-/// What a container may not call by default, and a machine may.
+/// System calls that a container may not make by default, and a machine may.
 const SYSTEM_CALLS: &str =
     "bpf perf_event_open @keyring landlock_create_ruleset landlock_add_rule landlock_restrict_self";
 

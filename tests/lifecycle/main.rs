@@ -154,7 +154,7 @@ fn is_a_good_service(machine: &Machine) {
     assert_eq!(machine.show(UNIT, "SubState"), "running");
     assert_eq!(machine.show(UNIT, "WatchdogUSec"), "30s");
     assert_ne!(machine.show(UNIT, "WatchdogTimestampMonotonic"), "0");
-    // Told with each sign of life to the watchdog.
+    // Sent with each sign of life to the watchdog.
     eventually("the status", || machine.show(UNIT, "StatusText").contains("mode observe"));
 
     let pid = machine.show(UNIT, "MainPID");

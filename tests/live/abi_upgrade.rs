@@ -58,7 +58,7 @@ fn copy_changed(root: &Path, copy: &Path, file: &str) {
             ("pub reserved: [u8; 7],", "pub reserved: [u8; 15],"),
             ("    Block = 48,", "    Block = 56,"),
         ],
-        // Cargo tells packages of the same name apart by their version, not by their place.
+        // Cargo distinguishes packages of one name by their version, not by their place.
         "Cargo.toml" => {
             &[("[workspace.package]\nversion = \"", "[workspace.package]\nversion = \"9")]
         }

@@ -1,4 +1,4 @@
-//! What goes wrong around the daemon: the message a person needs, and nothing lost.
+//! Faults around the daemon: it prints the message that a person needs, and loses nothing.
 
 use std::fs;
 use std::io::{Read as _, Write as _};
@@ -138,7 +138,7 @@ fn the_powers_of_the_unit_are_enough_and_none_of_them_too_many() {
     let mut set = set.to_vec();
     set.sort();
     assert_eq!(line, set);
-    // Whatever exit code it ends with, it is not started again and again.
+    // No exit code makes systemd start it again and again.
     assert!(unit.lines().any(|line| line == "Restart=on-abnormal"));
     // A part of it that broke is no error of the configuration.
     let again = format!("RestartForceExitStatus={} 101", palang::exit::Exit::Internal as u8);
@@ -448,7 +448,7 @@ fn malformed_requests_do_not_hurt_the_daemon() {
     assert!(daemon.is_running());
 }
 
-// Rows are all told or none is taken; a wrong file does not fill memory, and is no riddle.
+// All wrong rows are named and none is taken; a wrong file does not fill memory, and its error is clear.
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn import_of_a_wrong_file_is_refused_with_a_reason() {

@@ -1,4 +1,4 @@
-//! Who calls too often is blocked for a while, where the trunk vouches for the number.
+//! A number that calls too often is blocked for a while, where the trunk vouches for it.
 
 use palang_tests::lab::{Lab, TRUNK, TRUNK6, message};
 

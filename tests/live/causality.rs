@@ -1,4 +1,4 @@
-//! An answer tells what is in force: no INVITE sent after it meets anything else.
+//! An answer shows what is in force: no INVITE sent after it meets an older state.
 
 use std::collections::BTreeMap;
 

@@ -48,7 +48,7 @@ impl Random {
     }
 }
 
-/// What a change is about.
+/// The subject of a change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Key {
     Mode,
@@ -57,7 +57,7 @@ enum Key {
     Allow(usize),
 }
 
-/// What a client does.
+/// An act of a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Act {
     Block,
@@ -201,7 +201,7 @@ fn act(
             superseded.fetch_add(1, Ordering::Relaxed);
             return None;
         }
-        // What it asks for is so, or something that lets through is in the way.
+        // The change is in force already, or a way out prevents it.
         403 | 404 => return None,
         // Nothing was done: the lock of the other program lasted too long, or as many imports of this
         // user as there may be are under way.
@@ -422,7 +422,7 @@ fn eight_clients_at_once_leave_one_truth() {
         }
         let mut wrong = Vec::new();
         for round in 0..rounds {
-            // Whoever reloads in this round finds this.
+            // A client that reloads in this round finds this.
             let port = 5070 + (round % 7) as u16;
             daemon.configure(&config(port));
             ready.wait();

@@ -1,5 +1,5 @@
-//! A clock that somebody sets, or that is years behind after a start: no block is ever longer in
-//! force than it was meant, and what lets through does not end sooner.
+//! A clock that somebody sets, or that is years late after a start. No block is ever longer in
+//! force than it was meant, and no way out ends sooner.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -114,7 +114,7 @@ fn a_start_years_ago_lengthens_nothing() {
     }
     let enforce_until = gate.maps().settings().unwrap().enforce_until;
     assert!(enforce_until <= clock::boot() + 12 * HOUR as u64 * SECOND);
-    // What lets through does not last for years either.
+    // An override or allow does not last for years either.
     let end = gate.kernel_allow(FOR_A_DAY).unwrap().expires;
     assert!(end <= clock::boot() + HOUR as u64 * SECOND, "{end}");
     assert_eq!(gate.kernel_allow("110").unwrap().expires, 0);

@@ -22,7 +22,7 @@ const BRIEFLY: &str = "+6281200000002";
 const INNOCENT: [&str; 2] = ["+6281200000003", "0812-0000-0004"];
 const CALLERS: [&str; 4] = [BLOCKED, BRIEFLY, INNOCENT[0], INNOCENT[1]];
 
-/// Room for so many blocks.
+/// Room for this number of blocks.
 const ROOM: u32 = 50_000;
 
 /// Returns a configuration with which every refusal has a record of its own.

@@ -228,7 +228,7 @@ fn a_hanging_daemon_undoes_nothing() {
     assert_eq!(gate.does(&["override", "status"])["until"], Value::Null);
     let expected = [
         [json!("allow adopt"), json!("siti"), json!("6281200000001"), json!("in need")],
-        // What was on for a while is known afterwards.
+        // An override that was on for a while is known afterwards.
         [json!("override adopt"), json!("siti"), Value::Null, json!("flood")],
         [json!("override adopt"), json!("siti"), Value::Null, json!("")],
     ];
@@ -264,7 +264,7 @@ fn a_hanging_daemon_undoes_nothing() {
     gate.does(&["attach", "gate0"]);
     assert_eq!(gate.passing(&CALLERS), [BLOCKED]);
 
-    // Whoever asked it and gave up did it by hand: it was not done once more.
+    // The person who asked and gave up did it by hand: the daemon did not do it once more.
     let actions: Vec<_> = gate.audit().iter().map(|record| record["action"].clone()).collect();
     for action in ["override on", "detach"] {
         assert!(!actions.contains(&json!(action)), "{:#?}", gate.audit());

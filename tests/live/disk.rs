@@ -296,7 +296,7 @@ fn a_disk_that_hangs_holds_up_only_what_blocks() {
     assert!(!gate.passes(THIRD));
 }
 
-// What waits for the disk is lost with the daemon; the maps have it.
+// Changes that wait for the disk are lost with the daemon; the maps have them.
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn change_that_a_hanging_disk_did_not_take_outlives_a_kill() {
@@ -333,7 +333,7 @@ fn change_that_a_hanging_disk_did_not_take_outlives_a_kill() {
     gate.daemon.start_again();
     assert_eq!(gate.passing(&CALLERS), CALLERS);
     let mut adopted = actions(&gate)[before..].to_vec();
-    // Whatever waited first may be in the log of the store, and count after a kill.
+    // The change that waited first may be in the log of the store, and count after a kill.
     adopted.retain(|action| !action.starts_with("override"));
     adopted.sort();
     assert_eq!(adopted, ["allow adopt", "allow adopt", "block remove"]);

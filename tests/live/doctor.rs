@@ -1,5 +1,5 @@
-//! `palang doctor` against faults that are made on purpose: each is told with what mends it, and
-//! what mends it does.
+//! `palang doctor` against faults that are made on purpose: each is reported with its cure, and
+//! the cure works.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -99,7 +99,7 @@ fn offloads_and_mtu_of_an_interface() {
     look(&gate.daemon, "rx-vlan-offload").is("ok", "off");
     look(&gate.daemon, "lro").is("ok", "off");
     look(&gate.daemon, "gro-hw").is("ok", "off");
-    // As `ethtool` itself tells.
+    // As `ethtool` itself prints.
     let features = ethtool(&["-k", "gate0"]);
     assert!(features.contains("rx-vlan-offload: off"), "{features}");
     look(&gate.daemon, "queues").is("ok", "1 of 1");
@@ -217,7 +217,7 @@ fn a_daemon_that_is_dead_hangs_or_is_another() {
     gate.daemon.set_program(&ours);
     look(&gate.daemon, "engine").is("warn", "the daemon is version 9");
     look(&gate.daemon, "pins").is("warn", "a different layout");
-    // What `systemctl restart palang` does.
+    // As `systemctl restart palang` does.
     gate.daemon.restart();
     for check in ["engine", "pins", "xdp"] {
         look(&gate.daemon, check).is("ok", "");

@@ -18,7 +18,7 @@ const RECORDS: &str = "[records]\nper_number = 0\nper_trunk = 0\n";
 /// More than either ring holds (5,000 events).
 const MANY: usize = 7000;
 
-/// How many attempts of each kind there were, as counters and records tell.
+/// How many attempts of each kind there were, by counters and records.
 struct Told {
     refused: usize,
     passed: usize,
@@ -48,7 +48,7 @@ fn told(gate: &Gate<'_>) -> Told {
     }
 }
 
-/// Sends so many of both, evenly and slowly enough for the queue of the veth pair.
+/// Sends this number of both, evenly and slowly enough for the queue of the veth pair.
 fn send(lab: &Lab, count: usize) {
     let sender = lab.sender();
     for index in 0..count {
@@ -123,7 +123,7 @@ fn attempts_of_each_kind_that_come_out_are_as_many_as_went_in() {
         ("from-missing", "pass", 3, &|call| invite(FREE, call + 1000).replace("From:", "Form:")),
         ("not-a-number", "pass", 2, &|call| invite("alice", call)),
     ];
-    // A retransmission is no further attempt. What cannot be read has no key to know it again by.
+    // A retransmission is no further attempt. An unreadable message has no key to know it again by.
     let times =
         |reason: &str| if ["from-missing", "not-a-number"].contains(&reason) { 1 } else { 2 };
     for (reason, _, count, message) in &kinds {

@@ -50,7 +50,7 @@ fn add_second(lab: &Lab) {
     }
 }
 
-/// Returns whether an INVITE to the second interface arrives. One from somebody innocent after it tells
+/// Returns whether an INVITE to the second interface arrives. An innocent one after it shows
 /// when it would have.
 fn passes_second(lab: &Lab, receiver: &Receiver, caller: &str) -> bool {
     let to: SocketAddr = format!("{SECOND_ADDRESS}:5060").parse().expect("an address");
@@ -152,7 +152,7 @@ fn another_program_on_the_interface_is_named_and_waited_for() {
         assert_eq!((interface.xdp.as_deref(), interface.problem), (Some("native"), None));
         assert_ne!(interface.program, Some(id));
 
-        // What was wrong then is not what is wrong now.
+        // The fault of then is not the fault of now.
         lab.delete_veth();
         let problem = eventually("that it is gone", || {
             let interface = api.interface(INTERFACE);
@@ -226,7 +226,7 @@ fn detached_filter_stays_off_until_attach_brings_it_back() {
         let off = now();
         let problem = eventually("what is told of it", || api.interface(INTERFACE).problem);
         assert!(problem.contains("taken off by hand"), "{problem}");
-        // The other interface is made anew: whoever attaches that one looks at this one, too.
+        // The other interface is made again: the task that attaches that one looks at this one, too.
         let before = api.status().reattached;
         ip(&lab, "link del gate1");
         add_second(&lab);

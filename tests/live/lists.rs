@@ -356,7 +356,7 @@ fn check_and_explain_say_what_the_kernel_does() {
     let [kernel, store] = step("+6281300000001", "allowed-number");
     assert!(kernel.ends_with("no end") && store.ends_with("by root: he is in need"));
 
-    // What the kernel holds is told even where it is not what the store says.
+    // The answer shows what the kernel holds, also where the store differs.
     gate.maps().remove_block(subject(BLOCKED)).unwrap();
     assert_eq!(step(BLOCKED, "blocked-number"), ["", ""]);
     assert_eq!(gate.daemon.cli(&["check", BLOCKED]).code, 0);
@@ -461,7 +461,7 @@ fn export_of_blocks_can_be_imported() {
     let rows = |gate: &Gate| {
         let mut rows = gate.rows(&["block", "list"]);
         for row in &mut rows {
-            // A decision is made anew; everything else is kept.
+            // A decision is made again; the rest is kept.
             let row = row.as_object_mut().unwrap();
             for made in ["id", "rule", "created"] {
                 assert!(row.remove(made).is_some());

@@ -174,7 +174,7 @@ fn map_at_the_place_of_a_link_is_reported_and_not_touched() {
     let pins = Pins::new(daemon.pins());
     let (link, aside) = (pins.link("gate0"), daemon.pins().join("aside"));
     fs::rename(&link, &aside).expect("moved away");
-    // A map that nobody reads: made anew at the next start.
+    // A map that nobody reads: made again at the next start.
     fs::rename(pins.maps(BLOCKS).join("EVENTS_PASSED"), &link).expect("moved there");
 
     daemon.start_again();
@@ -293,7 +293,7 @@ fn maps_changed_without_the_daemon_are_repaired_and_counted() {
     restored("removed");
     assert!(refuses(&lab, &lab.receiver(5060)));
 
-    // Foreign blocks: whoever it is about would be refused by no decision.
+    // Foreign blocks: they would refuse callers without a decision.
     let foreign = abi::Block { rule: 77_777, ..before[0].expect("a block") };
     let alien = abi::Block { number: subject("6281200000009").raw(), ..foreign };
     maps.set_block(subject("6281200000009"), alien).expect("inserted");

@@ -1,4 +1,4 @@
-//! What Prometheus learns: exactly what was sent, and no number of a caller.
+//! Metrics for Prometheus: they count exactly the calls that were sent, and show no caller's number.
 
 use std::io::Write as _;
 use std::net::{Ipv4Addr, TcpStream};
@@ -187,7 +187,7 @@ fn metrics_are_taken_by_promtool_and_prometheus() {
     eventually("it knows the call that passed", || {
         is(query("palang_invites_total%7Bverdict=%22passed%22%7D"), "1")
     });
-    // Taken off, it is told within two scrapes, and the alert begins to count.
+    // A detached filter is reported within two scrapes, and the alert begins to count.
     gate.does(&["detach"]);
     eventually("it knows that the filter is off", || {
         query("ALERTS%7Balertname=%22PalangDetached%22%7D")
@@ -237,7 +237,7 @@ fn every_alert_fires_on_what_it_is_for_and_has_its_page() {
         assert!(runbook.contains(&format!("\n## {alert}\n")), "no page for {alert}");
         assert!(tests.contains(&format!("alertname: {alert}\n")), "no test for {alert}");
     }
-    // What is asked for is what is told.
+    // The answer has what was asked for.
     let lab = Lab::new("dashboard");
     let gate = Gate::start(&lab, CONFIG);
     assert!(gate.passes(FREE));

@@ -92,7 +92,7 @@ fn each_attempt_is_a_line_and_types_choose() {
     assert!(line.contains("drop") && line.contains("6281234567890"), "{line}");
     let call: Value = serde_json::from_str(&unread.line()).unwrap();
     assert_eq!(call["reason"], "from-missing");
-    // Whoever calls writes the Call-ID: nothing of it moves the cursor (U+009B is a terminal's CSI).
+    // The caller writes the Call-ID: nothing of it moves the cursor (U+009B is a terminal's CSI).
     let odd = message::invite(BLOCKED, "odd\u{9b}2J@x");
     lab.sender().send(5060, odd.as_bytes()).unwrap();
     let line = refused.line();

@@ -1,4 +1,4 @@
-//! One order for all changes: a change that waits for the disk undoes nothing that was accepted
+//! One order for all changes. A change that waits for the disk undoes no change that was accepted
 //! after it, in the maps, in the store and in the audit.
 
 use std::fs;
@@ -18,7 +18,7 @@ use crate::socket::{Answer, ask};
 
 /// Blocked only to make others wait.
 const QUEUED: &str = "+6289900000001";
-/// What a daemon needs to take a request in.
+/// Time in which a daemon takes a request in.
 const ACCEPTED: Duration = Duration::from_millis(700);
 
 /// Why a change waits.
@@ -108,7 +108,7 @@ impl<'a> Slow<'a> {
     }
 
     /// Asks for `older` while the disk makes it wait, then for `later`, and lets the disk go on.
-    /// `later` has to be in force from its answer on. What both were answered.
+    /// `later` has to be in force from its answer on. Returns both answers.
     fn overtaken(
         &self,
         wait: Wait,
@@ -152,8 +152,8 @@ impl<'a> Slow<'a> {
         })
     }
 
-    /// The same for every way of waiting. `prepare` makes both requests for a number that no other
-    /// one was made for; `is_stored` says of the store what `is_in_force` says of the maps;
+    /// Checks every way of waiting. `prepare` makes both requests for a number that no other
+    /// one was made for. `is_stored` asks the store as `is_in_force` asks the maps, and
     /// `is_refused` looks at `older`'s answer. `recorded` is what the audit has of both.
     fn never_undoes(
         &mut self,

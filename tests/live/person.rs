@@ -1,4 +1,4 @@
-//! One number: all that is held about it is told, and then forgotten.
+//! One number: all data about it is exported, and then erased.
 
 use std::fs;
 
@@ -71,7 +71,7 @@ fn a_number_is_forgotten_and_the_audit_holds() {
     assert_eq!(raw.lines().filter(|line| line.starts_with("call\t")).count(), 2, "{raw}");
     assert!(stand_in_a_file(&gate, DIGITS.as_bytes()) && stand_in_a_file(&gate, &packed));
 
-    // What is in force is not erased with the rest.
+    // A decision in force is not erased with the rest.
     let head = gate.head();
     assert_eq!(head_of_export(&gate), head);
     assert!(gate.fails(5, &ERASE).contains(&format!("palang block remove {DIGITS}")));

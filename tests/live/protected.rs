@@ -1,4 +1,4 @@
-//! What is never blocked, and allows of a live incident: daemon, CLI and kernel.
+//! Numbers that are never blocked, and allows of a live incident: daemon, CLI and kernel.
 
 use std::fs;
 
@@ -93,7 +93,7 @@ fn allows_of_an_incident_end_together() {
     gate.does(&[&["allow", "add", "+62813*"], &incident[..]].concat());
     gate.does(&["allow", "add", "+6281400000001", "--comment", "fire brigade"]);
     assert_eq!(gate.last("allow add").unwrap()["incident"], Value::Null);
-    // What lasts longer is not cut short.
+    // A longer allow is not cut short.
     let stays = gate.does(&[&["allow", "add", "+6281400000001"], &incident[..]].concat());
     assert_eq!((&stays["change"], &stays["now"]["expires"]), (&json!("unchanged"), &Value::Null));
     assert!(stays["notes"][0].as_str().unwrap().contains("lasts longer"), "{stays}");

@@ -1,4 +1,4 @@
-//! Every refused attempt has a record, or is counted as lost or thinned, whatever fails: all that were
+//! Every refused attempt has a record, or is counted as lost or thinned, also in a fault. All that were
 //! sent were judged, and recorded, thinned or lost.
 //!
 //! The records of other tests have no limits in a flood; these are about what is shipped.
@@ -355,14 +355,14 @@ fn a_flood_of_one_number_fills_no_disk_and_blocks_work_meanwhile() {
     flood_of(Callers::One(BLOCKED), "one");
 }
 
-// The same from 100,000,000 numbers, all of which a prefix blocks.
+// A flood from 100,000,000 numbers, all of which a prefix blocks.
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn a_flood_of_all_numbers_fills_no_disk_and_blocks_work_meanwhile() {
     flood_of(Callers::Many(100_000_000), "all");
 }
 
-// The same from 2,000 numbers.
+// A flood from 2,000 numbers.
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn a_flood_of_many_numbers_fills_no_disk_and_blocks_work_meanwhile() {

@@ -1,4 +1,4 @@
-//! A blocked caller who calls again and again is let through, and somebody is told.
+//! A blocked caller who calls again and again is let through, and a person gets a review.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpListener};
@@ -15,7 +15,7 @@ use crate::socket::{connect, request};
 
 const CALLER: &str = "+6281234567890";
 const DIGITS: &str = "6281234567890";
-/// How soon somebody has to be told.
+/// How soon a grant has to be reported.
 const SOON: Duration = Duration::from_secs(5);
 
 /// A console in the gate's namespace: says no to what is posted first, and takes all that comes
@@ -93,7 +93,7 @@ fn reviews(gate: &Gate<'_>) -> Vec<Value> {
     gate.rows(&["review", "list"])
 }
 
-/// Waits until so many reviews are listed.
+/// Waits until this number of reviews is listed.
 fn wait_for_reviews(gate: &Gate<'_>, count: usize) -> Vec<Value> {
     let begun = Instant::now();
     loop {
@@ -148,7 +148,7 @@ fn third_attempt_passes_and_is_put_up_for_review() {
     let steps = gate.does(&["explain", CALLER])["steps"].clone();
     let decides = steps.as_array().unwrap().iter().find(|step| step["decides"] == true).unwrap();
     assert_eq!(decides["step"], "redial-grant");
-    // What a SIP server asks for.
+    // The question of a SIP server.
     let mut stream = connect(&gate.daemon);
     let ask = format!(
         "GET /v1/check/{CALLER} HTTP/1.1\r\nHost: x\r\nAccept: text/plain\r\n\
@@ -181,7 +181,7 @@ fn third_attempt_passes_and_is_put_up_for_review() {
     assert_eq!(reviews(&gate).len(), 1);
     assert_eq!(gate.does(&["status"])["reviews"], 1);
 
-    // Moved, and whoever was let through stays so.
+    // The block is moved, and a caller who was let through stays so.
     gate.does(&["block", "add", CALLER, "--for", "2h", "--reason", "prank"]);
     assert_eq!(check(&gate)["reason"], "redial-grant");
     assert!(gate.passes(CALLER));

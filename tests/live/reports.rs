@@ -159,7 +159,7 @@ fn a_prankster_climbs_the_ladder_and_does_not_keep_a_redial_grant() {
     assert_eq!(next, json!({ "attempt": 1, "of": 4 }), "and it begins anew");
     assert_eq!(gate.does(&["status"])["drift"], 0);
 
-    // What is said of the same call again is what was said last, and no second reason.
+    // A second report of a call replaces the first, and is no second reason.
     let told = report(&gate, CALLER, "abusive", Some(&fourth.call_id));
     assert_eq!(told["strikes"], "3.00 strikes: 2 prank, 1 abusive");
     assert_eq!((&told["block"], &told["grant_ended"]), (&Value::Null, &Value::Null));
@@ -282,7 +282,7 @@ fn report_that_is_no_strike_blocks_nobody_and_goes_to_review() {
     let untrusted = report(&gate, CALLER, "prank", Some("six@lab"));
     is_no_strike(&gate, &untrusted, "trunk other does not vouch");
 
-    // The same for a call of yesterday, on the trunk that is trusted.
+    // Nor does a call of yesterday, on the trunk that is trusted.
     gate.daemon.stop();
     let mut store = Store::open(&gate.daemon.state().join("palang.db")).unwrap();
     let mut row: Option<CallRow> = None;
@@ -352,7 +352,7 @@ fn report_that_is_no_strike_blocks_nobody_and_goes_to_review() {
     gate.fails(2, &["report", "add", CALLER, "--kind", "joke"]);
 }
 
-// Until trunks are configured no number is trusted, whatever the profile `default` says.
+// Until trunks are configured no number is trusted, also if the profile `default` says so.
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn report_without_trunks_blocks_nobody() {
@@ -371,7 +371,7 @@ fn report_without_trunks_blocks_nobody() {
     assert_eq!(gate.rows(&["block", "list"]), [Value::Null; 0]);
 }
 
-// Whoever can send anything from a trunk that does not vouch for it gets nobody blocked.
+// A sender on a trunk that does not vouch for numbers gets nobody blocked.
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn a_forged_number_never_blocks_whose_it_is() {
@@ -414,7 +414,7 @@ fn a_forged_number_never_blocks_whose_it_is() {
     assert_eq!(gate.rows(&["block", "list"]), [Value::Null; 0]);
     assert_eq!(gate.kernel_block(victim), None);
 
-    // What the trunk does assert counts.
+    // An identity that the trunk asserts counts.
     call6(&gate, victim, "asserted@pai", Some("+6281266666666"));
     let told = report(&gate, "+6281266666666", "prank", Some("asserted@pai"));
     assert_eq!(

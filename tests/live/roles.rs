@@ -1,4 +1,4 @@
-//! Who may do what: other users of the machine on the daemon's socket.
+//! Permissions: other users of the machine on the daemon's socket.
 //!
 //! The users are those that every Linux has; nothing of the machine is changed.
 
@@ -212,7 +212,7 @@ fn reader_sees_masked_numbers_and_changes_nothing() {
             house.may_not(READER, arguments, &["daemon has not the role operate"]);
             continue;
         }
-        // Whoever may ask for each number finds the masked ones.
+        // A user who may ask for each number finds the masked ones.
         if arguments[0] == "check" || arguments.starts_with(&["block", "show"]) {
             house.may_not(READER, arguments, &["daemon has not the role report"]);
             continue;
@@ -373,7 +373,7 @@ fn admin_may_do_all_and_the_audit_names_everybody() {
             "root mode observe",
         ]
     );
-    // Who made a block and who brought it here are two.
+    // The author of a block and the user who imported it differ.
     let block: Block = ask(&house.daemon, "GET", "/v1/blocks/+6281200000001", "").json();
     assert_eq!((&*block.author, &*block.origin), ("siti", "case 7"));
 }

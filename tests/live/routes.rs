@@ -66,7 +66,7 @@ fn the_document_has_every_route_and_no_other() {
     assert_eq!(documented(&document), served);
     assert!(served.len() >= 22, "{served:?}");
 
-    // What the source says is what the daemon does: no path answers as an unknown one does.
+    // The daemon does what the source says: no path answers as an unknown one does.
     let unknown = ask(&daemon, "GET", "/v1/nothing", "").text();
     for route in &served {
         let (method, path) = route.split_once(' ').expect("method and path");
@@ -332,7 +332,7 @@ fn loopback_port_answers_one_question_and_nothing_more() {
     assert_eq!(check.rule.as_deref(), Some("block 6281234567890"));
     assert_eq!(plain("/v1/check/hello", "text/plain").status, 400);
     assert_eq!(plain("/v1/check/62812*", "text/plain").status, 400);
-    // The same on the socket.
+    // So it is on the socket.
     let bytes = b"GET /v1/check/%2B6281234567890 HTTP/1.1\r\nHost: a\r\nAccept: text/plain\r\n\
                   Connection: close\r\n\r\n";
     is(&exchange(connect(&daemon), bytes), "drop blocked-number\n");

@@ -124,7 +124,7 @@ fn armed_observing_and_overridden_gates_are_distinguished() {
     gate.does(&["override", "off"]);
     selftest(&gate.daemon, 0);
 
-    // What the gate itself does was not changed by any of it.
+    // None of it changed the gate's own state.
     assert!(!gate.passes(BLOCKED));
     assert!(gate.passes("+6281200000002"));
 }
@@ -172,7 +172,7 @@ fn each_trunk_is_tried_in_its_own_words() {
     assert_eq!(observing["trunks"][0]["outcome"], "armed");
     assert_eq!(observing["trunks"][2]["outcome"], "armed");
 
-    // Who allows everybody has no gate.
+    // A gate that allows everybody is no gate.
     gate.does(&["allow", "add", "+62*"]);
     gate.does(&["allow", "add", "+9*"]);
     let broken = selftest(&gate.daemon, 13);

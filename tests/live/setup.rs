@@ -88,7 +88,7 @@ fn from_a_daemon_without_interfaces_to_one_that_observes() {
     assert_eq!(text(&daemon), after);
 }
 
-// Whoever sits at a terminal is asked, for the country too, and No is the default.
+// A person at a terminal is asked, for the country too, and No is the default.
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn setup_at_a_terminal_asks() {

@@ -78,7 +78,7 @@ fn request_text(method: &str, path: &str, body: &str) -> String {
 
 /// Sends bytes that ask for the connection to be closed, and reads what comes back.
 pub fn exchange(mut stream: impl Read + Write, bytes: &[u8]) -> Answer {
-    // Whoever refuses a request may do it before the last byte of it.
+    // The daemon may refuse a request before its last byte.
     let _ = stream.write_all(bytes);
     let mut all = Vec::new();
     let ended = stream.read_to_end(&mut all);

@@ -1,4 +1,4 @@
-//! A store that is missing, older, another one, or deleted under the daemon: the maps keep what they
+//! A store that is missing, older, another one, or deleted under the daemon. The maps keep what they
 //! hold, and nothing is said to be stored that is not.
 
 use std::fs;
@@ -174,7 +174,7 @@ fn older_store_is_followed_only_when_the_operator_says_so() {
     let copy = gate.daemon.folder().join("copy.db");
     let file = copy.to_str().unwrap();
     gate.does(&["store", "backup", file]);
-    // What is only less is no doubt: the maps have nothing that is newer than the store.
+    // A store with fewer entries is no doubt: the maps have nothing that is newer than the store.
     gate.does(&["block", "remove", FIRST]);
     assert_eq!(gate.daemon.stop(), 0);
     remove_store(&gate);
@@ -258,7 +258,7 @@ fn change_in_a_deleted_file_is_not_said_to_be_stored() {
     }
 }
 
-// What was answered is in the file, or in a log that somebody may delete.
+// An answered change is in the file, or in a log that somebody may delete.
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn a_deleted_log_takes_no_answered_block_with_it() {
@@ -365,8 +365,11 @@ fn blocks_that_end_together_leave_store_and_map_and_make_room() {
     let file = gate.daemon.folder().join("blocks.csv");
     let add =
         |number: &str| ["block", "add", number, "--for", "1h", "--reason", "x"].map(str::to_owned);
-    for (others, count) in [(0, 300), (1, ALL)] {
-        let end = in_seconds(if count == ALL { 20 } else { 5 });
+    // The end must come after the import and the refused block: a slow machine gets more time.
+    let mut seconds = 20;
+    let mut rounds = vec![(1, ALL), (0, 300)];
+    while let Some((others, count)) = rounds.pop() {
+        let end = in_seconds(if count == ALL { seconds } else { 5 });
         let rows: String =
             (0..count).map(|index| format!("62812{index:08},{end},a list\n")).collect();
         fs::write(&file, format!("number,expires,reason\n{rows}")).unwrap();
@@ -375,8 +378,17 @@ fn blocks_that_end_together_leave_store_and_map_and_make_room() {
         if count == ALL {
             let add = add("+6281300000001");
             let add: Vec<_> = add.iter().map(String::as_str).collect();
-            let said = gate.fails(1, &add);
-            assert!(said.contains("full: 20000 of 20000"), "{said}");
+            let refused = gate.daemon.cli(&add);
+            if refused.code == 0 {
+                assert!(gate.passes("+6281200000001"), "there is room in a full map");
+                gate.does(&["block", "remove", "+6281300000001"]);
+                eventually("the store is empty", || gate.does(&["status"])["blocks"] == 0);
+                seconds *= 2;
+                rounds.push((others, count));
+                continue;
+            }
+            assert_eq!(refused.code, 1, "{refused:?}");
+            assert!(refused.stderr.contains("full: 20000 of 20000"), "{refused:?}");
             // Full of what has ended is not full.
             eventually("they have ended", || gate.passes("+6281200000001"));
             gate.does(&add);

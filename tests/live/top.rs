@@ -23,7 +23,7 @@ attempts = 0
 name = "telkom"
 sources = ["10.112.0.1", "fd00:112::1"]
 "#;
-/// What the packaged unit leaves to the daemon.
+/// The capabilities that the packaged unit leaves to the daemon.
 const UNIT: [&str; 3] =
     ["setpriv", "--inh-caps=-all", "--bounding-set=-all,+bpf,+net_admin,+perfmon,+chown"];
 /// Root, who may not measure.
@@ -42,7 +42,7 @@ struct Terminal {
 }
 
 impl Terminal {
-    /// Runs a command there, tells its exit code and how the terminal is afterwards, and waits.
+    /// Runs a command there, prints its exit code and the state of the terminal afterwards, and waits.
     fn run(command: &Command) -> Terminal {
         let folder = tempfile::Builder::new().prefix("palang-test-").tempdir().unwrap();
         let terminal = Terminal { folder };
@@ -74,7 +74,7 @@ impl Terminal {
         self.tmux(&["send-keys", key]);
     }
 
-    /// Waits until the screen is so, and tells it.
+    /// Waits until the screen is so, and returns it.
     #[track_caller]
     fn shows(&self, what: &str, is_so: impl Fn(&str) -> bool) -> String {
         let mut last = String::new();

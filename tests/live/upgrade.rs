@@ -1,4 +1,4 @@
-//! Another program in the pinned link, other maps behind it: no call notices.
+//! Another program in the pinned link, with other maps: no call notices.
 
 use std::collections::HashSet;
 use std::fs;

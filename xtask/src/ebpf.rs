@@ -8,7 +8,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// What `rustc` calls the kernel's little-endian virtual machine.
+/// The name that `rustc` gives the kernel's little-endian virtual machine.
 pub const TARGET: &str = "bpfel-unknown-none";
 
 // rustc and bpf-linker are a pair: the linker reads rustc's LLVM bitcode and dies by SIGABRT
@@ -248,7 +248,7 @@ fn check_rustc(bin: &Path) -> Result<String, String> {
     let text = output(Command::new(&rustc).arg("-vV"))?;
     let field = |name| {
         let found = text.lines().find_map(|line| line.strip_prefix(name));
-        found.ok_or_else(|| format!("{} -vV does not tell its {name}", rustc.display()))
+        found.ok_or_else(|| format!("{} -vV does not print its {name}", rustc.display()))
     };
     let (release, llvm) = (field("release: ")?, field("LLVM version: ")?);
     let number = |text: Option<&str>| text.and_then(|text| text.parse::<u32>().ok()).unwrap_or(0);

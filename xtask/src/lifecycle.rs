@@ -17,7 +17,7 @@ use crate::{package, setup, shell};
 
 /// The Debian that packages are made for.
 const SUITE: &str = "bookworm";
-/// What a small server has and debootstrap leaves out.
+/// Packages that a small server has and debootstrap leaves out.
 const PACKAGES: &str = "systemd,systemd-sysv,dbus,udev,procps,iproute2,rpm";
 
 /// Makes what the test needs, and runs it. `made`: with the packages that were made before.

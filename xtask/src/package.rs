@@ -5,7 +5,7 @@
 //! target/package/tree/            what the packages bring; filter-user/Cargo.toml lists it
 //! target/package/*.deb, *.rpm
 //! ```
-//! The same commit gives the same bytes in any folder; `--twice` proves it.
+//! One commit gives the same bytes in any folder; `--twice` proves it.
 
 mod checks;
 mod make;

@@ -21,7 +21,7 @@ const COMPILE: [&str; 7] = [
     "libc6-dev",
 ];
 
-/// What the tests call.
+/// Packages of the programs that the tests call.
 const TEST: [&str; 10] = [
     "tshark",
     "iproute2",

@@ -17,7 +17,7 @@ pub fn root() -> &'static Path {
 
 /// Returns cargo's target folder; this program lies in `target/debug/`.
 pub fn target_dir() -> Result<PathBuf> {
-    let program = env::current_exe().context("cannot tell where this program lies")?;
+    let program = env::current_exe().context("cannot find the path of this program")?;
     let target = program.ancestors().nth(2).context("this program is not in a target folder")?;
     Ok(target.to_path_buf())
 }
@@ -36,7 +36,7 @@ pub fn cargo() -> Command {
     };
     let mut cargo = Command::new(program);
     cargo.current_dir(root());
-    // What `cargo run` says about xtask itself would make build scripts run again.
+    // The variables that `cargo run` sets for xtask itself would make build scripts run again.
     for (name, _) in env::vars_os() {
         let name = name.to_string_lossy();
         if name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_") {

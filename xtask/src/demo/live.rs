@@ -15,7 +15,7 @@ const TRUNK: &str = "palang-demo-trunk";
 const PINS: &str = "/sys/fs/bpf/palang-demo";
 const CALLER: &str = "0812-3456-7890";
 
-/// What is to be shown, as typed behind `palang`.
+/// The commands to show, as typed after `palang`.
 const COMMANDS: &[&[&str]] =
     &[&["status"], &["block", "add", CALLER, "--for", "24h", "--reason", "prank, case 118"]];
 const REFUSING: &[&[&str]] = &[&["mode", "enforce", "--for", "1h"], &["check", CALLER]];

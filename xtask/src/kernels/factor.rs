@@ -8,7 +8,7 @@ use super::outcome::{Load, Outcome};
 /// times as long, it was above the kernel's own limit at once: a growth has to be seen before.
 const HALVES: u64 = 3;
 
-/// What a program needs in the middle, and where it needs most.
+/// A program's need in the middle, and where it needs most.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Factor {
     pub program: String,

@@ -25,7 +25,7 @@ const CARGO: &str = "/usr/bin/cargo";
 const RUSTC_PACKAGE: &str = "rustc-web";
 const STD_PACKAGE: &str = "libstd-rust-web-dev";
 
-/// What the emulated machines run.
+/// The program that the emulated machines run.
 pub struct Programs {
     pub tests: PathBuf,
     pub busybox: PathBuf,
@@ -98,7 +98,7 @@ fn build(mut cargo: Command, flags: &str, folder: &Path, arch: Arch) -> Result<P
     eprintln!("\n$ {}", shell::show(&cargo));
     let messages = shell::read(&mut cargo)?;
     let program = messages.lines().find_map(executable);
-    program.with_context(|| format!("cargo did not tell where the test program {TEST} lies"))
+    program.with_context(|| format!("cargo did not print the path of the test program {TEST}"))
 }
 
 /// Returns the path in cargo's message about our test program.

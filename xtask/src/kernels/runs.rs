@@ -1,4 +1,4 @@
-//! What runs of the test program.
+//! The runs of the test program.
 
 use std::path::Path;
 

@@ -1,4 +1,4 @@
-//! What has to be true of a package before somebody installs it.
+//! Checks that a package must pass before somebody installs it.
 
 use std::fs;
 use std::path::Path;

@@ -25,7 +25,7 @@ pub fn make(source: &Source) -> Result<Made> {
         .arg(&folder);
     shell::run(&mut deb)?;
     let mut rpm = source.cargo()?;
-    // What it requires is read from the binary, whatever else this machine has.
+    // Its requirements are read from the binary, not from this machine.
     rpm.args(["generate-rpm", "--package", "filter-user", "--auto-req", "builtin", "--output"])
         .arg(&folder);
     shell::run(&mut rpm)?;

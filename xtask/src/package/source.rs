@@ -18,7 +18,7 @@ pub struct Source {
     pub time: String,
 }
 
-/// What was made.
+/// The packages that were made.
 pub struct Made {
     pub deb: PathBuf,
     pub rpm: PathBuf,
