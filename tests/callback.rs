@@ -124,8 +124,8 @@ fn grace_ends_on_time_and_with_the_setting() {
     assert!(!arrives(&lab, &receiver, BLOCKED));
 }
 
-// A packet that a program sends out of a file's pages is not copied: after the headers it has no
-// byte of its own, and the filter has to ask for the rest.
+// A packet that a program sends out of a file's pages is not copied. After the headers it has no
+// byte of its own, so the filter has to ask for the rest.
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn call_in_several_fragments_also_opens_the_grace() {

@@ -1,5 +1,5 @@
-//! Two other SIP stacks as oracles, never our own parser twice: where both read the same user
-//! in the `From` of a message, the gate reads its number, and nothing else.
+//! Two other SIP stacks as oracles, never our own parser twice. Where both read the same user in
+//! the `From` of a message, the gate reads its number, and no other.
 //!
 //! Both get the whole INVITE, so they also read header names, white space and folding. ezk reads
 //! neither `tel:` nor `\"` in a display name: there rvoip is the only oracle.
@@ -85,7 +85,7 @@ fn user(field: &str) -> Option<String> {
     (raw.0 == plain.0 && unescape(&raw.1)? == plain.1).then_some(raw.1)
 }
 
-// ---------------------------------------------------------------- What they mean
+// ---------------------------------------------------------------- Meaning
 
 fn unescape(text: &str) -> Option<String> {
     let mut bytes = Vec::new();

@@ -1,5 +1,5 @@
-//! The readers, side by side: where the fast one answers, the full one says the same; what the slim one
-//! reads to its end, it reads as the full one does.
+//! The readers, side by side. Where the fast one answers, the full one says the same. A message
+//! that the slim one reads to its end, it reads as the full one does.
 
 use std::cell::Cell;
 

@@ -93,8 +93,8 @@ impl Gates {
         self.policy = policy.clone();
     }
 
-    /// Writes a policy with other lists and another override only, entry by entry as a daemon
-    /// does it: what is no longer in a list is taken out.
+    /// Writes a policy with other lists and another override only, entry by entry as a daemon does.
+    /// Entries that are no longer in a list are removed.
     ///
     /// # Panics
     /// When the kernel does not take it.

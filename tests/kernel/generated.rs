@@ -17,8 +17,8 @@ use proptest::test_runner::{Config, TestRunner};
 
 use crate::NOW;
 
-/// Returns a time for each case, so far from the others that no attempt is remembered: how long the
-/// kernel's LRU map would remember is not the same as on the host.
+/// Returns a time for each case, so far from the others that no attempt is remembered. The kernel's
+/// LRU map and the host do not remember equally long.
 fn now() -> u64 {
     static CASE: AtomicU64 = AtomicU64::new(0);
     NOW + CASE.fetch_add(1, Ordering::Relaxed) * ATTEMPT_NS

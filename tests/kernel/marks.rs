@@ -86,7 +86,7 @@ fn a_marked_call_is_no_redial_attempt() {
         assert_reason(&gates.judge(&call(BOTH, attempt), now), "attempt-passed");
     }
     assert_reason(&gates.judge(&call("", 10), NOW + 40 * SECOND), "blocked-number");
-    // That call again, now with a mark.
+    // A retry of the call, now with a mark.
     assert_reason(&gates.judge(&call(BOTH, 10), NOW + 41 * SECOND), "emergency-mark");
     assert_reason(&gates.judge(&call("", 11), NOW + 50 * SECOND), "redial-grant");
 }

@@ -160,7 +160,7 @@ fn slim_program_replaces_a_full_one_that_the_kernel_refuses() {
     let judged = kernel.judge(&Layers::IPV4.frame(&invite("1", "", "")), NOW).unwrap();
     assert!(judged.dropped);
     assert_eq!(reason(&judged.event), Reason::BlockedNumber);
-    // A number of the real object: whoever takes the full one says nothing.
+    // A number of the real object: a kernel that takes the full one prints nothing.
     assert_eq!(Replay::load(&blocking()).unwrap().slow_reader(), None);
 }
 

@@ -144,10 +144,10 @@ pub fn stay_on_cpu(index: usize) {
     sched_setaffinity(Pid::from_raw(0), &one).unwrap();
 }
 
-// What holds while two CPUs judge calls of the same numbers at the same time: two calls at once are
-// one attempt, however they meet. So with `ATTEMPTS` = 3 none passes in the first two rounds, in
-// the third at least one of each number does and opens its grant, and then all pass: no count and
-// no grant was lost.
+// Two CPUs judge calls of the same numbers at the same time: two calls at once are one attempt,
+// however they meet. So with `ATTEMPTS` = 3 no call passes in the first two rounds. In the third at
+// least one of each number passes and opens its grant, and then all pass. No count and no grant was
+// lost.
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn two_cpus_at_once_lose_no_grant() {

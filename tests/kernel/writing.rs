@@ -60,9 +60,10 @@ fn gate(policy: &Policy, sizes: &[(&str, u32)]) -> Replay {
     replay
 }
 
-/// Counts how many of [`CALLS`] calls of [`CALLERS`] in turn are found blocked on one CPU while `write` is
-/// done again and again on another, with the number of its turn: refused, or only not because the
-/// attempt had passed before.
+/// Counts how many of [`CALLS`] calls of [`CALLERS`] in turn are found blocked on one CPU.
+///
+/// Meanwhile `write` is done again and again on another CPU, with the number of its turn. A call
+/// counts also if it is not refused only because the attempt had passed before.
 fn refused_while(replay: &Replay, write: impl Fn(&Maps, usize) + Sync) -> u64 {
     let done = AtomicBool::new(false);
     thread::scope(|scope| {
@@ -137,8 +138,8 @@ fn an_allow_lets_through_while_others_come_and_go() {
     assert_eq!(refused, 0, "of {CALLS} calls of allowed numbers");
 }
 
-/// Prefixes around an entry of a trie that stays: the same again, longer ones, a shorter one, one
-/// whose node parts from it above it and one below it.
+/// Prefixes around an entry of a trie that stays: the same again, longer ones and a shorter one.
+/// The node of one parts from it above it, that of another below it.
 const AROUND: [&str; 6] = ["628125550000", "628125550", "6281255", "62812556", "6281255500", "628"];
 
 /// Makes one write of those that a daemon does, a different one each turn; the entry `STAYS` is replaced
@@ -207,7 +208,7 @@ fn a_protected_prefix_lets_through_while_the_trie_is_written() {
     assert_eq!(refused, 0, "of {CALLS} calls of protected numbers");
 }
 
-// The map of blocks is as small as it can be: the element that a number's block leaves is another
+// The map of blocks is as small as it can be. The element that a number's block leaves is another
 // number's at once, mostly in the same bucket.
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
@@ -247,8 +248,9 @@ fn a_prefix_block_that_is_over_refuses_nobody_while_the_trie_is_written() {
     assert_eq!(refused, 0, "of {CALLS} calls of a prefix whose block is over");
 }
 
-// As `palang block add` and `palang unblock` do it, by number and by prefix: from the moment that the
-// unblock has written the map, every call passes, until the number is blocked again.
+// The writes are those of `palang block add` and `palang unblock`, by number and by prefix. From
+// the moment that the unblock has written the map, every call passes until the number is blocked
+// again.
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn an_unblocked_number_passes_from_the_moment_that_the_map_says_so() {

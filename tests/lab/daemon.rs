@@ -76,11 +76,11 @@ impl<'a> Daemon<'a> {
         self.env.push((name.to_owned(), value.into()));
     }
 
-    /// Writes the configuration: `config_toml`, completed by this daemon's own paths (backups
-    /// go to [`Daemon::folder`]), the
-    /// interface `gate0`, room for 20,000 blocks and no redial grant where it says nothing of them:
-    /// else whoever is refused for longer than 10 s would be let through. (The mode is not in it:
-    /// `palang mode enforce`.)
+    /// Writes the configuration: `config_toml`, completed where it lacks a setting.
+    ///
+    /// The defaults are this daemon's own paths (backups go to [`Daemon::folder`]), the interface
+    /// `gate0`, room for 20,000 blocks and no redial grant. With a grant a caller who is refused
+    /// for longer than 10 s would be let through. The mode is not in it: `palang mode enforce`.
     ///
     /// # Panics
     /// When it is not TOML; write such a thing to [`Daemon::config_file`].

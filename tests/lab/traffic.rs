@@ -1,8 +1,8 @@
 //! INVITEs without end, and what became of each.
 //!
 //! An INVITE that does not arrive must be the gate's doing. So never more than a few INVITEs are on the
-//! way: after every [`WINDOW`] of them an OPTIONS (a mark), which every gate lets through, and the
-//! sender goes on when the mark before has arrived. No queue on the way is as short as that.
+//! way. After every [`WINDOW`] of them comes an OPTIONS (a mark), which every gate lets through.
+//! The sender goes on when the mark before has arrived. No queue on the way is as short as that.
 
 use std::collections::HashMap;
 use std::ops::{Bound, RangeBounds};
@@ -23,8 +23,8 @@ use super::sender::Sender;
 /// INVITEs between two marks. A veth pair's queue has 256 places: room for two traffics.
 const WINDOW: usize = 48;
 
-/// How long the sender waits for a mark before it goes on without: when it comes that late, the
-/// way from trunk to gate is cut.
+/// How long the sender waits for a mark before it goes on without. A mark that is later means that
+/// the way from trunk to gate is cut.
 const MARK: Duration = Duration::from_secs(2);
 
 /// How long it waits before it sends another mark: one may be lost with a veth pair.
@@ -62,9 +62,8 @@ pub struct Record {
 }
 
 impl Record {
-    /// Returns the INVITEs of a caller that surely met the gate `during` that time: they were sent
-    /// after
-    /// its start, and had been judged by its end. `..` is all of them.
+    /// Returns the INVITEs of a caller that surely met the gate `during` that time. They were sent
+    /// after its start, and had been judged by its end. `..` is all of them.
     ///
     /// # Panics
     /// When the traffic had no such caller.
@@ -128,8 +127,8 @@ struct Sent {
 }
 
 impl Lab {
-    /// INVITEs of all `callers` in turn (each a From user, as it is written into the message), to
-    /// the receiver's port, `per_second` of them and `at_most` so many.
+    /// Sends INVITEs of all `callers` in turn to the receiver's port, `per_second` of them, and
+    /// `at_most` this number. Each caller is a From user, as it is written into the message.
     ///
     /// # Panics
     /// When the kernel gives no socket.

@@ -1,4 +1,4 @@
-//! The life of an installed package on a machine with systemd, in the network of the lab: real
+//! The life of an installed package on a machine with systemd, in the network of the lab. Real
 //! calls meet it while it is installed, upgraded and removed. `cargo xtask lifecycle` makes the
 //! packages and the root folder, and runs this.
 #![expect(clippy::expect_used, reason = "a test panics where it fails")]

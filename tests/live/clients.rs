@@ -1,6 +1,6 @@
-//! Eight clients change four numbers, the mode, the override and the configuration at once, while
-//! another program locks the store now and then: afterwards maps, store, audit and the last answer
-//! of each key agree, and nothing that was answered as let through was refused for a moment.
+//! Eight clients change four numbers, the mode, the override and the configuration at once. Another
+//! program locks the store now and then. Afterwards maps, store, audit and the last answer of each
+//! key agree. No number that was answered as let through was refused for a moment.
 //!
 //! `PALANG_TEST_ROUNDS` says how many rounds (1,000 for a long run), `PALANG_TEST_KILLS` how many
 //! times the daemon is killed (200).
@@ -84,8 +84,8 @@ struct Done {
     order: u64,
 }
 
-/// What the maps had at one moment: of each key, whether it refuses (an override or an allow
-/// refuses where there is none), and the rule of a block.
+/// The state of the maps at one moment: whether each key refuses, and the rule of a block. A
+/// missing override or allow refuses.
 #[derive(Clone, Copy, Debug)]
 struct Look {
     begun: u64,
@@ -203,8 +203,8 @@ fn act(
         }
         // The change is in force already, or a way out prevents it.
         403 | 404 => return None,
-        // Nothing was done: the lock of the other program lasted too long, or as many imports of this
-        // user as there may be are under way.
+        // Nothing was done. The lock of the other program lasted too long, or too many imports of
+        // this user are under way.
         429 | 503 => return None,
         other => panic!("{act:?}: {other}: {}", answer.text()),
     }
@@ -311,8 +311,8 @@ fn last_answers(done: &[Done], look: &Look) -> Vec<String> {
     last.iter().filter_map(wrong).collect()
 }
 
-/// Looks that show something refused that was answered as let through before, and that no change
-/// with a later place in the order had been asked to end.
+/// Looks that show a refusal of a key that was answered as let through before. No change with a
+/// later place in the order had been asked to end that.
 fn undone(looks: &[Look], done: &[Done]) -> Vec<String> {
     let mut keys: Vec<Key> = done.iter().map(|done| done.key).collect();
     keys.sort_by_key(|key| format!("{key:?}"));

@@ -1,5 +1,5 @@
-//! Disks that are full, hang, take no writes or hold garbage: what lets through works at once,
-//! what blocks is refused with the reason, and what is in force stays so.
+//! Disks that are full, hang, take no writes or hold garbage. Allows and overrides work at once, a
+//! block is refused with the reason, and the state in force stays so.
 
 use std::fs::{self, File};
 use std::io::{ErrorKind, Write as _};

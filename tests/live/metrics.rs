@@ -133,8 +133,8 @@ fn metrics_are_taken_by_promtool_and_prometheus() {
         .stderr(Stdio::piped())
         .spawn()
         .expect("promtool: cargo xtask setup installs it");
-    // What `promtool check metrics` reads is the older text format: without an end mark, and a
-    // counter is described by its whole name.
+    // `promtool check metrics` reads the older text format: without an end mark, and a counter is
+    // described by its whole name.
     let mut metrics = scrape(&lab).replace("# EOF\n", "");
     for counter in [
         "packets",

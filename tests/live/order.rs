@@ -394,8 +394,8 @@ fn an_unblock_is_not_undone_by_an_older_report() {
     );
 }
 
-// A block is in the store, an unblock that was accepted after it is in the map, and neither is
-// where the other is when the daemon is killed.
+// A block is in the store, and an unblock that was accepted after it is in the map. Neither is at
+// both places when the daemon is killed.
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn an_unblock_that_overtook_a_stored_block_outlives_a_kill() {

@@ -11,8 +11,8 @@ use std::process::Command;
 /// The name that `rustc` gives the kernel's little-endian virtual machine.
 pub const TARGET: &str = "bpfel-unknown-none";
 
-// rustc and bpf-linker are a pair: the linker reads rustc's LLVM bitcode and dies by SIGABRT
-// when its own LLVM is older (0.10.1 did on the bitcode of rustc 1.96). Change these together.
+// rustc and bpf-linker are a pair: the linker reads rustc's LLVM bitcode. It dies by SIGABRT when
+// its own LLVM is older (0.10.1 did on the bitcode of rustc 1.96). Change these together.
 /// The bpf-linker that is known to work.
 pub const BPF_LINKER: &str = "0.13.0";
 /// The LLVM that this bpf-linker is built with, and the one that rustc must have.
@@ -188,8 +188,8 @@ pub fn find_linker() -> Result<PathBuf, String> {
     Err(format!("{}, need {BPF_LINKER}", wrong.as_deref().unwrap_or("not found")))
 }
 
-/// Flags of rustc that put the same names in the place of this machine's folders: the object and
-/// the binary are the same wherever they are built.
+/// Returns flags of rustc that put the same names in the place of this machine's folders. So the
+/// object and the binary are the same in every folder.
 pub fn remap(root: &Path, sysroot: &Path) -> Vec<String> {
     folders(root, sysroot).map(|(from, to)| format!("--remap-path-prefix={from}={to}")).collect()
 }

@@ -1,5 +1,6 @@
-//! `cargo xtask lifecycle`: the packages on a Debian of its own, with systemd as its first process and
-//! real calls: installed, set up, upgraded and removed under traffic, purged, installed again.
+//! `cargo xtask lifecycle`: the packages on a Debian of its own, with systemd as its first process
+//! and real calls. They are installed, set up, upgraded and removed under traffic, purged, and
+//! installed again.
 //!
 //! ```text
 //! target/lifecycle/root       Debian 12 (debootstrap), made once and never changed

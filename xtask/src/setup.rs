@@ -221,8 +221,8 @@ fn as_root(packages: &[&str], linker: Option<&Command>) -> String {
 fn other_systems() -> String {
     let (linker, llvm) = (ebpf::BPF_LINKER, ebpf::LLVM);
     format!(
-        "Elsewhere than on Debian 12 it takes rustup's nightly and LLVM {llvm} with its headers \
-         (package llvm-{llvm}-dev, llvm{llvm}-devel or llvm{llvm}):
+        "Other systems than Debian 12 need rustup's nightly and LLVM {llvm} with its headers \
+         (package llvm-{llvm}-dev, llvm{llvm}-devel or llvm{llvm}). Run:
     rustup toolchain install nightly --component rust-src --component clippy
     LLVM_PREFIX=$(llvm-config-{llvm} --prefix) LLVM_SYS_{llvm}1_PREFIX=$(llvm-config-{llvm} --prefix) \\
         cargo install bpf-linker --version {linker} --locked --no-default-features --features llvm-{llvm}

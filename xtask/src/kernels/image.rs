@@ -22,8 +22,8 @@ enum Pick {
 /// The suites of Debian that are looked into, oldest kernel first. An old release has less for arm64 in
 /// its security suite than its index says.
 ///
-/// Of each line it is the cloud kernel: serial console, BPF's compiler and BTF are built in, and it is a
-/// tenth of the size of the others.
+/// Of each line it is the cloud kernel. Serial console, BPF's compiler and BTF are built in, and it
+/// is a tenth of the size of the others.
 const MATRIX: [(&[&str], Pick); 4] = [
     (&["bullseye-security", "bullseye"], Pick::Line("5.10")),
     (&["bookworm-security"], Pick::Line("6.1")),

@@ -136,7 +136,7 @@ fn bill(source: &Source, member: &str) -> Result<String> {
 /// Writes a changelog in Debian's form; ours is CHANGELOG.md.
 fn debian_changelog(source: &Source) -> Result<String> {
     Ok(format!(
-        "palang ({}-1) unstable; urgency=medium\n\n  * What changed: /usr/share/doc/palang/changelog.gz\n\n \
+        "palang ({}-1) unstable; urgency=medium\n\n  * Changes: /usr/share/doc/palang/changelog.gz\n\n \
          -- The Palang founders <palang@palang.invalid>  {}\n",
         env!("CARGO_PKG_VERSION"),
         date(source, "--rfc-email")?
