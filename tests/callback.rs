@@ -15,7 +15,7 @@ const BLOCKED: &str = "+6281234567890";
 const OTHER: &str = "+6281234567891";
 const LONG: &str = "[callback]\ngrace = \"60m\"\n";
 
-/// An INVITE of the centre to the trunk, from the SIP port as a SIP server sends it.
+/// Sends an INVITE of the centre to the trunk, from the SIP port as a SIP server sends it.
 fn call_back(lab: &Lab, port: u16, number: &str, padding: usize) {
     let message = invite(port, number, padding);
     let socket = lab.in_gate(|| UdpSocket::bind((GATE, port))).expect("a port of the gate");
@@ -31,7 +31,7 @@ fn invite(port: u16, number: &str, padding: usize) -> String {
     )
 }
 
-/// Whether a new call of this number arrives.
+/// Returns whether a new call of this number arrives.
 fn arrives(lab: &Lab, receiver: &Receiver, number: &str) -> bool {
     let record = lab.traffic(receiver, &[number], 100, 1).finish();
     assert_eq!(record.sent(number, ..).len(), 1);
@@ -57,7 +57,7 @@ fn enforcing<'a>(lab: &'a Lab, config: &str) -> Daemon<'a> {
     daemon
 }
 
-/// The programs of ours that meet packets which leave.
+/// Returns how many of our programs meet packets that leave.
 fn egress_programs(lab: &Lab) -> usize {
     match Egress::of_this_kernel() {
         Egress::Tcx => lab.in_gate(|| tcx_programs(INTERFACE)),
@@ -75,7 +75,7 @@ fn wait_for_egress(lab: &Lab, count: usize) {
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn whom_the_centre_calls_gets_through() {
+fn number_that_the_centre_calls_gets_through() {
     let lab = Lab::new("callback");
     let receiver = lab.receiver(5060);
     let mut daemon = enforcing(&lab, LONG);
@@ -105,7 +105,7 @@ fn whom_the_centre_calls_gets_through() {
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn it_ends_on_time_and_with_the_setting() {
+fn grace_ends_on_time_and_with_the_setting() {
     let lab = Lab::new("callback");
     let receiver = lab.receiver(5060);
     let daemon = enforcing(&lab, "[callback]\ngrace = \"3s\"\n");
@@ -124,11 +124,11 @@ fn it_ends_on_time_and_with_the_setting() {
     assert!(!arrives(&lab, &receiver, BLOCKED));
 }
 
-/// What a program sends out of a file's pages is not copied: behind the headers the packet has no
-/// byte of its own, and the filter has to ask for the rest.
+// A packet that a program sends out of a file's pages is not copied. After the headers it has no
+// byte of its own, so the filter has to ask for the rest.
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn a_call_that_lies_in_several_pieces_opens_it_too() {
+fn call_in_several_fragments_also_opens_the_grace() {
     let lab = Lab::new("callback");
     let receiver = lab.receiver(5060);
     let daemon = enforcing(&lab, LONG);
@@ -179,7 +179,7 @@ fn an_interface_made_anew_has_it_again() {
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn what_the_kernel_cannot_see_is_told() {
+fn calls_that_the_kernel_cannot_see_are_reported() {
     let lab = Lab::new("callback");
     let receiver = lab.receiver(5060);
     let daemon = enforcing(&lab, LONG);

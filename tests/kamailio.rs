@@ -17,7 +17,7 @@ use palang_tests::lab::{Daemon, Lab};
 const SIP: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 5060);
 const CHECK: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 9112);
 const REFUSED: u16 = 603;
-/// What the configuration of these tests answers to a call that goes on.
+/// The answer of these tests' configuration to a call that goes on.
 const GOES_ON: u16 = 299;
 
 const BLOCKED: &str = "+6281200000001";
@@ -43,7 +43,7 @@ fn a_blocked_caller_is_refused_and_another_goes_on() {
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn what_is_not_asked_goes_on() {
+fn request_that_is_not_asked_about_goes_on() {
     let lab = Lab::new("kamailio");
     let check = CheckServer::start(&lab, blocked());
     let kamailio = Kamailio::start(&lab);
@@ -59,7 +59,7 @@ fn what_is_not_asked_goes_on() {
     assert_eq!(check.take_requests(), [""; 0]);
 }
 
-/// One worker of Kamailio reads all of them: a number must not stay from the message before.
+// One worker of Kamailio reads all of them: a number must not stay from the message before.
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn odd_callers_are_not_lost() {
@@ -169,7 +169,7 @@ fn an_answer_that_is_not_known_refuses_nothing() {
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn without_a_daemon_calls_go_on() {
+fn calls_without_a_daemon_go_on() {
     let lab = Lab::new("kamailio");
     let kamailio = Kamailio::start(&lab);
     assert_eq!(kamailio.call(&from(BLOCKED)), GOES_ON, "nobody listens");
@@ -189,7 +189,7 @@ fn without_a_daemon_calls_go_on() {
     }
 }
 
-/// No stand-in: the daemon, its store and the kernel's maps.
+// No stand-in: the daemon, its store and the kernel's maps.
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn the_daemon_is_asked_about_calls_over_tcp() {
@@ -242,7 +242,7 @@ fn blocked() -> HashMap<String, Answer> {
     HashMap::from([("%2B6281200000001".to_owned(), Answer::drop())])
 }
 
-/// A From header's value with that user.
+/// Returns the value of a From header with that user.
 fn from(user: &str) -> String {
     format!("\"A caller\" <sip:{user}@a.example>;tag=1")
 }
@@ -262,7 +262,7 @@ fn request(method: &str, from: &str, to: &str) -> String {
     )
 }
 
-/// A Kamailio that answers 299 to whatever `route(PALANG)` lets go on.
+/// A Kamailio that answers 299 to each request that `route(PALANG)` lets go on.
 struct Kamailio<'a> {
     lab: &'a Lab,
     folder: tempfile::TempDir,
@@ -314,7 +314,7 @@ request_route {{
         kamailio
     }
 
-    /// An INVITE over TCP; the status of the answer.
+    /// Sends an INVITE over TCP, and returns the status of the answer.
     fn call(&self, from: &str) -> u16 {
         self.send_tcp(&request("INVITE", from, "<sip:112@a.example>"))
     }
@@ -361,7 +361,7 @@ fn status(answer: &str) -> u16 {
     code.unwrap_or_else(|| panic!("no SIP answer: {answer:?}"))
 }
 
-/// What the check endpoint does when it is asked for a number.
+/// The reaction of the check endpoint to a question for a number.
 #[derive(Clone, Debug)]
 enum Answer {
     /// A status line (and headers), and a body.
@@ -380,7 +380,7 @@ impl Answer {
     }
 }
 
-/// Stands for the daemon's check endpoint: answers by a table, `pass` what is not in it, and
+/// Replaces the daemon's check endpoint: answers by a table, `pass` for other numbers, and
 /// keeps what it was asked.
 struct CheckServer {
     shared: Arc<CheckState>,
@@ -409,7 +409,7 @@ impl CheckServer {
         CheckServer { shared }
     }
 
-    /// What it was asked since the last time.
+    /// Returns the questions since the last call.
     fn take_requests(&self) -> Vec<String> {
         std::mem::take(&mut self.shared.requests.lock().expect("not poisoned"))
     }
@@ -419,7 +419,7 @@ impl CheckServer {
         self.shared.answers.lock().expect("not poisoned").insert(number, answer);
     }
 
-    /// Until Kamailio asks again.
+    /// Waits until Kamailio asks again.
     fn wait_until_refused(&self, kamailio: &Kamailio<'_>, why: &str) {
         let deadline = Instant::now() + Duration::from_secs(30);
         while kamailio.call(&from(BLOCKED)) != REFUSED {
@@ -466,7 +466,7 @@ impl CheckState {
                 return;
             }
         };
-        // Who gave up does not hear it.
+        // A client that gave up does not hear it.
         let _ = stream.write_all(text.as_bytes());
     }
 }

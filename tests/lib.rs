@@ -1,4 +1,4 @@
-//! What the whole-system tests share: fixtures, packets, and the two gates side by side.
+//! Shared by the whole-system tests: fixtures, packets, and the two gates side by side.
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test panics where it fails")]
 
 pub mod common;

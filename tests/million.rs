@@ -1,5 +1,5 @@
-//! What is promised for a million blocks and a million calls, by the daemon in its own sandbox:
-//! import, export, erase, verify, backup, comparison, mass expiry, retention.
+//! The promises for a million blocks and a million calls, kept by the daemon in its own sandbox.
+//! The test does import, export, erase, verify, backup, comparison, mass expiry and retention.
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test panics where it fails")]
 
 #[path = "live/socket.rs"]
@@ -31,8 +31,8 @@ const BUSY: &str = "6281999999999";
 const OF_ONE: u64 = 5_000;
 /// Longest that anything of it may take, in a debug build on a machine with other work.
 const LONGEST: Duration = Duration::from_secs(600);
-/// Longest that a block may take while much goes on; 100 ms are promised for a step of a release
-/// build, and many steps may be in front of it here.
+/// Longest that a block may take while much goes on. A step of a release build may take 100 ms, and
+/// many steps may be in front of it here.
 const BLOCK_LONGEST: Duration = Duration::from_secs(2);
 /// The daemon's memory: a million decisions of an import are in it, and 64 MiB of pages.
 const MEMORY_MIB: u64 = 1536;
@@ -176,7 +176,7 @@ impl Large<'_> {
         assert!(longest < BLOCK_LONGEST, "{what}: a block waited {longest:?}");
     }
 
-    /// The most memory that the daemon had, in MiB.
+    /// Returns the most memory that the daemon had, in MiB.
     fn memory(&self) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.daemon.pid())).unwrap();
         let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();

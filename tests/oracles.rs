@@ -1,5 +1,5 @@
-//! Two other SIP stacks as oracles, never our own parser twice: where both read the same user
-//! in the `From` of a message, the gate reads its number, and nothing else.
+//! Two other SIP stacks as oracles, never our own parser twice. Where both read the same user in
+//! the `From` of a message, the gate reads its number, and no other.
 //!
 //! Both get the whole INVITE, so they also read header names, white space and folding. ezk reads
 //! neither `tel:` nor `\"` in a display name: there rvoip is the only oracle.
@@ -29,10 +29,10 @@ use rvoip_sip_core::types::uri::{Scheme, Uri};
 
 // ---------------------------------------------------------------- The oracles
 
-/// What a stack reads in a `From`: whether the scheme is `sips`, and the user without escapes.
+/// A `From` as a stack reads it: whether the scheme is `sips`, and the user without escapes.
 type Read = (bool, String);
 
-/// An INVITE with this header field, whose name stands in it too.
+/// Returns an INVITE with this header field, name included.
 fn invite(field: &str) -> Vec<u8> {
     crlf(&format!(
         "INVITE sip:112@psap.example SIP/2.0\n\
@@ -74,18 +74,18 @@ fn ezk(message: &[u8]) -> Option<Read> {
     rest.trim().is_empty().then_some((from.uri.uri.sips, user))
 }
 
-/// The user as it stands in the message, where both stacks read the same.
+/// Returns the user as the message has it, where both stacks read the same.
 fn user(field: &str) -> Option<String> {
     let message = invite(field);
     let plain = rvoip(&message).filter(|read| Some(read) == ezk(&message).as_ref())?;
     // They undo the escapes before they hand out the user, and `%3B` looks like `;` then. With
-    // each `%` escaped once more they hand out what stands there.
+    // each `%` escaped once more they hand out the text as it is.
     let message = invite(&field.replace('%', "%25"));
     let raw = rvoip(&message).filter(|read| Some(read) == ezk(&message).as_ref())?;
     (raw.0 == plain.0 && unescape(&raw.1)? == plain.1).then_some(raw.1)
 }
 
-// ---------------------------------------------------------------- What they mean
+// ---------------------------------------------------------------- Meaning
 
 fn unescape(text: &str) -> Option<String> {
     let mut bytes = Vec::new();
@@ -101,14 +101,14 @@ fn unescape(text: &str) -> Option<String> {
     String::from_utf8(bytes).ok()
 }
 
-/// Without escapes and visual separators (RFC 3966 §5.1.1).
+/// Returns a user without escapes and visual separators (RFC 3966 §5.1.1).
 fn dialled(text: &str) -> Option<String> {
     let mut text = unescape(text)?;
     text.retain(|c| !"-.()".contains(c));
     Some(text)
 }
 
-/// The values of each `phone-context` of a user (RFC 3966 §5.1.5), without separators.
+/// Returns the values of each `phone-context` of a user (RFC 3966 §5.1.5), without separators.
 fn contexts(user: &str) -> Vec<String> {
     let mut contexts = Vec::new();
     for part in user.split(';').skip(1) {
@@ -120,7 +120,7 @@ fn contexts(user: &str) -> Vec<String> {
     contexts
 }
 
-/// The number of a user under the default plan, if it is one.
+/// Returns the number of a user under the default plan, if it is one.
 fn number(user: &str) -> Option<String> {
     let text = dialled(user.split(';').next()?)?;
     let global = text.strip_prefix('+');
@@ -142,7 +142,7 @@ fn number(user: &str) -> Option<String> {
         }
         _ => return None,
     };
-    // E.164: 15 digits at most, no country code begins with 0. Behind 62 a national number
+    // E.164: 15 digits at most, no country code begins with 0. After 62 a national number
     // follows, which has no 0 in front; other countries' are 7 digits at least.
     let possible = match number.strip_prefix("62") {
         Some(national) => !national.is_empty() && !national.starts_with('0'),
@@ -198,7 +198,7 @@ fn is_angled(field: &str) -> bool {
     !value.starts_with("sip:") && !value.starts_with("sips:")
 }
 
-/// What the gate reads in an INVITE with this header field, and its reason.
+/// Returns the number that the gate reads in an INVITE with this header field, and its reason.
 fn gate(field: &str) -> (Option<String>, &'static str) {
     let event = HostGate::new(&Policy::default()).judge(&Layers::IPV4.frame(&invite(field)), 1);
     let number = (event.number != Number::NONE).then(|| event.number.to_string());
@@ -249,13 +249,13 @@ impl Counts {
 
 // ---------------------------------------------------------------- The values
 
-/// The `From` fields of a text, folded lines with them; each line end is LF.
+/// Returns the `From` fields of a text, folded lines with them; each line end is LF.
 fn from_fields(text: &str) -> Vec<String> {
     let mut fields: Vec<String> = Vec::new();
     let mut open = false;
     for line in text.lines() {
         let folded = line.starts_with([' ', '\t']);
-        let start = line.trim_start(); // some seeds stand indented in another file
+        let start = line.trim_start(); // some seeds are indented in another file
         let name = start.split(':').next().unwrap_or("").trim_end();
         if name.len() < start.len()
             && (name.eq_ignore_ascii_case("from") || name.eq_ignore_ascii_case("f"))
@@ -431,7 +431,7 @@ fn froms_that_are_easily_misread() {
     assert_eq!(counts.exceptions.len(), EXCEPTIONS.len(), "an exception is never met");
 }
 
-/// Header fields from pieces of the grammar, and from pieces that nearly are.
+/// Generates header fields from pieces of the grammar, and from pieces that nearly are.
 fn field() -> impl Strategy<Value = String> {
     let name = ["From: ", "From:", "f:", "F : ", "FROM\t: ", "from :\t", "From:\n ", "f: \n\t"];
     let display = prop_oneof![

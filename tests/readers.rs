@@ -1,5 +1,5 @@
-//! The readers, side by side: where the fast one answers, the full one says the same; what the slim one
-//! reads to its end, it reads as the full one does.
+//! The readers, side by side. Where the fast one answers, the full one says the same. A message
+//! that the slim one reads to its end, it reads as the full one does.
 
 use std::cell::Cell;
 
@@ -14,7 +14,7 @@ use proptest::prelude::*;
 use proptest::sample::Index;
 use proptest::test_runner::{Config, TestRunner};
 
-/// Whether the fast reader answered. Fails when the full one says anything else.
+/// Returns whether the fast reader answered. Fails when the full one says anything else.
 fn compare(message: &[u8]) -> Result<bool, String> {
     let bytes = Slice::from(message);
     let start = message::request_uri(&bytes, 0, message.len());
@@ -34,7 +34,7 @@ fn compare(message: &[u8]) -> Result<bool, String> {
     Err(format!("{state} {full:?}, not {quick:?}: {}", message.escape_ascii()))
 }
 
-/// Whether the slim reader came to an end. Fails when it says anything but the full one.
+/// Returns whether the slim reader came to an end. Fails when it says anything but the full one.
 fn compare_slim(message: &[u8]) -> Result<bool, String> {
     let bytes = Slice::from(message);
     let start = message::request_uri(&bytes, 0, message.len());
@@ -112,7 +112,7 @@ fn the_usual_form_is_read_fast() {
 }
 
 #[test]
-fn on_every_fixture_they_agree() {
+fn readers_agree_on_every_fixture() {
     let (mut answered, mut ended) = (0, 0);
     for message in invites::all().iter().map(invites::Invite::message).chain(seeds::all()) {
         let read = |reader: fn(&[u8]) -> Result<bool, String>, message: &[u8]| {
@@ -130,7 +130,7 @@ fn on_every_fixture_they_agree() {
 }
 
 #[test]
-fn on_changed_messages_they_agree() {
+fn readers_agree_on_changed_messages() {
     let mut originals: Vec<Vec<u8>> = invites::all().iter().map(invites::Invite::message).collect();
     originals.extend(seeds::all());
     originals.extend(std::iter::repeat_n(USUAL.as_bytes().to_vec(), 100));

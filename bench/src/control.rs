@@ -197,8 +197,8 @@ fn built() -> Result<PathBuf> {
 fn tables(latencies: &[Situation], sizes: &[Size]) -> String {
     let mut text = String::from(
         "### From command to enforcement\n\n\
-         From the first byte of the request on the daemon's socket to the first INVITE on the veth pair that \
-         meets the new state; *answered*: when the client has the answer. Every INVITE after an answer met the \
+         Times begin with the first byte of the request on the daemon's socket. *In force*: the first INVITE on the veth pair \
+         meets the new state. *Answered*: the client has the answer. Every INVITE after an answer met the \
          new state. In milliseconds.\n\n\
          | meanwhile | command | times | in force, median | p99 | answered, median | p99 |\n\
          |---|---|--:|--:|--:|--:|--:|\n",

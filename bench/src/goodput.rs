@@ -170,7 +170,7 @@ fn text(without: &[Point], with: &[Point]) -> String {
         )
     });
     format!(
-        "{table}\n\n{target}{HONEST} honest calls a second to a Kamailio that answers 404, beside a flood of blocked callers, each of whose \
+        "{table}\n\n{target}{HONEST} honest calls a second to a Kamailio that answers 404, beside a flood of blocked callers. Each of their \
          calls comes {COPIES} times in a row, as often as from a phone that gets no answer. Without the gate Kamailio has the same list in its own memory and \
          drops the same callers. Answered: within {} ms, when the caller would send again. The CPU is the one that receives: \
          kernel, Kamailio (one worker) and Palang's daemon share it.\n",

@@ -3,6 +3,7 @@
 //! All programs of a table take turns in each round, so that any disturbance affects all of them.
 
 mod cases;
+mod measured;
 mod packets;
 mod plots;
 mod policy;
@@ -15,6 +16,7 @@ use nix::unistd::Pid;
 use palang::model::policy::Policy;
 
 use self::cases::Case;
+use self::measured::{Measured, Size};
 use self::programs::{Program, Stack};
 use crate::page;
 
@@ -38,32 +40,6 @@ pub struct Arguments {
     /// Packets per round.
     #[arg(long, default_value_t = 200_000, value_parser = clap::value_parser!(u32).range(1..))]
     pub packets: u32,
-}
-
-/// Results for a list of one size.
-pub struct Size {
-    /// Number of blocked numbers.
-    pub numbers: u32,
-    /// Drawing a frame, innocent callers, blocked callers.
-    pub cases: [Case; 3],
-    /// Memory of each map in bytes, the largest first.
-    pub memory: Vec<(String, u64)>,
-}
-
-/// All results.
-pub struct Measured {
-    /// The programs side by side.
-    pub programs: Vec<Case>,
-    /// Size and verifier cost of each program.
-    pub loaded: Vec<(&'static str, programs::Loaded)>,
-    /// Cost of each verdict.
-    pub verdicts: Vec<Case>,
-    /// Cases that are subtracted from the verdicts.
-    pub bases: [Case; 3],
-    /// Results per size of the list.
-    pub sizes: Vec<Size>,
-    /// Sizes for which there was not enough memory.
-    pub left_out: Vec<u32>,
 }
 
 /// Measures, prints, and writes the page.
@@ -179,7 +155,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_million_numbers_take_no_more_memory_than_is_told() {
+    fn million_numbers_take_no_more_memory_than_the_page_says() {
         let numbers = 1_000_000;
         let memory = Stack::load(numbers, &[]).unwrap().memory().unwrap();
         let sum: u64 = memory.iter().map(|(_, bytes)| bytes).sum();

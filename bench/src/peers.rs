@@ -367,16 +367,16 @@ fn text(rows: &[Row], rounds: u32, idle: &cpu::Idle) -> Result<String> {
     let daemon = row(PalangNewCalls).and_then(Row::best).map_or(0.0, |turn| turn.daemon);
     write!(
         text,
-        "Same 512 INVITEs of 900 bytes, all of callers on a list of {} numbers, sent by one CPU; the other receives, as a NAPI thread whose time \
+        "Same 512 INVITEs of 900 bytes, all of callers on a list of {} numbers, sent by one CPU. The other receives, as a NAPI thread whose time \
          on the CPU is divided by the INVITEs that were refused. {rounds} rounds, all receivers in turn; ratios are of the least. ",
         invites::BLOCKED
     )?;
     text += "Palang is the real daemon in mode enforce. Its blocks have no redial grant: otherwise the second attempt would be let through. ";
     write!(
         text,
-        "A new call also costs a record: the daemon, on the other CPU, took {daemon:.0} ns an INVITE for those it could keep up with, the others are counted as lost. "
+        "A new call also costs a record: the daemon, on the other CPU, took {daemon:.0} ns an INVITE for those it could keep up with. The others are counted as lost. "
     )?;
-    text += "nft cannot look into the message at all, and the iptables strings match anywhere in it: neither could tell this caller \
+    text += "nft cannot look into the message at all, and the iptables strings match anywhere in it: neither could distinguish this caller \
              from his victim. Kamailio (one worker; its time counts, too) reads the whole message and could have routed the call. ";
     text += "A veth pair is no network card: take ratios from here, never packets a second.\n";
     text += &idle.remark();

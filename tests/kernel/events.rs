@@ -65,7 +65,7 @@ fn a_retransmission_makes_no_event() {
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn the_call_id_stands_in_the_event_as_it_was_sent() {
+fn call_id_in_the_event_is_as_it_was_sent() {
     let mut gates = Gates::new(&policy());
     let long = "x".repeat(127) + "YZ@long";
     for call_id in ["a84b4c76e66710@pc33.example", "1", &long] {
@@ -116,7 +116,7 @@ fn refusals_that_find_no_room_are_counted_as_lost() {
     assert_eq!(refused.len() as u64 + lost, sent as u64);
 }
 
-/// Refused and passed ones, a retransmission, one that cannot be read, and none.
+/// Returns refused and passed calls, a retransmission, an unreadable one, and a packet that is no call.
 fn mixture(calls: usize) -> Vec<Vec<u8>> {
     let each = |call| {
         let refused = invite("+6281234567890", call);
@@ -218,7 +218,7 @@ fn frames_that_find_no_room_are_counted_as_lost() {
     assert_eq!(gates.kernel().event_stats().unwrap().refused_lost, 0);
 }
 
-/// Thinning is per CPU.
+/// Pins this thread to one CPU: thinning is per CPU.
 fn pin_to_one_cpu() {
     let mut set = nix::sched::CpuSet::new();
     set.set(0).unwrap();

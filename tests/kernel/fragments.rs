@@ -12,7 +12,7 @@ use crate::{NOW, SECOND};
 const BLOCKED: &str = "+6281234567890";
 const INNOCENT: &str = "+6281234567891";
 
-/// Three fragments of an INVITE, the headers in the first one.
+/// Returns three fragments of an INVITE, the headers in the first one.
 fn fragments(number: &str, id: u16) -> [Vec<u8>; 3] {
     let headers = crlf(&format!(
         "INVITE sip:112@psap.example SIP/2.0\nFrom: <sip:{number}@x>\nTo: <sip:112@x>\n\
@@ -61,7 +61,7 @@ fn the_rest_of_a_refused_datagram_is_dropped() {
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn it_is_forgotten_after_two_seconds() {
+fn refused_datagram_is_forgotten_after_two_seconds() {
     let mut gates = gates();
     let [first, middle, _] = fragments(BLOCKED, 7);
     assert_eq!(reason(&gates.judge(&first, NOW)), Reason::BlockedNumber);

@@ -45,7 +45,7 @@ fn check(program: &str, loads: &[Load], max: u32) -> Result<(), String> {
     }
 }
 
-/// Each program has a line on each kernel, also after one that is refused.
+// Each program has a line on each kernel, also after one that is refused.
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn the_verifier_walks_few_enough_instructions() {
@@ -68,7 +68,7 @@ fn the_verifier_walks_few_enough_instructions() {
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn so_it_does_of_packets_that_leave() {
+fn verifier_walks_few_enough_instructions_of_packets_that_leave() {
     let (_, loads) = watch(|| Replay::load(&Policy::default())?.load_egress());
     check("palang_egress", &loads, VERIFIED_MAX).unwrap_or_else(|wrong| panic!("{wrong}"));
 }
@@ -88,7 +88,7 @@ fn three_capabilities_are_enough() {
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn without_capabilities_it_is_refused_with_what_to_do() {
+fn load_without_capabilities_is_refused_with_advice() {
     let error = std::thread::spawn(|| {
         caps::clear(None, CapSet::Effective).unwrap();
         Replay::load(&Policy::default()).err().map(|error| error.to_string())

@@ -9,14 +9,12 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use toml::{Table, Value};
 
+use super::address::INTERFACE;
+use super::network::Lab;
+use super::pins;
 use super::run::{Output, run};
-use super::{INTERFACE, Lab, is_left_over, unique};
 
-/// Where pins can be.
-const BPFFS: &str = "/sys/fs/bpf";
-const PINS: &str = "palang-test-";
-
-/// Room for so many blocks unless a test says otherwise.
+/// Room for this number of blocks unless a test says otherwise.
 const BLOCKS: i64 = 20_000;
 
 /// How long a start or an end may take.
@@ -34,7 +32,7 @@ pub struct Daemon<'a> {
 }
 
 impl<'a> Daemon<'a> {
-    /// A daemon that answers. For `config_toml` see [`Daemon::configure`].
+    /// Starts a daemon that answers. For `config_toml` see [`Daemon::configure`].
     ///
     /// # Panics
     /// When it does not answer within 20 s, with what it said.
@@ -45,7 +43,7 @@ impl<'a> Daemon<'a> {
         daemon
     }
 
-    /// A daemon that does not run yet.
+    /// Prepares a daemon that does not run yet.
     ///
     /// # Panics
     /// When there is no room for its files.
@@ -54,7 +52,7 @@ impl<'a> Daemon<'a> {
         Daemon::prepare_program(lab, program(), config_toml)
     }
 
-    /// The same of another program, of a release build for instance.
+    /// Prepares a daemon of another program, of a release build for instance.
     ///
     /// # Panics
     /// When there is no room for its files.
@@ -62,7 +60,7 @@ impl<'a> Daemon<'a> {
     pub fn prepare_program(lab: &'a Lab, program: PathBuf, config_toml: &str) -> Daemon<'a> {
         let folder = tempfile::Builder::new().prefix("palang-test-").tempdir();
         let folder = folder.expect("a folder for the daemon's files");
-        let pins = Path::new(BPFFS).join(format!("{PINS}{}", unique()));
+        let pins = pins::folder();
         let daemon = Daemon { lab, folder, pins, program, env: Vec::new(), child: None };
         daemon.configure(config_toml);
         daemon
@@ -78,11 +76,11 @@ impl<'a> Daemon<'a> {
         self.env.push((name.to_owned(), value.into()));
     }
 
-    /// Writes the configuration: `config_toml`, completed by this daemon's own paths (backups
-    /// go to [`Daemon::folder`]), the
-    /// interface `gate0`, room for 20,000 blocks and no redial grant where it says nothing of them:
-    /// else whoever is refused for longer than 10 s would be let through. (The mode is not in it:
-    /// `palang mode enforce`.)
+    /// Writes the configuration: `config_toml`, completed where it lacks a setting.
+    ///
+    /// The defaults are this daemon's own paths (backups go to [`Daemon::folder`]), the interface
+    /// `gate0`, room for 20,000 blocks and no redial grant. With a grant a caller who is refused
+    /// for longer than 10 s would be let through. The mode is not in it: `palang mode enforce`.
     ///
     /// # Panics
     /// When it is not TOML; write such a thing to [`Daemon::config_file`].
@@ -103,37 +101,37 @@ impl<'a> Daemon<'a> {
         fs::write(self.config_file(), config.to_string()).expect("the configuration written");
     }
 
-    /// The configuration.
+    /// Returns the path of the configuration.
     #[must_use]
     pub fn config_file(&self) -> PathBuf {
         self.folder.path().join("palang.toml")
     }
 
-    /// Folder of the store, `palang.db`.
+    /// Returns the folder of the store, `palang.db`.
     #[must_use]
     pub fn state(&self) -> PathBuf {
         self.folder.path().join("state")
     }
 
-    /// Folder of the socket, `palang.sock`, and the lock.
+    /// Returns the folder of the socket, `palang.sock`, and the lock.
     #[must_use]
     pub fn runtime(&self) -> PathBuf {
         self.folder.path().join("run")
     }
 
-    /// Folder of the pins.
+    /// Returns the folder of the pins.
     #[must_use]
     pub fn pins(&self) -> &Path {
         &self.pins
     }
 
-    /// Folder for files of the test, gone with the daemon.
+    /// Returns the folder for files of the test, removed with the daemon.
     #[must_use]
     pub fn folder(&self) -> &Path {
         self.folder.path()
     }
 
-    /// What the daemon has said up to now, over all its starts.
+    /// Returns the daemon's standard error up to now, over all its starts.
     ///
     /// # Panics
     /// When it was never started.
@@ -143,7 +141,7 @@ impl<'a> Daemon<'a> {
         String::from_utf8_lossy(&bytes).into_owned()
     }
 
-    /// Its pid.
+    /// Returns its pid.
     ///
     /// # Panics
     /// When it does not run.
@@ -152,10 +150,10 @@ impl<'a> Daemon<'a> {
         self.child.as_ref().expect("the daemon runs").id()
     }
 
-    /// Whether the process is there.
+    /// Returns whether the process is there.
     ///
     /// # Panics
-    /// When the kernel does not tell.
+    /// When the kernel does not know.
     pub fn is_running(&mut self) -> bool {
         match &mut self.child {
             Some(child) => child.try_wait().expect("waitpid").is_none(),
@@ -171,7 +169,7 @@ impl<'a> Daemon<'a> {
         self.spawn_by(&[], &[]);
     }
 
-    /// The same behind another program, `setpriv` for instance, and with these variables.
+    /// Starts the process by another program, `setpriv` for instance, with these variables.
     ///
     /// # Panics
     /// When it runs already, or cannot be run.
@@ -208,7 +206,8 @@ impl<'a> Daemon<'a> {
         }
     }
 
-    /// Whether the daemon itself answers; without it, `palang status` reads the pinned maps.
+    /// Returns whether the daemon itself answers; without it, `palang status` reads the pinned
+    /// maps.
     #[must_use]
     pub fn answers(&self) -> bool {
         if !self.runtime().join("palang.sock").exists() {
@@ -219,7 +218,7 @@ impl<'a> Daemon<'a> {
         status.is_ok_and(|status| status["daemon"] == true)
     }
 
-    /// `palang ARGUMENTS` for this daemon, as root in the gate's namespace.
+    /// Runs `palang ARGUMENTS` for this daemon, as root in the gate's namespace.
     ///
     /// # Panics
     /// When the program is not there.
@@ -228,13 +227,14 @@ impl<'a> Daemon<'a> {
         run(&mut self.command(arguments))
     }
 
-    /// The same as a command, for a test that wants a stdin, another user, or no waiting.
+    /// Returns `palang ARGUMENTS` as a command, for a test that needs a stdin, another user, or no
+    /// waiting.
     #[must_use]
     pub fn command(&self, arguments: &[&str]) -> Command {
         self.command_by(&[], arguments)
     }
 
-    /// The same behind another program, `setpriv` for instance.
+    /// Returns `palang ARGUMENTS` run by another program, `setpriv` for instance.
     #[must_use]
     pub fn command_by(&self, wrapper: &[&str], arguments: &[&str]) -> Command {
         let mut command = self.wrapped(wrapper);
@@ -251,7 +251,7 @@ impl<'a> Daemon<'a> {
         command
     }
 
-    /// SIGKILL.
+    /// Sends SIGKILL, and waits for the end.
     ///
     /// # Panics
     /// When it does not run.
@@ -278,7 +278,7 @@ impl<'a> Daemon<'a> {
         }
     }
 
-    /// SIGTERM; waits for the end. Its exit code.
+    /// Sends SIGTERM, waits for the end, and returns the exit code.
     ///
     /// # Panics
     /// When it does not run, or does not end within 20 s.
@@ -305,7 +305,7 @@ impl<'a> Daemon<'a> {
         status.code().unwrap_or(-1)
     }
 
-    /// [`Daemon::stop`], then [`Daemon::start_again`].
+    /// Calls [`Daemon::stop`], then [`Daemon::start_again`].
     ///
     /// # Panics
     /// When one of them does, or the daemon ended with an error.
@@ -329,11 +329,12 @@ impl Drop for Daemon<'_> {
             let said = fs::read(self.stderr_file()).unwrap_or_default();
             eprintln!("--- palang daemon ---\n{}---", String::from_utf8_lossy(&said));
         }
-        remove_pins(&self.pins);
+        pins::remove(&self.pins);
     }
 }
 
-/// The program: `PALANG_BIN`, else the one that cargo has built beside this test program.
+/// Returns the program: `PALANG_BIN`, otherwise the one that cargo has built beside this test
+/// program.
 #[must_use]
 pub fn program() -> PathBuf {
     if let Some(path) = std::env::var_os("PALANG_BIN") {
@@ -347,25 +348,7 @@ pub fn program() -> PathBuf {
     program
 }
 
-fn remove_pins(folder: &Path) {
-    match fs::remove_dir_all(folder) {
-        Ok(()) => {}
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-        Err(error) => eprintln!("lab: cannot remove {}: {error}", folder.display()),
-    }
-}
-
-/// Removes the pins of test processes that were killed.
-pub fn sweep() {
-    let Ok(entries) = fs::read_dir(BPFFS) else { return };
-    for entry in entries.flatten() {
-        if is_left_over(&entry.file_name().to_string_lossy(), PINS) {
-            remove_pins(&entry.path());
-        }
-    }
-}
-
-/// Whether all threads of a process are stopped (proc_pid_stat(5): state T).
+/// Returns whether all threads of a process are stopped (proc_pid_stat(5): state T).
 fn is_stopped(pid: &str) -> bool {
     let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).expect("a running process");
     tasks.flatten().all(|task| {

@@ -5,13 +5,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
+use super::address::GATE;
+use super::message;
 use super::namespace::Namespace;
-use super::{GATE, Lab, message};
+use super::network::Lab;
 
 /// The beginning of the numbers of many callers; eight digits follow.
 pub const MANY: &str = "+62812";
 
-/// Whose INVITEs they are.
+/// The callers of the INVITEs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Callers {
     /// All of one caller.
@@ -28,8 +30,19 @@ pub struct Flood<'a> {
     lost_before: u64,
 }
 
+impl Lab {
+    /// INVITEs to port 5060 of the gate, as fast as one thread sends them.
+    ///
+    /// # Panics
+    /// When the kernel gives no socket.
+    #[must_use]
+    pub fn flood(&self, callers: Callers) -> Flood<'_> {
+        Flood::start(self, &self.trunk, callers)
+    }
+}
+
 impl<'a> Flood<'a> {
-    pub(super) fn start(lab: &'a Lab, trunk: &Namespace, callers: Callers) -> Flood<'a> {
+    fn start(lab: &'a Lab, trunk: &Namespace, callers: Callers) -> Flood<'a> {
         let socket = trunk.inside(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)));
         let socket = socket.expect("a UDP socket in the trunk's namespace");
         socket.connect((GATE, 5060)).expect("an address of the gate");
@@ -61,7 +74,7 @@ impl Drop for Flood<'_> {
     }
 }
 
-/// Sends until it is told to stop; returns how many INVITEs.
+/// Sends until `stop` is set; returns how many INVITEs.
 fn send(socket: &UdpSocket, callers: Callers, stop: &AtomicBool) -> u64 {
     const CALL: &str = "----------------@flood";
     const DIGITS: &str = "########";

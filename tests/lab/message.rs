@@ -1,13 +1,13 @@
 //! The SIP messages of the lab.
 
-use super::{GATE, TRUNK};
+use super::address::{GATE, TRUNK};
 
-/// An initial INVITE to 112.
+/// Returns an initial INVITE to 112.
 pub fn invite(caller: &str, call_id: &str) -> String {
     request("INVITE", caller, call_id)
 }
 
-/// An OPTIONS, which every gate lets through.
+/// Returns an OPTIONS, which every gate lets through.
 pub fn options(call_id: &str) -> String {
     request("OPTIONS", "lab", call_id)
 }
@@ -26,12 +26,12 @@ fn request(method: &str, from: &str, call_id: &str) -> String {
     )
 }
 
-/// Value of a header, by its full name.
+/// Returns the value of a header, by its full name.
 pub fn header<'a>(message: &'a str, name: &str) -> Option<&'a str> {
     message.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
 }
 
-/// User part of the From header.
+/// Returns the user part of the From header.
 pub fn from_user(message: &str) -> Option<&str> {
     header(message, "From")?.strip_prefix("<sip:")?.split_once('@').map(|(user, _)| user)
 }

@@ -6,8 +6,8 @@ use std::process::Command;
 
 use nix::sched::{CloneFlags, setns};
 
+use super::process::{is_left_over, now};
 use super::run::{must, run};
-use super::{is_left_over, now};
 
 /// Where `ip netns` keeps them.
 const FOLDER: &str = "/run/netns";
@@ -34,14 +34,15 @@ impl Namespace {
         Path::new(FOLDER).join(&self.name)
     }
 
-    /// `program` inside. Not with `ip netns exec`, which hides bpffs under a new /sys.
+    /// Returns a command that runs `program` inside. Not with `ip netns exec`, which hides bpffs
+    /// under a new /sys.
     pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
         let mut command = Command::new("nsenter");
         command.arg(format!("--net={FOLDER}/{}", self.name)).arg(program);
         command
     }
 
-    /// `ip` inside; must succeed.
+    /// Runs `ip` inside, which must succeed.
     pub fn ip(&self, arguments: &[&str]) -> String {
         must(Command::new("ip").args(["-n", &self.name]).args(arguments))
     }

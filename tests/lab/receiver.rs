@@ -11,29 +11,31 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg, setsockopt, sockopt};
 
+use super::message;
 use super::namespace::Namespace;
-use super::{message, now};
+use super::network::Lab;
+use super::process::now;
 
-/// What the kernel keeps for us, in bytes.
+/// The buffer of the socket in the kernel, in bytes.
 const BUFFER: usize = 64 << 20;
 
 /// A datagram that arrived.
 #[derive(Clone, Debug)]
 pub struct Arrival {
-    /// When it was read, at the latest; as [`now`] tells it.
+    /// When it was read, at the latest; a time of [`now`].
     pub at: u64,
     /// The SIP message; what is not UTF-8 is replaced.
     pub message: String,
 }
 
 impl Arrival {
-    /// Its Call-ID; empty where it has none.
+    /// Returns its Call-ID; empty where it has none.
     #[must_use]
     pub fn call_id(&self) -> &str {
         message::header(&self.message, "Call-ID").unwrap_or_default()
     }
 
-    /// User part of its From header; empty where it has none.
+    /// Returns the user part of its From header; empty where it has none.
     #[must_use]
     pub fn from_user(&self) -> &str {
         message::from_user(&self.message).unwrap_or_default()
@@ -47,7 +49,7 @@ pub struct Receiver {
     thread: Option<JoinHandle<()>>,
 }
 
-/// What the thread has read.
+/// The datagrams that the thread has read.
 #[derive(Default)]
 pub(super) struct Inbox {
     arrivals: Mutex<Vec<Arrival>>,
@@ -56,8 +58,19 @@ pub(super) struct Inbox {
     stop: AtomicBool,
 }
 
+impl Lab {
+    /// Opens a UDP socket on `port` of the gate, read by a thread of its own.
+    ///
+    /// # Panics
+    /// When the kernel gives none.
+    #[must_use]
+    pub fn receiver(&self, port: u16) -> Receiver {
+        Receiver::new(&self.gate, port)
+    }
+}
+
 impl Receiver {
-    pub(super) fn new(gate: &Namespace, port: u16) -> Receiver {
+    fn new(gate: &Namespace, port: u16) -> Receiver {
         // `[::]` takes IPv4 as well.
         let socket = gate
             .inside(|| UdpSocket::bind((Ipv6Addr::UNSPECIFIED, port)))
@@ -74,20 +87,20 @@ impl Receiver {
         Receiver { port, inbox, thread: Some(thread) }
     }
 
-    /// Its port.
+    /// Returns its port.
     #[must_use]
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// What has arrived up to now.
+    /// Returns the datagrams that have arrived up to now.
     #[must_use]
     pub fn arrivals(&self) -> Vec<Arrival> {
         self.inbox.lock().clone()
     }
 
     /// Waits for a datagram that is as wanted, from those that have arrived already on; None
-    /// when there is none within `longest`.
+    /// when no such datagram comes within `longest`.
     #[must_use]
     pub fn wait_for(
         &self,
@@ -164,7 +177,7 @@ impl Drop for Receiver {
     fn drop(&mut self) {
         self.inbox.stop.store(true, Ordering::Relaxed);
         if let Some(thread) = self.thread.take() {
-            // Its panic poisons the inbox, which whoever reads it has seen.
+            // Its panic poisons the inbox, which each reader of it has seen.
             let _ = thread.join();
         }
     }

@@ -5,7 +5,7 @@ use std::process::Command;
 /// Longest that [`run`] waits, in seconds: an import of a million rows on a busy machine.
 const LONGEST: &str = "300";
 
-/// What a program said.
+/// The output of a program.
 #[derive(Clone, Debug)]
 pub struct Output {
     /// Its exit code; 124 when it took too long, -1 when a signal ended it.

@@ -1,4 +1,4 @@
-//! The lab tells the truth: what the tests of the whole system conclude rests on it.
+//! The lab reports the truth: the tests of the whole system rest on it.
 
 use std::collections::HashSet;
 use std::path::PathBuf;
@@ -11,7 +11,7 @@ const CALLERS: [&str; 4] = ["+6281200000001", "0812-0000-0002", "110", "+6281200
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn without_a_filter_everything_arrives_in_order() {
+fn traffic_without_a_filter_arrives_in_order() {
     let lab = Lab::new("complete");
     let receiver = lab.receiver(5060);
     let before = now();
@@ -37,10 +37,10 @@ fn without_a_filter_everything_arrives_in_order() {
     }
 }
 
-/// A filter of the kernel's own stands for the gate: it drops every INVITE, and no OPTIONS.
+// A filter of the kernel's own replaces the gate: it drops every INVITE, and no OPTIONS.
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn what_does_not_arrive_is_told_by_caller_and_time() {
+fn lost_invite_is_reported_by_caller_and_time() {
     // Classic BPF: `ld [42]` (after Ethernet, IPv4 and UDP), is it "INVI", then TC_ACT_SHOT.
     const INVITE: &str = "4,32 0 0 42,21 0 1 1229870665,6 0 0 2,6 0 0 0";
     let lab = Lab::new("refused");

@@ -1,8 +1,8 @@
 //! INVITEs without end, and what became of each.
 //!
-//! Whatever is not delivered must be the gate's doing. So never more than a few INVITEs are on the
-//! way: after every [`WINDOW`] of them an OPTIONS (a mark), which every gate lets through, and the
-//! sender goes on when the mark before has arrived. No queue on the way is as short as that.
+//! An INVITE that does not arrive must be the gate's doing. So never more than a few INVITEs are on the
+//! way. After every [`WINDOW`] of them comes an OPTIONS (a mark), which every gate lets through.
+//! The sender goes on when the mark before has arrived. No queue on the way is as short as that.
 
 use std::collections::HashMap;
 use std::ops::{Bound, RangeBounds};
@@ -14,14 +14,17 @@ use std::time::{Duration, Instant};
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
 
-use super::receiver::Inbox;
-use super::{Lab, Receiver, Sender, message, now, unique};
+use super::message;
+use super::network::Lab;
+use super::process::{now, unique};
+use super::receiver::{Inbox, Receiver};
+use super::sender::Sender;
 
 /// INVITEs between two marks. A veth pair's queue has 256 places: room for two traffics.
 const WINDOW: usize = 48;
 
-/// How long the sender waits for a mark before it goes on without: when it comes that late, the
-/// way from trunk to gate is cut.
+/// How long the sender waits for a mark before it goes on without. A mark that is later means that
+/// the way from trunk to gate is cut.
 const MARK: Duration = Duration::from_secs(2);
 
 /// How long it waits before it sends another mark: one may be lost with a veth pair.
@@ -39,7 +42,7 @@ pub struct Invite {
     pub caller: Arc<str>,
     /// Its Call-ID: `<traffic>-<sequence>-<sent_at>`.
     pub call_id: String,
-    /// Immediately before it was sent, as [`now`] tells it.
+    /// Immediately before it was sent; a time of [`now`].
     pub sent_at: u64,
     /// When the receiver had it, at the latest; None: never.
     pub arrived_at: Option<u64>,
@@ -47,11 +50,11 @@ pub struct Invite {
     pub judged_by: u64,
 }
 
-/// What a traffic sent, and what arrived of it.
+/// The INVITEs that a traffic sent, and those that arrived.
 pub struct Record {
     /// In the order in which they were sent.
     pub invites: Vec<Invite>,
-    /// Packets that the lab itself lost. (Not told: those on the way when a veth pair was deleted.)
+    /// Packets that the lab itself lost, without those on the way when a veth pair was deleted.
     pub lost_by_lab: u64,
     /// INVITEs that the kernel did not take, because there was no interface; not in `invites`.
     pub unsendable: usize,
@@ -59,8 +62,8 @@ pub struct Record {
 }
 
 impl Record {
-    /// The INVITEs of a caller that surely met the gate `during` that time: they were sent after
-    /// its start, and had been judged by its end. `..` is all of them.
+    /// Returns the INVITEs of a caller that surely met the gate `during` that time. They were sent
+    /// after its start, and had been judged by its end. `..` is all of them.
     ///
     /// # Panics
     /// When the traffic had no such caller.
@@ -74,7 +77,7 @@ impl Record {
         self.invites.iter().filter(|invite| &*invite.caller == caller).filter(within).collect()
     }
 
-    /// Those of [`Record::sent`] that arrived.
+    /// Returns the INVITEs of [`Record::sent`] that arrived.
     ///
     /// # Panics
     /// When the traffic had no such caller.
@@ -84,7 +87,7 @@ impl Record {
         invites
     }
 
-    /// Those of [`Record::sent`] that did not arrive, because the gate stopped them.
+    /// Returns the INVITEs of [`Record::sent`] that did not arrive, because the gate stopped them.
     ///
     /// # Panics
     /// When the traffic had no such caller, or the lab itself lost packets.
@@ -104,7 +107,7 @@ pub struct Traffic<'a> {
     lost_before: u64,
 }
 
-/// What the sending thread and the test have in common.
+/// The state that the sending thread and the test share.
 struct Shared {
     id: String,
     port: u16,
@@ -114,7 +117,7 @@ struct Shared {
     stop: AtomicBool,
 }
 
-/// What the sending thread did.
+/// The result of the sending thread.
 #[derive(Default)]
 struct Sent {
     invites: Vec<Invite>,
@@ -123,8 +126,26 @@ struct Sent {
     marks: Vec<(usize, u64)>,
 }
 
+impl Lab {
+    /// Sends INVITEs of all `callers` in turn to the receiver's port, `per_second` of them, and
+    /// `at_most` this number. Each caller is a From user, as it is written into the message.
+    ///
+    /// # Panics
+    /// When the kernel gives no socket.
+    #[must_use]
+    pub fn traffic<'a>(
+        &'a self,
+        receiver: &'a Receiver,
+        callers: &[&str],
+        per_second: u32,
+        at_most: usize,
+    ) -> Traffic<'a> {
+        Traffic::start(self, receiver, callers, per_second, at_most)
+    }
+}
+
 impl<'a> Traffic<'a> {
-    pub(super) fn start(
+    fn start(
         lab: &'a Lab,
         receiver: &Receiver,
         callers: &[&str],
@@ -148,13 +169,13 @@ impl<'a> Traffic<'a> {
         Traffic { lab, shared, thread: Some(thread), lost_before }
     }
 
-    /// How many INVITEs have been sent up to now.
+    /// Returns how many INVITEs have been sent up to now.
     #[must_use]
     pub fn count(&self) -> usize {
         self.shared.count.load(Ordering::Relaxed)
     }
 
-    /// Waits until so many more INVITEs have been sent than now.
+    /// Waits until `more` INVITEs have been sent from now on.
     ///
     /// # Panics
     /// When the traffic ends before, or that takes longer than a minute.
@@ -221,7 +242,7 @@ impl Drop for Traffic<'_> {
 }
 
 impl Shared {
-    /// What arrived of this traffic's INVITEs, by Call-ID: when, and its From user.
+    /// Returns arrival time and From user of this traffic's INVITEs that arrived, by Call-ID.
     fn arrived(&self) -> HashMap<String, (u64, String)> {
         let prefix = format!("{}-", self.id);
         let mut arrived = HashMap::new();
@@ -236,7 +257,7 @@ impl Shared {
         arrived
     }
 
-    /// The sending thread.
+    /// Runs the sending thread.
     fn send(&self, sender: &Sender, interval: Duration, at_most: usize) -> Sent {
         stay_on_this_cpu();
         let mut sent = Sent::default();
@@ -284,7 +305,7 @@ impl Shared {
     }
 }
 
-/// The OPTIONS that tell how far the gate is.
+/// The OPTIONS that show how far the gate is.
 struct Marks<'a> {
     shared: &'a Shared,
     sender: &'a Sender,

@@ -1,4 +1,4 @@
-//! A Debian of its own: its processes, systemd as the first of them, its files; and the network
+//! A Debian of its own: its processes, systemd as the first of them, and its files. It has the network
 //! namespace of the lab's gate, so that the lab's calls reach it.
 
 use std::fs;
@@ -11,7 +11,7 @@ use palang_tests::lab::run::{self, Output};
 
 /// How long systemd may take to start everything, and to end it.
 const LONGEST: Duration = Duration::from_secs(120);
-/// What a container may not call by default, and a machine may.
+/// System calls that a container may not make by default, and a machine may.
 const SYSTEM_CALLS: &str =
     "bpf perf_event_open @keyring landlock_create_ruleset landlock_add_rule landlock_restrict_self";
 
@@ -56,7 +56,7 @@ impl Machine {
         machine
     }
 
-    /// A child of the container's program that has made itself the first of its processes.
+    /// Finds a child of the container's program that has made itself the first of its processes.
     fn find_init(&self) -> Option<u32> {
         let pid = self.container.id();
         let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).ok()?;
@@ -80,7 +80,7 @@ impl Machine {
         }
     }
 
-    /// A program in the machine.
+    /// Returns a command that runs a program in the machine.
     pub fn command(&self, program: &str, arguments: &[&str]) -> Command {
         let mut command = Command::new("nsenter");
         command.arg(format!("--target={}", self.init));
@@ -109,19 +109,19 @@ impl Machine {
         output.stdout
     }
 
-    /// `palang ARGUMENTS -o json`.
+    /// Runs `palang ARGUMENTS -o json`.
     pub fn palang(&self, arguments: &[&str]) -> serde_json::Value {
         let said = self.must("palang", &[arguments, &["-o", "json"]].concat());
         serde_json::from_str(&said).unwrap_or_else(|error| panic!("{arguments:?}: {error}: {said}"))
     }
 
-    /// A property of a unit, as `systemctl show` tells it.
+    /// Returns a property of a unit, as `systemctl show` prints it.
     pub fn show(&self, unit: &str, property: &str) -> String {
         let property = format!("--property={property}");
         self.must("systemctl", &["show", "--value", &property, unit]).trim().to_owned()
     }
 
-    /// Whether something is there.
+    /// Returns whether a file exists.
     pub fn has(&self, path: &str) -> bool {
         self.run("test", &["-e", path]).code == 0
     }

@@ -1,4 +1,4 @@
-//! The life of an installed package on a machine with systemd, in the network of the lab: real
+//! The life of an installed package on a machine with systemd, in the network of the lab. Real
 //! calls meet it while it is installed, upgraded and removed. `cargo xtask lifecycle` makes the
 //! packages and the root folder, and runs this.
 #![expect(clippy::expect_used, reason = "a test panics where it fails")]
@@ -24,7 +24,7 @@ const EXPOSURE_MAX: u32 = 25;
 /// CAP_BPF and CAP_NET_ADMIN.
 const CAPABILITIES: &str = "0000008000001000";
 
-/// A folder that `cargo xtask lifecycle` has made.
+/// Returns a folder that `cargo xtask lifecycle` has made.
 fn folder(variable: &str) -> PathBuf {
     let folder = std::env::var_os(variable);
     folder.unwrap_or_else(|| panic!("no {variable}: cargo xtask lifecycle")).into()
@@ -83,7 +83,7 @@ fn install(machine: &Machine, which: &str) {
     machine.must("apt-get", &["install", "--yes", "--no-install-recommends", &file]);
 }
 
-/// Its dependencies are RHEL's; the same version once more counts as an upgrade.
+/// Installs the .rpm. Its dependencies are RHEL's; the same version once more counts as an upgrade.
 fn rpm(machine: &Machine, how: &str) {
     step(&format!("rpm {how}"));
     let file = "/packages/palang.rpm";
@@ -154,7 +154,7 @@ fn is_a_good_service(machine: &Machine) {
     assert_eq!(machine.show(UNIT, "SubState"), "running");
     assert_eq!(machine.show(UNIT, "WatchdogUSec"), "30s");
     assert_ne!(machine.show(UNIT, "WatchdogTimestampMonotonic"), "0");
-    // Told with each sign of life to the watchdog.
+    // Sent with each sign of life to the watchdog.
     eventually("the status", || machine.show(UNIT, "StatusText").contains("mode observe"));
 
     let pid = machine.show(UNIT, "MainPID");
@@ -199,7 +199,7 @@ fn blocks(lab: &Lab, machine: &Machine, receiver: &Receiver) {
     assert_eq!(refused(lab, receiver), 50);
 }
 
-/// How many of 50 INVITEs of the blocked caller are; the innocent one always gets through.
+/// Returns how many of 50 INVITEs of the blocked caller are refused; the innocent one always gets through.
 fn refused(lab: &Lab, receiver: &Receiver) -> usize {
     let record = lab.traffic(receiver, &CALLERS, 1_000, 100).finish();
     assert_eq!(record.delivered(INNOCENT, ..).len(), 50);
@@ -289,7 +289,7 @@ fn is_purged_with_the_audit(machine: &Machine) {
     }
 }
 
-/// Id of the XDP program on the gate's interface.
+/// Returns the id of the XDP program on the gate's interface.
 fn program(lab: &Lab) -> Option<u64> {
     let mut ip = lab.command_in_gate("ip");
     let links = palang_tests::lab::run::must(ip.args(["-json", "link", "show", INTERFACE]));

@@ -8,7 +8,7 @@ use std::sync::OnceLock;
 
 const PROGRAM: &str = "palang-other-layout";
 
-/// The program. The first build takes half a minute.
+/// Returns the program. The first build takes half a minute.
 pub fn program() -> &'static Path {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
     PROGRAM.get_or_init(build)
@@ -48,7 +48,7 @@ fn output(command: &mut Command) -> String {
     String::from_utf8(output.stdout).expect("names in UTF-8")
 }
 
-/// A file that is the same as before keeps its time, and cargo has nothing to do.
+/// Writes a file. An unchanged file keeps its time, and cargo has nothing to do.
 fn copy_changed(root: &Path, copy: &Path, file: &str) {
     // Deleted, and git does not know it yet.
     let Ok(mut bytes) = fs::read(root.join(file)) else { return };
@@ -58,7 +58,7 @@ fn copy_changed(root: &Path, copy: &Path, file: &str) {
             ("pub reserved: [u8; 7],", "pub reserved: [u8; 15],"),
             ("    Block = 48,", "    Block = 56,"),
         ],
-        // Cargo tells packages of the same name apart by their version, not by their place.
+        // Cargo distinguishes packages of one name by their version, not by their place.
         "Cargo.toml" => {
             &[("[workspace.package]\nversion = \"", "[workspace.package]\nversion = \"9")]
         }

@@ -20,17 +20,17 @@ pub const SOON: Duration = Duration::from_secs(20);
 pub struct Api(Client);
 
 impl Api {
-    /// Where this daemon listens.
+    /// Returns a client of this daemon's API.
     pub fn of(daemon: &Daemon) -> Api {
         Api(Client::new(&daemon.runtime().join("palang.sock")))
     }
 
-    /// Mode enforce.
+    /// Sets mode enforce.
     pub fn enforce(&self) {
         self.set_mode("enforce");
     }
 
-    /// Mode observe.
+    /// Sets mode observe.
     pub fn observe(&self) {
         self.set_mode("observe");
     }
@@ -41,7 +41,7 @@ impl Api {
         assert_eq!(now.mode, mode);
     }
 
-    /// A block for so many seconds.
+    /// Adds a block for this number of seconds.
     pub fn block(&self, number: &str, seconds: u64) -> Changed<Block> {
         let add = AddBlock {
             number: number.into(),
@@ -57,7 +57,7 @@ impl Api {
         self.delete(&["blocks", number])
     }
 
-    /// An allow without end.
+    /// Adds an allow without end.
     pub fn allow(&self, number: &str) -> Changed<Allow> {
         self.post("allows", &AddAllow { number: number.into(), ..AddAllow::default() })
     }
@@ -67,7 +67,7 @@ impl Api {
         self.delete(&["allows", number])
     }
 
-    /// Override for so many seconds; 0: off.
+    /// Sets the override for this number of seconds; 0: off.
     pub fn set_override(&self, seconds: u64) -> Override {
         let reason = if seconds == 0 { String::new() } else { "a test".into() };
         self.put("override", &SetOverride { seconds, reason, dry_run: false })
@@ -81,7 +81,7 @@ impl Api {
         self.get("status")
     }
 
-    /// How an interface is, by the status.
+    /// Returns an interface as the status shows it.
     pub fn interface(&self, name: &str) -> Interface {
         let found = self.status().interfaces.into_iter().find(|interface| interface.name == name);
         found.unwrap_or_else(|| panic!("the status does not tell of {name}"))
@@ -96,17 +96,17 @@ impl Api {
         self.delete(&["interfaces", name])
     }
 
-    /// All blocks of the store.
+    /// Returns all blocks of the store.
     pub fn blocks(&self) -> Vec<Block> {
         self.list(&client::path(&["blocks"], &[]))
     }
 
-    /// All records of calls from a number.
+    /// Returns all records of calls from a number.
     pub fn calls(&self, caller: &str) -> Vec<Call> {
         self.list(&client::path(&["calls"], &[("caller", Some(caller))]))
     }
 
-    /// The audit's records, as JSON, with their numbers.
+    /// Returns the audit's records, as JSON, with their numbers.
     pub fn audit(&self) -> Vec<serde_json::Value> {
         let rows: Vec<AuditRow> = self.list(&client::path(&["audit"], &[]));
         let json = |row: AuditRow| {

@@ -1,58 +1,51 @@
-//! What goes wrong around the daemon: the message a person needs, and nothing lost.
+//! Faults around the daemon: it prints the message that a person needs, and loses nothing.
 
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::PathBuf;
 
-use filter_common::abi;
-use filter_common::number::{Digits, Number};
-use palang::api::wire::{
-    Allow, Block, Changed, Check, Health, ImportNews, Problem, ProblemKind, Status,
-};
-use palang::datapath::{Maps, Pins};
-use palang::model::policy::Subject;
+use palang::api::wire::{Block, Health, ImportNews, Problem, ProblemKind, Status};
 use palang_tests::lab::{Daemon, GATE, Lab, Receiver, run};
 use serde_json::{Value, json};
 
 use crate::socket::{Answer, ask, connect, exchange, until};
 
-const CALLER: &str = "+6281234567890";
-const INNOCENT: &str = "+6281200000009";
+pub const CALLER: &str = "+6281234567890";
+pub const INNOCENT: &str = "+6281200000009";
 /// Room in the maps unless a test's configuration says otherwise.
-const BLOCKS: u32 = 20_000;
+pub const BLOCKS: u32 = 20_000;
 
-fn status(daemon: &Daemon<'_>) -> Status {
+pub fn status(daemon: &Daemon<'_>) -> Status {
     ask(daemon, "GET", "/v1/status", "").json()
 }
 
-/// A request that has to be done.
-fn done(daemon: &Daemon<'_>, method: &str, path: &str, body: &Value) -> Answer {
+/// Sends a request that has to succeed.
+pub fn done(daemon: &Daemon<'_>, method: &str, path: &str, body: &Value) -> Answer {
     let body = if body.is_null() { String::new() } else { body.to_string() };
     let answer = ask(daemon, method, path, &body);
     assert_eq!(answer.status, 200, "{method} {path} {body}: {}", answer.text());
     answer
 }
 
-fn block(daemon: &Daemon<'_>, number: &str) -> Answer {
+pub fn block(daemon: &Daemon<'_>, number: &str) -> Answer {
     let body = json!({ "number": number, "seconds": 3600, "reason": "a test" });
     ask(daemon, "POST", "/v1/blocks", &body.to_string())
 }
 
-/// A daemon in enforce that refuses [`CALLER`].
-fn refusing(lab: &Lab) -> Daemon<'_> {
+/// Starts a daemon in enforce that refuses [`CALLER`].
+pub fn refusing(lab: &Lab) -> Daemon<'_> {
     let daemon = Daemon::start(lab, "");
     done(&daemon, "PUT", "/v1/mode", &json!({ "mode": "enforce" }));
     assert_eq!(block(&daemon, CALLER).status, 200);
     daemon
 }
 
-fn blocks(daemon: &Daemon<'_>) -> Vec<Block> {
+pub fn blocks(daemon: &Daemon<'_>) -> Vec<Block> {
     ask(daemon, "GET", "/v1/blocks", "").lines()
 }
 
-fn import(daemon: &Daemon<'_>, numbers: impl Iterator<Item = String>) -> ImportNews {
+pub fn import(daemon: &Daemon<'_>, numbers: impl Iterator<Item = String>) -> ImportNews {
     let row = |(line, number): (usize, String)| {
         let row = json!({
             "line": line + 1, "number": number, "expires": "2099-01-01T00:00:00Z", "reason": "a list",
@@ -65,8 +58,8 @@ fn import(daemon: &Daemon<'_>, numbers: impl Iterator<Item = String>) -> ImportN
     answer.lines().pop().expect("a last line")
 }
 
-/// Whether the gate refuses every INVITE of [`CALLER`] (else: none), and loses none of another's.
-fn refuses(lab: &Lab, receiver: &Receiver) -> bool {
+/// Returns whether the gate refuses every INVITE of [`CALLER`]; it must lose none of another's.
+pub fn refuses(lab: &Lab, receiver: &Receiver) -> bool {
     let record = lab.traffic(receiver, &[CALLER, INNOCENT], 5_000, 100).finish();
     assert_eq!(record.refused(INNOCENT, ..).len(), 0, "an innocent one was lost");
     match record.refused(CALLER, ..).len() {
@@ -76,222 +69,8 @@ fn refuses(lab: &Lab, receiver: &Receiver) -> bool {
     }
 }
 
-fn number(index: u32) -> String {
+pub fn number(index: u32) -> String {
     format!("+62813{index:08}")
-}
-
-// ---- full -----------------------------------------------------------------------------------
-
-#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
-#[test]
-fn a_full_map_stores_nothing_and_lets_everything_else_work() {
-    let lab = Lab::new("full");
-    let mut daemon = Daemon::start(&lab, "[limits]\nblocks = 50");
-    done(&daemon, "PUT", "/v1/mode", &json!({ "mode": "enforce" }));
-    let all = ImportNews::Done {
-        added: 49,
-        moved: 0,
-        unchanged: 0,
-        superseded: 0,
-        bad: vec![],
-        dry_run: false,
-    };
-    assert_eq!(import(&daemon, (1..50).map(number)), all);
-    let before = blocks(&daemon);
-    let ImportNews::Refused { problem, bad } = import(&daemon, (100..102).map(number)) else {
-        panic!("two into one place");
-    };
-    assert_eq!((problem.kind, bad.len()), (ProblemKind::Full, 0), "{}", problem.message);
-    assert_eq!(blocks(&daemon), before);
-    // Fills it: moves one, adds one.
-    let both = ImportNews::Done {
-        added: 1,
-        moved: 0,
-        unchanged: 1,
-        superseded: 0,
-        bad: vec![],
-        dry_run: false,
-    };
-    assert_eq!(import(&daemon, [1, 50].into_iter().map(number)), both);
-
-    let head = status(&daemon).audit_head;
-    let full = block(&daemon, CALLER);
-    let problem: Problem = full.json();
-    assert_eq!((full.status, problem.kind), (507, ProblemKind::Full));
-    assert!(problem.message.contains("50 of 50") && problem.message.contains("[limits] blocks"));
-    let told = daemon.cli(&["block", "add", CALLER, "--for", "1h", "--reason", "a test"]);
-    assert_eq!((told.code, &*told.stdout), (1, ""), "{}", told.stderr);
-    assert!(told.stderr.contains("full: 50 of 50 blocked numbers"), "{}", told.stderr);
-    assert_eq!(blocks(&daemon).len(), 50);
-    assert_eq!(status(&daemon).audit_head, head, "nothing happened");
-    let check: Check = ask(&daemon, "GET", "/v1/check/+6281234567890", "").json();
-    assert_eq!(check.verdict, "pass");
-    let told = status(&daemon);
-    assert_eq!((told.blocks, told.blocks_capacity, told.colour), (Some(50), 50, Health::Amber));
-
-    // A block that is there can be moved; prefixes have a place of their own; what lets through
-    // always fits.
-    let moved: Changed<Block> = block(&daemon, &number(7)).json();
-    assert!(moved.before.is_some());
-    assert_eq!(block(&daemon, "+62431*").status, 200);
-    done(&daemon, "POST", "/v1/allows", &json!({ "number": number(8) }));
-    done(&daemon, "PUT", "/v1/override", &json!({ "seconds": 60, "reason": "a test" }));
-    done(&daemon, "PUT", "/v1/override", &json!({ "seconds": 0 }));
-
-    daemon.restart();
-    assert_eq!(block(&daemon, CALLER).status, 507, "also after a restart");
-    done(&daemon, "DELETE", "/v1/blocks/+6281300000001", &Value::Null);
-    assert_eq!(block(&daemon, CALLER).status, 200, "there is room again");
-    assert_eq!(blocks(&daemon).len(), 51);
-    assert!(refuses(&lab, &lab.receiver(5060)));
-}
-
-// ---- pins -----------------------------------------------------------------------------------
-
-/// Puts another BPF object at the place of a pin; dropped, both are where they were.
-struct Swapped {
-    place: PathBuf,
-    other: PathBuf,
-}
-
-impl Swapped {
-    fn new(place: PathBuf, other: PathBuf) -> Swapped {
-        let swapped = Swapped { place, other };
-        swapped.swap();
-        swapped
-    }
-
-    fn swap(&self) {
-        let third = self.place.with_file_name("third");
-        fs::rename(&self.place, &third).expect("moved away");
-        fs::rename(&self.other, &self.place).expect("moved there");
-        fs::rename(&third, &self.other).expect("moved to the other's place");
-    }
-}
-
-impl Drop for Swapped {
-    fn drop(&mut self) {
-        self.swap();
-    }
-}
-
-#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
-#[test]
-fn a_pinned_map_of_another_layout_is_refused_and_the_old_filter_goes_on() {
-    let lab = Lab::new("pins");
-    let mut daemon = refusing(&lab);
-    let receiver = lab.receiver(5060);
-    assert_eq!(daemon.stop(), 0);
-    let pins = Pins::new(daemon.pins());
-    let folder = pins.maps(BLOCKS);
-    let blocked = folder.join("BLOCKED_NUMBERS");
-    for (place, other, what) in [
-        // Another kind of map, other sizes, an empty ring, no map at all.
-        (&blocked, folder.join("COUNTERS"), "PerCpuArray"),
-        (&blocked, folder.join("ALLOWED_NUMBERS"), "bytes"),
-        (&blocked, folder.join("FRAGMENTS"), "LruHash"),
-        (&folder.join("EVENTS_PASSED"), folder.join("SETTINGS"), "Array"),
-        (&blocked, pins.link("gate0"), ""),
-    ] {
-        let swapped = Swapped::new(place.clone(), other);
-        let said = daemon.stderr().len();
-        daemon.spawn();
-        assert_eq!(daemon.wait_for_end(), 1);
-        let said = daemon.stderr()[said..].to_owned();
-        let wrong = [&swapped.place, &swapped.other];
-        let named = wrong.iter().any(|path| said.contains(&path.display().to_string()));
-        assert!(named && said.contains(what), "{said}");
-        assert_eq!(said.trim_end().lines().count(), 1, "{said}");
-        assert!(refuses(&lab, &receiver), "the old filter goes on");
-        if swapped.other.ends_with("ALLOWED_NUMBERS") {
-            // Nor does the way without a daemon guess.
-            let mut direct = daemon.command(&["allow", "add", CALLER]);
-            let direct = run::run(direct.env("PALANG_CONFIG", daemon.config_file()));
-            assert_ne!(direct.code, 0, "{}", direct.stdout);
-            let path = swapped.other.display().to_string();
-            assert!(direct.stderr.contains(&path), "{}", direct.stderr);
-        }
-    }
-    // The maps of another capacity, under the name of this one.
-    daemon.configure("[limits]\nblocks = 30000");
-    fs::rename(&folder, pins.maps(30_000)).expect("renamed");
-    daemon.spawn();
-    assert_eq!(daemon.wait_for_end(), 1);
-    assert!(daemon.stderr().contains("it holds 20000 entries, not 30000"), "{}", daemon.stderr());
-    assert!(refuses(&lab, &receiver));
-
-    daemon.configure("");
-    fs::rename(pins.maps(30_000), &folder).expect("renamed");
-    daemon.start_again();
-    assert!(status(&daemon).findings.is_empty(), "{:?}", status(&daemon).findings);
-    assert!(refuses(&lab, &receiver));
-}
-
-#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
-#[test]
-fn a_map_at_the_place_of_a_link_is_told_and_not_touched() {
-    let lab = Lab::new("link");
-    let mut daemon = refusing(&lab);
-    let receiver = lab.receiver(5060);
-    assert_eq!(daemon.stop(), 0);
-    let pins = Pins::new(daemon.pins());
-    let (link, aside) = (pins.link("gate0"), daemon.pins().join("aside"));
-    fs::rename(&link, &aside).expect("moved away");
-    // A map that nobody reads: made anew at the next start.
-    fs::rename(pins.maps(BLOCKS).join("EVENTS_PASSED"), &link).expect("moved there");
-
-    daemon.start_again();
-    let told = status(&daemon);
-    assert_eq!(told.colour, Health::Red);
-    let message = &told.findings[0].message;
-    assert!(message.contains(&link.display().to_string()), "{message}");
-    assert!(link.exists(), "whatever it is");
-    assert!(refuses(&lab, &receiver), "the old filter goes on");
-
-    fs::rename(&link, daemon.pins().join("v0")).expect("moved away");
-    fs::rename(&aside, &link).expect("moved back");
-    until("attached again", || {
-        let interface = status(&daemon).interfaces.into_iter().next()?;
-        interface.xdp.is_some().then_some(())
-    });
-    assert!(refuses(&lab, &receiver));
-}
-
-#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
-#[test]
-fn with_something_else_at_a_pin_s_place_calls_pass() {
-    let lab = Lab::new("folder");
-    let mut daemon = Daemon::prepare(&lab, "");
-    let blocked = Pins::new(daemon.pins()).maps(BLOCKS).join("BLOCKED_NUMBERS");
-    fs::create_dir_all(&blocked).expect("a folder on bpffs");
-    daemon.spawn();
-    assert_eq!(daemon.wait_for_end(), 1);
-    assert!(daemon.stderr().contains(&blocked.display().to_string()), "{}", daemon.stderr());
-    assert!(!refuses(&lab, &lab.receiver(5060)));
-}
-
-#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
-#[test]
-fn without_a_bpf_file_system_the_daemon_says_what_to_mount() {
-    let lab = Lab::new("bpffs");
-    let mut daemon = Daemon::prepare(&lab, "");
-    let pins = daemon.folder().join("pins");
-    daemon.configure(&format!("[paths]\npins = \"{}\"", pins.display()));
-    daemon.spawn();
-    assert_eq!(daemon.wait_for_end(), 1);
-    let said = daemon.stderr();
-    assert!(said.contains("mount -t bpf"), "{said}");
-    assert!(said.contains(&pins.display().to_string()), "{said}");
-    assert!(!pins.exists());
-
-    // As on a machine where nobody has mounted it: /sys/fs/bpf is a folder of sysfs.
-    daemon.configure("");
-    let umount = "umount -l /sys/fs/bpf && exec \"$@\"";
-    daemon.spawn_by(&["unshare", "--mount", "sh", "-c", umount, "sh"], &[]);
-    assert_eq!(daemon.wait_for_end(), 1);
-    let said = daemon.stderr()[said.len()..].to_owned();
-    assert!(said.contains("mount -t bpf"), "{said}");
-    assert!(said.contains(&daemon.pins().display().to_string()), "{said}");
 }
 
 // ---- processes ------------------------------------------------------------------------------
@@ -359,7 +138,7 @@ fn the_powers_of_the_unit_are_enough_and_none_of_them_too_many() {
     let mut set = set.to_vec();
     set.sort();
     assert_eq!(line, set);
-    // Whatever exit code it ends with, it is not started again and again.
+    // No exit code makes systemd start it again and again.
     assert!(unit.lines().any(|line| line == "Restart=on-abnormal"));
     // A part of it that broke is no error of the configuration.
     let again = format!("RestartForceExitStatus={} 101", palang::exit::Exit::Internal as u8);
@@ -389,7 +168,7 @@ fn the_powers_of_the_unit_are_enough_and_none_of_them_too_many() {
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn another_user_is_told_what_is_missing() {
+fn start_by_another_user_names_what_is_missing() {
     let lab = Lab::new("user");
     let mut daemon = refusing(&lab);
     assert_eq!(daemon.stop(), 0);
@@ -421,7 +200,7 @@ fn another_user_is_told_what_is_missing() {
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn whatever_lies_at_the_place_of_the_socket() {
+fn file_at_the_place_of_the_socket_is_replaced_or_named() {
     let lab = Lab::new("stale");
     let mut daemon = refusing(&lab);
     daemon.kill();
@@ -480,7 +259,7 @@ fn a_socket_that_was_deleted_costs_no_call() {
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn nothing_on_the_socket_hurts_the_daemon() {
+fn malformed_requests_do_not_hurt_the_daemon() {
     let lab = Lab::new("malformed");
     let mut daemon = refusing(&lab);
     let receiver = lab.receiver(5060);
@@ -669,10 +448,10 @@ fn nothing_on_the_socket_hurts_the_daemon() {
     assert!(daemon.is_running());
 }
 
-/// Rows are all told or none is taken; a wrong file does not fill memory, and is no riddle.
+// All wrong rows are named and none is taken; a wrong file does not fill memory, and its error is clear.
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn an_import_of_the_wrong_file_is_refused_in_words() {
+fn import_of_a_wrong_file_is_refused_with_a_reason() {
     let lab = Lab::new("wrong-file");
     let daemon = Daemon::start(&lab, "protected = [\"+62812*\"]\n[limits]\nblocks = 10000");
     let file = daemon.folder().join("blocks.csv");
@@ -704,7 +483,7 @@ fn an_import_of_the_wrong_file_is_refused_in_words() {
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn sip_over_tcp_arrives_is_counted_and_told() {
+fn sip_over_tcp_arrives_and_is_counted_and_reported() {
     let lab = Lab::new("tcp");
     let daemon = refusing(&lab);
     assert_eq!(status(&daemon).colour, Health::Green);
@@ -723,161 +502,4 @@ fn sip_over_tcp_arrives_is_counted_and_told() {
     assert!(told.findings[0].message.contains("docs/kamailio.md"), "{:?}", told.findings);
     let people = daemon.cli(&["status"]).stdout;
     assert!(people.starts_with("AMBER") && people.contains("SIP over TCP"), "{people}");
-}
-
-// ---- drift ----------------------------------------------------------------------------------
-
-fn subject(digits: &str) -> Subject {
-    Subject::Number(Number::e164(Digits::parse(digits).expect("digits")))
-}
-
-fn prefix(digits: &str) -> Subject {
-    Subject::Prefix(Digits::parse(digits).expect("digits"))
-}
-
-#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
-#[test]
-fn what_changes_behind_the_daemon_s_back_is_repaired_and_counted() {
-    let lab = Lab::new("drift");
-    let daemon = Daemon::start(&lab, "protected = [\"113\"]");
-    done(&daemon, "PUT", "/v1/mode", &json!({ "mode": "enforce" }));
-    for number in ["+6281234567890", "+6281200000001", "+6281200000002", "+62431*"] {
-        assert_eq!(block(&daemon, number).status, 200);
-    }
-    done(&daemon, "POST", "/v1/allows", &json!({ "number": "+6281200000005" }));
-    done(&daemon, "POST", "/v1/allows", &json!({ "number": "+62811*", "seconds": 3600 }));
-    let maps = Maps::open(&Pins::new(daemon.pins()).maps(BLOCKS)).expect("the maps");
-    let compared = || daemon.stderr().matches("store and maps were compared").count();
-    let compare = || {
-        let before = compared();
-        daemon.signal("USR1");
-        until("compared", || (compared() > before).then_some(()));
-        status(&daemon).drift
-    };
-    assert_eq!(compare(), 0);
-
-    let state = || {
-        let block = |subject| maps.block(subject).expect("the map");
-        [
-            subject("6281234567890"),
-            subject("6281200000001"),
-            subject("6281200000002"),
-            prefix("62431"),
-        ]
-        .map(block)
-    };
-    let before = state();
-    assert!(before.iter().all(Option::is_some));
-
-    // A stored block is gone; a prefix, too.
-    assert!(maps.remove_block(subject("6281234567890")).expect("removed"));
-    assert!(maps.remove_block(prefix("62431")).expect("removed"));
-    assert_eq!(compare(), 2);
-    let near = |one: Option<abi::Block>, other: Option<abi::Block>| {
-        let (Some(one), Some(other)) = (one, other) else { return one == other };
-        // Two clocks, compared a moment later.
-        let same = abi::Block { expires: other.expires, ..one } == other;
-        same && one.expires.abs_diff(other.expires) < 2_000_000_000
-    };
-    let restored = |why: &str| {
-        for (now, then) in state().into_iter().zip(before) {
-            assert!(near(now, then), "{why}: {now:?} {then:?}");
-        }
-    };
-    restored("removed");
-    assert!(refuses(&lab, &lab.receiver(5060)));
-
-    // Foreign blocks: whoever it is about would be refused by no decision.
-    let foreign = abi::Block { rule: 77_777, ..before[0].expect("a block") };
-    let alien = abi::Block { number: subject("6281200000009").raw(), ..foreign };
-    maps.set_block(subject("6281200000009"), alien).expect("inserted");
-    let alien = abi::Block { number: prefix("6285").raw(), ..foreign };
-    maps.set_block(prefix("6285"), alien).expect("inserted");
-    assert_eq!(compare(), 4);
-    assert_eq!(maps.block(subject("6281200000009")).expect("the map"), None);
-    assert_eq!(maps.block(prefix("6285")).expect("the map"), None);
-
-    // An expiry that somebody made longer; endless; another rule's; another action.
-    let first = before[1].expect("a block");
-    for (index, block) in [
-        abi::Block { expires: first.expires + 7_200_000_000_000, ..first },
-        abi::Block { expires: 0, ..first },
-        abi::Block { rule: 77_778, ..first },
-        abi::Block { flags: abi::BLOCK_OBSERVE, ..first },
-    ]
-    .into_iter()
-    .enumerate()
-    {
-        maps.set_block(subject("6281200000001"), block).expect("written");
-        assert_eq!(compare(), 5 + index as u64, "{block:?}");
-        restored("changed");
-    }
-    // One that ends sooner lets through sooner: no drift, it stays.
-    let sooner = abi::Block { expires: first.expires - 1_800_000_000_000, ..first };
-    maps.set_block(subject("6281200000001"), sooner).expect("written");
-    assert_eq!(compare(), 8);
-    assert_eq!(maps.block(subject("6281200000001")).expect("the map"), Some(sooner));
-    // One that somebody lifted by hand is over, and the store learns it.
-    let lifted = abi::Block { expires: abi::TOMBSTONE, ..before[2].expect("a block") };
-    maps.set_block(subject("6281200000002"), lifted).expect("written");
-    assert_eq!(compare(), 8);
-    assert_eq!(maps.block(subject("6281200000002")).expect("the map"), None);
-    assert_eq!(ask(&daemon, "GET", "/v1/blocks/+6281200000002", "").status, 404);
-
-    // Allows: one that is gone comes back, one that only the map has is adopted; none is removed.
-    assert!(maps.pass_maps().remove_allow(subject("6281200000005")).expect("removed"));
-    assert!(maps.pass_maps().remove_allow(prefix("62811")).expect("removed"));
-    let foreign = abi::Allow { number: subject("6281200000006").raw(), expires: 0, rule: 77_779 };
-    maps.pass_maps().set_allow(subject("6281200000006"), foreign).expect("inserted");
-    let alien = abi::Allow { number: prefix("62812000001").raw(), ..foreign };
-    maps.pass_maps().set_allow(prefix("62812000001"), alien).expect("inserted");
-    assert_eq!(compare(), 10);
-    for _ in 0..2 {
-        for there in [
-            subject("6281200000005"),
-            prefix("62811"),
-            subject("6281200000006"),
-            prefix("62812000001"),
-        ] {
-            assert!(maps.pass_maps().allow(there).expect("the map").is_some(), "{there}");
-        }
-        assert_eq!(compare(), 10);
-    }
-    let allows: Vec<Allow> = ask(&daemon, "GET", "/v1/allows", "").lines();
-    let origins: Vec<_> = allows.iter().map(|allow| (&*allow.number, &*allow.origin)).collect();
-    assert_eq!(
-        origins,
-        [
-            ("6281200000005", "operator"),
-            ("6281200000006", "direct"),
-            ("62811*", "operator"),
-            ("62812000001*", "direct"),
-        ]
-    );
-
-    let told = status(&daemon);
-    assert_eq!(told.colour, Health::Amber);
-    let message = "10 differences of store and maps were repaired";
-    assert!(told.findings.iter().any(|one| one.message == message), "{:?}", told.findings);
-    let audit = daemon.cli(&["audit", "verify"]);
-    assert_eq!(audit.code, 0, "{}", audit.stderr);
-}
-
-/// The numbers that the configuration protects are compared as well.
-#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
-#[test]
-fn a_protected_number_that_was_taken_out_comes_back() {
-    let lab = Lab::new("protected");
-    let daemon = refusing(&lab);
-    daemon.configure(&format!("protected = [\"{CALLER}\"]"));
-    daemon.signal("HUP");
-    until("reloaded", || daemon.stderr().contains("read again").then_some(()));
-    let receiver = lab.receiver(5060);
-    assert!(!refuses(&lab, &receiver));
-    let maps = Maps::open(&Pins::new(daemon.pins()).maps(BLOCKS)).expect("the maps");
-    maps.set_protected(&[]).expect("emptied");
-    assert!(refuses(&lab, &receiver), "the lab sees it");
-    daemon.signal("USR1");
-    until("repaired", || (status(&daemon).drift == 1).then_some(()));
-    assert!(!refuses(&lab, &receiver));
 }

@@ -1,4 +1,4 @@
-//! The store is copied while it is used, and lives on elsewhere; its audit tells who altered it.
+//! The store is copied while it is used, and lives on elsewhere; its audit shows an altered row.
 
 use std::fs;
 use std::path::Path;
@@ -74,7 +74,7 @@ fn a_copy_of_a_store_in_use_becomes_the_same_gate_on_a_new_machine() {
         verify(&old),
     );
     assert_eq!(wanted.0.len(), 3 + 5_000 + added);
-    // What happens afterwards is not in it.
+    // Later changes are not in it.
     must(&old, &["block", "remove", CALLER]);
     must(&old, &["mode", "observe"]);
     let again = old.cli(&["store", "backup", &copy.display().to_string()]);
@@ -246,13 +246,13 @@ fn the_first_row_that_was_altered_is_named() {
         assert_eq!(json.code, 1);
         let verdict: AuditVerdict = serde_json::from_str(&json.stdout).expect("JSON");
         assert_eq!(verdict.first_bad, Some(bad), "{statement}");
-        // The gate goes on, whatever somebody did to its book.
+        // The gate goes on with an altered audit.
         let status = daemon.cli(&["status"]);
         assert_eq!(status.code, 0, "{}", status.stderr);
         assert_eq!(daemon.stop(), 0);
     }
 
-    // Cut at its end, the chain looks whole: only a head that was noted elsewhere tells.
+    // Cut at its end, the chain looks whole: only a head that was noted elsewhere shows the cut.
     make_whole();
     let conn = Connection::open(&store).expect("the store");
     conn.execute("DELETE FROM audit WHERE seq = 6", []).expect("deleted");

@@ -1,4 +1,4 @@
-//! An answer tells what is in force: no INVITE sent after it meets anything else.
+//! An answer shows what is in force: no INVITE sent after it meets an older state.
 
 use std::collections::BTreeMap;
 
@@ -50,7 +50,7 @@ impl Spans {
     }
 }
 
-/// How many INVITEs the others sent.
+/// Returns how many INVITEs the others sent.
 fn nobody_innocent_is_lost(record: &Record) -> usize {
     INNOCENT
         .iter()
@@ -89,7 +89,7 @@ fn a_block_holds_from_its_answer_on_and_ends_with_its_removal() {
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn the_same_by_the_cli_and_for_a_prefix() {
+fn block_by_the_cli_or_for_a_prefix_holds_from_its_answer_on() {
     const ROUNDS: usize = 20;
     let lab = Lab::new("cli");
     let daemon = Daemon::start(&lab, "");

@@ -1,6 +1,6 @@
-//! Eight clients change four numbers, the mode, the override and the configuration at once, while
-//! another program locks the store now and then: afterwards maps, store, audit and the last answer
-//! of each key agree, and nothing that was answered as let through was refused for a moment.
+//! Eight clients change four numbers, the mode, the override and the configuration at once. Another
+//! program locks the store now and then. Afterwards maps, store, audit and the last answer of each
+//! key agree. No number that was answered as let through was refused for a moment.
 //!
 //! `PALANG_TEST_ROUNDS` says how many rounds (1,000 for a long run), `PALANG_TEST_KILLS` how many
 //! times the daemon is killed (200).
@@ -48,7 +48,7 @@ impl Random {
     }
 }
 
-/// What a change is about.
+/// The subject of a change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Key {
     Mode,
@@ -57,7 +57,7 @@ enum Key {
     Allow(usize),
 }
 
-/// What a client does.
+/// An act of a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Act {
     Block,
@@ -84,8 +84,8 @@ struct Done {
     order: u64,
 }
 
-/// What the maps had at one moment: of each key, whether it refuses (an override or an allow
-/// refuses where there is none), and the rule of a block.
+/// The state of the maps at one moment: whether each key refuses, and the rule of a block. A
+/// missing override or allow refuses.
 #[derive(Clone, Copy, Debug)]
 struct Look {
     begun: u64,
@@ -120,12 +120,12 @@ fn look(maps: &Maps, subjects: &[Subject]) -> Look {
     }
 }
 
-/// The configuration of a round.
+/// Returns a configuration with this second port.
 fn config(port: u16) -> String {
     format!("ports = [5060, {port}]\n[limits]\nblocks = 1000\n")
 }
 
-/// What a change is about, and whether it lets through; of one with a place in the order.
+/// Returns the key of a change with a place in the order, and whether it lets through.
 fn about(act: Act, number: usize) -> Option<(Key, bool)> {
     Some(match act {
         Act::Block => (Key::Block(number), false),
@@ -140,7 +140,7 @@ fn about(act: Act, number: usize) -> Option<(Key, bool)> {
     })
 }
 
-/// The request for a change: method, path, body. A reload is none.
+/// Returns the request for a change: method, path, body. A reload has none.
 fn request(act: Act, number: usize, mark: &str) -> (&'static str, String, String) {
     let text = NUMBERS[number];
     // Overrides whose ends are nearer than 2 s are the same for the store.
@@ -178,7 +178,7 @@ fn request(act: Act, number: usize, mark: &str) -> (&'static str, String, String
     }
 }
 
-/// One client's change; what it was answered, where it changed something. `superseded` counts those
+/// Makes one client's change, and returns the answer, where it changed something. `superseded` counts those
 /// that a later one has overtaken.
 fn act(
     daemon: &Daemon,
@@ -201,10 +201,10 @@ fn act(
             superseded.fetch_add(1, Ordering::Relaxed);
             return None;
         }
-        // What it asks for is so, or something that lets through is in the way.
+        // The change is in force already, or a way out prevents it.
         403 | 404 => return None,
-        // Nothing was done: the lock of the other program lasted too long, or as many imports of this
-        // user as there may be are under way.
+        // Nothing was done. The lock of the other program lasted too long, or too many imports of
+        // this user are under way.
         429 | 503 => return None,
         other => panic!("{act:?}: {other}: {}", answer.text()),
     }
@@ -244,7 +244,7 @@ fn stored(store: &Connection, kind: u8) -> Vec<Option<u64>> {
     NUMBERS.iter().map(rule).collect()
 }
 
-/// What the audit says of blocks and allows: their last records.
+/// Returns the last records of the audit for blocks and allows.
 fn audited(gate: &Gate) -> HashMap<(String, bool), (String, u64)> {
     let mut last = HashMap::new();
     for row in gate.audit() {
@@ -258,7 +258,7 @@ fn audited(gate: &Gate) -> HashMap<(String, bool), (String, u64)> {
     last
 }
 
-/// What is not one in kernel and store.
+/// Returns what is out of sync between kernel and store.
 fn disagreements(maps: &Maps, store: &Connection) -> Vec<String> {
     let mut found = Vec::new();
     let mut same = |what: String, kernel: Value, other: Value| {
@@ -285,7 +285,7 @@ fn disagreements(maps: &Maps, store: &Connection) -> Vec<String> {
     found
 }
 
-/// Whether the last answer of each key is what the kernel has.
+/// Returns whether the last answer of each key is what the kernel has.
 fn last_answers(done: &[Done], look: &Look) -> Vec<String> {
     let mut last: HashMap<Key, &Done> = HashMap::new();
     for one in done {
@@ -311,8 +311,8 @@ fn last_answers(done: &[Done], look: &Look) -> Vec<String> {
     last.iter().filter_map(wrong).collect()
 }
 
-/// Looks that show something refused that was answered as let through before, and that no change
-/// with a later place in the order had been asked to end.
+/// Looks that show a refusal of a key that was answered as let through before. No change with a
+/// later place in the order had been asked to end that.
 fn undone(looks: &[Look], done: &[Done]) -> Vec<String> {
     let mut keys: Vec<Key> = done.iter().map(|done| done.key).collect();
     keys.sort_by_key(|key| format!("{key:?}"));
@@ -422,7 +422,7 @@ fn eight_clients_at_once_leave_one_truth() {
         }
         let mut wrong = Vec::new();
         for round in 0..rounds {
-            // Whoever reloads in this round finds this.
+            // A client that reloads in this round finds this.
             let port = 5070 + (round % 7) as u16;
             daemon.configure(&config(port));
             ready.wait();
@@ -485,7 +485,7 @@ fn eight_clients_at_once_leave_one_truth() {
     assert!(daemon.cli(&["audit", "verify"]).code == 0);
 }
 
-/// Whether a key lets through.
+/// Returns whether a key lets through.
 fn is_open(key: Key, look: &Look) -> bool {
     match key {
         Key::Mode => !look.enforces,

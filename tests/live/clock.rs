@@ -1,5 +1,5 @@
-//! A clock that somebody sets, or that is years behind after a start: no block is ever longer in
-//! force than it was meant, and what lets through does not end sooner.
+//! A clock that somebody sets, or that is years late after a start. No block is ever longer in
+//! force than it was meant, and no way out ends sooner.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -25,7 +25,7 @@ const FOR_GOOD: &str = "+6281200000003";
 const CALLERS: [&str; 4] = [FOR_AN_HOUR, FOR_A_DAY, FOR_GOOD, PREFIXED];
 const SUBJECTS: [&str; 4] = [FOR_AN_HOUR, FOR_A_DAY, FOR_GOOD, "+62813*"];
 
-/// A gate that refuses [`CALLERS`], and its clock.
+/// Starts a gate that refuses [`CALLERS`], and its clock.
 fn with_a_clock(lab: &Lab) -> (Gate<'_>, Clock) {
     let mut daemon = Daemon::prepare(lab, "");
     let clock = Clock::of(&mut daemon);
@@ -40,13 +40,13 @@ fn with_a_clock(lab: &Lab) -> (Gate<'_>, Clock) {
     (gate, clock)
 }
 
-/// When blocks end in the kernel.
+/// Returns when blocks end in the kernel.
 fn ends(gate: &Gate) -> BTreeMap<&'static str, Option<u64>> {
     let end = |number| (number, gate.kernel_block(number).map(|block| block.expires));
     SUBJECTS.into_iter().map(end).collect()
 }
 
-/// What was asked for, in nanoseconds.
+/// Returns the requested duration, in nanoseconds.
 fn meant(number: &str) -> u64 {
     let hours = if number == FOR_AN_HOUR { 1 } else { 24 };
     hours * HOUR as u64 * SECOND
@@ -114,7 +114,7 @@ fn a_start_years_ago_lengthens_nothing() {
     }
     let enforce_until = gate.maps().settings().unwrap().enforce_until;
     assert!(enforce_until <= clock::boot() + 12 * HOUR as u64 * SECOND);
-    // What lets through does not last for years either.
+    // An override or allow does not last for years either.
     let end = gate.kernel_allow(FOR_A_DAY).unwrap().expires;
     assert!(end <= clock::boot() + HOUR as u64 * SECOND, "{end}");
     assert_eq!(gate.kernel_allow("110").unwrap().expires, 0);

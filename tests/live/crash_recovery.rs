@@ -22,15 +22,15 @@ const BRIEFLY: &str = "+6281200000002";
 const INNOCENT: [&str; 2] = ["+6281200000003", "0812-0000-0004"];
 const CALLERS: [&str; 4] = [BLOCKED, BRIEFLY, INNOCENT[0], INNOCENT[1]];
 
-/// Room for so many blocks.
+/// Room for this number of blocks.
 const ROOM: u32 = 50_000;
 
-/// Every refusal has a record of its own.
+/// Returns a configuration with which every refusal has a record of its own.
 fn config() -> String {
     format!("limits.blocks = {ROOM}\nrecords.per_number = 0\nrecords.per_trunk = 0")
 }
 
-/// The status as root sees it when no daemon answers.
+/// Returns the status as root sees it when no daemon answers.
 fn status_without_daemon(daemon: &Daemon) -> Status {
     let mut command = daemon.command(&["status", "-o", "json"]);
     let said = run::run(command.env("PALANG_CONFIG", daemon.config_file()));
@@ -44,12 +44,12 @@ fn count(status: &Status, reason: &str) -> u64 {
     status.packets.get(reason).copied().unwrap_or_default()
 }
 
-/// Some INVITEs of every caller.
+/// Sends some INVITEs of every caller.
 fn some(traffic: &Traffic) {
     traffic.wait_for(20 * CALLERS.len());
 }
 
-/// When the kernel ends a block, on the clock of the lab.
+/// Returns when the kernel ends a block, on the clock of the lab.
 fn end_in_map(daemon: &Daemon, number: &str) -> u64 {
     let plan = Policy::default().trunks[0].profile.plan;
     let wanted = number_text::typed(number, &plan).expect("a number");
@@ -67,7 +67,7 @@ fn end_in_map(daemon: &Daemon, number: &str) -> u64 {
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn killed_it_changes_no_verdict_and_the_next_one_takes_over() {
+fn killed_daemon_changes_no_verdict_and_the_next_one_takes_over() {
     let lab = Lab::new("killed");
     let mut daemon = Daemon::start(&lab, &config());
     let api = Api::of(&daemon);
@@ -132,7 +132,7 @@ fn killed_it_changes_no_verdict_and_the_next_one_takes_over() {
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn stopped_it_leaves_the_filter_in_force() {
+fn stopped_daemon_leaves_the_filter_in_force() {
     let lab = Lab::new("stopped");
     let mut daemon = Daemon::start(&lab, &config());
     let api = Api::of(&daemon);
@@ -195,7 +195,7 @@ fn rows(round: u32) -> Vec<u8> {
     (1..=ROWS).map(row).collect::<String>().into_bytes()
 }
 
-/// What the kernel's map has: number and rule.
+/// Returns number and rule of the entries in the kernel's map.
 fn in_map(daemon: &Daemon) -> HashMap<Subject, u64> {
     let mut found = HashMap::new();
     walk_blocks(&Pins::new(daemon.pins()).maps(ROOM), u64::MAX, |subject, block| {

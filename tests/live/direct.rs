@@ -13,7 +13,7 @@ const BLOCKED: &str = "+6281200000001";
 const PREFIXED: &str = "+6281300000001";
 const CALLERS: [&str; 2] = [BLOCKED, PREFIXED];
 
-/// A gate that refuses [`CALLERS`].
+/// Starts a gate that refuses [`CALLERS`].
 fn refusing(lab: &Lab) -> Gate<'_> {
     let gate = Gate::start(lab, "");
     for number in [BLOCKED, "+62813*"] {
@@ -27,7 +27,7 @@ fn override_on<'c>() -> [&'c str; 6] {
     ["override", "on", "--for", "1h", "--reason", "flood"]
 }
 
-/// The records of what was adopted.
+/// Returns the records of adopted changes.
 fn adopted(gate: &Gate) -> Vec<[Value; 4]> {
     let records = gate.audit().into_iter();
     records
@@ -185,10 +185,10 @@ fn a_dead_daemon_stays_taken_off() {
     assert!(gate.passing(&CALLERS).is_empty());
 }
 
-/// The maps end with the machine; what root did is written down beside the store.
+// The maps end with the machine; what root did is written down beside the store.
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn what_was_done_by_hand_outlives_the_machine() {
+fn changes_by_hand_outlive_the_machine() {
     let lab = Lab::new("dead-reboot");
     let mut gate = refusing(&lab);
     gate.daemon.kill();
@@ -228,7 +228,7 @@ fn a_hanging_daemon_undoes_nothing() {
     assert_eq!(gate.does(&["override", "status"])["until"], Value::Null);
     let expected = [
         [json!("allow adopt"), json!("siti"), json!("6281200000001"), json!("in need")],
-        // What was on for a while is known afterwards.
+        // An override that was on for a while is known afterwards.
         [json!("override adopt"), json!("siti"), Value::Null, json!("flood")],
         [json!("override adopt"), json!("siti"), Value::Null, json!("")],
     ];
@@ -264,7 +264,7 @@ fn a_hanging_daemon_undoes_nothing() {
     gate.does(&["attach", "gate0"]);
     assert_eq!(gate.passing(&CALLERS), [BLOCKED]);
 
-    // Whoever asked it and gave up did it by hand: it was not done once more.
+    // The person who asked and gave up did it by hand: the daemon did not do it once more.
     let actions: Vec<_> = gate.audit().iter().map(|record| record["action"].clone()).collect();
     for action in ["override on", "detach"] {
         assert!(!actions.contains(&json!(action)), "{:#?}", gate.audit());
@@ -273,7 +273,7 @@ fn a_hanging_daemon_undoes_nothing() {
     gate.head();
 }
 
-/// The daemon hangs: a signal alone does not stop all its threads at once.
+/// Stops the daemon: a signal alone does not stop all its threads at once.
 fn hang(gate: &Gate) {
     gate.daemon.signal("STOP");
     let tasks = format!("/proc/{}/task", gate.daemon.pid());
@@ -286,7 +286,7 @@ fn hang(gate: &Gate) {
     });
 }
 
-/// The daemon goes on, does what it was asked for meanwhile, and learns what was done.
+/// Lets the daemon go on: it does the requests of meanwhile, and adopts the changes.
 fn goes_on(gate: &Gate) {
     let notes = gate.daemon.state().join("direct.jsonl");
     assert!(notes.exists());

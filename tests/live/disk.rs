@@ -1,5 +1,5 @@
-//! Disks that are full, hang, take no writes or hold garbage: what lets through works at once,
-//! what blocks is refused with the reason, and what is in force stays so.
+//! Disks that are full, hang, take no writes or hold garbage. Allows and overrides work at once, a
+//! block is refused with the reason, and the state in force stays so.
 
 use std::fs::{self, File};
 use std::io::{ErrorKind, Write as _};
@@ -55,7 +55,7 @@ impl Disk {
         }
     }
 
-    /// Not a byte more fits.
+    /// Fills the disk: not a byte more fits.
     pub fn fill(&self) {
         let mut file = File::create(self.0.join("fill")).unwrap();
         loop {
@@ -82,7 +82,7 @@ impl Drop for Disk {
     }
 }
 
-/// A gate on a disk of its own, that refuses [`CALLERS`].
+/// Starts a gate on a disk of its own, that refuses [`CALLERS`].
 fn on_a_disk(lab: &Lab) -> (Gate<'_>, Disk) {
     let mut gate = Gate::of(lab, Daemon::prepare(lab, ""));
     let disk = Disk::mount(gate.daemon.state(), "4m");
@@ -99,9 +99,9 @@ fn blocks(gate: &Gate) {
     assert!(gate.passing(&CALLERS).is_empty());
 }
 
-/// Each command that refuses something, with a store that takes no writes: `why` is told, and
+/// Runs each command that refuses calls, with a store that takes no writes: it prints `why`, and
 /// nothing changes.
-fn nothing_is_refused_anew(gate: &Gate, why: &str) {
+fn nothing_more_is_refused(gate: &Gate, why: &str) {
     let file = gate.daemon.folder().join("blocks.csv");
     fs::write(&file, "number,expires,reason\n0812-0000-0003,2099-01-01T00:00:00Z,prank\n").unwrap();
     let longer = ["block", "add", "+62813*", "--for", "48h", "--reason", "prank"];
@@ -123,7 +123,7 @@ fn nothing_is_refused_anew(gate: &Gate, why: &str) {
     assert_eq!(kind, "store");
 }
 
-/// What the API itself says.
+/// Returns what the API itself says.
 fn problem_of_an_addition(gate: &Gate) -> Value {
     let socket = gate.daemon.runtime().join("palang.sock");
     let body = json!({"number": THIRD, "seconds": 3600, "reason": "prank"}).to_string();
@@ -134,7 +134,7 @@ fn problem_of_an_addition(gate: &Gate) -> Value {
     serde_json::from_str(&answer).unwrap()
 }
 
-/// In force, and not on disk: because of this.
+/// Asserts that a change is in force and not on disk, because of this.
 fn assert_not_on_disk(answer: &Value, why: &str) {
     let told = answer["persisted"]["no"].as_str().unwrap_or_else(|| panic!("{answer}"));
     assert!(told.contains(why), "{told}");
@@ -155,14 +155,14 @@ fn wait_for_the_disk(gate: &Gate) {
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn on_a_full_disk_what_lets_through_works() {
+fn full_disk_keeps_no_allow_or_override_from_working() {
     let lab = Lab::new("disk-full");
     let (mut gate, disk) = on_a_disk(&lab);
     gate.does(&["override", "on", "--for", "1h", "--reason", "before"]);
     gate.does(&["override", "off"]);
     disk.fill();
     let (head, before) = (gate.head(), actions(&gate).len());
-    nothing_is_refused_anew(&gate, "the disk is full");
+    nothing_more_is_refused(&gate, "the disk is full");
     gate.fails(4, &["block", "show", THIRD]);
     assert_eq!(gate.head(), head);
 
@@ -208,7 +208,7 @@ fn on_a_full_disk_what_lets_through_works() {
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn what_a_full_disk_did_not_take_outlives_a_kill() {
+fn change_that_a_full_disk_did_not_take_outlives_a_kill() {
     let lab = Lab::new("disk-full-kill");
     let (mut gate, disk) = on_a_disk(&lab);
     disk.fill();
@@ -219,7 +219,7 @@ fn what_a_full_disk_did_not_take_outlives_a_kill() {
     for start in 0..2 {
         gate.kill_and_start();
         assert_eq!(gate.passing(&CALLERS), CALLERS, "{start}");
-        nothing_is_refused_anew(&gate, "the disk is full");
+        nothing_more_is_refused(&gate, "the disk is full");
     }
     gate.does(&["override", "off"]);
     gate.kill_and_start();
@@ -296,10 +296,10 @@ fn a_disk_that_hangs_holds_up_only_what_blocks() {
     assert!(!gate.passes(THIRD));
 }
 
-/// What waits for the disk is lost with the daemon; the maps have it.
+// Changes that wait for the disk are lost with the daemon; the maps have them.
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn what_a_hanging_disk_did_not_take_outlives_a_kill() {
+fn change_that_a_hanging_disk_did_not_take_outlives_a_kill() {
     let lab = Lab::new("disk-hangs-kill");
     let mut gate = Gate::of(&lab, Daemon::prepare(&lab, ""));
     let hangs = preload::hanging_disk(&mut gate.daemon);
@@ -333,7 +333,7 @@ fn what_a_hanging_disk_did_not_take_outlives_a_kill() {
     gate.daemon.start_again();
     assert_eq!(gate.passing(&CALLERS), CALLERS);
     let mut adopted = actions(&gate)[before..].to_vec();
-    // Whatever waited first may be in the log of the store, and count after a kill.
+    // The change that waited first may be in the log of the store, and count after a kill.
     adopted.retain(|action| !action.starts_with("override"));
     adopted.sort();
     assert_eq!(adopted, ["allow adopt", "allow adopt", "block remove"]);
@@ -345,7 +345,7 @@ fn what_a_hanging_disk_did_not_take_outlives_a_kill() {
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn on_a_read_only_disk_the_last_maps_stay_in_force() {
+fn read_only_disk_leaves_the_last_maps_in_force() {
     let lab = Lab::new("disk-read-only");
     let (mut gate, disk) = on_a_disk(&lab);
     for end in ["kill", "stop"] {
@@ -360,7 +360,7 @@ fn on_a_read_only_disk_the_last_maps_stay_in_force() {
         let findings = gate.findings();
         assert!(findings.iter().any(|told| told.starts_with("red: the store")), "{findings:?}");
         assert!(findings.iter().any(|told| told.contains("read-only")), "{findings:?}");
-        nothing_is_refused_anew(&gate, "read-only");
+        nothing_more_is_refused(&gate, "read-only");
         assert_not_on_disk(&gate.does(&["allow", "add", FIRST]), "read-only");
         assert_not_on_disk(&gate.does(&["block", "remove", SECOND]), "read-only");
         assert_eq!(gate.passing(&CALLERS), [FIRST, SECOND]);
@@ -411,7 +411,7 @@ fn a_corrupt_store_changes_nothing_in_the_kernel() {
         let told = findings.iter().find(|told| tells(told));
         let told = told.unwrap_or_else(|| panic!("{what}: {findings:?}"));
         assert!(told.contains("palang store restore"), "{what}: {told}");
-        nothing_is_refused_anew(&gate, "is not a complete store");
+        nothing_more_is_refused(&gate, "is not a complete store");
         assert_not_on_disk(&gate.does(&["allow", "add", FIRST]), "is not a complete store");
         gate.does(&["override", "on", "--for", "1h", "--reason", "flood"]);
         assert_eq!(gate.passing(&CALLERS), CALLERS, "{what}");
@@ -440,7 +440,7 @@ fn a_store_that_breaks_under_the_daemon_changes_nothing_in_the_kernel() {
         findings.iter().any(tells)
     });
     assert!(gate.passing(&CALLERS).is_empty());
-    nothing_is_refused_anew(&gate, "is not a complete store");
+    nothing_more_is_refused(&gate, "is not a complete store");
     assert_not_on_disk(&gate.does(&["allow", "add", FIRST]), "is not a complete store");
     assert_not_on_disk(&gate.does(&["block", "remove", SECOND]), "is not a complete store");
     assert_eq!(gate.passing(&CALLERS), [FIRST, SECOND]);

@@ -1,5 +1,5 @@
-//! `palang doctor` against faults that are made on purpose: each is told with what mends it, and
-//! what mends it does.
+//! `palang doctor` against faults that are made on purpose: each is reported with its cure, and
+//! the cure works.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -38,7 +38,7 @@ fn doctor(daemon: &Daemon) -> Command {
     command
 }
 
-/// One check of what it said.
+/// Returns one check of its report.
 #[track_caller]
 fn one(stdout: &str, check: &str) -> Told {
     let checks = stdout.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
@@ -55,7 +55,7 @@ fn look(daemon: &Daemon, check: &str) -> Told {
     one(&run::run(&mut doctor(daemon)).stdout, check)
 }
 
-/// Does what a check says mends it, as a person would type it.
+/// Runs the command that a check names as its cure, as a person would type it.
 fn mend(gate: &Gate, command: &str) {
     let folder = gate.daemon.folder().join("bin");
     let program = folder.join("palang");
@@ -99,7 +99,7 @@ fn offloads_and_mtu_of_an_interface() {
     look(&gate.daemon, "rx-vlan-offload").is("ok", "off");
     look(&gate.daemon, "lro").is("ok", "off");
     look(&gate.daemon, "gro-hw").is("ok", "off");
-    // As `ethtool` itself tells.
+    // As `ethtool` itself prints.
     let features = ethtool(&["-k", "gate0"]);
     assert!(features.contains("rx-vlan-offload: off"), "{features}");
     look(&gate.daemon, "queues").is("ok", "1 of 1");
@@ -217,14 +217,14 @@ fn a_daemon_that_is_dead_hangs_or_is_another() {
     gate.daemon.set_program(&ours);
     look(&gate.daemon, "engine").is("warn", "the daemon is version 9");
     look(&gate.daemon, "pins").is("warn", "a different layout");
-    // What `systemctl restart palang` does.
+    // As `systemctl restart palang` does.
     gate.daemon.restart();
     for check in ["engine", "pins", "xdp"] {
         look(&gate.daemon, check).is("ok", "");
     }
 }
 
-/// As after an upgrade whose daemon was not started yet: what judges is not what this palang knows.
+// As after an upgrade whose daemon was not started yet: what judges is not what this palang knows.
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn a_program_of_another_build() {

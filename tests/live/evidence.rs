@@ -20,7 +20,7 @@ fn block(gate: &Gate<'_>) {
     gate.does(&["block", "add", BLOCKED, "--for", "1h", "--reason", "prank"]);
 }
 
-/// All of each recorded attempt, oldest first, when there are so many.
+/// Returns each recorded attempt whole, oldest first, once there are this many.
 fn shown(gate: &Gate<'_>, calls: usize) -> Vec<CallShown> {
     eventually("all calls are on record", || gate.rows(&["calls"]).len() == calls);
     let show = |row: &Value| {

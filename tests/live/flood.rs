@@ -18,7 +18,7 @@ const RECORDS: &str = "[records]\nper_number = 0\nper_trunk = 0\n";
 /// More than either ring holds (5,000 events).
 const MANY: usize = 7000;
 
-/// How many attempts of each kind there were, as counters and records tell.
+/// How many attempts of each kind there were, by counters and records.
 struct Told {
     refused: usize,
     passed: usize,
@@ -48,7 +48,7 @@ fn told(gate: &Gate<'_>) -> Told {
     }
 }
 
-/// Sends so many of both, evenly and slowly enough for the queue of the veth pair.
+/// Sends this number of both, evenly and slowly enough for the queue of the veth pair.
 fn send(lab: &Lab, count: usize) {
     let sender = lab.sender();
     for index in 0..count {
@@ -64,7 +64,7 @@ fn send(lab: &Lab, count: usize) {
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn in_a_flood_every_attempt_has_a_record_or_is_counted_as_lost() {
+fn attempt_in_a_flood_has_a_record_or_is_counted_as_lost() {
     let lab = Lab::new("flood");
     let gate = Gate::start(&lab, &format!("{RECORDS}[evidence]\nmax_calls = 100"));
     gate.does(&["block", "add", BLOCKED, "--for", "1h", "--reason", "prank"]);
@@ -105,7 +105,7 @@ fn in_a_flood_every_attempt_has_a_record_or_is_counted_as_lost() {
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn as_many_of_each_kind_come_out_as_went_in() {
+fn attempts_of_each_kind_that_come_out_are_as_many_as_went_in() {
     let lab = Lab::new("each-kind");
     let metrics = "[metrics]\nlisten = \"127.0.0.1:9113\"\n[evidence]";
     let gate = Gate::start(&lab, &format!("{RECORDS}{metrics}"));
@@ -123,7 +123,7 @@ fn as_many_of_each_kind_come_out_as_went_in() {
         ("from-missing", "pass", 3, &|call| invite(FREE, call + 1000).replace("From:", "Form:")),
         ("not-a-number", "pass", 2, &|call| invite("alice", call)),
     ];
-    // A retransmission is no further attempt. What cannot be read has no key to know it again by.
+    // A retransmission is no further attempt. An unreadable message has no key to know it again by.
     let times =
         |reason: &str| if ["from-missing", "not-a-number"].contains(&reason) { 1 } else { 2 };
     for (reason, _, count, message) in &kinds {

@@ -1,8 +1,7 @@
-//! An XDP program that is not ours, and what a program that is not ours may do to our maps.
+//! An XDP program that is not ours, and what it may do to our maps.
 
 use std::ffi::CString;
 use std::fs;
-use std::io;
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
@@ -10,14 +9,12 @@ use std::path::{Path, PathBuf};
 use nix::libc;
 use palang_tests::lab::{Lab, run};
 
+use crate::bpf::{ObjectPin, bpf, open_pin};
 use crate::gate::eventually;
 
 // linux/bpf.h
-const BPF_MAP_UPDATE_ELEM: libc::c_int = 2;
-const BPF_MAP_DELETE_ELEM: libc::c_int = 3;
 const BPF_PROG_LOAD: libc::c_int = 5;
 const BPF_OBJ_PIN: libc::c_int = 6;
-const BPF_OBJ_GET: libc::c_int = 7;
 const BPF_PROG_TYPE_XDP: u32 = 6;
 
 /// The start of `union bpf_attr` of `BPF_PROG_LOAD`.
@@ -29,30 +26,12 @@ struct ProgramLoad {
     license: u64,
 }
 
-/// The start of `union bpf_attr` of `BPF_MAP_UPDATE_ELEM` and `BPF_MAP_DELETE_ELEM`.
-#[repr(C)]
-struct Element {
-    map: u32,
-    reserved: u32,
-    key: u64,
-    value: u64,
-    flags: u64,
-}
-
-/// The start of `union bpf_attr` of `BPF_OBJ_PIN` and `BPF_OBJ_GET`.
-#[repr(C)]
-struct ObjectPin {
-    path: u64,
-    fd: u32,
-    flags: u32,
-}
-
 /// Pins a program that passes everything; its id.
 pub fn pin(path: &Path) -> u32 {
     pin_with(path, &[])
 }
 
-/// The same, of a program that has these pinned maps.
+/// Pins such a program that has these pinned maps.
 pub fn pin_with(path: &Path, maps: &[PathBuf]) -> u32 {
     let mut code = Vec::new();
     let mut open = Vec::new();
@@ -82,31 +61,6 @@ pub fn pin_with(path: &Path, maps: &[PathBuf]) -> u32 {
     id.expect("its id")
 }
 
-/// Puts an element into a pinned map, or takes it out where there is no value.
-///
-/// # Panics
-/// When the kernel says no; sizes of key and value have to be those of the map.
-pub fn set_element(map: &Path, key: &[u8], value: Option<&[u8]>) {
-    let map = open_pin(map);
-    let element = Element {
-        map: map.as_raw_fd().cast_unsigned(),
-        reserved: 0,
-        key: key.as_ptr() as u64,
-        value: value.map_or(0, |value| value.as_ptr() as u64),
-        flags: 0,
-    };
-    let command = if value.is_some() { BPF_MAP_UPDATE_ELEM } else { BPF_MAP_DELETE_ELEM };
-    bpf(command, &element).expect("an element of the map");
-}
-
-fn open_pin(pin: &Path) -> OwnedFd {
-    let name = CString::new(pin.as_os_str().as_bytes()).expect("a path");
-    let get = ObjectPin { path: name.as_ptr() as u64, fd: 0, flags: 0 };
-    let fd = bpf(BPF_OBJ_GET, &get).expect("a pinned map");
-    // SAFETY: the kernel just made this file descriptor for us.
-    unsafe { OwnedFd::from_raw_fd(fd) }
-}
-
 /// Puts a pinned program into the driver of `gate0`, as soon as what was there is gone: the kernel
 /// takes its time.
 pub fn attach(lab: &Lab, pin: &Path) {
@@ -117,11 +71,4 @@ pub fn attach(lab: &Lab, pin: &Path) {
     });
     let mut attach = lab.command_in_gate("ip");
     run::must(attach.args(["link", "set", "dev", "gate0", "xdpdrv", "pinned", &pin]));
-}
-
-fn bpf<T>(command: libc::c_int, what: &T) -> io::Result<libc::c_int> {
-    // SAFETY: the kernel reads the struct of the given size and what it points to, all of which
-    // outlive the call.
-    let done = unsafe { libc::syscall(libc::SYS_bpf, command, what, size_of::<T>()) };
-    if done < 0 { Err(io::Error::last_os_error()) } else { Ok(done as libc::c_int) }
 }

@@ -9,6 +9,11 @@ use palang::model::policy::{Policy, Subject};
 use palang_tests::lab::{Daemon, Invite, Lab, Receiver, run};
 use serde_json::Value;
 
+use crate::bpf::set_element;
+
+/// Attempts of one number that are this far apart are separate.
+pub const SEPARATE: Duration = Duration::from_millis(5100);
+
 /// The longest that anything may take that happens by itself.
 const LONGEST: Duration = Duration::from_secs(30);
 
@@ -20,36 +25,36 @@ pub struct Gate<'a> {
 }
 
 impl<'a> Gate<'a> {
-    /// A gate that refuses blocked callers.
+    /// Starts a gate that refuses blocked callers.
     pub fn start(lab: &'a Lab, config: &str) -> Gate<'a> {
         let gate = Gate::of(lab, Daemon::start(lab, config));
         gate.does(&["mode", "enforce"]);
         gate
     }
 
-    /// The gate of a daemon.
+    /// Returns the gate of a daemon.
     pub fn of(lab: &'a Lab, daemon: Daemon<'a>) -> Gate<'a> {
         Gate { lab, daemon, receiver: lab.receiver(5060) }
     }
 
-    /// One call, and whether it arrived.
+    /// Sends one call, and returns whether it arrived.
     pub fn call(&self, caller: &str) -> Invite {
         let record = self.lab.traffic(&self.receiver, &[caller], 1000, 1).finish();
         assert_eq!((record.lost_by_lab, record.unsendable), (0, 0));
         record.invites.into_iter().next().unwrap()
     }
 
-    /// Whether a call passes.
+    /// Returns whether a call passes.
     pub fn passes(&self, caller: &str) -> bool {
         self.call(caller).arrived_at.is_some()
     }
 
-    /// Those of these callers whose calls pass.
+    /// Returns the callers whose calls pass.
     pub fn passing<'c>(&self, callers: &[&'c str]) -> Vec<&'c str> {
         callers.iter().copied().filter(|caller| self.passes(caller)).collect()
     }
 
-    /// Does something with the CLI that has to succeed; its answer.
+    /// Runs a command that has to succeed, and returns its answer.
     pub fn does(&self, arguments: &[&str]) -> Value {
         let output = self.daemon.cli(&[arguments, &["-o", "json"]].concat());
         assert_eq!(output.code, 0, "palang {arguments:?}: {output:?}");
@@ -57,7 +62,7 @@ impl<'a> Gate<'a> {
             .unwrap_or_else(|error| panic!("palang {arguments:?}: {error}: {output:?}"))
     }
 
-    /// Does something as Siti with sudo that has to work without the daemon, and within a few
+    /// Runs a command as Siti with sudo that has to work without the daemon, and within a few
     /// seconds; its answer.
     pub fn does_by_hand(&self, arguments: &[&str]) -> Value {
         let mut command = self.daemon.command(&[arguments, &["-o", "json"]].concat());
@@ -72,7 +77,7 @@ impl<'a> Gate<'a> {
             .unwrap_or_else(|error| panic!("palang {arguments:?}: {error}: {output:?}"))
     }
 
-    /// The rows of a list.
+    /// Returns the rows of a list.
     pub fn rows(&self, arguments: &[&str]) -> Vec<Value> {
         let output = self.daemon.cli(&[arguments, &["-o", "json"]].concat());
         assert_eq!(output.code, 0, "palang {arguments:?}: {output:?}");
@@ -87,7 +92,7 @@ impl<'a> Gate<'a> {
         output.stderr
     }
 
-    /// All records of the audit, oldest first, with their numbers.
+    /// Returns all records of the audit, oldest first, with their numbers.
     pub fn audit(&self) -> Vec<Value> {
         let record = |row: &Value| {
             let record: Value = serde_json::from_str(row["record"].as_str().unwrap()).unwrap();
@@ -96,40 +101,55 @@ impl<'a> Gate<'a> {
         self.rows(&["audit", "list"]).iter().map(record).collect()
     }
 
-    /// The last record of the audit with this action.
+    /// Returns the last record of the audit with this action.
     pub fn last(&self, action: &str) -> Option<Value> {
         self.audit().into_iter().rfind(|record| record["action"] == action)
     }
 
-    /// Number and hash of the last record, after the chain was computed again.
+    /// Returns number and hash of the last record, after the chain was computed again.
     pub fn head(&self) -> String {
         self.does(&["audit", "verify"])["head"].as_str().unwrap().to_owned()
     }
 
-    /// The pinned maps.
+    /// Opens the pinned maps.
     pub fn maps(&self) -> Maps {
         let folders = Pins::new(self.daemon.pins()).map_folders();
         let [folder] = &folders[..] else { panic!("maps in {folders:?}") };
         Maps::open(folder).unwrap()
     }
 
-    /// What the kernel's map has of a block.
+    /// Returns the block in the kernel's map.
     pub fn kernel_block(&self, number: &str) -> Option<Block> {
         self.maps().block(subject(number)).unwrap()
     }
 
-    /// What the kernel's map has of an allow.
+    /// Returns the allow in the kernel's map.
     pub fn kernel_allow(&self, number: &str) -> Option<Allow> {
         self.maps().pass_maps().allow(subject(number)).unwrap()
     }
 
-    /// SIGKILL, and a new start.
+    /// Moves the counted attempts of a blocked number into the past, as if this time had passed.
+    pub fn age(&self, number: &str, by: Duration) {
+        let maps = self.maps();
+        let redial = maps.redial(subject(number).raw()).unwrap();
+        let redial = redial.unwrap_or_else(|| panic!("no attempt of {number} was counted"));
+        let by = u64::try_from(by.as_nanos()).unwrap();
+        let times = [redial.number.0, redial.start - by, redial.last - by];
+        let mut value = times.map(u64::to_ne_bytes).concat();
+        value.extend([redial.epoch, redial.count].map(u32::to_ne_bytes).concat());
+        let folder = Pins::new(self.daemon.pins()).map_folders().remove(0);
+        set_element(&folder.join("REDIALS"), &redial.number.0.to_ne_bytes(), Some(&value));
+        let aged = maps.redial(redial.number).unwrap().unwrap();
+        assert_eq!((aged.start, aged.last), (times[1], times[2]), "REDIALS has another layout");
+    }
+
+    /// Ends the daemon with SIGKILL, and starts it again.
     pub fn kill_and_start(&mut self) {
         self.daemon.kill();
         self.daemon.start_again();
     }
 
-    /// The findings of `palang status`, as `colour: message`.
+    /// Returns the findings of `palang status`, as `colour: message`.
     pub fn findings(&self) -> Vec<String> {
         let status = self.does(&["status"]);
         let findings = status["findings"].as_array().unwrap().iter();
@@ -138,7 +158,7 @@ impl<'a> Gate<'a> {
     }
 }
 
-/// A record of the audit, with the number that its pseudonym stands for.
+/// Returns a record of the audit, with the number of its pseudonym.
 pub fn with_number(mut record: Value, number: Option<&str>) -> Value {
     if let Some(number) = number {
         assert!(record["number"].as_str().unwrap().starts_with('#'), "{record}");
@@ -147,7 +167,7 @@ pub fn with_number(mut record: Value, number: Option<&str>) -> Value {
     record
 }
 
-/// The subject that a text names under the plan that every test here has.
+/// Returns the subject that a text names under the plan of every test here.
 pub fn subject(text: &str) -> Subject {
     number_text::typed(text, &Policy::default().trunks[0].profile.plan).unwrap()
 }

@@ -30,7 +30,7 @@ fn ip(lab: &Lab, arguments: &str) {
     run::must(lab.command_in_gate("ip").args(arguments.split(' ')));
 }
 
-/// Another pair between trunk and gate.
+/// Creates another pair between trunk and gate.
 fn add_second(lab: &Lab) {
     let queues = "numtxqueues 1 numrxqueues 1";
     ip(lab, &format!("link add gate1 {queues} type veth peer name trunk1 {queues}"));
@@ -50,7 +50,7 @@ fn add_second(lab: &Lab) {
     }
 }
 
-/// Whether an INVITE to the second interface arrives. One from somebody innocent after it tells
+/// Returns whether an INVITE to the second interface arrives. An innocent one after it shows
 /// when it would have.
 fn passes_second(lab: &Lab, receiver: &Receiver, caller: &str) -> bool {
     let to: SocketAddr = format!("{SECOND_ADDRESS}:5060").parse().expect("an address");
@@ -70,7 +70,7 @@ fn passes_second(lab: &Lab, receiver: &Receiver, caller: &str) -> bool {
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn made_anew_an_interface_gets_the_filter_again() {
+fn interface_made_again_gets_the_filter_again() {
     let lab = Lab::new("anew");
     let mut daemon = Daemon::start(&lab, "");
     let api = Api::of(&daemon);
@@ -152,7 +152,7 @@ fn another_program_on_the_interface_is_named_and_waited_for() {
         assert_eq!((interface.xdp.as_deref(), interface.problem), (Some("native"), None));
         assert_ne!(interface.program, Some(id));
 
-        // What was wrong then is not what is wrong now.
+        // The fault of then is not the fault of now.
         lab.delete_veth();
         let problem = eventually("that it is gone", || {
             let interface = api.interface(INTERFACE);
@@ -164,7 +164,7 @@ fn another_program_on_the_interface_is_named_and_waited_for() {
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn generic_only_when_asked_for() {
+fn generic_mode_is_used_only_when_asked_for() {
     let lab = Lab::new("generic");
     // `lo` has no native XDP.
     let interfaces = "interfaces = [\"lo\", \"gate0\"]";
@@ -197,7 +197,7 @@ fn generic_only_when_asked_for() {
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn whoever_takes_it_off_is_obeyed_and_attach_brings_it_back() {
+fn detached_filter_stays_off_until_attach_brings_it_back() {
     let lab = Lab::new("off");
     add_second(&lab);
     let mut daemon = Daemon::start(&lab, "interfaces = [\"gate0\", \"gate1\"]");
@@ -226,7 +226,7 @@ fn whoever_takes_it_off_is_obeyed_and_attach_brings_it_back() {
         let off = now();
         let problem = eventually("what is told of it", || api.interface(INTERFACE).problem);
         assert!(problem.contains("detached by hand"), "{problem}");
-        // The other interface is made anew: whoever attaches that one looks at this one, too.
+        // The other interface is made again: the task that attaches that one looks at this one, too.
         let before = api.status().reattached;
         ip(&lab, "link del gate1");
         add_second(&lab);

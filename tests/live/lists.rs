@@ -92,7 +92,7 @@ fn an_allow_that_ends_leaves_the_block_in_force() {
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn who_is_protected_or_allowed_is_not_blocked() {
+fn protected_or_allowed_number_is_not_blocked() {
     let lab = Lab::new("protected");
     let gate = Gate::start(&lab, "protected = [\"110\", \"+62431*\"]");
     gate.does(&["allow", "add", "+6281200000001", "--comment", "fire brigade"]);
@@ -205,7 +205,7 @@ fn a_block_is_made_once_and_moved() {
     assert_eq!(gate.audit().len() as u64, number(&head) + 2);
 }
 
-/// The number of an audit row, of `17:ab…`.
+/// Returns the number of an audit row, of `17:ab…`.
 fn number(head: &str) -> u64 {
     head.split_once(':').unwrap().0.parse().unwrap()
 }
@@ -356,7 +356,7 @@ fn check_and_explain_say_what_the_kernel_does() {
     let [kernel, store] = step("+6281300000001", "allowed-number");
     assert!(kernel.ends_with("no end") && store.ends_with("by root: he is in need"));
 
-    // What the kernel holds is told even where it is not what the store says.
+    // The answer shows what the kernel holds, also where the store differs.
     gate.maps().remove_block(subject(BLOCKED)).unwrap();
     assert_eq!(step(BLOCKED, "blocked-number"), ["", ""]);
     assert_eq!(gate.daemon.cli(&["check", BLOCKED]).code, 0);
@@ -401,7 +401,7 @@ fn a_dry_run_changes_nothing() {
     }
 }
 
-/// All that a command can change.
+/// Returns everything that a command can change.
 fn everything(gate: &Gate) -> BTreeMap<String, String> {
     let maps = gate.maps();
     let pins = Pins::new(gate.daemon.pins());
@@ -451,7 +451,7 @@ fn letters_are_no_number() {
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn what_is_exported_can_be_imported() {
+fn export_of_blocks_can_be_imported() {
     let lab = Lab::new("export");
     let gate = Gate::start(&lab, "[limits]\nshortest_number = 0");
     block(&gate, BLOCKED);
@@ -461,7 +461,7 @@ fn what_is_exported_can_be_imported() {
     let rows = |gate: &Gate| {
         let mut rows = gate.rows(&["block", "list"]);
         for row in &mut rows {
-            // A decision is made anew; everything else is kept.
+            // A decision is made again; the rest is kept.
             let row = row.as_object_mut().unwrap();
             for made in ["id", "rule", "created"] {
                 assert!(row.remove(made).is_some());
@@ -530,7 +530,7 @@ fn every_call_is_recorded() {
     assert_eq!(gate.rows(&["calls", "--limit", "1"]).len(), 1);
 }
 
-/// Slow: how often an attempt was sent is only known when it is over.
+// Slow: how often an attempt was sent is only known when it is over.
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn repeats_of_a_call_are_counted() {

@@ -1,4 +1,4 @@
-//! What Prometheus learns: exactly what was sent, and no number of a caller.
+//! Metrics for Prometheus: they count exactly the calls that were sent, and show no caller's number.
 
 use std::io::Write as _;
 use std::net::{Ipv4Addr, TcpStream};
@@ -26,7 +26,7 @@ pub fn scrape(lab: &Lab) -> String {
     answer.text()
 }
 
-/// The value of one series, as it is written.
+/// Returns the value of one series, as it is written.
 #[track_caller]
 pub fn value(metrics: &str, series: &str) -> u64 {
     let line = metrics.lines().find(|line| line.starts_with(&format!("{series} ")));
@@ -50,7 +50,7 @@ impl Drop for Prometheus {
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn what_was_sent_is_what_is_counted() {
+fn counters_are_those_of_the_calls_that_were_sent() {
     let lab = Lab::new("metrics");
     let gate = Gate::start(&lab, CONFIG);
     gate.does(&["block", "add", BLOCKED, "--for", "1h", "--reason", "prank"]);
@@ -121,7 +121,7 @@ fn what_was_sent_is_what_is_counted() {
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn promtool_takes_it_and_a_real_prometheus_scrapes_it() {
+fn metrics_are_taken_by_promtool_and_prometheus() {
     let lab = Lab::new("prometheus");
     let gate = Gate::start(&lab, CONFIG);
     assert!(gate.passes(FREE));
@@ -133,8 +133,8 @@ fn promtool_takes_it_and_a_real_prometheus_scrapes_it() {
         .stderr(Stdio::piped())
         .spawn()
         .expect("promtool: cargo xtask setup installs it");
-    // What `promtool check metrics` reads is the older text format: without an end mark, and a
-    // counter is described by its whole name.
+    // `promtool check metrics` reads the older text format: without an end mark, and a counter is
+    // described by its whole name.
     let mut metrics = scrape(&lab).replace("# EOF\n", "");
     for counter in [
         "packets",
@@ -187,7 +187,7 @@ fn promtool_takes_it_and_a_real_prometheus_scrapes_it() {
     eventually("it knows the call that passed", || {
         is(query("palang_invites_total%7Bverdict=%22passed%22%7D"), "1")
     });
-    // Taken off, it is told within two scrapes, and the alert begins to count.
+    // A detached filter is reported within two scrapes, and the alert begins to count.
     gate.does(&["detach"]);
     eventually("it knows that the filter is off", || {
         query("ALERTS%7Balertname=%22PalangDetached%22%7D")
@@ -197,7 +197,7 @@ fn promtool_takes_it_and_a_real_prometheus_scrapes_it() {
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn ready_is_who_has_the_filter_on_its_interfaces() {
+fn daemon_is_ready_when_its_interfaces_have_the_filter() {
     let lab = Lab::new("ready");
     let mut gate = Gate::start(&lab, CONFIG);
     assert_eq!(ask(&lab, 9113, "/healthz").text(), "ok\n");
@@ -237,7 +237,7 @@ fn every_alert_fires_on_what_it_is_for_and_has_its_page() {
         assert!(runbook.contains(&format!("\n## {alert}\n")), "no page for {alert}");
         assert!(tests.contains(&format!("alertname: {alert}\n")), "no test for {alert}");
     }
-    // What is asked for is what is told.
+    // The answer has what was asked for.
     let lab = Lab::new("dashboard");
     let gate = Gate::start(&lab, CONFIG);
     assert!(gate.passes(FREE));

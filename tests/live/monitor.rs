@@ -92,7 +92,7 @@ fn each_attempt_is_a_line_and_types_choose() {
     assert!(line.contains("drop") && line.contains("6281234567890"), "{line}");
     let call: Value = serde_json::from_str(&unread.line()).unwrap();
     assert_eq!(call["reason"], "from-missing");
-    // Whoever calls writes the Call-ID: nothing of it moves the cursor (U+009B is a terminal's CSI).
+    // The caller writes the Call-ID: nothing of it moves the cursor (U+009B is a terminal's CSI).
     let odd = message::invite(BLOCKED, "odd\u{9b}2J@x");
     lab.sender().send(5060, odd.as_bytes()).unwrap();
     let line = refused.line();
@@ -103,7 +103,7 @@ fn each_attempt_is_a_line_and_types_choose() {
     assert!(refused.lines.try_recv().is_err(), "only refused ones");
 }
 
-/// A field of each frame of a capture, as tshark reads it.
+/// Returns a field of each frame of a capture, as tshark reads it.
 fn tshark(file: &Path, field: &str) -> Vec<String> {
     let output =
         run::must(Command::new("tshark").arg("-r").arg(file).args(["-T", "fields", "-e", field]));
@@ -166,7 +166,7 @@ fn refused_invites_are_written_as_long_as_somebody_looks() {
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn what_is_written_has_a_bound_and_it_goes_on_showing() {
+fn capture_file_has_a_bound_and_the_monitor_goes_on() {
     let lab = Lab::new("monitor-bound");
     let gate = Gate::start(&lab, "");
     gate.does(&["block", "add", BLOCKED, "--for", "1h", "--reason", "prank"]);
@@ -186,7 +186,7 @@ fn what_is_written_has_a_bound_and_it_goes_on_showing() {
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn it_ends_with_the_daemon_and_says_so() {
+fn monitor_ends_with_the_daemon_and_says_so() {
     let lab = Lab::new("monitor-end");
     let mut gate = Gate::start(&lab, "");
     let (mut monitor, _) = Monitor::start(&gate, &[]);

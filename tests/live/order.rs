@@ -1,4 +1,4 @@
-//! One order for all changes: a change that waits for the disk undoes nothing that was accepted
+//! One order for all changes. A change that waits for the disk undoes no change that was accepted
 //! after it, in the maps, in the store and in the audit.
 
 use std::fs;
@@ -18,7 +18,7 @@ use crate::socket::{Answer, ask};
 
 /// Blocked only to make others wait.
 const QUEUED: &str = "+6289900000001";
-/// What a daemon needs to take a request in.
+/// Time in which a daemon takes a request in.
 const ACCEPTED: Duration = Duration::from_millis(700);
 
 /// Why a change waits.
@@ -108,7 +108,7 @@ impl<'a> Slow<'a> {
     }
 
     /// Asks for `older` while the disk makes it wait, then for `later`, and lets the disk go on.
-    /// `later` has to be in force from its answer on. What both were answered.
+    /// `later` has to be in force from its answer on. Returns both answers.
     fn overtaken(
         &self,
         wait: Wait,
@@ -152,8 +152,8 @@ impl<'a> Slow<'a> {
         })
     }
 
-    /// The same for every way of waiting. `prepare` makes both requests for a number that no other
-    /// one was made for; `is_stored` says of the store what `is_in_force` says of the maps;
+    /// Checks every way of waiting. `prepare` makes both requests for a number that no other
+    /// one was made for. `is_stored` asks the store as `is_in_force` asks the maps, and
     /// `is_refused` looks at `older`'s answer. `recorded` is what the audit has of both.
     fn never_undoes(
         &mut self,
@@ -191,7 +191,7 @@ impl<'a> Slow<'a> {
     }
 }
 
-/// A number that is another one each time.
+/// Returns a number that differs each time.
 fn rand() -> u16 {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
     now.subsec_micros() as u16
@@ -257,7 +257,7 @@ fn an_unblock_is_not_undone_by_an_older_block() {
     );
 }
 
-/// There is nothing to unblock yet, and there never will be.
+// There is nothing to unblock yet, and there never will be.
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn an_unblock_stops_a_block_that_waits() {
@@ -394,8 +394,8 @@ fn an_unblock_is_not_undone_by_an_older_report() {
     );
 }
 
-/// A block is in the store, an unblock that was accepted after it is in the map, and neither is
-/// where the other is when the daemon is killed.
+// A block is in the store, and an unblock that was accepted after it is in the map. Neither is at
+// both places when the daemon is killed.
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn an_unblock_that_overtook_a_stored_block_outlives_a_kill() {
@@ -427,8 +427,8 @@ fn an_unblock_that_overtook_a_stored_block_outlives_a_kill() {
     }
 }
 
-/// Root's hand on the maps has no place in the order, but what it did while a removal waited is
-/// later than the removal.
+// Root's hand on the maps has no place in the order, but what it did while a removal waited is
+// later than the removal.
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn an_allow_by_hand_is_not_undone_by_an_older_removal() {
@@ -454,7 +454,7 @@ fn an_allow_by_hand_is_not_undone_by_an_older_removal() {
     assert!(is_allowed(&slow.gate.maps(), number));
 }
 
-/// A reload writes ports and trunks, and the mode with them.
+// A reload writes ports and trunks, and the mode with them.
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn a_reload_undoes_no_mode_and_a_mode_no_reload() {

@@ -1,13 +1,12 @@
-//! One number: all that is held about it is told, and then forgotten.
+//! One number: all data about it is exported, and then erased.
 
 use std::fs;
-use std::time::Duration;
 
 use palang_tests::lab::Lab;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
-use crate::gate::{Gate, eventually, subject};
+use crate::gate::{Gate, SEPARATE, eventually, subject};
 
 const CALLER: &str = "+6281234567890";
 const DIGITS: &str = "6281234567890";
@@ -22,14 +21,14 @@ fn held(gate: &Gate<'_>) -> (Value, [usize; 4]) {
     (held, lengths)
 }
 
-/// Whether bytes stand in a file of the store.
+/// Returns whether a file of the store has these bytes.
 fn stand_in_a_file(gate: &Gate<'_>, bytes: &[u8]) -> bool {
     let files = fs::read_dir(gate.daemon.state()).unwrap().map(|file| file.unwrap().path());
     let mut stores = files.filter(|file| file.to_string_lossy().contains("palang.db"));
     stores.any(|file| fs::read(file).unwrap().windows(bytes.len()).any(|window| window == bytes))
 }
 
-/// The head of an exported audit, computed by somebody who has nothing but the file.
+/// Computes the head of an exported audit from the file alone.
 fn head_of_export(gate: &Gate<'_>) -> String {
     let file = gate.daemon.folder().join("audit.ndjson");
     let _ = fs::remove_file(&file);
@@ -72,7 +71,7 @@ fn a_number_is_forgotten_and_the_audit_holds() {
     assert_eq!(raw.lines().filter(|line| line.starts_with("call\t")).count(), 2, "{raw}");
     assert!(stand_in_a_file(&gate, DIGITS.as_bytes()) && stand_in_a_file(&gate, &packed));
 
-    // What is in force is not erased with the rest.
+    // A decision in force is not erased with the rest.
     let head = gate.head();
     assert_eq!(head_of_export(&gate), head);
     assert!(gate.fails(5, &ERASE).contains(&format!("palang block remove {DIGITS}")));
@@ -125,13 +124,12 @@ fn a_number_is_forgotten_and_the_audit_holds() {
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn what_a_redial_grant_still_lets_through_is_not_forgotten() {
+fn number_with_a_live_redial_grant_is_not_erased() {
     let lab = Lab::new("erase-grant");
     let gate = Gate::start(&lab, "[redial]\nattempts = 2\ngrant = \"1m\"");
     gate.does(&["block", "add", CALLER, "--for", "1h", "--reason", "prank"]);
     assert!(!gate.passes(CALLER));
-    // Attempts that are so far apart are separate ones.
-    std::thread::sleep(Duration::from_millis(5100));
+    gate.age(CALLER, SEPARATE);
     assert!(gate.passes(CALLER), "the second attempt opens a grant");
     eventually("the grant is on the list", || held(&gate).1[2] == 1);
     assert!(held(&gate).0["kernel"]["grant_until"].is_string());

@@ -1,4 +1,4 @@
-//! A daemon whose disk hangs, or whose clock somebody sets: small libraries that stand before
+//! A daemon whose disk hangs, or whose clock somebody sets: small libraries that are loaded before
 //! the C library.
 
 use std::ffi::OsString;
@@ -32,7 +32,7 @@ int fdatasync(int fd) {
 }
 "#;
 
-/// The time of day is off by so many seconds as a file says. Boot time, which nobody can set, is
+/// The time of day is off by the seconds that a file has. Boot time, which nobody can set, is
 /// as it is.
 const CLOCK: &str = r#"
 #define _GNU_SOURCE
@@ -85,7 +85,7 @@ time_t time(time_t *where) {
 pub struct Clock(PathBuf);
 
 impl Clock {
-    /// The clock of a daemon, from its next start on.
+    /// Gives a daemon a clock, from its next start on.
     pub fn of(daemon: &mut Daemon) -> Clock {
         let file = daemon.folder().join("the-clock-is-off-by");
         let library = library(daemon.folder(), CLOCK);
@@ -94,7 +94,7 @@ impl Clock {
         Clock(file)
     }
 
-    /// Sets it to so many seconds after the right time.
+    /// Sets it to this number of seconds after the right time.
     pub fn set(&self, seconds: i64) {
         let new = self.0.with_extension("new");
         fs::write(&new, seconds.to_string()).unwrap();

@@ -1,4 +1,4 @@
-//! What the running daemon cannot do any more, and what it still can.
+//! Privileges that the running daemon has given up, and those that it keeps.
 
 use std::fs;
 
@@ -88,7 +88,7 @@ fn backups_go_where_the_configuration_says_and_nowhere_else() {
     }
 }
 
-/// What is readable for everybody, and for root all the more, is not for the daemon.
+// A file that everybody may read, and root all the more, is closed to the daemon.
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn files_outside_its_folders_are_closed() {

@@ -1,4 +1,4 @@
-//! What is never blocked, and allows of a live incident: daemon, CLI and kernel.
+//! Numbers that are never blocked, and allows of a live incident: daemon, CLI and kernel.
 
 use std::fs;
 
@@ -13,7 +13,7 @@ const OTHER: &str = "+6281300000001";
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn what_is_protected_or_too_short_is_refused_with_its_rule_and_ignored_in_the_map() {
+fn block_of_a_protected_or_short_number_is_refused_and_ignored_in_the_map() {
     let lab = Lab::new("never-blocked");
     let mut gate = Gate::start(
         &lab,
@@ -93,7 +93,7 @@ fn allows_of_an_incident_end_together() {
     gate.does(&[&["allow", "add", "+62813*"], &incident[..]].concat());
     gate.does(&["allow", "add", "+6281400000001", "--comment", "fire brigade"]);
     assert_eq!(gate.last("allow add").unwrap()["incident"], Value::Null);
-    // What lasts longer is not cut short.
+    // A longer allow is not cut short.
     let stays = gate.does(&[&["allow", "add", "+6281400000001"], &incident[..]].concat());
     assert_eq!((&stays["change"], &stays["now"]["expires"]), (&json!("unchanged"), &Value::Null));
     assert!(stays["notes"][0].as_str().unwrap().contains("lasts longer"), "{stays}");

@@ -1,4 +1,4 @@
-//! Every refused attempt has a record, or is counted as lost or thinned, whatever fails: all that were
+//! Every refused attempt has a record, or is counted as lost or thinned, also in a fault. All that were
 //! sent were judged, and recorded, thinned or lost.
 //!
 //! The records of other tests have no limits in a flood; these are about what is shipped.
@@ -86,7 +86,7 @@ pub fn adds_up(gate: &Gate<'_>, sent: u64) -> Refused {
     panic!("of {sent} refusals that were sent: {last:?}");
 }
 
-/// A gate that blocks one number, and the folder of its state on a disk of its own.
+/// Starts a gate that blocks one number, with its state on a disk of its own.
 fn on_a_disk<'a>(lab: &'a Lab, config: &str, size: &str) -> (Gate<'a>, Disk) {
     let mut gate = Gate::of(lab, Daemon::prepare(lab, config));
     let disk = Disk::mount(gate.daemon.state(), size);
@@ -120,7 +120,7 @@ fn refuse(lab: &Lab, name: &str, count: u64) {
     }
 }
 
-/// A disk takes nothing, and an allow waits for it.
+// A disk takes nothing, and an allow waits for it.
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn refusals_while_what_lets_through_waits_for_a_full_disk() {
@@ -168,7 +168,7 @@ fn seconds(variable: &str, usual: u64) -> Duration {
     Duration::from_secs(text.map_or(usual, |text| text.parse().expect("seconds")))
 }
 
-/// `PALANG_LOCK_SECONDS=60` for the long form.
+// `PALANG_LOCK_SECONDS=60` for the long form.
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn refusals_while_another_program_locks_the_store() {
@@ -203,7 +203,7 @@ fn refusals_while_the_disk_hangs() {
     assert_eq!(adds_up(&gate, MANY).lost, 0, "there was room to wait");
 }
 
-/// Records in memory go with the process, and the next one counts them.
+// Records in memory go with the process, and the next one counts them.
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn refusals_that_a_killed_daemon_had_in_memory() {
@@ -297,7 +297,7 @@ fn refusals_while_the_daemon_is_stopped_or_killed_again_and_again() {
     }
 }
 
-/// The attempts that a killed daemon had in memory are lost also when the next one has other maps.
+// The attempts that a killed daemon had in memory are lost also when the next one has other maps.
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn refusals_before_an_upgrade_to_another_layout() {
@@ -347,22 +347,22 @@ fn prank_calls(gate: &Gate<'_>, caller: &str, while_it: impl Fn() -> bool) -> u6
     calls
 }
 
-/// A flood from one number, and another blocked caller beside it who calls every half a second.
-/// `PALANG_FLOOD_SECONDS=60` for the long form.
+// A flood from one number, and another blocked caller beside it who calls every half a second.
+// `PALANG_FLOOD_SECONDS=60` for the long form.
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn a_flood_of_one_number_fills_no_disk_and_blocks_work_meanwhile() {
     flood_of(Callers::One(BLOCKED), "one");
 }
 
-/// The same from 100,000,000 numbers, all of which a prefix blocks.
+// A flood from 100,000,000 numbers, all of which a prefix blocks.
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn a_flood_of_all_numbers_fills_no_disk_and_blocks_work_meanwhile() {
     flood_of(Callers::Many(100_000_000), "all");
 }
 
-/// The same from 2,000 numbers.
+// A flood from 2,000 numbers.
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn a_flood_of_many_numbers_fills_no_disk_and_blocks_work_meanwhile() {
@@ -435,7 +435,7 @@ fn flood_of(callers: Callers, name: &str) {
     assert_eq!(all.len(), blocks + 3);
 }
 
-/// People see how many attempts a record counts.
+// People see how many attempts a record counts.
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn a_record_of_many_attempts_shows_how_many() {

@@ -1,4 +1,4 @@
-//! What the packages do before they remove the program: nothing of it is left in the kernel, and
+//! The packages' work before they remove the program: nothing of it is left in the kernel, and
 //! the audit can be read by others.
 
 use std::fs;
@@ -28,7 +28,7 @@ fn nothing_is_left_in_the_kernel_and_the_audit_is_kept() {
         assert_eq!(output.code, code, "{output:?}");
         output
     };
-    // A daemon would make them anew.
+    // A daemon would make them again.
     assert!(unpin(&gate, 1).stderr.contains("stop it first"));
     assert!(!gate.passes(BLOCKED), "nothing was taken off");
 

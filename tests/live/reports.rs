@@ -1,21 +1,18 @@
 //! Calls are reported, and the ladder blocks who made them; and nobody whose number was forged.
 
-use std::time::Duration;
-
 use palang::store::{CallFilter, CallRow, Store};
 use palang_tests::lab::{Invite, Lab, TRUNK, TRUNK6, message};
 use serde_json::{Value, json};
 
-use crate::gate::{Gate, eventually};
+use crate::gate::{Gate, SEPARATE, eventually};
 use crate::socket::ask;
 
 const CALLER: &str = "+6281234567890";
 const DIGITS: &str = "6281234567890";
-/// Attempts that are so far apart are separate ones.
-const SEPARATE: Duration = Duration::from_millis(5100);
 const DAY: i64 = 24 * 60 * 60;
 
-/// IPv4 comes on a trunk that vouches for From, IPv6 on one that may for P-Asserted-Identity.
+/// Returns two trunks: IPv4 comes on one that vouches for From, IPv6 on one that may vouch for
+/// P-Asserted-Identity.
 fn trunks() -> String {
     format!(
         "[[trunk]]\nname = \"telkom\"\nsources = [\"{TRUNK}\"]\ntrusts_from = true\n\
@@ -34,14 +31,14 @@ fn recorded(gate: &Gate<'_>, call_id: &str) -> Value {
     found
 }
 
-/// One call from the first trunk, that is on record.
+/// Sends one call from the first trunk, and waits for its record.
 fn call(gate: &Gate<'_>, caller: &str) -> Invite {
     let invite = gate.call(caller);
     recorded(gate, &invite.call_id);
     invite
 }
 
-/// One call from the second trunk, that is on record.
+/// Sends one call from the second trunk, and waits for its record.
 fn call6(gate: &Gate<'_>, caller: &str, call_id: &str, asserted: Option<&str>) {
     let mut invite = message::invite(caller, call_id);
     if let Some(number) = asserted {
@@ -131,7 +128,7 @@ fn a_prankster_climbs_the_ladder_and_does_not_keep_a_redial_grant() {
     assert_eq!(told["strikes_hundredths"], 200);
 
     // He knows the redial rule.
-    std::thread::sleep(SEPARATE);
+    gate.age(CALLER, SEPARATE);
     let fourth = call(&gate, CALLER);
     assert!(fourth.arrived_at.is_some(), "the second attempt passes");
     assert_eq!(recorded(&gate, &fourth.call_id)["reason"], "redial-grant");
@@ -162,7 +159,7 @@ fn a_prankster_climbs_the_ladder_and_does_not_keep_a_redial_grant() {
     assert_eq!(next, json!({ "attempt": 1, "of": 4 }), "and it begins anew");
     assert_eq!(gate.does(&["status"])["drift"], 0);
 
-    // What is said of the same call again is what was said last, and no second reason.
+    // A second report of a call replaces the first, and is no second reason.
     let told = report(&gate, CALLER, "abusive", Some(&fourth.call_id));
     assert_eq!(told["strikes"], "3.00 strikes: 2 prank, 1 abusive");
     assert_eq!((&told["block"], &told["grant_ended"]), (&Value::Null, &Value::Null));
@@ -261,7 +258,7 @@ fn a_prankster_climbs_the_ladder_and_does_not_keep_a_redial_grant() {
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn what_is_no_strike_blocks_nobody_and_somebody_looks_at_it() {
+fn report_that_is_no_strike_blocks_nobody_and_goes_to_review() {
     let lab = Lab::new("no-strike");
     let mut gate = Gate::start(&lab, &trunks());
     let known = call(&gate, CALLER);
@@ -285,7 +282,7 @@ fn what_is_no_strike_blocks_nobody_and_somebody_looks_at_it() {
     let untrusted = report(&gate, CALLER, "prank", Some("six@lab"));
     is_no_strike(&gate, &untrusted, "trunk other does not vouch");
 
-    // The same for a call of yesterday, on the trunk that is trusted.
+    // Nor does a call of yesterday, on the trunk that is trusted.
     gate.daemon.stop();
     let mut store = Store::open(&gate.daemon.state().join("palang.db")).unwrap();
     let mut row: Option<CallRow> = None;
@@ -355,10 +352,10 @@ fn what_is_no_strike_blocks_nobody_and_somebody_looks_at_it() {
     gate.fails(2, &["report", "add", CALLER, "--kind", "joke"]);
 }
 
-/// Until trunks are configured no number is trusted, whatever the profile `default` says.
+// Until trunks are configured no number is trusted, also if the profile `default` says so.
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn without_trunks_no_report_blocks() {
+fn report_without_trunks_blocks_nobody() {
     let lab = Lab::new("no-trunks");
     let gate = Gate::start(&lab, "[default]\nidentity = \"pai\"");
     for _ in 0..3 {
@@ -374,7 +371,7 @@ fn without_trunks_no_report_blocks() {
     assert_eq!(gate.rows(&["block", "list"]), [Value::Null; 0]);
 }
 
-/// Whoever can send anything from a trunk that does not vouch for it gets nobody blocked.
+// A sender on a trunk that does not vouch for numbers gets nobody blocked.
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn a_forged_number_never_blocks_whose_it_is() {
@@ -417,7 +414,7 @@ fn a_forged_number_never_blocks_whose_it_is() {
     assert_eq!(gate.rows(&["block", "list"]), [Value::Null; 0]);
     assert_eq!(gate.kernel_block(victim), None);
 
-    // What the trunk does assert counts.
+    // An identity that the trunk asserts counts.
     call6(&gate, victim, "asserted@pai", Some("+6281266666666"));
     let told = report(&gate, "+6281266666666", "prank", Some("asserted@pai"));
     assert_eq!(
@@ -428,7 +425,7 @@ fn a_forged_number_never_blocks_whose_it_is() {
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn who_may_not_be_blocked_is_reviewed_and_a_longer_block_stays() {
+fn number_that_may_not_be_blocked_is_reviewed_and_a_longer_block_stays() {
     let lab = Lab::new("not-blocked");
     let gate = Gate::start(&lab, &format!("{}[limits]\nblocks = 2\n", trunks()));
     let strike = |number: &str| {
@@ -499,7 +496,7 @@ fn who_may_not_be_blocked_is_reviewed_and_a_longer_block_stays() {
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn a_ladder_of_ones_own_and_a_wrong_one() {
+fn ladder_of_the_centre_is_used_and_a_wrong_one_is_refused() {
     let lab = Lab::new("own-ladder");
     let gate = Gate::start(&lab, "");
     let ladder = gate.daemon.folder().join("ours.toml");
@@ -536,7 +533,9 @@ fn a_prank_on_a_granted_call_ends_the_grant_of_a_block_that_stays() {
         let attempt = call(&gate, CALLER);
         passed = attempt.arrived_at.map(|_| attempt.call_id);
         gate.passes(neighbour);
-        std::thread::sleep(SEPARATE);
+        for number in [CALLER, neighbour] {
+            gate.age(number, SEPARATE);
+        }
     }
     let passed = passed.unwrap();
     assert!(gate.passes(neighbour), "has a grant too");

@@ -1,4 +1,4 @@
-//! Who may do what: other users of the machine on the daemon's socket.
+//! Permissions: other users of the machine on the daemon's socket.
 //!
 //! The users are those that every Linux has; nothing of the machine is changed.
 
@@ -13,19 +13,15 @@ use palang_tests::lab::run::{Output, run};
 use palang_tests::lab::{Daemon, Lab};
 
 use crate::socket::{ask, connect, request, until};
-use crate::worst::as_user;
+use crate::users::{GROUP, OPERATOR, READER, as_user};
 
-pub const READER: &str = "daemon";
 /// May report calls, and read.
 const REPORTER: &str = "games";
-pub const OPERATOR: &str = "bin";
 const ADMIN: &str = "mail";
 /// In the socket's group, and without a role.
 const NOBODY: &str = "lp";
 /// May not even open the socket.
 const STRANGER: &str = "nobody";
-/// The group of the socket.
-pub const GROUP: &str = "sys";
 
 const NUMBER: &str = "+6281234567890";
 
@@ -66,7 +62,7 @@ impl<'a> House<'a> {
         House { daemon, program }
     }
 
-    /// `palang ARGUMENTS` as another user.
+    /// Runs `palang ARGUMENTS` as another user.
     fn by(&self, name: &str, arguments: &[&str]) -> Output {
         let user = user(name);
         let group = Group::from_name(GROUP).expect("the groups").expect(GROUP).gid;
@@ -87,7 +83,7 @@ impl<'a> House<'a> {
         output.stdout
     }
 
-    /// Exit 5, with these words.
+    /// Asserts exit code 5, with these words.
     fn may_not(&self, name: &str, arguments: &[&str], words: &[&str]) {
         let output = self.by(name, arguments);
         assert_eq!(output.code, 5, "{name}: {arguments:?}: {}{}", output.stdout, output.stderr);
@@ -140,7 +136,7 @@ fn a_stranger_does_not_come_in_and_hears_which_group_may() {
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn without_a_role_the_socket_is_of_no_use() {
+fn user_without_a_role_is_refused_on_the_socket() {
     let lab = Lab::new("no-role");
     let house = House::new(&lab);
     for arguments in EVERYTHING.iter().filter(|arguments| arguments[0] != "config") {
@@ -152,7 +148,7 @@ fn without_a_role_the_socket_is_of_no_use() {
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn who_reports_calls_decides_on_no_number() {
+fn reporter_decides_on_no_number() {
     let lab = Lab::new("reporter");
     let house = House::new(&lab);
     let json = |arguments: &[&str]| -> serde_json::Value {
@@ -186,7 +182,7 @@ fn who_reports_calls_decides_on_no_number() {
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn who_reads_sees_masked_numbers_and_changes_nothing() {
+fn reader_sees_masked_numbers_and_changes_nothing() {
     let lab = Lab::new("reader");
     let house = House::new(&lab);
     house.may(OPERATOR, &BLOCK);
@@ -216,7 +212,7 @@ fn who_reads_sees_masked_numbers_and_changes_nothing() {
             house.may_not(READER, arguments, &["daemon needs the role operate"]);
             continue;
         }
-        // Whoever may ask for each number finds the masked ones.
+        // A user who may ask for each number finds the masked ones.
         if arguments[0] == "check" || arguments.starts_with(&["block", "show"]) {
             house.may_not(READER, arguments, &["daemon needs the role report"]);
             continue;
@@ -268,10 +264,10 @@ fn who_reads_sees_masked_numbers_and_changes_nothing() {
     assert_eq!(house.may(OPERATOR, &["audit", "list", "-o", "json"]), before);
 }
 
-/// The configuration has numbers, too, and its comments may have.
+// The configuration has numbers, too, and its comments may have.
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn who_reads_sees_a_configuration_with_masked_numbers() {
+fn reader_sees_a_configuration_with_masked_numbers() {
     let lab = Lab::new("masked-config");
     let house = House::new(&lab);
     let protected =
@@ -300,7 +296,7 @@ fn who_reads_sees_a_configuration_with_masked_numbers() {
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn who_operates_blocks_for_a_time_and_leaves_the_rest() {
+fn operator_blocks_for_a_time_and_may_do_no_more() {
     let lab = Lab::new("operator");
     let house = House::new(&lab);
     house.may(OPERATOR, &BLOCK);
@@ -332,7 +328,7 @@ fn who_operates_blocks_for_a_time_and_leaves_the_rest() {
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn who_administers_may_all_and_the_audit_names_everybody() {
+fn admin_may_do_all_and_the_audit_names_everybody() {
     let lab = Lab::new("admin");
     let house = House::new(&lab);
     house.may(OPERATOR, &BLOCK);
@@ -377,7 +373,7 @@ fn who_administers_may_all_and_the_audit_names_everybody() {
             "root mode observe",
         ]
     );
-    // Who made a block and who brought it here are two.
+    // The author of a block and the user who imported it differ.
     let block: Block = ask(&house.daemon, "GET", "/v1/blocks/+6281200000001", "").json();
     assert_eq!((&*block.author, &*block.origin), ("siti", "case 7"));
 }

@@ -25,7 +25,7 @@ fn document(daemon: &Daemon<'_>) -> Value {
     ask(daemon, "GET", "/openapi.json", "").json()
 }
 
-/// `METHOD PATH` of all that the router serves: its source is the only list of it.
+/// Returns `METHOD PATH` of every route: the source of the router is the only list.
 fn served() -> BTreeSet<String> {
     let source = include_str!("../../filter-user/src/daemon/http/mod.rs");
     let (_, source) = source.split_once("pub fn router(").expect("the router");
@@ -66,7 +66,7 @@ fn the_document_has_every_route_and_no_other() {
     assert_eq!(documented(&document), served);
     assert!(served.len() >= 22, "{served:?}");
 
-    // What the source says is what the daemon does: no path answers as an unknown one does.
+    // The daemon does what the source says: no path answers as an unknown one does.
     let unknown = ask(&daemon, "GET", "/v1/nothing", "").text();
     for route in &served {
         let (method, path) = route.split_once(' ').expect("method and path");
@@ -94,7 +94,7 @@ fn the_document_has_every_route_and_no_other() {
     }
 }
 
-/// Whether `value` is what a schema of the document says, and has no property that it does not name.
+/// Returns whether `value` is what a schema of the document says, and has no property that it does not name.
 fn fits(document: &Value, schema: &Value, value: &Value, at: &str) -> Result<(), String> {
     if let Some(reference) = schema["$ref"].as_str() {
         let found = &document["components"]["schemas"][reference.rsplit('/').next().unwrap_or("")];
@@ -277,7 +277,7 @@ fn each_answer_is_what_the_document_says() {
     fits(&document, schema, &answer.json(), "problem").expect("documented");
 }
 
-/// The route of the document that a path is.
+/// Returns the route of the document for a path.
 fn route(path: &str) -> String {
     let path = path.split('?').next().expect("a path");
     let mut parts: Vec<_> = path.split('/').collect();
@@ -292,7 +292,7 @@ fn route(path: &str) -> String {
     parts.join("/")
 }
 
-/// What the document says of an answer with status 200.
+/// Returns the document's schema of an answer with status 200.
 fn schema_of<'a>(document: &'a Value, method: &str, path: &str) -> &'a Value {
     let answer = &document["paths"][route(path)][method.to_lowercase()]["responses"]["200"];
     assert!(answer.is_object(), "{method} {path} is not documented");
@@ -302,7 +302,7 @@ fn schema_of<'a>(document: &'a Value, method: &str, path: &str) -> &'a Value {
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn on_the_loopback_port_there_is_one_question_and_nothing_else() {
+fn loopback_port_answers_one_question_and_nothing_more() {
     let lab = Lab::new("loopback");
     let daemon = Daemon::start(&lab, &format!("[api]\ncheck_listen = {CHECK:?}"));
     let block = json!({ "number": CALLER, "seconds": 60, "reason": "a test" }).to_string();
@@ -332,7 +332,7 @@ fn on_the_loopback_port_there_is_one_question_and_nothing_else() {
     assert_eq!(check.rule.as_deref(), Some("block 6281234567890"));
     assert_eq!(plain("/v1/check/hello", "text/plain").status, 400);
     assert_eq!(plain("/v1/check/62812*", "text/plain").status, 400);
-    // The same on the socket.
+    // So it is on the socket.
     let bytes = b"GET /v1/check/%2B6281234567890 HTTP/1.1\r\nHost: a\r\nAccept: text/plain\r\n\
                   Connection: close\r\n\r\n";
     is(&exchange(connect(&daemon), bytes), "drop blocked-number\n");
@@ -375,7 +375,7 @@ pub fn rows(count: u32) -> String {
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn a_long_list_is_complete_and_who_does_not_read_it_holds_nobody_up() {
+fn long_list_is_complete_and_a_client_that_does_not_read_holds_nobody_up() {
     const COUNT: u32 = 20_000;
     /// More than the daemon sends at once.
     const LAZY: usize = 600;

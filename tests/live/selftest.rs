@@ -14,7 +14,7 @@ use crate::gate::{Gate, eventually};
 
 const BLOCKED: &str = "+6281200000001";
 
-/// The gate that is told to try itself, and the exit code that it has to end with.
+/// Runs the self-test of a gate, which has to end with this exit code.
 fn selftest(daemon: &Daemon, code: i32) -> Value {
     let mut command = daemon.command(&["selftest", "-o", "json"]);
     let output = run::run(command.env("PALANG_CONFIG", daemon.config_file()));
@@ -31,7 +31,7 @@ fn selftest(daemon: &Daemon, code: i32) -> Value {
     found
 }
 
-/// The first line for people.
+/// Returns the first line of the text output.
 fn first_line(daemon: &Daemon) -> String {
     let mut command = daemon.command(&["selftest"]);
     let output = run::run(command.env("PALANG_CONFIG", daemon.config_file()));
@@ -43,7 +43,7 @@ fn problems(found: &Value) -> Vec<String> {
     problems.map(|problem| problem.as_str().unwrap().to_owned()).collect()
 }
 
-/// What became of the three calls over each trunk.
+/// Returns the results of the three calls over each trunk.
 fn calls(found: &Value) -> Vec<String> {
     let trunks = found["trunks"].as_array().unwrap().iter();
     let fate = |call: &Value| match (&call["arrived"], call["reason"].as_str()) {
@@ -59,7 +59,7 @@ fn calls(found: &Value) -> Vec<String> {
         .collect()
 }
 
-/// All that the kernel has of a gate: settings, entries, counters, and the ids of its program.
+/// Returns everything that the kernel has of a gate: settings, entries, counters, program ids.
 fn kernel_state(gate: &Gate) -> Vec<String> {
     let maps = gate.maps();
     let mut state = vec![format!("{:?}", maps.copy_without_blocks().unwrap())];
@@ -89,7 +89,7 @@ fn kernel_state(gate: &Gate) -> Vec<String> {
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn armed_observing_and_overridden_are_three_things() {
+fn armed_observing_and_overridden_gates_are_distinguished() {
     let lab = Lab::new("selftest");
     let gate = Gate::start(&lab, "");
     gate.does(&["block", "add", BLOCKED, "--for", "24h", "--reason", "prank"]);
@@ -124,7 +124,7 @@ fn armed_observing_and_overridden_are_three_things() {
     gate.does(&["override", "off"]);
     selftest(&gate.daemon, 0);
 
-    // What the gate itself does was not changed by any of it.
+    // None of it changed the gate's own state.
     assert!(!gate.passes(BLOCKED));
     assert!(gate.passes("+6281200000002"));
 }
@@ -172,7 +172,7 @@ fn each_trunk_is_tried_in_its_own_words() {
     assert_eq!(observing["trunks"][0]["outcome"], "armed");
     assert_eq!(observing["trunks"][2]["outcome"], "armed");
 
-    // Who allows everybody has no gate.
+    // A gate that allows everybody is no gate.
     gate.does(&["allow", "add", "+62*"]);
     gate.does(&["allow", "add", "+9*"]);
     let broken = selftest(&gate.daemon, 13);
@@ -181,7 +181,7 @@ fn each_trunk_is_tried_in_its_own_words() {
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn it_needs_no_daemon_and_knows_a_gate_that_does_not_stand() {
+fn selftest_without_a_daemon_works_and_finds_a_missing_gate() {
     let lab = Lab::new("selftest-broken");
     let mut gate = Gate::start(&lab, "");
     gate.daemon.kill();
@@ -241,7 +241,7 @@ fn another_layout_in_force_is_not_taken_for_ours() {
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn whoever_may_not_try_it_is_told_so() {
+fn selftest_of_a_user_without_permission_says_so() {
     let lab = Lab::new("selftest-rights");
     let gate = Gate::start(&lab, "");
     let nobody = ["setpriv", "--reuid", "65534", "--clear-groups"];

@@ -11,7 +11,7 @@ use crate::socket::{LONGEST, ask, connect, until};
 
 const CALLER: &str = "+6281234567890";
 
-/// Stands for systemd: takes what the daemon tells it (sd_notify(3)).
+/// Replaces systemd: takes the daemon's messages (sd_notify(3)).
 pub struct Manager {
     pub socket: UnixDatagram,
     pub path: String,
@@ -25,7 +25,7 @@ impl Manager {
         Manager { socket, path: path.display().to_string() }
     }
 
-    /// The next datagram with such a line; its lines.
+    /// Returns the lines of the next datagram with such a line.
     fn wait_for(&self, wanted: &str) -> Vec<String> {
         let mut datagram = [0; 4096];
         let deadline = Instant::now() + LONGEST;
@@ -81,7 +81,7 @@ fn ready_means_that_it_answers_and_the_watchdog_hears_of_it() {
         lines.iter().any(|line| line == "STATUS=1 blocks, mode enforce").then_some(())
     });
 
-    // What is wrong is told there, too.
+    // A fault is reported there, too.
     let answer = ask(&daemon, "PUT", "/v1/override", r#"{"seconds":600,"reason":"a test"}"#);
     assert_eq!(answer.status, 200, "{}", answer.text());
     until("the finding as status text", || {
@@ -94,7 +94,7 @@ fn ready_means_that_it_answers_and_the_watchdog_hears_of_it() {
     assert_eq!(daemon.wait_for_end(), 0);
 }
 
-/// Stopped with SIGSTOP it is as dead as a process can be that is still there.
+// Stopped with SIGSTOP it is as dead as a process can be that is still there.
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn the_watchdog_is_silent_when_the_daemon_hangs() {
@@ -104,7 +104,7 @@ fn the_watchdog_is_silent_when_the_daemon_hangs() {
     daemon.spawn_by(&[], &[("NOTIFY_SOCKET", &manager.path), ("WATCHDOG_USEC", "300000")]);
     manager.wait_for("WATCHDOG=1");
     daemon.signal("STOP");
-    // Whatever was on its way.
+    // Also with requests under way.
     manager.socket.set_read_timeout(Some(Duration::from_millis(500))).expect("SO_RCVTIMEO");
     while manager.socket.recv(&mut [0; 4096]).is_ok() {}
     daemon.signal("CONT");
@@ -203,7 +203,7 @@ fn a_broken_configuration_keeps_the_old_one() {
     fs::remove_file(daemon.config_file()).expect("removed");
     hang_up("cannot be read");
 
-    // What only a restart changes is named, and nothing else of the file comes into force.
+    // A setting that only a restart changes is named, and no other line of the file comes into force.
     for (text, wanted) in [
         ("ports = [5070]\n[limits]\nblocks = 30000", "limits.blocks: 20000 → 30000"),
         ("ports = [5070]\n[api]\ngroup = \"daemon\"", "api.group: palang → daemon"),
@@ -226,7 +226,7 @@ fn a_broken_configuration_keeps_the_old_one() {
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn it_ends_at_once_and_with_success_whoever_is_connected() {
+fn daemon_with_clients_ends_at_once_and_with_success() {
     let lab = Lab::new("end");
     let mut daemon = Daemon::start(&lab, "");
     enforce(&daemon);

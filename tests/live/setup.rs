@@ -16,7 +16,7 @@ use crate::socket::{ask, until};
 const GROUP: &str =
     "[api]\ngroup = \"root\" # ours\n[roles]\nread = []\noperate = []\nadmin = []\n";
 
-/// A daemon without interfaces, and its configuration with a comment that has to stay.
+/// Starts a daemon without interfaces, whose configuration has a comment that has to stay.
 fn prepared<'a>(lab: &'a Lab) -> Daemon<'a> {
     let daemon = Daemon::prepare(lab, &format!("interfaces = []\n{GROUP}"));
     let text = fs::read_to_string(daemon.config_file()).expect("the configuration");
@@ -88,10 +88,10 @@ fn from_a_daemon_without_interfaces_to_one_that_observes() {
     assert_eq!(text(&daemon), after);
 }
 
-/// Whoever sits at a terminal is asked, for the country too, and No is the default.
+// A person at a terminal is asked, for the country too, and No is the default.
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn at_a_terminal_it_asks() {
+fn setup_at_a_terminal_asks() {
     let lab = Lab::new("setup-tty");
     let mut daemon = prepared(&lab);
     daemon.start_again();
@@ -124,7 +124,7 @@ fn at_a_terminal_it_asks() {
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn what_stands_in_the_way_is_told_and_nothing_is_changed() {
+fn setup_with_an_obstacle_names_it_and_changes_nothing() {
     let lab = Lab::new("setup-no");
     let mut daemon = prepared(&lab);
     daemon.start_again();
@@ -199,7 +199,7 @@ fn edited_check(daemon: &Daemon<'_>, before: &str) {
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn what_fails_half_way_is_put_back() {
+fn setup_that_fails_half_way_is_undone() {
     let lab = Lab::new("setup-undo");
     let mut daemon = prepared(&lab);
     daemon.start_again();
@@ -233,10 +233,10 @@ fn what_fails_half_way_is_put_back() {
     until("attached", || status(&daemon).interfaces[0].xdp.is_some().then_some(()));
 }
 
-/// Here systemd does not start it: the file is written, and it says how to go on.
+// Here systemd does not start it: the file is written, and it says how to go on.
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn without_a_daemon_it_says_how_to_start_one() {
+fn setup_without_a_daemon_says_how_to_start_one() {
     let lab = Lab::new("setup-alone");
     let mut daemon = prepared(&lab);
     let arguments = ["gate0", "--yes", "--country-code", "62"];

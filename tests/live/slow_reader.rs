@@ -17,7 +17,7 @@ const INNOCENT: &str = "+6281200000002";
 const CALLERS: [&str; 2] = [BLOCKED, INNOCENT];
 const SLOW: &str = "slow reader on this kernel";
 
-/// A `palang` whose programs with these readers the kernel refuses.
+/// Builds a `palang` whose programs with these readers the kernel refuses.
 fn planted(folder: &Path, readers: &[Reader]) -> PathBuf {
     let programs = Program::ALL.into_iter().filter(|program| readers.contains(&program.reader));
     let names: Vec<_> = programs.map(Program::name).collect();
@@ -32,7 +32,7 @@ fn program_id(api: &Api) -> u32 {
     interface.program.expect("a program")
 }
 
-/// The finding about the reader, with its colour.
+/// Returns the finding about the reader, with its colour.
 fn finding(api: &Api) -> Option<(Health, String)> {
     let findings = api.status().findings.into_iter();
     let mut slow = findings.filter(|finding| finding.message.contains(SLOW));

@@ -24,13 +24,13 @@ impl Answer {
         String::from_utf8_lossy(&self.body).into_owned()
     }
 
-    /// The body as one value of JSON.
+    /// Returns the body as one value of JSON.
     pub fn json<T: DeserializeOwned>(&self) -> T {
         serde_json::from_slice(&self.body)
             .unwrap_or_else(|error| panic!("{error}: {}: {}", self.head, self.text()))
     }
 
-    /// The body as newline-delimited JSON.
+    /// Returns the body as newline-delimited JSON.
     pub fn lines<T: DeserializeOwned>(&self) -> Vec<T> {
         assert!(self.body.is_empty() || self.body.ends_with(b"\n"), "cut: {}", self.text());
         let line = |line: &str| {
@@ -40,7 +40,7 @@ impl Answer {
     }
 }
 
-/// A connection to the daemon's socket.
+/// Opens a connection to the daemon's socket.
 pub fn connect(daemon: &Daemon<'_>) -> UnixStream {
     let stream = UnixStream::connect(daemon.runtime().join("palang.sock")).expect("connected");
     stream.set_read_timeout(Some(LONGEST)).expect("SO_RCVTIMEO");
@@ -48,12 +48,12 @@ pub fn connect(daemon: &Daemon<'_>) -> UnixStream {
     stream
 }
 
-/// One request to the daemon's socket.
+/// Sends one request to the daemon's socket.
 pub fn ask(daemon: &Daemon<'_>, method: &str, path: &str, body: &str) -> Answer {
     request(connect(daemon), method, path, body)
 }
 
-/// One request to a daemon that may be killed before it answers.
+/// Sends one request to a daemon that may be killed before it answers.
 pub fn try_ask(daemon: &Daemon<'_>, method: &str, path: &str, body: &str) -> Option<Answer> {
     let mut stream = UnixStream::connect(daemon.runtime().join("palang.sock")).ok()?;
     let request = request_text(method, path, body);
@@ -63,7 +63,7 @@ pub fn try_ask(daemon: &Daemon<'_>, method: &str, path: &str, body: &str) -> Opt
     answer(&all)
 }
 
-/// One request on a connection.
+/// Sends one request on a connection.
 pub fn request(stream: impl Read + Write, method: &str, path: &str, body: &str) -> Answer {
     exchange(stream, request_text(method, path, body).as_bytes())
 }
@@ -78,7 +78,7 @@ fn request_text(method: &str, path: &str, body: &str) -> String {
 
 /// Sends bytes that ask for the connection to be closed, and reads what comes back.
 pub fn exchange(mut stream: impl Read + Write, bytes: &[u8]) -> Answer {
-    // Whoever refuses a request may do it before the last byte of it.
+    // The daemon may refuse a request before its last byte.
     let _ = stream.write_all(bytes);
     let mut all = Vec::new();
     let ended = stream.read_to_end(&mut all);
@@ -96,7 +96,7 @@ fn answer(all: &[u8]) -> Option<Answer> {
     Some(Answer { status, head, body })
 }
 
-/// A whole chunked body (RFC 9112 §7.1); None where its end is missing.
+/// Returns a whole chunked body (RFC 9112 §7.1); None where its end is missing.
 fn unchunked(mut rest: &[u8]) -> Option<Vec<u8>> {
     let mut body = Vec::new();
     loop {

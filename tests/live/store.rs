@@ -1,4 +1,4 @@
-//! A store that is missing, older, another one, or deleted under the daemon: the maps keep what they
+//! A store that is missing, older, another one, or deleted under the daemon. The maps keep what they
 //! hold, and nothing is said to be stored that is not.
 
 use std::fs;
@@ -24,7 +24,7 @@ const PERMANENT: &str = "+6281600000001";
 const CALLERS: [&str; 5] = [FIRST, SECOND, PREFIXED, FREE, ALLOWED];
 const PASSING: [&str; 2] = [FREE, ALLOWED];
 
-/// A gate that lets only [`PASSING`] through.
+/// Starts a gate that lets only [`PASSING`] through.
 fn refusing(lab: &Lab) -> Gate<'_> {
     let gate = Gate::start(lab, "");
     let redial = ["--permanent", "--reason", "prank", "--redial", "3/10m/30m"];
@@ -52,7 +52,7 @@ fn remove_store(gate: &Gate<'_>) {
     }
 }
 
-/// The red finding of maps that do not follow the store.
+/// Returns the red finding of maps that do not follow the store.
 fn held(gate: &Gate<'_>) -> Option<String> {
     gate.findings().into_iter().find(|told| told.contains("palang store adopt --from-maps"))
 }
@@ -137,7 +137,7 @@ fn a_store_that_is_missing_at_the_start_empties_no_map() {
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn whoever_wants_the_new_store_gets_it() {
+fn new_store_is_taken_when_the_operator_asks_for_it() {
     let lab = Lab::new("store-new");
     let mut gate = refusing(&lab);
     assert_eq!(gate.daemon.stop(), 0);
@@ -168,13 +168,13 @@ fn whoever_wants_the_new_store_gets_it() {
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn an_older_store_is_followed_only_when_somebody_says_so() {
+fn older_store_is_followed_only_when_the_operator_says_so() {
     let lab = Lab::new("store-older");
     let mut gate = refusing(&lab);
     let copy = gate.daemon.folder().join("copy.db");
     let file = copy.to_str().unwrap();
     gate.does(&["store", "backup", file]);
-    // What is only less is no doubt: the maps have nothing that is newer than the store.
+    // A store with fewer entries is no doubt: the maps have nothing that is newer than the store.
     gate.does(&["block", "remove", FIRST]);
     assert_eq!(gate.daemon.stop(), 0);
     remove_store(&gate);
@@ -232,7 +232,7 @@ fn an_older_store_is_followed_only_when_somebody_says_so() {
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn what_goes_into_a_deleted_file_is_not_said_to_be_stored() {
+fn change_in_a_deleted_file_is_not_said_to_be_stored() {
     let lab = Lab::new("store-deleted");
     let mut gate = refusing(&lab);
     remove_store(&gate);
@@ -258,7 +258,7 @@ fn what_goes_into_a_deleted_file_is_not_said_to_be_stored() {
     }
 }
 
-/// What was answered is in the file, or in a log that somebody may delete.
+// An answered change is in the file, or in a log that somebody may delete.
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn a_deleted_log_takes_no_answered_block_with_it() {
@@ -368,8 +368,11 @@ fn blocks_that_end_together_leave_store_and_map_and_make_room() {
     let file = gate.daemon.folder().join("blocks.csv");
     let add =
         |number: &str| ["block", "add", number, "--for", "1h", "--reason", "x"].map(str::to_owned);
-    for (others, count) in [(0, 300), (1, ALL)] {
-        let end = in_seconds(if count == ALL { 20 } else { 5 });
+    // The end must come after the import and the refused block: a slow machine gets more time.
+    let mut seconds = 20;
+    let mut rounds = vec![(1, ALL), (0, 300)];
+    while let Some((others, count)) = rounds.pop() {
+        let end = in_seconds(if count == ALL { seconds } else { 5 });
         let rows: String =
             (0..count).map(|index| format!("62812{index:08},{end},a list\n")).collect();
         fs::write(&file, format!("number,expires,reason\n{rows}")).unwrap();
@@ -378,8 +381,17 @@ fn blocks_that_end_together_leave_store_and_map_and_make_room() {
         if count == ALL {
             let add = add("+6281300000001");
             let add: Vec<_> = add.iter().map(String::as_str).collect();
-            let said = gate.fails(1, &add);
-            assert!(said.contains("full: 20000 of 20000"), "{said}");
+            let refused = gate.daemon.cli(&add);
+            if refused.code == 0 {
+                assert!(gate.passes("+6281200000001"), "there is room in a full map");
+                gate.does(&["block", "remove", "+6281300000001"]);
+                eventually("the store is empty", || gate.does(&["status"])["blocks"] == 0);
+                seconds *= 2;
+                rounds.push((others, count));
+                continue;
+            }
+            assert_eq!(refused.code, 1, "{refused:?}");
+            assert!(refused.stderr.contains("full: 20000 of 20000"), "{refused:?}");
             // Full of what has ended is not full.
             eventually("they have ended", || gate.passes("+6281200000001"));
             gate.does(&add);
@@ -392,7 +404,7 @@ fn blocks_that_end_together_leave_store_and_map_and_make_room() {
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn what_fails_in_the_background_is_in_the_status() {
+fn failure_in_the_background_is_in_the_status() {
     let lab = Lab::new("chores");
     let gate = refusing(&lab);
     let conn = Connection::open(store(&gate)).unwrap();
@@ -466,7 +478,7 @@ fn a_store_that_is_too_large_loses_its_oldest_calls() {
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn no_way_in_takes_words_without_a_bound() {
+fn texts_of_every_command_and_route_have_a_bound() {
     let lab = Lab::new("words");
     let gate = refusing(&lab);
     let long = "x".repeat(1001);

@@ -23,13 +23,13 @@ attempts = 0
 name = "telkom"
 sources = ["10.112.0.1", "fd00:112::1"]
 "#;
-/// What the packaged unit leaves to the daemon.
+/// The capabilities that the packaged unit leaves to the daemon.
 const UNIT: [&str; 3] =
     ["setpriv", "--inh-caps=-all", "--bounding-set=-all,+bpf,+net_admin,+perfmon,+chown"];
 /// Root, who may not measure.
 const NO_ADMIN: [&str; 2] = ["setpriv", "--bounding-set=-sys_admin"];
 
-/// The kernel measures for everybody when somebody wants it: one test after the other.
+/// Lets one test run after the other: the kernel measures for all when one of them wants it.
 fn alone() -> MutexGuard<'static, ()> {
     static ALONE: Mutex<()> = Mutex::new(());
     ALONE.lock().unwrap_or_else(PoisonError::into_inner)
@@ -42,7 +42,7 @@ struct Terminal {
 }
 
 impl Terminal {
-    /// Runs a command there, tells its exit code and how the terminal is afterwards, and waits.
+    /// Runs a command there, prints its exit code and the state of the terminal afterwards, and waits.
     fn run(command: &Command) -> Terminal {
         let folder = tempfile::Builder::new().prefix("palang-test-").tempdir().unwrap();
         let terminal = Terminal { folder };
@@ -74,7 +74,7 @@ impl Terminal {
         self.tmux(&["send-keys", key]);
     }
 
-    /// Waits until the screen is so, and tells it.
+    /// Waits until the screen is so, and returns it.
     #[track_caller]
     fn shows(&self, what: &str, is_so: impl Fn(&str) -> bool) -> String {
         let mut last = String::new();
@@ -89,7 +89,7 @@ impl Terminal {
         last
     }
 
-    /// The pid of `palang`, the only child of the shell.
+    /// Returns the pid of `palang`, the only child of the shell.
     fn pid(&self) -> String {
         let shell = self.tmux(&["display-message", "-p", "#{pane_pid}"]);
         let shell = shell.trim();
@@ -121,7 +121,7 @@ impl Drop for Terminal {
     }
 }
 
-/// A line of what the daemon tells a `palang top`.
+/// Returns a line of the daemon's answer to `palang top`.
 fn told(daemon: &Daemon<'_>) -> Top {
     let mut stream = connect(daemon);
     stream.write_all(b"GET /v1/top HTTP/1.1\r\nHost: palang\r\n\r\n").unwrap();
@@ -129,14 +129,14 @@ fn told(daemon: &Daemon<'_>) -> Top {
     serde_json::from_str(&lines.find(|line| line.starts_with('{')).unwrap()).unwrap()
 }
 
-/// Whether the kernel measures the program now.
+/// Returns whether the kernel measures the program now.
 fn is_measured(gate: &Gate<'_>) -> bool {
     let before = told(&gate.daemon).run_count;
     assert!(gate.passes(FREE));
     told(&gate.daemon).run_count > before
 }
 
-/// The number behind a word at the beginning of a line.
+/// Returns the number after a word at the beginning of a line.
 fn figure(screen: &str, name: &str) -> f64 {
     let line = screen.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default();
     let number = line.split_whitespace().next().unwrap_or_default().replace(',', "");
@@ -245,7 +245,7 @@ fn a_daemon_that_dies_and_comes_back() {
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn who_may_not_measure_sees_everything_else() {
+fn top_without_permission_to_measure_shows_the_rest() {
     let _alone = alone();
     let lab = Lab::new("top-plain");
     let gate = Gate::start(&lab, "");
@@ -263,7 +263,7 @@ fn who_may_not_measure_sees_everything_else() {
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn without_a_terminal_or_a_daemon_it_says_what_to_do() {
+fn top_without_a_terminal_or_a_daemon_says_what_to_do() {
     let lab = Lab::new("top-nothing");
     let mut gate = Gate::start(&lab, "");
     let said = gate.fails(2, &["top"]);

@@ -1,4 +1,4 @@
-//! Another program in the pinned link, other maps behind it: no call notices.
+//! Another program in the pinned link, with other maps: no call notices.
 
 use std::collections::HashSet;
 use std::fs;
@@ -21,7 +21,7 @@ const INNOCENT: &str = "+6281200000005";
 const RECORDS: &str = "records.per_number = 0\nrecords.per_trunk = 0\n";
 const CALLERS: [&str; 5] = [BLOCKED[0], BLOCKED[1], ALLOWED, ALLOWED_BY_HAND, INNOCENT];
 
-/// A daemon that enforces blocks and an allow.
+/// Starts a daemon that enforces blocks and an allow.
 fn start<'a>(lab: &'a Lab, config_toml: &str) -> (Daemon<'a>, Api) {
     let daemon = Daemon::start(lab, config_toml);
     let api = Api::of(&daemon);
@@ -33,12 +33,12 @@ fn start<'a>(lab: &'a Lab, config_toml: &str) -> (Daemon<'a>, Api) {
     (daemon, api)
 }
 
-/// A command while no daemon answers.
+/// Runs a command while no daemon answers.
 fn by_hand(daemon: &Daemon, arguments: &[&str]) {
     run::must(daemon.command(arguments).env("PALANG_CONFIG", daemon.config_file()));
 }
 
-/// Some INVITEs of every caller.
+/// Sends some INVITEs of every caller.
 fn some(traffic: &Traffic) {
     traffic.wait_for(40 * CALLERS.len());
 }
@@ -49,7 +49,7 @@ fn program_id(api: &Api) -> u32 {
     interface.program.expect("a program")
 }
 
-/// The folders of maps that are pinned.
+/// Returns the folders of pinned maps.
 fn map_folders(daemon: &Daemon) -> Vec<String> {
     let entries = fs::read_dir(daemon.pins()).expect("the pins");
     let names = entries.map(|entry| entry.expect("a pin").file_name().into_string());
@@ -91,7 +91,7 @@ fn a_restart_replaces_the_program_and_keeps_the_maps() {
     }
 }
 
-/// Also those that were refused while no daemon ran have a record, or are counted as lost.
+/// Asserts that every refusal has a record or is counted as lost, also without a daemon.
 fn every_refusal_has_a_record(api: &Api, record: &Record, lost: u64) {
     let blocked = || BLOCKED.into_iter().chain([ALLOWED_BY_HAND]);
     let without = || {
@@ -104,9 +104,10 @@ fn every_refusal_has_a_record(api: &Api, record: &Record, lost: u64) {
     assert_eq!(without(), lost, "refusals without a record");
 }
 
-/// Upgrade and back under traffic: an allow that was set by hand before the one and an override
-/// that was set by hand before the other hold as well as what the daemon knows. How many refusals
-/// have no record.
+/// Upgrades and goes back under traffic, and returns how many refusals have no record.
+///
+/// An allow that was set by hand before the one holds as well as those that the daemon knows. So
+/// does an override that was set by hand before the other.
 fn there_and_back(
     name: &str,
     there: impl FnOnce(&mut Daemon),
@@ -178,7 +179,7 @@ fn there_and_back(
     lost
 }
 
-/// A start with other maps was cut off; what was set by hand before still has to reach them.
+// A start with other maps was cut off; what was set by hand before still has to reach them.
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn an_upgrade_that_was_cut_off_is_finished_by_the_next_start() {
@@ -243,7 +244,7 @@ fn other_maps_take_over_without_a_store() {
     }
 }
 
-/// The program cannot be replaced: somebody moved the pin of its link.
+// The program cannot be replaced: somebody moved the pin of its link.
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn a_program_that_stays_keeps_its_maps_within_reach() {

@@ -1,8 +1,8 @@
 //! `cargo xtask check-aarch64`: whether everything but the kernel program compiles for aarch64.
 //!
-//! The compiler is rustup's if it has the standard library of that target (`rustup target add`).
-//! Otherwise it is Debian's, with the library from Debian's package for arm64. Nothing is installed:
-//! lists and package are in the folder `aarch64` of the target folder.
+//! The compiler is rustup's; if it lacks the standard library of that target, rustup adds it.
+//! Without rustup the compiler is Debian's, with the library from Debian's package for arm64. Its
+//! lists and the package are in the folder `aarch64` of the target folder.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -25,12 +25,12 @@ const COMPILER: &str = "rustc-web";
 /// # Errors
 /// Fails if it does not, or if no standard library for aarch64 can be had.
 pub fn check() -> Result<()> {
-    setup::setup()?;
-    let mut cargo = if rustup_has_target()? { shell::cargo() } else { debian()? };
+    let mut cargo =
+        if rustup_has_target()? || rustup_adds_target()? { shell::cargo() } else { debian()? };
     let folder = folder()?;
     cargo
-        // The C code of SQLite is compiled and never linked: any compiler will do.
-        .env("CC_aarch64_unknown_linux_gnu", "gcc")
+        // The C code of SQLite is compiled and never linked: the host's compiler also does.
+        .env("CC_aarch64_unknown_linux_gnu", c_compiler())
         .args(["check", "--locked", "--target", TARGET, "--target-dir"])
         .arg(folder.join("target"))
         .args(["--workspace", "--exclude", "filter-ebpf", "--exclude", "xtask"]);
@@ -47,6 +47,24 @@ fn rustup_has_target() -> Result<bool> {
     let mut rustc = Command::new("rustc");
     let sysroot = shell::read(rustc.current_dir(shell::root()).args(["--print", "sysroot"]))?;
     Ok(Path::new(sysroot.trim()).join("lib/rustlib").join(TARGET).join("lib").exists())
+}
+
+/// Adds the library to rustup's compiler; returns `false` without rustup.
+fn rustup_adds_target() -> Result<bool> {
+    let mut rustup = Command::new("rustup");
+    if !rustup.arg("--version").output().is_ok_and(|output| output.status.success()) {
+        return Ok(false);
+    }
+    let mut rustup = Command::new("rustup");
+    shell::run(rustup.current_dir(shell::root()).args(["target", "add", TARGET]))?;
+    Ok(true)
+}
+
+/// Returns the C compiler for aarch64 if there is one, otherwise the host's.
+fn c_compiler() -> &'static str {
+    const CROSS: &str = "aarch64-linux-gnu-gcc";
+    let found = Command::new(CROSS).arg("--version").output();
+    if found.is_ok_and(|output| output.status.success()) { CROSS } else { "gcc" }
 }
 
 /// Returns Debian's cargo and rustc, with the library out of Debian's package.

@@ -18,7 +18,8 @@ const POLICY: &str = "docs/demo-policy.toml";
 /// Builds `palang` and lets it judge [`CAPTURES`].
 pub fn demo() -> Result<()> {
     shell::need_root("demo", "it loads the kernel program")?;
-    setup::setup()?;
+    setup::compiler()?;
+    setup::packages(&["iproute2"])?;
     setup::mount_bpf()?;
     // Not for release: compiles in half the time, and the kernel program is the same.
     shell::run(shell::cargo().args(["build", "--package", "palang"]))?;

@@ -8,11 +8,11 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// What `rustc` calls the kernel's little-endian virtual machine.
+/// The name that `rustc` gives the kernel's little-endian virtual machine.
 pub const TARGET: &str = "bpfel-unknown-none";
 
-// rustc and bpf-linker are a pair: the linker reads rustc's LLVM bitcode and dies by SIGABRT
-// when its own LLVM is older (0.10.1 did on the bitcode of rustc 1.96). Change these together.
+// rustc and bpf-linker are a pair: the linker reads rustc's LLVM bitcode. It dies by SIGABRT when
+// its own LLVM is older (0.10.1 did on the bitcode of rustc 1.96). Change these together.
 /// The bpf-linker that is known to work.
 pub const BPF_LINKER: &str = "0.13.0";
 /// The LLVM that this bpf-linker is built with, and the one that rustc must have.
@@ -94,17 +94,18 @@ pub fn places() -> Vec<PathBuf> {
 }
 
 impl Toolchain {
-    /// Which pair this is, for people: "rustc 1.96.0 (LLVM 22.1.8), bpf-linker 0.13.0".
+    /// Returns the name of this pair: "rustc 1.96.0 (LLVM 22.1.8), bpf-linker 0.13.0".
     pub fn name(&self) -> String {
         format!("{}, bpf-linker {BPF_LINKER}", self.rustc_version)
     }
 
-    /// The files whose change means that the object is out of date.
+    /// Returns the files whose change means that the object is out of date.
     pub fn programs(&self) -> [PathBuf; 2] {
         [self.bin.join("rustc"), self.linker.clone()]
     }
 
-    /// The command that compiles an object of the workspace at `root`; what it makes lies at
+    /// Returns the command that compiles an object of the workspace at `root`; what it makes lies
+    /// at
     /// [`object_in`] the same `target_dir`.
     pub fn build(&self, object: &str, root: &Path, target_dir: &Path) -> Command {
         let mut command = self.cargo(&self.bin.join("cargo"), "build", root, target_dir);
@@ -112,12 +113,12 @@ impl Toolchain {
         command
     }
 
-    /// Whether [`Toolchain::clippy`] can work.
+    /// Returns whether [`Toolchain::clippy`] can work.
     pub fn has_clippy(&self) -> bool {
         self.bin.join("cargo-clippy").exists()
     }
 
-    /// The command that runs clippy on the kernel program, if this toolchain has clippy.
+    /// Returns the command that runs clippy on the kernel program, if this toolchain has clippy.
     pub fn clippy(&self, root: &Path, target_dir: &Path) -> Option<Command> {
         let clippy = self.bin.join("cargo-clippy");
         self.has_clippy().then(|| self.cargo(&clippy, "clippy", root, target_dir))
@@ -153,17 +154,17 @@ impl Toolchain {
     }
 }
 
-/// Whether the kernel program is to log every judgement, for debugging.
+/// Returns whether the kernel program is to log every judgement, for debugging.
 pub fn has_log() -> bool {
     env::var_os(LOG_VARIABLE).is_some_and(|value| value == "1")
 }
 
-/// Where [`Toolchain::build`] puts an object.
+/// Returns the path at which [`Toolchain::build`] puts an object.
 pub fn object_in(target_dir: &Path, object: &str) -> PathBuf {
     target_dir.join(TARGET).join("release").join(object)
 }
 
-/// The linker of the pinned version, in PATH or where `cargo install` puts it.
+/// Returns the linker of the pinned version, in PATH or where `cargo install` puts it.
 ///
 /// # Errors
 /// "not found" or which version was found.
@@ -187,8 +188,8 @@ pub fn find_linker() -> Result<PathBuf, String> {
     Err(format!("{}, need {BPF_LINKER}", wrong.as_deref().unwrap_or("not found")))
 }
 
-/// Flags of rustc that put the same names in the place of this machine's folders: the object and
-/// the binary are the same wherever they are built.
+/// Returns flags of rustc that put the same names in the place of this machine's folders. So the
+/// object and the binary are the same in every folder.
 pub fn remap(root: &Path, sysroot: &Path) -> Vec<String> {
     folders(root, sysroot).map(|(from, to)| format!("--remap-path-prefix={from}={to}")).collect()
 }
@@ -210,7 +211,7 @@ fn cargo_home() -> Option<PathBuf> {
     set.or_else(|| env::home_dir().map(|home| home.join(".cargo")))
 }
 
-/// Debian's `rustc-web`, which brings a compiled `core` for BPF in a package.
+/// Finds Debian's `rustc-web`, which brings a compiled `core` for BPF in a package.
 fn debian() -> Result<(PathBuf, Core, PathBuf, String), String> {
     let bin = PathBuf::from("/usr/bin");
     if !bin.join("rustc").exists() || !bin.join("cargo").exists() {
@@ -226,7 +227,7 @@ fn debian() -> Result<(PathBuf, Core, PathBuf, String), String> {
     Ok((bin, Core::Shipped, sysroot, version))
 }
 
-/// rustup's nightly with the source of `core`.
+/// Finds rustup's nightly with the source of `core`.
 fn nightly() -> Result<(PathBuf, Core, PathBuf, String), String> {
     let mut rustc = Command::new("rustup");
     clean_environment(&mut rustc);
@@ -247,7 +248,7 @@ fn check_rustc(bin: &Path) -> Result<String, String> {
     let text = output(Command::new(&rustc).arg("-vV"))?;
     let field = |name| {
         let found = text.lines().find_map(|line| line.strip_prefix(name));
-        found.ok_or_else(|| format!("{} -vV does not tell its {name}", rustc.display()))
+        found.ok_or_else(|| format!("{} -vV does not print its {name}", rustc.display()))
     };
     let (release, llvm) = (field("release: ")?, field("LLVM version: ")?);
     let number = |text: Option<&str>| text.and_then(|text| text.parse::<u32>().ok()).unwrap_or(0);
@@ -290,7 +291,7 @@ pub fn clean_environment(command: &mut Command) {
     }
 }
 
-/// What a program prints.
+/// Returns the output of a program.
 fn output(command: &mut Command) -> Result<String, String> {
     let program = command.get_program().to_string_lossy().into_owned();
     let output = command.output().map_err(|error| format!("cannot run {program}: {error}"))?;

@@ -53,7 +53,7 @@ pub struct Options {
 }
 
 impl Options {
-    /// What `cargo xtask test` runs.
+    /// Returns the options with which `cargo xtask test` runs this.
     pub fn for_ci() -> Self {
         Self { loading: true, short: true, ..Self::default() }
     }
@@ -167,7 +167,8 @@ fn judge(outcomes: &[Outcome], factors: &[Factor]) -> Result<()> {
 mod tests {
     use super::{Outcome, factors, judge};
 
-    /// A kernel that takes the full program after so many instructions and passes the tests.
+    /// Returns a kernel that takes the full program after this number of instructions and passes
+    /// the tests.
     fn kernel(release: &str, verified: u32) -> Outcome {
         let log = format!(
             "verified instructions of palang: {verified} of 480000\n\

@@ -1,5 +1,6 @@
-//! `cargo xtask lifecycle`: the packages on a Debian of its own, with systemd as its first process and
-//! real calls: installed, set up, upgraded and removed under traffic, purged, installed again.
+//! `cargo xtask lifecycle`: the packages on a Debian of its own, with systemd as its first process
+//! and real calls. They are installed, set up, upgraded and removed under traffic, purged, and
+//! installed again.
 //!
 //! ```text
 //! target/lifecycle/root       Debian 12 (debootstrap), made once and never changed
@@ -17,7 +18,7 @@ use crate::{package, setup, shell};
 
 /// The Debian that packages are made for.
 const SUITE: &str = "bookworm";
-/// What a small server has and debootstrap leaves out.
+/// Packages that a small server has and debootstrap leaves out.
 const PACKAGES: &str = "systemd,systemd-sysv,dbus,udev,procps,iproute2,rpm";
 
 /// Makes what the test needs, and runs it. `made`: with the packages that were made before.
@@ -53,7 +54,7 @@ fn root(folder: &Path) -> Result<PathBuf> {
     Ok(root)
 }
 
-/// `palang-1.deb`, `palang-2.deb`, which is the same, only newer, and `palang.rpm`.
+/// Makes `palang-1.deb`, `palang-2.deb` (the same, only newer) and `palang.rpm`.
 fn packages(folder: &Path, made: &Made) -> Result<PathBuf> {
     let packages = folder.join("packages");
     let tree = packages.join("tree");

@@ -21,7 +21,7 @@ const COMPILE: [&str; 7] = [
     "libc6-dev",
 ];
 
-/// What the tests call.
+/// Packages of the programs that the tests call.
 const TEST: [&str; 10] = [
     "tshark",
     "iproute2",
@@ -43,6 +43,16 @@ const LLVM_PREFIX: &str = "/usr/lib/llvm-22";
 
 /// Makes this machine ready for `cargo xtask build` and `test`.
 pub fn setup() -> Result<()> {
+    install_missing(&TEST)
+}
+
+/// Makes this machine ready to build: the compiler of the kernel program, and nothing of the tests.
+pub fn compiler() -> Result<()> {
+    install_missing(&[])
+}
+
+/// Installs the compiler of the kernel program and these packages, as far as they are missing.
+fn install_missing(packages: &[&str]) -> Result<()> {
     let compiler = ebpf::find();
     if !is_debian() {
         // The tests name what they miss themselves; only the compiler can be checked here.
@@ -53,7 +63,7 @@ pub fn setup() -> Result<()> {
     // A compiler from elsewhere (rustup's nightly) is as good as Debian's.
     let can_lint = compiler.as_ref().is_ok_and(ebpf::Toolchain::has_clippy);
     let wanted = if can_lint { &[][..] } else { &COMPILE[..] };
-    let missing = missing_packages(&[wanted, &TEST].concat())?;
+    let missing = missing_packages(&[wanted, packages].concat())?;
     let linker = ebpf::find_linker().is_err().then(install_linker);
 
     if !missing.is_empty() || linker.is_some() {
@@ -114,7 +124,7 @@ fn install(packages: &[&str]) -> Result<()> {
     shell::run(&mut install)
 }
 
-/// Which of `packages` apt does not know, or only too old.
+/// Returns the packages that apt does not know, or only too old.
 fn unknown<'a>(packages: &[&'a str]) -> Result<Vec<&'a str>> {
     let mut unknown = Vec::new();
     for &package in packages {
@@ -131,14 +141,14 @@ fn unknown<'a>(packages: &[&'a str]) -> Result<Vec<&'a str>> {
     Ok(unknown)
 }
 
-/// `apt-get`, which asks nothing.
+/// Returns an `apt-get` that asks nothing.
 pub fn apt_get(arguments: &[&str]) -> Command {
     let mut apt_get = Command::new("apt-get");
     apt_get.env("DEBIAN_FRONTEND", "noninteractive").args(arguments);
     apt_get
 }
 
-/// Which of `packages` are not installed.
+/// Returns the packages that are not installed.
 fn missing_packages<'a>(packages: &[&'a str]) -> Result<Vec<&'a str>> {
     let output = Command::new("dpkg-query")
         .args(["--show", "--showformat", "${Package} ${db:Status-Status}\n"])
@@ -150,7 +160,7 @@ fn missing_packages<'a>(packages: &[&'a str]) -> Result<Vec<&'a str>> {
     Ok(packages.iter().copied().filter(|package| !installed(package)).collect())
 }
 
-/// The version that apt would install, if apt knows one.
+/// Returns the version that apt would install, if apt knows one.
 fn candidate(package: &str) -> Result<Option<String>> {
     let policy =
         shell::read(Command::new("apt-cache").env("LC_ALL", "C").args(["policy", package]))?;
@@ -158,7 +168,7 @@ fn candidate(package: &str) -> Result<Option<String>> {
     Ok(version.filter(|version| *version != "(none)").map(str::to_owned))
 }
 
-/// Whether a package of rustc is the one that we know to work, or newer.
+/// Returns whether a package of rustc is the one that we know to work, or newer.
 fn is_new_enough(version: &str) -> Result<bool> {
     let wanted = format!("{}.{}", ebpf::RUSTC.0, ebpf::RUSTC.1);
     let status = Command::new("dpkg")
@@ -168,7 +178,7 @@ fn is_new_enough(version: &str) -> Result<bool> {
     Ok(status.success())
 }
 
-/// The command that compiles bpf-linker with Debian's LLVM.
+/// Returns the command that compiles bpf-linker with Debian's LLVM.
 fn install_linker() -> Command {
     let mut install = shell::cargo();
     install
@@ -193,7 +203,7 @@ pub fn tool(name: &str, version: &str) -> Result<()> {
     shell::run(&mut install)
 }
 
-/// What to type when we may not install.
+/// Returns the commands to type when we may not install.
 fn as_root(packages: &[&str], linker: Option<&Command>) -> String {
     let mut text = String::from("something is missing, and this is not root. Run:\n");
     if !packages.is_empty() {
@@ -207,12 +217,12 @@ fn as_root(packages: &[&str], linker: Option<&Command>) -> String {
     text + "and then this command again."
 }
 
-/// What to do where we do not know the packages.
+/// Returns advice for systems whose packages we do not know.
 fn other_systems() -> String {
     let (linker, llvm) = (ebpf::BPF_LINKER, ebpf::LLVM);
     format!(
-        "Elsewhere than on Debian 12 it takes rustup's nightly and LLVM {llvm} with its headers \
-         (package llvm-{llvm}-dev, llvm{llvm}-devel or llvm{llvm}):
+        "Other systems than Debian 12 need rustup's nightly and LLVM {llvm} with its headers \
+         (package llvm-{llvm}-dev, llvm{llvm}-devel or llvm{llvm}). Run:
     rustup toolchain install nightly --component rust-src --component clippy
     LLVM_PREFIX=$(llvm-config-{llvm} --prefix) LLVM_SYS_{llvm}1_PREFIX=$(llvm-config-{llvm} --prefix) \\
         cargo install bpf-linker --version {linker} --locked --no-default-features --features llvm-{llvm}
@@ -222,7 +232,7 @@ fn other_systems() -> String {
     )
 }
 
-/// Whether apt and Debian's package names are at hand.
+/// Returns whether apt and Debian's package names are available.
 fn is_debian() -> bool {
     let release = fs::read_to_string("/etc/os-release").unwrap_or_default();
     let on_path = |program: &str| {

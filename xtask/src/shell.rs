@@ -9,20 +9,20 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-/// The top folder of the repository.
+/// Returns the top folder of the repository.
 pub fn root() -> &'static Path {
     let xtask = Path::new(env!("CARGO_MANIFEST_DIR"));
     xtask.parent().unwrap_or(xtask)
 }
 
-/// Where cargo puts what it builds; this very program lies in `target/debug/`.
+/// Returns cargo's target folder; this program lies in `target/debug/`.
 pub fn target_dir() -> Result<PathBuf> {
-    let program = env::current_exe().context("cannot tell where this program lies")?;
+    let program = env::current_exe().context("cannot find the path of this program")?;
     let target = program.ancestors().nth(2).context("this program is not in a target folder")?;
     Ok(target.to_path_buf())
 }
 
-/// The cargo for everything but the kernel program: the one that runs us.
+/// Returns the cargo for everything but the kernel program: the one that runs us.
 ///
 /// Debian's cargo, which the kernel program needs, must not take the place of rustup's: it
 /// has neither the toolchain of `rust-toolchain` files nor rustfmt.
@@ -36,7 +36,7 @@ pub fn cargo() -> Command {
     };
     let mut cargo = Command::new(program);
     cargo.current_dir(root());
-    // What `cargo run` says about xtask itself would make build scripts run again.
+    // The variables that `cargo run` sets for xtask itself would make build scripts run again.
     for (name, _) in env::vars_os() {
         let name = name.to_string_lossy();
         if name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_") {
@@ -51,7 +51,7 @@ pub fn run(command: &mut Command) -> Result<()> {
     run_as(&show(command), command)
 }
 
-/// Like [`run`], with a readable text for a command that is too long to show.
+/// Runs a command like [`run`], with a readable text for a command that is too long to show.
 pub fn run_as(text: &str, command: &mut Command) -> Result<()> {
     eprintln!("\n$ {text}");
     let status = command
@@ -88,7 +88,7 @@ pub fn run_and_read(command: &mut Command) -> Result<String> {
     Ok(printed)
 }
 
-/// What a command prints; what it says on stderr is shown.
+/// Returns the output of a command; its stderr is shown.
 pub fn read(command: &mut Command) -> Result<String> {
     let text = show(command);
     let output = command
@@ -100,7 +100,7 @@ pub fn read(command: &mut Command) -> Result<String> {
     String::from_utf8(output.stdout).with_context(|| format!("`{text}` printed no UTF-8"))
 }
 
-/// A command as one would type it.
+/// Returns a command as a person would type it.
 pub fn show(command: &Command) -> String {
     let set = command.get_envs().filter_map(|(name, value)| {
         value.map(|value| format!("{}={}", name.display(), value.display()))
@@ -112,7 +112,7 @@ pub fn show(command: &Command) -> String {
     words.collect::<Vec<_>>().join(" ")
 }
 
-/// Whether this process may do everything.
+/// Returns whether this process is root's.
 pub fn is_root() -> bool {
     fs::metadata("/proc/self").is_ok_and(|process| process.uid() == 0)
 }

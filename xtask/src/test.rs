@@ -40,7 +40,7 @@ pub fn test() -> Result<()> {
     Ok(())
 }
 
-/// Everything but the kernel program, which does not compile for the host.
+/// Runs cargo for everything but the kernel program, which does not compile for the host.
 fn host(subcommand: &[&str], arguments: &[&str]) -> Result<()> {
     shell::run(&mut host_cargo(subcommand, arguments))
 }
@@ -60,7 +60,7 @@ fn ignored(printed: &str) -> usize {
     counts.sum()
 }
 
-/// clippy on the kernel program, for its own target and by its own compiler.
+/// Runs clippy on the kernel program, for its own target and by its own compiler.
 fn lint_kernel_program() -> Result<()> {
     let toolchain = ebpf::find().map_err(|error| anyhow!(error))?;
     let target_dir = shell::target_dir()?.join("ebpf");

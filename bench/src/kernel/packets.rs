@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn the_oracle_is_told_the_truth() {
+    fn oracle_gets_the_right_offsets() {
         let fixed = fixed(Layers::IPV4, "6281234567890");
         assert_eq!(find(&fixed.bytes[42..], 0, b"\r\nFrom:"), Some(315 + 5));
         assert!((880..=FRAME_LEN).contains(&fixed.bytes.len()), "{}", fixed.bytes.len());

@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::{Context as _, Result};
 use plotters::prelude::*;
 
-use super::Measured;
+use super::measured::Measured;
 use super::programs::Program;
 use super::tables::{of_size, own, title};
 

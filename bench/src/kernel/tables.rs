@@ -6,8 +6,8 @@ use comfy_table::presets::ASCII_MARKDOWN;
 use comfy_table::{CellAlignment, Table};
 
 use super::cases::{Attempts, Case};
+use super::measured::{Measured, Size};
 use super::programs::Program;
-use super::{Measured, Size};
 
 /// The plots, below the tables.
 pub const PLOTS: &str = "\

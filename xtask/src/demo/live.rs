@@ -15,7 +15,7 @@ const TRUNK: &str = "palang-demo-trunk";
 const PINS: &str = "/sys/fs/bpf/palang-demo";
 const CALLER: &str = "0812-3456-7890";
 
-/// What is to be shown, as typed behind `palang`.
+/// The commands to show, as typed after `palang`.
 const COMMANDS: &[&[&str]] =
     &[&["status"], &["block", "add", CALLER, "--for", "24h", "--reason", "prank, case 118"]];
 const REFUSING: &[&[&str]] = &[&["mode", "enforce", "--for", "1h"], &["check", CALLER]];
@@ -137,7 +137,8 @@ impl Drop for Stage<'_> {
     }
 }
 
-/// A program in a namespace, with our own `/sys`, where the BPF file system is.
+/// Returns a command that runs a program in a namespace, with our own `/sys`, where the BPF file
+/// system is.
 fn within(namespace: &str, program: &Path) -> Command {
     let mut command = Command::new("nsenter");
     command.arg(format!("--net=/run/netns/{namespace}")).arg(program);

@@ -12,7 +12,7 @@ use crate::{setup, shell};
 /// The keys that Debian signs all its suites with (package debian-archive-keyring).
 const KEYS: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
-/// What Debian's two archives call themselves.
+/// The names of Debian's two archives.
 const MAIN: &str = "Debian";
 const SECURITY: &str = "Debian-Security";
 

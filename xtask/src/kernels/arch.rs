@@ -8,7 +8,7 @@ pub enum Arch {
 }
 
 impl Arch {
-    /// Returns Debian's name, which stands in the names of its packages.
+    /// Returns Debian's name, which is part of the names of its packages.
     pub fn debian(self) -> &'static str {
         match self {
             Arch::Amd64 => "amd64",

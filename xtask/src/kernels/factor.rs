@@ -4,11 +4,11 @@ use super::outcome::{Load, Outcome};
 
 /// A program that a kernel walks over this many halves of the median for fails: 1.5 times.
 ///
-/// Between kernels the number differs by a twentieth. When Linux 7.1 came to walk the program six
-/// times as long, it was above the kernel's own limit at once: a growth has to be seen before.
+/// Between kernels the number differs by a twentieth. Linux 7.1 walked the program six times as
+/// long, which was above the kernel's own limit at once. A growth has to be seen before.
 const HALVES: u64 = 3;
 
-/// What a program needs in the middle, and where it needs most.
+/// A program's need in the middle, and where it needs most.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Factor {
     pub program: String,
@@ -20,7 +20,7 @@ pub struct Factor {
 }
 
 impl Factor {
-    /// Whether one kernel needs too many instructions beside the others.
+    /// Returns whether one kernel needs too many instructions beside the others.
     pub fn is_too_high(&self) -> bool {
         u64::from(self.most) * 2 > u64::from(self.median) * HALVES
     }

@@ -22,8 +22,8 @@ enum Pick {
 /// The suites of Debian that are looked into, oldest kernel first. An old release has less for arm64 in
 /// its security suite than its index says.
 ///
-/// Of each line it is the cloud kernel: serial console, BPF's compiler and BTF are built in, and it is a
-/// tenth of the size of the others.
+/// Of each line it is the cloud kernel. Serial console, BPF's compiler and BTF are built in, and it
+/// is a tenth of the size of the others.
 const MATRIX: [(&[&str], Pick); 4] = [
     (&["bullseye-security", "bullseye"], Pick::Line("5.10")),
     (&["bookworm-security"], Pick::Line("6.1")),
@@ -31,7 +31,7 @@ const MATRIX: [(&[&str], Pick); 4] = [
     (&["trixie-backports"], Pick::EveryLine),
 ];
 
-/// What a short run has of it, beside the newest line.
+/// The lines of a short run, beside the newest line.
 const SHORT: [&str; 2] = ["5.10", "6.1"];
 
 /// A kernel that qemu can boot.
@@ -41,7 +41,7 @@ pub struct Kernel {
     /// Where it comes from: a suite of Debian, or a path.
     pub origin: String,
     pub image: PathBuf,
-    /// What runs on it.
+    /// The tests that run on it.
     pub tests: Tests,
 }
 

@@ -28,7 +28,7 @@ echo PALANG-EXIT=$?
 poweroff -f
 ";
 
-/// What [`INIT`] calls.
+/// The programs that [`INIT`] calls.
 const TOOLS: [&str; 6] = ["sh", "mount", "ip", "echo", "uname", "poweroff"];
 
 /// Packs everything into one file and returns its path.

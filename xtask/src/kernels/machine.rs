@@ -44,7 +44,7 @@ impl Machine {
     /// Runs the test program on the running kernel.
     pub fn here(program: &Path, folder: &Path, tests: Tests) -> Result<Self> {
         let version = fs::read_to_string("/proc/sys/kernel/osrelease")
-            .context("cannot tell which kernel this is")?;
+            .context("cannot find out which kernel this is")?;
         let mut command = bounded("sh".as_ref(), tests);
         command
             .args(["-c", &tests.script(program)])

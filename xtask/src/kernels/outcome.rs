@@ -1,4 +1,4 @@
-//! What a log says about the tests.
+//! The outcome of the tests, read from a log.
 
 use std::path::PathBuf;
 
@@ -10,10 +10,10 @@ const VERIFIED: &str = "verified instructions of ";
 const FULL: [&str; 2] = ["palang", "palang_no_frags"];
 const SLIM: [&str; 2] = ["palang_slim", "palang_slim_no_frags"];
 
-/// What became of loading a program.
+/// The outcome of loading a program.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Load {
-    /// The kernel took it after the verifier walked so many instructions.
+    /// The kernel took it after the verifier walked this number of instructions.
     Verified(u32),
     /// The kernel took it and did not report a number.
     NotReported,
@@ -23,7 +23,7 @@ pub enum Load {
 
 /// The tests on one kernel.
 pub struct Outcome {
-    /// What the kernel calls itself: `uname -r`.
+    /// The kernel's name of itself: `uname -r`.
     pub kernel: String,
     /// Where the kernel comes from.
     pub origin: String,
@@ -114,7 +114,7 @@ fn load(text: &str) -> Option<(String, Load)> {
     Some((program.to_owned(), load))
 }
 
-/// The 12 of "ok. 12 passed; 0 failed".
+/// Returns the 12 of "ok. 12 passed; 0 failed".
 fn number_before(text: &str, word: &str) -> u32 {
     let before = text.split(word).next().unwrap_or_default();
     before.rsplit(' ').next().and_then(|number| number.parse().ok()).unwrap_or(0)
@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn everything_else_is_bad() {
+    fn other_outcomes_are_bad() {
         for (log, failure) in [
             ("", "ended too early"),
             ("Kernel panic - not syncing", "ended too early"),

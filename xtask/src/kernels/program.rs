@@ -25,7 +25,7 @@ const CARGO: &str = "/usr/bin/cargo";
 const RUSTC_PACKAGE: &str = "rustc-web";
 const STD_PACKAGE: &str = "libstd-rust-web-dev";
 
-/// What the emulated machines run.
+/// The program that the emulated machines run.
 pub struct Programs {
     pub tests: PathBuf,
     pub busybox: PathBuf,
@@ -77,7 +77,7 @@ fn arm64_cargo(apt: &Apt, unpacked: &Path) -> Result<(Command, String)> {
     Ok((cargo, flags))
 }
 
-/// Whether the compiler that builds everything has a standard library for a target.
+/// Returns whether the compiler that builds everything has a standard library for a target.
 fn has_std(target: &str) -> Result<bool> {
     let mut rustc = Command::new("rustc");
     rustc.current_dir(shell::root()).args(["--print", "target-libdir", "--target", target]);
@@ -98,10 +98,10 @@ fn build(mut cargo: Command, flags: &str, folder: &Path, arch: Arch) -> Result<P
     eprintln!("\n$ {}", shell::show(&cargo));
     let messages = shell::read(&mut cargo)?;
     let program = messages.lines().find_map(executable);
-    program.with_context(|| format!("cargo did not tell where the test program {TEST} lies"))
+    program.with_context(|| format!("cargo did not print the path of the test program {TEST}"))
 }
 
-/// The path in cargo's message about our test program.
+/// Returns the path in cargo's message about our test program.
 fn executable(message: &str) -> Option<PathBuf> {
     let message: Value = serde_json::from_str(message).ok()?;
     let ours = message["reason"] == "compiler-artifact" && message["target"]["name"] == TEST;

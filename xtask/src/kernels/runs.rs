@@ -1,9 +1,9 @@
-//! What runs of the test program.
+//! The runs of the test program.
 
 use std::path::Path;
 
-/// The tests with the program that the kernel takes first, and again with this one: with the slim
-/// reader, and without `xdp.frags`, so that every kernel can take it. `tests/common/gates.rs` reads the
+/// The program of the second run; the first run has the program that the kernel takes first. It has
+/// the slim reader and no `xdp.frags`, so that every kernel can take it. `tests/common/gates.rs` reads the
 /// variable.
 const AGAIN: &str = "PALANG_TEST_PROGRAM=palang_slim_no_frags";
 

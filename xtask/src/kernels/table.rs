@@ -30,7 +30,7 @@ fn replaced(page: &str, name: &str, text: &str) -> Result<String> {
     Ok(format!("{before}{begin}{text}{end}{after}"))
 }
 
-/// One row a kernel, one column a program; below, the median and how many times of it the most is.
+/// Formats one row a kernel, one column a program; below, the median and how many times of it the most is.
 pub fn table(outcomes: &[Outcome], factors: &[Factor]) -> String {
     let mut text = String::from("| kernel | from |");
     let programs = || factors.iter().map(|factor| &*factor.program);
@@ -69,7 +69,7 @@ fn cell(load: Option<&Load>) -> String {
     }
 }
 
-/// "423,120"
+/// Formats a number as "423,120".
 fn thousands(number: u32) -> String {
     let digits = number.to_string();
     let groups = digits.as_bytes().rchunks(3).rev().map(String::from_utf8_lossy);
@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn thousands_are_told_apart() {
+    fn thousands_are_separated() {
         for (number, text) in [(0, "0"), (999, "999"), (1000, "1,000"), (1_000_001, "1,000,001")] {
             assert_eq!(thousands(number), text);
         }

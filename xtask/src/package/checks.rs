@@ -1,4 +1,4 @@
-//! What has to be true of a package before somebody installs it.
+//! Checks that a package must pass before somebody installs it.
 
 use std::fs;
 use std::path::Path;
@@ -6,7 +6,7 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-use super::{Made, Source, files};
+use super::source::{Made, Source, files};
 use crate::shell;
 
 /// The C library of RHEL 9; Debian 12 has 2.36.

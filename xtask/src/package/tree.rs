@@ -6,7 +6,7 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::{Source, files};
+use super::source::{Source, files};
 use crate::shell;
 
 /// The line of docs/palang.toml that names an interface, and the one that names none: what a
@@ -86,7 +86,7 @@ impl Tree {
         self.copy(from, &format!("{folder}/{}", name.display()))
     }
 
-    /// As Debian wants it: small, and without name and time of the file.
+    /// Compresses a file as Debian wants it: small, and without name and time of the file.
     fn compress(&self, folders: &[&str], wanted: impl Fn(&str) -> bool) -> Result<()> {
         let mut gzip = Command::new("gzip");
         gzip.args(["-9", "--no-name"]);
@@ -100,7 +100,7 @@ impl Tree {
     }
 }
 
-/// The commented example without an interface.
+/// Returns the commented example without an interface.
 fn example(file: &Path) -> Result<String> {
     let text = fs::read_to_string(file).with_context(|| file.display().to_string())?;
     let [named, none] = INTERFACES;
@@ -108,7 +108,7 @@ fn example(file: &Path) -> Result<String> {
     Ok(text.replace(named, none))
 }
 
-/// What a member of the workspace is made of (CycloneDX).
+/// Writes the parts of a member of the workspace (CycloneDX).
 fn bill(source: &Source, member: &str) -> Result<String> {
     let name = "package-bill";
     let mut cyclonedx = source.cargo()?;
@@ -133,10 +133,10 @@ fn bill(source: &Source, member: &str) -> Result<String> {
     Ok(text?.replace(&source.root.display().to_string(), "/usr/src/palang"))
 }
 
-/// Debian wants a changelog in its own form; ours is CHANGELOG.md.
+/// Writes a changelog in Debian's form; ours is CHANGELOG.md.
 fn debian_changelog(source: &Source) -> Result<String> {
     Ok(format!(
-        "palang ({}-1) unstable; urgency=medium\n\n  * What changed: /usr/share/doc/palang/changelog.gz\n\n \
+        "palang ({}-1) unstable; urgency=medium\n\n  * Changes: /usr/share/doc/palang/changelog.gz\n\n \
          -- The Palang founders <palang@palang.invalid>  {}\n",
         env!("CARGO_PKG_VERSION"),
         date(source, "--rfc-email")?

@@ -6,7 +6,8 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::{FOLDER, Made, Source, checks, files};
+use super::source::{FOLDER, Made, Source, files};
+use super::{checks, make};
 use crate::{ebpf, shell};
 
 /// Builds the last commit in a new folder and compares kernel program, binary and packages with
@@ -21,7 +22,7 @@ pub fn compare(source: &Source, made: &Made) -> Result<()> {
     }
     let other = Source { root: other_root.clone(), time: source.time.clone() };
     export(&other.root)?;
-    let again = other.make()?;
+    let again = make::make(&other)?;
     checks::check(&other, &again)?;
     let mut differ = Vec::new();
     for (name, one, other) in [
@@ -51,7 +52,7 @@ fn export(folder: &Path) -> Result<()> {
     Ok(fs::remove_file(&archive)?)
 }
 
-/// The object of the kernel program that is in the binary: the newest, for a folder that was built
+/// Returns the object of the kernel program in the binary: the newest, for a folder that was built
 /// in before may have older ones.
 fn object(made: &Made) -> Result<PathBuf> {
     let release = made.binary.parent().unwrap_or(Path::new("."));
