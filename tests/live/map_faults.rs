@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use filter_common::abi;
 use filter_common::number::{Digits, Number};
-use palang::api::wire::{Allow, Block, Changed, Check, Colour, ImportNews, Problem, ProblemKind};
+use palang::api::wire::{Allow, Block, Changed, Check, Health, ImportNews, Problem, ProblemKind};
 use palang::datapath::{Maps, Pins};
 use palang::model::policy::Subject;
 use palang_tests::lab::{Daemon, Lab, run};
@@ -64,7 +64,7 @@ fn a_full_map_stores_nothing_and_lets_everything_else_work() {
     let check: Check = ask(&daemon, "GET", "/v1/check/+6281234567890", "").json();
     assert_eq!(check.verdict, "pass");
     let told = status(&daemon);
-    assert_eq!((told.blocks, told.blocks_capacity, told.colour), (Some(50), 50, Colour::Amber));
+    assert_eq!((told.blocks, told.blocks_capacity, told.colour), (Some(50), 50, Health::Amber));
 
     // A block that is there can be moved; prefixes have a place of their own; what lets through
     // always fits.
@@ -179,7 +179,7 @@ fn map_at_the_place_of_a_link_is_reported_and_not_touched() {
 
     daemon.start_again();
     let told = status(&daemon);
-    assert_eq!(told.colour, Colour::Red);
+    assert_eq!(told.colour, Health::Red);
     let message = &told.findings[0].message;
     assert!(message.contains(&link.display().to_string()), "{message}");
     assert!(link.exists(), "whatever it is");
@@ -331,12 +331,12 @@ fn maps_changed_without_the_daemon_are_repaired_and_counted() {
     assert_eq!(ask(&daemon, "GET", "/v1/blocks/+6281200000002", "").status, 404);
 
     // Allows: one that is gone comes back, one that only the map has is adopted; none is removed.
-    assert!(maps.remove_allow(subject("6281200000005")).expect("removed"));
-    assert!(maps.remove_allow(prefix("62811")).expect("removed"));
+    assert!(maps.pass_maps().remove_allow(subject("6281200000005")).expect("removed"));
+    assert!(maps.pass_maps().remove_allow(prefix("62811")).expect("removed"));
     let foreign = abi::Allow { number: subject("6281200000006").raw(), expires: 0, rule: 77_779 };
-    maps.set_allow(subject("6281200000006"), foreign).expect("inserted");
+    maps.pass_maps().set_allow(subject("6281200000006"), foreign).expect("inserted");
     let alien = abi::Allow { number: prefix("62812000001").raw(), ..foreign };
-    maps.set_allow(prefix("62812000001"), alien).expect("inserted");
+    maps.pass_maps().set_allow(prefix("62812000001"), alien).expect("inserted");
     assert_eq!(compare(), 10);
     for _ in 0..2 {
         for there in [
@@ -345,7 +345,7 @@ fn maps_changed_without_the_daemon_are_repaired_and_counted() {
             subject("6281200000006"),
             prefix("62812000001"),
         ] {
-            assert!(maps.allow(there).expect("the map").is_some(), "{there}");
+            assert!(maps.pass_maps().allow(there).expect("the map").is_some(), "{there}");
         }
         assert_eq!(compare(), 10);
     }
@@ -362,7 +362,7 @@ fn maps_changed_without_the_daemon_are_repaired_and_counted() {
     );
 
     let told = status(&daemon);
-    assert_eq!(told.colour, Colour::Amber);
+    assert_eq!(told.colour, Health::Amber);
     let message = "10 differences of store and maps were repaired";
     assert!(told.findings.iter().any(|one| one.message == message), "{:?}", told.findings);
     let audit = daemon.cli(&["audit", "verify"]);

@@ -369,7 +369,10 @@ mod tests {
             let text = text.replacen('^', "", 1);
             let error = Ladder::parse(&text).err().unwrap();
             let error = error.in_file(Path::new("ladder.toml"), &text).to_string();
-            assert!(error.starts_with(&format!("ladder.toml:{line}:{column}: ")), "{text}\n{error}");
+            assert!(
+                error.starts_with(&format!("ladder.toml:{line}:{column}: ")),
+                "{text}\n{error}"
+            );
             assert!(error.contains(message), "{text}\n{error}");
         }
         let missing = Ladder::read(Path::new("/nowhere/ladder.toml")).unwrap_err().to_string();

@@ -33,7 +33,6 @@ use crate::store::{Added, Decision, Entry, Kind, Reader, Report, Review, Store};
 use crate::sys::clock;
 use reported_call::{GRANT_END, ReportRequest, grant_ended_since, matched};
 
-
 /// Kind of a review that a report led to.
 pub const REPORT: &str = "report";
 /// Origin of a block that the ladder set.
@@ -158,7 +157,7 @@ impl Control {
         }
         let mut plan = Plan {
             step: ladder.judge(&strikes, asked.now),
-            strikes_text: ladder.told(&strikes, asked.now),
+            strikes_text: ladder.describe(&strikes, asked.now),
             report: Report {
                 time: asked.now,
                 number: asked.number,
