@@ -174,7 +174,7 @@ fn ask<T: ?Sized>(interface: &str, question: &mut T) -> io::Result<()> {
         ifr_ifru: libc::__c_anonymous_ifr_ifru { ifru_data: std::ptr::from_mut(question).cast() },
     };
     for (slot, byte) in request.ifr_name.iter_mut().zip(name) {
-        *slot = byte.cast_signed();
+        *slot = libc::c_char::from_ne_bytes([*byte]);
     }
     // SAFETY: the request and the struct that it points to outlive the call. The kernel writes no
     // more than that struct, whose size the command in it defines.
