@@ -2,8 +2,8 @@
 //!
 //! Digits are as nibbles from the top, the length in the low nibble, unused
 //! nibbles are zero. So a number is unequal to every longer number that begins
-//! with it. Its big-endian bytes are a key for an LPM trie, where a prefix of
-//! `n` digits has a prefix length of `4 × n` bits and a whole number one of 64.
+//! with it. Its big-endian bytes are a key for an LPM trie. There a prefix of
+//! `n` digits has a prefix length of `4 × n` bits, and a whole number one of 64.
 //!
 //! A local (short) number starts with nibble `0xF` and is never shared between
 //! centres: `112` here is not `112` there.

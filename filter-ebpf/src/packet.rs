@@ -33,8 +33,8 @@ pub fn has_buffer_helpers() -> bool {
 }
 
 /// The pointer that the kernel calls a program with. It is passed by value, so that no struct holds a
-/// reference to one on the stack. After such a reference the verifier of Linux 7.1 no longer sees which
-/// slots of the stack are dead, and walks what follows once for each value in them.
+/// reference to one on the stack. After such a reference the verifier of Linux 7.1 takes dead slots of
+/// the stack for alive. It then walks the code after it once for each value in them.
 pub trait Context: Copy {
     /// Returns the packet pointers: the first byte, and the one after the last that can be read directly.
     fn pointers(self) -> (usize, usize);

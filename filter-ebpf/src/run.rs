@@ -37,7 +37,7 @@ pub fn cleared(room: &PerCpuArray<Scratch>) -> Option<&'static mut Scratch> {
 }
 
 /// Makes the scratch zero, eight bytes at a time. A `memset` would be a call to a loop over
-/// bytes, which costs more than the rest of the work on a packet that is not an INVITE.
+/// bytes. For a packet that is not an INVITE this costs more than the rest of the work.
 ///
 /// # Safety
 /// `scratch` is writable and of no use to anybody else.

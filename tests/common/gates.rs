@@ -24,8 +24,8 @@ pub fn plan() -> Plan {
     only(named.unwrap_or_else(|| panic!("{PROGRAM}: there is no program {name}")))
 }
 
-/// Loads this program alone, as the kernel that it is made for has it: one without `xdp.frags` has no helpers
-/// for frames of several buffers either.
+/// Loads this program alone, as on the kernel that it is made for. A kernel without `xdp.frags` has no
+/// helpers for frames of several buffers either.
 ///
 /// # Panics
 /// When the kernel takes no XDP program.

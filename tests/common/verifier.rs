@@ -1,9 +1,10 @@
 //! The verdict of the kernel's verifier on each program that is loaded, on every kernel.
 //!
-//! Linux reports the verified instructions of a loaded program since 5.16; before, only the
+//! Linux reports the verified instructions of a loaded program since 5.16. Before, only the
 //! verifier's log has the number, and Aya drops the log of a program that loads. So [`watch`] lets
-//! the kernel stop the loading thread at each `BPF_PROG_LOAD` (seccomp user notification, Linux 5.0:
-//! `Documentation/userspace-api/seccomp_filter.rst`) and makes the same call itself, with a log.
+//! the kernel stop the loading thread at each `BPF_PROG_LOAD`, and makes the same call itself, with a
+//! log. It uses the seccomp user notification of Linux 5.0
+//! (`Documentation/userspace-api/seccomp_filter.rst`).
 
 use std::io;
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
@@ -44,9 +45,9 @@ impl Load {
     }
 }
 
-/// Calls `load` on a thread of its own and returns, beside its result, each program load that
-/// it tried, in order: also those by which Aya finds out what the kernel can do. They
-/// are made with the capabilities of the thread that called this.
+/// Calls `load` on a thread of its own. Returns its result and each program load that it tried, in
+/// order. Some of these loads are Aya's, to find out what the kernel can do. They are made with
+/// the capabilities of the thread that called this.
 ///
 /// # Panics
 /// When `load` panics, or the kernel has no seccomp.

@@ -162,7 +162,7 @@ fn the_longest_live_prefix_decides() {
     assert_eq!(policy.rules[event.rule as usize - 1], "allow 6281*");
 }
 
-/// In the kernel both are in one trie.
+/// Tests a number and a prefix that the kernel has in one trie.
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn an_allow_that_ended_hides_no_prefix_of_as_many_digits() {

@@ -1,5 +1,5 @@
-//! Generated and mutated messages: host and kernel agree on all of them, every spelling of
-//! a number is that number, and nothing is refused that a second reader finds doubtful.
+//! Generated and mutated messages. Host and kernel agree on all of them. Every spelling of a number is
+//! read as that number. No message is refused that a second reader finds doubtful.
 
 use std::cell::RefCell;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,8 +17,8 @@ use proptest::test_runner::{Config, TestRunner};
 
 use crate::NOW;
 
-/// Returns a time for each case, so far from the others that no attempt is remembered: how long the
-/// kernel's LRU map would remember is not the same as on the host.
+/// Returns a time for each case, far enough from the others that no attempt is remembered. The kernel's
+/// LRU map remembers for another time than the host.
 fn now() -> u64 {
     static CASE: AtomicU64 = AtomicU64::new(0);
     NOW + CASE.fetch_add(1, Ordering::Relaxed) * ATTEMPT_NS

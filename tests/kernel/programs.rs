@@ -36,7 +36,7 @@ fn invite(call_id: &str, headers: &str, body: &str) -> Vec<u8> {
     ))
 }
 
-/// Every fixture, in every form of outer layers where it is a message of its own.
+/// Returns every fixture, in every form of outer layers where it is a message of its own.
 fn fixtures() -> Vec<(u64, Vec<u8>)> {
     let invites = invites::all();
     let messages = invites.iter().map(invites::Invite::message).chain(seeds::all());
@@ -139,7 +139,7 @@ fn every_program_copies_call_ids_and_frames() {
     }
 }
 
-/// Of one reader: with and without `xdp.frags`.
+/// Returns the programs of one reader: with and without `xdp.frags`.
 fn of(reader: Reader) -> Vec<&'static str> {
     let programs = Program::ALL.into_iter().filter(|program| program.reader == reader);
     programs.map(Program::name).collect()

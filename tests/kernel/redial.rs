@@ -18,7 +18,7 @@ fn call(number: &str, call_id: usize) -> Vec<u8> {
     )))
 }
 
-/// Three attempts in ten minutes open a grant of half an hour.
+/// Returns a policy with a block: three attempts in ten minutes open a grant of half an hour.
 fn block(subject: Subject) -> Policy {
     let mut policy = Policy::default();
     policy.block(subject, 0, 0);

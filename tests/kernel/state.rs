@@ -107,8 +107,8 @@ fn a_grant_that_finds_no_room_lets_through_all_the_same() {
     assert!(kernel.0.maps().grant(number(late)).unwrap().is_some());
 }
 
-/// In maps as delivered a million attempts are not even half of what fits. `PALANG_CASES=245` makes
-/// a million of these.
+/// Tests maps as delivered, where a million attempts are not even half of the capacity.
+/// `PALANG_CASES=245` makes a million of these.
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn attempts_without_end_push_no_grant_out() {
@@ -144,10 +144,10 @@ pub fn stay_on_cpu(index: usize) {
     sched_setaffinity(Pid::from_raw(0), &one).unwrap();
 }
 
-/// Checks the rules while two CPUs judge calls of the same numbers at the same time: two calls at once are
-/// one attempt, however they meet. So with `ATTEMPTS` = 3 none passes in the first two rounds, in
-/// the third at least one of each number does and opens its grant, and then all pass: no count and
-/// no grant was lost.
+/// Checks the rules while two CPUs judge calls of the same numbers at the same time. Two calls at once are
+/// one attempt in every order. So with `ATTEMPTS` = 3 no call passes in the first two rounds. In the
+/// third at least one of each number passes and opens its grant, and then all pass. This shows that no
+/// count and no grant was lost.
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn two_cpus_at_once_lose_no_grant() {

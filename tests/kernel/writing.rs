@@ -1,5 +1,5 @@
-//! Lists that are being written on one CPU while calls are judged on another: a caller who is allowed
-//! or protected all the while is never refused, and a block that is over refuses nobody.
+//! One CPU writes lists while another judges calls. A caller who is allowed or protected all the time is
+//! never refused, and a block that is over refuses nobody.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
@@ -34,7 +34,7 @@ fn prefix(digits: &str) -> Subject {
     Subject::Prefix(Digits::parse(digits).unwrap())
 }
 
-/// `628125550000` and those after it.
+/// Returns the number `628125550000` plus `index`.
 fn number(index: usize) -> Number {
     Number::e164(Digits::parse(&format!("62812555{index:04}")).unwrap())
 }
@@ -60,9 +60,9 @@ fn gate(policy: &Policy, sizes: &[(&str, u32)]) -> Replay {
     replay
 }
 
-/// Returns how many of [`CALLS`] calls of [`CALLERS`] in turn are found blocked on one CPU while `write` is
-/// done again and again on another, with the number of its turn: refused, or only not because the
-/// attempt had passed before.
+/// Returns how many of [`CALLS`] calls of [`CALLERS`] in turn are found blocked on one CPU. Meanwhile
+/// another CPU does `write` again and again, with the number of its turn. A call counts if it is refused,
+/// or passes only because the attempt had passed before.
 fn refused_while(replay: &Replay, write: impl Fn(&Maps, usize) + Sync) -> u64 {
     let done = AtomicBool::new(false);
     thread::scope(|scope| {
@@ -119,7 +119,7 @@ fn an_allow_that_gets_another_end_lets_through_all_the_while() {
     assert_eq!(refused, 0, "of {CALLS} calls of allowed numbers");
 }
 
-/// Others come and go whose elements are in the same buckets, and are used again at once.
+/// Adds and removes others whose elements are in the same buckets, and are used again at once.
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn an_allow_lets_through_while_others_come_and_go() {
@@ -139,11 +139,11 @@ fn an_allow_lets_through_while_others_come_and_go() {
     assert_eq!(refused, 0, "of {CALLS} calls of allowed numbers");
 }
 
-/// Prefixes around an entry of a trie that stays: the same again, longer ones, a shorter one, one
-/// whose node parts from it above it and one below it.
+/// Prefixes around an entry of a trie that stays: the same again, longer ones, and a shorter one. One has
+/// a node that parts from it above it, another one below it.
 const AROUND: [&str; 6] = ["628125550000", "628125550", "6281255", "62812556", "6281255500", "628"];
 
-/// One write of those that a daemon does, a different one each turn; the entry `STAYS` is replaced
+/// Makes one write of those that a daemon does, a different one each turn. The entry `STAYS` is replaced
 /// and never removed.
 fn write_around(stays: Subject, turn: usize, set: impl Fn(Subject), remove: impl Fn(Subject)) {
     let other = prefix(AROUND[turn / 3 % AROUND.len()]);
@@ -210,8 +210,8 @@ fn a_protected_prefix_lets_through_while_the_trie_is_written() {
     assert_eq!(refused, 0, "of {CALLS} calls of protected numbers");
 }
 
-/// The map of blocks is as small as it can be: the element of a removed block is another
-/// number's at once, mostly in the same bucket.
+/// Uses the smallest possible map of blocks. The element of a removed block belongs to another number at
+/// once, mostly in the same bucket.
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn a_block_that_is_over_refuses_nobody_while_others_come_and_go() {
@@ -250,8 +250,8 @@ fn a_prefix_block_that_is_over_refuses_nobody_while_the_trie_is_written() {
     assert_eq!(refused, 0, "of {CALLS} calls of a prefix whose block is over");
 }
 
-/// As `palang block add` and `palang unblock` do it, by number and by prefix: from the moment that the
-/// unblock has written the map, every call passes, until the number is blocked again.
+/// Writes as `palang block add` and `palang block remove` do, by number and by prefix. Once the removal has
+/// written the map, every call passes until the number is blocked again.
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn an_unblocked_number_passes_from_the_moment_that_the_map_says_so() {

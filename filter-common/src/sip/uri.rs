@@ -1,5 +1,5 @@
 //! The URI automaton. It walks from the byte after the scheme's colon to the end of the
-//! user part, taking the digits of the number and of a `phone-context` on the way.
+//! user part. On the way it takes the digits of the number and of a `phone-context`.
 //!
 //! User parts are split first and %-escapes undone afterwards (RFC 3261 §19.1.1,
 //! RFC 3986 §2.4): an escaped delimiter is no delimiter. Visual separators are

@@ -243,7 +243,7 @@ mod tests {
         assert_eq!(notes.list, [note(), note()]);
         let lines: Vec<_> = notes.odd.iter().map(|(line, _)| *line).collect();
         assert_eq!(lines, [2, 3, 4, 5, 6, 8, 9]);
-        assert!(notes.odd[0].1.contains("an incident is named"), "{:?}", notes.odd);
+        assert!(notes.odd[0].1.contains("the name of an incident"), "{:?}", notes.odd);
         assert_eq!(Notes::put_aside(&paths), None);
         notes.remove();
         assert!(!file.exists());
