@@ -3,6 +3,8 @@
 use std::fs;
 use std::path::Path;
 
+use crate::lab::run;
+
 use object::{Object as _, ObjectSection as _, ObjectSymbol as _};
 
 /// The bytes of an instruction.
@@ -49,6 +51,8 @@ pub fn write_palang(from: &Path, to: &Path, programs: &[&str]) {
     let places: Vec<_> = memchr::memmem::find_iter(&bytes, object).collect();
     assert_eq!(places.len(), 1, "{} has the object once", from.display());
     bytes[places[0]..][..object.len()].copy_from_slice(&exploding(object, programs));
-    fs::copy(from, to).expect("room for another program, with its mode");
-    fs::write(to, bytes).expect("another program");
+    let part = to.with_extension("part");
+    fs::write(&part, bytes).expect("room for another program");
+    fs::set_permissions(&part, fs::metadata(from).expect("its mode").permissions()).expect("chmod");
+    run::copy_program(&part, to);
 }

@@ -1,5 +1,6 @@
 //! Running programs that may hang.
 
+use std::path::Path;
 use std::process::Command;
 
 /// Longest that [`run`] waits, in seconds: an import of a million rows on a busy machine.
@@ -50,4 +51,13 @@ pub fn must(command: &mut Command) -> String {
     let output = run(command);
     assert!(output.code == 0, "{command:?}: exit {}: {}", output.code, output.stderr);
     output.stdout
+}
+
+/// Copies a program that a test runs. The copy is written by `cp`: a process that another test starts
+/// meanwhile would inherit the open file, and the kernel refuses to run a file that is open for writing.
+///
+/// # Panics
+/// When `cp` fails.
+pub fn copy_program(from: &Path, to: &Path) {
+    must(Command::new("cp").arg("--preserve=mode").args([from, to]));
 }

@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
+use filter_common::abi::ABI_VERSION;
+
 const PROGRAM: &str = "palang-other-layout";
 
 /// Returns the program. The first build takes half a minute.
@@ -52,9 +54,11 @@ fn output(command: &mut Command) -> String {
 fn copy_changed(root: &Path, copy: &Path, file: &str) {
     // Deleted, and git does not know it yet.
     let Ok(mut bytes) = fs::read(root.join(file)) else { return };
+    let version = |version: u32| format!("ABI_VERSION: u32 = {version};");
+    let (ours, next) = (version(ABI_VERSION), version(ABI_VERSION + 1));
     let changes: &[(&str, &str)] = match file {
         "filter-common/src/abi.rs" => &[
-            ("ABI_VERSION: u32 = 3;", "ABI_VERSION: u32 = 4;"),
+            (&ours, &next),
             ("pub reserved: [u8; 7],", "pub reserved: [u8; 15],"),
             ("    Block = 48,", "    Block = 56,"),
         ],

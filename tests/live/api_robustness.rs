@@ -186,7 +186,7 @@ fn start_by_another_user_names_what_is_missing() {
     let program = folder.join("palang");
     let built = daemon.command_by(&["setpriv"], &[]);
     let built = built.get_args().nth(2).expect("the program").to_owned();
-    fs::copy(built, &program).expect("copied");
+    run::copy_program(built.as_ref(), &program);
     let mut command = lab.command_in_gate("setpriv");
     command.args(["--reuid=1", "--regid=1", "--clear-groups"]).arg(&program);
     command.args(["daemon", "--config"]).arg(daemon.config_file());

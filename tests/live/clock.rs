@@ -77,7 +77,9 @@ fn assert_stays<T: PartialEq + std::fmt::Debug>(look: impl Fn() -> T) {
 
 fn is_clock_told(gate: &Gate) -> bool {
     let findings = gate.findings();
-    findings.iter().any(|told| told.starts_with("red: the clock is behind the store's newest"))
+    findings
+        .iter()
+        .any(|told| told.starts_with("red: the clock is earlier than the store's newest"))
 }
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]

@@ -205,7 +205,7 @@ fn daemon_is_ready_when_its_interfaces_have_the_filter() {
     gate.does(&["detach"]);
     let answer = ask(&lab, 9113, "/readyz");
     assert_eq!(answer.status, 503);
-    assert!(answer.text().contains("taken off"), "{}", answer.text());
+    assert!(answer.text().contains("detached by hand"), "{}", answer.text());
     assert_eq!(ask(&lab, 9113, "/healthz").status, 200);
     assert_eq!(ask(&lab, 9113, "/v1/blocks").status, 404);
     gate.daemon.kill();

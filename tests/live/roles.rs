@@ -9,7 +9,7 @@ use std::process::Command;
 
 use nix::unistd::{Group, User};
 use palang::api::wire::{AuditRow, Block, Call};
-use palang_tests::lab::run::{Output, run};
+use palang_tests::lab::run::{Output, copy_program, run};
 use palang_tests::lab::{Daemon, Lab};
 
 use crate::socket::{ask, connect, request, until};
@@ -55,7 +55,7 @@ impl<'a> House<'a> {
         let built = daemon.command_by(&["setpriv"], &[]);
         // nsenter's namespace, setpriv, the program.
         let built = built.get_args().nth(2).expect("the program").to_owned();
-        fs::copy(built, &program).expect("copied");
+        copy_program(built.as_ref(), &program);
         for path in [daemon.folder(), &daemon.runtime()] {
             fs::set_permissions(path, Permissions::from_mode(0o755)).expect("chmod");
         }

@@ -201,7 +201,7 @@ fn a_broken_configuration_keeps_the_old_one() {
         assert!(problem.starts_with(&at), "{problem}");
     }
     fs::remove_file(daemon.config_file()).expect("removed");
-    hang_up("cannot be read");
+    hang_up("cannot read");
 
     // A setting that only a restart changes is named, and no other line of the file comes into force.
     for (text, wanted) in [

@@ -113,6 +113,7 @@ impl AllowPlan {
             // The purpose of that allow is not known now; it must not end with the incident.
             Some(there) if is_for_incident && before.is_none() => {
                 decision.expires = (there.expires != 0).then(|| clock::wall(there.expires));
+                decision.incident = None;
             }
             Some(_) | None => {}
         }
@@ -263,6 +264,17 @@ mod tests {
         };
         let asker = Asker { author: "siti", origin: "operator", node: "edge1" };
         asked_allow(&add, subject, asker, clock::now()).unwrap()
+    }
+
+    #[test]
+    fn allow_for_an_incident_over_a_longer_unknown_allow_outlives_the_incident() {
+        let asked = asked(Some(3600), Some("118"));
+        let there = abi::Allow { number: asked.subject.raw(), expires: 0, rule: 7 };
+        let plan = AllowPlan::new(asked.clone(), Some(there), None, false);
+        assert_eq!((plan.decision.expires, plan.decision.incident), (None, None));
+        let shorter = abi::Allow { expires: 1, ..there };
+        let plan = AllowPlan::new(asked, Some(shorter), None, false);
+        assert_eq!(plan.decision.incident.as_deref(), Some("118"));
     }
 
     #[test]
