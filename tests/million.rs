@@ -193,7 +193,7 @@ fn store(daemon: &Daemon<'_>) -> PathBuf {
 fn a_million_blocks_and_calls_in_the_sandbox() {
     let (all, more) = (rows(), rows() / 10);
     let lab = Lab::new("million");
-    let daemon = Daemon::prepare(&lab, "[limits]\nblocks = 1200000");
+    let daemon = Daemon::prepare(&lab, "[limits]\nblocks = 2000000");
     let mut large = Large { daemon, begun: Instant::now() };
     let path = store(&large.daemon);
     fill(&path);

@@ -56,13 +56,14 @@ pub trait Bytes: Sized {
         number
     }
 
-    /// Returns `number` without its link to the registers that it was copied to: the range of a copy
-    /// would make ways differ. A cheap [`Bytes::hide_range`] for numbers whose range no way knows.
+    /// Returns `number` in a register that the verifier does not link to its copies. Its knowledge about a
+    /// copy would otherwise make paths differ. This is cheaper than [`Bytes::hide_range`], and enough
+    /// where the verifier knows no range of the number.
     fn break_link(&self, number: u64) -> u64 {
         number
     }
 
-    /// Returns `number`, which the compiler then keeps in a register and does not make again at each use.
+    /// Returns `number`, which the compiler then keeps in a register and does not compute again at each use.
     fn pinned(&self, number: u64) -> u64 {
         number
     }

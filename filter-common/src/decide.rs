@@ -21,7 +21,7 @@ pub trait PolicyLookup {
     fn protected(&self, key: &PrefixKey) -> Option<Allow>;
     /// Returns the rule by which a number of this many digits is never refused; 0: it may be refused.
     fn short_rule(&self, digits: u32) -> u64;
-    /// Returns the digits of the shortest prefix whose block is in force; 0: all are.
+    /// Returns how many digits a blocked prefix needs for its block to have an effect; 0: any number.
     fn shortest_prefix(&self) -> u8;
     /// Returns the allow for this number. May miss one that is being replaced, for a moment.
     fn allowed_number(&self, number: Number) -> Option<Allow>;
@@ -31,7 +31,7 @@ pub trait PolicyLookup {
     fn blocked_number(&self, number: Number) -> Option<Block>;
     /// Returns the block against the longest prefix of `key`.
     fn blocked_prefix(&self, key: &PrefixKey) -> Option<Block>;
-    /// Returns the memory of this attempt, of which this is another packet.
+    /// Returns the remembered attempt that this packet belongs to; `None`: it is a new one.
     fn attempt(&mut self, number: Number, call_id: u64, now: u64) -> Option<Attempt>;
     /// Remembers the first verdict of an attempt. `false` when that failed.
     fn remember(&mut self, attempt: &Attempt) -> bool;
@@ -186,7 +186,7 @@ struct Known {
     policy_verdict: u8,
 }
 
-/// Weighs a block against what was done with the attempt before. The override comes on top.
+/// Returns the decision by a block and by the first verdict of the attempt. The override is applied later.
 #[inline(always)]
 fn weigh(standing: &PolicyMatch, known: Known, enforced: bool) -> Decision {
     let mut decision = Decision {
@@ -233,7 +233,7 @@ const STATE_FULL: Exemption = 2;
 /// The centre called its number a while ago.
 const CALLBACK_GRACE: Exemption = 3;
 
-/// Returns why a blocked call passes. Grace holds for every packet and is no attempt towards a redial
+/// Returns why a blocked call passes, or [`NO_EXEMPTION`]. Grace holds for every packet and is no attempt towards a redial
 /// grant; a new attempt may have an exemption by [`redial`].
 #[inline(never)]
 fn exemption<L: PolicyLookup>(
@@ -252,7 +252,7 @@ fn exemption<L: PolicyLookup>(
     redial(lists, call.number, now, block)
 }
 
-/// Returns whether the centre called this number a while ago; `false` for [`Number::NONE`].
+/// Returns whether the call-back grace of a number runs; `false` for [`Number::NONE`].
 #[inline(always)]
 fn is_graced<L: PolicyLookup>(lists: &L, number: Number, now: u64) -> bool {
     match lists.grace(number) {

@@ -19,9 +19,8 @@ const SIPS: u32 = u32::from_be_bytes(*b"sips");
 const TEL: u32 = u32::from_be_bytes(*b"tel:");
 const SMALL: u32 = 0x2020_2020;
 
-/// Reads the outer layers into `scratch`, which comes all zero: whether this may be SIP over UDP
-/// while call-back grace is on. A SIP server sends from its SIP port; where it does not, the
-/// trunk listens on one.
+/// Reads the outer layers into `scratch`, which comes all zero. Returns whether call-back grace is on and
+/// this may be SIP over UDP. A SIP server sends from its SIP port; where it does not, the trunk listens on one.
 #[inline(always)]
 pub fn is_sip<B: Bytes, G: JudgeContext>(bytes: &B, gate: &G, scratch: &mut Scratch) -> bool {
     let packet = &mut scratch.packet;

@@ -28,7 +28,7 @@ pub trait JudgeContext: PolicyLookup {
     fn trunk(&self, source: &[u8; 16]) -> u32;
     /// Returns the profile with this index.
     fn profile(&self, trunk: u32) -> Option<&Profile>;
-    /// Returns until when later fragments of this datagram are dropped; 0: they are not.
+    /// Returns the time until which later fragments of this datagram are dropped; 0: they are not.
     fn refused_until(&self, key: &FragmentKey) -> u64;
     /// Remembers to drop later fragments of this datagram for
     /// [`FRAGMENT_NS`](crate::abi::FRAGMENT_NS) from `now` on.
@@ -224,8 +224,8 @@ fn find_trunk<G: JudgeContext>(gate: &G, event: &mut Event) {
     event.trunk = gate.trunk(&event.source) as u16;
 }
 
-/// Returns the caller numbers of one or two identities, the newest offset lowest. The second is
-/// [`Number::NONE`] where no second one is, or where both are equal.
+/// Returns the caller numbers of one or two identities, the newest offset lowest. The second number is
+/// [`Number::NONE`] if there is none, or if both are equal.
 #[inline(always)]
 fn numbers<B: Bytes>(
     bytes: &B,

@@ -128,7 +128,8 @@ pub const MAPS: &[MapSpec] = &[
 /// Returns the capacity in the object of the map `name`, which has this type and these sizes.
 ///
 /// # Panics
-/// Fails the build if [`MAPS`] has no such map: it is called where constants are made.
+/// Fails the build if [`MAPS`] has no such map, or one of another type or other sizes. Call it only where
+/// constants are made.
 #[must_use]
 pub const fn capacity<K, V>(name: &str, kind: MapKind) -> u32 {
     let mut index = 0;

@@ -237,7 +237,7 @@ impl Plan {
         }
     }
 
-    /// Returns a number as dialled in our own country, with or without the prefixes that are
+    /// Adds the readings of a number as dialled in our own country, with or without the prefixes that are
     /// dialled there. Of other contexts only the place is known, not how numbers are
     /// dialled in it: `863-1234;phone-context=+1-914-555` (RFC 3966 §5.1.5).
     fn read_in_country(&self, dialled: &Dialled, readings: &mut Readings) {
@@ -277,7 +277,7 @@ impl Plan {
         }
     }
 
-    /// Returns a national (significant) number, after the country code.
+    /// Adds the reading as a national (significant) number, with our country code in front.
     fn national(&self, digits: Digits, readings: &mut Readings) {
         if digits.first() == 0 {
             return;
@@ -288,7 +288,7 @@ impl Plan {
         }
     }
 
-    /// Returns an E.164 number, as long as it can be one.
+    /// Returns the E.164 number with these digits; `None` if no number can have them.
     fn e164(&self, digits: Digits) -> Option<Number> {
         if digits.first() == 0 {
             return None;

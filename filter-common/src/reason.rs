@@ -30,7 +30,7 @@ macro_rules! reasons {
                 match self { $(Reason::$variant => $name,)* }
             }
 
-            /// Returns whether a packet with this reason may be refused at all.
+            /// Returns the fate of a packet with this reason: whether it may be refused at all.
             #[must_use]
             pub const fn fate(self) -> Fate {
                 match self { $(Reason::$variant => Fate::$fate,)* }

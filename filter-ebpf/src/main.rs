@@ -27,7 +27,7 @@ pub fn palang(ctx: XdpContext) -> u32 {
     gate(&ctx, Reader::Full)
 }
 
-/// Judges likewise on a kernel without `xdp.frags`: a frame is one buffer.
+/// Judges a packet by the full reader on a kernel without `xdp.frags`: a frame is one buffer.
 #[xdp]
 pub fn palang_no_frags(ctx: XdpContext) -> u32 {
     gate(&ctx, Reader::Full)

@@ -124,7 +124,7 @@ impl<C: Context> PacketBytes<C> {
     }
 }
 
-/// Copies bytes of a frame from `offset` on, `len` of them and 1 to `MAX`, a power of two. `false`:
+/// Copies `len` bytes of a frame from `offset` on; `len` is 1 to `MAX`, a power of two. Returns `false` if
 /// the frame does not have them, or not in one buffer where the kernel lacks the helpers.
 ///
 /// # Safety

@@ -11,8 +11,8 @@ use crate::maps;
 use crate::packet::PacketBytes;
 use crate::telemetry;
 
-/// Judges a packet with a reader and reports it: the reason and the `Verdict`. `None` never happens:
-/// the maps have those elements.
+/// Judges a packet with a reader and reports it. Returns the reason and the number of the `Verdict`.
+/// `None` never happens: the maps have those elements.
 #[inline(always)]
 pub fn run(ctx: &XdpContext, reader: Reader) -> Option<(Reason, u8)> {
     let scratch = cleared(&maps::SCRATCH)?;

@@ -85,8 +85,8 @@ fn send(ctx: *mut xdp_md, ring: &RingBuf, event: &Event) -> bool {
     true
 }
 
-/// Keeps the frame of a refused attempt, where somebody wants it. One that finds no room is lost,
-/// and nothing else with it.
+/// Sends the frame of a refused attempt to its ring, if evidence is on and below the limit. A frame that
+/// finds no room is lost, but its event is not.
 #[inline(never)]
 fn keep(ctx: *mut xdp_md, event: &Event) -> u32 {
     let wanted = maps::EVIDENCE_PER_SECOND.get(0).copied().unwrap_or(0);

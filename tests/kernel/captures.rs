@@ -102,7 +102,8 @@ pub fn all_frames() -> Vec<(u64, Vec<u8>)> {
     all.map(|(_, time, frame)| (time, frame)).collect()
 }
 
-/// Judges all frames; rows of those in which an INVITE begins, and what was refused.
+/// Judges all frames. Returns the rows of frames in which an INVITE begins, and the numbers of the refused
+/// frames.
 fn judge(gates: &mut Gates, frames: &[Frame]) -> (Vec<(Row, Number)>, Vec<u64>) {
     let (mut rows, mut refused) = (Vec::new(), Vec::new());
     for (number, time, frame) in frames {

@@ -260,7 +260,7 @@ impl Day<'_> {
         self.gates.change_lists(&self.policy);
     }
 
-    /// Returns the outcome of a step: of a call, why it passed, or that it was refused.
+    /// Carries out a step. For a call, returns its outcome: why it passed, or that it was refused.
     fn step(&mut self, step: &Step) -> Result<Option<&'static str>, TestCaseError> {
         match *step {
             Step::Block { subject: index, redial, flags, seconds } => {
@@ -411,7 +411,7 @@ fn whoever_has_a_way_out_is_let_through_and_nobody_is_refused_without_a_block() 
     }
 }
 
-/// Returns a block against the first number, with a grant at the second attempt.
+/// Returns a policy with a block against the first number and a grant at the second attempt.
 fn blocked() -> Policy {
     let mut policy = nothing();
     policy.block(subject(0), 0, 0);
@@ -420,7 +420,7 @@ fn blocked() -> Policy {
     policy
 }
 
-/// Returns a call of the first number, this many seconds after the start, and its outcome.
+/// Judges a call of the first number, this many seconds after the start, and returns the name of its reason.
 fn judged(gates: &mut Gates, call: usize, seconds: u64) -> &'static str {
     let event = gates.judge(&invite(NUMBERS[0], call), NOW + seconds * SECOND);
     let name = reason(&event).name();

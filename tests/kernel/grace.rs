@@ -30,7 +30,7 @@ fn call(call_id: usize) -> Vec<u8> {
     )))
 }
 
-/// Returns a call of the centre.
+/// Returns the INVITE of a call that the centre makes to this URI.
 fn callback(uri: &str) -> String {
     format!(
         "INVITE {uri} SIP/2.0\nVia: SIP/2.0/UDP psap.example;branch=z9hG4bK1\n\

@@ -68,7 +68,7 @@ fn blocking_the_caller_refuses_and_blocking_a_neighbour_does_not() {
     }
 }
 
-/// Numbers that share most digits with this one: longer, shorter, one digit off, local.
+/// Returns numbers that share most digits with this one: longer, shorter, one digit off, local.
 fn neighbours(number: Number) -> Vec<Number> {
     let text = number.to_string();
     let parse = |text: &str| Digits::parse(text).map(Number::e164);

@@ -21,7 +21,8 @@ const SLIM_VERIFIED_MAX: u32 = 400_000;
 /// Bytes of a program's name that the kernel keeps.
 const KERNEL_NAME_MAX: usize = 15;
 
-/// Prints how many instructions of a program the verifier walked; what is wrong with that.
+/// Prints how many instructions of a program the verifier walked. Returns an error if that is too many,
+/// unknown or a refusal.
 fn check(program: &str, loads: &[Load], max: u32) -> Result<(), String> {
     let name = &program[..program.len().min(KERNEL_NAME_MAX)];
     let Some(load) = loads.iter().rfind(|load| load.program == name) else {

@@ -42,13 +42,13 @@ impl Caller {
         Caller { gates: Gates::new(policy), calls: 0 }
     }
 
-    /// Returns a new attempt, this many seconds after the start.
+    /// Judges a new attempt, this many seconds after the start, and returns its event.
     fn calls(&mut self, seconds: u64) -> Event {
         self.calls += 1;
         self.gates.judge(&call(CALLER, self.calls), NOW + seconds * SECOND)
     }
 
-    /// Returns the last attempt once more.
+    /// Judges the last attempt once more, and returns its event.
     fn repeats(&mut self, seconds: u64) -> Event {
         self.gates.judge(&call(CALLER, self.calls), NOW + seconds * SECOND)
     }

@@ -54,7 +54,7 @@ impl Kernel {
         judged.event
     }
 
-    /// Returns a new call of a caller, this many seconds after the start, and its outcome.
+    /// Judges a new call of a caller, this many seconds after the start, and returns the name of its reason.
     fn calls(&mut self, caller: usize, seconds: u64) -> &'static str {
         let event = self.judge(&call(caller, seconds as usize), seconds);
         reason(&event).name()
@@ -107,8 +107,8 @@ fn a_grant_that_finds_no_room_lets_through_all_the_same() {
     assert!(kernel.0.maps().grant(number(late)).unwrap().is_some());
 }
 
-/// Tests maps as delivered, where a million attempts are not even half of the capacity.
-/// `PALANG_CASES=245` makes a million of these.
+/// Uses small maps: in maps as delivered, a million attempts are not even half of the capacity.
+/// `PALANG_CASES=245` makes a million attempts.
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn attempts_without_end_push_no_grant_out() {
@@ -135,7 +135,8 @@ fn attempts_without_end_push_no_grant_out() {
     assert_eq!(kernel.calls(granted, 130), "redial-grant");
 }
 
-/// Stays on one of the CPUs that this process may use; with one of them, all stay there.
+/// Pins this thread to one of the CPUs that this process may use, by `index`. If there is only one CPU,
+/// all threads are on it.
 pub fn stay_on_cpu(index: usize) {
     let allowed = sched_getaffinity(Pid::from_raw(0)).unwrap();
     let cpus: Vec<_> = (0..CpuSet::count()).filter(|cpu| allowed.is_set(*cpu).unwrap()).collect();

@@ -19,7 +19,7 @@ use crate::state::stay_on_cpu;
 /// Calls of a test.
 const CALLS: usize = 20_000;
 
-/// Returns how often each of them is judged: `PALANG_CASES=500` makes it ten million.
+/// Returns how often each call is judged: `PALANG_CASES=500` makes ten million.
 fn times() -> u32 {
     std::env::var("PALANG_CASES").map_or(1, |times| times.parse().expect("a number"))
 }
@@ -52,7 +52,7 @@ fn block(subject: Subject, expires: u64) -> Block {
     Block { number: subject.raw(), expires, rule: 900, action, ..Block::default() }
 }
 
-/// Returns the program, all of whose calls are at [`NOW`].
+/// Returns the loaded program, after one call that sets its time to [`NOW`].
 fn gate(policy: &Policy, sizes: &[(&str, u32)]) -> Replay {
     let loaded = Replay::load_as(&plan(), policy, sizes);
     let mut replay = loaded.unwrap_or_else(|error| panic!("{error}"));
@@ -93,7 +93,7 @@ fn blocked(replay: &Replay) -> u64 {
     reasons.into_iter().map(|reason| replay.count(0, reason).unwrap()).sum()
 }
 
-/// Returns a policy that blocks all of them, and what has to be true of it before anything is written.
+/// Returns a policy that blocks all callers, after a check that the program refuses a call by it.
 fn all_blocked() -> Policy {
     let mut policy = Policy::default();
     policy.block(prefix("62812"), 0, 0);

@@ -123,7 +123,7 @@ fn line<B: Bytes>(bytes: &B, start: usize, at: usize, word: u64, fields: &mut Fi
     if slot == 0 { name_end(bytes, at, word) } else { at }
 }
 
-/// Returns the word with the colon after a header name of which every byte is good; 0: unsure.
+/// Returns the offset of the word that has the colon after a header name of valid characters; 0: unsure.
 #[inline(always)]
 fn name_end<B: Bytes>(bytes: &B, at: usize, word: u64) -> usize {
     if word as u8 == b':' {
@@ -149,8 +149,8 @@ fn name_end<B: Bytes>(bytes: &B, at: usize, word: u64) -> usize {
     }
 }
 
-/// Looks for a control character from `at` on: the place after a word and what was found in it;
-/// nothing found: where to look next.
+/// Looks for a control character from `at` on. Returns the offset after its word and the bits that were
+/// found there, or where to look next and 0.
 #[inline(always)]
 fn look<B: Bytes>(bytes: &B, at: usize) -> (usize, u64) {
     let Some(window) = bytes.window(at) else {
@@ -178,7 +178,7 @@ fn look<B: Bytes>(bytes: &B, at: usize) -> (usize, u64) {
     (at + WINDOW, 0)
 }
 
-/// Reads `From`, in a URI of a known scheme, with or without parameters.
+/// Reads a `From` with a URI of a known scheme, with or without parameters; `false`: unsure.
 #[inline(always)]
 fn from<B: Bytes>(bytes: &B, start: usize, fields: &mut Fields) -> bool {
     let Some(colon) = fields[Field::From as usize].only() else {
@@ -196,7 +196,7 @@ fn from<B: Bytes>(bytes: &B, start: usize, fields: &mut Fields) -> bool {
     stands(bytes, end, b'\r')
 }
 
-/// Reads `To`, in a URI of any scheme, without parameters or with a tag only.
+/// Reads a `To` with a URI of any scheme, without parameters or with a tag only; `false`: unsure.
 #[inline(always)]
 fn to<B: Bytes>(bytes: &B, start: usize, fields: &mut Fields) -> bool {
     let Some(colon) = fields[Field::To as usize].only() else {
@@ -222,7 +222,7 @@ fn to<B: Bytes>(bytes: &B, start: usize, fields: &mut Fields) -> bool {
     stands(bytes, end, b'\r')
 }
 
-/// Reads `Call-ID`.
+/// Reads the `Call-ID`; `false`: unsure.
 #[inline(always)]
 fn call_id<B: Bytes>(bytes: &B, start: usize, fields: &mut Fields) -> bool {
     let Some(colon) = fields[Field::CallId as usize].only() else {
@@ -238,7 +238,7 @@ fn call_id<B: Bytes>(bytes: &B, start: usize, fields: &mut Fields) -> bool {
     stands(bytes, end, b'\r')
 }
 
-/// Reads `P-Asserted-Identity`, where there is one, with one value.
+/// Reads `P-Asserted-Identity`, which may be missing, with one value; `false`: unsure.
 #[inline(always)]
 fn asserted<B: Bytes>(bytes: &B, start: usize, fields: &mut Fields) -> bool {
     if fields[Field::Pai as usize].is_missing() {
@@ -255,7 +255,7 @@ fn asserted<B: Bytes>(bytes: &B, start: usize, fields: &mut Fields) -> bool {
     uri != FieldOffset::NONE && stands(bytes, in_brackets(bytes, address), b'\r')
 }
 
-/// Returns where the value begins after the colon and one space, if there is one.
+/// Returns the offset of the value after `colon`; one space may be in between.
 #[inline(always)]
 fn value<B: Bytes>(bytes: &B, colon: usize) -> usize {
     let space = bytes.byte(colon + 1) == Some(b' ');
@@ -315,13 +315,13 @@ fn in_brackets<B: Bytes>(bytes: &B, at: usize) -> usize {
     if stands(bytes, end, b'>') { end + 1 } else { 0 }
 }
 
-/// Returns whether this byte is at `at`, which is not 0.
+/// Returns whether `byte` is at the offset `at`; `false` for the offset 0 (unsure).
 #[inline(always)]
 fn stands<B: Bytes>(bytes: &B, at: usize, byte: u8) -> bool {
     at != 0 && bytes.byte(at) == Some(byte)
 }
 
-/// Returns the first byte from `at` on that `stop` finds; 0: unsure.
+/// Returns the offset of the first byte from `at` on that `stop` finds; 0: unsure.
 #[inline(always)]
 fn seek<B: Bytes>(bytes: &B, at: usize, stop: impl Fn(u64) -> u64) -> usize {
     let at = bytes.hide_range(at);

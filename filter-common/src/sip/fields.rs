@@ -142,7 +142,7 @@ impl FieldOffsets {
         if self.is_missing() || self.is_repeated() { None } else { Some(self.0 as usize) }
     }
 
-    /// Returns the find before the last `index` ones.
+    /// Returns the find that `index` later ones follow; 0: the newest.
     #[inline(always)]
     #[must_use]
     pub const fn nth(self, index: usize) -> FieldOffset {

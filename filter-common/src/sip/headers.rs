@@ -316,7 +316,7 @@ mod tests {
     use super::*;
     use crate::sip::fields::Fields;
 
-    /// Fields of a header section after the Request-URI, and the last state.
+    /// Returns the last state and the fields of a header section after the Request-URI.
     fn walk(headers: &str) -> (u8, Fields) {
         let text = format!("sip:112@x SIP/2.0\r\n{}\r\n\r\n", headers.replace('\n', "\r\n"));
         let mut fields = Fields::default();
@@ -332,7 +332,7 @@ mod tests {
         fields[field as usize].count()
     }
 
-    /// Finds all bytes in all places of a word, in every state.
+    /// Tests every byte at every place of a word, in every state.
     #[test]
     fn where_eight_bytes_change_nothing_the_automaton_says_so_too() {
         let mut sure = 0;

@@ -1,6 +1,6 @@
 //! Eight bytes at once in a register (SIMD within a register).
 
-/// Returns eight times this byte.
+/// Returns a word whose eight bytes are all this byte.
 pub(super) const fn splat(byte: u8) -> u64 {
     0x0101_0101_0101_0101 * byte as u64
 }

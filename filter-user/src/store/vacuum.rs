@@ -17,7 +17,8 @@ pub struct Size {
     pub free: u64,
 }
 
-/// Lets a database without tables shrink later.
+/// Switches incremental vacuum on, so that the file can shrink later. It takes effect before the first
+/// table is made, or at the next `VACUUM`.
 pub(crate) fn make_incremental(conn: &Connection) -> rusqlite::Result<()> {
     conn.pragma_update(None, "auto_vacuum", "INCREMENTAL")
 }

@@ -231,7 +231,7 @@ mod tests {
             prop_assert_eq!(tally.policy.refused, refused as u64);
         }
 
-        /// Checks that the records of the same calls lead to the same counts.
+        /// Checks that judging the records of calls gives the same counts as judging the calls.
         #[test]
         fn records_are_judged_as_the_calls_were(calls in calls(), a in policy(), b in policy()) {
             let frames = tried(&calls, &a.policy, Some(&b.policy));

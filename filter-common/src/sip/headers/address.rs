@@ -236,7 +236,7 @@ const fn comma(address: &Address) -> u16 {
     if address.list { address.state(BEFORE) as u16 } else { BAD as u16 }
 }
 
-/// Returns the part at the first letter of a scheme; `base` is the part after `s`, `other` that of
+/// Returns the part after the first letter of a scheme; `base` is the part after `s`, `other` that of
 /// an unknown scheme.
 const fn scheme(base: u8, class: u8, other: u8) -> u8 {
     if class == letter(b's') {
@@ -248,7 +248,7 @@ const fn scheme(base: u8, class: u8, other: u8) -> u8 {
     }
 }
 
-/// Returns the part at the next letter of a scheme, after `s si sip sips t te tel`.
+/// Returns the part after the next letter of a scheme, after `s si sip sips t te tel`.
 const fn scheme_more(base: u8, part: u8, class: u8, other: u8) -> u8 {
     let expected = match part - base {
         0 => b'i',

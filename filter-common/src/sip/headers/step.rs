@@ -24,7 +24,7 @@ impl Step {
         Step(state as u64 * CLASS_COUNT as u64)
     }
 
-    /// Makes a step of a state (bits 0–7), a field (8–11) and a form (14–15).
+    /// Packs a state (bits 0–7), a field (8–11) and a form (14–15) into an entry of the table.
     pub(super) const fn pack(next: u16) -> u32 {
         Step::at(next as u8).0 as u32 | (next & 0xC000) as u32 | ((next >> 8 & 0xF) as u32) << 19
     }

@@ -41,7 +41,7 @@ pub struct Call {
     pub attempts: u64,
 }
 
-/// Returns the attempts of a record that an older daemon reports.
+/// Returns 1, the default of `attempts`: records of an older daemon lack the field.
 fn one() -> u64 {
     1
 }
