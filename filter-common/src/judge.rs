@@ -225,7 +225,7 @@ fn find_trunk<G: JudgeContext>(gate: &G, event: &mut Event) {
 }
 
 /// Returns the caller numbers of one or two identities, the newest offset lowest. The second number is
-/// [`Number::NONE`] if there is none, or if both are equal.
+/// [`Number::NONE`] if it is missing, or if both are equal.
 #[inline(always)]
 fn numbers<B: Bytes>(
     bytes: &B,

@@ -53,8 +53,8 @@ pub fn must(command: &mut Command) -> String {
     output.stdout
 }
 
-/// Copies a program that a test runs. The copy is written by `cp`: a process that another test starts
-/// meanwhile would inherit the open file, and the kernel refuses to run a file that is open for writing.
+/// Copies a program that a test runs. `cp` writes the copy: a process that another test starts meanwhile
+/// would inherit the open file. The kernel refuses to run a file that is open for writing.
 ///
 /// # Panics
 /// When `cp` fails.
