@@ -55,7 +55,7 @@ fn fill(store: &Path) {
     fs::create_dir_all(store.parent().unwrap()).unwrap();
     let busy = {
         let store = Store::open(store).unwrap();
-        store.pseudonyms().unwrap().pseudonym(BUSY)
+        store.reader().pseudonyms().unwrap().pseudonym(BUSY)
     };
     let mut conn = Connection::open(store).unwrap();
     conn.execute_batch("PRAGMA synchronous = OFF; PRAGMA cache_size = -200000").unwrap();

@@ -288,6 +288,7 @@ fn report_that_is_no_strike_blocks_nobody_and_goes_to_review() {
     let mut row: Option<CallRow> = None;
     let all = CallFilter::default();
     store
+        .reader()
         .calls(&all, |(_, call)| {
             if call.call_id.as_deref() == Some(&known.call_id) {
                 row = Some(call);

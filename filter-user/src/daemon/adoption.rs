@@ -197,7 +197,7 @@ fn adopt_some(
     for subject in subjects {
         let Some(found) = control.maps.block(*subject)? else { continue };
         let is_over = found.expires != 0 && found.expires <= boot;
-        let stored = store.find(Kind::Block, *subject)?;
+        let stored = store.reader().find(Kind::Block, *subject)?;
         if is_over || stored.as_ref().is_some_and(|stored| stored.rule == found.rule) {
             // The next comparison removes the blocks that have ended.
             continue;
@@ -314,7 +314,7 @@ fn adopt_allows(
     let mut adopted = 0;
     for (subject, found) in control.maps.pass_maps().allows()? {
         let is_over = found.expires != 0 && found.expires <= clock::boot();
-        let stored = store.find(Kind::Allow, subject)?;
+        let stored = store.reader().find(Kind::Allow, subject)?;
         // Allows of offline commands have a note, by which they are adopted.
         if is_over
             || found.rule == RULE_DIRECT

@@ -57,7 +57,7 @@ impl Control {
         let author = who.name.clone();
         let put = move |store: &mut Store, place: u64| {
             control.order.turn().check(Key::Block(subject), place)?;
-            let before = store.find(Kind::Block, subject)?;
+            let before = store.reader().find(Kind::Block, subject)?;
             let (mut decision, change) = decide(before.as_ref())?;
             if change == Change::Unchanged || if_absent && before.is_some() {
                 return Ok((0, decision, before, change));
@@ -281,7 +281,7 @@ impl Control {
     /// writes.
     pub fn make_room(&self, store: &mut Store, subject: Subject, more: u64) -> Result<(), Problem> {
         loop {
-            match self.room(store, subject, more) {
+            match self.room(store.reader(), subject, more) {
                 Err(full) if full.kind == ProblemKind::Full => {
                     if reconcile::sweep_some(self, store)? == 0 {
                         return Err(full);

@@ -237,7 +237,7 @@ mod tests {
     }
 
     fn first_bad(home: &Home, expected: Option<Head>) -> Option<u64> {
-        home.store().verify_audit(expected).unwrap().first_bad
+        home.store().reader().verify_audit(expected).unwrap().first_bad
     }
 
     fn seqs(home: &Home, from: u64, filter: &AuditFilter) -> Vec<u64> {
@@ -246,7 +246,7 @@ mod tests {
             seqs.push(row.seq);
             ControlFlow::Continue(())
         };
-        home.store().audit_rows(from, filter, push).unwrap();
+        home.store().reader().audit_rows(from, filter, push).unwrap();
         seqs
     }
 
@@ -254,8 +254,8 @@ mod tests {
     fn a_record_is_json_with_sorted_names() {
         let home = five();
         let store = home.store();
-        let row = store.last_audit(2).unwrap().unwrap();
-        let pseudonym = store.pseudonyms().unwrap().pseudonym("62812");
+        let row = store.reader().last_audit(2).unwrap().unwrap();
+        let pseudonym = store.reader().pseudonyms().unwrap().pseudonym("62812");
         assert_eq!(
             row.record,
             format!(
@@ -280,7 +280,7 @@ mod tests {
         let number = |text: &str| Some(text.to_owned());
         assert_eq!(seqs(&home, 0, &AuditFilter { since: None, number: number("62814") }), [4]);
         assert_eq!(seqs(&home, 0, &AuditFilter { number: number("62812"), ..since(3) }), [0; 0]);
-        let pseudonym = home.store().pseudonyms().unwrap().pseudonym("62814");
+        let pseudonym = home.store().reader().pseudonyms().unwrap().pseudonym("62814");
         assert_eq!(seqs(&home, 0, &AuditFilter { since: None, number: Some(pseudonym) }), [4]);
     }
 
@@ -295,14 +295,14 @@ mod tests {
             .audit(Entry::new(time(1), "budi", "attach").with("none", Value::Null))
             .unwrap();
         let store = home.store();
-        let pseudonym = store.pseudonyms().unwrap().pseudonym("62812");
+        let pseudonym = store.reader().pseudonyms().unwrap().pseudonym("62812");
         let mut records = Vec::new();
         let filter = AuditFilter::default();
         let push = |row: AuditRow| {
             records.push(serde_json::from_str::<Value>(&row.record).unwrap());
             ControlFlow::Continue(())
         };
-        store.audit_rows(0, &filter, push).unwrap();
+        store.reader().audit_rows(0, &filter, push).unwrap();
         assert_eq!([&records[0]["block"], &records[0]["number"]], [&pseudonym, &pseudonym]);
         assert_eq!((&records[0]["to"], &records[0]["none"]), (&"62813".into(), &Value::Null));
         assert_eq!((&records[1]["number"], &records[1]["none"]), (&Value::Null, &Value::Null));
@@ -312,12 +312,12 @@ mod tests {
     fn a_whole_chain_verifies() {
         let home = five();
         let store = home.store();
-        let head = store.audit_head().unwrap();
+        let head = store.reader().audit_head().unwrap();
         let whole = AuditCheck { rows: 5, first_bad: None, head };
-        assert_eq!(store.verify_audit(None).unwrap(), whole);
-        assert_eq!(store.verify_audit(Some(head)).unwrap(), whole);
+        assert_eq!(store.reader().verify_audit(None).unwrap(), whole);
+        assert_eq!(store.reader().verify_audit(Some(head)).unwrap(), whole);
         assert_eq!(head.to_string().parse(), Ok(head));
-        let empty = Home::new().store().verify_audit(Some(Head::default())).unwrap();
+        let empty = Home::new().store().reader().verify_audit(Some(Head::default())).unwrap();
         assert_eq!(empty, AuditCheck { rows: 0, first_bad: None, head: Head::default() });
     }
 
@@ -358,7 +358,7 @@ mod tests {
     #[test]
     fn a_cut_or_rewritten_tail_is_found_with_a_head_from_before() {
         let home = five();
-        let head = home.store().audit_head().unwrap();
+        let head = home.store().reader().audit_head().unwrap();
         home.tamper("DELETE FROM audit WHERE seq >= 4");
         assert_eq!(first_bad(&home, None), None);
         assert_eq!(first_bad(&home, Some(head)), Some(4));

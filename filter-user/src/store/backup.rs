@@ -177,15 +177,15 @@ mod tests {
         assert_eq!(kept.2.seq, count, "as many audit rows as blocks");
 
         assert_eq!(fs::metadata(&copy).unwrap().permissions().mode() & 0o777, 0o640);
-        assert!(matches!(store.backup(&copy), Err(Error::Exists { .. })));
-        assert!(matches!(store.backup(&home.path), Err(Error::Exists { .. })));
+        assert!(matches!(store.reader().backup(&copy), Err(Error::Exists { .. })));
+        assert!(matches!(store.reader().backup(&home.path), Err(Error::Exists { .. })));
 
         let new = Home::new();
         assert_eq!(restore(&copy, &new.path, false).unwrap(), None);
         assert_eq!(names(&new), ["palang.db"]);
         let mut restored = new.store();
-        assert_eq!(digest(&restored), kept);
-        assert_eq!(restored.verify_audit(Some(kept.2)).unwrap().first_bad, None);
+        assert_eq!(digest(restored.reader()), kept);
+        assert_eq!(restored.reader().verify_audit(Some(kept.2)).unwrap().first_bad, None);
         put(&mut restored, &[block(9999, number("9999"))]);
     }
 
@@ -195,25 +195,25 @@ mod tests {
         let copy = home.folder.path().join("copy");
         let mut store = home.store();
         put(&mut store, &[block(1, number("1"))]);
-        store.backup(&copy).unwrap();
-        let backed_up = digest(&store);
+        store.reader().backup(&copy).unwrap();
+        let backed_up = digest(store.reader());
         put(&mut store, &[block(2, number("2"))]);
-        let latest = digest(&store);
+        let latest = digest(store.reader());
 
         assert!(matches!(restore(&copy, &home.path, false), Err(Error::Exists { .. })));
         let error = restore(&copy, &home.path, true).unwrap_err();
         assert!(error.to_string().contains("stop the daemon"), "{error}");
-        assert_eq!(digest(&store), latest);
+        assert_eq!(digest(store.reader()), latest);
 
         // As after a kill -9: the last changes are only in the -wal file.
         let config = DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE;
-        store.conn.set_db_config(config, true).unwrap();
+        store.reader().conn.set_db_config(config, true).unwrap();
         drop(store);
         assert!(names(&home).contains(&"palang.db-wal".to_owned()));
         let away = restore(&copy, &home.path, true).unwrap().unwrap();
         assert!(!names(&home).contains(&"palang.db-wal".to_owned()));
-        assert_eq!(digest(&home.store()), backed_up);
-        assert_eq!(digest(&Store::open(&away).unwrap()), latest);
+        assert_eq!(digest(home.store().reader()), backed_up);
+        assert_eq!(digest(Store::open(&away).unwrap().reader()), latest);
     }
 
     #[test]
@@ -222,8 +222,8 @@ mod tests {
         let copy = home.folder.path().join("copy");
         let mut store = home.store();
         put(&mut store, &[block(1, number("1"))]);
-        let kept = digest(&store);
-        store.backup(&copy).unwrap();
+        let kept = digest(store.reader());
+        store.reader().backup(&copy).unwrap();
         drop(store);
         fs::write(&home.path, "garbage").unwrap();
 
@@ -255,7 +255,7 @@ mod tests {
 
         let away = restore(&copy, &home.path, true).unwrap().unwrap();
         assert_eq!(fs::read(away).unwrap(), b"garbage");
-        assert_eq!(digest(&home.store()), kept);
+        assert_eq!(digest(home.store().reader()), kept);
     }
 
     #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
@@ -265,21 +265,23 @@ mod tests {
         let small = disk.home();
         let mut store = small.store();
         put(&mut store, &[block(1, number("1"))]);
-        let kept = digest(&store);
+        let kept = digest(store.reader());
         drop(store);
         let home = Home::new();
         let many: Vec<_> = (1..=3000).map(|i| block(i, number(&i.to_string()))).collect();
         put(&mut home.store(), &many);
 
         let copy = beside(&small.path, ".copy");
-        assert!(matches!(home.store().backup(&copy), Err(Error::Full { path }) if path == copy));
+        assert!(
+            matches!(home.store().reader().backup(&copy), Err(Error::Full { path }) if path == copy)
+        );
         let error = restore(&home.path, &small.path, true).unwrap_err();
         assert!(matches!(error, Error::Full { .. }), "{error}");
         let left = fs::read_dir(small.path.parent().unwrap()).unwrap();
         let left = left.map(|file| file.unwrap().file_name().into_string().unwrap());
         // The -wal file is an empty one.
         assert!(left.into_iter().all(|name| name == "palang.db" || name == "palang.db-wal"));
-        assert_eq!(digest(&small.store()), kept);
+        assert_eq!(digest(small.store().reader()), kept);
     }
 
     #[test]

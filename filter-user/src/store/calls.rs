@@ -261,13 +261,14 @@ mod tests {
         let unread = CallRow { number: None, trunk: None, call_id: None, ..call(2, 0) };
         let calls = [call(1, u64::MAX), unread, call(3, 7), call(3, 8)];
         assert_eq!(store.put_calls(&calls).unwrap(), [1, 2, 3, 4]);
-        assert_eq!(store.newest().unwrap(), Some(time(3)));
+        assert_eq!(store.reader().newest().unwrap(), Some(time(3)));
 
         let all = CallFilter::default();
         let mut newest_first: Vec<_> = (1..).zip(calls).collect();
         newest_first.reverse();
-        assert_eq!(found(&store, all), newest_first);
-        let ids = |filter| found(&store, filter).iter().map(|(id, _)| *id).collect::<Vec<_>>();
+        assert_eq!(found(store.reader(), all), newest_first);
+        let ids =
+            |filter| found(store.reader(), filter).iter().map(|(id, _)| *id).collect::<Vec<_>>();
         assert_eq!(ids(CallFilter { since: Some(time(3)), ..all }), [4, 3]);
         assert_eq!(ids(CallFilter { number: Some(Number(u64::MAX)), ..all }), [1]);
         assert_eq!(ids(CallFilter { call_hash: Some(u64::MAX - 7), ..all }), [3]);
@@ -292,7 +293,7 @@ mod tests {
         store.put_calls(&calls).unwrap();
         for number in [None, Some(Number(1))] {
             let mut filter = CallFilter { number, ..CallFilter::default() };
-            let whole = found(&store, filter);
+            let whole = found(store.reader(), filter);
             let mut pages = Vec::new();
             for _ in 0..=whole.len() {
                 let page = filter;
@@ -301,7 +302,7 @@ mod tests {
                     pages.push((id, row));
                     ControlFlow::Break(())
                 };
-                store.calls(&page, one).unwrap();
+                store.reader().calls(&page, one).unwrap();
             }
             assert_eq!(pages, whole);
         }
@@ -313,10 +314,10 @@ mod tests {
         let mut store = home.store();
         let ids = store.put_calls(&[call(1, 1), call(2, 2)]).unwrap();
         store.set_repeats(&[(ids[1], 3), (99, 1)]).unwrap();
-        assert_eq!(found(&store, CallFilter::default())[0].1.repeats, 3);
+        assert_eq!(found(store.reader(), CallFilter::default())[0].1.repeats, 3);
         assert_eq!(store.prune_calls(time(2), Duration::MAX).unwrap().count, 1);
         assert_eq!(store.prune_calls(time(3), Duration::MAX).unwrap().count, 1);
-        assert_eq!(found(&store, CallFilter::default()), []);
+        assert_eq!(found(store.reader(), CallFilter::default()), []);
         assert_eq!(store.put_calls(&[call(4, 4)]).unwrap(), [3], "numbers are not used again");
     }
 }

@@ -268,12 +268,12 @@ mod tests {
         };
         let other = block(1, prefix("112"));
         put(&mut store, &[full.clone(), other.clone()]);
-        assert_eq!(store.find(Kind::Allow, local).unwrap(), Some(full.clone()));
-        assert_eq!(store.find(Kind::Block, local).unwrap(), None);
-        assert_eq!(store.find(Kind::Block, number("112")).unwrap(), None);
-        assert_eq!(store.by_rule(1).unwrap(), Some(other));
-        assert_eq!(store.by_rule(full.rule).unwrap(), Some(full));
-        assert_eq!(store.by_rule(u64::MAX).unwrap(), None);
+        assert_eq!(store.reader().find(Kind::Allow, local).unwrap(), Some(full.clone()));
+        assert_eq!(store.reader().find(Kind::Block, local).unwrap(), None);
+        assert_eq!(store.reader().find(Kind::Block, number("112")).unwrap(), None);
+        assert_eq!(store.reader().by_rule(1).unwrap(), Some(other));
+        assert_eq!(store.reader().by_rule(full.rule).unwrap(), Some(full));
+        assert_eq!(store.reader().by_rule(u64::MAX).unwrap(), None);
     }
 
     #[test]
@@ -293,8 +293,8 @@ mod tests {
         ];
         put(&mut store, &wanted);
         put(&mut store, &others);
-        assert_eq!(store.of_incident(Kind::Allow, "118").unwrap(), wanted);
-        assert_eq!(store.of_incident(Kind::Allow, "119").unwrap(), []);
+        assert_eq!(store.reader().of_incident(Kind::Allow, "118").unwrap(), wanted);
+        assert_eq!(store.reader().of_incident(Kind::Allow, "119").unwrap(), []);
         store.put([&of(6, Kind::Allow, Some(""))], |_, _| entry()).unwrap_err();
     }
 
@@ -314,9 +314,9 @@ mod tests {
         // The very same once more.
         store.put([&later], &mut note).unwrap();
         assert_eq!(seen, [(1, None), (2, Some(1)), (2, Some(2))]);
-        assert_eq!(all(&store, Kind::Block), [later]);
-        assert_eq!(store.by_rule(1).unwrap(), None);
-        assert_eq!(store.audit_head().unwrap().seq, 3);
+        assert_eq!(all(store.reader(), Kind::Block), [later]);
+        assert_eq!(store.reader().by_rule(1).unwrap(), None);
+        assert_eq!(store.reader().audit_head().unwrap().seq, 3);
     }
 
     #[test]
@@ -324,7 +324,7 @@ mod tests {
         let home = Home::new();
         let mut store = home.store();
         put(&mut store, &[block(1, number("1"))]);
-        let before = digest(&store);
+        let before = digest(store.reader());
         for bad in [
             block(3, number("9")),
             block(0, number("9")),
@@ -333,7 +333,7 @@ mod tests {
         ] {
             let batch = [block(2, number("1")), block(3, number("2")), bad];
             store.put(&batch, |_, _| entry()).unwrap_err();
-            assert_eq!(digest(&store), before);
+            assert_eq!(digest(store.reader()), before);
         }
     }
 
@@ -341,20 +341,20 @@ mod tests {
     fn a_rule_number_is_never_used_again() {
         let home = Home::new();
         let mut store = home.store();
-        assert_eq!(store.max_rule().unwrap(), 0);
+        assert_eq!(store.reader().max_rule().unwrap(), 0);
         put(&mut store, &[block(7, number("1")), block(5, number("2"))]);
-        assert_eq!(store.max_rule().unwrap(), 7);
+        assert_eq!(store.reader().max_rule().unwrap(), 7);
         let gone = store.remove(Kind::Block, number("1"), entry()).unwrap();
         assert_eq!(gone, Some(block(7, number("1"))));
         assert_eq!(store.remove(Kind::Block, number("1"), entry()).unwrap(), None);
-        assert_eq!(store.audit_head().unwrap().seq, 3);
-        assert_eq!(store.max_rule().unwrap(), 7);
-        assert!(store.was_removed(7).unwrap());
-        assert!(!store.was_removed(5).unwrap());
-        assert!(!store.was_removed(6).unwrap());
-        let last = store.last_audit(7).unwrap().unwrap();
+        assert_eq!(store.reader().audit_head().unwrap().seq, 3);
+        assert_eq!(store.reader().max_rule().unwrap(), 7);
+        assert!(store.reader().was_removed(7).unwrap());
+        assert!(!store.reader().was_removed(5).unwrap());
+        assert!(!store.reader().was_removed(6).unwrap());
+        let last = store.reader().last_audit(7).unwrap().unwrap();
         assert!(last.record.contains(r#""action":"block remove""#), "{}", last.record);
-        assert_eq!(store.last_audit(6).unwrap(), None);
+        assert_eq!(store.reader().last_audit(6).unwrap(), None);
     }
 
     #[test]
@@ -370,10 +370,10 @@ mod tests {
         assert_eq!(rules(store.remove_expired(time(9), 10).unwrap()), [0; 0]);
         assert_eq!(rules(store.remove_expired(time(20), 1).unwrap()), [2]);
         assert_eq!(rules(store.remove_expired(time(20), 10).unwrap()), [4]);
-        assert_eq!(store.count(Kind::Block).unwrap(), 2);
-        assert_eq!(store.audit_head().unwrap().seq, 4);
-        assert!(!store.was_removed(2).unwrap());
-        assert_eq!(store.max_rule().unwrap(), 4);
+        assert_eq!(store.reader().count(Kind::Block).unwrap(), 2);
+        assert_eq!(store.reader().audit_head().unwrap().seq, 4);
+        assert!(!store.reader().was_removed(2).unwrap());
+        assert_eq!(store.reader().max_rule().unwrap(), 4);
     }
 
     #[test]
@@ -386,14 +386,14 @@ mod tests {
             put(&mut store, &[block(i as u64 + 1, *subject)]);
         }
         let subjects: Vec<_> =
-            all(&store, Kind::Block).iter().map(|decision| decision.subject).collect();
+            all(store.reader(), Kind::Block).iter().map(|decision| decision.subject).collect();
         assert_eq!(subjects, sorted);
         let mut first = None;
         let take = |decision: Decision| {
             first = Some(decision.subject);
             ControlFlow::Break(())
         };
-        store.for_each(Kind::Block, take).unwrap();
+        store.reader().for_each(Kind::Block, take).unwrap();
         assert_eq!(first, Some(number("1")));
 
         let rest = |last| {
@@ -402,7 +402,7 @@ mod tests {
                 rest.push(decision.subject);
                 ControlFlow::Continue(())
             };
-            store.for_each_after(Kind::Block, last, push).unwrap();
+            store.reader().for_each_after(Kind::Block, last, push).unwrap();
             rest
         };
         assert_eq!(rest(None), sorted);
@@ -424,13 +424,13 @@ mod tests {
         let many =
             (1..=100_000).map(|rule| block(rule, number(&(6_281_100_000 + rule).to_string())));
         assert_eq!(store.put(many, |_, _| entry()).unwrap(), 100_000);
-        assert_eq!(store.count(Kind::Block).unwrap(), 100_000);
-        assert_eq!(store.audit_head().unwrap().seq, 100_000);
-        assert_eq!(store.verify_audit(None).unwrap().rows, 100_000);
+        assert_eq!(store.reader().count(Kind::Block).unwrap(), 100_000);
+        assert_eq!(store.reader().audit_head().unwrap().seq, 100_000);
+        assert_eq!(store.reader().verify_audit(None).unwrap().rows, 100_000);
         // Not only the first rows are looked at.
         for bad in [10_000, 10_001, 99_999] {
             home.tamper(&format!("UPDATE audit SET record = record || ' ' WHERE seq = {bad}"));
-            assert_eq!(store.verify_audit(None).unwrap().first_bad, Some(bad));
+            assert_eq!(store.reader().verify_audit(None).unwrap().first_bad, Some(bad));
             home.tamper(&format!("UPDATE audit SET record = trim(record) WHERE seq = {bad}"));
         }
     }
@@ -455,7 +455,7 @@ mod tests {
         assert!(error.unwrap_err().to_string().contains("interrupted"));
         assert!(seen < 2000, "{seen}");
         assert!(matches!(reader.verify_audit(None), Err(Error::Failed { .. })));
-        assert!(store.verify_audit(None).is_ok(), "others go on");
+        assert!(store.reader().verify_audit(None).is_ok(), "others go on");
     }
 
     #[derive(Clone, Debug)]
@@ -525,24 +525,24 @@ mod tests {
                         store = home.store();
                     }
                 }
-                prop_assert_eq!(store.max_rule().unwrap(), rule);
+                prop_assert_eq!(store.reader().max_rule().unwrap(), rule);
                 for kind in [Kind::Block, Kind::Allow] {
                     let count = |wanted: &dyn Fn(Subject) -> bool| {
                         model.keys().filter(|(of, subject)| *of == kind && wanted(*subject)).count() as u64
                     };
-                    prop_assert_eq!(store.count(kind).unwrap(), count(&|_| true));
-                    prop_assert_eq!(store.count_of(kind, true).unwrap(), count(&is_prefix));
+                    prop_assert_eq!(store.reader().count(kind).unwrap(), count(&|_| true));
+                    prop_assert_eq!(store.reader().count_of(kind, true).unwrap(), count(&is_prefix));
                 }
             }
-            let mut stored = all(&store, Kind::Block);
-            stored.extend(all(&store, Kind::Allow));
+            let mut stored = all(store.reader(), Kind::Block);
+            stored.extend(all(store.reader(), Kind::Allow));
             for decision in &stored {
                 let key = (decision.kind, decision.subject);
                 let known = model.remove(&key);
                 prop_assert_eq!(known.as_ref(), Some(decision));
             }
             prop_assert!(model.is_empty());
-            let check = store.verify_audit(None).unwrap();
+            let check = store.reader().verify_audit(None).unwrap();
             prop_assert_eq!((check.rows, check.first_bad), (rows, None));
         }
     }

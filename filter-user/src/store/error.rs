@@ -9,9 +9,11 @@ use rusqlite::ffi::SQLITE_IOERR_SHMSIZE;
 use crate::store::{connection, schema};
 
 /// An error of the store. Nothing was changed.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The file is not a complete store.
+    #[error("{path} is not a complete store ({what}). Nothing was written to it. Restore a backup: \
+         `palang store restore BACKUP --replace` keeps this file beside the new one", path = path.display())]
     Corrupt {
         /// The file.
         path: PathBuf,
@@ -19,6 +21,8 @@ pub enum Error {
         what: String,
     },
     /// A newer version of this program made the file.
+    #[error("{path} was made by a newer Palang. Its tables have version {version}, this program has {own}. \
+         Install that Palang, or restore a backup from before the upgrade", path = path.display(), own = schema::VERSION)]
     Newer {
         /// The file.
         path: PathBuf,
@@ -26,31 +30,39 @@ pub enum Error {
         version: u32,
     },
     /// The disk is full.
+    #[error("{}: the disk is full, nothing was stored: make room", path.display())]
     Full {
         /// The store, or the copy that was to be made.
         path: PathBuf,
     },
     /// The file or its file system takes no writes.
+    #[error("{} cannot be written, nothing was stored: look for a read-only file system (`findmnt -T`) and at \
+         the owner of the file", path.display())]
     ReadOnly {
         /// The store.
         path: PathBuf,
     },
     /// Another program holds a lock on the file.
+    #[error("{} is locked by another program, nothing was stored: `fuser -v` names it", path.display())]
     Busy {
         /// The store.
         path: PathBuf,
     },
     /// A file of the store was deleted or replaced while the store is open.
+    #[error("{} was deleted or replaced while the daemon runs, so nothing is stored. Put it back, or restart the \
+         daemon (`systemctl restart palang`): it keeps the entries of the kernel's maps", path.display())]
     Gone {
         /// The file.
         path: PathBuf,
     },
     /// There is a file where a new one was to be made.
+    #[error("{} exists already and was not changed", path.display())]
     Exists {
         /// The file.
         path: PathBuf,
     },
     /// Anything else.
+    #[error("{path}: {what}", path = path.display())]
     Failed {
         /// The store.
         path: PathBuf,
@@ -58,53 +70,6 @@ pub enum Error {
         what: String,
     },
 }
-
-impl std::fmt::Display for Error {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Error::Corrupt { path, what } => write!(
-                f,
-                "{0} is not a complete store ({what}). Nothing was written to it. Restore a backup: \
-                 `palang store restore BACKUP --replace` keeps this file beside the new one",
-                path.display()
-            ),
-            Error::Newer { path, version } => write!(
-                f,
-                "{} was made by a newer Palang. Its tables have version {version}, this program has \
-                 {}. Install that Palang, or restore a backup from before the upgrade",
-                path.display(),
-                schema::VERSION
-            ),
-            Error::Full { path } => {
-                write!(f, "{}: the disk is full, nothing was stored: make room", path.display())
-            }
-            Error::ReadOnly { path } => write!(
-                f,
-                "{} cannot be written, nothing was stored: look for a read-only file system \
-                 (`findmnt -T`) and at the owner of the file",
-                path.display()
-            ),
-            Error::Busy { path } => write!(
-                f,
-                "{} is locked by another program, nothing was stored: `fuser -v` names it",
-                path.display()
-            ),
-            Error::Gone { path } => write!(
-                f,
-                "{} was deleted or replaced while the daemon runs, so nothing is stored. Put it back, \
-                 or restart the daemon (`systemctl restart palang`): it keeps the entries of the \
-                 kernel's maps",
-                path.display()
-            ),
-            Error::Exists { path } => {
-                write!(f, "{} exists already and was not changed", path.display())
-            }
-            Error::Failed { path, what } => write!(f, "{}: {what}", path.display()),
-        }
-    }
-}
-
-impl std::error::Error for Error {}
 
 impl Error {
     pub(crate) fn sqlite(path: &Path, error: &rusqlite::Error) -> Error {

@@ -214,20 +214,23 @@ mod tests {
         let frames = vec![frame(1, 5, "one"), frame(101, 5, "two"), frame(100, 6, "three"), none];
         let unplaced = store.put_evidence(frames, LOTS).unwrap();
         assert_eq!(unplaced, [frame(50, 5, "no such call")]);
-        assert_eq!([1, 2, 3].map(|id| text(&store, id).unwrap()), ["one", "two", "three"]);
-        assert_eq!(store.evidence(2).unwrap().unwrap().frame_len, 9000);
-        assert_eq!(store.call(3).unwrap(), Some(call(100, 6)));
-        assert_eq!(store.call(4).unwrap(), None);
+        assert_eq!([1, 2, 3].map(|id| text(store.reader(), id).unwrap()), ["one", "two", "three"]);
+        assert_eq!(store.reader().evidence(2).unwrap().unwrap().frame_len, 9000);
+        assert_eq!(store.reader().call(3).unwrap(), Some(call(100, 6)));
+        assert_eq!(store.reader().call(4).unwrap(), None);
 
         store.prune_calls(time(50), Duration::MAX).unwrap();
-        assert_eq!(text(&store, 1), None);
+        assert_eq!(text(store.reader(), 1), None);
         let erased = store.erase(Number(5), Entry::new(time(200), "root", "erase")).unwrap();
         assert_eq!(erased.calls, 1);
-        assert_eq!((text(&store, 2), text(&store, 3)), (None, Some("three".to_owned())));
-        assert_eq!(store.evidence_size().unwrap(), Room { frames: 1, bytes: 5 });
+        assert_eq!(
+            (text(store.reader(), 2), text(store.reader(), 3)),
+            (None, Some("three".to_owned()))
+        );
+        assert_eq!(store.reader().evidence_size().unwrap(), Room { frames: 1, bytes: 5 });
         assert_eq!(store.prune_evidence(time(100), Duration::MAX).unwrap().count, 0);
         assert_eq!(store.prune_evidence(time(101), Duration::MAX).unwrap().count, 1);
-        assert_eq!(store.call(3).unwrap(), Some(call(100, 6)), "its record stays");
+        assert_eq!(store.reader().call(3).unwrap(), Some(call(100, 6)), "its record stays");
     }
 
     #[test]
@@ -244,14 +247,15 @@ mod tests {
         for at in 1..=5 {
             put(&mut store, at, three);
         }
-        let left =
-            |store: &Store| (1..=10).filter(|id| text(store, *id).is_some()).collect::<Vec<_>>();
+        let left = |store: &Store| {
+            (1..=10).filter(|id| text(store.reader(), *id).is_some()).collect::<Vec<_>>()
+        };
         assert_eq!(left(&store), [3, 4, 5]);
         put(&mut store, 6, Room { bytes: 12, ..LOTS });
         assert_eq!(left(&store), [5, 6]);
         put(&mut store, 7, Room { bytes: 4, ..LOTS });
         assert_eq!(left(&store), [0; 0], "one that does not fit at all is not kept");
-        assert_eq!(store.evidence_size().unwrap(), Room { frames: 0, bytes: 0 });
+        assert_eq!(store.reader().evidence_size().unwrap(), Room { frames: 0, bytes: 0 });
     }
 
     #[test]

@@ -294,7 +294,7 @@ mod tests {
             for note in notes.list {
                 let decision = Decision {
                     id: uuid::Uuid::now_v7(),
-                    rule: store.max_rule().unwrap() + 1,
+                    rule: store.reader().max_rule().unwrap() + 1,
                     kind: Kind::Allow,
                     subject: Subject::of_prefix_entry(filter_common::number::Number(1)),
                     created: clock::now(),

@@ -133,7 +133,7 @@ impl Store {
     /// # Errors
     /// Returns an error if the disk refuses; nothing was erased.
     pub fn erase(&mut self, number: Number, entry: Entry) -> Result<Counts, Error> {
-        let (plain, pseudonym) = self.names_of(number)?;
+        let (plain, pseudonym) = self.reader().names_of(number)?;
         self.write(|write| {
             let raw = number.0.cast_signed();
             let of = |table: &str| {
@@ -171,7 +171,7 @@ impl Store {
     /// # Errors
     /// Returns an error if the disk refuses.
     pub fn clear_log(&mut self) -> Result<bool, Error> {
-        self.get(|conn| {
+        self.reader().get(|conn| {
             conn.busy_timeout(CLEAR_PATIENCE)?;
             let sql = "PRAGMA wal_checkpoint(TRUNCATE)";
             let busy = conn.query_row(sql, [], |row| row.get::<_, bool>(0));
@@ -282,7 +282,7 @@ mod tests {
         let home = two();
         let mut store = home.store();
         put(&mut store, &[block(9, number(DIGITS))]);
-        let person = store.person(raw(DIGITS)).unwrap();
+        let person = store.reader().person(raw(DIGITS)).unwrap();
         assert_eq!(person.block.as_ref().unwrap().rule, 9);
         assert_eq!(person.allow, None);
         assert_eq!(person.calls.len(), 286);
@@ -291,18 +291,18 @@ mod tests {
         assert!(person.reviews.iter().any(|(_, review)| review.closed.is_some()));
         assert_eq!(person.audit.len(), 6);
         assert!(person.audit.iter().all(|row| row.plain.as_deref() == Some(DIGITS)));
-        let counts = store.counts(raw(DIGITS)).unwrap();
+        let counts = store.reader().counts(raw(DIGITS)).unwrap();
         let all = Counts { calls: 286, reports: 1, reviews: 2, audit: 6, audit_records: 0 };
         assert_eq!(counts, all);
-        assert!(store.counts(raw("62899")).unwrap().is_nothing());
+        assert!(store.reader().counts(raw("62899")).unwrap().is_nothing());
     }
 
     #[test]
     fn an_erased_number_is_in_no_file_and_the_chain_holds() {
         let home = two();
         let mut store = home.store();
-        let head = store.audit_head().unwrap();
-        let other = store.person(raw(OTHER)).unwrap();
+        let head = store.reader().audit_head().unwrap();
+        let other = store.reader().person(raw(OTHER)).unwrap();
         let packed = |digits: &str| raw(digits).0.to_be_bytes();
         assert!(stand_in_a_file(&home, DIGITS.as_bytes()));
         assert!(stand_in_a_file(&home, &packed(DIGITS)));
@@ -316,12 +316,12 @@ mod tests {
         assert!(!stand_in_a_file(&home, &packed(DIGITS)));
         assert!(stand_in_a_file(&home, &packed(OTHER)), "what is looked for is how it stands");
 
-        assert_eq!(store.verify_audit(Some(head)).unwrap().first_bad, None);
-        assert_eq!(store.verify_audit(None).unwrap().rows, head.seq + 1);
-        assert_eq!(store.person(raw(OTHER)).unwrap(), other);
-        assert!(store.counts(raw(DIGITS)).unwrap().is_nothing());
+        assert_eq!(store.reader().verify_audit(Some(head)).unwrap().first_bad, None);
+        assert_eq!(store.reader().verify_audit(None).unwrap().rows, head.seq + 1);
+        assert_eq!(store.reader().person(raw(OTHER)).unwrap(), other);
+        assert!(store.reader().counts(raw(DIGITS)).unwrap().is_nothing());
         // A user who knows the number still finds what was done, and nothing names it.
-        let left = store.person(raw(DIGITS)).unwrap();
+        let left = store.reader().person(raw(DIGITS)).unwrap();
         assert_eq!((left.calls.len(), left.reports.len(), left.reviews.len()), (0, 0, 0));
         assert_eq!(left.audit.len(), 6);
         assert!(left.audit.iter().all(|row| row.plain.is_none()), "{left:?}");
@@ -348,12 +348,12 @@ mod tests {
     #[test]
     fn all_is_forgotten_or_nothing() {
         let home = two();
-        let before = home.store().person(raw(DIGITS)).unwrap();
+        let before = home.store().reader().person(raw(DIGITS)).unwrap();
         home.tamper(
             "CREATE TRIGGER no BEFORE INSERT ON audit BEGIN SELECT RAISE(ABORT, 'no'); END",
         );
         home.store().erase(raw(DIGITS), entry()).unwrap_err();
-        assert_eq!(home.store().person(raw(DIGITS)).unwrap(), before);
+        assert_eq!(home.store().reader().person(raw(DIGITS)).unwrap(), before);
     }
 
     #[test]
@@ -361,15 +361,18 @@ mod tests {
         let home = two();
         let store = home.store();
         let copy = home.folder.path().join("copy");
-        store.backup(&copy).unwrap();
+        store.reader().backup(&copy).unwrap();
         let new = Home::new();
         restore(&copy, &new.path, false).unwrap();
         let mut restored = new.store();
-        let name = |store: &Store| store.pseudonyms().unwrap().pseudonym(DIGITS);
+        let name = |store: &Store| store.reader().pseudonyms().unwrap().pseudonym(DIGITS);
         assert_eq!(name(&restored), name(&store));
-        assert_eq!(restored.verify_audit(None).unwrap(), store.verify_audit(None).unwrap());
+        assert_eq!(
+            restored.reader().verify_audit(None).unwrap(),
+            store.reader().verify_audit(None).unwrap()
+        );
         assert_eq!(restored.erase(raw(DIGITS), entry()).unwrap().calls, 286);
-        assert_eq!(restored.verify_audit(None).unwrap().first_bad, None);
-        assert_eq!(store.counts(raw(DIGITS)).unwrap().calls, 286, "the original has all");
+        assert_eq!(restored.reader().verify_audit(None).unwrap().first_bad, None);
+        assert_eq!(store.reader().counts(raw(DIGITS)).unwrap().calls, 286, "the original has all");
     }
 }

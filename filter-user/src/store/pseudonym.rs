@@ -76,10 +76,10 @@ mod tests {
         set(&format!("\"{}\"", "0b".repeat(32)));
         // printf 6281234567890 | openssl dgst -sha256 -mac HMAC -macopt hexkey:0b0b…
         let expected = "#270e56eb2cad1e558fe8b9691daf7f77";
-        let names = home.store().pseudonyms().unwrap();
+        let names = home.store().reader().pseudonyms().unwrap();
         assert_eq!(names.pseudonym("6281234567890"), expected);
 
-        let other = Home::new().store().pseudonyms().unwrap();
+        let other = Home::new().store().reader().pseudonyms().unwrap();
         assert_ne!(other.pseudonym("6281234567890"), expected, "each store has its own key");
         for bad in ["", "\"0b\"", &"zz".repeat(32)] {
             set(bad);

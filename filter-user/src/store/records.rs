@@ -181,7 +181,7 @@ mod tests {
     fn records_and_their_account_are_one() {
         let home = Home::new();
         let mut store = home.store();
-        assert_eq!(store.account().unwrap(), None);
+        assert_eq!(store.reader().account().unwrap(), None);
         let pass = CallRow { verdict: 0, reason: 1, ..refusal(2) };
         let flood = CallRow { count: 5, ..refusal(3) };
         let rows = vec![refusal(1), pass, flood];
@@ -191,7 +191,7 @@ mod tests {
         assert_eq!(stored.ids, [Some(1), Some(2), Some(3)]);
         let recorded = PerRing { refused: 6, passed: 1 };
         assert_eq!(stored.account, Account { recorded, ..begun });
-        assert_eq!(store.account().unwrap(), Some(stored.account.clone()));
+        assert_eq!(store.reader().account().unwrap(), Some(stored.account.clone()));
 
         let more = vec![(3, 10), (99, 4)];
         let thinned = BTreeMap::from([("telco".to_owned(), 8)]);
@@ -200,8 +200,8 @@ mod tests {
         assert_eq!(stored.gone, [99], "it is not counted as recorded");
         assert_eq!(stored.account.recorded, PerRing { refused: 16, passed: 1 });
         assert_eq!(stored.account.all_thinned(), 8);
-        assert_eq!(store.account().unwrap(), Some(stored.account));
-        assert_eq!(counts(&store), [1, 1, 15]);
+        assert_eq!(store.reader().account().unwrap(), Some(stored.account));
+        assert_eq!(counts(store.reader()), [1, 1, 15]);
     }
 
     #[test]
@@ -219,7 +219,7 @@ mod tests {
         let stored = store.put_records(&records, &Account::default(), true).unwrap();
         assert_eq!(stored.ids, [Some(1), None, None, Some(2)]);
         assert_eq!(stored.account.recorded.refused, 2);
-        assert_eq!(counts(&store), [1, 1]);
+        assert_eq!(counts(store.reader()), [1, 1]);
     }
 
     #[test]
@@ -231,8 +231,8 @@ mod tests {
         );
         let records = Records { rows: vec![refusal(1)], ..Records::default() };
         store.put_records(&records, &Account::default(), true).unwrap_err();
-        assert_eq!(counts(&store), [0; 0]);
-        assert_eq!(store.account().unwrap(), None);
+        assert_eq!(counts(store.reader()), [0; 0]);
+        assert_eq!(store.reader().account().unwrap(), None);
     }
 
     #[test]
@@ -241,10 +241,10 @@ mod tests {
         home.store();
         for odd in ["[]", "x", r#"{"rings": 7}"#] {
             home.tamper(&format!("REPLACE INTO state VALUES ('records', '{odd}')"));
-            assert_eq!(home.store().account().unwrap(), None, "{odd}");
+            assert_eq!(home.store().reader().account().unwrap(), None, "{odd}");
         }
         let records = Records { rows: vec![refusal(1)], ..Records::default() };
         home.store().put_records(&records, &Account::default(), true).unwrap();
-        assert_eq!(home.store().account().unwrap().unwrap().recorded.refused, 1);
+        assert_eq!(home.store().reader().account().unwrap().unwrap().recorded.refused, 1);
     }
 }

@@ -344,15 +344,15 @@ mod tests {
         let numbered: Vec<_> = (1..).zip(reports).collect();
         let all = ReportFilter::default();
         let [first, second, third] = &numbered[..] else { panic!() };
-        assert_eq!(listed(&store, all), [third.clone(), first.clone(), second.clone()]);
+        assert_eq!(listed(store.reader(), all), [third.clone(), first.clone(), second.clone()]);
         let since = ReportFilter { since: Some(time(51)), ..all };
-        assert_eq!(listed(&store, since).len(), 2);
+        assert_eq!(listed(store.reader(), since).len(), 2);
         let number = ReportFilter { number: Some(Number(7)), ..all };
-        assert_eq!(listed(&store, number), [third.clone(), second.clone()]);
+        assert_eq!(listed(store.reader(), number), [third.clone(), second.clone()]);
         // Two of the same moment, of which the first was the last one of a page.
         let rest = ReportFilter { after: Some((third.1.time, third.0)), ..all };
-        assert_eq!(listed(&store, rest), [first.clone(), second.clone()]);
-        assert_eq!(store.verify_audit(None).unwrap().rows, 3);
+        assert_eq!(listed(store.reader(), rest), [first.clone(), second.clone()]);
+        assert_eq!(store.reader().verify_audit(None).unwrap().rows, 3);
     }
 
     #[test]
@@ -366,18 +366,18 @@ mod tests {
         let again = Report { kind: ReportKind::Abusive, ..report(100, 7, 1) };
         assert_eq!(add(&again), [1]);
         add(&unmatched(300, 7));
-        let strikes = |since| store.strikes(Number(7), time(since)).unwrap();
+        let strikes = |since| store.reader().strikes(Number(7), time(since)).unwrap();
         let prank = Strike { time: time(190), kind: ReportKind::Prank };
         let abusive = Strike { time: time(90), kind: ReportKind::Abusive };
         assert_eq!(strikes(0), [(1, abusive), (2, prank)]);
         assert_eq!(strikes(91), [(2, prank)], "by the time of the call");
-        let why = listed(&store, ReportFilter::default());
+        let why = listed(store.reader(), ReportFilter::default());
         let why = why.iter().find(|(id, _)| *id == 1).unwrap().1.why_not.as_deref();
         assert_eq!(why, Some("report 4 of the same call took its place"));
 
         // A report without weight takes the strike away.
         let of_call = |store: &Store, call| {
-            let found = store.strike_of_call(Number(7), u64::MAX - call).unwrap();
+            let found = store.reader().strike_of_call(Number(7), u64::MAX - call).unwrap();
             found.map(|call| call.id)
         };
         assert_eq!((of_call(&store, 2), of_call(&store, 3)), (Some(2), None));
@@ -387,7 +387,7 @@ mod tests {
             ..report(400, 7, 2)
         };
         assert_eq!(store.add_report(&test, None, entry()).unwrap().replaced, [3]);
-        assert_eq!(store.strikes(Number(7), time(0)).unwrap(), [(1, abusive)]);
+        assert_eq!(store.reader().strikes(Number(7), time(0)).unwrap(), [(1, abusive)]);
         assert_eq!(of_call(&store, 2), None);
     }
 
@@ -414,8 +414,8 @@ mod tests {
         let again = unmatched(400, 7);
         let added = store.add_report(&again, Some(&review_of(&again)), entry()).unwrap();
         assert_eq!(added.review, Some(5), "the one before was looked at");
-        assert_eq!(store.open_reviews().unwrap(), 4);
-        assert!(store.verify_audit(None).unwrap().first_bad.is_none());
+        assert_eq!(store.reader().open_reviews().unwrap(), 4);
+        assert!(store.reader().verify_audit(None).unwrap().first_bad.is_none());
     }
 
     #[test]
@@ -436,6 +436,6 @@ mod tests {
         // A strike without a call.
         let odd = Report { why_not: None, ..unmatched(700, 7) };
         store.add_report(&odd, None, entry()).unwrap_err();
-        assert_eq!(store.verify_audit(None).unwrap().rows, 4);
+        assert_eq!(store.reader().verify_audit(None).unwrap().rows, 4);
     }
 }

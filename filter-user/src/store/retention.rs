@@ -172,7 +172,7 @@ mod tests {
         let home = Home::new();
         let mut store = home.store();
         let wal = beside(&home.path, "-wal");
-        let empty = store.size().unwrap();
+        let empty = store.reader().size().unwrap();
         for _ in 0..5 {
             store.put_calls(&calls(20_000)).unwrap();
             assert!(bring_in_log(&home.path).unwrap());
@@ -184,7 +184,7 @@ mod tests {
             bring_in_log(&home.path).unwrap();
             assert!(length(&wal) < 16 << 20, "{}", length(&wal));
         }
-        let size = store.size().unwrap();
+        let size = store.reader().size().unwrap();
         assert!(size.free > 10 << 20 && size.used < empty.used + (1 << 20), "{size:?}");
         assert_eq!(store.give_back(size.free, Duration::MAX).unwrap().count, 0);
         let step = store.give_back(0, Duration::ZERO).unwrap();
@@ -192,11 +192,11 @@ mod tests {
         while !store.give_back(1 << 20, Duration::from_millis(20)).unwrap().is_done {
             bring_in_log(&home.path).unwrap();
         }
-        assert!(store.size().unwrap().free <= 1 << 20);
+        assert!(store.reader().size().unwrap().free <= 1 << 20);
         assert!(store.clear_log().unwrap());
         assert!(length(&home.path) < 4 << 20, "{}", length(&home.path));
         assert_eq!(length(&wal), 0);
-        store.check().unwrap();
+        store.reader().check().unwrap();
     }
 
     #[test]
@@ -214,7 +214,7 @@ mod tests {
         // The next change begins a short log.
         store.put_calls(&calls(10)).unwrap();
         assert!(length(&beside(&home.path, "-wal")) <= LOG);
-        store.check().unwrap();
+        store.reader().check().unwrap();
     }
 
     #[test]
@@ -222,7 +222,7 @@ mod tests {
         let home = Home::new();
         let mode = |path: &Path| is_incremental(&Connection::open(path).unwrap()).unwrap();
         put(&mut home.store(), &[block(1, number("1"))]);
-        let kept = digest(&home.store());
+        let kept = digest(home.store().reader());
         let forget =
             || home.tamper("PRAGMA auto_vacuum = NONE; PRAGMA journal_mode = DELETE; VACUUM");
         forget();
@@ -232,9 +232,9 @@ mod tests {
         assert!(mode(&copy));
         let store = home.store();
         assert!(mode(&home.path));
-        assert_eq!(digest(&store), kept);
+        assert_eq!(digest(store.reader()), kept);
         let again = home.folder.path().join("again");
-        store.backup(&again).unwrap();
+        store.reader().backup(&again).unwrap();
         assert!(mode(&again));
     }
 }

@@ -258,7 +258,7 @@ mod tests {
             let review = review(100 + 100 * index.cast_signed(), index);
             store.open_review(&review, entry("redial grant")).unwrap();
         }
-        let whole = listed(&store, false);
+        let whole = listed(store.reader(), false);
         let (mut last, mut pages) = (0, Vec::new());
         for _ in 0..3 {
             let after = last;
@@ -267,7 +267,7 @@ mod tests {
                 pages.push((id, review));
                 ControlFlow::Break(())
             };
-            store.reviews(false, after, one).unwrap();
+            store.reader().reviews(false, after, one).unwrap();
         }
         assert_eq!(pages, whole);
     }
@@ -279,7 +279,7 @@ mod tests {
         for id in [7, i64::MAX as u64 + 1, u64::MAX] {
             let mut store = home.store();
             assert_eq!(store.close_review(id, &closed, entry("review close")).unwrap(), None);
-            assert_eq!(store.review(id).unwrap(), None);
+            assert_eq!(store.reader().review(id).unwrap(), None);
         }
     }
 
@@ -294,12 +294,12 @@ mod tests {
         assert_eq!(open(&review(100 + 1799, u64::MAX)), None, "a later call of the same grant");
         assert_eq!(open(&review(100 + 1800, u64::MAX)), Some(2), "the next grant");
         assert_eq!(open(&review(100, 7)), Some(3), "of another number");
-        assert_eq!(store.audit_head().unwrap().seq, 3);
-        assert_eq!(store.open_reviews().unwrap(), 3);
-        assert_eq!(store.review(1).unwrap(), Some(review(100, u64::MAX)));
-        assert_eq!(store.review(u64::MAX).unwrap(), None);
+        assert_eq!(store.reader().audit_head().unwrap().seq, 3);
+        assert_eq!(store.reader().open_reviews().unwrap(), 3);
+        assert_eq!(store.reader().review(1).unwrap(), Some(review(100, u64::MAX)));
+        assert_eq!(store.reader().review(u64::MAX).unwrap(), None);
         drop(store);
-        assert_eq!(listed(&home.store(), false).len(), 3);
+        assert_eq!(listed(home.store().reader(), false).len(), 3);
     }
 
     #[test]
@@ -317,15 +317,15 @@ mod tests {
         let first = Review { closed: Some(closed), ..review(100, 7) };
         assert_eq!(close(1, &again).unwrap(), Some(first.clone()));
         assert_eq!(close(3, &again).unwrap(), None);
-        assert_eq!(store.audit_head().unwrap().seq, 3);
-        assert_eq!(listed(&store, false), [(2, review(100, 8))]);
-        assert_eq!(listed(&store, true)[0], (1, first));
-        assert_eq!(store.open_reviews().unwrap(), 1);
+        assert_eq!(store.reader().audit_head().unwrap().seq, 3);
+        assert_eq!(listed(store.reader(), false), [(2, review(100, 8))]);
+        assert_eq!(listed(store.reader(), true)[0], (1, first));
+        assert_eq!(store.reader().open_reviews().unwrap(), 1);
         // An open review stays, however old.
         assert_eq!(store.prune_reviews(time(1000), Duration::MAX).unwrap().count, 1);
-        assert_eq!(listed(&store, true), [(2, review(100, 8))]);
+        assert_eq!(listed(store.reader(), true), [(2, review(100, 8))]);
         let next = store.open_review(&review(9000, 9), entry("redial grant")).unwrap();
         assert_eq!(next, Some(3), "numbers are not used again");
-        assert!(store.verify_audit(None).unwrap().first_bad.is_none());
+        assert!(store.reader().verify_audit(None).unwrap().first_bad.is_none());
     }
 }

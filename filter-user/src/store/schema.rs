@@ -303,7 +303,7 @@ mod tests {
 
         let mut store = home.store();
         let holds = |store: &crate::store::Store| {
-            let check = store.verify_audit(Some(head)).unwrap();
+            let check = store.reader().verify_audit(Some(head)).unwrap();
             assert_eq!(check.first_bad, None);
             check.rows
         };
@@ -317,11 +317,11 @@ mod tests {
                 rows.push(row);
                 std::ops::ControlFlow::Continue(())
             };
-            home.store().audit_rows(0, &filter, push).unwrap();
+            home.store().reader().audit_rows(0, &filter, push).unwrap();
             rows
         };
         assert_eq!(rows(older).iter().map(|row| row.seq).collect::<Vec<_>>(), [1, 2, 4]);
-        assert_eq!(store.last_audit(2).unwrap().unwrap().plain, None);
+        assert_eq!(store.reader().last_audit(2).unwrap().unwrap().plain, None);
 
         let erased =
             store.erase(number(older).raw(), Entry::new(time(9), "root", "erase")).unwrap();
@@ -331,6 +331,6 @@ mod tests {
         assert!(left[0].record.contains(older) && !left[2].record.contains(older), "{left:?}");
         // A number that is added beside a row that never had one is found.
         home.tamper("UPDATE audit SET plain = number WHERE seq = 3");
-        assert_eq!(store.verify_audit(None).unwrap().first_bad, Some(3));
+        assert_eq!(store.reader().verify_audit(None).unwrap().first_bad, Some(3));
     }
 }

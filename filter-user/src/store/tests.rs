@@ -114,9 +114,9 @@ fn a_new_store_is_private_and_survives_a_restart() {
         let mode = fs::metadata(home.folder.path().join(file)).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o640, "{file}");
     }
-    let kept = digest(&store);
+    let kept = digest(store.reader());
     drop(store);
-    assert_eq!(digest(&home.store()), kept);
+    assert_eq!(digest(home.store().reader()), kept);
     assert_eq!(fs::read_dir(home.folder.path()).unwrap().count(), 1, "nothing is left beside it");
     assert_eq!(digest(&Reader::open(&home.path).unwrap()), kept);
 }
@@ -125,29 +125,29 @@ fn a_new_store_is_private_and_survives_a_restart() {
 fn state_is_kept_with_its_audit_row() {
     let home = Home::new();
     let mut store = home.store();
-    assert_eq!(store.state::<serde_json::Value>("mode").unwrap(), None);
+    assert_eq!(store.reader().state::<serde_json::Value>("mode").unwrap(), None);
     let mode = json!({"mode": "enforce", "until": null});
     store.set_state("mode", &json!({"mode": "observe"}), None).unwrap();
     store.set_state("mode", &mode, Some(entry())).unwrap();
-    assert_eq!(store.state("mode").unwrap(), Some(mode));
-    assert_eq!(store.audit_head().unwrap().seq, 1);
-    assert!(matches!(store.state::<u64>("mode"), Err(Error::Corrupt { .. })));
+    assert_eq!(store.reader().state("mode").unwrap(), Some(mode));
+    assert_eq!(store.reader().audit_head().unwrap().seq, 1);
+    assert!(matches!(store.reader().state::<u64>("mode"), Err(Error::Corrupt { .. })));
 }
 
 #[test]
 fn the_newest_time_only_moves_forward() {
     let home = Home::new();
     let mut store = home.store();
-    assert_eq!(store.newest().unwrap(), None);
+    assert_eq!(store.reader().newest().unwrap(), None);
     let at = |seconds| Entry::new(time(seconds), "budi", "attach");
     store.audit(at(50)).unwrap();
     store.audit(at(-9_000_000_000)).unwrap();
-    assert_eq!(store.newest().unwrap(), Some(time(50)));
+    assert_eq!(store.reader().newest().unwrap(), Some(time(50)));
     store.remove_expired(time(60), 10).unwrap();
-    assert_eq!(store.newest().unwrap(), Some(time(60)));
+    assert_eq!(store.reader().newest().unwrap(), Some(time(60)));
     store.seen(time(70)).unwrap();
     store.seen(time(65)).unwrap();
-    assert_eq!(store.newest().unwrap(), Some(time(70)));
+    assert_eq!(store.reader().newest().unwrap(), Some(time(70)));
 }
 
 #[test]
@@ -315,19 +315,19 @@ fn a_full_disk_stores_nothing_by_halves() {
     let home = disk.home();
     let mut store = home.store();
     put(&mut store, &[block(1, number("1"))]);
-    let before = digest(&store);
+    let before = digest(store.reader());
     let many = (2..100_000).map(|i| block(i, number(&i.to_string())));
     let error = store.put(many, |_, _| entry()).unwrap_err();
     assert!(matches!(error, Error::Full { .. }), "{error}");
-    assert_eq!(digest(&store), before);
+    assert_eq!(digest(store.reader()), before);
     // A small change still fits.
     assert!(store.remove(Kind::Block, number("1"), entry()).unwrap().is_some());
-    let after = digest(&store);
+    let after = digest(store.reader());
     drop(store);
     let store = home.store();
-    assert_eq!(digest(&store), after);
-    assert_eq!(store.verify_audit(Some(after.2)).unwrap().first_bad, None);
-    store.check().unwrap();
+    assert_eq!(digest(store.reader()), after);
+    assert_eq!(store.reader().verify_audit(Some(after.2)).unwrap().first_bad, None);
+    store.reader().check().unwrap();
 }
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
@@ -347,7 +347,7 @@ fn a_read_only_disk_can_be_read() {
     let home = disk.home();
     let mut store = home.store();
     put(&mut store, &[block(1, number("1"))]);
-    let kept = digest(&store);
+    let kept = digest(store.reader());
     drop(store);
     disk.make_read_only();
     let error = Store::open(&home.path).unwrap_err();
@@ -385,9 +385,9 @@ fn what_is_written_into_a_deleted_file_is_not_stored() {
     assert!(matches!(store.audit(entry()), Err(Error::Gone { .. })));
     fs::rename(&aside, &home.path).unwrap();
     put(&mut store, &[block(3, number("3"))]);
-    let kept = digest(&store);
+    let kept = digest(store.reader());
     drop(store);
-    assert_eq!(digest(&home.store()), kept);
+    assert_eq!(digest(home.store().reader()), kept);
 }
 
 #[test]
@@ -395,7 +395,7 @@ fn a_deleted_log_takes_nothing_with_it_that_was_answered() {
     let home = Home::new();
     let mut store = home.store();
     put(&mut store, &[block(1, number("1"))]);
-    let kept = digest(&store);
+    let kept = digest(store.reader());
     let wal = beside(&home.path, "-wal");
     fs::remove_file(&wal).unwrap();
     let error = store.audit(entry()).unwrap_err();
@@ -406,5 +406,5 @@ fn a_deleted_log_takes_nothing_with_it_that_was_answered() {
     for beside in ["-wal", "-shm"].map(|ending| beside(&home.path, ending)) {
         let _ = fs::remove_file(beside);
     }
-    assert_eq!(digest(&home.store()), kept);
+    assert_eq!(digest(home.store().reader()), kept);
 }

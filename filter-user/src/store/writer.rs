@@ -1,6 +1,5 @@
 //! Opens the store for changes: each is one transaction with its audit row.
 
-use std::ops::Deref;
 use std::path::Path;
 
 use jiff::Timestamp;
@@ -38,15 +37,13 @@ pub struct Store {
     place: Place,
 }
 
-impl Deref for Store {
-    type Target = Reader;
-
-    fn deref(&self) -> &Reader {
+impl Store {
+    /// Returns the reader of this connection: it sees each change of the store at once.
+    #[must_use]
+    pub fn reader(&self) -> &Reader {
         &self.reader
     }
-}
 
-impl Store {
     /// Opens the store at `path`, creates it (mode 0640) if it does not exist, and migrates its tables
     /// to this version.
     ///
@@ -142,7 +139,7 @@ impl Store {
     pub fn stop_writing(&mut self, what: &str) {
         self.corrupt = Some(what.to_owned());
         // Fails for a connection that is broken itself, which writes nothing either.
-        let _ = self.conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true);
+        let _ = self.reader().conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true);
     }
 }
 

@@ -168,7 +168,7 @@ impl Control {
             let remove = move |store: &mut Store, place: u64| {
                 let mut removed = Vec::new();
                 let mut later = None;
-                for allow in store.of_incident(Kind::Allow, &wanted)? {
+                for allow in store.reader().of_incident(Kind::Allow, &wanted)? {
                     let offline = offline.get(&allow.subject).copied();
                     match control.remove_stored_allow(store, &who, &allow, place, offline) {
                         Ok(()) => removed.push(allow),
@@ -224,7 +224,7 @@ impl Control {
         dry_run: bool,
     ) -> Result<Option<(u64, Decision)>, Problem> {
         if dry_run {
-            let find = move |store: &mut Store| Ok(store.find(Kind::Allow, subject)?);
+            let find = move |store: &mut Store| Ok(store.reader().find(Kind::Allow, subject)?);
             // On the thread, because a change in force that waits for the disk counts.
             return Ok(self.store_handle.write_through(find).await?.map(|decision| (0, decision)));
         }
@@ -232,7 +232,9 @@ impl Control {
         let offline = self.maps.pass_maps().allow(subject)?.filter(is_offline);
         let take = move |store: &mut Store, place: u64| {
             control.order.turn().check(Key::Allow(subject), place)?;
-            let Some(decision) = store.find(Kind::Allow, subject)? else { return Ok(None) };
+            let Some(decision) = store.reader().find(Kind::Allow, subject)? else {
+                return Ok(None);
+            };
             control.remove_stored_allow(store, &who, &decision, place, offline)?;
             Ok(Some((place, decision)))
         };

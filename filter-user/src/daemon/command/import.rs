@@ -237,7 +237,7 @@ fn write(
             *superseded += 1;
             return false;
         }
-        match store.find(Kind::Block, decision.subject) {
+        match store.reader().find(Kind::Block, decision.subject) {
             Ok(Some(before))
                 if before.expires == decision.expires
                     && before.reason == decision.reason

@@ -123,7 +123,7 @@ impl Control {
             .store_handle
             .write_through(move |store| {
                 control.may_be_erased(store, number)?;
-                let counts = store.counts(number)?;
+                let counts = store.reader().counts(number)?;
                 if counts.is_nothing() {
                     return nothing(number, &counts);
                 }
@@ -166,12 +166,12 @@ impl Control {
             );
             problem(ProblemKind::Refused, message)
         };
-        if store.find(Kind::Block, subject)?.is_some()
+        if store.reader().find(Kind::Block, subject)?.is_some()
             || self.maps.block(subject)?.is_some_and(|block| live(block.expires))
         {
             return in_force("block");
         }
-        if store.find(Kind::Allow, subject)?.is_some()
+        if store.reader().find(Kind::Allow, subject)?.is_some()
             || self.maps.pass_maps().allow(subject)?.is_some_and(|allow| live(allow.expires))
         {
             return in_force("allow");

@@ -76,12 +76,12 @@ fn reconcile_allow(
     let now = clock::now();
     let (adopted, repaired) =
         (Found { adopted: 1, ..Found::default() }, Found { repaired: 1, ..Found::default() });
-    let stored = store.find(Kind::Allow, subject)?;
+    let stored = store.reader().find(Kind::Allow, subject)?;
     let halves = control.maps.pass_maps().allow_halves(subject)?;
     let in_map = halves.trie.or(halves.hash);
     let was_removed = match in_map {
         Some(allow) if stored.is_none() && allow.rule != RULE_DIRECT => {
-            store.was_removed(allow.rule)?
+            store.reader().was_removed(allow.rule)?
         }
         Some(_) | None => false,
     };

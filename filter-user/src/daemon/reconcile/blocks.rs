@@ -167,7 +167,7 @@ fn reconcile_block(
     subject: Subject,
 ) -> Result<Found, Problem> {
     let repaired = Found { repaired: 1, ..Found::default() };
-    let stored = store.find(Kind::Block, subject)?;
+    let stored = store.reader().find(Kind::Block, subject)?;
     let turn = control.order.turn();
     if turn.is_unsaved(Key::Block(subject)) {
         return Ok(Found::default());

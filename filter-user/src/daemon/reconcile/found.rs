@@ -73,7 +73,7 @@ pub(crate) async fn settle<T: Send + 'static>(
     if alone {
         return control.store_handle.read(move |reader| Ok(settle(reader))).await?;
     }
-    control.store_handle.write_through(move |store| settle(store)).await
+    control.store_handle.write_through(move |store| settle(store.reader())).await
 }
 
 /// Adds the time of the noted action to an audit record.

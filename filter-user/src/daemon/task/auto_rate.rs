@@ -131,7 +131,7 @@ fn block(
     let subject = Subject::Number(number);
     control.refuse_protected_now(subject)?;
     let now = clock::now();
-    let before = store.find(Kind::Block, subject)?;
+    let before = store.reader().find(Kind::Block, subject)?;
     if before.as_ref().is_some_and(|before| before.expires.is_none_or(|end| end > now)) {
         let message = "it is blocked already".to_owned();
         return Err(Problem { kind: ProblemKind::Refused, message });

@@ -372,7 +372,7 @@ impl Recorder {
         let write = move |store: &mut Store| {
             let account = match account {
                 Some(account) => account,
-                None => accounts.go_on(store.account()?, &left),
+                None => accounts.go_on(store.reader().account()?, &left),
             };
             let records = store.put_records(&records, &account, waits_for_disk)?;
             let place = |(frames, room): (Vec<Unplaced>, _)| {

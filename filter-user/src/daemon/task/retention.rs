@@ -112,7 +112,7 @@ async fn by_size(control: &Arc<Control>, limit: u64) -> Result<(), Problem> {
     while !is_done && used > limit - limit * ROOM / 100 {
         let prune = |store: &mut Store| {
             let step = store.prune_calls(Timestamp::MAX, STEP)?;
-            Ok((step.is_done, store.size()?.used))
+            Ok((step.is_done, store.reader().size()?.used))
         };
         (is_done, used) = control.store_handle.write_through(prune).await?;
         bring_in_log(control).await?;

@@ -94,7 +94,7 @@ impl Control {
             (self.store_handle.read(plan).await??, None)
         } else {
             let take = move |store: &mut Store, place: u64| {
-                let plan = control.plan(store, &asked)?;
+                let plan = control.plan(store.reader(), &asked)?;
                 control.carry_out(store, plan, place)
             };
             let key = Key::Block(Subject::Number(number));

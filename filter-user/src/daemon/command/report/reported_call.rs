@@ -220,7 +220,8 @@ mod tests {
                 })
                 .map(|(id, _)| id)
                 .collect();
-            let (found, why_not) = matched(&config, &store, &asked(number, call_id)).unwrap();
+            let (found, why_not) =
+                matched(&config, store.reader(), &asked(number, call_id)).unwrap();
             prop_assert_eq!(why_not.is_none(), !strikes.is_empty(), "{:?}", why_not);
             if why_not.is_none() {
                 prop_assert!(strikes.contains(&found.unwrap().id));
@@ -239,7 +240,7 @@ mod tests {
         let mut store = Store::open(&folder.path().join("palang.db")).unwrap();
         let pass = Verdict::Pass as u8;
         store.put_calls(&[row(-90_000, 7, 1, Some("vouches"), EVENT_FROM, pass)]).unwrap();
-        let ask = |store: &Store| matched(&config, store, &asked(7, Some(1))).unwrap();
+        let ask = |store: &Store| matched(&config, store.reader(), &asked(7, Some(1))).unwrap();
         let (call, why_not) = ask(&store);
         assert!(why_not.unwrap().contains("only the last 24 hours count"));
         let report = Report {
@@ -273,7 +274,7 @@ mod tests {
         store.audit(about(GRANT_END, "62812")).unwrap();
         let ended = |digits: &str, at: i64| {
             let since = now() + SignedDuration::from_secs(at);
-            grant_ended_since(&store, number(digits), since).unwrap()
+            grant_ended_since(store.reader(), number(digits), since).unwrap()
         };
         assert!(ended("62812", -1) && ended("62812", 0));
         assert!(!ended("62812", 1), "before that call came");
