@@ -2,6 +2,7 @@
 //! maps, and the daemon learns of it.
 
 use std::fs;
+use std::process::Stdio;
 
 use filter_common::abi::{Allow, RULE_DIRECT};
 use palang_tests::lab::Lab;
@@ -271,6 +272,30 @@ fn a_hanging_daemon_undoes_nothing() {
     }
     assert_eq!(actions.iter().filter(|action| **action == "override off").count(), 1);
     gate.head();
+}
+
+// Each removal of an allow looks for notes first, as a task of the daemon does every second.
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
+#[test]
+fn offline_notes_are_adopted_once_with_many_clients() {
+    const ROUNDS: usize = 5;
+    let lab = Lab::new("hung-clients");
+    let gate = refusing(&lab);
+    for _ in 0..ROUNDS {
+        hang(&gate);
+        gate.does_by_hand(&override_on());
+        gate.does_by_hand(&["override", "off"]);
+        let client = |_| {
+            let mut remove = gate.daemon.command(&["allow", "remove", "+6281999999999"]);
+            remove.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+        };
+        let clients: Vec<_> = (0..6).map(client).collect();
+        goes_on(&gate);
+        for mut client in clients {
+            client.wait().unwrap();
+        }
+    }
+    assert_eq!(adopted(&gate).len(), 2 * ROUNDS);
 }
 
 /// Stops the daemon: a signal alone does not stop all its threads at once.

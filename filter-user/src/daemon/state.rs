@@ -49,6 +49,8 @@ pub struct Control {
     pub limit: StoreLimit,
     /// Whether the maps keep their entries, because the store is not their own.
     pub held: MapHold,
+    /// Held while offline changes are adopted: two tasks would put the same note into the audit twice.
+    pub(crate) adopting: tokio::sync::Mutex<()>,
     pub(crate) comparison: Mutex<Option<String>>,
     pub(crate) config: RwLock<Arc<Config>>,
     /// Mode and end of enforcing that were put into force; `None`: those of the map.
@@ -103,6 +105,7 @@ impl Control {
             chores: Chores::default(),
             limit: StoreLimit::default(),
             held: MapHold::default(),
+            adopting: tokio::sync::Mutex::default(),
             comparison: Mutex::default(),
             config: RwLock::new(Arc::new(config)),
             mode: Mutex::default(),

@@ -51,6 +51,7 @@ pub(crate) async fn adopt_offline_as(
         // Nothing is adopted before a person has decided.
         return Ok(Found::default());
     }
+    let _adopting = control.adopting.lock().await;
     if control.store_handle.unsaved() > 0 {
         // The pending change reaches the store by its own way.
         return Ok(Found::default());
