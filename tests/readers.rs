@@ -98,7 +98,6 @@ fn the_usual_form_is_read_fast() {
         ("From: ", "From : "),
         ("From: ", "From:\r\n "),
         ("Max-Forwards: 70", "Max-Forwards: 70\r\n 1"),
-        ("Max-Forwards: 70", "Priority: emergency"),
         ("Max-Forwards", "Max Forwards"),
         ("Max-Forwards", ""),
         ("CSeq: 314159 INVITE", "CSeq"),
