@@ -92,9 +92,9 @@ pub struct Block {
     pub rule: u64,
     /// Kernel state of another epoch does not count for this block.
     pub epoch: u32,
-    /// RedialCounter window W in seconds.
+    /// Redial window W in seconds.
     pub redial_window: u32,
-    /// RedialCounter grant G in seconds.
+    /// Redial grant G in seconds.
     pub redial_grant: u32,
     /// Zero. Room for the SIP status code of a reply, 300–699.
     pub sip_code: u16,
@@ -448,8 +448,6 @@ pub struct EvidenceStats {
 macro_rules! layout {
     ($($type:ty = $size:literal),* $(,)?) => {
         $(const _: () = assert!(core::mem::size_of::<$type>() == $size);)*
-        /// Names and sizes of all layouts, for the check when pinned maps are opened.
-        pub const LAYOUTS: &[(&str, usize)] = &[$((stringify!($type), $size)),*];
     };
 }
 

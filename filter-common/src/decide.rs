@@ -478,7 +478,8 @@ fn blocked(reason: Reason, block: &Block) -> PolicyMatch {
 }
 
 /// Returns whether an entry has not ended; an expiry of 0 never ends.
-fn is_live(expires: u64, now: u64) -> bool {
+#[must_use]
+pub fn is_live(expires: u64, now: u64) -> bool {
     expires == 0 || now < expires
 }
 

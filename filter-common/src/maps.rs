@@ -36,8 +36,8 @@ pub enum MaxEntries {
 }
 
 impl MaxEntries {
-    /// Returns the capacity in the object of the kernel program, which the loader may replace:
-    /// that of 1,000,000 blocks and 2 CPUs.
+    /// Returns the capacity in the object of the kernel program: for 1,000,000 blocks and 2 CPUs. The
+    /// loader may replace it.
     #[must_use]
     pub const fn in_object(self) -> u32 {
         match self {

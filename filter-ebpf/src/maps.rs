@@ -95,13 +95,13 @@ pub static ATTEMPTS: LruHashMap<AttemptKey, Attempt> =
 pub static REDIALS: LruHashMap<u64, RedialCounter> =
     LruHashMap::with_max_entries(capacity::<u64, RedialCounter>("REDIALS", MapKind::LruHash), 0);
 
-/// RedialCounter grants. The program's own, and never LRU: a grant that was given holds.
+/// Redial grants. The program's own, and never LRU: a grant that was given holds.
 #[map]
 pub static GRANTS: HashMap<u64, Grant> =
     HashMap::with_max_entries(capacity::<u64, Grant>("GRANTS", MapKind::Hash), 0);
 
-/// Numbers that the centre called. The program's own. LRU, because nobody takes an entry out and
-/// nobody outside writes one: a centre does not call this many numbers in an hour.
+/// Numbers that the centre called. The program's own. LRU, because user space neither
+/// removes nor writes an entry, and a centre does not call this many numbers in an hour.
 #[map]
 pub static GRACE: LruHashMap<u64, Grace> =
     LruHashMap::with_max_entries(capacity::<u64, Grace>("GRACE", MapKind::LruHash), 0);

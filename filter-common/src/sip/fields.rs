@@ -158,7 +158,7 @@ impl From<FieldOffset> for FieldOffsets {
     }
 }
 
-/// The offsets of each [`Field`], by its number. Nobody reads those of number 0.
+/// The offsets of each [`Field`], by its number. The offsets of number 0 are never read.
 pub type Fields = [FieldOffsets; 16];
 
 #[cfg(test)]

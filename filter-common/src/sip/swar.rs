@@ -6,7 +6,7 @@ pub(super) const fn splat(byte: u8) -> u64 {
 }
 
 /// The top bit of each byte, where the functions below leave what they find. Only the lowest byte
-/// that they find is exact: borrows and carries go upwards.
+/// that they find is exact: borrows and carries change the bytes above it.
 pub(super) const TOP: u64 = splat(0x80);
 
 /// Returns the index of the byte whose [`TOP`] bit is the lowest.

@@ -43,8 +43,8 @@ impl Step {
         Step(bytes.break_link(self.0))
     }
 
-    /// Notes the field at `offset`. A step without a field is noted in slot 0, which nobody reads:
-    /// a branch would double the ways that the verifier walks.
+    /// Notes the field at `offset`. A step without a field is noted in slot 0, which is never read.
+    /// A branch instead would double the paths that the verifier walks.
     #[inline(always)]
     pub fn note(self, fields: &mut Fields, offset: usize) {
         let slot = (self.0 >> 19) as usize & 0xF;
