@@ -155,17 +155,15 @@ impl Centre {
 
     fn put(&mut self, number: Number, held: Held) {
         self.rule += 1;
-        let block = Block {
+        let mut block = Block {
             number,
             expires: kernel_end(held.expires),
             rule: self.rule,
             action: Verdict::Drop as u8,
             epoch: held.epoch,
-            redial_attempts: held.redial.attempts,
-            redial_window: held.redial.window,
-            redial_grant: held.redial.grant,
             ..Block::default()
         };
+        held.redial.put(&mut block);
         // Edges share decisions, but not the state of their kernels.
         self.edges.iter_mut().for_each(|gate| gate.put_block(Subject::Number(block.number), block));
         self.blocks.insert(number, held);

@@ -49,16 +49,6 @@ fn without_redial_who_is_blocked_is_lost() {
 #[test]
 fn one_attempt_less_loses_fewer() {
     let (two, three) = (with_attempts(2), with_attempts(3));
-    for o in [&two, &three, &with_attempts(0)] {
-        eprintln!(
-            "DBG lost {} of {} answered {} refused {} strikes {}",
-            lost(o),
-            crate::tables::emergencies(o).count(),
-            o.pranks_answered,
-            o.pranks_refused,
-            o.strikes
-        );
-    }
     assert!(lost(&two) < lost(&three));
     assert!(lost(&three) < lost(&with_attempts(0)));
     assert!(two.pranks_answered > three.pranks_answered);

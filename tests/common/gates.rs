@@ -50,25 +50,16 @@ impl Gates {
     /// When it does not load.
     #[must_use]
     pub fn new(policy: &Policy) -> Gates {
-        Gates::sized(policy, &[])
+        Gates::of(&plan(), policy)
     }
 
-    /// Makes both gates with other sizes of some of the kernel's maps.
+    /// Makes both gates with the programs of a plan.
     ///
     /// # Panics
     /// When it does not load.
     #[must_use]
-    pub fn sized(policy: &Policy, sizes: &[(&str, u32)]) -> Gates {
-        Gates::of(&plan(), policy, sizes)
-    }
-
-    /// Returns the same by another plan.
-    ///
-    /// # Panics
-    /// When it does not load.
-    #[must_use]
-    pub fn of(plan: &Plan, policy: &Policy, sizes: &[(&str, u32)]) -> Gates {
-        let kernel = Replay::load_as(plan, policy, sizes).unwrap_or_else(|error| panic!("{error}"));
+    pub fn of(plan: &Plan, policy: &Policy) -> Gates {
+        let kernel = Replay::load_as(plan, policy, &[]).unwrap_or_else(|error| panic!("{error}"));
         let host = HostGate::new(policy).with_reader(kernel.program().reader);
         Gates { host, kernel, policy: policy.clone() }
     }

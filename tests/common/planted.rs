@@ -3,9 +3,9 @@
 use std::fs;
 use std::path::Path;
 
-use crate::lab::run;
-
 use object::{Object as _, ObjectSection as _, ObjectSymbol as _};
+
+use crate::lab::run;
 
 /// The bytes of an instruction.
 const INSTRUCTION: usize = 8;

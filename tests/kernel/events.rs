@@ -7,6 +7,7 @@ use palang::model::policy::{Policy, Subject};
 use palang_tests::common::gates::Gates;
 use palang_tests::common::packet::{Layers, crlf};
 
+use crate::state::stay_on_cpu;
 use crate::{NOW, SECOND};
 
 fn invite(number: &str, call_id: usize) -> Vec<u8> {
@@ -86,7 +87,7 @@ fn passes_above_the_rate_are_thinned_and_counted() {
     let mut policy = policy();
     policy.settings.pass_events_per_second = 10;
     let mut gates = Gates::new(&policy);
-    pin_to_one_cpu();
+    stay_on_cpu(0); // Thinning is per CPU.
     for call in 0..138 {
         gates.judge(&invite("+6281234567891", call), NOW);
     }
@@ -154,7 +155,7 @@ fn evidence_changes_no_verdict_and_no_event() {
 #[test]
 fn the_frame_of_a_refusal_is_kept_where_somebody_wants_it() {
     let mut gates = Gates::new(&policy());
-    pin_to_one_cpu();
+    stay_on_cpu(0); // Thinning is per CPU.
     let frames = mixture(3);
     for frame in &frames {
         gates.judge(frame, NOW);
@@ -216,11 +217,4 @@ fn frames_that_find_no_room_are_counted_as_lost() {
     assert!(stats.lost > 0, "the ring holds {kept} frames");
     assert_eq!((stats.kept, kept + stats.lost), (kept, sent as u64));
     assert_eq!(gates.kernel().event_stats().unwrap().refused_lost, 0);
-}
-
-/// Pins this thread to one CPU: thinning is per CPU.
-fn pin_to_one_cpu() {
-    let mut set = nix::sched::CpuSet::new();
-    set.set(0).unwrap();
-    nix::sched::sched_setaffinity(nix::unistd::Pid::from_raw(0), &set).unwrap();
 }

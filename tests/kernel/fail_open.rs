@@ -53,7 +53,7 @@ enum Step {
         flags: u8,
         seconds: u64,
     },
-    /// A block that is removed of the map, or lifted in it.
+    /// A block that is removed from the map, or lifted in it.
     Unblock {
         subject: usize,
         lifted: bool,

@@ -54,7 +54,7 @@ fn every_program_says_of_every_fixture_what_the_host_says() {
     let frames = fixtures();
     assert!(frames.len() > 3_000, "{}", frames.len());
     for program in programs() {
-        let mut gates = Gates::of(&gates::only(program), &blocking(), &[]);
+        let mut gates = Gates::of(&gates::only(program), &blocking());
         let mut full = HostGate::new(&blocking());
         let mut cut = 0;
         for (time, frame) in &frames {
@@ -78,7 +78,7 @@ fn every_program_says_of_every_fixture_what_the_host_says() {
 #[test]
 fn the_slim_reader_reads_all_that_an_ethernet_frame_holds() {
     for program in programs() {
-        let mut gates = Gates::of(&gates::only(program), &blocking(), &[]);
+        let mut gates = Gates::of(&gates::only(program), &blocking());
         let message = |len: usize| {
             let fill = |count| invite("1", &format!("X: {}\n", "x".repeat(count)), "");
             fill(len - fill(0).len())
@@ -101,7 +101,7 @@ fn the_slim_reader_reads_all_that_an_ethernet_frame_holds() {
 #[test]
 fn every_program_copies_call_ids_and_frames() {
     for program in programs() {
-        let mut gates = Gates::of(&gates::only(program), &blocking(), &[]);
+        let mut gates = Gates::of(&gates::only(program), &blocking());
         gates.kernel().evidence().set(u32::MAX).unwrap();
         let name = program.name();
         let lengths = (1..=140).chain([200, 255, 256, 300]);

@@ -286,7 +286,7 @@ fn an_unblocked_number_passes_from_the_moment_that_the_map_says_so() {
             stay_on_cpu(1);
             let (mut unblocked, mut refused, mut wrong) = (0, 0, 0);
             let (mut id, begun) = (0, Instant::now());
-            // An emulated processor may are still for thousands of calls.
+            // An emulated processor may stop for thousands of calls.
             while id < CALLS || (unblocked == 0 || refused == 0) && begun.elapsed() < PATIENCE {
                 let before = phase.load(Ordering::SeqCst);
                 let dropped = replay.judge_at_once(&call(0, id + 1)).unwrap();

@@ -31,7 +31,7 @@ pub struct ObjectPin {
     pub flags: u32,
 }
 
-/// Puts an element into a pinned map, or takes it out where there is no value.
+/// Puts an element into a pinned map, or removes it where there is no value.
 ///
 /// # Panics
 /// When the kernel says no; sizes of key and value have to be those of the map.

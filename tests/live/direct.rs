@@ -216,7 +216,7 @@ fn a_hanging_daemon_undoes_nothing() {
     let mut gate = refusing(&lab);
     gate.does(&["allow", "add", "+62814*"]);
 
-    hang(&gate);
+    gate.daemon.signal("STOP");
     gate.does_by_hand(&override_on());
     assert_eq!(gate.passing(&CALLERS), CALLERS);
     let status = gate.does_by_hand(&["status"]);
@@ -235,7 +235,7 @@ fn a_hanging_daemon_undoes_nothing() {
     ];
     assert_eq!(adopted(&gate), expected);
 
-    hang(&gate);
+    gate.daemon.signal("STOP");
     gate.does_by_hand(&override_on());
     let until = gate.maps().pass_maps().override_until().unwrap();
     goes_on(&gate);
@@ -251,7 +251,7 @@ fn a_hanging_daemon_undoes_nothing() {
     gate.does(&["override", "off"]);
     assert_eq!(gate.passing(&CALLERS), [BLOCKED]);
 
-    hang(&gate);
+    gate.daemon.signal("STOP");
     gate.does_by_hand(&["detach"]);
     assert_eq!(gate.passing(&CALLERS), CALLERS);
     goes_on(&gate);
@@ -282,7 +282,7 @@ fn offline_notes_are_adopted_once_with_many_clients() {
     let lab = Lab::new("hung-clients");
     let gate = refusing(&lab);
     for _ in 0..ROUNDS {
-        hang(&gate);
+        gate.daemon.signal("STOP");
         gate.does_by_hand(&override_on());
         gate.does_by_hand(&["override", "off"]);
         let client = |_| {
@@ -296,19 +296,6 @@ fn offline_notes_are_adopted_once_with_many_clients() {
         }
     }
     assert_eq!(adopted(&gate).len(), 2 * ROUNDS);
-}
-
-/// Stops the daemon: a signal alone does not stop all its threads at once.
-fn hang(gate: &Gate) {
-    gate.daemon.signal("STOP");
-    let tasks = format!("/proc/{}/task", gate.daemon.pid());
-    eventually("all threads hang", || {
-        let mut tasks = fs::read_dir(&tasks).unwrap().map(|task| task.unwrap().path());
-        tasks.all(|task| {
-            let status = fs::read_to_string(task.join("status")).unwrap_or_default();
-            status.contains("State:\tT")
-        })
-    });
 }
 
 /// Lets the daemon go on: it does the requests of meanwhile, and adopts the changes.

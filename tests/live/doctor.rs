@@ -5,7 +5,6 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::process::Command;
 
-use palang::datapath::Pins;
 use palang_tests::lab::{Daemon, Lab, daemon, run};
 use serde_json::Value;
 
@@ -233,7 +232,7 @@ fn a_program_of_another_build() {
     look(&gate.daemon, "xdp").is("ok", "native");
     gate.daemon.kill();
     fs::remove_file(gate.daemon.pins().join("links/gate0")).unwrap();
-    let [folder] = &Pins::new(gate.daemon.pins()).map_folders()[..] else { panic!("maps") };
+    let folder = gate.map_folder();
     let maps = ["OVERRIDE", "GENERATION", "BLOCKED_NUMBERS"].map(|name| folder.join(name));
     let other = gate.daemon.pins().join("other");
     let id = foreign_xdp::pin_with(&other, &maps);

@@ -4,7 +4,7 @@ use std::thread;
 use std::time::Duration;
 
 use filter_common::reason::Reason;
-use palang::datapath::{EvidenceSwitch, Pins};
+use palang::datapath::EvidenceSwitch;
 use palang::store::Reader;
 use palang_tests::lab::{Lab, message};
 
@@ -94,7 +94,7 @@ fn attempt_in_a_flood_has_a_record_or_is_counted_as_lost() {
 
     // Frames that were lost cost no event, and those that were not are kept: as many as there is
     // room for.
-    let folder = Pins::new(gate.daemon.pins()).map_folders().remove(0);
+    let folder = gate.map_folder();
     let stats = EvidenceSwitch::open(&folder).unwrap().stats().unwrap();
     assert_eq!((stats.kept + stats.lost + stats.limited) as usize, MANY);
     assert!(stats.kept >= 100 && stats.limited > 0, "{stats:?}");

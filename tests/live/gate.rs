@@ -1,5 +1,6 @@
 //! A daemon with calls one by one, and what it, the CLI and the kernel's maps say.
 
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use filter_common::abi::{Allow, Block};
@@ -111,11 +112,16 @@ impl<'a> Gate<'a> {
         self.does(&["audit", "verify"])["head"].as_str().unwrap().to_owned()
     }
 
-    /// Opens the pinned maps.
-    pub fn maps(&self) -> Maps {
+    /// Returns the folder of the pinned maps.
+    pub fn map_folder(&self) -> PathBuf {
         let folders = Pins::new(self.daemon.pins()).map_folders();
         let [folder] = &folders[..] else { panic!("maps in {folders:?}") };
-        Maps::open(folder).unwrap()
+        folder.clone()
+    }
+
+    /// Opens the pinned maps.
+    pub fn maps(&self) -> Maps {
+        Maps::open(&self.map_folder()).unwrap()
     }
 
     /// Returns the block in the kernel's map.
@@ -137,8 +143,11 @@ impl<'a> Gate<'a> {
         let times = [redial.number.0, redial.start - by, redial.last - by];
         let mut value = times.map(u64::to_ne_bytes).concat();
         value.extend([redial.epoch, redial.count].map(u32::to_ne_bytes).concat());
-        let folder = Pins::new(self.daemon.pins()).map_folders().remove(0);
-        set_element(&folder.join("REDIALS"), &redial.number.0.to_ne_bytes(), Some(&value));
+        set_element(
+            &self.map_folder().join("REDIALS"),
+            &redial.number.0.to_ne_bytes(),
+            Some(&value),
+        );
         let aged = maps.redial(redial.number).unwrap().unwrap();
         assert_eq!((aged.start, aged.last), (times[1], times[2]), "REDIALS has another layout");
     }
@@ -173,10 +182,15 @@ pub fn subject(text: &str) -> Subject {
 }
 
 /// Waits until something is so.
-pub fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
-    let deadline = Instant::now() + LONGEST;
+pub fn eventually(what: &str, is_so: impl FnMut() -> bool) {
+    eventually_within(LONGEST, what, is_so);
+}
+
+/// Waits until something is so, at most this long.
+pub fn eventually_within(longest: Duration, what: &str, mut is_so: impl FnMut() -> bool) {
+    let deadline = Instant::now() + longest;
     while !is_so() {
-        assert!(Instant::now() < deadline, "not within {} s: {what}", LONGEST.as_secs());
+        assert!(Instant::now() < deadline, "not within {} s: {what}", longest.as_secs());
         std::thread::sleep(Duration::from_millis(50));
     }
 }

@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
-use palang::datapath::{EvidenceSwitch, Pins};
+use palang::datapath::EvidenceSwitch;
 use palang_tests::lab::{Lab, message, run};
 use serde_json::Value;
 
@@ -152,7 +152,7 @@ fn refused_invites_are_written_as_long_as_somebody_looks() {
     assert_eq!(refused, written.len(), "{replayed:?}");
 
     // Nobody looks any more, and nothing is kept.
-    let folder = Pins::new(gate.daemon.pins()).map_folders().remove(0);
+    let folder = gate.map_folder();
     let switch = EvidenceSwitch::open(&folder).unwrap();
     eventually("the kernel keeps none", || {
         let kept = switch.stats().unwrap().kept;

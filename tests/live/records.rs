@@ -18,7 +18,7 @@ use serde_json::Value;
 
 use crate::abi_upgrade;
 use crate::disk::Disk;
-use crate::gate::{Gate, eventually};
+use crate::gate::{Gate, eventually, eventually_within};
 use crate::metrics::{scrape, value};
 use crate::preload;
 
@@ -243,11 +243,7 @@ fn more_refusals_than_wait_for_a_disk_that_hangs() {
         lost > kernel + 2_000
     };
     // 100,000 attempts fit into the queue: that takes its time on a machine with other work.
-    let deadline = Instant::now() + Duration::from_secs(180);
-    while !full() {
-        assert!(Instant::now() < deadline, "the queue is not full");
-        std::thread::sleep(Duration::from_millis(100));
-    }
+    eventually_within(Duration::from_secs(180), "the queue is full", full);
     let sent = flood.stop();
     fs::remove_file(&hangs).unwrap();
     let refused = adds_up(&gate, sent);

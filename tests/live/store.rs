@@ -272,8 +272,9 @@ fn a_deleted_log_takes_no_answered_block_with_it() {
     let mut after = gate.rows(&["block", "list"]);
     // A task in the background may have noticed it first and opened the store again.
     if added.code == 0 {
-        after.retain(|block| block["number"] != FREE[1..]);
-        assert_eq!(after.len(), blocks.len(), "what was answered is stored");
+        let is_answered = |block: &Value| block["number"] == FREE[1..];
+        assert!(after.iter().any(is_answered), "what was answered is stored");
+        after.retain(|block| !is_answered(block));
     } else {
         let said = &added.stderr;
         assert!(said.contains("palang.db-wal was deleted or replaced"), "{added:?}");

@@ -2,17 +2,17 @@
 //! what the kernel does, and a comparison heals it.
 
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use filter_common::abi::{Allow, MODE_OBSERVE, RULE_DIRECT};
 use filter_common::number::{Digits, Number};
-use palang::datapath::{AllowHalves, Pins};
+use palang::datapath::AllowHalves;
 use palang::model::policy::{Policy, Protected, Subject};
 use palang_tests::lab::{Lab, TRUNK, TRUNK6};
 use serde_json::{Value, json};
 
 use crate::bpf::set_element;
-use crate::gate::{Gate, eventually, subject};
+use crate::gate::{Gate, eventually, eventually_within, subject};
 use crate::socket::ask;
 
 const CALLER: &str = "+6281200000001";
@@ -28,9 +28,9 @@ enum Half {
     Trie,
 }
 
-/// Writes one half of an allow of a number, or takes it out.
+/// Writes one half of an allow of a number, or removes it.
 fn set_half(gate: &Gate, half: Half, number: &str, allow: Option<Allow>) {
-    let folder = Pins::new(gate.daemon.pins()).map_folders().remove(0);
+    let folder = gate.map_folder();
     let subject = subject(number);
     let (map, key): (PathBuf, Vec<u8>) = match half {
         Half::Hash => (folder.join("ALLOWED_NUMBERS"), subject.raw().0.to_ne_bytes().to_vec()),
@@ -55,12 +55,8 @@ fn verdict(gate: &Gate, number: &str) -> Value {
 }
 
 /// Waits until a comparison has healed something, without asking for one.
-fn heals(what: &str, mut is_healed: impl FnMut() -> bool) {
-    let begun = Instant::now();
-    while !is_healed() {
-        assert!(begun.elapsed() < HEALS, "not healed: {what}");
-        std::thread::sleep(Duration::from_millis(200));
-    }
+fn heals(what: &str, is_healed: impl FnMut() -> bool) {
+    eventually_within(HEALS, what, is_healed);
 }
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]

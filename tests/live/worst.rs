@@ -22,10 +22,9 @@ use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
 use crate::gate::eventually;
-
 use crate::routes::rows;
 use crate::service::Manager;
-use crate::socket::{Answer, LONGEST, ask, exchange, request, until};
+use crate::socket::{Answer, LONGEST, ask, connect, exchange, request, until};
 use crate::users::{GROUP, OPERATOR, READER, as_user};
 
 const CHECK: &str = "127.0.0.1:9112";
@@ -84,8 +83,7 @@ impl<'a> Scene<'a> {
 
     /// Connections of a user, in the order in which they were made.
     fn connect(&self, user: &str, count: usize) -> Vec<UnixStream> {
-        let path = self.daemon.runtime().join("palang.sock");
-        as_user(user, || (0..count).map(|_| connect(&path)).collect())
+        as_user(user, || (0..count).map(|_| connect(&self.daemon)).collect())
     }
 
     /// Connections of a user that have sent these bytes, which need no answer for that.
@@ -188,13 +186,6 @@ impl<'a> Scene<'a> {
     fn open_files(&self) -> usize {
         fs::read_dir(format!("/proc/{}/fd", self.daemon.pid())).expect("its files").count()
     }
-}
-
-fn connect(path: &std::path::Path) -> UnixStream {
-    let stream = UnixStream::connect(path).expect("connected");
-    stream.set_read_timeout(Some(LONGEST)).expect("SO_RCVTIMEO");
-    stream.set_write_timeout(Some(LONGEST)).expect("SO_SNDTIMEO");
-    stream
 }
 
 /// Lets this process open as many files as it may.

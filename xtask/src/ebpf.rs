@@ -104,9 +104,8 @@ impl Toolchain {
         [self.bin.join("rustc"), self.linker.clone()]
     }
 
-    /// Returns the command that compiles an object of the workspace at `root`; what it makes lies
-    /// at
-    /// [`object_in`] the same `target_dir`.
+    /// Returns the command that compiles an object of the workspace at `root`. The object lies at
+    /// [`object_in`] of the same `target_dir`.
     pub fn build(&self, object: &str, root: &Path, target_dir: &Path) -> Command {
         let mut command = self.cargo(&self.bin.join("cargo"), "build", root, target_dir);
         command.args(["--bin", object]);

@@ -2,6 +2,8 @@
 //! output, exit codes. The daemon itself is tested elsewhere.
 #![expect(clippy::unwrap_used, reason = "a test panics where it fails")]
 
+#[path = "../common/mod.rs"]
+mod common;
 mod imports;
 
 use std::fs::Permissions;
@@ -28,6 +30,8 @@ use palang::api::wire::{
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
+
+use crate::common::assert_exit;
 
 /// An API with some routes, on a socket of its own.
 struct Api {
@@ -85,17 +89,6 @@ fn unprivileged(folder: &Path, arguments: &[&str]) -> Output {
         command.args(given).uid(65534).gid(65534);
     }
     command.output().unwrap()
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8(bytes.to_vec()).unwrap()
-}
-
-#[track_caller]
-fn assert_exit(output: &Output, exit: i32) -> (String, String) {
-    let (out, err) = (text(&output.stdout), text(&output.stderr));
-    assert_eq!(output.status.code(), Some(exit), "{out}{err}");
-    (out, err)
 }
 
 fn block(number: &str) -> Block {

@@ -2,6 +2,8 @@
 //! an API that answers from a script.
 #![expect(clippy::unwrap_used, reason = "a test panics where it fails")]
 
+#[path = "../common/mod.rs"]
+mod common;
 mod records;
 
 use std::path::{Path, PathBuf};
@@ -15,6 +17,8 @@ use palang::api::wire::{Allow, Block, Call, ConfigInForce, Mode, Persisted, Repo
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
+
+use crate::common::assert_exit;
 
 /// Nine INVITEs of 100, each a call of its own, three of them to port 5060.
 const SCAN: &str = "ipfixprobe__sip.pcap";
@@ -67,17 +71,6 @@ impl Home {
         assert_eq!(out.lines().count(), 1, "{out}");
         (serde_json::from_str(&out).unwrap(), err)
     }
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8(bytes.to_vec()).unwrap()
-}
-
-#[track_caller]
-fn assert_exit(output: &Output, exit: i32) -> (String, String) {
-    let (out, err) = (text(&output.stdout), text(&output.stderr));
-    assert_eq!(output.status.code(), Some(exit), "{out}{err}");
-    (out, err)
 }
 
 fn capture(name: &str) -> String {
