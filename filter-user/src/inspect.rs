@@ -8,10 +8,9 @@ use filter_common::decide::{Call, decide};
 use filter_common::number::Number;
 use filter_common::reason::Reason;
 
-use crate::api::wire;
 use crate::api::wire::{
-    Attempts, Check, Finding, Granted, Health, Interface, Mode, NextAttempt, Override, Persisted,
-    Status,
+    self, Attempts, Check, Finding, Granted, Health, Interface, Mode, NextAttempt, Override,
+    Persisted, Status,
 };
 use crate::datapath::{Error, LookUp, Maps};
 use crate::model::policy::{Subject, short_number};
@@ -170,10 +169,12 @@ pub fn of_maps(
             packets.insert(reason.name().to_owned(), count);
         }
     }
-    let stats = maps.event_stats()?;
     let (refused_lost, passed_lost) = match &attempts {
         Some(Attempts { refused, passed, .. }) => (refused.lost, passed.lost + passed.thinned),
-        None => (stats.refused_lost, stats.passed_lost + stats.passed_thinned),
+        None => {
+            let stats = maps.event_stats()?;
+            (stats.refused_lost, stats.passed_lost + stats.passed_thinned)
+        }
     };
     let mut status = Status {
         colour: Health::Green,

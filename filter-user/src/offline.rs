@@ -4,31 +4,28 @@
 //! They change the kernel's maps first and then leave a note. At its next start the daemon reads
 //! author and reason from the note, even after a restart of the machine.
 
-use crate::config::limits;
-use crate::store::Decision;
-use crate::store::offline_journal::Note;
-use crate::sys::lock;
-use std::fs;
-use std::io::{self};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use filter_common::abi::RULE_DIRECT;
 use filter_common::plan::Plan;
 use filter_common::sip::message::Reader;
 
-use crate::api::wire;
-use crate::api::wire::{Change, Changed, Persisted, Problem};
+use crate::api::wire::{self, Change, Changed, Persisted, Problem};
 use crate::change_plan::allow::{AllowPlan, Asker, allow_entry, allow_of_map, asked_allow};
 use crate::change_plan::override_switch::plan_override;
+use crate::config::limits;
 use crate::config::{Config, Paths};
-use crate::datapath;
-use crate::datapath::{Maps, PassMaps, Pins, Program, loaded, slow_reader};
+use crate::datapath::{self, Maps, PassMaps, Pins, Program, loaded, slow_reader};
 use crate::exit::{Exit, Failure};
 use crate::inspect;
 use crate::model::free_text;
 use crate::model::number_text;
 use crate::model::policy::Subject;
+use crate::store::Decision;
+use crate::store::offline_journal::Note;
 use crate::sys::clock;
+use crate::sys::lock;
 use crate::sys::netlink;
 use crate::sys::netlink::Link;
 
@@ -45,9 +42,7 @@ pub(crate) struct Pinned {
 impl Pinned {
     pub(crate) fn find() -> Result<Pinned, Failure> {
         let paths = paths();
-        let mut folders = Pins::new(&paths.pins).map_folders();
-        // An upgrade that failed early leaves folders without maps.
-        folders.retain(|folder| fs::read_dir(folder).is_ok_and(|mut pins| pins.next().is_some()));
+        let folders = Pins::new(&paths.pins).filled_map_folders();
         if folders.is_empty() {
             let message = format!(
                 "no maps are pinned under {}: no filter was loaded since this machine started",

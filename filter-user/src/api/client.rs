@@ -21,8 +21,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
-use crate::api::wire;
-use crate::api::wire::{Problem, ProblemKind};
+use crate::api::wire::{self, Problem, ProblemKind};
 use crate::exit::{Exit, Failure};
 use crate::sys::clock;
 

@@ -12,9 +12,6 @@ use crate::model::xdp_mode::XdpMode;
 /// The configuration as delivered. A file with this text was not edited.
 pub const DELIVERED: &str = include_str!("../../../docs/palang.toml");
 
-/// Programs that speak SIP over UDP, by the kernel's name of their process (up to 15 characters).
-const SIP_SERVERS: [&str; 7] =
-    ["kamailio", "opensips", "asterisk", "freeswitch", "yate", "sipp", "flexisip-proxy"];
 /// Usual SIP ports; a SIP server also has media ports.
 const SIP_PORTS: std::ops::RangeInclusive<u16> = 5060..=5099;
 
@@ -76,11 +73,9 @@ pub struct Listener {
 
 impl Listener {
     fn speaks_sip(&self) -> bool {
-        let is_server =
-            self.process.as_deref().is_some_and(|process| SIP_SERVERS.contains(&process));
         // These two open no other kind of UDP port.
         let only_sip = matches!(self.process.as_deref(), Some("kamailio" | "opensips"));
-        SIP_PORTS.contains(&self.port) || (is_server && only_sip)
+        SIP_PORTS.contains(&self.port) || only_sip
     }
 }
 

@@ -1,10 +1,10 @@
 //! Plans an allow: the same checks, end and answer with and without the daemon.
 
 use filter_common::abi::{self, TOMBSTONE};
+use filter_common::decide::is_live;
 use jiff::Timestamp;
 
-use crate::api::wire;
-use crate::api::wire::{Change, Changed, Check, Persisted, Problem};
+use crate::api::wire::{self, Change, Changed, Check, Persisted, Problem};
 use crate::change_plan::checks::{check_text, end, incident_id};
 use crate::model::policy::Subject;
 use crate::store::{Decision, Kind};
@@ -128,10 +128,8 @@ impl AllowPlan {
         if let Some(before) = self.before.as_ref().filter(|_| self.stays) {
             notes.push(format!("unchanged: {} lasts longer", describe(before)));
         }
-        let is_live = |block: &&abi::Block| {
-            block.expires != TOMBSTONE && (block.expires == 0 || boot < block.expires)
-        };
-        if block.filter(is_live).is_some() {
+        let live = |block: &&abi::Block| block.expires != TOMBSTONE && is_live(block.expires, boot);
+        if block.filter(live).is_some() {
             let subject = self.decision.subject;
             notes.push(format!("the block against {subject} remains, without effect"));
         }

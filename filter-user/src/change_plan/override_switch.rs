@@ -3,8 +3,7 @@
 use filter_common::abi::TOMBSTONE;
 use jiff::{SignedDuration, Timestamp};
 
-use crate::api::wire;
-use crate::api::wire::{Persisted, Problem};
+use crate::api::wire::{self, Persisted, Problem};
 use crate::change_plan::checks::{check_text, usage};
 
 /// The effect of a request on the override.

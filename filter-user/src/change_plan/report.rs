@@ -4,6 +4,7 @@
 //! planned block into force in its own way.
 
 use filter_common::abi::{BLOCK_NO_REDIAL, Block};
+use filter_common::decide;
 
 use crate::model::ladder::ReportKind;
 use crate::model::redial::RedialPolicy;
@@ -34,16 +35,12 @@ impl BlockView {
             expires: block.expires,
             flags: block.flags,
             epoch: block.epoch,
-            redial: Some(RedialPolicy {
-                attempts: block.redial_attempts,
-                window: block.redial_window,
-                grant: block.redial_grant,
-            }),
+            redial: Some(RedialPolicy::of(block)),
         }
     }
 
     fn is_live(&self, now: u64) -> bool {
-        self.expires == 0 || now < self.expires
+        decide::is_live(self.expires, now)
     }
 }
 

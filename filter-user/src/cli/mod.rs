@@ -5,18 +5,17 @@ pub(crate) mod fallback;
 pub(crate) mod input;
 pub mod output;
 
-use crate::cli::command::{
-    allow, attach, audit, block, callback, calls, check, completions, config, daemon, doctor,
-    erase, explain, export, mode, monitor, r#override, replay, report, review, selftest, setup,
-    status, store, top, what_if,
-};
-
 use std::path::PathBuf;
 
 use clap::{CommandFactory as _, Parser, Subcommand};
 
 use crate::api::client::Client;
 use crate::api::wire;
+use crate::cli::command::{
+    allow, attach, audit, block, callback, calls, check, completions, config, daemon, doctor,
+    erase, explain, export, mode, monitor, r#override, replay, report, review, selftest, setup,
+    status, store, top, what_if,
+};
 use crate::datapath::object::VERSION;
 use crate::exit::{Exit, Failure};
 

@@ -1,17 +1,19 @@
 //! The configuration with every default filled in, and its summary for people.
 
+use std::net::SocketAddr;
+
+use filter_common::abi::{MODE_ENFORCE, MODE_OBSERVE, Settings};
+use filter_common::plan::{
+    FORMAT_BARE_NATIONAL, FORMAT_E164, FORMAT_NATIONAL, FORMAT_SUBSCRIBER, IDENTITY_PAI,
+};
+use serde::Serialize;
+
 use crate::config::units::{self, days};
 use crate::config::{AutoRate, Config, EvidenceKept, Paths, RecordLimits, Roles};
 use crate::model::ladder::Ladder;
 use crate::model::policy::{Protected, Trunk};
 use crate::model::redial::{RedialPolicy, short};
 use crate::model::xdp_mode::XdpMode;
-use filter_common::abi::{MODE_ENFORCE, MODE_OBSERVE, Settings};
-use filter_common::plan::{
-    FORMAT_BARE_NATIONAL, FORMAT_E164, FORMAT_NATIONAL, FORMAT_SUBSCRIBER, IDENTITY_PAI,
-};
-use serde::Serialize;
-use std::net::SocketAddr;
 
 /// Describes in a line which refusals have a record.
 fn records_summary(limits: RecordLimits) -> String {

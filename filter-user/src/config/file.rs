@@ -1,7 +1,14 @@
 //! Reads the daemon's configuration from its TOML file.
 
-use crate::config::error;
-use crate::config::error::{ConfigError, Mistake, wrong};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use filter_common::abi::MODE_OBSERVE;
+use jiff::{SignedDuration, Span, SpanRelativeTo};
+use serde::Deserialize;
+use toml::Spanned;
+
+use crate::config::error::{self, ConfigError, Mistake, wrong};
 use crate::config::limits::{
     BLOCKS, BLOCKS_MAX, CALLS_KEPT, CALLS_KEPT_MAX, CALLS_KEPT_MIN, EVIDENCE_BYTES,
     EVIDENCE_BYTES_MAX, EVIDENCE_BYTES_MIN, EVIDENCE_CALLS, EVIDENCE_CALLS_MAX, EVIDENCE_KEPT,
@@ -17,12 +24,6 @@ use crate::model::ladder::Ladder;
 use crate::model::policy::Policy;
 use crate::model::redial::RedialPolicy;
 use crate::model::xdp_mode::XdpMode;
-use filter_common::abi::MODE_OBSERVE;
-use jiff::{SignedDuration, Span, SpanRelativeTo};
-use serde::Deserialize;
-use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
-use toml::Spanned;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -1,16 +1,17 @@
 //! Reads the ladder from its TOML file.
 
-use crate::config::error;
-use crate::config::error::{ConfigError, Mistake, wrong};
+use std::io::ErrorKind;
+use std::path::Path;
+
+use jiff::{SignedDuration, Span, SpanRelativeTo};
+use serde::Deserialize;
+use toml::Spanned;
+
+use crate::config::error::{self, ConfigError, Mistake, wrong};
 use crate::config::units::length;
 use crate::model::ladder::{
     BLOCK_MAX, FADES_MAX, HOUR, HUNDREDTHS_MAX, Ladder, MINUTE, RUNGS_MAX, Rung,
 };
-use jiff::{SignedDuration, Span, SpanRelativeTo};
-use serde::Deserialize;
-use std::io::ErrorKind;
-use std::path::Path;
-use toml::Spanned;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]

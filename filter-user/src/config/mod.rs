@@ -12,7 +12,6 @@ pub(crate) mod profile;
 mod tests;
 pub(crate) mod units;
 
-use crate::model::xdp_mode::XdpMode;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
@@ -22,6 +21,7 @@ use serde::{Deserialize, Serialize};
 use crate::model::ladder::Ladder;
 use crate::model::policy::Policy;
 use crate::model::redial::RedialPolicy;
+use crate::model::xdp_mode::XdpMode;
 
 /// A configuration that was read without an error.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,6 +1,5 @@
 //! Reads policy files: strict TOML. An invalid file is refused whole, with file, line and reason.
 
-use crate::config::{error, file};
 use std::collections::HashMap;
 use std::ops::Range;
 use std::path::Path;
@@ -16,6 +15,7 @@ use crate::config::profile::{
     Mode, ProfileFields, ProtectedEntry, ShortestTable, TrunkTable, ports, profile, protected,
     subject, trunks,
 };
+use crate::config::{error, file};
 use crate::model::ladder::Ladder;
 use crate::model::policy::{Policy, Subject};
 use crate::model::redial::{RedialError, RedialPolicy};

@@ -1,7 +1,6 @@
 //! Common parts of a policy file and the daemon's configuration: ports, protected numbers, the profile
 //! `default`, trunks, and errors with file, line and column.
 
-use crate::config::error::{Mistake, wrong};
 use std::collections::HashMap;
 use std::net::IpAddr;
 
@@ -17,6 +16,7 @@ use serde::de::{Error as _, IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use toml::Spanned;
 
+use crate::config::error::{Mistake, wrong};
 use crate::model::number_text;
 use crate::model::policy::{Policy, Subject, Trunk};
 

@@ -1,14 +1,13 @@
 //! The configuration as a whole: defaults, mistakes, and what it prints of itself.
 
-use super::*;
-
-use crate::config::file::parse;
-use crate::config::limits::{BLOCKS_MAX, EVIDENCE_CALLS_MAX, MAX_BYTES_MIN};
-
 use filter_common::abi::{MODE_ENFORCE, MODE_OBSERVE, Settings};
 use filter_common::number::Digits;
 use filter_common::plan::IDENTITY_PAI;
 use proptest::prelude::*;
+
+use super::*;
+use crate::config::file::parse;
+use crate::config::limits::{BLOCKS_MAX, EVIDENCE_CALLS_MAX, MAX_BYTES_MIN};
 
 fn read(text: &str) -> Result<Config, String> {
     parse(text).map_err(|mistake| mistake.in_file(Path::new("palang.toml"), text).to_string())

@@ -1,8 +1,8 @@
 //! Formats values in the way that the files write them.
 
-use crate::model::ladder::{DAY, HOUR, MINUTE};
 use jiff::SignedDuration;
 
+use crate::model::ladder::{DAY, HOUR, MINUTE};
 use crate::model::policy::Subject;
 
 /// Formats the call-back grace: `60m`, `90s`; `0` is off.

@@ -12,8 +12,7 @@ use std::time::{Duration, Instant};
 use filter_common::abi::EventStats;
 
 use crate::api::wire;
-use crate::datapath;
-use crate::datapath::{EVENT_BYTES, Positions};
+use crate::datapath::{self, EVENT_BYTES, Positions};
 use crate::model::per_ring::PerRing;
 use crate::store::Account;
 

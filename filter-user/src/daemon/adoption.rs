@@ -12,15 +12,17 @@ use std::sync::Arc;
 use filter_common::abi::{
     self, BLOCK_NO_REDIAL, BLOCK_OBSERVE, MODE_ENFORCE, RULE_DIRECT, TOMBSTONE,
 };
+use filter_common::decide::is_live;
 use serde_json::json;
 
 use crate::api::wire::{AdoptFrom, AdoptStore, Adopted, Problem, ProblemKind};
+use crate::change_plan::allow::allow_of_map;
 use crate::daemon::decision::entry;
 use crate::daemon::order::Key;
 use crate::daemon::reconcile;
 use crate::daemon::reconcile::InMaps;
 use crate::daemon::role::Principal;
-use crate::daemon::state::Control;
+use crate::daemon::state::{Control, problem};
 use crate::daemon::switches::{MODE, StoredMode};
 use crate::datapath::{Pins, walk_blocks};
 use crate::model::policy::Subject;
@@ -118,12 +120,14 @@ pub async fn adopt(
     who: &Principal,
     AdoptStore { from, dry_run }: AdoptStore,
 ) -> Result<Adopted, Problem> {
-    let refused = |message: &str| Problem { kind: ProblemKind::Refused, message: message.into() };
     let Ok(_alone) = control.held.deciding.try_lock() else {
-        return Err(refused("another decision is under way; try again later"));
+        return problem(ProblemKind::Refused, "another decision is under way; try again later");
     };
     if !control.held.is_held() {
-        return Err(refused("the maps follow the store: there is nothing to decide"));
+        return problem(
+            ProblemKind::Refused,
+            "the maps follow the store: there is nothing to decide",
+        );
     }
     let mut done = Adopted { from, blocks: 0, removed: 0, allows: 0, dry_run };
     if from == AdoptFrom::Maps {
@@ -170,7 +174,7 @@ async fn adopt_blocks(
         })
         .map(|()| subjects)
     };
-    let subjects = tokio::task::spawn_blocking(walk).await.map_err(ended)??;
+    let subjects = tokio::task::spawn_blocking(walk).await??;
     for slice in subjects.chunks(SLICE) {
         let (worker, author, slice) = (Arc::clone(control), who.name.clone(), slice.to_vec());
         let dry_run = done.dry_run;
@@ -178,10 +182,6 @@ async fn adopt_blocks(
         done.blocks += control.store_handle.write_through(adopt).await?;
     }
     Ok(())
-}
-
-fn ended(error: tokio::task::JoinError) -> Problem {
-    Problem { kind: ProblemKind::Failed, message: error.to_string() }
 }
 
 /// Stores decisions for some blocks, and returns their number. Runs on the store's thread.
@@ -196,7 +196,7 @@ fn adopt_some(
     let mut wanted = Vec::new();
     for subject in subjects {
         let Some(found) = control.maps.block(*subject)? else { continue };
-        let is_over = found.expires != 0 && found.expires <= boot;
+        let is_over = !is_live(found.expires, boot);
         let stored = store.reader().find(Kind::Block, *subject)?;
         if is_over || stored.as_ref().is_some_and(|stored| stored.rule == found.rule) {
             // The next comparison removes the blocks that have ended.
@@ -233,11 +233,7 @@ fn decision(
     stored: Option<Decision>,
     now: jiff::Timestamp,
 ) -> Decision {
-    let redial = RedialPolicy {
-        attempts: found.redial_attempts,
-        window: found.redial_window,
-        grant: found.redial_grant,
-    };
+    let redial = RedialPolicy::of(&found);
     let is_own = redial != control.config().redial && redial.attempts != 0;
     Decision {
         id: stored.map_or_else(uuid::Uuid::now_v7, |stored| stored.id),
@@ -313,7 +309,7 @@ fn adopt_allows(
 ) -> Result<u64, Problem> {
     let mut adopted = 0;
     for (subject, found) in control.maps.pass_maps().allows()? {
-        let is_over = found.expires != 0 && found.expires <= clock::boot();
+        let is_over = !is_live(found.expires, clock::boot());
         let stored = store.reader().find(Kind::Allow, subject)?;
         // Allows of offline commands have a note, by which they are adopted.
         if is_over
@@ -329,18 +325,10 @@ fn adopt_allows(
         let decision = Decision {
             id: stored.map_or_else(uuid::Uuid::now_v7, |stored| stored.id),
             rule: control.order.turn().places(1),
-            kind: Kind::Allow,
-            subject,
-            created: clock::now(),
-            expires: (found.expires != 0).then(|| clock::wall(found.expires)),
             reason: "found in the kernel's maps".into(),
             author: author.to_owned(),
-            origin: "direct".into(),
             node: control.node().to_owned(),
-            flags: 0,
-            redial: None,
-            epoch: 0,
-            incident: None,
+            ..allow_of_map(subject, &found, clock::now())
         };
         store
             .put([&decision], |decision, before| entry("allow adopt", author, decision, before))?;

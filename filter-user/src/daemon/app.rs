@@ -1,7 +1,15 @@
 //! Holds what the handlers of the API share, and computes the status.
 
-use crate::api::wire;
-use crate::api::wire::{Health, Problem, ProblemKind};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use axum::Json;
+use axum::http::{HeaderMap, header};
+use axum::response::{IntoResponse, Response};
+use jiff::Timestamp;
+use tokio::sync::broadcast;
+
+use crate::api::wire::{self, Health, Problem, ProblemKind};
 use crate::daemon::accounts::Accounts;
 use crate::daemon::attachments::Attachments;
 use crate::daemon::evidence::Evidence;
@@ -11,13 +19,6 @@ use crate::inspect;
 use crate::model::policy::Subject;
 use crate::store::{CallRow, Kind};
 use crate::sys::clock;
-use axum::Json;
-use axum::http::{HeaderMap, header};
-use axum::response::{IntoResponse, Response};
-use jiff::Timestamp;
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use tokio::sync::broadcast;
 
 /// The state that the handlers share.
 #[derive(Clone)]

@@ -104,10 +104,7 @@ impl Attachments {
             let graced = config.policy.settings.callback_grace != 0;
             self.reconcile_egress(filter, entry, name, link, graced);
         }
-        let links = match (changed, netlink::links().await) {
-            (true, Ok(links)) => links,
-            _ => links,
-        };
+        let links = if changed { netlink::links().await.unwrap_or(links) } else { links };
         let seen = names.iter().map(|name| self.interface(name, &links, ours, known)).collect();
         *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = seen;
     }

@@ -3,9 +3,9 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use filter_common::abi::{self, BLOCK_NO_REDIAL, BLOCK_OBSERVE, TOMBSTONE};
+use filter_common::decide::is_live;
 
-use crate::api::wire;
-use crate::api::wire::{Change, Changed, Persisted, Problem, ProblemKind};
+use crate::api::wire::{self, Change, Changed, Persisted, Problem, ProblemKind};
 use crate::change_plan::allow::describe;
 use crate::daemon::convert::{block_of, unknown_block};
 use crate::daemon::decision::{entry, subject_of};
@@ -188,7 +188,7 @@ impl Control {
     /// Returns the live allow that covers a number or prefix.
     fn live_allow(&self, subject: Subject) -> Result<Option<abi::Allow>, Problem> {
         let now = clock::boot();
-        let live = |allow: &abi::Allow| allow.expires == 0 || now < allow.expires;
+        let live = |allow: &abi::Allow| is_live(allow.expires, now);
         let exact = self.live_allow_of(subject)?;
         Ok(exact.or(self.maps.allowed_prefix(&subject.key())?.filter(live)))
     }

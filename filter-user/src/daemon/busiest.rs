@@ -1,10 +1,12 @@
 //! Counts the callers that are refused most, in the last minutes.
 
-use crate::store::CallRow;
-use filter_common::abi::Verdict;
-use filter_common::number::Number;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, PoisonError};
+
+use filter_common::abi::Verdict;
+use filter_common::number::Number;
+
+use crate::store::CallRow;
 
 /// A minute, in nanoseconds.
 pub(crate) const MINUTE: u64 = 60_000_000_000;
@@ -107,17 +109,14 @@ impl Busiest {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
-    use crate::daemon::busiest::{Busiest, CALLERS_SHOWN, MINUTE};
     use filter_common::reason::Reason;
 
     use crate::model::number_text;
     use crate::model::policy::{Policy, Subject};
-    use crate::store::CallRow;
-    use filter_common::abi::Verdict;
 
-    fn number(text: &str) -> Number {
+    pub(crate) fn number(text: &str) -> Number {
         let plan = &Policy::default().trunks[0].profile.plan;
         let Subject::Number(number) = number_text::typed(text, plan).unwrap() else {
             panic!("{text} is no number")
@@ -125,7 +124,7 @@ mod tests {
         number
     }
 
-    fn row(number: Option<Number>, verdict: Verdict, would: Verdict) -> CallRow {
+    pub(crate) fn row(number: Option<Number>, verdict: Verdict, would: Verdict) -> CallRow {
         CallRow {
             time: jiff::Timestamp::UNIX_EPOCH,
             number,

@@ -1,25 +1,20 @@
 //! Converts decisions, reports, calls and audit rows of the store to the types of the API.
 
-use crate::api::wire;
-use crate::daemon::role::Principal;
-use crate::model::policy::Subject;
-use crate::store::CallRow;
-use crate::sys::clock;
-use filter_common::abi::{EVENT_FROM, EVENT_PAI, Verdict};
+use filter_common::abi::BLOCK_NO_REDIAL;
+use filter_common::abi::BLOCK_OBSERVE;
+use filter_common::abi::{self, EVENT_FROM, EVENT_PAI, Verdict};
 use filter_common::reason::Reason;
 use jiff::Timestamp;
 
-use crate::store;
-use crate::store::AuditRow;
-
-use crate::store::EvidenceRow;
-use filter_common::abi;
-
+use crate::api::wire;
+use crate::daemon::role::Principal;
 use crate::model::ladder::{Ladder, Strike};
-use crate::store::{Decision, Report, Review};
-use filter_common::abi::BLOCK_NO_REDIAL;
-
-use filter_common::abi::BLOCK_OBSERVE;
+use crate::model::policy::Subject;
+use crate::store::AuditRow;
+use crate::store::CallRow;
+use crate::store::EvidenceRow;
+use crate::store::{self, Decision, Report, Review};
+use crate::sys::clock;
 
 /// Converts a block to the API's type.
 #[must_use]

@@ -1,16 +1,16 @@
 //! Converts decisions to kernel entries and audit records, and reads the decision in force.
 
-use crate::api::wire;
-use crate::api::wire::{Check, Problem};
+use filter_common::abi::{self, BLOCK_NO_REDIAL, BLOCK_OBSERVE, RULE_DIRECT, Verdict};
+use filter_common::number::Number;
+use serde_json::json;
+
+use crate::api::wire::{self, Check, Problem};
 use crate::daemon::state::Control;
 use crate::inspect;
 use crate::model::policy::Subject;
 use crate::model::redial::RedialPolicy;
 use crate::store::{Decision, Entry};
 use crate::sys::clock;
-use filter_common::abi::{self, BLOCK_NO_REDIAL, BLOCK_OBSERVE, RULE_DIRECT, Verdict};
-use filter_common::number::Number;
-use serde_json::json;
 
 /// Returns whether root added an allow without the daemon, which has not adopted it yet.
 pub(crate) fn is_offline(allow: &abi::Allow) -> bool {
@@ -46,19 +46,17 @@ pub fn entry(action: &str, author: &str, decision: &Decision, before: Option<&De
 /// setting of its own.
 #[must_use]
 pub fn block_entry(decision: &Decision, configured: RedialPolicy) -> abi::Block {
-    let redial = decision.redial.unwrap_or(configured);
-    abi::Block {
+    let mut block = abi::Block {
         number: decision.subject.raw(),
         expires: clock::kernel_expiry(decision.created, decision.expires, clock::now()),
         rule: decision.rule,
         action: Verdict::Drop as u8,
         flags: decision.flags,
         epoch: decision.epoch,
-        redial_attempts: redial.attempts,
-        redial_window: redial.window,
-        redial_grant: redial.grant,
         ..abi::Block::default()
-    }
+    };
+    decision.redial.unwrap_or(configured).put(&mut block);
+    block
 }
 
 /// Returns the subject of an entry that covers `asked`.

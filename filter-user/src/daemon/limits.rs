@@ -16,7 +16,7 @@ use crate::daemon::connections::{API, Busy, Handle};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// Lets calls through, or shows the state of the gate.
-    PassMaps,
+    WayOut,
     /// Changes something else.
     Change,
     /// Reads a little.
@@ -32,7 +32,7 @@ pub enum Kind {
 }
 
 const KINDS: [Kind; 7] =
-    [Kind::PassMaps, Kind::Change, Kind::Read, Kind::List, Kind::Stream, Kind::Long, Kind::Import];
+    [Kind::WayOut, Kind::Change, Kind::Read, Kind::List, Kind::Stream, Kind::Long, Kind::Import];
 
 impl Kind {
     /// Returns the kind of a request for a route of the API.
@@ -44,7 +44,7 @@ impl Kind {
             ("GET", "/v1/status")
             | ("GET" | "PUT", "/v1/override" | "/v1/mode")
             | ("POST", "/v1/allows" | "/v1/callback" | "/v1/reviews/{id}/free")
-            | ("DELETE", "/v1/blocks/{number}") => Kind::PassMaps,
+            | ("DELETE", "/v1/blocks/{number}") => Kind::WayOut,
             ("GET", "/v1/blocks" | "/v1/allows" | "/v1/calls")
             | ("GET", "/v1/reports" | "/v1/reviews" | "/v1/audit") => Kind::List,
             ("GET", "/v1/events" | "/v1/calls/live" | "/v1/top") => Kind::Stream,
@@ -60,7 +60,7 @@ impl Kind {
     /// Returns the number of requests of this kind for one user, and for all users together.
     const fn slots(self) -> (usize, usize) {
         match self {
-            Kind::PassMaps => (32, API.all),
+            Kind::WayOut => (32, API.all),
             Kind::Change | Kind::Read => (16, 64),
             Kind::List => (16, 64),
             Kind::Stream => (32, 128),
@@ -71,7 +71,7 @@ impl Kind {
 
     fn name(self) -> &'static str {
         match self {
-            Kind::PassMaps => "ways out and status",
+            Kind::WayOut => "ways out and status",
             Kind::Change => "changes",
             Kind::Read => "questions",
             Kind::List => "lists",
@@ -224,7 +224,7 @@ mod tests {
         let problem = take(1).unwrap_err();
         assert_eq!(problem.kind, ProblemKind::Busy);
         assert!(problem.message.contains("nothing was done"), "{}", problem.message);
-        assert!(users.user(1).slot(Kind::PassMaps, &connection).is_ok());
+        assert!(users.user(1).slot(Kind::WayOut, &connection).is_ok());
         taken.push(take(2).unwrap());
         // A slot is free when its request has ended, even if the user's connections are closed.
         drop(taken.remove(0));
@@ -244,7 +244,7 @@ mod tests {
         let problem = take(99).unwrap_err();
         assert_eq!(problem.kind, ProblemKind::Overloaded);
         drop(taken);
-        let (each, all) = Kind::PassMaps.slots();
+        let (each, all) = Kind::WayOut.slots();
         assert!(all >= API.all, "as many as there are connections");
         assert!(each * 4 < all);
     }

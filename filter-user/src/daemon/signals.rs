@@ -1,13 +1,15 @@
 //! Handles the signals: reload, comparison and end.
 
+use std::sync::PoisonError;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::Notify;
+
 use crate::config::Config;
 use crate::daemon::app::App;
 use crate::exit::{Exit, Failure};
 use crate::store::Entry;
 use crate::sys::clock;
-use std::sync::PoisonError;
-use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::Notify;
 
 /// Waits for signals: SIGHUP reads the configuration again, SIGUSR1 compares store and maps now,
 /// SIGTERM and SIGINT end the daemon.

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use filter_common::abi;
+use filter_common::decide::is_live;
 
 use crate::api::wire::{Problem, ProblemKind};
 use crate::config::Config;
@@ -74,6 +75,12 @@ impl From<datapath::Error> for Problem {
     fn from(error: datapath::Error) -> Problem {
         let kind = if error.is_full() { ProblemKind::Full } else { ProblemKind::Failed };
         Problem { kind, message: error.to_string() }
+    }
+}
+
+impl From<tokio::task::JoinError> for Problem {
+    fn from(error: tokio::task::JoinError) -> Problem {
+        Problem { kind: ProblemKind::Failed, message: error.to_string() }
     }
 }
 
@@ -184,8 +191,8 @@ impl Control {
     /// Returns the live allow for exactly this subject.
     pub(crate) fn live_allow_of(&self, subject: Subject) -> Result<Option<abi::Allow>, Problem> {
         let now = clock::boot();
-        let is_live = |allow: &abi::Allow| allow.expires == 0 || now < allow.expires;
-        Ok(self.maps.pass_maps().allow(subject)?.filter(is_live))
+        let live = |allow: &abi::Allow| is_live(allow.expires, now);
+        Ok(self.maps.pass_maps().allow(subject)?.filter(live))
     }
 
     /// Writes settings, ports, trunks and profiles into the maps. The caller holds the lock since

@@ -286,12 +286,7 @@ impl StoreHandle {
             reader.end_when(is_abandoned)?;
             read(&reader)
         });
-        let done = match done.await {
-            Ok(done) => done,
-            Err(error) => {
-                return Err(Problem { kind: ProblemKind::Failed, message: error.to_string() });
-            }
-        };
+        let done = done.await?;
         if let Err(Error::Corrupt { what, .. }) = &done {
             let what = what.clone();
             let stop: Job = Box::new(move |store| {
@@ -423,6 +418,18 @@ mod tests {
         (0..3 * SOON).map(|_| lane()).collect()
     }
 
+    /// Returns a read that lasts until the sender of `ended` is dropped.
+    fn until_end(
+        ended: watch::Receiver<()>,
+    ) -> impl FnOnce(&Reader) -> Result<(), Error> + Clone + Send + 'static {
+        move |_| {
+            while ended.has_changed().is_ok() {
+                thread::sleep(Duration::from_millis(5));
+            }
+            Ok(())
+        }
+    }
+
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn lanes_of_readers_do_not_wait_for_each_other() {
         let (_folder, store_handle) = store_handle();
@@ -432,12 +439,7 @@ mod tests {
             move || {
                 let (store_handle, ended) = (store_handle.clone(), ended.clone());
                 tokio::spawn(async move {
-                    let wait = move |_: &Reader| {
-                        while ended.has_changed().is_ok() {
-                            thread::sleep(Duration::from_millis(5));
-                        }
-                        Ok(())
-                    };
+                    let wait = until_end(ended);
                     let _ = tokio::join!(
                         store_handle.read_long(wait.clone()),
                         store_handle.read_page(wait.clone()),
@@ -467,12 +469,7 @@ mod tests {
                 let (store_handle, ended) = (store_handle.clone(), ended.clone());
                 tokio::spawn(async move {
                     // Like a disk that hangs, it does not notice that nobody waits.
-                    let wait = move |_: &Reader| {
-                        while ended.has_changed().is_ok() {
-                            thread::sleep(Duration::from_millis(5));
-                        }
-                        Ok(())
-                    };
+                    let wait = until_end(ended);
                     let _ = store_handle.read_soon(wait).await;
                 })
             }

@@ -1,15 +1,17 @@
 //! Stores the override and the mode, and writes the mode into the maps.
 
+use std::sync::PoisonError;
+
+use filter_common::abi::{MODE_ENFORCE, MODE_OBSERVE, TOMBSTONE};
+use jiff::{SignedDuration, Timestamp};
+use serde_json::json;
+
 use crate::api::wire::{Persisted, Problem};
 use crate::daemon::order::{Key, Later, Turn};
 use crate::daemon::state::{Control, with_mode};
 use crate::inspect;
 use crate::store::Entry;
 use crate::sys::clock;
-use filter_common::abi::{MODE_ENFORCE, MODE_OBSERVE, TOMBSTONE};
-use jiff::{SignedDuration, Timestamp};
-use serde_json::json;
-use std::sync::PoisonError;
 
 /// Keys of the store's state.
 pub const OVERRIDE: &str = "override";

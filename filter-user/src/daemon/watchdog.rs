@@ -1,7 +1,8 @@
 //! Reports to systemd that the daemon lives.
 
-use crate::daemon::app::App;
 use std::time::Duration;
+
+use crate::daemon::app::App;
 
 /// Notifies systemd each time after the maps were read and a client could have been answered. A
 /// store that hangs is no reason to be killed: the override has to work.

@@ -235,6 +235,7 @@ mod tests {
     use super::*;
     use crate::sys::test_netns::in_new_namespace;
 
+    #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
     #[test]
     fn refusal_to_attach_has_the_text_of_the_kernel() {
         in_new_namespace(async {

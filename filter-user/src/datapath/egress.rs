@@ -19,7 +19,7 @@ use nix::errno::Errno;
 use crate::datapath::attach::{Attached, Filter};
 use crate::datapath::error::{Error, chain, errno};
 use crate::datapath::load::EGRESS_PROGRAM;
-use crate::datapath::pins::Pins;
+use crate::datapath::pins::{Pins, names, remove_pin};
 
 /// An interface that every network namespace has.
 const EVERYWHERE: &str = "lo";
@@ -70,9 +70,10 @@ impl Pins {
 
     /// Returns the interfaces that have the program for packets that leave.
     pub(crate) fn egress_interfaces(&self) -> Vec<String> {
-        let folders = ["links-egress", "clsact"].map(|name| self.folder().join(name));
-        let entries = folders.iter().flat_map(fs::read_dir).flatten().flatten();
-        entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
+        ["links-egress", "clsact"]
+            .iter()
+            .flat_map(|name| names(&self.folder().join(name)))
+            .collect()
     }
 
     /// Checks whether an interface has the program for packets that leave.
@@ -86,12 +87,7 @@ impl Pins {
     /// # Errors
     /// [`Error::Pin`] if a pin cannot be removed, [`Error::Attach`] if a filter cannot.
     pub fn detach_egress(&self, interface: &str) -> Result<bool, Error> {
-        let path = self.egress_link(interface);
-        let tcx = match fs::remove_file(&path) {
-            Ok(()) => true,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => false,
-            Err(error) => return Err(Error::pin(&path, error)),
-        };
+        let tcx = remove_pin(&self.egress_link(interface))?;
         let note = self.clsact(interface);
         if !note.exists() {
             return Ok(tcx);

@@ -13,7 +13,7 @@ use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit, setrlimit};
 use crate::datapath::error::Error;
 
 /// Number of tries of a load that a signal interrupts.
-const TRIES: u32 = 10;
+pub(crate) const TRIES: u32 = 10;
 
 /// Numbers of Linux `include/uapi/linux/bpf.h`.
 const PROG_LOAD: libc::c_long = 5;
@@ -178,6 +178,7 @@ fn accepts(prog_type: u32, prog_flags: u32, instructions: &[Instruction]) -> Res
 mod tests {
     use super::*;
 
+    #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
     #[test]
     fn programs_that_a_kernel_accepts_and_refuses_are_distinguished() {
         let pass = [move_imm(0, 2), EXIT];

@@ -7,15 +7,13 @@ use aya::{Ebpf, EbpfLoader, VerifierLogLevel};
 use filter_common::sip::message::{Reader, SLIM_SCAN_MAX};
 
 use crate::datapath::error::{Error, Refusal, reasons};
-use crate::datapath::features::Features;
+use crate::datapath::features::{Features, TRIES};
 use crate::sys::kernels;
 
 /// Name of the program for packets that leave.
 pub(crate) const EGRESS_PROGRAM: &str = "palang_egress";
 /// Number of bytes of a program's name that the kernel keeps.
 const KERNEL_NAME_MAX: usize = 15;
-/// Number of tries of a load that a signal interrupts.
-const LOADS: u32 = 10;
 
 /// A program of the object for incoming packets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -197,7 +195,7 @@ fn uninterrupted(
     name: &'static str,
     mut load: impl FnMut() -> Result<(), ProgramError>,
 ) -> Result<(), Error> {
-    let mut left = LOADS;
+    let mut left = TRIES;
     loop {
         left -= 1;
         match load() {

@@ -10,10 +10,7 @@ static ALIGNED: &Aligned<[u8]> = &Aligned(*include_bytes!(env!("PALANG_OBJECT"))
 /// The object file of `filter-ebpf`, made by `build.rs`.
 pub static OBJECT: &[u8] = &ALIGNED.0;
 
-/// The compiler and the linker that made [`OBJECT`]: "rustc 1.96.0 (LLVM 22.1.8), bpf-linker
-/// 0.13.0"; `none` if [`OBJECT`] is empty, because they were missing.
-pub const TOOLCHAIN: &str = env!("PALANG_TOOLCHAIN");
-
-/// The version of this program, and [`TOOLCHAIN`] on a line of its own.
+/// The version of this program. A line of its own has the compiler and the linker of [`OBJECT`]:
+/// "rustc 1.96.0 (LLVM 22.1.8), bpf-linker 0.13.0"; `none` if they were missing.
 pub const VERSION: &str =
     concat!(env!("CARGO_PKG_VERSION"), "\nkernel program: ", env!("PALANG_TOOLCHAIN"));

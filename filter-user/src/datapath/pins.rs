@@ -55,6 +55,14 @@ impl Pins {
         folders
     }
 
+    /// Returns the folders of maps that hold something. An upgrade that failed early leaves empty ones.
+    #[must_use]
+    pub fn filled_map_folders(&self) -> Vec<PathBuf> {
+        let mut folders = self.map_folders();
+        folders.retain(|folder| fs::read_dir(folder).is_ok_and(|mut pins| pins.next().is_some()));
+        folders
+    }
+
     /// Checks whether the maps in a folder have the layout of this version.
     #[must_use]
     pub fn is_of_this_version(folder: &Path) -> bool {
@@ -71,9 +79,7 @@ impl Pins {
     /// Returns the interfaces that have a pinned link.
     #[must_use]
     pub fn links(&self) -> Vec<String> {
-        let entries = fs::read_dir(self.0.join("links")).into_iter().flatten().flatten();
-        let mut names: Vec<_> =
-            entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+        let mut names = names(&self.0.join("links"));
         names.sort();
         names
     }
@@ -147,8 +153,7 @@ impl Pins {
     /// [`Pins::note_store`].
     #[must_use]
     pub fn noted_stores(&self) -> Vec<String> {
-        let entries = fs::read_dir(self.0.join("store")).into_iter().flatten().flatten();
-        entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
+        names(&self.0.join("store"))
     }
 
     /// Returns the folder itself.
@@ -157,12 +162,7 @@ impl Pins {
     }
 
     pub(crate) fn unpin(&self, interface: &str) -> Result<bool, Error> {
-        let path = self.link(interface);
-        match fs::remove_file(&path) {
-            Ok(()) => Ok(true),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-            Err(error) => Err(Error::pin(&path, error)),
-        }
+        remove_pin(&self.link(interface))
     }
 
     /// Removes the pins of maps of other versions and capacities. Such a map ends with the last program
@@ -172,5 +172,20 @@ impl Pins {
         for folder in self.map_folders().into_iter().filter(|folder| *folder != ours) {
             let _ = fs::remove_dir_all(folder);
         }
+    }
+}
+
+/// Returns the names in a folder; none if it cannot be read.
+pub(crate) fn names(folder: &Path) -> Vec<String> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
+}
+
+/// Removes a pin; `false` if it did not exist.
+pub(crate) fn remove_pin(path: &Path) -> Result<bool, Error> {
+    match fs::remove_file(path) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(Error::pin(path, error)),
     }
 }

@@ -38,6 +38,16 @@ impl Subject {
         Subject::Prefix(Digits(raw.0))
     }
 
+    /// Returns the subject of an entry of a trie whose key has this many bits.
+    #[must_use]
+    pub fn of_trie_entry(prefix_len: u32, entry: Number) -> Subject {
+        if prefix_len == PrefixKey::number(entry).prefix_len {
+            Subject::Number(entry)
+        } else {
+            Subject::of_prefix_entry(entry)
+        }
+    }
+
     /// Returns the number or prefix as stored in a map entry.
     #[must_use]
     pub fn raw(self) -> Number {

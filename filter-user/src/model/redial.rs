@@ -86,6 +86,16 @@ impl RedialPolicy {
         }
     }
 
+    /// Reads the settings of a block's map value.
+    #[must_use]
+    pub fn of(block: &Block) -> RedialPolicy {
+        RedialPolicy {
+            attempts: block.redial_attempts,
+            window: block.redial_window,
+            grant: block.redial_grant,
+        }
+    }
+
     /// Writes the settings into a block's map value.
     pub fn put(self, block: &mut Block) {
         block.redial_attempts = self.attempts;

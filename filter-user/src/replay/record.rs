@@ -71,8 +71,8 @@ impl Record {
         // If trunks are configured, index 0 is a source outside all of them.
         let outside = policy.settings.trunks_configured != 0 && event.trunk == 0;
         let trunk = policy.trunks.get(usize::from(event.trunk)).filter(|_| was_read && !outside);
+        let would = verdict(event.policy_verdict);
         let verdict = verdict(event.verdict);
-        let would = crate::replay::record::verdict(event.policy_verdict);
         let transport = match packet.transport {
             TRANSPORT_UDP => Some("udp"),
             TRANSPORT_TCP => Some("tcp"),

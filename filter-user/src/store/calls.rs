@@ -9,7 +9,7 @@ use rusqlite::{OptionalExtension as _, Row, named_params, params_from_iter};
 
 use crate::model::per_ring::is_in_ring_of_refusals;
 use crate::store::error::Error;
-use crate::store::reader::Reader;
+use crate::store::reader::{Reader, conditions};
 use crate::store::retention::ROWS;
 use crate::store::retention::Step;
 use crate::store::schema::Millis;
@@ -175,17 +175,9 @@ impl Reader {
             ("number = ?", filter.number.map(|number| number.0.cast_signed())),
             ("call_hash = ?", filter.call_hash.map(u64::cast_signed)),
         ];
-        let mut sql = format!("SELECT {COLUMNS} FROM calls WHERE true");
-        for (condition, _) in wanted.iter().filter(|(_, value)| value.is_some()) {
-            sql.push_str(" AND ");
-            sql.push_str(condition);
-        }
-        let mut values: Vec<_> = wanted.iter().filter_map(|(_, value)| *value).collect();
-        if let Some((time, id)) = filter.after {
-            sql.push_str(" AND (time, id) < (?, ?)");
-            values.extend([time.as_millisecond(), id.cast_signed()]);
-        }
-        sql.push_str(" ORDER BY time DESC, id DESC LIMIT ?");
+        let (conditions, mut values) = conditions(&wanted, filter.after);
+        let sql =
+            format!("SELECT {COLUMNS} FROM calls{conditions} ORDER BY time DESC, id DESC LIMIT ?");
         // SQLite reads a negative limit as no limit.
         values.push(filter.limit.map_or(-1, i64::from));
         self.each(&sql, params_from_iter(values), read, f).map(drop)

@@ -1,17 +1,19 @@
 //! Keeps the notes of offline commands, which the daemon adopts later.
 
-use crate::api::wire::Persisted;
-use crate::config::Paths;
-use crate::model::free_text;
-use crate::sys::clock;
-use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::channel;
 use std::thread;
 use std::time::Duration;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::api::wire::Persisted;
+use crate::config::Paths;
+use crate::model::free_text;
+use crate::sys::clock;
 
 /// A line without a line end counts as unfinished for this long.
 const WRITING: Duration = Duration::from_secs(5);

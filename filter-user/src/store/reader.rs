@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use jiff::Timestamp;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, Row};
 
@@ -23,6 +24,26 @@ const LOOK_EVERY: i32 = 1000;
 pub struct Reader {
     pub(super) conn: Connection,
     pub(super) path: PathBuf,
+}
+
+/// Returns the conditions of a list, newest first, and their values: those that have a value, and
+/// that rows come after `after`.
+pub(super) fn conditions(
+    wanted: &[(&str, Option<i64>)],
+    after: Option<(Timestamp, u64)>,
+) -> (String, Vec<i64>) {
+    let (mut sql, mut values) = (String::from(" WHERE true"), Vec::new());
+    for (condition, value) in wanted {
+        let Some(value) = value else { continue };
+        sql.push_str(" AND ");
+        sql.push_str(condition);
+        values.push(*value);
+    }
+    if let Some((time, id)) = after {
+        sql.push_str(" AND (time, id) < (?, ?)");
+        values.extend([time.as_millisecond(), id.cast_signed()]);
+    }
+    (sql, values)
 }
 
 impl Reader {

@@ -32,14 +32,6 @@ pub struct Account {
     pub thinned: BTreeMap<String, u64>,
 }
 
-impl Account {
-    /// Returns the refusals that are only counted, of all trunks.
-    #[must_use]
-    pub fn all_thinned(&self) -> u64 {
-        self.thinned.values().sum()
-    }
-}
-
 /// Records to be written.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Records {
@@ -199,7 +191,7 @@ mod tests {
         let stored = store.put_records(&second, &stored.account, true).unwrap();
         assert_eq!(stored.gone, [99], "it is not counted as recorded");
         assert_eq!(stored.account.recorded, PerRing { refused: 16, passed: 1 });
-        assert_eq!(stored.account.all_thinned(), 8);
+        assert_eq!(stored.account.thinned.values().sum::<u64>(), 8);
         assert_eq!(store.reader().account().unwrap(), Some(stored.account));
         assert_eq!(counts(store.reader()), [1, 1, 15]);
     }

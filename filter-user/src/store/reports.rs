@@ -11,7 +11,7 @@ use rusqlite::{Row, named_params, params, params_from_iter};
 use crate::model::ladder::{ReportKind, Strike};
 use crate::store::chain::Entry;
 use crate::store::error::Error;
-use crate::store::reader::Reader;
+use crate::store::reader::{Reader, conditions};
 use crate::store::retention::ROWS;
 use crate::store::retention::Step;
 use crate::store::reviews::Review;
@@ -162,17 +162,8 @@ impl Reader {
             ("time >= ?", filter.since.map(Timestamp::as_millisecond)),
             ("number = ?", filter.number.map(|number| number.0.cast_signed())),
         ];
-        let mut sql = format!("SELECT {COLUMNS} FROM reports WHERE true");
-        for (condition, _) in wanted.iter().filter(|(_, value)| value.is_some()) {
-            sql.push_str(" AND ");
-            sql.push_str(condition);
-        }
-        let mut values: Vec<_> = wanted.iter().filter_map(|(_, value)| *value).collect();
-        if let Some((time, id)) = filter.after {
-            sql.push_str(" AND (time, id) < (?, ?)");
-            values.extend([time.as_millisecond(), id.cast_signed()]);
-        }
-        sql.push_str(" ORDER BY time DESC, id DESC");
+        let (conditions, values) = conditions(&wanted, filter.after);
+        let sql = format!("SELECT {COLUMNS} FROM reports{conditions} ORDER BY time DESC, id DESC");
         self.each(&sql, params_from_iter(values), read, f).map(drop)
     }
 

@@ -4,10 +4,13 @@
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::fs;
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::thread;
+use std::time::Duration;
 
 use filter_common::number::Number;
+use rusqlite::Connection;
 use rusqlite::trace::{TraceEvent, TraceEventCodes};
 
 use crate::model::ladder::ReportKind;
@@ -15,9 +18,6 @@ use crate::store::schema::{STEPS, migrate_by};
 use crate::store::tests::*;
 use crate::store::*;
 use crate::sys::landlock;
-use rusqlite::Connection;
-use std::ops::ControlFlow;
-use std::time::Duration;
 
 /// Rows of each table. A statement about all of them does not fit into the memory of SQLite. SQLite has
 /// room for 16 pages for a statement's journal, 250 for a sorter, 500 for a temporary table.

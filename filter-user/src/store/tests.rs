@@ -1,11 +1,16 @@
 //! Tests of the whole store, and helpers for the tests of its parts.
 
 use std::fs;
+use std::ops::ControlFlow;
 use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use filter_common::number::{Digits, Number};
+use jiff::Timestamp;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use rusqlite::Connection;
+use rusqlite::config::DbConfig;
 use serde_json::json;
 use tempfile::TempDir;
 use uuid::Uuid;
@@ -13,11 +18,6 @@ use uuid::Uuid;
 use crate::model::policy::Subject;
 use crate::store::path::beside;
 use crate::store::*;
-use jiff::Timestamp;
-use rusqlite::Connection;
-use rusqlite::config::DbConfig;
-use std::ops::ControlFlow;
-use std::path::PathBuf;
 
 /// A folder with a store in it.
 pub struct Home {

@@ -94,6 +94,7 @@ mod tests {
     use crate::sys::netlink::{Attached, by_name};
     use crate::sys::test_netns::{in_new_namespace, ip, load_pass, put_foreign_xdp};
 
+    #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
     #[test]
     fn refusal_has_the_text_of_the_kernel() {
         in_new_namespace(async {

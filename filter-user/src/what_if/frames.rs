@@ -93,7 +93,7 @@ fn of(event: &Event) -> (u64, Number) {
 
 /// Checks whether the policy sees an INVITE that begins a call.
 fn is_call(event: &Event) -> bool {
-    event.reason >= Reason::BadRequestLine as u8
+    Reason::from_number(event.reason).is_some_and(Reason::is_attempt)
 }
 
 #[cfg(test)]

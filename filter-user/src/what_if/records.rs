@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 
 use filter_common::abi::{Block, MODE_ENFORCE, PrefixKey, Verdict};
+use filter_common::decide::is_live;
 use filter_common::decide::{Call, PolicyLookup as _};
 use filter_common::judge::JudgeContext as _;
 use filter_common::number::Number;
@@ -211,14 +212,10 @@ impl<'a> Side<'a> {
 
     /// Returns the block that decides on a number.
     fn covering(&self, number: Number, now: u64) -> Option<Block> {
-        let live = |block: &Block| is_live(block, now);
+        let live = |block: &Block| is_live(block.expires, now);
         let own = self.gate.blocked_number(number).filter(live);
         own.or_else(|| self.gate.blocked_prefix(&PrefixKey::number(number)).filter(live))
     }
-}
-
-fn is_live(block: &Block, now: u64) -> bool {
-    block.expires == 0 || now < block.expires
 }
 
 #[cfg(test)]

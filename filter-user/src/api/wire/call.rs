@@ -1,11 +1,12 @@
 //! Call records and live calls.
 
-use crate::api::udp_payload::udp_payload;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
+
+use crate::api::udp_payload::udp_payload;
 
 /// A line of `GET /v1/calls?since=&caller=&call_id=&verdict=&reason=&trunk=&limit=`, newest first: one attempt.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]

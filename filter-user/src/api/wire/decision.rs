@@ -1,12 +1,13 @@
 //! Blocks and allows, and their changes.
 
-use crate::api::wire::check::Check;
-use crate::api::wire::problem::Problem;
-use crate::model::redial::RedialPolicy;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::openapi::schema::{ObjectBuilder, OneOfBuilder, Schema, Type};
 use utoipa::{PartialSchema, ToSchema};
+
+use crate::api::wire::check::Check;
+use crate::api::wire::problem::Problem;
+use crate::model::redial::RedialPolicy;
 
 /// A block.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]

@@ -1,9 +1,10 @@
 //! The mode and the override.
 
-use crate::api::wire::decision::Persisted;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
+
+use crate::api::wire::decision::Persisted;
 
 /// `GET /v1/override`, and the answer to a change of it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]

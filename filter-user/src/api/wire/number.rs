@@ -1,12 +1,13 @@
 //! Everything that is held about one number, and the audit.
 
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
 use crate::api::wire::call::{Call, Evidence};
 use crate::api::wire::check::Check;
 use crate::api::wire::decision::{Allow, Block};
 use crate::api::wire::report::{Report, Review};
-use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
 
 /// A line of `GET /v1/audit?since=&number=`: oldest first.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]

@@ -1,12 +1,13 @@
 //! Reports of calls, reviews and events.
 
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
 use crate::api::wire::check::Check;
 use crate::api::wire::decision::{Block, Change, Changed};
 use crate::api::wire::problem::Problem;
 use crate::model::ladder::ReportKind;
-use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
 
 /// `POST /v1/reports`: the report of a call-taker about a call.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]

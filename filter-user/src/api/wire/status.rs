@@ -1,9 +1,10 @@
 //! The status of the gate, its interfaces and its counts.
 
-use crate::api::wire::mode::{Mode, Override};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
+
+use crate::api::wire::mode::{Mode, Override};
 
 /// How serious a finding is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
@@ -95,6 +96,47 @@ pub struct Records {
     pub thinned: u64,
     /// Those without a record that should have one.
     pub lost: u64,
+}
+
+#[cfg(test)]
+impl Status {
+    /// Returns the green status of a gate that enforces and has seen no call.
+    pub(crate) fn sample() -> Status {
+        Status {
+            colour: Health::Green,
+            findings: Vec::new(),
+            daemon: true,
+            version: "0.1.0".into(),
+            since: None,
+            mode: Mode {
+                mode: "enforce".into(),
+                until: None,
+                persisted: crate::api::wire::Persisted::Yes,
+                dry_run: false,
+                order: 0,
+            },
+            r#override: Override {
+                until: None,
+                reason: None,
+                author: None,
+                persisted: crate::api::wire::Persisted::Yes,
+                dry_run: false,
+                order: 0,
+            },
+            interfaces: Vec::new(),
+            blocks: Some(0),
+            blocks_capacity: 1_000_000,
+            allows: Some(0),
+            packets: std::collections::BTreeMap::new(),
+            refused_lost: 0,
+            passed_lost: 0,
+            attempts: None,
+            drift: 0,
+            reattached: 0,
+            audit_head: None,
+            reviews: Some(0),
+        }
+    }
 }
 
 /// A problem.

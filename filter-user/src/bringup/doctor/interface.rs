@@ -5,10 +5,8 @@ use crate::bringup::doctor::drivers;
 use crate::bringup::doctor::in_force::{Whose, whose};
 use crate::config::Config;
 use crate::model::xdp_mode::XdpMode;
-use crate::sys::ethtool;
-use crate::sys::ethtool::{Offloads, Queues};
-use crate::sys::netlink;
-use crate::sys::netlink::{Attached, Link};
+use crate::sys::ethtool::{self, Offloads, Queues};
+use crate::sys::netlink::{self, Attached, Link};
 use crate::sys::xdp_features;
 use crate::sys::xdp_features::Features;
 

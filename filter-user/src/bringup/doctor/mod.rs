@@ -15,12 +15,13 @@ use nix::libc;
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 use nix::sys::statvfs::statvfs;
 use nix::unistd::{AccessFlags, Group, access};
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::OpenFlags;
 
 pub use crate::bringup::doctor::check::{Check, State};
 use crate::config::{Config, Paths};
 use crate::datapath::{Error, Features, Replay, memory_limit};
 use crate::model::policy::Policy;
+use crate::store::connection;
 use crate::sys::kernels;
 
 /// Smallest free space on the disk of the store that is not a failure, in bytes.
@@ -294,8 +295,7 @@ fn database(paths: &Paths) -> Check {
         return Check::ok("store", format!("{place} does not exist yet; the daemon creates it"));
     }
     let sound = || -> rusqlite::Result<String> {
-        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let store = Connection::open_with_flags(&file, flags)?;
+        let store = connection::open(&file, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
         store.busy_timeout(std::time::Duration::from_secs(5))?;
         store.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))
     };
@@ -336,6 +336,8 @@ fn groups(config: &Config, exists: impl Fn(&str) -> bool) -> Vec<Check> {
 
 #[cfg(test)]
 mod tests {
+    use rusqlite::Connection;
+
     use super::*;
 
     fn no_file() -> io::Result<String> {

@@ -9,6 +9,7 @@
 use std::net::{IpAddr, Ipv6Addr};
 
 use etherparse::PacketBuilder;
+use filter_common::decide::is_live;
 use filter_common::number::{DIGITS_MAX, Digits, Number};
 use filter_common::plan::{FORMAT_BARE_NATIONAL, FORMAT_E164, FORMAT_NATIONAL, Plan};
 
@@ -80,9 +81,10 @@ fn covers(policy: &Policy, number: Number, now: u64) -> Option<String> {
         Subject::Prefix(prefix) => number.digits().starts_with(prefix),
     };
     let protected = policy.protected.iter().find(|protected| is_of(protected.subject));
-    let live = |expires: u64| expires == 0 || now < expires;
-    let allowed =
-        policy.allows.iter().find(|(subject, allow)| is_of(*subject) && live(allow.expires));
+    let allowed = policy
+        .allows
+        .iter()
+        .find(|(subject, allow)| is_of(*subject) && is_live(allow.expires, now));
     match (protected, allowed) {
         (Some(protected), _) => Some(format!("protected {}", protected.subject)),
         (None, Some((subject, _))) => Some(format!("allow {subject}")),

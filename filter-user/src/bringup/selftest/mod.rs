@@ -6,11 +6,11 @@ pub(crate) mod error;
 pub(crate) mod veth;
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use filter_common::abi::{ABI_VERSION, Allow, BLOCK_NO_REDIAL, MODE_ENFORCE, Verdict};
+use filter_common::decide::is_live;
 use filter_common::reason::Reason;
 use serde::Serialize;
 
@@ -218,9 +218,7 @@ pub fn run(file: &Path, links: &[Link]) -> Result<Selftest, Error> {
 
 /// Reads the state in force from the pins.
 fn live(pins: &Pins) -> Result<Pinned, datapath::Error> {
-    let mut folders = pins.map_folders();
-    // An unfinished upgrade leaves folders without maps.
-    folders.retain(|folder| fs::read_dir(folder).is_ok_and(|mut pins| pins.next().is_some()));
+    let folders = pins.filled_map_folders();
     if folders.is_empty() {
         let problem = "no filter is in force: none was loaded since this machine started \
                        (systemctl start palang); the program in this binary was tested";
@@ -239,27 +237,24 @@ fn live(pins: &Pins) -> Result<Pinned, datapath::Error> {
         }
         Err(error) => return Err(error),
     };
-    let read = || {
-        let now = clock::boot();
-        let mut blocks = 0;
-        let limit = u64::from(Maps::capacity(&folder)?);
-        walk_blocks(&folder, limit, |_, block| {
-            blocks += u64::from(block.expires == 0 || now < block.expires);
-            Ok(())
-        })?;
-        Ok::<_, datapath::Error>(Live {
-            policy: maps.copy_without_blocks()?,
-            mode: inspect::mode(&maps)?,
-            over: inspect::override_in_force(maps.pass_maps().override_until()?),
-            blocks,
-            maps: IDENTIFYING_MAPS
-                .iter()
-                .map(|name| map_id(&folder, name))
-                .collect::<Result<_, _>>()?,
-            folder: folder.clone(),
-        })
+    let now = clock::boot();
+    let mut blocks = 0;
+    let limit = u64::from(Maps::capacity(&folder)?);
+    walk_blocks(&folder, limit, |_, block| {
+        blocks += u64::from(is_live(block.expires, now));
+        Ok(())
+    })?;
+    let live = Live {
+        policy: maps.copy_without_blocks()?,
+        mode: inspect::mode(&maps)?,
+        over: inspect::override_in_force(maps.pass_maps().override_until()?),
+        blocks,
+        maps: IDENTIFYING_MAPS
+            .iter()
+            .map(|name| map_id(&folder, name))
+            .collect::<Result<_, _>>()?,
+        folder: folder.clone(),
     };
-    let live = read()?;
     if live.policy.settings.abi_version != ABI_VERSION {
         return Ok(Pinned::Problem(format!(
             "the maps in {} have no settings: every call passes; restart the daemon (systemctl \

@@ -1,7 +1,5 @@
 //! `palang allow`.
 
-use crate::cli::input::options::{ChangeOptions, End, Subject};
-use crate::cli::output::in_force;
 use std::io::{self, Write};
 
 use clap::{ArgGroup, Args, Subcommand};
@@ -10,11 +8,12 @@ use crate::api::client;
 use crate::api::client::Client;
 use crate::api::wire::{AddAllow, Allow, IncidentEnded};
 use crate::cli::fallback::or_directly;
+use crate::cli::input::options::{ChangeOptions, End, Subject};
 use crate::cli::input::{number, time};
-use crate::cli::output;
 use crate::cli::output::change;
 use crate::cli::output::change::By;
-use crate::cli::output::{Answer, Output, Row, counted, known};
+use crate::cli::output::in_force;
+use crate::cli::output::{self, Answer, Output, Row, counted, known};
 use crate::exit::{Exit, Failure};
 use crate::offline;
 

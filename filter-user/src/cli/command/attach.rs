@@ -1,8 +1,5 @@
 //! `palang attach` and `palang detach`.
 
-use crate::cli::input::options::ChangeOptions;
-use crate::cli::output::in_force;
-use crate::cli::output::interface::{Name, describe, fields};
 use std::io::{self, Write};
 
 use clap::Args;
@@ -12,9 +9,11 @@ use crate::api::client;
 use crate::api::client::Client;
 use crate::api::wire::{Attach, Interface};
 use crate::cli::fallback::or_directly;
-use crate::cli::output;
+use crate::cli::input::options::ChangeOptions;
 use crate::cli::output::change::By;
-use crate::cli::output::{Answer, Output};
+use crate::cli::output::in_force;
+use crate::cli::output::interface::{Name, describe, fields};
+use crate::cli::output::{self, Answer, Output};
 use crate::exit::{Exit, Failure};
 use crate::model::xdp_mode::XdpMode;
 use crate::offline;

@@ -12,11 +12,9 @@ use crate::api::client::Client;
 use crate::api::udp_payload::udp_payload;
 use crate::api::wire::{Call, CallShown};
 use crate::cli::input::time;
-use crate::cli::output;
-use crate::cli::output::atomic_file;
-use crate::cli::output::atomic_file::{Exported, WholeFile};
+use crate::cli::output::atomic_file::{self, Exported, WholeFile};
 use crate::cli::output::call::reason;
-use crate::cli::output::{Answer, Format, Output, Row, counted, harmless, known, thousands};
+use crate::cli::output::{self, Answer, Format, Output, Row, counted, harmless, known, thousands};
 use crate::exit::{Exit, Failure};
 
 /// List call attempts, newest first; passed ones too

@@ -8,8 +8,7 @@ use crate::api::client;
 use crate::api::client::Client;
 use crate::api::wire::Check;
 use crate::cli::input::options::Caller;
-use crate::cli::output;
-use crate::cli::output::{Answer, Output, known};
+use crate::cli::output::{self, Answer, Output, known};
 use crate::exit::{Exit, Failure};
 
 /// Check whether a call from a number passes now: exit 0 yes, 10 it would be refused

@@ -1,6 +1,5 @@
 //! `palang config`.
 
-use crate::config::limits;
 use std::io::{self, Write as _};
 use std::path::PathBuf;
 
@@ -8,6 +7,7 @@ use clap::{Args, Subcommand};
 
 use crate::cli::output::{Format, Output, written};
 use crate::config::Config;
+use crate::config::limits;
 use crate::exit::{Exit, Failure};
 
 /// Check or show a configuration file; needs no daemon

@@ -1,10 +1,10 @@
 //! `palang daemon`.
 
-use crate::config::limits;
 use std::path::PathBuf;
 
 use clap::Args;
 
+use crate::config::limits;
 use crate::daemon;
 use crate::exit::Failure;
 

@@ -1,15 +1,14 @@
 //! `palang doctor`.
 
-use crate::config::limits;
 use std::io::{self, Write as _};
 use std::path::PathBuf;
 
 use clap::Args;
 
-use crate::bringup::doctor;
-use crate::bringup::doctor::{Check, State};
+use crate::bringup::doctor::{self, Check, State};
 use crate::cli::output::checks::{count, table};
 use crate::cli::output::{Format, Output, written};
+use crate::config::limits;
 use crate::exit::{Exit, Failure};
 
 /// Check what the gate needs from this machine, and say how to fix problems

@@ -9,8 +9,7 @@ use crate::api::client::Client;
 use crate::api::wire::Erasure;
 use crate::cli::input::number;
 use crate::cli::input::options::ChangeOptions;
-use crate::cli::output;
-use crate::cli::output::{Answer, Output, counted};
+use crate::cli::output::{self, Answer, Output, counted};
 use crate::exit::{Exit, Failure};
 
 /// Erase all data about a number; the audit keeps a pseudonym

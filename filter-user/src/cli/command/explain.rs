@@ -9,9 +9,8 @@ use crate::api::client;
 use crate::api::client::Client;
 use crate::api::wire::Explain;
 use crate::cli::input::options::Caller;
-use crate::cli::output;
 use crate::cli::output::strikes::Strikes;
-use crate::cli::output::{Answer, Output, known};
+use crate::cli::output::{self, Answer, Output, known};
 use crate::exit::{Exit, Failure};
 
 /// Show which rule decides on a number, who set it, and what the kernel's maps hold

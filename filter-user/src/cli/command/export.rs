@@ -9,8 +9,7 @@ use crate::api::client::Client;
 use crate::api::wire::{Evidence, NumberExport, Redials, Remembered};
 use crate::cli::input::number;
 use crate::cli::input::time;
-use crate::cli::output;
-use crate::cli::output::{Answer, Output, Row, counted};
+use crate::cli::output::{self, Answer, Output, Row, counted};
 use crate::exit::{Exit, Failure};
 
 /// Export all data about one number

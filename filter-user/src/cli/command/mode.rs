@@ -1,8 +1,5 @@
 //! `palang mode`.
 
-use crate::cli::input::options::ChangeOptions;
-use crate::cli::output::in_force;
-use crate::cli::output::mode::describe;
 use std::io::{self, Write};
 
 use clap::{Args, ValueEnum};
@@ -10,9 +7,11 @@ use clap::{Args, ValueEnum};
 use crate::api::client;
 use crate::api::client::Client;
 use crate::api::wire::{Mode, SetMode};
+use crate::cli::input::options::ChangeOptions;
 use crate::cli::input::time;
-use crate::cli::output;
-use crate::cli::output::{Answer, Output, known};
+use crate::cli::output::in_force;
+use crate::cli::output::mode::describe;
+use crate::cli::output::{self, Answer, Output, known};
 use crate::exit::{Exit, Failure};
 
 /// Show or set whether blocked callers are refused or only observed

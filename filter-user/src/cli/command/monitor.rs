@@ -12,10 +12,9 @@ use crate::api::client;
 use crate::api::client::Client;
 use crate::api::wire::{Call, Live, Lost};
 use crate::cli::input::time;
-use crate::cli::output;
 use crate::cli::output::call as call_output;
 use crate::cli::output::capture_file::Capture;
-use crate::cli::output::{Format, Output, Row as _, known};
+use crate::cli::output::{self, Format, Output, Row as _, known};
 use crate::exit::{Exit, Failure};
 
 /// Show each attempt as it is judged, until Ctrl-C

@@ -1,8 +1,5 @@
 //! `palang override`: the emergency switch.
 
-use crate::cli::input::options::{ChangeOptions, Reason};
-use crate::cli::output::in_force;
-use crate::cli::output::r#override::describe;
 use std::io::{self, Write};
 
 use clap::{Args, Subcommand};
@@ -11,10 +8,12 @@ use crate::api::client;
 use crate::api::client::Client;
 use crate::api::wire::{Override, SetOverride};
 use crate::cli::fallback::or_directly;
+use crate::cli::input::options::{ChangeOptions, Reason};
 use crate::cli::input::time;
-use crate::cli::output;
 use crate::cli::output::change::By;
-use crate::cli::output::{Answer, Output, known};
+use crate::cli::output::in_force;
+use crate::cli::output::r#override::describe;
+use crate::cli::output::{self, Answer, Output, known};
 use crate::exit::{Exit, Failure};
 use crate::offline;
 

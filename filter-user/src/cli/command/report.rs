@@ -1,7 +1,5 @@
 //! `palang report`.
 
-use crate::cli::input::options::{Caller, ChangeOptions};
-use crate::cli::output::strikes::reports;
 use std::io::{self, Write};
 
 use clap::{Args, Subcommand};
@@ -10,9 +8,10 @@ use jiff::Timestamp;
 use crate::api::client;
 use crate::api::client::Client;
 use crate::api::wire::{AddReport, Change, Report, Reported};
+use crate::cli::input::options::{Caller, ChangeOptions};
 use crate::cli::input::{number, time};
-use crate::cli::output;
-use crate::cli::output::{Answer, Output, Row, known};
+use crate::cli::output::strikes::reports;
+use crate::cli::output::{self, Answer, Output, Row, known};
 use crate::exit::{Exit, Failure};
 use crate::model::ladder::{ReportKind, decimal};
 

@@ -3,7 +3,6 @@
 use std::io::{self, Write};
 
 use clap::{Args, Subcommand};
-
 use serde::Serialize;
 
 use crate::api::client;
@@ -11,10 +10,9 @@ use crate::api::client::Client;
 use crate::api::wire::{CloseReview, ExtendReview, Review, ReviewClosed, ReviewSettled};
 use crate::cli::input::options::ChangeOptions;
 use crate::cli::input::time;
-use crate::cli::output;
 use crate::cli::output::change;
 use crate::cli::output::change::By;
-use crate::cli::output::{Answer, Format, Output, Row, known};
+use crate::cli::output::{self, Answer, Format, Output, Row, known};
 use crate::exit::{Exit, Failure};
 
 /// Review blocked callers who were let through, and reports that need a person's decision

@@ -1,16 +1,13 @@
 //! `palang selftest`.
 
-use crate::cli::output::{mode, r#override};
-use crate::config::limits;
 use std::io::{self, Write};
 use std::path::PathBuf;
 
 use clap::Args;
 
-use crate::bringup::selftest;
-use crate::bringup::selftest::{Call, Outcome, Selftest, Tried};
-use crate::cli::output;
-use crate::cli::output::{Answer, Output, known, thousands};
+use crate::bringup::selftest::{self, Call, Outcome, Selftest, Tried};
+use crate::cli::output::{self, Answer, Output, known, mode, r#override, thousands};
+use crate::config::limits;
 use crate::exit::{Exit, Failure};
 use crate::sys::netlink;
 

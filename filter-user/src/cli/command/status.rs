@@ -1,7 +1,5 @@
 //! `palang status`.
 
-use crate::cli::output::in_force::ask;
-use crate::cli::output::{interface, mode, r#override};
 use std::io::{self, Write};
 
 use clap::Args;
@@ -11,8 +9,10 @@ use crate::api::client::Client;
 use crate::api::wire::{Health, Records, Status};
 use crate::cli::fallback::or_directly;
 use crate::cli::input::time;
-use crate::cli::output;
-use crate::cli::output::{Answer, Output, counted, known, thousands};
+use crate::cli::output::in_force::ask;
+use crate::cli::output::{
+    self, Answer, Output, counted, interface, known, mode, r#override, thousands,
+};
 use crate::exit::{Exit, Failure};
 use crate::offline;
 
@@ -160,32 +160,12 @@ impl Answer for Status {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::wire::{Attempts, Finding, Interface, Persisted};
-    use crate::api::wire::{Mode, Override};
+    use crate::api::wire::{Attempts, Finding, Interface};
+
     use crate::cli::output::in_force::gate;
 
     fn status() -> Status {
         Status {
-            colour: Health::Green,
-            findings: Vec::new(),
-            daemon: true,
-            version: "0.1.0".into(),
-            since: None,
-            mode: Mode {
-                mode: "enforce".into(),
-                until: None,
-                persisted: Persisted::Yes,
-                dry_run: false,
-                order: 0,
-            },
-            r#override: Override {
-                until: None,
-                reason: None,
-                author: None,
-                persisted: Persisted::Yes,
-                dry_run: false,
-                order: 0,
-            },
             interfaces: vec![Interface {
                 name: "ens1".into(),
                 index: Some(3),
@@ -194,18 +174,14 @@ mod tests {
                 problem: None,
             }],
             blocks: Some(1234),
-            blocks_capacity: 1_000_000,
             allows: Some(2),
             packets: [("blocked-number", 5), ("refused-fragment", 1), ("not-blocked", 70)]
                 .map(|(name, count)| (name.to_owned(), count))
                 .into(),
-            refused_lost: 0,
             passed_lost: 1,
-            attempts: None,
-            drift: 0,
-            reattached: 0,
             audit_head: Some("17:ab".into()),
             reviews: Some(2),
+            ..Status::sample()
         }
     }
 

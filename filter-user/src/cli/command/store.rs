@@ -1,11 +1,8 @@
 //! `palang store`.
 
-use crate::cli::input::options::ChangeOptions;
-use crate::config::limits;
-use crate::sys::lock;
 use std::fs;
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 use serde::Serialize;
@@ -13,12 +10,14 @@ use serde::Serialize;
 use crate::api::client;
 use crate::api::client::Client;
 use crate::api::wire::{AdoptFrom, AdoptStore, Adopted, Backup};
-use crate::cli::output;
-use crate::cli::output::{Answer, Output, counted, known};
+use crate::cli::input::options::ChangeOptions;
+use crate::cli::output::{self, Answer, Output, counted, known};
 use crate::config::Config;
+use crate::config::limits;
 use crate::exit::{Exit, Failure};
 use crate::store;
 use crate::store::Kind;
+use crate::sys::lock;
 
 /// Back up the store, restore it, or resolve a conflict between store and maps
 ///
@@ -112,15 +111,10 @@ fn restore(arguments: &RestoreArguments) -> Result<Exit, Failure> {
     let RestoreArguments { file, config, replace, change: ChangeOptions { dry_run }, output } =
         arguments;
     let paths = Config::read(config).map_err(|error| Failure::new(Exit::Usage, error))?.paths;
-    let failed = |path: &Path, error: io::Error| {
-        let refused = error.kind() == io::ErrorKind::PermissionDenied;
-        let exit = if refused { Exit::Refused } else { Exit::Failed };
-        Failure::new(exit, format!("{}: {error}", path.display()))
-    };
     // On a new machine these folders are missing.
     for folder in [&paths.runtime, &paths.state] {
         if !dry_run {
-            fs::create_dir_all(folder).map_err(|error| failed(folder, error))?;
+            fs::create_dir_all(folder).map_err(|error| lock::failed(folder, &error))?;
         }
     }
     let _lock = if paths.runtime.exists() { Some(lock::lock(&paths.lock())?) } else { None };

@@ -8,8 +8,7 @@ use serde::Serialize;
 use tempfile::NamedTempFile;
 
 use crate::api::client;
-use crate::cli::output;
-use crate::cli::output::{Answer, Output, counted};
+use crate::cli::output::{self, Answer, Output, counted};
 use crate::exit::{Exit, Failure};
 
 /// Destination of an export.

@@ -1,6 +1,5 @@
 //! Prints a change of a block or an allow, and what is in force now.
 
-use crate::cli::output::in_force;
 use std::io::{self, Write};
 
 use jiff::Timestamp;
@@ -8,8 +7,8 @@ use serde::Serialize;
 
 use crate::api::client::Client;
 use crate::api::wire::{Allow, Block, Change, Changed};
-use crate::cli::output;
-use crate::cli::output::{Answer, Format, Output, Row};
+use crate::cli::output::in_force;
+use crate::cli::output::{self, Answer, Format, Output, Row};
 use crate::exit::Failure;
 
 /// Names the party that carried out a command.

@@ -1,11 +1,12 @@
 //! Describes what the gate does now.
 
+use std::io::{self, Write};
+
 use crate::api::client;
 use crate::api::client::Client;
 use crate::api::wire::{Mode, Override, Status};
 use crate::cli::output;
 use crate::exit::Failure;
-use std::io::{self, Write};
 
 /// Requests the status from the daemon.
 ///

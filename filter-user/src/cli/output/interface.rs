@@ -1,8 +1,9 @@
 //! Describes an interface and the filter on it.
 
+use clap::ValueEnum;
+
 use crate::api::wire::Interface;
 use crate::cli::output::known;
-use clap::ValueEnum;
 
 /// Where the program runs.
 #[derive(Clone, Copy, Debug, ValueEnum)]

@@ -12,19 +12,17 @@ pub(crate) mod r#override;
 pub(crate) mod progress;
 pub(crate) mod strikes;
 
-use crate::replay::record::Record;
-use clap::ValueEnum;
-use comfy_table::{ContentArrangement, Table, presets};
-use serde::Serialize;
-use std::io::{self, Write};
-
 use std::borrow::Cow;
+use std::io::{self, Write};
 use std::io::{BufWriter, StdoutLock};
 use std::ops::ControlFlow;
 
 use clap::Args;
+use clap::ValueEnum;
 use comfy_table::{ColumnConstraint, Width};
+use comfy_table::{ContentArrangement, Table, presets};
 use jiff::Timestamp;
+use serde::Serialize;
 
 use crate::api::client;
 use crate::api::wire::{Check, NextAttempt, Persisted};
@@ -351,18 +349,6 @@ pub fn warn_unless_persisted(persisted: &Persisted, dry_run: bool) {
             clean(why)
         ),
     }
-}
-
-/// Returns the reason, the policy verdict that was not applied, and the rule.
-pub(crate) fn reason(record: &Record) -> String {
-    let mut text = record.reason.to_owned();
-    if let Some(would) = record.would {
-        text += &format!(", would {would}");
-    }
-    if let Some(rule) = &record.rule {
-        text += &format!(" ({rule})");
-    }
-    text
 }
 
 /// Formats a count: `1 frame`, `2 frames`.

@@ -1,8 +1,9 @@
 //! The progress bar of a capture.
 
-use indicatif::{ProgressBar, ProgressStyle};
 use std::io::{self, IsTerminal as _};
 use std::path::Path;
+
+use indicatif::{ProgressBar, ProgressStyle};
 
 /// Smallest file size in bytes that gets a progress bar.
 const LARGE: u64 = 4 << 20;

@@ -1,15 +1,17 @@
 //! The strikes of a number, and the reports that count.
 
+use std::io::{self, Write};
+use std::ops::ControlFlow;
+
+use jiff::Timestamp;
+use serde::Serialize;
+
 use crate::api::client;
 use crate::api::client::Client;
 use crate::api::wire::Report;
 use crate::cli::output;
 use crate::cli::output::Row;
 use crate::model::ladder::decimal;
-use jiff::Timestamp;
-use serde::Serialize;
-use std::io::{self, Write};
-use std::ops::ControlFlow;
 
 pub(crate) fn reports(
     client: &Client,

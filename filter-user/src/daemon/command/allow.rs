@@ -1,9 +1,12 @@
 //! Adds and removes allows, and ends incidents.
 
-use crate::api::wire;
-use crate::api::wire::{Change, Changed, Persisted, Problem, ProblemKind};
-use crate::change_plan::allow::allow_of;
-use crate::change_plan::allow::{AllowPlan, Asker, allow_entry, asked_allow};
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use filter_common::abi;
+
+use crate::api::wire::{self, Change, Changed, Persisted, Problem, ProblemKind};
+use crate::change_plan::allow::{AllowPlan, Asker, allow_entry, allow_of, asked_allow};
 use crate::change_plan::checks::incident_id;
 use crate::daemon::decision::{entry, is_offline};
 use crate::daemon::order::{Key, Later, Turn, superseded};
@@ -13,9 +16,6 @@ use crate::daemon::state::{Control, problem};
 use crate::model::policy::Subject;
 use crate::store::{Decision, Kind, Store};
 use crate::sys::clock;
-use filter_common::abi::{self};
-use std::collections::HashMap;
-use std::sync::Arc;
 
 impl Control {
     /// Adds an allow, or updates the existing one: it is in force before it is on disk.

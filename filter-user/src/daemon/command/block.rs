@@ -1,7 +1,8 @@
 //! Adds, removes and shows blocks.
 
-use crate::api::wire;
-use crate::api::wire::{Changed, Persisted, Problem, ProblemKind};
+use std::sync::Arc;
+
+use crate::api::wire::{self, Changed, Persisted, Problem, ProblemKind};
 use crate::change_plan::allow::{merge, name};
 use crate::change_plan::checks::{check_text, end};
 use crate::daemon::block_change::redial_of;
@@ -10,7 +11,6 @@ use crate::daemon::role::{Principal, Role};
 use crate::daemon::state::{Control, problem};
 use crate::store::{Decision, Kind};
 use crate::sys::clock;
-use std::sync::Arc;
 
 impl Control {
     /// Adds a block, or updates the existing one.

@@ -1,14 +1,14 @@
 //! Explains which rule decides on a number.
 
-use crate::api::wire;
-use crate::api::wire::{NextAttempt, Problem, ProblemKind};
+use filter_common::abi::TOMBSTONE;
+
+use crate::api::wire::{self, NextAttempt, Problem, ProblemKind};
 use crate::change_plan::allow::describe;
 use crate::daemon::state::{Control, problem};
 use crate::inspect;
 use crate::model::policy::Subject;
 use crate::store::Decision;
 use crate::sys::clock;
-use filter_common::abi::TOMBSTONE;
 
 impl Control {
     /// Returns the rule that decides on a number, its author and end, and the entries of the maps.

@@ -10,7 +10,7 @@ use crate::daemon::block_change::{PREFIXES_MAX, redial_of};
 use crate::daemon::decision::entry;
 use crate::daemon::order::Key;
 use crate::daemon::role::{Principal, Role};
-use crate::daemon::state::Control;
+use crate::daemon::state::{Control, problem};
 use crate::model::free_text;
 use crate::model::policy::Subject;
 use crate::store::{Decision, Kind, Store};
@@ -124,8 +124,7 @@ impl Import {
     }
 
     fn decision(&mut self, row: ImportRow) -> Result<Decision, Problem> {
-        let wrong =
-            |message: &str| Err(Problem { kind: ProblemKind::Usage, message: message.into() });
+        let wrong = |message: &str| problem(ProblemKind::Usage, message);
         let subject = self.control.subject(&row.number)?;
         let now = clock::now();
         if row.expires.is_some_and(|expires| expires <= now) {

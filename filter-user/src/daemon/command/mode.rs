@@ -1,7 +1,10 @@
 //! Switches the override and the mode.
 
-use crate::api::wire;
-use crate::api::wire::{Persisted, Problem, ProblemKind};
+use std::sync::Arc;
+
+use serde_json::json;
+
+use crate::api::wire::{self, Persisted, Problem, ProblemKind};
 use crate::change_plan::checks::end;
 use crate::change_plan::override_switch::plan_override;
 use crate::daemon::order::Key;
@@ -13,8 +16,6 @@ use crate::daemon::switches::{
 use crate::inspect;
 use crate::store::{Entry, Store};
 use crate::sys::clock;
-use serde_json::json;
-use std::sync::Arc;
 
 impl Control {
     /// Reads the override from the kernel's map.

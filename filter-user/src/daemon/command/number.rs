@@ -1,23 +1,23 @@
 //! Exports and erases all records about one number.
 
-use crate::daemon::convert::audit_row_of;
 use std::sync::Arc;
 use std::time::Duration;
 
 use filter_common::abi::TOMBSTONE;
+use filter_common::decide::is_live;
 use filter_common::number::Number;
 
-use crate::api::wire;
-use crate::api::wire::{Problem, ProblemKind};
+use crate::api::wire::{self, Problem, ProblemKind};
 use crate::change_plan::allow::allow_of;
 use crate::change_plan::checks::check_text;
+use crate::daemon::convert::audit_row_of;
 use crate::daemon::convert::block_of;
 use crate::daemon::convert::call;
 use crate::daemon::convert::evidence_of;
 use crate::daemon::convert::report_of;
 use crate::daemon::convert::review_of;
 use crate::daemon::role::Principal;
-use crate::daemon::state::Control;
+use crate::daemon::state::{Control, problem};
 use crate::model::policy::Subject;
 use crate::store::{Counts, Entry, Kind, NumberRecords, Store};
 use crate::sys::clock;
@@ -27,9 +27,9 @@ const LOG_RETRY: Duration = Duration::from_secs(10);
 /// Shorter numbers can occur in a reason by chance.
 const DIGITS_KNOWN: usize = 8;
 
-pub(crate) fn problem<T>(kind: ProblemKind, message: impl Into<String>) -> Result<T, Problem> {
-    Err(Problem { kind, message: message.into() })
-}
+/// The places that neither export nor erasure covers.
+const NOT_SEARCHED: &str = "not searched: reasons, comments and notes that contain it, files that were \
+     exported, backups, and notifications to consoles";
 
 impl Control {
     /// Exports all records about a number.
@@ -65,11 +65,7 @@ impl Control {
                 .collect(),
             reviews: reviews.into_iter().map(|(id, review)| review_of(Some(id), review)).collect(),
             audit: audit.into_iter().map(audit_row_of).collect(),
-            notes: vec![
-                "not searched: reasons, comments and notes that contain it, files that were \
-                 exported, backups, and notifications to consoles"
-                    .to_owned(),
-            ],
+            notes: vec![NOT_SEARCHED.to_owned()],
         })
     }
 
@@ -158,7 +154,7 @@ impl Control {
     fn may_be_erased(&self, store: &Store, number: Number) -> Result<(), Problem> {
         let subject = Subject::Number(number);
         let now = clock::boot();
-        let live = |expires: u64| expires != TOMBSTONE && (expires == 0 || now < expires);
+        let live = |expires: u64| expires != TOMBSTONE && is_live(expires, now);
         let in_force = |what: &str| {
             let message = format!(
                 "{what} {number} is in force and has its own purpose; nothing was erased: \
@@ -238,11 +234,7 @@ pub(crate) fn notes(counts: &Counts, is_clear: bool) -> Vec<String> {
          place, or the machine restarts"
             .to_owned(),
     );
-    notes.push(
-        "not searched: reasons, comments and notes that contain it, files that were exported, \
-         backups, and notifications to consoles"
-            .to_owned(),
-    );
+    notes.push(NOT_SEARCHED.to_owned());
     notes
 }
 

@@ -1,7 +1,8 @@
 //! Closes reviews, and extends or ends the blocks that they are about.
 
-use crate::api::wire;
-use crate::api::wire::{Change, Changed, Persisted, Problem, ProblemKind};
+use std::sync::Arc;
+
+use crate::api::wire::{self, Change, Changed, Persisted, Problem, ProblemKind};
 use crate::change_plan::allow::describe;
 use crate::change_plan::checks::{check_text, end};
 use crate::daemon::convert::block_of;
@@ -11,7 +12,6 @@ use crate::daemon::state::{Control, problem};
 use crate::model::policy::Subject;
 use crate::store::{Closed, Decision, Entry, Kind, Review};
 use crate::sys::clock;
-use std::sync::Arc;
 
 /// Returns an open review.
 ///

@@ -78,7 +78,7 @@ mod tests {
                 let method = method.to_uppercase();
                 let kind = Kind::of(&method.parse().unwrap(), Some(path));
                 let is_one = ways_out.contains(&(&*method, path));
-                assert_eq!(kind == Kind::PassMaps, is_one, "{method} {path}");
+                assert_eq!(kind == Kind::WayOut, is_one, "{method} {path}");
                 assert_ne!((kind, &*method), (Kind::Change, "GET"), "{path}");
                 found += usize::from(is_one);
             }

@@ -1,5 +1,10 @@
 //! Handles the routes of allows.
 
+use axum::Json;
+use axum::extract::State;
+use axum::response::Response;
+use serde::Deserialize;
+
 use crate::api::wire;
 use crate::api::wire::Problem;
 use crate::change_plan::allow::allow_of;
@@ -8,10 +13,6 @@ use crate::daemon::http::extract::{Answer, DryRun, JsonBody, PathParam, QueryPar
 use crate::daemon::http::lists;
 use crate::daemon::role::{Principal, Role};
 use crate::store::Kind;
-use axum::Json;
-use axum::extract::State;
-use axum::response::Response;
-use serde::Deserialize;
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]

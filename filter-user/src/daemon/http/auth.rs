@@ -8,12 +8,11 @@ use axum::http::request::Parts;
 use nix::unistd::{self, Gid, Group, Uid, getgrouplist};
 use tokio::net::unix::UCred;
 
-use crate::api::wire::{Problem, ProblemKind};
+use crate::api::wire::Problem;
 use crate::config::Roles;
 use crate::daemon::app::App;
 use crate::daemon::connections::Handle;
-use crate::daemon::limits;
-use crate::daemon::limits::{User, Users};
+use crate::daemon::limits::{self, User, Users};
 use crate::daemon::role::{Principal, Role, refused};
 
 /// The process at the other end (`SO_PEERCRED`, unix(7)), with its slots and its connection.
@@ -56,8 +55,7 @@ impl FromRequestParts<App> for Principal {
             let _slot = slot;
             who(uid, gid, &roles)
         });
-        let who = who.await;
-        who.map_err(|error| Problem { kind: ProblemKind::Failed, message: error.to_string() })
+        Ok(who.await?)
     }
 }
 

@@ -1,7 +1,17 @@
 //! Handles the routes of blocks.
 
-use crate::api::wire;
-use crate::api::wire::Problem;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Json;
+use axum::body::Body;
+use axum::extract::State;
+use axum::response::Response;
+use futures_util::StreamExt as _;
+use serde::Deserialize;
+use tokio::sync::mpsc;
+
+use crate::api::wire::{self, Problem};
 use crate::daemon::app::{App, usage};
 use crate::daemon::block_change::PREFIXES_MAX;
 use crate::daemon::command::import::Import;
@@ -11,16 +21,6 @@ use crate::daemon::http::lists;
 use crate::daemon::limits;
 use crate::daemon::role::{Principal, Role};
 use crate::store::Kind;
-use axum::Json;
-use axum::body::{Body, Bytes};
-use axum::extract::State;
-use axum::http::header;
-use axum::response::{IntoResponse, Response};
-use futures_util::StreamExt as _;
-use serde::Deserialize;
-use std::sync::Arc;
-use std::time::Duration;
-use tokio::sync::mpsc;
 
 /// Lines about an import that wait for a slow reader.
 const NEWS: usize = 8;
@@ -128,16 +128,11 @@ pub(crate) async fn import_blocks(
         let _slot = slot;
         import.finish(query.skip_bad, query.dry_run, sender).await;
     });
-    let stream = futures_util::stream::unfold(receiver, async |mut receiver| {
+    let news = futures_util::stream::unfold(receiver, async |mut receiver| {
         let news: wire::ImportNews = receiver.recv().await?;
-        let line = serde_json::to_vec(&news).map(|mut line| {
-            line.push(b'\n');
-            Bytes::from(line)
-        });
-        Some((line, receiver))
+        Some((news, receiver))
     });
-    let headers = [(header::CONTENT_TYPE, "application/x-ndjson")];
-    Ok((headers, Body::from_stream(stream)).into_response())
+    Ok(lists::lines(news))
 }
 
 /// Shows one block. Role report: a user who may ask for single numbers can find masked ones by

@@ -1,7 +1,20 @@
 //! Handles the routes of calls.
 
-use crate::api::wire;
-use crate::api::wire::{Problem, ProblemKind};
+use std::ops::ControlFlow;
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::State;
+use axum::response::Response;
+use filter_common::bytes::Slice;
+use filter_common::reason::Reason;
+use filter_common::sip::message::call_id_hash;
+use jiff::Timestamp;
+use serde::Deserialize;
+use tokio::sync::broadcast;
+use tokio::sync::broadcast::error::RecvError;
+
+use crate::api::wire::{self, Problem, ProblemKind};
 use crate::daemon::app::{App, usage};
 use crate::daemon::convert::call;
 use crate::daemon::convert::evidence_of;
@@ -11,18 +24,6 @@ use crate::daemon::http::lists;
 use crate::daemon::role::{Principal, Role};
 use crate::store::{CallFilter, CallRow, Entry};
 use crate::sys::clock;
-use axum::Json;
-use axum::extract::State;
-use axum::response::Response;
-use filter_common::bytes::Slice;
-use filter_common::reason::Reason;
-use filter_common::sip::message::call_id_hash;
-use jiff::Timestamp;
-use serde::Deserialize;
-use std::ops::ControlFlow;
-use std::time::Duration;
-use tokio::sync::broadcast;
-use tokio::sync::broadcast::error::RecvError;
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -1,14 +1,15 @@
 //! Handles the routes that check and explain a number.
 
+use axum::Json;
+use axum::extract::State;
+use axum::http::HeaderMap;
+use axum::response::Response;
+
 use crate::api::wire;
 use crate::api::wire::Problem;
 use crate::daemon::app::App;
 use crate::daemon::http::extract::{Answer, PathParam};
 use crate::daemon::role::{Principal, Role};
-use axum::Json;
-use axum::extract::State;
-use axum::http::HeaderMap;
-use axum::response::Response;
 
 /// Checks what happens to a call from this number now. With `Accept: text/plain` the answer is one
 /// line for SIP servers, the verdict first. Role report: a user who may ask for single numbers can

@@ -1,15 +1,16 @@
 //! Extracts body, path and query of a request, and refuses them as a [`Problem`].
 
-use crate::api::wire::Problem;
-use crate::daemon::app::{App, usage};
-use crate::daemon::role::{Principal, Role};
-use crate::model::policy::Subject;
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::{FromRequest, Path, Query, Request};
 use filter_common::number::Number;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+
+use crate::api::wire::Problem;
+use crate::daemon::app::{App, usage};
+use crate::daemon::role::{Principal, Role};
+use crate::model::policy::Subject;
 
 pub(crate) type Answer<T> = Result<Json<T>, Problem>;
 

@@ -1,13 +1,14 @@
 //! Handles the routes of interfaces.
 
+use axum::Json;
+use axum::extract::State;
+
 use crate::api::wire;
 use crate::api::wire::Problem;
 use crate::daemon::app::{App, usage};
 use crate::daemon::http::extract::{Answer, DryRun, JsonBody, PathParam, QueryParams};
 use crate::daemon::role::{Principal, Role};
 use crate::model::xdp_mode::XdpMode;
-use axum::Json;
-use axum::extract::State;
 
 /// Attaches the filter to an interface. Role admin.
 #[utoipa::path(post, path = "/v1/interfaces/{name}", params(("name" = String, Path)),

@@ -113,17 +113,23 @@ async fn page<R: Rows>(
 }
 
 /// Answers with one line for each item of a stream.
-pub fn endless<T: Serialize>(items: impl Stream<Item = T> + Send + 'static) -> Response {
-    let slot = limits::slot();
-    let lines = items.map(move |item| {
-        // Held until the stream ends.
-        let _slot = &slot;
+pub fn lines<T: Serialize>(items: impl Stream<Item = T> + Send + 'static) -> Response {
+    let lines = items.map(|item| {
         serde_json::to_vec(&item).map(|mut line| {
             line.push(b'\n');
             Bytes::from(line)
         })
     });
     ndjson(Body::from_stream(lines))
+}
+
+/// Answers as [`lines`], and holds the slot of the request until the stream ends.
+pub fn endless<T: Serialize>(items: impl Stream<Item = T> + Send + 'static) -> Response {
+    let slot = limits::slot();
+    lines(items.map(move |item| {
+        let _slot = &slot;
+        item
+    }))
 }
 
 fn ndjson(body: Body) -> Response {

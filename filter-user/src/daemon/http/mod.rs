@@ -20,7 +20,6 @@ pub(crate) mod status;
 pub(crate) mod store;
 pub(crate) mod top;
 
-use crate::daemon::app::App;
 use std::sync::LazyLock;
 
 use axum::body::Bytes;
@@ -32,8 +31,8 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use utoipa::OpenApi;
 
-use crate::api::wire;
-use crate::api::wire::{Problem, ProblemKind};
+use crate::api::wire::{self, Problem, ProblemKind};
+use crate::daemon::app::App;
 use crate::sys::clock;
 
 impl IntoResponse for Problem {

@@ -1,12 +1,13 @@
 //! Handles the routes of the override and the mode.
 
+use axum::Json;
+use axum::extract::State;
+
 use crate::api::wire;
 use crate::api::wire::Problem;
 use crate::daemon::app::App;
 use crate::daemon::http::extract::{Answer, JsonBody};
 use crate::daemon::role::{Principal, Role};
-use axum::Json;
-use axum::extract::State;
 
 /// Shows the override. Role read.
 #[utoipa::path(get, path = "/v1/override", responses((status = 200, body = wire::Override)))]

@@ -1,13 +1,14 @@
 //! Handles the routes of one number.
 
+use axum::Json;
+use axum::extract::State;
+use serde::Deserialize;
+
 use crate::api::wire;
 use crate::api::wire::Problem;
 use crate::daemon::app::App;
 use crate::daemon::http::extract::{Answer, PathParam, QueryParams};
 use crate::daemon::role::{Principal, Role};
-use axum::Json;
-use axum::extract::State;
-use serde::Deserialize;
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]

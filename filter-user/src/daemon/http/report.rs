@@ -1,5 +1,11 @@
 //! Handles the routes of reports.
 
+use axum::Json;
+use axum::extract::State;
+use axum::response::Response;
+use jiff::Timestamp;
+use serde::Deserialize;
+
 use crate::api::wire;
 use crate::api::wire::Problem;
 use crate::daemon::app::App;
@@ -9,11 +15,6 @@ use crate::daemon::http::lists;
 use crate::daemon::role::{Principal, Role};
 use crate::store::ReportFilter;
 use crate::sys::clock;
-use axum::Json;
-use axum::extract::State;
-use axum::response::Response;
-use jiff::Timestamp;
-use serde::Deserialize;
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -1,5 +1,11 @@
 //! Handles the routes of reviews and events.
 
+use axum::Json;
+use axum::extract::State;
+use axum::response::Response;
+use serde::Deserialize;
+use tokio::sync::broadcast::error::RecvError;
+
 use crate::api::wire;
 use crate::api::wire::Problem;
 use crate::daemon::app::{App, usage};
@@ -7,11 +13,6 @@ use crate::daemon::convert::review_of;
 use crate::daemon::http::extract::{Answer, JsonBody, PathParam, QueryParams};
 use crate::daemon::http::lists;
 use crate::daemon::role::{Principal, Role};
-use axum::Json;
-use axum::extract::State;
-use axum::response::Response;
-use serde::Deserialize;
-use tokio::sync::broadcast::error::RecvError;
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -1,13 +1,12 @@
 //! Handles the routes of the status and the configuration.
 
-use crate::api::wire;
-use crate::api::wire::{Problem, ProblemKind};
-use crate::daemon::app::App;
-use crate::daemon::http::extract::Answer;
-use crate::daemon::role;
-use crate::daemon::role::{Principal, Role};
 use axum::Json;
 use axum::extract::State;
+
+use crate::api::wire::{self, Problem, ProblemKind};
+use crate::daemon::app::App;
+use crate::daemon::http::extract::Answer;
+use crate::daemon::role::{self, Principal, Role};
 
 /// Shows the status. Role read.
 #[utoipa::path(get, path = "/v1/status", responses((status = 200, body = wire::Status)))]

@@ -1,15 +1,16 @@
 //! Handles the routes of the store.
 
-use crate::api::wire;
-use crate::api::wire::{Problem, ProblemKind};
+use std::path::PathBuf;
+
+use axum::Json;
+use axum::extract::State;
+
+use crate::api::wire::{self, Problem, ProblemKind};
 use crate::daemon::adoption;
 use crate::daemon::app::{App, usage};
 use crate::daemon::http::extract::{Answer, JsonBody};
 use crate::daemon::role::{Principal, Role};
 use crate::daemon::start::privileges;
-use axum::Json;
-use axum::extract::State;
-use std::path::PathBuf;
 
 /// Copies the store while it is in use, to a file below `[paths] state` or `backup`. Role admin.
 #[utoipa::path(post, path = "/v1/store/backup", request_body = wire::Backup,

@@ -1,25 +1,24 @@
 //! Streams the data of `palang top`, once a second: the status, counts by trunk, and the callers
 //! that are refused most.
 
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::response::Response;
+use filter_common::number::Number;
+use filter_common::reason::Reason;
+use futures_util::{Stream, stream};
+use serde::Serialize;
+use tokio::time::{Interval, MissedTickBehavior};
+
 use crate::api::wire;
 use crate::api::wire::Problem;
 use crate::daemon::app::App;
 use crate::daemon::busiest::Count;
 use crate::daemon::http::lists;
-use crate::daemon::http::top;
 use crate::daemon::role::{Principal, Role};
 use crate::sys::clock;
-use axum::extract::State;
-use axum::response::Response;
-use filter_common::number::Number;
-use filter_common::reason::Reason;
-use std::time::Duration;
-
-use std::collections::BTreeMap;
-
-use futures_util::{Stream, stream};
-use serde::Serialize;
-use tokio::time::{Interval, MissedTickBehavior};
 
 /// A line, or the error that ends the lines.
 #[derive(Serialize)]
@@ -97,50 +96,22 @@ fn busy_caller(number: Number, count: Count, who: &Principal) -> wire::BusyCalle
     responses((status = 200, body = wire::Top, content_type = "application/x-ndjson")))]
 pub(crate) async fn get_top(State(app): State<App>, who: Principal) -> Result<Response, Problem> {
     who.may(Role::Read)?;
-    Ok(lists::endless(top::lines(app, who)))
+    Ok(lists::endless(lines(app, who)))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::daemon::busiest::Busiest;
-    use crate::daemon::role::Role;
-    use crate::model::number_text;
-    use crate::model::policy::{Policy, Subject};
-    use crate::store::CallRow;
     use filter_common::abi::Verdict;
 
-    fn number(text: &str) -> Number {
-        let plan = &Policy::default().trunks[0].profile.plan;
-        let Subject::Number(number) = number_text::typed(text, plan).unwrap() else {
-            panic!("{text} is no number")
-        };
-        number
-    }
-
-    fn refused(caller: Number) -> CallRow {
-        CallRow {
-            time: jiff::Timestamp::UNIX_EPOCH,
-            number: Some(caller),
-            trunk: Some("telkom".into()),
-            source: "192.0.2.1:5060".into(),
-            call_id: None,
-            call_hash: 0,
-            identity: 0,
-            verdict: Verdict::Drop as u8,
-            would: Verdict::Drop as u8,
-            reason: Reason::BlockedNumber as u8,
-            rule: 1,
-            repeats: 0,
-            count: 1,
-        }
-    }
+    use super::*;
+    use crate::daemon::busiest::Busiest;
+    use crate::daemon::busiest::tests::{number, row};
 
     #[test]
     fn user_with_role_read_gets_masked_numbers() {
         let busiest = Busiest::default();
         let caller = number("+6281234567890");
-        busiest.take(&refused(caller), 1);
+        busiest.take(&row(Some(caller), Verdict::Drop, Verdict::Drop), 1);
         let seen = |role| {
             let (number, count) = busiest.now(1).0.remove(0);
             busy_caller(number, count, &Principal { name: "siti".into(), role }).number

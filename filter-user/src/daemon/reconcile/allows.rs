@@ -5,6 +5,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use filter_common::abi::{self, RULE_DIRECT};
+use filter_common::decide::is_live;
 use jiff::Timestamp;
 
 use crate::api::wire::Problem;
@@ -38,30 +39,27 @@ pub(crate) async fn reconcile_allows(
     let mut doubtful: HashSet<Subject> = in_maps
         .iter()
         .filter(|(subject, halves)| {
-            let rule = halves.trie.or(halves.hash).map(|allow| allow.rule);
+            let rule = halves.allow().map(|allow| allow.rule);
             halves.differ(**subject) || known.get(subject).copied() != rule
         })
         .map(|(subject, _)| *subject)
         .collect();
     doubtful.extend(known.keys().filter(|subject| !in_maps.contains_key(subject)));
     // Allows of notes: the maps may have lost them when the machine restarted.
-    doubtful.extend(notes.iter().filter_map(|note| control.subject(note.number.as_ref()?).ok()));
+    let of_notes: HashMap<Subject, &Note> = notes
+        .iter()
+        .filter_map(|note| Some((control.subject(note.number.as_ref()?).ok()?, note)))
+        .collect();
+    doubtful.extend(of_notes.keys());
     let mut found = Found::default();
     for subject in doubtful {
-        let note = notes
-            .iter()
-            .rev()
-            .find(|note| {
-                note.number.as_ref().is_some_and(|text| control.subject(text) == Ok(subject))
-            })
-            .cloned();
+        let note = of_notes.get(&subject).copied().cloned();
         let worker = Arc::clone(control);
         let one = control
             .store_handle
             .write_through(move |store| reconcile_allow(&worker, store, subject, note.as_ref()))
             .await?;
-        found.adopted += one.adopted;
-        found.repaired += one.repaired;
+        found += one;
     }
     Ok(found)
 }
@@ -78,7 +76,7 @@ fn reconcile_allow(
         (Found { adopted: 1, ..Found::default() }, Found { repaired: 1, ..Found::default() });
     let stored = store.reader().find(Kind::Allow, subject)?;
     let halves = control.maps.pass_maps().allow_halves(subject)?;
-    let in_map = halves.trie.or(halves.hash);
+    let in_map = halves.allow();
     let was_removed = match in_map {
         Some(allow) if stored.is_none() && allow.rule != RULE_DIRECT => {
             store.reader().was_removed(allow.rule)?
@@ -118,7 +116,7 @@ fn reconcile_allow(
             return Ok(repaired);
         }
         (Some(allow), _) => {
-            let over = allow.expires != 0 && allow.expires <= clock::boot();
+            let over = !is_live(allow.expires, clock::boot());
             if over || was_removed {
                 control.maps.pass_maps().remove_allow(subject)?;
                 return Ok(Found::default());

@@ -33,7 +33,7 @@ pub(crate) async fn compare_blocks(control: &Arc<Control>, alone: bool) -> Resul
             let mut failed = None;
             reader.for_each(Kind::Block, |decision| {
                 found.blocks += 1;
-                seen.insert((is_prefix(decision.subject), decision.subject.raw().0));
+                seen.insert(decision.subject);
                 if !alone && found.blocks.is_multiple_of(SLICE) {
                     std::thread::sleep(PAUSE);
                 }
@@ -69,7 +69,7 @@ pub(crate) async fn compare_blocks(control: &Arc<Control>, alone: bool) -> Resul
                     if !alone && u64::is_multiple_of(steps, SLICE) {
                         std::thread::sleep(PAUSE);
                     }
-                    if !seen.contains(&(is_prefix(subject), subject.raw().0)) {
+                    if !seen.contains(&subject) {
                         doubtful.push(subject);
                     }
                     Ok(())
@@ -104,14 +104,9 @@ pub(crate) async fn compare_blocks(control: &Arc<Control>, alone: bool) -> Resul
             | ProblemKind::Busy
             | ProblemKind::Overloaded => problem,
         })?;
-        found.repaired += one.repaired;
-        found.adopted += one.adopted;
+        found += one;
     }
     Ok(found)
-}
-
-fn is_prefix(subject: Subject) -> bool {
-    matches!(subject, Subject::Prefix(_))
 }
 
 /// The difference between the map and a stored block.

@@ -31,6 +31,14 @@ pub struct Found {
     pub adopted: u64,
 }
 
+impl std::ops::AddAssign for Found {
+    fn add_assign(&mut self, other: Found) {
+        self.blocks += other.blocks;
+        self.repaired += other.repaired;
+        self.adopted += other.adopted;
+    }
+}
+
 /// The entries of the maps at the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct InMaps {

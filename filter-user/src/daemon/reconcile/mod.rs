@@ -39,9 +39,7 @@ pub async fn at_start(control: &Arc<Control>, fresh: bool, alone: bool) -> Resul
     mode_as(control, alone, true).await?;
     let mut found = adopt_offline_as(control, alone).await?;
     let blocks = compare_blocks(control, alone).await?;
-    found.blocks = blocks.blocks;
-    found.adopted += blocks.adopted;
-    found.repaired += blocks.repaired;
+    found += blocks;
     if fresh {
         found.repaired = 0;
     }
@@ -62,8 +60,7 @@ pub async fn compare_settings(control: &Arc<Control>) -> Result<Found, Problem> 
     let differs = stored.unwrap_or_default().enforce != (mode == MODE_ENFORCE);
     if differs && !control.held.is_held() {
         let mode = mode_as(control, false, false).await?;
-        found.repaired += mode.repaired;
-        found.adopted += mode.adopted;
+        found += mode;
     }
     found.repaired += settings;
     control.drift.fetch_add(found.repaired, Ordering::Relaxed);
@@ -83,8 +80,6 @@ pub async fn compare(control: &Arc<Control>) -> Result<Found, Problem> {
     let blocks = compare_blocks(control, false).await?;
     let mut found = others?;
     control.drift.fetch_add(blocks.repaired, Ordering::Relaxed);
-    found.blocks = blocks.blocks;
-    found.repaired += blocks.repaired;
-    found.adopted += blocks.adopted;
+    found += blocks;
     Ok(found)
 }

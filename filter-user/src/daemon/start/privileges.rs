@@ -20,8 +20,7 @@ use tokio::sync::oneshot;
 use crate::config::Config;
 use crate::datapath::{Error, Filter, Pins};
 use crate::exit::{Exit, Failure};
-use crate::sys::landlock;
-use crate::sys::landlock::{Open, RulesetStatus};
+use crate::sys::landlock::{self, Open, RulesetStatus};
 
 /// Capabilities that remain after the program is loaded.
 const LEFT: [Capability; 2] = [Capability::CAP_BPF, Capability::CAP_NET_ADMIN];

@@ -3,8 +3,6 @@
 //! The filter's ring has a grant with the call that opened it. The event can be lost, so the map
 //! of grants is read regularly: one grant is one entry, however often it is seen.
 
-use crate::daemon::convert::review_of;
-use crate::daemon::task::webhook::{Hook, post_all};
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,7 +15,9 @@ use jiff::Timestamp;
 use tokio::sync::{broadcast, mpsc};
 
 use crate::api::wire;
+use crate::daemon::convert::review_of;
 use crate::daemon::state::Control;
+use crate::daemon::task::webhook::{Hook, post_all};
 use crate::daemon::tasks::Tasks;
 use crate::model::policy::Subject;
 use crate::store::{Entry, Review};

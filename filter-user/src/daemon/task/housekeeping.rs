@@ -1,13 +1,15 @@
 //! Removes ended decisions, notices a clock that was set, and adopts offline changes.
 
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use jiff::SignedDuration;
+
 use crate::daemon::reconcile;
 use crate::daemon::state::Control;
 use crate::daemon::task::reconcile_loop::NOTES;
 use crate::store::Entry;
 use crate::sys::clock;
-use jiff::SignedDuration;
-use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 /// Interval of these checks.
 const TICK: Duration = Duration::from_secs(1);

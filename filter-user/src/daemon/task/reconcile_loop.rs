@@ -1,15 +1,17 @@
 //! Reconciles store and maps at the start, and compares them regularly.
 
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use tokio::sync::Notify;
+
 use crate::api::wire::Problem;
 use crate::daemon::adoption;
 use crate::daemon::reconcile;
 use crate::daemon::reconcile::InMaps;
 use crate::daemon::state::Control;
 use crate::sys::clock;
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
-use tokio::sync::Notify;
 
 /// Within this time a comparison heals what somebody changed without the daemon.
 const HEALS: Duration = Duration::from_secs(60);

@@ -10,8 +10,7 @@ use nix::sys::statvfs::statvfs;
 use crate::api::wire::{Problem, ProblemKind};
 use crate::config::Config;
 use crate::daemon::state::Control;
-use crate::store;
-use crate::store::{Error, Size, Step, Store};
+use crate::store::{self, Error, Size, Step, Store};
 use crate::sys::clock;
 
 /// How often the size of the store is looked at.
@@ -161,11 +160,8 @@ async fn bring_in_log(control: &Control) -> Result<(), Problem> {
     }
     // Another file in its place would receive the changes of this one.
     control.store_handle.write_through(|store| Ok(store.check_place()?)).await?;
-    let done = tokio::task::spawn_blocking(move || store::bring_in_log(&path)).await;
-    match done {
-        Ok(done) => Ok(done.map(drop)?),
-        Err(error) => Err(Problem { kind: ProblemKind::Failed, message: error.to_string() }),
-    }
+    tokio::task::spawn_blocking(move || store::bring_in_log(&path)).await??;
+    Ok(())
 }
 
 #[cfg(test)]

@@ -1,20 +1,22 @@
 //! Sends notifications to the webhook of the configuration.
 
-use crate::api::wire;
-use crate::config::Webhook;
-use crate::daemon::state::Control;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Bytes;
 use hyper::client::conn::http1;
 use hyper::{Request, header};
 use hyper_util::rt::TokioIo;
-use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
+
+use crate::api::wire;
+use crate::config::Webhook;
+use crate::daemon::state::Control;
 
 /// How long a console may take for one answer.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(2);

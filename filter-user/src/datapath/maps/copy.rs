@@ -12,9 +12,6 @@ use crate::datapath::maps::layout::TRUNK_GENERATION_BITS;
 use crate::datapath::raw::Raw;
 use crate::model::policy::{Policy, Protected, Subject, Trunk};
 
-/// Bits of a number's key in a trie of prefixes; a prefix has at most 15 digits, and so fewer bits.
-const WHOLE_NUMBER_BITS: u32 = 64;
-
 impl Maps {
     /// Returns settings, ports, trunks, override, protected entries and allows in force. Blocks are not
     /// copied: there may be millions. A trunk without a source is missing, and the maps have no names.
@@ -43,10 +40,7 @@ impl Maps {
         policy.allows = self.pass_maps().allows()?;
         for entry in lock(&self.protected).iter() {
             let (key, Raw(entry)) = entry.map_err(|error| Error::map("PROTECTED", error))?;
-            let subject = match key.prefix_len() {
-                WHOLE_NUMBER_BITS => Subject::Number(entry.number),
-                _ => Subject::of_prefix_entry(entry.number),
-            };
+            let subject = Subject::of_trie_entry(key.prefix_len(), entry.number);
             policy.protected.push(Protected { subject, entry, name: String::new() });
         }
         Ok(policy)

@@ -6,7 +6,7 @@ use std::sync::Mutex;
 
 use aya::maps::lpm_trie::Key;
 use aya::maps::{Array, Map, MapData};
-use filter_common::abi::{Allow, PrefixKey};
+use filter_common::abi::Allow;
 use filter_common::number::{DIGITS_MAX, Number};
 
 use crate::datapath::error::Error;
@@ -26,6 +26,12 @@ pub struct AllowHalves {
 }
 
 impl AllowHalves {
+    /// Returns the allow in force: if the two entries differ, the trie has the newer one.
+    #[must_use]
+    pub fn allow(self) -> Option<Allow> {
+        self.trie.or(self.hash)
+    }
+
     /// Checks whether the two entries of a number differ, or one of them is missing.
     #[must_use]
     pub fn differ(&self, subject: Subject) -> bool {
@@ -83,8 +89,7 @@ impl PassMaps {
     /// # Errors
     /// [`Error::Map`] if a system call fails.
     pub fn allow(&self, subject: Subject) -> Result<Option<Allow>, Error> {
-        let halves = self.allow_halves(subject)?;
-        Ok(halves.trie.or(halves.hash))
+        Ok(self.allow_halves(subject)?.allow())
     }
 
     /// Returns the entries of both maps for exactly this subject.
@@ -170,7 +175,7 @@ impl PassMaps {
     pub fn allows(&self) -> Result<Vec<(Subject, Allow)>, Error> {
         let halves = self.all_allows()?.into_iter();
         let allow = |(subject, halves): (Subject, AllowHalves)| {
-            halves.trie.or(halves.hash).map(|allow| (subject, allow))
+            halves.allow().map(|allow| (subject, allow))
         };
         Ok(halves.filter_map(allow).collect())
     }
@@ -187,11 +192,7 @@ impl PassMaps {
         }
         for entry in lock(&self.allowed_prefixes).iter() {
             let (key, Raw(allow)) = entry.map_err(|error| Error::map("ALLOWED_PREFIXES", error))?;
-            let is_number = key.prefix_len() == PrefixKey::number(allow.number).prefix_len;
-            let subject = match is_number {
-                true => Subject::Number(allow.number),
-                false => Subject::of_prefix_entry(allow.number),
-            };
+            let subject = Subject::of_trie_entry(key.prefix_len(), allow.number);
             all.entry(subject).or_default().trie = Some(allow);
         }
         Ok(all)

@@ -12,8 +12,7 @@ use crate::cli::command::block::row_writer::Writer;
 use crate::cli::command::block::rows::{FileRow, Format};
 use crate::cli::output;
 use crate::cli::output::Output;
-use crate::cli::output::atomic_file;
-use crate::cli::output::atomic_file::{Exported, WholeFile};
+use crate::cli::output::atomic_file::{self, Exported, WholeFile};
 use crate::exit::Failure;
 
 /// Export all blocks to a file that `palang block import` reads

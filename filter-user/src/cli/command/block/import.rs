@@ -1,7 +1,5 @@
 //! `palang block import`.
 
-use crate::cli::input::options::ChangeOptions;
-use crate::cli::output::in_force;
 use std::fmt::Display;
 use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Read, Seek as _, Write};
@@ -17,8 +15,9 @@ use crate::api::client::Client;
 use crate::api::wire::{BadRow, ImportNews, Problem};
 use crate::cli::command::block::rows;
 use crate::cli::command::block::rows::Format;
-use crate::cli::output;
-use crate::cli::output::{Answer, Output, counted, thousands};
+use crate::cli::input::options::ChangeOptions;
+use crate::cli::output::in_force;
+use crate::cli::output::{self, Answer, Output, counted, thousands};
 use crate::exit::{Exit, Failure};
 
 /// Block the numbers of a file, CSV or JSON; all of them or none

@@ -16,11 +16,10 @@ use crate::api::client::Client;
 use crate::api::wire::{AddBlock, Block};
 use crate::cli::input::options::{ChangeOptions, End, Reason, Subject};
 use crate::cli::input::time;
-use crate::cli::output;
 use crate::cli::output::change;
 use crate::cli::output::change::By;
 use crate::cli::output::strikes::Strikes;
-use crate::cli::output::{Answer, Output, Row, known};
+use crate::cli::output::{self, Answer, Output, Row, known};
 use crate::exit::{Exit, Failure};
 use crate::model::redial::RedialPolicy;
 

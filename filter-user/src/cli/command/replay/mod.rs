@@ -3,7 +3,6 @@
 pub mod hints;
 pub mod output;
 
-use crate::cli::output::progress::progress;
 use std::io::{self, BufWriter};
 use std::path::PathBuf;
 
@@ -13,13 +12,13 @@ use filter_common::number::Digits;
 use filter_common::plan::PREFIX_DIGITS_MAX;
 
 use crate::cli::command::replay::output::{Format, Output};
+use crate::cli::output::progress::progress;
 use crate::cli::output::written;
 use crate::config::error::ConfigError;
 use crate::config::policy_file;
 use crate::exit::{Exit, Failure};
 use crate::model::number_text;
-use crate::model::policy;
-use crate::model::policy::{Policy, Subject};
+use crate::model::policy::{self, Policy, Subject};
 use crate::replay::{Error, Replay};
 
 /// Judge recorded calls with the real program in the kernel

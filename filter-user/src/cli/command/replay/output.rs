@@ -1,6 +1,5 @@
 //! Records and summaries as a table, as JSON, or raw.
 
-use crate::cli::output::{count, reason};
 use std::io::{self, Write};
 use std::path::Path;
 
@@ -9,6 +8,7 @@ use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 use serde::Serialize;
 
 use crate::cli::command::replay::hints::hints;
+use crate::cli::output::{count, json_line, known};
 use crate::replay::record::Record;
 use crate::replay::summary::Summary;
 
@@ -59,8 +59,8 @@ impl<W: Write> Output<W> {
             Format::Table => {
                 let mut row = vec![
                     record.frame.to_string(),
-                    record.src.clone().unwrap_or_else(|| "-".into()),
-                    record.caller.clone().unwrap_or_else(|| "-".into()),
+                    known(record.src.as_ref()),
+                    known(record.caller.as_ref()),
                     record.verdict.to_owned(),
                     reason(record),
                 ];
@@ -71,21 +71,17 @@ impl<W: Write> Output<W> {
                 self.table.add_row(row);
                 Ok(())
             }
-            Format::Json => {
-                serde_json::to_writer(&mut self.writer, record)?;
-                self.writer.write_all(b"\n")
-            }
+            Format::Json => json_line(record, &mut self.writer),
             Format::Raw => {
-                let unknown = || "-".to_owned();
                 let fields = [
                     record.file.clone(),
                     record.frame.to_string(),
                     record.time.clone(),
-                    record.src.clone().unwrap_or_else(unknown),
-                    record.caller.clone().unwrap_or_else(unknown),
+                    known(record.src.as_ref()),
+                    known(record.caller.as_ref()),
                     record.verdict.to_owned(),
-                    record.would.map_or_else(unknown, str::to_owned),
-                    record.rule.clone().unwrap_or_else(unknown),
+                    known(record.would),
+                    known(record.rule.as_ref()),
                     record.reason.to_owned(),
                 ];
                 writeln!(self.writer, "{}", fields.join("\t"))
@@ -100,10 +96,7 @@ impl<W: Write> Output<W> {
     pub fn finish(mut self, summary: &Summary, ports: &[u16]) -> io::Result<()> {
         match self.format {
             Format::Table => self.write_table(summary, ports)?,
-            Format::Json => {
-                serde_json::to_writer(&mut self.writer, &Last { summary })?;
-                self.writer.write_all(b"\n")?;
-            }
+            Format::Json => json_line(&Last { summary }, &mut self.writer)?,
             Format::Raw => {}
         }
         self.writer.flush()
@@ -132,6 +125,18 @@ impl<W: Write> Output<W> {
         }
         Ok(())
     }
+}
+
+/// Returns the reason, the policy verdict that was not applied, and the rule.
+fn reason(record: &Record) -> String {
+    let mut text = record.reason.to_owned();
+    if let Some(would) = record.would {
+        text += &format!(", would {would}");
+    }
+    if let Some(rule) = &record.rule {
+        text += &format!(" ({rule})");
+    }
+    text
 }
 
 pub(crate) fn list<'a>(counts: impl Iterator<Item = (&'a &'static str, &'a u64)>) -> String {

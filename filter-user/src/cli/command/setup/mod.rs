@@ -21,8 +21,7 @@ use crate::api::client::Client;
 use crate::api::wire::{Attach, ConfigInForce, Interface, Mode, SetMode, Status};
 use crate::bringup::doctor;
 use crate::bringup::doctor::State;
-use crate::bringup::setup;
-use crate::bringup::setup::{Change, Listener, Wanted};
+use crate::bringup::setup::{self, Change, Listener, Wanted};
 use crate::cli::input::options::ChangeOptions;
 use crate::cli::output;
 use crate::cli::output::Output;
@@ -136,7 +135,7 @@ enum Daemon {
     /// It does not run; systemd can start it.
     StartedByUs,
     /// It does not run and has to be started by hand.
-    Nobody,
+    ByHand,
 }
 
 /// Holds what was found on this machine and the plan that follows.
@@ -210,7 +209,7 @@ impl Found {
             Some(_) if service::unit("is-active", &arguments.config) => Daemon::Service,
             Some(_) => Daemon::Process,
             None if service::unit("cat", &arguments.config) => Daemon::StartedByUs,
-            None => Daemon::Nobody,
+            None => Daemon::ByHand,
         };
         let on = running.as_ref().is_some_and(|status| attached(status, name).is_some());
         if let Some(status) = running.filter(|_| !on)
@@ -301,7 +300,7 @@ impl Found {
             undo.push(done, move || file::put_back(&path, before));
         }
         match self.daemon {
-            Daemon::Nobody => return Ok(None),
+            Daemon::ByHand => return Ok(None),
             Daemon::StartedByUs => self.start(undo)?,
             Daemon::Service | Daemon::Process => {
                 if self.change.is_one() {
@@ -364,7 +363,7 @@ impl Found {
         let daemon = self.daemon;
         let reload = move || match daemon {
             Daemon::Service => service::systemctl(&["reload", UNIT]),
-            Daemon::Process | Daemon::StartedByUs | Daemon::Nobody => service::hang_up(&socket),
+            Daemon::Process | Daemon::StartedByUs | Daemon::ByHand => service::hang_up(&socket),
         };
         let again = reload.clone();
         // The reload has to be undone last, after the file was restored.
@@ -394,7 +393,7 @@ fn plan(change: &Change, name: &str, daemon: Daemon, on: bool) -> Vec<String> {
         plan.push(format!("{verb} {file}; its comments and other settings stay"));
     }
     match daemon {
-        Daemon::Nobody => {
+        Daemon::ByHand => {
             plan.push(format!("nothing more: there is no unit {UNIT} to start the daemon"));
             return plan;
         }

@@ -10,7 +10,7 @@ const COUNTRY_CODE: &str = "62";
 /// Asks for the country code.
 ///
 /// # Errors
-/// `Usage` if nobody can be asked.
+/// `Usage` if there is no terminal, or the user may not be asked.
 pub(crate) fn country_code(may_ask: bool) -> Result<String, Failure> {
     if !may_ask || !io::stdin().is_terminal() {
         let message = format!(
@@ -28,7 +28,7 @@ pub(crate) fn country_code(may_ask: bool) -> Result<String, Failure> {
 /// Asks whether to carry out the plan.
 ///
 /// # Errors
-/// `Usage` if nobody can be asked.
+/// `Usage` if there is no terminal, or the user may not be asked.
 pub(crate) fn agreed() -> Result<bool, Failure> {
     if !io::stdin().is_terminal() {
         let message = "nothing was changed: cannot ask without a terminal; add --yes";

@@ -4,8 +4,7 @@ use std::io::{self, Write};
 
 use serde::Serialize;
 
-use crate::cli::output;
-use crate::cli::output::{Answer, known};
+use crate::cli::output::{self, Answer, known};
 
 /// The state after setup.
 #[derive(Serialize)]

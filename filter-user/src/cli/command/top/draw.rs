@@ -179,9 +179,7 @@ mod tests {
     use ratatui::backend::TestBackend;
 
     use super::*;
-    use crate::api::wire::{
-        BusyCaller, Finding, Interface, Mode, Override, Persisted, Status, TrunkPackets,
-    };
+    use crate::api::wire::{BusyCaller, Finding, Interface, Status, TrunkPackets};
     use crate::cli::command::top::view::Measuring;
 
     fn packets(counts: &[(&str, u64)]) -> BTreeMap<String, u64> {
@@ -228,38 +226,12 @@ mod tests {
             time: at(second),
             boot_ns: 1_000_000_000 * (100 + second),
             status: Status {
-                colour: Health::Green,
-                findings: Vec::new(),
-                daemon: true,
-                version: "0.1.0".into(),
                 since: Some(at(0)),
-                mode: Mode {
-                    mode: "enforce".into(),
-                    until: None,
-                    persisted: Persisted::Yes,
-                    dry_run: false,
-                    order: 0,
-                },
-                r#override: Override {
-                    until: None,
-                    reason: None,
-                    author: None,
-                    persisted: Persisted::Yes,
-                    dry_run: false,
-                    order: 0,
-                },
                 interfaces: vec![interface("ens1", None)],
                 blocks: Some(2),
-                blocks_capacity: 1_000_000,
-                allows: Some(0),
                 packets: all,
-                refused_lost: 0,
                 passed_lost: 12,
-                attempts: None,
-                drift: 0,
-                reattached: 0,
-                audit_head: None,
-                reviews: Some(0),
+                ..Status::sample()
             },
             trunks: vec![
                 TrunkPackets { name: "default".into(), packets: default },

@@ -32,8 +32,7 @@ use crate::replay::link;
 use crate::what_if::Outcome;
 use crate::what_if::frames::Frames;
 use crate::what_if::plot;
-use crate::what_if::records;
-use crate::what_if::records::{Record, Report};
+use crate::what_if::records::{self, Record, Report};
 use crate::what_if::tally::Tally;
 
 /// Largest number of rows in the table without `--all`.

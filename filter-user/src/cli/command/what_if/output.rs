@@ -8,8 +8,7 @@ use comfy_table::CellAlignment;
 use filter_common::reason::Reason;
 use serde::Serialize;
 
-use crate::cli::output;
-use crate::cli::output::{Answer, counted, known, thousands};
+use crate::cli::output::{self, Answer, counted, known, thousands};
 use crate::what_if::tally::{Counts, Difference, NumberRow, Tally};
 
 /// The policy or the records to compare with.

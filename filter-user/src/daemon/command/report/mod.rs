@@ -6,32 +6,32 @@
 
 mod reported_call;
 
-use crate::daemon::convert::report_of;
 use std::sync::Arc;
 
 use filter_common::abi::{self, CALL_ID_REPORT_MAX};
 use filter_common::bytes::Slice;
+use filter_common::decide::is_live;
 use filter_common::number::Number;
 use filter_common::reason::Reason;
 use filter_common::sip::message::call_id_hash;
 use jiff::{SignedDuration, Timestamp};
+use reported_call::{GRANT_END, ReportRequest, grant_ended_since, matched};
 
-use crate::api::wire;
-use crate::api::wire::{Change, Problem, ProblemKind};
+use crate::api::wire::{self, Change, Problem, ProblemKind};
 use crate::change_plan::checks::check_text;
 use crate::change_plan::report::{
     BlockView, Covering, Source, StrikeReport, Unchanged, plan_report,
 };
-use crate::daemon::convert::block_of;
+use crate::daemon::convert::{block_of, report_of};
+use crate::daemon::decision::subject_of;
 use crate::daemon::order::Key;
 use crate::daemon::role::Principal;
-use crate::daemon::state::Control;
+use crate::daemon::state::{Control, problem};
 use crate::datapath;
 use crate::model::ladder::{Step, Strike};
 use crate::model::policy::Subject;
 use crate::store::{Added, Decision, Entry, Kind, Reader, Report, Review, Store};
 use crate::sys::clock;
-use reported_call::{GRANT_END, ReportRequest, grant_ended_since, matched};
 
 /// Kind of a review that a report led to.
 pub const REPORT: &str = "report";
@@ -66,13 +66,12 @@ impl Control {
         who: &Principal,
         add: wire::AddReport,
     ) -> Result<wire::Reported, Problem> {
-        let usage = |message: &str| Problem { kind: ProblemKind::Usage, message: message.into() };
         let Subject::Number(number) = self.subject(&add.number)? else {
-            return Err(usage("report the call of one number, not of a prefix"));
+            return problem(ProblemKind::Usage, "report the call of one number, not of a prefix");
         };
         let call_id = add.call_id.filter(|call_id| !call_id.is_empty());
         if call_id.as_ref().is_some_and(|call_id| call_id.len() > CALL_ID_REPORT_MAX) {
-            return Err(usage("call_id: no Call-ID is that long"));
+            return problem(ProblemKind::Usage, "call_id: no Call-ID is that long");
         }
         check_text("note", &add.note)?;
         let hash = |text: &String| {
@@ -221,10 +220,7 @@ impl Control {
         }
         let mut look = plan.problem.is_some();
         let found = self.covering(number)?;
-        let origin = found.map(|found| match found.number == number {
-            true => subject,
-            false => Subject::of_prefix_entry(found.number),
-        });
+        let origin = found.map(|found| subject_of(found.number, subject));
         let stored = match origin {
             Some(prefix) if prefix != subject => reader.find(Kind::Block, prefix)?,
             Some(_) => own.clone(),
@@ -327,7 +323,7 @@ impl Control {
     /// Returns the block of the kernel's maps that decides on a number.
     fn covering(&self, number: Number) -> Result<Option<abi::Block>, datapath::Error> {
         let now = clock::boot();
-        let live = |block: &abi::Block| block.expires == 0 || now < block.expires;
+        let live = |block: &abi::Block| is_live(block.expires, now);
         let subject = Subject::Number(number);
         let own = self.maps.block(subject)?.filter(live);
         Ok(own.or(self.maps.blocked_prefix(&subject.key())?.filter(live)))
