@@ -280,7 +280,10 @@ fn a_deleted_log_takes_no_answered_block_with_it() {
         assert!(said.contains("palang.db-wal was deleted or replaced"), "{added:?}");
     }
     assert_eq!(after, blocks);
-    assert_eq!(gate.findings(), [""; 0]);
+    // The log may have had the records of the calls before, and the daemon says so.
+    let mut findings = gate.findings();
+    findings.retain(|told| !told.ends_with("refused attempts have no record"));
+    assert_eq!(findings, [""; 0]);
     if added.code == 0 {
         gate.does(&["block", "remove", FREE]);
     }
