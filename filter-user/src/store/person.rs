@@ -219,7 +219,7 @@ mod tests {
             call_hash: 7,
             identity: 1,
             verdict: 0,
-            would: 0,
+            policy_verdict: 0,
             reason: 1,
             rule: 0,
             repeats: 0,

@@ -135,7 +135,7 @@ mod tests {
             call_hash: at,
             identity: 1,
             verdict: 1,
-            would: 1,
+            policy_verdict: 1,
             reason: 255,
             rule: at,
             repeats: 0,
