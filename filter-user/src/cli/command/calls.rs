@@ -356,6 +356,13 @@ mod tests {
     }
 
     #[test]
+    fn columns_of_the_readme_are_those_of_the_table() {
+        let readme = include_str!("../../../../README.md");
+        let header = readme.lines().find(|line| line.starts_with(" id ")).unwrap();
+        assert_eq!(header.split_whitespace().collect::<Vec<_>>(), Call::COLUMNS);
+    }
+
+    #[test]
     fn message_is_shown_without_control_characters() {
         let mut frame = Vec::new();
         etherparse::PacketBuilder::ethernet2([2; 6], [4; 6])
