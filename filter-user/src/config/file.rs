@@ -391,9 +391,16 @@ pub(crate) fn grace(text: &Spanned<String>) -> Result<u32, Mistake> {
     }
     let read = text.get_ref().parse::<Span>().ok();
     let length = read.and_then(|span| span.to_duration(SpanRelativeTo::days_are_24_hours()).ok());
-    match length.and_then(|length| u32::try_from(length.as_secs()).ok()) {
+    let whole = length.filter(|length| length.subsec_nanos() == 0);
+    match whole.and_then(|length| u32::try_from(length.as_secs()).ok()) {
         Some(seconds) if (1..=GRACE_MAX).contains(&seconds) => Ok(seconds),
-        _ => wrong(text.span(), "grace: 1s to 24h, such as 60m; 0 is off"),
+        Some(_) | None => {
+            let message = format!(
+                "grace: {:?} is not 1s to 24h in whole seconds, such as 60m; 0 is off",
+                text.get_ref()
+            );
+            wrong(text.span(), message)
+        }
     }
 }
 
