@@ -92,7 +92,7 @@ impl Store {
         let done = write(self);
         if let Err(error) = self.wait_for_disk(true) {
             // This change is written, but the next answered change must be on disk.
-            self.stop_writing(&format!("it does not wait for the disk: {error}"));
+            self.stop_writing(&format!("it does not wait for the disk: {}", error.message()));
         }
         done
     }
@@ -101,7 +101,7 @@ impl Store {
         let Reader { conn, path } = &self.reader;
         let synchronous = if wait { "FULL" } else { "NORMAL" };
         conn.pragma_update(None, "synchronous", synchronous)
-            .map_err(|error| Error::sqlite(path, &error))
+            .map_err(|error| Error::sqlite(path, error))
     }
 
     /// Stores the number of retransmissions of calls. A call that was deleted is skipped.

@@ -69,7 +69,7 @@ impl Reader {
     /// Returns an error if the store cannot be read.
     pub fn person(&self, number: Number) -> Result<NumberRecords, Error> {
         let moment = self.conn.unchecked_transaction();
-        let _moment = moment.map_err(|error| self.error(&error))?;
+        let _moment = moment.map_err(|error| self.error(error))?;
         let subject = Subject::Number(number);
         let mut person = NumberRecords {
             block: self.find(Kind::Block, subject)?,
