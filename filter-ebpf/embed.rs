@@ -4,6 +4,7 @@
 //! Loading refuses such a build, and neither `cargo xtask build` nor `package` accepts it.
 
 use std::env;
+use std::error::Error;
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
@@ -39,7 +40,7 @@ pub fn kernel_tests() {
     }
 }
 
-fn embed(name: &str, variable: &str) -> Result<(), String> {
+fn embed(name: &str, variable: &str) -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-env-changed={}", ebpf::LOG_VARIABLE);
     println!("cargo:rustc-check-cfg=cfg(palang_log)");
     if ebpf::has_log() {
@@ -80,10 +81,10 @@ fn embed(name: &str, variable: &str) -> Result<(), String> {
 }
 
 /// Embeds an empty file in the place of the object.
-fn embed_nothing(variable: &str, missing: &str) -> Result<(), String> {
+fn embed_nothing(variable: &str, missing: &ebpf::Missing) -> Result<(), Box<dyn Error>> {
     let empty = folder("OUT_DIR")?.join("no-object");
     fs::write(&empty, "").map_err(|error| format!("{}: {error}", empty.display()))?;
-    for line in missing.lines() {
+    for line in missing.to_string().lines() {
         println!("cargo:warning={line}");
     }
     println!(
@@ -99,11 +100,11 @@ fn embed_nothing(variable: &str, missing: &str) -> Result<(), String> {
 }
 
 /// Runs the inner cargo and hands its warnings to the outer one.
-fn compile(command: &mut Command) -> Result<(), String> {
+fn compile(command: &mut Command) -> Result<(), Box<dyn Error>> {
     let output = command.output().map_err(|error| format!("cannot run {command:?}: {error}"))?;
     let messages = String::from_utf8_lossy(&output.stderr);
     if !output.status.success() {
-        return Err(format!("{messages}\nthe kernel program (filter-ebpf) does not compile"));
+        return Err(format!("{messages}\nthe kernel program (filter-ebpf) does not compile").into());
     }
     for line in messages.lines() {
         println!("cargo:warning={line}");
@@ -111,6 +112,7 @@ fn compile(command: &mut Command) -> Result<(), String> {
     Ok(())
 }
 
-fn folder(variable: &str) -> Result<PathBuf, String> {
-    env::var_os(variable).map(PathBuf::from).ok_or_else(|| format!("cargo did not set {variable}"))
+fn folder(variable: &str) -> Result<PathBuf, Box<dyn Error>> {
+    let folder = env::var_os(variable).map(PathBuf::from);
+    folder.ok_or_else(|| format!("cargo did not set {variable}").into())
 }

@@ -73,7 +73,7 @@ fn fill(store: &Path) {
     let mut call = tx
         .prepare(
             "INSERT INTO calls (time, number, trunk, source, call_id, call_hash, identity, verdict,
-                 would, reason, rule, repeats)
+                 policy_verdict, reason, rule, repeats)
              VALUES (?1, ?2, 'telco', '192.0.2.1:5060', ?3, ?4, 1, 1, 1, 1, ?4, 0)",
         )
         .unwrap();

@@ -46,3 +46,15 @@ impl Failure {
         Failure { exit, message: message.to_string() }
     }
 }
+
+/// Formats an error and its causes, for errors whose texts lack their causes.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        next = cause.source();
+    }
+    text
+}

@@ -88,7 +88,7 @@ pub fn check(maps: &Maps, number: Number) -> Result<Check, Error> {
     Ok(Check {
         number: number.to_string(),
         verdict: decision.verdict.name().into(),
-        would: decision.policy_verdict.name().into(),
+        policy_verdict: decision.policy_verdict.name().into(),
         reason: decision.reason.name().into(),
         rule: rule_name(maps, number, decision.rule)?,
         mode: mode.mode,

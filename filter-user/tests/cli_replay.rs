@@ -66,7 +66,7 @@ fn json_is_a_contract() {
         "src": "147.32.77.113:5060", "dst": "195.113.172.38:5060", "method": "INVITE",
         "call_id": records[0]["call_id"], "initial": true, "transport": "udp",
         "trunk": "default", "to_tag": false, "caller": "100", "identity": "from",
-        "verdict": "drop", "would": null, "rule": "block 100", "reason": "blocked-number",
+        "verdict": "drop", "policy_verdict": null, "rule": "block 100", "reason": "blocked-number",
     });
     assert_eq!(records[0], first);
     assert!(records[0]["call_id"].as_str().unwrap().len() > 5);
@@ -93,7 +93,10 @@ fn who_is_not_blocked_is_not_refused() {
 fn observing_tells_what_it_would() {
     let output = replay_of(CALL, &["-o", "json", "--block", "2502", "--mode", "observe"]);
     for record in json(&output).0 {
-        assert_eq!((&record["verdict"], &record["would"]), (&"pass".into(), &"drop".into()));
+        assert_eq!(
+            (&record["verdict"], &record["policy_verdict"]),
+            (&"pass".into(), &"drop".into())
+        );
     }
 }
 

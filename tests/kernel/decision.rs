@@ -31,9 +31,9 @@ fn prefix(text: &str) -> Subject {
     Subject::Prefix(digits(text))
 }
 
-fn assert_event(event: &Event, expected: Reason, verdict: Verdict, would: Verdict) {
+fn assert_event(event: &Event, expected: Reason, verdict: Verdict, policy_verdict: Verdict) {
     let told = (reason(event).name(), event.verdict, event.policy_verdict);
-    assert_eq!(told, (expected.name(), verdict as u8, would as u8));
+    assert_eq!(told, (expected.name(), verdict as u8, policy_verdict as u8));
 }
 
 const CALLER: &str = "6281234567890";

@@ -229,7 +229,7 @@ fn the_override_lets_everything_through_while_it_lasts() {
     assert_eq!((&status["reason"], &status["author"]), (&json!("flood"), &json!("root")));
     assert!(gate.findings().iter().any(|finding| finding.starts_with("amber: override")));
     let check = gate.does(&["check", BLOCKED]);
-    assert_eq!((&check["would"], &check["reason"]), (&json!("drop"), &json!("override")));
+    assert_eq!((&check["policy_verdict"], &check["reason"]), (&json!("drop"), &json!("override")));
 
     gate.does(&["override", "off"]);
     assert!(!gate.passes(BLOCKED));
@@ -267,7 +267,7 @@ fn observe_judges_and_refuses_nothing() {
         !record.is_empty()
     });
     let [record] = &record[..] else { panic!("{record:?}") };
-    assert_eq!((&record["verdict"], &record["would"]), (&json!("pass"), &json!("drop")));
+    assert_eq!((&record["verdict"], &record["policy_verdict"]), (&json!("pass"), &json!("drop")));
     assert_eq!(record["reason"], "observe");
     gate.kill_and_start();
     assert!(gate.passes(BLOCKED));
@@ -300,7 +300,7 @@ fn observe_judges_and_refuses_nothing() {
     let add = ["block", "add", "+6281300000001", "--for", "1h", "--reason", "prank", "--observe"];
     gate.does(&add);
     assert!(gate.passes("+6281300000001"));
-    assert_eq!(gate.does(&["check", "+6281300000001"])["would"], "drop");
+    assert_eq!(gate.does(&["check", "+6281300000001"])["policy_verdict"], "drop");
     gate.kill_and_start();
     assert!(gate.passes("+6281300000001") && !gate.passes(BLOCKED));
 }
@@ -516,7 +516,7 @@ fn every_call_is_recorded() {
     ] {
         let row = &of(&gate, &call.call_id)[0];
         assert_eq!(row["caller"], number);
-        assert_eq!((&row["verdict"], &row["would"]), (&json!(verdict), &json!(verdict)));
+        assert_eq!((&row["verdict"], &row["policy_verdict"]), (&json!(verdict), &json!(verdict)));
         assert_eq!((&row["reason"], &row["rule"]), (&json!(reason), &json!(rule)));
         assert_eq!((&row["identity"], &row["trunk"]), (&json!("from"), &json!("default")));
         assert!(row["source"].as_str().unwrap().starts_with("10.112.0.1:"), "{row}");

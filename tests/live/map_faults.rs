@@ -27,7 +27,7 @@ fn a_full_map_stores_nothing_and_lets_everything_else_work() {
     done(&daemon, "PUT", "/v1/mode", &json!({ "mode": "enforce" }));
     let all = ImportNews::Done {
         added: 49,
-        moved: 0,
+        updated: 0,
         unchanged: 0,
         superseded: 0,
         bad: vec![],
@@ -43,7 +43,7 @@ fn a_full_map_stores_nothing_and_lets_everything_else_work() {
     // Fills it: moves one, adds one.
     let both = ImportNews::Done {
         added: 1,
-        moved: 0,
+        updated: 0,
         unchanged: 1,
         superseded: 0,
         bad: vec![],

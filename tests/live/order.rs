@@ -301,7 +301,7 @@ fn an_unblock_is_not_undone_by_an_older_import() {
                 let last: Value = answer.lines().pop().unwrap();
                 let done = &last["done"];
                 assert_eq!(done["superseded"], 1, "{last}");
-                done["added"] == 1 && done["moved"] == 0
+                done["added"] == 1 && done["updated"] == 0
             },
             if is_there { &["block add", "block remove"] } else { &["block add"] },
         );

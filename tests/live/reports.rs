@@ -482,7 +482,10 @@ fn number_that_may_not_be_blocked_is_reviewed_and_a_longer_block_stays() {
     let told = strike(third);
     assert_eq!(told["problem"]["kind"], "full", "{told}");
     assert_eq!((&told["report"]["strike"], &told["needs_review"]), (&true.into(), &true.into()));
-    assert_eq!((&told["block"], &told["in_force"]["would"]), (&Value::Null, &"pass".into()));
+    assert_eq!(
+        (&told["block"], &told["in_force"]["policy_verdict"]),
+        (&Value::Null, &"pass".into())
+    );
     assert_eq!(gate.rows(&["report", "list", third]).len(), 2);
     gate.does(&["block", "remove", short]);
     gate.does(&["block", "add", third, "--for", "1h", "--reason", "a test", "--observe"]);

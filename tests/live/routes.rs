@@ -385,7 +385,7 @@ fn long_list_is_complete_and_a_client_that_does_not_read_holds_nobody_up() {
     let news: Vec<ImportNews> = ask(&daemon, "POST", "/v1/blocks/import", &rows(COUNT)).lines();
     let done = ImportNews::Done {
         added: COUNT.into(),
-        moved: 0,
+        updated: 0,
         unchanged: 0,
         superseded: 0,
         bad: Vec::new(),

@@ -93,12 +93,12 @@ fn a_store_that_is_missing_at_the_start_empties_no_map() {
         assert!(held(&gate).is_some(), "newer blocks of the new store change nothing");
         assert_eq!(gate.passing(&CALLERS), [FIRST, FREE, ALLOWED]);
 
-        let would = gate.does(&["store", "adopt", "--from-maps", "--dry-run"]);
-        let counts = ["blocks", "removed", "allows"].map(|name| would[name].clone());
+        let planned = gate.does(&["store", "adopt", "--from-maps", "--dry-run"]);
+        let counts = ["blocks", "removed", "allows"].map(|name| planned[name].clone());
         assert_eq!(counts, [4, 0, 1].map(|count: u64| json!(count)));
         assert!(held(&gate).is_some());
         let done = gate.does(&["store", "adopt", "--from-maps"]);
-        assert_eq!((&done["blocks"], &done["allows"]), (&would["blocks"], &would["allows"]));
+        assert_eq!((&done["blocks"], &done["allows"]), (&planned["blocks"], &planned["allows"]));
         assert_eq!(gate.findings(), [""; 0]);
         assert_eq!(gate.does(&["mode"])["mode"], "enforce");
         let mut numbers: Vec<_> = gate
@@ -437,8 +437,8 @@ fn a_store_that_is_too_large_loses_its_oldest_calls() {
     conn.execute_batch(&format!(
         "PRAGMA synchronous = OFF;
          WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {CALLS})
-         INSERT INTO calls (time, number, source, call_id, call_hash, identity, verdict, would,
-             reason, rule, repeats)
+         INSERT INTO calls (time, number, source, call_id, call_hash, identity, verdict,
+             policy_verdict, reason, rule, repeats)
          SELECT {now} - i * 100, i, '192.0.2.1:5060', i || '@pbx.example.org', i, 1, 1, 1, 1, 1, 0 FROM n;
          PRAGMA wal_checkpoint(TRUNCATE)"
     ))

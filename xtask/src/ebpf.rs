@@ -4,9 +4,12 @@
 //! so it uses nothing but the standard library.
 
 use std::env;
+use std::error::Error;
 use std::ffi::OsString;
+use std::fmt;
+use std::io;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, ExitStatus};
 
 /// The name that `rustc` gives the kernel's little-endian virtual machine.
 pub const TARGET: &str = "bpfel-unknown-none";
@@ -60,27 +63,94 @@ pub struct Toolchain {
     rustc_version: String,
 }
 
+/// Why this machine cannot compile the kernel program: no compiler fits, no linker fits, or both.
+#[derive(Debug)]
+pub struct Missing {
+    /// Debian's compiler and rustup's.
+    compilers: Option<Box<[Unfit; 2]>>,
+    linker: Option<Unfit>,
+}
+
+impl Error for Missing {}
+
+impl fmt::Display for Missing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "cannot compile the kernel program (filter-ebpf):")?;
+        if let Some([debian, nightly]) = self.compilers.as_deref() {
+            writeln!(f, "  Debian's compiler: {debian}\n  rustup's nightly: {nightly}")?;
+        }
+        match &self.linker {
+            Some(linker) => writeln!(f, "  bpf-linker: {linker}, need {BPF_LINKER}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Why a compiler or a linker does not fit. Its text includes the cause.
+#[derive(Debug)]
+pub enum Unfit {
+    /// No file of its name is at the usual places.
+    NotFound,
+    /// The folder has no `rustc` or no `cargo`.
+    NoCompiler(PathBuf),
+    /// This `rustc` has no compiled `core` for the kernel's virtual machine.
+    NoCore(PathBuf),
+    /// The source of `core` is missing.
+    NoSource,
+    /// This `rustc` does not print a field of its version.
+    NoField(PathBuf, &'static str),
+    /// This `rustc` is too old, or has another LLVM: its release and LLVM.
+    Compiler(PathBuf, String, String),
+    /// This linker has another version.
+    Linker(PathBuf, String),
+    /// The program cannot be started.
+    NotRun(String, io::Error),
+    /// The program failed; the first line of its messages.
+    Failed(String, ExitStatus, String),
+}
+
+impl Error for Unfit {}
+
+impl fmt::Display for Unfit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Unfit::NotFound => write!(f, "not found"),
+            Unfit::NoCompiler(bin) => write!(f, "no rustc and cargo in {}", bin.display()),
+            Unfit::NoCore(rustc) => {
+                write!(f, "{} has no core library for {TARGET}", rustc.display())
+            }
+            Unfit::NoSource => write!(f, "the component rust-src is missing"),
+            Unfit::NoField(rustc, name) => {
+                write!(f, "{} -vV does not print its {name}", rustc.display())
+            }
+            Unfit::Compiler(rustc, release, llvm) => write!(
+                f,
+                "{} is {release} with LLVM {llvm}, need {}.{} or newer with LLVM {LLVM}",
+                rustc.display(),
+                RUSTC.0,
+                RUSTC.1
+            ),
+            Unfit::Linker(linker, version) => write!(f, "{} is {version}", linker.display()),
+            Unfit::NotRun(program, error) => write!(f, "cannot run {program}: {error}"),
+            Unfit::Failed(program, status, reason) => {
+                write!(f, "{program} failed ({status}): {reason}")
+            }
+        }
+    }
+}
+
 /// Finds what compiles the kernel program: Debian's packages or, failing that, rustup's nightly.
 ///
 /// # Errors
-/// A text that says what is missing.
-pub fn find() -> Result<Toolchain, String> {
-    let compiler = debian().or_else(|debian| {
-        nightly().map_err(|nightly| {
-            format!("  Debian's compiler: {debian}\n  rustup's nightly: {nightly}\n")
-        })
-    });
+/// [`Missing`] if no compiler or no linker fits.
+pub fn find() -> Result<Toolchain, Missing> {
+    let compiler =
+        debian().or_else(|debian| nightly().map_err(|nightly| Box::new([debian, nightly])));
     match (compiler, find_linker()) {
         (Ok((bin, core, sysroot, rustc_version)), Ok(linker)) => {
             Ok(Toolchain { bin, core, sysroot, linker, rustc_version })
         }
-        (compiler, linker) => {
-            let mut missing = compiler.err().unwrap_or_default();
-            if let Err(linker) = linker {
-                missing += &format!("  bpf-linker: {linker}\n");
-            }
-            Err(format!("cannot compile the kernel program (filter-ebpf):\n{missing}"))
-        }
+        (compiler, linker) => Err(Missing { compilers: compiler.err(), linker: linker.err() }),
     }
 }
 
@@ -166,12 +236,12 @@ pub fn object_in(target_dir: &Path, object: &str) -> PathBuf {
 /// Returns the linker of the pinned version, in PATH or where `cargo install` puts it.
 ///
 /// # Errors
-/// "not found" or which version was found.
-pub fn find_linker() -> Result<PathBuf, String> {
+/// [`Unfit::NotFound`], or why the last one that was found does not fit.
+pub fn find_linker() -> Result<PathBuf, Unfit> {
     let path = env::var_os("PATH").unwrap_or_default();
     let folders =
         cargo_home().map(|home| home.join("bin")).into_iter().chain(env::split_paths(&path));
-    let mut wrong = None;
+    let mut unfit = Unfit::NotFound;
     for linker in folders.map(|folder| folder.join("bpf-linker")) {
         if !linker.is_file() {
             continue;
@@ -180,11 +250,11 @@ pub fn find_linker() -> Result<PathBuf, String> {
             Ok(version) if version.trim() == format!("bpf-linker {BPF_LINKER}") => {
                 return Ok(linker);
             }
-            Ok(version) => wrong = Some(format!("{} is {}", linker.display(), version.trim())),
-            Err(error) => wrong = Some(error),
+            Ok(version) => unfit = Unfit::Linker(linker, version.trim().to_owned()),
+            Err(error) => unfit = error,
         }
     }
-    Err(format!("{}, need {BPF_LINKER}", wrong.as_deref().unwrap_or("not found")))
+    Err(unfit)
 }
 
 /// Returns flags of rustc that put the same names in the place of this machine's folders. So the
@@ -211,23 +281,23 @@ fn cargo_home() -> Option<PathBuf> {
 }
 
 /// Finds Debian's `rustc-web`, which brings a compiled `core` for BPF in a package.
-fn debian() -> Result<(PathBuf, Core, PathBuf, String), String> {
+fn debian() -> Result<(PathBuf, Core, PathBuf, String), Unfit> {
     let bin = PathBuf::from("/usr/bin");
     if !bin.join("rustc").exists() || !bin.join("cargo").exists() {
-        return Err("no rustc and cargo in /usr/bin".into());
+        return Err(Unfit::NoCompiler(bin));
     }
     let version = check_rustc(&bin)?;
     let sysroot = output(Command::new(bin.join("rustc")).args(["--print", "sysroot"]))?;
     let sysroot = PathBuf::from(sysroot.trim());
     let core = sysroot.join("lib/rustlib").join(TARGET);
     if !core.exists() {
-        return Err(format!("{} has no core library for {TARGET}", bin.join("rustc").display()));
+        return Err(Unfit::NoCore(bin.join("rustc")));
     }
     Ok((bin, Core::Shipped, sysroot, version))
 }
 
 /// Finds rustup's nightly with the source of `core`.
-fn nightly() -> Result<(PathBuf, Core, PathBuf, String), String> {
+fn nightly() -> Result<(PathBuf, Core, PathBuf, String), Unfit> {
     let mut rustc = Command::new("rustup");
     clean_environment(&mut rustc);
     rustc.args(["run", "nightly", "rustc", "--print", "sysroot"]);
@@ -236,30 +306,26 @@ fn nightly() -> Result<(PathBuf, Core, PathBuf, String), String> {
     let bin = sysroot.join("bin");
     let version = check_rustc(&bin)?;
     if !sysroot.join("lib/rustlib/src/rust/library/core").exists() {
-        return Err("the component rust-src is missing".into());
+        return Err(Unfit::NoSource);
     }
     Ok((bin, Core::FromSource, sysroot, version))
 }
 
-/// Says which rustc is in `bin`, or why it will not do.
-fn check_rustc(bin: &Path) -> Result<String, String> {
+/// Returns the version of the `rustc` in a folder, if it fits.
+fn check_rustc(bin: &Path) -> Result<String, Unfit> {
     let rustc = bin.join("rustc");
     let text = output(Command::new(&rustc).arg("-vV"))?;
     let field = |name| {
         let found = text.lines().find_map(|line| line.strip_prefix(name));
-        found.ok_or_else(|| format!("{} -vV does not print its {name}", rustc.display()))
+        found.ok_or_else(|| Unfit::NoField(rustc.clone(), name))
     };
     let (release, llvm) = (field("release: ")?, field("LLVM version: ")?);
     let number = |text: Option<&str>| text.and_then(|text| text.parse::<u32>().ok()).unwrap_or(0);
     let mut parts = release.split('.');
     let version = (number(parts.next()), number(parts.next()));
     if version < RUSTC || number(llvm.split('.').next()) != LLVM {
-        return Err(format!(
-            "{} is {release} with LLVM {llvm}, need {}.{} or newer with LLVM {LLVM}",
-            rustc.display(),
-            RUSTC.0,
-            RUSTC.1
-        ));
+        let (release, llvm) = (release.to_owned(), llvm.to_owned());
+        return Err(Unfit::Compiler(rustc, release, llvm));
     }
     Ok(format!("rustc {release} (LLVM {llvm})"))
 }
@@ -291,13 +357,16 @@ pub fn clean_environment(command: &mut Command) {
 }
 
 /// Returns the output of a program.
-fn output(command: &mut Command) -> Result<String, String> {
+fn output(command: &mut Command) -> Result<String, Unfit> {
     let program = command.get_program().to_string_lossy().into_owned();
-    let output = command.output().map_err(|error| format!("cannot run {program}: {error}"))?;
+    let output = match command.output() {
+        Ok(output) => output,
+        Err(error) => return Err(Unfit::NotRun(program, error)),
+    };
     if !output.status.success() {
         let stderr = String::from_utf8_lossy(&output.stderr);
         let reason = stderr.lines().next().unwrap_or("no reason given");
-        return Err(format!("{program} failed ({}): {reason}", output.status));
+        return Err(Unfit::Failed(program, output.status, reason.to_owned()));
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }

@@ -62,7 +62,7 @@ fn ignored(printed: &str) -> usize {
 
 /// Runs clippy on the kernel program, for its own target and by its own compiler.
 fn lint_kernel_program() -> Result<()> {
-    let toolchain = ebpf::find().map_err(|error| anyhow!(error))?;
+    let toolchain = ebpf::find()?;
     let target_dir = shell::target_dir()?.join("ebpf");
     let mut clippy: Command = toolchain
         .clippy(shell::root(), &target_dir)

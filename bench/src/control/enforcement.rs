@@ -142,5 +142,5 @@ fn ask(client: &Client, step: usize, caller: &str) -> Result<()> {
         2 => client.put("/v1/override", &set_override(0), PATIENCE),
         _ => client.delete(&client::path(&["blocks", caller], &[]), PATIENCE),
     };
-    answer.map(drop).map_err(|error| anyhow::anyhow!("{}: {error:?}", STEPS[step].0))
+    answer.map(drop).map_err(|error| anyhow::anyhow!("{}: {error}", STEPS[step].0))
 }

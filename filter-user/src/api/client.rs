@@ -22,7 +22,7 @@ use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
 use crate::api::wire::{self, Problem, ProblemKind};
-use crate::exit::{Exit, Failure};
+use crate::exit::{Exit, Failure, chain};
 use crate::sys::clock;
 
 /// Timeout of commands that also work without the daemon.
@@ -44,15 +44,19 @@ const ESCAPED: &AsciiSet =
     &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'*');
 
 /// Errors of a request.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// Nobody listens, or nobody answers in time; the message names the socket.
+    #[error("{0}")]
     Silent(String),
     /// No permission for the socket; the message names the group that has it.
+    #[error("{0}")]
     Forbidden(String),
     /// The daemon refuses the request.
+    #[error("{}", .0.message)]
     Problem(Problem),
     /// The answer is not understood or incomplete.
+    #[error("{0}")]
     Answer(String),
 }
 
@@ -319,7 +323,7 @@ impl Client {
     /// Reports a connection that ended before an answer began.
     fn silent(&self, error: &hyper::Error) -> Error {
         let socket = self.socket.display();
-        let error = with_cause(error);
+        let error = chain(error);
         Error::Silent(format!(
             "the daemon at {socket} closed the connection without an answer: {error}"
         ))
@@ -376,13 +380,7 @@ fn problem(status: StatusCode, body: &[u8]) -> Error {
 }
 
 fn broken(error: hyper::Error) -> Error {
-    Error::Answer(format!("the daemon's answer is incomplete: {}", with_cause(&error)))
-}
-
-/// Adds the cause of an error: hyper does not include it in its text.
-fn with_cause(error: &dyn std::error::Error) -> String {
-    let cause = error.source().map_or_else(String::new, |cause| format!(": {cause}"));
-    format!("{error}{cause}")
+    Error::Answer(format!("the daemon's answer is incomplete: {}", chain(&error)))
 }
 
 fn not_understood(error: impl Display) -> Error {

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use filter_common::abi::MODE_OBSERVE;
-use jiff::{SignedDuration, Span, SpanRelativeTo};
+use jiff::SignedDuration;
 use serde::Deserialize;
 use toml::Spanned;
 
@@ -20,6 +20,7 @@ use crate::config::profile::{
 };
 use crate::config::units::days;
 use crate::config::{AutoRate, Config, EvidenceKept, Paths, RecordLimits, Roles, Webhook};
+use crate::model::duration;
 use crate::model::ladder::Ladder;
 use crate::model::policy::Policy;
 use crate::model::redial::RedialPolicy;
@@ -239,11 +240,7 @@ pub(crate) fn length(
     name: &str,
     longest: SignedDuration,
 ) -> Result<SignedDuration, Mistake> {
-    let read = text.get_ref().parse::<Span>().ok().and_then(|span| {
-        // Months and years have no fixed length; a day has 24 hours.
-        span.to_duration(SpanRelativeTo::days_are_24_hours()).ok()
-    });
-    match read {
+    match duration::parse(text.get_ref()) {
         None => {
             let message = format!(
                 "{:?} is not a length of time: write it in weeks, days, hours or minutes, such as 90d",
@@ -389,11 +386,16 @@ pub(crate) fn grace(text: &Spanned<String>) -> Result<u32, Mistake> {
     if text.get_ref() == "0" {
         return Ok(0);
     }
-    let read = text.get_ref().parse::<Span>().ok();
-    let length = read.and_then(|span| span.to_duration(SpanRelativeTo::days_are_24_hours()).ok());
-    match length.and_then(|length| u32::try_from(length.as_secs()).ok()) {
+    let seconds = duration::seconds(text.get_ref());
+    match seconds.and_then(|seconds| u32::try_from(seconds).ok()) {
         Some(seconds) if (1..=GRACE_MAX).contains(&seconds) => Ok(seconds),
-        _ => wrong(text.span(), "grace: 1s to 24h, such as 60m; 0 is off"),
+        Some(_) | None => {
+            let message = format!(
+                "grace: {:?} is not 1s to 24h in whole seconds, such as 60m; 0 is off",
+                text.get_ref()
+            );
+            wrong(text.span(), message)
+        }
     }
 }
 

@@ -3,12 +3,12 @@
 use std::io::ErrorKind;
 use std::path::Path;
 
-use jiff::{SignedDuration, Span, SpanRelativeTo};
 use serde::Deserialize;
 use toml::Spanned;
 
 use crate::config::error::{self, ConfigError, Mistake, wrong};
 use crate::config::units::length;
+use crate::model::duration;
 use crate::model::ladder::{
     BLOCK_MAX, FADES_MAX, HOUR, HUNDREDTHS_MAX, Ladder, MINUTE, RUNGS_MAX, Rung,
 };
@@ -95,13 +95,7 @@ pub(crate) fn seconds(
     least: u64,
     most: u64,
 ) -> Result<u64, Mistake> {
-    let span = text.get_ref().parse::<Span>().ok();
-    // Months and years have no fixed length; a day has 24 hours.
-    let duration = span.and_then(|span| span.to_duration(SpanRelativeTo::days_are_24_hours()).ok());
-    let whole = |duration: SignedDuration| {
-        (duration.subsec_nanos() == 0).then(|| u64::try_from(duration.as_secs()).ok()).flatten()
-    };
-    match duration.and_then(whole) {
+    match duration::seconds(text.get_ref()) {
         Some(seconds) if (least..=most).contains(&seconds) => Ok(seconds),
         Some(_) | None => wrong(
             text.span(),

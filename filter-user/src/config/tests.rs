@@ -238,6 +238,10 @@ fn config_mistake_is_refused_with_its_position() {
         ("interfaces = []\n[redial]\nattempts = ^259", "2 to 8, or 0"),
         ("interfaces = []\n[redial]\nwindow = ^\"59s\"", "window: \"59s\" is not 1m to 24h"),
         ("interfaces = []\n[redial]\ngrant = ^\"1441m\"", "grant: \"1441m\" is not"),
+        (
+            "interfaces = []\n[callback]\ngrace = ^\"1.9s\"",
+            "grace: \"1.9s\" is not 1s to 24h in whole seconds",
+        ),
         ("interfaces = []\n[redial]\ngrant = ^\"\"", "grant: \"\" is not"),
         ("interfaces = []\n[redial]\n^n = 3", "unknown field `n`"),
         ("interfaces = []\n[auto_rate]\nattempts = ^1", "2 to 100; 0 is off"),

@@ -44,7 +44,9 @@ pub(crate) struct Count {
 impl Busiest {
     /// Counts an attempt that came at this boot time.
     pub fn take(&self, row: &CallRow, time: u64) {
-        let Some(number) = row.number.filter(|_| row.would != Verdict::Pass as u8) else { return };
+        let Some(number) = row.number.filter(|_| row.policy_verdict != Verdict::Pass as u8) else {
+            return;
+        };
         let mut minutes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let minute = time / MINUTE;
         minutes.retain(|old, _| old + MINUTES > minute);
@@ -124,7 +126,11 @@ pub(crate) mod tests {
         number
     }
 
-    pub(crate) fn row(number: Option<Number>, verdict: Verdict, would: Verdict) -> CallRow {
+    pub(crate) fn row(
+        number: Option<Number>,
+        verdict: Verdict,
+        policy_verdict: Verdict,
+    ) -> CallRow {
         CallRow {
             time: jiff::Timestamp::UNIX_EPOCH,
             number,
@@ -134,7 +140,7 @@ pub(crate) mod tests {
             call_hash: 0,
             identity: 0,
             verdict: verdict as u8,
-            would: would as u8,
+            policy_verdict: policy_verdict as u8,
             reason: Reason::BlockedNumber as u8,
             rule: 1,
             repeats: 0,

@@ -132,7 +132,7 @@ pub fn call(id: u64, row: CallRow, who: &Principal) -> wire::Call {
             _ => None,
         },
         verdict: verdict(row.verdict),
-        would: verdict(row.would),
+        policy_verdict: verdict(row.policy_verdict),
         reason: Reason::from_number(row.reason).map_or("unknown", Reason::name).to_owned(),
         rule: row.rule,
         repeats: row.repeats,

@@ -115,7 +115,7 @@ impl StoreHandle {
         let started = thread::Builder::new().name("store".into()).spawn(move || {
             let _lives = lives;
             let store = Store::open(&path).map_err(Arc::new);
-            let _ = opened.send(store.as_ref().err().map(ToString::to_string));
+            let _ = opened.send(store.as_ref().err().map(|error| error.message()));
             let waiting = VecDeque::new();
             Thread { path, store, unsaved, problem, waiting, took }.run(&receiver);
         });
@@ -168,7 +168,7 @@ impl StoreHandle {
             }
             let done = match store {
                 Ok(store) => write(store),
-                Err(error) => Err(no_writes(error.to_string())),
+                Err(error) => Err(no_writes(error.message())),
             };
             match &done {
                 Ok(_) => note(&found, None),
@@ -206,7 +206,7 @@ impl StoreHandle {
             // The slot is held for that long even if the client hangs up: no client piles up work.
             match tokio::spawn(waited).await {
                 Ok(Ok(Ok(Ok(())))) => Persisted::Yes,
-                Ok(Ok(Ok(Err(why)))) => Persisted::No(why.to_string()),
+                Ok(Ok(Ok(Err(why)))) => Persisted::No(why.message()),
                 Ok(Ok(Err(_)) | Err(_)) | Err(_) => Persisted::Pending,
             }
         }
@@ -287,11 +287,10 @@ impl StoreHandle {
             read(&reader)
         });
         let done = done.await?;
-        if let Err(Error::Corrupt { what, .. }) = &done {
-            let what = what.clone();
+        if let Some(damage) = done.as_ref().err().and_then(Error::damage) {
             let stop: Job = Box::new(move |store| {
                 if let Ok(store) = store {
-                    store.stop_writing(&what);
+                    store.stop_writing(&damage);
                 }
             });
             let _ = self.orders.send(Order::Once(stop));
@@ -314,7 +313,7 @@ fn note(problem: &Mutex<Option<String>>, found: Option<String>) {
 /// Returns the problem that a client gets for an error of the store.
 #[must_use]
 pub fn refused(error: &Error) -> Problem {
-    no_writes(error.to_string())
+    no_writes(error.message())
 }
 
 fn no_writes(message: String) -> Problem {
@@ -352,7 +351,7 @@ impl Thread {
                 },
                 Some(Order::Lasting(mut write, answer)) => {
                     let done = self.attempt(&mut write);
-                    note(&self.problem, done.as_ref().err().map(ToString::to_string));
+                    note(&self.problem, done.as_ref().err().map(|error| error.message()));
                     if done.is_err() {
                         self.waiting.push_back(write);
                     } else {
@@ -396,7 +395,7 @@ impl Thread {
             Ok(_) => self.catch_up(),
             Err(error) => Err(Arc::clone(error)),
         };
-        note(&self.problem, done.err().map(|error| error.to_string()));
+        note(&self.problem, done.err().map(|error| error.message()));
     }
 }
 
@@ -504,7 +503,7 @@ mod tests {
                     break error;
                 }
             };
-            let _ = sender.send(error.to_string());
+            let _ = sender.send(error.message());
             Ok(())
         };
         let reading = tokio::spawn(async move { store_handle.read_long(read).await });

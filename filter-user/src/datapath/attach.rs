@@ -21,12 +21,13 @@ use filter_common::maps::{MAPS, MaxEntries};
 use nix::errno::Errno;
 use nix::net::if_::if_nametoindex;
 
-use crate::datapath::error::{Error, chain, errno};
+use crate::datapath::error::{Error, errno};
 use crate::datapath::load::{Gate, Plan, Program};
 use crate::datapath::maps::Maps;
 use crate::datapath::maps::layout::{attempts_capacity, open};
 use crate::datapath::object::OBJECT;
 use crate::datapath::pins::Pins;
+use crate::exit::chain;
 use crate::model::xdp_mode::XdpMode;
 use crate::sys::xdp_refusal;
 

@@ -17,9 +17,10 @@ use aya::programs::{LinkOrder, ProgramInfo, SchedClassifier, TcAttachType, tc};
 use nix::errno::Errno;
 
 use crate::datapath::attach::{Attached, Filter};
-use crate::datapath::error::{Error, chain, errno};
+use crate::datapath::error::{Error, errno};
 use crate::datapath::load::EGRESS_PROGRAM;
 use crate::datapath::pins::{Pins, names, remove_pin};
+use crate::exit::chain;
 
 /// An interface that every network namespace has.
 const EVERYWHERE: &str = "lo";

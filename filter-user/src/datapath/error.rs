@@ -10,7 +10,7 @@ use caps::{CapSet, Capability};
 use nix::errno::Errno;
 
 use crate::datapath::object::OBJECT;
-use crate::exit::{Exit, Failure};
+use crate::exit::{Exit, Failure, chain};
 use crate::sys::kernels;
 
 /// Lines of a verifier's log that are kept of a refusal.
@@ -251,16 +251,4 @@ pub(crate) fn errno(error: &(dyn std::error::Error + 'static)) -> Option<Errno> 
         next = error.source();
     }
     None
-}
-
-/// Formats an error and its causes.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(error) = next {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        next = error.source();
-    }
-    text
 }

@@ -40,7 +40,8 @@ impl Pins {
         fs::create_dir_all(&self.0).map_err(|error| Error::pin(&self.0, error))
     }
 
-    /// Returns all folders of maps, of every version. The folder in force was filled last.
+    /// Returns all folders of maps: the oldest version first, and of one version the least capacity.
+    /// An upgrade that was cut off leaves several, and no order shows which one is in force.
     #[must_use]
     pub fn map_folders(&self) -> Vec<PathBuf> {
         let entries = fs::read_dir(&self.0).into_iter().flatten().flatten();
@@ -51,7 +52,7 @@ impl Pins {
                 name.starts_with('v') && path.is_dir()
             })
             .collect();
-        folders.sort();
+        folders.sort_by_cached_key(|folder| (numbers(folder), folder.clone()));
         folders
     }
 
@@ -175,6 +176,13 @@ impl Pins {
     }
 }
 
+/// Returns version and capacity of a folder of maps; `None` where its name has no such number.
+fn numbers(folder: &Path) -> [Option<u32>; 2] {
+    let name = folder.file_name().unwrap_or_default().to_string_lossy();
+    let (version, capacity) = name.split_once('-').unwrap_or((name.as_ref(), ""));
+    [version.trim_start_matches('v'), capacity].map(|number| number.parse().ok())
+}
+
 /// Returns the names in a folder; none if it cannot be read.
 pub(crate) fn names(folder: &Path) -> Vec<String> {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
@@ -187,5 +195,21 @@ pub(crate) fn remove_pin(path: &Path) -> Result<bool, Error> {
         Ok(()) => Ok(true),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
         Err(error) => Err(Error::pin(path, error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn map_folders_are_in_the_order_of_their_numbers() {
+        let folder = tempfile::tempdir().unwrap();
+        let names = ["v0", "v4-200000", "v4-1000000", "v10-30000"];
+        for name in names {
+            fs::create_dir(folder.path().join(name)).unwrap();
+        }
+        let found = Pins::new(folder.path()).map_folders();
+        assert_eq!(found, names.map(|name| folder.path().join(name)));
     }
 }

@@ -3,12 +3,13 @@
 use aya::programs::XdpMode as AyaMode;
 use filter_common::abi::EventEntry;
 
-use crate::datapath::error::{Error, chain};
+use crate::datapath::error::Error;
 use crate::datapath::load::Plan;
 use crate::datapath::maps::Maps;
 use crate::datapath::object::OBJECT;
 use crate::datapath::replay;
 use crate::datapath::replay::Replay;
+use crate::exit::chain;
 use crate::model::policy::Policy;
 
 /// The program of a live filter, but with private maps. Maps, program and attachment end with this

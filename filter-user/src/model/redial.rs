@@ -4,9 +4,10 @@ use std::fmt;
 use std::str::FromStr;
 
 use filter_common::abi::Block;
-use jiff::{Span, SpanRelativeTo};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
+
+use crate::model::duration;
 
 /// Shortest and longest window and grant, in seconds.
 const SECONDS: std::ops::RangeInclusive<u32> = 60..=24 * 60 * 60;
@@ -74,16 +75,10 @@ impl RedialPolicy {
     /// # Errors
     /// [`RedialError::Seconds`] with this `name` if it is not 1 min to 24 h in whole seconds.
     pub fn check_seconds(name: &str, text: &str) -> Result<u32, RedialError> {
-        let wrong = || RedialError::Seconds(name.to_owned(), text.to_owned());
-        let span: Span = text.parse().map_err(|_| wrong())?;
-        let duration =
-            span.to_duration(SpanRelativeTo::days_are_24_hours()).map_err(|_| wrong())?;
-        match u32::try_from(duration.as_secs()) {
-            Ok(seconds) if SECONDS.contains(&seconds) && duration.subsec_nanos() == 0 => {
-                Ok(seconds)
-            }
-            Ok(_) | Err(_) => Err(wrong()),
-        }
+        duration::seconds(text)
+            .and_then(|seconds| u32::try_from(seconds).ok())
+            .filter(|seconds| SECONDS.contains(seconds))
+            .ok_or_else(|| RedialError::Seconds(name.to_owned(), text.to_owned()))
     }
 
     /// Reads the settings of a block's map value.

@@ -44,7 +44,7 @@ pub struct Record {
     /// `pass` or `drop`.
     pub verdict: &'static str,
     /// The verdict without observe and override, if it differs.
-    pub would: Option<&'static str>,
+    pub policy_verdict: Option<&'static str>,
     /// The rule that decided.
     pub rule: Option<String>,
     /// The reason, from the closed list.
@@ -71,7 +71,7 @@ impl Record {
         // If trunks are configured, index 0 is a source outside all of them.
         let outside = policy.settings.trunks_configured != 0 && event.trunk == 0;
         let trunk = policy.trunks.get(usize::from(event.trunk)).filter(|_| was_read && !outside);
-        let would = verdict(event.policy_verdict);
+        let policy_verdict = verdict(event.policy_verdict);
         let verdict = verdict(event.verdict);
         let transport = match packet.transport {
             TRANSPORT_UDP => Some("udp"),
@@ -100,7 +100,7 @@ impl Record {
                 _ => None,
             },
             verdict,
-            would: (would != verdict).then_some(would),
+            policy_verdict: (policy_verdict != verdict).then_some(policy_verdict),
             rule: policy.rule_name(event.rule),
             reason: reason.name(),
         }

@@ -9,7 +9,7 @@ use nix::unistd::geteuid;
 use rusqlite::OpenFlags;
 use rusqlite::config::DbConfig;
 
-use crate::store::error::Error;
+use crate::store::error::{Error, is_corrupt};
 use crate::store::part::Part;
 use crate::store::path::{absolute, beside, pending_changes};
 use crate::store::reader::Reader;
@@ -34,8 +34,8 @@ impl Reader {
 
     fn copy(&self, part: &Part) -> Result<(), Error> {
         let Some(name) = part.file.path().to_str() else {
-            let what = "SQLite wants a path in UTF-8".to_owned();
-            return Err(Error::Failed { path: part.path.clone(), what });
+            let source = "SQLite wants a path in UTF-8".into();
+            return Err(Error::Failed { path: part.path.clone(), source });
         };
         // Not the backup API: it begins again after each write to the store.
         let copy = || {
@@ -45,9 +45,8 @@ impl Reader {
             self.conn.execute("VACUUM INTO ?1", [name]).map(drop)
         };
         copy().map_err(|error| {
-            let said = Error::sqlite(&part.path, &error);
-            // It is the store that cannot be read, not the copy.
-            if matches!(said, Error::Corrupt { .. }) { self.error(&error) } else { said }
+            // Then the store cannot be read, not the copy.
+            if is_corrupt(&error) { self.error(error) } else { Error::sqlite(&part.path, error) }
         })
     }
 }
@@ -87,8 +86,8 @@ pub fn check_restore(from: &Path, to: &Path, replace: bool) -> Result<Reader, Er
         return Err(Error::Exists { path: to });
     }
     if in_use(&to) {
-        let what = "a program uses it: stop the daemon (`systemctl stop palang`) first".to_owned();
-        return Err(Error::Failed { path: to, what });
+        let source = "a program uses it: stop the daemon (`systemctl stop palang`) first".into();
+        return Err(Error::Failed { path: to, source });
     }
     Ok(copy)
 }
@@ -107,7 +106,7 @@ fn in_use(path: &Path) -> bool {
         conn.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))
     };
     // No daemon works with a file that SQLite cannot read at all.
-    ask().is_err_and(|error| matches!(Error::sqlite(path, &error), Error::Busy { .. }))
+    ask().is_err_and(|error| matches!(Error::sqlite(path, error), Error::Busy { .. }))
 }
 
 /// Renames a store and what SQLite keeps beside it, so that it can still be opened.
@@ -122,7 +121,7 @@ fn move_away(path: &Path) -> Result<PathBuf, Error> {
     for ending in ["", "-wal", "-shm", "-journal"] {
         let old = beside(path, ending);
         if old.exists() {
-            fs::rename(&old, beside(&away, ending)).map_err(|error| Error::io(&old, &error))?;
+            fs::rename(&old, beside(&away, ending)).map_err(|error| Error::io(&old, error))?;
         }
     }
     Ok(away)
@@ -202,7 +201,7 @@ mod tests {
 
         assert!(matches!(restore(&copy, &home.path, false), Err(Error::Exists { .. })));
         let error = restore(&copy, &home.path, true).unwrap_err();
-        assert!(error.to_string().contains("stop the daemon"), "{error}");
+        assert!(error.message().contains("stop the daemon"), "{error}");
         assert_eq!(digest(store.reader()), latest);
 
         // As after a kill -9: the last changes are only in the -wal file.

@@ -16,7 +16,7 @@ use crate::store::schema::Millis;
 use crate::store::writer::{Store, Write};
 
 const COLUMNS: &str = "id, time, number, trunk, source, call_id, call_hash, identity, verdict, \
-                       would, reason, rule, repeats, count";
+                       policy_verdict, reason, rule, repeats, count";
 
 /// One attempt, and in a flood further ones of the same caller; numbers of identity, verdict and
 /// reason as an [`Event`](filter_common::abi::Event) carries them.
@@ -39,7 +39,7 @@ pub struct CallRow {
     /// Its verdict.
     pub verdict: u8,
     /// Its verdict without observe and override.
-    pub would: u8,
+    pub policy_verdict: u8,
     /// Its reason.
     pub reason: u8,
     /// The rule that decided; 0: none.
@@ -92,7 +92,7 @@ impl Store {
         let done = write(self);
         if let Err(error) = self.wait_for_disk(true) {
             // This change is written, but the next answered change must be on disk.
-            self.stop_writing(&format!("it does not wait for the disk: {error}"));
+            self.stop_writing(&format!("it does not wait for the disk: {}", error.message()));
         }
         done
     }
@@ -101,7 +101,7 @@ impl Store {
         let Reader { conn, path } = &self.reader;
         let synchronous = if wait { "FULL" } else { "NORMAL" };
         conn.pragma_update(None, "synchronous", synchronous)
-            .map_err(|error| Error::sqlite(path, &error))
+            .map_err(|error| Error::sqlite(path, error))
     }
 
     /// Stores the number of retransmissions of calls. A call that was deleted is skipped.
@@ -138,7 +138,8 @@ impl Write<'_> {
         self.saw(call.time);
         let mut statement = self.tx.prepare_cached(&format!(
             "INSERT INTO calls ({COLUMNS}) VALUES (NULL, :time, :number, :trunk, :source, \
-             :call_id, :call_hash, :identity, :verdict, :would, :reason, :rule, :repeats, :count)"
+             :call_id, :call_hash, :identity, :verdict, :policy_verdict, :reason, :rule, :repeats, \
+             :count)"
         ))?;
         // Rule and hash are stored bit by bit, because they use all 64 bits.
         let id = statement.insert(named_params! {
@@ -150,7 +151,7 @@ impl Write<'_> {
             ":call_hash": call.call_hash.cast_signed(),
             ":identity": call.identity,
             ":verdict": call.verdict,
-            ":would": call.would,
+            ":policy_verdict": call.policy_verdict,
             ":reason": call.reason,
             ":rule": call.rule.cast_signed(),
             ":repeats": call.repeats,
@@ -204,7 +205,7 @@ fn read(row: &Row<'_>) -> rusqlite::Result<(u64, CallRow)> {
         call_hash: row.get::<_, i64>("call_hash")?.cast_unsigned(),
         identity: row.get("identity")?,
         verdict: row.get("verdict")?,
-        would: row.get("would")?,
+        policy_verdict: row.get("policy_verdict")?,
         reason: row.get("reason")?,
         rule: row.get::<_, i64>("rule")?.cast_unsigned(),
         repeats: row.get("repeats")?,
@@ -228,7 +229,7 @@ mod tests {
             call_hash: u64::MAX - number,
             identity: 1,
             verdict: 1,
-            would: 1,
+            policy_verdict: 1,
             reason: 255,
             rule: u64::MAX,
             repeats: 0,

@@ -162,7 +162,7 @@ impl Reader {
         );
         let last = last.map(|last| (is_prefix(last), last.raw().0));
         let moment = self.conn.unchecked_transaction();
-        let _moment = moment.map_err(|error| self.error(&error))?;
+        let _moment = moment.map_err(|error| self.error(error))?;
         for prefix in [false, true] {
             // Numbers whose top bit is set are negative here, but not the smallest.
             for (lowest, highest) in [(0, i64::MAX), (i64::MIN, -1)] {
@@ -452,7 +452,7 @@ mod tests {
             end.store(true, Ordering::Relaxed);
             ControlFlow::Continue(())
         });
-        assert!(error.unwrap_err().to_string().contains("interrupted"));
+        assert!(error.unwrap_err().message().contains("interrupted"));
         assert!(seen < 2000, "{seen}");
         assert!(matches!(reader.verify_audit(None), Err(Error::Failed { .. })));
         assert!(store.reader().verify_audit(None).is_ok(), "others go on");

@@ -187,7 +187,7 @@ mod tests {
             call_hash: 7,
             identity: 1,
             verdict: 1,
-            would: 1,
+            policy_verdict: 1,
             reason: 1,
             rule: 1,
             repeats: 0,

@@ -30,7 +30,7 @@ impl Part {
             file.as_file().set_permissions(Permissions::from_mode(MODE))?;
             Ok(file)
         };
-        let file = begin().map_err(|error| Error::io(&path, &error))?;
+        let file = begin().map_err(|error| Error::io(&path, error))?;
         Ok(Part { file, path })
     }
 
@@ -49,7 +49,7 @@ impl Part {
     ) -> Result<(), Error> {
         connection::open(self.file.path(), OpenFlags::SQLITE_OPEN_READ_WRITE)
             .and_then(|mut conn| change(&mut conn))
-            .map_err(|error| Error::sqlite(&self.path, &error))
+            .map_err(|error| Error::sqlite(&self.path, error))
     }
 
     /// Gives it to the owner of the file in its place, or of the folder. The user who restores may
@@ -58,11 +58,11 @@ impl Part {
         fs::metadata(&self.path)
             .or_else(|_| fs::metadata(folder(&self.path)))
             .and_then(|owner| chown(self.file.path(), Some(owner.uid()), Some(owner.gid())))
-            .map_err(|error| Error::io(&self.path, &error))
+            .map_err(|error| Error::io(&self.path, error))
     }
 
     pub(crate) fn sync(&self) -> Result<(), Error> {
-        self.file.as_file().sync_all().map_err(|error| Error::io(&self.path, &error))
+        self.file.as_file().sync_all().map_err(|error| Error::io(&self.path, error))
     }
 
     /// Moves it to its place, where no file may be.
@@ -71,7 +71,7 @@ impl Part {
         file.persist_noclobber(&path)
             .map_err(|error| error.error)
             .and_then(|_| File::open(folder(&path))?.sync_all())
-            .map_err(|error| Error::io(&path, &error))
+            .map_err(|error| Error::io(&path, error))
     }
 }
 

@@ -8,7 +8,7 @@ use crate::store::error::Error;
 
 /// Returns the absolute path: SQLite reads a relative `file:…` as a URI.
 pub(super) fn absolute(path: &Path) -> Result<PathBuf, Error> {
-    std::path::absolute(path).map_err(|error| Error::io(path, &error))
+    std::path::absolute(path).map_err(|error| Error::io(path, error))
 }
 
 /// Returns the file that SQLite keeps beside the store with this ending.

@@ -69,7 +69,7 @@ impl Reader {
     /// Returns an error if the store cannot be read.
     pub fn person(&self, number: Number) -> Result<NumberRecords, Error> {
         let moment = self.conn.unchecked_transaction();
-        let _moment = moment.map_err(|error| self.error(&error))?;
+        let _moment = moment.map_err(|error| self.error(error))?;
         let subject = Subject::Number(number);
         let mut person = NumberRecords {
             block: self.find(Kind::Block, subject)?,
@@ -219,7 +219,7 @@ mod tests {
             call_hash: 7,
             identity: 1,
             verdict: 0,
-            would: 0,
+            policy_verdict: 0,
             reason: 1,
             rule: 0,
             repeats: 0,

@@ -85,7 +85,7 @@ mod tests {
             set(bad);
             let error = crate::store::Store::open(&home.path).unwrap_err();
             assert!(matches!(error, Error::Corrupt { .. }), "{error}");
-            assert!(error.to_string().contains("pseudonyms"), "{error}");
+            assert!(error.message().contains("pseudonyms"), "{error}");
         }
     }
 }

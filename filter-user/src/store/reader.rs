@@ -53,12 +53,12 @@ impl Reader {
     /// Returns an error if it does not exist, is not a complete store, or has another version.
     pub fn open(path: &Path) -> Result<Reader, Error> {
         let reader = Reader::open_any(path)?;
-        let version = schema::version(&reader.conn).map_err(|error| reader.error(&error))?;
+        let version = schema::version(&reader.conn).map_err(|error| reader.error(error))?;
         if version == schema::VERSION {
             return Ok(reader);
         }
-        let what = format!("its tables are of version {version}: start the daemon once");
-        Err(Error::Failed { path: reader.path, what })
+        let why = format!("its tables are of version {version}: start the daemon once");
+        Err(Error::Failed { path: reader.path, source: why.into() })
     }
 
     /// Opens a store whose tables may be older than this version.
@@ -68,14 +68,16 @@ impl Reader {
         let conn = match connect(path, path, flags) {
             // WAL wants a file for locks beside the store. Without one SQLite would read what
             // a writer is changing, so only where nobody can write at all.
-            Err(Error::ReadOnly { .. } | Error::Failed { .. }) if on_read_only_disk(path) => {
+            Err(Error::ReadOnly { .. } | Error::Unopened { .. } | Error::Failed { .. })
+                if on_read_only_disk(path) =>
+            {
                 if let Some(wal) = pending_changes(path) {
-                    let what = format!(
+                    let why = format!(
                         "the file system is read-only, and {} holds changes that are not in the \
                          file yet: copy both to a disk that can be written",
                         wal.display()
                     );
-                    return Err(Error::Failed { path: path.clone(), what });
+                    return Err(Error::Failed { path: path.clone(), source: why.into() });
                 }
                 let flags = flags | OpenFlags::SQLITE_OPEN_URI;
                 connect(path, Path::new(&immutable_uri(path)), flags)?
@@ -93,7 +95,7 @@ impl Reader {
     pub fn end_when(&mut self, end: Arc<AtomicBool>) -> Result<(), Error> {
         let look = move || end.load(Ordering::Relaxed);
         let set = self.conn.progress_handler(LOOK_EVERY, Some(look));
-        set.map_err(|error| self.error(&error))
+        set.map_err(|error| self.error(error))
     }
 
     /// Reads every page: seconds for a million rows, so not at each start.
@@ -106,10 +108,10 @@ impl Reader {
         if answer == "ok" {
             return Ok(());
         }
-        Err(Error::Corrupt { path: self.path.clone(), what: answer })
+        Err(Error::Corrupt { path: self.path.clone(), source: answer.into() })
     }
 
-    pub(super) fn error(&self, error: &rusqlite::Error) -> Error {
+    pub(super) fn error(&self, error: rusqlite::Error) -> Error {
         Error::sqlite(&self.path, error)
     }
 
@@ -117,7 +119,7 @@ impl Reader {
         &self,
         ask: impl FnOnce(&Connection) -> rusqlite::Result<T>,
     ) -> Result<T, Error> {
-        ask(&self.conn).map_err(|error| self.error(&error))
+        ask(&self.conn).map_err(|error| self.error(error))
     }
 
     /// Hands rows to `f` one by one, until it breaks.
@@ -153,13 +155,13 @@ pub(super) fn connect(path: &Path, name: &Path, flags: OpenFlags) -> Result<Conn
         let kind = schema::identify(&conn)?;
         Ok((conn, kind))
     };
-    let (conn, kind) = open().map_err(|error| Error::sqlite(path, &error))?;
+    let (conn, kind) = open().map_err(|error| Error::sqlite(path, error))?;
     match kind {
         schema::Identity::Known => Ok(conn),
         schema::Identity::Newer(version) => Err(Error::Newer { path: path.to_owned(), version }),
         schema::Identity::Foreign => Err(Error::Corrupt {
             path: path.to_owned(),
-            what: "it is empty, or the database of another program".to_owned(),
+            source: "it is empty, or the database of another program".into(),
         }),
     }
 }

@@ -150,7 +150,7 @@ mod tests {
             call_hash: 7,
             identity: 1,
             verdict: 1,
-            would: 1,
+            policy_verdict: 1,
             reason: 255,
             rule: 3,
             repeats: 0,

@@ -59,7 +59,7 @@ impl Reader {
     /// Returns an error if the store cannot be read.
     pub fn size(&self) -> Result<Size, Error> {
         let moment = self.conn.unchecked_transaction();
-        let _moment = moment.map_err(|error| self.error(&error))?;
+        let _moment = moment.map_err(|error| self.error(error))?;
         self.get(size)
     }
 }
@@ -111,7 +111,7 @@ pub fn bring_in_log(path: &Path) -> Result<bool, Error> {
     };
     conn.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], columns)
         .map(|(is_busy, log, done)| !is_busy && log == done)
-        .map_err(|error| Error::sqlite(path, &error))
+        .map_err(|error| Error::sqlite(path, error))
 }
 
 #[cfg(test)]
@@ -135,7 +135,7 @@ mod tests {
             call_hash: at,
             identity: 1,
             verdict: 1,
-            would: 1,
+            policy_verdict: 1,
             reason: 255,
             rule: at,
             repeats: 0,

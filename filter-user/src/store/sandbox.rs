@@ -80,7 +80,7 @@ fn call(at: u64, number: Number) -> CallRow {
         call_hash: at,
         identity: 1,
         verdict: 1,
-        would: 1,
+        policy_verdict: 1,
         reason: 255,
         rule: at,
         repeats: 0,
@@ -315,7 +315,7 @@ fn a_file_that_may_not_be_opened_is_named_with_the_cause() {
     in_the_sandbox(&home, || {
         for error in [Store::open(&other.path).unwrap_err(), Reader::open(&other.path).unwrap_err()]
         {
-            let told = error.to_string();
+            let told = error.message();
             assert!(told.starts_with(other.path.to_str().unwrap()), "{told}");
             assert!(told.contains("cannot be opened: Permission denied"), "{told}");
         }
@@ -327,6 +327,8 @@ fn of_version(home: &Home, version: usize) {
     let mut conn = Connection::open(&home.path).unwrap();
     conn.pragma_update(None, "synchronous", "OFF").unwrap();
     migrate_by(&mut conn, &STEPS[..version]).unwrap();
+    let is_renamed = STEPS[..version].iter().any(|step| step.contains("RENAME COLUMN would"));
+    let policy_verdict = if is_renamed { "policy_verdict" } else { "would" };
     let rows = format!(
         "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {MANY})"
     );
@@ -335,8 +337,8 @@ fn of_version(home: &Home, version: usize) {
          {rows} INSERT INTO decisions (rule, id, kind, prefix, subject, created, expires, reason,
              author, origin, node, flags)
          SELECT i, randomblob(16), 0, 0, i, 1, 2, 'prank', 'budi', 'operator', 'edge1', 0 FROM n;
-         {rows} INSERT INTO calls (time, number, source, call_hash, identity, verdict, would,
-             reason, rule, repeats)
+         {rows} INSERT INTO calls (time, number, source, call_hash, identity, verdict,
+             {policy_verdict}, reason, rule, repeats)
          SELECT i, i, '192.0.2.1:5060', i, 1, 0, 0, 1, 0, 0 FROM n;
          COMMIT"
     ))

@@ -160,6 +160,10 @@ pub(crate) const STEPS: &[&str] = &[
     -- Attempts that a record counts. Without a CHECK, which would read every record there is.
     ALTER TABLE calls ADD COLUMN count INTEGER NOT NULL DEFAULT 1;
 ",
+    "
+    -- The name that the event and the API have.
+    ALTER TABLE calls RENAME COLUMN would TO policy_verdict;
+",
 ];
 
 /// Version of the tables that this program writes (`PRAGMA user_version`).
@@ -279,6 +283,21 @@ mod tests {
         .unwrap();
         migrate(&mut conn).unwrap();
         assert_eq!(conn.query_row("SELECT count FROM calls", [], |row| row.get(0)), Ok(1));
+    }
+
+    #[test]
+    fn a_record_of_an_older_version_keeps_its_policy_verdict() {
+        let mut conn = Connection::open_in_memory().unwrap();
+        let before = STEPS.iter().position(|step| step.contains("RENAME COLUMN would")).unwrap();
+        migrate_by(&mut conn, &STEPS[..before]).unwrap();
+        conn.execute_batch(
+            "INSERT INTO calls VALUES (1, 0, 7, 't', 's', 'c', 0, 1, 0, 1, 2, 3, 0, 1)",
+        )
+        .unwrap();
+        migrate(&mut conn).unwrap();
+        let verdicts = "SELECT verdict, policy_verdict FROM calls";
+        let row = conn.query_row(verdicts, [], |row| <(u8, u8)>::try_from(row));
+        assert_eq!(row, Ok((0, 1)));
     }
 
     #[test]

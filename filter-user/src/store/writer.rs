@@ -51,7 +51,7 @@ impl Store {
     /// Returns an error if it cannot be opened. A file that is not a complete store is never written to.
     pub fn open(path: &Path) -> Result<Store, Error> {
         let path = &absolute(path)?;
-        if !path.try_exists().map_err(|error| Error::io(path, &error))? {
+        if !path.try_exists().map_err(|error| Error::io(path, error))? {
             create(path)?;
         }
         if on_read_only_disk(path) {
@@ -83,7 +83,7 @@ impl Store {
                 Ok(Store { reader, names, corrupt: None, place: Place::of(path) })
             }
             Ok(None) => Err(Error::ReadOnly { path: path.clone() }),
-            Err(error) => Err(Error::sqlite(path, &error)),
+            Err(error) => Err(Error::sqlite(path, error)),
         }
     }
 
@@ -94,7 +94,7 @@ impl Store {
     ) -> Result<T, Error> {
         let Reader { conn, path } = &mut self.reader;
         if let Some(what) = &self.corrupt {
-            return Err(Error::Corrupt { path: path.clone(), what: what.clone() });
+            return Err(Error::Corrupt { path: path.clone(), source: what.clone().into() });
         }
         if let Err(gone) = self.place.check() {
             if self.place.is_only_log_gone() {
@@ -118,10 +118,10 @@ impl Store {
         let error = match transact() {
             // The file may be gone by now, and the change with it.
             Ok(outcome) => return self.place.check().map(|()| outcome),
-            Err(error) => Error::sqlite(path, &error),
+            Err(error) => Error::sqlite(path, error),
         };
-        if let Error::Corrupt { what, .. } = &error {
-            self.stop_writing(what);
+        if let Some(damage) = error.damage() {
+            self.stop_writing(&damage);
         }
         Err(error)
     }
@@ -163,12 +163,12 @@ impl Write<'_> {
 fn create(path: &Path) -> Result<(), Error> {
     if let Some(wal) = pending_changes(path) {
         // SQLite would replay it into the new file at this place.
-        let what = format!(
+        let why = format!(
             "it is gone, but {} is there: bring the file back or restore a backup; for a new \
              store move the -wal file away",
             wal.display()
         );
-        return Err(Error::Failed { path: path.to_owned(), what });
+        return Err(Error::Failed { path: path.to_owned(), source: why.into() });
     }
     let part = Part::begin(path.to_owned())?;
     part.migrate()?;

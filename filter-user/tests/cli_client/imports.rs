@@ -23,7 +23,7 @@ fn imports(asked: Asked) -> Router {
         let total = good.len() as u64;
         let end = if bad.is_empty() || query.contains("skip_bad=true") {
             let dry_run = query.contains("dry_run=true");
-            ImportNews::Done { added: total, moved: 0, unchanged: 0, superseded: 0, bad, dry_run }
+            ImportNews::Done { added: total, updated: 0, unchanged: 0, superseded: 0, bad, dry_run }
         } else {
             let message = "1 row is refused: nothing was imported".into();
             let problem = Problem { kind: ProblemKind::Refused, message };
@@ -51,7 +51,7 @@ fn imports_are_whole_or_name_what_they_skip() {
 
     let (output, request) = import(good, &[]);
     let (out, err) = assert_exit(&output, 0);
-    assert_eq!(out, "imported 1 block: 1 new, 0 moved, 0 unchanged\n");
+    assert_eq!(out, "imported 1 block: 1 new, 0 updated, 0 unchanged\n");
     assert_eq!(err, "");
     let (query, rows) = request.unwrap();
     assert_eq!((query.as_str(), rows[0].line, rows[0].number.as_str()), ("", 2, "0812"));

@@ -112,7 +112,7 @@ fn check(number: &str, verdict: &str) -> Check {
     Check {
         number: number.into(),
         verdict: verdict.into(),
-        would: "drop".into(),
+        policy_verdict: "drop".into(),
         reason: if verdict == "pass" { "observe" } else { "blocked-number" }.into(),
         rule: Some("block 6281234567890".into()),
         mode: if verdict == "pass" { "observe" } else { "enforce" }.into(),
@@ -477,7 +477,7 @@ fn a_limit_that_cuts_says_so() {
             call_id: Some("a\u{1b}[2Jb".into()),
             identity: None,
             verdict: "pass".into(),
-            would: "pass".into(),
+            policy_verdict: "pass".into(),
             reason: "no-user".into(),
             rule: 0,
             repeats: 0,

@@ -18,7 +18,7 @@ fn call(id: u64, hours: i64, caller: Option<&str>, verdict: &str, reason: &str) 
         call_id: Some(format!("{id}@pbx")),
         identity: Some("from".into()),
         verdict: verdict.into(),
-        would: verdict.into(),
+        policy_verdict: verdict.into(),
         reason: reason.into(),
         rule: 0,
         repeats: 0,

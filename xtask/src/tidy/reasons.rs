@@ -26,9 +26,7 @@ pub fn check(tree: &Tree) -> Vec<Finding> {
     let Some(table) = tree.file(TABLE) else { return Vec::new() };
     let list = match list(tree) {
         Ok(list) => list,
-        Err(error) => {
-            return vec![Finding::new(CHECK, LIST, 1, error, "write lines like 47 = \"name\"")];
-        }
+        Err(finding) => return vec![finding],
     };
     let reasons = reasons(&table.text);
     if reasons.is_empty() {
@@ -80,13 +78,15 @@ pub fn update(tree: &Tree) -> Option<String> {
     Some(text)
 }
 
-fn list(tree: &Tree) -> Result<BTreeMap<u64, String>, String> {
+/// Returns the listed reasons, or the finding that the list cannot be read.
+fn list(tree: &Tree) -> Result<BTreeMap<u64, String>, Finding> {
     let Some(file) = tree.file(LIST) else { return Ok(BTreeMap::new()) };
+    let wrong = |what: &str| Finding::new(CHECK, LIST, 1, what, "write lines like 47 = \"name\"");
     let table: BTreeMap<String, String> =
-        toml::from_str(&file.text).map_err(|error| error.message().to_owned())?;
+        toml::from_str(&file.text).map_err(|error| wrong(error.message()))?;
     let entries = table.into_iter().map(|(number, name)| match number.parse() {
         Ok(number) => Ok((number, name)),
-        Err(_) => Err(format!("\"{number}\" is not a reason number")),
+        Err(_) => Err(wrong(&format!("\"{number}\" is not a reason number"))),
     });
     entries.collect()
 }

@@ -17,10 +17,7 @@ type Line<'a> = (usize, &'a str);
 pub fn check(tree: &Tree) -> Vec<Finding> {
     let exceptions = match exceptions(tree) {
         Ok(exceptions) => exceptions,
-        Err(what) => {
-            let advice = "write \"name\" = \"reason\"";
-            return vec![Finding::new(CHECK, EXCEPTIONS, 1, what, advice)];
-        }
+        Err(finding) => return vec![finding],
     };
     let mut findings = Vec::new();
     for file in tree.files.iter().filter(|file| file.path != EXCEPTIONS) {
@@ -30,13 +27,15 @@ pub fn check(tree: &Tree) -> Vec<Finding> {
     findings
 }
 
-fn exceptions(tree: &Tree) -> Result<Vec<String>, String> {
+/// Returns the exceptions, or the finding that their list cannot be read.
+fn exceptions(tree: &Tree) -> Result<Vec<String>, Finding> {
     let Some(file) = tree.file(EXCEPTIONS) else { return Ok(Vec::new()) };
-    let table: toml::Table =
-        toml::from_str(&file.text).map_err(|error| error.message().to_owned())?;
+    let wrong =
+        |what: &str| Finding::new(CHECK, EXCEPTIONS, 1, what, "write \"name\" = \"reason\"");
+    let table: toml::Table = toml::from_str(&file.text).map_err(|error| wrong(error.message()))?;
     let entries = table.into_iter().map(|(name, reason)| match reason.as_str() {
         Some(reason) if !reason.is_empty() => Ok(name),
-        _ => Err(format!("\"{name}\" has no reason")),
+        _ => Err(wrong(&format!("\"{name}\" has no reason"))),
     });
     entries.collect()
 }

@@ -29,7 +29,7 @@ pub struct Call {
     /// Its verdict.
     pub verdict: String,
     /// Its verdict without observe and override.
-    pub would: String,
+    pub policy_verdict: String,
     /// Its reason, from the closed list.
     pub reason: String,
     /// The rule that decided, by its number; 0: none.

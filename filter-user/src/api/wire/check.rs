@@ -12,7 +12,7 @@ pub struct Check {
     /// `pass` or `drop`.
     pub verdict: String,
     /// The verdict without observe and override.
-    pub would: String,
+    pub policy_verdict: String,
     /// The reason, from the closed list.
     pub reason: String,
     /// The rule that decided, as people know it: `block 62812*`; null: none.

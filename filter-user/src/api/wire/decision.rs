@@ -187,8 +187,8 @@ pub enum ImportNews {
     Done {
         /// New blocks.
         added: u64,
-        /// Blocks whose expiry moved.
-        moved: u64,
+        /// Blocks that were there and changed: end, reason, observe or redial.
+        updated: u64,
         /// Rows whose block is in force already.
         unchanged: u64,
         /// Rows that were skipped: a change of the same number was accepted after the import.

@@ -502,10 +502,10 @@ mod tests {
 
     use super::*;
 
-    fn seen(arrived: bool, verdict: Verdict, would: Verdict, reason: Reason) -> Seen {
+    fn seen(arrived: bool, verdict: Verdict, policy_verdict: Verdict, reason: Reason) -> Seen {
         let event = Event {
             verdict: verdict as u8,
-            policy_verdict: would as u8,
+            policy_verdict: policy_verdict as u8,
             reason: reason as u8,
             ..Event::default()
         };

@@ -147,7 +147,7 @@ fn nothing_left(none: bool, output: Output) -> Result<Exit, Failure> {
 #[serde(transparent)]
 pub(crate) struct InterfaceChange<'a> {
     pub(crate) interface: &'a Interface,
-    /// The past tense, and the form after `would`.
+    /// The past tense, and the base form.
     #[serde(skip)]
     verbs: [&'static str; 2],
     #[serde(skip)]
@@ -168,10 +168,10 @@ impl Answer for InterfaceChange<'_> {
     fn write_table(&self, writer: &mut dyn Write) -> io::Result<()> {
         let now = describe(self.interface);
         let name = &self.interface.name;
-        let [past, would] = self.verbs;
+        let [past, base] = self.verbs;
         if self.dry_run {
             writeln!(writer, "dry run, nothing was changed")?;
-            writeln!(writer, "would {would} {}", output::clean(name))?;
+            writeln!(writer, "would {base} {}", output::clean(name))?;
             return writeln!(writer, "now: {}", output::clean(&now));
         }
         writeln!(writer, "{past} {}", output::clean(name))?;

@@ -142,7 +142,7 @@ fn of_store(
         .and_then(|reader| {
             reader.audit_rows(0, &AuditFilter::default(), |row| write(audit_row_of(row)))
         })
-        .map_err(|error| Failure::new(Exit::Failed, error))
+        .map_err(|error| Failure::new(Exit::Failed, error.message()))
 }
 
 /// Returns the record's fields, with the number if it is known. A record that is not JSON was not

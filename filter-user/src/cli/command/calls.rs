@@ -24,7 +24,8 @@ use crate::exit::{Exit, Failure};
 /// In a flood one line covers many refused attempts of one caller; the column `attempts` has their
 /// number. Time, source and Call-ID are those of the first; the others came within the same minute.
 ///
-/// Raw: time, caller, trunk, source, verdict, would, reason, rule, identity, repeats, Call-ID, id, attempts.
+/// Raw: time, caller, trunk, source, verdict, policy verdict, reason, rule, identity, repeats, Call-ID,
+/// id, attempts.
 #[derive(Debug, Args)]
 #[command(args_conflicts_with_subcommands = true)]
 pub struct Arguments {
@@ -235,8 +236,19 @@ fn export(arguments: &Export, client: &Client) -> Result<Exit, Failure> {
 
 /// Header of an export: the fields of a raw line.
 const CSV: [&str; 13] = [
-    "time", "caller", "trunk", "source", "verdict", "would", "reason", "rule", "identity",
-    "repeats", "call_id", "id", "attempts",
+    "time",
+    "caller",
+    "trunk",
+    "source",
+    "verdict",
+    "policy_verdict",
+    "reason",
+    "rule",
+    "identity",
+    "repeats",
+    "call_id",
+    "id",
+    "attempts",
 ];
 
 /// Returns the cells of a call; unknown values are empty.
@@ -248,7 +260,7 @@ fn csv_cells(call: &Call) -> [String; 13] {
         text(call.trunk.as_ref()),
         harmless(&call.source),
         call.verdict.clone(),
-        call.would.clone(),
+        call.policy_verdict.clone(),
         call.reason.clone(),
         if call.rule == 0 { String::new() } else { call.rule.to_string() },
         text(call.identity.as_ref()),
@@ -289,7 +301,7 @@ impl Row for Call {
             known(self.trunk.as_ref()),
             self.source.clone(),
             self.verdict.clone(),
-            self.would.clone(),
+            self.policy_verdict.clone(),
             self.reason.clone(),
             rule(self),
             known(self.identity.as_ref()),
@@ -320,7 +332,7 @@ mod tests {
             call_id: Some(call_id.into()),
             identity: Some("from".into()),
             verdict: "drop".into(),
-            would: "drop".into(),
+            policy_verdict: "drop".into(),
             reason: "blocked-number".into(),
             rule: 3,
             repeats: 1,
@@ -341,6 +353,13 @@ mod tests {
         let expected = "1970-01-01T00:00:00Z,6281234567890,,[2001:db8::1]:5060,drop,drop,\
                         blocked-number,3,from,1,\"a,\"\"b\"\"@x\",7,1\n";
         assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn columns_of_the_readme_are_those_of_the_table() {
+        let readme = include_str!("../../../../README.md");
+        let header = readme.lines().find(|line| line.starts_with(" id ")).unwrap();
+        assert_eq!(header.split_whitespace().collect::<Vec<_>>(), Call::COLUMNS);
     }
 
     #[test]

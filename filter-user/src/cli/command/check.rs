@@ -17,7 +17,7 @@ use crate::exit::{Exit, Failure};
 ///
 /// With the override on, or in mode observe, every call passes; -o json also has the verdict of the policy.
 ///
-/// Raw: number, verdict, would, reason, rule, mode, end of the override.
+/// Raw: number, verdict, policy verdict, reason, rule, mode, end of the override.
 #[derive(Debug, Args)]
 pub struct Arguments {
     #[command(flatten)]
@@ -47,7 +47,7 @@ impl Answer for Check {
         vec![vec![
             self.number.clone(),
             self.verdict.clone(),
-            self.would.clone(),
+            self.policy_verdict.clone(),
             self.reason.clone(),
             known(self.rule.as_ref()),
             self.mode.clone(),

@@ -181,20 +181,20 @@ impl Answer for Reported {
         if self.warning && report.strike {
             line("recorded as a warning: it blocks nothing")?;
         }
-        let would = if *dry_run { "would be " } else { "" };
+        let conditional = if *dry_run { "would be " } else { "" };
         if let (Some(block), Some(change)) = (&self.block, self.change) {
             let verb = match change {
                 Change::Updated => "blocked longer",
                 Change::Added | Change::Unchanged | Change::Removed => "blocked",
             };
             let end = output::until(block.expires, "for good");
-            line(&format!("{would}{verb} {end}: {}", block.reason))?;
+            line(&format!("{conditional}{verb} {end}: {}", block.reason))?;
         }
         if let Some(block) = &self.grant_ended {
             let next = block.redial.map_or_else(String::new, |redial| {
                 format!("; from now on attempt {} gets through", redial.attempts)
             });
-            line(&format!("redial grant {would}ended by block {}{next}", block.number))?;
+            line(&format!("redial grant {conditional}ended by block {}{next}", block.number))?;
         }
         if self.needs_review {
             let which = self.review.map_or_else(String::new, |id| format!(", review {id}"));
@@ -276,7 +276,7 @@ mod tests {
             in_force: Check {
                 number: "6281234567890".into(),
                 verdict: "drop".into(),
-                would: "drop".into(),
+                policy_verdict: "drop".into(),
                 reason: "blocked-number".into(),
                 rule: None,
                 mode: "enforce".into(),

@@ -144,13 +144,14 @@ fn failure(error: store::Error) -> Failure {
             Failure::new(Exit::Usage, message)
         }
         store::Error::Corrupt { .. } | store::Error::Newer { .. } => {
-            Failure::new(Exit::Usage, error)
+            Failure::new(Exit::Usage, error.message())
         }
         store::Error::Full { .. }
         | store::Error::ReadOnly { .. }
         | store::Error::Busy { .. }
         | store::Error::Gone { .. }
-        | store::Error::Failed { .. } => Failure::new(Exit::Failed, error),
+        | store::Error::Unopened { .. }
+        | store::Error::Failed { .. } => Failure::new(Exit::Failed, error.message()),
     }
 }
 

@@ -4,22 +4,19 @@ use std::fmt::Display;
 
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
-use jiff::{Span, SpanRelativeTo, Timestamp};
+use jiff::{Span, Timestamp};
 
 use crate::cli::input::error::InputError;
+use crate::model::duration;
 
 /// Parses a duration into whole seconds: `24h`, `30m`, `90s`, `7d` (a day has 24 hours) or `1h 30m`.
 ///
 /// # Errors
 /// `Duration` if the text is not a duration of at least 1 s in whole seconds.
 pub fn seconds(text: &str) -> Result<u64, InputError> {
-    let wanted = || InputError::Duration(text.to_owned());
-    let span: Span = text.parse().map_err(|_| wanted())?;
-    let duration = span.to_duration(SpanRelativeTo::days_are_24_hours()).map_err(|_| wanted())?;
-    match u64::try_from(duration.as_secs()) {
-        Ok(seconds) if seconds > 0 && duration.subsec_nanos() == 0 => Ok(seconds),
-        Ok(_) | Err(_) => Err(wanted()),
-    }
+    duration::seconds(text)
+        .filter(|seconds| *seconds > 0)
+        .ok_or_else(|| InputError::Duration(text.to_owned()))
 }
 
 /// Parses a point in time: RFC 3339, or a local date and time such as `2026-11-25 18:20`.
@@ -59,7 +56,7 @@ pub fn distance(time: Timestamp, now: Timestamp) -> String {
     let seconds = time.duration_since(now).as_millis();
     // Rounds to the nearest second: an answer is some milliseconds old when it is read.
     let seconds = (seconds + if seconds < 0 { -500 } else { 500 }) / 1000;
-    let text = duration(seconds.unsigned_abs());
+    let text = in_words(seconds.unsigned_abs());
     match seconds {
         0 => "now".to_owned(),
         1.. => format!("in {text}"),
@@ -68,7 +65,7 @@ pub fn distance(time: Timestamp, now: Timestamp) -> String {
 }
 
 /// Formats a duration in seconds: `45 s`, `30 min`, `1 h 30 min`, `6 d 2 h`.
-fn duration(seconds: u128) -> String {
+fn in_words(seconds: u128) -> String {
     let two = |great: u128, name: &str, small: u128, unit: &str| match small {
         0 => format!("{great} {name}"),
         _ => format!("{great} {name} {small} {unit}"),

@@ -4,8 +4,8 @@ use crate::api::wire::Call;
 
 /// Returns the reason, and the policy verdict if observe or the override changed it.
 pub(crate) fn reason(call: &Call) -> String {
-    if call.would == call.verdict {
+    if call.policy_verdict == call.verdict {
         return call.reason.clone();
     }
-    format!("{}, would {}", call.reason, call.would)
+    format!("{}, would {}", call.reason, call.policy_verdict)
 }

@@ -136,7 +136,7 @@ impl<D: Decision> Answer for Printed<'_, D> {
             Change::Added | Change::Updated | Change::Unchanged => D::added(*dry_run),
             Change::Removed => D::removed(*dry_run),
         };
-        let would = if *dry_run { "would " } else { "" };
+        let conditional = if *dry_run { "would " } else { "" };
         let ends = output::until(now.expires(), "for good");
         let ends = match change {
             Change::Added | Change::Updated | Change::Unchanged => format!(" {ends}"),
@@ -146,7 +146,7 @@ impl<D: Decision> Answer for Printed<'_, D> {
             "" => String::new(),
             why => format!(": {why}"),
         };
-        let line = format!("{would}{verb} {}{ends}{}{why}", now.number(), now.besides());
+        let line = format!("{conditional}{verb} {}{ends}{}{why}", now.number(), now.besides());
         writeln!(writer, "{}", output::clean(&line))?;
         match (change, before) {
             (Change::Updated, Some(before)) => {
@@ -218,7 +218,7 @@ mod tests {
             in_force: Some(Check {
                 number: "6281234567890".into(),
                 verdict: "drop".into(),
-                would: "drop".into(),
+                policy_verdict: "drop".into(),
                 reason: "blocked-number".into(),
                 rule: Some("block 6281234567890".into()),
                 mode: "enforce".into(),

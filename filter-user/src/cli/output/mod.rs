@@ -318,10 +318,10 @@ pub fn outcome(check: &Check) -> String {
         };
         return format!("{why}, so this number passes ({}{rule})", check.reason);
     }
-    if check.would == "pass" {
+    if check.policy_verdict == "pass" {
         return format!("this number passes ({}{rule})", check.reason);
     }
-    let policy = format!("this call would be refused ({}{rule})", check.would);
+    let policy = format!("this call would be refused ({}{rule})", check.policy_verdict);
     match check.override_until {
         Some(end) => {
             format!("not refused now: override is on {}. Without it {policy}", until(Some(end), ""))
@@ -428,7 +428,7 @@ mod tests {
         let check = Check {
             number: "6281234567890".into(),
             verdict: "pass".into(),
-            would: "drop".into(),
+            policy_verdict: "drop".into(),
             reason: "observe".into(),
             rule: Some("block 62812*".into()),
             mode: "observe".into(),
@@ -448,8 +448,12 @@ mod tests {
             outcome(&refused),
             "this number is refused (drop, blocked-prefix, block 62812*)"
         );
-        let free =
-            Check { would: "pass".into(), reason: "not-blocked".into(), rule: None, ..check };
+        let free = Check {
+            policy_verdict: "pass".into(),
+            reason: "not-blocked".into(),
+            rule: None,
+            ..check
+        };
         assert_eq!(outcome(&free), "this number passes (not-blocked)");
     }
 

@@ -189,8 +189,8 @@ impl Import {
         // A dry run has no subjects for which an unblock would count.
         let subjects = if dry_run { HashSet::new() } else { seen };
         let last = match control.order.queue_bulk(subjects, write).await {
-            Ok(Written { added, moved, unchanged, superseded }) => {
-                ImportNews::Done { added, moved, unchanged, superseded, bad, dry_run }
+            Ok(Written { added, updated, unchanged, superseded }) => {
+                ImportNews::Done { added, updated, unchanged, superseded, bad, dry_run }
             }
             Err(problem) => ImportNews::Refused { problem, bad },
         };
@@ -202,7 +202,7 @@ impl Import {
 #[derive(Default)]
 struct Written {
     added: u64,
-    moved: u64,
+    updated: u64,
     unchanged: u64,
     superseded: u64,
 }
@@ -219,7 +219,7 @@ fn write(
     news: &Sender<ImportNews>,
 ) -> Result<Written, Problem> {
     let mut written = Written::default();
-    let Written { added, moved, unchanged, superseded } = &mut written;
+    let Written { added, updated, unchanged, superseded } = &mut written;
     let mut more = [0, 0];
     let mut failed = None;
     // One element for each remaining row.
@@ -249,7 +249,7 @@ fn write(
             Ok(Some(before)) => {
                 decision.id = before.id;
                 decision.epoch = before.epoch;
-                *moved += 1;
+                *updated += 1;
                 is_new.push(false);
             }
             Ok(None) => {
@@ -288,7 +288,7 @@ fn write(
         if turn.check(Key::Block(decision.subject), decision.rule).is_err() {
             // The later change reaches the store next.
             written.superseded += 1;
-            *(if is_new { &mut written.added } else { &mut written.moved }) -= 1;
+            *(if is_new { &mut written.added } else { &mut written.updated }) -= 1;
             continue;
         }
         control.maps.set_block(decision.subject, control.block_entry(decision)).map_err(|error| Problem {

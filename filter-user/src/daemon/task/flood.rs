@@ -44,7 +44,7 @@ struct Caller {
     trunk: u16,
     identity: u8,
     verdict: u8,
-    would: u8,
+    policy_verdict: u8,
     reason: u8,
     rule: u64,
 }
@@ -113,9 +113,8 @@ impl Flood {
 
 impl Caller {
     fn of(event: &Event) -> Caller {
-        let Event { number, trunk, identity, verdict, policy_verdict: would, reason, rule, .. } =
-            *event;
-        Caller { number, trunk, identity, verdict, would, reason, rule }
+        let Event { number, trunk, identity, verdict, policy_verdict, reason, rule, .. } = *event;
+        Caller { number, trunk, identity, verdict, policy_verdict, reason, rule }
     }
 }
 

@@ -209,7 +209,7 @@ mod tests {
             call_hash: 1,
             identity: 1,
             verdict: verdict as u8,
-            would: verdict as u8,
+            policy_verdict: verdict as u8,
             reason: 1,
             rule: 1,
             repeats: 0,

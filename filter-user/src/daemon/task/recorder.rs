@@ -252,7 +252,7 @@ impl Recorder {
                 call_hash: event.call_id,
                 identity: event.identity,
                 verdict: event.verdict,
-                would: event.policy_verdict,
+                policy_verdict: event.policy_verdict,
                 reason: event.reason,
                 rule: event.rule,
                 repeats: 0,

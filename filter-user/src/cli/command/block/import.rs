@@ -30,7 +30,7 @@ use crate::exit::{Exit, Failure};
 /// and reason of the file. If a row is bad, it is named by line and nothing is imported, unless
 /// --skip-bad.
 ///
-/// Raw: new, moved, unchanged, bad.
+/// Raw: new, updated, unchanged, bad.
 #[derive(Debug, Args)]
 pub struct Arguments {
     /// Input file; `-` is standard input
@@ -182,8 +182,8 @@ fn send(
                     bar.set_position(done);
                     return ControlFlow::Continue(());
                 }
-                ImportNews::Done { added, moved, unchanged, superseded, bad, dry_run } => {
-                    let counts = Imported { added, moved, unchanged, superseded, bad, dry_run };
+                ImportNews::Done { added, updated, unchanged, superseded, bad, dry_run } => {
+                    let counts = Imported { added, updated, unchanged, superseded, bad, dry_run };
                     end = Some(News::Done(counts));
                 }
                 ImportNews::Refused { problem, bad } => end = Some(News::Refused(problem, bad)),
@@ -216,7 +216,7 @@ fn print_bad(bad: &[BadRow]) {
 #[derive(Debug, Default, Serialize)]
 struct Imported {
     added: u64,
-    moved: u64,
+    updated: u64,
     unchanged: u64,
     superseded: u64,
     bad: Vec<BadRow>,
@@ -229,10 +229,11 @@ impl Answer for Imported {
             writeln!(writer, "dry run, nothing was changed")?;
         }
         let verb = if self.dry_run { "would import" } else { "imported" };
-        let Imported { added, moved, unchanged, bad, .. } = self;
-        let blocks = counted(added + moved + unchanged, "block");
-        let [added, moved, unchanged] = [added, moved, unchanged].map(|count| thousands(*count));
-        writeln!(writer, "{verb} {blocks}: {added} new, {moved} moved, {unchanged} unchanged")?;
+        let Imported { added, updated, unchanged, bad, .. } = self;
+        let blocks = counted(added + updated + unchanged, "block");
+        let [added, updated, unchanged] =
+            [added, updated, unchanged].map(|count| thousands(*count));
+        writeln!(writer, "{verb} {blocks}: {added} new, {updated} updated, {unchanged} unchanged")?;
         if self.superseded > 0 {
             let rows = counted(self.superseded, "row");
             writeln!(writer, "skipped {rows}: later changes of these numbers are in force")?;
@@ -244,7 +245,7 @@ impl Answer for Imported {
     }
 
     fn raw(&self) -> Vec<Vec<String>> {
-        let counts = [self.added, self.moved, self.unchanged, self.bad.len() as u64];
+        let counts = [self.added, self.updated, self.unchanged, self.bad.len() as u64];
         vec![counts.iter().map(ToString::to_string).collect()]
     }
 }

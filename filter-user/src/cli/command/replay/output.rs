@@ -19,8 +19,8 @@ pub enum Format {
     Table,
     /// For programs: one object per line, the summary last.
     Json,
-    /// For scripts: file, frame, time, src, caller, verdict, would, rule, reason, separated by tabs;
-    /// `-` for unknown; no header, no summary.
+    /// For scripts: file, frame, time, src, caller, verdict, policy verdict, rule, reason, separated by
+    /// tabs; `-` for unknown; no header, no summary.
     Raw,
 }
 
@@ -80,7 +80,7 @@ impl<W: Write> Output<W> {
                     known(record.src.as_ref()),
                     known(record.caller.as_ref()),
                     record.verdict.to_owned(),
-                    known(record.would),
+                    known(record.policy_verdict),
                     known(record.rule.as_ref()),
                     record.reason.to_owned(),
                 ];
@@ -130,8 +130,8 @@ impl<W: Write> Output<W> {
 /// Returns the reason, the policy verdict that was not applied, and the rule.
 fn reason(record: &Record) -> String {
     let mut text = record.reason.to_owned();
-    if let Some(would) = record.would {
-        text += &format!(", would {would}");
+    if let Some(policy_verdict) = record.policy_verdict {
+        text += &format!(", would {policy_verdict}");
     }
     if let Some(rule) = &record.rule {
         text += &format!(" ({rule})");

@@ -140,7 +140,7 @@ fn show(
                     heard = Instant::now();
                     view.hear(*top);
                 }
-                Ok(News::Gone(error)) => view.connection = Connection::Gone(why(error)),
+                Ok(News::Gone(error)) => view.connection = Connection::Gone(error.to_string()),
                 Err(TryRecvError::Empty) => break,
                 Err(TryRecvError::Disconnected) => {
                     return Err(io::Error::other("the thread that asks the daemon has ended"));
@@ -160,15 +160,6 @@ fn show(
         }
     }
     Ok(())
-}
-
-fn why(error: client::Error) -> String {
-    match error {
-        client::Error::Silent(message)
-        | client::Error::Forbidden(message)
-        | client::Error::Answer(message) => message,
-        client::Error::Problem(problem) => problem.message,
-    }
 }
 
 fn is_end(key: KeyEvent) -> bool {

@@ -154,7 +154,7 @@ mod tests {
             call_hash: call,
             identity,
             verdict,
-            would: verdict,
+            policy_verdict: verdict,
             reason: Reason::NotBlocked as u8,
             rule: 0,
             repeats: 0,
