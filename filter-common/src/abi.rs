@@ -12,7 +12,7 @@ use crate::number::{Digits, Number};
 use crate::plan::{IDENTITY_PAI, Plan};
 
 /// Version of all layouts in this file.
-pub const ABI_VERSION: u32 = 4;
+pub const ABI_VERSION: u32 = 5;
 
 /// Most trunk profiles, the profile `default` (0) included.
 pub const TRUNKS_MAX: u32 = 64;
@@ -26,8 +26,11 @@ pub const ATTEMPT_NS: u64 = 64_000_000_000;
 /// Attempts of one number are separate when they are so far apart: a carrier that tries another
 /// way is no caller who tries again.
 pub const SEPARATE_NS: u64 = 5_000_000_000;
-/// How long later fragments of a refused datagram are dropped.
+/// How long later fragments of a datagram share the fate of its first one.
 pub const FRAGMENT_NS: u64 = 2_000_000_000;
+/// How long Linux keeps fragments of a datagram that is not whole: 30 s for IPv4, 60 s for IPv6
+/// (`ipfrag_time`, `ip6frag_time`).
+pub const REASSEMBLY_NS: u64 = 60_000_000_000;
 
 /// The fate of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -304,6 +307,32 @@ pub struct FragmentKey {
     pub vlans: [u16; 2],
 }
 
+/// Knowledge about the other fragments of a datagram: a time in nanoseconds until which it holds, and from
+/// bit 62 on a `FRAGMENTS_…` kind.
+pub type FragmentState = u64;
+/// Bits of a [`FragmentState`] that are the time.
+pub const FRAGMENTS_UNTIL: u64 = (1 << 62) - 1;
+/// The first fragment was refused: later ones are dropped.
+pub const FRAGMENTS_REFUSED: u64 = 0;
+/// The first fragment passed: later ones pass.
+pub const FRAGMENTS_PASSED: u64 = 1 << 62;
+/// A later fragment passed before the first one came. The host holds it, so the first one passes too:
+/// otherwise the host would put it together with a fragment of another datagram.
+pub const FRAGMENTS_LATER: u64 = 2 << 62;
+
+/// A datagram that the first look could not read whole, as both looks see it. The host may change its
+/// destination in between, and IPv6 loses its identification.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[repr(C)]
+pub struct DatagramKey {
+    /// Source address, IPv4 mapped.
+    pub source: [u8; 16],
+    /// Source port.
+    pub source_port: u16,
+    /// Length of the datagram in bytes, its UDP header included (RFC 768).
+    pub len: u16,
+}
+
 /// The INVITE has a To-tag: it belongs to a running call.
 pub const EVENT_TO_TAG: u8 = 1;
 /// The attempt was seen before: a retransmission or an authentication retry.
@@ -464,6 +493,7 @@ layout! {
     Grant = 32,
     Grace = 16,
     FragmentKey = 40,
+    DatagramKey = 20,
     Event = 64,
     EventEntry = 192,
     EventStats = 40,

@@ -1,6 +1,6 @@
 //! From an Ethernet frame to the datagram in it.
 
-use crate::abi::{FragmentKey, TRANSPORT_TCP, TRANSPORT_UDP};
+use crate::abi::{DatagramKey, FragmentKey, TRANSPORT_TCP, TRANSPORT_UDP};
 use crate::bytes::Bytes;
 use crate::reason::Reason;
 
@@ -57,10 +57,25 @@ pub struct Packet {
     pub source_port: u16,
     /// Destination port.
     pub destination_port: u16,
+    /// Length of the whole UDP datagram as its header says it (RFC 768); 0 for TCP.
+    pub datagram_len: u16,
     /// Offset of the datagram's payload in the frame.
     pub payload: usize,
     /// Length of the payload, in a first fragment only its own part.
     pub payload_len: usize,
+}
+
+impl Packet {
+    /// Returns the datagram, as both looks see it.
+    #[inline(always)]
+    #[must_use]
+    pub const fn datagram(&self) -> DatagramKey {
+        DatagramKey {
+            source: self.fragment.source,
+            source_port: self.source_port,
+            len: self.datagram_len,
+        }
+    }
 }
 
 /// Reads the outer layers up to the transport's ports into `packet`, which comes all zero.
@@ -228,7 +243,8 @@ fn transport<B: Bytes>(
     packet.source_port = bytes.be16(at).ok_or(Reason::BadPacket)?;
     packet.destination_port = bytes.be16(at + 2).ok_or(Reason::BadPacket)?;
     if protocol == TRANSPORT_UDP {
-        let udp_len = bytes.be16(at + 4).ok_or(Reason::BadPacket)? as usize;
+        packet.datagram_len = bytes.be16(at + 4).ok_or(Reason::BadPacket)?;
+        let udp_len = packet.datagram_len as usize;
         let agree = if packet.part == Part::Whole { udp_len == len } else { udp_len >= len };
         if !agree {
             return Err(Reason::LengthMismatch);

@@ -4,8 +4,10 @@
 //! read bytes and to look things up.
 
 use crate::abi::{
-    EVENT_FROM, EVENT_PAI, EVENT_REPEATED, EVENT_TO_TAG, EVENT_TWO_IDENTITIES, Event, FragmentKey,
-    MODE_ENFORCE, Profile, Settings, TRANSPORT_TCP, TRANSPORT_UDP, Verdict,
+    DatagramKey, EVENT_FROM, EVENT_PAI, EVENT_REPEATED, EVENT_TO_TAG, EVENT_TWO_IDENTITIES, Event,
+    FRAGMENT_NS, FRAGMENTS_LATER, FRAGMENTS_PASSED, FRAGMENTS_REFUSED, FRAGMENTS_UNTIL,
+    FragmentKey, FragmentState, MODE_ENFORCE, Profile, REASSEMBLY_NS, Settings, TRANSPORT_TCP,
+    TRANSPORT_UDP, Verdict,
 };
 use crate::bytes::Bytes;
 use crate::decide::{self, Call, PolicyLookup};
@@ -14,7 +16,7 @@ use crate::number::Number;
 use crate::plan::Plan;
 use crate::reason::Reason;
 use crate::sip::fields::{Field, FieldOffset, FieldOffsets, Fields, Form};
-use crate::sip::message::{self, Reader};
+use crate::sip::message::{self, Reader, SLIM_SCAN_MAX};
 use crate::sip::uri;
 
 /// The look-ups that [`judge`] needs beside those of a decision.
@@ -28,14 +30,21 @@ pub trait JudgeContext: PolicyLookup {
     fn trunk(&self, source: &[u8; 16]) -> u32;
     /// Returns the profile with this index.
     fn profile(&self, trunk: u32) -> Option<&Profile>;
-    /// Returns the time until which later fragments of this datagram are dropped; 0: they are not.
-    fn refused_until(&self, key: &FragmentKey) -> u64;
-    /// Remembers to drop later fragments of this datagram for
-    /// [`FRAGMENT_NS`](crate::abi::FRAGMENT_NS) from `now` on.
-    fn refuse_fragments(&mut self, key: &FragmentKey, now: u64);
-    /// Forgets that later fragments of this datagram are dropped.
-    fn pass_fragments(&mut self, key: &FragmentKey);
+    /// Returns what is known of the other fragments of a datagram; 0: nothing.
+    fn fragments(&self, key: &FragmentKey) -> FragmentState;
+    /// Remembers what is known of the other fragments of a datagram.
+    fn set_fragments(&mut self, key: &FragmentKey, state: FragmentState);
+    /// Returns whether a second look judges datagrams once the host has put them together.
+    fn has_second_look(&self) -> bool;
+    /// Remembers until when a datagram is to be judged by the second look. `false` when that failed.
+    fn note_unread(&mut self, key: &DatagramKey, until: u64) -> bool;
+    /// Returns until when this datagram is to be judged by the second look; 0: it is not.
+    fn unread_until(&self, key: &DatagramKey) -> u64;
 }
+
+/// A first fragment with less payload than this may not show that it is an INVITE: four empty lines
+/// and the method.
+const TINY: usize = 16;
 
 /// Room for the work on one packet: too much for the kernel's stack of 512 bytes. All of
 /// it is zero when a packet begins.
@@ -101,15 +110,95 @@ pub fn judge<B: Bytes, G: JudgeContext>(
         Ok(reason) | Err(reason) => reason,
     };
     scratch.event.reason = reason as u8;
-    // A first fragment starts its datagram again: IP ids are used again (RFC 6864).
     if scratch.packet.part == Part::First {
-        if scratch.event.verdict == Verdict::Pass as u8 {
-            gate.pass_fragments(&scratch.packet.fragment);
-        } else {
-            gate.refuse_fragments(&scratch.packet.fragment, scratch.event.time);
-        }
+        note_first(gate, scratch);
     }
     reason
+}
+
+/// Returns whether a first fragment came after a later one, which the host holds.
+#[inline(never)]
+fn is_late<G: JudgeContext>(gate: &G, packet: &Packet, now: u64) -> bool {
+    if packet.part != Part::First {
+        return false;
+    }
+    let state = gate.fragments(&packet.fragment);
+    state >= FRAGMENTS_LATER && now < state & FRAGMENTS_UNTIL
+}
+
+/// Notes a datagram for the second look and returns the reason.
+#[inline(always)]
+fn cut<B: Bytes, G: JudgeContext>(bytes: &B, gate: &mut G, packet: &Packet) -> Reason {
+    let readable = bytes.hide_range(bytes.readable());
+    if is_left_to_second_look(readable, gate, packet) {
+        Reason::SecondLook
+    } else {
+        Reason::HeadersCut
+    }
+}
+
+/// Notes a datagram for the second look. `false` if no second look follows, or it would see no more.
+#[inline(never)]
+fn is_left_to_second_look<G: JudgeContext>(readable: usize, gate: &mut G, packet: &Packet) -> bool {
+    let was_whole = packet.part == Part::Whole
+        && packet.payload_len <= SLIM_SCAN_MAX
+        && packet.payload + packet.payload_len <= readable;
+    if was_whole || !gate.has_second_look() {
+        return false;
+    }
+    let until = gate.now() + REASSEMBLY_NS;
+    gate.note_unread(&packet.datagram(), until)
+}
+
+/// Notes the fate of a first fragment for the later ones. It starts its datagram again: IP ids are used
+/// again (RFC 6864).
+#[inline(never)]
+fn note_first<G: JudgeContext>(gate: &mut G, scratch: &Scratch) {
+    let passed = scratch.event.verdict == Verdict::Pass as u8;
+    let kind = if passed { FRAGMENTS_PASSED } else { FRAGMENTS_REFUSED };
+    let until = gate.now() + FRAGMENT_NS;
+    gate.set_fragments(&scratch.packet.fragment, kind | until);
+}
+
+/// Returns whether the second look judges this datagram, which the host has put together: the first look
+/// could not read it whole. Reads the outer layers into `scratch`, which comes all zero.
+#[inline(always)]
+pub fn is_noted<B: Bytes, G: JudgeContext>(bytes: &B, gate: &mut G, scratch: &mut Scratch) -> bool {
+    if frame::read(bytes, &mut scratch.packet).is_err()
+        || scratch.packet.transport != TRANSPORT_UDP
+        || scratch.packet.part != Part::Whole
+    {
+        return false;
+    }
+    let until = gate.unread_until(&scratch.packet.datagram());
+    until != 0 && gate.now() < until
+}
+
+/// Judges a datagram for which [`is_noted`] is true. The result is in `scratch.event`, as that of
+/// [`judge`]. `scan` walks the headers as [`message::scan_in_turns`] does. The ports are not checked again:
+/// the host may have changed the destination.
+#[inline(always)]
+pub fn judge_again<B: Bytes, G: JudgeContext>(
+    bytes: &mut B,
+    gate: &mut G,
+    scratch: &mut Scratch,
+    scan: impl Fn(&B, usize, usize, &mut Fields) -> u8,
+) -> Reason {
+    note_packet(&mut scratch.event, &scratch.packet);
+    let reason = match judge_message::<B, G, false>(bytes, gate, scratch, scan) {
+        Ok(reason) | Err(reason) => reason,
+    };
+    scratch.event.reason = reason as u8;
+    reason
+}
+
+/// Notes the outer layers of a packet.
+#[inline(always)]
+fn note_packet(event: &mut Event, packet: &Packet) {
+    event.source = packet.fragment.source;
+    event.source_port = packet.source_port;
+    event.destination_port = packet.destination_port;
+    event.transport = packet.transport;
 }
 
 #[inline(always)]
@@ -123,21 +212,19 @@ fn read_and_decide<B: Bytes, G: JudgeContext>(
     let read = frame::read(bytes, &mut scratch.packet);
     let packet = &scratch.packet;
     let event = &mut scratch.event;
-    event.source = packet.fragment.source;
-    event.source_port = packet.source_port;
-    event.destination_port = packet.destination_port;
-    event.transport = packet.transport;
+    note_packet(event, packet);
     read?;
 
     if matches!(packet.part, Part::Later | Part::Last) {
         event.transport = TRANSPORT_UDP;
         let now = gate.now();
-        let refused = now < gate.refused_until(&packet.fragment);
-        if refused && packet.part == Part::Last {
-            gate.pass_fragments(&packet.fragment);
+        let state = gate.fragments(&packet.fragment);
+        if now >= state & FRAGMENTS_UNTIL {
+            gate.set_fragments(&packet.fragment, FRAGMENTS_LATER | (now + REASSEMBLY_NS));
+            return Err(Reason::LaterFragment);
         }
         let enforces = enforces(gate.settings().ok_or(Reason::NoPolicy)?, now);
-        if refused && enforces && now >= gate.override_until() {
+        if state <= FRAGMENTS_UNTIL && enforces && now >= gate.override_until() {
             event.verdict = Verdict::Drop as u8;
             event.policy_verdict = Verdict::Drop as u8;
             return Ok(Reason::RefusedFragment);
@@ -151,7 +238,27 @@ fn read_and_decide<B: Bytes, G: JudgeContext>(
     if !gate.is_sip_port(packet.destination_port) {
         return Err(Reason::OtherPort);
     }
+    if packet.part == Part::First && packet.payload_len < TINY {
+        return Err(cut(bytes, gate, packet));
+    }
+    let scan = match reader {
+        Reader::Full => message::scan,
+        Reader::Slim => message::scan_slim,
+    };
+    judge_message::<B, G, true>(bytes, gate, scratch, scan)
+}
 
+/// Judges the payload of a datagram, whose outer layers are in `scratch`. The `FIRST` look may leave it to
+/// the second.
+#[inline(always)]
+fn judge_message<B: Bytes, G: JudgeContext, const FIRST: bool>(
+    bytes: &mut B,
+    gate: &mut G,
+    scratch: &mut Scratch,
+    scan: impl Fn(&B, usize, usize, &mut Fields) -> u8,
+) -> Result<Reason, Reason> {
+    let packet = &scratch.packet;
+    let event = &mut scratch.event;
     let end = packet.payload + packet.payload_len;
     let start = message::request_uri(bytes, packet.payload, packet.payload_len);
     if start == 0 {
@@ -159,27 +266,29 @@ fn read_and_decide<B: Bytes, G: JudgeContext>(
     }
     // Only now: reading the clock costs more than passing a packet that is no INVITE.
     event.time = gate.now();
+    if FIRST && is_late(gate, packet, event.time) {
+        return Err(cut(bytes, gate, packet));
+    }
     if gate.settings().ok_or(Reason::NoPolicy)?.trunks_configured != 0 {
         find_trunk(gate, event);
+        // Before the headers are read: a stranger costs little.
+        if event.trunk == 0 {
+            return Err(Reason::UnknownTrunk);
+        }
     }
 
     bytes.revalidate();
-    let scan = match reader {
-        Reader::Full => message::scan,
-        Reader::Slim => message::scan_slim,
-    };
     let state = scan(bytes, start, end - start, &mut scratch.fields);
-    let invite = message::check(bytes, start, state, &scratch.fields)?;
+    let invite = match message::check(bytes, start, state, &scratch.fields) {
+        Err(Reason::HeadersCut) if FIRST => return Err(cut(bytes, gate, packet)),
+        checked => checked?,
+    };
     event.call_id = message::call_id_hash(bytes, start + invite.call_id, invite.call_id_len);
     event.call_id_offset = (start + invite.call_id) as u16;
     event.call_id_len = invite.call_id_len as u16;
     if invite.to_tag {
         event.flags |= EVENT_TO_TAG;
         return Err(Reason::InDialog);
-    }
-    let settings = gate.settings().ok_or(Reason::NoPolicy)?;
-    if event.trunk == 0 && settings.trunks_configured != 0 {
-        return Err(Reason::UnknownTrunk);
     }
     let profile = gate.profile(event.trunk as u32).ok_or(Reason::NoPolicy)?;
     let mut uris = scratch.fields[Field::FromUri as usize];

@@ -1,8 +1,9 @@
 //! The table of the pinned maps: the kernel program declares them by it, and user space checks them.
 
 use crate::abi::{
-    Allow, Attempt, AttemptKey, Block, EventStats, EvidenceStats, FragmentKey, GENERATIONS, Grace,
-    Grant, PORT_WORDS, PrefixKey, Profile, RedialCounter, Settings, TRUNKS_MAX, TrunkKey,
+    Allow, Attempt, AttemptKey, Block, DatagramKey, EventStats, EvidenceStats, FragmentKey,
+    FragmentState, GENERATIONS, Grace, Grant, PORT_WORDS, PrefixKey, Profile, RedialCounter,
+    Settings, TRUNKS_MAX, TrunkKey,
 };
 use crate::number::Number;
 use crate::reason::REASON_NUMBERS;
@@ -94,7 +95,7 @@ const fn ring(name: &'static str) -> MapSpec {
 
 /// Trunks, prefixes and protected numbers that there is room for.
 const PREFIXES: u32 = 4096;
-/// Allowed numbers that there is room for; also grants and numbers in grace.
+/// Allowed numbers that there is room for; also grants, numbers in grace and fragmented datagrams.
 const NUMBERS: u32 = 65_536;
 
 /// All maps that are pinned and so outlive the daemon. Maps that one program alone uses, as
@@ -115,7 +116,9 @@ pub const MAPS: &[MapSpec] = &[
     lru::<Number, RedialCounter>("REDIALS", MaxEntries::Attempts),
     hash::<Grant>("GRANTS", MaxEntries::Fixed(NUMBERS)),
     lru::<Number, Grace>("GRACE", MaxEntries::Fixed(NUMBERS)),
-    lru::<FragmentKey, u64>("FRAGMENTS", MaxEntries::Fixed(PREFIXES)),
+    lru::<FragmentKey, FragmentState>("FRAGMENTS", MaxEntries::Fixed(NUMBERS)),
+    array::<u32>("SECOND_LOOK", 1),
+    lru::<DatagramKey, u64>("UNREAD_DATAGRAMS", MaxEntries::Fixed(NUMBERS)),
     per_cpu::<u64>("COUNTERS", TRUNKS_MAX * REASON_NUMBERS),
     per_cpu::<EventStats>("EVENT_STATS", 1),
     ring("EVENTS_REFUSED"),

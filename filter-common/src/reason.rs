@@ -50,6 +50,12 @@ macro_rules! reasons {
                 self.is_attempt() && (self as u8) < Reason::UnknownTrunk as u8
             }
 
+            /// Returns whether it is of a caller who sends no number: a name, or a number that is withheld.
+            #[must_use]
+            pub const fn is_without_number(self) -> bool {
+                matches!(self, Reason::NoNumberUri | Reason::NoUser | Reason::NotANumber)
+            }
+
             /// Returns the reason with this number; `None` for one that this version does not know.
             #[must_use]
             pub const fn from_number(number: u8) -> Option<Reason> {
@@ -85,13 +91,17 @@ reasons! {
     InDialog = 11, "in-dialog", Pass;
     /// No policy was loaded into the maps.
     NoPolicy = 12, "no-policy", Pass;
+    /// The headers do not end in the part of the packet that can be read. The datagram is judged once the
+    /// host has put it together.
+    SecondLook = 13, "second-look", Pass;
 
     // 20–39: an INVITE that could not be read for sure.
     /// The request line is not `INVITE SP Request-URI SP SIP/2.0 CRLF` (RFC 3261 §7.1).
     BadRequestLine = 20, "bad-request-line", Pass;
     /// A header field breaks the grammar where it matters for the caller number (RFC 3261 §25.1).
     BadHeader = 21, "bad-header", Pass;
-    /// The empty line after the headers is not in the part of the packet that can be read.
+    /// The empty line after the headers is not in the part of the packet that can be read, and no second
+    /// look follows.
     HeadersCut = 22, "headers-cut", Pass;
     /// No `From` (RFC 3261 §8.1.1.3).
     FromMissing = 23, "from-missing", Pass;

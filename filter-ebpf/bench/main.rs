@@ -16,6 +16,8 @@ mod naive;
 mod outer;
 #[path = "../src/packet.rs"]
 mod packet;
+#[path = "../src/room.rs"]
+mod room;
 #[path = "../src/run.rs"]
 mod run;
 #[path = "../src/telemetry.rs"]

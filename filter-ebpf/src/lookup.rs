@@ -7,8 +7,8 @@ use aya_ebpf::helpers::bpf_ktime_get_boot_ns;
 use aya_ebpf::maps::LpmTrie;
 use aya_ebpf::maps::lpm_trie::Key;
 use filter_common::abi::{
-    Allow, Attempt, AttemptKey, Block, FRAGMENT_NS, FragmentKey, GENERATIONS, Grace, Grant,
-    PORT_WORDS, PrefixKey, Profile, RedialCounter, Settings, TRUNKS_MAX,
+    Allow, Attempt, AttemptKey, Block, DatagramKey, FragmentKey, FragmentState, GENERATIONS, Grace,
+    Grant, PORT_WORDS, PrefixKey, Profile, RedialCounter, Settings, TRUNKS_MAX,
 };
 use filter_common::decide::PolicyLookup;
 use filter_common::judge::JudgeContext;
@@ -191,21 +191,31 @@ impl JudgeContext for Kernel {
     }
 
     #[inline(always)]
-    fn refused_until(&self, key: &FragmentKey) -> u64 {
+    fn fragments(&self, key: &FragmentKey) -> FragmentState {
         // SAFETY: one aligned load.
         unsafe { maps::FRAGMENTS.get(key).copied().unwrap_or(0) }
     }
 
     #[inline(always)]
-    fn refuse_fragments(&mut self, key: &FragmentKey, now: u64) {
+    fn set_fragments(&mut self, key: &FragmentKey, state: FragmentState) {
         // When there is no room, the later fragments pass and are never put together.
-        let _ = maps::FRAGMENTS.insert(key, now + FRAGMENT_NS, BPF_ANY.into());
+        let _ = maps::FRAGMENTS.insert(key, state, BPF_ANY.into());
     }
 
     #[inline(always)]
-    fn pass_fragments(&mut self, key: &FragmentKey) {
-        // Mostly there is no such entry.
-        let _ = maps::FRAGMENTS.remove(key);
+    fn has_second_look(&self) -> bool {
+        maps::SECOND_LOOK.get(0).is_some_and(|on| *on != 0)
+    }
+
+    #[inline(always)]
+    fn note_unread(&mut self, key: &DatagramKey, until: u64) -> bool {
+        maps::UNREAD_DATAGRAMS.insert(key, until, BPF_ANY.into()).is_ok()
+    }
+
+    #[inline(always)]
+    fn unread_until(&self, key: &DatagramKey) -> u64 {
+        // SAFETY: one aligned load.
+        unsafe { maps::UNREAD_DATAGRAMS.get(key).copied().unwrap_or(0) }
     }
 }
 

@@ -6,20 +6,27 @@
 // The barriers that keep LLVM from undoing what the verifier needs to see.
 #![feature(asm_experimental_arch)]
 
+mod datagram;
 mod egress;
 mod lookup;
 mod maps;
 mod packet;
+mod room;
 mod run;
+mod second_look;
 mod telemetry;
 
 use aya_ebpf::bindings::TC_ACT_UNSPEC;
 use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS};
-use aya_ebpf::macros::{classifier, xdp};
-use aya_ebpf::programs::{TcContext, XdpContext};
+use aya_ebpf::macros::{cgroup_skb, classifier, xdp};
+use aya_ebpf::programs::{SkBuffContext, TcContext, XdpContext};
 use filter_common::abi::Verdict;
 use filter_common::reason::Reason;
 use filter_common::sip::message::Reader;
+
+/// `SK_DROP` and `SK_PASS` (`enum sk_action`, Linux `include/uapi/linux/bpf.h`).
+const SK_DROP: i32 = 0;
+const SK_PASS: i32 = 1;
 
 /// Judges a packet by the full reader. `xdp.frags` (Linux 5.18): also on an interface whose MTU is above one page.
 #[xdp(frags)]
@@ -62,20 +69,29 @@ pub fn palang_egress(ctx: TcContext) -> i32 {
     TC_ACT_UNSPEC
 }
 
-/// Returns the XDP action for a packet. A new reason has to choose here. A packet that is not
-/// refused for sure passes, and nothing aborts: that would drop.
+/// Judges a datagram that the host has put together, when the first look could not read it whole.
+#[cgroup_skb]
+pub fn palang_second_look(ctx: SkBuffContext) -> i32 {
+    match second_look::look_again(ctx.skb.skb) {
+        Some((reason, verdict)) if is_refused(reason, verdict) => SK_DROP,
+        _ => SK_PASS,
+    }
+}
+
+/// Returns the XDP action for a packet. Nothing aborts: that would drop.
 fn action(reason: Reason, verdict: u8) -> u32 {
+    if is_refused(reason, verdict) { XDP_DROP } else { XDP_PASS }
+}
+
+/// Returns whether a packet is refused. A new reason has to choose here. A packet that is not refused for
+/// sure passes.
+#[inline(always)]
+fn is_refused(reason: Reason, verdict: u8) -> bool {
     match reason {
         Reason::RefusedFragment
         | Reason::BlockedNumber
         | Reason::BlockedPrefix
-        | Reason::RefusalAck => {
-            if verdict == Verdict::Drop as u8 {
-                XDP_DROP
-            } else {
-                XDP_PASS
-            }
-        }
+        | Reason::RefusalAck => verdict == Verdict::Drop as u8,
         Reason::NotIp
         | Reason::NotUdp
         | Reason::SipOverTcp
@@ -87,6 +103,7 @@ fn action(reason: Reason, verdict: u8) -> u32 {
         | Reason::NotInvite
         | Reason::InDialog
         | Reason::NoPolicy
+        | Reason::SecondLook
         | Reason::BadRequestLine
         | Reason::BadHeader
         | Reason::HeadersCut
@@ -114,7 +131,7 @@ fn action(reason: Reason, verdict: u8) -> u32 {
         | Reason::AttemptPassed
         | Reason::RedialGrant
         | Reason::StateFull
-        | Reason::CallbackGrace => XDP_PASS,
+        | Reason::CallbackGrace => false,
     }
 }
 

@@ -9,11 +9,13 @@ use aya_ebpf::macros::map;
 use aya_ebpf::maps::lpm_trie::Key;
 use aya_ebpf::maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf};
 use filter_common::abi::{
-    Allow, Attempt, AttemptKey, Block, Event, EventStats, EvidenceStats, FragmentKey, Grace, Grant,
-    Profile, RedialCounter, Settings,
+    Allow, Attempt, AttemptKey, Block, DatagramKey, Event, EventStats, EvidenceStats, FragmentKey,
+    FragmentState, Grace, Grant, Profile, RedialCounter, Settings,
 };
 use filter_common::judge::Scratch;
 use filter_common::maps::{MapKind, capacity};
+
+use crate::room::Room;
 
 const POLICY: u32 = BPF_F_RDONLY_PROG;
 /// The kernel wants it for every LPM trie.
@@ -106,10 +108,24 @@ pub static GRANTS: HashMap<u64, Grant> =
 pub static GRACE: LruHashMap<u64, Grace> =
     LruHashMap::with_max_entries(capacity::<u64, Grace>("GRACE", MapKind::LruHash), 0);
 
-/// Until when later fragments of a refused datagram are dropped. The program's own.
+/// Knowledge about the other fragments of a datagram. The program's own.
 #[map]
-pub static FRAGMENTS: LruHashMap<FragmentKey, u64> =
-    LruHashMap::with_max_entries(capacity::<FragmentKey, u64>("FRAGMENTS", MapKind::LruHash), 0);
+pub static FRAGMENTS: LruHashMap<FragmentKey, FragmentState> = LruHashMap::with_max_entries(
+    capacity::<FragmentKey, FragmentState>("FRAGMENTS", MapKind::LruHash),
+    0,
+);
+
+/// 1: the second look is attached. Written by user space.
+#[map]
+pub static SECOND_LOOK: Array<u32> =
+    Array::with_max_entries(capacity::<u32, u32>("SECOND_LOOK", MapKind::Array), POLICY);
+
+/// Until when a datagram is to be judged by the second look. Written by the first look.
+#[map]
+pub static UNREAD_DATAGRAMS: LruHashMap<DatagramKey, u64> = LruHashMap::with_max_entries(
+    capacity::<DatagramKey, u64>("UNREAD_DATAGRAMS", MapKind::LruHash),
+    0,
+);
 
 /// Packets, by trunk and reason. Written by the program, read by user space; survives it.
 #[map]
@@ -157,6 +173,14 @@ pub static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
 /// Room for packets that leave: incoming packets may interrupt them.
 #[map]
 pub static EGRESS_SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
+
+/// Room for datagrams that the host has put together: incoming packets may interrupt them.
+#[map]
+pub static SECOND_LOOK_SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
+
+/// The datagram that the second look is working on.
+#[map]
+pub static SECOND_LOOK_ROOM: PerCpuArray<Room> = PerCpuArray::with_max_entries(1, 0);
 
 /// As [`SCRUB_SLOT`], for packets that leave.
 #[map]

@@ -1,4 +1,4 @@
-//! The only place that touches packet memory.
+//! The only place that touches the memory of a packet that comes in or leaves.
 
 use core::arch::asm;
 
@@ -40,6 +40,45 @@ pub trait Context: Copy {
     fn pointers(self) -> (usize, usize);
     /// Returns the length of the whole frame.
     fn len(self) -> usize;
+}
+
+/// A frame that is reported: parts of it are copied into rings.
+pub trait Frame: Copy {
+    /// Returns the length of the frame in bytes.
+    fn frame_len(self) -> usize;
+
+    /// Copies `len` bytes of the frame from `offset` on; `len` is 1 to `MAX`, a power of two. Returns `false` if
+    /// the frame does not have them, or not in one buffer where the kernel lacks the helpers.
+    ///
+    /// # Safety
+    /// `to` has room for `MAX` bytes and is aligned for words.
+    unsafe fn copy<const MAX: usize>(self, offset: usize, to: *mut u8, len: usize) -> bool;
+}
+
+impl Frame for *mut xdp_md {
+    #[inline(always)]
+    fn frame_len(self) -> usize {
+        self.len()
+    }
+
+    #[inline(always)]
+    unsafe fn copy<const MAX: usize>(self, offset: usize, to: *mut u8, len: usize) -> bool {
+        const { assert!(MAX.is_power_of_two()) };
+        let len = clamped::<MAX>(len);
+        if has_buffer_helpers() {
+            // SAFETY: the context of this packet, and as much room as the caller says.
+            return unsafe { bpf_xdp_load_bytes(self, offset as u32, to.cast(), len as u32) } == 0;
+        }
+        // SAFETY: as the caller says.
+        unsafe { copy_readable::<MAX>(self, offset, to, len) != 0 }
+    }
+}
+
+/// Returns a length between 1 and `MAX`, also for the verifier of Linux 6.1, which learns nothing from
+/// `len != 0`.
+#[inline(always)]
+pub fn clamped<const MAX: usize>(len: usize) -> usize {
+    (barrier_var(len.wrapping_sub(1)) & (MAX - 1)) + 1
 }
 
 impl Context for *mut xdp_md {
@@ -124,33 +163,10 @@ impl<C: Context> PacketBytes<C> {
     }
 }
 
-/// Copies `len` bytes of a frame from `offset` on; `len` is 1 to `MAX`, a power of two. Returns `false` if
-/// the frame does not have them, or not in one buffer where the kernel lacks the helpers.
-///
-/// # Safety
-/// `to` has room for `MAX` bytes and is aligned for words.
-#[inline(always)]
-pub unsafe fn copy<const MAX: usize>(
-    context: *mut xdp_md,
-    offset: usize,
-    to: *mut u8,
-    len: usize,
-) -> bool {
-    const { assert!(MAX.is_power_of_two()) };
-    // Between 1 and MAX also for the verifier of Linux 6.1, which learns nothing from `len != 0`.
-    let len = (barrier_var(len.wrapping_sub(1)) & (MAX - 1)) + 1;
-    if has_buffer_helpers() {
-        // SAFETY: the context of this packet, and as much room as the caller says.
-        return unsafe { bpf_xdp_load_bytes(context, offset as u32, to.cast(), len as u32) } == 0;
-    }
-    // SAFETY: as the caller says.
-    unsafe { copy_readable::<MAX>(context, offset, to, len) != 0 }
-}
-
 /// Copies without a helper; 0: not all of them can be read.
 ///
 /// # Safety
-/// As for [`copy`].
+/// As for [`Frame::copy`].
 #[inline(never)]
 unsafe fn copy_readable<const MAX: usize>(
     context: *mut xdp_md,

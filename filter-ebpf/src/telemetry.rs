@@ -1,6 +1,5 @@
 //! Counters, events and evidence: the reports to user space about a packet.
 
-use aya_ebpf::bindings::xdp_md;
 use aya_ebpf::maps::RingBuf;
 use filter_common::abi::{
     CALL_ID_EVENT_MAX, EVENT_REPEATED, EVIDENCE_MAX, Event, EventEntry, EventStats, Evidence,
@@ -9,14 +8,14 @@ use filter_common::abi::{
 use filter_common::reason::{REASON_NUMBERS, Reason};
 
 use crate::maps;
-use crate::packet::{self, Context as _, is_replay};
+use crate::packet::{Frame, is_replay};
 
 /// Of the pass events above the limit, one in this many is still sent.
 const SAMPLE: u64 = 64;
 
 /// Counts a packet and, when it is a new attempt, reports it.
 #[inline(always)]
-pub fn report(ctx: *mut xdp_md, event: &Event, reason: Reason, pass_events_per_second: u32) {
+pub fn report(frame: impl Frame, event: &Event, reason: Reason, pass_events_per_second: u32) {
     count(event.trunk as u32, reason);
     if is_replay()
         && let Some(last) = maps::REPLAY_EVENT.get_ptr_mut(0)
@@ -34,13 +33,13 @@ pub fn report(ctx: *mut xdp_md, event: &Event, reason: Reason, pass_events_per_s
     let stats = unsafe { &mut *stats };
     // A grant is never thinned and never after passes: a person sees it at once.
     if event.verdict != Verdict::Pass as u8 || reason == Reason::RedialGrant {
-        if !send(ctx, &maps::EVENTS_REFUSED, event) {
+        if !send(frame, &maps::EVENTS_REFUSED, event) {
             stats.refused_lost += 1;
         }
-        keep(ctx, event);
+        keep(frame, event);
     } else if is_thinned(stats, event.time, pass_events_per_second) {
         stats.passed_thinned += 1;
-    } else if !send(ctx, &maps::EVENTS_PASSED, event) {
+    } else if !send(frame, &maps::EVENTS_PASSED, event) {
         stats.passed_lost += 1;
     }
 }
@@ -66,7 +65,7 @@ fn is_thinned(stats: &mut EventStats, time: u64, limit: u32) -> bool {
 }
 
 #[inline(never)]
-fn send(ctx: *mut xdp_md, ring: &RingBuf, event: &Event) -> bool {
+fn send(frame: impl Frame, ring: &RingBuf, event: &Event) -> bool {
     let Some(mut entry) = ring.reserve::<EventEntry>(0) else {
         return false;
     };
@@ -77,7 +76,7 @@ fn send(ctx: *mut xdp_md, ring: &RingBuf, event: &Event) -> bool {
         (&raw mut (*entry_ptr).event).write(*event);
         let room = (&raw mut (*entry_ptr).call_id).cast();
         let offset = usize::from(event.call_id_offset);
-        if len == 0 || !packet::copy::<CALL_ID_EVENT_MAX>(ctx, offset, room, len) {
+        if len == 0 || !frame.copy::<CALL_ID_EVENT_MAX>(offset, room, len) {
             (&raw mut (*entry_ptr).event.call_id_len).write(0);
         }
     }
@@ -88,7 +87,7 @@ fn send(ctx: *mut xdp_md, ring: &RingBuf, event: &Event) -> bool {
 /// Sends the frame of a refused attempt to its ring, if evidence is on and below the limit. A frame that
 /// finds no room is lost, but its event is not.
 #[inline(never)]
-fn keep(ctx: *mut xdp_md, event: &Event) -> u32 {
+fn keep(frame: impl Frame, event: &Event) -> u32 {
     let wanted = maps::EVIDENCE_PER_SECOND.get(0).copied().unwrap_or(0);
     if wanted == 0 || event.verdict == Verdict::Pass as u8 {
         return 0;
@@ -100,7 +99,7 @@ fn keep(ctx: *mut xdp_md, event: &Event) -> u32 {
     let stats = unsafe { &mut *stats };
     if is_above(stats, event.time, wanted) {
         stats.limited += 1;
-    } else if send_frame(ctx, event) {
+    } else if send_frame(frame, event) {
         stats.kept += 1;
     } else {
         stats.lost += 1;
@@ -120,8 +119,8 @@ fn is_above(stats: &mut EvidenceStats, time: u64, limit: u32) -> bool {
 }
 
 #[inline(always)]
-fn send_frame(ctx: *mut xdp_md, event: &Event) -> bool {
-    let len = ctx.len();
+fn send_frame(frame: impl Frame, event: &Event) -> bool {
+    let len = frame.frame_len();
     let Some(mut entry) = maps::EVIDENCE.reserve::<Evidence>(0) else {
         return false;
     };
@@ -135,7 +134,7 @@ fn send_frame(ctx: *mut xdp_md, event: &Event) -> bool {
         (&raw mut (*entry_ptr).call_id).write(event.call_id);
         (&raw mut (*entry_ptr).frame_len).write(len as u32);
         (&raw mut (*entry_ptr).kept_len).write(kept as u32);
-        packet::copy::<EVIDENCE_MAX>(ctx, 0, (&raw mut (*entry_ptr).bytes).cast(), kept)
+        frame.copy::<EVIDENCE_MAX>(0, (&raw mut (*entry_ptr).bytes).cast(), kept)
     };
     if !copied {
         entry.discard(0);

@@ -4,8 +4,8 @@
 use std::collections::HashMap;
 
 use filter_common::abi::{
-    ABI_VERSION, Allow, Attempt, AttemptKey, Block, FragmentKey, Grace, Grant, MODE_ENFORCE,
-    PrefixKey, Profile, RedialCounter, Settings, Verdict,
+    ABI_VERSION, Allow, Attempt, AttemptKey, Block, DatagramKey, FragmentKey, FragmentState, Grace,
+    Grant, MODE_ENFORCE, PrefixKey, Profile, RedialCounter, Settings, Verdict,
 };
 use filter_common::decide::PolicyLookup;
 use filter_common::judge::JudgeContext;
@@ -141,13 +141,23 @@ impl JudgeContext for OneBlock {
         (trunk == 0).then_some(&self.profile)
     }
 
-    fn refused_until(&self, _: &FragmentKey) -> u64 {
+    fn fragments(&self, _: &FragmentKey) -> FragmentState {
         0
     }
 
-    fn refuse_fragments(&mut self, _: &FragmentKey, _: u64) {}
+    fn set_fragments(&mut self, _: &FragmentKey, _: FragmentState) {}
 
-    fn pass_fragments(&mut self, _: &FragmentKey) {}
+    fn has_second_look(&self) -> bool {
+        false
+    }
+
+    fn note_unread(&mut self, _: &DatagramKey, _: u64) -> bool {
+        false
+    }
+
+    fn unread_until(&self, _: &DatagramKey) -> u64 {
+        0
+    }
 }
 
 /// Returns an Ethernet frame with an INVITE of `caller` (a user part) over IPv4 and UDP.

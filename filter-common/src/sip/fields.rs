@@ -3,7 +3,7 @@
 /// Bytes from the Request-URI on that the full reader reads. They are nearly all that is directly
 /// readable of a frame in one page (4,096 bytes less 256 headroom and 320 tailroom). Each byte costs
 /// about 30 of the verified instructions that the kernel program may have.
-pub const SCAN_MAX: usize = 3392;
+pub const SCAN_MAX: usize = 2048;
 
 /// A place in a message that the reader needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,7 +1,7 @@
 //! One INVITE: from the payload of a datagram to what the decision needs.
 
 use crate::abi::CALL_ID_HASH_MAX;
-use crate::bytes::Bytes;
+use crate::bytes::{Bytes, OFFSET_MAX};
 use crate::reason::Reason;
 use crate::sip::fast;
 pub use crate::sip::fields::SCAN_MAX;
@@ -73,6 +73,103 @@ pub fn scan_slim<B: Bytes>(bytes: &B, start: usize, len: usize, fields: &mut Fie
 #[inline(always)]
 pub fn scan_all<B: Bytes>(bytes: &B, start: usize, len: usize, fields: &mut Fields) -> u8 {
     walk::<B, SCAN_MAX, true>(bytes, start, len, fields)
+}
+
+/// Bytes that a turn of a [`Walk`] reads.
+pub const TURN: usize = 64;
+/// Turns after which a [`Walk`] is over.
+pub const TURNS_MAX: u32 = (OFFSET_MAX / TURN) as u32;
+
+/// A walk over the headers in turns of [`TURN`] bytes. A kernel with `bpf_loop` (Linux 5.17) verifies one
+/// turn, however many follow.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Walk {
+    step: Step,
+    /// Offset of the Request-URI.
+    start: u64,
+    /// Bytes from there on that may be read.
+    len: u64,
+    /// Bytes that were read.
+    at: u64,
+    /// The offsets of the fields.
+    pub fields: Fields,
+}
+
+impl Walk {
+    /// Returns a walk from the Request-URI at `start` on, `len` bytes at most.
+    #[inline(always)]
+    #[must_use]
+    pub fn new(start: usize, len: usize) -> Walk {
+        let fields = Fields::default();
+        Walk { step: Step::at(START), start: start as u64, len: len as u64, at: 0, fields }
+    }
+
+    /// Returns the state that the walk is in.
+    #[inline(always)]
+    #[must_use]
+    pub fn state(&self) -> u8 {
+        self.step.state()
+    }
+
+    /// Reads the next [`TURN`] bytes. Returns whether the walk is over.
+    #[inline(always)]
+    pub fn turn<B: Bytes>(&mut self, bytes: &B) -> bool {
+        let (start, len) = (self.start as usize, self.len as usize);
+        let mut step = self.step;
+        let mut at = self.at as usize;
+        let mut words = 0;
+        let mut is_over = false;
+        while words < TURN / 8 && at + 8 <= len {
+            let Some(word) = bytes.word(start + at) else {
+                is_over = true;
+                break;
+            };
+            if step.stays(word) {
+                step = step.break_link(bytes);
+            } else {
+                let mut k = 0;
+                while k < 8 {
+                    step = step.next((word >> (8 * k)) as u8);
+                    step.note(&mut self.fields, at + k);
+                    k += 1;
+                }
+            }
+            at += 8;
+            words += 1;
+        }
+        let mut at = bytes.hide_range(at);
+        if at + 8 > len {
+            let mut rest = 0;
+            while rest < 8 && at < len {
+                let Some(byte) = bytes.byte(start + at) else {
+                    break;
+                };
+                step = step.next(byte);
+                step.note(&mut self.fields, at);
+                at += 1;
+                rest += 1;
+            }
+            is_over = true;
+        }
+        self.step = step;
+        self.at = at as u64;
+        let state = step.state();
+        is_over || state == END || state == BAD
+    }
+}
+
+/// Walks the headers as [`scan`] does, by the automaton alone and in turns: all that an offset can name,
+/// 16 KiB.
+#[inline(always)]
+pub fn scan_in_turns<B: Bytes>(bytes: &B, start: usize, len: usize, fields: &mut Fields) -> u8 {
+    let mut walk = Walk::new(start, len);
+    let mut turns = 0;
+    while turns < TURNS_MAX && !walk.turn(bytes) {
+        turns += 1;
+    }
+    *fields = walk.fields;
+    walk.state()
 }
 
 /// Runs the automaton on `MAX` bytes and a few more. With `LEAPS` it steps over eight bytes at once of a

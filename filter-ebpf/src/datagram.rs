@@ -1,0 +1,214 @@
+//! A datagram that the host has put together, copied into a map: its pieces do not lie in one buffer.
+
+use core::arch::asm;
+use core::ffi::c_void;
+use core::ptr::null_mut;
+
+use aya_ebpf::bindings::__sk_buff;
+use aya_ebpf::helpers::generated::{bpf_loop, bpf_skb_load_bytes};
+use filter_common::bytes::{Bytes, OFFSET_MAX, WINDOW, Window};
+use filter_common::sip::fields::Fields;
+use filter_common::sip::message::{TURNS_MAX, Walk};
+
+use crate::maps;
+use crate::packet::{Frame, barrier_var, clamped, is_replay};
+use crate::room::{COPY_MAX, ETHERNET_LEN, Room};
+
+/// Bytes that are enough for the outer layers; those of most datagrams are shorter.
+pub const OUTER_MAX: usize = 128;
+
+/// The datagram in a [`Room`], as a frame.
+#[derive(Clone, Copy)]
+pub struct Datagram(*mut Room);
+
+impl Datagram {
+    /// Takes the room of this CPU. `None` never happens: the map has that element.
+    #[inline(always)]
+    pub fn of_this_cpu() -> Option<Datagram> {
+        maps::SECOND_LOOK_ROOM.get_ptr_mut(0).map(Datagram)
+    }
+
+    /// Copies the first bytes of a packet, `MAX` at most, which is a power of two.
+    #[inline(always)]
+    pub fn fill<const MAX: usize>(&mut self, skb: *mut __sk_buff) -> bool {
+        const { assert!(MAX.is_power_of_two() && MAX <= COPY_MAX) };
+        // SAFETY: the context that this program was called with, and the room of this CPU, which no
+        // other packet uses meanwhile.
+        unsafe {
+            let len = (*skb).len as usize;
+            let wanted = if len < MAX { len } else { MAX };
+            // Already in network order.
+            let protocol = ((*skb).protocol as u16).to_ne_bytes();
+            (&raw mut (*self.0).bytes[ETHERNET_LEN - 2]).write_volatile(protocol[0]);
+            (&raw mut (*self.0).bytes[ETHERNET_LEN - 1]).write_volatile(protocol[1]);
+            (&raw mut (*self.0).frame_len).write_volatile(frame_len(ETHERNET_LEN + len));
+            (&raw mut (*self.0).readable).write_volatile(ETHERNET_LEN + wanted);
+            let to = (&raw mut (*self.0).bytes).cast::<u8>().add(ETHERNET_LEN);
+            bpf_skb_load_bytes(skb.cast(), 0, to.cast(), clamped::<MAX>(wanted) as u32) == 0
+        }
+    }
+
+    /// Walks the headers as `message::scan_in_turns` does, with `bpf_loop` (Linux 5.17).
+    #[inline(never)]
+    pub fn scan(&self, start: usize, len: usize, fields: &mut Fields) -> u8 {
+        // SAFETY: the room of this CPU.
+        unsafe {
+            (&raw mut (*self.0).walk).write(Walk::new(start, len));
+            bpf_loop(TURNS_MAX, turn as *mut c_void, null_mut(), 0);
+            let walk = &raw const (*self.0).walk;
+            *fields = (*walk).fields;
+            (*walk).state()
+        }
+    }
+
+    /// Returns a pointer to `T` at `offset`, when all of it is readable.
+    #[inline(always)]
+    fn at<T>(&self, offset: usize) -> Option<*const T> {
+        // The code must add the offset that it checked.
+        let offset = barrier_var(offset);
+        // SAFETY: the room of this CPU.
+        let readable = unsafe { (&raw const (*self.0).readable).read_volatile() };
+        if offset >= OFFSET_MAX || offset + size_of::<T>() > readable {
+            return None;
+        }
+        Some(barrier_var(self.0 as usize + offset) as *const T)
+    }
+}
+
+/// Returns the length of a frame. In a replay the kernel takes no datagram that is longer than a page.
+#[inline(always)]
+fn frame_len(len: usize) -> usize {
+    if is_replay() { maps::REPLAY_LEN.get(0).copied().unwrap_or(0) as usize } else { len }
+}
+
+/// Walks one turn on. Returns 1 when the walk is over.
+unsafe extern "C" fn turn(_index: u32, _context: *mut c_void) -> i64 {
+    let Some(datagram) = Datagram::of_this_cpu() else {
+        return 1;
+    };
+    // SAFETY: the room of this CPU, where `scan` has put the walk.
+    unsafe { i64::from((*datagram.0).walk.turn(&datagram)) }
+}
+
+macro_rules! load {
+    ($self:ident, $offset:ident, $type:ty, $instruction:literal) => {{
+        let pointer = $self.at::<$type>($offset)?;
+        let value: u64;
+        // SAFETY: `at` has checked all bytes of the load against the room.
+        unsafe {
+            asm!($instruction, out(reg) value, in(reg) pointer, options(pure, readonly, nostack));
+        }
+        Some(value as $type)
+    }};
+}
+
+/// A pointer into a room, with [`WINDOW`] bytes after it that were checked.
+pub struct RoomWindow(*const [u8; WINDOW]);
+
+impl Window for RoomWindow {
+    #[inline(always)]
+    fn word<const INDEX: usize>(&self) -> u64 {
+        const { assert!(INDEX < WINDOW / 8) };
+        // SAFETY: `at` has checked all bytes of the window against the room.
+        u64::from_le(unsafe { self.0.cast::<u64>().add(INDEX).read_unaligned() })
+    }
+}
+
+impl Bytes for Datagram {
+    type Window = RoomWindow;
+
+    #[inline(always)]
+    fn byte(&self, offset: usize) -> Option<u8> {
+        load!(self, offset, u8, "{0} = *(u8 *)({1} + 0)")
+    }
+
+    #[inline(always)]
+    fn word(&self, offset: usize) -> Option<u64> {
+        load!(self, offset, u64, "{0} = *(u64 *)({1} + 0)").map(u64::from_le)
+    }
+
+    #[inline(always)]
+    fn window(&self, offset: usize) -> Option<RoomWindow> {
+        self.at(offset).map(RoomWindow)
+    }
+
+    #[inline(always)]
+    fn readable(&self) -> usize {
+        // SAFETY: the room of this CPU.
+        unsafe { (&raw const (*self.0).readable).read_volatile() }
+    }
+
+    #[inline(always)]
+    fn be16(&self, offset: usize) -> Option<u16> {
+        load!(self, offset, u16, "{0} = *(u16 *)({1} + 0)").map(u16::from_be)
+    }
+
+    #[inline(always)]
+    fn be32(&self, offset: usize) -> Option<u32> {
+        load!(self, offset, u32, "{0} = *(u32 *)({1} + 0)").map(u32::from_be)
+    }
+
+    #[inline(always)]
+    fn frame_len(&self) -> usize {
+        // SAFETY: the room of this CPU.
+        unsafe { (&raw const (*self.0).frame_len).read_volatile() }
+    }
+
+    #[inline(always)]
+    fn revalidated(&self) -> Self {
+        *self
+    }
+
+    #[inline(always)]
+    fn hide_range(&self, number: usize) -> usize {
+        // SAFETY: the room of this CPU.
+        unsafe {
+            let slot = &raw mut (*self.0).scrub_slot;
+            slot.write_volatile(number);
+            slot.read_volatile()
+        }
+    }
+
+    #[inline(always)]
+    fn break_link(&self, mut number: u64) -> u64 {
+        // SAFETY: changes no bit of a register.
+        unsafe { asm!("{0} ^= 0", inout(reg) number, options(pure, nomem, nostack)) };
+        number
+    }
+
+    #[inline(always)]
+    fn pinned(&self, number: u64) -> u64 {
+        barrier_var(number as usize) as u64
+    }
+}
+
+/// A packet that is reported as a frame: with an Ethernet header of zeros before it.
+#[derive(Clone, Copy)]
+pub struct Reassembled(pub *mut __sk_buff);
+
+impl Frame for Reassembled {
+    #[inline(always)]
+    fn frame_len(self) -> usize {
+        // SAFETY: the context that this program was called with.
+        ETHERNET_LEN + unsafe { (*self.0).len as usize }
+    }
+
+    #[inline(always)]
+    unsafe fn copy<const MAX: usize>(self, offset: usize, to: *mut u8, len: usize) -> bool {
+        if offset >= ETHERNET_LEN {
+            let at = (offset - ETHERNET_LEN) as u32;
+            let len = clamped::<MAX>(len) as u32;
+            // SAFETY: the context of this packet, and as much room as the caller says.
+            return unsafe { bpf_skb_load_bytes(self.0.cast(), at, to.cast(), len) } == 0;
+        }
+        // Only evidence begins with the Ethernet header, and it has more bytes than that.
+        let rest = clamped::<MAX>(len.wrapping_sub(ETHERNET_LEN)).min(MAX - ETHERNET_LEN);
+        // SAFETY: as above. The address of Ethernet is six bytes twice, then the type.
+        unsafe {
+            to.cast::<u64>().write(0);
+            to.add(8).cast::<u32>().write(0);
+            to.add(12).cast::<u16>().write((*self.0).protocol as u16);
+            bpf_skb_load_bytes(self.0.cast(), 0, to.add(ETHERNET_LEN).cast(), rest as u32) == 0
+        }
+    }
+}
