@@ -214,6 +214,14 @@ impl wire::Status {
         self.find(Health::Amber, format!("{why}; {}", kernels::advice()));
     }
 
+    /// Adds the finding that no program judges whole datagrams, with the reason.
+    pub fn find_no_second_look(&mut self, why: &str) {
+        let message = format!(
+            "calls in fragments or with very long headers pass unread, as `headers-cut`: {why}"
+        );
+        self.find(Health::Amber, message);
+    }
+
     /// Adds the findings that the fields of the status show.
     fn add_findings(&mut self) {
         for interface in self.interfaces.clone() {

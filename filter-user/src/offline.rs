@@ -269,7 +269,8 @@ pub fn unpin(dry_run: bool) -> Result<Vec<wire::Interface>, Failure> {
 pub fn status() -> Result<wire::Status, Failure> {
     let pinned = Pinned::find()?;
     let links = netlink(netlink::links())?;
-    let names = Pins::new(&pinned.paths.pins).links();
+    let pins = Pins::new(&pinned.paths.pins);
+    let names = pins.links();
     let interfaces: Vec<_> =
         names.iter().map(|name| inspect::interface(name, &links, None)).collect();
     let slow = interfaces.iter().filter_map(|interface| interface.program).any(is_slow);
@@ -277,6 +278,9 @@ pub fn status() -> Result<wire::Status, Failure> {
     let mut status = inspect::of_maps(&maps, Maps::capacity(&folder)?, interfaces, None)?;
     if slow {
         status.find_slow_reader(&slow_reader(&[]));
+    }
+    if !names.is_empty() && !pins.has_second_look() {
+        status.find_no_second_look("the second look is not attached");
     }
     status.find(
         wire::Health::Red,

@@ -13,7 +13,7 @@ use tokio::sync::Mutex;
 use crate::api::wire::{Interface, Problem, ProblemKind};
 use crate::daemon::role::Principal;
 use crate::daemon::state::Control;
-use crate::datapath::{Egress, Error, Filter, Pins, RunTime};
+use crate::datapath::{Egress, Error, Filter, Pins, RunTime, second_look};
 use crate::inspect;
 use crate::model::xdp_mode::XdpMode;
 use crate::store::Entry;
@@ -48,6 +48,8 @@ pub struct Attachments {
     control: Arc<Control>,
     pins: Pins,
     slow_reader: Option<String>,
+    /// Whether this daemon attached the second look, or why it could not.
+    second_look: std::sync::Mutex<Option<Result<(), String>>>,
     filter: Mutex<(Filter, BTreeMap<String, Known>)>,
     seen: std::sync::Mutex<Vec<Interface>>,
 }
@@ -58,13 +60,57 @@ impl Attachments {
     pub fn new(control: Arc<Control>, pins: Pins, filter: Filter) -> Attachments {
         let slow_reader = filter.slow_reader();
         let filter = Mutex::new((filter, BTreeMap::new()));
-        Attachments { control, pins, slow_reader, filter, seen: std::sync::Mutex::default() }
+        Attachments {
+            control,
+            pins,
+            slow_reader,
+            second_look: std::sync::Mutex::default(),
+            filter,
+            seen: std::sync::Mutex::default(),
+        }
     }
 
     /// Returns the warning if this kernel refuses the full reader; `None`: the kernel accepts it.
     #[must_use]
     pub fn slow_reader(&self) -> Option<&str> {
         self.slow_reader.as_deref()
+    }
+
+    /// Returns why no second look judges datagrams in fragments; `None`: it does.
+    #[must_use]
+    pub fn no_second_look(&self) -> Option<String> {
+        let state = self.second_look.lock().unwrap_or_else(PoisonError::into_inner);
+        state.clone().and_then(Result::err)
+    }
+
+    /// Attaches the second look if this daemon has not done so, or somebody removed its pin. The first look
+    /// must be on an interface for it.
+    fn reconcile_second_look(&self, filter: &mut Filter) {
+        let mut state = self.second_look.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.pins.links().is_empty() {
+            *state = None;
+            return;
+        }
+        match &*state {
+            Some(Ok(())) if self.pins.has_second_look() => return,
+            // The kernel's answer does not change.
+            Some(Err(_)) => return,
+            Some(Ok(())) => {
+                tracing::warn!("the pin of the second look was removed; it is attached again")
+            }
+            None => {}
+        }
+        let attached = filter.attach_second_look().map_err(|error| second_look::describe(&error));
+        match &attached {
+            Ok(()) => tracing::info!("attached the second look at whole datagrams"),
+            Err(problem) => {
+                tracing::error!(%problem, "no second look at whole datagrams");
+                if let Err(error) = second_look::set(filter.folder(), false) {
+                    tracing::error!(%error, "cannot say that no second look follows");
+                }
+            }
+        }
+        *state = Some(attached);
     }
 
     /// Returns the interfaces as they were last seen.
@@ -104,6 +150,7 @@ impl Attachments {
             let graced = config.policy.settings.callback_grace != 0;
             self.reconcile_egress(filter, entry, name, link, graced);
         }
+        self.reconcile_second_look(filter);
         let links = if changed { netlink::links().await.unwrap_or(links) } else { links };
         let seen = names.iter().map(|name| self.interface(name, &links, ours, known)).collect();
         *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = seen;
@@ -140,7 +187,11 @@ impl Attachments {
         if self.pins.is_off(name) {
             return false;
         }
-        match filter.attach(name, mode) {
+        let attached = match blind(link) {
+            None => filter.attach(name, mode).map_err(|error| describe(&error, link)),
+            Some(why) => Err(why),
+        };
+        match attached {
             Ok(how) => {
                 known.index = Some(link.index);
                 known.problem = None;
@@ -151,8 +202,7 @@ impl Attachments {
                 }
                 true
             }
-            Err(error) => {
-                let text = describe(&error, link);
+            Err(text) => {
                 if known.problem.as_ref() != Some(&text) {
                     tracing::error!(interface = name, problem = %text, "cannot attach");
                     known.problem = Some(text);
@@ -225,6 +275,9 @@ impl Attachments {
             let message = Error::NoInterface(name.to_owned()).to_string();
             return Err(Problem { kind: ProblemKind::NotFound, message });
         };
+        if let Some(message) = blind(link) {
+            return Err(Problem { kind: ProblemKind::Failed, message });
+        }
         let there = link.xdp.is_some_and(|xdp| xdp.program == ours);
         if !there && !dry_run {
             let mode = mode.unwrap_or(self.control.config().xdp_mode);
@@ -305,6 +358,18 @@ async fn interfaces() -> Result<Vec<Link>, Problem> {
 fn unasked(error: std::io::Error) -> Problem {
     let message = format!("cannot list the interfaces of this machine: {error}");
     Problem { kind: ProblemKind::Failed, message }
+}
+
+/// Returns why the filter would read no packet of an interface; `None`: it reads them.
+fn blind(link: &Link) -> Option<String> {
+    (!link.has_ethernet).then(|| {
+        let name = &link.name;
+        format!(
+            "packets of {name} have no Ethernet header, and the filter would read none of them: name the \
+             interface below {name}, if calls are in clear there. Otherwise the SIP server can ask \
+             (docs/kamailio.md)"
+        )
+    })
 }
 
 /// Describes an error of attaching, with the id of the program that is in the way.

@@ -93,6 +93,9 @@ pub enum Error {
         /// The error of the system call.
         source: Cause,
     },
+    /// The second look cannot be attached.
+    #[error("cannot attach the second look at whole datagrams: {0}")]
+    SecondLook(String),
     /// The object lacks something that this version expects.
     #[error("the BPF object has no {0}: it was built from other sources than this program")]
     Missing(&'static str),

@@ -2,7 +2,7 @@
 
 use std::io::ErrorKind;
 
-use aya::programs::{ProgramError, SchedClassifier, Xdp};
+use aya::programs::{CgroupSkb, ProgramError, SchedClassifier, Xdp};
 use aya::{Ebpf, EbpfLoader, VerifierLogLevel};
 use filter_common::sip::message::{Reader, SLIM_SCAN_MAX};
 
@@ -12,6 +12,8 @@ use crate::sys::kernels;
 
 /// Name of the program for packets that leave.
 pub(crate) const EGRESS_PROGRAM: &str = "palang_egress";
+/// Name of the program for datagrams that the host has put together.
+pub(crate) const SECOND_LOOK_PROGRAM: &str = "palang_second_look";
 /// Number of bytes of a program's name that the kernel keeps.
 const KERNEL_NAME_MAX: usize = 15;
 
@@ -140,6 +142,18 @@ impl Gate {
         let name = self.program.name();
         let program = self.ebpf.program(name).ok_or(Error::Missing(name))?;
         program.try_into().map_err(Error::program)
+    }
+
+    /// Returns the second look. Loads it at the first call.
+    pub(crate) fn second_look(&mut self) -> Result<&mut CgroupSkb, Error> {
+        let name = SECOND_LOOK_PROGRAM;
+        let found = self.ebpf.program_mut(name).ok_or(Error::Missing(name))?;
+        let program: &mut CgroupSkb = found.try_into().map_err(Error::program)?;
+        uninterrupted(name, || match program.load() {
+            Err(ProgramError::AlreadyLoaded) => Ok(()),
+            loaded => loaded,
+        })?;
+        Ok(program)
     }
 
     /// Returns the program for packets that leave. Loads it at the first call.

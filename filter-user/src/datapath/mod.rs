@@ -16,6 +16,7 @@ pub(crate) mod positions;
 pub(crate) mod raw;
 pub(crate) mod replay;
 pub(crate) mod rings;
+pub(crate) mod second_look;
 pub(crate) mod trial;
 
 pub use crate::datapath::attach::{Attached, Filter};

@@ -119,6 +119,9 @@ impl Pins {
         fs::create_dir_all(&off).map_err(|error| Error::pin(&off, error))?;
         let was_on = self.unpin(interface)?;
         self.detach_egress(interface)?;
+        if self.links().is_empty() {
+            self.detach_second_look()?;
+        }
         Ok(was_on)
     }
 

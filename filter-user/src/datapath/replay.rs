@@ -14,7 +14,7 @@ use crate::datapath::maps::layout::{attempts_capacity, typed};
 use crate::datapath::object::OBJECT;
 use crate::datapath::raw;
 use crate::datapath::raw::Raw;
-use crate::model::host_gate::READABLE;
+use crate::model::host_gate::{READABLE, READABLE_AGAIN};
 use crate::model::policy::{Policy, Subject};
 
 /// Shortest frame that the kernel takes for a test run: an Ethernet header.
@@ -26,6 +26,9 @@ const FRAME_MAX: usize = 22 + 65_535;
 /// `XDP_DROP` (`enum xdp_action`, Linux `include/uapi/linux/bpf.h`).
 const XDP_DROP: u32 = 1;
 
+/// `SK_DROP` (`enum sk_action`, Linux `include/uapi/linux/bpf.h`).
+const SK_DROP: u32 = 0;
+
 /// `TC_ACT_UNSPEC` (Linux `include/uapi/linux/pkt_cls.h`): as if the program were not there.
 const TC_ACT_UNSPEC: u32 = u32::MAX;
 
@@ -36,6 +39,7 @@ pub struct Replay {
     clock: Array<MapData, u64>,
     frame_len: Array<MapData, u32>,
     event: Array<MapData, Raw<Event>>,
+    second_look: Array<MapData, u32>,
     refused: RingBuf<MapData>,
     passed: RingBuf<MapData>,
     evidence: EvidenceSwitch,
@@ -216,6 +220,38 @@ impl Replay {
         self.gate.egress().map(drop)
     }
 
+    /// Loads the second look, and lets the first look leave to it what it cannot read.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] if the kernel refuses the program, [`Error::Map`] if a system call fails.
+    pub fn load_second_look(&mut self) -> Result<(), Error> {
+        self.gate.second_look()?;
+        self.second_look.set(0, 1, 0).map_err(|error| Error::map("SECOND_LOOK", error))
+    }
+
+    /// Judges a datagram that the host has put together, as an Ethernet frame, as if it had arrived at `time`,
+    /// in nanoseconds. Follows [`Replay::load_second_look`]. Returns `None` if the first look did not note
+    /// it.
+    ///
+    /// # Errors
+    /// [`Error::Run`] or [`Error::Map`] if a system call fails.
+    pub fn judge_again(&mut self, frame: &[u8], time: u64) -> Result<Option<Judged>, Error> {
+        let map = |name| move |error| Error::map(name, error);
+        let len = frame.len() as u32;
+        self.frame_len.set(0, len, 0).map_err(map("REPLAY_LEN"))?;
+        let frame = &frame[..frame.len().min(READABLE_AGAIN)];
+        self.clock.set(0, time, 0).map_err(map("REPLAY_CLOCK"))?;
+        self.event.set(0, Raw(Event::default()), 0).map_err(map("REPLAY_EVENT"))?;
+        let result = self
+            .gate
+            .second_look()?
+            .test_run(TestRunOptions { data_in: Some(frame), ..TestRunOptions::default() })
+            .map_err(Error::run)?;
+        let event = self.event.get(&0, 0).map_err(map("REPLAY_EVENT"))?.0;
+        let judged = Judged { event, dropped: result.return_value == SK_DROP };
+        Ok((event.reason != 0).then_some(judged))
+    }
+
     /// Returns the program's tag: a hash of its instructions, equal for each load of one object.
     ///
     /// # Errors
@@ -315,6 +351,7 @@ pub(crate) fn load(
         clock: typed(&mut take, "REPLAY_CLOCK")?,
         frame_len: typed(&mut take, "REPLAY_LEN")?,
         event: typed(&mut take, "REPLAY_EVENT")?,
+        second_look: typed(&mut take, "SECOND_LOOK")?,
         refused: typed(&mut take, "EVENTS_REFUSED")?,
         passed: typed(&mut take, "EVENTS_PASSED")?,
         evidence: EvidenceSwitch::new(&mut take)?,

@@ -5,15 +5,15 @@
 use std::collections::HashMap;
 
 use filter_common::abi::{
-    ATTEMPT_NS, Allow, Attempt, AttemptKey, Block, Event, FRAGMENT_NS, FragmentKey, Grace, Grant,
-    PrefixKey, Profile, RedialCounter, Settings,
+    ATTEMPT_NS, Allow, Attempt, AttemptKey, Block, DatagramKey, Event, FRAGMENTS_UNTIL,
+    FragmentKey, FragmentState, Grace, Grant, PrefixKey, Profile, RedialCounter, Settings,
 };
 use filter_common::bytes::Slice;
 use filter_common::decide::{Call, Decision, PolicyLookup, decide};
 use filter_common::egress::{called, is_sip};
-use filter_common::judge::{JudgeContext, Scratch, judge};
+use filter_common::judge::{JudgeContext, Scratch, is_noted, judge, judge_again};
 use filter_common::number::Number;
-use filter_common::sip::message::Reader;
+use filter_common::sip::message::{Reader, scan_in_turns};
 
 use crate::model::policy::{Policy, Subject};
 
@@ -21,6 +21,10 @@ use crate::model::policy::{Policy, Subject};
 /// no more. It is one page less 256 bytes of headroom and 320 bytes of tailroom (Linux
 /// `net/bpf/test_run.c`).
 pub const READABLE: usize = 4096 - 256 - 320;
+
+/// Bytes of a frame that the second look can read in a test run. It is one page less 64 bytes of headroom
+/// and 320 bytes of tailroom (Linux `net/bpf/test_run.c`).
+pub const READABLE_AGAIN: usize = 4096 - 64 - 320;
 
 /// A gate with one policy and its own state: attempts, fragments, grants.
 #[derive(Clone, Debug, Default)]
@@ -38,7 +42,9 @@ pub struct HostGate {
     blocked_numbers: HashMap<Number, Block>,
     blocked_prefixes: Trie<Block>,
     attempts: HashMap<AttemptKey, Attempt>,
-    fragments: HashMap<FragmentKey, u64>,
+    fragments: HashMap<FragmentKey, FragmentState>,
+    second_look: bool,
+    unread: HashMap<DatagramKey, u64>,
     grace: HashMap<Number, Grace>,
     grants: HashMap<Number, Grant>,
     redials: HashMap<Number, RedialCounter>,
@@ -132,6 +138,8 @@ impl HostGate {
             reader: old.reader,
             attempts: old.attempts,
             fragments: old.fragments,
+            second_look: old.second_look,
+            unread: old.unread,
             grace: old.grace,
             grants: old.grants,
             redials: old.redials,
@@ -152,6 +160,24 @@ impl HostGate {
         scratch.event
     }
 
+    /// Switches the second look on or off; a new gate has none.
+    pub fn set_second_look(&mut self, on: bool) {
+        self.second_look = on;
+    }
+
+    /// Judges a datagram that the host has put together, as an Ethernet frame, at a time in nanoseconds. Returns
+    /// `None` if the first look did not note it.
+    pub fn judge_again(&mut self, frame: &[u8], now: u64) -> Option<Event> {
+        self.now = now;
+        let mut scratch = Scratch::default();
+        let mut bytes = Slice::new(frame, READABLE_AGAIN);
+        if !is_noted(&bytes, self, &mut scratch) {
+            return None;
+        }
+        judge_again(&mut bytes, self, &mut scratch, scan_in_turns);
+        Some(scratch.event)
+    }
+
     /// Decides on a call whose number is already known, at a time in nanoseconds.
     pub fn decide(&mut self, call: &Call, now: u64) -> Decision {
         self.now = now;
@@ -161,7 +187,8 @@ impl HostGate {
     /// Drops attempts and fragments that have expired at this time.
     pub fn drop_expired(&mut self, now: u64) {
         self.attempts.retain(|_, attempt| now.saturating_sub(attempt.first) < ATTEMPT_NS);
-        self.fragments.retain(|_, until| now < *until);
+        self.fragments.retain(|_, state| now < *state & FRAGMENTS_UNTIL);
+        self.unread.retain(|_, until| now < *until);
     }
 
     /// Records and returns the number that an outgoing frame calls; [`Number::NONE`] if it calls no number.
@@ -274,15 +301,24 @@ impl JudgeContext for HostGate {
         self.profiles.get(trunk as usize)
     }
 
-    fn refused_until(&self, key: &FragmentKey) -> u64 {
+    fn fragments(&self, key: &FragmentKey) -> FragmentState {
         self.fragments.get(key).copied().unwrap_or(0)
     }
 
-    fn refuse_fragments(&mut self, key: &FragmentKey, now: u64) {
-        self.fragments.insert(*key, now + FRAGMENT_NS);
+    fn set_fragments(&mut self, key: &FragmentKey, state: FragmentState) {
+        self.fragments.insert(*key, state);
     }
 
-    fn pass_fragments(&mut self, key: &FragmentKey) {
-        self.fragments.remove(key);
+    fn has_second_look(&self) -> bool {
+        self.second_look
+    }
+
+    fn note_unread(&mut self, key: &DatagramKey, until: u64) -> bool {
+        self.unread.insert(*key, until);
+        true
+    }
+
+    fn unread_until(&self, key: &DatagramKey) -> u64 {
+        self.unread.get(key).copied().unwrap_or(0)
     }
 }

@@ -1,5 +1,6 @@
-//! The machine: clocks, locks, network interfaces and kernels.
+//! The machine: clocks, control groups, locks, network interfaces and kernels.
 
+pub(crate) mod cgroup;
 pub mod clock;
 pub mod ethtool;
 pub(crate) mod kernels;

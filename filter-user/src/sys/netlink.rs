@@ -11,7 +11,8 @@ use futures_util::stream::{self, Stream, StreamExt as _, TryStreamExt as _};
 use nix::errno::Errno;
 use rtnetlink::packet_core::NetlinkPayload;
 use rtnetlink::packet_route::link::{
-    InfoKind, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkMessage, LinkXdp,
+    InfoKind, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkLayerType, LinkMessage,
+    LinkXdp,
 };
 use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 use rtnetlink::{Handle, MulticastGroup};
@@ -31,6 +32,8 @@ pub struct Link {
     pub mtu: u32,
     /// Index of the parent interface, if it is a VLAN.
     pub vlan_of: Option<u32>,
+    /// Whether its frames begin with an Ethernet header. Tunnels (tun, wg, ppp, gre) have none.
+    pub has_ethernet: bool,
     /// The XDP program on it, ours or another.
     pub xdp: Option<Xdp>,
 }
@@ -211,6 +214,10 @@ fn link(message: &LinkMessage) -> Link {
         carrier: flags.contains(LinkFlags::LowerUp),
         mtu: 0,
         vlan_of: None,
+        has_ethernet: matches!(
+            message.header.link_layer_type,
+            LinkLayerType::Ether | LinkLayerType::Loopback
+        ),
         xdp: None,
     };
     let mut below = None;

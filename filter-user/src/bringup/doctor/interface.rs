@@ -88,6 +88,13 @@ fn facts<'a>(link: &'a Link, links: &'a [Link]) -> Facts<'a> {
 
 fn judge(facts: &Facts<'_>, mode: XdpMode, cpus: u32) -> Vec<Check> {
     let mut checks = vec![up(facts.link), driver(facts, mode), mtu(facts, mode)];
+    if !facts.link.has_ethernet {
+        checks.push(Check::fail(
+            "ethernet",
+            "packets have no Ethernet header: the filter reads none of them",
+            "name the interface below it in palang.toml",
+        ));
+    }
     checks.push(queues(&facts.link.name, facts.queues, cpus));
     checks.push(xdp(facts.link, mode, facts.whose));
     match &facts.offloads {
@@ -294,6 +301,7 @@ mod tests {
             carrier: true,
             mtu: 1500,
             vlan_of: None,
+            has_ethernet: true,
             xdp: None,
         }
     }

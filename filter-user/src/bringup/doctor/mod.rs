@@ -19,10 +19,11 @@ use rusqlite::OpenFlags;
 
 pub use crate::bringup::doctor::check::{Check, State};
 use crate::config::{Config, Paths};
+use crate::datapath::second_look::describe;
 use crate::datapath::{Error, Features, Replay, memory_limit};
 use crate::model::policy::Policy;
 use crate::store::connection;
-use crate::sys::kernels;
+use crate::sys::{cgroup, kernels};
 
 /// Smallest free space on the disk of the store that is not a failure, in bytes.
 const DISK_MIN: u64 = 100 << 20;
@@ -57,6 +58,7 @@ async fn checks_of(config: Option<&Config>, first: Check) -> Vec<Check> {
         btf(Path::new(BTF).exists()),
         capabilities(),
         program,
+        second_look(),
         jit(std::fs::read_to_string(JIT)),
         unprivileged(std::fs::read_to_string(UNPRIVILEGED)),
         memory_lock(&features, memory_limit()),
@@ -176,6 +178,28 @@ fn program(policy: Option<&Policy>) -> (Option<u64>, Check) {
             (None, Check::fail("program", error.to_string(), "sudo palang doctor"))
         }
         Err(error) => (None, Check::fail("program", error.to_string(), kernels::advice())),
+    }
+}
+
+/// Loads the second look, attached to nothing, and looks for the control groups that it is attached to.
+fn second_look() -> Check {
+    let finding = "calls in fragments or with very long headers pass unread";
+    let loaded = Replay::load(&Policy::default()).and_then(|mut replay| replay.load_second_look());
+    match loaded {
+        Err(error @ Error::Refused(_)) => {
+            let why = describe(&error);
+            Check::warn("second-look", format!("{why}: {finding}"), "use Linux 5.17 or newer")
+        }
+        // The check of the program shows it.
+        Err(error) => Check::warn("second-look", error.to_string(), "sudo palang doctor"),
+        Ok(()) => match cgroup::root() {
+            Ok(_) => Check::ok("second-look", "calls in fragments are judged whole"),
+            Err(error) => Check::warn(
+                "second-look",
+                format!("{error}: {finding}"),
+                "mount -t cgroup2 none /sys/fs/cgroup",
+            ),
+        },
     }
 }
 

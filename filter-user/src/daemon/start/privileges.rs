@@ -182,11 +182,14 @@ impl Loader {
         thread::Builder::new().name("loader".into()).spawn(move || {
             if let Ok((pins, blocks, answer)) = order.recv() {
                 let mut loaded = Filter::load(&pins, blocks);
-                if let Ok(filter) = &mut loaded
-                    && let Err(error) = filter.load_egress()
-                {
-                    // Attaching reports the error again; incoming calls do not need this program.
-                    tracing::warn!(%error, "cannot load the program for outgoing packets");
+                // Attaching reports an error again; most incoming calls do not need these programs.
+                if let Ok(filter) = &mut loaded {
+                    if let Err(error) = filter.load_egress() {
+                        tracing::warn!(%error, "cannot load the program for outgoing packets");
+                    }
+                    if let Err(error) = filter.load_second_look() {
+                        tracing::warn!(%error, "cannot load the second look at whole datagrams");
+                    }
                 }
                 let _ = answer.send(loaded);
             }

@@ -1,0 +1,126 @@
+//! Attaches the second look to the root of the control groups. There it meets every packet that is about
+//! to go to a socket of this machine. Fragments are already put together.
+//!
+//! ```text
+//! <pins>/second-look    the link; it outlives every process
+//! ```
+//! The first look leaves datagrams to it while the map `SECOND_LOOK` says that it is attached. A packet that
+//! this machine only forwards meets no second look.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use aya::maps::Array;
+use aya::programs::links::FdLink;
+use aya::programs::{CgroupAttachMode, CgroupSkbAttachType};
+
+use crate::datapath::attach::Filter;
+use crate::datapath::error::{Error, chain, reasons};
+use crate::datapath::maps::layout::open;
+use crate::datapath::pins::{Pins, remove_pin};
+use crate::sys::{cgroup, kernels};
+
+const SWITCH: &str = "SECOND_LOOK";
+
+impl Pins {
+    /// Returns the pin of the second look's link.
+    #[must_use]
+    pub fn second_look(&self) -> PathBuf {
+        self.folder().join("second-look")
+    }
+
+    /// Checks whether the second look is attached.
+    #[must_use]
+    pub fn has_second_look(&self) -> bool {
+        self.second_look().exists()
+    }
+
+    /// Detaches the second look; `false` if it was not attached.
+    ///
+    /// # Errors
+    /// [`Error::Pin`] if the pin cannot be removed.
+    pub fn detach_second_look(&self) -> Result<bool, Error> {
+        remove_pin(&self.second_look())
+    }
+}
+
+impl Filter {
+    /// Loads the second look, so that it can be attached later.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] if the kernel refuses the program, such as one before 5.17.
+    pub fn load_second_look(&mut self) -> Result<(), Error> {
+        self.gate().second_look().map(drop)
+    }
+
+    /// Attaches the second look in place of an older one of ours, and lets the first look leave datagrams
+    /// to it. For a moment both are attached, so no datagram is missed.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] if the kernel refuses the program, [`Error::SecondLook`] if it cannot be attached,
+    /// [`Error::Pin`] and [`Error::Map`] if a pin or the map cannot be written.
+    pub fn attach_second_look(&mut self) -> Result<(), Error> {
+        let path = self.pins().second_look();
+        // No dot: the BPF file system reserves names with one.
+        let new = self.pins().folder().join("second-look-new");
+        let failed = |error: &dyn std::error::Error| Error::SecondLook(chain(error));
+        let root = cgroup::root().map_err(|error| failed(&error))?;
+        let program = self.gate().second_look()?;
+        let ingress = CgroupSkbAttachType::Ingress;
+        // The kernel adds a link to the programs of others in any case.
+        let id = program
+            .attach(root, ingress, CgroupAttachMode::Single)
+            .map_err(|error| failed(&error))?;
+        let link = program.take_link(id).map_err(Error::program)?;
+        let link = FdLink::try_from(link).map_err(|error| failed(&error))?;
+        remove_pin(&new)?;
+        link.pin(&new).map_err(|error| Error::pin(&new, error))?;
+        fs::rename(&new, &path).map_err(|error| Error::pin(&path, error))?;
+        set(self.folder(), true)
+    }
+}
+
+/// Says whether the first look of the maps in a folder leaves datagrams to a second one.
+///
+/// # Errors
+/// [`Error::Pin`] if there is no such map, [`Error::Map`] if the system call fails.
+pub fn set(folder: &Path, on: bool) -> Result<(), Error> {
+    let mut switch: Array<_, u32> =
+        Array::try_from(open(folder, SWITCH)?).map_err(|error| Error::map(SWITCH, error))?;
+    switch.set(0, u32::from(on), 0).map_err(|error| Error::map(SWITCH, error))
+}
+
+/// Describes in one line why there is no second look.
+#[must_use]
+pub fn describe(error: &Error) -> String {
+    if let Error::Refused(refusals) = error {
+        return format!(
+            "Linux {} refuses the second look ({})",
+            kernels::running(),
+            reasons(refusals)
+        );
+    }
+    error.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
+    #[test]
+    fn second_look_is_attached_replaced_and_detached() {
+        let folder = format!("/sys/fs/bpf/palang-unit-again-{}", std::process::id());
+        let pins = Pins::new(Path::new(&folder));
+        let load = || Filter::load(&pins, 1000).unwrap_or_else(|error| panic!("{error}"));
+        let mut filter = load();
+        assert!(!pins.has_second_look());
+        filter.attach_second_look().unwrap_or_else(|error| panic!("{error}"));
+        assert!(pins.has_second_look());
+        drop(filter);
+        load().attach_second_look().unwrap_or_else(|error| panic!("{error}"));
+        assert!(pins.detach_second_look().unwrap());
+        assert!(!pins.detach_second_look().unwrap(), "it was off already");
+        fs::remove_dir_all(folder).unwrap();
+    }
+}
