@@ -15,6 +15,7 @@ use crate::daemon::attachments::Attachments;
 use crate::daemon::evidence::Evidence;
 use crate::daemon::state::Control;
 use crate::daemon::task::grant_watch::Reviews;
+use crate::daemon::task::unread::Unread;
 use crate::inspect;
 use crate::model::policy::Subject;
 use crate::store::{CallRow, Kind};
@@ -35,6 +36,8 @@ pub struct App {
     pub live: broadcast::Sender<CallRow>,
     /// INVITEs of refused calls, for their readers.
     pub evidence: Arc<Evidence>,
+    /// Calls that could not be read.
+    pub unread: Unread,
     /// Start of the daemon.
     pub since: Timestamp,
     /// Problem of the configuration when it was last read.
@@ -76,6 +79,9 @@ impl App {
         status.r#override = control.get_override().await?;
         status.drift = control.drift.load(Ordering::Relaxed);
         status.reattached = control.reattached.load(Ordering::Relaxed).into();
+        for finding in self.unread.findings(control)? {
+            status.find(Health::Amber, finding);
+        }
         if self.accounts.is_flood() {
             let message = "a flood: refusals above [records] per_trunk are only counted; `palang top` shows who calls";
             status.find(Health::Amber, message);
@@ -150,6 +156,9 @@ impl App {
         }
         if let Some(why) = self.attachments.slow_reader() {
             status.find_slow_reader(why);
+        }
+        if let Some(why) = self.attachments.no_second_look() {
+            status.find_no_second_look(&why);
         }
         if status.drift > 0 {
             let message = format!("{} differences of store and maps were repaired", status.drift);

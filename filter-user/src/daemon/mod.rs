@@ -37,7 +37,8 @@ use crate::daemon::start::logging::log;
 use crate::daemon::start::{privileges, socket};
 use crate::daemon::task::housekeeping::{housekeeping, remove_ended};
 use crate::daemon::task::reconcile_loop::{initial_reconcile, keep_in_sync};
-use crate::daemon::task::{recorder, retention};
+use crate::daemon::task::unread::Unread;
+use crate::daemon::task::{recorder, retention, unread};
 use crate::daemon::watchdog::watchdog;
 use crate::sys::lock::{failed, lock};
 
@@ -173,6 +174,7 @@ pub(crate) async fn serve(
     tasks.spawn("the store's thread", async move { store.ended().await });
     let reviews = Reviews::start(&control, &tasks);
     let live = broadcast::Sender::new(LIVE);
+    let counted = Unread::default();
     let app = App {
         control: Arc::clone(&control),
         attachments: Arc::clone(&attachments),
@@ -180,6 +182,7 @@ pub(crate) async fn serve(
         reviews: reviews.clone(),
         live: live.clone(),
         evidence: Arc::clone(&evidence),
+        unread: counted.clone(),
         since,
         config_problem: Arc::default(),
     };
@@ -212,6 +215,7 @@ pub(crate) async fn serve(
     tasks.spawn("interfaces", attachments::run(Arc::clone(&attachments)));
     tasks.spawn("time", housekeeping(Arc::clone(&control)));
     tasks.spawn("expiry", remove_ended(Arc::clone(&control)));
+    tasks.spawn("unread calls", unread::run(Arc::clone(&control), counted));
     tasks.spawn("retention", retention::run(Arc::clone(&control)));
     let compare = Arc::new(Notify::new());
     let keeping = keep_in_sync(Arc::clone(&control), in_maps, fresh, started, Arc::clone(&compare));

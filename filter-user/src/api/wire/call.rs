@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 
 use crate::api::udp_payload::udp_payload;
 
-/// A line of `GET /v1/calls?since=&caller=&call_id=&verdict=&reason=&trunk=&limit=`, newest first: one attempt.
+/// A line of `GET /v1/calls?since=&caller=&call_id=&verdict=&reason=&trunk=&unread=&limit=`, newest first: one attempt.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Call {
     /// Its number.

@@ -67,6 +67,9 @@ struct Filter {
     /// Only this trunk
     #[arg(long, value_name = "NAME")]
     trunk: Option<String>,
+    /// Only attempts that passed because they could not be read (docs/reasons.md)
+    #[arg(long)]
+    unread: bool,
 }
 
 impl Filter {
@@ -80,6 +83,7 @@ impl Filter {
             ("verdict", self.verdict.as_deref()),
             ("reason", self.reason.as_deref()),
             ("trunk", self.trunk.as_deref()),
+            ("unread", self.unread.then_some("true")),
             ("limit", limit.as_deref()),
         ];
         client::path(&["calls"], &query)

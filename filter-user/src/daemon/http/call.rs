@@ -34,6 +34,7 @@ pub(crate) struct CallQuery {
     pub(crate) verdict: Option<String>,
     pub(crate) reason: Option<String>,
     pub(crate) trunk: Option<String>,
+    pub(crate) unread: Option<bool>,
     pub(crate) limit: Option<u64>,
 }
 
@@ -42,7 +43,7 @@ pub(crate) struct CallQuery {
     params(("since" = Option<String>, Query), ("caller" = Option<String>, Query),
         ("call_id" = Option<String>, Query), ("verdict" = Option<String>, Query),
         ("reason" = Option<String>, Query), ("trunk" = Option<String>, Query),
-        ("limit" = Option<u64>, Query)),
+        ("unread" = Option<bool>, Query), ("limit" = Option<u64>, Query)),
     responses((status = 200, body = wire::Call, content_type = "application/x-ndjson")))]
 pub(crate) async fn list_calls(
     State(app): State<App>,
@@ -74,6 +75,10 @@ pub(crate) async fn list_calls(
         let mut last = filter.after;
         reader.calls(&filter, |(id, row)| {
             last = Some((row.time, id));
+            let is_unread = Reason::from_number(row.reason).is_some_and(Reason::is_unread);
+            if query.unread.is_some_and(|wanted| wanted != is_unread) {
+                return page.pass();
+            }
             let call = call(id, row, &who);
             let is_other = |wanted: &Option<String>, is: Option<&String>| {
                 wanted.as_ref().is_some_and(|wanted| Some(wanted) != is)

@@ -8,4 +8,5 @@ pub(crate) mod queue;
 pub(crate) mod reconcile_loop;
 pub(crate) mod recorder;
 pub(crate) mod retention;
+pub(crate) mod unread;
 pub(crate) mod webhook;

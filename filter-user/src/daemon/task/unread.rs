@@ -1,0 +1,145 @@
+//! Watches how many calls of each trunk pass because they cannot be read: a gate that reads nothing is worse
+//! than none.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use filter_common::abi::TRUNKS_MAX;
+use filter_common::reason::Reason;
+
+use crate::daemon::state::Control;
+use crate::datapath::{Error, Maps};
+
+/// Interval of the counts.
+const MINUTE: Duration = Duration::from_secs(60);
+/// Counts that are kept: those of the last hour.
+const HOUR: usize = 60;
+/// Fewer unread calls than this are no finding: one scanner sends as many.
+const CALLS_MIN: u64 = 5;
+/// Fewer unread calls in a hundred are no finding.
+const PERCENT_MIN: u64 = 1;
+/// Reasons that a finding names.
+const NAMED: usize = 3;
+
+/// Packets of each trunk by reason, repeats included.
+type Counts = Vec<Vec<u64>>;
+
+/// The counts of the last hour.
+#[derive(Clone, Default)]
+pub struct Unread(Arc<Mutex<VecDeque<Counts>>>);
+
+impl Unread {
+    /// Returns a finding for each trunk with many unread calls in the last hour, or since the start.
+    ///
+    /// # Errors
+    /// [`Error::Map`] if a system call fails.
+    pub fn findings(&self, control: &Control) -> Result<Vec<String>, Error> {
+        let oldest = self.0.lock().unwrap_or_else(PoisonError::into_inner).front().cloned();
+        let Some(oldest) = oldest else { return Ok(Vec::new()) };
+        let newest = counts(&control.maps)?;
+        let config = control.config();
+        let trunks = config.policy.trunks.iter().zip(newest.iter().zip(&oldest));
+        Ok(trunks
+            .filter_map(|(trunk, (newest, oldest))| finding(&trunk.name, newest, oldest))
+            .collect())
+    }
+
+    fn keep(&self, newest: Counts) {
+        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if counts.len() > HOUR {
+            counts.pop_front();
+        }
+        counts.push_back(newest);
+    }
+}
+
+/// Counts every minute.
+pub async fn run(control: Arc<Control>, unread: Unread) {
+    let mut tick = tokio::time::interval(MINUTE);
+    loop {
+        tick.tick().await;
+        match counts(&control.maps) {
+            Ok(newest) => unread.keep(newest),
+            Err(error) => tracing::error!(%error, "cannot count unread calls"),
+        }
+    }
+}
+
+fn counts(maps: &Maps) -> Result<Counts, Error> {
+    let of_trunk = |trunk| {
+        Reason::ALL.iter().map(|reason| maps.count(trunk, *reason)).collect::<Result<_, _>>()
+    };
+    (0..TRUNKS_MAX).map(of_trunk).collect()
+}
+
+/// Returns the finding about a trunk, by its counts in the order of [`Reason::ALL`]; `None` if nearly all its
+/// calls are read.
+fn finding(trunk: &str, newest: &[u64], oldest: &[u64]) -> Option<String> {
+    let (mut calls, mut unread) = (0, 0);
+    let mut by_reason = Vec::new();
+    for (reason, (newest, oldest)) in Reason::ALL.iter().zip(newest.iter().zip(oldest)) {
+        // Maps that were replaced count from 0.
+        let count = newest.saturating_sub(*oldest);
+        if reason.is_attempt() {
+            calls += count;
+        }
+        if reason.is_unread() && !reason.is_without_number() && count > 0 {
+            unread += count;
+            by_reason.push((count, reason.name()));
+        }
+    }
+    if unread < CALLS_MIN || unread * 100 < calls * PERCENT_MIN {
+        return None;
+    }
+    by_reason.sort_unstable_by(|one, other| other.cmp(one));
+    let named: Vec<_> =
+        by_reason.iter().take(NAMED).map(|(count, name)| format!("{name} {count}")).collect();
+    Some(format!(
+        "trunk {trunk}: {unread} of {calls} calls in the last hour passed unread ({}): palang calls --unread \
+         --trunk {trunk}; docs/reasons.md says what to set",
+        named.join(", ")
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(counts: &[(Reason, u64)]) -> Option<String> {
+        let newest: Vec<_> = Reason::ALL
+            .iter()
+            .map(|reason| {
+                7 + counts.iter().find(|(one, _)| one == reason).map_or(0, |(_, count)| *count)
+            })
+            .collect();
+        finding("carrier", &newest, &vec![7; newest.len()])
+    }
+
+    #[test]
+    fn one_call_in_a_hundred_that_is_not_read_is_a_finding() {
+        let found = of(&[
+            (Reason::NotBlocked, 400),
+            (Reason::BlockedNumber, 90),
+            (Reason::HeadersCut, 8),
+            (Reason::AmbiguousNumber, 2),
+        ]);
+        let found = found.expect("a finding");
+        let start = "trunk carrier: 10 of 500 calls in the last hour passed unread (headers-cut 8, \
+                     ambiguous-number 2): ";
+        assert!(found.starts_with(start), "{found}");
+    }
+
+    #[test]
+    fn few_unread_calls_and_callers_without_a_number_are_no_finding() {
+        for counts in [
+            &[(Reason::BadHeader, 4)][..],
+            &[(Reason::NotBlocked, 10_000), (Reason::BadHeader, 99)],
+            &[(Reason::NotANumber, 500), (Reason::NoUser, 500), (Reason::NoNumberUri, 500)],
+            // No INVITE of a new call.
+            &[(Reason::NotInvite, 500), (Reason::SecondLook, 500)],
+        ] {
+            assert_eq!(of(counts), None, "{counts:?}");
+        }
+    }
+}
