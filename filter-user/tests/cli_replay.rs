@@ -88,6 +88,95 @@ fn who_is_not_blocked_is_not_refused() {
     assert!(json(&output).0.iter().all(|record| record["reason"] == "allowed-number"));
 }
 
+/// INVITEs in two fragments: file, plan and caller (`tests/fixtures/trunks/README.md`).
+const FRAGMENTED: [(&str, [&str; 3], &str); 4] = [
+    ("ims-nni-long.pcap", ["62", "0", "00"], "6281234567890"),
+    ("pkts-fragmented.pcap", ["62", "0", "00"], "6281234567890"),
+    ("sos-ecscf-mavenir-mtu1500.pcap", ["55", "0", "00"], "5573995550104"),
+    ("stir-two-identities.pcap", ["61", "0", "0011"], "61755502157"),
+];
+
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
+#[test]
+fn fragments_are_put_together_and_judged_as_one_call() {
+    for (name, [country, trunk, international], caller) in FRAGMENTED {
+        let name = format!("../trunks/{name}");
+        let records = |block: &str| {
+            let plan = ["--country-code", country, "--trunk-prefix", trunk];
+            let more = ["--international-prefix", international, "--block", block, "-o", "json"];
+            let output = replay_of(&name, &[plan.as_slice(), &more].concat());
+            assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+            json(&output)
+        };
+        let (refused, summary) = records(&format!("+{caller}"));
+        assert_eq!(refused.len(), 1, "{name}: {refused:?}");
+        let told =
+            ["caller", "verdict", "reason", "initial"].map(|field| refused[0][field].clone());
+        assert_eq!(
+            told,
+            [caller.into(), "drop".into(), "blocked-number".into(), Value::from(true)]
+        );
+        assert_eq!((&refused[0]["frame"], &summary["frames"]), (&2.into(), &2.into()), "{name}");
+        assert_eq!(summary["invites"], 1, "{name}");
+        let (passed, _) = records("+6281111111111");
+        assert_eq!(
+            (&passed[0]["reason"], &passed[0]["caller"]),
+            (&"not-blocked".into(), &caller.into())
+        );
+    }
+}
+
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
+#[test]
+fn configuration_of_the_daemon_names_ports_and_identity() {
+    let config = temporary("palang.toml", b"interfaces = [\"eth0\"]\nports = [5061]\n");
+    let config = config.to_str().unwrap();
+    let output = replay_of(SCAN, &["-o", "json", "--config", config, "--block", "100"]);
+    let (records, _) = json(&output);
+    let ports = |verdict: &str| -> Vec<_> {
+        let of = records.iter().filter(|record| record["verdict"] == verdict);
+        of.map(|record| record["dst"].as_str().unwrap().rsplit(':').next().unwrap()).collect()
+    };
+    assert_eq!(ports("drop"), [""; 0], "no INVITE goes to this port");
+    assert_eq!(ports("pass").len(), 9);
+    let output = replay_of(SCAN, &["--config", config, "--policy", config]);
+    assert_fails(&output, 2, "cannot be used with");
+
+    let output = replay_of(SCAN, &["-o", "json", "--identity", "pai", "--format", "bare-national"]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+}
+
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
+#[test]
+fn frames_of_other_interfaces_in_a_pcapng_are_skipped_and_counted() {
+    let block = |kind: u32, body: &[u8]| {
+        let length = (12 + body.len() as u32).to_le_bytes();
+        [&kind.to_le_bytes()[..], &length, body, &length].concat()
+    };
+    let section = [&0x1A2B_3C4D_u32.to_le_bytes()[..], &[1, 0, 0, 0], &[0xFF; 8]].concat();
+    let interface = |link: u16| [&link.to_le_bytes()[..], &[0, 0, 0, 0, 0, 0]].concat();
+    let packet = |interface: u32, frame: &[u8]| {
+        let len = (frame.len() as u32).to_le_bytes();
+        let mut body = [&interface.to_le_bytes()[..], &[0; 8], &len, &len, frame].concat();
+        body.resize(body.len().next_multiple_of(4), 0);
+        block(6, &body)
+    };
+    // Ethernet and USB (`LINKTYPE_USB_LINUX`, 189).
+    let head = [block(0x0A0D_0D0A, &section), block(1, &interface(1)), block(1, &interface(189))];
+    let frames = [packet(1, &[0; 64]), packet(0, &invite("SIP/2.0")), packet(1, &[0; 64])];
+    let mixed = temporary("mixed.pcapng", &[head.concat(), frames.concat()].concat());
+    let output = replay(&[mixed.to_str().unwrap(), "-o", "json"]);
+    let (records, summary) = json(&output);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    assert_eq!((records.len(), &summary["foreign"]), (1, &serde_json::json!({"189": 2})));
+    let table = replay(&[mixed.to_str().unwrap()]);
+    assert!(text(&table.stdout).contains("2 frames of link type 189 not judged"), "{table:?}");
+
+    let only = [head.concat(), packet(1, &[0; 64])].concat();
+    let only = temporary("usb.pcapng", &only);
+    assert_fails(&replay(&[only.to_str().unwrap()]), 1, "link type 189");
+}
+
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn observing_tells_what_it_would() {

@@ -22,8 +22,10 @@ const COMPILE: [&str; 7] = [
 ];
 
 /// Packages of the programs that the tests call.
-const TEST: [&str; 10] = [
+const TEST: [&str; 12] = [
     "tshark",
+    "xz-utils",
+    "zstd",
     "iproute2",
     "ethtool",
     "kamailio",

@@ -1,9 +1,11 @@
-//! Reads frames of a capture: pcap or pcapng, from a file or from standard input.
+//! Reads frames of a capture: pcap or pcapng, from a file or from standard input, also compressed.
 
 use std::fs::File;
 use std::io::{self, Cursor, Read};
 use std::path::Path;
 
+use flate2::read::MultiGzDecoder;
+use lzma_rust2::XzReader;
 use pcap_file::pcap::PcapReader;
 use pcap_file::pcapng::blocks::interface_description::InterfaceDescriptionOption;
 use pcap_file::pcapng::{Block, PcapNgReader};
@@ -17,6 +19,10 @@ const PCAPNG_MAGIC: [u8; 4] = [0x0A, 0x0D, 0x0D, 0x0A];
 const PCAP_MAGICS: [[u8; 4]; 2] = [[0xA1, 0xB2, 0xC3, 0xD4], [0xA1, 0xB2, 0x3C, 0x4D]];
 /// First four bytes of a pcap with longer record headers, as an old libpcap on Linux wrote it.
 const MODIFIED_MAGIC: [u8; 4] = [0xA1, 0xB2, 0xCD, 0x34];
+/// First bytes of a file that gzip (RFC 1952 §2.3.1), zstd (RFC 8878 §3.1.1) or xz compressed.
+const GZIP_MAGIC: [u8; 2] = [0x1F, 0x8B];
+const ZSTD_MAGIC: [u8; 4] = [0x28, 0xB5, 0x2F, 0xFD];
+const XZ_MAGIC: [u8; 6] = [0xFD, 0x37, 0x7A, 0x58, 0x5A, 0x00];
 /// Advice for a capture format that is not supported.
 const REWRITE: &str = "rewrite it with Wireshark's `editcap -F pcap OLD NEW`";
 
@@ -111,16 +117,10 @@ impl Capture {
         } else {
             Box::new(File::open(path).map_err(Error::Open)?)
         };
-        let mut reader = Counted { source, count };
-        let mut magic = Vec::new();
-        reader
-            .by_ref()
-            .take(4)
-            .read_to_end(&mut magic)
-            .map_err(|source| Error::Read { place: Place(0), source })?;
+        let unread = |source| Error::Read { place: Place(0), source };
+        let reader = uncompressed(Box::new(Counted { source, count })).map_err(unread)?;
+        let (magic, reader) = peek::<4>(reader).map_err(unread)?;
         let kind = kind(&magic)?;
-        // The crate reads large blocks, so no buffer is needed.
-        let reader: Box<dyn Read> = Box::new(Cursor::new(magic).chain(reader));
         let format = match kind {
             Kind::Pcap => PcapReader::new(reader).map(Format::Pcap),
             Kind::PcapNg => PcapNgReader::new(reader).map(Format::PcapNg),
@@ -142,6 +142,28 @@ impl Capture {
             bytes: read.bytes,
         }
     }
+}
+
+/// Reads the first bytes, `N` at most. Returns them, and a reader that begins with them again.
+fn peek<const N: u64>(mut reader: Box<dyn Read>) -> io::Result<(Vec<u8>, Box<dyn Read>)> {
+    let mut first = Vec::new();
+    reader.by_ref().take(N).read_to_end(&mut first)?;
+    // The readers of this file read large blocks, so no buffer is needed.
+    Ok((first.clone(), Box::new(Cursor::new(first).chain(reader))))
+}
+
+/// Returns a reader of the capture in a file, which may be compressed by gzip, zstd or xz.
+fn uncompressed(reader: Box<dyn Read>) -> io::Result<Box<dyn Read>> {
+    let (magic, reader) = peek::<6>(reader)?;
+    Ok(if magic.starts_with(&GZIP_MAGIC) {
+        Box::new(MultiGzDecoder::new(reader))
+    } else if magic.starts_with(&ZSTD_MAGIC) {
+        Box::new(zstd::Decoder::new(reader)?)
+    } else if magic == XZ_MAGIC {
+        Box::new(XzReader::new(reader, true))
+    } else {
+        reader
+    })
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -414,6 +436,39 @@ mod tests {
         let modified = capture(&[0x34, 0xCD, 0xB2, 0xA1, 2, 0, 4, 0], "modified").err().unwrap();
         let modified = modified.to_string();
         assert!(modified.contains("editcap"), "{modified}");
+    }
+
+    #[test]
+    fn compressed_captures_are_read_in_all_their_parts() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/pcaps");
+        let plain = std::fs::read(folder.join("ipfixprobe__sip.pcap")).unwrap();
+        let expected = capture(&plain, "plain").unwrap().len();
+        for program in ["gzip", "zstd", "xz"] {
+            // Two parts, as from a rotated log that was put together.
+            let file: Vec<u8> = plain
+                .chunks(plain.len() / 2 + 1)
+                .flat_map(|part| {
+                    let mut child = std::process::Command::new(program)
+                        .arg("-c")
+                        .stdin(std::process::Stdio::piped())
+                        .stdout(std::process::Stdio::piped())
+                        .spawn()
+                        .unwrap_or_else(|error| panic!("{program}: {error}"));
+                    let mut input = child.stdin.take().unwrap();
+                    let part = part.to_vec();
+                    let writer =
+                        std::thread::spawn(move || io::Write::write_all(&mut input, &part));
+                    let output = child.wait_with_output().unwrap();
+                    writer.join().unwrap().unwrap();
+                    output.stdout
+                })
+                .collect();
+            let frames = capture(&file, program).unwrap();
+            assert_eq!(frames.len(), expected, "{program}");
+            assert!(frames.iter().all(Result::is_ok), "{program}");
+            let frames = capture(&file[..file.len() - 20], program).unwrap();
+            assert!(frames.last().unwrap().is_err(), "{program}: a cut file is no end");
+        }
     }
 
     #[test]

@@ -96,7 +96,7 @@ fn request(payload: &[u8]) -> Option<Message> {
     // From the Request-URI on, this is the gate's own reader.
     let headers = &text[method.len() + 1..];
     let mut fields = Fields::default();
-    let state = message::scan(&Slice::from(headers), 0, headers.len(), &mut fields);
+    let state = message::scan_in_turns(&Slice::from(headers), 0, headers.len(), &mut fields);
     let at = |field: Field| fields[field as usize].newest();
     if at(Field::CallIdEnd) > at(Field::CallIdStart) {
         let call_id = &headers[at(Field::CallIdStart)..at(Field::CallIdEnd)];

@@ -3,22 +3,26 @@
 pub mod capture;
 pub mod link;
 pub mod message;
+mod reassembly;
 pub mod record;
 pub mod summary;
 
 use std::path::Path;
 
+use filter_common::abi::Event;
 use filter_common::reason::Reason;
 
-use crate::datapath;
+use crate::datapath::{self, Judged};
 use crate::model::policy::Policy;
 use crate::replay::capture::{Capture, Frame};
+use crate::replay::reassembly::Reassembly;
 use crate::replay::record::Record;
 use crate::replay::summary::Summary;
 
 /// Replays one or more captures with common attempts and fragments.
 pub struct Replay {
     kernel: datapath::Replay,
+    reassembly: Reassembly,
     policy: Policy,
     /// Whether every frame is reported, not only INVITEs.
     all: bool,
@@ -54,8 +58,14 @@ impl Replay {
     /// # Errors
     /// Returns the error of [`datapath::Replay::load`].
     pub fn new(policy: Policy, all: bool) -> Result<Replay, datapath::Error> {
-        let kernel = datapath::Replay::load(&policy)?;
-        Ok(Replay { kernel, policy, all, summary: Summary::default() })
+        let mut kernel = datapath::Replay::load(&policy)?;
+        match kernel.load_second_look() {
+            // Without it such calls pass here as they do at a live gate: `headers-cut`.
+            Ok(()) | Err(datapath::Error::Refused(_)) => {}
+            Err(error) => return Err(error),
+        }
+        let reassembly = Reassembly::default();
+        Ok(Replay { kernel, reassembly, policy, all, summary: Summary::default() })
     }
 
     /// Returns the ports that are read as SIP.
@@ -76,23 +86,40 @@ impl Replay {
         mut report: impl FnMut(Record) -> std::io::Result<()>,
     ) -> Result<(), Error> {
         let file = path.display().to_string();
+        // A pcapng may also have frames of other interfaces. A capture with no other frames is not read.
+        let mut foreign = None;
+        let mut judged = false;
         for frame in Capture::open(path, progress)? {
             let frame = frame?;
-            if let Some(record) = self.frame(&file, &frame)? {
-                self.summary.add(&record);
-                report(record).map_err(Error::Output)?;
+            match self.frame(&file, &frame) {
+                Ok(record) => {
+                    judged = true;
+                    let Some(record) = record else { continue };
+                    self.summary.add(&record);
+                    report(record).map_err(Error::Output)?;
+                }
+                Err(error @ Error::Link { .. }) => {
+                    let kind = u32::from(frame.link).to_string();
+                    *self.summary.foreign.entry(kind).or_default() += 1;
+                    foreign.get_or_insert(error);
+                }
+                Err(error) => return Err(error),
             }
         }
-        Ok(())
+        foreign.filter(|_| !judged).map_or(Ok(()), Err)
     }
 
     /// Judges a frame; `None` if it is not reported.
     fn frame(&mut self, file: &str, frame: &Frame) -> Result<Option<Record>, Error> {
         let ethernet = link::ethernet(frame.link, &frame.bytes)
             .map_err(|source| Error::Link { frame: frame.number, source })?;
-        let event = self.kernel.judge(&ethernet, frame.time)?.event;
-        let (packet, message) = message::read(&ethernet);
         let (number, time) = (frame.number, frame.time);
+        let first = self.kernel.judge(&ethernet, time)?;
+        let (event, whole) = match self.second_look(first, &ethernet, time)? {
+            Some((event, whole)) => (event, Some(whole)),
+            None => (first.event, None),
+        };
+        let (packet, message) = message::read(whole.as_deref().unwrap_or(&ethernet));
         let record =
             Record::new(file, number, time, &packet, message.as_ref(), &event, &self.policy);
         self.summary.frames += 1;
@@ -100,7 +127,10 @@ impl Replay {
             self.summary.cut += 1;
         }
         // A TCP segment to another port is not SIP traffic that the user asked for.
-        let is_invite = record.is_invite() && record.reason != Reason::NotUdp.name();
+        // A TCP segment to another port is not SIP traffic that the user asked for. A call in fragments is
+        // reported with the one that makes it whole.
+        let not_reported = [Reason::NotUdp.name(), Reason::SecondLook.name()];
+        let is_invite = record.is_invite() && !not_reported.contains(&record.reason);
         if is_invite {
             self.summary.invites += 1;
             if record.reason == Reason::OtherPort.name() {
@@ -108,5 +138,26 @@ impl Replay {
             }
         }
         Ok((is_invite || self.all).then_some(record))
+    }
+
+    /// Judges the datagram that a frame makes whole, as the host puts it together. Returns the event and the
+    /// datagram; `None` if the first look leaves nothing to the second.
+    fn second_look(
+        &mut self,
+        first: Judged,
+        frame: &[u8],
+        time: u64,
+    ) -> Result<Option<(Event, Vec<u8>)>, Error> {
+        if first.dropped {
+            return Ok(None);
+        }
+        let is_left = first.event.reason == Reason::SecondLook as u8;
+        let whole = match self.reassembly.add(frame, time) {
+            Some(datagram) => datagram,
+            // It is one already if it is judged, and otherwise a first fragment.
+            None if is_left => frame.to_vec(),
+            None => return Ok(None),
+        };
+        Ok(self.kernel.judge_again(&whole, time)?.map(|judged| (judged.event, whole)))
     }
 }

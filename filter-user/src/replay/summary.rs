@@ -18,6 +18,9 @@ pub struct Summary {
     pub verdicts: BTreeMap<&'static str, u64>,
     /// By reason.
     pub reasons: BTreeMap<&'static str, u64>,
+    /// Frames of link types that are not supported, by link type: they were not judged.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub foreign: BTreeMap<String, u64>,
     /// INVITEs to UDP ports that are not SIP ports, by port.
     #[serde(skip)]
     pub other_ports: BTreeMap<u16, u64>,

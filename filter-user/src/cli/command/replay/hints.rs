@@ -24,6 +24,12 @@ pub fn hints(summary: &Summary, ports: &[u16]) -> Vec<String> {
             },
         ));
     }
+    for (link, frames) in &summary.foreign {
+        let frames = count(*frames, "frame");
+        hints.push(format!(
+            "{frames} of link type {link} not judged: supported are Ethernet, Linux cooked, raw IP and BSD null"
+        ));
+    }
     if !summary.other_ports.is_empty() {
         hints.push(other_ports(summary, ports));
     }

@@ -9,11 +9,15 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use filter_common::abi::{MODE_ENFORCE, MODE_OBSERVE};
 use filter_common::number::Digits;
-use filter_common::plan::PREFIX_DIGITS_MAX;
+use filter_common::plan::{
+    FORMAT_BARE_NATIONAL, FORMAT_E164, FORMAT_NATIONAL, FORMAT_SUBSCRIBER, IDENTITY_FROM,
+    IDENTITY_PAI, PREFIX_DIGITS_MAX,
+};
 
 use crate::cli::command::replay::output::{Format, Output};
 use crate::cli::output::progress::progress;
 use crate::cli::output::written;
+use crate::config::Config;
 use crate::config::error::ConfigError;
 use crate::config::policy_file;
 use crate::exit::{Exit, Failure};
@@ -29,7 +33,7 @@ use crate::replay::{Error, Replay};
 /// nothing is attached and no live traffic is touched. The clock is that of the capture.
 #[derive(Debug, Args)]
 pub struct Arguments {
-    /// pcap or pcapng files; `-` is standard input
+    /// pcap or pcapng files, also compressed by gzip, zstd or xz; `-` is standard input
     #[arg(required = true, value_name = "CAPTURE")]
     pub(crate) captures: Vec<PathBuf>,
     /// Block a number, or a prefix that ends with `*`; may be repeated
@@ -41,6 +45,15 @@ pub struct Arguments {
     /// Policy file (TOML); command-line options add to it or override it
     #[arg(long, value_name = "FILE")]
     pub(crate) policy: Option<PathBuf>,
+    /// Configuration of the daemon: its trunks, ports and protected numbers; without its lists
+    #[arg(long, value_name = "FILE", conflicts_with = "policy")]
+    pub(crate) config: Option<PathBuf>,
+    /// Header that names the caller, instead of From
+    #[arg(long, value_name = "IDENTITY", conflicts_with = "config")]
+    identity: Option<Identity>,
+    /// Format in which the trunk writes numbers, instead of e164 and national; may be repeated
+    #[arg(long, value_name = "FORMAT", conflicts_with = "config")]
+    format: Vec<NumberFormat>,
     /// Enforce blocks, or only show what would be refused
     #[arg(long)]
     pub(crate) mode: Option<Mode>,
@@ -62,6 +75,20 @@ pub struct Arguments {
     /// Print every frame, not only INVITEs; the summary then counts all frames
     #[arg(long)]
     pub(crate) all: bool,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Identity {
+    From,
+    Pai,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum NumberFormat {
+    E164,
+    National,
+    BareNational,
+    Subscriber,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -111,9 +138,16 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
 pub(crate) fn policy(arguments: &Arguments) -> Result<Policy, Failure> {
     let usage = |error: &dyn std::fmt::Display| Failure::new(Exit::Usage, error);
     let adjust = |policy: &mut Policy| adjust(policy, arguments);
-    let mut policy = match &arguments.policy {
-        Some(path) => policy_file::read(path, &adjust).map_err(|error| usage(&error))?.policy,
-        None => {
+    let mut policy = match (&arguments.policy, &arguments.config) {
+        (None, Some(path)) => {
+            let mut policy = Config::read(path).map_err(|error| usage(&error))?.policy;
+            // The mode of a daemon is in its store.
+            policy.settings.mode = MODE_ENFORCE;
+            adjust(&mut policy).map_err(|error| usage(&error))?;
+            policy
+        }
+        (Some(path), _) => policy_file::read(path, &adjust).map_err(|error| usage(&error))?.policy,
+        (None, None) => {
             let mut policy = Policy::default();
             adjust(&mut policy).map_err(|error| usage(&error))?;
             policy
@@ -162,7 +196,24 @@ fn conflict(kind: &str, subject: Subject) -> String {
 /// # Errors
 /// `Argument` if an option has a mistake.
 fn adjust(policy: &mut Policy, arguments: &Arguments) -> Result<(), ConfigError> {
-    let plan = &mut policy.trunks[0].profile.plan;
+    let profile = &mut policy.trunks[0].profile;
+    match arguments.identity {
+        Some(Identity::From) => profile.identity = IDENTITY_FROM,
+        Some(Identity::Pai) => profile.identity = IDENTITY_PAI,
+        None => {}
+    }
+    let plan = &mut profile.plan;
+    if !arguments.format.is_empty() {
+        plan.formats = arguments.format.iter().fold(0, |formats, format| {
+            formats
+                | match format {
+                    NumberFormat::E164 => FORMAT_E164,
+                    NumberFormat::National => FORMAT_NATIONAL,
+                    NumberFormat::BareNational => FORMAT_BARE_NATIONAL,
+                    NumberFormat::Subscriber => FORMAT_SUBSCRIBER,
+                }
+        });
+    }
     if let Some(text) = &arguments.country_code {
         plan.country = digits("--country-code", text, 1, 3)?;
     }

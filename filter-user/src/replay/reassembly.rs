@@ -1,0 +1,71 @@
+//! Puts the fragments of a capture together, as the host does with a live gate.
+
+use etherparse::defrag::{IpDefragPayloadVec, IpDefragPool};
+use etherparse::{EtherType, Ipv4Header, Ipv6Header, NetSlice, SlicedPacket, ip_number};
+use filter_common::abi::REASSEMBLY_NS;
+
+/// Datagrams that wait for fragments; with more of them, old ones are forgotten.
+const WAITING_MAX: usize = 1024;
+
+/// The fragments that wait for others.
+#[derive(Default)]
+pub struct Reassembly {
+    pool: IpDefragPool<u64>,
+    added: usize,
+}
+
+impl Reassembly {
+    /// Adds a fragment that arrived at `time`, in nanoseconds. Returns the datagram as an Ethernet frame if it
+    /// is whole now. Returns `None` also for a frame that is not a fragment of a UDP datagram.
+    pub fn add(&mut self, frame: &[u8], time: u64) -> Option<Vec<u8>> {
+        self.added += 1;
+        if self.added.is_multiple_of(WAITING_MAX) {
+            self.pool.retain(|since| time.saturating_sub(*since) < REASSEMBLY_NS);
+        }
+        let packet = SlicedPacket::from_ethernet(frame).ok()?;
+        // The host drops fragments that overlap or contradict each other.
+        let payload = self.pool.process_sliced_packet(&packet, time, ()).ok()??;
+        let datagram = whole(&packet.net?, &payload);
+        self.pool.return_buf(payload);
+        datagram
+    }
+}
+
+/// Returns a frame with a whole datagram: the addresses are those of one of its fragments.
+fn whole(net: &NetSlice, payload: &IpDefragPayloadVec) -> Option<Vec<u8>> {
+    if payload.ip_number != ip_number::UDP {
+        return None;
+    }
+    let mut frame = vec![0; 12];
+    match net {
+        NetSlice::Ipv4(ip) => {
+            let len = u16::try_from(payload.payload.len()).ok()?;
+            let header = ip.header();
+            let header = Ipv4Header::new(
+                len,
+                header.ttl(),
+                ip_number::UDP,
+                header.source(),
+                header.destination(),
+            );
+            frame.extend(EtherType::IPV4.0.to_be_bytes());
+            header.ok()?.write(&mut frame).ok()?;
+        }
+        NetSlice::Ipv6(ip) => {
+            let header = ip.header();
+            let header = Ipv6Header {
+                payload_length: u16::try_from(payload.payload.len()).ok()?,
+                next_header: ip_number::UDP,
+                hop_limit: header.hop_limit(),
+                source: header.source(),
+                destination: header.destination(),
+                ..Ipv6Header::default()
+            };
+            frame.extend(EtherType::IPV6.0.to_be_bytes());
+            header.write(&mut frame).ok()?;
+        }
+        NetSlice::Arp(_) => return None,
+    }
+    frame.extend_from_slice(&payload.payload);
+    Some(frame)
+}
