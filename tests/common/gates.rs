@@ -41,6 +41,7 @@ pub struct Gates {
     host: HostGate,
     kernel: Replay,
     policy: Policy,
+    second_look: bool,
 }
 
 impl Gates {
@@ -61,7 +62,7 @@ impl Gates {
     pub fn of(plan: &Plan, policy: &Policy) -> Gates {
         let kernel = Replay::load_as(plan, policy, &[]).unwrap_or_else(|error| panic!("{error}"));
         let host = HostGate::new(policy).with_reader(kernel.program().reader);
-        Gates { host, kernel, policy: policy.clone() }
+        Gates { host, kernel, policy: policy.clone(), second_look: false }
     }
 
     /// Replaces the policy, with no memory of attempts and fragments.
@@ -71,6 +72,7 @@ impl Gates {
     pub fn replace(&mut self, policy: &Policy) {
         self.kernel.replace(policy).unwrap_or_else(|error| panic!("{error}"));
         self.host = HostGate::new(policy).with_reader(self.kernel.program().reader);
+        self.host.set_second_look(self.second_look);
         self.policy = policy.clone();
     }
 
@@ -124,6 +126,50 @@ impl Gates {
         host
     }
 
+    /// Lets both leave to a second look what the first cannot read. Returns `false` on a kernel before 5.17,
+    /// which has no `bpf_loop`.
+    ///
+    /// # Panics
+    /// When a newer kernel does not load its program, or an older one does.
+    pub fn add_second_look(&mut self) -> bool {
+        let loaded = self.kernel.load_second_look();
+        if !has_loop() {
+            assert!(matches!(loaded, Err(Error::Refused(_))), "before Linux 5.17: {loaded:?}");
+            return false;
+        }
+        loaded.unwrap_or_else(|error| panic!("{error}"));
+        self.host.set_second_look(true);
+        self.second_look = true;
+        true
+    }
+
+    /// Judges a frame by both looks. A first fragment is left to the second look, and `second-look`.
+    ///
+    /// # Panics
+    /// When the gates disagree.
+    pub fn judge_twice(&mut self, frame: &[u8], time: u64) -> Event {
+        let event = self.judge(frame, time);
+        let left = reason(&event) == Reason::SecondLook;
+        left.then(|| self.judge_again(frame, time)).flatten().unwrap_or(event)
+    }
+
+    /// Judges a datagram that the host has put together with both. `None`: the first look did not leave it
+    /// to the second.
+    ///
+    /// # Panics
+    /// When they disagree, or the kernel's action is not what its event says.
+    pub fn judge_again(&mut self, frame: &[u8], time: u64) -> Option<Event> {
+        let host = self.host.judge_again(frame, time);
+        let kernel = self.kernel.judge_again(frame, time).unwrap_or_else(|error| panic!("{error}"));
+        let told = kernel.map(|judged| judged.event);
+        assert_eq!(host, told, "host (left) and kernel disagree on {}", dump(frame));
+        if let Some(judged) = kernel {
+            let refused = judged.event.verdict == Verdict::Drop as u8;
+            assert_eq!(judged.dropped, refused, "action and event disagree on {}", dump(frame));
+        }
+        host
+    }
+
     /// Gives both a frame that leaves: the number that it calls.
     ///
     /// # Panics
@@ -139,6 +185,15 @@ impl Gates {
     pub fn kernel(&mut self) -> &mut Replay {
         &mut self.kernel
     }
+}
+
+/// Returns whether the running kernel is 5.17 or newer, and so has `bpf_loop`. Only tests ask for a version:
+/// they know which kernels they run on.
+fn has_loop() -> bool {
+    let release = nix::sys::utsname::uname().unwrap().release().to_string_lossy().into_owned();
+    let mut parts = release.split(['.', '-', '+']).map(|part| part.parse().unwrap_or(0));
+    let version: (u32, u32) = (parts.next().unwrap_or(0), parts.next().unwrap_or(0));
+    version >= (5, 17)
 }
 
 /// Makes one policy's lists in the kernel another's.

@@ -1,6 +1,6 @@
 //! Frames around a SIP message.
 
-use etherparse::{PacketBuilder, VlanId};
+use etherparse::{IpFragOffset, Ipv4Header, Ipv6FragmentHeader, PacketBuilder, VlanId, ip_number};
 
 /// Source and destination of all frames here.
 pub const PORTS: (u16, u16) = (5060, 5060);
@@ -64,6 +64,47 @@ impl Layers {
             _ => network!(link.double_vlan(vlan(100), vlan(7))),
         }
     }
+}
+
+/// Cuts an IPv4 or IPv6 frame without VLAN tags into fragments. `cuts` are offsets in the datagram, UDP header
+/// included: multiples of 8, rising.
+///
+/// # Panics
+/// When the frame or a cut is not one of these.
+#[must_use]
+pub fn fragments(frame: &[u8], id: u32, cuts: &[usize]) -> Vec<Vec<u8>> {
+    let ipv6 = frame[12..14] == [0x86, 0xDD];
+    let datagram = &frame[if ipv6 { 54 } else { 34 }..];
+    let starts = [0].into_iter().chain(cuts.iter().copied());
+    let ends = cuts.iter().copied().chain([datagram.len()]);
+    starts
+        .zip(ends)
+        .map(|(start, end)| {
+            let offset = IpFragOffset::try_new((start / 8) as u16).unwrap();
+            let more = end < datagram.len();
+            let mut part;
+            if ipv6 {
+                part = frame[..54].to_vec();
+                part[20] = 44;
+                let len = (end - start + 8) as u16;
+                part[18..20].copy_from_slice(&len.to_be_bytes());
+                let header = Ipv6FragmentHeader::new(ip_number::UDP, offset, more, id);
+                part.extend_from_slice(&header.to_bytes());
+            } else {
+                let (mut header, _) = Ipv4Header::from_slice(&frame[14..]).unwrap();
+                header.identification = id as u16;
+                header.dont_fragment = false;
+                header.more_fragments = more;
+                header.fragment_offset = offset;
+                header.set_payload_len(end - start).unwrap();
+                header.header_checksum = header.calc_header_checksum();
+                part = frame[..14].to_vec();
+                header.write(&mut part).unwrap();
+            }
+            part.extend_from_slice(&datagram[start..end]);
+            part
+        })
+        .collect()
 }
 
 /// Returns a message with the line ends of SIP.

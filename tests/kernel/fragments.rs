@@ -1,16 +1,18 @@
 //! Fragmented datagrams, in the kernel.
 
-use etherparse::{IpFragOffset, Ipv4Header, Ipv6FragmentHeader, ip_number};
 use filter_common::number::{Digits, Number};
 use filter_common::reason::Reason;
 use palang::model::policy::{Policy, Subject};
 use palang_tests::common::gates::{Gates, reason};
-use palang_tests::common::packet::{Layers, crlf};
+use palang_tests::common::packet::{self, Layers, crlf};
 
 use crate::{NOW, SECOND};
 
 const BLOCKED: &str = "+6281234567890";
 const INNOCENT: &str = "+6281234567891";
+/// The reasons of the fragments of a refused datagram, in order.
+const REFUSED: [Reason; 3] =
+    [Reason::BlockedNumber, Reason::RefusedFragment, Reason::RefusedFragment];
 
 /// Returns three fragments of an INVITE, the headers in the first one.
 fn fragments(number: &str, id: u16) -> [Vec<u8>; 3] {
@@ -20,23 +22,8 @@ fn fragments(number: &str, id: u16) -> [Vec<u8>; 3] {
     ));
     let mut message = headers;
     message.resize(1600, b'v');
-    let frame = Layers::IPV4.frame(&message);
-    let datagram = &frame[34..];
-    let part = |range: std::ops::Range<usize>, more: bool| {
-        let (header, _) = Ipv4Header::from_slice(&frame[14..]).unwrap();
-        let mut header = header;
-        header.identification = id;
-        header.dont_fragment = false;
-        header.more_fragments = more;
-        header.fragment_offset = IpFragOffset::try_new((range.start / 8) as u16).unwrap();
-        header.set_payload_len(range.len()).unwrap();
-        header.header_checksum = header.calc_header_checksum();
-        let mut part = frame[..14].to_vec();
-        header.write(&mut part).unwrap();
-        part.extend_from_slice(&datagram[range]);
-        part
-    };
-    [part(0..800, true), part(800..1200, true), part(1200..datagram.len(), false)]
+    let parts = packet::fragments(&Layers::IPV4.frame(&message), id.into(), &[800, 1200]);
+    parts.try_into().unwrap()
 }
 
 fn gates() -> Gates {
@@ -50,13 +37,35 @@ fn gates() -> Gates {
 #[test]
 fn the_rest_of_a_refused_datagram_is_dropped() {
     let mut gates = gates();
+    let parts = fragments(BLOCKED, 7);
+    for (part, expected) in parts.iter().zip(REFUSED) {
+        assert_eq!(reason(&gates.judge(part, NOW)), expected);
+    }
+    // In any order, and again.
+    for part in [&parts[1], &parts[2], &parts[1]] {
+        assert_eq!(reason(&gates.judge(part, NOW)), Reason::RefusedFragment);
+    }
+}
+
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
+#[test]
+fn first_fragment_after_a_later_one_passes_since_the_host_holds_that() {
+    let mut gates = gates();
     let [first, middle, last] = fragments(BLOCKED, 7);
-    assert_eq!(reason(&gates.judge(&middle, NOW)), Reason::LaterFragment);
-    assert_eq!(reason(&gates.judge(&first, NOW)), Reason::BlockedNumber);
-    assert_eq!(reason(&gates.judge(&middle, NOW)), Reason::RefusedFragment);
-    assert_eq!(reason(&gates.judge(&last, NOW)), Reason::RefusedFragment);
-    // The last one ends it.
-    assert_eq!(reason(&gates.judge(&middle, NOW)), Reason::LaterFragment);
+    for (part, expected) in [
+        (&last, Reason::LaterFragment),
+        (&first, Reason::HeadersCut),
+        (&middle, Reason::LaterFragment),
+    ] {
+        assert_eq!(reason(&gates.judge(part, NOW)), expected);
+    }
+    // Without what was before, it is refused: the host has forgotten the fragment.
+    let [first, middle, last] = fragments(BLOCKED, 8);
+    assert_eq!(reason(&gates.judge(&last, NOW)), Reason::LaterFragment);
+    let later = NOW + 60 * SECOND;
+    for (part, expected) in [&first, &middle, &last].into_iter().zip(REFUSED) {
+        assert_eq!(reason(&gates.judge(part, later)), expected);
+    }
 }
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
@@ -119,30 +128,15 @@ fn ipv6_fragments_are_followed_too() {
     let mut gates = gates();
     let message = crlf(&format!(
         "INVITE sip:112@psap.example SIP/2.0\nFrom: <sip:{BLOCKED}@x>\nTo: <sip:112@x>\n\
-         Call-ID: six\n\n"
+         Call-ID: six\n\n{}",
+        "v".repeat(60)
     ));
     let frame = Layers { ipv6: true, vlans: 0 }.frame(&message);
-    let part = |offset: u16, more: bool, payload: &[u8]| {
-        let mut part = frame[..54].to_vec();
-        part[20] = 44;
-        let len = (payload.len() + 8) as u16;
-        part[18..20].copy_from_slice(&len.to_be_bytes());
-        let offset = IpFragOffset::try_new(offset / 8).unwrap();
-        let header = Ipv6FragmentHeader::new(ip_number::UDP, offset, more, 0xABCD_EF01);
-        part.extend_from_slice(&header.to_bytes());
-        part.extend_from_slice(payload);
-        part
-    };
-    let mut datagram = frame[54..].to_vec();
-    // The length of the whole datagram: more follows.
-    let len = (datagram.len() + 8) as u16;
-    datagram[4..6].copy_from_slice(&len.to_be_bytes());
-    let at = datagram.len() as u16 / 8 * 8;
-    assert_eq!(reason(&gates.judge(&part(0, true, &datagram), NOW)), Reason::BlockedNumber);
-    assert_eq!(reason(&gates.judge(&part(at, true, &[0; 8]), NOW)), Reason::RefusedFragment);
-    assert_eq!(reason(&gates.judge(&part(at + 8, false, &[0; 8]), NOW)), Reason::RefusedFragment);
-    assert_eq!(reason(&gates.judge(&part(at, true, &[0; 8]), NOW)), Reason::LaterFragment);
+    let parts = |id| packet::fragments(&frame, id, &[128, 144]);
+    for (part, expected) in parts(0xABCD_EF01).iter().zip(REFUSED) {
+        assert_eq!(reason(&gates.judge(part, NOW)), expected);
+    }
     // An atomic fragment is a whole datagram (RFC 6946).
-    let whole = part(0, false, &frame[54..]);
+    let whole = packet::fragments(&frame, 5, &[]).remove(0);
     assert_eq!(reason(&gates.judge(&whole, NOW)), Reason::BlockedNumber);
 }

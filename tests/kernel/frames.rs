@@ -174,7 +174,7 @@ fn the_second_message_of_a_datagram_is_ignored() {
 fn long_messages_are_read_as_far_as_the_frame_is_readable() {
     let mut gates = gates();
     for (vias, expected) in
-        [(1, Reason::BlockedNumber), (45, Reason::BlockedNumber), (70, Reason::HeadersCut)]
+        [(1, Reason::BlockedNumber), (25, Reason::BlockedNumber), (70, Reason::HeadersCut)]
     {
         let via = "Via: SIP/2.0/UDP 192.0.2.1:5060;branch=z9hG4bK0123456789abcdef;rport\r\n";
         let message = String::from_utf8(invite()).unwrap().replacen(

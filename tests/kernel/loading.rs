@@ -120,3 +120,14 @@ fn a_signal_meanwhile_is_no_refusal() {
     }
     loading.join().unwrap();
 }
+
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
+#[test]
+fn verifier_walks_few_enough_instructions_of_the_second_look() {
+    let (loaded, loads) = watch(|| Gates::new(&Policy::default()).add_second_look());
+    if loaded {
+        check("palang_second_look", &loads, VERIFIED_MAX).unwrap_or_else(|wrong| panic!("{wrong}"));
+    } else {
+        println!("verified instructions of palang_second_look: refused (no bpf_loop)");
+    }
+}

@@ -16,6 +16,7 @@ mod loading;
 mod programs;
 mod protected;
 mod redial;
+mod second_look;
 mod state;
 mod writing;
 

@@ -112,9 +112,19 @@ impl<'a> Gate<'a> {
         self.does(&["audit", "verify"])["head"].as_str().unwrap().to_owned()
     }
 
+    /// Returns the telephone of the centre.
+    pub fn receiver(&self) -> &Receiver {
+        &self.receiver
+    }
+
+    /// Returns the pins of the daemon.
+    pub fn pins(&self) -> Pins {
+        Pins::new(self.daemon.pins())
+    }
+
     /// Returns the folder of the pinned maps.
     pub fn map_folder(&self) -> PathBuf {
-        let folders = Pins::new(self.daemon.pins()).map_folders();
+        let folders = self.pins().map_folders();
         let [folder] = &folders[..] else { panic!("maps in {folders:?}") };
         folder.clone()
     }

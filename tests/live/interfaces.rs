@@ -30,6 +30,20 @@ fn ip(lab: &Lab, arguments: &str) {
     run::must(lab.command_in_gate("ip").args(arguments.split(' ')));
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
+#[test]
+fn an_interface_without_ethernet_headers_is_refused_with_the_reason() {
+    let lab = Lab::new("tunnel");
+    ip(&lab, "tuntap add tun0 mode tun");
+    ip(&lab, "link set tun0 up");
+    let daemon = Daemon::start(&lab, "");
+    let refused = daemon.cli(&["attach", "tun0"]);
+    assert_eq!(refused.code, 1, "{refused:?}");
+    assert!(refused.stderr.contains("tun0 have no Ethernet header"), "{refused:?}");
+    let links = run::must(lab.command_in_gate("ip").args(["link", "show", "tun0"]));
+    assert!(!links.contains("xdp"), "{links}");
+}
+
 /// Creates another pair between trunk and gate.
 fn add_second(lab: &Lab) {
     let queues = "numtxqueues 1 numrxqueues 1";

@@ -36,6 +36,7 @@ mod reports;
 mod roles;
 mod routes;
 mod scale;
+mod second_look;
 mod selftest;
 mod service;
 mod setup;

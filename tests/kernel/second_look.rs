@@ -1,0 +1,172 @@
+//! Datagrams that the first look cannot read whole, and the second look judges.
+
+use filter_common::abi::{Event, Verdict};
+use filter_common::number::{Digits, Number};
+use filter_common::reason::Reason;
+use palang::model::policy::{Policy, Subject};
+use palang_tests::common::gates::{Gates, reason};
+use palang_tests::common::invites;
+use palang_tests::common::packet::{Layers, crlf, fragments};
+
+use crate::{NOW, SECOND};
+
+const BLOCKED: &str = "+6281234567890";
+const INNOCENT: &str = "+6281234567891";
+
+/// The first fragment of a datagram with nothing but a UDP header in it.
+const TINY: [usize; 1] = [8];
+
+/// Returns gates with a second look; `None` on a kernel without one.
+fn gates() -> Option<Gates> {
+    let mut policy = Policy::default();
+    let digits = Digits::parse(&BLOCKED[1..]).unwrap();
+    policy.block(Subject::Number(Number::e164(digits)), 0, 0);
+    let mut gates = Gates::new(&policy);
+    gates.add_second_look().then_some(gates)
+}
+
+/// Returns an INVITE whose headers are about this long.
+fn invite(number: &str, headers: usize) -> Vec<u8> {
+    crlf(&format!(
+        "INVITE sip:112@psap.example SIP/2.0\nX: {}\nFrom: <sip:{number}@x>\nTo: <sip:112@x>\n\
+         Call-ID: {number}-{headers}\n\nv=0\n",
+        "x".repeat(headers)
+    ))
+}
+
+/// Returns what both looks say of a datagram in fragments: the first fragment and the whole.
+fn both(gates: &mut Gates, frame: &[u8], cuts: &[usize]) -> (Reason, Option<Event>) {
+    let parts = fragments(frame, 7, cuts);
+    let first = reason(&gates.judge(&parts[0], NOW));
+    for part in &parts[1..] {
+        gates.judge(part, NOW);
+    }
+    (first, gates.judge_again(frame, NOW))
+}
+
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
+#[test]
+fn headers_that_end_in_a_later_fragment_are_judged_whole() {
+    let Some(mut gates) = gates() else { return };
+    for ipv6 in [false, true] {
+        for headers in [1500, 2000, 3000] {
+            let look = |gates: &mut Gates, number| {
+                let frame = Layers { ipv6, vlans: 0 }.frame(&invite(number, headers));
+                let (first, again) = both(gates, &frame, &[1480]);
+                assert_eq!(first, Reason::SecondLook);
+                again.expect("left to the second look")
+            };
+            let refused = look(&mut gates, BLOCKED);
+            assert_eq!(reason(&refused), Reason::BlockedNumber);
+            assert_eq!(refused.verdict, Verdict::Drop as u8);
+            let passed = look(&mut gates, INNOCENT);
+            assert_eq!(reason(&passed), Reason::NotBlocked);
+            assert_eq!(passed.number.to_string(), INNOCENT[1..]);
+        }
+    }
+}
+
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
+#[test]
+fn a_call_is_counted_and_reported_once_with_its_call_id() {
+    let Some(mut gates) = gates() else { return };
+    gates.kernel().evidence().set(10).unwrap();
+    let message = invite(BLOCKED, 2000);
+    let frame = Layers::IPV4.frame(&message);
+    both(&mut gates, &frame, &[1480]);
+    let kernel = gates.kernel();
+    for (reason, count) in [
+        (Reason::SecondLook, 1),
+        (Reason::LaterFragment, 1),
+        (Reason::BlockedNumber, 1),
+        (Reason::HeadersCut, 0),
+    ] {
+        assert_eq!(kernel.count(0, reason).unwrap(), count, "{}", reason.name());
+    }
+    let (refused, passed) = kernel.drain_events().unwrap();
+    assert_eq!((refused.len(), passed.len()), (1, 0));
+    assert_eq!(refused[0].call_id(), format!("{BLOCKED}-2000").as_bytes());
+    let kept = kernel.drain_evidence().unwrap();
+    assert_eq!(kept.len(), 1);
+    assert_eq!(kept[0].frame_len as usize, frame.len());
+    let len = kept[0].frame().len();
+    assert!(len >= 2000, "{len}");
+    assert_eq!(kept[0].frame()[..12], [0; 12], "no Ethernet addresses");
+    assert_eq!(kept[0].frame()[12..], frame[12..len]);
+}
+
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
+#[test]
+fn only_datagrams_that_the_first_look_left_are_judged_again() {
+    let Some(mut gates) = gates() else { return };
+    let long = Layers::IPV4.frame(&invite(BLOCKED, 2000));
+    assert_eq!(gates.judge_again(&long, NOW), None, "it came by another interface");
+    let short = Layers::IPV4.frame(&invite(BLOCKED, 20));
+    assert_eq!(reason(&gates.judge(&short, NOW)), Reason::BlockedNumber);
+    assert_eq!(gates.judge_again(&short, NOW), None, "the first look has judged it");
+
+    let (first, again) = both(&mut gates, &long, &[1480]);
+    assert_eq!((first, again.is_some()), (Reason::SecondLook, true));
+    let longer = Layers::IPV4.frame(&invite(BLOCKED, 2001));
+    assert_eq!(gates.judge_again(&longer, NOW), None, "another datagram");
+    let late = gates.judge_again(&long, NOW + 60 * SECOND);
+    assert_eq!(late, None, "the host puts nothing together for so long");
+}
+
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
+#[test]
+fn without_a_second_look_cut_headers_pass_and_are_reported() {
+    let mut policy = Policy::default();
+    let digits = Digits::parse(&BLOCKED[1..]).unwrap();
+    policy.block(Subject::Number(Number::e164(digits)), 0, 0);
+    let mut gates = Gates::new(&policy);
+    let frame = Layers::IPV4.frame(&invite(BLOCKED, 2000));
+    let parts = fragments(&frame, 7, &[1480]);
+    assert_eq!(reason(&gates.judge(&parts[0], NOW)), Reason::HeadersCut);
+    let (refused, passed) = gates.kernel().drain_events().unwrap();
+    assert_eq!((refused.len(), passed.len()), (0, 1));
+}
+
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
+#[test]
+fn a_first_fragment_that_is_late_or_tiny_is_judged_with_the_rest() {
+    let Some(mut gates) = gates() else { return };
+    let frame = Layers::IPV4.frame(&invite(BLOCKED, 900));
+    let parts = fragments(&frame, 7, &[800]);
+    assert_eq!(reason(&gates.judge(&parts[1], NOW)), Reason::LaterFragment);
+    assert_eq!(reason(&gates.judge(&parts[0], NOW)), Reason::SecondLook);
+    let again = gates.judge_again(&frame, NOW).expect("left to the second look");
+    assert_eq!(reason(&again), Reason::BlockedNumber);
+
+    let (first, again) = both(&mut gates, &frame, &TINY);
+    assert_eq!(first, Reason::SecondLook);
+    assert_eq!(again.map(|event| reason(&event)), Some(Reason::BlockedNumber));
+}
+
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
+#[test]
+fn both_looks_read_every_fixture_alike() {
+    let Some(mut gates) = gates() else { return };
+    let mut compared = 0;
+    for invite in invites::all() {
+        for ipv6 in [false, true] {
+            let frame = Layers { ipv6, vlans: 0 }.frame(&invite.message());
+            gates.replace(&invite.policy());
+            let first = gates.judge(&frame, NOW);
+            if reason(&first) == Reason::NotInvite {
+                continue;
+            }
+            gates.replace(&invite.policy());
+            let (left, again) = both(&mut gates, &frame, &TINY);
+            assert_eq!(left, Reason::SecondLook, "{}", invite.name);
+            let again = again.expect("left to the second look");
+            if matches!(reason(&first), Reason::HeadersCut | Reason::SecondLook) {
+                assert_ne!(reason(&again), Reason::SecondLook, "{}", invite.name);
+                continue;
+            }
+            assert_eq!(again, first, "{}", invite.name);
+            compared += 1;
+        }
+    }
+    assert!(compared > 300, "{compared}");
+}
