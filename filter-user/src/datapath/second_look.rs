@@ -15,9 +15,10 @@ use aya::programs::links::FdLink;
 use aya::programs::{CgroupAttachMode, CgroupSkbAttachType};
 
 use crate::datapath::attach::Filter;
-use crate::datapath::error::{Error, chain, reasons};
+use crate::datapath::error::{Error, reasons};
 use crate::datapath::maps::layout::open;
 use crate::datapath::pins::{Pins, remove_pin};
+use crate::exit::chain;
 use crate::sys::{cgroup, kernels};
 
 const SWITCH: &str = "SECOND_LOOK";
