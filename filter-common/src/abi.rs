@@ -12,7 +12,7 @@ use crate::number::{Digits, Number};
 use crate::plan::{IDENTITY_PAI, Plan};
 
 /// Version of all layouts in this file.
-pub const ABI_VERSION: u32 = 4;
+pub const ABI_VERSION: u32 = 5;
 
 /// Most trunk profiles, the profile `default` (0) included.
 pub const TRUNKS_MAX: u32 = 64;
@@ -457,7 +457,7 @@ layout! {
     PrefixKey = 12,
     TrunkKey = 24,
     Settings = 32,
-    Profile = 104,
+    Profile = 408,
     AttemptKey = 16,
     Attempt = 40,
     RedialCounter = 32,
