@@ -486,7 +486,7 @@ layout! {
     PrefixKey = 12,
     TrunkKey = 24,
     Settings = 32,
-    Profile = 104,
+    Profile = 408,
     AttemptKey = 16,
     Attempt = 40,
     RedialCounter = 32,

@@ -378,7 +378,7 @@ pub(crate) fn number<B: Bytes>(bytes: &B, start: usize, colon: FieldOffset, plan
         uri::read(&bytes.revalidated(), user, form as u8)
     };
     let number = match plain.map_or_else(any, Ok) {
-        Ok(dialled) => plan.resolve(&dialled.hide_ranges(bytes)),
+        Ok(dialled) => plan.resolve_in(&dialled.hide_ranges(bytes), bytes),
         Err(reason) => Err(reason),
     };
     match number {

@@ -45,7 +45,7 @@ impl Digits {
     }
 
     /// Returns these digits with one more at the end. The caller has checked that there is room.
-    const fn push(self, digit: u8) -> Digits {
+    pub(crate) const fn push(self, digit: u8) -> Digits {
         let len = self.len();
         Digits((self.0 | ((digit as u64) << (60 - 4 * len))) + 1)
     }
@@ -73,7 +73,7 @@ impl Digits {
     }
 
     /// Returns a mask over as many top nibbles as there are digits.
-    const fn mask(self) -> u64 {
+    pub(crate) const fn mask(self) -> u64 {
         // Two shifts: 64 - 4 × 0 would be a shift by the whole width.
         !((u64::MAX >> (2 * self.len())) >> (2 * self.len()))
     }

@@ -2,7 +2,7 @@
 //!
 //! Digits that can be read in two ways, or in no way, are not a number: the call passes.
 
-use crate::bytes::Bytes;
+use crate::bytes::{Bytes, Slice};
 use crate::number::{DIGITS_MAX, Digits, Number};
 use crate::reason::Reason;
 
@@ -14,16 +14,32 @@ pub const FORMAT_NATIONAL: u8 = 2;
 pub const FORMAT_BARE_NATIONAL: u8 = 4;
 /// Numbers come as subscriber numbers of the plan's area: `5551234`.
 pub const FORMAT_SUBSCRIBER: u8 = 8;
+/// Numbers of the plan's country come as E.164 without `+`, and no others do.
+pub const FORMAT_OWN_E164: u8 = 16;
 
 /// The identity of a call is its `From` (RFC 3261 §20.20).
 pub const IDENTITY_FROM: u8 = 0;
 /// The identity of a call is its `P-Asserted-Identity` where there is one (RFC 3325).
 pub const IDENTITY_PAI: u8 = 1;
 
-/// Most international prefixes of a plan.
-pub const INTERNATIONAL_MAX: usize = 8;
-/// Longest international prefix in digits (Indonesia: `01016`).
-pub const PREFIX_DIGITS_MAX: u32 = 5;
+/// Most international prefixes of a plan (Australia, Finland and South Korea have that many).
+pub const INTERNATIONAL_MAX: usize = 16;
+/// Longest trunk prefix in digits.
+pub const TRUNK_PREFIX_DIGITS_MAX: u32 = 5;
+/// Longest international prefix in digits (Australia: `14110011`).
+pub const PREFIX_DIGITS_MAX: u32 = 8;
+/// Most names of contexts in a plan.
+pub const CONTEXTS_MAX: usize = 4;
+/// Most mobile country codes in a plan (India has that many).
+pub const MCC_MAX: usize = 8;
+/// No international prefix fits.
+const NO_PREFIX: u32 = 0xFF;
+/// Two international prefixes fit. It is more digits than any text has.
+const DOUBTFUL: u32 = 0xFE;
+/// All formats with which people in our country dial.
+const AS_DIALLED: u8 = 0x80;
+/// Digits of an IMSI (ITU-T E.212 §4). Shorter ones cannot be distinguished from numbers.
+const IMSI_DIGITS: u32 = 15;
 /// No country has shorter numbers than this, country code included.
 const E164_DIGITS_MIN: u32 = 7;
 /// More digits than this hold no number after any prefix.
@@ -70,13 +86,45 @@ pub struct Plan {
     /// Area code without trunk prefix, for subscriber numbers: `21`.
     pub area: Digits,
     /// International prefixes, longest first; unused ones empty.
-    pub international: [Digits; INTERNATIONAL_MAX],
+    pub international: [Prefix; INTERNATIONAL_MAX],
+    /// Formats of numbers in named contexts; unused ones zero.
+    pub contexts: [NamedContext; CONTEXTS_MAX],
+    /// Lengths that no national number has: bit `n` of the entry for its first digit. Zero: any
+    /// length is possible.
+    pub no_lengths: [u16; 16],
+    /// Mobile country codes ([`mcc`]) that IMSIs begin with; unused ones zero.
+    pub imsi: [u16; MCC_MAX],
     /// `FORMAT_…` bits: what the trunk sends.
     pub formats: u8,
     /// Numbers of at most this many digits are local: short codes and extensions.
     pub short_digits: u8,
+    /// 1: national numbers may begin with 0, which stays after the country code (Italy: `+3906…`).
+    pub leading_zero: u8,
     /// Zero.
-    pub reserved: [u8; 6],
+    pub reserved: [u8; 5],
+}
+
+/// The digits that a text has to begin with. Some of them may be any digit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Prefix {
+    /// The digits; 0 where any digit fits.
+    pub digits: Digits,
+    /// A nibble `0xF` for each digit that counts. Bit 0 ([`Prefix::IS_DOUBTFUL`]): the same text may
+    /// begin with another, shorter prefix of the plan.
+    pub mask: u64,
+}
+
+/// The format of the numbers in one named context (`phone-context`, RFC 3966 §5.1.5).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct NamedContext {
+    /// [`context_name`] of the name.
+    pub name: u64,
+    /// `FORMAT_…` bits; 0: unused.
+    pub formats: u8,
+    /// Zero.
+    pub reserved: [u8; 7],
 }
 
 /// Where a number is valid (`phone-context`, RFC 3966 §5.1.5).
@@ -86,8 +134,111 @@ pub enum Context {
     None,
     /// Under these leading digits of E.164 numbers.
     Global(Digits),
-    /// In a domain, or in an unknown place: no plan reads it.
+    /// In a domain, or another place with a name: [`context_name`] of it.
+    Named(u64),
+    /// In an unknown place: no plan reads it.
     Unknown,
+}
+
+/// The factor of [`context_name`]: above every character of a name, so that short names never agree.
+pub(crate) const CONTEXT_FACTOR: u8 = 251;
+/// The bits of a byte that count in the name of a context, which is case-insensitive.
+pub(crate) const CONTEXT_BITS: u8 = 0xDF;
+
+/// Returns the name of a context as one number. It is no protection against made-up names: a
+/// caller could as well write the real one.
+#[must_use]
+pub const fn context_name(name: &[u8]) -> u64 {
+    let mut hash = 0u64;
+    let mut i = 0;
+    while i < name.len() {
+        hash =
+            hash.wrapping_mul(CONTEXT_FACTOR as u64).wrapping_add((name[i] & CONTEXT_BITS) as u64);
+        i += 1;
+    }
+    hash
+}
+
+/// Returns a mobile country code in the form of [`Plan::imsi`]; `None` for a text that is not of three
+/// digits.
+#[must_use]
+pub const fn mcc(text: &str) -> Option<u16> {
+    match Digits::parse(text) {
+        Some(digits) if digits.len() == 3 => Some((digits.0 >> 52) as u16 | MCC_USED),
+        _ => None,
+    }
+}
+
+/// Distinguishes the code 000 from an unused entry.
+const MCC_USED: u16 = 1 << 12;
+
+impl Prefix {
+    /// Bit of [`Prefix::mask`]: a text that begins with this prefix may be meant in two ways.
+    pub const IS_DOUBTFUL: u64 = 1;
+    /// No prefix.
+    pub const EMPTY: Prefix = Prefix { digits: Digits::EMPTY, mask: 0 };
+
+    /// Returns a prefix of exact digits.
+    #[must_use]
+    pub const fn exact(digits: Digits) -> Prefix {
+        Prefix { digits, mask: digits.mask() & !0xF }
+    }
+
+    /// Returns the prefix of a text of digits, in which an `x` is any digit; `None` for another text.
+    /// Host only.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Prefix> {
+        let mut prefix = Prefix::EMPTY;
+        for (i, byte) in text.bytes().enumerate() {
+            let digit = if byte == b'x' { b'0' } else { byte };
+            if i >= DIGITS_MAX as usize || !digit.is_ascii_digit() {
+                return None;
+            }
+            prefix.digits = prefix.digits.push(digit - b'0');
+            if byte != b'x' {
+                prefix.mask |= 0xF << (60 - 4 * i);
+            }
+        }
+        Some(prefix)
+    }
+
+    /// Returns how many digits the prefix has.
+    #[must_use]
+    pub const fn len(&self) -> u32 {
+        self.digits.len()
+    }
+
+    /// Returns whether it has no digits.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.digits.is_empty()
+    }
+
+    /// Returns whether these nibbles begin with the prefix.
+    const fn begins(&self, nibbles: u64) -> bool {
+        (nibbles ^ self.digits.0) & self.mask & !0xF == 0
+    }
+
+    /// Returns whether a text can begin with both prefixes.
+    #[must_use]
+    pub const fn overlaps(&self, other: &Prefix) -> bool {
+        (self.digits.0 ^ other.digits.0) & self.mask & other.mask & !0xF == 0
+    }
+}
+
+impl core::fmt::Display for Prefix {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        use core::fmt::Write as _;
+        for i in 0..self.len() {
+            let shift = 60 - 4 * i;
+            if self.mask >> shift & 0xF == 0 {
+                f.write_char('x')?;
+            } else {
+                write!(f, "{}", self.digits.0 >> shift & 0xF)?;
+            }
+        }
+        Ok(())
+    }
 }
 
 /// The digits in a URI, before the plan.
@@ -113,6 +264,7 @@ impl Dialled {
             Context::None => (0, Digits::EMPTY),
             Context::Unknown => (1, Digits::EMPTY),
             Context::Global(digits) => (2, digits),
+            Context::Named(name) => (3, Digits(name)),
         };
         let digits = Digits(bytes.hide_range(digits.0 as usize) as u64);
         Dialled {
@@ -123,18 +275,20 @@ impl Dialled {
             context: match bytes.hide_range(context) {
                 0 => Context::None,
                 2 => Context::Global(digits),
+                3 => Context::Named(digits.0),
                 _ => Context::Unknown,
             },
         }
     }
 
-    /// Returns the first sixteen digits as nibbles from the top. Only for 1 to 20 digits.
+    /// Returns the first sixteen digits as nibbles from the top. Only of 1 to 32 digits; of others, some.
     const fn top(&self) -> u64 {
+        let bits = self.count.wrapping_mul(4);
         if self.count <= 16 {
-            self.low << ((64 - 4 * self.count) & 63)
+            self.low << (64u32.wrapping_sub(bits) & 63)
         } else {
-            (self.high << ((128 - 4 * self.count) & 63))
-                | (self.low >> ((4 * self.count - 64) & 63))
+            (self.high << (128u32.wrapping_sub(bits) & 63))
+                | (self.low >> (bits.wrapping_sub(64) & 63))
         }
     }
 
@@ -173,20 +327,44 @@ impl Plan {
     /// # Errors
     /// [`Reason::TooManyDigits`] and [`Reason::AmbiguousNumber`].
     pub fn resolve(&self, dialled: &Dialled) -> Result<Number, Reason> {
+        self.resolve_in(dialled, &Slice::new(&[], 0))
+    }
+
+    /// Returns what [`Plan::resolve`] does, with the ranges of `bytes` hidden between its steps.
+    #[inline(always)]
+    pub(crate) fn resolve_in<B: Bytes>(
+        &self,
+        dialled: &Dialled,
+        bytes: &B,
+    ) -> Result<Number, Reason> {
+        // The verifier would otherwise walk the following once for each way through these.
+        let top = bytes.hide_range(dialled.top() as usize) as u64;
+        let count = bytes.hide_range(dialled.count as usize) as u32;
+        let is_imsi = count == IMSI_DIGITS && !dialled.plus && self.is_imsi(top);
+        let is_imsi = bytes.hide_range(is_imsi as usize) != 0;
+        let count = bytes.hide_range(count as usize) as u32;
+        let dialled = &Dialled { count, ..*dialled };
+        if is_imsi {
+            return Err(Reason::NotANumber);
+        }
         if dialled.count == 0 || dialled.count > DIALLED_MAX {
             return Err(Reason::TooManyDigits);
         }
+        let formats = self.formats_in(dialled.context);
+        // No national number begins with an international prefix: it decides alone, like a `+`.
+        let skip = match (dialled.plus, formats) {
+            (true, _) => 0,
+            (false, 0) => NO_PREFIX,
+            (false, _) => self.prefix_of(top, dialled.count),
+        };
+        let skip = bytes.hide_range(skip as usize) as u32;
         let mut readings = Readings::NONE;
-        if dialled.plus {
-            readings.add(dialled.behind(0).and_then(|digits| self.e164(digits)));
+        if skip != NO_PREFIX {
+            readings.add(dialled.behind(skip).and_then(|digits| self.e164(digits)));
+        } else if formats == AS_DIALLED {
+            self.read_in_country(dialled, top, &mut readings);
         } else {
-            match dialled.context {
-                Context::None => self.read_plain(dialled, &mut readings),
-                Context::Global(context) if context == self.country => {
-                    self.read_in_country(dialled, &mut readings);
-                }
-                Context::Global(_) | Context::Unknown => {}
-            }
+            self.read_plain(dialled, top, formats, &mut readings);
         }
         if readings.conflict {
             Err(Reason::AmbiguousNumber)
@@ -199,38 +377,67 @@ impl Plan {
         }
     }
 
-    fn read_plain(&self, dialled: &Dialled, readings: &mut Readings) {
-        // No national number begins with an international prefix: it decides alone.
-        if let Some(prefix) = self.international_prefix(dialled) {
-            readings.add(dialled.behind(prefix).and_then(|digits| self.e164(digits)));
-            return;
+    /// Returns whether fifteen digits are an IMSI of a network of this plan.
+    fn is_imsi(&self, top: u64) -> bool {
+        let code = (top >> 52) as u16 | MCC_USED;
+        let mut i = 0;
+        while i < MCC_MAX {
+            if self.imsi[i] == code {
+                return true;
+            }
+            i += 1;
         }
-        if self.formats & FORMAT_NATIONAL != 0 {
-            self.behind_trunk_prefix(dialled, readings);
+        false
+    }
+
+    /// Returns the formats of numbers in a context; 0: the plan does not know it.
+    fn formats_in(&self, context: Context) -> u8 {
+        match context {
+            Context::None => self.formats,
+            Context::Named(name) => {
+                let mut i = 0;
+                while i < CONTEXTS_MAX {
+                    if self.contexts[i].name == name {
+                        return self.contexts[i].formats;
+                    }
+                    i += 1;
+                }
+                0
+            }
+            Context::Global(context) if context == self.country => AS_DIALLED,
+            Context::Global(_) | Context::Unknown => 0,
+        }
+    }
+
+    fn read_plain(&self, dialled: &Dialled, top: u64, formats: u8, readings: &mut Readings) {
+        if formats & FORMAT_NATIONAL != 0 {
+            self.behind_trunk_prefix(dialled, top, readings);
         }
         let Some(digits) = dialled.behind(0) else {
             return;
         };
-        if digits.first() == 0 {
+        if digits.first() == 0 && self.leading_zero == 0 {
             return;
         }
-        let own_e164 = self.formats & FORMAT_E164 != 0 && self.has_own_country(digits);
+        let own_e164 = formats & (FORMAT_E164 | FORMAT_OWN_E164) != 0
+            && digits.starts_with(self.country)
+            && self.is_national(self.behind_country(digits));
         if own_e164 {
             readings.add(Some(Number::e164(digits)));
         }
-        if digits.len() <= self.short_digits as u32 {
+        if digits.len() <= self.short_digits as u32 && digits.first() != 0 {
             if !own_e164 {
                 readings.add(Number::local(digits));
             }
             return;
         }
-        if self.formats & FORMAT_E164 != 0 {
+        if formats & FORMAT_E164 != 0 && !digits.starts_with(self.country) {
             readings.add(self.e164(digits));
         }
-        if self.formats & FORMAT_BARE_NATIONAL != 0 {
+        if formats & FORMAT_BARE_NATIONAL != 0 {
             self.national(digits, readings);
         }
-        if self.formats & FORMAT_SUBSCRIBER != 0
+        if formats & FORMAT_SUBSCRIBER != 0
             && let Some(digits) = join(self.area, digits)
         {
             self.national(digits, readings);
@@ -240,12 +447,8 @@ impl Plan {
     /// Adds the readings of a number as dialled in our own country, with or without the prefixes that are
     /// dialled there. Of other contexts only the place is known, not how numbers are
     /// dialled in it: `863-1234;phone-context=+1-914-555` (RFC 3966 §5.1.5).
-    fn read_in_country(&self, dialled: &Dialled, readings: &mut Readings) {
-        if let Some(prefix) = self.international_prefix(dialled) {
-            readings.add(dialled.behind(prefix).and_then(|digits| self.e164(digits)));
-            return;
-        }
-        self.behind_trunk_prefix(dialled, readings);
+    fn read_in_country(&self, dialled: &Dialled, top: u64, readings: &mut Readings) {
+        self.behind_trunk_prefix(dialled, top, readings);
         let Some(digits) = dialled.behind(0) else {
             return;
         };
@@ -256,19 +459,30 @@ impl Plan {
         }
     }
 
-    /// Returns the length of the international prefix that these digits begin with.
-    fn international_prefix(&self, dialled: &Dialled) -> Option<u32> {
-        let top = Digits(dialled.top() & !0xF | DIGITS_MAX as u64);
-        for prefix in self.international {
-            if !prefix.is_empty() && dialled.count > prefix.len() && top.starts_with(prefix) {
-                return Some(prefix.len());
-            }
+    /// Returns the length of the international prefix that these digits begin with; 0: of one that may
+    /// also be a shorter one. Host only.
+    #[must_use]
+    pub fn international_prefix(&self, dialled: &Dialled) -> Option<u32> {
+        match self.prefix_of(dialled.top(), dialled.count) {
+            NO_PREFIX => None,
+            DOUBTFUL => Some(0),
+            len => Some(len),
         }
-        None
     }
 
-    fn behind_trunk_prefix(&self, dialled: &Dialled, readings: &mut Readings) {
-        let top = Digits(dialled.top() & !0xF | DIGITS_MAX as u64);
+    /// Returns the length of the international prefix; [`NO_PREFIX`] or [`DOUBTFUL`].
+    fn prefix_of(&self, top: u64, count: u32) -> u32 {
+        for prefix in &self.international {
+            if !prefix.is_empty() && count > prefix.len() && prefix.begins(top) {
+                let doubtful = prefix.mask & Prefix::IS_DOUBTFUL != 0;
+                return if doubtful { DOUBTFUL } else { prefix.len() };
+            }
+        }
+        NO_PREFIX
+    }
+
+    fn behind_trunk_prefix(&self, dialled: &Dialled, top: u64, readings: &mut Readings) {
+        let top = Digits(top & !0xF | DIGITS_MAX as u64);
         if !self.trunk_prefix.is_empty()
             && top.starts_with(self.trunk_prefix)
             && let Some(digits) = dialled.behind(self.trunk_prefix.len())
@@ -279,7 +493,7 @@ impl Plan {
 
     /// Adds the reading as a national (significant) number, with our country code in front.
     fn national(&self, digits: Digits, readings: &mut Readings) {
-        if digits.first() == 0 {
+        if !self.is_national(digits) {
             return;
         }
         match join(self.country, digits) {
@@ -288,25 +502,33 @@ impl Plan {
         }
     }
 
-    /// Returns the E.164 number with these digits; `None` if no number can have them.
+    /// Returns the E.164 number with these digits; `None` if no number can have them. Of a national
+    /// number of ours, any length is possible here: these digits cannot mean anything else.
     fn e164(&self, digits: Digits) -> Option<Number> {
         if digits.first() == 0 {
             return None;
         }
         let possible = if digits.starts_with(self.country) {
-            self.has_own_country(digits)
+            let national = self.behind_country(digits);
+            !national.is_empty() && (national.first() != 0 || self.leading_zero != 0)
         } else {
             digits.len() >= E164_DIGITS_MIN
         };
         if possible { Some(Number::e164(digits)) } else { None }
     }
 
-    /// Returns whether the digits are our country code and a national number after it.
-    fn has_own_country(&self, digits: Digits) -> bool {
+    /// Returns the digits after our country code, which they begin with.
+    fn behind_country(&self, digits: Digits) -> Digits {
         let len = self.country.len();
-        digits.starts_with(self.country)
-            && digits.len() > len
-            && digits.0 << ((4 * len) & 63) >> 60 != 0
+        Digits((digits.nibbles() << ((4 * len) & 63)) | (digits.len() - len) as u64)
+    }
+
+    /// Returns whether a national number of our country can have these digits.
+    fn is_national(&self, digits: Digits) -> bool {
+        let first = digits.first() as usize & 15;
+        !digits.is_empty()
+            && (first != 0 || self.leading_zero != 0)
+            && self.no_lengths[first] >> digits.len() & 1 == 0
     }
 
     /// Returns the prefix of E.164 numbers that a text such as `62812*`, `+62812*` or `0812*`
@@ -318,15 +540,17 @@ impl Plan {
             return Digits::parse(global).filter(|digits| digits.first() != 0);
         }
         let digits = Digits::parse(text)?;
-        let behind = |prefix: Digits| Digits::parse(text.get(prefix.len() as usize..)?);
-        let international = self
-            .international
-            .iter()
-            .find(|prefix| !prefix.is_empty() && digits.starts_with(**prefix));
+        let behind = |len: u32| Digits::parse(text.get(len as usize..)?);
+        let international = self.international.iter().find(|prefix| {
+            !prefix.is_empty() && digits.len() >= prefix.len() && prefix.begins(digits.nibbles())
+        });
         let prefix = if let Some(prefix) = international {
-            behind(*prefix)?
+            if prefix.mask & Prefix::IS_DOUBTFUL != 0 {
+                return None;
+            }
+            behind(prefix.len())?
         } else if !self.trunk_prefix.is_empty() && digits.starts_with(self.trunk_prefix) {
-            let national = behind(self.trunk_prefix)?;
+            let national = behind(self.trunk_prefix.len())?;
             if national.first() == 0 && !national.is_empty() {
                 return None;
             }
@@ -348,120 +572,4 @@ fn join(a: Digits, b: Digits) -> Option<Digits> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Returns the reading of `text`, digits with an optional `+`.
-    fn read(plan: &Plan, text: &str) -> Result<String, Reason> {
-        let plus = text.starts_with('+');
-        let (mut high, mut low, mut count) = (0u64, 0u64, 0);
-        for digit in text.bytes().filter(u8::is_ascii_digit) {
-            high = high << 4 | low >> 60;
-            low = low << 4 | u64::from(digit - b'0');
-            count += 1;
-        }
-        let dialled = Dialled { high, low, count, plus, context: Context::None };
-        plan.resolve(&dialled).map(|number| {
-            let local = if number.is_local() { "local " } else { "" };
-            format!("{local}{number}")
-        })
-    }
-
-    fn digits(text: &str) -> Digits {
-        Digits::parse(text).expect("digits")
-    }
-
-    fn plan(formats: u8, international: &[&str]) -> Plan {
-        let mut plan = Plan {
-            country: digits("62"),
-            trunk_prefix: digits("0"),
-            area: digits("21"),
-            formats,
-            short_digits: 6,
-            ..Plan::default()
-        };
-        for (slot, prefix) in plan.international.iter_mut().zip(international) {
-            *slot = digits(prefix);
-        }
-        plan
-    }
-
-    const AMBIGUOUS: Result<String, Reason> = Err(Reason::AmbiguousNumber);
-    const TOO_MANY: Result<String, Reason> = Err(Reason::TooManyDigits);
-
-    #[track_caller]
-    fn assert_read(plan: &Plan, text: &str, expected: &str) {
-        assert_eq!(read(plan, text).as_deref(), Ok(expected), "{text}");
-    }
-
-    #[test]
-    fn e164_and_national() {
-        let plan = plan(FORMAT_E164 | FORMAT_NATIONAL, &[]);
-        assert_read(&plan, "+6281234567890", "6281234567890");
-        assert_read(&plan, "6281234567890", "6281234567890");
-        assert_read(&plan, "081234567890", "6281234567890");
-        assert_read(&plan, "0811", "62811");
-        assert_read(&plan, "6581234567", "6581234567");
-        assert_read(&plan, "110", "local 110");
-        assert_read(&plan, "+123456789012345", "123456789012345");
-        for text in ["+620812", "+62", "0", "00812", "+0812", "+110", "620812345678"] {
-            assert_eq!(read(&plan, text), AMBIGUOUS, "{text}");
-        }
-        for text in ["+1234567890123456", "01234567890123456", "012345678901234"] {
-            assert_eq!(read(&plan, text), TOO_MANY, "{text}");
-        }
-    }
-
-    #[test]
-    fn an_international_prefix_decides_alone() {
-        let text = "0016581234567";
-        let both = FORMAT_E164 | FORMAT_NATIONAL;
-        assert_read(&plan(both, &["001"]), text, "6581234567");
-        assert_read(&plan(both, &["00"]), text, "16581234567");
-        assert_read(&plan(both, &["001", "00"]), text, "6581234567");
-        assert_eq!(read(&plan(both, &[]), text), AMBIGUOUS);
-        let indonesia = plan(both, &["01016", "01017", "001", "007", "008", "009"]);
-        assert_read(&indonesia, "010176281234567890", "6281234567890");
-        assert_read(&indonesia, "01017123456789012345", "123456789012345");
-        assert_eq!(read(&indonesia, "010171234567890123456"), TOO_MANY);
-        assert_eq!(read(&indonesia, "001"), AMBIGUOUS);
-        assert_eq!(read(&indonesia, "001620812345678"), AMBIGUOUS);
-    }
-
-    #[test]
-    fn two_readings_are_none() {
-        let plan = plan(FORMAT_E164 | FORMAT_BARE_NATIONAL, &[]);
-        assert_eq!(read(&plan, "81234567890"), AMBIGUOUS);
-        // With the country code twice it would be too long: one reading is left.
-        assert_read(&plan, "62812345678901", "62812345678901");
-    }
-
-    #[test]
-    fn subscribers_of_an_area() {
-        let mut plan = plan(FORMAT_SUBSCRIBER | FORMAT_NATIONAL, &[]);
-        assert_read(&plan, "5551234", "62215551234");
-        assert_read(&plan, "0215551234", "62215551234");
-        assert_read(&plan, "555123", "local 555123");
-        plan.short_digits = 5;
-        assert_read(&plan, "555123", "6221555123");
-    }
-
-    #[test]
-    fn prefixes_from_text() {
-        let plan = plan(FORMAT_E164 | FORMAT_NATIONAL, &["001"]);
-        for (text, expected) in [
-            ("+62812*", Some("62812")),
-            ("62812*", Some("62812")),
-            ("0812*", Some("62812")),
-            ("0016581*", Some("6581")),
-            ("62812", None),
-            ("*", Some("")),
-            ("+0*", None),
-            ("00812*", None),
-            ("08x*", None),
-        ] {
-            let expected = expected.map(digits).filter(|prefix| !prefix.is_empty());
-            assert_eq!(plan.prefix(text), expected, "{text}");
-        }
-    }
-}
+mod tests;

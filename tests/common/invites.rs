@@ -1,11 +1,15 @@
 //! The hand-written INVITEs of `invites.toml`.
 
+use std::collections::BTreeMap;
+
 use filter_common::number::Digits;
 use filter_common::plan::{
-    FORMAT_BARE_NATIONAL, FORMAT_E164, FORMAT_NATIONAL, FORMAT_SUBSCRIBER, IDENTITY_FROM,
-    IDENTITY_PAI,
+    FORMAT_BARE_NATIONAL, FORMAT_E164, FORMAT_NATIONAL, FORMAT_OWN_E164, FORMAT_SUBSCRIBER,
+    IDENTITY_FROM, IDENTITY_PAI, NamedContext, Prefix, context_name, mcc,
 };
-use palang::model::policy::Policy;
+use palang::model::plan::lengths;
+use palang::model::plan::presets;
+use palang::model::policy::{Policy, set_international};
 use serde::Deserialize;
 
 /// An INVITE, and what the gate must read in it.
@@ -34,10 +38,15 @@ pub struct Invite {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Plan {
+    country: String,
     country_code: String,
     trunk_prefix: String,
     international_prefixes: Vec<String>,
+    national_lengths: Vec<String>,
+    leading_zero: bool,
     formats: Vec<String>,
+    phone_contexts: BTreeMap<String, String>,
+    imsi_mcc: Vec<String>,
     area_code: String,
     short_number_digits: u8,
     identity: String,
@@ -46,10 +55,15 @@ pub struct Plan {
 impl Default for Plan {
     fn default() -> Plan {
         Plan {
+            country: String::new(),
             country_code: "62".into(),
             trunk_prefix: "0".into(),
             international_prefixes: Vec::new(),
+            national_lengths: Vec::new(),
+            leading_zero: false,
             formats: vec!["e164".into(), "national".into()],
+            phone_contexts: BTreeMap::new(),
+            imsi_mcc: Vec::new(),
             area_code: String::new(),
             short_number_digits: 6,
             identity: "from".into(),
@@ -90,26 +104,47 @@ impl Invite {
         let digits = |text: &str| Digits::parse(text).unwrap();
         let mut policy = Policy::default();
         let profile = &mut policy.trunks[0].profile;
-        profile.plan.country = digits(&self.plan.country_code);
-        profile.plan.trunk_prefix = digits(&self.plan.trunk_prefix);
-        profile.plan.area = digits(&self.plan.area_code);
-        let mut prefixes = self.plan.international_prefixes.clone();
-        prefixes.sort_by_key(|prefix| std::cmp::Reverse(prefix.len()));
-        for (slot, prefix) in profile.plan.international.iter_mut().zip(&prefixes) {
-            *slot = digits(prefix);
+        if self.plan.country.is_empty() {
+            self.settings(&mut profile.plan, digits);
+        } else {
+            profile.plan = presets::of(&self.plan.country).unwrap().plan();
         }
-        profile.plan.formats = self.plan.formats.iter().fold(0, |formats, name| {
-            formats
-                | match name.as_str() {
-                    "e164" => FORMAT_E164,
-                    "national" => FORMAT_NATIONAL,
-                    "bare-national" => FORMAT_BARE_NATIONAL,
-                    "subscriber" => FORMAT_SUBSCRIBER,
-                    other => panic!("{}: format {other}", self.name),
-                }
-        });
-        profile.plan.short_digits = self.plan.short_number_digits;
+        let contexts = profile.plan.contexts.iter_mut().zip(&self.plan.phone_contexts);
+        for (slot, (name, format)) in contexts {
+            let (name, formats) = (context_name(name.as_bytes()), self.format(format));
+            *slot = NamedContext { name, formats, ..NamedContext::default() };
+        }
+        for (slot, code) in profile.plan.imsi.iter_mut().zip(&self.plan.imsi_mcc) {
+            *slot = mcc(code).unwrap();
+        }
         profile.identity = if self.plan.identity == "pai" { IDENTITY_PAI } else { IDENTITY_FROM };
         policy
+    }
+
+    /// Writes single settings into a plan.
+    fn settings(&self, plan: &mut filter_common::plan::Plan, digits: impl Fn(&str) -> Digits) {
+        plan.country = digits(&self.plan.country_code);
+        plan.trunk_prefix = digits(&self.plan.trunk_prefix);
+        plan.area = digits(&self.plan.area_code);
+        let prefixes = self.plan.international_prefixes.iter();
+        let prefixes = prefixes.map(|text| Prefix::parse(text).unwrap()).collect();
+        set_international(plan, prefixes).unwrap();
+        plan.formats = self.plan.formats.iter().fold(0, |bits, name| bits | self.format(name));
+        plan.short_digits = self.plan.short_number_digits;
+        plan.leading_zero = self.plan.leading_zero.into();
+        for (index, text) in self.plan.national_lengths.iter().enumerate() {
+            lengths::add(&mut plan.no_lengths, text, index == 0).unwrap();
+        }
+    }
+
+    fn format(&self, name: &str) -> u8 {
+        match name {
+            "e164" => FORMAT_E164,
+            "own-e164" => FORMAT_OWN_E164,
+            "national" => FORMAT_NATIONAL,
+            "bare-national" => FORMAT_BARE_NATIONAL,
+            "subscriber" => FORMAT_SUBSCRIBER,
+            other => panic!("{}: format {other}", self.name),
+        }
     }
 }

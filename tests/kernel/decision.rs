@@ -253,6 +253,8 @@ fn a_source_outside_every_trunk_is_never_refused() {
         sources: vec![(elsewhere, 128), (source, 0)].into_iter().take(1).collect(),
         profile,
         trusts_from: false,
+        country: None,
+        contexts: Vec::new(),
     });
     let mut gates = Gates::new(&policy);
     assert_eq!(reason(&gates.judge(&call(CALLER, "a"), NOW)), Reason::UnknownTrunk);
@@ -265,12 +267,16 @@ fn a_source_outside_every_trunk_is_never_refused() {
         sources: vec![(source, 104)],
         profile: observing,
         trusts_from: false,
+        country: None,
+        contexts: Vec::new(),
     });
     policy.trunks.push(Trunk {
         name: "narrow".into(),
         sources: vec![(source, 120)],
         profile,
         trusts_from: false,
+        country: None,
+        contexts: Vec::new(),
     });
     gates.replace(&policy);
     let event = gates.judge(&call(CALLER, "a"), NOW);

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use filter_common::abi::{ATTEMPT_NS, Verdict};
 use filter_common::number::{Digits, Number};
+use filter_common::plan::Prefix;
 use palang::model::policy::{Policy, Subject};
 use palang_tests::common::gates::{Gates, reason};
 use palang_tests::common::mutations::{apply, change};
@@ -78,7 +79,7 @@ fn dressing(style: usize) -> (&'static str, &'static str) {
 #[test]
 fn every_spelling_of_a_number_is_that_number() {
     let mut policy = Policy::default();
-    policy.trunks[0].profile.plan.international[0] = Digits::parse("001").unwrap();
+    policy.trunks[0].profile.plan.international[0] = Prefix::parse("001").unwrap();
     let gates = RefCell::new(Gates::new(&policy));
     let strategy = ("[1-9][0-9]{6,10}", 0..17usize, 0..7usize, layers());
     run(6_000, strategy, |(national, form, style, layers)| {

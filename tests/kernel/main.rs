@@ -13,6 +13,7 @@ mod generated;
 mod grace;
 mod hand_written;
 mod loading;
+mod plans;
 mod programs;
 mod protected;
 mod redial;

@@ -7,7 +7,7 @@
 
 use crate::bytes::Bytes;
 use crate::number::{DIGITS_MAX, Digits};
-use crate::plan::{Context, Dialled};
+use crate::plan::{CONTEXT_BITS, CONTEXT_FACTOR, Context, Dialled};
 use crate::reason::Reason;
 use crate::sip::fields::Form;
 use crate::sip::swar::{TOP, lowest, splat};
@@ -18,21 +18,24 @@ pub const URI_MAX: usize = 128;
 const CLASS_COUNT: usize = 32;
 
 static CLASSES: [u8; 256] = classes();
-/// State and class → next state (bits 0–6), operations (8–12).
-static STEPS: [u16; 128 * CLASS_COUNT] = steps();
+/// State and class → next state (bits 0–6) and operations (8–13). The others are of the
+/// `phone-context`: the bits of the byte that count (16–23), and the factor of all bytes before it (24–31).
+static STEPS: [u32; 128 * CLASS_COUNT] = steps();
 
 // ---- operations of a step ----
 
 /// The byte is a digit of the number.
-const DIGIT: u16 = 1 << 8;
+const DIGIT: u32 = 1 << 8;
 /// A `+` is before the number.
-const PLUS: u16 = 1 << 9;
+const PLUS: u32 = 1 << 9;
 /// A `phone-context` begins.
-const CONTEXT: u16 = 1 << 10;
+const CONTEXT: u32 = 1 << 10;
 /// The byte is a digit of the `phone-context`.
-const CONTEXT_DIGIT: u16 = 1 << 11;
-/// The `phone-context` is a domain, or cannot be read.
-const CONTEXT_UNKNOWN: u16 = 1 << 12;
+const CONTEXT_DIGIT: u32 = 1 << 11;
+/// The `phone-context` cannot be read.
+const CONTEXT_UNKNOWN: u32 = 1 << 12;
+/// The byte is a character of a `phone-context` with a name, such as a domain.
+const CONTEXT_NAME: u32 = 1 << 13;
 
 /// Reads the digits of a URI.
 ///
@@ -43,7 +46,7 @@ pub fn read<B: Bytes>(bytes: &B, start: usize, form: u8) -> Result<Dialled, Reas
     let mut state = (form & 3) << 5 | START;
     let (mut high, mut low, mut count) = (0u64, 0u64, 0u32);
     let (mut context, mut context_count, mut contexts) = (0u64, 0u32, 0u32);
-    let mut flags = 0u16;
+    let mut flags = 0u32;
     let mut i = 0;
     while i < URI_MAX {
         let Some(byte) = bytes.byte(start + i) else {
@@ -62,11 +65,11 @@ pub fn read<B: Bytes>(bytes: &B, start: usize, form: u8) -> Result<Dialled, Reas
         high = (high << (4 * is_digit)) | ((low >> 60) & mask);
         low = (low << (4 * is_digit)) | (byte as u64 & mask);
         count += is_digit as u32;
-        let is_digit = (step >> 11) as u64 & 1;
-        let mask = 0u64.wrapping_sub(is_digit) & 0xF;
-        context = (context << (4 * is_digit)) | (byte as u64 & mask);
-        context_count += is_digit as u32;
-        contexts += (step >> 10) as u32 & 1;
+        // A number and a name are added up alike, the latter as `plan::context_name` does.
+        let bits = byte as u64 & (step >> 16) as u64 & 0xFF;
+        context = context.wrapping_mul((step >> 24) as u64).wrapping_add(bits);
+        context_count += step >> 11 & 1;
+        contexts += step >> 10 & 1;
         flags |= step;
         i += 1;
     }
@@ -87,6 +90,8 @@ pub fn read<B: Bytes>(bytes: &B, start: usize, form: u8) -> Result<Dialled, Reas
         Context::Unknown
     } else if contexts == 0 {
         Context::None
+    } else if flags & CONTEXT_NAME != 0 {
+        Context::Named(context)
     } else if context_count == 0 {
         Context::Unknown
     } else {
@@ -216,7 +221,7 @@ const PARAM_END: u8 = PARAM + PHONE_CONTEXT.len() as u8;
 /// In another parameter's name; in its value.
 const OTHER_PARAM: u8 = 23;
 const OTHER_VALUE: u8 = 24;
-/// After `phone-context=`; in a global one; in any other.
+/// After `phone-context=`; in a global one; in a name, or one that cannot be read.
 const CONTEXT_START: u8 = 25;
 const CONTEXT_DIGITS: u8 = 26;
 const CONTEXT_OTHER: u8 = 27;
@@ -228,14 +233,15 @@ const FOUND: u8 = FINAL;
 const NO_USER: u8 = FINAL + 1;
 const NOT_A_NUMBER: u8 = FINAL + 2;
 
-const fn steps() -> [u16; 128 * CLASS_COUNT] {
-    let mut table = [NOT_A_NUMBER as u16; 128 * CLASS_COUNT];
+const fn steps() -> [u32; 128 * CLASS_COUNT] {
+    let mut table = [NOT_A_NUMBER as u32; 128 * CLASS_COUNT];
     let mut state = 0;
     while state < FINAL as usize {
         let mut class = 0;
         while class < CLASS_COUNT {
             let form = (state >> 5) as u8;
-            table[state * CLASS_COUNT + class] = next(form, state as u8 & 31, class as u8);
+            let step = next(form, state as u8 & 31, class as u8);
+            table[state * CLASS_COUNT + class] = step | context_step(step);
             class += 1;
         }
         state += 1;
@@ -243,7 +249,19 @@ const fn steps() -> [u16; 128 * CLASS_COUNT] {
     table
 }
 
-const fn next(form: u8, part: u8, class: u8) -> u16 {
+/// Returns what a byte with this step does to the `phone-context`.
+const fn context_step(step: u32) -> u32 {
+    let (factor, bits) = if step & CONTEXT_DIGIT != 0 {
+        (16, 0xF)
+    } else if step & CONTEXT_NAME != 0 {
+        (CONTEXT_FACTOR, CONTEXT_BITS)
+    } else {
+        (1, 0)
+    };
+    (factor as u32) << 24 | (bits as u32) << 16
+}
+
+const fn next(form: u8, part: u8, class: u8) -> u32 {
     let tel = form == Form::Tel as u8 || form == Form::TelBare as u8;
     let bare = form == Form::SipBare as u8 || form == Form::TelBare as u8;
 
@@ -266,7 +284,7 @@ const fn next(form: u8, part: u8, class: u8) -> u16 {
     if end != 0 {
         // A plan cannot use an empty context.
         let unknown = if part == CONTEXT_START || part == PARAM_END { CONTEXT_UNKNOWN } else { 0 };
-        return end as u16 | unknown;
+        return end as u32 | unknown;
     }
     let (part, operation) = match (part, class) {
         (START, DASH | SEPARATOR) => (START, 0),
@@ -305,10 +323,13 @@ const fn next(form: u8, part: u8, class: u8) -> u16 {
         (CONTEXT_START, PLUS_SIGN) => (CONTEXT_DIGITS, 0),
         (CONTEXT_DIGITS, TWO | THREE | EIGHT | NINE | DIGITS) => (CONTEXT_DIGITS, CONTEXT_DIGIT),
         (CONTEXT_DIGITS, DASH | SEPARATOR) => (CONTEXT_DIGITS, 0),
-        (CONTEXT_START..=CONTEXT_OTHER, _) => (CONTEXT_OTHER, CONTEXT_UNKNOWN),
-        _ => return NOT_A_NUMBER as u16,
+        (CONTEXT_START | CONTEXT_OTHER, PERCENT) | (CONTEXT_DIGITS, _) => {
+            (CONTEXT_OTHER, CONTEXT_UNKNOWN)
+        }
+        (CONTEXT_START | CONTEXT_OTHER, _) => (CONTEXT_OTHER, CONTEXT_NAME),
+        _ => return NOT_A_NUMBER as u32,
     };
-    (form << 5 | part) as u16 | operation
+    (form << 5 | part) as u32 | operation
 }
 
 /// Returns whether it is the second digit of `%2D`, `%2E`, `%28` and `%29`: `-`, `.`, `(` and `)`.
@@ -329,6 +350,7 @@ const _: () = {
 mod tests {
     use super::*;
     use crate::bytes::Slice;
+    use crate::plan::context_name;
 
     /// Returns `+`, the digits, and the context of a URI after its scheme.
     fn digits(uri: &str, form: Form) -> Result<String, Reason> {
@@ -341,6 +363,11 @@ mod tests {
         match dialled.context {
             Context::None => {}
             Context::Global(digits) => text += &format!(" in {digits}"),
+            Context::Named(name) => {
+                let names = ["ims.example", "national", "n", "5551", "[::1]"];
+                let known = names.iter().find(|each| context_name(each.as_bytes()) == name);
+                text += &format!(" in {}", known.unwrap_or(&"another name"));
+            }
             Context::Unknown => text += " in ?",
         }
         Ok(text)
@@ -360,7 +387,17 @@ mod tests {
             ("+62812;cpc=priority>", Form::Tel, "+62812"),
             ("812;phone-context=+62>", Form::Tel, "812 in 62"),
             ("812;PHONE-Context=+6-2;a=b@x>", Form::Sip, "812 in 62"),
-            ("812;phone-context=ims.example>", Form::Tel, "812 in ?"),
+            ("812;phone-context=ims.example>", Form::Tel, "812 in ims.example"),
+            ("812;phone-context=IMS.example;a=b@x>", Form::Sip, "812 in ims.example"),
+            ("812;phone-context=national@x>", Form::Sip, "812 in national"),
+            ("812;phone-context=n>", Form::Tel, "812 in n"),
+            ("812;phone-context=5551>", Form::Tel, "812 in 5551"),
+            ("812;phone-context=ims.example.>", Form::Tel, "812 in another name"),
+            ("812;phone-context=ims.exampl%65>", Form::Tel, "812 in ?"),
+            ("812;phone-context=%69ms.example>", Form::Tel, "812 in ?"),
+            ("812;phone-context=+62x>", Form::Tel, "812 in ?"),
+            ("812;phone-context=n;phone-context=n>", Form::Tel, "812 in ?"),
+            ("812;phone-context=n;phone-context=+62>", Form::Tel, "812 in ?"),
             ("812;phone-context=>", Form::Tel, "812 in ?"),
             ("812;phone-context>", Form::Tel, "812 in ?"),
             ("812;phone-context@x>", Form::Sip, "812 in ?"),

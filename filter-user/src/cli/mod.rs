@@ -13,8 +13,8 @@ use crate::api::client::Client;
 use crate::api::wire;
 use crate::cli::command::{
     allow, attach, audit, block, callback, calls, check, completions, config, daemon, doctor,
-    erase, explain, export, mode, monitor, r#override, replay, report, review, selftest, setup,
-    status, store, top, what_if,
+    erase, explain, export, mode, monitor, r#override, plan, replay, report, review, selftest,
+    setup, status, store, top, what_if,
 };
 use crate::datapath::object::VERSION;
 use crate::exit::{Exit, Failure};
@@ -62,6 +62,7 @@ enum Command {
     Attach(attach::AttachArguments),
     Detach(attach::DetachArguments),
     Store(store::Arguments),
+    Plan(plan::Arguments),
     Replay(replay::Arguments),
     WhatIf(what_if::Arguments),
     Completions(completions::Arguments),
@@ -99,6 +100,7 @@ impl Cli {
             Command::Attach(arguments) => attach::attach(&arguments, client),
             Command::Detach(arguments) => attach::detach(&arguments, client),
             Command::Store(arguments) => store::run(&arguments, client),
+            Command::Plan(arguments) => plan::run(&arguments),
             Command::Replay(arguments) => replay::run(&arguments).map(|()| Exit::Done),
             Command::WhatIf(arguments) => what_if::run(&arguments, client),
             Command::Completions(arguments) => completions::run(&arguments, Cli::command()),

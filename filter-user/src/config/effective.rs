@@ -1,16 +1,17 @@
 //! The configuration with every default filled in, and its summary for people.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use filter_common::abi::{MODE_ENFORCE, MODE_OBSERVE, Settings};
-use filter_common::plan::{
-    FORMAT_BARE_NATIONAL, FORMAT_E164, FORMAT_NATIONAL, FORMAT_SUBSCRIBER, IDENTITY_PAI,
-};
+use filter_common::plan::{IDENTITY_PAI, Prefix};
 use serde::Serialize;
 
 use crate::config::units::{self, days};
 use crate::config::{AutoRate, Config, EvidenceKept, Paths, RecordLimits, Roles};
 use crate::model::ladder::Ladder;
+use crate::model::plan::format::Format;
+use crate::model::plan::lengths;
 use crate::model::policy::{Protected, Trunk};
 use crate::model::redial::{RedialPolicy, short};
 use crate::model::xdp_mode::XdpMode;
@@ -175,15 +176,24 @@ pub(crate) struct EffectiveApi {
 
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct EffectiveProfile {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) country: Option<&'static str>,
     pub(crate) country_code: String,
     pub(crate) trunk_prefix: String,
     pub(crate) international_prefixes: Vec<String>,
-    pub(crate) formats: Vec<&'static str>,
+    pub(crate) national_lengths: Vec<String>,
+    pub(crate) leading_zero: bool,
+    pub(crate) formats: Vec<Format>,
+    pub(crate) imsi_mcc: Vec<String>,
     #[serde(skip_serializing_if = "String::is_empty")]
     pub(crate) area_code: String,
     pub(crate) short_number_digits: u8,
     pub(crate) identity: &'static str,
     pub(crate) mode: &'static str,
+    /// Formats by the name of the context. A trunk without them is printed so only if the profile
+    /// `default` has some.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) phone_contexts: Option<BTreeMap<String, Vec<Format>>>,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -196,38 +206,86 @@ pub(crate) struct EffectiveTrunk {
 }
 
 impl EffectiveProfile {
-    pub(crate) fn of(trunk: &Trunk) -> EffectiveProfile {
+    /// Returns the profile of a trunk, which started as `default`.
+    pub(crate) fn of(trunk: &Trunk, default: &Trunk) -> EffectiveProfile {
         let (profile, plan) = (&trunk.profile, &trunk.profile.plan);
-        let formats = [
-            (FORMAT_E164, "e164"),
-            (FORMAT_NATIONAL, "national"),
-            (FORMAT_BARE_NATIONAL, "bare-national"),
-            (FORMAT_SUBSCRIBER, "subscriber"),
-        ];
+        let contexts = trunk.contexts.iter().zip(&plan.contexts);
+        let contexts = contexts
+            .map(|(name, context)| (name.clone(), Format::of_bits(context.formats).collect()));
+        let has_contexts = !trunk.contexts.is_empty() || !default.contexts.is_empty();
         EffectiveProfile {
+            country: trunk.country,
             country_code: plan.country.to_string(),
             trunk_prefix: plan.trunk_prefix.to_string(),
             international_prefixes: plan
                 .international
                 .iter()
                 .filter(|prefix| !prefix.is_empty())
-                .map(ToString::to_string)
+                .map(Prefix::to_string)
                 .collect(),
-            formats: formats
+            national_lengths: lengths::texts(&plan.no_lengths),
+            leading_zero: plan.leading_zero != 0,
+            formats: Format::of_bits(plan.formats).collect(),
+            imsi_mcc: plan
+                .imsi
                 .iter()
-                .filter(|(bit, _)| plan.formats & bit != 0)
-                .map(|(_, name)| *name)
+                .filter(|code| **code != 0)
+                .map(|code| format!("{:03x}", code & 0xFFF))
                 .collect(),
             area_code: plan.area.to_string(),
             short_number_digits: plan.short_digits,
             identity: if profile.identity == IDENTITY_PAI { "pai" } else { "from" },
             mode: if profile.mode == MODE_ENFORCE { "enforce" } else { "observe" },
+            phone_contexts: has_contexts.then(|| contexts.collect()),
         }
     }
 }
 
+impl EffectiveProfile {
+    /// Returns each setting of the plan and the identity, for people.
+    pub(crate) fn lines(&self) -> Vec<(&'static str, String)> {
+        let names = |formats: &[Format]| {
+            formats.iter().map(|format| format.name()).collect::<Vec<_>>().join(", ")
+        };
+        let mut lines = vec![
+            ("country_code", self.country_code.clone()),
+            ("trunk_prefix", self.trunk_prefix.clone()),
+            ("international_prefixes", self.international_prefixes.join(", ")),
+            (
+                "national_lengths",
+                match self.national_lengths.is_empty() {
+                    true => "any".to_owned(),
+                    false => self.national_lengths.join("; "),
+                },
+            ),
+            ("leading_zero", self.leading_zero.to_string()),
+            ("formats", names(&self.formats)),
+            ("short_number_digits", self.short_number_digits.to_string()),
+            ("identity", self.identity.to_owned()),
+        ];
+        if let Some(country) = self.country {
+            lines.insert(0, ("country", country.to_owned()));
+        }
+        if !self.area_code.is_empty() {
+            lines.push(("area_code", self.area_code.clone()));
+        }
+        if !self.imsi_mcc.is_empty() {
+            lines.push(("imsi_mcc", self.imsi_mcc.join(", ")));
+        }
+        for (name, formats) in self.phone_contexts.iter().flatten() {
+            lines.push(("phone_contexts", format!("{name}: {}", names(formats))));
+        }
+        for (_, value) in &mut lines {
+            if value.is_empty() {
+                "none".clone_into(value);
+            }
+        }
+        lines
+    }
+}
+
 impl EffectiveTrunk {
-    pub(crate) fn of(trunk: &Trunk) -> EffectiveTrunk {
+    pub(crate) fn of(trunk: &Trunk, default: &Trunk) -> EffectiveTrunk {
         let source = |(address, bits): &([u8; 16], u32)| {
             let address = std::net::Ipv6Addr::from(*address);
             match address.to_ipv4_mapped() {
@@ -239,7 +297,7 @@ impl EffectiveTrunk {
             name: trunk.name.clone(),
             sources: trunk.sources.iter().map(source).collect(),
             trusts_from: trunk.trusts_from,
-            profile: EffectiveProfile::of(trunk),
+            profile: EffectiveProfile::of(trunk, default),
         }
     }
 }
@@ -254,7 +312,7 @@ impl Config {
             ports: self.policy.ports.clone(),
             ladder: self.ladder_file.clone(),
             protected: self.policy.protected.iter().map(EffectiveProtected::of).collect(),
-            default: EffectiveProfile::of(&self.policy.trunks[0]),
+            default: EffectiveProfile::of(&self.policy.trunks[0], &self.policy.trunks[0]),
             limits: EffectiveLimits {
                 blocks: self.blocks,
                 shortest_number: self.policy.settings.shortest_number,
@@ -291,7 +349,10 @@ impl Config {
             metrics: EffectiveMetrics { listen: self.metrics_listen },
             roles: self.roles.clone(),
             paths: self.paths.clone(),
-            trunk: self.policy.trunks[1..].iter().map(EffectiveTrunk::of).collect(),
+            trunk: self.policy.trunks[1..]
+                .iter()
+                .map(|trunk| EffectiveTrunk::of(trunk, &self.policy.trunks[0]))
+                .collect(),
         }
     }
 

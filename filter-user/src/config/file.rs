@@ -143,7 +143,7 @@ pub(crate) fn parse(text: &str) -> Result<Config, Mistake> {
     let mut policy = Policy::default();
     policy.settings.mode = MODE_OBSERVE;
     ports(&mut policy, file.ports)?;
-    profile(&mut policy.trunks[0].profile, &file.default)?;
+    profile(&mut policy.trunks[0], &file.default)?;
     trunks(&mut policy, file.trunk)?;
     protected(&mut policy, &file.protected)?;
     policy.settings.callback_grace = file.callback.grace.as_ref().map_or(Ok(0), grace)?;

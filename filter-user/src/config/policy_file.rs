@@ -156,7 +156,7 @@ fn parse(text: &str, adjust: Adjust<'_>) -> Result<(PolicyFile, Option<String>),
         policy.settings.mode = mode.number();
     }
     ports(&mut policy, file.ports)?;
-    profile(&mut policy.trunks[0].profile, &file.default)?;
+    profile(&mut policy.trunks[0], &file.default)?;
     adjust(&mut policy).map_err(|error| Mistake { at: None, message: error.to_string() })?;
     trunks(&mut policy, file.trunk)?;
     protected(&mut policy, &file.protected)?;

@@ -1,14 +1,14 @@
 //! Common parts of a policy file and the daemon's configuration: ports, protected numbers, the profile
 //! `default`, trunks, and errors with file, line and column.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 
-use filter_common::abi::{MODE_ENFORCE, MODE_OBSERVE, Profile, TRUNKS_MAX};
+use filter_common::abi::{MODE_ENFORCE, MODE_OBSERVE, TRUNKS_MAX};
 use filter_common::number::{DIGITS_MAX, Digits};
 use filter_common::plan::{
-    FORMAT_BARE_NATIONAL, FORMAT_E164, FORMAT_NATIONAL, FORMAT_SUBSCRIBER, IDENTITY_FROM,
-    IDENTITY_PAI, PREFIX_DIGITS_MAX,
+    CONTEXTS_MAX, FORMAT_SUBSCRIBER, IDENTITY_FROM, IDENTITY_PAI, MCC_MAX, NamedContext,
+    PREFIX_DIGITS_MAX, Prefix, TRUNK_PREFIX_DIGITS_MAX, context_name, mcc,
 };
 use ipnet::IpNet;
 use serde::de::value::MapAccessDeserializer;
@@ -18,6 +18,9 @@ use toml::Spanned;
 
 use crate::config::error::{Mistake, wrong};
 use crate::model::number_text;
+use crate::model::plan::format::Format;
+use crate::model::plan::lengths;
+use crate::model::plan::presets;
 use crate::model::policy::{Policy, Subject, Trunk};
 
 /// Longest country code (ITU-T E.164) and longest area code, in digits.
@@ -41,15 +44,6 @@ impl Mode {
 }
 
 #[derive(Clone, Copy, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub(crate) enum Format {
-    E164,
-    National,
-    BareNational,
-    Subscriber,
-}
-
-#[derive(Clone, Copy, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Identity {
     From,
@@ -59,14 +53,37 @@ pub(crate) enum Identity {
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ProfileFields {
+    pub(crate) country: Option<Spanned<String>>,
     pub(crate) country_code: Option<Spanned<String>>,
     pub(crate) trunk_prefix: Option<Spanned<String>>,
     pub(crate) international_prefixes: Option<Spanned<Vec<Spanned<String>>>>,
+    pub(crate) national_lengths: Option<Spanned<Vec<Spanned<String>>>>,
+    pub(crate) leading_zero: Option<bool>,
     pub(crate) formats: Option<Spanned<Vec<Format>>>,
+    pub(crate) phone_contexts: Option<Spanned<BTreeMap<String, Formats>>>,
+    pub(crate) imsi_mcc: Option<Spanned<Vec<Spanned<String>>>>,
     pub(crate) area_code: Option<Spanned<String>>,
     pub(crate) short_number_digits: Option<Spanned<u8>>,
     pub(crate) identity: Option<Identity>,
     pub(crate) mode: Option<Mode>,
+}
+
+/// One format or several.
+#[derive(Clone, Deserialize)]
+#[serde(untagged)]
+pub(crate) enum Formats {
+    One(Format),
+    Several(Vec<Format>),
+}
+
+impl Formats {
+    /// Returns the formats as bits of a plan.
+    fn bits(&self) -> u8 {
+        match self {
+            Formats::One(format) => format.bit(),
+            Formats::Several(formats) => Format::bits(formats),
+        }
+    }
 }
 
 /// [`ProfileFields`] with a name and sources. The fields are repeated, because `flatten` loses the
@@ -76,10 +93,15 @@ pub(crate) struct ProfileFields {
 pub(crate) struct TrunkTable {
     pub(crate) name: Spanned<String>,
     pub(crate) sources: Spanned<Vec<Spanned<String>>>,
+    pub(crate) country: Option<Spanned<String>>,
     pub(crate) country_code: Option<Spanned<String>>,
     pub(crate) trunk_prefix: Option<Spanned<String>>,
     pub(crate) international_prefixes: Option<Spanned<Vec<Spanned<String>>>>,
+    pub(crate) national_lengths: Option<Spanned<Vec<Spanned<String>>>>,
+    pub(crate) leading_zero: Option<bool>,
     pub(crate) formats: Option<Spanned<Vec<Format>>>,
+    pub(crate) phone_contexts: Option<Spanned<BTreeMap<String, Formats>>>,
+    pub(crate) imsi_mcc: Option<Spanned<Vec<Spanned<String>>>>,
     pub(crate) area_code: Option<Spanned<String>>,
     pub(crate) short_number_digits: Option<Spanned<u8>>,
     pub(crate) identity: Option<Identity>,
@@ -209,16 +231,21 @@ pub(crate) fn trunks(policy: &mut Policy, tables: Vec<TrunkTable>) -> Result<(),
             trunk.sources.push(key);
         }
         let fields = ProfileFields {
+            country: table.country,
             country_code: table.country_code,
             trunk_prefix: table.trunk_prefix,
             international_prefixes: table.international_prefixes,
+            national_lengths: table.national_lengths,
+            leading_zero: table.leading_zero,
             formats: table.formats,
+            phone_contexts: table.phone_contexts,
+            imsi_mcc: table.imsi_mcc,
             area_code: table.area_code,
             short_number_digits: table.short_number_digits,
             identity: table.identity,
             mode: table.mode,
         };
-        profile(&mut trunk.profile, &fields)?;
+        profile(&mut trunk, &fields)?;
         if let Some(marks) = &table.emergency_marks {
             return wrong(marks.span(), EMERGENCY_MARKS.to_owned());
         }
@@ -240,16 +267,11 @@ fn mapped(net: IpNet) -> ([u8; 16], u32) {
     }
 }
 
-pub(crate) fn profile(profile: &mut Profile, fields: &ProfileFields) -> Result<(), Mistake> {
-    let plan = &mut profile.plan;
-    if let Some(text) = &fields.country_code {
-        plan.country = digits(text, 1, COUNTRY_DIGITS_MAX)?;
-        if plan.country.to_string().starts_with('0') {
-            return wrong(text.span(), "a country code does not start with 0");
-        }
-    }
+pub(crate) fn profile(trunk: &mut Trunk, fields: &ProfileFields) -> Result<(), Mistake> {
+    country(trunk, fields)?;
+    let plan = &mut trunk.profile.plan;
     if let Some(text) = &fields.trunk_prefix {
-        plan.trunk_prefix = digits(text, 0, PREFIX_DIGITS_MAX)?;
+        plan.trunk_prefix = digits(text, 0, TRUNK_PREFIX_DIGITS_MAX)?;
     }
     if let Some(text) = &fields.area_code {
         plan.area = digits(text, 1, AREA_DIGITS_MAX)?;
@@ -257,27 +279,46 @@ pub(crate) fn profile(profile: &mut Profile, fields: &ProfileFields) -> Result<(
     if let Some(list) = &fields.international_prefixes {
         let mut prefixes = Vec::new();
         for text in list.get_ref() {
-            prefixes.push(digits(text, 1, PREFIX_DIGITS_MAX)?);
+            prefixes.push(prefix(text)?);
         }
         crate::model::policy::set_international(plan, prefixes)
             .or_else(|error| wrong(list.span(), error.to_string()))?;
+    }
+    if let Some(zero) = fields.leading_zero {
+        plan.leading_zero = zero.into();
+    }
+    if let Some(list) = &fields.national_lengths {
+        plan.no_lengths = lengths::ANY;
+        for (index, text) in list.get_ref().iter().enumerate() {
+            lengths::add(&mut plan.no_lengths, text.get_ref(), index == 0)
+                .or_else(|error| wrong(text.span(), format!("national_lengths: {error}")))?;
+        }
     }
     if let Some(formats) = &fields.formats {
         if formats.get_ref().is_empty() {
             return wrong(formats.span(), "formats: list at least one");
         }
-        plan.formats = formats.get_ref().iter().fold(0, |bits, format| {
-            bits | match format {
-                Format::E164 => FORMAT_E164,
-                Format::National => FORMAT_NATIONAL,
-                Format::BareNational => FORMAT_BARE_NATIONAL,
-                Format::Subscriber => FORMAT_SUBSCRIBER,
-            }
-        });
+        plan.formats = Format::bits(formats.get_ref());
         if plan.formats & FORMAT_SUBSCRIBER != 0 && plan.area.is_empty() {
             return wrong(formats.span(), "format \"subscriber\" needs an area_code");
         }
     }
+    if let Some(list) = &fields.imsi_mcc {
+        if list.get_ref().len() > MCC_MAX {
+            return wrong(list.span(), format!("imsi_mcc: at most {MCC_MAX} codes"));
+        }
+        plan.imsi = [0; MCC_MAX];
+        for (slot, text) in plan.imsi.iter_mut().zip(list.get_ref()) {
+            let Some(code) = mcc(text.get_ref()) else {
+                let message = format!("imsi_mcc: {:?} must have 3 digits", text.get_ref());
+                return wrong(text.span(), message);
+            };
+            *slot = code;
+        }
+    }
+    phone_contexts(trunk, fields)?;
+    let Trunk { profile, .. } = trunk;
+    let plan = &mut profile.plan;
     if let Some(count) = &fields.short_number_digits {
         plan.short_digits = *count.get_ref();
         if plan.short_digits > 14 {
@@ -294,6 +335,104 @@ pub(crate) fn profile(profile: &mut Profile, fields: &ProfileFields) -> Result<(
         profile.mode = mode.number();
     }
     Ok(())
+}
+
+/// Reads `country` and `country_code`. A country replaces the whole plan by its preset.
+fn country(trunk: &mut Trunk, fields: &ProfileFields) -> Result<(), Mistake> {
+    let plan = &mut trunk.profile.plan;
+    if let Some(text) = &fields.country {
+        let Some(preset) = presets::of(text.get_ref()) else {
+            let message = format!(
+                "country: {:?} has no preset; write two letters of ISO 3166 such as \"ID\", or set \
+                 country_code (`palang plan show --all` lists the presets)",
+                text.get_ref()
+            );
+            return wrong(text.span(), message);
+        };
+        *plan = preset.plan();
+        trunk.country = Some(preset.country);
+        trunk.contexts = Vec::new();
+    }
+    let Some(text) = &fields.country_code else {
+        return Ok(());
+    };
+    let code = digits(text, 1, COUNTRY_DIGITS_MAX)?;
+    if code.to_string().starts_with('0') {
+        return wrong(text.span(), "a country code does not start with 0");
+    }
+    if code != plan.country
+        && let Some(country) = trunk.country
+    {
+        let message = format!(
+            "country_code: the plan is that of country {country:?}, with country code {}; set \
+             another country, or none",
+            plan.country
+        );
+        return wrong(text.span(), message);
+    }
+    if code != plan.country && fields.national_lengths.is_none() && plan.no_lengths != lengths::ANY
+    {
+        let message = format!(
+            "country_code: national_lengths of [default] are for country code {}; set \
+             national_lengths, too",
+            plan.country
+        );
+        return wrong(text.span(), message);
+    }
+    plan.country = code;
+    Ok(())
+}
+
+fn phone_contexts(trunk: &mut Trunk, fields: &ProfileFields) -> Result<(), Mistake> {
+    let Some(table) = &fields.phone_contexts else {
+        return Ok(());
+    };
+    let wrong = |message: String| wrong(table.span(), format!("phone_contexts: {message}"));
+    if table.get_ref().len() > CONTEXTS_MAX {
+        return wrong(format!("at most {CONTEXTS_MAX} names"));
+    }
+    let plan = &mut trunk.profile.plan;
+    plan.contexts = [NamedContext::default(); CONTEXTS_MAX];
+    trunk.contexts = Vec::new();
+    for (slot, (name, formats)) in plan.contexts.iter_mut().zip(table.get_ref()) {
+        let known = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_');
+        if name.is_empty() || !name.bytes().all(known) {
+            return wrong(format!(
+                "{name:?} is not a name: use letters, digits, dots, - and _; a context such as +62 \
+                 needs no entry"
+            ));
+        }
+        let formats = formats.bits();
+        if formats == 0 {
+            return wrong(format!("{name:?} has no format: list at least one"));
+        }
+        if formats & FORMAT_SUBSCRIBER != 0 && plan.area.is_empty() {
+            return wrong("format \"subscriber\" needs an area_code".to_owned());
+        }
+        let hash = context_name(name.as_bytes());
+        if trunk.contexts.iter().any(|other| context_name(other.as_bytes()) == hash) {
+            return wrong(format!("{name:?} is there twice; upper and lower case are equal"));
+        }
+        *slot = NamedContext { name: hash, formats, ..NamedContext::default() };
+        trunk.contexts.push(name.clone());
+    }
+    Ok(())
+}
+
+/// Reads an international prefix, in which an `x` is any digit.
+fn prefix(text: &Spanned<String>) -> Result<Prefix, Mistake> {
+    match Prefix::parse(text.get_ref()) {
+        Some(prefix) if (1..=PREFIX_DIGITS_MAX).contains(&prefix.len()) && prefix.mask != 0 => {
+            Ok(prefix)
+        }
+        _ => {
+            let message = format!(
+                "{:?} must have 1 to {PREFIX_DIGITS_MAX} digits; x is any digit",
+                text.get_ref()
+            );
+            wrong(text.span(), message)
+        }
+    }
 }
 
 pub(crate) fn digits(text: &Spanned<String>, min: u32, max: u32) -> Result<Digits, Mistake> {

@@ -2,12 +2,15 @@
 
 use filter_common::abi::{MODE_ENFORCE, MODE_OBSERVE, Settings};
 use filter_common::number::Digits;
-use filter_common::plan::IDENTITY_PAI;
+use filter_common::plan::{IDENTITY_PAI, Plan, mcc};
 use proptest::prelude::*;
 
 use super::*;
 use crate::config::file::parse;
 use crate::config::limits::{BLOCKS_MAX, EVIDENCE_CALLS_MAX, MAX_BYTES_MIN};
+use crate::model::plan::format::Format;
+use crate::model::plan::lengths;
+use crate::model::plan::presets;
 
 fn read(text: &str) -> Result<Config, String> {
     parse(text).map_err(|mistake| mistake.in_file(Path::new("palang.toml"), text).to_string())
@@ -379,7 +382,7 @@ fn example_config_equals_the_defaults() {
 #[test]
 fn example_config_has_every_key() {
     let config = good(
-        "interfaces = [\"eth0\"]\nladder = \"x\"\n[default]\narea_code = \"21\"\n[[trunk]]\nname = \"a\"\n\
+        "interfaces = [\"eth0\"]\nladder = \"x\"\n[default]\ncountry = \"ID\"\narea_code = \"21\"\n[[trunk]]\nname = \"a\"\n\
          sources = [\"10.0.0.1\"]\n[api]\ncheck_listen = \"127.0.0.1:9112\"\n\
          [notify]\nwebhook = \"http://127.0.0.1:8112/palang\"\n[retention]\n\
          max_bytes = 2000000\n[evidence]",
@@ -397,6 +400,80 @@ fn example_config_has_every_key() {
     }
 }
 
+/// Returns the plan of the profile `default`, or the error.
+fn plan(settings: &str) -> Result<Plan, String> {
+    let config = read(&format!("interfaces = []\n[default]\n{settings}"))?;
+    Ok(config.policy.trunks[0].profile.plan)
+}
+
+#[test]
+fn single_settings_override_the_preset_of_a_country() {
+    let preset = presets::of("ID").unwrap().plan();
+    assert_eq!(plan("country = \"ID\""), Ok(preset));
+    assert_eq!(plan("country = \"id\"\ncountry_code = \"62\""), Ok(preset));
+    let changed = plan(
+        "country = \"ID\"\nformats = [\"bare-national\"]\nnational_lengths = []\n\
+         short_number_digits = 4\nleading_zero = true\ninternational_prefixes = [\"0x7\"]",
+    )
+    .unwrap();
+    assert_eq!(changed.formats, Format::BareNational.bit());
+    assert_eq!((changed.no_lengths, changed.short_digits), (lengths::ANY, 4));
+    assert_eq!((changed.leading_zero, changed.trunk_prefix), (1, preset.trunk_prefix));
+    assert_eq!(changed.international[0].to_string(), "0x7");
+}
+
+#[test]
+fn country_of_a_trunk_replaces_the_plan_of_the_default() {
+    let config = good(
+        "interfaces = []\n[default]\ncountry = \"ID\"\narea_code = \"21\"\nimsi_mcc = [\"510\"]\n\
+         phone_contexts = { national = \"national\" }\n\
+         [[trunk]]\nname = \"a\"\nsources = [\"10.0.0.1\"]\ncountry = \"SG\"\nidentity = \"pai\"\n\
+         [[trunk]]\nname = \"b\"\nsources = [\"10.0.0.2\"]\nformats = [\"subscriber\"]",
+    );
+    let trunks = &config.policy.trunks;
+    assert_eq!(trunks[1].profile.plan, presets::of("SG").unwrap().plan());
+    assert_eq!((trunks[1].country, trunks[1].contexts.len()), (Some("SG"), 0));
+    assert_eq!(trunks[1].profile.identity, IDENTITY_PAI);
+    assert_eq!(trunks[2].country, Some("ID"));
+    let default = trunks[0].profile.plan;
+    assert_eq!(trunks[2].profile.plan, Plan { formats: Format::Subscriber.bit(), ..default });
+    assert_eq!(default.imsi[0], mcc("510").unwrap());
+    let effective = toml::to_string(&config.effective()).unwrap();
+    assert_eq!(read(&effective), Ok(config), "{effective}");
+}
+
+#[test]
+fn wrong_plan_is_refused_with_its_reason() {
+    for (settings, message) in [
+        ("country = \"XX\"", "3:11: country: \"XX\" has no preset"),
+        (
+            "country = \"ID\"\ncountry_code = \"65\"",
+            "country_code: the plan is that of country \"ID\"",
+        ),
+        ("national_lengths = [\"9-7\"]", "national_lengths: \"9-7\" is not a list of lengths"),
+        ("international_prefixes = [\"xx\"]", "\"xx\" must have 1 to 8 digits; x is any digit"),
+        ("international_prefixes = [\"123456789\"]", "must have 1 to 8 digits"),
+        ("imsi_mcc = [\"51\"]", "imsi_mcc: \"51\" must have 3 digits"),
+        ("imsi_mcc = [\"1\",\"1\",\"1\",\"1\",\"1\",\"1\",\"1\",\"1\",\"1\"]", "at most 8 codes"),
+        ("phone_contexts = { \"+62\" = \"national\" }", "phone_contexts: \"+62\" is not a name"),
+        ("phone_contexts = { a = \"subscriber\" }", "needs an area_code"),
+        ("phone_contexts = { a = [] }", "\"a\" has no format"),
+        ("phone_contexts = { a = \"e164\", A = \"national\" }", "is there twice"),
+        (
+            "phone_contexts = { a = \"e164\", b = \"e164\", c = \"e164\", d = \"e164\", e = \"e164\" }",
+            "at most 4 names",
+        ),
+        (
+            "national_lengths = [\"10\"]\n[[trunk]]\nname = \"a\"\nsources = [\"10.0.0.1\"]\n\
+             country_code = \"65\"",
+            "country_code: national_lengths of [default] are for country code 62",
+        ),
+    ] {
+        let error = plan(settings).unwrap_err();
+        assert!(error.contains(message), "{settings}: {error}");
+    }
+}
+
 fn digits(min: usize, max: usize) -> impl Strategy<Value = String> {
     proptest::string::string_regex(&format!("[1-9][0-9]{{{},{}}}", min - 1, max - 1)).unwrap()
 }
@@ -409,8 +486,15 @@ proptest! {
         trunk_prefix in "(0|8)?",
         area in digits(2, 4),
         formats in proptest::sample::subsequence(
-            vec!["e164", "national", "bare-national", "subscriber"], 1..=4),
-        international in proptest::collection::vec("00[1-9]{0,3}", 0..4),
+            vec!["e164", "own-e164", "national", "bare-national", "subscriber"], 1..=5),
+        international in proptest::collection::vec("0[0x][1-9x]{0,3}", 0..4),
+        plan in (
+            proptest::option::of(proptest::sample::select(vec!["ID", "IT", "HK", "US"])),
+            proptest::collection::vec("([0-9]: )?[1-9](,1[0-5])?", 0..3),
+            any::<bool>(),
+            proptest::collection::vec("[0-9]{3}", 0..4),
+            proptest::collection::btree_map("[a-z][a-z0-9.]{0,9}", 0usize..4, 0..4),
+        ),
         short in 0u8..=9,
         protected in proptest::collection::vec(("[1-9][0-9]{6,14}", any::<bool>()), 0..5),
         sources in proptest::collection::hash_map(any::<std::net::IpAddr>(), 0u8..=32, 1..5),
@@ -436,12 +520,22 @@ proptest! {
             format!("[api]\ncheck_listen = \"127.0.0.1:{port}\"\n")
         });
         let calls = blocks.min(EVIDENCE_CALLS_MAX.into());
+        let (preset, lengths, leading_zero, codes, contexts) = plan;
+        let preset = preset.map_or_else(String::new, |country| format!("country = {country:?}\n"));
+        let names = ["e164", "own-e164", "national", "bare-national"];
+        let contexts: Vec<_> =
+            contexts.iter().map(|(name, at)| format!("{name:?} = {:?}", names[*at])).collect();
+        let trunk = format!(
+            "{preset}national_lengths = {lengths:?}\nleading_zero = {leading_zero}\n\
+             imsi_mcc = {codes:?}\nphone_contexts = {{ {} }}\n",
+            contexts.join(", ")
+        );
         let text = format!(
             "interfaces = [\"eth0\"]\nprotected = [{}]\n[default]\n\
              country_code = {country:?}\ntrunk_prefix = {trunk_prefix:?}\n\
              international_prefixes = {international:?}\nshort_number_digits = {short}\n\
              [[trunk]]\nname = \"a\"\ntrusts_from = {}\nsources = {sources:?}\nformats = {formats:?}\n\
-             area_code = {area:?}\n[limits]\nblocks = {blocks}\n\
+             {trunk}area_code = {area:?}\n[limits]\nblocks = {blocks}\n\
              shortest_number = {}\nshortest_prefix = {}\n[retention]\n\
              calls = \"{minutes}m\"\nmax_bytes = {}\n[records]\nper_number = {}\nper_trunk = {}\n[evidence]\nmax_calls = {calls}\nretention = \"{minutes}m\"\n[redial]\nattempts = {}\nwindow = \"{}s\"\n\
              grant = \"{}s\"\n[auto_rate]\nattempts = {}\nblock = \"{}s\"\n[notify]\nwebhook = \"http://127.0.0.1:{}/p\"\n{listen}",

@@ -6,6 +6,7 @@ pub mod host_gate;
 pub mod ladder;
 pub mod number_text;
 pub mod per_ring;
+pub mod plan;
 pub mod policy;
 pub mod redial;
 pub(crate) mod xdp_mode;

@@ -3,7 +3,7 @@
 
 use filter_common::bytes::Slice;
 use filter_common::number::{Digits, Number};
-use filter_common::plan::Plan;
+use filter_common::plan::{FORMAT_E164, Plan};
 use filter_common::reason::Reason;
 use filter_common::sip::fields::Form;
 use filter_common::sip::uri;
@@ -28,8 +28,8 @@ pub enum NumberError {
     TooManyDigits(String),
     /// A text with several readings or none under the plan of this country.
     #[error(
-        "{text:?} is ambiguous or not a valid number for country code {country}. Write it as \
-         +{country}…"
+        "{text:?} is ambiguous or not a valid number for country code {country}. Write it with + and \
+         its country code, such as +{country}…"
     )]
     Ambiguous {
         /// The text.
@@ -37,6 +37,12 @@ pub enum NumberError {
         /// Country code of the plan.
         country: Digits,
     },
+    /// A text with `+` and a country code that no number follows.
+    #[error(
+        "{0:?} is not a number: the country code is not followed by a national number. If national \
+         numbers of that country begin with 0, set leading_zero (docs/plans.md)"
+    )]
+    Impossible(String),
     /// A text with other characters.
     #[error("{0:?} is not a number: use only digits, a leading +, spaces and - . ( )")]
     Characters(String),
@@ -91,6 +97,8 @@ pub fn number(text: &str, plan: &Plan) -> Result<Number, NumberError> {
             NumberError::Empty
         } else if reason == Reason::TooManyDigits {
             NumberError::TooManyDigits(text.to_owned())
+        } else if reason == Reason::AmbiguousNumber && digits.starts_with('+') {
+            NumberError::Impossible(text.to_owned())
         } else if reason == Reason::AmbiguousNumber {
             NumberError::Ambiguous { text: text.to_owned(), country: plan.country }
         } else {
@@ -100,8 +108,9 @@ pub fn number(text: &str, plan: &Plan) -> Result<Number, NumberError> {
 }
 
 /// Parses what an operator typed, like [`subject`]. It also accepts spellings of a number in use that
-/// the plan alone cannot parse: `(+62) (0)812…`, `0062…`, digits of other scripts. If both readings
-/// give a number, they must agree: a block must never hit another person.
+/// the plan alone cannot parse: `(+62) (0)812…`, `0062…`, digits of other scripts. An E.164 number
+/// without `+` is accepted, too, because records print it so. If several readings give a number, they must agree: a block must
+/// never hit another person.
 ///
 /// # Errors
 /// [`NumberError`] if the text is not a number, is ambiguous, or has letters, which a keypad maps to
@@ -111,18 +120,35 @@ pub fn typed(text: &str, plan: &Plan) -> Result<Subject, NumberError> {
         return Err(NumberError::Letters(text.to_owned()));
     }
     let by_plan = subject(text, plan);
-    let Some(spelling) = by_spelling(text, plan) else {
+    if let Ok(Subject::Number(number)) = by_plan
+        && number.is_local()
+    {
         return by_plan;
-    };
-    let by_spelling = subject(&spelling, plan);
-    match (by_plan, by_spelling) {
-        (Ok(Subject::Number(number)), _) if number.is_local() => Ok(Subject::Number(number)),
-        (Ok(plan), Ok(spelling)) if plan != spelling => {
-            Err(NumberError::TwoReadings { text: text.to_owned(), plan, spelling })
-        }
-        (Err(_), Ok(spelling)) => Ok(spelling),
-        (by_plan, _) => by_plan,
     }
+    let others = [by_spelling(text, plan), as_printed(text, plan)];
+    others.into_iter().flatten().fold(by_plan, |reading, other| {
+        match (reading, subject(&other, plan)) {
+            (Ok(plan), Ok(spelling)) if plan != spelling => {
+                Err(NumberError::TwoReadings { text: text.to_owned(), plan, spelling })
+            }
+            (Err(NumberError::TwoReadings { text, plan, spelling }), _) => {
+                Err(NumberError::TwoReadings { text, plan, spelling })
+            }
+            (Err(_), Ok(spelling)) => Ok(spelling),
+            (reading, _) => reading,
+        }
+    })
+}
+
+/// Returns an E.164 number without `+` with one, if it is in use. A plan that reads such numbers needs no help.
+fn as_printed(text: &str, plan: &Plan) -> Option<String> {
+    if plan.formats & FORMAT_E164 != 0 || text.starts_with('+') {
+        return None;
+    }
+    let digits: String = text.chars().filter(char::is_ascii_digit).collect();
+    let number = PHONE_NUMBER_UTIL.parse(format!("+{digits}"), None).ok()?;
+    let is_whole = number.format_as(PhoneNumberFormat::E164).trim_start_matches('+') == digits;
+    (is_whole && number.is_valid()).then(|| format!("+{digits}"))
 }
 
 /// Parses a text by the rules of libphonenumber and returns the number in E.164, if it is in use.

@@ -6,7 +6,9 @@ use filter_common::abi::{
     Settings, Verdict,
 };
 use filter_common::number::{Digits, Number};
-use filter_common::plan::{FORMAT_E164, FORMAT_NATIONAL, IDENTITY_FROM, INTERNATIONAL_MAX, Plan};
+use filter_common::plan::{
+    FORMAT_E164, FORMAT_NATIONAL, IDENTITY_FROM, INTERNATIONAL_MAX, Plan, Prefix,
+};
 
 /// The port of SIP over UDP (RFC 3261 §19.1.2).
 pub const SIP_PORT: u16 = 5060;
@@ -78,6 +80,10 @@ pub struct Trunk {
     pub profile: Profile,
     /// Whether the carrier guarantees From, so that a report of a call on this trunk may be a strike.
     pub trusts_from: bool,
+    /// Country whose preset the plan comes from (ISO 3166-1 alpha-2); `None`: it has single settings only.
+    pub country: Option<&'static str>,
+    /// Names of the plan's contexts, in its order.
+    pub contexts: Vec<String>,
 }
 
 impl Trunk {
@@ -154,21 +160,29 @@ pub fn default_plan(country: Digits, trunk_prefix: Digits) -> Plan {
 #[error("more than {INTERNATIONAL_MAX} international prefixes")]
 pub struct TooManyPrefixes;
 
-/// Sets the international prefixes of a plan, longest first.
+/// Sets the international prefixes of a plan, longest first. A longer one is doubtful if a text with it also
+/// begins with a shorter one: `0016581234567` may have `001` or `00`.
 ///
 /// # Errors
 /// [`TooManyPrefixes`] if there are more than [`INTERNATIONAL_MAX`].
 pub fn set_international(
     plan: &mut Plan,
-    mut prefixes: Vec<Digits>,
+    mut prefixes: Vec<Prefix>,
 ) -> Result<(), TooManyPrefixes> {
-    prefixes.sort_by_key(|prefix| std::cmp::Reverse(prefix.len()));
+    for prefix in &mut prefixes {
+        prefix.mask &= !Prefix::IS_DOUBTFUL;
+    }
+    prefixes.sort_by_key(|prefix| (std::cmp::Reverse(prefix.len()), prefix.digits, prefix.mask));
     prefixes.dedup();
     if prefixes.len() > INTERNATIONAL_MAX {
         return Err(TooManyPrefixes);
     }
-    plan.international = [Digits::EMPTY; INTERNATIONAL_MAX];
-    plan.international[..prefixes.len()].copy_from_slice(&prefixes);
+    plan.international = [Prefix::EMPTY; INTERNATIONAL_MAX];
+    for (slot, prefix) in plan.international.iter_mut().zip(&prefixes) {
+        let shorter = |other: &Prefix| other.len() < prefix.len() && prefix.overlaps(other);
+        let doubtful = if prefixes.iter().any(shorter) { Prefix::IS_DOUBTFUL } else { 0 };
+        *slot = Prefix { mask: prefix.mask | doubtful, ..*prefix };
+    }
     Ok(())
 }
 
@@ -207,6 +221,8 @@ impl Default for Policy {
                     reserved: [0; 6],
                 },
                 trusts_from: false,
+                country: None,
+                contexts: Vec::new(),
             }],
             override_until: 0,
             protected: Vec::new(),

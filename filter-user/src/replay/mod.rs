@@ -3,6 +3,7 @@
 pub mod capture;
 pub mod link;
 pub mod message;
+pub mod plan_check;
 mod reassembly;
 pub mod record;
 pub mod summary;

@@ -11,7 +11,9 @@ use std::net::{IpAddr, Ipv6Addr};
 use etherparse::PacketBuilder;
 use filter_common::decide::is_live;
 use filter_common::number::{DIGITS_MAX, Digits, Number};
-use filter_common::plan::{FORMAT_BARE_NATIONAL, FORMAT_E164, FORMAT_NATIONAL, Plan};
+use filter_common::plan::{
+    FORMAT_BARE_NATIONAL, FORMAT_E164, FORMAT_NATIONAL, FORMAT_OWN_E164, Plan,
+};
 
 use crate::model::number_text;
 use crate::model::policy::{Policy, Subject, Trunk};
@@ -110,7 +112,7 @@ fn spell(plan: &Plan, number: Number) -> Option<String> {
             spellings.push(national.to_owned());
         }
     }
-    if sends(FORMAT_E164) {
+    if sends(FORMAT_E164 | FORMAT_OWN_E164) {
         spellings.push(digits.clone());
     }
     spellings.push(format!("+{digits}"));

@@ -17,6 +17,7 @@ pub mod export;
 pub mod mode;
 pub mod monitor;
 pub mod r#override;
+pub mod plan;
 pub mod replay;
 pub mod report;
 pub mod review;

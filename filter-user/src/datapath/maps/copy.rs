@@ -87,6 +87,9 @@ impl Maps {
                 sources,
                 profile: profile.0,
                 trusts_from: false,
+                // The maps have no names.
+                country: None,
+                contexts: Vec::new(),
             });
         }
         Ok(trunks)

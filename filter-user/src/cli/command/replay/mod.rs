@@ -11,7 +11,7 @@ use filter_common::abi::{MODE_ENFORCE, MODE_OBSERVE};
 use filter_common::number::Digits;
 use filter_common::plan::{
     FORMAT_BARE_NATIONAL, FORMAT_E164, FORMAT_NATIONAL, FORMAT_SUBSCRIBER, IDENTITY_FROM,
-    IDENTITY_PAI, PREFIX_DIGITS_MAX,
+    IDENTITY_PAI, PREFIX_DIGITS_MAX, Prefix, TRUNK_PREFIX_DIGITS_MAX,
 };
 
 use crate::cli::command::replay::output::{Format, Output};
@@ -218,12 +218,13 @@ fn adjust(policy: &mut Policy, arguments: &Arguments) -> Result<(), ConfigError>
         plan.country = digits("--country-code", text, 1, 3)?;
     }
     if let Some(text) = &arguments.trunk_prefix {
-        plan.trunk_prefix = digits("--trunk-prefix", text, 0, PREFIX_DIGITS_MAX)?;
+        plan.trunk_prefix = digits("--trunk-prefix", text, 0, TRUNK_PREFIX_DIGITS_MAX)?;
     }
-    let mut prefixes: Vec<Digits> =
+    let mut prefixes: Vec<Prefix> =
         plan.international.iter().copied().filter(|prefix| !prefix.is_empty()).collect();
     for text in &arguments.international_prefix {
-        prefixes.push(digits("--international-prefix", text, 1, PREFIX_DIGITS_MAX)?);
+        let digits = digits("--international-prefix", text, 1, PREFIX_DIGITS_MAX)?;
+        prefixes.push(Prefix::exact(digits));
     }
     policy::set_international(plan, prefixes).map_err(|message| {
         ConfigError::Argument(format!(

@@ -1,0 +1,84 @@
+//! The plan that a command is about: of a trunk, of the configuration, or of a country.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+
+use crate::config::{Config, limits};
+use crate::exit::{Exit, Failure};
+use crate::model::plan::presets;
+use crate::model::policy::{Policy, Trunk};
+
+/// The plan that a command is about.
+#[derive(Debug, Args)]
+pub(crate) struct Which {
+    /// Plan of this trunk of the configuration [default: the profile `default`]
+    #[arg(long, value_name = "NAME", conflicts_with = "country")]
+    trunk: Option<String>,
+    /// Preset of this country, two letters of ISO 3166, instead of the configuration
+    #[arg(long, value_name = "CC")]
+    country: Option<String>,
+    /// Configuration file
+    #[arg(long, value_name = "FILE", default_value = limits::PATH)]
+    config: PathBuf,
+}
+
+impl Which {
+    /// Returns the trunk that was named, or one with the preset of the country; `None` without a name.
+    fn named(&self) -> Result<Option<Trunk>, Failure> {
+        if let Some(country) = &self.country {
+            return preset(country).map(Some);
+        }
+        let Some(name) = &self.trunk else {
+            return Ok(None);
+        };
+        let trunks = read(&self.config)?.policy.trunks;
+        let names: Vec<_> = trunks.iter().map(|trunk| trunk.name.clone()).collect();
+        let Some(trunk) = trunks.into_iter().find(|trunk| trunk.name == *name) else {
+            let message = format!(
+                "--trunk: {name:?} is no trunk of {}: write one of {}",
+                self.config.display(),
+                names.join(", ")
+            );
+            return Err(Failure::new(Exit::Usage, message));
+        };
+        Ok(Some(trunk))
+    }
+
+    /// Returns the trunk that was named; without a name the profile `default`.
+    pub(crate) fn one(&self) -> Result<Trunk, Failure> {
+        match self.named()? {
+            Some(trunk) => Ok(trunk),
+            None => Ok(read(&self.config)?.policy.trunks.swap_remove(0)),
+        }
+    }
+
+    /// Returns the trunk that was named; without a name all trunks.
+    pub(crate) fn all(&self) -> Result<Vec<Trunk>, Failure> {
+        match self.named()? {
+            Some(trunk) => Ok(vec![trunk]),
+            None => Ok(read(&self.config)?.policy.trunks),
+        }
+    }
+}
+
+/// Reads the configuration.
+pub(crate) fn read(path: &Path) -> Result<Config, Failure> {
+    Config::read(path).map_err(|error| Failure::new(Exit::Usage, error))
+}
+
+/// Returns a trunk with the plan of a country.
+pub(crate) fn preset(country: &str) -> Result<Trunk, Failure> {
+    let Some(preset) = presets::of(country) else {
+        let message = format!(
+            "--country: {country:?} has no preset: write two letters of ISO 3166, such as ID \
+             (`palang plan show --all` lists them)"
+        );
+        return Err(Failure::new(Exit::Usage, message));
+    };
+    let mut trunk = Policy::default().trunks.swap_remove(0);
+    trunk.name = format!("preset {}", preset.country);
+    trunk.profile.plan = preset.plan();
+    trunk.country = Some(preset.country);
+    Ok(trunk)
+}
