@@ -13,6 +13,7 @@ use filter_common::decide::{Call, Decision, PolicyLookup, decide};
 use filter_common::egress::{called, is_sip};
 use filter_common::judge::{JudgeContext, Scratch, is_noted, judge, judge_again};
 use filter_common::number::Number;
+use filter_common::reason::Reason;
 use filter_common::sip::message::{Reader, scan_in_turns};
 
 use crate::model::policy::{Policy, Subject};
@@ -176,6 +177,15 @@ impl HostGate {
         }
         judge_again(&mut bytes, self, &mut scratch, scan_in_turns);
         Some(scratch.event)
+    }
+
+    /// Judges an Ethernet frame with a whole datagram by both looks, at a time in nanoseconds.
+    pub fn judge_twice(&mut self, frame: &[u8], now: u64) -> Event {
+        let first = self.judge(frame, now);
+        if first.reason != Reason::SecondLook as u8 {
+            return first;
+        }
+        self.judge_again(frame, now).unwrap_or(first)
     }
 
     /// Decides on a call whose number is already known, at a time in nanoseconds.

@@ -1,12 +1,13 @@
 //! How well the plans of the trunks fit recorded calls: what share of the callers is read, and which other
 //! setting would read more. It runs on the host; the gate there is the kernel's own code.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
 
 use filter_common::abi::Event;
 use filter_common::bytes::Slice;
-use filter_common::frame::{self, Packet};
+use filter_common::frame::{self, Packet, Part};
 use filter_common::number::Number;
 use filter_common::plan::{IDENTITY_FROM, IDENTITY_PAI};
 use filter_common::reason::Reason;
@@ -21,6 +22,7 @@ use crate::model::plan::preset::Preset;
 use crate::model::plan::presets;
 use crate::model::policy::{Policy, Trunk};
 use crate::replay::capture::{self, Capture};
+use crate::replay::reassembly::Reassembly;
 use crate::replay::{Error, link};
 
 /// Texts that are shown for each trunk.
@@ -148,6 +150,7 @@ struct Variant {
 
 /// Checks the plans of a policy on captures.
 pub struct PlanCheck {
+    reassembly: Reassembly,
     gate: HostGate,
     variants: Vec<Variant>,
     trunks: Vec<TrunkCheck>,
@@ -173,11 +176,12 @@ impl PlanCheck {
                     ..Alternative::default()
                 })
                 .collect();
-            Variant { gate: HostGate::new(&changed), settings, counts }
+            Variant { gate: gate(&changed), settings, counts }
         });
         let trunks = policy.trunks.iter();
         PlanCheck {
-            gate: HostGate::new(policy),
+            gate: gate(policy),
+            reassembly: Reassembly::default(),
             variants: variants.collect(),
             trunks: trunks
                 .map(|trunk| TrunkCheck { trunk: trunk.name.clone(), ..TrunkCheck::default() })
@@ -204,11 +208,17 @@ impl PlanCheck {
         let ethernet = link::ethernet(frame.link, &frame.bytes)
             .map_err(|source| Error::Link { frame: frame.number, source })?;
         self.frames += 1;
-        let event = self.gate.judge(&ethernet, frame.time);
+        // A fragment alone is no call.
+        let ethernet = match self.reassembly.add(&ethernet, frame.time) {
+            Some(datagram) => Cow::Owned(datagram),
+            None if is_fragment(&ethernet) => return Ok(()),
+            None => ethernet,
+        };
+        let event = self.gate.judge_twice(&ethernet, frame.time);
         let others: Vec<Event> = self
             .variants
             .iter_mut()
-            .map(|variant| variant.gate.judge(&ethernet, frame.time))
+            .map(|variant| variant.gate.judge_twice(&ethernet, frame.time))
             .collect();
         let Some(reason) = Reason::from_number(event.reason).filter(|reason| reason.is_attempt())
         else {
@@ -284,6 +294,20 @@ impl PlanCheck {
     }
 }
 
+/// Creates a gate that judges whole datagrams too.
+fn gate(policy: &Policy) -> HostGate {
+    let mut gate = HostGate::new(policy);
+    gate.set_second_look(true);
+    gate
+}
+
+/// Checks whether a frame has only a part of a datagram.
+fn is_fragment(frame: &[u8]) -> bool {
+    let mut packet = Packet::default();
+    let _ = frame::read(&Slice::from(frame), &mut packet);
+    packet.part != Part::Whole
+}
+
 /// Returns the URI of the identity that was looked at: `sip:alice@x`.
 fn identity(frame: &[u8], identity: u8) -> Option<String> {
     let bytes = Slice::from(frame);
@@ -295,7 +319,7 @@ fn identity(frame: &[u8], identity: u8) -> Option<String> {
     }
     let end = (packet.payload + packet.payload_len).min(frame.len());
     let mut fields = Fields::default();
-    message::scan(&bytes, start, end.checked_sub(start)?, &mut fields);
+    message::scan_in_turns(&bytes, start, end.checked_sub(start)?, &mut fields);
     let field = match identity {
         filter_common::abi::EVENT_PAI => Field::PaiUri,
         _ => Field::FromUri,

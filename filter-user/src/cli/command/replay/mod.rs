@@ -10,11 +10,11 @@ use clap::{Args, ValueEnum};
 use filter_common::abi::{MODE_ENFORCE, MODE_OBSERVE};
 use filter_common::number::Digits;
 use filter_common::plan::{
-    FORMAT_BARE_NATIONAL, FORMAT_E164, FORMAT_NATIONAL, FORMAT_SUBSCRIBER, IDENTITY_FROM,
-    IDENTITY_PAI, PREFIX_DIGITS_MAX, Prefix, TRUNK_PREFIX_DIGITS_MAX,
+    IDENTITY_FROM, IDENTITY_PAI, PREFIX_DIGITS_MAX, Prefix, TRUNK_PREFIX_DIGITS_MAX,
 };
 
-use crate::cli::command::replay::output::{Format, Output};
+use crate::cli::command::plan::which::preset;
+use crate::cli::command::replay::output::Output;
 use crate::cli::output::progress::progress;
 use crate::cli::output::written;
 use crate::config::Config;
@@ -22,6 +22,7 @@ use crate::config::error::ConfigError;
 use crate::config::policy_file;
 use crate::exit::{Exit, Failure};
 use crate::model::number_text;
+use crate::model::plan::format::Format;
 use crate::model::policy::{self, Policy, Subject};
 use crate::replay::{Error, Replay};
 
@@ -51,9 +52,12 @@ pub struct Arguments {
     /// Header that names the caller, instead of From
     #[arg(long, value_name = "IDENTITY", conflicts_with = "config")]
     identity: Option<Identity>,
-    /// Format in which the trunk writes numbers, instead of e164 and national; may be repeated
-    #[arg(long, value_name = "FORMAT", conflicts_with = "config")]
-    format: Vec<NumberFormat>,
+    /// Format in which the trunk writes numbers, instead of those of its plan; may be repeated
+    #[arg(long, value_name = "FORMAT", value_parser = format, conflicts_with = "config")]
+    format: Vec<Format>,
+    /// Numbering plan of this country, two letters of ISO 3166; further options change it
+    #[arg(long, value_name = "CC", conflicts_with_all = ["policy", "config"])]
+    country: Option<String>,
     /// Enforce blocks, or only show what would be refused
     #[arg(long)]
     pub(crate) mode: Option<Mode>,
@@ -71,7 +75,7 @@ pub struct Arguments {
     international_prefix: Vec<String>,
     /// Output format
     #[arg(short, long, value_name = "FORMAT", default_value = "table")]
-    pub(crate) output: Format,
+    pub(crate) output: output::Format,
     /// Print every frame, not only INVITEs; the summary then counts all frames
     #[arg(long)]
     pub(crate) all: bool,
@@ -83,12 +87,12 @@ enum Identity {
     Pai,
 }
 
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum NumberFormat {
-    E164,
-    National,
-    BareNational,
-    Subscriber,
+/// Parses the name of a format.
+fn format(text: &str) -> Result<Format, String> {
+    Format::ALL.into_iter().find(|format| format.name() == text).ok_or_else(|| {
+        let names = Format::ALL.map(Format::name).join(", ");
+        format!("write one of {names}")
+    })
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -149,6 +153,9 @@ pub(crate) fn policy(arguments: &Arguments) -> Result<Policy, Failure> {
         (Some(path), _) => policy_file::read(path, &adjust).map_err(|error| usage(&error))?.policy,
         (None, None) => {
             let mut policy = Policy::default();
+            if let Some(country) = &arguments.country {
+                policy.trunks[0].profile.plan = preset(country)?.profile.plan;
+            }
             adjust(&mut policy).map_err(|error| usage(&error))?;
             policy
         }
@@ -204,15 +211,7 @@ fn adjust(policy: &mut Policy, arguments: &Arguments) -> Result<(), ConfigError>
     }
     let plan = &mut profile.plan;
     if !arguments.format.is_empty() {
-        plan.formats = arguments.format.iter().fold(0, |formats, format| {
-            formats
-                | match format {
-                    NumberFormat::E164 => FORMAT_E164,
-                    NumberFormat::National => FORMAT_NATIONAL,
-                    NumberFormat::BareNational => FORMAT_BARE_NATIONAL,
-                    NumberFormat::Subscriber => FORMAT_SUBSCRIBER,
-                }
-        });
+        plan.formats = Format::bits(&arguments.format);
     }
     if let Some(text) = &arguments.country_code {
         plan.country = digits("--country-code", text, 1, 3)?;
