@@ -28,6 +28,9 @@ const FREE: &str = "+6281100000001";
 const PREFIX: &str = "+62812*";
 /// Refusals of one number in a test of a fault: far more than have a record of their own.
 const MANY: u64 = 1000;
+/// The longest that the account may take until it is right.
+const LONGEST: Duration = Duration::from_secs(30);
+const METRICS: &str = "[metrics]\nlisten = \"127.0.0.1:9113\"";
 
 /// Refused attempts by the counts of the kernel and the API.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,7 +67,8 @@ impl Refused {
 #[track_caller]
 pub fn adds_up(gate: &Gate<'_>, sent: u64) -> Refused {
     let mut last = Refused::of(gate);
-    for _ in 0..200 {
+    let deadline = Instant::now() + LONGEST;
+    while Instant::now() < deadline {
         if last.judged == sent && last.adds_up() {
             // The API says the same, and nothing waits any more.
             let status = gate.does(&["status"]);
@@ -80,6 +84,7 @@ pub fn adds_up(gate: &Gate<'_>, sent: u64) -> Refused {
                 return last;
             }
         }
+        // The interval of the looks: each asks for all records.
         thread::sleep(Duration::from_millis(100));
         last = Refused::of(gate);
     }
@@ -107,6 +112,18 @@ fn lock_store(gate: &Gate<'_>) -> Connection {
     other
 }
 
+/// Waits until the store's thread has tried this number of writes, all of which fail meanwhile.
+fn wait_for_writes(lab: &Lab, count: u64) {
+    let tried = || value(&scrape(lab), "palang_store_commit_seconds_count");
+    let before = tried();
+    // A write to a locked store takes 5 s.
+    eventually_within(
+        Duration::from_secs(60 + 10 * count),
+        "the store's thread tries to write",
+        || tried() >= before + count,
+    );
+}
+
 /// Sends refusals, each a call of its own, slowly enough for the queue of the veth pair. Some are
 /// judged in each of several looks of the daemon.
 fn refuse(lab: &Lab, name: &str, count: u64) {
@@ -115,6 +132,7 @@ fn refuse(lab: &Lab, name: &str, count: u64) {
         let invite = message::invite(BLOCKED, &format!("{index}@{name}"));
         sender.send(5060, invite.as_bytes()).unwrap();
         if index % 16 == 0 {
+            // The pace.
             thread::sleep(Duration::from_millis(8));
         }
     }
@@ -125,12 +143,11 @@ fn refuse(lab: &Lab, name: &str, count: u64) {
 #[test]
 fn refusals_while_what_lets_through_waits_for_a_full_disk() {
     let lab = Lab::new("records-full");
-    let (gate, disk) = on_a_disk(&lab, "", "4m");
+    let (gate, disk) = on_a_disk(&lab, METRICS, "4m");
     disk.fill();
     assert!(gate.does(&["allow", "add", FREE])["persisted"]["no"].is_string());
     refuse(&lab, "full", MANY);
-    // The store is tried again and again meanwhile.
-    thread::sleep(Duration::from_secs(3));
+    wait_for_writes(&lab, 3);
     assert_eq!(gate.does(&["status"])["refused_lost"], 0, "they wait");
     disk.make_room();
     let refused = adds_up(&gate, MANY);
@@ -162,24 +179,24 @@ fn refusals_while_the_store_cannot_be_opened() {
     assert!((MANY / 2..=MANY).contains(&refused.lost), "{refused:?}");
 }
 
-/// Returns a time: the usual seconds, or those of an environment variable.
-fn seconds(variable: &str, usual: u64) -> Duration {
+/// Returns the usual number, or that of an environment variable.
+fn number(variable: &str, usual: u64) -> u64 {
     let text = std::env::var(variable).ok();
-    Duration::from_secs(text.map_or(usual, |text| text.parse().expect("seconds")))
+    text.map_or(usual, |text| text.parse().expect("a number"))
 }
 
-// `PALANG_LOCK_SECONDS=60` for the long form.
+// `PALANG_LOCK_WRITES=12` for the long form.
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn refusals_while_another_program_locks_the_store() {
     let lab = Lab::new("records-locked");
-    let gate = Gate::start(&lab, "");
+    let gate = Gate::start(&lab, METRICS);
     enforce(&gate);
     let lock = lock_store(&gate);
     // Longer than the store waits for a lock. A change waits for it in front of the records.
     assert_ne!(gate.does(&["allow", "add", FREE])["persisted"], "yes");
     refuse(&lab, "locked", MANY);
-    thread::sleep(seconds("PALANG_LOCK_SECONDS", 20));
+    wait_for_writes(&lab, number("PALANG_LOCK_WRITES", 3));
     refuse(&lab, "still", MANY);
     assert!(gate.passes(FREE) && !gate.passes(BLOCKED));
     drop(lock);
@@ -278,7 +295,10 @@ fn refusals_while_the_daemon_is_stopped_or_killed_again_and_again() {
     for round in 0..6 {
         thread::scope(|scope| {
             let sending = scope.spawn(|| refuse(&lab, &format!("stop{round}"), MANY));
-            thread::sleep(Duration::from_millis(100));
+            // It ends amid the calls.
+            let maps = gate.maps();
+            let judged = || maps.count(0, Reason::BlockedNumber).unwrap();
+            eventually("some are judged", || judged() > sent + 50);
             if round % 2 == 0 {
                 assert_eq!(gate.daemon.stop(), 0);
             } else {
@@ -308,7 +328,7 @@ fn refusals_before_an_upgrade_to_another_layout() {
         let [judged, _, lost] = known(&gate);
         let lock = lock_store(&gate);
         refuse(&lab, name, MANY);
-        thread::sleep(Duration::from_millis(300));
+        eventually("the daemon has them in memory", || known(&gate)[1] == MANY);
         gate.daemon.kill();
         // These are in the ring, which a daemon of another layout cannot read.
         refuse(&lab, &format!("{name}-ring"), 100);
@@ -338,6 +358,7 @@ fn prank_calls(gate: &Gate<'_>, caller: &str, while_it: impl Fn() -> bool) -> u6
         let invite = message::invite(caller, &format!("{calls}@prank"));
         sender.send(5060, invite.as_bytes()).unwrap();
         calls += 1;
+        // The pace.
         thread::sleep(Duration::from_millis(500));
     }
     calls
@@ -368,12 +389,11 @@ fn a_flood_of_many_numbers_fills_no_disk_and_blocks_work_meanwhile() {
 fn flood_of(callers: Callers, name: &str) {
     const PRANK: &str = "+6281355555555";
     let lab = Lab::new(&format!("records-{name}"));
-    let config = "[metrics]\nlisten = \"127.0.0.1:9113\"";
-    let (gate, _disk) = on_a_disk(&lab, config, "1g");
+    let (gate, _disk) = on_a_disk(&lab, METRICS, "1g");
     for number in [PREFIX, PRANK] {
         gate.does(&["block", "add", number, "--for", "24h", "--reason", "prank"]);
     }
-    let time = seconds("PALANG_FLOOD_SECONDS", 5);
+    let time = Duration::from_secs(number("PALANG_FLOOD_SECONDS", 5));
     let begun = Instant::now();
     let flood = lab.flood(callers);
     let (mut slowest, mut blocks) = (Duration::ZERO, 0);
