@@ -230,6 +230,7 @@ fn the_daemon_is_asked_about_calls_over_tcp() {
     let deadline = Instant::now() + Duration::from_secs(30);
     while kamailio.call(&from(BLOCKED)) != REFUSED {
         assert!(Instant::now() < deadline, "the daemon is back, and it is not asked");
+        // The interval of tries.
         std::thread::sleep(Duration::from_millis(100));
     }
     // Hung rather than dead.
@@ -309,6 +310,7 @@ request_route {{
         while lab.in_gate(|| TcpStream::connect(SIP)).is_err() {
             let ended = kamailio.child.try_wait().expect("waitpid");
             assert!(ended.is_none() && Instant::now() < deadline, "kamailio does not listen");
+            // The interval of tries.
             std::thread::sleep(Duration::from_millis(20));
         }
         kamailio
@@ -424,6 +426,7 @@ impl CheckServer {
         let deadline = Instant::now() + Duration::from_secs(30);
         while kamailio.call(&from(BLOCKED)) != REFUSED {
             assert!(Instant::now() < deadline, "{why}, and it is not asked");
+            // The interval of tries.
             std::thread::sleep(Duration::from_millis(100));
         }
         self.take_requests();

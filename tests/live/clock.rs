@@ -66,7 +66,8 @@ fn wait_for_step(gate: &Gate, seconds: i64) {
     });
 }
 
-/// Looks for a while whether something changes.
+/// Looks for a while whether something changes. The daemon shows no end of its look at the maps:
+/// only time proves that nothing happens.
 fn assert_stays<T: PartialEq + std::fmt::Debug>(look: impl Fn() -> T) {
     let before = look();
     for _ in 0..15 {
