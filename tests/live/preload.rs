@@ -32,8 +32,8 @@ int fdatasync(int fd) {
 }
 "#;
 
-/// The time of day, and the time by which the daemon measures how long something takes
-/// (`CLOCK_MONOTONIC`), are off by the seconds that a file has. Boot time is as it is.
+/// The time of day is off by the seconds that a file has. So is the clock by which the daemon measures
+/// how long something takes (`CLOCK_MONOTONIC`), by those of another file. Boot time is as it is.
 const CLOCK: &str = r#"
 #define _GNU_SOURCE
 #include <fcntl.h>

@@ -46,8 +46,8 @@ fn is_idle(daemon: &Daemon<'_>, counted: impl Fn(&Thread) -> bool) -> bool {
     before.values().all(|thread| thread.state == "S") && look() == before
 }
 
-/// Returns whether the store's thread sleeps for a time, as it does only between two tries: without
-/// a change to write, it waits for one with futex(2).
+/// Returns whether the store's thread sleeps for a time, as it does only between two tries. Without a
+/// change to write, it waits for one with futex(2).
 fn store_sleeps(daemon: &Daemon<'_>) -> bool {
     let threads = threads(daemon);
     let (id, _) =
