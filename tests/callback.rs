@@ -107,7 +107,7 @@ fn wait_for_egress(lab: &Lab, count: usize) {
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn number_that_the_centre_calls_gets_through() {
+fn number_that_the_centre_calls_passes() {
     let lab = Lab::new("callback");
     let receiver = lab.receiver(5060);
     let mut daemon = enforcing(&lab, LONG);
@@ -141,7 +141,7 @@ fn number_that_the_centre_calls_gets_through() {
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn grace_ends_on_time_and_with_the_setting() {
+fn grace_ends_at_its_time_and_when_it_is_switched_off() {
     let lab = Lab::new("callback");
     let receiver = lab.receiver(5060);
     let daemon = enforcing(&lab, LONG);
@@ -168,7 +168,7 @@ fn grace_ends_on_time_and_with_the_setting() {
 // byte of its own, so the filter has to ask for the rest.
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn call_in_several_fragments_also_opens_the_grace() {
+fn call_back_sent_from_the_pages_of_a_file_opens_the_grace() {
     let lab = Lab::new("callback");
     let receiver = lab.receiver(5060);
     let daemon = enforcing(&lab, LONG);
@@ -193,7 +193,7 @@ fn call_in_several_fragments_also_opens_the_grace() {
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn a_dead_daemon_leaves_nothing_after_detach() {
+fn detach_without_the_daemon_removes_the_egress_program() {
     let lab = Lab::new("callback");
     let mut daemon = enforcing(&lab, LONG);
     wait_for_egress(&lab, 1);
@@ -205,7 +205,7 @@ fn a_dead_daemon_leaves_nothing_after_detach() {
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn an_interface_made_anew_has_it_again() {
+fn interface_created_again_gets_the_egress_program_again() {
     let lab = Lab::new("callback");
     let receiver = lab.receiver(5060);
     let _daemon = enforcing(&lab, LONG);
@@ -219,7 +219,7 @@ fn an_interface_made_anew_has_it_again() {
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn calls_that_the_kernel_cannot_see_are_reported() {
+fn call_back_reported_by_command_allows_the_number() {
     let lab = Lab::new("callback");
     let receiver = lab.receiver(5060);
     let daemon = enforcing(&lab, LONG);

@@ -62,7 +62,7 @@ fn request_that_is_not_asked_about_goes_on() {
 // One worker of Kamailio reads all of them: a number must not stay from the message before.
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn odd_callers_are_not_lost() {
+fn call_of_an_unusual_caller_is_asked_about_or_goes_on() {
     let lab = Lab::new("kamailio");
     let check = CheckServer::start(&lab, blocked());
     let kamailio = Kamailio::start(&lab);
@@ -135,7 +135,7 @@ fn odd_callers_are_not_lost() {
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn an_answer_that_is_not_known_refuses_nothing() {
+fn unknown_answer_to_a_check_refuses_no_call() {
     let lab = Lab::new("kamailio");
     let answers = [
         ("200 OK", "drop", REFUSED),
@@ -169,7 +169,7 @@ fn an_answer_that_is_not_known_refuses_nothing() {
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn calls_without_a_daemon_go_on() {
+fn calls_without_an_answer_of_the_daemon_go_on() {
     let lab = Lab::new("kamailio");
     let kamailio = Kamailio::start(&lab);
     assert_eq!(kamailio.call(&from(BLOCKED)), GOES_ON, "nobody listens");

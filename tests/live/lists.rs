@@ -25,7 +25,7 @@ fn block(gate: &Gate, number: &str) -> Value {
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn an_allow_beats_every_block_until_it_is_taken_away() {
+fn allow_lets_a_blocked_number_pass_until_it_is_removed() {
     let lab = Lab::new("allow");
     let mut gate = Gate::start(&lab, "");
     let (exact, other) = ("+6281300000001", "+6281300000002");
@@ -155,7 +155,7 @@ fn protected_or_allowed_number_is_not_blocked() {
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn a_block_is_made_once_and_moved() {
+fn block_added_again_is_updated() {
     let lab = Lab::new("moved");
     let mut gate = Gate::start(&lab, "");
     let add = |time, reason| ["block", "add", BLOCKED, "--until", time, "--reason", reason];
@@ -212,7 +212,7 @@ fn number(head: &str) -> u64 {
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn the_override_lets_everything_through_while_it_lasts() {
+fn override_in_force_lets_every_call_pass() {
     let lab = Lab::new("override");
     let mut gate = Gate::start(&lab, "");
     block(&gate, BLOCKED);
@@ -254,7 +254,7 @@ fn the_override_lets_everything_through_while_it_lasts() {
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn observe_judges_and_refuses_nothing() {
+fn mode_observe_judges_calls_and_refuses_none() {
     let lab = Lab::new("observe");
     let mut gate = Gate::of(&lab, palang_tests::lab::Daemon::start(&lab, ""));
     assert_eq!(gate.does(&["mode"])["mode"], "observe", "after installation");
@@ -307,7 +307,7 @@ fn observe_judges_and_refuses_nothing() {
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn check_and_explain_say_what_the_kernel_does() {
+fn check_and_explain_show_the_verdict_of_the_kernel() {
     let lab = Lab::new("explain");
     let mut gate = Gate::start(&lab, "protected = [\"110\"]");
     let until = ["--until", "2099-01-01T00:00:00Z"];
@@ -428,7 +428,7 @@ fn everything(gate: &Gate) -> BTreeMap<String, String> {
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn letters_are_no_number() {
+fn number_with_letters_is_refused_by_every_command() {
     let lab = Lab::new("letters");
     let gate = Gate::start(&lab, "");
     let head = gate.head();
@@ -491,7 +491,7 @@ fn export_of_blocks_can_be_imported() {
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn every_call_is_recorded() {
+fn call_of_each_verdict_is_recorded() {
     let lab = Lab::new("calls");
     let mut gate = Gate::start(&lab, "");
     block(&gate, BLOCKED);

@@ -227,7 +227,7 @@ fn an_allow_is_stored(gate: &Gate, number: &str) -> bool {
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn observe_is_not_undone_by_an_older_enforce() {
+fn mode_observe_is_not_undone_by_an_older_enforce() {
     let lab = Lab::new("order-mode");
     Slow::start(&lab).never_undoes(
         |gate, _| {
@@ -266,7 +266,7 @@ fn an_unblock_is_not_undone_by_an_older_block() {
 // There is nothing to unblock yet, and there never will be.
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn an_unblock_stops_a_block_that_waits() {
+fn block_that_waits_is_superseded_by_an_unblock() {
     let lab = Lab::new("order-add");
     Slow::start(&lab).never_undoes(
         |_, number| (block(number, 3600), unblock(number)),
@@ -404,7 +404,7 @@ fn an_unblock_is_not_undone_by_an_older_report() {
 // both places when the daemon is killed.
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn an_unblock_that_overtook_a_stored_block_outlives_a_kill() {
+fn unblock_accepted_after_a_stored_block_outlives_a_kill() {
     let lab = Lab::new("order-kill");
     let mut slow = Slow::start(&lab);
     let (moved, added) = ("+6281200000001", "+6281200000002");
@@ -455,7 +455,7 @@ fn an_allow_by_hand_is_not_undone_by_an_older_removal() {
 // A reload writes ports and trunks, and the mode with them.
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn a_reload_undoes_no_mode_and_a_mode_no_reload() {
+fn reload_and_mode_change_at_once_undo_neither() {
     let lab = Lab::new("order-reload");
     // Many entries: a reload takes a while.
     let protected: Vec<_> = (0..3000).map(|index| format!("+62431{index:07}")).collect();

@@ -141,7 +141,7 @@ fn refuse(lab: &Lab, name: &str, count: u64) {
 // A disk takes nothing, and an allow waits for it.
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn refusals_while_what_lets_through_waits_for_a_full_disk() {
+fn refusals_during_a_full_disk_are_all_recorded() {
     let lab = Lab::new("records-full");
     let (gate, disk) = on_a_disk(&lab, METRICS, "4m");
     disk.fill();
@@ -157,7 +157,7 @@ fn refusals_while_what_lets_through_waits_for_a_full_disk() {
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn refusals_while_the_store_cannot_be_opened() {
+fn refusals_without_an_open_store_are_recorded_or_counted_as_lost() {
     let lab = Lab::new("records-unopened");
     let mut gate = Gate::start(&lab, "");
     enforce(&gate);
@@ -188,7 +188,7 @@ fn number(variable: &str, usual: u64) -> u64 {
 // `PALANG_LOCK_WRITES=12` for the long form.
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn refusals_while_another_program_locks_the_store() {
+fn refusals_during_a_locked_store_are_all_recorded() {
     let lab = Lab::new("records-locked");
     let gate = Gate::start(&lab, METRICS);
     enforce(&gate);
@@ -206,7 +206,7 @@ fn refusals_while_another_program_locks_the_store() {
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn refusals_while_the_disk_hangs() {
+fn refusals_during_a_hanging_disk_are_all_recorded() {
     let lab = Lab::new("records-hang");
     let mut gate = Gate::of(&lab, Daemon::prepare(&lab, ""));
     let hangs = preload::hanging_disk(&mut gate.daemon);
@@ -223,7 +223,7 @@ fn refusals_while_the_disk_hangs() {
 // Records in memory go with the process, and the next one counts them.
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn refusals_that_a_killed_daemon_had_in_memory() {
+fn refusals_in_the_memory_of_a_killed_daemon_are_counted_as_lost() {
     let lab = Lab::new("records-kill");
     let mut gate = Gate::start(&lab, "");
     enforce(&gate);
@@ -243,7 +243,7 @@ fn refusals_that_a_killed_daemon_had_in_memory() {
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn more_refusals_than_wait_for_a_disk_that_hangs() {
+fn refusals_beyond_the_queue_of_a_hanging_disk_are_counted_as_lost() {
     let lab = Lab::new("records-queue");
     let config = "[records]\nper_number = 0\nper_trunk = 0";
     let mut gate = Gate::of(&lab, Daemon::prepare(&lab, config));
@@ -269,7 +269,7 @@ fn more_refusals_than_wait_for_a_disk_that_hangs() {
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn a_refusal_that_the_store_does_not_like_costs_no_other() {
+fn refusal_that_the_store_rejects_is_the_only_one_lost() {
     let lab = Lab::new("records-odd");
     let gate = Gate::start(&lab, "");
     enforce(&gate);
@@ -287,7 +287,7 @@ fn a_refusal_that_the_store_does_not_like_costs_no_other() {
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn refusals_while_the_daemon_is_stopped_or_killed_again_and_again() {
+fn refusals_across_stops_and_kills_are_recorded_or_counted_as_lost() {
     let lab = Lab::new("records-stop");
     let mut gate = Gate::start(&lab, "");
     enforce(&gate);
@@ -316,7 +316,7 @@ fn refusals_while_the_daemon_is_stopped_or_killed_again_and_again() {
 // The attempts that a killed daemon had in memory are lost also when the next one has other maps.
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn refusals_before_an_upgrade_to_another_layout() {
+fn refusals_before_new_maps_are_recorded_or_counted_as_lost() {
     let lab = Lab::new("records-layout");
     let mut gate = Gate::start(&lab, "");
     enforce(&gate);
@@ -368,21 +368,21 @@ fn prank_calls(gate: &Gate<'_>, caller: &str, while_it: impl Fn() -> bool) -> u6
 // `PALANG_FLOOD_SECONDS=60` for the long form.
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn a_flood_of_one_number_fills_no_disk_and_blocks_work_meanwhile() {
+fn flood_of_one_number_fills_no_disk_and_delays_no_block() {
     flood_of(Callers::One(BLOCKED), "one");
 }
 
 // A flood from 100,000,000 numbers, all of which a prefix blocks.
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn a_flood_of_all_numbers_fills_no_disk_and_blocks_work_meanwhile() {
+fn flood_of_all_numbers_fills_no_disk_and_delays_no_block() {
     flood_of(Callers::Many(100_000_000), "all");
 }
 
 // A flood from 2,000 numbers.
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn a_flood_of_many_numbers_fills_no_disk_and_blocks_work_meanwhile() {
+fn flood_of_many_numbers_fills_no_disk_and_delays_no_block() {
     flood_of(Callers::Many(2000), "many");
 }
 
@@ -454,7 +454,7 @@ fn flood_of(callers: Callers, name: &str) {
 // People see how many attempts a record counts.
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn a_record_of_many_attempts_shows_how_many() {
+fn record_of_many_attempts_shows_their_number() {
     let lab = Lab::new("records-shown");
     let gate = Gate::start(&lab, "");
     enforce(&gate);

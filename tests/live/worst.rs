@@ -264,7 +264,7 @@ fn get(path: &str) -> Vec<u8> {
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn hundreds_of_verifications_that_nobody_waits_for() {
+fn hundreds_of_verifications_delay_no_other_request() {
     open_many();
     let lab = Lab::new("verify");
     let scene = Scene::start(&lab, 100_000);
@@ -292,7 +292,7 @@ fn hundreds_of_verifications_that_nobody_waits_for() {
 // costs a moment each time.
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn client_that_hangs_up_ends_its_question() {
+fn verification_ends_when_its_client_hangs_up() {
     open_many();
     let lab = Lab::new("hang-up");
     let scene = Scene::start(&lab, 200_000);
@@ -336,7 +336,7 @@ fn cpu_time(daemon: &Daemon<'_>) -> Duration {
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn lists_whose_readers_do_not_read() {
+fn lists_of_slow_readers_delay_no_other_request() {
     open_many();
     const COUNT: u32 = 6_000;
     let lab = Lab::new("slow-lists");
@@ -387,7 +387,7 @@ impl Scene<'_> {
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn connections_that_say_nothing() {
+fn idle_connections_delay_no_other_request_and_are_closed() {
     open_many();
     let lab = Lab::new("idle");
     let scene = Scene::start(&lab, 0);
@@ -451,7 +451,7 @@ fn is_closed(mut stream: &UnixStream) -> bool {
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn requests_whose_bodies_never_end() {
+fn unfinished_bodies_delay_no_other_request_and_change_nothing() {
     open_many();
     let lab = Lab::new("slowloris");
     let scene = Scene::start(&lab, 0);
@@ -492,7 +492,7 @@ fn requests_whose_bodies_never_end() {
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn request_that_is_too_large_is_refused_at_once_with_advice() {
+fn verification_above_the_limit_is_refused_at_once_with_advice() {
     open_many();
     let lab = Lab::new("too-much");
     let scene = Scene::start(&lab, 100_000);
