@@ -62,7 +62,7 @@ fn request_that_is_not_asked_about_goes_on() {
 // One worker of Kamailio reads all of them: a number must not stay from the message before.
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn odd_callers_are_not_lost() {
+fn call_of_an_unusual_caller_is_asked_about_or_goes_on() {
     let lab = Lab::new("kamailio");
     let check = CheckServer::start(&lab, blocked());
     let kamailio = Kamailio::start(&lab);
@@ -135,7 +135,7 @@ fn odd_callers_are_not_lost() {
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn an_answer_that_is_not_known_refuses_nothing() {
+fn unknown_answer_to_a_check_refuses_no_call() {
     let lab = Lab::new("kamailio");
     let answers = [
         ("200 OK", "drop", REFUSED),
@@ -169,7 +169,7 @@ fn an_answer_that_is_not_known_refuses_nothing() {
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn calls_without_a_daemon_go_on() {
+fn calls_without_an_answer_of_the_daemon_go_on() {
     let lab = Lab::new("kamailio");
     let kamailio = Kamailio::start(&lab);
     assert_eq!(kamailio.call(&from(BLOCKED)), GOES_ON, "nobody listens");
@@ -230,6 +230,7 @@ fn the_daemon_is_asked_about_calls_over_tcp() {
     let deadline = Instant::now() + Duration::from_secs(30);
     while kamailio.call(&from(BLOCKED)) != REFUSED {
         assert!(Instant::now() < deadline, "the daemon is back, and it is not asked");
+        // The interval of tries.
         std::thread::sleep(Duration::from_millis(100));
     }
     // Hung rather than dead.
@@ -309,6 +310,7 @@ request_route {{
         while lab.in_gate(|| TcpStream::connect(SIP)).is_err() {
             let ended = kamailio.child.try_wait().expect("waitpid");
             assert!(ended.is_none() && Instant::now() < deadline, "kamailio does not listen");
+            // The interval of tries.
             std::thread::sleep(Duration::from_millis(20));
         }
         kamailio
@@ -424,6 +426,7 @@ impl CheckServer {
         let deadline = Instant::now() + Duration::from_secs(30);
         while kamailio.call(&from(BLOCKED)) != REFUSED {
             assert!(Instant::now() < deadline, "{why}, and it is not asked");
+            // The interval of tries.
             std::thread::sleep(Duration::from_millis(100));
         }
         self.take_requests();

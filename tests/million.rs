@@ -190,7 +190,7 @@ fn store(daemon: &Daemon<'_>) -> PathBuf {
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn a_million_blocks_and_calls_in_the_sandbox() {
+fn daemon_in_its_sandbox_with_a_million_blocks_and_calls_works() {
     let (all, more) = (rows(), rows() / 10);
     let lab = Lab::new("million");
     let daemon = Daemon::prepare(&lab, "[limits]\nblocks = 2000000");

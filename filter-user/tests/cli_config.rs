@@ -22,7 +22,7 @@ fn temporary(name: &str, content: &str) -> PathBuf {
 }
 
 #[test]
-fn check_tells_what_a_configuration_means() {
+fn config_check_shows_what_a_configuration_means() {
     let file = temporary(
         "meaning.toml",
         "interfaces = [\"eth0\", \"eth1\"]\nprotected = [\"112\", \"+62431*\"]\n\
@@ -52,7 +52,7 @@ fn check_tells_what_a_configuration_means() {
 }
 
 #[test]
-fn a_wrong_configuration_is_exit_2() {
+fn config_check_of_a_wrong_configuration_is_exit_2() {
     let file = temporary("wrong.toml", "interfaces = []\nmode = \"enforce\"\n");
     for command in ["check", "show"] {
         let output = palang(&["config", command, file.to_str().unwrap()]);
@@ -67,7 +67,7 @@ fn a_wrong_configuration_is_exit_2() {
 }
 
 #[test]
-fn show_fills_in_what_is_left_out() {
+fn config_show_fills_in_omitted_keys() {
     let file = temporary("short.toml", "interfaces = [] # nothing yet\n");
     let show = |format| {
         let output = palang(&["config", "show", file.to_str().unwrap(), "-o", format]);
@@ -90,7 +90,7 @@ fn show_fills_in_what_is_left_out() {
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn doctor_tells_the_same_in_three_ways() {
+fn doctor_shows_the_same_in_its_three_formats() {
     let file = temporary("doctor.toml", "interfaces = [\"lo\", \"no-such-one\"]\n");
     let doctor = |format| palang(&["doctor", "--config", file.to_str().unwrap(), "-o", format]);
     let json: Vec<Value> = text(&doctor("json").stdout)

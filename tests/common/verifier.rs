@@ -178,7 +178,7 @@ mod tests {
 
     // One test: the first load of a process finds out what the kernel can do, for all threads.
     #[test]
-    fn loads_are_seen_with_what_the_verifier_says() {
+    fn loads_are_listed_with_the_log_of_the_verifier() {
         let (reported, loads) =
             watch(|| Replay::load(&Policy::default()).unwrap().verified_instructions().unwrap());
         let load = loads.last().unwrap();

@@ -116,7 +116,7 @@ fn traffic_survives_the_interface() {
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn a_dropped_lab_leaves_nothing() {
+fn dropped_lab_leaves_no_namespace_or_pin() {
     let prefix = format!("palang-{}-", std::process::id());
     let left = || {
         let entries = std::fs::read_dir("/run/netns").expect("/run/netns");

@@ -31,7 +31,7 @@ fn folder(variable: &str) -> PathBuf {
 }
 
 #[test]
-fn from_the_first_installation_to_the_second() {
+fn package_installs_upgrades_removes_and_installs_again() {
     let lab = Lab::new("lifecycle");
     let packages = folder("PALANG_LIFECYCLE_PACKAGES");
     let machine = Machine::boot(&lab, &folder("PALANG_LIFECYCLE_ROOT"), &packages);

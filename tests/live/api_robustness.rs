@@ -77,7 +77,7 @@ pub fn number(index: u32) -> String {
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn a_second_daemon_is_refused_and_the_first_goes_on() {
+fn second_daemon_is_refused_and_the_first_goes_on() {
     let lab = Lab::new("two");
     let daemon = refusing(&lab);
     let config = daemon.config_file().display().to_string();
@@ -108,7 +108,7 @@ fn only(capabilities: &[&str]) -> Vec<String> {
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn the_powers_of_the_unit_are_enough_and_none_of_them_too_many() {
+fn capabilities_of_the_unit_are_sufficient_and_each_is_needed() {
     let lab = Lab::new("powers");
     let mut daemon = Daemon::prepare(&lab, "[api]\ngroup = \"daemon\"");
     let receiver = lab.receiver(5060);
@@ -230,7 +230,7 @@ fn file_at_the_place_of_the_socket_is_replaced_or_named() {
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn a_socket_that_was_deleted_costs_no_call() {
+fn deleted_socket_changes_no_verdict() {
     let lab = Lab::new("deleted");
     let mut daemon = refusing(&lab);
     let receiver = lab.receiver(5060);
@@ -259,7 +259,7 @@ fn a_socket_that_was_deleted_costs_no_call() {
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn malformed_requests_do_not_hurt_the_daemon() {
+fn malformed_requests_are_refused_and_the_daemon_goes_on() {
     let lab = Lab::new("malformed");
     let mut daemon = refusing(&lab);
     let receiver = lab.receiver(5060);

@@ -33,7 +33,7 @@ fn verify(daemon: &Daemon<'_>) -> AuditVerdict {
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn a_copy_of_a_store_in_use_becomes_the_same_gate_on_a_new_machine() {
+fn backup_of_a_store_in_use_restores_the_same_gate_on_a_new_machine() {
     let old_lab = Lab::new("backup");
     let old = Daemon::start(&old_lab, "");
     must(&old, &["mode", "enforce"]);
@@ -131,7 +131,7 @@ fn a_copy_of_a_store_in_use_becomes_the_same_gate_on_a_new_machine() {
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn a_restore_replaces_nothing_unasked_and_nothing_under_a_daemon() {
+fn restore_without_replace_or_beside_a_daemon_is_refused() {
     let lab = Lab::new("in-use");
     let mut daemon = Daemon::start(&lab, "");
     must(&daemon, &["mode", "enforce"]);
@@ -195,7 +195,7 @@ fn a_restore_replaces_nothing_unasked_and_nothing_under_a_daemon() {
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn the_first_row_that_was_altered_is_named() {
+fn audit_verify_names_the_first_altered_row() {
     let lab = Lab::new("altered");
     let mut daemon = Daemon::start(&lab, "");
     for index in 1..=6 {

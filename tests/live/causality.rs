@@ -63,7 +63,7 @@ fn nobody_innocent_is_lost(record: &Record) -> usize {
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn a_block_holds_from_its_answer_on_and_ends_with_its_removal() {
+fn block_is_in_force_from_its_answer_until_its_removal() {
     const ROUNDS: usize = 1000;
     let lab = Lab::new("rounds");
     let daemon = Daemon::start(&lab, "");
@@ -89,7 +89,7 @@ fn a_block_holds_from_its_answer_on_and_ends_with_its_removal() {
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn block_by_the_cli_or_for_a_prefix_holds_from_its_answer_on() {
+fn block_by_the_cli_or_for_a_prefix_is_in_force_from_its_answer_on() {
     const ROUNDS: usize = 20;
     let lab = Lab::new("cli");
     let daemon = Daemon::start(&lab, "");
@@ -114,7 +114,7 @@ fn block_by_the_cli_or_for_a_prefix_holds_from_its_answer_on() {
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn an_allow_the_override_and_observe_hold_over_a_block_as_long_as_they_are_in_force() {
+fn allow_override_and_observe_let_a_blocked_number_pass_while_in_force() {
     const ROUNDS: usize = 50;
     let lab = Lab::new("over");
     let daemon = Daemon::start(&lab, "");

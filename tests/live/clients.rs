@@ -353,7 +353,7 @@ fn undone(looks: &[Look], done: &[Done]) -> Vec<String> {
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn eight_clients_at_once_leave_one_truth() {
+fn changes_of_eight_clients_at_once_leave_store_maps_and_audit_in_sync() {
     let rounds = std::env::var("PALANG_TEST_ROUNDS").map_or(ROUNDS, |text| text.parse().unwrap());
     let lab = Lab::new("clients");
     let gate = Gate::start(&lab, &config(5070));
@@ -497,7 +497,7 @@ fn is_open(key: Key, look: &Look) -> bool {
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn a_kill_at_any_moment_takes_no_answer_back() {
+fn change_that_was_answered_outlives_a_kill_at_any_moment() {
     let kills = std::env::var("PALANG_TEST_KILLS").map_or(KILLS, |text| text.parse().unwrap());
     let lab = Lab::new("kills");
     let mut gate = Gate::start(&lab, "[limits]\nblocks = 1000\n");

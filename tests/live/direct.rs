@@ -39,7 +39,7 @@ fn adopted(gate: &Gate) -> Vec<[Value; 4]> {
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn a_dead_daemon_learns_of_the_override() {
+fn override_set_without_the_daemon_is_adopted_at_its_start() {
     let lab = Lab::new("dead-override");
     let mut gate = refusing(&lab);
     gate.daemon.kill();
@@ -89,7 +89,7 @@ fn a_dead_daemon_learns_of_the_override() {
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn a_dead_daemon_learns_of_allows() {
+fn allows_added_without_the_daemon_are_adopted_at_its_start() {
     let lab = Lab::new("dead-allow");
     let mut gate = refusing(&lab);
     // One that the daemon itself made, and that is changed without it.
@@ -160,7 +160,7 @@ fn rule_of(rows: &[Value], number: &str) -> Value {
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn a_dead_daemon_stays_taken_off() {
+fn filter_detached_without_the_daemon_stays_detached() {
     let lab = Lab::new("dead-detach");
     let mut gate = refusing(&lab);
     gate.daemon.kill();
@@ -189,7 +189,7 @@ fn a_dead_daemon_stays_taken_off() {
 // The maps end with the machine; what root did is written down beside the store.
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn changes_by_hand_outlive_the_machine() {
+fn changes_without_the_daemon_outlive_a_reboot() {
     let lab = Lab::new("dead-reboot");
     let mut gate = refusing(&lab);
     gate.daemon.kill();
@@ -211,7 +211,7 @@ fn changes_by_hand_outlive_the_machine() {
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn a_hanging_daemon_undoes_nothing() {
+fn changes_beside_a_hanging_daemon_are_not_undone() {
     let lab = Lab::new("hung");
     let mut gate = refusing(&lab);
     gate.does(&["allow", "add", "+62814*"]);

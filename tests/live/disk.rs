@@ -155,7 +155,7 @@ fn wait_for_the_disk(gate: &Gate) {
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn full_disk_keeps_no_allow_or_override_from_working() {
+fn allow_and_override_on_a_full_disk_are_in_force() {
     let lab = Lab::new("disk-full");
     let (mut gate, disk) = on_a_disk(&lab);
     gate.does(&["override", "on", "--for", "1h", "--reason", "before"]);
@@ -208,7 +208,7 @@ fn full_disk_keeps_no_allow_or_override_from_working() {
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn change_that_a_full_disk_did_not_take_outlives_a_kill() {
+fn change_not_written_to_a_full_disk_outlives_a_kill() {
     let lab = Lab::new("disk-full-kill");
     let (mut gate, disk) = on_a_disk(&lab);
     disk.fill();
@@ -249,7 +249,7 @@ fn change_that_a_full_disk_did_not_take_outlives_a_kill() {
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn a_disk_that_hangs_holds_up_only_what_blocks() {
+fn hanging_disk_delays_only_changes_that_block() {
     let lab = Lab::new("disk-hangs");
     let mut gate = Gate::of(&lab, Daemon::prepare(&lab, ""));
     let hangs = preload::hanging_disk(&mut gate.daemon);
@@ -299,7 +299,7 @@ fn a_disk_that_hangs_holds_up_only_what_blocks() {
 // Changes that wait for the disk are lost with the daemon; the maps have them.
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn change_that_a_hanging_disk_did_not_take_outlives_a_kill() {
+fn change_not_written_to_a_hanging_disk_outlives_a_kill() {
     let lab = Lab::new("disk-hangs-kill");
     let mut gate = Gate::of(&lab, Daemon::prepare(&lab, ""));
     let hangs = preload::hanging_disk(&mut gate.daemon);
@@ -379,7 +379,7 @@ fn read_only_disk_leaves_the_last_maps_in_force() {
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn a_corrupt_store_changes_nothing_in_the_kernel() {
+fn store_corrupt_at_the_start_changes_nothing_in_the_kernel() {
     let lab = Lab::new("corrupt");
     for (what, at, all_in_one) in
         [("the head", 0, true), ("the head", 0, false), ("the middle", 4096, true)]
@@ -425,7 +425,7 @@ fn a_corrupt_store_changes_nothing_in_the_kernel() {
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn a_store_that_breaks_under_the_daemon_changes_nothing_in_the_kernel() {
+fn store_corrupted_while_the_daemon_runs_changes_nothing_in_the_kernel() {
     let lab = Lab::new("breaks");
     let mut gate = Gate::start(&lab, "");
     blocks(&gate);

@@ -71,7 +71,7 @@ fn mend(gate: &Gate, command: &str) {
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn a_filter_in_generic_mode() {
+fn doctor_reports_a_filter_in_generic_mode() {
     let lab = Lab::new("doctor-generic");
     let mut gate = Gate::start(&lab, "xdp_mode = \"generic\"");
     look(&gate.daemon, "xdp").is("ok", "generic");
@@ -87,7 +87,7 @@ fn a_filter_in_generic_mode() {
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn offloads_and_mtu_of_an_interface() {
+fn doctor_reports_unsuitable_offloads_and_mtu() {
     let lab = Lab::new("doctor-offloads");
     let gate = Gate::start(&lab, "");
     let ethtool = |arguments: &[&str]| run::must(lab.command_in_gate("ethtool").args(arguments));
@@ -113,7 +113,7 @@ fn offloads_and_mtu_of_an_interface() {
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn few_queues_for_many_cpus() {
+fn doctor_reports_few_queues_for_many_cpus() {
     let cpus = std::thread::available_parallelism().unwrap().get();
     assert!(cpus > 1, "this test needs two CPUs");
     let lab = Lab::new("doctor-queues");
@@ -135,7 +135,7 @@ fn few_queues_for_many_cpus() {
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn a_bpf_file_system_that_is_not_there_or_cannot_be_written() {
+fn doctor_reports_a_missing_or_read_only_bpf_file_system() {
     let lab = Lab::new("doctor-bpffs");
     let gate = Gate::of(&lab, Daemon::prepare(&lab, ""));
     let place = gate.daemon.folder().join("bpf");
@@ -164,7 +164,7 @@ fn a_bpf_file_system_that_is_not_there_or_cannot_be_written() {
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn capabilities_that_are_missing() {
+fn doctor_reports_missing_capabilities() {
     let lab = Lab::new("doctor-caps");
     let daemon = Daemon::prepare(&lab, "");
     for (dropped, missing) in
@@ -188,7 +188,7 @@ fn capabilities_that_are_missing() {
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn a_daemon_that_is_dead_hangs_or_is_another() {
+fn doctor_reports_a_dead_hanging_or_other_daemon() {
     let lab = Lab::new("doctor-engine");
     let mut gate = Gate::of(&lab, Daemon::prepare(&lab, ""));
     look(&gate.daemon, "engine").is("warn", "does not answer");
@@ -226,7 +226,7 @@ fn a_daemon_that_is_dead_hangs_or_is_another() {
 // As after an upgrade whose daemon was not started yet: what judges is not what this palang knows.
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn a_program_of_another_build() {
+fn doctor_reports_a_program_of_another_build() {
     let lab = Lab::new("doctor-build");
     let mut gate = Gate::start(&lab, "");
     look(&gate.daemon, "xdp").is("ok", "native");

@@ -37,7 +37,7 @@ fn kept(shown: &[CallShown]) -> Vec<u64> {
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn the_invite_of_a_refused_call_is_kept_to_the_byte_and_goes_with_it() {
+fn invite_of_a_refused_call_is_kept_exactly_and_erased_with_the_call() {
     let lab = Lab::new("evidence");
     let mut gate = Gate::start(&lab, CONFIG);
     block(&gate);
@@ -85,7 +85,7 @@ fn the_invite_of_a_refused_call_is_kept_to_the_byte_and_goes_with_it() {
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn only_the_newest_are_kept_and_none_where_it_is_off() {
+fn evidence_keeps_the_newest_invites_only_and_none_when_off() {
     let lab = Lab::new("evidence-room");
     let mut gate = Gate::start(&lab, EACH);
     block(&gate);

@@ -105,7 +105,7 @@ fn attempt_in_a_flood_has_a_record_or_is_counted_as_lost() {
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn attempts_of_each_kind_that_come_out_are_as_many_as_went_in() {
+fn recorded_attempts_of_each_kind_are_as_many_as_were_sent() {
     let lab = Lab::new("each-kind");
     let metrics = "[metrics]\nlisten = \"127.0.0.1:9113\"\n[evidence]";
     let gate = Gate::start(&lab, &format!("{RECORDS}{metrics}"));

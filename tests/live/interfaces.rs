@@ -84,7 +84,7 @@ fn passes_second(lab: &Lab, receiver: &Receiver, caller: &str) -> bool {
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn interface_made_again_gets_the_filter_again() {
+fn interface_created_again_gets_the_filter_again() {
     let lab = Lab::new("anew");
     let mut daemon = Daemon::start(&lab, "");
     let api = Api::of(&daemon);
@@ -141,7 +141,7 @@ fn interface_made_again_gets_the_filter_again() {
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn another_program_on_the_interface_is_named_and_waited_for() {
+fn foreign_program_on_the_interface_is_named_and_not_replaced() {
     for mode in ["xdpdrv", "xdpgeneric"] {
         let lab = Lab::new("strange");
         let mut daemon = Daemon::prepare(&lab, "");
@@ -211,7 +211,7 @@ fn generic_mode_is_used_only_when_asked_for() {
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn detached_filter_stays_off_until_attach_brings_it_back() {
+fn detached_filter_stays_off_until_attach() {
     let lab = Lab::new("off");
     add_second(&lab);
     let mut daemon = Daemon::start(&lab, "interfaces = [\"gate0\", \"gate1\"]");

@@ -44,6 +44,7 @@ mod slow_reader;
 mod socket;
 mod store;
 mod tampered;
+mod threads;
 mod top;
 mod upgrade;
 mod users;

@@ -21,7 +21,7 @@ use crate::socket::{ask, until};
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn a_full_map_stores_nothing_and_lets_everything_else_work() {
+fn block_for_a_full_map_is_not_stored_and_other_changes_work() {
     let lab = Lab::new("full");
     let mut daemon = Daemon::start(&lab, "[limits]\nblocks = 50");
     done(&daemon, "PUT", "/v1/mode", &json!({ "mode": "enforce" }));
@@ -372,7 +372,7 @@ fn maps_changed_without_the_daemon_are_repaired_and_counted() {
 // The numbers that the configuration protects are compared as well.
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn a_protected_number_that_was_taken_out_comes_back() {
+fn protected_number_removed_from_the_map_is_restored() {
     let lab = Lab::new("protected");
     let daemon = refusing(&lab);
     daemon.configure(&format!("protected = [\"{CALLER}\"]"));

@@ -50,7 +50,7 @@ impl Drop for Prometheus {
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn counters_are_those_of_the_calls_that_were_sent() {
+fn counters_match_the_calls_that_were_sent() {
     let lab = Lab::new("metrics");
     let gate = Gate::start(&lab, CONFIG);
     gate.does(&["block", "add", BLOCKED, "--for", "1h", "--reason", "prank"]);
@@ -121,7 +121,7 @@ fn counters_are_those_of_the_calls_that_were_sent() {
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn metrics_are_taken_by_promtool_and_prometheus() {
+fn metrics_are_accepted_by_promtool_and_prometheus() {
     let lab = Lab::new("prometheus");
     let gate = Gate::start(&lab, CONFIG);
     assert!(gate.passes(FREE));
@@ -214,7 +214,7 @@ fn daemon_is_ready_when_its_interfaces_have_the_filter() {
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn every_alert_fires_on_what_it_is_for_and_has_its_page() {
+fn alert_fires_on_its_condition_and_has_its_page() {
     let test = Command::new("promtool")
         .args(["test", "rules"])
         .arg(shipped("palang.rules.test.yml"))

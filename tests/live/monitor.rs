@@ -61,7 +61,7 @@ impl Drop for Monitor {
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn each_attempt_is_a_line_and_types_choose() {
+fn monitor_prints_a_line_for_each_attempt_of_the_chosen_types() {
     let lab = Lab::new("monitor");
     let gate = Gate::start(&lab, "[redial]\nattempts = 0");
     gate.does(&["block", "add", BLOCKED, "--for", "1h", "--reason", "prank"]);
@@ -112,7 +112,7 @@ fn tshark(file: &Path, field: &str) -> Vec<String> {
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn refused_invites_are_written_as_long_as_somebody_looks() {
+fn refused_invites_are_captured_while_a_monitor_runs() {
     let lab = Lab::new("monitor-write");
     let gate = Gate::start(&lab, "");
     gate.does(&["block", "add", BLOCKED, "--for", "1h", "--reason", "prank"]);
@@ -166,7 +166,7 @@ fn refused_invites_are_written_as_long_as_somebody_looks() {
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn capture_file_has_a_bound_and_the_monitor_goes_on() {
+fn capture_file_stops_at_its_limit_and_the_monitor_goes_on() {
     let lab = Lab::new("monitor-bound");
     let gate = Gate::start(&lab, "");
     gate.does(&["block", "add", BLOCKED, "--for", "1h", "--reason", "prank"]);

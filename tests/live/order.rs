@@ -14,12 +14,11 @@ use serde_json::{Value, json};
 
 use crate::gate::{Gate, eventually, subject};
 use crate::preload;
-use crate::socket::{Answer, ask};
+use crate::socket::{Answer, Sent, ask};
+use crate::threads;
 
 /// Blocked only to make others wait.
 const QUEUED: &str = "+6289900000001";
-/// Time in which a daemon takes a request in.
-const ACCEPTED: Duration = Duration::from_millis(700);
 
 /// Why a change waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,6 +48,14 @@ fn request(method: &'static str, path: impl Into<String>, body: &Value) -> Reque
 impl Request {
     fn ask(&self, daemon: &Daemon) -> Answer {
         ask(daemon, self.method, &self.path, &self.body)
+    }
+
+    /// Sends it to a daemon whose store waits. It is accepted then, and not answered.
+    fn is_waiting(&self, daemon: &Daemon) -> Sent {
+        let mut sent = Sent::new(daemon, self.method, &self.path, &self.body);
+        threads::wait_until_store_waits(daemon);
+        assert!(!sent.is_answered(), "{} {}: it does not wait", self.method, self.path);
+        sent
     }
 
     fn is_done(&self, daemon: &Daemon) -> Value {
@@ -118,22 +125,18 @@ impl<'a> Slow<'a> {
     ) -> (Answer, Value) {
         let (daemon, maps) = (&self.gate.daemon, self.gate.maps());
         let store = Connection::open(daemon.state().join("palang.db")).unwrap();
+        match wait {
+            Wait::ForALock => store.execute_batch("BEGIN IMMEDIATE").unwrap(),
+            Wait::ForTheDisk | Wait::InTheQueue => fs::write(&self.hangs, "").unwrap(),
+        }
+        let first = (wait == Wait::InTheQueue)
+            .then(|| block(QUEUED, 3600 + u64::from(rand())).is_waiting(daemon));
+        let waits = older.is_waiting(daemon);
+        let later = later.is_done(daemon);
         thread::scope(|scope| {
-            match wait {
-                Wait::ForALock => store.execute_batch("BEGIN IMMEDIATE").unwrap(),
-                Wait::ForTheDisk => fs::write(&self.hangs, "").unwrap(),
-                Wait::InTheQueue => {
-                    fs::write(&self.hangs, "").unwrap();
-                    let first = block(QUEUED, 3600 + u64::from(rand()));
-                    scope.spawn(move || first.is_done(daemon));
-                    thread::sleep(ACCEPTED);
-                }
-            }
-            let waits = scope.spawn(|| older.ask(daemon));
-            thread::sleep(ACCEPTED);
-            assert!(!waits.is_finished(), "{wait:?}: it does not wait");
-            let later = later.is_done(daemon);
+            let waits = scope.spawn(|| waits.answer());
             let holds = || assert!(is_in_force(&maps), "{wait:?}: it was undone");
+            // For a while, nothing undoes it.
             for _ in 0..100 {
                 holds();
                 thread::sleep(Duration::from_millis(1));
@@ -146,6 +149,9 @@ impl<'a> Slow<'a> {
                 holds();
             }
             let older = waits.join().unwrap();
+            if let Some(first) = first {
+                assert_eq!(first.answer().status, 200);
+            }
             self.settled();
             holds();
             (older, later)
@@ -221,7 +227,7 @@ fn an_allow_is_stored(gate: &Gate, number: &str) -> bool {
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn observe_is_not_undone_by_an_older_enforce() {
+fn mode_observe_is_not_undone_by_an_older_enforce() {
     let lab = Lab::new("order-mode");
     Slow::start(&lab).never_undoes(
         |gate, _| {
@@ -260,7 +266,7 @@ fn an_unblock_is_not_undone_by_an_older_block() {
 // There is nothing to unblock yet, and there never will be.
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn an_unblock_stops_a_block_that_waits() {
+fn block_that_waits_is_superseded_by_an_unblock() {
     let lab = Lab::new("order-add");
     Slow::start(&lab).never_undoes(
         |_, number| (block(number, 3600), unblock(number)),
@@ -398,25 +404,20 @@ fn an_unblock_is_not_undone_by_an_older_report() {
 // both places when the daemon is killed.
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn an_unblock_that_overtook_a_stored_block_outlives_a_kill() {
+fn unblock_accepted_after_a_stored_block_outlives_a_kill() {
     let lab = Lab::new("order-kill");
     let mut slow = Slow::start(&lab);
     let (moved, added) = ("+6281200000001", "+6281200000002");
     block(moved, 3600).is_done(&slow.gate.daemon);
     for number in [moved, added] {
         fs::write(&slow.hangs, "").unwrap();
-        thread::scope(|scope| {
-            let daemon = &slow.gate.daemon;
-            let waits = scope.spawn(move || {
-                // It is killed before it answers.
-                let _ = std::panic::catch_unwind(|| block(number, 7200).ask(daemon));
-            });
-            thread::sleep(ACCEPTED);
-            assert!(!waits.is_finished());
-            let answer = unblock(number).is_done(daemon);
-            assert_eq!(answer["persisted"], "pending", "{answer}");
-            daemon.signal("KILL");
-        });
+        let daemon = &slow.gate.daemon;
+        let mut waits = block(number, 7200).is_waiting(daemon);
+        let answer = unblock(number).is_done(daemon);
+        assert_eq!(answer["persisted"], "pending", "{answer}");
+        // It is killed before it answers.
+        assert!(!waits.is_answered());
+        daemon.signal("KILL");
         slow.gate.daemon.wait_for_end();
         fs::remove_file(&slow.hangs).unwrap();
         slow.gate.daemon.start_again();
@@ -438,15 +439,12 @@ fn an_allow_by_hand_is_not_undone_by_an_older_removal() {
     allow(number, None).is_done(&slow.gate.daemon);
     fs::write(&slow.hangs, "").unwrap();
     let daemon = &slow.gate.daemon;
-    let older = thread::scope(|scope| {
-        let waits = scope.spawn(|| disallow(number).ask(daemon));
-        thread::sleep(ACCEPTED);
-        let there = slow.gate.kernel_allow(number).unwrap();
-        let by_hand = filter_common::abi::Allow { rule: filter_common::abi::RULE_DIRECT, ..there };
-        slow.gate.maps().pass_maps().set_allow(subject(number), by_hand).unwrap();
-        fs::remove_file(&slow.hangs).unwrap();
-        waits.join().unwrap()
-    });
+    let waits = disallow(number).is_waiting(daemon);
+    let there = slow.gate.kernel_allow(number).unwrap();
+    let by_hand = filter_common::abi::Allow { rule: filter_common::abi::RULE_DIRECT, ..there };
+    slow.gate.maps().pass_maps().set_allow(subject(number), by_hand).unwrap();
+    fs::remove_file(&slow.hangs).unwrap();
+    let older = waits.answer();
     assert!(is_superseded(&older), "{}", older.text());
     assert!(is_allowed(&slow.gate.maps(), number));
     slow.gate.daemon.signal("USR1");
@@ -457,7 +455,7 @@ fn an_allow_by_hand_is_not_undone_by_an_older_removal() {
 // A reload writes ports and trunks, and the mode with them.
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn a_reload_undoes_no_mode_and_a_mode_no_reload() {
+fn reload_and_mode_change_at_once_undo_neither() {
     let lab = Lab::new("order-reload");
     // Many entries: a reload takes a while.
     let protected: Vec<_> = (0..3000).map(|index| format!("+62431{index:07}")).collect();
@@ -472,9 +470,10 @@ fn a_reload_undoes_no_mode_and_a_mode_no_reload() {
         daemon.configure(&config(port));
         let before = reloads();
         daemon.signal("HUP");
-        // Within what a reload takes.
+        // Another moment of the reload each time.
         thread::sleep(Duration::from_millis(u64::from(round)));
         mode("observe").is_done(daemon);
+        // For a while, the reload undoes nothing.
         for _ in 0..50 {
             assert_eq!(maps.settings().unwrap().mode, MODE_OBSERVE, "round {round}");
             thread::sleep(Duration::from_millis(1));

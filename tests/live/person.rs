@@ -46,7 +46,7 @@ fn head_of_export(gate: &Gate<'_>) -> String {
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn a_number_is_forgotten_and_the_audit_holds() {
+fn erased_number_is_found_nowhere_and_the_audit_verifies() {
     let lab = Lab::new("erase");
     let mut gate = Gate::start(&lab, "[redial]\nattempts = 3");
     let packed = subject(CALLER).raw().0.to_be_bytes();

@@ -32,8 +32,8 @@ int fdatasync(int fd) {
 }
 "#;
 
-/// The time of day is off by the seconds that a file has. Boot time, which nobody can set, is
-/// as it is.
+/// The time of day is off by the seconds that a file has. So is the clock by which the daemon measures
+/// how long something takes (`CLOCK_MONOTONIC`), by those of another file. Boot time is as it is.
 const CLOCK: &str = r#"
 #define _GNU_SOURCE
 #include <fcntl.h>
@@ -43,9 +43,9 @@ const CLOCK: &str = r#"
 #include <time.h>
 #include <unistd.h>
 
-static long offset(void) {
+static long offset(const char *variable) {
     char text[32] = {0};
-    const char *path = getenv("PALANG_TEST_CLOCK");
+    const char *path = getenv(variable);
     int file = path ? open(path, O_RDONLY | O_CLOEXEC) : -1;
     if (file < 0)
         return 0;
@@ -57,7 +57,9 @@ static long offset(void) {
 int clock_gettime(clockid_t clock, struct timespec *time) {
     int failed = syscall(SYS_clock_gettime, clock, time);
     if (!failed && (clock == CLOCK_REALTIME || clock == CLOCK_REALTIME_COARSE))
-        time->tv_sec += offset();
+        time->tv_sec += offset("PALANG_TEST_CLOCK");
+    if (!failed && clock == CLOCK_MONOTONIC)
+        time->tv_sec += offset("PALANG_TEST_ELAPSED");
     return failed;
 }
 
@@ -82,24 +84,40 @@ time_t time(time_t *where) {
 "#;
 
 /// A clock that a test sets.
-pub struct Clock(PathBuf);
+pub struct Clock {
+    off_by: PathBuf,
+    elapsed: PathBuf,
+}
 
 impl Clock {
     /// Gives a daemon a clock, from its next start on.
     pub fn of(daemon: &mut Daemon) -> Clock {
-        let file = daemon.folder().join("the-clock-is-off-by");
+        let off_by = daemon.folder().join("the-clock-is-off-by");
+        let elapsed = daemon.folder().join("further-seconds-have-elapsed");
         let library = library(daemon.folder(), CLOCK);
         daemon.env("LD_PRELOAD", library);
-        daemon.env("PALANG_TEST_CLOCK", file.clone());
-        Clock(file)
+        daemon.env("PALANG_TEST_CLOCK", off_by.clone());
+        daemon.env("PALANG_TEST_ELAPSED", elapsed.clone());
+        Clock { off_by, elapsed }
     }
 
     /// Sets it to this number of seconds after the right time.
     pub fn set(&self, seconds: i64) {
-        let new = self.0.with_extension("new");
-        fs::write(&new, seconds.to_string()).unwrap();
-        fs::rename(new, &self.0).unwrap();
+        write(&self.off_by, seconds);
     }
+
+    /// Lets this number of further seconds elapse since the start, for all that the daemon measures.
+    /// The number never falls.
+    pub fn set_elapsed(&self, seconds: i64) {
+        write(&self.elapsed, seconds);
+    }
+}
+
+/// Writes a number of seconds, at once for those who read it.
+fn write(file: &Path, seconds: i64) {
+    let new = file.with_extension("new");
+    fs::write(&new, seconds.to_string()).unwrap();
+    fs::rename(new, file).unwrap();
 }
 
 /// Lets the daemon's disk hang, from its next start on, while the file exists that is returned.

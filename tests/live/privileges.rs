@@ -18,7 +18,7 @@ fn problem(daemon: &Daemon<'_>) -> Option<String> {
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn no_thread_has_more_than_what_attaching_needs() {
+fn threads_of_the_daemon_have_only_the_capabilities_for_attaching() {
     let lab = Lab::new("capeff");
     let daemon = Daemon::start(&lab, "");
     let tasks = fs::read_dir(format!("/proc/{}/task", daemon.pid())).expect("threads");
@@ -54,7 +54,7 @@ fn no_thread_has_more_than_what_attaching_needs() {
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn backups_go_where_the_configuration_says_and_nowhere_else() {
+fn backup_outside_the_configured_folder_is_refused() {
     let lab = Lab::new("closed-backup");
     let daemon = Daemon::prepare(&lab, "");
     let folder = daemon.folder().join("backup");
@@ -91,7 +91,7 @@ fn backups_go_where_the_configuration_says_and_nowhere_else() {
 // A file that everybody may read, and root all the more, is closed to the daemon.
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn files_outside_its_folders_are_closed() {
+fn file_outside_the_folders_of_the_daemon_cannot_be_read() {
     let lab = Lab::new("closed-files");
     let daemon = Daemon::start(&lab, "");
     let elsewhere = tempfile::tempdir().expect("a folder");

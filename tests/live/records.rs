@@ -28,6 +28,9 @@ const FREE: &str = "+6281100000001";
 const PREFIX: &str = "+62812*";
 /// Refusals of one number in a test of a fault: far more than have a record of their own.
 const MANY: u64 = 1000;
+/// The longest that the account may take until it is right.
+const LONGEST: Duration = Duration::from_secs(30);
+const METRICS: &str = "[metrics]\nlisten = \"127.0.0.1:9113\"";
 
 /// Refused attempts by the counts of the kernel and the API.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,7 +67,8 @@ impl Refused {
 #[track_caller]
 pub fn adds_up(gate: &Gate<'_>, sent: u64) -> Refused {
     let mut last = Refused::of(gate);
-    for _ in 0..200 {
+    let deadline = Instant::now() + LONGEST;
+    while Instant::now() < deadline {
         if last.judged == sent && last.adds_up() {
             // The API says the same, and nothing waits any more.
             let status = gate.does(&["status"]);
@@ -80,6 +84,7 @@ pub fn adds_up(gate: &Gate<'_>, sent: u64) -> Refused {
                 return last;
             }
         }
+        // The interval of the looks: each asks for all records.
         thread::sleep(Duration::from_millis(100));
         last = Refused::of(gate);
     }
@@ -107,6 +112,18 @@ fn lock_store(gate: &Gate<'_>) -> Connection {
     other
 }
 
+/// Waits until the store's thread has tried this number of writes, all of which fail meanwhile.
+fn wait_for_writes(lab: &Lab, count: u64) {
+    let tried = || value(&scrape(lab), "palang_store_commit_seconds_count");
+    let before = tried();
+    // A write to a locked store takes 5 s.
+    eventually_within(
+        Duration::from_secs(60 + 10 * count),
+        "the store's thread tries to write",
+        || tried() >= before + count,
+    );
+}
+
 /// Sends refusals, each a call of its own, slowly enough for the queue of the veth pair. Some are
 /// judged in each of several looks of the daemon.
 fn refuse(lab: &Lab, name: &str, count: u64) {
@@ -115,6 +132,7 @@ fn refuse(lab: &Lab, name: &str, count: u64) {
         let invite = message::invite(BLOCKED, &format!("{index}@{name}"));
         sender.send(5060, invite.as_bytes()).unwrap();
         if index % 16 == 0 {
+            // The pace.
             thread::sleep(Duration::from_millis(8));
         }
     }
@@ -123,14 +141,13 @@ fn refuse(lab: &Lab, name: &str, count: u64) {
 // A disk takes nothing, and an allow waits for it.
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn refusals_while_what_lets_through_waits_for_a_full_disk() {
+fn refusals_during_a_full_disk_are_all_recorded() {
     let lab = Lab::new("records-full");
-    let (gate, disk) = on_a_disk(&lab, "", "4m");
+    let (gate, disk) = on_a_disk(&lab, METRICS, "4m");
     disk.fill();
     assert!(gate.does(&["allow", "add", FREE])["persisted"]["no"].is_string());
     refuse(&lab, "full", MANY);
-    // The store is tried again and again meanwhile.
-    thread::sleep(Duration::from_secs(3));
+    wait_for_writes(&lab, 3);
     assert_eq!(gate.does(&["status"])["refused_lost"], 0, "they wait");
     disk.make_room();
     let refused = adds_up(&gate, MANY);
@@ -140,7 +157,7 @@ fn refusals_while_what_lets_through_waits_for_a_full_disk() {
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn refusals_while_the_store_cannot_be_opened() {
+fn refusals_without_an_open_store_are_recorded_or_counted_as_lost() {
     let lab = Lab::new("records-unopened");
     let mut gate = Gate::start(&lab, "");
     enforce(&gate);
@@ -162,24 +179,24 @@ fn refusals_while_the_store_cannot_be_opened() {
     assert!((MANY / 2..=MANY).contains(&refused.lost), "{refused:?}");
 }
 
-/// Returns a time: the usual seconds, or those of an environment variable.
-fn seconds(variable: &str, usual: u64) -> Duration {
+/// Returns the usual number, or that of an environment variable.
+fn number(variable: &str, usual: u64) -> u64 {
     let text = std::env::var(variable).ok();
-    Duration::from_secs(text.map_or(usual, |text| text.parse().expect("seconds")))
+    text.map_or(usual, |text| text.parse().expect("a number"))
 }
 
-// `PALANG_LOCK_SECONDS=60` for the long form.
+// `PALANG_LOCK_WRITES=12` for the long form.
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn refusals_while_another_program_locks_the_store() {
+fn refusals_during_a_locked_store_are_all_recorded() {
     let lab = Lab::new("records-locked");
-    let gate = Gate::start(&lab, "");
+    let gate = Gate::start(&lab, METRICS);
     enforce(&gate);
     let lock = lock_store(&gate);
     // Longer than the store waits for a lock. A change waits for it in front of the records.
     assert_ne!(gate.does(&["allow", "add", FREE])["persisted"], "yes");
     refuse(&lab, "locked", MANY);
-    thread::sleep(seconds("PALANG_LOCK_SECONDS", 20));
+    wait_for_writes(&lab, number("PALANG_LOCK_WRITES", 3));
     refuse(&lab, "still", MANY);
     assert!(gate.passes(FREE) && !gate.passes(BLOCKED));
     drop(lock);
@@ -189,7 +206,7 @@ fn refusals_while_another_program_locks_the_store() {
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn refusals_while_the_disk_hangs() {
+fn refusals_during_a_hanging_disk_are_all_recorded() {
     let lab = Lab::new("records-hang");
     let mut gate = Gate::of(&lab, Daemon::prepare(&lab, ""));
     let hangs = preload::hanging_disk(&mut gate.daemon);
@@ -206,7 +223,7 @@ fn refusals_while_the_disk_hangs() {
 // Records in memory go with the process, and the next one counts them.
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn refusals_that_a_killed_daemon_had_in_memory() {
+fn refusals_in_the_memory_of_a_killed_daemon_are_counted_as_lost() {
     let lab = Lab::new("records-kill");
     let mut gate = Gate::start(&lab, "");
     enforce(&gate);
@@ -226,7 +243,7 @@ fn refusals_that_a_killed_daemon_had_in_memory() {
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn more_refusals_than_wait_for_a_disk_that_hangs() {
+fn refusals_beyond_the_queue_of_a_hanging_disk_are_counted_as_lost() {
     let lab = Lab::new("records-queue");
     let config = "[records]\nper_number = 0\nper_trunk = 0";
     let mut gate = Gate::of(&lab, Daemon::prepare(&lab, config));
@@ -252,7 +269,7 @@ fn more_refusals_than_wait_for_a_disk_that_hangs() {
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn a_refusal_that_the_store_does_not_like_costs_no_other() {
+fn refusal_that_the_store_rejects_is_the_only_one_lost() {
     let lab = Lab::new("records-odd");
     let gate = Gate::start(&lab, "");
     enforce(&gate);
@@ -270,7 +287,7 @@ fn a_refusal_that_the_store_does_not_like_costs_no_other() {
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn refusals_while_the_daemon_is_stopped_or_killed_again_and_again() {
+fn refusals_across_stops_and_kills_are_recorded_or_counted_as_lost() {
     let lab = Lab::new("records-stop");
     let mut gate = Gate::start(&lab, "");
     enforce(&gate);
@@ -278,7 +295,10 @@ fn refusals_while_the_daemon_is_stopped_or_killed_again_and_again() {
     for round in 0..6 {
         thread::scope(|scope| {
             let sending = scope.spawn(|| refuse(&lab, &format!("stop{round}"), MANY));
-            thread::sleep(Duration::from_millis(100));
+            // It ends amid the calls.
+            let maps = gate.maps();
+            let judged = || maps.count(0, Reason::BlockedNumber).unwrap();
+            eventually("some are judged", || judged() > sent + 50);
             if round % 2 == 0 {
                 assert_eq!(gate.daemon.stop(), 0);
             } else {
@@ -296,7 +316,7 @@ fn refusals_while_the_daemon_is_stopped_or_killed_again_and_again() {
 // The attempts that a killed daemon had in memory are lost also when the next one has other maps.
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn refusals_before_an_upgrade_to_another_layout() {
+fn refusals_before_new_maps_are_recorded_or_counted_as_lost() {
     let lab = Lab::new("records-layout");
     let mut gate = Gate::start(&lab, "");
     enforce(&gate);
@@ -308,7 +328,7 @@ fn refusals_before_an_upgrade_to_another_layout() {
         let [judged, _, lost] = known(&gate);
         let lock = lock_store(&gate);
         refuse(&lab, name, MANY);
-        thread::sleep(Duration::from_millis(300));
+        eventually("the daemon has them in memory", || known(&gate)[1] >= MANY);
         gate.daemon.kill();
         // These are in the ring, which a daemon of another layout cannot read.
         refuse(&lab, &format!("{name}-ring"), 100);
@@ -338,6 +358,7 @@ fn prank_calls(gate: &Gate<'_>, caller: &str, while_it: impl Fn() -> bool) -> u6
         let invite = message::invite(caller, &format!("{calls}@prank"));
         sender.send(5060, invite.as_bytes()).unwrap();
         calls += 1;
+        // The pace.
         thread::sleep(Duration::from_millis(500));
     }
     calls
@@ -347,33 +368,32 @@ fn prank_calls(gate: &Gate<'_>, caller: &str, while_it: impl Fn() -> bool) -> u6
 // `PALANG_FLOOD_SECONDS=60` for the long form.
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn a_flood_of_one_number_fills_no_disk_and_blocks_work_meanwhile() {
+fn flood_of_one_number_fills_no_disk_and_delays_no_block() {
     flood_of(Callers::One(BLOCKED), "one");
 }
 
 // A flood from 100,000,000 numbers, all of which a prefix blocks.
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn a_flood_of_all_numbers_fills_no_disk_and_blocks_work_meanwhile() {
+fn flood_of_all_numbers_fills_no_disk_and_delays_no_block() {
     flood_of(Callers::Many(100_000_000), "all");
 }
 
 // A flood from 2,000 numbers.
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn a_flood_of_many_numbers_fills_no_disk_and_blocks_work_meanwhile() {
+fn flood_of_many_numbers_fills_no_disk_and_delays_no_block() {
     flood_of(Callers::Many(2000), "many");
 }
 
 fn flood_of(callers: Callers, name: &str) {
     const PRANK: &str = "+6281355555555";
     let lab = Lab::new(&format!("records-{name}"));
-    let config = "[metrics]\nlisten = \"127.0.0.1:9113\"";
-    let (gate, _disk) = on_a_disk(&lab, config, "1g");
+    let (gate, _disk) = on_a_disk(&lab, METRICS, "1g");
     for number in [PREFIX, PRANK] {
         gate.does(&["block", "add", number, "--for", "24h", "--reason", "prank"]);
     }
-    let time = seconds("PALANG_FLOOD_SECONDS", 5);
+    let time = Duration::from_secs(number("PALANG_FLOOD_SECONDS", 5));
     let begun = Instant::now();
     let flood = lab.flood(callers);
     let (mut slowest, mut blocks) = (Duration::ZERO, 0);
@@ -434,7 +454,7 @@ fn flood_of(callers: Callers, name: &str) {
 // People see how many attempts a record counts.
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn a_record_of_many_attempts_shows_how_many() {
+fn record_of_many_attempts_shows_their_number() {
     let lab = Lab::new("records-shown");
     let gate = Gate::start(&lab, "");
     enforce(&gate);

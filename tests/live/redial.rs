@@ -108,7 +108,7 @@ fn wait_for_reviews(gate: &Gate<'_>, count: usize) -> Vec<Value> {
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn third_attempt_passes_and_is_put_up_for_review() {
+fn third_attempt_passes_and_is_listed_for_review() {
     let lab = Lab::new("redial");
     let console = Console::new(&lab);
     let gate = Gate::start(&lab, &console.config(3));
@@ -253,7 +253,7 @@ fn third_attempt_without_the_daemon_passes_and_is_reviewed_later() {
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn grants_that_ended_make_room() {
+fn ended_grants_make_room_for_new_ones() {
     let lab = Lab::new("redial-ended");
     let mut gate = Gate::start(&lab, "");
     gate.daemon.kill();

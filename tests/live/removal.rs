@@ -12,7 +12,7 @@ const BLOCKED: &str = "+6281200000001";
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn nothing_is_left_in_the_kernel_and_the_audit_is_kept() {
+fn detach_with_unpin_leaves_nothing_in_the_kernel_and_keeps_the_audit() {
     let lab = Lab::new("removal");
     let mut gate = Gate::start(&lab, "[callback]\ngrace = \"60m\"");
     gate.does(&["block", "add", BLOCKED, "--for", "24h", "--reason", "prank"]);

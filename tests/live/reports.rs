@@ -81,7 +81,7 @@ fn is_no_strike(gate: &Gate<'_>, reported: &Value, why: &str) {
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn a_prankster_climbs_the_ladder_and_does_not_keep_a_redial_grant() {
+fn repeated_prank_reports_lengthen_the_block_and_end_the_redial_grant() {
     let lab = Lab::new("ladder");
     let gate = Gate::start(&lab, &format!("{}[redial]\nattempts = 2\n", trunks()));
 
@@ -258,7 +258,7 @@ fn a_prankster_climbs_the_ladder_and_does_not_keep_a_redial_grant() {
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn report_that_is_no_strike_blocks_nobody_and_goes_to_review() {
+fn report_without_a_strike_blocks_nobody_and_is_reviewed() {
     let lab = Lab::new("no-strike");
     let mut gate = Gate::start(&lab, &trunks());
     let known = call(&gate, CALLER);
@@ -375,7 +375,7 @@ fn report_without_trunks_blocks_nobody() {
 // A sender on a trunk that does not vouch for numbers gets nobody blocked.
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn a_forged_number_never_blocks_whose_it_is() {
+fn report_of_a_forged_number_never_blocks_its_owner() {
     let lab = Lab::new("forged");
     let trunks = format!(
         "[[trunk]]\nname = \"telkom\"\nsources = [\"{TRUNK}\"]\ntrusts_from = true\n\
@@ -522,7 +522,7 @@ fn ladder_of_the_centre_is_used_and_a_wrong_one_is_refused() {
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn a_prank_on_a_granted_call_ends_the_grant_of_a_block_that_stays() {
+fn prank_report_of_a_granted_call_ends_the_grant_and_keeps_the_block() {
     let lab = Lab::new("grant-end");
     let config = format!("{}[redial]\nattempts = 3\n", trunks());
     let gate = Gate::start(&lab, &config);

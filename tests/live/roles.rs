@@ -120,7 +120,7 @@ const EVERYTHING: [&[&str]; 17] = [
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn a_stranger_does_not_come_in_and_hears_which_group_may() {
+fn user_outside_the_group_is_refused_with_the_name_of_the_group() {
     let lab = Lab::new("stranger");
     let house = House::new(&lab);
     let socket = house.daemon.runtime().join("palang.sock").metadata().expect("the socket");
@@ -148,7 +148,7 @@ fn user_without_a_role_is_refused_on_the_socket() {
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn reporter_decides_on_no_number() {
+fn reporter_reports_and_changes_no_block_or_allow() {
     let lab = Lab::new("reporter");
     let house = House::new(&lab);
     let json = |arguments: &[&str]| -> serde_json::Value {

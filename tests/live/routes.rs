@@ -57,7 +57,7 @@ fn documented(document: &Value) -> BTreeSet<String> {
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn the_document_has_every_route_and_no_other() {
+fn openapi_document_has_every_route_and_no_other() {
     let lab = Lab::new("document");
     let daemon = Daemon::start(&lab, "");
     let document = document(&daemon);
@@ -144,7 +144,7 @@ fn fits(document: &Value, schema: &Value, value: &Value, at: &str) -> Result<(),
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn each_answer_is_what_the_document_says() {
+fn answer_of_each_route_matches_the_openapi_document() {
     let lab = Lab::new("answers");
     let trunk = format!("[[trunk]]\nname = \"lab\"\nsources = [\"{TRUNK}\"]\ntrusts_from = true");
     let daemon = Daemon::start(&lab, &format!("protected = [\"112\"]\n{trunk}"));
@@ -302,7 +302,7 @@ fn schema_of<'a>(document: &'a Value, method: &str, path: &str) -> &'a Value {
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn loopback_port_answers_one_question_and_nothing_more() {
+fn loopback_port_answers_a_check_and_nothing_more() {
     let lab = Lab::new("loopback");
     let daemon = Daemon::start(&lab, &format!("[api]\ncheck_listen = {CHECK:?}"));
     let block = json!({ "number": CALLER, "seconds": 60, "reason": "a test" }).to_string();
@@ -375,7 +375,7 @@ pub fn rows(count: u32) -> String {
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn long_list_is_complete_and_a_client_that_does_not_read_holds_nobody_up() {
+fn long_list_is_complete_and_its_slow_reader_delays_nobody() {
     const COUNT: u32 = 20_000;
     /// More than the daemon sends at once.
     const LAZY: usize = 600;

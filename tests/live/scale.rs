@@ -25,7 +25,7 @@ fn status(daemon: &Daemon<'_>) -> Status {
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn a_hundred_thousand_blocks_are_all_there_whatever_happens() {
+fn hundred_thousand_blocks_are_in_force_after_each_start() {
     let lab = Lab::new("scale");
     let mut daemon = Daemon::start(&lab, "[limits]\nblocks = 200000");
     must(&daemon, &["mode", "enforce"]);

@@ -89,7 +89,7 @@ fn kernel_state(gate: &Gate) -> Vec<String> {
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn armed_observing_and_overridden_gates_are_distinguished() {
+fn selftest_shows_whether_the_gate_enforces_observes_or_is_overridden() {
     let lab = Lab::new("selftest");
     let gate = Gate::start(&lab, "");
     gate.does(&["block", "add", BLOCKED, "--for", "24h", "--reason", "prank"]);
@@ -131,7 +131,7 @@ fn armed_observing_and_overridden_gates_are_distinguished() {
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn each_trunk_is_tried_in_its_own_words() {
+fn selftest_tries_each_trunk_as_it_is_configured() {
     let lab = Lab::new("selftest-trunks");
     let trunks = r#"
         ports = [5080, 5060]
@@ -223,7 +223,7 @@ fn selftest_without_a_daemon_works_and_finds_a_missing_gate() {
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn another_layout_in_force_is_not_taken_for_ours() {
+fn selftest_of_maps_with_another_layout_fails() {
     let lab = Lab::new("selftest-layout");
     let mut gate = Gate::start(&lab, "");
     let ours = palang_tests::lab::daemon::program();

@@ -58,7 +58,7 @@ fn block(daemon: &Daemon<'_>, number: &str) {
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn ready_means_that_it_answers_and_the_watchdog_hears_of_it() {
+fn daemon_that_reports_ready_answers_and_notifies_the_watchdog() {
     let lab = Lab::new("notify");
     let mut daemon = Daemon::prepare(&lab, "");
     let manager = Manager::new(&daemon);
@@ -97,7 +97,7 @@ fn ready_means_that_it_answers_and_the_watchdog_hears_of_it() {
 // Stopped with SIGSTOP it is as dead as a process can be that is still there.
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn the_watchdog_is_silent_when_the_daemon_hangs() {
+fn daemon_that_hangs_does_not_notify_the_watchdog() {
     let lab = Lab::new("watchdog");
     let mut daemon = Daemon::prepare(&lab, "");
     let manager = Manager::new(&daemon);

@@ -39,7 +39,7 @@ fn status(daemon: &Daemon<'_>) -> Status {
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn from_a_daemon_without_interfaces_to_one_that_observes() {
+fn setup_of_a_daemon_without_interfaces_attaches_and_observes() {
     let lab = Lab::new("setup");
     let mut daemon = prepared(&lab);
     daemon.start_again();
@@ -91,7 +91,7 @@ fn from_a_daemon_without_interfaces_to_one_that_observes() {
 // A person at a terminal is asked, for the country too, and No is the default.
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn setup_at_a_terminal_asks() {
+fn setup_at_a_terminal_asks_for_each_setting() {
     let lab = Lab::new("setup-tty");
     let mut daemon = prepared(&lab);
     daemon.start_again();

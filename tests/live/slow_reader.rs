@@ -48,7 +48,7 @@ fn json(daemon: &Daemon, arguments: &[&str]) -> Vec<Value> {
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn the_slim_program_takes_over_and_gives_back_under_traffic() {
+fn small_program_under_traffic_replaces_the_refused_one_and_is_replaced() {
     let lab = Lab::new("slow");
     let mut daemon = Daemon::prepare(&lab, "");
     let refused = planted(daemon.folder(), &[Reader::Full]);
@@ -109,7 +109,7 @@ fn the_slim_program_takes_over_and_gives_back_under_traffic() {
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn a_kernel_that_refuses_both_ends_the_start_and_leaves_the_filter() {
+fn start_with_both_programs_refused_ends_and_leaves_the_filter() {
     let lab = Lab::new("refused");
     let mut daemon = Daemon::start(&lab, "");
     let api = Api::of(&daemon);

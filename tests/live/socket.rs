@@ -53,6 +53,34 @@ pub fn ask(daemon: &Daemon<'_>, method: &str, path: &str, body: &str) -> Answer 
     request(connect(daemon), method, path, body)
 }
 
+/// A request that was sent, and what has come of its answer.
+pub struct Sent {
+    stream: UnixStream,
+    come: Vec<u8>,
+}
+
+impl Sent {
+    /// Sends one request to the daemon's socket.
+    pub fn new(daemon: &Daemon<'_>, method: &str, path: &str, body: &str) -> Sent {
+        let mut stream = connect(daemon);
+        stream.write_all(request_text(method, path, body).as_bytes()).expect("sent");
+        Sent { stream, come: Vec::new() }
+    }
+
+    /// Returns whether the answer is complete: the daemon has closed the connection.
+    pub fn is_answered(&mut self) -> bool {
+        self.stream.set_nonblocking(true).expect("O_NONBLOCK");
+        let read = self.stream.read_to_end(&mut self.come);
+        self.stream.set_nonblocking(false).expect("no O_NONBLOCK");
+        !read.is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock)
+    }
+
+    /// Waits for the answer.
+    pub fn answer(self) -> Answer {
+        answer_on(self.come.as_slice().chain(self.stream))
+    }
+}
+
 /// Sends one request to a daemon that may be killed before it answers.
 pub fn try_ask(daemon: &Daemon<'_>, method: &str, path: &str, body: &str) -> Option<Answer> {
     let mut stream = UnixStream::connect(daemon.runtime().join("palang.sock")).ok()?;
@@ -80,6 +108,11 @@ fn request_text(method: &str, path: &str, body: &str) -> String {
 pub fn exchange(mut stream: impl Read + Write, bytes: &[u8]) -> Answer {
     // The daemon may refuse a request before its last byte.
     let _ = stream.write_all(bytes);
+    answer_on(stream)
+}
+
+/// Reads the answer to a request, after which the daemon closes the connection.
+fn answer_on(mut stream: impl Read) -> Answer {
     let mut all = Vec::new();
     let ended = stream.read_to_end(&mut all);
     answer(&all)

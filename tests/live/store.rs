@@ -232,7 +232,7 @@ fn older_store_is_followed_only_when_the_operator_says_so() {
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn change_in_a_deleted_file_is_not_said_to_be_stored() {
+fn change_in_a_deleted_store_file_is_not_reported_as_stored() {
     let lab = Lab::new("store-deleted");
     let mut gate = refusing(&lab);
     remove_store(&gate);
@@ -261,7 +261,7 @@ fn change_in_a_deleted_file_is_not_said_to_be_stored() {
 // An answered change is in the file, or in a log that somebody may delete.
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn a_deleted_log_takes_no_answered_block_with_it() {
+fn deleted_log_of_the_store_loses_no_answered_block() {
     let lab = Lab::new("log-deleted");
     let mut gate = refusing(&lab);
     let blocks = gate.rows(&["block", "list"]);
@@ -294,7 +294,7 @@ fn a_deleted_log_takes_no_answered_block_with_it() {
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn odd_notes_stop_no_adoption() {
+fn invalid_offline_notes_do_not_stop_adoption() {
     let lab = Lab::new("odd-notes");
     let mut gate = refusing(&lab);
     gate.daemon.kill();
@@ -365,7 +365,7 @@ fn in_seconds(seconds: i64) -> String {
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn blocks_that_end_together_leave_store_and_map_and_make_room() {
+fn blocks_that_end_together_are_removed_and_make_room() {
     const ALL: usize = 20_000;
     let lab = Lab::new("mass-expiry");
     let gate = Gate::start(&lab, &format!("[limits]\nblocks = {ALL}"));
@@ -408,7 +408,7 @@ fn blocks_that_end_together_leave_store_and_map_and_make_room() {
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn failure_in_the_background_is_in_the_status() {
+fn failure_of_a_background_task_is_in_the_status() {
     let lab = Lab::new("chores");
     let gate = refusing(&lab);
     let conn = Connection::open(store(&gate)).unwrap();

@@ -61,7 +61,7 @@ fn heals(what: &str, is_healed: impl FnMut() -> bool) {
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn half_an_allow_is_shown_as_the_kernel_has_it_and_made_whole() {
+fn allow_missing_in_one_of_its_maps_is_shown_and_repaired() {
     let lab = Lab::new("half-allow");
     let gate = Gate::start(&lab, "");
     for number in [CALLER, OTHER] {
@@ -131,7 +131,7 @@ fn allow_for_a_prefix_does_not_allow_the_number_of_the_same_digits() {
 // A refused allow is in neither map.
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn allow_that_does_not_fit_lets_nobody_through() {
+fn allow_refused_by_a_full_map_lets_no_call_pass() {
     let lab = Lab::new("full-allows");
     let gate = Gate::start(&lab, "");
     gate.does(&["block", "add", CALLER, "--for", "1h", "--reason", "a test"]);
@@ -161,7 +161,7 @@ fn allow_that_does_not_fit_lets_nobody_through() {
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn settings_that_somebody_changed_are_repaired() {
+fn settings_changed_in_the_map_are_repaired() {
     let lab = Lab::new("tampered");
     let gate = Gate::start(
         &lab,
@@ -231,7 +231,7 @@ fn settings_that_somebody_changed_are_repaired() {
 // place, say. An allow or override stays.
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn store_with_another_mode_ends_nothing_that_lets_through() {
+fn store_with_another_mode_does_not_end_observe() {
     let lab = Lab::new("other-mode");
     let gate = Gate::start(&lab, "");
     let store = rusqlite::Connection::open(gate.daemon.state().join("palang.db")).unwrap();

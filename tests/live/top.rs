@@ -145,7 +145,7 @@ fn figure(screen: &str, name: &str) -> f64 {
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn real_traffic_on_the_screen() {
+fn top_shows_real_traffic() {
     let _alone = alone();
     let lab = Lab::new("top");
     let mut daemon = Daemon::prepare(&lab, CONFIG);
@@ -214,7 +214,7 @@ fn real_traffic_on_the_screen() {
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn a_daemon_that_dies_and_comes_back() {
+fn top_goes_on_when_the_daemon_ends_and_starts_again() {
     let _alone = alone();
     let lab = Lab::new("top-death");
     let mut gate = Gate::start(&lab, "[redial]\nattempts = 0");

@@ -68,7 +68,7 @@ fn nobody_innocent_is_lost(record: &Record) {
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn a_restart_replaces_the_program_and_keeps_the_maps() {
+fn restart_replaces_the_program_and_keeps_the_maps() {
     let lab = Lab::new("restart");
     let (mut daemon, api) = start(&lab, "");
     let receiver = lab.receiver(5060);
@@ -182,7 +182,7 @@ fn there_and_back(
 // A start with other maps was cut off; what was set by hand before still has to reach them.
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn an_upgrade_that_was_cut_off_is_finished_by_the_next_start() {
+fn interrupted_upgrade_is_finished_by_the_next_start() {
     let lab = Lab::new("cut");
     let (mut daemon, api) = start(&lab, "");
     let old_folders = map_folders(&daemon);
@@ -225,7 +225,7 @@ fn an_upgrade_that_was_cut_off_is_finished_by_the_next_start() {
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn other_maps_take_over_without_a_store() {
+fn upgrade_to_other_maps_without_a_store_keeps_the_policy() {
     let lab = Lab::new("storeless");
     let (mut daemon, api) = start(&lab, "");
     let receiver = lab.receiver(5060);
@@ -247,7 +247,7 @@ fn other_maps_take_over_without_a_store() {
 // The program cannot be replaced: somebody moved the pin of its link.
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn a_program_that_stays_keeps_its_maps_within_reach() {
+fn program_that_cannot_be_replaced_keeps_its_maps() {
     let lab = Lab::new("stays");
     let (mut daemon, api) = start(&lab, "");
     let old_program = program_id(&api);
@@ -278,7 +278,7 @@ fn a_program_that_stays_keeps_its_maps_within_reach() {
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn less_room_than_there_are_blocks_is_refused() {
+fn capacity_below_the_number_of_blocks_is_refused() {
     let lab = Lab::new("room");
     let (mut daemon, api) = start(&lab, "");
     let (old_folders, old_program) = (map_folders(&daemon), program_id(&api));
@@ -305,7 +305,7 @@ fn less_room_than_there_are_blocks_is_refused() {
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn more_room_and_less_again() {
+fn capacity_raised_and_lowered_loses_no_event() {
     let lost = there_and_back(
         "capacity",
         |daemon| daemon.configure(&format!("{RECORDS}limits.blocks = 30000")),
@@ -316,7 +316,7 @@ fn more_room_and_less_again() {
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn another_layout_and_back() {
+fn upgrade_to_another_layout_and_back_counts_lost_events() {
     let other = abi_upgrade::program();
     let this = palang_tests::lab::daemon::program();
     let lost = there_and_back(

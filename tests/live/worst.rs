@@ -8,7 +8,7 @@ use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixStream;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -21,10 +21,11 @@ use rusqlite::Connection;
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
-use crate::gate::eventually;
+use crate::gate::{eventually, eventually_within};
 use crate::routes::rows;
 use crate::service::Manager;
 use crate::socket::{Answer, LONGEST, ask, connect, exchange, request, until};
+use crate::threads;
 use crate::users::{GROUP, OPERATOR, READER, as_user};
 
 const CHECK: &str = "127.0.0.1:9112";
@@ -53,6 +54,10 @@ struct Scene<'a> {
     manager: Manager,
     /// Longest that an answer may take.
     longest: Duration,
+    /// Rounds that were answered.
+    rounds: AtomicU32,
+    /// How often the watchdog heard of the daemon.
+    heard: AtomicU32,
 }
 
 impl<'a> Scene<'a> {
@@ -75,7 +80,15 @@ impl<'a> Scene<'a> {
         for path in [daemon.folder(), &daemon.runtime()] {
             fs::set_permissions(path, fs::Permissions::from_mode(0o755)).expect("chmod");
         }
-        let mut scene = Scene { _alone: alone, lab, daemon, manager, longest: LONGEST };
+        let mut scene = Scene {
+            _alone: alone,
+            lab,
+            daemon,
+            manager,
+            longest: LONGEST,
+            rounds: AtomicU32::new(0),
+            heard: AtomicU32::new(0),
+        };
         let quiet = ["root", OPERATOR].map(|user| scene.round(user, 0).0);
         scene.longest = AT_MOST.max(quiet[0].max(quiet[1]) * SLOWER);
         scene
@@ -119,9 +132,10 @@ impl<'a> Scene<'a> {
     fn answers_during(&self, what: &str, hogs: impl FnOnce() + Send) {
         let done = AtomicBool::new(false);
         thread::scope(|scope| {
-            scope.spawn(|| {
+            let hogs = scope.spawn(|| {
+                // Also where it panics.
+                let _end = End(&done);
                 hogs();
-                done.store(true, Ordering::Relaxed);
             });
             let watchdog = scope.spawn(|| self.longest_silence(&done));
             let mut slowest = (Duration::ZERO, String::new());
@@ -131,10 +145,22 @@ impl<'a> Scene<'a> {
                     slowest = slowest.max(self.round(user, round));
                 }
                 round += 1;
+                self.rounds.fetch_add(1, Ordering::Relaxed);
             }
+            hogs.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
             println!("{what}: {round} rounds, the slowest answer: {slowest:?}");
             let silence = watchdog.join().expect("the watchdog's thread");
             assert!(silence < WATCHDOG, "{what}: the watchdog heard nothing for {silence:?}");
+        });
+    }
+
+    /// Waits until 20 more rounds are answered, and the watchdog has heard of the daemon once more.
+    fn wait_for_rounds(&self) {
+        let now = || (self.rounds.load(Ordering::Relaxed), self.heard.load(Ordering::Relaxed));
+        let before = now();
+        eventually_within(Duration::from_secs(120), "further answers", || {
+            let now = now();
+            now.0 >= before.0 + 20 && now.1 > before.1
         });
     }
 
@@ -177,6 +203,7 @@ impl<'a> Scene<'a> {
                 && String::from_utf8_lossy(&datagram[..length]).contains("WATCHDOG=1")
             {
                 heard = Instant::now();
+                self.heard.fetch_add(1, Ordering::Relaxed);
             }
             silence = silence.max(heard.elapsed());
         }
@@ -185,6 +212,15 @@ impl<'a> Scene<'a> {
 
     fn open_files(&self) -> usize {
         fs::read_dir(format!("/proc/{}/fd", self.daemon.pid())).expect("its files").count()
+    }
+}
+
+/// Notes the end of a thread.
+struct End<'a>(&'a AtomicBool);
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
     }
 }
 
@@ -228,7 +264,7 @@ fn get(path: &str) -> Vec<u8> {
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn hundreds_of_verifications_that_nobody_waits_for() {
+fn hundreds_of_verifications_delay_no_other_request() {
     open_many();
     let lab = Lab::new("verify");
     let scene = Scene::start(&lab, 100_000);
@@ -239,7 +275,7 @@ fn hundreds_of_verifications_that_nobody_waits_for() {
         }
         // And those who wait for it, as many as there can be.
         let waiting = scene.send(READER, 100, &verify);
-        thread::sleep(Duration::from_secs(5));
+        scene.wait_for_rounds();
         drop(waiting);
     });
     // A verification that nobody waits for has ended: another client's turn comes.
@@ -256,19 +292,21 @@ fn hundreds_of_verifications_that_nobody_waits_for() {
 // costs a moment each time.
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn client_that_hangs_up_ends_its_question() {
+fn verification_ends_when_its_client_hangs_up() {
     open_many();
     let lab = Lab::new("hang-up");
     let scene = Scene::start(&lab, 200_000);
-    let (begun, before) = (Instant::now(), cpu_time(&scene.daemon));
+    let before = cpu_time(&scene.daemon);
     let whole = scene.ask(OPERATOR, "GET", "/v1/audit/verify", "");
     assert_eq!(whole.status, 200, "{}", whole.text());
-    let (took, whole) = (begun.elapsed(), cpu_time(&scene.daemon) - before);
+    let whole = cpu_time(&scene.daemon) - before;
     let before = cpu_time(&scene.daemon);
     const TIMES: u32 = 40;
     for _ in 0..TIMES {
+        let used = cpu_time(&scene.daemon);
         let stream = scene.send(READER, 1, &get("/v1/audit/verify"));
-        thread::sleep(Duration::from_millis(20));
+        // It runs: nothing but a verification takes the daemon more than a tick of the processor.
+        until("a verification", || (cpu_time(&scene.daemon) >= used + 2 * TICK).then_some(()));
         drop(stream);
         // Its turn is over before the next one comes.
         until("a free slot", || {
@@ -276,12 +314,15 @@ fn client_that_hangs_up_ends_its_question() {
             (answer.status == 400).then_some(())
         });
     }
-    // Time for many whole ones, should any still run.
-    thread::sleep(6 * took);
+    // Should any still run, its time counts.
+    threads::wait_until_idle(&scene.daemon);
     let cost = cpu_time(&scene.daemon) - before;
     println!("one whole: {whole:?}; {TIMES} that were hung up: {cost:?}");
     assert!(cost < 2 * whole, "{cost:?} for {TIMES}, {whole:?} for a whole one");
 }
+
+/// The unit of processor time in proc(5): USER_HZ is 100 on every architecture of ours.
+const TICK: Duration = Duration::from_millis(10);
 
 /// Returns the processor time of a process.
 fn cpu_time(daemon: &Daemon<'_>) -> Duration {
@@ -290,13 +331,12 @@ fn cpu_time(daemon: &Daemon<'_>) -> Duration {
     let (_, rest) = stat.rsplit_once(") ").expect("a name");
     let ticks: u64 =
         rest.split(' ').skip(11).take(2).map(|field| field.parse::<u64>().expect("ticks")).sum();
-    // USER_HZ is 100 on every architecture of ours.
-    Duration::from_millis(ticks * 10)
+    TICK * u32::try_from(ticks).expect("less than a year")
 }
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn lists_whose_readers_do_not_read() {
+fn lists_of_slow_readers_delay_no_other_request() {
     open_many();
     const COUNT: u32 = 6_000;
     let lab = Lab::new("slow-lists");
@@ -307,7 +347,7 @@ fn lists_whose_readers_do_not_read() {
         hogs = scene.send(READER, 64, &get("/v1/blocks"));
         hogs.extend(scene.send(READER, 64, &get("/v1/calls/live")));
         hogs.extend(scene.send(OPERATOR, 200, &get("/v1/audit")));
-        thread::sleep(Duration::from_secs(3));
+        scene.wait_for_rounds();
         // Somebody else's list is whole.
         let list: Vec<Block> = scene.ask("root", "GET", "/v1/blocks", "").lines();
         assert!(list.len() >= COUNT as usize, "{}", list.len());
@@ -347,7 +387,7 @@ impl Scene<'_> {
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn connections_that_say_nothing() {
+fn idle_connections_delay_no_other_request_and_are_closed() {
     open_many();
     let lab = Lab::new("idle");
     let scene = Scene::start(&lab, 0);
@@ -411,7 +451,7 @@ fn is_closed(mut stream: &UnixStream) -> bool {
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn requests_whose_bodies_never_end() {
+fn unfinished_bodies_delay_no_other_request_and_change_nothing() {
     open_many();
     let lab = Lab::new("slowloris");
     let scene = Scene::start(&lab, 0);
@@ -452,7 +492,7 @@ fn requests_whose_bodies_never_end() {
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn request_that_is_too_large_is_refused_at_once_with_advice() {
+fn verification_above_the_limit_is_refused_at_once_with_advice() {
     open_many();
     let lab = Lab::new("too-much");
     let scene = Scene::start(&lab, 100_000);

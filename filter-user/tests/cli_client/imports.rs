@@ -36,7 +36,7 @@ fn imports(asked: Asked) -> Router {
 }
 
 #[test]
-fn imports_are_whole_or_name_what_they_skip() {
+fn import_of_bad_rows_is_refused_or_names_the_skipped_ones() {
     let asked = Asked::default();
     let api = Api::new(imports(asked.clone()));
     let file = api.folder.path().join("blocks.csv");
@@ -90,7 +90,7 @@ fn imports_are_whole_or_name_what_they_skip() {
 }
 
 #[test]
-fn an_export_imports() {
+fn export_can_be_imported() {
     let asked = Asked::default();
     let blocks = || async {
         let observing = Block { observe: true, expires: None, ..block("62811*") };

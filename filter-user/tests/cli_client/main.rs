@@ -176,7 +176,7 @@ fn lines<T: serde::Serialize>(rows: impl IntoIterator<Item = T>) -> String {
 }
 
 #[test]
-fn every_kind_of_problem_has_its_exit_code() {
+fn problem_of_each_kind_has_its_exit_code() {
     let kinds = [
         ("usage", ProblemKind::Usage, StatusCode::BAD_REQUEST, 2),
         ("refused", ProblemKind::Refused, StatusCode::FORBIDDEN, 5),
@@ -213,7 +213,7 @@ fn check_exits_with_the_verdict() {
 }
 
 #[test]
-fn without_a_daemon() {
+fn command_without_a_daemon_names_the_socket_and_the_next_step() {
     let folder = TempDir::new().unwrap();
     let socket = folder.path().join("socket");
     let (_, err) = assert_exit(&palang(&socket, &["block", "list"]).output().unwrap(), 3);
@@ -226,7 +226,7 @@ fn without_a_daemon() {
 }
 
 #[test]
-fn without_permission_for_the_socket() {
+fn command_without_permission_for_the_socket_names_the_group() {
     let folder = open_folder();
     let socket = folder.path().join("socket");
     let _listener = UnixListener::bind(&socket).unwrap();
@@ -239,7 +239,7 @@ fn without_permission_for_the_socket() {
 }
 
 #[test]
-fn a_daemon_that_hangs() {
+fn override_off_with_a_hanging_daemon_ends_after_its_time_limit() {
     let folder = open_folder();
     let socket = folder.path().join("socket");
     // It is connected to, and never answers.
@@ -251,7 +251,7 @@ fn a_daemon_that_hangs() {
 }
 
 #[test]
-fn a_list_comes_as_it_is_made_and_its_reader_may_leave() {
+fn list_is_printed_as_it_arrives_and_its_reader_may_leave() {
     // A list without an end: only who does not wait for it sees a line.
     let answer = || async {
         let line = lines([block("6281234567890")]);
@@ -277,7 +277,7 @@ fn a_list_comes_as_it_is_made_and_its_reader_may_leave() {
 }
 
 #[test]
-fn a_list_that_breaks_off_is_none() {
+fn list_that_breaks_off_is_an_error_and_leaves_no_file() {
     let answer = || async {
         // Enough to be sent before the error ends it.
         let rows = std::iter::repeat_n(lines([block("6281234567890")]), 5000).map(Ok);
@@ -294,7 +294,7 @@ fn a_list_that_breaks_off_is_none() {
 }
 
 #[test]
-fn a_change_says_what_is_in_force_and_whether_it_lasts() {
+fn change_shows_what_is_in_force_and_whether_it_is_stored() {
     let answer = |Json(add): Json<AddBlock>| async move {
         assert_eq!((add.seconds, add.expires, add.permanent), (Some(86_400), None, false));
         assert_eq!((add.number.as_str(), add.reason.as_str()), ("0812-3456-7890", "prank"));
@@ -329,7 +329,7 @@ fn a_change_says_what_is_in_force_and_whether_it_lasts() {
 }
 
 #[test]
-fn a_block_needs_an_end() {
+fn block_without_an_end_is_refused() {
     let socket = Path::new("/nowhere");
     for arguments in [
         &["block", "add", "0812", "--reason", "prank"][..],
@@ -344,7 +344,7 @@ fn a_block_needs_an_end() {
 }
 
 #[test]
-fn an_override_and_a_prefix_say_what_the_gate_does() {
+fn override_and_prefix_show_what_is_in_force() {
     let set = |Json(set): Json<SetOverride>| async move {
         assert_eq!(set, SetOverride::default());
         Json(status().r#override)
@@ -391,7 +391,7 @@ fn an_override_and_a_prefix_say_what_the_gate_does() {
 }
 
 #[test]
-fn allows_of_an_incident() {
+fn allows_of_an_incident_are_added_listed_and_removed_together() {
     fn allow(number: &str) -> Allow {
         Allow {
             id: uuid::Uuid::nil(),
@@ -464,7 +464,7 @@ fn allows_of_an_incident() {
 }
 
 #[test]
-fn a_limit_that_cuts_says_so() {
+fn list_cut_by_its_limit_says_so() {
     let answer = |request: Request| async move {
         let query = request.uri().query().unwrap();
         let limit: u64 = query.split("limit=").nth(1).unwrap().parse().unwrap();
@@ -494,7 +494,7 @@ fn a_limit_that_cuts_says_so() {
 }
 
 #[test]
-fn detach_takes_the_filter_off_all_that_have_it() {
+fn detach_without_a_name_detaches_every_interface() {
     let off = |Segment(name): Segment<String>| async move {
         if name == "ens3" {
             let message = "ens3: the link is held by another".into();
@@ -514,7 +514,7 @@ fn detach_takes_the_filter_off_all_that_have_it() {
 }
 
 #[test]
-fn an_audit_that_was_altered_fails() {
+fn verify_of_an_altered_audit_fails() {
     let answer = |request: Request| async move {
         let bad = request.uri().query().map(|query| {
             assert_eq!(query, "head=17%3Aab");

@@ -146,7 +146,7 @@ fn json_is_a_contract() {
 }
 
 #[test]
-fn the_table_has_both_policies_and_the_difference() {
+fn table_has_both_policies_and_their_difference() {
     let home = Home::new();
     let (new, old) = (home.file("new.toml", blocks(&["100"])), home.file("old.toml", ""));
     let (out, _) =
@@ -164,7 +164,7 @@ fn the_table_has_both_policies_and_the_difference() {
 }
 
 #[test]
-fn who_calls_again_is_let_in() {
+fn blocked_number_that_calls_again_is_granted() {
     let home = Home::new();
     let calls = pcap(&[
         (0, BLOCKED, "a"),
@@ -213,7 +213,7 @@ fn who_calls_again_is_let_in() {
 /// Checks that the kernel program judges a policy file as `what-if` does.
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
-fn replay_says_the_same() {
+fn replay_and_what_if_give_the_same_verdicts() {
     let home = Home::new();
     let calls: Vec<_> = (0..12).map(|n| (20 * n, n.to_string())).collect();
     let calls: Vec<_> = calls.iter().map(|(second, id)| (*second, BLOCKED, id.as_str())).collect();
@@ -235,7 +235,7 @@ fn replay_says_the_same() {
 }
 
 #[test]
-fn the_same_policy_on_both_sides_differs_in_nothing() {
+fn policy_compared_with_itself_has_no_difference() {
     let home = Home::new();
     let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/demo-policy.toml");
     let demo = demo.to_str().unwrap();
@@ -249,7 +249,7 @@ fn the_same_policy_on_both_sides_differs_in_nothing() {
 }
 
 #[test]
-fn without_anything_to_compare_with() {
+fn policy_without_a_baseline_is_judged_alone() {
     let home = Home::new();
     let new = home.file("new.toml", format!("ladder = \"ladder.toml\"\n{}", blocks(&["100"])));
     home.file("ladder.toml", "");
@@ -272,7 +272,7 @@ fn without_anything_to_compare_with() {
 }
 
 #[test]
-fn people_see_twenty_numbers_and_how_many_more_there_are() {
+fn table_shows_twenty_numbers_and_how_many_more_there_are() {
     let home = Home::new();
     let numbers: Vec<String> = (0..23).map(|index| format!("62812345678{index:02}")).collect();
     let calls: Vec<_> =
@@ -292,7 +292,7 @@ fn people_see_twenty_numbers_and_how_many_more_there_are() {
 }
 
 #[test]
-fn a_wrong_policy_is_refused_whole_with_its_place() {
+fn wrong_policy_is_refused_whole_with_its_place() {
     let home = Home::new();
     let good = home.file("good.toml", "");
     home.file("steep.toml", "[[rung]]\nstrikes = 0\n");
@@ -354,7 +354,7 @@ fn wrong_arguments_are_usage_errors() {
 }
 
 #[test]
-fn captures_that_cannot_be_read_to_their_end() {
+fn capture_that_is_cut_or_missing_is_reported() {
     let home = Home::new();
     let ports = home.file("ports.toml", "ports = [9]\n");
     let none = home.run(&[&capture(SCAN), "--policy", &ports, "--against", &ports]);
@@ -377,7 +377,7 @@ fn captures_that_cannot_be_read_to_their_end() {
 }
 
 #[test]
-fn a_picture_is_drawn() {
+fn plot_is_written_as_svg() {
     let home = Home::new();
     let (new, old) = (home.file("new.toml", blocks(&["100"])), home.file("old.toml", ""));
     let plot = home.path("calls.svg");
@@ -456,7 +456,7 @@ fn daemon_with(mode: &'static str, blocked: Vec<Block>, text: &str, masked: bool
 }
 
 #[test]
-fn the_policy_in_force_is_asked_for() {
+fn policy_without_against_is_compared_with_the_one_in_force() {
     let redial = Some("3/10m/30m".parse().unwrap());
     let blocked = || {
         vec![

@@ -62,7 +62,7 @@ fn records(calls: Vec<Call>, reports: Vec<Report>) -> Router {
 const SINCE: [&str; 2] = ["--since", "2026-11-01T00:00:00Z"];
 
 #[test]
-fn records_are_compared_with_what_became_of_them() {
+fn records_are_compared_with_their_recorded_verdicts() {
     let other = "6281100000000";
     let home = Home::with(records(
         vec![
@@ -126,7 +126,7 @@ fn a_record_of_many_attempts_counts_as_many() {
 }
 
 #[test]
-fn a_ladder_acts_by_the_reports_of_that_time() {
+fn ladder_uses_the_reports_of_the_time_of_the_call() {
     // Calls every six hours; the first two are reported as pranks, 1 h after they came.
     let calls = (0..8).map(|n| call(n, 6 * n as i64, Some(BLOCKED), "pass", "not-blocked"));
     let calls: Vec<_> = calls.collect();
