@@ -363,7 +363,7 @@ impl Plan {
             readings.add(dialled.behind(skip).and_then(|digits| self.e164(digits)));
         } else if formats == AS_DIALLED {
             self.read_in_country(dialled, top, &mut readings);
-        } else {
+        } else if formats != 0 {
             self.read_plain(dialled, top, formats, &mut readings);
         }
         if readings.conflict {

@@ -223,9 +223,11 @@ fn a_named_context_has_formats_of_its_own() {
     assert_eq!(ims("112").as_deref(), Ok("local 112"));
     assert_eq!(ims("0016581234567").as_deref(), Ok("6581234567"));
     assert_eq!(ims("6581234567"), AMBIGUOUS);
-    for other in [context("ims.example.net"), context(""), Context::Unknown] {
+    let america = Context::Global(digits("1"));
+    for other in [context("ims.example.net"), context(""), america, Context::Unknown] {
         assert_eq!(read_in(&plan, "6281234567890", other), AMBIGUOUS);
         assert_eq!(read_in(&plan, "+6281234567890", other).as_deref(), Ok("6281234567890"));
+        assert_eq!(read_in(&plan, "112", other), AMBIGUOUS, "a short number of another place");
     }
 }
 
