@@ -10,6 +10,7 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
+use filter_common::reason::Reason;
 use palang_tests::lab::{Daemon, Lab, daemon};
 
 /// Commands that are not run here, by their beginning, each with the reason.
@@ -23,6 +24,15 @@ const ELSEWHERE: [(&str, &str); 8] = [
     ("palang top", "draws a screen; tests/live/top.rs"),
     ("palang store restore", "needs a machine without a daemon; tests/live/backup.rs"),
 ];
+
+#[test]
+fn every_reason_has_a_line_on_its_page() {
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/reasons.md");
+    let page = fs::read_to_string(page).unwrap();
+    let missing =
+        Reason::ALL.iter().filter(|reason| !page.contains(&format!("`{}`", reason.name())));
+    assert_eq!(missing.map(|reason| reason.name()).collect::<Vec<_>>(), [""; 0]);
+}
 
 /// Commands that run until they are stopped.
 const ENDLESS: &str = "palang monitor";

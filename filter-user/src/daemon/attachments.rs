@@ -365,7 +365,7 @@ fn blind(link: &Link) -> Option<String> {
     (!link.has_ethernet).then(|| {
         let name = &link.name;
         format!(
-            "packets of {name} have no Ethernet header, and the filter would read none of them: name the \
+            "packets of {name} have no Ethernet header, and the filter would read none of them. Name the \
              interface below {name}, if calls are in clear there. Otherwise the SIP server can ask \
              (docs/kamailio.md)"
         )

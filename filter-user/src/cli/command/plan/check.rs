@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use clap::Args;
 use serde::Serialize;
 
-use crate::cli::command::plan::which::{preset, read};
+use crate::cli::command::plan::which::read;
+use crate::cli::input::country::preset;
 use crate::cli::output::progress::progress;
 use crate::cli::output::{self, Answer, Output, counted};
 use crate::config::limits;

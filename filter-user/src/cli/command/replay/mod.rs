@@ -13,8 +13,8 @@ use filter_common::plan::{
     IDENTITY_FROM, IDENTITY_PAI, PREFIX_DIGITS_MAX, Prefix, TRUNK_PREFIX_DIGITS_MAX,
 };
 
-use crate::cli::command::plan::which::preset;
 use crate::cli::command::replay::output::Output;
+use crate::cli::input::country::preset;
 use crate::cli::output::progress::progress;
 use crate::cli::output::written;
 use crate::config::Config;
