@@ -7,6 +7,7 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result};
 
+use super::arch::Arch;
 use super::program::Programs;
 use super::runs::Tests;
 use crate::shell;
@@ -31,13 +32,15 @@ poweroff -f
 /// The programs that [`INIT`] calls.
 const TOOLS: [&str; 6] = ["sh", "mount", "ip", "echo", "uname", "poweroff"];
 
-/// Packs everything into one file and returns its path.
-pub fn pack(folder: &Path, programs: &Programs, tests: Tests) -> Result<PathBuf> {
-    let tree = folder.join("initramfs");
-    let archive = folder.join(match tests {
-        Tests::All => "all.cpio",
-        Tests::Loading => "loading.cpio",
-    });
+/// Packs everything into one file and returns its path. The runs of both architectures can be under way
+/// at the same time.
+pub fn pack(folder: &Path, arch: Arch, programs: &Programs, tests: Tests) -> Result<PathBuf> {
+    let tree = folder.join(format!("initramfs-{}", arch.debian()));
+    let name = match tests {
+        Tests::All => "all",
+        Tests::Loading => "loading",
+    };
+    let archive = folder.join(format!("{name}-{}.cpio", arch.debian()));
     fill(&tree, programs, tests).with_context(|| format!("cannot fill {}", tree.display()))?;
 
     let list = tree.with_extension("list");
