@@ -13,9 +13,10 @@ use super::runs::Tests;
 use crate::shell;
 
 /// Prints `PALANG-KERNEL=` with the kernel's own version and `PALANG-EXIT=` with the exit code of
-/// the tests, for `outcome.rs`.
+/// the tests, for `outcome.rs`. An emulated processor makes an eighth of the generated messages
+/// (`tests/kernel/generated.rs`): these runs look for what differs between kernels.
 const INIT: &str = "#!/bin/sh
-export PATH=/bin PALANG_TESTS_DIR=/tests RUST_BACKTRACE=1
+export PATH=/bin PALANG_TESTS_DIR=/tests RUST_BACKTRACE=1 PALANG_CASES_PART=8
 mount -t proc proc /proc
 mount -t sysfs sys /sys
 mount -t devtmpfs dev /dev
