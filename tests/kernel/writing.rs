@@ -1,6 +1,7 @@
 //! One CPU writes lists while another judges calls. A caller who is allowed or protected all the time is
 //! never refused, and a block that is over refuses nobody.
 
+use std::sync::LazyLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -93,13 +94,17 @@ fn blocked(replay: &Replay) -> u64 {
     reasons.into_iter().map(|reason| replay.count(0, reason).unwrap()).sum()
 }
 
-/// Returns a policy that blocks all callers, after a check that the program refuses a call by it.
+/// Returns a policy that blocks all callers, after a check that the program refuses a call by it. The check
+/// is made once for all tests: to load a program takes an emulated processor seconds.
 fn all_blocked() -> Policy {
-    let mut policy = Policy::default();
-    policy.block(prefix("62812"), 0, 0);
-    let replay = gate(&policy, &[]);
-    assert!(replay.judge_at_once(&call(0, 1)).unwrap(), "without an allow they are refused");
-    policy
+    static CHECKED: LazyLock<Policy> = LazyLock::new(|| {
+        let mut policy = Policy::default();
+        policy.block(prefix("62812"), 0, 0);
+        let replay = gate(&policy, &[]);
+        assert!(replay.judge_at_once(&call(0, 1)).unwrap(), "without an allow they are refused");
+        policy
+    });
+    CHECKED.clone()
 }
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]

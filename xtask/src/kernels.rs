@@ -108,8 +108,8 @@ fn boot_all(
     programs: &Programs,
     folder: &Path,
 ) -> Result<Vec<Outcome>> {
-    let all = initramfs::pack(folder, programs, Tests::All)?;
-    let loading = initramfs::pack(folder, programs, Tests::Loading)?;
+    let all = initramfs::pack(folder, arch, programs, Tests::All)?;
+    let loading = initramfs::pack(folder, arch, programs, Tests::Loading)?;
     let initramfs = |kernel: &Kernel| match kernel.tests {
         Tests::All => &all,
         Tests::Loading => &loading,

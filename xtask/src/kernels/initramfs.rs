@@ -7,14 +7,16 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result};
 
+use super::arch::Arch;
 use super::program::Programs;
 use super::runs::Tests;
 use crate::shell;
 
 /// Prints `PALANG-KERNEL=` with the kernel's own version and `PALANG-EXIT=` with the exit code of
-/// the tests, for `outcome.rs`.
+/// the tests, for `outcome.rs`. An emulated processor makes an eighth of the generated messages
+/// (`tests/kernel/generated.rs`): these runs look for what differs between kernels.
 const INIT: &str = "#!/bin/sh
-export PATH=/bin PALANG_TESTS_DIR=/tests RUST_BACKTRACE=1
+export PATH=/bin PALANG_TESTS_DIR=/tests RUST_BACKTRACE=1 PALANG_CASES_PART=8
 mount -t proc proc /proc
 mount -t sysfs sys /sys
 mount -t devtmpfs dev /dev
@@ -31,13 +33,15 @@ poweroff -f
 /// The programs that [`INIT`] calls.
 const TOOLS: [&str; 6] = ["sh", "mount", "ip", "echo", "uname", "poweroff"];
 
-/// Packs everything into one file and returns its path.
-pub fn pack(folder: &Path, programs: &Programs, tests: Tests) -> Result<PathBuf> {
-    let tree = folder.join("initramfs");
-    let archive = folder.join(match tests {
-        Tests::All => "all.cpio",
-        Tests::Loading => "loading.cpio",
-    });
+/// Packs everything into one file and returns its path. The runs of both architectures can be under way
+/// at the same time.
+pub fn pack(folder: &Path, arch: Arch, programs: &Programs, tests: Tests) -> Result<PathBuf> {
+    let tree = folder.join(format!("initramfs-{}", arch.debian()));
+    let name = match tests {
+        Tests::All => "all",
+        Tests::Loading => "loading",
+    };
+    let archive = folder.join(format!("{name}-{}.cpio", arch.debian()));
     fill(&tree, programs, tests).with_context(|| format!("cannot fill {}", tree.display()))?;
 
     let list = tree.with_extension("list");
