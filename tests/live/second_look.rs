@@ -195,8 +195,8 @@ fn fragments_out_of_order_with_ids_used_again_lose_no_innocent() {
                 .write(&mut frame, message.as_bytes())
                 .unwrap();
             let mut parts = fragments(&frame, id + 1, &[1_480]);
-            // One in twenty comes the other way round. Of one in thirty the first fragment comes twice; the
-            // second of a datagram that is whole already would spoil the next one without any gate.
+            // One in twenty comes the other way round. Of one in thirty the first fragment comes twice. The last
+            // one does not: after a whole datagram it would spoil the next one without any gate.
             if id % 20 < 2 {
                 parts.reverse();
             } else if id % 30 < 2 {
