@@ -1,17 +1,16 @@
 //! A datagram that the host has put together, copied into a map: its pieces do not lie in one buffer.
 
-use core::arch::asm;
 use core::ffi::c_void;
 use core::ptr::null_mut;
 
 use aya_ebpf::bindings::__sk_buff;
 use aya_ebpf::helpers::generated::{bpf_loop, bpf_skb_load_bytes};
-use filter_common::bytes::{Bytes, OFFSET_MAX, WINDOW, Window};
+use filter_common::bytes::{Bytes, OFFSET_MAX};
 use filter_common::sip::fields::Fields;
 use filter_common::sip::message::{TURNS_MAX, Walk};
 
 use crate::maps;
-use crate::packet::{Frame, barrier_var, clamped, is_replay};
+use crate::packet::{Frame, barrier_var, clamped, is_replay, reads};
 use crate::room::{COPY_MAX, ETHERNET_LEN, Room};
 
 /// Bytes that are enough for the outer layers; those of most datagrams are shorter.
@@ -66,9 +65,7 @@ impl Datagram {
     fn at<T>(&self, offset: usize) -> Option<*const T> {
         // The code must add the offset that it checked.
         let offset = barrier_var(offset);
-        // SAFETY: the room of this CPU.
-        let readable = unsafe { (&raw const (*self.0).readable).read_volatile() };
-        if offset >= OFFSET_MAX || offset + size_of::<T>() > readable {
+        if offset >= OFFSET_MAX || offset + size_of::<T>() > self.readable() {
             return None;
         }
         Some(barrier_var(self.0 as usize + offset) as *const T)
@@ -90,62 +87,13 @@ unsafe extern "C" fn turn(_index: u32, _context: *mut c_void) -> i64 {
     unsafe { i64::from((*datagram.0).walk.turn(&datagram)) }
 }
 
-macro_rules! load {
-    ($self:ident, $offset:ident, $type:ty, $instruction:literal) => {{
-        let pointer = $self.at::<$type>($offset)?;
-        let value: u64;
-        // SAFETY: `at` has checked all bytes of the load against the room.
-        unsafe {
-            asm!($instruction, out(reg) value, in(reg) pointer, options(pure, readonly, nostack));
-        }
-        Some(value as $type)
-    }};
-}
-
-/// A pointer into a room, with [`WINDOW`] bytes after it that were checked.
-pub struct RoomWindow(*const [u8; WINDOW]);
-
-impl Window for RoomWindow {
-    #[inline(always)]
-    fn word<const INDEX: usize>(&self) -> u64 {
-        const { assert!(INDEX < WINDOW / 8) };
-        // SAFETY: `at` has checked all bytes of the window against the room.
-        u64::from_le(unsafe { self.0.cast::<u64>().add(INDEX).read_unaligned() })
-    }
-}
-
 impl Bytes for Datagram {
-    type Window = RoomWindow;
-
-    #[inline(always)]
-    fn byte(&self, offset: usize) -> Option<u8> {
-        load!(self, offset, u8, "{0} = *(u8 *)({1} + 0)")
-    }
-
-    #[inline(always)]
-    fn word(&self, offset: usize) -> Option<u64> {
-        load!(self, offset, u64, "{0} = *(u64 *)({1} + 0)").map(u64::from_le)
-    }
-
-    #[inline(always)]
-    fn window(&self, offset: usize) -> Option<RoomWindow> {
-        self.at(offset).map(RoomWindow)
-    }
+    reads!();
 
     #[inline(always)]
     fn readable(&self) -> usize {
         // SAFETY: the room of this CPU.
         unsafe { (&raw const (*self.0).readable).read_volatile() }
-    }
-
-    #[inline(always)]
-    fn be16(&self, offset: usize) -> Option<u16> {
-        load!(self, offset, u16, "{0} = *(u16 *)({1} + 0)").map(u16::from_be)
-    }
-
-    #[inline(always)]
-    fn be32(&self, offset: usize) -> Option<u32> {
-        load!(self, offset, u32, "{0} = *(u32 *)({1} + 0)").map(u32::from_be)
     }
 
     #[inline(always)]
@@ -167,18 +115,6 @@ impl Bytes for Datagram {
             slot.write_volatile(number);
             slot.read_volatile()
         }
-    }
-
-    #[inline(always)]
-    fn break_link(&self, mut number: u64) -> u64 {
-        // SAFETY: changes no bit of a register.
-        unsafe { asm!("{0} ^= 0", inout(reg) number, options(pure, nomem, nostack)) };
-        number
-    }
-
-    #[inline(always)]
-    fn pinned(&self, number: u64) -> u64 {
-        barrier_var(number as usize) as u64
     }
 }
 

@@ -245,29 +245,78 @@ pub fn barrier_var(mut number: usize) -> usize {
     number
 }
 
-/// One load of a packet's bytes of any alignment. The compiler would load them one by one,
-/// and the target feature that forbids it also misaligns the stack.
+/// One load of bytes of any alignment. The compiler would load them one by one, and the target feature
+/// that forbids it also misaligns the stack.
 macro_rules! load {
     ($self:ident, $offset:ident, $type:ty, $instruction:literal) => {{
         let pointer = $self.at::<$type>($offset)?;
         let value: u64;
-        // SAFETY: `at` has checked all bytes of the load against the end of the packet.
+        // SAFETY: `at` has checked that all bytes of the load can be read.
         unsafe {
-            asm!($instruction, out(reg) value, in(reg) pointer, options(pure, readonly, nostack));
+            core::arch::asm!($instruction, out(reg) value, in(reg) pointer,
+                options(pure, readonly, nostack));
         }
         Some(value as $type)
     }};
 }
+pub(crate) use load;
 
-/// A packet pointer, with [`WINDOW`] bytes after it that were checked.
-pub struct PacketWindow(*const [u8; WINDOW]);
+/// The reads of [`Bytes`], for a type with an `at` that returns a checked pointer.
+macro_rules! reads {
+    () => {
+        type Window = $crate::packet::CheckedWindow;
 
-impl Window for PacketWindow {
+        #[inline(always)]
+        fn byte(&self, offset: usize) -> Option<u8> {
+            $crate::packet::load!(self, offset, u8, "{0} = *(u8 *)({1} + 0)")
+        }
+
+        #[inline(always)]
+        fn word(&self, offset: usize) -> Option<u64> {
+            $crate::packet::load!(self, offset, u64, "{0} = *(u64 *)({1} + 0)").map(u64::from_le)
+        }
+
+        #[inline(always)]
+        fn window(&self, offset: usize) -> Option<$crate::packet::CheckedWindow> {
+            self.at(offset).map($crate::packet::CheckedWindow)
+        }
+
+        #[inline(always)]
+        fn be16(&self, offset: usize) -> Option<u16> {
+            $crate::packet::load!(self, offset, u16, "{0} = *(u16 *)({1} + 0)").map(u16::from_be)
+        }
+
+        #[inline(always)]
+        fn be32(&self, offset: usize) -> Option<u32> {
+            $crate::packet::load!(self, offset, u32, "{0} = *(u32 *)({1} + 0)").map(u32::from_be)
+        }
+
+        #[inline(always)]
+        fn break_link(&self, mut number: u64) -> u64 {
+            // SAFETY: changes no bit of a register.
+            unsafe {
+                core::arch::asm!("{0} ^= 0", inout(reg) number, options(pure, nomem, nostack));
+            }
+            number
+        }
+
+        #[inline(always)]
+        fn pinned(&self, number: u64) -> u64 {
+            $crate::packet::barrier_var(number as usize) as u64
+        }
+    };
+}
+pub(crate) use reads;
+
+/// A pointer, with [`WINDOW`] bytes after it that were checked.
+pub struct CheckedWindow(pub *const [u8; WINDOW]);
+
+impl Window for CheckedWindow {
     #[inline(always)]
     fn word<const INDEX: usize>(&self) -> u64 {
         const { assert!(INDEX < WINDOW / 8) };
         let word: u64;
-        // SAFETY: `at` has checked all bytes of the window against the end of the packet.
+        // SAFETY: `at` has checked that all bytes of the window can be read.
         unsafe {
             asm!("{0} = *(u64 *)({1} + {2})", out(reg) word, in(reg) self.0, const INDEX * 8,
                 options(pure, readonly, nostack));
@@ -277,36 +326,11 @@ impl Window for PacketWindow {
 }
 
 impl<C: Context> Bytes for PacketBytes<C> {
-    type Window = PacketWindow;
-
-    #[inline(always)]
-    fn byte(&self, offset: usize) -> Option<u8> {
-        load!(self, offset, u8, "{0} = *(u8 *)({1} + 0)")
-    }
-
-    #[inline(always)]
-    fn word(&self, offset: usize) -> Option<u64> {
-        load!(self, offset, u64, "{0} = *(u64 *)({1} + 0)").map(u64::from_le)
-    }
-
-    #[inline(always)]
-    fn window(&self, offset: usize) -> Option<PacketWindow> {
-        self.at(offset).map(PacketWindow)
-    }
+    reads!();
 
     #[inline(always)]
     fn readable(&self) -> usize {
         barrier_var(self.end) - barrier_var(self.start)
-    }
-
-    #[inline(always)]
-    fn be16(&self, offset: usize) -> Option<u16> {
-        load!(self, offset, u16, "{0} = *(u16 *)({1} + 0)").map(u16::from_be)
-    }
-
-    #[inline(always)]
-    fn be32(&self, offset: usize) -> Option<u32> {
-        load!(self, offset, u32, "{0} = *(u32 *)({1} + 0)").map(u32::from_be)
     }
 
     #[inline(always)]
@@ -326,17 +350,5 @@ impl<C: Context> Bytes for PacketBytes<C> {
             self.scrub_slot.write_volatile(number);
             self.scrub_slot.read_volatile()
         }
-    }
-
-    #[inline(always)]
-    fn break_link(&self, mut number: u64) -> u64 {
-        // SAFETY: changes no bit of a register.
-        unsafe { asm!("{0} ^= 0", inout(reg) number, options(pure, nomem, nostack)) };
-        number
-    }
-
-    #[inline(always)]
-    fn pinned(&self, number: u64) -> u64 {
-        barrier_var(number as usize) as u64
     }
 }
