@@ -125,31 +125,17 @@ impl Walk {
                 is_over = true;
                 break;
             };
-            if step.stays(word) {
-                step = step.break_link(bytes);
+            step = if step.stays(word) {
+                step.break_link(bytes)
             } else {
-                let mut k = 0;
-                while k < 8 {
-                    step = step.next((word >> (8 * k)) as u8);
-                    step.note(&mut self.fields, at + k);
-                    k += 1;
-                }
-            }
+                eight(step, word, &mut self.fields, at)
+            };
             at += 8;
             words += 1;
         }
-        let mut at = bytes.hide_range(at);
+        let at = bytes.hide_range(at);
         if at + 8 > len {
-            let mut rest = 0;
-            while rest < 8 && at < len {
-                let Some(byte) = bytes.byte(start + at) else {
-                    break;
-                };
-                step = step.next(byte);
-                step.note(&mut self.fields, at);
-                at += 1;
-                rest += 1;
-            }
+            step = last(bytes, step, start, at, len, &mut self.fields);
             is_over = true;
         }
         self.step = step;
@@ -194,30 +180,50 @@ fn walk<B: Bytes, const MAX: usize, const LEAPS: bool>(
             i += 8;
             continue;
         }
-        let mut k = 0;
-        while k < 8 {
-            step = step.next((word >> (8 * k)) as u8);
-            step.note(fields, i + k);
-            k += 1;
-        }
+        step = eight(step, word, fields, i);
         i += 8;
         let state = step.state();
         if state == END || state == BAD {
             return state;
         }
     }
-    let (mut i, len) = (bytes.hide_range(i), bytes.hide_range(len));
+    let (i, len) = (bytes.hide_range(i), bytes.hide_range(len));
+    last(bytes, step, start, i, len, fields).state()
+}
+
+/// Takes the steps of eight bytes at `offset`, the first one lowest in the word.
+#[inline(always)]
+fn eight(mut step: Step, word: u64, fields: &mut Fields, offset: usize) -> Step {
+    let mut k = 0;
+    while k < 8 {
+        step = step.next((word >> (8 * k)) as u8);
+        step.note(fields, offset + k);
+        k += 1;
+    }
+    step
+}
+
+/// Takes the steps of the last bytes, from `offset` to `len`: eight at most, for no word has them.
+#[inline(always)]
+fn last<B: Bytes>(
+    bytes: &B,
+    mut step: Step,
+    start: usize,
+    mut offset: usize,
+    len: usize,
+    fields: &mut Fields,
+) -> Step {
     let mut rest = 0;
-    while rest < 8 && i < len {
-        let Some(byte) = bytes.byte(start + i) else {
+    while rest < 8 && offset < len {
+        let Some(byte) = bytes.byte(start + offset) else {
             break;
         };
         step = step.next(byte);
-        step.note(fields, i);
-        i += 1;
+        step.note(fields, offset);
+        offset += 1;
         rest += 1;
     }
-    step.state()
+    step
 }
 
 /// The parts of an INVITE that the decision needs. Offsets count from the Request-URI.
