@@ -5,8 +5,8 @@ pub(super) const fn splat(byte: u8) -> u64 {
     0x0101_0101_0101_0101 * byte as u64
 }
 
-/// The top bit of each byte, where the functions below leave what they find. Only the lowest byte
-/// that they find is exact: borrows and carries change the bytes above it.
+/// The top bit of each byte. The functions below set it in each byte that they find. Only the lowest of
+/// these bytes is exact: borrows and carries change the bytes above it.
 pub(super) const TOP: u64 = splat(0x80);
 
 /// Returns the index of the byte whose [`TOP`] bit is the lowest.
