@@ -149,20 +149,14 @@ impl Gate {
         let name = SECOND_LOOK_PROGRAM;
         let found = self.ebpf.program_mut(name).ok_or(Error::Missing(name))?;
         let program: &mut CgroupSkb = found.try_into().map_err(Error::program)?;
-        uninterrupted(name, || match program.load() {
-            Err(ProgramError::AlreadyLoaded) => Ok(()),
-            loaded => loaded,
-        })?;
+        uninterrupted(name, || once(program.load()))?;
         Ok(program)
     }
 
     /// Returns the program for packets that leave. Loads it at the first call.
     pub(crate) fn egress(&mut self) -> Result<&mut SchedClassifier, Error> {
         let program = egress(&mut self.ebpf)?;
-        uninterrupted(EGRESS_PROGRAM, || match program.load() {
-            Err(ProgramError::AlreadyLoaded) => Ok(()),
-            loaded => loaded,
-        })?;
+        uninterrupted(EGRESS_PROGRAM, || once(program.load()))?;
         Ok(program)
     }
 }
@@ -201,6 +195,14 @@ fn loader<'a>(features: Features) -> EbpfLoader<'a> {
     let has = if features.buffer_helpers { &1u32 } else { &0u32 };
     loader.override_global("BUFFER_HELPERS", has, true);
     loader
+}
+
+/// Returns success for a program that is loaded already.
+fn once(loaded: Result<(), ProgramError>) -> Result<(), ProgramError> {
+    match loaded {
+        Err(ProgramError::AlreadyLoaded) => Ok(()),
+        loaded => loaded,
+    }
 }
 
 /// Loads a program, and tries again after a signal: the verifier then returns `EAGAIN` for any
