@@ -51,14 +51,15 @@ pub async fn checks_with(config: &Config) -> Vec<Check> {
 
 async fn checks_of(config: Option<&Config>, first: Check) -> Vec<Check> {
     let features = Features::probe();
-    let (tag, program) = program(config.map(|config| &config.policy));
+    let (mut loaded, program) = program(config.map(|config| &config.policy));
+    let tag = loaded.as_mut().and_then(|loaded| loaded.tag().ok());
     let mut checks = vec![
         first,
         kernel(&kernels::running(), &features),
         btf(Path::new(BTF).exists()),
         capabilities(),
         program,
-        second_look(),
+        second_look(loaded),
         jit(std::fs::read_to_string(JIT)),
         unprivileged(std::fs::read_to_string(UNPRIVILEGED)),
         memory_lock(&features, memory_limit()),
@@ -165,15 +166,18 @@ fn capabilities() -> Check {
     Check::fail("capabilities", finding, "sudo palang doctor")
 }
 
-/// Loads the program on separate maps, attached to nothing, and returns its tag.
-fn program(policy: Option<&Policy>) -> (Option<u64>, Check) {
+/// Loads the program on separate maps, attached to nothing, and returns it.
+fn program(policy: Option<&Policy>) -> (Option<Replay>, Check) {
     let default = Policy::default();
     let check = |loaded: &Replay| match loaded.slow_reader() {
         None => Check::ok("program", "the kernel accepts the filter"),
         Some(why) => Check::warn("program", why, kernels::advice()),
     };
     match Replay::load(policy.unwrap_or(&default)) {
-        Ok(mut loaded) => (loaded.tag().ok(), check(&loaded)),
+        Ok(loaded) => {
+            let check = check(&loaded);
+            (Some(loaded), check)
+        }
         Err(error @ Error::Permission) => {
             (None, Check::fail("program", error.to_string(), "sudo palang doctor"))
         }
@@ -181,11 +185,12 @@ fn program(policy: Option<&Policy>) -> (Option<u64>, Check) {
     }
 }
 
-/// Loads the second look, attached to nothing, and looks for the control groups that it is attached to.
-fn second_look() -> Check {
+/// Loads the second look beside the loaded program, attached to nothing, and looks for the control groups
+/// that it is attached to.
+fn second_look(loaded: Option<Replay>) -> Check {
     let finding = "calls in fragments or with very long headers pass unread";
-    let loaded = Replay::load(&Policy::default()).and_then(|mut replay| replay.load_second_look());
-    match loaded {
+    let loaded = loaded.map_or_else(|| Replay::load(&Policy::default()), Ok);
+    match loaded.and_then(|mut loaded| loaded.load_second_look()) {
         Err(error @ Error::Refused(_)) => {
             let why = describe(&error);
             Check::warn("second-look", format!("{why}: {finding}"), "use Linux 5.17 or newer")
@@ -539,7 +544,8 @@ mod tests {
     #[test]
     fn real_program_loads() {
         assert_eq!(capabilities().state, State::Ok, "run tests as root");
-        let (tag, taken) = program(None);
+        let (mut loaded, taken) = program(None);
+        let tag = loaded.as_mut().and_then(|loaded| loaded.tag().ok());
         assert_eq!(taken, Check::ok("program", "the kernel accepts the filter"));
         assert_ne!(tag, None);
         let mut policy = Policy::default();
