@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use filter_common::abi::{BLOCK_NO_REDIAL, MODE_ENFORCE, RULE_SHORT_NUMBER, TRUNKS_MAX};
+use filter_common::abi::{BLOCK_NO_REDIAL, MODE_ENFORCE, RULE_SHORT_NUMBER};
 use filter_common::decide::{Call, decide};
 use filter_common::number::Number;
 use filter_common::reason::Reason;
@@ -150,6 +150,7 @@ pub fn interface(name: &str, links: &[Link], ours: Option<u32>) -> Interface {
 }
 
 /// Returns the status by maps and interfaces alone. Only a daemon knows which `attempts` have a record.
+/// `counts` are those of [`Maps::counts`].
 ///
 /// # Errors
 /// [`Error::Map`] if a system call fails.
@@ -158,13 +159,11 @@ pub fn of_maps(
     capacity: u32,
     interfaces: Vec<Interface>,
     attempts: Option<Attempts>,
+    counts: &[Vec<u64>],
 ) -> Result<Status, Error> {
     let mut packets = BTreeMap::new();
-    for reason in Reason::ALL {
-        let mut count = 0;
-        for trunk in 0..TRUNKS_MAX {
-            count += maps.count(trunk, *reason)?;
-        }
+    for (index, reason) in Reason::ALL.iter().enumerate() {
+        let count = counts.iter().map(|of_trunk| of_trunk[index]).sum();
         if count > 0 {
             packets.insert(reason.name().to_owned(), count);
         }

@@ -275,7 +275,8 @@ pub fn status() -> Result<wire::Status, Failure> {
         names.iter().map(|name| inspect::interface(name, &links, None)).collect();
     let slow = interfaces.iter().filter_map(|interface| interface.program).any(is_slow);
     let (folder, maps) = pinned.of_this_version()?;
-    let mut status = inspect::of_maps(&maps, Maps::capacity(&folder)?, interfaces, None)?;
+    let mut status =
+        inspect::of_maps(&maps, Maps::capacity(&folder)?, interfaces, None, &maps.counts()?)?;
     if slow {
         status.find_slow_reader(&slow_reader(&[]));
     }

@@ -72,14 +72,16 @@ impl App {
         let control = &self.control;
         let config = control.config();
         let attempts = Some(self.accounts.attempts(control.maps.event_stats()?));
+        let counts = control.maps.counts()?;
+        let interfaces = self.attachments.seen();
         let mut status =
-            inspect::of_maps(&control.maps, config.blocks, self.attachments.seen(), attempts)?;
+            inspect::of_maps(&control.maps, config.blocks, interfaces, attempts, &counts)?;
         status.daemon = true;
         status.since = Some(self.since);
         status.r#override = control.get_override().await?;
         status.drift = control.drift.load(Ordering::Relaxed);
         status.reattached = control.reattached.load(Ordering::Relaxed).into();
-        for finding in self.unread.findings(control)? {
+        for finding in self.unread.findings(&config.policy.trunks, &counts) {
             status.find(Health::Amber, finding);
         }
         if self.accounts.is_flood() {

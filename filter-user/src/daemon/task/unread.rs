@@ -5,11 +5,10 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use filter_common::abi::TRUNKS_MAX;
 use filter_common::reason::Reason;
 
 use crate::daemon::state::Control;
-use crate::datapath::{Error, Maps};
+use crate::model::policy::Trunk;
 
 /// Interval of the counts.
 const MINUTE: Duration = Duration::from_secs(60);
@@ -31,18 +30,14 @@ pub struct Unread(Arc<Mutex<VecDeque<Counts>>>);
 
 impl Unread {
     /// Returns a finding for each trunk with many unread calls in the last hour, or since the start.
-    ///
-    /// # Errors
-    /// [`Error::Map`] if a system call fails.
-    pub fn findings(&self, control: &Control) -> Result<Vec<String>, Error> {
-        let oldest = self.0.lock().unwrap_or_else(PoisonError::into_inner).front().cloned();
-        let Some(oldest) = oldest else { return Ok(Vec::new()) };
-        let newest = counts(&control.maps)?;
-        let config = control.config();
-        let trunks = config.policy.trunks.iter().zip(newest.iter().zip(&oldest));
-        Ok(trunks
+    /// `newest` are the present counts.
+    pub fn findings(&self, trunks: &[Trunk], newest: &[Vec<u64>]) -> Vec<String> {
+        let counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(oldest) = counts.front() else { return Vec::new() };
+        let trunks = trunks.iter().zip(newest.iter().zip(oldest));
+        trunks
             .filter_map(|(trunk, (newest, oldest))| finding(&trunk.name, newest, oldest))
-            .collect())
+            .collect()
     }
 
     fn keep(&self, newest: Counts) {
@@ -59,18 +54,11 @@ pub async fn run(control: Arc<Control>, unread: Unread) {
     let mut tick = tokio::time::interval(MINUTE);
     loop {
         tick.tick().await;
-        match counts(&control.maps) {
+        match control.maps.counts() {
             Ok(newest) => unread.keep(newest),
             Err(error) => tracing::error!(%error, "cannot count unread calls"),
         }
     }
-}
-
-fn counts(maps: &Maps) -> Result<Counts, Error> {
-    let of_trunk = |trunk| {
-        Reason::ALL.iter().map(|reason| maps.count(trunk, *reason)).collect::<Result<_, _>>()
-    };
-    (0..TRUNKS_MAX).map(of_trunk).collect()
 }
 
 /// Returns the finding about a trunk, by its counts in the order of [`Reason::ALL`]; `None` if nearly all its

@@ -453,6 +453,16 @@ impl Maps {
         Ok(values.iter().sum())
     }
 
+    /// Returns the numbers of packets of each trunk, by reason in the order of [`Reason::ALL`], over all CPUs.
+    ///
+    /// # Errors
+    /// [`Error::Map`] if a system call fails.
+    pub fn counts(&self) -> Result<Vec<Vec<u64>>, Error> {
+        let of_trunk =
+            |trunk| Reason::ALL.iter().map(|reason| self.count(trunk, *reason)).collect();
+        (0..TRUNKS_MAX).map(of_trunk).collect()
+    }
+
     /// Returns the numbers of events that were thinned out or lost, over all CPUs.
     ///
     /// # Errors
