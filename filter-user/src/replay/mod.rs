@@ -8,6 +8,7 @@ mod reassembly;
 pub mod record;
 pub mod summary;
 
+use std::borrow::Cow;
 use std::path::Path;
 
 use filter_common::abi::Event;
@@ -154,9 +155,8 @@ impl Replay {
         }
         let is_left = first.event.reason == Reason::SecondLook as u8;
         let whole = match self.reassembly.add(frame, time) {
-            Some(datagram) => datagram,
-            // It is one already if it is judged, and otherwise a first fragment.
-            None if is_left => frame.to_vec(),
+            Some(Cow::Borrowed(_)) if !is_left => return Ok(None),
+            Some(whole) => whole.into_owned(),
             None => return Ok(None),
         };
         Ok(self.kernel.judge_again(&whole, time)?.map(|judged| (judged.event, whole)))

@@ -1,13 +1,12 @@
 //! How well the plans of the trunks fit recorded calls: what share of the callers is read, and which other
 //! setting would read more. It runs on the host; the gate there is the kernel's own code.
 
-use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
 
 use filter_common::abi::Event;
 use filter_common::bytes::Slice;
-use filter_common::frame::{self, Packet, Part};
+use filter_common::frame::{self, Packet};
 use filter_common::number::Number;
 use filter_common::plan::{IDENTITY_FROM, IDENTITY_PAI};
 use filter_common::reason::Reason;
@@ -127,8 +126,7 @@ fn formats(trunk: &mut Trunk, on: u8, off: u8) -> Option<String> {
         return None;
     }
     plan.formats = formats;
-    let names: Vec<_> = Format::of_bits(formats).map(Format::name).collect();
-    Some(format!("formats = {names:?}"))
+    Some(Format::setting(formats))
 }
 
 /// Returns the preset of a trunk's country; of the largest one if several have its country code.
@@ -209,11 +207,7 @@ impl PlanCheck {
             .map_err(|source| Error::Link { frame: frame.number, source })?;
         self.frames += 1;
         // A fragment alone is no call.
-        let ethernet = match self.reassembly.add(&ethernet, frame.time) {
-            Some(datagram) => Cow::Owned(datagram),
-            None if is_fragment(&ethernet) => return Ok(()),
-            None => ethernet,
-        };
+        let Some(ethernet) = self.reassembly.add(&ethernet, frame.time) else { return Ok(()) };
         let event = self.gate.judge_twice(&ethernet, frame.time);
         let others: Vec<Event> = self
             .variants
@@ -299,13 +293,6 @@ fn gate(policy: &Policy) -> HostGate {
     let mut gate = HostGate::new(policy);
     gate.set_second_look(true);
     gate
-}
-
-/// Checks whether a frame has only a part of a datagram.
-fn is_fragment(frame: &[u8]) -> bool {
-    let mut packet = Packet::default();
-    let _ = frame::read(&Slice::from(frame), &mut packet);
-    packet.part != Part::Whole
 }
 
 /// Returns the URI of the identity that was looked at: `sip:alice@x`.

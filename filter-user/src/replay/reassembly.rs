@@ -1,8 +1,12 @@
 //! Puts the fragments of a capture together, as the host does with a live gate.
 
+use std::borrow::Cow;
+
 use etherparse::defrag::{IpDefragPayloadVec, IpDefragPool};
 use etherparse::{EtherType, Ipv4Header, Ipv6Header, NetSlice, SlicedPacket, ip_number};
 use filter_common::abi::REASSEMBLY_NS;
+use filter_common::bytes::Slice;
+use filter_common::frame::{self, Packet, Part};
 
 /// Datagrams that wait for fragments; with more of them, old ones are forgotten.
 const WAITING_MAX: usize = 1024;
@@ -15,9 +19,14 @@ pub struct Reassembly {
 }
 
 impl Reassembly {
-    /// Adds a fragment that arrived at `time`, in nanoseconds. Returns the datagram as an Ethernet frame if it
-    /// is whole now. Returns `None` also for a frame that is not a fragment of a UDP datagram.
-    pub fn add(&mut self, frame: &[u8], time: u64) -> Option<Vec<u8>> {
+    /// Adds a frame that arrived at `time`, in nanoseconds. Returns the frame itself if it is not a fragment,
+    /// and a datagram as an Ethernet frame if its last fragment came. `None`: others are missing.
+    pub fn add<'a>(&mut self, frame: &'a [u8], time: u64) -> Option<Cow<'a, [u8]>> {
+        let mut packet = Packet::default();
+        let _ = frame::read(&Slice::from(frame), &mut packet);
+        if packet.part == Part::Whole {
+            return Some(Cow::Borrowed(frame));
+        }
         self.added += 1;
         if self.added.is_multiple_of(WAITING_MAX) {
             self.pool.retain(|since| time.saturating_sub(*since) < REASSEMBLY_NS);
@@ -27,7 +36,7 @@ impl Reassembly {
         let payload = self.pool.process_sliced_packet(&packet, time, ()).ok()??;
         let datagram = whole(&packet.net?, &payload);
         self.pool.return_buf(payload);
-        datagram
+        datagram.map(Cow::Owned)
     }
 }
 

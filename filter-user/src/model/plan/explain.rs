@@ -1,7 +1,7 @@
 //! How a plan reads a text, step by step; if it does not, which setting would.
 //!
-//! Every step asks the gate's own reader with one part of the plan, so an explanation cannot differ from
-//! what the kernel reads.
+//! Every step asks the gate's own reader with one part of the plan. So an explanation cannot differ from the
+//! kernel's reading.
 
 use filter_common::bytes::Slice;
 use filter_common::number::Number;
@@ -101,19 +101,17 @@ pub fn explain(text: &str, plan: &Plan, contexts: &[String]) -> Explanation {
 fn digits(text: &str) -> Digits {
     let text = text.trim();
     let inner = text.split_once('<').map(|(_, uri)| uri.split('>').next().unwrap_or(uri));
-    let bare = inner.is_none();
     let text = inner.unwrap_or(text);
     let lower = text.to_ascii_lowercase();
     let scheme = ["sip:", "sips:", "tel:"].into_iter().find(|scheme| lower.starts_with(scheme));
     let (form, body) = match scheme {
-        Some("tel:") => (if bare { Form::TelBare } else { Form::Tel }, &text[4..]),
+        Some("tel:") => (Form::Tel, &text[4..]),
         // In a header, a `;` without angle brackets is the header's; here it is the user part's.
         Some(scheme) => (Form::Sip, &text[scheme.len()..]),
         None => (Form::Tel, text),
     };
     let is_plain = scheme.is_none();
     let body: String = body.chars().filter(|c| !(is_plain && c.is_whitespace())).collect();
-    let form = if form == Form::TelBare { Form::Tel } else { form };
     let context = lower.split(';').skip(1).find_map(|part| {
         let value = part.strip_prefix("phone-context=")?;
         Some(value.split(['@', '>', ' ']).next().unwrap_or(value).to_owned())
@@ -245,11 +243,6 @@ fn settings(dialled: &Dialled, context: Option<&str>, plan: &Plan) -> Vec<Settin
             settings.push(Setting { setting, number: number.to_string() });
         }
     };
-    let quoted = |bits: u8| {
-        let names: Vec<_> =
-            Format::of_bits(bits).map(|format| format!("{:?}", format.name())).collect();
-        format!("[{}]", names.join(", "))
-    };
     if let (Some(name), Context::Named(hash)) = (context, dialled.context) {
         for format in Format::ALL.into_iter().filter(|format| *format != Format::Subscriber) {
             let mut changed = *plan;
@@ -278,8 +271,7 @@ fn settings(dialled: &Dialled, context: Option<&str>, plan: &Plan) -> Vec<Settin
             let possible = formats != 0
                 && (format.bit() != FORMAT_SUBSCRIBER || !plan.area.is_empty() || is_on);
             if possible {
-                let setting = format!("formats = {}", quoted(formats));
-                try_plan(setting, &Plan { formats, ..*plan });
+                try_plan(Format::setting(formats), &Plan { formats, ..*plan });
             }
         }
     }

@@ -49,6 +49,13 @@ impl Format {
         Format::ALL.into_iter().filter(move |format| bits & format.bit() != 0)
     }
 
+    /// Returns the line of the configuration that names these formats.
+    #[must_use]
+    pub fn setting(bits: u8) -> String {
+        let names: Vec<_> = Format::of_bits(bits).map(Format::name).collect();
+        format!("formats = {names:?}")
+    }
+
     /// Returns the name in the configuration.
     #[must_use]
     pub const fn name(self) -> &'static str {
