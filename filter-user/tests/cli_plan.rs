@@ -62,9 +62,9 @@ fn text_is_explained_and_the_exit_code_says_whether_it_is_read() {
     assert!(text(&read.stdout).contains("is +6281234567890 (telkom)"), "{}", text(&read.stdout));
     let unread = palang(&["explain", context, "--config", config]);
     assert_eq!(unread.status.code(), Some(4));
-    let told = text(&unread.stdout);
-    assert!(told.contains("a call passes as ambiguous-number"), "{told}");
-    assert!(told.contains("phone_contexts = { \"national\" = \"bare-national\" }"), "{told}");
+    let printed = text(&unread.stdout);
+    assert!(printed.contains("a call passes as ambiguous-number"), "{printed}");
+    assert!(printed.contains("phone_contexts = { \"national\" = \"bare-national\" }"), "{printed}");
     let unread = palang(&["explain", "+390255501234", "--country", "IT", "-o", "json"]);
     assert_eq!(json(&unread)["number"], "390255501234");
     for wrong in [

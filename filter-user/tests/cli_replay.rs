@@ -110,10 +110,10 @@ fn fragments_are_put_together_and_judged_as_one_call() {
         };
         let (refused, summary) = records(&format!("+{caller}"));
         assert_eq!(refused.len(), 1, "{name}: {refused:?}");
-        let told =
+        let shown =
             ["caller", "verdict", "reason", "initial"].map(|field| refused[0][field].clone());
         assert_eq!(
-            told,
+            shown,
             [caller.into(), "drop".into(), "blocked-number".into(), Value::from(true)]
         );
         assert_eq!((&refused[0]["frame"], &summary["frames"]), (&2.into(), &2.into()), "{name}");

@@ -161,8 +161,8 @@ impl Gates {
     pub fn judge_again(&mut self, frame: &[u8], time: u64) -> Option<Event> {
         let host = self.host.judge_again(frame, time);
         let kernel = self.kernel.judge_again(frame, time).unwrap_or_else(|error| panic!("{error}"));
-        let told = kernel.map(|judged| judged.event);
-        assert_eq!(host, told, "host (left) and kernel disagree on {}", dump(frame));
+        let event = kernel.map(|judged| judged.event);
+        assert_eq!(host, event, "host (left) and kernel disagree on {}", dump(frame));
         if let Some(judged) = kernel {
             let refused = judged.event.verdict == Verdict::Drop as u8;
             assert_eq!(judged.dropped, refused, "action and event disagree on {}", dump(frame));

@@ -26,8 +26,8 @@ pub struct Reader {
     pub(super) path: PathBuf,
 }
 
-/// Returns the conditions of a list, newest first, and their values: those that have a value, and
-/// that rows come after `after`.
+/// Returns the conditions of a list, newest first, and their values. It takes the wanted ones with a value.
+/// With `after`, only rows that follow this one are wanted.
 pub(super) fn conditions(
     wanted: &[(&str, Option<i64>)],
     after: Option<(Timestamp, u64)>,

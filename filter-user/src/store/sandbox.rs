@@ -315,9 +315,9 @@ fn a_file_that_may_not_be_opened_is_named_with_the_cause() {
     in_the_sandbox(&home, || {
         for error in [Store::open(&other.path).unwrap_err(), Reader::open(&other.path).unwrap_err()]
         {
-            let told = error.message();
-            assert!(told.starts_with(other.path.to_str().unwrap()), "{told}");
-            assert!(told.contains("cannot be opened: Permission denied"), "{told}");
+            let message = error.message();
+            assert!(message.starts_with(other.path.to_str().unwrap()), "{message}");
+            assert!(message.contains("cannot be opened: Permission denied"), "{message}");
         }
     });
 }

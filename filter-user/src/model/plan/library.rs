@@ -396,7 +396,7 @@ fn numbers_of_each_country_are_read_as_themselves() {
                     Some(reading)
                         if reading.is_local() && text.len() <= preset.short_digits.into() => {}
                     Some(reading) if reading.to_string() == number => {}
-                    // Nobody writes it so: 0153… in Israel, 00800…, 8 10 800….
+                    // People do not write it in this way: 0153… in Israel, 00800…, 8 10 800….
                     Some(_) if is_of_home(&facts, preset, national, &text) => {}
                     Some(reading) => wrong.push(format!("{}: {text} is {reading}", preset.country)),
                     None if is_ordinary => unread.entry(format.name()).or_default().push(text),
