@@ -216,7 +216,8 @@ impl wire::Status {
     /// Adds the finding that no program judges whole datagrams, with the reason.
     pub fn find_no_second_look(&mut self, why: &str) {
         let message = format!(
-            "calls in fragments or with very long headers pass unread, as `headers-cut`: {why}"
+            "calls in fragments or with very long headers pass unread, as `headers-cut`: {why}; \
+             `palang doctor` says what to do"
         );
         self.find(Health::Amber, message);
     }

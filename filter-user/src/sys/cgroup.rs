@@ -19,8 +19,7 @@ const MOUNTS: &str = "/proc/self/mountinfo";
 pub fn root() -> io::Result<OwnedFd> {
     let mounts = fs::read_to_string(MOUNTS)?;
     let folder = mounted(&mounts).ok_or_else(|| {
-        let message =
-            "no file system of the type cgroup2 is mounted: mount -t cgroup2 none /sys/fs/cgroup";
+        let message = "no file system of the type cgroup2 is mounted";
         io::Error::new(io::ErrorKind::NotFound, message)
     })?;
     // Landlock has no say in an open that only names the folder.

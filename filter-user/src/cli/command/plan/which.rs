@@ -64,5 +64,9 @@ impl Which {
 
 /// Reads the configuration.
 pub(crate) fn read(path: &Path) -> Result<Config, Failure> {
-    Config::read(path).map_err(|error| Failure::new(Exit::Usage, error))
+    Config::read(path).map_err(|error| {
+        let advice =
+            if path.exists() { "" } else { "; --country ID takes the preset of a country" };
+        Failure::new(Exit::Usage, format!("{error}{advice}"))
+    })
 }
