@@ -17,8 +17,11 @@ pub const FORMAT_SUBSCRIBER: u8 = 8;
 
 /// The identity of a call is its `From` (RFC 3261 §20.20).
 pub const IDENTITY_FROM: u8 = 0;
-/// The identity of a call is its `P-Asserted-Identity` where there is one (RFC 3325).
-pub const IDENTITY_PAI: u8 = 1;
+/// The identity of a call is its `P-Asserted-Identity` where there is one (RFC 3325), otherwise its
+/// `From`.
+pub const IDENTITY_PAI_ELSE_FROM: u8 = 1;
+/// The identity of a call is its `P-Asserted-Identity` alone: without one it has none, and passes.
+pub const IDENTITY_PAI: u8 = 2;
 
 /// Most international prefixes of a plan.
 pub const INTERNATIONAL_MAX: usize = 8;

@@ -103,6 +103,8 @@ fn action(reason: Reason, verdict: u8) -> u32 {
         | Reason::AmbiguousNumber
         | Reason::UriTooLong
         | Reason::TooManyIdentities
+        | Reason::Extension
+        | Reason::PaiMissing
         | Reason::UnknownTrunk
         | Reason::Override
         | Reason::Protected
@@ -114,7 +116,8 @@ fn action(reason: Reason, verdict: u8) -> u32 {
         | Reason::AttemptPassed
         | Reason::RedialGrant
         | Reason::StateFull
-        | Reason::CallbackGrace => XDP_PASS,
+        | Reason::CallbackGrace
+        | Reason::Replaces => XDP_PASS,
     }
 }
 

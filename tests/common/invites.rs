@@ -3,10 +3,13 @@
 use filter_common::number::Digits;
 use filter_common::plan::{
     FORMAT_BARE_NATIONAL, FORMAT_E164, FORMAT_NATIONAL, FORMAT_SUBSCRIBER, IDENTITY_FROM,
-    IDENTITY_PAI,
+    IDENTITY_PAI, IDENTITY_PAI_ELSE_FROM,
 };
 use palang::model::policy::Policy;
 use serde::Deserialize;
+
+/// Marks a line of a message that ends with LF alone.
+const LF_ALONE: &str = "␊";
 
 /// An INVITE, and what the gate must read in it.
 #[derive(Clone, Debug, Deserialize)]
@@ -21,7 +24,7 @@ pub struct Invite {
     pub plan: Plan,
     /// The canonical number.
     pub caller: Option<String>,
-    /// Both numbers of two asserted identities.
+    /// Both numbers of two asserted identities, the lower one first.
     pub callers: Option<[String; 2]>,
     /// The header that carried the number.
     pub identity: Option<String>,
@@ -78,7 +81,9 @@ impl Invite {
     /// Returns the datagram.
     #[must_use]
     pub fn message(&self) -> Vec<u8> {
-        crate::common::packet::crlf(&self.message)
+        let text = self.message.replace(&format!("{LF_ALONE}\n"), LF_ALONE);
+        let text = String::from_utf8(crate::common::packet::crlf(&text)).unwrap_or_default();
+        text.replace(LF_ALONE, "\n").into_bytes()
     }
 
     /// Returns an empty policy with this INVITE's plan.
@@ -109,7 +114,12 @@ impl Invite {
                 }
         });
         profile.plan.short_digits = self.plan.short_number_digits;
-        profile.identity = if self.plan.identity == "pai" { IDENTITY_PAI } else { IDENTITY_FROM };
+        profile.identity = match self.plan.identity.as_str() {
+            "from" => IDENTITY_FROM,
+            "pai" => IDENTITY_PAI,
+            "pai-else-from" => IDENTITY_PAI_ELSE_FROM,
+            other => panic!("{}: identity {other}", self.name),
+        };
         policy
     }
 }

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use filter_common::abi::{MODE_ENFORCE, MODE_OBSERVE, Settings};
 use filter_common::plan::{
     FORMAT_BARE_NATIONAL, FORMAT_E164, FORMAT_NATIONAL, FORMAT_SUBSCRIBER, IDENTITY_PAI,
+    IDENTITY_PAI_ELSE_FROM,
 };
 use serde::Serialize;
 
@@ -61,6 +62,7 @@ pub struct Effective {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) ladder: Option<String>,
     pub(crate) protected: Vec<EffectiveProtected>,
+    pub(crate) protect_placeholders: bool,
     pub(crate) default: EffectiveProfile,
     pub(crate) limits: EffectiveLimits,
     pub(crate) retention: EffectiveRetention,
@@ -220,7 +222,11 @@ impl EffectiveProfile {
                 .collect(),
             area_code: plan.area.to_string(),
             short_number_digits: plan.short_digits,
-            identity: if profile.identity == IDENTITY_PAI { "pai" } else { "from" },
+            identity: match profile.identity {
+                IDENTITY_PAI => "pai",
+                IDENTITY_PAI_ELSE_FROM => "pai-else-from",
+                _ => "from",
+            },
             mode: if profile.mode == MODE_ENFORCE { "enforce" } else { "observe" },
         }
     }
@@ -245,6 +251,15 @@ impl EffectiveTrunk {
 }
 
 impl Config {
+    /// Returns the protected numbers that the file lists.
+    fn listed(&self) -> impl Iterator<Item = &Protected> {
+        self.policy.protected.iter().filter(|protected| !protected.is_placeholder)
+    }
+
+    fn protects_placeholders(&self) -> bool {
+        self.policy.protected.iter().any(|protected| protected.is_placeholder)
+    }
+
     /// Returns every setting in force, with the defaults, in the form of the file.
     #[must_use]
     pub fn effective(&self) -> Effective {
@@ -253,7 +268,8 @@ impl Config {
             xdp_mode: self.xdp_mode,
             ports: self.policy.ports.clone(),
             ladder: self.ladder_file.clone(),
-            protected: self.policy.protected.iter().map(EffectiveProtected::of).collect(),
+            protected: self.listed().map(EffectiveProtected::of).collect(),
+            protect_placeholders: self.protects_placeholders(),
             default: EffectiveProfile::of(&self.policy.trunks[0]),
             limits: EffectiveLimits {
                 blocks: self.blocks,
@@ -302,7 +318,7 @@ impl Config {
             if texts.is_empty() { none.to_owned() } else { texts.join(", ") }
         };
         let ports = self.policy.ports.iter().map(ToString::to_string).collect();
-        let never = self.policy.protected.iter().map(|protected| {
+        let never = self.listed().map(|protected| {
             let number = units::subject(protected.subject);
             match protected.name.as_str() {
                 "" => number,
@@ -313,7 +329,10 @@ impl Config {
         let fewer = |count: u8, what: &str| {
             (count > 0).then(|| format!("{what} of fewer than {count} digits"))
         };
-        let never = never.chain(fewer(shortest_number, "numbers"));
+        let placeholders = self.protects_placeholders();
+        let never = never
+            .chain(fewer(shortest_number, "numbers"))
+            .chain(placeholders.then(|| "placeholders of withheld numbers".to_owned()));
         let (default, trunks) = (&self.policy.trunks[0], &self.policy.trunks[1..]);
         let observing =
             self.policy.trunks.iter().filter(|trunk| trunk.profile.mode == MODE_OBSERVE);

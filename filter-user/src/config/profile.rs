@@ -8,7 +8,7 @@ use filter_common::abi::{MODE_ENFORCE, MODE_OBSERVE, Profile, TRUNKS_MAX};
 use filter_common::number::{DIGITS_MAX, Digits};
 use filter_common::plan::{
     FORMAT_BARE_NATIONAL, FORMAT_E164, FORMAT_NATIONAL, FORMAT_SUBSCRIBER, IDENTITY_FROM,
-    IDENTITY_PAI, PREFIX_DIGITS_MAX,
+    IDENTITY_PAI, IDENTITY_PAI_ELSE_FROM, PREFIX_DIGITS_MAX,
 };
 use ipnet::IpNet;
 use serde::de::value::MapAccessDeserializer;
@@ -50,10 +50,11 @@ pub(crate) enum Format {
 }
 
 #[derive(Clone, Copy, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "kebab-case")]
 pub(crate) enum Identity {
     From,
     Pai,
+    PaiElseFrom,
 }
 
 #[derive(Default, Deserialize)]
@@ -288,6 +289,7 @@ pub(crate) fn profile(profile: &mut Profile, fields: &ProfileFields) -> Result<(
         profile.identity = match identity {
             Identity::From => IDENTITY_FROM,
             Identity::Pai => IDENTITY_PAI,
+            Identity::PaiElseFrom => IDENTITY_PAI_ELSE_FROM,
         };
     }
     if let Some(mode) = fields.mode {

@@ -146,6 +146,9 @@ pub(crate) fn policy(arguments: &Arguments) -> Result<Policy, Failure> {
             None => policy.block(subject, 0, 0),
         }
     }
+    if arguments.policy.is_none() {
+        policy.protect_placeholders();
+    }
     Ok(policy)
 }
 
