@@ -9,7 +9,7 @@
 //! `bpf_ktime_get_boot_ns`, Linux 5.8). In a replay it is the time of the capture.
 
 use crate::number::{Digits, Number};
-use crate::plan::{IDENTITY_PAI, Plan};
+use crate::plan::{IDENTITY_FROM, IDENTITY_PAI, Plan};
 
 /// Version of all layouts in this file.
 pub const ABI_VERSION: u32 = 5;
@@ -205,7 +205,8 @@ pub struct Profile {
     /// [`MODE_OBSERVE`] or [`MODE_ENFORCE`]; enforced is only what both this and
     /// [`Settings::mode`] enforce.
     pub mode: u8,
-    /// [`IDENTITY_FROM`](crate::plan::IDENTITY_FROM) or [`IDENTITY_PAI`].
+    /// [`IDENTITY_FROM`], [`IDENTITY_PAI`] or
+    /// [`IDENTITY_PAI_ELSE_FROM`](crate::plan::IDENTITY_PAI_ELSE_FROM).
     pub identity: u8,
     /// Zero.
     pub reserved: [u8; 6],
@@ -215,6 +216,12 @@ impl Profile {
     /// Returns whether `P-Asserted-Identity` of this trunk is to be believed (RFC 3325 §4).
     #[must_use]
     pub const fn trusts_pai(&self) -> bool {
+        self.identity != IDENTITY_FROM
+    }
+
+    /// Returns whether a call of this trunk has no identity without `P-Asserted-Identity`.
+    #[must_use]
+    pub const fn needs_pai(&self) -> bool {
         self.identity == IDENTITY_PAI
     }
 }
@@ -337,7 +344,8 @@ pub struct DatagramKey {
 pub const EVENT_TO_TAG: u8 = 1;
 /// The attempt was seen before: a retransmission or an authentication retry.
 pub const EVENT_REPEATED: u8 = 2;
-/// Two asserted identities were judged; `number` is the first.
+/// Two asserted identities were judged. `number` is the lower one, or the one whose redial grant the call
+/// passed by.
 pub const EVENT_TWO_IDENTITIES: u8 = 4;
 
 /// The identity is from `From`.

@@ -50,7 +50,7 @@ pub trait PolicyLookup {
 /// A call whose caller number was read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Call {
-    /// The caller number.
+    /// The caller number; of two asserted identities the lower one.
     pub number: Number,
     /// The second asserted identity, where it is another number; otherwise [`Number::NONE`].
     pub second: Number,
@@ -74,6 +74,8 @@ pub struct Decision {
     pub rule: u64,
     /// Whether the attempt was seen before.
     pub repeated: bool,
+    /// The number of the call, or that of its two whose redial grant it passed by.
+    pub number: Number,
 }
 
 /// The list entry that decides on a number.
@@ -94,6 +96,10 @@ struct PolicyMatch {
     /// Seconds.
     redial_grant: u32,
     epoch: u32,
+    /// Epoch of the block against the second number.
+    second_epoch: u32,
+    /// Not 0: a redial grant of the second number lets the call through.
+    second_redials: u8,
 }
 
 impl PolicyMatch {
@@ -108,6 +114,8 @@ impl PolicyMatch {
             redial_window: 0,
             redial_grant: 0,
             epoch: 0,
+            second_epoch: 0,
+            second_redials: 0,
         }
     }
 
@@ -121,7 +129,7 @@ impl PolicyMatch {
 pub fn decide<L: PolicyLookup>(lists: &mut L, call: &Call) -> Decision {
     let now = lists.now();
     let mut found = PolicyMatch::passes(Reason::NotBlocked, 0);
-    match_both(lists, call.number, call.second, now, &mut found);
+    match_both(lists, call, now, &mut found);
     let key = AttemptKey { number: call.number, call_id: call.call_id };
     let mut known = Known { repeated: false, verdict: 0, policy_verdict: 0 };
     if let Some(attempt) = lists.attempt(call.number, call.call_id, now)
@@ -134,23 +142,23 @@ pub fn decide<L: PolicyLookup>(lists: &mut L, call: &Call) -> Decision {
             policy_verdict: attempt.policy_verdict,
         };
     }
-    let mut decision = weigh(&found, known, call.enforced != 0);
+    let mut decision = weigh(&found, known, call);
     // Asked of what would be refused, also while it is only observed.
     if decision.policy_verdict != Verdict::Pass {
-        let reason = match exemption(lists, call, now, &found, known.repeated) {
-            REDIAL_GRANT => Reason::RedialGrant,
+        let exemption = exemption(lists, call, now, &found, known.repeated);
+        let reason = match exemption {
+            REDIAL_GRANT | SECOND_GRANT => Reason::RedialGrant,
             STATE_FULL => Reason::StateFull,
             CALLBACK_GRACE => Reason::CallbackGrace,
             _ => decision.reason,
         };
         if reason != decision.reason {
-            decision = Decision {
-                verdict: Verdict::Pass,
-                policy_verdict: Verdict::Pass,
-                reason,
-                rule: found.rule,
-                repeated: known.repeated,
-            };
+            decision.verdict = Verdict::Pass;
+            decision.policy_verdict = Verdict::Pass;
+            decision.reason = reason;
+            if exemption == SECOND_GRANT {
+                decision.number = call.second;
+            }
         }
     }
     if now < lists.override_until() {
@@ -188,13 +196,15 @@ struct Known {
 
 /// Returns the decision by a block and by the first verdict of the attempt. The override is applied later.
 #[inline(always)]
-fn weigh(standing: &PolicyMatch, known: Known, enforced: bool) -> Decision {
+fn weigh(standing: &PolicyMatch, known: Known, call: &Call) -> Decision {
+    let enforced = call.enforced != 0;
     let mut decision = Decision {
         verdict: Verdict::Pass,
         policy_verdict: Verdict::Pass,
         reason: standing.reason,
         rule: standing.rule,
         repeated: known.repeated,
+        number: call.number,
     };
     if !standing.is_blocked() {
         return decision;
@@ -226,15 +236,18 @@ fn weigh(standing: &PolicyMatch, known: Known, enforced: bool) -> Decision {
 type Exemption = u32;
 /// The call has no exemption.
 const NO_EXEMPTION: Exemption = 0;
-/// A redial grant of its number runs, which this call may have opened.
+/// A redial grant of its first number runs, which this call may have opened.
 const REDIAL_GRANT: Exemption = 1;
 /// The attempt could not be remembered.
 const STATE_FULL: Exemption = 2;
 /// The centre called its number a while ago.
 const CALLBACK_GRACE: Exemption = 3;
+/// A redial grant of its second number runs, which this call may have opened.
+const SECOND_GRANT: Exemption = 4;
 
 /// Returns why a blocked call passes, or [`NO_EXEMPTION`]. Grace holds for every packet and is no attempt towards a redial
-/// grant; a new attempt may have an exemption by [`redial`].
+/// grant; a new attempt may have an exemption by [`redial`]. Grace and grants of either number count. The attempts of
+/// two numbers count for the first, which is the same in whichever order a message has them.
 #[inline(never)]
 fn exemption<L: PolicyLookup>(
     lists: &mut L,
@@ -246,8 +259,11 @@ fn exemption<L: PolicyLookup>(
     if is_graced(lists, call.number, now) || is_graced(lists, call.second, now) {
         return CALLBACK_GRACE;
     }
-    if repeated || block.redial_attempts == 0 {
+    if repeated {
         return NO_EXEMPTION;
+    }
+    if block.second_redials != 0 && is_granted(lists, call.second, now, block.second_epoch) {
+        return SECOND_GRANT;
     }
     redial(lists, call.number, now, block)
 }
@@ -261,6 +277,15 @@ fn is_graced<L: PolicyLookup>(lists: &L, number: Number, now: u64) -> bool {
     }
 }
 
+/// Returns whether a redial grant of a number runs; `false` for [`Number::NONE`].
+#[inline(always)]
+fn is_granted<L: PolicyLookup>(lists: &L, number: Number, now: u64, epoch: u32) -> bool {
+    match lists.grant(number) {
+        Some(grant) => grant.number == number && grant.epoch == epoch && now < grant.until,
+        None => false,
+    }
+}
+
 /// Counts a separate attempt of a blocked number and returns the exemption by its redial grant.
 #[inline(always)]
 fn redial<L: PolicyLookup>(
@@ -270,11 +295,10 @@ fn redial<L: PolicyLookup>(
     block: &PolicyMatch,
 ) -> Exemption {
     const SECOND: u64 = 1_000_000_000;
-    if let Some(grant) = lists.grant(number)
-        && grant.number == number
-        && grant.epoch == block.epoch
-        && now < grant.until
-    {
+    if block.redial_attempts == 0 {
+        return NO_EXEMPTION;
+    }
+    if is_granted(lists, number, now, block.epoch) {
         return REDIAL_GRANT;
     }
     let window = block.redial_window as u64 * SECOND;
@@ -313,21 +337,19 @@ fn verdict_of(action: u8) -> Verdict {
     if action == Verdict::Drop as u8 { Verdict::Drop } else { Verdict::Pass }
 }
 
-/// Finds the entry for a number and, where there is one, for a second: a call is blocked only if
-/// both are.
+/// Finds the entry for a number and, where there is one, for a second. A call is blocked only if both are, and
+/// only observed if one of the blocks only observes.
 #[inline(never)]
-fn match_both<L: PolicyLookup>(
-    lists: &L,
-    number: Number,
-    second: Number,
-    now: u64,
-    found: &mut PolicyMatch,
-) {
-    match_number(lists, number, now, found);
-    if found.is_blocked() && second != Number::NONE {
+fn match_both<L: PolicyLookup>(lists: &L, call: &Call, now: u64, found: &mut PolicyMatch) {
+    match_number(lists, call.number, now, found);
+    if found.is_blocked() && call.second != Number::NONE {
         let mut other = PolicyMatch::passes(Reason::NotBlocked, 0);
-        match_number(lists, second, now, &mut other);
-        if !other.is_blocked() {
+        match_number(lists, call.second, now, &mut other);
+        if other.is_blocked() {
+            found.observe |= other.observe;
+            found.second_epoch = other.epoch;
+            found.second_redials = other.redial_attempts;
+        } else {
             *found = other;
         }
     }
@@ -474,6 +496,8 @@ fn blocked(reason: Reason, block: &Block) -> PolicyMatch {
         redial_window: block.redial_window,
         redial_grant: block.redial_grant,
         epoch: block.epoch,
+        second_epoch: 0,
+        second_redials: 0,
     }
 }
 
@@ -505,95 +529,4 @@ fn shorten(key: &mut PrefixKey, entry: Number) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::number::Digits;
-
-    /// One block; other look-ups find elements that were re-used for something else.
-    struct Forgetful {
-        memory: bool,
-    }
-
-    fn number() -> Number {
-        Number::e164(Digits::parse("6281234567890").expect("digits"))
-    }
-
-    impl PolicyLookup for Forgetful {
-        fn now(&mut self) -> u64 {
-            1
-        }
-        fn override_until(&self) -> u64 {
-            0
-        }
-        fn protected(&self, _: &PrefixKey) -> Option<Allow> {
-            None
-        }
-        fn short_rule(&self, _: u32) -> u64 {
-            0
-        }
-        fn shortest_prefix(&self) -> u8 {
-            0
-        }
-        fn allowed_number(&self, _: Number) -> Option<Allow> {
-            // An element that was re-used for another number meanwhile.
-            Some(Allow { number: Number(0x1), expires: 0, rule: 7 })
-        }
-        fn allowed_prefix(&self, _: &PrefixKey) -> Option<Allow> {
-            None
-        }
-        fn blocked_number(&self, number: Number) -> Option<Block> {
-            Some(Block { number, rule: 3, action: Verdict::Drop as u8, ..Block::default() })
-        }
-        fn blocked_prefix(&self, _: &PrefixKey) -> Option<Block> {
-            None
-        }
-        fn attempt(&mut self, number: Number, call_id: u64, now: u64) -> Option<Attempt> {
-            // One that was re-used too: passed, but it was another call.
-            let key = AttemptKey { number, call_id: call_id + 1 };
-            let (verdict, reason) = (Verdict::Pass as u8, Reason::NotBlocked as u8);
-            Some(Attempt {
-                key,
-                first: now,
-                rule: 0,
-                verdict,
-                policy_verdict: verdict,
-                reason,
-                reserved: 0,
-                repeats: 0,
-            })
-        }
-        fn remember(&mut self, _: &Attempt) -> bool {
-            self.memory
-        }
-        fn grace(&self, _: Number) -> Option<Grace> {
-            // Somebody else's.
-            Some(Grace { number: Number(0x1), until: u64::MAX })
-        }
-        fn grant(&self, _: Number) -> Option<Grant> {
-            // Somebody else's.
-            Some(Grant { number: Number(0x1), until: u64::MAX, rule: 3, epoch: 0, reserved: 0 })
-        }
-        fn open_grant(&mut self, _: &Grant) -> bool {
-            self.memory
-        }
-        fn redial(&self, _: Number) -> Option<RedialCounter> {
-            Some(RedialCounter { number: Number(0x1), start: 1, last: 0, epoch: 0, count: 9 })
-        }
-        fn count_redial(&mut self, _: &RedialCounter) -> bool {
-            self.memory
-        }
-    }
-
-    fn decide_with(memory: bool) -> Decision {
-        let call = Call { number: number(), second: Number::NONE, call_id: 1, enforced: 1 };
-        decide(&mut Forgetful { memory }, &call)
-    }
-
-    #[test]
-    fn a_refusal_that_cannot_be_remembered_passes() {
-        assert_eq!(decide_with(true).reason, Reason::BlockedNumber);
-        let decision = decide_with(false);
-        assert_eq!((decision.verdict, decision.reason), (Verdict::Pass, Reason::StateFull));
-        assert_eq!(decision.policy_verdict, Verdict::Drop);
-    }
-}
+mod tests;

@@ -64,7 +64,8 @@ pub fn called<B: Bytes, G: JudgeContext>(bytes: &mut B, gate: &G, scratch: &mut 
         return Number::NONE;
     }
     bytes.revalidate();
-    let number = judge::number(bytes, bytes.hide_range(start), scheme, &profile.plan);
+    // A call to an extension is a call to the number: who calls from there next may not name it.
+    let number = judge::number::<B, false>(bytes, bytes.hide_range(start), scheme, &profile.plan);
     // A low nibble of 0 is a reason without a number.
     if number & 0xF == 0 { Number::NONE } else { Number(number) }
 }

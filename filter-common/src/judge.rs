@@ -17,7 +17,7 @@ use crate::plan::Plan;
 use crate::reason::Reason;
 use crate::sip::fields::{Field, FieldOffset, FieldOffsets, Fields, Form};
 use crate::sip::message::{self, Reader, SLIM_SCAN_MAX};
-use crate::sip::uri;
+use crate::sip::uri::{self, Unread};
 
 /// The look-ups that [`judge`] needs beside those of a decision.
 pub trait JudgeContext: PolicyLookup {
@@ -291,17 +291,26 @@ fn judge_message<B: Bytes, G: JudgeContext, const FIRST: bool>(
         return Err(Reason::InDialog);
     }
     let profile = gate.profile(event.trunk as u32).ok_or(Reason::NoPolicy)?;
-    let mut uris = scratch.fields[Field::FromUri as usize];
-    event.identity = EVENT_FROM;
-    if profile.trusts_pai() && !scratch.fields[Field::Pai as usize].is_missing() {
+    let fields = &scratch.fields;
+    let mut uris = fields[Field::FromUri as usize];
+    if profile.trusts_pai() && !fields[Field::Pai as usize].is_missing() {
         event.identity = EVENT_PAI;
-        let values = scratch.fields[Field::PaiValue as usize];
+        let values = fields[Field::PaiValue as usize];
         if values.is_above_two() {
             return Err(Reason::TooManyIdentities);
         }
-        uris = scratch.fields[Field::PaiUri as usize];
+        uris = fields[Field::PaiUri as usize];
+        // A value without a URI that has numbers may name anybody.
         if values.is_repeated() && !uris.is_repeated() {
             return Err(Reason::NoNumberUri);
+        }
+    } else if profile.needs_pai() {
+        return Err(Reason::PaiMissing);
+    } else {
+        event.identity = EVENT_FROM;
+        // Only here: where PAI names the caller, nothing is read from `From`.
+        if !fields[Field::FromFault as usize].is_missing() {
+            return Err(Reason::BadHeader);
         }
     }
     bytes.revalidate();
@@ -315,12 +324,16 @@ fn judge_message<B: Bytes, G: JudgeContext, const FIRST: bool>(
     if second != Number::NONE {
         event.flags |= EVENT_TWO_IDENTITIES;
     }
+    if !scratch.fields[Field::Replaces as usize].is_missing() {
+        return Err(Reason::Replaces);
+    }
 
     let call = Call { number: first, second, call_id: event.call_id, enforced };
     let decision = decide::decide(gate, &call);
     event.verdict = decision.verdict as u8;
     event.policy_verdict = decision.policy_verdict as u8;
     event.rule = decision.rule;
+    event.number = decision.number;
     if decision.repeated {
         event.flags |= EVENT_REPEATED;
     }
@@ -333,8 +346,8 @@ fn find_trunk<G: JudgeContext>(gate: &G, event: &mut Event) {
     event.trunk = gate.trunk(&event.source) as u16;
 }
 
-/// Returns the caller numbers of one or two identities, the newest offset lowest. The second number is
-/// [`Number::NONE`] if it is missing, or if both are equal.
+/// Returns the caller numbers of one or two identities, the lower one first. The second number is
+/// [`Number::NONE`] if it is missing, if both are equal, or if one identity is a name.
 #[inline(always)]
 fn numbers<B: Bytes>(
     bytes: &B,
@@ -343,47 +356,58 @@ fn numbers<B: Bytes>(
     plan: &Plan,
 ) -> Result<(Number, Number), Reason> {
     let uris = FieldOffsets(bytes.hide_range(uris.0 as usize) as u64);
-    let mut read = [Number::NONE; 2];
+    let mut read = [Unread::name(Reason::NoNumberUri).0; 2];
     let mut i = 0;
     while i < 2 {
         let uri = uris.nth(i);
         if uri == FieldOffset::NONE {
             break;
         }
-        let value = bytes.hide_range(number(bytes, start, uri, plan) as usize) as u64;
-        if value & 0xF == 0 {
-            return Err(Reason::from_number((value >> 4) as u8).unwrap_or(Reason::NotANumber));
+        let value = bytes.hide_range(number::<B, true>(bytes, start, uri, plan) as usize) as u64;
+        if value & (0xF | Unread::NAME) == 0 {
+            // Perhaps another number, which nobody can compare.
+            return Err(Unread(value).reason());
         }
-        read[i] = Number(value);
+        read[i] = bytes.hide_range(value as usize) as u64;
         i += 1;
     }
+    let is_number = |value: u64| value & 0xF != 0;
     match read {
-        [Number::NONE, _] => Err(Reason::NoNumberUri),
-        [only, Number::NONE] => Ok((only, Number::NONE)),
-        [second, first] if second == first => Ok((first, Number::NONE)),
-        [second, first] => Ok((first, second)),
+        [only, name] if is_number(only) && !is_number(name) => Ok((Number(only), Number::NONE)),
+        [name, only] if is_number(only) && !is_number(name) => Ok((Number(only), Number::NONE)),
+        [name, _] if !is_number(name) => Err(Unread(name).reason()),
+        [a, b] if a == b => Ok((Number(a), Number::NONE)),
+        // One order for both orders of the message: attempts have the first one as key.
+        [a, b] if a < b => Ok((Number(a), Number(b))),
+        [a, b] => Ok((Number(b), Number(a))),
     }
 }
 
 /// Returns the caller number of the URI whose scheme ends at `colon`. With a low nibble of 0,
-/// which no number has, it is the reason instead. One register: a function that returns
+/// which no number has, it is an [`Unread`] instead. With `EXTENSIONS` a number with an extension is another
+/// number. One register: a function that returns
 /// through a pointer may leave that pointer in `r0`, which the verifier refuses.
 #[inline(never)]
-pub(crate) fn number<B: Bytes>(bytes: &B, start: usize, colon: FieldOffset, plan: &Plan) -> u64 {
+pub(crate) fn number<B: Bytes, const EXTENSIONS: bool>(
+    bytes: &B,
+    start: usize,
+    colon: FieldOffset,
+    plan: &Plan,
+) -> u64 {
     let form = colon.form();
     let user = start + colon.offset() + 1;
     let plain = if form == Form::Sip as u8 { uri::read_plain(bytes, user) } else { None };
     let any = || {
         let (user, form) = (bytes.hide_range(user), bytes.hide_range(form as usize));
-        uri::read(&bytes.revalidated(), user, form as u8)
+        uri::read::<B, EXTENSIONS>(&bytes.revalidated(), user, form as u8)
     };
     let number = match plain.map_or_else(any, Ok) {
-        Ok(dialled) => plan.resolve_in(&dialled.hide_ranges(bytes), bytes),
-        Err(reason) => Err(reason),
+        Ok(dialled) => plan.resolve_in(&dialled.hide_ranges(bytes), bytes).map_err(Unread::by_plan),
+        Err(unread) => Err(unread),
     };
     match number {
         Ok(number) => number.0,
-        Err(reason) => (reason as u64) << 4,
+        Err(unread) => unread.0,
     }
 }
 

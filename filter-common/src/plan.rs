@@ -19,8 +19,11 @@ pub const FORMAT_OWN_E164: u8 = 16;
 
 /// The identity of a call is its `From` (RFC 3261 §20.20).
 pub const IDENTITY_FROM: u8 = 0;
-/// The identity of a call is its `P-Asserted-Identity` where there is one (RFC 3325).
-pub const IDENTITY_PAI: u8 = 1;
+/// The identity of a call is its `P-Asserted-Identity` where there is one (RFC 3325), otherwise its
+/// `From`.
+pub const IDENTITY_PAI_ELSE_FROM: u8 = 1;
+/// The identity of a call is its `P-Asserted-Identity` alone: without one it has none, and passes.
+pub const IDENTITY_PAI: u8 = 2;
 
 /// Most international prefixes of a plan (Australia, Finland and South Korea have that many).
 pub const INTERNATIONAL_MAX: usize = 16;

@@ -129,6 +129,11 @@ reasons! {
     UriTooLong = 34, "uri-too-long", Pass;
     /// More than two `P-Asserted-Identity` values (RFC 3325 §9.1).
     TooManyIdentities = 35, "too-many-identities", Pass;
+    /// The number has an extension or a subaddress (`;ext=`, `;isub=`), which make another number
+    /// (RFC 3966 §4).
+    Extension = 36, "extension", Pass;
+    /// The trunk's identity is `P-Asserted-Identity` alone, and the INVITE has none (RFC 3325 §9.1).
+    PaiMissing = 37, "pai-missing", Pass;
 
     // 40–59: a call with a caller number, decided in the order of docs/design.md §5.7.
     /// The source is outside every configured trunk.
@@ -162,6 +167,8 @@ reasons! {
     // 54 and 55 were `emergency-mark` and `unknown-action`.
     /// The ACK to a refusal that this gate sent (its To-tag is our own keyed hash).
     RefusalAck = 56, "refusal-ack", Refuse;
+    /// The INVITE has a `Replaces` header field: it continues a running call (RFC 3891 §3).
+    Replaces = 57, "replaces", Pass;
 }
 
 /// Counters are kept for reason numbers below this.

@@ -120,6 +120,8 @@ fn is_refused(reason: Reason, verdict: u8) -> bool {
         | Reason::AmbiguousNumber
         | Reason::UriTooLong
         | Reason::TooManyIdentities
+        | Reason::Extension
+        | Reason::PaiMissing
         | Reason::UnknownTrunk
         | Reason::Override
         | Reason::Protected
@@ -131,7 +133,8 @@ fn is_refused(reason: Reason, verdict: u8) -> bool {
         | Reason::AttemptPassed
         | Reason::RedialGrant
         | Reason::StateFull
-        | Reason::CallbackGrace => false,
+        | Reason::CallbackGrace
+        | Reason::Replaces => false,
     }
 }
 

@@ -37,7 +37,7 @@ fn config_check_shows_what_a_configuration_means() {
         "reads SIP on UDP port 5060 of eth0, eth1",
         "attaches native: in the driver, or not at all",
         "country code of the numbers: 62; trunks: telkom",
-        "never refused: 112, +62431*, numbers of fewer than 5 digits",
+        "never refused: 112, +62431*, numbers of fewer than 5 digits, placeholders of withheld numbers",
         "never in force: blocks against prefixes of fewer than 5 digits",
         "room for 1000000 blocked numbers",
         "call records are kept for 36h, while the store takes at most 10 GiB, or 20 % of the free space \

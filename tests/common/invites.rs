@@ -5,12 +5,15 @@ use std::collections::BTreeMap;
 use filter_common::number::Digits;
 use filter_common::plan::{
     FORMAT_BARE_NATIONAL, FORMAT_E164, FORMAT_NATIONAL, FORMAT_OWN_E164, FORMAT_SUBSCRIBER,
-    IDENTITY_FROM, IDENTITY_PAI, NamedContext, Prefix, context_name, mcc,
+    IDENTITY_FROM, IDENTITY_PAI, IDENTITY_PAI_ELSE_FROM, NamedContext, Prefix, context_name, mcc,
 };
 use palang::model::plan::lengths;
 use palang::model::plan::presets;
 use palang::model::policy::{Policy, set_international};
 use serde::Deserialize;
+
+/// Marks a line of a message that ends with LF alone.
+const LF_ALONE: &str = "␊";
 
 /// An INVITE, and what the gate must read in it.
 #[derive(Clone, Debug, Deserialize)]
@@ -25,7 +28,7 @@ pub struct Invite {
     pub plan: Plan,
     /// The canonical number.
     pub caller: Option<String>,
-    /// Both numbers of two asserted identities.
+    /// Both numbers of two asserted identities, the lower one first.
     pub callers: Option<[String; 2]>,
     /// The header that carried the number.
     pub identity: Option<String>,
@@ -92,7 +95,9 @@ impl Invite {
     /// Returns the datagram.
     #[must_use]
     pub fn message(&self) -> Vec<u8> {
-        crate::common::packet::crlf(&self.message)
+        let text = self.message.replace(&format!("{LF_ALONE}\n"), LF_ALONE);
+        let text = String::from_utf8(crate::common::packet::crlf(&text)).unwrap_or_default();
+        text.replace(LF_ALONE, "\n").into_bytes()
     }
 
     /// Returns an empty policy with this INVITE's plan.
@@ -117,7 +122,12 @@ impl Invite {
         for (slot, code) in profile.plan.imsi.iter_mut().zip(&self.plan.imsi_mcc) {
             *slot = mcc(code).unwrap();
         }
-        profile.identity = if self.plan.identity == "pai" { IDENTITY_PAI } else { IDENTITY_FROM };
+        profile.identity = match self.plan.identity.as_str() {
+            "from" => IDENTITY_FROM,
+            "pai" => IDENTITY_PAI,
+            "pai-else-from" => IDENTITY_PAI_ELSE_FROM,
+            other => panic!("{}: identity {other}", self.name),
+        };
         policy
     }
 

@@ -54,6 +54,10 @@ pub fn change() -> impl Strategy<Value = Change> {
         "\0",
         ";phone-context=+62",
         "P-Asserted-Identity: <tel:+628111>",
+        "\nReplaces: ",
+        ";ext=",
+        ";isub=1",
+        "a=\"",
         "=",
         "é",
     ];

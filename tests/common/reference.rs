@@ -3,38 +3,79 @@
 
 use filter_common::number::Number;
 
-/// Returns whether a message is for sure an initial INVITE whose caller is `number`, in a form
-/// of the default plan.
+/// Returns whether a message is for sure an initial INVITE whose `From` names the caller `number`, in a
+/// form of the default plan.
 ///
 /// # Errors
 /// The doubt.
 pub fn is_call_from(message: &[u8], number: Number) -> Result<(), String> {
+    let head = head(message)?;
+    let (uri, behind) = address(&head.from)?;
+    parameters(&behind)?;
+    let digits = digits(&uri)?.ok_or("From is a name")?;
+    is_number(&digits, number)
+}
+
+/// Returns whether a message is for sure an initial INVITE of which `P-Asserted-Identity` names only callers
+/// that are blocked, in forms of the default plan. `From` may say anything.
+///
+/// # Errors
+/// The doubt.
+pub fn is_asserted_call(message: &[u8], blocked: &[Number]) -> Result<(), String> {
+    let head = head(message)?;
+    let values: Vec<_> = head.asserted.iter().flat_map(|line| values(line)).collect();
+    if values.len() > 2 {
+        return Err("more than two identities".into());
+    }
+    let mut numbers = 0;
+    for value in values {
+        let (uri, behind) = address(&value)?;
+        parameters(&behind)?;
+        // A name does not count beside a number.
+        let Some(digits) = digits(&uri)? else { continue };
+        numbers += 1;
+        if !blocked.iter().any(|number| is_number(&digits, *number).is_ok()) {
+            return Err(format!("{digits} is not blocked"));
+        }
+    }
+    if numbers == 0 { Err("no number".into()) } else { Ok(()) }
+}
+
+/// The header fields that matter of an initial INVITE.
+struct Head {
+    from: String,
+    asserted: Vec<String>,
+}
+
+/// Reads the headers of an initial INVITE that replaces no other call.
+fn head(message: &[u8]) -> Result<Head, String> {
     let mut message = message;
     while let Some(rest) = message.strip_prefix(b"\r\n") {
         message = rest;
     }
-    let end = message
-        .windows(4)
-        .position(|bytes| bytes == b"\r\n\r\n")
-        .ok_or("the headers do not end")?;
-    let head = String::from_utf8_lossy(&message[..end]).into_owned();
-    if head.replace("\r\n", "").contains(['\r', '\n']) {
-        return Err("a bare CR or LF".into());
+    // An LF alone is a line end, a CR alone is not.
+    let text = String::from_utf8_lossy(message).replace("\r\n", "\n");
+    let (head, _) = text.split_once("\n\n").ok_or("the headers do not end")?;
+    if head.contains('\r') {
+        return Err("a bare CR".into());
     }
-    let head = head.replace("\r\n ", " ").replace("\r\n\t", " ");
-    let mut lines = head.split("\r\n");
+    let head = head.replace("\n ", " ").replace("\n\t", " ");
+    let mut lines = head.split('\n');
     let words: Vec<_> = lines.next().unwrap_or("").split(' ').collect();
     match words[..] {
         ["INVITE", uri, version] if !uri.is_empty() && version.eq_ignore_ascii_case("SIP/2.0") => {}
         _ => return Err("no request line".into()),
     }
     let (mut from, mut to, mut call_id) = (Vec::new(), Vec::new(), Vec::new());
+    let mut asserted = Vec::new();
     for line in lines {
         let (name, value) = line.split_once(':').ok_or("a line without a colon")?;
         match name.trim_end().to_ascii_lowercase().as_str() {
-            "from" | "f" => from.push(value.trim()),
+            "from" | "f" => from.push(value.trim().to_owned()),
             "to" | "t" => to.push(value.trim()),
             "call-id" | "i" => call_id.push(value.trim()),
+            "p-asserted-identity" => asserted.push(value.trim().to_owned()),
+            "replaces" => return Err("a call that replaces another".into()),
             _ => {}
         }
     }
@@ -44,19 +85,19 @@ pub fn is_call_from(message: &[u8], number: Number) -> Result<(), String> {
     if call_id.is_empty() {
         return Err("an empty Call-ID".into());
     }
-    let (_, parameters) = address(to)?;
-    for parameter in outside_quotes(&parameters).split(';').skip(1) {
-        if let Some((name, value)) = parameter.split_once('=')
-            && name.trim().eq_ignore_ascii_case("tag")
-            && !value.trim().is_empty()
-        {
+    let (_, behind) = address(to)?;
+    for (name, value) in parameters(&behind)? {
+        if name.eq_ignore_ascii_case("tag") && !value.is_empty() {
             return Err("a To-tag".into());
         }
     }
-    let (uri, _) = address(from)?;
-    let digits = digits(&uri)?;
+    Ok(Head { from: from.clone(), asserted })
+}
+
+/// Returns whether these digits, with the `+`, are a form of the number under the default plan.
+fn is_number(digits: &str, number: Number) -> Result<(), String> {
     let expected = number.to_string();
-    let readings = [digits.clone(), digits.replacen('+', "", 1), digits.replacen('0', "62", 1)];
+    let readings = [digits.to_owned(), digits.replacen('+', "", 1), digits.replacen('0', "62", 1)];
     if !readings.contains(&expected) {
         return Err(format!("{digits} is not {expected}"));
     }
@@ -64,6 +105,30 @@ pub fn is_call_from(message: &[u8], number: Number) -> Result<(), String> {
         return Err(format!("{digits} only looks like {expected}"));
     }
     Ok(())
+}
+
+/// Splits a list at the commas outside quotes and angle brackets.
+fn values(list: &str) -> Vec<String> {
+    let (mut values, mut quoted, mut escaped, mut angled) =
+        (vec![String::new()], false, false, false);
+    for c in list.chars() {
+        match c {
+            _ if escaped => escaped = false,
+            '\\' if quoted => escaped = true,
+            '"' if !angled => quoted = !quoted,
+            '<' | '>' if !quoted => angled = c == '<',
+            ',' if !quoted && !angled => {
+                values.push(String::new());
+                continue;
+            }
+            _ => {}
+        }
+        if let Some(value) = values.last_mut() {
+            value.push(c);
+        }
+    }
+    // Nobody is named between two commas.
+    values.iter().map(|value| value.trim().to_owned()).filter(|value| !value.is_empty()).collect()
 }
 
 /// Returns the URI of a `name-addr` or `addr-spec`, and what is after it.
@@ -96,32 +161,87 @@ fn address(value: &str) -> Result<(String, String), String> {
     Ok((rest[..end].to_owned(), rest[end..].to_owned()))
 }
 
-fn outside_quotes(text: &str) -> String {
-    text.split('"').step_by(2).collect()
+/// Returns names and values of the parameters after an address, without white space. A quoted value begins
+/// right after its `=`.
+fn parameters(text: &str) -> Result<Vec<(String, String)>, String> {
+    let (mut all, mut quoted, mut escaped, mut last) = (String::new(), false, false, ' ');
+    for c in text.chars() {
+        match c {
+            _ if escaped => escaped = false,
+            '\\' if quoted => escaped = true,
+            '"' if quoted => quoted = false,
+            '"' if last == '=' => quoted = true,
+            '"' => return Err("a quote without a place".into()),
+            ';' if !quoted => all.push('\n'),
+            _ => all.push(if quoted { '_' } else { c }),
+        }
+        if !c.is_ascii_whitespace() {
+            last = c;
+        }
+    }
+    if quoted {
+        return Err("an open quote in a parameter".into());
+    }
+    let pairs = all.split('\n').skip(1).map(|parameter| {
+        let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
+        (name.trim().to_owned(), value.trim().to_owned())
+    });
+    Ok(pairs.collect())
 }
 
-/// Returns the digits of a URI's user part, with the `+` and without separators.
-fn digits(uri: &str) -> Result<String, String> {
+/// Returns the digits of a URI's user part, with the `+` and without separators; `None`: it is for sure
+/// no number.
+fn digits(uri: &str) -> Result<Option<String>, String> {
     let (scheme, rest) = uri.split_once(':').ok_or("no scheme")?;
+    // A name begins with a letter. Any other text may be a number that is written in an odd way.
+    let mut begin = rest.to_ascii_lowercase();
+    for separator in ["%2d", "%2e", "%28", "%29"] {
+        begin = begin.replace(separator, "-");
+    }
+    let begin = begin.trim_start_matches(['-', '.', '(', ')']);
+    let is_name = begin.starts_with(|c: char| c.is_ascii_alphabetic() || c == '@');
+    if is_name && ["sip", "sips", "tel"].contains(&&*scheme.to_ascii_lowercase()) {
+        return Ok(None);
+    }
     let user = match scheme.to_ascii_lowercase().as_str() {
-        "sip" | "sips" => rest.split_once('@').ok_or("no user")?.0,
+        "sip" | "sips" => match rest.split_once('@') {
+            Some((user, _)) => user,
+            None => return Err("no user".into()),
+        },
         "tel" => rest,
         _ => return Err(format!("scheme {scheme}")),
     };
-    let (user, parameters) = user.split_at(user.find([';', ':']).unwrap_or(user.len()));
-    let mut contexts = parameters.split(';').filter_map(|parameter| {
-        let (name, value) = parameter.split_once('=')?;
-        name.eq_ignore_ascii_case("phone-context").then_some(value)
-    });
-    match (contexts.next(), contexts.next()) {
-        (None, _) => {}
-        (Some(_), None) if user.starts_with(['+', '%']) => {}
-        (Some("+62"), None) if user.starts_with('0') => {}
-        (Some("+62"), None) => return digits(&format!("sip:0{user}@")),
+    let (user, behind) = user.split_at(user.find([';', ':']).unwrap_or(user.len()));
+    let mut contexts = Vec::new();
+    for parameter in behind.split(';').skip(1) {
+        let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
+        match decoded(name)?.to_ascii_lowercase().as_str() {
+            "phone-context" => contexts.push(value),
+            "ext" | "isub" if parameter.contains('=') => return Err("an extension".into()),
+            _ if name.contains('%') => return Err("an escaped name".into()),
+            _ => {}
+        }
+    }
+    match contexts[..] {
+        [] => {}
+        [_] if user.starts_with(['+', '%']) => {}
+        ["+62"] if user.starts_with('0') => {}
+        ["+62"] => return digits(&format!("sip:0{user}@")),
         _ => return Err("a phone-context that no plan reads".into()),
     }
+    let mut text = decoded(user)?;
+    text.retain(|c| !"-.()".contains(c));
+    let plain = text.strip_prefix('+').unwrap_or(&text);
+    let is_number = !plain.is_empty() && plain.chars().all(|c| c.is_ascii_digit());
+    match is_number {
+        true => Ok(Some(text)),
+        false => Err(format!("{text} is no number")),
+    }
+}
+
+fn decoded(text: &str) -> Result<String, String> {
     let mut decoded = String::new();
-    let mut chars = user.chars();
+    let mut chars = text.chars();
     while let Some(c) = chars.next() {
         if c == '%' {
             let hex: String = chars.by_ref().take(2).collect();
@@ -130,11 +250,6 @@ fn digits(uri: &str) -> Result<String, String> {
         } else {
             decoded.push(c);
         }
-    }
-    decoded.retain(|c| !"-.()".contains(c));
-    let plain = decoded.strip_prefix('+').unwrap_or(&decoded);
-    if plain.is_empty() || !plain.chars().all(|c| c.is_ascii_digit()) {
-        return Err(format!("{decoded} is no number"));
     }
     Ok(decoded)
 }

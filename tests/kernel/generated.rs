@@ -4,9 +4,9 @@
 use std::cell::RefCell;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use filter_common::abi::{ATTEMPT_NS, Verdict};
+use filter_common::abi::{ATTEMPT_NS, Event, Verdict};
 use filter_common::number::{Digits, Number};
-use filter_common::plan::Prefix;
+use filter_common::plan::{IDENTITY_FROM, IDENTITY_PAI, Prefix};
 use palang::model::policy::{Policy, Subject};
 use palang_tests::common::gates::{Gates, reason};
 use palang_tests::common::mutations::{apply, change};
@@ -119,22 +119,46 @@ fn every_spelling_of_a_number_is_that_number() {
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn mutated_messages_are_refused_only_when_a_second_reader_agrees() {
+    refused_only_when(24_000, IDENTITY_FROM, |message, event, _| {
+        reference::is_call_from(message, event.number)
+    });
+}
+
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
+#[test]
+fn mutated_messages_with_an_asserted_identity_are_refused_only_when_a_second_reader_agrees() {
+    refused_only_when(12_000, IDENTITY_PAI, |message, _, blocked| {
+        reference::is_asserted_call(message, blocked)
+    });
+}
+
+/// Mutates messages on a trunk with this identity whose callers are all blocked. `doubt` confirms each
+/// refusal.
+fn refused_only_when(
+    cases: u32,
+    identity: u8,
+    doubt: impl Fn(&[u8], &Event, &[Number]) -> Result<(), String>,
+) {
     let mut policy = Policy::default();
+    policy.trunks[0].profile.identity = identity;
     let mut originals: Vec<Vec<u8>> =
         invites::all().iter().map(invites::Invite::message).filter(|m| m.len() < 1400).collect();
     originals.extend(seeds::all().into_iter().filter(|message| message.len() < 3000));
     let mut probe = Gates::new(&policy);
-    let mut blocked = std::collections::HashSet::new();
-    for message in &originals {
+    let mut blocked = Vec::new();
+    // Messages that name no caller are rarely refused once they are changed.
+    originals.retain(|message| {
         let number = probe.judge(&Layers::IPV4.frame(message), NOW).number;
-        if number != Number::NONE && blocked.insert(number) {
+        if number != Number::NONE && !blocked.contains(&number) {
             policy.block(Subject::Number(number), 0, 0);
+            blocked.push(number);
         }
-    }
+        identity == IDENTITY_FROM || number != Number::NONE
+    });
     let gates = RefCell::new(Gates::new(&policy));
     let refused = std::cell::Cell::new(0_u32);
     let strategy = (any::<Index>(), prop::collection::vec(change(), 0..6), layers());
-    let cases = run(24_000, strategy, |(original, changes, layers)| {
+    let cases = run(cases, strategy, |(original, changes, layers)| {
         let mut message = original.get(&originals).clone();
         for change in &changes {
             apply(&mut message, change);
@@ -142,7 +166,7 @@ fn mutated_messages_are_refused_only_when_a_second_reader_agrees() {
         let event = gates.borrow_mut().judge(&layers.frame(&message), now());
         if event.verdict != Verdict::Pass as u8 {
             refused.set(refused.get() + 1);
-            if let Err(doubt) = reference::is_call_from(&message, event.number) {
+            if let Err(doubt) = doubt(&message, &event, &blocked) {
                 return Err(TestCaseError::fail(format!("{doubt}: {}", message.escape_ascii())));
             }
         }

@@ -12,6 +12,7 @@ mod frames;
 mod generated;
 mod grace;
 mod hand_written;
+mod identities;
 mod loading;
 mod plans;
 mod programs;

@@ -22,6 +22,7 @@ fn block_of_a_protected_or_short_number_is_refused_and_ignored_in_the_map() {
     let head = gate.head();
     let short = [
         ("+62431555123", "protects 62431* (RSUP Manado)"),
+        ("+266696687", "protects 266696687 (placeholder ANONYMOUS), which carriers send"),
         ("1669", "fewer than 5 digits are protected ([limits] shortest_number)"),
         ("+6281*", "a prefix must have at least 5 digits ([limits] shortest_prefix)"),
     ];

@@ -358,7 +358,7 @@ fn report_without_a_strike_blocks_nobody_and_is_reviewed() {
 #[test]
 fn report_without_trunks_blocks_nobody() {
     let lab = Lab::new("no-trunks");
-    let gate = Gate::start(&lab, "[default]\nidentity = \"pai\"");
+    let gate = Gate::start(&lab, "[default]\nidentity = \"pai-else-from\"");
     for _ in 0..3 {
         let prank = call(&gate, CALLER);
         let told = report(&gate, CALLER, "prank", Some(&prank.call_id));
@@ -379,7 +379,7 @@ fn report_of_a_forged_number_never_blocks_its_owner() {
     let lab = Lab::new("forged");
     let trunks = format!(
         "[[trunk]]\nname = \"telkom\"\nsources = [\"{TRUNK}\"]\ntrusts_from = true\n\
-         [[trunk]]\nname = \"pai\"\nsources = [\"{TRUNK6}\"]\nidentity = \"pai\"\n"
+         [[trunk]]\nname = \"pai\"\nsources = [\"{TRUNK6}\"]\nidentity = \"pai-else-from\"\n"
     );
     let gate = Gate::start(&lab, &trunks);
     let victim = "+6281255555555";

@@ -196,7 +196,12 @@ fn settings_changed_in_the_map_are_repaired() {
         ("protected, one more", |policy| {
             let subject = Subject::Prefix(Digits::parse("62812").unwrap());
             let entry = Allow { number: subject.raw(), expires: 0, rule: 99 };
-            policy.protected.push(Protected { subject, entry, name: String::new() });
+            policy.protected.push(Protected {
+                subject,
+                entry,
+                name: String::new(),
+                is_placeholder: false,
+            });
         }),
     ];
     let tamper = |change: fn(&mut Policy)| {

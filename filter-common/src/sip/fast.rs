@@ -2,7 +2,7 @@
 //!
 //! It answers only where it is sure that the header automaton would note these fields at these
 //! offsets. It leaves all other messages to the automaton: folded lines, white space before a colon, escapes, display names
-//! without quotes, repeated header fields.
+//! without quotes, repeated header fields. So are `Replaces` and lines that end with LF alone.
 
 use crate::bytes::{Bytes, WINDOW, Window};
 use crate::sip::fields::{Field, FieldOffset, FieldOffsets, Fields, Form, SCAN_MAX};
@@ -120,7 +120,7 @@ fn line<B: Bytes>(bytes: &B, start: usize, at: usize, word: u64, fields: &mut Fi
     let slot = bytes.hide_range(slot) & 0xF;
     let offset = bytes.hide_range(at - start + colon) as u64 & 0x3FFF;
     fields[slot].push(offset);
-    if slot == 0 { name_end(bytes, at, word) } else { at }
+    if slot == 0 { name_end(bytes, at, word) * REPLACES.is_not_at(word) as usize } else { at }
 }
 
 /// Returns the offset of the word that has the colon after a header name of valid characters; 0: unsure.
@@ -350,6 +350,7 @@ const COMPACT_TO: Text = Text::new(b"t:");
 const CALL_ID: Text = Text::new(b"call-id:");
 const COMPACT_CALL_ID: Text = Text::new(b"i:");
 const ASSERTED: [Text; 3] = [Text::new(b"p-assert"), Text::new(b"ed-ident"), Text::new(b"ity:")];
+const REPLACES: Text = Text::new(b"replaces");
 const SIP: Text = Text::new(b"<sip:");
 const SIPS: Text = Text::new(b"<sips:");
 const TEL: Text = Text::new(b"<tel:");

@@ -9,7 +9,7 @@ pub const SCAN_MAX: usize = 2048;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Field {
-    /// The CR that ends the request line.
+    /// The CR or LF that ends the request line.
     LineEnd = 1,
     /// A `From` header field: its colon.
     From = 2,
@@ -31,6 +31,10 @@ pub enum Field {
     PaiValue = 10,
     /// The colon after the scheme of a `P-Asserted-Identity` URI, with its [`Form`].
     PaiUri = 11,
+    /// Where the value of a `From` breaks the grammar: no number is read from it.
+    FromFault = 12,
+    /// A `Replaces` header field (RFC 3891): its colon.
+    Replaces = 13,
 }
 
 /// The form of a URI.

@@ -15,8 +15,8 @@ use class::{
     AT, BACKSLASH, CLASS_COUNT, CLASSES, COLON, COMMA, CONTROL, CR, EQUAL, GT, LF, LT, QUOTE, SEMI,
     WS, letter,
 };
-use step::noted;
 pub use step::{BAD, END, START, Step};
+use step::{VALUE, VALUE_CR, VALUE_LINE, noted};
 
 impl Step {
     /// Returns the next step.
@@ -52,10 +52,6 @@ const VERSION: u8 = 4;
 const REQUEST_CR: u8 = 5;
 /// At the first header line: nothing there that could be folded.
 const FIRST_LINE: u8 = 6;
-/// In the value of a header field that does not matter; after its CR; at the next line.
-const VALUE: u8 = 7;
-const VALUE_CR: u8 = 8;
-const VALUE_LINE: u8 = 9;
 /// After the CR of the empty line.
 const LAST_CR: u8 = 10;
 /// In a header name that does not matter; in white space after it.
@@ -106,7 +102,7 @@ impl Name {
 
 /// `f` is the first letter of `from` and its compact form, so both share a state; so
 /// do `t` and `to`. `i` needs one of its own.
-const NAMES: [Name; 4] = [
+const NAMES: [Name; 5] = [
     Name {
         long: b"from",
         compact: Some(b'f'),
@@ -143,17 +139,33 @@ const NAMES: [Name; 4] = [
         field: Field::Pai,
         value: PAI.state(BEFORE),
     },
+    Name {
+        long: b"replaces",
+        compact: None,
+        first: 57,
+        base: 57,
+        compact_state: BAD,
+        field: Field::Replaces,
+        value: VALUE,
+    },
 ];
 const NAMES_FROM: u8 = 20;
-const NAMES_TO: u8 = 56;
-const FROM: Address =
-    Address { base: NAMES_TO + 1, uri: Some(Field::FromUri), value: None, tag: None, list: false };
+const NAMES_TO: u8 = 65;
+const FROM: Address = Address {
+    base: NAMES_TO + 1,
+    uri: Some(Field::FromUri),
+    value: None,
+    tag: None,
+    list: false,
+    fault: Some(Field::FromFault),
+};
 const TO: Address = Address {
     base: FROM.base + PARTS,
     uri: None,
     value: None,
     tag: Some(Field::ToTag),
     list: false,
+    fault: None,
 };
 const PAI: Address = Address {
     base: TO.base + PARTS,
@@ -161,6 +173,7 @@ const PAI: Address = Address {
     value: Some(Field::PaiValue),
     tag: None,
     list: true,
+    fault: None,
 };
 
 const fn steps() -> [u32; 256 * CLASS_COUNT] {
@@ -204,11 +217,12 @@ const fn next(state: u8, class: u8) -> u16 {
         (BAD, _) => BAD,
 
         // Request-Line = Method SP Request-URI SP SIP-Version CRLF
-        (START | REQUEST_URI | VERSION, LF | CONTROL) | (START | REQUEST_URI, CR) => BAD,
+        (START | REQUEST_URI, LF | CR) | (START | REQUEST_URI | VERSION, CONTROL) => BAD,
         (START, WS) => BAD,
         (REQUEST_URI, WS) => VERSION,
         (START | REQUEST_URI, _) => REQUEST_URI,
         (VERSION, CR) => return noted(REQUEST_CR, Field::LineEnd),
+        (VERSION, LF) => return noted(FIRST_LINE, Field::LineEnd),
         (VERSION, WS) => BAD,
         (VERSION, _) => VERSION,
         (REQUEST_CR, LF) => FIRST_LINE,
@@ -216,7 +230,8 @@ const fn next(state: u8, class: u8) -> u16 {
         (FIRST_LINE, _) => return line(class),
 
         (VALUE, CR) => VALUE_CR,
-        (VALUE, LF) => BAD,
+        // An LF alone is a line end, as for Kamailio, pjsip and sofia-sip.
+        (VALUE, LF) => VALUE_LINE,
         (VALUE, _) => VALUE,
         (VALUE_CR, LF) => VALUE_LINE,
         (VALUE_LINE, WS) => VALUE,
@@ -229,17 +244,18 @@ const fn next(state: u8, class: u8) -> u16 {
 
         (ID_BEFORE, WS) => ID_BEFORE,
         (ID_BEFORE, CR) => ID_BEFORE_CR,
-        (ID_BEFORE_CR, LF) => ID_BEFORE_LINE,
+        (ID_BEFORE | ID_BEFORE_CR, LF) => ID_BEFORE_LINE,
         (ID_BEFORE_LINE, WS) => ID_BEFORE,
         (ID_BEFORE_LINE, _) => return line(class),
-        (ID_BEFORE | ID, LF | CONTROL) => BAD,
+        (ID_BEFORE | ID, CONTROL) => BAD,
         (ID_BEFORE, _) => return noted(ID, Field::CallIdStart),
         (ID, WS) => return noted(ID_AFTER, Field::CallIdEnd),
         (ID, CR) => return noted(ID_AFTER_CR, Field::CallIdEnd),
+        (ID, LF) => return noted(ID_AFTER_LINE, Field::CallIdEnd),
         (ID, _) => ID,
         (ID_AFTER, WS) => ID_AFTER,
         (ID_AFTER, CR) => ID_AFTER_CR,
-        (ID_AFTER_CR, LF) => ID_AFTER_LINE,
+        (ID_AFTER | ID_AFTER_CR, LF) => ID_AFTER_LINE,
         (ID_AFTER_LINE, WS) => ID_AFTER,
         (ID_AFTER_LINE, _) => return line(class),
 
@@ -265,6 +281,7 @@ const fn line(class: u8) -> u16 {
     }
     match class {
         CR => LAST_CR as u16,
+        LF => END as u16,
         COLON | WS => BAD as u16,
         _ => other_name(class),
     }
@@ -308,191 +325,9 @@ const fn in_name(state: u8, class: u8) -> u16 {
 }
 
 const _: () = {
-    assert!(NAMES[3].ws() == NAMES_TO);
+    assert!(NAMES[4].ws() == NAMES_TO);
+    assert!(PAI.base as usize + PARTS as usize <= 256);
 };
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::sip::fields::Fields;
-
-    /// Returns the last state and the fields of a header section after the Request-URI.
-    fn walk(headers: &str) -> (u8, Fields) {
-        let text = format!("sip:112@x SIP/2.0\r\n{}\r\n\r\n", headers.replace('\n', "\r\n"));
-        let mut fields = Fields::default();
-        let mut step = Step::at(START);
-        for (offset, byte) in text.bytes().enumerate() {
-            step = step.next(byte);
-            step.note(&mut fields, offset);
-        }
-        (step.state(), fields)
-    }
-
-    fn count(fields: &Fields, field: Field) -> u32 {
-        fields[field as usize].count()
-    }
-
-    /// Tests every byte at every place of a word, in every state.
-    #[test]
-    fn where_eight_bytes_change_nothing_the_automaton_says_so_too() {
-        let mut sure = 0;
-        for state in 0..=255 {
-            for (byte, place) in (0..=255u8).flat_map(|byte| (0..8).map(move |at| (byte, at))) {
-                let mut bytes = *b"a v<:;\\ ";
-                bytes[place] = byte;
-                let mut step = Step::at(state);
-                if !step.stays(u64::from_le_bytes(bytes)) {
-                    continue;
-                }
-                sure += 1;
-                for byte in bytes {
-                    step = step.next(byte);
-                    assert_eq!(step.0, Step::at(state).0, "{bytes:?}");
-                }
-            }
-        }
-        assert_eq!(sure, (256 - 16) * 8);
-    }
-
-    #[test]
-    fn the_ends_are_never_left() {
-        for end in [END, BAD] {
-            for byte in 0..=255 {
-                assert_eq!(Step::at(end).next(byte).0, Step::at(end).0);
-            }
-        }
-    }
-
-    #[test]
-    fn every_state_that_is_reached_can_end_well() {
-        // Backwards from the end, then forwards from the start.
-        let step_of = |state: u8, class: usize| {
-            Step(STEPS[usize::from(state) * CLASS_COUNT + class].into()).state()
-        };
-        let mut good = [false; 256];
-        good[usize::from(END)] = true;
-        let mut reached = [false; 256];
-        reached[usize::from(START)] = true;
-        for _ in 0..256 {
-            for state in 0..=255u8 {
-                for class in 0..CLASS_COUNT {
-                    let next = step_of(state, class);
-                    if good[usize::from(next)] {
-                        good[usize::from(state)] = true;
-                    }
-                    if reached[usize::from(state)] {
-                        reached[usize::from(next)] = true;
-                    }
-                }
-            }
-        }
-        for state in 0..=255u8 {
-            let (good, reached) = (good[usize::from(state)], reached[usize::from(state)]);
-            assert!(!reached || good || state == BAD, "state {state} leads nowhere");
-        }
-    }
-
-    #[test]
-    fn no_control_character_or_bare_line_end_gets_through_an_address() {
-        for state in FROM.base..PAI.base + PARTS {
-            for byte in [0, b'\n', 0x7F] {
-                let next = Step::at(state).next(byte).state();
-                let line_end = byte == b'\n' && next != BAD;
-                assert!(next == BAD || line_end, "state {state}, byte {byte}");
-            }
-        }
-    }
-
-    #[test]
-    fn names_long_compact_in_any_case() {
-        for (name, field) in [
-            ("From", Field::From),
-            ("f", Field::From),
-            ("FROM  ", Field::From),
-            ("t", Field::To),
-            ("tO\t", Field::To),
-            ("i", Field::CallId),
-            ("cALL-iD", Field::CallId),
-            ("P-Asserted-Identity", Field::Pai),
-        ] {
-            let (state, fields) = walk(&format!("{name}: <sip:1@x>"));
-            assert_eq!((state, count(&fields, field)), (END, 1), "{name}");
-        }
-        for name in [
-            "Fro",
-            "Fromm",
-            "X-From",
-            "fr",
-            "tt",
-            "ii",
-            "Call-IDs",
-            "P-Asserted-Identit",
-            "p",
-            "P-Asserted-Identityx",
-            "Priority",
-            "PAsserted-Identity",
-        ] {
-            let (state, fields) = walk(&format!("{name}: <sip:1@x>"));
-            assert_eq!(state, END, "{name}");
-            for field in [Field::From, Field::To, Field::CallId, Field::Pai] {
-                assert_eq!(count(&fields, field), 0, "{name}");
-            }
-        }
-        for line in ["From x: y", "From\n : y", " From: y", ": y", "no colon", "a<b: y"] {
-            assert_eq!(walk(line).0, BAD, "{line}");
-        }
-    }
-
-    #[test]
-    fn a_tag_is_a_parameter_of_the_header() {
-        for (to, tagged) in [
-            ("<sip:112@x>;tag=a", true),
-            ("<sip:112@x> ; TAG = a", true),
-            ("<sip:112@x>\n ;\n tag\n =\n a", true),
-            ("sip:112@x;tag=a", true),
-            ("<urn:service:sos>;a=b;tag=c", true),
-            ("<sip:112@x>;tag=\"a\"", true),
-            ("<sip:112@x;tag=a>", false),
-            ("\"x;tag=a\" <sip:112@x>", false),
-            ("<sip:112@x>;tag=", false),
-            ("<sip:112@x>;tag", false),
-            ("<sip:112@x>;mytag=a", false),
-            ("<sip:112@x>;tags=a", false),
-            ("<sip:112@x>;a=\";tag=b\"", false),
-            ("<sip:112@x>;ta\n g=b", false),
-        ] {
-            let (state, fields) = walk(&format!("To: {to}"));
-            assert_eq!((state, count(&fields, Field::ToTag)), (END, u32::from(tagged)), "{to}");
-        }
-    }
-
-    #[test]
-    fn values_of_a_list() {
-        for (pai, values, uris) in [
-            ("<sip:1@x>", 1, 1),
-            ("<sip:1@x>, <tel:2>", 2, 2),
-            ("tel:1, sip:2@x", 2, 2),
-            ("\"a, b\" <sip:1@x>", 1, 1),
-            ("<urn:x>,<tel:1>", 2, 1),
-            ("<sip:1@x>\nP-Asserted-Identity: <tel:2>", 2, 2),
-        ] {
-            let (state, fields) = walk(&format!("P-Asserted-Identity: {pai}"));
-            let counts = (state, count(&fields, Field::PaiValue), count(&fields, Field::PaiUri));
-            assert_eq!(counts, (END, values, uris), "{pai}");
-        }
-        assert_eq!(walk("From: <sip:1@x>, <sip:2@x>").0, BAD);
-    }
-
-    #[test]
-    fn a_display_name_is_no_uri() {
-        let (state, fields) = walk(r#"From: "<sip:1@x>" <sip:2@x>"#);
-        assert_eq!((state, count(&fields, Field::FromUri)), (END, 1));
-        let (state, fields) = walk("From: sip <sip:2@x>");
-        assert_eq!((state, count(&fields, Field::FromUri)), (END, 1));
-        for from in
-            ["sip:1@x <sip:2@x>", "\"a\" b <sip:1@x>", "\"a <sip:1@x>", "<sip:1@x", "<sip:1@y@x>"]
-        {
-            assert_eq!(walk(&format!("From: {from}")).0, BAD, "{from}");
-        }
-    }
-}
+mod tests;

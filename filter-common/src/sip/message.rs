@@ -282,7 +282,7 @@ fn once(offsets: FieldOffsets, missing: Reason, repeated: Reason) -> Result<(), 
     }
 }
 
-/// Returns whether ` SIP/2.0` is before the CR at `line_end`.
+/// Returns whether ` SIP/2.0` is before the line end at `line_end`.
 fn has_version<B: Bytes>(bytes: &B, line_end: usize) -> bool {
     bytes.word(line_end.wrapping_sub(8)).is_some_and(|word| word | VERSION_CASE == VERSION)
 }

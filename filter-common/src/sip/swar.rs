@@ -27,6 +27,14 @@ pub(super) const fn is_bracket(x: u64) -> u64 {
     is(x & splat(!2), b'<')
 }
 
+/// Finds all that the URI reader looks for in a parameter: all but letters, digits, `- . / [ \ ] ^ _` and the
+/// like. So `+` and `:` too, which it does not look for.
+#[inline(always)]
+pub(super) const fn not_passed(x: u64) -> u64 {
+    let separator = x.wrapping_add(splat(0x80 - 0x3A)) ^ x.wrapping_add(splat(0x80 - 0x41));
+    x.wrapping_sub(splat(0x2D)) | separator | x
+}
+
 /// Finds all but 0x21 to 0x7E.
 #[inline(always)]
 pub(super) const fn not_graphic(x: u64) -> u64 {
@@ -81,5 +89,13 @@ impl Text {
     #[inline(always)]
     pub(super) const fn begins(&self, word: u64) -> bool {
         (word | self.case) & self.mask == self.small
+    }
+
+    /// Returns 0 where a word begins with this text, otherwise 1. Without a branch, which would be another way
+    /// for the verifier.
+    #[inline(always)]
+    pub(super) const fn is_not_at(&self, word: u64) -> u64 {
+        let differs = (word | self.case) & self.mask ^ self.small;
+        (differs | differs.wrapping_neg()) >> 63
     }
 }

@@ -10,81 +10,136 @@ use crate::number::{DIGITS_MAX, Digits};
 use crate::plan::{CONTEXT_BITS, CONTEXT_FACTOR, Context, Dialled};
 use crate::reason::Reason;
 use crate::sip::fields::Form;
-use crate::sip::swar::{TOP, lowest, splat};
+use crate::sip::swar::{TOP, lowest, not_passed, splat};
 
-/// How many bytes of a URI are followed, up to the `@` or the `>`.
-pub const URI_MAX: usize = 128;
+/// Turns that the reader makes in a URI, up to the `@` or the `>`. A turn reads a byte, or up to eight
+/// bytes of a parameter that does not matter.
+pub const TURNS_MAX: usize = 96;
 
 const CLASS_COUNT: usize = 32;
 
 static CLASSES: [u8; 256] = classes();
-/// State and class → next state (bits 0–6) and operations (8–13). The others are of the
+/// State and class → next state (bits 0–7) and operations (8–15). The others are of the
 /// `phone-context`: the bits of the byte that count (16–23), and the factor of all bytes before it (24–31).
-static STEPS: [u32; 128 * CLASS_COUNT] = steps();
+static STEPS: [u32; 256 * CLASS_COUNT] = steps();
 
 // ---- operations of a step ----
 
 /// The byte is a digit of the number.
 const DIGIT: u32 = 1 << 8;
-/// A `+` is before the number.
-const PLUS: u32 = 1 << 9;
 /// A `phone-context` begins.
-const CONTEXT: u32 = 1 << 10;
+const CONTEXT: u32 = 1 << 9;
 /// The byte is a digit of the `phone-context`.
-const CONTEXT_DIGIT: u32 = 1 << 11;
+const CONTEXT_DIGIT: u32 = 1 << 10;
+/// A `+` is before the number.
+const PLUS: u32 = 1 << 11;
 /// The `phone-context` cannot be read.
 const CONTEXT_UNKNOWN: u32 = 1 << 12;
-/// The byte is a character of a `phone-context` with a name, such as a domain.
-const CONTEXT_NAME: u32 = 1 << 13;
+/// An extension or a subaddress begins, or a parameter with an escaped name, which may be one.
+const EXTENSION: u32 = 1 << 13;
+/// The bytes up to the end of the name, the parameter or the user part do not matter.
+const PASSES: u32 = 1 << 14;
+/// The user part begins with a letter, or is empty.
+const LETTER_FIRST: u32 = 1 << 15;
+/// The byte is a character of a `phone-context` with a name, such as a domain. It is one of the
+/// bits that count in such a character and not in a digit.
+const CONTEXT_NAME: u32 = 1 << 20;
 
-/// Reads the digits of a URI.
+/// Why a URI has no number that can be used: the reason from bit 4 on. The four bits below it are zero, as in no
+/// [`Number`](crate::number::Number).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unread(pub u64);
+
+impl Unread {
+    /// Set where it is for sure no number: the user part begins with a letter, or is empty.
+    pub const NAME: u64 = 1 << 12;
+
+    /// Returns what a text is that may be a number.
+    #[inline(always)]
+    #[must_use]
+    pub const fn number(reason: Reason) -> Unread {
+        Unread((reason as u64) << 4)
+    }
+
+    /// Returns what a text is that is for sure no number.
+    #[inline(always)]
+    #[must_use]
+    pub const fn name(reason: Reason) -> Unread {
+        Unread((reason as u64) << 4 | Unread::NAME)
+    }
+
+    /// Returns what a text of digits is that a plan does not read. An IMSI is for sure no number.
+    #[inline(always)]
+    #[must_use]
+    pub const fn by_plan(reason: Reason) -> Unread {
+        match reason {
+            Reason::NotANumber => Unread::name(reason),
+            _ => Unread::number(reason),
+        }
+    }
+
+    /// Returns the reason.
+    #[inline(always)]
+    #[must_use]
+    pub fn reason(self) -> Reason {
+        Reason::from_number((self.0 >> 4) as u8).unwrap_or(Reason::NotANumber)
+    }
+}
+
+/// Reads the digits of a URI. With `EXTENSIONS` a number with an extension is another number.
 ///
 /// # Errors
-/// [`Reason::NoUser`], [`Reason::NotANumber`], [`Reason::UriTooLong`].
+/// [`Reason::NoUser`], [`Reason::NotANumber`], [`Reason::UriTooLong`], [`Reason::Extension`].
 #[inline(always)]
-pub fn read<B: Bytes>(bytes: &B, start: usize, form: u8) -> Result<Dialled, Reason> {
-    let mut state = (form & 3) << 5 | START;
-    let (mut high, mut low, mut count) = (0u64, 0u64, 0u32);
-    let (mut context, mut context_count, mut contexts) = (0u64, 0u32, 0u32);
-    let mut flags = 0u32;
-    let mut i = 0;
-    while i < URI_MAX {
-        let Some(byte) = bytes.byte(start + i) else {
+pub fn read<B: Bytes, const EXTENSIONS: bool>(
+    bytes: &B,
+    start: usize,
+    form: u8,
+) -> Result<Dialled, Unread> {
+    let mut walk = Walk { step: ((form & 3) << FORM_SHIFT | START) as u32, ..Walk::default() };
+    let (mut at, mut turns) = (start, 0);
+    // A word a turn, of which one byte takes a step: one bounds check for the verifier.
+    while turns < TURNS_MAX && walk.goes_on() {
+        let Some(word) = bytes.word(at) else {
             break;
         };
-        let class = CLASSES[byte as usize] as usize & (CLASS_COUNT - 1);
-        let step = STEPS[((state as usize & 127) * CLASS_COUNT) | class];
-        state = step as u8;
-        if state >= FINAL {
-            flags |= step;
-            break;
-        }
-        // No branches: the verifier would walk every way through them for every byte.
-        let is_digit = (step >> 8) as u64 & 1;
-        let mask = 0u64.wrapping_sub(is_digit) & 0xF;
-        high = (high << (4 * is_digit)) | ((low >> 60) & mask);
-        low = (low << (4 * is_digit)) | (byte as u64 & mask);
-        count += is_digit as u32;
-        // A number and a name are added up alike, the latter as `plan::context_name` does.
-        let bits = byte as u64 & (step >> 16) as u64 & 0xFF;
-        context = context.wrapping_mul((step >> 24) as u64).wrapping_add(bits);
-        context_count += step >> 11 & 1;
-        contexts += step >> 10 & 1;
-        flags |= step;
-        i += 1;
+        let passed = walk.passed(word);
+        walk.step(word >> (8 * passed));
+        at = bytes.hide_range(at + passed as usize + 1);
+        turns += 1;
     }
-    // Their ranges differ for every way out of the loop.
-    let count = bytes.hide_range(count as usize) as u32;
-    let context_count = bytes.hide_range(context_count as usize) as u32;
-    let contexts = bytes.hide_range(contexts as usize) as u32;
+    // The last bytes that can be read.
+    walk.hide_ranges(bytes);
+    let mut rest = 0;
+    while rest < 7 && walk.goes_on() {
+        let Some(byte) = bytes.byte(at) else {
+            break;
+        };
+        walk.step(byte as u64);
+        at += 1;
+        rest += 1;
+    }
+    walk.hide_ranges(bytes);
+    let Walk { step, high, low, context, flags, .. } = walk;
+    let (count, contexts, context_count) = (walk.count(0), walk.count(1), walk.count(2));
+    let state = step as u8;
+    let named = (flags / LETTER_FIRST) as u64 * Unread::NAME;
     match state {
         FOUND => {}
-        NO_USER => return Err(Reason::NoUser),
-        NOT_A_NUMBER => return Err(Reason::NotANumber),
-        _ => return Err(Reason::UriTooLong),
+        // The bit of a name is that of the operation, without a branch.
+        NO_USER => return Err(Unread(Unread::number(Reason::NoUser).0 | named)),
+        NOT_A_NUMBER => return Err(Unread(Unread::number(Reason::NotANumber).0 | named)),
+        _ => return Err(Unread::number(Reason::UriTooLong)),
     }
     if count == 0 {
-        return Err(if flags & PLUS == 0 { Reason::NoUser } else { Reason::NotANumber });
+        return Err(if flags & PLUS == 0 {
+            Unread(Unread::number(Reason::NoUser).0 | named)
+        } else {
+            Unread::number(Reason::NotANumber)
+        });
+    }
+    if EXTENSIONS && flags & EXTENSION != 0 {
+        return Err(Unread::number(Reason::Extension));
     }
     let context = if flags & CONTEXT_UNKNOWN != 0 || contexts > 1 || context_count > DIGITS_MAX {
         Context::Unknown
@@ -99,6 +154,63 @@ pub fn read<B: Bytes>(bytes: &B, start: usize, form: u8) -> Result<Dialled, Reas
         Context::Global(Digits(context << shift | context_count as u64))
     };
     Ok(Dialled { high, low, count, plus: flags & PLUS != 0, context })
+}
+
+/// The part of a URI that was read so far.
+#[derive(Clone, Copy, Default)]
+struct Walk {
+    /// The last step.
+    step: u32,
+    /// The operations of all steps.
+    flags: u32,
+    /// How often [`DIGIT`], [`CONTEXT`] and [`CONTEXT_DIGIT`] were met, a byte each, the first one lowest.
+    counts: u32,
+    high: u64,
+    low: u64,
+    context: u64,
+}
+
+impl Walk {
+    #[inline(always)]
+    fn count(&self, operation: u32) -> u32 {
+        self.counts >> (8 * operation) & 0xFF
+    }
+
+    #[inline(always)]
+    fn goes_on(&self) -> bool {
+        (self.step as u8) < FINAL
+    }
+
+    /// Takes a step by the lowest byte. No branches: the verifier would walk every way through them for
+    /// every byte.
+    #[inline(always)]
+    fn step(&mut self, byte: u64) {
+        let class = CLASSES[byte as u8 as usize] as usize & (CLASS_COUNT - 1);
+        let step = STEPS[(self.step as u8 as usize * CLASS_COUNT) | class];
+        let is_digit = (step >> 8) as u64 & 1;
+        let mask = 0u64.wrapping_sub(is_digit) & 0xF;
+        self.high = (self.high << (4 * is_digit)) | ((self.low >> 60) & mask);
+        self.low = (self.low << (4 * is_digit)) | (byte & mask);
+        // A number and a name are added up alike, the latter as `plan::context_name` does.
+        let bits = byte & (step >> 16) as u64 & 0xFF;
+        self.context = self.context.wrapping_mul((step >> 24) as u64).wrapping_add(bits);
+        // Three bits into a byte each.
+        self.counts += ((step >> 8 & 7) * 0x4081) & 0x0001_0101;
+        self.flags |= step;
+        self.step = step;
+    }
+
+    /// Returns how many bytes of a word, 0 to 7, change nothing after the last step.
+    #[inline(always)]
+    fn passed(&self, word: u64) -> u64 {
+        lowest(not_passed(word) & TOP | 1 << 63) as u64 * ((self.step / PASSES) & 1) as u64
+    }
+
+    /// Hides ranges, which differ for every way out of a loop.
+    #[inline(always)]
+    fn hide_ranges<B: Bytes>(&mut self, bytes: &B) {
+        self.counts = bytes.hide_range(self.counts as usize) as u32;
+    }
 }
 
 /// Reads the digits of a plain user part in angle brackets, eight at once: an optional `+`, 1 to 15 digits,
@@ -156,8 +268,10 @@ const GT: u8 = 13;
 const EQUAL: u8 = 14;
 /// The end of a URI without angle brackets.
 const BREAK: u8 = 15;
-const LETTERS: &[u8] = b"bcdehnoptx";
+const LETTERS: &[u8] = b"bcdehinopstux";
 const LETTER: u8 = 16;
+/// Any other letter.
+const OTHER_LETTER: u8 = LETTER + LETTERS.len() as u8;
 
 const fn classes() -> [u8; 256] {
     let mut table = [OTHER; 256];
@@ -193,11 +307,14 @@ const fn class(byte: u8) -> u8 {
         b'>' => GT,
         b'=' => EQUAL,
         b' ' | b'\t' | b'\r' | b'\n' | b',' => BREAK,
+        b'a'..=b'z' | b'A'..=b'Z' => OTHER_LETTER,
         _ => OTHER,
     }
 }
 
-// ---- states: the form in bits 5–6, the part in bits 0–4 ----
+// ---- states: the form in bits 6–7, the part in bits 0–5 ----
+
+const FORM_SHIFT: u8 = 6;
 
 /// Nothing yet but separators: a `+` may come.
 const START: u8 = 0;
@@ -225,22 +342,30 @@ const OTHER_VALUE: u8 = 24;
 const CONTEXT_START: u8 = 25;
 const CONTEXT_DIGITS: u8 = 26;
 const CONTEXT_OTHER: u8 = 27;
+/// After each letter of `ext` and `isub` (RFC 3966 §3).
+const EXT: &[u8] = b"ext";
+const EXT_E: u8 = 28;
+const EXT_END: u8 = EXT_E + EXT.len() as u8 - 1;
+const ISUB: &[u8] = b"isub";
+const ISUB_I: u8 = 31;
+const ISUB_END: u8 = ISUB_I + ISUB.len() as u8 - 1;
 
 /// States from here on end the reading. They are parts of the last form that
 /// no URI without angle brackets reaches.
-const FINAL: u8 = 3 << 5 | 28;
+const FINAL: u8 = 3 << FORM_SHIFT | 60;
 const FOUND: u8 = FINAL;
 const NO_USER: u8 = FINAL + 1;
 const NOT_A_NUMBER: u8 = FINAL + 2;
 
-const fn steps() -> [u32; 128 * CLASS_COUNT] {
-    let mut table = [NOT_A_NUMBER as u32; 128 * CLASS_COUNT];
+const fn steps() -> [u32; 256 * CLASS_COUNT] {
+    let mut table = [NOT_A_NUMBER as u32; 256 * CLASS_COUNT];
     let mut state = 0;
     while state < FINAL as usize {
         let mut class = 0;
         while class < CLASS_COUNT {
-            let form = (state >> 5) as u8;
-            let step = next(form, state as u8 & 31, class as u8);
+            let form = (state >> FORM_SHIFT) as u8;
+            let part = state as u8 & ((1 << FORM_SHIFT) - 1);
+            let step = next(form, part, class as u8);
             table[state * CLASS_COUNT + class] = step | context_step(step);
             class += 1;
         }
@@ -284,7 +409,9 @@ const fn next(form: u8, part: u8, class: u8) -> u32 {
     if end != 0 {
         // A plan cannot use an empty context.
         let unknown = if part == CONTEXT_START || part == PARAM_END { CONTEXT_UNKNOWN } else { 0 };
-        return end as u32 | unknown;
+        // An empty user part names nobody either.
+        let empty = if part == START && class == AT { LETTER_FIRST } else { 0 };
+        return end as u32 | unknown | empty;
     }
     let (part, operation) = match (part, class) {
         (START, DASH | SEPARATOR) => (START, 0),
@@ -301,25 +428,30 @@ const fn next(form: u8, part: u8, class: u8) -> u32 {
         (ESCAPE, THREE) => (ESCAPE_3, 0),
         (ESCAPE_2, _) if is_separator_digit(class) => (NUMBER, 0),
         (START | NUMBER, SEMI) => (PARAM, 0),
-        (START | NUMBER, COLON) if !tel => (PASSWORD, 0),
-        (START..=NAME, _) => (NAME, 0),
+        (START | NUMBER, COLON) if !tel => (PASSWORD, PASSES),
+        (START, LETTER..=OTHER_LETTER) => (NAME, PASSES | LETTER_FIRST),
+        (START..=NAME, _) => (NAME, PASSES),
         // A password has neither (RFC 3261 §25.1).
-        (PASSWORD, SEMI | COLON) => (NAME, 0),
-        (PASSWORD, _) => (PASSWORD, 0),
+        (PASSWORD, SEMI | COLON) => (NAME, PASSES),
+        (PASSWORD, _) => (PASSWORD, PASSES),
 
         (PARAM_END | CONTEXT_START, SEMI) => (PARAM, CONTEXT_UNKNOWN),
         (PARAM_END, COLON) => (OTHER_PARAM, CONTEXT_UNKNOWN),
-        (PARAM..=OTHER_VALUE | CONTEXT_DIGITS | CONTEXT_OTHER, SEMI) => (PARAM, 0),
+        (PARAM..=OTHER_VALUE | CONTEXT_DIGITS..=ISUB_END, SEMI) => (PARAM, 0),
         (PARAM_END, EQUAL) => (CONTEXT_START, CONTEXT),
-        (PARAM..=OTHER_PARAM, EQUAL) => (OTHER_VALUE, 0),
-        // An escaped name may be `phone-context` in disguise.
-        (PARAM..=OTHER_PARAM, PERCENT) => (OTHER_PARAM, CONTEXT_UNKNOWN),
-        (PARAM..PARAM_END, _) => {
-            let expected = letter(PHONE_CONTEXT[(part - PARAM) as usize]);
-            (if class == expected { part + 1 } else { OTHER_PARAM }, 0)
+        (EXT_END | ISUB_END, EQUAL) => (OTHER_VALUE, EXTENSION | PASSES),
+        (PARAM..=OTHER_PARAM | EXT_E..=ISUB_END, EQUAL) => (OTHER_VALUE, PASSES),
+        // An escaped name may be `phone-context`, `ext` or `isub` in disguise.
+        (PARAM..=OTHER_PARAM | EXT_E..=ISUB_END, PERCENT) => {
+            (OTHER_PARAM, CONTEXT_UNKNOWN | EXTENSION | PASSES)
         }
-        (PARAM_END | OTHER_PARAM, _) => (OTHER_PARAM, 0),
-        (OTHER_VALUE, _) => (OTHER_VALUE, 0),
+        (PARAM, _) if class == letter(EXT[0]) => (EXT_E, 0),
+        (PARAM, _) if class == letter(ISUB[0]) => (ISUB_I, 0),
+        (PARAM..PARAM_END, _) => name(PHONE_CONTEXT, PARAM, part, class),
+        (EXT_E..EXT_END, _) => name(EXT, EXT_E - 1, part, class),
+        (ISUB_I..ISUB_END, _) => name(ISUB, ISUB_I - 1, part, class),
+        (PARAM_END | OTHER_PARAM | EXT_END | ISUB_END, _) => (OTHER_PARAM, PASSES),
+        (OTHER_VALUE, _) => (OTHER_VALUE, PASSES),
         (CONTEXT_START, PLUS_SIGN) => (CONTEXT_DIGITS, 0),
         (CONTEXT_DIGITS, TWO | THREE | EIGHT | NINE | DIGITS) => (CONTEXT_DIGITS, CONTEXT_DIGIT),
         (CONTEXT_DIGITS, DASH | SEPARATOR) => (CONTEXT_DIGITS, 0),
@@ -329,7 +461,17 @@ const fn next(form: u8, part: u8, class: u8) -> u32 {
         (CONTEXT_START | CONTEXT_OTHER, _) => (CONTEXT_OTHER, CONTEXT_NAME),
         _ => return NOT_A_NUMBER as u32,
     };
-    (form << 5 | part) as u32 | operation
+    (form << FORM_SHIFT | part) as u32 | operation
+}
+
+/// Returns part and operation after the next letter of a parameter's name, whose first letter follows the
+/// part `base`.
+const fn name(name: &[u8], base: u8, part: u8, class: u8) -> (u8, u32) {
+    if class == letter(name[(part - base) as usize]) {
+        (part + 1, 0)
+    } else {
+        (OTHER_PARAM, PASSES)
+    }
 }
 
 /// Returns whether it is the second digit of `%2D`, `%2E`, `%28` and `%29`: `-`, `.`, `(` and `)`.
@@ -342,153 +484,10 @@ const fn letter(byte: u8) -> u8 {
 }
 
 const _: () = {
-    assert!(PARAM_END < OTHER_PARAM);
-    assert!(LETTER as usize + LETTERS.len() <= CLASS_COUNT);
+    assert!(PARAM_END < OTHER_PARAM && EXT_END < ISUB_I && ISUB_END < 60);
+    assert!((OTHER_LETTER as usize) < CLASS_COUNT);
+    assert!(CONTEXT_BITS as u32 & !0xF & CONTEXT_NAME >> 16 != 0);
 };
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::bytes::Slice;
-    use crate::plan::context_name;
-
-    /// Returns `+`, the digits, and the context of a URI after its scheme.
-    fn digits(uri: &str, form: Form) -> Result<String, Reason> {
-        let dialled = read(&Slice::from(uri.as_bytes()), 0, form as u8)?;
-        let mut text = String::from(if dialled.plus { "+" } else { "" });
-        let nibbles = u128::from(dialled.high) << 64 | u128::from(dialled.low);
-        for i in (0..dialled.count).rev() {
-            text.push_str(&(nibbles >> (4 * i) & 0xF).to_string());
-        }
-        match dialled.context {
-            Context::None => {}
-            Context::Global(digits) => text += &format!(" in {digits}"),
-            Context::Named(name) => {
-                let names = ["ims.example", "national", "n", "5551", "[::1]"];
-                let known = names.iter().find(|each| context_name(each.as_bytes()) == name);
-                text += &format!(" in {}", known.unwrap_or(&"another name"));
-            }
-            Context::Unknown => text += " in ?",
-        }
-        Ok(text)
-    }
-
-    #[test]
-    fn numbers_are_taken_from_user_parts() {
-        for (uri, form, expected) in [
-            ("+62812@x>", Form::Sip, "+62812"),
-            ("%2B62%38%312@x>", Form::Sip, "+62812"),
-            ("%2b62812@x>", Form::Sip, "+62812"),
-            ("0812:secret@x>", Form::Sip, "0812"),
-            ("0812;a=b;c@x>", Form::Sip, "0812"),
-            ("+62-(812).34%2D5@x>", Form::Sip, "+62812345"),
-            ("0812@x", Form::SipBare, "0812"),
-            ("+62812>", Form::Tel, "+62812"),
-            ("+62812;cpc=priority>", Form::Tel, "+62812"),
-            ("812;phone-context=+62>", Form::Tel, "812 in 62"),
-            ("812;PHONE-Context=+6-2;a=b@x>", Form::Sip, "812 in 62"),
-            ("812;phone-context=ims.example>", Form::Tel, "812 in ims.example"),
-            ("812;phone-context=IMS.example;a=b@x>", Form::Sip, "812 in ims.example"),
-            ("812;phone-context=national@x>", Form::Sip, "812 in national"),
-            ("812;phone-context=n>", Form::Tel, "812 in n"),
-            ("812;phone-context=5551>", Form::Tel, "812 in 5551"),
-            ("812;phone-context=ims.example.>", Form::Tel, "812 in another name"),
-            ("812;phone-context=ims.exampl%65>", Form::Tel, "812 in ?"),
-            ("812;phone-context=%69ms.example>", Form::Tel, "812 in ?"),
-            ("812;phone-context=+62x>", Form::Tel, "812 in ?"),
-            ("812;phone-context=n;phone-context=n>", Form::Tel, "812 in ?"),
-            ("812;phone-context=n;phone-context=+62>", Form::Tel, "812 in ?"),
-            ("812;phone-context=>", Form::Tel, "812 in ?"),
-            ("812;phone-context>", Form::Tel, "812 in ?"),
-            ("812;phone-context@x>", Form::Sip, "812 in ?"),
-            ("812;phone-context;a=b@x>", Form::Sip, "812 in ?"),
-            ("812;phone-context:pw@x>", Form::Sip, "812 in ?"),
-            ("812;phone-context=+62;phone-context=+1>", Form::Tel, "812 in ?"),
-            ("812;%70hone-context=+62>", Form::Tel, "812 in ?"),
-            ("812;phone-contexts=+62>", Form::Tel, "812"),
-            ("812;a=phone-context=+62>", Form::Tel, "812"),
-            ("0812 ", Form::TelBare, "0812"),
-            ("0812;tag=1", Form::TelBare, "0812"),
-        ] {
-            assert_eq!(digits(uri, form).as_deref(), Ok(expected), "{uri}");
-        }
-    }
-
-    #[test]
-    fn what_is_no_number() {
-        use Reason::{NoUser, NotANumber, UriTooLong};
-        let long = format!("0812;{}@x>", "a".repeat(URI_MAX));
-        for (uri, form, expected) in [
-            ("10.0.1.199>", Form::Sip, NoUser),
-            ("10.0.1.199:5060>", Form::Sip, NoUser),
-            ("10.0.1.199;transport=udp>", Form::Sip, NoUser),
-            ("10.0.1.199\r", Form::SipBare, NoUser),
-            ("@x>", Form::Sip, NoUser),
-            (";a=b@x>", Form::Sip, NoUser),
-            ("--@x>", Form::Sip, NoUser),
-            ("+@x>", Form::Sip, NotANumber),
-            ("++62812@x>", Form::Sip, NotANumber),
-            ("62+812@x>", Form::Sip, NotANumber),
-            ("62%2B812@x>", Form::Sip, NotANumber),
-            ("0812%40evil@x>", Form::Sip, NotANumber),
-            ("0812%3B@x>", Form::Sip, NotANumber),
-            ("0812%@x>", Form::Sip, NotANumber),
-            ("0812%3@x>", Form::Sip, NotANumber),
-            ("08 12@x>", Form::Sip, NotANumber),
-            ("(021)%20555@x>", Form::Sip, NotANumber),
-            ("alice@x>", Form::Sip, NotANumber),
-            ("0812:;phone-context=+62@x>", Form::Sip, NotANumber),
-            ("0812:a:b@x>", Form::Sip, NotANumber),
-            ("0812a@x>", Form::Sip, NotANumber),
-            ("*110@x>", Form::Sip, NotANumber),
-            ("110#@x>", Form::Sip, NotANumber),
-            ("0812?a@x>", Form::Sip, NotANumber),
-            ("0812@x>", Form::Tel, NotANumber),
-            ("0812:1>", Form::Tel, NotANumber),
-            (">", Form::Tel, NoUser),
-            ("0812", Form::Sip, UriTooLong),
-            (&long, Form::Sip, UriTooLong),
-        ] {
-            assert_eq!(digits(uri, form), Err(expected), "{uri}");
-        }
-    }
-
-    #[test]
-    fn a_plain_user_part_is_read_as_the_automaton_reads_it() {
-        let mut plain = 0;
-        for text in [
-            "+6281234567890@x.example",
-            "081234567890@x.example.net",
-            "+123456789012345@x",
-            "1@x.example.net.example",
-            "12345678@x.example.net",
-            "1234567@x.example.net.",
-            "123456789012345@x",
-            "1234567890123456@x",
-            "+@x.example.net.example",
-            "@x.example.net.example.",
-            "++1@x.example.net.example",
-            "12345678:@x.example.net",
-            "1234\u{80}5@x.example.net",
-            "12/4@x.example.net.exam",
-            "12:4@x.example.net.exam",
-        ] {
-            for cut in 0..=text.len() {
-                for byte in [None, Some(b'0'), Some(b'@'), Some(b'/'), Some(0xB5), Some(0)] {
-                    let mut text = text.as_bytes().to_vec();
-                    if let Some(byte) = byte {
-                        text.insert(cut, byte);
-                    } else {
-                        text.truncate(cut);
-                    }
-                    let bytes = Slice::from(&text[..]);
-                    if let Some(dialled) = read_plain(&bytes, 0) {
-                        assert_eq!(Ok(dialled), read(&bytes, 0, Form::Sip as u8), "{text:?}");
-                        plain += 1;
-                    }
-                }
-            }
-        }
-        assert!(plain > 200, "{plain}");
-    }
-}
+mod tests;

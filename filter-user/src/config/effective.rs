@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use filter_common::abi::{MODE_ENFORCE, MODE_OBSERVE, Settings};
-use filter_common::plan::{IDENTITY_PAI, Prefix};
+use filter_common::plan::Prefix;
 use serde::Serialize;
 
 use crate::config::units::{self, days};
 use crate::config::{AutoRate, Config, EvidenceKept, Paths, RecordLimits, Roles};
 use crate::model::ladder::Ladder;
 use crate::model::plan::format::Format;
+use crate::model::plan::identity::Identity;
 use crate::model::plan::lengths;
 use crate::model::policy::{Protected, Trunk};
 use crate::model::redial::{RedialPolicy, short};
@@ -62,6 +63,7 @@ pub struct Effective {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) ladder: Option<String>,
     pub(crate) protected: Vec<EffectiveProtected>,
+    pub(crate) protect_placeholders: bool,
     pub(crate) default: EffectiveProfile,
     pub(crate) limits: EffectiveLimits,
     pub(crate) retention: EffectiveRetention,
@@ -188,7 +190,7 @@ pub(crate) struct EffectiveProfile {
     #[serde(skip_serializing_if = "String::is_empty")]
     pub(crate) area_code: String,
     pub(crate) short_number_digits: u8,
-    pub(crate) identity: &'static str,
+    pub(crate) identity: Identity,
     pub(crate) mode: &'static str,
     /// Formats by the name of the context. A trunk without them is printed so only if the profile
     /// `default` has some.
@@ -234,7 +236,7 @@ impl EffectiveProfile {
                 .collect(),
             area_code: plan.area.to_string(),
             short_number_digits: plan.short_digits,
-            identity: if profile.identity == IDENTITY_PAI { "pai" } else { "from" },
+            identity: Identity::of_value(profile.identity),
             mode: if profile.mode == MODE_ENFORCE { "enforce" } else { "observe" },
             phone_contexts: has_contexts.then(|| contexts.collect()),
         }
@@ -261,7 +263,7 @@ impl EffectiveProfile {
             ("leading_zero", self.leading_zero.to_string()),
             ("formats", names(&self.formats)),
             ("short_number_digits", self.short_number_digits.to_string()),
-            ("identity", self.identity.to_owned()),
+            ("identity", self.identity.name().to_owned()),
         ];
         if let Some(country) = self.country {
             lines.insert(0, ("country", country.to_owned()));
@@ -303,6 +305,15 @@ impl EffectiveTrunk {
 }
 
 impl Config {
+    /// Returns the protected numbers that the file lists.
+    fn listed(&self) -> impl Iterator<Item = &Protected> {
+        self.policy.protected.iter().filter(|protected| !protected.is_placeholder)
+    }
+
+    fn protects_placeholders(&self) -> bool {
+        self.policy.protected.iter().any(|protected| protected.is_placeholder)
+    }
+
     /// Returns every setting in force, with the defaults, in the form of the file.
     #[must_use]
     pub fn effective(&self) -> Effective {
@@ -311,7 +322,8 @@ impl Config {
             xdp_mode: self.xdp_mode,
             ports: self.policy.ports.clone(),
             ladder: self.ladder_file.clone(),
-            protected: self.policy.protected.iter().map(EffectiveProtected::of).collect(),
+            protected: self.listed().map(EffectiveProtected::of).collect(),
+            protect_placeholders: self.protects_placeholders(),
             default: EffectiveProfile::of(&self.policy.trunks[0], &self.policy.trunks[0]),
             limits: EffectiveLimits {
                 blocks: self.blocks,
@@ -363,7 +375,7 @@ impl Config {
             if texts.is_empty() { none.to_owned() } else { texts.join(", ") }
         };
         let ports = self.policy.ports.iter().map(ToString::to_string).collect();
-        let never = self.policy.protected.iter().map(|protected| {
+        let never = self.listed().map(|protected| {
             let number = units::subject(protected.subject);
             match protected.name.as_str() {
                 "" => number,
@@ -374,7 +386,10 @@ impl Config {
         let fewer = |count: u8, what: &str| {
             (count > 0).then(|| format!("{what} of fewer than {count} digits"))
         };
-        let never = never.chain(fewer(shortest_number, "numbers"));
+        let placeholders = self.protects_placeholders();
+        let never = never
+            .chain(fewer(shortest_number, "numbers"))
+            .chain(placeholders.then(|| "placeholders of withheld numbers".to_owned()));
         let (default, trunks) = (&self.policy.trunks[0], &self.policy.trunks[1..]);
         let observing =
             self.policy.trunks.iter().filter(|trunk| trunk.profile.mode == MODE_OBSERVE);

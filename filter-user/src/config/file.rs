@@ -36,6 +36,7 @@ pub(crate) struct File {
     pub(crate) ladder: Option<Spanned<String>>,
     #[serde(default)]
     pub(crate) protected: Vec<Spanned<ProtectedEntry>>,
+    pub(crate) protect_placeholders: Option<bool>,
     #[serde(default)]
     pub(crate) default: ProfileFields,
     #[serde(default)]
@@ -146,6 +147,9 @@ pub(crate) fn parse(text: &str) -> Result<Config, Mistake> {
     profile(&mut policy.trunks[0], &file.default)?;
     trunks(&mut policy, file.trunk)?;
     protected(&mut policy, &file.protected)?;
+    if file.protect_placeholders.unwrap_or(true) {
+        policy.protect_placeholders();
+    }
     policy.settings.callback_grace = file.callback.grace.as_ref().map_or(Ok(0), grace)?;
     policy.settings.shortest_number = SHORTEST_NUMBER;
     policy.settings.shortest_prefix = SHORTEST_PREFIX;

@@ -41,6 +41,7 @@ struct File {
     redial: Option<RedialTable>,
     #[serde(default)]
     protected: Vec<Spanned<ProtectedEntry>>,
+    protect_placeholders: Option<bool>,
     #[serde(default)]
     limits: ShortestTable,
     #[serde(default)]
@@ -213,6 +214,10 @@ fn parse(text: &str, adjust: Adjust<'_>) -> Result<(PolicyFile, Option<String>),
     }
     if let Some(table) = file.r#override {
         policy.override_until = nanoseconds(&table.until)?;
+    }
+    // Last: rules have the numbers that the file's order gives them.
+    if file.protect_placeholders.unwrap_or(true) {
+        policy.protect_placeholders();
     }
     let ladder = file.ladder.map(Spanned::into_inner);
     Ok((PolicyFile { policy, redial, ladder: None }, ladder))

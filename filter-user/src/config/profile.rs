@@ -7,8 +7,8 @@ use std::net::IpAddr;
 use filter_common::abi::{MODE_ENFORCE, MODE_OBSERVE, TRUNKS_MAX};
 use filter_common::number::{DIGITS_MAX, Digits};
 use filter_common::plan::{
-    CONTEXTS_MAX, FORMAT_SUBSCRIBER, IDENTITY_FROM, IDENTITY_PAI, MCC_MAX, NamedContext,
-    PREFIX_DIGITS_MAX, Prefix, TRUNK_PREFIX_DIGITS_MAX, context_name, mcc,
+    CONTEXTS_MAX, FORMAT_SUBSCRIBER, MCC_MAX, NamedContext, PREFIX_DIGITS_MAX, Prefix,
+    TRUNK_PREFIX_DIGITS_MAX, context_name, mcc,
 };
 use ipnet::IpNet;
 use serde::de::value::MapAccessDeserializer;
@@ -19,6 +19,7 @@ use toml::Spanned;
 use crate::config::error::{Mistake, wrong};
 use crate::model::number_text;
 use crate::model::plan::format::Format;
+use crate::model::plan::identity::Identity;
 use crate::model::plan::lengths;
 use crate::model::plan::presets;
 use crate::model::policy::{Policy, Subject, Trunk};
@@ -41,13 +42,6 @@ impl Mode {
             Mode::Observe => MODE_OBSERVE,
         }
     }
-}
-
-#[derive(Clone, Copy, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum Identity {
-    From,
-    Pai,
 }
 
 #[derive(Default, Deserialize)]
@@ -326,10 +320,7 @@ pub(crate) fn profile(trunk: &mut Trunk, fields: &ProfileFields) -> Result<(), M
         }
     }
     if let Some(identity) = fields.identity {
-        profile.identity = match identity {
-            Identity::From => IDENTITY_FROM,
-            Identity::Pai => IDENTITY_PAI,
-        };
+        profile.identity = identity.value();
     }
     if let Some(mode) = fields.mode {
         profile.mode = mode.number();

@@ -2,7 +2,7 @@
 
 use filter_common::abi::{MODE_ENFORCE, MODE_OBSERVE, Settings};
 use filter_common::number::Digits;
-use filter_common::plan::{IDENTITY_PAI, Plan, mcc};
+use filter_common::plan::{IDENTITY_PAI, IDENTITY_PAI_ELSE_FROM, Plan, mcc};
 use proptest::prelude::*;
 
 use super::*;
@@ -23,6 +23,8 @@ fn good(text: &str) -> Config {
 #[test]
 fn config_of_one_key_has_defaults() {
     let config = good("interfaces = []");
+    let mut policy = Policy::default();
+    policy.protect_placeholders();
     let expected = Config {
         path: PathBuf::new(),
         text: String::new(),
@@ -31,9 +33,9 @@ fn config_of_one_key_has_defaults() {
                 mode: MODE_OBSERVE,
                 shortest_number: 5,
                 shortest_prefix: 5,
-                ..Policy::default().settings
+                ..policy.settings
             },
-            ..Policy::default()
+            ..policy
         },
         interfaces: Vec::new(),
         xdp_mode: XdpMode::Native,
@@ -77,6 +79,7 @@ fn config_with_every_key_is_read() {
         xdp_mode = "native-or-generic"
         ports = [5060, 5070]
         protected = ["112", "0812-3456-7890", { number = "+62431*", name = "RSUP Manado" }]
+        protect_placeholders = false
         [default]
         country_code = "62"
         mode = "observe"
@@ -85,6 +88,10 @@ fn config_with_every_key_is_read() {
         sources = ["10.1.0.0/16", "2001:db8::/32"]
         identity = "pai"
         mode = "enforce"
+        [[trunk]]
+        name = "indosat"
+        sources = ["10.2.0.0/16"]
+        identity = "pai-else-from"
                 [limits]
         blocks = 16000000
         shortest_number = 0
@@ -129,8 +136,9 @@ fn config_with_every_key_is_read() {
     let Settings { shortest_number, shortest_prefix, .. } = config.policy.settings;
     assert_eq!((shortest_number, shortest_prefix), (0, 8));
     let modes: Vec<_> = config.policy.trunks.iter().map(|trunk| trunk.profile.mode).collect();
-    assert_eq!(modes, [MODE_OBSERVE, MODE_ENFORCE]);
+    assert_eq!(modes, [MODE_OBSERVE, MODE_ENFORCE, MODE_OBSERVE]);
     assert_eq!(config.policy.trunks[1].profile.identity, IDENTITY_PAI);
+    assert_eq!(config.policy.trunks[2].profile.identity, IDENTITY_PAI_ELSE_FROM);
     assert_eq!(config.policy.trunks[1].sources.len(), 2);
     assert_eq!(config.blocks, 16_000_000);
     assert_eq!(config.calls_kept, SignedDuration::from_hours(14 * 24 + 12));
@@ -195,6 +203,8 @@ fn config_mistake_is_refused_with_its_position() {
             "interfaces = []\nprotected = [^{ number = \"112\", name = \" \" }]",
             "the owner of the number",
         ),
+        ("interfaces = []\nprotect_placeholders = ^1", "expected a boolean"),
+        ("interfaces = []\n[default]\nidentity = ^\"PAI\"", "`pai`, `pai-else-from`"),
         ("interfaces = []\nprotected = [^112]", "expected a number or prefix, or {"),
         ("interfaces = []\n[limits]\nshortest_number = ^16", "0 to 15"),
         ("interfaces = []\n[limits]\nshortest_prefix = ^16", "0 to 15"),
@@ -325,6 +335,7 @@ fn summary_of_the_ladder_names_its_blocks() {
                  3.00 strikes: 3d, 4.00 strikes: 7d";
     assert_eq!(line("trusts_from = true"), rungs);
     assert_eq!(line("identity = \"pai\""), rungs);
+    assert_eq!(line("identity = \"pai-else-from\""), rungs);
 }
 
 #[test]

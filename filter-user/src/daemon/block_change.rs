@@ -162,10 +162,14 @@ impl Control {
         let config = self.config();
         if let Some(found) = self.maps.protected(&subject.key())? {
             let known = config.policy.protected.iter().find(|known| known.entry == found);
-            let rule = known.map_or_else(
-                || subject_of(found.number, subject).to_string(),
-                |known| known.to_string(),
-            );
+            let rule = match known {
+                None => subject_of(found.number, subject).to_string(),
+                Some(known) if known.is_placeholder => format!(
+                    "{known}, which carriers send for everybody who withholds the number; \
+                     `protect_placeholders = false` would permit the block"
+                ),
+                Some(known) => known.to_string(),
+            };
             return never(format!("is never blocked: the configuration protects {rule}"));
         }
         if let Some(why) = config.policy.too_short(subject) {

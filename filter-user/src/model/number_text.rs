@@ -6,7 +6,7 @@ use filter_common::number::{Digits, Number};
 use filter_common::plan::{FORMAT_E164, Plan};
 use filter_common::reason::Reason;
 use filter_common::sip::fields::Form;
-use filter_common::sip::uri;
+use filter_common::sip::uri::{self, Unread};
 use rlibphonenumber::{PHONE_NUMBER_UTIL, PhoneNumberFormat};
 
 use crate::model::policy::Subject;
@@ -90,7 +90,8 @@ pub fn number(text: &str, plan: &Plan) -> Result<Number, NumberError> {
     }
     // The reader stops after the URI.
     let ended = format!("{digits} ");
-    let read = uri::read(&Slice::from(ended.as_bytes()), 0, Form::TelBare as u8)
+    let read = uri::read::<_, true>(&Slice::from(ended.as_bytes()), 0, Form::TelBare as u8)
+        .map_err(Unread::reason)
         .and_then(|dialled| plan.resolve(&dialled));
     read.map_err(|reason| {
         if reason == Reason::NoUser {

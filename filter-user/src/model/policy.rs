@@ -15,6 +15,16 @@ pub const SIP_PORT: u16 = 5060;
 /// Pass events per CPU and second before they are sampled.
 pub const PASS_EVENTS_PER_SECOND: u32 = 10_000;
 
+/// Numbers that carriers send for callers who withhold theirs, and the words that their digits spell on a
+/// telephone's keys. No country assigns them.
+pub const PLACEHOLDERS: [(&str, &str); 5] = [
+    ("266696687", "ANONYMOUS"),
+    ("7378742833", "RESTRICTED"),
+    ("2562533", "BLOCKED"),
+    ("8656696", "UNKNOWN"),
+    ("86282452253", "UNAVAILABLE"),
+];
+
 /// The number or prefix of a rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Subject {
@@ -113,6 +123,8 @@ pub struct Protected {
     pub entry: Allow,
     /// Name of the owner: `RSUP Manado`; may be empty.
     pub name: String,
+    /// Whether this is one of [`PLACEHOLDERS`], which no file lists.
+    pub is_placeholder: bool,
 }
 
 impl std::fmt::Display for Protected {
@@ -247,9 +259,25 @@ impl Policy {
     /// Adds a protected number or prefix with the name of its owner.
     pub fn protect_named(&mut self, subject: Subject, name: &str) {
         let entry = Allow { number: subject.raw(), expires: 0, rule: 0 };
-        let mut protected = Protected { subject, entry, name: name.to_owned() };
+        let mut protected =
+            Protected { subject, entry, name: name.to_owned(), is_placeholder: false };
         protected.entry.rule = self.rule("protected", &protected);
         self.protected.push(protected);
+    }
+
+    /// Adds each of [`PLACEHOLDERS`] that is not protected yet.
+    pub fn protect_placeholders(&mut self) {
+        for (number, word) in PLACEHOLDERS {
+            let Some(digits) = Digits::parse(number) else { continue };
+            let subject = Subject::Number(Number::e164(digits));
+            if self.protected.iter().any(|known| known.subject == subject) {
+                continue;
+            }
+            self.protect_named(subject, &format!("placeholder {word}"));
+            if let Some(last) = self.protected.last_mut() {
+                last.is_placeholder = true;
+            }
+        }
     }
 
     /// Returns the description of a rule: `block 62812*`; `None` if the policy has no such rule.
@@ -330,6 +358,25 @@ mod tests {
             assert_eq!(why.is_some(), setting.is_some(), "{subject}: {why:?}");
             assert!(why.unwrap_or_default().contains(setting.unwrap_or_default()), "{subject}");
         }
+    }
+
+    #[test]
+    fn placeholders_spell_their_words() {
+        const KEYS: [&str; 8] = ["ABC", "DEF", "GHI", "JKL", "MNO", "PQRS", "TUV", "WXYZ"];
+        for (number, word) in PLACEHOLDERS {
+            let keys = word.chars().map(|letter| {
+                (KEYS.iter().position(|key| key.contains(letter)).unwrap() + 2).to_string()
+            });
+            assert_eq!(keys.collect::<String>(), number);
+        }
+        let mut policy = Policy::default();
+        let anonymous = Subject::Number(Number::e164(Digits::parse("266696687").unwrap()));
+        policy.protect_named(anonymous, "ours");
+        policy.protect_placeholders();
+        let names: Vec<_> = policy.protected.iter().map(ToString::to_string).collect();
+        assert_eq!(names[..2], ["266696687 (ours)", "7378742833 (placeholder RESTRICTED)"]);
+        assert_eq!(names.len(), PLACEHOLDERS.len());
+        assert!(!policy.protected[0].is_placeholder && policy.protected[1].is_placeholder);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use super::class::{
     AT, BACKSLASH, COLON, COMMA, CONTROL, CR, EQUAL, GT, LF, LT, QUOTE, SEMI, WS, letter,
 };
-use super::step::{BAD, noted, noted_if};
+use super::step::{BAD, VALUE, VALUE_CR, VALUE_LINE, noted, noted_if};
 use crate::sip::fields::{Field, Form};
 
 /// A header field whose value is a `name-addr` or an `addr-spec`. All three have the
@@ -16,6 +16,9 @@ pub(super) struct Address {
     pub(super) tag: Option<Field>,
     /// Whether commas separate values.
     pub(super) list: bool,
+    /// The field to note where the value breaks the grammar; the rest of it is passed over then.
+    /// `None`: the message is bad.
+    pub(super) fault: Option<Field>,
 }
 
 impl Address {
@@ -75,7 +78,7 @@ const TAG_LINE: u8 = 45;
 const TAG_IS: u8 = 46;
 const TAG_IS_CR: u8 = 47;
 const TAG_IS_LINE: u8 = 48;
-/// In the rest of a parameter; in a quoted value of one.
+/// In the rest of a parameter, where a quote has no place; in a quoted value of one.
 const REST: u8 = 49;
 const REST_CR: u8 = 50;
 const REST_LINE: u8 = 51;
@@ -83,32 +86,64 @@ const VALUE_QUOTED: u8 = 52;
 const VALUE_QUOTED_CR: u8 = 53;
 const VALUE_QUOTED_LINE: u8 = 54;
 const VALUE_ESCAPED: u8 = 55;
-pub(super) const PARTS: u8 = 56;
+/// In the name of another parameter; in white space after it; after the `=`. Only there a quoted value
+/// may begin.
+const PARAM_NAME: u8 = 56;
+const PARAM_NAME_WS: u8 = 57;
+const PARAM_IS: u8 = 58;
+pub(super) const PARTS: u8 = 59;
 
 /// Returns the step in the value of a `From`, `To` or `P-Asserted-Identity`:
 /// ( name-addr / addr-spec ) *( SEMI param ), RFC 3261 §20.10, §25.1. `None`: a new line begins.
 pub(super) const fn in_address(address: &Address, part: u8, class: u8) -> Option<u16> {
-    // Nothing below allows these anywhere. A line feed alone is no line end.
-    if class == CONTROL {
-        return Some(BAD as u16);
+    match part {
+        // A CR alone is no line end.
+        BEFORE_CR | QUOTED_CR | NAMED_CR | WORDS_CR | AFTER_CR | PARAM_CR | TAG_CR | TAG_IS_CR
+        | REST_CR | VALUE_QUOTED_CR => {
+            let next = if class == LF { address.state(part + 1) } else { BAD };
+            return Some(next as u16);
+        }
+        // A quoted string that is still open, and a name without an address, end badly.
+        QUOTED_LINE | NAMED_LINE | VALUE_QUOTED_LINE if class != WS => return Some(BAD as u16),
+        BEFORE_LINE | WORDS_LINE | AFTER_LINE | PARAM_LINE | TAG_LINE | TAG_IS_LINE | REST_LINE
+            if class != WS =>
+        {
+            return None;
+        }
+        _ => {}
     }
+    let step = match class {
+        // An LF alone is a line end (Kamailio, pjsip, sofia-sip): what follows it follows CR LF.
+        LF => match in_line(address, part, CR) {
+            step if step as u8 == BAD => step,
+            step => step + 1,
+        },
+        _ => in_line(address, part, class),
+    };
+    match address.fault {
+        Some(fault) if step as u8 == BAD && keeps_line(part, class) => {
+            let state = match class {
+                CR => VALUE_CR,
+                LF => VALUE_LINE,
+                _ => VALUE,
+            };
+            Some(noted(state, fault))
+        }
+        _ => Some(step),
+    }
+}
+
+/// Returns whether it is sure where the line of a value ends that breaks the grammar at this byte.
+const fn keeps_line(part: u8, class: u8) -> bool {
+    let ends = class == CR || class == LF;
+    class != CONTROL && !(ends && (part == ESCAPED || part == VALUE_ESCAPED))
+}
+
+/// Returns the step in a line of the value, whose LF is read as its CR.
+const fn in_line(address: &Address, part: u8, class: u8) -> u16 {
     let next = match (part, class) {
-        (BEFORE_CR, LF) => BEFORE_LINE,
-        (QUOTED_CR, LF) => QUOTED_LINE,
-        (NAMED_CR, LF) => NAMED_LINE,
-        (WORDS_CR, LF) => WORDS_LINE,
-        (AFTER_CR, LF) => AFTER_LINE,
-        (PARAM_CR, LF) => PARAM_LINE,
-        (TAG_CR, LF) => TAG_LINE,
-        (TAG_IS_CR, LF) => TAG_IS_LINE,
-        (REST_CR, LF) => REST_LINE,
-        (VALUE_QUOTED_CR, LF) => VALUE_QUOTED_LINE,
-        (_, LF)
-        | (
-            BEFORE_CR | QUOTED_CR | NAMED_CR | WORDS_CR | AFTER_CR | PARAM_CR | TAG_CR | TAG_IS_CR
-            | REST_CR | VALUE_QUOTED_CR,
-            _,
-        ) => return Some(BAD as u16),
+        // Nothing below allows these anywhere.
+        (_, CONTROL) => return BAD as u16,
 
         // Folding: white space at the start of a line continues the one before.
         (BEFORE | BEFORE_LINE, WS) => BEFORE,
@@ -121,40 +156,28 @@ pub(super) const fn in_address(address: &Address, part: u8, class: u8) -> Option
         (TAG_IS | TAG_IS_LINE, WS) => TAG_IS,
         (REST_LINE, WS) => REST,
         (VALUE_QUOTED_LINE, WS) => VALUE_QUOTED,
-        // A quoted string that is still open, and a name without an address, end badly.
-        (QUOTED_LINE | NAMED_LINE | VALUE_QUOTED_LINE, _) => return Some(BAD as u16),
-        (
-            BEFORE_LINE | WORDS_LINE | AFTER_LINE | PARAM_LINE | TAG_LINE | TAG_IS_LINE | REST_LINE,
-            _,
-        ) => return None,
 
         (BEFORE, CR) => BEFORE_CR,
-        (BEFORE, QUOTE) => return Some(noted_if(address.state(QUOTED), address.value)),
-        (BEFORE, LT) => return Some(noted_if(address.state(ANGLE), address.value)),
-        (BEFORE, COMMA | SEMI | GT | COLON | BACKSLASH | AT | EQUAL) => return Some(BAD as u16),
+        (BEFORE, QUOTE) => return noted_if(address.state(QUOTED), address.value),
+        (BEFORE, LT) => return noted_if(address.state(ANGLE), address.value),
+        (BEFORE, COMMA | SEMI | GT | COLON | BACKSLASH | AT | EQUAL) => return BAD as u16,
         (BEFORE, _) => {
-            return Some(noted_if(address.state(scheme(BARE_SIP, class, WORD)), address.value));
+            return noted_if(address.state(scheme(BARE_SIP, class, WORD)), address.value);
         }
 
         (QUOTED, QUOTE) => NAMED,
         (QUOTED, BACKSLASH) => ESCAPED,
         (QUOTED, CR) => QUOTED_CR,
         (QUOTED, _) => QUOTED,
-        (ESCAPED, CR) => return Some(BAD as u16),
+        (ESCAPED, CR) => return BAD as u16,
         (ESCAPED, _) => QUOTED,
         (NAMED, CR) => NAMED_CR,
         (NAMED, LT) => ANGLE,
-        (NAMED, _) => return Some(BAD as u16),
+        (NAMED, _) => return BAD as u16,
 
         (BARE_SIP..=20, COLON) => {
             let state = address.state(BARE);
-            return Some(known_scheme(
-                address,
-                state,
-                part - BARE_SIP,
-                Form::SipBare,
-                Form::TelBare,
-            ));
+            return known_scheme(address, state, part - BARE_SIP, Form::SipBare, Form::TelBare);
         }
         // Any other scheme: a URI, but none that has a number.
         (WORD, COLON) => BARE,
@@ -165,7 +188,7 @@ pub(super) const fn in_address(address: &Address, part: u8, class: u8) -> Option
             BARE_SIP..=20 | WORD | WORDS,
             COLON | COMMA | SEMI | GT | QUOTE | BACKSLASH | AT | EQUAL,
         ) => {
-            return Some(BAD as u16);
+            return BAD as u16;
         }
         (BARE_SIP..=20, _) => scheme_more(BARE_SIP, part, class, WORD),
         (WORD | WORDS, _) => WORD,
@@ -173,62 +196,68 @@ pub(super) const fn in_address(address: &Address, part: u8, class: u8) -> Option
         (BARE | BARE_HOST, CR) => AFTER_CR,
         (BARE | BARE_HOST, WS) => AFTER,
         (BARE | BARE_HOST, SEMI) => PARAM,
-        (BARE | BARE_HOST, COMMA) => return Some(comma(address)),
+        (BARE | BARE_HOST, COMMA) => return comma(address),
         (BARE | BARE_HOST, LT | GT | QUOTE | BACKSLASH) | (BARE_HOST, AT) => {
-            return Some(BAD as u16);
+            return BAD as u16;
         }
         (BARE, AT) => BARE_HOST,
         (BARE, _) => BARE,
         (BARE_HOST, _) => BARE_HOST,
 
-        (ANGLE..=ANGLE_HOST, CR | WS | LT | QUOTE | BACKSLASH) => return Some(BAD as u16),
+        (ANGLE..=ANGLE_HOST, CR | WS | LT | QUOTE | BACKSLASH) => return BAD as u16,
         (ANGLE_SIP..=30, COLON) => {
             let state = address.state(ANGLE_URI);
-            return Some(known_scheme(address, state, part - ANGLE_SIP, Form::Sip, Form::Tel));
+            return known_scheme(address, state, part - ANGLE_SIP, Form::Sip, Form::Tel);
         }
-        (ANGLE, GT) => return Some(BAD as u16),
+        (ANGLE, GT) => return BAD as u16,
         (ANGLE..=ANGLE_HOST, GT) => AFTER,
         (ANGLE, _) => scheme(ANGLE_SIP, class, ANGLE_OTHER),
         (ANGLE_SIP..=30, _) => scheme_more(ANGLE_SIP, part, class, ANGLE_OTHER),
         (ANGLE_OTHER, _) => ANGLE_OTHER,
         (ANGLE_URI, AT) => ANGLE_HOST,
         (ANGLE_URI, _) => ANGLE_URI,
-        (ANGLE_HOST, AT) => return Some(BAD as u16),
+        (ANGLE_HOST, AT) => return BAD as u16,
         (ANGLE_HOST, _) => ANGLE_HOST,
 
         (AFTER, CR) => AFTER_CR,
         (AFTER, SEMI) => PARAM,
-        (AFTER, COMMA) => return Some(comma(address)),
-        (AFTER, _) => return Some(BAD as u16),
+        (AFTER, COMMA) => return comma(address),
+        (AFTER, _) => return BAD as u16,
 
-        (PARAM..=REST, LT | GT) => return Some(BAD as u16),
-        (PARAM..=REST, COMMA) => return Some(comma(address)),
-        (PARAM..=REST, SEMI) => PARAM,
+        (PARAM..=REST | PARAM_NAME..=PARAM_IS, LT | GT) => return BAD as u16,
+        (PARAM..=REST | PARAM_NAME..=PARAM_IS, COMMA) => return comma(address),
+        (PARAM..=REST | PARAM_NAME..=PARAM_IS, SEMI) => PARAM,
         (PARAM, CR) => PARAM_CR,
-        (PARAM_T | PARAM_TA | REST, CR) => REST_CR,
+        (PARAM_T | PARAM_TA | REST | PARAM_NAME..=PARAM_IS, CR) => REST_CR,
         (PARAM_TAG | TAG, CR) => TAG_CR,
         (TAG_IS, CR) => TAG_IS_CR,
         (PARAM_TAG | TAG, EQUAL) => TAG_IS,
-        (TAG_IS, QUOTE) => return Some(noted_if(address.state(VALUE_QUOTED), address.tag)),
-        (TAG_IS, _) => return Some(noted_if(address.state(REST), address.tag)),
-        (PARAM..=REST, QUOTE) => VALUE_QUOTED,
+        (TAG_IS, QUOTE) => return noted_if(address.state(VALUE_QUOTED), address.tag),
+        (TAG_IS, _) => return noted_if(address.state(REST), address.tag),
+        (PARAM_IS, WS) => PARAM_IS,
+        (PARAM_IS, QUOTE) => VALUE_QUOTED,
+        // A server may take such a quote for an open one, and find another tag.
+        (PARAM..=REST | PARAM_NAME..=PARAM_NAME_WS, QUOTE) => return BAD as u16,
+        (PARAM_T | PARAM_TA | PARAM_NAME | PARAM_NAME_WS, WS) => PARAM_NAME_WS,
+        (PARAM_T | PARAM_TA | PARAM_NAME | PARAM_NAME_WS, EQUAL) => PARAM_IS,
         (PARAM, _) if class == letter(b't') => PARAM_T,
         (PARAM_T, _) if class == letter(b'a') => PARAM_TA,
         (PARAM_TA, _) if class == letter(b'g') => PARAM_TAG,
         // `tag x=y` is no tag, and nothing that the grammar knows.
-        (TAG, _) => return Some(BAD as u16),
-        (PARAM | PARAM_T | PARAM_TA | PARAM_TAG | REST, _) => REST,
+        (TAG, _) => return BAD as u16,
+        (PARAM | PARAM_T | PARAM_TA | PARAM_TAG | PARAM_NAME, _) => PARAM_NAME,
+        (PARAM_NAME_WS | PARAM_IS | REST, _) => REST,
 
         (VALUE_QUOTED, QUOTE) => REST,
         (VALUE_QUOTED, BACKSLASH) => VALUE_ESCAPED,
         (VALUE_QUOTED, CR) => VALUE_QUOTED_CR,
         (VALUE_QUOTED, _) => VALUE_QUOTED,
-        (VALUE_ESCAPED, CR) => return Some(BAD as u16),
+        (VALUE_ESCAPED, CR) => return BAD as u16,
         (VALUE_ESCAPED, _) => VALUE_QUOTED,
 
-        _ => return Some(BAD as u16),
+        _ => return BAD as u16,
     };
-    Some(address.state(next) as u16)
+    address.state(next) as u16
 }
 
 /// Returns the step at a comma between values: only a list has them.

@@ -10,6 +10,10 @@ pub const END: u8 = 0;
 pub const BAD: u8 = 1;
 /// Where the automaton starts: at the first byte of the Request-URI.
 pub const START: u8 = 2;
+/// In the value of a header field that does not matter; after its CR; at the next line.
+pub(super) const VALUE: u8 = 7;
+pub(super) const VALUE_CR: u8 = 8;
+pub(super) const VALUE_LINE: u8 = 9;
 
 /// A step. The next state is in bits 5–12, where it is a row of the table. The form of a URI is in
 /// bits 14–15, the field in bits 19–22. So each is extracted by one instruction.

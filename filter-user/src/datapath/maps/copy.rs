@@ -41,7 +41,12 @@ impl Maps {
         for entry in lock(&self.protected).iter() {
             let (key, Raw(entry)) = entry.map_err(|error| Error::map("PROTECTED", error))?;
             let subject = Subject::of_trie_entry(key.prefix_len(), entry.number);
-            policy.protected.push(Protected { subject, entry, name: String::new() });
+            policy.protected.push(Protected {
+                subject,
+                entry,
+                name: String::new(),
+                is_placeholder: false,
+            });
         }
         Ok(policy)
     }

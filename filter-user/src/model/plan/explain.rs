@@ -10,7 +10,7 @@ use filter_common::plan::{
 };
 use filter_common::reason::Reason;
 use filter_common::sip::fields::Form;
-use filter_common::sip::uri;
+use filter_common::sip::uri::{self, Unread};
 use serde::Serialize;
 
 use crate::model::plan::format::Format;
@@ -117,7 +117,8 @@ fn digits(text: &str) -> Digits {
         Some(value.split(['@', '>', ' ']).next().unwrap_or(value).to_owned())
     });
     let ended = format!("{body}>");
-    Digits { dialled: uri::read(&Slice::from(ended.as_bytes()), 0, form as u8), context }
+    let read = uri::read::<_, true>(&Slice::from(ended.as_bytes()), 0, form as u8);
+    Digits { dialled: read.map_err(Unread::reason), context }
 }
 
 fn unreadable(reason: Reason) -> &'static str {
@@ -125,6 +126,8 @@ fn unreadable(reason: Reason) -> &'static str {
         "there is no user part: nothing before the @, or no @ at all"
     } else if reason == Reason::UriTooLong {
         "the user part is longer than the gate follows it"
+    } else if reason == Reason::Extension {
+        "an extension or a subaddress (ext, isub) makes another number"
     } else {
         "a character is no digit, no + at the beginning and none of - . ( ): a name, or a code"
     }

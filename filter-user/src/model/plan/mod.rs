@@ -3,6 +3,7 @@
 pub mod example;
 pub mod explain;
 pub mod format;
+pub mod identity;
 pub mod lengths;
 #[cfg(test)]
 mod library;

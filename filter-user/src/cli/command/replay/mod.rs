@@ -9,9 +9,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use filter_common::abi::{MODE_ENFORCE, MODE_OBSERVE};
 use filter_common::number::Digits;
-use filter_common::plan::{
-    IDENTITY_FROM, IDENTITY_PAI, PREFIX_DIGITS_MAX, Prefix, TRUNK_PREFIX_DIGITS_MAX,
-};
+use filter_common::plan::{PREFIX_DIGITS_MAX, Prefix, TRUNK_PREFIX_DIGITS_MAX};
 
 use crate::cli::command::replay::output::Output;
 use crate::cli::input::country::preset;
@@ -23,6 +21,7 @@ use crate::config::policy_file;
 use crate::exit::{Exit, Failure};
 use crate::model::number_text;
 use crate::model::plan::format::Format;
+use crate::model::plan::identity::Identity;
 use crate::model::policy::{self, Policy, Subject};
 use crate::replay::{Error, Replay};
 
@@ -49,8 +48,8 @@ pub struct Arguments {
     /// Configuration of the daemon: its trunks, ports and protected numbers; without its lists
     #[arg(long, value_name = "FILE", conflicts_with = "policy")]
     pub(crate) config: Option<PathBuf>,
-    /// Header that names the caller, instead of From
-    #[arg(long, value_name = "IDENTITY", conflicts_with = "config")]
+    /// Header that names the caller, instead of From: from, pai, pai-else-from
+    #[arg(long, value_name = "IDENTITY", value_parser = identity, conflicts_with = "config")]
     identity: Option<Identity>,
     /// Format in which the trunk writes numbers, instead of those of its plan; may be repeated
     #[arg(long, value_name = "FORMAT", value_parser = format, conflicts_with = "config")]
@@ -81,16 +80,18 @@ pub struct Arguments {
     pub(crate) all: bool,
 }
 
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum Identity {
-    From,
-    Pai,
-}
-
 /// Parses the name of a format.
 fn format(text: &str) -> Result<Format, String> {
     Format::ALL.into_iter().find(|format| format.name() == text).ok_or_else(|| {
         let names = Format::ALL.map(Format::name).join(", ");
+        format!("write one of {names}")
+    })
+}
+
+/// Parses the name of an identity.
+fn identity(text: &str) -> Result<Identity, String> {
+    Identity::ALL.into_iter().find(|identity| identity.name() == text).ok_or_else(|| {
+        let names = Identity::ALL.map(Identity::name).join(", ");
         format!("write one of {names}")
     })
 }
@@ -187,6 +188,9 @@ pub(crate) fn policy(arguments: &Arguments) -> Result<Policy, Failure> {
             None => policy.block(subject, 0, 0),
         }
     }
+    if arguments.policy.is_none() {
+        policy.protect_placeholders();
+    }
     Ok(policy)
 }
 
@@ -204,10 +208,8 @@ fn conflict(kind: &str, subject: Subject) -> String {
 /// `Argument` if an option has a mistake.
 fn adjust(policy: &mut Policy, arguments: &Arguments) -> Result<(), ConfigError> {
     let profile = &mut policy.trunks[0].profile;
-    match arguments.identity {
-        Some(Identity::From) => profile.identity = IDENTITY_FROM,
-        Some(Identity::Pai) => profile.identity = IDENTITY_PAI,
-        None => {}
+    if let Some(identity) = arguments.identity {
+        profile.identity = identity.value();
     }
     let plan = &mut profile.plan;
     if !arguments.format.is_empty() {

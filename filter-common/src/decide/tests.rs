@@ -1,0 +1,92 @@
+//! The decision on look-ups that lie.
+
+use super::*;
+use crate::number::Digits;
+
+/// One block; other look-ups find elements that were re-used for something else.
+struct Forgetful {
+    memory: bool,
+}
+
+fn number() -> Number {
+    Number::e164(Digits::parse("6281234567890").expect("digits"))
+}
+
+impl PolicyLookup for Forgetful {
+    fn now(&mut self) -> u64 {
+        1
+    }
+    fn override_until(&self) -> u64 {
+        0
+    }
+    fn protected(&self, _: &PrefixKey) -> Option<Allow> {
+        None
+    }
+    fn short_rule(&self, _: u32) -> u64 {
+        0
+    }
+    fn shortest_prefix(&self) -> u8 {
+        0
+    }
+    fn allowed_number(&self, _: Number) -> Option<Allow> {
+        // An element that was re-used for another number meanwhile.
+        Some(Allow { number: Number(0x1), expires: 0, rule: 7 })
+    }
+    fn allowed_prefix(&self, _: &PrefixKey) -> Option<Allow> {
+        None
+    }
+    fn blocked_number(&self, number: Number) -> Option<Block> {
+        Some(Block { number, rule: 3, action: Verdict::Drop as u8, ..Block::default() })
+    }
+    fn blocked_prefix(&self, _: &PrefixKey) -> Option<Block> {
+        None
+    }
+    fn attempt(&mut self, number: Number, call_id: u64, now: u64) -> Option<Attempt> {
+        // One that was re-used too: passed, but it was another call.
+        let key = AttemptKey { number, call_id: call_id + 1 };
+        let (verdict, reason) = (Verdict::Pass as u8, Reason::NotBlocked as u8);
+        Some(Attempt {
+            key,
+            first: now,
+            rule: 0,
+            verdict,
+            policy_verdict: verdict,
+            reason,
+            reserved: 0,
+            repeats: 0,
+        })
+    }
+    fn remember(&mut self, _: &Attempt) -> bool {
+        self.memory
+    }
+    fn grace(&self, _: Number) -> Option<Grace> {
+        // Somebody else's.
+        Some(Grace { number: Number(0x1), until: u64::MAX })
+    }
+    fn grant(&self, _: Number) -> Option<Grant> {
+        // Somebody else's.
+        Some(Grant { number: Number(0x1), until: u64::MAX, rule: 3, epoch: 0, reserved: 0 })
+    }
+    fn open_grant(&mut self, _: &Grant) -> bool {
+        self.memory
+    }
+    fn redial(&self, _: Number) -> Option<RedialCounter> {
+        Some(RedialCounter { number: Number(0x1), start: 1, last: 0, epoch: 0, count: 9 })
+    }
+    fn count_redial(&mut self, _: &RedialCounter) -> bool {
+        self.memory
+    }
+}
+
+fn decide_with(memory: bool) -> Decision {
+    let call = Call { number: number(), second: Number::NONE, call_id: 1, enforced: 1 };
+    decide(&mut Forgetful { memory }, &call)
+}
+
+#[test]
+fn a_refusal_that_cannot_be_remembered_passes() {
+    assert_eq!(decide_with(true).reason, Reason::BlockedNumber);
+    let decision = decide_with(false);
+    assert_eq!((decision.verdict, decision.reason), (Verdict::Pass, Reason::StateFull));
+    assert_eq!(decision.policy_verdict, Verdict::Drop);
+}
