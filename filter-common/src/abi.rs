@@ -403,7 +403,10 @@ pub const CALL_ID_HASH_MAX: usize = 256;
 /// Bytes of the longest Call-ID that a report may name.
 pub const CALL_ID_REPORT_MAX: usize = 4096;
 
-/// An event in a ring, with the Call-ID as in the message.
+/// Bytes of the header field of an unread caller that an [`EventEntry`] holds; a longer one is cut.
+pub const UNREAD_MAX: usize = 128;
+
+/// An event in a ring, with the Call-ID and the text of an unread caller as in the message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct EventEntry {
@@ -411,6 +414,11 @@ pub struct EventEntry {
     pub event: Event,
     /// The Call-ID. Only the first `call_id_len` bytes were written.
     pub call_id: [u8; CALL_ID_EVENT_MAX],
+    /// The bytes after the colon of the header field that should name the caller, also those after its end.
+    pub unread: [u8; UNREAD_MAX],
+    /// How many bytes of `unread` were written, 0 to [`UNREAD_MAX`]; 0: the caller was read, or there is no such
+    /// header field.
+    pub unread_len: u64,
 }
 
 impl EventEntry {
@@ -418,6 +426,20 @@ impl EventEntry {
     #[must_use]
     pub fn call_id(&self) -> &[u8] {
         &self.call_id[..usize::from(self.event.call_id_len).min(CALL_ID_EVENT_MAX)]
+    }
+
+    /// Returns the value of the header field whose caller could not be read, without its line end, as it
+    /// was sent; cut at [`UNREAD_MAX`]. Empty: the caller was read, or there is no such header field.
+    #[must_use]
+    pub fn unread(&self) -> &[u8] {
+        let bytes = &self.unread[..(self.unread_len as usize).min(UNREAD_MAX)];
+        let folds = |at: usize| matches!(bytes.get(at), Some(b' ' | b'\t'));
+        let end = (0..bytes.len()).find(|at| match bytes[*at] {
+            b'\n' => !folds(at + 1),
+            b'\r' => bytes.get(at + 1) != Some(&b'\n') || !folds(at + 2),
+            _ => false,
+        });
+        bytes[..end.unwrap_or(bytes.len())].trim_ascii()
     }
 }
 
@@ -503,7 +525,7 @@ layout! {
     FragmentKey = 40,
     DatagramKey = 20,
     Event = 64,
-    EventEntry = 192,
+    EventEntry = 328,
     EventStats = 40,
     Evidence = 2080,
     EvidenceStats = 40,

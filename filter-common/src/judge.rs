@@ -55,8 +55,21 @@ pub struct Scratch {
     pub event: Event,
     /// The outer layers.
     pub packet: Packet,
+    /// Where the Request-URI begins in the frame; 0: it is no INVITE.
+    pub start: usize,
     /// The offsets of the fields in the headers.
     pub fields: Fields,
+}
+
+impl Scratch {
+    /// Returns where the value of the header field that names the caller begins in the frame; 0: it has none.
+    #[inline(always)]
+    #[must_use]
+    pub fn caller(&self) -> usize {
+        let field = if self.event.identity == EVENT_PAI { Field::Pai } else { Field::From };
+        let colon = self.fields[field as usize].nth(0);
+        if colon == FieldOffset::NONE { 0 } else { self.start + colon.offset() + 1 }
+    }
 }
 
 /// Judges one frame with a reader. The result is in `scratch.event`, whose verdict is not
@@ -264,6 +277,7 @@ fn judge_message<B: Bytes, G: JudgeContext, const FIRST: bool>(
     if start == 0 {
         return Err(Reason::NotInvite);
     }
+    scratch.start = start;
     // Only now: reading the clock costs more than passing a packet that is no INVITE.
     event.time = gate.now();
     if FIRST && is_late(gate, packet, event.time) {

@@ -90,7 +90,7 @@ const fn trie<K, V>(name: &'static str, entries: u32) -> MapSpec {
 }
 
 const fn ring(name: &'static str) -> MapSpec {
-    map::<(), ()>(name, MapKind::RingBuf, MaxEntries::Fixed(1 << 20))
+    map::<(), ()>(name, MapKind::RingBuf, MaxEntries::Fixed(1 << 21))
 }
 
 /// Trunks, prefixes and protected numbers that there is room for.

@@ -46,7 +46,8 @@ pub fn decide<B: Bytes>(
 ) -> Option<bool> {
     let scratch = maps::SCRATCH.get_ptr_mut(0)?;
     // SAFETY: a per-CPU element; XDP programs do not interrupt each other on a CPU.
-    let event = unsafe { &mut (*scratch).event };
+    let scratch = unsafe { &mut *scratch };
+    let event = &mut scratch.event;
     let mut kernel = Kernel::new()?;
     let time = kernel.now();
     let settings = kernel.settings()?;
@@ -85,6 +86,6 @@ pub fn decide<B: Bytes>(
     if decision.repeated {
         event.flags |= EVENT_REPEATED;
     }
-    telemetry::report(ctx.ctx, event, decision.reason, limit);
-    Some(event.verdict != 0)
+    telemetry::report(ctx.ctx, scratch, decision.reason, limit);
+    Some(scratch.event.verdict != 0)
 }

@@ -66,11 +66,12 @@ impl PolicyLookup for Kernel {
     #[inline(always)]
     fn now(&mut self) -> u64 {
         if self.now == 0 {
-            self.now = if is_replay() {
-                maps::REPLAY_CLOCK.get(0).copied().unwrap_or(0)
-            } else {
+            // The element is always there. A 0 in its place would be another way for the verifier.
+            let replayed = if is_replay() { maps::REPLAY_CLOCK.get(0) } else { None };
+            self.now = match replayed {
+                Some(time) => *time,
                 // SAFETY: the helper takes nothing and returns a number.
-                unsafe { bpf_ktime_get_boot_ns() }
+                None => unsafe { bpf_ktime_get_boot_ns() },
             };
         }
         self.now

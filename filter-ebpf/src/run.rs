@@ -20,7 +20,7 @@ pub fn run(ctx: &XdpContext, reader: Reader) -> Option<(Reason, u8)> {
     let mut kernel = Kernel::new()?;
     let reason = judge(&mut bytes, &mut kernel, scratch, reader);
     let limit = kernel.settings().map_or(0, |settings| settings.pass_events_per_second);
-    telemetry::report(ctx.ctx, &scratch.event, reason, limit);
+    telemetry::report(ctx.ctx, scratch, reason, limit);
     Some((reason, scratch.event.verdict))
 }
 

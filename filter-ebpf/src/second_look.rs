@@ -31,7 +31,7 @@ pub fn look_again(skb: *mut __sk_buff) -> Option<(Reason, u8)> {
     let scan = |datagram: &Datagram, start, len, fields: &mut _| datagram.scan(start, len, fields);
     let reason = judge_again(&mut datagram, &mut kernel, scratch, scan);
     let limit = kernel.settings().map_or(0, |settings| settings.pass_events_per_second);
-    telemetry::report(Reassembled(skb), &scratch.event, reason, limit);
+    telemetry::report(Reassembled(skb), scratch, reason, limit);
     Some((reason, scratch.event.verdict))
 }
 

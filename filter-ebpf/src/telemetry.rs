@@ -3,8 +3,9 @@
 use aya_ebpf::maps::RingBuf;
 use filter_common::abi::{
     CALL_ID_EVENT_MAX, EVENT_REPEATED, EVIDENCE_MAX, Event, EventEntry, EventStats, Evidence,
-    EvidenceStats, TRUNKS_MAX, Verdict,
+    EvidenceStats, TRUNKS_MAX, UNREAD_MAX, Verdict,
 };
+use filter_common::judge::Scratch;
 use filter_common::reason::{REASON_NUMBERS, Reason};
 
 use crate::maps;
@@ -15,7 +16,8 @@ const SAMPLE: u64 = 64;
 
 /// Counts a packet and, when it is a new attempt, reports it.
 #[inline(always)]
-pub fn report(frame: impl Frame, event: &Event, reason: Reason, pass_events_per_second: u32) {
+pub fn report(frame: impl Frame, scratch: &Scratch, reason: Reason, pass_events_per_second: u32) {
+    let event = &scratch.event;
     count(event.trunk as u32, reason);
     if is_replay()
         && let Some(last) = maps::REPLAY_EVENT.get_ptr_mut(0)
@@ -33,14 +35,17 @@ pub fn report(frame: impl Frame, event: &Event, reason: Reason, pass_events_per_
     let stats = unsafe { &mut *stats };
     // A grant is never thinned and never after passes: a person sees it at once.
     if event.verdict != Verdict::Pass as u8 || reason == Reason::RedialGrant {
-        if !send(frame, &maps::EVENTS_REFUSED, event) {
+        if !send(frame, &maps::EVENTS_REFUSED, event, 0) {
             stats.refused_lost += 1;
         }
         keep(frame, event);
     } else if is_thinned(stats, event.time, pass_events_per_second) {
         stats.passed_thinned += 1;
-    } else if !send(frame, &maps::EVENTS_PASSED, event) {
-        stats.passed_lost += 1;
+    } else {
+        let unread = if reason.is_unread() { scratch.caller() } else { 0 };
+        if !send(frame, &maps::EVENTS_PASSED, event, unread) {
+            stats.passed_lost += 1;
+        }
     }
 }
 
@@ -64,8 +69,9 @@ fn is_thinned(stats: &mut EventStats, time: u64, limit: u32) -> bool {
     stats.passed_in_second > limit as u64 && !stats.passed_in_second.is_multiple_of(SAMPLE)
 }
 
+/// Sends an event to a ring, with the bytes from `unread` on where that is not 0. `false`: it has no room.
 #[inline(never)]
-fn send(frame: impl Frame, ring: &RingBuf, event: &Event) -> bool {
+fn send(frame: impl Frame, ring: &RingBuf, event: &Event, unread: usize) -> bool {
     let Some(mut entry) = ring.reserve::<EventEntry>(0) else {
         return false;
     };
@@ -79,6 +85,10 @@ fn send(frame: impl Frame, ring: &RingBuf, event: &Event) -> bool {
         if len == 0 || !frame.copy::<CALL_ID_EVENT_MAX>(offset, room, len) {
             (&raw mut (*entry_ptr).event.call_id_len).write(0);
         }
+        let room = (&raw mut (*entry_ptr).unread).cast();
+        let len = frame.frame_len().saturating_sub(unread).min(UNREAD_MAX);
+        let is_copied = unread != 0 && len != 0 && frame.copy::<UNREAD_MAX>(unread, room, len);
+        (&raw mut (*entry_ptr).unread_len).write(if is_copied { len as u64 } else { 0 });
     }
     entry.submit(0);
     true

@@ -139,6 +139,58 @@ fn every_program_copies_call_ids_and_frames() {
     }
 }
 
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
+#[test]
+fn every_program_copies_the_header_field_of_an_unread_caller() {
+    use filter_common::plan::{IDENTITY_FROM, IDENTITY_PAI_ELSE_FROM};
+
+    for program in programs() {
+        let mut policy = blocking();
+        for (identity, value, headers, expected) in [
+            (IDENTITY_FROM, "<sip:siti@x>;tag=1", "", "<sip:siti@x>;tag=1"),
+            (IDENTITY_FROM, "<sip:+62812@x>;tag=1", "", ""),
+            (IDENTITY_FROM, "\"Siti\"\n\t<sip:0812a@x>", "", "\"Siti\"\r\n\t<sip:0812a@x>"),
+            (IDENTITY_FROM, "Santoso, Budi <sip:+62812@x>", "", "Santoso, Budi <sip:+62812@x>"),
+            (
+                IDENTITY_PAI_ELSE_FROM,
+                "<sip:+62812@x>",
+                "P-Asserted-Identity: <tel:1;ext=2>\n",
+                "<tel:1;ext=2>",
+            ),
+            (IDENTITY_PAI_ELSE_FROM, "<sip:siti@x>", "", "<sip:siti@x>"),
+        ] {
+            policy.trunks[0].profile.identity = identity;
+            let mut gates = Gates::of(&gates::only(program), &policy);
+            let message = crlf(&format!(
+                "INVITE sip:112@psap.example SIP/2.0\nTo: <sip:112@x>\nCall-ID: 1\n{headers}From: {value}\n\n"
+            ));
+            // Also where the frame ends at once, and where more follows than is kept.
+            for (count, body) in
+                [String::new(), "v=0\r\n".into(), "x".repeat(300)].iter().enumerate()
+            {
+                let frame = Layers::IPV4.frame(&[&message[..], body.as_bytes()].concat());
+                gates.kernel().judge(&frame, NOW + count as u64 * 100 * SECOND).unwrap();
+                let (_, passed) = gates.kernel().drain_events().unwrap();
+                assert_eq!(passed.len(), 1, "{}: {value}", program.name());
+                let text = String::from_utf8_lossy(passed[0].unread());
+                assert_eq!(text, expected, "{}: {value}", program.name());
+            }
+        }
+        let mut gates = Gates::of(&gates::only(program), &blocking());
+        let long = format!("\"{}\" <sip:siti@x>", "x".repeat(300));
+        let message = invite("1", "", "");
+        let message =
+            String::from_utf8(message).unwrap().replace(&format!("<sip:+{CALLER}@x>"), &long);
+        gates.kernel().judge(&Layers::IPV4.frame(message.as_bytes()), NOW).unwrap();
+        let (_, passed) = gates.kernel().drain_events().unwrap();
+        assert_eq!(
+            passed[0].unread(),
+            &long.as_bytes()[..127],
+            "the space before it was copied too"
+        );
+    }
+}
+
 /// Returns the programs of one reader: with and without `xdp.frags`.
 fn of(reader: Reader) -> Vec<&'static str> {
     let programs = Program::ALL.into_iter().filter(|program| program.reader == reader);

@@ -97,6 +97,19 @@ fn a_call_is_counted_and_reported_once_with_its_call_id() {
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
+fn an_unread_caller_is_reported_with_its_header_field() {
+    let Some(mut gates) = gates() else { return };
+    let message = String::from_utf8(invite(BLOCKED, 2000)).unwrap();
+    let message = message.replace(&format!("<sip:{BLOCKED}@"), "<sip:siti@");
+    both(&mut gates, &Layers::IPV4.frame(message.as_bytes()), &[1480]);
+    let (_, passed) = gates.kernel().drain_events().unwrap();
+    assert_eq!(passed.len(), 1);
+    let text = String::from_utf8_lossy(passed[0].unread());
+    assert!(text.starts_with("<sip:siti@"), "{text}");
+}
+
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
+#[test]
 fn only_datagrams_that_the_first_look_left_are_judged_again() {
     let Some(mut gates) = gates() else { return };
     let long = Layers::IPV4.frame(&invite(BLOCKED, 2000));

@@ -96,7 +96,7 @@ pub fn read<B: Bytes, const EXTENSIONS: bool>(
     start: usize,
     form: u8,
 ) -> Result<Dialled, Unread> {
-    let mut walk = Walk { step: ((form & 3) << FORM_SHIFT | START) as u32, ..Walk::default() };
+    let mut walk = Walk { step: ((form & 3) << FORM_SHIFT | START) as u64, ..Walk::default() };
     let (mut at, mut turns) = (start, 0);
     // A word a turn, of which one byte takes a step: one bounds check for the verifier.
     while turns < TURNS_MAX && walk.goes_on() {
@@ -159,8 +159,8 @@ pub fn read<B: Bytes, const EXTENSIONS: bool>(
 /// The part of a URI that was read so far.
 #[derive(Clone, Copy, Default)]
 struct Walk {
-    /// The last step.
-    step: u32,
+    /// The last step. In 64 bits: the verifier of Linux 6.1 forgets what is known of a 32-bit OR.
+    step: u64,
     /// The operations of all steps.
     flags: u32,
     /// How often [`DIGIT`], [`CONTEXT`] and [`CONTEXT_DIGIT`] were met, a byte each, the first one lowest.
@@ -185,8 +185,8 @@ impl Walk {
     /// every byte.
     #[inline(always)]
     fn step(&mut self, byte: u64) {
-        let class = CLASSES[byte as u8 as usize] as usize & (CLASS_COUNT - 1);
-        let step = STEPS[(self.step as u8 as usize * CLASS_COUNT) | class];
+        let class = CLASSES[byte as u8 as usize] as u64 & (CLASS_COUNT as u64 - 1);
+        let step = STEPS[((self.step & 0xFF) * CLASS_COUNT as u64 | class) as usize];
         let is_digit = (step >> 8) as u64 & 1;
         let mask = 0u64.wrapping_sub(is_digit) & 0xF;
         self.high = (self.high << (4 * is_digit)) | ((self.low >> 60) & mask);
@@ -197,13 +197,13 @@ impl Walk {
         // Three bits into a byte each.
         self.counts += ((step >> 8 & 7) * 0x4081) & 0x0001_0101;
         self.flags |= step;
-        self.step = step;
+        self.step = step as u64;
     }
 
     /// Returns how many bytes of a word, 0 to 7, change nothing after the last step.
     #[inline(always)]
     fn passed(&self, word: u64) -> u64 {
-        lowest(not_passed(word) & TOP | 1 << 63) as u64 * ((self.step / PASSES) & 1) as u64
+        lowest(not_passed(word) & TOP | 1 << 63) as u64 * (self.step / PASSES as u64 & 1)
     }
 
     /// Hides ranges, which differ for every way out of a loop.

@@ -145,6 +145,7 @@ pub(crate) mod tests {
             rule: 1,
             repeats: 0,
             count: 1,
+            unread: None,
         }
     }
 

@@ -137,5 +137,6 @@ pub fn call(id: u64, row: CallRow, who: &Principal) -> wire::Call {
         rule: row.rule,
         repeats: row.repeats,
         attempts: row.count,
+        unread: row.unread.map(|text| who.mask_text(text)),
     }
 }

@@ -53,6 +53,12 @@ impl Principal {
     pub fn mask(&self, number: String) -> String {
         if self.role >= Role::Operate { number } else { masked(&number) }
     }
+
+    /// Returns the text of an unread caller as this user may see it.
+    #[must_use]
+    pub fn mask_text(&self, text: String) -> String {
+        if self.role >= Role::Operate { text } else { masked_text(&text) }
+    }
 }
 
 /// Returns the problem of a user who may not do something.
@@ -78,9 +84,45 @@ pub fn masked(number: &str) -> String {
         .collect()
 }
 
+/// Hides the letters and digits of the text of an unread caller, but the schemes: `"xxxx" <sip:+########x@xx>`.
+/// The rest shows why it was not read.
+#[must_use]
+fn masked_text(text: &str) -> String {
+    let mut masked = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(c) = rest.chars().next() {
+        let scheme = ["sips:", "sip:", "tel:"].into_iter().find(|scheme| {
+            rest.get(..scheme.len()).is_some_and(|start| start.eq_ignore_ascii_case(scheme))
+                && !masked.ends_with(|last: char| last.is_alphanumeric())
+        });
+        let len = scheme.map_or(c.len_utf8(), str::len);
+        match (scheme, c) {
+            (Some(scheme), _) => masked.push_str(scheme),
+            (None, c) if c.is_numeric() => masked.push('#'),
+            (None, c) if c.is_alphabetic() => masked.push('x'),
+            (None, c) => masked.push(c),
+        }
+        rest = &rest[len..];
+    }
+    masked
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn text_that_is_masked_shows_no_name_and_no_number() {
+        for (text, masked) in [
+            ("\"Budi S.\" <sip:+62812-34a@x.id>;tag=7", "\"xxxx x.\" <sip:+#####-##x@x.xx>;xxx=#"),
+            ("<TEL:0812>", "<tel:####>"),
+            ("sips:é1@x", "sips:x#@x"),
+            ("gossip:tel", "xxxxxx:xxx"),
+            ("", ""),
+        ] {
+            assert_eq!(masked_text(text), masked, "{text}");
+        }
+    }
 
     #[test]
     fn number_that_is_masked_hides_its_middle() {

@@ -16,7 +16,7 @@ use crate::store::schema::Millis;
 use crate::store::writer::{Store, Write};
 
 const COLUMNS: &str = "id, time, number, trunk, source, call_id, call_hash, identity, verdict, \
-                       policy_verdict, reason, rule, repeats, count";
+                       policy_verdict, reason, rule, repeats, count, unread";
 
 /// One attempt, and in a flood further ones of the same caller; numbers of identity, verdict and
 /// reason as an [`Event`](filter_common::abi::Event) carries them.
@@ -49,6 +49,9 @@ pub struct CallRow {
     /// Attempts that this record counts, 1 to 2^63 - 1: this one, and further refusals of the same
     /// caller within the same minute.
     pub count: u64,
+    /// Value of the header field whose caller could not be read, cut; `None`: the caller was read, or there
+    /// is no such header field.
+    pub unread: Option<String>,
 }
 
 impl CallRow {
@@ -139,7 +142,7 @@ impl Write<'_> {
         let mut statement = self.tx.prepare_cached(&format!(
             "INSERT INTO calls ({COLUMNS}) VALUES (NULL, :time, :number, :trunk, :source, \
              :call_id, :call_hash, :identity, :verdict, :policy_verdict, :reason, :rule, :repeats, \
-             :count)"
+             :count, :unread)"
         ))?;
         // Rule and hash are stored bit by bit, because they use all 64 bits.
         let id = statement.insert(named_params! {
@@ -156,6 +159,7 @@ impl Write<'_> {
             ":rule": call.rule.cast_signed(),
             ":repeats": call.repeats,
             ":count": call.count,
+            ":unread": call.unread,
         })?;
         Ok(id.cast_unsigned())
     }
@@ -210,6 +214,7 @@ fn read(row: &Row<'_>) -> rusqlite::Result<(u64, CallRow)> {
         rule: row.get::<_, i64>("rule")?.cast_unsigned(),
         repeats: row.get("repeats")?,
         count: row.get("count")?,
+        unread: row.get("unread")?,
     };
     Ok((row.get("id")?, call))
 }
@@ -234,6 +239,7 @@ mod tests {
             rule: u64::MAX,
             repeats: 0,
             count: 1,
+            unread: None,
         }
     }
 
@@ -251,7 +257,13 @@ mod tests {
     fn calls_are_found_newest_first() {
         let home = Home::new();
         let mut store = home.store();
-        let unread = CallRow { number: None, trunk: None, call_id: None, ..call(2, 0) };
+        let unread = CallRow {
+            number: None,
+            trunk: None,
+            call_id: None,
+            unread: Some("<sip:x@y>".to_owned()),
+            ..call(2, 0)
+        };
         let calls = [call(1, u64::MAX), unread, call(3, 7), call(3, 8)];
         assert_eq!(store.put_calls(&calls).unwrap(), [1, 2, 3, 4]);
         assert_eq!(store.reader().newest().unwrap(), Some(time(3)));

@@ -192,6 +192,7 @@ mod tests {
             rule: 1,
             repeats: 0,
             count: 1,
+            unread: None,
         }
     }
 

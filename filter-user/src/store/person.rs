@@ -4,6 +4,7 @@ use std::ops::ControlFlow;
 use std::time::Duration;
 
 use filter_common::number::Number;
+use percent_encoding::percent_decode_str;
 use rusqlite::Connection;
 
 use crate::model::policy::Subject;
@@ -26,7 +27,7 @@ pub struct NumberRecords {
     pub block: Option<Decision>,
     /// The allow for exactly this number.
     pub allow: Option<Decision>,
-    /// Its calls and their numbers, newest first.
+    /// Its calls and their numbers, newest first; also unread ones whose text has its digits.
     pub calls: Vec<(u64, CallRow)>,
     /// INVITEs of them and the numbers of the calls, newest first.
     pub evidence: Vec<(u64, EvidenceRow)>,
@@ -82,6 +83,10 @@ impl Reader {
         };
         let filter = CallFilter { number: Some(number), ..CallFilter::default() };
         self.calls(&filter, into(&mut person.calls))?;
+        for id in self.get(|conn| unread_with(conn, number))? {
+            person.calls.extend(self.call(id)?.map(|call| (id, call)));
+        }
+        person.calls.sort_by_key(|(id, call)| std::cmp::Reverse((call.time, *id)));
         for (id, _) in &person.calls {
             person.evidence.extend(self.evidence(*id)?.map(|row| (*id, row)));
         }
@@ -108,7 +113,7 @@ impl Reader {
             };
             let sql = "SELECT count(*) FROM audit WHERE number = ?1 AND plain IS NOT NULL";
             Ok(Counts {
-                calls: of("calls")?,
+                calls: of("calls")? + unread_with(conn, number)?.len() as u64,
                 reports: of("reports")?,
                 reviews: of("reviews")?,
                 audit: conn.query_row(sql, [&pseudonym], |row| row.get(0))?,
@@ -147,8 +152,14 @@ impl Store {
                 "UPDATE audit SET plain = NULL WHERE seq IN (
                      SELECT seq FROM audit WHERE number = ?1 AND plain IS NOT NULL LIMIT {ROWS})"
             );
+            let unread = unread_with(&write.tx, number)?;
+            let mut statement = write.tx.prepare_cached("DELETE FROM calls WHERE id = ?1")?;
+            for id in &unread {
+                statement.execute([id.cast_signed()])?;
+            }
+            drop(statement);
             let erased = Counts {
-                calls: of("calls")?,
+                calls: of("calls")? + unread.len() as u64,
                 reports: of("reports")?,
                 reviews: of("reviews")?,
                 audit: write.repeat(&sql, &[&pseudonym], Duration::MAX)?.count,
@@ -179,6 +190,30 @@ impl Store {
             Ok(!busy?)
         })
     }
+}
+
+/// Digits at the end of a number that find it in a text, which may be without country code and with separators
+/// between the digits. A shorter number is a service, and no person.
+const TAIL: usize = 8;
+
+/// Returns the calls whose caller could not be read, and whose text has the digits of a number.
+fn unread_with(conn: &Connection, number: Number) -> rusqlite::Result<Vec<u64>> {
+    let number = number.to_string();
+    let Some(tail) = number.len().checked_sub(TAIL).map(|start| &number[start..]) else {
+        return Ok(Vec::new());
+    };
+    let mut statement =
+        conn.prepare_cached("SELECT id, unread FROM calls WHERE unread IS NOT NULL ORDER BY id")?;
+    let mut rows = statement.query([])?;
+    let mut found = Vec::new();
+    while let Some(row) = rows.next()? {
+        let text = percent_decode_str(row.get_ref(1)?.as_str()?).decode_utf8_lossy();
+        let digits: String = text.chars().filter(char::is_ascii_digit).collect();
+        if digits.contains(tail) {
+            found.push(row.get::<_, i64>(0)?.cast_unsigned());
+        }
+    }
+    Ok(found)
 }
 
 /// Counts the rows of the audit that have a number in the record itself.
@@ -224,6 +259,7 @@ mod tests {
             rule: 0,
             repeats: 0,
             count: 1,
+            unread: None,
         }
     }
 
@@ -330,6 +366,28 @@ mod tests {
         for told in [r#""action":"erase""#, r#""author":"root""#, r#""calls":286"#, "letter 12"] {
             assert!(last.contains(told), "{last}");
         }
+    }
+
+    #[test]
+    fn an_unread_caller_is_found_and_erased_by_the_digits_of_its_text() {
+        let home = two();
+        let mut store = home.store();
+        let unread = |text: &str| CallRow {
+            number: None,
+            unread: Some(text.to_owned()),
+            ..call(9_000, raw(DIGITS))
+        };
+        let texts =
+            ["\"Budi\" <sip:0812%2D3456.7890a@x>", "0812 3456 7890", "<sip:081234567891a@x>"];
+        let ids = store.put_calls(&texts.map(unread)).unwrap();
+        let found = store.reader().person(raw(DIGITS)).unwrap();
+        assert_eq!((found.calls[0].0, found.calls[1].0, found.calls.len()), (ids[1], ids[0], 288));
+        assert_eq!(store.reader().counts(raw(DIGITS)).unwrap().calls, 288);
+        assert_eq!(store.reader().counts(raw("7890")).unwrap().calls, 0);
+        assert_eq!(store.erase(raw(DIGITS), entry()).unwrap().calls, 288);
+        assert!(store.clear_log().unwrap());
+        assert!(!stand_in_a_file(&home, b"Budi"));
+        assert!(store.reader().call(ids[2]).unwrap().is_some());
     }
 
     #[test]

@@ -155,6 +155,7 @@ mod tests {
             rule: 3,
             repeats: 0,
             count: 1,
+            unread: None,
         }
     }
 

@@ -140,6 +140,7 @@ mod tests {
             rule: at,
             repeats: 0,
             count: 1,
+            unread: None,
         };
         (0..count).map(call).collect()
     }

@@ -85,6 +85,7 @@ fn call(at: u64, number: Number) -> CallRow {
         rule: at,
         repeats: 0,
         count: 1,
+        unread: None,
     }
 }
 

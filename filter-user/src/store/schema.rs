@@ -164,6 +164,11 @@ pub(crate) const STEPS: &[&str] = &[
     -- The name that the event and the API have.
     ALTER TABLE calls RENAME COLUMN would TO policy_verdict;
 ",
+    "
+    -- The text of a caller who could not be read. An erase looks for a number in it.
+    ALTER TABLE calls ADD COLUMN unread TEXT;
+    CREATE INDEX calls_unread ON calls (id) WHERE unread IS NOT NULL;
+",
 ];
 
 /// Version of the tables that this program writes (`PRAGMA user_version`).

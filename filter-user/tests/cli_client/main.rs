@@ -482,6 +482,7 @@ fn list_cut_by_its_limit_says_so() {
             rule: 0,
             repeats: 0,
             attempts: 1,
+            unread: None,
         }))
     };
     let api = Api::new(Router::new().route("/v1/calls", get(answer)));

@@ -23,6 +23,7 @@ fn call(id: u64, hours: i64, caller: Option<&str>, verdict: &str, reason: &str) 
         rule: 0,
         repeats: 0,
         attempts: 1,
+        unread: None,
     }
 }
 

@@ -40,6 +40,10 @@ pub struct Call {
     /// caller within the same minute.
     #[serde(default = "one")]
     pub attempts: u64,
+    /// Value of `From` or `P-Asserted-Identity` where the caller could not be read, cut at 128 bytes. Below the
+    /// role operate its letters and digits are masked.
+    #[serde(default)]
+    pub unread: Option<String>,
 }
 
 /// Returns 1, the default of `attempts`: records of an older daemon lack the field.

@@ -13,7 +13,7 @@ use crate::api::udp_payload::udp_payload;
 use crate::api::wire::{Call, CallShown};
 use crate::cli::input::time;
 use crate::cli::output::atomic_file::{self, Exported, WholeFile};
-use crate::cli::output::call::reason;
+use crate::cli::output::call::{caller, reason};
 use crate::cli::output::{self, Answer, Format, Output, Row, counted, harmless, known, thousands};
 use crate::exit::{Exit, Failure};
 
@@ -24,8 +24,10 @@ use crate::exit::{Exit, Failure};
 /// In a flood one line covers many refused attempts of one caller; the column `attempts` has their
 /// number. Time, source and Call-ID are those of the first; the others came within the same minute.
 ///
+/// Where the caller could not be read, its column has the beginning of the header field, after a `?`.
+///
 /// Raw: time, caller, trunk, source, verdict, policy verdict, reason, rule, identity, repeats, Call-ID,
-/// id, attempts.
+/// id, attempts, unread header field.
 #[derive(Debug, Args)]
 #[command(args_conflicts_with_subcommands = true)]
 pub struct Arguments {
@@ -181,6 +183,9 @@ impl Answer for CallShown {
             output::field(writer, name, &cell)?;
         }
         output::field(writer, "identity", &known(self.call.identity.as_ref()))?;
+        if let Some(unread) = &self.call.unread {
+            output::field(writer, "unread", &output::clean(unread))?;
+        }
         if self.call.attempts > 1 {
             let more = counted(self.call.attempts - 1, "further refused attempt");
             output::field(
@@ -239,7 +244,7 @@ fn export(arguments: &Export, client: &Client) -> Result<Exit, Failure> {
 }
 
 /// Header of an export: the fields of a raw line.
-const CSV: [&str; 13] = [
+const CSV: [&str; 14] = [
     "time",
     "caller",
     "trunk",
@@ -253,10 +258,11 @@ const CSV: [&str; 13] = [
     "call_id",
     "id",
     "attempts",
+    "unread",
 ];
 
 /// Returns the cells of a call; unknown values are empty.
-fn csv_cells(call: &Call) -> [String; 13] {
+fn csv_cells(call: &Call) -> [String; 14] {
     let text = |text: Option<&String>| text.map_or_else(String::new, |text| harmless(text));
     [
         call.time.to_string(),
@@ -272,6 +278,7 @@ fn csv_cells(call: &Call) -> [String; 13] {
         text(call.call_id.as_ref()),
         call.id.to_string(),
         call.attempts.to_string(),
+        text(call.unread.as_ref()),
     ]
 }
 
@@ -286,7 +293,7 @@ impl Row for Call {
         vec![
             self.id.to_string(),
             time::local(self.time).to_string(),
-            known(self.caller.as_ref()),
+            caller(self),
             known(self.trunk.as_ref()),
             self.source.clone(),
             self.verdict.clone(),
@@ -313,6 +320,7 @@ impl Row for Call {
             known(self.call_id.as_ref()),
             self.id.to_string(),
             self.attempts.to_string(),
+            known(self.unread.as_deref().map(output::clean)),
         ]
     }
 }
@@ -341,6 +349,7 @@ mod tests {
             rule: 3,
             repeats: 1,
             attempts: 1,
+            unread: None,
         }
     }
 
@@ -355,7 +364,7 @@ mod tests {
         writer.write_record(csv_cells(&call("a,\"b\"@x"))).unwrap();
         let text = String::from_utf8(writer.into_inner().unwrap()).unwrap();
         let expected = "1970-01-01T00:00:00Z,6281234567890,,[2001:db8::1]:5060,drop,drop,\
-                        blocked-number,3,from,1,\"a,\"\"b\"\"@x\",7,1\n";
+                        blocked-number,3,from,1,\"a,\"\"b\"\"@x\",7,1,\n";
         assert_eq!(text, expected);
     }
 

@@ -151,7 +151,7 @@ fn print(arguments: &Arguments, call: &Call) -> io::Result<()> {
         Format::Raw => output::raw_line(&call.raw(), &mut out),
         Format::Table => {
             let (time, reason) = (time::local(call.time), call_output::reason(call));
-            let (caller, trunk) = (known(call.caller.as_ref()), known(call.trunk.as_ref()));
+            let (caller, trunk) = (call_output::caller(call), known(call.trunk.as_ref()));
             let mut line =
                 format!("{time}  {:<5}  {reason:<24}  {caller:<16}  {trunk}", call.verdict);
             if arguments.verbose {

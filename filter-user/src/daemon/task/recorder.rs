@@ -241,7 +241,7 @@ impl Recorder {
             self.rate.take(&config, event);
             let outside = config.policy.settings.trunks_configured != 0 && event.trunk == 0;
             let trunk = config.policy.trunks.get(usize::from(event.trunk)).filter(|_| !outside);
-            let call_id = entry.call_id();
+            let (call_id, unread) = (entry.call_id(), entry.unread());
             let row = CallRow {
                 time: clock::wall(event.time),
                 number: (event.number != Number::NONE).then_some(event.number),
@@ -257,6 +257,7 @@ impl Recorder {
                 rule: event.rule,
                 repeats: 0,
                 count: 1,
+                unread: (!unread.is_empty()).then(|| String::from_utf8_lossy(unread).into_owned()),
             };
             self.control.busiest.take(&row, event.time);
             // There may be no listener.

@@ -159,6 +159,7 @@ mod tests {
             rule: 0,
             repeats: 0,
             count: 1,
+            unread: None,
         }
     }
 
