@@ -12,7 +12,7 @@ use crate::number::{Digits, Number};
 use crate::plan::{IDENTITY_FROM, IDENTITY_PAI, Plan};
 
 /// Version of all layouts in this file.
-pub const ABI_VERSION: u32 = 5;
+pub const ABI_VERSION: u32 = 6;
 
 /// Most trunk profiles, the profile `default` (0) included.
 pub const TRUNKS_MAX: u32 = 64;
