@@ -11,7 +11,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use aya::maps::Array;
-use aya::programs::links::FdLink;
+use aya::programs::links::{FdLink, PinnedLink};
 use aya::programs::{CgroupAttachMode, CgroupSkbAttachType};
 
 use crate::datapath::attach::Filter;
@@ -34,6 +34,20 @@ impl Pins {
     #[must_use]
     pub fn has_second_look(&self) -> bool {
         self.second_look().exists()
+    }
+
+    /// Returns the ID of the program of the second look that is attached; `None` if none is.
+    ///
+    /// # Errors
+    /// [`Error::SecondLook`] if the link cannot be read.
+    pub fn second_look_program(&self) -> Result<Option<u32>, Error> {
+        if !self.has_second_look() {
+            return Ok(None);
+        }
+        let link = PinnedLink::from_pin(self.second_look()).map(FdLink::from);
+        let info = link.and_then(|link| link.info());
+        let info = info.map_err(|error| Error::SecondLook(chain(&error)))?;
+        Ok(Some(info.program_id()))
     }
 
     /// Detaches the second look; `false` if it was not attached.
@@ -115,9 +129,10 @@ mod tests {
         let pins = Pins::new(Path::new(&folder));
         let load = || Filter::load(&pins, 1000).unwrap_or_else(|error| panic!("{error}"));
         let mut filter = load();
-        assert!(!pins.has_second_look());
+        assert_eq!(pins.second_look_program().unwrap(), None);
         filter.attach_second_look().unwrap_or_else(|error| panic!("{error}"));
         assert!(pins.has_second_look());
+        assert!(pins.second_look_program().unwrap().is_some());
         drop(filter);
         load().attach_second_look().unwrap_or_else(|error| panic!("{error}"));
         assert!(pins.detach_second_look().unwrap());
