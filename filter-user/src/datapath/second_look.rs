@@ -60,12 +60,20 @@ impl Pins {
 }
 
 impl Filter {
+    /// Returns why the kernel refused to load the second look; `None` if it did not, or nothing has loaded it.
+    #[must_use]
+    pub fn no_second_look(&self) -> Option<&str> {
+        self.no_second_look.as_deref()
+    }
+
     /// Loads the second look, so that it can be attached later.
     ///
     /// # Errors
     /// [`Error::Refused`] if the kernel refuses the program, such as one before 5.17.
     pub fn load_second_look(&mut self) -> Result<(), Error> {
-        self.gate().second_look().map(drop)
+        let loaded = self.gate().second_look().map(drop);
+        self.no_second_look = loaded.as_ref().err().map(describe);
+        loaded
     }
 
     /// Attaches the second look in place of an older one of ours, and lets the first look leave datagrams
