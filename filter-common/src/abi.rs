@@ -12,7 +12,7 @@ use crate::number::{Digits, Number};
 use crate::plan::{IDENTITY_PAI, Plan};
 
 /// Version of all layouts in this file.
-pub const ABI_VERSION: u32 = 5;
+pub const ABI_VERSION: u32 = 6;
 
 /// Most trunk profiles, the profile `default` (0) included.
 pub const TRUNKS_MAX: u32 = 64;
@@ -331,6 +331,8 @@ pub struct DatagramKey {
     pub source_port: u16,
     /// Length of the datagram in bytes, its UDP header included (RFC 768).
     pub len: u16,
+    /// Its checksum without the destination; 0: it has none. Two datagrams of one length differ in it.
+    pub sum: u16,
 }
 
 /// The INVITE has a To-tag: it belongs to a running call.
@@ -493,7 +495,7 @@ layout! {
     Grant = 32,
     Grace = 16,
     FragmentKey = 40,
-    DatagramKey = 20,
+    DatagramKey = 22,
     Event = 64,
     EventEntry = 192,
     EventStats = 40,
