@@ -113,6 +113,35 @@ fn only_datagrams_that_the_first_look_left_are_judged_again() {
     assert_eq!(late, None, "the host puts nothing together for so long");
 }
 
+// The second look finds the ports of a usual packet at once, and has to look for those of others.
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
+#[test]
+fn datagram_after_options_or_extension_headers_is_judged() {
+    let Some(mut gates) = gates() else { return };
+    let message = invite(BLOCKED, 2_300);
+    let plain = Layers::IPV4.frame(&message);
+    let mut options = plain.clone();
+    // One word of "no operation" (RFC 791 §3.1).
+    options[14] = 0x46;
+    let total = (plain.len() - 14 + 4) as u16;
+    options[16..18].copy_from_slice(&total.to_be_bytes());
+    options.splice(34..34, [1; 4]);
+    let plain6 = Layers { ipv6: true, vlans: 0 }.frame(&message);
+    let mut extension = plain6.clone();
+    // Destination options with padding (RFC 8200 §4.6).
+    extension[20] = 60;
+    let len = (plain6.len() - 54 + 8) as u16;
+    extension[18..20].copy_from_slice(&len.to_be_bytes());
+    extension.splice(54..54, [17, 0, 1, 4, 0, 0, 0, 0]);
+    for (frame, what) in
+        [(plain, "IPv4"), (options, "options"), (plain6, "IPv6"), (extension, "extension")]
+    {
+        assert_eq!(reason(&gates.judge(&frame, NOW)), Reason::SecondLook, "{what}");
+        let again = gates.judge_again(&frame, NOW).map(|event| reason(&event));
+        assert_eq!(again, Some(Reason::BlockedNumber), "{what}");
+    }
+}
+
 /// Returns a call whose datagram is as long as any other of this function.
 fn alike(number: &str, call: u32) -> Vec<u8> {
     crlf(&format!(
