@@ -8,6 +8,7 @@ mod packets;
 mod plots;
 mod policy;
 mod programs;
+mod second_look;
 mod tables;
 
 use anyhow::{Context as _, Result};
@@ -72,11 +73,16 @@ fn base(rounds: u32, packets: u32) -> Result<Measured> {
     let mut programs = cases::programs();
     let mut verdicts = cases::verdicts();
     let mut bases = cases::verdict_bases();
+    let mut second_look = second_look::rows();
+    stack.load_second_look()?;
     warm_up(&mut cases::sizes(BASE)[1], &mut stack, &mut policy, BASE + policy::EXTRA)?;
     for round in 0..rounds {
         eprint!("\rround {} of {rounds} ", round + 1);
         for case in programs.iter_mut().chain(&mut bases).chain(&mut verdicts) {
             case.run(&mut stack, &mut policy, packets)?;
+        }
+        for row in &mut second_look {
+            row.run(&mut stack, packets)?;
         }
     }
     eprintln!();
@@ -87,6 +93,7 @@ fn base(rounds: u32, packets: u32) -> Result<Measured> {
         programs,
         verdicts,
         bases,
+        second_look,
         sizes: Vec::new(),
         left_out: Vec::new(),
     })

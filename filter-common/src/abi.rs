@@ -338,6 +338,8 @@ pub struct DatagramKey {
     pub source_port: u16,
     /// Length of the datagram in bytes, its UDP header included (RFC 768).
     pub len: u16,
+    /// Its checksum without the destination; 0: it has none. Two datagrams of one length differ in it.
+    pub sum: u16,
 }
 
 /// The INVITE has a To-tag: it belongs to a running call.
@@ -523,7 +525,7 @@ layout! {
     Grant = 32,
     Grace = 16,
     FragmentKey = 40,
-    DatagramKey = 20,
+    DatagramKey = 22,
     Event = 64,
     EventEntry = 328,
     EventStats = 40,

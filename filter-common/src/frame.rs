@@ -59,6 +59,8 @@ pub struct Packet {
     pub destination_port: u16,
     /// Length of the whole UDP datagram as its header says it (RFC 768); 0 for TCP.
     pub datagram_len: u16,
+    /// Checksum of the UDP datagram (RFC 768); 0: it has none.
+    pub checksum: u16,
     /// Offset of the datagram's payload in the frame.
     pub payload: usize,
     /// Length of the payload, in a first fragment only its own part.
@@ -74,7 +76,31 @@ impl Packet {
             source: self.fragment.source,
             source_port: self.source_port,
             len: self.datagram_len,
+            sum: self.sum(),
         }
+    }
+
+    /// Returns the checksum without the destination, which the host may change and then changes the checksum
+    /// too (RFC 1624). It is of the whole datagram, but a first fragment has it. 0: the datagram has none.
+    #[inline(always)]
+    const fn sum(&self) -> u16 {
+        if self.checksum == 0 {
+            return 0;
+        }
+        // The checksum is the complement of a sum, in which the complement is the negative number.
+        let mut sum = self.checksum as u64 + self.destination_port as u64;
+        let (words, _) = self.fragment.destination.as_chunks::<4>();
+        let mut i = 0;
+        while i < words.len() {
+            sum += u32::from_be_bytes(words[i]) as u64;
+            i += 1;
+        }
+        // Sums of 16 bits with the carry added (RFC 1071 §2).
+        sum = (sum & 0xFFFF_FFFF) + (sum >> 32);
+        sum = (sum & 0xFFFF) + (sum >> 16);
+        sum = (sum & 0xFFFF) + (sum >> 16);
+        sum = (sum & 0xFFFF) + (sum >> 16);
+        sum as u16
     }
 }
 
@@ -243,7 +269,9 @@ fn transport<B: Bytes>(
     packet.source_port = bytes.be16(at).ok_or(Reason::BadPacket)?;
     packet.destination_port = bytes.be16(at + 2).ok_or(Reason::BadPacket)?;
     if protocol == TRANSPORT_UDP {
-        packet.datagram_len = bytes.be16(at + 4).ok_or(Reason::BadPacket)?;
+        let word = bytes.be32(at + 4).ok_or(Reason::BadPacket)?;
+        packet.datagram_len = (word >> 16) as u16;
+        packet.checksum = word as u16;
         let udp_len = packet.datagram_len as usize;
         let agree = if packet.part == Part::Whole { udp_len == len } else { udp_len >= len };
         if !agree {

@@ -119,6 +119,7 @@ pub const MAPS: &[MapSpec] = &[
     lru::<FragmentKey, FragmentState>("FRAGMENTS", MaxEntries::Fixed(NUMBERS)),
     array::<u32>("SECOND_LOOK", 1),
     lru::<DatagramKey, u64>("UNREAD_DATAGRAMS", MaxEntries::Fixed(NUMBERS)),
+    array::<u32>("UNREAD_PORTS", 1 << 16),
     per_cpu::<u64>("COUNTERS", TRUNKS_MAX * REASON_NUMBERS),
     per_cpu::<EventStats>("EVENT_STATS", 1),
     ring("EVENTS_REFUSED"),

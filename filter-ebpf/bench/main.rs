@@ -29,9 +29,9 @@ use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS};
 use aya_ebpf::bindings::xdp_md;
 use aya_ebpf::helpers::bpf_get_prandom_u32;
 use aya_ebpf::helpers::generated::bpf_xdp_store_bytes;
-use aya_ebpf::macros::{map, xdp};
+use aya_ebpf::macros::{cgroup_skb, map, xdp};
 use aya_ebpf::maps::Array;
-use aya_ebpf::programs::XdpContext;
+use aya_ebpf::programs::{SkBuffContext, XdpContext};
 use filter_common::abi::Verdict;
 use filter_common::bytes::Bytes as _;
 use filter_common::frame;
@@ -55,6 +55,12 @@ static DRAW: Array<Draw> = Array::with_max_entries(1, 0);
 #[xdp(frags)]
 pub fn null(_ctx: XdpContext) -> u32 {
     XDP_DROP
+}
+
+/// Measures the cost of the test run that the second look is timed in.
+#[cgroup_skb]
+pub fn null_again(_ctx: SkBuffContext) -> i32 {
+    1
 }
 
 /// Reads Ethernet, IPv4, UDP and the port.

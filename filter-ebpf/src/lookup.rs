@@ -210,6 +210,11 @@ impl JudgeContext for Kernel {
 
     #[inline(always)]
     fn note_unread(&mut self, key: &DatagramKey, until: u64) -> bool {
+        let Some(port) = maps::UNREAD_PORTS.get_ptr_mut(key.source_port as u32) else {
+            return false;
+        };
+        // SAFETY: one aligned store of the only value.
+        unsafe { port.write_volatile(1) };
         maps::UNREAD_DATAGRAMS.insert(key, until, BPF_ANY.into()).is_ok()
     }
 

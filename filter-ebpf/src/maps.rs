@@ -127,6 +127,12 @@ pub static UNREAD_DATAGRAMS: LruHashMap<DatagramKey, u64> = LruHashMap::with_max
     0,
 );
 
+/// 1: a datagram from this source port was in [`UNREAD_DATAGRAMS`]. Most packets to the sockets of a machine
+/// come from other ports, and the second look reads no more of them. Written by the first look.
+#[map]
+pub static UNREAD_PORTS: Array<u32> =
+    Array::with_max_entries(capacity::<u32, u32>("UNREAD_PORTS", MapKind::Array), 0);
+
 /// Packets, by trunk and reason. Written by the program, read by user space; survives it.
 #[map]
 pub static COUNTERS: PerCpuArray<u64> =

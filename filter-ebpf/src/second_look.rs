@@ -2,8 +2,7 @@
 //! it whole. It runs where a packet is about to go to a socket (`cgroup_skb/ingress`).
 
 use aya_ebpf::bindings::__sk_buff;
-use aya_ebpf::helpers::generated::bpf_skb_load_bytes;
-use filter_common::abi::TRANSPORT_TCP;
+use filter_common::abi::{TRANSPORT_TCP, TRANSPORT_UDP};
 use filter_common::judge::{JudgeContext as _, is_noted, judge_again};
 use filter_common::reason::Reason;
 
@@ -12,11 +11,16 @@ use crate::lookup::Kernel;
 use crate::room::COPY_MAX;
 use crate::{maps, run, telemetry};
 
+/// Lengths of headers without options (RFC 791 §3.1, RFC 8200 §3, RFC 768).
+const IPV4_LEN: usize = 20;
+const IPV6_LEN: usize = 40;
+const UDP_LEN: usize = 8;
+
 /// Judges a packet that the first look has noted, and reports it. Returns the reason and the number of the
 /// `Verdict`; `None` for all other packets.
 #[inline(always)]
 pub fn look_again(skb: *mut __sk_buff) -> Option<(Reason, u8)> {
-    if !may_be_udp(skb) {
+    if !may_be_noted(skb) {
         return None;
     }
     let scratch = run::cleared(&maps::SECOND_LOOK_SCRATCH)?;
@@ -35,17 +39,39 @@ pub fn look_again(skb: *mut __sk_buff) -> Option<(Reason, u8)> {
     Some((reason, scratch.event.verdict))
 }
 
-/// Returns `false` for a packet that is surely not UDP: most packets to the sockets of a machine are TCP.
+/// Returns `false` for a packet that the first look has surely not noted. Most packets to the sockets of a
+/// machine are such: TCP, or speech from another port.
 #[inline(always)]
-fn may_be_udp(skb: *mut __sk_buff) -> bool {
+fn may_be_noted(skb: *mut __sk_buff) -> bool {
     const ETHERTYPE_IPV4: u16 = 0x0800;
-    // The protocol of an IPv4 header (RFC 791 §3.1), or the next header of IPv6 (RFC 8200 §3).
-    // SAFETY: the context that this program was called with, and room for one byte.
+    // SAFETY: the context that this program was called with.
+    let ethertype = u16::from_be(unsafe { (*skb).protocol } as u16);
+    let (protocol, port) = if ethertype == ETHERTYPE_IPV4 {
+        let Some(start) = start::<{ IPV4_LEN + UDP_LEN }>(skb) else { return true };
+        if start[0] & 0xF != (IPV4_LEN / 4) as u8 {
+            // It has options.
+            return true;
+        }
+        (start[9], [start[IPV4_LEN], start[IPV4_LEN + 1]])
+    } else {
+        let Some(start) = start::<{ IPV6_LEN + UDP_LEN }>(skb) else { return true };
+        (start[6], [start[IPV6_LEN], start[IPV6_LEN + 1]])
+    };
+    if protocol != TRANSPORT_UDP {
+        // In IPv6 other headers may come before that of UDP.
+        return protocol != TRANSPORT_TCP;
+    }
+    let port = u16::from_be_bytes(port) as u32;
+    maps::UNREAD_PORTS.get(port).is_some_and(|noted| *noted != 0)
+}
+
+/// Returns the beginning of a packet, if the kernel has it in one piece.
+#[inline(always)]
+fn start<'a, const LEN: usize>(skb: *mut __sk_buff) -> Option<&'a [u8; LEN]> {
+    // SAFETY: the context that this program was called with. The kernel gives the bytes from `data` to
+    // `data_end`, which stay until the program ends.
     unsafe {
-        let is_ipv4 = u16::from_be((*skb).protocol as u16) == ETHERTYPE_IPV4;
-        let mut protocol = 0_u8;
-        let at = if is_ipv4 { 9 } else { 6 };
-        bpf_skb_load_bytes(skb.cast(), at, (&raw mut protocol).cast(), 1) == 0
-            && protocol != TRANSPORT_TCP
+        let (data, end) = ((*skb).data as usize, (*skb).data_end as usize);
+        if data + LEN > end { None } else { Some(&*(data as *const [u8; LEN])) }
     }
 }

@@ -126,6 +126,115 @@ fn only_datagrams_that_the_first_look_left_are_judged_again() {
     assert_eq!(late, None, "the host puts nothing together for so long");
 }
 
+// The second look finds the ports of a usual packet at once, and has to look for those of others.
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
+#[test]
+fn datagram_after_options_or_extension_headers_is_judged() {
+    let Some(mut gates) = gates() else { return };
+    let message = invite(BLOCKED, 2_300);
+    let plain = Layers::IPV4.frame(&message);
+    let mut options = plain.clone();
+    // One word of "no operation" (RFC 791 §3.1).
+    options[14] = 0x46;
+    let total = (plain.len() - 14 + 4) as u16;
+    options[16..18].copy_from_slice(&total.to_be_bytes());
+    options.splice(34..34, [1; 4]);
+    let plain6 = Layers { ipv6: true, vlans: 0 }.frame(&message);
+    let mut extension = plain6.clone();
+    // Destination options with padding (RFC 8200 §4.6).
+    extension[20] = 60;
+    let len = (plain6.len() - 54 + 8) as u16;
+    extension[18..20].copy_from_slice(&len.to_be_bytes());
+    extension.splice(54..54, [17, 0, 1, 4, 0, 0, 0, 0]);
+    for (frame, what) in
+        [(plain, "IPv4"), (options, "options"), (plain6, "IPv6"), (extension, "extension")]
+    {
+        assert_eq!(reason(&gates.judge(&frame, NOW)), Reason::SecondLook, "{what}");
+        let again = gates.judge_again(&frame, NOW).map(|event| reason(&event));
+        assert_eq!(again, Some(Reason::BlockedNumber), "{what}");
+    }
+}
+
+/// Returns a call whose datagram is as long as any other of this function.
+fn alike(number: &str, call: u32) -> Vec<u8> {
+    crlf(&format!(
+        "INVITE sip:112@psap.example SIP/2.0\nFrom: <sip:{number}@x>\nTo: <sip:112@x>\n\
+         Call-ID: {call:06}\n\nv=0\n{}",
+        "x".repeat(1_200)
+    ))
+}
+
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
+#[test]
+fn datagram_as_long_as_one_that_was_left_is_judged_once() {
+    let Some(mut gates) = gates() else { return };
+    for ipv6 in [false, true] {
+        let layers = Layers { ipv6, vlans: 0 };
+        // Out of order, so left to the second look.
+        let left = layers.frame(&alike(INNOCENT, 0));
+        let parts = fragments(&left, 7, &[1_000]);
+        gates.judge(&parts[1], NOW);
+        assert_eq!(reason(&gates.judge(&parts[0], NOW)), Reason::SecondLook);
+        for call in 1..200 {
+            let other = layers.frame(&alike(INNOCENT, call));
+            assert_eq!(other.len(), left.len());
+            let (first, again) = both(&mut gates, &other, &[1_000]);
+            assert_eq!((first, again), (Reason::NotBlocked, None), "call {call}");
+        }
+        let again = gates.judge_again(&left, NOW).map(|event| reason(&event));
+        assert_eq!(again, Some(Reason::NotBlocked));
+    }
+}
+
+/// Changes destination and port of a frame as a host does that forwards it to a socket of its own.
+fn with_other_destination(frame: &[u8]) -> Vec<u8> {
+    use etherparse::{Ethernet2Header, NetHeaders, PacketBuilder, PacketHeaders};
+    let headers = PacketHeaders::from_ethernet_slice(frame).unwrap();
+    let link = PacketBuilder::ethernet2([2; 6], [4; 6]);
+    let network = match headers.net.unwrap() {
+        NetHeaders::Ipv4(header, _) => link.ipv4(header.source, [172, 17, 0, 9], 63),
+        NetHeaders::Ipv6(header, _) => link.ipv6(header.source, [0xFE; 16], 63),
+        NetHeaders::Arp(_) => panic!("no IP"),
+    };
+    let udp = headers.transport.unwrap().udp().unwrap();
+    let mut changed = Vec::new();
+    let message = headers.payload.slice();
+    network.udp(udp.source_port, 15_060).write(&mut changed, message).unwrap();
+    assert_eq!(changed.len() - Ethernet2Header::LEN, frame.len() - Ethernet2Header::LEN);
+    changed
+}
+
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
+#[test]
+fn datagram_whose_destination_the_host_changes_is_judged() {
+    let Some(mut gates) = gates() else { return };
+    for ipv6 in [false, true] {
+        for headers in 1_500..1_600 {
+            let frame = Layers { ipv6, vlans: 0 }.frame(&invite(BLOCKED, headers));
+            let parts = fragments(&frame, 7, &[1_480]);
+            assert_eq!(reason(&gates.judge(&parts[0], NOW)), Reason::SecondLook);
+            let changed = with_other_destination(&frame);
+            let again = gates.judge_again(&changed, NOW).map(|event| reason(&event));
+            assert_eq!(again, Some(Reason::BlockedNumber), "{headers} bytes, IPv6 {ipv6}");
+        }
+    }
+}
+
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
+#[test]
+fn datagram_without_a_checksum_is_judged() {
+    let Some(mut gates) = gates() else { return };
+    let mut frame = Layers::IPV4.frame(&invite(BLOCKED, 1_500));
+    frame[40..42].fill(0);
+    let (first, again) = both(&mut gates, &frame, &[1_480]);
+    assert_eq!(first, Reason::SecondLook);
+    assert_eq!(again.map(|event| reason(&event)), Some(Reason::BlockedNumber));
+    // The host writes a checksum neither into it nor into one with another destination.
+    frame[30..34].copy_from_slice(&[172, 17, 0, 9]);
+    let again = gates.judge_again(&frame, NOW);
+    assert_eq!(again.map(|event| reason(&event)), Some(Reason::BlockedNumber));
+}
+
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn without_a_second_look_cut_headers_pass_and_are_reported() {

@@ -9,7 +9,9 @@ use nix::sys::socket::{
     AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrIn, sendto, socket,
 };
 use palang_tests::common::packet::fragments;
-use palang_tests::lab::{GATE, INTERFACE, Lab, Sender, TRUNK, now, run};
+use palang_tests::common::planted::write_palang;
+use palang_tests::lab::daemon::program;
+use palang_tests::lab::{Daemon, GATE, INTERFACE, Lab, Sender, TRUNK, now, run};
 use serde_json::Value;
 
 use crate::gate::{Gate, eventually};
@@ -143,6 +145,58 @@ fn calls_that_cannot_be_read_turn_the_status_amber_and_are_listed() {
         let reasons = |name: &str| unread.iter().filter(|call| call["reason"] == name).count();
         reasons("ambiguous-number") == 6 && reasons("not-a-number") == 6 && unread.len() == 12
     });
+}
+
+/// Returns the finding that there is no second look, if there is one.
+fn missing(gate: &Gate) -> Option<String> {
+    gate.findings().into_iter().find(|finding| finding.contains("pass unread, as `headers-cut`"))
+}
+
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
+#[test]
+fn second_look_that_cannot_be_attached_is_tried_again() {
+    let lab = Lab::new("again");
+    let mut daemon = Daemon::prepare(&lab, "");
+    // In mounts of its own: the control groups are mounted only later.
+    let without =
+        ["unshare", "--mount", "sh", "-c", "umount -l -a -t cgroup2 && exec \"$@\"", "sh"];
+    daemon.spawn_by(&without, &[]);
+    daemon.wait_for_answer();
+    let gate = Gate::of(&lab, daemon);
+    gate.does(&["mode", "enforce"]);
+    gate.does(&["block", "add", BLOCKED, "--for", "1h", "--reason", "prank"]);
+    eventually("status names the reason", || {
+        let why = "no file system of the type cgroup2 is mounted; the daemon tries again";
+        missing(&gate).is_some_and(|finding| finding.contains(why))
+    });
+    let passes = |gate: &Gate| Telephone::of(gate).call(BLOCKED, 2_400, false).0;
+    assert!(passes(&gate), "nothing reads it");
+
+    let folder = gate.daemon.folder().join("cgroup");
+    std::fs::create_dir(&folder).unwrap();
+    let mut mount = std::process::Command::new("nsenter");
+    mount.args(["--mount", "--target", &gate.daemon.pid().to_string()]);
+    run::must(mount.args(["mount", "-t", "cgroup2", "none"]).arg(&folder));
+    eventually("the daemon attaches it", || missing(&gate).is_none());
+    assert!(!passes(&gate));
+    let said = gate.daemon.stderr();
+    assert_eq!(said.matches("no second look at whole datagrams").count(), 1, "{said}");
+}
+
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
+#[test]
+fn kernel_that_refuses_the_second_look_is_named_as_the_reason() {
+    let lab = Lab::new("refused");
+    let mut daemon = Daemon::prepare(&lab, "");
+    let planted = daemon.folder().join("palang-planted");
+    write_palang(&program(), &planted, &["palang_second_look"]);
+    daemon.set_program(&planted);
+    daemon.start_again();
+    let gate = Gate::of(&lab, daemon);
+    eventually("status names the kernel", || missing(&gate).is_some());
+    let finding = missing(&gate).unwrap();
+    assert!(finding.contains("refuses the second look ("), "{finding}");
+    assert!(!finding.contains("tries again"), "{finding}");
 }
 
 /// Sends IPv4 packets as they are, fragments too.

@@ -43,7 +43,7 @@ fn problems(found: &Value) -> Vec<String> {
     problems.map(|problem| problem.as_str().unwrap().to_owned()).collect()
 }
 
-/// Returns the results of the three calls over each trunk.
+/// Returns the results of the calls over each trunk. Those in fragments must end like the others.
 fn calls(found: &Value) -> Vec<String> {
     let trunks = found["trunks"].as_array().unwrap().iter();
     let fate = |call: &Value| match (&call["arrived"], call["reason"].as_str()) {
@@ -54,6 +54,9 @@ fn calls(found: &Value) -> Vec<String> {
     trunks
         .map(|tried| {
             let fates = ["blocked", "other", "allowed"].map(|name| fate(&tried[name]));
+            for (fate_of, name) in fates.iter().zip(["blocked", "other"]) {
+                assert_eq!(fate(&tried[format!("{name}_in_fragments")]), *fate_of, "{found}");
+            }
             format!("{} {}", tried["trunk"].as_str().unwrap(), fates.join(", "))
         })
         .collect()
@@ -210,7 +213,7 @@ fn selftest_without_a_daemon_works_and_finds_a_missing_gate() {
     let id = foreign_xdp::pin(&strange);
     foreign_xdp::attach(&lab, &strange);
     let broken = selftest(&gate.daemon, 13);
-    let says = format!("gate0: program {id} on it does not use the maps in ");
+    let says = format!("gate0: program {id} does not use the maps in ");
     assert!(problems(&broken)[0].starts_with(&says), "{broken}");
     fs::remove_file(&strange).unwrap();
 
@@ -219,6 +222,34 @@ fn selftest_without_a_daemon_works_and_finds_a_missing_gate() {
     assert!(problems(&broken)[0].starts_with("no filter is in force"), "{broken}");
     let refused = "default refused blocked-number, passes not-blocked, passes allowed-number";
     assert_eq!(calls(&broken), [refused], "the program of the binary was tried all the same");
+}
+
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
+#[test]
+fn selftest_finds_a_second_look_that_is_missing_or_not_ours() {
+    let lab = Lab::new("selftest-long");
+    let mut gate = Gate::start(&lab, "");
+    selftest(&gate.daemon, 0);
+    gate.daemon.kill();
+    let pin = gate.pins().second_look();
+    let aside = gate.daemon.pins().join("aside");
+    fs::rename(&pin, &aside).unwrap();
+    let broken = selftest(&gate.daemon, 13);
+    let [problem] = &problems(&broken)[..] else { panic!("{broken}") };
+    assert!(problem.starts_with("the second look is not attached"), "{problem}");
+
+    // One that judges by other maps.
+    let other = palang::datapath::Pins::new(&gate.daemon.pins().join("other"));
+    let mut filter = palang::datapath::Filter::load(&other, 1000).unwrap();
+    filter.attach_second_look().unwrap();
+    fs::rename(other.second_look(), &pin).unwrap();
+    let broken = selftest(&gate.daemon, 13);
+    let [problem] = &problems(&broken)[..] else { panic!("{broken}") };
+    assert!(problem.starts_with("second look: program "), "{problem}");
+    assert!(problem.contains(" does not use the maps in "), "{problem}");
+
+    fs::rename(&aside, &pin).unwrap();
+    selftest(&gate.daemon, 0);
 }
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]

@@ -2,6 +2,7 @@
 
 use super::cases::Case;
 use super::programs::Loaded;
+use super::second_look::Row;
 
 /// Results for a list of one size.
 pub struct Size {
@@ -23,6 +24,8 @@ pub struct Measured {
     pub verdicts: Vec<Case>,
     /// Cases that are subtracted from the verdicts.
     pub bases: [Case; 3],
+    /// The second look.
+    pub second_look: Vec<Row>,
     /// Results per size of the list.
     pub sizes: Vec<Size>,
     /// Sizes for which there was not enough memory.

@@ -5,15 +5,20 @@ use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
-use aya::maps::{Array, MapData};
-use aya::programs::{TestRun as _, TestRunOptions, Xdp};
+use aya::maps::{Array, Map, MapData};
+use aya::programs::{CgroupSkb, TestRun as _, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfLoader, VerifierLogLevel};
+use filter_common::reason::Reason;
 use palang::datapath::{Events, Filter, Maps, Pins};
 
 #[path = "../../../filter-ebpf/bench/variants.rs"]
 mod variants;
 
 pub use variants::{Draw, FRAME_LEN, VARIANTS_MAX, Variant, octal};
+
+/// Names of the second look and of the program beside it in their objects.
+pub const SECOND_LOOK: &str = "palang_second_look";
+pub const NULL_AGAIN: &str = "null_again";
 
 /// Mount point of the BPF file system.
 const BPFFS: &str = "/sys/fs/bpf";
@@ -203,6 +208,37 @@ impl Stack {
         let of = if name == Program::Palang.name() { &self.palang } else { &self.bench };
         let program = of.program(name).with_context(|| format!("no program {name}"))?;
         Ok(program.try_into()?)
+    }
+
+    /// Loads the second look and the program that it is compared with.
+    pub fn load_second_look(&mut self) -> Result<()> {
+        for (object, name) in [(&mut self.palang, SECOND_LOOK), (&mut self.bench, NULL_AGAIN)] {
+            let program = object.program_mut(name).with_context(|| format!("no program {name}"))?;
+            let program: &mut CgroupSkb = program.try_into()?;
+            program.load().with_context(|| format!("loading {name}"))?;
+        }
+        let map = MapData::from_pin(self.filter.folder().join("SECOND_LOOK"))?;
+        let mut switch: Array<_, u32> = Array::try_from(Map::Array(map))?;
+        Ok(switch.set(0, 1, 0)?)
+    }
+
+    /// Lets the first look leave a datagram to the second look.
+    pub fn leave(&self, first_fragment: &[u8]) -> Result<()> {
+        let before = self.maps.count(0, Reason::SecondLook)?;
+        self.run(Program::Palang.name(), first_fragment, 1)?;
+        let left = self.maps.count(0, Reason::SecondLook)? - before;
+        ensure!(left == 1, "the first look did not leave a datagram to the second");
+        Ok(())
+    }
+
+    /// Returns ns per run of the second look or the program beside it, and the result of the last run.
+    pub fn run_again(&self, program: &str, frame: &[u8], repeat: u32) -> Result<(f64, u32)> {
+        let of = if program == NULL_AGAIN { &self.bench } else { &self.palang };
+        let found = of.program(program).with_context(|| format!("no program {program}"))?;
+        let found: &CgroupSkb = found.try_into()?;
+        let options = TestRunOptions { data_in: Some(frame), repeat, ..TestRunOptions::default() };
+        let result = found.test_run(options)?;
+        Ok((result.duration.as_nanos() as f64, result.return_value))
     }
 
     /// Returns size and verifier cost of a program.

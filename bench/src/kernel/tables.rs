@@ -8,6 +8,7 @@ use comfy_table::{CellAlignment, Table};
 use super::cases::{Attempts, Case};
 use super::measured::{Measured, Size};
 use super::programs::Program;
+use super::second_look::Row;
 
 /// The plots, below the tables.
 pub const PLOTS: &str = "\
@@ -25,6 +26,7 @@ pub fn text(measured: &Measured) -> String {
     part("Targets", &targets(measured));
     part("Programs side by side, ns per packet: an innocent number", &programs(measured));
     part("Verdicts of the filter, ns per packet", &verdicts(measured));
+    part("The second look, ns per packet to a socket", &second_look(measured));
     part(
         "By size of the list, ns: each call from another number, each a new attempt",
         &sizes(measured),
@@ -183,6 +185,17 @@ fn verdicts(measured: &Measured) -> Table {
             least_and_median(case),
             if case.program.decides() { number(above(measured, case)) } else { "base".to_owned() },
         ]);
+    }
+    table
+}
+
+fn second_look(measured: &Measured) -> Table {
+    let mut table = table(&["packet", "least (median)", "above null", "of null"]);
+    let null = measured.second_look.first().map_or(f64::NAN, Row::min);
+    for row in &measured.second_look {
+        let rounds = format!("{} ({})", number(row.min()), number(row.median()));
+        let ratio = format!("{:.2}", row.min() / null);
+        table.add_row([row.name.to_owned(), rounds, number(row.min() - null), ratio]);
     }
     table
 }

@@ -2,18 +2,21 @@
 //! interface was deleted and created again. If somebody detaches the filter by hand, it remains
 //! detached.
 
+mod second_look;
+
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::StreamExt as _;
 use tokio::sync::Mutex;
 
 use crate::api::wire::{Interface, Problem, ProblemKind};
+use crate::daemon::attachments::second_look::SecondLook;
 use crate::daemon::role::Principal;
 use crate::daemon::state::Control;
-use crate::datapath::{Egress, Error, Filter, Pins, RunTime, second_look};
+use crate::datapath::{Egress, Error, Filter, Pins, RunTime};
 use crate::inspect;
 use crate::model::xdp_mode::XdpMode;
 use crate::store::Entry;
@@ -48,8 +51,7 @@ pub struct Attachments {
     control: Arc<Control>,
     pins: Pins,
     slow_reader: Option<String>,
-    /// Whether this daemon attached the second look, or why it could not.
-    second_look: std::sync::Mutex<Option<Result<(), String>>>,
+    second_look: SecondLook,
     filter: Mutex<(Filter, BTreeMap<String, Known>)>,
     seen: std::sync::Mutex<Vec<Interface>>,
 }
@@ -64,7 +66,7 @@ impl Attachments {
             control,
             pins,
             slow_reader,
-            second_look: std::sync::Mutex::default(),
+            second_look: SecondLook::default(),
             filter,
             seen: std::sync::Mutex::default(),
         }
@@ -79,38 +81,7 @@ impl Attachments {
     /// Returns why no second look judges datagrams in fragments; `None`: it does.
     #[must_use]
     pub fn no_second_look(&self) -> Option<String> {
-        let state = self.second_look.lock().unwrap_or_else(PoisonError::into_inner);
-        state.clone().and_then(Result::err)
-    }
-
-    /// Attaches the second look if this daemon has not done so, or somebody removed its pin. The first look
-    /// must be on an interface for it.
-    fn reconcile_second_look(&self, filter: &mut Filter) {
-        let mut state = self.second_look.lock().unwrap_or_else(PoisonError::into_inner);
-        if self.pins.links().is_empty() {
-            *state = None;
-            return;
-        }
-        match &*state {
-            Some(Ok(())) if self.pins.has_second_look() => return,
-            // The kernel's answer does not change.
-            Some(Err(_)) => return,
-            Some(Ok(())) => {
-                tracing::warn!("the pin of the second look was removed; it is attached again")
-            }
-            None => {}
-        }
-        let attached = filter.attach_second_look().map_err(|error| second_look::describe(&error));
-        match &attached {
-            Ok(()) => tracing::info!("attached the second look at whole datagrams"),
-            Err(problem) => {
-                tracing::error!(%problem, "no second look at whole datagrams");
-                if let Err(error) = second_look::set(filter.folder(), false) {
-                    tracing::error!(%error, "cannot say that no second look follows");
-                }
-            }
-        }
-        *state = Some(attached);
+        self.second_look.problem()
     }
 
     /// Returns the interfaces as they were last seen.
@@ -150,7 +121,7 @@ impl Attachments {
             let graced = config.policy.settings.callback_grace != 0;
             self.reconcile_egress(filter, entry, name, link, graced);
         }
-        self.reconcile_second_look(filter);
+        self.second_look.reconcile(filter, Instant::now());
         let links = if changed { netlink::links().await.unwrap_or(links) } else { links };
         let seen = names.iter().map(|name| self.interface(name, &links, ours, known)).collect();
         *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = seen;

@@ -45,6 +45,8 @@ pub struct Filter {
     pub(crate) gate: Gate,
     pub(crate) pins: Pins,
     pub(crate) folder: PathBuf,
+    /// Why the kernel refused to load the second look.
+    pub(crate) no_second_look: Option<String>,
     /// Texts of the kernel's refusals, by index of the interface and error. The daemon tries again and
     /// again to attach; this saves a question to the kernel each time.
     said: BTreeMap<(u32, Option<i32>), Option<String>>,
@@ -85,7 +87,8 @@ impl Filter {
             let what = format!("it holds {capacity} entries, not {blocks}");
             return Err(Error::Layout { path, what });
         }
-        Ok(Filter { gate, pins: pins.clone(), folder, said: BTreeMap::new() })
+        let said = BTreeMap::new();
+        Ok(Filter { gate, pins: pins.clone(), folder, no_second_look: None, said })
     }
 
     pub(crate) fn gate(&mut self) -> &mut Gate {

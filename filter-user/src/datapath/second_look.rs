@@ -11,7 +11,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use aya::maps::Array;
-use aya::programs::links::FdLink;
+use aya::programs::links::{FdLink, PinnedLink};
 use aya::programs::{CgroupAttachMode, CgroupSkbAttachType};
 
 use crate::datapath::attach::Filter;
@@ -36,6 +36,20 @@ impl Pins {
         self.second_look().exists()
     }
 
+    /// Returns the ID of the program of the second look that is attached; `None` if none is.
+    ///
+    /// # Errors
+    /// [`Error::SecondLook`] if the link cannot be read.
+    pub fn second_look_program(&self) -> Result<Option<u32>, Error> {
+        if !self.has_second_look() {
+            return Ok(None);
+        }
+        let link = PinnedLink::from_pin(self.second_look()).map(FdLink::from);
+        let info = link.and_then(|link| link.info());
+        let info = info.map_err(|error| Error::SecondLook(chain(&error)))?;
+        Ok(Some(info.program_id()))
+    }
+
     /// Detaches the second look; `false` if it was not attached.
     ///
     /// # Errors
@@ -46,12 +60,20 @@ impl Pins {
 }
 
 impl Filter {
+    /// Returns why the kernel refused to load the second look; `None` if it did not, or nothing has loaded it.
+    #[must_use]
+    pub fn no_second_look(&self) -> Option<&str> {
+        self.no_second_look.as_deref()
+    }
+
     /// Loads the second look, so that it can be attached later.
     ///
     /// # Errors
     /// [`Error::Refused`] if the kernel refuses the program, such as one before 5.17.
     pub fn load_second_look(&mut self) -> Result<(), Error> {
-        self.gate().second_look().map(drop)
+        let loaded = self.gate().second_look().map(drop);
+        self.no_second_look = loaded.as_ref().err().map(describe);
+        loaded
     }
 
     /// Attaches the second look in place of an older one of ours, and lets the first look leave datagrams
@@ -115,9 +137,10 @@ mod tests {
         let pins = Pins::new(Path::new(&folder));
         let load = || Filter::load(&pins, 1000).unwrap_or_else(|error| panic!("{error}"));
         let mut filter = load();
-        assert!(!pins.has_second_look());
+        assert_eq!(pins.second_look_program().unwrap(), None);
         filter.attach_second_look().unwrap_or_else(|error| panic!("{error}"));
         assert!(pins.has_second_look());
+        assert!(pins.second_look_program().unwrap().is_some());
         drop(filter);
         load().attach_second_look().unwrap_or_else(|error| panic!("{error}"));
         assert!(pins.detach_second_look().unwrap());

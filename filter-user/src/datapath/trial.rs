@@ -1,6 +1,6 @@
 //! Runs the program with private maps on an interface, to test it with real packets.
 
-use aya::programs::XdpMode as AyaMode;
+use aya::programs::{CgroupAttachMode, CgroupSkbAttachType, XdpMode as AyaMode};
 use filter_common::abi::EventEntry;
 
 use crate::datapath::error::Error;
@@ -11,6 +11,7 @@ use crate::datapath::replay;
 use crate::datapath::replay::Replay;
 use crate::exit::chain;
 use crate::model::policy::Policy;
+use crate::sys::cgroup;
 
 /// The program of a live filter, but with private maps. Maps, program and attachment end with this
 /// value.
@@ -38,6 +39,25 @@ impl Trial {
             message: chain(&error),
             source: error.into(),
         })
+    }
+
+    /// Attaches the second look to the control group of this process, whose sockets alone it then serves. The
+    /// first look leaves datagrams to it. Returns the tag of its program.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] if the kernel refuses the program, [`Error::SecondLook`] if it cannot be attached,
+    /// [`Error::Map`] if the map cannot be written.
+    pub fn attach_second_look(&mut self) -> Result<u64, Error> {
+        let failed = |error: &dyn std::error::Error| Error::SecondLook(chain(error));
+        let group = cgroup::own().map_err(|error| failed(&error))?;
+        let program = self.0.gate().second_look()?;
+        let tag = program.info().map_err(Error::program)?.tag();
+        // The kernel adds a link to the programs of others in any case.
+        program
+            .attach(group, CgroupSkbAttachType::Ingress, CgroupAttachMode::Single)
+            .map_err(|error| failed(&error))?;
+        self.0.load_second_look()?;
+        Ok(tag)
     }
 
     /// Returns the private maps.

@@ -34,6 +34,8 @@ pub struct Link {
     pub vlan_of: Option<u32>,
     /// Whether its frames begin with an Ethernet header. Tunnels (tun, wg, ppp, gre) have none.
     pub has_ethernet: bool,
+    /// Whether it takes in frames for other machines: a port of a bridge, a capture, a mirror port.
+    pub promiscuous: bool,
     /// The XDP program on it, ours or another.
     pub xdp: Option<Xdp>,
 }
@@ -218,6 +220,7 @@ fn link(message: &LinkMessage) -> Link {
             message.header.link_layer_type,
             LinkLayerType::Ether | LinkLayerType::Loopback
         ),
+        promiscuous: false,
         xdp: None,
     };
     let mut below = None;
@@ -227,6 +230,8 @@ fn link(message: &LinkMessage) -> Link {
             link.name.clone_from(name);
         } else if let LinkAttribute::Mtu(mtu) = attribute {
             link.mtu = *mtu;
+        } else if let LinkAttribute::Promiscuity(users) = attribute {
+            link.promiscuous = *users > 0;
         } else if let LinkAttribute::Link(index) = attribute {
             below = Some(*index);
         } else if let LinkAttribute::LinkInfo(infos) = attribute {

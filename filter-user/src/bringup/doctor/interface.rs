@@ -95,6 +95,9 @@ fn judge(facts: &Facts<'_>, mode: XdpMode, cpus: u32) -> Vec<Check> {
             "name the interface below it in palang.toml",
         ));
     }
+    if facts.link.promiscuous {
+        checks.push(promiscuous(&facts.link.name));
+    }
     checks.push(queues(&facts.link.name, facts.queues, cpus));
     checks.push(xdp(facts.link, mode, facts.whose));
     match &facts.offloads {
@@ -113,6 +116,17 @@ fn judge(facts: &Facts<'_>, mode: XdpMode, cpus: u32) -> Vec<Check> {
         }
     }
     checks
+}
+
+/// Reports that the filter judges all that arrives: XDP runs before the kernel looks for whom a frame is.
+fn promiscuous(name: &str) -> Check {
+    let finding =
+        "promiscuous: frames for other machines arrive too, and the filter judges their calls";
+    let mend = format!(
+        "see why: ip -d link show dev {name}. After a capture nothing is to do. If {name} is a port of a bridge \
+         and the SIP server is on this machine, name the bridge in palang.toml"
+    );
+    Check::warn("promiscuous", finding, mend)
 }
 
 fn up(link: &Link) -> Check {
@@ -302,6 +316,7 @@ mod tests {
             mtu: 1500,
             vlan_of: None,
             has_ethernet: true,
+            promiscuous: false,
             xdp: None,
         }
     }
@@ -501,6 +516,25 @@ mod tests {
             let mtu = found[2].state != Ok;
             let expected = [offload("left"), ("middle", "link"), offload("right")];
             assert_eq!(left[usize::from(mtu)..], expected);
+            std::fs::remove_dir_all(folder).unwrap();
+        });
+    }
+
+    #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
+    #[test]
+    fn interface_that_takes_in_frames_of_others_is_reported() {
+        in_new_namespace(async {
+            let (folder, config) = configuration("promiscuous", "[\"left\"]");
+            ip("link add left type veth peer name right");
+            let has = async || {
+                let found = checks(&config, None, Some(true)).await;
+                found.iter().any(|check| check.check == "promiscuous" && check.state == State::Warn)
+            };
+            assert!(!has().await);
+            ip("link set dev left promisc on");
+            assert!(has().await);
+            ip("link set dev left promisc off");
+            assert!(!has().await);
             std::fs::remove_dir_all(folder).unwrap();
         });
     }

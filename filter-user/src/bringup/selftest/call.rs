@@ -8,7 +8,10 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 
-use etherparse::PacketBuilder;
+use etherparse::{
+    Ethernet2Header, IpFragOffset, Ipv4Header, Ipv6FragmentHeader, Ipv6Header, PacketBuilder,
+    ip_number,
+};
 use filter_common::decide::is_live;
 use filter_common::number::{DIGITS_MAX, Digits, Number};
 use filter_common::plan::{
@@ -24,6 +27,10 @@ const RESERVED_COUNTRY: &str = "999";
 const ADDRESSES: u128 = 64;
 const IPV4_MAPPED_BITS: u32 = 96;
 const TTL: u8 = 64;
+/// Longest frame of an Ethernet with an MTU of 1,500 bytes.
+const FRAME_MAX: usize = Ethernet2Header::LEN + 1500;
+/// Bytes of a datagram in its first fragment: a multiple of 8.
+const FRAGMENT_LEN: usize = 1400;
 
 /// A caller number in the format of a trunk.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -161,16 +168,21 @@ fn is_a_hosts(address: IpAddr) -> bool {
     !reserved && !address.is_loopback() && !address.is_multicast() && !address.is_unspecified()
 }
 
-/// Builds an initial INVITE to 112. If the trunk is trusted for it, the caller is only in
-/// P-Asserted-Identity.
+/// Builds an initial INVITE to 112 with this many bytes of filling in its headers, before the caller. If the
+/// trunk is trusted for it, the caller is only in P-Asserted-Identity.
 #[must_use]
-pub fn invite(caller: &Caller, asserted: bool, call_id: &str) -> String {
+pub fn invite(caller: &Caller, asserted: bool, call_id: &str, filling: usize) -> String {
     let uri = format!("<sip:{}@palang.invalid>", caller.text);
+    let filling = match filling {
+        0 => String::new(),
+        filling => format!("Subject: {}\r\n", "-".repeat(filling)),
+    };
     if asserted {
         let from = "<sip:anonymous@anonymous.invalid>";
-        return request("INVITE", from, &format!("P-Asserted-Identity: {uri}\r\n"), call_id);
+        let more = format!("{filling}P-Asserted-Identity: {uri}\r\n");
+        return request("INVITE", from, &more, call_id);
     }
-    request("INVITE", &uri, "", call_id)
+    request("INVITE", &uri, &filling, call_id)
 }
 
 /// Builds a message that every gate lets through.
@@ -184,24 +196,27 @@ fn request(method: &str, from: &str, more: &str, call_id: &str) -> String {
         "{method} sip:112@palang.invalid SIP/2.0\r\n\
          Via: SIP/2.0/UDP palang.invalid:5060;branch=z9hG4bK-{call_id}\r\n\
          Max-Forwards: 70\r\n\
+         {more}\
          From: {from};tag={call_id}\r\n\
          To: <sip:112@palang.invalid>\r\n\
          Call-ID: {call_id}\r\n\
          CSeq: 1 {method}\r\n\
          Contact: <sip:palang.invalid:5060>\r\n\
-         {more}Content-Length: 0\r\n\r\n"
+         Content-Length: 0\r\n\r\n"
     )
 }
 
-/// Wraps a message in UDP, IP and Ethernet; `None` if the addresses are of different families.
+/// Wraps a message in UDP, IP and Ethernet, in two fragments if it needs them. `id` is the identification of
+/// their datagram. `None` if the addresses are of different families, or the message is too long.
 #[must_use]
-pub fn frame(
+pub fn frames(
     macs: ([u8; 6], [u8; 6]),
     source: IpAddr,
     destination: IpAddr,
     port: u16,
     message: &str,
-) -> Option<Vec<u8>> {
+    id: u32,
+) -> Option<Vec<Vec<u8>>> {
     let ethernet = PacketBuilder::ethernet2(macs.0, macs.1);
     let ip = match (source, destination) {
         (IpAddr::V4(source), IpAddr::V4(destination)) => {
@@ -215,7 +230,45 @@ pub fn frame(
     let udp = ip.udp(crate::model::policy::SIP_PORT, port);
     let mut frame = Vec::with_capacity(udp.size(message.len()));
     udp.write(&mut frame, message.as_bytes()).ok()?;
-    Some(frame)
+    if frame.len() <= FRAME_MAX { Some(vec![frame]) } else { fragments(&frame, id) }
+}
+
+/// Cuts a frame without VLAN tags and options into two fragments (RFC 791 §3.2, RFC 8200 §4.5).
+fn fragments(frame: &[u8], id: u32) -> Option<Vec<Vec<u8>>> {
+    let (ethernet, packet) = frame.split_at_checked(Ethernet2Header::LEN)?;
+    let parts = match packet.first()? >> 4 {
+        4 => {
+            let (header, datagram) = Ipv4Header::from_slice(packet).ok()?;
+            parts(datagram)?.map(|(offset, more, part)| {
+                let mut header = header.clone();
+                header.identification = id as u16;
+                header.dont_fragment = false;
+                header.more_fragments = more;
+                header.fragment_offset = offset;
+                header.set_payload_len(part.len()).ok()?;
+                header.header_checksum = header.calc_header_checksum();
+                Some([ethernet, &header.to_bytes(), part].concat())
+            })
+        }
+        _ => {
+            let (header, datagram) = Ipv6Header::from_slice(packet).ok()?;
+            parts(datagram)?.map(|(offset, more, part)| {
+                let mut header = header.clone();
+                header.next_header = ip_number::IPV6_FRAGMENTATION_HEADER;
+                header.set_payload_length(Ipv6FragmentHeader::LEN + part.len()).ok()?;
+                let fragment = Ipv6FragmentHeader::new(ip_number::UDP, offset, more, id);
+                Some([ethernet, &header.to_bytes(), &fragment.to_bytes(), part].concat())
+            })
+        }
+    };
+    parts.into_iter().collect()
+}
+
+/// Cuts a datagram into two parts: offset, whether more follow, and bytes.
+fn parts(datagram: &[u8]) -> Option<[(IpFragOffset, bool, &[u8]); 2]> {
+    let (first, last) = datagram.split_at_checked(FRAGMENT_LEN)?;
+    let offset = IpFragOffset::try_new((FRAGMENT_LEN / 8) as u16).ok()?;
+    Some([(IpFragOffset::ZERO, true, first), (offset, false, last)])
 }
 
 #[cfg(test)]
@@ -266,6 +319,27 @@ mod tests {
         policy.allow(Subject::Prefix(digits("9")), 0);
         let error = texts(&policy).unwrap_err();
         assert_eq!(error, NoTestNumber::Covered("allow 62999*".to_owned()));
+    }
+
+    #[test]
+    fn long_calls_come_in_two_fragments() {
+        let caller = Caller { number: Number::NONE, text: "112".to_owned() };
+        let addresses = [["10.0.0.1", "10.0.0.2"], ["2001:db8::1", "2001:db8::2"]];
+        for ([source, destination], headers) in addresses.into_iter().zip([34, 62]) {
+            let frames = |filling| {
+                let (source, destination) = (source.parse().unwrap(), destination.parse().unwrap());
+                let message = invite(&caller, false, "id", filling);
+                let macs = ([2; 6], [4; 6]);
+                let frames = frames(macs, source, destination, 5060, &message, 7).unwrap();
+                (frames, message)
+            };
+            assert_eq!(frames(0).0.len(), 1, "{source}");
+            let (frames, message) = frames(2_000);
+            let [first, last] = &frames[..] else { panic!("{}", frames.len()) };
+            assert_eq!(first.len(), headers + FRAGMENT_LEN, "{source}");
+            let whole = [&first[headers + 8..], &last[headers..]].concat();
+            assert_eq!(whole, message.into_bytes(), "{source}");
+        }
     }
 
     #[test]

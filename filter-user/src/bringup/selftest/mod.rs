@@ -3,22 +3,25 @@
 
 pub(crate) mod call;
 pub(crate) mod error;
+mod outcome;
 pub(crate) mod veth;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-use filter_common::abi::{ABI_VERSION, Allow, BLOCK_NO_REDIAL, MODE_ENFORCE, Verdict};
+use filter_common::abi::{ABI_VERSION, Allow, BLOCK_NO_REDIAL, MODE_ENFORCE};
 use filter_common::decide::is_live;
-use filter_common::reason::Reason;
 use serde::Serialize;
 
 use crate::api::wire::{Mode, Override};
 pub use crate::bringup::selftest::error::Error;
+pub use crate::bringup::selftest::outcome::Outcome;
+use crate::bringup::selftest::outcome::{compare, judge, reason};
 use crate::bringup::selftest::veth::{Seen, Veth, in_own_namespace};
 use crate::config::{Config, Paths};
 use crate::datapath;
+use crate::datapath::second_look::describe;
 use crate::datapath::{Maps, Pins, Trial, loaded, map_id, walk_blocks};
 use crate::inspect;
 use crate::model::policy::{PASS_EVENTS_PER_SECOND, Policy, SIP_PORT, Subject};
@@ -27,35 +30,10 @@ use crate::sys::netlink::Link;
 
 /// Rule number of the allow in the test: any number but 0.
 const RULE: u64 = 1;
+/// Bytes of filling in the headers of a call: enough for a second fragment.
+const FILLING: usize = 2_000;
 /// Maps that only the program in force on these pins uses.
 const IDENTIFYING_MAPS: [&str; 2] = ["GENERATION", "BLOCKED_NUMBERS"];
-
-/// The state of the gate, best first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Outcome {
-    /// Blocked callers are refused, others pass.
-    Armed,
-    /// The filter works, but blocked callers are only observed and pass.
-    Observing,
-    /// The filter works, but the override lets blocked callers through.
-    Overridden,
-    /// A blocked caller passes for an unintended reason, or another caller is refused.
-    Broken,
-}
-
-impl Outcome {
-    /// Returns the name in the CLI and in JSON.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Outcome::Armed => "armed",
-            Outcome::Observing => "observing",
-            Outcome::Overridden => "overridden",
-            Outcome::Broken => "broken",
-        }
-    }
-}
 
 /// A call of the self-test.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -85,6 +63,10 @@ pub struct Tried {
     pub other: Option<Call>,
     /// A call from the blocked number while an allow lets it through.
     pub allowed: Option<Call>,
+    /// A call in fragments from the blocked number; null if this machine has no second look.
+    pub blocked_in_fragments: Option<Call>,
+    /// A call in fragments from another number.
+    pub other_in_fragments: Option<Call>,
 }
 
 /// An interface that should have the filter.
@@ -168,8 +150,12 @@ pub fn run(file: &Path, links: &[Link]) -> Result<Selftest, Error> {
         }
     };
     let policy = policy(live.as_ref(), config.as_ref());
-    let (Loaded { tag, slow_reader }, mut trunks) = test_calls(&policy)?;
+    let (Loaded { tag, slow_reader, second_look }, mut trunks) = test_calls(&policy)?;
     notes.extend(slow_reader);
+    match second_look {
+        Ok(tag) => problems.extend(second_look_problem(&pins, live.as_ref(), tag)?),
+        Err(why) => notes.push(format!("calls in fragments pass unread: {why}")),
+    }
 
     let mut names = config.map_or_else(Vec::new, |config| config.interfaces);
     let pinned = pins.links();
@@ -312,24 +298,47 @@ fn interface(
         return Ok(state);
     };
     state.tag = Some(format!("{:016x}", program.tag));
-    let judges_by = |live: &Live| live.maps.iter().all(|map| program.maps.contains(map));
-    match live {
-        Some(live) if !judges_by(live) => {
-            state.problem = Some(format!(
-                "program {id} on it does not use the maps in {}: bpftool prog show id {id}",
-                live.folder.display()
-            ));
-        }
-        Some(_) if program.tag != tried => {
-            let version = env!("CARGO_PKG_VERSION");
-            state.problem = Some(format!(
-                "program {id} in force is not the tested program of this palang {version}: \
-                 systemctl restart palang"
-            ));
-        }
-        Some(_) | None => {}
-    }
+    state.problem = strange(&program, live, tried).or(state.problem);
     Ok(state)
+}
+
+/// Returns why a program in force is not the tested one.
+fn strange(program: &datapath::Loaded, live: Option<&Live>, tried: u64) -> Option<String> {
+    let live = live?;
+    let id = program.id;
+    if !live.maps.iter().all(|map| program.maps.contains(map)) {
+        return Some(format!(
+            "program {id} does not use the maps in {}: bpftool prog show id {id}",
+            live.folder.display()
+        ));
+    }
+    (program.tag != tried).then(|| {
+        format!(
+            "program {id} in force is not the tested program of this palang {}: systemctl restart palang",
+            env!("CARGO_PKG_VERSION")
+        )
+    })
+}
+
+/// Describes what is wrong with the second look in force, when this kernel has taken that of this binary.
+///
+/// # Errors
+/// An error of the system calls that read the pin and the programs.
+fn second_look_problem(
+    pins: &Pins,
+    live: Option<&Live>,
+    tried: u64,
+) -> Result<Option<String>, datapath::Error> {
+    if live.is_none() || pins.links().is_empty() {
+        return Ok(None);
+    }
+    let Some(id) = pins.second_look_program()? else {
+        let problem = "the second look is not attached, so calls in fragments pass unread: `palang status` \
+                       says why";
+        return Ok(Some(problem.to_owned()));
+    };
+    let found = loaded(id)?.and_then(|program| strange(&program, live, tried));
+    Ok(found.map(|problem| format!("second look: {problem}")))
 }
 
 /// Parameters of the calls over a trunk.
@@ -345,6 +354,14 @@ struct Loaded {
     tag: u64,
     /// Note for a kernel that refuses the full reader.
     slow_reader: Option<String>,
+    /// Tag of the second look, or why this machine has no second look.
+    second_look: Result<u64, String>,
+}
+
+/// The calls over a trunk: blocked, other, allowed; and blocked and other in fragments.
+struct Calls {
+    usual: [Result<Seen, Error>; 3],
+    in_fragments: Option<[Result<Seen, Error>; 2]>,
 }
 
 /// Sends calls over every trunk of a policy, in a private network, through the program.
@@ -371,20 +388,27 @@ fn test_calls(policy: &Policy) -> Result<(Loaded, Vec<Tried>), Error> {
     let with_ipv6 = plans.iter().any(|plan| plan.source.is_ipv6());
     let (loaded, seen) = in_own_namespace(|| {
         let mut trial = Trial::load(&policy)?;
-        let tag = trial.tag()?;
-        let loaded = Loaded { tag, slow_reader: trial.slow_reader() };
+        let loaded = Loaded {
+            tag: trial.tag()?,
+            slow_reader: trial.slow_reader(),
+            second_look: trial.attach_second_look().map_err(|error| describe(&error)),
+        };
+        let again = loaded.second_look.is_ok();
         let mut veth_pair = Veth::new(trial, port.unwrap_or(SIP_PORT), with_ipv6)?;
-        let mut seen: Vec<[Result<Seen, Error>; 3]> = Vec::new();
+        let mut seen: Vec<Calls> = Vec::new();
         for Plan { source, asserted, callers: [blocked, free], .. } in &plans {
-            let mut call = |caller| veth_pair.call(caller, *asserted, *source);
-            seen.push([call(blocked), call(free), Ok(Seen::default())]);
+            let mut call = |caller, filling| veth_pair.call(caller, *asserted, *source, filling);
+            let usual = [call(blocked, 0), call(free, 0), Ok(Seen::default())];
+            let mut long = |caller| call(caller, FILLING);
+            let in_fragments = again.then(|| [long(blocked), long(free)]);
+            seen.push(Calls { usual, in_fragments });
         }
         for (plan, seen) in plans.iter().zip(&mut seen) {
             let caller = &plan.callers[0];
             let allow = Allow { number: caller.number, expires: 0, rule: RULE };
             let maps = veth_pair.trial().maps().pass_maps();
             maps.set_allow(Subject::Number(caller.number), allow)?;
-            seen[2] = veth_pair.call(caller, plan.asserted, plan.source);
+            seen.usual[2] = veth_pair.call(caller, plan.asserted, plan.source, 0);
         }
         Ok((loaded, seen))
     })?;
@@ -412,6 +436,8 @@ fn plan(policy: &Policy, trunk: usize) -> Result<Plan, Box<Tried>> {
             blocked: None,
             other: None,
             allowed: None,
+            blocked_in_fragments: None,
+            other_in_fragments: None,
         })
     };
     let source = match trunk {
@@ -429,20 +455,32 @@ fn plan(policy: &Policy, trunk: usize) -> Result<Plan, Box<Tried>> {
     Ok(Plan { trunk, source, asserted: entry.profile.trusts_pai(), callers })
 }
 
-fn result(policy: &Policy, plan: &Plan, seen: [Result<Seen, Error>; 3]) -> Tried {
-    let (outcome, problem) = match &seen {
+fn result(policy: &Policy, plan: &Plan, seen: Calls) -> Tried {
+    let (mut outcome, mut problem) = match &seen.usual {
         [Ok(blocked), Ok(other), Ok(allowed)] => judge(plan.trunk, blocked, other, allowed),
         [Err(error), _, _] | [_, Err(error), _] | [_, _, Err(error)] => {
             (Outcome::Broken, Some(error.to_string()))
         }
     };
-    let [blocked, other, allowed] = seen.map(|seen| {
+    let compared = match &seen.in_fragments {
+        Some([Ok(blocked), Ok(other)]) => compare(plan.trunk, outcome, blocked, other),
+        Some([Err(error), _] | [_, Err(error)]) => Err(format!("calls in fragments: {error}")),
+        None => Ok(()),
+    };
+    // The first problem is the cause.
+    if let (Err(found), None) = (compared, &problem) {
+        (outcome, problem) = (Outcome::Broken, Some(found));
+    }
+    let call = |seen: Result<Seen, Error>| {
         let seen = seen.ok()?;
         Some(Call {
             arrived: seen.arrived,
             reason: reason(&seen).map(|reason| reason.name().into()),
         })
-    });
+    };
+    let [blocked, other, allowed] = seen.usual.map(call);
+    let [blocked_in_fragments, other_in_fragments] =
+        seen.in_fragments.map_or([None, None], |seen| seen.map(call));
     Tried {
         trunk: policy.trunks[plan.trunk].name.clone(),
         source: Some(plan.source),
@@ -452,96 +490,7 @@ fn result(policy: &Policy, plan: &Plan, seen: [Result<Seen, Error>; 3]) -> Tried
         blocked,
         other,
         allowed,
-    }
-}
-
-fn reason(seen: &Seen) -> Option<Reason> {
-    seen.event.and_then(|event| Reason::from_number(event.reason))
-}
-
-/// Derives the state of the gate from the outcomes of the three calls.
-fn judge(trunk: usize, blocked: &Seen, other: &Seen, allowed: &Seen) -> (Outcome, Option<String>) {
-    let broken = |what: String| (Outcome::Broken, Some(what));
-    let why = |seen: &Seen| reason(seen).map_or("no reason given", Reason::name);
-    if !other.arrived {
-        return broken(format!(
-            "A CALLER WHO IS NOT BLOCKED IS REFUSED ({}): palang override on",
-            why(other)
-        ));
-    }
-    if !allowed.arrived {
-        return broken(format!(
-            "an allowed caller is refused ({}): palang override on",
-            why(allowed)
-        ));
-    }
-    let Some(event) = blocked.event else {
-        return broken("the filter sent no event for a blocked caller's call".to_owned());
-    };
-    if usize::from(event.trunk) != trunk {
-        return broken(format!("its calls are assigned to trunk {}", event.trunk));
-    }
-    if event.policy_verdict != Verdict::Drop as u8 {
-        return broken(format!("a blocked caller passes ({})", why(blocked)));
-    }
-    match (blocked.arrived, reason(blocked)) {
-        (false, Some(Reason::BlockedNumber)) => (Outcome::Armed, None),
-        (true, Some(Reason::Override)) => (Outcome::Overridden, None),
-        (true, Some(Reason::Observe)) => (Outcome::Observing, None),
-        (arrived, _) => broken(format!(
-            "a blocked caller's call {} ({})",
-            if arrived { "passes" } else { "is lost" },
-            why(blocked)
-        )),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use filter_common::abi::Event;
-
-    use super::*;
-
-    fn seen(arrived: bool, verdict: Verdict, policy_verdict: Verdict, reason: Reason) -> Seen {
-        let event = Event {
-            verdict: verdict as u8,
-            policy_verdict: policy_verdict as u8,
-            reason: reason as u8,
-            ..Event::default()
-        };
-        Seen { arrived, event: Some(event) }
-    }
-
-    #[test]
-    fn armed_requires_that_only_the_blocked_caller_is_refused() {
-        let passed = seen(true, Verdict::Pass, Verdict::Pass, Reason::NotBlocked);
-        let refused = seen(false, Verdict::Drop, Verdict::Drop, Reason::BlockedNumber);
-        let lost = Seen { arrived: false, ..passed };
-        let observed = seen(true, Verdict::Pass, Verdict::Drop, Reason::Observe);
-        let overridden = seen(true, Verdict::Pass, Verdict::Drop, Reason::Override);
-        let unread = seen(true, Verdict::Pass, Verdict::Pass, Reason::HeadersCut);
-        let silent = Seen { arrived: true, event: None };
-        let granted = seen(true, Verdict::Pass, Verdict::Drop, Reason::RedialGrant);
-        for (calls, outcome, says) in [
-            ([refused, passed, passed], Outcome::Armed, ""),
-            ([observed, passed, passed], Outcome::Observing, ""),
-            ([overridden, passed, passed], Outcome::Overridden, ""),
-            ([refused, refused, passed], Outcome::Broken, "NOT BLOCKED IS REFUSED"),
-            ([refused, lost, passed], Outcome::Broken, "NOT BLOCKED IS REFUSED"),
-            ([refused, passed, refused], Outcome::Broken, "an allowed caller is refused"),
-            ([unread, passed, passed], Outcome::Broken, "passes (headers-cut)"),
-            ([silent, passed, passed], Outcome::Broken, "sent no event"),
-            ([granted, passed, passed], Outcome::Broken, "passes (redial-grant)"),
-            ([Seen { arrived: true, ..refused }, passed, passed], Outcome::Broken, "passes"),
-            ([Seen { arrived: false, ..observed }, passed, passed], Outcome::Broken, "is lost"),
-        ] {
-            let [blocked, other, allowed] = calls;
-            let (found, problem) = judge(0, &blocked, &other, &allowed);
-            assert_eq!(found, outcome, "{problem:?}");
-            let problem = problem.unwrap_or_default();
-            assert!(problem.contains(says) && problem.is_empty() == says.is_empty(), "{problem}");
-        }
-        let (found, _) = judge(1, &refused, &passed, &passed);
-        assert_eq!(found, Outcome::Broken, "a call that another trunk's profile judged");
+        blocked_in_fragments,
+        other_in_fragments,
     }
 }

@@ -111,7 +111,7 @@ impl Veth {
         &mut self.trial
     }
 
-    /// Sends an INVITE and then a message that always passes. Returns the outcome of the INVITE when the
+    /// Sends an INVITE with this much filling and then a message that always passes. Returns the outcome of the INVITE when the
     /// second message has arrived and the filter has sent its event.
     ///
     /// # Errors
@@ -122,11 +122,12 @@ impl Veth {
         caller: &call::Caller,
         asserted: bool,
         source: IpAddr,
+        filling: usize,
     ) -> Result<Seen, Error> {
         self.sent += 1;
         let call_id = format!("{}-{}@selftest.invalid", std::process::id(), self.sent);
         let marker = format!("after-{call_id}");
-        self.send(source, &call::invite(caller, asserted, &call_id))?;
+        self.send(source, &call::invite(caller, asserted, &call_id, filling))?;
         self.send(source, &call::options(&marker))?;
         let deadline = Instant::now() + self.patience;
         let (mut seen, mut marker_arrived) = (Seen::default(), false);
@@ -153,13 +154,16 @@ impl Veth {
 
     fn send(&self, source: IpAddr, message: &str) -> Result<(), Error> {
         let destination = if source.is_ipv4() { NEAR_V4.into() } else { NEAR_V6.into() };
-        let frame = call::frame((FAR_MAC, NEAR_MAC), source, destination, self.port, message)
-            .ok_or(Error::Frame)?;
-        match nix::unistd::write(&self.far, &frame) {
-            Ok(length) if length == frame.len() => Ok(()),
-            Ok(sent) => Err(Error::SentInPart { sent, length: frame.len() }),
-            Err(error) => Err(Error::Send(error)),
+        let macs = (FAR_MAC, NEAR_MAC);
+        let frames = call::frames(macs, source, destination, self.port, message, self.sent);
+        for frame in frames.ok_or(Error::Frame)? {
+            let length = frame.len();
+            match nix::unistd::write(&self.far, &frame).map_err(Error::Send)? {
+                sent if sent == length => {}
+                sent => return Err(Error::SentInPart { sent, length }),
+            }
         }
+        Ok(())
     }
 
     fn received(&self) -> Vec<String> {

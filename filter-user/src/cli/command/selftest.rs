@@ -16,7 +16,8 @@ use crate::sys::netlink;
 /// palang selftest
 ///
 /// Sends real INVITEs from unassigned numbers through the filter with a copy of the policy in force.
-/// Each trunk gets three calls: one blocked, one not blocked, one both blocked and allowed.
+/// Each trunk gets three calls: one blocked, one not blocked, one both blocked and allowed. Two more calls,
+/// blocked and not blocked, come in fragments: the second look judges them.
 /// All of it runs in a separate network namespace: no live call, map, counter or interface is touched.
 /// Also checks that every configured interface has the same filter. Needs root, but no daemon.
 ///
@@ -89,6 +90,8 @@ fn cells(tried: &Tried) -> Vec<String> {
         call(tried.blocked.as_ref()),
         call(tried.other.as_ref()),
         call(tried.allowed.as_ref()),
+        call(tried.blocked_in_fragments.as_ref()),
+        call(tried.other_in_fragments.as_ref()),
     ]
 }
 
@@ -102,8 +105,17 @@ impl Answer for Selftest {
             writeln!(writer, "  note: {}", output::clean(note))?;
         }
         writeln!(writer)?;
-        let columns =
-            ["trunk", "", "source", "caller", "blocked", "not blocked", "blocked, allowed"];
+        let columns = [
+            "trunk",
+            "",
+            "source",
+            "caller",
+            "blocked",
+            "not blocked",
+            "blocked, allowed",
+            "blocked, in fragments",
+            "not blocked, in fragments",
+        ];
         let table = output::table(Some(&columns), self.trunks.iter().map(cells));
         writeln!(writer, "{}\n", table.trim_fmt())?;
         let mut field = |label, text: &str| output::field(writer, label, text);
