@@ -20,9 +20,9 @@ use crate::model::plan::format::Format;
 use crate::model::plan::preset::Preset;
 use crate::model::plan::presets;
 use crate::model::policy::{Policy, Trunk};
-use crate::replay::capture::{self, Capture};
+use crate::replay::Error;
+use crate::replay::frames::Frames;
 use crate::replay::reassembly::Reassembly;
-use crate::replay::{Error, link};
 
 /// Texts that are shown for each trunk.
 const EXAMPLES: usize = 5;
@@ -148,6 +148,8 @@ struct Variant {
 
 /// Checks the plans of a policy on captures.
 pub struct PlanCheck {
+    /// Reads the captures, and counts what was not judged.
+    pub reader: Frames,
     reassembly: Reassembly,
     gate: HostGate,
     variants: Vec<Variant>,
@@ -161,9 +163,10 @@ pub struct PlanCheck {
 }
 
 impl PlanCheck {
-    /// Creates a check of the plans of a policy.
+    /// Creates a check of the plans of a policy. `decap`: check the packet in a tunnel instead of the
+    /// tunnel's own.
     #[must_use]
-    pub fn new(policy: &Policy) -> PlanCheck {
+    pub fn new(policy: &Policy, decap: bool) -> PlanCheck {
         let variants = CHANGES.iter().map(|change| {
             let mut changed = policy.clone();
             let settings: Vec<_> = changed.trunks.iter_mut().map(change).collect();
@@ -179,6 +182,7 @@ impl PlanCheck {
         let trunks = policy.trunks.iter();
         PlanCheck {
             gate: gate(policy),
+            reader: Frames::new(decap),
             reassembly: Reassembly::default(),
             variants: variants.collect(),
             trunks: trunks
@@ -191,46 +195,48 @@ impl PlanCheck {
         }
     }
 
-    /// Reads a capture. `progress` receives the number of bytes of each read.
+    /// Reads a capture as a replay does. `progress` receives the number of bytes of each read.
     ///
     /// # Errors
     /// `Capture` and `Link` of [`Error`]. The frames before the error are counted.
     pub fn capture(&mut self, path: &Path, progress: impl Fn(u64) + 'static) -> Result<(), Error> {
-        for frame in Capture::open(path, progress)? {
-            self.frame(&frame?)?;
-        }
-        Ok(())
+        // The reader is put back with its counts, also after an error.
+        let mut reader = std::mem::take(&mut self.reader);
+        let result = reader.capture(path, progress, |frame, ethernet, _| {
+            self.frame(ethernet, frame.time);
+            Ok(())
+        });
+        self.reader = reader;
+        result
     }
 
-    fn frame(&mut self, frame: &capture::Frame) -> Result<(), Error> {
-        let ethernet = link::ethernet(frame.link, &frame.bytes)
-            .map_err(|source| Error::Link { frame: frame.number, source })?;
+    fn frame(&mut self, ethernet: &[u8], time: u64) {
         self.frames += 1;
         // A fragment alone is no call.
-        let Some(ethernet) = self.reassembly.add(&ethernet, frame.time) else { return Ok(()) };
-        let event = self.gate.judge_twice(&ethernet, frame.time);
+        let Some(ethernet) = self.reassembly.add(ethernet, time) else { return };
+        let event = self.gate.judge_twice(&ethernet, time);
         let others: Vec<Event> = self
             .variants
             .iter_mut()
-            .map(|variant| variant.gate.judge_twice(&ethernet, frame.time))
+            .map(|variant| variant.gate.judge_twice(&ethernet, time))
             .collect();
         let Some(reason) = Reason::from_number(event.reason).filter(|reason| reason.is_attempt())
         else {
-            return Ok(());
+            return;
         };
         if reason == Reason::UnknownTrunk {
             self.outside += 1;
-            return Ok(());
+            return;
         }
         if event.call_id != 0 && !self.seen.insert((event.trunk, event.call_id)) {
-            return Ok(());
+            return;
         }
         let is_possible = self.is_possible(event.number);
         let others: Vec<(Number, bool)> =
             others.iter().map(|other| (other.number, self.is_possible(other.number))).collect();
         let index = usize::from(event.trunk);
         let Some(trunk) = self.trunks.get_mut(index) else {
-            return Ok(());
+            return;
         };
         trunk.calls += 1;
         if event.number == Number::NONE {
@@ -254,7 +260,6 @@ impl PlanCheck {
             }
             counts.changed += u64::from(event.number != Number::NONE && event.number != number);
         }
-        Ok(())
     }
 
     /// Returns whether libphonenumber calls a number possible.

@@ -8,11 +8,14 @@ use serde::Serialize;
 
 use crate::cli::command::plan::which::read;
 use crate::cli::input::country::preset;
+use crate::cli::input::trunk;
+use crate::cli::output::not_judged::not_judged;
 use crate::cli::output::progress::progress;
 use crate::cli::output::{self, Answer, Output, counted};
 use crate::config::limits;
 use crate::exit::{Exit, Failure};
 use crate::model::policy::Policy;
+use crate::replay::frames::Skipped;
 use crate::replay::plan_check::{PlanCheck, TrunkCheck};
 
 /// Show what share of recorded callers the plans read, and which other setting would read more
@@ -28,6 +31,12 @@ pub struct Arguments {
     /// pcap or pcapng files; `-` is standard input
     #[arg(required = true, value_name = "CAPTURE")]
     captures: Vec<PathBuf>,
+    /// Check every packet as if it came from this trunk, from any source
+    #[arg(long, value_name = "NAME", conflicts_with = "country")]
+    trunk: Option<String>,
+    /// Check the packet in a tunnel or in a HEP message, as `palang replay --decap` does
+    #[arg(long)]
+    decap: bool,
     /// Preset of this country, two letters of ISO 3166, instead of the configuration
     #[arg(long, value_name = "CC")]
     country: Option<String>,
@@ -50,7 +59,10 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
     if !arguments.port.is_empty() {
         policy.ports.clone_from(&arguments.port);
     }
-    let mut check = PlanCheck::new(&policy);
+    if let Some(name) = &arguments.trunk {
+        trunk::assume(&mut policy, name)?;
+    }
+    let mut check = PlanCheck::new(&policy, arguments.decap);
     let mut broken = Vec::new();
     for path in &arguments.captures {
         let bar = progress(path);
@@ -62,9 +74,10 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
         }
     }
     let (frames, outside) = (check.frames, check.outside);
+    let skipped = std::mem::take(&mut check.reader.skipped);
     if frames > 0 || broken.is_empty() {
         let trunks = check.finish();
-        arguments.output.print(&Checked { frames, outside, trunks })?;
+        arguments.output.print(&Checked { frames, outside, skipped, trunks })?;
     }
     match (broken.is_empty(), frames) {
         (true, _) => Ok(Exit::Done),
@@ -79,6 +92,9 @@ struct Checked {
     frames: u64,
     /// Calls from a source outside all trunks.
     outside: u64,
+    /// Frames and calls that were not judged.
+    #[serde(flatten)]
+    skipped: Skipped,
     trunks: Vec<TrunkCheck>,
 }
 
@@ -93,6 +109,9 @@ impl Answer for Checked {
         writeln!(writer, "{}", counted(self.frames, "frame"))?;
         if self.trunks.is_empty() {
             writeln!(writer, "no INVITE was found: check the ports (--port)")?;
+        }
+        for line in not_judged(&self.skipped) {
+            writeln!(writer, "{line}")?;
         }
         if self.outside > 0 {
             let calls = counted(self.outside, "call");
