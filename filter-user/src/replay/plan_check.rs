@@ -1,6 +1,8 @@
 //! How well the plans of the trunks fit recorded calls: what share of the callers is read, and which other
 //! setting would read more. It runs on the host; the gate there is the kernel's own code.
 
+pub mod records;
+
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
 
@@ -42,12 +44,21 @@ pub struct TrunkCheck {
     pub local: u64,
     /// Those of them with a number that libphonenumber calls possible.
     pub possible: u64,
+    /// Those of them with a possible number of the trunk's own country code.
+    pub own: u64,
     /// Calls that were not read, by reason.
     pub unread: BTreeMap<&'static str, u64>,
     /// Texts that were not read.
     pub examples: Vec<Unread>,
     /// Other settings that would read more.
     pub settings: Vec<Alternative>,
+}
+
+impl TrunkCheck {
+    /// Puts the settings that change least and read most first.
+    fn sort_settings(&mut self) {
+        self.settings.sort_by_key(|other| (other.changed, std::cmp::Reverse(other.possible)));
+    }
 }
 
 /// A text that was not read.
@@ -154,8 +165,9 @@ pub struct PlanCheck {
     gate: HostGate,
     variants: Vec<Variant>,
     trunks: Vec<TrunkCheck>,
+    plans: Vec<Trunk>,
     seen: HashSet<(u16, u64)>,
-    possible: HashMap<Number, bool>,
+    possible: Possible,
     /// Calls from a source outside all trunks.
     pub outside: u64,
     /// Frames that were read.
@@ -188,8 +200,9 @@ impl PlanCheck {
             trunks: trunks
                 .map(|trunk| TrunkCheck { trunk: trunk.name.clone(), ..TrunkCheck::default() })
                 .collect(),
+            plans: policy.trunks.clone(),
             seen: HashSet::new(),
-            possible: HashMap::new(),
+            possible: Possible::default(),
             outside: 0,
             frames: 0,
         }
@@ -231,9 +244,9 @@ impl PlanCheck {
         if event.call_id != 0 && !self.seen.insert((event.trunk, event.call_id)) {
             return;
         }
-        let is_possible = self.is_possible(event.number);
+        let is_possible = self.possible.has(event.number);
         let others: Vec<(Number, bool)> =
-            others.iter().map(|other| (other.number, self.is_possible(other.number))).collect();
+            others.iter().map(|other| (other.number, self.possible.has(other.number))).collect();
         let index = usize::from(event.trunk);
         let Some(trunk) = self.trunks.get_mut(index) else {
             return;
@@ -251,6 +264,8 @@ impl PlanCheck {
             trunk.read += 1;
             trunk.local += u64::from(event.number.is_local());
             trunk.possible += u64::from(is_possible);
+            let is_own = self.plans.get(index).is_some_and(|plan| has_own_code(event.number, plan));
+            trunk.own += u64::from(is_possible && is_own);
         }
         for (variant, (number, is_possible)) in self.variants.iter_mut().zip(others) {
             let Some(counts) = variant.counts.get_mut(index) else { continue };
@@ -260,17 +275,6 @@ impl PlanCheck {
             }
             counts.changed += u64::from(event.number != Number::NONE && event.number != number);
         }
-    }
-
-    /// Returns whether libphonenumber calls a number possible.
-    fn is_possible(&mut self, number: Number) -> bool {
-        if number == Number::NONE || number.is_local() {
-            return false;
-        }
-        *self.possible.entry(number).or_insert_with(|| {
-            let parsed = PHONE_NUMBER_UTIL.parse(format!("+{number}"), None);
-            parsed.is_ok_and(|parsed| parsed.is_possible_with_reason().is_ok())
-        })
     }
 
     /// Returns the findings for each trunk with calls. Settings that read most come first.
@@ -286,11 +290,34 @@ impl PlanCheck {
             }
         }
         for trunk in &mut trunks {
-            trunk.settings.sort_by_key(|other| (other.changed, std::cmp::Reverse(other.possible)));
+            trunk.sort_settings();
         }
         trunks.retain(|trunk| trunk.calls > 0);
         trunks
     }
+}
+
+/// Remembers which numbers libphonenumber calls possible.
+#[derive(Default)]
+struct Possible(HashMap<Number, bool>);
+
+impl Possible {
+    fn has(&mut self, number: Number) -> bool {
+        if number == Number::NONE || number.is_local() {
+            return false;
+        }
+        *self.0.entry(number).or_insert_with(|| {
+            let parsed = PHONE_NUMBER_UTIL.parse(format!("+{number}"), None);
+            parsed.is_ok_and(|parsed| parsed.is_possible_with_reason().is_ok())
+        })
+    }
+}
+
+/// Returns whether a number begins with the country code of a trunk.
+fn has_own_code(number: Number, trunk: &Trunk) -> bool {
+    number != Number::NONE
+        && !number.is_local()
+        && number.digits().starts_with(trunk.profile.plan.country)
 }
 
 /// Creates a gate that judges whole datagrams too.

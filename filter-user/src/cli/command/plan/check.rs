@@ -4,11 +4,14 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 
 use clap::Args;
+use jiff::Timestamp;
 use serde::Serialize;
+
+use crate::api::client::Client;
 
 use crate::cli::command::plan::which::read;
 use crate::cli::input::country::preset;
-use crate::cli::input::trunk;
+use crate::cli::input::{time, trunk};
 use crate::cli::output::not_judged::not_judged;
 use crate::cli::output::progress::progress;
 use crate::cli::output::{self, Answer, Output, counted};
@@ -16,22 +19,34 @@ use crate::config::limits;
 use crate::exit::{Exit, Failure};
 use crate::model::policy::Policy;
 use crate::replay::frames::Skipped;
+use crate::replay::plan_check::records::{self, recorded};
 use crate::replay::plan_check::{PlanCheck, TrunkCheck};
 
-/// Show what share of recorded callers the plans read, and which other setting would read more
+/// Show what share of callers the plans read, and which other setting would read more
 ///
 /// palang plan check trunk.pcap
 ///
 /// A number is possible if libphonenumber knows its length. A setting is only shown if it reads more
 /// possible numbers. Nothing is sent to the kernel. Exit code 6: a capture was not read to its end.
 ///
+/// --since asks the daemon for its call records instead, and needs the role operate. A record has the number
+/// that was read, and no text. So a setting is only found for numbers that were read and are not possible.
+///
 /// Raw: trunk, kind (read, unread, example, setting), text, calls, possible, changed.
 #[derive(Debug, Args)]
 pub struct Arguments {
     /// pcap or pcapng files; `-` is standard input
-    #[arg(required = true, value_name = "CAPTURE")]
+    #[arg(required_unless_present = "since", value_name = "CAPTURE")]
     captures: Vec<PathBuf>,
-    /// Check every packet as if it came from this trunk, from any source
+    /// Check the call records since then: 1h, 7d, '2026-11-25 18:20' local time, or RFC 3339
+    #[arg(
+        long,
+        value_name = "DURATION|TIME",
+        value_parser = time::since,
+        conflicts_with_all = ["captures", "decap", "country", "port"]
+    )]
+    since: Option<Timestamp>,
+    /// Check every packet of a capture as if it came from this trunk; only its records with --since
     #[arg(long, value_name = "NAME", conflicts_with = "country")]
     trunk: Option<String>,
     /// Check the packet in a tunnel or in a HEP message, as `palang replay --decap` does
@@ -51,7 +66,10 @@ pub struct Arguments {
 }
 
 /// Checks the captures and prints the findings.
-pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
+pub(super) fn run(arguments: &Arguments, client: &Client) -> Result<Exit, Failure> {
+    if let Some(since) = arguments.since {
+        return of_records(arguments, since, client);
+    }
     let mut policy = match &arguments.country {
         Some(country) => Policy { trunks: vec![preset(country)?], ..Policy::default() },
         None => read(&arguments.config)?.policy,
@@ -77,7 +95,13 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
     let skipped = std::mem::take(&mut check.reader.skipped);
     if frames > 0 || broken.is_empty() {
         let trunks = check.finish();
-        arguments.output.print(&Checked { frames, outside, skipped, trunks })?;
+        arguments.output.print(&Checked {
+            frames: Some(frames),
+            records: None,
+            outside,
+            skipped,
+            trunks,
+        })?;
     }
     match (broken.is_empty(), frames) {
         (true, _) => Ok(Exit::Done),
@@ -86,10 +110,31 @@ pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
     }
 }
 
+/// Checks the call records and prints the findings.
+fn of_records(arguments: &Arguments, since: Timestamp, client: &Client) -> Result<Exit, Failure> {
+    let policy = read(&arguments.config)?.policy;
+    if let Some(name) = &arguments.trunk {
+        trunk::assume(&mut policy.clone(), name)?;
+    }
+    let check = recorded(client, &policy, since, arguments.trunk.as_deref(), None);
+    let check = check.map_err(|error| match error {
+        records::Error::Masked => Failure::new(Exit::Refused, error),
+        records::Error::Daemon(error) => error.into(),
+    })?;
+    let (records, outside) = (Some(check.records), check.outside);
+    let (skipped, trunks) = (Skipped::default(), check.finish());
+    arguments.output.print(&Checked { frames: None, records, outside, skipped, trunks })?;
+    Ok(Exit::Done)
+}
+
 #[derive(Serialize)]
 struct Checked {
-    /// Frames that were read.
-    frames: u64,
+    /// Frames that were read, of captures.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    frames: Option<u64>,
+    /// Call records that were read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    records: Option<u64>,
     /// Calls from a source outside all trunks.
     outside: u64,
     /// Frames and calls that were not judged.
@@ -106,9 +151,14 @@ fn share(part: u64, all: u64) -> String {
 
 impl Answer for Checked {
     fn write_table(&self, writer: &mut dyn Write) -> io::Result<()> {
-        writeln!(writer, "{}", counted(self.frames, "frame"))?;
-        if self.trunks.is_empty() {
-            writeln!(writer, "no INVITE was found: check the ports (--port)")?;
+        if let Some(frames) = self.frames {
+            writeln!(writer, "{}", counted(frames, "frame"))?;
+            if self.trunks.is_empty() {
+                writeln!(writer, "no INVITE was found: check the ports (--port)")?;
+            }
+        }
+        if let Some(records) = self.records {
+            writeln!(writer, "{}", counted(records, "call record"))?;
         }
         for line in not_judged(&self.skipped) {
             writeln!(writer, "{line}")?;
@@ -122,11 +172,17 @@ impl Answer for Checked {
             writeln!(writer, "  callers read       {}", share(trunk.read, trunk.calls))?;
             let global = trunk.read - trunk.local;
             writeln!(writer, "  possible numbers   {}", share(trunk.possible, global))?;
+            writeln!(writer, "  of the own country {}", share(trunk.own, global))?;
             if trunk.local > 0 {
                 writeln!(writer, "  local numbers      {}", trunk.local)?;
             }
             for (reason, calls) in &trunk.unread {
                 writeln!(writer, "  not read           {calls} {reason}")?;
+            }
+            if self.records.is_some() && !trunk.unread.is_empty() {
+                let text =
+                    "records have no text of these: check a capture (palang plan check CAPTURE)";
+                writeln!(writer, "  {text}")?;
             }
             if !trunk.examples.is_empty() {
                 let rows = trunk
