@@ -10,6 +10,7 @@ pub(crate) mod interface;
 pub(crate) mod mode;
 pub(crate) mod not_judged;
 pub(crate) mod r#override;
+pub(crate) mod plan_check;
 pub(crate) mod progress;
 pub(crate) mod strikes;
 

@@ -14,6 +14,9 @@ use crate::api::wire::Call;
 use crate::model::policy::{Policy, Trunk};
 use crate::replay::plan_check::{Alternative, CHANGES, Possible, TrunkCheck, has_own_code};
 
+/// Records that are enough for a share.
+const NEWEST: u64 = 20_000;
+
 /// Reasons why records cannot be checked.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -29,7 +32,7 @@ pub enum Error {
 }
 
 /// Asks the daemon for its records since a time, and checks the plans of a policy on them. `trunk`: only the
-/// records of this trunk; `limit`: at most this number of them, the newest.
+/// records of this trunk.
 ///
 /// # Errors
 /// [`Error`] if the numbers are masked, or the daemon does not answer.
@@ -38,13 +41,30 @@ pub fn recorded(
     policy: &Policy,
     since: Timestamp,
     trunk: Option<&str>,
-    limit: Option<u64>,
 ) -> Result<RecordCheck, Error> {
-    let (since, limit) = (since.to_string(), limit.map(|limit| limit.to_string()));
-    let query = [("since", Some(since.as_str())), ("trunk", trunk), ("limit", limit.as_deref())];
+    let since = since.to_string();
+    let path = client::path(&["calls"], &[("since", Some(since.as_str())), ("trunk", trunk)]);
+    collected(policy, |each| client.list(&path, each))
+}
+
+/// Checks the plans of a policy on the newest records since a time. It does not wait for a daemon that hangs.
+///
+/// # Errors
+/// [`Error`] if the numbers are masked, or the daemon does not answer in time.
+pub fn newest(client: &Client, policy: &Policy, since: Timestamp) -> Result<RecordCheck, Error> {
+    let (since, limit) = (since.to_string(), NEWEST.to_string());
+    let query = [("since", Some(since.as_str())), ("limit", Some(limit.as_str()))];
+    let path = client::path(&["calls"], &query);
+    collected(policy, |each| client.list_within(&path, client::SHORT, each))
+}
+
+fn collected(
+    policy: &Policy,
+    list: impl FnOnce(&mut dyn FnMut(Call) -> ControlFlow<()>) -> Result<(), client::Error>,
+) -> Result<RecordCheck, Error> {
     let mut check = RecordCheck::new(policy);
     let mut added = Ok(());
-    client.list(&client::path(&["calls"], &query), |call: Call| {
+    list(&mut |call| {
         added = check.add(&call);
         if added.is_err() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     })?;
