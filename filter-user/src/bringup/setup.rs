@@ -506,7 +506,7 @@ mod tests {
         for (wrong, says) in [
             (WantedTrunk { sources: vec!["10.0.0.300".into()], ..east.clone() }, "not an address"),
             (WantedTrunk { name: "default".into(), ..east.clone() }, "already used"),
-            (WantedTrunk { sources: Vec::new(), ..east }, "sources"),
+            (WantedTrunk { sources: Vec::new(), ..east }, "at least one source"),
         ] {
             let wrong = Wanted { trunks: vec![wrong], ..both.clone() };
             let error = changed(None, &wrong).unwrap_err();

@@ -15,7 +15,7 @@ pub(crate) fn not_judged(skipped: &Skipped) -> Vec<String> {
     let tunnelled: u64 = skipped.tunnelled.values().sum();
     let tunnels: Vec<&str> = skipped.tunnelled.keys().map(String::as_str).collect();
     let hint = format!(
-        "{} in tunnels not judged ({}): add --decap",
+        "{} in tunnels not judged ({}), as by a live filter: add --decap to replay or plan check",
         count(tunnelled, "INVITE"),
         tunnels.join("; ")
     );

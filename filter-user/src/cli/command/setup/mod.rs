@@ -74,12 +74,10 @@ pub struct Arguments {
     /// Format of numbers without +, instead of those of the plan; may be repeated
     #[arg(long, value_name = "FORMAT", value_parser = carrier::format)]
     format: Vec<String>,
-    /// Trunk; source and format may be repeated in it, and the option too [default: every source is one]
-    #[arg(
-        long,
-        value_name = "name=NAME,source=ADDRESS[,identity=IDENTITY][,format=FORMAT]",
-        value_parser = carrier::trunk
-    )]
+    /// Trunk by the keys name, source, identity and format; may be repeated [default: every source is one]
+    ///
+    /// The keys source and format may be repeated too: name=east,source=192.0.2.1,source=192.0.2.2.
+    #[arg(long, value_name = "KEY=VALUE,KEY=VALUE", value_parser = carrier::trunk)]
     trunk: Vec<WantedTrunk>,
     /// Capture of calls to check the plans on; may be repeated
     #[arg(long, value_name = "FILE")]
