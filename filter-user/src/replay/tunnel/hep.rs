@@ -62,7 +62,8 @@ fn version_3(message: &[u8]) -> Option<Vec<u8>> {
     if kind == SIP { made(&fields, &payload?) } else { None }
 }
 
-/// Reads versions 1 and 2: a fixed header, whose length is its second byte.
+/// Reads versions 1 and 2: a fixed header, whose length is its second byte. Agents differ in what they count,
+/// so the message is looked for where a name of SIP can begin.
 fn version_1_or_2(message: &[u8]) -> Option<Vec<u8>> {
     let [version, len, family, protocol, ports @ ..] = message.first_chunk::<8>()?;
     let len = usize::from(*len);
@@ -71,11 +72,14 @@ fn version_1_or_2(message: &[u8]) -> Option<Vec<u8>> {
         10 => 16,
         _ => return None,
     };
-    // Version 2 ends with a time and the number of the agent.
-    let least = 8 + 2 * size + if *version == 2 { 10 } else { 0 };
-    if len < least {
-        return None;
-    }
+    // Version 2 ends with a time and the number of the agent, with or without padding.
+    let least = 8 + 2 * size;
+    let fixed = if *version == 2 { [least + 10, least + 12] } else { [least, least] };
+    let is_sip = |at: &usize| {
+        let begin = message.get(*at..at.saturating_add(3));
+        *at >= least && begin.is_some_and(|begin| begin.iter().all(u8::is_ascii_uppercase))
+    };
+    let start = [len, fixed[0], fixed[1]].into_iter().find(is_sip)?;
     let fields = Fields {
         protocol: *protocol,
         source: Some(address(message.get(8..8 + size)?)?),
@@ -83,7 +87,7 @@ fn version_1_or_2(message: &[u8]) -> Option<Vec<u8>> {
         source_port: be16(ports)?,
         destination_port: be16(ports.get(2..)?)?,
     };
-    made(&fields, message.get(len..)?)
+    made(&fields, message.get(start..)?)
 }
 
 fn be16(bytes: &[u8]) -> Option<u16> {

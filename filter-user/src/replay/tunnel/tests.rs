@@ -147,6 +147,20 @@ fn compressed_message_that_is_too_long_is_left_alone() {
     assert_eq!(hep::packet(&[head, chunks].concat(), 9060), None);
 }
 
+#[test]
+fn old_hep_is_read_however_an_agent_counts_its_header() {
+    let addresses = [192, 0, 2, 1, 192, 0, 2, 2];
+    let packets = [(1, 16, 0), (1, 8, 0), (2, 28, 12), (2, 26, 10), (2, 16, 12), (2, 16, 10)].map(
+        |(version, len, time)| {
+            let head = [version, len, 2, 17, 0x13, 0xC4, 0x13, 0xC4];
+            let message = [&head[..], &addresses, &vec![0; time], b"INVITE sip:112@x SIP/2.0"];
+            hep::packet(&message.concat(), 9060)
+        },
+    );
+    assert!(packets[0].as_ref().is_some_and(|packet| packet.ends_with(b"sip:112@x SIP/2.0")));
+    assert!(packets.iter().all(|packet| *packet == packets[0]), "{packets:?}");
+}
+
 proptest! {
     #[test]
     fn any_bytes_are_read_without_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
