@@ -134,3 +134,70 @@ fn check_of_a_capture_names_the_setting_that_reads_more() {
     assert_eq!(output.status.code(), Some(6));
     assert!(text(&output.stderr).contains("broken.pcap"), "{}", text(&output.stderr));
 }
+
+#[test]
+fn check_skips_foreign_frames_and_unwraps_tunnels_as_replay_does() {
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures");
+    let tunnels = fixtures.join("tunnels/tunnels.pcap");
+    let tunnels = tunnels.to_str().unwrap();
+    let checked = |arguments: &[&str]| {
+        json(&palang(&[&["check", tunnels, "--country", "ID", "-o", "json"], arguments].concat()))
+    };
+    let outer = checked(&[]);
+    assert_eq!((&outer["trunks"][0]["calls"], &outer["tunnelled"]["GRE"]), (&1.into(), &4.into()));
+    let inner = checked(&["--decap"]);
+    assert_eq!(
+        (&inner["trunks"][0]["calls"], &inner["trunks"][0]["read"]),
+        (&22.into(), &22.into())
+    );
+    assert_eq!(inner.get("tunnelled"), None);
+    let table = text(&palang(&["check", tunnels, "--country", "ID"]).stdout);
+    assert!(table.contains("21 INVITEs in tunnels not judged"), "{table}");
+
+    // A pcapng with USB (189) before Ethernet, as a capture on all interfaces has it.
+    let block = |kind: u32, body: &[u8]| {
+        let length = (12 + body.len() as u32).to_le_bytes();
+        [&kind.to_le_bytes()[..], &length, body, &length].concat()
+    };
+    let section = [&0x1A2B_3C4D_u32.to_le_bytes()[..], &[1, 0, 0, 0], &[0xFF; 8]].concat();
+    let interface = |link: u16| [&link.to_le_bytes()[..], &[0; 6]].concat();
+    let packet = |interface: u32, frame: &[u8]| {
+        let len = (frame.len() as u32).to_le_bytes();
+        let mut body = [&interface.to_le_bytes()[..], &[0; 8], &len, &len, frame].concat();
+        body.resize(body.len().next_multiple_of(4), 0);
+        block(6, &body)
+    };
+    let head = [block(0x0A0D_0D0A, &section), block(1, &interface(189)), block(1, &interface(1))];
+    let call = capture(&["sip:+6281234567890@x"])[24 + 16..].to_vec();
+    let mixed = [head.concat(), packet(0, &[0; 64]), packet(1, &call)].concat();
+    let mixed = file("mixed.pcapng", &mixed);
+    let output = palang(&["check", mixed.to_str().unwrap(), "--country", "ID", "-o", "json"]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    let checked = json(&output);
+    assert_eq!((&checked["foreign"]["189"], &checked["trunks"][0]["read"]), (&1.into(), &1.into()));
+    let only = [head.concat(), packet(0, &[0; 64])].concat();
+    let only = file("usb.pcapng", &only);
+    let output = palang(&["check", only.to_str().unwrap(), "--country", "ID"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains("link type 189"), "{}", text(&output.stderr));
+}
+
+#[test]
+fn check_treats_every_packet_as_one_of_the_trunk_that_is_named() {
+    let calls = file("assumed.pcap", &capture(&["sip:+6281234567890@x"]));
+    let config = CONFIG.replace("10.0.0.0/8", "203.0.113.7");
+    let config = file("assumed.toml", config.as_bytes());
+    let (calls, config) = (calls.to_str().unwrap(), config.to_str().unwrap());
+    let checked = |arguments: &[&str]| {
+        json(&palang(&[&["check", calls, "--config", config, "-o", "json"], arguments].concat()))
+    };
+    assert_eq!(checked(&[])["outside"], 1);
+    let assumed = checked(&["--trunk", "telkom"]);
+    assert_eq!(
+        (&assumed["outside"], &assumed["trunks"][0]["trunk"]),
+        (&0.into(), &"telkom".into())
+    );
+    let output = palang(&["check", calls, "--config", config, "--trunk", "east"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(text(&output.stderr).contains("default, telkom"), "{}", text(&output.stderr));
+}

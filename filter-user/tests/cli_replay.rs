@@ -64,7 +64,7 @@ fn json_is_a_contract() {
     let first = serde_json::json!({
         "file": capture(SCAN).to_str().unwrap(), "frame": 1, "time": records[0]["time"],
         "src": "147.32.77.113:5060", "dst": "195.113.172.38:5060", "method": "INVITE",
-        "call_id": records[0]["call_id"], "initial": true, "transport": "udp",
+        "call_id": records[0]["call_id"], "initial": true, "transport": "udp", "tunnel": null,
         "trunk": "default", "to_tag": false, "caller": "100", "identity": "from",
         "verdict": "drop", "policy_verdict": null, "rule": "block 100", "reason": "blocked-number",
     });
@@ -175,6 +175,48 @@ fn frames_of_other_interfaces_in_a_pcapng_are_skipped_and_counted() {
     let only = [head.concat(), packet(1, &[0; 64])].concat();
     let only = temporary("usb.pcapng", &only);
     assert_fails(&replay(&[only.to_str().unwrap()]), 1, "link type 189");
+}
+
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
+#[test]
+fn packet_in_a_tunnel_is_judged_with_decap_and_counted_without() {
+    let name = "../tunnels/tunnels.pcap";
+    let output = replay_of(name, &["--decap", "--block", "+6281234567890", "-o", "json"]);
+    let (records, summary) = json(&output);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    assert_eq!(summary["verdicts"], serde_json::json!({"drop": 22}), "{records:?}");
+    assert_eq!(records[11]["tunnel"], "VXLAN");
+    assert!(summary.get("tunnelled").is_none());
+
+    let output = replay_of(name, &["--block", "+6281234567890", "-o", "json"]);
+    let (records, summary) = json(&output);
+    assert_eq!((records.len(), &summary["tunnelled"]["GTP-U"]), (1, &1.into()));
+    let table = text(&replay_of(name, &[]).stdout);
+    assert!(table.contains("21 INVITEs in tunnels not judged"), "{table}");
+    assert!(table.contains("add --decap"), "{table}");
+}
+
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
+#[test]
+fn every_packet_is_judged_as_one_of_the_trunk_that_is_named() {
+    let config = "interfaces = [\"eth0\"]\n[limits]\nshortest_number = 4\n[[trunk]]\nname = \"east\"\nsources = [\"203.0.113.7\"]\n\
+        [[trunk]]\nname = \"short\"\nsources = [\"203.0.113.8\"]\nformats = [\"own-e164\"]\nshort_number_digits = 2\n";
+    let config = temporary("assumed.toml", config.as_bytes());
+    let judged = |arguments: &[&str]| {
+        let config = ["--config", config.to_str().unwrap(), "--port", "5060", "-o", "json"];
+        let (records, _) = json(&replay_of(CALL, &[arguments, &config].concat()));
+        let of = |name: &str| records[0][name].as_str().unwrap_or("-").to_owned();
+        (of("trunk"), of("reason"))
+    };
+    let pair = |trunk: &str, reason: &str| (trunk.to_owned(), reason.to_owned());
+    assert_eq!(judged(&[]), pair("-", "unknown-trunk"));
+    assert_eq!(judged(&["--trunk", "east"]), pair("east", "not-blocked"));
+    assert_eq!(judged(&["--trunk", "east", "--block", "2502"]), pair("east", "blocked-number"));
+    assert_eq!(judged(&["--trunk", "short"]), pair("short", "ambiguous-number"));
+    assert_eq!(judged(&["--trunk", "default"]), pair("default", "not-blocked"));
+    let config = config.to_str().unwrap();
+    let output = replay_of(CALL, &["--config", config, "--trunk", "west"]);
+    assert_fails(&output, 2, "write one of default, east, short");
 }
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::abi_upgrade;
 use crate::foreign_xdp;
-use crate::gate::Gate;
+use crate::gate::{Gate, eventually};
 
 /// A check as it came out.
 #[derive(Debug)]
@@ -83,6 +83,24 @@ fn doctor_reports_a_filter_in_generic_mode() {
     look(&gate.daemon, "xdp").is("ok", "native");
     let status = gate.does(&["status"]);
     assert_eq!(status["interfaces"][0]["xdp"], "native", "{status}");
+}
+
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
+#[test]
+fn doctor_reports_callers_that_the_plan_does_not_read() {
+    let lab = Lab::new("doctor-plans");
+    let gate = Gate::start(&lab, "");
+    look(&gate.daemon, "plans").is("ok", "no call");
+    for _ in 0..6 {
+        gate.call("0031201234567");
+    }
+    eventually("the calls are recorded", || gate.rows(&["calls"]).len() == 6);
+    look(&gate.daemon, "plans")
+        .is("warn", "trunk default: 6 of 6 callers of the last hour were not read");
+    let config = gate.daemon.config_file().display().to_string();
+    let checked = gate.does(&["plan", "check", "--since", "1h", "--config", &config]);
+    assert_eq!(checked["records"], 6, "{checked}");
+    assert_eq!(checked["trunks"][0]["unread"]["ambiguous-number"], 6, "{checked}");
 }
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]

@@ -88,6 +88,43 @@ fn setup_of_a_daemon_without_interfaces_attaches_and_observes() {
     assert_eq!(text(&daemon), after);
 }
 
+/// Returns the path of a capture with a call from 192.0.2.1, and more in tunnels.
+fn tunnels() -> String {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    folder.join("fixtures/tunnels/tunnels.pcap").display().to_string()
+}
+
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
+#[test]
+fn setup_with_options_for_each_question_asks_nothing() {
+    let lab = Lab::new("setup-flags");
+    let mut daemon = prepared(&lab);
+    daemon.start_again();
+    let capture = tunnels();
+    let trunk = "name=east,source=192.0.2.0/24,format=own-e164";
+    let options = ["gate0", "--yes", "--country", "id", "--identity", "from", "--trunk", trunk];
+    let done = setup(&daemon, &[&options[..], &["--capture", &capture, "-o", "json"]].concat());
+    assert_eq!(done.code, 0, "{}", done.stderr);
+    let summary: Value = serde_json::from_str(&done.stdout).expect("JSON");
+    assert_eq!((&summary["country"], &summary["trunks"][0]), (&"ID".into(), &"east".into()));
+    let checked = &summary["checked"]["trunks"][0];
+    assert_eq!((&checked["trunk"], &checked["read"]), (&"east".into(), &1.into()), "{summary}");
+    let after = text(&daemon);
+    assert!(after.starts_with("# ours, do not touch\n"), "{after}");
+    for wanted in ["country = \"ID\"", "[[trunk]]", "formats = [\"own-e164\"]"] {
+        assert!(after.contains(wanted), "{wanted}: {after}");
+    }
+    // Once more: nothing to do, and the file stays.
+    let again = setup(&daemon, &[&options[..], &["-o", "json"]].concat());
+    let again: Value = serde_json::from_str(&again.stdout).expect("JSON");
+    assert_eq!(again["plan"], serde_json::json!([]));
+    assert_eq!(text(&daemon), after);
+
+    let missing = setup(&daemon, &[&options[..], &["--capture", "/nowhere.pcap"]].concat());
+    assert_eq!(missing.code, 1, "{}", missing.stderr);
+    assert!(missing.stderr.contains("/nowhere.pcap: cannot be opened"), "{}", missing.stderr);
+}
+
 // A person at a terminal is asked, for the country too, and No is the default.
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
@@ -112,13 +149,38 @@ fn setup_at_a_terminal_asks_for_each_setting() {
         let said = String::from_utf8_lossy(&output.stdout).into_owned();
         (output.status.code().unwrap_or(-1), said)
     };
-    let (code, said) = at_terminal("\n\n");
+    // Country, trunks, identity, formats, capture.
+    let (code, said) = at_terminal("\n\n\n\n\n\n");
     assert_eq!(code, 5, "{said}");
-    assert!(said.contains("[62]") && said.contains("[y/N]"), "{said}");
+    for wanted in ["[ID]", "preset ID: country code 62", "[every source is one]", "[y/N]"] {
+        assert!(said.contains(wanted), "{wanted}: {said}");
+    }
     assert_eq!(text(&daemon), before);
-    let (code, said) = at_terminal("60\ny\n");
+    // Wrong answers are asked again.
+    let capture = tunnels();
+    let trunk =
+        "XX\nMY\n192.0.2.300\n192.0.2.0/24, 2001:db8::/32\neast\npai\nany\nown-e164 national\n";
+    let (code, said) = at_terminal(&format!("{trunk}\n{capture}\ny\n"));
     assert_eq!(code, 0, "{said}");
-    assert!(text(&daemon).contains("country_code = \"60\""), "{}", text(&daemon));
+    for wanted in [
+        "has no preset",
+        "is not an address",
+        "is no format",
+        "the plans on the captures",
+        "no more",
+    ] {
+        assert!(said.contains(wanted), "{wanted}: {said}");
+    }
+    let after = text(&daemon);
+    for wanted in [
+        "country = \"MY\"",
+        "name = \"east\"",
+        "sources = [\"192.0.2.0/24\", \"2001:db8::/32\"]",
+        "identity = \"pai\"",
+        "formats = [\"own-e164\", \"national\"]",
+    ] {
+        assert!(after.contains(wanted), "{wanted}: {after}");
+    }
     assert!(status(&daemon).interfaces[0].xdp.is_some());
 }
 

@@ -190,6 +190,29 @@ impl Client {
         })
     }
 
+    /// Requests a list, like [`Client::list`], and gives up if it has not ended in time.
+    ///
+    /// # Errors
+    /// `Silent` if the time is over; `Answer` if the answer is not a list or is incomplete.
+    pub fn list_within<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        patience: Duration,
+        each: impl FnMut(T) -> ControlFlow<()>,
+    ) -> Result<(), Error> {
+        self.run(async {
+            let list = async {
+                let response = self.send(Method::GET, path, empty(), None).await?;
+                lines(response, each).await
+            };
+            tokio::time::timeout(patience, list).await.unwrap_or_else(|_| {
+                let (socket, seconds) = (self.socket.display(), patience.as_secs());
+                let message = format!("the daemon at {socket} did not end its list in {seconds} s");
+                Err(Error::Silent(message))
+            })
+        })
+    }
+
     /// Requests an endless list, like [`Client::list`], without a message while it waits.
     ///
     /// # Errors
@@ -435,6 +458,17 @@ mod tests {
         let failure =
             Failure::from(Error::Problem(Problem { kind: ProblemKind::Refused, message }));
         assert_eq!(failure.message, "by siti: \u{fffd}[2J\u{fffd}palang: done");
+    }
+
+    #[test]
+    fn list_of_a_daemon_that_hangs_is_given_up() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("socket");
+        let _never_accepts = std::os::unix::net::UnixListener::bind(&path).unwrap();
+        let each = |_: crate::api::wire::Call| ControlFlow::Continue(());
+        let answer = Client::new(&path).list_within("/v1/calls", AGAIN, each);
+        let Err(Error::Silent(said)) = answer else { panic!("{answer:?}") };
+        assert!(said.contains("did not end its list"), "{said}");
     }
 
     /// Fills the backlog of a socket, which has room again when a connection is accepted.

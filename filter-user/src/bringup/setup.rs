@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use toml_edit::{Array, DocumentMut, Item, Table, Value};
+use toml_edit::{Array, ArrayOfTables, DocumentMut, Item, Table, Value};
 
 use crate::config::Config;
 use crate::model::xdp_mode::XdpMode;
@@ -57,6 +57,9 @@ pub enum Error {
     /// `default` of the file is an inline table.
     #[error("{}: write [default] as a table", .0.display())]
     InlineDefault(PathBuf),
+    /// The trunks of the file are an inline array.
+    #[error("{}: write each trunk as a table [[trunk]]", .0.display())]
+    InlineTrunks(PathBuf),
     /// The changed configuration is not valid.
     #[error("not valid with these options: {0}")]
     Options(#[source] Cause),
@@ -127,15 +130,41 @@ fn processes_of_sockets(sockets: &BTreeMap<u64, u16>) -> Vec<(u64, String)> {
     found
 }
 
+/// The form in which a carrier sends callers; the configuration checks the names.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Sends {
+    /// Header that names the caller; `None` keeps that of the file.
+    pub identity: Option<String>,
+    /// Formats of numbers without `+`; empty: those of the plan.
+    pub formats: Vec<String>,
+}
+
+/// A trunk that setup wants in the configuration.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct WantedTrunk {
+    /// Its name.
+    pub name: String,
+    /// Its source addresses or prefixes.
+    pub sources: Vec<String>,
+    /// The form of its callers.
+    pub sends: Sends,
+}
+
 /// The settings that setup wants in the configuration.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Wanted {
     /// The interface.
     pub interface: String,
     /// UDP ports; `None` keeps those of the file.
     pub ports: Option<Vec<u16>>,
+    /// Country of the preset; `None` keeps the plan of the file.
+    pub country: Option<String>,
     /// Country code; `None` keeps that of the file.
     pub country_code: Option<String>,
+    /// The form of callers on every trunk that has no other.
+    pub sends: Sends,
+    /// Trunks to add, or to change by their names.
+    pub trunks: Vec<WantedTrunk>,
     /// Where the program runs; `None` keeps the setting of the file.
     pub xdp_mode: Option<XdpMode>,
 }
@@ -187,11 +216,54 @@ pub fn is_untouched(before: Option<&str>) -> bool {
 }
 
 /// Returns the country code of an edited configuration.
-#[must_use]
-pub fn country_code(before: Option<&str>) -> Option<String> {
+fn country_code(before: Option<&str>) -> Option<String> {
     let text = before.filter(|text| !is_untouched(Some(text)))?;
     let document: DocumentMut = text.parse().ok()?;
     Some(document.get("default")?.get("country_code")?.as_str()?.to_owned())
+}
+
+/// Returns whether an edited configuration has a country or a country code.
+#[must_use]
+pub fn has_country(before: Option<&str>) -> bool {
+    let has = |text: &str| {
+        let document: DocumentMut = text.parse().ok()?;
+        let default = document.get("default")?;
+        Some(default.get("country").is_some() || default.get("country_code").is_some())
+    };
+    before.filter(|text| !is_untouched(Some(text))).and_then(has).unwrap_or(false)
+}
+
+/// Settings of the delivered `[default]` that a preset replaces.
+const PRESET_KEYS: [&str; 6] = [
+    "country_code",
+    "trunk_prefix",
+    "international_prefixes",
+    "national_lengths",
+    "leading_zero",
+    "formats",
+];
+
+/// Puts a country into a configuration as delivered. The settings that its preset replaces become comments.
+fn with_country(text: &str, country: &str) -> String {
+    let begins_with =
+        |line: &str, key: &str| line.strip_prefix(key).is_some_and(|rest| rest.starts_with(" = "));
+    let mut lines = Vec::new();
+    let mut is_default = false;
+    for line in text.lines() {
+        if line.starts_with('[') {
+            is_default = line == "[default]";
+        }
+        lines.push(if is_default && begins_with(line, "# country") {
+            let comment = line.get(1..).and_then(|rest| rest.split_once('#'));
+            let comment = comment.map_or(String::new(), |(_, comment)| format!("#{comment}"));
+            format!("{:<31} {comment}", format!("country = {country:?}")).trim_end().to_owned()
+        } else if is_default && PRESET_KEYS.iter().any(|key| begins_with(line, key)) {
+            format!("# {line}")
+        } else {
+            line.to_owned()
+        });
+    }
+    lines.join("\n") + "\n"
 }
 
 /// Changes the wanted settings of a configuration and nothing else.
@@ -211,6 +283,10 @@ pub fn change(path: &Path, before: Option<String>, wanted: &Wanted) -> Result<Ch
             wanted: wanted.interface.clone(),
         });
     }
+    let text = match &wanted.country {
+        Some(country) if untouched => with_country(text, country),
+        Some(_) | None => text.to_owned(),
+    };
     let mut document: DocumentMut =
         text.parse().map_err(|source| Error::Toml { path: path.to_owned(), source })?;
     let root = document.as_table_mut();
@@ -223,18 +299,68 @@ pub fn change(path: &Path, before: Option<String>, wanted: &Wanted) -> Result<Ch
     if let Some(mode) = wanted.xdp_mode.filter(|mode| *mode != config.xdp_mode) {
         put(root, "xdp_mode", mode.name().into());
     }
-    if let Some(code) = &wanted.country_code
-        && (country_code(Some(text)).as_ref() != Some(code))
-    {
-        let default = root.entry("default").or_insert_with(|| Item::Table(Table::new()));
-        let Some(default) = default.as_table_mut() else {
-            return Err(Error::InlineDefault(path.to_owned()));
-        };
-        put(default, "country_code", code.as_str().into());
+    plan(root, path, wanted, &text)?;
+    for trunk in &wanted.trunks {
+        put_trunk(root, path, trunk)?;
     }
     config =
         Config::of(path, document.to_string()).map_err(|error| Error::Options(error.into()))?;
     Ok(Change { path: path.to_owned(), before, config })
+}
+
+/// Puts the plan of all trunks into `[default]`.
+fn plan(root: &mut Table, path: &Path, wanted: &Wanted, text: &str) -> Result<(), Error> {
+    let code = wanted.country_code.as_ref();
+    let code = code.filter(|code| country_code(Some(text)).as_ref() != Some(*code));
+    let has_plan = wanted.country.is_some() || wanted.sends != Sends::default();
+    if code.is_none() && !has_plan {
+        return Ok(());
+    }
+    let default = root.entry("default").or_insert_with(|| Item::Table(Table::new()));
+    let Some(default) = default.as_table_mut() else {
+        return Err(Error::InlineDefault(path.to_owned()));
+    };
+    if let Some(country) = &wanted.country {
+        // The preset has its own.
+        default.remove("country_code");
+        put(default, "country", country.as_str().into());
+    }
+    if let Some(code) = code {
+        put(default, "country_code", code.as_str().into());
+    }
+    put_sends(default, &wanted.sends);
+    Ok(())
+}
+
+fn put_sends(table: &mut Table, sends: &Sends) {
+    if let Some(identity) = &sends.identity {
+        put(table, "identity", identity.as_str().into());
+    }
+    if !sends.formats.is_empty() {
+        put(table, "formats", sends.formats.iter().map(String::as_str).collect::<Array>().into());
+    }
+}
+
+/// Adds a trunk, or changes the one with its name.
+fn put_trunk(root: &mut Table, path: &Path, wanted: &WantedTrunk) -> Result<(), Error> {
+    let trunks = root.entry("trunk").or_insert_with(|| Item::ArrayOfTables(ArrayOfTables::new()));
+    let Some(trunks) = trunks.as_array_of_tables_mut() else {
+        return Err(Error::InlineTrunks(path.to_owned()));
+    };
+    let name = |table: &Table| Some(table.get("name")?.as_str()? == wanted.name);
+    let sources: Value = wanted.sources.iter().map(String::as_str).collect::<Array>().into();
+    let known = trunks.iter_mut().find(|table| name(table) == Some(true));
+    if let Some(table) = known {
+        put(table, "sources", sources);
+        put_sends(table, &wanted.sends);
+        return Ok(());
+    }
+    let mut table = Table::new();
+    put(&mut table, "name", wanted.name.as_str().into());
+    put(&mut table, "sources", sources);
+    put_sends(&mut table, &wanted.sends);
+    trunks.push(table);
+    Ok(())
 }
 
 /// Replaces a value and keeps its comments.
@@ -257,7 +383,7 @@ mod tests {
     use super::*;
 
     fn wanted() -> Wanted {
-        Wanted { interface: "ens1".into(), ports: None, country_code: None, xdp_mode: None }
+        Wanted { interface: "ens1".into(), ..Wanted::default() }
     }
 
     /// Changes a configuration; the error is its text.
@@ -319,6 +445,73 @@ mod tests {
         assert!(!is_untouched(Some(&edited)) && country_code(Some(&edited)).is_some());
         let again = changed(Some(&change.config.text), &wanted()).unwrap();
         assert!(!again.is_one());
+    }
+
+    #[test]
+    fn country_replaces_the_delivered_plan_and_keeps_its_comments() {
+        let wanted = Wanted { country: Some("MY".into()), ..wanted() };
+        for before in [None, Some(DELIVERED)] {
+            let change = changed(before, &wanted).unwrap();
+            let text = &change.config.text;
+            assert_eq!(text.lines().count(), DELIVERED.lines().count());
+            let lines = different(text, DELIVERED);
+            assert!(
+                lines.contains(&"country = \"MY\" # = none: the settings below".into()),
+                "{lines:?}"
+            );
+            assert!(lines.contains(&"# country_code = \"62\" # = \"62\"".into()), "{lines:?}");
+            let trunk = &change.config.policy.trunks[0];
+            let preset = crate::model::plan::presets::of("MY").unwrap();
+            assert_eq!((trunk.country, trunk.profile.plan), (Some("MY"), preset.plan()));
+            assert!(has_country(Some(text)) && !has_country(before));
+            assert!(!changed(Some(text), &wanted).unwrap().is_one(), "once more");
+        }
+        let own = "interfaces = []\n[default]\ncountry_code = \"62\" # ours\nidentity = \"pai\"\n";
+        let change = changed(Some(own), &wanted).unwrap();
+        assert!(!change.config.text.contains("country_code"), "{}", change.config.text);
+        assert!(change.config.text.contains("identity = \"pai\""), "{}", change.config.text);
+        let unknown = Wanted { country: Some("XX".into()), ..wanted };
+        assert!(changed(None, &unknown).unwrap_err().contains("has no preset"));
+    }
+
+    #[test]
+    fn trunks_are_added_once_and_changed_by_name() {
+        let sends = Sends { identity: Some("pai".into()), formats: vec!["national".into()] };
+        let east = WantedTrunk {
+            name: "east".into(),
+            sources: vec!["192.0.2.0/24".into(), "2001:db8::1".into()],
+            sends: sends.clone(),
+        };
+        let wanted = Wanted { country: Some("ID".into()), trunks: vec![east.clone()], ..wanted() };
+        let change = changed(None, &wanted).unwrap();
+        let text = change.config.text.clone();
+        let trunk = &change.config.policy.trunks[1];
+        assert_eq!((trunk.name.as_str(), trunk.sources.len()), ("east", 2));
+        assert_eq!(trunk.profile.identity, filter_common::plan::IDENTITY_PAI);
+        assert_eq!(trunk.profile.plan.formats, filter_common::plan::FORMAT_NATIONAL);
+        assert!(!changed(Some(&text), &wanted).unwrap().is_one(), "once more");
+
+        let moved = WantedTrunk { sources: vec!["198.51.100.7".into()], ..east.clone() };
+        let both = vec![moved, WantedTrunk { name: "west".into(), ..east.clone() }];
+        let both = Wanted { trunks: both, ..wanted.clone() };
+        let change = changed(Some(&text), &both).unwrap();
+        let sources: Vec<_> =
+            change.config.policy.trunks.iter().map(|trunk| trunk.sources.len()).collect();
+        assert_eq!(sources, [0, 1, 2]);
+
+        let everywhere = Wanted { sends, trunks: Vec::new(), ..wanted };
+        let change = changed(None, &everywhere).unwrap();
+        assert_eq!(change.config.policy.trunks[0].profile.plan.formats, trunk.profile.plan.formats);
+
+        for (wrong, says) in [
+            (WantedTrunk { sources: vec!["10.0.0.300".into()], ..east.clone() }, "not an address"),
+            (WantedTrunk { name: "default".into(), ..east.clone() }, "already used"),
+            (WantedTrunk { sources: Vec::new(), ..east }, "at least one source"),
+        ] {
+            let wrong = Wanted { trunks: vec![wrong], ..both.clone() };
+            let error = changed(None, &wrong).unwrap_err();
+            assert!(error.contains(says), "{error}");
+        }
     }
 
     #[test]

@@ -100,7 +100,7 @@ impl Cli {
             Command::Attach(arguments) => attach::attach(&arguments, client),
             Command::Detach(arguments) => attach::detach(&arguments, client),
             Command::Store(arguments) => store::run(&arguments, client),
-            Command::Plan(arguments) => plan::run(&arguments),
+            Command::Plan(arguments) => plan::run(&arguments, client),
             Command::Replay(arguments) => replay::run(&arguments).map(|()| Exit::Done),
             Command::WhatIf(arguments) => what_if::run(&arguments, client),
             Command::Completions(arguments) => completions::run(&arguments, Cli::command()),

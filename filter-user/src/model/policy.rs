@@ -251,6 +251,26 @@ impl Policy {
         self.rules.len() as u64
     }
 
+    /// Makes every source a source of one trunk, so that each packet is judged as if it came from there.
+    /// Other trunks keep their places, but no sources.
+    ///
+    /// # Errors
+    /// Returns the names of all trunks if there is no such trunk.
+    pub fn assume_trunk(&mut self, name: &str) -> Result<(), Vec<String>> {
+        let Some(index) = self.trunks.iter().position(|trunk| trunk.name == name) else {
+            return Err(self.trunks.iter().map(|trunk| trunk.name.clone()).collect());
+        };
+        for trunk in &mut self.trunks {
+            trunk.sources.clear();
+        }
+        // The profile `default` covers every source while no trunk is configured.
+        self.settings.trunks_configured = u8::from(index > 0);
+        if index > 0 {
+            self.trunks[index].sources.push(([0; 16], 0));
+        }
+        Ok(())
+    }
+
     /// Adds a protected number or prefix.
     pub fn protect(&mut self, subject: Subject) {
         self.protect_named(subject, "");

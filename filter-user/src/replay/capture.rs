@@ -9,7 +9,7 @@ use lzma_rust2::XzReader;
 use pcap_file::pcap::PcapReader;
 use pcap_file::pcapng::blocks::interface_description::InterfaceDescriptionOption;
 use pcap_file::pcapng::{Block, PcapNgReader};
-use pcap_file::{DataLink, PcapError, TsResolution};
+use pcap_file::{DataLink, Endianness, PcapError, TsResolution};
 
 const SECOND_NS: u128 = 1_000_000_000;
 /// First four bytes of a pcapng section (draft-ietf-opsawg-pcapng §4.1).
@@ -255,6 +255,8 @@ fn pcap(reader: &mut PcapReader<Box<dyn Read>>) -> Option<Result<Captured, PcapE
 
 /// Reads the next block; `Ok(None)` if it has no frame.
 fn pcapng(reader: &mut PcapNgReader<Box<dyn Read>>) -> Option<Result<Option<Captured>, PcapError>> {
+    // A block may begin a section with the other byte order, but that block has no frame.
+    let endianness = reader.section().endianness;
     let (ticks, interface, original_len, bytes) = match reader.next_block()? {
         // The crate treats the ticks as nanoseconds, regardless of the interface.
         Ok(Block::EnhancedPacket(packet)) => (
@@ -263,8 +265,9 @@ fn pcapng(reader: &mut PcapNgReader<Box<dyn Read>>) -> Option<Result<Option<Capt
             packet.original_len,
             packet.data.into_owned(),
         ),
+        // The time is two words, the upper one first. The crate reads them as one number.
         Ok(Block::Packet(packet)) => (
-            packet.timestamp.into(),
+            upper_word_first(packet.timestamp, endianness).into(),
             packet.interface_id.into(),
             packet.original_len,
             packet.data.into_owned(),
@@ -292,6 +295,15 @@ fn pcapng(reader: &mut PcapNgReader<Box<dyn Read>>) -> Option<Result<Option<Capt
     }
     let time = nanoseconds(ticks, resolution) as i128 + offset * SECOND_NS as i128;
     Some(Ok(Some(Captured { time, link: description.linktype, bytes, original_len })))
+}
+
+/// Returns the time of an obsolete Packet Block, from the number as which its eight bytes were read
+/// (draft-ietf-opsawg-pcapng, appendix A).
+fn upper_word_first(read: u64, endianness: Endianness) -> u64 {
+    match endianness {
+        Endianness::Big => read,
+        Endianness::Little => read.rotate_left(32),
+    }
 }
 
 /// Converts ticks of `if_tsresol`: a negative power of 10, or of 2 if the top bit is set.
@@ -383,6 +395,30 @@ mod tests {
             let frames = capture(&file, name).unwrap();
             assert_eq!(frames.len(), 1, "{name}");
             assert_eq!(frames[0].as_ref().unwrap().time, expected * SECOND_NS as u64, "{name}");
+        }
+    }
+
+    #[test]
+    fn obsolete_packet_block_has_its_time_in_either_byte_order() {
+        let ticks = 1_700_000_000_123_456u64;
+        let words = [(ticks >> 32) as u32, ticks as u32, 4, 4, 0x0909_0909];
+        let section = [0x1A2B_3C4D, 0x0001_0000, u32::MAX, u32::MAX];
+        for little in [true, false] {
+            let word = |word: u32| if little { word.to_le_bytes() } else { word.to_be_bytes() };
+            let block = |kind: u32, body: Vec<u8>| {
+                let length = word(12 + body.len() as u32);
+                [&word(kind)[..], &length, &body, &length].concat()
+            };
+            let half = |half: u16| if little { half.to_le_bytes() } else { half.to_be_bytes() };
+            // The version is two halves.
+            let mut head: Vec<u8> = section.into_iter().flat_map(word).collect();
+            head[4..8].copy_from_slice(&[half(1), half(0)].concat());
+            let interface = [half(1), half(0), [0; 2], [0; 2]].concat();
+            let packet = [vec![0; 4], words.into_iter().flat_map(word).collect()].concat();
+            let file = [block(0x0A0D_0D0A, head), block(1, interface), block(2, packet)].concat();
+            let frames = capture(&file, &format!("obsolete-{little}")).unwrap();
+            let frame = frames[0].as_ref().unwrap();
+            assert_eq!((frame.time, &frame.bytes[..]), (ticks * 1000, &[9; 4][..]), "{little}");
         }
     }
 

@@ -5,8 +5,10 @@ use std::borrow::Cow;
 use pcap_file::DataLink;
 
 const ETHERNET_LEN: usize = 14;
-const ETHERTYPE_IPV4: [u8; 2] = [0x08, 0x00];
-const ETHERTYPE_IPV6: [u8; 2] = [0x86, 0xDD];
+/// EtherType of IPv4.
+pub(super) const ETHERTYPE_IPV4: [u8; 2] = [0x08, 0x00];
+/// EtherType of IPv6.
+pub(super) const ETHERTYPE_IPV6: [u8; 2] = [0x86, 0xDD];
 /// `LINKTYPE_LINUX_SLL2`, for which the crate has no name.
 const LINUX_SLL2: u32 = 276;
 /// Bits of the link type in the field of a pcap header. The bits above are the length of the frame
@@ -77,7 +79,8 @@ fn family(header: &[u8]) -> Option<[u8; 2]> {
     }
 }
 
-fn frame_of(ethertype: [u8; 2], source: &[u8], packet: &[u8]) -> Vec<u8> {
+/// Returns an Ethernet frame with this type, source address and packet.
+pub(super) fn frame_of(ethertype: [u8; 2], source: &[u8], packet: &[u8]) -> Vec<u8> {
     let mut frame = Vec::with_capacity(ETHERNET_LEN + packet.len());
     frame.extend_from_slice(&[0; 6]);
     frame.extend_from_slice(source);

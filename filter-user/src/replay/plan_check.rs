@@ -1,6 +1,8 @@
 //! How well the plans of the trunks fit recorded calls: what share of the callers is read, and which other
 //! setting would read more. It runs on the host; the gate there is the kernel's own code.
 
+pub mod records;
+
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
 
@@ -20,9 +22,9 @@ use crate::model::plan::format::Format;
 use crate::model::plan::preset::Preset;
 use crate::model::plan::presets;
 use crate::model::policy::{Policy, Trunk};
-use crate::replay::capture::{self, Capture};
+use crate::replay::Error;
+use crate::replay::frames::Frames;
 use crate::replay::reassembly::Reassembly;
-use crate::replay::{Error, link};
 
 /// Texts that are shown for each trunk.
 const EXAMPLES: usize = 5;
@@ -42,12 +44,21 @@ pub struct TrunkCheck {
     pub local: u64,
     /// Those of them with a number that libphonenumber calls possible.
     pub possible: u64,
+    /// Those of them with a possible number of the trunk's own country code.
+    pub own: u64,
     /// Calls that were not read, by reason.
     pub unread: BTreeMap<&'static str, u64>,
     /// Texts that were not read.
     pub examples: Vec<Unread>,
     /// Other settings that would read more.
     pub settings: Vec<Alternative>,
+}
+
+impl TrunkCheck {
+    /// Puts the settings that change least and read most first.
+    fn sort_settings(&mut self) {
+        self.settings.sort_by_key(|other| (other.changed, std::cmp::Reverse(other.possible)));
+    }
 }
 
 /// A text that was not read.
@@ -148,12 +159,15 @@ struct Variant {
 
 /// Checks the plans of a policy on captures.
 pub struct PlanCheck {
+    /// Reads the captures, and counts what was not judged.
+    pub reader: Frames,
     reassembly: Reassembly,
     gate: HostGate,
     variants: Vec<Variant>,
     trunks: Vec<TrunkCheck>,
+    plans: Vec<Trunk>,
     seen: HashSet<(u16, u64)>,
-    possible: HashMap<Number, bool>,
+    possible: Possible,
     /// Calls from a source outside all trunks.
     pub outside: u64,
     /// Frames that were read.
@@ -161,9 +175,10 @@ pub struct PlanCheck {
 }
 
 impl PlanCheck {
-    /// Creates a check of the plans of a policy.
+    /// Creates a check of the plans of a policy. `decap`: check the packet in a tunnel instead of the
+    /// tunnel's own.
     #[must_use]
-    pub fn new(policy: &Policy) -> PlanCheck {
+    pub fn new(policy: &Policy, decap: bool) -> PlanCheck {
         let variants = CHANGES.iter().map(|change| {
             let mut changed = policy.clone();
             let settings: Vec<_> = changed.trunks.iter_mut().map(change).collect();
@@ -179,58 +194,62 @@ impl PlanCheck {
         let trunks = policy.trunks.iter();
         PlanCheck {
             gate: gate(policy),
+            reader: Frames::new(decap),
             reassembly: Reassembly::default(),
             variants: variants.collect(),
             trunks: trunks
                 .map(|trunk| TrunkCheck { trunk: trunk.name.clone(), ..TrunkCheck::default() })
                 .collect(),
+            plans: policy.trunks.clone(),
             seen: HashSet::new(),
-            possible: HashMap::new(),
+            possible: Possible::default(),
             outside: 0,
             frames: 0,
         }
     }
 
-    /// Reads a capture. `progress` receives the number of bytes of each read.
+    /// Reads a capture as a replay does. `progress` receives the number of bytes of each read.
     ///
     /// # Errors
     /// `Capture` and `Link` of [`Error`]. The frames before the error are counted.
     pub fn capture(&mut self, path: &Path, progress: impl Fn(u64) + 'static) -> Result<(), Error> {
-        for frame in Capture::open(path, progress)? {
-            self.frame(&frame?)?;
-        }
-        Ok(())
+        // The reader is put back with its counts, also after an error.
+        let mut reader = std::mem::take(&mut self.reader);
+        let result = reader.capture(path, progress, |frame, ethernet, _| {
+            self.frame(ethernet, frame.time);
+            Ok(())
+        });
+        self.reader = reader;
+        result
     }
 
-    fn frame(&mut self, frame: &capture::Frame) -> Result<(), Error> {
-        let ethernet = link::ethernet(frame.link, &frame.bytes)
-            .map_err(|source| Error::Link { frame: frame.number, source })?;
+    fn frame(&mut self, ethernet: &[u8], time: u64) {
         self.frames += 1;
         // A fragment alone is no call.
-        let Some(ethernet) = self.reassembly.add(&ethernet, frame.time) else { return Ok(()) };
-        let event = self.gate.judge_twice(&ethernet, frame.time);
+        let Some(ethernet) = self.reassembly.add(ethernet, time) else { return };
+        let event = self.gate.judge_twice(&ethernet, time);
         let others: Vec<Event> = self
             .variants
             .iter_mut()
-            .map(|variant| variant.gate.judge_twice(&ethernet, frame.time))
+            .map(|variant| variant.gate.judge_twice(&ethernet, time))
             .collect();
         let Some(reason) = Reason::from_number(event.reason).filter(|reason| reason.is_attempt())
         else {
-            return Ok(());
+            return;
         };
         if reason == Reason::UnknownTrunk {
             self.outside += 1;
-            return Ok(());
+            return;
         }
         if event.call_id != 0 && !self.seen.insert((event.trunk, event.call_id)) {
-            return Ok(());
+            return;
         }
-        let is_possible = self.is_possible(event.number);
+        let is_possible = self.possible.has(event.number);
         let others: Vec<(Number, bool)> =
-            others.iter().map(|other| (other.number, self.is_possible(other.number))).collect();
+            others.iter().map(|other| (other.number, self.possible.has(other.number))).collect();
         let index = usize::from(event.trunk);
         let Some(trunk) = self.trunks.get_mut(index) else {
-            return Ok(());
+            return;
         };
         trunk.calls += 1;
         if event.number == Number::NONE {
@@ -245,6 +264,8 @@ impl PlanCheck {
             trunk.read += 1;
             trunk.local += u64::from(event.number.is_local());
             trunk.possible += u64::from(is_possible);
+            let is_own = self.plans.get(index).is_some_and(|plan| has_own_code(event.number, plan));
+            trunk.own += u64::from(is_possible && is_own);
         }
         for (variant, (number, is_possible)) in self.variants.iter_mut().zip(others) {
             let Some(counts) = variant.counts.get_mut(index) else { continue };
@@ -254,18 +275,6 @@ impl PlanCheck {
             }
             counts.changed += u64::from(event.number != Number::NONE && event.number != number);
         }
-        Ok(())
-    }
-
-    /// Returns whether libphonenumber calls a number possible.
-    fn is_possible(&mut self, number: Number) -> bool {
-        if number == Number::NONE || number.is_local() {
-            return false;
-        }
-        *self.possible.entry(number).or_insert_with(|| {
-            let parsed = PHONE_NUMBER_UTIL.parse(format!("+{number}"), None);
-            parsed.is_ok_and(|parsed| parsed.is_possible_with_reason().is_ok())
-        })
     }
 
     /// Returns the findings for each trunk with calls. Settings that read most come first.
@@ -281,11 +290,34 @@ impl PlanCheck {
             }
         }
         for trunk in &mut trunks {
-            trunk.settings.sort_by_key(|other| (other.changed, std::cmp::Reverse(other.possible)));
+            trunk.sort_settings();
         }
         trunks.retain(|trunk| trunk.calls > 0);
         trunks
     }
+}
+
+/// Remembers which numbers libphonenumber calls possible.
+#[derive(Default)]
+struct Possible(HashMap<Number, bool>);
+
+impl Possible {
+    fn has(&mut self, number: Number) -> bool {
+        if number == Number::NONE || number.is_local() {
+            return false;
+        }
+        *self.0.entry(number).or_insert_with(|| {
+            let parsed = PHONE_NUMBER_UTIL.parse(format!("+{number}"), None);
+            parsed.is_ok_and(|parsed| parsed.is_possible_with_reason().is_ok())
+        })
+    }
+}
+
+/// Returns whether a number begins with the country code of a trunk.
+fn has_own_code(number: Number, trunk: &Trunk) -> bool {
+    number != Number::NONE
+        && !number.is_local()
+        && number.digits().starts_with(trunk.profile.plan.country)
 }
 
 /// Creates a gate that judges whole datagrams too.

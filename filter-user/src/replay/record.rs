@@ -33,6 +33,8 @@ pub struct Record {
     pub initial: Option<bool>,
     /// `udp` or `tcp`.
     pub transport: Option<&'static str>,
+    /// Tunnels that were removed from the packet, the outermost first: `GTP-U`.
+    pub tunnel: Option<String>,
     /// Name of the trunk, if the message was read.
     pub trunk: Option<String>,
     /// Whether the `To` has a tag.
@@ -91,6 +93,7 @@ impl Record {
             call_id: message.and_then(|message| message.call_id.clone()),
             method,
             transport,
+            tunnel: None,
             trunk: trunk.map(|trunk| trunk.name.clone()),
             to_tag,
             caller: (event.number != Number::NONE).then(|| event.number.to_string()),

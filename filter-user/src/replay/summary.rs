@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use crate::replay::frames::Skipped;
 use crate::replay::record::Record;
 
 /// Counts over all captures of a replay. Verdicts and reasons are those of the reported frames:
@@ -18,9 +19,9 @@ pub struct Summary {
     pub verdicts: BTreeMap<&'static str, u64>,
     /// By reason.
     pub reasons: BTreeMap<&'static str, u64>,
-    /// Frames of link types that are not supported, by link type: they were not judged.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub foreign: BTreeMap<String, u64>,
+    /// Frames and calls that were not judged.
+    #[serde(flatten)]
+    pub skipped: Skipped,
     /// INVITEs to UDP ports that are not SIP ports, by port.
     #[serde(skip)]
     pub other_ports: BTreeMap<u16, u64>,

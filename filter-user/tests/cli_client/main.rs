@@ -5,6 +5,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod imports;
+mod plans;
 
 use std::fs::Permissions;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};

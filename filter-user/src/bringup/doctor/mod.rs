@@ -5,6 +5,7 @@ pub(crate) mod check;
 pub(crate) mod drivers;
 pub(crate) mod in_force;
 pub(crate) mod interface;
+pub(crate) mod plans;
 
 use std::io;
 use std::path::Path;
@@ -72,6 +73,7 @@ async fn checks_of(config: Option<&Config>, first: Check) -> Vec<Check> {
     checks.extend(store(&paths));
     if let Some(config) = config {
         checks.extend(groups(config, group_exists));
+        checks.extend(plans(config).await);
         checks.extend(interface::checks(config, tag, features.ok().map(|found| found.frags)).await);
     }
     checks
@@ -104,6 +106,13 @@ async fn engine(paths: &Paths) -> Check {
     let paths = paths.clone();
     let check = tokio::task::spawn_blocking(move || in_force::engine(&paths)).await;
     check.unwrap_or_else(|error| Check::warn("engine", error.to_string(), "palang status"))
+}
+
+/// Asks for the calls of the last hour on a separate thread, because the client blocks.
+async fn plans(config: &Config) -> Vec<Check> {
+    let (paths, policy) = (config.paths.clone(), config.policy.clone());
+    let checks = tokio::task::spawn_blocking(move || plans::checks(&paths, &policy)).await;
+    checks.unwrap_or_else(|error| vec![Check::warn("plans", error.to_string(), "palang status")])
 }
 
 /// Checks the limit of locked memory, which older kernels apply to maps. Loading the program has

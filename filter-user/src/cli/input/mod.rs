@@ -5,3 +5,4 @@ pub(crate) mod error;
 pub(crate) mod number;
 pub(crate) mod options;
 pub(crate) mod time;
+pub(crate) mod trunk;

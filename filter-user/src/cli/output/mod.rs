@@ -8,7 +8,9 @@ pub(crate) mod checks;
 pub(crate) mod in_force;
 pub(crate) mod interface;
 pub(crate) mod mode;
+pub(crate) mod not_judged;
 pub(crate) mod r#override;
+pub(crate) mod plan_check;
 pub(crate) mod progress;
 pub(crate) mod strikes;
 

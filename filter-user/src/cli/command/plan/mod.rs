@@ -7,9 +7,10 @@ pub(crate) mod which;
 
 use clap::{Args, Subcommand};
 
+use crate::api::client::Client;
 use crate::exit::{Exit, Failure};
 
-/// Show the numbering plans of the trunks, how they read a text, and how well they fit; needs no daemon
+/// Show the numbering plans of the trunks, how they read a text, and how well they fit
 ///
 /// palang plan explain 0812-3456-7890
 #[derive(Debug, Args)]
@@ -29,11 +30,11 @@ enum Command {
 ///
 /// # Errors
 /// `Usage` if the configuration is not valid, or has no such trunk or country; `Failed` or `Partly` if a
-/// capture cannot be read.
-pub fn run(arguments: &Arguments) -> Result<Exit, Failure> {
+/// capture cannot be read. Returns an error if the records are needed and the daemon refuses or cannot be reached.
+pub fn run(arguments: &Arguments, client: &Client) -> Result<Exit, Failure> {
     match &arguments.command {
         Command::Show(arguments) => show::run(arguments),
         Command::Explain(arguments) => explain::run(arguments),
-        Command::Check(arguments) => check::run(arguments),
+        Command::Check(arguments) => check::run(arguments, client),
     }
 }

@@ -5,6 +5,7 @@ use std::cmp::Reverse;
 use filter_common::abi::Verdict;
 
 use crate::cli::output::count;
+use crate::cli::output::not_judged::not_judged;
 use crate::replay::summary::Summary;
 
 /// Largest number of ports to name: a capture of a port scan has thousands.
@@ -24,12 +25,7 @@ pub fn hints(summary: &Summary, ports: &[u16]) -> Vec<String> {
             },
         ));
     }
-    for (link, frames) in &summary.foreign {
-        let frames = count(*frames, "frame");
-        hints.push(format!(
-            "{frames} of link type {link} not judged: supported are Ethernet, Linux cooked, raw IP and BSD null"
-        ));
-    }
+    hints.extend(not_judged(&summary.skipped));
     if !summary.other_ports.is_empty() {
         hints.push(other_ports(summary, ports));
     }

@@ -13,6 +13,7 @@ use filter_common::plan::{PREFIX_DIGITS_MAX, Prefix, TRUNK_PREFIX_DIGITS_MAX};
 
 use crate::cli::command::replay::output::Output;
 use crate::cli::input::country::preset;
+use crate::cli::input::trunk;
 use crate::cli::output::progress::progress;
 use crate::cli::output::written;
 use crate::config::Config;
@@ -57,6 +58,14 @@ pub struct Arguments {
     /// Numbering plan of this country, two letters of ISO 3166; further options change it
     #[arg(long, value_name = "CC", conflicts_with_all = ["policy", "config"])]
     country: Option<String>,
+    /// Judge every packet as if it came from this trunk of --config or --policy, from any source
+    #[arg(long, value_name = "NAME")]
+    trunk: Option<String>,
+    /// Judge the packet in a tunnel or in a HEP message; a live filter sees the outer packet, which passes
+    ///
+    /// Tunnels are more than two VLAN tags, PPPoE, MPLS, GRE, ERSPAN, VXLAN, GENEVE, GTP-U, and IP in IP.
+    #[arg(long)]
+    decap: bool,
     /// Enforce blocks, or only show what would be refused
     #[arg(long)]
     pub(crate) mode: Option<Mode>,
@@ -109,7 +118,7 @@ pub(crate) enum Mode {
 /// cannot be read to its end.
 pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     let policy = policy(arguments)?;
-    let mut replay = Replay::new(policy, arguments.all)?;
+    let mut replay = Replay::new(policy, arguments.all, arguments.decap)?;
     let writer = BufWriter::new(io::stdout().lock());
     let mut output = Output::new(arguments.output, writer, arguments.captures.len() > 1);
     let mut broken = Vec::new();
@@ -161,6 +170,9 @@ pub(crate) fn policy(arguments: &Arguments) -> Result<Policy, Failure> {
             policy
         }
     };
+    if let Some(name) = &arguments.trunk {
+        trunk::assume(&mut policy, name)?;
+    }
     match arguments.mode {
         Some(Mode::Enforce) => policy.settings.mode = MODE_ENFORCE,
         Some(Mode::Observe) => policy.settings.mode = MODE_OBSERVE,
@@ -169,7 +181,9 @@ pub(crate) fn policy(arguments: &Arguments) -> Result<Policy, Failure> {
     if !arguments.port.is_empty() {
         policy.ports = arguments.port.clone();
     }
-    let plan = policy.trunks[0].profile.plan;
+    let assumed = arguments.trunk.as_ref();
+    let assumed = policy.trunks.iter().find(|trunk| Some(&trunk.name) == assumed);
+    let plan = assumed.unwrap_or(&policy.trunks[0]).profile.plan;
     for text in &arguments.allow {
         let subject = number_text::subject(text, &plan)
             .map_err(|message| usage(&format!("--allow: {message}")))?;

@@ -1,5 +1,6 @@
 //! `palang setup`: from an installed package to a filter in mode observe.
 
+mod carrier;
 mod file;
 mod question;
 mod service;
@@ -13,6 +14,8 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use nix::unistd::geteuid;
 
+use self::carrier::Carriers;
+use self::question::Country;
 use self::service::UNIT;
 use self::summary::Summary;
 use self::undo::Undo;
@@ -21,16 +24,18 @@ use crate::api::client::Client;
 use crate::api::wire::{Attach, ConfigInForce, Interface, Mode, SetMode, Status};
 use crate::bringup::doctor;
 use crate::bringup::doctor::State;
-use crate::bringup::setup::{self, Change, Listener, Wanted};
+use crate::bringup::setup::{self, Change, Listener, Sends, Wanted, WantedTrunk};
 use crate::cli::input::options::ChangeOptions;
 use crate::cli::output;
-use crate::cli::output::Output;
 use crate::cli::output::checks;
 use crate::cli::output::in_force;
 use crate::cli::output::interface::{Name, describe};
+use crate::cli::output::plan_check::Checked;
+use crate::cli::output::{Answer as _, Output};
 use crate::config::limits;
 use crate::datapath::Pins;
 use crate::exit::{Exit, Failure};
+use crate::replay::plan_check::PlanCheck;
 use crate::sys::netlink;
 
 /// Longest wait for the daemon to apply a configuration, or to attach.
@@ -39,14 +44,15 @@ const LOOK: Duration = Duration::from_millis(100);
 
 /// Check this machine, write the configuration and attach the filter to an interface, in mode observe
 ///
-/// palang setup ens1
+/// palang setup ens1 --country ID --trunk name=telkom,source=192.0.2.0/24,identity=pai
 ///
-/// Needs root. First shows the checks and the plan, then asks. No call is refused until
+/// Needs root. Asks for the country, the trunks and what they send, where no option and no configuration says
+/// it. Checks the plans on a capture, and on the calls of the last hour if the daemon has records. First shows the checks and the plan, then asks. No call is refused until
 /// `palang mode enforce`. If a step fails, all steps are undone. Setup changes an existing
 /// configuration only where it must, and never one that has other interfaces. Without systemd it
 /// writes the configuration and says how to start the daemon (exit 6).
 ///
-/// Raw: interface, native or generic, mode, configuration, ports, country code.
+/// Raw: interface, native or generic, mode, configuration, ports, country code, country, trunks.
 #[derive(Debug, Args)]
 pub struct Arguments {
     /// Interface on which calls arrive
@@ -56,9 +62,26 @@ pub struct Arguments {
     /// otherwise 5060]
     #[arg(long, value_name = "PORT")]
     port: Vec<u16>,
-    /// Country code of the numbers; 62 is Indonesia
-    #[arg(long, value_name = "CC")]
+    /// Country of the numbers, two letters of ISO 3166: its preset is the plan of every trunk
+    #[arg(long, value_name = "CC", conflicts_with = "country_code")]
+    country: Option<String>,
+    /// Country code of the numbers, without a preset; 62 is Indonesia
+    #[arg(long, value_name = "N")]
     country_code: Option<String>,
+    /// Header that names the caller, as in the configuration: from, pai
+    #[arg(long, value_name = "IDENTITY")]
+    identity: Option<String>,
+    /// Format of numbers without +, instead of those of the plan; may be repeated
+    #[arg(long, value_name = "FORMAT", value_parser = carrier::format)]
+    format: Vec<String>,
+    /// Trunk by the keys name, source, identity and format; may be repeated [default: every source is one]
+    ///
+    /// The keys source and format may be repeated too: name=east,source=192.0.2.1,source=192.0.2.2.
+    #[arg(long, value_name = "KEY=VALUE,KEY=VALUE", value_parser = carrier::trunk)]
+    trunk: Vec<WantedTrunk>,
+    /// Capture of calls to check the plans on; may be repeated
+    #[arg(long, value_name = "FILE")]
+    capture: Vec<PathBuf>,
     /// Where the program runs [default: as configured, native]
     #[arg(long)]
     mode: Option<Name>,
@@ -125,6 +148,63 @@ pub fn run(arguments: &Arguments) -> Result<Exit, Failure> {
     }
 }
 
+/// Answers to all questions, from the options or from a person.
+struct Answers {
+    country: Option<String>,
+    country_code: Option<String>,
+    carriers: Carriers,
+    captures: Vec<PathBuf>,
+}
+
+impl Answers {
+    /// Asks what neither an option nor the configuration says.
+    fn of(arguments: &Arguments, before: Option<&str>) -> Result<Answers, Failure> {
+        let may_ask = !arguments.yes && question::is_possible();
+        let mut answers = Answers {
+            country: arguments.country.as_ref().map(|country| country.to_ascii_uppercase()),
+            country_code: arguments.country_code.clone(),
+            carriers: Carriers {
+                sends: Sends {
+                    identity: arguments.identity.clone(),
+                    formats: arguments.format.clone(),
+                },
+                trunks: arguments.trunk.clone(),
+            },
+            captures: arguments.capture.clone(),
+        };
+        if setup::has_country(before) {
+            return Ok(answers);
+        }
+        if answers.country.is_none() && answers.country_code.is_none() {
+            match question::country(may_ask)? {
+                Country::Preset(preset) => answers.country = Some(preset.country.to_owned()),
+                Country::Code(code) => answers.country_code = Some(code),
+            }
+        }
+        if may_ask && answers.carriers == Carriers::default() {
+            answers.carriers = question::carriers()?;
+        }
+        if may_ask && answers.captures.is_empty() {
+            answers.captures = question::captures()?;
+        }
+        Ok(answers)
+    }
+}
+
+/// Checks the plans of the changed configuration on captures; `None` without one.
+fn checked(change: &Change, captures: &[PathBuf]) -> Result<Option<Checked>, Failure> {
+    if captures.is_empty() {
+        return Ok(None);
+    }
+    let mut check = PlanCheck::new(&change.config.policy, false);
+    for path in captures {
+        check.capture(path, |_| {}).map_err(|error| {
+            Failure::new(Exit::Failed, format!("{}: {error}; nothing was changed", path.display()))
+        })?;
+    }
+    Ok(Some(Checked::of_captures(check)))
+}
+
 /// How the daemon is started and reloaded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Daemon {
@@ -144,6 +224,8 @@ struct Found {
     change: Change,
     listeners: Vec<Listener>,
     checks: Vec<doctor::Check>,
+    /// How well the plans fit the captures, if any.
+    checked: Option<Checked>,
     client: Client,
     daemon: Daemon,
     /// Steps to do; empty if everything is done.
@@ -167,11 +249,7 @@ impl Found {
             return Err(Failure::new(Exit::NotFound, message));
         };
         let before = setup::read(&arguments.config).map_err(usage)?;
-        let country_code = match &arguments.country_code {
-            Some(code) => Some(code.clone()),
-            None if setup::country_code(before.as_deref()).is_some() => None,
-            None => Some(question::country_code(!arguments.yes)?),
-        };
+        let answers = Answers::of(arguments, before.as_deref())?;
         let listeners = setup::sip_listeners();
         let ports = match arguments.port.as_slice() {
             [] if setup::is_untouched(before.as_deref()) && !listeners.is_empty() => {
@@ -183,10 +261,14 @@ impl Found {
         let wanted = Wanted {
             interface: name.clone(),
             ports,
-            country_code,
+            country: answers.country,
+            country_code: answers.country_code,
+            sends: answers.carriers.sends,
+            trunks: answers.carriers.trunks,
             xdp_mode: arguments.mode.map(Into::into),
         };
         let change = setup::change(&arguments.config, before, &wanted).map_err(usage)?;
+        let checked = checked(&change, &answers.captures)?;
         let paths = &change.config.paths;
         if let Some(xdp) = link.xdp
             && !Pins::new(&paths.pins).link(name).exists()
@@ -224,7 +306,16 @@ impl Found {
         }
         let checks = runtime.block_on(doctor::checks_with(&change.config));
         let plan = plan(&change, name, daemon, on);
-        Ok(Found { interface: name.clone(), change, listeners, checks, client, daemon, plan })
+        Ok(Found {
+            interface: name.clone(),
+            change,
+            listeners,
+            checks,
+            checked,
+            client,
+            daemon,
+            plan,
+        })
     }
 
     fn trouble(&self, least: State) -> Vec<doctor::Check> {
@@ -259,6 +350,10 @@ impl Found {
                 writeln!(writer, "SIP servers: UDP {}", servers.collect::<Vec<_>>().join(", "))?;
             }
         }
+        if let Some(checked) = &self.checked {
+            write!(writer, "\nthe plans on the captures: ")?;
+            checked.write_table(writer)?;
+        }
         writeln!(writer, "\n{} will contain:", config.path.display())?;
         for line in config.summary() {
             writeln!(writer, "  {}", output::clean(&line))?;
@@ -283,6 +378,9 @@ impl Found {
             config: config.path.display().to_string(),
             ports: config.policy.ports.clone(),
             country_code: config.policy.trunks[0].profile.plan.country.to_string(),
+            country: config.policy.trunks[0].country,
+            trunks: config.policy.trunks.iter().skip(1).map(|trunk| trunk.name.clone()).collect(),
+            checked: self.checked.clone(),
             plan: self.plan.clone(),
             dry_run,
             description: interface.as_ref().map(describe),

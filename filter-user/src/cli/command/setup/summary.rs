@@ -4,6 +4,7 @@ use std::io::{self, Write};
 
 use serde::Serialize;
 
+use crate::cli::output::plan_check::Checked;
 use crate::cli::output::{self, Answer, known};
 
 /// The state after setup.
@@ -17,6 +18,11 @@ pub(crate) struct Summary {
     pub(crate) config: String,
     pub(crate) ports: Vec<u16>,
     pub(crate) country_code: String,
+    /// Country of the preset; `None`: single settings.
+    pub(crate) country: Option<&'static str>,
+    pub(crate) trunks: Vec<String>,
+    /// How well the plans fit the captures; `None` without one.
+    pub(crate) checked: Option<Checked>,
     pub(crate) plan: Vec<String>,
     pub(crate) dry_run: bool,
     #[serde(skip)]
@@ -55,6 +61,8 @@ impl Answer for Summary {
             self.config.clone(),
             ports.join(","),
             self.country_code.clone(),
+            known(self.country),
+            known((!self.trunks.is_empty()).then(|| self.trunks.join(","))),
         ]]
     }
 }
