@@ -10,7 +10,6 @@ use filter_common::abi::Event;
 use filter_common::bytes::Slice;
 use filter_common::frame::{self, Packet};
 use filter_common::number::Number;
-use filter_common::plan::{IDENTITY_FROM, IDENTITY_PAI};
 use filter_common::reason::Reason;
 use filter_common::sip::fields::{Field, Fields};
 use filter_common::sip::message;
@@ -19,6 +18,7 @@ use serde::Serialize;
 
 use crate::model::host_gate::HostGate;
 use crate::model::plan::format::Format;
+use crate::model::plan::identity::Identity;
 use crate::model::plan::preset::Preset;
 use crate::model::plan::presets;
 use crate::model::policy::{Policy, Trunk};
@@ -120,12 +120,12 @@ const CHANGES: [Change; 9] = [
     },
     |trunk| {
         let profile = &mut trunk.profile;
-        let (identity, name) = match profile.identity {
-            IDENTITY_PAI => (IDENTITY_FROM, "from"),
-            _ => (IDENTITY_PAI, "pai"),
+        let identity = match Identity::of_value(profile.identity) {
+            Identity::From | Identity::Pai => Identity::PaiElseFrom,
+            Identity::PaiElseFrom => Identity::From,
         };
-        profile.identity = identity;
-        Some(format!("identity = {name:?}"))
+        profile.identity = identity.value();
+        Some(format!("identity = {:?}", identity.name()))
     },
 ];
 

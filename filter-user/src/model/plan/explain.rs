@@ -97,6 +97,14 @@ pub fn explain(text: &str, plan: &Plan, contexts: &[String]) -> Explanation {
     explanation
 }
 
+/// Reads a text as the gate does.
+///
+/// # Errors
+/// The [`Reason`] why it is not a number.
+pub fn read(text: &str, plan: &Plan) -> Result<Number, Reason> {
+    digits(text).dialled.and_then(|dialled| plan.resolve(&dialled))
+}
+
 /// Reads the digits of a text.
 fn digits(text: &str) -> Digits {
     let text = text.trim();

@@ -1,5 +1,5 @@
-//! Findings from the daemon's call records. A record has the number as it was read, and no text: how
-//! another setting would read a caller who was not read is unknown.
+//! Findings from the daemon's call records. A record has the number as it was read, or the header field of a
+//! caller who could not be read.
 
 use std::ops::ControlFlow;
 
@@ -11,8 +11,11 @@ use jiff::Timestamp;
 use crate::api::client;
 use crate::api::client::Client;
 use crate::api::wire::Call;
+use crate::model::plan::explain;
 use crate::model::policy::{Policy, Trunk};
-use crate::replay::plan_check::{Alternative, CHANGES, Possible, TrunkCheck, has_own_code};
+use crate::replay::plan_check::{
+    Alternative, CHANGES, EXAMPLES, Possible, TEXT_MAX, TrunkCheck, Unread, has_own_code,
+};
 
 /// Records that are enough for a share.
 const NEWEST: u64 = 20_000;
@@ -157,6 +160,9 @@ impl RecordCheck {
             let known = Reason::ALL.iter().map(|reason| reason.name());
             let reason = known.into_iter().find(|name| *name == call.reason).unwrap_or("unknown");
             *check.unread.entry(reason).or_default() += 1;
+            if let Some(header) = &call.unread {
+                self.read_again(index, header, reason);
+            }
             return Ok(());
         };
         // A caller is never a prefix.
@@ -187,6 +193,31 @@ impl RecordCheck {
             variant.own += count(&mut variant.foreign, is_possible && is_own);
         }
         Ok(())
+    }
+
+    /// Keeps the header field of an unread caller as an example, and reads it by each other plan.
+    fn read_again(&mut self, index: usize, header: &str, reason: &'static str) {
+        let Some(Checked { check, variants, .. }) = self.trunks.get_mut(index) else { return };
+        let text: String = header.chars().take(TEXT_MAX).collect();
+        if check.examples.len() < EXAMPLES
+            && check.examples.iter().all(|example| example.text != text)
+        {
+            check.examples.push(Unread { text, reason });
+        }
+        // The other reasons are not of the plan.
+        if ![Reason::AmbiguousNumber, Reason::TooManyDigits].map(Reason::name).contains(&reason) {
+            return;
+        }
+        for variant in variants {
+            let Ok(number) = explain::read(header, &variant.trunk.profile.plan) else { continue };
+            let is_possible = self.possible.has(number);
+            for counts in [&mut variant.impossible, &mut variant.foreign] {
+                counts.read += 1;
+                counts.possible += u64::from(is_possible);
+            }
+            let is_own = has_own_code(number, &variant.trunk);
+            variant.own += u64::from(is_possible && is_own);
+        }
     }
 
     /// Returns the findings for each trunk with calls. Settings that read most come first.
@@ -252,6 +283,7 @@ mod tests {
             rule: 0,
             repeats: 0,
             attempts: 1,
+            unread: None,
         }
     }
 
@@ -289,6 +321,25 @@ mod tests {
         assert_eq!(east.unread, [("ambiguous-number", 2), ("not-a-number", 1)].into());
         assert!(east.settings.is_empty() && east.examples.is_empty());
         assert_eq!((gone.trunk.as_str(), gone.possible, gone.own), ("gone", 1, 0));
+    }
+
+    #[test]
+    fn unread_header_fields_name_the_setting_that_reads_them() {
+        let mut check = check("US");
+        for (header, reason) in [
+            ("\"J\" <sip:6505550000@x>;tag=1", "ambiguous-number"),
+            ("<sip:2125550123@x>", "ambiguous-number"),
+            ("<sip:2125550123@x>", "ambiguous-number"),
+            ("Doe, J <sip:2125550124@x>", "bad-header"),
+        ] {
+            let unread = Some(header.to_owned());
+            check.add(&Call { unread, ..call(Some("east"), None, reason) }).unwrap();
+        }
+        let east = check.finish().remove(0);
+        assert_eq!((east.calls, east.read, east.examples.len()), (4, 0, 3), "{east:?}");
+        let national = east.settings.iter().find(|found| found.setting.contains("bare-national"));
+        let national = national.unwrap();
+        assert_eq!((national.read, national.possible, national.changed), (3, 3, 0), "{east:?}");
     }
 
     fn east(callers: &[&str]) -> TrunkCheck {

@@ -27,8 +27,8 @@ use crate::replay::plan_check::records::{self, recorded};
 /// possible numbers. Nothing is sent to the kernel. Exit code 6: a capture was not read to its end.
 ///
 /// --since asks the daemon for its call records instead, and needs the role operate. A record has the number
-/// that was read, and no text. So a setting is only found for numbers that were read and are not possible. If most
-/// are of other countries, a setting is found for those too.
+/// that was read, or the header field that was not. Numbers that are not possible are read again by other
+/// settings, too. If most are of other countries, so are those.
 ///
 /// Raw: trunk, kind (read, unread, example, setting), text, calls, possible, changed.
 #[derive(Debug, Args)]
