@@ -29,6 +29,7 @@ fn call(trunk: Option<&str>, caller: Option<&str>, reason: &str) -> Call {
         rule: 0,
         repeats: 0,
         attempts: 1,
+        unread: None,
     }
 }
 

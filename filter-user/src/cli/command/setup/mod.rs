@@ -68,7 +68,7 @@ pub struct Arguments {
     /// Country code of the numbers, without a preset; 62 is Indonesia
     #[arg(long, value_name = "N")]
     country_code: Option<String>,
-    /// Header that names the caller, as in the configuration: from, pai
+    /// Header that names the caller, as in the configuration: from, pai, pai-else-from
     #[arg(long, value_name = "IDENTITY")]
     identity: Option<String>,
     /// Format of numbers without +, instead of those of the plan; may be repeated

@@ -97,7 +97,7 @@ pub(crate) fn carriers() -> Result<Carriers, Failure> {
 }
 
 fn sends() -> Result<Sends, Failure> {
-    let identity = answer("header that names its callers, from or pai [from]: ")?;
+    let identity = answer("header that names its callers, from, pai or pai-else-from [from]: ")?;
     let formats =
         valid("formats of numbers without +, such as national [those of the country]: ", |text| {
             words(text).map(format).collect::<Result<Vec<_>, _>>()
