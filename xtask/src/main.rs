@@ -5,6 +5,7 @@ mod bench;
 mod build;
 mod demo;
 mod deny;
+mod differential;
 #[allow(dead_code, reason = "filter-ebpf/embed.rs, which includes this file, uses the rest")]
 mod ebpf;
 mod kernels;
@@ -72,6 +73,12 @@ enum Task {
         #[arg(long)]
         made: bool,
     },
+    /// Read changed messages beside libosip2 and sofia-sip: a refused caller is the same for each.
+    Differential {
+        /// Messages; the test alone reads 20,000.
+        #[arg(long, default_value_t = 500_000, value_name = "N")]
+        messages: u32,
+    },
     /// A simulated year of a centre: what the default policy and others cost and save.
     Simulate {
         /// Arguments of the simulator: `--seed`, `--days`, `--quick`, `--out`; see `-- --help`.
@@ -94,6 +101,7 @@ fn main() -> ExitCode {
         Task::Demo => demo::demo(),
         Task::Kernels(options) => kernels::kernels(&options),
         Task::Bench { arguments } => bench::bench(&arguments),
+        Task::Differential { messages } => differential::differential(messages),
         Task::Simulate { arguments } => simulate::simulate(&arguments),
     };
     match done {

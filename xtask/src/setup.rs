@@ -22,13 +22,15 @@ const COMPILE: [&str; 7] = [
 ];
 
 /// Packages of the programs that the tests call.
-const TEST: [&str; 12] = [
+const TEST: [&str; 14] = [
     "tshark",
     "xz-utils",
     "zstd",
     "iproute2",
     "ethtool",
     "kamailio",
+    "libosip2-dev",
+    "libsofia-sip-ua-dev",
     "kamailio-utils-modules",
     "prometheus",
     "tmux",

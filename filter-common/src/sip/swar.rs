@@ -28,7 +28,7 @@ pub(super) const fn is_bracket(x: u64) -> u64 {
 }
 
 /// Finds all that the URI reader looks for in a parameter: all but letters, digits, `- . / [ \ ] ^ _` and the
-/// like. So `+` and `:` too, which it does not look for.
+/// like. So `+` too, which it does not look for.
 #[inline(always)]
 pub(super) const fn not_passed(x: u64) -> u64 {
     let separator = x.wrapping_add(splat(0x80 - 0x3A)) ^ x.wrapping_add(splat(0x80 - 0x41));

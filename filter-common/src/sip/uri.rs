@@ -435,6 +435,11 @@ const fn next(form: u8, part: u8, class: u8) -> u32 {
         (PASSWORD, SEMI | COLON) => (NAME, PASSES),
         (PASSWORD, _) => (PASSWORD, PASSES),
 
+        // The first colon of a userinfo begins the password (RFC 3261 §25.1).
+        (PARAM_END | CONTEXT_START..=CONTEXT_OTHER, COLON) if !tel => {
+            (PASSWORD, CONTEXT_UNKNOWN | PASSES)
+        }
+        (PARAM..=OTHER_VALUE | EXT_E..=ISUB_END, COLON) if !tel => (PASSWORD, PASSES),
         (PARAM_END | CONTEXT_START, SEMI) => (PARAM, CONTEXT_UNKNOWN),
         (PARAM_END, COLON) => (OTHER_PARAM, CONTEXT_UNKNOWN),
         (PARAM..=OTHER_VALUE | CONTEXT_DIGITS..=ISUB_END, SEMI) => (PARAM, 0),

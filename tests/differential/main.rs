@@ -1,0 +1,203 @@
+//! Changed messages beside two SIP stacks in C, libosip2 and sofia-sip. Where a stack accepts a message that the
+//! gate refuses, it must read the refused number in `From`, and no tag in `To`.
+//!
+//! The gate here is the one on the host: other tests compare it with the kernel program. The number of messages
+//! is 20,000, or `PALANG_DIFFERENTIAL`; `cargo xtask differential` sets that.
+#![expect(clippy::unwrap_used, reason = "a test panics where it fails")]
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::path::Path;
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+
+use filter_common::abi::Verdict;
+use filter_common::number::Number;
+use palang::model::host_gate::HostGate;
+use palang::model::plan::explain;
+use palang::model::policy::{Policy, Subject};
+use palang_tests::common::mutations::{apply, change};
+use palang_tests::common::packet::Layers;
+use palang_tests::common::{invites, seeds};
+use proptest::prelude::*;
+use proptest::sample::Index;
+use proptest::test_runner::{Config, TestRunner};
+
+const MESSAGES: u32 = 20_000;
+/// The gate's clock. Each message comes on it alone, so none is a redial.
+const NOW: u64 = 1_000_000_000_000;
+
+/// A stack, as a process that reads messages and prints what it reads in them.
+struct Stack {
+    name: &'static str,
+    process: Child,
+    input: ChildStdin,
+    output: BufReader<ChildStdout>,
+}
+
+/// `From` and `To` as a stack reads them.
+struct Read {
+    scheme: String,
+    user: String,
+    tag: String,
+}
+
+impl Stack {
+    /// Compiles and starts a stack.
+    fn start(name: &'static str, libraries: &[&str], folder: &Path) -> Stack {
+        let source =
+            palang_tests::fixtures().parent().unwrap().join(format!("differential/{name}.c"));
+        let program = folder.join(name);
+        let flags = ["-O1", "-Wall", "-Wextra", "-Werror"];
+        let mut compile = Command::new("gcc");
+        compile.args(flags).arg("-o").arg(&program).arg(source).args(libraries);
+        let compiled = compile.status().expect("gcc: cargo xtask setup installs it");
+        assert!(compiled.success(), "{name}: cargo xtask setup installs its library");
+        let mut command = Command::new(&program);
+        let mut process = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let (input, output) = (process.stdin.take().unwrap(), process.stdout.take().unwrap());
+        Stack { name, process, input, output: BufReader::new(output) }
+    }
+
+    /// Returns what the stack reads; `None` if it refuses the message.
+    fn read(&mut self, message: &[u8]) -> Option<Read> {
+        self.input.write_all(&u32::try_from(message.len()).unwrap().to_le_bytes()).unwrap();
+        self.input.write_all(message).unwrap();
+        self.input.flush().unwrap();
+        let mut line = String::new();
+        self.output.read_line(&mut line).unwrap();
+        let line = line.strip_suffix('\n').unwrap_or_else(|| panic!("{} has ended", self.name));
+        let texts: Vec<_> = line.split(' ').collect();
+        let [scheme, user, tag] = texts[..] else {
+            assert_eq!(line, "-", "{}", self.name);
+            return None;
+        };
+        Some(Read { scheme: text(scheme), user: text(user), tag: text(tag) })
+    }
+}
+
+impl Drop for Stack {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+fn text(hex: &str) -> String {
+    let bytes: Vec<u8> = (0..hex.len() / 2)
+        .map(|at| u8::from_str_radix(&hex[2 * at..2 * at + 2], 16).unwrap())
+        .collect();
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// Returns why a stack would not refuse the caller; `Ok` if it reads the same caller, in a new call.
+fn same(read: &Read, number: Number, policy: &Policy) -> Result<(), String> {
+    if !read.tag.is_empty() {
+        return Err(format!("the To-tag {:?}", read.tag));
+    }
+    let scheme = read.scheme.to_ascii_lowercase();
+    let is_uri = ["sip", "sips", "tel"].contains(&scheme.as_str());
+    if !is_uri || read.user.contains(['<', '>', '"', ' ', '\r', '\n']) {
+        // A stack that takes the display name for a part of the URI reads nobody.
+        return Ok(());
+    }
+    let uri = match scheme.as_str() {
+        "tel" => format!("<tel:{}>", read.user),
+        _ => format!("<sip:{}@x>", read.user),
+    };
+    match explain::read(&uri, &policy.trunks[0].profile.plan) {
+        Ok(other) if other == number => Ok(()),
+        other => {
+            Err(format!("{uri}, which is {}", other.map_or("unread".into(), |n| n.to_string())))
+        }
+    }
+}
+
+/// Returns whether a `;`, `:` or `@` is escaped somewhere.
+fn has_escaped_delimiter(message: &[u8]) -> bool {
+    let lower = message.to_ascii_lowercase();
+    lower.windows(3).any(|bytes| [b"%3b", b"%3a", b"%40"].contains(&bytes.try_into().unwrap()))
+}
+
+/// Blocks every caller of the messages. Returns the messages that have one.
+fn blocked(policy: &mut Policy) -> Vec<Vec<u8>> {
+    let mut messages: Vec<Vec<u8>> = invites::all().iter().map(invites::Invite::message).collect();
+    messages.extend(seeds::all());
+    let mut gate = HostGate::new(policy);
+    let mut found = BTreeMap::new();
+    messages.retain(|message| {
+        if message.len() > 3_000 {
+            return false;
+        }
+        let number = gate.judge(&Layers::IPV4.frame(message), NOW).number;
+        found.insert(number.0, number);
+        number != Number::NONE
+    });
+    for number in found.into_values().filter(|number| *number != Number::NONE) {
+        policy.block(Subject::Number(number), 0, 0);
+    }
+    messages
+}
+
+#[test]
+fn refused_message_has_the_same_caller_for_each_stack_that_accepts_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let stacks = RefCell::new([
+        Stack::start("osip2", &["-losipparser2"], folder.path()),
+        Stack::start("sofia", &["-I/usr/include/sofia-sip-1.12", "-lsofia-sip-ua"], folder.path()),
+    ]);
+    let mut policy = Policy::default();
+    let originals = blocked(&mut policy);
+    assert!(originals.len() > 100, "{}", originals.len());
+    let messages =
+        std::env::var("PALANG_DIFFERENTIAL").map_or(MESSAGES, |text| text.parse().unwrap());
+    let config = Config { cases: messages, failure_persistence: None, ..Config::default() };
+    let gate = RefCell::new(HostGate::new(&policy));
+    let time = Cell::new(NOW);
+    let (refused, accepted) = (Cell::new(0_u32), Cell::new([0_u32; 2]));
+    let strategy = (any::<Index>(), prop::collection::vec(change(), 0..6));
+    let result = TestRunner::new(config).run(&strategy, |(original, changes)| {
+        let mut message = original.get(&originals).clone();
+        for change in &changes {
+            apply(&mut message, change);
+        }
+        // Far apart: no attempt is the redial of another.
+        time.set(time.get() + 10_000_000_000_000);
+        let event = gate.borrow_mut().judge(&Layers::IPV4.frame(&message), time.get());
+        if event.verdict == Verdict::Pass as u8 {
+            return Ok(());
+        }
+        refused.set(refused.get() + 1);
+        for (stack, count) in stacks.borrow_mut().iter_mut().zip(0..) {
+            // osip2 undoes escapes before it splits the user part, so the text cannot be split again.
+            if stack.name == "osip2" && has_escaped_delimiter(&message) {
+                continue;
+            }
+            let Some(read) = stack.read(&message) else { continue };
+            let mut counts = accepted.get();
+            counts[count] += 1;
+            accepted.set(counts);
+            if let Err(reason) = same(&read, event.number, &policy) {
+                let text = message.escape_ascii();
+                let number = event.number;
+                let name = stack.name;
+                return Err(TestCaseError::fail(format!(
+                    "{name} reads {reason}, not {number}: {text}"
+                )));
+            }
+        }
+        Ok(())
+    });
+    let (refused, accepted) = (refused.get(), accepted.get());
+    println!(
+        "{messages} messages, {refused} refused; accepted by osip2 and sofia-sip: {accepted:?}"
+    );
+    result.unwrap_or_else(|error| panic!("{error}"));
+    assert!(refused > messages / 20, "{refused}");
+    assert!(accepted.iter().all(|count| *count > refused / 4), "{accepted:?}");
+}
