@@ -72,9 +72,10 @@ impl Unread {
     #[inline(always)]
     #[must_use]
     pub const fn by_plan(reason: Reason) -> Unread {
-        match reason {
-            Reason::NotANumber => Unread::name(reason),
-            _ => Unread::number(reason),
+        if reason as u8 == Reason::NotANumber as u8 {
+            Unread::name(reason)
+        } else {
+            Unread::number(reason)
         }
     }
 
@@ -186,7 +187,7 @@ impl Walk {
     #[inline(always)]
     fn step(&mut self, byte: u64) {
         let class = CLASSES[byte as u8 as usize] as u64 & (CLASS_COUNT as u64 - 1);
-        let step = STEPS[((self.step & 0xFF) * CLASS_COUNT as u64 | class) as usize];
+        let step = STEPS[(((self.step & 0xFF) * CLASS_COUNT as u64) | class) as usize];
         let is_digit = (step >> 8) as u64 & 1;
         let mask = 0u64.wrapping_sub(is_digit) & 0xF;
         self.high = (self.high << (4 * is_digit)) | ((self.low >> 60) & mask);
@@ -203,7 +204,7 @@ impl Walk {
     /// Returns how many bytes of a word, 0 to 7, change nothing after the last step.
     #[inline(always)]
     fn passed(&self, word: u64) -> u64 {
-        lowest(not_passed(word) & TOP | 1 << 63) as u64 * (self.step / PASSES as u64 & 1)
+        lowest(not_passed(word) & TOP | 1 << 63) as u64 * ((self.step / PASSES as u64) & 1)
     }
 
     /// Hides ranges, which differ for every way out of a loop.
