@@ -44,6 +44,10 @@ pub(crate) fn trunk(text: &str) -> Result<WantedTrunk, String> {
     for part in text.split(',') {
         match part.split_once('=').unwrap_or((part, "")) {
             (_, "") => return Err(format!("{part:?} has no value: write name=east")),
+            ("name", _) if !trunk.name.is_empty() => return Err("name: only one".to_owned()),
+            ("identity", _) if trunk.sends.identity.is_some() => {
+                return Err("identity: only one".to_owned());
+            }
             ("name", value) => value.clone_into(&mut trunk.name),
             ("source", value) => trunk.sources.push(source(value)?),
             ("identity", value) => trunk.sends.identity = Some(value.to_owned()),
