@@ -207,7 +207,10 @@ fn second_look(loaded: Option<Replay>) -> Check {
         // The check of the program shows it.
         Err(error) => Check::warn("second-look", error.to_string(), "sudo palang doctor"),
         Ok(()) => match cgroup::root() {
-            Ok(_) => Check::ok("second-look", "calls in fragments are judged whole"),
+            Ok(_) => Check::ok(
+                "second-look",
+                "this kernel can judge calls in fragments whole; `palang status` shows whether it does",
+            ),
             Err(error) => Check::warn(
                 "second-look",
                 format!("{error}: {finding}"),

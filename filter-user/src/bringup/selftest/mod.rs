@@ -337,7 +337,13 @@ fn second_look_problem(
                        says why";
         return Ok(Some(problem.to_owned()));
     };
-    let found = loaded(id)?.and_then(|program| strange(&program, live, tried));
+    let found = match loaded(id)? {
+        Some(program) => strange(&program, live, tried),
+        // The pin has another object, or the kernel has ended the link.
+        None => {
+            Some("no program is attached by its link: palang detach, then palang attach".into())
+        }
+    };
     Ok(found.map(|problem| format!("second look: {problem}")))
 }
 
