@@ -284,7 +284,7 @@ fn without_plan(text: &str) -> String {
         let begins = |key: &&str| {
             line.strip_prefix(*key).is_some_and(|rest| rest.trim_start().starts_with('='))
         };
-        PRESET_KEYS.iter().any(|key| begins(key)) && line.parse::<DocumentMut>().is_ok()
+        PRESET_KEYS.iter().any(begins) && line.parse::<DocumentMut>().is_ok()
     };
     let mut is_default = false;
     let lines = text.split_inclusive('\n').map(|line| {
