@@ -8,6 +8,7 @@ mod packets;
 mod plots;
 mod policy;
 mod programs;
+mod rounds;
 mod second_look;
 mod tables;
 
@@ -19,6 +20,7 @@ use palang::model::policy::Policy;
 use self::cases::Case;
 use self::measured::{Measured, Size};
 use self::programs::{Program, Stack};
+use self::rounds::Rounds;
 use crate::page;
 
 /// Number of blocked numbers while the programs and the verdicts are measured.
@@ -134,7 +136,7 @@ fn all_sizes(sizes: &[u32], rounds: u32, packets: u32) -> Result<(Vec<Size>, Vec
 /// Fills the map of attempts, as in a gate that has seen many callers.
 fn warm_up(case: &mut Case, stack: &mut Stack, policy: &mut Policy, numbers: u32) -> Result<()> {
     case.run(stack, policy, (2 * numbers + 4096).max(100_000))?;
-    case.rounds.clear();
+    case.rounds = Rounds::default();
     Ok(())
 }
 

@@ -10,6 +10,7 @@ use palang_tests::common::packet::Layers;
 use super::packets::{self, Packet};
 use super::policy;
 use super::programs::{Draw, Program, Stack};
+use super::rounds::Rounds;
 
 /// Number of refusal events that fit the ring: test runs without a reader must be shorter.
 const RING: u32 = 4096;
@@ -48,7 +49,7 @@ pub struct Case {
     /// Whether the events are read; then test runs are short.
     pub is_read: bool,
     /// ns per packet of each round.
-    pub rounds: Vec<f64>,
+    pub rounds: Rounds,
 }
 
 impl Case {
@@ -68,7 +69,7 @@ impl Case {
             reason: reason.filter(|_| program.decides()),
             pass_events: 0,
             is_read: true,
-            rounds: Vec::new(),
+            rounds: Rounds::default(),
         }
     }
 
@@ -89,18 +90,6 @@ impl Case {
     fn numbers(mut self, numbers: u32) -> Case {
         self.numbers = numbers;
         self
-    }
-
-    /// Returns the smallest round, which was disturbed least.
-    pub fn min(&self) -> f64 {
-        self.rounds.iter().copied().fold(f64::INFINITY, f64::min)
-    }
-
-    /// Returns the median round.
-    pub fn median(&self) -> f64 {
-        let mut rounds = self.rounds.clone();
-        rounds.sort_by(f64::total_cmp);
-        rounds.get(rounds.len() / 2).copied().unwrap_or(f64::NAN)
     }
 
     fn sends_events(&self) -> bool {

@@ -7,6 +7,7 @@ use palang_tests::common::packet::{Layers, crlf, fragments};
 use super::packets;
 use super::policy;
 use super::programs::{NULL_AGAIN, SECOND_LOOK, Stack};
+use super::rounds::Rounds;
 
 /// `SK_DROP` and `SK_PASS` (`enum sk_action`, Linux `include/uapi/linux/bpf.h`).
 const SK_DROP: u32 = 0;
@@ -26,24 +27,12 @@ pub struct Row {
     /// Why the second look judges it; `None`: it does not.
     reason: Option<Reason>,
     /// ns per packet of each round.
-    pub rounds: Vec<f64>,
+    pub rounds: Rounds,
 }
 
 impl Row {
     fn new(name: &'static str, frame: Vec<u8>, reason: Option<Reason>) -> Row {
-        Row { name, program: SECOND_LOOK, frame, reason, rounds: Vec::new() }
-    }
-
-    /// Returns the smallest round, which was disturbed least.
-    pub fn min(&self) -> f64 {
-        self.rounds.iter().copied().fold(f64::INFINITY, f64::min)
-    }
-
-    /// Returns the median round.
-    pub fn median(&self) -> f64 {
-        let mut rounds = self.rounds.clone();
-        rounds.sort_by(f64::total_cmp);
-        rounds.get(rounds.len() / 2).copied().unwrap_or(f64::NAN)
+        Row { name, program: SECOND_LOOK, frame, reason, rounds: Rounds::default() }
     }
 
     /// Runs one round of N test runs. Fails if the second look judges what it should not, or otherwise.

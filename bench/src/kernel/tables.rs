@@ -8,7 +8,6 @@ use comfy_table::{CellAlignment, Table};
 use super::cases::{Attempts, Case};
 use super::measured::{Measured, Size};
 use super::programs::Program;
-use super::second_look::Row;
 
 /// The plots, below the tables.
 pub const PLOTS: &str = "\
@@ -49,7 +48,7 @@ fn table(header: &[&str]) -> Table {
 
 /// Returns the cost of a program above the test run, or above drawing a frame.
 pub fn own(measured: &Measured, program: Program, drawn: bool) -> f64 {
-    let of = |program| find(measured, program, drawn).map_or(f64::NAN, Case::min);
+    let of = |program| find(measured, program, drawn).map_or(f64::NAN, |case| case.rounds.min());
     of(program) - of(Program::Null)
 }
 
@@ -66,7 +65,7 @@ fn above(measured: &Measured, case: &Case) -> f64 {
         (true, 0) => copy,
         (true, _) => copy_number,
     };
-    case.min() - base.min()
+    case.rounds.min() - base.rounds.min()
 }
 
 fn verdict(measured: &Measured, name: &str, attempts: Attempts) -> f64 {
@@ -77,7 +76,7 @@ fn verdict(measured: &Measured, name: &str, attempts: Attempts) -> f64 {
 
 /// Returns the ns of a case of a list, above drawing the frame.
 pub fn of_size(size: &Size, case: usize) -> f64 {
-    size.cases[case].min() - size.cases[0].min()
+    size.cases[case].rounds.min() - size.cases[0].rounds.min()
 }
 
 fn targets(measured: &Measured) -> Table {
@@ -107,7 +106,7 @@ fn targets(measured: &Measured) -> Table {
     );
     let naive = own(measured, Program::Naive, true) / own(measured, Program::Palang, true);
     row("naive / filter, innocent numbers, drawn", naive, "≥", 6.0);
-    let null = find(measured, Program::Null, false).map_or(f64::NAN, Case::min);
+    let null = find(measured, Program::Null, false).map_or(f64::NAN, |case| case.rounds.min());
     let headers = find(measured, Program::ScanFull, false).map_or(0, |case| case.corpus[0].headers);
     let full = own(measured, Program::ScanFull, false);
     let per_kib = full * 1024.0 / headers as f64;
@@ -191,11 +190,11 @@ fn verdicts(measured: &Measured) -> Table {
 
 fn second_look(measured: &Measured) -> Table {
     let mut table = table(&["packet", "least (median)", "above null", "of null"]);
-    let null = measured.second_look.first().map_or(f64::NAN, Row::min);
+    let null = measured.second_look.first().map_or(f64::NAN, |row| row.rounds.min());
     for row in &measured.second_look {
-        let rounds = format!("{} ({})", number(row.min()), number(row.median()));
-        let ratio = format!("{:.2}", row.min() / null);
-        table.add_row([row.name.to_owned(), rounds, number(row.min() - null), ratio]);
+        let rounds = format!("{} ({})", number(row.rounds.min()), number(row.rounds.median()));
+        let ratio = format!("{:.2}", row.rounds.min() / null);
+        table.add_row([row.name.to_owned(), rounds, number(row.rounds.min() - null), ratio]);
     }
     table
 }
@@ -250,7 +249,7 @@ fn memory(measured: &Measured) -> Table {
 }
 
 fn least_and_median(case: &Case) -> String {
-    format!("{} ({})", number(case.min()), number(case.median()))
+    format!("{} ({})", number(case.rounds.min()), number(case.rounds.median()))
 }
 
 fn number(ns: f64) -> String {
