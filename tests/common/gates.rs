@@ -228,6 +228,17 @@ pub fn reason(event: &Event) -> Reason {
     Reason::from_number(event.reason).expect("a known reason")
 }
 
+/// Asserts that a call had this reason, and was refused only if it is of a block.
+///
+/// # Panics
+/// When it was not so.
+#[track_caller]
+pub fn assert_reason(event: &Event, expected: Reason) {
+    assert_eq!(reason(event).name(), expected.name());
+    let refused = matches!(expected, Reason::BlockedNumber | Reason::BlockedPrefix);
+    assert_eq!(event.verdict == Verdict::Drop as u8, refused);
+}
+
 /// Returns a frame for a message of a failing test: text where it is text.
 fn dump(frame: &[u8]) -> String {
     frame.escape_ascii().to_string()

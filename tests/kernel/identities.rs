@@ -1,12 +1,12 @@
 //! Two asserted identities, in the kernel: an exception of one of them lets the call through, in either order of
 //! the two.
 
-use filter_common::abi::{BLOCK_NO_REDIAL, BLOCK_OBSERVE, Block, EVENT_REPEATED, Event, Verdict};
+use filter_common::abi::{BLOCK_NO_REDIAL, BLOCK_OBSERVE, Block, EVENT_REPEATED, Event};
 use filter_common::number::{Digits, Number};
 use filter_common::plan::IDENTITY_PAI;
 use filter_common::reason::Reason;
 use palang::model::policy::{Policy, Subject};
-use palang_tests::common::gates::{Gates, reason};
+use palang_tests::common::gates::{Gates, assert_reason};
 use palang_tests::common::packet::{Layers, crlf};
 
 use crate::{NOW, SECOND};
@@ -63,13 +63,6 @@ impl Caller {
         let frame = call(numbers, &self.calls.to_string());
         self.gates.judge(&frame, NOW + self.calls * 60 * SECOND)
     }
-}
-
-#[track_caller]
-fn assert_reason(event: &Event, expected: Reason) {
-    assert_eq!(reason(event).name(), expected.name());
-    let refused = matches!(expected, Reason::BlockedNumber | Reason::BlockedPrefix);
-    assert_eq!(event.verdict == Verdict::Drop as u8, refused);
 }
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]

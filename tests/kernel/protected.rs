@@ -3,12 +3,12 @@
 
 use std::cell::RefCell;
 
-use filter_common::abi::{Event, RULE_SHORT_NUMBER, Verdict};
+use filter_common::abi::{RULE_SHORT_NUMBER, Verdict};
 use filter_common::number::{Digits, Number};
 use filter_common::plan::IDENTITY_PAI;
 use filter_common::reason::Reason;
 use palang::model::policy::{Policy, Subject};
-use palang_tests::common::gates::{Gates, reason};
+use palang_tests::common::gates::{Gates, assert_reason};
 use palang_tests::common::packet::{Layers, crlf};
 use proptest::prelude::*;
 
@@ -39,13 +39,6 @@ fn local(text: &str) -> Subject {
 
 fn prefix(text: &str) -> Subject {
     Subject::Prefix(digits(text))
-}
-
-#[track_caller]
-fn assert_reason(event: &Event, expected: Reason) {
-    assert_eq!(reason(event).name(), expected.name());
-    let refused = matches!(expected, Reason::BlockedNumber | Reason::BlockedPrefix);
-    assert_eq!(event.verdict == Verdict::Drop as u8, refused);
 }
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
