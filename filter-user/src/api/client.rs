@@ -205,11 +205,8 @@ impl Client {
                 let response = self.send(Method::GET, path, empty(), None).await?;
                 lines(response, each).await
             };
-            tokio::time::timeout(patience, list).await.unwrap_or_else(|_| {
-                let (socket, seconds) = (self.socket.display(), patience.as_secs());
-                let message = format!("the daemon at {socket} did not end its list in {seconds} s");
-                Err(Error::Silent(message))
-            })
+            let ended = tokio::time::timeout(patience, list).await;
+            ended.unwrap_or_else(|_| Err(self.late("did not end its list", patience)))
         })
     }
 
@@ -225,9 +222,7 @@ impl Client {
         self.run(async {
             let sending = self.send(Method::GET, path, empty(), None);
             let Ok(response) = tokio::time::timeout(SHORT, sending).await else {
-                let (socket, seconds) = (self.socket.display(), SHORT.as_secs());
-                let message = format!("the daemon at {socket} gave no answer in {seconds} s");
-                return Err(Error::Silent(message));
+                return Err(self.late("gave no answer", SHORT));
             };
             lines(response?, each).await
         })
@@ -280,11 +275,8 @@ impl Client {
                 let bytes = response.into_body().collect().await.map_err(broken)?.to_bytes();
                 serde_json::from_slice(&bytes).map_err(not_understood)
             };
-            tokio::time::timeout(patience, answer).await.unwrap_or_else(|_| {
-                let socket = self.socket.display();
-                let seconds = patience.as_secs();
-                Err(Error::Silent(format!("the daemon at {socket} gave no answer in {seconds} s")))
-            })
+            let answered = tokio::time::timeout(patience, answer).await;
+            answered.unwrap_or_else(|_| Err(self.late("gave no answer", patience)))
         })
     }
 
@@ -341,6 +333,12 @@ impl Client {
                 done => return done,
             }
         }
+    }
+
+    /// Reports a daemon that was too slow.
+    fn late(&self, did_not: &str, patience: Duration) -> Error {
+        let (socket, seconds) = (self.socket.display(), patience.as_secs());
+        Error::Silent(format!("the daemon at {socket} {did_not} in {seconds} s"))
     }
 
     /// Reports a connection that ended before an answer began.

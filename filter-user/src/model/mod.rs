@@ -8,5 +8,6 @@ pub mod number_text;
 pub mod per_ring;
 pub mod plan;
 pub mod policy;
+pub mod reasons;
 pub mod redial;
 pub(crate) mod xdp_mode;

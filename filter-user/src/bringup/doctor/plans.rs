@@ -10,6 +10,7 @@ use crate::api::wire::Status;
 use crate::bringup::doctor::check::Check;
 use crate::config::Paths;
 use crate::model::policy::Policy;
+use crate::model::reasons::most_frequent;
 use crate::replay::plan_check::TrunkCheck;
 use crate::replay::plan_check::records::{Error, newest};
 
@@ -21,8 +22,6 @@ const CALLS_MIN: u64 = 5;
 const UNREAD_PERCENT: u64 = 10;
 /// Fewer numbers in a hundred that are not possible ones of the own country are no finding: visitors roam.
 const OTHER_PERCENT: u64 = 20;
-/// Reasons that a finding names.
-const NAMED: usize = 3;
 
 /// Checks the plans of a policy on the daemon's records. Returns nothing if the daemon does not answer, because
 /// another check shows that.
@@ -75,20 +74,18 @@ fn unread(trunk: &TrunkCheck) -> Option<Check> {
     let is_withheld = |name: &str| {
         Reason::ALL.iter().any(|reason| reason.name() == name && reason.is_without_number())
     };
-    let mut reasons: Vec<_> = trunk.unread.iter().filter(|(name, _)| !is_withheld(name)).collect();
-    let unread: u64 = reasons.iter().map(|(_, calls)| **calls).sum();
+    let calls = trunk.unread.iter().map(|(name, calls)| (*name, *calls));
+    let reasons: Vec<_> = calls.filter(|(name, _)| !is_withheld(name)).collect();
+    let unread: u64 = reasons.iter().map(|(_, calls)| calls).sum();
     if !is_many(unread, trunk.calls, UNREAD_PERCENT) {
         return None;
     }
-    reasons.sort_by_key(|(_, calls)| std::cmp::Reverse(**calls));
-    let named: Vec<_> =
-        reasons.iter().take(NAMED).map(|(name, calls)| format!("{name} {calls}")).collect();
     let TrunkCheck { trunk: name, calls, .. } = trunk;
     let finding = format!(
         "trunk {name}: {unread} of {calls} callers of the last hour were not read ({}); a block misses them",
-        named.join(", ")
+        most_frequent(reasons)
     );
-    let mend = "tcpdump -c 1000 -w calls.pcap udp port 5060; palang plan check calls.pcap";
+    let mend = format!("palang plan check --since 1h --trunk {name}");
     Some(Check::warn("plans", finding, mend))
 }
 

@@ -80,7 +80,7 @@ impl Answer for Checked {
             for (reason, calls) in &trunk.unread {
                 writeln!(writer, "  not read           {calls} {reason}")?;
             }
-            if self.records.is_some() && !trunk.unread.is_empty() {
+            if self.records.is_some() && !trunk.unread.is_empty() && trunk.examples.is_empty() {
                 let text =
                     "records have no text of these: check a capture (palang plan check CAPTURE)";
                 writeln!(writer, "  {text}")?;

@@ -241,14 +241,15 @@ impl Recorder {
             self.rate.take(&config, event);
             let outside = config.policy.settings.trunks_configured != 0 && event.trunk == 0;
             let trunk = config.policy.trunks.get(usize::from(event.trunk)).filter(|_| !outside);
-            let (call_id, unread) = (entry.call_id(), entry.unread());
+            let text = |bytes: &[u8]| {
+                (!bytes.is_empty()).then(|| String::from_utf8_lossy(bytes).into_owned())
+            };
             let row = CallRow {
                 time: clock::wall(event.time),
                 number: (event.number != Number::NONE).then_some(event.number),
                 trunk: trunk.map(|trunk| trunk.name.clone()),
                 source: address(event.source, event.source_port),
-                call_id: (!call_id.is_empty())
-                    .then(|| String::from_utf8_lossy(call_id).into_owned()),
+                call_id: text(entry.call_id()),
                 call_hash: event.call_id,
                 identity: event.identity,
                 verdict: event.verdict,
@@ -257,7 +258,7 @@ impl Recorder {
                 rule: event.rule,
                 repeats: 0,
                 count: 1,
-                unread: (!unread.is_empty()).then(|| String::from_utf8_lossy(unread).into_owned()),
+                unread: text(entry.unread()),
             };
             self.control.busiest.take(&row, event.time);
             // There may be no listener.

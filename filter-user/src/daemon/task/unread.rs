@@ -9,6 +9,7 @@ use filter_common::reason::Reason;
 
 use crate::daemon::state::Control;
 use crate::model::policy::Trunk;
+use crate::model::reasons::most_frequent;
 
 /// Interval of the counts.
 const MINUTE: Duration = Duration::from_secs(60);
@@ -18,8 +19,6 @@ const HOUR: usize = 60;
 const CALLS_MIN: u64 = 5;
 /// Fewer unread calls in a hundred are no finding.
 const PERCENT_MIN: u64 = 1;
-/// Reasons that a finding names.
-const NAMED: usize = 3;
 
 /// Packets of each trunk by reason, repeats included.
 type Counts = Vec<Vec<u64>>;
@@ -74,19 +73,16 @@ fn finding(trunk: &str, newest: &[u64], oldest: &[u64]) -> Option<String> {
         }
         if reason.is_unread() && !reason.is_without_number() && count > 0 {
             unread += count;
-            by_reason.push((count, reason.name()));
+            by_reason.push((reason.name(), count));
         }
     }
     if unread < CALLS_MIN || unread * 100 < calls * PERCENT_MIN {
         return None;
     }
-    by_reason.sort_unstable_by(|one, other| other.cmp(one));
-    let named: Vec<_> =
-        by_reason.iter().take(NAMED).map(|(count, name)| format!("{name} {count}")).collect();
     Some(format!(
         "trunk {trunk}: {unread} of {calls} calls in the last hour passed unread ({}): palang calls --unread \
          --trunk {trunk}; docs/reasons.md says what to set",
-        named.join(", ")
+        most_frequent(by_reason)
     ))
 }
 
