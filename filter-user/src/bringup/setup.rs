@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use toml_edit::{Array, ArrayOfTables, DocumentMut, Item, Table, Value};
 
 use crate::config::Config;
+use crate::model::plan::format::Format;
+use crate::model::plan::identity::Identity;
 use crate::model::xdp_mode::XdpMode;
 
 /// The configuration as delivered. A file with this text was not edited.
@@ -135,13 +137,13 @@ fn processes_of_sockets(sockets: &BTreeMap<u64, u16>) -> Vec<(u64, String)> {
     found
 }
 
-/// The form in which a carrier sends callers; the configuration checks the names.
+/// The form in which a carrier sends callers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Sends {
     /// Header that names the caller; `None` keeps that of the file.
-    pub identity: Option<String>,
+    pub identity: Option<Identity>,
     /// Formats of numbers without `+`; empty: those of the plan.
-    pub formats: Vec<String>,
+    pub formats: Vec<Format>,
 }
 
 /// A trunk that setup wants in the configuration.
@@ -220,28 +222,30 @@ pub fn is_untouched(before: Option<&str>) -> bool {
     })
 }
 
-/// Returns the country code of an edited configuration.
-fn country_code(before: Option<&str>) -> Option<String> {
-    let text = before.filter(|text| !is_untouched(Some(text)))?;
+/// Returns a text of the `[default]` of a configuration.
+fn default_text(text: &str, key: &str) -> Option<String> {
     let document: DocumentMut = text.parse().ok()?;
-    Some(document.get("default")?.get("country_code")?.as_str()?.to_owned())
+    Some(document.get("default")?.get(key)?.as_str()?.to_owned())
 }
 
-/// Returns the country of a configuration's `[default]`.
-fn country(text: &str) -> Option<String> {
-    let document: DocumentMut = text.parse().ok()?;
-    Some(document.get("default")?.get("country")?.as_str()?.to_owned())
+/// Returns the country code of an edited configuration.
+fn country_code(before: Option<&str>) -> Option<String> {
+    before
+        .filter(|text| !is_untouched(Some(text)))
+        .and_then(|text| default_text(text, "country_code"))
 }
 
 /// Returns whether an edited configuration has a country or a country code.
 #[must_use]
 pub fn has_country(before: Option<&str>) -> bool {
-    let has = |text: &str| {
-        let document: DocumentMut = text.parse().ok()?;
-        let default = document.get("default")?;
-        Some(default.get("country").is_some() || default.get("country_code").is_some())
-    };
-    before.filter(|text| !is_untouched(Some(text))).and_then(has).unwrap_or(false)
+    let edited = before.filter(|text| !is_untouched(Some(text)));
+    let has = |key| edited.and_then(|text| default_text(text, key)).is_some();
+    has("country") || has("country_code")
+}
+
+/// Returns whether a configuration is of a country already.
+fn is_of(text: &str, country: &str) -> bool {
+    default_text(text, "country").as_deref() == Some(country)
 }
 
 /// Settings of the delivered `[default]` that a preset replaces.
@@ -254,46 +258,38 @@ const PRESET_KEYS: [&str; 6] = [
     "formats",
 ];
 
-/// Puts a country into a configuration as delivered. The settings that its preset replaces become comments.
-fn with_country(text: &str, country: &str) -> String {
-    let begins_with =
-        |line: &str, key: &str| line.strip_prefix(key).is_some_and(|rest| rest.starts_with(" = "));
-    let mut lines = Vec::new();
-    let mut is_default = false;
-    for line in text.lines() {
-        if line.starts_with('[') {
-            is_default = line == "[default]";
-        }
-        lines.push(if is_default && begins_with(line, "# country") {
-            let comment = line.get(1..).and_then(|rest| rest.split_once('#'));
-            let comment = comment.map_or(String::new(), |(_, comment)| format!("#{comment}"));
-            format!("{:<31} {comment}", format!("country = {country:?}")).trim_end().to_owned()
-        } else if is_default && PRESET_KEYS.iter().any(|key| begins_with(line, key)) {
-            format!("# {line}")
-        } else {
-            line.to_owned()
-        });
-    }
-    lines.join("\n") + "\n"
-}
-
-/// Makes the settings of an edited `[default]` that a preset replaces to comments. A setting of several lines
-/// stays as it is.
-fn without_plan(text: &str) -> String {
-    let is_setting = |line: &str| {
-        let begins = |key: &&str| {
-            line.strip_prefix(*key).is_some_and(|rest| rest.trim_start().starts_with('='))
-        };
-        PRESET_KEYS.iter().any(begins) && line.parse::<DocumentMut>().is_ok()
-    };
+/// Changes the lines of `[default]`.
+fn map_default(text: &str, change: impl Fn(&str) -> String) -> String {
     let mut is_default = false;
     let lines = text.split_inclusive('\n').map(|line| {
         if line.starts_with('[') {
             is_default = line.trim_end() == "[default]";
         }
-        if is_default && is_setting(line) { format!("# {line}") } else { line.to_owned() }
+        if is_default { change(line) } else { line.to_owned() }
     });
     lines.collect()
+}
+
+/// Makes the settings that a preset replaces to comments. A setting of several lines stays as it is.
+fn without_plan(text: &str) -> String {
+    map_default(text, |line| {
+        let begins = |key: &&str| {
+            line.strip_prefix(*key).is_some_and(|rest| rest.trim_start().starts_with('='))
+        };
+        let is_setting = PRESET_KEYS.iter().any(begins) && line.parse::<DocumentMut>().is_ok();
+        if is_setting { format!("# {line}") } else { line.to_owned() }
+    })
+}
+
+/// Puts a country in the place that the delivered configuration has for it.
+fn with_country(text: &str, country: &str) -> String {
+    map_default(text, |line| match line.strip_prefix("# country = ") {
+        Some(rest) => {
+            let comment = rest.trim_end().split_once('#').map_or("", |(_, comment)| comment);
+            format!("{:<31} #{comment}\n", format!("country = {country:?}"))
+        }
+        None => line.to_owned(),
+    })
 }
 
 /// Changes the wanted settings of a configuration and nothing else.
@@ -314,10 +310,11 @@ pub fn change(path: &Path, before: Option<String>, wanted: &Wanted) -> Result<Ch
         });
     }
     let text = match &wanted.country {
-        Some(country) if untouched => with_country(text, country),
+        Some(country) if untouched => with_country(&without_plan(text), country),
         // A file with this country has settings beside it on purpose.
-        Some(wanted) if country(text).as_ref() != Some(wanted) => without_plan(text),
-        Some(_) | None => text.to_owned(),
+        Some(country) if is_of(text, country) => text.to_owned(),
+        Some(_) => without_plan(text),
+        None => text.to_owned(),
     };
     let mut document: DocumentMut =
         text.parse().map_err(|source| Error::Toml { path: path.to_owned(), source })?;
@@ -355,14 +352,12 @@ fn plan(root: &mut Table, path: &Path, wanted: &Wanted, text: &str) -> Result<()
     let Some(default) = default.as_table_mut() else {
         return Err(Error::InlineDefault(path.to_owned()));
     };
-    if let Some(wanted) =
-        wanted.country.as_ref().filter(|wanted| country(text).as_ref() != Some(*wanted))
-    {
+    if let Some(country) = wanted.country.as_ref().filter(|country| !is_of(text, country)) {
         // The preset has its own. A setting that stayed would make another plan of it.
         for key in PRESET_KEYS {
             default.remove(key);
         }
-        put(default, "country", wanted.as_str().into());
+        put(default, "country", country.as_str().into());
     }
     if let Some(code) = code {
         put(default, "country_code", code.as_str().into());
@@ -372,11 +367,15 @@ fn plan(root: &mut Table, path: &Path, wanted: &Wanted, text: &str) -> Result<()
 }
 
 fn put_sends(table: &mut Table, sends: &Sends) {
-    if let Some(identity) = &sends.identity {
-        put(table, "identity", identity.as_str().into());
+    if let Some(identity) = sends.identity {
+        put(table, "identity", identity.name().into());
     }
     if !sends.formats.is_empty() {
-        put(table, "formats", sends.formats.iter().map(String::as_str).collect::<Array>().into());
+        put(
+            table,
+            "formats",
+            sends.formats.iter().map(|format| format.name()).collect::<Array>().into(),
+        );
     }
 }
 

@@ -252,23 +252,16 @@ impl Policy {
     }
 
     /// Makes every source a source of one trunk, so that each packet is judged as if it came from there.
-    /// Other trunks keep their places, but no sources.
-    ///
-    /// # Errors
-    /// Returns the names of all trunks if there is no such trunk.
-    pub fn assume_trunk(&mut self, name: &str) -> Result<(), Vec<String>> {
-        let Some(index) = self.trunks.iter().position(|trunk| trunk.name == name) else {
-            return Err(self.trunks.iter().map(|trunk| trunk.name.clone()).collect());
-        };
+    /// Other trunks keep their places, but no sources. Without a trunk of this index no packet is of one.
+    pub fn assume_trunk(&mut self, index: usize) {
         for trunk in &mut self.trunks {
             trunk.sources.clear();
         }
         // The profile `default` covers every source while no trunk is configured.
         self.settings.trunks_configured = u8::from(index > 0);
-        if index > 0 {
-            self.trunks[index].sources.push(([0; 16], 0));
+        if let Some(trunk) = self.trunks.get_mut(index).filter(|_| index > 0) {
+            trunk.sources.push(([0; 16], 0));
         }
-        Ok(())
     }
 
     /// Adds a protected number or prefix.

@@ -105,7 +105,7 @@ fn country_replaces_the_delivered_plan_and_keeps_its_comments() {
 
 #[test]
 fn trunks_are_added_once_and_changed_by_name() {
-    let sends = Sends { identity: Some("pai".into()), formats: vec!["national".into()] };
+    let sends = Sends { identity: Some(Identity::Pai), formats: vec![Format::National] };
     let east = WantedTrunk {
         name: "east".into(),
         sources: vec!["192.0.2.0/24".into(), "2001:db8::1".into()],

@@ -4,5 +4,6 @@ pub(crate) mod country;
 pub(crate) mod error;
 pub(crate) mod number;
 pub(crate) mod options;
+pub(crate) mod plan;
 pub(crate) mod time;
 pub(crate) mod trunk;

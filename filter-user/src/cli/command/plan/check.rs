@@ -76,7 +76,7 @@ pub(super) fn run(arguments: &Arguments, client: &Client) -> Result<Exit, Failur
         policy.ports.clone_from(&arguments.port);
     }
     if let Some(name) = &arguments.trunk {
-        trunk::assume(&mut policy, name)?;
+        policy.assume_trunk(trunk::find(&policy, name)?);
     }
     let mut check = PlanCheck::new(&policy, arguments.decap);
     let mut broken = Vec::new();
@@ -104,7 +104,7 @@ pub(super) fn run(arguments: &Arguments, client: &Client) -> Result<Exit, Failur
 fn of_records(arguments: &Arguments, since: Timestamp, client: &Client) -> Result<Exit, Failure> {
     let policy = read(&arguments.config)?.policy;
     if let Some(name) = &arguments.trunk {
-        trunk::assume(&mut policy.clone(), name)?;
+        trunk::find(&policy, name)?;
     }
     let check = recorded(client, &policy, since, arguments.trunk.as_deref());
     let check = check.map_err(|error| match error {

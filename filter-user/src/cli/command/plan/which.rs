@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use crate::cli::input::country::preset;
+use crate::cli::input::trunk;
 use crate::config::{Config, limits};
 use crate::exit::{Exit, Failure};
 use crate::model::policy::Trunk;
@@ -32,17 +33,9 @@ impl Which {
         let Some(name) = &self.trunk else {
             return Ok(None);
         };
-        let trunks = read(&self.config)?.policy.trunks;
-        let names: Vec<_> = trunks.iter().map(|trunk| trunk.name.clone()).collect();
-        let Some(trunk) = trunks.into_iter().find(|trunk| trunk.name == *name) else {
-            let message = format!(
-                "--trunk: {name:?} is no trunk of {}: write one of {}",
-                self.config.display(),
-                names.join(", ")
-            );
-            return Err(Failure::new(Exit::Usage, message));
-        };
-        Ok(Some(trunk))
+        let mut policy = read(&self.config)?.policy;
+        let index = trunk::find(&policy, name)?;
+        Ok(Some(policy.trunks.swap_remove(index)))
     }
 
     /// Returns the trunk that was named; without a name the profile `default`.

@@ -13,7 +13,7 @@ use filter_common::plan::{PREFIX_DIGITS_MAX, Prefix, TRUNK_PREFIX_DIGITS_MAX};
 
 use crate::cli::command::replay::output::Output;
 use crate::cli::input::country::preset;
-use crate::cli::input::trunk;
+use crate::cli::input::{plan, trunk};
 use crate::cli::output::progress::progress;
 use crate::cli::output::written;
 use crate::config::Config;
@@ -50,10 +50,10 @@ pub struct Arguments {
     #[arg(long, value_name = "FILE", conflicts_with = "policy")]
     pub(crate) config: Option<PathBuf>,
     /// Header that names the caller, instead of From: from, pai, pai-else-from
-    #[arg(long, value_name = "IDENTITY", value_parser = identity, conflicts_with = "config")]
+    #[arg(long, value_name = "IDENTITY", value_parser = plan::identity, conflicts_with = "config")]
     identity: Option<Identity>,
     /// Format in which the trunk writes numbers, instead of those of its plan; may be repeated
-    #[arg(long, value_name = "FORMAT", value_parser = format, conflicts_with = "config")]
+    #[arg(long, value_name = "FORMAT", value_parser = plan::format, conflicts_with = "config")]
     format: Vec<Format>,
     /// Numbering plan of this country, two letters of ISO 3166; further options change it
     #[arg(long, value_name = "CC", conflicts_with_all = ["policy", "config"])]
@@ -87,22 +87,6 @@ pub struct Arguments {
     /// Print every frame, not only INVITEs; the summary then counts all frames
     #[arg(long)]
     pub(crate) all: bool,
-}
-
-/// Parses the name of a format.
-fn format(text: &str) -> Result<Format, String> {
-    Format::ALL.into_iter().find(|format| format.name() == text).ok_or_else(|| {
-        let names = Format::ALL.map(Format::name).join(", ");
-        format!("write one of {names}")
-    })
-}
-
-/// Parses the name of an identity.
-fn identity(text: &str) -> Result<Identity, String> {
-    Identity::ALL.into_iter().find(|identity| identity.name() == text).ok_or_else(|| {
-        let names = Identity::ALL.map(Identity::name).join(", ");
-        format!("write one of {names}")
-    })
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -171,7 +155,7 @@ pub(crate) fn policy(arguments: &Arguments) -> Result<Policy, Failure> {
         }
     };
     if let Some(name) = &arguments.trunk {
-        trunk::assume(&mut policy, name)?;
+        policy.assume_trunk(trunk::find(&policy, name)?);
     }
     match arguments.mode {
         Some(Mode::Enforce) => policy.settings.mode = MODE_ENFORCE,

@@ -3,7 +3,7 @@
 use ipnet::IpNet;
 
 use crate::bringup::setup::{Sends, WantedTrunk};
-use crate::model::plan::format::Format;
+use crate::cli::input::plan::{format, identity};
 
 /// The trunks, and what the others send.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -24,17 +24,6 @@ pub(crate) fn source(text: &str) -> Result<String, String> {
         .ok_or_else(|| format!("{text:?} is not an address or prefix, such as 192.0.2.0/24"))
 }
 
-/// Checks the name of a format.
-///
-/// # Errors
-/// Returns the mistake.
-pub(crate) fn format(text: &str) -> Result<String, String> {
-    let is_known = Format::ALL.into_iter().any(|format| format.name() == text);
-    is_known.then(|| text.to_owned()).ok_or_else(|| {
-        format!("{text:?} is no format: write {}", Format::ALL.map(Format::name).join(", "))
-    })
-}
-
 /// Parses `name=east,source=192.0.2.0/24,identity=pai,format=national`.
 ///
 /// # Errors
@@ -50,7 +39,7 @@ pub(crate) fn trunk(text: &str) -> Result<WantedTrunk, String> {
             }
             ("name", value) => value.clone_into(&mut trunk.name),
             ("source", value) => trunk.sources.push(source(value)?),
-            ("identity", value) => trunk.sends.identity = Some(value.to_owned()),
+            ("identity", value) => trunk.sends.identity = Some(identity(value)?),
             ("format", value) => trunk.sends.formats.push(format(value)?),
             (key, _) => {
                 return Err(format!("{key:?} is unknown: write name, source, identity or format"));
@@ -66,12 +55,14 @@ pub(crate) fn trunk(text: &str) -> Result<WantedTrunk, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::plan::format::Format;
+    use crate::model::plan::identity::Identity;
 
     #[test]
     fn trunk_is_read_from_its_option() {
         let east =
             trunk("name=east,source=192.0.2.0/24,source=2001:db8::1,identity=pai,format=national");
-        let sends = Sends { identity: Some("pai".into()), formats: vec!["national".into()] };
+        let sends = Sends { identity: Some(Identity::Pai), formats: vec![Format::National] };
         let sources = vec!["192.0.2.0/24".into(), "2001:db8::1".into()];
         assert_eq!(east, Ok(WantedTrunk { name: "east".into(), sources, sends }));
         for (text, says) in [
@@ -81,6 +72,7 @@ mod tests {
             ("source=192.0.2.1", "needs name=NAME"),
             ("name=east,source=192.0.2.300", "not an address"),
             ("name=east,source=192.0.2.1,format=any", "write e164, own-e164"),
+            ("name=east,source=192.0.2.1,identity=PAI", "write from, pai, pai-else-from"),
             ("name=east,sources=192.0.2.1", "is unknown"),
         ] {
             let mistake = trunk(text).unwrap_err();

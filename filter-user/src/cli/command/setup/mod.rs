@@ -26,6 +26,7 @@ use crate::bringup::doctor;
 use crate::bringup::doctor::State;
 use crate::bringup::setup::{self, Change, Listener, Sends, Wanted, WantedTrunk};
 use crate::cli::input::options::ChangeOptions;
+use crate::cli::input::plan;
 use crate::cli::output;
 use crate::cli::output::checks;
 use crate::cli::output::in_force;
@@ -35,6 +36,8 @@ use crate::cli::output::{Answer as _, Output};
 use crate::config::limits;
 use crate::datapath::Pins;
 use crate::exit::{Exit, Failure};
+use crate::model::plan::format::Format;
+use crate::model::plan::identity::Identity;
 use crate::replay::plan_check::PlanCheck;
 use crate::sys::netlink;
 
@@ -69,11 +72,11 @@ pub struct Arguments {
     #[arg(long, value_name = "N")]
     country_code: Option<String>,
     /// Header that names the caller, as in the configuration: from, pai, pai-else-from
-    #[arg(long, value_name = "IDENTITY")]
-    identity: Option<String>,
+    #[arg(long, value_name = "IDENTITY", value_parser = plan::identity)]
+    identity: Option<Identity>,
     /// Format of numbers without +, instead of those of the plan; may be repeated
-    #[arg(long, value_name = "FORMAT", value_parser = carrier::format)]
-    format: Vec<String>,
+    #[arg(long, value_name = "FORMAT", value_parser = plan::format)]
+    format: Vec<Format>,
     /// Trunk by the keys name, source, identity and format; may be repeated [default: every source is one]
     ///
     /// The keys source and format may be repeated too: name=east,source=192.0.2.1,source=192.0.2.2.
@@ -164,10 +167,7 @@ impl Answers {
             country: arguments.country.as_ref().map(|country| country.to_ascii_uppercase()),
             country_code: arguments.country_code.clone(),
             carriers: Carriers {
-                sends: Sends {
-                    identity: arguments.identity.clone(),
-                    formats: arguments.format.clone(),
-                },
+                sends: Sends { identity: arguments.identity, formats: arguments.format.clone() },
                 trunks: arguments.trunk.clone(),
             },
             captures: arguments.capture.clone(),

@@ -4,7 +4,8 @@ use std::io::{self, IsTerminal as _, Write as _};
 use std::path::PathBuf;
 
 use crate::bringup::setup::{Sends, WantedTrunk};
-use crate::cli::command::setup::carrier::{Carriers, format, source};
+use crate::cli::command::setup::carrier::{Carriers, source};
+use crate::cli::input::plan::{format, identity};
 use crate::exit::{Exit, Failure};
 use crate::model::plan::preset::Preset;
 use crate::model::plan::presets;
@@ -97,12 +98,15 @@ pub(crate) fn carriers() -> Result<Carriers, Failure> {
 }
 
 fn sends() -> Result<Sends, Failure> {
-    let identity = answer("header that names its callers, from, pai or pai-else-from [from]: ")?;
+    let identity =
+        valid("header that names its callers, from, pai or pai-else-from [from]: ", |text| {
+            Some(text).filter(|text| !text.is_empty()).map(identity).transpose()
+        })?;
     let formats =
         valid("formats of numbers without +, such as national [those of the country]: ", |text| {
             words(text).map(format).collect::<Result<Vec<_>, _>>()
         })?;
-    Ok(Sends { identity: Some(identity).filter(|text| !text.is_empty()), formats })
+    Ok(Sends { identity, formats })
 }
 
 /// Asks for a capture.
