@@ -67,8 +67,8 @@ impl Scratch {
     #[must_use]
     pub fn caller(&self) -> usize {
         let field = if self.event.identity == EVENT_PAI { Field::Pai } else { Field::From };
-        let colon = self.fields[field as usize].nth(0);
-        if colon == FieldOffset::NONE { 0 } else { self.start + colon.offset() + 1 }
+        let colon = self.fields[field as usize].newest();
+        if colon == 0 { 0 } else { self.start + colon + 1 }
     }
 }
 
@@ -379,7 +379,7 @@ fn numbers<B: Bytes>(
         }
         let value = bytes.hide_range(number::<B, true>(bytes, start, uri, plan) as usize) as u64;
         if value & (0xF | Unread::NAME) == 0 {
-            // Perhaps another number, which nobody can compare.
+            // It may be another number, and it cannot be compared.
             return Err(Unread(value).reason());
         }
         read[i] = bytes.hide_range(value as usize) as u64;

@@ -2,7 +2,7 @@
 //!
 //! It answers only where it is sure that the header automaton would note these fields at these
 //! offsets. It leaves all other messages to the automaton: folded lines, white space before a colon, escapes, display names
-//! without quotes, repeated header fields. So are `Replaces` and lines that end with LF alone.
+//! without quotes, repeated header fields. It leaves `Replaces` and lines that end with LF alone to it, too.
 
 use crate::bytes::{Bytes, WINDOW, Window};
 use crate::sip::fields::{Field, FieldOffset, FieldOffsets, Fields, Form, SCAN_MAX};

@@ -410,7 +410,7 @@ const fn next(form: u8, part: u8, class: u8) -> u32 {
     if end != 0 {
         // A plan cannot use an empty context.
         let unknown = if part == CONTEXT_START || part == PARAM_END { CONTEXT_UNKNOWN } else { 0 };
-        // An empty user part names nobody either.
+        // An empty user part is no number for sure, as a name is.
         let empty = if part == START && class == AT { LETTER_FIRST } else { 0 };
         return end as u32 | unknown | empty;
     }

@@ -85,25 +85,25 @@ fn parameters_that_do_not_matter_hide_none_that_do() {
                 for named in [&b"n="[..], b""] {
                     let text = [b"812;x", named, &value, b";phone-context=+62>"].concat();
                     let bytes = Slice::from(&text[..]);
-                    let told = read::<_, true>(&bytes, 0, Form::Tel as u8).map_err(Unread::reason);
+                    let found = read::<_, true>(&bytes, 0, Form::Tel as u8).map_err(Unread::reason);
                     let name = [b"x", named, &value].concat();
                     let name = name.split(|byte| matches!(byte, b'=' | b';')).next();
                     let expected = match byte {
                         _ if len == 0 => None,
                         b'>' => Some(Context::None),
                         b'%' if name.is_some_and(|name| name.contains(&b'%')) => {
-                            assert_eq!(told, Err(Reason::Extension));
+                            assert_eq!(found, Err(Reason::Extension));
                             continue;
                         }
                         b'@' | b' ' | b'\t' | b'\r' | b'\n' | b',' => {
-                            assert_eq!(told, Err(Reason::NotANumber));
+                            assert_eq!(found, Err(Reason::NotANumber));
                             continue;
                         }
                         _ => None,
                     };
                     let here = Context::Global(Digits(6 << 60 | 2 << 56 | 2));
-                    let told = told.unwrap().context;
-                    assert_eq!(told, expected.unwrap_or(here), "{}", text.escape_ascii());
+                    let found = found.unwrap().context;
+                    assert_eq!(found, expected.unwrap_or(here), "{}", text.escape_ascii());
                 }
             }
         }
