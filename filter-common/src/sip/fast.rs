@@ -105,6 +105,8 @@ fn line<B: Bytes>(bytes: &B, start: usize, at: usize, word: u64, fields: &mut Fi
             (slot, colon) = (Field::To as usize, 1);
         } else if COMPACT_CALL_ID.begins(word) {
             (slot, colon) = (Field::CallId as usize, 1);
+        } else if REPLACES.begins(word) {
+            return 0;
         } else if ASSERTED[0].begins(word) {
             match (bytes.word(at + 8), bytes.word(at + 16)) {
                 (Some(more), Some(rest))
@@ -120,7 +122,7 @@ fn line<B: Bytes>(bytes: &B, start: usize, at: usize, word: u64, fields: &mut Fi
     let slot = bytes.hide_range(slot) & 0xF;
     let offset = bytes.hide_range(at - start + colon) as u64 & 0x3FFF;
     fields[slot].push(offset);
-    if slot == 0 { name_end(bytes, at, word) * REPLACES.is_not_at(word) as usize } else { at }
+    if slot == 0 { name_end(bytes, at, word) } else { at }
 }
 
 /// Returns the offset of the word that has the colon after a header name of valid characters; 0: unsure.
@@ -357,4 +359,4 @@ const TEL: Text = Text::new(b"<tel:");
 const TAG: Text = Text::new(b";tag=");
 
 /// The low five bits of the letters, in either case, that names begin with which matter.
-const FIRST_LETTERS: u64 = 1 << 3 | 1 << 6 | 1 << 9 | 1 << 16 | 1 << 20;
+const FIRST_LETTERS: u64 = 1 << 3 | 1 << 6 | 1 << 9 | 1 << 16 | 1 << 18 | 1 << 20;

@@ -90,12 +90,4 @@ impl Text {
     pub(super) const fn begins(&self, word: u64) -> bool {
         (word | self.case) & self.mask == self.small
     }
-
-    /// Returns 0 where a word begins with this text, otherwise 1. Without a branch, which would be another way
-    /// for the verifier.
-    #[inline(always)]
-    pub(super) const fn is_not_at(&self, word: u64) -> u64 {
-        let differs = (word | self.case) & self.mask ^ self.small;
-        (differs | differs.wrapping_neg()) >> 63
-    }
 }
