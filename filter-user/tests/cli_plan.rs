@@ -201,3 +201,16 @@ fn check_treats_every_packet_as_one_of_the_trunk_that_is_named() {
     assert_eq!(output.status.code(), Some(2));
     assert!(text(&output.stderr).contains("default, telkom"), "{}", text(&output.stderr));
 }
+
+#[test]
+fn advice_without_a_configuration_is_only_what_the_command_takes() {
+    for (arguments, advises_country) in
+        [(&["check", "--since", "1h"][..], false), (&["explain", "0812"], true)]
+    {
+        let output = palang(&[arguments, &["--config", "/nonexistent/palang.toml"]].concat());
+        assert_eq!(output.status.code(), Some(2));
+        let said = text(&output.stderr);
+        assert!(said.contains("/nonexistent/palang.toml"), "{said}");
+        assert_eq!(said.contains("--country"), advises_country, "{said}");
+    }
+}

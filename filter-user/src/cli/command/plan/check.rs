@@ -13,7 +13,7 @@ use crate::cli::input::{time, trunk};
 use crate::cli::output::Output;
 use crate::cli::output::plan_check::Checked;
 use crate::cli::output::progress::progress;
-use crate::config::limits;
+use crate::config::{Config, limits};
 use crate::exit::{Exit, Failure};
 use crate::model::policy::Policy;
 use crate::replay::plan_check::PlanCheck;
@@ -102,7 +102,9 @@ pub(super) fn run(arguments: &Arguments, client: &Client) -> Result<Exit, Failur
 
 /// Checks the call records and prints the findings.
 fn of_records(arguments: &Arguments, since: Timestamp, client: &Client) -> Result<Exit, Failure> {
-    let policy = read(&arguments.config)?.policy;
+    // Without advice on --country: the records are of the trunks that the daemon has.
+    let config = Config::read(&arguments.config);
+    let policy = config.map_err(|error| Failure::new(Exit::Usage, error))?.policy;
     if let Some(name) = &arguments.trunk {
         trunk::find(&policy, name)?;
     }
