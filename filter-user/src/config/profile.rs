@@ -198,8 +198,9 @@ pub(crate) fn trunks(policy: &mut Policy, tables: Vec<TrunkTable>) -> Result<(),
     let mut sources = HashMap::new();
     for table in tables {
         let name = table.name.get_ref().clone();
-        if name.is_empty() || policy.trunks.iter().any(|trunk| trunk.name == name) {
-            let message = format!("trunk name {name:?} is empty or already used");
+        let is_used = policy.trunks.iter().any(|trunk| trunk.name == name);
+        if name.is_empty() || is_used || name.contains(char::is_control) {
+            let message = format!("trunk name {name:?} is empty, already used or not on one line");
             return wrong(table.name.span(), message);
         }
         if policy.trunks.len() >= TRUNKS_MAX as usize {

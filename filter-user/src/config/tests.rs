@@ -211,6 +211,11 @@ fn config_mistake_is_refused_with_its_position() {
         ("interfaces = []\n[limits]\nshortest_prefix = ^-1", "-1"),
         ("interfaces = []\n[default]\ncountry_code = ^\"062\"", "does not start with 0"),
         ("interfaces = []\n[[trunk]]\nname = \"a\"\nsources = ^[]", "at least one source"),
+        ("interfaces = []\n[[trunk]]\nname = ^\"a\\nb\"\nsources = [\"::1\"]", "not on one line"),
+        (
+            "interfaces = []\n[[trunk]]\nname = ^\"\\u001B[2J\"\nsources = [\"::1\"]",
+            "not on one line",
+        ),
         ("interfaces = []\n[default]\n^emergency_marks = [\"ets.0\"]", "emergency_marks"),
         (
             "interfaces = []\n[[trunk]]\nname = \"a\"\nsources = [\"10.0.0.1\"]\n\

@@ -99,7 +99,8 @@ fn masked_text(text: &str) -> String {
         match (scheme, c) {
             (Some(scheme), _) => masked.push_str(scheme),
             (None, c) if c.is_numeric() => masked.push('#'),
-            (None, c) if c.is_alphabetic() => masked.push('x'),
+            // Also characters that are no letters: a name or a number can be written in them.
+            (None, c) if c.is_alphabetic() || !c.is_ascii() => masked.push('x'),
             (None, c) => masked.push(c),
         }
         rest = &rest[len..];
@@ -117,6 +118,7 @@ mod tests {
             ("\"Budi S.\" <sip:+62812-34a@x.id>;tag=7", "\"xxxx x.\" <sip:+#####-##x@x.xx>;xxx=#"),
             ("<TEL:0812>", "<tel:####>"),
             ("sips:é1@x", "sips:x#@x"),
+            ("\u{202e}\u{e0031}٣", "xx#"),
             ("gossip:tel", "xxxxxx:xxx"),
             ("", ""),
         ] {

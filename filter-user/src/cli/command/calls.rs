@@ -369,6 +369,16 @@ mod tests {
     }
 
     #[test]
+    fn unread_header_field_turns_no_line_and_hides_nothing() {
+        let unread = Some("\"Jane \u{202e}Doe\u{e0031}\u{200b}\" <sip:a@x>".to_owned());
+        let call = Call { caller: None, unread, ..call("1") };
+        let shown = "\"Jane \u{fffd}Doe\u{fffd}\u{fffd}\" <sip:a@x>";
+        assert_eq!(call.cells()[2], format!("?{shown}"));
+        assert_eq!(call.raw().last().unwrap(), shown);
+        assert_eq!(csv_cells(&call)[13], shown);
+    }
+
+    #[test]
     fn columns_of_the_readme_are_those_of_the_table() {
         let readme = include_str!("../../../../README.md");
         let header = readme.lines().find(|line| line.starts_with(" id ")).unwrap();

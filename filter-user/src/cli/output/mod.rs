@@ -234,13 +234,21 @@ pub fn written(result: io::Result<()>) -> Result<(), Failure> {
     }
 }
 
-/// Replaces control characters, which a Call-ID or a reason may hold and a terminal would obey.
+/// Replaces control characters, which a caller's text may hold and a terminal would obey. Also those
+/// that show nothing or turn the direction of a line.
 #[must_use]
 pub fn clean(text: &str) -> Cow<'_, str> {
-    if text.contains(char::is_control) {
-        return text.replace(char::is_control, "\u{fffd}").into();
+    if text.contains(is_obeyed) {
+        return text.replace(is_obeyed, "\u{fffd}").into();
     }
     text.into()
+}
+
+/// Returns whether a character is a control or format character (Unicode Cc, and most of Cf, Zl and Zp).
+fn is_obeyed(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{AD}' | '\u{61C}' | '\u{180E}' | '\u{200B}'..='\u{200F}' | '\u{2028}'..='\u{202E}')
+        || matches!(c, '\u{2060}'..='\u{206F}' | '\u{FEFF}' | '\u{FFF9}'..='\u{FFFB}' | '\u{E0000}'..='\u{E007F}')
 }
 
 /// Makes a CSV cell safe: without control characters, and with an apostrophe in front of a text that a
