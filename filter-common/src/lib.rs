@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 pub mod abi;
+pub mod answer;
 pub mod bytes;
 pub mod decide;
 pub mod egress;

@@ -1,0 +1,249 @@
+//! The reply to a refused INVITE, as a stateless user agent server makes it (RFC 3261 §8.2.6.2, §8.2.7).
+//!
+//! [`Answer::write`] makes the whole frame from a frame that was judged and refused, and [`is_own_ack`]
+//! knows the ACK for it again. [`sums::check`] says whether a frame is whole: a damaged number must not get a
+//! final reply. Both are pure and have the form that the kernel's verifier needs: tables instead
+//! of branches, one buffer in a map, bounded loops.
+//!
+//! Nothing calls this yet. ARCHITECTURE.md, "Answers to refused calls", has the two paths that will, and
+//! the order of the next steps.
+
+pub mod code;
+pub mod frame;
+mod steps;
+pub mod sums;
+pub mod tag;
+#[cfg(test)]
+mod tests;
+mod text;
+mod walk;
+
+use crate::bytes::Bytes;
+use crate::frame::{Packet, Part};
+use crate::sip::message;
+use code::Code;
+use frame::HEAD;
+use steps::{Field, Gap};
+use tag::{Call, Keys, TAG_LEN};
+use text::Text;
+use walk::Walk;
+pub use walk::{ROOM, WALK_MAX};
+
+/// Port of a `Via` without one (RFC 3261 §18.2.2).
+const SIP_PORT: u16 = 5060;
+const TAG_NAME: &[u8] = b";tag=";
+const END: &[u8] = b"Content-Length: 0\r\n\r\n";
+const METHOD_LEN: usize = 4;
+
+/// Room for the work on one reply. All of it is zero when a packet begins. Too much for the kernel's
+/// stack: the kernel program has it in a map.
+#[derive(Clone, Debug)]
+#[repr(C)]
+pub struct Answer {
+    /// The frame is in here.
+    room: [u8; ROOM],
+    walk: Walk,
+    rport: Text,
+    received: Text,
+}
+
+impl Default for Answer {
+    fn default() -> Answer {
+        Answer {
+            room: [0; ROOM],
+            walk: Walk::default(),
+            rport: Text::default(),
+            received: Text::default(),
+        }
+    }
+}
+
+/// Where a reply is in an [`Answer`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reply {
+    /// Offset of the first byte of the frame.
+    pub start: usize,
+    /// Offset of the IP header: what a raw socket sends begins here.
+    pub ip: usize,
+    /// Offset of the SIP message.
+    pub message: usize,
+    /// Offset after the last byte.
+    pub end: usize,
+}
+
+impl Answer {
+    /// Writes the reply to the INVITE in a frame, whose outer layers are in `packet`. The caller has judged
+    /// and refused it, and knows that its checksums are right.
+    ///
+    /// `None`: this INVITE gets no reply. It is one of these:
+    /// - a fragment, not UDP over IP, or headers that do not end within [`WALK_MAX`] bytes;
+    /// - not exactly one `From`, `To` without a tag, `Call-ID` and `CSeq`, or a `Via` against the grammar;
+    /// - a topmost `Via` with `maddr`, which would send the reply elsewhere, or with a `received` of the client;
+    /// - a reply that would be longer than the request.
+    #[inline(always)]
+    pub fn write<B: Bytes>(
+        &mut self,
+        bytes: &B,
+        packet: &Packet,
+        keys: &Keys,
+        code: Code,
+    ) -> Option<Reply> {
+        if packet.part != Part::Whole {
+            return None;
+        }
+        let start = message::request_uri(bytes, packet.payload, packet.payload_len);
+        if start == 0 {
+            return None;
+        }
+        let len = packet.payload + packet.payload_len - start;
+        let at = put(&mut self.room, HEAD, code.status_line());
+
+        self.rport.push(b"=");
+        self.rport.push_number(packet.source_port);
+        self.received.push(b";received=");
+        self.received.push_address(&packet.fragment.source);
+        let (rport, received) = (self.rport.len(), self.received.len());
+        self.walk.begin(at, rport + received, received, TAG_NAME.len() + TAG_LEN);
+        if !self.walk.run(bytes, start, len, &mut self.room) {
+            return None;
+        }
+        let call = self.walk.call(bytes, start)?;
+        let is_answered = !self.walk.field(Field::Via).is_missing()
+            && self.walk.field(Field::From).only().is_some()
+            && self.walk.field(Field::ToTag).is_missing()
+            && self.walk.field(Field::Foreign).is_missing();
+        if !is_answered {
+            return None;
+        }
+        let port = self.fill_via(bytes, start, packet.source_port)?;
+        let to = self.walk.gap(Gap::To)?;
+        let tag = keys.tag(bytes, &call);
+        self.fill(to, &[TAG_NAME, &tag]);
+
+        let end = self.walk.at;
+        let with_reason = put(&mut self.room, end, code.reason());
+        let room = HEAD + packet.payload_len;
+        let end = if with_reason + END.len() <= room { with_reason } else { end };
+        let end = put(&mut self.room, end, END);
+        if end > room {
+            return None;
+        }
+        frame::wrap(bytes, packet, port, &mut self.room, end)
+    }
+
+    /// Writes `received` and `rport` into the topmost `Via` (RFC 3261 §18.2.1, RFC 3581 §4). Returns the port
+    /// that the reply goes to (RFC 3261 §18.2.2); the address is the source in any case.
+    #[inline(always)]
+    fn fill_via<B: Bytes>(&mut self, bytes: &B, start: usize, source_port: u16) -> Option<u16> {
+        let (rport, received) = (self.rport, self.received);
+        let with_rport = self.walk.gap(Gap::Rport).or(self.walk.gap(Gap::RportEnd));
+        if let Some(at) = with_rport {
+            self.fill(at, &[rport.as_bytes(), received.as_bytes()]);
+            return Some(source_port);
+        }
+        self.fill(self.walk.gap(Gap::ViaEnd)?, &[received.as_bytes()]);
+        let port = self.walk.field(Field::Port);
+        if port.is_missing() {
+            return Some(SIP_PORT);
+        }
+        match number::<B, 5>(bytes, start + port.only()?)? {
+            0 => None,
+            port => u16::try_from(port).ok(),
+        }
+    }
+
+    /// Fills the gap at `at` with texts that are together as long as it is. Where the gap comes after a line
+    /// end, the texts come before it.
+    #[inline(always)]
+    fn fill(&mut self, at: usize, texts: &[&[u8]]) {
+        let byte = |back: usize| self.room[at.wrapping_sub(back) & (ROOM - 1)];
+        let line_end: &[u8] = match (byte(2), byte(1)) {
+            (b'\r', b'\n') => b"\r\n",
+            (_, b'\n') => b"\n",
+            _ => b"",
+        };
+        let mut at = at - line_end.len();
+        for text in texts {
+            at = put(&mut self.room, at, text);
+        }
+        put(&mut self.room, at, line_end);
+    }
+
+    /// Returns the bytes of a reply from `start` to `end`.
+    #[must_use]
+    pub fn bytes(&self, start: usize, end: usize) -> &[u8] {
+        self.room.get(start..end).unwrap_or_default()
+    }
+}
+
+impl Walk {
+    /// Returns what request and ACK have in common, where the walk found each part once.
+    #[inline(always)]
+    fn call<B: Bytes>(&self, bytes: &B, start: usize) -> Option<Call> {
+        self.field(Field::To).only()?;
+        self.field(Field::CallId).only()?;
+        self.field(Field::CSeq).only()?;
+        let id = self.field(Field::CallIdStart).only()?;
+        let id_len = self.field(Field::CallIdEnd).only()?.checked_sub(id)?;
+        let cseq = number::<B, 10>(bytes, start + self.field(Field::CSeqNumber).only()?)?;
+        Some(Call { id: start + id, id_len, cseq: u32::try_from(cseq).ok()? })
+    }
+}
+
+/// Returns whether the datagram in a frame is an ACK for a reply of ours: its `To` has the tag that `keys` make
+/// for its `Call-ID` and `CSeq`. `walk` has room for the work and comes as [`Answer::default`].
+#[inline(always)]
+pub fn is_own_ack<B: Bytes>(
+    bytes: &B,
+    packet: &Packet,
+    keys: &Keys,
+    now: u64,
+    answer: &mut Answer,
+) -> bool {
+    if packet.part != Part::Whole
+        || bytes.be32(packet.payload) != Some(u32::from_be_bytes(*b"ACK "))
+    {
+        return false;
+    }
+    let start = packet.payload + METHOD_LEN;
+    let Some(len) = packet.payload_len.checked_sub(METHOD_LEN) else {
+        return false;
+    };
+    answer.walk.begin(HEAD, 0, 0, 0);
+    if !answer.walk.run(bytes, start, len, &mut answer.room) {
+        return false;
+    }
+    let (Some(call), Some(tag)) =
+        (answer.walk.call(bytes, start), answer.walk.field(Field::ToTag).only())
+    else {
+        return false;
+    };
+    keys.made(bytes, start + tag, &call, now)
+}
+
+/// Writes a text at `at` and returns the place after it.
+#[inline(always)]
+fn put(room: &mut [u8; ROOM], at: usize, text: &[u8]) -> usize {
+    let mut i = 0;
+    while i < text.len() {
+        room[(at + i) & (ROOM - 1)] = text[i];
+        i += 1;
+    }
+    at + text.len()
+}
+
+/// Returns the number of 1 to `DIGITS` decimal digits at `at`; `None` when there are none or more.
+#[inline(always)]
+fn number<B: Bytes, const DIGITS: usize>(bytes: &B, at: usize) -> Option<u64> {
+    let mut number = 0;
+    let mut i = 0;
+    while i <= DIGITS {
+        let digit = bytes.byte(at + i).unwrap_or(0).wrapping_sub(b'0');
+        if digit > 9 {
+            return if i == 0 { None } else { Some(number) };
+        }
+        number = number * 10 + digit as u64;
+        i += 1;
+    }
+    None
+}

@@ -1,0 +1,127 @@
+//! The walk over a request: copies the header fields that a reply repeats, and leaves gaps in them.
+//!
+//! Nothing here branches on a byte, so the kernel's verifier walks each byte once. A byte is always
+//! written; whether the next one overwrites it is arithmetic.
+
+use super::steps::{FIELD_COUNT, Field, GAP_COUNT, Gap, Step};
+use crate::bytes::Bytes;
+use crate::sip::fields::FieldOffsets;
+
+/// Bytes from the Request-URI on that are read: all that an Ethernet frame of 1,500 bytes can hold.
+pub const WALK_MAX: usize = 1472;
+/// Room for a frame with a reply; a power of two, because the verifier understands a mask.
+pub const ROOM: usize = 2048;
+
+/// Work on one request. All of it is zero before [`Walk::begin`]. Too much for the kernel's stack: the
+/// kernel program has it in a map.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub struct Walk {
+    /// Where the next byte is written.
+    pub at: usize,
+    /// Where the copy of the present header field begins.
+    line: usize,
+    /// Lengths of the gaps, by [`Gap`].
+    gaps: [usize; GAP_COUNT],
+    /// Where each gap begins in the reply; 0: it has none.
+    starts: [usize; GAP_COUNT],
+    /// The offsets of each [`Field`] in the request, counted from the Request-URI.
+    fields: [FieldOffsets; FIELD_COUNT],
+    /// Bits of [`Gap`] and of [`Field`] that are still open: those of the topmost `Via` close.
+    open_gaps: usize,
+    open_fields: usize,
+}
+
+impl Walk {
+    /// Begins a walk that writes from `at` on, and leaves gaps of these lengths.
+    #[inline(always)]
+    pub fn begin(&mut self, at: usize, rport: usize, received: usize, tag: usize) {
+        self.at = at;
+        self.line = at;
+        self.gaps[Gap::Rport as usize] = rport;
+        self.gaps[Gap::RportEnd as usize] = rport;
+        self.gaps[Gap::ViaEnd as usize] = received;
+        self.gaps[Gap::To as usize] = tag;
+        self.open_gaps = GAP_COUNT - 1;
+        self.open_fields = FIELD_COUNT - 1;
+    }
+
+    /// Walks from the Request-URI at `start` to the empty line, `len` bytes at most. Returns whether it was
+    /// reached.
+    #[inline(always)]
+    pub fn run<B: Bytes>(
+        &mut self,
+        bytes: &B,
+        start: usize,
+        len: usize,
+        reply: &mut [u8; ROOM],
+    ) -> bool {
+        let (start, len) = (bytes.hide_range(start), bytes.hide_range(len));
+        let mut step = Step::START;
+        let mut offset = 0;
+        // Eight bytes a look: one bounds check for the verifier and the processor.
+        while offset < WALK_MAX && offset + 8 <= len {
+            let Some(word) = bytes.word(start + offset) else {
+                break;
+            };
+            let mut k = 0;
+            while k < 8 {
+                step = self.step(step, (word >> (8 * k)) as u8, offset + k, reply);
+                k += 1;
+            }
+            offset += 8;
+            if step.is_over() {
+                return step.is_end();
+            }
+        }
+        let (mut offset, len) = (bytes.hide_range(offset), bytes.hide_range(len));
+        let mut rest = 0;
+        while rest < 8 && offset < len {
+            let Some(byte) = bytes.byte(start + offset) else {
+                break;
+            };
+            step = self.step(step, byte, offset, reply);
+            offset += 1;
+            rest += 1;
+        }
+        step.is_end()
+    }
+
+    /// Takes the step of one byte.
+    #[inline(always)]
+    fn step(&mut self, step: Step, byte: u8, offset: usize, reply: &mut [u8; ROOM]) -> Step {
+        let step = step.next(byte);
+        let gap = step.gap() & self.open_gaps;
+        self.starts[gap] = self.at;
+        let mut at = self.at + self.gaps[gap];
+        // The first value of the topmost `Via` closes all gaps but that of `To`, and its end closes its fields.
+        let topmost = step.gap() & Gap::RportEnd as usize;
+        let is_via = (topmost | topmost >> 1) & 1;
+        self.open_gaps &= !(is_via * Gap::RportEnd as usize);
+        self.open_fields &= !((topmost >> 1) * Field::Port as usize);
+
+        self.fields[step.field() & self.open_fields].push(offset as u64);
+        self.line ^= (self.line ^ at) & step.begins_line();
+        reply[at & (ROOM - 1)] = byte;
+        at += step.copies();
+        self.at = at ^ ((at ^ self.line) & step.undoes());
+        step
+    }
+
+    /// Returns where a gap begins in the reply; `None`: the reply has no such gap.
+    #[inline(always)]
+    #[must_use]
+    pub const fn gap(&self, gap: Gap) -> Option<usize> {
+        match self.starts[gap as usize] {
+            0 => None,
+            start => Some(start),
+        }
+    }
+
+    /// Returns the offsets of a field.
+    #[inline(always)]
+    #[must_use]
+    pub const fn field(&self, field: Field) -> FieldOffsets {
+        self.fields[field as usize]
+    }
+}
