@@ -18,6 +18,7 @@ use proptest::sample::Index;
 use proptest::test_runner::{Config, TestRunner};
 use rvoip_sip_core::parser::parse_message;
 use rvoip_sip_core::types::Message;
+use rvoip_sip_core::types::via::Via;
 
 const KEYS: Keys = Keys { keys: [[7, 8], [9, 10]], newest: 0, older_until: 0 };
 const TAG: &str = ";tag=p0";
@@ -45,7 +46,8 @@ fn answer(layers: Layers, message: &[u8]) -> Option<Vec<u8>> {
 /// included.
 fn fields(message: &[u8]) -> Vec<(String, Vec<u8>)> {
     let mut fields: Vec<(String, Vec<u8>)> = Vec::new();
-    for line in message.split_inclusive(|byte| *byte == b'\n').skip(1) {
+    let empty = message.iter().take_while(|byte| b"\r\n".contains(byte)).count();
+    for line in message[empty..].split_inclusive(|byte| *byte == b'\n').skip(1) {
         if line.trim_ascii().is_empty() && !line.starts_with(b" ") && !line.starts_with(b"\t") {
             break;
         }
@@ -129,45 +131,54 @@ fn source(layers: Layers) -> &'static str {
 }
 
 #[test]
-fn fixtures_get_replies_with_their_own_fields() {
-    let (mut answered, mut all, mut read) = (0, 0, 0);
+fn calls_of_all_fixtures_get_replies_with_their_own_fields() {
+    let mut read_alike = 0;
     for invite in invites::all() {
-        let message = invite.message();
+        let mut message = invite.message();
+        // Room for the reply: a fixture may have no body.
+        message.resize(message.len().max(1_400), b'x');
         for layers in Layers::ALL {
-            all += 1;
-            let Some(reply) = answer(layers, &message) else { continue };
-            answered += 1;
-            if let Err(differs) = compare(&message, &reply, source(layers)) {
-                panic!("{}: {differs}", invite.name);
-            }
-            read += usize::from(
-                is_read_alike(&message, &reply)
-                    .unwrap_or_else(|differs| panic!("{}: {differs}", invite.name)),
-            );
+            let reply = answer(layers, &message);
+            let has_caller = invite.caller.is_some() || invite.callers.is_some();
+            // With a tag of ours the empty one would be a second one.
+            let may_lack = !has_caller || invite.name == "to-tag-empty";
+            assert!(reply.is_some() || may_lack, "{} gets no reply", invite.name);
+            let Some(reply) = reply else { continue };
+            let read = compare(&message, &reply, source(layers))
+                .and_then(|()| is_read_alike(&message, &reply))
+                .unwrap_or_else(|differs| panic!("{}: {differs}", invite.name));
+            read_alike += usize::from(read);
         }
     }
-    println!("{answered} of {all}, {read} read by both");
+    assert!(read_alike > 1_000, "{read_alike}");
 }
 
 /// Returns whether rvoip reads the request. Fails when it then does not read the reply, or reads another call.
 fn is_read_alike(request: &[u8], reply: &[u8]) -> Result<bool, String> {
     let Ok(Message::Request(request)) = parse_message(request) else { return Ok(false) };
+    if request.to().is_none() {
+        // It reads no URN there.
+        return Ok(false);
+    }
     let parsed =
         parse_message(reply).map_err(|error| format!("{error}: {}", reply.escape_ascii()))?;
     let Message::Response(reply) = parsed else { return Err("not a response".to_owned()) };
-    let is_same = reply.status_code() == 600
-        && request.call_id() == reply.call_id()
-        && request.cseq() == reply.cseq()
-        && request.from() == reply.from()
-        && reply.to_tag().is_some_and(|tag| tag.starts_with("p0"))
-        && request.to().map(|to| &to.0.uri) == reply.to().map(|to| &to.0.uri)
-        && request.via_headers().len() == reply.via_headers().len()
-        && request
-            .via_headers()
-            .iter()
-            .map(|via| via.branch().map(str::to_owned))
-            .eq(reply.via_headers().iter().map(|via| via.branch().map(str::to_owned)));
-    if is_same { Ok(true) } else { Err(format!("{request:?}\n{reply:?}")) }
+    assert_eq!(reply.status_code(), 600);
+    let branches = |vias: &[Via]| -> Vec<_> {
+        vias.iter().map(|via| via.branch().map(str::to_owned)).collect()
+    };
+    let parts = [
+        ("Call-ID", request.call_id() == reply.call_id()),
+        ("CSeq", request.cseq() == reply.cseq()),
+        ("From", request.from() == reply.from()),
+        ("tag", reply.to_tag().is_some_and(|tag| TAG.ends_with(&tag[..2]))),
+        ("To", request.to().map(|to| &to.0.uri) == reply.to().map(|to| &to.0.uri)),
+        ("Via", branches(&request.via_headers()) == branches(&reply.via_headers())),
+    ];
+    match parts.iter().find(|(_, is_same)| !is_same) {
+        None => Ok(true),
+        Some((name, _)) => Err(format!("{name}: {:?} {:?}", request.to(), reply.to())),
+    }
 }
 
 #[test]
@@ -204,5 +215,5 @@ fn changed_messages_get_their_own_fields_or_no_reply() {
             Ok(())
         })
         .unwrap();
-    println!("{} answered", answered.get());
+    assert!(answered.get() > 2_000, "{}", answered.get());
 }
