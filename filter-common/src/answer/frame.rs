@@ -37,8 +37,8 @@ impl Network {
         let mut tags = 0;
         while tags <= VLANS_MAX {
             match bytes.be16(at - 2)? {
-                0x0800 => return Some(Network { at, is_ipv4: true }),
-                0x86DD => return Some(Network { at, is_ipv4: false }),
+                0x0800 => return Some(Network { at: bytes.hide_range(at), is_ipv4: true }),
+                0x86DD => return Some(Network { at: bytes.hide_range(at), is_ipv4: false }),
                 _ => at += TAG_LEN,
             }
             tags += 1;
@@ -66,17 +66,17 @@ pub(super) fn wrap<B: Bytes>(
     }
     let udp = HEAD - UDP_LEN;
     let ip = udp - if network.is_ipv4 { IPV4_LEN } else { IPV6_LEN };
-    let start = ip - network.at;
+    let start = ip.wrapping_sub(network.at);
 
     let mut i = 0;
     while i < 6 {
-        room[start + i] = bytes.byte(i + 6)?;
-        room[start + 6 + i] = bytes.byte(i)?;
+        room[(start + i) & (ROOM - 1)] = bytes.byte(i + 6)?;
+        room[(start + 6 + i) & (ROOM - 1)] = bytes.byte(i)?;
         i += 1;
     }
     let mut i = 12;
     while i < ETHERNET_LEN + VLANS_MAX * TAG_LEN && i < network.at {
-        room[start + i] = bytes.byte(i)?;
+        room[(start + i) & (ROOM - 1)] = bytes.byte(i)?;
         i += 1;
     }
 

@@ -45,6 +45,7 @@ pub struct Answer {
     walk: Walk,
     rport: Text,
     received: Text,
+    tag: Text,
 }
 
 impl Default for Answer {
@@ -54,6 +55,7 @@ impl Default for Answer {
             walk: Walk::default(),
             rport: Text::default(),
             received: Text::default(),
+            tag: Text::default(),
         }
     }
 }
@@ -98,12 +100,10 @@ impl Answer {
         let len = packet.payload + packet.payload_len - start;
         let at = put(&mut self.room, HEAD, code.status_line());
 
-        self.rport.push(b"=");
-        self.rport.push_number(packet.source_port);
-        self.received.push(b";received=");
-        self.received.push_address(&packet.fragment.source);
-        let (rport, received) = (self.rport.len(), self.received.len());
-        self.walk.begin(at, rport + received, received, TAG_NAME.len() + TAG_LEN);
+        self.rport.set_rport(packet.source_port, &packet.fragment.source);
+        self.received.set_received(&packet.fragment.source);
+        let tag_len = TAG_NAME.len() + TAG_LEN;
+        self.walk.begin(at, self.rport.len(), self.received.len(), tag_len);
         if !self.walk.run(bytes, start, len, &mut self.room) {
             return None;
         }
@@ -116,15 +116,15 @@ impl Answer {
             return None;
         }
         let port = self.fill_via(bytes, start, packet.source_port)?;
-        let to = self.walk.gap(Gap::To)?;
-        let tag = keys.tag(bytes, &call);
-        self.fill(to, &[TAG_NAME, &tag]);
+        self.tag.push(TAG_NAME);
+        self.tag.push(&keys.tag(bytes, &call));
+        fill(&mut self.room, self.walk.gap(Gap::To)?, &self.tag);
 
-        let end = self.walk.at;
+        let end = bytes.hide_range(self.walk.at);
         let with_reason = put(&mut self.room, end, code.reason());
         let room = HEAD + packet.payload_len;
         let end = if with_reason + END.len() <= room { with_reason } else { end };
-        let end = put(&mut self.room, end, END);
+        let end = bytes.hide_range(put(&mut self.room, end, END));
         if end > room {
             return None;
         }
@@ -135,38 +135,19 @@ impl Answer {
     /// that the reply goes to (RFC 3261 §18.2.2); the address is the source in any case.
     #[inline(always)]
     fn fill_via<B: Bytes>(&mut self, bytes: &B, start: usize, source_port: u16) -> Option<u16> {
-        let (rport, received) = (self.rport, self.received);
-        let with_rport = self.walk.gap(Gap::Rport).or(self.walk.gap(Gap::RportEnd));
-        if let Some(at) = with_rport {
-            self.fill(at, &[rport.as_bytes(), received.as_bytes()]);
+        if let Some(at) = self.walk.gap(Gap::Rport).or(self.walk.gap(Gap::RportEnd)) {
+            fill(&mut self.room, at, &self.rport);
             return Some(source_port);
         }
-        self.fill(self.walk.gap(Gap::ViaEnd)?, &[received.as_bytes()]);
+        fill(&mut self.room, self.walk.gap(Gap::ViaEnd)?, &self.received);
         let port = self.walk.field(Field::Port);
         if port.is_missing() {
             return Some(SIP_PORT);
         }
-        match number::<B, 5>(bytes, start + port.only()?)? {
+        match number::<B, 5>(bytes, start + port.only()?) {
             0 => None,
             port => u16::try_from(port).ok(),
         }
-    }
-
-    /// Fills the gap at `at` with texts that are together as long as it is. Where the gap comes after a line
-    /// end, the texts come before it.
-    #[inline(always)]
-    fn fill(&mut self, at: usize, texts: &[&[u8]]) {
-        let byte = |back: usize| self.room[at.wrapping_sub(back) & (ROOM - 1)];
-        let line_end: &[u8] = match (byte(2), byte(1)) {
-            (b'\r', b'\n') => b"\r\n",
-            (_, b'\n') => b"\n",
-            _ => b"",
-        };
-        let mut at = at - line_end.len();
-        for text in texts {
-            at = put(&mut self.room, at, text);
-        }
-        put(&mut self.room, at, line_end);
     }
 
     /// Returns the bytes of a reply from `start` to `end`.
@@ -185,7 +166,7 @@ impl Walk {
         self.field(Field::CSeq).only()?;
         let id = self.field(Field::CallIdStart).only()?;
         let id_len = self.field(Field::CallIdEnd).only()?.checked_sub(id)?;
-        let cseq = number::<B, 10>(bytes, start + self.field(Field::CSeqNumber).only()?)?;
+        let cseq = number::<B, 10>(bytes, start + self.field(Field::CSeqNumber).only()?);
         Some(Call { id: start + id, id_len, cseq: u32::try_from(cseq).ok()? })
     }
 }
@@ -232,18 +213,44 @@ fn put(room: &mut [u8; ROOM], at: usize, text: &[u8]) -> usize {
     at + text.len()
 }
 
-/// Returns the number of 1 to `DIGITS` decimal digits at `at`; `None` when there are none or more.
-#[inline(always)]
-fn number<B: Bytes, const DIGITS: usize>(bytes: &B, at: usize) -> Option<u64> {
+/// Fills the gap at `at` with a text that is as long. Where the gap comes after a line end, the text comes
+/// before it.
+#[inline(never)]
+fn fill(room: &mut [u8; ROOM], at: usize, text: &Text) {
+    let line_end = [room[at.wrapping_sub(2) & (ROOM - 1)], room[at.wrapping_sub(1) & (ROOM - 1)]];
+    let line_end_len = match line_end {
+        [b'\r', b'\n'] => 2,
+        [_, b'\n'] => 1,
+        _ => 0,
+    };
+    let mut at = at.wrapping_sub(line_end_len);
+    let mut i = 0;
+    while i < text.len() {
+        room[at & (ROOM - 1)] = text.byte(i);
+        at += 1;
+        i += 1;
+    }
+    if line_end_len == 2 {
+        room[at & (ROOM - 1)] = b'\r';
+        at += 1;
+    }
+    if line_end_len > 0 {
+        room[at & (ROOM - 1)] = b'\n';
+    }
+}
+
+/// Returns the number of 1 to `DIGITS` decimal digits at `at`; `u64::MAX` when there are none or more.
+#[inline(never)]
+fn number<B: Bytes, const DIGITS: usize>(bytes: &B, at: usize) -> u64 {
     let mut number = 0;
     let mut i = 0;
     while i <= DIGITS {
         let digit = bytes.byte(at + i).unwrap_or(0).wrapping_sub(b'0');
         if digit > 9 {
-            return if i == 0 { None } else { Some(number) };
+            break;
         }
         number = number * 10 + digit as u64;
         i += 1;
     }
-    None
+    if i == 0 || i > DIGITS { u64::MAX } else { number }
 }

@@ -1,5 +1,6 @@
 //! The tag that a reply adds to `To`: a keyed hash, so that the ACK is known again without a memory.
 
+use super::text::hex;
 use crate::abi::CALL_ID_HASH_MAX;
 use crate::bytes::Bytes;
 
@@ -28,7 +29,7 @@ impl Keys {
     #[inline(always)]
     #[must_use]
     pub fn tag<B: Bytes>(&self, bytes: &B, call: &Call) -> [u8; TAG_LEN] {
-        let number = self.newest as usize & 1;
+        let number = bytes.hide_range(self.newest as usize) & 1;
         text(number, hash(bytes, &self.keys[number], call))
     }
 
@@ -44,7 +45,8 @@ impl Keys {
         if number > 1 || (number as u64 != self.newest & 1 && now >= self.older_until) {
             return false;
         }
-        let expected = text(number, hash(bytes, &self.keys[number & 1], call));
+        let number = bytes.hide_range(number) & 1;
+        let expected = text(number, hash(bytes, &self.keys[number], call));
         let (words, rest) = expected.as_chunks::<8>();
         let ends = matches!(bytes.byte(at + TAG_LEN), Some(b' ' | b'\t' | b'\r' | b'\n' | b';'));
         ends && bytes.word(at) == Some(u64::from_le_bytes(words[0]))
@@ -67,7 +69,7 @@ pub struct Call {
 /// Returns SipHash-2-4 (Aumasson and Bernstein 2012) of the Call-ID, zeros up to a multiple of eight bytes, and
 /// one word of the number of the `CSeq` and the length of the Call-ID. The hash reads at most
 /// [`CALL_ID_HASH_MAX`] bytes of the Call-ID.
-#[inline(always)]
+#[inline(never)]
 fn hash<B: Bytes>(bytes: &B, key: &Key, call: &Call) -> u64 {
     let mut state = State::new(key);
     let mut i = 0;
@@ -154,10 +156,7 @@ fn text(number: usize, hash: u64) -> [u8; TAG_LEN] {
     text[1] = b'0' + number as u8;
     let mut i = 0;
     while i < 16 {
-        let digit = (hash >> (60 - 4 * i)) as u8 & 0xF;
-        // 1 for `a` to `f`, otherwise 0; a branch would double the verifier's paths at each digit.
-        let is_letter = (digit + 6) >> 4;
-        text[2 + i] = b'0' + digit + is_letter * (b'a' - b'0' - 10);
+        text[2 + i] = hex((hash >> (60 - 4 * i)) as u8 & 0xF);
         i += 1;
     }
     text

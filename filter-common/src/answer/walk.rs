@@ -48,7 +48,7 @@ impl Walk {
 
     /// Walks from the Request-URI at `start` to the empty line, `len` bytes at most. Returns whether it was
     /// reached.
-    #[inline(always)]
+    #[inline(never)]
     pub fn run<B: Bytes>(
         &mut self,
         bytes: &B,
