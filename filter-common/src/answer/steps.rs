@@ -136,7 +136,8 @@ pub const GAP_COUNT: usize = 8;
 // ---- steps ----
 
 /// A step. The next state is in bits 6–12, where it is a row of the table; the field in bits 16–20; the
-/// gap in bits 21–23; then one bit each for: the byte is copied; the line is not copied; a line begins.
+/// gap in bits 21–23; then one bit each for: the byte is copied; the line is not copied; a line begins; the
+/// gap is in a `Via`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(transparent)]
 pub struct Step(u64);
@@ -144,6 +145,7 @@ pub struct Step(u64);
 const COPY: u32 = 1 << 24;
 const UNDO: u32 = 1 << 25;
 const LINE: u32 = 1 << 26;
+const IN_VIA: u32 = 1 << 27;
 
 impl Step {
     /// Where the automaton starts: in the request line, which is not copied.
@@ -191,25 +193,39 @@ impl Step {
         (self.0 >> 21) as usize & (GAP_COUNT - 1)
     }
 
+    /// Returns 1 at a gap of a `Via`, otherwise 0.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_in_via(self) -> u64 {
+        self.0 >> 27 & 1
+    }
+
+    /// Returns 1 at the end of a value of a `Via`, otherwise 0.
+    #[inline(always)]
+    #[must_use]
+    pub const fn ends_via(self) -> u64 {
+        self.0 >> 22 & 1
+    }
+
     /// Returns 1 if the byte is copied, otherwise 0.
     #[inline(always)]
     #[must_use]
-    pub const fn copies(self) -> usize {
-        (self.0 >> 24) as usize & 1
+    pub const fn copies(self) -> u64 {
+        self.0 >> 24 & 1
     }
 
-    /// Returns all ones if what was copied of this line is removed again, otherwise 0.
+    /// Returns 1 if what was copied of this line is removed again, otherwise 0.
     #[inline(always)]
     #[must_use]
-    pub const fn undoes(self) -> usize {
-        0usize.wrapping_sub((self.0 >> 25) as usize & 1)
+    pub const fn undoes(self) -> u64 {
+        self.0 >> 25 & 1
     }
 
-    /// Returns all ones at the first byte of a header field, otherwise 0.
+    /// Returns 1 at the first byte of a header field, otherwise 0.
     #[inline(always)]
     #[must_use]
-    pub const fn begins_line(self) -> usize {
-        0usize.wrapping_sub((self.0 >> 26) as usize & 1)
+    pub const fn begins_line(self) -> u64 {
+        self.0 >> 26 & 1
     }
 }
 
@@ -226,7 +242,8 @@ const fn noted(state: u8, field: Field) -> u32 {
 }
 
 const fn with_gap(step: u32, gap: Gap) -> u32 {
-    step | (gap as u32) << 21
+    let is_in_via = matches!(gap, Gap::Rport | Gap::ViaEnd | Gap::RportEnd);
+    step | (gap as u32) << 21 | if is_in_via { IN_VIA } else { 0 }
 }
 
 /// State and class → step.

@@ -64,11 +64,13 @@ impl Walk {
             let Some(word) = bytes.word(start + offset) else {
                 break;
             };
-            let mut k = 0;
-            while k < 8 {
-                step = self.step(step, (word >> (8 * k)) as u8, offset + k, reply);
-                k += 1;
+            macro_rules! steps {
+                ($($k:literal)*) => {
+                    $(step = self.step(bytes, step, (word >> (8 * $k)) as u8, offset + $k, reply);)*
+                };
             }
+            // Not a loop: LLVM would keep one, and the verifier would follow it.
+            steps!(0 1 2 3 4 5 6 7);
             offset += 8;
             if step.is_over() {
                 return step.is_end();
@@ -80,7 +82,7 @@ impl Walk {
             let Some(byte) = bytes.byte(start + offset) else {
                 break;
             };
-            step = self.step(step, byte, offset, reply);
+            step = self.step(bytes, step, byte, offset, reply);
             offset += 1;
             rest += 1;
         }
@@ -89,22 +91,34 @@ impl Walk {
 
     /// Takes the step of one byte.
     #[inline(always)]
-    fn step(&mut self, step: Step, byte: u8, offset: usize, reply: &mut [u8; ROOM]) -> Step {
+    fn step<B: Bytes>(
+        &mut self,
+        bytes: &B,
+        step: Step,
+        byte: u8,
+        offset: usize,
+        reply: &mut [u8; ROOM],
+    ) -> Step {
         let step = step.next(byte);
+        // Pinned, because LLVM makes a branch of a number that it knows to be 0 or 1. Factors and not masks,
+        // because the verifier of Linux 6.18 follows both values of a number that it knows to be 0 or -1.
+        let bit = |bit: u64| bytes.pinned(bit) as usize;
+
         let gap = step.gap() & self.open_gaps;
         self.starts[gap] = self.at;
         let mut at = self.at + self.gaps[gap];
-        // The first value of the topmost `Via` closes all gaps but that of `To`, and its end closes its fields.
-        let topmost = step.gap() & Gap::RportEnd as usize;
-        let is_via = (topmost | topmost >> 1) & 1;
-        self.open_gaps &= !(is_via * Gap::RportEnd as usize);
-        self.open_fields &= !((topmost >> 1) * Field::Port as usize);
+        // The first `rport` or the end of the topmost value closes all gaps of a `Via`, and the end closes the
+        // fields of that value.
+        self.open_gaps &= !(bit(step.is_in_via()) * Gap::RportEnd as usize);
+        self.open_fields &= !(bit(step.ends_via()) * Field::Port as usize);
 
         self.fields[step.field() & self.open_fields].push(offset as u64);
-        self.line ^= (self.line ^ at) & step.begins_line();
+        let moved = at.wrapping_sub(self.line);
+        self.line += moved.wrapping_mul(bit(step.begins_line()));
         reply[at & (ROOM - 1)] = byte;
-        at += step.copies();
-        self.at = at ^ ((at ^ self.line) & step.undoes());
+        at += step.copies() as usize;
+        let copied = at.wrapping_sub(self.line);
+        self.at = at - copied.wrapping_mul(bit(step.undoes()));
         step
     }
 
