@@ -73,7 +73,7 @@ fn values(message: &[u8], name: &str) -> Vec<Vec<u8>> {
     fields(message).into_iter().filter(|field| field.0 == name).map(|field| field.1).collect()
 }
 
-/// Removes the only occurrence of a text; `false` when there is none.
+/// Removes the only occurrence of a text; `false` without one.
 fn remove(value: &mut Vec<u8>, text: &[u8]) -> bool {
     let Some(at) = value.windows(text.len()).position(|window| window == text) else {
         return false;

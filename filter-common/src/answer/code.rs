@@ -1,7 +1,7 @@
 //! The status codes that a refused call may be answered with.
 
-/// The answer to a refused call. Others are not offered: 500, 503 and 408 take the trunk away from every
-/// caller, 607 feeds block lists of carriers, and 608 needs a signed card (RFC 8688).
+/// The answer to a refused call. No other is offered. 500, 503 and 408 take the trunk away from every
+/// caller; 607 feeds block lists of carriers. 608 needs a signed card (RFC 8688).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Code {

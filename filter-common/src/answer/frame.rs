@@ -1,51 +1,18 @@
 //! The frame around a reply: the layers of the request, turned round.
 
+use super::outer::{
+    ETHERNET_LEN, HEAD, IPV4_LEN, IPV6_LEN, Network, ROOM, Reply, TAG_LEN, UDP_LEN,
+};
 use super::sums::{self, Sum};
-use super::{ROOM, Reply};
 use crate::abi::TRANSPORT_UDP;
 use crate::bytes::Bytes;
 use crate::frame::{Packet, VLANS_MAX};
-
-const ETHERNET_LEN: usize = 14;
-const TAG_LEN: usize = 4;
-const IPV4_LEN: usize = 20;
-const IPV6_LEN: usize = 40;
-const UDP_LEN: usize = 8;
-/// Where the message begins, after room for all layers: the length of the longest of them.
-pub const HEAD: usize = ETHERNET_LEN + VLANS_MAX * TAG_LEN + IPV6_LEN + UDP_LEN;
 
 const TTL: u8 = 64;
 /// The datagram is not fragmented, so its identification does not count (RFC 6864 §4.1).
 const DO_NOT_FRAGMENT: u8 = 0x40;
 /// The bits of the traffic class that routers serve by (RFC 2474); the others are of ECN.
 const DSCP: u8 = 0xFC;
-
-/// The network layer of a frame.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Network {
-    /// Offset of its header.
-    pub(super) at: usize,
-    /// Whether it is IPv4, otherwise IPv6.
-    pub(super) is_ipv4: bool,
-}
-
-impl Network {
-    /// Finds the network layer after up to two VLAN tags.
-    #[inline(always)]
-    pub(super) fn find<B: Bytes>(bytes: &B) -> Option<Network> {
-        let mut at = ETHERNET_LEN;
-        let mut tags = 0;
-        while tags <= VLANS_MAX {
-            match bytes.be16(at - 2)? {
-                0x0800 => return Some(Network { at: bytes.hide_range(at), is_ipv4: true }),
-                0x86DD => return Some(Network { at: bytes.hide_range(at), is_ipv4: false }),
-                _ => at += TAG_LEN,
-            }
-            tags += 1;
-        }
-        None
-    }
-}
 
 /// Writes the layers before the message that ends at `end`: addresses and ports turned round, VLAN tags kept,
 /// checksums new. IPv4 options and IPv6 extension headers of the request are not repeated. `port` is where the

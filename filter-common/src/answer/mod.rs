@@ -9,7 +9,8 @@
 //! the order of the next steps.
 
 pub mod code;
-pub mod frame;
+mod frame;
+mod outer;
 mod steps;
 pub mod sums;
 pub mod tag;
@@ -22,12 +23,13 @@ use crate::bytes::Bytes;
 use crate::frame::{Packet, Part};
 use crate::sip::message;
 use code::Code;
-use frame::HEAD;
+use outer::HEAD;
+pub use outer::{ROOM, Reply};
 use steps::{Field, Gap};
 use tag::{Call, Keys, TAG_LEN};
 use text::Text;
+pub use walk::WALK_MAX;
 use walk::Walk;
-pub use walk::{ROOM, WALK_MAX};
 
 /// Port of a `Via` without one (RFC 3261 §18.2.2).
 const SIP_PORT: u16 = 5060;
@@ -58,19 +60,6 @@ impl Default for Answer {
             tag: Text::default(),
         }
     }
-}
-
-/// Where a reply is in an [`Answer`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Reply {
-    /// Offset of the first byte of the frame.
-    pub start: usize,
-    /// Offset of the IP header: what a raw socket sends begins here.
-    pub ip: usize,
-    /// Offset of the SIP message.
-    pub message: usize,
-    /// Offset after the last byte.
-    pub end: usize,
 }
 
 impl Answer {
@@ -171,8 +160,8 @@ impl Walk {
     }
 }
 
-/// Returns whether the datagram in a frame is an ACK for a reply of ours: its `To` has the tag that `keys` make
-/// for its `Call-ID` and `CSeq`. `walk` has room for the work and comes as [`Answer::default`].
+/// Returns whether the datagram in a frame is an ACK for a reply of ours. Its `To` then has the tag that `keys`
+/// make for its `Call-ID` and `CSeq`. `answer` has room for the work and comes all zero.
 #[inline(always)]
 pub fn is_own_ack<B: Bytes>(
     bytes: &B,
@@ -239,7 +228,7 @@ fn fill(room: &mut [u8; ROOM], at: usize, text: &Text) {
     }
 }
 
-/// Returns the number of 1 to `DIGITS` decimal digits at `at`; `u64::MAX` when there are none or more.
+/// Returns the number of 1 to `DIGITS` decimal digits at `at`; `u64::MAX` for no digit or more.
 #[inline(never)]
 fn number<B: Bytes, const DIGITS: usize>(bytes: &B, at: usize) -> u64 {
     let mut number = 0;

@@ -1,7 +1,7 @@
 //! The steps of the reply automaton, as tables: what each byte of a request does to the reply.
 //!
-//! The automaton walks from the Request-URI to the empty line. A step names the next state, whether
-//! the byte is copied, where a field is, and where the reply needs room for a text of its own. The states
+//! The automaton walks from the Request-URI to the empty line. A step names the next state,
+//! and whether the byte is copied. It notes fields, and leaves room for texts that the request lacks. The states
 //! of a value that may be folded come in threes: in a line, after its CR, at the next line.
 
 /// Room for classes; a power of two, because the verifier understands a mask.
@@ -135,9 +135,9 @@ pub const GAP_COUNT: usize = 8;
 
 // ---- steps ----
 
-/// A step. The next state is in bits 6–12, where it is a row of the table; the field in bits 16–20; the
-/// gap in bits 21–23; then one bit each for: the byte is copied; the line is not copied; a line begins; the
-/// gap is in a `Via`.
+/// A step. The next state is in bits 6–12, where it is a row of the table. The field is in bits 16–20, the
+/// gap in bits 21–23. Bit 24: the byte is copied. Bit 25: what was copied of this line is removed. Bit 26: a line
+/// begins. Bit 27: the gap is in a `Via`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(transparent)]
 pub struct Step(u64);

@@ -1,17 +1,15 @@
 //! Checksums (RFC 1071): whether a request came whole, and those of the reply.
 
-use super::ROOM;
-use super::frame::Network;
+use super::outer::{Network, ROOM, UDP_LEN};
 use crate::abi::TRANSPORT_UDP;
 use crate::bytes::Bytes;
 use crate::frame::{Packet, Part};
 
 /// The longest UDP datagram whose sum is made, in bytes: all that an Ethernet frame of 1,500 bytes can hold.
 pub const SUM_MAX: usize = 1480;
-const UDP_LEN: usize = 8;
 const IPV4_LEN_MAX: usize = 60;
 
-/// What the checksums of a frame say. Only a frame that is [`Checked::Right`] or [`Checked::Partial`] may get a
+/// The finding about the checksums of a frame. Only a frame that is [`Checked::Right`] or [`Checked::Partial`] may get a
 /// final reply, and [`Checked::Missing`] where the trunk allows it. A damaged frame is dropped, and
 /// the client sends it again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -33,8 +33,8 @@ impl Keys {
         text(number, hash(bytes, &self.keys[number], call))
     }
 
-    /// Returns whether the text at `at` is a tag that these keys made for the same call, and not only the
-    /// beginning of a longer one.
+    /// Returns whether the text at `at` is a tag that these keys made for the same call. The beginning of a longer
+    /// text is not.
     #[inline(always)]
     #[must_use]
     pub fn made<B: Bytes>(&self, bytes: &B, at: usize, call: &Call, now: u64) -> bool {
@@ -55,7 +55,7 @@ impl Keys {
     }
 }
 
-/// What an INVITE and the ACK for its reply have in common (RFC 3261 §17.1.1.3).
+/// The parts that an INVITE and the ACK for its reply have in common (RFC 3261 §17.1.1.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Call {
     /// Offset of the Call-ID.
@@ -66,9 +66,9 @@ pub struct Call {
     pub cseq: u32,
 }
 
-/// Returns SipHash-2-4 (Aumasson and Bernstein 2012) of the Call-ID, zeros up to a multiple of eight bytes, and
-/// one word of the number of the `CSeq` and the length of the Call-ID. The hash reads at most
-/// [`CALL_ID_HASH_MAX`] bytes of the Call-ID.
+/// Returns the SipHash-2-4 (Aumasson and Bernstein 2012) of a call: the Call-ID, with zeros up to a multiple of
+/// eight bytes, and one more word. It is the number of the `CSeq` and the length of the Call-ID, of which at
+/// most [`CALL_ID_HASH_MAX`] bytes are read.
 #[inline(never)]
 fn hash<B: Bytes>(bytes: &B, key: &Key, call: &Call) -> u64 {
     let mut state = State::new(key);

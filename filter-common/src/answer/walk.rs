@@ -3,14 +3,13 @@
 //! Nothing here branches on a byte, so the kernel's verifier walks each byte once. A byte is always
 //! written; whether the next one overwrites it is arithmetic.
 
+use super::outer::ROOM;
 use super::steps::{FIELD_COUNT, Field, GAP_COUNT, Gap, Step};
 use crate::bytes::Bytes;
 use crate::sip::fields::FieldOffsets;
 
 /// Bytes from the Request-URI on that are read: all that an Ethernet frame of 1,500 bytes can hold.
 pub const WALK_MAX: usize = 1472;
-/// Room for a frame with a reply; a power of two, because the verifier understands a mask.
-pub const ROOM: usize = 2048;
 
 /// Work on one request. All of it is zero before [`Walk::begin`]. Too much for the kernel's stack: the
 /// kernel program has it in a map.
