@@ -35,6 +35,8 @@ use walk::Walk;
 const SIP_PORT: u16 = 5060;
 const TAG_NAME: &[u8] = b";tag=";
 const END: &[u8] = b"Content-Length: 0\r\n\r\n";
+/// The compact form (RFC 3261 §7.3.3, §20.14), for a request that is hardly longer than its reply.
+const COMPACT_END: &[u8] = b"l:0\r\n\r\n";
 const METHOD_LEN: usize = 4;
 
 /// Room for the work on one reply. All of it is zero when a packet begins. Too much for the kernel's
@@ -112,8 +114,14 @@ impl Answer {
         let end = bytes.hide_range(self.walk.at);
         let with_reason = put(&mut self.room, end, code.reason());
         let room = HEAD + packet.payload_len;
-        let end = if with_reason + END.len() <= room { with_reason } else { end };
-        let end = bytes.hide_range(put(&mut self.room, end, END));
+        let end = if with_reason + END.len() <= room {
+            put(&mut self.room, with_reason, END)
+        } else if end + END.len() <= room {
+            put(&mut self.room, end, END)
+        } else {
+            put(&mut self.room, end, COMPACT_END)
+        };
+        let end = bytes.hide_range(end);
         if end > room {
             return None;
         }

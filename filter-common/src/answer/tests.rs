@@ -219,16 +219,17 @@ fn reply_is_never_longer_than_the_request() {
                 .replace("an exchange of some make", &"x".repeat(len));
             let reply = answer(PLAIN, &message);
             assert!(reply.as_ref().is_none_or(|reply| reply.len() <= message.len()));
-            reply.map(|reply| reply.contains("Reason: "))
+            reply.map(|reply| (reply.contains("Content-Length: 0"), reply.contains("Reason: ")))
         })
         .collect();
-    // First no reply, then one without the cause, then one with it.
+    // First no reply, then the shortest one, then one with the long name, then one with the cause.
     let mut kinds = replies.clone();
     kinds.dedup();
-    assert_eq!(kinds, [None, Some(false), Some(true)]);
-    // The cause comes as soon as there is room for it.
-    let without = replies.iter().filter(|kind| **kind == Some(false)).count();
-    assert_eq!(without, Code::default().reason().len());
+    assert_eq!(kinds, [None, Some((false, false)), Some((true, false)), Some((true, true))]);
+    // Each comes as soon as there is room for it.
+    let count = |kind| replies.iter().filter(|found| **found == Some(kind)).count();
+    assert_eq!(count((false, false)), END.len() - COMPACT_END.len());
+    assert_eq!(count((true, false)), Code::default().reason().len());
 }
 
 #[test]
