@@ -52,11 +52,10 @@ pub fn check<B: Bytes>(bytes: &B, packet: &Packet) -> Checked {
     if packet.checksum == 0 {
         return if network.is_ipv4 { Checked::Missing } else { Checked::Wrong };
     }
-    if packet.checksum == pseudo.folded() {
-        return Checked::Partial;
-    }
     match of_frame::<B, SUM_MAX>(bytes, datagram, len, pseudo) {
+        // First: the right sum may by chance be that of the pseudo-header.
         Some(sum) if sum.is_right() => Checked::Right,
+        Some(_) if packet.checksum == pseudo.folded() => Checked::Partial,
         Some(_) => Checked::Wrong,
         None => Checked::Unread,
     }

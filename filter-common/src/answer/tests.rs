@@ -327,6 +327,19 @@ fn sums_of_a_frame_are_checked() {
     assert_eq!(check(&Slice::new(&cut, cut.len() - 1), &packet(&cut)), Checked::Unread);
 }
 
+#[test]
+fn right_sum_that_is_that_of_the_pseudo_header_is_right() {
+    let is_chance = |word: &u16| {
+        let frame = frame(PLAIN, &word.to_be_bytes());
+        let packet = packet(&frame);
+        // 203.0.113.9, 10.0.0.2, UDP, and 10 bytes.
+        packet.checksum == 0x4627
+    };
+    let word = (0..=u16::MAX).find(is_chance).expect("one of all words");
+    let frame = frame(PLAIN, &word.to_be_bytes());
+    assert_eq!(check(&Slice::from(&frame[..]), &packet(&frame)), Checked::Right);
+}
+
 fn layers() -> impl Strategy<Value = Layers> {
     (any::<bool>(), 0u8..3, 1u16..)
 }
