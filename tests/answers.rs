@@ -35,7 +35,8 @@ fn packet(frame: &[u8]) -> Packet {
 fn answer(layers: Layers, message: &[u8]) -> Option<Vec<u8>> {
     let frame = layers.frame(message);
     let mut answer = Answer::default();
-    let reply = answer.write(&Slice::from(&frame[..]), &packet(&frame), &KEYS, Code::default())?;
+    let reply =
+        answer.write(&Slice::from(&frame[..]), &packet(&frame), &KEYS, Code::default() as u8)?;
     let whole = answer.bytes(reply.start, reply.end);
     assert!(whole.len() <= frame.len());
     assert_eq!(check(&Slice::from(whole), &packet(whole)), Checked::Right);

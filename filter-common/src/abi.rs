@@ -12,7 +12,7 @@ use crate::number::{Digits, Number};
 use crate::plan::{IDENTITY_FROM, IDENTITY_PAI, Plan};
 
 /// Version of all layouts in this file.
-pub const ABI_VERSION: u32 = 6;
+pub const ABI_VERSION: u32 = 7;
 
 /// Most trunk profiles, the profile `default` (0) included.
 pub const TRUNKS_MAX: u32 = 64;
@@ -38,7 +38,7 @@ pub const REASSEMBLY_NS: u64 = 60_000_000_000;
 pub enum Verdict {
     /// Goes on to the SIP server.
     Pass = 0,
-    /// Ends in the driver, without an answer.
+    /// Ends in the driver. The gate may answer it ([`Event::reply`]).
     Drop = 1,
 }
 
@@ -208,8 +208,13 @@ pub struct Profile {
     /// [`IDENTITY_FROM`], [`IDENTITY_PAI`] or
     /// [`IDENTITY_PAI_ELSE_FROM`](crate::plan::IDENTITY_PAI_ELSE_FROM).
     pub identity: u8,
-    /// Zero.
-    pub reserved: [u8; 6],
+    /// The [`Code`](crate::answer::code::Code) that a refused call is answered with, as number; 0: no reply. 0
+    /// for the profile `default`, because a source outside all trunks never gets a reply.
+    pub refuse: u8,
+    /// 1: also a datagram without a checksum gets a reply (IPv4, RFC 768).
+    pub replies_without_checksum: u8,
+    /// Most replies in a second. Above it a refused call gets none.
+    pub replies_per_second: u32,
 }
 
 impl Profile {
@@ -396,6 +401,10 @@ pub struct Event {
     pub call_id_offset: u16,
     /// How long the Call-ID is, in bytes.
     pub call_id_len: u16,
+    /// The [`Code`](crate::answer::code::Code) of the reply that was sent, as number; 0: none.
+    pub reply: u8,
+    /// Zero.
+    pub reserved: [u8; 7],
 }
 
 /// Bytes of a Call-ID that an [`EventEntry`] holds; a longer one is cut.
@@ -506,6 +515,34 @@ pub struct EvidenceStats {
     pub in_second: u64,
 }
 
+/// Replies to refused calls of one trunk, per CPU.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct ReplyStats {
+    /// Replies that were sent.
+    pub sent: u64,
+    /// Of these, replies to an INVITE of an attempt that was refused before.
+    pub repeated: u64,
+    /// ACKs for replies, which ended in the driver.
+    pub acks: u64,
+    /// Refused calls above [`Profile::replies_per_second`]: no reply.
+    pub limited: u64,
+    /// Refused calls with a wrong checksum: no reply, for the number may be damaged.
+    pub damaged: u64,
+    /// Refused calls that no reply is possible to.
+    pub impossible: u64,
+}
+
+/// The replies of one trunk in the present second, over all CPUs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct ReplySecond {
+    /// The second of the boot clock.
+    pub second: u64,
+    /// Replies in it. CPUs that count at the same time may lose one.
+    pub count: u64,
+}
+
 macro_rules! layout {
     ($($type:ty = $size:literal),* $(,)?) => {
         $(const _: () = assert!(core::mem::size_of::<$type>() == $size);)*
@@ -526,9 +563,11 @@ layout! {
     Grace = 16,
     FragmentKey = 40,
     DatagramKey = 22,
-    Event = 64,
-    EventEntry = 328,
+    Event = 72,
+    EventEntry = 336,
     EventStats = 40,
     Evidence = 2080,
     EvidenceStats = 40,
+    ReplyStats = 48,
+    ReplySecond = 16,
 }

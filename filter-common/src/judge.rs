@@ -73,7 +73,8 @@ impl Scratch {
 }
 
 /// Judges one frame with a reader. The result is in `scratch.event`, whose verdict is not
-/// `pass` only with a reason that may refuse. `scratch` comes all zero.
+/// `pass` only with a reason that may refuse. Its `reply` is the code that the trunk wants; the caller
+/// answers, or sets it to 0. `scratch` comes all zero.
 ///
 /// ```
 /// use filter_common::abi::Verdict;
@@ -342,9 +343,15 @@ fn judge_message<B: Bytes, G: JudgeContext, const FIRST: bool>(
         return Err(Reason::Replaces);
     }
 
+    if FIRST {
+        event.reply = profile.refuse;
+    }
     let call = Call { number: first, second, call_id: event.call_id, enforced };
     let decision = decide::decide(gate, &call);
     event.verdict = decision.verdict as u8;
+    if decision.verdict != Verdict::Drop || scratch.packet.part != Part::Whole {
+        event.reply = 0;
+    }
     event.policy_verdict = decision.policy_verdict as u8;
     event.rule = decision.rule;
     event.number = decision.number;

@@ -3,8 +3,9 @@
 use crate::abi::{
     Allow, Attempt, AttemptKey, Block, DatagramKey, EventStats, EvidenceStats, FragmentKey,
     FragmentState, GENERATIONS, Grace, Grant, PORT_WORDS, PrefixKey, Profile, RedialCounter,
-    Settings, TRUNKS_MAX, TrunkKey,
+    ReplySecond, ReplyStats, Settings, TRUNKS_MAX, TrunkKey,
 };
+use crate::answer::tag::Keys;
 use crate::number::Number;
 use crate::reason::REASON_NUMBERS;
 
@@ -127,6 +128,9 @@ pub const MAPS: &[MapSpec] = &[
     array::<u32>("EVIDENCE_PER_SECOND", 1),
     ring("EVIDENCE"),
     per_cpu::<EvidenceStats>("EVIDENCE_STATS", 1),
+    array::<Keys>("REPLY_KEYS", 1),
+    array::<ReplySecond>("REPLY_SECONDS", TRUNKS_MAX),
+    per_cpu::<ReplyStats>("REPLY_STATS", TRUNKS_MAX),
 ];
 
 /// Returns the capacity in the object of the map `name`, which has this type and these sizes.

@@ -114,7 +114,10 @@ pub fn copy_varied(ctx: XdpContext) -> u32 {
 #[xdp(frags)]
 pub fn palang_varied(ctx: XdpContext) -> u32 {
     draw(&ctx);
-    verdict(run::run(&ctx, Reader::Full).map(|(_, verdict)| verdict == Verdict::Drop as u8))
+    verdict(
+        run::run(&ctx, Reader::Full, |_, scratch, _| scratch.event.reply = 0)
+            .map(|(_, verdict)| verdict == Verdict::Drop as u8),
+    )
 }
 
 #[xdp(frags)]

@@ -11,6 +11,7 @@ mod egress;
 mod lookup;
 mod maps;
 mod packet;
+mod reply;
 mod room;
 mod run;
 mod second_look;
@@ -54,12 +55,27 @@ pub fn palang_slim_no_frags(ctx: XdpContext) -> u32 {
 
 #[inline(always)]
 fn gate(ctx: &XdpContext, reader: Reader) -> u32 {
-    let Some((reason, verdict)) = run::run(ctx, reader) else {
+    let hand_over = |kernel: &_, scratch: &mut _, reason| {
+        reply::hand_over(ctx, kernel, scratch, reason);
+    };
+    let Some((reason, verdict)) = run::run(ctx, reader, hand_over) else {
         return XDP_PASS;
     };
     #[cfg(feature = "log")]
     aya_log_ebpf::debug!(ctx, "{} verdict {}", reason.name(), verdict);
     action(reason, verdict)
+}
+
+/// Answers the refused INVITE of a frame. Entered from `palang` and `palang_slim`.
+#[xdp(frags)]
+pub fn palang_answer(ctx: XdpContext) -> u32 {
+    reply::answer(&ctx).unwrap_or(XDP_DROP)
+}
+
+/// Drops an ACK for a reply of ours, and lets every other one pass. Entered from `palang` and `palang_slim`.
+#[xdp(frags)]
+pub fn palang_ack(ctx: XdpContext) -> u32 {
+    reply::drop_own_ack(&ctx).unwrap_or(XDP_PASS)
 }
 
 /// Notes the numbers that the centre calls, and lets every outgoing packet go on unchanged.

@@ -7,11 +7,13 @@
 use aya_ebpf::bindings::{BPF_F_NO_PREALLOC, BPF_F_RDONLY_PROG};
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::lpm_trie::Key;
-use aya_ebpf::maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf};
+use aya_ebpf::maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, ProgramArray, RingBuf};
 use filter_common::abi::{
     Allow, Attempt, AttemptKey, Block, DatagramKey, Event, EventStats, EvidenceStats, FragmentKey,
-    FragmentState, Grace, Grant, Profile, RedialCounter, Settings,
+    FragmentState, Grace, Grant, Profile, RedialCounter, ReplySecond, ReplyStats, Settings,
 };
+use filter_common::answer::Answer;
+use filter_common::answer::tag::Keys;
 use filter_common::judge::Scratch;
 use filter_common::maps::{MapKind, capacity};
 
@@ -171,6 +173,32 @@ pub static EVIDENCE_STATS: PerCpuArray<EvidenceStats> = PerCpuArray::with_max_en
     capacity::<u32, EvidenceStats>("EVIDENCE_STATS", MapKind::PerCpuArray),
     0,
 );
+
+/// The keys of the tags in replies. Written by user space.
+#[map]
+pub static REPLY_KEYS: Array<Keys> =
+    Array::with_max_entries(capacity::<u32, Keys>("REPLY_KEYS", MapKind::Array), POLICY);
+
+/// Replies of the present second, by trunk.
+#[map]
+pub static REPLY_SECONDS: Array<ReplySecond> =
+    Array::with_max_entries(capacity::<u32, ReplySecond>("REPLY_SECONDS", MapKind::Array), 0);
+
+/// Replies, by trunk. Written by the program, read by user space.
+#[map]
+pub static REPLY_STATS: PerCpuArray<ReplyStats> = PerCpuArray::with_max_entries(
+    capacity::<u32, ReplyStats>("REPLY_STATS", MapKind::PerCpuArray),
+    0,
+);
+
+/// The programs that answer a refused call, and drop an ACK. User space loads them into it. They share
+/// [`SCRATCH`] with the program that calls them, so each load of the object has an array of its own.
+#[map]
+pub static NEXT: ProgramArray = ProgramArray::with_max_entries(2, 0);
+
+/// Room for the reply that a CPU is working on.
+#[map]
+pub static ANSWER: PerCpuArray<Answer> = PerCpuArray::with_max_entries(1, 0);
 
 /// Room for the packet that a CPU is working on.
 #[map]

@@ -11,14 +11,19 @@ use crate::maps;
 use crate::packet::PacketBytes;
 use crate::telemetry;
 
-/// Judges a packet with a reader and reports it. Returns the reason and the number of the `Verdict`.
-/// `None` never happens: the maps have those elements.
+/// Judges a packet with a reader and reports it. Before the report `hand_over` may end the program. Returns the
+/// reason and the number of the `Verdict`. `None` never happens: the maps have those elements.
 #[inline(always)]
-pub fn run(ctx: &XdpContext, reader: Reader) -> Option<(Reason, u8)> {
+pub fn run(
+    ctx: &XdpContext,
+    reader: Reader,
+    hand_over: impl FnOnce(&Kernel, &mut Scratch, Reason),
+) -> Option<(Reason, u8)> {
     let scratch = cleared(&maps::SCRATCH)?;
     let mut bytes = PacketBytes::new(ctx.ctx, maps::SCRUB_SLOT.get_ptr_mut(0)?);
     let mut kernel = Kernel::new()?;
     let reason = judge(&mut bytes, &mut kernel, scratch, reader);
+    hand_over(&kernel, scratch, reason);
     let limit = kernel.settings().map_or(0, |settings| settings.pass_events_per_second);
     telemetry::report(ctx.ctx, scratch, reason, limit);
     Some((reason, scratch.event.verdict))

@@ -36,6 +36,12 @@ pub fn only(program: Program) -> Plan {
     Plan { features: Features { buffer_helpers, ..plan.features }, ..plan }
 }
 
+/// Returns the host's gate that does what the loaded program does.
+fn host(policy: &Policy, kernel: &Replay) -> HostGate {
+    let host = HostGate::new(policy).with_reader(kernel.program().reader);
+    if kernel.no_replies().is_some() { host.without_replies() } else { host }
+}
+
 /// Both gates with one policy. They must agree in every byte of each event.
 pub struct Gates {
     host: HostGate,
@@ -61,7 +67,7 @@ impl Gates {
     #[must_use]
     pub fn of(plan: &Plan, policy: &Policy) -> Gates {
         let kernel = Replay::load_as(plan, policy, &[]).unwrap_or_else(|error| panic!("{error}"));
-        let host = HostGate::new(policy).with_reader(kernel.program().reader);
+        let host = host(policy, &kernel);
         Gates { host, kernel, policy: policy.clone(), second_look: false }
     }
 
@@ -71,7 +77,7 @@ impl Gates {
     /// When the kernel does not take it.
     pub fn replace(&mut self, policy: &Policy) {
         self.kernel.replace(policy).unwrap_or_else(|error| panic!("{error}"));
-        self.host = HostGate::new(policy).with_reader(self.kernel.program().reader);
+        self.host = host(policy, &self.kernel);
         self.host.set_second_look(self.second_look);
         self.policy = policy.clone();
     }
@@ -118,12 +124,24 @@ impl Gates {
         let kernel = self.kernel.judge(frame, time).unwrap_or_else(|error| panic!("{error}"));
         assert_eq!(host, kernel.event, "host (left) and kernel disagree on {}", dump(frame));
         assert_eq!(
+            self.host.reply().map(dump),
+            kernel.reply.as_deref().map(dump),
+            "the replies of host (left) and kernel differ on {}",
+            dump(frame)
+        );
+        assert_eq!(
             kernel.dropped,
             kernel.event.verdict == Verdict::Drop as u8,
             "action and event disagree on {}",
             dump(frame)
         );
         host
+    }
+
+    /// Returns the frame of the reply to the frame that was judged last; `None`: it got no reply.
+    #[must_use]
+    pub fn reply(&self) -> Option<&[u8]> {
+        self.host.reply()
     }
 
     /// Lets both leave to a second look what the first cannot read. Returns `false` on a kernel before 5.17,
@@ -161,7 +179,7 @@ impl Gates {
     pub fn judge_again(&mut self, frame: &[u8], time: u64) -> Option<Event> {
         let host = self.host.judge_again(frame, time);
         let kernel = self.kernel.judge_again(frame, time).unwrap_or_else(|error| panic!("{error}"));
-        let event = kernel.map(|judged| judged.event);
+        let event = kernel.as_ref().map(|judged| judged.event);
         assert_eq!(host, event, "host (left) and kernel disagree on {}", dump(frame));
         if let Some(judged) = kernel {
             let refused = judged.event.verdict == Verdict::Drop as u8;

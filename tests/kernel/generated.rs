@@ -5,6 +5,7 @@ use std::cell::RefCell;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use filter_common::abi::{ATTEMPT_NS, Event, Verdict};
+use filter_common::answer::code::Code;
 use filter_common::number::{Digits, Number};
 use filter_common::plan::{IDENTITY_FROM, IDENTITY_PAI, Prefix};
 use palang::model::policy::{Policy, Subject};
@@ -141,6 +142,9 @@ fn refused_only_when(
 ) {
     let mut policy = Policy::default();
     policy.trunks[0].profile.identity = identity;
+    // The replies of both gates are compared too.
+    policy.trunks[0].profile.refuse = Code::BusyHere as u8;
+    policy.trunks[0].profile.replies_per_second = u32::MAX;
     let mut originals: Vec<Vec<u8>> =
         invites::all().iter().map(invites::Invite::message).filter(|m| m.len() < 1400).collect();
     originals.extend(seeds::all().into_iter().filter(|message| message.len() < 3000));

@@ -63,6 +63,11 @@ fn the_verifier_walks_few_enough_instructions() {
             Reader::Slim => SLIM_VERIFIED_MAX,
         };
         wrong.extend(check(program.name(), &loads, max).err());
+        if plan.features.replies {
+            for name in ["palang_answer", "palang_ack"] {
+                wrong.extend(check(name, &loads, VERIFIED_MAX).err());
+            }
+        }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }

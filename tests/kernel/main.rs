@@ -18,6 +18,7 @@ mod plans;
 mod programs;
 mod protected;
 mod redial;
+mod replies;
 mod second_look;
 mod state;
 mod writing;

@@ -55,6 +55,8 @@ pub(super) fn wrap<B: Bytes>(
         put(room, ip + 4, &[0, 0, DO_NOT_FRAGMENT, 0, TTL, TRANSPORT_UDP, 0, 0]);
         put(room, ip + 12, &[from[12], from[13], from[14], from[15]]);
         put(room, ip + 16, &[to[12], to[13], to[14], to[15]]);
+        // The sum reads whole words, and the room may have bytes of an earlier reply.
+        put(room, udp, &[0; 4]);
         let sum = sums::of_room(room, ip, udp, Sum::default());
         put(room, ip + 10, &(!sum.folded()).to_be_bytes());
     } else {

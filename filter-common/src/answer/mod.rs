@@ -5,8 +5,7 @@
 //! final reply. Both are pure and have the form that the kernel's verifier needs: tables instead
 //! of branches, one buffer in a map, bounded loops.
 //!
-//! Nothing calls this yet. ARCHITECTURE.md, "Answers to refused calls", has the two paths that will, and
-//! the order of the next steps.
+//! ARCHITECTURE.md, "Answers to refused calls", has the way of a reply.
 
 pub mod code;
 mod frame;
@@ -19,13 +18,14 @@ mod tests;
 mod text;
 mod walk;
 
+use crate::abi::Profile;
 use crate::bytes::Bytes;
 use crate::frame::{Packet, Part};
 use crate::sip::message;
-use code::Code;
 use outer::HEAD;
 pub use outer::{ROOM, Reply};
 use steps::{Field, Gap};
+use sums::Checked;
 use tag::{Call, Keys, TAG_LEN};
 use text::Text;
 pub use walk::WALK_MAX;
@@ -64,11 +64,54 @@ impl Default for Answer {
     }
 }
 
+/// The outcome for a refused call that is to be answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The reply was written.
+    Written(Reply),
+    /// A checksum is wrong, or missing where the trunk does not accept that. The client sends the call again.
+    Damaged,
+    /// The trunk has got its replies of this second.
+    Limited,
+    /// This call gets no reply: see [`Answer::write`].
+    Impossible,
+}
+
 impl Answer {
+    /// Writes the reply to a frame that the first look has judged and refused, if its sums are right. `code` is
+    /// the number of a [`Code`](code::Code). `has_room` returns whether the trunk may get one more reply in this
+    /// second; a damaged frame does not count. `self` comes all zero, but for its room.
+    #[inline(always)]
+    pub fn reply<B: Bytes>(
+        &mut self,
+        bytes: &mut B,
+        packet: &Packet,
+        keys: &Keys,
+        profile: &Profile,
+        code: u8,
+        has_room: impl FnOnce() -> bool,
+    ) -> Outcome {
+        let accepted = match sums::check(bytes, packet) {
+            Checked::Right | Checked::Partial => true,
+            Checked::Missing => profile.replies_without_checksum != 0,
+            Checked::Wrong => false,
+            Checked::Unread => return Outcome::Impossible,
+        };
+        if !accepted {
+            return Outcome::Damaged;
+        }
+        if !has_room() {
+            return Outcome::Limited;
+        }
+        bytes.revalidate();
+        self.write(bytes, packet, keys, code).map_or(Outcome::Impossible, Outcome::Written)
+    }
+
     /// Writes the reply to the INVITE in a frame, whose outer layers are in `packet`. The caller has judged
     /// and refused it, and knows that its checksums are right.
     ///
     /// `None`: this INVITE gets no reply. It is one of these:
+    /// - no keys are set, or `code` is the number of no [`Code`](code::Code);
     /// - a fragment, not UDP over IP, or headers that do not end within [`WALK_MAX`] bytes;
     /// - not exactly one `From`, `To` without a tag, `Call-ID` and `CSeq`, or a `Via` against the grammar;
     /// - a topmost `Via` with `maddr`, which would send the reply elsewhere, or with a `received` of the client;
@@ -79,9 +122,9 @@ impl Answer {
         bytes: &B,
         packet: &Packet,
         keys: &Keys,
-        code: Code,
+        code: u8,
     ) -> Option<Reply> {
-        if packet.part != Part::Whole {
+        if packet.part != Part::Whole || !keys.are_set() {
             return None;
         }
         let start = message::request_uri(bytes, packet.payload, packet.payload_len);
@@ -89,7 +132,12 @@ impl Answer {
             return None;
         }
         let len = packet.payload + packet.payload_len - start;
-        let at = put(&mut self.room, HEAD, code.status_line());
+        let texts = code::texts_of(bytes.hide_range(code as usize));
+        put(&mut self.room, HEAD, &texts.line);
+        if texts.line_len == 0 {
+            return None;
+        }
+        let at = HEAD + texts.line_len;
 
         self.rport.set_rport(packet.source_port, &packet.fragment.source);
         self.received.set_received(&packet.fragment.source);
@@ -112,7 +160,7 @@ impl Answer {
         fill(&mut self.room, self.walk.gap(Gap::To)?, &self.tag);
 
         let end = bytes.hide_range(self.walk.at);
-        let with_reason = put(&mut self.room, end, code.reason());
+        let with_reason = put(&mut self.room, end, &texts.reason);
         let room = HEAD + packet.payload_len;
         let end = if with_reason + END.len() <= room {
             put(&mut self.room, with_reason, END)

@@ -25,6 +25,13 @@ pub struct Keys {
 }
 
 impl Keys {
+    /// Returns whether a daemon has written keys. Without keys nothing is answered.
+    #[inline(always)]
+    #[must_use]
+    pub const fn are_set(&self) -> bool {
+        (self.keys[0][0] | self.keys[0][1] | self.keys[1][0] | self.keys[1][1]) != 0
+    }
+
     /// Returns the tag for a request.
     #[inline(always)]
     #[must_use]

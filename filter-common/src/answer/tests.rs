@@ -6,6 +6,7 @@ use proptest::sample::{Index, select};
 
 use super::sums::{Checked, check};
 use super::*;
+use crate::answer::code::Code;
 use crate::bytes::Slice;
 use crate::frame::read;
 
@@ -58,7 +59,7 @@ fn packet(frame: &[u8]) -> Packet {
 /// Returns the frame of the reply, and the offset of the message in it.
 fn answer_frame(request: &[u8], code: Code) -> Option<(Vec<u8>, usize)> {
     let mut answer = Answer::default();
-    let reply = answer.write(&Slice::from(request), &packet(request), &KEYS, code)?;
+    let reply = answer.write(&Slice::from(request), &packet(request), &KEYS, code as u8)?;
     Some((answer.bytes(reply.start, reply.end).to_vec(), reply.message - reply.start))
 }
 
@@ -342,6 +343,19 @@ fn right_sum_that_is_that_of_the_pseudo_header_is_right() {
 
 fn layers() -> impl Strategy<Value = Layers> {
     (any::<bool>(), 0u8..3, 1u16..)
+}
+
+#[test]
+fn bytes_of_an_earlier_reply_change_nothing() {
+    for layers in [PLAIN, (true, PLAIN.1, PLAIN.2)] {
+        let request = frame(layers, INVITE.as_bytes());
+        let (reply, _) = answer_frame(&request, Code::default()).expect("a reply");
+        let mut used = Answer { room: [0xA5; ROOM], ..Answer::default() };
+        let at = used
+            .write(&Slice::from(&request[..]), &packet(&request), &KEYS, Code::default() as u8)
+            .expect("a reply");
+        assert_eq!(used.bytes(at.start, at.end), reply);
+    }
 }
 
 proptest! {

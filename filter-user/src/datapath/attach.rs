@@ -3,6 +3,7 @@
 //! ```text
 //! <pins>/v1-1000000/BLOCKED_NUMBERS …   maps, under the layout's version and the capacity
 //! <pins>/links/eth0                     one link for each interface, under no version
+//! <pins>/next/17                       the programs that answer, by the ID of the program that calls them
 //! <pins>/off/eth1                       somebody detached the filter from eth1
 //! <pins>/store/0a1b2c3d4e5f6071         the store that the maps were written from
 //! ```
@@ -88,6 +89,9 @@ impl Filter {
             return Err(Error::Layout { path, what });
         }
         let said = BTreeMap::new();
+        let mut gate = gate;
+        let id = gate.xdp()?.info().map_err(Error::program)?.id();
+        gate.pin_replies(&pins.new_reply_programs(id)?)?;
         Ok(Filter { gate, pins: pins.clone(), folder, no_second_look: None, said })
     }
 

@@ -4,7 +4,7 @@
 #![expect(unsafe_code, reason = "nix has no bpf(2), which loads the instructions that are tried")]
 
 use std::io;
-use std::os::fd::{FromRawFd as _, OwnedFd};
+use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
 
 use nix::errno::Errno;
 use nix::libc;
@@ -16,13 +16,19 @@ use crate::datapath::error::Error;
 pub(crate) const TRIES: u32 = 10;
 
 /// Numbers of Linux `include/uapi/linux/bpf.h`.
+const MAP_CREATE: libc::c_long = 0;
 const PROG_LOAD: libc::c_long = 5;
+const TYPE_PROG_ARRAY: u32 = 3;
 const TYPE_SOCKET_FILTER: u32 = 1;
 const TYPE_XDP: u32 = 6;
 const XDP_HAS_FRAGS: u32 = 1 << 5;
 const KTIME_GET_COARSE_NS: u32 = 160;
 const XDP_GET_BUFF_LEN: u32 = 188;
 const XDP_LOAD_BYTES: u32 = 189;
+const XDP_STORE_BYTES: u32 = 190;
+const TAIL_CALL: u32 = 12;
+const PSEUDO_MAP_FD: u8 = 1;
+const PSEUDO_CALL: u8 = 1;
 
 /// Features of a kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +37,9 @@ pub struct Features {
     pub frags: bool,
     /// Whether it has `bpf_xdp_get_buff_len` and `bpf_xdp_load_bytes` (Linux 5.18).
     pub buffer_helpers: bool,
+    /// Whether it has `bpf_xdp_store_bytes` (Linux 5.18), and permits tail calls in a program with functions
+    /// (Linux 5.10, aarch64 6.0): both are needed to answer a refused call.
+    pub replies: bool,
     /// Whether it counts maps against `ulimit -l` of the process (before Linux 5.11).
     pub locked_memory: bool,
 }
@@ -57,11 +66,22 @@ impl Features {
             move_imm(0, 2),
             EXIT,
         ];
+        let store_bytes = [
+            move_imm(2, 0),
+            move_reg(3, 10),
+            add_imm(3, -8),
+            store_zero(3),
+            move_imm(4, 8),
+            call(XDP_STORE_BYTES),
+            move_imm(0, 2),
+            EXIT,
+        ];
         // libbpf does the same: the helper is as old as the other way of counting.
         let coarse = [call(KTIME_GET_COARSE_NS), EXIT];
         Ok(Features {
             frags: accepts(TYPE_XDP, XDP_HAS_FRAGS, &pass)?,
             buffer_helpers: accepts(TYPE_XDP, 0, &buff_len)? && accepts(TYPE_XDP, 0, &load_bytes)?,
+            replies: accepts(TYPE_XDP, 0, &store_bytes)? && has_tail_calls()?,
             locked_memory: !accepts(TYPE_SOCKET_FILTER, 0, &coarse)?,
         })
     }
@@ -110,6 +130,63 @@ const fn call(helper: u32) -> Instruction {
     Instruction { operation: 0x85, registers: 0, offset: 0, immediate: helper.cast_signed() }
 }
 
+/// Stores eight zero bytes at the address in a register.
+const fn store_zero(to: u8) -> Instruction {
+    Instruction { operation: 0x7A, registers: to, offset: 0, immediate: 0 }
+}
+
+/// Calls the function that begins `after` instructions later.
+const fn call_function(after: i32) -> Instruction {
+    Instruction { operation: 0x85, registers: PSEUDO_CALL << 4, offset: 0, immediate: after }
+}
+
+/// Puts a map into a register; it is the first of two instructions.
+const fn load_map(to: u8, fd: i32) -> [Instruction; 2] {
+    let first = PSEUDO_MAP_FD << 4 | to;
+    [
+        Instruction { operation: 0x18, registers: first, offset: 0, immediate: fd },
+        Instruction { operation: 0, registers: 0, offset: 0, immediate: 0 },
+    ]
+}
+
+/// The beginning of `union bpf_attr` for `BPF_MAP_CREATE`; the kernel reads the rest as zero.
+#[repr(C)]
+struct MapCreate {
+    map_type: u32,
+    key_size: u32,
+    value_size: u32,
+    max_entries: u32,
+}
+
+/// Checks whether the kernel accepts a tail call in a program that also calls a function.
+///
+/// # Errors
+/// As [`accepts`]; [`Error::Load`] if the kernel makes no map of programs.
+fn has_tail_calls() -> Result<bool, Error> {
+    let attributes =
+        MapCreate { map_type: TYPE_PROG_ARRAY, key_size: 4, value_size: 4, max_entries: 1 };
+    let map = bpf(MAP_CREATE, &attributes).map_err(|error| match error {
+        Errno::EPERM => Error::Permission,
+        error => Error::Load(format!("a map of programs: {}", io::Error::from(error)).into()),
+    })?;
+    let [first, second] = load_map(2, map.as_raw_fd());
+    let calls = [
+        move_reg(6, 1),
+        call_function(7),
+        move_reg(1, 6),
+        first,
+        second,
+        move_imm(3, 0),
+        call(TAIL_CALL),
+        move_imm(0, 2),
+        EXIT,
+        // The function.
+        move_imm(0, 0),
+        EXIT,
+    ];
+    accepts(TYPE_XDP, 0, &calls)
+}
+
 /// The beginning of `union bpf_attr` for `BPF_PROG_LOAD`; the kernel reads the rest as zero.
 #[repr(C)]
 struct ProgLoad {
@@ -143,22 +220,9 @@ fn accepts(prog_type: u32, prog_flags: u32, instructions: &[Instruction]) -> Res
     };
     let mut left = TRIES;
     loop {
-        // SAFETY: the kernel reads the attributes, by the given size. It follows their pointers to the
-        // counted instructions and to a text that ends with 0. All of it outlives the call.
-        let fd = unsafe {
-            libc::syscall(
-                libc::SYS_bpf,
-                PROG_LOAD,
-                &raw const attributes,
-                size_of::<ProgLoad>() as libc::c_long,
-            )
-        };
-        if fd >= 0 {
-            // SAFETY: the kernel just made this file descriptor for us.
-            drop(unsafe { OwnedFd::from_raw_fd(fd as i32) });
+        let Err(error) = bpf(PROG_LOAD, &attributes) else {
             return Ok(true);
-        }
-        let error = Errno::last();
+        };
         left -= 1;
         if error == Errno::EAGAIN && left > 0 {
             continue;
@@ -172,6 +236,25 @@ fn accepts(prog_type: u32, prog_flags: u32, instructions: &[Instruction]) -> Res
         let message = format!("a program of two instructions: {}", io::Error::from(error));
         return Err(Error::Load(message.into()));
     }
+}
+
+/// Calls `bpf(2)` with a command that makes a file descriptor, and returns it.
+fn bpf<T>(command: libc::c_long, attributes: &T) -> Result<OwnedFd, Errno> {
+    // SAFETY: the kernel reads the attributes, by the given size. Those of a program point to the counted
+    // instructions and to a text that ends with 0. All of it outlives the call.
+    let fd = unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            command,
+            std::ptr::from_ref(attributes),
+            size_of::<T>() as libc::c_long,
+        )
+    };
+    if fd < 0 {
+        return Err(Errno::last());
+    }
+    // SAFETY: the kernel just made this file descriptor for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
 }
 
 #[cfg(test)]

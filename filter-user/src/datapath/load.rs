@@ -1,7 +1,9 @@
 //! Loads a program of the object for incoming packets: the best one that this kernel accepts.
 
 use std::io::ErrorKind;
+use std::path::Path;
 
+use aya::maps::{MapData, ProgramArray};
 use aya::programs::{CgroupSkb, ProgramError, SchedClassifier, Xdp};
 use aya::{Ebpf, EbpfLoader, VerifierLogLevel};
 use filter_common::sip::message::{Reader, SLIM_SCAN_MAX};
@@ -14,6 +16,11 @@ use crate::sys::kernels;
 pub(crate) const EGRESS_PROGRAM: &str = "palang_egress";
 /// Name of the program for datagrams that the host has put together.
 pub(crate) const SECOND_LOOK_PROGRAM: &str = "palang_second_look";
+/// The programs in the map `NEXT`, in its order: the one that answers, and the one that drops ACKs.
+pub(crate) const REPLY_PROGRAMS: [&str; 2] = ["palang_answer", "palang_ack"];
+/// Why a kernel answers no refused call.
+const NO_REPLIES: &str = "this kernel has no bpf_xdp_store_bytes, or no tail calls beside functions \
+    (Linux 5.18, on aarch64 6.0)";
 /// Number of bytes of a program's name that the kernel keeps.
 const KERNEL_NAME_MAX: usize = 15;
 
@@ -71,10 +78,11 @@ impl Plan {
     pub fn of_this_kernel() -> Result<Plan, Error> {
         let features = Features::probe()?;
         // A program with frames of several buffers needs a helper to know the length of a frame. A
-        // program with one buffer needs no helper.
+        // program with one buffer needs no helper, and answers no call.
         let frags = features.frags && features.buffer_helpers;
         let programs = [Reader::Full, Reader::Slim].map(|reader| Program { reader, frags });
-        let features = Features { buffer_helpers: frags, ..features };
+        let replies = frags && features.replies;
+        let features = Features { buffer_helpers: frags, replies, ..features };
         Ok(Plan { programs: programs.to_vec(), features })
     }
 
@@ -83,7 +91,9 @@ impl Plan {
     /// # Errors
     /// Returns the error of [`Features::probe`].
     pub fn only(program: Program) -> Result<Plan, Error> {
-        Ok(Plan { programs: vec![program], features: Features::probe()? })
+        let features = Features::probe()?;
+        let replies = program.frags && features.replies;
+        Ok(Plan { programs: vec![program], features: Features { replies, ..features } })
     }
 }
 
@@ -92,6 +102,9 @@ pub(crate) struct Gate {
     pub(crate) ebpf: Ebpf,
     program: Program,
     refusals: Vec<Refusal>,
+    /// The array with the programs that answer; `None` where they are not loaded, or it is pinned.
+    next: Option<ProgramArray<MapData>>,
+    no_replies: Option<String>,
 }
 
 impl Gate {
@@ -114,12 +127,63 @@ impl Gate {
         for program in &plan.programs {
             let found = xdp(&mut ebpf, *program)?;
             match uninterrupted(program.name(), || found.load()) {
-                Ok(()) => return Ok(Gate { ebpf, program: *program, refusals }),
+                Ok(()) => {
+                    let program = *program;
+                    let (next, no_replies) = (None, None);
+                    let mut gate = Gate { ebpf, program, refusals, next, no_replies };
+                    gate.load_replies(plan.features)?;
+                    return Ok(gate);
+                }
                 Err(Error::Refused(mut refused)) => refusals.append(&mut refused),
                 Err(error) => return Err(error),
             }
         }
         Err(Error::Refused(refusals))
+    }
+
+    /// Loads the programs that answer a refused call and drop its ACK. Without them a refused call ends in silence.
+    fn load_replies(&mut self, features: Features) -> Result<(), Error> {
+        if !features.replies {
+            self.no_replies = Some(NO_REPLIES.to_owned());
+            return Ok(());
+        }
+        let next = self.ebpf.take_map("NEXT").ok_or(Error::Missing("NEXT"))?;
+        let failed = |error| Error::map("NEXT", error);
+        let mut next = ProgramArray::try_from(next).map_err(failed)?;
+        for (index, name) in REPLY_PROGRAMS.into_iter().enumerate() {
+            let found = self.ebpf.program_mut(name).ok_or(Error::Missing(name))?;
+            let program: &mut Xdp = found.try_into().map_err(Error::program)?;
+            match uninterrupted(name, || program.load()) {
+                Ok(()) => {}
+                Err(refused @ Error::Refused(_)) => {
+                    self.no_replies = Some(refused.to_string());
+                    return Ok(());
+                }
+                Err(error) => return Err(error),
+            }
+            let fd = program.fd().map_err(Error::program)?;
+            next.set(index as u32, fd, 0).map_err(failed)?;
+        }
+        self.next = Some(next);
+        Ok(())
+    }
+
+    /// Returns why this kernel answers no refused call; `None` if it does.
+    pub(crate) fn no_replies(&self) -> Option<&str> {
+        self.no_replies.as_deref()
+    }
+
+    /// Pins the array of the programs that answer, so that they work without this process.
+    pub(crate) fn pin_replies(&mut self, path: &Path) -> Result<(), Error> {
+        self.next
+            .take()
+            .map_or(Ok(()), |next| next.pin(path).map_err(|error| Error::pin(path, error)))
+    }
+
+    /// Returns a program that answers or drops an ACK, to measure it.
+    pub(crate) fn reply_program(&mut self, name: &'static str) -> Result<&mut Xdp, Error> {
+        let found = self.ebpf.program_mut(name).ok_or(Error::Missing(name))?;
+        found.try_into().map_err(Error::program)
     }
 
     /// Returns the program that the kernel accepted.
@@ -194,6 +258,8 @@ fn loader<'a>(features: Features) -> EbpfLoader<'a> {
     // A constant for the verifier: without the helpers no code calls them.
     let has = if features.buffer_helpers { &1u32 } else { &0u32 };
     loader.override_global("BUFFER_HELPERS", has, true);
+    let has = if features.replies { &1u32 } else { &0u32 };
+    loader.override_global("REPLIES", has, true);
     loader
 }
 

@@ -2,19 +2,21 @@
 
 use aya::maps::{Array, MapData, RingBuf};
 use aya::programs::{TestRun as _, TestRunOptions};
-use filter_common::abi::{Event, EventEntry, EventStats, Evidence};
+use filter_common::abi::{Event, EventEntry, EventStats, Evidence, ReplyStats};
+use filter_common::answer::tag::Keys;
 use filter_common::number::Number;
 use filter_common::reason::Reason;
 
 use crate::datapath::error::Error;
 use crate::datapath::evidence::{EvidenceRing, EvidenceSwitch};
-use crate::datapath::load::{Gate, Plan, Program};
+use crate::datapath::load::{Gate, Plan, Program, REPLY_PROGRAMS};
 use crate::datapath::maps::Maps;
 use crate::datapath::maps::layout::{attempts_capacity, typed};
 use crate::datapath::object::OBJECT;
 use crate::datapath::raw;
 use crate::datapath::raw::Raw;
-use crate::model::host_gate::{READABLE, READABLE_AGAIN};
+use crate::datapath::replies::ReplyCounters;
+use crate::model::host_gate::{READABLE, READABLE_AGAIN, REPLAY_KEYS};
 use crate::model::policy::{Policy, Subject};
 
 /// Shortest frame that the kernel takes for a test run: an Ethernet header.
@@ -25,6 +27,9 @@ const FRAME_MAX: usize = 22 + 65_535;
 
 /// `XDP_DROP` (`enum xdp_action`, Linux `include/uapi/linux/bpf.h`).
 const XDP_DROP: u32 = 1;
+
+/// `XDP_TX` (the same).
+const XDP_TX: u32 = 3;
 
 /// `SK_DROP` (`enum sk_action`, Linux `include/uapi/linux/bpf.h`).
 const SK_DROP: u32 = 0;
@@ -44,17 +49,22 @@ pub struct Replay {
     passed: RingBuf<MapData>,
     evidence: EvidenceSwitch,
     frames: EvidenceRing,
+    replies: ReplyCounters,
+    /// Room for the frame that a run leaves.
+    out: Vec<u8>,
     #[cfg(palang_log)]
     log: aya_log::EbpfLogger<env_logger::Logger>,
 }
 
 /// The result for a frame.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Judged {
     /// The event of the program.
     pub event: Event,
-    /// Whether the action was `XDP_DROP`.
+    /// Whether the frame does not go on: the action was `XDP_DROP`, or `XDP_TX` with a reply in its place.
     pub dropped: bool,
+    /// The frame of the reply.
+    pub reply: Option<Vec<u8>>,
 }
 
 impl Replay {
@@ -140,7 +150,7 @@ impl Replay {
     pub fn judge(&mut self, frame: &[u8], time: u64) -> Result<Judged, Error> {
         if frame.len() < FRAME_MIN {
             let event = Event { reason: Reason::NotIp as u8, ..Event::default() };
-            return Ok(Judged { event, dropped: false });
+            return Ok(Judged { event, dropped: false, reply: None });
         }
         let mut frame = &frame[..frame.len().min(FRAME_MAX)];
         if !self.gate.program().frags {
@@ -153,12 +163,19 @@ impl Replay {
         let result = self
             .gate
             .xdp_to_run()?
-            .test_run(TestRunOptions { data_in: Some(frame), ..TestRunOptions::default() })
+            .test_run(TestRunOptions {
+                data_in: Some(frame),
+                data_out: Some(&mut self.out[..frame.len()]),
+                ..TestRunOptions::default()
+            })
             .map_err(Error::run)?;
         #[cfg(palang_log)]
         self.log.flush();
         let event = self.event.get(&0, 0).map_err(|error| Error::map("REPLAY_EVENT", error))?;
-        Ok(Judged { event: event.0, dropped: result.return_value == XDP_DROP })
+        let is_reply = result.return_value == XDP_TX;
+        let reply = is_reply.then(|| self.out[..result.data_size_out as usize].to_vec());
+        let dropped = is_reply || result.return_value == XDP_DROP;
+        Ok(Judged { event: event.0, dropped, reply })
     }
 
     /// Judges a frame at the time of the last one, on the CPU of the calling thread. Several threads may
@@ -248,7 +265,8 @@ impl Replay {
             .test_run(TestRunOptions { data_in: Some(frame), ..TestRunOptions::default() })
             .map_err(Error::run)?;
         let event = self.event.get(&0, 0).map_err(map("REPLAY_EVENT"))?.0;
-        let judged = Judged { event, dropped: result.return_value == SK_DROP };
+        let dropped = result.return_value == SK_DROP;
+        let judged = Judged { event, dropped, reply: None };
         Ok((event.reason != 0).then_some(judged))
     }
 
@@ -279,6 +297,37 @@ impl Replay {
     /// [`Error::Map`] if the system call fails.
     pub fn count(&self, trunk: u32, reason: Reason) -> Result<u64, Error> {
         self.maps.count(trunk, reason)
+    }
+
+    /// Returns why this kernel answers no refused call; `None` if it does.
+    #[must_use]
+    pub fn no_replies(&self) -> Option<&str> {
+        self.gate.no_replies()
+    }
+
+    /// Returns the replies to refused calls of a trunk, over all CPUs.
+    ///
+    /// # Errors
+    /// [`Error::Map`] if the system call fails.
+    pub fn reply_stats(&self, trunk: u32) -> Result<ReplyStats, Error> {
+        self.replies.get(trunk)
+    }
+
+    /// Returns the numbers of instructions that the verifier walked in the programs that answer and drop ACKs;
+    /// `None` where they are not loaded.
+    ///
+    /// # Errors
+    /// [`Error::Load`] if the system call fails.
+    pub fn verified_reply_instructions(&mut self) -> Result<Option<[u32; 2]>, Error> {
+        if self.no_replies().is_some() {
+            return Ok(None);
+        }
+        let mut counts = [0; 2];
+        for (count, name) in counts.iter_mut().zip(REPLY_PROGRAMS) {
+            let info = self.gate.reply_program(name)?.info().map_err(Error::program)?;
+            *count = info.verified_instruction_count().unwrap_or(0);
+        }
+        Ok(Some(counts))
     }
 
     /// Returns the numbers of events that were thinned out or lost, over all CPUs.
@@ -318,7 +367,7 @@ pub(crate) fn load(
     object: &[u8],
     plan: &Plan,
     policy: &Policy,
-    replay: bool,
+    is_replay: bool,
     sizes: &[(&str, u32)],
 ) -> Result<Replay, Error> {
     let blocks = policy.blocks.len();
@@ -326,7 +375,7 @@ pub(crate) fn load(
         policy.blocks.iter().filter(|(subject, _)| matches!(subject, Subject::Number(_))).count();
     let attempts = attempts_capacity(numbers as u32)?;
     // A constant for the verifier, which removes the code that reads another clock from a live filter.
-    let replay = if replay { &1u32 } else { &0u32 };
+    let replay = if is_replay { &1u32 } else { &0u32 };
     let mut gate = Gate::load(object, plan, |loader| {
         loader
             .override_global("REPLAY", replay, true)
@@ -346,6 +395,10 @@ pub(crate) fn load(
     let mut take = |name| gate.ebpf.take_map(name).ok_or(Error::Missing(name));
     let maps = Maps::new(&mut take)?;
     maps.fill(policy)?;
+    if is_replay {
+        let mut keys: Array<MapData, Raw<Keys>> = typed(&mut take, "REPLY_KEYS")?;
+        keys.set(0, Raw(REPLAY_KEYS), 0).map_err(|error| Error::map("REPLY_KEYS", error))?;
+    }
     Ok(Replay {
         maps,
         clock: typed(&mut take, "REPLAY_CLOCK")?,
@@ -356,6 +409,8 @@ pub(crate) fn load(
         passed: typed(&mut take, "EVENTS_PASSED")?,
         evidence: EvidenceSwitch::new(&mut take)?,
         frames: EvidenceRing::new(&mut take)?,
+        replies: ReplyCounters::new(take("REPLY_STATS")?)?,
+        out: vec![0; FRAME_MAX],
         #[cfg(palang_log)]
         log,
         gate,

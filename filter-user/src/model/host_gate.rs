@@ -6,9 +6,12 @@ use std::collections::HashMap;
 
 use filter_common::abi::{
     ATTEMPT_NS, Allow, Attempt, AttemptKey, Block, DatagramKey, Event, FRAGMENTS_UNTIL,
-    FragmentKey, FragmentState, Grace, Grant, PrefixKey, Profile, RedialCounter, Settings,
+    FragmentKey, FragmentState, Grace, Grant, PrefixKey, Profile, RedialCounter, ReplySecond,
+    Settings, Verdict,
 };
-use filter_common::bytes::Slice;
+use filter_common::answer::tag::Keys;
+use filter_common::answer::{Answer, Outcome, is_own_ack};
+use filter_common::bytes::{Bytes as _, Slice};
 use filter_common::decide::{Call, Decision, PolicyLookup, decide};
 use filter_common::egress::{called, is_sip};
 use filter_common::judge::{JudgeContext, Scratch, is_noted, judge, judge_again};
@@ -26,6 +29,11 @@ pub const READABLE: usize = 4096 - 256 - 320;
 /// Bytes of a frame that the second look can read in a test run. It is one page less 64 bytes of headroom
 /// and 320 bytes of tailroom (Linux `net/bpf/test_run.c`).
 pub const READABLE_AGAIN: usize = 4096 - 64 - 320;
+
+/// The keys of the tags in replies of replays. A capture shows no secret, and the same capture gets the same
+/// replies.
+pub const REPLAY_KEYS: Keys =
+    Keys { keys: [[0x0070_616C_616E_67, 1], [0x0070_616C_616E_67, 2]], newest: 0, older_until: 0 };
 
 /// A gate with one policy and its own state: attempts, fragments, grants.
 #[derive(Clone, Debug, Default)]
@@ -49,6 +57,9 @@ pub struct HostGate {
     grace: HashMap<Number, Grace>,
     grants: HashMap<Number, Grant>,
     redials: HashMap<Number, RedialCounter>,
+    no_replies: bool,
+    reply_seconds: HashMap<u16, ReplySecond>,
+    reply: Option<Vec<u8>>,
 }
 
 /// Entries by prefix length in bits and by those bits. A digit has four bits.
@@ -144,6 +155,8 @@ impl HostGate {
             grace: old.grace,
             grants: old.grants,
             redials: old.redials,
+            no_replies: old.no_replies,
+            reply_seconds: old.reply_seconds,
             ..HostGate::new(policy)
         };
     }
@@ -157,8 +170,69 @@ impl HostGate {
     pub fn judge(&mut self, frame: &[u8], now: u64) -> Event {
         self.now = now;
         let mut scratch = Scratch::default();
-        judge(&mut Slice::new(frame, READABLE), self, &mut scratch, self.reader);
+        let reason = judge(&mut Slice::new(frame, READABLE), self, &mut scratch, self.reader);
+        self.reply = None;
+        if self.no_replies {
+            scratch.event.reply = 0;
+        } else if scratch.event.reply != 0 {
+            self.answer(frame, &mut scratch);
+        } else if reason == Reason::NotInvite && self.is_own_ack(frame, &mut scratch) {
+            scratch.event.reason = Reason::RefusalAck as u8;
+            scratch.event.verdict = Verdict::Drop as u8;
+            scratch.event.policy_verdict = Verdict::Drop as u8;
+        }
         scratch.event
+    }
+
+    /// Returns the frame of the reply to the frame that was judged last; `None`: it got no reply.
+    #[must_use]
+    pub fn reply(&self) -> Option<&[u8]> {
+        self.reply.as_deref()
+    }
+
+    /// Returns the gate without replies, as on a kernel that cannot answer.
+    #[must_use]
+    pub fn without_replies(self) -> HostGate {
+        HostGate { no_replies: true, ..self }
+    }
+
+    fn answer(&mut self, frame: &[u8], scratch: &mut Scratch) {
+        let event = &mut scratch.event;
+        let profile = self.profiles.get(usize::from(event.trunk)).copied().unwrap_or_default();
+        let second = event.time / 1_000_000_000;
+        let has_room = || {
+            let window = self.reply_seconds.entry(event.trunk).or_default();
+            let before = if window.second == second { window.count } else { 0 };
+            *window = ReplySecond { second, count: before + 1 };
+            before < u64::from(profile.replies_per_second)
+        };
+        let mut answer = Answer::default();
+        let (bytes, packet) = (&mut Slice::new(frame, READABLE), &scratch.packet);
+        let outcome = answer.reply(bytes, packet, &REPLAY_KEYS, &profile, event.reply, has_room);
+        match outcome {
+            Outcome::Written(reply) => {
+                self.reply = Some(answer.bytes(reply.start, reply.end).to_vec());
+            }
+            Outcome::Damaged | Outcome::Limited | Outcome::Impossible => event.reply = 0,
+        }
+    }
+
+    fn is_own_ack(&self, frame: &[u8], scratch: &mut Scratch) -> bool {
+        let packet = &scratch.packet;
+        let bytes = Slice::new(frame, READABLE);
+        if bytes.be32(packet.payload) != Some(u32::from_be_bytes(*b"ACK "))
+            || self.settings.is_none_or(|settings| settings.trunks_configured == 0)
+        {
+            return false;
+        }
+        let trunk = self.trunk(&scratch.event.source);
+        let answers = self.profile(trunk).is_some_and(|profile| profile.refuse != 0);
+        let mut answer = Answer::default();
+        if !answers || !is_own_ack(&bytes, packet, &REPLAY_KEYS, self.now, &mut answer) {
+            return false;
+        }
+        scratch.event.trunk = trunk as u16;
+        true
     }
 
     /// Switches the second look on or off; a new gate has none.

@@ -102,7 +102,7 @@ impl Judge {
     ) -> Result<Option<Record>, Error> {
         let (number, time) = (frame.number, frame.time);
         let first = self.kernel.judge(ethernet, time)?;
-        let (event, whole) = match self.second_look(first, ethernet, time)? {
+        let (event, whole) = match self.second_look(&first, ethernet, time)? {
             Some((event, whole)) => (event, Some(whole)),
             None => (first.event, None),
         };
@@ -130,7 +130,7 @@ impl Judge {
     /// datagram; `None` if the first look leaves nothing to the second.
     fn second_look(
         &mut self,
-        first: Judged,
+        first: &Judged,
         frame: &[u8],
         time: u64,
     ) -> Result<Option<(Event, Vec<u8>)>, Error> {

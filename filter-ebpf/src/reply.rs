@@ -1,0 +1,197 @@
+//! Answers refused INVITEs, and drops the ACKs for these replies. Both programs are entered by a tail call
+//! from the program that has judged the frame, on the same CPU: its findings are in `maps::SCRATCH`.
+
+use aya_ebpf::Global;
+use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS, XDP_TX};
+use aya_ebpf::bindings::xdp_md;
+use aya_ebpf::helpers::generated::{bpf_xdp_adjust_tail, bpf_xdp_store_bytes};
+use aya_ebpf::programs::XdpContext;
+use filter_common::abi::{EVENT_REPEATED, Profile, ReplyStats, TRUNKS_MAX, Verdict};
+use filter_common::answer::{Answer, Outcome, ROOM, Reply, is_own_ack};
+use filter_common::bytes::Bytes as _;
+use filter_common::decide::PolicyLookup as _;
+use filter_common::judge::{JudgeContext as _, Scratch};
+use filter_common::reason::Reason;
+
+use crate::lookup::Kernel;
+use crate::packet::{PacketBytes, barrier_var, clamped};
+use crate::{maps, telemetry};
+
+/// 1: the programs of [`maps::NEXT`] are loaded. Set when the program is loaded; it is constant for the
+/// verifier, so on a kernel without them no code calls them.
+#[unsafe(no_mangle)]
+static REPLIES: Global<u32> = Global::new(0);
+
+/// Where the programs are in [`maps::NEXT`].
+const ANSWER: u32 = 0;
+const ACK: u32 = 1;
+
+/// The first bytes of an ACK (RFC 3261 §7.1).
+const ACK_START: u32 = u32::from_be_bytes(*b"ACK ");
+
+/// Hands a frame over to the program that answers it, or to the one that may drop it as an ACK. Returns only
+/// if neither has to do with it, or is not there: then no reply was sent.
+#[inline(always)]
+pub fn hand_over(ctx: &XdpContext, kernel: &Kernel, scratch: &mut Scratch, reason: Reason) {
+    if REPLIES.load() == 0 {
+        scratch.event.reply = 0;
+        return;
+    }
+    if scratch.event.reply != 0 {
+        // SAFETY: nothing here has to be dropped.
+        unsafe { maps::NEXT.tail_call(ctx, ANSWER) };
+        scratch.event.reply = 0;
+    } else if matches!(reason, Reason::NotInvite)
+        && is_ack(ctx, scratch)
+        && kernel.settings().is_some_and(|settings| settings.trunks_configured != 0)
+    {
+        // SAFETY: as above.
+        unsafe { maps::NEXT.tail_call(ctx, ACK) };
+    }
+}
+
+#[inline(always)]
+fn is_ack(ctx: &XdpContext, scratch: &Scratch) -> bool {
+    let Some(slot) = maps::SCRUB_SLOT.get_ptr_mut(0) else {
+        return false;
+    };
+    PacketBytes::new(ctx.ctx, slot).be32(scratch.packet.payload) == Some(ACK_START)
+}
+
+/// Answers the refused INVITE in a frame, and reports it. Without a reply the frame is dropped, and the client
+/// sends it again. `None` never happens: the maps have those elements.
+#[inline(always)]
+pub fn answer(ctx: &XdpContext) -> Option<u32> {
+    // SAFETY: a per-CPU element, and nothing else runs on this CPU meanwhile.
+    let scratch = unsafe { &mut *maps::SCRATCH.get_ptr_mut(0)? };
+    let kernel = Kernel::new()?;
+    let trunk = scratch.event.trunk as u32 & (TRUNKS_MAX - 1);
+    let profile = kernel.profile(trunk)?;
+    let keys = maps::REPLY_KEYS.get(0)?;
+    let answer = cleared()?;
+    let slot = maps::SCRUB_SLOT.get_ptr_mut(0)?;
+    let mut bytes = PacketBytes::new(ctx.ctx, slot);
+    let (code, time) = (scratch.event.reply, scratch.event.time);
+    let has_room = || has_room(trunk, time, profile);
+    let outcome = answer.reply(&mut bytes, &scratch.packet, keys, profile, code, has_room);
+    count(trunk, outcome, scratch.event.flags)?;
+    let reply = match outcome {
+        Outcome::Written(reply) => Some(reply),
+        Outcome::Damaged | Outcome::Limited | Outcome::Impossible => {
+            scratch.event.reply = 0;
+            None
+        }
+    };
+    let limit = kernel.settings().map_or(0, |settings| settings.pass_events_per_second);
+    let reason = if scratch.event.reason == Reason::BlockedPrefix as u8 {
+        Reason::BlockedPrefix
+    } else {
+        Reason::BlockedNumber
+    };
+    // Before the reply is in the frame: the event has the Call-ID of the request.
+    telemetry::report(ctx.ctx, scratch, reason, limit);
+    let Some(reply) = reply else { return Some(XDP_DROP) };
+    Some(if send(ctx, &bytes, answer, reply) { XDP_TX } else { XDP_DROP })
+}
+
+/// Puts a reply in the place of the frame. `false`: the kernel refuses it.
+#[inline(always)]
+fn send(ctx: &XdpContext, bytes: &PacketBytes<*mut xdp_md>, answer: &Answer, reply: Reply) -> bool {
+    /// Room before the shortest outer layers; a power of two above it.
+    const START_MAX: usize = 32;
+    let (start, end) = (bytes.hide_range(reply.start), bytes.hide_range(reply.end));
+    let len = clamped::<ROOM>(end - start);
+    let start = barrier_var(start) & (START_MAX - 1);
+    let from = (&raw const *answer).cast::<u8>();
+    // SAFETY: the helper reads `len` bytes from `start` on, which are in the answer.
+    unsafe {
+        const { assert!(size_of::<Answer>() >= START_MAX + ROOM) };
+        let from = from.add(start).cast_mut().cast();
+        if bpf_xdp_store_bytes(ctx.ctx, 0, from, len as u32) != 0 {
+            return false;
+        }
+        bpf_xdp_adjust_tail(ctx.ctx, len as i32 - bytes.frame_len() as i32) == 0
+    }
+}
+
+/// Drops the ACK in a frame if it is for a reply of ours. Any other passes. `None` never happens.
+#[inline(always)]
+pub fn drop_own_ack(ctx: &XdpContext) -> Option<u32> {
+    // SAFETY: as in `answer`.
+    let scratch = unsafe { &mut *maps::SCRATCH.get_ptr_mut(0)? };
+    let mut kernel = Kernel::new()?;
+    let trunk = kernel.trunk(&scratch.event.source) & (TRUNKS_MAX - 1);
+    let is_own = kernel.profile(trunk)?.refuse != 0 && {
+        let keys = maps::REPLY_KEYS.get(0)?;
+        let answer = cleared()?;
+        let bytes = PacketBytes::new(ctx.ctx, maps::SCRUB_SLOT.get_ptr_mut(0)?);
+        keys.are_set() && is_own_ack(&bytes, &scratch.packet, keys, kernel.now(), answer)
+    };
+    if !is_own {
+        telemetry::report(ctx.ctx, scratch, Reason::NotInvite, 0);
+        return Some(XDP_PASS);
+    }
+    let event = &mut scratch.event;
+    event.trunk = trunk as u16;
+    event.reason = Reason::RefusalAck as u8;
+    event.verdict = Verdict::Drop as u8;
+    event.policy_verdict = Verdict::Drop as u8;
+    stats(trunk)?.acks += 1;
+    telemetry::report(ctx.ctx, scratch, Reason::RefusalAck, 0);
+    Some(XDP_DROP)
+}
+
+/// Returns the room for a reply, all zero but for the bytes of the frame.
+#[inline(always)]
+fn cleared() -> Option<&'static mut Answer> {
+    const WORDS: usize = size_of::<Answer>() / size_of::<u64>();
+    const { assert!(WORDS * size_of::<u64>() == size_of::<Answer>()) };
+    let answer = maps::ANSWER.get_ptr_mut(0)?;
+    let words = answer.cast::<u64>();
+    let mut i = ROOM / size_of::<u64>();
+    while i < WORDS {
+        // SAFETY: within the element, which is aligned for words.
+        unsafe { words.add(i).write_volatile(0) };
+        i += 1;
+    }
+    // SAFETY: a per-CPU element of one program, and packets do not interrupt each other in it on a CPU. All
+    // patterns of its bytes are valid.
+    Some(unsafe { &mut *answer })
+}
+
+/// Counts a reply of this second. `false`: the trunk has got all of its replies.
+#[inline(always)]
+fn has_room(trunk: u32, time: u64, profile: &Profile) -> bool {
+    let Some(window) = maps::REPLY_SECONDS.get_ptr_mut(trunk) else {
+        return false;
+    };
+    let second = time / 1_000_000_000;
+    // SAFETY: an array element of this type. CPUs that count at the same time may lose one of two counts.
+    unsafe {
+        let count = if (*window).second == second { (*window).count } else { 0 };
+        (*window).second = second;
+        (*window).count = count + 1;
+        count < profile.replies_per_second as u64
+    }
+}
+
+#[inline(always)]
+fn stats(trunk: u32) -> Option<&'static mut ReplyStats> {
+    // SAFETY: a per-CPU element, and nothing else runs on this CPU meanwhile.
+    Some(unsafe { &mut *maps::REPLY_STATS.get_ptr_mut(trunk)? })
+}
+
+#[inline(always)]
+fn count(trunk: u32, outcome: Outcome, flags: u8) -> Option<()> {
+    let stats = stats(trunk)?;
+    match outcome {
+        Outcome::Written(_) => {
+            stats.sent += 1;
+            stats.repeated += (flags & EVENT_REPEATED != 0) as u64;
+        }
+        Outcome::Damaged => stats.damaged += 1,
+        Outcome::Limited => stats.limited += 1,
+        Outcome::Impossible => stats.impossible += 1,
+    }
+    Some(())
+}

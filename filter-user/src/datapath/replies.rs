@@ -1,0 +1,121 @@
+//! The replies to refused calls, from user space: pins of the programs that answer, keys, and counters.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use aya::maps::{Array, MapData, PerCpuArray};
+use aya::programs::loaded_programs;
+use filter_common::abi::{ReplyStats, TRUNKS_MAX};
+use filter_common::answer::tag::Keys;
+
+use crate::datapath::attach::Filter;
+use crate::datapath::error::Error;
+use crate::datapath::maps::layout::open;
+use crate::datapath::pins::{Pins, names, remove_pin};
+use crate::datapath::raw::Raw;
+
+impl Pins {
+    /// Returns the new pin of the programs that answer for the program with this ID. Removes the pins of
+    /// programs that the kernel no longer has.
+    pub(crate) fn new_reply_programs(&self, program: u32) -> Result<PathBuf, Error> {
+        let folder = self.folder().join("next");
+        fs::create_dir_all(&folder).map_err(|error| Error::pin(&folder, error))?;
+        let mut ids = Vec::new();
+        for info in loaded_programs() {
+            ids.push(info.map_err(Error::program)?.id().to_string());
+        }
+        for name in names(&folder).into_iter().filter(|name| !ids.contains(name)) {
+            remove_pin(&folder.join(name))?;
+        }
+        let path = folder.join(program.to_string());
+        // An ID is used again after 2^31 programs.
+        remove_pin(&path)?;
+        Ok(path)
+    }
+}
+
+impl Filter {
+    /// Returns why this kernel answers no refused call; `None` if it does.
+    #[must_use]
+    pub fn no_replies(&self) -> Option<&str> {
+        self.gate.no_replies()
+    }
+}
+
+/// The keys of the tags in replies, in the maps of a live filter.
+pub struct ReplyKeys(Array<MapData, Raw<Keys>>);
+
+impl ReplyKeys {
+    /// Opens the keys in a folder of pinned maps.
+    ///
+    /// # Errors
+    /// [`Error::Pin`] if the map is missing, [`Error::Layout`] if it has another layout.
+    pub fn open(folder: &Path) -> Result<ReplyKeys, Error> {
+        Array::try_from(open(folder, NAME)?).map(ReplyKeys).map_err(failed)
+    }
+
+    /// Returns the keys in force; all zero before the first ones.
+    ///
+    /// # Errors
+    /// [`Error::Map`] if the system call fails.
+    pub fn get(&self) -> Result<Keys, Error> {
+        Ok(self.0.get(&0, 0).map_err(failed)?.0)
+    }
+
+    /// Replaces the older key by a new one, which new tags are then made with. Tags of the other key are valid
+    /// until `older_until`. The new key is there before any tag is made with it.
+    ///
+    /// # Errors
+    /// [`Error::Map`] if a system call fails.
+    pub fn rotate(&mut self, key: [u64; 2], older_until: u64) -> Result<(), Error> {
+        let mut keys = self.get()?;
+        let newest = 1 - (keys.newest & 1);
+        keys.keys[newest as usize] = key;
+        self.0.set(0, Raw(keys), 0).map_err(failed)?;
+        let keys = Keys { newest, older_until, ..keys };
+        self.0.set(0, Raw(keys), 0).map_err(failed)
+    }
+}
+
+const NAME: &str = "REPLY_KEYS";
+
+fn failed(error: aya::maps::MapError) -> Error {
+    Error::map(NAME, error)
+}
+
+/// Counters of replies, in the maps of a live filter or of a replay.
+pub struct ReplyCounters(PerCpuArray<MapData, Raw<ReplyStats>>);
+
+impl ReplyCounters {
+    /// Opens the counters in a folder of pinned maps.
+    ///
+    /// # Errors
+    /// [`Error::Pin`] if the map is missing, [`Error::Layout`] if it has another layout.
+    pub fn open(folder: &Path) -> Result<ReplyCounters, Error> {
+        ReplyCounters::new(open(folder, "REPLY_STATS")?)
+    }
+
+    pub(crate) fn new(map: aya::maps::Map) -> Result<ReplyCounters, Error> {
+        let map = PerCpuArray::try_from(map).map_err(|error| Error::map("REPLY_STATS", error))?;
+        Ok(ReplyCounters(map))
+    }
+
+    /// Returns the replies to refused calls of a trunk, over all CPUs.
+    ///
+    /// # Errors
+    /// [`Error::Map`] if the system call fails or there is no such trunk.
+    pub fn get(&self, trunk: u32) -> Result<ReplyStats, Error> {
+        debug_assert!(trunk < TRUNKS_MAX);
+        let values = self.0.get(&trunk, 0).map_err(|error| Error::map("REPLY_STATS", error))?;
+        let mut sum = ReplyStats::default();
+        for Raw(stats) in values.iter() {
+            sum.sent += stats.sent;
+            sum.repeated += stats.repeated;
+            sum.acks += stats.acks;
+            sum.limited += stats.limited;
+            sum.damaged += stats.damaged;
+            sum.impossible += stats.impossible;
+        }
+        Ok(sum)
+    }
+}

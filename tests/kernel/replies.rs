@@ -1,0 +1,243 @@
+//! Replies of the kernel program to refused calls. [`Gates`] compares each with the reply of the host.
+
+use filter_common::abi::{MODE_OBSERVE, ReplyStats};
+use filter_common::answer::code::Code;
+use filter_common::number::{Digits, Number};
+use filter_common::reason::Reason;
+use palang::model::policy::{Policy, Subject, Trunk};
+use palang_tests::common::gates::{Gates, plan, reason};
+use palang_tests::common::invites;
+use palang_tests::common::packet::{Layers, crlf, fragments};
+
+use crate::{NOW, SECOND};
+
+/// The source of [`Layers`], as a trunk.
+const SOURCE: [u8; 16] = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xFF, 0xFF, 10, 0, 0, 1];
+const CALLER: &str = "6281234567890";
+
+/// Returns a policy that blocks [`CALLER`], with a trunk for [`SOURCE`] that answers.
+fn policy() -> Policy {
+    let mut policy = Policy::default();
+    policy.settings.trunks_configured = 1;
+    let mut profile = policy.trunks[0].profile;
+    profile.refuse = Code::BusyEverywhere as u8;
+    profile.replies_per_second = 5_000;
+    let trunk = Trunk {
+        name: "carrier".into(),
+        sources: vec![(SOURCE, 128)],
+        profile,
+        ..policy.trunks[0].clone()
+    };
+    policy.trunks.push(trunk);
+    policy.block(Subject::Number(Number::e164(Digits::parse(CALLER).unwrap())), 0, 0);
+    policy
+}
+
+/// Returns `false` on a kernel that answers no call: there each refused call ends in silence.
+fn can_answer() -> bool {
+    plan().features.replies && plan().programs.iter().all(|program| program.frags)
+}
+
+fn invite(call: &str) -> Vec<u8> {
+    crlf(&format!(
+        "INVITE sip:112@psap.example SIP/2.0\nVia: SIP/2.0/UDP 10.0.0.1:5070;branch=z9hG4bK{call};rport\n\
+         Max-Forwards: 70\nFrom: <sip:+{CALLER}@ims.example>;tag=f1\nTo: <sip:112@psap.example>\n\
+         Call-ID: {call}\nCSeq: 1 INVITE\nContact: <sip:10.0.0.1:5060>\nUser-Agent: an exchange\n\
+         Supported: timer, 100rel\nContent-Length: 0\n\n"
+    ))
+}
+
+/// Returns the ACK for a reply, as a client makes it (RFC 3261 §17.1.1.3).
+fn ack(reply: &str) -> Vec<u8> {
+    let value = |name: &str| {
+        let line = reply.lines().find(|line| line.starts_with(name)).unwrap_or_default();
+        format!("{line}\n")
+    };
+    let cseq = value("CSeq").replace("INVITE", "ACK");
+    let fields = [value("Via"), value("From"), value("To"), value("Call-ID"), cseq].concat();
+    crlf(&format!("ACK sip:112@psap.example SIP/2.0\n{fields}Content-Length: 0\n\n"))
+}
+
+/// Judges a frame and returns the message of the reply; `None`: no reply.
+fn reply(gates: &mut Gates, frame: &[u8], time: u64) -> Option<String> {
+    let event = gates.judge(frame, time);
+    let reply = gates.reply().map(|frame| {
+        let sliced = etherparse::SlicedPacket::from_ethernet(frame).unwrap();
+        let Some(etherparse::TransportSlice::Udp(udp)) = sliced.transport else {
+            panic!("not UDP")
+        };
+        String::from_utf8(udp.payload().to_vec()).unwrap()
+    });
+    assert_eq!(event.reply != 0, reply.is_some(), "event and reply disagree");
+    reply
+}
+
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
+#[test]
+fn each_fixture_gets_the_reply_of_the_host() {
+    let mut gates = Gates::new(&Policy::default());
+    let mut answered = 0;
+    let is_judged =
+        |invite: &&invites::Invite| invite.caller.is_some() && invite.reason == "not-blocked";
+    for (index, invite) in invites::all().iter().filter(is_judged).enumerate() {
+        let mut policy = invite.policy();
+        let code = Code::ALL[index % Code::ALL.len()];
+        let mut message = invite.message();
+        // Room for the reply: a fixture may have no body.
+        message.resize(message.len().max(1_400), b'x');
+        gates.replace(&policy);
+        let number = gates.judge(&Layers::IPV4.frame(&message), NOW).number;
+        policy.block(Subject::Number(number), 0, 0);
+        policy.trunks[0].profile.refuse = code as u8;
+        policy.trunks[0].profile.replies_per_second = u32::MAX;
+        gates.replace(&policy);
+        for layers in Layers::ALL {
+            let Some(reply) = reply(&mut gates, &layers.frame(&message), NOW) else { continue };
+            assert!(reply.starts_with(&format!("SIP/2.0 {} ", code.status())), "{reply}");
+            answered += 1;
+        }
+    }
+    assert!(!can_answer() || answered > 300, "{answered}");
+}
+
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
+#[test]
+fn ack_of_a_reply_is_dropped_and_every_other_one_passes() {
+    let mut gates = Gates::new(&policy());
+    let Some(reply) = reply(&mut gates, &Layers::IPV4.frame(&invite("a")), NOW) else {
+        assert!(!can_answer());
+        return;
+    };
+    let ack = ack(&reply);
+    let own = gates.judge(&Layers::IPV4.frame(&ack), NOW + SECOND);
+    assert_eq!((reason(&own), own.trunk), (Reason::RefusalAck, 1));
+    let text = String::from_utf8(ack).unwrap();
+    let changed = [
+        text.replace("Call-ID: a", "Call-ID: b"),
+        text.replace("CSeq: 1", "CSeq: 2"),
+        text.replace(";tag=p", ";tag=q"),
+        text.replace("ACK ", "BYE "),
+    ];
+    for other in changed {
+        assert_ne!(other, text);
+        let event = gates.judge(&Layers::IPV4.frame(other.as_bytes()), NOW + SECOND);
+        assert_eq!((reason(&event), event.verdict), (Reason::NotInvite, 0), "{other}");
+    }
+    // A source outside all trunks gets no reply, so its ACK is not for one.
+    let event = gates.judge(&Layers { ipv6: true, vlans: 0 }.frame(text.as_bytes()), NOW + SECOND);
+    assert_eq!(reason(&event), Reason::NotInvite);
+    let stats = gates.kernel().reply_stats(1).unwrap();
+    assert_eq!(stats, ReplyStats { sent: 1, acks: 1, ..ReplyStats::default() });
+}
+
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
+#[test]
+fn call_that_passes_gets_no_reply() {
+    let frame = Layers::IPV4.frame(&invite("a"));
+    let change = |change: fn(&mut Policy)| {
+        let mut policy = policy();
+        change(&mut policy);
+        policy
+    };
+    let passing = [
+        change(|policy| policy.blocks.clear()),
+        change(|policy| policy.settings.mode = MODE_OBSERVE),
+        change(|policy| policy.trunks[1].profile.mode = MODE_OBSERVE),
+        change(|policy| policy.override_until = u64::MAX),
+        // The source is outside all trunks.
+        change(|policy| policy.trunks[1].sources.clear()),
+    ];
+    let mut gates = Gates::new(&policy());
+    for policy in passing {
+        gates.replace(&policy);
+        assert_eq!(reply(&mut gates, &frame, NOW), None);
+        assert_eq!(gates.judge(&frame, NOW).verdict, 0);
+    }
+    let silent = change(|policy| policy.trunks[1].profile.refuse = 0);
+    gates.replace(&silent);
+    assert_eq!(reply(&mut gates, &frame, NOW), None);
+    assert_eq!(gates.judge(&frame, NOW).verdict, 1, "refused in silence");
+}
+
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
+#[test]
+fn damaged_frame_is_dropped_and_never_answered() {
+    let mut gates = Gates::new(&policy());
+    let mut damaged = Layers::IPV4.frame(&invite("a"));
+    let user_agent = damaged.windows(11).position(|window| window == b"an exchange").unwrap();
+    damaged[user_agent] ^= 0x20;
+    let mut header = Layers::IPV4.frame(&invite("b"));
+    // The time to live, which is in the sum of the IPv4 header.
+    header[22] ^= 1;
+    let mut without = Layers::IPV4.frame(&invite("c"));
+    without[40..42].fill(0);
+    for frame in [&damaged, &header, &without] {
+        assert_eq!(reply(&mut gates, frame, NOW), None);
+        assert_eq!(reason(&gates.judge(frame, NOW)), Reason::BlockedNumber);
+    }
+    if can_answer() {
+        assert_eq!(gates.kernel().reply_stats(1).unwrap().damaged, 6);
+        let mut accepts = policy();
+        accepts.trunks[1].profile.replies_without_checksum = 1;
+        gates.replace(&accepts);
+        assert!(reply(&mut gates, &without, NOW).is_some());
+        assert_eq!(reply(&mut gates, &damaged, NOW), None);
+    }
+}
+
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
+#[test]
+fn replies_end_at_the_limit_of_a_second() {
+    let mut policy = policy();
+    policy.trunks[1].profile.replies_per_second = 3;
+    let mut gates = Gates::new(&policy);
+    let mut answered = |time: u64| {
+        let calls = (0..10).map(|call| Layers::IPV4.frame(&invite(&format!("{time}-{call}"))));
+        calls.filter(|frame| reply(&mut gates, frame, time).is_some()).count()
+    };
+    let expected = if can_answer() { 3 } else { 0 };
+    assert_eq!(answered(NOW), expected);
+    assert_eq!(answered(NOW + SECOND - 1), 0, "the same second");
+    assert_eq!(answered(NOW + SECOND), expected);
+    if can_answer() {
+        assert_eq!(gates.kernel().reply_stats(1).unwrap().limited, 24);
+    }
+}
+
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
+#[test]
+fn call_that_comes_again_gets_the_same_reply_and_is_counted() {
+    let mut gates = Gates::new(&policy());
+    let frame = Layers::IPV4.frame(&invite("a"));
+    let first = reply(&mut gates, &frame, NOW);
+    assert_eq!(first.is_some(), can_answer());
+    assert_eq!(reply(&mut gates, &frame, NOW + SECOND), first);
+    if can_answer() {
+        let stats = gates.kernel().reply_stats(1).unwrap();
+        assert_eq!(stats, ReplyStats { sent: 2, repeated: 1, ..ReplyStats::default() });
+    }
+}
+
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
+#[test]
+fn refused_first_fragment_gets_no_reply() {
+    let mut gates = Gates::new(&policy());
+    let mut message = invite("a");
+    message.resize(1_200, b'x');
+    let parts = fragments(&Layers::IPV4.frame(&message), 7, &[1_000]);
+    assert_eq!(reply(&mut gates, &parts[0], NOW), None);
+    assert_eq!(reason(&gates.judge(&parts[0], NOW)), Reason::BlockedNumber);
+}
+
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
+#[test]
+fn event_of_an_answered_call_has_the_code_and_the_call_id() {
+    let mut gates = Gates::new(&policy());
+    let is_answered = reply(&mut gates, &Layers::IPV4.frame(&invite("call-7")), NOW).is_some();
+    assert_eq!(is_answered, can_answer());
+    let (refused, passed) = gates.kernel().drain_events().unwrap();
+    assert_eq!((refused.len(), passed.len()), (1, 0));
+    assert_eq!(refused[0].call_id(), b"call-7");
+    let expected = if is_answered { Code::BusyEverywhere as u8 } else { 0 };
+    assert_eq!(refused[0].event.reply, expected);
+}
