@@ -227,6 +227,7 @@ pub fn is_own_ack<B: Bytes>(
     answer: &mut Answer,
 ) -> bool {
     if packet.part != Part::Whole
+        || !keys.are_set()
         || bytes.be32(packet.payload) != Some(u32::from_be_bytes(*b"ACK "))
     {
         return false;
