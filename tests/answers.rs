@@ -4,9 +4,9 @@
 
 use std::cell::Cell;
 
+use filter_common::abi::Keys;
 use filter_common::answer::code::Code;
 use filter_common::answer::sums::{Checked, check};
-use filter_common::answer::tag::Keys;
 use filter_common::answer::{Answer, is_own_ack};
 use filter_common::bytes::Slice;
 use filter_common::frame::{Packet, read};

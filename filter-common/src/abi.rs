@@ -543,6 +543,23 @@ pub struct ReplySecond {
     pub count: u64,
 }
 
+/// A secret of 128 random bits, for the tags in replies.
+pub type Key = [u64; 2];
+
+/// The keys of the tags in replies. The daemon changes them in turns: the new key replaces the older one, which has
+/// not been valid for long.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Keys {
+    /// Both keys.
+    pub keys: [Key; 2],
+    /// The number of the key that new tags are made with, 0 or 1.
+    pub newest: u64,
+    /// Until when a tag of the other key is valid, in ns of the boot clock: 64 s after the change. A client sends
+    /// its INVITE for 32 s, and an ACK for each reply during 32 s more (RFC 3261 §17.1.1.2, timers B and D).
+    pub older_until: u64,
+}
+
 macro_rules! layout {
     ($($type:ty = $size:literal),* $(,)?) => {
         $(const _: () = assert!(core::mem::size_of::<$type>() == $size);)*
@@ -568,6 +585,7 @@ layout! {
     EventStats = 40,
     Evidence = 2080,
     EvidenceStats = 40,
+    Keys = 48,
     ReplyStats = 48,
     ReplySecond = 16,
 }

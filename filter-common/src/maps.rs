@@ -2,10 +2,9 @@
 
 use crate::abi::{
     Allow, Attempt, AttemptKey, Block, DatagramKey, EventStats, EvidenceStats, FragmentKey,
-    FragmentState, GENERATIONS, Grace, Grant, PORT_WORDS, PrefixKey, Profile, RedialCounter,
+    FragmentState, GENERATIONS, Grace, Grant, Keys, PORT_WORDS, PrefixKey, Profile, RedialCounter,
     ReplySecond, ReplyStats, Settings, TRUNKS_MAX, TrunkKey,
 };
-use crate::answer::tag::Keys;
 use crate::number::Number;
 use crate::reason::REASON_NUMBERS;
 

@@ -8,12 +8,12 @@ use aya_ebpf::bindings::{BPF_F_NO_PREALLOC, BPF_F_RDONLY_PROG};
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::lpm_trie::Key;
 use aya_ebpf::maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, ProgramArray, RingBuf};
+use filter_common::abi::Keys;
 use filter_common::abi::{
     Allow, Attempt, AttemptKey, Block, DatagramKey, Event, EventStats, EvidenceStats, FragmentKey,
     FragmentState, Grace, Grant, Profile, RedialCounter, ReplySecond, ReplyStats, Settings,
 };
 use filter_common::answer::Answer;
-use filter_common::answer::tag::Keys;
 use filter_common::judge::Scratch;
 use filter_common::maps::{MapKind, capacity};
 

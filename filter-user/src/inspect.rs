@@ -195,6 +195,7 @@ pub fn of_maps(
         reattached: 0,
         audit_head: None,
         reviews: None,
+        replies: Vec::new(),
     };
     status.add_findings();
     Ok(status)
@@ -211,6 +212,15 @@ impl wire::Status {
     /// Adds the finding that the program has the slim reader, with the reason and what to do.
     pub fn find_slow_reader(&mut self, why: &str) {
         self.find(Health::Amber, format!("{why}; {}", kernels::advice()));
+    }
+
+    /// Adds the finding that this kernel answers no refused call, with the reason.
+    pub fn find_no_replies(&mut self, why: &str) {
+        let message = format!(
+            "refused calls end in silence, and carriers repeat them: {why}; set refuse = \"drop\" for each \
+             trunk if that is wanted: docs/carriers.md"
+        );
+        self.find(Health::Amber, message);
     }
 
     /// Adds the finding that no program judges whole datagrams, with the reason.

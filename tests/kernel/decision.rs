@@ -253,6 +253,7 @@ fn a_source_outside_every_trunk_is_never_refused() {
         sources: vec![(elsewhere, 128), (source, 0)].into_iter().take(1).collect(),
         profile,
         trusts_from: false,
+        esinet: false,
         country: None,
         contexts: Vec::new(),
     });
@@ -267,6 +268,7 @@ fn a_source_outside_every_trunk_is_never_refused() {
         sources: vec![(source, 104)],
         profile: observing,
         trusts_from: false,
+        esinet: false,
         country: None,
         contexts: Vec::new(),
     });
@@ -275,6 +277,7 @@ fn a_source_outside_every_trunk_is_never_refused() {
         sources: vec![(source, 120)],
         profile,
         trusts_from: false,
+        esinet: false,
         country: None,
         contexts: Vec::new(),
     });

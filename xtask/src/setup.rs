@@ -22,13 +22,14 @@ const COMPILE: [&str; 7] = [
 ];
 
 /// Packages of the programs that the tests call.
-const TEST: [&str; 14] = [
+const TEST: [&str; 15] = [
     "tshark",
     "xz-utils",
     "zstd",
     "iproute2",
     "ethtool",
     "kamailio",
+    "sip-tester",
     "libosip2-dev",
     "libsofia-sip-ua-dev",
     "kamailio-utils-modules",

@@ -18,7 +18,7 @@ mod tests;
 mod text;
 mod walk;
 
-use crate::abi::Profile;
+use crate::abi::{Keys, Profile};
 use crate::bytes::Bytes;
 use crate::frame::{Packet, Part};
 use crate::sip::message;
@@ -26,7 +26,7 @@ use outer::HEAD;
 pub use outer::{ROOM, Reply};
 use steps::{Field, Gap};
 use sums::Checked;
-use tag::{Call, Keys, TAG_LEN};
+use tag::{Call, TAG_LEN};
 use text::Text;
 pub use walk::WALK_MAX;
 use walk::Walk;

@@ -1,28 +1,11 @@
 //! The tag that a reply adds to `To`: a keyed hash, so that the ACK is known again without a memory.
 
 use super::text::hex;
-use crate::abi::CALL_ID_HASH_MAX;
+use crate::abi::{CALL_ID_HASH_MAX, Key, Keys};
 use crate::bytes::Bytes;
 
 /// Length of a tag: `p`, the number of its key, 16 hexadecimal digits.
 pub const TAG_LEN: usize = 18;
-
-/// A secret of 128 random bits.
-pub type Key = [u64; 2];
-
-/// The keys of the tags. The daemon changes them in turns: the new key replaces the older one, which has
-/// not been valid for long.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[repr(C)]
-pub struct Keys {
-    /// Both keys.
-    pub keys: [Key; 2],
-    /// The number of the key that new tags are made with, 0 or 1.
-    pub newest: u64,
-    /// Until when a tag of the other key is valid, in ns of the boot clock: 64 s after the change. A client sends
-    /// its INVITE for 32 s, and an ACK for each reply during 32 s more (RFC 3261 §17.1.1.2, timers B and D).
-    pub older_until: u64,
-}
 
 impl Keys {
     /// Returns whether a daemon has written keys. Without keys nothing is answered.

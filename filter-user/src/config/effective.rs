@@ -15,6 +15,7 @@ use crate::model::plan::identity::Identity;
 use crate::model::plan::lengths;
 use crate::model::policy::{Protected, Trunk};
 use crate::model::redial::{RedialPolicy, short};
+use crate::model::refuse::Refuse;
 use crate::model::xdp_mode::XdpMode;
 
 /// Describes in a line which refusals have a record.
@@ -203,6 +204,12 @@ pub(crate) struct EffectiveTrunk {
     pub(crate) name: String,
     pub(crate) sources: Vec<String>,
     pub(crate) trusts_from: bool,
+    pub(crate) esinet: bool,
+    /// Not printed for an ESInet, which has no choice.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) refuse: Option<String>,
+    pub(crate) replies_per_second: u32,
+    pub(crate) replies_without_checksum: bool,
     #[serde(flatten)]
     pub(crate) profile: EffectiveProfile,
 }
@@ -299,6 +306,10 @@ impl EffectiveTrunk {
             name: trunk.name.clone(),
             sources: trunk.sources.iter().map(source).collect(),
             trusts_from: trunk.trusts_from,
+            esinet: trunk.esinet,
+            refuse: (!trunk.esinet).then(|| Refuse::of_number(trunk.profile.refuse).name()),
+            replies_per_second: trunk.profile.replies_per_second,
+            replies_without_checksum: trunk.profile.replies_without_checksum != 0,
             profile: EffectiveProfile::of(trunk, default),
         }
     }

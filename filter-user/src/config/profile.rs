@@ -17,6 +17,7 @@ use serde::{Deserialize, Deserializer};
 use toml::Spanned;
 
 use crate::config::error::{Mistake, wrong};
+use crate::config::replies::{RefuseText, ReplyFields, replies};
 use crate::model::number_text;
 use crate::model::plan::format::Format;
 use crate::model::plan::identity::Identity;
@@ -102,6 +103,10 @@ pub(crate) struct TrunkTable {
     pub(crate) mode: Option<Mode>,
     #[serde(default)]
     pub(crate) trusts_from: bool,
+    pub(crate) esinet: Option<Spanned<bool>>,
+    pub(crate) refuse: Option<Spanned<RefuseText>>,
+    pub(crate) replies_per_second: Option<u32>,
+    pub(crate) replies_without_checksum: Option<bool>,
     #[serde(default)]
     pub(crate) emergency_marks: Option<Spanned<IgnoredAny>>,
 }
@@ -241,6 +246,14 @@ pub(crate) fn trunks(policy: &mut Policy, tables: Vec<TrunkTable>) -> Result<(),
             mode: table.mode,
         };
         profile(&mut trunk, &fields)?;
+        let reply_fields = ReplyFields {
+            refuse: table.refuse.as_ref(),
+            per_second: table.replies_per_second,
+            without_checksum: table.replies_without_checksum,
+            esinet: table.esinet.as_ref(),
+            enforces: fields.mode == Some(Mode::Enforce),
+        };
+        replies(&mut trunk, &reply_fields)?;
         if let Some(marks) = &table.emergency_marks {
             return wrong(marks.span(), EMERGENCY_MARKS.to_owned());
         }

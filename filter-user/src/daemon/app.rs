@@ -10,14 +10,17 @@ use jiff::Timestamp;
 use tokio::sync::broadcast;
 
 use crate::api::wire::{self, Health, Problem, ProblemKind};
+use crate::config::Config;
 use crate::daemon::accounts::Accounts;
 use crate::daemon::attachments::Attachments;
 use crate::daemon::evidence::Evidence;
 use crate::daemon::state::Control;
 use crate::daemon::task::grant_watch::Reviews;
 use crate::daemon::task::unread::Unread;
+use crate::datapath::ReplyCounters;
 use crate::inspect;
 use crate::model::policy::Subject;
+use crate::model::refuse::Refuse;
 use crate::store::{CallRow, Kind};
 use crate::sys::clock;
 
@@ -36,6 +39,8 @@ pub struct App {
     pub live: broadcast::Sender<CallRow>,
     /// INVITEs of refused calls, for their readers.
     pub evidence: Arc<Evidence>,
+    /// Counters of replies.
+    pub reply_counters: Arc<ReplyCounters>,
     /// Calls that could not be read.
     pub unread: Unread,
     /// Start of the daemon.
@@ -62,6 +67,32 @@ impl App {
             return Ok(format!("{} {}\n", check.verdict, check.reason).into_response());
         }
         Ok(Json(check).into_response())
+    }
+
+    /// Returns how each trunk refuses, and its replies. The profile `default` refuses in silence.
+    ///
+    /// # Errors
+    /// [`ProblemKind::Failed`] if a system call fails.
+    pub(crate) fn replies(&self, config: &Config) -> Result<Vec<wire::Replies>, Problem> {
+        let trunks = (0..).zip(&config.policy.trunks).skip(1);
+        let replies = trunks.map(|(index, trunk)| {
+            let stats = self.reply_counters.get(index)?;
+            let answers = trunk.profile.refuse != 0
+                && self.attachments.no_replies().is_none()
+                && self.control.replies.problem(&trunk.name).is_none();
+            Ok(wire::Replies {
+                trunk: trunk.name.clone(),
+                refuse: Refuse::of_number(trunk.profile.refuse).name(),
+                path: if answers { "driver" } else { "none" }.to_owned(),
+                sent: stats.sent,
+                repeated: stats.repeated,
+                acks: stats.acks,
+                limited: stats.limited,
+                damaged: stats.damaged,
+                impossible: stats.impossible,
+            })
+        });
+        replies.collect()
     }
 
     /// Computes the status.
@@ -158,6 +189,18 @@ impl App {
         }
         if let Some(why) = self.attachments.slow_reader() {
             status.find_slow_reader(why);
+        }
+        status.replies = self.replies(&config)?;
+        if let Some(why) = self.attachments.no_replies() {
+            if config.policy.trunks.iter().any(|trunk| trunk.profile.refuse != 0) {
+                status.find_no_replies(why);
+            }
+        } else {
+            let problems =
+                config.policy.trunks.iter().map(|trunk| control.replies.problem(&trunk.name));
+            for problem in problems.flatten() {
+                status.find(Health::Amber, problem);
+            }
         }
         if let Some(why) = self.attachments.no_second_look() {
             status.find_no_second_look(&why);

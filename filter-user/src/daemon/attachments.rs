@@ -51,6 +51,7 @@ pub struct Attachments {
     control: Arc<Control>,
     pins: Pins,
     slow_reader: Option<String>,
+    no_replies: Option<String>,
     second_look: SecondLook,
     filter: Mutex<(Filter, BTreeMap<String, Known>)>,
     seen: std::sync::Mutex<Vec<Interface>>,
@@ -61,11 +62,13 @@ impl Attachments {
     #[must_use]
     pub fn new(control: Arc<Control>, pins: Pins, filter: Filter) -> Attachments {
         let slow_reader = filter.slow_reader();
+        let no_replies = filter.no_replies().map(ToOwned::to_owned);
         let filter = Mutex::new((filter, BTreeMap::new()));
         Attachments {
             control,
             pins,
             slow_reader,
+            no_replies,
             second_look: SecondLook::default(),
             filter,
             seen: std::sync::Mutex::default(),
@@ -76,6 +79,12 @@ impl Attachments {
     #[must_use]
     pub fn slow_reader(&self) -> Option<&str> {
         self.slow_reader.as_deref()
+    }
+
+    /// Returns why this kernel answers no refused call; `None`: it does.
+    #[must_use]
+    pub fn no_replies(&self) -> Option<&str> {
+        self.no_replies.as_deref()
     }
 
     /// Returns why no second look judges datagrams in fragments; `None`: it does.

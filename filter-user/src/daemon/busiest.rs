@@ -146,6 +146,7 @@ pub(crate) mod tests {
             repeats: 0,
             count: 1,
             unread: None,
+            reply: None,
         }
     }
 

@@ -138,5 +138,6 @@ pub fn call(id: u64, row: CallRow, who: &Principal) -> wire::Call {
         repeats: row.repeats,
         attempts: row.count,
         unread: row.unread.map(|text| who.mask_text(text)),
+        reply: row.reply,
     }
 }

@@ -20,6 +20,7 @@ pub(crate) mod limits;
 pub(crate) mod map_hold;
 pub(crate) mod order;
 pub(crate) mod reconcile;
+pub(crate) mod reply_path;
 pub(crate) mod role;
 pub(crate) mod signals;
 pub(crate) mod start;
@@ -38,7 +39,7 @@ use crate::daemon::start::{privileges, socket};
 use crate::daemon::task::housekeeping::{housekeeping, remove_ended};
 use crate::daemon::task::reconcile_loop::{initial_reconcile, keep_in_sync};
 use crate::daemon::task::unread::Unread;
-use crate::daemon::task::{recorder, retention, unread};
+use crate::daemon::task::{recorder, replies, retention, unread};
 use crate::daemon::watchdog::watchdog;
 use crate::sys::lock::{failed, lock};
 
@@ -62,7 +63,7 @@ use crate::daemon::state::Control;
 use crate::daemon::store_thread::StoreHandle;
 use crate::daemon::task::auto_rate::Counter;
 use crate::daemon::task::grant_watch::Reviews;
-use crate::datapath::{Events, EvidenceRing, Maps, Pins, carry_over};
+use crate::datapath::{Events, EvidenceRing, Maps, Pins, ReplyCounters, ReplyKeys, carry_over};
 use crate::exit::{Exit, Failure};
 use crate::store::Kind;
 use crate::sys::clock;
@@ -127,6 +128,10 @@ pub(crate) async fn serve(
         }
     }
     let (events, frames) = (Events::open(&folder)?, EvidenceRing::open(&folder)?);
+    let mut reply_keys = ReplyKeys::open(&folder)?;
+    let reply_counters = Arc::new(ReplyCounters::open(&folder)?);
+    replies::ensure_keys(&mut reply_keys)
+        .map_err(|problem| Failure::new(Exit::Failed, problem.message))?;
     let accounts = Arc::new(Accounts::open(&folder)?);
     let evidence = Arc::new(Evidence::open(&folder)?);
     evidence.configure(config.evidence.is_some());
@@ -182,6 +187,7 @@ pub(crate) async fn serve(
         reviews: reviews.clone(),
         live: live.clone(),
         evidence: Arc::clone(&evidence),
+        reply_counters: Arc::clone(&reply_counters),
         unread: counted.clone(),
         since,
         config_problem: Arc::default(),
@@ -216,6 +222,8 @@ pub(crate) async fn serve(
     tasks.spawn("time", housekeeping(Arc::clone(&control)));
     tasks.spawn("expiry", remove_ended(Arc::clone(&control)));
     tasks.spawn("unread calls", unread::run(Arc::clone(&control), counted));
+    let keeping = replies::run(Arc::clone(&control), reply_keys, reply_counters);
+    tasks.spawn("replies", keeping);
     tasks.spawn("retention", retention::run(Arc::clone(&control)));
     let compare = Arc::new(Notify::new());
     let keeping = keep_in_sync(Arc::clone(&control), in_maps, fresh, started, Arc::clone(&compare));

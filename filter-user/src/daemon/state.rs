@@ -18,6 +18,7 @@ use crate::daemon::busiest::Busiest;
 use crate::daemon::chores::Chores;
 use crate::daemon::map_hold::MapHold;
 use crate::daemon::order::{Order, Turn};
+use crate::daemon::reply_path::ReplyPath;
 use crate::daemon::store_limit::StoreLimit;
 use crate::daemon::store_thread::{StoreHandle, refused};
 use crate::datapath;
@@ -46,6 +47,8 @@ pub struct Control {
     pub busiest: Busiest,
     /// Problems of the work that the daemon does by itself.
     pub chores: Chores,
+    /// Which trunks get replies to refused calls.
+    pub replies: ReplyPath,
     /// Limit of the store's size.
     pub limit: StoreLimit,
     /// Whether the maps keep their entries, because the store is not their own.
@@ -57,14 +60,6 @@ pub struct Control {
     /// Mode and end of enforcing that were put into force; `None`: those of the map.
     pub(crate) mode: Mutex<Option<(u8, u64)>>,
     pub(crate) node: String,
-}
-
-/// Returns a policy with this mode and end of enforcing.
-pub(crate) fn with_mode(policy: &Policy, mode: u8, until: u64) -> Policy {
-    let mut policy = policy.clone();
-    policy.settings.mode = mode;
-    policy.settings.enforce_until = until;
-    policy
 }
 
 pub(crate) fn problem<T>(kind: ProblemKind, message: impl Into<String>) -> Result<T, Problem> {
@@ -110,6 +105,7 @@ impl Control {
             reattached: AtomicU32::new(0),
             busiest: Busiest::default(),
             chores: Chores::default(),
+            replies: ReplyPath::default(),
             limit: StoreLimit::default(),
             held: MapHold::default(),
             adopting: tokio::sync::Mutex::default(),
@@ -195,6 +191,16 @@ impl Control {
         Ok(self.maps.pass_maps().allow(subject)?.filter(live))
     }
 
+    /// Returns a policy with this mode and end of enforcing, and without replies to trunks whose carrier does not
+    /// acknowledge them.
+    pub(crate) fn settings_in_force(&self, policy: &Policy, mode: u8, until: u64) -> Policy {
+        let mut policy = policy.clone();
+        policy.settings.mode = mode;
+        policy.settings.enforce_until = until;
+        self.replies.apply(&mut policy);
+        policy
+    }
+
     /// Writes settings, ports, trunks and profiles into the maps. The caller holds the lock since
     /// before it read them.
     pub(crate) fn write_settings(
@@ -204,7 +210,7 @@ impl Control {
         mode: u8,
         until: u64,
     ) -> Result<(), Problem> {
-        self.maps.set_settings(&with_mode(policy, mode, until))?;
+        self.maps.set_settings(&self.settings_in_force(policy, mode, until))?;
         *self.mode.lock().unwrap_or_else(PoisonError::into_inner) = Some((mode, until));
         Ok(())
     }

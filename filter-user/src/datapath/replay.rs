@@ -2,8 +2,8 @@
 
 use aya::maps::{Array, MapData, RingBuf};
 use aya::programs::{TestRun as _, TestRunOptions};
+use filter_common::abi::Keys;
 use filter_common::abi::{Event, EventEntry, EventStats, Evidence, ReplyStats};
-use filter_common::answer::tag::Keys;
 use filter_common::number::Number;
 use filter_common::reason::Reason;
 

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use aya::maps::{Array, MapData, PerCpuArray};
 use aya::programs::loaded_programs;
+use filter_common::abi::Keys;
 use filter_common::abi::{ReplyStats, TRUNKS_MAX};
-use filter_common::answer::tag::Keys;
 
 use crate::datapath::attach::Filter;
 use crate::datapath::error::Error;

@@ -4,12 +4,12 @@
 
 use std::collections::HashMap;
 
+use filter_common::abi::Keys;
 use filter_common::abi::{
     ATTEMPT_NS, Allow, Attempt, AttemptKey, Block, DatagramKey, Event, FRAGMENTS_UNTIL,
     FragmentKey, FragmentState, Grace, Grant, PrefixKey, Profile, RedialCounter, ReplySecond,
     Settings, Verdict,
 };
-use filter_common::answer::tag::Keys;
 use filter_common::answer::{Answer, Outcome, is_own_ack};
 use filter_common::bytes::{Bytes as _, Slice};
 use filter_common::decide::{Call, Decision, PolicyLookup, decide};

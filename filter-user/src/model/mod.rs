@@ -10,4 +10,5 @@ pub mod plan;
 pub mod policy;
 pub mod reasons;
 pub mod redial;
+pub mod refuse;
 pub(crate) mod xdp_mode;

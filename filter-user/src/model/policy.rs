@@ -90,6 +90,9 @@ pub struct Trunk {
     pub profile: Profile,
     /// Whether the carrier guarantees From, so that a report of a call on this trunk may be a strike.
     pub trusts_from: bool,
+    /// Whether the calls come through an emergency services routing proxy (ESRP). Any error or time-out makes it
+    /// take the centre for unreachable, so nothing is refused on this trunk.
+    pub esinet: bool,
     /// Country whose preset the plan comes from (ISO 3166-1 alpha-2); `None`: it has single settings only.
     pub country: Option<&'static str>,
     /// Names of the plan's contexts, in its order.
@@ -235,6 +238,7 @@ impl Default for Policy {
                     replies_per_second: 0,
                 },
                 trusts_from: false,
+                esinet: false,
                 country: None,
                 contexts: Vec::new(),
             }],

@@ -106,9 +106,11 @@ impl Judge {
             Some((event, whole)) => (event, Some(whole)),
             None => (first.event, None),
         };
+        let reply = first.reply;
         let (packet, message) = message::read(whole.as_deref().unwrap_or(ethernet));
         let record =
-            Record::new(file, number, time, &packet, message.as_ref(), &event, &self.policy);
+            Record::new(file, number, time, &packet, message.as_ref(), &event, &self.policy)
+                .with_reply(reply);
         summary.frames += 1;
         if frame.is_cut && record.reason == Reason::BadPacket.name() {
             summary.cut += 1;

@@ -3,12 +3,14 @@
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use filter_common::abi::{EVENT_FROM, EVENT_PAI, Event, TRANSPORT_TCP, TRANSPORT_UDP, Verdict};
+use filter_common::answer::code::Code;
 use filter_common::frame::Packet;
 use filter_common::number::Number;
 use filter_common::reason::Reason;
 use jiff::Timestamp;
 use serde::Serialize;
 
+use crate::api::udp_payload::udp_payload;
 use crate::model::policy::Policy;
 use crate::replay::message::Message;
 
@@ -51,6 +53,16 @@ pub struct Record {
     pub rule: Option<String>,
     /// The reason, from the closed list.
     pub reason: &'static str,
+    /// SIP status code of the reply.
+    pub reply: Option<u16>,
+    /// The SIP message of the reply.
+    pub reply_message: Option<String>,
+    /// Time of the frame in nanoseconds since 1970.
+    #[serde(skip)]
+    pub nanoseconds: u64,
+    /// The frame of the reply.
+    #[serde(skip)]
+    pub reply_frame: Option<Vec<u8>>,
 }
 
 impl Record {
@@ -106,7 +118,22 @@ impl Record {
             policy_verdict: (policy_verdict != verdict).then_some(policy_verdict),
             rule: policy.rule_name(event.rule),
             reason: reason.name(),
+            reply: Code::from_number(event.reply).map(Code::status),
+            reply_message: None,
+            nanoseconds: time,
+            reply_frame: None,
         }
+    }
+
+    /// Adds the frame of the reply.
+    #[must_use]
+    pub fn with_reply(mut self, frame: Option<Vec<u8>>) -> Record {
+        let text = |frame: &Vec<u8>| {
+            udp_payload(frame).map(|text| String::from_utf8_lossy(text).into_owned())
+        };
+        self.reply_message = frame.as_ref().and_then(text);
+        self.reply_frame = frame;
+        self
     }
 
     /// Checks whether an INVITE begins in this frame.

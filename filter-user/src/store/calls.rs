@@ -16,7 +16,7 @@ use crate::store::schema::Millis;
 use crate::store::writer::{Store, Write};
 
 const COLUMNS: &str = "id, time, number, trunk, source, call_id, call_hash, identity, verdict, \
-                       policy_verdict, reason, rule, repeats, count, unread";
+                       policy_verdict, reason, rule, repeats, count, unread, reply";
 
 /// One attempt, and in a flood further ones of the same caller; numbers of identity, verdict and
 /// reason as an [`Event`](filter_common::abi::Event) carries them.
@@ -52,6 +52,8 @@ pub struct CallRow {
     /// Value of the header field whose caller could not be read, cut; `None`: the caller was read, or there
     /// is no such header field.
     pub unread: Option<String>,
+    /// SIP status code of the reply; `None`: no reply.
+    pub reply: Option<u16>,
 }
 
 impl CallRow {
@@ -142,7 +144,7 @@ impl Write<'_> {
         let mut statement = self.tx.prepare_cached(&format!(
             "INSERT INTO calls ({COLUMNS}) VALUES (NULL, :time, :number, :trunk, :source, \
              :call_id, :call_hash, :identity, :verdict, :policy_verdict, :reason, :rule, :repeats, \
-             :count, :unread)"
+             :count, :unread, :reply)"
         ))?;
         // Rule and hash are stored bit by bit, because they use all 64 bits.
         let id = statement.insert(named_params! {
@@ -160,6 +162,7 @@ impl Write<'_> {
             ":repeats": call.repeats,
             ":count": call.count,
             ":unread": call.unread,
+            ":reply": call.reply,
         })?;
         Ok(id.cast_unsigned())
     }
@@ -215,6 +218,7 @@ fn read(row: &Row<'_>) -> rusqlite::Result<(u64, CallRow)> {
         repeats: row.get("repeats")?,
         count: row.get("count")?,
         unread: row.get("unread")?,
+        reply: row.get("reply")?,
     };
     Ok((row.get("id")?, call))
 }
@@ -240,6 +244,7 @@ mod tests {
             repeats: 0,
             count: 1,
             unread: None,
+            reply: None,
         }
     }
 

@@ -193,6 +193,7 @@ mod tests {
             repeats: 0,
             count: 1,
             unread: None,
+            reply: None,
         }
     }
 

@@ -156,6 +156,7 @@ mod tests {
             repeats: 0,
             count: 1,
             unread: None,
+            reply: None,
         }
     }
 

@@ -141,6 +141,7 @@ mod tests {
             repeats: 0,
             count: 1,
             unread: None,
+            reply: None,
         };
         (0..count).map(call).collect()
     }

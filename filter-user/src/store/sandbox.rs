@@ -86,6 +86,7 @@ fn call(at: u64, number: Number) -> CallRow {
         repeats: 0,
         count: 1,
         unread: None,
+        reply: None,
     }
 }
 

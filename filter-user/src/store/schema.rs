@@ -169,6 +169,10 @@ pub(crate) const STEPS: &[&str] = &[
     ALTER TABLE calls ADD COLUMN unread TEXT;
     CREATE INDEX calls_unread ON calls (id) WHERE unread IS NOT NULL;
 ",
+    "
+    -- SIP status code of the reply to a refused call.
+    ALTER TABLE calls ADD COLUMN reply INTEGER;
+",
 ];
 
 /// Version of the tables that this program writes (`PRAGMA user_version`).

@@ -169,6 +169,7 @@ fn status() -> Status {
         reattached: 0,
         audit_head: None,
         reviews: None,
+        replies: Vec::new(),
     }
 }
 
@@ -484,6 +485,7 @@ fn list_cut_by_its_limit_says_so() {
             repeats: 0,
             attempts: 1,
             unread: None,
+            reply: None,
         }))
     };
     let api = Api::new(Router::new().route("/v1/calls", get(answer)));

@@ -30,6 +30,7 @@ fn call(trunk: Option<&str>, caller: Option<&str>, reason: &str) -> Call {
         repeats: 0,
         attempts: 1,
         unread: None,
+        reply: None,
     }
 }
 

@@ -24,6 +24,7 @@ fn call(id: u64, hours: i64, caller: Option<&str>, verdict: &str, reason: &str) 
         repeats: 0,
         attempts: 1,
         unread: None,
+        reply: None,
     }
 }
 

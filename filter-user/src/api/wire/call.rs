@@ -44,6 +44,9 @@ pub struct Call {
     /// role operate its letters and digits are masked.
     #[serde(default)]
     pub unread: Option<String>,
+    /// SIP status code of the reply to the refused call; null: no reply.
+    #[serde(default)]
+    pub reply: Option<u16>,
 }
 
 /// Returns 1, the default of `attempts`: records of an older daemon lack the field.

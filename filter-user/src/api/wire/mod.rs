@@ -28,7 +28,7 @@ pub use self::report::{
 };
 pub use self::status::{
     Attach, Attempts, Backup, BusyCaller, ConfigInForce, Finding, Health, Interface, Records,
-    Status, Top, TrunkPackets,
+    Replies, Status, Top, TrunkPackets,
 };
 pub use self::store::{AdoptFrom, AdoptStore, Adopted};
 

@@ -62,6 +62,32 @@ pub struct Status {
     /// Open reviews; null without the store.
     #[serde(default)]
     pub reviews: Option<u64>,
+    /// How each trunk refuses, and its replies; empty without the daemon.
+    #[serde(default)]
+    pub replies: Vec<Replies>,
+}
+
+/// How a trunk refuses, and its replies since the machine was started.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Replies {
+    /// Name of the trunk.
+    pub trunk: String,
+    /// Status code of the reply as configured, `600`, or `drop`.
+    pub refuse: String,
+    /// `driver`: the program in the driver answers; `none`: a refused call ends in silence.
+    pub path: String,
+    /// Replies that were sent.
+    pub sent: u64,
+    /// Of these, replies to an INVITE of an attempt that was refused before.
+    pub repeated: u64,
+    /// ACKs of the carrier for replies; they end in the driver.
+    pub acks: u64,
+    /// Refused calls above `replies_per_second`, without a reply.
+    pub limited: u64,
+    /// Refused calls with a wrong checksum, without a reply.
+    pub damaged: u64,
+    /// Refused calls that no reply is possible to.
+    pub impossible: u64,
 }
 
 impl Status {
@@ -135,6 +161,7 @@ impl Status {
             reattached: 0,
             audit_head: None,
             reviews: Some(0),
+            replies: Vec::new(),
         }
     }
 }

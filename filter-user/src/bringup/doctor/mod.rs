@@ -139,7 +139,10 @@ fn memory_lock(features: &Result<Features, Error>, limit: Option<u64>) -> Check 
 fn kernel(release: &str, features: &Result<Features, Error>) -> Check {
     match features {
         Ok(found) if found.frags && found.buffer_helpers => {
-            Check::ok("kernel", format!("{release}; XDP on frames of several buffers"))
+            let answers = if found.replies { "answers" } else { "cannot answer" };
+            let finding =
+                format!("{release}; XDP on frames of several buffers; it {answers} refused calls");
+            Check::ok("kernel", finding)
         }
         Ok(_) => Check::ok("kernel", format!("{release}; XDP on frames of one buffer only")),
         Err(Error::Permission) => {
@@ -408,7 +411,7 @@ mod tests {
 
     fn features(several_buffers: bool, locked_memory: bool) -> Result<Features, Error> {
         let (frags, buffer_helpers) = (several_buffers, several_buffers);
-        Ok(Features { frags, buffer_helpers, locked_memory })
+        Ok(Features { frags, buffer_helpers, replies: several_buffers, locked_memory })
     }
 
     #[test]

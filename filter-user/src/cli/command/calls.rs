@@ -244,7 +244,7 @@ fn export(arguments: &Export, client: &Client) -> Result<Exit, Failure> {
 }
 
 /// Header of an export: the fields of a raw line.
-const CSV: [&str; 14] = [
+const CSV: [&str; 15] = [
     "time",
     "caller",
     "trunk",
@@ -259,10 +259,11 @@ const CSV: [&str; 14] = [
     "id",
     "attempts",
     "unread",
+    "reply",
 ];
 
 /// Returns the cells of a call; unknown values are empty.
-fn csv_cells(call: &Call) -> [String; 14] {
+fn csv_cells(call: &Call) -> [String; 15] {
     let text = |text: Option<&String>| text.map_or_else(String::new, |text| harmless(text));
     [
         call.time.to_string(),
@@ -279,6 +280,7 @@ fn csv_cells(call: &Call) -> [String; 14] {
         call.id.to_string(),
         call.attempts.to_string(),
         text(call.unread.as_ref()),
+        call.reply.map_or_else(String::new, |code| code.to_string()),
     ]
 }
 
@@ -321,6 +323,7 @@ impl Row for Call {
             self.id.to_string(),
             self.attempts.to_string(),
             known(self.unread.as_deref().map(output::clean)),
+            known(self.reply),
         ]
     }
 }
@@ -350,6 +353,7 @@ mod tests {
             repeats: 1,
             attempts: 1,
             unread: None,
+            reply: None,
         }
     }
 
@@ -364,7 +368,7 @@ mod tests {
         writer.write_record(csv_cells(&call("a,\"b\"@x"))).unwrap();
         let text = String::from_utf8(writer.into_inner().unwrap()).unwrap();
         let expected = "1970-01-01T00:00:00Z,6281234567890,,[2001:db8::1]:5060,drop,drop,\
-                        blocked-number,3,from,1,\"a,\"\"b\"\"@x\",7,1,\n";
+                        blocked-number,3,from,1,\"a,\"\"b\"\"@x\",7,1,,\n";
         assert_eq!(text, expected);
     }
 
@@ -374,7 +378,7 @@ mod tests {
         let call = Call { caller: None, unread, ..call("1") };
         let shown = "\"Jane \u{fffd}Doe\u{fffd}\u{fffd}\" <sip:a@x>";
         assert_eq!(call.cells()[2], format!("?{shown}"));
-        assert_eq!(call.raw().last().unwrap(), shown);
+        assert_eq!(call.raw()[13], shown);
         assert_eq!(csv_cells(&call)[13], shown);
     }
 

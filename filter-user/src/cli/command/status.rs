@@ -6,7 +6,7 @@ use clap::Args;
 use filter_common::reason::{Fate, Reason};
 
 use crate::api::client::Client;
-use crate::api::wire::{Health, Records, Status};
+use crate::api::wire::{Health, Records, Replies, Status};
 use crate::cli::fallback::or_directly;
 use crate::cli::input::time;
 use crate::cli::output::in_force::ask;
@@ -96,6 +96,9 @@ impl Answer for Status {
             let thinned = counted(*thinned, "refusal");
             field("", &format!("{thinned} in floods on {trunk} without a record, only counted"))?;
         }
+        for (index, replies) in self.replies.iter().enumerate() {
+            field(if index == 0 { "replies" } else { "" }, &describe_replies(replies))?;
+        }
         let list =
             if self.reviews.is_some_and(|open| open > 0) { ": palang review list" } else { "" };
         field("reviews", &format!("{} open{list}", number(self.reviews)))?;
@@ -141,6 +144,13 @@ impl Answer for Status {
                 lines.push(vec!["thinned".to_owned(), trunk.clone(), thinned.to_string()]);
             }
         }
+        for replies in &self.replies {
+            let Replies { trunk, refuse, path, sent, repeated, acks, limited, damaged, impossible } =
+                replies;
+            let counts = [sent, repeated, acks, limited, damaged, impossible].map(u64::to_string);
+            let names = ["replies".to_owned(), trunk.clone(), refuse.clone(), path.clone()];
+            lines.push([&names[..], &counts[..]].concat());
+        }
         for finding in &self.findings {
             let colour = colour(finding.colour).to_lowercase();
             lines.push(vec!["finding".to_owned(), colour, finding.message.clone()]);
@@ -155,6 +165,30 @@ impl Answer for Status {
         }
         lines
     }
+}
+
+/// Describes how a trunk refuses, and what became of its replies.
+fn describe_replies(replies: &Replies) -> String {
+    let Replies { trunk, refuse, path, sent, repeated, acks, limited, damaged, impossible } =
+        replies;
+    let trunk = output::clean(trunk);
+    let mut text = match &path[..] {
+        "driver" => format!("{trunk}: {refuse}, "),
+        _ if refuse == "drop" => format!("{trunk}: none, refused in silence; "),
+        _ => format!("{trunk}: {refuse}, but now refused in silence; "),
+    };
+    let acks = counted(*acks, "ACK");
+    text += &format!("{} sent, {acks}, {} again", thousands(*sent), thousands(*repeated));
+    for (count, what) in [
+        (limited, "above the limit"),
+        (damaged, "with a wrong checksum"),
+        (impossible, "that cannot be answered"),
+    ] {
+        if *count > 0 {
+            text += &format!(", {} {what}", thousands(*count));
+        }
+    }
+    text
 }
 
 #[cfg(test)]

@@ -16,8 +16,12 @@ pub(crate) fn caller(call: &Call) -> String {
     format!("?{shown}{rest}")
 }
 
-/// Returns the reason, and the policy verdict if observe or the override changed it.
+/// Returns the reason, with the code of the reply, or with the policy verdict if observe or the override
+/// changed it.
 pub(crate) fn reason(call: &Call) -> String {
+    if let Some(code) = call.reply {
+        return format!("{}, answered {code}", call.reason);
+    }
     if call.policy_verdict == call.verdict {
         return call.reason.clone();
     }

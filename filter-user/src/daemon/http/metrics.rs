@@ -79,6 +79,7 @@ async fn metrics(State(app): State<App>) -> Result<Response, Problem> {
     packets(&app, &mut registry)?;
     state(&app, &status, &mut registry);
     attempts(&app, &status, &mut registry);
+    replies(&status, &mut registry);
     evidence(&app, &mut registry).await?;
     let help = "How long changes took on the store's thread, the wait for the disk included";
     registry.register_with_unit(
@@ -278,6 +279,33 @@ fn attempts(app: &App, status: &Status, registry: &mut Registry) {
     }
     let help = "Refusals of floods that are only counted, above [records] per_trunk";
     registry.register("refusals_thinned", help, thinned);
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReplyOutcome {
+    trunk: String,
+    outcome: &'static str,
+}
+
+/// Registers the replies to refused calls.
+fn replies(status: &Status, registry: &mut Registry) {
+    let family = Family::<ReplyOutcome, Counter<u64, AtomicU64>>::default();
+    for replies in &status.replies {
+        for (outcome, count) in [
+            ("sent", replies.sent),
+            ("repeated", replies.repeated),
+            ("acked", replies.acks),
+            ("limited", replies.limited),
+            ("damaged", replies.damaged),
+            ("impossible", replies.impossible),
+        ] {
+            let labels = ReplyOutcome { trunk: replies.trunk.clone(), outcome };
+            family.get_or_create(&labels).inc_by(count);
+        }
+    }
+    let help = "Replies to refused calls; repeated: of those sent, to a call that came again; limited, damaged, \
+                impossible: no reply";
+    registry.register("replies", help, family);
 }
 
 fn audit_head(status: &Status) -> Option<u64> {

@@ -7,6 +7,7 @@ pub(crate) mod housekeeping;
 pub(crate) mod queue;
 pub(crate) mod reconcile_loop;
 pub(crate) mod recorder;
+pub(crate) mod replies;
 pub(crate) mod retention;
 pub(crate) mod unread;
 pub(crate) mod webhook;

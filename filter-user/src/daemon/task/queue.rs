@@ -215,6 +215,7 @@ mod tests {
             repeats: 0,
             count: 1,
             unread: None,
+            reply: None,
         }
     }
 

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use filter_common::abi::{self, AttemptKey, EventEntry, Verdict};
+use filter_common::answer::code::Code;
 use filter_common::number::Number;
 use tokio::sync::{broadcast, oneshot};
 
@@ -259,6 +260,7 @@ impl Recorder {
                 repeats: 0,
                 count: 1,
                 unread: text(entry.unread()),
+                reply: Code::from_number(event.reply).map(Code::status),
             };
             self.control.busiest.take(&row, event.time);
             // There may be no listener.

@@ -92,6 +92,7 @@ impl Maps {
                 sources,
                 profile: profile.0,
                 trusts_from: false,
+                esinet: false,
                 // The maps have no names.
                 country: None,
                 contexts: Vec::new(),

@@ -284,6 +284,7 @@ mod tests {
             repeats: 0,
             attempts: 1,
             unread: None,
+            reply: None,
         }
     }
 

@@ -2,6 +2,7 @@
 
 pub mod hints;
 pub mod output;
+pub mod replies;
 
 use std::io::{self, BufWriter};
 use std::path::PathBuf;
@@ -12,6 +13,7 @@ use filter_common::number::Digits;
 use filter_common::plan::{PREFIX_DIGITS_MAX, Prefix, TRUNK_PREFIX_DIGITS_MAX};
 
 use crate::cli::command::replay::output::Output;
+use crate::cli::command::replay::replies::Replies;
 use crate::cli::input::country::preset;
 use crate::cli::input::{plan, trunk};
 use crate::cli::output::progress::progress;
@@ -24,6 +26,7 @@ use crate::model::number_text;
 use crate::model::plan::format::Format;
 use crate::model::plan::identity::Identity;
 use crate::model::policy::{self, Policy, Subject};
+use crate::replay::record::Record;
 use crate::replay::{Error, Replay};
 
 /// Judge recorded calls with the real program in the kernel
@@ -66,6 +69,12 @@ pub struct Arguments {
     /// Tunnels are more than two VLAN tags, PPPoE, MPLS, GRE, ERSPAN, VXLAN, GENEVE, GTP-U, and IP in IP.
     #[arg(long)]
     decap: bool,
+    /// Print the SIP replies to refused calls below the table; trunks of --config or --policy answer
+    #[arg(long)]
+    replies: bool,
+    /// Write the frames of these replies to a new pcap file
+    #[arg(long, value_name = "FILE")]
+    write_replies: Option<PathBuf>,
     /// Enforce blocks, or only show what would be refused
     #[arg(long)]
     pub(crate) mode: Option<Mode>,
@@ -104,13 +113,20 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     let policy = policy(arguments)?;
     let mut replay = Replay::new(policy, arguments.all, arguments.decap)?;
     let writer = BufWriter::new(io::stdout().lock());
-    let mut output = Output::new(arguments.output, writer, arguments.captures.len() > 1);
+    let mut output =
+        Output::new(arguments.output, writer, arguments.captures.len() > 1, arguments.replies);
+    let mut replies = arguments.write_replies.as_deref().map(Replies::create).transpose()?;
     let mut broken = Vec::new();
     for path in &arguments.captures {
         let bar = progress(path);
         let ticker = bar.clone();
-        let result =
-            replay.capture(path, move |bytes| ticker.inc(bytes), |record| output.record(&record));
+        let mut report = |record: Record| {
+            if let Some(replies) = &mut replies {
+                replies.put(&record)?;
+            }
+            output.record(&record)
+        };
+        let result = replay.capture(path, move |bytes| ticker.inc(bytes), &mut report);
         bar.finish_and_clear();
         match result {
             Ok(()) => {}

@@ -8,7 +8,7 @@ use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 use serde::Serialize;
 
 use crate::cli::command::replay::hints::hints;
-use crate::cli::output::{count, json_line, known};
+use crate::cli::output::{clean, count, json_line, known};
 use crate::replay::record::Record;
 use crate::replay::summary::Summary;
 
@@ -19,7 +19,7 @@ pub enum Format {
     Table,
     /// For programs: one object per line, the summary last.
     Json,
-    /// For scripts: file, frame, time, src, caller, verdict, policy verdict, rule, reason, separated by
+    /// For scripts: file, frame, time, src, caller, verdict, policy verdict, rule, reason, reply, separated by
     /// tabs; `-` for unknown; no header, no summary.
     Raw,
 }
@@ -30,6 +30,9 @@ pub struct Output<W> {
     pub(crate) writer: W,
     pub(crate) table: Table,
     files: bool,
+    /// Whether a table is followed by the replies.
+    shows_replies: bool,
+    replies: String,
 }
 
 #[derive(Serialize)]
@@ -38,8 +41,8 @@ pub(crate) struct Last<'a> {
 }
 
 impl<W: Write> Output<W> {
-    /// Creates an output; `files` adds a column for the file.
-    pub fn new(format: Format, writer: W, files: bool) -> Output<W> {
+    /// Creates an output; `files` adds a column for the file, and `shows_replies` the text of each reply.
+    pub fn new(format: Format, writer: W, files: bool, shows_replies: bool) -> Output<W> {
         let mut table = Table::new();
         table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
         let mut header = vec!["frame", "source", "caller number", "verdict", "reason"];
@@ -47,7 +50,7 @@ impl<W: Write> Output<W> {
             header.insert(0, "file");
         }
         table.set_header(header);
-        Output { format, writer, table, files }
+        Output { format, writer, table, files, shows_replies, replies: String::new() }
     }
 
     /// Prints a record.
@@ -69,6 +72,13 @@ impl<W: Write> Output<W> {
                     row.insert(0, name.to_string_lossy().into_owned());
                 }
                 self.table.add_row(row);
+                if let Some(message) = record.reply_message.as_ref().filter(|_| self.shows_replies)
+                {
+                    self.replies.push_str(&format!("reply to frame {}:\n", record.frame));
+                    for line in message.lines() {
+                        self.replies.push_str(&format!("  {}\n", clean(line)));
+                    }
+                }
                 Ok(())
             }
             Format::Json => json_line(record, &mut self.writer),
@@ -83,6 +93,7 @@ impl<W: Write> Output<W> {
                     known(record.policy_verdict),
                     known(record.rule.as_ref()),
                     record.reason.to_owned(),
+                    known(record.reply),
                 ];
                 writeln!(self.writer, "{}", fields.join("\t"))
             }
@@ -109,6 +120,9 @@ impl<W: Write> Output<W> {
             }
             writeln!(self.writer, "{}\n", self.table.trim_fmt())?;
         }
+        if !self.replies.is_empty() {
+            writeln!(self.writer, "{}", self.replies)?;
+        }
         let judged: u64 = summary.verdicts.values().sum();
         writeln!(
             self.writer,
@@ -127,9 +141,12 @@ impl<W: Write> Output<W> {
     }
 }
 
-/// Returns the reason, the policy verdict that was not applied, and the rule.
+/// Returns the reason, the code of the reply, the policy verdict that was not applied, and the rule.
 fn reason(record: &Record) -> String {
     let mut text = record.reason.to_owned();
+    if let Some(code) = record.reply {
+        text += &format!(", answered {code}");
+    }
     if let Some(policy_verdict) = record.policy_verdict {
         text += &format!(", would {policy_verdict}");
     }

@@ -1,0 +1,119 @@
+//! Keeps the keys of the tags in replies, and watches whether carriers acknowledge replies.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use filter_common::abi::Keys;
+
+use crate::api::wire::{Problem, ProblemKind};
+use crate::daemon::reply_path::Change;
+use crate::daemon::state::Control;
+use crate::datapath::{ReplyCounters, ReplyKeys};
+use crate::store::Entry;
+use crate::sys::clock;
+
+/// Interval of the looks. An ACK needs less time.
+const TICK: Duration = Duration::from_secs(5);
+/// How long a key makes new tags, in ns.
+const KEY_NS: u64 = 3_600_000_000_000;
+/// How long the tags of a key are valid after its time, in ns.
+const OLD_KEY_NS: u64 = 64_000_000_000;
+
+/// Problem for the status: keys and counters cannot be read or written.
+const FAILED: &str = "replies to refused calls are not watched";
+
+/// Makes sure that there are keys: without them nothing is answered.
+///
+/// # Errors
+/// [`Problem`] of the kind `Failed` if a system call fails.
+pub fn ensure_keys(keys: &mut ReplyKeys) -> Result<(), Problem> {
+    if !keys.get()?.are_set() {
+        keys.rotate(random()?, 0)?;
+        keys.rotate(random()?, 0)?;
+    }
+    Ok(())
+}
+
+/// Rotates the keys every hour, and takes the replies from a trunk whose carrier does not acknowledge them.
+pub async fn run(control: Arc<Control>, mut keys: ReplyKeys, counters: Arc<ReplyCounters>) {
+    let mut tick = tokio::time::interval(TICK);
+    loop {
+        tick.tick().await;
+        control.chores.tried(FAILED, rotate(&mut keys));
+        control.chores.tried(FAILED, look(&control, &counters).await);
+    }
+}
+
+fn rotate(keys: &mut ReplyKeys) -> Result<(), Problem> {
+    let now = clock::boot();
+    if is_due(&keys.get()?, now) {
+        keys.rotate(random()?, now + OLD_KEY_NS)?;
+    }
+    Ok(())
+}
+
+/// Returns whether the newest key has made tags for an hour. Then the other one is no longer valid.
+fn is_due(keys: &Keys, now: u64) -> bool {
+    now >= keys.older_until.saturating_sub(OLD_KEY_NS) + KEY_NS
+}
+
+fn random() -> Result<[u64; 2], Problem> {
+    let number = || {
+        getrandom::u64().map_err(|error| Problem {
+            kind: ProblemKind::Failed,
+            message: format!("the system has no randomness: {error}"),
+        })
+    };
+    Ok([number()?, number()?])
+}
+
+async fn look(control: &Arc<Control>, counters: &ReplyCounters) -> Result<(), Problem> {
+    for (index, trunk) in (0..).zip(&control.config().policy.trunks) {
+        let change = control.replies.look(&trunk.name, counters.get(index)?, Instant::now());
+        let Some(change) = change else { continue };
+        {
+            let turn = control.order.turn();
+            let (mode, until) = control.mode_in_force(&turn)?;
+            control.write_settings(&turn, &control.config().policy, mode, until)?;
+        }
+        let entry = match change {
+            Change::Off { sent, acks } => {
+                tracing::error!(
+                    trunk = trunk.name,
+                    sent,
+                    acks,
+                    "the carrier does not acknowledge replies; refused calls end in silence"
+                );
+                Entry::new(clock::now(), "daemon", "replies off")
+                    .with("sent", sent)
+                    .with("acks", acks)
+            }
+            Change::On => {
+                tracing::info!(trunk = trunk.name, "replies are tried again");
+                Entry::new(clock::now(), "daemon", "replies on")
+            }
+        };
+        let entry = entry.with("trunk", trunk.name.as_str());
+        control.store_handle.write_behind(move |store| store.audit(entry.clone())).await;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn key_is_due_after_an_hour() {
+        let keys = Keys { older_until: 10 * KEY_NS + OLD_KEY_NS, ..Keys::default() };
+        assert!(!is_due(&keys, 11 * KEY_NS - 1));
+        assert!(is_due(&keys, 11 * KEY_NS));
+        // Keys of the start have no older ones.
+        assert!(!is_due(&Keys::default(), KEY_NS - 1));
+    }
+
+    #[test]
+    fn two_keys_differ() {
+        assert_ne!(random().unwrap(), random().unwrap());
+    }
+}

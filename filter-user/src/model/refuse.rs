@@ -1,0 +1,100 @@
+//! How a trunk refuses a blocked call: with a reply, or in silence.
+
+use filter_common::answer::code::Code;
+
+/// The refusal of a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refuse {
+    /// A reply with this code.
+    Reply(Code),
+    /// No reply: the carrier sends the call again for 32 s (RFC 3261 §17.1.1.2).
+    Drop,
+}
+
+/// Why a text is no refusal.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotOffered {
+    /// A status code of SIP that would hurt other callers, with the reason.
+    #[error("{0} is not offered: {1}")]
+    Harms(u16, &'static str),
+    /// Anything else.
+    #[error("{0:?} is no refusal: write \"600\", \"486\", \"603\", \"403\", \"480\" or \"drop\"")]
+    Unknown(String),
+}
+
+impl Refuse {
+    /// The refusal of a trunk without a setting.
+    pub const DEFAULT: Refuse = Refuse::Reply(Code::BusyEverywhere);
+
+    /// Parses `"600"` or `"drop"`.
+    ///
+    /// # Errors
+    /// [`NotOffered`] with the reason.
+    pub fn parse(text: &str) -> Result<Refuse, NotOffered> {
+        if text == "drop" {
+            return Ok(Refuse::Drop);
+        }
+        let status = text.parse().ok().filter(|_| text.len() == 3);
+        if let Some(code) = status.and_then(Code::of_status) {
+            return Ok(Refuse::Reply(code));
+        }
+        let why = match status {
+            Some(500 | 503) => "a carrier that gets it takes the trunk away from every caller",
+            Some(408) => "a carrier takes it for a dead peer and tries another route",
+            Some(607) => "it puts the number on block lists of carriers",
+            Some(608) => "it needs a signed card of the refusing party (RFC 8688)",
+            Some(300..400) => "a redirection is not built yet",
+            _ => return Err(NotOffered::Unknown(text.to_owned())),
+        };
+        Err(NotOffered::Harms(status.unwrap_or_default(), why))
+    }
+
+    /// Returns the name in the configuration.
+    #[must_use]
+    pub fn name(self) -> String {
+        match self {
+            Refuse::Reply(code) => code.status().to_string(),
+            Refuse::Drop => "drop".to_owned(),
+        }
+    }
+
+    /// Returns the number in the kernel's maps.
+    #[must_use]
+    pub const fn number(self) -> u8 {
+        match self {
+            Refuse::Reply(code) => code as u8,
+            Refuse::Drop => 0,
+        }
+    }
+
+    /// Returns the refusal with this number in the kernel's maps.
+    #[must_use]
+    pub fn of_number(number: u8) -> Refuse {
+        Code::from_number(number).map_or(Refuse::Drop, Refuse::Reply)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_refusal_has_a_name_and_a_number() {
+        for refuse in Code::ALL.into_iter().map(Refuse::Reply).chain([Refuse::Drop]) {
+            assert_eq!(Refuse::parse(&refuse.name()), Ok(refuse));
+            assert_eq!(Refuse::of_number(refuse.number()), refuse);
+        }
+    }
+
+    #[test]
+    fn code_that_hurts_others_is_refused_with_the_reason() {
+        for text in ["500", "503", "408", "607", "608", "302"] {
+            let error = Refuse::parse(text).unwrap_err().to_string();
+            assert!(error.starts_with(&format!("{text} is not offered: ")), "{error}");
+        }
+        for text in ["", "0600", "+600", "600 ", "200", "Drop", "1600"] {
+            let error = Refuse::parse(text).unwrap_err().to_string();
+            assert!(error.contains("is no refusal: write"), "{error}");
+        }
+    }
+}
