@@ -61,6 +61,17 @@ pub fn pin_with(path: &Path, maps: &[PathBuf]) -> u32 {
     id.expect("its id")
 }
 
+/// Puts a program that passes everything on the trunk's end of the veth pair. Without one, veth does not wake the
+/// receiver of a frame that XDP sends (Linux `veth_xdp_flush`), and a reply waits for the next packet.
+pub fn wake_trunk(lab: &Lab, pins: &Path) {
+    let path = pins.with_file_name(format!("{}-wake", pins.file_name().unwrap().display()));
+    pin(&path);
+    let mut attach = lab.command_in_trunk("ip");
+    let name = path.display().to_string();
+    run::must(attach.args(["link", "set", "dev", "trunk0", "xdpdrv", "pinned", &name]));
+    fs::remove_file(&path).expect("the pin removed");
+}
+
 /// Puts a pinned program into the driver of `gate0`, as soon as what was there is gone: the kernel
 /// takes its time.
 pub fn attach(lab: &Lab, pin: &Path) {

@@ -7,6 +7,7 @@ mod api_robustness;
 mod auto_rate;
 mod backup;
 mod bpf;
+mod carriers;
 mod causality;
 mod clients;
 mod clock;

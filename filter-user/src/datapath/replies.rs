@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use aya::maps::{Array, MapData, PerCpuArray};
-use aya::programs::loaded_programs;
+use aya::programs::links::{FdLink, PinnedLink};
 use filter_common::abi::Keys;
 use filter_common::abi::{ReplyStats, TRUNKS_MAX};
 
@@ -16,21 +16,26 @@ use crate::datapath::raw::Raw;
 
 impl Pins {
     /// Returns the new pin of the programs that answer for the program with this ID. Removes the pins of
-    /// programs that the kernel no longer has.
+    /// programs that are on no interface.
     pub(crate) fn new_reply_programs(&self, program: u32) -> Result<PathBuf, Error> {
         let folder = self.folder().join("next");
         fs::create_dir_all(&folder).map_err(|error| Error::pin(&folder, error))?;
-        let mut ids = Vec::new();
-        for info in loaded_programs() {
-            ids.push(info.map_err(Error::program)?.id().to_string());
-        }
-        for name in names(&folder).into_iter().filter(|name| !ids.contains(name)) {
+        // Only links are asked: listing all programs would need CAP_SYS_ADMIN.
+        let attached = self.links().into_iter().filter_map(|interface| self.attached(&interface));
+        let attached: Vec<_> = attached.map(|id| id.to_string()).collect();
+        for name in names(&folder).into_iter().filter(|name| !attached.contains(name)) {
             remove_pin(&folder.join(name))?;
         }
         let path = folder.join(program.to_string());
         // An ID is used again after 2^31 programs.
         remove_pin(&path)?;
         Ok(path)
+    }
+
+    /// Returns the ID of the program in the pinned link of an interface.
+    fn attached(&self, interface: &str) -> Option<u32> {
+        let link = FdLink::from(PinnedLink::from_pin(self.link(interface)).ok()?);
+        Some(link.info().ok()?.program_id())
     }
 }
 

@@ -1,7 +1,5 @@
 //! Replies to refused calls, with real peers as the carrier: `sipp` and Kamailio.
 
-#![expect(clippy::expect_used, reason = "a test panics where it fails")]
-
 use std::fs::{self, File};
 use std::net::UdpSocket;
 use std::process::{Child, Stdio};
@@ -13,6 +11,8 @@ use palang::datapath::{Pins, ReplyKeys};
 use palang_tests::lab::{Callers, Daemon, GATE, Lab, TRUNK, run};
 use serde_json::Value;
 
+use crate::foreign_xdp;
+
 const BLOCKED: &str = "+6281200000001";
 const FREE: &str = "+6281200000002";
 
@@ -20,6 +20,7 @@ const FREE: &str = "+6281200000002";
 fn gate<'a>(lab: &'a Lab, keys: &str) -> Daemon<'a> {
     let trunk = format!("[[trunk]]\nname = \"carrier\"\nsources = [\"{TRUNK}\"]\n{keys}\n");
     let daemon = Daemon::start(lab, &trunk);
+    foreign_xdp::wake_trunk(lab, daemon.pins());
     does(&daemon, &["mode", "enforce"]);
     does(&daemon, &["block", "add", BLOCKED, "--for", "1h", "--reason", "a test"]);
     daemon
@@ -211,8 +212,9 @@ fn carrier(refuse: &str) -> Outcome {
     let _server = Server::start(&lab);
     let daemon = gate(&lab, &format!("refuse = \"{refuse}\""));
     let _kamailio = Kamailio::start(&lab, &daemon);
-    let call = |caller: &str| Call::make(&lab, caller);
-    wait("an answer through the carrier", || call(FREE).status == 200);
+    let call = |caller: &str| Call::make(&lab, caller, Duration::from_secs(40));
+    let soon = Duration::from_secs(1);
+    wait("an answer through the carrier", || Call::make(&lab, FREE, soon).status == 200);
     let (mut answered, mut prank) = (0, Vec::new());
     std::thread::scope(|scope| {
         let pranks = scope.spawn(|| {
@@ -279,7 +281,7 @@ struct Call {
 }
 
 impl Call {
-    fn make(lab: &Lab, caller: &str) -> Call {
+    fn make(lab: &Lab, caller: &str, longest: Duration) -> Call {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let call = NEXT.fetch_add(1, Ordering::Relaxed);
         let socket = lab.in_trunk(|| UdpSocket::bind(("127.0.0.1", 0))).expect("a socket");
@@ -291,7 +293,7 @@ impl Call {
                  CSeq: 1 {method}\r\nContact: <sip:127.0.0.1:{port}>\r\nContent-Length: 0\r\n\r\n"
             )
         };
-        socket.set_read_timeout(Some(Duration::from_secs(40))).expect("SO_RCVTIMEO");
+        socket.set_read_timeout(Some(longest)).expect("SO_RCVTIMEO");
         let begun = Instant::now();
         let send = |text: &str| socket.send_to(text.as_bytes(), "127.0.0.1:5060").expect("sent");
         send(&request("INVITE", "<sip:112@127.0.0.1>"));
@@ -384,6 +386,7 @@ loadmodule "dispatcher.so"
 # 30 s as delivered; the test would wait that long for each prank that is dropped.
 modparam("tm", "fr_timer", 4000)
 modparam("dispatcher", "list_file", "{}")
+modparam("dispatcher", "flags", 2)
 modparam("dispatcher", "ds_ping_interval", 10)
 modparam("dispatcher", "ds_probing_mode", 0)
 modparam("dispatcher", "ds_ping_from", "sip:carrier@{TRUNK}")
