@@ -543,16 +543,13 @@ pub struct ReplySecond {
     pub count: u64,
 }
 
-/// A secret of 128 random bits, for the tags in replies.
-pub type Key = [u64; 2];
-
 /// The keys of the tags in replies. The daemon changes them in turns: the new key replaces the older one, which has
 /// not been valid for long.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Keys {
-    /// Both keys.
-    pub keys: [Key; 2],
+    /// Both keys, each of 128 random bits.
+    pub keys: [[u64; 2]; 2],
     /// The number of the key that new tags are made with, 0 or 1.
     pub newest: u64,
     /// Until when a tag of the other key is valid, in ns of the boot clock: 64 s after the change. A client sends

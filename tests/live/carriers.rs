@@ -199,7 +199,7 @@ fn flood_gets_replies_up_to_the_limit_and_strangers_get_none() {
     assert_eq!(counter(&daemon, "sent"), 0);
 }
 
-/// What the honest callers and the pranks of one run got.
+/// The answers to honest callers and pranks of one run.
 struct Outcome {
     answered: usize,
     prank: Vec<(u16, Duration)>,

@@ -1,7 +1,7 @@
 //! The tag that a reply adds to `To`: a keyed hash, so that the ACK is known again without a memory.
 
 use super::text::hex;
-use crate::abi::{CALL_ID_HASH_MAX, Key, Keys};
+use crate::abi::{CALL_ID_HASH_MAX, Keys};
 use crate::bytes::Bytes;
 
 /// Length of a tag: `p`, the number of its key, 16 hexadecimal digits.
@@ -60,7 +60,7 @@ pub struct Call {
 /// eight bytes, and one more word. It is the number of the `CSeq` and the length of the Call-ID, of which at
 /// most [`CALL_ID_HASH_MAX`] bytes are read.
 #[inline(never)]
-fn hash<B: Bytes>(bytes: &B, key: &Key, call: &Call) -> u64 {
+fn hash<B: Bytes>(bytes: &B, key: &[u64; 2], call: &Call) -> u64 {
     let mut state = State::new(key);
     let mut i = 0;
     while i < CALL_ID_HASH_MAX && i + 8 <= call.id_len {
@@ -91,7 +91,7 @@ struct State([u64; 4]);
 
 impl State {
     #[inline(always)]
-    const fn new(key: &Key) -> State {
+    const fn new(key: &[u64; 2]) -> State {
         let [k0, k1] = *key;
         State([
             k0 ^ 0x736F_6D65_7073_6575,

@@ -66,3 +66,57 @@ pub(crate) fn replies(trunk: &mut Trunk, fields: &ReplyFields<'_>) -> Result<(),
     profile.replies_without_checksum = fields.without_checksum.unwrap_or(false).into();
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use filter_common::answer::code::Code;
+
+    use super::*;
+    use crate::config::Config;
+    use crate::config::file::parse;
+
+    fn read(text: &str) -> Result<Config, String> {
+        parse(text).map_err(|mistake| mistake.in_file(Path::new("palang.toml"), text).to_string())
+    }
+
+    #[test]
+    fn trunk_answers_600_unless_it_has_another_refusal() {
+        let trunk = "[[trunk]]\nname = \"a\"\nsources = [\"10.0.0.1\"]\n";
+        let read_trunk = |keys: &str| read(&format!("interfaces = []\n{trunk}{keys}"));
+        for (keys, refuse) in [
+            ("", Refuse::Reply(Code::BusyEverywhere)),
+            ("refuse = \"486\"", Refuse::Reply(Code::BusyHere)),
+            ("refuse = 603", Refuse::Reply(Code::Decline)),
+            ("refuse = \"drop\"", Refuse::Drop),
+            ("esinet = true", Refuse::Drop),
+            ("esinet = true\nmode = \"observe\"", Refuse::Drop),
+            ("esinet = false\nmode = \"enforce\"", Refuse::DEFAULT),
+        ] {
+            let config = read_trunk(keys).unwrap();
+            let [default, trunk] = &config.policy.trunks[..] else { panic!("two profiles") };
+            assert_eq!(trunk.profile.refuse, refuse.number(), "{keys}");
+            assert_eq!(default.profile.refuse, 0, "a source outside all trunks gets no reply");
+            assert_eq!(trunk.profile.mode == MODE_OBSERVE, trunk.esinet, "{keys}");
+            let effective = toml::to_string(&config.effective()).unwrap();
+            assert_eq!(read(&effective), Ok(config), "{effective}");
+        }
+        for (keys, message) in [
+            (
+                "refuse = \"503\"",
+                "5:10: refuse: 503 is not offered: a carrier that gets it takes the trunk",
+            ),
+            ("refuse = 607", "refuse: 607 is not offered: it puts the number on block lists"),
+            ("refuse = \"busy\"", "refuse: \"busy\" is no refusal: write \"600\""),
+            ("esinet = true\nrefuse = \"600\"", "a trunk with esinet = true refuses no call"),
+            ("esinet = true\nmode = \"enforce\"", "esinet: such a trunk refuses no call"),
+            ("replies_per_second = -1", "5:22: invalid value: integer `-1`, expected u32"),
+        ] {
+            let error = read_trunk(keys).unwrap_err();
+            assert!(error.contains(message), "{keys}: {error}");
+        }
+        let error = read("interfaces = []\n[default]\nrefuse = \"600\"").unwrap_err();
+        assert!(error.contains("unknown field `refuse`"), "{error}");
+    }
+}

@@ -14,7 +14,7 @@ const REPLIES: u64 = 20;
 /// How long a trunk gets no replies after too few ACKs.
 const SILENCE: Duration = Duration::from_secs(600);
 
-/// What a look at the counters of a trunk leads to.
+/// The change that a look at the counters of a trunk leads to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
     /// The trunk gets no replies for a while: the carrier acknowledged too few.
@@ -56,8 +56,8 @@ impl ReplyPath {
         let watches = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let (sent, acks, _) = watches.get(trunk)?.off?;
         Some(format!(
-            "trunk {trunk}: its carrier acknowledged {acks} of {sent} replies, so refused calls end in silence and \
-             the carrier repeats them; replies are tried again every {} minutes: docs/carriers.md",
+            "trunk {trunk}: its carrier acknowledged {acks} of {sent} replies. Refused calls end in silence, and \
+             replies are tried again every {} minutes: docs/carriers.md",
             SILENCE.as_secs() / 60
         ))
     }

@@ -37,8 +37,8 @@ pub struct Features {
     pub frags: bool,
     /// Whether it has `bpf_xdp_get_buff_len` and `bpf_xdp_load_bytes` (Linux 5.18).
     pub buffer_helpers: bool,
-    /// Whether it has `bpf_xdp_store_bytes` (Linux 5.18), and permits tail calls in a program with functions
-    /// (Linux 5.10, aarch64 6.0): both are needed to answer a refused call.
+    /// Whether it can answer a refused call. This needs `bpf_xdp_store_bytes` (Linux 5.18), and tail calls in a
+    /// program with functions (Linux 5.10, on aarch64 6.0).
     pub replies: bool,
     /// Whether it counts maps against `ulimit -l` of the process (before Linux 5.11).
     pub locked_memory: bool,
