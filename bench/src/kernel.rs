@@ -8,6 +8,7 @@ mod packets;
 mod plots;
 mod policy;
 mod programs;
+mod replies;
 mod rounds;
 mod second_look;
 mod tables;
@@ -76,6 +77,7 @@ fn base(rounds: u32, packets: u32) -> Result<Measured> {
     let mut verdicts = cases::verdicts();
     let mut bases = cases::verdict_bases();
     let mut second_look = second_look::rows();
+    let mut replies = replies::rows()?;
     stack.load_second_look()?;
     warm_up(&mut cases::sizes(BASE)[1], &mut stack, &mut policy, BASE + policy::EXTRA)?;
     for round in 0..rounds {
@@ -85,6 +87,9 @@ fn base(rounds: u32, packets: u32) -> Result<Measured> {
         }
         for row in &mut second_look {
             row.run(&mut stack, packets)?;
+        }
+        for row in &mut replies {
+            row.run()?;
         }
     }
     eprintln!();
@@ -96,6 +101,7 @@ fn base(rounds: u32, packets: u32) -> Result<Measured> {
         verdicts,
         bases,
         second_look,
+        replies,
         sizes: Vec::new(),
         left_out: Vec::new(),
     })

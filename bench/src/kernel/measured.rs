@@ -2,6 +2,7 @@
 
 use super::cases::Case;
 use super::programs::Loaded;
+use super::replies;
 use super::second_look::Row;
 
 /// Results for a list of one size.
@@ -26,6 +27,8 @@ pub struct Measured {
     pub bases: [Case; 3],
     /// The second look.
     pub second_look: Vec<Row>,
+    /// A reply beside a drop.
+    pub replies: Vec<replies::Row>,
     /// Results per size of the list.
     pub sizes: Vec<Size>,
     /// Sizes for which there was not enough memory.

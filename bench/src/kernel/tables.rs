@@ -26,6 +26,7 @@ pub fn text(measured: &Measured) -> String {
     part("Programs side by side, ns per packet: an innocent number", &programs(measured));
     part("Verdicts of the filter, ns per packet", &verdicts(measured));
     part("The second look, ns per packet to a socket", &second_look(measured));
+    part("A reply beside a drop, ns for a call, each a test run of its own", &replies(measured));
     part(
         "By size of the list, ns: each call from another number, each a new attempt",
         &sizes(measured),
@@ -184,6 +185,17 @@ fn verdicts(measured: &Measured) -> Table {
             least_and_median(case),
             if case.program.decides() { number(above(measured, case)) } else { "base".to_owned() },
         ]);
+    }
+    table
+}
+
+fn replies(measured: &Measured) -> Table {
+    let mut table = table(&["call", "median", "× drop"]);
+    let medians: Vec<_> = measured.replies.iter().map(|row| (row.name, row.median())).collect();
+    let drop =
+        medians.iter().find(|(name, _)| name.ends_with("drop")).map_or(f64::NAN, |row| row.1);
+    for (name, median) in medians {
+        table.add_row([name.to_owned(), format!("{median:.0}"), format!("{:.2}", median / drop)]);
     }
     table
 }

@@ -1,5 +1,7 @@
 //! Runs the program with private maps on the frames of captures, by `BPF_PROG_TEST_RUN`.
 
+use std::time::Duration;
+
 use aya::maps::{Array, MapData, RingBuf};
 use aya::programs::{TestRun as _, TestRunOptions};
 use filter_common::abi::Keys;
@@ -148,9 +150,17 @@ impl Replay {
     /// # Errors
     /// [`Error::Run`] or [`Error::Map`] if a system call fails.
     pub fn judge(&mut self, frame: &[u8], time: u64) -> Result<Judged, Error> {
+        self.judge_and_time(frame, time).map(|(judged, _)| judged)
+    }
+
+    /// Judges a frame like [`Replay::judge`], and returns the time that the kernel measured.
+    ///
+    /// # Errors
+    /// Returns the errors of [`Replay::judge`].
+    pub fn judge_and_time(&mut self, frame: &[u8], time: u64) -> Result<(Judged, Duration), Error> {
         if frame.len() < FRAME_MIN {
             let event = Event { reason: Reason::NotIp as u8, ..Event::default() };
-            return Ok(Judged { event, dropped: false, reply: None });
+            return Ok((Judged { event, dropped: false, reply: None }, Duration::ZERO));
         }
         let mut frame = &frame[..frame.len().min(FRAME_MAX)];
         if !self.gate.program().frags {
@@ -175,7 +185,7 @@ impl Replay {
         let is_reply = result.return_value == XDP_TX;
         let reply = is_reply.then(|| self.out[..result.data_size_out as usize].to_vec());
         let dropped = is_reply || result.return_value == XDP_DROP;
-        Ok(Judged { event: event.0, dropped, reply })
+        Ok((Judged { event: event.0, dropped, reply }, result.duration))
     }
 
     /// Judges a frame at the time of the last one, on the CPU of the calling thread. Several threads may

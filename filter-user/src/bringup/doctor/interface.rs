@@ -3,6 +3,7 @@
 use crate::bringup::doctor::check::{Check, State};
 use crate::bringup::doctor::drivers;
 use crate::bringup::doctor::in_force::{Whose, whose};
+use crate::bringup::doctor::replies;
 use crate::config::Config;
 use crate::model::xdp_mode::XdpMode;
 use crate::sys::ethtool::{self, Offloads, Queues};
@@ -29,6 +30,8 @@ struct Facts<'a> {
     queues: Option<Queues>,
     /// Owner of the XDP program on it.
     whose: Whose,
+    /// Whether a trunk answers refused calls.
+    answers: bool,
 }
 
 /// Checks all configured interfaces. `tag` is that of the program in this binary, if it could be
@@ -47,6 +50,7 @@ pub(crate) async fn checks(config: &Config, tag: Option<u64>, frags: Option<bool
         }
     };
     let cpus = std::thread::available_parallelism().map_or(1, |cpus| cpus.get() as u32);
+    let answers = config.policy.trunks.iter().any(|trunk| trunk.profile.refuse != 0);
     let mut checks = Vec::new();
     for name in &config.interfaces {
         let found = match links.iter().find(|link| link.name == *name) {
@@ -56,7 +60,7 @@ pub(crate) async fn checks(config: &Config, tag: Option<u64>, frags: Option<bool
                 vec![Check::fail("link", finding, format!("correct `interfaces` of {file}"))]
             }
             Some(link) => {
-                let mut facts = Facts { frags, ..facts(link, &links) };
+                let mut facts = Facts { frags, answers, ..facts(link, &links) };
                 if let Some(xdp) = link.xdp {
                     facts.whose = whose(xdp.program, &config.paths.pins, tag);
                 }
@@ -83,6 +87,7 @@ fn facts<'a>(link: &'a Link, links: &'a [Link]) -> Facts<'a> {
         offloads: ethtool::offloads(&link.name),
         queues: ethtool::queues(&link.name).ok().flatten(),
         whose: Whose::Ours,
+        answers: false,
     }
 }
 
@@ -103,6 +108,15 @@ fn judge(facts: &Facts<'_>, mode: XdpMode, cpus: u32) -> Vec<Check> {
     match &facts.offloads {
         Ok(offloads) => {
             checks.push(rx_vlan(facts, *offloads));
+            if facts.answers {
+                let driver = facts.driver.as_deref();
+                checks.push(replies::check(
+                    &facts.link.name,
+                    driver,
+                    &facts.vlans,
+                    offloads.rx_vlan,
+                ));
+            }
             checks.push(merging("lro", "lro", facts.link, offloads.lro, mode));
             checks.push(merging("gro-hw", "rx-gro-hw", facts.link, offloads.gro_hw, mode));
         }
@@ -332,6 +346,7 @@ mod tests {
             offloads: Ok(ALL_OFF),
             queues: None,
             whose: Whose::Ours,
+            answers: false,
         }
     }
 

@@ -6,6 +6,7 @@ pub(crate) mod drivers;
 pub(crate) mod in_force;
 pub(crate) mod interface;
 pub(crate) mod plans;
+pub(crate) mod replies;
 
 use std::io;
 use std::path::Path;

@@ -25,6 +25,7 @@ use tower::limit::GlobalConcurrencyLimitLayer;
 use crate::api::wire::{Health, Problem, Status};
 use crate::daemon::app::App;
 use crate::daemon::connections::Handle;
+use crate::model::refuse::Refuse;
 use crate::store::Head;
 
 /// Content type that Prometheus expects.
@@ -290,7 +291,12 @@ struct ReplyOutcome {
 /// Registers the replies to refused calls.
 fn replies(status: &Status, registry: &mut Registry) {
     let family = Family::<ReplyOutcome, Counter<u64, AtomicU64>>::default();
+    let replying = Family::<ByTrunk, Gauge>::default();
     for replies in &status.replies {
+        if replies.refuse != Refuse::Drop.name() {
+            let trunk = ByTrunk { trunk: replies.trunk.clone() };
+            replying.get_or_create(&trunk).set((replies.path != "none").into());
+        }
         for (outcome, count) in [
             ("sent", replies.sent),
             ("repeated", replies.repeated),
@@ -306,6 +312,8 @@ fn replies(status: &Status, registry: &mut Registry) {
     let help = "Replies to refused calls; repeated: of those sent, to a call that came again; limited, damaged, \
                 impossible: no reply";
     registry.register("replies", help, family);
+    let help = "1: refused calls of this trunk get their reply; 0: they end in silence";
+    registry.register("replying", help, replying);
 }
 
 fn audit_head(status: &Status) -> Option<u64> {
