@@ -81,6 +81,11 @@ pub const RULE_SHORT_NUMBER: u64 = RULE_DIRECT - 1;
 pub const BLOCK_OBSERVE: u8 = 1;
 /// No redial grant for this block.
 pub const BLOCK_NO_REDIAL: u8 = 2;
+/// Where the refusal of a block begins in its flags; it has three bits. 0: as the trunk refuses. Otherwise it is
+/// the number of a [`Code`](crate::answer::code::Code), or [`BLOCK_REFUSE_DROP`].
+pub const BLOCK_REFUSE_SHIFT: u8 = 2;
+/// The refusal of a block whose caller gets no reply, also where the trunk answers.
+pub const BLOCK_REFUSE_DROP: u8 = 7;
 
 /// A block: against a number (hash) or a prefix (LPM trie).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -99,17 +104,16 @@ pub struct Block {
     pub redial_window: u32,
     /// Redial grant G in seconds.
     pub redial_grant: u32,
-    /// Zero. Room for the SIP status code of a reply, 300–699.
-    pub sip_code: u16,
     /// The N-th separate attempt opens a redial grant.
     pub redial_attempts: u8,
     /// The [`Verdict`] of a refused call, as number. With another one than
     /// [`Verdict::Drop`] the call passes.
     pub action: u8,
-    /// [`BLOCK_OBSERVE`], [`BLOCK_NO_REDIAL`].
+    /// [`BLOCK_OBSERVE`], [`BLOCK_NO_REDIAL`], and from bit [`BLOCK_REFUSE_SHIFT`] on the refusal on a trunk
+    /// that answers.
     pub flags: u8,
     /// Zero.
-    pub reserved: [u8; 7],
+    pub reserved: [u8; 9],
 }
 
 /// An allow for a number (hash) or a prefix (LPM trie), and a protected number or prefix.

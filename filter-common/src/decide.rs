@@ -5,8 +5,8 @@
 //! never wins.
 
 use crate::abi::{
-    ATTEMPT_NS, Allow, Attempt, AttemptKey, BLOCK_NO_REDIAL, BLOCK_OBSERVE, Block, Grace, Grant,
-    PrefixKey, RedialCounter, SEPARATE_NS, Verdict,
+    ATTEMPT_NS, Allow, Attempt, AttemptKey, BLOCK_NO_REDIAL, BLOCK_OBSERVE, BLOCK_REFUSE_SHIFT,
+    Block, Event, Grace, Grant, PrefixKey, RedialCounter, SEPARATE_NS, Verdict,
 };
 use crate::number::{DIGITS_MAX, Number};
 use crate::reason::Reason;
@@ -498,6 +498,22 @@ fn blocked(reason: Reason, block: &Block) -> PolicyMatch {
         epoch: block.epoch,
         second_epoch: 0,
         second_redials: 0,
+    }
+}
+
+/// Returns the refusal of the block that refused a call, as in its flags ([`BLOCK_REFUSE_SHIFT`]). 0, as the trunk
+/// refuses: the block has none, or is no longer found, or is a prefix that a longer one hides. Not a part of
+/// [`decide`]: only a call that gets a reply pays for this look-up.
+#[inline(always)]
+pub fn own_refusal<L: PolicyLookup>(lists: &L, event: &Event) -> u8 {
+    let block = if event.reason == Reason::BlockedPrefix as u8 {
+        lists.blocked_prefix(&PrefixKey::number(event.number))
+    } else {
+        lists.blocked_number(event.number)
+    };
+    match block {
+        Some(block) if block.rule == event.rule => block.flags >> BLOCK_REFUSE_SHIFT & 7,
+        _ => 0,
     }
 }
 

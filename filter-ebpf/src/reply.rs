@@ -9,7 +9,7 @@ use aya_ebpf::programs::XdpContext;
 use filter_common::abi::{EVENT_REPEATED, Profile, ReplyStats, TRUNKS_MAX, Verdict};
 use filter_common::answer::{Answer, Outcome, ROOM, Reply, is_own_ack};
 use filter_common::bytes::Bytes as _;
-use filter_common::decide::PolicyLookup as _;
+use filter_common::decide::{PolicyLookup as _, own_refusal};
 use filter_common::judge::{JudgeContext as _, Scratch};
 use filter_common::reason::Reason;
 
@@ -71,13 +71,20 @@ pub fn answer(ctx: &XdpContext) -> Option<u32> {
     let answer = cleared()?;
     let slot = maps::SCRUB_SLOT.get_ptr_mut(0)?;
     let mut bytes = PacketBytes::new(ctx.ctx, slot);
-    let (code, time) = (scratch.event.reply, scratch.event.time);
+    let own = own_refusal(&kernel, &scratch.event);
+    let code = if own == 0 { profile.refuse } else { own };
+    // Hidden: the code of the trunk and that of the block would be two paths through all that follows.
+    let code = bytes.hide_range(code as usize) as u8;
+    let time = scratch.event.time;
     let has_room = || has_room(trunk, time, profile);
     let outcome = answer.reply(&mut bytes, &scratch.packet, keys, profile, code, has_room);
     count(trunk, outcome, scratch.event.flags)?;
     let reply = match outcome {
-        Outcome::Written(reply) => Some(reply),
-        Outcome::Damaged | Outcome::Limited | Outcome::Impossible => {
+        Outcome::Written(reply) => {
+            scratch.event.reply = code;
+            Some(reply)
+        }
+        Outcome::Damaged | Outcome::Limited | Outcome::Impossible | Outcome::Silent => {
             scratch.event.reply = 0;
             None
         }
@@ -189,13 +196,14 @@ fn stats(trunk: u32) -> Option<&'static mut ReplyStats> {
 fn count(trunk: u32, outcome: Outcome, flags: u8) -> Option<()> {
     let stats = stats(trunk)?;
     match outcome {
-        Outcome::Written(_) => {
+        Outcome::Written(..) => {
             stats.sent += 1;
             stats.repeated += (flags & EVENT_REPEATED != 0) as u64;
         }
         Outcome::Damaged => stats.damaged += 1,
         Outcome::Limited => stats.limited += 1,
         Outcome::Impossible => stats.impossible += 1,
+        Outcome::Silent => {}
     }
     Some(())
 }

@@ -5,6 +5,7 @@ use filter_common::answer::code::Code;
 use filter_common::number::{Digits, Number};
 use filter_common::reason::Reason;
 use palang::model::policy::{Policy, Subject, Trunk};
+use palang::model::refuse::Refuse;
 use palang_tests::common::gates::{Gates, plan, reason};
 use palang_tests::common::invites;
 use palang_tests::common::packet::{Layers, crlf, fragments};
@@ -240,4 +241,35 @@ fn event_of_an_answered_call_has_the_code_and_the_call_id() {
     assert_eq!(refused[0].call_id(), b"call-7");
     let expected = if is_answered { Code::BusyEverywhere as u8 } else { 0 };
     assert_eq!(refused[0].event.reply, expected);
+}
+
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
+#[test]
+fn refusal_of_a_block_wins_over_that_of_the_trunk() {
+    let mut gates = Gates::new(&policy());
+    let number = Subject::Number(Number::e164(Digits::parse(CALLER).unwrap()));
+    let prefix = Subject::Prefix(Digits::parse("62812").unwrap());
+    let mut answered = |subject, refuse: Option<Refuse>, trunk: u8| {
+        let mut policy = policy();
+        policy.blocks.clear();
+        policy.block(subject, 0, refuse.map_or(0, Refuse::flags));
+        policy.trunks[1].profile.refuse = trunk;
+        gates.replace(&policy);
+        let reply = reply(&mut gates, &Layers::IPV4.frame(&invite("a")), NOW);
+        assert_eq!(gates.judge(&Layers::IPV4.frame(&invite("a")), NOW).verdict, 1);
+        reply.map(|reply| reply[8..11].to_owned())
+    };
+    for subject in [number, prefix] {
+        for (own, trunk, expected) in [
+            (None, Code::Decline, Some("603")),
+            (Some(Refuse::Reply(Code::BusyHere)), Code::Decline, Some("486")),
+            (Some(Refuse::Reply(Code::TemporarilyUnavailable)), Code::BusyEverywhere, Some("480")),
+            (Some(Refuse::Drop), Code::Decline, None),
+        ] {
+            let expected = expected.filter(|_| can_answer()).map(str::to_owned);
+            assert_eq!(answered(subject, own, trunk as u8), expected, "{own:?}");
+        }
+        // A trunk that is silent stays silent.
+        assert_eq!(answered(subject, Some(Refuse::Reply(Code::BusyHere)), 0), None);
+    }
 }

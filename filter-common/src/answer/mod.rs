@@ -18,7 +18,7 @@ mod tests;
 mod text;
 mod walk;
 
-use crate::abi::{Keys, Profile};
+use crate::abi::{BLOCK_REFUSE_DROP, Keys, Profile};
 use crate::bytes::Bytes;
 use crate::frame::{Packet, Part};
 use crate::sip::message;
@@ -75,11 +75,13 @@ pub enum Outcome {
     Limited,
     /// This call gets no reply: see [`Answer::write`].
     Impossible,
+    /// The block wants silence.
+    Silent,
 }
 
 impl Answer {
     /// Writes the reply to a frame that the first look has judged and refused, if its sums are right. `code` is
-    /// the number of a [`Code`](code::Code). `has_room` returns whether the trunk may get one more reply in this
+    /// the number of a [`Code`](code::Code), or [`BLOCK_REFUSE_DROP`]. `has_room` returns whether the trunk may get one more reply in this
     /// second; a damaged frame does not count. `self` comes all zero, but for its room.
     #[inline(always)]
     pub fn reply<B: Bytes>(
@@ -91,6 +93,9 @@ impl Answer {
         code: u8,
         has_room: impl FnOnce() -> bool,
     ) -> Outcome {
+        if code == BLOCK_REFUSE_DROP {
+            return Outcome::Silent;
+        }
         let accepted = match sums::check(bytes, packet) {
             Checked::Right | Checked::Partial => true,
             Checked::Missing => profile.replies_without_checksum != 0,

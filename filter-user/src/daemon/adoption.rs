@@ -9,9 +9,7 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use filter_common::abi::{
-    self, BLOCK_NO_REDIAL, BLOCK_OBSERVE, MODE_ENFORCE, RULE_DIRECT, TOMBSTONE,
-};
+use filter_common::abi::{self, MODE_ENFORCE, RULE_DIRECT, TOMBSTONE};
 use filter_common::decide::is_live;
 use serde_json::json;
 
@@ -246,7 +244,7 @@ fn decision(
         author: author.to_owned(),
         origin: "direct".into(),
         node: control.node().to_owned(),
-        flags: found.flags & (BLOCK_OBSERVE | BLOCK_NO_REDIAL),
+        flags: found.flags,
         redial: (is_own && redial.check().is_ok()).then_some(redial),
         epoch: found.epoch,
         incident: None,

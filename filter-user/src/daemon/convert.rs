@@ -10,6 +10,7 @@ use crate::api::wire;
 use crate::daemon::role::Principal;
 use crate::model::ladder::{Ladder, Strike};
 use crate::model::policy::Subject;
+use crate::model::refuse::Refuse;
 use crate::store::AuditRow;
 use crate::store::CallRow;
 use crate::store::EvidenceRow;
@@ -32,6 +33,7 @@ pub fn block_of(decision: &Decision) -> wire::Block {
         observe: decision.flags & BLOCK_OBSERVE != 0,
         redial: decision.redial,
         no_redial: decision.flags & BLOCK_NO_REDIAL != 0,
+        refuse: Refuse::of_flags(decision.flags).map(Refuse::name),
     }
 }
 
@@ -51,6 +53,7 @@ pub(crate) fn unknown_block(subject: Subject, found: Option<abi::Block>) -> wire
         observe: found.flags & BLOCK_OBSERVE != 0,
         redial: None,
         no_redial: found.flags & BLOCK_NO_REDIAL != 0,
+        refuse: Refuse::of_flags(found.flags).map(Refuse::name),
     }
 }
 

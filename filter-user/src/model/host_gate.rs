@@ -12,7 +12,7 @@ use filter_common::abi::{
 };
 use filter_common::answer::{Answer, Outcome, is_own_ack};
 use filter_common::bytes::{Bytes as _, Slice};
-use filter_common::decide::{Call, Decision, PolicyLookup, decide};
+use filter_common::decide::{Call, Decision, PolicyLookup, decide, own_refusal};
 use filter_common::egress::{called, is_sip};
 use filter_common::judge::{JudgeContext, Scratch, is_noted, judge, judge_again};
 use filter_common::number::Number;
@@ -197,6 +197,7 @@ impl HostGate {
     }
 
     fn answer(&mut self, frame: &[u8], scratch: &mut Scratch) {
+        let own = own_refusal(self, &scratch.event);
         let event = &mut scratch.event;
         let profile = self.profiles.get(usize::from(event.trunk)).copied().unwrap_or_default();
         let second = event.time / 1_000_000_000;
@@ -206,14 +207,18 @@ impl HostGate {
             *window = ReplySecond { second, count: before + 1 };
             before < u64::from(profile.replies_per_second)
         };
+        let code = if own == 0 { profile.refuse } else { own };
         let mut answer = Answer::default();
         let (bytes, packet) = (&mut Slice::new(frame, READABLE), &scratch.packet);
-        let outcome = answer.reply(bytes, packet, &REPLAY_KEYS, &profile, event.reply, has_room);
+        let outcome = answer.reply(bytes, packet, &REPLAY_KEYS, &profile, code, has_room);
         match outcome {
             Outcome::Written(reply) => {
+                event.reply = code;
                 self.reply = Some(answer.bytes(reply.start, reply.end).to_vec());
             }
-            Outcome::Damaged | Outcome::Limited | Outcome::Impossible => event.reply = 0,
+            Outcome::Damaged | Outcome::Limited | Outcome::Impossible | Outcome::Silent => {
+                event.reply = 0;
+            }
         }
     }
 

@@ -1,5 +1,6 @@
 //! How a trunk refuses a blocked call: with a reply, or in silence.
 
+use filter_common::abi::{BLOCK_REFUSE_DROP, BLOCK_REFUSE_SHIFT};
 use filter_common::answer::code::Code;
 
 /// The refusal of a call.
@@ -67,6 +68,26 @@ impl Refuse {
         }
     }
 
+    /// Returns the refusal in the flags of a block; `None`: as the trunk refuses.
+    #[must_use]
+    pub fn of_flags(flags: u8) -> Option<Refuse> {
+        match flags >> BLOCK_REFUSE_SHIFT & 7 {
+            0 => None,
+            BLOCK_REFUSE_DROP => Some(Refuse::Drop),
+            number => Some(Refuse::of_number(number)),
+        }
+    }
+
+    /// Returns the flags of a block with this refusal.
+    #[must_use]
+    pub const fn flags(self) -> u8 {
+        let number = match self {
+            Refuse::Reply(code) => code as u8,
+            Refuse::Drop => BLOCK_REFUSE_DROP,
+        };
+        number << BLOCK_REFUSE_SHIFT
+    }
+
     /// Returns the refusal with this number in the kernel's maps.
     #[must_use]
     pub fn of_number(number: u8) -> Refuse {
@@ -83,6 +104,7 @@ mod tests {
         for refuse in Code::ALL.into_iter().map(Refuse::Reply).chain([Refuse::Drop]) {
             assert_eq!(Refuse::parse(&refuse.name()), Ok(refuse));
             assert_eq!(Refuse::of_number(refuse.number()), refuse);
+            assert_eq!(Refuse::of_flags(refuse.flags() | 3), Some(refuse));
         }
     }
 

@@ -106,6 +106,7 @@ fn block(number: &str) -> Block {
         observe: false,
         redial: None,
         no_redial: false,
+        refuse: None,
     }
 }
 

@@ -41,6 +41,9 @@ pub struct Block {
     /// A caller who calls repeatedly is not let through.
     #[serde(default)]
     pub no_redial: bool,
+    /// The reply on a trunk that answers, `600`, or `drop`; null: as the trunk refuses.
+    #[serde(default)]
+    pub refuse: Option<String>,
 }
 
 /// An allow: never refused while it lasts.
@@ -99,6 +102,9 @@ pub struct AddBlock {
     /// A caller who calls repeatedly is not let through; not with `redial`.
     #[serde(default)]
     pub no_redial: bool,
+    /// The reply on a trunk that answers: `600`, `486`, `603`, `403`, `480`, or `drop`; null: as the trunk refuses.
+    #[serde(default)]
+    pub refuse: Option<String>,
     /// Refuse when there is a block already, instead of moving its expiry.
     #[serde(default)]
     pub if_absent: bool,

@@ -258,6 +258,7 @@ mod tests {
             observe: false,
             redial: Some(RedialPolicy { attempts: 4, window: 600, grant: 1800 }),
             no_redial: false,
+            refuse: None,
         }
     }
 

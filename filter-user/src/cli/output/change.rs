@@ -60,12 +60,17 @@ impl Decision for Block {
     }
 
     fn besides(&self) -> String {
+        let refuse = match self.refuse.as_deref().filter(|_| !self.observe) {
+            Some("drop") => ", without a reply".to_owned(),
+            Some(code) => format!(", answered {code}"),
+            None => String::new(),
+        };
         let besides = match (self.observe, self.no_redial) {
             (true, _) => ", observe only",
             (false, true) => ", without redial grant",
             (false, false) => "",
         };
-        besides.to_owned()
+        besides.to_owned() + &refuse
     }
 }
 
@@ -203,6 +208,7 @@ mod tests {
             observe: false,
             redial: None,
             no_redial: false,
+            refuse: None,
         }
     }
 

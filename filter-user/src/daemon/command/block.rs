@@ -9,6 +9,7 @@ use crate::daemon::block_change::redial_of;
 use crate::daemon::convert::block_of;
 use crate::daemon::role::{Principal, Role};
 use crate::daemon::state::{Control, problem};
+use crate::model::refuse::Refuse;
 use crate::store::{Decision, Kind};
 use crate::sys::clock;
 
@@ -34,7 +35,12 @@ impl Control {
             return problem(ProblemKind::Usage, "a block needs a reason");
         }
         check_text("reason", &add.reason)?;
-        let (redial, flags) = redial_of(add.redial, add.no_redial, add.observe)?;
+        let (redial, mut flags) = redial_of(add.redial, add.no_redial, add.observe)?;
+        if let Some(text) = &add.refuse {
+            let refuse = Refuse::parse(text)
+                .or_else(|error| problem(ProblemKind::Usage, format!("refuse: {error}")))?;
+            flags |= refuse.flags();
+        }
         self.refuse_protected(subject).await?;
         let decision = Decision {
             id: uuid::Uuid::now_v7(),

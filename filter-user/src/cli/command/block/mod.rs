@@ -22,6 +22,7 @@ use crate::cli::output::strikes::Strikes;
 use crate::cli::output::{self, Answer, Output, Row, known};
 use crate::exit::{Exit, Failure};
 use crate::model::redial::RedialPolicy;
+use crate::model::refuse::Refuse;
 
 /// Block and unblock numbers
 ///
@@ -69,6 +70,9 @@ struct Add {
     /// Never let the caller through for calling repeatedly, not even in an emergency
     #[arg(long, conflicts_with = "redial")]
     no_redial: bool,
+    /// Answer on a trunk that answers: 600, 486, 603, 403, 480; drop: no answer [default: as the trunk]
+    #[arg(long, value_name = "CODE|drop", value_parser = refuse)]
+    refuse: Option<Refuse>,
     /// Change nothing if the number is already blocked
     #[arg(long)]
     if_absent: bool,
@@ -136,6 +140,7 @@ pub fn run(arguments: &Arguments, client: &Client) -> Result<Exit, Failure> {
                 observe: add.observe,
                 redial: add.redial,
                 no_redial: add.no_redial,
+                refuse: add.refuse.map(Refuse::name),
                 if_absent: add.if_absent,
                 dry_run: add.change.dry_run,
             };
@@ -238,6 +243,7 @@ impl Answer for Block {
         field("number", &self.number)?;
         field("in force", &output::until(self.expires, "for good"))?;
         field("action", action(self))?;
+        field("refuse", self.refuse.as_deref().unwrap_or("as the trunk does"))?;
         field("redial", &redial(self))?;
         field("reason", &self.reason)?;
         field("author", &self.author)?;
@@ -250,6 +256,10 @@ impl Answer for Block {
     fn raw(&self) -> Vec<Vec<String>> {
         vec![Row::raw(self)]
     }
+}
+
+fn refuse(text: &str) -> Result<Refuse, String> {
+    Refuse::parse(text).map_err(|error| error.to_string())
 }
 
 fn redial(block: &Block) -> String {
@@ -283,6 +293,7 @@ mod tests {
             observe: false,
             redial: None,
             no_redial: false,
+            refuse: None,
         };
         for (origin, automatic) in
             [("operator", false), ("import", false), ("ladder", true), ("auto-rate", true)]

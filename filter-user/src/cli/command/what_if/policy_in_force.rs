@@ -15,6 +15,7 @@ use crate::config::file;
 use crate::exit::Failure;
 use crate::model::number_text;
 use crate::model::policy::{Policy, Subject};
+use crate::model::refuse::Refuse;
 use crate::what_if::records::nanoseconds;
 
 /// Why the policy in force is not known.
@@ -72,7 +73,12 @@ pub fn policy(client: &Client) -> Result<Policy, PolicyError> {
     client
         .list(&client::path(&["blocks"], &[]), |block: Block| {
             let flags = if block.observe { BLOCK_OBSERVE } else { 0 }
-                | if block.no_redial { BLOCK_NO_REDIAL } else { 0 };
+                | if block.no_redial { BLOCK_NO_REDIAL } else { 0 }
+                | block
+                    .refuse
+                    .as_deref()
+                    .and_then(|text| Refuse::parse(text).ok())
+                    .map_or(0, Refuse::flags);
             let expires = end(block.expires);
             let redial = block.redial.unwrap_or(config.redial);
             found(&block.number, &mut |subject| {
