@@ -10,6 +10,7 @@
 
 use crate::number::{Digits, Number};
 use crate::plan::{IDENTITY_FROM, IDENTITY_PAI, Plan};
+use crate::reason::Reason;
 
 /// Version of all layouts in this file.
 pub const ABI_VERSION: u32 = 6;
@@ -349,6 +350,8 @@ pub const EVENT_REPEATED: u8 = 2;
 /// Two asserted identities were judged. `number` is the lower one, or the one whose redial grant the call
 /// passed by.
 pub const EVENT_TWO_IDENTITIES: u8 = 4;
+/// The INVITE has a `P-Asserted-Identity`, and its trunk reads `From`.
+pub const EVENT_PAI_IGNORED: u8 = 8;
 
 /// The identity is from `From`.
 pub const EVENT_FROM: u8 = 1;
@@ -390,7 +393,7 @@ pub struct Event {
     pub policy_verdict: u8,
     /// [`Reason`](crate::reason::Reason) as number.
     pub reason: u8,
-    /// [`EVENT_TO_TAG`], [`EVENT_REPEATED`], [`EVENT_TWO_IDENTITIES`].
+    /// [`EVENT_TO_TAG`], [`EVENT_REPEATED`], [`EVENT_TWO_IDENTITIES`], [`EVENT_PAI_IGNORED`].
     pub flags: u8,
     /// Where the Call-ID begins in the frame; 0: not read.
     pub call_id_offset: u16,
@@ -405,10 +408,11 @@ pub const CALL_ID_HASH_MAX: usize = 256;
 /// Bytes of the longest Call-ID that a report may name.
 pub const CALL_ID_REPORT_MAX: usize = 4096;
 
-/// Bytes of the header field of an unread caller that an [`EventEntry`] holds; a longer one is cut.
+/// Bytes of a header field that an [`EventEntry`] holds; a longer one is cut.
 pub const UNREAD_MAX: usize = 128;
 
-/// An event in a ring, with the Call-ID and the text of an unread caller as in the message.
+/// An event in a ring, with the Call-ID and the text of an unread caller or of an ignored
+/// `P-Asserted-Identity` as in the message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct EventEntry {
@@ -416,10 +420,10 @@ pub struct EventEntry {
     pub event: Event,
     /// The Call-ID. Only the first `call_id_len` bytes were written.
     pub call_id: [u8; CALL_ID_EVENT_MAX],
-    /// The bytes after the colon of the header field that should name the caller, also those after its end.
+    /// The bytes after the colon of the header field that should name the caller, also those after its end. If
+    /// the caller was read from `From`: those of the `P-Asserted-Identity` that the trunk does not read.
     pub unread: [u8; UNREAD_MAX],
-    /// How many bytes of `unread` were written, 0 to [`UNREAD_MAX`]; 0: the caller was read, or there is no such
-    /// header field.
+    /// How many bytes of `unread` were written, 0 to [`UNREAD_MAX`]; 0: there is no such header field.
     pub unread_len: u64,
 }
 
@@ -434,6 +438,22 @@ impl EventEntry {
     /// was sent; cut at [`UNREAD_MAX`]. Empty: the caller was read, or there is no such header field.
     #[must_use]
     pub fn unread(&self) -> &[u8] {
+        if self.is_unread() { self.text() } else { &[] }
+    }
+
+    /// Returns the value of the `P-Asserted-Identity` that the trunk does not read, as [`EventEntry::unread`]
+    /// does. Empty: there is no such header field, or the caller could not be read.
+    #[must_use]
+    pub fn ignored_pai(&self) -> &[u8] {
+        let is_ignored = self.event.flags & EVENT_PAI_IGNORED != 0;
+        if is_ignored && !self.is_unread() { self.text() } else { &[] }
+    }
+
+    fn is_unread(&self) -> bool {
+        Reason::from_number(self.event.reason).is_some_and(Reason::is_unread)
+    }
+
+    fn text(&self) -> &[u8] {
         let bytes = &self.unread[..(self.unread_len as usize).min(UNREAD_MAX)];
         let folds = |at: usize| matches!(bytes.get(at), Some(b' ' | b'\t'));
         let end = (0..bytes.len()).find(|at| match bytes[*at] {

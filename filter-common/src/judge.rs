@@ -4,10 +4,10 @@
 //! read bytes and to look things up.
 
 use crate::abi::{
-    DatagramKey, EVENT_FROM, EVENT_PAI, EVENT_REPEATED, EVENT_TO_TAG, EVENT_TWO_IDENTITIES, Event,
-    FRAGMENT_NS, FRAGMENTS_LATER, FRAGMENTS_PASSED, FRAGMENTS_REFUSED, FRAGMENTS_UNTIL,
-    FragmentKey, FragmentState, MODE_ENFORCE, Profile, REASSEMBLY_NS, Settings, TRANSPORT_TCP,
-    TRANSPORT_UDP, Verdict,
+    DatagramKey, EVENT_FROM, EVENT_PAI, EVENT_PAI_IGNORED, EVENT_REPEATED, EVENT_TO_TAG,
+    EVENT_TWO_IDENTITIES, Event, FRAGMENT_NS, FRAGMENTS_LATER, FRAGMENTS_PASSED, FRAGMENTS_REFUSED,
+    FRAGMENTS_UNTIL, FragmentKey, FragmentState, MODE_ENFORCE, Profile, REASSEMBLY_NS, Settings,
+    TRANSPORT_TCP, TRANSPORT_UDP, Verdict,
 };
 use crate::bytes::Bytes;
 use crate::decide::{self, Call, PolicyLookup};
@@ -69,6 +69,19 @@ impl Scratch {
         let field = if self.event.identity == EVENT_PAI { Field::Pai } else { Field::From };
         let colon = self.fields[field as usize].newest();
         if colon == 0 { 0 } else { self.start + colon + 1 }
+    }
+
+    /// Returns where the header field begins that an event carries; 0: none. It is the one that names an unread
+    /// caller, or a `P-Asserted-Identity` that the trunk does not read.
+    #[inline(always)]
+    #[must_use]
+    pub fn text(&self, reason: Reason) -> usize {
+        if reason.is_unread() {
+            return self.caller();
+        }
+        let colon = self.fields[Field::Pai as usize].newest();
+        let is_ignored = self.event.flags & EVENT_PAI_IGNORED != 0;
+        if is_ignored { self.start + colon + 1 } else { 0 }
     }
 }
 
@@ -322,6 +335,7 @@ fn judge_message<B: Bytes, G: JudgeContext, const FIRST: bool>(
         return Err(Reason::PaiMissing);
     } else {
         event.identity = EVENT_FROM;
+        event.flags |= ignored_pai(fields);
         // Only here: where PAI names the caller, nothing is read from `From`.
         if !fields[Field::FromFault as usize].is_missing() {
             return Err(Reason::BadHeader);
@@ -352,6 +366,14 @@ fn judge_message<B: Bytes, G: JudgeContext, const FIRST: bool>(
         event.flags |= EVENT_REPEATED;
     }
     Ok(decision.reason)
+}
+
+/// Returns the flag of a `P-Asserted-Identity`, or 0 without one. A branch would be another way for the verifier.
+#[inline(always)]
+const fn ignored_pai(fields: &Fields) -> u8 {
+    const OFFSET_MAX: usize = 0x3FFF;
+    let is_there = (fields[Field::Pai as usize].newest() + OFFSET_MAX) / (OFFSET_MAX + 1);
+    EVENT_PAI_IGNORED * is_there as u8
 }
 
 /// Notes the trunk that the source belongs to; 0, the profile `default`, when none does.

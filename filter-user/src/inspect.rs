@@ -195,6 +195,7 @@ pub fn of_maps(
         reattached: 0,
         audit_head: None,
         reviews: None,
+        asserted_others: BTreeMap::new(),
     };
     status.add_findings();
     Ok(status)

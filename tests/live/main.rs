@@ -19,6 +19,7 @@ mod fail_open;
 mod flood;
 mod foreign_xdp;
 mod gate;
+mod identity;
 mod interfaces;
 mod lists;
 mod map_faults;

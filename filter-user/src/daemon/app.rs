@@ -14,6 +14,7 @@ use crate::daemon::accounts::Accounts;
 use crate::daemon::attachments::Attachments;
 use crate::daemon::evidence::Evidence;
 use crate::daemon::state::Control;
+use crate::daemon::task::asserted::{self, Asserted};
 use crate::daemon::task::grant_watch::Reviews;
 use crate::daemon::task::unread::Unread;
 use crate::inspect;
@@ -38,6 +39,8 @@ pub struct App {
     pub evidence: Arc<Evidence>,
     /// Calls that could not be read.
     pub unread: Unread,
+    /// Calls whose asserted caller is not read.
+    pub asserted: Asserted,
     /// Start of the daemon.
     pub since: Timestamp,
     /// Problem of the configuration when it was last read.
@@ -83,6 +86,10 @@ impl App {
         status.reattached = control.reattached.load(Ordering::Relaxed).into();
         for finding in self.unread.findings(&config.policy.trunks, &counts) {
             status.find(Health::Amber, finding);
+        }
+        status.asserted_others = self.asserted.last_hour();
+        for (trunk, calls) in status.asserted_others.clone() {
+            status.find(Health::Amber, asserted::finding(&trunk, calls));
         }
         if self.accounts.is_flood() {
             let message = "a flood: refusals above [records] per_trunk are only counted; `palang top` shows who calls";

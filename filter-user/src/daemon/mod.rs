@@ -35,6 +35,7 @@ use crate::daemon::http::{auth, listen, metrics};
 use crate::daemon::signals::wait_for_signal;
 use crate::daemon::start::logging::log;
 use crate::daemon::start::{privileges, socket};
+use crate::daemon::task::asserted::Asserted;
 use crate::daemon::task::housekeeping::{housekeeping, remove_ended};
 use crate::daemon::task::reconcile_loop::{initial_reconcile, keep_in_sync};
 use crate::daemon::task::unread::Unread;
@@ -175,6 +176,7 @@ pub(crate) async fn serve(
     let reviews = Reviews::start(&control, &tasks);
     let live = broadcast::Sender::new(LIVE);
     let counted = Unread::default();
+    let asserted = Asserted::default();
     let app = App {
         control: Arc::clone(&control),
         attachments: Arc::clone(&attachments),
@@ -183,6 +185,7 @@ pub(crate) async fn serve(
         live: live.clone(),
         evidence: Arc::clone(&evidence),
         unread: counted.clone(),
+        asserted: asserted.clone(),
         since,
         config_problem: Arc::default(),
     };
@@ -207,7 +210,12 @@ pub(crate) async fn serve(
         Arc::clone(&control),
         recorder::Rings { events, frames, left_behind },
         accounts,
-        recorder::Listeners { reviews, live, rate: Counter::start(&control, &tasks) },
+        recorder::Listeners {
+            reviews,
+            live,
+            rate: Counter::start(&control, &tasks),
+            asserted: asserted.clone(),
+        },
         Arc::clone(&evidence),
         stop,
     );
@@ -215,7 +223,7 @@ pub(crate) async fn serve(
     tasks.spawn("interfaces", attachments::run(Arc::clone(&attachments)));
     tasks.spawn("time", housekeeping(Arc::clone(&control)));
     tasks.spawn("expiry", remove_ended(Arc::clone(&control)));
-    tasks.spawn("unread calls", unread::run(Arc::clone(&control), counted));
+    tasks.spawn("unread calls", unread::run(Arc::clone(&control), counted, asserted));
     tasks.spawn("retention", retention::run(Arc::clone(&control)));
     let compare = Arc::new(Notify::new());
     let keeping = keep_in_sync(Arc::clone(&control), in_maps, fresh, started, Arc::clone(&compare));

@@ -169,6 +169,7 @@ fn status() -> Status {
         reattached: 0,
         audit_head: None,
         reviews: None,
+        asserted_others: std::collections::BTreeMap::new(),
     }
 }
 

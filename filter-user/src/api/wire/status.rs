@@ -62,6 +62,10 @@ pub struct Status {
     /// Open reviews; null without the store.
     #[serde(default)]
     pub reviews: Option<u64>,
+    /// Calls of the last hour whose `P-Asserted-Identity` names another caller than `From`, by the trunks that
+    /// read `From`; only trunks where they are a finding.
+    #[serde(default, skip_serializing_if = "std::collections::BTreeMap::is_empty")]
+    pub asserted_others: std::collections::BTreeMap<String, u64>,
 }
 
 impl Status {
@@ -135,6 +139,7 @@ impl Status {
             reattached: 0,
             audit_head: None,
             reviews: Some(0),
+            asserted_others: std::collections::BTreeMap::new(),
         }
     }
 }

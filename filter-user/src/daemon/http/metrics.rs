@@ -127,6 +127,16 @@ fn packets(app: &App, registry: &mut Registry) -> Result<(), Problem> {
     let help = "INVITEs by verdict, repeats included; unread: passed, because they could not be \
                 read for sure";
     registry.register("invites", help, invites);
+    let asserted = Family::<ByTrunk, Counter<u64, AtomicU64>>::default();
+    let counts = app.asserted.total();
+    for trunk in &config.policy.trunks {
+        // A counter that begins with its first count has no rate.
+        let count = counts.get(&trunk.name).copied().unwrap_or(0);
+        asserted.get_or_create(&ByTrunk { trunk: trunk.name.clone() }).inc_by(count);
+    }
+    let help = "Calls that passed and whose P-Asserted-Identity, which the trunk does not read, names \
+                another caller than From; since the start of the daemon";
+    registry.register("asserted_others", help, asserted);
     Ok(())
 }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 use filter_common::reason::Reason;
 
 use crate::daemon::state::Control;
+use crate::daemon::task::asserted::Asserted;
 use crate::model::policy::Trunk;
 use crate::model::reasons::most_frequent;
 
@@ -48,11 +49,12 @@ impl Unread {
     }
 }
 
-/// Counts every minute.
-pub async fn run(control: Arc<Control>, unread: Unread) {
+/// Counts every minute, also the calls whose asserted caller is not read.
+pub async fn run(control: Arc<Control>, unread: Unread, asserted: Asserted) {
     let mut tick = tokio::time::interval(MINUTE);
     loop {
         tick.tick().await;
+        asserted.tick();
         match control.maps.counts() {
             Ok(newest) => unread.keep(newest),
             Err(error) => tracing::error!(%error, "cannot count unread calls"),
