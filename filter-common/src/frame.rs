@@ -104,6 +104,17 @@ impl Packet {
     }
 }
 
+/// The key beside the Ethernet addresses of this machine while frames for other addresses are not judged. No
+/// address has more than 48 bits.
+pub const OWN_ADDRESSES_ONLY: u64 = u64::MAX;
+
+/// Returns an Ethernet address as one number, in its low 48 bits.
+#[must_use]
+pub const fn address_number(address: [u8; 6]) -> u64 {
+    let [a, b, c, d, e, f] = address;
+    u64::from_be_bytes([0, 0, a, b, c, d, e, f])
+}
+
 /// Reads the outer layers up to the transport's ports into `packet`, which comes all zero.
 ///
 /// # Errors

@@ -34,6 +34,13 @@ pub trait JudgeContext: PolicyLookup {
     fn fragments(&self, key: &FragmentKey) -> FragmentState;
     /// Remembers what is known of the other fragments of a datagram.
     fn set_fragments(&mut self, key: &FragmentKey, state: FragmentState);
+    /// Returns whether a frame to this Ethernet address, in the low 48 bits, is for this machine. `true` if frames
+    /// for other machines are judged too.
+    #[inline(always)]
+    fn is_for_us(&self, address: u64) -> bool {
+        let _ = address;
+        true
+    }
     /// Returns whether a second look judges datagrams once the host has put them together.
     fn has_second_look(&self) -> bool;
     /// Remembers until when a datagram is to be judged by the second look. `false` when that failed.
@@ -140,6 +147,18 @@ pub fn judge<B: Bytes, G: JudgeContext>(
         note_first(gate, scratch);
     }
     reason
+}
+
+/// Returns whether a frame is for another machine. Broadcasts and multicasts are for this one.
+#[inline(never)]
+fn is_for_another<B: Bytes, G: JudgeContext>(bytes: &B, gate: &G) -> bool {
+    const GROUP: u16 = 0x0100;
+    let (Some(high), Some(middle), Some(low)) = (bytes.be16(0), bytes.be16(2), bytes.be16(4))
+    else {
+        return false;
+    };
+    let address = (high as u64) << 32 | (middle as u64) << 16 | low as u64;
+    high & GROUP == 0 && !gate.is_for_us(address)
 }
 
 /// Returns whether a first fragment came after a later one, which the host holds.
@@ -293,6 +312,9 @@ fn judge_message<B: Bytes, G: JudgeContext, const FIRST: bool>(
     scratch.start = start;
     // Only now: reading the clock costs more than passing a packet that is no INVITE.
     event.time = gate.now();
+    if FIRST && is_for_another(bytes, gate) {
+        return Err(Reason::OtherMachine);
+    }
     if FIRST && is_late(gate, packet, event.time) {
         return Err(cut(bytes, gate, packet));
     }

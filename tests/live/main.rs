@@ -18,6 +18,7 @@ mod evidence;
 mod fail_open;
 mod flood;
 mod foreign_xdp;
+mod forwarded;
 mod gate;
 mod identity;
 mod interfaces;

@@ -59,6 +59,7 @@ fn ladder_summary(ladder: &Ladder, file: Option<&str>, trunks: &[Trunk]) -> Stri
 pub struct Effective {
     pub(crate) interfaces: Vec<String>,
     pub(crate) xdp_mode: XdpMode,
+    pub(crate) forwarded: bool,
     pub(crate) ports: Vec<u16>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) ladder: Option<String>,
@@ -320,6 +321,7 @@ impl Config {
         Effective {
             interfaces: self.interfaces.clone(),
             xdp_mode: self.xdp_mode,
+            forwarded: self.forwarded,
             ports: self.policy.ports.clone(),
             ladder: self.ladder_file.clone(),
             protected: self.listed().map(EffectiveProtected::of).collect(),
@@ -408,6 +410,11 @@ impl Config {
                         "native if the driver supports it, otherwise generic (slower)",
                 }
             ),
+            if self.forwarded {
+                "judges calls in frames for other machines, too".to_owned()
+            } else {
+                "lets calls in frames for other machines pass".to_owned()
+            },
             format!(
                 "country code of the numbers: {}; trunks: {}",
                 default.profile.plan.country,

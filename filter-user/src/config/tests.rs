@@ -39,6 +39,7 @@ fn config_of_one_key_has_defaults() {
         },
         interfaces: Vec::new(),
         xdp_mode: XdpMode::Native,
+        forwarded: true,
         blocks: 1_000_000,
         calls_kept: SignedDuration::from_hours(2160),
         records: RecordLimits { per_number: 5, per_trunk: 100 },
@@ -77,6 +78,7 @@ fn config_with_every_key_is_read() {
         r#"
         interfaces = ["eth0", "enp1s0f0np0.100"]
         xdp_mode = "native-or-generic"
+        forwarded = false
         ports = [5060, 5070]
         protected = ["112", "0812-3456-7890", { number = "+62431*", name = "RSUP Manado" }]
         protect_placeholders = false
@@ -125,7 +127,7 @@ fn config_with_every_key_is_read() {
         "#,
     );
     assert_eq!(config.interfaces, ["eth0", "enp1s0f0np0.100"]);
-    assert_eq!(config.xdp_mode, XdpMode::NativeOrGeneric);
+    assert_eq!((config.xdp_mode, config.forwarded), (XdpMode::NativeOrGeneric, false));
     assert_eq!(config.policy.ports, [5060, 5070]);
     let rules = ["protected 112", "protected 6281234567890", "protected 62431* (RSUP Manado)"];
     assert_eq!(config.policy.rules, rules);

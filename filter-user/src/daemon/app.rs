@@ -166,6 +166,10 @@ impl App {
         if let Some(why) = self.attachments.slow_reader() {
             status.find_slow_reader(why);
         }
+        if let Some(why) = self.attachments.addresses_problem() {
+            let message = format!("the addresses of this machine could not be written: {why}");
+            status.find(Health::Amber, message);
+        }
         if let Some(why) = self.attachments.no_second_look() {
             status.find_no_second_look(&why);
         }

@@ -2,7 +2,7 @@
 //!
 //! The tests compare it with the kernel, packet by packet.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use filter_common::abi::{
     ATTEMPT_NS, Allow, Attempt, AttemptKey, Block, DatagramKey, Event, FRAGMENTS_UNTIL,
@@ -11,6 +11,7 @@ use filter_common::abi::{
 use filter_common::bytes::Slice;
 use filter_common::decide::{Call, Decision, PolicyLookup, decide};
 use filter_common::egress::{called, is_sip};
+use filter_common::frame::address_number;
 use filter_common::judge::{JudgeContext, Scratch, is_noted, judge, judge_again};
 use filter_common::number::Number;
 use filter_common::reason::Reason;
@@ -44,6 +45,7 @@ pub struct HostGate {
     blocked_prefixes: Trie<Block>,
     attempts: HashMap<AttemptKey, Attempt>,
     fragments: HashMap<FragmentKey, FragmentState>,
+    own_addresses: Option<HashSet<u64>>,
     second_look: bool,
     unread: HashMap<DatagramKey, u64>,
     grace: HashMap<Number, Grace>,
@@ -115,6 +117,12 @@ impl HostGate {
     #[must_use]
     pub fn with_reader(self, reader: Reader) -> HostGate {
         HostGate { reader, ..self }
+    }
+
+    /// Sets the Ethernet addresses of this machine. `None`, or no address: frames for others are judged too.
+    pub fn set_own_addresses(&mut self, own: Option<&[[u8; 6]]>) {
+        let own = own.filter(|own| !own.is_empty());
+        self.own_addresses = own.map(|own| own.iter().copied().map(address_number).collect());
     }
 
     /// Adds a block or replaces the one with the same subject.
@@ -317,6 +325,10 @@ impl JudgeContext for HostGate {
 
     fn set_fragments(&mut self, key: &FragmentKey, state: FragmentState) {
         self.fragments.insert(*key, state);
+    }
+
+    fn is_for_us(&self, address: u64) -> bool {
+        self.own_addresses.as_ref().is_none_or(|own| own.contains(&address))
     }
 
     fn has_second_look(&self) -> bool {

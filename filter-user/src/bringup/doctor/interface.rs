@@ -29,6 +29,8 @@ struct Facts<'a> {
     queues: Option<Queues>,
     /// Owner of the XDP program on it.
     whose: Whose,
+    /// Whether calls in frames for other machines are judged.
+    forwarded: bool,
 }
 
 /// Checks all configured interfaces. `tag` is that of the program in this binary, if it could be
@@ -56,7 +58,7 @@ pub(crate) async fn checks(config: &Config, tag: Option<u64>, frags: Option<bool
                 vec![Check::fail("link", finding, format!("correct `interfaces` of {file}"))]
             }
             Some(link) => {
-                let mut facts = Facts { frags, ..facts(link, &links) };
+                let mut facts = Facts { frags, forwarded: config.forwarded, ..facts(link, &links) };
                 if let Some(xdp) = link.xdp {
                     facts.whose = whose(xdp.program, &config.paths.pins, tag);
                 }
@@ -83,6 +85,7 @@ fn facts<'a>(link: &'a Link, links: &'a [Link]) -> Facts<'a> {
         offloads: ethtool::offloads(&link.name),
         queues: ethtool::queues(&link.name).ok().flatten(),
         whose: Whose::Ours,
+        forwarded: true,
     }
 }
 
@@ -96,7 +99,7 @@ fn judge(facts: &Facts<'_>, mode: XdpMode, cpus: u32) -> Vec<Check> {
         ));
     }
     if facts.link.promiscuous {
-        checks.push(promiscuous(&facts.link.name));
+        checks.push(promiscuous(&facts.link.name, facts.forwarded));
     }
     checks.push(queues(&facts.link.name, facts.queues, cpus));
     checks.push(xdp(facts.link, mode, facts.whose));
@@ -119,12 +122,18 @@ fn judge(facts: &Facts<'_>, mode: XdpMode, cpus: u32) -> Vec<Check> {
 }
 
 /// Reports that the filter judges all that arrives: XDP runs before the kernel looks for whom a frame is.
-fn promiscuous(name: &str) -> Check {
+fn promiscuous(name: &str, forwarded: bool) -> Check {
+    if !forwarded {
+        return Check::ok(
+            "promiscuous",
+            "promiscuous, and calls in frames for other machines pass (forwarded = false)",
+        );
+    }
     let finding =
         "promiscuous: frames for other machines arrive too, and the filter judges their calls";
     let mend = format!(
-        "see why: ip -d link show dev {name}. After a capture nothing is to do. If {name} is a port of a bridge \
-         and the SIP server is on this machine, name the bridge in palang.toml"
+        "see why: ip -d link show dev {name}. After a capture nothing is to do. If the SIP server is on this \
+         machine, set forwarded = false in palang.toml"
     );
     Check::warn("promiscuous", finding, mend)
 }
@@ -316,6 +325,7 @@ mod tests {
             mtu: 1500,
             vlan_of: None,
             has_ethernet: true,
+            address: Some([2; 6]),
             promiscuous: false,
             xdp: None,
         }
@@ -332,6 +342,7 @@ mod tests {
             offloads: Ok(ALL_OFF),
             queues: None,
             whose: Whose::Ours,
+            forwarded: true,
         }
     }
 
@@ -533,6 +544,11 @@ mod tests {
             assert!(!has().await);
             ip("link set dev left promisc on");
             assert!(has().await);
+            let quiet = Config { forwarded: false, ..config.clone() };
+            let found = checks(&quiet, None, Some(true)).await;
+            assert!(
+                found.iter().any(|check| check.check == "promiscuous" && check.state == State::Ok)
+            );
             ip("link set dev left promisc off");
             assert!(!has().await);
             std::fs::remove_dir_all(folder).unwrap();
