@@ -13,7 +13,7 @@ use crate::plan::{IDENTITY_FROM, IDENTITY_PAI, Plan};
 use crate::reason::Reason;
 
 /// Version of all layouts in this file.
-pub const ABI_VERSION: u32 = 6;
+pub const ABI_VERSION: u32 = 7;
 
 /// Most trunk profiles, the profile `default` (0) included.
 pub const TRUNKS_MAX: u32 = 64;
@@ -538,7 +538,7 @@ layout! {
     PrefixKey = 12,
     TrunkKey = 24,
     Settings = 32,
-    Profile = 408,
+    Profile = 440,
     AttemptKey = 16,
     Attempt = 40,
     RedialCounter = 32,

@@ -183,6 +183,7 @@ pub(crate) struct EffectiveProfile {
     pub(crate) country: Option<&'static str>,
     pub(crate) country_code: String,
     pub(crate) trunk_prefix: String,
+    pub(crate) strip_prefixes: Vec<String>,
     pub(crate) international_prefixes: Vec<String>,
     pub(crate) national_lengths: Vec<String>,
     pub(crate) leading_zero: bool,
@@ -220,6 +221,12 @@ impl EffectiveProfile {
             country: trunk.country,
             country_code: plan.country.to_string(),
             trunk_prefix: plan.trunk_prefix.to_string(),
+            strip_prefixes: plan
+                .strip
+                .iter()
+                .filter(|prefix| !prefix.is_empty())
+                .map(ToString::to_string)
+                .collect(),
             international_prefixes: plan
                 .international
                 .iter()
@@ -271,6 +278,9 @@ impl EffectiveProfile {
         }
         if !self.area_code.is_empty() {
             lines.push(("area_code", self.area_code.clone()));
+        }
+        if !self.strip_prefixes.is_empty() {
+            lines.push(("strip_prefixes", self.strip_prefixes.join(", ")));
         }
         if !self.imsi_mcc.is_empty() {
             lines.push(("imsi_mcc", self.imsi_mcc.join(", ")));

@@ -8,6 +8,7 @@ pub(crate) mod ladder_file;
 pub(crate) mod limits;
 pub mod policy_file;
 pub(crate) mod profile;
+pub(crate) mod strip;
 #[cfg(test)]
 mod tests;
 pub(crate) mod units;

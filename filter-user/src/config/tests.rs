@@ -462,6 +462,8 @@ fn country_of_a_trunk_replaces_the_plan_of_the_default() {
 
 #[test]
 fn wrong_plan_is_refused_with_its_reason() {
+    let stripped = "formats = [\"own-e164\", \"national\"]\nstrip_prefixes = [\"99\", \"1001\"]";
+    assert_eq!(plan(stripped).unwrap().strip[1].to_string(), "1001");
     for (settings, message) in [
         ("country = \"XX\"", "3:11: country: \"XX\" has no preset"),
         (
@@ -473,6 +475,8 @@ fn wrong_plan_is_refused_with_its_reason() {
         ("international_prefixes = [\"123456789\"]", "must have 1 to 8 digits"),
         ("imsi_mcc = [\"51\"]", "imsi_mcc: \"51\" must have 3 digits"),
         ("imsi_mcc = [\"1\",\"1\",\"1\",\"1\",\"1\",\"1\",\"1\",\"1\",\"1\"]", "at most 8 codes"),
+        ("strip_prefixes = [\"\"]", "must have 1 to 8 digits"),
+        ("formats = [\"own-e164\"]\nstrip_prefixes = [\"6\"]", "4:18: strip_prefixes: 6 collides"),
         ("phone_contexts = { \"+62\" = \"national\" }", "phone_contexts: \"+62\" is not a name"),
         ("phone_contexts = { a = \"subscriber\" }", "needs an area_code"),
         ("phone_contexts = { a = [] }", "\"a\" has no format"),
