@@ -286,7 +286,7 @@ fn prefix_of_a_carrier_is_removed_before_the_plan_reads() {
         ("99510101234567890", Reason::NotANumber),
         ("9981234567", Reason::AmbiguousNumber),
         ("99112345", Reason::AmbiguousNumber),
-        ("9999081234567890", Reason::TooManyDigits),
+        ("9999081234567890", Reason::AmbiguousNumber),
     ] {
         assert_eq!(read(&plan, text), Err(reason), "{text}");
     }
