@@ -358,6 +358,8 @@ pub const EVENT_REPEATED: u8 = 2;
 /// Two asserted identities were judged. `number` is the lower one, or the one whose redial grant the call
 /// passed by.
 pub const EVENT_TWO_IDENTITIES: u8 = 4;
+/// The INVITE has a `P-Asserted-Identity`, and its trunk reads `From`.
+pub const EVENT_PAI_IGNORED: u8 = 8;
 
 /// The identity is from `From`.
 pub const EVENT_FROM: u8 = 1;
@@ -399,7 +401,7 @@ pub struct Event {
     pub policy_verdict: u8,
     /// [`Reason`](crate::reason::Reason) as number.
     pub reason: u8,
-    /// [`EVENT_TO_TAG`], [`EVENT_REPEATED`], [`EVENT_TWO_IDENTITIES`].
+    /// [`EVENT_TO_TAG`], [`EVENT_REPEATED`], [`EVENT_TWO_IDENTITIES`], [`EVENT_PAI_IGNORED`].
     pub flags: u8,
     /// Where the Call-ID begins in the frame; 0: not read.
     pub call_id_offset: u16,
@@ -418,10 +420,11 @@ pub const CALL_ID_HASH_MAX: usize = 256;
 /// Bytes of the longest Call-ID that a report may name.
 pub const CALL_ID_REPORT_MAX: usize = 4096;
 
-/// Bytes of the header field of an unread caller that an [`EventEntry`] holds; a longer one is cut.
+/// Bytes of a header field that an [`EventEntry`] holds; a longer one is cut.
 pub const UNREAD_MAX: usize = 128;
 
-/// An event in a ring, with the Call-ID and the text of an unread caller as in the message.
+/// An event in a ring, with the Call-ID and the text of an unread caller or of an ignored
+/// `P-Asserted-Identity` as in the message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct EventEntry {
@@ -429,33 +432,11 @@ pub struct EventEntry {
     pub event: Event,
     /// The Call-ID. Only the first `call_id_len` bytes were written.
     pub call_id: [u8; CALL_ID_EVENT_MAX],
-    /// The bytes after the colon of the header field that should name the caller, also those after its end.
+    /// The bytes after the colon of the header field that should name the caller, also those after its end. If
+    /// the caller was read from `From`: those of the `P-Asserted-Identity` that the trunk does not read.
     pub unread: [u8; UNREAD_MAX],
-    /// How many bytes of `unread` were written, 0 to [`UNREAD_MAX`]; 0: the caller was read, or there is no such
-    /// header field.
+    /// How many bytes of `unread` were written, 0 to [`UNREAD_MAX`]; 0: there is no such header field.
     pub unread_len: u64,
-}
-
-impl EventEntry {
-    /// Returns the Call-ID as it was sent, cut at [`CALL_ID_EVENT_MAX`]; empty: not read.
-    #[must_use]
-    pub fn call_id(&self) -> &[u8] {
-        &self.call_id[..usize::from(self.event.call_id_len).min(CALL_ID_EVENT_MAX)]
-    }
-
-    /// Returns the value of the header field whose caller could not be read, without its line end, as it
-    /// was sent; cut at [`UNREAD_MAX`]. Empty: the caller was read, or there is no such header field.
-    #[must_use]
-    pub fn unread(&self) -> &[u8] {
-        let bytes = &self.unread[..(self.unread_len as usize).min(UNREAD_MAX)];
-        let folds = |at: usize| matches!(bytes.get(at), Some(b' ' | b'\t'));
-        let end = (0..bytes.len()).find(|at| match bytes[*at] {
-            b'\n' => !folds(at + 1),
-            b'\r' => bytes.get(at + 1) != Some(&b'\n') || !folds(at + 2),
-            _ => false,
-        });
-        bytes[..end.unwrap_or(bytes.len())].trim_ascii()
-    }
 }
 
 /// Events that were thinned out or lost, per CPU.
@@ -573,7 +554,7 @@ layout! {
     PrefixKey = 12,
     TrunkKey = 24,
     Settings = 32,
-    Profile = 408,
+    Profile = 440,
     AttemptKey = 16,
     Attempt = 40,
     RedialCounter = 32,

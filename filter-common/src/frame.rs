@@ -104,6 +104,23 @@ impl Packet {
     }
 }
 
+/// The key beside the Ethernet addresses of this machine while frames for other addresses are not judged. No
+/// address has more than 48 bits.
+pub const OWN_ADDRESSES_ONLY: u64 = u64::MAX;
+
+/// Returns an Ethernet address as one number, in its low 48 bits.
+#[must_use]
+pub const fn address_number(address: [u8; 6]) -> u64 {
+    let [a, b, c, d, e, f] = address;
+    u64::from_be_bytes([0, 0, a, b, c, d, e, f])
+}
+
+/// Returns the Ethernet address that a frame is for, as [`address_number`] does.
+#[inline(always)]
+pub fn destination<B: Bytes>(bytes: &B) -> Option<u64> {
+    Some((bytes.be16(0)? as u64) << 32 | bytes.be32(2)? as u64)
+}
+
 /// Reads the outer layers up to the transport's ports into `packet`, which comes all zero.
 ///
 /// # Errors

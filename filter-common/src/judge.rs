@@ -4,10 +4,10 @@
 //! read bytes and to look things up.
 
 use crate::abi::{
-    DatagramKey, EVENT_FROM, EVENT_PAI, EVENT_REPEATED, EVENT_TO_TAG, EVENT_TWO_IDENTITIES, Event,
-    FRAGMENT_NS, FRAGMENTS_LATER, FRAGMENTS_PASSED, FRAGMENTS_REFUSED, FRAGMENTS_UNTIL,
-    FragmentKey, FragmentState, MODE_ENFORCE, Profile, REASSEMBLY_NS, Settings, TRANSPORT_TCP,
-    TRANSPORT_UDP, Verdict,
+    DatagramKey, EVENT_FROM, EVENT_PAI, EVENT_PAI_IGNORED, EVENT_REPEATED, EVENT_TO_TAG,
+    EVENT_TWO_IDENTITIES, Event, FRAGMENT_NS, FRAGMENTS_LATER, FRAGMENTS_PASSED, FRAGMENTS_REFUSED,
+    FRAGMENTS_UNTIL, FragmentKey, FragmentState, MODE_ENFORCE, Profile, REASSEMBLY_NS, Settings,
+    TRANSPORT_TCP, TRANSPORT_UDP, Verdict,
 };
 use crate::bytes::Bytes;
 use crate::decide::{self, Call, PolicyLookup};
@@ -34,6 +34,13 @@ pub trait JudgeContext: PolicyLookup {
     fn fragments(&self, key: &FragmentKey) -> FragmentState;
     /// Remembers what is known of the other fragments of a datagram.
     fn set_fragments(&mut self, key: &FragmentKey, state: FragmentState);
+    /// Returns whether a frame to this Ethernet address, in the low 48 bits, is for this machine. `true` if frames
+    /// for other machines are judged too.
+    #[inline(always)]
+    fn is_for_us(&self, address: u64) -> bool {
+        let _ = address;
+        true
+    }
     /// Returns whether a second look judges datagrams once the host has put them together.
     fn has_second_look(&self) -> bool;
     /// Remembers until when a datagram is to be judged by the second look. `false` when that failed.
@@ -69,6 +76,19 @@ impl Scratch {
         let field = if self.event.identity == EVENT_PAI { Field::Pai } else { Field::From };
         let colon = self.fields[field as usize].newest();
         if colon == 0 { 0 } else { self.start + colon + 1 }
+    }
+
+    /// Returns where the header field begins that an event carries; 0: none. It is the one that names an unread
+    /// caller, or a `P-Asserted-Identity` that the trunk does not read.
+    #[inline(always)]
+    #[must_use]
+    pub fn text(&self, reason: Reason) -> usize {
+        if reason.is_unread() {
+            return self.caller();
+        }
+        let colon = self.fields[Field::Pai as usize].newest();
+        let is_ignored = self.event.flags & EVENT_PAI_IGNORED != 0;
+        if is_ignored { self.start + colon + 1 } else { 0 }
     }
 }
 
@@ -128,6 +148,18 @@ pub fn judge<B: Bytes, G: JudgeContext>(
         note_first(gate, scratch);
     }
     reason
+}
+
+/// Returns whether a frame is for another machine. Broadcasts and multicasts are for this one.
+#[inline(never)]
+fn is_for_another<B: Bytes, G: JudgeContext>(bytes: &B, gate: &G) -> bool {
+    const GROUP: u16 = 0x0100;
+    let (Some(high), Some(middle), Some(low)) = (bytes.be16(0), bytes.be16(2), bytes.be16(4))
+    else {
+        return false;
+    };
+    let address = (high as u64) << 32 | (middle as u64) << 16 | low as u64;
+    high & GROUP == 0 && !gate.is_for_us(address)
 }
 
 /// Returns whether a first fragment came after a later one, which the host holds.
@@ -281,6 +313,9 @@ fn judge_message<B: Bytes, G: JudgeContext, const FIRST: bool>(
     scratch.start = start;
     // Only now: reading the clock costs more than passing a packet that is no INVITE.
     event.time = gate.now();
+    if FIRST && is_for_another(bytes, gate) {
+        return Err(Reason::OtherMachine);
+    }
     if FIRST && is_late(gate, packet, event.time) {
         return Err(cut(bytes, gate, packet));
     }
@@ -323,6 +358,7 @@ fn judge_message<B: Bytes, G: JudgeContext, const FIRST: bool>(
         return Err(Reason::PaiMissing);
     } else {
         event.identity = EVENT_FROM;
+        event.flags |= ignored_pai(fields);
         // Only here: where PAI names the caller, nothing is read from `From`.
         if !fields[Field::FromFault as usize].is_missing() {
             return Err(Reason::BadHeader);
@@ -359,6 +395,14 @@ fn judge_message<B: Bytes, G: JudgeContext, const FIRST: bool>(
         event.flags |= EVENT_REPEATED;
     }
     Ok(decision.reason)
+}
+
+/// Returns the flag of a `P-Asserted-Identity`, or 0 without one. A branch would be another way for the verifier.
+#[inline(always)]
+const fn ignored_pai(fields: &Fields) -> u8 {
+    const OFFSET_MAX: usize = 0x3FFF;
+    let is_there = (fields[Field::Pai as usize].newest() + OFFSET_MAX) / (OFFSET_MAX + 1);
+    EVENT_PAI_IGNORED * is_there as u8
 }
 
 /// Notes the trunk that the source belongs to; 0, the profile `default`, when none does.

@@ -11,6 +11,7 @@ pub mod answer;
 pub mod bytes;
 pub mod decide;
 pub mod egress;
+mod event_entry;
 pub mod frame;
 pub mod judge;
 pub mod maps;

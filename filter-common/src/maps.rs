@@ -93,7 +93,7 @@ const fn ring(name: &'static str) -> MapSpec {
     map::<(), ()>(name, MapKind::RingBuf, MaxEntries::Fixed(1 << 21))
 }
 
-/// Trunks, prefixes and protected numbers that there is room for.
+/// Trunks, prefixes, protected numbers and Ethernet addresses that there is room for.
 const PREFIXES: u32 = 4096;
 /// Allowed numbers that there is room for; also grants, numbers in grace and fragmented datagrams.
 const NUMBERS: u32 = 65_536;
@@ -106,6 +106,7 @@ pub const MAPS: &[MapSpec] = &[
     array::<u64>("PORTS", GENERATIONS * PORT_WORDS),
     array::<Profile>("PROFILES", GENERATIONS * TRUNKS_MAX),
     trie::<TrunkKey, u32>("TRUNKS", PREFIXES),
+    map::<u64, u32>("OWN_ADDRESSES", MapKind::Hash, MaxEntries::Fixed(PREFIXES)),
     array::<u64>("OVERRIDE", 1),
     trie::<PrefixKey, Allow>("PROTECTED", PREFIXES),
     hash::<Allow>("ALLOWED_NUMBERS", MaxEntries::Fixed(NUMBERS)),

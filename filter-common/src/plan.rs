@@ -29,6 +29,10 @@ pub const IDENTITY_PAI: u8 = 2;
 pub const INTERNATIONAL_MAX: usize = 16;
 /// Longest trunk prefix in digits.
 pub const TRUNK_PREFIX_DIGITS_MAX: u32 = 5;
+/// Most prefixes of a plan that are removed.
+pub const STRIP_MAX: usize = 4;
+/// Longest prefix that is removed, in digits.
+pub const STRIP_DIGITS_MAX: u32 = 8;
 /// Longest international prefix in digits (Australia: `14110011`).
 pub const PREFIX_DIGITS_MAX: u32 = 8;
 /// Most names of contexts in a plan.
@@ -88,6 +92,8 @@ pub struct Plan {
     pub trunk_prefix: Digits,
     /// Area code without trunk prefix, for subscriber numbers: `21`.
     pub area: Digits,
+    /// Prefixes that the carrier puts before numbers, and that are removed first; unused ones empty.
+    pub strip: [Digits; STRIP_MAX],
     /// International prefixes, longest first; unused ones empty.
     pub international: [Prefix; INTERNATIONAL_MAX],
     /// Formats of numbers in named contexts; unused ones zero.
@@ -340,6 +346,8 @@ impl Plan {
         dialled: &Dialled,
         bytes: &B,
     ) -> Result<Number, Reason> {
+        let stripped = bytes.hide_range(self.strip_of(dialled) as usize) as u32;
+        let dialled = &Dialled { count: dialled.count.wrapping_sub(stripped), ..*dialled };
         // The verifier would otherwise walk the following once for each way through these.
         let top = bytes.hide_range(dialled.top() as usize) as u64;
         let count = bytes.hide_range(dialled.count as usize) as u32;
@@ -574,5 +582,6 @@ fn join(a: Digits, b: Digits) -> Option<Digits> {
     Some(Digits(a.nibbles() | (b.nibbles() >> ((4 * a.len()) & 63)) | len as u64))
 }
 
+mod strip;
 #[cfg(test)]
 mod tests;

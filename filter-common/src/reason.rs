@@ -94,6 +94,8 @@ reasons! {
     /// The headers do not end in the part of the packet that can be read. The datagram is judged once the
     /// host has put it together.
     SecondLook = 13, "second-look", Pass;
+    /// An INVITE in a frame whose destination address is not one of this machine (IEEE 802.3).
+    OtherMachine = 14, "other-machine", Pass;
 
     // 20–39: an INVITE that could not be read for sure.
     /// The request line is not `INVITE SP Request-URI SP SIP/2.0 CRLF` (RFC 3261 §7.1).

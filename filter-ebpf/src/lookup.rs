@@ -11,6 +11,7 @@ use filter_common::abi::{
     Grant, PORT_WORDS, PrefixKey, Profile, RedialCounter, Settings, TRUNKS_MAX,
 };
 use filter_common::decide::PolicyLookup;
+use filter_common::frame::OWN_ADDRESSES_ONLY;
 use filter_common::judge::JudgeContext;
 use filter_common::number::Number;
 
@@ -201,6 +202,12 @@ impl JudgeContext for Kernel {
     fn set_fragments(&mut self, key: &FragmentKey, state: FragmentState) {
         // When there is no room, the later fragments pass and are never put together.
         let _ = maps::FRAGMENTS.insert(key, state, BPF_ANY.into());
+    }
+
+    #[inline(always)]
+    fn is_for_us(&self, address: u64) -> bool {
+        let has = |address| maps::OWN_ADDRESSES.get_ptr(address).is_some();
+        has(address) || !has(OWN_ADDRESSES_ONLY)
     }
 
     #[inline(always)]

@@ -120,6 +120,7 @@ fn is_refused(reason: Reason, verdict: u8) -> bool {
         | Reason::InDialog
         | Reason::NoPolicy
         | Reason::SecondLook
+        | Reason::OtherMachine
         | Reason::BadRequestLine
         | Reason::BadHeader
         | Reason::HeadersCut

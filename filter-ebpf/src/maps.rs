@@ -50,6 +50,12 @@ pub static TRUNKS: LpmTrie<[u8; 20], u32> = LpmTrie::with_max_entries(
     POLICY_TRIE,
 );
 
+/// Ethernet addresses of this machine, and `OWN_ADDRESSES_ONLY` while frames for others are not judged.
+/// Empty: all frames are judged. Written by user space.
+#[map]
+pub static OWN_ADDRESSES: HashMap<u64, u32> =
+    HashMap::with_max_entries(capacity::<u64, u32>("OWN_ADDRESSES", MapKind::Hash), POLICY);
+
 /// Until when nothing is refused. Written by user space, one aligned store.
 #[map]
 pub static OVERRIDE: Array<u64> =

@@ -10,11 +10,12 @@ use filter_common::abi::{EVENT_REPEATED, Profile, ReplyStats, TRUNKS_MAX, Verdic
 use filter_common::answer::{Answer, Outcome, ROOM, Reply, is_own_ack};
 use filter_common::bytes::Bytes as _;
 use filter_common::decide::{PolicyLookup as _, own_refusal};
+use filter_common::frame::destination;
 use filter_common::judge::{JudgeContext as _, Scratch};
 use filter_common::reason::Reason;
 
 use crate::lookup::Kernel;
-use crate::packet::{PacketBytes, barrier_var, clamped};
+use crate::packet::{PacketBytes, barrier_var, clamped, is_replay};
 use crate::{maps, telemetry};
 
 /// 1: the programs of [`maps::NEXT`] are loaded. Set when the program is loaded; it is constant for the
@@ -77,7 +78,14 @@ pub fn answer(ctx: &XdpContext) -> Option<u32> {
     let code = bytes.hide_range(code as usize) as u8;
     let time = scratch.event.time;
     let has_room = || has_room(trunk, time, profile);
-    let outcome = answer.reply(&mut bytes, &scratch.packet, keys, profile, code, has_room);
+    // The machine that a frame is for answers itself. A reply in its name would also move it in the tables of a
+    // switch.
+    let is_own = is_replay() || destination(&bytes).is_some_and(is_own);
+    let outcome = if !is_own {
+        Outcome::Impossible
+    } else {
+        answer.reply(&mut bytes, &scratch.packet, keys, profile, code, has_room)
+    };
     count(trunk, outcome, scratch.event.flags)?;
     let reply = match outcome {
         Outcome::Written(reply) => {
@@ -99,6 +107,12 @@ pub fn answer(ctx: &XdpContext) -> Option<u32> {
     telemetry::report(ctx.ctx, scratch, reason, limit);
     let Some(reply) = reply else { return Some(XDP_DROP) };
     Some(if send(ctx, &bytes, answer, reply) { XDP_TX } else { XDP_DROP })
+}
+
+/// Returns whether an Ethernet address is one of this machine.
+#[inline(always)]
+fn is_own(address: u64) -> bool {
+    maps::OWN_ADDRESSES.get_ptr(address).is_some()
 }
 
 /// Puts a reply in the place of the frame. `false`: the kernel refuses it.
@@ -133,7 +147,8 @@ pub fn drop_own_ack(ctx: &XdpContext) -> Option<u32> {
     // Hidden: the verifier of Linux 6.1 would walk all that follows once more for the trunk 0.
     let trunk = bytes.hide_range(trunk) as u32 & (TRUNKS_MAX - 1);
     let mut is_own = false;
-    if kernel.profile(trunk)?.refuse != 0 {
+    // Also of a trunk that no longer answers: the ACK may be late.
+    if trunk != 0 {
         let keys = maps::REPLY_KEYS.get(0)?;
         let answer = cleared()?;
         is_own = is_own_ack(&bytes, &scratch.packet, keys, now, answer);

@@ -42,8 +42,7 @@ pub fn report(frame: impl Frame, scratch: &Scratch, reason: Reason, pass_events_
     } else if is_thinned(stats, event.time, pass_events_per_second) {
         stats.passed_thinned += 1;
     } else {
-        let unread = if reason.is_unread() { scratch.caller() } else { 0 };
-        if !send(frame, &maps::EVENTS_PASSED, event, unread) {
+        if !send(frame, &maps::EVENTS_PASSED, event, scratch.text(reason)) {
             stats.passed_lost += 1;
         }
     }

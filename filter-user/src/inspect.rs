@@ -196,6 +196,7 @@ pub fn of_maps(
         audit_head: None,
         reviews: None,
         replies: Vec::new(),
+        asserted_others: BTreeMap::new(),
     };
     status.add_findings();
     Ok(status)

@@ -63,11 +63,10 @@ fn json_is_a_contract() {
     let (records, summary) = json(&output);
     let first = serde_json::json!({
         "file": capture(SCAN).to_str().unwrap(), "frame": 1, "time": records[0]["time"],
-        "src": "147.32.77.113:5060", "dst": "195.113.172.38:5060", "method": "INVITE",
+        "src": "147.32.77.113:5060", "dst": "195.113.172.38:5060", "method": "INVITE", "reply": null,
         "call_id": records[0]["call_id"], "initial": true, "transport": "udp", "tunnel": null,
-        "trunk": "default", "to_tag": false, "caller": "100", "identity": "from",
+        "trunk": "default", "to_tag": false, "caller": "100", "identity": "from", "reply_message": null,
         "verdict": "drop", "policy_verdict": null, "rule": "block 100", "reason": "blocked-number",
-        "reply": null, "reply_message": null,
     });
     assert_eq!(records[0], first);
     assert!(records[0]["call_id"].as_str().unwrap().len() > 5);

@@ -115,6 +115,15 @@ impl Gates {
         self.policy.override_until = until;
     }
 
+    /// Lets both judge frames for these Ethernet addresses only; `None`: all frames.
+    ///
+    /// # Panics
+    /// When the kernel does not take them.
+    pub fn set_own_addresses(&mut self, own: Option<&[[u8; 6]]>) {
+        self.kernel.set_own_addresses(own).unwrap_or_else(|error| panic!("{error}"));
+        self.host.set_own_addresses(own);
+    }
+
     /// Judges a frame with both.
     ///
     /// # Panics

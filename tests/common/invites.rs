@@ -50,6 +50,7 @@ pub struct Plan {
     formats: Vec<String>,
     phone_contexts: BTreeMap<String, String>,
     imsi_mcc: Vec<String>,
+    strip_prefixes: Vec<String>,
     area_code: String,
     short_number_digits: u8,
     identity: String,
@@ -67,6 +68,7 @@ impl Default for Plan {
             formats: vec!["e164".into(), "national".into()],
             phone_contexts: BTreeMap::new(),
             imsi_mcc: Vec::new(),
+            strip_prefixes: Vec::new(),
             area_code: String::new(),
             short_number_digits: 6,
             identity: "from".into(),
@@ -121,6 +123,9 @@ impl Invite {
         }
         for (slot, code) in profile.plan.imsi.iter_mut().zip(&self.plan.imsi_mcc) {
             *slot = mcc(code).unwrap();
+        }
+        for (slot, prefix) in profile.plan.strip.iter_mut().zip(&self.plan.strip_prefixes) {
+            *slot = digits(prefix);
         }
         profile.identity = match self.plan.identity.as_str() {
             "from" => IDENTITY_FROM,

@@ -158,6 +158,13 @@ fn address(value: &str) -> Result<(String, String), String> {
         return Ok((uri.to_owned(), behind.to_owned()));
     }
     let end = rest.find([';', ' ', '\t']).unwrap_or(rest.len());
+    let mut names = rest[end..].split(';').map(|each| each.split('=').next().unwrap_or(each));
+    let is_of_the_number = |name: &str| {
+        ["phone-context", "ext", "isub"].iter().any(|one| name.eq_ignore_ascii_case(one))
+    };
+    if rest.to_ascii_lowercase().starts_with("tel:") && names.any(is_of_the_number) {
+        return Err("a parameter of the header or of the number".into());
+    }
     Ok((rest[..end].to_owned(), rest[end..].to_owned()))
 }
 

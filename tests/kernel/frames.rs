@@ -190,3 +190,37 @@ fn long_messages_are_read_as_far_as_the_frame_is_readable() {
     let message = String::from_utf8(invite()).unwrap().replacen("sip:112@psap.example", &uri, 1);
     assert_reason(&mut gates, &Layers::IPV4.frame(message.as_bytes()), Reason::BlockedNumber);
 }
+
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
+#[test]
+fn invites_for_another_machine_pass_while_addresses_are_set() {
+    let mut gates = gates();
+    let to = |address: [u8; 6], layers: Layers| {
+        let mut frame = layers.frame(&invite());
+        frame[..6].copy_from_slice(&address);
+        frame
+    };
+    let (own, macvlan, other) = ([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2], [2, 0, 0, 0, 0, 3]);
+    for layers in Layers::ALL {
+        gates.set_own_addresses(None);
+        assert_reason(&mut gates, &to(other, layers), Reason::BlockedNumber);
+        gates.set_own_addresses(Some(&[own, macvlan]));
+        for address in [own, macvlan, [0xFF; 6], [0x33, 0x33, 0, 0, 0, 1], [1, 0, 0x5E, 0, 1, 75]] {
+            assert_reason(&mut gates, &to(address, layers), Reason::BlockedNumber);
+        }
+        for address in [other, [0; 6], [0, 0, 0, 0, 0, 1], [2, 0, 0, 1, 0, 1]] {
+            assert_reason(&mut gates, &to(address, layers), Reason::OtherMachine);
+        }
+        // Another address in place of one, and no address at all: all are judged then.
+        gates.set_own_addresses(Some(&[other]));
+        assert_reason(&mut gates, &to(other, layers), Reason::BlockedNumber);
+        assert_reason(&mut gates, &to(own, layers), Reason::OtherMachine);
+        gates.set_own_addresses(Some(&[]));
+        assert_reason(&mut gates, &to(own, layers), Reason::BlockedNumber);
+    }
+    // Other packets have the reason that they always have.
+    gates.set_own_addresses(Some(&[own]));
+    let mut options = Layers::IPV4.frame(b"OPTIONS sip:112@x SIP/2.0\r\n\r\n");
+    options[..6].copy_from_slice(&other);
+    assert_reason(&mut gates, &options, Reason::NotInvite);
+}

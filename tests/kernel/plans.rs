@@ -1,6 +1,6 @@
 //! Numbering plans of countries: kernel and host read every text alike.
 
-use filter_common::number::Number;
+use filter_common::number::{Digits, Number};
 use filter_common::plan::{NamedContext, context_name, mcc};
 use palang::model::plan::example::examples;
 use palang::model::plan::preset::Preset;
@@ -14,7 +14,7 @@ use proptest::test_runner::TestRunner;
 
 use crate::NOW;
 
-/// Returns a policy with the preset of a country, a named context and a mobile country code.
+/// Returns a policy with the preset of a country, a named context, a mobile country code and prefixes that are removed.
 fn policy(preset: &Preset) -> Policy {
     let mut policy = Policy::default();
     let plan = &mut policy.trunks[0].profile.plan;
@@ -25,6 +25,8 @@ fn policy(preset: &Preset) -> Policy {
         ..NamedContext::default()
     };
     plan.imsi[7] = mcc("510").unwrap();
+    plan.strip[2] = Digits::parse("98").unwrap();
+    plan.strip[3] = Digits::parse("9912").unwrap();
     policy
 }
 
@@ -53,7 +55,13 @@ fn texts_are_read_alike_in_the_plan_of_each_country() {
         }
         for _ in 0..40 {
             let (digits, context) = text.new_tree(&mut runner).unwrap().current();
-            let known = prop_oneof![Just(preset.code), Just(preset.trunk_prefix), Just("510")];
+            let known = prop_oneof![
+                Just(preset.code),
+                Just(preset.trunk_prefix),
+                Just("510"),
+                Just("98"),
+                Just("9912")
+            ];
             let before = known.new_tree(&mut runner).unwrap().current();
             let context = context.map_or_else(String::new, |name| format!(";phone-context={name}"));
             let digits = match digits.strip_prefix('+') {

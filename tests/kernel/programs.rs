@@ -1,7 +1,9 @@
 //! Each program of the object beside the host: with and without `xdp.frags`, with the full and the slim
 //! reader.
 
+use filter_common::abi::EVENT_PAI_IGNORED;
 use filter_common::number::{Digits, Number};
+use filter_common::plan::{IDENTITY_FROM, IDENTITY_PAI, IDENTITY_PAI_ELSE_FROM};
 use filter_common::reason::Reason;
 use filter_common::sip::message::{Reader, SLIM_SCAN_MAX};
 use palang::datapath::object::OBJECT;
@@ -142,8 +144,6 @@ fn every_program_copies_call_ids_and_frames() {
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn every_program_copies_the_header_field_of_an_unread_caller() {
-    use filter_common::plan::{IDENTITY_FROM, IDENTITY_PAI_ELSE_FROM};
-
     for program in programs() {
         let mut policy = blocking();
         for (identity, value, headers, expected) in [
@@ -188,6 +188,42 @@ fn every_program_copies_the_header_field_of_an_unread_caller() {
             &long.as_bytes()[..127],
             "the space before it was copied too"
         );
+    }
+}
+
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
+#[test]
+fn every_program_copies_an_asserted_identity_that_its_trunk_does_not_read() {
+    let asserted = "<tel:+6281200000002>";
+    for program in programs() {
+        let mut policy = blocking();
+        for (identity, headers, from, expected) in [
+            (
+                IDENTITY_FROM,
+                "P-Asserted-Identity: <tel:+6281200000002>\n",
+                "+6281200000001",
+                asserted,
+            ),
+            (IDENTITY_FROM, "", "+6281200000001", ""),
+            // The record of an unread caller has `From`.
+            (IDENTITY_FROM, "P-Asserted-Identity: <tel:+6281200000002>\n", "anonymous", ""),
+            (IDENTITY_PAI, "P-Asserted-Identity: <tel:+6281200000002>\n", "+6281200000001", ""),
+            (IDENTITY_PAI_ELSE_FROM, "", "+6281200000001", ""),
+        ] {
+            policy.trunks[0].profile.identity = identity;
+            let mut gates = Gates::of(&gates::only(program), &policy);
+            let message = crlf(&format!(
+                "INVITE sip:112@psap.example SIP/2.0\nTo: <sip:112@x>\nCall-ID: 1\nFrom: <sip:{from}@x>\n\
+                 {headers}\n"
+            ));
+            let event = gates.judge(&Layers::IPV4.frame(&message), NOW);
+            let is_ignored = identity == IDENTITY_FROM && !headers.is_empty();
+            assert_eq!(event.flags, if is_ignored { EVENT_PAI_IGNORED } else { 0 }, "{headers}");
+            let (_, passed) = gates.kernel().drain_events().unwrap();
+            let text = String::from_utf8_lossy(passed[0].ignored_pai());
+            assert_eq!(text, expected, "{}: {headers}", program.name());
+            assert_eq!(passed[0].unread().is_empty(), from != "anonymous");
+        }
     }
 }
 

@@ -273,3 +273,28 @@ fn refusal_of_a_block_wins_over_that_of_the_trunk() {
         assert_eq!(answered(subject, Some(Refuse::Reply(Code::BusyHere)), 0), None);
     }
 }
+
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
+#[test]
+fn reply_goes_to_one_host_alone() {
+    let mut gates = Gates::new(&policy());
+    let whole = Layers::IPV4.frame(&invite("a"));
+    assert_eq!(reply(&mut gates, &whole, NOW).is_some(), can_answer());
+    // The Ethernet source is a group, which no sum covers.
+    let mut group = whole.clone();
+    group[6] |= 1;
+    assert_eq!(reply(&mut gates, &group, NOW), None);
+    for (via, is_answered) in [
+        ("10.0.0.1;branch=z9;received", false),
+        ("10.0.0.1;branch=z9;received,SIP/2.0/UDP b", false),
+        ("10.0.0.1;maddr,SIP/2.0/UDP b", false),
+        ("10.0.0.1;branch=z9;received=192.0.2.1", false),
+        ("10.0.0.1;branch=z9,SIP/2.0/UDP b;received=192.0.2.1;maddr=192.0.2.2", true),
+    ] {
+        let text = String::from_utf8(invite("b")).unwrap();
+        let text = text.replace("10.0.0.1:5070;branch=z9hG4bKb;rport", via);
+        let frame = Layers::IPV4.frame(text.as_bytes());
+        let expected = is_answered && can_answer();
+        assert_eq!(reply(&mut gates, &frame, NOW).is_some(), expected, "{via}");
+    }
+}

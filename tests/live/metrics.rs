@@ -147,6 +147,7 @@ fn metrics_are_accepted_by_promtool_and_prometheus() {
         "attempts",
         "attempts_recorded",
         "refusals_thinned",
+        "asserted_others",
     ] {
         for kind in ["HELP", "TYPE"] {
             let name = format!("# {kind} palang_{counter} ");

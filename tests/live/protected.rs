@@ -3,10 +3,10 @@
 use std::fs;
 
 use filter_common::abi::{Block, Verdict};
-use palang_tests::lab::Lab;
+use palang_tests::lab::{Lab, message};
 use serde_json::{Value, json};
 
-use crate::gate::{Gate, subject};
+use crate::gate::{Gate, eventually, subject};
 
 const BLOCKED: &str = "0812-0000-0001";
 const OTHER: &str = "+6281300000001";
@@ -124,4 +124,32 @@ fn allows_of_an_incident_end_together() {
     assert_eq!((left.len(), &left[0]["number"]), (1, &json!("6281400000001")));
     gate.fails(4, &end);
     gate.fails(2, &["allow", "add", BLOCKED, "--incident", " "]);
+}
+
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
+#[test]
+fn block_of_a_number_that_many_machines_send_gets_a_note() {
+    let lab = Lab::new("shared-number");
+    let gate = Gate::start(&lab, "");
+    let sender = lab.sender();
+    let call = |number: &str, call_id: &str| {
+        sender.send(5060, message::invite(number, call_id).as_bytes()).unwrap();
+    };
+    for machine in 0..5 {
+        call("+6281200000001", &format!("{machine}@ue{machine}.example"));
+        call(OTHER, &format!("other-{machine}@ue.example"));
+    }
+    let calls = |number| gate.rows(&["calls", "--caller", number]).len();
+    eventually("the calls have records", || calls(BLOCKED) == 5 && calls(OTHER) == 5);
+    let notes = |number, dry_run: &[&str]| {
+        let block = ["block", "add", number, "--for", "1h", "--reason", "prank"];
+        gate.does(&[&block, dry_run].concat())["notes"].clone()
+    };
+    for dry_run in [&["--dry-run"][..], &[]] {
+        let noted = notes(BLOCKED, dry_run);
+        assert!(noted[0].as_str().unwrap().contains("from 5 machines"), "{noted}");
+        assert_eq!(notes(OTHER, dry_run), json!([]));
+    }
+    assert_eq!(gate.passing(&["+6281200000001", OTHER]), [""; 0], "the blocks are in force");
+    assert_eq!(notes("+62812*", &["--dry-run"]), json!([]), "a prefix has no note");
 }

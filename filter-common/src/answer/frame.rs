@@ -28,7 +28,14 @@ pub(super) fn wrap<B: Bytes>(
     let network = Network::find(bytes)?;
     let to = &packet.fragment.source;
     let from = &packet.fragment.destination;
-    if packet.transport != TRANSPORT_UDP || is_many(from, network) || is_many(to, network) {
+    // The group bit of the Ethernet address that the reply would go to.
+    let is_group = bytes.byte(6)? & 1 != 0;
+    if packet.transport != TRANSPORT_UDP
+        || is_group
+        || packet.source_port == 0
+        || is_many(from, network)
+        || is_many(to, network)
+    {
         return None;
     }
     let udp = HEAD - UDP_LEN;
@@ -81,14 +88,15 @@ pub(super) fn wrap<B: Bytes>(
     Some(Reply { start, ip, message: HEAD, end })
 }
 
-/// Returns whether an address is of no host alone: multicast, broadcast, or unspecified.
+/// Returns whether an address is of no other host alone: multicast, broadcast, loopback, or unspecified.
 #[inline(always)]
 fn is_many(address: &[u8; 16], network: Network) -> bool {
     if network.is_ipv4 {
-        // 0.0.0.0/8, and 224.0.0.0/3: multicast, reserved and broadcast addresses.
-        address[12] == 0 || address[12] >= 0xE0
+        // 0.0.0.0/8, 127.0.0.0/8, and 224.0.0.0/3: multicast, reserved and broadcast addresses.
+        address[12] == 0 || address[12] == 127 || address[12] >= 0xE0
     } else {
-        address[0] == 0xFF || u128::from_be_bytes(*address) == 0
+        // Multicast, unspecified, loopback.
+        address[0] == 0xFF || u128::from_be_bytes(*address) <= 1
     }
 }
 

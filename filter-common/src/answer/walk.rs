@@ -109,9 +109,9 @@ impl Walk {
         // The first `rport` or the end of the topmost value closes all gaps of a `Via`, and the end closes the
         // fields of that value.
         self.open_gaps &= !(bit(step.is_in_via()) * Gap::RportEnd as usize);
+        self.fields[step.field() & self.open_fields].push(offset as u64);
         self.open_fields &= !(bit(step.ends_via()) * Field::Port as usize);
 
-        self.fields[step.field() & self.open_fields].push(offset as u64);
         let moved = at.wrapping_sub(self.line);
         self.line += moved.wrapping_mul(bit(step.begins_line()));
         reply[at & (ROOM - 1)] = byte;

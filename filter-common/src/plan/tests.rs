@@ -264,3 +264,33 @@ fn prefixes_from_text() {
         assert_eq!(plan.prefix(text), expected, "{text}");
     }
 }
+
+#[test]
+fn prefix_of_a_carrier_is_removed_before_the_plan_reads() {
+    let mut plan = plan(FORMAT_OWN_E164 | FORMAT_NATIONAL, &["001"]);
+    plan.strip = [digits("99"), Digits::EMPTY, Digits::EMPTY, digits("98765432")];
+    plan.imsi[0] = mcc("510").expect("a code");
+    for (text, number) in [
+        ("99081234567890", "6281234567890"),
+        ("996281234567890", "6281234567890"),
+        ("99001442071234567", "442071234567"),
+        ("98765432081234567890", "6281234567890"),
+        ("081234567890", "6281234567890"),
+        ("+998712345678", "998712345678"),
+        // A local number keeps its digits.
+        ("991123", "local 991123"),
+    ] {
+        assert_read(&plan, text, number);
+    }
+    for (text, reason) in [
+        ("99510101234567890", Reason::NotANumber),
+        ("9981234567", Reason::AmbiguousNumber),
+        ("99112345", Reason::AmbiguousNumber),
+        ("9999081234567890", Reason::AmbiguousNumber),
+    ] {
+        assert_eq!(read(&plan, text), Err(reason), "{text}");
+    }
+    // Where the place is named, nothing is removed.
+    let here = Context::Global(digits("62"));
+    assert_eq!(read_in(&plan, "9912345678", here).as_deref(), Ok("629912345678"));
+}

@@ -399,7 +399,8 @@ const fn next(form: u8, part: u8, class: u8) -> u32 {
             _ => FOUND,
         },
         GT | BREAK if bare != (class == BREAK) => NOT_A_NUMBER,
-        SEMI if !bare => 0,
+        // After a bare `tel:` a parameter is the header's by RFC 3261 §20, but the sender may mean the number's.
+        SEMI if !bare || tel => 0,
         GT | BREAK | SEMI if !tel => NO_USER,
         GT | BREAK | SEMI => match part {
             NAME | START_ESCAPE | START_ESCAPE_2 | ESCAPE | ESCAPE_2 | ESCAPE_3 => NOT_A_NUMBER,
@@ -444,6 +445,7 @@ const fn next(form: u8, part: u8, class: u8) -> u32 {
         (PARAM_END | CONTEXT_START, SEMI) => (PARAM, CONTEXT_UNKNOWN),
         (PARAM_END, COLON) => (OTHER_PARAM, CONTEXT_UNKNOWN),
         (PARAM..=OTHER_VALUE | CONTEXT_DIGITS..=ISUB_END, SEMI) => (PARAM, 0),
+        (PARAM_END, EQUAL) if bare => (OTHER_VALUE, CONTEXT_UNKNOWN | PASSES),
         (PARAM_END, EQUAL) => (CONTEXT_START, CONTEXT),
         (EXT_END | ISUB_END, EQUAL) => (OTHER_VALUE, EXTENSION | PASSES),
         (PARAM..=OTHER_PARAM | EXT_E..=ISUB_END, EQUAL) => (OTHER_VALUE, PASSES),

@@ -322,7 +322,8 @@ pub fn change(path: &Path, before: Option<String>, wanted: &Wanted) -> Result<Ch
     if untouched || !named {
         put(root, "interfaces", Array::from_iter([wanted.interface.as_str()]).into());
     }
-    if let Some(ports) = wanted.ports.as_ref().filter(|ports| **ports != config.policy.ports) {
+    let ports = wanted.ports.as_deref().map(once);
+    if let Some(ports) = ports.filter(|ports| *ports != config.policy.ports) {
         put(root, "ports", ports.iter().map(|port| i64::from(*port)).collect::<Array>().into());
     }
     if let Some(mode) = wanted.xdp_mode.filter(|mode| *mode != config.xdp_mode) {
@@ -374,7 +375,7 @@ fn put_sends(table: &mut Table, sends: &Sends) {
         put(
             table,
             "formats",
-            sends.formats.iter().map(|format| format.name()).collect::<Array>().into(),
+            once(&sends.formats).iter().map(|format| format.name()).collect::<Array>().into(),
         );
     }
 }
@@ -414,6 +415,17 @@ fn put(table: &mut Table, key: &str, mut value: Value) {
             table.insert(key, Item::Value(value));
         }
     }
+}
+
+/// Returns each entry of a list once, at its first place.
+fn once<T: Copy + PartialEq>(list: &[T]) -> Vec<T> {
+    let mut once = Vec::new();
+    for entry in list {
+        if !once.contains(entry) {
+            once.push(*entry);
+        }
+    }
+    once
 }
 
 #[cfg(test)]

@@ -7,3 +7,4 @@ pub mod allow;
 pub mod checks;
 pub mod override_switch;
 pub mod report;
+pub mod shared_number;

@@ -60,6 +60,7 @@ fn ladder_summary(ladder: &Ladder, file: Option<&str>, trunks: &[Trunk]) -> Stri
 pub struct Effective {
     pub(crate) interfaces: Vec<String>,
     pub(crate) xdp_mode: XdpMode,
+    pub(crate) forwarded: bool,
     pub(crate) ports: Vec<u16>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) ladder: Option<String>,
@@ -183,6 +184,7 @@ pub(crate) struct EffectiveProfile {
     pub(crate) country: Option<&'static str>,
     pub(crate) country_code: String,
     pub(crate) trunk_prefix: String,
+    pub(crate) strip_prefixes: Vec<String>,
     pub(crate) international_prefixes: Vec<String>,
     pub(crate) national_lengths: Vec<String>,
     pub(crate) leading_zero: bool,
@@ -226,6 +228,12 @@ impl EffectiveProfile {
             country: trunk.country,
             country_code: plan.country.to_string(),
             trunk_prefix: plan.trunk_prefix.to_string(),
+            strip_prefixes: plan
+                .strip
+                .iter()
+                .filter(|prefix| !prefix.is_empty())
+                .map(ToString::to_string)
+                .collect(),
             international_prefixes: plan
                 .international
                 .iter()
@@ -277,6 +285,9 @@ impl EffectiveProfile {
         }
         if !self.area_code.is_empty() {
             lines.push(("area_code", self.area_code.clone()));
+        }
+        if !self.strip_prefixes.is_empty() {
+            lines.push(("strip_prefixes", self.strip_prefixes.join(", ")));
         }
         if !self.imsi_mcc.is_empty() {
             lines.push(("imsi_mcc", self.imsi_mcc.join(", ")));
@@ -331,6 +342,7 @@ impl Config {
         Effective {
             interfaces: self.interfaces.clone(),
             xdp_mode: self.xdp_mode,
+            forwarded: self.forwarded,
             ports: self.policy.ports.clone(),
             ladder: self.ladder_file.clone(),
             protected: self.listed().map(EffectiveProtected::of).collect(),
@@ -419,6 +431,11 @@ impl Config {
                         "native if the driver supports it, otherwise generic (slower)",
                 }
             ),
+            if self.forwarded {
+                "judges calls in frames for other machines, too".to_owned()
+            } else {
+                "lets calls in frames for other machines pass".to_owned()
+            },
             format!(
                 "country code of the numbers: {}; trunks: {}",
                 default.profile.plan.country,

@@ -32,6 +32,7 @@ pub(crate) struct File {
     pub(crate) interfaces: Spanned<Vec<Spanned<String>>>,
     #[serde(default)]
     pub(crate) xdp_mode: XdpMode,
+    pub(crate) forwarded: Option<bool>,
     pub(crate) ports: Option<Spanned<Vec<u16>>>,
     pub(crate) ladder: Option<Spanned<String>>,
     #[serde(default)]
@@ -165,6 +166,7 @@ pub(crate) fn parse(text: &str) -> Result<Config, Mistake> {
         policy,
         interfaces: interfaces(file.interfaces.get_ref())?,
         xdp_mode: file.xdp_mode,
+        forwarded: file.forwarded.unwrap_or(true),
         blocks: blocks_limit.as_ref().map_or(Ok(BLOCKS), blocks)?,
         calls_kept,
         records: records(&file.records)?,

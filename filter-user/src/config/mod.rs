@@ -9,6 +9,7 @@ pub(crate) mod limits;
 pub mod policy_file;
 pub(crate) mod profile;
 pub(crate) mod replies;
+pub(crate) mod strip;
 #[cfg(test)]
 mod tests;
 pub(crate) mod units;
@@ -38,6 +39,8 @@ pub struct Config {
     pub interfaces: Vec<String>,
     /// The way to attach it to them.
     pub xdp_mode: XdpMode,
+    /// Whether calls in frames for other machines are judged: this machine is a bridge, for instance.
+    pub forwarded: bool,
     /// Capacity for blocked numbers, 1 to 16,000,000.
     pub blocks: u32,
     /// Time for which call records are kept, 1 hour to 3,660 days.

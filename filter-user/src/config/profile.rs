@@ -7,8 +7,8 @@ use std::net::IpAddr;
 use filter_common::abi::{MODE_ENFORCE, MODE_OBSERVE, TRUNKS_MAX};
 use filter_common::number::{DIGITS_MAX, Digits};
 use filter_common::plan::{
-    CONTEXTS_MAX, FORMAT_SUBSCRIBER, MCC_MAX, NamedContext, PREFIX_DIGITS_MAX, Prefix,
-    TRUNK_PREFIX_DIGITS_MAX, context_name, mcc,
+    CONTEXTS_MAX, FORMAT_SUBSCRIBER, MCC_MAX, NamedContext, PREFIX_DIGITS_MAX, Plan, Prefix,
+    STRIP_DIGITS_MAX, STRIP_MAX, TRUNK_PREFIX_DIGITS_MAX, context_name, mcc,
 };
 use ipnet::IpNet;
 use serde::de::value::MapAccessDeserializer;
@@ -18,6 +18,7 @@ use toml::Spanned;
 
 use crate::config::error::{Mistake, wrong};
 use crate::config::replies::{RefuseText, ReplyFields, replies};
+use crate::config::strip;
 use crate::model::number_text;
 use crate::model::plan::format::Format;
 use crate::model::plan::identity::Identity;
@@ -51,6 +52,7 @@ pub(crate) struct ProfileFields {
     pub(crate) country: Option<Spanned<String>>,
     pub(crate) country_code: Option<Spanned<String>>,
     pub(crate) trunk_prefix: Option<Spanned<String>>,
+    pub(crate) strip_prefixes: Option<Spanned<Vec<Spanned<String>>>>,
     pub(crate) international_prefixes: Option<Spanned<Vec<Spanned<String>>>>,
     pub(crate) national_lengths: Option<Spanned<Vec<Spanned<String>>>>,
     pub(crate) leading_zero: Option<bool>,
@@ -91,6 +93,7 @@ pub(crate) struct TrunkTable {
     pub(crate) country: Option<Spanned<String>>,
     pub(crate) country_code: Option<Spanned<String>>,
     pub(crate) trunk_prefix: Option<Spanned<String>>,
+    pub(crate) strip_prefixes: Option<Spanned<Vec<Spanned<String>>>>,
     pub(crate) international_prefixes: Option<Spanned<Vec<Spanned<String>>>>,
     pub(crate) national_lengths: Option<Spanned<Vec<Spanned<String>>>>,
     pub(crate) leading_zero: Option<bool>,
@@ -234,6 +237,7 @@ pub(crate) fn trunks(policy: &mut Policy, tables: Vec<TrunkTable>) -> Result<(),
             country: table.country,
             country_code: table.country_code,
             trunk_prefix: table.trunk_prefix,
+            strip_prefixes: table.strip_prefixes,
             international_prefixes: table.international_prefixes,
             national_lengths: table.national_lengths,
             leading_zero: table.leading_zero,
@@ -324,6 +328,7 @@ pub(crate) fn profile(trunk: &mut Trunk, fields: &ProfileFields) -> Result<(), M
             *slot = code;
         }
     }
+    strip_prefixes(plan, fields)?;
     phone_contexts(trunk, fields)?;
     let Trunk { profile, .. } = trunk;
     let plan = &mut profile.plan;
@@ -388,6 +393,28 @@ fn country(trunk: &mut Trunk, fields: &ProfileFields) -> Result<(), Mistake> {
     Ok(())
 }
 
+/// Reads `strip_prefixes`, and compares these with the settings that they share with `[default]`.
+fn strip_prefixes(plan: &mut Plan, fields: &ProfileFields) -> Result<(), Mistake> {
+    if let Some(list) = &fields.strip_prefixes {
+        if list.get_ref().len() > STRIP_MAX {
+            return wrong(list.span(), format!("strip_prefixes: at most {STRIP_MAX} prefixes"));
+        }
+        plan.strip = [Digits::EMPTY; STRIP_MAX];
+        for (slot, text) in plan.strip.iter_mut().zip(list.get_ref()) {
+            *slot = digits(text, 1, STRIP_DIGITS_MAX)?;
+        }
+    }
+    let Some(message) = strip::mistake(plan) else { return Ok(()) };
+    let lists = [&fields.strip_prefixes, &fields.international_prefixes];
+    let texts = [&fields.trunk_prefix, &fields.country_code, &fields.country];
+    let mut places = lists
+        .iter()
+        .filter_map(|list| list.as_ref().map(Spanned::span))
+        .chain(fields.formats.as_ref().map(Spanned::span))
+        .chain(texts.iter().filter_map(|text| text.as_ref().map(Spanned::span)));
+    wrong(places.next().unwrap_or_default(), format!("strip_prefixes: {message}"))
+}
+
 fn phone_contexts(trunk: &mut Trunk, fields: &ProfileFields) -> Result<(), Mistake> {
     let Some(table) = &fields.phone_contexts else {
         return Ok(());
@@ -440,7 +467,7 @@ fn prefix(text: &Spanned<String>) -> Result<Prefix, Mistake> {
     }
 }
 
-pub(crate) fn digits(text: &Spanned<String>, min: u32, max: u32) -> Result<Digits, Mistake> {
+fn digits(text: &Spanned<String>, min: u32, max: u32) -> Result<Digits, Mistake> {
     match Digits::parse(text.get_ref()) {
         Some(digits) if (min..=max).contains(&digits.len()) => Ok(digits),
         _ => {

@@ -13,7 +13,7 @@ const PER_SECOND: u32 = 5_000;
 
 /// A refusal as text, `"600"`, or as number.
 #[derive(Clone, Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "a code such as \"600\", or \"drop\"")]
 pub(crate) enum RefuseText {
     Text(String),
     Number(u64),

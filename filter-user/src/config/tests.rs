@@ -39,6 +39,7 @@ fn config_of_one_key_has_defaults() {
         },
         interfaces: Vec::new(),
         xdp_mode: XdpMode::Native,
+        forwarded: true,
         blocks: 1_000_000,
         calls_kept: SignedDuration::from_hours(2160),
         records: RecordLimits { per_number: 5, per_trunk: 100 },
@@ -77,6 +78,7 @@ fn config_with_every_key_is_read() {
         r#"
         interfaces = ["eth0", "enp1s0f0np0.100"]
         xdp_mode = "native-or-generic"
+        forwarded = false
         ports = [5060, 5070]
         protected = ["112", "0812-3456-7890", { number = "+62431*", name = "RSUP Manado" }]
         protect_placeholders = false
@@ -125,7 +127,7 @@ fn config_with_every_key_is_read() {
         "#,
     );
     assert_eq!(config.interfaces, ["eth0", "enp1s0f0np0.100"]);
-    assert_eq!(config.xdp_mode, XdpMode::NativeOrGeneric);
+    assert_eq!((config.xdp_mode, config.forwarded), (XdpMode::NativeOrGeneric, false));
     assert_eq!(config.policy.ports, [5060, 5070]);
     let rules = ["protected 112", "protected 6281234567890", "protected 62431* (RSUP Manado)"];
     assert_eq!(config.policy.rules, rules);
@@ -460,6 +462,8 @@ fn country_of_a_trunk_replaces_the_plan_of_the_default() {
 
 #[test]
 fn wrong_plan_is_refused_with_its_reason() {
+    let stripped = "formats = [\"own-e164\", \"national\"]\nstrip_prefixes = [\"99\", \"1001\"]";
+    assert_eq!(plan(stripped).unwrap().strip[1].to_string(), "1001");
     for (settings, message) in [
         ("country = \"XX\"", "3:11: country: \"XX\" has no preset"),
         (
@@ -471,6 +475,8 @@ fn wrong_plan_is_refused_with_its_reason() {
         ("international_prefixes = [\"123456789\"]", "must have 1 to 8 digits"),
         ("imsi_mcc = [\"51\"]", "imsi_mcc: \"51\" must have 3 digits"),
         ("imsi_mcc = [\"1\",\"1\",\"1\",\"1\",\"1\",\"1\",\"1\",\"1\",\"1\"]", "at most 8 codes"),
+        ("strip_prefixes = [\"\"]", "must have 1 to 8 digits"),
+        ("formats = [\"own-e164\"]\nstrip_prefixes = [\"6\"]", "4:18: strip_prefixes: 6 collides"),
         ("phone_contexts = { \"+62\" = \"national\" }", "phone_contexts: \"+62\" is not a name"),
         ("phone_contexts = { a = \"subscriber\" }", "needs an area_code"),
         ("phone_contexts = { a = [] }", "\"a\" has no format"),

@@ -15,6 +15,7 @@ use crate::daemon::accounts::Accounts;
 use crate::daemon::attachments::Attachments;
 use crate::daemon::evidence::Evidence;
 use crate::daemon::state::Control;
+use crate::daemon::task::asserted::{self, Asserted};
 use crate::daemon::task::grant_watch::Reviews;
 use crate::daemon::task::unread::Unread;
 use crate::datapath::ReplyCounters;
@@ -43,6 +44,8 @@ pub struct App {
     pub reply_counters: Arc<ReplyCounters>,
     /// Calls that could not be read.
     pub unread: Unread,
+    /// Calls whose asserted caller is not read.
+    pub asserted: Asserted,
     /// Start of the daemon.
     pub since: Timestamp,
     /// Problem of the configuration when it was last read.
@@ -77,9 +80,7 @@ impl App {
         let trunks = (0..).zip(&config.policy.trunks).skip(1);
         let replies = trunks.map(|(index, trunk)| {
             let stats = self.reply_counters.get(index)?;
-            let answers = trunk.profile.refuse != 0
-                && self.attachments.no_replies().is_none()
-                && self.control.replies.problem(&trunk.name).is_none();
+            let answers = trunk.profile.refuse != 0 && self.attachments.no_replies().is_none();
             Ok(wire::Replies {
                 trunk: trunk.name.clone(),
                 refuse: Refuse::of_number(trunk.profile.refuse).name(),
@@ -90,6 +91,7 @@ impl App {
                 limited: stats.limited,
                 damaged: stats.damaged,
                 impossible: stats.impossible,
+                problem: self.control.replies.problem(&trunk.name).filter(|_| answers),
             })
         });
         replies.collect()
@@ -114,6 +116,10 @@ impl App {
         status.reattached = control.reattached.load(Ordering::Relaxed).into();
         for finding in self.unread.findings(&config.policy.trunks, &counts) {
             status.find(Health::Amber, finding);
+        }
+        status.asserted_others = self.asserted.last_hour();
+        for (trunk, calls) in status.asserted_others.clone() {
+            status.find(Health::Amber, asserted::finding(&trunk, calls));
         }
         if self.accounts.is_flood() {
             let message = "a flood: refusals above [records] per_trunk are only counted; `palang top` shows who calls";
@@ -201,6 +207,10 @@ impl App {
             for problem in problems.flatten() {
                 status.find(Health::Amber, problem);
             }
+        }
+        if let Some(why) = self.attachments.addresses_problem() {
+            let message = format!("the addresses of this machine could not be written: {why}");
+            status.find(Health::Amber, message);
         }
         if let Some(why) = self.attachments.no_second_look() {
             status.find_no_second_look(&why);

@@ -16,7 +16,7 @@ use crate::api::wire::{Interface, Problem, ProblemKind};
 use crate::daemon::attachments::second_look::SecondLook;
 use crate::daemon::role::Principal;
 use crate::daemon::state::Control;
-use crate::datapath::{Egress, Error, Filter, Pins, RunTime};
+use crate::datapath::{Egress, Error, Filter, OwnAddresses, Pins, RunTime};
 use crate::inspect;
 use crate::model::xdp_mode::XdpMode;
 use crate::store::Entry;
@@ -55,6 +55,8 @@ pub struct Attachments {
     second_look: SecondLook,
     filter: Mutex<(Filter, BTreeMap<String, Known>)>,
     seen: std::sync::Mutex<Vec<Interface>>,
+    /// Why the addresses of this machine could not be written.
+    addresses_problem: std::sync::Mutex<Option<String>>,
 }
 
 impl Attachments {
@@ -72,6 +74,7 @@ impl Attachments {
             second_look: SecondLook::default(),
             filter,
             seen: std::sync::Mutex::default(),
+            addresses_problem: std::sync::Mutex::default(),
         }
     }
 
@@ -91,6 +94,12 @@ impl Attachments {
     #[must_use]
     pub fn no_second_look(&self) -> Option<String> {
         self.second_look.problem()
+    }
+
+    /// Returns why the addresses of this machine could not be written; `None`: they are in force.
+    #[must_use]
+    pub fn addresses_problem(&self) -> Option<String> {
+        self.addresses_problem.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Returns the interfaces as they were last seen.
@@ -131,6 +140,7 @@ impl Attachments {
             self.reconcile_egress(filter, entry, name, link, graced);
         }
         self.second_look.reconcile(filter, Instant::now());
+        self.set_own_addresses(filter, &links, config.forwarded);
         let links = if changed { netlink::links().await.unwrap_or(links) } else { links };
         let seen = names.iter().map(|name| self.interface(name, &links, ours, known)).collect();
         *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = seen;
@@ -227,6 +237,20 @@ impl Attachments {
                 }
             }
         }
+    }
+
+    /// Lets the program answer calls to this machine only, and judge no others unless they are forwarded.
+    fn set_own_addresses(&self, filter: &Filter, links: &[Link], forwarded: bool) {
+        let own: Vec<_> = links.iter().filter_map(|link| link.address).collect();
+        let set = OwnAddresses::open(filter.folder()).and_then(|mut map| map.set(&own, !forwarded));
+        let problem = set.err().map(|error| error.to_string());
+        let mut known = self.addresses_problem.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(problem) = &problem
+            && known.as_ref() != Some(problem)
+        {
+            tracing::error!(%problem, "cannot write the addresses of this machine; frames for others are judged");
+        }
+        *known = problem;
     }
 
     async fn audit(&self, author: &str, action: &'static str, interface: &str, why: &str) {

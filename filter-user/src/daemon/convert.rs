@@ -128,7 +128,8 @@ pub fn call(id: u64, row: CallRow, who: &Principal) -> wire::Call {
         caller: row.number.map(|number| who.mask(number.to_string())),
         trunk: row.trunk,
         source: row.source,
-        call_id: row.call_id,
+        // A PBX may make it of the caller's number or name.
+        call_id: row.call_id.map(|call_id| who.mask_text(call_id)),
         identity: match row.identity {
             EVENT_FROM => Some("from".to_owned()),
             EVENT_PAI => Some("pai".to_owned()),

@@ -36,6 +36,7 @@ use crate::daemon::http::{auth, listen, metrics};
 use crate::daemon::signals::wait_for_signal;
 use crate::daemon::start::logging::log;
 use crate::daemon::start::{privileges, socket};
+use crate::daemon::task::asserted::Asserted;
 use crate::daemon::task::housekeeping::{housekeeping, remove_ended};
 use crate::daemon::task::reconcile_loop::{initial_reconcile, keep_in_sync};
 use crate::daemon::task::unread::Unread;
@@ -129,6 +130,11 @@ pub(crate) async fn serve(
     }
     let (events, frames) = (Events::open(&folder)?, EvidenceRing::open(&folder)?);
     let mut reply_keys = ReplyKeys::open(&folder)?;
+    for old in &others {
+        if let Err(error) = reply_keys.carry_over(old) {
+            tracing::warn!(folder = %old.display(), %error, "the keys of replies are not carried over");
+        }
+    }
     let reply_counters = Arc::new(ReplyCounters::open(&folder)?);
     replies::ensure_keys(&mut reply_keys)
         .map_err(|problem| Failure::new(Exit::Failed, problem.message))?;
@@ -180,6 +186,7 @@ pub(crate) async fn serve(
     let reviews = Reviews::start(&control, &tasks);
     let live = broadcast::Sender::new(LIVE);
     let counted = Unread::default();
+    let asserted = Asserted::default();
     let app = App {
         control: Arc::clone(&control),
         attachments: Arc::clone(&attachments),
@@ -189,6 +196,7 @@ pub(crate) async fn serve(
         evidence: Arc::clone(&evidence),
         reply_counters: Arc::clone(&reply_counters),
         unread: counted.clone(),
+        asserted: asserted.clone(),
         since,
         config_problem: Arc::default(),
     };
@@ -213,7 +221,12 @@ pub(crate) async fn serve(
         Arc::clone(&control),
         recorder::Rings { events, frames, left_behind },
         accounts,
-        recorder::Listeners { reviews, live, rate: Counter::start(&control, &tasks) },
+        recorder::Listeners {
+            reviews,
+            live,
+            rate: Counter::start(&control, &tasks),
+            asserted: asserted.clone(),
+        },
         Arc::clone(&evidence),
         stop,
     );
@@ -221,7 +234,7 @@ pub(crate) async fn serve(
     tasks.spawn("interfaces", attachments::run(Arc::clone(&attachments)));
     tasks.spawn("time", housekeeping(Arc::clone(&control)));
     tasks.spawn("expiry", remove_ended(Arc::clone(&control)));
-    tasks.spawn("unread calls", unread::run(Arc::clone(&control), counted));
+    tasks.spawn("unread calls", unread::run(Arc::clone(&control), counted, asserted));
     let keeping = replies::run(Arc::clone(&control), reply_keys, reply_counters);
     tasks.spawn("replies", keeping);
     tasks.spawn("retention", retention::run(Arc::clone(&control)));

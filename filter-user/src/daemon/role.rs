@@ -54,7 +54,7 @@ impl Principal {
         if self.role >= Role::Operate { number } else { masked(&number) }
     }
 
-    /// Returns the text of an unread caller as this user may see it.
+    /// Returns a text of a message as this user may see it: that of an unread caller, or a Call-ID.
     #[must_use]
     pub fn mask_text(&self, text: String) -> String {
         if self.role >= Role::Operate { text } else { masked_text(&text) }

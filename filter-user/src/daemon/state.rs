@@ -47,7 +47,7 @@ pub struct Control {
     pub busiest: Busiest,
     /// Problems of the work that the daemon does by itself.
     pub chores: Chores,
-    /// Which trunks get replies to refused calls.
+    /// Whether carriers acknowledge replies.
     pub replies: ReplyPath,
     /// Limit of the store's size.
     pub limit: StoreLimit,
@@ -60,6 +60,14 @@ pub struct Control {
     /// Mode and end of enforcing that were put into force; `None`: those of the map.
     pub(crate) mode: Mutex<Option<(u8, u64)>>,
     pub(crate) node: String,
+}
+
+/// Returns a policy with this mode and end of enforcing.
+pub(crate) fn with_mode(policy: &Policy, mode: u8, until: u64) -> Policy {
+    let mut policy = policy.clone();
+    policy.settings.mode = mode;
+    policy.settings.enforce_until = until;
+    policy
 }
 
 pub(crate) fn problem<T>(kind: ProblemKind, message: impl Into<String>) -> Result<T, Problem> {
@@ -191,16 +199,6 @@ impl Control {
         Ok(self.maps.pass_maps().allow(subject)?.filter(live))
     }
 
-    /// Returns a policy with this mode and end of enforcing, and without replies to trunks whose carrier does not
-    /// acknowledge them.
-    pub(crate) fn settings_in_force(&self, policy: &Policy, mode: u8, until: u64) -> Policy {
-        let mut policy = policy.clone();
-        policy.settings.mode = mode;
-        policy.settings.enforce_until = until;
-        self.replies.apply(&mut policy);
-        policy
-    }
-
     /// Writes settings, ports, trunks and profiles into the maps. The caller holds the lock since
     /// before it read them.
     pub(crate) fn write_settings(
@@ -210,7 +208,7 @@ impl Control {
         mode: u8,
         until: u64,
     ) -> Result<(), Problem> {
-        self.maps.set_settings(&self.settings_in_force(policy, mode, until))?;
+        self.maps.set_settings(&with_mode(policy, mode, until))?;
         *self.mode.lock().unwrap_or_else(PoisonError::into_inner) = Some((mode, until));
         Ok(())
     }

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::api::wire::{Persisted, Problem};
 use crate::daemon::order::{Key, Later, Turn};
-use crate::daemon::state::Control;
+use crate::daemon::state::{Control, with_mode};
 use crate::inspect;
 use crate::store::Entry;
 use crate::sys::clock;
@@ -160,7 +160,7 @@ impl Control {
             tracing::warn!(entries = wrong, "protected entries were changed without the daemon");
             self.maps.set_protected(&config.policy.protected)?;
         }
-        if self.maps.has_settings(&self.settings_in_force(&config.policy, mode, until))? {
+        if self.maps.has_settings(&with_mode(&config.policy, mode, until))? {
             return Ok(wrong);
         }
         tracing::warn!("mode, ports, trunks or profiles were changed without the daemon");

@@ -15,6 +15,7 @@ use crate::datapath::load::{Gate, Plan, Program, REPLY_PROGRAMS};
 use crate::datapath::maps::Maps;
 use crate::datapath::maps::layout::{attempts_capacity, typed};
 use crate::datapath::object::OBJECT;
+use crate::datapath::own_addresses::OwnAddresses;
 use crate::datapath::raw;
 use crate::datapath::raw::Raw;
 use crate::datapath::replies::ReplyCounters;
@@ -49,6 +50,7 @@ pub struct Replay {
     second_look: Array<MapData, u32>,
     refused: RingBuf<MapData>,
     passed: RingBuf<MapData>,
+    own_addresses: OwnAddresses,
     evidence: EvidenceSwitch,
     frames: EvidenceRing,
     replies: ReplyCounters,
@@ -142,6 +144,15 @@ impl Replay {
     /// [`Error::Map`] if the system call fails.
     pub fn set_override(&mut self, until: u64) -> Result<(), Error> {
         self.maps.pass_maps().set_override(until)
+    }
+
+    /// Lets the program judge frames for these addresses only; `None`: all frames.
+    ///
+    /// # Errors
+    /// [`Error::Map`] if a system call fails.
+    pub fn set_own_addresses(&mut self, own: Option<&[[u8; 6]]>) -> Result<(), Error> {
+        let own = own.unwrap_or_default();
+        self.own_addresses.set(own, !own.is_empty())
     }
 
     /// Judges an Ethernet frame as if it had arrived at `time`, in nanoseconds. The kernel accepts no
@@ -417,6 +428,7 @@ pub(crate) fn load(
         second_look: typed(&mut take, "SECOND_LOOK")?,
         refused: typed(&mut take, "EVENTS_REFUSED")?,
         passed: typed(&mut take, "EVENTS_PASSED")?,
+        own_addresses: OwnAddresses::new(&mut take)?,
         evidence: EvidenceSwitch::new(&mut take)?,
         frames: EvidenceRing::new(&mut take)?,
         replies: ReplyCounters::new(take("REPLY_STATS")?)?,

@@ -67,6 +67,27 @@ impl ReplyKeys {
         Ok(self.0.get(&0, 0).map_err(failed)?.0)
     }
 
+    /// Writes the first keys.
+    ///
+    /// # Errors
+    /// [`Error::Map`] if the system call fails.
+    pub fn begin(&mut self, keys: [[u64; 2]; 2]) -> Result<(), Error> {
+        self.0.set(0, Raw(Keys { keys, newest: 0, older_until: 0 }), 0).map_err(failed)
+    }
+
+    /// Takes the keys from the maps of another version or capacity, unless it has keys already. The ACKs for replies
+    /// with these keys are still to come.
+    ///
+    /// # Errors
+    /// [`Error::Layout`] if they have another layout, [`Error::Map`] if a system call fails.
+    pub fn carry_over(&mut self, from: &Path) -> Result<(), Error> {
+        if self.get()?.are_set() || !from.join(NAME).exists() {
+            return Ok(());
+        }
+        let old = ReplyKeys::open(from)?.get()?;
+        self.0.set(0, Raw(old), 0).map_err(failed)
+    }
+
     /// Replaces the older key by a new one, which new tags are then made with. Tags of the other key are valid
     /// until `older_until`. The new key is there before any tag is made with it.
     ///

@@ -2,7 +2,7 @@
 //!
 //! The tests compare it with the kernel, packet by packet.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use filter_common::abi::Keys;
 use filter_common::abi::{
@@ -14,6 +14,7 @@ use filter_common::answer::{Answer, Outcome, is_own_ack};
 use filter_common::bytes::{Bytes as _, Slice};
 use filter_common::decide::{Call, Decision, PolicyLookup, decide, own_refusal};
 use filter_common::egress::{called, is_sip};
+use filter_common::frame::address_number;
 use filter_common::judge::{JudgeContext, Scratch, is_noted, judge, judge_again};
 use filter_common::number::Number;
 use filter_common::reason::Reason;
@@ -52,6 +53,7 @@ pub struct HostGate {
     blocked_prefixes: Trie<Block>,
     attempts: HashMap<AttemptKey, Attempt>,
     fragments: HashMap<FragmentKey, FragmentState>,
+    own_addresses: Option<HashSet<u64>>,
     second_look: bool,
     unread: HashMap<DatagramKey, u64>,
     grace: HashMap<Number, Grace>,
@@ -126,6 +128,12 @@ impl HostGate {
     #[must_use]
     pub fn with_reader(self, reader: Reader) -> HostGate {
         HostGate { reader, ..self }
+    }
+
+    /// Sets the Ethernet addresses of this machine. `None`, or no address: frames for others are judged too.
+    pub fn set_own_addresses(&mut self, own: Option<&[[u8; 6]]>) {
+        let own = own.filter(|own| !own.is_empty());
+        self.own_addresses = own.map(|own| own.iter().copied().map(address_number).collect());
     }
 
     /// Adds a block or replaces the one with the same subject.
@@ -231,9 +239,8 @@ impl HostGate {
             return false;
         }
         let trunk = self.trunk(&scratch.event.source);
-        let answers = self.profile(trunk).is_some_and(|profile| profile.refuse != 0);
         let mut answer = Answer::default();
-        if !answers || !is_own_ack(&bytes, packet, &REPLAY_KEYS, self.now, &mut answer) {
+        if trunk == 0 || !is_own_ack(&bytes, packet, &REPLAY_KEYS, self.now, &mut answer) {
             return false;
         }
         scratch.event.trunk = trunk as u16;
@@ -396,6 +403,10 @@ impl JudgeContext for HostGate {
 
     fn set_fragments(&mut self, key: &FragmentKey, state: FragmentState) {
         self.fragments.insert(*key, state);
+    }
+
+    fn is_for_us(&self, address: u64) -> bool {
+        self.own_addresses.as_ref().is_none_or(|own| own.contains(&address))
     }
 
     fn has_second_look(&self) -> bool {

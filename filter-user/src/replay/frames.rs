@@ -55,7 +55,7 @@ impl Frames {
         &mut self,
         path: &Path,
         progress: impl Fn(u64) + 'static,
-        mut judge: impl FnMut(&Frame, &[u8], Option<&str>) -> Result<(), Error>,
+        mut judge: impl FnMut(&Frame, &[u8], Option<&Inner>) -> Result<(), Error>,
     ) -> Result<(), Error> {
         // A pcapng may also have frames of other interfaces. A capture with no other frames is not read.
         let mut foreign = None;
@@ -67,9 +67,7 @@ impl Frames {
                     judged = true;
                     let inner = self.unwrap(&ethernet, frame.time);
                     match inner {
-                        Some(inner) => {
-                            judge(&frame, &inner.frame, Some(&inner.tunnels.join(", ")))?;
-                        }
+                        Some(inner) => judge(&frame, &inner.frame, Some(&inner))?,
                         None => judge(&frame, &ethernet, None)?,
                     }
                 }
@@ -96,7 +94,7 @@ impl Frames {
         }
         let (_, message) = message::read(&inner.frame);
         if message.is_some_and(|message| message.method == "INVITE") {
-            *self.skipped.tunnelled.entry(inner.tunnels.join(", ")).or_default() += 1;
+            *self.skipped.tunnelled.entry(inner.names()).or_default() += 1;
         }
         None
     }
@@ -106,11 +104,13 @@ impl Frames {
         let mut found = tunnel::inner(ethernet);
         for _ in 0..ROUNDS_MAX {
             let current = found.as_ref().map_or(ethernet, |inner| &inner.frame);
-            let Some(Cow::Owned(whole)) = self.outer.add_any(current, time) else { break };
+            let channel = found.as_ref().map_or(0, |inner| inner.channel);
+            let Some(Cow::Owned(whole)) = self.outer.add_any(current, time, channel) else { break };
             let Some(next) = tunnel::inner(&whole) else { break };
             let mut tunnels = found.map(|inner| inner.tunnels).unwrap_or_default();
             tunnels.extend(next.tunnels);
-            found = Some(Inner { frame: next.frame, tunnels });
+            let channel = tunnel::mixed(channel, next.channel);
+            found = Some(Inner { frame: next.frame, tunnels, channel });
         }
         found
     }

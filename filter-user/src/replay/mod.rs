@@ -25,6 +25,7 @@ use crate::replay::frames::Frames;
 use crate::replay::reassembly::Reassembly;
 use crate::replay::record::Record;
 use crate::replay::summary::Summary;
+use crate::replay::tunnel::Inner;
 
 /// Replays one or more captures with common attempts and fragments.
 pub struct Replay {
@@ -80,9 +81,10 @@ impl Replay {
         let file = path.display().to_string();
         let Replay { judge, frames, summary } = self;
         let result = frames.capture(path, progress, |frame, ethernet, tunnel| {
-            let record = judge.frame(&file, frame, ethernet, summary)?;
+            let channel = tunnel.map_or(0, |inner| inner.channel);
+            let record = judge.frame(&file, frame, (ethernet, channel), summary)?;
             let Some(mut record) = record else { return Ok(()) };
-            record.tunnel = tunnel.map(str::to_owned);
+            record.tunnel = tunnel.map(Inner::names);
             summary.add(&record);
             report(record).map_err(Error::Output)
         });
@@ -92,17 +94,17 @@ impl Replay {
 }
 
 impl Judge {
-    /// Judges a frame; `None` if it is not reported.
+    /// Judges a frame, with the channel of its tunnels; `None` if it is not reported.
     fn frame(
         &mut self,
         file: &str,
         frame: &Frame,
-        ethernet: &[u8],
+        (ethernet, channel): (&[u8], u64),
         summary: &mut Summary,
     ) -> Result<Option<Record>, Error> {
         let (number, time) = (frame.number, frame.time);
         let first = self.kernel.judge(ethernet, time)?;
-        let (event, whole) = match self.second_look(&first, ethernet, time)? {
+        let (event, whole) = match self.second_look(&first, (ethernet, channel), time)? {
             Some((event, whole)) => (event, Some(whole)),
             None => (first.event, None),
         };
@@ -133,14 +135,14 @@ impl Judge {
     fn second_look(
         &mut self,
         first: &Judged,
-        frame: &[u8],
+        (frame, channel): (&[u8], u64),
         time: u64,
     ) -> Result<Option<(Event, Vec<u8>)>, Error> {
         if first.dropped {
             return Ok(None);
         }
         let is_left = first.event.reason == Reason::SecondLook as u8;
-        let whole = match self.reassembly.add(frame, time) {
+        let whole = match self.reassembly.add(frame, time, channel) {
             Some(Cow::Borrowed(_)) if !is_left => return Ok(None),
             Some(whole) => whole.into_owned(),
             None => return Ok(None),

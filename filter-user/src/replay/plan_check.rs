@@ -215,18 +215,18 @@ impl PlanCheck {
     pub fn capture(&mut self, path: &Path, progress: impl Fn(u64) + 'static) -> Result<(), Error> {
         // The reader is put back with its counts, also after an error.
         let mut reader = std::mem::take(&mut self.reader);
-        let result = reader.capture(path, progress, |frame, ethernet, _| {
-            self.frame(ethernet, frame.time);
+        let result = reader.capture(path, progress, |frame, ethernet, inner| {
+            self.frame(ethernet, frame.time, inner.map_or(0, |inner| inner.channel));
             Ok(())
         });
         self.reader = reader;
         result
     }
 
-    fn frame(&mut self, ethernet: &[u8], time: u64) {
+    fn frame(&mut self, ethernet: &[u8], time: u64, channel: u64) {
         self.frames += 1;
         // A fragment alone is no call.
-        let Some(ethernet) = self.reassembly.add(ethernet, time) else { return };
+        let Some(ethernet) = self.reassembly.add(ethernet, time, channel) else { return };
         let event = self.gate.judge_twice(&ethernet, time);
         let others: Vec<Event> = self
             .variants

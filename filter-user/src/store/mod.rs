@@ -28,6 +28,7 @@ pub mod decisions;
 pub(crate) mod error;
 pub mod evidence;
 pub(crate) mod hex;
+pub(crate) mod number_in_text;
 pub(crate) mod offline_journal;
 pub(crate) mod part;
 pub(crate) mod path;

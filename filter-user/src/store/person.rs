@@ -4,10 +4,10 @@ use std::ops::ControlFlow;
 use std::time::Duration;
 
 use filter_common::number::Number;
-use percent_encoding::percent_decode_str;
 use rusqlite::Connection;
 
 use crate::model::policy::Subject;
+use crate::store::number_in_text::may_have;
 use crate::store::reader::BUSY;
 use crate::store::retention::ROWS;
 use crate::store::reviews;
@@ -192,24 +192,15 @@ impl Store {
     }
 }
 
-/// Digits at the end of a number that find it in a text, which may be without country code and with separators
-/// between the digits. A shorter number is a service, and no person.
-const TAIL: usize = 8;
-
-/// Returns the calls whose caller could not be read, and whose text has the digits of a number.
+/// Returns the calls whose caller could not be read, and whose text may have the digits of a number.
 fn unread_with(conn: &Connection, number: Number) -> rusqlite::Result<Vec<u64>> {
     let number = number.to_string();
-    let Some(tail) = number.len().checked_sub(TAIL).map(|start| &number[start..]) else {
-        return Ok(Vec::new());
-    };
     let mut statement =
         conn.prepare_cached("SELECT id, unread FROM calls WHERE unread IS NOT NULL ORDER BY id")?;
     let mut rows = statement.query([])?;
     let mut found = Vec::new();
     while let Some(row) = rows.next()? {
-        let text = percent_decode_str(row.get_ref(1)?.as_str()?).decode_utf8_lossy();
-        let digits: String = text.chars().filter(char::is_ascii_digit).collect();
-        if digits.contains(tail) {
+        if may_have(row.get_ref(1)?.as_str()?, &number) {
             found.push(row.get::<_, i64>(0)?.cast_unsigned());
         }
     }

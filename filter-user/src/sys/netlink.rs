@@ -34,6 +34,8 @@ pub struct Link {
     pub vlan_of: Option<u32>,
     /// Whether its frames begin with an Ethernet header. Tunnels (tun, wg, ppp, gre) have none.
     pub has_ethernet: bool,
+    /// Its Ethernet address; `None`: it has none.
+    pub address: Option<[u8; 6]>,
     /// Whether it takes in frames for other machines: a port of a bridge, a capture, a mirror port.
     pub promiscuous: bool,
     /// The XDP program on it, ours or another.
@@ -220,6 +222,7 @@ fn link(message: &LinkMessage) -> Link {
             message.header.link_layer_type,
             LinkLayerType::Ether | LinkLayerType::Loopback
         ),
+        address: None,
         promiscuous: false,
         xdp: None,
     };
@@ -230,6 +233,8 @@ fn link(message: &LinkMessage) -> Link {
             link.name.clone_from(name);
         } else if let LinkAttribute::Mtu(mtu) = attribute {
             link.mtu = *mtu;
+        } else if let LinkAttribute::Address(address) = attribute {
+            link.address = address.as_slice().try_into().ok();
         } else if let LinkAttribute::Promiscuity(users) = attribute {
             link.promiscuous = *users > 0;
         } else if let LinkAttribute::Link(index) = attribute {

@@ -171,6 +171,7 @@ fn status() -> Status {
         audit_head: None,
         reviews: None,
         replies: Vec::new(),
+        asserted_others: std::collections::BTreeMap::new(),
     }
 }
 

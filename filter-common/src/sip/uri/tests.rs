@@ -66,7 +66,9 @@ fn numbers_are_taken_from_user_parts() {
         ("812;a=;ext>", Form::Tel, "812"),
         ("812;a=ext=1>", Form::Tel, "812"),
         ("0812 ", Form::TelBare, "0812"),
-        ("0812;tag=1", Form::TelBare, "0812"),
+        ("0812;tag=1\r", Form::TelBare, "0812"),
+        ("0812;tag=1;phone-context=+62\r", Form::TelBare, "0812 in ?"),
+        ("0812;phone-context=ims.example,", Form::TelBare, "0812 in ?"),
     ] {
         assert_eq!(digits(uri, form).as_deref(), Ok(expected), "{uri}");
     }

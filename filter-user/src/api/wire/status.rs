@@ -62,6 +62,10 @@ pub struct Status {
     /// Open reviews; null without the store.
     #[serde(default)]
     pub reviews: Option<u64>,
+    /// Calls of the last hour whose `P-Asserted-Identity` names another caller than `From`, by the trunks that
+    /// read `From`; only trunks where they are a finding.
+    #[serde(default, skip_serializing_if = "std::collections::BTreeMap::is_empty")]
+    pub asserted_others: std::collections::BTreeMap<String, u64>,
     /// How each trunk refuses, and its replies; empty without the daemon.
     #[serde(default)]
     pub replies: Vec<Replies>,
@@ -88,6 +92,8 @@ pub struct Replies {
     pub damaged: u64,
     /// Refused calls that no reply is possible to.
     pub impossible: u64,
+    /// Why replies may not arrive; null: the carrier acknowledges them.
+    pub problem: Option<String>,
 }
 
 impl Status {
@@ -162,6 +168,7 @@ impl Status {
             audit_head: None,
             reviews: Some(0),
             replies: Vec::new(),
+            asserted_others: std::collections::BTreeMap::new(),
         }
     }
 }

@@ -3,6 +3,7 @@
 use crate::bringup::doctor::check::{Check, State};
 use crate::bringup::doctor::drivers;
 use crate::bringup::doctor::in_force::{Whose, whose};
+use crate::bringup::doctor::offloads;
 use crate::bringup::doctor::replies;
 use crate::config::Config;
 use crate::model::xdp_mode::XdpMode;
@@ -32,6 +33,8 @@ struct Facts<'a> {
     whose: Whose,
     /// Whether a trunk answers refused calls.
     answers: bool,
+    /// Whether calls in frames for other machines are judged.
+    forwarded: bool,
 }
 
 /// Checks all configured interfaces. `tag` is that of the program in this binary, if it could be
@@ -60,7 +63,8 @@ pub(crate) async fn checks(config: &Config, tag: Option<u64>, frags: Option<bool
                 vec![Check::fail("link", finding, format!("correct `interfaces` of {file}"))]
             }
             Some(link) => {
-                let mut facts = Facts { frags, answers, ..facts(link, &links) };
+                let forwarded = config.forwarded;
+                let mut facts = Facts { frags, answers, forwarded, ..facts(link, &links) };
                 if let Some(xdp) = link.xdp {
                     facts.whose = whose(xdp.program, &config.paths.pins, tag);
                 }
@@ -88,6 +92,7 @@ fn facts<'a>(link: &'a Link, links: &'a [Link]) -> Facts<'a> {
         queues: ethtool::queues(&link.name).ok().flatten(),
         whose: Whose::Ours,
         answers: false,
+        forwarded: true,
     }
 }
 
@@ -101,7 +106,7 @@ fn judge(facts: &Facts<'_>, mode: XdpMode, cpus: u32) -> Vec<Check> {
         ));
     }
     if facts.link.promiscuous {
-        checks.push(promiscuous(&facts.link.name));
+        checks.push(promiscuous(&facts.link.name, facts.forwarded));
     }
     checks.push(queues(&facts.link.name, facts.queues, cpus));
     checks.push(xdp(facts.link, mode, facts.whose));
@@ -117,8 +122,14 @@ fn judge(facts: &Facts<'_>, mode: XdpMode, cpus: u32) -> Vec<Check> {
                     offloads.rx_vlan,
                 ));
             }
-            checks.push(merging("lro", "lro", facts.link, offloads.lro, mode));
-            checks.push(merging("gro-hw", "rx-gro-hw", facts.link, offloads.gro_hw, mode));
+            checks.push(offloads::merging("lro", "lro", facts.link, offloads.lro, mode));
+            checks.push(offloads::merging(
+                "gro-hw",
+                "rx-gro-hw",
+                facts.link,
+                offloads.gro_hw,
+                mode,
+            ));
         }
         Err(error) => {
             let mend = format!("ethtool -k {}", facts.link.name);
@@ -133,12 +144,18 @@ fn judge(facts: &Facts<'_>, mode: XdpMode, cpus: u32) -> Vec<Check> {
 }
 
 /// Reports that the filter judges all that arrives: XDP runs before the kernel looks for whom a frame is.
-fn promiscuous(name: &str) -> Check {
+fn promiscuous(name: &str, forwarded: bool) -> Check {
+    if !forwarded {
+        return Check::ok(
+            "promiscuous",
+            "promiscuous, and calls in frames for other machines pass (forwarded = false)",
+        );
+    }
     let finding =
         "promiscuous: frames for other machines arrive too, and the filter judges their calls";
     let mend = format!(
-        "see why: ip -d link show dev {name}. After a capture nothing is to do. If {name} is a port of a bridge \
-         and the SIP server is on this machine, name the bridge in palang.toml"
+        "see why: ip -d link show dev {name}. After a capture nothing is to do. If the SIP server is on this \
+         machine, set forwarded = false in palang.toml"
     );
     Check::warn("promiscuous", finding, mend)
 }
@@ -292,25 +309,6 @@ fn rx_vlan(facts: &Facts<'_>, offloads: Offloads) -> Check {
     Check::warn("rx-vlan-offload", finding, format!("ethtool -K {name} rxvlan off"))
 }
 
-/// Checks whether the card merges segments; ethtool calls that `feature`. If native XDP already runs,
-/// the driver supports both together.
-fn merging(check: &'static str, feature: &str, link: &Link, on: bool, mode: XdpMode) -> Check {
-    if !on {
-        return Check::ok(check, "off");
-    }
-    if link.xdp.is_some_and(|xdp| xdp.mode == Attached::Native) {
-        return Check::ok(check, "on, and native XDP works with it");
-    }
-    let mend = format!("ethtool -K {} {feature} off", link.name);
-    match mode {
-        XdpMode::Native => Check::fail(check, "on: drivers refuse native XDP with it", mend),
-        XdpMode::NativeOrGeneric => {
-            Check::warn(check, "on: drivers refuse native XDP with it; XDP will be generic", mend)
-        }
-        XdpMode::Generic => Check::ok(check, "on; generic XDP works with it"),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::path::PathBuf;
@@ -330,6 +328,7 @@ mod tests {
             mtu: 1500,
             vlan_of: None,
             has_ethernet: true,
+            address: Some([2; 6]),
             promiscuous: false,
             xdp: None,
         }
@@ -347,6 +346,7 @@ mod tests {
             queues: None,
             whose: Whose::Ours,
             answers: false,
+            forwarded: true,
         }
     }
 
@@ -442,10 +442,10 @@ mod tests {
             (&eth0, true, [Fail, Ok, Warn]),
             (&works, true, [Ok, Ok, Ok]),
         ] {
-            let merging = |mode| merging("gro-hw", "rx-gro-hw", link, on, mode);
+            let merging = |mode| offloads::merging("gro-hw", "rx-gro-hw", link, on, mode);
             assert_eq!(MODES.map(|mode| merging(mode).state), expected, "{on}");
         }
-        let check = merging("gro-hw", "rx-gro-hw", &eth0, true, XdpMode::Native);
+        let check = offloads::merging("gro-hw", "rx-gro-hw", &eth0, true, XdpMode::Native);
         assert_eq!(check.mend.as_deref(), Some("ethtool -K eth0 rx-gro-hw off"));
     }
 
@@ -548,6 +548,11 @@ mod tests {
             assert!(!has().await);
             ip("link set dev left promisc on");
             assert!(has().await);
+            let quiet = Config { forwarded: false, ..config.clone() };
+            let found = checks(&quiet, None, Some(true)).await;
+            assert!(
+                found.iter().any(|check| check.check == "promiscuous" && check.state == State::Ok)
+            );
             ip("link set dev left promisc off");
             assert!(!has().await);
             std::fs::remove_dir_all(folder).unwrap();

@@ -3,8 +3,10 @@
 
 pub(crate) mod check;
 pub(crate) mod drivers;
+pub(crate) mod forwarding;
 pub(crate) mod in_force;
 pub(crate) mod interface;
+pub(crate) mod offloads;
 pub(crate) mod plans;
 pub(crate) mod replies;
 
@@ -66,6 +68,7 @@ async fn checks_of(config: Option<&Config>, first: Check) -> Vec<Check> {
         unprivileged(std::fs::read_to_string(UNPRIVILEGED)),
         memory_lock(&features, memory_limit()),
     ];
+    checks.extend(forwarding::check(|path| std::fs::read_to_string(path)));
     let paths = config.map_or_else(Paths::default, |config| config.paths.clone());
     checks.push(bpffs(&paths.pins));
     checks.push(in_force::pins(&paths.pins));

@@ -32,7 +32,29 @@ pub(crate) fn checks(paths: &Paths, policy: &Policy) -> Vec<Check> {
     if matches!(status, Err(client::Error::Silent(_))) {
         return Vec::new();
     }
-    match newest(&client, policy, since) {
+    let asserted = status.map(|status| asserted(&status)).unwrap_or_default();
+    let mut checks = plans(&client, policy, since);
+    checks.extend(asserted);
+    checks
+}
+
+/// Returns a finding about each trunk that reads `From` although it asserts other callers.
+fn asserted(status: &Status) -> Vec<Check> {
+    let finding = |(trunk, calls): (&String, &u64)| {
+        let finding = format!(
+            "trunk {trunk} reads From, but P-Asserted-Identity names another caller ({calls} calls in the \
+             last hour); a block misses a caller who hides the number"
+        );
+        let mend = format!(
+            "if the trunk asserts callers, set identity = \"pai-else-from\" for {trunk}; docs/policy.md"
+        );
+        Check::warn("plans", finding, mend)
+    };
+    status.asserted_others.iter().map(finding).collect()
+}
+
+fn plans(client: &Client, policy: &Policy, since: Timestamp) -> Vec<Check> {
+    match newest(client, policy, since) {
         Ok(check) => findings(&check.finish(), policy),
         Err(error @ Error::Masked) => {
             vec![Check::warn("plans", error.to_string(), "sudo palang doctor")]
@@ -151,6 +173,17 @@ mod tests {
             assert!(checks[0].finding.contains(says), "{checks:?}");
         }
         assert!(findings(&[], &Policy::default())[0].finding.contains("no call"));
+    }
+
+    #[test]
+    fn asserted_callers_that_are_not_read_are_a_warning() {
+        assert_eq!(asserted(&Status::sample()), []);
+        let status =
+            Status { asserted_others: [("carrier".to_owned(), 7)].into(), ..Status::sample() };
+        let checks = asserted(&status);
+        assert_eq!((checks.len(), checks[0].state), (1, State::Warn), "{checks:?}");
+        assert!(checks[0].finding.starts_with("trunk carrier reads From"), "{checks:?}");
+        assert!(checks[0].mend.as_ref().unwrap().contains("pai-else-from"), "{checks:?}");
     }
 
     #[test]

@@ -38,14 +38,15 @@ pub fn run(arguments: &Arguments, client: &Client) -> Result<Exit, Failure> {
     Ok(Exit::Done)
 }
 
-/// Returns the numbers of refused and passed packets.
+/// Returns the numbers of refused and passed packets, without the ACKs for replies.
 pub(crate) fn packets(status: &Status) -> (u64, u64) {
     let refuses = |name: &str| {
         let mut reasons = Reason::ALL.iter();
         reasons.any(|reason| reason.name() == name && reason.fate() == Fate::Refuse)
     };
     let mut counts = (0, 0);
-    for (reason, count) in &status.packets {
+    let ack = Reason::RefusalAck.name();
+    for (reason, count) in status.packets.iter().filter(|(reason, _)| *reason != ack) {
         let side = if refuses(reason) { &mut counts.0 } else { &mut counts.1 };
         *side += count;
     }
@@ -145,8 +146,18 @@ impl Answer for Status {
             }
         }
         for replies in &self.replies {
-            let Replies { trunk, refuse, path, sent, repeated, acks, limited, damaged, impossible } =
-                replies;
+            let Replies {
+                trunk,
+                refuse,
+                path,
+                sent,
+                repeated,
+                acks,
+                limited,
+                damaged,
+                impossible,
+                ..
+            } = replies;
             let counts = [sent, repeated, acks, limited, damaged, impossible].map(u64::to_string);
             let names = ["replies".to_owned(), trunk.clone(), refuse.clone(), path.clone()];
             lines.push([&names[..], &counts[..]].concat());
@@ -169,7 +180,7 @@ impl Answer for Status {
 
 /// Describes how a trunk refuses, and what became of its replies.
 fn describe_replies(replies: &Replies) -> String {
-    let Replies { trunk, refuse, path, sent, repeated, acks, limited, damaged, impossible } =
+    let Replies { trunk, refuse, path, sent, repeated, acks, limited, damaged, impossible, .. } =
         replies;
     let trunk = output::clean(trunk);
     let mut text = match &path[..] {

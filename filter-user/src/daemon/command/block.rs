@@ -1,16 +1,19 @@
 //! Adds, removes and shows blocks.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use crate::api::wire::{self, Changed, Persisted, Problem, ProblemKind};
 use crate::change_plan::allow::{merge, name};
 use crate::change_plan::checks::{check_text, end};
+use crate::change_plan::shared_number::{self, Sighting};
 use crate::daemon::block_change::redial_of;
 use crate::daemon::convert::block_of;
 use crate::daemon::role::{Principal, Role};
 use crate::daemon::state::{Control, problem};
+use crate::model::policy::Subject;
 use crate::model::refuse::Refuse;
-use crate::store::{Decision, Kind};
+use crate::store::{CallFilter, CallRow, Decision, Kind};
 use crate::sys::clock;
 
 impl Control {
@@ -80,8 +83,35 @@ impl Control {
             dry_run: add.dry_run,
             order: place,
             in_force: self.in_force(subject)?,
-            notes: Vec::new(),
+            notes: self.shared_number_note(subject).await,
         })
+    }
+
+    /// Returns a note if many callers seem to share the number, or if its records cannot be read.
+    async fn shared_number_note(&self, subject: Subject) -> Vec<String> {
+        let Subject::Number(number) = subject else { return Vec::new() };
+        let sightings = self.store_handle.read(move |reader| {
+            let filter = CallFilter {
+                since: clock::now().checked_sub(shared_number::AGE).ok(),
+                number: Some(number),
+                limit: Some(shared_number::RECORDS),
+                ..CallFilter::default()
+            };
+            let mut sightings = Vec::new();
+            reader.calls(&filter, |(_, CallRow { time, trunk, call_id, .. })| {
+                sightings.push(Sighting { time, trunk, call_id });
+                ControlFlow::Continue(())
+            })?;
+            Ok(sightings)
+        });
+        match sightings.await {
+            Ok(sightings) => shared_number::warning(number, &sightings).into_iter().collect(),
+            Err(problem) => vec![format!(
+                "the calls of this number could not be read, so nobody checked whether many callers \
+                 share it: {}",
+                problem.message
+            )],
+        }
     }
 
     /// Ends a block.

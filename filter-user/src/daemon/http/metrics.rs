@@ -129,6 +129,16 @@ fn packets(app: &App, registry: &mut Registry) -> Result<(), Problem> {
     let help = "INVITEs by verdict, repeats included; unread: passed, because they could not be \
                 read for sure";
     registry.register("invites", help, invites);
+    let asserted = Family::<ByTrunk, Counter<u64, AtomicU64>>::default();
+    let counts = app.asserted.total();
+    for trunk in &config.policy.trunks {
+        // A counter that begins with its first count has no rate.
+        let count = counts.get(&trunk.name).copied().unwrap_or(0);
+        asserted.get_or_create(&ByTrunk { trunk: trunk.name.clone() }).inc_by(count);
+    }
+    let help = "Calls that passed and whose P-Asserted-Identity, which the trunk does not read, names \
+                another caller than From; since the start of the daemon";
+    registry.register("asserted_others", help, asserted);
     Ok(())
 }
 
@@ -291,11 +301,12 @@ struct ReplyOutcome {
 /// Registers the replies to refused calls.
 fn replies(status: &Status, registry: &mut Registry) {
     let family = Family::<ReplyOutcome, Counter<u64, AtomicU64>>::default();
-    let replying = Family::<ByTrunk, Gauge>::default();
+    let good = Family::<ByTrunk, Gauge>::default();
     for replies in &status.replies {
         if replies.refuse != Refuse::Drop.name() {
             let trunk = ByTrunk { trunk: replies.trunk.clone() };
-            replying.get_or_create(&trunk).set((replies.path != "none").into());
+            let is_good = replies.path != "none" && replies.problem.is_none();
+            good.get_or_create(&trunk).set(is_good.into());
         }
         for (outcome, count) in [
             ("sent", replies.sent),
@@ -312,8 +323,8 @@ fn replies(status: &Status, registry: &mut Registry) {
     let help = "Replies to refused calls; repeated: of those sent, to a call that came again; limited, damaged, \
                 impossible: no reply";
     registry.register("replies", help, family);
-    let help = "1: refused calls of this trunk get their reply; 0: they end in silence";
-    registry.register("replying", help, replying);
+    let help = "1: refused calls of this trunk are answered, and its carrier acknowledges replies";
+    registry.register("replies_acknowledged", help, good);
 }
 
 fn audit_head(status: &Status) -> Option<u64> {

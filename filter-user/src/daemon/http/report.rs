@@ -42,7 +42,11 @@ pub(crate) async fn list_reports(
         reader.reports(&filter, |(id, report)| {
             last = Some((report.time, id));
             let report = report_of(Some(id), report, &config.ladder, now);
-            page.put(&wire::Report { number: who.mask(report.number), ..report })
+            page.put(&wire::Report {
+                number: who.mask(report.number),
+                call_id: report.call_id.map(|call_id| who.mask_text(call_id)),
+                ..report
+            })
         })?;
         filter.after = last;
         Ok(())

@@ -36,7 +36,11 @@ pub(crate) async fn list_reviews(
         reader.reviews(query.all, last, |(id, review)| {
             last = id;
             let review = review_of(Some(id), review);
-            page.put(&wire::Review { number: who.mask(review.number), ..review })
+            page.put(&wire::Review {
+                number: who.mask(review.number),
+                call_id: review.call_id.map(|call_id| who.mask_text(call_id)),
+                ..review
+            })
         })
     })
     .await

@@ -1,5 +1,6 @@
 //! Runs what the daemon does by itself, without a request.
 
+pub(crate) mod asserted;
 pub(crate) mod auto_rate;
 pub(crate) mod flood;
 pub(crate) mod grant_watch;

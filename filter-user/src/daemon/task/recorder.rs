@@ -21,6 +21,7 @@ use crate::config::Config;
 use crate::daemon::accounts::{Accounts, Left, Now};
 use crate::daemon::evidence::Evidence;
 use crate::daemon::state::Control;
+use crate::daemon::task::asserted::Asserted;
 use crate::daemon::task::auto_rate::Counter;
 use crate::daemon::task::flood::{Flood, Place};
 use crate::daemon::task::grant_watch::Reviews;
@@ -65,6 +66,7 @@ struct Recorder {
     reviews: Reviews,
     live: broadcast::Sender<CallRow>,
     rate: Counter,
+    asserted: Asserted,
     evidence: Arc<Evidence>,
     /// Frames of refused attempts that wait for their call.
     frames: Vec<Unplaced>,
@@ -113,6 +115,8 @@ pub struct Listeners {
     pub live: broadcast::Sender<CallRow>,
     /// Counter of numbers that call too often.
     pub rate: Counter,
+    /// Counter of calls whose asserted caller is not read.
+    pub asserted: Asserted,
 }
 
 /// Takes events from the rings and writes call records, first those that were left behind. Ends
@@ -121,7 +125,7 @@ pub async fn run(
     control: Arc<Control>,
     Rings { mut events, mut frames, left_behind: (left_behind, left) }: Rings,
     accounts: Arc<Accounts>,
-    Listeners { reviews, live, rate }: Listeners,
+    Listeners { reviews, live, rate, asserted }: Listeners,
     evidence: Arc<Evidence>,
     mut stop: oneshot::Receiver<Infallible>,
 ) {
@@ -138,6 +142,7 @@ pub async fn run(
         reviews,
         live,
         rate,
+        asserted,
         evidence,
         frames: Vec::new(),
         on_disk: true,
@@ -242,6 +247,9 @@ impl Recorder {
             self.rate.take(&config, event);
             let outside = config.policy.settings.trunks_configured != 0 && event.trunk == 0;
             let trunk = config.policy.trunks.get(usize::from(event.trunk)).filter(|_| !outside);
+            if let Some(trunk) = trunk {
+                self.asserted.take(entry, trunk);
+            }
             let text = |bytes: &[u8]| {
                 (!bytes.is_empty()).then(|| String::from_utf8_lossy(bytes).into_owned())
             };

@@ -1,12 +1,12 @@
 //! Keeps the keys of the tags in replies, and watches whether carriers acknowledge replies.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use filter_common::abi::Keys;
 
 use crate::api::wire::{Problem, ProblemKind};
-use crate::daemon::reply_path::Change;
+use crate::daemon::reply_path::{Change, Window};
 use crate::daemon::state::Control;
 use crate::datapath::{ReplyCounters, ReplyKeys};
 use crate::store::Entry;
@@ -28,13 +28,12 @@ const FAILED: &str = "replies to refused calls are not watched";
 /// [`Problem`] of the kind `Failed` if a system call fails.
 pub fn ensure_keys(keys: &mut ReplyKeys) -> Result<(), Problem> {
     if !keys.get()?.are_set() {
-        keys.rotate(random()?, 0)?;
-        keys.rotate(random()?, 0)?;
+        keys.begin([random()?, random()?])?;
     }
     Ok(())
 }
 
-/// Rotates the keys every hour, and takes the replies from a trunk whose carrier does not acknowledge them.
+/// Rotates the keys every hour, and notes in the audit when a carrier begins or ends to acknowledge no replies.
 pub async fn run(control: Arc<Control>, mut keys: ReplyKeys, counters: Arc<ReplyCounters>) {
     let mut tick = tokio::time::interval(TICK);
     loop {
@@ -69,31 +68,19 @@ fn random() -> Result<[u64; 2], Problem> {
 
 async fn look(control: &Arc<Control>, counters: &ReplyCounters) -> Result<(), Problem> {
     for (index, trunk) in (0..).zip(&control.config().policy.trunks) {
-        let change = control.replies.look(&trunk.name, counters.get(index)?, Instant::now());
-        let Some(change) = change else { continue };
-        {
-            let turn = control.order.turn();
-            let (mode, until) = control.mode_in_force(&turn)?;
-            control.write_settings(&turn, &control.config().policy, mode, until)?;
-        }
-        let entry = match change {
-            Change::Off { sent, acks } => {
-                tracing::error!(
-                    trunk = trunk.name,
-                    sent,
-                    acks,
-                    "the carrier does not acknowledge replies; refused calls end in silence"
-                );
-                Entry::new(clock::now(), "daemon", "replies off")
-                    .with("sent", sent)
-                    .with("acks", acks)
-            }
-            Change::On => {
-                tracing::info!(trunk = trunk.name, "replies are tried again");
-                Entry::new(clock::now(), "daemon", "replies on")
-            }
+        let name = trunk.name.as_str();
+        let Some(change) = control.replies.look(name, index, counters.get(index)?) else {
+            continue;
         };
-        let entry = entry.with("trunk", trunk.name.as_str());
+        let (action, Window { calls, acks }) = match change {
+            Change::Bad(window) => ("replies not acknowledged", window),
+            Change::Good(window) => ("replies acknowledged again", window),
+        };
+        tracing::warn!(trunk = name, calls, acks, "{action}");
+        let entry = Entry::new(clock::now(), "daemon", action)
+            .with("trunk", name)
+            .with("calls", calls)
+            .with("acks", acks);
         control.store_handle.write_behind(move |store| store.audit(entry.clone())).await;
     }
     Ok(())

@@ -8,6 +8,7 @@ use std::time::Duration;
 use filter_common::reason::Reason;
 
 use crate::daemon::state::Control;
+use crate::daemon::task::asserted::Asserted;
 use crate::model::policy::Trunk;
 use crate::model::reasons::most_frequent;
 
@@ -33,9 +34,12 @@ impl Unread {
     pub fn findings(&self, trunks: &[Trunk], newest: &[Vec<u64>]) -> Vec<String> {
         let counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(oldest) = counts.front() else { return Vec::new() };
+        let of_others = newest.first().zip(oldest.first());
+        let of_others = of_others.and_then(|(newest, oldest)| for_others(newest, oldest));
         let trunks = trunks.iter().zip(newest.iter().zip(oldest));
         trunks
             .filter_map(|(trunk, (newest, oldest))| finding(&trunk.name, newest, oldest))
+            .chain(of_others)
             .collect()
     }
 
@@ -48,16 +52,30 @@ impl Unread {
     }
 }
 
-/// Counts every minute.
-pub async fn run(control: Arc<Control>, unread: Unread) {
+/// Counts every minute, also the calls whose asserted caller is not read.
+pub async fn run(control: Arc<Control>, unread: Unread, asserted: Asserted) {
     let mut tick = tokio::time::interval(MINUTE);
     loop {
         tick.tick().await;
+        asserted.tick();
         match control.maps.counts() {
             Ok(newest) => unread.keep(newest),
             Err(error) => tracing::error!(%error, "cannot count unread calls"),
         }
     }
+}
+
+/// Returns the finding about INVITEs for other machines, by the counts of the profile `default`: they pass before
+/// the trunk is looked up.
+fn for_others(newest: &[u64], oldest: &[u64]) -> Option<String> {
+    let index = Reason::ALL.iter().position(|reason| *reason == Reason::OtherMachine)?;
+    let count = newest.get(index)?.saturating_sub(*oldest.get(index)?);
+    (count >= CALLS_MIN).then(|| {
+        format!(
+            "{count} INVITEs in the last hour passed with other-machine (docs/reasons.md): if calls of this centre \
+             are among them, set forwarded = true"
+        )
+    })
 }
 
 /// Returns the finding about a trunk, by its counts in the order of [`Reason::ALL`]; `None` if nearly all its
@@ -112,6 +130,20 @@ mod tests {
         let start = "trunk carrier: 10 of 500 calls in the last hour passed unread (headers-cut 8, \
                      ambiguous-number 2): ";
         assert!(found.starts_with(start), "{found}");
+    }
+
+    #[test]
+    fn invites_for_other_machines_are_a_finding() {
+        let counts = |count| {
+            let of = |reason: &Reason| if *reason == Reason::OtherMachine { count } else { 0 };
+            Reason::ALL.iter().map(of).collect::<Vec<u64>>()
+        };
+        assert_eq!(for_others(&counts(9), &counts(5)), None);
+        let found = for_others(&counts(10), &counts(5)).expect("a finding");
+        assert!(
+            found.starts_with("5 INVITEs in the last hour passed with other-machine"),
+            "{found}"
+        );
     }
 
     #[test]

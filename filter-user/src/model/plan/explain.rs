@@ -6,7 +6,8 @@
 use filter_common::bytes::Slice;
 use filter_common::number::Number;
 use filter_common::plan::{
-    Context, Dialled, FORMAT_SUBSCRIBER, MCC_MAX, NamedContext, Plan, Prefix, context_name,
+    Context, Dialled, FORMAT_SUBSCRIBER, MCC_MAX, NamedContext, Plan, Prefix, STRIP_MAX,
+    context_name,
 };
 use filter_common::reason::Reason;
 use filter_common::sip::fields::Form;
@@ -88,7 +89,15 @@ pub fn explain(text: &str, plan: &Plan, contexts: &[String]) -> Explanation {
     if let Some(name) = &context {
         step("phone-context", context_of(name, dialled.context, plan, contexts));
     }
-    for (part, result) in readings(&dialled, plan) {
+    let (rest, rest_plan) = match plan.stripped(&dialled) {
+        None => (dialled, *plan),
+        Some((len, rest)) => {
+            let prefix: String = text_of(&dialled).chars().take(len as usize).collect();
+            step("strip_prefixes", format!("{prefix} is removed: {}", text_of(&rest)));
+            (rest, Plan { strip: [filter_common::number::Digits::EMPTY; STRIP_MAX], ..*plan })
+        }
+    };
+    for (part, result) in readings(&rest, &rest_plan) {
         step(&part, result);
     }
     if number.is_none() {
@@ -370,6 +379,20 @@ mod tests {
         let all = settings_of("tel:81234567890;phone-context=national", &indonesia);
         let context = "phone_contexts = { \"national\" = \"bare-national\" } → +6281234567890";
         assert!(all.contains(&context.to_owned()), "{all:?}");
+    }
+
+    #[test]
+    fn prefix_that_is_removed_is_a_step() {
+        let mut plan = presets::of("ID").unwrap().plan();
+        plan.strip[0] = filter_common::number::Digits::parse("99").unwrap();
+        let explanation = explained("99081234567890", &plan);
+        assert_eq!(explanation.number.as_deref(), Some("6281234567890"));
+        let step = &explanation.steps[1];
+        assert_eq!(step.step, "strip_prefixes");
+        assert_eq!(step.result, "99 is removed: 081234567890");
+        let has_step =
+            |text| explained(text, &plan).steps.iter().any(|step| step.step == "strip_prefixes");
+        assert!(!has_step("081234567890") && !has_step("+99081234567890"));
     }
 
     #[test]

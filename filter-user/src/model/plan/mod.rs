@@ -1,5 +1,6 @@
 //! Numbering plans as people write them: formats, lengths, and a preset for each country.
 
+pub mod asserted;
 pub mod example;
 pub mod explain;
 pub mod format;

@@ -1,6 +1,7 @@
 //! Findings from the daemon's call records. A record has the number as it was read, or the header field of a
 //! caller who could not be read.
 
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
 use filter_common::number::{Digits, Number};
@@ -12,6 +13,7 @@ use crate::api::client;
 use crate::api::client::Client;
 use crate::api::wire::Call;
 use crate::model::plan::explain;
+use crate::model::plan::presets;
 use crate::model::policy::{Policy, Trunk};
 use crate::replay::plan_check::{
     Alternative, CHANGES, EXAMPLES, Possible, TEXT_MAX, TrunkCheck, Unread, has_own_code,
@@ -19,6 +21,8 @@ use crate::replay::plan_check::{
 
 /// Records that are enough for a share.
 const NEWEST: u64 = 20_000;
+/// Different numbers of a trunk that are tried as ones of other countries.
+const NUMBERS_MAX: usize = 2_000;
 
 /// Reasons why records cannot be checked.
 #[derive(Debug, thiserror::Error)]
@@ -90,6 +94,8 @@ struct Checked {
     trunk: Option<Trunk>,
     check: TrunkCheck,
     variants: Vec<Variant>,
+    /// How often each number came that is not local; only the first [`NUMBERS_MAX`] numbers.
+    numbers: BTreeMap<Number, u64>,
 }
 
 /// A trunk with one change.
@@ -115,12 +121,17 @@ impl Checked {
             has_same_identity.then_some(Variant { trunk: changed, impossible, foreign, own: 0 })
         });
         let check = TrunkCheck { trunk: trunk.name.clone(), ..TrunkCheck::default() };
-        Checked { trunk: Some(trunk.clone()), check, variants: variants.collect() }
+        Checked {
+            trunk: Some(trunk.clone()),
+            check,
+            variants: variants.collect(),
+            numbers: BTreeMap::new(),
+        }
     }
 
     fn unknown(name: &str) -> Checked {
         let check = TrunkCheck { trunk: name.to_owned(), ..TrunkCheck::default() };
-        Checked { trunk: None, check, variants: Vec::new() }
+        Checked { trunk: None, check, variants: Vec::new(), numbers: BTreeMap::new() }
     }
 }
 
@@ -152,7 +163,7 @@ impl RecordCheck {
             self.trunks.push(Checked::unknown(name));
             self.trunks.len() - 1
         });
-        let Some(Checked { trunk, check, variants }) = self.trunks.get_mut(index) else {
+        let Some(Checked { trunk, check, variants, numbers }) = self.trunks.get_mut(index) else {
             return Ok(());
         };
         check.calls += 1;
@@ -176,6 +187,9 @@ impl RecordCheck {
         check.possible += u64::from(is_possible);
         let is_own = trunk.as_ref().is_some_and(|trunk| has_own_code(number, trunk));
         check.own += u64::from(is_possible && is_own);
+        if !number.is_local() && (numbers.len() < NUMBERS_MAX || numbers.contains_key(&number)) {
+            *numbers.entry(number).or_default() += 1;
+        }
         for variant in variants {
             // The trunk may have sent these digits alone.
             let read = dialled(number).map(|text| variant.trunk.profile.plan.resolve(&text));
@@ -223,7 +237,9 @@ impl RecordCheck {
     /// Returns the findings for each trunk with calls. Settings that read most come first.
     #[must_use]
     pub fn finish(self) -> Vec<TrunkCheck> {
-        let trunks = self.trunks.into_iter().map(|Checked { mut check, variants, .. }| {
+        let mut possible = self.possible;
+        let trunks = self.trunks.into_iter().map(|checked| {
+            let Checked { trunk, mut check, variants, numbers } = checked;
             // Few callers come from abroad. If most numbers do, they were most likely read wrongly.
             let is_foreign = check.own * 2 < check.read - check.local;
             let settings = variants.into_iter().filter_map(|variant| {
@@ -236,11 +252,46 @@ impl RecordCheck {
                 is_better.then_some(result)
             });
             check.settings = settings.collect();
+            if let Some(trunk) = trunk.filter(|_| is_foreign) {
+                check.settings.extend(other_country(&trunk, &numbers, &check, &mut possible));
+            }
             check.sort_settings();
             check
         });
         trunks.filter(|check| check.calls > 0).collect()
     }
+}
+
+/// Returns the setting of another country, if more than half of the numbers are possible ones of it. The trunk may
+/// have sent their digits alone.
+fn other_country(
+    trunk: &Trunk,
+    numbers: &BTreeMap<Number, u64>,
+    check: &TrunkCheck,
+    possible: &mut Possible,
+) -> Option<Alternative> {
+    let all: u64 = numbers.values().sum();
+    let mut best = (all / 2, None);
+    for preset in presets::all() {
+        let mut other = trunk.clone();
+        other.profile.plan = preset.plan();
+        let (mut own, setting) = (0, format!("country = {:?}", preset.country));
+        let mut result = Alternative { setting, read: check.read, ..Alternative::default() };
+        for (number, count) in numbers {
+            let read = dialled(*number).and_then(|text| other.profile.plan.resolve(&text).ok());
+            let read = read.unwrap_or(*number);
+            let is_possible = possible.has(read);
+            result.possible += if is_possible { *count } else { 0 };
+            result.changed += if read == *number { 0 } else { *count };
+            own += if is_possible && has_own_code(read, &other) { *count } else { 0 };
+        }
+        // The first of several countries with one code is the largest.
+        if own > best.0 {
+            best = (own, Some((preset, result)));
+        }
+    }
+    let (preset, result) = best.1?;
+    (trunk.profile.plan.country.to_string() != preset.code).then_some(result)
 }
 
 /// Returns the number of a record: digits without `+`, which are a local number if they are few.
@@ -266,7 +317,6 @@ fn dialled(number: Number) -> Option<Dialled> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::plan::presets;
 
     fn call(trunk: Option<&str>, caller: Option<&str>, reason: &str) -> Call {
         Call {
@@ -359,6 +409,16 @@ mod tests {
         let national = east.settings.iter().find(|found| found.setting.contains("bare-national"));
         let national = national.unwrap();
         assert_eq!((national.read, national.possible, national.changed), (4, 4, 3), "{east:?}");
+    }
+
+    #[test]
+    fn another_country_is_proposed_if_most_numbers_are_possible_there() {
+        let callers = ["6281234567890", "6281298765432", "62215550123", "12125550123"];
+        let east = east(&callers);
+        let country = east.settings.iter().find(|found| found.setting.starts_with("country"));
+        let country = country.unwrap_or_else(|| panic!("{east:?}"));
+        assert_eq!(country.setting, "country = \"ID\"");
+        assert_eq!((country.read, country.possible, country.changed), (4, 4, 0), "{east:?}");
     }
 
     #[test]

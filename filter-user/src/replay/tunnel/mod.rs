@@ -51,6 +51,41 @@ pub struct Inner {
     pub frame: Vec<u8>,
     /// The tunnels, the outermost first.
     pub tunnels: Vec<&'static str>,
+    /// A number for the keys of the tunnels (VLAN id, GRE key, VNI, TEID); 0: no tunnel has a key. Two tunnels may
+    /// use the same addresses, but hardly ever have the same number.
+    pub channel: u64,
+}
+
+impl Inner {
+    /// Returns the names of the tunnels, the outermost first.
+    #[must_use]
+    pub fn names(&self) -> String {
+        self.tunnels.join(", ")
+    }
+}
+
+/// The tunnels that were entered.
+#[derive(Default)]
+struct Way {
+    names: Vec<&'static str>,
+    channel: u64,
+}
+
+impl Way {
+    fn push(&mut self, name: &'static str) {
+        self.names.push(name);
+    }
+
+    fn key(&mut self, key: u32) {
+        self.channel = mixed(self.channel, u64::from(key));
+    }
+}
+
+/// Mixes a further key into those of the tunnels outside (FNV-1a with whole words).
+#[must_use]
+pub fn mixed(channel: u64, key: u64) -> u64 {
+    // A key of 0 makes a difference, too.
+    (channel ^ key.wrapping_add(1)).wrapping_mul(0x0000_0100_0000_01B3)
 }
 
 /// The bytes that a layer begins with.
@@ -70,11 +105,11 @@ enum Layer<'a> {
 /// Returns the innermost IP packet of an Ethernet frame; `None` if the program reads the frame as it is.
 #[must_use]
 pub fn inner(frame: &[u8]) -> Option<Inner> {
-    let mut tunnels = Vec::new();
+    let mut tunnels = Way::default();
     let mut tags = 0;
     let mut layer = Layer::Ethernet(frame);
     // The innermost packet so far, and the tunnels around it.
-    let mut found: Option<(u16, Cow<'_, [u8]>, usize)> = None;
+    let mut found: Option<(u16, Cow<'_, [u8]>, usize, u64)> = None;
     for _ in 0..LAYERS_MAX {
         let next = match layer {
             Layer::Ethernet(frame) => {
@@ -85,13 +120,14 @@ pub fn inner(frame: &[u8]) -> Option<Inner> {
             Layer::Typed(kind @ (VLAN | QINQ | QINQ_OLD | QINQ_OLDER), bytes) => {
                 tags += 1;
                 let is_read = kind != QINQ_OLDER && tags <= VLANS_MAX;
-                if !is_read && tunnels.last() != Some(&"VLAN") {
+                if !is_read && tunnels.names.last() != Some(&"VLAN") {
                     tunnels.push("VLAN");
                 }
+                tunnels.key(u32::from(be16(bytes, 0).unwrap_or(0) & 0x0FFF));
                 be16(bytes, 2).zip(bytes.get(4..)).map(|(kind, rest)| Layer::Typed(kind, rest))
             }
             Layer::Typed(kind @ (IPV4 | IPV6), packet) => {
-                found = Some((kind, Cow::Borrowed(packet), tunnels.len()));
+                found = Some((kind, Cow::Borrowed(packet), tunnels.names.len(), tunnels.channel));
                 ip(packet, &mut tunnels)
             }
             Layer::Typed(kind, bytes) => typed(kind, bytes, &mut tunnels),
@@ -100,22 +136,28 @@ pub fn inner(frame: &[u8]) -> Option<Inner> {
             Layer::Made(packet) => {
                 // The agent read the headers itself, so the packet has no further tunnel.
                 let Some(kind) = version(&packet) else { break };
-                found = Some((kind, Cow::Owned(packet), tunnels.len()));
+                found = Some((kind, Cow::Owned(packet), tunnels.names.len(), tunnels.channel));
                 None
             }
         };
         let Some(next) = next else { break };
         layer = next;
     }
-    let (kind, packet, depth) = found?;
+    let (kind, packet, depth, channel) = found?;
+    let mut tunnels = tunnels.names;
     tunnels.truncate(depth);
     let frame = frame_of(kind.to_be_bytes(), &[0; 6], &packet);
-    (!tunnels.is_empty()).then_some(Inner { frame, tunnels })
+    (!tunnels.is_empty()).then_some(Inner { frame, tunnels, channel })
 }
 
 fn be16(bytes: &[u8], at: usize) -> Option<u16> {
     let bytes = bytes.get(at..at.checked_add(2)?)?;
     Some(u16::from_be_bytes(bytes.try_into().ok()?))
+}
+
+fn be32(bytes: &[u8], at: usize) -> Option<u32> {
+    let bytes = bytes.get(at..at.checked_add(4)?)?;
+    Some(u32::from_be_bytes(bytes.try_into().ok()?))
 }
 
 fn ethernet(frame: &[u8]) -> Option<Layer<'_>> {
@@ -136,7 +178,7 @@ fn by_version(packet: &[u8]) -> Option<Layer<'_>> {
 }
 
 /// Reads the header that an EtherType names, and adds its tunnel.
-fn typed<'a>(kind: u16, bytes: &'a [u8], tunnels: &mut Vec<&'static str>) -> Option<Layer<'a>> {
+fn typed<'a>(kind: u16, bytes: &'a [u8], tunnels: &mut Way) -> Option<Layer<'a>> {
     match kind {
         // Version, type and code of a session (RFC 2516 §4).
         PPPOE_SESSION if bytes.first_chunk()? == &[0x11, 0] => {
@@ -175,11 +217,25 @@ fn mpls(bytes: &[u8]) -> Option<Layer<'_>> {
     let last = bytes.chunks_exact(4).take(LABELS_MAX).position(|label| label[2] & 1 == 1)?;
     let rest = bytes.get(4 * (last + 1)..)?;
     match rest.first()? >> 4 {
+        // The first byte of a frame without control word may be 4x or 6x, too.
+        4 | 6 if is_ethernet(rest) && !is_packet(rest) => Some(Layer::Ethernet(rest)),
         4 | 6 => Some(Layer::Ip(rest)),
         // The control word of a pseudowire (RFC 4385 §3), or an address that begins with 0.
         0 if rest.get(4..).is_some_and(is_ethernet) => Some(Layer::Ethernet(rest.get(4..)?)),
         _ if is_ethernet(rest) => Some(Layer::Ethernet(rest)),
         _ => None,
+    }
+}
+
+/// Returns whether bytes are for sure an IP packet. The header checksum of IPv4 (RFC 791 §3.1) is right, or the
+/// payload length of IPv6 (RFC 8200 §3) fits.
+fn is_packet(bytes: &[u8]) -> bool {
+    match version(bytes) {
+        Some(IPV4) => etherparse::Ipv4HeaderSlice::from_slice(bytes).is_ok_and(|header| {
+            header.to_header().calc_header_checksum() == header.header_checksum()
+        }),
+        Some(IPV6) => be16(bytes, 4).is_some_and(|len| usize::from(len) + 40 == bytes.len()),
+        Some(_) | None => false,
     }
 }
 
@@ -192,7 +248,7 @@ fn is_ethernet(bytes: &[u8]) -> bool {
 }
 
 /// Reads an IP packet that is whole, and the tunnel in it. Fragments are put together elsewhere.
-fn ip<'a>(packet: &'a [u8], tunnels: &mut Vec<&'static str>) -> Option<Layer<'a>> {
+fn ip<'a>(packet: &'a [u8], tunnels: &mut Way) -> Option<Layer<'a>> {
     // A packet that was captured in part is read as far as it goes.
     let (ip, _) = LaxIpSlice::from_slice(packet).ok()?;
     let payload = ip.payload();
@@ -212,7 +268,7 @@ fn ip<'a>(packet: &'a [u8], tunnels: &mut Vec<&'static str>) -> Option<Layer<'a>
 }
 
 /// Reads a GRE header (RFC 2784, RFC 2890; version 1: RFC 2637 §4.1).
-fn gre<'a>(bytes: &'a [u8], tunnels: &mut Vec<&'static str>) -> Option<Layer<'a>> {
+fn gre<'a>(bytes: &'a [u8], tunnels: &mut Way) -> Option<Layer<'a>> {
     let flags = be16(bytes, 0)?;
     let kind = be16(bytes, 2)?;
     let has = |bit: u16| usize::from(flags & bit != 0);
@@ -226,6 +282,9 @@ fn gre<'a>(bytes: &'a [u8], tunnels: &mut Vec<&'static str>) -> Option<Layer<'a>
         return None;
     }
     let rest = bytes.get(4 + 4 * (checksum + key + sequence + acknowledgment)..)?;
+    if key == 1 {
+        tunnels.key(be32(bytes, 4 + 4 * checksum)?);
+    }
     match kind {
         // Only type II has a sequence number, and a header of its own.
         ERSPAN => {
@@ -251,9 +310,14 @@ fn gre<'a>(bytes: &'a [u8], tunnels: &mut Vec<&'static str>) -> Option<Layer<'a>
 }
 
 /// Reads a datagram to the port of a tunnel.
-fn udp<'a>(bytes: &'a [u8], tunnels: &mut Vec<&'static str>) -> Option<Layer<'a>> {
+fn udp<'a>(bytes: &'a [u8], tunnels: &mut Way) -> Option<Layer<'a>> {
     let datagram = UdpSlice::from_slice_lax(bytes).ok()?;
     let payload = datagram.payload();
+    let key = match datagram.destination_port() {
+        // A VNI of 24 bits, and a TEID of 32.
+        PORT_VXLAN | PORT_VXLAN_OLD | PORT_VXLAN_GPE | PORT_GENEVE | PORT_GTP_U => be32(payload, 4),
+        _ => None,
+    };
     let (tunnel, layer) = match datagram.destination_port() {
         PORT_VXLAN | PORT_VXLAN_OLD => ("VXLAN", vxlan(payload)),
         PORT_VXLAN_GPE => ("VXLAN", vxlan_gpe(payload)),
@@ -263,6 +327,9 @@ fn udp<'a>(bytes: &'a [u8], tunnels: &mut Vec<&'static str>) -> Option<Layer<'a>
     };
     if layer.is_some() {
         tunnels.push(tunnel);
+        if let Some(key) = key {
+            tunnels.key(key);
+        }
     }
     layer
 }

@@ -48,8 +48,8 @@ fn invites(name: &str, frames: &mut Frames) -> Vec<(String, String)> {
         |_, ethernet, tunnels| {
             let message = message::read(ethernet).1.filter(|message| message.method == "INVITE");
             if let Some(message) = message {
-                found
-                    .push((tunnels.unwrap_or("-").to_owned(), message.call_id.unwrap_or_default()));
+                let names = tunnels.map_or_else(|| "-".to_owned(), Inner::names);
+                found.push((names, message.call_id.unwrap_or_default()));
             }
             Ok(())
         },
@@ -64,6 +64,59 @@ fn invite_in_each_tunnel_is_found() {
     let expected = TUNNELS.map(|(tunnel, name)| (tunnel.to_owned(), format!("{name}@example.com")));
     assert_eq!(invites("tunnels/tunnels.pcap", &mut frames), expected);
     assert!(frames.skipped.tunnelled.is_empty());
+}
+
+/// Returns an Ethernet frame with a UDP datagram.
+fn datagram(destination: [u8; 6], port: u16, payload: &[u8]) -> Vec<u8> {
+    let builder = PacketBuilder::ethernet2([2; 6], destination)
+        .ipv4([10, 0, 0, 1], [10, 0, 0, 2], 64)
+        .udp(5060, port);
+    let mut frame = Vec::new();
+    builder.write(&mut frame, payload).unwrap();
+    frame
+}
+
+#[test]
+fn packets_of_two_tunnels_have_two_channels() {
+    let packet = datagram([4; 6], 5060, b"INVITE");
+    let vxlan = |vni: u8| {
+        let payload = [&[8, 0, 0, 0, 0, 0, vni, 0][..], &packet].concat();
+        inner(&datagram([4; 6], PORT_VXLAN, &payload)).unwrap()
+    };
+    let gre = |key: u8| {
+        let header = etherparse::Ipv4Header::new(
+            (8 + packet.len() - 14) as u16,
+            64,
+            ip_number::GRE,
+            [10, 0, 0, 1],
+            [10, 0, 0, 2],
+        );
+        let mut frame = packet[..14].to_vec();
+        header.unwrap().write(&mut frame).unwrap();
+        frame.extend([0x20, 0, 8, 0, 0, 0, 0, key]);
+        frame.extend_from_slice(&packet[14..]);
+        inner(&frame).unwrap()
+    };
+    assert_eq!((vxlan(1), gre(1)), (vxlan(1), gre(1)));
+    let channels = [0, vxlan(0).channel, vxlan(1).channel, gre(0).channel, gre(2).channel];
+    let different: std::collections::BTreeSet<_> = channels.into_iter().collect();
+    assert!(different.len() >= 4, "{channels:?}");
+    assert_ne!(gre(0).channel, gre(2).channel);
+    assert_ne!(vxlan(0).channel, vxlan(1).channel);
+}
+
+#[test]
+fn frame_in_mpls_whose_address_begins_like_a_packet_is_read() {
+    // A label, bottom of the stack.
+    let label = [0, 0x01, 0x41, 0xFF];
+    for first in [0x40, 0x45, 0x60, 0x65] {
+        let frame = datagram([first, 0, 0, 1, 2, 3], 5060, b"INVITE");
+        let mpls = [&[4; 6][..], &[2; 6], &[0x88, 0x47], &label, &frame].concat();
+        let found = inner(&mpls).unwrap();
+        assert_eq!((found.tunnels, &found.frame[14..]), (vec!["MPLS"], &frame[14..]), "{first:x}");
+        let mpls = [&[4; 6][..], &[2; 6], &[0x88, 0x47], &label, &frame[14..]].concat();
+        assert_eq!(&inner(&mpls).unwrap().frame[14..], &frame[14..], "a packet without a frame");
+    }
 }
 
 #[test]

@@ -115,7 +115,7 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     let writer = BufWriter::new(io::stdout().lock());
     let mut output =
         Output::new(arguments.output, writer, arguments.captures.len() > 1, arguments.replies);
-    let mut replies = arguments.write_replies.as_deref().map(Replies::create).transpose()?;
+    let mut replies = arguments.write_replies.as_deref().map(Replies::new).transpose()?;
     let mut broken = Vec::new();
     for path in &arguments.captures {
         let bar = progress(path);
@@ -141,6 +141,9 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     let something = replay.summary.frames > 0 || broken.is_empty();
     if something && let Err(error) = output.finish(&replay.summary, replay.ports()) {
         return written(Err(error));
+    }
+    if let Some(note) = replies.as_ref().and_then(Replies::note) {
+        eprintln!("{note}");
     }
     if broken.is_empty() {
         return Ok(());

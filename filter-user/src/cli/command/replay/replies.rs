@@ -3,7 +3,7 @@
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use pcap_file::PcapError;
@@ -12,27 +12,23 @@ use pcap_file::pcap::{PcapPacket, PcapWriter};
 use crate::exit::{Exit, Failure};
 use crate::replay::record::Record;
 
-/// Writes replies.
-pub struct Replies(PcapWriter<File>);
+/// Writes replies. The file is made for the first one.
+pub struct Replies {
+    path: PathBuf,
+    writer: Option<PcapWriter<File>>,
+}
 
 impl Replies {
-    /// Creates a new file that only its owner can read.
+    /// Prepares a new file that only its owner can read.
     ///
     /// # Errors
-    /// `Usage` if the file already exists, `Failed` if it cannot be written.
-    pub fn create(path: &Path) -> Result<Replies, Failure> {
-        let failed = |error: &dyn std::fmt::Display| {
-            Failure::new(Exit::Failed, format!("{}: {error}", path.display()))
-        };
-        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
-        let file = file.map_err(|error| match error.kind() {
-            io::ErrorKind::AlreadyExists => {
-                let message = format!("{} already exists: name another file", path.display());
-                Failure::new(Exit::Usage, message)
-            }
-            _ => failed(&error),
-        })?;
-        PcapWriter::new(file).map(Replies).map_err(|error| failed(&error))
+    /// `Usage` if the file already exists.
+    pub fn new(path: &Path) -> Result<Replies, Failure> {
+        if path.symlink_metadata().is_ok() {
+            let message = format!("{} already exists: name another file", path.display());
+            return Err(Failure::new(Exit::Usage, message));
+        }
+        Ok(Replies { path: path.to_owned(), writer: None })
     }
 
     /// Writes the reply of a record, if it has one, with the time of the call.
@@ -41,11 +37,31 @@ impl Replies {
     /// Returns the error of the file.
     pub fn put(&mut self, record: &Record) -> io::Result<()> {
         let Some(frame) = &record.reply_frame else { return Ok(()) };
-        let packet =
-            PcapPacket::new(Duration::from_nanos(record.nanoseconds), frame.len() as u32, frame);
-        self.0.write_packet(&packet).map(drop).map_err(|error| match error {
-            PcapError::IoError(error) => error,
-            error => io::Error::other(error),
+        let writer = match &mut self.writer {
+            Some(writer) => writer,
+            None => {
+                let mut options = OpenOptions::new();
+                let file = options.write(true).create_new(true).mode(0o600).open(&self.path)?;
+                self.writer.insert(PcapWriter::new(file).map_err(into_io)?)
+            }
+        };
+        let time = Duration::from_nanos(record.nanoseconds);
+        let packet = PcapPacket::new(time, frame.len() as u32, frame);
+        writer.write_packet(&packet).map(drop).map_err(into_io)
+    }
+
+    /// Returns a note if there was no reply to write.
+    pub fn note(&self) -> Option<String> {
+        let path = self.path.display();
+        self.writer.is_none().then(|| {
+            format!("no call got a reply, so {path} was not written: only trunks of --config or --policy answer")
         })
+    }
+}
+
+fn into_io(error: PcapError) -> io::Error {
+    match error {
+        PcapError::IoError(error) => error,
+        error => io::Error::other(error),
     }
 }

@@ -1,6 +1,6 @@
 //! Asks the user of `palang setup` on the terminal.
 
-use std::io::{self, IsTerminal as _, Write as _};
+use std::io::{self, BufRead, IsTerminal as _, Write as _};
 use std::path::PathBuf;
 
 use crate::bringup::setup::{Sends, WantedTrunk};
@@ -150,7 +150,31 @@ fn answer(question: &str) -> Result<String, Failure> {
     let failed = |error| Failure::new(Exit::Failed, error);
     let mut stderr = io::stderr();
     stderr.write_all(question.as_bytes()).and_then(|()| stderr.flush()).map_err(failed)?;
+    line_of(&mut io::stdin().lock())
+}
+
+/// Returns one line. An input that ends (Ctrl-D) is no answer: an empty line would choose the default.
+fn line_of(input: &mut impl BufRead) -> Result<String, Failure> {
     let mut line = String::new();
-    io::stdin().read_line(&mut line).map_err(failed)?;
+    let read = input.read_line(&mut line).map_err(|error| Failure::new(Exit::Failed, error))?;
+    if read == 0 {
+        let message = "nothing was changed: the input ended before an answer";
+        return Err(Failure::new(Exit::Usage, message));
+    }
     Ok(line.trim().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn input_that_ends_is_no_answer() {
+        let mut input = &b" SG \n\n"[..];
+        assert_eq!(line_of(&mut input).unwrap(), "SG");
+        assert_eq!(line_of(&mut input).unwrap(), "");
+        let failure = line_of(&mut input).unwrap_err();
+        assert_eq!(failure.exit, Exit::Usage);
+        assert!(failure.message.starts_with("nothing was changed"), "{}", failure.message);
+    }
 }

@@ -199,22 +199,35 @@ fn captured(
     (Comparison::new(frames.tally, compared, Some(frames.count)), broken)
 }
 
-/// Judges the frames of a capture.
+/// Judges the frames of a capture. Frames of link types that are not supported are skipped and counted.
 ///
 /// # Errors
-/// `Failed` if the capture cannot be read to its end.
+/// `Failed` if the capture cannot be read to its end, or has no other frames.
 fn capture(
     path: &Path,
     progress: impl Fn(u64) + 'static,
     frames: &mut Frames,
 ) -> Result<(), Failure> {
     let failed = |error: &dyn std::fmt::Display| Failure::new(Exit::Failed, error);
+    let (mut foreign, mut skipped, mut judged) = (None, 0u64, false);
     for frame in Capture::open(path, progress).map_err(|error| failed(&error))? {
         let frame = frame.map_err(|error| failed(&error))?;
-        let ethernet = link::ethernet(frame.link, &frame.bytes)
-            .map_err(|error| failed(&format!("frame {}: {error}", frame.number)))?;
-        frames.judge(&ethernet, frame.time);
+        match link::ethernet(frame.link, &frame.bytes) {
+            Ok(ethernet) => {
+                judged = true;
+                frames.judge(&ethernet, frame.time);
+            }
+            Err(error) => {
+                skipped += 1;
+                foreign.get_or_insert_with(|| format!("frame {}: {error}", frame.number));
+            }
+        }
     }
+    let Some(first) = foreign else { return Ok(()) };
+    if !judged {
+        return Err(failed(&first));
+    }
+    eprintln!("palang: {}: {skipped} frames were skipped, from {first}", path.display());
     Ok(())
 }
 
