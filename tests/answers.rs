@@ -1,6 +1,5 @@
 //! Replies to the INVITEs of all fixtures and to changed ones. Another SIP stack reads them, and each header
 //! field is compared with that of the request.
-#![expect(clippy::unwrap_used, reason = "a test panics where it fails")]
 
 use std::cell::Cell;
 

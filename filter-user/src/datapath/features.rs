@@ -165,9 +165,11 @@ struct MapCreate {
 fn has_tail_calls() -> Result<bool, Error> {
     let attributes =
         MapCreate { map_type: TYPE_PROG_ARRAY, key_size: 4, value_size: 4, max_entries: 1 };
-    let map = bpf(MAP_CREATE, &attributes).map_err(|error| match error {
-        Errno::EPERM => Error::Permission,
-        error => Error::Load(format!("a map of programs: {}", io::Error::from(error)).into()),
+    let map = bpf(MAP_CREATE, &attributes).map_err(|error| {
+        if error == Errno::EPERM {
+            return Error::Permission;
+        }
+        Error::Load(format!("a map of programs: {}", io::Error::from(error)).into())
     })?;
     let [first, second] = load_map(2, map.as_raw_fd());
     let calls = [

@@ -33,8 +33,11 @@ pub const READABLE_AGAIN: usize = 4096 - 64 - 320;
 
 /// The keys of the tags in replies of replays. A capture shows no secret, and the same capture gets the same
 /// replies.
-pub const REPLAY_KEYS: Keys =
-    Keys { keys: [[0x0070_616C_616E_67, 1], [0x0070_616C_616E_67, 2]], newest: 0, older_until: 0 };
+pub const REPLAY_KEYS: Keys = Keys {
+    keys: [[0x0070_616C_616E_6700, 1], [0x0070_616C_616E_6700, 2]],
+    newest: 0,
+    older_until: 0,
+};
 
 /// A gate with one policy and its own state: attempts, fragments, grants.
 #[derive(Clone, Debug, Default)]

@@ -60,8 +60,5 @@ impl Replies {
 }
 
 fn into_io(error: PcapError) -> io::Error {
-    match error {
-        PcapError::IoError(error) => error,
-        error => io::Error::other(error),
-    }
+    if let PcapError::IoError(error) = error { error } else { io::Error::other(error) }
 }
