@@ -59,7 +59,7 @@ fn copy_changed(root: &Path, copy: &Path, file: &str) {
     let changes: &[(&str, &str)] = match file {
         "filter-common/src/abi.rs" => &[
             (&ours, &next),
-            ("pub reserved: [u8; 7],", "pub reserved: [u8; 15],"),
+            ("pub reserved: [u8; 9],", "pub reserved: [u8; 17],"),
             ("    Block = 48,", "    Block = 56,"),
         ],
         // Cargo distinguishes packages of one name by their version, not by their place.

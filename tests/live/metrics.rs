@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use palang_tests::lab::{Lab, message};
+use palang_tests::lab::{Lab, TRUNK, message};
 use serde_json::Value;
 
 use crate::gate::{Gate, eventually};
@@ -241,7 +241,8 @@ fn alert_fires_on_its_condition_and_has_its_page() {
     }
     // The answer has what was asked for.
     let lab = Lab::new("dashboard");
-    let gate = Gate::start(&lab, CONFIG);
+    let trunk = format!("[[trunk]]\nname = \"carrier\"\nsources = [\"{TRUNK}\"]");
+    let gate = Gate::start(&lab, &format!("{CONFIG}\n{trunk}"));
     assert!(gate.passes(FREE));
     let metrics = scrape(&lab);
     let dashboard = read("packaging/grafana/palang.json");
