@@ -78,8 +78,7 @@ pub fn answer(ctx: &XdpContext) -> Option<u32> {
     let code = bytes.hide_range(code as usize) as u8;
     let time = scratch.event.time;
     let has_room = || has_room(trunk, time, profile);
-    // The machine that a frame is for answers itself. A reply in its name would also move it in the tables of a
-    // switch.
+    // A reply in the name of another machine would move that machine in the tables of a switch.
     let is_own = is_replay() || destination(&bytes).is_some_and(is_own);
     let outcome = if !is_own {
         Outcome::Impossible

@@ -198,7 +198,7 @@ fn flood_gets_replies_up_to_the_limit_and_strangers_get_none() {
     assert_eq!(counter(&daemon, "sent"), 0);
 }
 
-// On a bridge or mirror port frames for other machines arrive, and those answer themselves.
+// A reply in the name of another machine would move that machine in the tables of a switch.
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn frame_for_another_machine_is_not_answered() {

@@ -8,6 +8,7 @@ mod deny;
 mod differential;
 #[allow(dead_code, reason = "filter-ebpf/embed.rs, which includes this file, uses the rest")]
 mod ebpf;
+mod fragments;
 mod kernels;
 mod lifecycle;
 mod package;
@@ -79,6 +80,12 @@ enum Task {
         #[arg(long, default_value_t = 500_000, value_name = "N")]
         messages: u32,
     },
+    /// Send calls in fragments out of order, with ids used again: no innocent one is lost; needs root.
+    Fragments {
+        /// Calls, half of them blocked; the test alone sends 4,000.
+        #[arg(long, default_value_t = 100_000, value_name = "N")]
+        calls: u32,
+    },
     /// A simulated year of a centre: what the default policy and others cost and save.
     Simulate {
         /// Arguments of the simulator: `--seed`, `--days`, `--quick`, `--out`; see `-- --help`.
@@ -102,6 +109,7 @@ fn main() -> ExitCode {
         Task::Kernels(options) => kernels::kernels(&options),
         Task::Bench { arguments } => bench::bench(&arguments),
         Task::Differential { messages } => differential::differential(messages),
+        Task::Fragments { calls } => fragments::fragments(calls),
         Task::Simulate { arguments } => simulate::simulate(&arguments),
     };
     match done {

@@ -3,7 +3,7 @@
 //! The daemon, `palang what-if` and the simulator call [`plan_report`]; each of them then puts the
 //! planned block into force in its own way.
 
-use filter_common::abi::{BLOCK_NO_REDIAL, Block};
+use filter_common::abi::{BLOCK_NO_REDIAL, BLOCK_OBSERVE, Block};
 use filter_common::decide;
 
 use crate::model::ladder::ReportKind;
@@ -115,14 +115,17 @@ pub fn plan_report(
             Some(live) if lasts_as_long(live.expires, expires) => {
                 plan.unchanged = Some(Unchanged::LastsLonger);
             }
-            Some(live) if live.flags != 0 => plan.unchanged = Some(Unchanged::IsSpecial),
+            Some(live) if live.flags & (BLOCK_OBSERVE | BLOCK_NO_REDIAL) != 0 => {
+                plan.unchanged = Some(Unchanged::IsSpecial);
+            }
             Some(_) | None => {
                 // A doubled setting remains doubled, and a grant that ended does not start again.
                 let epoch = own.map(|own| own.epoch);
                 let epoch = epoch.or(covering.map(|covering| covering.block.epoch));
                 let block = BlockView {
                     expires,
-                    flags: 0,
+                    // The refusal that a person chose stays.
+                    flags: own.map_or(0, |own| own.flags & !(BLOCK_OBSERVE | BLOCK_NO_REDIAL)),
                     epoch: epoch.unwrap_or(0),
                     redial: own.and_then(|own| own.redial),
                 };

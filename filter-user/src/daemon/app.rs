@@ -83,7 +83,10 @@ impl App {
             let answers = trunk.profile.refuse != 0 && self.attachments.no_replies().is_none();
             Ok(wire::Replies {
                 trunk: trunk.name.clone(),
-                refuse: Refuse::of_number(trunk.profile.refuse).name(),
+                refuse: match trunk.esinet {
+                    true => "none".to_owned(),
+                    false => Refuse::of_number(trunk.profile.refuse).name(),
+                },
                 path: if answers { "driver" } else { "none" }.to_owned(),
                 sent: stats.sent,
                 repeated: stats.repeated,

@@ -76,7 +76,7 @@ pub struct Status {
 pub struct Replies {
     /// Name of the trunk.
     pub trunk: String,
-    /// Status code of the reply as configured, `600`, or `drop`.
+    /// Status code of the reply as configured, `600`, or `drop`; `none`: nothing is refused (`esinet`).
     pub refuse: String,
     /// `driver`: the program in the driver answers; `none`: a refused call ends in silence.
     pub path: String,

@@ -185,6 +185,7 @@ fn describe_replies(replies: &Replies) -> String {
     let trunk = output::clean(trunk);
     let mut text = match &path[..] {
         "driver" => format!("{trunk}: {refuse}, "),
+        _ if refuse == "none" => return format!("{trunk}: no call is refused (esinet)"),
         _ if refuse == "drop" => format!("{trunk}: none, refused in silence; "),
         _ => format!("{trunk}: {refuse}, but now refused in silence; "),
     };
@@ -192,7 +193,7 @@ fn describe_replies(replies: &Replies) -> String {
     text += &format!("{} sent, {acks}, {} again", thousands(*sent), thousands(*repeated));
     for (count, what) in [
         (limited, "above the limit"),
-        (damaged, "with a wrong checksum"),
+        (damaged, "with a wrong or missing checksum"),
         (impossible, "that cannot be answered"),
     ] {
         if *count > 0 {

@@ -25,7 +25,6 @@ use tower::limit::GlobalConcurrencyLimitLayer;
 use crate::api::wire::{Health, Problem, Status};
 use crate::daemon::app::App;
 use crate::daemon::connections::Handle;
-use crate::model::refuse::Refuse;
 use crate::store::Head;
 
 /// Content type that Prometheus expects.
@@ -303,7 +302,8 @@ fn replies(status: &Status, registry: &mut Registry) {
     let family = Family::<ReplyOutcome, Counter<u64, AtomicU64>>::default();
     let good = Family::<ByTrunk, Gauge>::default();
     for replies in &status.replies {
-        if replies.refuse != Refuse::Drop.name() {
+        // A trunk that refuses in silence, or nothing, has no carrier to acknowledge replies.
+        if replies.refuse.parse::<u16>().is_ok() {
             let trunk = ByTrunk { trunk: replies.trunk.clone() };
             let is_good = replies.path != "none" && replies.problem.is_none();
             good.get_or_create(&trunk).set(is_good.into());

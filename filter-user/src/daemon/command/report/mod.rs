@@ -264,7 +264,7 @@ impl Control {
                 author: plan.report.author.clone(),
                 origin: LADDER.to_owned(),
                 node: self.node().to_owned(),
-                flags: 0,
+                flags: wanted.flags,
                 redial: own.as_ref().and_then(|own| own.redial),
                 epoch: 0,
                 incident: None,
