@@ -12,7 +12,7 @@ use filter_common::number::Number;
 use jiff::Timestamp;
 
 /// Newest records of a number that are looked at.
-pub const RECORDS: u32 = 1000;
+pub const RECORDS: u32 = 100;
 /// Age of the oldest record that is looked at.
 pub const AGE: Duration = Duration::from_hours(30 * 24);
 /// Records within this time are compared: the address of a mobile telephone changes now and then.
