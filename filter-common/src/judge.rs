@@ -385,7 +385,7 @@ fn judge_message<B: Bytes, G: JudgeContext, const FIRST: bool>(
     let call = Call { number: first, second, call_id: event.call_id, enforced };
     let decision = decide::decide(gate, &call);
     event.verdict = decision.verdict as u8;
-    if decision.verdict != Verdict::Drop || scratch.packet.part != Part::Whole {
+    if FIRST && (decision.verdict != Verdict::Drop || scratch.packet.part != Part::Whole) {
         event.reply = 0;
     }
     event.policy_verdict = decision.policy_verdict as u8;
