@@ -4,22 +4,18 @@
 //! and whether the byte is copied. It notes fields, and leaves room for texts that the request lacks. The states
 //! of a value that may be folded come in threes: in a line, after its CR, at the next line.
 
+use crate::sip::automaton::{
+    BACKSLASH, COLON, COMMA, CR, GT, LF, LT, QUOTE, SEMI, Spelling, WS, classes, letter_class,
+    separator,
+};
+
 /// Room for classes; a power of two, because the verifier understands a mask.
 const CLASS_COUNT: usize = 64;
 const STATE_COUNT: usize = 128;
 
 // ---- classes ----
 
-const WS: u8 = 1;
-const CR: u8 = 2;
-const LF: u8 = 3;
-const COLON: u8 = 4;
-const SEMI: u8 = 5;
-const COMMA: u8 = 6;
-const LT: u8 = 7;
-const GT: u8 = 8;
-const QUOTE: u8 = 9;
-const BACKSLASH: u8 = 10;
+// 1 to 10 are the classes of `automaton`.
 const EQUAL: u8 = 11;
 const CONTROL: u8 = 12;
 const SLASH: u8 = 13;
@@ -34,45 +30,24 @@ const LETTERS: &[u8] = b"acdefgilmopqrstv";
 const LETTER: u8 = 19;
 
 /// Byte → class.
-static CLASSES: [u8; 256] = classes();
-
-const fn classes() -> [u8; 256] {
-    let mut table = [OTHER; 256];
-    let mut byte = 0;
-    while byte < 256 {
-        table[byte] = class(byte as u8);
-        byte += 1;
-    }
-    table
-}
+static CLASSES: [u8; 256] = classes!(class);
 
 const fn class(byte: u8) -> u8 {
-    let mut i = 0;
-    while i < LETTERS.len() {
-        if byte.to_ascii_lowercase() == LETTERS[i] {
-            return LETTER + i as u8;
-        }
-        i += 1;
+    if let Some(class) = letter_class(byte, LETTERS, LETTER) {
+        return class;
     }
     match byte {
-        b' ' | b'\t' => WS,
-        b'\r' => CR,
-        b'\n' => LF,
-        b':' => COLON,
-        b';' => SEMI,
-        b',' => COMMA,
-        b'<' => LT,
-        b'>' => GT,
-        b'"' => QUOTE,
-        b'\\' => BACKSLASH,
         b'=' => EQUAL,
         b'/' => SLASH,
         b'[' => OPEN,
         b']' => CLOSE,
         b'-' => DASH,
         b'0'..=b'9' => DIGIT,
-        0..=31 | 127 => CONTROL,
-        _ => OTHER,
+        _ => match separator(byte) {
+            0 if byte.is_ascii_control() => CONTROL,
+            0 => OTHER,
+            class => class,
+        },
     }
 }
 
@@ -323,14 +298,9 @@ const VIA_RE: u8 = 79;
 const VIA_FOREIGN: u8 = 85;
 const VIA_M: u8 = 86;
 
-/// A header name that is copied takes a state for each of its letters, and one for the white space
-/// after it.
+/// A header name that is copied.
 struct Name {
-    long: &'static [u8],
-    /// State after the first letter.
-    first: u8,
-    /// State after the second letter, less one; the others follow.
-    base: u8,
+    spelling: Spelling,
     /// State after the compact form (RFC 3261 §7.3.3); [`BAD`]: it has none.
     compact: u8,
     /// The field of its colon, and the state after that.
@@ -339,39 +309,40 @@ struct Name {
 }
 
 const NAMES: [Name; 5] = [
-    Name { long: b"via", first: 90, base: 90, compact: 90, field: Field::Via, value: VIA },
-    Name { long: b"from", first: 94, base: 94, compact: 94, field: Field::From, value: PLAIN },
-    Name { long: b"to", first: 99, base: 99, compact: 99, field: Field::To, value: TO },
     Name {
-        long: b"call-id",
-        first: 102,
-        base: 102,
+        spelling: Spelling { long: b"via", first: 90, base: 90 },
+        compact: 90,
+        field: Field::Via,
+        value: VIA,
+    },
+    Name {
+        spelling: Spelling { long: b"from", first: 94, base: 94 },
+        compact: 94,
+        field: Field::From,
+        value: PLAIN,
+    },
+    Name {
+        spelling: Spelling { long: b"to", first: 99, base: 99 },
+        compact: 99,
+        field: Field::To,
+        value: TO,
+    },
+    Name {
+        spelling: Spelling { long: b"call-id", first: 102, base: 102 },
         compact: COMPACT_ID,
         field: Field::CallId,
         value: ID_BEFORE,
     },
     // It begins as `call-id` does.
-    Name { long: b"cseq", first: 102, base: 109, compact: BAD, field: Field::CSeq, value: CSEQ },
+    Name {
+        spelling: Spelling { long: b"cseq", first: 102, base: 109 },
+        compact: BAD,
+        field: Field::CSeq,
+        value: CSEQ,
+    },
 ];
 const NAMES_FROM: u8 = 90;
 const COMPACT_ID: u8 = 114;
-
-impl Name {
-    const fn ws(&self) -> u8 {
-        self.base + self.long.len() as u8
-    }
-
-    /// Returns how many of its letters come before this state; 0: not a state of this name.
-    const fn letters(&self, state: u8) -> usize {
-        if state == self.first {
-            1
-        } else if state > self.base && state < self.ws() {
-            (state - self.base) as usize + 1
-        } else {
-            0
-        }
-    }
-}
 
 const fn next(state: u8, class: u8) -> u32 {
     if state >= FOLDED {
@@ -413,8 +384,8 @@ const fn after_value(value: u8, class: u8) -> u32 {
 const fn line(class: u8) -> u32 {
     let mut i = 0;
     while i < NAMES.len() {
-        if class == self::class(NAMES[i].long[0]) {
-            return copied(NAMES[i].first) | LINE;
+        if class == self::class(NAMES[i].spelling.long[0]) {
+            return copied(NAMES[i].spelling.first) | LINE;
         }
         i += 1;
     }
@@ -441,17 +412,23 @@ const fn in_name(state: u8, class: u8) -> u32 {
     let mut i = 0;
     while i < NAMES.len() {
         let name = &NAMES[i];
-        let letters = name.letters(state);
-        if letters == name.long.len() || state == name.ws() || state == name.compact {
+        let letters = name.spelling.letters(state);
+        if letters == name.spelling.long.len()
+            || state == name.spelling.ws()
+            || state == name.compact
+        {
             match class {
                 COLON => return noted(name.value, name.field),
-                WS => return copied(name.ws()),
-                _ if state == name.ws() => return to(BAD),
+                WS => return copied(name.spelling.ws()),
+                _ if state == name.spelling.ws() => return to(BAD),
                 _ => {}
             }
         }
-        if letters > 0 && letters < name.long.len() && class == self::class(name.long[letters]) {
-            return copied(name.base + letters as u8);
+        if letters > 0
+            && letters < name.spelling.long.len()
+            && class == self::class(name.spelling.long[letters])
+        {
+            return copied(name.spelling.base + letters as u8);
         }
         i += 1;
     }
@@ -590,7 +567,7 @@ const fn letter(name: &[u8], index: u8) -> u8 {
 
 const _: () = {
     assert!(LETTER as usize + LETTERS.len() <= CLASS_COUNT);
-    assert!(NAMES[4].ws() < COMPACT_ID && (COMPACT_ID as usize) < STATE_COUNT);
+    assert!(NAMES[4].spelling.ws() < COMPACT_ID && (COMPACT_ID as usize) < STATE_COUNT);
     // The states after the first letters of the parameters' names follow each other.
     assert!(VIA_RP + 3 == VIA_RE && VIA_RE + 6 == VIA_FOREIGN && VIA_M + 4 == NAMES_FROM);
 };

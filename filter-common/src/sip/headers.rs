@@ -8,13 +8,11 @@ mod address;
 mod class;
 mod step;
 
+use crate::sip::automaton::{BACKSLASH, COLON, COMMA, CR, GT, LF, LT, QUOTE, SEMI, Spelling, WS};
 use crate::sip::fields::Field;
 use crate::sip::swar::{TOP, splat};
 use address::{Address, BEFORE, PARTS, in_address};
-use class::{
-    AT, BACKSLASH, CLASS_COUNT, CLASSES, COLON, COMMA, CONTROL, CR, EQUAL, GT, LF, LT, QUOTE, SEMI,
-    WS, letter,
-};
+use class::{AT, CLASS_COUNT, CLASSES, CONTROL, EQUAL, letter};
 pub use step::{BAD, END, START, Step};
 use step::{VALUE, VALUE_CR, VALUE_LINE, noted};
 
@@ -66,16 +64,11 @@ const ID_AFTER: u8 = 17;
 const ID_AFTER_CR: u8 = 18;
 const ID_AFTER_LINE: u8 = 19;
 
-/// A header name that matters takes a state for each of its letters, and one for the
-/// white space after it.
+/// A header name that matters.
 struct Name {
-    long: &'static [u8],
+    spelling: Spelling,
     /// The compact form (RFC 3261 §7.3.3), one letter.
     compact: Option<u8>,
-    /// State after the first letter.
-    first: u8,
-    /// State after the second letter, less one; the others follow.
-    base: u8,
     /// State after the compact letter.
     compact_state: u8,
     /// The field of its colon, and the state after that.
@@ -83,67 +76,40 @@ struct Name {
     value: u8,
 }
 
-impl Name {
-    const fn ws(&self) -> u8 {
-        self.base + self.long.len() as u8
-    }
-
-    /// Returns how many of its letters come before this state; 0: not a state of this name.
-    const fn letters(&self, state: u8) -> usize {
-        if state == self.first {
-            1
-        } else if state > self.base && state < self.ws() {
-            (state - self.base) as usize + 1
-        } else {
-            0
-        }
-    }
-}
-
 /// `f` is the first letter of `from` and its compact form, so both share a state; so
 /// do `t` and `to`. `i` needs one of its own.
 const NAMES: [Name; 5] = [
     Name {
-        long: b"from",
+        spelling: Spelling { long: b"from", first: 20, base: 20 },
         compact: Some(b'f'),
-        first: 20,
-        base: 20,
         compact_state: 20,
         field: Field::From,
         value: FROM.state(BEFORE),
     },
     Name {
-        long: b"to",
+        spelling: Spelling { long: b"to", first: 25, base: 25 },
         compact: Some(b't'),
-        first: 25,
-        base: 25,
         compact_state: 25,
         field: Field::To,
         value: TO.state(BEFORE),
     },
     Name {
-        long: b"call-id",
+        spelling: Spelling { long: b"call-id", first: 28, base: 28 },
         compact: Some(b'i'),
-        first: 28,
-        base: 28,
         compact_state: 36,
         field: Field::CallId,
         value: ID_BEFORE,
     },
     Name {
-        long: b"p-asserted-identity",
+        spelling: Spelling { long: b"p-asserted-identity", first: 37, base: 37 },
         compact: None,
-        first: 37,
-        base: 37,
         compact_state: BAD,
         field: Field::Pai,
         value: PAI.state(BEFORE),
     },
     Name {
-        long: b"replaces",
+        spelling: Spelling { long: b"replaces", first: 57, base: 57 },
         compact: None,
-        first: 57,
-        base: 57,
         compact_state: BAD,
         field: Field::Replaces,
         value: VALUE,
@@ -269,8 +235,8 @@ const fn line(class: u8) -> u16 {
     let mut i = 0;
     while i < NAMES.len() {
         let name = &NAMES[i];
-        if class == letter(name.long[0]) {
-            return name.first as u16;
+        if class == letter(name.spelling.long[0]) {
+            return name.spelling.first as u16;
         }
         if let Some(compact) = name.compact
             && class == letter(compact)
@@ -303,21 +269,24 @@ const fn in_name(state: u8, class: u8) -> u16 {
     let mut i = 0;
     while i < NAMES.len() {
         let name = &NAMES[i];
-        let letters = name.letters(state);
+        let letters = name.spelling.letters(state);
         let compact = name.compact.is_some() && state == name.compact_state;
-        if letters == name.long.len() || state == name.ws() || compact {
+        if letters == name.spelling.long.len() || state == name.spelling.ws() || compact {
             if class == COLON {
                 return noted(name.value, name.field);
             }
             if class == WS {
-                return name.ws() as u16;
+                return name.spelling.ws() as u16;
             }
-            if state == name.ws() {
+            if state == name.spelling.ws() {
                 return BAD as u16;
             }
         }
-        if letters > 0 && letters < name.long.len() && class == letter(name.long[letters]) {
-            return name.base as u16 + letters as u16;
+        if letters > 0
+            && letters < name.spelling.long.len()
+            && class == letter(name.spelling.long[letters])
+        {
+            return name.spelling.base as u16 + letters as u16;
         }
         i += 1;
     }
@@ -325,7 +294,7 @@ const fn in_name(state: u8, class: u8) -> u16 {
 }
 
 const _: () = {
-    assert!(NAMES[4].ws() == NAMES_TO);
+    assert!(NAMES[4].spelling.ws() == NAMES_TO);
     assert!(PAI.base as usize + PARTS as usize <= 256);
 };
 

@@ -9,6 +9,7 @@ use crate::bytes::Bytes;
 use crate::number::{DIGITS_MAX, Digits};
 use crate::plan::{CONTEXT_BITS, CONTEXT_FACTOR, Context, Dialled};
 use crate::reason::Reason;
+use crate::sip::automaton::{classes, letter_class};
 use crate::sip::fields::Form;
 use crate::sip::swar::{TOP, lowest, not_passed, splat};
 
@@ -18,7 +19,7 @@ pub const TURNS_MAX: usize = 96;
 
 const CLASS_COUNT: usize = 32;
 
-static CLASSES: [u8; 256] = classes();
+static CLASSES: [u8; 256] = classes!(class);
 /// State and class → next state (bits 0–7) and operations (8–15). The others are of the
 /// `phone-context`: the bits of the byte that count (16–23), and the factor of all bytes before it (24–31).
 static STEPS: [u32; 256 * CLASS_COUNT] = steps();
@@ -274,23 +275,9 @@ const LETTER: u8 = 16;
 /// Any other letter.
 const OTHER_LETTER: u8 = LETTER + LETTERS.len() as u8;
 
-const fn classes() -> [u8; 256] {
-    let mut table = [OTHER; 256];
-    let mut byte = 0;
-    while byte < 256 {
-        table[byte] = class(byte as u8);
-        byte += 1;
-    }
-    table
-}
-
 const fn class(byte: u8) -> u8 {
-    let mut i = 0;
-    while i < LETTERS.len() {
-        if byte.to_ascii_lowercase() == LETTERS[i] {
-            return LETTER + i as u8;
-        }
-        i += 1;
+    if let Some(class) = letter_class(byte, LETTERS, LETTER) {
+        return class;
     }
     match byte {
         b'2' => TWO,

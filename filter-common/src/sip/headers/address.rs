@@ -1,9 +1,8 @@
 //! The states in the value of a `From`, `To` or `P-Asserted-Identity`.
 
-use super::class::{
-    AT, BACKSLASH, COLON, COMMA, CONTROL, CR, EQUAL, GT, LF, LT, QUOTE, SEMI, WS, letter,
-};
+use super::class::{AT, CONTROL, EQUAL, letter};
 use super::step::{BAD, VALUE, VALUE_CR, VALUE_LINE, noted, noted_if};
+use crate::sip::automaton::{BACKSLASH, COLON, COMMA, CR, GT, LF, LT, QUOTE, SEMI, WS};
 use crate::sip::fields::{Field, Form};
 
 /// A header field whose value is a `name-addr` or an `addr-spec`. All three have the
