@@ -1,24 +1,16 @@
 //! `palang config` and `palang doctor` as a person meets them: output, messages, exit codes.
 #![expect(clippy::unwrap_used, reason = "a test panics where it fails")]
 
-use std::path::{Path, PathBuf};
+mod common;
+
 use std::process::{Command, Output};
 
 use serde_json::Value;
 
+use common::{temporary, text};
+
 fn palang(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_palang")).args(arguments).output().unwrap()
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8(bytes.to_vec()).unwrap()
-}
-
-fn temporary(name: &str, content: &str) -> PathBuf {
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
-    let path = folder.join(format!("{}-{name}", std::process::id()));
-    std::fs::write(&path, content).unwrap();
-    path
 }
 
 #[test]
@@ -83,7 +75,7 @@ fn config_show_fills_in_omitted_keys() {
     assert_eq!(json["default"]["formats"], serde_json::json!(["e164", "national"]));
     assert_eq!(json["roles"]["operate"], serde_json::json!(["palang-operate"]));
     // The output is a configuration, and its own output is equal.
-    let again = temporary("again.toml", &show("table"));
+    let again = temporary("again.toml", show("table"));
     let output = palang(&["config", "show", again.to_str().unwrap()]);
     assert_eq!(text(&output.stdout), show("table"));
 }

@@ -1,29 +1,22 @@
 //! `palang plan` as a person meets it: output, messages, exit codes.
 #![expect(clippy::unwrap_used, reason = "a test panics where it fails")]
 
-use std::path::{Path, PathBuf};
+mod common;
+
+use std::path::Path;
 use std::process::{Command, Output};
 
 use etherparse::PacketBuilder;
 use serde_json::Value;
 
+use common::{temporary, text};
+
 fn palang(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_palang")).arg("plan").args(arguments).output().unwrap()
 }
 
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8(bytes.to_vec()).unwrap()
-}
-
 fn json(output: &Output) -> Value {
     serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", text(&output.stderr)))
-}
-
-fn file(name: &str, content: &[u8]) -> PathBuf {
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
-    let path = folder.join(format!("{}-{name}", std::process::id()));
-    std::fs::write(&path, content).unwrap();
-    path
 }
 
 const CONFIG: &str = "interfaces = []\n[default]\ncountry = \"ID\"\n[[trunk]]\nname = \"telkom\"\n\
@@ -36,7 +29,7 @@ fn plan_is_shown_with_an_example_of_each_format() {
     for line in ["preset US", "own-e164", "bare-national", "with +", "international prefix"] {
         assert!(shown.contains(line), "{shown} lacks {line}");
     }
-    let config = file("show.toml", CONFIG.as_bytes());
+    let config = temporary("show.toml", CONFIG.as_bytes());
     let shown = json(&palang(&["show", "-o", "json", "--config", config.to_str().unwrap()]));
     let plans = shown["plans"].as_array().unwrap();
     assert_eq!(plans.len(), 2);
@@ -54,7 +47,7 @@ fn plan_is_shown_with_an_example_of_each_format() {
 
 #[test]
 fn text_is_explained_and_the_exit_code_says_whether_it_is_read() {
-    let config = file("explain.toml", CONFIG.as_bytes());
+    let config = temporary("explain.toml", CONFIG.as_bytes());
     let config = config.to_str().unwrap();
     let context = "tel:81234567890;phone-context=national";
     let read = palang(&["explain", context, "--trunk", "telkom", "--config", config]);
@@ -108,8 +101,8 @@ fn capture(callers: &[&str]) -> Vec<u8> {
 #[test]
 fn check_of_a_capture_names_the_setting_that_reads_more() {
     let calls = ["sip:6505550000@x", "sip:16505550001@x", "sip:+16505550002@x", "sip:alice@x"];
-    let calls = file("us.pcap", &capture(&calls));
-    let config = file(
+    let calls = temporary("us.pcap", capture(&calls));
+    let config = temporary(
         "us.toml",
         b"interfaces = []\n[default]\ncountry_code = \"1\"\ntrunk_prefix = \"1\"\nformats = [\"national\"]\n",
     );
@@ -129,7 +122,7 @@ fn check_of_a_capture_names_the_setting_that_reads_more() {
 
     let mut broken = capture(&["sip:6505550000@x"]);
     broken.truncate(60);
-    let broken = file("broken.pcap", &broken);
+    let broken = temporary("broken.pcap", &broken);
     let output = palang(&["check", calls, broken.to_str().unwrap(), "--country", "US"]);
     assert_eq!(output.status.code(), Some(6));
     assert!(text(&output.stderr).contains("broken.pcap"), "{}", text(&output.stderr));
@@ -170,13 +163,13 @@ fn check_skips_foreign_frames_and_unwraps_tunnels_as_replay_does() {
     let head = [block(0x0A0D_0D0A, &section), block(1, &interface(189)), block(1, &interface(1))];
     let call = capture(&["sip:+6281234567890@x"])[24 + 16..].to_vec();
     let mixed = [head.concat(), packet(0, &[0; 64]), packet(1, &call)].concat();
-    let mixed = file("mixed.pcapng", &mixed);
+    let mixed = temporary("mixed.pcapng", &mixed);
     let output = palang(&["check", mixed.to_str().unwrap(), "--country", "ID", "-o", "json"]);
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
     let checked = json(&output);
     assert_eq!((&checked["foreign"]["189"], &checked["trunks"][0]["read"]), (&1.into(), &1.into()));
     let only = [head.concat(), packet(0, &[0; 64])].concat();
-    let only = file("usb.pcapng", &only);
+    let only = temporary("usb.pcapng", &only);
     let output = palang(&["check", only.to_str().unwrap(), "--country", "ID"]);
     assert_eq!(output.status.code(), Some(1));
     assert!(text(&output.stderr).contains("link type 189"), "{}", text(&output.stderr));
@@ -184,9 +177,9 @@ fn check_skips_foreign_frames_and_unwraps_tunnels_as_replay_does() {
 
 #[test]
 fn check_treats_every_packet_as_one_of_the_trunk_that_is_named() {
-    let calls = file("assumed.pcap", &capture(&["sip:+6281234567890@x"]));
+    let calls = temporary("assumed.pcap", capture(&["sip:+6281234567890@x"]));
     let config = CONFIG.replace("10.0.0.0/8", "203.0.113.7");
-    let config = file("assumed.toml", config.as_bytes());
+    let config = temporary("assumed.toml", config.as_bytes());
     let (calls, config) = (calls.to_str().unwrap(), config.to_str().unwrap());
     let checked = |arguments: &[&str]| {
         json(&palang(&[&["check", calls, "--config", config, "-o", "json"], arguments].concat()))

@@ -1,12 +1,16 @@
 //! `palang replay` as a person meets it: output, messages, exit codes.
 #![expect(clippy::unwrap_used, reason = "a test panics where it fails")]
 
+mod common;
+
 use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
+
+use common::{temporary, text};
 
 /// Nine INVITEs of 100, three of them to port 5060.
 const SCAN: &str = "ipfixprobe__sip.pcap";
@@ -28,10 +32,6 @@ fn replay_of(name: &str, arguments: &[&str]) -> Output {
     replay(&all)
 }
 
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8(bytes.to_vec()).unwrap()
-}
-
 #[track_caller]
 fn assert_fails(output: &Output, exit: i32, message: &str) {
     let error = text(&output.stderr);
@@ -46,13 +46,6 @@ fn json(output: &Output) -> (Vec<Value>, Value) {
     let summary = lines.pop().unwrap()["summary"].clone();
     assert!(summary.is_object());
     (lines, summary)
-}
-
-fn temporary(name: &str, content: &[u8]) -> PathBuf {
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
-    let path = folder.join(format!("{}-{name}", std::process::id()));
-    std::fs::write(&path, content).unwrap();
-    path
 }
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
@@ -164,7 +157,7 @@ fn frames_of_other_interfaces_in_a_pcapng_are_skipped_and_counted() {
     // Ethernet and USB (`LINKTYPE_USB_LINUX`, 189).
     let head = [block(0x0A0D_0D0A, &section), block(1, &interface(1)), block(1, &interface(189))];
     let frames = [packet(1, &[0; 64]), packet(0, &invite("SIP/2.0")), packet(1, &[0; 64])];
-    let mixed = temporary("mixed.pcapng", &[head.concat(), frames.concat()].concat());
+    let mixed = temporary("mixed.pcapng", [head.concat(), frames.concat()].concat());
     let output = replay(&[mixed.to_str().unwrap(), "-o", "json"]);
     let (records, summary) = json(&output);
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));

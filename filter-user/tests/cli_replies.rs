@@ -1,10 +1,13 @@
 //! `palang replay` shows and writes the replies to refused calls.
 #![expect(clippy::unwrap_used, reason = "a test panics where it fails")]
 
-use std::path::{Path, PathBuf};
+mod common;
+
 use std::process::{Command, Output};
 
 use serde_json::Value;
+
+use common::{temporary, text};
 
 /// A scan whose first INVITE is of the caller 100.
 const SCAN: &str = "/../tests/fixtures/pcaps/ipfixprobe__sip.pcap";
@@ -16,17 +19,6 @@ fn replay(options: &[&str]) -> Output {
         .args(options)
         .output()
         .unwrap()
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8(bytes.to_vec()).unwrap()
-}
-
-fn temporary(name: &str, content: &str) -> PathBuf {
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
-    let path = folder.join(format!("{}-{name}", std::process::id()));
-    std::fs::write(&path, content).unwrap();
-    path
 }
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]

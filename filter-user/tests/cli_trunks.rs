@@ -2,11 +2,15 @@
 //! wrong has the right outcome. A row in doubt has the outcome that docs/reasons.md or docs/plans.md decides.
 #![expect(clippy::unwrap_used, reason = "a test panics where it fails")]
 
+mod common;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::Value;
+
+use common::temporary;
 
 /// Rows whose `right` is in words: row, options of replay or lines of a policy, and outcome. The last text is on the
 /// page that decides it.
@@ -214,8 +218,7 @@ fn options(id: &str, settings: &str) -> Vec<String> {
         return settings.split(' ').map(str::to_owned).collect();
     };
     let lines = policy.split(" · ").collect::<Vec<_>>().join("\n");
-    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{id}-{}", std::process::id()));
-    std::fs::write(&path, format!("[default]\n{lines}\n")).unwrap();
+    let path = temporary(id, format!("[default]\n{lines}\n"));
     vec!["--policy".to_owned(), path.to_str().unwrap().to_owned()]
 }
 
