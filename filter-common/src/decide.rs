@@ -501,19 +501,22 @@ fn blocked(reason: Reason, block: &Block) -> PolicyMatch {
     }
 }
 
-/// Returns the refusal of the block that refused a call, as in its flags ([`BLOCK_REFUSE_SHIFT`]). 0, as the trunk
-/// refuses: the block has none, or is no longer found, or is a prefix that a longer one hides. Not a part of
-/// [`decide`]: only a call that gets a reply pays for this look-up.
+/// Returns the refusal of a call on a trunk that answers, whose code is in [`Event::reply`]. It is that of the block
+/// which refused the call ([`BLOCK_REFUSE_SHIFT`]). The trunk's is taken if the block has none, is no longer found,
+/// or is a prefix that a longer one hides. Not a part of [`decide`]: only a call that gets a reply pays for this look-up.
 #[inline(always)]
-pub fn own_refusal<L: PolicyLookup>(lists: &L, event: &Event) -> u8 {
+pub fn refusal<L: PolicyLookup>(lists: &L, event: &Event) -> u8 {
     let block = if event.reason == Reason::BlockedPrefix as u8 {
         lists.blocked_prefix(&PrefixKey::number(event.number))
     } else {
         lists.blocked_number(event.number)
     };
-    match block {
-        Some(block) if block.rule == event.rule => block.flags >> BLOCK_REFUSE_SHIFT & 7,
-        _ => 0,
+    match block
+        .filter(|block| block.rule == event.rule)
+        .map(|block| block.flags >> BLOCK_REFUSE_SHIFT & 7)
+    {
+        None | Some(0) => event.reply,
+        Some(own) => own,
     }
 }
 

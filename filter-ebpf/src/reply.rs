@@ -6,10 +6,10 @@ use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS, XDP_TX};
 use aya_ebpf::bindings::xdp_md;
 use aya_ebpf::helpers::generated::{bpf_xdp_adjust_tail, bpf_xdp_store_bytes};
 use aya_ebpf::programs::XdpContext;
-use filter_common::abi::{EVENT_REPEATED, Profile, ReplyStats, TRUNKS_MAX, Verdict};
-use filter_common::answer::{Answer, Outcome, ROOM, Reply, is_own_ack};
+use filter_common::abi::{EVENT_REPEATED, Profile, ReplyStats, TRUNKS_MAX};
+use filter_common::answer::{ACK_START, Answer, Outcome, ROOM, Reply, is_own_ack, note_own_ack};
 use filter_common::bytes::Bytes as _;
-use filter_common::decide::{PolicyLookup as _, own_refusal};
+use filter_common::decide::{PolicyLookup as _, refusal};
 use filter_common::frame::destination;
 use filter_common::judge::{JudgeContext as _, Scratch};
 use filter_common::reason::Reason;
@@ -26,9 +26,6 @@ static REPLIES: Global<u32> = Global::new(0);
 /// Where the programs are in [`maps::NEXT`].
 const ANSWER: u32 = 0;
 const ACK: u32 = 1;
-
-/// The first bytes of an ACK (RFC 3261 §7.1).
-const ACK_START: u32 = u32::from_be_bytes(*b"ACK ");
 
 /// Hands a frame over to the program that answers it, or to the one that may drop it as an ACK. Returns only
 /// if neither has to do with it, or is not there: then no reply was sent.
@@ -72,8 +69,7 @@ pub fn answer(ctx: &XdpContext) -> Option<u32> {
     let answer = cleared()?;
     let slot = maps::SCRUB_SLOT.get_ptr_mut(0)?;
     let mut bytes = PacketBytes::new(ctx.ctx, slot);
-    let own = own_refusal(&kernel, &scratch.event);
-    let code = if own == 0 { profile.refuse } else { own };
+    let code = refusal(&kernel, &scratch.event);
     // Hidden: the code of the trunk and that of the block would be two paths through all that follows.
     let code = bytes.hide_range(code as usize) as u8;
     let time = scratch.event.time;
@@ -156,11 +152,7 @@ pub fn drop_own_ack(ctx: &XdpContext) -> Option<u32> {
         telemetry::report(ctx.ctx, scratch, Reason::NotInvite, 0);
         return Some(XDP_PASS);
     }
-    let event = &mut scratch.event;
-    event.trunk = trunk as u16;
-    event.reason = Reason::RefusalAck as u8;
-    event.verdict = Verdict::Drop as u8;
-    event.policy_verdict = Verdict::Drop as u8;
+    note_own_ack(&mut scratch.event, trunk);
     stats(trunk)?.acks += 1;
     telemetry::report(ctx.ctx, scratch, Reason::RefusalAck, 0);
     Some(XDP_DROP)
@@ -190,13 +182,11 @@ fn has_room(trunk: u32, time: u64, profile: &Profile) -> bool {
     let Some(window) = maps::REPLY_SECONDS.get_ptr_mut(trunk) else {
         return false;
     };
-    let second = time / 1_000_000_000;
     // SAFETY: an array element of this type. CPUs that count at the same time may lose one of two counts.
     unsafe {
-        let count = if (*window).second == second { (*window).count } else { 0 };
-        (*window).second = second;
-        (*window).count = count + 1;
-        count < profile.replies_per_second as u64
+        let (next, has_room) = (*window).counted(time, profile.replies_per_second);
+        *window = next;
+        has_room
     }
 }
 

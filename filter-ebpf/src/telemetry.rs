@@ -41,10 +41,8 @@ pub fn report(frame: impl Frame, scratch: &Scratch, reason: Reason, pass_events_
         keep(frame, event);
     } else if is_thinned(stats, event.time, pass_events_per_second) {
         stats.passed_thinned += 1;
-    } else {
-        if !send(frame, &maps::EVENTS_PASSED, event, scratch.text(reason)) {
-            stats.passed_lost += 1;
-        }
+    } else if !send(frame, &maps::EVENTS_PASSED, event, scratch.text(reason)) {
+        stats.passed_lost += 1;
     }
 }
 

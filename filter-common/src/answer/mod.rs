@@ -18,9 +18,10 @@ mod tests;
 mod text;
 mod walk;
 
-use crate::abi::{BLOCK_REFUSE_DROP, Keys, Profile};
+use crate::abi::{BLOCK_REFUSE_DROP, Event, Keys, Profile, ReplySecond, Verdict};
 use crate::bytes::Bytes;
 use crate::frame::{Packet, Part};
+use crate::reason::Reason;
 use crate::sip::message;
 use outer::HEAD;
 pub use outer::{ROOM, Reply};
@@ -38,6 +39,8 @@ const END: &[u8] = b"Content-Length: 0\r\n\r\n";
 /// The compact form (RFC 3261 §7.3.3, §20.14), for a request that is hardly longer than its reply.
 const COMPACT_END: &[u8] = b"l:0\r\n\r\n";
 const METHOD_LEN: usize = 4;
+/// The first bytes of an ACK (RFC 3261 §7.1), in network order.
+pub const ACK_START: u32 = u32::from_be_bytes(*b"ACK ");
 
 /// Room for the work on one reply. All of it is zero when a packet begins. Too much for the kernel's
 /// stack: the kernel program has it in a map.
@@ -233,7 +236,7 @@ pub fn is_own_ack<B: Bytes>(
 ) -> bool {
     if packet.part != Part::Whole
         || !keys.are_set()
-        || bytes.be32(packet.payload) != Some(u32::from_be_bytes(*b"ACK "))
+        || bytes.be32(packet.payload) != Some(ACK_START)
     {
         return false;
     }
@@ -251,6 +254,26 @@ pub fn is_own_ack<B: Bytes>(
         return false;
     };
     keys.made(bytes, start + tag, &call, now)
+}
+
+/// Notes in the event of an ACK for a reply of ours that it is dropped.
+#[inline(always)]
+pub fn note_own_ack(event: &mut Event, trunk: u32) {
+    event.trunk = trunk as u16;
+    event.reason = Reason::RefusalAck as u8;
+    event.verdict = Verdict::Drop as u8;
+    event.policy_verdict = Verdict::Drop as u8;
+}
+
+impl ReplySecond {
+    /// Counts a reply at a time in ns. Returns the new count, and whether the reply is within the limit of its second.
+    #[inline(always)]
+    #[must_use]
+    pub const fn counted(self, time: u64, per_second: u32) -> (ReplySecond, bool) {
+        let second = time / 1_000_000_000;
+        let before = if self.second == second { self.count } else { 0 };
+        (ReplySecond { second, count: before + 1 }, before < per_second as u64)
+    }
 }
 
 /// Writes a text at `at` and returns the place after it.

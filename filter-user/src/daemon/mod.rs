@@ -123,18 +123,14 @@ pub(crate) async fn serve(
     }
     let folder = filter.folder().to_owned();
     let maps = Maps::open(&folder)?;
+    let mut reply_keys = ReplyKeys::open(&folder)?;
     for old in &others {
-        for error in carry_over(old, &maps, clock::boot()) {
+        let keys = reply_keys.carry_over(old).err();
+        for error in carry_over(old, &maps, clock::boot()).into_iter().chain(keys) {
             tracing::warn!(folder = %old.display(), %error, "not carried over from an older layout");
         }
     }
     let (events, frames) = (Events::open(&folder)?, EvidenceRing::open(&folder)?);
-    let mut reply_keys = ReplyKeys::open(&folder)?;
-    for old in &others {
-        if let Err(error) = reply_keys.carry_over(old) {
-            tracing::warn!(folder = %old.display(), %error, "the keys of replies are not carried over");
-        }
-    }
     let reply_counters = Arc::new(ReplyCounters::open(&folder)?);
     replies::ensure_keys(&mut reply_keys)
         .map_err(|problem| Failure::new(Exit::Failed, problem.message))?;

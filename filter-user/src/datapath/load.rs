@@ -17,7 +17,7 @@ pub(crate) const EGRESS_PROGRAM: &str = "palang_egress";
 /// Name of the program for datagrams that the host has put together.
 pub(crate) const SECOND_LOOK_PROGRAM: &str = "palang_second_look";
 /// The programs in the map `NEXT`, in its order: the one that answers, and the one that drops ACKs.
-pub(crate) const REPLY_PROGRAMS: [&str; 2] = ["palang_answer", "palang_ack"];
+const REPLY_PROGRAMS: [&str; 2] = ["palang_answer", "palang_ack"];
 /// Why a kernel answers no refused call.
 const NO_REPLIES: &str = "this kernel has no bpf_xdp_store_bytes, or no tail calls beside functions \
     (Linux 5.18, on aarch64 6.0)";
@@ -178,12 +178,6 @@ impl Gate {
         self.next
             .take()
             .map_or(Ok(()), |next| next.pin(path).map_err(|error| Error::pin(path, error)))
-    }
-
-    /// Returns a program that answers or drops an ACK, to measure it.
-    pub(crate) fn reply_program(&mut self, name: &'static str) -> Result<&mut Xdp, Error> {
-        let found = self.ebpf.program_mut(name).ok_or(Error::Missing(name))?;
-        found.try_into().map_err(Error::program)
     }
 
     /// Returns the program that the kernel accepted.

@@ -4,6 +4,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use aya::programs::links::{FdLink, LinkError, PinnedLink};
 use filter_common::abi::ABI_VERSION;
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 
@@ -190,6 +191,11 @@ fn numbers(folder: &Path) -> [Option<u32>; 2] {
 pub(crate) fn names(folder: &Path) -> Vec<String> {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
+}
+
+/// Returns the ID of the program in a pinned link.
+pub(crate) fn linked_program(path: &Path) -> Result<u32, LinkError> {
+    Ok(FdLink::from(PinnedLink::from_pin(path)?).info()?.program_id())
 }
 
 /// Removes a pin; `false` if it did not exist.

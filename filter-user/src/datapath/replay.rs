@@ -11,7 +11,7 @@ use filter_common::reason::Reason;
 
 use crate::datapath::error::Error;
 use crate::datapath::evidence::{EvidenceRing, EvidenceSwitch};
-use crate::datapath::load::{Gate, Plan, Program, REPLY_PROGRAMS};
+use crate::datapath::load::{Gate, Plan, Program};
 use crate::datapath::maps::Maps;
 use crate::datapath::maps::layout::{attempts_capacity, typed};
 use crate::datapath::object::OBJECT;
@@ -332,23 +332,6 @@ impl Replay {
     /// [`Error::Map`] if the system call fails.
     pub fn reply_stats(&self, trunk: u32) -> Result<ReplyStats, Error> {
         self.replies.get(trunk)
-    }
-
-    /// Returns the numbers of instructions that the verifier walked in the programs that answer and drop ACKs;
-    /// `None` where they are not loaded.
-    ///
-    /// # Errors
-    /// [`Error::Load`] if the system call fails.
-    pub fn verified_reply_instructions(&mut self) -> Result<Option<[u32; 2]>, Error> {
-        if self.no_replies().is_some() {
-            return Ok(None);
-        }
-        let mut counts = [0; 2];
-        for (count, name) in counts.iter_mut().zip(REPLY_PROGRAMS) {
-            let info = self.gate.reply_program(name)?.info().map_err(Error::program)?;
-            *count = info.verified_instruction_count().unwrap_or(0);
-        }
-        Ok(Some(counts))
     }
 
     /// Returns the numbers of events that were thinned out or lost, over all CPUs.

@@ -4,14 +4,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use aya::maps::{Array, MapData, PerCpuArray};
-use aya::programs::links::{FdLink, PinnedLink};
-use filter_common::abi::Keys;
-use filter_common::abi::{ReplyStats, TRUNKS_MAX};
+use filter_common::abi::{Keys, ReplyStats, TRUNKS_MAX};
 
 use crate::datapath::attach::Filter;
 use crate::datapath::error::Error;
 use crate::datapath::maps::layout::open;
-use crate::datapath::pins::{Pins, names, remove_pin};
+use crate::datapath::pins::{Pins, linked_program, names, remove_pin};
 use crate::datapath::raw::Raw;
 
 impl Pins {
@@ -21,8 +19,9 @@ impl Pins {
         let folder = self.folder().join("next");
         fs::create_dir_all(&folder).map_err(|error| Error::pin(&folder, error))?;
         // Only links are asked: listing all programs would need CAP_SYS_ADMIN.
-        let attached = self.links().into_iter().filter_map(|interface| self.attached(&interface));
-        let attached: Vec<_> = attached.map(|id| id.to_string()).collect();
+        let attached =
+            self.links().into_iter().map(|interface| linked_program(&self.link(&interface)));
+        let attached: Vec<_> = attached.flatten().map(|id| id.to_string()).collect();
         for name in names(&folder).into_iter().filter(|name| !attached.contains(name)) {
             remove_pin(&folder.join(name))?;
         }
@@ -30,12 +29,6 @@ impl Pins {
         // An ID is used again after 2^31 programs.
         remove_pin(&path)?;
         Ok(path)
-    }
-
-    /// Returns the ID of the program in the pinned link of an interface.
-    fn attached(&self, interface: &str) -> Option<u32> {
-        let link = FdLink::from(PinnedLink::from_pin(self.link(interface)).ok()?);
-        Some(link.info().ok()?.program_id())
     }
 }
 

@@ -11,13 +11,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use aya::maps::Array;
-use aya::programs::links::{FdLink, PinnedLink};
+use aya::programs::links::FdLink;
 use aya::programs::{CgroupAttachMode, CgroupSkbAttachType};
 
 use crate::datapath::attach::Filter;
 use crate::datapath::error::{Error, reasons};
 use crate::datapath::maps::layout::open;
-use crate::datapath::pins::{Pins, remove_pin};
+use crate::datapath::pins::{Pins, linked_program, remove_pin};
 use crate::exit::chain;
 use crate::sys::{cgroup, kernels};
 
@@ -44,10 +44,8 @@ impl Pins {
         if !self.has_second_look() {
             return Ok(None);
         }
-        let link = PinnedLink::from_pin(self.second_look()).map(FdLink::from);
-        let info = link.and_then(|link| link.info());
-        let info = info.map_err(|error| Error::SecondLook(chain(&error)))?;
-        Ok(Some(info.program_id()))
+        let program = linked_program(&self.second_look());
+        program.map(Some).map_err(|error| Error::SecondLook(chain(&error)))
     }
 
     /// Detaches the second look; `false` if it was not attached.

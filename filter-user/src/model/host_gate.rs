@@ -8,11 +8,11 @@ use filter_common::abi::Keys;
 use filter_common::abi::{
     ATTEMPT_NS, Allow, Attempt, AttemptKey, Block, DatagramKey, Event, FRAGMENTS_UNTIL,
     FragmentKey, FragmentState, Grace, Grant, PrefixKey, Profile, RedialCounter, ReplySecond,
-    Settings, Verdict,
+    Settings,
 };
-use filter_common::answer::{Answer, Outcome, is_own_ack};
-use filter_common::bytes::{Bytes as _, Slice};
-use filter_common::decide::{Call, Decision, PolicyLookup, decide, own_refusal};
+use filter_common::answer::{Answer, Outcome, is_own_ack, note_own_ack};
+use filter_common::bytes::Slice;
+use filter_common::decide::{Call, Decision, PolicyLookup, decide, refusal};
 use filter_common::egress::{called, is_sip};
 use filter_common::frame::address_number;
 use filter_common::judge::{JudgeContext, Scratch, is_noted, judge, judge_again};
@@ -187,10 +187,8 @@ impl HostGate {
             scratch.event.reply = 0;
         } else if scratch.event.reply != 0 {
             self.answer(frame, &mut scratch);
-        } else if reason == Reason::NotInvite && self.is_own_ack(frame, &mut scratch) {
-            scratch.event.reason = Reason::RefusalAck as u8;
-            scratch.event.verdict = Verdict::Drop as u8;
-            scratch.event.policy_verdict = Verdict::Drop as u8;
+        } else if reason == Reason::NotInvite {
+            self.note_own_ack(frame, &mut scratch);
         }
         scratch.event
     }
@@ -208,17 +206,15 @@ impl HostGate {
     }
 
     fn answer(&mut self, frame: &[u8], scratch: &mut Scratch) {
-        let own = own_refusal(self, &scratch.event);
+        let code = refusal(self, &scratch.event);
         let event = &mut scratch.event;
         let profile = self.profiles.get(usize::from(event.trunk)).copied().unwrap_or_default();
-        let second = event.time / 1_000_000_000;
         let has_room = || {
             let window = self.reply_seconds.entry(event.trunk).or_default();
-            let before = if window.second == second { window.count } else { 0 };
-            *window = ReplySecond { second, count: before + 1 };
-            before < u64::from(profile.replies_per_second)
+            let (next, has_room) = window.counted(event.time, profile.replies_per_second);
+            *window = next;
+            has_room
         };
-        let code = if own == 0 { profile.refuse } else { own };
         let mut answer = Answer::default();
         let (bytes, packet) = (&mut Slice::new(frame, READABLE), &scratch.packet);
         let outcome = answer.reply(bytes, packet, &REPLAY_KEYS, &profile, code, has_room);
@@ -233,21 +229,16 @@ impl HostGate {
         }
     }
 
-    fn is_own_ack(&self, frame: &[u8], scratch: &mut Scratch) -> bool {
-        let packet = &scratch.packet;
-        let bytes = Slice::new(frame, READABLE);
-        if bytes.be32(packet.payload) != Some(u32::from_be_bytes(*b"ACK "))
-            || self.settings.is_none_or(|settings| settings.trunks_configured == 0)
-        {
-            return false;
-        }
+    fn note_own_ack(&self, frame: &[u8], scratch: &mut Scratch) {
         let trunk = self.trunk(&scratch.event.source);
-        let mut answer = Answer::default();
-        if trunk == 0 || !is_own_ack(&bytes, packet, &REPLAY_KEYS, self.now, &mut answer) {
-            return false;
+        let answers = self.settings.is_some_and(|settings| settings.trunks_configured != 0);
+        let (bytes, answer) = (Slice::new(frame, READABLE), &mut Answer::default());
+        if answers
+            && trunk != 0
+            && is_own_ack(&bytes, &scratch.packet, &REPLAY_KEYS, self.now, answer)
+        {
+            note_own_ack(&mut scratch.event, trunk);
         }
-        scratch.event.trunk = trunk as u16;
-        true
     }
 
     /// Switches the second look on or off; a new gate has none.
