@@ -10,6 +10,7 @@ use filter_common::abi::Event;
 use filter_common::bytes::Slice;
 use filter_common::frame::{self, Packet};
 use filter_common::number::Number;
+use filter_common::plan::Plan;
 use filter_common::reason::Reason;
 use filter_common::sip::fields::{Field, Fields};
 use filter_common::sip::message;
@@ -145,8 +146,12 @@ fn preset_of(trunk: &Trunk) -> Option<&'static Preset> {
     if let Some(country) = trunk.country {
         return presets::of(country);
     }
-    let code = trunk.profile.plan.country.to_string().parse().ok()?;
-    let region = PHONE_NUMBER_UTIL.get_region_for_country_code(code)?;
+    largest(&trunk.profile.plan.country.to_string())
+}
+
+/// Returns the preset of the largest country with a country code.
+fn largest(code: &str) -> Option<&'static Preset> {
+    let region = PHONE_NUMBER_UTIL.get_region_for_country_code(code.parse().ok()?)?;
     presets::of(&region.to_string())
 }
 
@@ -264,7 +269,10 @@ impl PlanCheck {
             trunk.read += 1;
             trunk.local += u64::from(event.number.is_local());
             trunk.possible += u64::from(is_possible);
-            let is_own = self.plans.get(index).is_some_and(|plan| has_own_code(event.number, plan));
+            let is_own = self
+                .plans
+                .get(index)
+                .is_some_and(|trunk| has_own_code(event.number, &trunk.profile.plan));
             trunk.own += u64::from(is_possible && is_own);
         }
         for (variant, (number, is_possible)) in self.variants.iter_mut().zip(others) {
@@ -313,11 +321,9 @@ impl Possible {
     }
 }
 
-/// Returns whether a number begins with the country code of a trunk.
-fn has_own_code(number: Number, trunk: &Trunk) -> bool {
-    number != Number::NONE
-        && !number.is_local()
-        && number.digits().starts_with(trunk.profile.plan.country)
+/// Returns whether a number begins with the country code of a plan.
+fn has_own_code(number: Number, plan: &Plan) -> bool {
+    number != Number::NONE && !number.is_local() && number.digits().starts_with(plan.country)
 }
 
 /// Creates a gate that judges whole datagrams too.

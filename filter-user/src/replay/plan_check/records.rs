@@ -1,6 +1,7 @@
 //! Findings from the daemon's call records. A record has the number as it was read, or the header field of a
 //! caller who could not be read.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
@@ -13,10 +14,11 @@ use crate::api::client;
 use crate::api::client::Client;
 use crate::api::wire::Call;
 use crate::model::plan::explain;
+use crate::model::plan::preset::Preset;
 use crate::model::plan::presets;
 use crate::model::policy::{Policy, Trunk};
 use crate::replay::plan_check::{
-    Alternative, CHANGES, EXAMPLES, Possible, TEXT_MAX, TrunkCheck, Unread, has_own_code,
+    Alternative, CHANGES, EXAMPLES, Possible, TEXT_MAX, TrunkCheck, Unread, has_own_code, largest,
 };
 
 /// Records that are enough for a share.
@@ -185,7 +187,7 @@ impl RecordCheck {
         check.read += 1;
         check.local += u64::from(number.is_local());
         check.possible += u64::from(is_possible);
-        let is_own = trunk.as_ref().is_some_and(|trunk| has_own_code(number, trunk));
+        let is_own = trunk.as_ref().is_some_and(|trunk| has_own_code(number, &trunk.profile.plan));
         check.own += u64::from(is_possible && is_own);
         if !number.is_local() && (numbers.len() < NUMBERS_MAX || numbers.contains_key(&number)) {
             *numbers.entry(number).or_default() += 1;
@@ -201,7 +203,7 @@ impl RecordCheck {
                 counts.read += 1;
                 counts.possible += u64::from(is_possible);
                 counts.changed += u64::from(other != number);
-                u64::from(is_possible && has_own_code(other, &variant.trunk))
+                u64::from(is_possible && has_own_code(other, &variant.trunk.profile.plan))
             };
             count(&mut variant.impossible, is_possible);
             variant.own += count(&mut variant.foreign, is_possible && is_own);
@@ -229,7 +231,7 @@ impl RecordCheck {
                 counts.read += 1;
                 counts.possible += u64::from(is_possible);
             }
-            let is_own = has_own_code(number, &variant.trunk);
+            let is_own = has_own_code(number, &variant.trunk.profile.plan);
             variant.own += u64::from(is_possible && is_own);
         }
     }
@@ -271,26 +273,28 @@ fn other_country(
     possible: &mut Possible,
 ) -> Option<Alternative> {
     let all: u64 = numbers.values().sum();
-    let mut best = (all / 2, None);
-    for preset in presets::all() {
-        let mut other = trunk.clone();
-        other.profile.plan = preset.plan();
+    let is_largest = |preset: &&Preset| {
+        largest(preset.code).is_some_and(|largest| largest.country == preset.country)
+    };
+    let mut tried = |preset: &'static Preset| {
+        let plan = preset.plan();
         let (mut own, setting) = (0, format!("country = {:?}", preset.country));
         let mut result = Alternative { setting, read: check.read, ..Alternative::default() };
         for (number, count) in numbers {
-            let read = dialled(*number).and_then(|text| other.profile.plan.resolve(&text).ok());
+            let read = dialled(*number).and_then(|text| plan.resolve(&text).ok());
             let read = read.unwrap_or(*number);
             let is_possible = possible.has(read);
             result.possible += if is_possible { *count } else { 0 };
             result.changed += if read == *number { 0 } else { *count };
-            own += if is_possible && has_own_code(read, &other) { *count } else { 0 };
+            own += if is_possible && has_own_code(read, &plan) { *count } else { 0 };
         }
-        // The first of several countries with one code is the largest.
-        if own > best.0 {
-            best = (own, Some((preset, result)));
-        }
-    }
-    let (preset, result) = best.1?;
+        (own, preset, result)
+    };
+    let tried = presets::all().iter().filter(is_largest).map(&mut tried);
+    // Digits may be possible in two countries: as they are in one, and after a country code in the other.
+    let (_, preset, result) = tried
+        .filter(|(own, ..)| *own > all / 2)
+        .max_by_key(|(own, _, result)| (*own, Reverse(result.changed)))?;
     (trunk.profile.plan.country.to_string() != preset.code).then_some(result)
 }
 
@@ -419,6 +423,22 @@ mod tests {
         let country = country.unwrap_or_else(|| panic!("{east:?}"));
         assert_eq!(country.setting, "country = \"ID\"");
         assert_eq!((country.read, country.possible, country.changed), (4, 4, 0), "{east:?}");
+    }
+
+    #[test]
+    fn largest_country_of_a_code_is_proposed() {
+        for (callers, setting) in [
+            (["12125550123", "13055550123"], "country = \"US\""),
+            (["79245551436", "79161234567"], "country = \"RU\""),
+        ] {
+            let mut check = check("ID");
+            for caller in callers {
+                check.add(&call(Some("east"), Some(caller), "not-blocked")).unwrap();
+            }
+            let east = &check.finish()[0];
+            let mut found = east.settings.iter().map(|found| found.setting.as_str());
+            assert!(found.any(|found| found == setting), "{setting}: {east:?}");
+        }
     }
 
     #[test]
