@@ -7,13 +7,19 @@ use etherparse::{EtherType, IpNumber, Ipv4Header, Ipv6Header, NetSlice, SlicedPa
 use filter_common::bytes::Slice;
 use filter_common::frame::{self, Packet, Part};
 
-/// Time after its last fragment for which a datagram waits for others, in nanoseconds (Linux `ipfrag_time`).
+/// Time after its last fragment for which a datagram waits for others, in nanoseconds. Linux counts from its first one
+/// (`ipfrag_time`).
 const WAIT_NS: u64 = 30 * 1_000_000_000;
+
+/// Time between two looks for datagrams that have waited too long, in nanoseconds. A look goes through all of them.
+const LOOK_NS: u64 = 1_000_000_000;
 
 /// The fragments that wait for others.
 #[derive(Default)]
 pub struct Reassembly {
     pool: IpDefragPool<u64, u64>,
+    /// Time of the last look.
+    looked: u64,
 }
 
 impl Reassembly {
@@ -46,7 +52,10 @@ impl Reassembly {
         if packet.part == Part::Whole {
             return Some(Cow::Borrowed(frame));
         }
-        self.pool.retain(|since| time.saturating_sub(*since) < WAIT_NS);
+        if time.saturating_sub(self.looked) >= LOOK_NS {
+            self.pool.retain(|since| time.saturating_sub(*since) < WAIT_NS);
+            self.looked = time;
+        }
         let packet = SlicedPacket::from_ethernet(frame).ok()?;
         // The host drops fragments that overlap or contradict each other.
         let payload = self.pool.process_sliced_packet(&packet, time, channel).ok()??;
