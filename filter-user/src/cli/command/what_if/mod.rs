@@ -22,13 +22,13 @@ use crate::api::wire;
 use crate::cli::command::what_if::output::{Compared, Comparison};
 use crate::cli::input::time;
 use crate::cli::output::Output;
+use crate::cli::output::not_judged::not_judged;
 use crate::cli::output::progress::progress;
 use crate::config::policy_file;
 use crate::config::policy_file::PolicyFile;
 use crate::exit::{Exit, Failure};
 use crate::model::policy::Subject;
-use crate::replay::capture::Capture;
-use crate::replay::link;
+use crate::replay;
 use crate::what_if::Outcome;
 use crate::what_if::frames::Frames;
 use crate::what_if::plot;
@@ -208,26 +208,15 @@ fn capture(
     progress: impl Fn(u64) + 'static,
     frames: &mut Frames,
 ) -> Result<(), Failure> {
-    let failed = |error: &dyn std::fmt::Display| Failure::new(Exit::Failed, error);
-    let (mut foreign, mut skipped, mut judged) = (None, 0u64, false);
-    for frame in Capture::open(path, progress).map_err(|error| failed(&error))? {
-        let frame = frame.map_err(|error| failed(&error))?;
-        match link::ethernet(frame.link, &frame.bytes) {
-            Ok(ethernet) => {
-                judged = true;
-                frames.judge(&ethernet, frame.time);
-            }
-            Err(error) => {
-                skipped += 1;
-                foreign.get_or_insert_with(|| format!("frame {}: {error}", frame.number));
-            }
-        }
+    let mut reader = replay::frames::Frames::new(false);
+    let judged = reader.capture(path, progress, |frame, ethernet, _| {
+        frames.judge(ethernet, frame.time);
+        Ok(())
+    });
+    judged.map_err(|error| Failure::new(Exit::Failed, error))?;
+    for line in not_judged(&reader.skipped) {
+        eprintln!("palang: {}: {line}", path.display());
     }
-    let Some(first) = foreign else { return Ok(()) };
-    if !judged {
-        return Err(failed(&first));
-    }
-    eprintln!("palang: {}: {skipped} frames were skipped, from {first}", path.display());
     Ok(())
 }
 
