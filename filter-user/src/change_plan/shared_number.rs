@@ -4,7 +4,7 @@
 //! part after `@` often names the machine that made the call (RFC 3261 §20.8). One telephone comes by one
 //! trunk and seldom changes its machine.
 
-use std::collections::HashMap;
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use filter_common::abi::CALL_ID_EVENT_MAX;
@@ -19,9 +19,9 @@ pub const AGE: Duration = Duration::from_hours(30 * 24);
 const WINDOW: Duration = Duration::from_hours(1);
 /// A carrier that gets no answer tries another trunk. All its timers are over then (64·T1, RFC 3261 §17.1.1.2).
 const SECOND_TRY: Duration = Duration::from_secs(64);
-/// Trunks from which on a number seems to be shared.
+/// Fewest trunks of a number that seems to be shared.
 const TRUNKS: usize = 2;
-/// Machines from which on a number seems to be shared.
+/// Fewest machines of a number that seems to be shared.
 const MACHINES: usize = 5;
 
 /// A call of the number.
@@ -38,34 +38,22 @@ pub struct Sighting {
 /// Returns a warning if many callers seem to share a number. `sightings` come newest first.
 #[must_use]
 pub fn warning(number: Number, sightings: &[Sighting]) -> Option<String> {
-    let (mut trunks, mut machines) = (Counts::default(), Counts::default());
-    let mut found = None;
-    let mut end = 0;
-    for (index, newest) in sightings.iter().enumerate() {
-        let is_within = |other: &Sighting| is_before(other.time, newest.time, WINDOW);
-        while let Some(next) = sightings.get(end).filter(|next| is_within(next)) {
-            trunks.add(trunk(sightings, end));
-            machines.add(machine(next));
-            end += 1;
-        }
+    let trunks: Vec<_> = (0..sightings.len()).map(|index| trunk(sightings, index)).collect();
+    let how = sightings.iter().enumerate().find_map(|(start, newest)| {
+        let is_within = |other: &&Sighting| is_before(other.time, newest.time, WINDOW);
+        let end = start + sightings[start..].iter().take_while(is_within).count();
+        let trunks: BTreeSet<&str> = trunks[start..end].iter().copied().flatten().collect();
+        let machines: BTreeSet<&str> = sightings[start..end].iter().filter_map(machine).collect();
         if trunks.len() >= TRUNKS {
-            found = Some(format!("by the trunks {}", trunks.names().join(", ")));
-        } else if machines.len() >= MACHINES {
-            found =
-                Some(format!("from {} machines, by the hosts in its Call-IDs,", machines.len()));
+            return Some(format!("by the trunks {}", Vec::from_iter(trunks).join(", ")));
         }
-        if found.is_some() {
-            break;
-        }
-        trunks.remove(trunk(sightings, index));
-        machines.remove(machine(newest));
-    }
-    found.map(|how| {
-        format!(
-            "calls with this number came {how} within an hour. Many callers may share it (a placeholder, a \
-             switchboard), and a block refuses all of them: palang calls --caller {number} shows its calls"
-        )
-    })
+        let count = machines.len();
+        (count >= MACHINES).then(|| format!("from {count} machines, by the hosts in its Call-IDs,"))
+    })?;
+    Some(format!(
+        "calls with this number came {how} within an hour. Many callers may share it (a placeholder, a \
+         switchboard), and a block refuses all of them: palang calls --caller {number} shows its calls"
+    ))
 }
 
 fn is_before(older: Timestamp, newer: Timestamp, by: Duration) -> bool {
@@ -86,39 +74,6 @@ fn trunk(sightings: &[Sighting], index: usize) -> Option<&str> {
 fn machine(call: &Sighting) -> Option<&str> {
     let call_id = call.call_id.as_deref().filter(|call_id| call_id.len() < CALL_ID_EVENT_MAX)?;
     call_id.rsplit_once('@').map(|(_, host)| host).filter(|host| !host.is_empty())
-}
-
-/// The texts within the window, and how often each is there.
-#[derive(Default)]
-struct Counts<'a>(HashMap<&'a str, usize>);
-
-impl<'a> Counts<'a> {
-    fn add(&mut self, text: Option<&'a str>) {
-        if let Some(text) = text {
-            *self.0.entry(text).or_default() += 1;
-        }
-    }
-
-    fn remove(&mut self, text: Option<&'a str>) {
-        if let Some(text) = text
-            && let Some(count) = self.0.get_mut(text)
-        {
-            *count -= 1;
-            if *count == 0 {
-                self.0.remove(text);
-            }
-        }
-    }
-
-    fn len(&self) -> usize {
-        self.0.len()
-    }
-
-    fn names(&self) -> Vec<&'a str> {
-        let mut names: Vec<_> = self.0.keys().copied().collect();
-        names.sort_unstable();
-        names
-    }
 }
 
 #[cfg(test)]
