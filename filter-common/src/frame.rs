@@ -104,8 +104,8 @@ impl Packet {
     }
 }
 
-/// The key beside the Ethernet addresses of this machine while frames for other addresses are not judged. No
-/// address has more than 48 bits.
+/// A further key of the map of addresses. It is there while only frames for this machine are judged. No address
+/// has more than 48 bits.
 pub const OWN_ADDRESSES_ONLY: u64 = u64::MAX;
 
 /// Returns an Ethernet address as one number, in its low 48 bits.

@@ -69,26 +69,19 @@ pub struct Scratch {
 }
 
 impl Scratch {
-    /// Returns where the value of the header field that names the caller begins in the frame; 0: it has none.
-    #[inline(always)]
-    #[must_use]
-    pub fn caller(&self) -> usize {
-        let field = if self.event.identity == EVENT_PAI { Field::Pai } else { Field::From };
-        let colon = self.fields[field as usize].newest();
-        if colon == 0 { 0 } else { self.start + colon + 1 }
-    }
-
     /// Returns where the header field begins that an event carries; 0: none. It is the one that names an unread
     /// caller, or a `P-Asserted-Identity` that the trunk does not read.
     #[inline(always)]
     #[must_use]
     pub fn text(&self, reason: Reason) -> usize {
-        if reason.is_unread() {
-            return self.caller();
+        let is_unread = reason.is_unread();
+        if !is_unread && self.event.flags & EVENT_PAI_IGNORED == 0 {
+            return 0;
         }
-        let colon = self.fields[Field::Pai as usize].newest();
-        let is_ignored = self.event.flags & EVENT_PAI_IGNORED != 0;
-        if is_ignored { self.start + colon + 1 } else { 0 }
+        let is_from = is_unread && self.event.identity != EVENT_PAI;
+        let field = if is_from { Field::From } else { Field::Pai };
+        let colon = self.fields[field as usize].newest();
+        if colon == 0 { 0 } else { self.start + colon + 1 }
     }
 }
 
@@ -153,13 +146,9 @@ pub fn judge<B: Bytes, G: JudgeContext>(
 /// Returns whether a frame is for another machine. Broadcasts and multicasts are for this one.
 #[inline(never)]
 fn is_for_another<B: Bytes, G: JudgeContext>(bytes: &B, gate: &G) -> bool {
-    const GROUP: u16 = 0x0100;
-    let (Some(high), Some(middle), Some(low)) = (bytes.be16(0), bytes.be16(2), bytes.be16(4))
-    else {
-        return false;
-    };
-    let address = (high as u64) << 32 | (middle as u64) << 16 | low as u64;
-    high & GROUP == 0 && !gate.is_for_us(address)
+    const GROUP: u64 = 1 << 40;
+    frame::destination(bytes)
+        .is_some_and(|address| address & GROUP == 0 && !gate.is_for_us(address))
 }
 
 /// Returns whether a first fragment came after a later one, which the host holds.

@@ -352,7 +352,7 @@ impl Plan {
         let dialled = &dialled.hide_ranges(bytes);
         // The verifier would otherwise walk the following once for each way through these.
         let top = bytes.hide_range(dialled.top() as usize) as u64;
-        let count = bytes.hide_range(dialled.count as usize) as u32;
+        let count = dialled.count;
         let is_imsi = count == IMSI_DIGITS && !dialled.plus && self.is_imsi(top);
         let is_imsi = bytes.hide_range(is_imsi as usize) != 0;
         let count = bytes.hide_range(count as usize) as u32;

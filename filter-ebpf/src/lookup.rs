@@ -206,8 +206,7 @@ impl JudgeContext for Kernel {
 
     #[inline(always)]
     fn is_for_us(&self, address: u64) -> bool {
-        let has = |address| maps::OWN_ADDRESSES.get_ptr(address).is_some();
-        has(address) || !has(OWN_ADDRESSES_ONLY)
+        is_own(address) || !is_own(OWN_ADDRESSES_ONLY)
     }
 
     #[inline(always)]
@@ -230,6 +229,12 @@ impl JudgeContext for Kernel {
         // SAFETY: one aligned load.
         unsafe { maps::UNREAD_DATAGRAMS.get(key).copied().unwrap_or(0) }
     }
+}
+
+/// Returns whether an Ethernet address is one of this machine.
+#[inline(always)]
+pub fn is_own(address: u64) -> bool {
+    maps::OWN_ADDRESSES.get_ptr(address).is_some()
 }
 
 #[inline(always)]

@@ -14,7 +14,7 @@ use filter_common::frame::destination;
 use filter_common::judge::{JudgeContext as _, Scratch};
 use filter_common::reason::Reason;
 
-use crate::lookup::Kernel;
+use crate::lookup::{Kernel, is_own};
 use crate::packet::{PacketBytes, barrier_var, clamped, is_replay};
 use crate::{maps, telemetry};
 
@@ -102,12 +102,6 @@ pub fn answer(ctx: &XdpContext) -> Option<u32> {
     telemetry::report(ctx.ctx, scratch, reason, limit);
     let Some(reply) = reply else { return Some(XDP_DROP) };
     Some(if send(ctx, &bytes, answer, reply) { XDP_TX } else { XDP_DROP })
-}
-
-/// Returns whether an Ethernet address is one of this machine.
-#[inline(always)]
-fn is_own(address: u64) -> bool {
-    maps::OWN_ADDRESSES.get_ptr(address).is_some()
 }
 
 /// Puts a reply in the place of the frame. `false`: the kernel refuses it.

@@ -1,10 +1,10 @@
 //! Prefixes that a carrier puts before numbers, and that are removed before the plan reads them.
 
-use super::{Context, DIALLED_MAX, Dialled, Plan};
+use super::{Context, DIALLED_MAX, Dialled, Plan, STRIP_DIGITS_MAX};
 use crate::number::{DIGITS_MAX, Digits};
 
-/// More digits than this are not kept ([`Dialled::count`]).
-const KEPT_MAX: u32 = 32;
+/// All digits that count are kept ([`Dialled::count`]).
+const _: () = assert!(DIALLED_MAX + STRIP_DIGITS_MAX <= 32);
 
 impl Plan {
     /// Returns the digits without the prefix that is removed, and the length of that prefix; `None` if nothing is
@@ -18,7 +18,7 @@ impl Plan {
     /// Returns the length of the prefix that is removed; 0: none. A local number keeps it, and so does a number
     /// whose place is named.
     pub(super) fn strip_of(&self, dialled: &Dialled) -> u32 {
-        if dialled.plus || dialled.context != Context::None || dialled.count > KEPT_MAX {
+        if dialled.plus || dialled.context != Context::None {
             return 0;
         }
         let top = Digits(dialled.top() & !0xF | DIGITS_MAX as u64);
