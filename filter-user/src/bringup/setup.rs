@@ -228,18 +228,20 @@ fn default_text(text: &str, key: &str) -> Option<String> {
     Some(document.get("default")?.get(key)?.as_str()?.to_owned())
 }
 
+/// Returns a configuration that a person has edited.
+fn edited(before: Option<&str>) -> Option<&str> {
+    before.filter(|text| !is_untouched(Some(text)))
+}
+
 /// Returns the country code of an edited configuration.
 fn country_code(before: Option<&str>) -> Option<String> {
-    before
-        .filter(|text| !is_untouched(Some(text)))
-        .and_then(|text| default_text(text, "country_code"))
+    default_text(edited(before)?, "country_code")
 }
 
 /// Returns whether an edited configuration has a country or a country code.
 #[must_use]
 pub fn has_country(before: Option<&str>) -> bool {
-    let edited = before.filter(|text| !is_untouched(Some(text)));
-    let has = |key| edited.and_then(|text| default_text(text, key)).is_some();
+    let has = |key| edited(before).and_then(|text| default_text(text, key)).is_some();
     has("country") || has("country_code")
 }
 

@@ -405,14 +405,18 @@ fn strip_prefixes(plan: &mut Plan, fields: &ProfileFields) -> Result<(), Mistake
         }
     }
     let Some(message) = strip::mistake(plan) else { return Ok(()) };
-    let lists = [&fields.strip_prefixes, &fields.international_prefixes];
-    let texts = [&fields.trunk_prefix, &fields.country_code, &fields.country];
-    let mut places = lists
-        .iter()
-        .filter_map(|list| list.as_ref().map(Spanned::span))
-        .chain(fields.formats.as_ref().map(Spanned::span))
-        .chain(texts.iter().filter_map(|text| text.as_ref().map(Spanned::span)));
-    wrong(places.next().unwrap_or_default(), format!("strip_prefixes: {message}"))
+    let places = [
+        fields.strip_prefixes.as_ref().map(Spanned::span),
+        fields.international_prefixes.as_ref().map(Spanned::span),
+        fields.formats.as_ref().map(Spanned::span),
+        fields.trunk_prefix.as_ref().map(Spanned::span),
+        fields.country_code.as_ref().map(Spanned::span),
+        fields.country.as_ref().map(Spanned::span),
+    ];
+    wrong(
+        places.into_iter().flatten().next().unwrap_or_default(),
+        format!("strip_prefixes: {message}"),
+    )
 }
 
 fn phone_contexts(trunk: &mut Trunk, fields: &ProfileFields) -> Result<(), Mistake> {

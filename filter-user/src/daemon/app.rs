@@ -15,11 +15,12 @@ use crate::daemon::accounts::Accounts;
 use crate::daemon::attachments::Attachments;
 use crate::daemon::evidence::Evidence;
 use crate::daemon::state::Control;
-use crate::daemon::task::asserted::{self, Asserted};
+use crate::daemon::task::asserted::Asserted;
 use crate::daemon::task::grant_watch::Reviews;
 use crate::daemon::task::unread::Unread;
 use crate::datapath::ReplyCounters;
 use crate::inspect;
+use crate::model::plan::asserted;
 use crate::model::policy::Subject;
 use crate::model::refuse::Refuse;
 use crate::store::{CallRow, Kind};
@@ -120,10 +121,12 @@ impl App {
         for finding in self.unread.findings(&config.policy.trunks, &counts) {
             status.find(Health::Amber, finding);
         }
-        status.asserted_others = self.asserted.last_hour();
-        for (trunk, calls) in status.asserted_others.clone() {
-            status.find(Health::Amber, asserted::finding(&trunk, calls));
+        let others = self.asserted.last_hour();
+        for (trunk, calls) in &others {
+            let finding = asserted::finding(trunk, *calls);
+            status.find(Health::Amber, format!("{finding}; {}", asserted::MEND));
         }
+        status.asserted_others = others;
         if self.accounts.is_flood() {
             let message = "a flood: refusals above [records] per_trunk are only counted; `palang top` shows who calls";
             status.find(Health::Amber, message);

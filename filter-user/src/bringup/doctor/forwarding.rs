@@ -5,7 +5,7 @@ use std::io;
 use crate::bringup::doctor::check::Check;
 
 /// Whether the kernel forwards packets of IPv4, and of IPv6.
-pub(crate) const SETTINGS: [(&str, &str); 2] = [
+const SETTINGS: [(&str, &str); 2] = [
     ("net.ipv4.ip_forward", "/proc/sys/net/ipv4/ip_forward"),
     ("net.ipv6.conf.all.forwarding", "/proc/sys/net/ipv6/conf/all/forwarding"),
 ];
@@ -24,7 +24,7 @@ pub(crate) fn check(read: impl Fn(&str) -> io::Result<String>) -> Option<Check> 
         on.join(", ")
     );
     let mend = format!(
-        "if it forwards no calls, nothing is to do; otherwise run the SIP server or a proxy here. To switch it off: \
+        "if it forwards no calls, nothing needs to be done; otherwise run the SIP server or a proxy here. To switch it off: \
          sysctl -w {}=0",
         on.join("=0 ")
     );

@@ -9,6 +9,7 @@ use crate::api::client::Client;
 use crate::api::wire::Status;
 use crate::bringup::doctor::check::Check;
 use crate::config::Paths;
+use crate::model::plan::asserted;
 use crate::model::policy::Policy;
 use crate::model::reasons::most_frequent;
 use crate::replay::plan_check::TrunkCheck;
@@ -41,14 +42,9 @@ pub(crate) fn checks(paths: &Paths, policy: &Policy) -> Vec<Check> {
 /// Returns a finding about each trunk that reads `From` although it asserts other callers.
 fn asserted(status: &Status) -> Vec<Check> {
     let finding = |(trunk, calls): (&String, &u64)| {
-        let finding = format!(
-            "trunk {trunk} reads From, but P-Asserted-Identity names another caller ({calls} calls in the \
-             last hour); a block misses a caller who hides the number"
-        );
-        let mend = format!(
-            "if the trunk asserts callers, set identity = \"pai-else-from\" for {trunk}; docs/policy.md"
-        );
-        Check::warn("plans", finding, mend)
+        let finding = asserted::finding(trunk, *calls);
+        let finding = format!("{finding}; a block misses a caller who hides the number");
+        Check::warn("plans", finding, asserted::MEND)
     };
     status.asserted_others.iter().map(finding).collect()
 }

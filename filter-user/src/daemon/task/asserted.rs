@@ -1,17 +1,16 @@
 //! Watches for trunks that read `From` although they assert another caller. `P-Asserted-Identity` alone names a
 //! caller who hides the number, and a block misses that caller.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use filter_common::abi::{EVENT_PAI_IGNORED, EventEntry};
 use filter_common::reason::Reason;
 
+use crate::daemon::task::last_hour::LastHour;
 use crate::model::plan::asserted::names_other;
 use crate::model::policy::Trunk;
 
-/// Minutes that a finding covers.
-const HOUR: usize = 60;
 /// Fewer such calls are no finding: a forwarded call now and then has two numbers, too.
 const CALLS_MIN: u64 = 5;
 
@@ -25,8 +24,8 @@ pub struct Asserted(Arc<Mutex<State>>);
 #[derive(Default)]
 struct State {
     total: Counts,
-    /// The totals of the last hour, one a minute, oldest first.
-    minutes: VecDeque<Counts>,
+    /// The totals of each minute.
+    minutes: LastHour<Counts>,
 }
 
 impl Asserted {
@@ -46,11 +45,8 @@ impl Asserted {
     /// Begins another minute.
     pub fn tick(&self) {
         let mut state = self.lock();
-        if state.minutes.len() > HOUR {
-            state.minutes.pop_front();
-        }
         let total = state.total.clone();
-        state.minutes.push_back(total);
+        state.minutes.keep(total);
     }
 
     /// Returns the calls of each trunk since the start.
@@ -62,7 +58,7 @@ impl Asserted {
     /// for a finding.
     pub fn last_hour(&self) -> Counts {
         let state = self.lock();
-        let oldest = state.minutes.front();
+        let oldest = state.minutes.oldest();
         let before = |trunk| oldest.and_then(|oldest| oldest.get(trunk)).copied().unwrap_or(0);
         let counts =
             state.total.iter().map(|(trunk, count)| (trunk.clone(), count - before(trunk)));
@@ -74,20 +70,13 @@ impl Asserted {
     }
 }
 
-/// Returns the finding about a trunk.
-pub fn finding(trunk: &str, calls: u64) -> String {
-    format!(
-        "trunk {trunk} reads From, but P-Asserted-Identity names another caller ({calls} calls in the \
-         last hour); if the trunk asserts callers, set identity = \"pai-else-from\" (docs/policy.md)"
-    )
-}
-
 #[cfg(test)]
 mod tests {
     use filter_common::abi::{CALL_ID_EVENT_MAX, Event, UNREAD_MAX};
     use filter_common::number::{Digits, Number};
 
     use super::*;
+    use crate::daemon::task::last_hour::MINUTES;
     use crate::model::policy::Policy;
 
     fn call(reason: Reason, flags: u8, value: &str) -> EventEntry {
@@ -130,7 +119,7 @@ mod tests {
         assert_eq!(asserted.last_hour(), Counts::new(), "too few");
         asserted.take(&call(Reason::NotBlocked, EVENT_PAI_IGNORED, other), trunk);
         assert_eq!(asserted.last_hour(), Counts::from([("default".to_owned(), 5)]));
-        for _ in 0..=HOUR {
+        for _ in 0..=MINUTES {
             asserted.tick();
         }
         assert_eq!(asserted.last_hour(), Counts::new(), "an hour ago");

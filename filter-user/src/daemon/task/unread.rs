@@ -1,7 +1,6 @@
 //! Watches how many calls of each trunk pass because they cannot be read: a gate that reads nothing is worse
 //! than none.
 
-use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -9,13 +8,12 @@ use filter_common::reason::Reason;
 
 use crate::daemon::state::Control;
 use crate::daemon::task::asserted::Asserted;
+use crate::daemon::task::last_hour::LastHour;
 use crate::model::policy::Trunk;
 use crate::model::reasons::most_frequent;
 
 /// Interval of the counts.
 const MINUTE: Duration = Duration::from_secs(60);
-/// Counts that are kept: those of the last hour.
-const HOUR: usize = 60;
 /// Fewer unread calls than this are no finding: one scanner sends as many.
 const CALLS_MIN: u64 = 5;
 /// Fewer unread calls in a hundred are no finding.
@@ -26,14 +24,14 @@ type Counts = Vec<Vec<u64>>;
 
 /// The counts of the last hour.
 #[derive(Clone, Default)]
-pub struct Unread(Arc<Mutex<VecDeque<Counts>>>);
+pub struct Unread(Arc<Mutex<LastHour<Counts>>>);
 
 impl Unread {
     /// Returns a finding for each trunk with many unread calls in the last hour, or since the start.
     /// `newest` are the present counts.
     pub fn findings(&self, trunks: &[Trunk], newest: &[Vec<u64>]) -> Vec<String> {
         let counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(oldest) = counts.front() else { return Vec::new() };
+        let Some(oldest) = counts.oldest() else { return Vec::new() };
         let of_others = newest.first().zip(oldest.first());
         let of_others = of_others.and_then(|(newest, oldest)| for_others(newest, oldest));
         let trunks = trunks.iter().zip(newest.iter().zip(oldest));
@@ -44,11 +42,7 @@ impl Unread {
     }
 
     fn keep(&self, newest: Counts) {
-        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if counts.len() > HOUR {
-            counts.pop_front();
-        }
-        counts.push_back(newest);
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).keep(newest);
     }
 }
 

@@ -6,6 +6,19 @@ use filter_common::plan::Plan;
 
 use crate::model::plan::explain::read;
 
+/// The advice to the finding.
+pub const MEND: &str =
+    "if the trunk asserts callers, set identity = \"pai-else-from\" (docs/policy.md)";
+
+/// Returns the finding about a trunk that reads `From` although calls of the last hour assert another caller.
+#[must_use]
+pub fn finding(trunk: &str, calls: u64) -> String {
+    format!(
+        "trunk {trunk} reads From, but P-Asserted-Identity names another caller ({calls} calls in the \
+         last hour)"
+    )
+}
+
 /// Returns whether the value of a `P-Asserted-Identity` names another number than `number`, and not this one.
 /// A name is no number. The end of a text of [`UNREAD_MAX`] bytes may be cut off, so it does not count.
 #[must_use]

@@ -227,7 +227,7 @@ fn mpls(bytes: &[u8]) -> Option<Layer<'_>> {
     }
 }
 
-/// Returns whether bytes are for sure an IP packet. The header checksum of IPv4 (RFC 791 §3.1) is right, or the
+/// Returns whether bytes are certainly an IP packet. The header checksum of IPv4 (RFC 791 §3.1) is right, or the
 /// payload length of IPv6 (RFC 8200 §3) fits.
 fn is_packet(bytes: &[u8]) -> bool {
     match version(bytes) {
@@ -313,11 +313,6 @@ fn gre<'a>(bytes: &'a [u8], tunnels: &mut Way) -> Option<Layer<'a>> {
 fn udp<'a>(bytes: &'a [u8], tunnels: &mut Way) -> Option<Layer<'a>> {
     let datagram = UdpSlice::from_slice_lax(bytes).ok()?;
     let payload = datagram.payload();
-    let key = match datagram.destination_port() {
-        // A VNI of 24 bits, and a TEID of 32.
-        PORT_VXLAN | PORT_VXLAN_OLD | PORT_VXLAN_GPE | PORT_GENEVE | PORT_GTP_U => be32(payload, 4),
-        _ => None,
-    };
     let (tunnel, layer) = match datagram.destination_port() {
         PORT_VXLAN | PORT_VXLAN_OLD => ("VXLAN", vxlan(payload)),
         PORT_VXLAN_GPE => ("VXLAN", vxlan_gpe(payload)),
@@ -327,7 +322,10 @@ fn udp<'a>(bytes: &'a [u8], tunnels: &mut Way) -> Option<Layer<'a>> {
     };
     if layer.is_some() {
         tunnels.push(tunnel);
-        if let Some(key) = key {
+        // A VNI of 24 bits, or a TEID of 32. HEP has neither.
+        if tunnel != "HEP"
+            && let Some(key) = be32(payload, 4)
+        {
             tunnels.key(key);
         }
     }
