@@ -1,4 +1,4 @@
-//! Which header field names the caller: what `palang status` says when a trunk asserts another one.
+//! Tests the finding about a trunk that asserts callers it does not read.
 
 use palang_tests::lab::{Lab, message};
 

@@ -239,7 +239,7 @@ impl Attachments {
         }
     }
 
-    /// Lets the program answer calls to this machine only, and judge no others unless they are forwarded.
+    /// Lets the program answer calls to this machine only and, with `forwarded = false`, judge only these.
     fn set_own_addresses(&self, filter: &Filter, links: &[Link], forwarded: bool) {
         let own: Vec<_> = links.iter().filter_map(|link| link.address).collect();
         let set = OwnAddresses::open(filter.folder()).and_then(|mut map| map.set(&own, !forwarded));

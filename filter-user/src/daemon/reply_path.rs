@@ -1,5 +1,5 @@
-//! Watches whether carriers acknowledge the replies to refused calls. Replies that do not arrive must not look
-//! like silence that nobody notices.
+//! Watches whether carriers acknowledge the replies to refused calls. A person must notice replies that
+//! do not arrive.
 //!
 //! The gate goes on answering: without replies the carrier would see the same silence. And a caller who sends no
 //! ACK could otherwise take the replies from everybody.

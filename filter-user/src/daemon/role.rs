@@ -99,7 +99,7 @@ fn masked_text(text: &str) -> String {
         match (scheme, c) {
             (Some(scheme), _) => masked.push_str(scheme),
             (None, c) if c.is_numeric() => masked.push('#'),
-            // Also characters that are no letters: a name or a number can be written in them.
+            // A name or a number can also be written in characters that are not letters.
             (None, c) if c.is_alphabetic() || !c.is_ascii() => masked.push('x'),
             (None, c) => masked.push(c),
         }

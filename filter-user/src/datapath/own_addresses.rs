@@ -33,8 +33,8 @@ impl OwnAddresses {
         OwnAddresses::new(|name| open(folder, name))
     }
 
-    /// Writes the addresses, of which the program answers calls. With `only` it also judges no frame for others; without
-    /// an address it judges all frames. At every moment it judges at least the frames that it judges before or after the
+    /// Writes the addresses of this machine. The program answers only calls to them. With `only` it judges only these, too;
+    /// without an address it judges all frames. At every moment it judges at least the frames that it judges before or after the
     /// change.
     ///
     /// # Errors

@@ -234,8 +234,8 @@ pub fn written(result: io::Result<()>) -> Result<(), Failure> {
     }
 }
 
-/// Replaces control characters, which a caller's text may hold and a terminal would obey. Also those
-/// that show nothing or turn the direction of a line.
+/// Replaces control characters, which a caller's text may hold and a terminal would obey. It also replaces
+/// invisible characters, and characters that turn the direction of a line.
 #[must_use]
 pub fn clean(text: &str) -> Cow<'_, str> {
     if text.contains(is_obeyed) {

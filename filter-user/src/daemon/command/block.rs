@@ -107,7 +107,7 @@ impl Control {
         match sightings.await {
             Ok(sightings) => shared_number::warning(number, &sightings).into_iter().collect(),
             Err(problem) => vec![format!(
-                "the calls of this number could not be read, so nobody checked whether many callers \
+                "the calls of this number could not be read, so it is not known whether many callers \
                  share it: {}",
                 problem.message
             )],
