@@ -29,6 +29,7 @@ fn config_check_shows_what_a_configuration_means() {
         "reads SIP on UDP port 5060 of eth0, eth1",
         "attaches native: in the driver, or not at all",
         "country code of the numbers: 62; trunks: telkom",
+        "answers refused calls: telkom 600",
         "never refused: 112, +62431*, numbers of fewer than 5 digits, placeholders of withheld numbers",
         "never in force: blocks against prefixes of fewer than 5 digits",
         "room for 1000000 blocked numbers",

@@ -56,6 +56,8 @@ fn replies_of_a_trunk_are_shown_and_written() {
     let again = replay(&options);
     assert_eq!(again.status.code(), Some(2), "{}", text(&again.stderr));
     assert!(text(&again.stderr).contains("already exists"), "{}", text(&again.stderr));
+    let silent = text(&replay(&["--block", "100", "--replies"]).stdout);
+    assert!(silent.contains("no call got a reply: only trunks"), "{silent}");
     let table = replay(&[&options[..4], &["--replies"]].concat());
     let table = text(&table.stdout);
     assert!(table.contains("blocked-number, answered 486 (block 100)"), "{table}");

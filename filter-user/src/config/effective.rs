@@ -444,6 +444,10 @@ impl Config {
                     "none, any source may be refused"
                 ),
             ),
+            format!(
+                "answers refused calls: {}",
+                list(trunks.iter().map(refusal).collect(), "none; they end in silence")
+            ),
             format!("never refused: {}", list(never.collect(), "no number is protected")),
             format!(
                 "never in force: {}",
@@ -512,4 +516,14 @@ impl Config {
         }
         lines
     }
+}
+
+/// Returns how a trunk refuses, for people: `telkom 600`.
+fn refusal(trunk: &Trunk) -> String {
+    let refuse = match Refuse::of_number(trunk.profile.refuse) {
+        _ if trunk.esinet => "refuses nothing (esinet)".to_owned(),
+        Refuse::Drop => "in silence".to_owned(),
+        Refuse::Reply(code) => code.status().to_string(),
+    };
+    format!("{} {refuse}", trunk.name)
 }

@@ -13,7 +13,7 @@ const PER_SECOND: u32 = 5_000;
 
 /// A refusal as text, `"600"`, or as number.
 #[derive(Clone, Deserialize)]
-#[serde(untagged, expecting = "a code such as \"600\", or \"drop\"")]
+#[serde(untagged, expecting = "refuse: write a code such as \"600\", or \"drop\"")]
 pub(crate) enum RefuseText {
     Text(String),
     Number(u64),
@@ -108,6 +108,7 @@ mod tests {
                 "5:10: refuse: 503 is not offered: a carrier that gets it takes the trunk",
             ),
             ("refuse = 607", "refuse: 607 is not offered: it puts the number on block lists"),
+            ("refuse = true", "5:10: refuse: write a code such as \"600\", or \"drop\""),
             ("refuse = \"busy\"", "refuse: \"busy\" is no refusal: write \"600\""),
             ("esinet = true\nrefuse = \"600\"", "a trunk with esinet = true refuses no call"),
             ("esinet = true\nmode = \"enforce\"", "esinet: such a trunk refuses no call"),

@@ -24,6 +24,10 @@ pub enum Format {
     Raw,
 }
 
+/// The note where `--replies` or `--write-replies` has nothing to show.
+pub(crate) const NO_REPLY: &str =
+    "no call got a reply: only trunks of --config or --policy answer, and none that observes";
+
 /// Prints records as they come. A table is held back until the end.
 pub struct Output<W> {
     pub(crate) format: Format,
@@ -119,6 +123,9 @@ impl<W: Write> Output<W> {
                 column.set_cell_alignment(CellAlignment::Right);
             }
             writeln!(self.writer, "{}\n", self.table.trim_fmt())?;
+        }
+        if self.shows_replies && self.replies.is_empty() {
+            writeln!(self.writer, "{NO_REPLY}\n")?;
         }
         if !self.replies.is_empty() {
             writeln!(self.writer, "{}", self.replies)?;

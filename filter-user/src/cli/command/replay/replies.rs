@@ -9,6 +9,7 @@ use std::time::Duration;
 use pcap_file::PcapError;
 use pcap_file::pcap::{PcapPacket, PcapWriter};
 
+use crate::cli::command::replay::output::NO_REPLY;
 use crate::exit::{Exit, Failure};
 use crate::replay::record::Record;
 
@@ -53,9 +54,7 @@ impl Replies {
     /// Returns a note if there was no reply to write.
     pub fn note(&self) -> Option<String> {
         let path = self.path.display();
-        self.writer.is_none().then(|| {
-            format!("no call got a reply, so {path} was not written: only trunks of --config or --policy answer")
-        })
+        self.writer.is_none().then(|| format!("{path} was not written: {NO_REPLY}"))
     }
 }
 
