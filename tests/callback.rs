@@ -14,10 +14,7 @@ use palang::datapath::{Egress, Maps, Pins, tcx_programs};
 use palang::model::number_text;
 use palang::model::policy::{Policy, Subject};
 use palang::sys::clock;
-use palang_tests::lab::{Daemon, GATE, INTERFACE, Lab, Receiver, TRUNK, run};
-
-#[path = "live/bpf.rs"]
-mod bpf;
+use palang_tests::lab::{Daemon, GATE, INTERFACE, Lab, Receiver, TRUNK, bpf, run};
 
 const BLOCKED: &str = "+6281234567890";
 const OTHER: &str = "+6281234567891";

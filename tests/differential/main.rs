@@ -1,15 +1,15 @@
-//! Changed messages beside two SIP stacks in C, libosip2 and sofia-sip. Where a stack accepts a message that the
-//! gate refuses, it must read the refused number in `From`, and no tag in `To`.
+//! Changed messages beside three SIP stacks in C: libosip2, sofia-sip and Kamailio. Where a stack accepts a message
+//! that the gate refuses, it must read the refused number in `From`, and no tag in `To`.
 //!
 //! The gate here is the one on the host: other tests compare it with the kernel program. The number of messages
 //! is 20,000, or `PALANG_DIFFERENTIAL`; `cargo xtask differential` sets that.
 #![expect(clippy::unwrap_used, reason = "a test panics where it fails")]
 
+mod kamailio;
+mod stack;
+
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
-use std::io::{BufRead as _, BufReader, Write as _};
-use std::path::Path;
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use filter_common::abi::Verdict;
 use filter_common::number::Number;
@@ -23,77 +23,12 @@ use proptest::prelude::*;
 use proptest::sample::Index;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 
+use kamailio::Kamailio;
+use stack::{Library, Read, Stack};
+
 const MESSAGES: u32 = 20_000;
 /// The gate's clock. Each message comes on it alone, so none is a redial.
 const NOW: u64 = 1_000_000_000_000;
-
-/// A stack, as a process that reads messages and prints what it reads in them.
-struct Stack {
-    name: &'static str,
-    process: Child,
-    input: ChildStdin,
-    output: BufReader<ChildStdout>,
-}
-
-/// `From` and `To` as a stack reads them.
-struct Read {
-    scheme: String,
-    user: String,
-    tag: String,
-}
-
-impl Stack {
-    /// Compiles and starts a stack.
-    fn start(name: &'static str, libraries: &[&str], folder: &Path) -> Stack {
-        let source =
-            palang_tests::fixtures().parent().unwrap().join(format!("differential/{name}.c"));
-        let program = folder.join(name);
-        let flags = ["-O1", "-Wall", "-Wextra", "-Werror"];
-        let mut compile = Command::new("gcc");
-        compile.args(flags).arg("-o").arg(&program).arg(source).args(libraries);
-        let compiled = compile.status().unwrap();
-        assert!(compiled.success(), "{name}: cargo xtask setup installs its library");
-        let mut command = Command::new(&program);
-        let mut process = command
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let (input, output) = (process.stdin.take().unwrap(), process.stdout.take().unwrap());
-        Stack { name, process, input, output: BufReader::new(output) }
-    }
-
-    /// Returns what the stack reads; `None` if it refuses the message.
-    fn read(&mut self, message: &[u8]) -> Option<Read> {
-        self.input.write_all(&u32::try_from(message.len()).unwrap().to_le_bytes()).unwrap();
-        self.input.write_all(message).unwrap();
-        self.input.flush().unwrap();
-        let mut line = String::new();
-        self.output.read_line(&mut line).unwrap();
-        let line = line.strip_suffix('\n').unwrap_or_else(|| panic!("{} has ended", self.name));
-        let texts: Vec<_> = line.split(' ').collect();
-        let [scheme, user, tag] = texts[..] else {
-            assert_eq!(line, "-", "{}", self.name);
-            return None;
-        };
-        Some(Read { scheme: text(scheme), user: text(user), tag: text(tag) })
-    }
-}
-
-impl Drop for Stack {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
-fn text(hex: &str) -> String {
-    let bytes: Vec<u8> = (0..hex.len() / 2)
-        .map(|at| u8::from_str_radix(&hex[2 * at..2 * at + 2], 16).unwrap())
-        .collect();
-    String::from_utf8_lossy(&bytes).into_owned()
-}
 
 /// Returns why a stack would not refuse the caller; `Ok` if it reads the same caller, in a new call.
 fn same(read: &Read, number: Number, policy: &Policy) -> Result<(), String> {
@@ -153,9 +88,11 @@ fn blocked(policy: &mut Policy) -> Vec<Vec<u8>> {
 #[test]
 fn refused_message_has_the_same_caller_for_each_stack_that_accepts_it() {
     let folder = tempfile::tempdir().unwrap();
-    let stacks = RefCell::new([
-        Stack::start("osip2", &["-losipparser2"], folder.path()),
-        Stack::start("sofia", &["-I/usr/include/sofia-sip-1.12", "-lsofia-sip-ua"], folder.path()),
+    let sofia = ["-I/usr/include/sofia-sip-1.12", "-lsofia-sip-ua"];
+    let stacks: RefCell<[(&str, Box<dyn Stack>); 3]> = RefCell::new([
+        ("osip2", Box::new(Library::start("osip2", &["-losipparser2"], folder.path()))),
+        ("sofia", Box::new(Library::start("sofia", &sofia, folder.path()))),
+        ("Kamailio", Box::new(Kamailio::start(folder.path()))),
     ]);
     let mut policy = Policy::default();
     let originals = blocked(&mut policy);
@@ -165,7 +102,7 @@ fn refused_message_has_the_same_caller_for_each_stack_that_accepts_it() {
     let config = Config { cases: messages, failure_persistence: None, ..Config::default() };
     let gate = RefCell::new(HostGate::new(&policy));
     let time = Cell::new(NOW);
-    let (refused, accepted) = (Cell::new(0_u32), Cell::new([0_u32; 2]));
+    let (refused, accepted) = (Cell::new(0_u32), Cell::new([0_u32; 3]));
     let strategy = (any::<Index>(), prop::collection::vec(change(), 0..6));
     // Each short run has the same messages, each long run others.
     let mut runner = match long {
@@ -184,8 +121,8 @@ fn refused_message_has_the_same_caller_for_each_stack_that_accepts_it() {
             return Ok(());
         }
         refused.set(refused.get() + 1);
-        for (stack, count) in stacks.borrow_mut().iter_mut().zip(0..) {
-            if stack.name == "osip2" && is_misread_by_osip2(&message) {
+        for ((name, stack), count) in stacks.borrow_mut().iter_mut().zip(0..) {
+            if *name == "osip2" && is_misread_by_osip2(&message) {
                 continue;
             }
             let Some(read) = stack.read(&message) else { continue };
@@ -195,7 +132,6 @@ fn refused_message_has_the_same_caller_for_each_stack_that_accepts_it() {
             if let Err(reason) = same(&read, event.number, &policy) {
                 let text = message.escape_ascii();
                 let number = event.number;
-                let name = stack.name;
                 return Err(TestCaseError::fail(format!(
                     "{name} reads {reason}, not {number}: {text}"
                 )));
@@ -205,7 +141,7 @@ fn refused_message_has_the_same_caller_for_each_stack_that_accepts_it() {
     });
     let (refused, accepted) = (refused.get(), accepted.get());
     println!(
-        "{messages} messages, {refused} refused; accepted by osip2 and sofia-sip: {accepted:?}"
+        "{messages} messages, {refused} refused; accepted by osip2, sofia-sip and Kamailio: {accepted:?}"
     );
     result.unwrap_or_else(|error| panic!("{error}"));
     assert!(refused > messages / 20, "{refused}");

@@ -7,8 +7,11 @@
 //! Needs root and the programs `ip`, `ethtool`, `nsenter` and `timeout`.
 
 mod address;
+pub mod bpf;
+pub mod carrier;
 pub mod daemon;
 pub mod flood;
+pub mod foreign_xdp;
 pub mod message;
 mod namespace;
 mod network;
@@ -18,6 +21,7 @@ mod receiver;
 pub mod run;
 mod sender;
 mod traffic;
+mod wait;
 
 pub use address::{GATE, GATE6, INTERFACE, MACS, TRUNK, TRUNK_INTERFACE, TRUNK6};
 pub use daemon::Daemon;
@@ -27,3 +31,4 @@ pub use process::now;
 pub use receiver::{Arrival, Receiver};
 pub use sender::Sender;
 pub use traffic::{Invite, Record, Traffic};
+pub use wait::{eventually, eventually_within};

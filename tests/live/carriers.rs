@@ -1,17 +1,16 @@
 //! Replies to refused calls, with real peers as the carrier: `sipp` and Kamailio.
 
-use std::fs::{self, File};
-use std::net::UdpSocket;
-use std::process::{Child, Stdio};
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::fs;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use filter_common::abi::Keys;
 use palang::datapath::{Pins, ReplyKeys};
-use palang_tests::lab::{Callers, Daemon, GATE, Lab, TRUNK, run};
+use palang_tests::lab::carrier::{
+    Call, Dead, Files, Kamailio, Outcome, Server, calls_beside_pranks,
+};
+use palang_tests::lab::{Callers, Daemon, GATE, Lab, TRUNK, foreign_xdp, run};
 use serde_json::Value;
-
-use crate::foreign_xdp;
 
 const BLOCKED: &str = "+6281200000001";
 const FREE: &str = "+6281200000002";
@@ -230,43 +229,18 @@ fn frame_for_another_machine_is_not_answered() {
     assert_eq!(counter(&daemon, "impossible"), 1);
 }
 
-/// The answers to honest callers and pranks of one run.
-struct Outcome {
-    answered: usize,
-    prank: Vec<(u16, Duration)>,
-}
-
-/// Runs Kamailio as the carrier, with 40 honest calls and four pranks. It takes a peer that lets an INVITE time out
-/// for dead, until an OPTIONS is answered.
+/// Runs Kamailio as the carrier, with 40 honest calls and four pranks.
 fn carrier(refuse: &str) -> Outcome {
     let lab = Lab::new("carrier");
     let _server = Server::start(&lab);
     let daemon = gate(&lab, &format!("refuse = \"{refuse}\""));
-    let _kamailio = Kamailio::start(&lab, &daemon);
-    let call = |caller: &str| Call::make(&lab, caller, Duration::from_secs(40));
+    let _kamailio = Kamailio::start(&lab, Files::here(), Dead::Dispatcher);
     let soon = Duration::from_secs(1);
     wait("an answer through the carrier", || Call::make(&lab, FREE, soon).status == 200);
-    let (mut answered, mut prank) = (0, Vec::new());
-    std::thread::scope(|scope| {
-        let pranks = scope.spawn(|| {
-            let mut got = Vec::new();
-            for _ in 0..4 {
-                let one = call(BLOCKED);
-                got.push((one.status, one.took));
-                std::thread::sleep(Duration::from_secs(4));
-            }
-            got
-        });
-        for _ in 0..40 {
-            answered += usize::from(call(FREE).status == 200);
-            std::thread::sleep(Duration::from_millis(500));
-        }
-        prank = pranks.join().expect("the pranks");
-    });
+    let outcome = calls_beside_pranks(&lab, FREE, BLOCKED);
     let grants = does(&daemon, &["status"])["packets"]["redial-grant"].as_u64().unwrap_or(0);
     println!(
-        "refuse = {refuse}: {answered} of 40 honest calls answered; pranks {prank:?}; {} replies, {} ACKs, {} again; \
-         {grants} granted",
+        "refuse = {refuse}: {outcome:?}; {} replies, {} ACKs, {} again; {grants} granted",
         counter(&daemon, "sent"),
         counter(&daemon, "acks"),
         counter(&daemon, "repeated"),
@@ -278,7 +252,7 @@ fn carrier(refuse: &str) -> Outcome {
             "each reply is acknowledged"
         );
     }
-    Outcome { answered, prank }
+    outcome
 }
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
@@ -286,7 +260,7 @@ fn carrier(refuse: &str) -> Outcome {
 fn carrier_that_gets_600_serves_every_honest_call() {
     let outcome = carrier("600");
     assert_eq!(outcome.answered, 40);
-    assert!(outcome.prank.iter().all(|(status, _)| *status == 600), "{:?}", outcome.prank);
+    assert!(outcome.pranks.iter().all(|prank| prank.status == 600), "{outcome:?}");
 }
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
@@ -294,7 +268,7 @@ fn carrier_that_gets_600_serves_every_honest_call() {
 fn carrier_that_gets_486_serves_every_honest_call() {
     let outcome = carrier("486");
     assert_eq!(outcome.answered, 40);
-    assert!(outcome.prank.iter().all(|(status, _)| *status == 486), "{:?}", outcome.prank);
+    assert!(outcome.pranks.iter().all(|prank| prank.status == 486), "{outcome:?}");
 }
 
 // The reason for the replies. Without it the two tests above would show nothing.
@@ -303,160 +277,4 @@ fn carrier_that_gets_486_serves_every_honest_call() {
 fn carrier_that_gets_silence_loses_honest_calls() {
     let outcome = carrier("drop");
     assert!(outcome.answered < 40, "silence does no harm here, so this carrier shows nothing");
-}
-
-/// A call through the carrier, from beside it.
-struct Call {
-    status: u16,
-    took: Duration,
-}
-
-impl Call {
-    fn make(lab: &Lab, caller: &str, longest: Duration) -> Call {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let call = NEXT.fetch_add(1, Ordering::Relaxed);
-        let socket = lab.in_trunk(|| UdpSocket::bind(("127.0.0.1", 0))).expect("a socket");
-        let port = socket.local_addr().expect("its address").port();
-        let request = |method: &str, to: &str| {
-            format!(
-                "{method} sip:112@127.0.0.1 SIP/2.0\r\nVia: SIP/2.0/UDP 127.0.0.1:{port};branch=z9hG4bK{call}\r\n\
-                 Max-Forwards: 70\r\nFrom: <sip:{caller}@127.0.0.1>;tag=1\r\nTo: {to}\r\nCall-ID: {call}@carrier\r\n\
-                 CSeq: 1 {method}\r\nContact: <sip:127.0.0.1:{port}>\r\nContent-Length: 0\r\n\r\n"
-            )
-        };
-        socket.set_read_timeout(Some(longest)).expect("SO_RCVTIMEO");
-        let begun = Instant::now();
-        let send = |text: &str| socket.send_to(text.as_bytes(), "127.0.0.1:5060").expect("sent");
-        send(&request("INVITE", "<sip:112@127.0.0.1>"));
-        let mut room = [0; 4096];
-        loop {
-            let Ok(len) = socket.recv(&mut room) else {
-                return Call { status: 0, took: begun.elapsed() };
-            };
-            let reply = String::from_utf8_lossy(&room[..len]);
-            let status = reply[8..11].parse().expect("a status code");
-            if status < 200 {
-                continue;
-            }
-            let to = reply.lines().find_map(|line| line.strip_prefix("To: ")).expect("a To");
-            send(&request("ACK", to));
-            return Call { status, took: begun.elapsed() };
-        }
-    }
-}
-
-/// The SIP server of the centre: it answers each call and each OPTIONS with 200.
-struct Server {
-    stop: std::sync::Arc<AtomicBool>,
-}
-
-impl Server {
-    fn start(lab: &Lab) -> Server {
-        let socket = lab.in_gate(|| UdpSocket::bind((GATE, 5060))).expect("port 5060");
-        socket.set_read_timeout(Some(Duration::from_millis(100))).expect("SO_RCVTIMEO");
-        let stop = std::sync::Arc::new(AtomicBool::new(false));
-        let server = Server { stop: std::sync::Arc::clone(&stop) };
-        std::thread::spawn(move || {
-            let mut room = [0; 4096];
-            while !stop.load(Ordering::Relaxed) {
-                let Ok((len, from)) = socket.recv_from(&mut room) else { continue };
-                let request = String::from_utf8_lossy(&room[..len]);
-                if request.starts_with("ACK ") {
-                    continue;
-                }
-                let wanted = ["Via:", "From:", "To:", "Call-ID:", "CSeq:", "Record-Route:"];
-                let mut reply = "SIP/2.0 200 OK\r\n".to_owned();
-                for line in request.lines() {
-                    if wanted.iter().any(|name| line.starts_with(name)) {
-                        let tag = if line.starts_with("To:") { ";tag=centre" } else { "" };
-                        reply += &format!("{line}{tag}\r\n");
-                    }
-                }
-                reply += &format!("Contact: <sip:{GATE}:5060>\r\nContent-Length: 0\r\n\r\n");
-                let _ = socket.send_to(reply.as_bytes(), from);
-            }
-        });
-        server
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
-    }
-}
-
-/// Kamailio as the carrier in front of the gate.
-struct Kamailio {
-    child: Child,
-}
-
-impl Kamailio {
-    fn start(lab: &Lab, daemon: &Daemon<'_>) -> Kamailio {
-        let folder = daemon.folder();
-        fs::write(folder.join("dispatcher.list"), format!("1 sip:{GATE}:5060\n"))
-            .expect("the peers");
-        let config = format!(
-            r#"#!KAMAILIO
-listen=udp:127.0.0.1:5060
-listen=udp:{TRUNK}:5060
-mhomed=1
-disable_tcp=yes
-children=4
-log_stderror=yes
-debug=0
-loadmodule "pv.so"
-loadmodule "sl.so"
-loadmodule "tm.so"
-loadmodule "tmx.so"
-loadmodule "maxfwd.so"
-loadmodule "textops.so"
-loadmodule "siputils.so"
-loadmodule "rr.so"
-loadmodule "dispatcher.so"
-# 30 s as delivered; the test would wait that long for each prank that is dropped.
-modparam("tm", "fr_timer", 4000)
-modparam("dispatcher", "list_file", "{}")
-modparam("dispatcher", "flags", 2)
-modparam("dispatcher", "ds_ping_interval", 10)
-modparam("dispatcher", "ds_probing_mode", 0)
-modparam("dispatcher", "ds_ping_from", "sip:carrier@{TRUNK}")
-request_route {{
-    if (is_method("ACK")) {{
-        if (t_check_trans()) {{ t_relay(); }}
-        exit;
-    }}
-    if (!is_method("INVITE")) {{ exit; }}
-    if (!ds_select_dst("1", "4")) {{
-        sl_send_reply("503", "No centre");
-        exit;
-    }}
-    t_on_failure("FAILED");
-    t_relay();
-}}
-failure_route[FAILED] {{
-    if (t_branch_timeout() && !t_branch_replied()) {{
-        ds_mark_dst("ip");
-    }}
-}}
-"#,
-            folder.join("dispatcher.list").display()
-        );
-        let file = folder.join("kamailio.cfg");
-        fs::write(&file, config).expect("the configuration");
-        let stderr = File::create(folder.join("kamailio-stderr")).expect("a stderr file");
-        let mut command = lab.command_in_trunk("kamailio");
-        command.args(["-DD", "-E", "-m", "16", "-M", "4", "-f"]).arg(&file);
-        command.arg("-Y").arg(folder);
-        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr).spawn();
-        Kamailio { child: child.expect("kamailio started") }
-    }
-}
-
-impl Drop for Kamailio {
-    fn drop(&mut self) {
-        // Its main process; the lab ends the others.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
 }

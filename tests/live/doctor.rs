@@ -5,11 +5,10 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::process::Command;
 
-use palang_tests::lab::{Daemon, Lab, daemon, run};
+use palang_tests::lab::{Daemon, Lab, daemon, foreign_xdp, run};
 use serde_json::Value;
 
 use crate::abi_upgrade;
-use crate::foreign_xdp;
 use crate::gate::{Gate, eventually};
 
 /// A check as it came out.

@@ -7,16 +7,12 @@ use filter_common::abi::{Allow, Block};
 use palang::datapath::{Maps, Pins};
 use palang::model::number_text;
 use palang::model::policy::{Policy, Subject};
-use palang_tests::lab::{Daemon, Invite, Lab, Receiver, run};
+use palang_tests::lab::{Daemon, Invite, Lab, Receiver, bpf::set_element, run};
+pub use palang_tests::lab::{eventually, eventually_within};
 use serde_json::Value;
-
-use crate::bpf::set_element;
 
 /// Attempts of one number that are this far apart are separate.
 pub const SEPARATE: Duration = Duration::from_millis(5100);
-
-/// The longest that anything may take that happens by itself.
-const LONGEST: Duration = Duration::from_secs(30);
 
 /// A gate, its daemon, and a telephone at each end.
 pub struct Gate<'a> {
@@ -189,18 +185,4 @@ pub fn with_number(mut record: Value, number: Option<&str>) -> Value {
 /// Returns the subject that a text names under the plan of every test here.
 pub fn subject(text: &str) -> Subject {
     number_text::typed(text, &Policy::default().trunks[0].profile.plan).unwrap()
-}
-
-/// Waits until something is so.
-pub fn eventually(what: &str, is_so: impl FnMut() -> bool) {
-    eventually_within(LONGEST, what, is_so);
-}
-
-/// Waits until something is so, at most this long.
-pub fn eventually_within(longest: Duration, what: &str, mut is_so: impl FnMut() -> bool) {
-    let deadline = Instant::now() + longest;
-    while !is_so() {
-        assert!(Instant::now() < deadline, "not within {} s: {what}", longest.as_secs());
-        std::thread::sleep(Duration::from_millis(50));
-    }
 }

@@ -4,10 +4,9 @@ use std::fs;
 use std::net::{SocketAddr, UdpSocket};
 
 use palang::api::wire::{Health, Interface};
-use palang_tests::lab::{Daemon, INTERFACE, Lab, Receiver, now, run};
+use palang_tests::lab::{Daemon, INTERFACE, Lab, Receiver, foreign_xdp, now, run};
 
 use crate::api::{Api, SOON, eventually};
-use crate::foreign_xdp;
 
 const BLOCKED: &str = "+6281200000001";
 const INNOCENT: &str = "+6281200000002";

@@ -5,11 +5,10 @@ use std::process::Command;
 
 use filter_common::abi::TRUNKS_MAX;
 use filter_common::reason::Reason;
-use palang_tests::lab::{Daemon, Lab, run};
+use palang_tests::lab::{Daemon, Lab, foreign_xdp, run};
 use serde_json::{Value, json};
 
 use crate::abi_upgrade;
-use crate::foreign_xdp;
 use crate::gate::{Gate, eventually};
 
 const BLOCKED: &str = "+6281200000001";

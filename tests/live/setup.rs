@@ -6,10 +6,9 @@ use std::process::Stdio;
 
 use palang::api::wire::Status;
 use palang_tests::lab::run::{self, Output};
-use palang_tests::lab::{Daemon, Lab};
+use palang_tests::lab::{Daemon, Lab, foreign_xdp};
 use serde_json::Value;
 
-use crate::foreign_xdp;
 use crate::socket::{ask, until};
 
 /// A group that is on every machine.

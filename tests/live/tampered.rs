@@ -11,9 +11,9 @@ use palang::model::policy::{Policy, Protected, Subject};
 use palang_tests::lab::{Lab, TRUNK, TRUNK6};
 use serde_json::{Value, json};
 
-use crate::bpf::set_element;
 use crate::gate::{Gate, eventually, eventually_within, subject};
 use crate::socket::ask;
+use palang_tests::lab::bpf::set_element;
 
 const CALLER: &str = "+6281200000001";
 const OTHER: &str = "+6281200000002";

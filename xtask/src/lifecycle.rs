@@ -14,44 +14,28 @@ use std::process::Command;
 use anyhow::{Result, ensure};
 
 use crate::package::Made;
-use crate::{package, setup, shell};
+use crate::{debian, package, setup, shell};
 
 /// The Debian that packages are made for.
 const SUITE: &str = "bookworm";
 /// Packages that a small server has and debootstrap leaves out.
-const PACKAGES: &str = "systemd,systemd-sysv,dbus,udev,procps,iproute2,rpm";
+const PACKAGES: [&str; 7] =
+    ["systemd", "systemd-sysv", "dbus", "udev", "procps", "iproute2", "rpm"];
 
 /// Makes what the test needs, and runs it. `made`: with the packages that were made before.
 pub fn lifecycle(made: bool) -> Result<()> {
     shell::need_root("lifecycle", "it starts a Debian of its own")?;
     setup::setup()?;
-    setup::packages(&["debootstrap", "systemd-container", "dpkg"])?;
+    setup::packages(&["systemd-container", "dpkg"])?;
     let made = package::unchecked(made)?;
     let folder = shell::target_dir()?.join("lifecycle");
-    let root = root(&folder)?;
+    let root = folder.join("root");
+    debian::root(SUITE, &PACKAGES, &root)?;
     let packages = packages(&folder, &made)?;
     let mut cargo = shell::cargo();
     cargo.args(["test", "--package", "palang-tests", "--test", "lifecycle", "--", "--nocapture"]);
     cargo.env("PALANG_LIFECYCLE_ROOT", root).env("PALANG_LIFECYCLE_PACKAGES", packages);
     shell::run(&mut cargo)
-}
-
-fn root(folder: &Path) -> Result<PathBuf> {
-    let root = folder.join("root");
-    if root.exists() {
-        return Ok(root);
-    }
-    // Under another name until it is whole.
-    let part = folder.join("root.part");
-    if part.exists() {
-        fs::remove_dir_all(&part)?;
-    }
-    fs::create_dir_all(&part)?;
-    let mut debootstrap = Command::new("debootstrap");
-    debootstrap.args(["--variant=minbase", &format!("--include={PACKAGES}"), SUITE]).arg(&part);
-    shell::run(&mut debootstrap)?;
-    fs::rename(&part, &root)?;
-    Ok(root)
 }
 
 /// Makes `palang-1.deb`, `palang-2.deb` (the same, only newer) and `palang.rpm`.

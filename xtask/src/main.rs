@@ -3,6 +3,8 @@
 mod aarch64;
 mod bench;
 mod build;
+mod carriers;
+mod debian;
 mod demo;
 mod deny;
 mod differential;
@@ -74,12 +76,14 @@ enum Task {
         #[arg(long)]
         made: bool,
     },
-    /// Read changed messages beside libosip2 and sofia-sip: a refused caller is the same for each.
+    /// Read changed messages beside libosip2, sofia-sip and Kamailio: a refused caller is the same for each.
     Differential {
         /// Messages; the test alone reads 20,000.
         #[arg(long, default_value_t = 500_000, value_name = "N")]
         messages: u32,
     },
+    /// Refuse calls of Kamailio 6.1 and Asterisk 22, with each code and with silence; needs root.
+    Carriers,
     /// Send calls in fragments out of order, with ids used again: no innocent one is lost; needs root.
     Fragments {
         /// Calls, half of them blocked; the test alone sends 4,000.
@@ -109,6 +113,7 @@ fn main() -> ExitCode {
         Task::Kernels(options) => kernels::kernels(&options),
         Task::Bench { arguments } => bench::bench(&arguments),
         Task::Differential { messages } => differential::differential(messages),
+        Task::Carriers => carriers::carriers(),
         Task::Fragments { calls } => fragments::fragments(calls),
         Task::Simulate { arguments } => simulate::simulate(&arguments),
     };

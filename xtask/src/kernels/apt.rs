@@ -7,7 +7,8 @@ use std::process::Command;
 use anyhow::{Context as _, Result, ensure};
 
 use super::arch::Arch;
-use crate::{setup, shell};
+use crate::debian::mirror;
+use crate::shell;
 
 /// The keys that Debian signs all its suites with (package debian-archive-keyring).
 const KEYS: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
@@ -101,30 +102,6 @@ impl Apt {
         }
         command
     }
-}
-
-/// Returns where this machine takes a Debian archive from: `Debian` or `Debian-Security`.
-fn mirror(label: &str) -> Result<String> {
-    if let Some(uri) = known_mirror(label)? {
-        return Ok(uri);
-    }
-    // Without lists apt does not know yet which of its sources are Debian.
-    shell::run(&mut setup::apt_get(&["update"]))?;
-    known_mirror(label)?.with_context(|| {
-        format!(
-            "no source of apt on this machine is labelled {label}: `apt-get indextargets` shows them; \
-             add Debian's to /etc/apt/sources.list.d"
-        )
-    })
-}
-
-fn known_mirror(label: &str) -> Result<Option<String>> {
-    let mut targets = Command::new("apt-get");
-    targets.env("LC_ALL", "C").args(["indextargets", "--format", "$(LABEL) $(REPO_URI)"]);
-    targets.args(["Created-By: Packages", &format!("Label: {label}"), "Origin: Debian"]);
-    let list = shell::read(&mut targets)?;
-    let uri = list.lines().find_map(|line| line.rsplit_once(' ')).map(|(_, uri)| uri.to_owned());
-    Ok(uri)
 }
 
 /// Returns the code name of the Debian that this machine runs: "bookworm".

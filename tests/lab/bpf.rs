@@ -26,8 +26,11 @@ struct Element {
 /// The start of `union bpf_attr` of `BPF_OBJ_PIN` and `BPF_OBJ_GET`.
 #[repr(C)]
 pub struct ObjectPin {
+    /// The address of the path, which ends with a 0.
     pub path: u64,
+    /// The object that is pinned; 0 where a pin is opened.
     pub fd: u32,
+    /// None are used.
     pub flags: u32,
 }
 

@@ -6,11 +6,10 @@ use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
+use super::bpf::{ObjectPin, bpf, open_pin};
+use super::wait::eventually;
+use super::{Lab, run};
 use nix::libc;
-use palang_tests::lab::{Lab, run};
-
-use crate::bpf::{ObjectPin, bpf, open_pin};
-use crate::gate::eventually;
 
 // linux/bpf.h
 const BPF_PROG_LOAD: libc::c_int = 5;
