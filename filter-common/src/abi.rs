@@ -371,6 +371,10 @@ pub const TRANSPORT_UDP: u8 = 17;
 /// TCP: counted, never refused.
 pub const TRANSPORT_TCP: u8 = 6;
 
+/// The program of forwarded packets calls a helper of this number. The loader puts the kernel's function
+/// `bpf_dynptr_from_skb` in its place, whose number is different on each kernel.
+pub const DYNPTR_FROM_SKB: i32 = 0x7061_6C61;
+
 /// The findings and the verdict of the gate for one packet.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]

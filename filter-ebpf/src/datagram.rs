@@ -16,6 +16,39 @@ use crate::room::{COPY_MAX, ETHERNET_LEN, Room};
 /// Bytes that are enough for the outer layers; those of most datagrams are shorter.
 pub const OUTER_MAX: usize = 128;
 
+/// A packet that the host has put together. Its bytes begin with the IP header.
+pub trait Packet: Copy {
+    /// Returns its length.
+    fn len(self) -> usize;
+    /// Returns its EtherType in network order.
+    fn ethertype(self) -> u16;
+    /// Copies `len` bytes from `offset` on. `false`: the packet does not have them.
+    ///
+    /// # Safety
+    /// `to` has room for `len` bytes.
+    unsafe fn load(self, offset: u32, to: *mut u8, len: u32) -> bool;
+}
+
+impl Packet for *mut __sk_buff {
+    #[inline(always)]
+    fn len(self) -> usize {
+        // SAFETY: the context that this program was called with.
+        unsafe { (*self).len as usize }
+    }
+
+    #[inline(always)]
+    fn ethertype(self) -> u16 {
+        // SAFETY: as above.
+        unsafe { (*self).protocol as u16 }
+    }
+
+    #[inline(always)]
+    unsafe fn load(self, offset: u32, to: *mut u8, len: u32) -> bool {
+        // SAFETY: as the caller says.
+        unsafe { bpf_skb_load_bytes(self.cast(), offset, to.cast(), len) == 0 }
+    }
+}
+
 /// The datagram in a [`Room`], as a frame.
 #[derive(Clone, Copy)]
 pub struct Datagram(*mut Room);
@@ -29,21 +62,19 @@ impl Datagram {
 
     /// Copies the first bytes of a packet, `MAX` at most, which is a power of two.
     #[inline(always)]
-    pub fn fill<const MAX: usize>(&mut self, skb: *mut __sk_buff) -> bool {
+    pub fn fill<const MAX: usize>(&mut self, packet: impl Packet) -> bool {
         const { assert!(MAX.is_power_of_two() && MAX <= COPY_MAX) };
-        // SAFETY: the context that this program was called with, and the room of this CPU, which no
-        // other packet uses meanwhile.
+        let len = packet.len();
+        let wanted = if len < MAX { len } else { MAX };
+        let protocol = packet.ethertype().to_ne_bytes();
+        // SAFETY: the room of this CPU, which no other packet uses meanwhile.
         unsafe {
-            let len = (*skb).len as usize;
-            let wanted = if len < MAX { len } else { MAX };
-            // Already in network order.
-            let protocol = ((*skb).protocol as u16).to_ne_bytes();
             (&raw mut (*self.0).bytes[ETHERNET_LEN - 2]).write_volatile(protocol[0]);
             (&raw mut (*self.0).bytes[ETHERNET_LEN - 1]).write_volatile(protocol[1]);
             (&raw mut (*self.0).frame_len).write_volatile(frame_len(ETHERNET_LEN + len));
             (&raw mut (*self.0).readable).write_volatile(ETHERNET_LEN + wanted);
             let to = (&raw mut (*self.0).bytes).cast::<u8>().add(ETHERNET_LEN);
-            bpf_skb_load_bytes(skb.cast(), 0, to.cast(), clamped::<MAX>(wanted) as u32) == 0
+            packet.load(0, to, clamped::<MAX>(wanted) as u32)
         }
     }
 
@@ -120,13 +151,12 @@ impl Bytes for Datagram {
 
 /// A packet that is reported as a frame: with an Ethernet header of zeros before it.
 #[derive(Clone, Copy)]
-pub struct Reassembled(pub *mut __sk_buff);
+pub struct Reassembled<P>(pub P);
 
-impl Frame for Reassembled {
+impl<P: Packet> Frame for Reassembled<P> {
     #[inline(always)]
     fn frame_len(self) -> usize {
-        // SAFETY: the context that this program was called with.
-        ETHERNET_LEN + unsafe { (*self.0).len as usize }
+        ETHERNET_LEN + self.0.len()
     }
 
     #[inline(always)]
@@ -134,8 +164,8 @@ impl Frame for Reassembled {
         if offset >= ETHERNET_LEN {
             let at = (offset - ETHERNET_LEN) as u32;
             let len = clamped::<MAX>(len) as u32;
-            // SAFETY: the context of this packet, and as much room as the caller says.
-            return unsafe { bpf_skb_load_bytes(self.0.cast(), at, to.cast(), len) } == 0;
+            // SAFETY: as much room as the caller says.
+            return unsafe { self.0.load(at, to, len) };
         }
         // Only evidence begins with the Ethernet header, and it has more bytes than that.
         let rest = clamped::<MAX>(len.wrapping_sub(ETHERNET_LEN)).min(MAX - ETHERNET_LEN);
@@ -143,8 +173,8 @@ impl Frame for Reassembled {
         unsafe {
             to.cast::<u64>().write(0);
             to.add(8).cast::<u32>().write(0);
-            to.add(12).cast::<u16>().write((*self.0).protocol as u16);
-            bpf_skb_load_bytes(self.0.cast(), 0, to.add(ETHERNET_LEN).cast(), rest as u32) == 0
+            to.add(12).cast::<u16>().write(self.0.ethertype());
+            self.0.load(0, to.add(ETHERNET_LEN), rest as u32)
         }
     }
 }

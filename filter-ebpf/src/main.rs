@@ -8,6 +8,7 @@
 
 mod datagram;
 mod egress;
+mod forwarded;
 mod lookup;
 mod maps;
 mod packet;
@@ -28,6 +29,9 @@ use filter_common::sip::message::Reader;
 /// `SK_DROP` and `SK_PASS` (`enum sk_action`, Linux `include/uapi/linux/bpf.h`).
 const SK_DROP: i32 = 0;
 const SK_PASS: i32 = 1;
+/// Verdicts of netfilter (Linux `include/uapi/linux/netfilter.h`).
+const NF_DROP: i32 = 0;
+const NF_ACCEPT: i32 = 1;
 
 /// Judges a packet by the full reader. `xdp.frags` (Linux 5.18): also on an interface whose MTU is above one page.
 #[xdp(frags)]
@@ -88,9 +92,20 @@ pub fn palang_egress(ctx: TcContext) -> i32 {
 /// Judges a datagram that the host has put together, when the first look could not read it whole.
 #[cgroup_skb]
 pub fn palang_second_look(ctx: SkBuffContext) -> i32 {
-    match second_look::look_again(ctx.skb.skb) {
+    match second_look::look_at_own(ctx.skb.skb) {
         Some((reason, verdict)) if is_refused(reason, verdict) => SK_DROP,
         _ => SK_PASS,
+    }
+}
+
+/// Judges a datagram that this machine only forwards, when the first look could not read it whole. A program of
+/// netfilter; aya takes the section for another kind and only relocates it.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "socket/palang_forward")]
+pub fn palang_forward(context: *mut forwarded::Context) -> i32 {
+    match second_look::look_at_forwarded(context) {
+        Some((reason, verdict)) if is_refused(reason, verdict) => NF_DROP,
+        _ => NF_ACCEPT,
     }
 }
 

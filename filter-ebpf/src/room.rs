@@ -17,6 +17,10 @@ pub struct Room {
     pub readable: usize,
     /// How long the frame would be.
     pub frame_len: usize,
+    /// Length of the IP packet, where the kernel does not show it.
+    pub packet_len: usize,
+    /// Its EtherType in network order.
+    pub ethertype: usize,
     /// See [`crate::maps::SCRUB_SLOT`].
     pub scrub_slot: usize,
     /// How far the headers were read.

@@ -1,12 +1,13 @@
 //! The second look: judges a datagram that the host has put together, when the first look could not read
-//! it whole. It runs where a packet is about to go to a socket (`cgroup_skb/ingress`).
+//! it whole. It runs where a packet is about to go to a socket (`cgroup_skb/ingress`), or is forwarded (netfilter).
 
 use aya_ebpf::bindings::__sk_buff;
 use filter_common::abi::{TRANSPORT_TCP, TRANSPORT_UDP};
 use filter_common::judge::{JudgeContext as _, is_noted, judge_again};
 use filter_common::reason::Reason;
 
-use crate::datagram::{Datagram, OUTER_MAX, Reassembled};
+use crate::datagram::{Datagram, OUTER_MAX, Packet, Reassembled};
+use crate::forwarded::{Context, Forwarded};
 use crate::lookup::Kernel;
 use crate::room::COPY_MAX;
 use crate::{maps, run, telemetry};
@@ -16,26 +17,35 @@ const IPV4_LEN: usize = 20;
 const IPV6_LEN: usize = 40;
 const UDP_LEN: usize = 8;
 
+/// Judges a packet to a socket of this machine. See [`look_again`].
+#[inline(always)]
+pub fn look_at_own(skb: *mut __sk_buff) -> Option<(Reason, u8)> {
+    if may_be_noted(skb) { look_again(skb) } else { None }
+}
+
+/// Judges a packet that this machine forwards. See [`look_again`].
+#[inline(always)]
+pub fn look_at_forwarded(context: *mut Context) -> Option<(Reason, u8)> {
+    look_again(Forwarded::new(context)?)
+}
+
 /// Judges a packet that the first look has noted, and reports it. Returns the reason and the number of the
 /// `Verdict`; `None` for all other packets.
 #[inline(always)]
-pub fn look_again(skb: *mut __sk_buff) -> Option<(Reason, u8)> {
-    if !may_be_noted(skb) {
-        return None;
-    }
+fn look_again(packet: impl Packet) -> Option<(Reason, u8)> {
     let scratch = run::cleared(&maps::SECOND_LOOK_SCRATCH)?;
     let mut datagram = Datagram::of_this_cpu()?;
     let mut kernel = Kernel::new()?;
-    if !datagram.fill::<OUTER_MAX>(skb)
+    if !datagram.fill::<OUTER_MAX>(packet)
         || !is_noted(&datagram, &mut kernel, scratch)
-        || !datagram.fill::<COPY_MAX>(skb)
+        || !datagram.fill::<COPY_MAX>(packet)
     {
         return None;
     }
     let scan = |datagram: &Datagram, start, len, fields: &mut _| datagram.scan(start, len, fields);
     let reason = judge_again(&mut datagram, &mut kernel, scratch, scan);
     let limit = kernel.settings().map_or(0, |settings| settings.pass_events_per_second);
-    telemetry::report(Reassembled(skb), scratch, reason, limit);
+    telemetry::report(Reassembled(packet), scratch, reason, limit);
     Some((reason, scratch.event.verdict))
 }
 

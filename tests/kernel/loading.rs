@@ -1,5 +1,6 @@
 //! Loading the program: what the verifier needs, which capabilities.
 
+use std::os::fd::AsRawFd as _;
 use std::sync::mpsc::channel;
 use std::time::Duration;
 
@@ -7,7 +8,7 @@ use caps::{CapSet, Capability};
 use filter_common::sip::message::Reader;
 use nix::sys::pthread::{pthread_kill, pthread_self};
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
-use palang::datapath::{Plan, Program, Replay};
+use palang::datapath::{Plan, Program, Replay, try_forwarded};
 use palang::model::policy::Policy;
 use palang_tests::common::gates::Gates;
 use palang_tests::common::verifier::{Load, watch};
@@ -135,4 +136,31 @@ fn verifier_walks_few_enough_instructions_of_the_second_look() {
     } else {
         println!("verified instructions of palang_second_look: refused (no bpf_loop)");
     }
+}
+
+/// Returns a number in the release of the running kernel: 6.12 is 6012.
+fn release() -> u32 {
+    let text = std::fs::read_to_string("/proc/sys/kernel/osrelease").expect("the release");
+    let mut parts = text.split(['.', '-']).map(|part| part.parse::<u32>().unwrap_or(0));
+    parts.next().unwrap_or(0) * 1000 + parts.next().unwrap_or(0)
+}
+
+// aya loads no programs of netfilter, so no watch sees this load. The file descriptor has the number.
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
+#[test]
+fn verifier_walks_few_enough_instructions_of_forwarded_packets() {
+    let program = match try_forwarded() {
+        Ok(program) => program,
+        Err(error) => {
+            println!("verified instructions of palang_forward: refused ({error})");
+            assert!(release() < 6004, "{error}");
+            return;
+        }
+    };
+    let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", program.as_raw_fd()));
+    let info = info.expect("the program");
+    let number = info.lines().find_map(|line| line.strip_prefix("verified_insns:"));
+    let verified: u32 = number.and_then(|text| text.trim().parse().ok()).expect("a number");
+    println!("verified instructions of palang_forward: {verified} of {VERIFIED_MAX}");
+    assert!(verified < VERIFIED_MAX, "{verified}");
 }

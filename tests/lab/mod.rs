@@ -9,6 +9,7 @@
 mod address;
 pub mod bpf;
 pub mod carrier;
+pub mod centre;
 pub mod daemon;
 pub mod flood;
 pub mod foreign_xdp;

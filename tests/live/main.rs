@@ -18,6 +18,7 @@ mod evidence;
 mod fail_open;
 mod flood;
 mod forwarded;
+mod forwarding;
 mod gate;
 mod identity;
 mod interfaces;

@@ -221,6 +221,13 @@ impl App {
         if let Some(why) = self.attachments.no_second_look() {
             status.find_no_second_look(&why);
         }
+        if let Some(why) = self.attachments.no_forwarded() {
+            let message = format!(
+                "this machine forwards packets, and calls in fragments that it only forwards pass unread: {why}; \
+                 `palang doctor` says what to do"
+            );
+            status.find(Health::Amber, message);
+        }
         if status.drift > 0 {
             let message = format!("{} differences of store and maps were repaired", status.drift);
             status.find(Health::Amber, message);

@@ -2,7 +2,7 @@
 //! interface was deleted and created again. If somebody detaches the filter by hand, it remains
 //! detached.
 
-mod second_look;
+mod companion;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
@@ -13,7 +13,7 @@ use futures_util::StreamExt as _;
 use tokio::sync::Mutex;
 
 use crate::api::wire::{Interface, Problem, ProblemKind};
-use crate::daemon::attachments::second_look::SecondLook;
+use crate::daemon::attachments::companion::{Companion, Kept};
 use crate::daemon::role::Principal;
 use crate::daemon::state::Control;
 use crate::datapath::{Egress, Error, Filter, OwnAddresses, Pins, RunTime};
@@ -52,7 +52,8 @@ pub struct Attachments {
     pins: Pins,
     slow_reader: Option<String>,
     no_replies: Option<String>,
-    second_look: SecondLook,
+    second_look: Kept,
+    forwarded: Kept,
     filter: Mutex<(Filter, BTreeMap<String, Known>)>,
     seen: std::sync::Mutex<Vec<Interface>>,
     /// Why the addresses of this machine could not be written.
@@ -71,7 +72,8 @@ impl Attachments {
             pins,
             slow_reader,
             no_replies,
-            second_look: SecondLook::default(),
+            second_look: Kept::new(Companion::SecondLook),
+            forwarded: Kept::new(Companion::Forwarded),
             filter,
             seen: std::sync::Mutex::default(),
             addresses_problem: std::sync::Mutex::default(),
@@ -94,6 +96,13 @@ impl Attachments {
     #[must_use]
     pub fn no_second_look(&self) -> Option<String> {
         self.second_look.problem()
+    }
+
+    /// Returns why calls in fragments that this machine only forwards pass unread; `None`: they are judged, or it
+    /// forwards nothing.
+    #[must_use]
+    pub fn no_forwarded(&self) -> Option<String> {
+        self.forwarded.problem()
     }
 
     /// Returns why the addresses of this machine could not be written; `None`: they are in force.
@@ -140,6 +149,7 @@ impl Attachments {
             self.reconcile_egress(filter, entry, name, link, graced);
         }
         self.second_look.reconcile(filter, Instant::now());
+        self.forwarded.reconcile(filter, Instant::now());
         self.set_own_addresses(filter, &links, config.forwarded);
         let links = if changed { netlink::links().await.unwrap_or(links) } else { links };
         let seen = names.iter().map(|name| self.interface(name, &links, ours, known)).collect();

@@ -12,7 +12,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use aya::programs::links::{FdLink, PinnedLink};
@@ -48,6 +48,10 @@ pub struct Filter {
     pub(crate) folder: PathBuf,
     /// Why the kernel refused to load the second look.
     pub(crate) no_second_look: Option<String>,
+    /// The program for forwarded packets.
+    pub(crate) forwarded: Option<OwnedFd>,
+    /// Why the kernel does not take it.
+    pub(crate) no_forwarded: Option<String>,
     /// Texts of the kernel's refusals, by index of the interface and error. The daemon tries again and
     /// again to attach; this saves a question to the kernel each time.
     said: BTreeMap<(u32, Option<i32>), Option<String>>,
@@ -92,7 +96,9 @@ impl Filter {
         let mut gate = gate;
         let id = gate.xdp()?.info().map_err(Error::program)?.id();
         gate.pin_replies(&pins.new_reply_programs(id)?)?;
-        Ok(Filter { gate, pins: pins.clone(), folder, no_second_look: None, said })
+        let (no_second_look, forwarded, no_forwarded) = (None, None, None);
+        let pins = pins.clone();
+        Ok(Filter { gate, pins, folder, no_second_look, forwarded, no_forwarded, said })
     }
 
     pub(crate) fn gate(&mut self) -> &mut Gate {

@@ -40,6 +40,9 @@ pub enum Error {
     /// The program cannot be loaded at all.
     #[error("cannot load the BPF program: {}", chain(.0.as_ref()))]
     Load(#[source] Cause),
+    /// The program for forwarded packets cannot be loaded or attached.
+    #[error("the program for forwarded packets: {0}")]
+    Forwarded(String),
     /// The kernel did not run the program on a frame.
     #[error("the kernel cannot judge a frame: {}", chain(.0.as_ref()))]
     Run(#[source] Cause),

@@ -1,23 +1,19 @@
 //! Finds out the features of this kernel by loading a few instructions. Release numbers are not
 //! enough: distributions add features to older kernels.
 
-#![expect(unsafe_code, reason = "nix has no bpf(2), which loads the instructions that are tried")]
-
 use std::io;
-use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
+use std::os::fd::AsRawFd as _;
 
 use nix::errno::Errno;
-use nix::libc;
 use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit, setrlimit};
 
 use crate::datapath::error::Error;
+use crate::datapath::syscall::{MAP_CREATE, PROG_LOAD, bpf};
 
 /// Number of tries of a load that a signal interrupts.
 pub(crate) const TRIES: u32 = 10;
 
 /// Numbers of Linux `include/uapi/linux/bpf.h`.
-const MAP_CREATE: libc::c_long = 0;
-const PROG_LOAD: libc::c_long = 5;
 const TYPE_PROG_ARRAY: u32 = 3;
 const TYPE_SOCKET_FILTER: u32 = 1;
 const TYPE_XDP: u32 = 6;
@@ -238,25 +234,6 @@ fn accepts(prog_type: u32, prog_flags: u32, instructions: &[Instruction]) -> Res
         let message = format!("a program of two instructions: {}", io::Error::from(error));
         return Err(Error::Load(message.into()));
     }
-}
-
-/// Calls `bpf(2)` with a command that makes a file descriptor, and returns it.
-fn bpf<T>(command: libc::c_long, attributes: &T) -> Result<OwnedFd, Errno> {
-    // SAFETY: the kernel reads the attributes, by the given size. Those of a program point to the counted
-    // instructions and to a text that ends with 0. All of it outlives the call.
-    let fd = unsafe {
-        libc::syscall(
-            libc::SYS_bpf,
-            command,
-            std::ptr::from_ref(attributes),
-            size_of::<T>() as libc::c_long,
-        )
-    };
-    if fd < 0 {
-        return Err(Errno::last());
-    }
-    // SAFETY: the kernel just made this file descriptor for us.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
 }
 
 #[cfg(test)]

@@ -122,6 +122,7 @@ impl Pins {
         self.detach_egress(interface)?;
         if self.links().is_empty() {
             self.detach_second_look()?;
+            self.detach_forwarded()?;
         }
         Ok(was_on)
     }

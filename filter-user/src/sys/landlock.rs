@@ -11,9 +11,9 @@ pub use landlock::{RulesetError, RulesetStatus};
 /// The newest Landlock ABI that this file uses; an older kernel has a part of it.
 const LANDLOCK: ABI = ABI::V6;
 
-/// Paths that libraries read: users and groups, the libraries of the name service, SSSD's memory caches,
-/// time zones, the number of CPUs, randomness. Files that are replaced by renaming need their folder.
-const READ: [&str; 10] = [
+/// Paths that libraries read: users and groups, the libraries of the name service, SSSD's memory caches and
+/// time zones. The number of CPUs, the kernel's types, randomness. Files that are replaced by renaming need their folder.
+const READ: [&str; 11] = [
     "/etc",
     "/usr",
     "/lib",
@@ -23,6 +23,7 @@ const READ: [&str; 10] = [
     "/proc/self",
     "/proc/sys",
     "/sys/devices/system/cpu",
+    "/sys/kernel/btf",
     "/dev/urandom",
 ];
 

@@ -3,6 +3,7 @@
 pub(crate) mod cgroup;
 pub mod clock;
 pub mod ethtool;
+pub(crate) mod forwarding;
 pub(crate) mod kernels;
 pub(crate) mod landlock;
 pub(crate) mod lock;

@@ -1,34 +1,42 @@
-//! Checks whether this machine forwards packets: the second look meets only packets for its own sockets.
+//! Checks whether calls in fragments are judged that this machine only forwards: the second look meets packets for its
+//! own sockets only.
 
-use std::io;
+use std::path::Path;
 
 use crate::bringup::doctor::check::Check;
+use crate::datapath::{Error, Pins, try_forwarded};
+use crate::sys::{forwarding, kernels};
 
-/// Whether the kernel forwards packets of IPv4, and of IPv6.
-const SETTINGS: [(&str, &str); 2] = [
-    ("net.ipv4.ip_forward", "/proc/sys/net/ipv4/ip_forward"),
-    ("net.ipv6.conf.all.forwarding", "/proc/sys/net/ipv6/conf/all/forwarding"),
-];
-
-/// Returns a finding if the machine forwards packets. `read` returns the text of a file.
-pub(crate) fn check(read: impl Fn(&str) -> io::Result<String>) -> Option<Check> {
-    let is_on = |path: &str| read(path).is_ok_and(|text| !matches!(text.trim(), "0" | ""));
-    let on: Vec<_> =
-        SETTINGS.iter().filter(|(_, path)| is_on(path)).map(|(name, _)| *name).collect();
+/// Returns a check if the machine forwards packets.
+pub(crate) fn check(pins: &Path) -> Option<Check> {
+    let on = forwarding::settings_that_are_on(|path| std::fs::read_to_string(path));
     if on.is_empty() {
         return None;
     }
-    let finding = format!(
-        "this machine forwards packets ({}): calls in fragments that it only forwards pass unread, because the second \
-         look meets packets for its own sockets only",
-        on.join(", ")
-    );
-    let mend = format!(
-        "if it forwards no calls, nothing needs to be done; otherwise run the SIP server or a proxy here. To switch it off: \
-         sysctl -w {}=0",
-        on.join("=0 ")
-    );
-    Some(Check::warn("forwarding", finding, mend))
+    let attached = Pins::new(pins).has_forwarded();
+    Some(found(&on, attached, if attached { Ok(()) } else { try_forwarded().map(drop) }))
+}
+
+/// Returns the check of a machine that forwards packets by these settings. `can`: whether its kernel takes the program.
+fn found(on: &[&str], attached: bool, can: Result<(), Error>) -> Check {
+    let forwards = format!("this machine forwards packets ({})", on.join(", "));
+    let ok = |finding: &str| Check::ok("forwarding", format!("{forwards}, {finding}"));
+    match can {
+        Ok(()) if attached => ok("and judges the calls in fragments among them"),
+        Ok(()) => ok("and the daemon will judge the calls in fragments among them"),
+        Err(error) => {
+            let finding = format!(
+                "{forwards}: calls in fragments that it only forwards pass unread: {error}"
+            );
+            let mend = format!(
+                "nothing, if it forwards no calls; otherwise use Linux 6.6 or newer (this is {}), or run the SIP server here. \
+                 To switch it off: sysctl -w {}=0",
+                kernels::running(),
+                on.join("=0 ")
+            );
+            Check::warn("forwarding", finding, mend)
+        }
+    }
 }
 
 #[cfg(test)]
@@ -37,21 +45,14 @@ mod tests {
     use crate::bringup::doctor::check::State;
 
     #[test]
-    fn machine_that_forwards_is_told_that_fragments_pass() {
-        let found = |v4: &'static str, v6: &'static str| {
-            check(|path| match path.contains("ipv4") {
-                true => Ok(v4.to_owned()),
-                false if v6.is_empty() => Err(io::ErrorKind::NotFound.into()),
-                false => Ok(v6.to_owned()),
-            })
-        };
-        assert_eq!(found("0\n", "0\n"), None);
-        assert_eq!(found("0\n", ""), None);
-        let check = found("1\n", "2\n").unwrap();
+    fn kernel_that_cannot_judge_forwarded_fragments_is_a_warning() {
+        let on = ["net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding"];
+        let check = found(&on, false, Err(Error::Forwarded("no function".into())));
         assert_eq!((check.check, check.state), ("forwarding", State::Warn));
-        assert!(check.finding.contains("calls in fragments that it only forwards"), "{check:?}");
+        assert!(check.finding.contains("that it only forwards pass unread"), "{check:?}");
         let mend = check.mend.unwrap();
         assert!(mend.ends_with("net.ipv4.ip_forward=0 net.ipv6.conf.all.forwarding=0"), "{mend}");
-        assert!(found("0\n", "1\n").unwrap().finding.contains("(net.ipv6"));
+        assert_eq!(found(&on[..1], true, Ok(())).state, State::Ok);
+        assert!(found(&on[..1], false, Ok(())).finding.contains("the daemon will judge"));
     }
 }

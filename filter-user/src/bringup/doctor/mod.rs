@@ -68,8 +68,8 @@ async fn checks_of(config: Option<&Config>, first: Check) -> Vec<Check> {
         unprivileged(std::fs::read_to_string(UNPRIVILEGED)),
         memory_lock(&features, memory_limit()),
     ];
-    checks.extend(forwarding::check(|path| std::fs::read_to_string(path)));
     let paths = config.map_or_else(Paths::default, |config| config.paths.clone());
+    checks.extend(forwarding::check(&paths.pins));
     checks.push(bpffs(&paths.pins));
     checks.push(in_force::pins(&paths.pins));
     checks.push(engine(&paths).await);

@@ -190,6 +190,9 @@ impl Loader {
                     if let Err(error) = filter.load_second_look() {
                         tracing::warn!(%error, "cannot load the second look at whole datagrams");
                     }
+                    if let Err(error) = filter.load_forwarded() {
+                        tracing::warn!(%error, "calls in fragments that are only forwarded pass unread");
+                    }
                 }
                 let _ = answer.send(loaded);
             }
