@@ -1,11 +1,13 @@
 //! A gate that forwards calls to a SIP server on another machine. Calls in fragments meet no socket here; netfilter asks
 //! the program for forwarded packets.
 
+use std::fs;
 use std::net::{IpAddr, UdpSocket};
 use std::time::Duration;
 
 use palang::datapath::Pins;
 use palang_tests::lab::centre::{CENTRE, CENTRE6};
+use palang_tests::lab::run::{self, Output};
 use palang_tests::lab::{Daemon, INTERFACE, Lab, Receiver, eventually, now};
 use serde_json::Value;
 
@@ -46,6 +48,11 @@ fn does(daemon: &Daemon<'_>, arguments: &[&str]) -> Value {
     serde_json::from_str(&output.stdout).unwrap_or(Value::Null)
 }
 
+fn selftest(daemon: &Daemon<'_>) -> Output {
+    let mut command = daemon.command(&["selftest"]);
+    run::run(command.env("PALANG_CONFIG", daemon.config_file()))
+}
+
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
 fn forwarded_calls_in_fragments_are_judged() {
@@ -69,6 +76,8 @@ fn forwarded_calls_in_fragments_are_judged() {
     }
     assert_eq!(does(&daemon, &["status"])["packets"]["blocked-number"], refused);
     assert_eq!(does(&daemon, &["status"])["findings"], Value::Array(Vec::new()));
+    let output = selftest(&daemon);
+    assert_eq!(output.code, 0, "{output:?}");
     let blocked = |telephone: &Telephone<'_>| {
         everywhere.map(|to| telephone.passes(BLOCKED, 2_400, to)) == [false; 2]
     };
@@ -76,6 +85,9 @@ fn forwarded_calls_in_fragments_are_judged() {
     daemon.kill();
     assert!(blocked(&telephone), "the daemon is dead");
     let first = pins.forwarded_programs().expect("the programs");
+    fs::remove_file(&pins.forwarded()[1]).expect("a pin");
+    let output = selftest(&daemon);
+    assert!(output.stdout.contains("the program for them is not attached"), "{output:?}");
     daemon.start_again();
     eventually("another program is attached", || {
         pins.forwarded_programs().is_ok_and(|programs| programs.len() == 2 && programs != first)

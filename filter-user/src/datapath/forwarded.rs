@@ -150,6 +150,19 @@ pub fn try_forwarded() -> Result<OwnedFd, Error> {
     load(&gate.ebpf, OBJECT)
 }
 
+/// Returns the tag of a loaded program: a hash of its instructions, equal for each load of one object.
+///
+/// # Errors
+/// [`Error::Forwarded`] if the kernel does not show it.
+pub fn tag(program: &OwnedFd) -> Result<u64, Error> {
+    let failed = |why: &str| Error::Forwarded(format!("its tag cannot be read: {why}"));
+    let path = format!("/proc/self/fdinfo/{}", program.as_raw_fd());
+    let text = fs::read_to_string(path).map_err(|error| failed(&error.to_string()))?;
+    let tag = text.lines().find_map(|line| line.strip_prefix("prog_tag:"));
+    let tag = tag.ok_or_else(|| failed("the kernel does not show it"))?.trim();
+    u64::from_str_radix(tag, 16).map_err(|error| failed(&error.to_string()))
+}
+
 /// Loads the program with the maps of the loaded object.
 fn load(ebpf: &Ebpf, object: &[u8]) -> Result<OwnedFd, Error> {
     let failed = |what: &str, error: &dyn std::error::Error| {

@@ -29,7 +29,7 @@ pub use crate::datapath::egress::{Egress, tcx_programs};
 pub use crate::datapath::error::{Error, Refusal};
 pub use crate::datapath::evidence::{EvidenceRing, EvidenceSwitch};
 pub use crate::datapath::features::{Features, memory_limit};
-pub use crate::datapath::forwarded::try_forwarded;
+pub use crate::datapath::forwarded::{tag, try_forwarded};
 pub use crate::datapath::load::{Plan, Program, slow_reader};
 pub use crate::datapath::loaded::{Loaded, loaded, map_id};
 pub use crate::datapath::maps::carry_over::carry_over;

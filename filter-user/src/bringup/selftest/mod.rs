@@ -8,6 +8,7 @@ pub(crate) mod veth;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use filter_common::abi::{ABI_VERSION, Allow, BLOCK_NO_REDIAL, MODE_ENFORCE};
@@ -22,11 +23,11 @@ use crate::bringup::selftest::veth::{Seen, Veth, in_own_namespace};
 use crate::config::{Config, Paths};
 use crate::datapath;
 use crate::datapath::second_look::describe;
-use crate::datapath::{Maps, Pins, Trial, loaded, map_id, walk_blocks};
+use crate::datapath::{Maps, Pins, Trial, loaded, map_id, tag, try_forwarded, walk_blocks};
 use crate::inspect;
 use crate::model::policy::{PASS_EVENTS_PER_SECOND, Policy, SIP_PORT, Subject};
-use crate::sys::clock;
 use crate::sys::netlink::Link;
+use crate::sys::{clock, forwarding};
 
 /// Rule number of the allow in the test: any number but 0.
 const RULE: u64 = 1;
@@ -155,6 +156,13 @@ pub fn run(file: &Path, links: &[Link]) -> Result<Selftest, Error> {
     match second_look {
         Ok(tag) => problems.extend(second_look_problem(&pins, live.as_ref(), tag)?),
         Err(why) => notes.push(format!("calls in fragments pass unread: {why}")),
+    }
+    if forwarding::is_on() {
+        match try_forwarded() {
+            Ok(program) => problems.extend(forwarded_problem(&pins, live.as_ref(), &program)?),
+            Err(error) => notes
+                .push(format!("calls in fragments that are only forwarded pass unread: {error}")),
+        }
     }
 
     let mut names = config.map_or_else(Vec::new, |config| config.interfaces);
@@ -345,6 +353,37 @@ fn second_look_problem(
         }
     };
     Ok(found.map(|problem| format!("second look: {problem}")))
+}
+
+/// Describes what is wrong with the program for forwarded packets in force, when this kernel has taken that of this
+/// binary.
+///
+/// # Errors
+/// An error of the system calls that read the pins and the programs.
+fn forwarded_problem(
+    pins: &Pins,
+    live: Option<&Live>,
+    tried: &OwnedFd,
+) -> Result<Option<String>, datapath::Error> {
+    if live.is_none() || pins.links().is_empty() {
+        return Ok(None);
+    }
+    if !pins.has_forwarded() {
+        let problem = "this machine forwards packets, but the program for them is not attached: calls in fragments pass \
+                       unread among them, and `palang status` says why";
+        return Ok(Some(problem.to_owned()));
+    }
+    let tried = tag(tried)?;
+    for id in pins.forwarded_programs()? {
+        let found = match loaded(id)? {
+            Some(program) => strange(&program, live, tried),
+            None => Some("no program is attached by its link: systemctl restart palang".into()),
+        };
+        if let Some(problem) = found {
+            return Ok(Some(format!("forwarded packets: {problem}")));
+        }
+    }
+    Ok(None)
 }
 
 /// Parameters of the calls over a trunk.
