@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use filter_common::abi::{BLOCK_NO_REDIAL, MODE_ENFORCE, RULE_SHORT_NUMBER};
+use filter_common::abi::{BLOCK_NO_REDIAL, MODE_ENFORCE, RULE_SHORT_NUMBER, Settings, TOMBSTONE};
 use filter_common::decide::{Call, decide};
 use filter_common::number::Number;
 use filter_common::reason::Reason;
@@ -24,6 +24,12 @@ pub fn live(until: u64) -> Option<u64> {
     (until > clock::boot()).then_some(until)
 }
 
+/// Returns when an override ran out by itself, in boot time; `None`: it lasts, or somebody switched it off.
+#[must_use]
+pub fn override_ended(until: u64) -> Option<u64> {
+    (until != 0 && until != TOMBSTONE && until <= clock::boot()).then_some(until)
+}
+
 /// Returns the override with this end in boot time.
 #[must_use]
 pub fn override_in_force(until: u64) -> Override {
@@ -37,6 +43,14 @@ pub fn override_in_force(until: u64) -> Override {
     }
 }
 
+/// Returns when a period of mode enforce ran out by itself, in boot time; `None`: none did, or the mode was set since.
+#[must_use]
+pub fn enforce_ended(settings: &Settings) -> Option<u64> {
+    let until = settings.enforce_until;
+    let is_end = settings.mode == MODE_ENFORCE && until != 0 && until != TOMBSTONE;
+    (is_end && until <= clock::boot()).then_some(until)
+}
+
 /// Returns the mode in the kernel's maps.
 ///
 /// # Errors
@@ -48,6 +62,7 @@ pub fn mode(maps: &Maps) -> Result<Mode, Error> {
     Ok(Mode {
         mode: if enforces { "enforce" } else { "observe" }.into(),
         until: (enforces && until != 0).then(|| clock::wall(until)),
+        ended: enforce_ended(&settings).map(clock::wall),
         persisted: Persisted::Yes,
         dry_run: false,
         order: 0,
@@ -245,6 +260,13 @@ impl wire::Status {
         }
         if self.interfaces.is_empty() {
             self.find(Health::Red, "the filter is on no interface: palang attach IFACE");
+        }
+        if let Some(ended) = self.mode.ended {
+            let message = format!(
+                "mode enforce ended at {ended}, and nothing is refused since then: palang mode enforce; or, if that is \
+                 meant, palang mode observe"
+            );
+            self.find(Health::Amber, message);
         }
         if let Some(until) = self.r#override.until {
             self.find(Health::Amber, format!("override: nothing is refused until {until}"));

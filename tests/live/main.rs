@@ -14,6 +14,7 @@ mod crash_recovery;
 mod direct;
 mod disk;
 mod doctor;
+mod ends;
 mod evidence;
 mod fail_open;
 mod flood;

@@ -40,7 +40,7 @@ use crate::daemon::task::asserted::Asserted;
 use crate::daemon::task::housekeeping::{housekeeping, remove_ended};
 use crate::daemon::task::reconcile_loop::{initial_reconcile, keep_in_sync};
 use crate::daemon::task::unread::Unread;
-use crate::daemon::task::{recorder, replies, retention, unread};
+use crate::daemon::task::{ends, recorder, replies, retention, unread};
 use crate::daemon::watchdog::watchdog;
 use crate::sys::lock::{failed, lock};
 
@@ -212,6 +212,7 @@ pub(crate) async fn serve(
         let serving = listen::serve(name, listener, limits, routes, |_, connection| connection);
         tasks.spawn(name, serving);
     }
+    tasks.spawn("ends", ends::run(Arc::clone(&control), reviews.news.clone()));
     let (keep_recording, stop) = oneshot::channel();
     let recording = recorder::run(
         Arc::clone(&control),

@@ -142,6 +142,7 @@ fn status() -> Status {
         version: "0.1.0".into(),
         since: None,
         mode: Mode {
+            ended: None,
             mode: "observe".into(),
             until: None,
             persisted: Persisted::Yes,

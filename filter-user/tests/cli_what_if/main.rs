@@ -442,6 +442,7 @@ fn daemon_with(mode: &'static str, blocked: Vec<Block>, text: &str, masked: bool
         problem: None,
     };
     let mode = Mode {
+        ended: None,
         mode: mode.into(),
         until: None,
         persisted: Persisted::Yes,

@@ -48,6 +48,10 @@ pub struct Mode {
     /// When enforce falls back to observe; null: it does not.
     #[schema(value_type = Option<String>, format = DateTime)]
     pub until: Option<Timestamp>,
+    /// When enforce fell back to observe by itself; null: it did not, or a person has set the mode since.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    #[serde(default)]
+    pub ended: Option<Timestamp>,
     /// Whether it survives a restart of the machine.
     pub persisted: Persisted,
     /// Nothing was changed; this is the result of a real run.

@@ -184,6 +184,18 @@ pub enum Event {
         /// The entry of the review list.
         review: Review,
     },
+    /// A period of mode enforce ran out: nothing is refused.
+    EnforceEnded {
+        /// Its end.
+        #[schema(value_type = String, format = DateTime)]
+        until: Timestamp,
+    },
+    /// The override ran out: blocked callers are refused again.
+    OverrideEnded {
+        /// Its end.
+        #[schema(value_type = String, format = DateTime)]
+        until: Timestamp,
+    },
     /// The client was too slow.
     Lost {
         /// Number of events that were not sent.

@@ -142,6 +142,7 @@ impl Status {
             since: None,
             mode: Mode {
                 mode: "enforce".into(),
+                ended: None,
                 until: None,
                 persisted: crate::api::wire::Persisted::Yes,
                 dry_run: false,

@@ -127,6 +127,7 @@ impl Control {
         Ok(wire::Mode {
             mode: if enforce { "enforce" } else { "observe" }.into(),
             until,
+            ended: None,
             persisted,
             dry_run: set.dry_run,
             order,

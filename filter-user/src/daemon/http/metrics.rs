@@ -229,6 +229,12 @@ fn state(app: &App, status: &Status, registry: &mut Registry) {
     gauge("status", "0: green, 1: amber, 2: red", colour);
     let enforcing = status.mode.mode == "enforce";
     gauge("enforcing", "1: mode enforce, 0: observe", enforcing.into());
+    let ended = status.mode.ended.is_some();
+    gauge(
+        "enforce_ended",
+        "1: a period of mode enforce ran out, and nothing is refused",
+        ended.into(),
+    );
     gauge("override_active", "1: nothing is refused", status.r#override.until.is_some().into());
     gauge("blocks_capacity", "Blocked numbers that fit", status.blocks_capacity);
     let unsaved = app.control.store_handle.unsaved() as u64;

@@ -107,7 +107,11 @@ pub(crate) async fn events(State(app): State<App>, who: Principal) -> Result<Res
                 let number = who.mask(review.number);
                 wire::Event::RedialGrant { review: wire::Review { number, ..review } }
             }
-            Ok(lost @ wire::Event::Lost { .. }) => lost,
+            Ok(
+                other @ (wire::Event::Lost { .. }
+                | wire::Event::EnforceEnded { .. }
+                | wire::Event::OverrideEnded { .. }),
+            ) => other,
             Err(RecvError::Lagged(count)) => wire::Event::Lost { count },
             Err(RecvError::Closed) => return None,
         };

@@ -2,6 +2,7 @@
 
 pub(crate) mod asserted;
 pub(crate) mod auto_rate;
+pub(crate) mod ends;
 pub(crate) mod flood;
 pub(crate) mod grant_watch;
 pub(crate) mod housekeeping;
