@@ -12,6 +12,7 @@ use nix::libc;
 const BPF_MAP_UPDATE_ELEM: libc::c_int = 2;
 const BPF_MAP_DELETE_ELEM: libc::c_int = 3;
 const BPF_OBJ_GET: libc::c_int = 7;
+const BPF_LINK_DETACH: libc::c_int = 34;
 
 /// The start of `union bpf_attr` of `BPF_MAP_UPDATE_ELEM` and `BPF_MAP_DELETE_ELEM`.
 #[repr(C)]
@@ -51,7 +52,19 @@ pub fn set_element(map: &Path, key: &[u8], value: Option<&[u8]>) {
     bpf(command, &element).expect("an element of the map");
 }
 
-/// Opens a pinned map.
+/// Takes the program of a pinned link off, as `bpftool link detach` does. The pin stays.
+///
+/// # Panics
+/// When the kernel says no.
+pub fn detach_link(pin: &Path) {
+    let link = open_pin(pin);
+    bpf(BPF_LINK_DETACH, &link.as_raw_fd().cast_unsigned()).expect("a detached link");
+}
+
+/// Opens a pinned map or link.
+///
+/// # Panics
+/// When there is no such pin.
 pub fn open_pin(pin: &Path) -> OwnedFd {
     let name = CString::new(pin.as_os_str().as_bytes()).expect("a path");
     let get = ObjectPin { path: name.as_ptr() as u64, fd: 0, flags: 0 };

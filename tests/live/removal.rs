@@ -4,9 +4,10 @@
 use std::fs;
 
 use palang::datapath::tcx_programs;
+use palang_tests::lab::bpf::detach_link;
 use palang_tests::lab::{Lab, run};
 
-use crate::gate::Gate;
+use crate::gate::{Gate, eventually};
 
 const BLOCKED: &str = "+6281200000001";
 
@@ -51,4 +52,23 @@ fn detach_with_unpin_leaves_nothing_in_the_kernel_and_keeps_the_audit() {
     gate.daemon.start_again();
     gate.does(&["attach", "gate0"]);
     assert!(!gate.passes(BLOCKED));
+}
+
+// `bpftool link detach` leaves the pin where it is, so the pin alone shows nothing.
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
+#[test]
+fn link_that_was_detached_by_its_id_is_attached_again() {
+    let lab = Lab::new("link-detach");
+    let gate = Gate::start(&lab, "");
+    gate.does(&["block", "add", BLOCKED, "--for", "1h", "--no-redial", "--reason", "prank"]);
+    eventually("the second look", || gate.pins().has_second_look());
+    detach_link(&gate.pins().second_look());
+    assert!(!gate.pins().has_second_look());
+    eventually("the second look is attached again", || gate.pins().has_second_look());
+    assert_eq!(gate.findings(), [""; 0]);
+    assert!(!gate.passes(BLOCKED));
+    detach_link(&gate.pins().link("gate0"));
+    assert!(gate.passes(BLOCKED), "the filter is off");
+    eventually("the filter is attached again", || !gate.passes(BLOCKED));
+    assert_eq!(gate.findings(), [""; 0]);
 }

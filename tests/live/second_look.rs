@@ -180,7 +180,7 @@ fn second_look_that_cannot_be_attached_is_tried_again() {
     eventually("the daemon attaches it", || missing(&gate).is_none());
     assert!(!passes(&gate));
     let said = gate.daemon.stderr();
-    assert_eq!(said.matches("no second look at whole datagrams").count(), 1, "{said}");
+    assert_eq!(said.matches("whole datagrams is not attached").count(), 1, "{said}");
 }
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]

@@ -7,17 +7,22 @@
 //! The first look leaves datagrams to it while the map `SECOND_LOOK` says that it is attached. A packet that
 //! this machine only forwards meets no second look.
 
+use std::ffi::CString;
 use std::fs;
+use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use aya::maps::Array;
 use aya::programs::links::FdLink;
 use aya::programs::{CgroupAttachMode, CgroupSkbAttachType};
+use nix::errno::Errno;
 
 use crate::datapath::attach::Filter;
 use crate::datapath::error::{Error, reasons};
 use crate::datapath::maps::layout::open;
 use crate::datapath::pins::{Pins, linked_program, remove_pin};
+use crate::datapath::syscall::{OBJ_GET, OBJ_GET_INFO, bpf, bpf_only};
 use crate::exit::chain;
 use crate::sys::{cgroup, kernels};
 
@@ -30,10 +35,10 @@ impl Pins {
         self.folder().join("second-look")
     }
 
-    /// Checks whether the second look is attached.
+    /// Checks whether the second look is attached. After `bpftool link detach` its pin is still there.
     #[must_use]
     pub fn has_second_look(&self) -> bool {
-        self.second_look().exists()
+        group(&self.second_look()).is_ok_and(|group| group != 0)
     }
 
     /// Returns the ID of the program of the second look that is attached; `None` if none is.
@@ -41,7 +46,7 @@ impl Pins {
     /// # Errors
     /// [`Error::SecondLook`] if the link cannot be read.
     pub fn second_look_program(&self) -> Result<Option<u32>, Error> {
-        if !self.has_second_look() {
+        if !self.second_look().exists() {
             return Ok(None);
         }
         let program = linked_program(&self.second_look());
@@ -99,6 +104,49 @@ impl Filter {
         fs::rename(&new, &path).map_err(|error| Error::pin(&path, error))?;
         set(self.folder(), true)
     }
+}
+
+/// The beginning of `union bpf_attr` for `BPF_OBJ_GET`.
+#[repr(C)]
+struct ObjectGet {
+    path: u64,
+    object: u32,
+    flags: u32,
+}
+
+/// The beginning of `union bpf_attr` for `BPF_OBJ_GET_INFO_BY_FD`.
+#[repr(C)]
+struct InfoGet {
+    object: u32,
+    len: u32,
+    info: u64,
+}
+
+/// The beginning of `struct bpf_link_info` (Linux `include/uapi/linux/bpf.h`) for a link to a control group.
+#[derive(Default)]
+#[repr(C)]
+struct LinkInfo {
+    kind: u32,
+    id: u32,
+    program: u32,
+    reserved: u32,
+    /// 0 after the link was detached.
+    group: u64,
+}
+
+/// Returns the control group of a pinned link; 0: it was detached.
+fn group(path: &Path) -> Result<u64, Errno> {
+    let name = CString::new(path.as_os_str().as_bytes()).map_err(|_| Errno::EINVAL)?;
+    let link: OwnedFd =
+        bpf(OBJ_GET, &ObjectGet { path: name.as_ptr() as u64, object: 0, flags: 0 })?;
+    let mut info = LinkInfo::default();
+    let attributes = InfoGet {
+        object: link.as_raw_fd().cast_unsigned(),
+        len: size_of::<LinkInfo>() as u32,
+        info: (&raw mut info) as u64,
+    };
+    bpf_only(OBJ_GET_INFO, &attributes)?;
+    Ok(info.group)
 }
 
 /// Says whether the first look of the maps in a folder leaves datagrams to a second one.

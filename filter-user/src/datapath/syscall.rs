@@ -13,6 +13,8 @@ pub(crate) type Command = libc::c_long;
 pub(crate) const MAP_CREATE: Command = 0;
 pub(crate) const PROG_LOAD: Command = 5;
 pub(crate) const OBJ_PIN: Command = 6;
+pub(crate) const OBJ_GET: Command = 7;
+pub(crate) const OBJ_GET_INFO: Command = 15;
 pub(crate) const BTF_LOAD: Command = 18;
 pub(crate) const LINK_CREATE: Command = 28;
 

@@ -345,7 +345,8 @@ fn second_look_problem(
                        says why";
         return Ok(Some(problem.to_owned()));
     };
-    let found = match loaded(id)? {
+    let attached = if pins.has_second_look() { loaded(id)? } else { None };
+    let found = match attached {
         Some(program) => strange(&program, live, tried),
         // The pin has another object, or the kernel has ended the link.
         None => {

@@ -71,7 +71,7 @@ impl Companion {
 
     /// Logs why the program is not attached, and lets the first look leave nothing to a second look.
     fn report(self, problem: &str, filter: &Filter) {
-        tracing::error!(%problem, "cannot attach {}", self.name());
+        tracing::error!(%problem, "{} is not attached", self.name());
         if self == Companion::SecondLook
             && let Err(error) = second_look::set(filter.folder(), false)
         {
@@ -138,7 +138,7 @@ impl Kept {
         }
     }
 
-    /// Attaches the companion if this daemon has not done so, or somebody removed its pin. Detaches it where it is not
+    /// Attaches the companion if this daemon has not done so, or somebody detached it. Detaches it where it is not
     /// wanted.
     pub fn reconcile(&self, filter: &mut Filter, now: Instant) {
         let mut state = self.lock();
@@ -153,7 +153,7 @@ impl Kept {
         match &*state {
             State::On if companion.is_attached(filter.pins()) => return,
             State::On => {
-                tracing::warn!("the pin of {} was removed; it is attached again", companion.name());
+                tracing::warn!("{} was detached by hand; it is attached again", companion.name());
             }
             State::Refused(_) => return,
             State::Failed(failed) if now < failed.next => return,
