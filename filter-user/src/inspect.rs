@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use filter_common::abi::{BLOCK_NO_REDIAL, MODE_ENFORCE, RULE_SHORT_NUMBER, Settings, TOMBSTONE};
-use filter_common::decide::{Call, decide};
+use filter_common::decide::{Call, decide, is_live};
 use filter_common::number::Number;
 use filter_common::reason::Reason;
 
@@ -111,6 +111,22 @@ pub fn check(maps: &Maps, number: Number) -> Result<Check, Error> {
         granted,
         next_attempt,
     })
+}
+
+/// Describes a number or prefix that has no block of its own. The block of a prefix may refuse its calls all the same.
+#[must_use]
+pub fn not_blocked(maps: &Maps, subject: Subject) -> String {
+    let found = maps.blocked_prefix(&subject.key()).ok().flatten();
+    match found.filter(|block| is_live(block.expires, clock::boot())) {
+        Some(block) => {
+            let prefix = Subject::of_prefix_entry(block.number);
+            format!(
+                "{subject} has no block of its own, but that of {prefix} refuses its calls: palang allow add {subject} \
+                 lets it through, and palang block remove '{prefix}' ends the block of all its numbers"
+            )
+        }
+        None => format!("{subject} is not blocked"),
+    }
 }
 
 /// Returns the name of a rule, searched among the rules about a caller number.

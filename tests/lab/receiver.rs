@@ -70,7 +70,7 @@ impl Lab {
 }
 
 impl Receiver {
-    pub(super) fn new(gate: &Namespace, port: u16) -> Receiver {
+    fn new(gate: &Namespace, port: u16) -> Receiver {
         // `[::]` takes IPv4 as well.
         let socket = gate
             .inside(|| UdpSocket::bind((Ipv6Addr::UNSPECIFIED, port)))

@@ -316,6 +316,11 @@ fn check_and_explain_show_the_verdict_of_the_kernel() {
     gate.does(&["allow", "add", "+6281300000001", "--comment", "he is in need"]);
     gate.kill_and_start();
 
+    for command in ["show", "remove"] {
+        let output = gate.daemon.cli(&["block", command, "0813-0000-0002"]);
+        assert_eq!(output.code, 4, "{output:?}");
+        assert!(output.stderr.contains("but that of 62813* refuses its calls"), "{output:?}");
+    }
     for (number, code, reason, rule) in [
         (BLOCKED, 10, "blocked-number", json!("block 6281200000001")),
         ("0813-0000-0002", 10, "blocked-prefix", json!("block 62813*")),

@@ -28,6 +28,7 @@ const TEST: [&str; 15] = [
     "zstd",
     "iproute2",
     "ethtool",
+    "nftables",
     "kamailio",
     "sip-tester",
     "libosip2-dev",

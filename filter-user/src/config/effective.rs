@@ -61,6 +61,7 @@ pub struct Effective {
     pub(crate) interfaces: Vec<String>,
     pub(crate) xdp_mode: XdpMode,
     pub(crate) forwarded: bool,
+    pub(crate) reassemble_forwarded: bool,
     pub(crate) ports: Vec<u16>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) ladder: Option<String>,
@@ -343,6 +344,7 @@ impl Config {
             interfaces: self.interfaces.clone(),
             xdp_mode: self.xdp_mode,
             forwarded: self.forwarded,
+            reassemble_forwarded: self.reassemble_forwarded,
             ports: self.policy.ports.clone(),
             ladder: self.ladder_file.clone(),
             protected: self.listed().map(EffectiveProtected::of).collect(),

@@ -33,6 +33,8 @@ pub(crate) struct File {
     #[serde(default)]
     pub(crate) xdp_mode: XdpMode,
     pub(crate) forwarded: Option<bool>,
+    #[serde(default)]
+    pub(crate) reassemble_forwarded: bool,
     pub(crate) ports: Option<Spanned<Vec<u16>>>,
     pub(crate) ladder: Option<Spanned<String>>,
     #[serde(default)]
@@ -167,6 +169,7 @@ pub(crate) fn parse(text: &str) -> Result<Config, Mistake> {
         interfaces: interfaces(file.interfaces.get_ref())?,
         xdp_mode: file.xdp_mode,
         forwarded: file.forwarded.unwrap_or(true),
+        reassemble_forwarded: file.reassemble_forwarded,
         blocks: blocks_limit.as_ref().map_or(Ok(BLOCKS), blocks)?,
         calls_kept,
         records: records(&file.records)?,

@@ -41,6 +41,8 @@ pub struct Config {
     pub xdp_mode: XdpMode,
     /// Whether calls in frames for other machines are judged: this machine is a bridge, for instance.
     pub forwarded: bool,
+    /// Whether netfilter puts together all fragments that this machine forwards, to judge the calls among them.
+    pub reassemble_forwarded: bool,
     /// Capacity for blocked numbers, 1 to 16,000,000.
     pub blocks: u32,
     /// Time for which call records are kept, 1 hour to 3,660 days.

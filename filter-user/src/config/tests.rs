@@ -40,6 +40,7 @@ fn config_of_one_key_has_defaults() {
         interfaces: Vec::new(),
         xdp_mode: XdpMode::Native,
         forwarded: true,
+        reassemble_forwarded: false,
         blocks: 1_000_000,
         calls_kept: SignedDuration::from_hours(2160),
         records: RecordLimits { per_number: 5, per_trunk: 100 },
@@ -79,6 +80,7 @@ fn config_with_every_key_is_read() {
         interfaces = ["eth0", "enp1s0f0np0.100"]
         xdp_mode = "native-or-generic"
         forwarded = false
+        reassemble_forwarded = true
         ports = [5060, 5070]
         protected = ["112", "0812-3456-7890", { number = "+62431*", name = "RSUP Manado" }]
         protect_placeholders = false

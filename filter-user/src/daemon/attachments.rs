@@ -20,9 +20,9 @@ use crate::datapath::{Egress, Error, Filter, OwnAddresses, Pins, RunTime};
 use crate::inspect;
 use crate::model::xdp_mode::XdpMode;
 use crate::store::Entry;
-use crate::sys::clock;
 use crate::sys::netlink;
 use crate::sys::netlink::Link;
+use crate::sys::{clock, forwarding};
 
 /// Interval of the checks: the kernel reports interfaces, but not XDP links that come or go.
 const LOOK: Duration = Duration::from_secs(1);
@@ -72,8 +72,8 @@ impl Attachments {
             pins,
             slow_reader,
             no_replies,
-            second_look: Kept::new(Companion::SecondLook),
-            forwarded: Kept::new(Companion::Forwarded),
+            second_look: Kept::default(),
+            forwarded: Kept::default(),
             filter,
             seen: std::sync::Mutex::default(),
             addresses_problem: std::sync::Mutex::default(),
@@ -98,11 +98,11 @@ impl Attachments {
         self.second_look.problem()
     }
 
-    /// Returns why calls in fragments that this machine only forwards pass unread; `None`: they are judged, or it
-    /// forwards nothing.
+    /// Returns why calls in fragments that this machine only forwards pass unread; `None`: they are judged, or nothing is
+    /// forwarded.
     #[must_use]
     pub fn no_forwarded(&self) -> Option<String> {
-        self.forwarded.problem()
+        self.forwarded.problem().filter(|_| forwarding::is_on())
     }
 
     /// Returns why the addresses of this machine could not be written; `None`: they are in force.
@@ -148,8 +148,10 @@ impl Attachments {
             let graced = config.policy.settings.callback_grace != 0;
             self.reconcile_egress(filter, entry, name, link, graced);
         }
-        self.second_look.reconcile(filter, Instant::now());
-        self.forwarded.reconcile(filter, Instant::now());
+        let now = Instant::now();
+        self.second_look.reconcile(Companion::SecondLook, filter, now);
+        let reassemble = config.reassemble_forwarded;
+        self.forwarded.reconcile(Companion::Forwarded { reassemble }, filter, now);
         self.set_own_addresses(filter, &links, config.forwarded);
         let links = if changed { netlink::links().await.unwrap_or(links) } else { links };
         let seen = names.iter().map(|name| self.interface(name, &links, ours, known)).collect();

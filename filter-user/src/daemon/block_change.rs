@@ -13,6 +13,7 @@ use crate::daemon::order::{Key, Later};
 use crate::daemon::reconcile;
 use crate::daemon::role::Principal;
 use crate::daemon::state::{Control, problem};
+use crate::inspect::not_blocked;
 use crate::model::policy::Subject;
 use crate::model::redial::RedialPolicy;
 use crate::store::{Decision, Entry, Error, Kind, Reader, Store};
@@ -231,7 +232,7 @@ impl Control {
             let mut turn = self.order.hurry();
             let in_map = is_in_map(self.maps.block(subject)?);
             if in_map.is_none() && !is_stored && !turn.is_waiting(Key::Block(subject)) {
-                return problem(ProblemKind::NotFound, format!("{subject} is not blocked"));
+                return problem(ProblemKind::NotFound, not_blocked(&self.maps, subject));
             }
             changed.now = unknown_block(subject, in_map);
             if dry_run {

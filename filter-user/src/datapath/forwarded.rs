@@ -11,6 +11,7 @@ use std::collections::HashSet;
 use std::ffi::CString;
 use std::fs;
 use std::mem;
+use std::ops::RangeInclusive;
 use std::os::fd::{AsRawFd as _, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
@@ -47,9 +48,9 @@ const IP_DEFRAG: u32 = 1;
 /// Numbers of Linux `include/uapi/linux/netfilter.h`.
 const HOOK_FORWARD: u32 = 2;
 const FAMILIES: [(&str, u32); 2] = [("forwarded-ipv4", 2), ("forwarded-ipv6", 10)];
-/// Before the rules of a firewall at 0. Two programs cannot have the same priority: the second number is for the one that
-/// replaces another.
-const PRIORITIES: [i32; 2] = [-160, -161];
+/// Before the rules of a firewall at 0. Two programs cannot have the same priority: the next number is for one that
+/// replaces another, and for another gate.
+const PRIORITIES: RangeInclusive<i32> = -191..=-160;
 /// Bytes of the verifier's text; the first ones name what it refuses.
 const LOG_LEN: usize = 4096;
 
@@ -81,8 +82,12 @@ impl Pins {
     /// # Errors
     /// [`Error::Pin`] if a pin cannot be removed.
     pub fn detach_forwarded(&self) -> Result<bool, Error> {
-        let [v4, v6] = self.forwarded();
-        Ok(remove_pin(&v4)? | remove_pin(&v6)?)
+        let mut was_on = false;
+        for pin in self.forwarded() {
+            // A crash may have left the new pin of an attempt.
+            was_on |= remove_pin(&new_pin(&pin))? | remove_pin(&pin)?;
+        }
+        Ok(was_on)
     }
 }
 
@@ -113,25 +118,33 @@ impl Filter {
     }
 
     /// Attaches the program to forwarded packets of this network namespace, in place of an older one of ours. For a
-    /// moment both are attached, so no datagram is missed; the first one takes the note of the first look.
+    /// moment both are attached, so no datagram is missed. `reassemble`: netfilter puts all fragments together for it
+    /// (Linux 6.6). Without that, it sees those that connection tracking has put together.
     ///
     /// # Errors
     /// [`Error::Forwarded`] if it is not loaded or cannot be attached, [`Error::Pin`] if a pin cannot be written.
-    pub fn attach_forwarded(&mut self) -> Result<(), Error> {
+    pub fn attach_forwarded(&mut self, reassemble: bool) -> Result<(), Error> {
         let Some(program) = &self.forwarded else {
             return Err(Error::Forwarded("it is not loaded".into()));
         };
         for (name, family) in FAMILIES {
             let path = self.pins().folder().join(name);
-            // No dot: the BPF file system reserves names with one.
-            let new = self.pins().folder().join(format!("{name}-new"));
-            let link = link(program, family)?;
+            let new = new_pin(&path);
             remove_pin(&new)?;
+            let link = link(program, family, reassemble)?;
             pin(&link, &new)?;
             fs::rename(&new, &path).map_err(|error| Error::pin(&path, error))?;
         }
         Ok(())
     }
+}
+
+/// Returns the pin of a link until it takes the place of another one. No dot: the BPF file system reserves names with
+/// one.
+fn new_pin(path: &Path) -> PathBuf {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push("-new");
+    path.with_file_name(name)
 }
 
 /// Loads the program, attached to nothing: the kernel shows whether it takes it.
@@ -306,9 +319,9 @@ struct LinkCreate {
 }
 
 /// Attaches the program to forwarded packets of a family.
-fn link(program: &OwnedFd, family: u32) -> Result<OwnedFd, Error> {
+fn link(program: &OwnedFd, family: u32, reassemble: bool) -> Result<OwnedFd, Error> {
     let mut last = Errno::EBUSY;
-    for priority in PRIORITIES {
+    for priority in PRIORITIES.rev() {
         let attributes = LinkCreate {
             program: program.as_raw_fd().cast_unsigned(),
             target: 0,
@@ -317,13 +330,13 @@ fn link(program: &OwnedFd, family: u32) -> Result<OwnedFd, Error> {
             family,
             hook: HOOK_FORWARD,
             priority,
-            netfilter_flags: IP_DEFRAG,
+            netfilter_flags: if reassemble { IP_DEFRAG } else { 0 },
         };
         match bpf(LINK_CREATE, &attributes) {
             Ok(link) => return Ok(link),
             Err(error) => last = error,
         }
-        // EBUSY: an older program of ours has this priority.
+        // EBUSY: another program has this priority.
         if last != Errno::EBUSY {
             break;
         }
@@ -407,12 +420,12 @@ mod tests {
         };
         let mut filter = load();
         assert_eq!(pins.forwarded_programs().unwrap(), [0; 0]);
-        filter.attach_forwarded().unwrap_or_else(|error| panic!("{error}"));
+        filter.attach_forwarded(true).unwrap_or_else(|error| panic!("{error}"));
         assert!(pins.has_forwarded());
         let first = pins.forwarded_programs().unwrap();
         assert!(first.len() == 2 && first[0] == first[1], "{first:?}");
         drop(filter);
-        load().attach_forwarded().unwrap_or_else(|error| panic!("{error}"));
+        load().attach_forwarded(true).unwrap_or_else(|error| panic!("{error}"));
         assert_ne!(pins.forwarded_programs().unwrap(), first);
         assert!(pins.detach_forwarded().unwrap());
         assert!(!pins.detach_forwarded().unwrap(), "it was off already");

@@ -163,7 +163,8 @@ impl Pins {
     }
 
     /// Returns the folder itself.
-    pub(crate) fn folder(&self) -> &Path {
+    #[must_use]
+    pub fn folder(&self) -> &Path {
         &self.0
     }
 

@@ -4,38 +4,52 @@
 use std::path::Path;
 
 use crate::bringup::doctor::check::Check;
+use crate::config::Config;
 use crate::datapath::{Error, Pins, try_forwarded};
 use crate::sys::{forwarding, kernels};
 
+/// Interfaces that the finding names.
+const NAMED: usize = 3;
+
 /// Returns a check if the machine forwards packets.
-pub(crate) fn check(pins: &Path) -> Option<Check> {
-    let on = forwarding::settings_that_are_on(|path| std::fs::read_to_string(path));
+pub(crate) fn check(pins: &Path, config: Option<&Config>) -> Option<Check> {
+    let on = forwarding::settings_that_are_on();
     if on.is_empty() {
         return None;
     }
     let attached = Pins::new(pins).has_forwarded();
-    Some(found(&on, attached, if attached { Ok(()) } else { try_forwarded().map(drop) }))
+    let reassembles = config.is_some_and(|config| config.reassemble_forwarded);
+    Some(found(&on, if attached { Ok(()) } else { try_forwarded().map(drop) }, reassembles))
 }
 
 /// Returns the check of a machine that forwards packets by these settings. `can`: whether its kernel takes the program.
-fn found(on: &[&str], attached: bool, can: Result<(), Error>) -> Check {
-    let forwards = format!("this machine forwards packets ({})", on.join(", "));
-    let ok = |finding: &str| Check::ok("forwarding", format!("{forwards}, {finding}"));
+fn found(on: &[String], can: Result<(), Error>, reassembles: bool) -> Check {
+    let mut named = on[..on.len().min(NAMED)].join(", ");
+    if on.len() > NAMED {
+        named += &format!(" and {} more", on.len() - NAMED);
+    }
+    let forwards = format!("this machine forwards packets ({named})");
     match can {
-        Ok(()) if attached => ok("and judges the calls in fragments among them"),
-        Ok(()) => ok("and the daemon will judge the calls in fragments among them"),
-        Err(error) => {
-            let finding = format!(
-                "{forwards}: calls in fragments that it only forwards pass unread: {error}"
-            );
-            let mend = format!(
-                "nothing, if it forwards no calls; otherwise use Linux 6.6 or newer (this is {}), or run the SIP server here. \
-                 To switch it off: sysctl -w {}=0",
-                kernels::running(),
-                on.join("=0 ")
-            );
-            Check::warn("forwarding", finding, mend)
-        }
+        Ok(()) if reassembles => Check::ok(
+            "forwarding",
+            format!("{forwards}, and calls in fragments among them are judged"),
+        ),
+        Ok(()) => Check::warn(
+            "forwarding",
+            format!(
+                "{forwards}: calls in fragments among them are judged only if connection tracking puts them together"
+            ),
+            "nothing, if it forwards no calls or a firewall tracks connections; otherwise reassemble_forwarded = true \
+             (docs/reasons.md)",
+        ),
+        Err(error) => Check::warn(
+            "forwarding",
+            format!("{forwards}: calls in fragments that it only forwards pass unread: {error}"),
+            format!(
+                "nothing, if it forwards no calls; otherwise use Linux 6.6 or newer (this is {}), or run the SIP server here",
+                kernels::running()
+            ),
+        ),
     }
 }
 
@@ -45,14 +59,15 @@ mod tests {
     use crate::bringup::doctor::check::State;
 
     #[test]
-    fn kernel_that_cannot_judge_forwarded_fragments_is_a_warning() {
-        let on = ["net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding"];
-        let check = found(&on, false, Err(Error::Forwarded("no function".into())));
+    fn forwarded_fragments_that_may_pass_are_a_warning() {
+        let on: Vec<_> = (0..5).map(|at| format!("net.ipv4.conf.eth{at}.forwarding")).collect();
+        let check = found(&on, Err(Error::Forwarded("no function".into())), true);
         assert_eq!((check.check, check.state), ("forwarding", State::Warn));
+        assert!(check.finding.contains("eth2.forwarding and 2 more)"), "{check:?}");
         assert!(check.finding.contains("that it only forwards pass unread"), "{check:?}");
-        let mend = check.mend.unwrap();
-        assert!(mend.ends_with("net.ipv4.ip_forward=0 net.ipv6.conf.all.forwarding=0"), "{mend}");
-        assert_eq!(found(&on[..1], true, Ok(())).state, State::Ok);
-        assert!(found(&on[..1], false, Ok(())).finding.contains("the daemon will judge"));
+        assert_eq!(found(&on[..1], Ok(()), true).state, State::Ok);
+        let check = found(&on[..1], Ok(()), false);
+        assert_eq!(check.state, State::Warn);
+        assert!(check.finding.contains("only if connection tracking"), "{check:?}");
     }
 }

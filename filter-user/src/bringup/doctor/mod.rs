@@ -69,7 +69,7 @@ async fn checks_of(config: Option<&Config>, first: Check) -> Vec<Check> {
         memory_lock(&features, memory_limit()),
     ];
     let paths = config.map_or_else(Paths::default, |config| config.paths.clone());
-    checks.extend(forwarding::check(&paths.pins));
+    checks.extend(forwarding::check(&paths.pins, config));
     checks.push(bpffs(&paths.pins));
     checks.push(in_force::pins(&paths.pins));
     checks.push(engine(&paths).await);

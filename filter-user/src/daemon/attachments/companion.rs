@@ -4,8 +4,7 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::datapath::{Error, Filter, Pins, second_look};
-use crate::sys::forwarding;
+use crate::datapath::{Filter, Pins, second_look};
 
 /// Time from the first failure to the next attempt.
 const FIRST: Duration = Duration::from_secs(1);
@@ -18,37 +17,31 @@ pub enum Companion {
     /// The second look, at datagrams to sockets of this machine.
     SecondLook,
     /// The program for datagrams that this machine only forwards.
-    Forwarded,
+    Forwarded {
+        /// Netfilter puts all fragments together for it.
+        reassemble: bool,
+    },
 }
 
 impl Companion {
     fn name(self) -> &'static str {
         match self {
             Companion::SecondLook => "the second look at whole datagrams",
-            Companion::Forwarded => "the program for forwarded packets",
+            Companion::Forwarded { .. } => "the program for forwarded packets",
         }
-    }
-
-    fn is_wanted(self, filter: &Filter) -> bool {
-        !filter.pins().links().is_empty()
-            && match self {
-                Companion::SecondLook => true,
-                // Netfilter puts fragments together for it, which costs time.
-                Companion::Forwarded => forwarding::is_on(),
-            }
     }
 
     fn is_attached(self, pins: &Pins) -> bool {
         match self {
             Companion::SecondLook => pins.has_second_look(),
-            Companion::Forwarded => pins.has_forwarded(),
+            Companion::Forwarded { .. } => pins.has_forwarded(),
         }
     }
 
     fn refusal(self, filter: &Filter) -> Option<&str> {
         match self {
             Companion::SecondLook => filter.no_second_look(),
-            Companion::Forwarded => filter.no_forwarded(),
+            Companion::Forwarded { .. } => filter.no_forwarded(),
         }
     }
 
@@ -57,21 +50,20 @@ impl Companion {
             Companion::SecondLook => {
                 filter.attach_second_look().map_err(|error| second_look::describe(&error))
             }
-            Companion::Forwarded => filter.attach_forwarded().map_err(|error| error.to_string()),
-        }
-    }
-
-    /// Detaches what is no longer wanted. The second look stays, as long as a link may use it.
-    fn detach(self, pins: &Pins) -> Result<(), Error> {
-        match self {
-            Companion::SecondLook => Ok(()),
-            Companion::Forwarded => pins.detach_forwarded().map(drop),
+            Companion::Forwarded { reassemble } => {
+                filter.attach_forwarded(reassemble).map_err(|error| error.to_string())
+            }
         }
     }
 
     /// Logs why the program is not attached, and lets the first look leave nothing to a second look.
     fn report(self, problem: &str, filter: &Filter) {
-        tracing::error!(%problem, "{} is not attached", self.name());
+        match self {
+            Companion::SecondLook => tracing::error!(%problem, "{} is not attached", self.name()),
+            Companion::Forwarded { .. } => {
+                tracing::warn!(%problem, "{} is not attached", self.name())
+            }
+        }
         if self == Companion::SecondLook
             && let Err(error) = second_look::set(filter.folder(), false)
         {
@@ -81,19 +73,16 @@ impl Companion {
 }
 
 /// A companion, as this daemon knows it.
-#[derive(Debug)]
-pub struct Kept {
-    companion: Companion,
-    state: Mutex<State>,
-}
+#[derive(Debug, Default)]
+pub struct Kept(Mutex<State>);
 
 #[derive(Debug, Default)]
 enum State {
     /// The first look is on no interface.
     #[default]
     Off,
-    /// This daemon has attached it.
-    On,
+    /// This daemon has attached it in this way.
+    On(Companion),
     /// The kernel refused to load the program. Its answer does not change, and only the start of a daemon
     /// has the privileges to ask again.
     Refused(String),
@@ -114,50 +103,41 @@ impl Failed {
     fn after(before: &State, problem: String, now: Instant) -> Failed {
         let wait = match before {
             State::Failed(failed) => (failed.wait * 2).min(LONGEST),
-            State::Off | State::On | State::Refused(_) => FIRST,
+            State::Off | State::On(_) | State::Refused(_) => FIRST,
         };
         Failed { problem, wait, next: now + wait }
     }
 }
 
 impl Kept {
-    /// Creates a companion that is not attached.
-    pub fn new(companion: Companion) -> Kept {
-        Kept { companion, state: Mutex::default() }
-    }
-
-    /// Returns why the companion judges nothing; `None`: it does, or it is not wanted.
+    /// Returns why the companion judges nothing; `None`: it does, or the first look is on no interface.
     #[must_use]
     pub fn problem(&self) -> Option<String> {
         match &*self.lock() {
-            State::Off | State::On => None,
-            // A machine may forward packets and no calls, so an older kernel is no finding: the doctor says it.
-            State::Refused(_) if self.companion == Companion::Forwarded => None,
+            State::Off | State::On(_) => None,
             State::Refused(problem) => Some(problem.clone()),
             State::Failed(failed) => Some(format!("{}; the daemon tries again", failed.problem)),
         }
     }
 
-    /// Attaches the companion if this daemon has not done so, or somebody detached it. Detaches it where it is not
-    /// wanted.
-    pub fn reconcile(&self, filter: &mut Filter, now: Instant) {
+    /// Attaches the companion if this daemon has not done so, or somebody detached it. The first look must be on an
+    /// interface for it.
+    pub fn reconcile(&self, companion: Companion, filter: &mut Filter, now: Instant) {
         let mut state = self.lock();
-        let Kept { companion, .. } = *self;
-        if !companion.is_wanted(filter) {
-            if let Err(error) = companion.detach(filter.pins()) {
-                tracing::error!(%error, "cannot detach {}", companion.name());
-            }
+        if filter.pins().links().is_empty() {
             *state = State::Off;
             return;
         }
         match &*state {
-            State::On if companion.is_attached(filter.pins()) => return,
-            State::On => {
+            State::On(attached) if *attached == companion => {
+                if companion.is_attached(filter.pins()) {
+                    return;
+                }
                 tracing::warn!("{} was detached by hand; it is attached again", companion.name());
             }
             State::Refused(_) => return,
             State::Failed(failed) if now < failed.next => return,
-            State::Failed(_) | State::Off => {}
+            State::Failed(_) | State::Off | State::On(_) => {}
         }
         if let Some(problem) = companion.refusal(filter).map(ToOwned::to_owned) {
             companion.report(&problem, filter);
@@ -166,7 +146,7 @@ impl Kept {
         }
         let Err(problem) = companion.attach(filter) else {
             tracing::info!("attached {}", companion.name());
-            *state = State::On;
+            *state = State::On(companion);
             return;
         };
         let failed = Failed::after(&state, problem, now);
@@ -177,7 +157,7 @@ impl Kept {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -188,7 +168,7 @@ mod tests {
     #[test]
     fn attempts_come_at_longer_and_longer_intervals() {
         let now = Instant::now();
-        let mut state = State::On;
+        let mut state = State::On(Companion::SecondLook);
         let mut waits = Vec::new();
         for _ in 0..8 {
             let failed = Failed::after(&state, "no file system".to_owned(), now);

@@ -11,6 +11,7 @@ use crate::daemon::block_change::redial_of;
 use crate::daemon::convert::block_of;
 use crate::daemon::role::{Principal, Role};
 use crate::daemon::state::{Control, problem};
+use crate::inspect::not_blocked;
 use crate::model::policy::Subject;
 use crate::model::refuse::Refuse;
 use crate::store::{CallFilter, CallRow, Decision, Kind};
@@ -135,7 +136,7 @@ impl Control {
         let subject = self.subject(text)?;
         match self.find(Kind::Block, subject).await? {
             Some(decision) => Ok(block_of(&decision)),
-            None => problem(ProblemKind::NotFound, format!("{subject} is not blocked")),
+            None => problem(ProblemKind::NotFound, not_blocked(&self.maps, subject)),
         }
     }
 }

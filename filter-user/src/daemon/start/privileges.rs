@@ -191,7 +191,7 @@ impl Loader {
                         tracing::warn!(%error, "cannot load the second look at whole datagrams");
                     }
                     if let Err(error) = filter.load_forwarded() {
-                        tracing::warn!(%error, "calls in fragments that are only forwarded pass unread");
+                        tracing::info!(%error, "calls in fragments that are only forwarded pass unread");
                     }
                 }
                 let _ = answer.send(loaded);
