@@ -12,7 +12,7 @@ use crate::number::{Digits, Number};
 use crate::plan::{IDENTITY_FROM, IDENTITY_PAI, Plan};
 
 /// Version of all layouts in this file.
-pub const ABI_VERSION: u32 = 7;
+pub const ABI_VERSION: u32 = 8;
 
 /// Most trunk profiles, the profile `default` (0) included.
 pub const TRUNKS_MAX: u32 = 64;
@@ -457,6 +457,8 @@ pub struct EventStats {
     pub second: u64,
     /// Passed attempts in that second.
     pub passed_in_second: u64,
+    /// Datagrams that the first look left, and that were judged whole.
+    pub judged_again: u64,
 }
 
 /// Bytes of a refused frame that an [`Evidence`] holds; a longer one is cut.
@@ -568,7 +570,7 @@ layout! {
     DatagramKey = 22,
     Event = 72,
     EventEntry = 336,
-    EventStats = 40,
+    EventStats = 48,
     Evidence = 2080,
     EvidenceStats = 40,
     Keys = 48,

@@ -44,6 +44,10 @@ fn look_again(packet: impl Packet) -> Option<(Reason, u8)> {
     }
     let scan = |datagram: &Datagram, start, len, fields: &mut _| datagram.scan(start, len, fields);
     let reason = judge_again(&mut datagram, &mut kernel, scratch, scan);
+    if let Some(stats) = maps::EVENT_STATS.get_ptr_mut(0) {
+        // SAFETY: a per-CPU element, and nothing else runs on this CPU meanwhile.
+        unsafe { (*stats).judged_again += 1 };
+    }
     let limit = kernel.settings().map_or(0, |settings| settings.pass_events_per_second);
     telemetry::report(Reassembled(packet), scratch, reason, limit);
     Some((reason, scratch.event.verdict))

@@ -159,6 +159,11 @@ fn fragments_stay_as_they_are_unless_they_are_put_together_anyway() {
     assert_eq!(interleaved(&telephone), 200);
     assert!(telephone.passes(BLOCKED, 2_400, CENTRE.into()), "nothing puts it together");
     assert!(!telephone.passes(BLOCKED, 100, CENTRE.into()), "in one frame");
+    for _ in 0..6 {
+        assert!(telephone.passes(BLOCKED, 2_400, CENTRE.into()));
+    }
+    let findings = does(&daemon, &["status"])["findings"].to_string();
+    assert!(findings.contains("7 of 7 calls in fragments in the last hour met no"), "{findings}");
     let nft = |rule: &str| {
         let mut command = lab.command_in_gate("nft");
         run::must(command.args(rule.split(' ')));
@@ -167,6 +172,8 @@ fn fragments_stay_as_they_are_unless_they_are_put_together_anyway() {
     nft("add chain inet tracking forward { type filter hook forward priority 0 ; }");
     nft("add rule inet tracking forward ct state new accept");
     assert!(telephone.blocked_everywhere(), "connection tracking puts it together");
-    assert!(telephone.passes(INNOCENT, 2_400, CENTRE.into()));
+    for _ in 0..8 {
+        assert!(telephone.passes(INNOCENT, 2_400, CENTRE.into()));
+    }
     assert_eq!(does(&daemon, &["status"])["findings"], Value::Array(Vec::new()));
 }

@@ -22,7 +22,7 @@ const COMPILE: [&str; 7] = [
 ];
 
 /// Packages of the programs that the tests call.
-const TEST: [&str; 15] = [
+const TEST: [&str; 16] = [
     "tshark",
     "xz-utils",
     "zstd",

@@ -108,7 +108,8 @@ impl App {
     pub async fn status(&self) -> Result<wire::Status, Problem> {
         let control = &self.control;
         let config = control.config();
-        let attempts = Some(self.accounts.attempts(control.maps.event_stats()?));
+        let stats = control.maps.event_stats()?;
+        let attempts = Some(self.accounts.attempts(stats));
         let counts = control.maps.counts()?;
         let interfaces = self.attachments.seen();
         let mut status =
@@ -118,7 +119,7 @@ impl App {
         status.r#override = control.get_override().await?;
         status.drift = control.drift.load(Ordering::Relaxed);
         status.reattached = control.reattached.load(Ordering::Relaxed).into();
-        for finding in self.unread.findings(&config.policy.trunks, &counts) {
+        for finding in self.unread.findings(&config.policy.trunks, &counts, stats.judged_again) {
             status.find(Health::Amber, finding);
         }
         let others = self.asserted.last_hour();

@@ -22,27 +22,35 @@ const PERCENT_MIN: u64 = 1;
 /// Packets of each trunk by reason, repeats included.
 type Counts = Vec<Vec<u64>>;
 
-/// The counts of the last hour.
+/// The counts of the last hour, and the datagrams that were judged whole.
 #[derive(Clone, Default)]
-pub struct Unread(Arc<Mutex<LastHour<Counts>>>);
+pub struct Unread(Arc<Mutex<LastHour<(Counts, u64)>>>);
 
 impl Unread {
     /// Returns a finding for each trunk with many unread calls in the last hour, or since the start.
-    /// `newest` are the present counts.
-    pub fn findings(&self, trunks: &[Trunk], newest: &[Vec<u64>]) -> Vec<String> {
+    /// `newest` are the present counts, `judged_again` those of [`EventStats`](filter_common::abi::EventStats).
+    pub fn findings(
+        &self,
+        trunks: &[Trunk],
+        newest: &[Vec<u64>],
+        judged_again: u64,
+    ) -> Vec<String> {
         let counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(oldest) = counts.oldest() else { return Vec::new() };
+        let Some((oldest, judged_before)) = counts.oldest() else { return Vec::new() };
+        let left = left(newest).saturating_sub(left(oldest));
+        let not_met = not_met(left, judged_again.saturating_sub(*judged_before));
         let of_others = newest.first().zip(oldest.first());
         let of_others = of_others.and_then(|(newest, oldest)| for_others(newest, oldest));
         let trunks = trunks.iter().zip(newest.iter().zip(oldest));
         trunks
             .filter_map(|(trunk, (newest, oldest))| finding(&trunk.name, newest, oldest))
             .chain(of_others)
+            .chain(not_met)
             .collect()
     }
 
-    fn keep(&self, newest: Counts) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).keep(newest);
+    fn keep(&self, newest: Counts, judged_again: u64) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).keep((newest, judged_again));
     }
 }
 
@@ -52,11 +60,29 @@ pub async fn run(control: Arc<Control>, unread: Unread, asserted: Asserted) {
     loop {
         tick.tick().await;
         asserted.tick();
-        match control.maps.counts() {
-            Ok(newest) => unread.keep(newest),
+        match control.maps.counts().and_then(|counts| Ok((counts, control.maps.event_stats()?))) {
+            Ok((newest, stats)) => unread.keep(newest, stats.judged_again),
             Err(error) => tracing::error!(%error, "cannot count unread calls"),
         }
     }
+}
+
+/// Returns the number of datagrams that the first look left to a second one.
+fn left(counts: &[Vec<u64>]) -> u64 {
+    let index = Reason::ALL.iter().position(|reason| *reason == Reason::SecondLook);
+    counts.iter().filter_map(|of_trunk| of_trunk.get(index?)).sum()
+}
+
+/// Returns the finding about calls that no second look met, of those in the last hour; `None` if it met most of them. A
+/// sender of half a call leaves some.
+fn not_met(left: u64, judged: u64) -> Option<String> {
+    let missed = left.saturating_sub(judged);
+    (missed >= CALLS_MIN && missed * 2 >= left).then(|| {
+        format!(
+            "{missed} of {left} calls in fragments in the last hour met no second look: they passed unread, or did not \
+             come whole; palang doctor, and docs/reasons.md, \"Calls in fragments\""
+        )
+    })
 }
 
 /// Returns the finding about INVITEs for other machines, by the counts of the profile `default`: they pass before
@@ -151,5 +177,17 @@ mod tests {
         ] {
             assert_eq!(of(counts), None, "{counts:?}");
         }
+    }
+
+    #[test]
+    fn calls_in_fragments_that_mostly_meet_no_second_look_are_a_finding() {
+        assert_eq!(not_met(4, 0), None, "too few");
+        assert_eq!(not_met(100, 60), None, "most of them are judged");
+        assert_eq!(not_met(0, 0), None);
+        let finding = not_met(100, 50).unwrap();
+        assert!(
+            finding.starts_with("50 of 100 calls in fragments in the last hour met no second"),
+            "{finding}"
+        );
     }
 }

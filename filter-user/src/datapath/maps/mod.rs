@@ -489,6 +489,7 @@ pub(crate) fn sum(stats: &PerCpuStats) -> Result<EventStats, Error> {
         refused_lost: sum.refused_lost + value.refused_lost,
         passed_lost: sum.passed_lost + value.passed_lost,
         passed_thinned: sum.passed_thinned + value.passed_thinned,
+        judged_again: sum.judged_again + value.judged_again,
         ..EventStats::default()
     }))
 }
