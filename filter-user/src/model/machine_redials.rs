@@ -117,8 +117,10 @@ impl Redials {
         let counts = |gap: &&Gap| gap.gap >= separate && now.saturating_sub(gap.time) < GAP_KEPT_NS;
         let mut gaps: Vec<u64> = self.gaps.values().filter(counts).map(|gap| gap.gap).collect();
         gaps.sort_unstable();
-        let (mut begin, mut most) = (0, 0..0);
-        for (end, gap) in gaps.iter().enumerate() {
+        // Callers who know the rule wait just as long as they have to.
+        let known = gaps.partition_point(|gap| *gap < separate + SAME_NS);
+        let (mut begin, mut most) = (known, 0..0);
+        for (end, gap) in gaps.iter().enumerate().skip(known) {
             while gap - gaps[begin] > SAME_NS {
                 begin += 1;
             }
@@ -248,6 +250,17 @@ mod tests {
                 let gaps: Vec<f64> = (0..people).map(|_| chance.person()).collect();
                 assert_eq!(found(&gaps), None, "{people} people, day {day}");
             }
+        }
+    }
+
+    #[test]
+    fn callers_who_know_the_rule_are_no_machine() {
+        for separate in [5, 9, 35] {
+            let gaps: Vec<f64> =
+                (0..40).map(|index| f64::from(separate) + f64::from(index) / 70.0).collect();
+            let (redials, last) = noted(&gaps, separate);
+            assert_eq!(redials.gaps.len(), 40);
+            assert_eq!(redials.machine(last, separate), None);
         }
     }
 
