@@ -23,9 +23,9 @@ pub const PORT_WORDS: u32 = 65_536 / 64;
 /// An attempt keeps its first verdict for this long. It is the longest life of an INVITE
 /// transaction (64 × T1, RFC 3261 §17.1.1.2), twice for a proxy's fork.
 pub const ATTEMPT_NS: u64 = 64_000_000_000;
-/// Attempts of one number are separate when they are so far apart: a carrier that tries another
-/// way is no caller who tries again.
-pub const SEPARATE_NS: u64 = 5_000_000_000;
+/// Attempts of one number are separate when they are this many seconds apart, unless the trunk has another time. A
+/// carrier that tries another way is no caller who tries again.
+pub const SEPARATE: u32 = 5;
 /// How long later fragments of a datagram share the fate of its first one.
 pub const FRAGMENT_NS: u64 = 2_000_000_000;
 /// How long Linux keeps fragments of a datagram that is not whole: 30 s for IPv4, 60 s for IPv6
@@ -219,6 +219,10 @@ pub struct Profile {
     pub replies_without_checksum: u8,
     /// Most replies in a second. Above it a refused call gets none.
     pub replies_per_second: u32,
+    /// Attempts of one number are separate when they are this many seconds apart ([`SEPARATE`]).
+    pub separate: u32,
+    /// Zero.
+    pub reserved: u32,
 }
 
 impl Profile {
@@ -560,7 +564,7 @@ layout! {
     PrefixKey = 12,
     TrunkKey = 24,
     Settings = 32,
-    Profile = 440,
+    Profile = 448,
     AttemptKey = 16,
     Attempt = 40,
     RedialCounter = 32,

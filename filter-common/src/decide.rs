@@ -6,7 +6,7 @@
 
 use crate::abi::{
     ATTEMPT_NS, Allow, Attempt, AttemptKey, BLOCK_NO_REDIAL, BLOCK_OBSERVE, BLOCK_REFUSE_SHIFT,
-    Block, Event, Grace, Grant, PrefixKey, RedialCounter, SEPARATE_NS, Verdict,
+    Block, Event, Grace, Grant, PrefixKey, RedialCounter, Verdict,
 };
 use crate::number::{DIGITS_MAX, Number};
 use crate::reason::Reason;
@@ -59,6 +59,8 @@ pub struct Call {
     /// Not 0: mode and trunk enforce blocks; otherwise everything is only observed. Not a `bool`:
     /// making one is a branch, and the verifier walks what follows twice.
     pub enforced: u32,
+    /// Attempts are separate when they are this many seconds apart ([`Profile::separate`](crate::abi::Profile)).
+    pub separate: u32,
 }
 
 /// The decision on a call.
@@ -265,7 +267,7 @@ fn exemption<L: PolicyLookup>(
     if block.second_redials != 0 && is_granted(lists, call.second, now, block.second_epoch) {
         return SECOND_GRANT;
     }
-    redial(lists, call.number, now, block)
+    redial(lists, call, now, block)
 }
 
 /// Returns whether the call-back grace of a number runs; `false` for [`Number::NONE`].
@@ -286,15 +288,21 @@ fn is_granted<L: PolicyLookup>(lists: &L, number: Number, now: u64, epoch: u32) 
     }
 }
 
+/// Returns how far apart separate attempts are, in nanoseconds. A block may have a window of its own that is short for
+/// the trunk: then it is the window's part for one attempt. So each grant can be reached.
+#[must_use]
+pub const fn separation(separate: u32, window: u64, attempts: u8) -> u64 {
+    let part = window / if attempts == 0 { 1 } else { attempts as u64 };
+    let separate = separate as u64 * SECOND;
+    if part < separate { part } else { separate }
+}
+
+const SECOND: u64 = 1_000_000_000;
+
 /// Counts a separate attempt of a blocked number and returns the exemption by its redial grant.
 #[inline(always)]
-fn redial<L: PolicyLookup>(
-    lists: &mut L,
-    number: Number,
-    now: u64,
-    block: &PolicyMatch,
-) -> Exemption {
-    const SECOND: u64 = 1_000_000_000;
+fn redial<L: PolicyLookup>(lists: &mut L, call: &Call, now: u64, block: &PolicyMatch) -> Exemption {
+    let number = call.number;
     if block.redial_attempts == 0 {
         return NO_EXEMPTION;
     }
@@ -309,7 +317,7 @@ fn redial<L: PolicyLookup>(
         && found.count != 0
         && now.wrapping_sub(found.start) < window
     {
-        if now.wrapping_sub(found.last) < SEPARATE_NS {
+        if now.wrapping_sub(found.last) < separation(call.separate, window, block.redial_attempts) {
             return NO_EXEMPTION;
         }
         state = found;
@@ -502,22 +510,43 @@ fn blocked(reason: Reason, block: &Block) -> PolicyMatch {
 }
 
 /// Returns the refusal of a call on a trunk that answers, whose code is in [`Event::reply`]. It is that of the block
-/// which refused the call ([`BLOCK_REFUSE_SHIFT`]). The trunk's is taken if the block has none, is no longer found,
-/// or is a prefix that a longer one hides. Not a part of [`decide`]: only a call that gets a reply pays for this look-up.
+/// which refused the call ([`BLOCK_REFUSE_SHIFT`]). The trunk's is taken if the block has none, or is no longer
+/// found. Not a part of [`decide`]: only a call that gets a reply pays for this look-up.
 #[inline(always)]
 pub fn refusal<L: PolicyLookup>(lists: &L, event: &Event) -> u8 {
-    let block = if event.reason == Reason::BlockedPrefix as u8 {
-        lists.blocked_prefix(&PrefixKey::number(event.number))
+    let own = if event.reason == Reason::BlockedPrefix as u8 {
+        prefix_refusal(lists, event)
     } else {
-        lists.blocked_number(event.number)
+        match lists.blocked_number(event.number) {
+            Some(block) if block.rule == event.rule => block.flags,
+            _ => 0,
+        }
     };
-    match block
-        .filter(|block| block.rule == event.rule)
-        .map(|block| block.flags >> BLOCK_REFUSE_SHIFT & 7)
-    {
-        None | Some(0) => event.reply,
-        Some(own) => own,
+    match own >> BLOCK_REFUSE_SHIFT & 7 {
+        0 => event.reply,
+        own => own,
     }
+}
+
+/// Returns the flags of the block on a prefix that refused a call; 0: it is no longer found. A longer prefix may
+/// hide it: one whose block has ended.
+#[inline(never)]
+fn prefix_refusal<L: PolicyLookup>(lists: &L, event: &Event) -> u8 {
+    let mut key = PrefixKey::number(event.number);
+    let mut tries = 0;
+    while tries < DIGITS_MAX {
+        let Some(block) = lists.blocked_prefix(&key) else {
+            break;
+        };
+        if block.rule == event.rule {
+            return block.flags;
+        }
+        if !shorten(&mut key, block.number) {
+            break;
+        }
+        tries += 1;
+    }
+    0
 }
 
 /// Returns whether an entry has not ended; an expiry of 0 never ends.

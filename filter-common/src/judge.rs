@@ -371,7 +371,8 @@ fn judge_message<B: Bytes, G: JudgeContext, const FIRST: bool>(
     if FIRST {
         event.reply = profile.refuse;
     }
-    let call = Call { number: first, second, call_id: event.call_id, enforced };
+    let separate = profile.separate;
+    let call = Call { number: first, second, call_id: event.call_id, enforced, separate };
     let decision = decide::decide(gate, &call);
     event.verdict = decision.verdict as u8;
     if FIRST && (decision.verdict != Verdict::Drop || scratch.packet.part != Part::Whole) {

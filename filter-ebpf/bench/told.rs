@@ -77,7 +77,8 @@ pub fn decide<B: Bytes>(
     event.trunk = kernel.trunk(&event.source) as u16;
     let profile = kernel.profile(event.trunk as u32)?;
     let enforced = bytes.hide_range((enforces && profile.mode == MODE_ENFORCE) as usize) as u32;
-    let call = Call { number, second: Number::NONE, call_id, enforced };
+    let separate = profile.separate;
+    let call = Call { number, second: Number::NONE, call_id, enforced, separate };
     let decision = decide::decide(&mut kernel, &call);
     event.verdict = decision.verdict as u8;
     event.policy_verdict = decision.policy_verdict as u8;

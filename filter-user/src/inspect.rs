@@ -76,8 +76,15 @@ pub fn mode(maps: &Maps) -> Result<Mode, Error> {
 /// [`Error::Map`] if a system call fails.
 pub fn check(maps: &Maps, number: Number) -> Result<Check, Error> {
     let mode = mode(maps)?;
-    let enforced = mode.mode == "enforce" && maps.profile(0)?.mode == MODE_ENFORCE;
-    let call = Call { number, second: Number::NONE, call_id: 0, enforced: enforced.into() };
+    let profile = maps.profile(0)?;
+    let enforced = mode.mode == "enforce" && profile.mode == MODE_ENFORCE;
+    let call = Call {
+        number,
+        second: Number::NONE,
+        call_id: 0,
+        enforced: enforced.into(),
+        separate: profile.separate,
+    };
     let now = clock::boot();
     let mut lists = LookUp::new(maps, now);
     let decision = decide(&mut lists, &call);
@@ -93,7 +100,7 @@ pub fn check(maps: &Maps, number: Number) -> Result<Check, Error> {
         .map(|grant| Granted { kind: "redial".into(), until: clock::wall(grant.until) });
     let next_attempt = match block.filter(|_| granted.is_none()) {
         Some(block) => {
-            // A call within 5 s of the last attempt belongs to it.
+            // A call that comes soon after the last attempt belongs to it.
             let last = maps.redial(number)?.map_or(0, |redial| redial.count);
             let attempt = lists.attempt_counted().unwrap_or(last);
             Some(NextAttempt { attempt, of: block.redial_attempts.into() })
@@ -228,6 +235,7 @@ pub fn of_maps(
         reviews: None,
         replies: Vec::new(),
         asserted_others: BTreeMap::new(),
+        machine_redials: Vec::new(),
     };
     status.add_findings();
     Ok(status)

@@ -1,5 +1,6 @@
 //! The compared rules and centres.
 
+use filter_common::abi::SEPARATE;
 use palang::model::ladder::{Ladder, Rung};
 use palang::model::redial::RedialPolicy;
 
@@ -22,6 +23,8 @@ pub enum Series {
     Ladders,
     /// A different centre.
     Centres,
+    /// A carrier whose machine calls again after silence.
+    Machines,
     /// A centre whose trunks are trusted for every forged number, or for none.
     Forgery,
 }
@@ -44,6 +47,7 @@ pub struct Case {
 pub fn all(days: u32) -> Vec<Case> {
     let mut cases = policies(days);
     cases.extend(centres(days));
+    cases.extend(machines(days));
     cases
 }
 
@@ -55,6 +59,7 @@ pub fn default_rules() -> Rules {
         ladder: Ladder::default(),
         for_ever: false,
         doubles: true,
+        separate: SEPARATE,
     }
 }
 
@@ -117,7 +122,7 @@ fn policies(days: u32) -> Vec<Case> {
         rungs: vec![rung(3, Some(DAY))],
         ..Ladder::default()
     };
-    let ladder = |ladder, redial, for_ever| Rules { redial, ladder, for_ever, doubles: true };
+    let ladder = |ladder, redial, for_ever| Rules { redial, ladder, for_ever, ..default_rules() };
     let more = RedialPolicy { attempts: 3, ..usual };
     add(Series::Ladders, "shorter blocks".to_owned(), ladder(shorter.clone(), usual, false));
     add(Series::Ladders, "shorter blocks, N = 3".to_owned(), ladder(shorter, more, false));
@@ -167,4 +172,31 @@ fn centres(days: u32) -> Vec<Case> {
         });
     }
     cases
+}
+
+/// Adds carriers that call again by machine when nothing answers, each with the usual `separate` and with a longer one.
+fn machines(days: u32) -> Vec<Case> {
+    let usual = World::new(days);
+    let waits = World { waits: model::WAITS_ON, ..usual.clone() };
+    let world = |seconds| World { machine: Some(seconds), ..waits.clone() };
+    let cases = [
+        ("silence", usual, 2, SEPARATE),
+        ("silence, callers wait for 64 s", waits.clone(), 2, SEPARATE),
+        ("again after 32 s", world(32.0), 2, SEPARATE),
+        ("again after 32 s", world(32.0), 3, SEPARATE),
+        ("again after 32 s", world(32.0), 2, 35),
+        ("again after 6 s", world(6.0), 2, SEPARATE),
+        ("again after 6 s", world(6.0), 3, SEPARATE),
+        ("again after 6 s", world(6.0), 2, 9),
+    ];
+    let case = |(name, world, attempts, separate): (&str, World, u8, u32)| {
+        let redial = RedialPolicy { attempts, ..RedialPolicy::default() };
+        Case {
+            series: Series::Machines,
+            name: format!("{name}, redial {redial}, separate {separate}s"),
+            world,
+            rules: Rules { separate, ..with_redial(redial) },
+        }
+    };
+    cases.map(case).to_vec()
 }

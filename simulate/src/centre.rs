@@ -32,6 +32,8 @@ pub struct Rules {
     pub for_ever: bool,
     /// Whether a prank report on a granted call doubles N; otherwise it only ends the grant.
     pub doubles: bool,
+    /// Attempts of one number are separate when they are this many seconds apart.
+    pub separate: u32,
 }
 
 /// A call that a call-taker answered.
@@ -97,7 +99,8 @@ impl Centre {
 
     /// Returns the decision of an edge on a call at a time in nanoseconds.
     pub fn call(&mut self, edge: usize, number: Number, call_id: u64, now: u64) -> Decision {
-        let call = Call { number, second: Number::NONE, call_id, enforced: 1 };
+        let separate = self.rules.separate;
+        let call = Call { number, second: Number::NONE, call_id, enforced: 1, separate };
         self.edges[edge].decide(&call, now)
     }
 
@@ -108,7 +111,7 @@ impl Centre {
 
     /// Applies a call-taker's report of a call.
     pub fn report(&mut self, call: &Answered, kind: ReportKind, now: u64) -> Reported {
-        let Rules { ladder, redial, for_ever, doubles } = &self.rules;
+        let Rules { ladder, redial, for_ever, doubles, .. } = &self.rules;
         let trunk = &self.trunks[usize::from(call.trusted)];
         if !trunk.vouches() || ladder.weight(kind) == 0 {
             return Reported::default();

@@ -61,9 +61,11 @@ fn main() -> Result<()> {
         let of = runs.iter().filter(|(case, _)| series.contains(&case.series));
         of.map(|(case, outcome)| (case.name.as_str(), outcome))
     };
-    use Series::{Attempts, Centres, Ends, Forgery, Ladders, Times};
+    use Series::{Attempts, Centres, Ends, Forgery, Ladders, Machines, Times};
     println!("Policies\n\n{}\n", tables::costs(rows(&[Ends, Attempts, Times, Ladders])));
     println!("Other centres\n\n{}\n", tables::costs(rows(&[Centres])));
+    println!("Carriers that call again by machine\n\n{}\n", tables::costs(rows(&[Machines])));
+    println!("{}\n", tables::machines(rows(&[Machines])));
     println!("Innocents\n\n{}\n", tables::innocents(rows(&[Ends, Attempts, Ladders, Forgery])));
 
     std::fs::create_dir_all(&out).with_context(|| format!("cannot make {}", out.display()))?;

@@ -90,6 +90,8 @@ pub const HANGS_UP: std::ops::Range<f64> = 2.0..8.0;
 /// Seconds until a telephone reports that nobody answers. At most timer B, 32 s (RFC 3261
 /// §17.1.1.2); the rest is an assumption.
 pub const GIVES_UP: std::ops::Range<f64> = 6.0..32.0;
+/// Such seconds where the carrier calls again by machine: the telephone learns of no time-out. Assumption.
+pub const WAITS_ON: std::ops::Range<f64> = 6.0..64.0;
 /// Seconds to dial again after that. Assumption.
 pub const DIALS: std::ops::Range<f64> = 3.0..10.0;
 /// Seconds to dial again for a caller who first tries something else. Assumption.
@@ -127,6 +129,10 @@ pub struct World {
     pub forged_on_trusted: f64,
     /// Number of gates over which the calls are spread, call by call.
     pub edges: usize,
+    /// Seconds until a telephone reports that nobody answers.
+    pub waits: std::ops::Range<f64>,
+    /// Seconds after which the carrier calls again by machine, while the caller waits; `None`: it does not.
+    pub machine: Option<f64>,
 }
 
 impl World {
@@ -142,6 +148,8 @@ impl World {
             redials: REDIALS,
             forged_on_trusted: FORGED_ON_TRUSTED,
             edges: 1,
+            waits: GIVES_UP,
+            machine: None,
         }
     }
 }

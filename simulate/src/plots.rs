@@ -60,7 +60,7 @@ pub fn trade(path: &Path, runs: &[(Case, Outcome)]) -> Result<()> {
             }
             Series::Times => (GREY, String::new(), false),
             Series::Ladders => (GREEN, case.name.clone(), false),
-            Series::Centres | Series::Forgery => continue,
+            Series::Centres | Series::Machines | Series::Forgery => continue,
         };
         let at = (*refused, lost.max(1.0));
         let size = if label.is_empty() { 2 } else { 4 };

@@ -76,6 +76,27 @@ pub fn innocents<'a>(rows: impl Iterator<Item = (&'a str, &'a Outcome)>) -> Tabl
     table
 }
 
+/// Formats what the machines of carriers open, and when the gate finds them.
+#[must_use]
+pub fn machines<'a>(rows: impl Iterator<Item = (&'a str, &'a Outcome)>) -> Table {
+    let mut table = table(&[
+        "policy",
+        "calls of the machine that passed by a grant / day",
+        "centres where the machine was found",
+        "hours until then",
+    ]);
+    for (name, outcome) in rows {
+        let found = outcome.machine_found;
+        table.add_row([
+            name.to_owned(),
+            format!("{:.1}", outcome.machine_passed as f64 / outcome.years / 365.0),
+            found.0.to_string(),
+            each(found),
+        ]);
+    }
+    table
+}
+
 fn table(header: &[&str]) -> Table {
     let mut table = Table::new();
     table.load_style(ASCII_MARKDOWN).set_header(header);

@@ -7,7 +7,7 @@ use palang::model::redial::RedialPolicy;
 
 use crate::cases::{default_rules, with_redial};
 use crate::centre::{Answered, Centre, Rules, SECOND};
-use crate::model::World;
+use crate::model::{self, World};
 use crate::tables::lost;
 use crate::year::{self, Outcome};
 
@@ -91,4 +91,25 @@ fn a_prank_report_on_a_granted_call_ends_the_grant_and_doubles_n_once() {
     let sixth = reasons(&mut centre, 6);
     assert_eq!(sixth[..5], [Reason::BlockedNumber; 5]);
     assert_eq!(sixth[5], Reason::RedialGrant);
+}
+
+#[test]
+fn machine_of_a_carrier_opens_grants_and_is_found_but_people_are_not() {
+    let world = World { waits: model::WAITS_ON, ..short() };
+    let people = run(&world, &default_rules());
+    assert_eq!((people.machine_passed, people.machine_found.0), (0, 0));
+    assert_eq!(run(&short(), &default_rules()).machine_found.0, 0);
+    let known = World { knowing: model::KNOWN_WIDELY, ..short() };
+    assert_eq!(run(&known, &default_rules()).machine_found.0, 0);
+    for (seconds, separate) in [(6.0, 9), (32.0, 35)] {
+        let world = World { machine: Some(seconds), ..world.clone() };
+        let usual = run(&world, &default_rules());
+        assert!(usual.machine_passed > 0 && usual.pranks_answered > people.pranks_answered);
+        assert_eq!(usual.machine_found.0, 1, "{seconds} s");
+        // The cure: the machine opens fewer grants, and is no finding.
+        let cured = run(&world, &Rules { separate, ..default_rules() });
+        assert!(cured.machine_passed * 2 < usual.machine_passed);
+        assert!(cured.pranks_answered < usual.pranks_answered);
+        assert_eq!(cured.machine_found.0, 0, "{seconds} s");
+    }
 }

@@ -3,11 +3,13 @@
 use std::collections::{BTreeMap, HashSet};
 
 use anyhow::Result;
-use filter_common::abi::Verdict;
+use filter_common::abi::{SEPARATE, Verdict};
+use filter_common::decide::Decision;
 use filter_common::number::Number;
 use filter_common::reason::Reason;
 use palang::change_plan::report::ATTEMPTS_MAX;
 use palang::model::ladder::ReportKind;
+use palang::model::machine_redials::Redials;
 
 use crate::callers::{Callers, Intent, Principal};
 use crate::centre::{Answered, Centre, Rules, SECOND};
@@ -63,6 +65,10 @@ pub struct Outcome {
     pub forged: (u64, f64),
     /// Blocks of other innocent people who spoke, and their hours.
     pub mistaken: (u64, f64),
+    /// Calls of the carrier's machine that opened a redial grant or passed by one.
+    pub machine_passed: u64,
+    /// Centres where the gate found the machine, and the hours until then.
+    pub machine_found: (u64, f64),
 }
 
 impl Outcome {
@@ -76,8 +82,12 @@ impl Outcome {
         self.strikes += other.strikes;
         self.strikes_forged += other.strikes_forged;
         self.strikes_mistaken += other.strikes_mistaken;
-        for (sum, more) in [(&mut self.forged, other.forged), (&mut self.mistaken, other.mistaken)]
-        {
+        self.machine_passed += other.machine_passed;
+        for (sum, more) in [
+            (&mut self.forged, other.forged),
+            (&mut self.mistaken, other.mistaken),
+            (&mut self.machine_found, other.machine_found),
+        ] {
             sum.0 += more.0;
             sum.1 += more.1;
         }
@@ -89,6 +99,8 @@ enum Event {
     Dial { intent: usize },
     /// An INVITE arrives again: retransmitted, or duplicated by the carrier.
     Again { intent: usize, generation: u32, call_id: u64, edge: usize },
+    /// The carrier's machine calls again.
+    Machine { intent: usize, generation: u32, edge: usize },
     /// The caller gives up.
     GiveUp { intent: usize, generation: u32 },
     /// A call-taker reports a call.
@@ -122,6 +134,8 @@ struct Year<'a> {
     misused: HashSet<Number>,
     forged: HashSet<Number>,
     end: u64,
+    redials: Redials,
+    next_look: u64,
     outcome: Outcome,
 }
 
@@ -147,6 +161,8 @@ pub fn run(world: &World, rules: &Rules, seed: u64) -> Result<Outcome> {
         forged: callers.forged.iter().copied().collect(),
         callers: &callers,
         end: nanoseconds(f64::from(world.days) * DAY),
+        redials: Redials::default(),
+        next_look: 0,
         outcome: Outcome { years: f64::from(world.days) / model::YEAR, ..Outcome::default() },
     };
     let mut next_forget = 0;
@@ -172,10 +188,22 @@ impl Year<'_> {
             match event {
                 Event::Dial { intent } => self.dial(intent, now),
                 Event::Again { intent, generation, call_id, edge } => {
-                    let number = self.callers.intents[intent].number;
-                    let decision = self.centre.call(edge, number, call_id, now);
+                    let decision = self.call(intent, edge, call_id, now);
                     let current = self.progress[intent].generation == generation;
                     if current && decision.verdict == Verdict::Pass {
+                        self.passed(intent, decision.reason, now);
+                    }
+                }
+                Event::Machine { intent, generation, edge } => {
+                    // A caller who has hung up has ended the call.
+                    if self.progress[intent].generation != generation {
+                        continue;
+                    }
+                    let call_id = self.call_id();
+                    let decision = self.call(intent, edge, call_id, now);
+                    if decision.verdict == Verdict::Pass {
+                        self.outcome.machine_passed +=
+                            u64::from(decision.reason == Reason::RedialGrant);
                         self.passed(intent, decision.reason, now);
                     }
                 }
@@ -199,6 +227,23 @@ impl Year<'_> {
         mixed(self.counter)
     }
 
+    /// Makes a call. Looks for a carrier's machine as the daemon does.
+    fn call(&mut self, index: usize, edge: usize, call_id: u64, now: u64) -> Decision {
+        let number = self.callers.intents[index].number;
+        let decision = self.centre.call(edge, number, call_id, now);
+        let counts = decision.verdict != Verdict::Pass || decision.reason == Reason::RedialGrant;
+        if counts && !decision.repeated {
+            self.redials.note(number, call_id, now, self.rules.separate);
+        }
+        if now >= self.next_look && self.outcome.machine_found.0 == 0 {
+            self.next_look = now + 600 * SECOND;
+            if self.redials.machine(now, self.rules.separate).is_some() {
+                self.outcome.machine_found = (1, now as f64 / SECOND as f64 / 3600.0);
+            }
+        }
+        decision
+    }
+
     fn dial(&mut self, index: usize, now: u64) {
         let intent = &self.callers.intents[index];
         let progress = &mut self.progress[index];
@@ -207,7 +252,7 @@ impl Year<'_> {
         let mut chance = Chance::new(intent.seed, generation.into());
         let edge = chance.one_of(self.world.edges);
         let call_id = self.call_id();
-        let decision = self.centre.call(edge, intent.number, call_id, now);
+        let decision = self.call(index, edge, call_id, now);
         let refused = decision.verdict != Verdict::Pass;
 
         let progress = &mut self.progress[index];
@@ -250,18 +295,21 @@ impl Year<'_> {
             Principal::Pocket => false,
         };
         let wait = match intent.who {
-            Principal::Prankster { knowing: true } => chance.within(&model::KNOWING),
+            // Those who know the rule know how far apart attempts are.
+            Principal::Prankster { knowing: true } => {
+                chance.within(&model::KNOWING) + f64::from(self.rules.separate - SEPARATE)
+            }
             Principal::Pocket => chance.within(&model::NEXT_CALL),
             Principal::InNeed { .. }
             | Principal::Prankster { knowing: false }
             | Principal::Forger
                 if redials =>
             {
-                until_redial(&mut chance)
+                until_redial(self.world, &mut chance)
             }
             Principal::InNeed { .. }
             | Principal::Prankster { knowing: false }
-            | Principal::Forger => chance.within(&model::GIVES_UP),
+            | Principal::Forger => chance.within(&self.world.waits),
         };
         if intent.who == Principal::Pocket {
             // Nobody notices: the next call comes as planned.
@@ -272,6 +320,10 @@ impl Year<'_> {
         for after in model::SENT_AGAIN.into_iter().filter(|after| *after < wait) {
             let time = now + nanoseconds(after);
             self.at(time, Event::Again { intent: index, generation, call_id, edge });
+        }
+        if let Some(after) = self.world.machine.filter(|after| *after < wait) {
+            let edge = (edge + 1) % self.world.edges;
+            self.at(now + nanoseconds(after), Event::Machine { intent: index, generation, edge });
         }
         let time = now + nanoseconds(wait);
         if redials {
@@ -389,11 +441,11 @@ fn patience(world: &World, seed: u64) -> u32 {
 }
 
 /// Returns the seconds until a caller who does not know the rule dials again.
-fn until_redial(chance: &mut Chance) -> f64 {
+fn until_redial(world: &World, chance: &mut Chance) -> f64 {
     let [hang_up, wait] = model::HANG_UP_OR_WAIT;
     match chance.which(&[hang_up, wait, 1.0 - hang_up - wait]) {
         0 => chance.within(&model::HANGS_UP),
-        1 => chance.within(&model::GIVES_UP) + chance.within(&model::DIALS),
+        1 => chance.within(&world.waits) + chance.within(&model::DIALS),
         _ => chance.within(&model::SOMETHING_ELSE),
     }
 }

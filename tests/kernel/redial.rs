@@ -162,3 +162,31 @@ fn observing_counts_too() {
     assert_reason(&event, "redial-grant");
     assert_eq!(event.policy_verdict, Verdict::Pass as u8);
 }
+
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
+#[test]
+fn second_leg_of_a_carrier_is_no_separate_attempt_where_the_trunk_says_so() {
+    let mut policy = block(number());
+    policy.trunks[0].profile.separate = 35;
+    policy.blocks[0].1.redial_attempts = 2;
+    let mut caller = Caller::new(&policy);
+    assert_reason(&caller.calls(0), "blocked-number");
+    // The carrier's machine, which waited for 32 s in vain, and once more.
+    assert_reason(&caller.calls(32), "blocked-number");
+    assert_reason(&caller.calls(34), "blocked-number");
+    assert_reason(&caller.calls(35), "redial-grant");
+}
+
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
+#[test]
+fn grant_can_be_reached_within_a_short_window_of_a_block() {
+    let mut policy = block(number());
+    policy.trunks[0].profile.separate = 600;
+    let block = &mut policy.blocks[0].1;
+    *block = Block { redial_attempts: 3, redial_window: 60, ..*block };
+    let mut caller = Caller::new(&policy);
+    assert_reason(&caller.calls(0), "blocked-number");
+    assert_reason(&caller.calls(19), "blocked-number");
+    assert_reason(&caller.calls(20), "blocked-number");
+    assert_reason(&caller.calls(40), "redial-grant");
+}

@@ -276,6 +276,27 @@ fn refusal_of_a_block_wins_over_that_of_the_trunk() {
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
 #[test]
+fn refusal_is_that_of_the_prefix_that_refused_also_if_longer_ones_hide_it() {
+    let prefix = |digits| Subject::Prefix(Digits::parse(digits).unwrap());
+    let mut policy = policy();
+    policy.blocks.clear();
+    // Longer blocks that have ended, each with a refusal of its own, and a shorter one that is live.
+    let ended = Refuse::Reply(Code::Decline).flags();
+    for digits in ["628123456789", "6281234567", "628123"] {
+        policy.block(prefix(digits), 1, ended);
+    }
+    policy.block(prefix("62812"), 0, Refuse::Reply(Code::BusyHere).flags());
+    policy.block(prefix("62"), 0, Refuse::Reply(Code::Forbidden).flags());
+    let mut gates = Gates::new(&policy);
+    let frame = Layers::IPV4.frame(&invite("a"));
+    let reply = reply(&mut gates, &frame, NOW);
+    assert_eq!(reply.is_some(), can_answer());
+    assert!(reply.is_none_or(|reply| reply.starts_with("SIP/2.0 486 ")));
+    assert_eq!(reason(&gates.judge(&frame, NOW)), Reason::BlockedPrefix);
+}
+
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
+#[test]
 fn reply_goes_to_one_host_alone() {
     let mut gates = Gates::new(&policy());
     let whole = Layers::IPV4.frame(&invite("a"));

@@ -408,13 +408,15 @@ fn malformed_requests_are_refused_and_the_daemon_goes_on() {
         r#"{"line":"one","number":"0812345678","reason":"a"}"#,
         r#"{"line":1,"number":"0812345678","reason":"a","more":true}"#,
         "\u{fffd}",
+        r#"{"line":7,"number":"0812345678","expires":"2999-01-01T00:00:00Z","reason":"a","refuse":"503"}"#,
     ];
     let answer = ask(&daemon, "POST", "/v1/blocks/import", &rows.join("\n"));
     let ImportNews::Refused { bad, .. } = answer.lines().pop().expect("a last line") else {
         panic!("bad rows were taken: {}", answer.text());
     };
     let lines: Vec<_> = bad.iter().map(|row| row.line).collect();
-    assert_eq!(lines, [1, 2, 3, 4, 5, 6]);
+    assert_eq!(lines, [1, 2, 3, 4, 5, 6, 7]);
+    assert!(bad[6].message.starts_with("refuse: 503 is not offered"), "{:?}", bad[6]);
 
     // Half a request holds nobody up, however many there are; half an import imports nothing.
     let halves: Vec<_> = (0..200)

@@ -189,6 +189,7 @@ fn rows(round: u32) -> Vec<u8> {
             observe: false,
             redial: None,
             no_redial: false,
+            refuse: None,
         };
         serde_json::to_string(&row).expect("JSON") + "\n"
     };

@@ -24,6 +24,7 @@ mod gate;
 mod identity;
 mod interfaces;
 mod lists;
+mod machine_redials;
 mod map_faults;
 mod metrics;
 mod monitor;

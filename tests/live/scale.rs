@@ -33,10 +33,14 @@ fn hundred_thousand_blocks_are_in_force_after_each_start() {
     let rows: String = (1..=COUNT)
         .map(|index| {
             let (number, author) = (number(index), ["siti", "budi"][index as usize % 2]);
-            format!("{number},2099-01-01T00:00:00Z,list {},{author},import,false,\n", index % 100)
+            let refuse = ["", "486", "drop"][index as usize % 3];
+            format!(
+                "{number},2099-01-01T00:00:00Z,list {},{author},import,false,,{refuse}\n",
+                index % 100
+            )
         })
         .collect();
-    let csv = format!("number,expires,reason,author,origin,observe,redial\n{rows}");
+    let csv = format!("number,expires,reason,author,origin,observe,redial,refuse\n{rows}");
     // As people write numbers.
     let by_people = csv.replace("\n62812", "\n0812-");
     fs::write(&file, by_people).expect("written");

@@ -1,6 +1,7 @@
 //! The decision on look-ups that lie.
 
 use super::*;
+use crate::abi::SEPARATE;
 use crate::number::Digits;
 
 /// One block; other look-ups find elements that were re-used for something else.
@@ -79,7 +80,13 @@ impl PolicyLookup for Forgetful {
 }
 
 fn decide_with(memory: bool) -> Decision {
-    let call = Call { number: number(), second: Number::NONE, call_id: 1, enforced: 1 };
+    let call = Call {
+        number: number(),
+        second: Number::NONE,
+        call_id: 1,
+        enforced: 1,
+        separate: SEPARATE,
+    };
     decide(&mut Forgetful { memory }, &call)
 }
 
@@ -89,4 +96,29 @@ fn a_refusal_that_cannot_be_remembered_passes() {
     let decision = decide_with(false);
     assert_eq!((decision.verdict, decision.reason), (Verdict::Pass, Reason::StateFull));
     assert_eq!(decision.policy_verdict, Verdict::Drop);
+}
+
+#[test]
+fn grant_can_be_reached_however_long_attempts_are_one() {
+    for (separate, window, attempts, expected) in [
+        (5, 600, 2, 5),
+        (35, 600, 2, 35),
+        // A window of the block's own that is short for the trunk.
+        (600, 600, 2, 300),
+        (90, 60, 3, 20),
+        (35, 600, 16, 37),
+        (60, 600, 16, 37),
+        (5, 60, 0, 5),
+        (0, 600, 2, 0),
+    ] {
+        let found = separation(separate, window * SECOND, attempts);
+        assert_eq!(
+            found / SECOND,
+            expected.min(u64::from(separate)),
+            "{separate} {window} {attempts}"
+        );
+        if attempts > 0 {
+            assert!(found * u64::from(attempts - 1) < window * SECOND);
+        }
+    }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
-use filter_common::abi::{MODE_ENFORCE, MODE_OBSERVE, Settings};
+use filter_common::abi::{MODE_ENFORCE, MODE_OBSERVE, SEPARATE, Settings};
 use filter_common::plan::Prefix;
 use serde::Serialize;
 
@@ -213,6 +213,7 @@ pub(crate) struct EffectiveTrunk {
     pub(crate) refuse: Option<String>,
     pub(crate) replies_per_second: u32,
     pub(crate) replies_without_checksum: bool,
+    pub(crate) separate: String,
     #[serde(flatten)]
     pub(crate) profile: EffectiveProfile,
 }
@@ -322,6 +323,7 @@ impl EffectiveTrunk {
             refuse: (!trunk.esinet).then(|| Refuse::of_number(trunk.profile.refuse).name()),
             replies_per_second: trunk.profile.replies_per_second,
             replies_without_checksum: trunk.profile.replies_without_checksum != 0,
+            separate: short(trunk.profile.separate),
             profile: EffectiveProfile::of(trunk, default),
         }
     }
@@ -489,6 +491,15 @@ impl Config {
             ladder_summary(&self.ladder, self.ladder_file.as_deref(), trunks),
             format!("{} is for group {}", self.paths.socket().display(), self.group),
         ];
+        if self.redial.attempts != 0 {
+            lines.extend(trunks.iter().filter(|trunk| may_redial_by_machine(trunk)).map(|trunk| {
+                format!(
+                    "trunk {}: refused in silence, so its carrier may call again by machine. Its calls open redial grants; set \
+                     separate = \"35s\", or refuse with a reply (docs/carriers.md)",
+                    trunk.name
+                )
+            }));
+        }
         if let Some(webhook) = &self.webhook {
             lines.push(format!("redial grants are sent to {}", webhook.url));
         }
@@ -518,6 +529,12 @@ impl Config {
         }
         lines
     }
+}
+
+/// Returns whether a trunk refuses in silence, and its attempts are separate after the shortest time.
+fn may_redial_by_machine(trunk: &Trunk) -> bool {
+    let is_silent = Refuse::of_number(trunk.profile.refuse) == Refuse::Drop && !trunk.esinet;
+    is_silent && trunk.profile.separate == SEPARATE
 }
 
 /// Returns how a trunk refuses, for people: `telkom 600`.

@@ -148,7 +148,8 @@ pub(crate) fn parse(text: &str) -> Result<Config, Mistake> {
     policy.settings.mode = MODE_OBSERVE;
     ports(&mut policy, file.ports)?;
     profile(&mut policy.trunks[0], &file.default)?;
-    trunks(&mut policy, file.trunk)?;
+    let redial = redial(&file.redial)?;
+    trunks(&mut policy, file.trunk, redial)?;
     protected(&mut policy, &file.protected)?;
     if file.protect_placeholders.unwrap_or(true) {
         policy.protect_placeholders();
@@ -175,7 +176,7 @@ pub(crate) fn parse(text: &str) -> Result<Config, Mistake> {
         records: records(&file.records)?,
         max_bytes: file.retention.max_bytes.as_ref().map(max_bytes).transpose()?,
         evidence: file.evidence.map(|table| evidence(&table, calls_kept)).transpose()?,
-        redial: redial(&file.redial)?,
+        redial,
         ladder: Ladder::default(),
         ladder_file: match file.ladder {
             Some(name) if name.get_ref().is_empty() => {

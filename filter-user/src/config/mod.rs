@@ -1,6 +1,7 @@
 //! The daemon's configuration, `palang.toml`: read strictly, and refused whole with file,
 //! line and reason.
 
+pub(crate) mod attempts;
 pub(crate) mod effective;
 pub(crate) mod error;
 pub(crate) mod file;

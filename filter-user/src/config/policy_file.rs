@@ -15,10 +15,12 @@ use crate::config::profile::{
     Mode, ProfileFields, ProtectedEntry, ShortestTable, TrunkTable, ports, profile, protected,
     subject, trunks,
 };
+use crate::config::replies::{RefuseText, refusal};
 use crate::config::{error, file};
 use crate::model::ladder::Ladder;
 use crate::model::policy::{Policy, Subject};
 use crate::model::redial::{RedialError, RedialPolicy};
+use crate::model::refuse::Refuse;
 
 /// Contents of a policy file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,6 +72,7 @@ struct BlockTable {
     redial: Option<Spanned<String>>,
     #[serde(default)]
     no_redial: bool,
+    refuse: Option<Spanned<RefuseText>>,
     action: Option<Spanned<String>>,
 }
 
@@ -159,7 +162,7 @@ fn parse(text: &str, adjust: Adjust<'_>) -> Result<(PolicyFile, Option<String>),
     ports(&mut policy, file.ports)?;
     profile(&mut policy.trunks[0], &file.default)?;
     adjust(&mut policy).map_err(|error| Mistake { at: None, message: error.to_string() })?;
-    trunks(&mut policy, file.trunk)?;
+    trunks(&mut policy, file.trunk, redial)?;
     protected(&mut policy, &file.protected)?;
     file.limits.apply(&mut policy)?;
 
@@ -206,7 +209,8 @@ fn parse(text: &str, adjust: Adjust<'_>) -> Result<(PolicyFile, Option<String>),
             None => redial,
         };
         let flags = if table.observe { BLOCK_OBSERVE } else { 0 }
-            | if table.no_redial { BLOCK_NO_REDIAL } else { 0 };
+            | if table.no_redial { BLOCK_NO_REDIAL } else { 0 }
+            | table.refuse.as_ref().map_or(Ok(0), |text| refusal(text).map(Refuse::flags))?;
         policy.block(subject, expires, flags);
         if let Some((_, block)) = policy.blocks.last_mut() {
             own.put(block);

@@ -16,6 +16,7 @@ use serde::de::{Error as _, IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use toml::Spanned;
 
+use crate::config::attempts::separate;
 use crate::config::error::{Mistake, wrong};
 use crate::config::replies::{RefuseText, ReplyFields, replies};
 use crate::config::strip;
@@ -25,6 +26,7 @@ use crate::model::plan::identity::Identity;
 use crate::model::plan::lengths;
 use crate::model::plan::presets;
 use crate::model::policy::{Policy, Subject, Trunk};
+use crate::model::redial::RedialPolicy;
 
 /// Longest country code (ITU-T E.164) and longest area code, in digits.
 const COUNTRY_DIGITS_MAX: u32 = 3;
@@ -110,6 +112,7 @@ pub(crate) struct TrunkTable {
     pub(crate) refuse: Option<Spanned<RefuseText>>,
     pub(crate) replies_per_second: Option<u32>,
     pub(crate) replies_without_checksum: Option<bool>,
+    pub(crate) separate: Option<Spanned<String>>,
     #[serde(default)]
     pub(crate) emergency_marks: Option<Spanned<IgnoredAny>>,
 }
@@ -202,7 +205,11 @@ pub(crate) fn protected(
     Ok(())
 }
 
-pub(crate) fn trunks(policy: &mut Policy, tables: Vec<TrunkTable>) -> Result<(), Mistake> {
+pub(crate) fn trunks(
+    policy: &mut Policy,
+    tables: Vec<TrunkTable>,
+    redial: RedialPolicy,
+) -> Result<(), Mistake> {
     let mut sources = HashMap::new();
     for table in tables {
         let name = table.name.get_ref().clone();
@@ -258,6 +265,7 @@ pub(crate) fn trunks(policy: &mut Policy, tables: Vec<TrunkTable>) -> Result<(),
             enforces: fields.mode == Some(Mode::Enforce),
         };
         replies(&mut trunk, &reply_fields)?;
+        separate(&mut trunk, table.separate.as_ref(), redial)?;
         if let Some(marks) = &table.emergency_marks {
             return wrong(marks.span(), EMERGENCY_MARKS.to_owned());
         }

@@ -29,21 +29,24 @@ pub(crate) struct ReplyFields<'a> {
     pub(crate) enforces: bool,
 }
 
+/// Reads a refusal.
+pub(crate) fn refusal(text: &Spanned<RefuseText>) -> Result<Refuse, Mistake> {
+    let name = match text.get_ref() {
+        RefuseText::Text(name) => name.clone(),
+        RefuseText::Number(number) => number.to_string(),
+    };
+    Refuse::parse(&name).or_else(|error| wrong(text.span(), format!("refuse: {error}")))
+}
+
 /// Reads how a trunk refuses. Follows its other fields, because an ESInet observes.
 pub(crate) fn replies(trunk: &mut Trunk, fields: &ReplyFields<'_>) -> Result<(), Mistake> {
     trunk.esinet = fields.esinet.is_some_and(|esinet| *esinet.get_ref());
     let mut refuse = if trunk.esinet { Refuse::Drop } else { Refuse::DEFAULT };
     if let Some(text) = fields.refuse {
-        let at = text.span();
-        let name = match text.get_ref() {
-            RefuseText::Text(name) => name.clone(),
-            RefuseText::Number(number) => number.to_string(),
-        };
-        refuse =
-            Refuse::parse(&name).or_else(|error| wrong(at.clone(), format!("refuse: {error}")))?;
+        refuse = refusal(text)?;
         if trunk.esinet {
             return wrong(
-                at,
+                text.span(),
                 "refuse: a trunk with esinet = true refuses no call; delete one of both",
             );
         }

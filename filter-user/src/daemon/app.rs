@@ -17,6 +17,7 @@ use crate::daemon::evidence::Evidence;
 use crate::daemon::state::Control;
 use crate::daemon::task::asserted::Asserted;
 use crate::daemon::task::grant_watch::Reviews;
+use crate::daemon::task::machine_redials::MachineRedials;
 use crate::daemon::task::unread::Unread;
 use crate::datapath::ReplyCounters;
 use crate::inspect;
@@ -47,6 +48,8 @@ pub struct App {
     pub unread: Unread,
     /// Calls whose asserted caller is not read.
     pub asserted: Asserted,
+    /// Carriers that call again by machine.
+    pub machines: MachineRedials,
     /// Start of the daemon.
     pub since: Timestamp,
     /// Problem of the configuration when it was last read.
@@ -128,6 +131,12 @@ impl App {
             status.find(Health::Amber, format!("{finding}; {}", asserted::MEND));
         }
         status.asserted_others = others;
+        for (trunk, machine) in self.machines.found() {
+            let finding = machine.finding(&trunk);
+            status.find(Health::Amber, finding.clone());
+            let (gap_ms, separate) = (machine.gap, machine.separate());
+            status.machine_redials.push(wire::MachineRedial { trunk, gap_ms, separate, finding });
+        }
         if self.accounts.is_flood() {
             let message = "a flood: refusals above [records] per_trunk are only counted; `palang top` shows who calls";
             status.find(Health::Amber, message);

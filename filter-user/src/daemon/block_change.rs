@@ -16,6 +16,7 @@ use crate::daemon::state::{Control, problem};
 use crate::inspect::not_blocked;
 use crate::model::policy::Subject;
 use crate::model::redial::RedialPolicy;
+use crate::model::refuse::Refuse;
 use crate::store::{Decision, Entry, Error, Kind, Reader, Store};
 use crate::sys::clock;
 
@@ -42,6 +43,18 @@ pub fn redial_of(
     }
     let flag = |set: bool, flag: u8| if set { flag } else { 0 };
     Ok((redial, flag(observe, BLOCK_OBSERVE) | flag(no_redial, BLOCK_NO_REDIAL)))
+}
+
+/// Returns the flags of a block with this refusal; `None`: as the trunk refuses.
+///
+/// # Errors
+/// [`ProblemKind::Usage`] with the reason why the text is not offered.
+pub fn refuse_flags(refuse: Option<&str>) -> Result<u8, Problem> {
+    match refuse.map(Refuse::parse) {
+        None => Ok(0),
+        Some(Ok(refuse)) => Ok(refuse.flags()),
+        Some(Err(error)) => problem(ProblemKind::Usage, format!("refuse: {error}")),
+    }
 }
 
 impl Control {

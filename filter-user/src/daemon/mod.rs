@@ -38,6 +38,8 @@ use crate::daemon::start::logging::log;
 use crate::daemon::start::{privileges, socket};
 use crate::daemon::task::asserted::Asserted;
 use crate::daemon::task::housekeeping::{housekeeping, remove_ended};
+use crate::daemon::task::machine_redials;
+use crate::daemon::task::machine_redials::MachineRedials;
 use crate::daemon::task::reconcile_loop::{initial_reconcile, keep_in_sync};
 use crate::daemon::task::unread::Unread;
 use crate::daemon::task::{ends, recorder, replies, retention, unread};
@@ -183,6 +185,7 @@ pub(crate) async fn serve(
     let live = broadcast::Sender::new(LIVE);
     let counted = Unread::default();
     let asserted = Asserted::default();
+    let machines = MachineRedials::default();
     let app = App {
         control: Arc::clone(&control),
         attachments: Arc::clone(&attachments),
@@ -193,6 +196,7 @@ pub(crate) async fn serve(
         reply_counters: Arc::clone(&reply_counters),
         unread: counted.clone(),
         asserted: asserted.clone(),
+        machines: machines.clone(),
         since,
         config_problem: Arc::default(),
     };
@@ -223,6 +227,7 @@ pub(crate) async fn serve(
             live,
             rate: Counter::start(&control, &tasks),
             asserted: asserted.clone(),
+            machines: machines.clone(),
         },
         Arc::clone(&evidence),
         stop,
@@ -232,6 +237,7 @@ pub(crate) async fn serve(
     tasks.spawn("time", housekeeping(Arc::clone(&control)));
     tasks.spawn("expiry", remove_ended(Arc::clone(&control)));
     tasks.spawn("unread calls", unread::run(Arc::clone(&control), counted, asserted));
+    tasks.spawn("machine redials", machine_redials::run(Arc::clone(&control), machines));
     let keeping = replies::run(Arc::clone(&control), reply_keys, reply_counters);
     tasks.spawn("replies", keeping);
     tasks.spawn("retention", retention::run(Arc::clone(&control)));

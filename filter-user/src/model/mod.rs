@@ -4,6 +4,7 @@ pub mod duration;
 pub mod free_text;
 pub mod host_gate;
 pub mod ladder;
+pub mod machine_redials;
 pub mod number_text;
 pub mod per_ring;
 pub mod plan;

@@ -3,7 +3,7 @@
 
 use filter_common::abi::{
     ABI_VERSION, Allow, Block, EVENT_PAI, MODE_ENFORCE, PrefixKey, Profile, RULE_SHORT_NUMBER,
-    Settings, Verdict,
+    SEPARATE, Settings, Verdict,
 };
 use filter_common::number::{Digits, Number};
 use filter_common::plan::{
@@ -236,6 +236,8 @@ impl Default for Policy {
                     refuse: 0,
                     replies_without_checksum: 0,
                     replies_per_second: 0,
+                    separate: SEPARATE,
+                    reserved: 0,
                 },
                 trusts_from: false,
                 esinet: false,

@@ -145,6 +145,7 @@ impl<'a> Side<'a> {
         let Some(profile) = self.gate.profile(trunk) else {
             return Outcome::pass(Reason::NoPolicy.name());
         };
+        let separate = profile.separate;
         let enforced = settings.mode == MODE_ENFORCE && profile.mode == MODE_ENFORCE;
         // A policy file does not change grace, so a call that passed by it passes by it again.
         if record.outcome.reason == Reason::CallbackGrace.name() {
@@ -155,6 +156,7 @@ impl<'a> Side<'a> {
             second: Number::NONE,
             call_id: record.call_id,
             enforced: enforced.into(),
+            separate,
         };
         let decision = self.gate.decide(&call, record.time);
         Outcome { refused: decision.verdict != Verdict::Pass, reason: decision.reason.name() }

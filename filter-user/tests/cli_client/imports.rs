@@ -90,10 +90,43 @@ fn import_of_bad_rows_is_refused_or_names_the_skipped_ones() {
 }
 
 #[test]
+fn refusal_of_an_import_is_the_column_or_the_option_for_all_rows() {
+    let asked = Asked::default();
+    let api = Api::new(imports(asked.clone()));
+    let file = api.folder.path().join("blocks.csv");
+    let import = |text: &str, more: &[&str]| {
+        std::fs::write(&file, text).unwrap();
+        let output = api.run(&[&["block", "import", file.to_str().unwrap()], more].concat());
+        let sent = asked.lock().unwrap().pop().map(|(_, rows)| rows).unwrap_or_default();
+        let sent: Vec<_> = sent.into_iter().map(|row| row.refuse.unwrap_or_default()).collect();
+        (output, sent)
+    };
+    let text = "number,expires,reason,refuse\n0812,,prank,486\n0813,,prank,\n0814,,prank,drop\n";
+    let (output, sent) = import(text, &[]);
+    assert_exit(&output, 0);
+    assert_eq!(sent, ["486", "", "drop"]);
+    let (output, sent) = import(text, &["--refuse", "603"]);
+    assert_exit(&output, 0);
+    assert_eq!(sent, ["603"; 3]);
+
+    // A code that hurts other callers is refused with its line and the reason, before anything is imported.
+    let (output, sent) = import(&text.replace("drop", "503"), &["--skip-bad"]);
+    let (out, err) = assert_exit(&output, 6);
+    assert!(out.contains("imported 2 blocks") && out.contains("skipped 1 bad row"), "{out}");
+    assert!(err.starts_with("line 4: refuse: 503 is not offered: a carrier"), "{err}");
+    assert_eq!(sent, ["486", ""]);
+    let (output, sent) = import(text, &["--refuse", "302"]);
+    let (_, err) = assert_exit(&output, 2);
+    assert!(err.contains("302 is not offered: a redirection is not built yet"), "{err}");
+    assert!(sent.is_empty());
+}
+
+#[test]
 fn export_can_be_imported() {
     let asked = Asked::default();
     let blocks = || async {
-        let observing = Block { observe: true, expires: None, ..block("62811*") };
+        let refuse = Some("486".to_owned());
+        let observing = Block { observe: true, expires: None, refuse, ..block("62811*") };
         lines([block("6281234567890"), observing])
     };
     let api = Api::new(imports(asked.clone()).route("/v1/blocks", get(blocks)));
@@ -115,6 +148,8 @@ fn export_can_be_imported() {
         let told = |row: &ImportRow| (row.number.clone(), row.expires, row.observe);
         assert_eq!(told(&rows[0]), ("6281234567890".into(), block("").expires, false), "{name}");
         assert_eq!(told(&rows[1]), ("62811*".into(), None, true), "{name}");
+        let refusals = [None, Some("486")];
+        assert_eq!([rows[0].refuse.as_deref(), rows[1].refuse.as_deref()], refusals, "{name}");
         assert_eq!((rows[0].author.as_str(), rows[0].reason.as_str()), ("siti", "prank, case 118"));
     }
 }

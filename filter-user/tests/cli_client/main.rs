@@ -173,6 +173,7 @@ fn status() -> Status {
         reviews: None,
         replies: Vec::new(),
         asserted_others: std::collections::BTreeMap::new(),
+        machine_redials: Vec::new(),
     }
 }
 

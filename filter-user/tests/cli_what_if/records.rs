@@ -177,3 +177,33 @@ fn records_need_a_daemon() {
     let (_, err) = assert_exit(&home.run(&[&SINCE[..], &["--policy", &new]].concat()), 3);
     assert!(err.contains("cannot reach the daemon"), "{err}");
 }
+
+#[test]
+fn separate_of_a_trunk_shows_its_price() {
+    // A machine of the carrier calls again after 32 s; a person after 40 s.
+    let again = |id, hours, seconds| Call {
+        time: at(hours) + SignedDuration::from_secs(seconds),
+        ..call(id, hours, Some(BLOCKED), "drop", "blocked-number")
+    };
+    let calls = vec![again(1, 0, 0), again(2, 0, 32), again(3, 1, 0), again(4, 1, 40)];
+    let home = Home::with(records(calls, Vec::new()));
+    let policy = |separate: &str| {
+        format!(
+            "[redial]\nattempts = 2\n[[trunk]]\nname = \"telkom\"\nsources = [\"10.1.0.0/16\"]\n{separate}{}",
+            blocks(&[BLOCKED])
+        )
+    };
+    let new = home.file("new.toml", policy("separate = \"35s\"\n"));
+    let old = home.file("old.toml", policy(""));
+    let (told, _) = home.json(&[&SINCE[..], &["--policy", &new, "--against", &old]].concat());
+    assert_eq!(told["baseline"]["granted"], 2);
+    assert_eq!(told["policy"]["granted"], 1);
+    assert_eq!(told["difference"], difference(1, 0, 0, 1));
+    let wrong = home.file("wrong.toml", policy("separate = \"10m\"\n"));
+    let output = home.run(&[&SINCE[..], &["--policy", &wrong]].concat());
+    let (_, err) = assert_exit(&output, 2);
+    assert!(
+        err.contains("wrong.toml:6:12: separate: with 10m no caller reaches attempt 2"),
+        "{err}"
+    );
+}

@@ -43,7 +43,8 @@ pub struct Granted {
 /// The distance of a blocked number from a redial grant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct NextAttempt {
-    /// The number of the next attempt, from 1. A call within 5 s of the last one belongs to that attempt.
+    /// The number of the next attempt, from 1. A call within 5 s of the last one belongs to that attempt,
+    /// or within the time `separate` of its trunk.
     pub attempt: u32,
     /// The attempt that passes and opens the grant.
     pub of: u32,

@@ -176,6 +176,9 @@ pub struct ImportRow {
     /// A caller who calls repeatedly is not let through; not with `redial`.
     #[serde(default)]
     pub no_redial: bool,
+    /// The reply on a trunk that answers: `600`, `486`, `603`, `403`, `480`, or `drop`; null: as the trunk refuses.
+    #[serde(default)]
+    pub refuse: Option<String>,
 }
 
 /// Answer to an import, newline-delimited: any number of `progress`, then one `done` or `refused`.
@@ -193,7 +196,7 @@ pub enum ImportNews {
     Done {
         /// New blocks.
         added: u64,
-        /// Blocks that were there and changed: end, reason, observe or redial.
+        /// Blocks that were there and changed: end, reason, observe, redial or refuse.
         updated: u64,
         /// Rows whose block is in force already.
         unchanged: u64,

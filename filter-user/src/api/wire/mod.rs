@@ -27,8 +27,8 @@ pub use self::report::{
     ReviewSettled,
 };
 pub use self::status::{
-    Attach, Attempts, Backup, BusyCaller, ConfigInForce, Finding, Health, Interface, Records,
-    Replies, Status, Top, TrunkPackets,
+    Attach, Attempts, Backup, BusyCaller, ConfigInForce, Finding, Health, Interface, MachineRedial,
+    Records, Replies, Status, Top, TrunkPackets,
 };
 pub use self::store::{AdoptFrom, AdoptStore, Adopted};
 

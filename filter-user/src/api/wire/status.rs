@@ -66,6 +66,9 @@ pub struct Status {
     /// read `From`; only trunks where they are a finding.
     #[serde(default, skip_serializing_if = "std::collections::BTreeMap::is_empty")]
     pub asserted_others: std::collections::BTreeMap<String, u64>,
+    /// Trunks whose carrier seems to call again by machine, which opens redial grants.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub machine_redials: Vec<MachineRedial>,
     /// How each trunk refuses, and its replies; empty without the daemon.
     #[serde(default)]
     pub replies: Vec<Replies>,
@@ -170,8 +173,22 @@ impl Status {
             reviews: Some(0),
             replies: Vec::new(),
             asserted_others: std::collections::BTreeMap::new(),
+            machine_redials: Vec::new(),
         }
     }
+}
+
+/// A trunk whose carrier seems to call again by machine.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct MachineRedial {
+    /// Name of the trunk.
+    pub trunk: String,
+    /// Milliseconds after a refused call until its carrier calls again.
+    pub gap_ms: u64,
+    /// The setting `separate` that makes both calls one attempt, in seconds.
+    pub separate: u64,
+    /// The finding, in one line.
+    pub finding: String,
 }
 
 /// A problem.

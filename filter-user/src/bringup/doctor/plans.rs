@@ -6,7 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::api::client;
 use crate::api::client::Client;
-use crate::api::wire::Status;
+use crate::api::wire::{MachineRedial, Status};
 use crate::bringup::doctor::check::Check;
 use crate::config::Paths;
 use crate::model::plan::asserted;
@@ -33,7 +33,8 @@ pub(crate) fn checks(paths: &Paths, policy: &Policy) -> Vec<Check> {
     if matches!(status, Err(client::Error::Silent(_))) {
         return Vec::new();
     }
-    let asserted = status.map(|status| asserted(&status)).unwrap_or_default();
+    let asserted = status.map(|status| [asserted(&status), redials(&status)].concat());
+    let asserted = asserted.unwrap_or_default();
     let mut checks = plans(&client, policy, since);
     checks.extend(asserted);
     checks
@@ -47,6 +48,16 @@ fn asserted(status: &Status) -> Vec<Check> {
         Check::warn("plans", finding, asserted::MEND)
     };
     status.asserted_others.iter().map(finding).collect()
+}
+
+/// Returns a finding about each trunk whose carrier calls again by machine.
+fn redials(status: &Status) -> Vec<Check> {
+    let found = status.machine_redials.iter();
+    let check = |found: &MachineRedial| {
+        let mend = format!("set separate = \"{}s\" in [[trunk]] {}", found.separate, found.trunk);
+        Check::warn("redials", found.finding.clone(), mend)
+    };
+    found.map(check).collect()
 }
 
 fn plans(client: &Client, policy: &Policy, since: Timestamp) -> Vec<Check> {
@@ -180,6 +191,18 @@ mod tests {
         assert_eq!((checks.len(), checks[0].state), (1, State::Warn), "{checks:?}");
         assert!(checks[0].finding.starts_with("trunk carrier reads From"), "{checks:?}");
         assert!(checks[0].mend.as_ref().unwrap().contains("pai-else-from"), "{checks:?}");
+    }
+
+    #[test]
+    fn carrier_that_calls_again_by_machine_is_a_warning() {
+        assert_eq!(redials(&Status::sample()), []);
+        let (trunk, finding) = ("telkom".to_owned(), "trunk telkom seems to retry".to_owned());
+        let machine = MachineRedial { trunk, gap_ms: 32_000, separate: 35, finding };
+        let checks = redials(&Status { machine_redials: vec![machine], ..Status::sample() });
+        assert_eq!((checks.len(), checks[0].state), (1, State::Warn), "{checks:?}");
+        assert_eq!(checks[0].finding, "trunk telkom seems to retry");
+        let mend = checks[0].mend.as_deref();
+        assert_eq!(mend, Some("set separate = \"35s\" in [[trunk]] telkom"));
     }
 
     #[test]

@@ -7,13 +7,12 @@ use crate::api::wire::{self, Changed, Persisted, Problem, ProblemKind};
 use crate::change_plan::allow::{merge, name};
 use crate::change_plan::checks::{check_text, end};
 use crate::change_plan::shared_number::{self, Sighting};
-use crate::daemon::block_change::redial_of;
+use crate::daemon::block_change::{redial_of, refuse_flags};
 use crate::daemon::convert::block_of;
 use crate::daemon::role::{Principal, Role};
 use crate::daemon::state::{Control, problem};
 use crate::inspect::not_blocked;
 use crate::model::policy::Subject;
-use crate::model::refuse::Refuse;
 use crate::store::{CallFilter, CallRow, Decision, Kind};
 use crate::sys::clock;
 
@@ -40,11 +39,7 @@ impl Control {
         }
         check_text("reason", &add.reason)?;
         let (redial, mut flags) = redial_of(add.redial, add.no_redial, add.observe)?;
-        if let Some(text) = &add.refuse {
-            let refuse = Refuse::parse(text)
-                .or_else(|error| problem(ProblemKind::Usage, format!("refuse: {error}")))?;
-            flags |= refuse.flags();
-        }
+        flags |= refuse_flags(add.refuse.as_deref())?;
         self.refuse_protected(subject).await?;
         let decision = Decision {
             id: uuid::Uuid::now_v7(),

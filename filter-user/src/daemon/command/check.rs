@@ -1,12 +1,13 @@
 //! Explains which rule decides on a number.
 
-use filter_common::abi::TOMBSTONE;
+use filter_common::abi::{SEPARATE, TOMBSTONE};
 
 use crate::api::wire::{self, NextAttempt, Problem, ProblemKind};
 use crate::change_plan::allow::describe;
 use crate::daemon::state::{Control, problem};
 use crate::inspect;
-use crate::model::policy::Subject;
+use crate::model::policy::{Subject, Trunk};
+use crate::model::redial::short;
 use crate::store::Decision;
 use crate::sys::clock;
 
@@ -71,7 +72,8 @@ impl Control {
         let granted = check.granted.as_ref();
         let granted = granted.map(|granted| format!("granted until {}", granted.until));
         let next = check.next_attempt.map(|NextAttempt { attempt, of }| {
-            format!("the next attempt is {attempt}, attempt {of} passes")
+            let separate = separations(&config.policy.trunks);
+            format!("the next attempt is {attempt}, attempt {of} passes; {separate}")
         });
         step("redial-grant", reason == "redial-grant", granted.or(next), None);
         step("mode", reason == "observe", Some(self.get_mode()?.mode), None);
@@ -99,4 +101,12 @@ impl Control {
             .collect();
         Ok(wire::Explain { check, steps })
     }
+}
+
+/// Describes how far apart separate attempts are: `attempts are separate after 5s, on trunk telkom after 35s`.
+fn separations(trunks: &[Trunk]) -> String {
+    let own = trunks.iter().filter(|trunk| trunk.profile.separate != SEPARATE);
+    let own = own
+        .map(|trunk| format!(", on trunk {} after {}", trunk.name, short(trunk.profile.separate)));
+    format!("attempts are separate after {}{}", short(SEPARATE), own.collect::<String>())
 }

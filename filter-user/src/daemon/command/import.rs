@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tokio::sync::mpsc::Sender;
 
 use crate::api::wire::{BadRow, ImportNews, ImportRow, Problem, ProblemKind};
-use crate::daemon::block_change::{PREFIXES_MAX, redial_of};
+use crate::daemon::block_change::{PREFIXES_MAX, redial_of, refuse_flags};
 use crate::daemon::decision::entry;
 use crate::daemon::order::Key;
 use crate::daemon::role::{Principal, Role};
@@ -140,7 +140,8 @@ impl Import {
             .and_then(|()| free_text::name("author", &row.author))
             .and_then(|()| free_text::name("origin", &row.origin))
             .map_err(|error| Problem { kind: ProblemKind::Usage, message: error.to_string() })?;
-        let (redial, flags) = redial_of(row.redial, row.no_redial, row.observe)?;
+        let (redial, mut flags) = redial_of(row.redial, row.no_redial, row.observe)?;
+        flags |= refuse_flags(row.refuse.as_deref())?;
         self.control.refuse_protected_now(subject)?;
         if !self.seen.insert(subject) {
             return wrong("this number is in an earlier row");

@@ -138,6 +138,16 @@ fn packets(app: &App, registry: &mut Registry) -> Result<(), Problem> {
     let help = "Calls that passed and whose P-Asserted-Identity, which the trunk does not read, names \
                 another caller than From; since the start of the daemon";
     registry.register("asserted_others", help, asserted);
+    let again = Family::<ByTrunk, Gauge<f64, AtomicU64>>::default();
+    let found = app.machines.found();
+    for trunk in &config.policy.trunks {
+        let machine = found.iter().find(|(name, _)| *name == trunk.name);
+        let gap = machine.map_or(0.0, |(_, machine)| machine.gap as f64 / 1000.0);
+        again.get_or_create(&ByTrunk { trunk: trunk.name.clone() }).set(gap);
+    }
+    let help =
+        "Seconds after a refused call until the carrier calls again by machine; 0: it does not";
+    registry.register("machine_redial_seconds", help, again);
     Ok(())
 }
 

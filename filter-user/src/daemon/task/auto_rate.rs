@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use filter_common::abi::{Event, SEPARATE_NS};
+use filter_common::abi::{Event, SEPARATE};
 use filter_common::number::Number;
 use filter_common::reason::Reason;
 use jiff::SignedDuration;
@@ -53,14 +53,17 @@ impl Counter {
         if config.auto_rate.attempts == 0 || !counts(config, event) {
             return;
         }
-        if self.count(config.auto_rate, event.number, event.time) {
+        let trunk = config.policy.trunks.get(usize::from(event.trunk));
+        let separate = trunk.map_or(SEPARATE, |trunk| trunk.profile.separate);
+        if self.count(config.auto_rate, event.number, event.time, separate) {
             // Without room, the number is found again with its next calls.
             let _ = self.too_many.try_send(event.number);
         }
     }
 
-    /// Counts an attempt. Returns whether there are too many now; the count then starts again.
-    fn count(&mut self, rate: AutoRate, number: Number, time: u64) -> bool {
+    /// Counts an attempt; attempts are separate when they are `separate` seconds apart. Returns whether there are too many now; the count then starts again.
+    fn count(&mut self, rate: AutoRate, number: Number, time: u64, separate: u32) -> bool {
+        let separate = u64::from(separate) * 1_000_000_000;
         let since = time.saturating_sub(u64::from(rate.window) * 1_000_000_000);
         if self.attempts.len() >= NUMBERS && !self.attempts.contains_key(&number) {
             self.attempts.retain(|_, times| times.last().is_some_and(|last| *last > since));
@@ -71,7 +74,7 @@ impl Counter {
         }
         let times = self.attempts.entry(number).or_default();
         times.retain(|time| *time > since);
-        if times.last().is_none_or(|last| time >= last.saturating_add(SEPARATE_NS)) {
+        if times.last().is_none_or(|last| time >= last.saturating_add(separate)) {
             times.push(time);
         }
         let too_many = times.len() > usize::from(rate.attempts);
@@ -175,11 +178,14 @@ mod tests {
 
     /// Counts attempts at these seconds, and returns for each whether they are too many.
     fn counted(seconds: &[u64]) -> Vec<bool> {
+        counted_apart(SEPARATE, seconds)
+    }
+
+    fn counted_apart(separate: u32, seconds: &[u64]) -> Vec<bool> {
         let mut counter = counter();
-        seconds
-            .iter()
-            .map(|second| counter.count(RATE, Number(7), 1000 * SECOND + second * SECOND))
-            .collect()
+        let mut count =
+            |second: &u64| counter.count(RATE, Number(7), (1000 + second) * SECOND, separate);
+        seconds.iter().map(&mut count).collect()
     }
 
     #[test]
@@ -187,6 +193,8 @@ mod tests {
         assert_eq!(counted(&[0, 10, 20, 30]), [false, false, false, true]);
         assert_eq!(counted(&[0, 4, 5, 9, 10, 14]), [false; 6], "within 5 s they are one");
         assert_eq!(counted(&[0, 10, 20, 60, 70, 80]), [false; 6], "the window moves on");
+        // Second legs of a carrier whose machine tries again after 12 s.
+        assert_eq!(counted_apart(15, &[0, 12, 20, 32, 40, 52]), [false; 6]);
         assert_eq!(counted(&[0, 10, 20, 59]), [false, false, false, true]);
         assert_eq!(
             counted(&[0, 10, 20, 30, 40, 50, 55])[4..],
@@ -200,7 +208,7 @@ mod tests {
     fn counter_has_bounded_memory() {
         let mut counter = counter();
         for number in 0..NUMBERS as u64 + 10 {
-            assert!(!counter.count(RATE, Number(number + 1), 1000 * SECOND));
+            assert!(!counter.count(RATE, Number(number + 1), 1000 * SECOND, SEPARATE));
             assert!(counter.attempts.len() <= NUMBERS);
         }
         assert_eq!(counter.attempts.len(), 10);

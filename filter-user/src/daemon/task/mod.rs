@@ -7,6 +7,7 @@ pub(crate) mod flood;
 pub(crate) mod grant_watch;
 pub(crate) mod housekeeping;
 pub(crate) mod last_hour;
+pub(crate) mod machine_redials;
 pub(crate) mod queue;
 pub(crate) mod reconcile_loop;
 pub(crate) mod recorder;

@@ -25,6 +25,7 @@ use crate::daemon::task::asserted::Asserted;
 use crate::daemon::task::auto_rate::Counter;
 use crate::daemon::task::flood::{Flood, Place};
 use crate::daemon::task::grant_watch::Reviews;
+use crate::daemon::task::machine_redials::MachineRedials;
 use crate::daemon::task::queue::Queue;
 use crate::datapath::{self, Error, Events, EvidenceRing, Pins, Positions};
 use crate::model::per_ring::{PerRing, is_in_ring_of_refusals};
@@ -67,6 +68,7 @@ struct Recorder {
     live: broadcast::Sender<CallRow>,
     rate: Counter,
     asserted: Asserted,
+    machines: MachineRedials,
     evidence: Arc<Evidence>,
     /// Frames of refused attempts that wait for their call.
     frames: Vec<Unplaced>,
@@ -117,6 +119,8 @@ pub struct Listeners {
     pub rate: Counter,
     /// Counter of calls whose asserted caller is not read.
     pub asserted: Asserted,
+    /// Watch for carriers that call again by machine.
+    pub machines: MachineRedials,
 }
 
 /// Takes events from the rings and writes call records, first those that were left behind. Ends
@@ -125,7 +129,7 @@ pub async fn run(
     control: Arc<Control>,
     Rings { mut events, mut frames, left_behind: (left_behind, left) }: Rings,
     accounts: Arc<Accounts>,
-    Listeners { reviews, live, rate, asserted }: Listeners,
+    Listeners { reviews, live, rate, asserted, machines }: Listeners,
     evidence: Arc<Evidence>,
     mut stop: oneshot::Receiver<Infallible>,
 ) {
@@ -143,6 +147,7 @@ pub async fn run(
         live,
         rate,
         asserted,
+        machines,
         evidence,
         frames: Vec::new(),
         on_disk: true,
@@ -249,6 +254,7 @@ impl Recorder {
             let trunk = config.policy.trunks.get(usize::from(event.trunk)).filter(|_| !outside);
             if let Some(trunk) = trunk {
                 self.asserted.take(entry, trunk);
+                self.machines.take(event, trunk);
             }
             let text = |bytes: &[u8]| {
                 (!bytes.is_empty()).then(|| String::from_utf8_lossy(bytes).into_owned())

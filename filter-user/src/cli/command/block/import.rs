@@ -19,14 +19,16 @@ use crate::cli::input::options::ChangeOptions;
 use crate::cli::output::in_force;
 use crate::cli::output::{self, Answer, Output, counted, thousands};
 use crate::exit::{Exit, Failure};
+use crate::model::refuse::Refuse;
 
 /// Block the numbers of a file, CSV or JSON; all of them or none
 ///
 /// palang block import blocks.csv
 ///
-/// A CSV file has the header number,expires,reason,author,origin,observe,redial; the last four columns
-/// are optional. A JSON file is an array, or one object per line, with the same names. Times are
-/// RFC 3339, or local; a block without one is permanent (role admin). An existing block gets the end
+/// A CSV file has the header number,expires,reason,author,origin,observe,redial,refuse; the last
+/// five columns are optional. A JSON file is an array, or one object per line, with the same names. Times are
+/// RFC 3339, or local; a block without one is permanent (role admin). refuse is 600, 486, 603, 403, 480
+/// or drop; empty: as the trunk refuses. An existing block gets the end
 /// and reason of the file. If a row is bad, it is named by line and nothing is imported, unless
 /// --skip-bad.
 ///
@@ -41,6 +43,9 @@ pub struct Arguments {
     /// Import the good rows if others are bad; then exit 6
     #[arg(long)]
     skip_bad: bool,
+    /// Answer of all rows on a trunk that answers, also of those with their own: 600, 486, 603, 403, 480; drop: no answer
+    #[arg(long, value_name = "CODE|drop", value_parser = Refuse::parse)]
+    refuse: Option<Refuse>,
     #[command(flatten)]
     change: ChangeOptions,
     #[command(flatten)]
@@ -130,8 +135,9 @@ fn read(arguments: &Arguments, bar: &ProgressBar) -> Result<Rows, Failure> {
     let reader = BufReader::with_capacity(1 << 16, bar.wrap_read(reader));
     rows::read(reader, arguments.format, &mut |line, row| {
         match row {
-            Ok(row) => {
+            Ok(mut row) => {
                 good += 1;
+                row.refuse = arguments.refuse.or(row.refuse);
                 let written = serde_json::to_writer(&mut spool, &row.on_line(line));
                 let written = written.map_err(io::Error::from);
                 written.and_then(|()| spool.write_all(b"\n")).map_err(no_spool)?;

@@ -2,6 +2,7 @@
 
 pub(crate) mod export;
 pub(crate) mod import;
+pub(crate) mod own_settings;
 pub(crate) mod row_writer;
 pub(crate) mod rows;
 
@@ -71,7 +72,7 @@ struct Add {
     #[arg(long, conflicts_with = "redial")]
     no_redial: bool,
     /// Answer on a trunk that answers: 600, 486, 603, 403, 480; drop: no answer [default: as the trunk]
-    #[arg(long, value_name = "CODE|drop", value_parser = refuse)]
+    #[arg(long, value_name = "CODE|drop", value_parser = Refuse::parse)]
     refuse: Option<Refuse>,
     /// Change nothing if the number is already blocked
     #[arg(long)]
@@ -256,10 +257,6 @@ impl Answer for Block {
     fn raw(&self) -> Vec<Vec<String>> {
         vec![Row::raw(self)]
     }
-}
-
-fn refuse(text: &str) -> Result<Refuse, String> {
-    Refuse::parse(text).map_err(|error| error.to_string())
 }
 
 fn redial(block: &Block) -> String {

@@ -7,24 +7,25 @@ use std::io::{self, BufRead, Read};
 use clap::ValueEnum;
 use jiff::Timestamp;
 use serde::de::{DeserializeSeed, Deserializer, SeqAccess, Visitor};
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::api::wire::{Block, ImportRow};
+use crate::cli::command::block::own_settings::{OwnRedial, refuse_text};
 use crate::cli::input::time;
-use crate::model::redial::RedialPolicy;
+use crate::model::refuse::Refuse;
 
 /// Format of a file of blocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Format {
-    /// Header number,expires,reason,author,origin,observe,redial; the last four columns are optional
+    /// Header number,expires,reason,author,origin,observe,redial,refuse; the last five columns are optional
     Csv,
     /// One object per line (export), or an array of objects, with the same names
     Json,
 }
 
-pub(super) const HEADER: [&str; 7] =
-    ["number", "expires", "reason", "author", "origin", "observe", "redial"];
+pub(super) const HEADER: [&str; 8] =
+    ["number", "expires", "reason", "author", "origin", "observe", "redial", "refuse"];
 const REQUIRED: usize = 3;
 
 /// Holds one row of a file.
@@ -50,39 +51,9 @@ pub struct FileRow {
     /// `3/10m/30m` or `off`; empty: as configured.
     #[serde(default)]
     pub redial: OwnRedial,
-}
-
-/// The redial setting of a block.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum OwnRedial {
-    /// As configured.
-    #[default]
-    AsConfigured,
-    /// The caller is never let through.
-    Off,
-    /// The caller is let through by this rule.
-    Own(RedialPolicy),
-}
-
-impl Serialize for OwnRedial {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match self {
-            OwnRedial::AsConfigured => serializer.serialize_str(""),
-            OwnRedial::Off => serializer.serialize_str("off"),
-            OwnRedial::Own(redial) => serializer.collect_str(redial),
-        }
-    }
-}
-
-impl<'de> Deserialize<'de> for OwnRedial {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<OwnRedial, D::Error> {
-        let text = Option::<String>::deserialize(deserializer)?.unwrap_or_default();
-        match text.trim() {
-            "" => Ok(OwnRedial::AsConfigured),
-            "off" => Ok(OwnRedial::Off),
-            text => text.parse().map(OwnRedial::Own).map_err(serde::de::Error::custom),
-        }
-    }
+    /// `600`, another code, or `drop`; empty: as the trunk refuses.
+    #[serde(default, with = "refuse_text")]
+    pub refuse: Option<Refuse>,
 }
 
 fn end<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Timestamp>, D::Error> {
@@ -110,25 +81,37 @@ impl FileRow {
     /// Converts the row to a row of an API import request.
     #[must_use]
     pub fn on_line(self, line: u64) -> ImportRow {
-        let FileRow { number, expires, reason, author, origin, observe, redial } = self;
+        let FileRow { number, expires, reason, author, origin, observe, redial, refuse } = self;
         let (redial, no_redial) = match redial {
             OwnRedial::AsConfigured => (None, false),
             OwnRedial::Off => (None, true),
             OwnRedial::Own(redial) => (Some(redial), false),
         };
-        ImportRow { line, number, expires, reason, author, origin, observe, redial, no_redial }
+        ImportRow {
+            line,
+            number,
+            expires,
+            reason,
+            author,
+            origin,
+            observe,
+            redial,
+            no_redial,
+            refuse: refuse.map(Refuse::name),
+        }
     }
 }
 
 impl From<Block> for FileRow {
     fn from(block: Block) -> FileRow {
+        let refuse = block.refuse.as_deref().and_then(|text| Refuse::parse(text).ok());
         let Block { number, expires, reason, author, origin, observe, .. } = block;
         let redial = match block.redial {
             _ if block.no_redial => OwnRedial::Off,
             Some(redial) => OwnRedial::Own(redial),
             None => OwnRedial::AsConfigured,
         };
-        FileRow { number, expires, reason, author, origin, observe, redial }
+        FileRow { number, expires, reason, author, origin, observe, redial, refuse }
     }
 }
 
@@ -382,6 +365,8 @@ impl<'de> DeserializeSeed<'de> for Placed<'_> {
 mod tests {
     use super::*;
     use crate::cli::command::block::row_writer::Writer;
+    use crate::model::redial::RedialPolicy;
+    use filter_common::answer::code::Code;
     use proptest::prelude::*;
 
     type Row = (u64, Result<FileRow, BadRow>);
@@ -499,6 +484,7 @@ mod tests {
                 origin: "operator".into(),
                 observe: false,
                 redial: OwnRedial::AsConfigured,
+                refuse: None,
             };
             let mut writer = Writer::new(Vec::new(), Format::Csv).unwrap();
             writer.row(&row).unwrap();
@@ -516,6 +502,28 @@ mod tests {
         assert_eq!(from_cell("'+62812".into()), "+62812");
     }
 
+    fn refusals() -> Vec<Refuse> {
+        Code::ALL.into_iter().map(Refuse::Reply).chain([Refuse::Drop]).collect()
+    }
+
+    #[test]
+    fn refusal_that_is_not_offered_is_a_bad_row_with_the_reason() {
+        let text = "number,expires,reason,refuse\n0812,,prank,486\n0813,,prank,\n0814,,prank,503\n\
+            0815,,prank,drop\n0816,,prank,Drop\n0817,,prank,302\n";
+        let csv = rows(text, None).unwrap();
+        let expected = [
+            (4, "refuse: 503 is not offered: a carrier that gets it takes the trunk away"),
+            (6, "refuse: \"Drop\" is no refusal: write \"600\""),
+            (7, "refuse: 302 is not offered: a redirection is not built yet"),
+        ];
+        assert_bad(&csv, &expected);
+        let good: Vec<_> =
+            csv.iter().filter_map(|(_, row)| row.as_ref().ok()).map(|row| row.refuse).collect();
+        assert_eq!(good, [Some(Refuse::Reply(Code::BusyHere)), None, Some(Refuse::Drop)]);
+        let json = r#"{"number":"0812","expires":null,"reason":"prank","refuse":"607"}"#;
+        assert_bad(&rows(json, None).unwrap(), &[(1, "refuse: 607 is not offered")]);
+    }
+
     proptest! {
         #[test]
         fn exported_rows_import_unchanged(
@@ -528,6 +536,7 @@ mod tests {
                     ".*",
                     any::<bool>(),
                     (0u8..=8, 60u32..=86_400),
+                    prop::option::of(prop::sample::select(refusals())),
                 ),
                 0..8,
             ),
@@ -535,14 +544,14 @@ mod tests {
         ) {
             let given: Vec<_> = given
                 .into_iter()
-                .map(|(number, expires, reason, author, origin, observe, (attempts, window))| {
+                .map(|(number, expires, reason, author, origin, observe, (attempts, window), refuse)| {
                     let redial = match attempts {
                         0 => OwnRedial::AsConfigured,
                         1 => OwnRedial::Off,
                         attempts => OwnRedial::Own(RedialPolicy { attempts, window, grant: window }),
                     };
                     let expires = expires.map(|time| Timestamp::from_second(time).unwrap());
-                    FileRow { number, expires, reason, author, origin, observe, redial }
+                    FileRow { number, expires, reason, author, origin, observe, redial, refuse }
                 })
                 .collect();
             let format = if json { Format::Json } else { Format::Csv };

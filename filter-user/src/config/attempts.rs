@@ -1,0 +1,121 @@
+//! Reads the keys of `[[trunk]]` about attempts.
+
+use filter_common::abi::SEPARATE;
+use toml::Spanned;
+
+use crate::config::error::{Mistake, wrong};
+use crate::model::duration;
+use crate::model::policy::Trunk;
+use crate::model::redial::{RedialPolicy, short};
+
+/// Longest time between attempts that are one, in seconds.
+const SEPARATE_MAX: u32 = 600;
+
+/// Reads how far apart the attempts of a caller are. With `redial` it is possible to reach a grant.
+///
+/// # Errors
+/// Returns the mistake if the length is out of range, or no caller could reach a grant.
+pub(crate) fn separate(
+    trunk: &mut Trunk,
+    text: Option<&Spanned<String>>,
+    redial: RedialPolicy,
+) -> Result<(), Mistake> {
+    let Some(text) = text else { return Ok(()) };
+    let seconds = duration::seconds(text.get_ref()).and_then(|seconds| u32::try_from(seconds).ok());
+    let Some(seconds) = seconds.filter(|seconds| (SEPARATE..=SEPARATE_MAX).contains(seconds))
+    else {
+        let message = format!(
+            "separate: {:?} is not {} to {} in whole seconds, such as 35s",
+            text.get_ref(),
+            short(SEPARATE),
+            short(SEPARATE_MAX)
+        );
+        return wrong(text.span(), message);
+    };
+    let RedialPolicy { attempts, window, .. } = redial;
+    if attempts != 0 && seconds * (u32::from(attempts) - 1) >= window {
+        let message = format!(
+            "separate: with {} no caller reaches attempt {attempts} within {} ([redial]); write a shorter time, or a \
+             longer window",
+            short(seconds),
+            short(window)
+        );
+        return wrong(text.span(), message);
+    }
+    trunk.profile.separate = seconds;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use crate::config::Config;
+    use crate::config::file::parse;
+
+    fn read(keys: &str, redial: &str) -> Result<Config, String> {
+        let text = format!(
+            "interfaces = []\n[[trunk]]\nname = \"a\"\nsources = [\"10.0.0.1\"]\n{keys}\n[redial]\n{redial}"
+        );
+        parse(&text).map_err(|mistake| mistake.in_file(Path::new("palang.toml"), &text).to_string())
+    }
+
+    #[test]
+    fn attempts_are_separate_after_5_s_unless_the_trunk_has_another_time() {
+        for (keys, redial, seconds) in [
+            ("", "", 5),
+            ("separate = \"5s\"", "", 5),
+            ("separate = \"35s\"", "", 35),
+            ("separate = \"9m\"", "", 540),
+            ("separate = \"10m\"", "window = \"11m\"", 600),
+            // Without redial grants nothing has to be reached.
+            ("separate = \"10m\"", "attempts = 0", 600),
+            ("separate = \"80s\"", "attempts = 8", 80),
+        ] {
+            let config = read(keys, redial).unwrap();
+            let [default, trunk] = &config.policy.trunks[..] else { panic!("two profiles") };
+            assert_eq!(trunk.profile.separate, seconds, "{keys}");
+            assert_eq!(default.profile.separate, 5);
+            let effective = toml::to_string(&config.effective()).unwrap();
+            let again = parse(&effective).map_err(|mistake| mistake.message);
+            assert_eq!(again, Ok(config), "{effective}");
+        }
+    }
+
+    #[test]
+    fn summary_warns_of_silence_without_a_longer_time() {
+        let warns = |keys: &str, redial: &str| {
+            let lines = read(keys, redial).unwrap().summary();
+            lines.iter().any(|line| line.starts_with("trunk a: refused in silence, so its carrier"))
+        };
+        assert!(warns("refuse = \"drop\"", ""));
+        for (keys, redial) in [
+            ("", ""),
+            ("esinet = true", ""),
+            ("refuse = \"drop\"\nseparate = \"35s\"", ""),
+            ("refuse = \"drop\"", "attempts = 0"),
+        ] {
+            assert!(!warns(keys, redial), "{keys}");
+        }
+    }
+
+    #[test]
+    fn time_that_no_caller_could_reach_is_refused() {
+        for (keys, redial, message) in [
+            ("separate = \"4s\"", "", "5:12: separate: \"4s\" is not 5s to 10m in whole seconds"),
+            ("separate = \"11m\"", "", "is not 5s to 10m"),
+            ("separate = \"0\"", "", "is not 5s to 10m"),
+            ("separate = \"5500ms\"", "", "is not 5s to 10m"),
+            ("separate = 35", "", "5:12: invalid type: integer `35`, expected a string"),
+            (
+                "separate = \"10m\"",
+                "",
+                "5:12: separate: with 10m no caller reaches attempt 2 within 10m ([redial])",
+            ),
+            ("separate = \"86s\"", "attempts = 8", "no caller reaches attempt 8 within 10m"),
+        ] {
+            let error = read(keys, redial).unwrap_err();
+            assert!(error.contains(message), "{keys}: {error}");
+        }
+    }
+}
