@@ -128,8 +128,8 @@ pub fn not_blocked(maps: &Maps, subject: Subject) -> String {
         Some(block) => {
             let prefix = Subject::of_prefix_entry(block.number);
             format!(
-                "{subject} has no block of its own, but that of {prefix} refuses its calls: palang allow add {subject} \
-                 lets it through, and palang block remove '{prefix}' ends the block of all its numbers"
+                "{subject} has no block of its own, but that of {prefix} refuses its calls: palang allow add {subject}, or \
+                 palang block remove '{prefix}' for all"
             )
         }
         None => format!("{subject} is not blocked"),

@@ -79,8 +79,8 @@ fn not_met(left: u64, judged: u64) -> Option<String> {
     let missed = left.saturating_sub(judged);
     (missed >= CALLS_MIN && missed * 2 >= left).then(|| {
         format!(
-            "{missed} of {left} calls in fragments in the last hour met no second look: they passed unread, or did not \
-             come whole; palang doctor, and docs/reasons.md, \"Calls in fragments\""
+            "{missed} of {left} calls in fragments in the last hour met no second look. They passed unread, or did not \
+             come whole: palang doctor; docs/reasons.md, \"Calls in fragments\""
         )
     })
 }
