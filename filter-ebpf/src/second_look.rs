@@ -2,14 +2,20 @@
 //! it whole. It runs where a packet is about to go to a socket (`cgroup_skb/ingress`).
 
 use aya_ebpf::bindings::__sk_buff;
-use filter_common::abi::{TRANSPORT_TCP, TRANSPORT_UDP};
-use filter_common::judge::{JudgeContext as _, is_noted, judge_again};
+use filter_common::abi::{
+    BLOCK_REFUSE_DROP, EVENT_BY_DAEMON, TRANSPORT_TCP, TRANSPORT_UDP, TRUNKS_MAX,
+};
+use filter_common::bytes::Bytes as _;
+use filter_common::decide::{PolicyLookup as _, refusal};
+use filter_common::handed_over::{HANDED_REQUEST, HandedOver};
+use filter_common::judge::{JudgeContext as _, Scratch, is_noted, judge_again};
 use filter_common::reason::Reason;
 
 use crate::datagram::{Datagram, OUTER_MAX, Reassembled};
 use crate::lookup::Kernel;
-use crate::room::COPY_MAX;
-use crate::{maps, run, telemetry};
+use crate::packet::Context as _;
+use crate::room::{COPY_MAX, ETHERNET_LEN};
+use crate::{maps, reply, run, telemetry};
 
 /// Lengths of headers without options (RFC 791 §3.1, RFC 8200 §3, RFC 768).
 const IPV4_LEN: usize = 20;
@@ -25,7 +31,7 @@ pub fn look_again(skb: *mut __sk_buff) -> Option<(Reason, u8)> {
     }
     let scratch = run::cleared(&maps::SECOND_LOOK_SCRATCH)?;
     let mut datagram = Datagram::of_this_cpu()?;
-    let mut kernel = Kernel::new()?;
+    let mut kernel = Kernel::new(skb)?;
     if !datagram.fill::<OUTER_MAX>(skb)
         || !is_noted(&datagram, &mut kernel, scratch)
         || !datagram.fill::<COPY_MAX>(skb)
@@ -34,9 +40,46 @@ pub fn look_again(skb: *mut __sk_buff) -> Option<(Reason, u8)> {
     }
     let scan = |datagram: &Datagram, start, len, fields: &mut _| datagram.scan(start, len, fields);
     let reason = judge_again(&mut datagram, &mut kernel, scratch, scan);
+    if scratch.event.reply != 0 {
+        hand_over(&datagram, &kernel, scratch, skb.interface())?;
+    }
     let limit = kernel.settings().map_or(0, |settings| settings.pass_events_per_second);
     telemetry::report(Reassembled(skb), scratch, reason, limit);
     Some((reason, scratch.event.verdict))
+}
+
+/// Hands a refused call to the daemon, which answers it. `None` never happens: the maps have those elements.
+#[inline(always)]
+fn hand_over(
+    datagram: &Datagram,
+    kernel: &Kernel<*mut __sk_buff>,
+    scratch: &mut Scratch,
+    interface: u32,
+) -> Option<()> {
+    let event = &mut scratch.event;
+    let trunk = datagram.hide_range(event.trunk as usize) as u32 & (TRUNKS_MAX - 1);
+    let profile = kernel.profile(trunk)?;
+    let code = datagram.hide_range(refusal(kernel, event) as usize) as u8;
+    event.reply = 0;
+    if code == BLOCK_REFUSE_DROP {
+        return Some(());
+    }
+    let stats = reply::stats(trunk)?;
+    if !kernel.has_daemon(event.time) {
+        stats.without_daemon += 1;
+    } else if datagram.frame_len() != datagram.readable() {
+        stats.impossible += 1;
+    } else if !reply::has_room(trunk, event.time, profile) {
+        stats.limited += 1;
+    } else {
+        let head = reply::head(event, trunk, interface, code, profile, ETHERNET_LEN as u8);
+        let head = HandedOver { flags: head.flags | HANDED_REQUEST, ..head };
+        let is_sent = datagram.hand_over(&head);
+        stats.lost += 1 - is_sent;
+        event.reply = code * is_sent as u8;
+        event.flags |= EVENT_BY_DAEMON * is_sent as u8;
+    }
+    Some(())
 }
 
 /// Returns `false` for a packet that the first look has surely not noted. Most packets to the sockets of a

@@ -62,7 +62,13 @@ pub fn mode(maps: &Maps) -> Result<Mode, Error> {
 pub fn check(maps: &Maps, number: Number) -> Result<Check, Error> {
     let mode = mode(maps)?;
     let enforced = mode.mode == "enforce" && maps.profile(0)?.mode == MODE_ENFORCE;
-    let call = Call { number, second: Number::NONE, call_id: 0, enforced: enforced.into() };
+    let call = Call {
+        number,
+        second: Number::NONE,
+        call_id: 0,
+        enforced: enforced.into(),
+        without_daemon: 0,
+    };
     let now = clock::boot();
     let mut lists = LookUp::new(maps, now);
     let decision = decide(&mut lists, &call);
@@ -146,6 +152,7 @@ pub fn interface(name: &str, links: &[Link], ours: Option<u32>) -> Interface {
         xdp: xdp.filter(|_| is_ours).map(|xdp| xdp.mode.name().to_owned()),
         program: xdp.map(|xdp| xdp.program),
         problem,
+        replies_by_daemon: None,
     }
 }
 

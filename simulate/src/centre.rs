@@ -97,7 +97,7 @@ impl Centre {
 
     /// Returns the decision of an edge on a call at a time in nanoseconds.
     pub fn call(&mut self, edge: usize, number: Number, call_id: u64, now: u64) -> Decision {
-        let call = Call { number, second: Number::NONE, call_id, enforced: 1 };
+        let call = Call { number, second: Number::NONE, call_id, enforced: 1, without_daemon: 0 };
         self.edges[edge].decide(&call, now)
     }
 

@@ -35,6 +35,7 @@ mod protected;
 mod records;
 mod redial;
 mod removal;
+mod reply_path;
 mod reports;
 mod roles;
 mod routes;

@@ -79,7 +79,8 @@ impl PolicyLookup for Forgetful {
 }
 
 fn decide_with(memory: bool) -> Decision {
-    let call = Call { number: number(), second: Number::NONE, call_id: 1, enforced: 1 };
+    let call =
+        Call { number: number(), second: Number::NONE, call_id: 1, enforced: 1, without_daemon: 0 };
     decide(&mut Forgetful { memory }, &call)
 }
 

@@ -7,6 +7,7 @@ use filter_common::abi::{MODE_ENFORCE, MODE_OBSERVE, Settings};
 use filter_common::plan::Prefix;
 use serde::Serialize;
 
+use crate::config::replies::{ReplyPath, WithoutDaemon};
 use crate::config::units::{self, days};
 use crate::config::{AutoRate, Config, EvidenceKept, Paths, RecordLimits, Roles};
 use crate::model::ladder::Ladder;
@@ -212,6 +213,8 @@ pub(crate) struct EffectiveTrunk {
     pub(crate) refuse: Option<String>,
     pub(crate) replies_per_second: u32,
     pub(crate) replies_without_checksum: bool,
+    pub(crate) reply_path: ReplyPath,
+    pub(crate) without_daemon: WithoutDaemon,
     #[serde(flatten)]
     pub(crate) profile: EffectiveProfile,
 }
@@ -321,6 +324,8 @@ impl EffectiveTrunk {
             refuse: (!trunk.esinet).then(|| Refuse::of_number(trunk.profile.refuse).name()),
             replies_per_second: trunk.profile.replies_per_second,
             replies_without_checksum: trunk.profile.replies_without_checksum != 0,
+            reply_path: ReplyPath::of(&trunk.profile),
+            without_daemon: WithoutDaemon::of(trunk),
             profile: EffectiveProfile::of(trunk, default),
         }
     }

@@ -17,7 +17,7 @@ use serde::{Deserialize, Deserializer};
 use toml::Spanned;
 
 use crate::config::error::{Mistake, wrong};
-use crate::config::replies::{RefuseText, ReplyFields, replies};
+use crate::config::replies::{RefuseText, ReplyFields, ReplyPath, WithoutDaemon, replies};
 use crate::config::strip;
 use crate::model::number_text;
 use crate::model::plan::format::Format;
@@ -110,6 +110,10 @@ pub(crate) struct TrunkTable {
     pub(crate) refuse: Option<Spanned<RefuseText>>,
     pub(crate) replies_per_second: Option<u32>,
     pub(crate) replies_without_checksum: Option<bool>,
+    #[serde(default)]
+    pub(crate) reply_path: ReplyPath,
+    #[serde(default)]
+    pub(crate) without_daemon: WithoutDaemon,
     #[serde(default)]
     pub(crate) emergency_marks: Option<Spanned<IgnoredAny>>,
 }
@@ -254,6 +258,8 @@ pub(crate) fn trunks(policy: &mut Policy, tables: Vec<TrunkTable>) -> Result<(),
             refuse: table.refuse.as_ref(),
             per_second: table.replies_per_second,
             without_checksum: table.replies_without_checksum,
+            path: table.reply_path,
+            without_daemon: table.without_daemon,
             esinet: table.esinet.as_ref(),
             enforces: fields.mode == Some(Mode::Enforce),
         };

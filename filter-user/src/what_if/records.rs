@@ -155,6 +155,7 @@ impl<'a> Side<'a> {
             second: Number::NONE,
             call_id: record.call_id,
             enforced: enforced.into(),
+            without_daemon: 0,
         };
         let decision = self.gate.decide(&call, record.time);
         Outcome { refused: decision.verdict != Verdict::Pass, reason: decision.reason.name() }
