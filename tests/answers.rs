@@ -6,7 +6,7 @@ use std::cell::Cell;
 use filter_common::abi::Keys;
 use filter_common::answer::code::Code;
 use filter_common::answer::sums::{Checked, check};
-use filter_common::answer::{Answer, is_own_ack};
+use filter_common::answer::{Answer, ROOM, is_own_ack};
 use filter_common::bytes::Slice;
 use filter_common::frame::{Packet, read};
 use palang_tests::common::mutations::{apply, change};
@@ -33,12 +33,12 @@ fn packet(frame: &[u8]) -> Packet {
 /// Returns the reply to a message, as bytes.
 fn answer(layers: Layers, message: &[u8]) -> Option<Vec<u8>> {
     let frame = layers.frame(message);
-    let mut answer = Answer::default();
+    let mut answer = Answer::<ROOM>::default();
     let reply =
         answer.write(&Slice::from(&frame[..]), &packet(&frame), &KEYS, Code::default() as u8)?;
     let whole = answer.bytes(reply.start, reply.end);
     assert!(whole.len() <= frame.len());
-    assert_eq!(check(&Slice::from(whole), &packet(whole)), Checked::Right);
+    assert_eq!(check::<_, ROOM>(&Slice::from(whole), &packet(whole)), Checked::Right);
     Some(answer.bytes(reply.message, reply.end).to_vec())
 }
 

@@ -221,9 +221,27 @@ pub struct Profile {
     pub replies_per_second: u32,
     /// Attempts of one number are separate when they are this many seconds apart ([`SEPARATE`]).
     pub separate: u32,
+    /// [`REPLY_PATH_AUTO`], [`REPLY_PATH_DRIVER`] or [`REPLY_PATH_DAEMON`].
+    pub reply_path: u8,
+    /// [`DROPPED_WITHOUT_DAEMON`], [`PASSES_ON_SOME_INTERFACES`] or [`PASSES_WITHOUT_DAEMON`].
+    pub without_daemon: u8,
     /// Zero.
-    pub reserved: u32,
+    pub reserved: [u8; 2],
 }
+
+/// The driver sends a reply where it can, and otherwise the daemon.
+pub const REPLY_PATH_AUTO: u8 = 0;
+/// Only the driver sends replies.
+pub const REPLY_PATH_DRIVER: u8 = 1;
+/// Only the daemon sends replies.
+pub const REPLY_PATH_DAEMON: u8 = 2;
+
+/// Without a daemon a refused call is dropped in silence.
+pub const DROPPED_WITHOUT_DAEMON: u8 = 0;
+/// Without a daemon a call passes where the daemon has to answer it: by its interface, or in the second look.
+pub const PASSES_ON_SOME_INTERFACES: u8 = 1;
+/// Without a daemon each call passes that would be refused with a reply.
+pub const PASSES_WITHOUT_DAEMON: u8 = 2;
 
 impl Profile {
     /// Returns whether `P-Asserted-Identity` of this trunk is to be believed (RFC 3325 §4).
@@ -365,6 +383,9 @@ pub const EVENT_TWO_IDENTITIES: u8 = 4;
 /// The INVITE has a `P-Asserted-Identity`, and its trunk reads `From`.
 pub const EVENT_PAI_IGNORED: u8 = 8;
 
+/// The daemon sends the reply; otherwise the driver has sent it.
+pub const EVENT_BY_DAEMON: u8 = 16;
+
 /// The identity is from `From`.
 pub const EVENT_FROM: u8 = 1;
 /// The identity is from `P-Asserted-Identity`.
@@ -409,13 +430,13 @@ pub struct Event {
     pub policy_verdict: u8,
     /// [`Reason`](crate::reason::Reason) as number.
     pub reason: u8,
-    /// [`EVENT_TO_TAG`], [`EVENT_REPEATED`], [`EVENT_TWO_IDENTITIES`], [`EVENT_PAI_IGNORED`].
+    /// Bits: [`EVENT_TO_TAG`] and the constants after it up to [`EVENT_BY_DAEMON`].
     pub flags: u8,
     /// Where the Call-ID begins in the frame; 0: not read.
     pub call_id_offset: u16,
     /// How long the Call-ID is, in bytes.
     pub call_id_len: u16,
-    /// The [`Code`](crate::answer::code::Code) of the reply that was sent, as number; 0: none.
+    /// The [`Code`](crate::answer::code::Code) of the reply that was sent or handed to the daemon, as number; 0: none.
     pub reply: u8,
     /// Zero.
     pub reserved: [u8; 7],
@@ -514,7 +535,7 @@ pub struct EvidenceStats {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct ReplyStats {
-    /// Replies that were sent.
+    /// Replies that the driver sent.
     pub sent: u64,
     /// Of these, replies to an INVITE of an attempt that was refused before.
     pub repeated: u64,
@@ -526,6 +547,10 @@ pub struct ReplyStats {
     pub damaged: u64,
     /// Refused calls that no reply is possible to.
     pub impossible: u64,
+    /// Refused calls that the daemon was to answer while no daemon ran: no reply.
+    pub without_daemon: u64,
+    /// Refused calls that the daemon was to answer, and for which its ring had no room: no reply.
+    pub lost: u64,
 }
 
 /// The replies of one trunk in the present second, over all CPUs.
@@ -578,6 +603,6 @@ layout! {
     Evidence = 2080,
     EvidenceStats = 40,
     Keys = 48,
-    ReplyStats = 48,
+    ReplyStats = 64,
     ReplySecond = 16,
 }

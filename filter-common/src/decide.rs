@@ -5,8 +5,8 @@
 //! never wins.
 
 use crate::abi::{
-    ATTEMPT_NS, Allow, Attempt, AttemptKey, BLOCK_NO_REDIAL, BLOCK_OBSERVE, BLOCK_REFUSE_SHIFT,
-    Block, Event, Grace, Grant, PrefixKey, RedialCounter, Verdict,
+    ATTEMPT_NS, Allow, Attempt, AttemptKey, BLOCK_NO_REDIAL, BLOCK_OBSERVE, BLOCK_REFUSE_DROP,
+    BLOCK_REFUSE_SHIFT, Block, Event, Grace, Grant, PrefixKey, RedialCounter, Verdict,
 };
 use crate::number::{DIGITS_MAX, Number};
 use crate::reason::Reason;
@@ -45,6 +45,23 @@ pub trait PolicyLookup {
     fn redial(&self, number: Number) -> Option<RedialCounter>;
     /// Remembers how often a blocked number called. `false` when that failed.
     fn count_redial(&mut self, redial: &RedialCounter) -> bool;
+    /// Returns `number`, which the compiler then keeps in a register.
+    #[inline(always)]
+    fn pinned(&self, number: u64) -> u64 {
+        number
+    }
+    /// Returns whether a daemon runs that sends replies.
+    #[inline(always)]
+    fn has_daemon(&self, now: u64) -> bool {
+        let _ = now;
+        true
+    }
+    /// Returns whether the daemon, and not the driver, sends the replies to calls of this interface, where the trunk
+    /// wants neither of them.
+    #[inline(always)]
+    fn is_answered_by_daemon(&self) -> bool {
+        false
+    }
 }
 
 /// A call whose caller number was read.
@@ -61,6 +78,9 @@ pub struct Call {
     pub enforced: u32,
     /// Attempts are separate when they are this many seconds apart ([`Profile::separate`](crate::abi::Profile)).
     pub separate: u32,
+    /// Whether the call passes if its reply needs a daemon that does not run. 0: never. 1: where the daemon answers the
+    /// calls of its interface. Otherwise always.
+    pub without_daemon: u32,
 }
 
 /// The decision on a call.
@@ -166,6 +186,15 @@ pub fn decide<L: PolicyLookup>(lists: &mut L, call: &Call) -> Decision {
     if now < lists.override_until() {
         decision.verdict = Verdict::Pass;
         decision.reason = Reason::Override;
+    }
+    // Not for a repeated one: an attempt that was refused may have got its final reply.
+    if !known.repeated
+        && call.without_daemon != 0
+        && decision.verdict != Verdict::Pass
+        && is_unanswered(lists, call, now, &decision)
+    {
+        decision.verdict = Verdict::Pass;
+        decision.reason = Reason::WithoutDaemon;
     }
     if !known.repeated {
         let attempt = Attempt {
@@ -341,6 +370,15 @@ fn redial<L: PolicyLookup>(lists: &mut L, call: &Call, now: u64, block: &PolicyM
     opens as Exemption
 }
 
+/// Returns whether a refused call would get no reply for want of a daemon. A block that wants silence gets it.
+#[inline(always)]
+fn is_unanswered<L: PolicyLookup>(lists: &L, call: &Call, now: u64, decision: &Decision) -> bool {
+    (call.without_daemon > 1 || lists.is_answered_by_daemon())
+        && !lists.has_daemon(now)
+        && own_refusal(lists, decision.reason as u8, decision.number, decision.rule)
+            != BLOCK_REFUSE_DROP
+}
+
 fn verdict_of(action: u8) -> Verdict {
     if action == Verdict::Drop as u8 { Verdict::Drop } else { Verdict::Pass }
 }
@@ -514,31 +552,38 @@ fn blocked(reason: Reason, block: &Block) -> PolicyMatch {
 /// found. Not a part of [`decide`]: only a call that gets a reply pays for this look-up.
 #[inline(always)]
 pub fn refusal<L: PolicyLookup>(lists: &L, event: &Event) -> u8 {
-    let own = if event.reason == Reason::BlockedPrefix as u8 {
-        prefix_refusal(lists, event)
-    } else {
-        match lists.blocked_number(event.number) {
-            Some(block) if block.rule == event.rule => block.flags,
-            _ => 0,
-        }
-    };
-    match own >> BLOCK_REFUSE_SHIFT & 7 {
+    match own_refusal(lists, event.reason, event.number, event.rule) {
         0 => event.reply,
         own => own,
     }
 }
 
+/// Returns the refusal of the block that refused a call; 0: it has none, or is no longer found.
+#[inline(always)]
+fn own_refusal<L: PolicyLookup>(lists: &L, reason: u8, number: Number, rule: u64) -> u8 {
+    let flags = if reason == Reason::BlockedPrefix as u8 {
+        prefix_flags(lists, number, rule)
+    } else {
+        let block = lists.blocked_number(number);
+        let (found, flags) = block.map_or((0, 0), |block| (block.rule, block.flags));
+        // Pinned: LLVM would read the flags of a block that is not there, and the verifier sees that.
+        let flags = lists.pinned(flags as u64) as u8;
+        if found == rule { flags } else { 0 }
+    };
+    flags >> BLOCK_REFUSE_SHIFT & 7
+}
+
 /// Returns the flags of the block on a prefix that refused a call; 0: it is no longer found. A longer prefix may
 /// hide it: one whose block has ended.
 #[inline(never)]
-fn prefix_refusal<L: PolicyLookup>(lists: &L, event: &Event) -> u8 {
-    let mut key = PrefixKey::number(event.number);
+fn prefix_flags<L: PolicyLookup>(lists: &L, number: Number, rule: u64) -> u8 {
+    let mut key = PrefixKey::number(number);
     let mut tries = 0;
     while tries < DIGITS_MAX {
         let Some(block) = lists.blocked_prefix(&key) else {
             break;
         };
-        if block.rule == event.rule {
+        if block.rule == rule {
             return block.flags;
         }
         if !shorten(&mut key, block.number) {

@@ -6,9 +6,11 @@
 use crate::abi::{
     DatagramKey, EVENT_FROM, EVENT_PAI, EVENT_PAI_IGNORED, EVENT_REPEATED, EVENT_TO_TAG,
     EVENT_TWO_IDENTITIES, Event, FRAGMENT_NS, FRAGMENTS_LATER, FRAGMENTS_PASSED, FRAGMENTS_REFUSED,
-    FRAGMENTS_UNTIL, FragmentKey, FragmentState, MODE_ENFORCE, Profile, REASSEMBLY_NS, Settings,
-    TRANSPORT_TCP, TRANSPORT_UDP, Verdict,
+    FRAGMENTS_UNTIL, FragmentKey, FragmentState, MODE_ENFORCE, Profile, REASSEMBLY_NS,
+    REPLY_PATH_DRIVER, Settings, TRANSPORT_TCP, TRANSPORT_UDP, Verdict,
 };
+use crate::answer::UDP_LEN;
+use crate::answer::sums::SUM_MAX;
 use crate::bytes::Bytes;
 use crate::decide::{self, Call, PolicyLookup};
 use crate::frame::{self, Packet, Part};
@@ -40,6 +42,13 @@ pub trait JudgeContext: PolicyLookup {
     fn is_for_us(&self, address: u64) -> bool {
         let _ = address;
         true
+    }
+    /// Returns whether a datagram goes to a socket of this machine, so that a second look meets it. `false` if that is not
+    /// known.
+    #[inline(always)]
+    fn reaches_socket(&self, packet: &Packet) -> bool {
+        let _ = packet;
+        false
     }
     /// Returns whether a second look judges datagrams once the host has put them together.
     fn has_second_look(&self) -> bool;
@@ -329,6 +338,9 @@ fn judge_message<B: Bytes, G: JudgeContext, const FIRST: bool>(
         event.flags |= EVENT_TO_TAG;
         return Err(Reason::InDialog);
     }
+    if FIRST && is_answered_later(bytes, gate, packet, event.trunk) {
+        return Err(Reason::SecondLook);
+    }
     let profile = gate.profile(event.trunk as u32).ok_or(Reason::NoPolicy)?;
     let fields = &scratch.fields;
     let mut uris = fields[Field::FromUri as usize];
@@ -353,6 +365,9 @@ fn judge_message<B: Bytes, G: JudgeContext, const FIRST: bool>(
             return Err(Reason::BadHeader);
         }
     }
+    let without_daemon = profile.without_daemon as u32;
+    // Replies to datagrams of the second look always need the daemon.
+    let without_daemon = if FIRST { without_daemon } else { without_daemon * 2 };
     bytes.revalidate();
     let (first, second) = numbers(bytes, bytes.hide_range(start), uris, &profile.plan)?;
     let settings = gate.settings().ok_or(Reason::NoPolicy)?;
@@ -368,14 +383,15 @@ fn judge_message<B: Bytes, G: JudgeContext, const FIRST: bool>(
         return Err(Reason::Replaces);
     }
 
-    if FIRST {
+    if FIRST || profile.reply_path != REPLY_PATH_DRIVER {
         event.reply = profile.refuse;
     }
     let separate = profile.separate;
-    let call = Call { number: first, second, call_id: event.call_id, enforced, separate };
+    let call_id = event.call_id;
+    let call = Call { number: first, second, call_id, enforced, separate, without_daemon };
     let decision = decide::decide(gate, &call);
     event.verdict = decision.verdict as u8;
-    if FIRST && (decision.verdict != Verdict::Drop || scratch.packet.part != Part::Whole) {
+    if decision.verdict != Verdict::Drop || FIRST && scratch.packet.part != Part::Whole {
         event.reply = 0;
     }
     event.policy_verdict = decision.policy_verdict as u8;
@@ -385,6 +401,26 @@ fn judge_message<B: Bytes, G: JudgeContext, const FIRST: bool>(
         event.flags |= EVENT_REPEATED;
     }
     Ok(decision.reason)
+}
+
+/// Returns whether a datagram is left to the second look although its headers were read. The driver cannot answer one
+/// in fragments, nor one that is longer than an Ethernet frame.
+#[inline(never)]
+fn is_answered_later<B: Bytes, G: JudgeContext>(
+    bytes: &B,
+    gate: &mut G,
+    packet: &Packet,
+    trunk: u16,
+) -> bool {
+    if packet.part != Part::First && packet.payload_len <= SUM_MAX - UDP_LEN {
+        return false;
+    }
+    let wants_reply = gate
+        .profile(trunk as u32)
+        .is_some_and(|profile| profile.refuse != 0 && profile.reply_path != REPLY_PATH_DRIVER);
+    wants_reply
+        && gate.reaches_socket(packet)
+        && is_left_to_second_look(bytes.hide_range(bytes.readable()), gate, packet)
 }
 
 /// Returns the flag of a `P-Asserted-Identity`, or 0 without one. A branch would be another way for the verifier.

@@ -13,6 +13,7 @@ pub mod decide;
 pub mod egress;
 mod event_entry;
 pub mod frame;
+pub mod handed_over;
 pub mod judge;
 pub mod maps;
 pub mod number;

@@ -5,6 +5,7 @@ use crate::abi::{
     FragmentState, GENERATIONS, Grace, Grant, Keys, PORT_WORDS, PrefixKey, Profile, RedialCounter,
     ReplySecond, ReplyStats, Settings, TRUNKS_MAX, TrunkKey,
 };
+use crate::handed_over::DaemonReplies;
 use crate::number::Number;
 use crate::reason::REASON_NUMBERS;
 
@@ -131,6 +132,10 @@ pub const MAPS: &[MapSpec] = &[
     array::<Keys>("REPLY_KEYS", 1),
     array::<ReplySecond>("REPLY_SECONDS", TRUNKS_MAX),
     per_cpu::<ReplyStats>("REPLY_STATS", TRUNKS_MAX),
+    map::<u32, u32>("DAEMON_PATHS", MapKind::Hash, MaxEntries::Fixed(PREFIXES)),
+    array::<u64>("DAEMON_UNTIL", 1),
+    ring("HANDED_OVER"),
+    array::<DaemonReplies>("DAEMON_REPLIES", TRUNKS_MAX),
 ];
 
 /// Returns the capacity in the object of the map `name`, which has this type and these sizes.

@@ -171,6 +171,9 @@ reasons! {
     RefusalAck = 56, "refusal-ack", Refuse;
     /// The INVITE has a `Replaces` header field: it continues a running call (RFC 3891 §3).
     Replaces = 57, "replaces", Pass;
+    /// Blocked, but the daemon that would answer the call does not run, and the trunk wants such calls to
+    /// pass (`without_daemon`).
+    WithoutDaemon = 58, "without-daemon", Pass;
 }
 
 /// Counters are kept for reason numbers below this.

@@ -206,7 +206,7 @@ fn oracle_of(ctx: &XdpContext, variant: u32) -> Option<bool> {
     let variant = VARIANTS.get(variant)?;
     let bytes = PacketBytes::new(ctx.ctx, maps::SCRUB_SLOT.get_ptr_mut(0)?);
     let outer = outer::read(&bytes)?;
-    if !Kernel::new()?.is_sip_port(outer.destination_port) {
+    if !Kernel::new(ctx.ctx)?.is_sip_port(outer.destination_port) {
         return None;
     }
     let number = told::number(&bytes, variant)?;
@@ -218,7 +218,7 @@ fn naive_of(ctx: &XdpContext, variant: u32) -> Option<bool> {
     let variant = VARIANTS.get(variant)?;
     let bytes = PacketBytes::new(ctx.ctx, maps::SCRUB_SLOT.get_ptr_mut(0)?);
     let outer = outer::read(&bytes)?;
-    if !Kernel::new()?.is_sip_port(outer.destination_port) {
+    if !Kernel::new(ctx.ctx)?.is_sip_port(outer.destination_port) {
         return None;
     }
     let number = naive::number(&bytes)?;

@@ -48,7 +48,7 @@ pub fn decide<B: Bytes>(
     // SAFETY: a per-CPU element; XDP programs do not interrupt each other on a CPU.
     let scratch = unsafe { &mut *scratch };
     let event = &mut scratch.event;
-    let mut kernel = Kernel::new()?;
+    let mut kernel = Kernel::new(ctx.ctx)?;
     let time = kernel.now();
     let settings = kernel.settings()?;
     let limit = settings.pass_events_per_second;
@@ -77,8 +77,8 @@ pub fn decide<B: Bytes>(
     event.trunk = kernel.trunk(&event.source) as u16;
     let profile = kernel.profile(event.trunk as u32)?;
     let enforced = bytes.hide_range((enforces && profile.mode == MODE_ENFORCE) as usize) as u32;
-    let separate = profile.separate;
-    let call = Call { number, second: Number::NONE, call_id, enforced, separate };
+    let (second, separate, without_daemon) = (Number::NONE, profile.separate, 0);
+    let call = Call { number, second, call_id, enforced, separate, without_daemon };
     let decision = decide::decide(&mut kernel, &call);
     event.verdict = decision.verdict as u8;
     event.policy_verdict = decision.policy_verdict as u8;

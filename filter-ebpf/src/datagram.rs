@@ -4,8 +4,9 @@ use core::ffi::c_void;
 use core::ptr::null_mut;
 
 use aya_ebpf::bindings::__sk_buff;
-use aya_ebpf::helpers::generated::{bpf_loop, bpf_skb_load_bytes};
+use aya_ebpf::helpers::generated::{bpf_loop, bpf_ringbuf_output, bpf_skb_load_bytes};
 use filter_common::bytes::{Bytes, OFFSET_MAX};
+use filter_common::handed_over::HandedOver;
 use filter_common::sip::fields::Fields;
 use filter_common::sip::message::{TURNS_MAX, Walk};
 
@@ -99,7 +100,22 @@ impl Datagram {
         if offset >= OFFSET_MAX || offset + size_of::<T>() > self.readable() {
             return None;
         }
-        Some(barrier_var(self.0 as usize + offset) as *const T)
+        Some(barrier_var(self.0 as usize + HandedOver::LEN + offset) as *const T)
+    }
+
+    /// Hands the datagram to the daemon, after this head. Returns 1, or 0 if its ring has no room. The datagram has been
+    /// copied whole.
+    #[inline(never)]
+    pub fn hand_over(&self, head: &HandedOver) -> u64 {
+        const { assert!(core::mem::offset_of!(Room, bytes) == HandedOver::LEN) };
+        let len = clamped::<COPY_MAX>(self.readable().wrapping_sub(ETHERNET_LEN));
+        // SAFETY: the room of this CPU. The datagram, its head and an Ethernet header are at its beginning.
+        unsafe {
+            (&raw mut (*self.0).head).write(*head);
+            let ring = (&raw const maps::HANDED_OVER).cast_mut().cast();
+            let len = HandedOver::LEN + ETHERNET_LEN + len;
+            (bpf_ringbuf_output(ring, self.0.cast(), len as u64, 0) == 0) as u64
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! Notes which numbers the centre calls.
 
-use aya_ebpf::bindings::BPF_ANY;
+use aya_ebpf::bindings::{__sk_buff, BPF_ANY};
 use aya_ebpf::programs::TcContext;
 use filter_common::abi::Grace;
 use filter_common::bytes::Bytes as _;
@@ -23,7 +23,7 @@ pub fn note_call(ctx: &TcContext) {
     else {
         return;
     };
-    let Some(mut kernel) = Kernel::new() else {
+    let Some(mut kernel) = Kernel::new(ctx.skb.skb) else {
         return;
     };
     let number = find(ctx, &kernel, scratch, scrub_slot);
@@ -43,7 +43,12 @@ pub fn note_call(ctx: &TcContext) {
 }
 
 #[inline(always)]
-fn find(ctx: &TcContext, kernel: &Kernel, scratch: &mut Scratch, scrub_slot: *mut usize) -> Number {
+fn find(
+    ctx: &TcContext,
+    kernel: &Kernel<*mut __sk_buff>,
+    scratch: &mut Scratch,
+    scrub_slot: *mut usize,
+) -> Number {
     let skb = ctx.skb.skb;
     let mut bytes = PacketBytes::new(skb, scrub_slot);
     if !is_sip(&bytes, kernel, scratch) {

@@ -9,9 +9,11 @@ use core::mem::{MaybeUninit, transmute};
 use aya_ebpf::bindings::bpf_dynptr;
 use aya_ebpf::helpers::generated::bpf_dynptr_read;
 use filter_common::abi::{DYNPTR_FROM_SKB, TRANSPORT_TCP, TRANSPORT_UDP};
+use filter_common::frame;
 
 use crate::datagram::Packet;
 use crate::maps;
+use crate::packet::Context;
 use crate::room::Room;
 
 /// Bytes that are read first. They have the ports of IPv4 without options, and of IPv6 (RFC 791 §3.1, RFC 8200 §3).
@@ -23,7 +25,7 @@ const ETHERTYPE_IPV6: u16 = 0x86DD;
 
 /// The context of the program (Linux `struct bpf_nf_ctx`).
 #[repr(C)]
-pub struct Context {
+pub struct NetfilterContext {
     _state: *const c_void,
     skb: *mut c_void,
 }
@@ -39,7 +41,7 @@ pub struct Forwarded {
 impl Forwarded {
     /// Takes a packet; `None` for one that the first look has surely not noted.
     #[inline(always)]
-    pub fn new(context: *mut Context) -> Option<Forwarded> {
+    pub fn new(context: *mut NetfilterContext) -> Option<Forwarded> {
         // SAFETY: the context that this program was called with.
         let skb = unsafe { (&raw const (*context).skb).read_volatile() };
         let room = maps::SECOND_LOOK_ROOM.get_ptr_mut(0)?;
@@ -84,6 +86,30 @@ fn may_be_noted(skb: *mut c_void, room: *mut Room) -> u32 {
         (&raw mut (*room).ethertype).write_volatile(ethertype.to_be() as usize);
     }
     1
+}
+
+impl Context for Forwarded {
+    /// Nothing of it is read without a helper.
+    #[inline(always)]
+    fn pointers(self) -> (usize, usize) {
+        (0, 0)
+    }
+
+    #[inline(always)]
+    fn len(self) -> usize {
+        Packet::len(self)
+    }
+
+    /// Netfilter shows no number here. Only replies to link-local addresses need it, which nothing forwards.
+    #[inline(always)]
+    fn interface(self) -> u32 {
+        0
+    }
+
+    #[inline(always)]
+    fn reaches_socket(self, _packet: &frame::Packet) -> bool {
+        false
+    }
 }
 
 impl Packet for Forwarded {

@@ -11,27 +11,28 @@ use filter_common::abi::{
     Grant, PORT_WORDS, PrefixKey, Profile, RedialCounter, Settings, TRUNKS_MAX,
 };
 use filter_common::decide::PolicyLookup;
-use filter_common::frame::OWN_ADDRESSES_ONLY;
+use filter_common::frame::{OWN_ADDRESSES_ONLY, Packet};
 use filter_common::judge::JudgeContext;
 use filter_common::number::Number;
 
 use crate::maps;
-use crate::packet::is_replay;
+use crate::packet::{Context, barrier_var, has_buffer_helpers, is_replay};
 
 /// The kernel's maps, for one packet.
-pub struct Kernel {
+pub struct Kernel<C> {
+    context: C,
     /// 0 until it was read: reading the clock is a helper call.
     now: u64,
     generation: u32,
 }
 
-impl Kernel {
+impl<C: Context> Kernel<C> {
     /// Reads the generation in force. `None` never happens: the map has that element. But a default
     /// would be a second way through all that follows, which the verifier of Linux 6.1 walks whole.
     #[inline(always)]
-    pub fn new() -> Option<Kernel> {
+    pub fn new(context: C) -> Option<Kernel<C>> {
         let generation = maps::GENERATION.get(0)? & (GENERATIONS - 1);
-        Some(Kernel { now: 0, generation })
+        Some(Kernel { context, now: 0, generation })
     }
 }
 
@@ -63,7 +64,7 @@ macro_rules! find_number {
     }};
 }
 
-impl PolicyLookup for Kernel {
+impl<C: Context> PolicyLookup for Kernel<C> {
     #[inline(always)]
     fn now(&mut self) -> u64 {
         if self.now == 0 {
@@ -161,9 +162,25 @@ impl PolicyLookup for Kernel {
     fn count_redial(&mut self, redial: &RedialCounter) -> bool {
         maps::REDIALS.insert(redial.number.0, redial, BPF_ANY.into()).is_ok()
     }
+
+    #[inline(always)]
+    fn pinned(&self, number: u64) -> u64 {
+        barrier_var(number as usize) as u64
+    }
+
+    #[inline(always)]
+    fn has_daemon(&self, now: u64) -> bool {
+        maps::DAEMON_UNTIL.get(0).is_some_and(|until| now < *until)
+    }
+
+    #[inline(always)]
+    fn is_answered_by_daemon(&self) -> bool {
+        // Without the helpers no reply can be put into a frame.
+        !has_buffer_helpers() || maps::DAEMON_PATHS.get_ptr(self.context.interface()).is_some()
+    }
 }
 
-impl JudgeContext for Kernel {
+impl<C: Context> JudgeContext for Kernel<C> {
     #[inline(always)]
     fn settings(&self) -> Option<&Settings> {
         maps::SETTINGS.get(self.generation).filter(|settings| settings.abi_version != 0)
@@ -207,6 +224,12 @@ impl JudgeContext for Kernel {
     #[inline(always)]
     fn is_for_us(&self, address: u64) -> bool {
         is_own(address) || !is_own(OWN_ADDRESSES_ONLY)
+    }
+
+    #[inline(always)]
+    fn reaches_socket(&self, packet: &Packet) -> bool {
+        // A capture reaches no socket.
+        !is_replay() && self.context.reaches_socket(packet)
     }
 
     #[inline(always)]

@@ -73,7 +73,25 @@ fn gate(ctx: &XdpContext, reader: Reader) -> u32 {
 /// Answers the refused INVITE of a frame. Entered from `palang` and `palang_slim`.
 #[xdp(frags)]
 pub fn palang_answer(ctx: XdpContext) -> u32 {
-    reply::answer(&ctx).unwrap_or(XDP_DROP)
+    reply::answer::<false>(&ctx).unwrap_or(XDP_DROP)
+}
+
+/// Hands the reply to the refused INVITE of a frame to the daemon. Entered from `palang` and `palang_slim`.
+#[xdp(frags)]
+pub fn palang_hand_over(ctx: XdpContext) -> u32 {
+    reply::answer::<true>(&ctx).unwrap_or(XDP_DROP)
+}
+
+/// Hands the reply over on a kernel without `xdp.frags`.
+#[xdp]
+pub fn palang_hand_over_no_frags(ctx: XdpContext) -> u32 {
+    reply::answer::<true>(&ctx).unwrap_or(XDP_DROP)
+}
+
+/// Drops an ACK on a kernel without `xdp.frags`.
+#[xdp]
+pub fn palang_ack_no_frags(ctx: XdpContext) -> u32 {
+    reply::drop_own_ack(&ctx).unwrap_or(XDP_PASS)
 }
 
 /// Drops an ACK for a reply of ours, and lets every other one pass. Entered from `palang` and `palang_slim`.
@@ -102,7 +120,7 @@ pub fn palang_second_look(ctx: SkBuffContext) -> i32 {
 /// netfilter; aya takes the section for another kind and only relocates it.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "socket/palang_forward")]
-pub fn palang_forward(context: *mut forwarded::Context) -> i32 {
+pub fn palang_forward(context: *mut forwarded::NetfilterContext) -> i32 {
     match second_look::look_at_forwarded(context) {
         Some((reason, verdict)) if is_refused(reason, verdict) => NF_DROP,
         _ => NF_ACCEPT,
@@ -166,7 +184,8 @@ fn is_refused(reason: Reason, verdict: u8) -> bool {
         | Reason::RedialGrant
         | Reason::StateFull
         | Reason::CallbackGrace
-        | Reason::Replaces => false,
+        | Reason::Replaces
+        | Reason::WithoutDaemon => false,
     }
 }
 

@@ -14,6 +14,7 @@ use filter_common::abi::{
     FragmentState, Grace, Grant, Profile, RedialCounter, ReplySecond, ReplyStats, Settings,
 };
 use filter_common::answer::Answer;
+use filter_common::handed_over::DaemonReplies;
 use filter_common::judge::Scratch;
 use filter_common::maps::{MapKind, capacity};
 
@@ -197,10 +198,32 @@ pub static REPLY_STATS: PerCpuArray<ReplyStats> = PerCpuArray::with_max_entries(
     0,
 );
 
-/// The programs that answer a refused call, and drop an ACK. User space loads them into it. They share
+/// Interfaces whose calls the daemon answers, and not the driver. Written by user space.
+#[map]
+pub static DAEMON_PATHS: HashMap<u32, u32> =
+    HashMap::with_max_entries(capacity::<u32, u32>("DAEMON_PATHS", MapKind::Hash), POLICY);
+
+/// Until when a daemon is taken for alive that sends replies. Written by user space.
+#[map]
+pub static DAEMON_UNTIL: Array<u64> =
+    Array::with_max_entries(capacity::<u32, u64>("DAEMON_UNTIL", MapKind::Array), POLICY);
+
+/// Refused calls that the daemon answers: a `HandedOver` and a frame each.
+#[map]
+pub static HANDED_OVER: RingBuf =
+    RingBuf::with_byte_size(capacity::<(), ()>("HANDED_OVER", MapKind::RingBuf), 0);
+
+/// The outcomes of these calls, by trunk. Written by user space. The program does not read it.
+#[map]
+pub static DAEMON_REPLIES: Array<DaemonReplies> = Array::with_max_entries(
+    capacity::<u32, DaemonReplies>("DAEMON_REPLIES", MapKind::Array),
+    POLICY,
+);
+
+/// The programs that answer a refused call, hand it to the daemon, and drop an ACK. User space loads them into it. They share
 /// [`SCRATCH`] with the program that calls them, so each load of the object has an array of its own.
 #[map]
-pub static NEXT: ProgramArray = ProgramArray::with_max_entries(2, 0);
+pub static NEXT: ProgramArray = ProgramArray::with_max_entries(3, 0);
 
 /// Room for the reply that a CPU is working on.
 #[map]

@@ -4,8 +4,12 @@ use core::arch::asm;
 
 use aya_ebpf::Global;
 use aya_ebpf::bindings::{__sk_buff, xdp_md};
-use aya_ebpf::helpers::generated::{bpf_xdp_get_buff_len, bpf_xdp_load_bytes};
+use aya_ebpf::helpers::generated::{
+    bpf_sk_lookup_udp, bpf_sk_release, bpf_xdp_get_buff_len, bpf_xdp_load_bytes,
+};
+use filter_common::abi::FragmentKey;
 use filter_common::bytes::{Bytes, OFFSET_MAX, WINDOW, Window};
+use filter_common::frame::Packet;
 
 use crate::maps;
 
@@ -40,6 +44,11 @@ pub trait Context: Copy {
     fn pointers(self) -> (usize, usize);
     /// Returns the length of the whole frame.
     fn len(self) -> usize;
+    /// Returns the index of the interface that the packet came by.
+    fn interface(self) -> u32;
+    /// Returns whether a socket of this machine gets the datagram in a frame. Where the host changes the destination, it is
+    /// not known.
+    fn reaches_socket(self, packet: &Packet) -> bool;
 }
 
 /// A frame that is reported: parts of it are copied into rings.
@@ -106,6 +115,78 @@ impl Context for *mut xdp_md {
         // SAFETY: the helper only reads the context that this program was called with.
         unsafe { bpf_xdp_get_buff_len(self) as usize }
     }
+
+    #[inline(always)]
+    fn interface(self) -> u32 {
+        // SAFETY: as above.
+        unsafe { (&raw const (*self).ingress_ifindex).read_volatile() }
+    }
+
+    #[inline(always)]
+    fn reaches_socket(self, packet: &Packet) -> bool {
+        has_socket(self, packet) != 0
+    }
+}
+
+/// Returns 1 if a UDP socket gets the datagram, otherwise 0.
+#[inline(never)]
+fn has_socket(context: *mut xdp_md, packet: &Packet) -> u32 {
+    /// The namespace of the interface (Linux `include/uapi/linux/bpf.h`).
+    const CURRENT_NAMESPACE: u64 = u64::MAX;
+    const ADDRESS_LEN: usize = 16;
+    const IPV4_LEN: usize = 4;
+    let FragmentKey { source, destination, .. } = &packet.fragment;
+    // Big-endian: `struct bpf_sock_tuple` begins with the addresses, and the ports follow them.
+    let ports = [packet.source_port.to_be(), packet.destination_port.to_be()];
+    // SAFETY: the helper reads as many bytes as it is given, and the socket that it finds is released.
+    unsafe {
+        let socket = if is_mapped(source) {
+            let mut key = [0u32; 3];
+            key[0] = u32::from_ne_bytes([source[12], source[13], source[14], source[15]]);
+            key[1] = u32::from_ne_bytes([
+                destination[12],
+                destination[13],
+                destination[14],
+                destination[15],
+            ]);
+            key[2] = ports[0] as u32 | (ports[1] as u32) << 16;
+            let len = (2 * IPV4_LEN + 4) as u32;
+            bpf_sk_lookup_udp(context.cast(), key.as_mut_ptr().cast(), len, CURRENT_NAMESPACE, 0)
+        } else {
+            let mut key = [0u32; 9];
+            let mut i = 0;
+            while i < 4 {
+                let at = 4 * i;
+                key[i] = u32::from_ne_bytes([
+                    source[at],
+                    source[at + 1],
+                    source[at + 2],
+                    source[at + 3],
+                ]);
+                key[4 + i] = u32::from_ne_bytes([
+                    destination[at],
+                    destination[at + 1],
+                    destination[at + 2],
+                    destination[at + 3],
+                ]);
+                i += 1;
+            }
+            key[8] = ports[0] as u32 | (ports[1] as u32) << 16;
+            let len = (2 * ADDRESS_LEN + 4) as u32;
+            bpf_sk_lookup_udp(context.cast(), key.as_mut_ptr().cast(), len, CURRENT_NAMESPACE, 0)
+        };
+        if socket.is_null() {
+            return 0;
+        }
+        bpf_sk_release(socket.cast());
+        1
+    }
+}
+
+/// Returns whether an address is a mapped IPv4 one (RFC 4291 §2.5.5.2).
+#[inline(always)]
+fn is_mapped(address: &[u8; 16]) -> bool {
+    u128::from_be_bytes(*address) >> 32 == 0xFFFF
 }
 
 impl Context for *mut __sk_buff {
@@ -124,6 +205,17 @@ impl Context for *mut __sk_buff {
     fn len(self) -> usize {
         // SAFETY: as above.
         unsafe { (*self).len as usize }
+    }
+
+    #[inline(always)]
+    fn interface(self) -> u32 {
+        // SAFETY: as above.
+        unsafe { (&raw const (*self).ifindex).read_volatile() }
+    }
+
+    #[inline(always)]
+    fn reaches_socket(self, _: &Packet) -> bool {
+        true
     }
 }
 

@@ -1,6 +1,7 @@
 //! Room in a map for a datagram that the host has put together.
 
 use filter_common::bytes::{OFFSET_MAX, WINDOW};
+use filter_common::handed_over::HandedOver;
 use filter_common::sip::message::Walk;
 
 /// Length of the Ethernet header that is written before the IP packet: the packet then reads like a frame.
@@ -11,6 +12,8 @@ pub const COPY_MAX: usize = OFFSET_MAX;
 /// Room for one datagram, and for the walk over its headers.
 #[repr(C, align(8))]
 pub struct Room {
+    /// The head of the entry for the daemon, if it answers the call. The entry goes on with the frame.
+    pub head: HandedOver,
     /// An Ethernet header, the IP packet, and room for the last read.
     pub bytes: [u8; ETHERNET_LEN + COPY_MAX + WINDOW],
     /// How many of the bytes are of this datagram.

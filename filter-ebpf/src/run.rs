@@ -1,5 +1,6 @@
 //! The work of the entry point on a packet, for the filter and for the programs of the benchmark.
 
+use aya_ebpf::bindings::xdp_md;
 use aya_ebpf::maps::PerCpuArray;
 use aya_ebpf::programs::XdpContext;
 use filter_common::judge::{JudgeContext as _, Scratch, judge};
@@ -17,11 +18,11 @@ use crate::telemetry;
 pub fn run(
     ctx: &XdpContext,
     reader: Reader,
-    hand_over: impl FnOnce(&Kernel, &mut Scratch, Reason),
+    hand_over: impl FnOnce(&Kernel<*mut xdp_md>, &mut Scratch, Reason),
 ) -> Option<(Reason, u8)> {
     let scratch = cleared(&maps::SCRATCH)?;
     let mut bytes = PacketBytes::new(ctx.ctx, maps::SCRUB_SLOT.get_ptr_mut(0)?);
-    let mut kernel = Kernel::new()?;
+    let mut kernel = Kernel::new(ctx.ctx)?;
     let reason = judge(&mut bytes, &mut kernel, scratch, reader);
     hand_over(&kernel, scratch, reason);
     let limit = kernel.settings().map_or(0, |settings| settings.pass_events_per_second);

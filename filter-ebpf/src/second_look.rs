@@ -2,15 +2,21 @@
 //! it whole. It runs where a packet is about to go to a socket (`cgroup_skb/ingress`), or is forwarded (netfilter).
 
 use aya_ebpf::bindings::__sk_buff;
-use filter_common::abi::{TRANSPORT_TCP, TRANSPORT_UDP};
-use filter_common::judge::{JudgeContext as _, is_noted, judge_again};
+use filter_common::abi::{
+    BLOCK_REFUSE_DROP, EVENT_BY_DAEMON, TRANSPORT_TCP, TRANSPORT_UDP, TRUNKS_MAX,
+};
+use filter_common::bytes::Bytes as _;
+use filter_common::decide::{PolicyLookup as _, refusal};
+use filter_common::handed_over::{HANDED_REQUEST, HandedOver};
+use filter_common::judge::{JudgeContext as _, Scratch, is_noted, judge_again};
 use filter_common::reason::Reason;
 
 use crate::datagram::{Datagram, OUTER_MAX, Packet, Reassembled};
-use crate::forwarded::{Context, Forwarded};
+use crate::forwarded::{Forwarded, NetfilterContext};
 use crate::lookup::Kernel;
-use crate::room::COPY_MAX;
-use crate::{maps, run, telemetry};
+use crate::packet::Context;
+use crate::room::{COPY_MAX, ETHERNET_LEN};
+use crate::{maps, reply, run, telemetry};
 
 /// Lengths of headers without options (RFC 791 §3.1, RFC 8200 §3, RFC 768).
 const IPV4_LEN: usize = 20;
@@ -25,17 +31,17 @@ pub fn look_at_own(skb: *mut __sk_buff) -> Option<(Reason, u8)> {
 
 /// Judges a packet that this machine forwards. See [`look_again`].
 #[inline(always)]
-pub fn look_at_forwarded(context: *mut Context) -> Option<(Reason, u8)> {
+pub fn look_at_forwarded(context: *mut NetfilterContext) -> Option<(Reason, u8)> {
     look_again(Forwarded::new(context)?)
 }
 
 /// Judges a packet that the first look has noted, and reports it. Returns the reason and the number of the
 /// `Verdict`; `None` for all other packets.
 #[inline(always)]
-fn look_again(packet: impl Packet) -> Option<(Reason, u8)> {
+fn look_again(packet: impl Packet + Context) -> Option<(Reason, u8)> {
     let scratch = run::cleared(&maps::SECOND_LOOK_SCRATCH)?;
     let mut datagram = Datagram::of_this_cpu()?;
-    let mut kernel = Kernel::new()?;
+    let mut kernel = Kernel::new(packet)?;
     if !datagram.fill::<OUTER_MAX>(packet)
         || !is_noted(&datagram, &mut kernel, scratch)
         || !datagram.fill::<COPY_MAX>(packet)
@@ -48,9 +54,46 @@ fn look_again(packet: impl Packet) -> Option<(Reason, u8)> {
         // SAFETY: a per-CPU element, and nothing else runs on this CPU meanwhile.
         unsafe { (*stats).judged_again += 1 };
     }
+    if scratch.event.reply != 0 {
+        hand_over(&datagram, &kernel, scratch, packet.interface())?;
+    }
     let limit = kernel.settings().map_or(0, |settings| settings.pass_events_per_second);
     telemetry::report(Reassembled(packet), scratch, reason, limit);
     Some((reason, scratch.event.verdict))
+}
+
+/// Hands a refused call to the daemon, which answers it. `None` never happens: the maps have those elements.
+#[inline(always)]
+fn hand_over(
+    datagram: &Datagram,
+    kernel: &Kernel<impl Context>,
+    scratch: &mut Scratch,
+    interface: u32,
+) -> Option<()> {
+    let event = &mut scratch.event;
+    let trunk = datagram.hide_range(event.trunk as usize) as u32 & (TRUNKS_MAX - 1);
+    let profile = kernel.profile(trunk)?;
+    let code = datagram.hide_range(refusal(kernel, event) as usize) as u8;
+    event.reply = 0;
+    if code == BLOCK_REFUSE_DROP {
+        return Some(());
+    }
+    let stats = reply::stats(trunk)?;
+    if !kernel.has_daemon(event.time) {
+        stats.without_daemon += 1;
+    } else if datagram.frame_len() != datagram.readable() {
+        stats.impossible += 1;
+    } else if !reply::has_room(trunk, event.time, profile) {
+        stats.limited += 1;
+    } else {
+        let head = reply::head(event, trunk, interface, code, profile, ETHERNET_LEN as u8);
+        let head = HandedOver { flags: head.flags | HANDED_REQUEST, ..head };
+        let is_sent = datagram.hand_over(&head);
+        stats.lost += 1 - is_sent;
+        event.reply = code * is_sent as u8;
+        event.flags |= EVENT_BY_DAEMON * is_sent as u8;
+    }
+    Some(())
 }
 
 /// Returns `false` for a packet that the first look has surely not noted. Most packets to the sockets of a

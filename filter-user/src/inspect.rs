@@ -84,6 +84,7 @@ pub fn check(maps: &Maps, number: Number) -> Result<Check, Error> {
         call_id: 0,
         enforced: enforced.into(),
         separate: profile.separate,
+        without_daemon: 0,
     };
     let now = clock::boot();
     let mut lists = LookUp::new(maps, now);
@@ -184,6 +185,7 @@ pub fn interface(name: &str, links: &[Link], ours: Option<u32>) -> Interface {
         xdp: xdp.filter(|_| is_ours).map(|xdp| xdp.mode.name().to_owned()),
         program: xdp.map(|xdp| xdp.program),
         problem,
+        replies_by_daemon: None,
     }
 }
 

@@ -99,8 +99,8 @@ impl Centre {
 
     /// Returns the decision of an edge on a call at a time in nanoseconds.
     pub fn call(&mut self, edge: usize, number: Number, call_id: u64, now: u64) -> Decision {
-        let separate = self.rules.separate;
-        let call = Call { number, second: Number::NONE, call_id, enforced: 1, separate };
+        let (second, separate, without_daemon) = (Number::NONE, self.rules.separate, 0);
+        let call = Call { number, second, call_id, enforced: 1, separate, without_daemon };
         self.edges[edge].decide(&call, now)
     }
 

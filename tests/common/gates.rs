@@ -38,7 +38,9 @@ pub fn only(program: Program) -> Plan {
 
 /// Returns the host's gate that does what the loaded program does.
 fn host(policy: &Policy, kernel: &Replay) -> HostGate {
-    let host = HostGate::new(policy).with_reader(kernel.program().reader);
+    let program = kernel.program();
+    let host = HostGate::new(policy).with_reader(program.reader);
+    let host = if program.frags { host } else { host.without_driver_replies() };
     if kernel.no_replies().is_some() { host.without_replies() } else { host }
 }
 
@@ -124,6 +126,24 @@ impl Gates {
         self.host.set_own_addresses(own);
     }
 
+    /// Lets the daemon answer the calls of trunks that leave it open, or the driver again.
+    ///
+    /// # Panics
+    /// When the kernel does not take it.
+    pub fn set_answered_by_daemon(&mut self, by_daemon: bool) {
+        self.kernel.set_answered_by_daemon(by_daemon).unwrap_or_else(|error| panic!("{error}"));
+        self.host.set_answered_by_daemon(by_daemon);
+    }
+
+    /// Sets whether a daemon runs.
+    ///
+    /// # Panics
+    /// When the kernel does not take it.
+    pub fn set_daemon(&mut self, runs: bool) {
+        self.kernel.set_daemon(runs).unwrap_or_else(|error| panic!("{error}"));
+        self.host.set_daemon(runs);
+    }
+
     /// Judges a frame with both.
     ///
     /// # Panics
@@ -193,6 +213,14 @@ impl Gates {
         if let Some(judged) = kernel {
             let refused = judged.event.verdict == Verdict::Drop as u8;
             assert_eq!(judged.dropped, refused, "action and event disagree on {}", dump(frame));
+            // The kernel's datagram has no Ethernet addresses.
+            let after_addresses = |reply: &[u8]| dump(&reply[12..]);
+            assert_eq!(
+                self.host.reply().map(after_addresses),
+                judged.reply.as_deref().map(after_addresses),
+                "the replies of host (left) and kernel differ on {}",
+                dump(frame)
+            );
         }
         host
     }

@@ -254,6 +254,7 @@ fn a_source_outside_every_trunk_is_never_refused() {
         profile,
         trusts_from: false,
         esinet: false,
+        passes_without_daemon: true,
         country: None,
         contexts: Vec::new(),
     });
@@ -269,6 +270,7 @@ fn a_source_outside_every_trunk_is_never_refused() {
         profile: observing,
         trusts_from: false,
         esinet: false,
+        passes_without_daemon: true,
         country: None,
         contexts: Vec::new(),
     });
@@ -278,6 +280,7 @@ fn a_source_outside_every_trunk_is_never_refused() {
         profile,
         trusts_from: false,
         esinet: false,
+        passes_without_daemon: true,
         country: None,
         contexts: Vec::new(),
     });

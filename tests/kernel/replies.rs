@@ -1,6 +1,9 @@
 //! Replies of the kernel program to refused calls. [`Gates`] compares each with the reply of the host.
 
-use filter_common::abi::{MODE_OBSERVE, ReplyStats};
+use filter_common::abi::{
+    DROPPED_WITHOUT_DAEMON, EVENT_BY_DAEMON, MODE_OBSERVE, PASSES_ON_SOME_INTERFACES,
+    PASSES_WITHOUT_DAEMON, REPLY_PATH_AUTO, REPLY_PATH_DAEMON, REPLY_PATH_DRIVER, ReplyStats,
+};
 use filter_common::answer::code::Code;
 use filter_common::number::{Digits, Number};
 use filter_common::reason::Reason;
@@ -36,7 +39,12 @@ fn policy() -> Policy {
 
 /// Returns `false` on a kernel that answers no call: there each refused call ends in silence.
 fn can_answer() -> bool {
-    plan().features.replies && plan().programs.iter().all(|program| program.frags)
+    plan().features.replies
+}
+
+/// Returns whether the driver can answer. Otherwise the daemon does.
+fn has_driver_path() -> bool {
+    can_answer() && plan().programs.iter().all(|program| program.frags)
 }
 
 fn invite(call: &str) -> Vec<u8> {
@@ -128,7 +136,8 @@ fn ack_of_a_reply_is_dropped_and_every_other_one_passes() {
     let event = gates.judge(&Layers { ipv6: true, vlans: 0 }.frame(text.as_bytes()), NOW + SECOND);
     assert_eq!(reason(&event), Reason::NotInvite);
     let stats = gates.kernel().reply_stats(1).unwrap();
-    assert_eq!(stats, ReplyStats { sent: 1, acks: 1, ..ReplyStats::default() });
+    let sent = u64::from(has_driver_path());
+    assert_eq!(stats, ReplyStats { sent, acks: 1, ..ReplyStats::default() });
 }
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
@@ -213,7 +222,7 @@ fn call_that_comes_again_gets_the_same_reply_and_is_counted() {
     let first = reply(&mut gates, &frame, NOW);
     assert_eq!(first.is_some(), can_answer());
     assert_eq!(reply(&mut gates, &frame, NOW + SECOND), first);
-    if can_answer() {
+    if has_driver_path() {
         let stats = gates.kernel().reply_stats(1).unwrap();
         assert_eq!(stats, ReplyStats { sent: 2, repeated: 1, ..ReplyStats::default() });
     }
@@ -318,4 +327,121 @@ fn reply_goes_to_one_host_alone() {
         let expected = is_answered && can_answer();
         assert_eq!(reply(&mut gates, &frame, NOW).is_some(), expected, "{via}");
     }
+}
+
+/// Returns [`policy`] with another path of its trunk.
+fn with_path(reply_path: u8, without_daemon: u8) -> Policy {
+    let mut policy = policy();
+    policy.trunks[1].profile.reply_path = reply_path;
+    policy.trunks[1].profile.without_daemon = without_daemon;
+    policy
+}
+
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
+#[test]
+fn both_paths_send_the_same_bytes() {
+    let mut gates = Gates::new(&policy());
+    for layers in Layers::ALL {
+        let mut policy = policy();
+        policy.trunks[1].sources = vec![([0; 16], 0)];
+        gates.replace(&policy);
+        gates.set_answered_by_daemon(false);
+        let frame = layers.frame(&invite("a"));
+        let event = gates.judge(&frame, NOW);
+        let by_driver = gates.reply().map(<[u8]>::to_vec);
+        assert_eq!((event.reply != 0, by_driver.is_some()), (can_answer(), can_answer()));
+        assert_eq!(event.flags & EVENT_BY_DAEMON == 0, has_driver_path());
+        for reply_path in [REPLY_PATH_AUTO, REPLY_PATH_DAEMON] {
+            policy.trunks[1].profile.reply_path = reply_path;
+            gates.replace(&policy);
+            gates.set_answered_by_daemon(reply_path == REPLY_PATH_AUTO);
+            let event = gates.judge(&frame, NOW);
+            assert_eq!(event.flags & EVENT_BY_DAEMON != 0, can_answer());
+            assert_eq!(gates.reply(), by_driver.as_deref(), "path {reply_path}");
+        }
+    }
+}
+
+// One request, for the first look and in fragments for the second.
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
+#[test]
+fn datagram_of_the_second_look_gets_the_reply_of_the_first() {
+    let mut gates = Gates::new(&policy());
+    let whole = Layers::IPV4.frame(&invite("a"));
+    let first = reply(&mut gates, &whole, NOW);
+    if !gates.add_second_look() {
+        return;
+    }
+    // A first fragment without the method is left to the second look.
+    let again = |gates: &mut Gates, message: &[u8]| {
+        gates.judge(&fragments(&Layers::IPV4.frame(message), 7, &[8])[0], NOW);
+        let event = gates.judge_again(&Layers::IPV4.frame(message), NOW).expect("left");
+        assert_eq!(reason(&event), Reason::BlockedNumber);
+        let reply = gates.reply().map(|frame| String::from_utf8_lossy(&frame[42..]).into_owned());
+        (event.reply, reply)
+    };
+    gates.replace(&policy());
+    let (code, reply) = again(&mut gates, &invite("a"));
+    assert_eq!(code, Code::BusyEverywhere as u8);
+    assert!(!can_answer() || reply == first);
+    // As many headers as an INVITE of an IMS has.
+    let long = String::from_utf8(invite("b")).unwrap();
+    let long = long.replace("User-Agent: ", &format!("User-Agent: {}", "x".repeat(2_500)));
+    let (_, reply) = again(&mut gates, long.as_bytes());
+    assert!(reply.unwrap().starts_with("SIP/2.0 600 "));
+    for (keys, code) in [
+        (with_path(REPLY_PATH_DRIVER, DROPPED_WITHOUT_DAEMON), 0),
+        (with_path(REPLY_PATH_DAEMON, PASSES_WITHOUT_DAEMON), Code::BusyEverywhere as u8),
+    ] {
+        gates.replace(&keys);
+        assert_eq!(again(&mut gates, &invite("c")).0, code);
+    }
+    // A damaged datagram is refused, and the daemon finds the damage.
+    gates.replace(&policy());
+    let mut damaged = Layers::IPV4.frame(&invite("d"));
+    let last = damaged.len() - 30;
+    gates.judge(&fragments(&damaged, 7, &[8])[0], NOW);
+    damaged[last] ^= 0x20;
+    assert!(gates.judge_again(&damaged, NOW).is_some_and(|event| event.reply != 0));
+    assert_eq!(gates.reply(), None);
+}
+
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
+#[test]
+fn without_a_daemon_the_first_verdict_of_an_attempt_holds() {
+    let mut gates = Gates::new(&policy());
+    let frame = |call: &str| Layers::IPV4.frame(&invite(call));
+    let is_always = !has_driver_path();
+    for (path, without_daemon, by_daemon, passes) in [
+        (REPLY_PATH_AUTO, PASSES_ON_SOME_INTERFACES, true, true),
+        (REPLY_PATH_AUTO, PASSES_ON_SOME_INTERFACES, false, is_always),
+        (REPLY_PATH_DAEMON, PASSES_WITHOUT_DAEMON, false, true),
+        (REPLY_PATH_DAEMON, DROPPED_WITHOUT_DAEMON, false, false),
+        (REPLY_PATH_DRIVER, DROPPED_WITHOUT_DAEMON, true, false),
+    ] {
+        gates.replace(&with_path(path, without_daemon));
+        gates.set_answered_by_daemon(by_daemon);
+        gates.set_daemon(true);
+        assert_eq!(gates.judge(&frame("a"), NOW).verdict, 1);
+        gates.set_daemon(false);
+        let event = gates.judge(&frame("b"), NOW);
+        let expected = if passes { Reason::WithoutDaemon } else { Reason::BlockedNumber };
+        assert_eq!((reason(&event), event.verdict), (expected, u8::from(!passes)), "path {path}");
+        assert_eq!(event.policy_verdict, 1);
+        // Refused before, so it may have got its reply.
+        assert_eq!(gates.judge(&frame("a"), NOW + SECOND).verdict, 1);
+        // With a daemon again, an attempt that passed may ring.
+        gates.set_daemon(true);
+        let event = gates.judge(&frame("b"), NOW + SECOND);
+        let expected = if passes { Reason::AttemptPassed } else { Reason::BlockedNumber };
+        assert_eq!(reason(&event), expected, "path {path}");
+    }
+    // A block that wants silence gets it.
+    let mut silent = with_path(REPLY_PATH_DAEMON, PASSES_WITHOUT_DAEMON);
+    silent.blocks.clear();
+    let number = Subject::Number(Number::e164(Digits::parse(CALLER).unwrap()));
+    silent.block(number, 0, Refuse::Drop.flags());
+    gates.replace(&silent);
+    gates.set_daemon(false);
+    assert_eq!(reason(&gates.judge(&frame("c"), NOW)), Reason::BlockedNumber);
 }

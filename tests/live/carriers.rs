@@ -12,7 +12,7 @@ use palang_tests::lab::carrier::{
 use palang_tests::lab::{Callers, Daemon, GATE, Lab, TRUNK, foreign_xdp, run};
 use serde_json::Value;
 
-const BLOCKED: &str = "+6281200000001";
+pub const BLOCKED: &str = "+6281200000001";
 const FREE: &str = "+6281200000002";
 
 /// Starts a gate that enforces, with one trunk and one block.
@@ -25,19 +25,19 @@ fn gate<'a>(lab: &'a Lab, keys: &str) -> Daemon<'a> {
     daemon
 }
 
-fn does(daemon: &Daemon<'_>, arguments: &[&str]) -> Value {
+pub fn does(daemon: &Daemon<'_>, arguments: &[&str]) -> Value {
     let output = daemon.cli(&[arguments, &["-o", "json"]].concat());
     assert_eq!(output.code, 0, "{arguments:?}: {}", output.stderr);
     serde_json::from_str(&output.stdout).unwrap_or(Value::Null)
 }
 
 /// Returns a counter of the replies to the trunk.
-fn counter(daemon: &Daemon<'_>, name: &str) -> u64 {
+pub fn counter(daemon: &Daemon<'_>, name: &str) -> u64 {
     does(daemon, &["status"])["replies"][0][name].as_u64().expect("a counter")
 }
 
 /// Waits until a condition is true, at most a minute.
-fn wait(what: &str, mut is_true: impl FnMut() -> bool) {
+pub fn wait(what: &str, mut is_true: impl FnMut() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(60);
     while !is_true() {
         assert!(Instant::now() < deadline, "{what}");
@@ -47,9 +47,26 @@ fn wait(what: &str, mut is_true: impl FnMut() -> bool) {
 
 /// Makes `calls` calls of a blocked caller with sipp, that must each end with this code after one INVITE.
 fn sipp(lab: &Lab, daemon: &Daemon<'_>, code: u16, calls: u32) {
-    let scenario = daemon.folder().join(format!("refused-{code}.xml"));
-    let text = format!(
-        r#"<?xml version="1.0" encoding="ISO-8859-1" ?>
+    let subject = "an exchange of some make, with a header of some length";
+    Sipp { subject, body: "", from: &TRUNK.to_string(), to: &GATE.to_string() }
+        .run(lab, daemon, code, calls);
+}
+
+/// The calls of sipp.
+pub struct Sipp<'a> {
+    pub subject: &'a str,
+    pub body: &'a str,
+    pub from: &'a str,
+    pub to: &'a str,
+}
+
+impl Sipp<'_> {
+    /// Makes `calls` calls of a blocked caller, that must each end with this code.
+    pub fn run(&self, lab: &Lab, daemon: &Daemon<'_>, code: u16, calls: u32) {
+        let Sipp { subject, body, from, to } = self;
+        let scenario = daemon.folder().join(format!("refused-{code}.xml"));
+        let text = format!(
+            r#"<?xml version="1.0" encoding="ISO-8859-1" ?>
 <scenario name="refused">
   <send retrans="500"><![CDATA[
     INVITE sip:112@[remote_ip]:[remote_port] SIP/2.0
@@ -60,9 +77,11 @@ fn sipp(lab: &Lab, daemon: &Daemon<'_>, code: u16, calls: u32) {
     Call-ID: [call_id]
     CSeq: 1 INVITE
     Contact: <sip:[local_ip]:[local_port]>
-    Subject: an exchange of some make, with a header of some length
-    Content-Length: 0
+    Subject: {subject}
+    Content-Type: text/plain
+    Content-Length: [len]
 
+    {body}
   ]]></send>
   <recv response="{code}" rtd="true"></recv>
   <send><![CDATA[
@@ -78,14 +97,15 @@ fn sipp(lab: &Lab, daemon: &Daemon<'_>, code: u16, calls: u32) {
   ]]></send>
 </scenario>
 "#
-    );
-    fs::write(&scenario, text).expect("the scenario");
-    let mut command = lab.command_in_trunk("sipp");
-    command.current_dir(daemon.folder()).args(["-sf"]).arg(&scenario);
-    command.args(["-m", &calls.to_string(), "-r", "50", "-i", &TRUNK.to_string(), "-p", "5070"]);
-    command.args(["-timeout", "60", "-nostdin", &format!("{GATE}:5060")]);
-    let output = run::run(&mut command);
-    assert_eq!(output.code, 0, "{output:?}");
+        );
+        fs::write(&scenario, text).expect("the scenario");
+        let mut command = lab.command_in_trunk("sipp");
+        command.current_dir(daemon.folder()).args(["-sf"]).arg(&scenario);
+        command.args(["-m", &calls.to_string(), "-r", "50", "-i", from, "-p", "5070"]);
+        command.args(["-timeout", "60", "-nostdin", &format!("{to}:5060")]);
+        let output = run::run(&mut command);
+        assert_eq!(output.code, 0, "{output:?}");
+    }
 }
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
@@ -94,10 +114,12 @@ fn sipp_ends_with_the_code_after_one_invite_and_its_ack_ends_in_the_driver() {
     for code in [600, 486, 603, 403, 480] {
         let lab = Lab::new("sipp");
         let receiver = lab.receiver(5060);
-        let mut daemon = gate(&lab, &format!("refuse = \"{code}\""));
+        let mut daemon = gate(&lab, &format!("refuse = \"{code}\"\nreply_path = \"driver\""));
+        assert_eq!(does(&daemon, &["status"])["replies"][0]["path"], "driver");
         sipp(&lab, &daemon, code, 10);
         wait("10 ACKs", || counter(&daemon, "acks") == 10);
         assert_eq!(counter(&daemon, "sent"), 10);
+        assert_eq!(counter(&daemon, "by_daemon"), 0);
         assert_eq!(counter(&daemon, "repeated"), 0, "each call is one INVITE");
         let calls = daemon.cli(&["calls", "-o", "json"]).stdout;
         let mut calls =
@@ -117,7 +139,7 @@ fn sipp_ends_with_the_code_after_one_invite_and_its_ack_ends_in_the_driver() {
 fn keys_change_under_traffic_and_no_ack_reaches_the_server() {
     let lab = Lab::new("keys");
     let receiver = lab.receiver(5060);
-    let daemon = gate(&lab, "refuse = \"486\"");
+    let daemon = gate(&lab, "refuse = \"486\"\nreply_path = \"driver\"");
     let folder = Pins::new(daemon.pins()).map_folders().pop().expect("the maps");
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {

@@ -36,6 +36,7 @@ mod protected;
 mod records;
 mod redial;
 mod removal;
+mod reply_path;
 mod reports;
 mod roles;
 mod routes;

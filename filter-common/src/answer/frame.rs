@@ -1,8 +1,6 @@
 //! The frame around a reply: the layers of the request, turned round.
 
-use super::outer::{
-    ETHERNET_LEN, HEAD, IPV4_LEN, IPV6_LEN, Network, ROOM, Reply, TAG_LEN, UDP_LEN,
-};
+use super::outer::{ETHERNET_LEN, HEAD, IPV4_LEN, IPV6_LEN, Network, Reply, TAG_LEN, UDP_LEN};
 use super::sums::{self, Sum};
 use crate::abi::TRANSPORT_UDP;
 use crate::bytes::Bytes;
@@ -18,7 +16,7 @@ const DSCP: u8 = 0xFC;
 /// checksums new. IPv4 options and IPv6 extension headers of the request are not repeated. `port` is where the
 /// reply goes. `None`: the request came to no host alone.
 #[inline(always)]
-pub(super) fn wrap<B: Bytes>(
+pub(super) fn wrap<B: Bytes, const ROOM: usize>(
     bytes: &B,
     packet: &Packet,
     port: u16,
@@ -101,7 +99,7 @@ fn is_many(address: &[u8; 16], network: Network) -> bool {
 }
 
 #[inline(always)]
-fn put<const LEN: usize>(room: &mut [u8; ROOM], at: usize, bytes: &[u8; LEN]) {
+fn put<const LEN: usize, const ROOM: usize>(room: &mut [u8; ROOM], at: usize, bytes: &[u8; LEN]) {
     let mut i = 0;
     while i < LEN {
         room[(at + i) & (ROOM - 1)] = bytes[i];

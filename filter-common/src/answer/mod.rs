@@ -24,7 +24,7 @@ use crate::frame::{Packet, Part};
 use crate::reason::Reason;
 use crate::sip::message;
 use outer::HEAD;
-pub use outer::{ROOM, Reply};
+pub use outer::{LONG_ROOM, ROOM, Reply, UDP_LEN};
 use steps::{Field, Gap};
 use sums::Checked;
 use tag::{Call, TAG_LEN};
@@ -44,21 +44,23 @@ pub const ACK_START: u32 = u32::from_be_bytes(*b"ACK ");
 
 /// Room for the work on one reply. All of it is zero when a packet begins. Too much for the kernel's
 /// stack: the kernel program has it in a map.
+///
+/// `SIZE` is the length of the room, a power of two: [`ROOM`] for a request in one frame, [`LONG_ROOM`] for one in several.
 #[derive(Clone, Debug)]
 #[repr(C)]
-pub struct Answer {
+pub struct Answer<const SIZE: usize = ROOM> {
     /// The frame is in here.
-    room: [u8; ROOM],
+    room: [u8; SIZE],
     walk: Walk,
     rport: Text,
     received: Text,
     tag: Text,
 }
 
-impl Default for Answer {
-    fn default() -> Answer {
+impl<const SIZE: usize> Default for Answer<SIZE> {
+    fn default() -> Answer<SIZE> {
         Answer {
-            room: [0; ROOM],
+            room: [0; SIZE],
             walk: Walk::default(),
             rport: Text::default(),
             received: Text::default(),
@@ -82,7 +84,7 @@ pub enum Outcome {
     Silent,
 }
 
-impl Answer {
+impl<const SIZE: usize> Answer<SIZE> {
     /// Writes the reply to a frame that the first look has judged and refused, if its sums are right. `code` is
     /// the number of a [`Code`](code::Code), or [`BLOCK_REFUSE_DROP`]. `has_room` returns whether the trunk may get one more reply in this
     /// second; a damaged frame does not count. `self` comes all zero, but for its room.
@@ -99,7 +101,7 @@ impl Answer {
         if code == BLOCK_REFUSE_DROP {
             return Outcome::Silent;
         }
-        let accepted = match sums::check(bytes, packet) {
+        let accepted = match sums::check::<B, SIZE>(bytes, packet) {
             Checked::Right | Checked::Partial => true,
             Checked::Missing => profile.replies_without_checksum != 0,
             Checked::Wrong => false,
@@ -120,7 +122,8 @@ impl Answer {
     ///
     /// `None`: this INVITE gets no reply. It is one of these:
     /// - no keys are set, or `code` is the number of no [`Code`](code::Code);
-    /// - a fragment, not UDP over IP, or headers that do not end within [`WALK_MAX`] bytes;
+    /// - a fragment, not UDP over IP, or headers that do not end within [`WALK_MAX`] bytes (16 KiB in a longer
+    ///   room);
     /// - not exactly one `From`, `To` without a tag, `Call-ID` and `CSeq`, or a `Via` against the grammar;
     /// - a topmost `Via` with `maddr`, which would send the reply elsewhere, or with a `received` of the client;
     /// - a reply that would be longer than the request.
@@ -278,7 +281,7 @@ impl ReplySecond {
 
 /// Writes a text at `at` and returns the place after it.
 #[inline(always)]
-fn put(room: &mut [u8; ROOM], at: usize, text: &[u8]) -> usize {
+fn put<const ROOM: usize>(room: &mut [u8; ROOM], at: usize, text: &[u8]) -> usize {
     let mut i = 0;
     while i < text.len() {
         room[(at + i) & (ROOM - 1)] = text[i];
@@ -290,7 +293,7 @@ fn put(room: &mut [u8; ROOM], at: usize, text: &[u8]) -> usize {
 /// Fills the gap at `at` with a text that is as long. Where the gap comes after a line end, the text comes
 /// before it.
 #[inline(never)]
-fn fill(room: &mut [u8; ROOM], at: usize, text: &Text) {
+fn fill<const ROOM: usize>(room: &mut [u8; ROOM], at: usize, text: &Text) {
     let line_end = [room[at.wrapping_sub(2) & (ROOM - 1)], room[at.wrapping_sub(1) & (ROOM - 1)]];
     let line_end_len = match line_end {
         [b'\r', b'\n'] => 2,

@@ -1,17 +1,23 @@
 //! The room that a reply is written into, and where the layers of a frame are.
 
-use crate::bytes::Bytes;
+use crate::bytes::{Bytes, OFFSET_MAX};
 use crate::frame::VLANS_MAX;
+use crate::handed_over::HandedOver;
 
 /// Room for a frame with a reply; a power of two, because the verifier understands a mask.
 pub const ROOM: usize = 2048;
+/// Room for the reply to a request of several frames. Nothing of a request that can be read fills it.
+pub const LONG_ROOM: usize = 2 * OFFSET_MAX;
 pub(super) const ETHERNET_LEN: usize = 14;
 pub(super) const TAG_LEN: usize = 4;
 pub(super) const IPV4_LEN: usize = 20;
 pub(super) const IPV6_LEN: usize = 40;
-pub(super) const UDP_LEN: usize = 8;
-/// Where the message begins, after room for all layers: the length of the longest of them.
-pub(super) const HEAD: usize = ETHERNET_LEN + VLANS_MAX * TAG_LEN + IPV6_LEN + UDP_LEN;
+/// Length of a UDP header (RFC 768).
+pub const UDP_LEN: usize = 8;
+/// Where the message begins, after room for all layers, of which this is the longest. The head of an entry in the
+/// ring to the daemon is before them.
+pub(super) const HEAD: usize =
+    HandedOver::LEN + ETHERNET_LEN + VLANS_MAX * TAG_LEN + IPV6_LEN + UDP_LEN;
 
 /// Where a reply is in its room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

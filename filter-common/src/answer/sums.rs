@@ -2,7 +2,7 @@
 
 use super::outer::{Network, ROOM, UDP_LEN};
 use crate::abi::TRANSPORT_UDP;
-use crate::bytes::Bytes;
+use crate::bytes::{Bytes, OFFSET_MAX};
 use crate::frame::{Packet, Part};
 
 /// The longest UDP datagram whose sum is made, in bytes: all that an Ethernet frame of 1,500 bytes can hold.
@@ -23,18 +23,23 @@ pub enum Checked {
     Missing,
     /// A sum is wrong, or missing over IPv6 (RFC 8200 §8.1).
     Wrong,
-    /// The datagram is not whole, longer than [`SUM_MAX`], or not in one buffer.
+    /// The datagram is not whole, not in one buffer, or too long: [`SUM_MAX`] for [`ROOM`].
     Unread,
 }
 
-/// Checks the sums of the frame, whose outer layers are in `packet`.
+/// Returns the longest datagram whose reply is made in this room.
+const fn longest(room: usize) -> usize {
+    if room == ROOM { SUM_MAX } else { OFFSET_MAX }
+}
+
+/// Checks the sums of the frame, whose outer layers are in `packet`, before a reply is made in a room of `SIZE` bytes.
 #[inline(always)]
 #[must_use]
-pub fn check<B: Bytes>(bytes: &B, packet: &Packet) -> Checked {
+pub fn check<B: Bytes, const SIZE: usize>(bytes: &B, packet: &Packet) -> Checked {
     let datagram = packet.payload.wrapping_sub(UDP_LEN);
     let len = packet.payload_len + UDP_LEN;
     let is_whole = packet.transport == TRANSPORT_UDP && packet.part == Part::Whole;
-    if !is_whole || len > SUM_MAX {
+    if !is_whole || len > const { longest(SIZE) } {
         return Checked::Unread;
     }
     let Some(network) = Network::find(bytes) else {
@@ -42,7 +47,7 @@ pub fn check<B: Bytes>(bytes: &B, packet: &Packet) -> Checked {
     };
     if network.is_ipv4 {
         let header_len = bytes.byte(network.at).unwrap_or(0) as usize % 16 * 4;
-        match of_frame::<B, IPV4_LEN_MAX>(bytes, network.at, header_len, Sum::default()) {
+        match of_frame(bytes, network.at, header_len, IPV4_LEN_MAX, Sum::default()) {
             Some(sum) if sum.is_right() => {}
             Some(_) => return Checked::Wrong,
             None => return Checked::Unread,
@@ -52,7 +57,7 @@ pub fn check<B: Bytes>(bytes: &B, packet: &Packet) -> Checked {
     if packet.checksum == 0 {
         return if network.is_ipv4 { Checked::Missing } else { Checked::Wrong };
     }
-    match of_frame::<B, SUM_MAX>(bytes, datagram, len, pseudo) {
+    match of_frame(bytes, datagram, len, const { longest(SIZE) }, pseudo) {
         // First: the right sum may by chance be that of the pseudo-header.
         Some(sum) if sum.is_right() => Checked::Right,
         Some(_) if packet.checksum == pseudo.folded() => Checked::Partial,
@@ -108,16 +113,17 @@ impl Sum {
     }
 }
 
-/// Adds `len` bytes of a frame, `MAX` at most; `None`: they cannot be read.
+/// Adds `len` bytes of a frame, at most `max`, which is a constant; `None`: they cannot be read.
 #[inline(always)]
-fn of_frame<B: Bytes, const MAX: usize>(
+fn of_frame<B: Bytes>(
     bytes: &B,
     start: usize,
     len: usize,
+    max: usize,
     mut sum: Sum,
 ) -> Option<Sum> {
     let mut i = 0;
-    while i < MAX && i + 8 <= len {
+    while i < max && i + 8 <= len {
         sum.add(bytes.word(start + i)?);
         i += 8;
     }
@@ -134,7 +140,12 @@ fn of_frame<B: Bytes, const MAX: usize>(
 /// Adds the bytes of the room from `start` to `end`, and those up to the next multiple of eight bytes, which
 /// are zero.
 #[inline(never)]
-pub(super) fn of_room(room: &[u8; ROOM], start: usize, end: usize, sum: Sum) -> Sum {
+pub(super) fn of_room<const ROOM: usize>(
+    room: &[u8; ROOM],
+    start: usize,
+    end: usize,
+    sum: Sum,
+) -> Sum {
     let mut sum = sum;
     let mut at = start;
     let mut words = 0;

@@ -58,7 +58,7 @@ fn packet(frame: &[u8]) -> Packet {
 
 /// Returns the frame of the reply, and the offset of the message in it.
 fn answer_frame(request: &[u8], code: Code) -> Option<(Vec<u8>, usize)> {
-    let mut answer = Answer::default();
+    let mut answer = Answer::<ROOM>::default();
     let reply = answer.write(&Slice::from(request), &packet(request), &KEYS, code as u8)?;
     Some((answer.bytes(reply.start, reply.end).to_vec(), reply.message - reply.start))
 }
@@ -301,7 +301,7 @@ fn sums_of_a_frame_are_checked() {
     for ipv6 in [false, true] {
         for vlans in 0..3 {
             let right = frame((ipv6, vlans, 5060), INVITE.as_bytes());
-            let checked = |frame: &[u8]| check(&Slice::from(frame), &packet(frame));
+            let checked = |frame: &[u8]| check::<_, ROOM>(&Slice::from(frame), &packet(frame));
             assert_eq!(checked(&right), Checked::Right);
             let udp = packet(&right).payload - 8;
             let with_sum = |sum: u16| {
@@ -323,9 +323,9 @@ fn sums_of_a_frame_are_checked() {
         }
     }
     let long = frame(PLAIN, &[b'x'; 1473]);
-    assert_eq!(check(&Slice::from(&long[..]), &packet(&long)), Checked::Unread);
+    assert_eq!(check::<_, ROOM>(&Slice::from(&long[..]), &packet(&long)), Checked::Unread);
     let cut = frame(PLAIN, INVITE.as_bytes());
-    assert_eq!(check(&Slice::new(&cut, cut.len() - 1), &packet(&cut)), Checked::Unread);
+    assert_eq!(check::<_, ROOM>(&Slice::new(&cut, cut.len() - 1), &packet(&cut)), Checked::Unread);
 }
 
 #[test]
@@ -338,7 +338,7 @@ fn right_sum_that_is_that_of_the_pseudo_header_is_right() {
     };
     let word = (0..=u16::MAX).find(is_chance).expect("one of all words");
     let frame = frame(PLAIN, &word.to_be_bytes());
-    assert_eq!(check(&Slice::from(&frame[..]), &packet(&frame)), Checked::Right);
+    assert_eq!(check::<_, ROOM>(&Slice::from(&frame[..]), &packet(&frame)), Checked::Right);
 }
 
 fn layers() -> impl Strategy<Value = Layers> {
@@ -350,7 +350,7 @@ fn bytes_of_an_earlier_reply_change_nothing() {
     for layers in [PLAIN, (true, PLAIN.1, PLAIN.2)] {
         let request = frame(layers, INVITE.as_bytes());
         let (reply, _) = answer_frame(&request, Code::default()).expect("a reply");
-        let mut used = Answer { room: [0xA5; ROOM], ..Answer::default() };
+        let mut used = Answer::<ROOM> { room: [0xA5; ROOM], ..Answer::default() };
         let at = used
             .write(&Slice::from(&request[..]), &packet(&request), &KEYS, Code::default() as u8)
             .expect("a reply");
@@ -388,7 +388,7 @@ proptest! {
             other => panic!("{other:?}"),
         };
         prop_assert_eq!(Ok(udp.checksum()), sum);
-        prop_assert_eq!(check(&Slice::from(&reply[..]), &packet(&reply)), Checked::Right);
+        prop_assert_eq!(check::<_, ROOM>(&Slice::from(&reply[..]), &packet(&reply)), Checked::Right);
         // No reply to a reply of ours.
         prop_assert!(answer_frame(&reply, code).is_none());
     }
@@ -401,7 +401,7 @@ proptest! {
         let first = if layers.0 { network + 8 } else { network };
         let bit = first * 8 + bit.index((frame.len() - first) * 8);
         frame[bit / 8] ^= 1 << (bit % 8);
-        prop_assert_ne!(check(&Slice::from(&frame[..]), &packet(&frame)), Checked::Right);
+        prop_assert_ne!(check::<_, ROOM>(&Slice::from(&frame[..]), &packet(&frame)), Checked::Right);
     }
 
     #[test]
@@ -415,9 +415,9 @@ proptest! {
                 prop_assert!(reply.len() <= frame.len());
             }
             is_own_ack(&Slice::from(&frame[..]), &packet(&frame), &KEYS, 0, &mut Answer::default());
-            _ = check(&Slice::from(&frame[..]), &packet(&frame));
+            _ = check::<_, ROOM>(&Slice::from(&frame[..]), &packet(&frame));
         }
         answer_frame(&raw, Code::default());
-        _ = check(&Slice::from(&raw[..]), &packet(&raw));
+        _ = check::<_, ROOM>(&Slice::from(&raw[..]), &packet(&raw));
     }
 }

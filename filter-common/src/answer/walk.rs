@@ -5,11 +5,16 @@
 
 use super::outer::ROOM;
 use super::steps::{FIELD_COUNT, Field, GAP_COUNT, Gap, Step};
-use crate::bytes::Bytes;
+use crate::bytes::{Bytes, OFFSET_MAX};
 use crate::sip::fields::FieldOffsets;
 
 /// Bytes from the Request-URI on that are read: all that an Ethernet frame of 1,500 bytes can hold.
 pub const WALK_MAX: usize = 1472;
+
+/// Returns the number of bytes that are read for a reply in this room.
+const fn longest(room: usize) -> usize {
+    if room == ROOM { WALK_MAX } else { OFFSET_MAX }
+}
 
 /// Work on one request. All of it is zero before [`Walk::begin`]. Too much for the kernel's stack: the
 /// kernel program has it in a map.
@@ -48,18 +53,18 @@ impl Walk {
     /// Walks from the Request-URI at `start` to the empty line, `len` bytes at most. Returns whether it was
     /// reached.
     #[inline(never)]
-    pub fn run<B: Bytes>(
+    pub fn run<B: Bytes, const SIZE: usize>(
         &mut self,
         bytes: &B,
         start: usize,
         len: usize,
-        reply: &mut [u8; ROOM],
+        reply: &mut [u8; SIZE],
     ) -> bool {
         let (start, len) = (bytes.hide_range(start), bytes.hide_range(len));
         let mut step = Step::START;
         let mut offset = 0;
         // Eight bytes a look: one bounds check for the verifier and the processor.
-        while offset < WALK_MAX && offset + 8 <= len {
+        while offset < const { longest(SIZE) } && offset + 8 <= len {
             let Some(word) = bytes.word(start + offset) else {
                 break;
             };
@@ -90,13 +95,13 @@ impl Walk {
 
     /// Takes the step of one byte.
     #[inline(always)]
-    fn step<B: Bytes>(
+    fn step<B: Bytes, const SIZE: usize>(
         &mut self,
         bytes: &B,
         step: Step,
         byte: u8,
         offset: usize,
-        reply: &mut [u8; ROOM],
+        reply: &mut [u8; SIZE],
     ) -> Step {
         let step = step.next(byte);
         // Pinned, because LLVM makes a branch of a number that it knows to be 0 or 1. Factors and not masks,
@@ -114,7 +119,7 @@ impl Walk {
 
         let moved = at.wrapping_sub(self.line);
         self.line += moved.wrapping_mul(bit(step.begins_line()));
-        reply[at & (ROOM - 1)] = byte;
+        reply[at & (SIZE - 1)] = byte;
         at += step.copies() as usize;
         let copied = at.wrapping_sub(self.line);
         self.at = at - copied.wrapping_mul(bit(step.undoes()));

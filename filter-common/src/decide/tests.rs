@@ -86,6 +86,7 @@ fn decide_with(memory: bool) -> Decision {
         call_id: 1,
         enforced: 1,
         separate: SEPARATE,
+        without_daemon: 0,
     };
     decide(&mut Forgetful { memory }, &call)
 }

@@ -7,6 +7,7 @@ use filter_common::abi::{MODE_ENFORCE, MODE_OBSERVE, SEPARATE, Settings};
 use filter_common::plan::Prefix;
 use serde::Serialize;
 
+use crate::config::replies::{ReplyPath, WithoutDaemon};
 use crate::config::units::{self, days};
 use crate::config::{AutoRate, Config, EvidenceKept, Paths, RecordLimits, Roles};
 use crate::model::ladder::Ladder;
@@ -214,6 +215,8 @@ pub(crate) struct EffectiveTrunk {
     pub(crate) replies_per_second: u32,
     pub(crate) replies_without_checksum: bool,
     pub(crate) separate: String,
+    pub(crate) reply_path: ReplyPath,
+    pub(crate) without_daemon: WithoutDaemon,
     #[serde(flatten)]
     pub(crate) profile: EffectiveProfile,
 }
@@ -324,6 +327,8 @@ impl EffectiveTrunk {
             replies_per_second: trunk.profile.replies_per_second,
             replies_without_checksum: trunk.profile.replies_without_checksum != 0,
             separate: short(trunk.profile.separate),
+            reply_path: ReplyPath::of(&trunk.profile),
+            without_daemon: WithoutDaemon::of(trunk),
             profile: EffectiveProfile::of(trunk, default),
         }
     }

@@ -18,7 +18,7 @@ use toml::Spanned;
 
 use crate::config::attempts::separate;
 use crate::config::error::{Mistake, wrong};
-use crate::config::replies::{RefuseText, ReplyFields, replies};
+use crate::config::replies::{RefuseText, ReplyFields, ReplyPath, WithoutDaemon, replies};
 use crate::config::strip;
 use crate::model::number_text;
 use crate::model::plan::format::Format;
@@ -113,6 +113,10 @@ pub(crate) struct TrunkTable {
     pub(crate) replies_per_second: Option<u32>,
     pub(crate) replies_without_checksum: Option<bool>,
     pub(crate) separate: Option<Spanned<String>>,
+    #[serde(default)]
+    pub(crate) reply_path: ReplyPath,
+    #[serde(default)]
+    pub(crate) without_daemon: WithoutDaemon,
     #[serde(default)]
     pub(crate) emergency_marks: Option<Spanned<IgnoredAny>>,
 }
@@ -261,6 +265,8 @@ pub(crate) fn trunks(
             refuse: table.refuse.as_ref(),
             per_second: table.replies_per_second,
             without_checksum: table.replies_without_checksum,
+            path: table.reply_path,
+            without_daemon: table.without_daemon,
             esinet: table.esinet.as_ref(),
             enforces: fields.mode == Some(Mode::Enforce),
         };

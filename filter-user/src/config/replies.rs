@@ -1,7 +1,10 @@
 //! How a trunk refuses: the keys of `[[trunk]]` about replies.
 
-use filter_common::abi::MODE_OBSERVE;
-use serde::Deserialize;
+use filter_common::abi::{
+    DROPPED_WITHOUT_DAEMON, MODE_OBSERVE, PASSES_ON_SOME_INTERFACES, PASSES_WITHOUT_DAEMON,
+    Profile, REPLY_PATH_AUTO, REPLY_PATH_DAEMON, REPLY_PATH_DRIVER,
+};
+use serde::{Deserialize, Serialize};
 use toml::Spanned;
 
 use crate::config::error::{Mistake, wrong};
@@ -19,11 +22,66 @@ pub(crate) enum RefuseText {
     Number(u64),
 }
 
+/// The sender of the replies, as it is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum ReplyPath {
+    #[default]
+    Auto,
+    Driver,
+    Daemon,
+}
+
+impl ReplyPath {
+    const fn number(self) -> u8 {
+        match self {
+            ReplyPath::Auto => REPLY_PATH_AUTO,
+            ReplyPath::Driver => REPLY_PATH_DRIVER,
+            ReplyPath::Daemon => REPLY_PATH_DAEMON,
+        }
+    }
+
+    pub(crate) fn of(profile: &Profile) -> ReplyPath {
+        match profile.reply_path {
+            REPLY_PATH_DRIVER => ReplyPath::Driver,
+            REPLY_PATH_DAEMON => ReplyPath::Daemon,
+            _ => ReplyPath::Auto,
+        }
+    }
+}
+
+/// The fate of a call that the daemon should answer while no daemon runs, as it is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum WithoutDaemon {
+    #[default]
+    Pass,
+    Drop,
+}
+
+impl WithoutDaemon {
+    pub(crate) fn of(trunk: &Trunk) -> WithoutDaemon {
+        if trunk.passes_without_daemon { WithoutDaemon::Pass } else { WithoutDaemon::Drop }
+    }
+
+    /// Returns the number in the kernel's maps, for a trunk with this refusal and path.
+    const fn number(self, refuse: u8, path: ReplyPath) -> u8 {
+        match (self, path) {
+            (WithoutDaemon::Drop, _) | (_, ReplyPath::Driver) => DROPPED_WITHOUT_DAEMON,
+            _ if refuse == 0 => DROPPED_WITHOUT_DAEMON,
+            (WithoutDaemon::Pass, ReplyPath::Auto) => PASSES_ON_SOME_INTERFACES,
+            (WithoutDaemon::Pass, ReplyPath::Daemon) => PASSES_WITHOUT_DAEMON,
+        }
+    }
+}
+
 /// The keys of a trunk about replies, as they are written.
 pub(crate) struct ReplyFields<'a> {
     pub(crate) refuse: Option<&'a Spanned<RefuseText>>,
     pub(crate) per_second: Option<u32>,
     pub(crate) without_checksum: Option<bool>,
+    pub(crate) path: ReplyPath,
+    pub(crate) without_daemon: WithoutDaemon,
     pub(crate) esinet: Option<&'a Spanned<bool>>,
     /// Whether `mode = "enforce"` is written.
     pub(crate) enforces: bool,
@@ -67,6 +125,9 @@ pub(crate) fn replies(trunk: &mut Trunk, fields: &ReplyFields<'_>) -> Result<(),
     profile.refuse = refuse.number();
     profile.replies_per_second = fields.per_second.unwrap_or(PER_SECOND);
     profile.replies_without_checksum = fields.without_checksum.unwrap_or(false).into();
+    profile.reply_path = fields.path.number();
+    profile.without_daemon = fields.without_daemon.number(profile.refuse, fields.path);
+    trunk.passes_without_daemon = fields.without_daemon == WithoutDaemon::Pass;
     Ok(())
 }
 
@@ -115,10 +176,34 @@ mod tests {
             ("refuse = \"busy\"", "refuse: \"busy\" is no refusal: write \"600\""),
             ("esinet = true\nrefuse = \"600\"", "a trunk with esinet = true refuses no call"),
             ("esinet = true\nmode = \"enforce\"", "esinet: such a trunk refuses no call"),
+            ("reply_path = \"card\"", "5:14: unknown variant `card`, expected one of `auto`"),
+            ("without_daemon = \"wait\"", "5:18: unknown variant `wait`, expected `pass` or"),
             ("replies_per_second = -1", "5:22: invalid value: integer `-1`, expected u32"),
         ] {
             let error = read_trunk(keys).unwrap_err();
             assert!(error.contains(message), "{keys}: {error}");
+        }
+        for (keys, path, without_daemon) in [
+            ("", REPLY_PATH_AUTO, PASSES_ON_SOME_INTERFACES),
+            ("reply_path = \"daemon\"", REPLY_PATH_DAEMON, PASSES_WITHOUT_DAEMON),
+            ("reply_path = \"driver\"", REPLY_PATH_DRIVER, DROPPED_WITHOUT_DAEMON),
+            ("without_daemon = \"drop\"", REPLY_PATH_AUTO, DROPPED_WITHOUT_DAEMON),
+            ("refuse = \"drop\"", REPLY_PATH_AUTO, DROPPED_WITHOUT_DAEMON),
+            (
+                "refuse = \"drop\"\nreply_path = \"daemon\"",
+                REPLY_PATH_DAEMON,
+                DROPPED_WITHOUT_DAEMON,
+            ),
+        ] {
+            let config = read_trunk(keys).unwrap();
+            let profile = &config.policy.trunks[1].profile;
+            assert_eq!(
+                (profile.reply_path, profile.without_daemon),
+                (path, without_daemon),
+                "{keys}"
+            );
+            let effective = toml::to_string(&config.effective()).unwrap();
+            assert_eq!(read(&effective), Ok(config), "{effective}");
         }
         let error = read("interfaces = []\n[default]\nrefuse = \"600\"").unwrap_err();
         assert!(error.contains("unknown field `refuse`"), "{error}");

@@ -14,6 +14,7 @@ use crate::config::Config;
 use crate::daemon::accounts::Accounts;
 use crate::daemon::attachments::Attachments;
 use crate::daemon::evidence::Evidence;
+use crate::daemon::reply_sender::ReplySender;
 use crate::daemon::state::Control;
 use crate::daemon::task::asserted::Asserted;
 use crate::daemon::task::grant_watch::Reviews;
@@ -44,6 +45,8 @@ pub struct App {
     pub evidence: Arc<Evidence>,
     /// Counters of replies.
     pub reply_counters: Arc<ReplyCounters>,
+    /// The sender of the replies that the driver cannot send.
+    pub reply_sender: Arc<ReplySender>,
     /// Calls that could not be read.
     pub unread: Unread,
     /// Calls whose asserted caller is not read.
@@ -83,21 +86,26 @@ impl App {
     pub(crate) fn replies(&self, config: &Config) -> Result<Vec<wire::Replies>, Problem> {
         let trunks = (0..).zip(&config.policy.trunks).skip(1);
         let replies = trunks.map(|(index, trunk)| {
-            let stats = self.reply_counters.get(index)?;
-            let answers = trunk.profile.refuse != 0 && self.attachments.no_replies().is_none();
+            let stats = self.reply_counters.of_both(index)?;
+            let by_daemon = self.reply_counters.by_daemon(index)?;
+            let path = self.attachments.reply_path(&trunk.profile);
+            let answers = path != "none";
             Ok(wire::Replies {
                 trunk: trunk.name.clone(),
                 refuse: match trunk.esinet {
                     true => "none".to_owned(),
                     false => Refuse::of_number(trunk.profile.refuse).name(),
                 },
-                path: if answers { "driver" } else { "none" }.to_owned(),
+                path: path.to_owned(),
                 sent: stats.sent,
+                by_daemon: by_daemon.sent,
                 repeated: stats.repeated,
                 acks: stats.acks,
                 limited: stats.limited,
                 damaged: stats.damaged,
                 impossible: stats.impossible,
+                without_daemon: stats.without_daemon,
+                failed: stats.lost + by_daemon.failed + by_daemon.late,
                 problem: self.control.replies.problem(&trunk.name).filter(|_| answers),
             })
         });
@@ -213,6 +221,9 @@ impl App {
             status.find_slow_reader(why);
         }
         status.replies = self.replies(&config)?;
+        if let Some(problem) = self.reply_sender.problem(&config) {
+            status.find(Health::Amber, problem);
+        }
         if let Some(why) = self.attachments.no_replies() {
             if config.policy.trunks.iter().any(|trunk| trunk.profile.refuse != 0) {
                 status.find_no_replies(why);

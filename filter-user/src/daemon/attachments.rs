@@ -9,6 +9,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
+use filter_common::abi::{Profile, REPLY_PATH_DAEMON, REPLY_PATH_DRIVER};
 use futures_util::StreamExt as _;
 use tokio::sync::Mutex;
 
@@ -16,16 +17,21 @@ use crate::api::wire::{Interface, Problem, ProblemKind};
 use crate::daemon::attachments::companion::{Companion, Kept};
 use crate::daemon::role::Principal;
 use crate::daemon::state::Control;
-use crate::datapath::{Egress, Error, Filter, OwnAddresses, Pins, RunTime};
+use crate::datapath::{DaemonPaths, Egress, Error, Filter, OwnAddresses, Pins, RunTime};
 use crate::inspect;
+use crate::model::reply_path;
 use crate::model::xdp_mode::XdpMode;
 use crate::store::Entry;
+use crate::sys::ethtool;
 use crate::sys::netlink;
 use crate::sys::netlink::Link;
 use crate::sys::{clock, forwarding};
 
 /// Interval of the checks: the kernel reports interfaces, but not XDP links that come or go.
 const LOOK: Duration = Duration::from_secs(1);
+
+/// Problem for the status: the kernel does not know which interfaces the daemon answers for.
+const PATHS_FAILED: &str = "the path of replies cannot be set";
 
 /// The known state of an interface.
 #[derive(Clone, Debug, Default)]
@@ -52,6 +58,8 @@ pub struct Attachments {
     pins: Pins,
     slow_reader: Option<String>,
     no_replies: Option<String>,
+    /// Whether the program can put a reply into a frame.
+    frags: bool,
     second_look: Kept,
     forwarded: Kept,
     filter: Mutex<(Filter, BTreeMap<String, Known>)>,
@@ -66,12 +74,14 @@ impl Attachments {
     pub fn new(control: Arc<Control>, pins: Pins, filter: Filter) -> Attachments {
         let slow_reader = filter.slow_reader();
         let no_replies = filter.no_replies().map(ToOwned::to_owned);
+        let frags = filter.program().frags;
         let filter = Mutex::new((filter, BTreeMap::new()));
         Attachments {
             control,
             pins,
             slow_reader,
             no_replies,
+            frags,
             second_look: Kept::default(),
             forwarded: Kept::default(),
             filter,
@@ -90,6 +100,22 @@ impl Attachments {
     #[must_use]
     pub fn no_replies(&self) -> Option<&str> {
         self.no_replies.as_deref()
+    }
+
+    /// Returns who sends the replies to refused calls of a trunk: `driver`, `daemon`, `both`, or `none`.
+    #[must_use]
+    pub fn reply_path(&self, profile: &Profile) -> &'static str {
+        let is_daemon = |interface: &Interface| interface.replies_by_daemon.is_some();
+        let (seen, is_on_driver) = (self.seen(), self.frags);
+        match profile.reply_path {
+            _ if profile.refuse == 0 || self.no_replies.is_some() => "none",
+            REPLY_PATH_DAEMON => "daemon",
+            REPLY_PATH_DRIVER if !is_on_driver => "none",
+            REPLY_PATH_DRIVER => "driver",
+            _ if !is_on_driver || !seen.is_empty() && seen.iter().all(is_daemon) => "daemon",
+            _ if seen.iter().any(is_daemon) => "both",
+            _ => "driver",
+        }
     }
 
     /// Returns why no second look judges datagrams in fragments; `None`: it does.
@@ -153,6 +179,7 @@ impl Attachments {
         let reassemble = config.reassemble_forwarded;
         self.forwarded.reconcile(Companion::Forwarded { reassemble }, filter, now);
         self.set_own_addresses(filter, &links, config.forwarded);
+        self.set_reply_paths(filter, &names, &links);
         let links = if changed { netlink::links().await.unwrap_or(links) } else { links };
         let seen = names.iter().map(|name| self.interface(name, &links, ours, known)).collect();
         *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = seen;
@@ -265,6 +292,18 @@ impl Attachments {
         *known = problem;
     }
 
+    /// Lets the daemon answer the calls of interfaces whose driver cannot.
+    fn set_reply_paths(&self, filter: &Filter, names: &[String], links: &[Link]) {
+        let by_daemon = |name: &&String| why_daemon(name, links).is_some();
+        let found = names.iter().filter(by_daemon);
+        let indexes: Vec<_> = found
+            .filter_map(|name| links.iter().find(|link| link.name == *name))
+            .map(|link| link.index)
+            .collect();
+        let set = DaemonPaths::open(filter.folder()).and_then(|mut paths| paths.set(&indexes));
+        self.control.chores.note(PATHS_FAILED, set.err().map(|error| error.to_string()));
+    }
+
     async fn audit(&self, author: &str, action: &'static str, interface: &str, why: &str) {
         let entry =
             Entry::new(clock::now(), author, action).with("interface", interface).with("why", why);
@@ -345,6 +384,7 @@ impl Attachments {
         known: &BTreeMap<String, Known>,
     ) -> Interface {
         let mut interface = inspect::interface(name, links, Some(ours));
+        interface.replies_by_daemon = why_daemon(name, links);
         if self.pins.is_off(name) && interface.xdp.is_none() {
             let message = format!("the filter was detached by hand: palang attach {name}");
             interface.problem = Some(message);
@@ -365,6 +405,20 @@ impl Attachments {
             self.filter.lock().await.1.remove(name);
         }
     }
+}
+
+/// Returns why the daemon sends the replies to calls of an interface; `None`: its driver does.
+fn why_daemon(name: &str, links: &[Link]) -> Option<String> {
+    let link = links.iter().find(|link| link.name == name)?;
+    let vlans: Vec<_> = links
+        .iter()
+        .filter(|other| other.vlan_of == Some(link.index))
+        .map(|other| other.name.as_str())
+        .collect();
+    // A driver that does not say is asked by `palang doctor`, too.
+    let driver = ethtool::driver(name).ok().flatten();
+    let rx_vlan = !vlans.is_empty() && ethtool::removes_vlan_tags(name).unwrap_or(false);
+    reply_path::why_daemon(driver.as_deref(), &vlans, rx_vlan)
 }
 
 async fn interfaces() -> Result<Vec<Link>, Problem> {

@@ -21,6 +21,7 @@ pub(crate) mod map_hold;
 pub(crate) mod order;
 pub(crate) mod reconcile;
 pub(crate) mod reply_path;
+pub(crate) mod reply_sender;
 pub(crate) mod role;
 pub(crate) mod signals;
 pub(crate) mod start;
@@ -61,6 +62,7 @@ use crate::daemon::accounts::Accounts;
 use crate::daemon::app::App;
 use crate::daemon::attachments::Attachments;
 use crate::daemon::evidence::Evidence;
+use crate::daemon::reply_sender::ReplySender;
 use crate::daemon::start::privileges::Loader;
 use crate::daemon::state::Control;
 use crate::daemon::store_thread::StoreHandle;
@@ -71,6 +73,7 @@ use crate::exit::{Exit, Failure};
 use crate::store::Kind;
 use crate::sys::clock;
 use crate::sys::kernels;
+use crate::sys::raw_ip::RawIp;
 
 /// Calls that wait for a slow live reader.
 pub(crate) const LIVE: usize = 4096;
@@ -96,13 +99,14 @@ pub fn run(path: &Path) -> Result<(), Failure> {
     let _locks = [lock(&paths.lock())?, lock(&paths.pins)?];
     let socket = socket::Bound::new(&paths.socket(), &config.group)?;
     privileges::close_files(&config)?;
+    let replies = reply_sender::open(&config);
     let loader = privileges::drop_capabilities()?;
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()
         .map_err(|error| Failure::new(Exit::Failed, error))?
-        .block_on(serve(config, pins, loader, socket))
+        .block_on(serve(config, pins, loader, socket, replies))
 }
 
 pub(crate) async fn serve(
@@ -110,6 +114,7 @@ pub(crate) async fn serve(
     pins: Pins,
     loader: Loader,
     socket: socket::Bound,
+    (reply_sender, raw): (ReplySender, Option<RawIp>),
 ) -> Result<(), Failure> {
     let since = clock::now();
     let paths = config.paths.clone();
@@ -179,6 +184,14 @@ pub(crate) async fn serve(
     }
 
     let (tasks, mut ended) = tasks::watch();
+    let reply_sender = Arc::new(reply_sender);
+    // Dropped at the end: from then on no call is handed over.
+    let mut sending = None;
+    if let Some(raw) = raw {
+        let (running, end) = reply_sender::start(&control.folder, raw, Arc::clone(&reply_sender))?;
+        sending = Some(running);
+        tasks.spawn("the thread that sends replies", async move { _ = end.await });
+    }
     let store = control.store_handle.clone();
     tasks.spawn("the store's thread", async move { store.ended().await });
     let reviews = Reviews::start(&control, &tasks);
@@ -194,6 +207,7 @@ pub(crate) async fn serve(
         live: live.clone(),
         evidence: Arc::clone(&evidence),
         reply_counters: Arc::clone(&reply_counters),
+        reply_sender: Arc::clone(&reply_sender),
         unread: counted.clone(),
         asserted: asserted.clone(),
         machines: machines.clone(),
@@ -238,7 +252,7 @@ pub(crate) async fn serve(
     tasks.spawn("expiry", remove_ended(Arc::clone(&control)));
     tasks.spawn("unread calls", unread::run(Arc::clone(&control), counted, asserted));
     tasks.spawn("machine redials", machine_redials::run(Arc::clone(&control), machines));
-    let keeping = replies::run(Arc::clone(&control), reply_keys, reply_counters);
+    let keeping = replies::run(Arc::clone(&control), reply_keys, reply_counters, reply_sender);
     tasks.spawn("replies", keeping);
     tasks.spawn("retention", retention::run(Arc::clone(&control)));
     let compare = Arc::new(Notify::new());
@@ -255,6 +269,7 @@ pub(crate) async fn serve(
     };
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
     evidence.stop();
+    drop(sending);
     drop(keep_recording);
     // A disk that hangs does not delay the end.
     let _ = tokio::time::timeout(LAST_RECORDS, recorder).await;

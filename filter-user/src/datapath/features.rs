@@ -31,10 +31,11 @@ const PSEUDO_CALL: u8 = 1;
 pub struct Features {
     /// Whether it gives programs frames of several buffers (`xdp.frags`, Linux 5.18).
     pub frags: bool,
-    /// Whether it has `bpf_xdp_get_buff_len` and `bpf_xdp_load_bytes` (Linux 5.18).
+    /// Whether it has `bpf_xdp_get_buff_len`, `bpf_xdp_load_bytes` and `bpf_xdp_store_bytes` (Linux 5.18). Without them
+    /// the daemon sends the replies to refused calls.
     pub buffer_helpers: bool,
-    /// Whether it can answer a refused call. This needs `bpf_xdp_store_bytes` (Linux 5.18), and tail calls in a
-    /// program with functions (Linux 5.10, on aarch64 6.0).
+    /// Whether it has tail calls in a program with functions (Linux 5.10, on aarch64 6.0). The first look answers no
+    /// call without them.
     pub replies: bool,
     /// Whether it counts maps against `ulimit -l` of the process (before Linux 5.11).
     pub locked_memory: bool,
@@ -76,8 +77,10 @@ impl Features {
         let coarse = [call(KTIME_GET_COARSE_NS), EXIT];
         Ok(Features {
             frags: accepts(TYPE_XDP, XDP_HAS_FRAGS, &pass)?,
-            buffer_helpers: accepts(TYPE_XDP, 0, &buff_len)? && accepts(TYPE_XDP, 0, &load_bytes)?,
-            replies: accepts(TYPE_XDP, 0, &store_bytes)? && has_tail_calls()?,
+            buffer_helpers: accepts(TYPE_XDP, 0, &buff_len)?
+                && accepts(TYPE_XDP, 0, &load_bytes)?
+                && accepts(TYPE_XDP, 0, &store_bytes)?,
+            replies: has_tail_calls()?,
             locked_memory: !accepts(TYPE_SOCKET_FILTER, 0, &coarse)?,
         })
     }

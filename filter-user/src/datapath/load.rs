@@ -16,11 +16,9 @@ use crate::sys::kernels;
 pub(crate) const EGRESS_PROGRAM: &str = "palang_egress";
 /// Name of the program for datagrams that the host has put together.
 pub(crate) const SECOND_LOOK_PROGRAM: &str = "palang_second_look";
-/// The programs in the map `NEXT`, in its order: the one that answers, and the one that drops ACKs.
-const REPLY_PROGRAMS: [&str; 2] = ["palang_answer", "palang_ack"];
 /// Why a kernel answers no refused call.
-const NO_REPLIES: &str = "this kernel has no bpf_xdp_store_bytes, or no tail calls beside functions \
-    (Linux 5.18, on aarch64 6.0)";
+const NO_REPLIES: &str =
+    "this kernel has no tail calls beside functions (Linux 5.10, on aarch64 6.0)";
 /// Number of bytes of a program's name that the kernel keeps.
 const KERNEL_NAME_MAX: usize = 15;
 
@@ -53,6 +51,17 @@ impl Program {
         }
     }
 
+    /// Returns the programs in the map `NEXT`, with their places: one answers, one hands over to the daemon, one drops
+    /// ACKs. The kernel accepts in one array only programs that all have `xdp.frags`, or none.
+    #[must_use]
+    pub const fn reply_programs(self) -> &'static [(u32, &'static str)] {
+        if self.frags {
+            &[(0, "palang_answer"), (1, "palang_hand_over"), (2, "palang_ack")]
+        } else {
+            &[(1, "palang_hand_over_no_frags"), (2, "palang_ack_no_frags")]
+        }
+    }
+
     /// Returns the program that the kernel lists under this name; `None` for the name of no program.
     #[must_use]
     pub fn of_kernel_name(name: &str) -> Option<Program> {
@@ -78,11 +87,10 @@ impl Plan {
     pub fn of_this_kernel() -> Result<Plan, Error> {
         let features = Features::probe()?;
         // A program with frames of several buffers needs a helper to know the length of a frame. A
-        // program with one buffer needs no helper, and answers no call.
+        // program with one buffer needs no helper.
         let frags = features.frags && features.buffer_helpers;
         let programs = [Reader::Full, Reader::Slim].map(|reader| Program { reader, frags });
-        let replies = frags && features.replies;
-        let features = Features { buffer_helpers: frags, replies, ..features };
+        let features = Features { buffer_helpers: frags, ..features };
         Ok(Plan { programs: programs.to_vec(), features })
     }
 
@@ -91,9 +99,7 @@ impl Plan {
     /// # Errors
     /// Returns the error of [`Features::probe`].
     pub fn only(program: Program) -> Result<Plan, Error> {
-        let features = Features::probe()?;
-        let replies = program.frags && features.replies;
-        Ok(Plan { programs: vec![program], features: Features { replies, ..features } })
+        Ok(Plan { programs: vec![program], features: Features::probe()? })
     }
 }
 
@@ -150,7 +156,7 @@ impl Gate {
         let next = self.ebpf.take_map("NEXT").ok_or(Error::Missing("NEXT"))?;
         let failed = |error| Error::map("NEXT", error);
         let mut next = ProgramArray::try_from(next).map_err(failed)?;
-        for (index, name) in REPLY_PROGRAMS.into_iter().enumerate() {
+        for (index, name) in self.program.reply_programs().iter().copied() {
             let found = self.ebpf.program_mut(name).ok_or(Error::Missing(name))?;
             let program: &mut Xdp = found.try_into().map_err(Error::program)?;
             match uninterrupted(name, || program.load()) {
@@ -162,7 +168,7 @@ impl Gate {
                 Err(error) => return Err(error),
             }
             let fd = program.fd().map_err(Error::program)?;
-            next.set(index as u32, fd, 0).map_err(failed)?;
+            next.set(index, fd, 0).map_err(failed)?;
         }
         self.next = Some(next);
         Ok(())

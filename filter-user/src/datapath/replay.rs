@@ -5,7 +5,7 @@ use std::time::Duration;
 use aya::maps::{Array, MapData, RingBuf};
 use aya::programs::{TestRun as _, TestRunOptions};
 use filter_common::abi::Keys;
-use filter_common::abi::{Event, EventEntry, EventStats, Evidence, ReplyStats};
+use filter_common::abi::{EVENT_BY_DAEMON, Event, EventEntry, EventStats, Evidence, ReplyStats};
 use filter_common::number::Number;
 use filter_common::reason::Reason;
 
@@ -19,7 +19,9 @@ use crate::datapath::own_addresses::OwnAddresses;
 use crate::datapath::raw;
 use crate::datapath::raw::Raw;
 use crate::datapath::replies::ReplyCounters;
+use crate::datapath::reply_queue::{DaemonPaths, Heartbeat, ReplyQueue};
 use crate::model::host_gate::{READABLE, READABLE_AGAIN, REPLAY_KEYS};
+use crate::model::late_answer;
 use crate::model::policy::{Policy, Subject};
 
 /// Shortest frame that the kernel takes for a test run: an Ethernet header.
@@ -54,6 +56,9 @@ pub struct Replay {
     evidence: EvidenceSwitch,
     frames: EvidenceRing,
     replies: ReplyCounters,
+    handed_over: ReplyQueue,
+    heartbeat: Heartbeat,
+    daemon_paths: DaemonPaths,
     /// Room for the frame that a run leaves.
     out: Vec<u8>,
     #[cfg(palang_log)]
@@ -195,6 +200,7 @@ impl Replay {
         let event = self.event.get(&0, 0).map_err(|error| Error::map("REPLAY_EVENT", error))?;
         let is_reply = result.return_value == XDP_TX;
         let reply = is_reply.then(|| self.out[..result.data_size_out as usize].to_vec());
+        let reply = reply.or_else(|| self.reply_of_daemon(&event.0));
         let dropped = is_reply || result.return_value == XDP_DROP;
         Ok((Judged { event: event.0, dropped, reply }, result.duration))
     }
@@ -287,8 +293,35 @@ impl Replay {
             .map_err(Error::run)?;
         let event = self.event.get(&0, 0).map_err(map("REPLAY_EVENT"))?.0;
         let dropped = result.return_value == SK_DROP;
-        let judged = Judged { event, dropped, reply: None };
+        let reply = self.reply_of_daemon(&event);
+        let judged = Judged { event, dropped, reply };
         Ok((event.reason != 0).then_some(judged))
+    }
+
+    /// Returns the reply to a call that the program has handed over.
+    fn reply_of_daemon(&mut self, event: &Event) -> Option<Vec<u8>> {
+        if event.reply == 0 || event.flags & EVENT_BY_DAEMON == 0 {
+            return None;
+        }
+        let (head, frame) = self.handed_over.take()?;
+        late_answer::reply(&head, &frame, &REPLAY_KEYS).ok()
+    }
+
+    /// Lets the daemon answer the calls of trunks that leave it open, or the driver again.
+    ///
+    /// # Errors
+    /// [`Error::Map`] if a system call fails.
+    pub fn set_answered_by_daemon(&mut self, by_daemon: bool) -> Result<(), Error> {
+        // A test run has the loopback interface.
+        self.daemon_paths.set(if by_daemon { &[1] } else { &[] })
+    }
+
+    /// Sets whether a daemon runs; it does in a new replay.
+    ///
+    /// # Errors
+    /// [`Error::Map`] if the system call fails.
+    pub fn set_daemon(&mut self, runs: bool) -> Result<(), Error> {
+        self.heartbeat.set(if runs { u64::MAX } else { 0 })
     }
 
     /// Returns the program's tag: a hash of its instructions, equal for each load of one object.
@@ -403,6 +436,9 @@ pub(crate) fn load(
         let mut keys: Array<MapData, Raw<Keys>> = typed(&mut take, "REPLY_KEYS")?;
         keys.set(0, Raw(REPLAY_KEYS), 0).map_err(|error| Error::map("REPLY_KEYS", error))?;
     }
+    let mut heartbeat = Heartbeat::new(&mut take)?;
+    // A replay shows the replies of a gate with a daemon.
+    heartbeat.set(u64::MAX)?;
     Ok(Replay {
         maps,
         clock: typed(&mut take, "REPLAY_CLOCK")?,
@@ -414,7 +450,10 @@ pub(crate) fn load(
         own_addresses: OwnAddresses::new(&mut take)?,
         evidence: EvidenceSwitch::new(&mut take)?,
         frames: EvidenceRing::new(&mut take)?,
-        replies: ReplyCounters::new(take("REPLY_STATS")?)?,
+        replies: ReplyCounters::new(&mut take)?,
+        handed_over: ReplyQueue::new(&mut take)?,
+        heartbeat,
+        daemon_paths: DaemonPaths::new(&mut take)?,
         out: vec![0; FRAME_MAX],
         #[cfg(palang_log)]
         log,

@@ -3,14 +3,16 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use aya::maps::{Array, MapData, PerCpuArray};
+use aya::maps::{Array, Map, MapData, PerCpuArray};
 use filter_common::abi::{Keys, ReplyStats, TRUNKS_MAX};
+use filter_common::handed_over::DaemonReplies;
 
 use crate::datapath::attach::Filter;
 use crate::datapath::error::Error;
-use crate::datapath::maps::layout::open;
+use crate::datapath::maps::layout::{open, typed};
 use crate::datapath::pins::{Pins, linked_program, names, remove_pin};
 use crate::datapath::raw::Raw;
+use crate::datapath::reply_queue::DaemonReplyCounters;
 
 impl Pins {
     /// Returns the new pin of the programs that answer for the program with this ID. Removes the pins of
@@ -103,7 +105,10 @@ fn failed(error: aya::maps::MapError) -> Error {
 }
 
 /// Counters of replies, in the maps of a live filter or of a replay.
-pub struct ReplyCounters(PerCpuArray<MapData, Raw<ReplyStats>>);
+pub struct ReplyCounters {
+    kernel: PerCpuArray<MapData, Raw<ReplyStats>>,
+    daemon: DaemonReplyCounters,
+}
 
 impl ReplyCounters {
     /// Opens the counters in a folder of pinned maps.
@@ -111,21 +116,47 @@ impl ReplyCounters {
     /// # Errors
     /// [`Error::Pin`] if the map is missing, [`Error::Layout`] if it has another layout.
     pub fn open(folder: &Path) -> Result<ReplyCounters, Error> {
-        ReplyCounters::new(open(folder, "REPLY_STATS")?)
+        ReplyCounters::new(|name| open(folder, name))
     }
 
-    pub(crate) fn new(map: aya::maps::Map) -> Result<ReplyCounters, Error> {
-        let map = PerCpuArray::try_from(map).map_err(|error| Error::map("REPLY_STATS", error))?;
-        Ok(ReplyCounters(map))
+    pub(crate) fn new(
+        mut take: impl FnMut(&'static str) -> Result<Map, Error>,
+    ) -> Result<ReplyCounters, Error> {
+        let kernel = typed(&mut take, "REPLY_STATS")?;
+        Ok(ReplyCounters { kernel, daemon: DaemonReplyCounters::new(take)? })
     }
 
-    /// Returns the replies to refused calls of a trunk, over all CPUs.
+    /// Returns the counts of the daemon for a trunk.
+    ///
+    /// # Errors
+    /// [`Error::Map`] if the system call fails or there is no such trunk.
+    pub fn by_daemon(&self, trunk: u32) -> Result<DaemonReplies, Error> {
+        self.daemon.get(trunk)
+    }
+
+    /// Returns the replies to refused calls of a trunk, over all CPUs, with those that the daemon sent.
+    ///
+    /// # Errors
+    /// [`Error::Map`] if the system call fails or there is no such trunk.
+    pub fn of_both(&self, trunk: u32) -> Result<ReplyStats, Error> {
+        let (kernel, daemon) = (self.get(trunk)?, self.by_daemon(trunk)?);
+        Ok(ReplyStats {
+            sent: kernel.sent + daemon.sent,
+            repeated: kernel.repeated + daemon.repeated,
+            damaged: kernel.damaged + daemon.damaged,
+            impossible: kernel.impossible + daemon.impossible,
+            ..kernel
+        })
+    }
+
+    /// Returns what the kernel counted for a trunk, over all CPUs.
     ///
     /// # Errors
     /// [`Error::Map`] if the system call fails or there is no such trunk.
     pub fn get(&self, trunk: u32) -> Result<ReplyStats, Error> {
         debug_assert!(trunk < TRUNKS_MAX);
-        let values = self.0.get(&trunk, 0).map_err(|error| Error::map("REPLY_STATS", error))?;
+        let values =
+            self.kernel.get(&trunk, 0).map_err(|error| Error::map("REPLY_STATS", error))?;
         let mut sum = ReplyStats::default();
         for Raw(stats) in values.iter() {
             sum.sent += stats.sent;
@@ -134,6 +165,8 @@ impl ReplyCounters {
             sum.limited += stats.limited;
             sum.damaged += stats.damaged;
             sum.impossible += stats.impossible;
+            sum.without_daemon += stats.without_daemon;
+            sum.lost += stats.lost;
         }
         Ok(sum)
     }

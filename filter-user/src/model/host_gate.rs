@@ -6,20 +6,22 @@ use std::collections::{HashMap, HashSet};
 
 use filter_common::abi::Keys;
 use filter_common::abi::{
-    ATTEMPT_NS, Allow, Attempt, AttemptKey, Block, DatagramKey, Event, FRAGMENTS_UNTIL,
-    FragmentKey, FragmentState, Grace, Grant, PrefixKey, Profile, RedialCounter, ReplySecond,
-    Settings,
+    ATTEMPT_NS, Allow, Attempt, AttemptKey, BLOCK_REFUSE_DROP, Block, DatagramKey, EVENT_BY_DAEMON,
+    Event, FRAGMENTS_UNTIL, FragmentKey, FragmentState, Grace, Grant, PrefixKey, Profile,
+    REPLY_PATH_DAEMON, REPLY_PATH_DRIVER, RedialCounter, ReplySecond, Settings,
 };
-use filter_common::answer::{Answer, Outcome, is_own_ack, note_own_ack};
+use filter_common::answer::{Answer, Outcome, ROOM, is_own_ack, note_own_ack};
 use filter_common::bytes::Slice;
 use filter_common::decide::{Call, Decision, PolicyLookup, decide, refusal};
 use filter_common::egress::{called, is_sip};
 use filter_common::frame::address_number;
+use filter_common::handed_over::{HANDED_REQUEST, HANDED_WITHOUT_CHECKSUM, HandedOver};
 use filter_common::judge::{JudgeContext, Scratch, is_noted, judge, judge_again};
 use filter_common::number::Number;
 use filter_common::reason::Reason;
 use filter_common::sip::message::{Reader, scan_in_turns};
 
+use crate::model::late_answer;
 use crate::model::policy::{Policy, Subject};
 
 /// Bytes of a frame that a program can read directly in a test run. A program without `xdp.frags` gets
@@ -63,6 +65,9 @@ pub struct HostGate {
     grants: HashMap<Number, Grant>,
     redials: HashMap<Number, RedialCounter>,
     no_replies: bool,
+    by_daemon: bool,
+    no_driver: bool,
+    no_daemon: bool,
     reply_seconds: HashMap<u16, ReplySecond>,
     reply: Option<Vec<u8>>,
 }
@@ -167,6 +172,9 @@ impl HostGate {
             grants: old.grants,
             redials: old.redials,
             no_replies: old.no_replies,
+            by_daemon: old.by_daemon,
+            no_driver: old.no_driver,
+            no_daemon: old.no_daemon,
             reply_seconds: old.reply_seconds,
             ..HostGate::new(policy)
         };
@@ -205,34 +213,76 @@ impl HostGate {
         HostGate { no_replies: true, ..self }
     }
 
+    /// Returns the gate whose driver sends no reply, as on a kernel without the helpers for it.
+    #[must_use]
+    pub fn without_driver_replies(self) -> HostGate {
+        HostGate { no_driver: true, ..self }
+    }
+
+    /// Lets the daemon answer the calls of trunks that leave it open, or the driver again.
+    pub fn set_answered_by_daemon(&mut self, by_daemon: bool) {
+        self.by_daemon = by_daemon;
+    }
+
+    /// Sets whether a daemon runs; a new gate has one.
+    pub fn set_daemon(&mut self, runs: bool) {
+        self.no_daemon = !runs;
+    }
+
     fn answer(&mut self, frame: &[u8], scratch: &mut Scratch) {
         let code = refusal(self, &scratch.event);
         let event = &mut scratch.event;
         let profile = self.profiles.get(usize::from(event.trunk)).copied().unwrap_or_default();
-        let has_room = || {
-            let window = self.reply_seconds.entry(event.trunk).or_default();
-            let (next, has_room) = window.counted(event.time, profile.replies_per_second);
-            *window = next;
-            has_room
+        let by_daemon = match profile.reply_path {
+            REPLY_PATH_DRIVER => false,
+            REPLY_PATH_DAEMON => true,
+            _ => self.by_daemon || self.no_driver,
         };
-        let mut answer = Answer::default();
+        event.reply = 0;
+        if self.no_driver && !by_daemon || self.no_daemon && by_daemon {
+            return;
+        }
+        let has_room = || counts(&mut self.reply_seconds, event, &profile);
+        let mut answer = Answer::<ROOM>::default();
         let (bytes, packet) = (&mut Slice::new(frame, READABLE), &scratch.packet);
         let outcome = answer.reply(bytes, packet, &REPLAY_KEYS, &profile, code, has_room);
         match outcome {
             Outcome::Written(reply) => {
                 event.reply = code;
+                if by_daemon {
+                    event.flags |= EVENT_BY_DAEMON;
+                }
                 self.reply = Some(answer.bytes(reply.start, reply.end).to_vec());
             }
-            Outcome::Damaged | Outcome::Limited | Outcome::Impossible | Outcome::Silent => {
-                event.reply = 0;
-            }
+            Outcome::Damaged | Outcome::Limited | Outcome::Impossible | Outcome::Silent => {}
         }
+    }
+
+    /// Answers a datagram that the second look has refused.
+    fn answer_later(&mut self, frame: &[u8], scratch: &mut Scratch) {
+        let code = refusal(self, &scratch.event);
+        let event = &mut scratch.event;
+        let profile = self.profiles.get(usize::from(event.trunk)).copied().unwrap_or_default();
+        event.reply = 0;
+        if code == BLOCK_REFUSE_DROP
+            || self.no_daemon
+            || frame.len() > READABLE_AGAIN
+            || !counts(&mut self.reply_seconds, event, &profile)
+        {
+            return;
+        }
+        event.reply = code;
+        event.flags |= EVENT_BY_DAEMON;
+        let without =
+            if profile.replies_without_checksum == 0 { 0 } else { HANDED_WITHOUT_CHECKSUM };
+        let head = HandedOver { code, flags: HANDED_REQUEST | without, ..HandedOver::default() };
+        self.reply = late_answer::reply(&head, frame, &REPLAY_KEYS).ok();
     }
 
     fn note_own_ack(&self, frame: &[u8], scratch: &mut Scratch) {
         let trunk = self.trunk(&scratch.event.source);
         let answers = self.settings.is_some_and(|settings| settings.trunks_configured != 0);
-        let (bytes, answer) = (Slice::new(frame, READABLE), &mut Answer::default());
+        let (bytes, answer) = (Slice::new(frame, READABLE), &mut Answer::<ROOM>::default());
         if answers
             && trunk != 0
             && is_own_ack(&bytes, &scratch.packet, &REPLAY_KEYS, self.now, answer)
@@ -256,6 +306,10 @@ impl HostGate {
             return None;
         }
         judge_again(&mut bytes, self, &mut scratch, scan_in_turns);
+        self.reply = None;
+        if scratch.event.reply != 0 {
+            self.answer_later(frame, &mut scratch);
+        }
         Some(scratch.event)
     }
 
@@ -295,6 +349,14 @@ impl HostGate {
         }
         number
     }
+}
+
+/// Counts a reply of this second. `false`: the trunk has got all of its replies.
+fn counts(seconds: &mut HashMap<u16, ReplySecond>, event: &Event, profile: &Profile) -> bool {
+    let window = seconds.entry(event.trunk).or_default();
+    let (next, has_room) = window.counted(event.time, profile.replies_per_second);
+    *window = next;
+    has_room
 }
 
 impl PolicyLookup for HostGate {
@@ -363,6 +425,14 @@ impl PolicyLookup for HostGate {
     fn count_redial(&mut self, redial: &RedialCounter) -> bool {
         self.redials.insert(redial.number, *redial);
         true
+    }
+
+    fn has_daemon(&self, _now: u64) -> bool {
+        !self.no_daemon
+    }
+
+    fn is_answered_by_daemon(&self) -> bool {
+        self.by_daemon || self.no_driver
     }
 }
 

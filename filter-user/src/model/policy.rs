@@ -2,8 +2,8 @@
 //! written to the kernel or used by the host.
 
 use filter_common::abi::{
-    ABI_VERSION, Allow, Block, EVENT_PAI, MODE_ENFORCE, PrefixKey, Profile, RULE_SHORT_NUMBER,
-    SEPARATE, Settings, Verdict,
+    ABI_VERSION, Allow, Block, DROPPED_WITHOUT_DAEMON, EVENT_PAI, MODE_ENFORCE, PrefixKey, Profile,
+    REPLY_PATH_AUTO, RULE_SHORT_NUMBER, SEPARATE, Settings, Verdict,
 };
 use filter_common::number::{Digits, Number};
 use filter_common::plan::{
@@ -93,6 +93,8 @@ pub struct Trunk {
     /// Whether the calls come through an emergency services routing proxy (ESRP). Any error or time-out makes it
     /// take the centre for unreachable, so nothing is refused on this trunk.
     pub esinet: bool,
+    /// Whether a call passes whose reply needs a daemon that does not run. The profile has it together with the path.
+    pub passes_without_daemon: bool,
     /// Country whose preset the plan comes from (ISO 3166-1 alpha-2); `None`: it has single settings only.
     pub country: Option<&'static str>,
     /// Names of the plan's contexts, in its order.
@@ -237,10 +239,13 @@ impl Default for Policy {
                     replies_without_checksum: 0,
                     replies_per_second: 0,
                     separate: SEPARATE,
-                    reserved: 0,
+                    reply_path: REPLY_PATH_AUTO,
+                    without_daemon: DROPPED_WITHOUT_DAEMON,
+                    reserved: [0; 2],
                 },
                 trusts_from: false,
                 esinet: false,
+                passes_without_daemon: true,
                 country: None,
                 contexts: Vec::new(),
             }],

@@ -104,13 +104,26 @@ pub fn driver(interface: &str) -> io::Result<Option<String>> {
 /// # Errors
 /// Returns the error of the system call, such as `ENODEV` for an unknown interface.
 pub fn offloads(interface: &str) -> io::Result<Offloads> {
-    let mut flags = Value { command: ETHTOOL_GFLAGS, data: 0 };
-    ask(interface, &mut flags)?;
+    let flags = flags(interface)?;
     Ok(Offloads {
-        rx_vlan: flags.data & ETH_FLAG_RXVLAN != 0,
-        lro: flags.data & ETH_FLAG_LRO != 0,
+        rx_vlan: flags & ETH_FLAG_RXVLAN != 0,
+        lro: flags & ETH_FLAG_LRO != 0,
         gro_hw: is_active(interface, GRO_HW)?,
     })
+}
+
+/// Returns whether the card removes VLAN tags.
+///
+/// # Errors
+/// Returns the error of the system call, such as `ENODEV` for an unknown interface.
+pub fn removes_vlan_tags(interface: &str) -> io::Result<bool> {
+    Ok(flags(interface)? & ETH_FLAG_RXVLAN != 0)
+}
+
+fn flags(interface: &str) -> io::Result<u32> {
+    let mut flags = Value { command: ETHTOOL_GFLAGS, data: 0 };
+    ask(interface, &mut flags)?;
+    Ok(flags.data)
 }
 
 /// Returns the queues of an interface; `None` if its driver does not report them.

@@ -8,6 +8,7 @@ pub(crate) mod kernels;
 pub(crate) mod landlock;
 pub(crate) mod lock;
 pub mod netlink;
+pub mod raw_ip;
 #[cfg(test)]
 pub(crate) mod test_netns;
 pub mod xdp_features;

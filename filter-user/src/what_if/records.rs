@@ -157,6 +157,7 @@ impl<'a> Side<'a> {
             call_id: record.call_id,
             enforced: enforced.into(),
             separate,
+            without_daemon: 0,
         };
         let decision = self.gate.decide(&call, record.time);
         Outcome { refused: decision.verdict != Verdict::Pass, reason: decision.reason.name() }

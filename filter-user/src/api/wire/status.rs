@@ -81,10 +81,14 @@ pub struct Replies {
     pub trunk: String,
     /// Status code of the reply as configured, `600`, or `drop`; `none`: nothing is refused (`esinet`).
     pub refuse: String,
-    /// `driver`: the program in the driver answers; `none`: a refused call ends in silence.
+    /// `driver` or `daemon`: it sends the replies. `both`: it depends on the interface. `none`: a refused call ends in
+    /// silence. The daemon answers calls in fragments also for `driver`.
     pub path: String,
     /// Replies that were sent.
     pub sent: u64,
+    /// Of these, replies that the daemon sent.
+    #[serde(default)]
+    pub by_daemon: u64,
     /// Of these, replies to an INVITE of an attempt that was refused before.
     pub repeated: u64,
     /// ACKs of the carrier for replies; they end in the driver.
@@ -95,6 +99,13 @@ pub struct Replies {
     pub damaged: u64,
     /// Refused calls that no reply is possible to.
     pub impossible: u64,
+    /// Refused calls that the daemon should have answered while it did not run, without a reply. Calls that passed for
+    /// that reason are packets with `without-daemon`.
+    #[serde(default)]
+    pub without_daemon: u64,
+    /// Refused calls whose reply the daemon could not send.
+    #[serde(default)]
+    pub failed: u64,
     /// Why replies may not arrive; null: the carrier acknowledges them.
     pub problem: Option<String>,
 }
@@ -213,6 +224,9 @@ pub struct Interface {
     pub program: Option<u32>,
     /// Its problem; null: none.
     pub problem: Option<String>,
+    /// Why the daemon, and not the driver, sends the replies to refused calls of this interface; null: the driver does.
+    #[serde(default)]
+    pub replies_by_daemon: Option<String>,
 }
 
 /// `POST /v1/interfaces/{name}` attaches; `DELETE` detaches.

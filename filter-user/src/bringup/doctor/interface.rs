@@ -115,12 +115,7 @@ fn judge(facts: &Facts<'_>, mode: XdpMode, cpus: u32) -> Vec<Check> {
             checks.push(rx_vlan(facts, *offloads));
             if facts.answers {
                 let driver = facts.driver.as_deref();
-                checks.push(replies::check(
-                    &facts.link.name,
-                    driver,
-                    &facts.vlans,
-                    offloads.rx_vlan,
-                ));
+                checks.push(replies::check(driver, &facts.vlans, offloads.rx_vlan));
             }
             checks.push(offloads::merging("lro", "lro", facts.link, offloads.lro, mode));
             checks.push(offloads::merging(

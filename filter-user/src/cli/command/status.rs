@@ -156,9 +156,23 @@ impl Answer for Status {
                 limited,
                 damaged,
                 impossible,
-                ..
+                by_daemon,
+                without_daemon,
+                failed,
+                problem: _,
             } = replies;
-            let counts = [sent, repeated, acks, limited, damaged, impossible].map(u64::to_string);
+            let counts = [
+                sent,
+                repeated,
+                acks,
+                limited,
+                damaged,
+                impossible,
+                by_daemon,
+                without_daemon,
+                failed,
+            ]
+            .map(u64::to_string);
             let names = ["replies".to_owned(), trunk.clone(), refuse.clone(), path.clone()];
             lines.push([&names[..], &counts[..]].concat());
         }
@@ -182,16 +196,25 @@ impl Answer for Status {
 fn describe_replies(replies: &Replies) -> String {
     let Replies { trunk, refuse, path, sent, repeated, acks, limited, damaged, impossible, .. } =
         replies;
+    let Replies { by_daemon, without_daemon, failed, .. } = replies;
     let trunk = output::clean(trunk);
     let mut text = match &path[..] {
         "driver" => format!("{trunk}: {refuse}, "),
+        "daemon" | "both" => {
+            format!("{trunk}: {refuse} by {path}, ").replace("by both", "by driver and daemon")
+        }
         _ if refuse == "none" => return format!("{trunk}: no call is refused (esinet)"),
         _ if refuse == "drop" => format!("{trunk}: none, refused in silence; "),
         _ => format!("{trunk}: {refuse}, but now refused in silence; "),
     };
     let acks = counted(*acks, "ACK");
     text += &format!("{} sent, {acks}, {} again", thousands(*sent), thousands(*repeated));
+    if *by_daemon > 0 && path != "daemon" {
+        text += &format!(", {} by the daemon", thousands(*by_daemon));
+    }
     for (count, what) in [
+        (without_daemon, "in silence for want of a daemon"),
+        (failed, "not sent by the daemon"),
         (limited, "above the limit"),
         (damaged, "with a wrong or missing checksum"),
         (impossible, "that cannot be answered"),
@@ -218,6 +241,7 @@ mod tests {
                 xdp: Some("native".into()),
                 program: Some(42),
                 problem: None,
+                replies_by_daemon: None,
             }],
             blocks: Some(1234),
             allows: Some(2),

@@ -331,13 +331,16 @@ fn replies(status: &Status, registry: &mut Registry) {
             ("limited", replies.limited),
             ("damaged", replies.damaged),
             ("impossible", replies.impossible),
+            ("by_daemon", replies.by_daemon),
+            ("without_daemon", replies.without_daemon),
+            ("failed", replies.failed),
         ] {
             let labels = ReplyOutcome { trunk: replies.trunk.clone(), outcome };
             family.get_or_create(&labels).inc_by(count);
         }
     }
-    let help = "Replies to refused calls; repeated: of those sent, to a call that came again; limited, damaged, \
-                impossible: no reply";
+    let help = "Replies to refused calls. repeated, by_daemon: of those sent, to a call that came again, by the daemon. \
+                limited, damaged, impossible, without_daemon, failed: no reply";
     registry.register("replies", help, family);
     let help = "1: refused calls of this trunk are answered, and its carrier acknowledges replies";
     registry.register("replies_acknowledged", help, good);

@@ -7,6 +7,7 @@ use filter_common::abi::Keys;
 
 use crate::api::wire::{Problem, ProblemKind};
 use crate::daemon::reply_path::{Change, Window};
+use crate::daemon::reply_sender::ReplySender;
 use crate::daemon::state::Control;
 use crate::datapath::{ReplyCounters, ReplyKeys};
 use crate::store::Entry;
@@ -34,12 +35,18 @@ pub fn ensure_keys(keys: &mut ReplyKeys) -> Result<(), Problem> {
 }
 
 /// Rotates the keys every hour, and notes in the audit when a carrier begins or ends to acknowledge no replies.
-pub async fn run(control: Arc<Control>, mut keys: ReplyKeys, counters: Arc<ReplyCounters>) {
+pub async fn run(
+    control: Arc<Control>,
+    mut keys: ReplyKeys,
+    counters: Arc<ReplyCounters>,
+    sender: Arc<ReplySender>,
+) {
     let mut tick = tokio::time::interval(TICK);
     loop {
         tick.tick().await;
         control.chores.tried(FAILED, rotate(&mut keys));
         control.chores.tried(FAILED, look(&control, &counters).await);
+        note_unanswered(&control, &sender).await;
     }
 }
 
@@ -66,10 +73,19 @@ fn random() -> Result<[u64; 2], Problem> {
     Ok([number()?, number()?])
 }
 
+/// Notes in the audit calls that came while no daemon ran.
+async fn note_unanswered(control: &Control, sender: &ReplySender) {
+    let calls = sender.take_unanswered();
+    if calls > 0 {
+        let entry = Entry::new(clock::now(), "daemon", "calls not answered").with("calls", calls);
+        control.store_handle.write_behind(move |store| store.audit(entry.clone())).await;
+    }
+}
+
 async fn look(control: &Arc<Control>, counters: &ReplyCounters) -> Result<(), Problem> {
     for (index, trunk) in (0..).zip(&control.config().policy.trunks) {
         let name = trunk.name.as_str();
-        let Some(change) = control.replies.look(name, index, counters.get(index)?) else {
+        let Some(change) = control.replies.look(name, index, counters.of_both(index)?) else {
             continue;
         };
         let (action, Window { calls, acks }) = match change {

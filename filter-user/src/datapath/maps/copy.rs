@@ -3,7 +3,7 @@
 use std::net::Ipv6Addr;
 
 use aya::maps::lpm_trie::Key;
-use filter_common::abi::{PORT_WORDS, TRUNKS_MAX};
+use filter_common::abi::{DROPPED_WITHOUT_DAEMON, PORT_WORDS, TRUNKS_MAX};
 
 use crate::datapath::error::Error;
 use crate::datapath::maps::Maps;
@@ -93,6 +93,7 @@ impl Maps {
                 profile: profile.0,
                 trusts_from: false,
                 esinet: false,
+                passes_without_daemon: profile.0.without_daemon != DROPPED_WITHOUT_DAEMON,
                 // The maps have no names.
                 country: None,
                 contexts: Vec::new(),

@@ -1,0 +1,328 @@
+//! Sends the replies to refused calls that the driver cannot send.
+//!
+//! One thread waits for the ring, makes and sends the replies, and renews the heartbeat. So the heartbeat shows that
+//! replies leave: without it the kernel hands no call over, and `without_daemon` of the trunk decides.
+
+use std::io;
+use std::os::fd::AsFd as _;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use filter_common::abi::{REPLY_PATH_DRIVER, TRUNKS_MAX};
+use filter_common::handed_over::{DaemonReplies, HANDED_REPEATED, HandedOver};
+use filter_common::reason::Reason;
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, poll};
+use tokio::sync::oneshot;
+
+use crate::config::Config;
+use crate::datapath::{
+    DaemonReplyCounters, Error, Heartbeat, Maps, ReplyCounters, ReplyKeys, ReplyQueue,
+};
+use crate::model::late_answer::{self, NoReply};
+use crate::sys::clock;
+use crate::sys::raw_ip::RawIp;
+
+/// How long a daemon that does not renew the heartbeat is taken for alive, in ns.
+const HEARTBEAT_NS: u64 = 3_000_000_000;
+/// Interval of the heartbeat, in ms.
+const BEAT: u16 = 1_000;
+/// A client gives up an INVITE after this time (RFC 3261 §17.1.1.2, timer B), in ns.
+const TOO_LATE_NS: u64 = 32_000_000_000;
+/// Offset and bit of "do not fragment" in an IPv4 header. The kernel writes its checksum.
+const IPV4_FLAGS: usize = 6;
+/// How long no heartbeat is renewed after the kernel forbade to send.
+const FORBIDDEN: Duration = Duration::from_secs(30);
+/// Interval of the looks for calls without a daemon.
+const REPORTS: Duration = Duration::from_secs(5);
+/// How long calls without a daemon are in the status.
+const LOUD: Duration = Duration::from_secs(3600);
+/// How long an error of sending is in the status.
+const REMEMBERED: Duration = Duration::from_secs(600);
+
+/// Whether the daemon can send replies. The status shows it.
+#[derive(Debug, Default)]
+pub struct ReplySender {
+    /// Why the sockets could not be opened.
+    closed: Option<String>,
+    is_open: bool,
+    failed: Mutex<Option<(Instant, String)>>,
+    unanswered: Mutex<Option<(Instant, Unanswered)>>,
+}
+
+/// Calls that the daemon should have answered while it did not run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Unanswered {
+    /// All of them.
+    pub calls: u64,
+    /// Those for the audit, which has no row about them yet.
+    unwritten: u64,
+}
+
+/// Returns whether a configuration has a trunk whose replies the daemon may have to send.
+#[must_use]
+pub fn is_needed(config: &Config) -> bool {
+    let mut profiles = config.policy.trunks.iter().map(|trunk| &trunk.profile);
+    profiles.any(|profile| profile.refuse != 0 && profile.reply_path != REPLY_PATH_DRIVER)
+}
+
+/// Opens the sockets if a configuration needs them. The process has CAP_NET_RAW only before it gives up capabilities.
+#[must_use]
+pub fn open(config: &Config) -> (ReplySender, Option<RawIp>) {
+    if !is_needed(config) {
+        return (ReplySender::default(), None);
+    }
+    match RawIp::open() {
+        Ok(raw) => (ReplySender { is_open: true, ..ReplySender::default() }, Some(raw)),
+        Err(error) => {
+            let closed = Some(format!("no raw socket: {error} (CAP_NET_RAW)"));
+            (ReplySender { closed, ..ReplySender::default() }, None)
+        }
+    }
+}
+
+impl ReplySender {
+    /// Returns why the daemon sends no reply, or not each one; `None`: it does, or this configuration needs none.
+    #[must_use]
+    pub fn problem(&self, config: &Config) -> Option<String> {
+        if !is_needed(config) {
+            return None;
+        }
+        if !self.is_open {
+            let why =
+                self.closed.as_deref().unwrap_or("no trunk needed it when the daemon started");
+            return Some(format!(
+                "the daemon sends no reply to a refused call: {why}. without_daemon decides about calls that it should \
+                 answer. Restart it: systemctl restart palang (docs/carriers.md)"
+            ));
+        }
+        let unanswered = self.unanswered.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, Unanswered { calls, .. })) =
+            unanswered.filter(|(when, _)| when.elapsed() < LOUD)
+        {
+            return Some(format!(
+                "{calls} blocked calls of the last hour passed or ended in silence, because no daemon ran to answer them. \
+                 See why it ended, and without_daemon (docs/carriers.md)"
+            ));
+        }
+        let failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
+        let (_, error) = failed.as_ref().filter(|(when, _)| when.elapsed() < REMEMBERED)?;
+        Some(format!("a reply to a refused call could not be sent: {error} (docs/carriers.md)"))
+    }
+
+    /// Returns the number of calls without a daemon that the audit has no row about, and takes them for written.
+    #[must_use]
+    pub fn take_unanswered(&self) -> u64 {
+        let mut unanswered = self.unanswered.lock().unwrap_or_else(PoisonError::into_inner);
+        unanswered.as_mut().map_or(0, |(_, found)| std::mem::take(&mut found.unwritten))
+    }
+
+    fn note_unanswered(&self, calls: u64) {
+        tracing::warn!(calls, "blocked calls were not answered, because no daemon ran");
+        let mut unanswered = self.unanswered.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = unanswered.filter(|(when, _)| when.elapsed() < LOUD);
+        let known = known.map(|(_, known)| known).unwrap_or_default();
+        let (calls, unwritten) = (known.calls + calls, known.unwritten + calls);
+        *unanswered = Some((Instant::now(), Unanswered { calls, unwritten }));
+    }
+
+    fn note(&self, error: &io::Error) {
+        let text = error.to_string();
+        let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
+        if failed.as_ref().is_none_or(|(_, before)| *before != text) {
+            tracing::error!(%error, "cannot send a reply to a refused call");
+        }
+        *failed = Some((Instant::now(), text));
+    }
+}
+
+/// The running thread; dropped, it ends, and no call is handed over any more.
+pub struct Running {
+    stop: Arc<AtomicBool>,
+    thread: Option<thread::JoinHandle<()>>,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Starts the thread on the maps of a folder. The returned receiver ends with it.
+///
+/// # Errors
+/// [`Error::Pin`] or [`Error::Layout`] if a map cannot be opened, [`Error::Load`] if no thread starts.
+pub fn start(
+    folder: &Path,
+    raw: RawIp,
+    sender: Arc<ReplySender>,
+) -> Result<(Running, oneshot::Receiver<()>), Error> {
+    let mut work = Work {
+        queue: ReplyQueue::open(folder)?,
+        heartbeat: Heartbeat::open(folder)?,
+        keys: ReplyKeys::open(folder)?,
+        counters: DaemonReplyCounters::open(folder)?,
+        kernel: ReplyCounters::open(folder)?,
+        maps: Maps::open(folder)?,
+        raw,
+        sender,
+        forbidden: None,
+        reported: None,
+    };
+    let stop = Arc::new(AtomicBool::new(false));
+    let (ended, end) = oneshot::channel();
+    let stopped = Arc::clone(&stop);
+    let thread = thread::Builder::new().name("replies".into()).spawn(move || {
+        // Dropped when the thread ends, also by a panic.
+        let _ended = ended;
+        // Before the first heartbeat, so that the status shows them from the start.
+        work.report_unanswered();
+        while !stopped.load(Ordering::Relaxed) {
+            work.beat();
+            work.wait();
+            work.send_all();
+            work.report_unanswered();
+        }
+        // At once, and not only when it is too old.
+        let _ = work.heartbeat.set(0);
+    });
+    let thread = Some(thread.map_err(|error| Error::Load(error.into()))?);
+    Ok((Running { stop, thread }, end))
+}
+
+struct Work {
+    queue: ReplyQueue,
+    heartbeat: Heartbeat,
+    keys: ReplyKeys,
+    counters: DaemonReplyCounters,
+    kernel: ReplyCounters,
+    maps: Maps,
+    raw: RawIp,
+    sender: Arc<ReplySender>,
+    /// When the kernel forbade to send.
+    forbidden: Option<Instant>,
+    /// When calls without a daemon were looked for.
+    reported: Option<Instant>,
+}
+
+impl Work {
+    fn beat(&mut self) {
+        let is_forbidden = self.forbidden.is_some_and(|when| when.elapsed() < FORBIDDEN);
+        let until = if is_forbidden { 0 } else { clock::boot() + HEARTBEAT_NS };
+        if let Err(error) = self.heartbeat.set(until) {
+            tracing::error!(%error, "cannot write the heartbeat of the replies");
+        }
+    }
+
+    /// Reports calls that came while no daemon ran, once each.
+    fn report_unanswered(&mut self) {
+        if self.reported.is_some_and(|when| when.elapsed() < REPORTS) {
+            return;
+        }
+        self.reported = Some(Instant::now());
+        let mut new = 0;
+        for trunk in 0..TRUNKS_MAX {
+            new += self.unanswered(trunk).unwrap_or_else(|error| {
+                tracing::error!(%error, "cannot count calls without a daemon");
+                0
+            });
+        }
+        if new > 0 {
+            self.sender.note_unanswered(new);
+        }
+    }
+
+    /// Returns the number of calls of a trunk that are not reported yet, and takes them for reported.
+    fn unanswered(&mut self, trunk: u32) -> Result<u64, Error> {
+        let passed = self.maps.count(trunk, Reason::WithoutDaemon)?;
+        let calls = passed + self.kernel.get(trunk)?.without_daemon;
+        let counters = self.counters.get(trunk)?;
+        let new = calls.saturating_sub(counters.reported);
+        if new > 0 {
+            self.counters.set(trunk, DaemonReplies { reported: calls, ..counters })?;
+        }
+        Ok(new)
+    }
+
+    /// Waits for the ring until the next heartbeat is due.
+    fn wait(&self) {
+        let mut ring = [PollFd::new(self.queue.as_fd(), PollFlags::POLLIN)];
+        // A signal only shortens the wait.
+        let _ = poll(&mut ring, BEAT);
+    }
+
+    fn send_all(&mut self) {
+        let mut last_beat = Instant::now();
+        while let Some((head, frame)) = self.queue.take() {
+            self.send(&head, &frame);
+            if last_beat.elapsed() > Duration::from_millis(BEAT.into()) {
+                self.beat();
+                last_beat = Instant::now();
+            }
+        }
+    }
+
+    /// Sends one reply, and counts it.
+    fn send(&mut self, head: &HandedOver, frame: &[u8]) {
+        let trunk = u32::from(head.trunk) & (TRUNKS_MAX - 1);
+        let mut counters = match self.counters.get(trunk) {
+            Ok(counters) => counters,
+            Err(error) => return tracing::error!(%error, "cannot count replies"),
+        };
+        self.answer(head, frame, &mut counters);
+        if let Err(error) = self.counters.set(trunk, counters) {
+            tracing::error!(%error, "cannot count replies");
+        }
+    }
+
+    fn answer(&mut self, head: &HandedOver, frame: &[u8], counters: &mut DaemonReplies) {
+        if clock::boot().saturating_sub(head.time) > TOO_LATE_NS {
+            counters.late += 1;
+            return;
+        }
+        let reply = match self.keys.get().map(|keys| late_answer::packet(head, frame, &keys)) {
+            Ok(Ok(packet)) => packet,
+            Ok(Err(NoReply::Damaged)) => return counters.damaged += 1,
+            Ok(Err(NoReply::Impossible)) => return counters.impossible += 1,
+            Err(error) => {
+                self.sender.note(&io::Error::other(error));
+                return counters.failed += 1;
+            }
+        };
+        match self.raw.send(&without_df(reply), head.interface) {
+            Ok(()) => {
+                self.forbidden = None;
+                counters.sent += 1;
+                counters.repeated += u64::from(head.flags & HANDED_REPEATED != 0);
+            }
+            Err(error) => {
+                // A rule of the machine: no reply will leave.
+                if [Errno::EPERM, Errno::EACCES]
+                    .map(|errno| errno as i32)
+                    .map(Some)
+                    .contains(&error.raw_os_error())
+                {
+                    self.forbidden = Some(Instant::now());
+                }
+                self.sender.note(&error);
+                counters.failed += 1;
+            }
+        }
+    }
+}
+
+/// Returns a packet that routers may fragment: the way back may have another MTU.
+fn without_df(mut packet: Vec<u8>) -> Vec<u8> {
+    if packet.first().is_some_and(|first| first >> 4 == 4)
+        && let Some(flags) = packet.get_mut(IPV4_FLAGS)
+    {
+        *flags = 0;
+    }
+    packet
+}
