@@ -1,18 +1,17 @@
 //! Map keys, map values and events: the contents of the kernel's maps, byte for byte.
 //!
-//! Every type here is `repr(C)` without padding, and its size is asserted below. A
-//! change of any of them, or of the meaning of a field, needs a new [`ABI_VERSION`].
-//! The version is part of the path that the maps are pinned under, so a program
-//! never reads the bytes of another layout.
+//! Every type here is `repr(C)` without padding, and its size is asserted below. A change of any of them, or of the
+//! meaning of a field, needs a new [`ABI_VERSION`]. The version is part of the path that the maps are pinned under,
+//! so a program never reads the bytes of another layout.
 //!
-//! Times are nanoseconds of one clock, the kernel's boot time (`CLOCK_BOOTTIME`;
-//! `bpf_ktime_get_boot_ns`, Linux 5.8). In a replay it is the time of the capture.
+//! Times are nanoseconds of one clock, the kernel's boot time (`CLOCK_BOOTTIME`; `bpf_ktime_get_boot_ns`, Linux 5.8).
+//! In a replay it is the time of the capture.
 
 use crate::number::{Digits, Number};
 use crate::plan::{IDENTITY_FROM, IDENTITY_PAI, Plan};
 
 /// Version of all layouts in this file.
-pub const ABI_VERSION: u32 = 8;
+pub const ABI_VERSION: u32 = 9;
 
 /// Most trunk profiles, the profile `default` (0) included.
 pub const TRUNKS_MAX: u32 = 64;
@@ -20,16 +19,16 @@ pub const TRUNKS_MAX: u32 = 64;
 pub const GENERATIONS: u32 = 2;
 /// Words of 64 ports in the set of SIP ports: one bit for every port.
 pub const PORT_WORDS: u32 = 65_536 / 64;
-/// An attempt keeps its first verdict for this long. It is the longest life of an INVITE
-/// transaction (64 × T1, RFC 3261 §17.1.1.2), twice for a proxy's fork.
+/// An attempt keeps its first verdict for this long. It is the longest life of an INVITE transaction (64 × T1, RFC
+/// 3261 §17.1.1.2), twice for a proxy's fork.
 pub const ATTEMPT_NS: u64 = 64_000_000_000;
 /// Attempts of one number are separate when they are this many seconds apart, unless the trunk has another time. A
 /// carrier that tries another way is no caller who tries again.
 pub const SEPARATE: u32 = 5;
 /// How long later fragments of a datagram share the fate of its first one.
 pub const FRAGMENT_NS: u64 = 2_000_000_000;
-/// How long Linux keeps fragments of a datagram that is not whole: 30 s for IPv4, 60 s for IPv6
-/// (`ipfrag_time`, `ip6frag_time`).
+/// How long Linux keeps fragments of a datagram that is not whole: 30 s for IPv4, 60 s for IPv6 (`ipfrag_time`,
+/// `ip6frag_time`).
 pub const REASSEMBLY_NS: u64 = 60_000_000_000;
 
 /// The fate of a packet.
@@ -46,10 +45,7 @@ impl Verdict {
     /// Returns the name in tables, JSON and metrics: a contract.
     #[must_use]
     pub const fn name(self) -> &'static str {
-        match self {
-            Verdict::Pass => "pass",
-            Verdict::Drop => "drop",
-        }
+        if matches!(self, Verdict::Pass) { "pass" } else { "drop" }
     }
 
     /// Returns the verdict with this number, as maps and events carry it; `None` for an unknown one.
@@ -68,8 +64,8 @@ pub const MODE_OBSERVE: u8 = 0;
 /// Blocks are enforced.
 pub const MODE_ENFORCE: u8 = 1;
 
-/// An expiry that is always over: the block was lifted in the map, and the store may not know
-/// it yet. So a lifted block cannot come back from a store that could not be written.
+/// An expiry that is always over: the block was lifted in the map, and the store may not know it yet. So a lifted
+/// block cannot come back from a store that could not be written.
 pub const TOMBSTONE: u64 = 1;
 /// Rule of an entry that was written into the maps while no daemon answered.
 pub const RULE_DIRECT: u64 = i64::MAX as u64;
@@ -81,8 +77,8 @@ pub const RULE_SHORT_NUMBER: u64 = RULE_DIRECT - 1;
 pub const BLOCK_OBSERVE: u8 = 1;
 /// No redial grant for this block.
 pub const BLOCK_NO_REDIAL: u8 = 2;
-/// Where the refusal of a block begins in its flags; it has three bits. 0: as the trunk refuses. Otherwise it is
-/// the number of a [`Code`](crate::answer::code::Code), or [`BLOCK_REFUSE_DROP`].
+/// Where the refusal of a block begins in its flags; it has three bits. 0: as the trunk refuses. Otherwise it is the
+/// number of a [`Code`](crate::answer::code::Code), or [`BLOCK_REFUSE_DROP`].
 pub const BLOCK_REFUSE_SHIFT: u8 = 2;
 /// The refusal of a block whose caller gets no reply, also where the trunk answers.
 pub const BLOCK_REFUSE_DROP: u8 = 7;
@@ -91,8 +87,8 @@ pub const BLOCK_REFUSE_DROP: u8 = 7;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Block {
-    /// The number or prefix that this entry is about. Compared after reading: an
-    /// element of a BPF hash is re-used without a grace period.
+    /// The number or prefix that this entry is about. Compared after reading: an element of a BPF hash is re-used
+    /// without a grace period.
     pub number: Number,
     /// Ends at this time; 0: permanent.
     pub expires: u64,
@@ -106,11 +102,10 @@ pub struct Block {
     pub redial_grant: u32,
     /// The N-th separate attempt opens a redial grant.
     pub redial_attempts: u8,
-    /// The [`Verdict`] of a refused call, as number. With another one than
-    /// [`Verdict::Drop`] the call passes.
+    /// The [`Verdict`] of a refused call, as number. With another one than [`Verdict::Drop`] the call passes.
     pub action: u8,
-    /// [`BLOCK_OBSERVE`], [`BLOCK_NO_REDIAL`], and from bit [`BLOCK_REFUSE_SHIFT`] on the refusal on a trunk
-    /// that answers.
+    /// [`BLOCK_OBSERVE`], [`BLOCK_NO_REDIAL`], and from bit [`BLOCK_REFUSE_SHIFT`] on the refusal on a trunk that
+    /// answers.
     pub flags: u8,
     /// Zero.
     pub reserved: [u8; 9],
@@ -145,8 +140,8 @@ impl PrefixKey {
         PrefixKey { prefix_len: 64, number: number.key() }
     }
 
-    /// Returns the key of a prefix. Its length is 4 × digits, never the padded width:
-    /// otherwise `628120*` would be `62812*`.
+    /// Returns the key of a prefix. Its length is 4 × digits, never the padded width: otherwise `628120*` would be
+    /// `62812*`.
     #[must_use]
     pub const fn prefix(prefix: Digits) -> PrefixKey {
         PrefixKey { prefix_len: 4 * prefix.len(), number: prefix.nibbles().to_be_bytes() }
@@ -165,8 +160,7 @@ pub struct TrunkKey {
     pub address: [u8; 16],
 }
 
-/// Settings for all trunks. Two sets exist; which one holds is a single index, so
-/// that a change swaps them whole.
+/// Settings for all trunks. Two sets exist; which one holds is a single index, so that a change swaps them whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct Settings {
@@ -176,8 +170,7 @@ pub struct Settings {
     pub pass_events_per_second: u32,
     /// Mode enforce ends at this time, then observe; 0: it does not end.
     pub enforce_until: u64,
-    /// [`RULE_SHORT_NUMBER`]. Here, because what follows a constant is walked once more by the
-    /// verifier.
+    /// [`RULE_SHORT_NUMBER`]. Here, because what follows a constant is walked once more by the verifier.
     pub short_rule: u64,
     /// [`MODE_OBSERVE`] or [`MODE_ENFORCE`].
     pub mode: u8,
@@ -206,14 +199,12 @@ impl Settings {
 pub struct Profile {
     /// How the trunk's digits become a number.
     pub plan: Plan,
-    /// [`MODE_OBSERVE`] or [`MODE_ENFORCE`]; enforced is only what both this and
-    /// [`Settings::mode`] enforce.
+    /// [`MODE_OBSERVE`] or [`MODE_ENFORCE`]; enforced is only what both this and [`Settings::mode`] enforce.
     pub mode: u8,
-    /// [`IDENTITY_FROM`], [`IDENTITY_PAI`] or
-    /// [`IDENTITY_PAI_ELSE_FROM`](crate::plan::IDENTITY_PAI_ELSE_FROM).
+    /// [`IDENTITY_FROM`], [`IDENTITY_PAI`] or [`IDENTITY_PAI_ELSE_FROM`](crate::plan::IDENTITY_PAI_ELSE_FROM).
     pub identity: u8,
-    /// The [`Code`](crate::answer::code::Code) that a refused call is answered with, as number; 0: no reply. 0
-    /// for the profile `default`, because a source outside all trunks never gets a reply.
+    /// The [`Code`](crate::answer::code::Code) that a refused call is answered with, as number; 0: no reply. 0 for
+    /// the profile `default`, because a source outside all trunks never gets a reply.
     pub refuse: u8,
     /// 1: also a datagram without a checksum gets a reply (IPv4, RFC 768).
     pub replies_without_checksum: u8,
@@ -235,7 +226,6 @@ pub const REPLY_PATH_AUTO: u8 = 0;
 pub const REPLY_PATH_DRIVER: u8 = 1;
 /// Only the daemon sends replies.
 pub const REPLY_PATH_DAEMON: u8 = 2;
-
 /// Without a daemon a refused call is dropped in silence.
 pub const DROPPED_WITHOUT_DAEMON: u8 = 0;
 /// Without a daemon a call passes where the daemon has to answer it: by its interface, or in the second look.
@@ -345,8 +335,8 @@ pub struct FragmentKey {
     pub vlans: [u16; 2],
 }
 
-/// Knowledge about the other fragments of a datagram: a time in nanoseconds until which it holds, and from
-/// bit 62 on a `FRAGMENTS_…` kind.
+/// Knowledge about the other fragments of a datagram: a time in nanoseconds until which it holds, and from bit 62 on
+/// a `FRAGMENTS_…` kind.
 pub type FragmentState = u64;
 /// Bits of a [`FragmentState`] that are the time.
 pub const FRAGMENTS_UNTIL: u64 = (1 << 62) - 1;
@@ -354,12 +344,12 @@ pub const FRAGMENTS_UNTIL: u64 = (1 << 62) - 1;
 pub const FRAGMENTS_REFUSED: u64 = 0;
 /// The first fragment passed: later ones pass.
 pub const FRAGMENTS_PASSED: u64 = 1 << 62;
-/// A later fragment passed before the first one came. The host holds it, so the first one passes too:
-/// otherwise the host would put it together with a fragment of another datagram.
+/// A later fragment passed before the first one came. The host holds it, so the first one passes too: otherwise the
+/// host would put it together with a fragment of another datagram.
 pub const FRAGMENTS_LATER: u64 = 2 << 62;
 
-/// A datagram that the first look could not read whole, as both looks see it. The host may change its
-/// destination in between, and IPv6 loses its identification.
+/// A datagram that the first look could not read whole, as both looks see it. The host may change its destination in
+/// between, and IPv6 loses its identification.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[repr(C)]
 pub struct DatagramKey {
@@ -377,8 +367,7 @@ pub struct DatagramKey {
 pub const EVENT_TO_TAG: u8 = 1;
 /// The attempt was seen before: a retransmission or an authentication retry.
 pub const EVENT_REPEATED: u8 = 2;
-/// Two asserted identities were judged. `number` is the lower one, or the one whose redial grant the call
-/// passed by.
+/// Two asserted identities were judged. `number` is the lower one, or the one whose redial grant the call passed by.
 pub const EVENT_TWO_IDENTITIES: u8 = 4;
 /// The INVITE has a `P-Asserted-Identity`, and its trunk reads `From`.
 pub const EVENT_PAI_IGNORED: u8 = 8;
@@ -436,7 +425,8 @@ pub struct Event {
     pub call_id_offset: u16,
     /// How long the Call-ID is, in bytes.
     pub call_id_len: u16,
-    /// The [`Code`](crate::answer::code::Code) of the reply that was sent or handed to the daemon, as number; 0: none.
+    /// The [`Code`](crate::answer::code::Code) of the reply that was sent or handed to the daemon, as number; 0:
+    /// none.
     pub reply: u8,
     /// Zero.
     pub reserved: [u8; 7],
@@ -452,8 +442,8 @@ pub const CALL_ID_REPORT_MAX: usize = 4096;
 /// Bytes of a header field that an [`EventEntry`] holds; a longer one is cut.
 pub const UNREAD_MAX: usize = 128;
 
-/// An event in a ring, with the Call-ID and the text of an unread caller or of an ignored
-/// `P-Asserted-Identity` as in the message.
+/// An event in a ring, with the Call-ID and the text of an unread caller or of an ignored `P-Asserted-Identity` as in
+/// the message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct EventEntry {
@@ -461,8 +451,8 @@ pub struct EventEntry {
     pub event: Event,
     /// The Call-ID. Only the first `call_id_len` bytes were written.
     pub call_id: [u8; CALL_ID_EVENT_MAX],
-    /// The bytes after the colon of the header field that should name the caller, also those after its end. If
-    /// the caller was read from `From`: those of the `P-Asserted-Identity` that the trunk does not read.
+    /// The bytes after the colon of the header field that should name the caller, also those after its end. If the
+    /// caller was read from `From`: those of the `P-Asserted-Identity` that the trunk does not read.
     pub unread: [u8; UNREAD_MAX],
     /// How many bytes of `unread` were written, 0 to [`UNREAD_MAX`]; 0: there is no such header field.
     pub unread_len: u64,
@@ -572,8 +562,8 @@ pub struct Keys {
     pub keys: [[u64; 2]; 2],
     /// The number of the key that new tags are made with, 0 or 1.
     pub newest: u64,
-    /// Until when a tag of the other key is valid, in ns of the boot clock: 64 s after the change. A client sends
-    /// its INVITE for 32 s, and an ACK for each reply during 32 s more (RFC 3261 §17.1.1.2, timers B and D).
+    /// Until when a tag of the other key is valid, in ns of the boot clock: 64 s after the change. A client sends its
+    /// INVITE for 32 s, and an ACK for each reply during 32 s more (RFC 3261 §17.1.1.2, timers B and D).
     pub older_until: u64,
 }
 

@@ -4,65 +4,20 @@
 //! let a call through are looked at for every packet and come first, so a stale block
 //! never wins.
 
+mod lookup;
+mod refusal;
+
 use crate::abi::{
-    ATTEMPT_NS, Allow, Attempt, AttemptKey, BLOCK_NO_REDIAL, BLOCK_OBSERVE, BLOCK_REFUSE_DROP,
-    BLOCK_REFUSE_SHIFT, Block, Event, Grace, Grant, PrefixKey, RedialCounter, Verdict,
+    ATTEMPT_NS, Attempt, AttemptKey, BLOCK_NO_REDIAL, BLOCK_OBSERVE, BLOCK_REFUSE_DROP, Block,
+    Grant, PrefixKey, RedialCounter, Verdict,
 };
 use crate::number::{DIGITS_MAX, Number};
 use crate::reason::Reason;
 
-/// The look-ups that a decision rests on.
-pub trait PolicyLookup {
-    /// Returns the time of this packet, in nanoseconds of the clock that expiries are in.
-    fn now(&mut self) -> u64;
-    /// Returns the time before which nothing is refused; 0: no override.
-    fn override_until(&self) -> u64;
-    /// Returns the longest protected number or prefix that `key` begins with.
-    fn protected(&self, key: &PrefixKey) -> Option<Allow>;
-    /// Returns the rule by which a number of this many digits is never refused; 0: it may be refused.
-    fn short_rule(&self, digits: u32) -> u64;
-    /// Returns how many digits a blocked prefix needs for its block to have an effect; 0: any number.
-    fn shortest_prefix(&self) -> u8;
-    /// Returns the allow for this number. May miss one that is being replaced, for a moment.
-    fn allowed_number(&self, number: Number) -> Option<Allow>;
-    /// Returns the allow for the longest prefix of `key`, the whole number included. Never misses one.
-    fn allowed_prefix(&self, key: &PrefixKey) -> Option<Allow>;
-    /// Returns the block against this number.
-    fn blocked_number(&self, number: Number) -> Option<Block>;
-    /// Returns the block against the longest prefix of `key`.
-    fn blocked_prefix(&self, key: &PrefixKey) -> Option<Block>;
-    /// Returns the remembered attempt that this packet belongs to; `None`: it is a new one.
-    fn attempt(&mut self, number: Number, call_id: u64, now: u64) -> Option<Attempt>;
-    /// Remembers the first verdict of an attempt. `false` when that failed.
-    fn remember(&mut self, attempt: &Attempt) -> bool;
-    /// Returns the call-back grace of a number.
-    fn grace(&self, number: Number) -> Option<Grace>;
-    /// Returns the redial grant of a number.
-    fn grant(&self, number: Number) -> Option<Grant>;
-    /// Opens a redial grant. `false` when that failed.
-    fn open_grant(&mut self, grant: &Grant) -> bool;
-    /// Returns how often a blocked number called lately.
-    fn redial(&self, number: Number) -> Option<RedialCounter>;
-    /// Remembers how often a blocked number called. `false` when that failed.
-    fn count_redial(&mut self, redial: &RedialCounter) -> bool;
-    /// Returns `number`, which the compiler then keeps in a register.
-    #[inline(always)]
-    fn pinned(&self, number: u64) -> u64 {
-        number
-    }
-    /// Returns whether a daemon runs that sends replies.
-    #[inline(always)]
-    fn has_daemon(&self, now: u64) -> bool {
-        let _ = now;
-        true
-    }
-    /// Returns whether the daemon, and not the driver, sends the replies to calls of this interface, where the trunk
-    /// wants neither of them.
-    #[inline(always)]
-    fn is_answered_by_daemon(&self) -> bool {
-        false
-    }
-}
+pub use lookup::PolicyLookup;
+use lookup::{prefix_len, shorten};
+use refusal::own_refusal;
+pub use refusal::refusal;
 
 /// A call whose caller number was read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -547,53 +502,6 @@ fn blocked(reason: Reason, block: &Block) -> PolicyMatch {
     }
 }
 
-/// Returns the refusal of a call on a trunk that answers, whose code is in [`Event::reply`]. It is that of the block
-/// which refused the call ([`BLOCK_REFUSE_SHIFT`]). The trunk's is taken if the block has none, or is no longer
-/// found. Not a part of [`decide`]: only a call that gets a reply pays for this look-up.
-#[inline(always)]
-pub fn refusal<L: PolicyLookup>(lists: &L, event: &Event) -> u8 {
-    match own_refusal(lists, event.reason, event.number, event.rule) {
-        0 => event.reply,
-        own => own,
-    }
-}
-
-/// Returns the refusal of the block that refused a call; 0: it has none, or is no longer found.
-#[inline(always)]
-fn own_refusal<L: PolicyLookup>(lists: &L, reason: u8, number: Number, rule: u64) -> u8 {
-    let flags = if reason == Reason::BlockedPrefix as u8 {
-        prefix_flags(lists, number, rule)
-    } else {
-        let block = lists.blocked_number(number);
-        let (found, flags) = block.map_or((0, 0), |block| (block.rule, block.flags));
-        // Pinned: LLVM would read the flags of a block that is not there, and the verifier sees that.
-        let flags = lists.pinned(flags as u64) as u8;
-        if found == rule { flags } else { 0 }
-    };
-    flags >> BLOCK_REFUSE_SHIFT & 7
-}
-
-/// Returns the flags of the block on a prefix that refused a call; 0: it is no longer found. A longer prefix may
-/// hide it: one whose block has ended.
-#[inline(never)]
-fn prefix_flags<L: PolicyLookup>(lists: &L, number: Number, rule: u64) -> u8 {
-    let mut key = PrefixKey::number(number);
-    let mut tries = 0;
-    while tries < DIGITS_MAX {
-        let Some(block) = lists.blocked_prefix(&key) else {
-            break;
-        };
-        if block.rule == rule {
-            return block.flags;
-        }
-        if !shorten(&mut key, block.number) {
-            break;
-        }
-        tries += 1;
-    }
-    0
-}
-
 /// Returns whether an entry has not ended; an expiry of 0 never ends.
 #[must_use]
 pub fn is_live(expires: u64, now: u64) -> bool {
@@ -604,21 +512,6 @@ pub fn is_live(expires: u64, now: u64) -> bool {
 fn covers(entry: Number, number: Number) -> bool {
     // A local number carries its mark as first nibble, so no E.164 prefix covers it.
     crate::number::Digits(number.0).starts_with(crate::number::Digits(entry.0))
-}
-
-/// Returns how many digits the prefix of an entry has.
-fn prefix_len(entry: Number) -> u32 {
-    (entry.0 & 0xF) as u32
-}
-
-/// Sets `key` to find only prefixes shorter than `entry`; returns `false` when no digit is left.
-fn shorten(key: &mut PrefixKey, entry: Number) -> bool {
-    let len = prefix_len(entry);
-    if len < 2 {
-        return false;
-    }
-    key.prefix_len = 4 * (len - 1);
-    true
 }
 
 #[cfg(test)]

@@ -89,7 +89,7 @@ fn may_be_noted(skb: *mut c_void, room: *mut Room) -> u32 {
 }
 
 impl Context for Forwarded {
-    /// Nothing of it is read without a helper.
+    /// Returns no pointers: nothing of it is read without a helper.
     #[inline(always)]
     fn pointers(self) -> (usize, usize) {
         (0, 0)
@@ -100,7 +100,7 @@ impl Context for Forwarded {
         Packet::len(self)
     }
 
-    /// Netfilter shows no number here. Only replies to link-local addresses need it, which nothing forwards.
+    /// Returns no number: netfilter shows none. Only replies to link-local addresses need it, which nothing forwards.
     #[inline(always)]
     fn interface(self) -> u32 {
         0

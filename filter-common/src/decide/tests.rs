@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::abi::SEPARATE;
+use crate::abi::{Allow, Grace};
 use crate::number::Digits;
 
 /// One block; other look-ups find elements that were re-used for something else.
