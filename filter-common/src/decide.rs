@@ -272,11 +272,11 @@ fn is_granted<L: PolicyLookup>(lists: &L, number: Number, now: u64, epoch: u32) 
     }
 }
 
-/// Returns how far apart separate attempts are, in nanoseconds. A block may have a window of its own that is short for
-/// the trunk: then it is the window's part for one attempt. So each grant can be reached.
+/// Returns how far apart separate attempts are, in nanoseconds: half of the window's part for one attempt at most. A caller
+/// who calls at any shorter interval is counted at least every second time, and so reaches the grant within the window.
 #[must_use]
 pub const fn separation(separate: u32, window: u64, attempts: u8) -> u64 {
-    let part = window / if attempts == 0 { 1 } else { attempts as u64 };
+    let part = window / if attempts == 0 { 1 } else { 2 * attempts as u64 };
     let separate = separate as u64 * SECOND;
     if part < separate { part } else { separate }
 }

@@ -47,7 +47,8 @@ pub fn override_in_force(until: u64) -> Override {
 #[must_use]
 pub fn enforce_ended(settings: &Settings) -> Option<u64> {
     let until = settings.enforce_until;
-    let is_end = settings.mode == MODE_ENFORCE && until != 0 && until != TOMBSTONE;
+    // After a reboot an end before it is the shortest expiry, which is that of a tombstone.
+    let is_end = settings.mode == MODE_ENFORCE && until != 0;
     (is_end && until <= clock::boot()).then_some(until)
 }
 
@@ -129,8 +130,8 @@ pub fn not_blocked(maps: &Maps, subject: Subject) -> String {
         Some(block) => {
             let prefix = Subject::of_prefix_entry(block.number);
             format!(
-                "{subject} has no block of its own, but that of {prefix} refuses its calls: palang allow add {subject}, or \
-                 palang block remove '{prefix}' for all"
+                "{subject} has no block of its own, but that of {prefix} covers it: palang explain {subject}; palang allow \
+                 add {subject}; palang block remove '{prefix}'"
             )
         }
         None => format!("{subject} is not blocked"),

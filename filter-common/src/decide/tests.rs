@@ -105,22 +105,40 @@ fn grant_can_be_reached_however_long_attempts_are_one() {
     for (separate, window, attempts, expected) in [
         (5, 600, 2, 5),
         (35, 600, 2, 35),
-        // A window of the block's own that is short for the trunk.
-        (600, 600, 2, 300),
-        (90, 60, 3, 20),
-        (35, 600, 16, 37),
-        (60, 600, 16, 37),
+        // A window that is short for the trunk.
+        (600, 600, 2, 150),
+        (90, 60, 3, 10),
+        (35, 600, 8, 35),
+        (35, 600, 16, 18),
         (5, 60, 0, 5),
         (0, 600, 2, 0),
     ] {
         let found = separation(separate, window * SECOND, attempts);
-        assert_eq!(
-            found / SECOND,
-            expected.min(u64::from(separate)),
-            "{separate} {window} {attempts}"
-        );
-        if attempts > 0 {
-            assert!(found * u64::from(attempts - 1) < window * SECOND);
+        assert_eq!(found / SECOND, expected, "{separate} {window} {attempts}");
+    }
+}
+
+/// Returns whether a caller who calls at an interval reaches the N-th attempt within a window, all in seconds.
+fn is_reached(interval: u64, window: u64, attempts: u8, separate: u64) -> bool {
+    let mut counted = vec![0];
+    for time in (interval..window).step_by(interval as usize) {
+        if time - counted[counted.len() - 1] >= separate {
+            counted.push(time);
+        }
+    }
+    counted.len() >= usize::from(attempts)
+}
+
+#[test]
+fn caller_who_passes_with_5_s_passes_with_any_time_of_the_trunk() {
+    for (window, attempts) in [(600, 2), (600, 3), (600, 8), (600, 16), (60, 3), (3600, 4)] {
+        for separate in [5, 9, 35, 80, 150, 300, 540, 600] {
+            let used = separation(separate, window * SECOND, attempts) / SECOND;
+            for interval in 5..window {
+                let passes = is_reached(interval, window, attempts, 5);
+                let still = is_reached(interval, window, attempts, used);
+                assert!(!passes || still, "{interval} {window} {attempts} {separate}");
+            }
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Reads the keys of `[[trunk]]` about attempts.
 
 use filter_common::abi::SEPARATE;
+use filter_common::decide::separation;
 use toml::Spanned;
 
 use crate::config::error::{Mistake, wrong};
@@ -33,9 +34,10 @@ pub(crate) fn separate(
         return wrong(text.span(), message);
     };
     let RedialPolicy { attempts, window, .. } = redial;
-    if attempts != 0 && seconds * (u32::from(attempts) - 1) >= window {
+    let most = separation(seconds, u64::from(window) * 1_000_000_000, attempts) / 1_000_000_000;
+    if attempts != 0 && most < u64::from(seconds) {
         let message = format!(
-            "separate: with {} no caller reaches attempt {attempts} within {} ([redial]); write a shorter time, or a \
+            "separate: with {} a caller may not reach attempt {attempts} within {} ([redial]); write {most}s or less, or a \
              longer window",
             short(seconds),
             short(window)
@@ -66,11 +68,11 @@ mod tests {
             ("", "", 5),
             ("separate = \"5s\"", "", 5),
             ("separate = \"35s\"", "", 35),
-            ("separate = \"9m\"", "", 540),
-            ("separate = \"10m\"", "window = \"11m\"", 600),
+            ("separate = \"150s\"", "", 150),
+            ("separate = \"10m\"", "window = \"40m\"", 600),
             // Without redial grants nothing has to be reached.
             ("separate = \"10m\"", "attempts = 0", 600),
-            ("separate = \"80s\"", "attempts = 8", 80),
+            ("separate = \"37s\"", "attempts = 8", 37),
         ] {
             let config = read(keys, redial).unwrap();
             let [default, trunk] = &config.policy.trunks[..] else { panic!("two profiles") };
@@ -110,9 +112,13 @@ mod tests {
             (
                 "separate = \"10m\"",
                 "",
-                "5:12: separate: with 10m no caller reaches attempt 2 within 10m ([redial])",
+                "5:12: separate: with 10m a caller may not reach attempt 2 within 10m ([redial]); write 150s or less",
             ),
-            ("separate = \"86s\"", "attempts = 8", "no caller reaches attempt 8 within 10m"),
+            (
+                "separate = \"38s\"",
+                "attempts = 8",
+                "may not reach attempt 8 within 10m ([redial]); write 37s or less",
+            ),
         ] {
             let error = read(keys, redial).unwrap_err();
             assert!(error.contains(message), "{keys}: {error}");

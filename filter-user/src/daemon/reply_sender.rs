@@ -1,7 +1,7 @@
 //! Sends the replies to refused calls that the driver cannot send.
 //!
-//! One thread waits for the ring, makes and sends the replies, and renews the heartbeat. So the heartbeat shows that
-//! replies leave: without it the kernel hands no call over, and `without_daemon` of the trunk decides.
+//! One thread waits for the ring, makes and sends the replies, and renews the heartbeat. Without the heartbeat the kernel
+//! hands no call over, and `without_daemon` of the trunk decides.
 
 use std::io;
 use std::os::fd::AsFd as _;
@@ -30,10 +30,14 @@ use crate::sys::raw_ip::RawIp;
 const HEARTBEAT_NS: u64 = 3_000_000_000;
 /// Interval of the heartbeat, in ms.
 const BEAT: u16 = 1_000;
-/// A client gives up an INVITE after this time (RFC 3261 §17.1.1.2, timer B), in ns.
-const TOO_LATE_NS: u64 = 32_000_000_000;
-/// Offset and bit of "do not fragment" in an IPv4 header. The kernel writes its checksum.
+/// An older entry gets no reply: the call may pass meanwhile, and a refused one comes again. In ns.
+const TOO_LATE_NS: u64 = 3_000_000_000;
+/// Entries that are answered before the thread looks at other work.
+const AT_ONCE: usize = 1_000;
+/// Offset of "do not fragment" in an IPv4 header. The kernel writes its checksum.
 const IPV4_FLAGS: usize = 6;
+/// A reply that was sent shows for this long that replies leave.
+const ONE_ADDRESS: Duration = Duration::from_secs(30);
 /// How long no heartbeat is renewed after the kernel forbade to send.
 const FORBIDDEN: Duration = Duration::from_secs(30);
 /// Interval of the looks for calls without a daemon.
@@ -104,8 +108,8 @@ impl ReplySender {
             unanswered.filter(|(when, _)| when.elapsed() < LOUD)
         {
             return Some(format!(
-                "{calls} blocked calls of the last hour passed or ended in silence, because no daemon ran to answer them. \
-                 See why it ended, and without_daemon (docs/carriers.md)"
+                "{calls} INVITEs of blocked callers passed or ended in silence, because no daemon ran or could send: seen \
+                 within the last hour. without_daemon decides about them (docs/carriers.md)"
             ));
         }
         let failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
@@ -172,7 +176,9 @@ pub fn start(
         maps: Maps::open(folder)?,
         raw,
         sender,
+        started: clock::boot(),
         forbidden: None,
+        sent: None,
         reported: None,
     };
     let stop = Arc::new(AtomicBool::new(false));
@@ -186,7 +192,7 @@ pub fn start(
         while !stopped.load(Ordering::Relaxed) {
             work.beat();
             work.wait();
-            work.send_all();
+            work.send_some();
             work.report_unanswered();
         }
         // At once, and not only when it is too old.
@@ -205,8 +211,12 @@ struct Work {
     maps: Maps,
     raw: RawIp,
     sender: Arc<ReplySender>,
+    /// Start of the thread, in ns of boot time. Entries of an earlier daemon get no reply.
+    started: u64,
     /// When the kernel forbade to send.
     forbidden: Option<Instant>,
+    /// When a reply was sent.
+    sent: Option<Instant>,
     /// When calls without a daemon were looked for.
     reported: Option<Instant>,
 }
@@ -257,9 +267,11 @@ impl Work {
         let _ = poll(&mut ring, BEAT);
     }
 
-    fn send_all(&mut self) {
+    /// Sends the replies that wait, a number of them at most.
+    fn send_some(&mut self) {
         let mut last_beat = Instant::now();
-        while let Some((head, frame)) = self.queue.take() {
+        for _ in 0..AT_ONCE {
+            let Some((head, frame)) = self.queue.take() else { break };
             self.send(&head, &frame);
             if last_beat.elapsed() > Duration::from_millis(BEAT.into()) {
                 self.beat();
@@ -282,7 +294,7 @@ impl Work {
     }
 
     fn answer(&mut self, head: &HandedOver, frame: &[u8], counters: &mut DaemonReplies) {
-        if clock::boot().saturating_sub(head.time) > TOO_LATE_NS {
+        if head.time < self.started || clock::boot().saturating_sub(head.time) > TOO_LATE_NS {
             counters.late += 1;
             return;
         }
@@ -297,18 +309,16 @@ impl Work {
         };
         match self.raw.send(&without_df(reply), head.interface) {
             Ok(()) => {
-                self.forbidden = None;
+                self.sent = Some(Instant::now());
                 counters.sent += 1;
                 counters.repeated += u64::from(head.flags & HANDED_REPEATED != 0);
             }
             Err(error) => {
-                // A rule of the machine: no reply will leave.
-                if [Errno::EPERM, Errno::EACCES]
-                    .map(|errno| errno as i32)
-                    .map(Some)
-                    .contains(&error.raw_os_error())
-                {
+                // A rule of the machine. If it lets other replies leave, it is about one address.
+                let leaves = self.sent.is_some_and(|when| when.elapsed() < ONE_ADDRESS);
+                if error.raw_os_error() == Some(Errno::EPERM as i32) && !leaves {
                     self.forbidden = Some(Instant::now());
+                    self.beat();
                 }
                 self.sender.note(&error);
                 counters.failed += 1;

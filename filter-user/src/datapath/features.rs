@@ -162,9 +162,9 @@ struct MapCreate {
 /// # Errors
 /// As [`accepts`]; [`Error::Load`] if the kernel makes no map of programs.
 fn has_tail_calls() -> Result<bool, Error> {
-    let attributes =
+    let mut attributes =
         MapCreate { map_type: TYPE_PROG_ARRAY, key_size: 4, value_size: 4, max_entries: 1 };
-    let map = bpf(MAP_CREATE, &attributes).map_err(|error| {
+    let map = bpf(MAP_CREATE, &mut attributes).map_err(|error| {
         if error == Errno::EPERM {
             return Error::Permission;
         }
@@ -208,7 +208,7 @@ struct ProgLoad {
 /// [`Error::Permission`] without the capabilities, [`Error::Load`] for an error that is not about the
 /// program.
 fn accepts(prog_type: u32, prog_flags: u32, instructions: &[Instruction]) -> Result<bool, Error> {
-    let attributes = ProgLoad {
+    let mut attributes = ProgLoad {
         prog_type,
         insn_cnt: instructions.len() as u32,
         insns: instructions.as_ptr() as u64,
@@ -221,7 +221,7 @@ fn accepts(prog_type: u32, prog_flags: u32, instructions: &[Instruction]) -> Res
     };
     let mut left = TRIES;
     loop {
-        let Err(error) = bpf(PROG_LOAD, &attributes) else {
+        let Err(error) = bpf(PROG_LOAD, &mut attributes) else {
             return Ok(true);
         };
         left -= 1;

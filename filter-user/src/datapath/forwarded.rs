@@ -228,13 +228,13 @@ struct TypesLoad {
 }
 
 fn load_types(types: &[u8]) -> Result<OwnedFd, Error> {
-    let attributes = TypesLoad {
+    let mut attributes = TypesLoad {
         types: types.as_ptr() as u64,
         log: 0,
         types_len: types.len() as u32,
         log_len: 0,
     };
-    bpf(BTF_LOAD, &attributes).map_err(|error| refused("its types", error, ""))
+    bpf(BTF_LOAD, &mut attributes).map_err(|error| refused("its types", error, ""))
 }
 
 /// The beginning of `union bpf_attr` for `BPF_PROG_LOAD`.
@@ -284,13 +284,13 @@ fn load_function(function: &Function, types: Option<&OwnedFd>) -> Result<OwnedFd
         function_count: function.func_info.len() as u32,
         line_len: 0,
     };
-    let first = bpf(PROG_LOAD, &attributes);
+    let first = bpf(PROG_LOAD, &mut attributes);
     let Err(error) = first else { return first.map_err(|error| refused(PROGRAM, error, "")) };
     attributes.log_level = ERRORS_ONLY;
     attributes.log_len = LOG_LEN as u32;
     attributes.log = log.as_mut_ptr() as u64;
     // A signal may have ended the first try.
-    bpf(PROG_LOAD, &attributes).map_err(|again| {
+    bpf(PROG_LOAD, &mut attributes).map_err(|again| {
         let text = String::from_utf8_lossy(&log);
         let text = text.trim_end_matches('\0').trim();
         refused(PROGRAM, if again == Errno::ENOSPC { error } else { again }, text)
@@ -322,7 +322,7 @@ struct LinkCreate {
 fn link(program: &OwnedFd, family: u32, reassemble: bool) -> Result<OwnedFd, Error> {
     let mut last = Errno::EBUSY;
     for priority in PRIORITIES.rev() {
-        let attributes = LinkCreate {
+        let mut attributes = LinkCreate {
             program: program.as_raw_fd().cast_unsigned(),
             target: 0,
             attach_type: ATTACH_NETFILTER,
@@ -332,7 +332,7 @@ fn link(program: &OwnedFd, family: u32, reassemble: bool) -> Result<OwnedFd, Err
             priority,
             netfilter_flags: if reassemble { IP_DEFRAG } else { 0 },
         };
-        match bpf(LINK_CREATE, &attributes) {
+        match bpf(LINK_CREATE, &mut attributes) {
             Ok(link) => return Ok(link),
             Err(error) => last = error,
         }
@@ -360,12 +360,12 @@ struct ObjectPin {
 fn pin(link: &OwnedFd, path: &Path) -> Result<(), Error> {
     let failed = |error: Errno| Error::pin(path, std::io::Error::from(error));
     let name = CString::new(path.as_os_str().as_bytes()).map_err(|_| failed(Errno::EINVAL))?;
-    let attributes = ObjectPin {
+    let mut attributes = ObjectPin {
         path: name.as_ptr() as u64,
         object: link.as_raw_fd().cast_unsigned(),
         flags: 0,
     };
-    bpf_only(OBJ_PIN, &attributes).map_err(failed)
+    bpf_only(OBJ_PIN, &mut attributes).map_err(failed)
 }
 
 /// Returns the file descriptor of a map.

@@ -161,9 +161,10 @@ impl Gate {
             let program: &mut Xdp = found.try_into().map_err(Error::program)?;
             match uninterrupted(name, || program.load()) {
                 Ok(()) => {}
+                // The others do their part: the driver answers without the program that hands over.
                 Err(refused @ Error::Refused(_)) => {
                     self.no_replies = Some(refused.to_string());
-                    return Ok(());
+                    continue;
                 }
                 Err(error) => return Err(error),
             }

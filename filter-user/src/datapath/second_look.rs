@@ -5,7 +5,7 @@
 //! <pins>/second-look    the link; it outlives every process
 //! ```
 //! The first look leaves datagrams to it while the map `SECOND_LOOK` says that it is attached. A packet that
-//! this machine only forwards meets no second look.
+//! this machine only forwards meets another program (`forwarded.rs`).
 
 use std::ffi::CString;
 use std::fs;
@@ -137,15 +137,15 @@ struct LinkInfo {
 /// Returns the control group of a pinned link; 0: it was detached.
 fn group(path: &Path) -> Result<u64, Errno> {
     let name = CString::new(path.as_os_str().as_bytes()).map_err(|_| Errno::EINVAL)?;
-    let link: OwnedFd =
-        bpf(OBJ_GET, &ObjectGet { path: name.as_ptr() as u64, object: 0, flags: 0 })?;
+    let mut get = ObjectGet { path: name.as_ptr() as u64, object: 0, flags: 0 };
+    let link: OwnedFd = bpf(OBJ_GET, &mut get)?;
     let mut info = LinkInfo::default();
-    let attributes = InfoGet {
+    let mut attributes = InfoGet {
         object: link.as_raw_fd().cast_unsigned(),
         len: size_of::<LinkInfo>() as u32,
         info: (&raw mut info) as u64,
     };
-    bpf_only(OBJ_GET_INFO, &attributes)?;
+    bpf_only(OBJ_GET_INFO, &mut attributes)?;
     Ok(info.group)
 }
 

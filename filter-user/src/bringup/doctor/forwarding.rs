@@ -19,17 +19,25 @@ pub(crate) fn check(pins: &Path, config: Option<&Config>) -> Option<Check> {
     }
     let attached = Pins::new(pins).has_forwarded();
     let reassembles = config.is_some_and(|config| config.reassemble_forwarded);
-    Some(found(&on, if attached { Ok(()) } else { try_forwarded().map(drop) }, reassembles))
+    let can = if attached { Ok(()) } else { try_forwarded().map(drop) };
+    Some(found(&on, can, attached, reassembles))
 }
 
 /// Returns the check of a machine that forwards packets by these settings. `can`: whether its kernel takes the program.
-fn found(on: &[String], can: Result<(), Error>, reassembles: bool) -> Check {
+fn found(on: &[String], can: Result<(), Error>, attached: bool, reassembles: bool) -> Check {
     let mut named = on[..on.len().min(NAMED)].join(", ");
     if on.len() > NAMED {
         named += &format!(" and {} more", on.len() - NAMED);
     }
     let forwards = format!("this machine forwards packets ({named})");
     match can {
+        Ok(()) if reassembles && !attached => Check::warn(
+            "forwarding",
+            format!(
+                "{forwards}: the program that judges calls in fragments among them is not attached"
+            ),
+            "palang status says why; systemctl start palang",
+        ),
         Ok(()) if reassembles => Check::ok(
             "forwarding",
             format!("{forwards}, and calls in fragments among them are judged"),
@@ -61,12 +69,13 @@ mod tests {
     #[test]
     fn forwarded_fragments_that_may_pass_are_a_warning() {
         let on: Vec<_> = (0..5).map(|at| format!("net.ipv4.conf.eth{at}.forwarding")).collect();
-        let check = found(&on, Err(Error::Forwarded("no function".into())), true);
+        let check = found(&on, Err(Error::Forwarded("no function".into())), false, true);
         assert_eq!((check.check, check.state), ("forwarding", State::Warn));
         assert!(check.finding.contains("eth2.forwarding and 2 more)"), "{check:?}");
         assert!(check.finding.contains("that it only forwards pass unread"), "{check:?}");
-        assert_eq!(found(&on[..1], Ok(()), true).state, State::Ok);
-        let check = found(&on[..1], Ok(()), false);
+        assert_eq!(found(&on[..1], Ok(()), true, true).state, State::Ok);
+        assert_eq!(found(&on[..1], Ok(()), false, true).state, State::Warn);
+        let check = found(&on[..1], Ok(()), true, false);
         assert_eq!(check.state, State::Warn);
         assert!(check.finding.contains("only if connection tracking"), "{check:?}");
     }
