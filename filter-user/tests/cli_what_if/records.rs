@@ -203,7 +203,7 @@ fn separate_of_a_trunk_shows_its_price() {
     let output = home.run(&[&SINCE[..], &["--policy", &wrong]].concat());
     let (_, err) = assert_exit(&output, 2);
     assert!(
-        err.contains("wrong.toml:6:12: separate: with 10m no caller reaches attempt 2"),
+        err.contains("wrong.toml:6:12: separate: with 10m a caller may not reach attempt 2"),
         "{err}"
     );
 }
