@@ -98,7 +98,8 @@ fn second_daemon_is_refused_and_the_first_goes_on() {
 }
 
 /// Capabilities as `setpriv` wants them; all that the unit gives.
-const UNIT: [&str; 4] = ["bpf", "net_admin", "perfmon", "chown"];
+/// `tests/live/reply_path.rs` shows that the last one is needed.
+const UNIT: [&str; 5] = ["bpf", "net_admin", "perfmon", "chown", "net_raw"];
 
 fn only(capabilities: &[&str]) -> Vec<String> {
     let set = capabilities.iter().fold("-all".to_owned(), |set, one| set + ",+" + one);

@@ -116,7 +116,7 @@ fn without_a_daemon_a_call_passes_or_is_dropped_as_the_trunk_says() {
         assert_eq!(status["colour"], "amber", "{status}");
         let findings = status["findings"].to_string();
         assert!(
-            findings.contains("blocked calls of the last hour passed or ended in silence"),
+            findings.contains("blocked callers passed or ended in silence, because no daemon ran"),
             "{findings}"
         );
         wait("a row of the audit", || {

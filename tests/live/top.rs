@@ -25,7 +25,7 @@ sources = ["10.112.0.1", "fd00:112::1"]
 "#;
 /// The capabilities that the packaged unit leaves to the daemon.
 const UNIT: [&str; 3] =
-    ["setpriv", "--inh-caps=-all", "--bounding-set=-all,+bpf,+net_admin,+perfmon,+chown"];
+    ["setpriv", "--inh-caps=-all", "--bounding-set=-all,+bpf,+net_admin,+perfmon,+chown,+net_raw"];
 /// Root, who may not measure.
 const NO_ADMIN: [&str; 2] = ["setpriv", "--bounding-set=-sys_admin"];
 
