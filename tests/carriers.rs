@@ -6,12 +6,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use palang_tests::lab::carrier::{
-    Asterisk, Call, Dead, Dialled, Files, Kamailio, Outcome, Server, calls_beside_pranks,
+    Asterisk, BLOCKED, Call, Dead, Dialled, Files, Kamailio, Outcome, Server, calls_beside_pranks,
+    gate,
 };
-use palang_tests::lab::{Daemon, Lab, TRUNK, eventually, foreign_xdp};
+use palang_tests::lab::{Daemon, Lab, eventually};
 use serde_json::Value;
 
-const BLOCKED: &str = "+6281200000001";
 const FREE: &str = "+6281200000002";
 
 /// The codes that refuse a call.
@@ -22,16 +22,10 @@ fn root() -> PathBuf {
     std::env::var_os("PALANG_CARRIERS_ROOT").expect("a folder: cargo xtask carriers").into()
 }
 
-/// Starts a gate that enforces, with one trunk and one block.
-fn gate<'a>(lab: &'a Lab, refuse: &str) -> Daemon<'a> {
-    let trunk =
-        format!("[[trunk]]\nname = \"carrier\"\nsources = [\"{TRUNK}\"]\nrefuse = \"{refuse}\"\n");
-    let daemon = Daemon::start(lab, &trunk);
-    foreign_xdp::wake_trunk(lab, daemon.pins());
-    let does = |arguments: &[&str]| assert_eq!(daemon.cli(arguments).code, 0, "{arguments:?}");
-    does(&["mode", "enforce"]);
-    does(&["block", "add", BLOCKED, "--for", "1h", "--no-redial", "--reason", "a test"]);
-    daemon
+/// Starts a gate that refuses in this way, and grants nothing. The driver sends its replies.
+fn refusing<'a>(lab: &'a Lab, refuse: &str) -> Daemon<'a> {
+    let keys = format!("refuse = \"{refuse}\"\nreply_path = \"driver\"");
+    gate(lab, &keys, &["--no-redial"])
 }
 
 /// Returns the replies that the gate sent, of these the repeated ones, and the ACKs for them.
@@ -58,7 +52,7 @@ fn wait_for_calls(lab: &Lab, log: impl Fn() -> String) {
 fn kamailio(refuse: &str, dead: Dead) -> (Outcome, [u64; 3]) {
     let lab = Lab::new("upstream");
     let _server = Server::start(&lab);
-    let daemon = gate(&lab, refuse);
+    let daemon = refusing(&lab, refuse);
     let kamailio = Kamailio::start(&lab, Files::of(&root()), dead);
     wait_for_calls(&lab, || kamailio.log());
     let outcome = calls_beside_pranks(&lab, FREE, BLOCKED);
@@ -93,7 +87,7 @@ fn kamailio_loses_honest_calls_beside_silence() {
 fn asterisk(refuse: &str) -> (Call, Dialled, [u64; 3]) {
     let lab = Lab::new("exchange");
     let _server = Server::start(&lab);
-    let daemon = gate(&lab, refuse);
+    let daemon = refusing(&lab, refuse);
     let asterisk = Asterisk::start(&lab, Files::of(&root()));
     wait_for_calls(&lab, || asterisk.log());
     let before = asterisk.dialled().len();

@@ -27,8 +27,7 @@ pub const ATTEMPT_NS: u64 = 64_000_000_000;
 pub const SEPARATE: u32 = 5;
 /// How long later fragments of a datagram share the fate of its first one.
 pub const FRAGMENT_NS: u64 = 2_000_000_000;
-/// How long Linux keeps fragments of a datagram that is not whole: 30 s for IPv4, 60 s for IPv6 (`ipfrag_time`,
-/// `ip6frag_time`).
+/// How long Linux keeps fragments of a datagram that is not whole: 60 s for IPv6 (`ip6frag_time`), 30 s for IPv4.
 pub const REASSEMBLY_NS: u64 = 60_000_000_000;
 
 /// The fate of a packet.
@@ -45,7 +44,10 @@ impl Verdict {
     /// Returns the name in tables, JSON and metrics: a contract.
     #[must_use]
     pub const fn name(self) -> &'static str {
-        if matches!(self, Verdict::Pass) { "pass" } else { "drop" }
+        match self {
+            Verdict::Pass => "pass",
+            Verdict::Drop => "drop",
+        }
     }
 
     /// Returns the verdict with this number, as maps and events carry it; `None` for an unknown one.

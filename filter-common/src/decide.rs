@@ -272,8 +272,8 @@ fn is_granted<L: PolicyLookup>(lists: &L, number: Number, now: u64, epoch: u32) 
     }
 }
 
-/// Returns how far apart separate attempts are, in nanoseconds: half of the window's part for one attempt at most. A caller
-/// who calls at any shorter interval is counted at least every second time, and so reaches the grant within the window.
+/// Returns how far apart separate attempts are, in nanoseconds: half of the window's part for one attempt at most. The gate
+/// then counts at least every second call of a caller with a shorter interval. So the caller reaches the grant in time.
 #[must_use]
 pub const fn separation(separate: u32, window: u64, attempts: u8) -> u64 {
     let part = window / if attempts == 0 { 1 } else { 2 * attempts as u64 };

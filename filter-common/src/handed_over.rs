@@ -1,5 +1,25 @@
 //! Refused calls that the kernel hands to the daemon, which answers them: their entries in the ring, and their counts.
 
+use crate::abi::{Profile, REPLY_PATH_DAEMON, REPLY_PATH_DRIVER};
+
+/// Returns whether the daemon, and not the driver, sends the reply to a call of this trunk. `interface`: whether it does for
+/// the interface, where the trunk leaves it open.
+#[inline(always)]
+pub fn is_by_daemon(profile: &Profile, interface: impl FnOnce() -> bool) -> bool {
+    match profile.reply_path {
+        REPLY_PATH_DRIVER => false,
+        REPLY_PATH_DAEMON => true,
+        _ => interface(),
+    }
+}
+
+/// Returns whether the daemon may have to send replies to calls of this trunk.
+#[must_use]
+#[inline(always)]
+pub const fn may_be_by_daemon(profile: &Profile) -> bool {
+    profile.refuse != 0 && profile.reply_path != REPLY_PATH_DRIVER
+}
+
 /// Refused calls of one trunk that the kernel handed to the daemon. The daemon counts them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
@@ -14,7 +34,7 @@ pub struct DaemonReplies {
     pub impossible: u64,
     /// Replies that the kernel did not send, such as without a route.
     pub failed: u64,
-    /// Refused calls that a daemon found too late: their client has given up.
+    /// Refused calls that a daemon found too late. A call may pass meanwhile, and a refused one comes again.
     pub late: u64,
     /// Calls while no daemon ran, passed or dropped, that a daemon has reported since.
     pub reported: u64,

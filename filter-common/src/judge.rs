@@ -14,6 +14,7 @@ use crate::answer::sums::SUM_MAX;
 use crate::bytes::Bytes;
 use crate::decide::{self, Call, PolicyLookup};
 use crate::frame::{self, Packet, Part};
+use crate::handed_over::may_be_by_daemon;
 use crate::number::Number;
 use crate::plan::Plan;
 use crate::reason::Reason;
@@ -415,10 +416,7 @@ fn is_answered_later<B: Bytes, G: JudgeContext>(
     if packet.part != Part::First && packet.payload_len <= SUM_MAX - UDP_LEN {
         return false;
     }
-    let wants_reply = gate
-        .profile(trunk as u32)
-        .is_some_and(|profile| profile.refuse != 0 && profile.reply_path != REPLY_PATH_DRIVER);
-    wants_reply
+    gate.profile(trunk as u32).is_some_and(may_be_by_daemon)
         && gate.reaches_socket(packet)
         && is_left_to_second_look(bytes.hide_range(bytes.readable()), gate, packet)
 }

@@ -5,6 +5,7 @@ use core::ptr::null_mut;
 
 use aya_ebpf::bindings::__sk_buff;
 use aya_ebpf::helpers::generated::{bpf_loop, bpf_ringbuf_output, bpf_skb_load_bytes};
+use filter_common::abi::{TRANSPORT_TCP, TRANSPORT_UDP};
 use filter_common::bytes::{Bytes, OFFSET_MAX};
 use filter_common::handed_over::HandedOver;
 use filter_common::sip::fields::Fields;
@@ -16,6 +17,23 @@ use crate::room::{COPY_MAX, ETHERNET_LEN, Room};
 
 /// Bytes that are enough for the outer layers; those of most datagrams are shorter.
 pub const OUTER_MAX: usize = 128;
+
+/// Lengths of headers without options (RFC 791 §3.1, RFC 8200 §3).
+pub const IPV4_LEN: usize = 20;
+pub const IPV6_LEN: usize = 40;
+pub const ETHERTYPE_IPV4: u16 = 0x0800;
+
+/// Returns `false` for a packet of this protocol and source port that the first look has surely not noted. Most packets are
+/// such: TCP, or speech from another port.
+#[inline(always)]
+pub fn is_port_noted(is_ipv4: bool, protocol: u8, port: u16) -> bool {
+    match protocol {
+        TRANSPORT_UDP => maps::UNREAD_PORTS.get(port as u32).is_some_and(|noted| *noted != 0),
+        TRANSPORT_TCP => false,
+        // In IPv6 other headers may come before that of UDP.
+        _ => !is_ipv4,
+    }
+}
 
 /// A packet that the host has put together. Its bytes begin with the IP header.
 pub trait Packet: Copy {

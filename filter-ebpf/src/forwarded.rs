@@ -8,19 +8,16 @@ use core::mem::{MaybeUninit, transmute};
 
 use aya_ebpf::bindings::bpf_dynptr;
 use aya_ebpf::helpers::generated::bpf_dynptr_read;
-use filter_common::abi::{DYNPTR_FROM_SKB, TRANSPORT_TCP, TRANSPORT_UDP};
+use filter_common::abi::DYNPTR_FROM_SKB;
 use filter_common::frame;
 
-use crate::datagram::Packet;
+use crate::datagram::{ETHERTYPE_IPV4, IPV4_LEN, IPV6_LEN, Packet, is_port_noted};
 use crate::maps;
-use crate::packet::Context;
+use crate::packet::Arrival;
 use crate::room::Room;
 
 /// Bytes that are read first. They have the ports of IPv4 without options, and of IPv6 (RFC 791 §3.1, RFC 8200 §3).
 const START_LEN: usize = 48;
-const IPV4_LEN: usize = 20;
-const IPV6_LEN: usize = 40;
-const ETHERTYPE_IPV4: u16 = 0x0800;
 const ETHERTYPE_IPV6: u16 = 0x86DD;
 
 /// The context of the program (Linux `struct bpf_nf_ctx`).
@@ -61,23 +58,14 @@ fn may_be_noted(skb: *mut c_void, room: *mut Room) -> u32 {
         start.assume_init_ref()
     };
     let number = |at: usize| u16::from_be_bytes([start[at], start[at + 1]]);
-    let (ethertype, len, protocol, ports) = if start[0] >> 4 == 4 {
-        let has_options = start[0] & 0xF != (IPV4_LEN / 4) as u8;
-        let ports = if has_options { None } else { Some(IPV4_LEN) };
-        (ETHERTYPE_IPV4, number(2) as usize, start[9], ports)
+    let is_ipv4 = start[0] >> 4 == 4;
+    let has_options = is_ipv4 && start[0] & 0xF != (IPV4_LEN / 4) as u8;
+    let (ethertype, len, protocol, port) = if is_ipv4 {
+        (ETHERTYPE_IPV4, number(2) as usize, start[9], number(IPV4_LEN))
     } else {
-        (ETHERTYPE_IPV6, IPV6_LEN + number(4) as usize, start[6], Some(IPV6_LEN))
+        (ETHERTYPE_IPV6, IPV6_LEN + number(4) as usize, start[6], number(IPV6_LEN))
     };
-    let is_other = match protocol {
-        TRANSPORT_UDP => ports.is_some_and(|at| {
-            let noted = maps::UNREAD_PORTS.get(u32::from(number(at)));
-            noted.is_none_or(|noted| *noted == 0)
-        }),
-        TRANSPORT_TCP => true,
-        // In IPv6 other headers may come before that of UDP.
-        _ => ethertype == ETHERTYPE_IPV4,
-    };
-    if is_other {
+    if !has_options && !is_port_noted(is_ipv4, protocol, port) {
         return 0;
     }
     // SAFETY: the room of this CPU, which no other packet uses meanwhile.
@@ -88,18 +76,7 @@ fn may_be_noted(skb: *mut c_void, room: *mut Room) -> u32 {
     1
 }
 
-impl Context for Forwarded {
-    /// Returns no pointers: nothing of it is read without a helper.
-    #[inline(always)]
-    fn pointers(self) -> (usize, usize) {
-        (0, 0)
-    }
-
-    #[inline(always)]
-    fn len(self) -> usize {
-        Packet::len(self)
-    }
-
+impl Arrival for Forwarded {
     /// Returns no number: netfilter shows none. Only replies to link-local addresses need it, which nothing forwards.
     #[inline(always)]
     fn interface(self) -> u32 {

@@ -16,7 +16,7 @@ use filter_common::judge::JudgeContext;
 use filter_common::number::Number;
 
 use crate::maps;
-use crate::packet::{Context, barrier_var, has_buffer_helpers, is_replay};
+use crate::packet::{Arrival, barrier_var, has_buffer_helpers, is_replay};
 
 /// The kernel's maps, for one packet.
 pub struct Kernel<C> {
@@ -26,7 +26,7 @@ pub struct Kernel<C> {
     generation: u32,
 }
 
-impl<C: Context> Kernel<C> {
+impl<C: Arrival> Kernel<C> {
     /// Reads the generation in force. `None` never happens: the map has that element. But a default
     /// would be a second way through all that follows, which the verifier of Linux 6.1 walks whole.
     #[inline(always)]
@@ -64,7 +64,7 @@ macro_rules! find_number {
     }};
 }
 
-impl<C: Context> PolicyLookup for Kernel<C> {
+impl<C: Arrival> PolicyLookup for Kernel<C> {
     #[inline(always)]
     fn now(&mut self) -> u64 {
         if self.now == 0 {
@@ -180,7 +180,7 @@ impl<C: Context> PolicyLookup for Kernel<C> {
     }
 }
 
-impl<C: Context> JudgeContext for Kernel<C> {
+impl<C: Arrival> JudgeContext for Kernel<C> {
     #[inline(always)]
     fn settings(&self) -> Option<&Settings> {
         maps::SETTINGS.get(self.generation).filter(|settings| settings.abi_version != 0)

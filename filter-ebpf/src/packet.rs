@@ -44,6 +44,10 @@ pub trait Context: Copy {
     fn pointers(self) -> (usize, usize);
     /// Returns the length of the whole frame.
     fn len(self) -> usize;
+}
+
+/// The arrival of a packet, as far as its context shows it.
+pub trait Arrival: Copy {
     /// Returns the index of the interface that the packet came by.
     fn interface(self) -> u32;
     /// Returns whether a socket of this machine gets the datagram in a frame. Where the host changes the destination, it is
@@ -115,7 +119,9 @@ impl Context for *mut xdp_md {
         // SAFETY: the helper only reads the context that this program was called with.
         unsafe { bpf_xdp_get_buff_len(self) as usize }
     }
+}
 
+impl Arrival for *mut xdp_md {
     #[inline(always)]
     fn interface(self) -> u32 {
         // SAFETY: as above.
@@ -142,13 +148,8 @@ fn has_socket(context: *mut xdp_md, packet: &Packet) -> u32 {
     unsafe {
         let socket = if is_mapped(source) {
             let mut key = [0u32; 3];
-            key[0] = u32::from_ne_bytes([source[12], source[13], source[14], source[15]]);
-            key[1] = u32::from_ne_bytes([
-                destination[12],
-                destination[13],
-                destination[14],
-                destination[15],
-            ]);
+            key[0] = word(source, 12);
+            key[1] = word(destination, 12);
             key[2] = ports[0] as u32 | (ports[1] as u32) << 16;
             let len = (2 * IPV4_LEN + 4) as u32;
             bpf_sk_lookup_udp(context.cast(), key.as_mut_ptr().cast(), len, CURRENT_NAMESPACE, 0)
@@ -156,19 +157,8 @@ fn has_socket(context: *mut xdp_md, packet: &Packet) -> u32 {
             let mut key = [0u32; 9];
             let mut i = 0;
             while i < 4 {
-                let at = 4 * i;
-                key[i] = u32::from_ne_bytes([
-                    source[at],
-                    source[at + 1],
-                    source[at + 2],
-                    source[at + 3],
-                ]);
-                key[4 + i] = u32::from_ne_bytes([
-                    destination[at],
-                    destination[at + 1],
-                    destination[at + 2],
-                    destination[at + 3],
-                ]);
+                key[i] = word(source, 4 * i);
+                key[4 + i] = word(destination, 4 * i);
                 i += 1;
             }
             key[8] = ports[0] as u32 | (ports[1] as u32) << 16;
@@ -181,6 +171,12 @@ fn has_socket(context: *mut xdp_md, packet: &Packet) -> u32 {
         bpf_sk_release(socket.cast());
         1
     }
+}
+
+/// Returns four bytes of an address, as they are in memory.
+#[inline(always)]
+fn word(address: &[u8; 16], at: usize) -> u32 {
+    u32::from_ne_bytes([address[at], address[at + 1], address[at + 2], address[at + 3]])
 }
 
 /// Returns whether an address is a mapped IPv4 one (RFC 4291 §2.5.5.2).
@@ -206,7 +202,9 @@ impl Context for *mut __sk_buff {
         // SAFETY: as above.
         unsafe { (*self).len as usize }
     }
+}
 
+impl Arrival for *mut __sk_buff {
     #[inline(always)]
     fn interface(self) -> u32 {
         // SAFETY: as above.

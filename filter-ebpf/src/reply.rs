@@ -7,19 +7,20 @@ use aya_ebpf::bindings::xdp_md;
 use aya_ebpf::helpers::generated::{bpf_ringbuf_output, bpf_xdp_adjust_tail, bpf_xdp_store_bytes};
 use aya_ebpf::programs::XdpContext;
 use filter_common::abi::{
-    BLOCK_REFUSE_DROP, EVENT_BY_DAEMON, EVENT_REPEATED, Event, Profile, REPLY_PATH_AUTO,
-    REPLY_PATH_DAEMON, REPLY_PATH_DRIVER, ReplyStats, TRUNKS_MAX,
+    BLOCK_REFUSE_DROP, EVENT_BY_DAEMON, EVENT_REPEATED, Event, Profile, ReplyStats, TRUNKS_MAX,
 };
 use filter_common::answer::{ACK_START, Answer, Outcome, ROOM, Reply, is_own_ack, note_own_ack};
 use filter_common::bytes::Bytes as _;
 use filter_common::decide::{PolicyLookup as _, refusal};
 use filter_common::frame::destination;
-use filter_common::handed_over::{HANDED_REPEATED, HANDED_WITHOUT_CHECKSUM, HandedOver};
+use filter_common::handed_over::{
+    HANDED_REPEATED, HANDED_WITHOUT_CHECKSUM, HandedOver, is_by_daemon,
+};
 use filter_common::judge::{JudgeContext as _, Scratch};
 use filter_common::reason::Reason;
 
 use crate::lookup::{Kernel, is_own};
-use crate::packet::{Context as _, PacketBytes, barrier_var, clamped, is_replay};
+use crate::packet::{Arrival as _, PacketBytes, barrier_var, clamped, is_replay};
 use crate::{maps, telemetry};
 
 /// 1: the programs of [`maps::NEXT`] are loaded. Set when the program is loaded; it is constant for the
@@ -147,11 +148,10 @@ fn report(ctx: &XdpContext, kernel: &Kernel<*mut xdp_md>, scratch: &Scratch) {
 /// Returns whether the daemon, and not the driver, sends the reply to a call of this trunk and interface.
 #[inline(never)]
 fn is_answered_by_daemon(kernel: &Kernel<*mut xdp_md>, trunk: u16) -> bool {
-    let profile = kernel.profile(trunk as u32 & (TRUNKS_MAX - 1));
-    match profile.map_or(REPLY_PATH_AUTO, |profile| profile.reply_path) {
-        REPLY_PATH_DRIVER => false,
-        REPLY_PATH_DAEMON => true,
-        _ => kernel.is_answered_by_daemon(),
+    let interface = || kernel.is_answered_by_daemon();
+    match kernel.profile(trunk as u32 & (TRUNKS_MAX - 1)) {
+        Some(profile) => is_by_daemon(profile, interface),
+        None => interface(),
     }
 }
 

@@ -2,25 +2,23 @@
 //! it whole. It runs where a packet is about to go to a socket (`cgroup_skb/ingress`), or is forwarded (netfilter).
 
 use aya_ebpf::bindings::__sk_buff;
-use filter_common::abi::{
-    BLOCK_REFUSE_DROP, EVENT_BY_DAEMON, TRANSPORT_TCP, TRANSPORT_UDP, TRUNKS_MAX,
-};
+use filter_common::abi::{BLOCK_REFUSE_DROP, EVENT_BY_DAEMON, TRUNKS_MAX};
 use filter_common::bytes::Bytes as _;
 use filter_common::decide::{PolicyLookup as _, refusal};
 use filter_common::handed_over::{HANDED_REQUEST, HandedOver};
 use filter_common::judge::{JudgeContext as _, Scratch, is_noted, judge_again};
 use filter_common::reason::Reason;
 
-use crate::datagram::{Datagram, OUTER_MAX, Packet, Reassembled};
+use crate::datagram::{
+    Datagram, ETHERTYPE_IPV4, IPV4_LEN, IPV6_LEN, OUTER_MAX, Packet, Reassembled, is_port_noted,
+};
 use crate::forwarded::{Forwarded, NetfilterContext};
 use crate::lookup::Kernel;
-use crate::packet::Context;
+use crate::packet::Arrival;
 use crate::room::{COPY_MAX, ETHERNET_LEN};
 use crate::{maps, reply, run, telemetry};
 
-/// Lengths of headers without options (RFC 791 §3.1, RFC 8200 §3, RFC 768).
-const IPV4_LEN: usize = 20;
-const IPV6_LEN: usize = 40;
+/// Length of a UDP header (RFC 768).
 const UDP_LEN: usize = 8;
 
 /// Judges a packet to a socket of this machine. See [`look_again`].
@@ -38,7 +36,7 @@ pub fn look_at_forwarded(context: *mut NetfilterContext) -> Option<(Reason, u8)>
 /// Judges a packet that the first look has noted, and reports it. Returns the reason and the number of the
 /// `Verdict`; `None` for all other packets.
 #[inline(always)]
-fn look_again(packet: impl Packet + Context) -> Option<(Reason, u8)> {
+fn look_again(packet: impl Packet + Arrival) -> Option<(Reason, u8)> {
     let scratch = run::cleared(&maps::SECOND_LOOK_SCRATCH)?;
     let mut datagram = Datagram::of_this_cpu()?;
     let mut kernel = Kernel::new(packet)?;
@@ -66,7 +64,7 @@ fn look_again(packet: impl Packet + Context) -> Option<(Reason, u8)> {
 #[inline(always)]
 fn hand_over(
     datagram: &Datagram,
-    kernel: &Kernel<impl Context>,
+    kernel: &Kernel<impl Arrival>,
     scratch: &mut Scratch,
     interface: u32,
 ) -> Option<()> {
@@ -100,10 +98,10 @@ fn hand_over(
 /// machine are such: TCP, or speech from another port.
 #[inline(always)]
 fn may_be_noted(skb: *mut __sk_buff) -> bool {
-    const ETHERTYPE_IPV4: u16 = 0x0800;
     // SAFETY: the context that this program was called with.
     let ethertype = u16::from_be(unsafe { (*skb).protocol } as u16);
-    let (protocol, port) = if ethertype == ETHERTYPE_IPV4 {
+    let is_ipv4 = ethertype == ETHERTYPE_IPV4;
+    let (protocol, port) = if is_ipv4 {
         let Some(start) = start::<{ IPV4_LEN + UDP_LEN }>(skb) else { return true };
         if start[0] & 0xF != (IPV4_LEN / 4) as u8 {
             // It has options.
@@ -114,12 +112,7 @@ fn may_be_noted(skb: *mut __sk_buff) -> bool {
         let Some(start) = start::<{ IPV6_LEN + UDP_LEN }>(skb) else { return true };
         (start[6], [start[IPV6_LEN], start[IPV6_LEN + 1]])
     };
-    if protocol != TRANSPORT_UDP {
-        // In IPv6 other headers may come before that of UDP.
-        return protocol != TRANSPORT_TCP;
-    }
-    let port = u16::from_be_bytes(port) as u32;
-    maps::UNREAD_PORTS.get(port).is_some_and(|noted| *noted != 0)
+    is_port_noted(is_ipv4, protocol, u16::from_be_bytes(port))
 }
 
 /// Returns the beginning of a packet, if the kernel has it in one piece.

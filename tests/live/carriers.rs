@@ -7,23 +7,12 @@ use std::time::{Duration, Instant};
 use filter_common::abi::Keys;
 use palang::datapath::{Pins, ReplyKeys};
 use palang_tests::lab::carrier::{
-    Call, Dead, Files, Kamailio, Outcome, Server, calls_beside_pranks,
+    BLOCKED, Call, Dead, Files, Kamailio, Outcome, Server, calls_beside_pranks, gate,
 };
-use palang_tests::lab::{Callers, Daemon, GATE, Lab, TRUNK, foreign_xdp, run};
+use palang_tests::lab::{Callers, Daemon, GATE, Lab, TRUNK, run};
 use serde_json::Value;
 
-pub const BLOCKED: &str = "+6281200000001";
 const FREE: &str = "+6281200000002";
-
-/// Starts a gate that enforces, with one trunk and one block.
-fn gate<'a>(lab: &'a Lab, keys: &str) -> Daemon<'a> {
-    let trunk = format!("[[trunk]]\nname = \"carrier\"\nsources = [\"{TRUNK}\"]\n{keys}\n");
-    let daemon = Daemon::start(lab, &trunk);
-    foreign_xdp::wake_trunk(lab, daemon.pins());
-    does(&daemon, &["mode", "enforce"]);
-    does(&daemon, &["block", "add", BLOCKED, "--for", "1h", "--reason", "a test"]);
-    daemon
-}
 
 pub fn does(daemon: &Daemon<'_>, arguments: &[&str]) -> Value {
     let output = daemon.cli(&[arguments, &["-o", "json"]].concat());
@@ -114,7 +103,7 @@ fn sipp_ends_with_the_code_after_one_invite_and_its_ack_ends_in_the_driver() {
     for code in [600, 486, 603, 403, 480] {
         let lab = Lab::new("sipp");
         let receiver = lab.receiver(5060);
-        let mut daemon = gate(&lab, &format!("refuse = \"{code}\"\nreply_path = \"driver\""));
+        let mut daemon = gate(&lab, &format!("refuse = \"{code}\"\nreply_path = \"driver\""), &[]);
         assert_eq!(does(&daemon, &["status"])["replies"][0]["path"], "driver");
         sipp(&lab, &daemon, code, 10);
         wait("10 ACKs", || counter(&daemon, "acks") == 10);
@@ -139,7 +128,7 @@ fn sipp_ends_with_the_code_after_one_invite_and_its_ack_ends_in_the_driver() {
 fn keys_change_under_traffic_and_no_ack_reaches_the_server() {
     let lab = Lab::new("keys");
     let receiver = lab.receiver(5060);
-    let daemon = gate(&lab, "refuse = \"486\"\nreply_path = \"driver\"");
+    let daemon = gate(&lab, "refuse = \"486\"\nreply_path = \"driver\"", &[]);
     let folder = Pins::new(daemon.pins()).map_folders().pop().expect("the maps");
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
@@ -166,7 +155,7 @@ fn keys_change_under_traffic_and_no_ack_reaches_the_server() {
 #[test]
 fn replies_without_acks_are_amber_and_go_on() {
     let lab = Lab::new("acks");
-    let daemon = gate(&lab, "");
+    let daemon = gate(&lab, "", &[]);
     assert_eq!(does(&daemon, &["status"])["replies"][0]["refuse"], "600");
     let sender = lab.sender();
     let invite = |call: usize| {
@@ -198,7 +187,7 @@ fn replies_without_acks_are_amber_and_go_on() {
 #[test]
 fn flood_gets_replies_up_to_the_limit_and_strangers_get_none() {
     let lab = Lab::new("limit");
-    let daemon = gate(&lab, "replies_per_second = 100");
+    let daemon = gate(&lab, "replies_per_second = 100", &[]);
     let begun = Instant::now();
     let flood = lab.flood(Callers::One(BLOCKED));
     std::thread::sleep(Duration::from_secs(3));
@@ -224,7 +213,7 @@ fn flood_gets_replies_up_to_the_limit_and_strangers_get_none() {
 #[test]
 fn frame_for_another_machine_is_not_answered() {
     let lab = Lab::new("other");
-    let daemon = gate(&lab, "");
+    let daemon = gate(&lab, "", &[]);
     sipp(&lab, &daemon, 600, 1);
     assert_eq!(counter(&daemon, "sent"), 1);
     let mut neighbour = lab.command_in_trunk("ip");
@@ -255,7 +244,7 @@ fn frame_for_another_machine_is_not_answered() {
 fn carrier(refuse: &str) -> Outcome {
     let lab = Lab::new("carrier");
     let _server = Server::start(&lab);
-    let daemon = gate(&lab, &format!("refuse = \"{refuse}\""));
+    let daemon = gate(&lab, &format!("refuse = \"{refuse}\""), &[]);
     let _kamailio = Kamailio::start(&lab, Files::here(), Dead::Dispatcher);
     let soon = Duration::from_secs(1);
     wait("an answer through the carrier", || Call::make(&lab, FREE, soon).status == 200);

@@ -4,10 +4,12 @@
 use std::fs;
 use std::net::{IpAddr, UdpSocket};
 
+use etherparse::PacketBuilder;
 use palang::datapath::Pins;
+use palang_tests::common::packet::fragments;
 use palang_tests::lab::centre::{CENTRE, CENTRE6, Wire};
 use palang_tests::lab::run::{self, Output};
-use palang_tests::lab::{Daemon, INTERFACE, Lab, eventually, now};
+use palang_tests::lab::{Daemon, INTERFACE, Lab, Raw, TRUNK, eventually, now};
 use serde_json::Value;
 
 const BLOCKED: &str = "+6281200000001";
@@ -117,30 +119,20 @@ fn interleaved(telephone: &Telephone<'_>) -> usize {
     let text = format!("text-{}", now());
     // Each fragment has the text: 1,480 bytes are a fragment.
     let body = text.repeat(2_000 / text.len());
-    let socket = telephone.lab.in_trunk(|| {
-        use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, socket};
-        socket(AddressFamily::Inet, SockType::Raw, SockFlag::empty(), SockProtocol::Raw)
-            .expect("a raw socket")
-    });
+    let raw = Raw::of(telephone.lab);
     let frames: Vec<_> = (0..100_u32)
         .map(|id| {
             let mut frame = Vec::new();
-            etherparse::PacketBuilder::ethernet2([2; 6], [4; 6])
-                .ipv4(palang_tests::lab::TRUNK.octets(), CENTRE.octets(), 64)
+            PacketBuilder::ethernet2([2; 6], [4; 6])
+                .ipv4(TRUNK.octets(), CENTRE.octets(), 64)
                 .udp(4000, 4000)
                 .write(&mut frame, body.as_bytes())
                 .expect("a frame");
-            palang_tests::common::packet::fragments(&frame, id + 1, &[1_480])
+            fragments(&frame, id + 1, &[1_480])
         })
         .collect();
     for part in 0..2 {
-        for fragments in &frames {
-            use nix::sys::socket::{MsgFlags, SockaddrIn, sendto};
-            use std::os::fd::AsRawFd as _;
-            let to = SockaddrIn::from(std::net::SocketAddrV4::new(CENTRE, 0));
-            let packet = &fragments[part][14..];
-            sendto(socket.as_raw_fd(), packet, &to, MsgFlags::empty()).expect("sent");
-        }
+        frames.iter().for_each(|fragments| raw.send(&fragments[part], CENTRE));
     }
     let mark = format!("mark-{}", now());
     telephone.send(mark.as_bytes(), 5060, CENTRE.into());

@@ -4,7 +4,9 @@ use std::time::{Duration, Instant};
 
 use palang_tests::lab::{Daemon, GATE, Lab, Receiver, TRUNK};
 
-use crate::carriers::{BLOCKED, Sipp, counter, does, wait};
+use palang_tests::lab::carrier::BLOCKED;
+
+use crate::carriers::{Sipp, counter, does, wait};
 
 /// The capabilities of the unit.
 const UNIT: &str = "-all,+bpf,+net_admin,+perfmon,+chown,+net_raw";

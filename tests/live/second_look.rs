@@ -1,17 +1,12 @@
 //! Calls whose headers do not fit one frame: the host puts them together, and the second look judges them.
 
-use std::net::SocketAddrV4;
-use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::time::{Duration, Instant};
 
 use etherparse::PacketBuilder;
-use nix::sys::socket::{
-    AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrIn, sendto, socket,
-};
 use palang_tests::common::packet::fragments;
 use palang_tests::common::planted::write_palang;
 use palang_tests::lab::daemon::program;
-use palang_tests::lab::{Daemon, GATE, INTERFACE, Lab, Sender, TRUNK, now, run};
+use palang_tests::lab::{Daemon, GATE, INTERFACE, Lab, Raw, Sender, TRUNK, now, run};
 use serde_json::Value;
 
 use crate::gate::{Gate, eventually};
@@ -199,22 +194,6 @@ fn kernel_that_refuses_the_second_look_is_named_as_the_reason() {
     assert!(!finding.contains("tries again"), "{finding}");
 }
 
-/// Sends IPv4 packets as they are, fragments too.
-struct Raw(OwnedFd);
-
-impl Raw {
-    fn of(lab: &Lab) -> Raw {
-        let open =
-            || socket(AddressFamily::Inet, SockType::Raw, SockFlag::empty(), SockProtocol::Raw);
-        Raw(lab.in_trunk(open).unwrap())
-    }
-
-    fn send(&self, frame: &[u8]) {
-        let to = SockaddrIn::from(SocketAddrV4::new(GATE, 0));
-        sendto(self.0.as_raw_fd(), &frame[14..], &to, MsgFlags::empty()).unwrap();
-    }
-}
-
 /// Calls of a round of the test below.
 const ROUND: usize = 1_000;
 
@@ -268,7 +247,7 @@ fn fragments_out_of_order_with_ids_used_again_lose_no_innocent() {
             } else if id % 30 < 2 {
                 parts.insert(1, parts[0].clone());
             }
-            parts.iter().for_each(|part| raw.send(part));
+            parts.iter().for_each(|part| raw.send(part, GATE));
             last_used[id as usize] = Some(Instant::now());
             sent += 1;
             if sent % 20 == 0 {

@@ -187,8 +187,8 @@ impl<const SIZE: usize> Answer<SIZE> {
         frame::wrap(bytes, packet, port, &mut self.room, end)
     }
 
-    /// Writes `received` and `rport` into the topmost `Via` (RFC 3261 §18.2.1, RFC 3581 §4). Returns the port
-    /// that the reply goes to (RFC 3261 §18.2.2). The address is always the source.
+    /// Writes `received` and `rport` into the topmost `Via` (RFC 3261 §18.2.1, RFC 3581 §4). Returns the
+    /// destination port of the reply (RFC 3261 §18.2.2). The address is always the source.
     #[inline(always)]
     fn fill_via<B: Bytes>(&mut self, bytes: &B, start: usize, source_port: u16) -> Option<u16> {
         if let Some(at) = self.walk.gap(Gap::Rport).or(self.walk.gap(Gap::RportEnd)) {

@@ -179,9 +179,10 @@ impl Attachments {
         let reassemble = config.reassemble_forwarded;
         self.forwarded.reconcile(Companion::Forwarded { reassemble }, filter, now);
         self.set_own_addresses(filter, &links, config.forwarded);
-        self.set_reply_paths(filter, &names, &links);
         let links = if changed { netlink::links().await.unwrap_or(links) } else { links };
-        let seen = names.iter().map(|name| self.interface(name, &links, ours, known)).collect();
+        let seen: Vec<_> =
+            names.iter().map(|name| self.interface(name, &links, ours, known)).collect();
+        self.set_reply_paths(filter, &seen);
         *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = seen;
     }
 
@@ -293,13 +294,9 @@ impl Attachments {
     }
 
     /// Lets the daemon answer the calls of interfaces whose driver cannot.
-    fn set_reply_paths(&self, filter: &Filter, names: &[String], links: &[Link]) {
-        let by_daemon = |name: &&String| why_daemon(name, links).is_some();
-        let found = names.iter().filter(by_daemon);
-        let indexes: Vec<_> = found
-            .filter_map(|name| links.iter().find(|link| link.name == *name))
-            .map(|link| link.index)
-            .collect();
+    fn set_reply_paths(&self, filter: &Filter, seen: &[Interface]) {
+        let by_daemon = seen.iter().filter(|interface| interface.replies_by_daemon.is_some());
+        let indexes: Vec<_> = by_daemon.filter_map(|interface| interface.index).collect();
         let set = DaemonPaths::open(filter.folder()).and_then(|mut paths| paths.set(&indexes));
         self.control.chores.note(PATHS_FAILED, set.err().map(|error| error.to_string()));
     }

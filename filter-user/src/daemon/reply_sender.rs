@@ -11,8 +11,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use filter_common::abi::{REPLY_PATH_DRIVER, TRUNKS_MAX};
-use filter_common::handed_over::{DaemonReplies, HANDED_REPEATED, HandedOver};
+use filter_common::abi::TRUNKS_MAX;
+use filter_common::handed_over::{DaemonReplies, HANDED_REPEATED, HandedOver, may_be_by_daemon};
 use filter_common::reason::Reason;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, poll};
@@ -70,7 +70,7 @@ pub struct Unanswered {
 #[must_use]
 pub fn is_needed(config: &Config) -> bool {
     let mut profiles = config.policy.trunks.iter().map(|trunk| &trunk.profile);
-    profiles.any(|profile| profile.refuse != 0 && profile.reply_path != REPLY_PATH_DRIVER)
+    profiles.any(may_be_by_daemon)
 }
 
 /// Opens the sockets if a configuration needs them. The process has CAP_NET_RAW only before it gives up capabilities.

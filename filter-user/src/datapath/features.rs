@@ -8,7 +8,7 @@ use nix::errno::Errno;
 use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit, setrlimit};
 
 use crate::datapath::error::Error;
-use crate::datapath::syscall::{MAP_CREATE, PROG_LOAD, bpf};
+use crate::datapath::syscall::{MAP_CREATE, PROG_LOAD, ProgramLoad, bpf};
 
 /// Number of tries of a load that a signal interrupts.
 pub(crate) const TRIES: u32 = 10;
@@ -188,36 +188,19 @@ fn has_tail_calls() -> Result<bool, Error> {
     accepts(TYPE_XDP, 0, &calls)
 }
 
-/// The beginning of `union bpf_attr` for `BPF_PROG_LOAD`; the kernel reads the rest as zero.
-#[repr(C)]
-struct ProgLoad {
-    prog_type: u32,
-    insn_cnt: u32,
-    insns: u64,
-    license: u64,
-    log_level: u32,
-    log_size: u32,
-    log_buf: u64,
-    kern_version: u32,
-    prog_flags: u32,
-}
-
 /// Checks whether the kernel accepts a program with these flags.
 ///
 /// # Errors
 /// [`Error::Permission`] without the capabilities, [`Error::Load`] for an error that is not about the
 /// program.
 fn accepts(prog_type: u32, prog_flags: u32, instructions: &[Instruction]) -> Result<bool, Error> {
-    let mut attributes = ProgLoad {
-        prog_type,
-        insn_cnt: instructions.len() as u32,
-        insns: instructions.as_ptr() as u64,
+    let mut attributes = ProgramLoad {
+        program_type: prog_type,
+        instruction_count: instructions.len() as u32,
+        instructions: instructions.as_ptr() as u64,
         license: c"GPL".as_ptr() as u64,
-        log_level: 0,
-        log_size: 0,
-        log_buf: 0,
-        kern_version: 0,
-        prog_flags,
+        flags: prog_flags,
+        ..ProgramLoad::default()
     };
     let mut left = TRIES;
     loop {

@@ -8,12 +8,11 @@
 //! aya knows no programs of netfilter. It relocates the object; this file does the rest by bpf(2).
 
 use std::collections::HashSet;
-use std::ffi::CString;
 use std::fs;
+use std::io;
 use std::mem;
 use std::ops::RangeInclusive;
 use std::os::fd::{AsRawFd as _, OwnedFd, RawFd};
-use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use aya::Ebpf;
@@ -30,7 +29,7 @@ use crate::datapath::error::Error;
 use crate::datapath::load::{Gate, Plan};
 use crate::datapath::object::OBJECT;
 use crate::datapath::pins::{Pins, linked_program, remove_pin};
-use crate::datapath::syscall::{BTF_LOAD, LINK_CREATE, OBJ_PIN, PROG_LOAD, bpf, bpf_only};
+use crate::datapath::syscall::{BTF_LOAD, LINK_CREATE, PROG_LOAD, ProgramLoad, bpf, pin};
 use crate::exit::chain;
 
 /// Name of the program.
@@ -132,7 +131,7 @@ impl Filter {
             let new = new_pin(&path);
             remove_pin(&new)?;
             let link = link(program, family, reassemble)?;
-            pin(&link, &new)?;
+            pin(&link, &new).map_err(|error| Error::pin(&new, io::Error::from(error)))?;
             fs::rename(&new, &path).map_err(|error| Error::pin(&path, error))?;
         }
         Ok(())
@@ -237,28 +236,6 @@ fn load_types(types: &[u8]) -> Result<OwnedFd, Error> {
     bpf(BTF_LOAD, &mut attributes).map_err(|error| refused("its types", error, ""))
 }
 
-/// The beginning of `union bpf_attr` for `BPF_PROG_LOAD`.
-#[repr(C)]
-struct ProgramLoad {
-    program_type: u32,
-    instruction_count: u32,
-    instructions: u64,
-    license: u64,
-    log_level: u32,
-    log_len: u32,
-    log: u64,
-    kernel_version: u32,
-    flags: u32,
-    name: [u8; 16],
-    interface: u32,
-    attach_type: u32,
-    types: u32,
-    function_len: u32,
-    functions: u64,
-    function_count: u32,
-    line_len: u32,
-}
-
 fn load_function(function: &Function, types: Option<&OwnedFd>) -> Result<OwnedFd, Error> {
     const ERRORS_ONLY: u32 = 4;
     let functions = function.func_info.func_info_bytes();
@@ -270,19 +247,13 @@ fn load_function(function: &Function, types: Option<&OwnedFd>) -> Result<OwnedFd
         instruction_count: function.instructions.len() as u32,
         instructions: function.instructions.as_ptr() as u64,
         license: c"GPL".as_ptr() as u64,
-        log_level: 0,
-        log_len: 0,
-        log: 0,
-        kernel_version: 0,
-        flags: 0,
         name,
-        interface: 0,
         attach_type: ATTACH_NETFILTER,
         types: types.map_or(0, |types| types.as_raw_fd().cast_unsigned()),
         function_len: function.func_info_rec_size as u32,
         functions: functions.as_ptr() as u64,
         function_count: function.func_info.len() as u32,
-        line_len: 0,
+        ..ProgramLoad::default()
     };
     let first = bpf(PROG_LOAD, &mut attributes);
     let Err(error) = first else { return first.map_err(|error| refused(PROGRAM, error, "")) };
@@ -347,25 +318,6 @@ fn link(program: &OwnedFd, family: u32, reassemble: bool) -> Result<OwnedFd, Err
         ""
     };
     Err(Error::Forwarded(format!("cannot attach it: {}{why}", last.desc())))
-}
-
-/// The beginning of `union bpf_attr` for `BPF_OBJ_PIN`.
-#[repr(C)]
-struct ObjectPin {
-    path: u64,
-    object: u32,
-    flags: u32,
-}
-
-fn pin(link: &OwnedFd, path: &Path) -> Result<(), Error> {
-    let failed = |error: Errno| Error::pin(path, std::io::Error::from(error));
-    let name = CString::new(path.as_os_str().as_bytes()).map_err(|_| failed(Errno::EINVAL))?;
-    let mut attributes = ObjectPin {
-        path: name.as_ptr() as u64,
-        object: link.as_raw_fd().cast_unsigned(),
-        flags: 0,
-    };
-    bpf_only(OBJ_PIN, &mut attributes).map_err(failed)
 }
 
 /// Returns the file descriptor of a map.

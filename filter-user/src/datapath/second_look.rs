@@ -7,10 +7,8 @@
 //! The first look leaves datagrams to it while the map `SECOND_LOOK` says that it is attached. A packet that
 //! this machine only forwards meets another program (`forwarded.rs`).
 
-use std::ffi::CString;
 use std::fs;
-use std::os::fd::{AsRawFd as _, OwnedFd};
-use std::os::unix::ffi::OsStrExt as _;
+use std::os::fd::AsRawFd as _;
 use std::path::{Path, PathBuf};
 
 use aya::maps::Array;
@@ -22,7 +20,7 @@ use crate::datapath::attach::Filter;
 use crate::datapath::error::{Error, reasons};
 use crate::datapath::maps::layout::open;
 use crate::datapath::pins::{Pins, linked_program, remove_pin};
-use crate::datapath::syscall::{OBJ_GET, OBJ_GET_INFO, bpf, bpf_only};
+use crate::datapath::syscall::{OBJ_GET_INFO, bpf_only, open_pin};
 use crate::exit::chain;
 use crate::sys::{cgroup, kernels};
 
@@ -106,14 +104,6 @@ impl Filter {
     }
 }
 
-/// The beginning of `union bpf_attr` for `BPF_OBJ_GET`.
-#[repr(C)]
-struct ObjectGet {
-    path: u64,
-    object: u32,
-    flags: u32,
-}
-
 /// The beginning of `union bpf_attr` for `BPF_OBJ_GET_INFO_BY_FD`.
 #[repr(C)]
 struct InfoGet {
@@ -136,9 +126,7 @@ struct LinkInfo {
 
 /// Returns the control group of a pinned link; 0: it was detached.
 fn group(path: &Path) -> Result<u64, Errno> {
-    let name = CString::new(path.as_os_str().as_bytes()).map_err(|_| Errno::EINVAL)?;
-    let mut get = ObjectGet { path: name.as_ptr() as u64, object: 0, flags: 0 };
-    let link: OwnedFd = bpf(OBJ_GET, &mut get)?;
+    let link = open_pin(path)?;
     let mut info = LinkInfo::default();
     let mut attributes = InfoGet {
         object: link.as_raw_fd().cast_unsigned(),

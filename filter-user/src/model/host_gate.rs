@@ -8,14 +8,16 @@ use filter_common::abi::Keys;
 use filter_common::abi::{
     ATTEMPT_NS, Allow, Attempt, AttemptKey, BLOCK_REFUSE_DROP, Block, DatagramKey, EVENT_BY_DAEMON,
     Event, FRAGMENTS_UNTIL, FragmentKey, FragmentState, Grace, Grant, PrefixKey, Profile,
-    REPLY_PATH_DAEMON, REPLY_PATH_DRIVER, RedialCounter, ReplySecond, Settings,
+    RedialCounter, ReplySecond, Settings,
 };
 use filter_common::answer::{Answer, Outcome, ROOM, is_own_ack, note_own_ack};
 use filter_common::bytes::Slice;
 use filter_common::decide::{Call, Decision, PolicyLookup, decide, refusal};
 use filter_common::egress::{called, is_sip};
 use filter_common::frame::address_number;
-use filter_common::handed_over::{HANDED_REQUEST, HANDED_WITHOUT_CHECKSUM, HandedOver};
+use filter_common::handed_over::{
+    HANDED_REQUEST, HANDED_WITHOUT_CHECKSUM, HandedOver, is_by_daemon,
+};
 use filter_common::judge::{JudgeContext, Scratch, is_noted, judge, judge_again};
 use filter_common::number::Number;
 use filter_common::reason::Reason;
@@ -233,11 +235,7 @@ impl HostGate {
         let code = refusal(self, &scratch.event);
         let event = &mut scratch.event;
         let profile = self.profiles.get(usize::from(event.trunk)).copied().unwrap_or_default();
-        let by_daemon = match profile.reply_path {
-            REPLY_PATH_DRIVER => false,
-            REPLY_PATH_DAEMON => true,
-            _ => self.by_daemon || self.no_driver,
-        };
+        let by_daemon = is_by_daemon(&profile, || self.by_daemon || self.no_driver);
         event.reply = 0;
         if self.no_driver && !by_daemon || self.no_daemon && by_daemon {
             return;

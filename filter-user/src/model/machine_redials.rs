@@ -301,7 +301,7 @@ mod tests {
         assert!(redials.firsts.len() <= WAITING_MAX && redials.gaps.len() <= GAPS_MAX);
         assert!(redials.firsts.contains_key(&number(3 * WAITING_MAX as u64)));
         assert!(redials.machine(last, SEPARATE).is_some());
-        // All at one time: nobody is older.
+        // All at one time: no number is older than another.
         let mut redials = Redials::default();
         for index in 0..2 * WAITING_MAX as u64 {
             redials.note(number(index), index, SECOND, SEPARATE);

@@ -3,11 +3,13 @@
 mod asterisk;
 mod call;
 mod files;
+mod gate;
 mod kamailio;
 mod server;
 
 pub use asterisk::{Asterisk, Dialled};
 pub use call::{Call, Outcome, calls_beside_pranks};
 pub use files::Files;
+pub use gate::{BLOCKED, gate};
 pub use kamailio::{Dead, Kamailio};
 pub use server::Server;

@@ -99,8 +99,8 @@ pub struct Replies {
     pub damaged: u64,
     /// Refused calls that no reply is possible to.
     pub impossible: u64,
-    /// Refused calls that the daemon should have answered while it did not run, without a reply. Calls that passed for
-    /// that reason are packets with `without-daemon`.
+    /// Refused calls that the daemon should have answered while it did not run, without a reply. A call
+    /// that passed then counts among the packets, as `without-daemon`.
     #[serde(default)]
     pub without_daemon: u64,
     /// Refused calls whose reply the daemon could not send.

@@ -1,5 +1,5 @@
-//! Notices that a period of mode enforce, or an override, ran out. Nobody has done anything at that moment, so the daemon
-//! writes the row of the audit and sends the event.
+//! Notices that a period of mode enforce, or an override, ran out. No command comes at that moment, so the daemon writes
+//! the row of the audit and sends the event.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -79,7 +79,7 @@ async fn look(
         let entry =
             Entry::new(clock::now(), "daemon", period.action()).with("until", until.to_string());
         control.store_handle.write_behind(move |store| store.audit(entry.clone())).await;
-        // Without a listener nobody gets it.
+        // It may have no listener.
         let _ = news.send(period.event(until));
     }
     *noted = end;
