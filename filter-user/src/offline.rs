@@ -7,7 +7,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use filter_common::abi::RULE_DIRECT;
+use filter_common::abi::{DROPPED_WITHOUT_DAEMON, Profile, RULE_DIRECT, TRUNKS_MAX};
+use filter_common::handed_over::may_be_by_daemon;
 use filter_common::plan::Plan;
 use filter_common::sip::message::Reader;
 
@@ -16,7 +17,7 @@ use crate::change_plan::allow::{AllowPlan, Asker, allow_entry, allow_of_map, ask
 use crate::change_plan::override_switch::plan_override;
 use crate::config::limits;
 use crate::config::{Config, Paths};
-use crate::datapath::{self, Maps, PassMaps, Pins, Program, loaded, slow_reader};
+use crate::datapath::{self, Heartbeat, Maps, PassMaps, Pins, Program, loaded, slow_reader};
 use crate::exit::{Exit, Failure};
 use crate::inspect;
 use crate::model::free_text;
@@ -283,11 +284,38 @@ pub fn status() -> Result<wire::Status, Failure> {
     if !names.is_empty() && !pins.has_second_look() {
         status.find_no_second_look("the second look is not attached");
     }
+    for finding in unanswered(&maps, &folder)? {
+        status.find(wire::Health::Red, finding);
+    }
     status.find(
         wire::Health::Red,
         "the daemon does not answer: the filter goes on as it was (systemctl status palang)",
     );
     Ok(status)
+}
+
+/// Returns what happens to blocked calls that the daemon would have to answer, while it sends no reply.
+fn unanswered(maps: &Maps, folder: &Path) -> Result<Vec<&'static str>, datapath::Error> {
+    if Heartbeat::open(folder)?.get()? > clock::boot() {
+        return Ok(Vec::new());
+    }
+    let profiles = (0..TRUNKS_MAX).map(|trunk| maps.profile(trunk));
+    let profiles: Vec<_> = profiles.collect::<Result<_, _>>()?;
+    let is_any = |drops: bool| {
+        let is_so = |profile: &Profile| (profile.without_daemon == DROPPED_WITHOUT_DAEMON) == drops;
+        profiles.iter().any(|profile| may_be_by_daemon(profile) && is_so(profile))
+    };
+    let fates = [
+        (
+            false,
+            "blocked calls that the daemon has to answer pass (without_daemon = \"pass\", docs/carriers.md)",
+        ),
+        (
+            true,
+            "blocked calls that the daemon has to answer end in silence (without_daemon = \"drop\", docs/carriers.md)",
+        ),
+    ];
+    Ok(fates.into_iter().filter(|(drops, _)| is_any(*drops)).map(|(_, text)| text).collect())
 }
 
 /// Returns the failure of a request that the plan refuses.

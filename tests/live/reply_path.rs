@@ -2,9 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use palang_tests::lab::{Daemon, GATE, Lab, Receiver, TRUNK};
-
 use palang_tests::lab::carrier::BLOCKED;
+use palang_tests::lab::{Daemon, GATE, Lab, Receiver, TRUNK, run};
 
 use crate::carriers::{Sipp, counter, does, wait};
 
@@ -110,6 +109,10 @@ fn without_a_daemon_a_call_passes_or_is_dropped_as_the_trunk_says() {
         daemon.kill();
         std::thread::sleep(Duration::from_secs(3));
         assert_eq!(reaches(&lab, &receiver, "meanwhile"), passes);
+        let mut command = daemon.command(&["status"]);
+        let said = run::run(command.env("PALANG_CONFIG", daemon.config_file())).stdout;
+        let fate = if passes { "pass (without_daemon" } else { "end in silence (without_daemon" };
+        assert!(said.contains(&format!("calls that the daemon has to answer {fate}")), "{said}");
         // An attempt that was refused has got its reply, so it stays refused.
         assert!(!reaches(&lab, &receiver, "before"), "it comes again");
         start(&mut daemon, UNIT);
