@@ -158,7 +158,9 @@ fn address(value: &str) -> Result<(String, String), String> {
         return Ok((uri.to_owned(), behind.to_owned()));
     }
     let end = rest.find([';', ' ', '\t']).unwrap_or(rest.len());
-    let mut names = rest[end..].split(';').map(|each| each.split('=').next().unwrap_or(each));
+    // White space ends a bare URI (RFC 3966 §3 has none), so a parameter after it is the header's.
+    let ambiguous = rest[end..].split([' ', '\t']).next().unwrap_or_default();
+    let mut names = ambiguous.split(';').map(|each| each.split('=').next().unwrap_or(each));
     let is_of_the_number = |name: &str| {
         ["phone-context", "ext", "isub"].iter().any(|one| name.eq_ignore_ascii_case(one))
     };
@@ -231,7 +233,8 @@ fn digits(uri: &str) -> Result<Option<String>, String> {
     }
     match contexts[..] {
         [] => {}
-        [_] if user.starts_with(['+', '%']) => {}
+        // A context says nothing of a number with a `+`, however many there are.
+        _ if user.starts_with(['+', '%']) => {}
         ["+62"] if user.starts_with('0') => {}
         ["+62"] => return digits(&format!("sip:0{user}@")),
         _ => return Err("a phone-context that no plan reads".into()),

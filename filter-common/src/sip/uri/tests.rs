@@ -69,6 +69,10 @@ fn numbers_are_taken_from_user_parts() {
         ("0812;tag=1\r", Form::TelBare, "0812"),
         ("0812;tag=1;phone-context=+62\r", Form::TelBare, "0812 in ?"),
         ("0812;phone-context=ims.example,", Form::TelBare, "0812 in ?"),
+        // White space ends the URI, so these parameters are the header's.
+        ("0812 ;tag=1;ext=7\r", Form::TelBare, "0812"),
+        ("0812;tag=1 ;isub=7\r", Form::TelBare, "0812"),
+        ("0812\t;phone-context=+62\r", Form::TelBare, "0812"),
     ] {
         assert_eq!(digits(uri, form).as_deref(), Ok(expected), "{uri}");
     }
