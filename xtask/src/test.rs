@@ -20,8 +20,8 @@ pub fn test() -> Result<()> {
     host(&["clippy"], &["--all-targets", "--", "-D", "warnings"])?;
     lint_kernel_program()?;
     let mut tests = host_cargo(&["test"], &[]);
-    // The same cases each time: a new one that fails must not hold up a change that did not cause it. `cargo test`
-    // alone draws other cases.
+    // Each run draws the same cases: a change is not held up by a failure that it did not cause. `cargo test` alone
+    // draws other ones.
     if std::env::var_os(SEED).is_none() {
         tests.env(SEED, "112");
     }
