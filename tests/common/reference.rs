@@ -159,11 +159,12 @@ fn address(value: &str) -> Result<(String, String), String> {
     }
     let end = rest.find([';', ' ', '\t']).unwrap_or(rest.len());
     // White space ends a bare URI (RFC 3966 §3 has none), so a parameter after it is the header's.
-    let ambiguous = rest[end..].split([' ', '\t']).next().unwrap_or_default();
-    let mut names = ambiguous.split(';').map(|each| each.split('=').next().unwrap_or(each));
-    let is_of_the_number = |name: &str| {
-        ["phone-context", "ext", "isub"].iter().any(|one| name.eq_ignore_ascii_case(one))
-    };
+    let attached = rest[end..].split([' ', '\t']).next().unwrap_or_default();
+    let mut names = attached.split(';').map(|each| each.split('=').next().unwrap_or(each));
+    // A context says nothing of a number with a `+`.
+    let global = rest[..end].get(4..).is_some_and(|number| number.starts_with('+'));
+    let ambiguous = if global { &["ext", "isub"][..] } else { &["ext", "isub", "phone-context"] };
+    let is_of_the_number = |name: &str| ambiguous.iter().any(|one| name.eq_ignore_ascii_case(one));
     if rest.to_ascii_lowercase().starts_with("tel:") && names.any(is_of_the_number) {
         return Err("a parameter of the header or of the number".into());
     }
