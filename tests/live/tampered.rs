@@ -256,3 +256,31 @@ fn store_with_another_mode_does_not_end_observe() {
     eventually("adopted", || gate.last("mode adopt").is_some());
     assert_eq!(mode(), "observe");
 }
+
+// A chain that lost its last rows looks whole: only a head from before shows it.
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
+#[test]
+fn audit_that_another_program_cut_or_rewrote_is_red() {
+    for statement in [
+        "DELETE FROM audit WHERE seq = (SELECT max(seq) FROM audit)",
+        "UPDATE audit SET hash = zeroblob(32) WHERE seq = (SELECT max(seq) FROM audit)",
+    ] {
+        let lab = Lab::new("cut-audit");
+        let gate = Gate::start(&lab, "");
+        let red = || {
+            let finding = "the audit was changed by another program";
+            gate.findings().iter().any(|found| found.contains(finding))
+        };
+        gate.does(&["block", "add", CALLER, "--for", "1h", "--reason", "prank"]);
+        // The daemon looks once a second.
+        std::thread::sleep(Duration::from_secs(3));
+        assert!(!red());
+        let store = rusqlite::Connection::open(gate.daemon.state().join("palang.db")).unwrap();
+        assert_eq!(store.execute(statement, []).unwrap(), 1);
+        eventually("red", red);
+        assert_eq!(gate.does(&["status"])["colour"], "red");
+        // Later rows do not hide it.
+        gate.does(&["block", "remove", CALLER]);
+        assert!(red());
+    }
+}

@@ -194,6 +194,9 @@ impl App {
             );
             status.find(Health::Red, message);
         }
+        if let Some(finding) = control.audit_change.finding() {
+            status.find(Health::Red, finding);
+        }
         if let Some(problem) = control.store_handle.problem() {
             let message =
                 format!("the store takes no writes; the filter remains in force: {problem}");

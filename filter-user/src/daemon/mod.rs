@@ -7,6 +7,7 @@ pub(crate) mod accounts;
 pub(crate) mod adoption;
 pub(crate) mod app;
 pub(crate) mod attachments;
+pub(crate) mod audit_change;
 pub(crate) mod block_change;
 pub(crate) mod busiest;
 pub(crate) mod chores;
@@ -43,7 +44,7 @@ use crate::daemon::task::machine_redials;
 use crate::daemon::task::machine_redials::MachineRedials;
 use crate::daemon::task::reconcile_loop::{initial_reconcile, keep_in_sync};
 use crate::daemon::task::unread::Unread;
-use crate::daemon::task::{ends, recorder, replies, retention, unread};
+use crate::daemon::task::{audit_watch, ends, recorder, replies, retention, unread};
 use crate::daemon::watchdog::watchdog;
 use crate::sys::lock::{failed, lock};
 
@@ -249,6 +250,7 @@ pub(crate) async fn serve(
     let recorder = tasks.spawn("call records", recording);
     tasks.spawn("interfaces", attachments::run(Arc::clone(&attachments)));
     tasks.spawn("time", housekeeping(Arc::clone(&control)));
+    tasks.spawn("audit", audit_watch::run(Arc::clone(&control)));
     tasks.spawn("expiry", remove_ended(Arc::clone(&control)));
     tasks.spawn("unread calls", unread::run(Arc::clone(&control), counted, asserted));
     tasks.spawn("machine redials", machine_redials::run(Arc::clone(&control), machines));

@@ -14,6 +14,7 @@ use filter_common::decide::is_live;
 
 use crate::api::wire::{Problem, ProblemKind};
 use crate::config::Config;
+use crate::daemon::audit_change::AuditChange;
 use crate::daemon::busiest::Busiest;
 use crate::daemon::chores::Chores;
 use crate::daemon::map_hold::MapHold;
@@ -56,6 +57,8 @@ pub struct Control {
     /// Held while offline changes are adopted: two tasks would put the same note into the audit twice.
     pub(crate) adopting: tokio::sync::Mutex<()>,
     pub(crate) comparison: Mutex<Option<String>>,
+    /// The fault of the audit.
+    pub(crate) audit_change: AuditChange,
     pub(crate) config: RwLock<Arc<Config>>,
     /// Mode and end of enforcing that were put into force; `None`: those of the map.
     pub(crate) mode: Mutex<Option<(u8, u64)>>,
@@ -118,6 +121,7 @@ impl Control {
             held: MapHold::default(),
             adopting: tokio::sync::Mutex::default(),
             comparison: Mutex::default(),
+            audit_change: AuditChange::default(),
             config: RwLock::new(Arc::new(config)),
             mode: Mutex::default(),
             node,

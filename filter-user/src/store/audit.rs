@@ -16,7 +16,7 @@ use rusqlite::types::{Value as Column, ValueRef};
 use rusqlite::{OptionalExtension as _, Row, params, params_from_iter};
 use serde::Deserialize;
 
-use crate::store::chain::{Entry, Head, head};
+use crate::store::chain::{Entry, Head, head, link};
 use crate::store::error::Error;
 use crate::store::pseudonym::Pseudonyms;
 use crate::store::reader::Reader;
@@ -100,6 +100,15 @@ impl Reader {
     /// Returns an error if the store cannot be read.
     pub fn audit_head(&self) -> Result<Head, Error> {
         self.get(head)
+    }
+
+    /// Returns whether a row that was the last one is still in the chain. A chain without rows is always in it.
+    ///
+    /// # Errors
+    /// Returns an error if the store cannot be read.
+    pub fn audit_has(&self, known: Head) -> Result<bool, Error> {
+        let there = self.get(|conn| link(conn, known.seq))?;
+        Ok(known == Head::default() || there == Some(known))
     }
 
     /// Hands rows from number `from` on to `f`, oldest first, until it breaks.

@@ -117,6 +117,14 @@ impl FromStr for Head {
 }
 
 /// Returns the last row of the chain.
+/// Returns the row with a number as it is in the chain.
+pub(crate) fn link(conn: &Connection, seq: u64) -> rusqlite::Result<Option<Head>> {
+    let Ok(seq) = i64::try_from(seq) else { return Ok(None) };
+    conn.prepare_cached("SELECT seq, hash FROM audit WHERE seq = ?1")?
+        .query_row([seq], |row| Ok(Head { seq: row.get(0)?, hash: row.get(1)? }))
+        .optional()
+}
+
 pub(crate) fn head(conn: &Connection) -> rusqlite::Result<Head> {
     let sql = "SELECT seq, hash FROM audit ORDER BY seq DESC LIMIT 1";
     let row = conn

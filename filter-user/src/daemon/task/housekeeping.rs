@@ -37,18 +37,8 @@ pub(crate) async fn housekeeping(control: Arc<Control>) {
     let mut tick = tokio::time::interval(TICK);
     let mut seen = Instant::now();
     let mut offset = clock::offset();
-    let mut head = None;
     loop {
         tick.tick().await;
-        // Also outside the store: a shortened chain looks whole, but the log cannot be changed
-        // later.
-        let newest = control.store_handle.read(|reader| reader.audit_head()).await.ok();
-        if newest != head
-            && let Some(newest) = &newest
-        {
-            tracing::info!(head = %newest, "audit head");
-        }
-        head = newest;
         let now = clock::offset();
         let step = now.saturating_sub(offset);
         if step.abs() > STEP {

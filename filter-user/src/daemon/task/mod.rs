@@ -1,6 +1,7 @@
 //! Runs what the daemon does by itself, without a request.
 
 pub(crate) mod asserted;
+pub(crate) mod audit_watch;
 pub(crate) mod auto_rate;
 pub(crate) mod ends;
 pub(crate) mod flood;
