@@ -26,6 +26,10 @@ pub enum Exit {
     Overridden = 12,
     /// `selftest`: a blocked caller would not be refused, or another caller would be.
     Broken = 13,
+    /// `status --exit-code`: amber.
+    Amber = 20,
+    /// `status --exit-code`: red.
+    Red = 21,
     /// `daemon`: a part of it has ended, which never should (EX_SOFTWARE, sysexits(3)). The unit
     /// starts it again.
     Internal = 70,

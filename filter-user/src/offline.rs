@@ -20,15 +20,14 @@ use crate::config::{Config, Paths};
 use crate::datapath::{self, Heartbeat, Maps, PassMaps, Pins, Program, loaded, slow_reader};
 use crate::exit::{Exit, Failure};
 use crate::inspect;
-use crate::model::free_text;
 use crate::model::number_text;
 use crate::model::policy::Subject;
 use crate::store::Decision;
 use crate::store::offline_journal::Note;
-use crate::sys::clock;
 use crate::sys::lock;
 use crate::sys::netlink;
 use crate::sys::netlink::Link;
+use crate::sys::{clock, user};
 
 /// Path of the daemon's configuration, if it is not the usual one.
 const CONFIG_VARIABLE: &str = "PALANG_CONFIG";
@@ -108,7 +107,7 @@ pub fn set_override(set: &wire::SetOverride) -> Result<wire::Override, Failure> 
     let pinned = Pinned::find()?;
     let now = clock::now();
     let plan = plan_override(set, now, clock::boot()).map_err(usage)?;
-    let author = user();
+    let author = user::name();
     let mut persisted = Persisted::Yes;
     if !set.dry_run {
         pinned.each(|maps| maps.set_override(plan.deadline))?;
@@ -155,7 +154,7 @@ pub fn add_allow(add: &wire::AddAllow) -> Result<Changed<wire::Allow>, Failure> 
     let subject = number_text::typed(&add.number, &plan)
         .map_err(|message| Failure::new(Exit::Usage, message))?;
     let now = clock::now();
-    let author = user();
+    let author = user::name();
     // The checks are those of the daemon, so that it can adopt the note.
     let asker = Asker { author: &author, origin: "direct", node: "" };
     let asked = Decision {
@@ -234,7 +233,7 @@ pub fn detach(interface: Option<&str>, dry_run: bool) -> Result<Vec<wire::Interf
             interface,
             until: None,
             reason: String::new(),
-            author: user(),
+            author: user::name(),
         };
         note.leave(&paths);
     }
@@ -338,15 +337,4 @@ fn netlink(ask: impl Future<Output = io::Result<Vec<Link>>>) -> Result<Vec<Link>
     runtime
         .block_on(ask)
         .map_err(|error| Failure::new(Exit::Failed, format!("cannot ask for interfaces: {error}")))
-}
-
-/// Returns the name of the user; with sudo, the user who called sudo.
-fn user() -> String {
-    let is_name = |name: &String| !name.is_empty() && free_text::name("", name).is_ok();
-    let sudo = std::env::var("SUDO_USER").ok().filter(is_name);
-    sudo.or_else(|| {
-        let user = nix::unistd::User::from_uid(nix::unistd::getuid()).ok().flatten();
-        user.map(|user| user.name)
-    })
-    .unwrap_or_else(|| "root".into())
 }

@@ -23,7 +23,7 @@ use tokio::net::UnixStream;
 
 use crate::api::wire::{self, Problem, ProblemKind};
 use crate::exit::{Exit, Failure, chain};
-use crate::sys::clock;
+use crate::sys::{clock, user};
 
 /// Timeout of commands that also work without the daemon.
 pub const SHORT: Duration = Duration::from_secs(3);
@@ -306,6 +306,9 @@ impl Client {
             .header(header::CONTENT_TYPE, "application/json");
         if let Some(deadline) = deadline {
             request = request.header(wire::DEADLINE, deadline);
+        }
+        if let Some(user) = user::sudo() {
+            request = request.header(wire::AUTHOR, user);
         }
         let request = request
             .body(body)

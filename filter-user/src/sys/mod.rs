@@ -11,5 +11,6 @@ pub mod netlink;
 pub mod raw_ip;
 #[cfg(test)]
 pub(crate) mod test_netns;
+pub mod user;
 pub mod xdp_features;
 pub(crate) mod xdp_refusal;

@@ -43,6 +43,7 @@ pub fn make(source: &Source, binary: &Path) -> Result<()> {
         tree.copy_into(file, doc)?;
     }
     tree.copy_into(&at("README.md"), doc)?;
+    tree.copy_into(&at("packaging/sudoers"), doc)?;
     tree.copy(&at("CHANGELOG.md"), &format!("{doc}/changelog"))?;
     // Copied, too: the .rpm keeps the time of a file that is older than the commit.
     for licence in ["LICENSE-APACHE", "LICENSE-MIT"] {

@@ -21,7 +21,7 @@ pub use self::decision::{
 };
 pub use self::mode::{Mode, Override, SetMode, SetOverride};
 pub use self::number::{AuditRow, AuditVerdict, Erasure, NumberExport, Redials, Remembered};
-pub use self::problem::{DEADLINE, OVERRIDE_MAX, Problem, ProblemKind, SOCKET};
+pub use self::problem::{AUTHOR, DEADLINE, OVERRIDE_MAX, Problem, ProblemKind, SOCKET};
 pub use self::report::{
     AddReport, CloseReview, Event, ExtendReview, Report, Reported, Review, ReviewClosed,
     ReviewSettled,

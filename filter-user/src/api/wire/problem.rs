@@ -10,6 +10,10 @@ pub const SOCKET: &str = "/run/palang/palang.sock";
 /// does not carry out a request that it reads later: the client has already reported no answer.
 pub const DEADLINE: &str = "palang-deadline";
 
+/// Header with the name of the user for whom root sends a request, such as the user who called sudo. The audit has it
+/// as the author. From another user than root it has no effect.
+pub const AUTHOR: &str = "palang-author";
+
 /// Longest time that the override can be set for.
 pub const OVERRIDE_MAX: jiff::SignedDuration = jiff::SignedDuration::from_hours(7 * 24);
 

@@ -20,11 +20,16 @@ use crate::offline;
 ///
 /// palang status
 ///
+/// palang status --exit-code || notify-send 'look at the gate'
+///
 /// Works for root when the daemon does not answer.
 ///
 /// Raw: one line per item, with its name and its value.
 #[derive(Debug, Args)]
 pub struct Arguments {
+    /// Exit 20 if the state is amber, and 21 if it is red
+    #[arg(long)]
+    exit_code: bool,
     #[command(flatten)]
     pub(crate) output: Output,
 }
@@ -34,8 +39,14 @@ pub struct Arguments {
 /// # Errors
 /// `NoDaemon` if neither the daemon nor the kernel's maps can be read.
 pub fn run(arguments: &Arguments, client: &Client) -> Result<Exit, Failure> {
-    arguments.output.print(&or_directly(ask(client), offline::status)?.0)?;
-    Ok(Exit::Done)
+    let status = or_directly(ask(client), offline::status)?.0;
+    arguments.output.print(&status)?;
+    Ok(match status.colour {
+        _ if !arguments.exit_code => Exit::Done,
+        Health::Green => Exit::Done,
+        Health::Amber => Exit::Amber,
+        Health::Red => Exit::Red,
+    })
 }
 
 /// Returns the numbers of refused and passed packets, without the ACKs for replies.

@@ -8,12 +8,13 @@ use axum::http::request::Parts;
 use nix::unistd::{self, Gid, Group, Uid, getgrouplist};
 use tokio::net::unix::UCred;
 
-use crate::api::wire::Problem;
+use crate::api::wire::{self, Problem};
 use crate::config::Roles;
 use crate::daemon::app::App;
 use crate::daemon::connections::Handle;
 use crate::daemon::limits::{self, User, Users};
 use crate::daemon::role::{Principal, Role, refused};
+use crate::sys::user;
 
 /// The process at the other end (`SO_PEERCRED`, unix(7)), with its slots and its connection.
 #[derive(Clone, Debug)]
@@ -46,7 +47,9 @@ impl FromRequestParts<App> for Principal {
         };
         if uid == 0 {
             // An error in the user database does not keep root out.
-            return Ok(Principal { name: "root".into(), role: Role::Admin });
+            let author = parts.headers.get(wire::AUTHOR).and_then(|name| name.to_str().ok());
+            let name = author.filter(|name| user::is_name(name)).unwrap_or("root").to_owned();
+            return Ok(Principal { name, role: Role::Admin });
         }
         let roles = app.control.config().roles.clone();
         let slot = limits::slot();
