@@ -28,6 +28,7 @@ mod machine_redials;
 mod map_faults;
 mod metrics;
 mod monitor;
+mod numbers;
 mod order;
 mod person;
 mod preload;

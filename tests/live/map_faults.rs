@@ -30,6 +30,9 @@ fn block_for_a_full_map_is_not_stored_and_other_changes_work() {
         updated: 0,
         unchanged: 0,
         superseded: 0,
+        permanent: 0,
+        last_end: "2099-01-01T00:00:00Z".parse().ok(),
+        impossible: 0,
         bad: vec![],
         dry_run: false,
     };
@@ -46,6 +49,9 @@ fn block_for_a_full_map_is_not_stored_and_other_changes_work() {
         updated: 0,
         unchanged: 1,
         superseded: 0,
+        permanent: 0,
+        last_end: "2099-01-01T00:00:00Z".parse().ok(),
+        impossible: 0,
         bad: vec![],
         dry_run: false,
     };

@@ -186,7 +186,7 @@ fn reader_sees_masked_numbers_and_changes_nothing() {
     let lab = Lab::new("reader");
     let house = House::new(&lab);
     house.may(OPERATOR, &BLOCK);
-    house.may(OPERATOR, &["block", "add", "+62431*", "--for", "1h", "--reason", "a test"]);
+    house.may(ADMIN, &["block", "add", "+62431*", "--for", "1h", "--reason", "a test"]);
     house.may(OPERATOR, &["allow", "add", "0811-2345-6789"]);
     house.may(OPERATOR, &REPORT);
     let receiver = lab.receiver(5060);
@@ -310,17 +310,39 @@ fn operator_blocks_for_a_time_and_may_do_no_more() {
     house.may(OPERATOR, &["allow", "remove", "0811-2345-6789"]);
     house.may(OPERATOR, &["override", "on", "--for", "1h", "--reason", "flood"]);
     house.may(OPERATOR, &["override", "off"]);
-    let permanent = ["block", "add", NUMBER, "--permanent", "--reason", "a test"];
-    house.may_not(OPERATOR, &permanent, &["a permanent block needs the role admin"]);
+    let add = |number, end: &[&'static str]| {
+        [&["block", "add", number], end, &["--reason", "a test"]].concat()
+    };
+    for (number, end, why) in [
+        (NUMBER, &["--permanent"][..], "a permanent block needs the role admin"),
+        (NUMBER, &["--for", "31d"], "a block of more than 30d needs the role admin"),
+        (
+            NUMBER,
+            &["--until", "9999-12-30T00:00:00Z"],
+            "a block of more than 30d needs the role admin",
+        ),
+        ("+6281234*", &["--for", "1h"], "a prefix of fewer than 8 digits needs the role admin"),
+    ] {
+        house.may_not(OPERATOR, &add(number, end), &[why]);
+    }
+    house.may(OPERATOR, &add("+62812345*", &["--for", "30d"]));
+    house.may(OPERATOR, &["block", "remove", "+62812345*"]);
     house.may_not(OPERATOR, &["mode", "enforce"], &["bin needs the role admin"]);
     house.may_not(OPERATOR, &["detach", "gate0"], &["bin needs the role admin"]);
     // Nor through a file.
     let file = house.daemon.folder().join("permanent.csv");
-    fs::write(&file, format!("number,expires,reason\n{NUMBER},,a list\n")).expect("written");
+    let rows = format!(
+        "number,expires,reason\n{NUMBER},permanent,a list\n0812-0000-0001,2999-01-01T00:00:00Z,a list\n\
+         +6281299*,,a list\n"
+    );
+    fs::write(&file, rows).expect("written");
     let file = file.display().to_string();
-    let output = house.by(OPERATOR, &["block", "import", &file]);
-    assert_eq!(output.code, 2, "{}{}", output.stdout, output.stderr);
-    assert!(output.stderr.contains("line 2: ") && output.stderr.contains("role admin"));
+    let output = house.by(OPERATOR, &["block", "import", &file, "--for", "1d"]);
+    assert_eq!(output.code, 5, "{}{}", output.stdout, output.stderr);
+    for why in ["line 2: a permanent block", "line 3: a block of more", "line 4: a prefix of fewer"]
+    {
+        assert!(output.stderr.contains(why), "{}", output.stderr);
+    }
     let block: Block = ask(&house.daemon, "GET", "/v1/blocks/+6281234567890", "").json();
     assert!(block.expires.is_some());
     assert_eq!((&*block.author, &*block.reason), ("bin", "prank, case 118"));
@@ -333,7 +355,7 @@ fn admin_may_do_all_and_the_audit_names_everybody() {
     let house = House::new(&lab);
     house.may(OPERATOR, &BLOCK);
     let file = house.daemon.folder().join("blocks.csv");
-    let rows = "number,expires,reason,author,origin\n0812-0000-0001,,a list,siti,case 7\n";
+    let rows = "number,expires,reason,author,origin\n0812-0000-0001,permanent,a list,siti,case 7\n";
     fs::write(&file, rows).expect("written");
     house.may(ADMIN, &["block", "import", &file.display().to_string()]);
     house.may(ADMIN, &["block", "add", NUMBER, "--permanent", "--reason", "every night"]);

@@ -388,6 +388,9 @@ fn long_list_is_complete_and_its_slow_reader_delays_nobody() {
         updated: 0,
         unchanged: 0,
         superseded: 0,
+        permanent: 0,
+        last_end: "2099-01-01T00:00:00Z".parse().ok(),
+        impossible: 0,
         bad: Vec::new(),
         dry_run: false,
     };

@@ -90,6 +90,8 @@ pub(crate) struct EffectiveLimits {
     pub(crate) blocks: u32,
     pub(crate) shortest_number: u8,
     pub(crate) shortest_prefix: u8,
+    pub(crate) longest_block: String,
+    pub(crate) shortest_prefix_operate: u8,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -361,6 +363,8 @@ impl Config {
                 blocks: self.blocks,
                 shortest_number: self.policy.settings.shortest_number,
                 shortest_prefix: self.policy.settings.shortest_prefix,
+                longest_block: days(self.operate.longest_block),
+                shortest_prefix_operate: self.operate.shortest_prefix,
             },
             retention: EffectiveRetention {
                 calls: days(self.calls_kept),
@@ -464,6 +468,11 @@ impl Config {
                     .unwrap_or_else(|| "no block is too short".into())
             ),
             format!("room for {} blocked numbers", self.blocks),
+            format!(
+                "role operate blocks for {} at most, and prefixes of at least {} digits",
+                days(self.operate.longest_block),
+                self.operate.shortest_prefix
+            ),
             format!(
                 "call records are kept for {}, while the store takes at most {}",
                 days(self.calls_kept),

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use filter_common::abi::MODE_OBSERVE;
+use filter_common::number::DIGITS_MAX;
 use jiff::SignedDuration;
 use serde::Deserialize;
 use toml::Spanned;
@@ -12,14 +13,17 @@ use crate::config::error::{self, ConfigError, Mistake, wrong};
 use crate::config::limits::{
     BLOCKS, BLOCKS_MAX, CALLS_KEPT, CALLS_KEPT_MAX, CALLS_KEPT_MIN, EVIDENCE_BYTES,
     EVIDENCE_BYTES_MAX, EVIDENCE_BYTES_MIN, EVIDENCE_CALLS, EVIDENCE_CALLS_MAX, EVIDENCE_KEPT,
-    GRACE_MAX, INTERFACE_MAX, MAX_BYTES_MAX, MAX_BYTES_MIN, NOT_HERE, PER_NUMBER_MAX,
-    PER_TRUNK_MAX, SHORTEST_NUMBER, SHORTEST_PREFIX, SOCKET_PATH_MAX,
+    GRACE_MAX, INTERFACE_MAX, LONGEST_BLOCK, LONGEST_BLOCK_MAX, MAX_BYTES_MAX, MAX_BYTES_MIN,
+    NOT_HERE, PER_NUMBER_MAX, PER_TRUNK_MAX, SHORTEST_NUMBER, SHORTEST_PREFIX,
+    SHORTEST_PREFIX_OPERATE, SOCKET_PATH_MAX,
 };
 use crate::config::profile::{
     ProfileFields, ProtectedEntry, ShortestTable, TrunkTable, ports, profile, protected, trunks,
 };
 use crate::config::units::days;
-use crate::config::{AutoRate, Config, EvidenceKept, Paths, RecordLimits, Roles, Webhook};
+use crate::config::{
+    AutoRate, Config, EvidenceKept, OperateLimits, Paths, RecordLimits, Roles, Webhook,
+};
 use crate::model::duration;
 use crate::model::ladder::Ladder;
 use crate::model::policy::Policy;
@@ -73,6 +77,8 @@ pub(crate) struct Limits {
     pub(crate) blocks: Option<Spanned<i64>>,
     pub(crate) shortest_number: Option<Spanned<u8>>,
     pub(crate) shortest_prefix: Option<Spanned<u8>>,
+    pub(crate) longest_block: Option<Spanned<String>>,
+    pub(crate) shortest_prefix_operate: Option<Spanned<u8>>,
 }
 
 #[derive(Default, Deserialize)]
@@ -161,7 +167,8 @@ pub(crate) fn parse(text: &str) -> Result<Config, Mistake> {
         Some(text) => length(text, "calls", CALLS_KEPT_MAX)?,
         None => CALLS_KEPT,
     };
-    let Limits { blocks: blocks_limit, shortest_number, shortest_prefix } = file.limits;
+    let operate = operate(&file.limits)?;
+    let Limits { blocks: blocks_limit, shortest_number, shortest_prefix, .. } = file.limits;
     ShortestTable { shortest_number, shortest_prefix }.apply(&mut policy)?;
     Ok(Config {
         path: PathBuf::new(),
@@ -172,6 +179,7 @@ pub(crate) fn parse(text: &str) -> Result<Config, Mistake> {
         forwarded: file.forwarded.unwrap_or(true),
         reassemble_forwarded: file.reassemble_forwarded,
         blocks: blocks_limit.as_ref().map_or(Ok(BLOCKS), blocks)?,
+        operate,
         calls_kept,
         records: records(&file.records)?,
         max_bytes: file.retention.max_bytes.as_ref().map(max_bytes).transpose()?,
@@ -261,6 +269,22 @@ pub(crate) fn length(
         Some(kept) if (CALLS_KEPT_MIN..=longest).contains(&kept) => Ok(kept),
         Some(_) => wrong(text.span(), format!("{name}: 1h to {}", days(longest))),
     }
+}
+
+fn operate(limits: &Limits) -> Result<OperateLimits, Mistake> {
+    let shortest_prefix = match &limits.shortest_prefix_operate {
+        None => SHORTEST_PREFIX_OPERATE,
+        Some(digits) if u32::from(*digits.get_ref()) <= DIGITS_MAX => *digits.get_ref(),
+        Some(digits) => {
+            let wrong_digits = format!("shortest_prefix_operate: 0 to {DIGITS_MAX}; 0: any length");
+            return wrong(digits.span(), wrong_digits);
+        }
+    };
+    let longest_block = match &limits.longest_block {
+        None => LONGEST_BLOCK,
+        Some(text) => length(text, "longest_block", LONGEST_BLOCK_MAX)?,
+    };
+    Ok(OperateLimits { longest_block, shortest_prefix })
 }
 
 pub(crate) fn records(table: &RecordsTable) -> Result<RecordLimits, Mistake> {

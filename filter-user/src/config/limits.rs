@@ -21,6 +21,13 @@ pub(crate) const SHORTEST_NUMBER: u8 = 5;
 /// Country and operator together (62811): a shorter prefix covers more than one operator.
 pub(crate) const SHORTEST_PREFIX: u8 = 5;
 
+/// A prefix with these digits covers at most 100,000 numbers of 13 digits.
+pub(crate) const SHORTEST_PREFIX_OPERATE: u8 = 8;
+
+pub(crate) const LONGEST_BLOCK: SignedDuration = SignedDuration::from_hours(30 * 24);
+
+pub(crate) const LONGEST_BLOCK_MAX: SignedDuration = SignedDuration::from_hours(3660 * 24);
+
 pub(crate) const CALLS_KEPT: SignedDuration = SignedDuration::from_hours(90 * 24);
 
 pub(crate) const CALLS_KEPT_MIN: SignedDuration = SignedDuration::from_hours(1);

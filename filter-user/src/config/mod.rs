@@ -46,6 +46,8 @@ pub struct Config {
     pub reassemble_forwarded: bool,
     /// Capacity for blocked numbers, 1 to 16,000,000.
     pub blocks: u32,
+    /// Limits of the blocks that the role operate sets.
+    pub operate: OperateLimits,
     /// Time for which call records are kept, 1 hour to 3,660 days.
     pub calls_kept: SignedDuration,
     /// Limits of the refusals with a record of their own.
@@ -76,6 +78,15 @@ pub struct Config {
     pub roles: Roles,
     /// The folders of the daemon.
     pub paths: Paths,
+}
+
+/// Limits of the blocks that the role operate sets; the role admin has others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OperateLimits {
+    /// Longest time of a block, 1 hour to 3,660 days.
+    pub longest_block: SignedDuration,
+    /// Fewest digits of a prefix, 0 to 15.
+    pub shortest_prefix: u8,
 }
 
 /// A program on this machine that takes notifications as HTTP POSTs.

@@ -42,6 +42,10 @@ fn config_of_one_key_has_defaults() {
         forwarded: true,
         reassemble_forwarded: false,
         blocks: 1_000_000,
+        operate: OperateLimits {
+            longest_block: SignedDuration::from_hours(720),
+            shortest_prefix: 8,
+        },
         calls_kept: SignedDuration::from_hours(2160),
         records: RecordLimits { per_number: 5, per_trunk: 100 },
         max_bytes: None,
@@ -100,6 +104,8 @@ fn config_with_every_key_is_read() {
         blocks = 16000000
         shortest_number = 0
         shortest_prefix = 8
+        longest_block = "1 week"
+        shortest_prefix_operate = 9
         [retention]
         calls = "2 weeks 12h"
         max_bytes = 1099511627776
@@ -145,6 +151,9 @@ fn config_with_every_key_is_read() {
     assert_eq!(config.policy.trunks[2].profile.identity, IDENTITY_PAI_ELSE_FROM);
     assert_eq!(config.policy.trunks[1].sources.len(), 2);
     assert_eq!(config.blocks, 16_000_000);
+    let operate =
+        OperateLimits { longest_block: SignedDuration::from_hours(7 * 24), shortest_prefix: 9 };
+    assert_eq!(config.operate, operate);
     assert_eq!(config.calls_kept, SignedDuration::from_hours(14 * 24 + 12));
     assert_eq!(config.records, RecordLimits { per_number: 1000, per_trunk: 0 });
     assert_eq!(config.max_bytes, Some(1 << 40));
@@ -213,6 +222,9 @@ fn config_mistake_is_refused_with_its_position() {
         ("interfaces = []\n[limits]\nshortest_number = ^16", "0 to 15"),
         ("interfaces = []\n[limits]\nshortest_prefix = ^16", "0 to 15"),
         ("interfaces = []\n[limits]\nshortest_prefix = ^-1", "-1"),
+        ("interfaces = []\n[limits]\nshortest_prefix_operate = ^16", "0 to 15"),
+        ("interfaces = []\n[limits]\nlongest_block = ^\"59m\"", "longest_block: 1h to 3660d"),
+        ("interfaces = []\n[limits]\nlongest_block = ^\"ever\"", "not a length of time"),
         ("interfaces = []\n[default]\ncountry_code = ^\"062\"", "does not start with 0"),
         ("interfaces = []\n[[trunk]]\nname = \"a\"\nsources = ^[]", "at least one source"),
         ("interfaces = []\n[[trunk]]\nname = ^\"a\\nb\"\nsources = [\"::1\"]", "not on one line"),
@@ -561,7 +573,7 @@ proptest! {
              international_prefixes = {international:?}\nshort_number_digits = {short}\n\
              [[trunk]]\nname = \"a\"\nrefuse = {refuse:?}\nreplies_per_second = {blocks}\ntrusts_from = {}\nsources = {sources:?}\nformats = {formats:?}\n\
              {trunk}area_code = {area:?}\n[limits]\nblocks = {blocks}\n\
-             shortest_number = {}\nshortest_prefix = {}\n[retention]\n\
+             shortest_number = {}\nshortest_prefix = {}\nlongest_block = \"{minutes}m\"\n[retention]\n\
              calls = \"{minutes}m\"\nmax_bytes = {}\n[records]\nper_number = {}\nper_trunk = {}\n[evidence]\nmax_calls = {calls}\nretention = \"{minutes}m\"\n[redial]\nattempts = {}\nwindow = \"{}s\"\n\
              grant = \"{}s\"\n[auto_rate]\nattempts = {}\nblock = \"{}s\"\n[notify]\nwebhook = \"http://127.0.0.1:{}/p\"\n{listen}",
             protected.join(", "), shortest.1 % 2 == 0, shortest.0, shortest.1,

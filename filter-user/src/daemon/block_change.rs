@@ -4,14 +4,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use filter_common::abi::{self, BLOCK_NO_REDIAL, BLOCK_OBSERVE, TOMBSTONE};
 use filter_common::decide::is_live;
+use jiff::Timestamp;
 
 use crate::api::wire::{self, Change, Changed, Persisted, Problem, ProblemKind};
 use crate::change_plan::allow::describe;
+use crate::config::units::days;
 use crate::daemon::convert::{block_of, unknown_block};
 use crate::daemon::decision::{entry, subject_of};
 use crate::daemon::order::{Key, Later};
 use crate::daemon::reconcile;
-use crate::daemon::role::Principal;
+use crate::daemon::role::{Principal, Role};
 use crate::daemon::state::{Control, problem};
 use crate::inspect::not_blocked;
 use crate::model::policy::Subject;
@@ -165,6 +167,43 @@ impl Control {
             }),
             Ok(None) | Err(_) => Err(problem),
         }
+    }
+
+    /// Checks that a block is not longer and not wider than the user's role may set. `expires` is `None` for a
+    /// permanent one.
+    ///
+    /// # Errors
+    /// [`ProblemKind::Refused`] with the limit.
+    pub fn within_role(
+        &self,
+        who: &Principal,
+        subject: Subject,
+        now: Timestamp,
+        expires: Option<Timestamp>,
+    ) -> Result<(), Problem> {
+        if who.role >= Role::Admin {
+            return Ok(());
+        }
+        let limits = self.config().operate;
+        let longest = || days(limits.longest_block);
+        let why = match (expires, subject) {
+            (None, _) => {
+                format!("a permanent block needs the role admin: give an end within {}", longest())
+            }
+            (Some(end), _) if end.duration_since(now) > limits.longest_block => format!(
+                "a block of more than {} needs the role admin ([limits] longest_block): give an earlier end",
+                longest()
+            ),
+            (_, Subject::Prefix(prefix)) if prefix.len() < limits.shortest_prefix.into() => {
+                format!(
+                    "a prefix of fewer than {} digits needs the role admin ([limits] shortest_prefix_operate): give a \
+                 longer one",
+                    limits.shortest_prefix
+                )
+            }
+            (Some(_), _) => return Ok(()),
+        };
+        problem(ProblemKind::Refused, why)
     }
 
     /// Refuses to block a protected or allowed number.

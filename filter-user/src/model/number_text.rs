@@ -7,7 +7,7 @@ use filter_common::plan::{FORMAT_E164, Plan};
 use filter_common::reason::Reason;
 use filter_common::sip::fields::Form;
 use filter_common::sip::uri::{self, Unread};
-use rlibphonenumber::{PHONE_NUMBER_UTIL, PhoneNumberFormat};
+use rlibphonenumber::{NumberLengthType, PHONE_NUMBER_UTIL, PhoneNumberFormat};
 
 use crate::model::policy::Subject;
 
@@ -49,6 +49,31 @@ pub enum NumberError {
     /// A text with letters.
     #[error("{0:?} has letters: write only digits")]
     Letters(String),
+    /// A number that went through a spreadsheet as a decimal: `628123456789.0`, `6.28123E+11`.
+    #[error(
+        "{0:?} is not a number: a spreadsheet wrote it as a decimal, and digits may be lost. Give the column the \
+         format Text, and paste the numbers again"
+    )]
+    Decimal(String),
+    /// A SIP or tel URI whose user the plan does not read as a number.
+    #[error("{text:?} is not the address of a number: {reason}")]
+    Address {
+        /// The text.
+        text: String,
+        /// Why the gate would not read a caller from it.
+        reason: &'static str,
+    },
+    /// A number without `+` of a length that its country does not use.
+    #[error(
+        "{text:?} is not a whole number of any plan here: it would be {readings}. Write the number that you mean \
+         with + and its country code"
+    )]
+    Doubtful {
+        /// The text.
+        text: String,
+        /// The numbers that it may mean.
+        readings: String,
+    },
     /// A text that the plan and the usual spelling read as different numbers.
     #[error("{text:?} is ambiguous: +{plan} or +{spelling}. Write it with + and the country code")]
     TwoReadings {
@@ -108,15 +133,22 @@ pub fn number(text: &str, plan: &Plan) -> Result<Number, NumberError> {
     })
 }
 
-/// Parses what an operator typed, like [`subject`]. It also accepts spellings of a number in use that
+/// Parses what an operator typed or pasted, like [`subject`]. It also accepts spellings of a number in use that
 /// the plan alone cannot parse: `(+62) (0)812…`, `0062…`, digits of other scripts. An E.164 number
-/// without `+` is accepted, too, because records print it so. If several readings give a number, they must agree: a block must
+/// without `+` is accepted, too, because records print it so. An address is read as in a header:
+/// `sip:+62812…@host`, `"Budi" <tel:0812…>`. If several readings give a number, they must agree: a block must
 /// never hit another person.
 ///
 /// # Errors
-/// [`NumberError`] if the text is not a number, is ambiguous, or has letters, which a keypad maps to
+/// [`NumberError`] if the text is not a number, is ambiguous, is a decimal, or has letters, which a keypad maps to
 /// digits.
 pub fn typed(text: &str, plan: &Plan) -> Result<Subject, NumberError> {
+    if let Some((form, uri)) = address(text) {
+        return of_address(text, form, uri, plan);
+    }
+    if is_decimal(text) {
+        return Err(NumberError::Decimal(text.to_owned()));
+    }
     if text.chars().any(char::is_alphabetic) {
         return Err(NumberError::Letters(text.to_owned()));
     }
@@ -126,7 +158,7 @@ pub fn typed(text: &str, plan: &Plan) -> Result<Subject, NumberError> {
     {
         return by_plan;
     }
-    let others = [by_spelling(text, plan), as_printed(text, plan)];
+    let others = [by_spelling(text, plan), as_printed(text, plan), as_dialled_abroad(text)];
     others.into_iter().flatten().fold(by_plan, |reading, other| {
         match (reading, subject(&other, plan)) {
             (Ok(plan), Ok(spelling)) if plan != spelling => {
@@ -139,6 +171,88 @@ pub fn typed(text: &str, plan: &Plan) -> Result<Subject, NumberError> {
             (reading, _) => reading,
         }
     })
+}
+
+/// Returns form and content of the address in a text: what is in its angle brackets, or the text itself.
+fn address(text: &str) -> Option<(Form, &str)> {
+    let text = text.trim();
+    let uri = match text.rsplit_once('<') {
+        Some((_, uri)) => uri.strip_suffix('>').unwrap_or(uri),
+        None => text,
+    };
+    let (scheme, rest) = uri.split_once(':')?;
+    match scheme.to_ascii_lowercase().as_str() {
+        "sip" | "sips" => Some((Form::Sip, rest)),
+        "tel" => Some((Form::Tel, rest)),
+        _ => None,
+    }
+}
+
+/// Reads the number of an address as the gate does.
+fn of_address(text: &str, form: Form, uri: &str, plan: &Plan) -> Result<Subject, NumberError> {
+    // The reader stops after the URI.
+    let ended = format!("{uri}>");
+    uri::read::<_, true>(&Slice::from(ended.as_bytes()), 0, form as u8)
+        .map_err(Unread::reason)
+        .and_then(|dialled| plan.resolve(&dialled))
+        .map(Subject::Number)
+        .map_err(|reason| NumberError::Address { text: text.to_owned(), reason: reason.name() })
+}
+
+/// Returns whether a text looks like a decimal of a spreadsheet: many digits and a fraction of zeros, or an exponent.
+fn is_decimal(text: &str) -> bool {
+    let text = text.trim();
+    let all_digits =
+        |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    if let Some((mantissa, exponent)) = text.split_once(['e', 'E']) {
+        let mut parts = mantissa.splitn(2, ['.', ',']);
+        return parts.all(|part| all_digits(part.trim_start_matches(['+', '-'])))
+            && all_digits(exponent.trim_start_matches(['+', '-']));
+    }
+    text.rsplit_once(['.', ',']).is_some_and(|(whole, fraction)| {
+        let whole = whole.trim_start_matches('+');
+        whole.len() >= 7
+            && all_digits(whole)
+            && !fraction.is_empty()
+            && fraction.bytes().all(|byte| byte == b'0')
+    })
+}
+
+/// Checks a number that was written without `+`: its length must be one that its country uses. Records may have any
+/// number, so with `+` any length is accepted.
+///
+/// # Errors
+/// [`NumberError::Doubtful`] with its readings.
+pub fn check_length(text: &str, subject: Subject, plan: &Plan) -> Result<(), NumberError> {
+    let Subject::Number(number) = subject else { return Ok(()) };
+    if text.trim().starts_with('+') || address(text).is_some() || is_possible(number) {
+        return Ok(());
+    }
+    let country = plan.country.to_string();
+    let national = number.to_string().strip_prefix(&country).map(str::to_owned);
+    let other = match national {
+        Some(_) => String::new(),
+        None => format!(", or +{country}{number} if it is national"),
+    };
+    Err(NumberError::Doubtful { text: text.to_owned(), readings: format!("+{number}{other}") })
+}
+
+/// Returns whether an E.164 number has a length that its country uses. A local number is always possible.
+#[must_use]
+pub fn is_possible(number: Number) -> bool {
+    number.is_local()
+        || PHONE_NUMBER_UTIL.parse(format!("+{number}"), None).is_ok_and(|number| {
+            number.is_possible_with_reason() == Ok(NumberLengthType::IsPossible)
+        })
+}
+
+/// Returns a number after the usual international prefix `00` in E.164, if it is in use.
+fn as_dialled_abroad(text: &str) -> Option<String> {
+    let digits: String = text.chars().filter(char::is_ascii_digit).collect();
+    let digits = digits.strip_prefix("00").filter(|_| !text.starts_with('+'))?;
+    let number = PHONE_NUMBER_UTIL.parse(format!("+{digits}"), None).ok()?;
+    let is_whole = number.format_as(PhoneNumberFormat::E164).trim_start_matches('+') == digits;
+    (is_whole && number.is_valid()).then(|| format!("+{digits}"))
 }
 
 /// Returns an E.164 number without `+` with one, if it is in use. A plan that reads such numbers needs no help.
@@ -217,12 +331,63 @@ mod tests {
             ("112", "112"),
             ("2502", "2502"),
             ("+62811*", "62811*"),
+            ("0062 812 3456 7890", "6281234567890"),
+            ("sip:+6281234567890@10.0.0.1:5060;transport=udp", "6281234567890"),
+            ("  <sip:0812-3456-7890@ims.example;user=phone>", "6281234567890"),
+            ("\"Budi\" <tel:+62-812-3456-7890;cpc=ordinary>;tag=1", "6281234567890"),
+            ("From: <SIPS:%2b6281234567890@x>", "6281234567890"),
+            ("TEL:0812.3456.7890", "6281234567890"),
         ] {
             let subject = typed(text, &plan).map(|subject| subject.to_string());
             assert_eq!(subject.as_deref(), Ok(expected), "{text}");
         }
-        for text in ["+3367a829916", "0812-CALL-ME", "0812 3456 7890 ext 5", "", "00812", "+0812"] {
+        for text in
+            ["+3367a829916", "0812-CALL-ME", "0812 3456 7890 ext 5", "", "00812", "+0812", "sip:"]
+        {
             assert!(typed(text, &plan).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn text_that_lost_digits_or_names_nobody_is_refused_with_the_reason() {
+        let plan = Policy::default().trunks[0].profile.plan;
+        for (text, part) in [
+            ("628123456789.0", "a spreadsheet wrote it as a decimal"),
+            ("81312345678.00", "a spreadsheet wrote it as a decimal"),
+            ("+628123456789,0", "a spreadsheet wrote it as a decimal"),
+            ("6.28123E+11", "a spreadsheet wrote it as a decimal"),
+            ("6,28E11", "a spreadsheet wrote it as a decimal"),
+            ("sip:alice@example.org", "not the address of a number: not-a-number"),
+            ("<sip:10.0.0.1>", "not the address of a number: no-user"),
+            ("tel:+6281234567890;ext=7", "not the address of a number: extension"),
+        ] {
+            let error = typed(text, &plan).unwrap_err().to_string();
+            assert!(error.contains(part), "{error}");
+        }
+    }
+
+    #[test]
+    fn number_without_plus_is_one_that_its_country_may_have() {
+        let plan = Policy::default().trunks[0].profile.plan;
+        for (text, readings) in [
+            ("5550123", Some("+5550123, or +625550123 if it is national")),
+            ("08123", Some("+628123.")),
+            ("0812-3456-7890", None),
+            ("6281234567890", None),
+            ("16502530000", None),
+            ("112", None),
+            ("+5550123", None),
+            ("sip:+5550123@x", None),
+            ("62811*", None),
+        ] {
+            let subject = typed(text, &plan).unwrap();
+            match (check_length(text, subject, &plan), readings) {
+                (Ok(()), None) => {}
+                (Err(error), Some(readings)) => {
+                    assert!(error.to_string().contains(readings), "{error}");
+                }
+                (found, _) => panic!("{text}: {found:?}"),
+            }
         }
     }
 

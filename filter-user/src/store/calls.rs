@@ -3,9 +3,9 @@
 use std::ops::ControlFlow;
 use std::time::Duration;
 
-use filter_common::number::Number;
+use filter_common::number::{Digits, Number};
 use jiff::Timestamp;
-use rusqlite::{OptionalExtension as _, Row, named_params, params_from_iter};
+use rusqlite::{OptionalExtension as _, Row, named_params, params, params_from_iter};
 
 use crate::model::per_ring::is_in_ring_of_refusals;
 use crate::store::error::Error;
@@ -191,6 +191,22 @@ impl Reader {
         self.each(&sql, params_from_iter(values), read, f).map(drop)
     }
 
+    /// Returns how many callers of a prefix called since a time, and their calls.
+    ///
+    /// # Errors
+    /// Returns an error if the store cannot be read.
+    pub fn callers_of(&self, prefix: Digits, since: Timestamp) -> Result<(u64, u64), Error> {
+        // The digits of a number are in its upper bits, four bits each, so its numbers follow each other.
+        let first = prefix.0 & !0xF;
+        let last = first | (u64::MAX >> (4 * prefix.len()));
+        let sql = "SELECT count(DISTINCT number), coalesce(sum(count), 0) FROM calls
+                   WHERE number BETWEEN ?1 AND ?2 AND time >= ?3";
+        self.get(|conn| {
+            let values = params![first.cast_signed(), last.cast_signed(), since.as_millisecond()];
+            conn.prepare_cached(sql)?.query_row(values, |row| Ok((row.get(0)?, row.get(1)?)))
+        })
+    }
+
     /// Returns the call with this number.
     ///
     /// # Errors
@@ -292,6 +308,30 @@ mod tests {
             }),
             [4]
         );
+    }
+
+    #[test]
+    fn callers_of_a_prefix_are_counted_with_their_calls() {
+        let home = Home::new();
+        let mut store = home.store();
+        let of = |digits: &str| Number::e164(Digits::parse(digits).unwrap()).0;
+        let calls = [
+            call(1, of("62812000001")),
+            call(5, of("62812000001")),
+            CallRow { count: 7, ..call(6, of("6281299")) },
+            call(6, of("62813")),
+            call(6, of("9198")),
+            call(6, Number::local(Digits::parse("62812").unwrap()).unwrap().0),
+        ];
+        store.put_calls(&calls).unwrap();
+        let counted = |prefix: &str, since| {
+            store.reader().callers_of(Digits::parse(prefix).unwrap(), time(since)).unwrap()
+        };
+        assert_eq!(counted("62812", 0), (2, 9));
+        assert_eq!(counted("62812", 5), (2, 8));
+        assert_eq!(counted("6281", 0), (3, 10));
+        assert_eq!(counted("91", 0), (1, 1));
+        assert_eq!(counted("7", 0), (0, 0));
     }
 
     #[test]

@@ -230,6 +230,7 @@ fn everything(home: &Home) {
         store.audit(about_one).unwrap();
     }
     let head = store.reader().audit_head().unwrap();
+    assert!(store.reader().audit_has(head).unwrap());
     for (since, number) in [
         (None, None),
         (since, None),

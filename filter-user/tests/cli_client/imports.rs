@@ -23,7 +23,18 @@ fn imports(asked: Asked) -> Router {
         let total = good.len() as u64;
         let end = if bad.is_empty() || query.contains("skip_bad=true") {
             let dry_run = query.contains("dry_run=true");
-            ImportNews::Done { added: total, updated: 0, unchanged: 0, superseded: 0, bad, dry_run }
+            let permanent = good.iter().filter(|row| row.expires.is_none()).count() as u64;
+            ImportNews::Done {
+                added: total,
+                updated: 0,
+                unchanged: 0,
+                superseded: 0,
+                permanent,
+                last_end: good.iter().filter_map(|row| row.expires).max(),
+                impossible: 1,
+                bad,
+                dry_run,
+            }
         } else {
             let message = "1 row is refused: nothing was imported".into();
             let problem = Problem { kind: ProblemKind::Refused, message };
@@ -51,13 +62,16 @@ fn import_of_bad_rows_is_refused_or_names_the_skipped_ones() {
 
     let (output, request) = import(good, &[]);
     let (out, err) = assert_exit(&output, 0);
-    assert_eq!(out, "imported 1 block: 1 new, 0 updated, 0 unchanged\n");
+    let expected = "imported 1 block: 1 new, 0 updated, 0 unchanged\nthe last one ends 2999-11-25 ";
+    assert!(out.starts_with(expected), "{out}");
+    let last = out.lines().last();
+    assert_eq!(last, Some("check 1 number: the country has no numbers of such a length"));
     assert_eq!(err, "");
     let (query, rows) = request.unwrap();
     assert_eq!((query.as_str(), rows[0].line, rows[0].number.as_str()), ("", 2, "0812"));
 
     // The daemon refuses.
-    let protected = format!("{good}110,,prank\n");
+    let protected = format!("{good}110,permanent,prank\n");
     let (out, err) = assert_exit(&import(&protected, &[]).0, 5);
     let expected = "line 3: 110 is protected\npalang: 1 row is refused: nothing was imported\n";
     assert_eq!((out.as_str(), err.as_str()), ("", expected));
@@ -101,7 +115,13 @@ fn refusal_of_an_import_is_the_column_or_the_option_for_all_rows() {
         let sent: Vec<_> = sent.into_iter().map(|row| row.refuse.unwrap_or_default()).collect();
         (output, sent)
     };
-    let text = "number,expires,reason,refuse\n0812,,prank,486\n0813,,prank,\n0814,,prank,drop\n";
+    let text = "number,expires,reason,refuse\n0812,permanent,prank,486\n0813,permanent,,\n0814,,prank,drop\n";
+    // The options are for the rows without an end or a reason.
+    let (output, sent) = import(text, &[]);
+    let (_, err) = assert_exit(&output, 2);
+    assert!(err.starts_with("line 4: it has no end: write a time or `permanent`"), "{err}");
+    assert_eq!(sent.len(), 2);
+    let text = &text.replace("0814,,", "0814,permanent,");
     let (output, sent) = import(text, &[]);
     assert_exit(&output, 0);
     assert_eq!(sent, ["486", "", "drop"]);
@@ -143,7 +163,7 @@ fn export_can_be_imported() {
         let content = std::fs::read(&file).unwrap();
         child.stdin.take().unwrap().write_all(&content).unwrap();
         let (out, _) = assert_exit(&child.wait_with_output().unwrap(), 0);
-        assert_eq!(out, "2\t0\t0\t0\n");
+        assert_eq!(out, "2\t0\t0\t0\t1\t1\n");
         let (_, rows) = asked.lock().unwrap().pop().unwrap();
         let told = |row: &ImportRow| (row.number.clone(), row.expires, row.observe);
         assert_eq!(told(&rows[0]), ("6281234567890".into(), block("").expires, false), "{name}");
@@ -152,4 +172,24 @@ fn export_can_be_imported() {
         assert_eq!([rows[0].refuse.as_deref(), rows[1].refuse.as_deref()], refusals, "{name}");
         assert_eq!((rows[0].author.as_str(), rows[0].reason.as_str()), ("siti", "prank, case 118"));
     }
+}
+
+#[test]
+fn list_of_numbers_gets_its_end_and_its_reason_from_the_options() {
+    let asked = Asked::default();
+    let api = Api::new(imports(asked.clone()));
+    let file = api.folder.path().join("numbers.txt");
+    std::fs::write(&file, "0812-3456-7890\n0812-3456-7891\n").unwrap();
+    let import = ["block", "import", file.to_str().unwrap(), "--for", "30d", "--reason", "a list"];
+    assert_exit(&api.run(&import), 0);
+    let (_, rows) = asked.lock().unwrap().pop().unwrap();
+    let thirty_days = jiff::Timestamp::now() + jiff::SignedDuration::from_hours(30 * 24);
+    for (row, line) in rows.iter().zip(1..) {
+        assert_eq!((row.line, &*row.reason), (line, "a list"));
+        let off = row.expires.unwrap().duration_since(thirty_days).abs();
+        assert!(off < jiff::SignedDuration::from_mins(10), "{off}");
+    }
+    assert_eq!(rows.len(), 2);
+    let (_, err) = assert_exit(&api.run(&import[..3]), 2);
+    assert!(err.contains("line 2: it has no end"), "{err}");
 }

@@ -206,6 +206,16 @@ fn problem_of_each_kind_has_its_exit_code() {
 }
 
 #[test]
+fn status_exits_with_its_colour_if_asked() {
+    for (colour, exit) in [(Health::Green, 0), (Health::Amber, 20), (Health::Red, 21)] {
+        let answer = move || async move { Json(Status { colour, ..status() }) };
+        let api = Api::new(Router::new().route("/v1/status", get(answer)));
+        assert_exit(&api.run(&["status", "--exit-code"]), exit);
+        assert_exit(&api.run(&["status"]), 0);
+    }
+}
+
+#[test]
 fn check_exits_with_the_verdict() {
     let answer = |Segment(number): Segment<String>| async move {
         let verdict = if number == "+62 811/1" { "pass" } else { "drop" };

@@ -203,6 +203,16 @@ pub enum ImportNews {
         /// Rows that were skipped: a change of the same number was accepted after the import.
         #[serde(default)]
         superseded: u64,
+        /// Good rows without an end.
+        #[serde(default)]
+        permanent: u64,
+        /// The latest end of a good row; `null`: no row has one.
+        #[serde(default)]
+        #[schema(value_type = Option<String>, format = DateTime)]
+        last_end: Option<Timestamp>,
+        /// Good rows with a number of a length that its country does not use.
+        #[serde(default)]
+        impossible: u64,
         /// Bad rows that were skipped.
         bad: Vec<BadRow>,
         /// Nothing was changed; these are the changes of a real run.

@@ -18,6 +18,9 @@ pub enum InputError {
          such as 1h"
     )]
     Since(String),
+    /// The duration goes beyond the last time that can be represented.
+    #[error("the length is too long for a date: give a shorter one")]
+    TooFarAhead,
     /// The duration goes back beyond the first time that can be represented.
     #[error("{0:?} ago is too far in the past")]
     TooFarBack(String),

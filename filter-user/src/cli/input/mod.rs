@@ -1,5 +1,6 @@
 //! Parses what a user writes on the command line: numbers, times, options that several commands share.
 
+pub(crate) mod agreement;
 pub(crate) mod country;
 pub(crate) mod error;
 pub(crate) mod number;

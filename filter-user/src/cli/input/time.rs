@@ -31,6 +31,19 @@ pub fn point(text: &str) -> Result<Timestamp, InputError> {
     local.map_err(|_| InputError::Time(text.to_owned()))
 }
 
+/// Returns the time that many seconds after now.
+///
+/// # Errors
+/// `TooFarAhead` after the last representable time.
+pub fn after(seconds: u64) -> Result<Timestamp, InputError> {
+    i64::try_from(seconds)
+        .ok()
+        .and_then(|seconds| {
+            Timestamp::now().checked_add(Span::new().try_seconds(seconds).ok()?).ok()
+        })
+        .ok_or(InputError::TooFarAhead)
+}
+
 /// Parses a point in time, or a duration before now.
 ///
 /// # Errors

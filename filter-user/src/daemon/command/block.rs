@@ -3,18 +3,25 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
+use filter_common::number::Digits;
+use jiff::SignedDuration;
+
 use crate::api::wire::{self, Changed, Persisted, Problem, ProblemKind};
 use crate::change_plan::allow::{merge, name};
-use crate::change_plan::checks::{check_text, end};
+use crate::change_plan::checks::{check_text, end, usage};
 use crate::change_plan::shared_number::{self, Sighting};
 use crate::daemon::block_change::{redial_of, refuse_flags};
 use crate::daemon::convert::block_of;
-use crate::daemon::role::{Principal, Role};
+use crate::daemon::role::Principal;
 use crate::daemon::state::{Control, problem};
 use crate::inspect::not_blocked;
+use crate::model::number_text;
 use crate::model::policy::Subject;
 use crate::store::{CallFilter, CallRow, Decision, Kind};
 use crate::sys::clock;
+
+/// Time before a block of a prefix whose callers are counted.
+const IMPACT: SignedDuration = SignedDuration::from_hours(7 * 24);
 
 impl Control {
     /// Adds a block, or updates the existing one.
@@ -29,11 +36,11 @@ impl Control {
         add: wire::AddBlock,
     ) -> Result<Changed<wire::Block>, Problem> {
         let subject = self.subject(&add.number)?;
+        let plan = self.config().policy.trunks[0].profile.plan;
+        number_text::check_length(&add.number, subject, &plan).or_else(usage)?;
         let now = clock::now();
         let expires = end(now, add.seconds, add.expires, add.permanent)?;
-        if expires.is_none() && who.role < Role::Admin {
-            return problem(ProblemKind::Refused, "a permanent block needs the role admin");
-        }
+        self.within_role(who, subject, now, expires)?;
         if add.reason.trim().is_empty() {
             return problem(ProblemKind::Usage, "a block needs a reason");
         }
@@ -79,13 +86,17 @@ impl Control {
             dry_run: add.dry_run,
             order: place,
             in_force: self.in_force(subject)?,
-            notes: self.shared_number_note(subject).await,
+            notes: self.other_callers_note(subject).await,
         })
     }
 
-    /// Returns a note if many callers seem to share the number, or if its records cannot be read.
-    async fn shared_number_note(&self, subject: Subject) -> Vec<String> {
-        let Subject::Number(number) = subject else { return Vec::new() };
+    /// Returns a note about the callers of a prefix, or about a number that many callers seem to share. If the records
+    /// cannot be read, it says so.
+    async fn other_callers_note(&self, subject: Subject) -> Vec<String> {
+        let number = match subject {
+            Subject::Number(number) => number,
+            Subject::Prefix(prefix) => return vec![self.callers_note(prefix).await],
+        };
         let sightings = self.store_handle.read(move |reader| {
             let filter = CallFilter {
                 since: clock::now().checked_sub(shared_number::AGE).ok(),
@@ -107,6 +118,20 @@ impl Control {
                  share it: {}",
                 problem.message
             )],
+        }
+    }
+
+    async fn callers_note(&self, prefix: Digits) -> String {
+        let since = clock::now().checked_sub(IMPACT).unwrap_or_default();
+        let counted = self.store_handle.read(move |reader| reader.callers_of(prefix, since));
+        match counted.await {
+            Ok((callers, calls)) => format!(
+                "callers of {prefix}* in the last 7 days: {callers}, and their calls: {calls}"
+            ),
+            Err(problem) => format!(
+                "the calls of this prefix could not be read, so it is not known how many callers it has: {}",
+                problem.message
+            ),
         }
     }
 

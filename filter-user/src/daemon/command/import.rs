@@ -3,15 +3,17 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use tokio::sync::mpsc::Sender;
 
 use crate::api::wire::{BadRow, ImportNews, ImportRow, Problem, ProblemKind};
 use crate::daemon::block_change::{PREFIXES_MAX, redial_of, refuse_flags};
 use crate::daemon::decision::entry;
 use crate::daemon::order::Key;
-use crate::daemon::role::{Principal, Role};
+use crate::daemon::role::Principal;
 use crate::daemon::state::{Control, problem};
 use crate::model::free_text;
+use crate::model::number_text;
 use crate::model::policy::Subject;
 use crate::store::{Decision, Kind, Store};
 use crate::sys::clock;
@@ -40,6 +42,12 @@ pub struct Import {
     given_up: Option<Problem>,
     /// Number of bad rows about a protected or allowed number.
     refused: usize,
+    /// Number of good rows without an end.
+    permanent: u64,
+    /// The latest end of a good row.
+    last_end: Option<Timestamp>,
+    /// Number of good rows with a number of a length that its country does not use.
+    impossible: u64,
 }
 
 impl Import {
@@ -56,6 +64,9 @@ impl Import {
             text_bytes: 0,
             given_up: None,
             refused: 0,
+            permanent: 0,
+            last_end: None,
+            impossible: 0,
         }
     }
 
@@ -130,9 +141,7 @@ impl Import {
         if row.expires.is_some_and(|expires| expires <= now) {
             return wrong("it is over already");
         }
-        if row.expires.is_none() && self.who.role < Role::Admin {
-            return wrong("it has no end, and a permanent block needs the role admin");
-        }
+        self.control.within_role(&self.who, subject, now, row.expires)?;
         if row.reason.trim().is_empty() {
             return wrong("it has no reason");
         }
@@ -145,6 +154,15 @@ impl Import {
         self.control.refuse_protected_now(subject)?;
         if !self.seen.insert(subject) {
             return wrong("this number is in an earlier row");
+        }
+        match row.expires {
+            None => self.permanent += 1,
+            Some(expires) => self.last_end = self.last_end.max(Some(expires)),
+        }
+        if let Subject::Number(number) = subject
+            && !number_text::is_possible(number)
+        {
+            self.impossible += 1;
         }
         let or = |text: String, other: &str| if text.is_empty() { other.to_owned() } else { text };
         Ok(Decision {
@@ -168,6 +186,7 @@ impl Import {
     /// Puts the good rows into force and reports the progress; the last line has the outcome.
     pub async fn finish(self, skip_bad: bool, dry_run: bool, news: Sender<ImportNews>) {
         let Import { control, who, good, bad, seen, given_up, refused, .. } = self;
+        let (permanent, last_end, impossible) = (self.permanent, self.last_end, self.impossible);
         if let Some(problem) = given_up {
             let _ = news.send(ImportNews::Refused { problem, bad }).await;
             return;
@@ -190,9 +209,17 @@ impl Import {
         // A dry run has no subjects for which an unblock would count.
         let subjects = if dry_run { HashSet::new() } else { seen };
         let last = match control.order.queue_bulk(subjects, write).await {
-            Ok(Written { added, updated, unchanged, superseded }) => {
-                ImportNews::Done { added, updated, unchanged, superseded, bad, dry_run }
-            }
+            Ok(Written { added, updated, unchanged, superseded }) => ImportNews::Done {
+                added,
+                updated,
+                unchanged,
+                superseded,
+                permanent,
+                last_end,
+                impossible,
+                bad,
+                dry_run,
+            },
             Err(problem) => ImportNews::Refused { problem, bad },
         };
         let _ = news.send(last).await;

@@ -2,20 +2,22 @@
 
 use std::fmt::Display;
 use std::fs::File;
-use std::io::{self, BufReader, BufWriter, Read, Seek as _, Write};
+use std::io::{self, BufWriter, Read, Seek as _, Write};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
+use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::api::client;
 use crate::api::client::Client;
 use crate::api::wire::{BadRow, ImportNews, Problem};
-use crate::cli::command::block::rows;
-use crate::cli::command::block::rows::Format;
+use crate::cli::command::block::row_reader;
+use crate::cli::command::block::rows::{End, Format};
 use crate::cli::input::options::ChangeOptions;
+use crate::cli::input::time;
 use crate::cli::output::in_force;
 use crate::cli::output::{self, Answer, Output, counted, thousands};
 use crate::exit::{Exit, Failure};
@@ -25,14 +27,17 @@ use crate::model::refuse::Refuse;
 ///
 /// palang block import blocks.csv
 ///
-/// A CSV file has the header number,expires,reason,author,origin,observe,redial,refuse; the last
-/// five columns are optional. A JSON file is an array, or one object per line, with the same names. Times are
-/// RFC 3339, or local; a block without one is permanent (role admin). refuse is 600, 486, 603, 403, 480
+/// palang block import numbers.txt --for 30d --reason 'list of the carrier'
+///
+/// A CSV file has the header number,expires,reason,author,origin,observe,redial,refuse; only number is
+/// needed. A list of numbers alone, one in a line, needs no header. Spreadsheets may write it with `;` or tabs,
+/// and in UTF-16. A JSON file is an array, or one object per line, with the same names. Times are
+/// RFC 3339, or local; `permanent` needs the role admin. refuse is 600, 486, 603, 403, 480
 /// or drop; empty: as the trunk refuses. An existing block gets the end
 /// and reason of the file. If a row is bad, it is named by line and nothing is imported, unless
 /// --skip-bad.
 ///
-/// Raw: new, updated, unchanged, bad.
+/// Raw: new, updated, unchanged, bad, permanent, impossible.
 #[derive(Debug, Args)]
 pub struct Arguments {
     /// Input file; `-` is standard input
@@ -40,6 +45,12 @@ pub struct Arguments {
     /// File format [default: detected from the first character]
     #[arg(long)]
     format: Option<Format>,
+    /// How long the rows without an end are in force: 24h, 30d
+    #[arg(long = "for", value_name = "DURATION", value_parser = time::seconds)]
+    seconds: Option<u64>,
+    /// Reason of the rows without one
+    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+    reason: String,
     /// Import the good rows if others are bad; then exit 6
     #[arg(long)]
     skip_bad: bool,
@@ -132,13 +143,23 @@ fn read(arguments: &Arguments, bar: &ProgressBar) -> Result<Rows, Failure> {
     let fatal = |error| failed(Exit::Failed, &no_spool(error));
     let mut spool = BufWriter::new(tempfile::tempfile_in(&folder).map_err(fatal)?);
     let (mut good, mut bad) = (0, Vec::new());
-    let reader = BufReader::with_capacity(1 << 16, bar.wrap_read(reader));
-    rows::read(reader, arguments.format, &mut |line, row| {
+    let end = arguments.seconds.map(time::after).transpose();
+    let end = end.map_err(|error| failed(Exit::Usage, &error))?;
+    row_reader::read(bar.wrap_read(reader), arguments.format, &mut |line, row| {
+        let row = row.and_then(|mut row| {
+            row.refuse = arguments.refuse.or(row.refuse);
+            if let (End::Missing, Some(end)) = (row.expires, end) {
+                row.expires = End::At(end);
+            }
+            if row.reason.trim().is_empty() {
+                row.reason.clone_from(&arguments.reason);
+            }
+            row.on_line(line)
+        });
         match row {
-            Ok(mut row) => {
+            Ok(row) => {
                 good += 1;
-                row.refuse = arguments.refuse.or(row.refuse);
-                let written = serde_json::to_writer(&mut spool, &row.on_line(line));
+                let written = serde_json::to_writer(&mut spool, &row);
                 let written = written.map_err(io::Error::from);
                 written.and_then(|()| spool.write_all(b"\n")).map_err(no_spool)?;
             }
@@ -147,8 +168,8 @@ fn read(arguments: &Arguments, bar: &ProgressBar) -> Result<Rows, Failure> {
         Ok(())
     })
     .map_err(|error| match error {
-        rows::Error::File(message) => failed(Exit::Usage, &message),
-        rows::Error::Io(error) => failed(Exit::Failed, &error),
+        row_reader::Error::File(message) => failed(Exit::Usage, &message),
+        row_reader::Error::Io(error) => failed(Exit::Failed, &error),
     })?;
     let mut spool = spool.into_inner().map_err(|error| fatal(error.into_error()))?;
     spool.rewind().map_err(fatal)?;
@@ -188,9 +209,28 @@ fn send(
                     bar.set_position(done);
                     return ControlFlow::Continue(());
                 }
-                ImportNews::Done { added, updated, unchanged, superseded, bad, dry_run } => {
-                    let counts = Imported { added, updated, unchanged, superseded, bad, dry_run };
-                    end = Some(News::Done(counts));
+                ImportNews::Done {
+                    added,
+                    updated,
+                    unchanged,
+                    superseded,
+                    permanent,
+                    last_end,
+                    impossible,
+                    bad,
+                    dry_run,
+                } => {
+                    end = Some(News::Done(Imported {
+                        added,
+                        updated,
+                        unchanged,
+                        superseded,
+                        permanent,
+                        last_end,
+                        impossible,
+                        bad,
+                        dry_run,
+                    }));
                 }
                 ImportNews::Refused { problem, bad } => end = Some(News::Refused(problem, bad)),
             }
@@ -225,6 +265,9 @@ struct Imported {
     updated: u64,
     unchanged: u64,
     superseded: u64,
+    permanent: u64,
+    last_end: Option<Timestamp>,
+    impossible: u64,
     bad: Vec<BadRow>,
     dry_run: bool,
 }
@@ -240,6 +283,25 @@ impl Answer for Imported {
         let [added, updated, unchanged] =
             [added, updated, unchanged].map(|count| thousands(*count));
         writeln!(writer, "{verb} {blocks}: {added} new, {updated} updated, {unchanged} unchanged")?;
+        let ends = self.last_end.map(|end| format!("the last one ends {}", time::local(end)));
+        let permanent = (self.permanent > 0).then(|| {
+            format!(
+                "{} permanent",
+                if self.permanent == 1 {
+                    "1 is".to_owned()
+                } else {
+                    format!("{} are", thousands(self.permanent))
+                }
+            )
+        });
+        let ends: Vec<_> = permanent.into_iter().chain(ends).collect();
+        if !ends.is_empty() {
+            writeln!(writer, "{}", ends.join(", "))?;
+        }
+        if self.impossible > 0 {
+            let numbers = counted(self.impossible, "number");
+            writeln!(writer, "check {numbers}: the country has no numbers of such a length")?;
+        }
         if self.superseded > 0 {
             let rows = counted(self.superseded, "row");
             writeln!(writer, "skipped {rows}: later changes of these numbers are in force")?;
@@ -251,7 +313,9 @@ impl Answer for Imported {
     }
 
     fn raw(&self) -> Vec<Vec<String>> {
-        let counts = [self.added, self.updated, self.unchanged, self.bad.len() as u64];
+        let bad = self.bad.len() as u64;
+        let counts =
+            [self.added, self.updated, self.unchanged, bad, self.permanent, self.impossible];
         vec![counts.iter().map(ToString::to_string).collect()]
     }
 }

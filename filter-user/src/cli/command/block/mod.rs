@@ -2,7 +2,9 @@
 
 pub(crate) mod export;
 pub(crate) mod import;
+pub(crate) mod lines;
 pub(crate) mod own_settings;
+pub(crate) mod row_reader;
 pub(crate) mod row_writer;
 pub(crate) mod rows;
 
@@ -14,7 +16,9 @@ use serde::Serialize;
 
 use crate::api::client;
 use crate::api::client::Client;
-use crate::api::wire::{AddBlock, Block};
+use crate::api::wire::{AddBlock, Block, Changed};
+
+use crate::cli::input::agreement;
 use crate::cli::input::options::{ChangeOptions, End, Reason, Subject};
 use crate::cli::input::time;
 use crate::cli::output::change;
@@ -48,7 +52,7 @@ enum Command {
 ///
 /// palang block add 0812-3456-7890 --for 24h --reason 'prank, case 118'
 ///
-/// An existing block gets the new end and reason. A blocked caller who keeps calling is let
+/// On a terminal, a prefix shows its callers of the last 7 days and asks. An existing block gets the new end and reason. A blocked caller who keeps calling is let
 /// through as `[redial]` in palang.toml says; --redial and --no-redial override it for this block.
 #[derive(Debug, Args)]
 #[command(group = ArgGroup::new("end").required(true))]
@@ -77,6 +81,9 @@ struct Add {
     /// Change nothing if the number is already blocked
     #[arg(long)]
     if_absent: bool,
+    /// Do not ask before a prefix is blocked
+    #[arg(long)]
+    yes: bool,
     #[command(flatten)]
     change: ChangeOptions,
     #[command(flatten)]
@@ -146,6 +153,22 @@ pub fn run(arguments: &Arguments, client: &Client) -> Result<Exit, Failure> {
                 dry_run: add.change.dry_run,
             };
             let path = client::path(&["blocks"], &[]);
+            if add.subject.number.ends_with('*')
+                && !(add.yes || add.change.dry_run)
+                && agreement::is_possible()
+            {
+                let asked = AddBlock { dry_run: true, ..what.clone() };
+                let impact: Changed<Block> = client.post(&path, &asked, client::LONG)?;
+                for note in &impact.notes {
+                    eprintln!("{}", output::clean(note));
+                }
+                if !agreement::agreed()? {
+                    return Err(Failure::new(
+                        Exit::Refused,
+                        "nothing was changed: you did not agree",
+                    ));
+                }
+            }
             let changed = client.post(&path, &what, client::LONG)?;
             change::print::<Block>(&changed, By::Daemon, client, add.output)?;
         }

@@ -25,6 +25,7 @@ use crate::api::wire::{Attach, ConfigInForce, Interface, Mode, SetMode, Status};
 use crate::bringup::doctor;
 use crate::bringup::doctor::State;
 use crate::bringup::setup::{self, Change, Listener, Sends, Wanted, WantedTrunk};
+use crate::cli::input::agreement;
 use crate::cli::input::options::ChangeOptions;
 use crate::cli::input::plan;
 use crate::cli::output;
@@ -126,7 +127,7 @@ pub fn run(arguments: &Arguments) -> Result<Exit, Failure> {
         arguments.output.print(&found.summary(None, true))?;
         return Ok(Exit::Done);
     }
-    if !arguments.yes && !found.plan.is_empty() && !question::agreed()? {
+    if !arguments.yes && !found.plan.is_empty() && !agreement::agreed()? {
         return Err(Failure::new(Exit::Refused, "nothing was changed"));
     }
     let mut undo = Undo(Vec::new());
@@ -162,7 +163,7 @@ struct Answers {
 impl Answers {
     /// Asks what neither an option nor the configuration says.
     fn of(arguments: &Arguments, before: Option<&str>) -> Result<Answers, Failure> {
-        let may_ask = !arguments.yes && question::is_possible();
+        let may_ask = !arguments.yes && agreement::is_possible();
         let mut answers = Answers {
             country: arguments.country.as_ref().map(|country| country.to_ascii_uppercase()),
             country_code: arguments.country_code.clone(),

@@ -1,10 +1,10 @@
 //! Asks the user of `palang setup` on the terminal.
 
-use std::io::{self, BufRead, IsTerminal as _, Write as _};
 use std::path::PathBuf;
 
 use crate::bringup::setup::{Sends, WantedTrunk};
 use crate::cli::command::setup::carrier::{Carriers, source};
+use crate::cli::input::agreement::answer;
 use crate::cli::input::plan::{format, identity};
 use crate::exit::{Exit, Failure};
 use crate::model::plan::preset::Preset;
@@ -23,11 +23,6 @@ pub(crate) enum Country {
     Preset(&'static Preset),
     /// A country code, with the plan of the file.
     Code(String),
-}
-
-/// Returns whether a person can be asked.
-pub(crate) fn is_possible() -> bool {
-    io::stdin().is_terminal()
 }
 
 /// Asks for the country, and shows its preset.
@@ -132,49 +127,4 @@ fn valid<T>(question: &str, read: impl Fn(&str) -> Result<T, String>) -> Result<
         }
     }
     Err(Failure::new(Exit::Usage, "nothing was changed: no valid answer"))
-}
-
-/// Asks whether to carry out the plan.
-///
-/// # Errors
-/// `Usage` if there is no terminal, or the user may not be asked.
-pub(crate) fn agreed() -> Result<bool, Failure> {
-    if !io::stdin().is_terminal() {
-        let message = "nothing was changed: cannot ask without a terminal; add --yes";
-        return Err(Failure::new(Exit::Usage, message));
-    }
-    Ok(matches!(answer("continue? [y/N] ")?.to_lowercase().as_str(), "y" | "yes"))
-}
-
-fn answer(question: &str) -> Result<String, Failure> {
-    let failed = |error| Failure::new(Exit::Failed, error);
-    let mut stderr = io::stderr();
-    stderr.write_all(question.as_bytes()).and_then(|()| stderr.flush()).map_err(failed)?;
-    line_of(&mut io::stdin().lock())
-}
-
-/// Returns one line. An input that ends (Ctrl-D) is no answer: an empty line would choose the default.
-fn line_of(input: &mut impl BufRead) -> Result<String, Failure> {
-    let mut line = String::new();
-    let read = input.read_line(&mut line).map_err(|error| Failure::new(Exit::Failed, error))?;
-    if read == 0 {
-        let message = "nothing was changed: the input ended before an answer";
-        return Err(Failure::new(Exit::Usage, message));
-    }
-    Ok(line.trim().to_owned())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn input_that_ends_is_no_answer() {
-        let mut input = &b" SG \n\n"[..];
-        assert_eq!(line_of(&mut input).unwrap(), "SG");
-        assert_eq!(line_of(&mut input).unwrap(), "");
-        let failure = line_of(&mut input).unwrap_err();
-        assert_eq!(failure.exit, Exit::Usage);
-        assert!(failure.message.starts_with("nothing was changed"), "{}", failure.message);
-    }
 }
