@@ -7,11 +7,14 @@
 //! Times are nanoseconds of one clock, the kernel's boot time (`CLOCK_BOOTTIME`; `bpf_ktime_get_boot_ns`, Linux 5.8).
 //! In a replay it is the time of the capture.
 
+mod state;
+
 use crate::number::{Digits, Number};
 use crate::plan::{IDENTITY_FROM, IDENTITY_PAI, Plan};
+pub use state::{Attempt, AttemptKey, Grace, Grant, RedialCounter};
 
 /// Version of all layouts in this file.
-pub const ABI_VERSION: u32 = 9;
+pub const ABI_VERSION: u32 = 10;
 
 /// Most trunk profiles, the profile `default` (0) included.
 pub const TRUNKS_MAX: u32 = 64;
@@ -25,6 +28,10 @@ pub const ATTEMPT_NS: u64 = 64_000_000_000;
 /// Attempts of one number are separate when they are this many seconds apart, unless the trunk has another time. A
 /// carrier that tries another way is no caller who tries again.
 pub const SEPARATE: u32 = 5;
+/// A call with the identity of the last counted attempt is another leg of it for this many seconds. A longer
+/// [`Profile::separate`] holds instead. It lasts minutes only: a carrier that sends one constant value must not take the
+/// redial grants from its callers.
+pub const SAME_ATTEMPT: u32 = 180;
 /// How long later fragments of a datagram share the fate of its first one.
 pub const FRAGMENT_NS: u64 = 2_000_000_000;
 /// How long Linux keeps fragments of a datagram that is not whole: 60 s for IPv6 (`ip6frag_time`), 30 s for IPv4.
@@ -218,9 +225,21 @@ pub struct Profile {
     pub reply_path: u8,
     /// [`DROPPED_WITHOUT_DAEMON`], [`PASSES_ON_SOME_INTERFACES`] or [`PASSES_WITHOUT_DAEMON`].
     pub without_daemon: u8,
+    /// Bits: the identities of attempts that the trunk is trusted for ([`ATTEMPT_EMERGENCY`], [`ATTEMPT_ICID`],
+    /// [`ATTEMPT_SESSION`]).
+    pub attempt_identity: u8,
     /// Zero.
-    pub reserved: [u8; 2],
+    pub reserved: u8,
 }
+
+/// The emergency call identifier names an attempt.
+pub const ATTEMPT_EMERGENCY: u8 = 1;
+/// The `icid-value` of `P-Charging-Vector` names an attempt.
+pub const ATTEMPT_ICID: u8 = 2;
+/// `Session-ID` names an attempt.
+pub const ATTEMPT_SESSION: u8 = 4;
+/// All identities of attempts.
+pub const ATTEMPT_ALL: u8 = 7;
 
 /// The driver sends a reply where it can, and otherwise the daemon.
 pub const REPLY_PATH_AUTO: u8 = 0;
@@ -247,80 +266,6 @@ impl Profile {
     pub const fn needs_pai(&self) -> bool {
         self.identity == IDENTITY_PAI
     }
-}
-
-/// One attempt: a number and a call.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[repr(C)]
-pub struct AttemptKey {
-    /// The caller number.
-    pub number: Number,
-    /// Hash of the Call-ID.
-    pub call_id: u64,
-}
-
-/// The decision when an attempt was first seen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(C)]
-pub struct Attempt {
-    /// The attempt that this entry is about; see [`Block::number`].
-    pub key: AttemptKey,
-    /// When it was first seen.
-    pub first: u64,
-    /// The rule of the first verdict; 0: none.
-    pub rule: u64,
-    /// First [`Verdict`] as number.
-    pub verdict: u8,
-    /// The first verdict without observe or override, as number.
-    pub policy_verdict: u8,
-    /// Its [`Reason`](crate::reason::Reason) as number.
-    pub reason: u8,
-    /// Zero.
-    pub reserved: u8,
-    /// How often it was seen again. CPUs that count at the same time may lose one.
-    pub repeats: u32,
-}
-
-/// How often a blocked number called lately: towards a redial grant.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[repr(C)]
-pub struct RedialCounter {
-    /// The number that this entry is about; see [`Block::number`].
-    pub number: Number,
-    /// When the first attempt of this window came.
-    pub start: u64,
-    /// When the last attempt came that counted.
-    pub last: u64,
-    /// Epoch of the block that it was counted for.
-    pub epoch: u32,
-    /// Separate attempts in this window.
-    pub count: u32,
-}
-
-/// A redial grant: a blocked number that is let through for a while.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[repr(C)]
-pub struct Grant {
-    /// The number that this entry is about; see [`Block::number`].
-    pub number: Number,
-    /// Ends at this time.
-    pub until: u64,
-    /// The block that it is an exception from.
-    pub rule: u64,
-    /// Epoch of that block.
-    pub epoch: u32,
-    /// Zero.
-    pub reserved: u32,
-}
-
-/// Call-back grace: a number that the centre called.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[repr(C)]
-pub struct Grace {
-    /// The number that this entry is about; see [`Block::number`].
-    pub number: Number,
-    /// Ends at this time.
-    pub until: u64,
 }
 
 /// A fragmented datagram (RFC 791 §2.3, RFC 8200 §4.5).
@@ -431,7 +376,10 @@ pub struct Event {
     /// none.
     pub reply: u8,
     /// Zero.
-    pub reserved: [u8; 7],
+    pub reserved: [u8; 3],
+    /// The identity that the legs of one attempt share ([`attempt_identity::read`](crate::sip::attempt_identity::read));
+    /// 0: none was read.
+    pub attempt_identity: u32,
 }
 
 /// Bytes of a Call-ID that an [`EventEntry`] holds; a longer one is cut.
@@ -584,7 +532,7 @@ layout! {
     Profile = 448,
     AttemptKey = 16,
     Attempt = 40,
-    RedialCounter = 32,
+    RedialCounter = 40,
     Grant = 32,
     Grace = 16,
     FragmentKey = 40,

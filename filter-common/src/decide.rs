@@ -9,7 +9,7 @@ mod refusal;
 
 use crate::abi::{
     ATTEMPT_NS, Attempt, AttemptKey, BLOCK_NO_REDIAL, BLOCK_OBSERVE, BLOCK_REFUSE_DROP, Block,
-    Grant, PrefixKey, RedialCounter, Verdict,
+    Grant, PrefixKey, RedialCounter, SAME_ATTEMPT, Verdict,
 };
 use crate::number::{DIGITS_MAX, Number};
 use crate::reason::Reason;
@@ -28,6 +28,8 @@ pub struct Call {
     pub second: Number,
     /// Hash of the Call-ID.
     pub call_id: u64,
+    /// [`Event::attempt_identity`](crate::abi::Event); 0: the Call-ID alone is the identity of the attempt.
+    pub identity: u32,
     /// Not 0: mode and trunk enforce blocks; otherwise everything is only observed. Not a `bool`:
     /// making one is a branch, and the verifier walks what follows twice.
     pub enforced: u32,
@@ -283,6 +285,14 @@ pub const fn separation(separate: u32, window: u64, attempts: u8) -> u64 {
 
 const SECOND: u64 = 1_000_000_000;
 
+/// Returns how far apart two calls are separate attempts, in seconds. A carrier that tries another way has the identity of
+/// the attempt in both calls.
+#[inline(always)]
+const fn apart(call: &Call, counted: &RedialCounter) -> u32 {
+    let is_same = call.identity != 0 && call.identity == counted.identity;
+    if is_same && call.separate < SAME_ATTEMPT { SAME_ATTEMPT } else { call.separate }
+}
+
 /// Counts a separate attempt of a blocked number and returns the exemption by its redial grant.
 #[inline(always)]
 fn redial<L: PolicyLookup>(lists: &mut L, call: &Call, now: u64, block: &PolicyMatch) -> Exemption {
@@ -294,20 +304,30 @@ fn redial<L: PolicyLookup>(lists: &mut L, call: &Call, now: u64, block: &PolicyM
         return REDIAL_GRANT;
     }
     let window = block.redial_window as u64 * SECOND;
-    let mut state = RedialCounter { number, start: now, last: 0, epoch: block.epoch, count: 0 };
+    let mut state = RedialCounter {
+        number,
+        start: now,
+        last: 0,
+        epoch: block.epoch,
+        count: 0,
+        identity: 0,
+        reserved: 0,
+    };
     if let Some(found) = lists.redial(number)
         && found.number == number
         && found.epoch == block.epoch
         && found.count != 0
         && now.wrapping_sub(found.start) < window
     {
-        if now.wrapping_sub(found.last) < separation(call.separate, window, block.redial_attempts) {
+        let apart = separation(apart(call, &found), window, block.redial_attempts);
+        if now.wrapping_sub(found.last) < apart {
             return NO_EXEMPTION;
         }
         state = found;
     }
     state.count += 1;
     state.last = now;
+    state.identity = call.identity;
     let opens = state.count >= block.redial_attempts as u32;
     if opens {
         let until = now + block.redial_grant as u64 * SECOND;

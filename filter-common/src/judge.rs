@@ -18,6 +18,7 @@ use crate::handed_over::may_be_by_daemon;
 use crate::number::Number;
 use crate::plan::Plan;
 use crate::reason::Reason;
+use crate::sip::attempt_identity;
 use crate::sip::fields::{Field, FieldOffset, FieldOffsets, Fields, Form};
 use crate::sip::message::{self, Reader, SLIM_SCAN_MAX};
 use crate::sip::uri::{self, Unread};
@@ -369,6 +370,10 @@ fn judge_message<B: Bytes, G: JudgeContext, const FIRST: bool>(
     let without_daemon = profile.without_daemon as u32;
     // Replies to datagrams of the second look always need the daemon.
     let without_daemon = if FIRST { without_daemon } else { without_daemon * 2 };
+    if profile.attempt_identity != 0 {
+        let kinds = profile.attempt_identity;
+        event.attempt_identity = attempt_identity::read(bytes, start, fields, kinds);
+    }
     bytes.revalidate();
     let (first, second) = numbers(bytes, bytes.hide_range(start), uris, &profile.plan)?;
     let settings = gate.settings().ok_or(Reason::NoPolicy)?;
@@ -389,7 +394,9 @@ fn judge_message<B: Bytes, G: JudgeContext, const FIRST: bool>(
     }
     let separate = profile.separate;
     let call_id = event.call_id;
-    let call = Call { number: first, second, call_id, enforced, separate, without_daemon };
+    let identity = event.attempt_identity;
+    let call =
+        Call { number: first, second, call_id, identity, enforced, separate, without_daemon };
     let decision = decide::decide(gate, &call);
     event.verdict = decision.verdict as u8;
     if decision.verdict != Verdict::Drop || FIRST && scratch.packet.part != Part::Whole {

@@ -77,8 +77,8 @@ pub fn decide<B: Bytes>(
     event.trunk = kernel.trunk(&event.source) as u16;
     let profile = kernel.profile(event.trunk as u32)?;
     let enforced = bytes.hide_range((enforces && profile.mode == MODE_ENFORCE) as usize) as u32;
-    let (second, separate, without_daemon) = (Number::NONE, profile.separate, 0);
-    let call = Call { number, second, call_id, enforced, separate, without_daemon };
+    let (second, identity, separate, without_daemon) = (Number::NONE, 0, profile.separate, 0);
+    let call = Call { number, second, call_id, identity, enforced, separate, without_daemon };
     let decision = decide::decide(&mut kernel, &call);
     event.verdict = decision.verdict as u8;
     event.policy_verdict = decision.policy_verdict as u8;

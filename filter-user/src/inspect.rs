@@ -83,6 +83,8 @@ pub fn check(maps: &Maps, number: Number) -> Result<Check, Error> {
         number,
         second: Number::NONE,
         call_id: 0,
+        // A question has none.
+        identity: 0,
         enforced: enforced.into(),
         separate: profile.separate,
         without_daemon: 0,

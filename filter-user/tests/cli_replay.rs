@@ -59,6 +59,7 @@ fn json_is_a_contract() {
         "src": "147.32.77.113:5060", "dst": "195.113.172.38:5060", "method": "INVITE", "reply": null,
         "call_id": records[0]["call_id"], "initial": true, "transport": "udp", "tunnel": null,
         "trunk": "default", "to_tag": false, "caller": "100", "identity": "from", "reply_message": null,
+        "attempt_identity": null,
         "verdict": "drop", "policy_verdict": null, "rule": "block 100", "reason": "blocked-number",
     });
     assert_eq!(records[0], first);

@@ -340,3 +340,34 @@ fn each_decision_and_each_test_of_another_row_is_where_the_table_says() {
         assert!(has_capture != is_elsewhere, "{id} is in no test, or in two");
     }
 }
+
+/// Returns the first identity of an attempt in the capture of a trunk.
+fn attempt_identity(capture: &str, keys: &str) -> Option<String> {
+    let policy = format!("[[trunk]]\nname = \"carrier\"\nsources = [\"0.0.0.0/0\"]\n{keys}");
+    let policy = temporary(&format!("{capture}-identity.toml"), policy);
+    let output = Command::new(env!("CARGO_BIN_EXE_palang"))
+        .arg("replay")
+        .arg(repository().join(format!("tests/fixtures/trunks/{capture}.pcap")))
+        .args(["-o", "json", "--policy"])
+        .arg(policy)
+        .output()
+        .unwrap();
+    let lines = String::from_utf8(output.stdout).unwrap();
+    let records = lines.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    records.filter_map(|record| Some(record.get("attempt_identity")?.as_str()?.to_owned())).next()
+}
+
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
+#[test]
+fn identity_of_an_attempt_is_shown_where_the_trunk_is_trusted_for_it() {
+    const KEYS: &str = "attempt_identity = [\"emergency-call-id\", \"icid\", \"session-id\"]";
+    let of = |capture: &str| attempt_identity(capture, KEYS).unwrap();
+    let huawei = of("sos-ecscf-huawei");
+    assert!(huawei.starts_with("icid ") && huawei.len() == 13, "{huawei}");
+    // Of one call, in a frame and in fragments.
+    let mavenir = of("sos-ecscf-mavenir");
+    assert_eq!(mavenir, of("sos-ecscf-mavenir-mtu1500"));
+    assert_ne!(mavenir, huawei);
+    assert_eq!(attempt_identity("sos-ecscf-huawei", ""), None);
+    assert_eq!(attempt_identity("sos-ecscf-huawei", "attempt_identity = [\"session-id\"]"), None);
+}

@@ -100,7 +100,8 @@ impl Centre {
     /// Returns the decision of an edge on a call at a time in nanoseconds.
     pub fn call(&mut self, edge: usize, number: Number, call_id: u64, now: u64) -> Decision {
         let (second, separate, without_daemon) = (Number::NONE, self.rules.separate, 0);
-        let call = Call { number, second, call_id, enforced: 1, separate, without_daemon };
+        let call =
+            Call { number, second, call_id, identity: 0, enforced: 1, separate, without_daemon };
         self.edges[edge].decide(&call, now)
     }
 

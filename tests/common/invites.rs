@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use filter_common::abi::ATTEMPT_ALL;
 use filter_common::number::Digits;
 use filter_common::plan::{
     FORMAT_BARE_NATIONAL, FORMAT_E164, FORMAT_NATIONAL, FORMAT_OWN_E164, FORMAT_SUBSCRIBER,
@@ -111,6 +112,7 @@ impl Invite {
         let digits = |text: &str| Digits::parse(text).unwrap();
         let mut policy = Policy::default();
         let profile = &mut policy.trunks[0].profile;
+        profile.attempt_identity = ATTEMPT_ALL;
         if self.plan.country.is_empty() {
             self.settings(&mut profile.plan, digits);
         } else {

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use filter_common::abi::Verdict;
+use filter_common::abi::{ATTEMPT_ALL, Verdict};
 use filter_common::number::Number;
 use filter_common::reason::Reason;
 use palang::model::policy::{Policy, Subject};
@@ -135,7 +135,9 @@ fn judge(gates: &mut Gates, frames: &[Frame]) -> (Vec<(Row, Number)>, Vec<u64>) 
 }
 
 fn policy(ports: &[u16]) -> Policy {
-    Policy { ports: ports.to_vec(), ..Policy::default() }
+    let mut policy = Policy { ports: ports.to_vec(), ..Policy::default() };
+    policy.trunks[0].profile.attempt_identity = ATTEMPT_ALL;
+    policy
 }
 
 #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]

@@ -4,7 +4,7 @@
 use std::cell::RefCell;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use filter_common::abi::{ATTEMPT_NS, Event, Verdict};
+use filter_common::abi::{ATTEMPT_ALL, ATTEMPT_NS, Event, Verdict};
 use filter_common::answer::code::Code;
 use filter_common::number::{Digits, Number};
 use filter_common::plan::{IDENTITY_FROM, IDENTITY_PAI, Prefix};
@@ -142,6 +142,7 @@ fn refused_only_when(
 ) {
     let mut policy = Policy::default();
     policy.trunks[0].profile.identity = identity;
+    policy.trunks[0].profile.attempt_identity = ATTEMPT_ALL;
     // The replies of both gates are compared too.
     policy.trunks[0].profile.refuse = Code::BusyHere as u8;
     policy.trunks[0].profile.replies_per_second = u32::MAX;

@@ -3,6 +3,7 @@
 //! `cargo xtask kernels` runs these tests on other kernels too.
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test panics where it fails")]
 
+mod attempt_identity;
 mod captures;
 mod decision;
 mod events;

@@ -1,7 +1,7 @@
 //! Each program of the object beside the host: with and without `xdp.frags`, with the full and the slim
 //! reader.
 
-use filter_common::abi::EVENT_PAI_IGNORED;
+use filter_common::abi::{ATTEMPT_ALL, EVENT_PAI_IGNORED};
 use filter_common::number::{Digits, Number};
 use filter_common::plan::{IDENTITY_FROM, IDENTITY_PAI, IDENTITY_PAI_ELSE_FROM};
 use filter_common::reason::Reason;
@@ -27,6 +27,7 @@ fn programs() -> impl Iterator<Item = Program> {
 
 fn blocking() -> Policy {
     let mut policy = Policy::default();
+    policy.trunks[0].profile.attempt_identity = ATTEMPT_ALL;
     policy.block(Subject::Number(Number::e164(Digits::parse(CALLER).unwrap())), 0, 0);
     policy
 }

@@ -148,7 +148,11 @@ impl<'a> Gate<'a> {
         let by = u64::try_from(by.as_nanos()).unwrap();
         let times = [redial.number.0, redial.start - by, redial.last - by];
         let mut value = times.map(u64::to_ne_bytes).concat();
-        value.extend([redial.epoch, redial.count].map(u32::to_ne_bytes).concat());
+        value.extend(
+            [redial.epoch, redial.count, redial.identity, redial.reserved]
+                .map(u32::to_ne_bytes)
+                .concat(),
+        );
         set_element(
             &self.map_folder().join("REDIALS"),
             &redial.number.0.to_ne_bytes(),

@@ -4,6 +4,7 @@
 mod abi_upgrade;
 mod api;
 mod api_robustness;
+mod attempt_identity;
 mod auto_rate;
 mod backup;
 mod carriers;

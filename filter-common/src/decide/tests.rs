@@ -1,8 +1,8 @@
 //! The decision on look-ups that lie.
 
 use super::*;
-use crate::abi::SEPARATE;
 use crate::abi::{Allow, Grace};
+use crate::abi::{SAME_ATTEMPT, SEPARATE};
 use crate::number::Digits;
 
 /// One block; other look-ups find elements that were re-used for something else.
@@ -73,7 +73,7 @@ impl PolicyLookup for Forgetful {
         self.memory
     }
     fn redial(&self, _: Number) -> Option<RedialCounter> {
-        Some(RedialCounter { number: Number(0x1), start: 1, last: 0, epoch: 0, count: 9 })
+        Some(RedialCounter { number: Number(0x1), start: 1, count: 9, ..RedialCounter::default() })
     }
     fn count_redial(&mut self, _: &RedialCounter) -> bool {
         self.memory
@@ -85,6 +85,7 @@ fn decide_with(memory: bool) -> Decision {
         number: number(),
         second: Number::NONE,
         call_id: 1,
+        identity: 0,
         enforced: 1,
         separate: SEPARATE,
         without_daemon: 0,
@@ -112,6 +113,10 @@ fn grant_can_be_reached_however_long_attempts_are_one() {
         (35, 600, 16, 18),
         (5, 60, 0, 5),
         (0, 600, 2, 0),
+        // Another leg with the same identity.
+        (SAME_ATTEMPT, 600, 2, 150),
+        (SAME_ATTEMPT, 600, 8, 37),
+        (SAME_ATTEMPT, 3600, 2, 180),
     ] {
         let found = separation(separate, window * SECOND, attempts);
         assert_eq!(found / SECOND, expected, "{separate} {window} {attempts}");
@@ -132,7 +137,7 @@ fn is_reached(interval: u64, window: u64, attempts: u8, separate: u64) -> bool {
 #[test]
 fn caller_who_passes_with_5_s_passes_with_any_time_of_the_trunk() {
     for (window, attempts) in [(600, 2), (600, 3), (600, 8), (600, 16), (60, 3), (3600, 4)] {
-        for separate in [5, 9, 35, 80, 150, 300, 540, 600] {
+        for separate in [5, 9, 35, 80, 150, SAME_ATTEMPT, 300, 540, 600] {
             let used = separation(separate, window * SECOND, attempts) / SECOND;
             for interval in 5..window {
                 let passes = is_reached(interval, window, attempts, 5);
@@ -140,5 +145,33 @@ fn caller_who_passes_with_5_s_passes_with_any_time_of_the_trunk() {
                 assert!(!passes || still, "{interval} {window} {attempts} {separate}");
             }
         }
+    }
+}
+
+#[test]
+fn leg_with_the_identity_of_the_counted_attempt_is_apart_for_minutes() {
+    let mut call = Call {
+        number: number(),
+        second: Number::NONE,
+        call_id: 1,
+        identity: 0,
+        enforced: 1,
+        separate: SEPARATE,
+        without_daemon: 0,
+    };
+    for (identity, counted, separate, expected) in [
+        (0, 0, SEPARATE, SEPARATE),
+        (0, 6, SEPARATE, SEPARATE),
+        (6, 0, SEPARATE, SEPARATE),
+        (6, 10, SEPARATE, SEPARATE),
+        // Another kind.
+        (6, 7, 35, 35),
+        (6, 6, SEPARATE, SAME_ATTEMPT),
+        (6, 6, 35, SAME_ATTEMPT),
+        (6, 6, 600, 600),
+    ] {
+        (call.identity, call.separate) = (identity, separate);
+        let counted = RedialCounter { identity: counted, ..RedialCounter::default() };
+        assert_eq!(apart(&call, &counted), expected, "{identity} {counted:?} {separate}");
     }
 }

@@ -87,24 +87,24 @@ fn request_line<B: Bytes>(bytes: &B, start: usize, fields: &mut Fields) -> usize
     }
 }
 
-/// Reads a header line with this first word and notes the colon of a name that matters. Returns where
-/// to look for the end of the line from; 0: unsure.
+/// Reads a header line with this first word. Notes the colon of a name that matters, or the place in it that the automaton
+/// notes. Returns where to look for the end of the line from; 0: unsure.
 #[inline(always)]
 fn line<B: Bytes>(bytes: &B, start: usize, at: usize, word: u64, fields: &mut Fields) -> usize {
-    let (mut slot, mut colon) = (0, 0);
+    let (mut slot, mut place) = (0, 0);
     if FIRST_LETTERS >> (word & 31) & 1 != 0 {
         if FROM.begins(word) {
-            (slot, colon) = (Field::From as usize, 4);
+            (slot, place) = (Field::From as usize, 4);
         } else if TO.begins(word) {
-            (slot, colon) = (Field::To as usize, 2);
+            (slot, place) = (Field::To as usize, 2);
         } else if CALL_ID.begins(word) {
-            (slot, colon) = (Field::CallId as usize, 7);
+            (slot, place) = (Field::CallId as usize, 7);
         } else if COMPACT_FROM.begins(word) {
-            (slot, colon) = (Field::From as usize, 1);
+            (slot, place) = (Field::From as usize, 1);
         } else if COMPACT_TO.begins(word) {
-            (slot, colon) = (Field::To as usize, 1);
+            (slot, place) = (Field::To as usize, 1);
         } else if COMPACT_CALL_ID.begins(word) {
-            (slot, colon) = (Field::CallId as usize, 1);
+            (slot, place) = (Field::CallId as usize, 1);
         } else if REPLACES.begins(word) {
             return 0;
         } else if ASSERTED[0].begins(word) {
@@ -112,17 +112,25 @@ fn line<B: Bytes>(bytes: &B, start: usize, at: usize, word: u64, fields: &mut Fi
                 (Some(more), Some(rest))
                     if ASSERTED[1].begins(more) && ASSERTED[2].begins(rest) =>
                 {
-                    (slot, colon) = (Field::Pai as usize, 19);
+                    (slot, place) = (Field::Pai as usize, 19);
                 }
                 _ => return 0,
             }
+        } else if CALL_IN.begins(word) {
+            (slot, place) = (Field::CallInfo as usize, 6);
+        } else if P_CH.begins(word) {
+            (slot, place) = (Field::ChargingOrSession as usize, 3);
+        } else if SESSION.begins(word) {
+            (slot, place) = (Field::ChargingOrSession as usize, 7);
         }
     }
     // Slot 0 is the waste-paper basket, as for the automaton.
     let slot = bytes.hide_range(slot) & 0xF;
-    let offset = bytes.hide_range(at - start + colon) as u64 & 0x3FFF;
+    let offset = bytes.hide_range(at - start + place) as u64 & 0x3FFF;
     fields[slot].push(offset);
-    if slot == 0 { name_end(bytes, at, word) } else { at }
+    // Of the last two fields only the beginning of the name was read, as of slot 0.
+    let is_whole = slot.wrapping_sub(1) < Field::CallInfo as usize - 1;
+    if is_whole { at } else { name_end(bytes, at, word) }
 }
 
 /// Returns the offset of the word that has the colon after a header name of valid characters; 0: unsure.
@@ -353,10 +361,13 @@ const CALL_ID: Text = Text::new(b"call-id:");
 const COMPACT_CALL_ID: Text = Text::new(b"i:");
 const ASSERTED: [Text; 3] = [Text::new(b"p-assert"), Text::new(b"ed-ident"), Text::new(b"ity:")];
 const REPLACES: Text = Text::new(b"replaces");
+const CALL_IN: Text = Text::new(b"call-in");
+const P_CH: Text = Text::new(b"p-ch");
+const SESSION: Text = Text::new(b"session-");
 const SIP: Text = Text::new(b"<sip:");
 const SIPS: Text = Text::new(b"<sips:");
 const TEL: Text = Text::new(b"<tel:");
 const TAG: Text = Text::new(b";tag=");
 
 /// The low five bits of the letters, in either case, that names begin with which matter.
-const FIRST_LETTERS: u64 = 1 << 3 | 1 << 6 | 1 << 9 | 1 << 16 | 1 << 18 | 1 << 20;
+const FIRST_LETTERS: u64 = 1 << 3 | 1 << 6 | 1 << 9 | 1 << 16 | 1 << 18 | 1 << 19 | 1 << 20;

@@ -35,6 +35,11 @@ pub enum Field {
     FromFault = 12,
     /// A `Replaces` header field (RFC 3891): its colon.
     Replaces = 13,
+    /// The last letter of `Call-In` at the beginning of a header name, such as `Call-Info`.
+    CallInfo = 14,
+    /// The last character of `P-Ch` or `Session-` at the beginning of a header name, such as `P-Charging-Vector` or
+    /// `Session-ID`.
+    ChargingOrSession = 15,
 }
 
 /// The form of a URI.

@@ -142,6 +142,20 @@ const PAI: Address = Address {
     fault: None,
 };
 
+/// Only the beginnings of these names are read. [`attempt_identity`](crate::sip::attempt_identity) reads the rest: names and
+/// values need more states than are left. The last character notes the field, and the others have a state each.
+const SESSION: &[u8] = b"session-";
+/// State after the first letter of `session-`.
+const SESSION_FROM: u8 = PAI.base + PARTS;
+/// State after `p-c`.
+const P_C: u8 = SESSION_FROM + SESSION.len() as u8 - 1;
+/// Index of `call-id` in [`NAMES`], and the letters that it shares with `call-info`.
+const CALL_ID: usize = 2;
+const CALL_I: usize = 6;
+/// Index of `p-asserted-identity` in [`NAMES`], and the letters that it shares with `p-charging-vector`.
+const ASSERTED: usize = 3;
+const P: usize = 2;
+
 const fn steps() -> [u32; 256 * CLASS_COUNT] {
     let mut table = [0; 256 * CLASS_COUNT];
     let mut state = 0;
@@ -176,6 +190,9 @@ const fn next(state: u8, class: u8) -> u16 {
     }
     if state >= PAI.base && state < PAI.base + PARTS {
         return or_line(in_address(&PAI, state - PAI.base, class), class);
+    }
+    if state >= SESSION_FROM && state <= P_C {
+        return in_beginning(state, class);
     }
     let next = match (state, class) {
         // The two ends are never left.
@@ -245,6 +262,9 @@ const fn line(class: u8) -> u16 {
         }
         i += 1;
     }
+    if class == letter(SESSION[0]) {
+        return SESSION_FROM as u16;
+    }
     match class {
         CR => LAST_CR as u16,
         LF => END as u16,
@@ -290,12 +310,32 @@ const fn in_name(state: u8, class: u8) -> u16 {
         }
         i += 1;
     }
+    if class == letter(b'n') && NAMES[CALL_ID].spelling.letters(state) == CALL_I {
+        return noted(NAME, Field::CallInfo);
+    }
+    if class == letter(b'c') && NAMES[ASSERTED].spelling.letters(state) == P {
+        return P_C as u16;
+    }
     other_name(class)
+}
+
+/// Returns the step in a name that begins as `session-` or `p-ch` so far.
+const fn in_beginning(state: u8, class: u8) -> u16 {
+    let letters = (state - SESSION_FROM) as usize + 1;
+    if state == P_C && class == letter(b'h') {
+        noted(NAME, Field::ChargingOrSession)
+    } else if state == P_C || class != letter(SESSION[letters]) {
+        other_name(class)
+    } else if letters + 1 == SESSION.len() {
+        noted(NAME, Field::ChargingOrSession)
+    } else {
+        state as u16 + 1
+    }
 }
 
 const _: () = {
     assert!(NAMES[4].spelling.ws() == NAMES_TO);
-    assert!(PAI.base as usize + PARTS as usize <= 256);
+    assert!(P_C >= PAI.base);
 };
 
 #[cfg(test)]

@@ -6,6 +6,7 @@
 //! pass the kernel's verifier; a table look-up leaves it one path (`notes` in
 //! ARCHITECTURE.md).
 
+pub mod attempt_identity;
 pub(crate) mod automaton;
 pub mod fast;
 pub mod fields;

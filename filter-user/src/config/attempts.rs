@@ -5,6 +5,7 @@ use filter_common::decide::separation;
 use toml::Spanned;
 
 use crate::config::error::{Mistake, wrong};
+use crate::model::attempt_identity::AttemptIdentity;
 use crate::model::duration;
 use crate::model::policy::Trunk;
 use crate::model::redial::{RedialPolicy, short};
@@ -48,12 +49,19 @@ pub(crate) fn separate(
     Ok(())
 }
 
+/// Reads the identities of attempts that the trunk is trusted for. They are looked for in an order of their own.
+pub(crate) fn identities(trunk: &mut Trunk, identities: &[AttemptIdentity]) {
+    trunk.profile.attempt_identity =
+        identities.iter().fold(0, |bits, identity| bits | identity.bit());
+}
+
 #[cfg(test)]
 mod tests {
     use std::path::Path;
 
     use crate::config::Config;
     use crate::config::file::parse;
+    use crate::model::policy::Trunk;
 
     fn read(keys: &str, redial: &str) -> Result<Config, String> {
         let text = format!(
@@ -95,10 +103,45 @@ mod tests {
             ("", ""),
             ("esinet = true", ""),
             ("refuse = \"drop\"\nseparate = \"35s\"", ""),
+            ("refuse = \"drop\"\nattempt_identity = [\"icid\"]", ""),
             ("refuse = \"drop\"", "attempts = 0"),
         ] {
             assert!(!warns(keys, redial), "{keys}");
         }
+    }
+
+    #[test]
+    fn identity_of_an_attempt_is_read_from_trunks_that_say_so() {
+        for (keys, bits) in [
+            ("", 0),
+            ("attempt_identity = []", 0),
+            ("attempt_identity = [\"icid\"]", 2),
+            ("attempt_identity = [\"session-id\", \"emergency-call-id\"]", 5),
+            ("attempt_identity = [\"emergency-call-id\", \"icid\", \"session-id\"]", 7),
+        ] {
+            let config = read(keys, "").unwrap();
+            let [default, trunk] = &config.policy.trunks[..] else { panic!("two profiles") };
+            let of = |trunk: &Trunk| trunk.profile.attempt_identity;
+            assert_eq!((of(trunk), of(default)), (bits, 0), "{keys}");
+            let effective = toml::to_string(&config.effective()).unwrap();
+            let again = parse(&effective).map_err(|mistake| mistake.message);
+            assert_eq!(again, Ok(config), "{effective}");
+        }
+        for (keys, message) in [
+            (
+                "attempt_identity = [\"call-id\"]",
+                "5:21: unknown variant `call-id`, expected one of `emergency-call-id`",
+            ),
+            (
+                "attempt_identity = \"icid\"",
+                "5:20: invalid type: string \"icid\", expected a sequence",
+            ),
+        ] {
+            let error = read(keys, "").unwrap_err();
+            assert!(error.contains(message), "{keys}: {error}");
+        }
+        let error = parse("interfaces = []\n[default]\nattempt_identity = [\"icid\"]").unwrap_err();
+        assert!(error.message.contains("unknown field `attempt_identity`"), "{}", error.message);
     }
 
     #[test]

@@ -10,6 +10,7 @@ use serde::Serialize;
 use crate::config::replies::{ReplyPath, WithoutDaemon};
 use crate::config::units::{self, days};
 use crate::config::{AutoRate, Config, EvidenceKept, Paths, RecordLimits, Roles};
+use crate::model::attempt_identity::AttemptIdentity;
 use crate::model::ladder::Ladder;
 use crate::model::plan::format::Format;
 use crate::model::plan::identity::Identity;
@@ -217,6 +218,7 @@ pub(crate) struct EffectiveTrunk {
     pub(crate) replies_per_second: u32,
     pub(crate) replies_without_checksum: bool,
     pub(crate) separate: String,
+    pub(crate) attempt_identity: Vec<AttemptIdentity>,
     pub(crate) reply_path: ReplyPath,
     pub(crate) without_daemon: WithoutDaemon,
     #[serde(flatten)]
@@ -329,6 +331,7 @@ impl EffectiveTrunk {
             replies_per_second: trunk.profile.replies_per_second,
             replies_without_checksum: trunk.profile.replies_without_checksum != 0,
             separate: short(trunk.profile.separate),
+            attempt_identity: AttemptIdentity::of_bits(trunk.profile.attempt_identity).collect(),
             reply_path: ReplyPath::of(&trunk.profile),
             without_daemon: WithoutDaemon::of(trunk),
             profile: EffectiveProfile::of(trunk, default),
@@ -545,10 +548,11 @@ impl Config {
     }
 }
 
-/// Returns whether a trunk refuses in silence, and its attempts are separate after the shortest time.
+/// Returns whether a trunk refuses in silence, and its attempts are separate after the shortest time, because they
+/// have no other identity.
 fn may_redial_by_machine(trunk: &Trunk) -> bool {
     let is_silent = Refuse::of_number(trunk.profile.refuse) == Refuse::Drop && !trunk.esinet;
-    is_silent && trunk.profile.separate == SEPARATE
+    is_silent && trunk.profile.separate == SEPARATE && trunk.profile.attempt_identity == 0
 }
 
 /// Returns how a trunk refuses, for people: `telkom 600`.

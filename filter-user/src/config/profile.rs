@@ -16,10 +16,11 @@ use serde::de::{Error as _, IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use toml::Spanned;
 
-use crate::config::attempts::separate;
+use crate::config::attempts::{identities, separate};
 use crate::config::error::{Mistake, wrong};
 use crate::config::replies::{RefuseText, ReplyFields, ReplyPath, WithoutDaemon, replies};
 use crate::config::strip;
+use crate::model::attempt_identity::AttemptIdentity;
 use crate::model::number_text;
 use crate::model::plan::format::Format;
 use crate::model::plan::identity::Identity;
@@ -113,6 +114,8 @@ pub(crate) struct TrunkTable {
     pub(crate) replies_per_second: Option<u32>,
     pub(crate) replies_without_checksum: Option<bool>,
     pub(crate) separate: Option<Spanned<String>>,
+    #[serde(default)]
+    pub(crate) attempt_identity: Vec<AttemptIdentity>,
     #[serde(default)]
     pub(crate) reply_path: ReplyPath,
     #[serde(default)]
@@ -272,6 +275,7 @@ pub(crate) fn trunks(
         };
         replies(&mut trunk, &reply_fields)?;
         separate(&mut trunk, table.separate.as_ref(), redial)?;
+        identities(&mut trunk, &table.attempt_identity);
         if let Some(marks) = &table.emergency_marks {
             return wrong(marks.span(), EMERGENCY_MARKS.to_owned());
         }

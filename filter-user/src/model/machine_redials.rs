@@ -88,7 +88,7 @@ pub struct Redials {
 
 impl Redials {
     /// Notes an attempt that was refused, or that opened a redial grant: `time` in nanoseconds, `call_id` is the hash of
-    /// its Call-ID. Attempts less than `separate` seconds after the first are the same attempt.
+    /// its Call-ID. It may also be the identity that its legs share. Attempts less than `separate` seconds after the first are the same attempt.
     pub fn note(&mut self, number: Number, call_id: u64, time: u64, separate: u32) {
         let first = First { time, call_id, is_over: false };
         let Some(found) = self.firsts.get_mut(&number) else {

@@ -1,5 +1,6 @@
 //! The domain without a clock, a file or a kernel: policies, ladders, numbers and the host's gate.
 
+pub(crate) mod attempt_identity;
 pub mod duration;
 pub mod free_text;
 pub mod host_gate;

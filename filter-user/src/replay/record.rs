@@ -11,6 +11,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::api::udp_payload::udp_payload;
+use crate::model::attempt_identity;
 use crate::model::policy::Policy;
 use crate::replay::message::Message;
 
@@ -55,6 +56,8 @@ pub struct Record {
     pub reason: &'static str,
     /// SIP status code of the reply.
     pub reply: Option<u16>,
+    /// The identity that all legs of the attempt share, and its hash: `icid 1f3c90aa`.
+    pub attempt_identity: Option<String>,
     /// The SIP message of the reply.
     pub reply_message: Option<String>,
     /// Time of the frame in nanoseconds since 1970.
@@ -119,6 +122,7 @@ impl Record {
             rule: policy.rule_name(event.rule),
             reason: reason.name(),
             reply: Code::from_number(event.reply).map(Code::status),
+            attempt_identity: attempt_identity::shown(event.attempt_identity),
             reply_message: None,
             nanoseconds: time,
             reply_frame: None,

@@ -155,6 +155,8 @@ impl<'a> Side<'a> {
             number: record.number,
             second: Number::NONE,
             call_id: record.call_id,
+            // Records have none, so each leg counts.
+            identity: 0,
             enforced: enforced.into(),
             separate,
             without_daemon: 0,

@@ -14,7 +14,7 @@ pub(super) const EQUAL: u8 = 12;
 pub(super) const CONTROL: u8 = 13;
 pub(super) const DASH: u8 = 14;
 /// Letters that are in a name which matters, in either case, from this class on.
-pub(super) const LETTERS: &[u8] = b"acdefgilmnoprsty";
+pub(super) const LETTERS: &[u8] = b"acdefghilmnoprsty";
 pub(super) const LETTER: u8 = 15;
 
 pub(super) const fn class(byte: u8) -> u8 {

@@ -6,6 +6,7 @@ use crate::api::wire::{self, NextAttempt, Problem, ProblemKind};
 use crate::change_plan::allow::describe;
 use crate::daemon::state::{Control, problem};
 use crate::inspect;
+use crate::model::attempt_identity::names;
 use crate::model::policy::{Subject, Trunk};
 use crate::model::redial::short;
 use crate::store::Decision;
@@ -103,10 +104,17 @@ impl Control {
     }
 }
 
-/// Describes how far apart separate attempts are: `attempts are separate after 5s, on trunk telkom after 35s`.
+/// Describes which attempts are separate: `attempts are separate after 5s, on trunk telkom after 35s and with another icid`.
 fn separations(trunks: &[Trunk]) -> String {
-    let own = trunks.iter().filter(|trunk| trunk.profile.separate != SEPARATE);
-    let own = own
-        .map(|trunk| format!(", on trunk {} after {}", trunk.name, short(trunk.profile.separate)));
+    let own = trunks
+        .iter()
+        .filter(|trunk| trunk.profile.separate != SEPARATE || trunk.profile.attempt_identity != 0);
+    let own = own.map(|trunk| {
+        let after = format!(", on trunk {} after {}", trunk.name, short(trunk.profile.separate));
+        match names(trunk.profile.attempt_identity) {
+            names if names.is_empty() => after,
+            names => format!("{after} and with another {}", names.replace(", ", " or ")),
+        }
+    });
     format!("attempts are separate after {}{}", short(SEPARATE), own.collect::<String>())
 }

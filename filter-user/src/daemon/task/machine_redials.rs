@@ -35,12 +35,17 @@ impl MachineRedials {
         if !counts || event.number == Number::NONE || event.flags & EVENT_REPEATED != 0 {
             return;
         }
+        // Legs with one identity are one attempt.
+        let attempt = match event.attempt_identity {
+            0 => event.call_id,
+            identity => identity.into(),
+        };
         let mut watches = self.lock();
         if !watches.contains_key(&trunk.name) {
             watches.insert(trunk.name.clone(), Watch::default());
         }
         if let Some(watch) = watches.get_mut(&trunk.name) {
-            watch.redials.note(event.number, event.call_id, event.time, trunk.profile.separate);
+            watch.redials.note(event.number, attempt, event.time, trunk.profile.separate);
         }
     }
 

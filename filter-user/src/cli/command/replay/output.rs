@@ -148,7 +148,8 @@ impl<W: Write> Output<W> {
     }
 }
 
-/// Returns the reason, the code of the reply, the policy verdict that was not applied, and the rule.
+/// Returns the reason, the code of the reply, the policy verdict that was not applied, the rule, and the identity of the
+/// attempt.
 fn reason(record: &Record) -> String {
     let mut text = record.reason.to_owned();
     if let Some(code) = record.reply {
@@ -159,6 +160,9 @@ fn reason(record: &Record) -> String {
     }
     if let Some(rule) = &record.rule {
         text += &format!(" ({rule})");
+    }
+    if let Some(identity) = &record.attempt_identity {
+        text += &format!(", {identity}");
     }
     text
 }
