@@ -22,6 +22,7 @@ pub(crate) mod order;
 pub(crate) mod reconcile;
 pub(crate) mod reply_path;
 pub(crate) mod reply_sender;
+pub(crate) mod reply_turns;
 pub(crate) mod role;
 pub(crate) mod signals;
 pub(crate) mod start;

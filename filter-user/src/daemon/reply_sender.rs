@@ -19,6 +19,7 @@ use nix::poll::{PollFd, PollFlags, poll};
 use tokio::sync::oneshot;
 
 use crate::config::Config;
+use crate::daemon::reply_turns::Turns;
 use crate::datapath::{
     DaemonReplyCounters, Error, Heartbeat, Maps, ReplyCounters, ReplyKeys, ReplyQueue,
 };
@@ -169,6 +170,7 @@ pub fn start(
 ) -> Result<(Running, oneshot::Receiver<()>), Error> {
     let mut work = Work {
         queue: ReplyQueue::open(folder)?,
+        turns: Turns::default(),
         heartbeat: Heartbeat::open(folder)?,
         keys: ReplyKeys::open(folder)?,
         counters: DaemonReplyCounters::open(folder)?,
@@ -204,6 +206,7 @@ pub fn start(
 
 struct Work {
     queue: ReplyQueue,
+    turns: Turns,
     heartbeat: Heartbeat,
     keys: ReplyKeys,
     counters: DaemonReplyCounters,
@@ -260,8 +263,11 @@ impl Work {
         Ok(new)
     }
 
-    /// Waits for the ring until the next heartbeat is due.
+    /// Waits for the ring until the next heartbeat is due, unless a call waits.
     fn wait(&self) {
+        if !self.turns.is_empty() {
+            return;
+        }
         let mut ring = [PollFd::new(self.queue.as_fd(), PollFlags::POLLIN)];
         // A signal only shortens the wait.
         let _ = poll(&mut ring, BEAT);
@@ -271,7 +277,8 @@ impl Work {
     fn send_some(&mut self) {
         let mut last_beat = Instant::now();
         for _ in 0..AT_ONCE {
-            let Some((head, frame)) = self.queue.take() else { break };
+            self.collect();
+            let Some((head, frame)) = self.turns.take() else { break };
             self.send(&head, &frame);
             if last_beat.elapsed() > Duration::from_millis(BEAT.into()) {
                 self.beat();
@@ -280,14 +287,29 @@ impl Work {
         }
     }
 
+    /// Empties the ring, so that it has room for the calls of all trunks.
+    fn collect(&mut self) {
+        for _ in 0..AT_ONCE {
+            let Some(call) = self.queue.take() else { break };
+            if let Err((head, _)) = self.turns.add(call) {
+                self.count(&head, |_, counters| counters.failed += 1);
+            }
+        }
+    }
+
     /// Sends one reply, and counts it.
     fn send(&mut self, head: &HandedOver, frame: &[u8]) {
+        self.count(head, |work, counters| work.answer(head, frame, counters));
+    }
+
+    /// Changes the counters of the trunk of a call.
+    fn count(&mut self, head: &HandedOver, change: impl FnOnce(&mut Work, &mut DaemonReplies)) {
         let trunk = u32::from(head.trunk) & (TRUNKS_MAX - 1);
         let mut counters = match self.counters.get(trunk) {
             Ok(counters) => counters,
             Err(error) => return tracing::error!(%error, "cannot count replies"),
         };
-        self.answer(head, frame, &mut counters);
+        change(self, &mut counters);
         if let Err(error) = self.counters.set(trunk, counters) {
             tracing::error!(%error, "cannot count replies");
         }
