@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use palang::datapath::{DaemonPaths, Pins};
 use palang_tests::lab::carrier::BLOCKED;
 use palang_tests::lab::{Daemon, GATE, Lab, Receiver, TRUNK, run};
 
@@ -36,16 +37,21 @@ fn short() -> Sipp<'static> {
     }
 }
 
-/// Sends an INVITE of the blocked caller, and returns whether it reaches the server.
-fn reaches(lab: &Lab, receiver: &Receiver, call: &str) -> bool {
+/// Sends an INVITE of the blocked caller.
+fn send(lab: &Lab, call: &str) {
     let invite = format!(
         "INVITE sip:112@{GATE} SIP/2.0\r\nVia: SIP/2.0/UDP {TRUNK}:5060;branch=z9hG4bK{call}\r\n\
          From: <sip:{BLOCKED}@{TRUNK}>;tag=1\r\nTo: <sip:112@{GATE}>\r\nCall-ID: {call}\r\n\
          CSeq: 1 INVITE\r\nUser-Agent: an exchange of some make and length\r\nContent-Length: 0\r\n\r\n"
     );
+    lab.sender().send(5060, invite.as_bytes()).expect("sent");
+}
+
+/// Sends an INVITE of the blocked caller, and returns whether it reaches the server.
+fn reaches(lab: &Lab, receiver: &Receiver, call: &str) -> bool {
     let arrived = || receiver.arrivals().iter().filter(|arrival| arrival.call_id() == call).count();
     let before = arrived();
-    lab.sender().send(5060, invite.as_bytes()).expect("sent");
+    send(lab, call);
     // The loopback of a lab needs milliseconds.
     let deadline = Instant::now() + Duration::from_secs(1);
     while arrived() == before && Instant::now() < deadline {
@@ -184,4 +190,44 @@ fn reload_that_needs_the_daemon_says_that_it_has_to_be_restarted() {
     assert_eq!(daemon.stop(), 0);
     start(&mut daemon, UNIT);
     assert_eq!(findings(&daemon), "[]");
+}
+
+/// The parts of the status about the trunk's replies.
+fn replies(daemon: &Daemon<'_>) -> serde_json::Value {
+    does(daemon, &["status"])["replies"][0].clone()
+}
+
+// The driver of a card may send, but its replies do not arrive.
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
+#[test]
+fn driver_without_acks_gives_its_trunk_to_the_daemon_until_a_reload() {
+    let lab = Lab::new("moved");
+    let receiver = lab.receiver(5060);
+    let daemon = gate(&lab, UNIT, "");
+    let folder = Pins::new(daemon.pins()).map_folders().pop().expect("the maps");
+    let mut paths = DaemonPaths::open(&folder).expect("the map");
+    // As for a card. The daemon writes the map again every second.
+    let mut call = |name: &str| {
+        paths.set(&[]).expect("written");
+        send(&lab, name);
+    };
+    (0..30).for_each(|number| call(&format!("driver-{number}")));
+    wait("a move", || replies(&daemon)["moved"] == true);
+    let status = does(&daemon, &["status"]);
+    assert_eq!(status["colour"], "amber", "{status}");
+    let findings = status["findings"].to_string();
+    assert!(findings.contains("replies of the driver, so the daemon sends them"), "{findings}");
+    assert_eq!(status["replies"][0]["path"], "daemon");
+    let audit = daemon.cli(&["audit", "list", "-o", "json"]).stdout;
+    assert!(audit.contains("replies moved to the daemon"), "{audit}");
+    // The trunk needs no interface in the map any more.
+    let before = counter(&daemon, "by_daemon");
+    (0..5).for_each(|number| call(&format!("moved-{number}")));
+    wait("replies of the daemon", || counter(&daemon, "by_daemon") == before + 5);
+    assert!(receiver.arrivals().is_empty(), "{:?}", receiver.arrivals());
+    daemon.signal("HUP");
+    wait("the path of the file", || {
+        let now = replies(&daemon);
+        now["moved"] == false && now["problem"].is_null()
+    });
 }

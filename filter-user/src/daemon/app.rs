@@ -106,6 +106,7 @@ impl App {
                 impossible: stats.impossible,
                 without_daemon: stats.without_daemon,
                 failed: stats.lost + by_daemon.failed + by_daemon.late,
+                moved: self.control.replies.is_moved(&trunk.name, &trunk.profile),
                 problem: self.control.replies.problem(&trunk.name).filter(|_| answers),
             })
         });

@@ -118,6 +118,14 @@ impl ReplySender {
         Some(format!("a reply to a refused call could not be sent: {error} (docs/carriers.md)"))
     }
 
+    /// Returns whether the daemon can send replies now: its sockets are open, and no rule of the machine forbids them.
+    #[must_use]
+    pub fn can_send(&self) -> bool {
+        let failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
+        let fails = failed.as_ref().is_some_and(|(when, _)| when.elapsed() < FORBIDDEN);
+        self.is_open && !fails
+    }
+
     /// Returns the number of calls without a daemon that the audit has no row about, and takes them for written.
     #[must_use]
     pub fn take_unanswered(&self) -> u64 {

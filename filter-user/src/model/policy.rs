@@ -2,8 +2,9 @@
 //! written to the kernel or used by the host.
 
 use filter_common::abi::{
-    ABI_VERSION, Allow, Block, DROPPED_WITHOUT_DAEMON, EVENT_PAI, MODE_ENFORCE, PrefixKey, Profile,
-    REPLY_PATH_AUTO, RULE_SHORT_NUMBER, SEPARATE, Settings, Verdict,
+    ABI_VERSION, Allow, Block, DROPPED_WITHOUT_DAEMON, EVENT_PAI, MODE_ENFORCE,
+    PASSES_WITHOUT_DAEMON, PrefixKey, Profile, REPLY_PATH_AUTO, REPLY_PATH_DAEMON,
+    RULE_SHORT_NUMBER, SEPARATE, Settings, Verdict,
 };
 use filter_common::number::{Digits, Number};
 use filter_common::plan::{
@@ -116,6 +117,19 @@ impl Trunk {
     #[must_use]
     pub fn vouches_for(&self, identity: u8) -> bool {
         self.trusts_from || identity == EVENT_PAI && self.profile.trusts_pai()
+    }
+
+    /// Lets the daemon send the replies of this trunk, if it answers and leaves the path open. Returns whether it does so.
+    pub fn answer_by_daemon(&mut self) -> bool {
+        let profile = &mut self.profile;
+        if profile.refuse == 0 || profile.reply_path != REPLY_PATH_AUTO {
+            return false;
+        }
+        profile.reply_path = REPLY_PATH_DAEMON;
+        if self.passes_without_daemon {
+            profile.without_daemon = PASSES_WITHOUT_DAEMON;
+        }
+        true
     }
 }
 
