@@ -26,7 +26,7 @@ enum Command {
     /// palang config check palang.toml && systemctl reload palang
     Check {
         /// Configuration file
-        #[arg(value_name = "FILE", default_value = limits::PATH)]
+        #[arg(env = "PALANG_CONFIG", value_name = "FILE", default_value = limits::PATH)]
         file: PathBuf,
     },
     /// Show a configuration with every default filled in
@@ -36,7 +36,7 @@ enum Command {
     /// Raw: the file exactly as it is.
     Show {
         /// Configuration file
-        #[arg(value_name = "FILE", default_value = limits::PATH)]
+        #[arg(env = "PALANG_CONFIG", value_name = "FILE", default_value = limits::PATH)]
         file: PathBuf,
         #[command(flatten)]
         output: Output,
