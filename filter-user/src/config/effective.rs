@@ -497,6 +497,20 @@ impl Config {
             format!("{} is for group {}", self.paths.socket().display(), self.group),
         ];
         if self.redial.attempts != 0 {
+            lines.extend(trunks.iter().filter_map(|trunk| {
+                let (configured, redial) = (trunk.profile.separate, self.redial);
+                let counts = redial.separation(configured);
+                (counts != configured).then(|| {
+                    format!(
+                        "trunk {}: attempts are separate after {}, not after {}: attempt {} has to be possible within {}",
+                        trunk.name,
+                        short(counts),
+                        short(configured),
+                        redial.attempts,
+                        short(redial.window)
+                    )
+                })
+            }));
             lines.extend(trunks.iter().filter(|trunk| may_redial_by_machine(trunk)).map(|trunk| {
                 format!(
                     "trunk {}: refused in silence, so its carrier may call again by machine. Its calls open redial grants; set \
