@@ -539,7 +539,7 @@ pub struct ReplyStats {
     pub damaged: u64,
     /// Refused calls that no reply is possible to.
     pub impossible: u64,
-    /// Refused calls that the daemon was to answer while no daemon ran: no reply.
+    /// Refused calls that the daemon was to answer while no daemon ran, without repeats: no reply.
     pub without_daemon: u64,
     /// Refused calls that the daemon was to answer, and for which its ring had no room: no reply.
     pub lost: u64,

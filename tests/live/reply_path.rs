@@ -127,7 +127,9 @@ fn without_a_daemon_a_call_passes_or_is_dropped_as_the_trunk_says() {
         assert_eq!(status["colour"], "amber", "{status}");
         let findings = status["findings"].to_string();
         assert!(
-            findings.contains("blocked callers passed or ended in silence, because no daemon ran"),
+            findings.contains(
+                "1 call of a blocked caller passed or ended in silence, because no daemon ran"
+            ),
             "{findings}"
         );
         wait("a row of the audit", || {

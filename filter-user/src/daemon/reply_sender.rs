@@ -108,9 +108,13 @@ impl ReplySender {
         if let Some((_, Unanswered { calls, .. })) =
             unanswered.filter(|(when, _)| when.elapsed() < LOUD)
         {
+            let (calls, them) = match calls {
+                1 => ("1 call of a blocked caller".to_owned(), "it"),
+                calls => (format!("{calls} calls of blocked callers"), "them"),
+            };
             return Some(format!(
-                "{calls} INVITEs of blocked callers passed or ended in silence, because no daemon ran or could send: seen \
-                 within the last hour. without_daemon decides about them (docs/carriers.md)"
+                "{calls} passed or ended in silence, because no daemon ran or could send: seen within the last hour, without \
+                 repeats. without_daemon decides about {them} (docs/carriers.md)"
             ));
         }
         let failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
