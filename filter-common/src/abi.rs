@@ -4,14 +4,14 @@
 //! meaning of a field, needs a new [`ABI_VERSION`]. The version is part of the path that the maps are pinned under,
 //! so a program never reads the bytes of another layout.
 //!
-//! Times are nanoseconds of one clock, the kernel's boot time (`CLOCK_BOOTTIME`; `bpf_ktime_get_boot_ns`, Linux 5.8).
-//! In a replay it is the time of the capture.
+//! Times are nanoseconds of the kernel's boot time (`CLOCK_BOOTTIME`), in a replay of the time of the capture.
 
+use crate::answer::contact::Contact;
 use crate::number::{Digits, Number};
 use crate::plan::{IDENTITY_FROM, IDENTITY_PAI, Plan};
 
 /// Version of all layouts in this file.
-pub const ABI_VERSION: u32 = 9;
+pub const ABI_VERSION: u32 = 10;
 
 /// Most trunk profiles, the profile `default` (0) included.
 pub const TRUNKS_MAX: u32 = 64;
@@ -19,11 +19,9 @@ pub const TRUNKS_MAX: u32 = 64;
 pub const GENERATIONS: u32 = 2;
 /// Words of 64 ports in the set of SIP ports: one bit for every port.
 pub const PORT_WORDS: u32 = 65_536 / 64;
-/// An attempt keeps its first verdict for this long. It is the longest life of an INVITE transaction (64 × T1, RFC
-/// 3261 §17.1.1.2), twice for a proxy's fork.
+/// An attempt keeps its first verdict for this long: twice the longest life of an INVITE transaction (RFC 3261 §17.1.1.2).
 pub const ATTEMPT_NS: u64 = 64_000_000_000;
-/// Attempts of one number are separate when they are this many seconds apart, unless the trunk has another time. A
-/// carrier that tries another way is no caller who tries again.
+/// Attempts of one number are separate when they are this many seconds apart, unless the trunk has another time.
 pub const SEPARATE: u32 = 5;
 /// How long later fragments of a datagram share the fate of its first one.
 pub const FRAGMENT_NS: u64 = 2_000_000_000;
@@ -220,6 +218,8 @@ pub struct Profile {
     pub without_daemon: u8,
     /// Zero.
     pub reserved: [u8; 2],
+    /// The place that a `302` names.
+    pub contact: Contact,
 }
 
 /// The driver sends a reply where it can, and otherwise the daemon.
@@ -581,7 +581,7 @@ layout! {
     PrefixKey = 12,
     TrunkKey = 24,
     Settings = 32,
-    Profile = 448,
+    Profile = 536,
     AttemptKey = 16,
     Attempt = 40,
     RedialCounter = 32,

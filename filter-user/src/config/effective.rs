@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use filter_common::abi::{MODE_ENFORCE, MODE_OBSERVE, SEPARATE, Settings};
+use filter_common::answer::code::Code;
 use filter_common::plan::Prefix;
 use serde::Serialize;
 
@@ -212,6 +213,8 @@ pub(crate) struct EffectiveTrunk {
     /// Not printed for an ESInet, which has no choice.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) refuse: Option<String>,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub(crate) redirect: String,
     pub(crate) replies_per_second: u32,
     pub(crate) replies_without_checksum: bool,
     pub(crate) separate: String,
@@ -324,6 +327,7 @@ impl EffectiveTrunk {
             trusts_from: trunk.trusts_from,
             esinet: trunk.esinet,
             refuse: (!trunk.esinet).then(|| Refuse::of_number(trunk.profile.refuse).name()),
+            redirect: trunk.profile.contact.uri().to_owned(),
             replies_per_second: trunk.profile.replies_per_second,
             replies_without_checksum: trunk.profile.replies_without_checksum != 0,
             separate: short(trunk.profile.separate),
@@ -561,6 +565,7 @@ fn refusal(trunk: &Trunk) -> String {
     let refuse = match Refuse::of_number(trunk.profile.refuse) {
         _ if trunk.esinet => "refuses nothing (esinet)".to_owned(),
         Refuse::Drop => "in silence".to_owned(),
+        Refuse::Reply(Code::MovedTemporarily) => format!("302 to {}", trunk.profile.contact.uri()),
         Refuse::Reply(code) => code.status().to_string(),
     };
     format!("{} {refuse}", trunk.name)

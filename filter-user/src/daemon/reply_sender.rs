@@ -12,6 +12,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use filter_common::abi::TRUNKS_MAX;
+use filter_common::answer::code::Code;
+use filter_common::answer::contact::Contact;
 use filter_common::handed_over::{DaemonReplies, HANDED_REPEATED, HandedOver, may_be_by_daemon};
 use filter_common::reason::Reason;
 use nix::errno::Errno;
@@ -332,7 +334,14 @@ impl Work {
             counters.late += 1;
             return;
         }
-        let reply = match self.keys.get().map(|keys| late_answer::packet(head, frame, &keys)) {
+        // A redirection of the second look needs the contact; others do not ask for it.
+        let contact = if head.code == Code::MovedTemporarily as u8 {
+            self.maps.profile(u32::from(head.trunk)).map(|profile| profile.contact)
+        } else {
+            Ok(Contact::default())
+        };
+        let keys = contact.and_then(|contact| Ok((self.keys.get()?, contact)));
+        let reply = match keys.map(|(keys, to)| late_answer::packet(head, frame, &keys, &to)) {
             Ok(Ok(packet)) => packet,
             Ok(Err(NoReply::Damaged)) => return counters.damaged += 1,
             Ok(Err(NoReply::Impossible)) => return counters.impossible += 1,

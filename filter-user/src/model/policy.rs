@@ -6,6 +6,7 @@ use filter_common::abi::{
     PASSES_WITHOUT_DAEMON, PrefixKey, Profile, REPLY_PATH_AUTO, REPLY_PATH_DAEMON,
     RULE_SHORT_NUMBER, SEPARATE, Settings, Verdict,
 };
+use filter_common::answer::contact::Contact;
 use filter_common::number::{Digits, Number};
 use filter_common::plan::{
     FORMAT_E164, FORMAT_NATIONAL, IDENTITY_FROM, INTERNATIONAL_MAX, Plan, Prefix,
@@ -255,6 +256,7 @@ impl Default for Policy {
                     separate: SEPARATE,
                     reply_path: REPLY_PATH_AUTO,
                     without_daemon: DROPPED_WITHOUT_DAEMON,
+                    contact: Contact::default(),
                     reserved: [0; 2],
                 },
                 trusts_from: false,

@@ -72,7 +72,7 @@ pub fn policy(client: &Client) -> Result<Policy, PolicyError> {
         .map_err(reason)?;
     client
         .list(&client::path(&["blocks"], &[]), |block: Block| {
-            let refuse = match block.refuse.as_deref().map(Refuse::parse).transpose() {
+            let refuse = match block.refuse.as_deref().map(Refuse::named).transpose() {
                 Ok(refuse) => refuse.map_or(0, Refuse::flags),
                 Err(error) => {
                     unknown = Some(format!("block {}: refuse: {error}", block.number));
