@@ -35,6 +35,7 @@ mod privileges;
 mod protected;
 mod records;
 mod redial;
+mod redirect;
 mod removal;
 mod reply_path;
 mod reports;

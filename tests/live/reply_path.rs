@@ -9,7 +9,7 @@ use palang_tests::lab::{Daemon, GATE, Lab, Receiver, TRUNK, run};
 use crate::carriers::{Sipp, counter, does, wait};
 
 /// The capabilities of the unit.
-const UNIT: &str = "-all,+bpf,+net_admin,+perfmon,+chown,+net_raw";
+pub const UNIT: &str = "-all,+bpf,+net_admin,+perfmon,+chown,+net_raw";
 
 /// Starts a gate that enforces with the capabilities of the unit. Nothing is on the other end of the veth pair.
 fn gate<'a>(lab: &'a Lab, capabilities: &str, keys: &str) -> Daemon<'a> {
@@ -22,13 +22,13 @@ fn gate<'a>(lab: &'a Lab, capabilities: &str, keys: &str) -> Daemon<'a> {
     daemon
 }
 
-fn start(daemon: &mut Daemon<'_>, capabilities: &str) {
+pub fn start(daemon: &mut Daemon<'_>, capabilities: &str) {
     let sets = [format!("--inh-caps={capabilities}"), format!("--bounding-set={capabilities}")];
     daemon.spawn_by(&["setpriv", &sets[0], &sets[1]], &[]);
     daemon.wait_for_answer();
 }
 
-fn short() -> Sipp<'static> {
+pub fn short() -> Sipp<'static> {
     Sipp {
         subject: "an exchange of some make and length, written out in full",
         body: "",
@@ -38,7 +38,7 @@ fn short() -> Sipp<'static> {
 }
 
 /// Sends an INVITE of the blocked caller.
-fn send(lab: &Lab, call: &str) {
+pub fn send(lab: &Lab, call: &str) {
     let invite = format!(
         "INVITE sip:112@{GATE} SIP/2.0\r\nVia: SIP/2.0/UDP {TRUNK}:5060;branch=z9hG4bK{call}\r\n\
          From: <sip:{BLOCKED}@{TRUNK}>;tag=1\r\nTo: <sip:112@{GATE}>\r\nCall-ID: {call}\r\n\

@@ -339,6 +339,12 @@ impl EffectiveTrunk {
 }
 
 impl Config {
+    /// Returns the trunks that answer with 302.
+    pub fn redirecting(&self) -> impl Iterator<Item = &Trunk> {
+        let redirects = |trunk: &&Trunk| trunk.profile.refuse == Code::MovedTemporarily as u8;
+        self.policy.trunks.iter().filter(redirects)
+    }
+
     /// Returns the protected numbers that the file lists.
     fn listed(&self) -> impl Iterator<Item = &Protected> {
         self.policy.protected.iter().filter(|protected| !protected.is_placeholder)
