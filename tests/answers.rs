@@ -5,10 +5,10 @@ use std::cell::Cell;
 
 use filter_common::abi::Keys;
 use filter_common::answer::code::Code;
-use filter_common::answer::contact::Contact;
 use filter_common::answer::sums::{Checked, check};
 use filter_common::answer::{Answer, ROOM, is_own_ack};
 use filter_common::bytes::Slice;
+use filter_common::contact::Contact;
 use filter_common::frame::{Packet, read};
 use palang_tests::common::mutations::{apply, change};
 use palang_tests::common::packet::Layers;

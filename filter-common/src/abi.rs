@@ -6,7 +6,7 @@
 //!
 //! Times are nanoseconds of the kernel's boot time (`CLOCK_BOOTTIME`), in a replay of the time of the capture.
 
-use crate::answer::contact::Contact;
+use crate::contact::Contact;
 use crate::number::{Digits, Number};
 use crate::plan::{IDENTITY_FROM, IDENTITY_PAI, Plan};
 

@@ -5,7 +5,7 @@ use filter_common::abi::{
     PASSES_WITHOUT_DAEMON, REPLY_PATH_AUTO, REPLY_PATH_DAEMON, REPLY_PATH_DRIVER, ReplyStats,
 };
 use filter_common::answer::code::Code;
-use filter_common::answer::contact::Contact;
+use filter_common::contact::Contact;
 use filter_common::number::{Digits, Number};
 use filter_common::reason::Reason;
 use palang::model::policy::{Policy, Subject, Trunk};

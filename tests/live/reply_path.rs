@@ -194,7 +194,7 @@ fn reload_that_needs_the_daemon_says_that_it_has_to_be_restarted() {
     assert_eq!(findings(&daemon), "[]");
 }
 
-/// The parts of the status about the trunk's replies.
+/// Returns the part of the status about the trunk's replies.
 fn replies(daemon: &Daemon<'_>) -> serde_json::Value {
     does(daemon, &["status"])["replies"][0].clone()
 }

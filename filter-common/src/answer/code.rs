@@ -16,7 +16,7 @@ pub enum Code {
     Forbidden = 4,
     /// 480.
     TemporarilyUnavailable = 5,
-    /// 302, with the trunk's [`Contact`](super::contact::Contact). Only for a trunk whose carrier follows it.
+    /// 302, with the trunk's [`Contact`](crate::contact::Contact). Only for a trunk whose carrier follows it.
     MovedTemporarily = 6,
 }
 

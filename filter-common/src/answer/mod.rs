@@ -8,7 +8,6 @@
 //! ARCHITECTURE.md, "Answers to refused calls", has the way of a reply.
 
 pub mod code;
-pub mod contact;
 mod frame;
 mod outer;
 mod steps;
@@ -21,10 +20,10 @@ mod walk;
 
 use crate::abi::{BLOCK_REFUSE_DROP, Event, Keys, Profile, ReplySecond, Verdict};
 use crate::bytes::Bytes;
+use crate::contact::Contact;
 use crate::frame::{Packet, Part};
 use crate::reason::Reason;
 use crate::sip::message;
-use contact::Contact;
 use outer::HEAD;
 pub use outer::{LONG_ROOM, ROOM, Reply, UDP_LEN};
 use steps::{Field, Gap};
@@ -153,7 +152,7 @@ impl<const SIZE: usize> Answer<SIZE> {
         if texts.line_len == 0 {
             return None;
         }
-        let contact_len = texts.contacts * contact.len();
+        let contact_len = texts.contacts * contact.line_len();
         if contact_len < texts.contacts {
             return None;
         }

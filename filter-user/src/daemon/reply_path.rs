@@ -81,16 +81,16 @@ impl ReplyPath {
         let watches = self.lock();
         let watch = watches.get(trunk)?;
         if let Some(Window { calls, acks, .. }) = watch.bad {
-            let sender = if watch.moved.is_some() { ", which the daemon sends now" } else { "" };
+            let sender = if watch.moved.is_some() { " The daemon sends them now." } else { "" };
             return Some(format!(
-                "trunk {trunk}: its carrier acknowledged {acks} of the last {calls} replies to refused calls{sender}. If they do \
+                "trunk {trunk}: its carrier acknowledged {acks} of the last {calls} replies to refused calls.{sender} If they do \
                  not arrive, it takes the centre for dead: docs/carriers.md"
             ));
         }
         let Window { calls, acks, .. } = watch.moved?;
         Some(format!(
-            "trunk {trunk}: its carrier acknowledged {acks} of the last {calls} replies of the driver, so the daemon sends them \
-             until it is reloaded or restarted. If ACKs come now, set reply_path = \"daemon\" in [[trunk]] {trunk}: \
+            "trunk {trunk}: its carrier acknowledged {acks} of the last {calls} replies of the driver, so the daemon sends \
+             them. A reload or a restart ends that. If ACKs come now, set reply_path = \"daemon\" in [[trunk]] {trunk}: \
              docs/carriers.md"
         ))
     }
@@ -244,7 +244,7 @@ mod tests {
         let change = [look(REPLY_PATH_DAEMON, 60, 40, 23), look(REPLY_PATH_DAEMON, 60, 40, 23)];
         assert_eq!(change[1], Some(Change::Bad(Window { calls: 20, acks: 0, by_driver: false })));
         let problem = path.problem("a").expect("a problem");
-        assert!(problem.contains("which the daemon sends now"), "{problem}");
+        assert!(problem.contains("The daemon sends them now"), "{problem}");
         // A reload gives the path of the file.
         assert_eq!(look(AUTO, 60, 40, 23), None);
         assert_eq!((path.is_moved("a", &Profile::default()), path.problem("a")), (false, None));

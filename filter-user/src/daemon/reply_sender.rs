@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use filter_common::abi::TRUNKS_MAX;
 use filter_common::answer::code::Code;
-use filter_common::answer::contact::Contact;
+use filter_common::contact::Contact;
 use filter_common::handed_over::{DaemonReplies, HANDED_REPEATED, HandedOver, may_be_by_daemon};
 use filter_common::reason::Reason;
 use nix::errno::Errno;

@@ -1,9 +1,9 @@
 //! The reply to a refused call that the kernel hands to the daemon.
 
 use filter_common::abi::{Keys, Profile};
-use filter_common::answer::contact::Contact;
 use filter_common::answer::{Answer, LONG_ROOM, Outcome};
 use filter_common::bytes::Slice;
+use filter_common::contact::Contact;
 use filter_common::frame::{self, Packet};
 use filter_common::handed_over::{HANDED_REQUEST, HANDED_WITHOUT_CHECKSUM, HandedOver};
 

@@ -6,7 +6,7 @@ use filter_common::abi::{
     PASSES_WITHOUT_DAEMON, PrefixKey, Profile, REPLY_PATH_AUTO, REPLY_PATH_DAEMON,
     RULE_SHORT_NUMBER, SEPARATE, Settings, Verdict,
 };
-use filter_common::answer::contact::Contact;
+use filter_common::contact::Contact;
 use filter_common::number::{Digits, Number};
 use filter_common::plan::{
     FORMAT_E164, FORMAT_NATIONAL, IDENTITY_FROM, INTERNATIONAL_MAX, Plan, Prefix,

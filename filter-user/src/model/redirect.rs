@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use filter_common::answer::contact::{Contact, URI_MAX};
+use filter_common::contact::{Contact, URI_MAX};
 
 /// Why a text is no contact.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -38,7 +38,7 @@ impl Refuse {
                     "a carrier has to follow it, so only [[trunk]] can have it (docs/carriers.md)";
                 Err(NotOffered::Harms(302, why))
             }
-            refuse => Ok(refuse),
+            refuse @ (Refuse::Reply(_) | Refuse::Drop) => Ok(refuse),
         }
     }
 

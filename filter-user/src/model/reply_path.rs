@@ -1,6 +1,6 @@
 //! The path of the replies to refused calls of an interface: its driver, or the daemon.
 
-/// What decides about the path of an interface.
+/// The facts that decide about the path of an interface.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Facts<'a> {
     /// Name of its driver, if that is known.

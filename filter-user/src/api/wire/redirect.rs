@@ -36,7 +36,7 @@ pub struct SetRedirect {
     pub contact: String,
     /// Whether the carrier follows it.
     pub passed: bool,
-    /// What was seen and heard.
+    /// The reason: observations of the gate and of a person.
     pub why: String,
 }
 
@@ -49,7 +49,7 @@ pub struct RedirectTested {
     pub contact: String,
     /// Whether the carrier follows it.
     pub passed: bool,
-    /// What was seen and heard.
+    /// The reason: observations of the gate and of a person.
     pub why: String,
     /// When.
     #[schema(value_type = String, format = DateTime)]

@@ -6,7 +6,7 @@ use crate::bringup::doctor::check::Check;
 use crate::model::policy::Trunk;
 use crate::model::reply_path::{Facts, why_daemon};
 
-/// What the kernel can do about frames and replies.
+/// The abilities of the kernel that replies need.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Kernel {
     /// Whether it gives programs frames of several buffers, if that is known. Without these a driver sends no reply.

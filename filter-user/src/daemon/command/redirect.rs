@@ -27,9 +27,7 @@ const REDIRECTS: Refuse = Refuse::Reply(Code::MovedTemporarily);
 
 /// Returns why a configuration may not be put into force: a trunk would answer with an untested 302.
 pub async fn untested(store: &StoreHandle, config: &Config) -> Option<String> {
-    if config.redirecting().next().is_none() {
-        return None;
-    }
+    config.redirecting().next()?;
     let asked = config.clone();
     let found = store.read(move |reader| reader.untested_redirects(&asked)).await;
     let untested = match found {

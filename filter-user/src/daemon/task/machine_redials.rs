@@ -30,7 +30,7 @@ struct Watch {
     settings: Settings,
 }
 
-/// What a carrier's machine answers to: how the trunk refuses, and which attempts are one.
+/// The settings that a carrier's machine reacts to: how the trunk refuses, and which attempts are one.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 struct Settings {
     refuse: u8,

@@ -61,7 +61,7 @@ const AFTER_REPLY: Duration = Duration::from_secs(10);
 /// Tests the redirection of a trunk.
 ///
 /// # Errors
-/// `Usage` if nobody can be asked, `Failed` if no call came or on Ctrl-C; otherwise returns an error if the daemon refuses
+/// `Usage` if nobody can be asked, `Failed` if no call came or on Ctrl-C. Otherwise returns an error if the daemon refuses
 /// or cannot be reached.
 pub fn run(arguments: &Arguments, client: &Client) -> Result<Exit, Failure> {
     if arguments.heard.is_none() && !io::stdin().is_terminal() {
@@ -194,10 +194,12 @@ fn ask() -> Result<Heard, Failure> {
 struct Attempt {
     call_id: String,
     trunk: String,
+    /// Why it passed; `None`: it was refused.
+    passed: Option<String>,
     reply: Option<u16>,
 }
 
-/// What the gate has seen since the test began.
+/// Observations of the gate since the test began.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Seen {
     /// The attempts of the caller, oldest first.
@@ -220,7 +222,10 @@ impl Seen {
 
     /// Returns why the test is not passed.
     fn problem(&self, test: &RedirectTest) -> Option<String> {
-        let Attempt { call_id: call, trunk, reply } = self.calls.first()?;
+        let Attempt { call_id: call, trunk, passed, reply } = self.calls.first()?;
+        if let Some(reason) = passed {
+            return Some(format!("{call} was not refused: {reason}"));
+        }
         if *trunk != test.trunk {
             return Some(format!("{call} came through {trunk}"));
         }
@@ -253,6 +258,7 @@ fn look(client: &Client, test: &RedirectTest, before: &Replies) -> Result<Seen, 
         calls.push(Attempt {
             call_id: call.call_id.unwrap_or_else(unknown),
             trunk: call.trunk.unwrap_or_else(unknown),
+            passed: (call.verdict == "pass").then_some(call.reason),
             reply: call.reply,
         });
         ControlFlow::Continue(())
@@ -306,14 +312,32 @@ mod tests {
             number: "6281".to_owned(),
             begun: jiff::Timestamp::UNIX_EPOCH,
         };
-        let call =
-            |id: &str, reply| Attempt { call_id: id.to_owned(), trunk: "telkom".to_owned(), reply };
+        let call = |id: &str, reply| Attempt {
+            call_id: id.to_owned(),
+            trunk: "telkom".to_owned(),
+            passed: None,
+            reply,
+        };
         let good = Seen { calls: vec![call("a", Some(302))], sent: 1, repeated: 0, acks: 1 };
         assert_eq!(good.problem(&test), None);
         assert_eq!(Seen::default().problem(&test), None, "no call yet");
         for (seen, why) in [
             (Seen { acks: 0, ..good.clone() }, "no ACK"),
             (Seen { sent: 2, repeated: 1, ..good.clone() }, "came again"),
+            (
+                Seen {
+                    calls: vec![Attempt { passed: Some("grace".to_owned()), ..call("a", None) }],
+                    ..good.clone()
+                },
+                "a was not refused: grace",
+            ),
+            (
+                Seen {
+                    calls: vec![Attempt { trunk: "other".to_owned(), ..call("a", Some(302)) }],
+                    ..good.clone()
+                },
+                "came through other",
+            ),
             (Seen { calls: vec![call("a", Some(600))], ..good.clone() }, "answered with 600"),
             (
                 Seen { calls: vec![call("a", None)], sent: 0, ..good.clone() },

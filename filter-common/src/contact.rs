@@ -43,20 +43,22 @@ impl Contact {
     /// Returns the URI; empty: the trunk has no contact.
     #[must_use]
     pub fn uri(&self) -> &str {
-        let end = self.len().saturating_sub(AFTER.len());
+        let end = self.line_len().saturating_sub(AFTER.len());
         let uri = self.line.get(BEFORE.len()..end).unwrap_or_default();
         core::str::from_utf8(uri).unwrap_or_default()
     }
 
     /// Returns the header field, with zeros after it.
     #[inline(always)]
-    pub(super) const fn line(&self) -> &[u8; LINE_ROOM] {
+    #[must_use]
+    pub const fn line(&self) -> &[u8; LINE_ROOM] {
         &self.line
     }
 
     /// Returns the length of the header field. It is below 128, which the verifier understands.
     #[inline(always)]
-    pub(super) const fn len(&self) -> usize {
+    #[must_use]
+    pub const fn line_len(&self) -> usize {
         self.len as usize & 127
     }
 }
@@ -71,7 +73,10 @@ mod tests {
     #[test]
     fn header_field_has_the_uri_and_ends_its_line() {
         let contact = Contact::new("sip:announcement@192.0.2.9").expect("it fits");
-        assert_eq!(&contact.line[..contact.len()], b"Contact: <sip:announcement@192.0.2.9>\r\n");
+        assert_eq!(
+            &contact.line[..contact.line_len()],
+            b"Contact: <sip:announcement@192.0.2.9>\r\n"
+        );
         assert_eq!(contact.uri(), "sip:announcement@192.0.2.9");
         assert_eq!(Contact::default().uri(), "");
         assert!(
