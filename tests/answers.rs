@@ -8,6 +8,7 @@ use filter_common::answer::code::Code;
 use filter_common::answer::sums::{Checked, check};
 use filter_common::answer::{Answer, ROOM, is_own_ack};
 use filter_common::bytes::Slice;
+use filter_common::contact::Contact;
 use filter_common::frame::{Packet, read};
 use palang_tests::common::mutations::{apply, change};
 use palang_tests::common::packet::Layers;
@@ -34,8 +35,8 @@ fn packet(frame: &[u8]) -> Packet {
 fn answer(layers: Layers, message: &[u8]) -> Option<Vec<u8>> {
     let frame = layers.frame(message);
     let mut answer = Answer::<ROOM>::default();
-    let reply =
-        answer.write(&Slice::from(&frame[..]), &packet(&frame), &KEYS, Code::default() as u8)?;
+    let (request, code) = (&Slice::from(&frame[..]), Code::default() as u8);
+    let reply = answer.write(request, &packet(&frame), &KEYS, code, &Contact::default())?;
     let whole = answer.bytes(reply.start, reply.end);
     assert!(whole.len() <= frame.len());
     assert_eq!(check::<_, ROOM>(&Slice::from(whole), &packet(whole)), Checked::Right);

@@ -14,13 +14,14 @@ use filter_common::reason::Reason;
 use palang_tests::lab::{Daemon, Lab, daemon};
 
 /// Commands that are not run here, by their beginning, each with the reason.
-const ELSEWHERE: [(&str, &str); 8] = [
+const ELSEWHERE: [(&str, &str); 9] = [
     ("cargo xtask demo", "builds; makes namespaces of its own"),
     ("cargo xtask package", "builds for release; `cargo xtask lifecycle` runs it"),
     ("cargo xtask simulate", "takes minutes; `simulate` has tests of its own"),
     ("apt install", "`cargo xtask lifecycle` installs the packages"),
     ("palang setup eth0", "asks a person; tests/live/setup.rs"),
     ("tcpdump", "waits for 1000 packets on eth0; palang replay - is in filter-user/tests"),
+    ("palang selftest redirect", "waits for a call; tests/live/redirect.rs"),
     ("palang top", "draws a screen; tests/live/top.rs"),
     ("palang store restore", "needs a machine without a daemon; tests/live/backup.rs"),
 ];

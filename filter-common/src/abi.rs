@@ -4,11 +4,10 @@
 //! meaning of a field, needs a new [`ABI_VERSION`]. The version is part of the path that the maps are pinned under,
 //! so a program never reads the bytes of another layout.
 //!
-//! Times are nanoseconds of one clock, the kernel's boot time (`CLOCK_BOOTTIME`; `bpf_ktime_get_boot_ns`, Linux 5.8).
-//! In a replay it is the time of the capture.
+//! Times are nanoseconds of the kernel's boot time (`CLOCK_BOOTTIME`), in a replay of the time of the capture.
 
 mod state;
-
+use crate::contact::Contact;
 use crate::number::{Digits, Number};
 use crate::plan::{IDENTITY_FROM, IDENTITY_PAI, Plan};
 pub use state::{Attempt, AttemptKey, Grace, Grant, RedialCounter};
@@ -22,11 +21,9 @@ pub const TRUNKS_MAX: u32 = 64;
 pub const GENERATIONS: u32 = 2;
 /// Words of 64 ports in the set of SIP ports: one bit for every port.
 pub const PORT_WORDS: u32 = 65_536 / 64;
-/// An attempt keeps its first verdict for this long. It is the longest life of an INVITE transaction (64 × T1, RFC
-/// 3261 §17.1.1.2), twice for a proxy's fork.
+/// An attempt keeps its first verdict for this long: twice the longest life of an INVITE transaction (RFC 3261 §17.1.1.2).
 pub const ATTEMPT_NS: u64 = 64_000_000_000;
-/// Attempts of one number are separate when they are this many seconds apart, unless the trunk has another time. A
-/// carrier that tries another way is no caller who tries again.
+/// Attempts of one number are separate when they are this many seconds apart, unless the trunk has another time.
 pub const SEPARATE: u32 = 5;
 /// A call with the identity of the last counted attempt is another leg of it for this many seconds. A longer
 /// [`Profile::separate`] holds instead. It lasts minutes only: a carrier that sends one constant value must not take the
@@ -230,6 +227,8 @@ pub struct Profile {
     pub attempt_identity: u8,
     /// Zero.
     pub reserved: u8,
+    /// The place that a `302` names.
+    pub contact: Contact,
 }
 
 /// The emergency call identifier names an attempt.
@@ -487,7 +486,7 @@ pub struct ReplyStats {
     pub damaged: u64,
     /// Refused calls that no reply is possible to.
     pub impossible: u64,
-    /// Refused calls that the daemon was to answer while no daemon ran: no reply.
+    /// Refused calls that the daemon was to answer while no daemon ran, without repeats: no reply.
     pub without_daemon: u64,
     /// Refused calls that the daemon was to answer, and for which its ring had no room: no reply.
     pub lost: u64,
@@ -529,7 +528,7 @@ layout! {
     PrefixKey = 12,
     TrunkKey = 24,
     Settings = 32,
-    Profile = 448,
+    Profile = 536,
     AttemptKey = 16,
     Attempt = 40,
     RedialCounter = 40,

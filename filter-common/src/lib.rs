@@ -9,6 +9,7 @@
 pub mod abi;
 pub mod answer;
 pub mod bytes;
+pub mod contact;
 pub mod decide;
 pub mod egress;
 mod event_entry;

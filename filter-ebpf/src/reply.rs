@@ -88,7 +88,7 @@ pub fn answer<const BY_DAEMON: bool>(ctx: &XdpContext) -> Option<u32> {
     let code = bytes.hide_range(code as usize) as u8;
     let time = scratch.event.time;
     if BY_DAEMON && !kernel.has_daemon(time) {
-        stats(trunk)?.without_daemon += (code != BLOCK_REFUSE_DROP) as u64;
+        stats(trunk)?.without_daemon += (code != BLOCK_REFUSE_DROP) as u64 * first(&scratch.event);
         scratch.event.reply = 0;
         report(ctx, &kernel, scratch);
         return Some(XDP_DROP);
@@ -153,6 +153,13 @@ fn is_answered_by_daemon(kernel: &Kernel<*mut xdp_md>, trunk: u16) -> bool {
         Some(profile) => is_by_daemon(profile, interface),
         None => interface(),
     }
+}
+
+/// Returns 1 for the first INVITE of an attempt, otherwise 0. A call without a reply comes again, but counts once.
+#[inline(always)]
+pub fn first(event: &Event) -> u64 {
+    // A factor, because a branch would be another path for the verifier.
+    1 - ((event.flags & EVENT_REPEATED) / EVENT_REPEATED) as u64
 }
 
 /// Returns the head of the entry for a call that the daemon answers.

@@ -78,7 +78,7 @@ fn hand_over(
     }
     let stats = reply::stats(trunk)?;
     if !kernel.has_daemon(event.time) {
-        stats.without_daemon += 1;
+        stats.without_daemon += reply::first(event);
     } else if datagram.frame_len() != datagram.readable() {
         stats.impossible += 1;
     } else if !reply::has_room(trunk, event.time, profile) {

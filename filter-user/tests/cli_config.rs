@@ -45,6 +45,22 @@ fn config_check_shows_what_a_configuration_means() {
 }
 
 #[test]
+fn config_without_a_file_is_the_one_of_the_environment() {
+    let file = temporary("environment.toml", "interfaces = [\"eth7\"]\n");
+    let run = |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_palang"));
+        command.args(arguments).env("PALANG_CONFIG", &file).output().unwrap()
+    };
+    for command in ["check", "show"] {
+        let output = run(&["config", command]);
+        assert!(output.status.success() && text(&output.stdout).contains("eth7"), "{output:?}");
+    }
+    // A file that is named comes first.
+    let output = run(&["config", "check", "/does/not/exist.toml"]);
+    assert!(text(&output.stderr).contains("cannot read /does/not/exist.toml: "));
+}
+
+#[test]
 fn config_check_of_a_wrong_configuration_is_exit_2() {
     let file = temporary("wrong.toml", "interfaces = []\nmode = \"enforce\"\n");
     for command in ["check", "show"] {

@@ -5,6 +5,7 @@ use filter_common::abi::{
     PASSES_WITHOUT_DAEMON, REPLY_PATH_AUTO, REPLY_PATH_DAEMON, REPLY_PATH_DRIVER, ReplyStats,
 };
 use filter_common::answer::code::Code;
+use filter_common::contact::Contact;
 use filter_common::number::{Digits, Number};
 use filter_common::reason::Reason;
 use palang::model::policy::{Policy, Subject, Trunk};
@@ -57,6 +58,8 @@ fn invite(call: &str) -> Vec<u8> {
 }
 
 /// Returns the ACK for a reply, as a client makes it (RFC 3261 §17.1.1.3).
+const CONTACT: &str = "sip:announcement@192.0.2.9";
+
 fn ack(reply: &str) -> Vec<u8> {
     let value = |name: &str| {
         let line = reply.lines().find(|line| line.starts_with(name)).unwrap_or_default();
@@ -98,11 +101,14 @@ fn each_fixture_gets_the_reply_of_the_host() {
         let number = gates.judge(&Layers::IPV4.frame(&message), NOW).number;
         policy.block(Subject::Number(number), 0, 0);
         policy.trunks[0].profile.refuse = code as u8;
+        policy.trunks[0].profile.contact = Contact::new(CONTACT).unwrap();
         policy.trunks[0].profile.replies_per_second = u32::MAX;
         gates.replace(&policy);
         for layers in Layers::ALL {
             let Some(reply) = reply(&mut gates, &layers.frame(&message), NOW) else { continue };
             assert!(reply.starts_with(&format!("SIP/2.0 {} ", code.status())), "{reply}");
+            let redirects = code == Code::MovedTemporarily;
+            assert_eq!(reply.contains(&format!("\r\nContact: <{CONTACT}>\r\n")), redirects);
             answered += 1;
         }
     }

@@ -155,7 +155,7 @@ fn keys_change_under_traffic_and_no_ack_reaches_the_server() {
 #[test]
 fn replies_without_acks_are_amber_and_go_on() {
     let lab = Lab::new("acks");
-    let daemon = gate(&lab, "", &[]);
+    let daemon = gate(&lab, "reply_path = \"driver\"", &[]);
     assert_eq!(does(&daemon, &["status"])["replies"][0]["refuse"], "600");
     let sender = lab.sender();
     let invite = |call: usize| {

@@ -37,6 +37,7 @@ mod privileges;
 mod protected;
 mod records;
 mod redial;
+mod redirect;
 mod removal;
 mod reply_path;
 mod reports;

@@ -2,13 +2,14 @@
 
 use std::time::{Duration, Instant};
 
+use palang::datapath::{DaemonPaths, Pins};
 use palang_tests::lab::carrier::BLOCKED;
 use palang_tests::lab::{Daemon, GATE, Lab, Receiver, TRUNK, run};
 
 use crate::carriers::{Sipp, counter, does, wait};
 
 /// The capabilities of the unit.
-const UNIT: &str = "-all,+bpf,+net_admin,+perfmon,+chown,+net_raw";
+pub const UNIT: &str = "-all,+bpf,+net_admin,+perfmon,+chown,+net_raw";
 
 /// Starts a gate that enforces with the capabilities of the unit. Nothing is on the other end of the veth pair.
 fn gate<'a>(lab: &'a Lab, capabilities: &str, keys: &str) -> Daemon<'a> {
@@ -21,13 +22,13 @@ fn gate<'a>(lab: &'a Lab, capabilities: &str, keys: &str) -> Daemon<'a> {
     daemon
 }
 
-fn start(daemon: &mut Daemon<'_>, capabilities: &str) {
+pub fn start(daemon: &mut Daemon<'_>, capabilities: &str) {
     let sets = [format!("--inh-caps={capabilities}"), format!("--bounding-set={capabilities}")];
     daemon.spawn_by(&["setpriv", &sets[0], &sets[1]], &[]);
     daemon.wait_for_answer();
 }
 
-fn short() -> Sipp<'static> {
+pub fn short() -> Sipp<'static> {
     Sipp {
         subject: "an exchange of some make and length, written out in full",
         body: "",
@@ -36,16 +37,21 @@ fn short() -> Sipp<'static> {
     }
 }
 
-/// Sends an INVITE of the blocked caller, and returns whether it reaches the server.
-fn reaches(lab: &Lab, receiver: &Receiver, call: &str) -> bool {
+/// Sends an INVITE of the blocked caller.
+pub fn send(lab: &Lab, call: &str) {
     let invite = format!(
         "INVITE sip:112@{GATE} SIP/2.0\r\nVia: SIP/2.0/UDP {TRUNK}:5060;branch=z9hG4bK{call}\r\n\
          From: <sip:{BLOCKED}@{TRUNK}>;tag=1\r\nTo: <sip:112@{GATE}>\r\nCall-ID: {call}\r\n\
          CSeq: 1 INVITE\r\nUser-Agent: an exchange of some make and length\r\nContent-Length: 0\r\n\r\n"
     );
+    lab.sender().send(5060, invite.as_bytes()).expect("sent");
+}
+
+/// Sends an INVITE of the blocked caller, and returns whether it reaches the server.
+fn reaches(lab: &Lab, receiver: &Receiver, call: &str) -> bool {
     let arrived = || receiver.arrivals().iter().filter(|arrival| arrival.call_id() == call).count();
     let before = arrived();
-    lab.sender().send(5060, invite.as_bytes()).expect("sent");
+    send(lab, call);
     // The loopback of a lab needs milliseconds.
     let deadline = Instant::now() + Duration::from_secs(1);
     while arrived() == before && Instant::now() < deadline {
@@ -121,7 +127,9 @@ fn without_a_daemon_a_call_passes_or_is_dropped_as_the_trunk_says() {
         assert_eq!(status["colour"], "amber", "{status}");
         let findings = status["findings"].to_string();
         assert!(
-            findings.contains("blocked callers passed or ended in silence, because no daemon ran"),
+            findings.contains(
+                "1 call of a blocked caller passed or ended in silence, because no daemon ran"
+            ),
             "{findings}"
         );
         wait("a row of the audit", || {
@@ -184,4 +192,44 @@ fn reload_that_needs_the_daemon_says_that_it_has_to_be_restarted() {
     assert_eq!(daemon.stop(), 0);
     start(&mut daemon, UNIT);
     assert_eq!(findings(&daemon), "[]");
+}
+
+/// Returns the part of the status about the trunk's replies.
+fn replies(daemon: &Daemon<'_>) -> serde_json::Value {
+    does(daemon, &["status"])["replies"][0].clone()
+}
+
+// The driver of a card may send, but its replies do not arrive.
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
+#[test]
+fn driver_without_acks_gives_its_trunk_to_the_daemon_until_a_reload() {
+    let lab = Lab::new("moved");
+    let receiver = lab.receiver(5060);
+    let daemon = gate(&lab, UNIT, "");
+    let folder = Pins::new(daemon.pins()).map_folders().pop().expect("the maps");
+    let mut paths = DaemonPaths::open(&folder).expect("the map");
+    // As for a card. The daemon writes the map again every second.
+    let mut call = |name: &str| {
+        paths.set(&[]).expect("written");
+        send(&lab, name);
+    };
+    (0..30).for_each(|number| call(&format!("driver-{number}")));
+    wait("a move", || replies(&daemon)["moved"] == true);
+    let status = does(&daemon, &["status"]);
+    assert_eq!(status["colour"], "amber", "{status}");
+    let findings = status["findings"].to_string();
+    assert!(findings.contains("replies of the driver, so the daemon sends them"), "{findings}");
+    assert_eq!(status["replies"][0]["path"], "daemon");
+    let audit = daemon.cli(&["audit", "list", "-o", "json"]).stdout;
+    assert!(audit.contains("replies moved to the daemon"), "{audit}");
+    // The trunk needs no interface in the map any more.
+    let before = counter(&daemon, "by_daemon");
+    (0..5).for_each(|number| call(&format!("moved-{number}")));
+    wait("replies of the daemon", || counter(&daemon, "by_daemon") == before + 5);
+    assert!(receiver.arrivals().is_empty(), "{:?}", receiver.arrivals());
+    daemon.signal("HUP");
+    wait("the path of the file", || {
+        let now = replies(&daemon);
+        now["moved"] == false && now["problem"].is_null()
+    });
 }

@@ -16,16 +16,19 @@ pub enum Code {
     Forbidden = 4,
     /// 480.
     TemporarilyUnavailable = 5,
+    /// 302, with the trunk's [`Contact`](crate::contact::Contact). Only for a trunk whose carrier follows it.
+    MovedTemporarily = 6,
 }
 
 impl Code {
     /// All codes.
-    pub const ALL: [Code; 5] = [
+    pub const ALL: [Code; 6] = [
         Code::BusyEverywhere,
         Code::BusyHere,
         Code::Decline,
         Code::Forbidden,
         Code::TemporarilyUnavailable,
+        Code::MovedTemporarily,
     ];
 
     /// Returns the status code of SIP (RFC 3261 §21).
@@ -37,6 +40,7 @@ impl Code {
             Code::Decline => 603,
             Code::Forbidden => 403,
             Code::TemporarilyUnavailable => 480,
+            Code::MovedTemporarily => 302,
         }
     }
 
@@ -61,18 +65,20 @@ impl Code {
             Code::Decline => b"SIP/2.0 603 Decline\r\n",
             Code::Forbidden => b"SIP/2.0 403 Forbidden\r\n",
             Code::TemporarilyUnavailable => b"SIP/2.0 480 Temporarily Unavailable\r\n",
+            Code::MovedTemporarily => b"SIP/2.0 302 Moved Temporarily\r\n",
         }
     }
 
     /// Returns the header field with the cause of Q.850 (RFC 6432), by the table of RFC 3398 §8.2.6.1. A gateway
-    /// plays its tone.
+    /// plays its tone. `None` for a redirection, which goes on.
     #[must_use]
-    pub const fn reason(self) -> &'static [u8; REASON_LEN] {
-        match self {
+    pub const fn reason(self) -> Option<&'static [u8; REASON_LEN]> {
+        Some(match self {
             Code::BusyEverywhere | Code::BusyHere => b"Reason: Q.850;cause=17\r\n",
             Code::Decline | Code::Forbidden => b"Reason: Q.850;cause=21\r\n",
             Code::TemporarilyUnavailable => b"Reason: Q.850;cause=18\r\n",
-        }
+            Code::MovedTemporarily => return None,
+        })
     }
 }
 
@@ -89,8 +95,12 @@ const CODES: usize = 8;
 pub(super) struct Texts {
     /// The status line; zeros after it.
     pub(super) line: [u8; LINE_ROOM],
+    /// The cause; zeros for none.
     pub(super) reason: [u8; REASON_LEN],
     pub(super) line_len: usize,
+    pub(super) reason_len: usize,
+    /// 1 for a code with a contact, otherwise 0.
+    pub(super) contacts: usize,
 }
 
 static TEXTS: [Texts; CODES] = texts();
@@ -102,7 +112,13 @@ pub(super) const fn texts_of(number: usize) -> &'static Texts {
 }
 
 const fn texts() -> [Texts; CODES] {
-    let none = Texts { line: [0; LINE_ROOM], reason: [0; REASON_LEN], line_len: 0 };
+    let none = Texts {
+        line: [0; LINE_ROOM],
+        reason: [0; REASON_LEN],
+        line_len: 0,
+        reason_len: 0,
+        contacts: 0,
+    };
     let mut texts = [none; CODES];
     let mut i = 0;
     while i < Code::ALL.len() {
@@ -110,7 +126,10 @@ const fn texts() -> [Texts; CODES] {
         let line = code.status_line();
         let entry = &mut texts[code as usize];
         entry.line_len = line.len();
-        entry.reason = *code.reason();
+        match code.reason() {
+            Some(reason) => (entry.reason, entry.reason_len) = (*reason, REASON_LEN),
+            None => entry.contacts = 1,
+        }
         let mut k = 0;
         while k < line.len() {
             entry.line[k] = line[k];

@@ -20,6 +20,7 @@ mod walk;
 
 use crate::abi::{BLOCK_REFUSE_DROP, Event, Keys, Profile, ReplySecond, Verdict};
 use crate::bytes::Bytes;
+use crate::contact::Contact;
 use crate::frame::{Packet, Part};
 use crate::reason::Reason;
 use crate::sip::message;
@@ -114,7 +115,8 @@ impl<const SIZE: usize> Answer<SIZE> {
             return Outcome::Limited;
         }
         bytes.revalidate();
-        self.write(bytes, packet, keys, code).map_or(Outcome::Impossible, Outcome::Written)
+        self.write(bytes, packet, keys, code, &profile.contact)
+            .map_or(Outcome::Impossible, Outcome::Written)
     }
 
     /// Writes the reply to the INVITE in a frame, whose outer layers are in `packet`. The caller has judged
@@ -122,6 +124,7 @@ impl<const SIZE: usize> Answer<SIZE> {
     ///
     /// `None`: this INVITE gets no reply. It is one of these:
     /// - no keys are set, or `code` is the number of no [`Code`](code::Code);
+    /// - a `302` without `contact`;
     /// - a fragment, not UDP over IP, or headers that do not end within [`WALK_MAX`] bytes (16 KiB in a longer
     ///   room);
     /// - not exactly one `From`, `To` without a tag, `Call-ID` and `CSeq`, or a `Via` against the grammar;
@@ -134,6 +137,7 @@ impl<const SIZE: usize> Answer<SIZE> {
         packet: &Packet,
         keys: &Keys,
         code: u8,
+        contact: &Contact,
     ) -> Option<Reply> {
         if packet.part != Part::Whole || !keys.are_set() {
             return None;
@@ -146,6 +150,10 @@ impl<const SIZE: usize> Answer<SIZE> {
         let texts = code::texts_of(bytes.hide_range(code as usize));
         put(&mut self.room, HEAD, &texts.line);
         if texts.line_len == 0 {
+            return None;
+        }
+        let contact_len = texts.contacts * contact.line_len();
+        if contact_len < texts.contacts {
             return None;
         }
         let at = HEAD + texts.line_len;
@@ -171,7 +179,11 @@ impl<const SIZE: usize> Answer<SIZE> {
         fill(&mut self.room, self.walk.gap(Gap::To)?, &self.tag);
 
         let end = bytes.hide_range(self.walk.at);
-        let with_reason = put(&mut self.room, end, &texts.reason);
+        // Written in any case, and skipped without one: a branch would be another path for the verifier.
+        put(&mut self.room, end, contact.line());
+        let end = bytes.hide_range(end + contact_len);
+        put(&mut self.room, end, &texts.reason);
+        let with_reason = end + texts.reason_len;
         let room = HEAD + packet.payload_len;
         let end = if with_reason + END.len() <= room {
             put(&mut self.room, with_reason, END)

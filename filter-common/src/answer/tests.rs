@@ -10,6 +10,7 @@ use crate::answer::code::Code;
 use crate::bytes::Slice;
 use crate::frame::read;
 
+const CONTACT: &str = "sip:announcement@192.0.2.9";
 const KEYS: Keys = Keys { keys: [[1, 2], [3, 4]], newest: 1, older_until: 0 };
 
 const INVITE: &str = "INVITE sip:112@psap.example SIP/2.0\r\n\
@@ -59,7 +60,9 @@ fn packet(frame: &[u8]) -> Packet {
 /// Returns the frame of the reply, and the offset of the message in it.
 fn answer_frame(request: &[u8], code: Code) -> Option<(Vec<u8>, usize)> {
     let mut answer = Answer::<ROOM>::default();
-    let reply = answer.write(&Slice::from(request), &packet(request), &KEYS, code as u8)?;
+    let contact = Contact::new(CONTACT).expect("it fits");
+    let reply =
+        answer.write(&Slice::from(request), &packet(request), &KEYS, code as u8, &contact)?;
     Some((answer.bytes(reply.start, reply.end).to_vec(), reply.message - reply.start))
 }
 
@@ -95,6 +98,26 @@ fn reply_has_the_fields_of_the_request() {
     assert_eq!(answer(PLAIN, INVITE).as_ref(), Some(&reply), "a retransmission has the same tag");
     let other = INVITE.replace("314159", "314160");
     assert_ne!(tag_of(&answer(PLAIN, &other).expect("a reply")), tag);
+}
+
+#[test]
+fn redirection_has_the_contact_and_no_cause() {
+    let request = frame(PLAIN, INVITE.as_bytes());
+    let (reply, at) = answer_frame(&request, Code::MovedTemporarily).expect("a reply");
+    let reply = std::str::from_utf8(&reply[at..]).expect("a text");
+    assert!(reply.starts_with("SIP/2.0 302 Moved Temporarily\r\nVia: "), "{reply}");
+    let end = format!("CSeq: 314159 INVITE\r\nContact: <{CONTACT}>\r\nContent-Length: 0\r\n\r\n");
+    assert!(reply.ends_with(&end), "{reply}");
+    assert!(!reply.contains("Reason"), "{reply}");
+    let code = Code::MovedTemporarily as u8;
+    let without = Answer::<ROOM>::default().write(
+        &Slice::from(&request[..]),
+        &packet(&request),
+        &KEYS,
+        code,
+        &Contact::default(),
+    );
+    assert_eq!(without, None, "a redirection to nowhere");
 }
 
 #[test]
@@ -230,7 +253,7 @@ fn reply_is_never_longer_than_the_request() {
     // Each comes as soon as there is room for it.
     let count = |kind| replies.iter().filter(|found| **found == Some(kind)).count();
     assert_eq!(count((false, false)), END.len() - COMPACT_END.len());
-    assert_eq!(count((true, false)), Code::default().reason().len());
+    assert_eq!(count((true, false)), Code::default().reason().expect("a cause").len());
 }
 
 #[test]
@@ -352,7 +375,13 @@ fn bytes_of_an_earlier_reply_change_nothing() {
         let (reply, _) = answer_frame(&request, Code::default()).expect("a reply");
         let mut used = Answer::<ROOM> { room: [0xA5; ROOM], ..Answer::default() };
         let at = used
-            .write(&Slice::from(&request[..]), &packet(&request), &KEYS, Code::default() as u8)
+            .write(
+                &Slice::from(&request[..]),
+                &packet(&request),
+                &KEYS,
+                Code::default() as u8,
+                &Contact::default(),
+            )
             .expect("a reply");
         assert_eq!(used.bytes(at.start, at.end), reply);
     }

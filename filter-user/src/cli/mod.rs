@@ -81,7 +81,7 @@ impl Cli {
             Command::Doctor(arguments) => doctor::run(&arguments).map(|()| Exit::Done),
             Command::Setup(arguments) => setup::run(&arguments),
             Command::Status(arguments) => status::run(&arguments, client),
-            Command::Selftest(arguments) => selftest::run(&arguments),
+            Command::Selftest(arguments) => selftest::run(&arguments, client),
             Command::Block(arguments) => block::run(&arguments, client),
             Command::Allow(arguments) => allow::run(&arguments, client),
             Command::Callback(arguments) => callback::run(&arguments, client),

@@ -145,6 +145,21 @@ mod tests {
     }
 
     #[test]
+    fn summary_shows_the_time_that_counts_where_the_window_is_short() {
+        let line = |redial: &str| {
+            let lines = read("", redial).unwrap().summary();
+            lines.into_iter().find(|line| line.contains("attempts are separate after"))
+        };
+        assert_eq!(line(""), None);
+        assert_eq!(line("attempts = 0\nwindow = \"1m\""), None);
+        let text = line("attempts = 8\nwindow = \"1m\"").expect("a line");
+        assert_eq!(
+            text,
+            "trunk a: attempts are separate after 4s, not after 5s: attempt 8 has to be possible within 1m"
+        );
+    }
+
+    #[test]
     fn time_that_no_caller_could_reach_is_refused() {
         for (keys, redial, message) in [
             ("separate = \"4s\"", "", "5:12: separate: \"4s\" is not 5s to 10m in whole seconds"),

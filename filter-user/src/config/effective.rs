@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use filter_common::abi::{MODE_ENFORCE, MODE_OBSERVE, SEPARATE, Settings};
+use filter_common::answer::code::Code;
 use filter_common::plan::Prefix;
 use serde::Serialize;
 
@@ -215,6 +216,8 @@ pub(crate) struct EffectiveTrunk {
     /// Not printed for an ESInet, which has no choice.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) refuse: Option<String>,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub(crate) redirect: String,
     pub(crate) replies_per_second: u32,
     pub(crate) replies_without_checksum: bool,
     pub(crate) separate: String,
@@ -328,6 +331,7 @@ impl EffectiveTrunk {
             trusts_from: trunk.trusts_from,
             esinet: trunk.esinet,
             refuse: (!trunk.esinet).then(|| Refuse::of_number(trunk.profile.refuse).name()),
+            redirect: trunk.profile.contact.uri().to_owned(),
             replies_per_second: trunk.profile.replies_per_second,
             replies_without_checksum: trunk.profile.replies_without_checksum != 0,
             separate: short(trunk.profile.separate),
@@ -340,6 +344,12 @@ impl EffectiveTrunk {
 }
 
 impl Config {
+    /// Returns the trunks that answer with 302.
+    pub fn redirecting(&self) -> impl Iterator<Item = &Trunk> {
+        let redirects = |trunk: &&Trunk| trunk.profile.refuse == Code::MovedTemporarily as u8;
+        self.policy.trunks.iter().filter(redirects)
+    }
+
     /// Returns the protected numbers that the file lists.
     fn listed(&self) -> impl Iterator<Item = &Protected> {
         self.policy.protected.iter().filter(|protected| !protected.is_placeholder)
@@ -509,6 +519,20 @@ impl Config {
             format!("{} is for group {}", self.paths.socket().display(), self.group),
         ];
         if self.redial.attempts != 0 {
+            lines.extend(trunks.iter().filter_map(|trunk| {
+                let (configured, redial) = (trunk.profile.separate, self.redial);
+                let counts = redial.separation(configured);
+                (counts != configured).then(|| {
+                    format!(
+                        "trunk {}: attempts are separate after {}, not after {}: attempt {} has to be possible within {}",
+                        trunk.name,
+                        short(counts),
+                        short(configured),
+                        redial.attempts,
+                        short(redial.window)
+                    )
+                })
+            }));
             lines.extend(trunks.iter().filter(|trunk| may_redial_by_machine(trunk)).map(|trunk| {
                 format!(
                     "trunk {}: refused in silence, so its carrier may call again by machine. Its calls open redial grants; set \
@@ -560,6 +584,7 @@ fn refusal(trunk: &Trunk) -> String {
     let refuse = match Refuse::of_number(trunk.profile.refuse) {
         _ if trunk.esinet => "refuses nothing (esinet)".to_owned(),
         Refuse::Drop => "in silence".to_owned(),
+        Refuse::Reply(Code::MovedTemporarily) => format!("302 to {}", trunk.profile.contact.uri()),
         Refuse::Reply(code) => code.status().to_string(),
     };
     format!("{} {refuse}", trunk.name)

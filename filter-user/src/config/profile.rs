@@ -111,6 +111,7 @@ pub(crate) struct TrunkTable {
     pub(crate) trusts_from: bool,
     pub(crate) esinet: Option<Spanned<bool>>,
     pub(crate) refuse: Option<Spanned<RefuseText>>,
+    pub(crate) redirect: Option<Spanned<String>>,
     pub(crate) replies_per_second: Option<u32>,
     pub(crate) replies_without_checksum: Option<bool>,
     pub(crate) separate: Option<Spanned<String>>,
@@ -266,6 +267,7 @@ pub(crate) fn trunks(
         profile(&mut trunk, &fields)?;
         let reply_fields = ReplyFields {
             refuse: table.refuse.as_ref(),
+            redirect: table.redirect.as_ref(),
             per_second: table.replies_per_second,
             without_checksum: table.replies_without_checksum,
             path: table.reply_path,

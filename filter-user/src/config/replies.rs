@@ -4,12 +4,14 @@ use filter_common::abi::{
     DROPPED_WITHOUT_DAEMON, MODE_OBSERVE, PASSES_ON_SOME_INTERFACES, PASSES_WITHOUT_DAEMON,
     Profile, REPLY_PATH_AUTO, REPLY_PATH_DAEMON, REPLY_PATH_DRIVER,
 };
+use filter_common::answer::code::Code;
 use serde::{Deserialize, Serialize};
 use toml::Spanned;
 
 use crate::config::error::{Mistake, wrong};
 use crate::model::policy::Trunk;
-use crate::model::refuse::Refuse;
+use crate::model::redirect;
+use crate::model::refuse::{NotOffered, Refuse};
 
 /// Most replies to a trunk in a second, if the configuration has no number. A busy trunk has a few calls a second.
 const PER_SECOND: u32 = 5_000;
@@ -78,6 +80,7 @@ impl WithoutDaemon {
 /// The keys of a trunk about replies, as they are written.
 pub(crate) struct ReplyFields<'a> {
     pub(crate) refuse: Option<&'a Spanned<RefuseText>>,
+    pub(crate) redirect: Option<&'a Spanned<String>>,
     pub(crate) per_second: Option<u32>,
     pub(crate) without_checksum: Option<bool>,
     pub(crate) path: ReplyPath,
@@ -87,13 +90,20 @@ pub(crate) struct ReplyFields<'a> {
     pub(crate) enforces: bool,
 }
 
-/// Reads a refusal.
+/// Reads the refusal of a block.
 pub(crate) fn refusal(text: &Spanned<RefuseText>) -> Result<Refuse, Mistake> {
+    read(text, Refuse::parse)
+}
+
+fn read(
+    text: &Spanned<RefuseText>,
+    parse: impl FnOnce(&str) -> Result<Refuse, NotOffered>,
+) -> Result<Refuse, Mistake> {
     let name = match text.get_ref() {
         RefuseText::Text(name) => name.clone(),
         RefuseText::Number(number) => number.to_string(),
     };
-    Refuse::parse(&name).or_else(|error| wrong(text.span(), format!("refuse: {error}")))
+    parse(&name).or_else(|error| wrong(text.span(), format!("refuse: {error}")))
 }
 
 /// Reads how a trunk refuses. Follows its other fields, because an ESInet observes.
@@ -101,7 +111,13 @@ pub(crate) fn replies(trunk: &mut Trunk, fields: &ReplyFields<'_>) -> Result<(),
     trunk.esinet = fields.esinet.is_some_and(|esinet| *esinet.get_ref());
     let mut refuse = if trunk.esinet { Refuse::Drop } else { Refuse::DEFAULT };
     if let Some(text) = fields.refuse {
-        refuse = refusal(text)?;
+        refuse = read(text, Refuse::named)?;
+        if refuse == Refuse::Reply(Code::MovedTemporarily) && fields.redirect.is_none() {
+            return wrong(
+                text.span(),
+                "refuse: 302 needs the place that callers are sent to: redirect = \"sip:announcement@192.0.2.9\"",
+            );
+        }
         if trunk.esinet {
             return wrong(
                 text.span(),
@@ -123,6 +139,10 @@ pub(crate) fn replies(trunk: &mut Trunk, fields: &ReplyFields<'_>) -> Result<(),
         profile.mode = MODE_OBSERVE;
     }
     profile.refuse = refuse.number();
+    if let Some(text) = fields.redirect {
+        profile.contact = redirect::contact(text.get_ref())
+            .or_else(|error| wrong(text.span(), format!("redirect: {error}")))?;
+    }
     profile.replies_per_second = fields.per_second.unwrap_or(PER_SECOND);
     profile.replies_without_checksum = fields.without_checksum.unwrap_or(false).into();
     profile.reply_path = fields.path.number();
@@ -134,8 +154,6 @@ pub(crate) fn replies(trunk: &mut Trunk, fields: &ReplyFields<'_>) -> Result<(),
 #[cfg(test)]
 mod tests {
     use std::path::Path;
-
-    use filter_common::answer::code::Code;
 
     use super::*;
     use crate::config::Config;
@@ -154,6 +172,8 @@ mod tests {
             ("refuse = \"486\"", Refuse::Reply(Code::BusyHere)),
             ("refuse = 603", Refuse::Reply(Code::Decline)),
             ("refuse = \"drop\"", Refuse::Drop),
+            ("redirect = \"sip:a@192.0.2.9\"", Refuse::DEFAULT),
+            ("refuse = 302\nredirect = \"sip:a@192.0.2.9\"", Refuse::Reply(Code::MovedTemporarily)),
             ("esinet = true", Refuse::Drop),
             ("esinet = true\nmode = \"observe\"", Refuse::Drop),
             ("esinet = false\nmode = \"enforce\"", Refuse::DEFAULT),
@@ -172,6 +192,8 @@ mod tests {
                 "5:10: refuse: 503 is not offered: a carrier that gets it takes the trunk",
             ),
             ("refuse = 607", "refuse: 607 is not offered: it puts the number on block lists"),
+            ("refuse = \"302\"", "5:10: refuse: 302 needs the place that callers are sent to"),
+            ("redirect = \"192.0.2.9\"", "5:12: redirect: \"192.0.2.9\" is no SIP URI"),
             ("refuse = true", "5:10: refuse: write a code such as \"600\", or \"drop\""),
             ("refuse = \"busy\"", "refuse: \"busy\" is no refusal: write \"600\""),
             ("esinet = true\nrefuse = \"600\"", "a trunk with esinet = true refuses no call"),

@@ -18,7 +18,7 @@ use crate::daemon::reply_sender::ReplySender;
 use crate::daemon::state::Control;
 use crate::daemon::task::asserted::Asserted;
 use crate::daemon::task::grant_watch::Reviews;
-use crate::daemon::task::machine_redials::MachineRedials;
+use crate::daemon::task::machine_redials::{self, MachineRedials};
 use crate::daemon::task::unread::Unread;
 use crate::datapath::ReplyCounters;
 use crate::inspect;
@@ -106,6 +106,7 @@ impl App {
                 impossible: stats.impossible,
                 without_daemon: stats.without_daemon,
                 failed: stats.lost + by_daemon.failed + by_daemon.late,
+                moved: self.control.replies.is_moved(&trunk.name, &trunk.profile),
                 problem: self.control.replies.problem(&trunk.name).filter(|_| answers),
             })
         });
@@ -140,7 +141,9 @@ impl App {
         }
         status.asserted_others = others;
         for (trunk, machine) in self.machines.found() {
-            let finding = machine.finding(&trunk);
+            let Some(finding) = machine_redials::finding(&config, &trunk, machine) else {
+                continue;
+            };
             status.find(Health::Amber, finding.clone());
             let (gap_ms, separate) = (machine.gap, machine.separate());
             status.machine_redials.push(wire::MachineRedial { trunk, gap_ms, separate, finding });

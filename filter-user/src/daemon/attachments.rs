@@ -19,7 +19,7 @@ use crate::daemon::role::Principal;
 use crate::daemon::state::Control;
 use crate::datapath::{DaemonPaths, Egress, Error, Filter, OwnAddresses, Pins, RunTime};
 use crate::inspect;
-use crate::model::reply_path;
+use crate::model::reply_path::{self, Facts};
 use crate::model::xdp_mode::XdpMode;
 use crate::store::Entry;
 use crate::sys::ethtool;
@@ -182,7 +182,7 @@ impl Attachments {
         let links = if changed { netlink::links().await.unwrap_or(links) } else { links };
         let seen: Vec<_> =
             names.iter().map(|name| self.interface(name, &links, ours, known)).collect();
-        self.set_reply_paths(filter, &seen);
+        self.set_reply_paths(filter, &seen, &links);
         *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = seen;
     }
 
@@ -294,9 +294,10 @@ impl Attachments {
     }
 
     /// Lets the daemon answer the calls of interfaces whose driver cannot.
-    fn set_reply_paths(&self, filter: &Filter, seen: &[Interface]) {
+    fn set_reply_paths(&self, filter: &Filter, seen: &[Interface], links: &[Link]) {
         let by_daemon = seen.iter().filter(|interface| interface.replies_by_daemon.is_some());
-        let indexes: Vec<_> = by_daemon.filter_map(|interface| interface.index).collect();
+        let indexes = by_daemon.filter_map(|interface| interface.index).collect();
+        let indexes = with_ports(indexes, links);
         let set = DaemonPaths::open(filter.folder()).and_then(|mut paths| paths.set(&indexes));
         self.control.chores.note(PATHS_FAILED, set.err().map(|error| error.to_string()));
     }
@@ -404,6 +405,16 @@ impl Attachments {
     }
 }
 
+/// Adds the ports of these interfaces: a filter on a bond runs on its ports in native mode.
+fn with_ports(mut indexes: Vec<u32>, links: &[Link]) -> Vec<u32> {
+    let of_them = |link: &&Link| link.port_of.is_some_and(|above| indexes.contains(&above));
+    let ports: Vec<_> = links.iter().filter(of_them).map(|link| link.index).collect();
+    indexes.extend(ports);
+    indexes.sort_unstable();
+    indexes.dedup();
+    indexes
+}
+
 /// Returns why the daemon sends the replies to calls of an interface; `None`: its driver does.
 fn why_daemon(name: &str, links: &[Link]) -> Option<String> {
     let link = links.iter().find(|link| link.name == name)?;
@@ -415,7 +426,10 @@ fn why_daemon(name: &str, links: &[Link]) -> Option<String> {
     // A driver that does not say is asked by `palang doctor`, too.
     let driver = ethtool::driver(name).ok().flatten();
     let rx_vlan = !vlans.is_empty() && ethtool::removes_vlan_tags(name).unwrap_or(false);
-    reply_path::why_daemon(driver.as_deref(), &vlans, rx_vlan)
+    let above = links.iter().find(|other| Some(other.index) == link.port_of);
+    let above_driver = above.and_then(|above| ethtool::driver(&above.name).ok().flatten());
+    let above = above.map(|above| above.name.as_str()).zip(above_driver.as_deref());
+    reply_path::why_daemon(&Facts { driver: driver.as_deref(), above, vlans: &vlans, rx_vlan })
 }
 
 async fn interfaces() -> Result<Vec<Link>, Problem> {
@@ -470,5 +484,19 @@ pub async fn run(links: Arc<Attachments>) {
             }
         }
         links.settle().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ports_of_a_bond_are_answered_as_the_bond() {
+        let link = |index, port_of| Link { port_of, ..Link::named(&format!("eth{index}"), index) };
+        let links = [link(2, Some(7)), link(3, Some(7)), link(4, Some(8)), link(7, None)];
+        assert_eq!(with_ports(vec![7], &links), [2, 3, 7]);
+        assert_eq!(with_ports(vec![7, 2], &links), [2, 3, 7]);
+        assert!(with_ports(Vec::new(), &links).is_empty());
     }
 }

@@ -23,6 +23,7 @@ pub(crate) mod order;
 pub(crate) mod reconcile;
 pub(crate) mod reply_path;
 pub(crate) mod reply_sender;
+pub(crate) mod reply_turns;
 pub(crate) mod role;
 pub(crate) mod signals;
 pub(crate) mod start;
@@ -34,6 +35,7 @@ pub(crate) mod task;
 pub(crate) mod tasks;
 pub(crate) mod watchdog;
 
+use crate::daemon::command::redirect;
 use crate::daemon::http::{auth, listen, metrics};
 use crate::daemon::signals::wait_for_signal;
 use crate::daemon::start::logging::log;
@@ -121,6 +123,7 @@ pub(crate) async fn serve(
     let paths = config.paths.clone();
     let store_handle = StoreHandle::start(&paths.store());
     enough_room(&store_handle, config.blocks).await?;
+    let (config, untested) = redirect::for_start(&store_handle, config).await;
     let mut others = pins.map_folders();
     others.retain(|folder| *folder != pins.maps(config.blocks));
     // Other folders exist until a start is complete: ours may be half filled.
@@ -158,6 +161,7 @@ pub(crate) async fn serve(
     let socket_path = paths.socket();
     let control =
         Arc::new(Control::new(maps, folder, store_handle, config.clone(), node(), last_rule));
+    control.chores.note(redirect::UNTESTED, untested);
     control.set_config(config).map_err(|problem| Failure::new(Exit::Failed, problem.message))?;
     let started = initial_reconcile(&control, in_maps, fresh, true).await;
     let attachments = Arc::new(Attachments::new(Arc::clone(&control), pins.clone(), filter));

@@ -12,6 +12,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use filter_common::abi::TRUNKS_MAX;
+use filter_common::answer::code::Code;
+use filter_common::contact::Contact;
 use filter_common::handed_over::{DaemonReplies, HANDED_REPEATED, HandedOver, may_be_by_daemon};
 use filter_common::reason::Reason;
 use nix::errno::Errno;
@@ -19,6 +21,7 @@ use nix::poll::{PollFd, PollFlags, poll};
 use tokio::sync::oneshot;
 
 use crate::config::Config;
+use crate::daemon::reply_turns::Turns;
 use crate::datapath::{
     DaemonReplyCounters, Error, Heartbeat, Maps, ReplyCounters, ReplyKeys, ReplyQueue,
 };
@@ -107,14 +110,26 @@ impl ReplySender {
         if let Some((_, Unanswered { calls, .. })) =
             unanswered.filter(|(when, _)| when.elapsed() < LOUD)
         {
+            let (calls, them) = match calls {
+                1 => ("1 call of a blocked caller".to_owned(), "it"),
+                calls => (format!("{calls} calls of blocked callers"), "them"),
+            };
             return Some(format!(
-                "{calls} INVITEs of blocked callers passed or ended in silence, because no daemon ran or could send: seen \
-                 within the last hour. without_daemon decides about them (docs/carriers.md)"
+                "{calls} passed or ended in silence, because no daemon ran or could send: seen within the last hour, without \
+                 repeats. without_daemon decides about {them} (docs/carriers.md)"
             ));
         }
         let failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
         let (_, error) = failed.as_ref().filter(|(when, _)| when.elapsed() < REMEMBERED)?;
         Some(format!("a reply to a refused call could not be sent: {error} (docs/carriers.md)"))
+    }
+
+    /// Returns whether the daemon can send replies now: its sockets are open, and no rule of the machine forbids them.
+    #[must_use]
+    pub fn can_send(&self) -> bool {
+        let failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
+        let fails = failed.as_ref().is_some_and(|(when, _)| when.elapsed() < FORBIDDEN);
+        self.is_open && !fails
     }
 
     /// Returns the number of calls without a daemon that the audit has no row about, and takes them for written.
@@ -169,6 +184,7 @@ pub fn start(
 ) -> Result<(Running, oneshot::Receiver<()>), Error> {
     let mut work = Work {
         queue: ReplyQueue::open(folder)?,
+        turns: Turns::default(),
         heartbeat: Heartbeat::open(folder)?,
         keys: ReplyKeys::open(folder)?,
         counters: DaemonReplyCounters::open(folder)?,
@@ -204,6 +220,7 @@ pub fn start(
 
 struct Work {
     queue: ReplyQueue,
+    turns: Turns,
     heartbeat: Heartbeat,
     keys: ReplyKeys,
     counters: DaemonReplyCounters,
@@ -260,8 +277,11 @@ impl Work {
         Ok(new)
     }
 
-    /// Waits for the ring until the next heartbeat is due.
+    /// Waits for the ring until the next heartbeat is due, unless a call waits.
     fn wait(&self) {
+        if !self.turns.is_empty() {
+            return;
+        }
         let mut ring = [PollFd::new(self.queue.as_fd(), PollFlags::POLLIN)];
         // A signal only shortens the wait.
         let _ = poll(&mut ring, BEAT);
@@ -271,7 +291,8 @@ impl Work {
     fn send_some(&mut self) {
         let mut last_beat = Instant::now();
         for _ in 0..AT_ONCE {
-            let Some((head, frame)) = self.queue.take() else { break };
+            self.collect();
+            let Some((head, frame)) = self.turns.take() else { break };
             self.send(&head, &frame);
             if last_beat.elapsed() > Duration::from_millis(BEAT.into()) {
                 self.beat();
@@ -280,14 +301,29 @@ impl Work {
         }
     }
 
+    /// Empties the ring, so that it has room for the calls of all trunks.
+    fn collect(&mut self) {
+        for _ in 0..AT_ONCE {
+            let Some(call) = self.queue.take() else { break };
+            if let Err((head, _)) = self.turns.add(call) {
+                self.count(&head, |_, counters| counters.failed += 1);
+            }
+        }
+    }
+
     /// Sends one reply, and counts it.
     fn send(&mut self, head: &HandedOver, frame: &[u8]) {
+        self.count(head, |work, counters| work.answer(head, frame, counters));
+    }
+
+    /// Changes the counters of the trunk of a call.
+    fn count(&mut self, head: &HandedOver, change: impl FnOnce(&mut Work, &mut DaemonReplies)) {
         let trunk = u32::from(head.trunk) & (TRUNKS_MAX - 1);
         let mut counters = match self.counters.get(trunk) {
             Ok(counters) => counters,
             Err(error) => return tracing::error!(%error, "cannot count replies"),
         };
-        self.answer(head, frame, &mut counters);
+        change(self, &mut counters);
         if let Err(error) = self.counters.set(trunk, counters) {
             tracing::error!(%error, "cannot count replies");
         }
@@ -298,7 +334,14 @@ impl Work {
             counters.late += 1;
             return;
         }
-        let reply = match self.keys.get().map(|keys| late_answer::packet(head, frame, &keys)) {
+        // A redirection of the second look needs the contact; others do not ask for it.
+        let contact = if head.code == Code::MovedTemporarily as u8 {
+            self.maps.profile(u32::from(head.trunk)).map(|profile| profile.contact)
+        } else {
+            Ok(Contact::default())
+        };
+        let keys = contact.and_then(|contact| Ok((self.keys.get()?, contact)));
+        let reply = match keys.map(|(keys, to)| late_answer::packet(head, frame, &keys, &to)) {
             Ok(Ok(packet)) => packet,
             Ok(Err(NoReply::Damaged)) => return counters.damaged += 1,
             Ok(Err(NoReply::Impossible)) => return counters.impossible += 1,

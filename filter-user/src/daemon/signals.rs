@@ -7,6 +7,7 @@ use tokio::sync::Notify;
 
 use crate::config::Config;
 use crate::daemon::app::App;
+use crate::daemon::command::redirect;
 use crate::exit::{Exit, Failure};
 use crate::store::Entry;
 use crate::sys::clock;
@@ -41,9 +42,17 @@ pub(crate) async fn reload(app: &App, compare: &Notify) {
             Err(format!("{} cannot change while the daemon runs: restart it", cannot.join(", ")))
         }
     });
+    let read = match read {
+        Ok(new) => match redirect::untested(&app.control.store_handle, &new).await {
+            Some(why) => Err(why),
+            None => Ok(new),
+        },
+        Err(error) => Err(error),
+    };
     let done = read.and_then(|new| {
         let interfaces = new.interfaces.clone();
         app.control.set_config(new).map_err(|problem| problem.message)?;
+        app.control.chores.note(redirect::UNTESTED, None);
         Ok(interfaces)
     });
     let entry = Entry::new(clock::now(), "daemon", "reload");

@@ -25,7 +25,7 @@ use crate::daemon::store_thread::{StoreHandle, refused};
 use crate::datapath;
 use crate::datapath::Maps;
 use crate::model::number_text;
-use crate::model::policy::{Policy, Subject};
+use crate::model::policy::{Policy, Subject, Trunk};
 use crate::store::{Decision, Error, Kind};
 use crate::sys::clock;
 
@@ -145,6 +145,27 @@ impl Control {
         self.write_settings(&turn, &config.policy, mode, until)?;
         *self.config.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(config);
         Ok(())
+    }
+
+    /// Lets the daemon send the replies to a trunk until another configuration is put into force. Returns `false` if the
+    /// trunk refuses in silence, or names its path.
+    ///
+    /// # Errors
+    /// [`ProblemKind::Failed`] if a map refuses it.
+    pub fn answer_by_daemon(&self, trunk: &str) -> Result<bool, Problem> {
+        let turn = self.order.turn();
+        let mut config = Config::clone(&self.config());
+        let is_it = |found: &&mut Trunk| found.name == trunk;
+        let Some(found) = config.policy.trunks.iter_mut().find(is_it) else { return Ok(false) };
+        if !found.answer_by_daemon() {
+            return Ok(false);
+        }
+        let path = found.profile.reply_path;
+        let (mode, until) = self.mode_in_force(&turn)?;
+        self.write_settings(&turn, &config.policy, mode, until)?;
+        *self.config.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(config);
+        self.replies.note_moved(trunk, path);
+        Ok(true)
     }
 
     /// Returns why the last comparison of store and maps failed; `None`: it did not.

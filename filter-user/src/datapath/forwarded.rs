@@ -46,7 +46,8 @@ const PSEUDO_KFUNC_CALL: u8 = 2;
 const IP_DEFRAG: u32 = 1;
 /// Numbers of Linux `include/uapi/linux/netfilter.h`.
 const HOOK_FORWARD: u32 = 2;
-const FAMILIES: [(&str, u32); 2] = [("forwarded-ipv4", 2), ("forwarded-ipv6", 10)];
+const FAMILIES: [(&str, u32, &str); 2] =
+    [("forwarded-ipv4", 2, "IPv4"), ("forwarded-ipv6", 10, "IPv6")];
 /// Before the rules of a firewall at 0. Two programs cannot have the same priority: the next number is for one that
 /// replaces another, and for another gate.
 const PRIORITIES: RangeInclusive<i32> = -191..=-160;
@@ -57,7 +58,7 @@ impl Pins {
     /// Returns the pins of the links at forwarded packets: IPv4, then IPv6.
     #[must_use]
     pub fn forwarded(&self) -> [PathBuf; 2] {
-        FAMILIES.map(|(name, _)| self.folder().join(name))
+        FAMILIES.map(|(name, _, _)| self.folder().join(name))
     }
 
     /// Checks whether the program is attached to forwarded packets.
@@ -126,11 +127,13 @@ impl Filter {
         let Some(program) = &self.forwarded else {
             return Err(Error::Forwarded("it is not loaded".into()));
         };
-        for (name, family) in FAMILIES {
+        for (name, family, packets) in FAMILIES {
             let path = self.pins().folder().join(name);
             let new = new_pin(&path);
             remove_pin(&new)?;
-            let link = link(program, family, reassemble)?;
+            let link = link(program, family, reassemble).map_err(|why| {
+                Error::Forwarded(format!("cannot attach it to {packets} packets: {why}"))
+            })?;
             pin(&link, &new).map_err(|error| Error::pin(&new, io::Error::from(error)))?;
             fs::rename(&new, &path).map_err(|error| Error::pin(&path, error))?;
         }
@@ -289,8 +292,8 @@ struct LinkCreate {
     netfilter_flags: u32,
 }
 
-/// Attaches the program to forwarded packets of a family.
-fn link(program: &OwnedFd, family: u32, reassemble: bool) -> Result<OwnedFd, Error> {
+/// Attaches the program to forwarded packets of a family. Returns why the kernel refuses it.
+fn link(program: &OwnedFd, family: u32, reassemble: bool) -> Result<OwnedFd, String> {
     let mut last = Errno::EBUSY;
     for priority in PRIORITIES.rev() {
         let mut attributes = LinkCreate {
@@ -317,7 +320,7 @@ fn link(program: &OwnedFd, family: u32, reassemble: bool) -> Result<OwnedFd, Err
     } else {
         ""
     };
-    Err(Error::Forwarded(format!("cannot attach it: {}{why}", last.desc())))
+    Err(format!("{}{why}", last.desc()))
 }
 
 /// Returns the file descriptor of a map.

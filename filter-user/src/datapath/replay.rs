@@ -304,7 +304,8 @@ impl Replay {
             return None;
         }
         let (head, frame) = self.handed_over.take()?;
-        late_answer::reply(&head, &frame, &REPLAY_KEYS).ok()
+        let contact = self.maps.profile(head.trunk.into()).ok()?.contact;
+        late_answer::reply(&head, &frame, &REPLAY_KEYS, &contact).ok()
     }
 
     /// Lets the daemon answer the calls of trunks that leave it open, or the driver again.

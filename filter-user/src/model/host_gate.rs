@@ -274,7 +274,7 @@ impl HostGate {
         let without =
             if profile.replies_without_checksum == 0 { 0 } else { HANDED_WITHOUT_CHECKSUM };
         let head = HandedOver { code, flags: HANDED_REQUEST | without, ..HandedOver::default() };
-        self.reply = late_answer::reply(&head, frame, &REPLAY_KEYS).ok();
+        self.reply = late_answer::reply(&head, frame, &REPLAY_KEYS, &profile.contact).ok();
     }
 
     fn note_own_ack(&self, frame: &[u8], scratch: &mut Scratch) {

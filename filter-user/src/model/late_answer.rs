@@ -3,6 +3,7 @@
 use filter_common::abi::{Keys, Profile};
 use filter_common::answer::{Answer, LONG_ROOM, Outcome};
 use filter_common::bytes::Slice;
+use filter_common::contact::Contact;
 use filter_common::frame::{self, Packet};
 use filter_common::handed_over::{HANDED_REQUEST, HANDED_WITHOUT_CHECKSUM, HandedOver};
 
@@ -19,8 +20,13 @@ pub enum NoReply {
 ///
 /// # Errors
 /// As [`reply`].
-pub fn packet(head: &HandedOver, frame: &[u8], keys: &Keys) -> Result<Vec<u8>, NoReply> {
-    let mut frame = reply(head, frame, keys)?;
+pub fn packet(
+    head: &HandedOver,
+    frame: &[u8],
+    keys: &Keys,
+    contact: &Contact,
+) -> Result<Vec<u8>, NoReply> {
+    let mut frame = reply(head, frame, keys, contact)?;
     let ip = usize::from(head.ip);
     if ip >= frame.len() {
         return Err(NoReply::Impossible);
@@ -29,11 +35,16 @@ pub fn packet(head: &HandedOver, frame: &[u8], keys: &Keys) -> Result<Vec<u8>, N
 }
 
 /// Returns the frame of the reply to a call, which the kernel has refused and counted. `frame` is that of the request,
-/// or already that of the reply.
+/// or already that of the reply. `contact` is the trunk's.
 ///
 /// # Errors
 /// [`NoReply`] with the reason.
-pub fn reply(head: &HandedOver, frame: &[u8], keys: &Keys) -> Result<Vec<u8>, NoReply> {
+pub fn reply(
+    head: &HandedOver,
+    frame: &[u8],
+    keys: &Keys,
+    contact: &Contact,
+) -> Result<Vec<u8>, NoReply> {
     if head.flags & HANDED_REQUEST == 0 {
         return Ok(frame.to_vec());
     }
@@ -41,7 +52,8 @@ pub fn reply(head: &HandedOver, frame: &[u8], keys: &Keys) -> Result<Vec<u8>, No
     let bytes = &mut Slice::from(frame);
     frame::read(bytes, &mut packet).map_err(|_| NoReply::Impossible)?;
     let without = u8::from(head.flags & HANDED_WITHOUT_CHECKSUM != 0);
-    let profile = Profile { replies_without_checksum: without, ..Profile::default() };
+    let profile =
+        Profile { replies_without_checksum: without, contact: *contact, ..Profile::default() };
     let mut answer = Box::<Answer<LONG_ROOM>>::default();
     match answer.reply(bytes, &packet, keys, &profile, head.code, || true) {
         Outcome::Written(reply) => Ok(answer.bytes(reply.start, reply.end).to_vec()),

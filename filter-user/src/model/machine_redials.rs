@@ -9,6 +9,10 @@ use std::hash::Hash;
 
 use filter_common::number::Number;
 
+use crate::model::policy::Trunk;
+
+/// Name of the profile for sources outside all trunks. It has no `[[trunk]]`.
+const DEFAULT_TRUNK: &str = "default";
 /// Largest difference of two gaps that are the same time: ± 0.3 s.
 const SAME_NS: u64 = 600_000_000;
 /// Numbers with the same gap that are a machine. People reach it most easily with 8 of 15 within the same 0.6 s. With
@@ -46,18 +50,31 @@ impl Machine {
         (self.gap + 50).div_euclid(100).div_ceil(10) + SPARE
     }
 
-    /// Describes the finding about a trunk and its cures.
+    /// Describes the finding about a trunk and its cures. `grants`: whether a block opens a redial grant, if it has no
+    /// setting of its own.
     #[must_use]
-    pub fn finding(self, trunk: &str) -> String {
+    pub fn finding(self, trunk: &Trunk, grants: bool) -> String {
         let Machine { gap, numbers, of } = self;
+        let (name, separate) = (&trunk.name, self.separate());
         let tenths = (gap + 50) / 100;
         let (seconds, tenths) = (tenths / 10, tenths % 10);
         let after =
             if tenths == 0 { format!("{seconds} s") } else { format!("{seconds}.{tenths} s") };
+        let effect = if grants {
+            "Its machine opens the redial grant"
+        } else {
+            "Its machine opens the redial grant of blocks with a setting of their own ([redial] attempts is 0)"
+        };
+        let cure = if trunk.name == DEFAULT_TRUNK {
+            format!("name its sources in a [[trunk]], with separate = \"{separate}s\" or a reply")
+        } else {
+            let other =
+                if trunk.profile.refuse == 0 { "refuse with a reply" } else { "try another code" };
+            format!("set separate = \"{separate}s\" in [[trunk]] {name}, or {other}")
+        };
         format!(
-            "trunk {trunk} seems to retry by itself after {after} ({numbers} of {of} numbers that called twice). Its machine \
-             opens the redial grant; set separate = \"{}s\" in [[trunk]] {trunk}, or refuse with a reply (docs/carriers.md)",
-            self.separate()
+            "trunk {name} seems to retry by itself after {after} ({numbers} of {of} numbers that called twice). {effect}; \
+             {cure} (docs/carriers.md)"
         )
     }
 }
@@ -157,6 +174,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::model::policy::Policy;
 
     const SEPARATE: u32 = 5;
 
@@ -312,12 +330,26 @@ mod tests {
     #[test]
     fn finding_names_the_time_and_the_cure() {
         let machine = Machine { gap: 32_030, numbers: 9, of: 11 };
+        let mut trunk = Policy::default().trunks[0].clone();
+        let of_no_trunk = machine.finding(&trunk, true);
+        assert!(
+            of_no_trunk.contains("name its sources in a [[trunk]], with separate = \"35s\""),
+            "{of_no_trunk}"
+        );
+        trunk.name = "telkom".to_owned();
         assert_eq!(
-            machine.finding("telkom"),
+            machine.finding(&trunk, true),
             "trunk telkom seems to retry by itself after 32 s (9 of 11 numbers that called twice). Its machine opens the \
              redial grant; set separate = \"35s\" in [[trunk]] telkom, or refuse with a reply (docs/carriers.md)"
         );
-        assert!(Machine { gap: 6_320, ..machine }.finding("a").contains("after 6.3 s"));
+        let without = machine.finding(&trunk, false);
+        assert!(
+            without.contains("with a setting of their own ([redial] attempts is 0);"),
+            "{without}"
+        );
+        assert!(Machine { gap: 6_320, ..machine }.finding(&trunk, true).contains("after 6.3 s"));
+        trunk.profile.refuse = 1;
+        assert!(machine.finding(&trunk, true).contains("or try another code"));
         assert_eq!(Machine { gap: 6_320, ..machine }.separate(), 10);
     }
 

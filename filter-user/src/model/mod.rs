@@ -13,6 +13,7 @@ pub mod plan;
 pub mod policy;
 pub mod reasons;
 pub mod redial;
+pub mod redirect;
 pub mod refuse;
 pub mod reply_path;
 pub(crate) mod xdp_mode;

@@ -2,9 +2,11 @@
 //! written to the kernel or used by the host.
 
 use filter_common::abi::{
-    ABI_VERSION, Allow, Block, DROPPED_WITHOUT_DAEMON, EVENT_PAI, MODE_ENFORCE, PrefixKey, Profile,
-    REPLY_PATH_AUTO, RULE_SHORT_NUMBER, SEPARATE, Settings, Verdict,
+    ABI_VERSION, Allow, Block, DROPPED_WITHOUT_DAEMON, EVENT_PAI, MODE_ENFORCE,
+    PASSES_WITHOUT_DAEMON, PrefixKey, Profile, REPLY_PATH_AUTO, REPLY_PATH_DAEMON,
+    RULE_SHORT_NUMBER, SEPARATE, Settings, Verdict,
 };
+use filter_common::contact::Contact;
 use filter_common::number::{Digits, Number};
 use filter_common::plan::{
     FORMAT_E164, FORMAT_NATIONAL, IDENTITY_FROM, INTERNATIONAL_MAX, Plan, Prefix,
@@ -116,6 +118,19 @@ impl Trunk {
     #[must_use]
     pub fn vouches_for(&self, identity: u8) -> bool {
         self.trusts_from || identity == EVENT_PAI && self.profile.trusts_pai()
+    }
+
+    /// Lets the daemon send the replies of this trunk, if it answers and leaves the path open. Returns whether it does so.
+    pub fn answer_by_daemon(&mut self) -> bool {
+        let profile = &mut self.profile;
+        if profile.refuse == 0 || profile.reply_path != REPLY_PATH_AUTO {
+            return false;
+        }
+        profile.reply_path = REPLY_PATH_DAEMON;
+        if self.passes_without_daemon {
+            profile.without_daemon = PASSES_WITHOUT_DAEMON;
+        }
+        true
     }
 }
 
@@ -242,6 +257,7 @@ impl Default for Policy {
                     reply_path: REPLY_PATH_AUTO,
                     without_daemon: DROPPED_WITHOUT_DAEMON,
                     attempt_identity: 0,
+                    contact: Contact::default(),
                     reserved: 0,
                 },
                 trusts_from: false,

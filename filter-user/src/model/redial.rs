@@ -4,6 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use filter_common::abi::Block;
+use filter_common::decide::separation;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -59,6 +60,15 @@ impl Default for RedialPolicy {
 }
 
 impl RedialPolicy {
+    /// Returns after how many seconds the kernel takes attempts for separate, where a trunk says `separate`. A whole number:
+    /// the kernel counts up to a second less.
+    #[must_use]
+    pub fn separation(self, separate: u32) -> u32 {
+        let nanoseconds =
+            separation(separate, u64::from(self.window) * 1_000_000_000, self.attempts);
+        u32::try_from(nanoseconds.div_ceil(1_000_000_000)).unwrap_or(separate)
+    }
+
     /// Checks a number of attempts: 0 or 2 to 8.
     ///
     /// # Errors

@@ -27,11 +27,26 @@ impl Refuse {
     /// The refusal of a trunk without a setting.
     pub const DEFAULT: Refuse = Refuse::Reply(Code::BusyEverywhere);
 
-    /// Parses `"600"` or `"drop"`.
+    /// Parses the refusal of a block, `"600"` or `"drop"`.
+    ///
+    /// # Errors
+    /// [`NotOffered`] with the reason. A redirection is the refusal of a trunk only.
+    pub fn parse(text: &str) -> Result<Refuse, NotOffered> {
+        match Refuse::named(text)? {
+            Refuse::Reply(Code::MovedTemporarily) => {
+                let why =
+                    "a carrier has to follow it, so only [[trunk]] can have it (docs/carriers.md)";
+                Err(NotOffered::Harms(302, why))
+            }
+            refuse @ (Refuse::Reply(_) | Refuse::Drop) => Ok(refuse),
+        }
+    }
+
+    /// Parses the refusal of a trunk, `"600"`, `"302"` or `"drop"`.
     ///
     /// # Errors
     /// [`NotOffered`] with the reason.
-    pub fn parse(text: &str) -> Result<Refuse, NotOffered> {
+    pub fn named(text: &str) -> Result<Refuse, NotOffered> {
         if text == "drop" {
             return Ok(Refuse::Drop);
         }
@@ -44,7 +59,7 @@ impl Refuse {
             Some(408) => "a carrier takes it for a dead peer and tries another route",
             Some(607) => "it puts the number on block lists of carriers",
             Some(608) => "it needs a signed card of the refusing party (RFC 8688)",
-            Some(300..400) => "a redirection is not built yet",
+            Some(300..400) => "the only redirection is 302",
             _ => return Err(NotOffered::Unknown(text.to_owned())),
         };
         Err(NotOffered::Harms(status.unwrap_or_default(), why))
@@ -102,7 +117,9 @@ mod tests {
     #[test]
     fn each_refusal_has_a_name_and_a_number() {
         for refuse in Code::ALL.into_iter().map(Refuse::Reply).chain([Refuse::Drop]) {
-            assert_eq!(Refuse::parse(&refuse.name()), Ok(refuse));
+            assert_eq!(Refuse::named(&refuse.name()), Ok(refuse));
+            let is_of_trunks = refuse == Refuse::Reply(Code::MovedTemporarily);
+            assert_eq!(Refuse::parse(&refuse.name()).is_err(), is_of_trunks);
             assert_eq!(Refuse::of_number(refuse.number()), refuse);
             assert_eq!(Refuse::of_flags(refuse.flags() | 3), Some(refuse));
         }

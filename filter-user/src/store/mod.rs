@@ -37,6 +37,7 @@ pub(crate) mod place;
 pub mod pseudonym;
 pub(crate) mod reader;
 pub mod records;
+pub mod redirects;
 pub mod reports;
 pub mod retention;
 pub mod reviews;

@@ -13,6 +13,8 @@ use filter_common::number::Number;
 use rusqlite::Connection;
 use rusqlite::trace::{TraceEvent, TraceEventCodes};
 
+use crate::api::wire::RedirectTested;
+use crate::config::file::parse;
 use crate::model::ladder::ReportKind;
 use crate::store::schema::{STEPS, migrate_by};
 use crate::store::tests::*;
@@ -248,6 +250,32 @@ fn everything(home: &Home) {
     // Single values.
     store.set_state("mode", &"observe", Some(entry())).unwrap();
     assert_eq!(store.reader().state("mode").unwrap(), Some("observe".to_owned()));
+    let tested = RedirectTested {
+        trunk: "a".to_owned(),
+        contact: "sip:a@192.0.2.9".to_owned(),
+        passed: true,
+        why: "heard".to_owned(),
+        time: time(9),
+        author: "root".to_owned(),
+    };
+    let text = |contact: &str| {
+        format!(
+            "interfaces = []\n[[trunk]]\nname = \"a\"\nsources = [\"10.0.0.1\"]\nrefuse = \"302\"\nredirect = \"{contact}\""
+        )
+    };
+    let untested = |store: &Store, contact: &str| {
+        let config = parse(&text(contact)).unwrap_or_else(|_| panic!("a configuration"));
+        let found = store.reader().untested_redirects(&config).unwrap();
+        found.into_iter().map(|(_, why)| why).collect::<String>()
+    };
+    assert_eq!(untested(&store, &tested.contact), "it was not tested");
+    store.set_redirect_tested(&tested, entry()).unwrap();
+    assert_eq!(store.reader().redirect_tested("a").unwrap().as_ref(), Some(&tested));
+    assert_eq!(untested(&store, &tested.contact), "");
+    assert!(untested(&store, "sip:b@192.0.2.9").contains("another contact was tested, sip:a@"));
+    let failed = RedirectTested { passed: false, ..tested };
+    store.set_redirect_tested(&failed, entry()).unwrap();
+    assert!(untested(&store, &failed.contact).ends_with(" failed: heard"));
     store.seen(time(9)).unwrap();
     assert!(store.reader().newest().unwrap().is_some());
 

@@ -32,6 +32,8 @@ pub struct Link {
     pub mtu: u32,
     /// Index of the parent interface, if it is a VLAN.
     pub vlan_of: Option<u32>,
+    /// Index of the interface that it is a port of: a bond, a bridge, an `hv_netvsc` over its fast path.
+    pub port_of: Option<u32>,
     /// Whether its frames begin with an Ethernet header. Tunnels (tun, wg, ppp, gre) have none.
     pub has_ethernet: bool,
     /// Its Ethernet address; `None`: it has none.
@@ -218,6 +220,7 @@ fn link(message: &LinkMessage) -> Link {
         carrier: flags.contains(LinkFlags::LowerUp),
         mtu: 0,
         vlan_of: None,
+        port_of: None,
         has_ethernet: matches!(
             message.header.link_layer_type,
             LinkLayerType::Ether | LinkLayerType::Loopback
@@ -239,6 +242,8 @@ fn link(message: &LinkMessage) -> Link {
             link.promiscuous = *users > 0;
         } else if let LinkAttribute::Link(index) = attribute {
             below = Some(*index);
+        } else if let LinkAttribute::Controller(index) = attribute {
+            link.port_of = Some(*index).filter(|index| *index != 0);
         } else if let LinkAttribute::LinkInfo(infos) = attribute {
             vlan = infos.contains(&LinkInfo::Kind(InfoKind::Vlan));
         } else if let LinkAttribute::Xdp(attributes) = attribute {
@@ -268,6 +273,26 @@ fn xdp(attributes: &[LinkXdp]) -> Option<Xdp> {
         }
     }
     found
+}
+
+#[cfg(test)]
+impl Link {
+    /// Returns an interface that is up, with this name and index.
+    pub(crate) fn named(name: &str, index: u32) -> Link {
+        Link {
+            name: name.to_owned(),
+            index,
+            up: true,
+            carrier: true,
+            mtu: 1500,
+            vlan_of: None,
+            port_of: None,
+            has_ethernet: true,
+            address: Some([2; 6]),
+            promiscuous: false,
+            xdp: None,
+        }
+    }
 }
 
 #[cfg(test)]
@@ -334,6 +359,17 @@ mod tests {
         assert_eq!(link(&message).vlan_of, Some(3));
         message.attributes[2] = LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Veth)]);
         assert_eq!(link(&message).vlan_of, None);
+    }
+
+    /// Builds the message by hand, because some test kernels have no bonds.
+    #[test]
+    fn port_names_the_interface_above_it() {
+        let mut message = LinkMessage::default();
+        message.attributes =
+            vec![LinkAttribute::IfName("eth0".to_owned()), LinkAttribute::Controller(7)];
+        assert_eq!(link(&message).port_of, Some(7));
+        message.attributes[1] = LinkAttribute::Controller(0);
+        assert_eq!(link(&message).port_of, None);
     }
 
     #[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]

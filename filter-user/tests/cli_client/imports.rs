@@ -137,7 +137,7 @@ fn refusal_of_an_import_is_the_column_or_the_option_for_all_rows() {
     assert_eq!(sent, ["486", ""]);
     let (output, sent) = import(text, &["--refuse", "302"]);
     let (_, err) = assert_exit(&output, 2);
-    assert!(err.contains("302 is not offered: a redirection is not built yet"), "{err}");
+    assert!(err.contains("302 is not offered: a carrier has to follow it"), "{err}");
     assert!(sent.is_empty());
 }
 

@@ -9,6 +9,7 @@ pub(crate) mod decision;
 pub(crate) mod mode;
 pub(crate) mod number;
 pub(crate) mod problem;
+pub(crate) mod redirect;
 pub(crate) mod report;
 pub(crate) mod status;
 pub(crate) mod store;
@@ -22,6 +23,7 @@ pub use self::decision::{
 pub use self::mode::{Mode, Override, SetMode, SetOverride};
 pub use self::number::{AuditRow, AuditVerdict, Erasure, NumberExport, Redials, Remembered};
 pub use self::problem::{AUTHOR, DEADLINE, OVERRIDE_MAX, Problem, ProblemKind, SOCKET};
+pub use self::redirect::{RedirectTest, RedirectTested, SetRedirect, TestRedirect};
 pub use self::report::{
     AddReport, CloseReview, Event, ExtendReview, Report, Reported, Review, ReviewClosed,
     ReviewSettled,

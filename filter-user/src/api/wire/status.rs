@@ -106,6 +106,10 @@ pub struct Replies {
     /// Refused calls whose reply the daemon could not send.
     #[serde(default)]
     pub failed: u64,
+    /// Whether the daemon sends the replies, until it is reloaded or restarted, because too few of the driver's were
+    /// acknowledged.
+    #[serde(default)]
+    pub moved: bool,
     /// Why replies may not arrive; null: the carrier acknowledges them.
     pub problem: Option<String>,
 }

@@ -4,8 +4,10 @@ use crate::bringup::doctor::check::{Check, State};
 use crate::bringup::doctor::drivers;
 use crate::bringup::doctor::in_force::{Whose, whose};
 use crate::bringup::doctor::offloads;
-use crate::bringup::doctor::replies;
+use crate::bringup::doctor::replies::{self, Kernel};
 use crate::config::Config;
+use crate::model::policy::Trunk;
+use crate::model::reply_path;
 use crate::model::xdp_mode::XdpMode;
 use crate::sys::ethtool::{self, Offloads, Queues};
 use crate::sys::netlink::{self, Attached, Link};
@@ -20,26 +22,26 @@ struct Facts<'a> {
     link: &'a Link,
     /// Name of the parent interface, if it is a VLAN.
     parent: Option<&'a str>,
+    /// Name and driver of the interface that it is a port of.
+    above: Option<(&'a str, String)>,
     /// Names of its VLANs.
     vlans: Vec<&'a str>,
     driver: Option<String>,
     features: Option<Features>,
-    /// Whether the kernel gives programs frames of several buffers, if known.
-    frags: Option<bool>,
+    kernel: Kernel,
     offloads: std::io::Result<Offloads>,
     /// `None` if the driver does not report queues.
     queues: Option<Queues>,
     /// Owner of the XDP program on it.
     whose: Whose,
-    /// Whether a trunk answers refused calls.
-    answers: bool,
+    trunks: &'a [Trunk],
     /// Whether calls in frames for other machines are judged.
     forwarded: bool,
 }
 
 /// Checks all configured interfaces. `tag` is that of the program in this binary, if it could be
-/// loaded. `frags`: whether the kernel gives programs frames of several buffers, if that is known.
-pub(crate) async fn checks(config: &Config, tag: Option<u64>, frags: Option<bool>) -> Vec<Check> {
+/// loaded.
+pub(crate) async fn checks(config: &Config, tag: Option<u64>, kernel: &Kernel) -> Vec<Check> {
     let file = config.path.display();
     if config.interfaces.is_empty() {
         let mend = format!("list them under `interfaces` in {file}");
@@ -53,7 +55,6 @@ pub(crate) async fn checks(config: &Config, tag: Option<u64>, frags: Option<bool
         }
     };
     let cpus = std::thread::available_parallelism().map_or(1, |cpus| cpus.get() as u32);
-    let answers = config.policy.trunks.iter().any(|trunk| trunk.profile.refuse != 0);
     let mut checks = Vec::new();
     for name in &config.interfaces {
         let found = match links.iter().find(|link| link.name == *name) {
@@ -64,7 +65,8 @@ pub(crate) async fn checks(config: &Config, tag: Option<u64>, frags: Option<bool
             }
             Some(link) => {
                 let forwarded = config.forwarded;
-                let mut facts = Facts { frags, answers, forwarded, ..facts(link, &links) };
+                let (kernel, trunks) = (kernel.clone(), &config.policy.trunks);
+                let mut facts = Facts { kernel, trunks, forwarded, ..facts(link, &links) };
                 if let Some(xdp) = link.xdp {
                     facts.whose = whose(xdp.program, &config.paths.pins, tag);
                 }
@@ -81,17 +83,20 @@ pub(crate) async fn checks(config: &Config, tag: Option<u64>, frags: Option<bool
 fn facts<'a>(link: &'a Link, links: &'a [Link]) -> Facts<'a> {
     let parent = links.iter().find(|other| Some(other.index) == link.vlan_of);
     let vlans = links.iter().filter(|other| other.vlan_of == Some(link.index));
+    let above = links.iter().find(|other| Some(other.index) == link.port_of);
+    let driver = |link: &Link| ethtool::driver(&link.name).ok().flatten();
     Facts {
         link,
         parent: parent.map(|parent| parent.name.as_str()),
+        above: above.and_then(|above| Some((above.name.as_str(), driver(above)?))),
         vlans: vlans.map(|vlan| vlan.name.as_str()).collect(),
-        driver: ethtool::driver(&link.name).ok().flatten(),
+        driver: driver(link),
         features: xdp_features::of(link.index).ok().flatten(),
-        frags: None,
+        kernel: Kernel::default(),
         offloads: ethtool::offloads(&link.name),
         queues: ethtool::queues(&link.name).ok().flatten(),
         whose: Whose::Ours,
-        answers: false,
+        trunks: &[],
         forwarded: true,
     }
 }
@@ -110,13 +115,16 @@ fn judge(facts: &Facts<'_>, mode: XdpMode, cpus: u32) -> Vec<Check> {
     }
     checks.push(queues(&facts.link.name, facts.queues, cpus));
     checks.push(xdp(facts.link, mode, facts.whose));
+    let path = reply_path::Facts {
+        driver: facts.driver.as_deref(),
+        above: facts.above.as_ref().map(|(name, driver)| (*name, driver.as_str())),
+        vlans: &facts.vlans,
+        rx_vlan: facts.offloads.as_ref().is_ok_and(|offloads| offloads.rx_vlan),
+    };
+    checks.extend(replies::check(&facts.kernel, &path, facts.trunks));
     match &facts.offloads {
         Ok(offloads) => {
             checks.push(rx_vlan(facts, *offloads));
-            if facts.answers {
-                let driver = facts.driver.as_deref();
-                checks.push(replies::check(driver, &facts.vlans, offloads.rx_vlan));
-            }
             checks.push(offloads::merging("lro", "lro", facts.link, offloads.lro, mode));
             checks.push(offloads::merging(
                 "gro-hw",
@@ -222,7 +230,7 @@ fn mtu(facts: &Facts<'_>, mode: XdpMode) -> Check {
     let mend = format!("ip link set dev {name} mtu 1500");
     let state = if mode == XdpMode::Native { State::Fail } else { State::Warn };
     match facts.features {
-        _ if facts.frags == Some(false) => {
+        _ if facts.kernel.frags == Some(false) => {
             let finding = format!("{mtu} needs several buffers, which this kernel cannot with XDP");
             Check { state, ..Check::fail("mtu", finding, mend) }
         }
@@ -314,19 +322,10 @@ mod tests {
     const ALL_OFF: Offloads = Offloads { rx_vlan: false, lro: false, gro_hw: false };
     const MODES: [XdpMode; 3] = [XdpMode::Native, XdpMode::Generic, XdpMode::NativeOrGeneric];
 
+    const FRAGS: Kernel = Kernel { frags: Some(true), no_replies: None };
+
     fn link(name: &str) -> Link {
-        Link {
-            name: name.to_owned(),
-            index: 2,
-            up: true,
-            carrier: true,
-            mtu: 1500,
-            vlan_of: None,
-            has_ethernet: true,
-            address: Some([2; 6]),
-            promiscuous: false,
-            xdp: None,
-        }
+        Link::named(name, 2)
     }
 
     fn facts<'a>(link: &'a Link, driver: &str, features: Option<Features>) -> Facts<'a> {
@@ -336,11 +335,12 @@ mod tests {
             vlans: Vec::new(),
             driver: Some(driver.to_owned()).filter(|name| !name.is_empty()),
             features,
-            frags: Some(true),
+            above: None,
+            kernel: FRAGS,
             offloads: Ok(ALL_OFF),
             queues: None,
             whose: Whose::Ours,
-            answers: false,
+            trunks: &[],
             forwarded: true,
         }
     }
@@ -390,7 +390,10 @@ mod tests {
             assert_eq!(MODES.map(|mode| mtu(&facts, mode).state), expected, "{features:?}");
         }
         for (link, expected) in [(&small, [Ok, Ok, Ok]), (&large, [Fail, Ok, Warn])] {
-            let facts = Facts { frags: Some(false), ..facts(link, "ixgbe", can(true, true)) };
+            let facts = Facts {
+                kernel: Kernel { frags: Some(false), ..FRAGS },
+                ..facts(link, "ixgbe", can(true, true))
+            };
             let found = MODES.map(|mode| mtu(&facts, mode));
             assert_eq!(found.clone().map(|check| check.state), expected);
             assert_eq!(found[0].finding.contains("this kernel"), found[0].state == Fail);
@@ -489,7 +492,7 @@ mod tests {
             ip(&format!("link add left mtu 9000 {one} type veth peer name right {one}"));
             ip("link set left up");
             put_foreign_xdp("right", Attached::Generic).await;
-            let found = checks(&config, None, Some(true)).await;
+            let found = checks(&config, None, &FRAGS).await;
             assert_eq!(
                 states(&found),
                 [
@@ -519,7 +522,7 @@ mod tests {
             // The fix that the check proposes works.
             ip(found[13].mend.as_deref().unwrap().strip_prefix("ip ").unwrap());
             ip("link set dev right up");
-            let mended = checks(&config, None, Some(true)).await;
+            let mended = checks(&config, None, &FRAGS).await;
             let left = states(&mended).into_iter().filter(|(_, _, state)| *state != Ok);
             let left: Vec<_> = left.map(|(name, check, _)| (name, check)).collect();
             let offload = |name| (name, "rx-vlan-offload");
@@ -537,14 +540,14 @@ mod tests {
             let (folder, config) = configuration("promiscuous", "[\"left\"]");
             ip("link add left type veth peer name right");
             let has = async || {
-                let found = checks(&config, None, Some(true)).await;
+                let found = checks(&config, None, &FRAGS).await;
                 found.iter().any(|check| check.check == "promiscuous" && check.state == State::Warn)
             };
             assert!(!has().await);
             ip("link set dev left promisc on");
             assert!(has().await);
             let quiet = Config { forwarded: false, ..config.clone() };
-            let found = checks(&quiet, None, Some(true)).await;
+            let found = checks(&quiet, None, &FRAGS).await;
             assert!(
                 found.iter().any(|check| check.check == "promiscuous" && check.state == State::Ok)
             );
@@ -562,15 +565,13 @@ mod tests {
             ip("link add left type veth peer name right");
             put_foreign_xdp("left", Attached::Generic).await;
             assert!(
-                checks(&config, None, Some(true)).await[4]
+                checks(&config, None, &FRAGS).await[4]
                     .finding
                     .contains("belongs to other software")
             );
             std::fs::write(config.paths.pins.join("links"), "").unwrap();
             assert!(
-                checks(&config, None, Some(true)).await[4]
-                    .finding
-                    .contains("but native is configured")
+                checks(&config, None, &FRAGS).await[4].finding.contains("but native is configured")
             );
             std::fs::remove_dir_all(folder).unwrap();
         });
@@ -582,7 +583,7 @@ mod tests {
         in_new_namespace(async {
             let (folder, config) = configuration("none", "[]");
             assert_eq!(
-                states(&checks(&config, None, Some(true)).await),
+                states(&checks(&config, None, &FRAGS).await),
                 [("-", "interfaces", State::Warn)]
             );
             std::fs::remove_dir_all(folder).unwrap();

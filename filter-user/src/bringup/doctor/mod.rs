@@ -57,6 +57,7 @@ async fn checks_of(config: Option<&Config>, first: Check) -> Vec<Check> {
     let features = Features::probe();
     let (mut loaded, program) = program(config.map(|config| &config.policy));
     let tag = loaded.as_mut().and_then(|loaded| loaded.tag().ok());
+    let no_replies = loaded.as_ref().and_then(|loaded| loaded.no_replies().map(ToOwned::to_owned));
     let mut checks = vec![
         first,
         kernel(&kernels::running(), &features),
@@ -78,7 +79,8 @@ async fn checks_of(config: Option<&Config>, first: Check) -> Vec<Check> {
     if let Some(config) = config {
         checks.extend(groups(config, group_exists));
         checks.extend(plans(config).await);
-        checks.extend(interface::checks(config, tag, features.ok().map(|found| found.frags)).await);
+        let kernel = replies::Kernel { frags: features.ok().map(|found| found.frags), no_replies };
+        checks.extend(interface::checks(config, tag, &kernel).await);
     }
     checks
 }

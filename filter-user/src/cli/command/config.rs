@@ -9,6 +9,7 @@ use crate::cli::output::{Format, Output, written};
 use crate::config::Config;
 use crate::config::limits;
 use crate::exit::{Exit, Failure};
+use crate::store::reader::Reader;
 
 /// Check or show a configuration file; needs no daemon
 ///
@@ -26,7 +27,7 @@ enum Command {
     /// palang config check palang.toml && systemctl reload palang
     Check {
         /// Configuration file
-        #[arg(value_name = "FILE", default_value = limits::PATH)]
+        #[arg(env = "PALANG_CONFIG", value_name = "FILE", default_value = limits::PATH)]
         file: PathBuf,
     },
     /// Show a configuration with every default filled in
@@ -36,7 +37,7 @@ enum Command {
     /// Raw: the file exactly as it is.
     Show {
         /// Configuration file
-        #[arg(value_name = "FILE", default_value = limits::PATH)]
+        #[arg(env = "PALANG_CONFIG", value_name = "FILE", default_value = limits::PATH)]
         file: PathBuf,
         #[command(flatten)]
         output: Output,
@@ -52,6 +53,10 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     let config = Config::read(file).map_err(|error| Failure::new(Exit::Usage, error))?;
     let text = match &arguments.command {
         Command::Check { .. } => {
+            if let Some(why) = untested_redirect(&config) {
+                let message = format!("{}: {why}", file.display());
+                return Err(Failure::new(Exit::Usage, message));
+            }
             let mut text = format!("ok: {}\n", file.display());
             for line in config.summary() {
                 text += &format!("  {line}\n");
@@ -65,6 +70,29 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
         },
     };
     written(io::stdout().write_all(text.as_bytes()))
+}
+
+/// Returns why the daemon would refuse a configuration that is valid: a trunk answers with 302 without a passed test.
+fn untested_redirect(config: &Config) -> Option<String> {
+    let first = config.redirecting().next()?;
+    let store = config.paths.store();
+    let untested = if store.exists() {
+        Reader::open(&store).and_then(|reader| reader.untested_redirects(config))
+    } else {
+        Ok(vec![(first.name.clone(), "it was not tested".to_owned())])
+    };
+    match untested {
+        Ok(untested) => {
+            let (trunk, why) = untested.first()?;
+            Some(format!(
+                "refuse = \"302\" of trunk {trunk}: {why}. Set another refuse, and run: palang selftest redirect {trunk}"
+            ))
+        }
+        Err(error) => Some(format!(
+            "refuse = \"302\" of trunk {}: whether it was tested is in the store, which cannot be read: {error}; use sudo",
+            first.name
+        )),
+    }
 }
 
 fn failed(error: impl std::fmt::Display) -> Failure {

@@ -20,7 +20,7 @@ use crate::exit::{Exit, Failure};
 #[derive(Debug, Args)]
 pub struct Arguments {
     /// Configuration file
-    #[arg(long, value_name = "FILE", default_value = limits::PATH)]
+    #[arg(long, env = "PALANG_CONFIG", value_name = "FILE", default_value = limits::PATH)]
     config: PathBuf,
     #[command(flatten)]
     output: Output,

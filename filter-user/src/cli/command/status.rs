@@ -170,6 +170,7 @@ impl Answer for Status {
                 by_daemon,
                 without_daemon,
                 failed,
+                moved: _,
                 problem: _,
             } = replies;
             let counts = [
@@ -207,10 +208,11 @@ impl Answer for Status {
 fn describe_replies(replies: &Replies) -> String {
     let Replies { trunk, refuse, path, sent, repeated, acks, limited, damaged, impossible, .. } =
         replies;
-    let Replies { by_daemon, without_daemon, failed, .. } = replies;
+    let Replies { by_daemon, without_daemon, failed, moved, .. } = replies;
     let trunk = output::clean(trunk);
     let mut text = match &path[..] {
         "driver" => format!("{trunk}: {refuse}, "),
+        "daemon" if *moved => format!("{trunk}: {refuse} by daemon after the driver, "),
         "daemon" | "both" => {
             format!("{trunk}: {refuse} by {path}, ").replace("by both", "by driver and daemon")
         }

@@ -60,7 +60,7 @@ struct RestoreArguments {
     /// Copy made by `palang store backup`
     file: PathBuf,
     /// Configuration file of the daemon, which has the path of the store
-    #[arg(long, value_name = "FILE", default_value = limits::PATH)]
+    #[arg(long, env = "PALANG_CONFIG", value_name = "FILE", default_value = limits::PATH)]
     config: PathBuf,
     /// Rename the existing store
     #[arg(long)]

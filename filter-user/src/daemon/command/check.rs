@@ -1,6 +1,6 @@
 //! Explains which rule decides on a number.
 
-use filter_common::abi::{SEPARATE, TOMBSTONE};
+use filter_common::abi::{Block, SEPARATE, TOMBSTONE};
 
 use crate::api::wire::{self, NextAttempt, Problem, ProblemKind};
 use crate::change_plan::allow::describe;
@@ -8,7 +8,7 @@ use crate::daemon::state::{Control, problem};
 use crate::inspect;
 use crate::model::attempt_identity::names;
 use crate::model::policy::{Subject, Trunk};
-use crate::model::redial::short;
+use crate::model::redial::{RedialPolicy, short};
 use crate::store::Decision;
 use crate::sys::clock;
 
@@ -58,6 +58,7 @@ impl Control {
         step("allowed-prefix", reason == "allowed-prefix", kernel, found.map(|found| found.rule));
         let blocked = matches!(reason, "blocked-number" | "blocked-prefix");
         let found = self.maps.block(subject)?;
+        let number_block = found;
         let by_number = found
             .is_some_and(|found| ends(found.expires).starts_with("ends") || found.expires == 0);
         let kernel = found.map(|found| format!("rule {}, {}", found.rule, ends(found.expires)));
@@ -70,10 +71,11 @@ impl Control {
             format!("{prefix}, rule {}, {}{idle}", found.rule, ends(found.expires))
         });
         step("blocked-prefix", blocked && !by_number, kernel, found.map(|found| found.rule));
+        let block = if by_number { number_block } else { found };
         let granted = check.granted.as_ref();
         let granted = granted.map(|granted| format!("granted until {}", granted.until));
         let next = check.next_attempt.map(|NextAttempt { attempt, of }| {
-            let separate = separations(&config.policy.trunks);
+            let separate = separations(&config.policy.trunks, block);
             format!("the next attempt is {attempt}, attempt {of} passes; {separate}")
         });
         step("redial-grant", reason == "redial-grant", granted.or(next), None);
@@ -104,17 +106,56 @@ impl Control {
     }
 }
 
-/// Describes which attempts are separate: `attempts are separate after 5s, on trunk telkom after 35s and with another icid`.
-fn separations(trunks: &[Trunk]) -> String {
+/// Describes how far apart separate attempts are: `attempts are separate after 5s, on trunk telkom after 35s and with another icid`. The window
+/// of a block may be too short for that; then the time that counts comes first.
+fn separations(trunks: &[Trunk], block: Option<Block>) -> String {
+    let after = |configured: u32| {
+        let counts = block.map_or(configured, |block| redial_of(&block).separation(configured));
+        if counts == configured {
+            short(configured)
+        } else {
+            format!("{} (separate is {}; the window is short)", short(counts), short(configured))
+        }
+    };
     let own = trunks
         .iter()
         .filter(|trunk| trunk.profile.separate != SEPARATE || trunk.profile.attempt_identity != 0);
     let own = own.map(|trunk| {
-        let after = format!(", on trunk {} after {}", trunk.name, short(trunk.profile.separate));
+        let after = format!(", on trunk {} after {}", trunk.name, after(trunk.profile.separate));
         match names(trunk.profile.attempt_identity) {
             names if names.is_empty() => after,
             names => format!("{after} and with another {}", names.replace(", ", " or ")),
         }
     });
-    format!("attempts are separate after {}{}", short(SEPARATE), own.collect::<String>())
+    let own = own.collect::<String>();
+    format!("attempts are separate after {}{own}", after(SEPARATE))
+}
+
+/// Returns the redial grant of a block.
+fn redial_of(block: &Block) -> RedialPolicy {
+    RedialPolicy {
+        attempts: block.redial_attempts,
+        window: block.redial_window,
+        grant: block.redial_grant,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::policy::Policy;
+
+    #[test]
+    fn time_that_counts_is_beside_the_one_of_the_trunk() {
+        let mut trunks = Policy::default().trunks;
+        assert_eq!(separations(&trunks, None), "attempts are separate after 5s");
+        trunks.push(trunks[0].clone());
+        (trunks[1].name, trunks[1].profile.separate) = ("telkom".to_owned(), 35);
+        let block =
+            |window| Some(Block { redial_attempts: 2, redial_window: window, ..Block::default() });
+        let long = "attempts are separate after 5s, on trunk telkom after 35s";
+        assert_eq!(separations(&trunks, block(600)), long);
+        let clamped = "attempts are separate after 5s, on trunk telkom after 15s (separate is 35s; the window is short)";
+        assert_eq!(separations(&trunks, block(60)), clamped);
+    }
 }

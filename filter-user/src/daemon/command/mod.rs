@@ -6,5 +6,6 @@ pub(crate) mod check;
 pub(crate) mod import;
 pub(crate) mod mode;
 pub(crate) mod number;
+pub(crate) mod redirect;
 pub(crate) mod report;
 pub(crate) mod review;

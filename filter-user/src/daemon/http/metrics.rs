@@ -317,12 +317,14 @@ struct ReplyOutcome {
 fn replies(status: &Status, registry: &mut Registry) {
     let family = Family::<ReplyOutcome, Counter<u64, AtomicU64>>::default();
     let good = Family::<ByTrunk, Gauge>::default();
+    let moved = Family::<ByTrunk, Gauge>::default();
     for replies in &status.replies {
         // A trunk that refuses in silence, or nothing, has no carrier to acknowledge replies.
         if replies.refuse.parse::<u16>().is_ok() {
             let trunk = ByTrunk { trunk: replies.trunk.clone() };
             let is_good = replies.path != "none" && replies.problem.is_none();
             good.get_or_create(&trunk).set(is_good.into());
+            moved.get_or_create(&trunk).set(replies.moved.into());
         }
         for (outcome, count) in [
             ("sent", replies.sent),
@@ -344,6 +346,8 @@ fn replies(status: &Status, registry: &mut Registry) {
     registry.register("replies", help, family);
     let help = "1: refused calls of this trunk are answered, and its carrier acknowledges replies";
     registry.register("replies_acknowledged", help, good);
+    let help = "1: the daemon sends the replies of this trunk, because too few of the driver's were acknowledged";
+    registry.register("replies_moved", help, moved);
 }
 
 fn audit_head(status: &Status) -> Option<u64> {

@@ -14,6 +14,7 @@ pub(crate) mod lists;
 pub(crate) mod metrics;
 pub(crate) mod mode;
 pub(crate) mod number;
+pub(crate) mod redirect;
 pub(crate) mod report;
 pub(crate) mod review;
 pub(crate) mod status;
@@ -89,6 +90,7 @@ pub fn router(app: App) -> Router {
         .route("/v1/audit", get(audit::list_audit))
         .route("/v1/audit/verify", get(audit::verify_audit))
         .route("/v1/config", get(status::get_config))
+        .route("/v1/redirects/{name}", post(redirect::begin_test).put(redirect::end_test))
         .route("/v1/interfaces/{name}", post(interface::attach).delete(interface::detach))
         .route("/v1/store/backup", post(store::backup))
         .route("/v1/store/adopt", post(store::adopt_store))
@@ -167,6 +169,8 @@ async fn no_route() -> Problem {
         audit::list_audit,
         audit::verify_audit,
         status::get_config,
+        redirect::begin_test,
+        redirect::end_test,
         interface::attach,
         interface::detach,
         store::backup,

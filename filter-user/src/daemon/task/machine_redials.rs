@@ -8,6 +8,7 @@ use filter_common::abi::{EVENT_REPEATED, Event, Verdict};
 use filter_common::number::Number;
 use filter_common::reason::Reason;
 
+use crate::config::Config;
 use crate::daemon::state::Control;
 use crate::model::machine_redials::{Machine, Redials};
 use crate::model::policy::Trunk;
@@ -25,6 +26,31 @@ pub struct MachineRedials(Arc<Mutex<BTreeMap<String, Watch>>>);
 struct Watch {
     redials: Redials,
     machine: Option<Machine>,
+    /// The settings of the trunk that the attempts were made with.
+    settings: Settings,
+}
+
+/// The settings that a carrier's machine reacts to: how the trunk refuses, and which attempts are one.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+struct Settings {
+    refuse: u8,
+    separate: u32,
+}
+
+impl Settings {
+    fn of(trunk: &Trunk) -> Settings {
+        Settings { refuse: trunk.profile.refuse, separate: trunk.profile.separate }
+    }
+}
+
+impl Watch {
+    /// Forgets the attempts if they were made with other settings: they say nothing about these.
+    fn keep_only(&mut self, settings: Settings) {
+        if self.settings != settings {
+            self.redials = Redials::default();
+            self.settings = settings;
+        }
+    }
 }
 
 impl MachineRedials {
@@ -45,6 +71,7 @@ impl MachineRedials {
             watches.insert(trunk.name.clone(), Watch::default());
         }
         if let Some(watch) = watches.get_mut(&trunk.name) {
+            watch.keep_only(Settings::of(trunk));
             watch.redials.note(event.number, attempt, event.time, trunk.profile.separate);
         }
     }
@@ -55,8 +82,10 @@ impl MachineRedials {
         let mut changes = Vec::new();
         self.lock().retain(|name, watch| {
             let trunk = trunks.iter().find(|trunk| trunk.name == *name);
-            let machine =
-                trunk.and_then(|trunk| watch.redials.machine(now, trunk.profile.separate));
+            let machine = trunk.and_then(|trunk| {
+                watch.keep_only(Settings::of(trunk));
+                watch.redials.machine(now, trunk.profile.separate)
+            });
             if watch.machine.is_some() != machine.is_some() {
                 changes.push((name.clone(), machine));
             }
@@ -79,6 +108,13 @@ impl MachineRedials {
     }
 }
 
+/// Describes the finding about a trunk; `None` if it is no longer configured.
+#[must_use]
+pub fn finding(config: &Config, trunk: &str, machine: Machine) -> Option<String> {
+    let trunk = config.policy.trunks.iter().find(|found| found.name == trunk)?;
+    Some(machine.finding(trunk, config.redial.attempts != 0))
+}
+
 /// Looks every few seconds, and notes in the audit when a finding begins or ends.
 pub async fn run(control: Arc<Control>, redials: MachineRedials) {
     let mut tick = tokio::time::interval(TICK);
@@ -88,7 +124,9 @@ pub async fn run(control: Arc<Control>, redials: MachineRedials) {
         for (trunk, machine) in redials.look(&config.policy.trunks, clock::boot()) {
             let entry = match machine {
                 Some(machine) => {
-                    tracing::warn!("{}", machine.finding(&trunk));
+                    if let Some(finding) = finding(&config, &trunk, machine) {
+                        tracing::warn!("{finding}");
+                    }
                     Entry::new(clock::now(), "daemon", "machine redials")
                         .with("trunk", trunk)
                         .with("gap_ms", machine.gap)
@@ -156,9 +194,28 @@ mod tests {
         trunks[0].profile.separate = 35;
         assert_eq!(redials.look(trunks, now), [("telkom".to_owned(), None)]);
         assert_eq!(redials.found(), []);
-        trunks[0].profile.separate = 5;
-        assert_eq!(redials.look(trunks, now).len(), 1);
-        assert_eq!(redials.look(&[], now), [("telkom".to_owned(), None)], "the trunk is gone");
+        assert_eq!(redials.look(&[], now), [], "the trunk is gone");
         assert!(redials.lock().is_empty());
+    }
+
+    #[test]
+    fn attempts_before_another_refusal_or_separate_are_forgotten() {
+        let mut trunk = Policy::default().trunks[0].clone();
+        for change in [
+            (|trunk: &mut Trunk| trunk.profile.refuse = 1) as fn(&mut Trunk),
+            |trunk: &mut Trunk| trunk.profile.separate = 20,
+        ] {
+            let redials = MachineRedials::default();
+            for number in 1..=8 {
+                redials.take(&attempt(number, 2 * number, 60 * number), &trunk);
+                redials.take(&attempt(number, 2 * number + 1, 60 * number + 32), &trunk);
+            }
+            let now = 600 * SECOND;
+            assert_eq!(redials.look(std::slice::from_ref(&trunk), now).len(), 1);
+            change(&mut trunk);
+            let changes = redials.look(std::slice::from_ref(&trunk), now);
+            assert!(matches!(&changes[..], [(_, None)]), "it ends at once");
+            assert_eq!(redials.look(std::slice::from_ref(&trunk), now), []);
+        }
     }
 }

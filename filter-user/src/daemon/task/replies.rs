@@ -6,7 +6,7 @@ use std::time::Duration;
 use filter_common::abi::Keys;
 
 use crate::api::wire::{Problem, ProblemKind};
-use crate::daemon::reply_path::{Change, Window};
+use crate::daemon::reply_path::{Change, Counters, Window};
 use crate::daemon::reply_sender::ReplySender;
 use crate::daemon::state::Control;
 use crate::datapath::{ReplyCounters, ReplyKeys};
@@ -45,7 +45,7 @@ pub async fn run(
     loop {
         tick.tick().await;
         control.chores.tried(FAILED, rotate(&mut keys));
-        control.chores.tried(FAILED, look(&control, &counters).await);
+        control.chores.tried(FAILED, look(&control, &counters, &sender).await);
         note_unanswered(&control, &sender).await;
     }
 }
@@ -82,13 +82,17 @@ async fn note_unanswered(control: &Control, sender: &ReplySender) {
     }
 }
 
-async fn look(control: &Arc<Control>, counters: &ReplyCounters) -> Result<(), Problem> {
+async fn look(
+    control: &Arc<Control>,
+    counters: &ReplyCounters,
+    sender: &ReplySender,
+) -> Result<(), Problem> {
     for (index, trunk) in (0..).zip(&control.config().policy.trunks) {
-        let name = trunk.name.as_str();
-        let Some(change) = control.replies.look(name, index, counters.of_both(index)?) else {
-            continue;
-        };
-        let (action, Window { calls, acks }) = match change {
+        let (name, path) = (trunk.name.as_str(), trunk.profile.reply_path);
+        let by_daemon = counters.by_daemon(index)?.sent;
+        let found = Counters { all: counters.of_both(index)?, by_daemon };
+        let Some(change) = control.replies.look(name, index, path, found) else { continue };
+        let (action, Window { calls, acks, by_driver }) = match change {
             Change::Bad(window) => ("replies not acknowledged", window),
             Change::Good(window) => ("replies acknowledged again", window),
         };
@@ -98,6 +102,13 @@ async fn look(control: &Arc<Control>, counters: &ReplyCounters) -> Result<(), Pr
             .with("calls", calls)
             .with("acks", acks);
         control.store_handle.write_behind(move |store| store.audit(entry.clone())).await;
+        let is_bad = matches!(change, Change::Bad(_));
+        if is_bad && by_driver && sender.can_send() && control.answer_by_daemon(name)? {
+            tracing::warn!(trunk = name, "the daemon sends the replies from now on");
+            let entry = Entry::new(clock::now(), "daemon", "replies moved to the daemon");
+            let entry = entry.with("trunk", name).with("calls", calls).with("acks", acks);
+            control.store_handle.write_behind(move |store| store.audit(entry.clone())).await;
+        }
     }
     Ok(())
 }

@@ -1,5 +1,6 @@
 //! `palang block export`.
 
+use std::io;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
@@ -48,7 +49,8 @@ pub fn run(arguments: &Arguments, client: &Client) -> Result<(), Failure> {
     let (mut rows, mut result) = (0, Ok(()));
     let end = client.list(&client::path(&["blocks"], &[]), |block: Block| {
         rows += 1;
-        result = writer.row(&FileRow::from(block));
+        result =
+            FileRow::try_from(block).map_err(io::Error::other).and_then(|row| writer.row(&row));
         if result.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     });
     match result.and_then(|()| writer.finish()) {

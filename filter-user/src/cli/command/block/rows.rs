@@ -147,9 +147,17 @@ impl FileRow {
 #[error("{0}")]
 pub struct BadRow(pub(crate) String);
 
-impl From<Block> for FileRow {
-    fn from(block: Block) -> FileRow {
-        let refuse = block.refuse.as_deref().and_then(|text| Refuse::parse(text).ok());
+impl TryFrom<Block> for FileRow {
+    type Error = String;
+
+    /// Converts a block. A refusal that this program does not know is an error: the file would lack it.
+    fn try_from(block: Block) -> Result<FileRow, String> {
+        let refuse = block.refuse.as_deref().map(Refuse::named).transpose().map_err(|error| {
+            format!(
+                "block {}: refuse: {error}; use the palang of the daemon's version",
+                block.number
+            )
+        })?;
         let Block { number, expires, reason, author, origin, observe, .. } = block;
         let redial = match block.redial {
             _ if block.no_redial => OwnRedial::Off,
@@ -157,7 +165,7 @@ impl From<Block> for FileRow {
             None => OwnRedial::AsConfigured,
         };
         let expires = End::of(expires);
-        FileRow { number, expires, reason, author, origin, observe, redial, refuse }
+        Ok(FileRow { number, expires, reason, author, origin, observe, redial, refuse })
     }
 }
 
@@ -177,4 +185,25 @@ pub(super) fn from_cell(mut cell: String) -> String {
         cell.remove(0);
     }
     cell
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn block_with_a_refusal_of_a_newer_daemon_is_not_exported_without_it() {
+        let block = |refuse: Option<&str>| -> Block {
+            serde_json::from_value(serde_json::json!({
+                "id": uuid::Uuid::nil(), "rule": 1, "number": "0812", "created": "2026-01-01T00:00:00Z",
+                "expires": null, "reason": "", "author": "", "origin": "operator", "node": "",
+                "observe": false, "refuse": refuse
+            }))
+            .unwrap()
+        };
+        assert!(FileRow::try_from(block(None)).is_ok_and(|row| row.refuse.is_none()));
+        assert!(FileRow::try_from(block(Some("486"))).is_ok_and(|row| row.refuse.is_some()));
+        let error = FileRow::try_from(block(Some("699"))).unwrap_err();
+        assert!(error.starts_with("block 0812: refuse: \"699\" is no refusal"), "{error}");
+    }
 }

@@ -57,7 +57,7 @@ pub struct Arguments {
     #[arg(long, value_name = "P", value_parser = clap::value_parser!(u16).range(1..))]
     port: Vec<u16>,
     /// Configuration file
-    #[arg(long, value_name = "FILE", default_value = limits::PATH)]
+    #[arg(long, env = "PALANG_CONFIG", value_name = "FILE", default_value = limits::PATH)]
     config: PathBuf,
     #[command(flatten)]
     output: Output,

@@ -20,7 +20,7 @@ pub(crate) struct Which {
     #[arg(long, value_name = "CC")]
     country: Option<String>,
     /// Configuration file
-    #[arg(long, value_name = "FILE", default_value = limits::PATH)]
+    #[arg(long, env = "PALANG_CONFIG", value_name = "FILE", default_value = limits::PATH)]
     config: PathBuf,
 }
 

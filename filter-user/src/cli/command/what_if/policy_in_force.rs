@@ -56,7 +56,7 @@ pub fn policy(client: &Client) -> Result<Policy, PolicyError> {
     let mode: Mode = client.get(&client::path(&["mode"], &[]), client::SHORT).map_err(reason)?;
     policy.settings.mode = if mode.mode == "enforce" { MODE_ENFORCE } else { MODE_OBSERVE };
     let plan = policy.trunks[0].profile.plan;
-    let mut wrong = None;
+    let (mut wrong, mut unknown) = (None, None);
     let mut found = |text: &str, put: &mut dyn FnMut(Subject)| {
         match subject(text, &plan) {
             Ok(subject) => put(subject),
@@ -72,13 +72,16 @@ pub fn policy(client: &Client) -> Result<Policy, PolicyError> {
         .map_err(reason)?;
     client
         .list(&client::path(&["blocks"], &[]), |block: Block| {
+            let refuse = match block.refuse.as_deref().map(Refuse::named).transpose() {
+                Ok(refuse) => refuse.map_or(0, Refuse::flags),
+                Err(error) => {
+                    unknown = Some(format!("block {}: refuse: {error}", block.number));
+                    return ControlFlow::Break(());
+                }
+            };
             let flags = if block.observe { BLOCK_OBSERVE } else { 0 }
                 | if block.no_redial { BLOCK_NO_REDIAL } else { 0 }
-                | block
-                    .refuse
-                    .as_deref()
-                    .and_then(|text| Refuse::parse(text).ok())
-                    .map_or(0, Refuse::flags);
+                | refuse;
             let expires = end(block.expires);
             let redial = block.redial.unwrap_or(config.redial);
             found(&block.number, &mut |subject| {
@@ -89,7 +92,7 @@ pub fn policy(client: &Client) -> Result<Policy, PolicyError> {
             })
         })
         .map_err(reason)?;
-    match wrong {
+    match unknown.map(PolicyError::Daemon).or(wrong) {
         Some(error) => Err(error),
         None => Ok(policy),
     }

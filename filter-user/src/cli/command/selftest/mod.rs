@@ -1,10 +1,13 @@
 //! `palang selftest`.
 
+mod redirect;
+
 use std::io::{self, Write};
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, Subcommand};
 
+use crate::api::client::Client;
 use crate::bringup::selftest::{self, Call, Outcome, Selftest, Tried};
 use crate::cli::output::{self, Answer, Output, known, mode, r#override, thousands};
 use crate::config::limits;
@@ -26,7 +29,10 @@ use crate::sys::netlink;
 ///
 /// Raw: one line per item, with its name and its value.
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct Arguments {
+    #[command(subcommand)]
+    command: Option<Command>,
     /// Configuration file of the daemon
     #[arg(long, env = "PALANG_CONFIG", value_name = "FILE", default_value = limits::PATH)]
     config: PathBuf,
@@ -34,11 +40,19 @@ pub struct Arguments {
     output: Output,
 }
 
+#[derive(Debug, Subcommand)]
+enum Command {
+    Redirect(redirect::Arguments),
+}
+
 /// Runs the self-test and prints the result.
 ///
 /// # Errors
 /// `Refused` without root; `Failed` if the test could not run.
-pub fn run(arguments: &Arguments) -> Result<Exit, Failure> {
+pub fn run(arguments: &Arguments, client: &Client) -> Result<Exit, Failure> {
+    if let Some(Command::Redirect(redirect)) = &arguments.command {
+        return redirect::run(redirect, client);
+    }
     if !nix::unistd::geteuid().is_root() {
         return Err(Failure::new(Exit::Refused, "the self-test needs root: sudo palang selftest"));
     }
