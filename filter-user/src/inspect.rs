@@ -188,6 +188,7 @@ pub fn interface(name: &str, links: &[Link], ours: Option<u32>) -> Interface {
         xdp: xdp.filter(|_| is_ours).map(|xdp| xdp.mode.name().to_owned()),
         program: xdp.map(|xdp| xdp.program),
         problem,
+        carrier: link.map(|link| link.carrier),
         replies_by_daemon: None,
     }
 }
@@ -282,6 +283,12 @@ impl wire::Status {
         for interface in self.interfaces.clone() {
             if let Some(problem) = interface.problem {
                 self.find(Health::Red, format!("{}: {problem}", interface.name));
+            } else if interface.carrier == Some(false) {
+                let message = format!(
+                    "{}: no carrier, so no call comes in by it: look at the cable and at the port of the switch",
+                    interface.name
+                );
+                self.find(Health::Amber, message);
             } else if interface.xdp.as_deref() == Some("generic") {
                 let message = format!("{}: generic XDP, which is slow", interface.name);
                 self.find(Health::Amber, message);

@@ -281,3 +281,40 @@ fn detached_filter_stays_off_until_attach() {
     }
     assert_eq!(record.refused(INNOCENT, ..).len(), 0);
 }
+
+// A BPF file system takes no dot in the name of a pin, and VLAN interfaces have one.
+#[cfg_attr(not(kernel), ignore = "needs root and the kernel program")]
+#[test]
+fn interface_with_a_dot_in_its_name_is_attached_and_amber_without_a_carrier() {
+    const DOTTED: &str = "gate1.100";
+    let lab = Lab::new("dotted");
+    let queues = "numtxqueues 1 numrxqueues 1";
+    ip(&lab, &format!("link add {DOTTED} {queues} type veth peer name far {queues}"));
+    ip(&lab, &format!("link set {DOTTED} up"));
+    ip(&lab, "link set far up");
+    let mut daemon = Daemon::start(&lab, "[callback]\ngrace = \"1h\"");
+    let api = Api::of(&daemon);
+    run::must(&mut daemon.command(&["attach", DOTTED]));
+    assert_eq!(attached(&api, DOTTED).xdp.as_deref(), Some("native"));
+    let program = attached(&api, DOTTED).program;
+
+    // The next daemon takes it over.
+    daemon.kill();
+    daemon.start_again();
+    let again = attached(&api, DOTTED);
+    assert_eq!((again.problem, again.carrier), (None, Some(true)));
+    assert_ne!(again.program, program, "the new daemon's program");
+
+    ip(&lab, "link set far down");
+    eventually("amber", || {
+        let status = api.status();
+        let finding = format!("{DOTTED}: no carrier, so no call comes in by it");
+        let found = status.findings.iter().find(|found| found.message.starts_with(&finding));
+        found.map(|found| assert_eq!(found.colour, Health::Amber))
+    });
+    run::must(&mut daemon.command(&["detach", DOTTED]));
+    daemon.stop();
+    daemon.start_again();
+    assert_eq!(api.interface(DOTTED).xdp, None);
+    assert!(daemon.pins().join("off/gate1%2E100").exists());
+}

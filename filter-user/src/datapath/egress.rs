@@ -19,7 +19,7 @@ use nix::errno::Errno;
 use crate::datapath::attach::{Attached, Filter};
 use crate::datapath::error::{Error, errno};
 use crate::datapath::load::EGRESS_PROGRAM;
-use crate::datapath::pins::{Pins, names, remove_pin};
+use crate::datapath::pins::{Pins, interfaces_in, pin_name, remove_pin};
 use crate::exit::chain;
 
 /// An interface that every network namespace has.
@@ -62,18 +62,18 @@ impl Pins {
     /// Returns the pin of the link for packets that leave an interface.
     #[must_use]
     pub fn egress_link(&self, interface: &str) -> PathBuf {
-        self.folder().join("links-egress").join(interface)
+        self.folder().join("links-egress").join(pin_name(interface))
     }
 
     fn clsact(&self, interface: &str) -> PathBuf {
-        self.folder().join("clsact").join(interface)
+        self.folder().join("clsact").join(pin_name(interface))
     }
 
     /// Returns the interfaces that have the program for packets that leave.
     pub(crate) fn egress_interfaces(&self) -> Vec<String> {
         ["links-egress", "clsact"]
             .iter()
-            .flat_map(|name| names(&self.folder().join(name)))
+            .flat_map(|name| interfaces_in(&self.folder().join(name)))
             .collect()
     }
 

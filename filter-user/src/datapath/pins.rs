@@ -75,13 +75,13 @@ impl Pins {
     /// Returns the pin of an interface's link.
     #[must_use]
     pub fn link(&self, interface: &str) -> PathBuf {
-        self.0.join("links").join(interface)
+        self.0.join("links").join(pin_name(interface))
     }
 
     /// Returns the interfaces that have a pinned link.
     #[must_use]
     pub fn links(&self) -> Vec<String> {
-        let mut names = names(&self.0.join("links"));
+        let mut names = interfaces_in(&self.0.join("links"));
         names.sort();
         names
     }
@@ -115,7 +115,7 @@ impl Pins {
     /// # Errors
     /// [`Error::Pin`] if a pin cannot be removed or the note cannot be made.
     pub fn detach(&self, interface: &str) -> Result<bool, Error> {
-        let off = self.0.join("off").join(interface);
+        let off = self.0.join("off").join(pin_name(interface));
         // A folder: besides BPF objects, a BPF file system can hold only folders.
         fs::create_dir_all(&off).map_err(|error| Error::pin(&off, error))?;
         let was_on = self.unpin(interface)?;
@@ -130,12 +130,12 @@ impl Pins {
     /// Checks whether a person detached the filter from an interface since this machine started.
     #[must_use]
     pub fn is_off(&self, interface: &str) -> bool {
-        self.0.join("off").join(interface).exists()
+        self.0.join("off").join(pin_name(interface)).exists()
     }
 
     /// Removes the note that a person detached the filter.
     pub fn forget_off(&self, interface: &str) {
-        let _ = fs::remove_dir(self.0.join("off").join(interface));
+        let _ = fs::remove_dir(self.0.join("off").join(pin_name(interface)));
     }
 
     /// Notes the store that the maps are written from, in place of the one before.
@@ -189,6 +189,17 @@ fn numbers(folder: &Path) -> [Option<u32>; 2] {
     [version.trim_start_matches('v'), capacity].map(|number| number.parse().ok())
 }
 
+/// Returns the name of an interface as a BPF file system takes it: without a dot (`bpf_lookup` in kernel/bpf/inode.c).
+pub(crate) fn pin_name(interface: &str) -> String {
+    interface.replace('%', "%25").replace('.', "%2E")
+}
+
+/// Returns the interfaces that have a pin in a folder; none if it cannot be read.
+pub(crate) fn interfaces_in(folder: &Path) -> Vec<String> {
+    let of_pin = |name: String| name.replace("%2E", ".").replace("%25", "%");
+    names(folder).into_iter().map(of_pin).collect()
+}
+
 /// Returns the names in a folder; none if it cannot be read.
 pub(crate) fn names(folder: &Path) -> Vec<String> {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
@@ -212,6 +223,22 @@ pub(crate) fn remove_pin(path: &Path) -> Result<bool, Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn pin_of_an_interface_has_no_dot_and_its_name_comes_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let links = folder.path().join("links");
+        fs::create_dir(&links).unwrap();
+        let mut interfaces = ["eth0", "eth0.100", "a%2E", "%", "%25.%2E.", ".."];
+        let pins = Pins::new(folder.path());
+        for interface in interfaces {
+            let pin = pins.link(interface);
+            assert!(!pin.file_name().unwrap().to_str().unwrap().contains('.'), "{pin:?}");
+            fs::write(pin, "").unwrap();
+        }
+        interfaces.sort_unstable();
+        assert_eq!(pins.links(), interfaces);
+    }
 
     #[test]
     fn map_folders_are_in_the_order_of_their_numbers() {

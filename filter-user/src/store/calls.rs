@@ -199,8 +199,10 @@ impl Reader {
         // The digits of a number are in its upper bits, four bits each, so its numbers follow each other.
         let first = prefix.0 & !0xF;
         let last = first | (u64::MAX >> (4 * prefix.len()));
-        let sql = "SELECT count(DISTINCT number), coalesce(sum(count), 0) FROM calls
-                   WHERE number BETWEEN ?1 AND ?2 AND time >= ?3";
+        // Grouped in the order of the index: SQLite would sort for `count(DISTINCT number)`.
+        let sql = "SELECT count(*), coalesce(sum(calls), 0) FROM (
+                       SELECT sum(count) AS calls FROM calls INDEXED BY calls_number
+                       WHERE number BETWEEN ?1 AND ?2 AND time >= ?3 GROUP BY number)";
         self.get(|conn| {
             let values = params![first.cast_signed(), last.cast_signed(), since.as_millisecond()];
             conn.prepare_cached(sql)?.query_row(values, |row| Ok((row.get(0)?, row.get(1)?)))

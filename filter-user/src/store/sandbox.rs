@@ -233,6 +233,8 @@ fn everything(home: &Home) {
     }
     let head = store.reader().audit_head().unwrap();
     assert!(store.reader().audit_has(head).unwrap());
+    let prefix = filter_common::number::Digits::parse("62812").unwrap();
+    store.reader().callers_of(prefix, jiff::Timestamp::UNIX_EPOCH).unwrap();
     for (since, number) in [
         (None, None),
         (since, None),

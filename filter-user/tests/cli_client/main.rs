@@ -126,6 +126,7 @@ fn check(number: &str, verdict: &str) -> Check {
 
 fn interface(name: &str, xdp: Option<&str>) -> Interface {
     Interface {
+        carrier: Some(true),
         replies_by_daemon: None,
         name: name.into(),
         index: Some(3),

@@ -228,6 +228,9 @@ pub struct Interface {
     pub program: Option<u32>,
     /// Its problem; null: none.
     pub problem: Option<String>,
+    /// Whether its cable or its lower interface is connected; null: there is no such interface.
+    #[serde(default)]
+    pub carrier: Option<bool>,
     /// Why the daemon, and not the driver, sends the replies to refused calls of this interface; null: the driver does.
     #[serde(default)]
     pub replies_by_daemon: Option<String>,

@@ -195,6 +195,7 @@ mod tests {
             xdp: None,
             program: None,
             problem: None,
+            carrier: Some(true),
             replies_by_daemon: None,
         };
         assert_eq!(describe(&bare), "ens1: no filter");

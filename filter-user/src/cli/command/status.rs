@@ -254,6 +254,7 @@ mod tests {
                 xdp: Some("native".into()),
                 program: Some(42),
                 problem: None,
+                carrier: Some(true),
                 replies_by_daemon: None,
             }],
             blocks: Some(1234),

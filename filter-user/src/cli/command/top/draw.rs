@@ -193,6 +193,7 @@ mod tests {
             xdp: problem.is_none().then(|| "native".into()),
             program: problem.is_none().then_some(42),
             problem: problem.map(str::to_owned),
+            carrier: Some(true),
             replies_by_daemon: None,
         }
     }
