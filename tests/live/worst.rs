@@ -341,7 +341,7 @@ fn lists_of_slow_readers_delay_no_other_request() {
     const COUNT: u32 = 6_000;
     let lab = Lab::new("slow-lists");
     let scene = Scene::start(&lab, 0);
-    assert_eq!(scene.ask(OPERATOR, "POST", "/v1/blocks/import", &rows(COUNT)).status, 200);
+    assert_eq!(scene.ask("root", "POST", "/v1/blocks/import", &rows(COUNT)).status, 200);
     let mut hogs = Vec::new();
     scene.answers_during("slow lists", || {
         hogs = scene.send(READER, 64, &get("/v1/blocks"));

@@ -8,6 +8,7 @@ use filter_common::decide;
 
 use crate::model::ladder::ReportKind;
 use crate::model::redial::RedialPolicy;
+use crate::model::refuse::Refuse;
 
 /// Largest number of attempts of a doubled redial setting.
 pub const ATTEMPTS_MAX: u8 = 8;
@@ -125,7 +126,9 @@ pub fn plan_report(
                 let block = BlockView {
                     expires,
                     // The refusal that a person chose stays.
-                    flags: own.map_or(0, |own| own.flags & !(BLOCK_OBSERVE | BLOCK_NO_REDIAL)),
+                    flags: own.map_or(0, |own| {
+                        Refuse::without_redirect(own.flags & !(BLOCK_OBSERVE | BLOCK_NO_REDIAL))
+                    }),
                     epoch: epoch.unwrap_or(0),
                     redial: own.and_then(|own| own.redial),
                 };

@@ -10,6 +10,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use filter_common::abi::{Profile, REPLY_PATH_AUTO, ReplyStats};
 
+use crate::model::policy::Trunk;
+
 /// Answered calls after which ACKs are compared with them.
 const CALLS: u64 = 20;
 
@@ -66,6 +68,18 @@ impl ReplyPath {
             let moved = watch.bad.take();
             *watch = Watch { moved, ..Watch::new(watch.index, path, watch.last) };
         }
+    }
+
+    /// Returns the window in which the carrier did not acknowledge the replies of the driver.
+    #[must_use]
+    pub fn lost_by_driver(&self, trunk: &str) -> Option<Window> {
+        self.lock().get(trunk)?.bad.filter(|window| window.by_driver)
+    }
+
+    /// Forgets the trunks that are not in a new configuration, and the changes of their path: a reload ends these.
+    pub fn keep_only(&self, trunks: &[Trunk]) {
+        let is_known = |name: &String| trunks.iter().any(|trunk| trunk.name == *name);
+        self.lock().retain(|name, watch| is_known(name) && watch.moved.is_none());
     }
 
     /// Returns whether the daemon sends the replies to a trunk because the driver's were not acknowledged.
@@ -136,7 +150,8 @@ impl Watch {
             } else {
                 change = was_bad.map(|_| Change::Good(window));
             }
-            let acks = start.acks + acks;
+            // An ACK that was there at the last look belongs to no later call: a carrier acknowledges repeats, too.
+            let acks = (start.acks + acks).max(last.acks);
             self.start = Counters { all: ReplyStats { acks, ..last }, ..self.last };
         }
         self.last = counters;
@@ -160,6 +175,43 @@ mod tests {
     fn changes(looks: &[(u64, u64)]) -> Vec<Option<Change>> {
         let path = ReplyPath::default();
         looks.iter().map(|(sent, acks)| path.look("a", 1, AUTO, counters(*sent, *acks))).collect()
+    }
+
+    // A carrier acknowledges each copy of a reply. These ACKs are not those of later calls.
+    #[test]
+    fn acks_of_repeats_do_not_hide_missing_ones() {
+        let path = ReplyPath::default();
+        let look = |sent, repeated, acks| {
+            let all = ReplyStats { sent, repeated, acks, ..ReplyStats::default() };
+            path.look("a", 1, AUTO, Counters { all, by_daemon: 0 })
+        };
+        look(0, 0, 0);
+        for round in 1..=50 {
+            assert_eq!(look(40 * round, 20 * round, 40 * round), None);
+        }
+        assert_eq!(look(2020, 1000, 2000), None);
+        let changes = [2040, 2060, 2080].map(|sent| look(sent, 1000, 2000));
+        assert!(
+            changes.iter().flatten().any(|change| matches!(change, Change::Bad(_))),
+            "{changes:?}"
+        );
+    }
+
+    #[test]
+    fn reload_ends_a_move_and_forgets_removed_trunks() {
+        let path = ReplyPath::default();
+        for trunk in ["a", "b"] {
+            path.look(trunk, 1, AUTO, counters(0, 0));
+            path.look(trunk, 1, AUTO, counters(20, 0));
+            assert_eq!(path.look(trunk, 1, AUTO, counters(20, 0)), bad(20, 0));
+            assert!(path.lost_by_driver(trunk).is_some());
+            path.note_moved(trunk, REPLY_PATH_DAEMON);
+            assert!(path.problem(trunk).is_some() && path.lost_by_driver(trunk).is_none());
+        }
+        path.look("c", 3, AUTO, counters(0, 0));
+        path.keep_only(&crate::model::policy::Policy::default().trunks);
+        assert!(["a", "b", "c"].iter().all(|trunk| path.problem(trunk).is_none()));
+        assert!(path.lock().is_empty());
     }
 
     fn bad(calls: u64, acks: u64) -> Option<Change> {

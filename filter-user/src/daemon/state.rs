@@ -143,6 +143,7 @@ impl Control {
         let (mode, until) = self.mode_in_force(&turn)?;
         self.maps.set_protected(&config.policy.protected)?;
         self.write_settings(&turn, &config.policy, mode, until)?;
+        self.replies.keep_only(&config.policy.trunks);
         *self.config.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(config);
         Ok(())
     }

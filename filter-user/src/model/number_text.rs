@@ -153,12 +153,14 @@ pub fn typed(text: &str, plan: &Plan) -> Result<Subject, NumberError> {
         return Err(NumberError::Letters(text.to_owned()));
     }
     let by_plan = subject(text, plan);
-    if let Ok(Subject::Number(number)) = by_plan
-        && number.is_local()
-    {
+    // The library does not know prefixes, and skips what it does not know.
+    let is_spelling = |c: char| c.is_numeric() || c.is_whitespace() || "-.()+".contains(c);
+    let is_local = matches!(by_plan, Ok(Subject::Number(number)) if number.is_local());
+    if is_local || !text.chars().all(is_spelling) {
         return by_plan;
     }
-    let others = [by_spelling(text, plan), as_printed(text, plan), as_dialled_abroad(text)];
+    let abroad = if by_plan.is_err() { as_dialled_abroad(text, plan) } else { None };
+    let others = [by_spelling(text, plan), as_printed(text, plan), abroad];
     others.into_iter().flatten().fold(by_plan, |reading, other| {
         match (reading, subject(&other, plan)) {
             (Ok(plan), Ok(spelling)) if plan != spelling => {
@@ -176,6 +178,7 @@ pub fn typed(text: &str, plan: &Plan) -> Result<Subject, NumberError> {
 /// Returns form and content of the address in a text: what is in its angle brackets, or the text itself.
 fn address(text: &str) -> Option<(Form, &str)> {
     let text = text.trim();
+    // After the display name.
     let uri = match text.rsplit_once('<') {
         Some((_, uri)) => uri.strip_suffix('>').unwrap_or(uri),
         None => text,
@@ -190,6 +193,14 @@ fn address(text: &str) -> Option<(Form, &str)> {
 
 /// Reads the number of an address as the gate does.
 fn of_address(text: &str, form: Form, uri: &str, plan: &Plan) -> Result<Subject, NumberError> {
+    let schemes = ["sip:", "sips:", "tel:"];
+    let lower = text.to_ascii_lowercase();
+    if schemes.iter().map(|scheme| lower.matches(scheme).count()).sum::<usize>() > 1 {
+        return Err(NumberError::Address {
+            text: text.to_owned(),
+            reason: "it has several addresses",
+        });
+    }
     // The reader stops after the URI.
     let ended = format!("{uri}>");
     uri::read::<_, true>(&Slice::from(ended.as_bytes()), 0, form as u8)
@@ -246,10 +257,14 @@ pub fn is_possible(number: Number) -> bool {
         })
 }
 
-/// Returns a number after the usual international prefix `00` in E.164, if it is in use.
-fn as_dialled_abroad(text: &str) -> Option<String> {
+/// Returns a number of our country after the usual international prefix `00` in E.164, if it is in use. Other countries
+/// have prefixes such as `001`, after which the number begins later.
+fn as_dialled_abroad(text: &str, plan: &Plan) -> Option<String> {
     let digits: String = text.chars().filter(char::is_ascii_digit).collect();
     let digits = digits.strip_prefix("00").filter(|_| !text.starts_with('+'))?;
+    if !digits.starts_with(&plan.country.to_string()) {
+        return None;
+    }
     let number = PHONE_NUMBER_UTIL.parse(format!("+{digits}"), None).ok()?;
     let is_whole = number.format_as(PhoneNumberFormat::E164).trim_start_matches('+') == digits;
     (is_whole && number.is_valid()).then(|| format!("+{digits}"))
@@ -332,6 +347,7 @@ mod tests {
             ("2502", "2502"),
             ("+62811*", "62811*"),
             ("0062 812 3456 7890", "6281234567890"),
+            ("+626112345*", "626112345*"),
             ("sip:+6281234567890@10.0.0.1:5060;transport=udp", "6281234567890"),
             ("  <sip:0812-3456-7890@ims.example;user=phone>", "6281234567890"),
             ("\"Budi\" <tel:+62-812-3456-7890;cpc=ordinary>;tag=1", "6281234567890"),
@@ -360,6 +376,13 @@ mod tests {
             ("sip:alice@example.org", "not the address of a number: not-a-number"),
             ("<sip:10.0.0.1>", "not the address of a number: no-user"),
             ("tel:+6281234567890;ext=7", "not the address of a number: extension"),
+            ("sip:+62811@a,sip:+62812@b", "it has several addresses"),
+            ("From: <sip:+6281234567890@a>\nTo: <sip:112@b>", "it has several addresses"),
+            ("0062812345678*", "not a prefix"),
+            ("0062812345678,9", "not a number"),
+            ("0812345678\u{fffd}", "not a number"),
+            // Singapore after the prefix 001, or the United States after 00.
+            ("001 65 8345 6789", "ambiguous"),
         ] {
             let error = typed(text, &plan).unwrap_err().to_string();
             assert!(error.contains(part), "{error}");

@@ -1,6 +1,8 @@
 //! A policy in the form of the maps. It comes from a file, the command line or the store, and is
 //! written to the kernel or used by the host.
 
+use std::net::Ipv6Addr;
+
 use filter_common::abi::{
     ABI_VERSION, Allow, Block, DROPPED_WITHOUT_DAEMON, EVENT_PAI, MODE_ENFORCE,
     PASSES_WITHOUT_DAEMON, PrefixKey, Profile, REPLY_PATH_AUTO, REPLY_PATH_DAEMON,
@@ -104,6 +106,14 @@ pub struct Trunk {
 }
 
 impl Trunk {
+    /// Returns the sources as texts in the order of their addresses: `::ffff:10.1.0.0/112`.
+    #[must_use]
+    pub fn source_texts(&self) -> Vec<String> {
+        let mut sources = self.sources.clone();
+        sources.sort_unstable();
+        sources.iter().map(|(address, len)| format!("{}/{len}", Ipv6Addr::from(*address))).collect()
+    }
+
     /// Checks whether the trunk is trusted for its numbers, by From or by P-Asserted-Identity (RFC
     /// 3325).
     #[must_use]

@@ -93,6 +93,15 @@ impl Refuse {
         }
     }
 
+    /// Returns the flags of a block without a `302`: only the block of a test redirects, and not what is made of it.
+    #[must_use]
+    pub fn without_redirect(flags: u8) -> u8 {
+        match Refuse::of_flags(flags) {
+            Some(Refuse::Reply(Code::MovedTemporarily)) => flags & !(7 << BLOCK_REFUSE_SHIFT),
+            Some(_) | None => flags,
+        }
+    }
+
     /// Returns the flags of a block with this refusal.
     #[must_use]
     pub const fn flags(self) -> u8 {

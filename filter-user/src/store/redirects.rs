@@ -43,6 +43,9 @@ impl Reader {
                 Some(tested) if tested.contact != contact => {
                     format!("another contact was tested, {}", tested.contact)
                 }
+                Some(tested) if tested.sources != trunk.source_texts() => {
+                    "it was tested with other sources".to_owned()
+                }
                 Some(tested) if tested.passed => continue,
                 Some(tested) => format!("the test of {} failed: {}", tested.time, tested.why),
                 None => "it was not tested".to_owned(),

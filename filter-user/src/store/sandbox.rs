@@ -255,6 +255,7 @@ fn everything(home: &Home) {
     let tested = RedirectTested {
         trunk: "a".to_owned(),
         contact: "sip:a@192.0.2.9".to_owned(),
+        sources: vec!["::ffff:10.0.0.1/128".to_owned()],
         passed: true,
         why: "heard".to_owned(),
         time: time(9),
@@ -275,6 +276,10 @@ fn everything(home: &Home) {
     assert_eq!(store.reader().redirect_tested("a").unwrap().as_ref(), Some(&tested));
     assert_eq!(untested(&store, &tested.contact), "");
     assert!(untested(&store, "sip:b@192.0.2.9").contains("another contact was tested, sip:a@"));
+    let elsewhere =
+        RedirectTested { sources: vec!["::ffff:10.0.0.2/128".to_owned()], ..tested.clone() };
+    store.set_redirect_tested(&elsewhere, entry()).unwrap();
+    assert_eq!(untested(&store, &tested.contact), "it was tested with other sources");
     let failed = RedirectTested { passed: false, ..tested };
     store.set_redirect_tested(&failed, entry()).unwrap();
     assert!(untested(&store, &failed.contact).ends_with(" failed: heard"));

@@ -18,11 +18,11 @@ pub fn sudo() -> Option<String> {
     (getuid().is_root() && is_name(&name)).then_some(name)
 }
 
-/// Returns whether a text may be the name of a user: 1 to 32 visible ASCII characters (useradd(8)). A header carries no
-/// others.
+/// Returns whether a text may be the name of a user: 1 to 256 visible ASCII characters. A header carries no others, and
+/// names of a directory are longer than the 32 of useradd(8).
 #[must_use]
 pub fn is_name(text: &str) -> bool {
-    (1..=32).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic())
+    (1..=256).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
 #[cfg(test)]
@@ -41,6 +41,6 @@ mod tests {
         ] {
             assert_eq!(is_name(text), is, "{text:?}");
         }
-        assert!(!is_name(&"a".repeat(33)));
+        assert!(!is_name(&"a".repeat(257)));
     }
 }

@@ -23,6 +23,9 @@ pub struct RedirectTest {
     pub contact: String,
     /// The number, as records have it.
     pub number: String,
+    /// The id of its block.
+    #[schema(value_type = String)]
+    pub id: uuid::Uuid,
     /// When it began.
     #[schema(value_type = String, format = DateTime)]
     pub begun: Timestamp,
@@ -47,6 +50,9 @@ pub struct RedirectTested {
     pub trunk: String,
     /// The contact that was tested.
     pub contact: String,
+    /// The sources of the trunk that was tested.
+    #[serde(default)]
+    pub sources: Vec<String>,
     /// Whether the carrier follows it.
     pub passed: bool,
     /// The reason: observations of the gate and of a person.

@@ -2,6 +2,7 @@
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::time::Duration;
 
 use filter_common::number::Digits;
 use jiff::SignedDuration;
@@ -22,6 +23,9 @@ use crate::sys::clock;
 
 /// Time before a block of a prefix whose callers are counted.
 const IMPACT: SignedDuration = SignedDuration::from_hours(7 * 24);
+
+/// Longest time for counting them: the block is in force, and its answer waits.
+const COUNTED: Duration = Duration::from_secs(2);
 
 impl Control {
     /// Adds a block, or updates the existing one.
@@ -124,15 +128,18 @@ impl Control {
     async fn callers_note(&self, prefix: Digits) -> String {
         let since = clock::now().checked_sub(IMPACT).unwrap_or_default();
         let counted = self.store_handle.read(move |reader| reader.callers_of(prefix, since));
-        match counted.await {
-            Ok((callers, calls)) => format!(
-                "callers of {prefix}* in the last 7 days: {callers}, and their calls: {calls}"
-            ),
-            Err(problem) => format!(
-                "the calls of this prefix could not be read, so it is not known how many callers it has: {}",
-                problem.message
-            ),
-        }
+        let why = match tokio::time::timeout(COUNTED, counted).await {
+            Ok(Ok((callers, calls))) => {
+                return format!(
+                    "callers of {prefix}* in the last 7 days: {callers}, and their calls: {calls}"
+                );
+            }
+            Ok(Err(problem)) => problem.message,
+            Err(_) => "there are too many to count".to_owned(),
+        };
+        format!(
+            "the calls of this prefix could not be read, so it is not known how many callers it has: {why}"
+        )
     }
 
     /// Ends a block.

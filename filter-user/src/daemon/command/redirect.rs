@@ -2,16 +2,17 @@
 
 use std::sync::Arc;
 
-use filter_common::abi::{BLOCK_NO_REDIAL, MODE_ENFORCE, MODE_OBSERVE};
+use filter_common::abi::{MODE_ENFORCE, MODE_OBSERVE};
 use filter_common::answer::code::Code;
 
 use crate::api::wire::{self, Problem, ProblemKind, RedirectTest, RedirectTested};
-use crate::change_plan::checks::{check_text, end};
+use crate::change_plan::checks::{check_text, end, usage};
 use crate::config::Config;
 use crate::daemon::role::Principal;
 use crate::daemon::state::{Control, problem};
 use crate::daemon::store_thread::StoreHandle;
 use crate::inspect;
+use crate::model::number_text;
 use crate::model::policy::{Subject, Trunk};
 use crate::model::refuse::Refuse;
 use crate::store::{Decision, Entry, Kind};
@@ -49,8 +50,13 @@ pub async fn untested(store: &StoreHandle, config: &Config) -> Option<String> {
 /// returns why.
 pub async fn for_start(store: &StoreHandle, mut config: Config) -> (Config, Option<String>) {
     let Some(why) = untested(store, &config).await else { return (config, None) };
+    let asked = config.clone();
+    let found = store.read(move |reader| reader.untested_redirects(&asked)).await.ok();
     for trunk in &mut config.policy.trunks {
-        if Refuse::of_number(trunk.profile.refuse) == REDIRECTS {
+        // All of them, if the store does not say.
+        let is_untested =
+            found.as_ref().is_none_or(|found| found.iter().any(|(name, _)| *name == trunk.name));
+        if is_untested && Refuse::of_number(trunk.profile.refuse) == REDIRECTS {
             trunk.profile.refuse = Refuse::DEFAULT.number();
         }
     }
@@ -75,13 +81,16 @@ impl Control {
             return problem(ProblemKind::Usage, "name the number of a telephone, not a prefix");
         };
         let subject = Subject::Number(number);
+        number_text::check_length(&test.number, subject, &config.policy.trunks[0].profile.plan)
+            .or_else(usage)?;
         if test.seconds == 0 || test.seconds > TEST_MAX {
             return problem(ProblemKind::Usage, format!("a test takes 1 to {TEST_MAX} s"));
         }
         self.refuse_protected(subject).await?;
         let now = clock::now();
+        let id = uuid::Uuid::now_v7();
         let decision = Decision {
-            id: uuid::Uuid::now_v7(),
+            id,
             rule: 0,
             kind: Kind::Block,
             subject,
@@ -91,7 +100,8 @@ impl Control {
             author: who.name.clone(),
             origin: "operator".into(),
             node: self.node.clone(),
-            flags: REDIRECTS.flags() | BLOCK_NO_REDIAL,
+            // With its redial grant: the number may be another one than was meant.
+            flags: REDIRECTS.flags(),
             redial: None,
             epoch: 0,
             incident: None,
@@ -105,7 +115,7 @@ impl Control {
             );
         }
         let trunk = trunk.to_owned();
-        Ok(RedirectTest { trunk, contact, number: subject.to_string(), begun: now })
+        Ok(RedirectTest { trunk, contact, number: subject.to_string(), id, begun: now })
     }
 
     /// Returns the contact of a trunk whose blocked callers would get a reply now.
@@ -148,13 +158,15 @@ impl Control {
     ) -> Result<RedirectTested, Problem> {
         check_text("why", &result.why)?;
         let config = self.config();
-        if trunk_of(&config, trunk)?.profile.contact.uri() != result.contact {
+        let known = trunk_of(&config, trunk)?;
+        if known.profile.contact.uri() != result.contact {
             let message = format!("trunk {trunk} has another contact by now: test it again");
             return problem(ProblemKind::Refused, message);
         }
         let tested = RedirectTested {
             trunk: trunk.to_owned(),
             contact: result.contact,
+            sources: known.source_texts(),
             passed: result.passed,
             why: result.why,
             time: clock::now(),
@@ -169,6 +181,14 @@ impl Control {
         self.store_handle
             .write_through(move |store| Ok(store.set_redirect_tested(&stored, entry)?))
             .await?;
+        if !tested.passed {
+            // A trunk that redirects already must not go on.
+            let (config, why) = for_start(&self.store_handle, Config::clone(&config)).await;
+            if why.is_some() {
+                self.set_config(config)?;
+                self.chores.note(UNTESTED, why);
+            }
+        }
         Ok(tested)
     }
 }

@@ -10,6 +10,7 @@ use crate::daemon::convert::review_of;
 use crate::daemon::role::Principal;
 use crate::daemon::state::{Control, problem};
 use crate::model::policy::Subject;
+use crate::model::refuse::Refuse;
 use crate::store::{Closed, Decision, Entry, Kind, Review};
 use crate::sys::clock;
 
@@ -90,6 +91,7 @@ impl Control {
         let subject = Subject::Number(still_open(id, found)?.number);
         let now = clock::now();
         let expires = end(now, Some(extend.seconds), None, false)?;
+        self.within_role(who, subject, now, expires)?;
         let author = who.name.clone();
         // Decides about the block at its turn: it may have ended, or be another one by then.
         let longer = move |before: Option<&Decision>| {
@@ -102,7 +104,9 @@ impl Control {
                 return problem(ProblemKind::Usage, message);
             }
             let (author, origin) = (author.clone(), "operator".into());
-            let decision = Decision { created: now, expires, author, origin, ..before.clone() };
+            let flags = Refuse::without_redirect(before.flags);
+            let decision =
+                Decision { created: now, expires, author, origin, flags, ..before.clone() };
             Ok((decision, Change::Updated))
         };
         let before = self.find(Kind::Block, subject).await?;

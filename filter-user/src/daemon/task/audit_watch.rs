@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::Instant;
+use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::api::wire::Problem;
 use crate::daemon::state::Control;
@@ -22,6 +22,8 @@ const WHOLE: Duration = Duration::from_secs(24 * 60 * 60);
 /// finding stays until the daemon ends. Each new head is logged: the log leaves the machine, and cannot be changed later.
 pub(crate) async fn run(control: Arc<Control>) {
     let mut tick = tokio::time::interval(TICK);
+    // A look that had to wait is not made up for.
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut whole = tokio::time::interval_at(Instant::now() + FIRST, WHOLE);
     let mut known = Head::default();
     loop {
@@ -44,14 +46,11 @@ async fn newest(control: &Control, known: &mut Head) -> Result<Option<String>, P
         Ok((is_there, reader.audit_head()?))
     });
     let (is_there, head) = look.await?;
-    if !is_there {
-        return Ok(Some(format!("row {} is missing or is another one", before.seq)));
-    }
     if head != before {
         tracing::info!(%head, "audit head");
         *known = head;
     }
-    Ok(None)
+    Ok((!is_there).then(|| format!("row {} is missing or is another one", before.seq)))
 }
 
 async fn verify(control: &Control) -> Result<Option<String>, Problem> {

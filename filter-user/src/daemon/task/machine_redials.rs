@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use filter_common::abi::{EVENT_REPEATED, Event, Verdict};
+use filter_common::abi::{EVENT_REPEATED, Event, Profile, Verdict};
 use filter_common::number::Number;
 use filter_common::reason::Reason;
 
@@ -35,11 +35,13 @@ struct Watch {
 struct Settings {
     refuse: u8,
     separate: u32,
+    attempt_identity: u8,
 }
 
 impl Settings {
     fn of(trunk: &Trunk) -> Settings {
-        Settings { refuse: trunk.profile.refuse, separate: trunk.profile.separate }
+        let Profile { refuse, separate, attempt_identity, .. } = trunk.profile;
+        Settings { refuse, separate, attempt_identity }
     }
 }
 

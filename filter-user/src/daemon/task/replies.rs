@@ -91,19 +91,14 @@ async fn look(
         let (name, path) = (trunk.name.as_str(), trunk.profile.reply_path);
         let by_daemon = counters.by_daemon(index)?.sent;
         let found = Counters { all: counters.of_both(index)?, by_daemon };
-        let Some(change) = control.replies.look(name, index, path, found) else { continue };
-        let (action, Window { calls, acks, by_driver }) = match change {
-            Change::Bad(window) => ("replies not acknowledged", window),
-            Change::Good(window) => ("replies acknowledged again", window),
-        };
-        tracing::warn!(trunk = name, calls, acks, "{action}");
-        let entry = Entry::new(clock::now(), "daemon", action)
-            .with("trunk", name)
-            .with("calls", calls)
-            .with("acks", acks);
-        control.store_handle.write_behind(move |store| store.audit(entry.clone())).await;
-        let is_bad = matches!(change, Change::Bad(_));
-        if is_bad && by_driver && sender.can_send() && control.answer_by_daemon(name)? {
+        if let Some(change) = control.replies.look(name, index, path, found) {
+            note_change(control, name, change).await;
+        }
+        // At each look: the daemon may not have been able to send at the last one.
+        if let Some(Window { calls, acks, .. }) = control.replies.lost_by_driver(name)
+            && sender.can_send()
+            && control.answer_by_daemon(name)?
+        {
             tracing::warn!(trunk = name, "the daemon sends the replies from now on");
             let entry = Entry::new(clock::now(), "daemon", "replies moved to the daemon");
             let entry = entry.with("trunk", name).with("calls", calls).with("acks", acks);
@@ -111,6 +106,20 @@ async fn look(
         }
     }
     Ok(())
+}
+
+/// Notes in the log and in the audit that a carrier acknowledges the replies no more, or again.
+async fn note_change(control: &Control, trunk: &str, change: Change) {
+    let (action, Window { calls, acks, .. }) = match change {
+        Change::Bad(window) => ("replies not acknowledged", window),
+        Change::Good(window) => ("replies acknowledged again", window),
+    };
+    tracing::warn!(trunk, calls, acks, "{action}");
+    let entry = Entry::new(clock::now(), "daemon", action)
+        .with("trunk", trunk)
+        .with("calls", calls)
+        .with("acks", acks);
+    control.store_handle.write_behind(move |store| store.audit(entry.clone())).await;
 }
 
 #[cfg(test)]

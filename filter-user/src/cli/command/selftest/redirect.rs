@@ -104,18 +104,23 @@ pub fn run(arguments: &Arguments, client: &Client) -> Result<Exit, Failure> {
     });
     // A question that nobody answers does not hold the command.
     runtime.shutdown_background();
-    let freed = free(client, &test.number);
+    free(client, &test)?;
     let (passed, why) = found?;
-    freed?;
     let result = SetRedirect { contact: test.contact, passed, why };
     let tested: RedirectTested = client.put(&path, &result, client::LONG)?;
     arguments.output.print(&tested)?;
     Ok(if tested.passed { Exit::Done } else { Exit::Failed })
 }
 
-/// Ends the block of the test. It is not an error that it has ended by itself.
-fn free(client: &Client, number: &str) -> Result<(), Failure> {
-    let path = client::path(&["blocks", number], &[]);
+/// Ends the block of the test. It is not an error that it has ended by itself. Another block of the number stays.
+fn free(client: &Client, test: &RedirectTest) -> Result<(), Failure> {
+    let path = client::path(&["blocks", &test.number], &[]);
+    match client.get::<Block>(&path, client::LONG).map_err(Failure::from) {
+        Ok(block) if block.id == test.id => {}
+        Ok(_) => return Ok(()),
+        Err(failure) if failure.exit == Exit::NotFound => return Ok(()),
+        Err(failure) => return Err(failure),
+    }
     match client.delete::<Changed<Block>>(&path, client::LONG).map_err(Failure::from) {
         Err(failure) if failure.exit == Exit::NotFound => Ok(()),
         done => done.map(drop),
@@ -161,6 +166,8 @@ fn watch(
     if let Some(why) = seen.problem(test) {
         return Ok((false, why));
     }
+    // The number is not blocked while a person thinks.
+    free(client, test)?;
     let heard = heard.map_or_else(ask, Ok)?;
     // The carrier had time meanwhile.
     if let Some(why) = look(client, test, before)?.problem(test) {
@@ -307,6 +314,7 @@ mod tests {
     #[test]
     fn carrier_that_does_not_follow_fails_with_the_reason() {
         let test = RedirectTest {
+            id: uuid::Uuid::nil(),
             trunk: "telkom".to_owned(),
             contact: "sip:a@192.0.2.9".to_owned(),
             number: "6281".to_owned(),
