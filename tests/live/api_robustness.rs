@@ -474,7 +474,7 @@ fn import_of_a_wrong_file_is_refused_with_a_reason() {
         let rows: usize = last.split(' ').find_map(|word| word.parse().ok()).expect("a count");
         assert_eq!(told.stderr.lines().count(), rows + 1, "each is named that is counted");
     }
-    let rows: String = (0..12_000).map(|index| number(index) + ",,a list\n").collect();
+    let rows: String = (0..12_000).map(|index| number(index) + ",permanent,a list\n").collect();
     fs::write(&file, head.to_owned() + &rows).unwrap();
     let told = daemon.cli(&["block", "import", &file.display().to_string()]);
     assert_eq!(told.code, 1, "{}", told.stdout);
