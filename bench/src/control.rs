@@ -107,7 +107,7 @@ fn measure(
     let began = Instant::now();
     let printed = must(&mut import(&daemon, &lists[0]))?;
     let took = began.elapsed();
-    ensure!(printed == format!("{count}\t0\t0\t0\n"), "the import printed {printed:?}");
+    ensure!(printed == format!("{count}\t0\t0\t0\t0\t0\n"), "the import printed {printed:?}");
     let while_importing = Footprint::of(&daemon)?;
 
     if repetitions > 0 {

@@ -45,7 +45,7 @@ fn hundred_thousand_blocks_are_in_force_after_each_start() {
     let by_people = csv.replace("\n62812", "\n0812-");
     fs::write(&file, by_people).expect("written");
     let told = must(&daemon, &["block", "import", &file.display().to_string(), "-o", "raw"]);
-    assert_eq!(told, format!("{COUNT}\t0\t0\t0\n"));
+    assert_eq!(told, format!("{COUNT}\t0\t0\t0\t0\t0\n"));
 
     let list = must(&daemon, &["block", "list", "-o", "json"]);
     assert_eq!(list.lines().count(), COUNT as usize);
@@ -60,7 +60,7 @@ fn hundred_thousand_blocks_are_in_force_after_each_start() {
     assert!(exported == csv, "{}", exported.lines().take(3).collect::<Vec<_>>().join("\n"));
     // Once more, from what was exported: nothing changes.
     let told = must(&daemon, &["block", "import", &file.display().to_string(), "-o", "raw"]);
-    assert_eq!(told, format!("0\t0\t{COUNT}\t0\n"));
+    assert_eq!(told, format!("0\t0\t{COUNT}\t0\t0\t0\n"));
 
     let all = ask(&daemon, "GET", "/v1/blocks", "").body;
     let receiver = lab.receiver(5060);
