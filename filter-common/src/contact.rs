@@ -3,7 +3,7 @@
 /// Room for the URI, in bytes.
 pub const URI_MAX: usize = 64;
 /// Room for the header field.
-const LINE_ROOM: usize = 80;
+const CONTACT_ROOM: usize = 80;
 const BEFORE: &[u8] = b"Contact: <";
 const AFTER: &[u8] = b">\r\n";
 
@@ -12,7 +12,7 @@ const AFTER: &[u8] = b">\r\n";
 #[repr(C)]
 pub struct Contact {
     /// The header field with its line end; zeros after it.
-    line: [u8; LINE_ROOM],
+    line: [u8; CONTACT_ROOM],
     /// Its length; 0: the trunk has no contact.
     len: u8,
     /// Zero.
@@ -21,7 +21,7 @@ pub struct Contact {
 
 impl Default for Contact {
     fn default() -> Contact {
-        Contact { line: [0; LINE_ROOM], len: 0, reserved: [0; 7] }
+        Contact { line: [0; CONTACT_ROOM], len: 0, reserved: [0; 7] }
     }
 }
 
@@ -51,7 +51,7 @@ impl Contact {
     /// Returns the header field, with zeros after it.
     #[inline(always)]
     #[must_use]
-    pub const fn line(&self) -> &[u8; LINE_ROOM] {
+    pub const fn line(&self) -> &[u8; CONTACT_ROOM] {
         &self.line
     }
 
@@ -63,7 +63,7 @@ impl Contact {
     }
 }
 
-const _: () = assert!(BEFORE.len() + URI_MAX + AFTER.len() <= LINE_ROOM);
+const _: () = assert!(BEFORE.len() + URI_MAX + AFTER.len() <= CONTACT_ROOM);
 const _: () = assert!(size_of::<Contact>() == 88);
 
 #[cfg(test)]
